@@ -1,0 +1,3 @@
+//! The `db-node` program: arguments to configuration, configuration to a running node.
+
+fn main() {}
