@@ -1,1 +1,223 @@
-//! The engine.
+//! The engine: an in-memory log-structured merge tree. Pure memory: no I/O, no clock, no HTTP.
+//!
+//! A write becomes a record at the end of the log (`wal`), found through the active memtable's hash index (`memtable`). A full
+//! memtable is frozen and pushed onto the immutable layers (`levels`); maintenance flushes it into a run of chunks (`run`,
+//! `chunk`) and merges runs (`merge_job`, `merge`). A read asks the memtable, then the layers, newest first; a snapshot
+//! clones the layers' `Arc`s (`snapshot`).
+//!
+//! Invariants:
+//! 1. One version per write, ascending without a gap; a key reads as its newest write.
+//! 2. No call does work proportional to the data: writes and reads are bounded by the key and an inline value, `freeze` and
+//!    `snapshot` by the number of layers, [`Lsm::maintain`] by its budget plus [`WORK_LUMP_MAX`].
+//! 3. Writes never wait for maintenance. Each owes work for it ([`Lsm::owed_work`]), more than it causes on average; a caller
+//!    that pays what is owed keeps the debt bounded.
+//!
+//! Ideas: the log-structured merge tree is O'Neil's (1996); log records as memtable storage follow Bitcask and `FASTER`.
+//!
+//! Not here: durability (`storage/`), conditions on writes (`partition.rs`).
+
+mod chunk;
+#[cfg(test)]
+mod chunk_tests;
+mod garbage;
+mod hash;
+mod immutable_layer;
+mod levels;
+mod memtable;
+mod merge;
+mod merge_job;
+mod record;
+mod run;
+mod snapshot;
+mod sorter;
+mod wal;
+mod work;
+
+use std::sync::Arc;
+
+pub use chunk::{CHUNK_MAX_BYTES, Chunk, ChunkBuilder};
+pub use hash::KeyHasher;
+pub use levels::LevelStats;
+pub use record::{Blob, Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, LargeValue, NewValue, RECORD_HEAD_BYTES, Value};
+pub use snapshot::{Scan, ScanState, Snapshot};
+pub use wal::SEGMENT_BYTES;
+
+use garbage::Garbage;
+use levels::Levels;
+use memtable::Memtable;
+use run::Probe;
+use wal::Wal;
+use work::Work;
+
+/// The most that one call of [`Lsm::maintain`] spends beyond its budget: the largest piece of work that is not divided, which
+/// is freeing one large value or gathering one shard of a memtable of the smallest records.
+pub const WORK_LUMP_MAX: usize = 128 * 1024;
+
+/// Work owed for each unit that a write brings in: flushing (about 2), small merges (1 a level) and its share of rewriting the
+/// bottom (5), with a margin so that the debt shrinks under any load.
+const DEBT_FACTOR: usize = 12;
+
+/// What the engine needs to know at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Log bytes after which the active memtable is frozen, large values included.
+    pub memtable_bytes: usize,
+    /// Seed of the key hash; to be random wherever keys come from strangers.
+    pub hash_seed: u64,
+}
+
+/// Figures about the engine.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// Version of the newest write.
+    pub last_version: u64,
+    /// Keys in the active memtable, tombstones included.
+    pub memtable_entry_count: usize,
+    /// Bytes of log in the active memtable.
+    pub memtable_bytes: usize,
+    /// Immutable layers by level, from level 0.
+    pub levels: Vec<LevelStats>,
+    /// Log segments held.
+    pub wal_segment_count: usize,
+    /// Bytes in them, large values not included.
+    pub wal_bytes: usize,
+    /// Work that merges under way still have to do. An estimate.
+    pub debt: usize,
+    /// Snapshots not yet released.
+    pub snapshot_count: usize,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Lsm {
+    options: Options,
+    wal: Wal,
+    memtable: Memtable,
+    levels: Levels,
+    garbage: Garbage,
+    owed_work: usize,
+    pin: Arc<()>,
+}
+
+impl Lsm {
+    /// An empty engine.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            wal: Wal::default(),
+            memtable: Memtable::new(options.memtable_bytes),
+            levels: Levels::new(KeyHasher::new(options.hash_seed)),
+            garbage: Garbage::default(),
+            owed_work: 0,
+            pin: Arc::new(()),
+        }
+    }
+
+    /// The newest write of a key; `None` when there is none or it is a tombstone.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
+        let hash = self.levels.hasher().hash(key);
+        let entry = match self.memtable.get(Some(self.wal.active()), hash, key) {
+            Some(entry) => entry,
+            None => self.levels.get(&Probe::new(key, hash))?,
+        };
+        (!entry.value.is_tombstone()).then_some(entry)
+    }
+
+    /// Writes a key and returns the version. The key is 1 to [`KEY_MAX_BYTES`] long.
+    pub fn set(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> u64 {
+        let value_bytes = match &value {
+            NewValue::Tombstone => 0,
+            NewValue::Inline(bytes) => bytes.len(),
+            NewValue::Large(large) => large.len(),
+        };
+        let hash = self.levels.hasher().hash(key);
+        let record_bytes = RECORD_HEAD_BYTES + key.len() + value_bytes;
+        let appended = self.wal.append(key, value, expires_at_ms);
+        let version = appended.version;
+        self.memtable.insert(self.wal.active(), hash, key, appended, record_bytes);
+        // A large value is moved by reference: it owes what an entry owes.
+        self.owed_work += DEBT_FACTOR * work::of_entry(record_bytes.min(INLINE_VALUE_MAX_BYTES));
+        if self.memtable.log_bytes() >= self.options.memtable_bytes {
+            self.freeze();
+        }
+        version
+    }
+
+    /// Writes a tombstone and returns the version.
+    pub fn delete(&mut self, key: &[u8]) -> u64 {
+        self.set(key, NewValue::Tombstone, None)
+    }
+
+    /// Makes the active memtable an immutable layer; false when it is empty.
+    pub fn freeze(&mut self) -> bool {
+        if self.memtable.entry_count() == 0 {
+            return false;
+        }
+        let last_segment = self.wal.seal();
+        let memtable = std::mem::replace(&mut self.memtable, Memtable::new(self.options.memtable_bytes));
+        self.levels.push_frozen(Arc::new(memtable.freeze(last_segment)));
+        true
+    }
+
+    /// Has everything written so far merged into one run, as maintenance goes on.
+    pub fn compact(&mut self) {
+        self.freeze();
+        self.levels.compact();
+    }
+
+    /// Does maintenance, at most about `budget` units; returns the units spent, 0 when nothing is due.
+    pub fn maintain(&mut self, budget: usize) -> usize {
+        let mut work = Work::new(budget);
+        self.garbage.step(&mut work);
+        if let Some(flushed_version) = self.levels.step(self.wal.last_version(), &mut work, &mut self.garbage) {
+            while let Some(segment) = self.wal.release(flushed_version) {
+                self.garbage.push_segment(segment);
+            }
+        }
+        self.owed_work = if self.is_idle() { 0 } else { self.owed_work.saturating_sub(work.spent()) };
+        work.spent()
+    }
+
+    /// Work that writes since the last payment owe, in units for [`maintain`](Self::maintain); 0 when nothing is due.
+    pub fn owed_work(&self) -> usize {
+        if self.is_idle() { 0 } else { self.owed_work }
+    }
+
+    /// Whether maintenance has nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.garbage.is_empty() && !self.levels.is_due()
+    }
+
+    /// A view of everything written so far.
+    pub fn snapshot(&mut self) -> Snapshot {
+        self.freeze();
+        Snapshot { layers: self.levels.snapshot(), version: self.wal.last_version(), _pin: Arc::clone(&self.pin) }
+    }
+
+    /// Gives a snapshot back; what it alone held is freed by maintenance.
+    pub fn release(&mut self, snapshot: Snapshot) {
+        for layer in snapshot.layers {
+            self.garbage.push_layer(layer);
+        }
+    }
+
+    /// Version of the newest write.
+    pub fn last_version(&self) -> u64 {
+        self.wal.last_version()
+    }
+
+    /// Figures about everything.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            last_version: self.wal.last_version(),
+            memtable_entry_count: self.memtable.entry_count(),
+            memtable_bytes: self.memtable.log_bytes(),
+            levels: self.levels.stats(),
+            wal_segment_count: self.wal.segment_count(),
+            wal_bytes: self.wal.stored_bytes(),
+            debt: self.levels.debt(),
+            snapshot_count: Arc::strong_count(&self.pin) - 1,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What nobody reads any more, freed a bounded piece at a time.
+//!
+//! Dropping a large layer at once would hold the loop for as long as the allocator needs for thousands of chunks. Here it is
+//! taken apart instead: each step frees about one allocation. What a snapshot still shares is left to the snapshot, whose
+//! release comes here in its turn.
+
+use std::sync::Arc;
+
+use super::chunk::Chunk;
+use super::immutable_layer::ImmutableLayer;
+use super::memtable::FrozenMemtable;
+use super::record::Blob;
+use super::run::{Block, Blocks};
+use super::wal::Segment;
+use super::work::{self, Work};
+
+/// Freed at once of a large value: allocators give the end of a large block back to the system where it lies.
+const BLOB_PIECE_BYTES: usize = 1024 * 1024;
+
+/// The queue of things to free.
+#[derive(Debug, Default)]
+pub(super) struct Garbage {
+    /// A large value on its way out, cut off piece by piece from its end.
+    blob: Option<Vec<u8>>,
+    blobs: Vec<Blob>,
+    chunks: Vec<Arc<Chunk>>,
+    block: Option<Block>,
+    blocks: Vec<Blocks>,
+    segments: Vec<Arc<Segment>>,
+    segment: Option<Segment>,
+    memtables: Vec<FrozenMemtable>,
+}
+
+impl Garbage {
+    pub(super) fn push_layer(&mut self, layer: ImmutableLayer) {
+        match layer {
+            ImmutableLayer::Memtable(frozen) => self.memtables.extend(Arc::into_inner(frozen)),
+            ImmutableLayer::Run(run) => self.blocks.extend(Arc::into_inner(run.into_blocks())),
+        }
+    }
+
+    pub(super) fn push_chunk(&mut self, chunk: Arc<Chunk>) {
+        self.chunks.push(chunk);
+    }
+
+    pub(super) fn push_segment(&mut self, segment: Arc<Segment>) {
+        self.segments.push(segment);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.blob.is_none()
+            && self.blobs.is_empty()
+            && self.chunks.is_empty()
+            && self.block.is_none()
+            && self.blocks.is_empty()
+            && self.segments.is_empty()
+            && self.segment.is_none()
+            && self.memtables.is_empty()
+    }
+
+    /// Frees until `work` is used up or nothing is left; smallest things first, so that the queue stays short.
+    pub(super) fn step(&mut self, work: &mut Work) {
+        while !work.is_used_up() && self.free_one(work) {}
+    }
+
+    fn free_one(&mut self, work: &mut Work) -> bool {
+        if let Some(blob) = &mut self.blob {
+            let kept_bytes = blob.len().saturating_sub(BLOB_PIECE_BYTES);
+            work.spend(work::of_free(blob.len() - kept_bytes));
+            blob.truncate(kept_bytes);
+            blob.shrink_to_fit();
+            if kept_bytes == 0 {
+                self.blob = None;
+            }
+        } else if let Some(blob) = self.blobs.pop() {
+            self.blob = Arc::into_inner(blob);
+            work.spend(work::FREE);
+        } else if let Some(segment) = &mut self.segment {
+            match segment.pop_large() {
+                Some(blob) => self.blobs.push(blob),
+                None => self.segment = None,
+            }
+            work.spend(work::FREE);
+        } else if let Some(chunk) = self.chunks.pop() {
+            if let Some(mut chunk) = Arc::into_inner(chunk) {
+                self.blobs = chunk.take_blobs();
+            }
+            work.spend(work::FREE);
+        } else if let Some(segment) = self.segments.pop() {
+            self.segment = Arc::into_inner(segment);
+        } else if let Some(block) = &mut self.block {
+            match block.pop() {
+                Some(chunk) => self.chunks.push(chunk),
+                None => self.block = None,
+            }
+        } else if let Some(blocks) = self.blocks.last_mut() {
+            match blocks.pop() {
+                Some((_, block)) => self.block = Arc::into_inner(block),
+                None => drop(self.blocks.pop()),
+            }
+        } else if let Some(memtable) = self.memtables.last_mut() {
+            if !memtable.shrink(&mut self.segments) {
+                self.memtables.pop();
+            }
+            work.spend(work::FREE);
+        } else {
+            return false;
+        }
+        true
+    }
+}

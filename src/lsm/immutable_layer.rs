@@ -1,0 +1,40 @@
+//! An immutable layer: a frozen memtable or a run of chunks.
+
+use std::sync::Arc;
+
+use super::memtable::FrozenMemtable;
+use super::record::Entry;
+use super::run::{Probe, Run};
+
+/// Anything frozen. A clone shares everything.
+#[derive(Clone, Debug)]
+pub(super) enum ImmutableLayer {
+    Memtable(Arc<FrozenMemtable>),
+    Run(Run),
+}
+
+impl ImmutableLayer {
+    #[inline]
+    pub(super) fn get(&self, probe: &Probe<'_>) -> Option<Entry<'_>> {
+        match self {
+            Self::Memtable(frozen) => frozen.get(probe.hash, probe.key),
+            Self::Run(run) => run.get(probe),
+        }
+    }
+
+    /// Entries in it, tombstones included.
+    pub(super) fn entry_count(&self) -> usize {
+        match self {
+            Self::Memtable(frozen) => frozen.entry_count(),
+            Self::Run(run) => run.entry_count(),
+        }
+    }
+
+    /// Bytes of log or chunks, large values included.
+    pub(super) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Memtable(frozen) => frozen.log_bytes(),
+            Self::Run(run) => run.memory_bytes(),
+        }
+    }
+}

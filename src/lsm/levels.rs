@@ -1,0 +1,278 @@
+//! The layers there are, newest first, and what to merge next.
+//!
+//! Level 0 holds frozen memtables, then come levels of small runs, about [`LEVEL_RUNS`] times larger from one to the next,
+//! and last the *bottom*: one run with most of the data. Policy (lazy levelling, after Dayan and Idreos 2018):
+//! - the oldest frozen memtable is flushed into a run of level 1;
+//! - once the runs above the bottom add up to a [`BOTTOM_SHARE`]th of it, all of them are merged into it;
+//! - otherwise [`LEVEL_RUNS`] runs of a level become one of the next.
+//!
+//! So reads look into few layers, memory beyond the live data is bounded by that share, and each entry is rewritten a
+//! number of times that grows with the logarithm of the data, plus [`BOTTOM_SHARE`] + 1 for the bottom.
+//!
+//! Invariants:
+//! 1. Layers are ordered: a key's newest entry is in the first layer that has it.
+//! 2. A source of a job keeps its place until the job is done; the job's target lies directly below its oldest source.
+//!    So every intermediate state reads right.
+//! 3. Layers leave oldest first within a level, and only when all of them is in the target.
+//!
+//! Not here: how a merge is done (`merge_job.rs`).
+
+use std::sync::Arc;
+
+use super::garbage::Garbage;
+use super::hash::KeyHasher;
+use super::immutable_layer::ImmutableLayer;
+use super::memtable::FrozenMemtable;
+use super::merge_job::{MergeJob, Tombstones};
+use super::record::Entry;
+use super::run::{Probe, Run};
+use super::work::Work;
+
+/// Runs of one level that are merged into one of the next: reads pay for more runs, writes for fewer.
+const LEVEL_RUNS: usize = 4;
+
+/// The bottom is rewritten when the layers above add up to one part in this many of it.
+const BOTTOM_SHARE: usize = 4;
+
+/// Where a layer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// 0 for frozen memtables, above it for runs.
+    Upper(u8),
+    Bottom,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LayerState {
+    Idle,
+    /// Read by a job; leaves when it is done.
+    Source(JobId),
+    /// Written by a job.
+    Target(JobId),
+}
+
+#[derive(Debug)]
+struct Layer {
+    level: Level,
+    state: LayerState,
+    content: ImmutableLayer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct JobId(u64);
+
+#[derive(Debug)]
+struct Job {
+    id: JobId,
+    merge: MergeJob,
+    /// What was to be moved when it started, and what was done since, in units of work.
+    expected_work: usize,
+    done_work: usize,
+}
+
+/// What there is in one level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LevelStats {
+    /// 0: frozen memtables; the highest number: the bottom.
+    pub level: usize,
+    /// Entries of each layer, newest first, tombstones and overwritten entries included.
+    pub layer_entry_counts: Vec<usize>,
+    /// Bytes of all its layers, large values included.
+    pub memory_bytes: usize,
+}
+
+/// All immutable layers and the jobs among them.
+#[derive(Debug)]
+pub(super) struct Levels {
+    /// Newest first.
+    layers: Vec<Layer>,
+    /// Uppermost first: small merges go before large ones, which have more time.
+    jobs: Vec<Job>,
+    next_job_id: u64,
+    hasher: KeyHasher,
+    is_compaction_due: bool,
+}
+
+impl Levels {
+    pub(super) fn new(hasher: KeyHasher) -> Self {
+        Self { layers: Vec::new(), jobs: Vec::new(), next_job_id: 0, hasher, is_compaction_due: false }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, probe: &Probe<'_>) -> Option<Entry<'_>> {
+        self.layers.iter().find_map(|layer| layer.content.get(probe))
+    }
+
+    pub(super) fn push_frozen(&mut self, frozen: Arc<FrozenMemtable>) {
+        let content = ImmutableLayer::Memtable(frozen);
+        self.layers.insert(0, Layer { level: Level::Upper(0), state: LayerState::Idle, content });
+    }
+
+    /// Clones of all layers, newest first.
+    pub(super) fn snapshot(&self) -> Vec<ImmutableLayer> {
+        self.layers.iter().map(|layer| layer.content.clone()).collect()
+    }
+
+    /// Asks for all layers to become one.
+    pub(super) fn compact(&mut self) {
+        self.is_compaction_due = true;
+    }
+
+    /// Works on the jobs that are due, until `work` is used up or nothing is due. Returns the version up to which flushed
+    /// memtables went, if any did.
+    pub(super) fn step(&mut self, last_version: u64, work: &mut Work, garbage: &mut Garbage) -> Option<u64> {
+        let mut flushed_version = None;
+        self.start_due_jobs(last_version);
+        while !work.is_used_up()
+            && let Some(job) = self.jobs.first_mut()
+        {
+            let spent_before = work.spent();
+            let target = self.layers.iter_mut().find(|layer| layer.state == LayerState::Target(job.id));
+            let Some(ImmutableLayer::Run(target)) = target.map(|layer| &mut layer.content) else {
+                unreachable!("a job's target is a run among the layers");
+            };
+            let is_done = job.merge.step(target, work, garbage);
+            job.done_work += work.spent() - spent_before;
+            if is_done {
+                flushed_version = flushed_version.max(self.finish_first_job(garbage));
+                self.start_due_jobs(last_version);
+            }
+        }
+        flushed_version
+    }
+
+    fn finish_first_job(&mut self, garbage: &mut Garbage) -> Option<u64> {
+        let id = self.jobs.remove(0).id;
+        let mut flushed_version = None;
+        let is_source = |layer: &mut Layer| layer.state == LayerState::Source(id);
+        for source in self.layers.extract_if(.., is_source) {
+            if let ImmutableLayer::Memtable(frozen) = &source.content {
+                flushed_version = Some(frozen.last_version());
+            }
+            garbage.push_layer(source.content);
+        }
+        let target = self.layers.iter_mut().find(|layer| layer.state == LayerState::Target(id));
+        target.expect("the target of the job").state = LayerState::Idle;
+        self.layers.retain(|layer| layer.state != LayerState::Idle || layer.content.entry_count() > 0);
+        flushed_version
+    }
+
+    fn start_due_jobs(&mut self, last_version: u64) {
+        self.is_compaction_due &= self.layers.iter().any(|layer| layer.level != Level::Bottom);
+        if let Some(oldest) = self.layers.iter().rposition(|layer| layer.level == Level::Upper(0))
+            && self.layers[oldest].state == LayerState::Idle
+        {
+            self.start_job(oldest..oldest + 1, Level::Upper(1), last_version);
+        }
+        if let Some(sources) = self.due_for_bottom() {
+            self.start_job(sources, Level::Bottom, last_version);
+        }
+        let highest = self.layers.iter().filter_map(Layer::upper_number).max().unwrap_or(0);
+        for level in 1..=highest {
+            let runs = self.idle_runs_of(level);
+            if runs.len() >= LEVEL_RUNS {
+                self.start_job(runs, Level::Upper(level + 1), last_version);
+            }
+        }
+    }
+
+    /// The idle runs directly above the bottom, if they are to be merged into it now.
+    fn due_for_bottom(&self) -> Option<std::ops::Range<usize>> {
+        let bottom = self.layers.last().filter(|layer| layer.level == Level::Bottom);
+        if bottom.is_some_and(|layer| layer.state != LayerState::Idle) {
+            return None;
+        }
+        let end = self.layers.len() - usize::from(bottom.is_some());
+        let is_idle_run = |layer: &Layer| layer.state == LayerState::Idle && layer.upper_number() > Some(0);
+        let start = self.layers[..end].iter().rposition(|layer| !is_idle_run(layer)).map_or(0, |at| at + 1);
+        let upper_bytes: usize = self.layers[start..end].iter().map(|layer| layer.content.memory_bytes()).sum();
+        let bottom_bytes = bottom.map_or(0, |layer| layer.content.memory_bytes());
+        let is_large = upper_bytes.saturating_mul(BOTTOM_SHARE) >= bottom_bytes;
+        let is_compaction = self.is_compaction_due && start == 0 && self.jobs.is_empty();
+        (start < end && (is_large || is_compaction)).then_some(start..end)
+    }
+
+    /// The idle runs of a level; they lie side by side, since a busy one is older than all idle ones.
+    fn idle_runs_of(&self, level: u8) -> std::ops::Range<usize> {
+        let is_idle = |layer: &Layer| layer.level == Level::Upper(level) && layer.state == LayerState::Idle;
+        let start = self.layers.iter().position(is_idle).unwrap_or(0);
+        let count = self.layers[start..].iter().take_while(|layer| is_idle(layer)).count();
+        start..start + count
+    }
+
+    fn start_job(&mut self, sources: std::ops::Range<usize>, level: Level, last_version: u64) {
+        let id = JobId(self.next_job_id);
+        self.next_job_id += 1;
+        if sources.start == 0 {
+            self.is_compaction_due &= level != Level::Bottom;
+        }
+        let target_at = sources.end;
+        let has_target = level == Level::Bottom && target_at < self.layers.len();
+        if !has_target {
+            let content = ImmutableLayer::Run(Run::default());
+            self.layers.insert(target_at, Layer { level, state: LayerState::Idle, content });
+        }
+        // Nothing lies below the bottom: there, tombstones have done their work.
+        let tombstones = if level == Level::Bottom { Tombstones::Drop } else { Tombstones::Keep };
+        let layers = self.layers[sources.clone()].iter().map(|layer| layer.content.clone()).collect();
+        let merge = MergeJob::new(layers, self.hasher, last_version, tombstones);
+        let expected_work = self.layers[sources.start..=target_at].iter().map(Layer::merge_work).sum();
+        for layer in &mut self.layers[sources] {
+            layer.state = LayerState::Source(id);
+        }
+        self.layers[target_at].state = LayerState::Target(id);
+        let at = self.jobs.partition_point(|job| self.position_of(job.id) < target_at);
+        self.jobs.insert(at, Job { id, merge, expected_work, done_work: 0 });
+    }
+
+    fn position_of(&self, id: JobId) -> usize {
+        let is_target = |layer: &Layer| layer.state == LayerState::Target(id);
+        self.layers.iter().position(is_target).expect("the target of a job")
+    }
+
+    /// Whether a step would do anything.
+    pub(super) fn is_due(&self) -> bool {
+        !self.jobs.is_empty()
+            || self.layers.iter().any(|layer| layer.level == Level::Upper(0))
+            || (self.is_compaction_due && self.layers.iter().any(|layer| layer.level != Level::Bottom))
+    }
+
+    /// Work owed by jobs under way and by memtables that wait for one. An estimate.
+    pub(super) fn debt(&self) -> usize {
+        let of_jobs: usize = self.jobs.iter().map(|job| job.expected_work.saturating_sub(job.done_work).max(1)).sum();
+        let is_waiting = |layer: &&Layer| layer.level == Level::Upper(0) && layer.state == LayerState::Idle;
+        of_jobs + self.layers.iter().filter(is_waiting).map(Layer::merge_work).sum::<usize>()
+    }
+
+    /// Levels from 0 down, empty ones in between included.
+    pub(super) fn stats(&self) -> Vec<LevelStats> {
+        let bottom = usize::from(self.layers.iter().filter_map(Layer::upper_number).max().unwrap_or(0).max(1)) + 1;
+        let mut levels: Vec<LevelStats> = Vec::new();
+        for layer in &self.layers {
+            let level = layer.upper_number().map_or(bottom, usize::from);
+            while levels.len() <= level {
+                levels.push(LevelStats { level: levels.len(), layer_entry_counts: Vec::new(), memory_bytes: 0 });
+            }
+            levels[level].layer_entry_counts.push(layer.content.entry_count());
+            levels[level].memory_bytes += layer.content.memory_bytes();
+        }
+        levels
+    }
+
+    pub(super) fn hasher(&self) -> KeyHasher {
+        self.hasher
+    }
+}
+
+impl Layer {
+    fn upper_number(&self) -> Option<u8> {
+        match self.level {
+            Level::Upper(number) => Some(number),
+            Level::Bottom => None,
+        }
+    }
+
+    fn merge_work(&self) -> usize {
+        super::work::ENTRY * self.content.entry_count() + self.content.memory_bytes()
+    }
+}

@@ -1,0 +1,206 @@
+//! The memtable: a hash index over records that lie in the log.
+//!
+//! Invariants:
+//! 1. The index maps each key to its newest record in this memtable's part of the log; there is no second copy of a key.
+//! 2. The index is many small tables (shards, by the top bits of the hash), each grown on its own: the most that one write
+//!    can pay for is moving one shard, some thousand slots of 8 bytes, without touching a record.
+//! 3. A frozen memtable never changes; its ordered view is computed once, on demand, a bounded piece at a time ([`Sorter`]).
+//!
+//! Not here: when to freeze (`mod.rs`), turning one into chunks (`merge_job.rs`).
+
+use std::cmp::Ordering;
+use std::sync::{Arc, OnceLock};
+
+use hashbrown::HashTable;
+
+use super::record::Entry;
+use super::sorter::SortKey;
+use super::wal::{Appended, SEGMENT_BYTES, Segment};
+
+/// Log bytes that one shard is meant for: some thousand of the smallest records.
+const SHARD_LOG_BYTES: usize = 64 * 1024;
+
+/// Where a record lies in a memtable's part of the log: number of the segment × [`SEGMENT_BYTES`] + offset.
+pub(super) type Place = u32;
+
+const SEGMENT_SHIFT: u32 = SEGMENT_BYTES.trailing_zeros();
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    hash: u32,
+    place: Place,
+}
+
+/// The segments of one memtable, sealed ones first.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    segments: Vec<Arc<Segment>>,
+}
+
+impl Records {
+    /// The record at `place`; `active` is the segment behind the sealed ones, if the memtable still takes writes.
+    fn locate<'a>(&'a self, active: Option<&'a Segment>, place: Place) -> (&'a Segment, usize) {
+        let index = (place >> SEGMENT_SHIFT) as usize;
+        let segment = self.segments.get(index).map(|segment| &**segment).or(active).expect("a place in this memtable");
+        (segment, place as usize & (SEGMENT_BYTES - 1))
+    }
+
+    fn entry<'a>(&'a self, active: Option<&'a Segment>, place: Place) -> Entry<'a> {
+        let (segment, offset) = self.locate(active, place);
+        segment.entry(offset)
+    }
+
+    pub(super) fn key<'a>(&'a self, active: Option<&'a Segment>, place: Place) -> &'a [u8] {
+        let (segment, offset) = self.locate(active, place);
+        segment.key(offset)
+    }
+}
+
+/// The active memtable.
+#[derive(Debug)]
+pub(super) struct Memtable {
+    shards: Vec<HashTable<Slot>>,
+    shard_shift: u32,
+    records: Records,
+    entry_count: usize,
+    log_bytes: usize,
+    /// Bytes that all keys have in common at their start, and a place that has them: sorting looks behind them.
+    shared_prefix: Option<(usize, Place)>,
+    last_version: u64,
+}
+
+impl Memtable {
+    /// An empty memtable to be frozen at about `freeze_bytes` of log.
+    pub(super) fn new(freeze_bytes: usize) -> Self {
+        let shard_count = (freeze_bytes / SHARD_LOG_BYTES).next_power_of_two().clamp(2, 1 << 16);
+        Self {
+            shards: vec![HashTable::new(); shard_count],
+            shard_shift: u32::BITS - shard_count.trailing_zeros(),
+            records: Records::default(),
+            entry_count: 0,
+            log_bytes: 0,
+            shared_prefix: None,
+            last_version: 0,
+        }
+    }
+
+    /// The newest record of a key, if this memtable has one.
+    #[inline]
+    pub(super) fn get<'a>(&'a self, active: Option<&'a Segment>, hash: u32, key: &[u8]) -> Option<Entry<'a>> {
+        let shard = &self.shards[(hash >> self.shard_shift) as usize];
+        let slot = shard.find(spread(hash), |slot| slot.hash == hash && self.records.key(active, slot.place) == key)?;
+        Some(self.records.entry(active, slot.place))
+    }
+
+    /// Takes in a record just appended to the log's `active` segment.
+    pub(super) fn insert(&mut self, active: &Segment, hash: u32, key: &[u8], appended: Appended, stored_bytes: usize) {
+        self.records.segments.extend(appended.sealed);
+        let base = self.records.segments.len() << SEGMENT_SHIFT;
+        let place = Place::try_from(base + appended.offset).expect("memtables are frozen long before 4 GiB");
+        self.log_bytes += stored_bytes;
+        self.last_version = appended.version;
+        let records = &self.records;
+        let shard = &mut self.shards[(hash >> self.shard_shift) as usize];
+        let same_key = |slot: &Slot| slot.hash == hash && records.key(Some(active), slot.place) == key;
+        if let Some(slot) = shard.find_mut(spread(hash), same_key) {
+            slot.place = place;
+            return;
+        }
+        shard.insert_unique(spread(hash), Slot { hash, place }, |slot| spread(slot.hash));
+        self.entry_count += 1;
+        self.shared_prefix = Some(match self.shared_prefix {
+            None => (key.len(), place),
+            Some((len, at)) => (common_prefix_len(&records.key(Some(active), at)[..len], key), at),
+        });
+    }
+
+    /// Freezes it; `last_segment` is the log's active segment, sealed for this.
+    pub(super) fn freeze(mut self, last_segment: Option<Arc<Segment>>) -> FrozenMemtable {
+        self.records.segments.extend(last_segment);
+        FrozenMemtable { memtable: self, order: OnceLock::new() }
+    }
+
+    pub(super) fn entry_count(&self) -> usize {
+        self.entry_count
+    }
+
+    /// Bytes of log since the memtable was opened, overwritten records included.
+    pub(super) fn log_bytes(&self) -> usize {
+        self.log_bytes
+    }
+}
+
+/// A memtable that takes no more writes.
+#[derive(Debug)]
+pub(super) struct FrozenMemtable {
+    memtable: Memtable,
+    order: OnceLock<Vec<Place>>,
+}
+
+impl FrozenMemtable {
+    #[inline]
+    pub(super) fn get(&self, hash: u32, key: &[u8]) -> Option<Entry<'_>> {
+        self.memtable.get(None, hash, key)
+    }
+
+    /// The places of all entries in key order, once some [`Sorter`](super::sorter::Sorter) has found it.
+    pub(super) fn order(&self) -> Option<&[Place]> {
+        self.order.get().map(Vec::as_slice)
+    }
+
+    /// Stores the ordered view. Whoever is first wins; all orders of one memtable are the same.
+    pub(super) fn set_order(&self, order: Vec<Place>) {
+        let _ = self.order.set(order);
+    }
+
+    pub(super) fn entry(&self, place: Place) -> Entry<'_> {
+        self.memtable.records.entry(None, place)
+    }
+
+    pub(super) fn key(&self, place: Place) -> &[u8] {
+        self.memtable.records.key(None, place)
+    }
+
+    pub(super) fn entry_count(&self) -> usize {
+        self.memtable.entry_count
+    }
+
+    pub(super) fn log_bytes(&self) -> usize {
+        self.memtable.log_bytes
+    }
+
+    pub(super) fn last_version(&self) -> u64 {
+        self.memtable.last_version
+    }
+
+    pub(super) fn shard_count(&self) -> usize {
+        self.memtable.shards.len()
+    }
+
+    /// What sorting needs of one shard's entries.
+    pub(super) fn sort_keys(&self, shard: usize) -> impl Iterator<Item = SortKey> {
+        let skip = self.memtable.shared_prefix.map_or(0, |(len, _)| len);
+        self.memtable.shards[shard].iter().map(move |slot| SortKey::new(&self.key(slot.place)[skip..], slot.place))
+    }
+
+    /// The order of two entries.
+    pub(super) fn compare(&self, a: SortKey, b: SortKey) -> Ordering {
+        a.prefix.cmp(&b.prefix).then_with(|| self.key(a.place).cmp(self.key(b.place)))
+    }
+
+    /// Frees a bounded part of it; false when nothing of size is left.
+    pub(super) fn shrink(&mut self, garbage: &mut Vec<Arc<Segment>>) -> bool {
+        garbage.extend(self.memtable.records.segments.pop());
+        self.memtable.shards.pop();
+        !(self.memtable.records.segments.is_empty() && self.memtable.shards.is_empty())
+    }
+}
+
+/// The table hash of a slot: hashbrown takes its tag from the top bits, its place from the low ones.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn common_prefix_len(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}

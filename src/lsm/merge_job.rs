@@ -1,0 +1,202 @@
+//! One flush or merge under way: layers on top, merged into the run below them, a chunk at a time.
+//!
+//! A flush merges one frozen memtable into a new, empty run; a merge of small layers does the same with several; a merge
+//! into the lowest level goes into the run that is there, replacing its chunks.
+//!
+//! Invariants:
+//! 1. After every step the target run is whole, and reads right beneath the sources: a group of its chunks is replaced
+//!    at once by chunks that hold the same entries and those of the sources within the group's range. The sources still
+//!    shadow all they brought, so doing it again, or stopping for good, is harmless.
+//! 2. Chunks that no source entry falls into are left as they are, not copied.
+//! 3. Beyond the target itself a job holds one chunk being built and the finished chunks of one group.
+//!
+//! Not here: which layers to merge (`levels.rs`).
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::chunk::{CHUNK_MAX_BYTES, Chunk, ChunkBuilder};
+use super::garbage::Garbage;
+use super::hash::KeyHasher;
+use super::immutable_layer::ImmutableLayer;
+use super::merge::{MergeCursor, Preparation};
+use super::record::Entry;
+use super::run::{Position, Run};
+use super::work::{self, Work};
+
+/// A chunk that a merge leaves is at least this long, its neighbours permitting; smaller ones are joined as merges pass by.
+const CHUNK_MIN_BYTES: usize = CHUNK_MAX_BYTES / 2;
+
+/// Whether a merge ends in the lowest level, where nothing is left for a tombstone to hide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tombstones {
+    Keep,
+    Drop,
+}
+
+#[derive(Debug)]
+pub(super) struct MergeJob {
+    layers: Vec<ImmutableLayer>,
+    preparation: Preparation,
+    upper: Option<MergeCursor>,
+    /// First chunk of the target that belongs to the group.
+    group: Position,
+    /// First chunk of the target behind the group.
+    next: Position,
+    /// Chunks of the target in the group, all read but for `current`.
+    group_chunk_count: usize,
+    current: Option<(Arc<Chunk>, usize)>,
+    output: Output,
+}
+
+/// The chunks that will replace the group.
+#[derive(Debug)]
+struct Output {
+    builder: ChunkBuilder,
+    finished: Vec<Chunk>,
+    hasher: KeyHasher,
+    tombstones: Tombstones,
+}
+
+impl Output {
+    fn add(&mut self, entry: &Entry<'_>, work: &mut Work) {
+        work.spend(work::of_entry(entry.key.len()));
+        if self.tombstones == Tombstones::Drop && entry.value.is_tombstone() {
+            return;
+        }
+        if !self.builder.has_room_for(entry) {
+            self.finish_chunk(work);
+        }
+        let before_bytes = self.builder.len();
+        self.builder.add(entry, self.hasher.hash(entry.key));
+        work.spend(self.builder.len() - before_bytes);
+    }
+
+    fn finish_chunk(&mut self, work: &mut Work) {
+        if !self.builder.is_empty() {
+            self.finished.push(self.builder.finish());
+            work.spend(work::CHUNK_FINISH);
+        }
+    }
+}
+
+impl MergeJob {
+    /// A job that merges `layers`, newest first. `last_version` bounds the versions in them and in the target.
+    pub(super) fn new(
+        layers: Vec<ImmutableLayer>,
+        hasher: KeyHasher,
+        last_version: u64,
+        tombstones: Tombstones,
+    ) -> Self {
+        Self {
+            preparation: Preparation::new(layers.iter()),
+            layers,
+            upper: None,
+            group: Position::default(),
+            next: Position::default(),
+            group_chunk_count: 0,
+            current: None,
+            output: Output {
+                builder: ChunkBuilder::new(hasher.seed(), last_version),
+                finished: Vec::new(),
+                hasher,
+                tombstones,
+            },
+        }
+    }
+
+    /// Goes on until `work` is used up; true when the target holds everything.
+    pub(super) fn step(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) -> bool {
+        if self.upper.is_none() {
+            if !self.preparation.step(work) {
+                return false;
+            }
+            self.upper = Some(MergeCursor::new(self.layers.iter(), &[]));
+        }
+        while !work.is_used_up() {
+            if self.current.is_some() {
+                self.merge_one(work);
+            } else if self.between_chunks(target, work, garbage) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Moves the smaller of the next source entry and the next entry of the current chunk.
+    fn merge_one(&mut self, work: &mut Work) {
+        let (Some(upper), Some((chunk, offset))) = (&mut self.upper, &mut self.current) else { return };
+        let (lower_entry, next_offset) = chunk.entry_at(*offset);
+        let upper_entry = upper.entry();
+        let order = upper_entry.map_or(Ordering::Greater, |entry| entry.key.cmp(lower_entry.key));
+        match upper_entry {
+            Some(entry) if order != Ordering::Greater => {
+                self.output.add(&entry, work);
+                upper.advance();
+            }
+            _ => self.output.add(&lower_entry, work),
+        }
+        if order != Ordering::Less {
+            *offset = next_offset;
+        }
+        if *offset == chunk.end() {
+            self.current = None;
+        }
+    }
+
+    /// All chunks of the group are read: goes on with the gap behind them, the next chunk, or the next group. True at the end.
+    fn between_chunks(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) -> bool {
+        work.spend(work::CHUNK_LOOK);
+        let Some(upper) = &mut self.upper else { return false };
+        let next = target.chunk(self.next);
+        let Some(entry) = upper.entry() else {
+            self.replace_group(target, work, garbage);
+            return true;
+        };
+        let Some(next) = next.filter(|next| entry.key >= next.first_key()) else {
+            // The entry belongs into the gap before the next chunk.
+            let finished_before = self.output.finished.len();
+            self.output.add(&entry, work);
+            upper.advance();
+            if self.output.finished.len() > finished_before {
+                self.put_finished(target, garbage);
+            }
+            return false;
+        };
+        let is_group_empty = self.group_chunk_count == 0 && self.output.builder.is_empty();
+        if is_group_empty {
+            let behind = target.chunk(target.next(self.next));
+            if behind.is_some_and(|behind| entry.key >= behind.first_key()) && next.bytes().len() >= CHUNK_MIN_BYTES {
+                self.next = target.next(self.next);
+                self.group = self.next;
+                return false;
+            }
+        } else if self.output.builder.len() >= CHUNK_MIN_BYTES || self.output.builder.is_empty() {
+            self.replace_group(target, work, garbage);
+            return false;
+        }
+        self.current = Some((Arc::clone(next), next.begin()));
+        self.next = target.next(self.next);
+        self.group_chunk_count += 1;
+        false
+    }
+
+    fn replace_group(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
+        self.output.finish_chunk(work);
+        self.put_finished(target, garbage);
+    }
+
+    /// Replaces the chunks read so far by the finished ones, which hold all entries of theirs.
+    fn put_finished(&mut self, target: &mut Run, garbage: &mut Garbage) {
+        for _ in 0..self.group_chunk_count {
+            let (chunk, at) = target.remove(self.group);
+            garbage.push_chunk(chunk);
+            self.group = at;
+        }
+        self.group_chunk_count = 0;
+        for chunk in self.output.finished.drain(..) {
+            self.group = target.insert(self.group, Arc::new(chunk));
+        }
+        self.next = self.group;
+    }
+}

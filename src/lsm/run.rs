@@ -1,0 +1,278 @@
+//! A run: sorted chunks that do not overlap, found by key through a flat index of fences.
+//!
+//! Invariants:
+//! 1. Chunks ascend and do not overlap; none is empty; no block is empty.
+//! 2. A clone is one `Arc`, whatever the size. Changing a run that was cloned copies its list of blocks and the one block
+//!    it touches, never the chunks: O(blocks + [`BLOCK_MAX_CHUNKS`]).
+//!
+//! Not here: what is in a chunk (`chunk.rs`), when runs are merged (`levels.rs`).
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::chunk::Chunk;
+use super::record::Entry;
+
+/// Chunks in one block: inserting moves a few kilobytes of pointers and fences.
+const BLOCK_MAX_CHUNKS: usize = 128;
+
+/// The first 24 bytes of a key as three big-endian numbers, filled with zeros. Equal fences decide nothing; the keys do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Fence([u64; 3]);
+
+impl Fence {
+    #[inline]
+    pub(super) fn new(key: &[u8]) -> Self {
+        let mut bytes = [0; 24];
+        let len = key.len().min(24);
+        bytes[..len].copy_from_slice(&key[..len]);
+        let word = |at: usize| u64::from_be_bytes(*bytes[at..].first_chunk().expect("eight of 24 bytes"));
+        Self([word(0), word(8), word(16)])
+    }
+}
+
+/// A key to look for, with what is computed from it once for all layers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probe<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) hash: u32,
+    pub(super) fence: Fence,
+}
+
+impl<'a> Probe<'a> {
+    #[inline]
+    pub(super) fn new(key: &'a [u8], hash: u32) -> Self {
+        Self { key, hash, fence: Fence::new(key) }
+    }
+
+    /// Whether `chunk`, whose first key has `fence`, starts at or below this key.
+    #[inline]
+    fn is_at_or_above(&self, fence: Fence, chunk: &Chunk) -> bool {
+        match fence.cmp(&self.fence) {
+            Ordering::Less => true,
+            Ordering::Greater => false,
+            Ordering::Equal => chunk.first_key() <= self.key,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Block {
+    chunks: Vec<Arc<Chunk>>,
+    fences: Vec<Fence>,
+}
+
+impl Block {
+    fn insert(&mut self, at: usize, chunk: Arc<Chunk>) {
+        self.fences.insert(at, Fence::new(chunk.first_key()));
+        self.chunks.insert(at, chunk);
+    }
+
+    fn remove(&mut self, at: usize) -> Arc<Chunk> {
+        self.fences.remove(at);
+        self.chunks.remove(at)
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        Self { chunks: self.chunks.split_off(at), fences: self.fences.split_off(at) }
+    }
+
+    /// Takes the last chunk out, for freeing them one by one.
+    pub(super) fn pop(&mut self) -> Option<Arc<Chunk>> {
+        self.chunks.pop()
+    }
+}
+
+/// The list of a run's blocks, each with the fence of its first chunk.
+pub(super) type Blocks = Vec<(Fence, Arc<Block>)>;
+
+/// A place between two chunks of a run, or before the first, or behind the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Position {
+    block: usize,
+    chunk: usize,
+}
+
+/// A sorted run of chunks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Run {
+    blocks: Arc<Blocks>,
+    entry_count: usize,
+    memory_bytes: usize,
+}
+
+impl Run {
+    #[inline]
+    pub(super) fn get(&self, probe: &Probe<'_>) -> Option<Entry<'_>> {
+        let above = self.blocks.partition_point(|(fence, block)| probe.is_at_or_above(*fence, &block.chunks[0]));
+        let block = &self.blocks[above.checked_sub(1)?].1;
+        block.chunks[chunk_index(block, probe)?].get(probe.hash, probe.key)
+    }
+
+    /// The position of the chunk that holds `key` if any does: the last one that starts at or below it, or the first.
+    pub(super) fn seek(&self, key: &[u8]) -> Position {
+        let probe = Probe::new(key, 0);
+        let above = self.blocks.partition_point(|(fence, block)| probe.is_at_or_above(*fence, &block.chunks[0]));
+        let Some(block) = above.checked_sub(1) else { return Position::default() };
+        Position { block, chunk: chunk_index(&self.blocks[block].1, &probe).unwrap_or(0) }
+    }
+
+    /// The chunk behind a position.
+    pub(super) fn chunk(&self, at: Position) -> Option<&Arc<Chunk>> {
+        self.blocks.get(at.block)?.1.chunks.get(at.chunk)
+    }
+
+    /// The position one chunk on.
+    pub(super) fn next(&self, at: Position) -> Position {
+        self.normalize(Position { block: at.block, chunk: at.chunk + 1 })
+    }
+
+    fn normalize(&self, at: Position) -> Position {
+        match self.blocks.get(at.block) {
+            Some((_, block)) if at.chunk >= block.chunks.len() => Position { block: at.block + 1, chunk: 0 },
+            _ => at,
+        }
+    }
+
+    /// Takes out the chunk behind a position, which then names the one that followed.
+    pub(super) fn remove(&mut self, at: Position) -> (Arc<Chunk>, Position) {
+        let blocks = Arc::make_mut(&mut self.blocks);
+        let (fence, block) = &mut blocks[at.block];
+        let block = Arc::make_mut(block);
+        let chunk = block.remove(at.chunk);
+        match block.fences.first() {
+            Some(first) => *fence = *first,
+            None => drop(blocks.remove(at.block)),
+        }
+        self.entry_count -= chunk.entry_count();
+        self.memory_bytes -= chunk.memory_bytes();
+        (chunk, self.normalize(at))
+    }
+
+    /// Puts a chunk in at a position, and returns the position behind it.
+    pub(super) fn insert(&mut self, at: Position, chunk: Arc<Chunk>) -> Position {
+        self.entry_count += chunk.entry_count();
+        self.memory_bytes += chunk.memory_bytes();
+        let blocks = Arc::make_mut(&mut self.blocks);
+        let at = make_room(blocks, at);
+        let (fence, block) = &mut blocks[at.block];
+        let block = Arc::make_mut(block);
+        block.insert(at.chunk, chunk);
+        *fence = block.fences[0];
+        self.next(at)
+    }
+
+    pub(super) fn entry_count(&self) -> usize {
+        self.entry_count
+    }
+
+    /// Bytes of all chunks, large values included.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// The list of blocks, for freeing it piece by piece.
+    pub(super) fn into_blocks(self) -> Arc<Blocks> {
+        self.blocks
+    }
+}
+
+fn chunk_index(block: &Block, probe: &Probe<'_>) -> Option<usize> {
+    let (mut low, mut high) = (0, block.fences.len());
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if probe.is_at_or_above(block.fences[middle], &block.chunks[middle]) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low.checked_sub(1)
+}
+
+/// Finds or makes a block with room for one more chunk at a position.
+fn make_room(blocks: &mut Blocks, at: Position) -> Position {
+    let is_full = |block: &Block| block.chunks.len() >= BLOCK_MAX_CHUNKS;
+    if at.chunk == 0 && at.block > 0 && !is_full(&blocks[at.block - 1].1) {
+        let block = at.block - 1;
+        return Position { block, chunk: blocks[block].1.chunks.len() };
+    }
+    if at.block == blocks.len() {
+        blocks.push((Fence::new(&[]), Arc::default()));
+        return at;
+    }
+    let block = &mut blocks[at.block].1;
+    if !is_full(block) {
+        return at;
+    }
+    let upper = Arc::make_mut(block).split_off(BLOCK_MAX_CHUNKS / 2);
+    blocks.insert(at.block + 1, (upper.fences[0], Arc::new(upper)));
+    match at.chunk.checked_sub(BLOCK_MAX_CHUNKS / 2) {
+        Some(chunk) => Position { block: at.block + 1, chunk },
+        None => at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsm::chunk::ChunkBuilder;
+    use crate::lsm::hash::KeyHasher;
+    use crate::lsm::record::Value;
+
+    fn chunk(key: &[u8]) -> Arc<Chunk> {
+        let mut builder = ChunkBuilder::new(0, 1);
+        let entry = Entry { key, version: 1, expires_at_ms: None, value: Value::Inline(b"") };
+        builder.add(&entry, KeyHasher::new(0).hash(key));
+        Arc::new(builder.finish())
+    }
+
+    fn keys(run: &Run) -> Vec<Vec<u8>> {
+        let mut at = Position::default();
+        let mut keys = Vec::new();
+        while let Some(chunk) = run.chunk(at) {
+            keys.push(chunk.first_key().to_vec());
+            at = run.next(at);
+        }
+        keys
+    }
+
+    /// Random inserts and removals against a sorted `Vec`, with long common prefixes so that fences tie.
+    #[test]
+    fn behaves_as_a_sorted_list() {
+        for seed in 0..20 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut run = Run::default();
+            let mut model: Vec<Vec<u8>> = Vec::new();
+            for _ in 0..2000 {
+                let prefix = if rng.bool() { "" } else { "a prefix that is longer than a fence is " };
+                let key = format!("{prefix}{:04}", rng.u32(..3000)).into_bytes();
+                let held = if rng.u8(..50) == 0 { Some((run.clone(), model.clone())) } else { None };
+                let mut at = run.seek(&key);
+                while run.chunk(at).is_some_and(|chunk| chunk.first_key() < &key[..]) {
+                    at = run.next(at);
+                }
+                match model.binary_search(&key) {
+                    Ok(index) => {
+                        assert!(run.get(&Probe::new(&key, KeyHasher::new(0).hash(&key))).is_some(), "seed {seed}");
+                        let (removed, behind) = run.remove(at);
+                        assert_eq!(removed.first_key(), key);
+                        model.remove(index);
+                        assert_eq!(run.chunk(behind).map(|c| c.first_key().to_vec()), model.get(index).cloned());
+                    }
+                    Err(index) => {
+                        assert!(run.get(&Probe::new(&key, KeyHasher::new(0).hash(&key))).is_none(), "seed {seed}");
+                        let behind = run.insert(at, chunk(&key));
+                        model.insert(index, key);
+                        assert_eq!(run.chunk(behind).map(|c| c.first_key().to_vec()), model.get(index + 1).cloned());
+                    }
+                }
+                assert_eq!(run.entry_count(), model.len());
+                if let Some((run, model)) = held {
+                    assert_eq!(keys(&run), model, "a clone changed, seed {seed}");
+                }
+            }
+            assert_eq!(keys(&run), model, "seed {seed}");
+        }
+    }
+}

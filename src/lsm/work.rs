@@ -1,0 +1,61 @@
+//! Units of maintenance work, so that slices are bounded by what they do and not by a clock.
+//!
+//! One unit is about what moving one byte costs; the constants below say what else costs how much in the same coin. They were
+//! measured with `cargo bench --bench engine` and only need to be right within a factor of two: they bound a slice, they
+//! decide nothing else.
+
+/// Handling one entry in a merge, beside its bytes: comparing, hashing, indexing.
+pub(super) const ENTRY: usize = 64;
+
+/// Looking at a chunk or a layer without touching its entries.
+pub(super) const CHUNK_LOOK: usize = 64;
+
+/// Finishing a chunk: checksum, exact copy, hash table.
+pub(super) const CHUNK_FINISH: usize = 16 * 1024;
+
+/// Gathering one entry to sort.
+pub(super) const SORT_GATHER: usize = 16;
+
+/// Sorting one entry within a run.
+pub(super) const SORT_RUN: usize = 48;
+
+/// Merging one entry out of the sorted runs.
+pub(super) const SORT_MERGE: usize = 48;
+
+/// Freeing one allocation of at most 256 KiB or so.
+pub(super) const FREE: usize = 4 * 1024;
+
+/// What a merge pays for one entry of `bytes`.
+pub(super) fn of_entry(bytes: usize) -> usize {
+    ENTRY + bytes
+}
+
+/// Freeing a large value: the kernel takes its pages back one by one.
+pub(super) fn of_free(bytes: usize) -> usize {
+    FREE + bytes / 16
+}
+
+/// A budget that is spent down.
+#[derive(Debug)]
+pub(super) struct Work {
+    budget: usize,
+    spent: usize,
+}
+
+impl Work {
+    pub(super) fn new(budget: usize) -> Self {
+        Self { budget, spent: 0 }
+    }
+
+    pub(super) fn spend(&mut self, units: usize) {
+        self.spent += units;
+    }
+
+    pub(super) fn spent(&self) -> usize {
+        self.spent
+    }
+
+    pub(super) fn is_used_up(&self) -> bool {
+        self.spent >= self.budget
+    }
+}

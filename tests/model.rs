@@ -1,0 +1,207 @@
+//! The engine against a model: random operations, freezes, maintenance budgets, and snapshots held across them.
+//!
+//! `DB_NODE_TEST_SEED=n` repeats one run; `DB_NODE_TEST_RUNS=n` makes it longer.
+
+use std::collections::BTreeMap;
+
+use db_node::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, Lsm, NewValue, Options, ScanState, Snapshot, WORK_LUMP_MAX};
+
+/// What a key should read as: version and value.
+type Model = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
+
+struct Held {
+    snapshot: Snapshot,
+    model: Model,
+}
+
+fn seeds(default_runs: u64) -> Vec<u64> {
+    let from_env = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    match from_env("DB_NODE_TEST_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..from_env("DB_NODE_TEST_RUNS").unwrap_or(default_runs)).collect(),
+    }
+}
+
+fn random_key(rng: &mut fastrand::Rng, key_space: u32) -> Vec<u8> {
+    let number = rng.u32(..key_space);
+    match number % 4 {
+        0 => format!("key:{number:08}").into_bytes(),
+        1 => number.to_be_bytes().to_vec(),
+        2 => vec![b'x'; 1 + (number as usize % 300)],
+        _ => format!("a common prefix that is longer than any fence:{number}").into_bytes(),
+    }
+}
+
+fn random_value(rng: &mut fastrand::Rng) -> Vec<u8> {
+    let len = match rng.u8(..100) {
+        0 => rng.usize(INLINE_VALUE_MAX_BYTES - 2..INLINE_VALUE_MAX_BYTES + 3),
+        1 => 0,
+        2..10 => rng.usize(..2000),
+        _ => rng.usize(..60),
+    };
+    vec![rng.u8(..); len]
+}
+
+fn set(lsm: &mut Lsm, key: &[u8], value: &[u8]) -> u64 {
+    if value.len() <= INLINE_VALUE_MAX_BYTES {
+        return lsm.set(key, NewValue::Inline(value), None);
+    }
+    let mut large = LargeValue::new(value.to_vec());
+    while !large.step(5000) {}
+    lsm.set(key, NewValue::Large(large), None)
+}
+
+fn bytes_of(value: db_node::lsm::Value<'_>) -> Vec<u8> {
+    match value {
+        db_node::lsm::Value::Tombstone => panic!("a tombstone was returned"),
+        db_node::lsm::Value::Inline(bytes) => bytes.to_vec(),
+        db_node::lsm::Value::Large(blob) => blob.to_vec(),
+    }
+}
+
+fn check_snapshot(held: &Held, rng: &mut fastrand::Rng, key_space: u32) {
+    let start = if rng.bool() { Vec::new() } else { random_key(rng, key_space) };
+    let mut scan = held.snapshot.scan(&start);
+    let mut expected = held.model.range(start..);
+    loop {
+        let budget = rng.usize(1..100_000);
+        let (state, spent) = scan.step(budget);
+        assert!(spent <= budget + WORK_LUMP_MAX, "a scan step of {budget} spent {spent}");
+        match state {
+            ScanState::Searching => {}
+            ScanState::Found => {
+                let found = scan.entry().expect("found");
+                let found = (found.key.to_vec(), (found.version, bytes_of(found.value)));
+                let (key, value) = expected.next().expect("a scan found more than there is");
+                assert_eq!(found, (key.clone(), value.clone()));
+            }
+            ScanState::End => break,
+        }
+    }
+    assert_eq!(expected.next(), None, "a scan ended early");
+}
+
+fn maintain(lsm: &mut Lsm, budget: usize) {
+    let spent = lsm.maintain(budget);
+    assert!(spent <= budget + WORK_LUMP_MAX, "a slice of {budget} spent {spent}");
+}
+
+/// One random history. The weights of operations are drawn too, so that runs differ in kind and not only in detail.
+fn run(seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let key_space = [50, 2_000, 100_000][rng.usize(..3)];
+    let mut lsm = Lsm::new(Options { memtable_bytes: rng.usize(1_000..300_000), hash_seed: rng.u64(..) });
+    let delete_weight = rng.u32(1..40);
+    let maintain_weight = rng.u32(1..60);
+    let budget_max = [100, 20_000, 2_000_000][rng.usize(..3)];
+    let mut model = Model::new();
+    let mut version = 0;
+    let mut held: Vec<Held> = Vec::new();
+    for _ in 0..rng.usize(2_000..12_000) {
+        let key = random_key(&mut rng, key_space);
+        match rng.u32(..200) {
+            0 => {
+                lsm.freeze();
+            }
+            1 if rng.u8(..10) == 0 => lsm.compact(),
+            2 if held.len() < 4 => {
+                held.push(Held { snapshot: lsm.snapshot(), model: model.clone() });
+                assert_eq!(held.last().expect("just pushed").snapshot.version(), version);
+            }
+            3 if !held.is_empty() => {
+                let index = rng.usize(..held.len());
+                check_snapshot(&held[index], &mut rng, key_space);
+                if rng.bool() {
+                    lsm.release(held.swap_remove(index).snapshot);
+                }
+            }
+            n if n < 4 + maintain_weight => maintain(&mut lsm, rng.usize(1..budget_max)),
+            n if n < 4 + maintain_weight + delete_weight => {
+                version += 1;
+                assert_eq!(lsm.delete(&key), version);
+                model.remove(&key);
+            }
+            n if n < 130 => {
+                let value = random_value(&mut rng);
+                version += 1;
+                assert_eq!(set(&mut lsm, &key, &value), version);
+                model.insert(key, (version, value));
+            }
+            _ => {
+                let found = lsm.get(&key).map(|entry| (entry.version, bytes_of(entry.value)));
+                assert_eq!(found, model.get(&key).cloned(), "get");
+            }
+        }
+    }
+    finish(lsm, &model, held, &mut rng, key_space);
+}
+
+/// Pays all debt and checks that everything is still there, and nothing else.
+fn finish(mut lsm: Lsm, model: &Model, held: Vec<Held>, rng: &mut fastrand::Rng, key_space: u32) {
+    let compacts = rng.bool();
+    if compacts {
+        lsm.compact();
+    }
+    while !lsm.is_idle() {
+        maintain(&mut lsm, 50_000);
+    }
+    for one in held {
+        check_snapshot(&one, rng, key_space);
+        lsm.release(one.snapshot);
+    }
+    while !lsm.is_idle() {
+        maintain(&mut lsm, 50_000);
+    }
+    for (key, (version, value)) in model {
+        let entry = lsm.get(key).expect("a key was lost");
+        assert_eq!((entry.version, &bytes_of(entry.value)), (*version, value));
+    }
+    let stats = lsm.stats();
+    assert_eq!(stats.snapshot_count, 0);
+    assert_eq!(stats.debt, 0, "debt of an idle engine");
+    if compacts {
+        let entry_counts: Vec<usize> = stats.levels.iter().flat_map(|level| level.layer_entry_counts.clone()).collect();
+        let expected = if model.is_empty() { vec![] } else { vec![model.len()] };
+        assert_eq!(entry_counts, expected, "one layer without tombstones and overwritten entries");
+        assert_eq!(stats.wal_segment_count, 0, "log segments that nothing needs");
+    }
+    let snapshot = lsm.snapshot();
+    check_snapshot(&Held { snapshot: snapshot.clone(), model: model.clone() }, rng, key_space);
+}
+
+#[test]
+fn engine_behaves_as_a_sorted_map() {
+    for seed in seeds(150) {
+        let outcome = std::panic::catch_unwind(|| run(seed));
+        assert!(outcome.is_ok(), "failed with seed {seed}: repeat with DB_NODE_TEST_SEED={seed}");
+    }
+}
+
+/// Writers that pay what they owe keep the debt bounded: it does not grow from pass to pass.
+#[test]
+fn debt_is_bounded_when_writes_pay_what_they_owe() {
+    let mut lsm = Lsm::new(Options { memtable_bytes: 64 * 1024, hash_seed: 1 });
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut highest_debt = Vec::new();
+    let mut highest_level_count = 0;
+    for _pass in 0..6 {
+        let mut highest = 0;
+        for _ in 0..100_000 {
+            let key = format!("key:{:012}", rng.u32(..100_000));
+            lsm.set(key.as_bytes(), NewValue::Inline(&[b'v'; 32]), None);
+            let owed = lsm.owed_work();
+            if owed > 0 {
+                maintain(&mut lsm, owed.min(10_000));
+            }
+            highest = highest.max(lsm.stats().debt);
+        }
+        let stats = lsm.stats();
+        highest_debt.push(highest);
+        highest_level_count = highest_level_count.max(stats.levels.len());
+        let layer_count: usize = stats.levels.iter().map(|level| level.layer_entry_counts.len()).sum();
+        assert!(layer_count <= 16, "{layer_count} layers: {stats:?}");
+    }
+    assert!(highest_level_count >= 3, "only {highest_level_count} levels");
+    let (first, last) = (highest_debt[1], highest_debt[5]);
+    assert!(last <= first + first / 2, "debt grows: {highest_debt:?}");
+}
