@@ -1,4 +1,35 @@
 //! db-node: the database node of a distributed key-value system.
+//!
+//! One process, one thread: an event loop ([`reactor`]) reads bytes from sockets, a state machine ([`http`]) makes requests of
+//! them, [`api`] says what each request means, and [`node`] and [`partition`] carry it out in an in-memory log-structured merge
+//! tree ([`lsm`]).
+//!
+//! # Code map, lowest first
+//!
+//! - [`config`]: flags and environment into a validated `Config`. Read once, at the start.
+//! - [`http`]: HTTP/1.1 without I/O. Bytes in, requests to a handler, bytes out, in order. Knows nothing of the engine; every
+//!   rule about what is a request and where it ends is here.
+//! - [`lsm`]: the engine. Pure memory: no I/O, no clock, no HTTP. Start at `lsm/mod.rs`; byte layouts have one home each,
+//!   `lsm/record.rs` and `lsm/chunk.rs`.
+//! - [`partition`]: one engine, and what a request may do with it: conditions on writes.
+//! - [`node`]: the partitions of this process and its figures.
+//! - [`api`]: routes, one file a family; who may ask; JSON and raw forms of keys and values.
+//! - [`reactor`]: mio. The one loop, sockets, clocks, deadlines, signals, the log on standard error.
+//!
+//! Imports run one way, down this list; `tests/tidy.rs` fails on any other.
+//!
+//! # Invariants
+//!
+//! 1. One thread owns everything: no locks, no async runtime, no shared mutable state.
+//! 2. No turn of the loop does work proportional to the data, to a value, or to what one peer sends: it is done in slices.
+//! 3. Only `reactor` touches sockets and clocks. Everything else takes bytes, events and `now`, and returns bytes and effects.
+//! 4. Each byte layout has one home and one test with golden bytes.
+//! 5. Whatever a peer sends, the node does not panic, and memory stays within the named limits.
 
+pub mod api;
+pub mod config;
 pub mod http;
 pub mod lsm;
+pub mod node;
+pub mod partition;
+pub mod reactor;

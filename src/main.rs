@@ -1,3 +1,41 @@
-//! The `db-node` program: arguments to configuration, configuration to a running node.
+//! The `db-node` program: arguments to configuration, configuration to a running node, failures to exit codes.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use db_node::config::{self, Invocation};
+use db_node::reactor;
+
+/// Exit codes besides success (0); see `api.md` and the README.
+const EXIT_RUNTIME: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+        Ok(Invocation::Help) => print(&config::help()),
+        Ok(Invocation::Version) => print(concat!("db-node ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Invocation::Run(config)) => match run(*config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => fail(&message, EXIT_RUNTIME),
+        },
+        Err(error) => fail(&error.to_string(), EXIT_USAGE),
+    }
+}
+
+fn run(config: config::Config) -> Result<(), String> {
+    let mut seed = [0; 8];
+    #[expect(clippy::disallowed_methods, reason = "the one place that draws a seed")]
+    getrandom::fill(&mut seed).map_err(|error| format!("no random numbers from the system: {error}"))?;
+    reactor::run(config, u64::from_ne_bytes(seed)).map_err(|error| error.to_string())
+}
+
+/// Whoever reads our output may have gone: that is no reason to fail loudly.
+fn print(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(message: &str, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "db-node: {message}");
+    ExitCode::from(code)
+}

@@ -1,1 +1,45 @@
-//! HTTP/1.1, sans-I/O.
+//! HTTP/1.1, sans-I/O: bytes of a connection in, requests to a [`Handler`], bytes of responses out.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `refusal.rs` | why a request is turned down: status, code, message |
+//! | `fields.rs` | the grammar of single parts of a head |
+//! | `request.rs` | heads: where one ends, what it says |
+//! | `body.rs` | request bodies: cut to length or taken out of chunks |
+//! | `output.rs` | what waits to be sent: bytes, shared values, a generated body |
+//! | `response.rs` | responses, rendered into an output |
+//! | `handler.rs` | what answers requests and collects bodies, as traits |
+//! | `incoming.rs` | a request body on its way into what collects it |
+//! | `connection.rs` | the state machine of one connection, which brings all of it together |
+//!
+//! Invariants:
+//! 1. Nothing here does I/O, reads a clock or knows of the engine.
+//! 2. Peer bytes never panic; memory held for a peer is bounded by the limits, one read, and what the intake takes.
+//! 3. A whole request in one piece of input is answered without an allocation here.
+//!
+//! Not here: routes and what they mean (`api`), sockets, buffers to read into and timers (`reactor`).
+
+pub mod body;
+pub mod connection;
+mod fields;
+pub mod handler;
+mod incoming;
+pub mod output;
+pub mod refusal;
+pub mod request;
+pub mod response;
+
+#[cfg(test)]
+mod connection_tests;
+#[cfg(test)]
+mod output_tests;
+#[cfg(test)]
+mod request_tests;
+
+pub use body::{BodyDecoder, Decoded};
+pub use connection::{Connection, Limits, Waiting, Wants};
+pub use handler::{Begin, Handler, Intake};
+pub use output::{Blob, BodySource, Fill, Output};
+pub use refusal::Refusal;
+pub use request::{Framing, Head, HeadLimits, MAX_HEADER_COUNT, Method, ParsedHead, parse_head};
+pub use response::{Exchange, HttpDate, Reply, ReplyHead, reason};

@@ -1,0 +1,231 @@
+//! What collects the body of a key-value request.
+//!
+//! Invariants:
+//! 1. Memory is bounded by the limits: a body that holds too long a key or value is refused as soon as that is known, and the
+//!    bytes of one body are counted, so that white space cannot go on for ever.
+//! 2. No call does work proportional to more than the piece it is given; what is left after the last byte (decoding,
+//!    the checksum of a large value) is done in steps.
+
+use crate::http::{self, Head, Refusal};
+use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue};
+
+use super::form_body::FormBody;
+use super::json_body::JsonBody;
+use super::kv_fields::{Allowed, KvFields, KvLimits};
+
+/// First allocation for a raw value: more follows only as bytes arrive, whatever Content-Length says.
+const FIRST_RESERVE_BYTES: usize = 64 * 1024;
+
+/// Work of one step after the last byte: some ten microseconds of checksumming.
+const STEP_BYTES: usize = 256 * 1024;
+
+/// How many bytes of JSON or form text one byte of value can take (`\u00XX`), and room for the rest of the body.
+const TEXT_EXPANSION: usize = 6;
+const TEXT_OVERHEAD_BYTES: usize = 64 * 1024;
+
+/// A value that is whole, and ready to be written.
+#[derive(Debug)]
+pub(super) enum ReadyValue {
+    Small(Vec<u8>),
+    Large(LargeValue),
+}
+
+impl ReadyValue {
+    pub(super) fn into_new_value<'a>(self, holder: &'a mut Vec<u8>) -> NewValue<'a> {
+        match self {
+            Self::Small(bytes) => {
+                *holder = bytes;
+                NewValue::Inline(holder)
+            }
+            Self::Large(large) => NewValue::Large(large),
+        }
+    }
+}
+
+/// The state of a body.
+#[derive(Debug)]
+enum State {
+    /// Which kind of text it is shows in its first byte.
+    Unknown {
+        content_type: ContentType,
+        allowed: Allowed,
+    },
+    Json(JsonBody),
+    Form(FormBody),
+    Raw {
+        value: Vec<u8>,
+        declared_bytes: Option<usize>,
+    },
+    /// The text is whole; a base64 value is being decoded.
+    Fields(KvFields),
+    /// All there, but for the checksum of a large value.
+    Whole {
+        key: Option<Vec<u8>>,
+        value: Option<ReadyValue>,
+    },
+}
+
+/// What Content-Type says of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ContentType {
+    Json,
+    Form,
+    Other,
+}
+
+/// Collects one body.
+#[derive(Debug)]
+pub struct Intake {
+    state: State,
+    limits: KvLimits,
+    received_bytes: usize,
+}
+
+impl Intake {
+    /// For a body that is the value, as it is. `declared_bytes` is its length, if the request says so.
+    pub(super) fn raw(limits: KvLimits, declared_bytes: Option<usize>) -> Self {
+        Self { state: State::Raw { value: Vec::new(), declared_bytes }, limits, received_bytes: 0 }
+    }
+
+    /// For a body with fields, as JSON or as a form.
+    pub(super) fn fields(limits: KvLimits, allowed: Allowed, head: &Head<'_>) -> Self {
+        let content_type = content_type_of(head);
+        Self { state: State::Unknown { content_type, allowed }, limits, received_bytes: 0 }
+    }
+
+    /// What was collected: key and value, each if it was there.
+    pub(super) fn into_parts(self) -> Result<(Option<Vec<u8>>, Option<ReadyValue>), Refusal> {
+        match self.state {
+            State::Whole { key, value } => Ok((key, value)),
+            _ => Err(empty_body()),
+        }
+    }
+
+    fn push_unknown(&mut self, data: &[u8], content_type: ContentType, allowed: Allowed) -> Result<(), Refusal> {
+        let Some(at) = data.iter().position(|byte| !byte.is_ascii_whitespace()) else { return Ok(()) };
+        // curl -d sends a form content type with whatever it is given.
+        self.state = match content_type {
+            _ if data[at] == b'{' => State::Json(JsonBody::new(self.limits, allowed)),
+            ContentType::Json => State::Json(JsonBody::new(self.limits, allowed)),
+            ContentType::Form => State::Form(FormBody::new(self.limits, allowed)),
+            ContentType::Other => return Err(unsupported()),
+        };
+        self.push_text(&data[at..])
+    }
+
+    fn push_text(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        match &mut self.state {
+            State::Json(body) => body.push(data),
+            State::Form(body) => body.push(data),
+            _ => Ok(()),
+        }
+    }
+
+    fn push_raw(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        let State::Raw { value, declared_bytes } = &mut self.state else { return Ok(()) };
+        if data.len() > self.limits.value_bytes - value.len() {
+            return Err(value_too_large(self.limits.value_bytes));
+        }
+        let free_bytes = value.capacity() - value.len();
+        if free_bytes < data.len() {
+            // Doubling, but to no more than was declared: a value then lies in a buffer of its length.
+            let wanted = (value.capacity() * 2).max(value.len() + data.len()).max(FIRST_RESERVE_BYTES);
+            let wanted = declared_bytes.map_or(wanted, |declared| wanted.min(declared).max(value.len() + data.len()));
+            value.reserve_exact(wanted - value.len());
+        }
+        value.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn take_state(&mut self) -> State {
+        std::mem::replace(&mut self.state, State::Whole { key: None, value: None })
+    }
+}
+
+impl http::Intake for Intake {
+    fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        if let State::Raw { .. } = self.state {
+            return self.push_raw(data);
+        }
+        self.received_bytes = self.received_bytes.saturating_add(data.len());
+        if self.received_bytes > self.limits.value_bytes.saturating_mul(TEXT_EXPANSION) + TEXT_OVERHEAD_BYTES {
+            return Err(value_too_large(self.limits.value_bytes));
+        }
+        match self.state {
+            State::Unknown { content_type, allowed } => self.push_unknown(data, content_type, allowed),
+            _ => self.push_text(data),
+        }
+    }
+
+    fn step(&mut self) -> Result<bool, Refusal> {
+        match &mut self.state {
+            State::Unknown { .. } => Err(empty_body()),
+            State::Fields(fields) => {
+                if !fields.step()? {
+                    return Ok(false);
+                }
+                let State::Fields(fields) = self.take_state() else { return Ok(true) };
+                let (key, value) = fields.into_parts()?;
+                self.state = State::Whole { key, value: value.map(ready) };
+                self.step()
+            }
+            State::Json(_) | State::Form(_) => {
+                self.state = State::Fields(match self.take_state() {
+                    State::Json(body) => body.end()?,
+                    State::Form(body) => body.end()?,
+                    _ => return Ok(true),
+                });
+                self.step()
+            }
+            State::Raw { value, .. } => {
+                let value = ready(std::mem::take(value));
+                self.state = State::Whole { key: None, value: Some(value) };
+                self.step()
+            }
+            State::Whole { value: Some(ReadyValue::Large(large)), .. } => Ok(large.step(STEP_BYTES)),
+            State::Whole { .. } => Ok(true),
+        }
+    }
+}
+
+fn ready(mut bytes: Vec<u8>) -> ReadyValue {
+    if bytes.len() <= INLINE_VALUE_MAX_BYTES {
+        return ReadyValue::Small(bytes);
+    }
+    bytes.shrink_to_fit();
+    ReadyValue::Large(LargeValue::new(bytes))
+}
+
+fn content_type_of(head: &Head<'_>) -> ContentType {
+    let Some(value) = head.content_type else { return ContentType::Other };
+    let media_type = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if media_type.eq_ignore_ascii_case(b"application/json") {
+        ContentType::Json
+    } else if media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+        ContentType::Form
+    } else {
+        ContentType::Other
+    }
+}
+
+/// The refusal of a value over the limit.
+#[cold]
+pub(super) fn value_too_large(limit_bytes: usize) -> Refusal {
+    let message = format!(
+        "the value is longer than {limit_bytes} bytes: store less, or start the node with a higher --max-value-bytes"
+    );
+    Refusal::new(413, "value_too_large", message)
+}
+
+#[cold]
+fn empty_body() -> Refusal {
+    Refusal::bad_request(
+        "the body is empty: send JSON such as {\"key\":\"k\",\"value\":\"v\"}, or name the key with ?key=",
+    )
+}
+
+#[cold]
+fn unsupported() -> Refusal {
+    let message = "send a JSON object, a form, or the raw value with ?key= in the address";
+    Refusal::new(415, "unsupported_media_type", message)
+}

@@ -1,0 +1,78 @@
+//! Text in JSON: escaping it, and knowing that it is text.
+
+/// Appends `text`, which is UTF-8, as the inside of a JSON string.
+#[inline]
+pub(super) fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
+    let mut rest = text;
+    loop {
+        let end = rest.iter().position(|byte| needs_escape(*byte)).unwrap_or(rest.len());
+        out.extend_from_slice(&rest[..end]);
+        let Some(&byte) = rest.get(end) else { return };
+        escape_byte(out, byte);
+        rest = &rest[end + 1..];
+    }
+}
+
+#[inline]
+fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+fn escape_byte(out: &mut Vec<u8>, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x08 => b'b',
+        0x0c => b'f',
+        _ => {
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// Tells whether bytes that come in pieces are UTF-8.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Utf8Validator {
+    /// The bytes of a character that was cut.
+    cut: [u8; 4],
+    cut_len: usize,
+}
+
+impl Utf8Validator {
+    /// False once the bytes so far cannot be the beginning of UTF-8.
+    pub(super) fn push(&mut self, piece: &[u8]) -> bool {
+        let mut rest = piece;
+        while self.cut_len > 0 {
+            let Some((&byte, behind)) = rest.split_first() else { return true };
+            self.cut[self.cut_len] = byte;
+            self.cut_len += 1;
+            rest = behind;
+            match std::str::from_utf8(&self.cut[..self.cut_len]) {
+                Ok(_) => self.cut_len = 0,
+                Err(error) if error.error_len().is_none() => {}
+                Err(_) => return false,
+            }
+        }
+        match std::str::from_utf8(rest) {
+            Ok(_) => true,
+            Err(error) if error.error_len().is_none() => {
+                let cut = &rest[error.valid_up_to()..];
+                self.cut[..cut.len()].copy_from_slice(cut);
+                self.cut_len = cut.len();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the bytes so far end with a character.
+    pub(super) fn is_complete(&self) -> bool {
+        self.cut_len == 0
+    }
+}

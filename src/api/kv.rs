@@ -1,0 +1,282 @@
+//! `/set`, `/get`, `/delete` and `/kv/{key}`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::http::{Begin, Framing, Head, Method, Refusal, Reply};
+use crate::lsm::{Entry, KEY_MAX_BYTES, Value};
+use crate::partition::{ConditionFailed, Partition};
+
+use super::conditions::conditions_of;
+use super::intake::{Intake, ReadyValue, value_too_large};
+use super::json_value::{JsonValueSource, render_value};
+use super::kv_fields::{Allowed, KvLimits};
+use super::query::{Query, check_key, decode_path_key};
+use super::route::Route;
+use super::{Api, JSON, partition_id, refuse, unknown_partition};
+
+const RAW: &str = "application/octet-stream";
+
+/// What a key-value request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Get(Form),
+    Set,
+    /// `PUT /kv/{key}`: tells created from replaced.
+    Put,
+    Delete(Form),
+}
+
+/// How the answer looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Raw,
+}
+
+impl Action {
+    fn of(route: Route, head: &Head<'_>) -> Self {
+        match (route, head.method) {
+            (Route::Set, _) => Self::Set,
+            (Route::Key, Method::Put) => Self::Put,
+            (Route::Key, Method::Delete) => Self::Delete(Form::Raw),
+            (Route::Key, _) => Self::Get(Form::Raw),
+            (Route::Delete, _) => Self::Delete(Form::Json),
+            _ if head.accept.is_some_and(wants_raw) => Self::Get(Form::Raw),
+            _ => Self::Get(Form::Json),
+        }
+    }
+
+    fn has_value(self) -> bool {
+        matches!(self, Self::Set | Self::Put)
+    }
+}
+
+/// The key named in the address: in the path, or as `?key=`.
+#[inline]
+fn key_of_target<'b>(route: Route, head: &Head<'b>) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
+    let key = match route {
+        Route::Key => Some(decode_path_key(Route::raw_key(head.path))?),
+        _ if head.query.is_some() => Query::new(head.query).get("key")?,
+        _ => None,
+    };
+    if let Some(key) = &key {
+        check_key(key)?;
+    }
+    Ok(key)
+}
+
+impl Api<'_> {
+    /// Answers a request that needs no body, or says what is to collect it.
+    #[inline]
+    pub(super) fn begin_kv(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
+        let action = Action::of(route, head);
+        let outcome = key_of_target(route, head).and_then(|key| match key {
+            Some(key) if !action.has_value() => {
+                // A body beside a key in the address says nothing more; the connection reads past it.
+                self.node_partition(head)?;
+                Ok(Ok(key))
+            }
+            key => self.intake(action, key.is_some(), head).map(Err),
+        });
+        match outcome {
+            Ok(Ok(key)) => {
+                self.act(action, head, &key, None, reply);
+                Begin::Answered
+            }
+            Ok(Err(intake)) => Begin::Receive(intake),
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                Begin::Answered
+            }
+        }
+    }
+
+    fn intake(&mut self, action: Action, has_key: bool, head: &Head<'_>) -> Result<Intake, Refusal> {
+        self.node_partition(head)?;
+        refuse_unkept_promises(head)?;
+        let limits = KvLimits { key_bytes: KEY_MAX_BYTES, value_bytes: self.node.config().max_value_bytes };
+        let allowed = if action.has_value() { Allowed::KeyAndValue } else { Allowed::KeyOnly };
+        match head.framing {
+            Framing::None if has_key => {
+                let message = "no length: send Content-Length (0 for an empty value) or Transfer-Encoding: chunked";
+                Err(Refusal::new(411, "length_required", message))
+            }
+            Framing::None | Framing::Length(0) if !has_key => Err(Refusal::new(
+                400,
+                "key_missing",
+                "no key: name it with ?key=, or send a JSON body such as {\"key\":\"k\"}",
+            )),
+            Framing::Length(length) if has_key => match usize::try_from(length) {
+                Ok(bytes) if bytes <= limits.value_bytes => Ok(Intake::raw(limits, Some(bytes))),
+                _ => Err(value_too_large(limits.value_bytes)),
+            },
+            _ if has_key => Ok(Intake::raw(limits, None)),
+            _ => Ok(Intake::fields(limits, allowed, head)),
+        }
+    }
+
+    /// Carries out a request whose body is there.
+    pub(super) fn finish_kv(&mut self, head: &Head<'_>, intake: Intake, reply: Reply<'_>) {
+        let outcome = Route::of(head.path).map_or(Ok(None), |route| {
+            let (body_key, value) = intake.into_parts()?;
+            let key = match (key_of_target(route, head)?, body_key) {
+                (Some(key), _) => key,
+                (None, Some(key)) => Cow::Owned(key),
+                (None, None) => {
+                    let message = "no key: the body needs a field \"key\"";
+                    return Err(Refusal::new(400, "key_missing", message));
+                }
+            };
+            let action = Action::of(route, head);
+            if action.has_value() && value.is_none() {
+                let message = "no value: the body needs a field \"value\"";
+                return Err(Refusal::new(400, "value_missing", message));
+            }
+            Ok(Some((action, key, value)))
+        });
+        match outcome {
+            Ok(Some((action, key, value))) => self.act(action, head, &key, value, reply),
+            // The path had a route when the request began; it still does.
+            Ok(None) => reply.error(&Refusal::new(404, "not_found", "no such path")),
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    #[inline]
+    fn act(&mut self, action: Action, head: &Head<'_>, key: &[u8], value: Option<ReadyValue>, reply: Reply<'_>) {
+        match action {
+            Action::Get(form) => self.answer_get(form, head, key, reply),
+            Action::Set | Action::Put => self.answer_set(action, head, key, value, reply),
+            Action::Delete(form) => self.answer_delete(form, head, key, reply),
+        }
+    }
+
+    fn node_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
+        let id = partition_id(head)?;
+        self.node.partition(id).ok_or_else(|| unknown_partition(id))
+    }
+
+    #[inline]
+    fn answer_get(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
+        self.scratch.clear();
+        let scratch = std::mem::take(self.scratch);
+        let found = conditions_of(head).and_then(|conditions| {
+            let entry = self.node_partition(head)?.get(key).ok_or_else(key_not_found)?;
+            let current = Some(entry.version);
+            if conditions.if_match.is_some_and(|set| !set.contains(current)) {
+                return Err(condition_failed(ConditionFailed { current }));
+            }
+            Ok((entry, conditions.if_none_match.is_some_and(|set| set.contains(current))))
+        });
+        *self.scratch = match found {
+            Ok((entry, true)) => {
+                reply.status(304).etag(entry.version).empty();
+                scratch
+            }
+            Ok((entry, false)) => send_value(form, &entry, reply, scratch),
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                scratch
+            }
+        };
+    }
+
+    #[inline]
+    fn answer_set(&mut self, action: Action, head: &Head<'_>, key: &[u8], value: Option<ReadyValue>, reply: Reply<'_>) {
+        let mut holder = Vec::new();
+        let value = value.unwrap_or(ReadyValue::Small(Vec::new())).into_new_value(&mut holder);
+        let written = conditions_of(head).and_then(|conditions| {
+            let partition = self.node_partition(head)?;
+            let written = match action {
+                Action::Put => {
+                    partition.put(key, value, &conditions).map(|written| (written.version, !written.replaced))
+                }
+                _ => partition.set(key, value, &conditions).map(|version| (version, false)),
+            };
+            written.map_err(condition_failed)
+        });
+        match written {
+            Ok((version, created)) => {
+                self.scratch.clear();
+                self.scratch.extend_from_slice(b"{\"success\":true,\"version\":");
+                self.scratch.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+                self.scratch.push(b'}');
+                let status = if created { 201 } else { 200 };
+                reply.status(status).content_type(JSON).etag(version).body(self.scratch);
+            }
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    fn answer_delete(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
+        let deleted = conditions_of(head)
+            .and_then(|conditions| self.node_partition(head)?.delete(key, &conditions).map_err(condition_failed));
+        match (form, deleted) {
+            (Form::Json, Ok(Some(_))) => {
+                reply.status(200).content_type(JSON).body(b"{\"success\":true,\"deleted\":true}");
+            }
+            (Form::Json, Ok(None)) => {
+                reply.status(200).content_type(JSON).body(b"{\"success\":true,\"deleted\":false}");
+            }
+            (Form::Raw, Ok(Some(_))) => reply.status(204).empty(),
+            (Form::Raw, Ok(None)) => refuse(reply, &key_not_found()),
+            (_, Err(refusal)) => refuse(reply, &refusal),
+        }
+    }
+}
+
+/// Answers with a value; returns the buffer it may have rendered into.
+#[inline]
+fn send_value(form: Form, entry: &Entry<'_>, reply: Reply<'_>, mut scratch: Vec<u8>) -> Vec<u8> {
+    match (form, entry.value) {
+        (Form::Json, Value::Inline(value)) => {
+            render_value(&mut scratch, value, entry.version);
+            reply.status(200).content_type(JSON).etag(entry.version).body(&scratch);
+        }
+        (Form::Json, Value::Large(blob)) => {
+            let source = JsonValueSource::new(Arc::clone(blob), entry.version);
+            reply.status(200).content_type(JSON).etag(entry.version).source(Box::new(source));
+        }
+        (Form::Raw, Value::Inline(value)) => reply.status(200).content_type(RAW).etag(entry.version).body(value),
+        (Form::Raw, Value::Large(blob)) => {
+            reply.status(200).content_type(RAW).etag(entry.version).blob(Arc::clone(blob));
+        }
+        (_, Value::Tombstone) => refuse(reply, &key_not_found()),
+    }
+    scratch
+}
+
+/// Whether an Accept value asks for raw bytes rather than JSON.
+fn wants_raw(accept: &[u8]) -> bool {
+    accept.split(|byte| *byte == b',').any(|range| {
+        let media_type = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        media_type.eq_ignore_ascii_case(RAW.as_bytes())
+    })
+}
+
+/// A client that asks for an expiry or for replicas counts on them: better no than a write without.
+fn refuse_unkept_promises(head: &Head<'_>) -> Result<(), Refusal> {
+    if head.ttl.is_some() || Query::new(head.query).has("ttl") {
+        return Err(Refusal::new(501, "not_implemented", "this version has no expiry: send the value without a TTL"));
+    }
+    if head.min_acks.is_some_and(|count| count != b"0") {
+        let message = "this version has no replicas: send the write without X-Min-Acks";
+        return Err(Refusal::new(501, "not_implemented", message));
+    }
+    Ok(())
+}
+
+#[cold]
+fn key_not_found() -> Refusal {
+    Refusal::new(404, "key_not_found", "key not found")
+}
+
+#[cold]
+fn condition_failed(failed: ConditionFailed) -> Refusal {
+    let message = match failed.current {
+        Some(version) => format!("the condition does not hold: the key is at version {version}; read it again"),
+        None => "the condition does not hold: the key does not exist".to_owned(),
+    };
+    Refusal::new(412, "condition_failed", message)
+}

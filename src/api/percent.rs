@@ -1,0 +1,125 @@
+//! Percent-decoding, strict and a piece at a time (RFC 3986, section 2.1; `+` as a space in queries and forms).
+
+use std::borrow::Cow;
+
+/// A `%` without two hexadecimal digits behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadEscape;
+
+/// What a `+` stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plus {
+    Space,
+    Plus,
+}
+
+/// The part of an escape that has been seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Escape {
+    None,
+    Percent,
+    Digit(u8),
+}
+
+/// The state between two pieces.
+#[derive(Debug)]
+pub(super) struct PercentDecoder {
+    plus: Plus,
+    escape: Escape,
+}
+
+impl PercentDecoder {
+    pub(super) fn new(plus: Plus) -> Self {
+        Self { plus, escape: Escape::None }
+    }
+
+    /// Appends what `piece` stands for.
+    pub(super) fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), BadEscape> {
+        let mut rest = piece;
+        while let Some((&byte, behind)) = rest.split_first() {
+            match self.escape {
+                Escape::Percent => {
+                    self.escape = Escape::Digit(hex_digit(byte)?);
+                    rest = behind;
+                }
+                Escape::Digit(high) => {
+                    out.push(high << 4 | hex_digit(byte)?);
+                    self.escape = Escape::None;
+                    rest = behind;
+                }
+                Escape::None => {
+                    let end = memchr::memchr2(b'%', b'+', rest).unwrap_or(rest.len());
+                    out.extend_from_slice(&rest[..end]);
+                    rest = &rest[end..];
+                    match (rest.first(), self.plus) {
+                        (Some(b'%'), _) => self.escape = Escape::Percent,
+                        (Some(_), Plus::Space) => out.push(b' '),
+                        (Some(_), Plus::Plus) => out.push(b'+'),
+                        (None, _) => break,
+                    }
+                    rest = &rest[1..];
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the text may end here.
+    pub(super) fn finish(&mut self) -> Result<(), BadEscape> {
+        if std::mem::replace(&mut self.escape, Escape::None) == Escape::None { Ok(()) } else { Err(BadEscape) }
+    }
+}
+
+/// Decodes a whole text; borrows it when there is nothing to decode.
+#[inline]
+pub(super) fn decode(text: &[u8], plus: Plus) -> Result<Cow<'_, [u8]>, BadEscape> {
+    if memchr::memchr2(b'%', b'+', text).is_none() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut decoder = PercentDecoder::new(plus);
+    decoder.push(text, &mut out)?;
+    decoder.finish()?;
+    Ok(Cow::Owned(out))
+}
+
+fn hex_digit(byte: u8) -> Result<u8, BadEscape> {
+    match byte {
+        b'0'..=b'9' => Ok(byte - b'0'),
+        b'a'..=b'f' => Ok(byte - b'a' + 10),
+        b'A'..=b'F' => Ok(byte - b'A' + 10),
+        _ => Err(BadEscape),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decodes_whatever_the_cut() {
+        for (text, plus, expected) in [
+            ("plain", Plus::Space, Ok("plain")),
+            ("a+b%20c%2Bd", Plus::Space, Ok("a b c+d")),
+            ("a+b%20c%2Fd%2f", Plus::Plus, Ok("a+b c/d/")),
+            ("%41%4a%4A", Plus::Plus, Ok("AJJ")),
+            ("%", Plus::Plus, Err(BadEscape)),
+            ("a%4", Plus::Plus, Err(BadEscape)),
+            ("%zz", Plus::Plus, Err(BadEscape)),
+            ("%+1", Plus::Space, Err(BadEscape)),
+        ] {
+            let expected = expected.map(|text: &str| text.as_bytes().to_vec());
+            assert_eq!(decode(text.as_bytes(), plus).map(Cow::into_owned), expected, "{text}");
+            for cut in 0..=text.len() {
+                let mut out = Vec::new();
+                let mut decoder = PercentDecoder::new(plus);
+                let (head, tail) = text.as_bytes().split_at(cut);
+                let outcome = decoder
+                    .push(head, &mut out)
+                    .and_then(|()| decoder.push(tail, &mut out))
+                    .and_then(|()| decoder.finish());
+                assert_eq!(outcome.map(|()| out), expected, "{text} cut at {cut}");
+            }
+        }
+    }
+}

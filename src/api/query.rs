@@ -1,0 +1,109 @@
+//! Keys and parameters in the address.
+
+use std::borrow::Cow;
+
+use crate::http::Refusal;
+use crate::lsm::KEY_MAX_BYTES;
+
+use super::percent::{BadEscape, Plus, decode};
+
+/// A raw query string.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Query<'b>(&'b [u8]);
+
+impl<'b> Query<'b> {
+    /// The query of a request, without its `?`.
+    #[inline]
+    pub(super) fn new(raw: Option<&'b [u8]>) -> Self {
+        Self(raw.unwrap_or_default())
+    }
+
+    /// The decoded value of a parameter, if it is there. One that is there twice is refused.
+    #[inline]
+    pub(super) fn get(self, name: &str) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
+        let mut found = None;
+        for pair in self.0.split(|byte| *byte == b'&') {
+            let Some(behind) = pair.strip_prefix(name.as_bytes()) else { continue };
+            let value = match behind.split_first() {
+                Some((b'=', value)) => value,
+                Some(_) => continue,
+                None => behind,
+            };
+            if found.replace(value).is_some() {
+                return Err(bad_query(format!("?{name}= is there twice: send it once")));
+            }
+        }
+        let Some(raw) = found else { return Ok(None) };
+        decode(raw, Plus::Space).map(Some).map_err(|BadEscape| {
+            bad_query(format!(
+                "?{name}= has a % that is not followed by two hexadecimal digits: send %25 for a percent sign"
+            ))
+        })
+    }
+
+    /// Whether a parameter is there.
+    pub(super) fn has(self, name: &str) -> bool {
+        !matches!(self.get(name), Ok(None))
+    }
+}
+
+/// The key of a `/kv/{key}` path, given the part behind `/kv/`.
+#[inline]
+pub(super) fn decode_path_key(raw: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
+    decode(raw, Plus::Plus).map_err(|BadEscape| {
+        let message = "the path has a % that is not followed by two hexadecimal digits: send %25 for a percent sign";
+        Refusal::new(400, "bad_path", message)
+    })
+}
+
+/// Refuses keys that are empty or too long; every way in comes by here.
+#[inline]
+pub(super) fn check_key(key: &[u8]) -> Result<(), Refusal> {
+    match key.len() {
+        0 => Err(Refusal::new(400, "key_empty", "the key is empty: a key has 1 to 4096 bytes")),
+        1..=KEY_MAX_BYTES => Ok(()),
+        _ => Err(key_too_long()),
+    }
+}
+
+/// The refusal of a key that is known to be too long before all of it is there.
+#[cold]
+pub(super) fn key_too_long() -> Refusal {
+    Refusal::new(414, "key_too_long", "the key is too long: a key has 1 to 4096 bytes")
+}
+
+#[cold]
+fn bad_query(message: String) -> Refusal {
+    Refusal::new(400, "bad_query", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_found_and_decoded() {
+        for (query, expected) in [
+            ("key=a", Ok(Some("a"))),
+            ("other=1&key=a+b%20c&keys=2", Ok(Some("a b c"))),
+            ("key=a=b", Ok(Some("a=b"))),
+            ("key=", Ok(Some(""))),
+            ("key", Ok(Some(""))),
+            ("akey=1&keyb=2", Ok(None)),
+            ("", Ok(None)),
+            ("key=a&key=a", Err(400)),
+            ("key=%f", Err(400)),
+        ] {
+            let found = Query::new(Some(query.as_bytes())).get("key");
+            let found = found.map(|value| value.map(Cow::into_owned)).map_err(|refusal| refusal.status);
+            assert_eq!(found, expected.map(|value| value.map(|text| text.as_bytes().to_vec())), "{query}");
+        }
+    }
+
+    #[test]
+    fn keys_have_one_to_4096_bytes() {
+        assert!(check_key(b"k").is_ok() && check_key(&[0; KEY_MAX_BYTES]).is_ok());
+        assert_eq!(check_key(b"").map_err(|refusal| refusal.status), Err(400));
+        assert_eq!(check_key(&[0; KEY_MAX_BYTES + 1]).map_err(|refusal| refusal.status), Err(414));
+    }
+}

@@ -1,0 +1,141 @@
+//! The table of paths: what each is, and which methods it takes.
+
+use crate::http::Method;
+
+/// What `OPTIONS *` answers.
+pub(super) const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+
+/// A path of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/set`
+    Set,
+    /// `/get`
+    Get,
+    /// `/delete`
+    Delete,
+    /// `/kv/{key}`
+    Key,
+    /// `/health`
+    Health,
+    /// `/livez`
+    Live,
+    /// `/readyz`
+    Ready,
+    /// `/status`
+    Status,
+    /// `/admin/freeze`
+    Freeze,
+    /// `/admin/compact`
+    Compact,
+}
+
+/// Routes that share a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    KeyValue,
+    Health,
+    Admin,
+}
+
+/// What a key in the path follows.
+const KEY_PREFIX: &[u8] = b"/kv/";
+
+impl Route {
+    /// The route of a raw path.
+    #[inline]
+    pub(super) fn of(path: &[u8]) -> Option<Self> {
+        Some(match path {
+            b"/get" => Self::Get,
+            b"/set" => Self::Set,
+            b"/delete" => Self::Delete,
+            b"/health" => Self::Health,
+            b"/livez" => Self::Live,
+            b"/readyz" => Self::Ready,
+            b"/status" => Self::Status,
+            b"/admin/freeze" => Self::Freeze,
+            b"/admin/compact" => Self::Compact,
+            _ if path.starts_with(KEY_PREFIX) => Self::Key,
+            _ => return None,
+        })
+    }
+
+    /// The part of a raw `/kv/{key}` path that is the key.
+    pub(super) fn raw_key(path: &[u8]) -> &[u8] {
+        path.strip_prefix(KEY_PREFIX).unwrap_or_default()
+    }
+
+    pub(super) fn family(self) -> Family {
+        match self {
+            Self::Set | Self::Get | Self::Delete | Self::Key => Family::KeyValue,
+            Self::Health | Self::Live | Self::Ready => Family::Health,
+            Self::Status | Self::Freeze | Self::Compact => Family::Admin,
+        }
+    }
+
+    /// Whether it is answered without the token: what a load balancer asks.
+    pub(super) fn is_public(self) -> bool {
+        self.family() == Family::Health
+    }
+
+    /// Whether it takes a method.
+    #[inline]
+    pub(super) fn allows(self, method: Method) -> bool {
+        match self {
+            Self::Set | Self::Freeze | Self::Compact => method == Method::Post,
+            Self::Get => matches!(method, Method::Get | Method::Head | Method::Post),
+            Self::Delete => matches!(method, Method::Delete | Method::Post),
+            Self::Key => matches!(method, Method::Get | Method::Head | Method::Put | Method::Delete),
+            Self::Health | Self::Live | Self::Ready | Self::Status => matches!(method, Method::Get | Method::Head),
+        }
+    }
+
+    /// The same as the value of `Allow`.
+    pub(super) fn allowed_methods(self) -> &'static str {
+        match self {
+            Self::Set | Self::Freeze | Self::Compact => "POST, OPTIONS",
+            Self::Get => "GET, HEAD, POST, OPTIONS",
+            Self::Delete => "DELETE, POST, OPTIONS",
+            Self::Key => "GET, HEAD, PUT, DELETE, OPTIONS",
+            Self::Health | Self::Live | Self::Ready | Self::Status => "GET, HEAD, OPTIONS",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allow_lists_what_is_allowed() {
+        let methods = [
+            (Method::Get, "GET"),
+            (Method::Head, "HEAD"),
+            (Method::Post, "POST"),
+            (Method::Put, "PUT"),
+            (Method::Delete, "DELETE"),
+            (Method::Patch, "PATCH"),
+            (Method::Trace, "TRACE"),
+        ];
+        for path in [
+            "/get",
+            "/set",
+            "/delete",
+            "/kv/a",
+            "/health",
+            "/livez",
+            "/readyz",
+            "/status",
+            "/admin/freeze",
+            "/admin/compact",
+        ] {
+            let route = Route::of(path.as_bytes()).expect(path);
+            let listed: Vec<&str> = route.allowed_methods().split(", ").collect();
+            for (method, name) in methods {
+                assert_eq!(route.allows(method), listed.contains(&name), "{name} {path}");
+            }
+        }
+        assert_eq!(Route::of(b"/kv"), None);
+        assert_eq!(Route::raw_key(b"/kv/a/b%2F"), b"a/b%2F");
+    }
+}

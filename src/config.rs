@@ -1,0 +1,353 @@
+//! Configuration: flags and environment into a validated [`Config`], or one line that says the way out.
+//!
+//! Invariants:
+//! 1. One table, [`OPTIONS`], makes flags, environment names, defaults and `--help`: they cannot drift apart.
+//! 2. A flag wins over the environment; a repeated flag over the earlier one, except for lists.
+//! 3. A `Config` that exists is valid: no one checks it again.
+//!
+//! Not here: what each value does. Exit codes are `main.rs`'s.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
+
+use subtle::ConstantTimeEq;
+
+/// Everything that can be set, in force.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where HTTP is served.
+    pub listen: SocketAddr,
+    /// Log bytes after which the active memtable is frozen.
+    pub memtable_bytes: usize,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// How long a connection may be silent between requests.
+    pub idle_timeout_ms: u64,
+    /// How long a request head may take, and a body beyond the time its bytes earn.
+    pub header_timeout_ms: u64,
+    /// Longest value.
+    pub max_value_bytes: usize,
+    /// Longest request head.
+    pub max_head_bytes: usize,
+    /// What requests must present.
+    pub token: Option<Token>,
+    /// Host names answered under, beside addresses and `localhost`.
+    pub allowed_hosts: Vec<String>,
+    /// What is logged.
+    pub log_level: log::LevelFilter,
+}
+
+/// The secret that requests must present. Never printed.
+#[derive(Clone)]
+pub struct Token(Vec<u8>);
+
+impl Token {
+    /// Whether `presented` is the token; takes as long whatever the bytes are.
+    pub fn matches(&self, presented: &[u8]) -> bool {
+        self.0.ct_eq(presented).into()
+    }
+
+    fn new(content: &[u8]) -> Result<Self, String> {
+        let token = content.trim_ascii_end();
+        if !(TOKEN_MIN_BYTES..=TOKEN_MAX_BYTES).contains(&token.len()) {
+            return Err(format!("holds {} bytes; a token has {TOKEN_MIN_BYTES} to {TOKEN_MAX_BYTES}", token.len()));
+        }
+        if !token.iter().all(u8::is_ascii_graphic) {
+            return Err("holds more than visible ASCII characters".to_owned());
+        }
+        Ok(Self(token.to_vec()))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Shorter tokens can be guessed.
+const TOKEN_MIN_BYTES: usize = 16;
+/// Longer ones do not fit beside other headers.
+const TOKEN_MAX_BYTES: usize = 4096;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// A whole number between two bounds.
+struct Bounds {
+    min: u64,
+    max: u64,
+}
+
+/// A memtable of one log segment is the least that makes sense; places in one are 32 bits wide.
+const MEMTABLE_BYTES: Bounds = Bounds { min: 64 * KIB, max: GIB };
+/// More than any process has descriptors for.
+const MAX_CONNECTIONS: Bounds = Bounds { min: 1, max: 1 << 20 };
+/// A day; a time-out of 0 would close every connection at once.
+const TIMEOUT_MS: Bounds = Bounds { min: 1, max: 24 * 60 * 60 * 1000 };
+/// Lengths of values are 32 bits wide on disk and wire.
+const MAX_VALUE_BYTES: Bounds = Bounds { min: 1, max: GIB };
+/// A key of 4,096 bytes, percent-encoded, must fit into the largest head.
+const MAX_HEAD_BYTES: Bounds = Bounds { min: 512, max: 64 * KIB };
+
+/// An option of the command line.
+struct OptionSpec {
+    flag: &'static str,
+    /// What stands for its value in `--help`; empty for a switch.
+    value: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+}
+
+const fn option(flag: &'static str, value: &'static str, default: &'static str, meaning: &'static str) -> OptionSpec {
+    OptionSpec { flag, value, default, meaning }
+}
+
+const OPTIONS: &[OptionSpec] = &[
+    option("listen", "ADDR", "127.0.0.1:9001", "address and port to serve HTTP on"),
+    option("memtable-bytes", "N", "4MiB", "freeze the memtable at this size"),
+    option("max-value-bytes", "N", "16MiB", "longest value"),
+    option("max-head-bytes", "N", "16KiB", "longest request head"),
+    option("max-connections", "N", "10240", "connections at a time; more get 503"),
+    option("idle-timeout-ms", "N", "60000", "close connections silent this long between requests"),
+    option("header-timeout-ms", "N", "10000", "time for a request head; bodies get more as they arrive"),
+    option("token-file", "FILE", "", "require `Authorization: Bearer TOKEN` with the token in FILE"),
+    option("allowed-host", "NAME", "", "answer under this Host name too (repeatable; commas in the variable)"),
+    option("allow-open", "", "", "permit listening beyond loopback without a token"),
+    option("log", "LEVEL", "info", "off, error, warn, info, debug or trace, to standard error"),
+];
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Run a node.
+    Run(Box<Config>),
+    /// Print [`help`].
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// The command line or the environment is wrong: show the line, exit with 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Values as given, before they are understood: one slot for each of [`OPTIONS`].
+struct Given {
+    /// Values with the name they were given under, for messages.
+    values: Vec<Vec<(String, String)>>,
+}
+
+impl Given {
+    fn texts(&self, flag: &str) -> &[(String, String)] {
+        let index = OPTIONS.iter().position(|option| option.flag == flag).expect("an option of the table");
+        &self.values[index]
+    }
+
+    /// The last value of an option, or its default, as a `T`.
+    fn parsed<T>(&self, flag: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+        let default = OPTIONS.iter().find(|option| option.flag == flag).map_or("", |option| option.default);
+        let (name, text) = self.texts(flag).last().map_or((flag, default), |(name, text)| (name, text));
+        parse(text).map_err(|problem| ConfigError(format!("{name} {text}: {problem}")))
+    }
+
+    fn bytes(&self, flag: &str, bounds: &Bounds) -> Result<usize, ConfigError> {
+        self.parsed(flag, |text| parse_bytes(text).and_then(|number| within(number, bounds)))
+    }
+
+    fn number(&self, flag: &str, bounds: &Bounds) -> Result<u64, ConfigError> {
+        self.parsed(flag, |text| {
+            let number: u64 = text.parse().map_err(|_| "give a whole number".to_owned())?;
+            within(number, bounds)
+        })
+    }
+
+    fn switch(&self, flag: &str) -> Result<bool, ConfigError> {
+        self.parsed(flag, |text| match text {
+            "1" | "true" => Ok(true),
+            "" | "0" | "false" => Ok(false),
+            _ => Err("give true or false".to_owned()),
+        })
+    }
+}
+
+/// Reads a command line, without the program's name, and an environment.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Invocation, ConfigError> {
+    let mut given = Given { values: OPTIONS.iter().map(|option| from_environment(option, &environment)).collect() };
+    let mut is_from_flag = vec![false; OPTIONS.len()];
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser.next().map_err(|error| ConfigError(format!("{error}; see --help")))? {
+        let flag = match argument {
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Invocation::Help),
+            lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Invocation::Version),
+            lexopt::Arg::Long(flag) => flag.to_owned(),
+            lexopt::Arg::Short(letter) => return Err(ConfigError(format!("unknown option -{letter}; see --help"))),
+            lexopt::Arg::Value(value) => {
+                let value = value.to_string_lossy().into_owned();
+                return Err(ConfigError(format!("unexpected argument {value}; options begin with --, see --help")));
+            }
+        };
+        let index = OPTIONS.iter().position(|option| option.flag == flag).ok_or_else(|| unknown_option(&flag))?;
+        let text = if OPTIONS[index].value.is_empty() {
+            "true".to_owned()
+        } else {
+            let value = parser.value().map_err(|_| ConfigError(format!("--{flag} needs a value; see --help")))?;
+            value.into_string().map_err(|_| ConfigError(format!("--{flag}: the value is not UTF-8")))?
+        };
+        if !std::mem::replace(&mut is_from_flag[index], true) {
+            given.values[index].clear();
+        }
+        given.values[index].push((format!("--{flag}"), text));
+    }
+    Ok(Invocation::Run(Box::new(build(&given)?)))
+}
+
+fn from_environment(option: &OptionSpec, environment: &impl Fn(&str) -> Option<OsString>) -> Vec<(String, String)> {
+    let name = environment_name(option.flag);
+    let Some(value) = environment(&name).filter(|value| !value.is_empty()) else { return Vec::new() };
+    let value = value.to_string_lossy().into_owned();
+    if option.flag == "allowed-host" {
+        return value.split(',').map(|part| (name.clone(), part.trim().to_owned())).collect();
+    }
+    vec![(name, value)]
+}
+
+fn environment_name(flag: &str) -> String {
+    format!("DB_NODE_{}", flag.to_ascii_uppercase().replace('-', "_"))
+}
+
+fn build(given: &Given) -> Result<Config, ConfigError> {
+    let small = |number: u64| usize::try_from(number).expect("bounded far below the address space");
+    let config = Config {
+        listen: given.parsed("listen", parse_address)?,
+        memtable_bytes: given.bytes("memtable-bytes", &MEMTABLE_BYTES)?,
+        max_connections: small(given.number("max-connections", &MAX_CONNECTIONS)?),
+        idle_timeout_ms: given.number("idle-timeout-ms", &TIMEOUT_MS)?,
+        header_timeout_ms: given.number("header-timeout-ms", &TIMEOUT_MS)?,
+        max_value_bytes: given.bytes("max-value-bytes", &MAX_VALUE_BYTES)?,
+        max_head_bytes: given.bytes("max-head-bytes", &MAX_HEAD_BYTES)?,
+        token: given
+            .parsed("token-file", |path| if path.is_empty() { Ok(None) } else { read_token(path).map(Some) })?,
+        allowed_hosts: given
+            .texts("allowed-host")
+            .iter()
+            .map(|(_, host)| check_host_name(host))
+            .collect::<Result<_, _>>()?,
+        log_level: given.parsed("log", |text| {
+            log::LevelFilter::from_str(text).map_err(|_| "give off, error, warn, info, debug or trace".to_owned())
+        })?,
+    };
+    if !config.listen.ip().is_loopback() && config.token.is_none() && !given.switch("allow-open")? {
+        return Err(ConfigError(format!(
+            "listening on {} lets anyone on the network in: give --token-file FILE to require a token, \
+             or --allow-open if the network is trusted",
+            config.listen
+        )));
+    }
+    Ok(config)
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    // `localhost:9001` and other names of this machine are resolved once, here.
+    let mut addresses = text
+        .to_socket_addrs()
+        .map_err(|_| "give an address and a port, such as 127.0.0.1:9001 or [::1]:9001".to_owned())?;
+    addresses.next().ok_or_else(|| "no address has that name".to_owned())
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match text[digits_end..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => KIB,
+        "m" | "mib" => MIB,
+        "g" | "gib" => GIB,
+        _ => return Err("give bytes, or a number with KiB, MiB or GiB".to_owned()),
+    };
+    let number: u64 =
+        text[..digits_end].parse().map_err(|_| "give bytes, or a number with KiB, MiB or GiB".to_owned())?;
+    number.checked_mul(unit).ok_or_else(|| "that is more than there is".to_owned())
+}
+
+fn within<T: TryFrom<u64>>(number: u64, bounds: &Bounds) -> Result<T, String> {
+    let problem = || format!("give a number from {} to {}", bounds.min, bounds.max);
+    if !(bounds.min..=bounds.max).contains(&number) {
+        return Err(problem());
+    }
+    T::try_from(number).map_err(|_| problem())
+}
+
+fn read_token(path: &str) -> Result<Token, String> {
+    #[expect(clippy::disallowed_methods, reason = "read once, before the node starts")]
+    let content = std::fs::read(path).map_err(|error| format!("cannot read it: {error}"))?;
+    Token::new(&content).map_err(|problem| format!("{problem}; make one with: openssl rand -hex 32 > FILE"))
+}
+
+fn check_host_name(name: &str) -> Result<String, ConfigError> {
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    if is_name {
+        return Ok(name.to_owned());
+    }
+    Err(ConfigError(format!("--allowed-host {name}: give a host name without scheme and port, such as db.example")))
+}
+
+fn unknown_option(flag: &str) -> ConfigError {
+    let nearest = OPTIONS.iter().map(|option| (distance(option.flag, flag), option.flag)).min();
+    match nearest {
+        Some((distance, known)) if distance <= 3 => {
+            ConfigError(format!("unknown option --{flag}; did you mean --{known}?"))
+        }
+        _ => ConfigError(format!("unknown option --{flag}; see --help")),
+    }
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The text of `--help`: one screen.
+pub fn help() -> String {
+    let mut text = String::from(
+        "db-node: the database node of a distributed key-value system (HTTP/1.1, in memory)\n\n\
+         Usage: db-node [OPTIONS]\n\n",
+    );
+    for option in OPTIONS {
+        let flag = format!("--{} {}", option.flag, option.value);
+        let default = if option.default.is_empty() { String::new() } else { format!(" [{}]", option.default) };
+        text.push_str(&format!("  {flag:<24} {}{default}\n", option.meaning));
+    }
+    text.push_str("  -h, --help               this text\n  -V, --version            the version\n\n");
+    text.push_str("Each option is also an environment variable: --max-connections is DB_NODE_MAX_CONNECTIONS.\n");
+    text.push_str(
+        "Try: curl localhost:9001/set -d '{\"key\":\"a\",\"value\":\"1\"}'; curl 'localhost:9001/get?key=a'\n",
+    );
+    text
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

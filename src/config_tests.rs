@@ -1,0 +1,112 @@
+//! Command lines and environments, and what must come of them.
+
+use super::*;
+
+fn parse_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
+    let lookup = |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+    match parse(arguments.iter().map(OsString::from), lookup) {
+        Ok(Invocation::Run(config)) => Ok(*config),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Every option changes what it should, by flag and by environment, and the flag wins.
+#[test]
+fn every_option_by_flag_and_by_environment() {
+    let token_file = format!("{}/Cargo.toml", env!("CARGO_MANIFEST_DIR"));
+    for option in OPTIONS {
+        let (value, other) = match option.flag {
+            "listen" => ("127.0.0.1:1", "127.0.0.1:2"),
+            "log" => ("debug", "error"),
+            "allowed-host" => ("one.example", "two.example"),
+            "allow-open" => continue,
+            "token-file" => {
+                let error = parse_with(&["--token-file", &token_file], &[]).unwrap_err();
+                assert!(error.contains("visible ASCII"), "{error}");
+                continue;
+            }
+            "memtable-bytes" => ("1MiB", "2MiB"),
+            _ => ("4000", "5000"),
+        };
+        let flag = format!("--{}", option.flag);
+        let name = environment_name(option.flag);
+        let show = |config: Result<Config, String>| format!("{:?}", config.expect(option.flag));
+        let default = show(parse_with(&[], &[]));
+        let by_flag = show(parse_with(&[&flag, value], &[]));
+        assert_ne!(by_flag, default, "{flag} changes nothing");
+        assert_eq!(show(parse_with(&[], &[(&name, value)])), by_flag, "{name}");
+        assert_eq!(show(parse_with(&[&flag, value], &[(&name, other)])), by_flag, "{flag} does not win");
+        assert_eq!(show(parse_with(&[&format!("{flag}={value}")], &[])), by_flag);
+        assert!(help().contains(&flag));
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_documentation() {
+    let config = parse_with(&[], &[]).expect("defaults are valid");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:9001");
+    assert_eq!((config.memtable_bytes, config.max_value_bytes), (4 << 20, 16 << 20));
+    assert!(config.token.is_none() && config.allowed_hosts.is_empty());
+}
+
+#[test]
+fn mistakes_are_told_with_the_way_out() {
+    for (arguments, environment, expected) in [
+        (&["--listen", "0.0.0.0:9001"][..], &[][..], "--token-file FILE"),
+        (&["--listen", "0.0.0.0:9001"], &[("DB_NODE_ALLOW_OPEN", "no")], "give true or false"),
+        (&["--listen", "0.0.0.0:9001"], &[("DB_NODE_ALLOW_OPEN", "0")], "--allow-open"),
+        (&["--listen", "[::]:9001"], &[], "--allow-open"),
+        (&["--listen", "9001"], &[], "127.0.0.1:9001"),
+        (&["--listen"], &[], "--listen needs a value"),
+        (&["--lisen", "x"], &[], "did you mean --listen?"),
+        (&["--frobnicate"], &[], "see --help"),
+        (&["-x"], &[], "see --help"),
+        (&["serve"], &[], "unexpected argument serve"),
+        (&["--memtable-bytes", "1"], &[], "give a number from 65536"),
+        (&["--memtable-bytes", "99999999999999999999"], &[], "KiB"),
+        (&["--memtable-bytes", "4 parsecs"], &[], "KiB"),
+        (&["--max-value-bytes", "2GiB"], &[], "to 1073741824"),
+        (&["--max-connections", "0"], &[], "from 1 to"),
+        (&["--max-connections", "-1"], &[], "whole number"),
+        (&["--token-file", "/nowhere/token"], &[], "cannot read it"),
+        (&["--allowed-host", "http://x"], &[], "without scheme"),
+        (&["--log", "loud"], &[], "give off, error"),
+        (&[], &[("DB_NODE_LOG", "loud")], "DB_NODE_LOG loud"),
+    ] {
+        let error = parse_with(arguments, environment).expect_err(expected);
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+        assert!(!error.contains('\n'), "more than one line: {error}");
+    }
+}
+
+#[test]
+fn open_listening_is_allowed_when_asked_for() {
+    assert!(parse_with(&["--listen", "0.0.0.0:9001", "--allow-open"], &[]).is_ok());
+    assert!(parse_with(&["--listen", "0.0.0.0:9001"], &[("DB_NODE_ALLOW_OPEN", "true")]).is_ok());
+}
+
+#[test]
+fn lists_come_from_repeated_flags_or_commas() {
+    let flags = parse_with(&["--allowed-host", "a", "--allowed-host", "b"], &[("DB_NODE_ALLOWED_HOST", "c")]);
+    assert_eq!(flags.expect("valid").allowed_hosts, ["a", "b"]);
+    let environment = parse_with(&[], &[("DB_NODE_ALLOWED_HOST", "c, d")]);
+    assert_eq!(environment.expect("valid").allowed_hosts, ["c", "d"]);
+}
+
+#[test]
+fn tokens_are_checked_compared_and_never_shown() {
+    let token = Token::new(b"0123456789abcdef\n").expect("valid");
+    assert!(token.matches(b"0123456789abcdef"));
+    assert!(!token.matches(b"0123456789abcdeX") && !token.matches(b"0123456789abcde") && !token.matches(b""));
+    assert_eq!(format!("{token:?}"), "Token(…)");
+    assert!(Token::new(b"short").is_err());
+    assert!(Token::new(b"with a space inside it").is_err());
+}
+
+#[test]
+fn help_fits_one_screen() {
+    let help = help();
+    assert!(help.lines().count() <= 24, "{} lines", help.lines().count());
+    assert!(help.lines().all(|line| line.chars().count() <= 110), "{help}");
+}

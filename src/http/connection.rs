@@ -1,0 +1,460 @@
+//! The state machine of one server connection: bytes in, requests to a handler, responses out, in order.
+//!
+//! ```text
+//!            head parsed, begin ──answered, body to come──▶ Discard ──body over──▶ Head
+//!   Head ──▶ begin ──Receive──▶ Body ──whole, stepped, finish──▶ Head
+//!   any ──framing lost, reply says close, peer gone, time out, drained──▶ Closing
+//! ```
+//!
+//! Invariants:
+//! 1. A request whose head and body lie whole in one input costs no allocation here. Only what is cut off at the end of an
+//!    input is copied: to `pending`, freed as soon as it is used up.
+//! 2. The peer cannot make it hold more than a head, one input, and what the intake takes: after `Wants::Input` no more than
+//!    an unfinished head is pending, and the caller reads only then.
+//! 3. Each pass of the loop consumes input, changes the state, or ends the call; work is charged to the budget.
+//! 4. Nothing is begun while a source is generating or more than `output_high_bytes` are unsent.
+//! 5. Once framing cannot be trusted nothing more is read, and the last response says `Connection: close`.
+//!
+//! Not here: reading, writing, timers and the closing itself (the reactor); what the requests mean (`handler.rs`'s
+//! implementors). A head that waits for its body is kept as bytes and parsed again: there is no second, owned kind of head.
+
+use std::mem;
+
+use super::body::BodyDecoder;
+use super::handler::{Handler, Intake, Turn};
+use super::incoming::{Incoming, Standing};
+use super::output::Output;
+use super::refusal::Refusal;
+use super::request::{Framing, Head, HeadLimits, ParsedHead, parse_head};
+use super::response::{Exchange, HttpDate, Reply};
+
+/// What a request costs beside its bytes, in bytes of work.
+const REQUEST_WORK_BYTES: usize = 256;
+
+/// Bytes at the start of a pending input that can be empty lines and not yet a request.
+const BLANK_BYTES: usize = 8;
+
+/// How much one connection may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Size of heads.
+    pub head: HeadLimits,
+    /// No request is begun while more than this is unsent, shared values included.
+    pub output_high_bytes: usize,
+    /// Of a body nobody wants, so much is read and dropped to keep the connection; beyond it closing is cheaper.
+    pub discard_bytes: u64,
+}
+
+/// What the connection needs to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// More bytes from the peer.
+    Input,
+    /// Room: too much is unsent or a source is generating. Send, then advance again.
+    Output,
+    /// The budget is used up: advance again next turn.
+    Turn,
+    /// Nothing more will be answered: flush, shut down the sending side, drain, close.
+    Close,
+}
+
+/// What the connection waits for, as timers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Between requests, with no byte of the next one.
+    Idle,
+    /// The rest of a head.
+    Head,
+    /// The rest of a body.
+    Body {
+        /// Bytes of it that came, framing included; to tell a slow peer from a silent one.
+        received_bytes: u64,
+    },
+    /// Nothing from the peer: the next step is ours, or waits for output to be sent.
+    Reply,
+    /// The end.
+    Closing,
+}
+
+/// One server connection.
+#[derive(Debug)]
+pub struct Connection<I> {
+    /// Input not dealt with, from `start` on; empty most of the time.
+    pending: Vec<u8>,
+    start: usize,
+    /// How far `parse_head` has looked for the end of the head.
+    scanned: usize,
+    state: State<I>,
+    course: Course,
+}
+
+#[derive(Debug)]
+enum State<I> {
+    /// Between requests or inside a head.
+    Head,
+    /// A body is coming in, or its intake is at work on it.
+    Body(Box<Parked<I>>),
+    /// The rest of the body of a request that is answered.
+    Discard { decoder: BodyDecoder, left_bytes: u64, received_bytes: u64 },
+    /// Nothing more is read or answered.
+    Closing,
+}
+
+/// How long it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    Open,
+    /// The next answer is the last.
+    Draining,
+    /// What came whole is answered, then it ends.
+    PeerClosed,
+}
+
+/// A request whose body did not come with its head.
+#[derive(Debug)]
+struct Parked<I> {
+    raw_head: Vec<u8>,
+    incoming: Incoming<I>,
+}
+
+/// What one pass of the loop did.
+struct Pass {
+    used: usize,
+    /// Nothing more can be done without more input.
+    starved: bool,
+}
+
+impl<I: Intake> Connection<I> {
+    /// A connection just accepted.
+    pub fn new() -> Self {
+        Self { pending: Vec::new(), start: 0, scanned: 0, state: State::Head, course: Course::Open }
+    }
+
+    /// Feeds `input` (empty: to go on after `Output` or `Turn`), and executes whole requests in order until the input, the
+    /// room in `out` or the budget is used up. `budget` counts bytes of work: input, rendered output, a constant a request and
+    /// a step. Input that is not consumed is kept; feed more only after `Wants::Input`.
+    pub fn advance<H: Handler<Intake = I>>(
+        &mut self,
+        input: &[u8],
+        handler: &mut H,
+        out: &mut Output,
+        date: &HttpDate,
+        limits: &Limits,
+        budget: &mut usize,
+    ) -> Wants {
+        let mut turn = Turn { handler, out, date, limits, budget };
+        if self.pending.is_empty() {
+            let (used, wants) = self.run(input, &mut turn);
+            self.pending = input[used..].to_vec();
+            return wants;
+        }
+        self.pending.extend_from_slice(input);
+        let pending = mem::take(&mut self.pending);
+        let (used, wants) = self.run(&pending[self.start..], &mut turn);
+        self.keep(pending, used);
+        wants
+    }
+
+    /// The peer has closed its sending side. Advance once more: what it sent whole is answered, a cut-off request is not.
+    pub fn peer_closed(&mut self) {
+        self.course = Course::PeerClosed;
+    }
+
+    /// The node stops: the request in flight, if any, is the last. Advance once more: it tells whether there is one.
+    pub fn drain_after_current(&mut self) {
+        if self.course == Course::Open {
+            self.course = Course::Draining;
+        }
+    }
+
+    /// The peer was too slow: answers `408` if a request had begun and was not answered yet, and ends the connection.
+    pub fn time_out(&mut self, out: &mut Output, date: &HttpDate) -> Wants {
+        let begun = match &self.state {
+            State::Head => self.waiting() == Waiting::Head,
+            State::Body(parked) => !parked.incoming.decoder.is_done(),
+            State::Discard { .. } | State::Closing => false,
+        };
+        if begun && !out.is_generating() {
+            let message = "the request did not arrive in time: send it without pauses, on a new connection";
+            let refusal = Refusal::new(408, "request_timeout", message);
+            Reply::new(out, date, &mut Exchange::broken()).error(&refusal);
+        }
+        (self.pending, self.start, self.state) = (Vec::new(), 0, State::Closing);
+        Wants::Close
+    }
+
+    /// What it waits for.
+    pub fn waiting(&self) -> Waiting {
+        let rest = &self.pending[self.start..];
+        match &self.state {
+            State::Closing => Waiting::Closing,
+            State::Head if is_blank(rest) => Waiting::Idle,
+            // All of it was looked at and no end was found; else it has not been its turn yet.
+            State::Head if self.scanned == rest.len() => Waiting::Head,
+            State::Body(parked) if rest.is_empty() && !parked.incoming.decoder.is_done() => {
+                Waiting::Body { received_bytes: parked.incoming.received_bytes }
+            }
+            State::Discard { received_bytes, .. } if rest.is_empty() => {
+                Waiting::Body { received_bytes: *received_bytes }
+            }
+            State::Head | State::Body(_) | State::Discard { .. } => Waiting::Reply,
+        }
+    }
+
+    /// Heap it owns.
+    pub fn heap_bytes(&self) -> usize {
+        let parked_bytes = match &self.state {
+            State::Body(parked) => {
+                size_of::<Parked<I>>() + parked.raw_head.capacity() + parked.incoming.intake.heap_bytes()
+            }
+            _ => 0,
+        };
+        self.pending.capacity() + parked_bytes
+    }
+
+    /// Takes back the pending input after `used` more bytes of it were dealt with. What is kept moves at most once for as
+    /// many bytes dropped, so that many small requests cost linear work; and what is dropped does not stay allocated.
+    fn keep(&mut self, pending: Vec<u8>, used: usize) {
+        self.start += used;
+        if self.start > pending.len() / 2 {
+            self.pending = pending[self.start..].to_vec();
+            self.start = 0;
+        } else {
+            self.pending = pending;
+        }
+    }
+
+    fn run<H: Handler<Intake = I>>(&mut self, input: &[u8], turn: &mut Turn<'_, H>) -> (usize, Wants) {
+        let mut used = 0;
+        loop {
+            let rest = &input[used..];
+            match self.pause(rest, turn) {
+                // What follows the last request is nobody's.
+                Some(Wants::Close) => return (input.len(), Wants::Close),
+                Some(wants) => return (used, wants),
+                None => {}
+            }
+            let unsent = turn.out.pending_bytes();
+            let pass = self.pass(rest, turn);
+            turn.charge(turn.out.pending_bytes().saturating_sub(unsent));
+            used += pass.used;
+            if pass.starved {
+                return match self.starved(&input[used..]) {
+                    Wants::Close => (input.len(), Wants::Close),
+                    wants => (used, wants),
+                };
+            }
+        }
+    }
+
+    /// What keeps it from going on, input apart.
+    fn pause<H: Handler>(&self, rest: &[u8], turn: &Turn<'_, H>) -> Option<Wants> {
+        let has_work =
+            || !rest.is_empty() || matches!(&self.state, State::Body(parked) if parked.incoming.decoder.is_done());
+        if turn.out.is_generating() {
+            Some(Wants::Output)
+        } else if matches!(self.state, State::Closing) {
+            Some(Wants::Close)
+        } else if turn.out.unsent_bytes() > turn.limits.output_high_bytes {
+            Some(Wants::Output)
+        } else if *turn.budget == 0 && has_work() {
+            Some(Wants::Turn)
+        } else {
+            None
+        }
+    }
+
+    /// There is not enough input to go on; does anybody wait for more?
+    fn starved(&mut self, rest: &[u8]) -> Wants {
+        let between_requests = matches!(self.state, State::Head) && is_blank(rest);
+        match self.course {
+            Course::Open => Wants::Input,
+            Course::Draining if !between_requests => Wants::Input,
+            Course::Draining | Course::PeerClosed => {
+                self.state = State::Closing;
+                Wants::Close
+            }
+        }
+    }
+
+    fn pass<H: Handler<Intake = I>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
+        match mem::replace(&mut self.state, State::Head) {
+            State::Head => self.head(rest, turn),
+            State::Body(parked) => self.resume(parked, rest, turn),
+            State::Discard { decoder, left_bytes, received_bytes } => {
+                self.discard(decoder, left_bytes, received_bytes, rest, turn)
+            }
+            State::Closing => {
+                self.state = State::Closing;
+                Pass { used: 0, starved: true }
+            }
+        }
+    }
+
+    fn head<H: Handler<Intake = I>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
+        match parse_head(rest, &mut self.scanned, &turn.limits.head) {
+            ParsedHead::Incomplete => Pass { used: 0, starved: true },
+            ParsedHead::Refused(refusal) => {
+                turn.refuse(&mut Exchange::broken(), &refusal);
+                self.state = State::Closing;
+                Pass { used: 0, starved: false }
+            }
+            ParsedHead::Complete { head, head_bytes } => {
+                self.scanned = 0;
+                turn.charge(head_bytes.saturating_add(REQUEST_WORK_BYTES));
+                let (raw_head, body) = rest.split_at(head_bytes);
+                let used = self.begin(&head, raw_head, body, turn);
+                Pass { used: head_bytes + used, starved: false }
+            }
+        }
+    }
+
+    /// A head is there; returns how much of `body` was used.
+    fn begin<H: Handler<Intake = I>>(
+        &mut self,
+        head: &Head<'_>,
+        raw_head: &[u8],
+        body: &[u8],
+        turn: &mut Turn<'_, H>,
+    ) -> usize {
+        let mut exchange = self.exchange(head);
+        // Answered before the body, whether a peer that waits for `100 Continue` sends it is unknown, and so is where the next
+        // request begins; and a long body is not worth reading.
+        let is_long = matches!(head.framing, Framing::Length(bytes) if bytes > turn.limits.discard_bytes);
+        exchange.keep_alive &= !(is_long || (head.expect_continue && head.has_body()));
+        let Some(intake) = turn.begin(head, &mut exchange) else {
+            self.answered(exchange, BodyDecoder::new(head.framing), turn.limits);
+            return 0;
+        };
+        let mut incoming = Incoming::new(head.framing, intake);
+        let (used, standing) = incoming.advance(body, turn.budget);
+        match standing {
+            Standing::Starved | Standing::OutOfBudget => {
+                if head.expect_continue && body.is_empty() && head.has_body() {
+                    turn.out.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                self.state = State::Body(Box::new(Parked { raw_head: raw_head.to_vec(), incoming }));
+            }
+            standing => self.conclude(head, incoming, standing, turn),
+        }
+        used
+    }
+
+    /// More of a body, or another step of its intake.
+    fn resume<H: Handler<Intake = I>>(
+        &mut self,
+        mut parked: Box<Parked<I>>,
+        rest: &[u8],
+        turn: &mut Turn<'_, H>,
+    ) -> Pass {
+        let (used, standing) = parked.incoming.advance(rest, turn.budget);
+        match standing {
+            Standing::Starved => {
+                self.state = State::Body(parked);
+                return Pass { used, starved: true };
+            }
+            Standing::OutOfBudget => self.state = State::Body(parked),
+            standing => {
+                let Parked { raw_head, incoming } = *parked;
+                if let ParsedHead::Complete { head, .. } = parse_head(&raw_head, &mut 0, &turn.limits.head) {
+                    self.conclude(&head, incoming, standing, turn);
+                } else {
+                    // Only if the limits were lowered meanwhile.
+                    let refusal = Refusal::new(503, "limits_changed", "the limits changed meanwhile: send it again");
+                    turn.refuse(&mut Exchange::broken(), &refusal);
+                    self.state = State::Closing;
+                }
+            }
+        }
+        Pass { used, starved: false }
+    }
+
+    /// The body is whole, or will not be.
+    fn conclude<H: Handler<Intake = I>>(
+        &mut self,
+        head: &Head<'_>,
+        incoming: Incoming<I>,
+        standing: Standing,
+        turn: &mut Turn<'_, H>,
+    ) {
+        let Incoming { decoder, intake, received_bytes } = incoming;
+        let mut exchange = self.exchange(head);
+        match standing {
+            Standing::Whole => turn.finish(head, intake, &mut exchange),
+            Standing::Broken(refusal) => {
+                exchange.keep_alive = false;
+                turn.refuse(&mut exchange, &refusal);
+            }
+            Standing::Refused(refusal) => {
+                // Of chunks the rest is unknown: guess that as much is to come as came.
+                let rest_bytes = decoder.remaining_bytes().unwrap_or(received_bytes);
+                exchange.keep_alive &= rest_bytes <= turn.limits.discard_bytes;
+                turn.refuse(&mut exchange, &refusal);
+            }
+            Standing::Starved | Standing::OutOfBudget => {
+                debug_assert!(false, "there is nothing to conclude");
+                exchange.keep_alive = false;
+            }
+        }
+        self.answered(exchange, decoder, turn.limits);
+    }
+
+    /// What becomes of the connection after an answer.
+    fn answered(&mut self, exchange: Exchange, decoder: BodyDecoder, limits: &Limits) {
+        self.state = if !exchange.keep_alive {
+            State::Closing
+        } else if decoder.is_done() {
+            State::Head
+        } else {
+            State::Discard { decoder, left_bytes: limits.discard_bytes, received_bytes: 0 }
+        };
+    }
+
+    fn exchange(&self, head: &Head<'_>) -> Exchange {
+        let mut exchange = Exchange::new(head);
+        exchange.keep_alive &= self.course != Course::Draining;
+        exchange
+    }
+
+    /// Reads over the rest of a body. What goes wrong here has no answer any more: the request was answered.
+    fn discard<H: Handler>(
+        &mut self,
+        mut decoder: BodyDecoder,
+        mut left_bytes: u64,
+        mut received_bytes: u64,
+        rest: &[u8],
+        turn: &mut Turn<'_, H>,
+    ) -> Pass {
+        let mut used = 0;
+        while !decoder.is_done() && used < rest.len() && *turn.budget > 0 {
+            let room = (rest.len() - used).min(*turn.budget);
+            let consumed = decoder.decode(&rest[used..used + room]).ok().map(|decoded| decoded.consumed);
+            let Some((consumed, left)) = consumed.and_then(|used| Some((used, left_bytes.checked_sub(used as u64)?)))
+            else {
+                self.state = State::Closing;
+                return Pass { used, starved: false };
+            };
+            turn.charge(consumed);
+            used += consumed;
+            left_bytes = left;
+            received_bytes = received_bytes.saturating_add(consumed as u64);
+        }
+        if decoder.is_done() {
+            self.state = State::Head;
+            return Pass { used, starved: false };
+        }
+        self.state = State::Discard { decoder, left_bytes, received_bytes };
+        Pass { used, starved: used == rest.len() }
+    }
+}
+
+impl<I: Intake> Default for Connection<I> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Nothing, or empty lines that may precede a request.
+fn is_blank(rest: &[u8]) -> bool {
+    rest.len() <= BLANK_BYTES && rest.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+}

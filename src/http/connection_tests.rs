@@ -1,0 +1,543 @@
+//! Connections: the same answers whatever the cuts, the budget and the room; bounds; endings.
+//!
+//! The handler below echoes; a few paths misbehave on purpose. Random tests print their seed when they fail and take it back
+//! from `HTTP_TEST_SEED`.
+
+use std::io::IoSlice;
+
+use super::{
+    Begin, Blob, BodySource, Connection, Fill, Handler, Head, HeadLimits, HttpDate, Intake, Limits, Method, Output,
+    Refusal, Reply, Waiting, Wants,
+};
+
+const LIMITS: Limits = Limits {
+    head: HeadLimits { head_bytes: 1024, header_count: 20 },
+    output_high_bytes: 64 * 1024,
+    discard_bytes: 1000,
+};
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Collects a body of at most `room` bytes, and needs `steps` more steps then.
+#[derive(Debug)]
+struct Echo {
+    body: Vec<u8>,
+    room: usize,
+    steps: usize,
+}
+
+impl Intake for Echo {
+    fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        assert!(!data.is_empty());
+        if data.len() > self.room - self.body.len() {
+            return Err(Refusal::new(413, "too_large", "too large: send less"));
+        }
+        self.body.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<bool, Refusal> {
+        if self.body.starts_with(b"bad") {
+            return Err(Refusal::bad_request("a bad body: send a good one"));
+        }
+        self.steps = self.steps.saturating_sub(1);
+        Ok(self.steps == 0)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.body.capacity()
+    }
+}
+
+struct Count(usize);
+
+impl BodySource for Count {
+    fn fill(&mut self, out: &mut Vec<u8>, _: usize) -> Fill {
+        out.extend_from_slice(format!("{},", self.0).as_bytes());
+        self.0 -= 1;
+        if self.0 == 0 { Fill::Done } else { Fill::More }
+    }
+}
+
+#[derive(Default)]
+struct Echoes {
+    begun: usize,
+    finished: usize,
+}
+
+impl Handler for Echoes {
+    type Intake = Echo;
+
+    fn begin(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Echo> {
+        self.begun += 1;
+        match head.path {
+            b"/early" => reply.status(403).content_type("text/plain").body(b"no"),
+            b"/blob" => reply.status(200).etag(1).blob(Blob::new(vec![b'B'; 100_000])),
+            b"/source" => reply.status(200).source(Box::new(Count(3))),
+            b"/nothing" => reply.status(204).empty(),
+            b"/mute" => drop(reply.status(200)),
+            _ if head.method == Method::Get && !head.has_body() => {
+                reply.status(200).body(&[b"get ", head.path, b"?", head.query.unwrap_or(b"-")].concat());
+            }
+            path => {
+                let room = if path == b"/small" { 10 } else { 100_000 };
+                let steps = if path == b"/slow" { 5 } else { 1 };
+                return Begin::Receive(Echo { body: Vec::new(), room, steps });
+            }
+        }
+        Begin::Answered
+    }
+
+    fn finish(&mut self, head: &Head<'_>, intake: Echo, reply: Reply<'_>) {
+        self.finished += 1;
+        assert!(intake.steps == 0);
+        reply.status(200).body(&[b"took ", head.path, b" ", &intake.body[..]].concat());
+    }
+}
+
+/// One connection, with a reactor that sends everything at once.
+struct Peer {
+    connection: Connection<Echo>,
+    handler: Echoes,
+    out: Output,
+    date: HttpDate,
+    got: Vec<u8>,
+    wants: Wants,
+    turns: usize,
+}
+
+impl Peer {
+    fn new() -> Self {
+        Self {
+            connection: Connection::new(),
+            handler: Echoes::default(),
+            out: Output::new(),
+            date: HttpDate::from_unix_seconds(0),
+            got: Vec::new(),
+            wants: Wants::Input,
+            turns: 0,
+        }
+    }
+
+    fn once(&mut self, input: &[u8], mut budget: usize) -> Wants {
+        let Self { connection, handler, out, date, .. } = self;
+        self.wants = connection.advance(input, handler, out, date, &LIMITS, &mut budget);
+        self.turns += 1;
+        self.wants
+    }
+
+    fn send(&mut self) {
+        loop {
+            self.out.generate(7);
+            let mut slices = [IoSlice::new(&[]); 4];
+            let count = self.out.slices(&mut slices);
+            let before = self.got.len();
+            for slice in &slices[..count] {
+                self.got.extend_from_slice(slice);
+            }
+            self.out.consume(self.got.len() - before);
+            if self.out.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Feeds `input`, with `budget` a turn, until it wants more or is closed.
+    fn feed(&mut self, input: &[u8], budget: usize) {
+        if self.wants == Wants::Close {
+            return;
+        }
+        assert_eq!(self.wants, Wants::Input);
+        let most_turns = self.turns + 100 + 2 * input.len();
+        self.once(input, budget);
+        while matches!(self.wants, Wants::Turn | Wants::Output) {
+            self.send();
+            self.once(b"", budget);
+            assert!(self.turns < most_turns, "it does not come to an end");
+        }
+        self.send();
+    }
+
+    /// What it answered, without interim responses and dates.
+    fn answers(&self) -> String {
+        let text = String::from_utf8_lossy(&self.got);
+        text.replace("HTTP/1.1 100 Continue\r\n\r\n", "").replace("Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", "")
+    }
+
+    fn statuses(&self) -> Vec<String> {
+        let answers = self.answers();
+        answers.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect()
+    }
+}
+
+/// The answers to `input` given whole, and whether the connection closed.
+fn whole(input: &[u8]) -> (String, bool) {
+    let mut peer = Peer::new();
+    peer.feed(input, usize::MAX);
+    (peer.answers(), peer.wants == Wants::Close)
+}
+
+/// Pipelined streams; the last byte of each matters.
+fn streams() -> Vec<Vec<u8>> {
+    let streams: [&[u8]; 8] = [
+        b"GET /a?b HTTP/1.1\r\nHost: h\r\n\r\nPOST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello\
+          HEAD /h HTTP/1.1\r\nHost: h\r\n\r\n\r\nDELETE /d HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n\
+          PUT /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=\"y\"\r\nabc\r\n1\r\nd\r\n0\r\nT: v\r\n\r\n\
+          GET /nothing HTTP/1.1\r\nHost: h\r\n\r\nGET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\nGET /x",
+        b"POST /e HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc\
+          POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nxyzGET /g HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\ng\
+          POST /early HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n",
+        b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\nPOST /2 HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nab\
+          GET /source HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /never HTTP/1.0\r\n\r\n",
+        b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nGET \
+          POST /early HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n\
+          GET /source HTTP/1.1\r\nHost: h\r\n\r\nHEAD /source HTTP/1.1\r\nHost: h\r\n\r\nGET /blob HTTP/1.1\r\nHost: h\r\n\r\n\
+          HEAD /blob HTTP/1.1\r\nHost: h\r\n\r\nGET /z HTTP/1.1\r\nHost: h\r\n\r\nGARBAGE\r\n\r\n",
+        b"POST /small HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\n01234567890123456789\
+          POST /small HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n8\r\n01234567\r\n0\r\n\r\n\
+          POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nbad\
+          POST /mute HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nxyz\
+          POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\nX\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\nxxxxxxxx",
+        b"GET http://other/abs?q HTTP/1.1\r\nHost: h\r\n\r\nOPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n\
+          CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+        b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/3.0\r\n\r\n",
+    ];
+    streams.map(<[u8]>::to_vec).to_vec()
+}
+
+fn seed() -> u64 {
+    std::env::var("HTTP_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..))
+}
+
+#[test]
+fn answers_in_order() {
+    let answer =
+        |status: &str, body: &str| format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let (text, closed) = whole(&streams()[0]);
+    let expected = [
+        answer("200 OK", "get /a?b"),
+        answer("200 OK", "took /p hello"),
+        "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n".to_owned(),
+        answer("200 OK", "took /d "),
+        answer("200 OK", "took /c abcd"),
+        "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nContent-Length: 11\r\nConnection: close\r\n\r\nget /last?-".to_owned(),
+    ];
+    assert_eq!(text, expected.concat());
+    assert!(closed);
+}
+
+#[test]
+fn statuses_and_endings_of_the_streams() {
+    let expected: [&[&str]; 8] = [
+        &["200", "200", "200", "200", "200", "204", "200"],
+        &["200", "200", "200", "403"],
+        &["200", "200", "200"],
+        &["403", "403", "200", "200", "200", "200", "200", "400"],
+        &["413", "413", "400", "500", "400"],
+        &["403"],
+        &["200", "200", "200", "400"],
+        &["200", "505"],
+    ];
+    for (stream, expected) in streams().iter().zip(expected) {
+        let mut peer = Peer::new();
+        peer.feed(stream, usize::MAX);
+        assert_eq!(peer.statuses(), expected, "{}", String::from_utf8_lossy(stream));
+        assert_eq!(peer.wants, Wants::Close);
+        let answers = peer.answers();
+        let last = &answers[answers.rfind("HTTP/1.1 ").expect("an answer")..];
+        assert!(last.contains("\r\nConnection: close\r\n"), "{last}");
+        assert_eq!(answers.matches("Connection: close").count(), 1, "{answers}");
+        assert_eq!(peer.connection.heap_bytes(), 0);
+    }
+}
+
+#[test]
+fn cuts_change_nothing() {
+    for stream in streams() {
+        let expected = whole(&stream);
+        for cut in 0..=stream.len() {
+            let mut peer = Peer::new();
+            peer.feed(&stream[..cut], usize::MAX);
+            peer.feed(&stream[cut..], usize::MAX);
+            assert_eq!((peer.answers(), peer.wants == Wants::Close), expected, "cut at {cut}");
+        }
+        let mut peer = Peer::new();
+        for byte in &stream {
+            peer.feed(&[*byte], usize::MAX);
+        }
+        assert_eq!((peer.answers(), peer.wants == Wants::Close), expected, "byte by byte");
+    }
+}
+
+#[test]
+fn random_pieces_and_budgets_change_nothing() {
+    let seed = seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    for stream in streams() {
+        let expected = whole(&stream);
+        for _ in 0..200 {
+            let mut peer = Peer::new();
+            let (most, budget) = (random.usize(1..200), random.usize(1..400));
+            let mut rest = &stream[..];
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(random.usize(1..=most).min(rest.len()));
+                peer.feed(piece, budget);
+                rest = after;
+            }
+            assert_eq!((peer.answers(), peer.wants == Wants::Close), expected, "HTTP_TEST_SEED={seed}");
+        }
+    }
+}
+
+#[test]
+fn mutated_streams_never_panic_or_hang() {
+    let seed = seed();
+    println!("HTTP_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let streams: Vec<_> =
+        streams().into_iter().filter(|stream| !stream.windows(5).any(|part| part == b"/blob")).collect();
+    let spice: [&[u8]; 12] = [
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b" ",
+        b":",
+        b"\r\n\r\n",
+        b"ffffffffffffffff",
+        b"0\r\n\r\n",
+        b"\xff",
+        b";",
+        b"HTTP/1.1",
+    ];
+    for round in 0..100_000 {
+        let mut stream = streams[round % streams.len()].clone();
+        for _ in 0..random.usize(1..6) {
+            let (at, other) = (random.usize(..stream.len()), random.usize(..stream.len()));
+            match random.u8(..6) {
+                0 => stream[at] = random.u8(..),
+                1 => stream[at] ^= 1 << random.u8(..8),
+                2 => drop(stream.drain(at.min(other)..at.max(other))),
+                3 => drop(stream.splice(at..at, random.choice(spice).expect("some").iter().copied())),
+                4 => stream.swap(at, other),
+                _ => {
+                    let copy = stream[at.min(other)..at.max(other)].to_vec();
+                    drop(stream.splice(at..at, copy));
+                }
+            }
+            if stream.is_empty() {
+                stream.push(b'G');
+            }
+        }
+        let (mut peer, most, budget) = (Peer::new(), random.usize(1..500), random.usize(1..2000));
+        for piece in stream.chunks(most) {
+            peer.feed(piece, budget);
+        }
+        peer.connection.peer_closed();
+        peer.feed(b"", budget);
+        assert_eq!(peer.wants, Wants::Close, "HTTP_TEST_SEED={seed}");
+        let bound = stream.len() * 1200 + 1000;
+        assert!(peer.got.len() < bound, "HTTP_TEST_SEED={seed}");
+    }
+}
+
+#[test]
+fn a_thousand_in_one_input() {
+    let stream =
+        b"GET /n HTTP/1.1\r\nHost: h\r\n\r\nPOST /m HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx".repeat(500);
+    let mut peer = Peer::new();
+    peer.feed(&stream, usize::MAX);
+    assert_eq!((peer.handler.begun, peer.handler.finished), (1000, 500));
+    assert_eq!(peer.answers().matches("get /n?-").count(), 500);
+    assert_eq!((peer.wants, peer.connection.waiting()), (Wants::Input, Waiting::Idle));
+    assert_eq!(peer.connection.heap_bytes(), 0);
+
+    let mut bit_by_bit = Peer::new();
+    bit_by_bit.feed(&stream, 1);
+    assert_eq!(bit_by_bit.answers(), peer.answers());
+    assert!(bit_by_bit.turns >= 1000, "a budget of 1 lets one request through a turn");
+}
+
+#[test]
+fn room_and_budget_are_respected() {
+    let one = b"GET /blob HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut peer = Peer::new();
+    assert_eq!(peer.once(&one.repeat(3), usize::MAX), Wants::Output);
+    assert_eq!((peer.handler.begun, peer.connection.waiting()), (1, Waiting::Reply));
+    assert_eq!(peer.once(b"", usize::MAX), Wants::Output, "nothing was sent");
+    peer.out.consume(peer.out.unsent_bytes() - LIMITS.output_high_bytes);
+    assert_eq!((peer.once(b"", usize::MAX), peer.handler.begun), (Wants::Output, 2));
+    peer.send();
+    assert_eq!((peer.once(b"", usize::MAX), peer.handler.begun), (Wants::Output, 3));
+    peer.send();
+    assert_eq!(peer.once(b"", usize::MAX), Wants::Input);
+
+    let small = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut peer = Peer::new();
+    let mut budget = 2000;
+    let Peer { connection, handler, out, date, .. } = &mut peer;
+    let wants = connection.advance(&small.repeat(20), handler, out, date, &LIMITS, &mut budget);
+    assert_eq!((wants, budget), (Wants::Turn, 0));
+    assert!((4..=6).contains(&handler.begun), "{} requests for 2,000 bytes of work", handler.begun);
+    budget = usize::MAX;
+    assert_eq!(connection.advance(b"", handler, out, date, &LIMITS, &mut budget), Wants::Input);
+    assert_eq!(handler.begun, 20);
+}
+
+#[test]
+fn a_source_holds_what_follows() {
+    let mut peer = Peer::new();
+    let stream = b"GET /source HTTP/1.1\r\nHost: h\r\n\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n";
+    assert_eq!((peer.once(stream, usize::MAX), peer.handler.begun), (Wants::Output, 1));
+    peer.send();
+    assert_eq!((peer.once(b"", usize::MAX), peer.handler.begun), (Wants::Input, 2));
+    peer.send();
+    assert!(
+        peer.answers()
+            .contains("\r\n\r\n00000002\r\n3,\r\n00000002\r\n2,\r\n00000002\r\n1,\r\n0\r\n\r\nHTTP/1.1 200 OK")
+    );
+
+    // On HTTP/1.0 the end of the connection ends the body: close only when it is rendered.
+    let mut peer = Peer::new();
+    assert_eq!(peer.once(b"GET /source HTTP/1.0\r\n\r\n", usize::MAX), Wants::Output);
+    peer.send();
+    assert_eq!(peer.once(b"", usize::MAX), Wants::Close);
+    assert!(peer.answers().ends_with("Connection: close\r\n\r\n3,2,1,"));
+}
+
+#[test]
+fn continue_is_sent_only_while_the_peer_waits() {
+    let head = b"POST /e HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    let mut peer = Peer::new();
+    peer.feed(head, usize::MAX);
+    assert_eq!(peer.got, CONTINUE);
+    peer.feed(b"a", usize::MAX);
+    peer.feed(b"bc", usize::MAX);
+    assert!(peer.answers().ends_with("took /e abc") && peer.wants == Wants::Input);
+    assert_eq!(peer.got.windows(CONTINUE.len()).filter(|part| *part == CONTINUE).count(), 1);
+
+    for body in [&b"a"[..], b"abc"] {
+        let mut peer = Peer::new();
+        peer.feed(&[head, body].concat(), usize::MAX);
+        assert!(!peer.got.starts_with(CONTINUE));
+    }
+    let mut peer = Peer::new();
+    peer.feed(b"POST /early HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n", usize::MAX);
+    assert_eq!((peer.statuses(), peer.wants), (vec!["403".to_owned()], Wants::Close));
+}
+
+#[test]
+fn unwanted_bodies_are_discarded_within_a_bound() {
+    let body_of = |bytes: usize| {
+        let head = format!("POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: {bytes}\r\n\r\n");
+        [head.into_bytes(), vec![b'x'; bytes]].concat()
+    };
+    let mut peer = Peer::new();
+    peer.feed(&body_of(1000), usize::MAX);
+    assert_eq!((peer.wants, peer.connection.waiting()), (Wants::Input, Waiting::Idle));
+    assert!(!peer.answers().contains("Connection: close"));
+    peer.feed(&body_of(1001), usize::MAX);
+    assert_eq!(peer.wants, Wants::Close);
+    assert!(peer.answers().contains("Connection: close"));
+
+    // Chunks do not tell: the connection just ends at the bound.
+    let mut peer = Peer::new();
+    peer.feed(b"POST /early HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", usize::MAX);
+    peer.feed(b"3e0\r\n", usize::MAX);
+    peer.feed(&[b'x'; 900], usize::MAX);
+    assert_eq!((peer.wants, peer.connection.waiting()), (Wants::Input, Waiting::Body { received_bytes: 905 }));
+    peer.feed(&[b'x'; 96], usize::MAX);
+    assert_eq!((peer.wants, peer.statuses().len()), (Wants::Close, 1));
+}
+
+#[test]
+fn what_it_waits_for() {
+    let mut peer = Peer::new();
+    assert_eq!(peer.connection.waiting(), Waiting::Idle);
+    peer.feed(b"\r\n", usize::MAX);
+    assert_eq!(peer.connection.waiting(), Waiting::Idle);
+    peer.feed(b"POST /slow HTTP/1.1\r\n", usize::MAX);
+    assert_eq!(peer.connection.waiting(), Waiting::Head);
+    peer.feed(b"Host: h\r\nContent-Length: 3\r\n\r\na", usize::MAX);
+    assert_eq!(peer.connection.waiting(), Waiting::Body { received_bytes: 1 });
+    assert!(peer.connection.heap_bytes() > 50);
+    assert_eq!(peer.once(b"bc", 1000), Wants::Turn);
+    assert_eq!(peer.connection.waiting(), Waiting::Reply);
+    peer.feed_on();
+    assert_eq!((peer.connection.waiting(), peer.connection.heap_bytes()), (Waiting::Idle, 0));
+    peer.feed(b"BAD\r\n\r\n", usize::MAX);
+    assert_eq!(peer.connection.waiting(), Waiting::Closing);
+}
+
+impl Peer {
+    /// Goes on without input.
+    fn feed_on(&mut self) {
+        self.wants = Wants::Input;
+        self.feed(b"", usize::MAX);
+    }
+
+    fn time_out(&mut self) -> Vec<String> {
+        let Self { connection, out, date, .. } = self;
+        assert_eq!(connection.time_out(out, date), Wants::Close);
+        assert_eq!((connection.waiting(), connection.heap_bytes()), (Waiting::Closing, 0));
+        self.send();
+        self.statuses()
+    }
+}
+
+#[test]
+fn time_outs() {
+    let cases: [(&[u8], &[&str]); 6] = [
+        (b"", &[]),
+        (b"\r\n", &[]),
+        (b"GET / HT", &["408"]),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab", &["408"]),
+        (b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab", &["403"]),
+        (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", &["200"]),
+    ];
+    for (input, expected) in cases {
+        let mut peer = Peer::new();
+        peer.feed(input, usize::MAX);
+        assert_eq!(peer.time_out(), expected, "{}", String::from_utf8_lossy(input));
+    }
+}
+
+#[test]
+fn a_peer_that_closed_gets_what_it_asked_for_whole() {
+    let mut peer = Peer::new();
+    peer.once(&b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n".repeat(3), 1);
+    peer.connection.peer_closed();
+    peer.feed_on();
+    assert_eq!((peer.statuses().len(), peer.wants), (3, Wants::Close));
+
+    for partial in [&b"GET /a HT"[..], b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab", b""] {
+        let mut peer = Peer::new();
+        peer.feed(partial, usize::MAX);
+        peer.connection.peer_closed();
+        peer.feed_on();
+        assert_eq!((peer.got.len(), peer.wants, peer.connection.heap_bytes()), (0, Wants::Close, 0));
+    }
+}
+
+#[test]
+fn draining_answers_what_is_in_flight() {
+    let mut idle = Peer::new();
+    idle.connection.drain_after_current();
+    idle.feed_on();
+    assert_eq!((idle.wants, idle.got.len()), (Wants::Close, 0));
+
+    let stream = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcGET /next HTTP/1.1\r\nHost: h\r\n\r\n";
+    for cut in 1..stream.len() {
+        let mut peer = Peer::new();
+        peer.feed(&stream[..cut], usize::MAX);
+        peer.connection.drain_after_current();
+        peer.feed_on();
+        peer.feed(&stream[cut..], usize::MAX);
+        let last = if cut > 52 { "next" } else { "/p abc" };
+        assert_eq!(peer.wants, Wants::Close);
+        assert!(cut == 52 || peer.answers().contains("Connection: close\r\n\r\n"), "cut at {cut}");
+        assert!(cut == 52 || peer.answers().contains(last), "cut at {cut}: {}", peer.answers());
+    }
+}

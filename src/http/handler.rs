@@ -1,0 +1,108 @@
+//! What a connection calls: a handler answers requests, an intake collects the body of one.
+//!
+//! Invariants, kept towards the implementors by [`Turn`] (3) and by `connection.rs`:
+//! 1. Each request is begun once, in the order of arrival, and answered once before the next is begun.
+//! 2. An intake gets the body in order, then steps until it says it is done, and is then either finished or dropped.
+//! 3. A handler that answers twice cannot be written ([`Reply`] is consumed); one that does not answer where it must, or
+//!    answers and still wants the body, is caught: the peer gets `500`, or the one answer.
+//!
+//! Not here: the implementations (the api layer).
+
+use super::connection::Limits;
+use super::output::Output;
+use super::refusal::Refusal;
+use super::request::Head;
+use super::response::{Exchange, HttpDate, Reply};
+
+/// What collects a request body.
+pub trait Intake {
+    /// Takes in the next piece. A refusal (`413`) is the answer; the rest of the body is discarded, within a bound.
+    fn push(&mut self, data: &[u8]) -> Result<(), Refusal>;
+
+    /// Work left after the last byte (decoding of a large value), a bounded step a call; true when done. Called at least
+    /// once for every body, the empty one too. A refusal is the answer.
+    fn step(&mut self) -> Result<bool, Refusal>;
+
+    /// Heap it owns, for the accounts of the reactor.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// What became of a request when its head arrived.
+#[derive(Debug)]
+pub enum Begin<I> {
+    /// The reply was used. A body that follows is discarded.
+    Answered,
+    /// The reply was not used: the body goes into this, and then [`Handler::finish`] answers.
+    Receive(I),
+}
+
+/// What answers requests.
+pub trait Handler {
+    /// What collects its bodies.
+    type Intake: Intake;
+
+    /// A head arrived. Answers it now (no body wanted, and every refusal), or gives what shall collect the body.
+    fn begin(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Self::Intake>;
+
+    /// Head and whole body are there: answers.
+    fn finish(&mut self, head: &Head<'_>, intake: Self::Intake, reply: Reply<'_>);
+}
+
+/// What one call of `advance` works with.
+pub(super) struct Turn<'t, H> {
+    pub(super) handler: &'t mut H,
+    pub(super) out: &'t mut Output,
+    pub(super) date: &'t HttpDate,
+    pub(super) limits: &'t Limits,
+    pub(super) budget: &'t mut usize,
+}
+
+impl<H: Handler> Turn<'_, H> {
+    pub(super) fn charge(&mut self, work_bytes: usize) {
+        *self.budget = self.budget.saturating_sub(work_bytes);
+    }
+
+    pub(super) fn refuse(&mut self, exchange: &mut Exchange, refusal: &Refusal) {
+        Reply::new(self.out, self.date, exchange).error(refusal);
+    }
+
+    /// Asks the handler; `None`: the request is answered.
+    pub(super) fn begin(&mut self, head: &Head<'_>, exchange: &mut Exchange) -> Option<H::Intake> {
+        let start = self.out.bytes().len();
+        let begun = self.handler.begin(head, Reply::new(self.out, self.date, exchange));
+        match begun {
+            Begin::Receive(intake) if !exchange.answered => {
+                // In case a response was begun and dropped.
+                self.out.bytes().truncate(start);
+                Some(intake)
+            }
+            Begin::Receive(_) => {
+                debug_assert!(false, "a request that is answered wants its body");
+                None
+            }
+            Begin::Answered => {
+                self.make_sure_of_answer(start, exchange);
+                None
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self, head: &Head<'_>, intake: H::Intake, exchange: &mut Exchange) {
+        let start = self.out.bytes().len();
+        self.handler.finish(head, intake, Reply::new(self.out, self.date, exchange));
+        self.make_sure_of_answer(start, exchange);
+    }
+
+    /// A handler that does not answer is a bug of ours; the peer still gets an answer to each request.
+    fn make_sure_of_answer(&mut self, start: usize, exchange: &mut Exchange) {
+        if !exchange.answered {
+            self.out.bytes().truncate(start);
+            self.refuse(
+                exchange,
+                &Refusal::new(500, "internal_error", "the request was not answered: please report this"),
+            );
+        }
+    }
+}

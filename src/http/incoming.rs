@@ -1,0 +1,82 @@
+//! A request body on its way: from the input through the decoder into the intake, then the intake's own steps.
+//!
+//! Invariants:
+//! 1. Each call uses at most `budget` bytes of input, and makes one step at least once the body is there.
+//! 2. The intake gets exactly the body, whatever the cuts of the input.
+//!
+//! Not here: what follows from how it stands (`connection.rs`), framing (`body.rs`).
+
+use super::body::BodyDecoder;
+use super::handler::Intake;
+use super::refusal::Refusal;
+use super::request::Framing;
+
+/// What a step of an intake counts for, in bytes of work.
+const STEP_WORK_BYTES: usize = 16 * 1024;
+
+/// A body on its way into its intake.
+#[derive(Debug)]
+pub(super) struct Incoming<I> {
+    pub(super) decoder: BodyDecoder,
+    pub(super) intake: I,
+    /// Framing included.
+    pub(super) received_bytes: u64,
+}
+
+/// How an incoming body stands after some input.
+pub(super) enum Standing {
+    Starved,
+    OutOfBudget,
+    /// Pushed and stepped to the end.
+    Whole,
+    /// By the decoder: the framing is lost.
+    Broken(Refusal),
+    /// By the intake.
+    Refused(Refusal),
+}
+
+impl<I: Intake> Incoming<I> {
+    pub(super) fn new(framing: Framing, intake: I) -> Self {
+        Self { decoder: BodyDecoder::new(framing), intake, received_bytes: 0 }
+    }
+
+    /// Feeds the intake; returns how much of `input` was used.
+    pub(super) fn advance(&mut self, input: &[u8], budget: &mut usize) -> (usize, Standing) {
+        let mut used = 0;
+        while !self.decoder.is_done() {
+            let rest = &input[used..];
+            if rest.is_empty() {
+                return (used, Standing::Starved);
+            }
+            if *budget == 0 {
+                return (used, Standing::OutOfBudget);
+            }
+            let decoded = match self.decoder.decode(&rest[..rest.len().min(*budget)]) {
+                Ok(decoded) => decoded,
+                Err(refusal) => return (used, Standing::Broken(refusal)),
+            };
+            used += decoded.consumed;
+            *budget -= decoded.consumed;
+            self.received_bytes = self.received_bytes.saturating_add(decoded.consumed as u64);
+            if !decoded.data.is_empty()
+                && let Err(refusal) = self.intake.push(decoded.data)
+            {
+                return (used, Standing::Refused(refusal));
+            }
+        }
+        (used, self.step(budget))
+    }
+
+    fn step(&mut self, budget: &mut usize) -> Standing {
+        loop {
+            match self.intake.step() {
+                Ok(true) => return Standing::Whole,
+                Ok(false) => *budget = budget.saturating_sub(STEP_WORK_BYTES),
+                Err(refusal) => return Standing::Refused(refusal),
+            }
+            if *budget == 0 {
+                return Standing::OutOfBudget;
+            }
+        }
+    }
+}

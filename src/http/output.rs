@@ -1,0 +1,285 @@
+//! What waits to be sent on one connection, in order.
+//!
+//! Rendered bytes lie in one `Vec`; a large value ([`Blob`]) is not copied among them but noted with the position it goes out
+//! at. So the common reply is one buffer and one slice, and a buffer that keeps its allocation renders without allocating.
+//!
+//! Invariants:
+//! 1. What [`Output::slices`] shows is exactly what was queued and not yet consumed, in order, whatever the sizes of the sends.
+//! 2. Sent bytes at the front are at most half of the buffer (or [`COMPACT_BYTES`]): memory follows what is unsent, and
+//!    moving it costs amortized constant time a byte.
+//! 3. `blobs` is sorted by position; each position is in `sent..=bytes.len()`; no blob is empty; `blob_sent` counts only when
+//!    the first blob is next.
+//! 4. A generated body is the last thing queued until it is done.
+//! 5. Once all is sent, no more than `keep_bytes` of heap stay.
+//!
+//! Not here: what the bytes mean (`response.rs`), writing them to a socket (the reactor), how much may be queued (`connection.rs`).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+/// A large value: shared, never copied.
+pub type Blob = Arc<Vec<u8>>;
+
+/// Below this, sent bytes at the front are not worth moving the rest for.
+pub const COMPACT_BYTES: usize = 4 * 1024;
+
+/// A source is not asked for more while this much is unsent.
+pub const GENERATE_BELOW_BYTES: usize = 64 * 1024;
+
+/// Work asked of a source in one call.
+pub const GENERATE_STEP_BYTES: usize = 16 * 1024;
+
+/// The digits of a chunk size; leading zeros are allowed, so that it can be filled in when the chunk is there.
+const CHUNK_SIZE_DIGITS: usize = 8;
+
+/// Whether a source has more to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Call again.
+    More,
+    /// The body is whole.
+    Done,
+}
+
+/// A response body that is rendered a piece at a time.
+pub trait BodySource {
+    /// Appends the next piece to `out`, doing at most about `budget_bytes` of work; may append nothing, must not take away.
+    fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill;
+}
+
+struct Generated {
+    source: Box<dyn BodySource>,
+    chunked: bool,
+}
+
+struct PlacedBlob {
+    /// The index in `bytes` that the blob goes before.
+    at: usize,
+    blob: Blob,
+}
+
+/// A queue of bytes, blobs and at most one generated body.
+#[derive(Default)]
+pub struct Output {
+    bytes: Vec<u8>,
+    /// The part of `bytes` that is sent.
+    sent: usize,
+    blobs: VecDeque<PlacedBlob>,
+    /// The part of the first blob that is sent.
+    blob_sent: usize,
+    /// Bytes of all blobs that are unsent.
+    blob_bytes: usize,
+    generated: Option<Generated>,
+    /// The capacity to keep when everything is sent.
+    keep_bytes: usize,
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output")
+            .field("pending_bytes", &self.pending_bytes())
+            .field("blob_bytes", &self.blob_bytes)
+            .field("generating", &self.is_generating())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Output {
+    /// An output that owns no heap when everything is sent: one for a connection.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An output that keeps up to `keep_bytes` of its buffer when everything is sent: one to render into again and again.
+    pub fn keeping(keep_bytes: usize) -> Self {
+        Self { keep_bytes, ..Self::default() }
+    }
+
+    /// Nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.sent == self.bytes.len() && self.blobs.is_empty() && self.generated.is_none()
+    }
+
+    /// Rendered bytes not yet sent; blobs count with what was rendered before them only.
+    pub fn pending_bytes(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Everything not yet sent, blobs included; what a source has not rendered is not known.
+    pub fn unsent_bytes(&self) -> usize {
+        self.pending_bytes() + self.blob_bytes
+    }
+
+    /// Heap this output owns; blobs are shared and not counted.
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes.capacity() + self.blobs.capacity() * size_of::<PlacedBlob>()
+    }
+
+    /// A source is queued: nothing may be queued after it until it is done.
+    pub fn is_generating(&self) -> bool {
+        self.generated.is_some()
+    }
+
+    /// The buffer to render into; append only.
+    pub fn bytes(&mut self) -> &mut Vec<u8> {
+        debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
+        &mut self.bytes
+    }
+
+    /// Queues a shared value.
+    pub fn push_blob(&mut self, blob: Blob) {
+        debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
+        if !blob.is_empty() {
+            self.blob_bytes += blob.len();
+            self.blobs.push_back(PlacedBlob { at: self.bytes.len(), blob });
+        }
+    }
+
+    /// Queues a body that is rendered as the peer takes it, in chunk framing if `chunked`.
+    pub fn push_source(&mut self, source: Box<dyn BodySource>, chunked: bool) {
+        debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
+        self.generated = Some(Generated { source, chunked });
+    }
+
+    /// Lets the source render while little is unsent; returns the work done, which may be a step more than the budget.
+    pub fn generate(&mut self, budget_bytes: usize) -> usize {
+        let mut work = 0;
+        while work < budget_bytes && self.pending_bytes() < GENERATE_BELOW_BYTES {
+            let Some(generated) = &mut self.generated else { break };
+            let step = GENERATE_STEP_BYTES.min(budget_bytes - work);
+            let before = self.bytes.len();
+            let fill = fill(generated, &mut self.bytes, step);
+            let rendered = self.bytes.len() - before;
+            match fill {
+                // A source that rendered little may have worked much: over keys that are not shown.
+                Fill::More => work += rendered.max(step),
+                Fill::Done => {
+                    work += rendered;
+                    self.generated = None;
+                }
+            }
+        }
+        work
+    }
+
+    /// The first unsent slices, in order; returns how many of `into` are set.
+    pub fn slices<'o>(&'o self, into: &mut [IoSlice<'o>]) -> usize {
+        let (mut count, mut at) = (0, self.sent);
+        let mut push = |slice: &'o [u8]| match into.get_mut(count) {
+            Some(slot) if !slice.is_empty() => {
+                *slot = IoSlice::new(slice);
+                count += 1;
+                true
+            }
+            slot => slot.is_some(),
+        };
+        let mut skip = self.blob_sent;
+        for placed in &self.blobs {
+            if !push(&self.bytes[at..placed.at]) || !push(&placed.blob[skip..]) {
+                return count;
+            }
+            (at, skip) = (placed.at, 0);
+        }
+        push(&self.bytes[at..]);
+        count
+    }
+
+    /// Drops the first `sent` unsent bytes.
+    pub fn consume(&mut self, sent: usize) {
+        let mut left = sent;
+        while let Some(first) = self.blobs.front() {
+            let plain = left.min(first.at - self.sent);
+            self.sent += plain;
+            left -= plain;
+            if self.sent < first.at || left == 0 {
+                break;
+            }
+            let shared = left.min(first.blob.len() - self.blob_sent);
+            self.blob_sent += shared;
+            self.blob_bytes -= shared;
+            left -= shared;
+            if self.blob_sent < first.blob.len() {
+                break;
+            }
+            self.blob_sent = 0;
+            self.blobs.pop_front();
+        }
+        if self.blobs.is_empty() {
+            assert!(left <= self.pending_bytes(), "more was consumed than queued");
+            self.sent += left;
+        }
+        self.reclaim();
+    }
+
+    /// Moves what `other` holds behind what is queued here.
+    pub fn append(&mut self, other: &mut Output) {
+        debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
+        let take_buffer = self.is_empty() && other.pending_bytes() > other.bytes.capacity() / 2;
+        if take_buffer {
+            std::mem::swap(&mut self.bytes, &mut other.bytes);
+            std::mem::swap(&mut self.sent, &mut other.sent);
+            self.blobs.append(&mut other.blobs);
+        } else {
+            // Blobs of `other` lie at its indexes; here its first unsent byte lies at `base`.
+            let base = self.bytes.len();
+            self.bytes.extend_from_slice(&other.bytes[other.sent..]);
+            let moved = other.blobs.drain(..);
+            self.blobs.extend(moved.map(|placed| PlacedBlob { at: placed.at - other.sent + base, ..placed }));
+        }
+        debug_assert!(other.blob_sent == 0 || self.blob_sent == 0, "what is behind was sent before what is in front");
+        self.blob_sent += std::mem::take(&mut other.blob_sent);
+        self.blob_bytes += std::mem::take(&mut other.blob_bytes);
+        self.generated = other.generated.take();
+        other.sent = other.bytes.len();
+        other.reclaim();
+    }
+
+    /// Keeps invariants 2 and 5.
+    fn reclaim(&mut self) {
+        if self.sent == self.bytes.len() && self.blobs.is_empty() {
+            self.sent = 0;
+            self.bytes.clear();
+            if self.generated.is_none() {
+                self.bytes.shrink_to(self.keep_bytes);
+                self.blobs.shrink_to(0);
+            }
+        } else if self.sent > COMPACT_BYTES && self.sent > self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+            for placed in &mut self.blobs {
+                placed.at -= self.sent;
+            }
+            self.sent = 0;
+            if self.bytes.len() < self.bytes.capacity() / 4 {
+                self.bytes.shrink_to(self.keep_bytes.max(self.bytes.len() * 2));
+            }
+        }
+    }
+}
+
+/// One call of the source, framed as one chunk (none if it rendered nothing), and the last chunk when it is done.
+fn fill(generated: &mut Generated, bytes: &mut Vec<u8>, budget_bytes: usize) -> Fill {
+    if !generated.chunked {
+        return generated.source.fill(bytes, budget_bytes);
+    }
+    let start = bytes.len();
+    bytes.extend_from_slice(b"00000000\r\n");
+    let data = bytes.len();
+    let fill = generated.source.fill(bytes, budget_bytes);
+    if bytes.len() > data {
+        let mut size = bytes.len() - data;
+        for digit in bytes[start..start + CHUNK_SIZE_DIGITS].iter_mut().rev() {
+            *digit = b"0123456789abcdef"[size & 0xf];
+            size >>= 4;
+        }
+        assert!(size == 0, "a piece of a generated body stays below 4 GiB");
+        bytes.extend_from_slice(b"\r\n");
+    } else {
+        bytes.truncate(start);
+    }
+    if fill == Fill::Done {
+        bytes.extend_from_slice(b"0\r\n\r\n");
+    }
+    fill
+}

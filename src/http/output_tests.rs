@@ -1,0 +1,166 @@
+//! Outputs: order, partial sends, memory, generated bodies.
+
+use std::io::IoSlice;
+
+use super::output::{Blob, BodySource, COMPACT_BYTES, Fill, GENERATE_BELOW_BYTES, Output};
+
+/// What `out` shows, through at most `count` slices at a time, sending at most `step` bytes a time.
+fn drain(out: &mut Output, count: usize, step: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let used = out.slices(&mut slices[..count]);
+        let shown: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.to_vec()).collect();
+        assert!(slices[..used].iter().all(|slice| !slice.is_empty()), "an empty slice looks like a closed peer");
+        if shown.is_empty() {
+            return all;
+        }
+        let sent = shown.len().min(step);
+        all.extend_from_slice(&shown[..sent]);
+        out.consume(sent);
+    }
+}
+
+fn blob(byte: u8, length: usize) -> Blob {
+    Blob::new(vec![byte; length])
+}
+
+fn mixed() -> (Output, Vec<u8>) {
+    let mut out = Output::new();
+    out.push_blob(blob(b'a', 3));
+    out.bytes().extend_from_slice(b"one");
+    out.push_blob(blob(b'b', 10));
+    out.push_blob(Blob::default());
+    out.push_blob(blob(b'c', 1));
+    out.bytes().extend_from_slice(b"two");
+    (out, b"aaaonebbbbbbbbbbctwo".to_vec())
+}
+
+#[test]
+fn order_holds_whatever_is_sent_at_a_time() {
+    for step in 1..25 {
+        for count in 1..8 {
+            let (mut out, expected) = mixed();
+            assert_eq!((out.pending_bytes(), out.unsent_bytes()), (6, 20));
+            assert_eq!(drain(&mut out, count, step), expected, "{step} bytes, {count} slices a time");
+            assert!(out.is_empty() && out.unsent_bytes() == 0);
+            assert_eq!(out.heap_bytes(), 0);
+        }
+    }
+}
+
+#[test]
+fn append_moves_what_is_unsent() {
+    // Onto nothing, however much of it was sent.
+    for sent in 0..20 {
+        let ((mut own, mut scratch), expected) = ((Output::new(), mixed().0), mixed().1);
+        scratch.consume(sent);
+        own.append(&mut scratch);
+        assert!(scratch.is_empty() && scratch.heap_bytes() == 0);
+        assert_eq!(drain(&mut own, 8, 100), expected[sent..], "{sent} sent");
+    }
+    // Behind what waits already, however much of that was sent.
+    for sent in 0..20 {
+        let ((mut own, expected), mut scratch) = (mixed(), mixed().0);
+        own.consume(sent);
+        own.append(&mut scratch);
+        assert!(scratch.is_empty() && scratch.heap_bytes() == 0);
+        let both = [&expected[sent..], &expected].concat();
+        assert_eq!(own.unsent_bytes(), both.len());
+        assert_eq!(drain(&mut own, 3, 7), both, "{sent} sent");
+    }
+    // A source comes along.
+    let (mut own, mut scratch) = (Output::new(), Output::new());
+    scratch.push_source(Box::new(Source { left: 1, idle: true }), false);
+    own.append(&mut scratch);
+    assert!(own.is_generating() && scratch.is_empty());
+}
+
+#[test]
+fn a_kept_buffer_renders_without_growing() {
+    let mut out = Output::keeping(1000);
+    out.bytes().extend_from_slice(&[b'x'; 600]);
+    let capacity = out.heap_bytes();
+    out.consume(600);
+    assert_eq!(out.heap_bytes(), capacity, "kept");
+    out.bytes().resize(100_000, b'x');
+    out.consume(100_000);
+    assert!((600..=1000).contains(&out.heap_bytes()), "{} bytes kept", out.heap_bytes());
+
+    // A slow connection takes over a copy of its size, not the buffer of all.
+    out.bytes().extend_from_slice(b"few");
+    let mut own = Output::new();
+    own.append(&mut out);
+    assert!(own.heap_bytes() < 100 && out.heap_bytes() >= 600);
+}
+
+#[test]
+fn memory_follows_what_is_unsent() {
+    let mut out = Output::new();
+    let size = 100 * COMPACT_BYTES;
+    for index in 0..size {
+        out.bytes().push(u8::try_from(index % 251).expect("small"));
+    }
+    let mut next = 0;
+    while out.pending_bytes() > 0 {
+        let mut slices = [IoSlice::new(&[])];
+        assert_eq!(out.slices(&mut slices), 1);
+        assert_eq!(usize::from(slices[0][0]), next % 251);
+        let step = 997.min(out.pending_bytes());
+        next += step;
+        out.consume(step);
+        let bound = (4 * out.pending_bytes()).max(2 * COMPACT_BYTES) + COMPACT_BYTES;
+        assert!(out.heap_bytes() <= bound.max(size.next_power_of_two()), "{} held", out.heap_bytes());
+        if out.pending_bytes() < size / 16 {
+            assert!(out.heap_bytes() <= bound + size / 8, "{} held for {}", out.heap_bytes(), out.pending_bytes());
+        }
+    }
+    assert_eq!((next, out.heap_bytes()), (size, 0));
+}
+
+/// Renders `left` bytes, nothing on every other call.
+struct Source {
+    left: usize,
+    idle: bool,
+}
+
+impl BodySource for Source {
+    fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
+        self.idle = !self.idle;
+        if !self.idle {
+            let now = self.left.min(budget_bytes).min(5000);
+            out.resize(out.len() + now, b's');
+            self.left -= now;
+        }
+        if self.left == 0 { Fill::Done } else { Fill::More }
+    }
+}
+
+#[test]
+fn sources_render_as_there_is_room() {
+    let mut out = Output::new();
+    out.bytes().extend_from_slice(b"head:");
+    out.push_source(Box::new(Source { left: 1_000_000, idle: false }), false);
+    assert!(!out.is_empty() && out.is_generating());
+    assert!(out.generate(1) >= 1, "calls without output cost work too");
+    let mut all = Vec::new();
+    while out.is_generating() {
+        let work = out.generate(usize::MAX);
+        assert!(work > 0 && out.pending_bytes() < GENERATE_BELOW_BYTES + 6000);
+        assert_eq!(out.generate(usize::MAX), 0, "no room, no work");
+        all.extend(drain(&mut out, 1, 30_000));
+    }
+    assert_eq!(all.len(), 1_000_005);
+    assert!(all.starts_with(b"head:sss") && out.is_empty() && out.heap_bytes() == 0);
+}
+
+#[test]
+fn chunks_of_a_source() {
+    let mut out = Output::new();
+    out.push_source(Box::new(Source { left: 6000, idle: false }), true);
+    let work = out.generate(usize::MAX);
+    assert!(work >= 6000 && !out.is_generating());
+    let body = drain(&mut out, 1, 100_000);
+    let expected = [&b"00001388\r\n"[..], &[b's'; 5000], b"\r\n000003e8\r\n", &[b's'; 1000], b"\r\n0\r\n\r\n"].concat();
+    assert_eq!(String::from_utf8_lossy(&body), String::from_utf8_lossy(&expected));
+}

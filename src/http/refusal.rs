@@ -1,0 +1,62 @@
+//! Why a request is turned down: a status, a word for machines and a sentence for people.
+//!
+//! Invariants:
+//! 1. `code` is a lower-case word that stays the same when the wording of `message` changes.
+//! 2. `message` says what is wrong and what to do about it.
+//! 3. A refusal never repeats peer bytes unescaped: [`Refusal::to_json`] is the only way out, and it escapes.
+//!
+//! Not here: which refusals close the connection (`connection.rs`: those of the head and of the framing do, those of a
+//! handler or an intake do not), and the headers beside a refusal, such as `Allow` or `Retry-After` (the api layer).
+
+use std::borrow::Cow;
+
+/// A request turned down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status of the response.
+    pub status: u16,
+    /// A word for machines, e.g. `bad_request`.
+    pub code: &'static str,
+    /// What is wrong and what to do, e.g. "Content-Length given more than once: send it once".
+    pub message: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// A refusal with this status, code and message.
+    #[cold]
+    pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    /// `400 bad_request`.
+    #[cold]
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(400, "bad_request", message)
+    }
+
+    /// The body of the response: `{"success":false,"error":"the message","code":"the_code"}`.
+    #[cold]
+    pub fn to_json(&self) -> Vec<u8> {
+        #[derive(serde::Serialize)]
+        struct Body<'r> {
+            success: bool,
+            error: &'r str,
+            code: &'r str,
+        }
+        // Two strings and a bool always serialize into memory; an empty body would still leave the status.
+        serde_json::to_vec(&Body { success: false, error: &self.message, code: self.code }).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_escaped() {
+        let refusal = Refusal::new(404, "not_found", "no \"such\"\nthing");
+        let body = refusal.to_json();
+        let golden = br#"{"success":false,"error":"no \"such\"\nthing","code":"not_found"}"#;
+        assert_eq!(String::from_utf8_lossy(&body), String::from_utf8_lossy(golden));
+    }
+}

@@ -1,0 +1,368 @@
+//! The head of a request: where it ends, and what it says.
+//!
+//! Invariants:
+//! 1. Looking for the end of a head costs work linear in its bytes, however it was cut on the way.
+//! 2. A head is parsed once, whole, without allocation; everything in [`Head`] borrows from the input.
+//! 3. Two readers cannot disagree about where a request ends: what RFC 9112 leaves to leniency (bare LF, line folding, two
+//!    lengths, two hosts, a space before a colon) is refused. See the table in `request_tests.rs`.
+//! 4. The verdict does not depend on how the bytes were cut: a head is judged when its last byte is there, and only a bare LF,
+//!    a first byte that cannot begin a request, and a head over the limit are refused earlier.
+//!
+//! Not here: the grammar of single values (`fields.rs`), the bytes of the body (`body.rs`), which methods and paths exist and
+//! which Host is ours (the api layer).
+
+use std::mem::MaybeUninit;
+
+use memchr::{memchr, memchr_iter};
+
+use super::fields;
+use super::refusal::Refusal;
+
+/// The most header lines a head may have, whatever [`HeadLimits`] say: the parser's table lives on the stack.
+pub const MAX_HEADER_COUNT: usize = 100;
+
+/// Empty lines skipped before a request line; old clients send one after a body, nobody sends many.
+const MAX_EMPTY_LINE_COUNT: usize = 4;
+
+/// The method of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "RFC 9110 section 9.3 documents them")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Options,
+    Patch,
+    Trace,
+    Connect,
+    /// Any other token.
+    Other,
+}
+
+/// How the end of the body is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Neither Content-Length nor Transfer-Encoding: there is no body.
+    None,
+    /// Content-Length, in bytes; may be 0.
+    Length(u64),
+    /// Transfer-Encoding: chunked.
+    Chunked,
+}
+
+/// What a request says before its body. Values are trimmed of white space and otherwise as they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head<'b> {
+    /// The method.
+    pub method: Method,
+    /// The path, still percent-encoded. `*` for `OPTIONS *`, the authority for CONNECT, else it begins with `/`.
+    pub path: &'b [u8],
+    /// What follows the first `?`, still percent-encoded.
+    pub query: Option<&'b [u8]>,
+    /// 0 or 1, of `HTTP/1.x`.
+    pub http_minor: u8,
+    /// The peer allows another request on this connection.
+    pub keep_alive: bool,
+    /// How the end of the body is found.
+    pub framing: Framing,
+    /// The peer waits for `100 Continue` before it sends the body.
+    pub expect_continue: bool,
+    /// The authority: of an absolute-form target if there is one (RFC 9112 section 3.2.2), else of Host; may be empty.
+    pub host: Option<&'b [u8]>,
+    /// Content-Type.
+    pub content_type: Option<&'b [u8]>,
+    /// Accept; of several lines the first.
+    pub accept: Option<&'b [u8]>,
+    /// Authorization.
+    pub authorization: Option<&'b [u8]>,
+    /// Origin.
+    pub origin: Option<&'b [u8]>,
+    /// Sec-Fetch-Site.
+    pub sec_fetch_site: Option<&'b [u8]>,
+    /// If-Match.
+    pub if_match: Option<&'b [u8]>,
+    /// If-None-Match.
+    pub if_none_match: Option<&'b [u8]>,
+    /// X-Partition-ID.
+    pub partition_id: Option<&'b [u8]>,
+    /// X-TTL.
+    pub ttl: Option<&'b [u8]>,
+    /// X-Min-Acks.
+    pub min_acks: Option<&'b [u8]>,
+}
+
+impl Head<'_> {
+    /// A body of at least one byte on the wire follows the head.
+    pub fn has_body(&self) -> bool {
+        !matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+}
+
+impl Default for Head<'_> {
+    /// `GET / HTTP/1.1` without a header; for tests of what is built on heads.
+    fn default() -> Self {
+        Self {
+            method: Method::Get,
+            path: b"/",
+            query: None,
+            http_minor: 1,
+            keep_alive: true,
+            framing: Framing::None,
+            expect_continue: false,
+            host: None,
+            content_type: None,
+            accept: None,
+            authorization: None,
+            origin: None,
+            sec_fetch_site: None,
+            if_match: None,
+            if_none_match: None,
+            partition_id: None,
+            ttl: None,
+            min_acks: None,
+        }
+    }
+}
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes from the first byte of the request line through the empty line (and empty lines before it).
+    pub head_bytes: usize,
+    /// Header lines; at most [`MAX_HEADER_COUNT`] count.
+    pub header_count: usize,
+}
+
+/// What [`parse_head`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParsedHead<'b> {
+    /// The end of the head is not there yet.
+    Incomplete,
+    /// A whole head.
+    Complete {
+        /// What it says.
+        head: Head<'b>,
+        /// Its length; the body begins here.
+        head_bytes: usize,
+    },
+    /// Not a request we read. Where the next one begins is unknown: answer and close.
+    Refused(Refusal),
+}
+
+/// Parses the head that `input` begins with.
+///
+/// `scanned`: how far earlier calls looked for the end of the head, so that a head that arrives byte by byte costs linear
+/// work. Zero for a new head; the caller keeps it between calls and passes the same bytes with more behind them.
+pub fn parse_head<'b>(input: &'b [u8], scanned: &mut usize, limits: &HeadLimits) -> ParsedHead<'b> {
+    match parse(input, scanned, limits) {
+        Ok(Some((head, head_bytes))) => ParsedHead::Complete { head, head_bytes },
+        Ok(None) => ParsedHead::Incomplete,
+        Err(refusal) => ParsedHead::Refused(refusal),
+    }
+}
+
+fn parse<'b>(input: &'b [u8], scanned: &mut usize, limits: &HeadLimits) -> Result<Option<(Head<'b>, usize)>, Refusal> {
+    let window = &input[..input.len().min(limits.head_bytes)];
+    let Some(start) = skip_empty_lines(window)? else {
+        *scanned = input.len();
+        return if window.len() < limits.head_bytes { Ok(None) } else { Err(over_limit(window)) };
+    };
+    let Some(end) = find_end(window, start, *scanned)? else {
+        *scanned = input.len();
+        return if window.len() < limits.head_bytes { Ok(None) } else { Err(over_limit(&window[start..])) };
+    };
+    let head = parse_whole(&input[start..end], limits.header_count)?;
+    Ok(Some((head, end)))
+}
+
+/// Where the request line begins; `None`: not there yet.
+fn skip_empty_lines(window: &[u8]) -> Result<Option<usize>, Refusal> {
+    let mut at = 0;
+    loop {
+        match window.get(at) {
+            None => return Ok(None),
+            Some(&first) if fields::is_token_byte(first) => return Ok(Some(at)),
+            Some(b'\r') if at < 2 * MAX_EMPTY_LINE_COUNT => match window.get(at + 1) {
+                None => return Ok(None),
+                Some(b'\n') => at += 2,
+                Some(_) => return Err(Refusal::bad_request("bare CR: end lines with CR LF")),
+            },
+            Some(_) => {
+                return Err(Refusal::bad_request(
+                    "this is not an HTTP request: speak HTTP/1.1, without TLS, on this port",
+                ));
+            }
+        }
+    }
+}
+
+/// One past the empty line that ends the head; `None`: not there yet. `window[start]` is a token byte.
+fn find_end(window: &[u8], start: usize, scanned: usize) -> Result<Option<usize>, Refusal> {
+    let from = scanned.clamp(start, window.len());
+    for offset in memchr_iter(b'\n', &window[from..]) {
+        let at = from + offset;
+        // Neither index goes below `start`: the token byte there is no CR, and a LF never stands right behind it.
+        if window[at - 1] != b'\r' {
+            return Err(Refusal::bad_request("bare LF: end lines with CR LF"));
+        }
+        if window[at - 2] == b'\n' {
+            return Ok(Some(at + 1));
+        }
+    }
+    Ok(None)
+}
+
+/// `window` fills the limit and does not hold a whole head.
+#[cold]
+fn over_limit(window: &[u8]) -> Refusal {
+    if memchr(b'\n', window).is_none() {
+        Refusal::new(414, "uri_too_long", "the request line is over the limit for a head: send a long key in the body")
+    } else {
+        Refusal::new(431, "head_too_large", "the request head is over the limit (--max-head-bytes): send fewer headers")
+    }
+}
+
+/// Parses exactly one head: every LF in `bytes` follows a CR, and the only empty line is the last.
+fn parse_whole(bytes: &[u8], header_count: usize) -> Result<Head<'_>, Refusal> {
+    let mut table = [const { MaybeUninit::uninit() }; MAX_HEADER_COUNT];
+    let mut request = httparse::Request::new(&mut []);
+    let parsed = request.parse_with_uninit_headers(bytes, &mut table[..header_count.min(MAX_HEADER_COUNT)]);
+    match parsed {
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
+        // What is left over or missing is a request line cut short: the end of the head is known to be there.
+        Ok(_) => return Err(refuse_request_line(bytes)),
+        Err(error) => return Err(refuse_syntax(error, bytes)),
+    }
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(refuse_request_line(bytes));
+    };
+    let mut head = Head { method: method_of(method.as_bytes()), http_minor: minor, ..Head::default() };
+    let mut seen = Seen::default();
+    for header in &*request.headers {
+        read_header(header.name.as_bytes(), header.value, &mut head, &mut seen)?;
+    }
+    seen.finish(&mut head)?;
+    // After the headers: the authority of an absolute-form target takes the place of Host.
+    fields::read_target(target.as_bytes(), &mut head)?;
+    Ok(head)
+}
+
+fn method_of(method: &[u8]) -> Method {
+    match method {
+        b"GET" => Method::Get,
+        b"HEAD" => Method::Head,
+        b"POST" => Method::Post,
+        b"PUT" => Method::Put,
+        b"DELETE" => Method::Delete,
+        b"OPTIONS" => Method::Options,
+        b"PATCH" => Method::Patch,
+        b"TRACE" => Method::Trace,
+        b"CONNECT" => Method::Connect,
+        _ => Method::Other,
+    }
+}
+
+/// What the headers said that is judged only when all of them are known.
+#[derive(Default)]
+struct Seen<'b> {
+    content_length: Option<&'b [u8]>,
+    transfer_encoding: Option<&'b [u8]>,
+    connection_close: bool,
+    connection_keep_alive: bool,
+}
+
+/// Takes in one header: by length first, since most lengths belong to no name we know.
+fn read_header<'b>(name: &[u8], value: &'b [u8], head: &mut Head<'b>, seen: &mut Seen<'b>) -> Result<(), Refusal> {
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    match name.len() {
+        4 if is("host") => once(&mut head.host, value, "Host"),
+        5 if is("x-ttl") => once(&mut head.ttl, value, "X-TTL"),
+        6 if is("accept") => {
+            head.accept.get_or_insert(value);
+            Ok(())
+        }
+        6 if is("origin") => once(&mut head.origin, value, "Origin"),
+        6 if is("expect") => fields::read_expect(value, head),
+        8 if is("if-match") => once(&mut head.if_match, value, "If-Match"),
+        10 if is("connection") => {
+            fields::read_connection(value, &mut seen.connection_close, &mut seen.connection_keep_alive);
+            Ok(())
+        }
+        10 if is("x-min-acks") => once(&mut head.min_acks, value, "X-Min-Acks"),
+        12 if is("content-type") => once(&mut head.content_type, value, "Content-Type"),
+        13 if is("authorization") => once(&mut head.authorization, value, "Authorization"),
+        13 if is("if-none-match") => once(&mut head.if_none_match, value, "If-None-Match"),
+        14 if is("content-length") => once(&mut seen.content_length, value, "Content-Length"),
+        14 if is("sec-fetch-site") => once(&mut head.sec_fetch_site, value, "Sec-Fetch-Site"),
+        14 if is("x-partition-id") => once(&mut head.partition_id, value, "X-Partition-ID"),
+        17 if is("transfer-encoding") => once(&mut seen.transfer_encoding, value, "Transfer-Encoding"),
+        _ => Ok(()),
+    }
+}
+
+/// Two values for one question are an ambiguity that somebody else resolves differently.
+fn once<'b>(slot: &mut Option<&'b [u8]>, value: &'b [u8], name: &str) -> Result<(), Refusal> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::bad_request(format!("{name} given more than once: send it once"))),
+    }
+}
+
+impl Seen<'_> {
+    fn finish(&self, head: &mut Head<'_>) -> Result<(), Refusal> {
+        head.keep_alive = !self.connection_close && (head.http_minor == 1 || self.connection_keep_alive);
+        head.framing = match (self.content_length, self.transfer_encoding) {
+            (None, None) => Framing::None,
+            (Some(length), None) => Framing::Length(fields::content_length(length)?),
+            (Some(_), Some(_)) => {
+                return Err(Refusal::bad_request("Content-Length and Transfer-Encoding together: send one of them"));
+            }
+            (None, Some(_)) if head.http_minor == 0 => {
+                return Err(Refusal::bad_request(
+                    "Transfer-Encoding in HTTP/1.0: send Content-Length, or use HTTP/1.1",
+                ));
+            }
+            (None, Some(coding)) => fields::transfer_encoding(coding)?,
+        };
+        match head.host {
+            Some(host) => fields::check_host(host),
+            None if head.http_minor == 0 => Ok(()),
+            None => Err(Refusal::bad_request("no Host: HTTP/1.1 requires one")),
+        }
+    }
+}
+
+#[cold]
+fn refuse_syntax(error: httparse::Error, head: &[u8]) -> Refusal {
+    use httparse::Error;
+    match error {
+        Error::TooManyHeaders => Refusal::new(431, "too_many_headers", "too many header lines: send fewer"),
+        Error::HeaderName => Refusal::bad_request(
+            "malformed header line: write `name: value`, without folding and without a space before the name or the colon",
+        ),
+        Error::HeaderValue => Refusal::bad_request("a control byte in a header value: remove it"),
+        Error::NewLine => {
+            Refusal::bad_request("malformed line ending: end each line with one CR LF, nothing before it")
+        }
+        Error::Token | Error::Status | Error::Version => refuse_request_line(head),
+    }
+}
+
+/// Tells a version we do not speak from a request line that is none.
+#[cold]
+fn refuse_request_line(head: &[u8]) -> Refusal {
+    let line = &head[..memchr(b'\r', head).unwrap_or(head.len())];
+    let mut words = line.split(|&byte| byte == b' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(_), Some(_), Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
+            if major.is_ascii_digit() && minor.is_ascii_digit() && !(*major == b'1' && *minor <= b'1') =>
+        {
+            Refusal::new(505, "version_not_supported", "this HTTP version is not spoken here: use HTTP/1.1")
+        }
+        _ => {
+            Refusal::bad_request("malformed request line: write `GET /path HTTP/1.1`, with one space between the parts")
+        }
+    }
+}

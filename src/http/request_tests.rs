@@ -1,0 +1,300 @@
+//! Heads: what is read out of them, and the table of what is refused.
+
+use super::request::{Framing, Head, HeadLimits, Method, ParsedHead, parse_head};
+
+const LIMITS: HeadLimits = HeadLimits { head_bytes: 2048, header_count: 20 };
+
+/// The verdict on `input` given whole; checked to be the same byte by byte.
+fn parse(input: &[u8]) -> ParsedHead<'_> {
+    let whole = parse_head(input, &mut 0, &LIMITS);
+    let mut scanned = 0;
+    for end in 0..=input.len() {
+        let piecewise = parse_head(&input[..end], &mut scanned, &LIMITS);
+        if piecewise != ParsedHead::Incomplete {
+            assert_eq!(piecewise, whole, "after {end} bytes of {:?}", String::from_utf8_lossy(input));
+            return whole;
+        }
+    }
+    assert_eq!(whole, ParsedHead::Incomplete);
+    whole
+}
+
+fn head(input: &[u8]) -> Head<'_> {
+    match parse(input) {
+        ParsedHead::Complete { head, head_bytes } => {
+            assert_eq!(head_bytes, input.len());
+            head
+        }
+        other => panic!("{:?}: {other:?}", String::from_utf8_lossy(input)),
+    }
+}
+
+/// The head of a request with this target, or `None` if it is refused.
+fn target(line: &str) -> Option<(String, Option<String>, String)> {
+    let text = format!("{line} HTTP/1.1\r\nHost: h:1\r\n\r\n");
+    let utf8 = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    match parse(text.as_bytes()) {
+        ParsedHead::Complete { head, .. } => {
+            Some((utf8(head.path), head.query.map(utf8), utf8(head.host.expect("a host"))))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn a_whole_head() {
+    let input = b"\r\n\r\nPOST /set?key=a%20b HTTP/1.1\r\nhOST: localhost:9001\r\nContent-Length: 0012\r\n\
+        Content-Type:text/plain \t\r\nACCEPT: a/b\r\nAccept: c/d\r\nAuthorization: Bearer x\r\nOrigin: http://o\r\n\
+        Sec-Fetch-Site: none\r\nIf-Match: \"1\"\r\nIf-None-Match: *\r\nX-Partition-ID: 3\r\nX-TTL: 1.5\r\n\
+        X-Min-Acks: 2\r\nExpect: 100-Continue\r\nX-Unknown: \xff\r\nEmpty:\r\n\r\n";
+    let expected = Head {
+        method: Method::Post,
+        path: b"/set",
+        query: Some(b"key=a%20b"),
+        http_minor: 1,
+        keep_alive: true,
+        framing: Framing::Length(12),
+        expect_continue: true,
+        host: Some(b"localhost:9001"),
+        content_type: Some(b"text/plain"),
+        accept: Some(b"a/b"),
+        authorization: Some(b"Bearer x"),
+        origin: Some(b"http://o"),
+        sec_fetch_site: Some(b"none"),
+        if_match: Some(b"\"1\""),
+        if_none_match: Some(b"*"),
+        partition_id: Some(b"3"),
+        ttl: Some(b"1.5"),
+        min_acks: Some(b"2"),
+    };
+    assert_eq!(head(input), expected);
+}
+
+#[test]
+fn only_the_head_is_taken() {
+    let input = b"GET / HTTP/1.1\r\nHost:\r\n\r\nGET /next";
+    let ParsedHead::Complete { head, head_bytes } = parse(input) else { panic!("whole") };
+    assert_eq!((head.host, head_bytes), (Some(&b""[..]), 25));
+    assert_eq!(parse(&input[..24]), ParsedHead::Incomplete);
+    assert_eq!(parse(b""), ParsedHead::Incomplete);
+    assert_eq!(parse(b"\r\n\r"), ParsedHead::Incomplete);
+}
+
+#[test]
+fn methods() {
+    for (name, method) in
+        [("GET", Method::Get), ("DELETE", Method::Delete), ("BREW", Method::Other), ("get", Method::Other)]
+    {
+        assert_eq!(head(format!("{name} / HTTP/1.0\r\n\r\n").as_bytes()).method, method);
+    }
+    assert_eq!(head(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").path, b"a:1");
+}
+
+#[test]
+fn targets() {
+    let found = |path: &str, query: Option<&str>, host: &str| {
+        Some((path.to_owned(), query.map(str::to_owned), host.to_owned()))
+    };
+    assert_eq!(target("GET /a?b?c"), found("/a", Some("b?c"), "h:1"));
+    assert_eq!(target("GET /a?"), found("/a", Some(""), "h:1"));
+    assert_eq!(target("GET //a"), found("//a", None, "h:1"));
+    assert_eq!(target("OPTIONS *"), found("*", None, "h:1"));
+    assert_eq!(target("GET http://other:80/x?y"), found("/x", Some("y"), "other:80"));
+    assert_eq!(target("GET HTTPS://[::1]"), found("/", None, "[::1]"));
+    assert_eq!(target("GET http://other?y"), found("/", Some("y"), "other"));
+    for refused in [
+        "GET *",
+        "GET a",
+        "GET ftp://h/",
+        "GET http:///x",
+        "GET http://u@h/",
+        "GET /#",
+        "GET /?#",
+        "GET /é",
+        "GET http://h#f",
+    ] {
+        assert_eq!(target(refused), None, "{refused}");
+    }
+}
+
+#[test]
+fn hosts() {
+    let parse_host = |host: &str| {
+        let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        matches!(parse(text.as_bytes()), ParsedHead::Complete { .. })
+    };
+    for valid in
+        ["a", "a.b-c_d", "127.0.0.1:9001", "[::1]", "[::ffff:1.2.3.4]:65535", "a:", "", "xn--e1aybc.example:80"]
+    {
+        assert!(parse_host(valid), "{valid:?}");
+    }
+    let invalid = [
+        "a b",
+        "a,b",
+        "u@h",
+        "a/b",
+        "a:65536",
+        "a:1:2",
+        "::1",
+        "[::1",
+        "[::1]x",
+        "[]",
+        "[x]",
+        "a:-1",
+        "a:8a",
+        "é",
+        "a\tb",
+        "a?b",
+        "a#b",
+        "a:184467440737095516160",
+        "\"a\"",
+        "<a>",
+        "a\\b",
+    ];
+    for invalid in invalid {
+        assert!(!parse_host(invalid), "{invalid:?}");
+    }
+}
+
+#[test]
+fn keep_alive() {
+    let keeps =
+        |minor: u8, lines: &str| head(format!("GET / HTTP/1.{minor}\r\nHost: h\r\n{lines}\r\n").as_bytes()).keep_alive;
+    assert!(keeps(1, "") && !keeps(0, ""));
+    assert!(keeps(0, "Connection: foo, Keep-Alive\r\n"));
+    assert!(!keeps(1, "Connection: x ,\tCLOSE\r\n"));
+    assert!(!keeps(0, "Connection: close\r\nConnection: keep-alive\r\n"));
+    assert!(!keeps(1, "Connection: keep-alive, close\r\n"));
+    assert!(keeps(1, "Connection: closed\r\nConnection:\r\n"));
+}
+
+#[test]
+fn http_1_0_has_no_expectations() {
+    let head = head(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nExpect: tea\r\nContent-Length: 1\r\n\r\n");
+    assert!(!head.expect_continue);
+}
+
+#[test]
+fn header_count_is_limited() {
+    let with = |count: usize| format!("GET / HTTP/1.0\r\n{}\r\n", "a: b\r\n".repeat(count));
+    assert!(matches!(parse(with(20).as_bytes()), ParsedHead::Complete { .. }));
+    assert!(matches!(parse(with(21).as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 431));
+    let beyond = HeadLimits { head_bytes: 10_000, header_count: usize::MAX };
+    let verdict = |count: usize| parse_head(with(count).as_bytes(), &mut 0, &beyond) == ParsedHead::Incomplete;
+    assert!(!verdict(100) && !verdict(101));
+}
+
+#[test]
+fn head_bytes_are_limited() {
+    let with = |bytes: usize| format!("GET / HTTP/1.0\r\na: {}\r\n\r\n", "v".repeat(bytes - 23));
+    assert!(matches!(parse(with(2048).as_bytes()), ParsedHead::Complete { head_bytes: 2048, .. }));
+    assert!(matches!(parse(with(2049).as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 431));
+    assert_eq!(parse(&with(2049).as_bytes()[..2047]), ParsedHead::Incomplete);
+    let long_line = format!("GET /{} HTTP/1.0\r\n\r\n", "p".repeat(2048));
+    assert!(matches!(parse(long_line.as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 414));
+}
+
+#[test]
+fn malformed_heads() {
+    const R: &str = "GET / HTTP/1.1\r\nHost: h\r\n";
+    let lines = |status: u16, lines: &str| (status, format!("{R}{lines}\r\n\r\n").into_bytes());
+    let raw = |status: u16, head: &str| (status, head.as_bytes().to_vec());
+    let table = [
+        // framing
+        lines(400, "Content-Length: 1\r\nTransfer-Encoding: chunked"),
+        lines(400, "Transfer-Encoding: gzip, chunked\r\nContent-Length: 1"),
+        lines(400, "Content-Length: 1\r\nContent-Length: 1"),
+        lines(400, "Content-Length: 1\r\nContent-Length: 2"),
+        lines(400, "Content-Length: 1, 1"),
+        lines(400, "Content-Length: +1"),
+        lines(400, "Content-Length: -1"),
+        lines(400, "Content-Length: 0x1"),
+        lines(400, "Content-Length: 1 1"),
+        lines(400, "Content-Length:"),
+        lines(400, "Content-Length: 18446744073709551616"),
+        lines(400, "Content-Length: 99999999999999999999999999"),
+        lines(400, "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+        lines(400, "Transfer-Encoding: chunked, gzip"),
+        lines(400, "Transfer-Encoding: chunked, chunked"),
+        lines(400, "Transfer-Encoding: chunked,"),
+        lines(400, "Transfer-Encoding: ,chunked"),
+        lines(400, "Transfer-Encoding:"),
+        lines(400, "Transfer-Encoding : chunked"),
+        lines(400, "Transfer-Encoding: \x0bchunked"),
+        lines(501, "Transfer-Encoding: gzip, chunked"),
+        lines(501, "Transfer-Encoding: nonsense"),
+        lines(501, "Transfer-Encoding: chunked;q=1"),
+        lines(501, "Transfer-Encoding: \"chunked\""),
+        raw(400, "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        // lines
+        lines(400, "A: b\r\n folded"),
+        lines(400, "A: b\r\n\tfolded"),
+        lines(400, "A : b"),
+        lines(400, "A\t: b"),
+        lines(400, "no colon"),
+        lines(400, ": b"),
+        lines(400, "A: b\nC: d"),
+        lines(400, "A: b\rC: d"),
+        lines(400, "A: \0"),
+        lines(400, "A\0: b"),
+        lines(400, "A: \x7f"),
+        lines(400, "A(: b"),
+        lines(400, "\u{e9}: b"),
+        raw(400, "GET / HTTP/1.1\r\n Host: h\r\n\r\n"),
+        raw(400, "GET / HTTP/1.1\nHost: h\n\n"),
+        raw(400, "GET / HTTP/1.1\r\nHost: h\r\n\n"),
+        raw(400, "GET / HTTP/1.1\r\nHost: h\r\n\r\r\n\r\n"),
+        raw(400, "GET / HTTP/1.1\r\r\nHost: h\r\n\r\n"),
+        // request line
+        raw(400, "GET /\r\n\r\n"),
+        raw(400, "GET / \r\n\r\n"),
+        raw(400, "GET\r\n\r\n"),
+        raw(400, "GET  / HTTP/1.1\r\nHost: h\r\n\r\n"),
+        raw(400, "GET /  HTTP/1.1\r\nHost: h\r\n\r\n"),
+        raw(400, "GET / HTTP/1.1 \r\nHost: h\r\n\r\n"),
+        raw(400, "GET\t/ HTTP/1.1\r\nHost: h\r\n\r\n"),
+        raw(400, "GET /a b HTTP/1.1\r\nHost: h\r\n\r\n"),
+        raw(400, "GET /\x01 HTTP/1.1\r\nHost: h\r\n\r\n"),
+        raw(400, "GET /\x7f HTTP/1.1\r\nHost: h\r\n\r\n"),
+        raw(400, "G(T / HTTP/1.1\r\nHost: h\r\n\r\n"),
+        raw(400, "GET / http/1.1\r\nHost: h\r\n\r\n"),
+        raw(400, "GET / HTTP/1.10\r\nHost: h\r\n\r\n"),
+        raw(400, "GET / HTTP/11\r\nHost: h\r\n\r\n"),
+        raw(400, "GET / HTTP/1\r\n\r\n"),
+        raw(400, "GET / HTTP/1.\r\n\r\n"),
+        raw(400, "GET / JUNK\r\n\r\n"),
+        raw(505, "GET / HTTP/2.0\r\nHost: h\r\n\r\n"),
+        raw(505, "GET / HTTP/1.2\r\nHost: h\r\n\r\n"),
+        raw(505, "GET / HTTP/0.9\r\n\r\n"),
+        raw(505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        // not HTTP
+        raw(400, "\x16\x03\x01"),
+        raw(400, " GET"),
+        raw(400, "\n"),
+        raw(400, "\rG"),
+        raw(400, "\r\n\r\n\r\n\r\n\r\n"),
+        raw(400, "\0"),
+        raw(400, "{"),
+        // Host, and what may stand once
+        raw(400, "GET / HTTP/1.1\r\n\r\n"),
+        raw(400, "GET http://h/ HTTP/1.1\r\n\r\n"),
+        lines(400, "Host: h"),
+        lines(400, "Authorization: a\r\nAuthorization: a"),
+        lines(400, "Content-Type: a\r\ncontent-type: b"),
+        lines(400, "If-Match: \"1\"\r\nIf-Match: \"2\""),
+        lines(400, "If-None-Match: *\r\nIf-None-Match: *"),
+        lines(400, "Origin: a\r\nOrigin: a"),
+        lines(400, "Sec-Fetch-Site: none\r\nSec-Fetch-Site: none"),
+        lines(400, "X-Partition-ID: 1\r\nX-Partition-ID: 2"),
+        lines(400, "X-TTL: 1\r\nX-TTL: 2"),
+        lines(400, "X-Min-Acks: 1\r\nX-Min-Acks: 2"),
+        lines(417, "Expect: tea"),
+        lines(417, "Expect: 100-continue, tea"),
+    ];
+    for (status, input) in table {
+        match parse(&input) {
+            ParsedHead::Refused(refusal) if refusal.status == status => {}
+            other => panic!("{:?}: {status} expected, {other:?} found", String::from_utf8_lossy(&input)),
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! Responses, rendered straight into an [`Output`].
+//!
+//! Invariants:
+//! 1. A response is framed exactly once: Content-Length, chunked, or the end of the connection, and never two of them. HEAD,
+//!    204 and 304 never carry a body.
+//! 2. A response after which the connection closes says `Connection: close`.
+//! 3. No header name or value can end its line early: what would is blanked out or left out.
+//! 4. Rendering is appending: no allocation beyond the output's buffer, refusals apart.
+//!
+//! Not here: what is answered (the api layer), whether the connection can stay (`connection.rs` decides it before; a body
+//! without a known length on HTTP/1.0, and [`Reply::close`], change it here), the clock (a [`HttpDate`] comes in).
+
+use super::fields::is_token_byte;
+use super::output::{Blob, BodySource, Output};
+use super::refusal::Refusal;
+
+/// The longest date RFC 9110's fixed format can write: Fri, 31 Dec 9999 23:59:59 GMT.
+const LAST_UNIX_SECOND: u64 = 253_402_300_799;
+
+/// Room for the head of a common response, so that its buffer grows once.
+const HEAD_ROOM_BYTES: usize = 256;
+
+/// The value of the Date header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpDate([u8; 29]);
+
+impl HttpDate {
+    /// The date this many seconds after 1970 began, e.g. `Sun, 06 Nov 1994 08:49:37 GMT`.
+    pub fn from_unix_seconds(seconds: u64) -> Self {
+        let since = std::time::Duration::from_secs(seconds.min(LAST_UNIX_SECOND));
+        let text = httpdate::fmt_http_date(std::time::SystemTime::UNIX_EPOCH + since);
+        let mut bytes = *b"Thu, 01 Jan 1970 00:00:00 GMT";
+        if text.len() == bytes.len() {
+            bytes.copy_from_slice(text.as_bytes());
+        }
+        Self(bytes)
+    }
+
+    /// The 29 bytes.
+    pub fn as_bytes(&self) -> &[u8; 29] {
+        &self.0
+    }
+}
+
+/// What the request lets its response be, and afterwards: how it was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// The request was HEAD: no body is sent.
+    pub head_only: bool,
+    /// Of the request's `HTTP/1.x`.
+    pub http_minor: u8,
+    /// The connection stays open afterwards.
+    pub keep_alive: bool,
+    /// A response was rendered whole.
+    pub answered: bool,
+}
+
+impl Exchange {
+    /// The exchange a request begins.
+    pub fn new(head: &super::request::Head<'_>) -> Self {
+        Self {
+            head_only: head.method == super::request::Method::Head,
+            http_minor: head.http_minor,
+            keep_alive: head.keep_alive,
+            answered: false,
+        }
+    }
+
+    /// The exchange of what could not be read as a request.
+    pub(super) fn broken() -> Self {
+        Self { head_only: false, http_minor: 1, keep_alive: false, answered: false }
+    }
+}
+
+/// The one response a request gets. Unused, it writes nothing.
+#[must_use = "a request must be answered"]
+#[derive(Debug)]
+pub struct Reply<'o> {
+    out: &'o mut Output,
+    date: &'o HttpDate,
+    exchange: &'o mut Exchange,
+}
+
+impl<'o> Reply<'o> {
+    /// The response to `exchange`, to be written behind what `out` holds.
+    pub fn new(out: &'o mut Output, date: &'o HttpDate, exchange: &'o mut Exchange) -> Self {
+        Self { out, date, exchange }
+    }
+
+    /// Closes the connection after this response.
+    pub fn close(self) -> Self {
+        self.exchange.keep_alive = false;
+        self
+    }
+
+    /// Begins the response: status line and Date.
+    pub fn status(self, status: u16) -> ReplyHead<'o> {
+        debug_assert!((200..=599).contains(&status), "{status} is not the status of a final response");
+        let bytes = self.out.bytes();
+        bytes.reserve(HEAD_ROOM_BYTES);
+        if let Some(line) = status_line(status) {
+            bytes.extend_from_slice(line.as_bytes());
+        } else {
+            bytes.extend_from_slice(b"HTTP/1.1 ");
+            bytes.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+            bytes.extend_from_slice(b" \r\nDate: ");
+        }
+        bytes.extend_from_slice(self.date.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+        ReplyHead { reply: self, status }
+    }
+
+    /// Answers with a refusal, as JSON.
+    #[cold]
+    pub fn error(self, refusal: &Refusal) {
+        self.status(refusal.status).error(refusal);
+    }
+}
+
+/// A response whose head is being written. Each method appends; one of [`body`](Self::body), [`blob`](Self::blob),
+/// [`source`](Self::source), [`empty`](Self::empty), [`length_only`](Self::length_only) and [`error`](Self::error) ends it.
+#[must_use = "a response is whole only with body, blob, source, empty, length_only or error"]
+#[derive(Debug)]
+pub struct ReplyHead<'o> {
+    reply: Reply<'o>,
+    status: u16,
+}
+
+impl ReplyHead<'_> {
+    /// Content-Type.
+    pub fn content_type(self, value: &str) -> Self {
+        self.header("Content-Type", value)
+    }
+
+    /// `ETag: "N"`.
+    pub fn etag(mut self, version: u64) -> Self {
+        self.number("ETag: \"", version, "\"\r\n");
+        self
+    }
+
+    /// Any other header. Control bytes in the value become spaces; a name that is not a token is left out with its value.
+    /// Framing headers (Content-Length, Transfer-Encoding, Connection) are this type's business.
+    pub fn header(self, name: &str, value: &str) -> Self {
+        let name_is_token = !name.is_empty() && name.bytes().all(is_token_byte);
+        debug_assert!(name_is_token, "{name:?} is not a header name");
+        if name_is_token {
+            let bytes = self.reply.out.bytes();
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(b": ");
+            let start = bytes.len();
+            bytes.extend_from_slice(value.as_bytes());
+            for byte in &mut bytes[start..] {
+                if byte.is_ascii_control() {
+                    *byte = b' ';
+                }
+            }
+            bytes.extend_from_slice(b"\r\n");
+        }
+        self
+    }
+
+    /// Ends the response with this body.
+    pub fn body(mut self, body: &[u8]) {
+        if self.end_head_with_length(body.len() as u64) {
+            self.reply.out.bytes().extend_from_slice(body);
+        }
+    }
+
+    /// Ends the response with this value as its body, which is shared and not copied.
+    pub fn blob(mut self, blob: Blob) {
+        if self.end_head_with_length(blob.len() as u64) {
+            self.reply.out.push_blob(blob);
+        }
+    }
+
+    /// Ends the response with a body that is rendered as the peer takes it: chunked, or on HTTP/1.0 up to the end of the
+    /// connection.
+    pub fn source(mut self, source: Box<dyn BodySource>) {
+        if self.is_bodiless() {
+            return self.empty();
+        }
+        let chunked = self.reply.exchange.http_minor == 1;
+        if chunked {
+            self.reply.out.bytes().extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        } else {
+            self.reply.exchange.keep_alive = false;
+        }
+        self.end_head();
+        if !self.reply.exchange.head_only {
+            self.reply.out.push_source(source, chunked);
+        }
+    }
+
+    /// Ends the response without a body.
+    pub fn empty(mut self) {
+        self.end_head_with_length(0);
+    }
+
+    /// Ends the response to HEAD with the length its body would have.
+    pub fn length_only(mut self, length_bytes: u64) {
+        if !self.reply.exchange.head_only && length_bytes > 0 {
+            debug_assert!(false, "only HEAD is answered by a length");
+            // The peer waits for bytes that will not come: let it see the end.
+            self.reply.exchange.keep_alive = false;
+        }
+        self.end_head_with_length(length_bytes);
+    }
+
+    /// Ends the response with a refusal as JSON, when headers stand beside it (`Allow`, `Retry-After`).
+    #[cold]
+    pub fn error(self, refusal: &Refusal) {
+        self.content_type("application/json").body(&refusal.to_json());
+    }
+
+    /// These never have a body, and no Content-Length that claims one.
+    fn is_bodiless(&self) -> bool {
+        matches!(self.status, 100..=199 | 204 | 304)
+    }
+
+    /// Ends the head; true if the body of this length is to follow.
+    fn end_head_with_length(&mut self, length_bytes: u64) -> bool {
+        if self.is_bodiless() {
+            debug_assert!(length_bytes == 0 || self.status == 304, "{} has no body", self.status);
+            self.end_head();
+            return false;
+        }
+        self.number("Content-Length: ", length_bytes, "\r\n");
+        self.end_head();
+        !self.reply.exchange.head_only
+    }
+
+    fn end_head(&mut self) {
+        let exchange = &mut *self.reply.exchange;
+        let bytes = self.reply.out.bytes();
+        match (exchange.keep_alive, exchange.http_minor) {
+            (true, 0) => bytes.extend_from_slice(b"Connection: keep-alive\r\n\r\n"),
+            (true, _) => bytes.extend_from_slice(b"\r\n"),
+            (false, _) => bytes.extend_from_slice(b"Connection: close\r\n\r\n"),
+        }
+        exchange.answered = true;
+    }
+
+    fn number(&mut self, before: &str, number: u64, after: &str) {
+        let bytes = self.reply.out.bytes();
+        bytes.extend_from_slice(before.as_bytes());
+        bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        bytes.extend_from_slice(after.as_bytes());
+    }
+}
+
+macro_rules! statuses {
+    ($($status:literal $reason:literal)*) => {
+        /// The status line and the start of the Date header, as one piece.
+        fn status_line(status: u16) -> Option<&'static str> {
+            match status {
+                $($status => Some(concat!("HTTP/1.1 ", $status, " ", $reason, "\r\nDate: ")),)*
+                _ => None,
+            }
+        }
+
+        /// The reason phrase of a status; empty if it is none of ours.
+        pub fn reason(status: u16) -> &'static str {
+            match status {
+                $($status => $reason,)*
+                _ => "",
+            }
+        }
+    };
+}
+
+statuses! {
+    100 "Continue"
+    200 "OK"
+    201 "Created"
+    202 "Accepted"
+    204 "No Content"
+    304 "Not Modified"
+    400 "Bad Request"
+    401 "Unauthorized"
+    403 "Forbidden"
+    404 "Not Found"
+    405 "Method Not Allowed"
+    408 "Request Timeout"
+    409 "Conflict"
+    410 "Gone"
+    411 "Length Required"
+    412 "Precondition Failed"
+    413 "Content Too Large"
+    414 "URI Too Long"
+    415 "Unsupported Media Type"
+    417 "Expectation Failed"
+    421 "Misdirected Request"
+    429 "Too Many Requests"
+    431 "Request Header Fields Too Large"
+    500 "Internal Server Error"
+    501 "Not Implemented"
+    503 "Service Unavailable"
+    504 "Gateway Timeout"
+    505 "HTTP Version Not Supported"
+    507 "Insufficient Storage"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::output::Fill;
+    use super::*;
+
+    const HEAD: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+
+    /// What `answer` renders, and the exchange afterwards.
+    fn render(mut exchange: Exchange, answer: impl FnOnce(Reply<'_>)) -> (String, Exchange) {
+        let mut out = Output::new();
+        answer(Reply::new(&mut out, &HttpDate::from_unix_seconds(784_111_777), &mut exchange));
+        while out.is_generating() {
+            out.generate(1000);
+        }
+        let mut slices = [std::io::IoSlice::new(&[]); 8];
+        let count = out.slices(&mut slices);
+        let bytes = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+        (String::from_utf8(bytes).expect("text").replace(HEAD, ""), exchange)
+    }
+
+    fn get() -> Exchange {
+        Exchange { head_only: false, http_minor: 1, keep_alive: true, answered: false }
+    }
+
+    struct Once;
+    impl BodySource for Once {
+        fn fill(&mut self, out: &mut Vec<u8>, _: usize) -> Fill {
+            out.extend_from_slice(b"hello, chunked worl");
+            Fill::Done
+        }
+    }
+
+    #[test]
+    fn dates_are_fixed_width() {
+        assert_eq!(HttpDate::from_unix_seconds(784_111_777).as_bytes(), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(HttpDate::from_unix_seconds(u64::MAX).as_bytes(), b"Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+
+    #[test]
+    fn bodies() {
+        let (text, exchange) = render(get(), |reply| reply.status(200).content_type("text/plain").etag(7).body(b"hi"));
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nETag: \"7\"\r\nContent-Length: 2\r\n\r\nhi");
+        assert!(exchange.answered && exchange.keep_alive);
+        let (text, _) = render(get(), |reply| reply.status(201).blob(Blob::new(b"shared".to_vec())));
+        assert_eq!(text, "HTTP/1.1 201 Created\r\nContent-Length: 6\r\n\r\nshared");
+        let (text, _) = render(get(), |reply| reply.status(204).empty());
+        assert_eq!(text, "HTTP/1.1 204 No Content\r\n\r\n");
+        let (text, _) = render(get(), |reply| reply.status(404).empty());
+        assert_eq!(text, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+        let (text, _) = render(get(), |reply| reply.status(599).empty());
+        assert_eq!(text, "HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n");
+    }
+
+    #[test]
+    fn head_has_the_head_only() {
+        let head = Exchange { head_only: true, ..get() };
+        let expected = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+        assert_eq!(render(head, |reply| reply.status(200).body(b"hi")).0, expected);
+        assert_eq!(render(head, |reply| reply.status(200).blob(Blob::new(b"hi".to_vec()))).0, expected);
+        assert_eq!(render(head, |reply| reply.status(200).length_only(2)).0, expected);
+        let (text, _) = render(head, |reply| reply.status(200).source(Box::new(Once)));
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    }
+
+    #[test]
+    fn sources_are_chunked_or_end_with_the_connection() {
+        let (text, exchange) = render(get(), |reply| reply.status(200).source(Box::new(Once)));
+        let chunks = "00000013\r\nhello, chunked worl\r\n0\r\n\r\n";
+        assert_eq!(text, format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"));
+        assert!(exchange.keep_alive);
+        let old = Exchange { http_minor: 0, ..get() };
+        let (text, exchange) = render(old, |reply| reply.status(200).source(Box::new(Once)));
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello, chunked worl");
+        assert!(!exchange.keep_alive);
+    }
+
+    #[test]
+    fn connection_header() {
+        let old = Exchange { http_minor: 0, ..get() };
+        assert!(render(old, |reply| reply.status(200).empty()).0.contains("\r\nConnection: keep-alive\r\n"));
+        let (text, exchange) = render(get(), |reply| reply.close().status(200).empty());
+        assert!(text.contains("\r\nConnection: close\r\n") && !exchange.keep_alive);
+    }
+
+    #[test]
+    fn errors_are_json() {
+        let refusal = Refusal::new(405, "method_not_allowed", "use GET");
+        let (text, _) = render(get(), |reply| reply.status(405).header("Allow", "GET").error(&refusal));
+        let head = "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: application/json\r\nContent-Length: 63\r\n\r\n";
+        assert_eq!(text, format!("{head}{}", r#"{"success":false,"error":"use GET","code":"method_not_allowed"}"#));
+    }
+
+    #[test]
+    fn a_value_cannot_end_its_line() {
+        let evil = "http://a\r\nSet-Cookie: x\r\n\r\nHTTP/1.1 200 OK\0\n";
+        let (text, _) = render(get(), |reply| reply.status(421).header("X-Leader", evil).empty());
+        let value = "http://a  Set-Cookie: x    HTTP/1.1 200 OK  ";
+        assert_eq!(text, format!("HTTP/1.1 421 Misdirected Request\r\nX-Leader: {value}\r\nContent-Length: 0\r\n\r\n"));
+    }
+}

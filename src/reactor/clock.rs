@@ -1,0 +1,48 @@
+//! The clocks, read nowhere else.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use super::timers::Millis;
+
+/// Time as the loop sees it: read once a turn.
+#[derive(Debug)]
+pub struct Clock {
+    started: Duration,
+    now: Millis,
+}
+
+impl Clock {
+    /// Starts at zero.
+    pub fn start() -> Self {
+        Self { started: read(ClockId::Monotonic), now: 0 }
+    }
+
+    /// Reads the clock for this turn.
+    pub fn tick(&mut self) -> Millis {
+        let elapsed = read(ClockId::Monotonic).saturating_sub(self.started);
+        self.now = u64::try_from(elapsed.as_millis()).unwrap_or(Millis::MAX);
+        self.now
+    }
+
+    /// Milliseconds since the start, as of this turn.
+    pub fn now(&self) -> Millis {
+        self.now
+    }
+}
+
+/// Seconds since 1970, to a few milliseconds; without a system call.
+pub fn unix_seconds() -> u64 {
+    read(ClockId::RealtimeCoarse).as_secs()
+}
+
+/// Processor time of this thread. A system call of some hundred nanoseconds.
+pub fn thread_cpu_time() -> Duration {
+    read(ClockId::ThreadCPUTime)
+}
+
+fn read(id: ClockId) -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(id);
+    Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,95 @@
+//! The listening socket: a long backlog, and surviving a lack of descriptors.
+//!
+//! Invariants:
+//! 1. At most [`ACCEPTS_PER_TURN`] connections are taken in one turn; the rest waits in the backlog for the next.
+//! 2. Out of descriptors, the node neither spins on a listener that stays readable nor leaves clients hanging: with a
+//!    descriptor kept spare it takes what waits and closes it, then tries again after [`RETRY_MS`].
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections the kernel keeps for us. mio's own `bind` asks for less.
+const BACKLOG: i32 = 1024;
+
+/// Each accept costs some ten microseconds, registration included.
+pub const ACCEPTS_PER_TURN: usize = 16;
+
+/// Pause after running out of descriptors.
+pub const RETRY_MS: u64 = 100;
+
+/// The listener.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    spare: Option<Socket>,
+}
+
+/// What came of an accept.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A connection.
+    Stream(TcpStream),
+    /// A connection that was gone before it was taken, or that no descriptor was left for; there may be more.
+    Lost,
+    /// None is waiting.
+    NoneWaiting,
+    /// No descriptor is left: try again after [`RETRY_MS`].
+    OutOfDescriptors,
+}
+
+impl Listener {
+    /// Listens on `address`.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restarted node gets its port back at once, connections of its predecessor in TIME_WAIT or not.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { listener: TcpListener::from_std(socket.into()), spare: new_spare().ok() })
+    }
+
+    /// The address it listens on, with the port the system chose for port 0.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// For the poll.
+    pub fn source(&mut self) -> &mut TcpListener {
+        &mut self.listener
+    }
+
+    /// Takes one connection.
+    pub fn accept(&mut self) -> Accepted {
+        match self.listener.accept() {
+            Ok((stream, _)) => Accepted::Stream(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::NoneWaiting,
+            Err(error) if is_out_of_descriptors(&error) => self.turn_one_away(),
+            // The peer gave up meanwhile, or a signal came: neither says anything about the next one.
+            Err(_) => Accepted::Lost,
+        }
+    }
+
+    fn turn_one_away(&mut self) -> Accepted {
+        if self.spare.take().is_none() {
+            self.spare = new_spare().ok();
+            return Accepted::OutOfDescriptors;
+        }
+        let outcome = self.listener.accept().map(drop);
+        self.spare = new_spare().ok();
+        if outcome.is_ok() { Accepted::Lost } else { Accepted::OutOfDescriptors }
+    }
+}
+
+fn new_spare() -> io::Result<Socket> {
+    Socket::new(Domain::UNIX, Type::STREAM, None)
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter().any(|errno| code == Some(errno.raw_os_error()))
+}

@@ -1,0 +1,471 @@
+//! The event loop: mio, sockets, clocks and signals, and nothing that could be decided without them.
+//!
+//! One turn:
+//!
+//! ```text
+//!   1 poll       time-out 0 if anything is ready or owed, else the next deadline
+//!   2 accept     a bounded number
+//!   3 visit      sessions on the ready list: read, parse, execute, reply, within the budget of the turn
+//!   4 maintain   one slice, paid by the bytes written this turn; more when there is nothing else to do
+//!   5 deadlines  of connections that are too slow
+//!   6 close      free closed slots; only here, so that a stale event never meets a reused key
+//! ```
+//!
+//! Invariants:
+//! 1. A turn does bounded work: [`TURN_WORK_BYTES`] of requests, [`VISITS_PER_TURN`] sessions, a slice of maintenance. What is
+//!    over waits on the ready list, first come first served.
+//! 2. Sockets are registered once, for reading and writing, and never again.
+//! 3. Nothing else reads a clock, touches a socket or handles a signal.
+
+mod clock;
+mod deadlines;
+mod listener;
+mod session;
+mod stderr_log;
+mod timers;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook_mio::v1_0::Signals;
+use slab::Slab;
+
+use crate::api::{Api, Guard};
+use crate::config::Config;
+use crate::http::{Exchange, HeadLimits, HttpDate, Limits, Output, Refusal, Reply};
+use crate::node::Node;
+
+use clock::Clock;
+use deadlines::TimeOuts;
+use listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
+use session::{Next, Session, Visit};
+use timers::{Millis, Timers};
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const SIGNALS: Token = Token(usize::MAX - 2);
+
+/// Events taken from one poll.
+const EVENTS_PER_POLL: usize = 256;
+
+/// Sessions visited in one turn: each costs a read and a write, some microseconds.
+const VISITS_PER_TURN: usize = 32;
+
+/// Work on requests in one turn, in bytes of input and output.
+const TURN_WORK_BYTES: usize = 64 * 1024;
+
+/// Most maintenance in one turn while requests wait, in units of work: a few hundred microseconds.
+const BUSY_SLICE_WORK: usize = 256 * 1024;
+
+/// Maintenance in one turn when there is nothing else to do: what a request that comes in meanwhile waits for.
+const IDLE_SLICE_WORK: usize = 128 * 1024;
+
+/// The one read buffer.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What the one render buffer keeps between visits.
+const RENDER_BUFFER_BYTES: usize = 256 * 1024;
+
+/// No request is begun on a connection while more than this is unsent.
+const OUTPUT_HIGH_BYTES: usize = 64 * 1024;
+
+/// Of a body that nobody wants, so much is read to keep the connection.
+const DISCARD_BYTES: u64 = 1024 * 1024;
+
+/// Deadlines looked at in one turn.
+const DEADLINES_PER_TURN: usize = 64;
+
+/// Connections beyond the limit that are told so; more are closed at once.
+const TURNED_AWAY_MAX: usize = 64;
+
+/// How long what is in flight may take once the node is told to stop.
+const DRAIN_MS: u64 = 10_000;
+
+/// Descriptors kept for anything but connections: listener, poll, signals, standard streams, the spare one.
+const RESERVED_DESCRIPTORS: usize = 32;
+
+/// The node cannot run: say why and exit.
+#[derive(Debug)]
+pub enum RunError {
+    /// The listening socket could not be had.
+    Listen(SocketAddr, io::Error),
+    /// A system call that the loop cannot do without failed.
+    System(&'static str, io::Error),
+    /// A second signal came before the node had stopped.
+    Interrupted,
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "cannot listen on {address}: the port is in use; stop the process that has it or choose another with --listen"
+            ),
+            Self::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; choose an address of this machine with --listen")
+            }
+            Self::System(call, error) => write!(f, "{call} failed: {error}"),
+            Self::Interrupted => write!(f, "stopped at once by a second signal; requests in flight were cut off"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// Runs a node until it is told to stop. `hash_seed` is to be random.
+pub fn run(config: Config, hash_seed: u64) -> Result<(), RunError> {
+    stderr_log::install(config.log_level);
+    Reactor::new(config, hash_seed)?.run()
+}
+
+/// The loop and all it owns.
+struct Reactor {
+    poll: Poll,
+    listener: Option<Listener>,
+    signals: Signals,
+    sessions: Slab<Session>,
+    /// Sessions to visit, in order.
+    ready: VecDeque<usize>,
+    /// Sessions to free at the end of the turn.
+    closed: Vec<usize>,
+    timers: Timers,
+    clock: Clock,
+    date: HttpDate,
+    date_seconds: u64,
+    node: Node,
+    guard: Guard,
+    limits: Limits,
+    time_outs: TimeOuts,
+    connection_max: usize,
+    input: Box<[u8]>,
+    output: Output,
+    scratch: Vec<u8>,
+    /// Connections may be waiting to be accepted.
+    is_accepting: bool,
+    /// Out of descriptors until then.
+    accept_again_at: Option<Millis>,
+    drain_until: Option<Millis>,
+    cpu_time: Duration,
+}
+
+impl Reactor {
+    fn new(config: Config, hash_seed: u64) -> Result<Self, RunError> {
+        let poll = Poll::new().map_err(|error| RunError::System("epoll_create", error))?;
+        let mut listener = Listener::bind(config.listen).map_err(|error| RunError::Listen(config.listen, error))?;
+        let address = listener.local_addr().map_err(|error| RunError::System("getsockname", error))?;
+        let register = |error| RunError::System("epoll_ctl", error);
+        poll.registry().register(listener.source(), LISTENER, Interest::READABLE).map_err(register)?;
+        let mut signals = Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
+            .map_err(|error| RunError::System("sigaction", error))?;
+        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(register)?;
+        let head = HeadLimits { head_bytes: config.max_head_bytes, header_count: crate::http::MAX_HEADER_COUNT };
+        let reactor = Self {
+            poll,
+            listener: Some(listener),
+            signals,
+            sessions: Slab::new(),
+            ready: VecDeque::new(),
+            closed: Vec::new(),
+            timers: Timers::default(),
+            clock: Clock::start(),
+            date: HttpDate::from_unix_seconds(0),
+            date_seconds: 0,
+            guard: Guard::new(&config),
+            limits: Limits { head, output_high_bytes: OUTPUT_HIGH_BYTES, discard_bytes: DISCARD_BYTES },
+            time_outs: TimeOuts { idle_ms: config.idle_timeout_ms, header_ms: config.header_timeout_ms },
+            connection_max: connection_max(config.max_connections),
+            node: Node::new(config, hash_seed),
+            input: vec![0; READ_BUFFER_BYTES].into(),
+            output: Output::keeping(RENDER_BUFFER_BYTES),
+            scratch: Vec::new(),
+            is_accepting: false,
+            accept_again_at: None,
+            drain_until: None,
+            cpu_time: clock::thread_cpu_time(),
+        };
+        log::info!("db-node {} listens on http://{address}, in memory only", env!("CARGO_PKG_VERSION"));
+        Ok(reactor)
+    }
+
+    fn run(mut self) -> Result<(), RunError> {
+        let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        loop {
+            let time_out = self.time_out();
+            match self.poll.poll(&mut events, time_out) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(RunError::System("epoll_wait", error));
+                }
+                // After an interruption there are no events; the turn goes on.
+                Err(_) => events.clear(),
+                Ok(()) => {}
+            }
+            self.start_turn();
+            self.note_events(&events)?;
+            self.accept();
+            let visited_all = self.visit_ready();
+            self.maintain(visited_all && events.is_empty());
+            self.look_at_deadlines();
+            self.free_closed();
+            self.end_turn();
+            if self.is_drained() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long the poll may wait.
+    fn time_out(&self) -> Option<Duration> {
+        if !self.ready.is_empty() || self.is_accepting || !self.node.is_idle() {
+            return Some(Duration::ZERO);
+        }
+        let next = [self.timers.next(), self.accept_again_at, self.drain_until].into_iter().flatten().min()?;
+        // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.
+        Some(Duration::from_millis(next.saturating_sub(self.clock.now()) + 1))
+    }
+
+    fn start_turn(&mut self) {
+        let now = self.clock.tick();
+        let seconds = clock::unix_seconds();
+        if seconds != self.date_seconds {
+            self.date_seconds = seconds;
+            self.date = HttpDate::from_unix_seconds(seconds);
+        }
+        if self.accept_again_at.is_some_and(|at| at <= now) {
+            self.accept_again_at = None;
+            self.is_accepting = true;
+        }
+    }
+
+    fn note_events(&mut self, events: &Events) -> Result<(), RunError> {
+        for event in events {
+            match event.token() {
+                LISTENER => self.is_accepting = self.accept_again_at.is_none(),
+                SIGNALS => self.note_signals()?,
+                Token(key) => {
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.note(event);
+                        enqueue(&mut self.ready, session, key);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_signals(&mut self) -> Result<(), RunError> {
+        for _ in self.signals.pending() {
+            if self.drain_until.is_some() {
+                return Err(RunError::Interrupted);
+            }
+            log::info!("stopping: no new connections, finishing what is in flight");
+            self.drain_until = Some(self.clock.now() + DRAIN_MS);
+            self.node.drain();
+            // Dropped, it leaves the poll, and connections that wait in its backlog are refused.
+            self.listener = None;
+            self.is_accepting = false;
+            self.accept_again_at = None;
+            for (key, session) in &mut self.sessions {
+                session.drain();
+                enqueue(&mut self.ready, session, key);
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else { return };
+            match listener.accept() {
+                Accepted::Stream(stream) => self.admit(stream),
+                Accepted::Lost => self.node.loop_stats.refused_count += 1,
+                Accepted::NoneWaiting => self.is_accepting = false,
+                Accepted::OutOfDescriptors => {
+                    log::warn!("out of file descriptors: new connections wait; raise the limit (ulimit -n)");
+                    self.is_accepting = false;
+                    self.accept_again_at = Some(self.clock.now() + RETRY_MS);
+                }
+            }
+        }
+    }
+
+    /// Takes a connection in, or turns it away.
+    fn admit(&mut self, stream: TcpStream) {
+        self.node.loop_stats.accepted_count += 1;
+        let session = if self.sessions.len() < self.connection_max {
+            Session::new(stream)
+        } else {
+            self.node.loop_stats.refused_count += 1;
+            if self.sessions.len() >= self.connection_max + TURNED_AWAY_MAX {
+                return;
+            }
+            Session::turned_away(stream, &self.too_many_connections())
+        };
+        // Answers are sent whole: nothing is gained by waiting for more.
+        let _ = session.stream.set_nodelay(true);
+        let entry = self.sessions.vacant_entry();
+        let key = entry.key();
+        let session = entry.insert(session);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut session.stream, Token(key), interest).is_err() {
+            self.closed.push(key);
+            return;
+        }
+        if session.is_ending() {
+            enqueue(&mut self.ready, session, key);
+        }
+        self.set_deadline(key, true);
+    }
+
+    fn too_many_connections(&self) -> Vec<u8> {
+        let mut output = Output::new();
+        let mut exchange = Exchange { head_only: false, http_minor: 1, keep_alive: false, answered: false };
+        let message = "too many connections: close some, or start the node with a higher --max-connections";
+        Reply::new(&mut output, &self.date, &mut exchange).status(503).header("Retry-After", "1").error(&Refusal::new(
+            503,
+            "too_many_connections",
+            message,
+        ));
+        std::mem::take(output.bytes())
+    }
+
+    /// Visits sessions until the budget of the turn is used up; true when none is left waiting.
+    fn visit_ready(&mut self) -> bool {
+        let mut budget = TURN_WORK_BYTES;
+        for _ in 0..VISITS_PER_TURN {
+            if budget == 0 {
+                break;
+            }
+            let Some(key) = self.ready.pop_front() else { return true };
+            self.visit(key, &mut budget);
+        }
+        self.ready.is_empty()
+    }
+
+    fn visit(&mut self, key: usize, budget: &mut usize) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.is_queued = false;
+        let progress_before = (self.node.loop_stats.request_count, session.has_unsent());
+        let api = Api::new(&mut self.node, &mut self.guard, &mut self.scratch, self.clock.now());
+        let mut visit = Visit {
+            handler: api,
+            input: &mut self.input,
+            output: &mut self.output,
+            date: &self.date,
+            limits: &self.limits,
+            budget,
+        };
+        let next = session.visit(&mut visit).unwrap_or(Next::Close);
+        match next {
+            Next::Close => {
+                self.closed.push(key);
+                return;
+            }
+            Next::Visit => enqueue(&mut self.ready, session, key),
+            Next::Event => {}
+        }
+        let has_progressed = progress_before != (self.node.loop_stats.request_count, session.has_unsent());
+        self.set_deadline(key, has_progressed);
+    }
+
+    fn set_deadline(&mut self, key: usize, has_progressed: bool) {
+        let session = &mut self.sessions[key];
+        let (waiting, is_ending) = (session.http.waiting(), session.is_ending());
+        let at = session.patience.until(waiting, is_ending, has_progressed, self.clock.now(), self.time_outs);
+        self.timers.set(key, &mut session.patience.deadline, at);
+    }
+
+    fn maintain(&mut self, is_quiet: bool) {
+        if self.node.is_idle() {
+            return;
+        }
+        let work = if is_quiet { IDLE_SLICE_WORK } else { self.node.owed_work().min(BUSY_SLICE_WORK) };
+        if work == 0 {
+            return;
+        }
+        let before = clock::thread_cpu_time();
+        self.node.maintain(work);
+        let slice = clock::thread_cpu_time().saturating_sub(before);
+        let stats = &mut self.node.loop_stats;
+        stats.longest_slice_us = stats.longest_slice_us.max(micros(slice));
+    }
+
+    fn look_at_deadlines(&mut self) {
+        let now = self.clock.now();
+        for _ in 0..DEADLINES_PER_TURN {
+            let Some(entry) = self.timers.pop(now) else { break };
+            let (_, key) = entry;
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            if !self.timers.is_due(entry, &mut session.patience.deadline, now) {
+                continue;
+            }
+            match session.time_out(&self.date) {
+                Next::Close => self.closed.push(key),
+                _ => {
+                    enqueue(&mut self.ready, session, key);
+                    self.set_deadline(key, true);
+                }
+            }
+        }
+        if self.drain_until.is_some_and(|until| until <= now) {
+            log::warn!("stopping with {} connections cut off: they took too long", self.sessions.len());
+            self.closed.extend(self.sessions.iter().map(|(key, _)| key));
+        }
+    }
+
+    fn free_closed(&mut self) {
+        for key in self.closed.drain(..) {
+            // A session can be closed for two reasons in one turn.
+            if self.sessions.contains(key) {
+                self.sessions.remove(key);
+            }
+        }
+    }
+
+    fn end_turn(&mut self) {
+        let cpu_time = clock::thread_cpu_time();
+        let turn = cpu_time.saturating_sub(self.cpu_time);
+        self.cpu_time = cpu_time;
+        let stats = &mut self.node.loop_stats;
+        stats.turn_count += 1;
+        stats.longest_turn_us = stats.longest_turn_us.max(micros(turn));
+        stats.connection_count = self.sessions.len();
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drain_until.is_some() && self.sessions.is_empty()
+    }
+}
+
+fn enqueue(ready: &mut VecDeque<usize>, session: &mut Session, key: usize) {
+    if !session.is_queued {
+        session.is_queued = true;
+        ready.push_back(key);
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Raises the limit on descriptors as far as it goes, and returns how many connections fit under it.
+fn connection_max(wanted: usize) -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit = raised;
+    }
+    let descriptors = limit.current.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let room = descriptors.saturating_sub(RESERVED_DESCRIPTORS + TURNED_AWAY_MAX).max(1);
+    if room < wanted {
+        log::warn!(
+            "at most {room} connections instead of {wanted}: the limit on file descriptors is {descriptors} (ulimit -n)"
+        );
+    }
+    wanted.min(room)
+}

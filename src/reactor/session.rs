@@ -1,0 +1,299 @@
+//! One connection in the loop: its socket, its HTTP state machine, what it has yet to send.
+//!
+//! Invariants:
+//! 1. mio is edge-triggered: a session counts as readable or writable until a call says otherwise (would block, or a short
+//!    read or write). A short read does not count once the peer has closed: then the end of file is still to be read.
+//! 2. Input is read only when nothing is left to send, so a peer that sends requests and does not read answers is stopped by
+//!    its own socket, and holds no more memory than one read and one bounded output.
+//! 3. A visit does bounded work: the budget of the turn, one write of [`WRITE_MAX_BYTES`] at a time.
+//! 4. The last answer reaches the peer: the sending side is shut down, what the peer still sends is read and dropped within
+//!    bounds, and only then is the socket closed. Closing with unread input would reset the connection.
+//!
+//! Not here: which session is visited when (`mod.rs`), deadlines (`deadlines.rs`).
+
+use std::io::{self, IoSlice, Read, Write};
+
+use mio::net::TcpStream;
+
+use crate::api::Intake;
+use crate::http::{Connection, Handler, HttpDate, Limits, Output, Wants};
+
+use super::deadlines::Patience;
+
+/// Most bytes handed to the kernel at once: copying them takes some ten microseconds.
+const WRITE_MAX_BYTES: usize = 256 * 1024;
+
+/// Slices in one write: head, value, head, value, …
+const WRITE_SLICES: usize = 16;
+
+/// Bytes to send that cost as much as one byte of input that is parsed.
+const SENT_PER_WORK_BYTE: usize = 8;
+
+/// What is read and dropped from a peer that has had its last answer.
+const LINGER_MAX_BYTES: usize = 1024 * 1024;
+
+/// What a visit works with.
+pub(super) struct Visit<'t, H> {
+    pub(super) handler: H,
+    /// The loop's one read buffer.
+    pub(super) input: &'t mut [u8],
+    /// The loop's one render buffer; empty between visits.
+    pub(super) output: &'t mut Output,
+    pub(super) date: &'t HttpDate,
+    pub(super) limits: &'t Limits,
+    /// Work left in this turn, in bytes.
+    pub(super) budget: &'t mut usize,
+}
+
+/// What a session needs after a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// An event from its socket.
+    Event,
+    /// Another visit.
+    Visit,
+    /// To be closed.
+    Close,
+}
+
+/// How far its life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Requests are answered.
+    Open,
+    /// The last answer is on its way.
+    Flushing,
+    /// It is sent; what the peer still sends is dropped.
+    Lingering { dropped_bytes: usize },
+}
+
+/// How a write ended.
+enum Flushed {
+    All,
+    WouldBlock,
+    OutOfBudget,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) stream: TcpStream,
+    pub(super) http: Connection<Intake>,
+    output: Output,
+    wants: Wants,
+    stage: Stage,
+    is_readable: bool,
+    is_writable: bool,
+    /// The poll saw the peer close its side: the end of file is to be read, or was.
+    has_peer_closed: bool,
+    has_read_end: bool,
+    /// On the ready list.
+    pub(super) is_queued: bool,
+    pub(super) patience: Patience,
+}
+
+impl Session {
+    /// A session that answers requests.
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            http: Connection::new(),
+            output: Output::new(),
+            wants: Wants::Input,
+            stage: Stage::Open,
+            is_readable: false,
+            is_writable: true,
+            has_peer_closed: false,
+            has_read_end: false,
+            is_queued: false,
+            patience: Patience::default(),
+        }
+    }
+
+    /// A session that gets one answer, already rendered, whatever it asks.
+    pub(super) fn turned_away(stream: TcpStream, answer: &[u8]) -> Self {
+        let mut session = Self::new(stream);
+        session.output.bytes().extend_from_slice(answer);
+        session.stage = Stage::Flushing;
+        session
+    }
+
+    /// Takes note of an event.
+    pub(super) fn note(&mut self, event: &mio::event::Event) {
+        self.is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.is_writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+        self.has_peer_closed |= event.is_read_closed() || event.is_error();
+    }
+
+    /// Ends it after the request in flight.
+    pub(super) fn drain(&mut self) {
+        self.http.drain_after_current();
+        if self.stage == Stage::Open && self.wants == Wants::Input {
+            self.wants = Wants::Turn;
+        }
+    }
+
+    /// The peer was too slow. Visit it once more, if it is not to be closed.
+    pub(super) fn time_out(&mut self, date: &HttpDate) -> Next {
+        if self.stage != Stage::Open || !self.output.is_empty() {
+            return Next::Close;
+        }
+        self.wants = self.http.time_out(&mut self.output, date);
+        if self.output.is_empty() { Next::Close } else { Next::Visit }
+    }
+
+    /// Whether output waits for the peer to read.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Whether it is past its last answer.
+    pub(super) fn is_ending(&self) -> bool {
+        self.stage != Stage::Open
+    }
+
+    /// Does what can be done now. An error means that the connection is gone.
+    pub(super) fn visit<H: Handler<Intake = Intake>>(&mut self, visit: &mut Visit<'_, H>) -> io::Result<Next> {
+        loop {
+            if !self.output.is_empty() {
+                match flush(&mut self.stream, &mut self.output, &mut self.is_writable, visit.budget)? {
+                    Flushed::All => {}
+                    Flushed::WouldBlock => return Ok(Next::Event),
+                    Flushed::OutOfBudget => return Ok(Next::Visit),
+                }
+            }
+            match self.stage {
+                Stage::Open if self.wants == Wants::Close => self.stage = Stage::Flushing,
+                Stage::Open => {}
+                Stage::Flushing if self.has_read_end => return Ok(Next::Close),
+                Stage::Flushing => {
+                    self.stream.shutdown(std::net::Shutdown::Write)?;
+                    self.stage = Stage::Lingering { dropped_bytes: 0 };
+                }
+                Stage::Lingering { .. } => return self.linger(visit),
+            }
+            if self.stage != Stage::Open {
+                continue;
+            }
+            if *visit.budget == 0 {
+                return Ok(Next::Visit);
+            }
+            let input_len = match self.wants {
+                Wants::Input if !self.is_readable => return Ok(Next::Event),
+                Wants::Input => match self.read(visit.input)? {
+                    Some(len) => len,
+                    None => continue,
+                },
+                _ => 0,
+            };
+            self.advance(input_len, visit)?;
+        }
+    }
+
+    /// Runs the state machine on what was read, and sends what it rendered.
+    fn advance<H: Handler<Intake = Intake>>(&mut self, input_len: usize, visit: &mut Visit<'_, H>) -> io::Result<()> {
+        let input = &visit.input[..input_len];
+        let (handler, output) = (&mut visit.handler, &mut *visit.output);
+        self.wants = self.http.advance(input, handler, output, visit.date, visit.limits, visit.budget);
+        if output.is_empty() {
+            return Ok(());
+        }
+        let outcome = flush(&mut self.stream, output, &mut self.is_writable, visit.budget);
+        // Nothing of this session may stay behind in the loop's buffer.
+        self.output.append(output);
+        outcome.map(|_| ())
+    }
+
+    /// Reads once. `None`: look again at what to do, there is no input.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.stream.read(buffer) {
+            Ok(0) => {
+                self.has_read_end = true;
+                self.is_readable = false;
+                self.http.peer_closed();
+                Ok(Some(0))
+            }
+            Ok(len) => {
+                self.is_readable = len == buffer.len() || self.has_peer_closed;
+                Ok(Some(len))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_readable = false;
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads and drops what the peer sends after its last answer.
+    fn linger<H>(&mut self, visit: &mut Visit<'_, H>) -> io::Result<Next> {
+        while self.is_readable {
+            if *visit.budget == 0 {
+                return Ok(Next::Visit);
+            }
+            let Some(len) = self.read(visit.input)? else { continue };
+            *visit.budget = visit.budget.saturating_sub(len);
+            let Stage::Lingering { dropped_bytes } = &mut self.stage else { break };
+            *dropped_bytes += len;
+            if self.has_read_end || *dropped_bytes > LINGER_MAX_BYTES {
+                return Ok(Next::Close);
+            }
+        }
+        Ok(Next::Event)
+    }
+}
+
+/// Sends as much as the socket and the budget take.
+fn flush(
+    stream: &mut TcpStream,
+    output: &mut Output,
+    is_writable: &mut bool,
+    budget: &mut usize,
+) -> io::Result<Flushed> {
+    loop {
+        if output.is_generating() {
+            *budget = budget.saturating_sub(output.generate(*budget));
+        }
+        if output.is_empty() {
+            return Ok(Flushed::All);
+        }
+        if !*is_writable {
+            return Ok(Flushed::WouldBlock);
+        }
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+        let count = output.slices(&mut slices);
+        if count == 0 {
+            // A source that needs another turn before it has something to send.
+            return Ok(Flushed::OutOfBudget);
+        }
+        let (outcome, offered_bytes) = write(stream, &slices[..count]);
+        match outcome {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => {
+                *is_writable = sent == offered_bytes;
+                output.consume(sent);
+                *budget = budget.saturating_sub(sent / SENT_PER_WORK_BYTE);
+                if *budget == 0 && !output.is_empty() {
+                    return Ok(Flushed::OutOfBudget);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => *is_writable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Writes once, at most [`WRITE_MAX_BYTES`]; returns what came of it and how much was offered.
+fn write(stream: &mut TcpStream, slices: &[IoSlice<'_>]) -> (io::Result<usize>, usize) {
+    let first = &slices[0][..slices[0].len().min(WRITE_MAX_BYTES)];
+    let mut offered_bytes = first.len();
+    let mut count = 1;
+    while count < slices.len() && offered_bytes + slices[count].len() <= WRITE_MAX_BYTES {
+        offered_bytes += slices[count].len();
+        count += 1;
+    }
+    let outcome = if count == 1 { stream.write(first) } else { stream.write_vectored(&slices[..count]) };
+    (outcome, offered_bytes)
+}
