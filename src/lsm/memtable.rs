@@ -13,12 +13,13 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashTable;
 
+use super::hash::KeyHasher;
 use super::record::Entry;
 use super::sorter::SortKey;
 use super::wal::{Appended, SEGMENT_BYTES, Segment};
 
 /// Log bytes that one shard is meant for: some thousand of the smallest records.
-const SHARD_LOG_BYTES: usize = 64 * 1024;
+const SHARD_LOG_BYTES: usize = 32 * 1024;
 
 /// Where a record lies in a memtable's part of the log: number of the segment × [`SEGMENT_BYTES`] + offset.
 pub(super) type Place = u32;
@@ -67,12 +68,13 @@ pub(super) struct Memtable {
     /// Bytes that all keys have in common at their start, and a place that has them: sorting looks behind them.
     shared_prefix: Option<(usize, Place)>,
     last_version: u64,
+    hasher: KeyHasher,
 }
 
 impl Memtable {
     /// An empty memtable to be frozen at about `freeze_bytes` of log.
-    pub(super) fn new(freeze_bytes: usize) -> Self {
-        let shard_count = (freeze_bytes / SHARD_LOG_BYTES).next_power_of_two().clamp(2, 1 << 16);
+    pub(super) fn new(freeze_bytes: usize, hasher: KeyHasher) -> Self {
+        let shard_count = (freeze_bytes / SHARD_LOG_BYTES).next_power_of_two().clamp(2, 1 << 14);
         Self {
             shards: vec![HashTable::new(); shard_count],
             shard_shift: u32::BITS - shard_count.trailing_zeros(),
@@ -81,6 +83,7 @@ impl Memtable {
             log_bytes: 0,
             shared_prefix: None,
             last_version: 0,
+            hasher,
         }
     }
 
@@ -173,14 +176,22 @@ impl FrozenMemtable {
         self.memtable.last_version
     }
 
-    pub(super) fn shard_count(&self) -> usize {
-        self.memtable.shards.len()
-    }
-
-    /// What sorting needs of one shard's entries.
-    pub(super) fn sort_keys(&self, shard: usize) -> impl Iterator<Item = SortKey> {
+    /// Walks the log: what sorting needs of the record at `place`, unless a newer one took its place, and where to go
+    /// on; `None` at the end. Reading the log in its own order costs the memory far less than going by the index.
+    pub(super) fn next_sort_key(&self, place: Place) -> Option<(Option<SortKey>, Place)> {
+        let index = (place >> SEGMENT_SHIFT) as usize;
+        let offset = place as usize & (SEGMENT_BYTES - 1);
+        let segment = self.memtable.records.segments.get(index)?;
+        let Some(record_bytes) = segment.record_bytes(offset) else {
+            return self.next_sort_key(Place::try_from((index + 1) << SEGMENT_SHIFT).ok()?);
+        };
+        let key = segment.key(offset);
+        let hash = self.memtable.hasher.hash(key);
+        let shard = &self.memtable.shards[(hash >> self.memtable.shard_shift) as usize];
+        let is_newest = shard.find(spread(hash), |slot| slot.place == place).is_some();
         let skip = self.memtable.shared_prefix.map_or(0, |(len, _)| len);
-        self.memtable.shards[shard].iter().map(move |slot| SortKey::new(&self.key(slot.place)[skip..], slot.place))
+        let next = place + Place::try_from(record_bytes).expect("a record is smaller than a segment");
+        Some((is_newest.then(|| SortKey::new(&key[skip..], place)), next))
     }
 
     /// The order of two entries.

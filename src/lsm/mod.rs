@@ -50,7 +50,7 @@ use wal::Wal;
 use work::Work;
 
 /// The most that one call of [`Lsm::maintain`] spends beyond its budget: the largest piece of work that is not divided, which
-/// is freeing one large value or gathering one shard of a memtable of the smallest records.
+/// is giving back one mebibyte of a large value.
 pub const WORK_LUMP_MAX: usize = 128 * 1024;
 
 /// Work owed for each unit that a write brings in: flushing (about 2), small merges (1 a level) and its share of rewriting the
@@ -102,11 +102,12 @@ pub struct Lsm {
 impl Lsm {
     /// An empty engine.
     pub fn new(options: Options) -> Self {
+        let hasher = KeyHasher::new(options.hash_seed);
         Self {
             options,
             wal: Wal::default(),
-            memtable: Memtable::new(options.memtable_bytes),
-            levels: Levels::new(KeyHasher::new(options.hash_seed)),
+            memtable: Memtable::new(options.memtable_bytes, hasher),
+            levels: Levels::new(hasher),
             garbage: Garbage::default(),
             owed_work: 0,
             pin: Arc::new(()),
@@ -155,7 +156,8 @@ impl Lsm {
             return false;
         }
         let last_segment = self.wal.seal();
-        let memtable = std::mem::replace(&mut self.memtable, Memtable::new(self.options.memtable_bytes));
+        let memtable =
+            std::mem::replace(&mut self.memtable, Memtable::new(self.options.memtable_bytes, self.levels.hasher()));
         self.levels.push_frozen(Arc::new(memtable.freeze(last_segment)));
         true
     }

@@ -181,6 +181,12 @@ impl RecordHead {
         self.flags & FLAG_LARGE != 0
     }
 
+    /// Bytes the record takes in its segment: all of it, but for a large value.
+    pub(super) fn stored_bytes(&self) -> usize {
+        let value_bytes = if self.is_large() { 0 } else { self.value_len as usize };
+        self.key_offset() + usize::from(self.key_len) + value_bytes
+    }
+
     /// Where the key starts.
     pub(super) fn key_offset(&self) -> usize {
         RECORD_HEAD_BYTES + if self.expires_at_ms.is_some() { EXPIRES_BYTES } else { 0 }

@@ -1,6 +1,6 @@
 //! Sorting a frozen memtable a bounded piece at a time.
 //!
-//! Entries are gathered shard by shard, sorted in runs of [`RUN_ENTRIES`], and the runs merged through a heap. Nothing is
+//! Entries are gathered in the order of the log, sorted in runs of [`RUN_ENTRIES`], and the runs merged through a heap. Nothing is
 //! reallocated on the way: both buffers get their final size at the start.
 
 use std::cmp::Ordering;
@@ -30,7 +30,7 @@ impl SortKey {
 
 #[derive(Debug)]
 enum Phase {
-    Gather { next_shard: usize },
+    Gather { next: Place },
     SortRuns { next_run: usize },
     Merge,
 }
@@ -48,7 +48,7 @@ pub(super) struct Sorter {
 impl Sorter {
     pub(super) fn new(frozen: &FrozenMemtable) -> Self {
         Self {
-            phase: Phase::Gather { next_shard: 0 },
+            phase: Phase::Gather { next: 0 },
             keys: Vec::with_capacity(frozen.entry_count()),
             heap: Vec::with_capacity(frozen.entry_count().div_ceil(RUN_ENTRIES)),
             order: Vec::with_capacity(frozen.entry_count()),
@@ -59,13 +59,16 @@ impl Sorter {
     pub(super) fn step(&mut self, frozen: &FrozenMemtable, work: &mut Work) -> bool {
         while !work.is_used_up() {
             match self.phase {
-                Phase::Gather { next_shard } if next_shard < frozen.shard_count() => {
-                    let before = self.keys.len();
-                    self.keys.extend(frozen.sort_keys(next_shard));
-                    work.spend(work::SORT_GATHER * (1 + self.keys.len() - before));
-                    self.phase = Phase::Gather { next_shard: next_shard + 1 };
+                Phase::Gather { next } => {
+                    work.spend(work::SORT_GATHER);
+                    self.phase = match frozen.next_sort_key(next) {
+                        Some((key, next)) => {
+                            self.keys.extend(key);
+                            Phase::Gather { next }
+                        }
+                        None => Phase::SortRuns { next_run: 0 },
+                    };
                 }
-                Phase::Gather { .. } => self.phase = Phase::SortRuns { next_run: 0 },
                 Phase::SortRuns { next_run: start } if start < self.keys.len() => {
                     let end = self.keys.len().min(start + RUN_ENTRIES);
                     self.keys[start..end].sort_unstable_by(|a, b| frozen.compare(*a, *b));

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::record::{self, Blob, Entry, NewValue};
+use super::record::{self, Blob, Entry, NewValue, RecordHead};
 
 /// Room in one segment. A power of two, so that a place in a memtable's log is segment and offset in one `u32`; small
 /// enough that a sealed, half-empty one (every freeze leaves one) costs little.
@@ -46,6 +46,11 @@ impl Segment {
     #[inline]
     pub(super) fn key(&self, offset: usize) -> &[u8] {
         record::key_of(&self.bytes[offset..])
+    }
+
+    /// Bytes that the record at `offset` takes; `None` behind the last one.
+    pub(super) fn record_bytes(&self, offset: usize) -> Option<usize> {
+        RecordHead::parse(&self.bytes[offset..]).map(|head| head.stored_bytes())
     }
 
     /// Bytes of records stored in the segment, large values not counted.

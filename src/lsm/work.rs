@@ -13,8 +13,8 @@ pub(super) const CHUNK_LOOK: usize = 64;
 /// Finishing a chunk: checksum, exact copy, hash table.
 pub(super) const CHUNK_FINISH: usize = 16 * 1024;
 
-/// Gathering one entry to sort.
-pub(super) const SORT_GATHER: usize = 16;
+/// Looking at one record of a memtable's log, to sort it if it is its key's newest.
+pub(super) const SORT_GATHER: usize = 64;
 
 /// Sorting one entry within a run.
 pub(super) const SORT_RUN: usize = 48;
