@@ -75,7 +75,7 @@ fn bench_scan(group: &mut BenchmarkGroup<'_, WallTime>, lsm: &mut Lsm, count: u3
             loop {
                 match scan.step(SLICE).0 {
                     ScanState::Searching => {}
-                    ScanState::Found => found_count += black_box(scan.entry()).is_some() as u32,
+                    ScanState::Found => found_count += u32::from(black_box(scan.entry()).is_some()),
                     ScanState::End => break,
                 }
             }

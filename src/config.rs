@@ -8,7 +8,7 @@
 //! Not here: what each value does. Exit codes are `main.rs`'s.
 
 use std::ffi::OsString;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
@@ -338,7 +338,7 @@ pub fn help() -> String {
     for option in OPTIONS {
         let flag = format!("--{} {}", option.flag, option.value);
         let default = if option.default.is_empty() { String::new() } else { format!(" [{}]", option.default) };
-        text.push_str(&format!("  {flag:<24} {}{default}\n", option.meaning));
+        let _ = writeln!(text, "  {flag:<24} {}{default}", option.meaning);
     }
     text.push_str("  -h, --help               this text\n  -V, --version            the version\n\n");
     text.push_str("Each option is also an environment variable: --max-connections is DB_NODE_MAX_CONNECTIONS.\n");

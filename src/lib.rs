@@ -26,10 +26,10 @@
 //! 4. Each byte layout has one home and one test with golden bytes.
 //! 5. Whatever a peer sends, the node does not panic, and memory stays within the named limits.
 
-pub mod api;
 pub mod config;
 pub mod http;
 pub mod lsm;
-pub mod node;
 pub mod partition;
+pub mod node;
+pub mod api;
 pub mod reactor;

@@ -17,7 +17,7 @@ enum Comparison {
 
 /// The conditions of a request.
 #[inline]
-pub fn conditions_of(head: &Head<'_>) -> Result<Conditions, Refusal> {
+pub(super) fn conditions_of(head: &Head<'_>) -> Result<Conditions, Refusal> {
     if head.if_match.is_none() && head.if_none_match.is_none() {
         return Ok(Conditions::default());
     }

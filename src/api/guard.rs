@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     fn guard(arguments: &[&str]) -> Guard {
-        let arguments = arguments.iter().map(|argument| argument.into());
+        let arguments = arguments.iter().map(Into::into);
         match crate::config::parse(arguments, |_| None) {
             Ok(crate::config::Invocation::Run(config)) => Guard::new(&config),
             other => panic!("{other:?}"),

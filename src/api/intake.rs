@@ -31,7 +31,7 @@ pub(super) enum ReadyValue {
 }
 
 impl ReadyValue {
-    pub(super) fn into_new_value<'a>(self, holder: &'a mut Vec<u8>) -> NewValue<'a> {
+    pub(super) fn into_new_value(self, holder: &mut Vec<u8>) -> NewValue<'_> {
         match self {
             Self::Small(bytes) => {
                 *holder = bytes;

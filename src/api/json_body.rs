@@ -81,12 +81,11 @@ impl JsonBody {
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         let mut rest = piece;
         while let Some(&byte) = rest.first() {
-            let used = match self.state {
-                State::InString(text) => self.read_string(text, rest)?,
-                _ => {
-                    self.read_structure(byte)?;
-                    1
-                }
+            let used = if let State::InString(text) = self.state {
+                self.read_string(text, rest)?
+            } else {
+                self.read_structure(byte)?;
+                1
             };
             self.offset_bytes += used;
             rest = &rest[used..];
@@ -106,11 +105,10 @@ impl JsonBody {
         self.state = match (self.state, byte) {
             (State::Object, b'{') => State::FirstName,
             (State::FirstName | State::NextName, b'"') => State::InString(Text::Name),
-            (State::FirstName, b'}') => State::End,
             (State::Colon, b':') => State::Quote,
             (State::Quote, b'"') => State::InString(Text::Of(self.open)),
             (State::AfterValue, b',') => State::NextName,
-            (State::AfterValue, b'}') => State::End,
+            (State::FirstName | State::AfterValue, b'}') => State::End,
             (State::Quote, _) => {
                 let message = "a field is not a string: put it in quotes, or store it raw with PUT /kv/{key}";
                 return Err(Refusal::bad_request(message));
@@ -153,8 +151,8 @@ impl JsonBody {
 
     fn take_run(&mut self, text: Text, run: &[u8]) -> Result<(), Refusal> {
         self.refuse_lone_surrogate()?;
-        // Folded without a way out, so that it is done many bytes at a time.
-        if run.iter().fold(false, |found, byte| found | (*byte < 0x20)) {
+        // The smallest byte, since that is found many bytes at a time.
+        if run.iter().fold(u8::MAX, |smallest, byte| smallest.min(*byte)) < 0x20 {
             return Err(self.bad_json("a control character in a string: write it as \\n or \\u00XX"));
         }
         if !self.utf8.push(run) {

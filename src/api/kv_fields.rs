@@ -51,6 +51,9 @@ pub(super) enum Field {
     Encoding,
 }
 
+/// Key and value, each if the body had it.
+pub(super) type KvParts = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Collects fields as their text arrives.
 #[derive(Debug)]
 pub(super) struct KvFields {
@@ -155,7 +158,7 @@ impl KvFields {
     }
 
     /// Key and value, each if it was there. To be stepped to the end before.
-    pub(super) fn into_parts(self) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), Refusal> {
+    pub(super) fn into_parts(self) -> Result<KvParts, Refusal> {
         if let Some(key) = &self.key {
             check_key(key)?;
         }

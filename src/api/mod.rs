@@ -16,6 +16,8 @@ mod guard;
 mod health;
 mod intake;
 mod json_body;
+#[cfg(test)]
+mod json_body_tests;
 mod json_text;
 mod json_value;
 mod kv;

@@ -8,37 +8,37 @@ use super::timers::Millis;
 
 /// Time as the loop sees it: read once a turn.
 #[derive(Debug)]
-pub struct Clock {
+pub(super) struct Clock {
     started: Duration,
     now: Millis,
 }
 
 impl Clock {
     /// Starts at zero.
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { started: read(ClockId::Monotonic), now: 0 }
     }
 
     /// Reads the clock for this turn.
-    pub fn tick(&mut self) -> Millis {
+    pub(super) fn tick(&mut self) -> Millis {
         let elapsed = read(ClockId::Monotonic).saturating_sub(self.started);
         self.now = u64::try_from(elapsed.as_millis()).unwrap_or(Millis::MAX);
         self.now
     }
 
     /// Milliseconds since the start, as of this turn.
-    pub fn now(&self) -> Millis {
+    pub(super) fn now(&self) -> Millis {
         self.now
     }
 }
 
 /// Seconds since 1970, to a few milliseconds; without a system call.
-pub fn unix_seconds() -> u64 {
+pub(super) fn unix_seconds() -> u64 {
     read(ClockId::RealtimeCoarse).as_secs()
 }
 
 /// Processor time of this thread. A system call of some hundred nanoseconds.
-pub fn thread_cpu_time() -> Duration {
+pub(super) fn thread_cpu_time() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 

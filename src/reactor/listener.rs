@@ -15,21 +15,21 @@ use socket2::{Domain, Protocol, Socket, Type};
 const BACKLOG: i32 = 1024;
 
 /// Each accept costs some ten microseconds, registration included.
-pub const ACCEPTS_PER_TURN: usize = 16;
+pub(super) const ACCEPTS_PER_TURN: usize = 16;
 
 /// Pause after running out of descriptors.
-pub const RETRY_MS: u64 = 100;
+pub(super) const RETRY_MS: u64 = 100;
 
 /// The listener.
 #[derive(Debug)]
-pub struct Listener {
+pub(super) struct Listener {
     listener: TcpListener,
     spare: Option<Socket>,
 }
 
 /// What came of an accept.
 #[derive(Debug)]
-pub enum Accepted {
+pub(super) enum Accepted {
     /// A connection.
     Stream(TcpStream),
     /// A connection that was gone before it was taken, or that no descriptor was left for; there may be more.
@@ -42,7 +42,7 @@ pub enum Accepted {
 
 impl Listener {
     /// Listens on `address`.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restarted node gets its port back at once, connections of its predecessor in TIME_WAIT or not.
         socket.set_reuse_address(true)?;
@@ -53,17 +53,17 @@ impl Listener {
     }
 
     /// The address it listens on, with the port the system chose for port 0.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// For the poll.
-    pub fn source(&mut self) -> &mut TcpListener {
+    pub(super) fn source(&mut self) -> &mut TcpListener {
         &mut self.listener
     }
 
     /// Takes one connection.
-    pub fn accept(&mut self) -> Accepted {
+    pub(super) fn accept(&mut self) -> Accepted {
         match self.listener.accept() {
             Ok((stream, _)) => Accepted::Stream(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::NoneWaiting,

@@ -404,12 +404,11 @@ impl Reactor {
             if !self.timers.is_due(entry, &mut session.patience.deadline, now) {
                 continue;
             }
-            match session.time_out(&self.date) {
-                Next::Close => self.closed.push(key),
-                _ => {
-                    enqueue(&mut self.ready, session, key);
-                    self.set_deadline(key, true);
-                }
+            if session.time_out(&self.date) == Next::Close {
+                self.closed.push(key)
+            } else {
+                enqueue(&mut self.ready, session, key);
+                self.set_deadline(key, true);
             }
         }
         if self.drain_until.is_some_and(|until| until <= now) {

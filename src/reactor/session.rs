@@ -67,6 +67,16 @@ enum Stage {
     Lingering { dropped_bytes: usize },
 }
 
+/// The peer's sending side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    Sending,
+    /// The poll saw it close: the end of file is still to be read.
+    Closed,
+    /// The end of file was read.
+    Ended,
+}
+
 /// How a write ended.
 enum Flushed {
     All,
@@ -84,9 +94,7 @@ pub(super) struct Session {
     stage: Stage,
     is_readable: bool,
     is_writable: bool,
-    /// The poll saw the peer close its side: the end of file is to be read, or was.
-    has_peer_closed: bool,
-    has_read_end: bool,
+    peer: Peer,
     /// On the ready list.
     pub(super) is_queued: bool,
     pub(super) patience: Patience,
@@ -103,8 +111,7 @@ impl Session {
             stage: Stage::Open,
             is_readable: false,
             is_writable: true,
-            has_peer_closed: false,
-            has_read_end: false,
+            peer: Peer::Sending,
             is_queued: false,
             patience: Patience::default(),
         }
@@ -122,7 +129,9 @@ impl Session {
     pub(super) fn note(&mut self, event: &mio::event::Event) {
         self.is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.is_writable |= event.is_writable() || event.is_write_closed() || event.is_error();
-        self.has_peer_closed |= event.is_read_closed() || event.is_error();
+        if self.peer == Peer::Sending && (event.is_read_closed() || event.is_error()) {
+            self.peer = Peer::Closed;
+        }
     }
 
     /// Ends it after the request in flight.
@@ -165,7 +174,7 @@ impl Session {
             match self.stage {
                 Stage::Open if self.wants == Wants::Close => self.stage = Stage::Flushing,
                 Stage::Open => {}
-                Stage::Flushing if self.has_read_end => return Ok(Next::Close),
+                Stage::Flushing if self.peer == Peer::Ended => return Ok(Next::Close),
                 Stage::Flushing => {
                     self.stream.shutdown(std::net::Shutdown::Write)?;
                     self.stage = Stage::Lingering { dropped_bytes: 0 };
@@ -208,13 +217,13 @@ impl Session {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.stream.read(buffer) {
             Ok(0) => {
-                self.has_read_end = true;
+                self.peer = Peer::Ended;
                 self.is_readable = false;
                 self.http.peer_closed();
                 Ok(Some(0))
             }
             Ok(len) => {
-                self.is_readable = len == buffer.len() || self.has_peer_closed;
+                self.is_readable = len == buffer.len() || self.peer == Peer::Closed;
                 Ok(Some(len))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -236,7 +245,7 @@ impl Session {
             *visit.budget = visit.budget.saturating_sub(len);
             let Stage::Lingering { dropped_bytes } = &mut self.stage else { break };
             *dropped_bytes += len;
-            if self.has_read_end || *dropped_bytes > LINGER_MAX_BYTES {
+            if self.peer == Peer::Ended || *dropped_bytes > LINGER_MAX_BYTES {
                 return Ok(Next::Close);
             }
         }

@@ -15,7 +15,7 @@ const LINE_MAX_BYTES: usize = 4096;
 struct StderrLog;
 
 /// Sends log records of `level` and above to standard error.
-pub fn install(level: LevelFilter) {
+pub(super) fn install(level: LevelFilter) {
     static LOG: StderrLog = StderrLog;
     // An error says that a logger is there already; that one will do.
     if log::set_logger(&LOG).is_ok() {

@@ -12,11 +12,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// A moment, in milliseconds since the node started.
-pub type Millis = u64;
+pub(super) type Millis = u64;
 
 /// A connection's part of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Deadline {
+pub(super) struct Deadline {
     at: Millis,
     /// When the earliest entry that counts for this connection comes up.
     scheduled: Millis,
@@ -30,14 +30,14 @@ impl Default for Deadline {
 
 /// The heap of all connections to look at.
 #[derive(Debug, Default)]
-pub struct Timers {
+pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Millis, usize)>>,
 }
 
 impl Timers {
     /// Sets the deadline of connection `key`.
     #[inline]
-    pub fn set(&mut self, key: usize, deadline: &mut Deadline, at: Millis) {
+    pub(super) fn set(&mut self, key: usize, deadline: &mut Deadline, at: Millis) {
         deadline.at = at;
         if at < deadline.scheduled {
             deadline.scheduled = at;
@@ -46,7 +46,7 @@ impl Timers {
     }
 
     /// Takes the next entry that has come up. Pass it to [`Timers::is_due`] with that connection's deadline, if there is one.
-    pub fn pop(&mut self, now: Millis) -> Option<(Millis, usize)> {
+    pub(super) fn pop(&mut self, now: Millis) -> Option<(Millis, usize)> {
         let Reverse((at, _)) = self.heap.peek()?;
         if *at > now {
             return None;
@@ -55,7 +55,7 @@ impl Timers {
     }
 
     /// Whether the connection of a popped entry is past its deadline; if it is not, it is scheduled anew.
-    pub fn is_due(&mut self, (entry_at, key): (Millis, usize), deadline: &mut Deadline, now: Millis) -> bool {
+    pub(super) fn is_due(&mut self, (entry_at, key): (Millis, usize), deadline: &mut Deadline, now: Millis) -> bool {
         if deadline.scheduled != entry_at {
             return false;
         }
@@ -69,7 +69,7 @@ impl Timers {
     }
 
     /// When the next entry comes up.
-    pub fn next(&self) -> Option<Millis> {
+    pub(super) fn next(&self) -> Option<Millis> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 }
