@@ -1,7 +1,7 @@
 -- Requests for wrk: keys at random, all requests built before the run, since building them during it would measure Lua.
 --
 -- Arguments: MODE ENTRIES DEPTH [FACE]
---   MODE     get, set, mix (nine reads to a write), or fill (every key once, in order, one connection)
+--   MODE     get, set, or mix (nine reads to a write)
 --   ENTRIES  number of keys
 --   DEPTH    requests in one write
 --   FACE     json (/get, /set; the default) or raw (/kv/{key})

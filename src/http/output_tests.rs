@@ -118,6 +118,40 @@ fn memory_follows_what_is_unsent() {
     assert_eq!((next, out.heap_bytes()), (size, 0));
 }
 
+#[test]
+fn blobs_keep_their_place_when_sent_bytes_are_dropped() {
+    let (mut out, mut expected) = (Output::new(), Vec::new());
+    for byte in b'a'..=b'z' {
+        let lower = vec![byte; COMPACT_BYTES / 2];
+        let upper = vec![byte.to_ascii_uppercase(); 100];
+        out.bytes().extend_from_slice(&lower);
+        expected.extend_from_slice(&lower);
+        expected.extend_from_slice(&upper);
+        out.push_blob(Blob::new(upper));
+    }
+    assert!(drain(&mut out, 3, 777) == expected);
+}
+
+/// Works and works and renders nothing; counts its calls down.
+struct Barren(usize);
+
+impl BodySource for Barren {
+    fn fill(&mut self, _: &mut Vec<u8>, _: usize) -> Fill {
+        self.0 -= 1;
+        if self.0 == 0 { Fill::Done } else { Fill::More }
+    }
+}
+
+#[test]
+fn work_without_output_is_charged() {
+    let mut out = Output::new();
+    out.push_source(Box::new(Barren(2)), true);
+    assert_eq!(out.generate(100), 100);
+    assert!(out.is_generating() && out.pending_bytes() == 0);
+    out.generate(100);
+    assert_eq!((out.is_generating(), drain(&mut out, 1, 9)), (false, b"0\r\n\r\n".to_vec()));
+}
+
 /// Renders `left` bytes, nothing on every other call.
 struct Source {
     left: usize,

@@ -156,14 +156,22 @@ pub enum ParsedHead<'b> {
 /// `scanned`: how far earlier calls looked for the end of the head, so that a head that arrives byte by byte costs linear
 /// work. Zero for a new head; the caller keeps it between calls and passes the same bytes with more behind them.
 pub fn parse_head<'b>(input: &'b [u8], scanned: &mut usize, limits: &HeadLimits) -> ParsedHead<'b> {
-    match parse(input, scanned, limits) {
-        Ok(Some((head, head_bytes))) => ParsedHead::Complete { head, head_bytes },
+    // Filled in place: a head is large, and moving it from call to call would cost as much as reading it.
+    let mut head = Head::default();
+    match parse(input, scanned, limits, &mut head) {
+        Ok(Some(head_bytes)) => ParsedHead::Complete { head, head_bytes },
         Ok(None) => ParsedHead::Incomplete,
         Err(refusal) => ParsedHead::Refused(refusal),
     }
 }
 
-fn parse<'b>(input: &'b [u8], scanned: &mut usize, limits: &HeadLimits) -> Result<Option<(Head<'b>, usize)>, Refusal> {
+/// The length of the head, once it is there and read into `head`.
+fn parse<'b>(
+    input: &'b [u8],
+    scanned: &mut usize,
+    limits: &HeadLimits,
+    head: &mut Head<'b>,
+) -> Result<Option<usize>, Refusal> {
     let window = &input[..input.len().min(limits.head_bytes)];
     let Some(start) = skip_empty_lines(window)? else {
         *scanned = input.len();
@@ -173,8 +181,8 @@ fn parse<'b>(input: &'b [u8], scanned: &mut usize, limits: &HeadLimits) -> Resul
         *scanned = input.len();
         return if window.len() < limits.head_bytes { Ok(None) } else { Err(over_limit(&window[start..])) };
     };
-    let head = parse_whole(&input[start..end], limits.header_count)?;
-    Ok(Some((head, end)))
+    parse_whole(&input[start..end], limits.header_count, head)?;
+    Ok(Some(end))
 }
 
 /// Where the request line begins; `None`: not there yet.
@@ -225,7 +233,7 @@ fn over_limit(window: &[u8]) -> Refusal {
 }
 
 /// Parses exactly one head: every LF in `bytes` follows a CR, and the only empty line is the last.
-fn parse_whole(bytes: &[u8], header_count: usize) -> Result<Head<'_>, Refusal> {
+fn parse_whole<'b>(bytes: &'b [u8], header_count: usize, head: &mut Head<'b>) -> Result<(), Refusal> {
     let mut table = [const { MaybeUninit::uninit() }; MAX_HEADER_COUNT];
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(bytes, &mut table[..header_count.min(MAX_HEADER_COUNT)]);
@@ -238,15 +246,15 @@ fn parse_whole(bytes: &[u8], header_count: usize) -> Result<Head<'_>, Refusal> {
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(refuse_request_line(bytes));
     };
-    let mut head = Head { method: method_of(method.as_bytes()), http_minor: minor, ..Head::default() };
+    head.method = method_of(method.as_bytes());
+    head.http_minor = minor;
     let mut seen = Seen::default();
     for header in &*request.headers {
-        read_header(header.name.as_bytes(), header.value, &mut head, &mut seen)?;
+        read_header(header.name.as_bytes(), header.value, head, &mut seen)?;
     }
-    seen.finish(&mut head)?;
+    seen.finish(head)?;
     // After the headers: the authority of an absolute-form target takes the place of Host.
-    fields::read_target(target.as_bytes(), &mut head)?;
-    Ok(head)
+    fields::read_target(target.as_bytes(), head)
 }
 
 fn method_of(method: &[u8]) -> Method {
