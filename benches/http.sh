@@ -75,4 +75,4 @@ settle
 echo "after the runs, debt paid: $(rss_mib) MiB"
 curl -s "http://$address/status" | python3 -c 'import json, sys
 status = json.load(sys.stdin)["loop"]
-print("longest turn {longestTurnUs} us, longest slice {longestSliceUs} us of processor time".format(**status))'
+print("{turns} turns, {slowTurns} over 2 ms; longest turn {longestTurnUs} us, longest slice {longestSliceUs} us of processor time".format(**status))'

@@ -11,6 +11,9 @@ use crate::partition::Partition;
 /// The partition that a request means when it names none.
 pub const DEFAULT_PARTITION: u32 = 0;
 
+/// A turn longer than this shows in the tail of latencies.
+pub const SLOW_TURN_US: u64 = 2_000;
+
 /// What the reactor saw of itself; shown by `/status`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoopStats {
@@ -24,8 +27,11 @@ pub struct LoopStats {
     pub request_count: u64,
     /// Turns of the loop since the start.
     pub turn_count: u64,
-    /// Processor time of the longest turn since the figure was last reset, in microseconds.
+    /// Processor time of the longest turn, in microseconds, its poll included. Where a hypervisor takes the processor away,
+    /// that time counts too.
     pub longest_turn_us: u64,
+    /// Turns that took more than [`SLOW_TURN_US`].
+    pub slow_turn_count: u64,
     /// Processor time of the longest slice of maintenance, in microseconds.
     pub longest_slice_us: u64,
 }

@@ -43,6 +43,7 @@ struct LoopStatus {
     requests: u64,
     turns: u64,
     longest_turn_us: u64,
+    slow_turns: u64,
     longest_slice_us: u64,
 }
 
@@ -102,6 +103,7 @@ impl From<LoopStats> for LoopStatus {
             requests: stats.request_count,
             turns: stats.turn_count,
             longest_turn_us: stats.longest_turn_us,
+            slow_turns: stats.slow_turn_count,
             longest_slice_us: stats.longest_slice_us,
         }
     }

@@ -31,8 +31,9 @@ use super::work::Work;
 /// Runs of one level that are merged into one of the next: reads pay for more runs, writes for fewer.
 const LEVEL_RUNS: usize = 4;
 
-/// The bottom is rewritten when the layers above add up to one part in this many of it.
-const BOTTOM_SHARE: usize = 4;
+/// The bottom is rewritten when the layers above add up to one part in this many of it. Overwriting a million small entries
+/// again and again, 8 keeps memory within 1.15 times that of a fresh load; 4 took 1.37 times, for a fifth less work a write.
+const BOTTOM_SHARE: usize = 8;
 
 /// Where a layer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,8 +54,8 @@ use work::Work;
 pub const WORK_LUMP_MAX: usize = 128 * 1024;
 
 /// Work owed for each unit that a write brings in: flushing (about 2), small merges (1 a level) and its share of rewriting the
-/// bottom (5), with a margin so that the debt shrinks under any load.
-const DEBT_FACTOR: usize = 12;
+/// bottom (9), with a margin so that the debt shrinks under any load.
+const DEBT_FACTOR: usize = 16;
 
 /// What the engine needs to know at the start.
 #[derive(Clone, Copy, Debug)]

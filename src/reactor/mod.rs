@@ -39,7 +39,7 @@ use slab::Slab;
 use crate::api::{Api, Guard};
 use crate::config::Config;
 use crate::http::{Exchange, HeadLimits, HttpDate, Limits, Output, Refusal, Reply};
-use crate::node::Node;
+use crate::node::{Node, SLOW_TURN_US};
 
 use clock::Clock;
 use deadlines::TimeOuts;
@@ -405,7 +405,7 @@ impl Reactor {
                 continue;
             }
             if session.time_out(&self.date) == Next::Close {
-                self.closed.push(key)
+                self.closed.push(key);
             } else {
                 enqueue(&mut self.ready, session, key);
                 self.set_deadline(key, true);
@@ -433,6 +433,7 @@ impl Reactor {
         let stats = &mut self.node.loop_stats;
         stats.turn_count += 1;
         stats.longest_turn_us = stats.longest_turn_us.max(micros(turn));
+        stats.slow_turn_count += u64::from(micros(turn) > SLOW_TURN_US);
         stats.connection_count = self.sessions.len();
     }
 
