@@ -6,6 +6,7 @@
 //!
 //! # Code map, lowest first
 //!
+//! - [`allocator`]: one setting of the C library's malloc, the only `unsafe` code.
 //! - [`config`]: flags and environment into a validated `Config`. Read once, at the start.
 //! - [`http`]: HTTP/1.1 without I/O. Bytes in, requests to a handler, bytes out, in order. Knows nothing of the engine; every
 //!   rule about what is a request and where it ends is here.
@@ -26,6 +27,7 @@
 //! 4. Each byte layout has one home and one test with golden bytes.
 //! 5. Whatever a peer sends, the node does not panic, and memory stays within the named limits.
 
+pub mod allocator;
 pub mod config;
 pub mod http;
 pub mod lsm;

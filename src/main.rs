@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use db_node::allocator;
 use db_node::config::{self, Invocation};
 use db_node::reactor;
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: config::Config) -> Result<(), String> {
+    allocator::return_large_blocks();
     let mut seed = [0; 8];
     #[expect(clippy::disallowed_methods, reason = "the one place that draws a seed")]
     getrandom::fill(&mut seed).map_err(|error| format!("no random numbers from the system: {error}"))?;

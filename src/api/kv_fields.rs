@@ -63,9 +63,9 @@ pub(super) struct KvFields {
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     encoding: Option<Vec<u8>>,
-    /// What of a base64 value is decoded; `value` then holds the text.
-    decoded: Vec<u8>,
+    /// Of a base64 value: how much of its text is decoded, in place, and into how many bytes.
     decoded_text_bytes: usize,
+    decoded_bytes: usize,
 }
 
 impl KvFields {
@@ -77,8 +77,8 @@ impl KvFields {
             key: None,
             value: None,
             encoding: None,
-            decoded: Vec::new(),
             decoded_text_bytes: 0,
+            decoded_bytes: 0,
         }
     }
 
@@ -136,22 +136,22 @@ impl KvFields {
             Some(b"base64") => {}
             Some(_) => return Err(unknown_encoding()),
         }
-        let Some(text) = &self.value else { return Ok(true) };
-        let rest = &text[self.decoded_text_bytes..];
+        let Some(value) = &mut self.value else { return Ok(true) };
+        let rest = &value[self.decoded_text_bytes..];
         let (piece, engine, is_last) = match rest.split_at_checked(DECODE_STEP_BYTES) {
             Some((piece, behind)) if !behind.is_empty() => (piece, INNER, false),
             _ => (rest, LAST, true),
         };
-        if self.decoded.capacity() == 0 {
-            self.decoded.reserve_exact(text.len() / 4 * 3 + 3);
-        }
-        engine.decode_vec(piece, &mut self.decoded).map_err(|_| {
+        let decoded = engine.decode(piece).map_err(|_| {
             let message = "the value is not base64: use the standard alphabet, or leave \"encoding\" out for text";
             Refusal::new(400, "bad_base64", message)
         })?;
         self.decoded_text_bytes += piece.len();
+        // Bytes are fewer than their text: they go where text was that has been decoded.
+        value[self.decoded_bytes..][..decoded.len()].copy_from_slice(&decoded);
+        self.decoded_bytes += decoded.len();
         if is_last {
-            self.value = Some(std::mem::take(&mut self.decoded));
+            value.truncate(self.decoded_bytes);
             self.encoding = None;
         }
         Ok(is_last)

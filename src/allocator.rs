@@ -1,0 +1,23 @@
+//! Telling the C library's allocator how this program uses memory.
+//!
+//! glibc's malloc takes large blocks from the system one by one and gives each back when it is freed, but after the first such
+//! block is freed it raises the size from which it does so, up to 32 MiB: large values then come from the heap, and stay with
+//! the process for good. A fixed size ends that. Measured: two values of 16 MiB, one overwritten 20 times, then all deleted and
+//! merged away: 34 MiB stay resident without this, 2.2 MiB with it; 62 and 46 MiB while the values are there.
+//!
+//! The only `unsafe` code of the project. With other allocators than glibc's it does nothing.
+
+/// Blocks from here on come from the system and go back to it: glibc's own first choice.
+const MMAP_THRESHOLD_BYTES: i32 = 128 * 1024;
+
+/// Fixes the size above which blocks are returned to the system. To be called once, at the start.
+pub fn return_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        #[expect(unsafe_code, reason = "glibc has no safe way to set this; the gain is in the module's documentation")]
+        // SAFETY: `mallopt` takes two integers, keeps no pointer, and locks the arena that it changes (mallopt(3): MT-Safe
+        // init). M_MMAP_THRESHOLD takes any size from 0 to HEAP_MAX/2 (32 MiB); others are refused without effect.
+        let is_set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) };
+        debug_assert_eq!(is_set, 1, "the threshold is within bounds");
+    }
+}
