@@ -46,6 +46,8 @@ impl Listener {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restarted node gets its port back at once, connections of its predecessor in TIME_WAIT or not.
         socket.set_reuse_address(true)?;
+        // Answers are sent whole: nothing is gained by waiting for more. On Linux connections inherit this.
+        socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;

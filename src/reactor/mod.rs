@@ -271,8 +271,10 @@ impl Reactor {
             self.is_accepting = false;
             self.accept_again_at = None;
             for (key, session) in &mut self.sessions {
-                session.drain();
-                enqueue(&mut self.ready, session, key);
+                match session.drain() {
+                    Next::Close => self.closed.push(key),
+                    _ => enqueue(&mut self.ready, session, key),
+                }
             }
         }
         Ok(())
@@ -306,8 +308,6 @@ impl Reactor {
             }
             Session::turned_away(stream, &self.too_many_connections())
         };
-        // Answers are sent whole: nothing is gained by waiting for more.
-        let _ = session.stream.set_nodelay(true);
         let entry = self.sessions.vacant_entry();
         let key = entry.key();
         let session = entry.insert(session);

@@ -16,7 +16,7 @@ use std::io::{self, IoSlice, Read, Write};
 use mio::net::TcpStream;
 
 use crate::api::Intake;
-use crate::http::{Connection, Handler, HttpDate, Limits, Output, Wants};
+use crate::http::{Connection, Handler, HttpDate, Limits, Output, Waiting, Wants};
 
 use super::deadlines::Patience;
 
@@ -134,12 +134,16 @@ impl Session {
         }
     }
 
-    /// Ends it after the request in flight.
-    pub(super) fn drain(&mut self) {
-        self.http.drain_after_current();
+    /// Ends it after the request in flight, or at once if there is none and nothing more has come.
+    pub(super) fn drain(&mut self) -> Next {
         if self.stage == Stage::Open && self.wants == Wants::Input {
+            if self.http.waiting() == Waiting::Idle && !self.is_readable && self.output.is_empty() {
+                return Next::Close;
+            }
             self.wants = Wants::Turn;
         }
+        self.http.drain_after_current();
+        Next::Visit
     }
 
     /// The peer was too slow. Visit it once more, if it is not to be closed.
