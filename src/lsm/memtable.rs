@@ -4,7 +4,7 @@
 //! 1. The index maps each key to its newest record in this memtable's part of the log; there is no second copy of a key.
 //! 2. The index is many small tables (shards, by the top bits of the hash), each grown on its own: the most that one write
 //!    can pay for is moving one shard, some thousand slots of 8 bytes, without touching a record.
-//! 3. A frozen memtable never changes; its ordered view is computed once, on demand, a bounded piece at a time ([`Sorter`]).
+//! 3. A frozen memtable never changes; its ordered view is computed once, on demand, a bounded piece at a time (`sorter.rs`).
 //!
 //! Not here: when to freeze (`mod.rs`), turning one into chunks (`merge_job.rs`).
 
