@@ -205,3 +205,34 @@ fn debt_is_bounded_when_writes_pay_what_they_owe() {
     let (first, last) = (highest_debt[1], highest_debt[5]);
     assert!(last <= first + first / 2, "debt grows: {highest_debt:?}");
 }
+
+/// The work that slices report is what they do: seen from outside, by the entries that change place in one slice.
+#[test]
+fn a_slice_moves_no_more_than_its_budget_pays_for() {
+    const BUDGET: usize = 20_000;
+    // What the budget pays for at 64 units an entry, and the entries of a chunk or two that earlier slices built.
+    const MOVED_MAX: usize = BUDGET / 64 + 2 * 1_300;
+    let mut lsm = Lsm::new(Options { memtable_bytes: 4 << 20, hash_seed: 1 });
+    let mut slice_count = 0;
+    for pass in 0..3 {
+        for number in 0..50_000_u32 {
+            let key = format!("key:{:012}", number.wrapping_mul(2_654_435_761) % 1_000_000);
+            lsm.set(key.as_bytes(), NewValue::Inline(&[pass; 32]), None);
+        }
+        lsm.compact();
+        while !lsm.is_idle() {
+            let entries_of = |lsm: &Lsm| -> Vec<usize> {
+                lsm.stats().levels.iter().map(|level| level.layer_entry_counts.iter().sum()).collect()
+            };
+            let before = entries_of(&lsm);
+            maintain(&mut lsm, BUDGET);
+            slice_count += 1;
+            let after = entries_of(&lsm);
+            let grown = after.iter().zip(before.iter().chain(std::iter::repeat(&0)));
+            let moved = grown.map(|(after, before)| after.saturating_sub(*before)).max().unwrap_or(0);
+            let is_relabelled = after.len() != before.len();
+            assert!(moved <= MOVED_MAX || is_relabelled, "one slice moved {moved} entries: {before:?} to {after:?}");
+        }
+    }
+    assert!(slice_count > 1_000, "only {slice_count} slices for 300,000 merged entries");
+}
