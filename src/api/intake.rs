@@ -11,7 +11,7 @@ use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue};
 
 use super::form_body::FormBody;
 use super::json_body::JsonBody;
-use super::kv_fields::{Allowed, KvFields, KvLimits};
+use super::kv_fields::{Allowed, KvFields, KvLimits, value_too_large};
 
 /// First allocation for a raw value: more follows only as bytes arrive, whatever Content-Length says.
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;
@@ -206,15 +206,6 @@ fn content_type_of(head: &Head<'_>) -> ContentType {
     } else {
         ContentType::Other
     }
-}
-
-/// The refusal of a value over the limit.
-#[cold]
-pub(super) fn value_too_large(limit_bytes: usize) -> Refusal {
-    let message = format!(
-        "the value is longer than {limit_bytes} bytes: store less, or start the node with a higher --max-value-bytes"
-    );
-    Refusal::new(413, "value_too_large", message)
 }
 
 #[cold]

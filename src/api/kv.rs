@@ -8,9 +8,9 @@ use crate::lsm::{Entry, KEY_MAX_BYTES, Value};
 use crate::partition::{ConditionFailed, Partition};
 
 use super::conditions::conditions_of;
-use super::intake::{Intake, ReadyValue, value_too_large};
+use super::intake::{Intake, ReadyValue};
 use super::json_value::{JsonValueSource, render_value};
-use super::kv_fields::{Allowed, KvLimits};
+use super::kv_fields::{Allowed, KvLimits, value_too_large};
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
 use super::{Api, JSON, partition_id, refuse, unknown_partition};

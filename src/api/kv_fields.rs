@@ -7,7 +7,6 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use crate::http::Refusal;
 
-use super::intake::value_too_large;
 use super::query::{check_key, key_too_long};
 
 /// Base64 text decoded in one step; a multiple of four.
@@ -177,6 +176,15 @@ impl KvFields {
         };
         Refusal::bad_request(format!("unknown field \"{shown}\": {known}"))
     }
+}
+
+/// The refusal of a value over the limit.
+#[cold]
+pub(super) fn value_too_large(limit_bytes: usize) -> Refusal {
+    let message = format!(
+        "the value is longer than {limit_bytes} bytes: store less, or start the node with a higher --max-value-bytes"
+    );
+    Refusal::new(413, "value_too_large", message)
 }
 
 #[cold]

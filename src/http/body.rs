@@ -13,8 +13,8 @@
 //! chunk extensions are checked and dropped: nothing in the api uses them.
 
 use super::fields::is_token_byte;
+use super::head::Framing;
 use super::refusal::Refusal;
-use super::request::Framing;
 
 /// Bytes of chunk extensions in one body.
 pub const EXTENSION_BYTES: usize = 4 * 1024;

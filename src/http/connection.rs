@@ -21,11 +21,12 @@
 use std::mem;
 
 use super::body::BodyDecoder;
-use super::handler::{Handler, Intake, Turn};
+use super::handler::{Handler, Intake, Limits, Turn};
+use super::head::{Framing, Head};
 use super::incoming::{Incoming, Standing};
 use super::output::Output;
 use super::refusal::Refusal;
-use super::request::{Framing, Head, HeadLimits, ParsedHead, parse_head};
+use super::request::{ParsedHead, parse_head};
 use super::response::{Exchange, HttpDate, Reply};
 
 /// What a request costs beside its bytes, in bytes of work.
@@ -33,17 +34,6 @@ const REQUEST_WORK_BYTES: usize = 256;
 
 /// Bytes at the start of a pending input that can be empty lines and not yet a request.
 const BLANK_BYTES: usize = 8;
-
-/// How much one connection may ask for.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Size of heads.
-    pub head: HeadLimits,
-    /// No request is begun while more than this is unsent, shared values included.
-    pub output_high_bytes: usize,
-    /// Of a body nobody wants, so much is read and dropped to keep the connection; beyond it closing is cheaper.
-    pub discard_bytes: u64,
-}
 
 /// What the connection needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

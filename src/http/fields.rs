@@ -8,8 +8,8 @@
 
 use memchr::{memchr, memchr2};
 
+use super::head::{Framing, Head, Method};
 use super::refusal::Refusal;
-use super::request::{Framing, Head, Method};
 
 /// A byte of a token (RFC 9110 section 5.6.2).
 pub(super) fn is_token_byte(byte: u8) -> bool {

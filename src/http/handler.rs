@@ -8,10 +8,10 @@
 //!
 //! Not here: the implementations (the api layer).
 
-use super::connection::Limits;
+use super::head::Head;
 use super::output::Output;
 use super::refusal::Refusal;
-use super::request::Head;
+use super::request::HeadLimits;
 use super::response::{Exchange, HttpDate, Reply};
 
 /// What collects a request body.
@@ -48,6 +48,17 @@ pub trait Handler {
 
     /// Head and whole body are there: answers.
     fn finish(&mut self, head: &Head<'_>, intake: Self::Intake, reply: Reply<'_>);
+}
+
+/// How much one connection may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Size of heads.
+    pub head: HeadLimits,
+    /// No request is begun while more than this is unsent, shared values included.
+    pub output_high_bytes: usize,
+    /// Of a body nobody wants, so much is read and dropped to keep the connection; beyond it closing is cheaper.
+    pub discard_bytes: u64,
 }
 
 /// What one call of `advance` works with.

@@ -8,8 +8,8 @@
 
 use super::body::BodyDecoder;
 use super::handler::Intake;
+use super::head::Framing;
 use super::refusal::Refusal;
-use super::request::Framing;
 
 /// What a step of an intake counts for, in bytes of work.
 const STEP_WORK_BYTES: usize = 16 * 1024;

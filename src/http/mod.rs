@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `refusal.rs` | why a request is turned down: status, code, message |
 //! | `fields.rs` | the grammar of single parts of a head |
-//! | `request.rs` | heads: where one ends, what it says |
+//! | `head.rs` | what a request says before its body |
+//! | `request.rs` | reading heads: where one ends, what is refused |
 //! | `body.rs` | request bodies: cut to length or taken out of chunks |
 //! | `output.rs` | what waits to be sent: bytes, shared values, a generated body |
 //! | `response.rs` | responses, rendered into an output |
-//! | `handler.rs` | what answers requests and collects bodies, as traits |
+//! | `handler.rs` | what answers requests and collects bodies, as traits; the limits they work within |
 //! | `incoming.rs` | a request body on its way into what collects it |
 //! | `connection.rs` | the state machine of one connection, which brings all of it together |
 //!
@@ -23,6 +24,7 @@ pub mod body;
 pub mod connection;
 mod fields;
 pub mod handler;
+pub mod head;
 mod incoming;
 pub mod output;
 pub mod refusal;
@@ -37,9 +39,10 @@ mod output_tests;
 mod request_tests;
 
 pub use body::{BodyDecoder, Decoded};
-pub use connection::{Connection, Limits, Waiting, Wants};
-pub use handler::{Begin, Handler, Intake};
+pub use connection::{Connection, Waiting, Wants};
+pub use handler::{Begin, Handler, Intake, Limits};
+pub use head::{Framing, Head, Method};
 pub use output::{Blob, BodySource, Fill, Output};
 pub use refusal::Refusal;
-pub use request::{Framing, Head, HeadLimits, MAX_HEADER_COUNT, Method, ParsedHead, parse_head};
+pub use request::{HeadLimits, MAX_HEADER_COUNT, ParsedHead, parse_head};
 pub use response::{Exchange, HttpDate, Reply, ReplyHead, reason};

@@ -16,6 +16,7 @@ use std::mem::MaybeUninit;
 use memchr::{memchr, memchr_iter};
 
 use super::fields;
+use super::head::{Framing, Head, Method};
 use super::refusal::Refusal;
 
 /// The most header lines a head may have, whatever [`HeadLimits`] say: the parser's table lives on the stack.
@@ -23,108 +24,6 @@ pub const MAX_HEADER_COUNT: usize = 100;
 
 /// Empty lines skipped before a request line; old clients send one after a body, nobody sends many.
 const MAX_EMPTY_LINE_COUNT: usize = 4;
-
-/// The method of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "RFC 9110 section 9.3 documents them")]
-pub enum Method {
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Options,
-    Patch,
-    Trace,
-    Connect,
-    /// Any other token.
-    Other,
-}
-
-/// How the end of the body is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// Neither Content-Length nor Transfer-Encoding: there is no body.
-    None,
-    /// Content-Length, in bytes; may be 0.
-    Length(u64),
-    /// Transfer-Encoding: chunked.
-    Chunked,
-}
-
-/// What a request says before its body. Values are trimmed of white space and otherwise as they came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head<'b> {
-    /// The method.
-    pub method: Method,
-    /// The path, still percent-encoded. `*` for `OPTIONS *`, the authority for CONNECT, else it begins with `/`.
-    pub path: &'b [u8],
-    /// What follows the first `?`, still percent-encoded.
-    pub query: Option<&'b [u8]>,
-    /// 0 or 1, of `HTTP/1.x`.
-    pub http_minor: u8,
-    /// The peer allows another request on this connection.
-    pub keep_alive: bool,
-    /// How the end of the body is found.
-    pub framing: Framing,
-    /// The peer waits for `100 Continue` before it sends the body.
-    pub expect_continue: bool,
-    /// The authority: of an absolute-form target if there is one (RFC 9112 section 3.2.2), else of Host; may be empty.
-    pub host: Option<&'b [u8]>,
-    /// Content-Type.
-    pub content_type: Option<&'b [u8]>,
-    /// Accept; of several lines the first.
-    pub accept: Option<&'b [u8]>,
-    /// Authorization.
-    pub authorization: Option<&'b [u8]>,
-    /// Origin.
-    pub origin: Option<&'b [u8]>,
-    /// Sec-Fetch-Site.
-    pub sec_fetch_site: Option<&'b [u8]>,
-    /// If-Match.
-    pub if_match: Option<&'b [u8]>,
-    /// If-None-Match.
-    pub if_none_match: Option<&'b [u8]>,
-    /// X-Partition-ID.
-    pub partition_id: Option<&'b [u8]>,
-    /// X-TTL.
-    pub ttl: Option<&'b [u8]>,
-    /// X-Min-Acks.
-    pub min_acks: Option<&'b [u8]>,
-}
-
-impl Head<'_> {
-    /// A body of at least one byte on the wire follows the head.
-    pub fn has_body(&self) -> bool {
-        !matches!(self.framing, Framing::None | Framing::Length(0))
-    }
-}
-
-impl Default for Head<'_> {
-    /// `GET / HTTP/1.1` without a header; for tests of what is built on heads.
-    fn default() -> Self {
-        Self {
-            method: Method::Get,
-            path: b"/",
-            query: None,
-            http_minor: 1,
-            keep_alive: true,
-            framing: Framing::None,
-            expect_continue: false,
-            host: None,
-            content_type: None,
-            accept: None,
-            authorization: None,
-            origin: None,
-            sec_fetch_site: None,
-            if_match: None,
-            if_none_match: None,
-            partition_id: None,
-            ttl: None,
-            min_acks: None,
-        }
-    }
-}
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

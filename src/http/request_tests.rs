@@ -1,6 +1,7 @@
 //! Heads: what is read out of them, and the table of what is refused.
 
-use super::request::{Framing, Head, HeadLimits, Method, ParsedHead, parse_head};
+use super::head::{Framing, Head, Method};
+use super::request::{HeadLimits, ParsedHead, parse_head};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 2048, header_count: 20 };
 

@@ -57,9 +57,9 @@ pub struct Exchange {
 
 impl Exchange {
     /// The exchange a request begins.
-    pub fn new(head: &super::request::Head<'_>) -> Self {
+    pub fn new(head: &super::head::Head<'_>) -> Self {
         Self {
-            head_only: head.method == super::request::Method::Head,
+            head_only: head.method == super::head::Method::Head,
             http_minor: head.http_minor,
             keep_alive: head.keep_alive,
             answered: false,

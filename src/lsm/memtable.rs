@@ -15,7 +15,6 @@ use hashbrown::HashTable;
 
 use super::hash::KeyHasher;
 use super::record::Entry;
-use super::sorter::SortKey;
 use super::wal::{Appended, SEGMENT_BYTES, Segment};
 
 /// Log bytes that one shard is meant for: some thousand of the smallest records.
@@ -130,6 +129,23 @@ impl Memtable {
     /// Bytes of log since the memtable was opened, overwritten records included.
     pub(super) fn log_bytes(&self) -> usize {
         self.log_bytes
+    }
+}
+
+/// An entry to sort: the first bytes of its key behind what all keys share, and its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SortKey {
+    /// Eight bytes, big-endian, so that comparing the numbers compares the bytes; short keys are filled with zeros.
+    pub(super) prefix: u64,
+    pub(super) place: Place,
+}
+
+impl SortKey {
+    pub(super) fn new(key_rest: &[u8], place: Place) -> Self {
+        let mut prefix = [0; 8];
+        let len = key_rest.len().min(8);
+        prefix[..len].copy_from_slice(&key_rest[..len]);
+        Self { prefix: u64::from_be_bytes(prefix), place }
     }
 }
 

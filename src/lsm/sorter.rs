@@ -5,28 +5,11 @@
 
 use std::cmp::Ordering;
 
-use super::memtable::{FrozenMemtable, Place};
+use super::memtable::{FrozenMemtable, Place, SortKey};
 use super::work::{self, Work};
 
 /// Entries sorted at once: some ten microseconds.
 const RUN_ENTRIES: usize = 256;
-
-/// An entry to sort: the first bytes of its key behind what all keys share, and its place.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SortKey {
-    /// Eight bytes, big-endian, so that comparing the numbers compares the bytes; short keys are filled with zeros.
-    pub(super) prefix: u64,
-    pub(super) place: Place,
-}
-
-impl SortKey {
-    pub(super) fn new(key_rest: &[u8], place: Place) -> Self {
-        let mut prefix = [0; 8];
-        let len = key_rest.len().min(8);
-        prefix[..len].copy_from_slice(&key_rest[..len]);
-        Self { prefix: u64::from_be_bytes(prefix), place }
-    }
-}
 
 #[derive(Debug)]
 enum Phase {
