@@ -1,9 +1,12 @@
 //! A real node as a child process, and a client that shows every byte.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(unreachable_pub, missing_docs, reason = "a module of each test binary, which is no one's library")]
+#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// The longest that anything here waits: for slow machines, never for luck.
@@ -13,28 +16,40 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Node {
     child: Child,
     pub address: SocketAddr,
-    log: std::sync::mpsc::Receiver<String>,
+    stderr: Option<BufReader<ChildStderr>>,
 }
 
 impl Node {
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = command()
-            .args(["--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the node");
-        let stderr = child.stderr.take().expect("piped");
-        let (sender, log) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
+        let mut command = command();
+        command.args(["--listen", "127.0.0.1:0"]).args(arguments);
+        Self::spawn(command)
+    }
+
+    /// Starts what `command` says, which is to become a node.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("start the node");
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let address = loop {
+            let mut line = String::new();
+            assert!(stderr.read_line(&mut line).expect("read the log") > 0, "the node does not say where it listens");
+            if let Some((_, rest)) = line.split_once("http://") {
+                break rest.split([',', ' ']).next().expect("an address").parse().expect("an address");
             }
-        });
-        let first = log.recv_timeout(PATIENCE).expect("the node says where it listens");
-        let (_, rest) = first.split_once("http://").unwrap_or_else(|| panic!("no address in {first:?}"));
-        let address = rest.split([',', ' ']).next().expect("an address").parse().expect("an address");
-        Self { child, address, log }
+        };
+        Self { child, address, stderr: Some(stderr) }
+    }
+
+    /// Closes the reading end of the node's standard error.
+    pub fn close_stderr(&mut self) {
+        self.stderr = None;
+    }
+
+    /// The rest of the log, once the node has ended.
+    pub fn rest_of_log(&mut self) -> String {
+        let mut text = String::new();
+        self.stderr.take().expect("not closed").read_to_string(&mut text).expect("read the log");
+        text
     }
 
     pub fn pid(&self) -> u32 {
@@ -42,18 +57,25 @@ impl Node {
     }
 
     pub fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).expect("connect");
-        stream.set_read_timeout(Some(PATIENCE)).expect("set a time-out");
-        stream.set_write_timeout(Some(PATIENCE)).expect("set a time-out");
-        stream.set_nodelay(true).expect("set nodelay");
-        Client { stream, unread: Vec::new() }
+        Client::new(TcpStream::connect(self.address).expect("connect"))
+    }
+
+    /// A connection that receives into a small buffer, so that the node cannot send far ahead of what is read.
+    pub fn connect_with_small_buffer(&self) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(32 * 1024).expect("set the buffer");
+        socket.connect(&self.address.into()).expect("connect");
+        Client::new(socket.into())
+    }
+
+    /// Returns once the node has dealt with what was sent to it before: it has one thread, and serves first come first.
+    pub fn settle(&self) {
+        assert_eq!(self.request("GET", "/livez", &["Connection: close"], b"").status, 200);
     }
 
     /// One request on a connection of its own.
     pub fn request(&self, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Response {
-        let mut client = self.connect();
-        client.send_request(method, target, headers, body);
-        client.response(method == "HEAD")
+        self.connect().request(method, target, headers, body)
     }
 
     pub fn status(&self) -> serde_json::Value {
@@ -99,7 +121,15 @@ impl Drop for Node {
 
 /// The program, without the environment of whoever runs the tests.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_db-node"));
+    clean_command(PROGRAM)
+}
+
+/// The program that is tested.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_db-node");
+
+/// Any program, without the variables that a node would read.
+pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DB_NODE_") {
             command.env_remove(name);
@@ -122,6 +152,8 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 pub struct Client {
     pub stream: TcpStream,
     unread: Vec<u8>,
+    /// The part of `unread` that was taken.
+    taken: usize,
 }
 
 /// A response as it came.
@@ -147,25 +179,30 @@ impl Response {
 }
 
 impl Client {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("set a time-out");
+        stream.set_write_timeout(Some(PATIENCE)).expect("set a time-out");
+        stream.set_nodelay(true).expect("set nodelay");
+        Self { stream, unread: Vec::new(), taken: 0 }
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("send");
     }
 
+    /// Sends from another thread, for more than the sockets hold.
+    pub fn send_in_background(&self, bytes: Vec<u8>) -> std::thread::JoinHandle<std::io::Result<()>> {
+        let mut stream = self.stream.try_clone().expect("clone");
+        std::thread::spawn(move || stream.write_all(&bytes))
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish_sending(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("shut down");
+    }
+
     pub fn send_request(&mut self, method: &str, target: &str, headers: &[&str], body: &[u8]) {
-        let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n").into_bytes();
-        for header in headers {
-            bytes.extend_from_slice(format!("{header}\r\n").as_bytes());
-        }
-        let says_length = headers.iter().any(|header| {
-            let header = header.to_ascii_lowercase();
-            header.starts_with("content-length") || header.starts_with("transfer-encoding")
-        });
-        if !says_length && (!body.is_empty() || method == "POST" || method == "PUT") {
-            bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
-        }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(body);
-        self.send(&bytes);
+        self.send(&request_bytes(method, target, headers, body));
     }
 
     pub fn request(&mut self, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Response {
@@ -174,47 +211,63 @@ impl Client {
     }
 
     fn read_more(&mut self) -> bool {
+        if self.taken > 0 {
+            self.unread.drain(..self.taken);
+            self.taken = 0;
+        }
         let mut buffer = [0; 64 * 1024];
         let count = self.stream.read(&mut buffer).expect("read");
         self.unread.extend_from_slice(&buffer[..count]);
         count > 0
     }
 
+    fn read_more_or_fail(&mut self) {
+        assert!(self.read_more(), "the connection ended early: {:?}", String::from_utf8_lossy(&self.unread));
+    }
+
     fn take(&mut self, count: usize) -> Vec<u8> {
-        while self.unread.len() < count {
-            assert!(self.read_more(), "the connection ended early: {:?}", String::from_utf8_lossy(&self.unread));
+        while self.unread.len() - self.taken < count {
+            self.read_more_or_fail();
         }
-        self.unread.drain(..count).collect()
+        let start = self.taken;
+        self.taken += count;
+        self.unread[start..self.taken].to_vec()
     }
 
     fn take_line(&mut self) -> String {
         loop {
-            if let Some(end) = self.unread.windows(2).position(|pair| pair == b"\r\n") {
+            if let Some(end) = self.unread[self.taken..].windows(2).position(|pair| pair == b"\r\n") {
                 let line = self.take(end + 2);
                 return String::from_utf8(line[..end].to_vec()).expect("a line of text");
             }
-            assert!(self.read_more(), "the connection ended early: {:?}", String::from_utf8_lossy(&self.unread));
+            self.read_more_or_fail();
         }
     }
 
-    /// The next response; `is_head`: to a HEAD request, so without a body.
-    pub fn response(&mut self, is_head: bool) -> Response {
+    /// The status and the headers of the next response, final or interim.
+    pub fn response_head(&mut self) -> Response {
         let line = self.take_line();
+        assert!(line.starts_with("HTTP/1.1 "), "{line:?}");
         let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));
         let mut headers = Vec::new();
         loop {
             let line = self.take_line();
             if line.is_empty() {
-                break;
+                return Response { status, headers, body: Vec::new() };
             }
             let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("{line:?}"));
             headers.push((name.to_owned(), value.to_owned()));
         }
-        let mut response = Response { status, headers, body: Vec::new() };
-        if is_head || status == 204 || status == 304 || status < 200 {
+    }
+
+    /// The next response; `is_head`: to a HEAD request, so without a body.
+    pub fn response(&mut self, is_head: bool) -> Response {
+        let mut response = self.response_head();
+        if is_head || status_without_body(response.status) {
             return response;
         }
         if response.header("Transfer-Encoding") == Some("chunked") {
+            assert_eq!(response.header("Content-Length"), None);
             loop {
                 let size = usize::from_str_radix(&self.take_line(), 16).expect("a chunk size");
                 response.body.extend(self.take(size));
@@ -235,4 +288,62 @@ impl Client {
         while self.read_more() {}
         std::mem::take(&mut self.unread)
     }
+
+    /// Asserts that the connection ends here, without another byte and without a reset.
+    pub fn assert_end(&mut self) {
+        let rest = self.read_to_end();
+        assert!(rest.is_empty(), "unexpected: {:?}", String::from_utf8_lossy(&rest));
+    }
+}
+
+fn status_without_body(status: u16) -> bool {
+    status < 200 || status == 204 || status == 304
+}
+
+/// A request with Host, and with Content-Length if there is a body and `headers` do not frame it.
+pub fn request_bytes(method: &str, target: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n").into_bytes();
+    for header in headers {
+        bytes.extend_from_slice(format!("{header}\r\n").as_bytes());
+    }
+    let is_framed = headers.iter().any(|header| {
+        let header = header.to_ascii_lowercase();
+        header.starts_with("content-length") || header.starts_with("transfer-encoding")
+    });
+    if !is_framed && (!body.is_empty() || method == "POST" || method == "PUT") {
+        bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// `body` in chunks of `chunk_bytes`, the last one empty.
+pub fn chunked(body: &[u8], chunk_bytes: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(body.len() + body.len() / chunk_bytes * 16 + 16);
+    for chunk in body.chunks(chunk_bytes) {
+        bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        bytes.extend_from_slice(chunk);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"0\r\n\r\n");
+    bytes
+}
+
+/// Everything percent-encoded.
+pub fn percent_encoded(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("%{byte:02X}"))
+}
+
+/// Asserts that a response is the error it should be: status, JSON, and its three fields.
+#[track_caller]
+pub fn assert_error(response: &Response, status: u16, code: &str) {
+    let text = response.text();
+    assert_eq!(response.status, status, "{text}");
+    assert_eq!(response.header("Content-Type"), Some("application/json"));
+    let json = response.json();
+    assert_eq!(json["success"], false, "{text}");
+    assert_eq!(json["code"], code, "{text}");
+    assert!(json["error"].as_str().is_some_and(|message| !message.is_empty()), "{text}");
+    assert_eq!(json.as_object().map(serde_json::Map::len), Some(3), "{text}");
 }

@@ -1,0 +1,952 @@
+//! The key-value API and its HTTP over real sockets: what each request gets, however its bytes are cut, and that a
+//! malformed one harms nobody.
+#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+
+mod common;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use common::{Client, Node, Response, assert_error, chunked, percent_encoded, request_bytes};
+use serde_json::json;
+
+const JSON: &str = "Content-Type: application/json";
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
+const RAW: &str = "Accept: application/octet-stream";
+const CHUNKED: &str = "Transfer-Encoding: chunked";
+
+#[track_caller]
+fn assert_json(response: &Response, expected: &serde_json::Value) {
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("Content-Type"), Some("application/json"));
+    assert_eq!(&response.json(), expected);
+    let version = expected["version"].as_u64().map(|version| format!("\"{version}\""));
+    assert_eq!(response.header("ETag"), version.as_deref(), "the version is the entity tag");
+}
+
+#[track_caller]
+fn assert_not_found(response: &Response) {
+    assert_error(response, 404, "key_not_found");
+    assert_eq!(response.json()["error"], "key not found");
+}
+
+/// The value of a key as it is stored.
+fn stored(client: &mut Client, key: &[u8]) -> Vec<u8> {
+    let response = client.request("GET", &format!("/kv/{}", percent_encoded(key)), &[], b"");
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.body
+}
+
+#[test]
+fn set_get_delete_with_json() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let set = |key: &str, value: &str| json!({"key": key, "value": value}).to_string().into_bytes();
+    let key = |key: &str| json!({ "key": key }).to_string().into_bytes();
+
+    assert_not_found(&client.request("GET", "/get?key=a", &[], b""));
+    let response = client.request("POST", "/set", &[JSON], &set("a", "1"));
+    assert_json(&response, &json!({"success": true, "version": 1}));
+    let response = client.request("POST", "/set", &[JSON], &set("b", "é\"\\\n\u{0}"));
+    assert_json(&response, &json!({"success": true, "version": 2}));
+    let response = client.request("POST", "/set", &[JSON], &set("a", "3"));
+    assert_json(&response, &json!({"success": true, "version": 3}));
+
+    let a = json!({"success": true, "value": "3", "version": 3});
+    for method in ["GET", "POST"] {
+        assert_json(&client.request(method, "/get?key=a", &[], b""), &a);
+        assert_json(&client.request(method, "/get", &[JSON], &key("a")), &a);
+        assert_json(&client.request(method, "/get", &[CHUNKED], &chunked(&key("a"), 3)), &a);
+        // A body beside ?key= says nothing more, and is read past.
+        assert_json(&client.request(method, "/get?key=a", &[], b"GET /get?key=b HTTP/1.1\r\n\r\n"), &a);
+        assert_not_found(&client.request(method, "/get", &[JSON], &key("c")));
+    }
+    let response = client.request("GET", "/get?key=b", &[], b"");
+    assert_json(&response, &json!({"success": true, "value": "é\"\\\n\u{0}", "version": 2}));
+    assert_eq!(stored(&mut client, b"b"), "é\"\\\n\u{0}".as_bytes());
+
+    let deleted = |deleted: bool| json!({"success": true, "deleted": deleted});
+    assert_json(&client.request("DELETE", "/delete?key=a", &[], b""), &deleted(true));
+    assert_json(&client.request("DELETE", "/delete?key=a", &[], b""), &deleted(false));
+    assert_json(&client.request("POST", "/delete", &[JSON], &key("b")), &deleted(true));
+    assert_json(&client.request("DELETE", "/delete", &[JSON], &key("b")), &deleted(false));
+    for gone in ["/get?key=a", "/get?key=b"] {
+        assert_not_found(&client.request("GET", gone, &[], b""));
+    }
+    // Two deletes wrote, two found nothing and did not.
+    assert_eq!(client.request("POST", "/set", &[JSON], &set("a", "")).json()["version"], 6);
+    assert_json(&client.request("GET", "/get?key=a", &[], b""), &json!({"success": true, "value": "", "version": 6}));
+}
+
+#[test]
+fn what_a_set_body_means() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let table: &[(&str, &[&str], &[u8], &[u8], &[u8])] = &[
+        // What `curl -d '{…}'` sends, and other types: an object is JSON whatever it is called.
+        ("/set", &[FORM], br#"{"key":"f","value":"a=b&c"}"#, b"f", b"a=b&c"),
+        ("/set", &["Content-Type: text/plain"], b" \r\n\t{\"value\":\"v\",\"key\":\"p\"} \n", b"p", b"v"),
+        ("/set", &[], br#"{"key":"n","value":"v"}"#, b"n", b"v"),
+        ("/set", &["Content-Type: Application/JSON; charset=utf-8"], br#"{"key":"j","value":""}"#, b"j", b""),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"\u00e9\ud83d\ude00","value":"\u0000\/\b\f\n\r\t\\\""}"#,
+            "é😀".as_bytes(),
+            b"\0/\x08\x0c\n\r\t\\\"",
+        ),
+        ("/set", &[JSON], br#"{"key":"u","value":"eA","encoding":"utf-8"}"#, b"u", b"eA"),
+        ("/set", &[JSON], br#"{"encoding":"base64","value":"AP+A","key":"b64"}"#, b"b64", b"\0\xff\x80"),
+        ("/set", &[JSON], br#"{"key":"nopad","value":"/w","encoding":"base64"}"#, b"nopad", b"\xff"),
+        // Forms.
+        ("/set", &[FORM], b"key=k+1&value=a+b%2Bc%00%fF", b"k 1", b"a b+c\0\xff"),
+        ("/set", &[FORM], b"value=&key=%ff", b"\xff", b""),
+        ("/set", &[FORM], b"key=form64&value=AP%2BA&encoding=base64", b"form64", b"\0\xff\x80"),
+        // With the key in the address the body is the value, whatever it looks like and is called.
+        ("/set?key=r", &[], b"\0\xff\r\n\r\nraw", b"r", b"\0\xff\r\n\r\nraw"),
+        ("/set?key=r+2%2B", &[JSON], br#"{"key":"x","value":"y"}"#, b"r 2+", br#"{"key":"x","value":"y"}"#),
+        ("/set?other=1&key=q", &[FORM], b"key=x&value=y", b"q", b"key=x&value=y"),
+        ("/set?key=empty", &[], b"", b"empty", b""),
+    ];
+    for (index, &(target, headers, body, key, value)) in table.iter().enumerate() {
+        let version = 2 * index + 1;
+        let response = client.request("POST", target, headers, body);
+        assert_json(&response, &json!({"success": true, "version": version}));
+        assert_eq!(stored(&mut client, key), value, "{target} {headers:?}");
+        // The same in chunks.
+        let headers: Vec<&str> = headers.iter().copied().chain([CHUNKED]).collect();
+        let response = client.request("POST", target, &headers, &chunked(body, 2));
+        assert_json(&response, &json!({"success": true, "version": version + 1}));
+        assert_eq!(stored(&mut client, key), value, "{target} {headers:?}");
+    }
+}
+
+#[test]
+fn keys_in_paths_are_bytes() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let keys: &[(&str, &[u8])] = &[
+        ("plain", b"plain"),
+        ("a%2Fb", b"a/b"),
+        ("a+b", b"a+b"),
+        ("a%20b%2b", b"a b+"),
+        ("a//b/../c/", b"a//b/../c/"),
+        ("%00%ff%FE", b"\0\xff\xfe"),
+        ("%25", b"%"),
+        ("%3Fq%23", b"?q#"),
+        (&percent_encoded(&every_byte), &every_byte),
+    ];
+    for (path, key) in keys {
+        let target = format!("/kv/{path}");
+        let same = format!("/kv/{}", percent_encoded(key));
+        let query = format!("/get?key={}", percent_encoded(key));
+        assert_not_found(&client.request("GET", &target, &[], b""));
+        assert_not_found(&client.request("DELETE", &target, &[], b""));
+        assert_eq!(client.request("HEAD", &target, &[], b"").status, 404);
+
+        let value = [b"{not json}\0\xff", *key].concat();
+        let created = client.request("PUT", &target, &[JSON], &value);
+        assert_eq!(created.status, 201, "{}", created.text());
+        let version = created.json()["version"].as_u64().expect("a version");
+        assert_eq!(created.json(), json!({"success": true, "version": version}));
+        assert_eq!(created.header("ETag"), Some(format!("\"{version}\"").as_str()));
+        for target in [&target, &same] {
+            let response = client.request("GET", target, &[], b"");
+            assert_eq!((response.status, &response.body), (200, &value), "{target}");
+            assert_eq!(response.header("Content-Type"), Some("application/octet-stream"));
+            assert_eq!(response.header("ETag"), created.header("ETag"));
+            let head = client.request("HEAD", target, &[], b"");
+            assert_eq!(head.status, 200);
+            assert_eq!(head.header("Content-Length"), Some(value.len().to_string().as_str()));
+            assert_eq!(head.header("ETag"), created.header("ETag"));
+        }
+        assert_eq!(client.request("GET", &query, &[], b"").json()["version"], version, "{query}");
+
+        let replaced = client.request("PUT", &same, &[CHUNKED], &chunked(b"", 1));
+        assert_eq!((replaced.status, &replaced.json()["version"]), (200, &json!(version + 1)));
+        assert_eq!(stored(&mut client, key), b"");
+        let deleted = client.request("DELETE", &target, &[], b"");
+        assert_eq!((deleted.status, deleted.header("Content-Length"), deleted.body.len()), (204, None, 0));
+        assert_not_found(&client.request("GET", &same, &[], b""));
+    }
+    assert_error(&client.request("GET", "/kv/", &[], b""), 400, "key_empty");
+    assert_error(&client.request("PUT", "/kv/%4", &[], b"v"), 400, "bad_path");
+    assert_error(&client.request("GET", "/kv/%zz", &[], b""), 400, "bad_path");
+    // A query is no part of the key.
+    assert_eq!(client.request("PUT", "/kv/q?x=1", &[], b"v").status, 201);
+    assert_eq!(stored(&mut client, b"q"), b"v");
+}
+
+#[test]
+fn values_that_are_no_text() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let (binary, text) = (b"\0\xff\xfe plain".as_slice(), "héllo".as_bytes());
+    for (key, value) in [("binary", binary), ("cut", &text[..2]), ("surrogate", b"\xed\xa0\x80")] {
+        let target = format!("/get?key={key}");
+        assert_eq!(client.request("PUT", &format!("/kv/{key}"), &[], value).status, 201);
+        let response = client.request("GET", &target, &[], b"");
+        let version = response.json()["version"].as_u64().expect("a version");
+        let encoded = BASE64.encode(value);
+        assert_json(&response, &json!({"success": true, "value": encoded, "encoding": "base64", "version": version}));
+        // What was answered can be sent back as it is.
+        let body = json!({"key": "copy", "value": encoded, "encoding": "base64"}).to_string();
+        assert_eq!(client.request("POST", "/set", &[JSON], body.as_bytes()).status, 200);
+        assert_eq!(stored(&mut client, b"copy"), value);
+        for accept in [RAW, "Accept: text/html, Application/Octet-Stream;q=0.5"] {
+            let raw = client.request("GET", &target, &[accept], b"");
+            assert_eq!((raw.status, raw.body.as_slice()), (200, value));
+            assert_eq!(raw.header("Content-Type"), Some("application/octet-stream"));
+            assert_eq!(raw.header("ETag"), Some(format!("\"{version}\"").as_str()));
+        }
+        let head = client.request("HEAD", &target, &[], b"");
+        assert_eq!(head.status, 200);
+        assert_eq!(head.header("Content-Length"), Some(response.body.len().to_string().as_str()));
+        assert_eq!(head.header("ETag"), response.header("ETag"));
+    }
+    assert_eq!(client.request("GET", "/get?key=copy", &["Accept: */*"], b"").json()["encoding"], "base64");
+    assert_not_found(&client.request("GET", "/get?key=none", &[RAW], b""));
+    assert_eq!(client.request("HEAD", "/get?key=none", &[], b"").status, 404);
+}
+
+#[test]
+fn conditions_on_reads() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    client.request("PUT", "/kv/other", &[], b"");
+    client.request("PUT", "/kv/k", &[], b"v");
+    for target in ["/kv/k", "/get?key=k"] {
+        for method in ["GET", "HEAD"] {
+            for (condition, status) in [
+                ("If-None-Match: \"2\"", 304),
+                ("If-None-Match: W/\"2\"", 304),
+                ("If-None-Match: \"1\", \"2\"", 304),
+                ("If-None-Match: *", 304),
+                ("If-None-Match: \"1\"", 200),
+                ("If-None-Match: \"x\"", 200),
+                ("If-Match: \"2\"", 200),
+                ("If-Match: *", 200),
+                ("If-Match: \"1\"", 412),
+                ("If-Match: W/\"2\"", 412),
+                ("If-Match: 2", 400),
+                ("If-None-Match: ", 400),
+            ] {
+                let response = client.request(method, target, &[condition], b"");
+                assert_eq!(response.status, status, "{method} {target} {condition}");
+                if status < 400 {
+                    assert_eq!(response.header("ETag"), Some("\"2\""), "{method} {target} {condition}");
+                }
+                if method == "GET" && status == 412 {
+                    assert_error(&response, 412, "condition_failed");
+                }
+            }
+        }
+    }
+    // RFC 9110, section 13.2.1: conditions count only where the answer would else have been a success.
+    for condition in ["If-None-Match: \"2\"", "If-None-Match: *", "If-Match: *"] {
+        assert_not_found(&client.request("GET", "/kv/none", &[condition], b""));
+        assert_not_found(&client.request("GET", "/get?key=none", &[condition], b""));
+    }
+}
+
+#[test]
+fn conditions_on_writes() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let set_body = br#"{"key":"k","value":"json"}"#.as_slice();
+    let writes: [(&str, &str, &[u8]); 3] =
+        [("PUT", "/kv/k", b"put"), ("POST", "/set?key=k", b"raw"), ("POST", "/set", set_body)];
+    for (method, target, body) in writes {
+        client.request("DELETE", "/kv/k", &[], b"");
+        let mut write = |condition: &str| client.request(method, target, &[condition], body);
+        for condition in ["If-Match: *", "If-Match: \"1\""] {
+            assert_error(&write(condition), 412, "condition_failed");
+        }
+        let created = write("If-None-Match: *");
+        assert!(created.status < 300, "{}", created.text());
+        let version = created.json()["version"].as_u64().expect("a version");
+        assert_error(&write("If-None-Match: *"), 412, "condition_failed");
+        assert_error(&write(&format!("If-None-Match: \"{version}\"")), 412, "condition_failed");
+        assert_error(&write(&format!("If-Match: \"{}\"", version - 1)), 412, "condition_failed");
+        assert_error(&write("If-Match: nonsense"), 400, "bad_request");
+        let replaced = write(&format!("If-Match: \"{version}\""));
+        assert_eq!((replaced.status, &replaced.json()["version"]), (200, &json!(version + 1)));
+        assert_error(&write(&format!("If-Match: \"{version}\"")), 412, "condition_failed");
+        // None of the refused ones wrote.
+        let next = write("If-Match: *");
+        assert_eq!((next.status, &next.json()["version"]), (200, &json!(version + 2)));
+    }
+    for (method, target, success) in [("DELETE", "/kv/k", 204), ("DELETE", "/delete?key=k", 200)] {
+        let created = client.request("PUT", "/kv/k", &[], b"v");
+        let tag = created.header("ETag").expect("a tag").to_owned();
+        let refused = client.request(method, target, &["If-Match: \"1\""], b"");
+        assert_error(&refused, 412, "condition_failed");
+        assert_eq!(stored(&mut client, b"k"), b"v");
+        let deleted = client.request(method, target, &[&format!("If-Match: {tag}")], b"");
+        assert_eq!(deleted.status, success);
+        assert_not_found(&client.request("GET", "/kv/k", &[], b""));
+    }
+}
+
+#[test]
+fn partitions_are_named_by_header_or_parameter() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    assert_eq!(client.request("POST", "/set?key=k&partition=0", &[], b"v").status, 200);
+    assert_eq!(client.request("GET", "/get?key=k", &["X-Partition-ID: 0"], b"").json()["value"], "v");
+    let body = br#"{"key":"k","value":"w"}"#;
+    let table: &[(&str, &str, &[u8])] = &[
+        ("POST", "/set?key=k", b"w"),
+        ("POST", "/set", body),
+        ("GET", "/get?key=k", b""),
+        ("GET", "/get", br#"{"key":"k"}"#),
+        ("DELETE", "/delete?key=k", b""),
+        ("PUT", "/kv/k", b"w"),
+        ("GET", "/kv/k", b""),
+        ("DELETE", "/kv/k", b""),
+        ("POST", "/admin/freeze", b""),
+        ("POST", "/admin/compact", b""),
+    ];
+    for (method, target, body) in table {
+        let join = if target.contains('?') { '&' } else { '?' };
+        let response = client.request(method, target, &["X-Partition-ID: 7"], body);
+        assert_error(&response, 404, "partition_not_found");
+        let response = client.request(method, &format!("{target}{join}partition=7"), &[], body);
+        assert_error(&response, 404, "partition_not_found");
+        for bad in ["X-Partition-ID: x", "X-Partition-ID: -1", "X-Partition-ID: 99999999999", "X-Partition-ID: "] {
+            let response = client.request(method, target, &[bad], body);
+            assert_error(&response, 400, "bad_request");
+        }
+    }
+    assert_eq!(stored(&mut client, b"k"), b"v");
+}
+
+#[test]
+fn methods_and_paths() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let table = [
+        ("/set", "POST, OPTIONS"),
+        ("/get", "GET, HEAD, POST, OPTIONS"),
+        ("/delete", "DELETE, POST, OPTIONS"),
+        ("/kv/k", "GET, HEAD, PUT, DELETE, OPTIONS"),
+        ("/health", "GET, HEAD, OPTIONS"),
+        ("/livez", "GET, HEAD, OPTIONS"),
+        ("/readyz", "GET, HEAD, OPTIONS"),
+        ("/status", "GET, HEAD, OPTIONS"),
+        ("/admin/freeze", "POST, OPTIONS"),
+        ("/admin/compact", "POST, OPTIONS"),
+    ];
+    for (path, allow) in table {
+        let options = client.request("OPTIONS", path, &[], b"");
+        assert_eq!((options.status, options.header("Allow")), (204, Some(allow)), "{path}");
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE"] {
+            let is_allowed = allow.split(", ").any(|allowed| allowed == method);
+            let response = client.request(method, path, &[], b"");
+            assert_eq!(response.status != 405, is_allowed, "{method} {path}: {}", response.status);
+            if !is_allowed {
+                assert_eq!(response.header("Allow"), Some(allow), "{method} {path}");
+                if method != "HEAD" {
+                    assert_error(&response, 405, "method_not_allowed");
+                }
+            }
+        }
+    }
+    let options = client.request("OPTIONS", "*", &[], b"");
+    assert_eq!((options.status, options.header("Allow")), (204, Some("GET, HEAD, POST, PUT, DELETE, OPTIONS")));
+    for path in ["/", "/nothing", "/get/", "/GET", "/kv", "/set/x", "//get"] {
+        assert_error(&client.request("GET", path, &[], b""), 404, "not_found");
+        assert_error(&client.request("POST", path, &[], b"body"), 404, "not_found");
+        assert_error(&client.request("OPTIONS", path, &[], b""), 404, "not_found");
+    }
+    for method in ["BREW", "get", "PROPFIND"] {
+        assert_error(&client.request(method, "/get?key=k", &[], b""), 501, "not_implemented");
+    }
+    assert_error(&client.request("CONNECT", "localhost:80", &[], b""), 501, "not_implemented");
+}
+
+#[test]
+fn reads_never_change_state() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    client.request("PUT", "/kv/k", &[], b"v");
+    let body = br#"{"key":"k","value":"w"}"#;
+    for method in ["GET", "HEAD"] {
+        for target in ["/set?key=k&value=w", "/set", "/delete?key=k", "/delete", "/admin/freeze", "/kv/k"] {
+            let bytes = request_bytes(method, target, &[JSON], body);
+            client.send(&bytes);
+            client.response(method == "HEAD");
+        }
+    }
+    let status = node.status();
+    assert_eq!(status["partitions"][0]["lastVersion"], 1);
+    assert_eq!(status["partitions"][0]["memtableEntries"], 1);
+    assert_eq!(stored(&mut client, b"k"), b"v");
+}
+
+#[test]
+fn keys_up_to_their_limit() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    for (key, value) in [(vec![b'k'; 4096], "text"), (vec![0xff; 4096], "binary")] {
+        let encoded = percent_encoded(&key);
+        assert_eq!(client.request("PUT", &format!("/kv/{encoded}"), &[], value.as_bytes()).status, 201);
+        assert_eq!(client.request("GET", &format!("/get?key={encoded}"), &[], b"").json()["value"], value);
+        assert_eq!(client.request("POST", &format!("/set?key={encoded}"), &[], b"2").status, 200);
+        let form = format!("key={encoded}&value=3");
+        assert_eq!(client.request("POST", "/set", &[FORM], form.as_bytes()).status, 200);
+        assert_eq!(stored(&mut client, &key), b"3");
+        assert_eq!(client.request("DELETE", &format!("/delete?key={encoded}"), &[], b"").json()["deleted"], true);
+    }
+    let longest = "k".repeat(4096);
+    let body = json!({"key": longest, "value": "json"}).to_string();
+    assert_eq!(client.request("POST", "/set", &[JSON], body.as_bytes()).status, 200);
+    assert_eq!(stored(&mut client, longest.as_bytes()), b"json");
+
+    let long = "k".repeat(4097);
+    let encoded = "%6B".repeat(4097);
+    let set = json!({"key": long, "value": "v"}).to_string();
+    let get = json!({ "key": long }).to_string();
+    let table: &[(&str, &str, &[&str], &str)] = &[
+        ("PUT", &format!("/kv/{long}"), &[], "v"),
+        ("GET", &format!("/kv/{encoded}"), &[], ""),
+        ("DELETE", &format!("/kv/{long}"), &[], ""),
+        ("POST", &format!("/set?key={encoded}"), &[], "v"),
+        ("GET", &format!("/get?key={long}"), &[], ""),
+        ("DELETE", &format!("/delete?key={long}"), &[], ""),
+        ("POST", "/set", &[JSON], &set),
+        ("POST", "/set", &[FORM], &format!("key={encoded}&value=v")),
+        ("GET", "/get", &[JSON], &get),
+        ("POST", "/delete", &[JSON], &get),
+    ];
+    for (method, target, headers, body) in table {
+        let response = client.request(method, target, headers, body.as_bytes());
+        assert_error(&response, 414, "key_too_long");
+        assert!(response.text().contains("4096"), "the limit is named: {}", response.text());
+    }
+    assert_eq!(node.status()["partitions"][0]["lastVersion"], 9);
+}
+
+/// All ways to send a value of so many bytes: method, target, headers, body.
+fn ways_to_set(value: &[u8]) -> Vec<(&'static str, &'static str, Vec<&'static str>, Vec<u8>)> {
+    let text = String::from_utf8(value.to_vec()).expect("text");
+    let escaped = value.iter().fold(String::new(), |text, byte| text + &format!("\\u{byte:04x}"));
+    let base64 = BASE64.encode(value);
+    let plain_json = json!({"key": "k", "value": text}).to_string().into_bytes();
+    vec![
+        ("PUT", "/kv/k", vec![], value.to_vec()),
+        ("PUT", "/kv/k", vec![CHUNKED], chunked(value, 100)),
+        ("POST", "/set?key=k", vec![], value.to_vec()),
+        ("POST", "/set?key=k", vec![CHUNKED], chunked(value, 1)),
+        ("POST", "/set", vec![JSON], plain_json.clone()),
+        ("POST", "/set", vec![JSON, CHUNKED], chunked(&plain_json, 1000)),
+        ("POST", "/set", vec![JSON], format!(r#"{{"value":"{escaped}","key":"k"}}"#).into_bytes()),
+        ("POST", "/set", vec![FORM], [b"key=k&value=", value].concat()),
+        ("POST", "/set", vec![FORM], format!("value={}&key=k", percent_encoded(value)).into_bytes()),
+        ("POST", "/set", vec![JSON], json!({"key": "k", "value": base64, "encoding": "base64"}).to_string().into()),
+        ("POST", "/set", vec![JSON], format!(r#"{{"encoding":"base64","key":"k","value":"{base64}"}}"#).into_bytes()),
+    ]
+}
+
+#[test]
+fn values_up_to_their_limit() {
+    const LIMIT_BYTES: usize = 5000;
+    let node = Node::start(&["--max-value-bytes", "5000"]);
+    let mut client = node.connect();
+    let fits = vec![b'v'; LIMIT_BYTES];
+    let too_long = vec![b'w'; LIMIT_BYTES + 1];
+    for (fitting, over) in ways_to_set(&fits).into_iter().zip(ways_to_set(&too_long)) {
+        let (method, target, headers, body) = fitting;
+        client.request("PUT", "/kv/k", &[], b"before");
+        let response = client.request(method, target, &headers, &body);
+        assert_eq!(response.status, 200, "{method} {target} {headers:?}: {}", response.text());
+        assert_eq!(stored(&mut client, b"k"), fits, "{method} {target} {headers:?}");
+
+        let (method, target, headers, body) = over;
+        let response = client.request(method, target, &headers, &body);
+        assert_error(&response, 413, "value_too_large");
+        assert!(response.text().contains("5000"), "the limit is named: {}", response.text());
+        // Where the request ends is still known, so the connection stays, and nothing was written.
+        assert_eq!(response.header("Connection"), None, "{method} {target} {headers:?}");
+        assert_eq!(stored(&mut client, b"k"), fits, "{method} {target} {headers:?}");
+    }
+}
+
+#[test]
+fn a_declared_length_far_over_the_limit_is_refused_at_once() {
+    let node = Node::start(&[]);
+    for target in ["/kv/k", "/set?key=k"] {
+        let method = if target.starts_with("/kv") { "PUT" } else { "POST" };
+        let mut client = node.connect();
+        client.send_request(method, target, &["Content-Length: 17179869184"], b"");
+        let response = client.response(false);
+        assert_error(&response, 413, "value_too_large");
+        assert!(response.text().contains("16777216"), "{}", response.text());
+        assert_eq!(response.header("Connection"), Some("close"));
+        client.assert_end();
+    }
+}
+
+#[test]
+fn bodies_that_are_refused() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    client.request("PUT", "/kv/k", &[], b"kept");
+    let table: &[(&str, &[&str], &[u8], u16, &str)] = &[
+        // JSON that is none.
+        ("/set", &[JSON], b"{", 400, "bad_json"),
+        ("/set", &[JSON], b"[]", 400, "bad_json"),
+        ("/set", &[JSON], b"\"k\"", 400, "bad_json"),
+        ("/set", &[JSON], br#"{"key":"k","value":"w"}x"#, 400, "bad_json"),
+        ("/set", &[JSON], br#"{"key":"k","value":"w",}"#, 400, "bad_json"),
+        ("/set", &[JSON], br#"{"key":"k" "value":"w"}"#, 400, "bad_json"),
+        ("/set", &[JSON], br#"{"key":"k","value":"w"#, 400, "bad_json"),
+        ("/set", &[JSON], br#"{"key":"k","value":"\x"}"#, 400, "bad_json"),
+        ("/set", &[JSON], br#"{"key":"k","value":"\ud800"}"#, 400, "bad_json"),
+        ("/set", &[JSON], br#"{"key":"k","value":"\udc00\ud800"}"#, 400, "bad_json"),
+        ("/set", &[JSON], br#"{"key":"k","value":"\u12g4"}"#, 400, "bad_json"),
+        ("/set", &[JSON], b"{\"key\":\"k\",\"value\":\"a\nb\"}", 400, "bad_json"),
+        ("/set", &[JSON], b"{\"key\":\"k\",\"value\":\"\xff\"}", 400, "bad_json"),
+        ("/set", &[JSON], b"{\"key\":\"k\",\"value\":\"\xc3\"}", 400, "bad_json"),
+        ("/set", &[JSON], b"\xef\xbb\xbf{\"key\":\"k\",\"value\":\"w\"}", 400, "bad_json"),
+        // JSON that says something else.
+        ("/set", &[JSON], br#"{"key":"k","value":"w","key":"k"}"#, 400, "bad_request"),
+        ("/set", &[JSON], br#"{"key":"k","value":"w","value":"w"}"#, 400, "bad_request"),
+        ("/set", &[JSON], br#"{"key":"k","value":"w","\u006bey":"k"}"#, 400, "bad_request"),
+        ("/set", &[JSON], br#"{"key":"k","value":"w","more":"x"}"#, 400, "bad_request"),
+        ("/set", &[JSON], br#"{"key":"k","Value":"w"}"#, 400, "bad_request"),
+        ("/set", &[JSON], br#"{"key":"k","value":1}"#, 400, "bad_request"),
+        ("/set", &[JSON], br#"{"key":"k","value":null}"#, 400, "bad_request"),
+        ("/set", &[JSON], br#"{"key":["k"],"value":"w"}"#, 400, "bad_request"),
+        ("/set", &[JSON], br#"{"key":"k","value":"w","encoding":"rot13"}"#, 400, "bad_request"),
+        ("/set", &[JSON], br#"{"key":"k","value":"?!","encoding":"base64"}"#, 400, "bad_base64"),
+        ("/set", &[JSON], br#"{"key":"k","value":"A","encoding":"base64"}"#, 400, "bad_base64"),
+        ("/set", &[JSON], br#"{"key":"k","value":"AA==AA==","encoding":"base64"}"#, 400, "bad_base64"),
+        ("/set", &[JSON], b"{}", 400, "key_missing"),
+        ("/set", &[JSON], br#"{"value":"w"}"#, 400, "key_missing"),
+        ("/set", &[JSON], br#"{"key":"k"}"#, 400, "value_missing"),
+        ("/set", &[JSON], br#"{"key":"","value":"w"}"#, 400, "key_empty"),
+        ("/delete", &[JSON], br#"{"key":"k","value":"w"}"#, 400, "bad_request"),
+        ("/get", &[JSON], br#"{"key":"k","encoding":"base64"}"#, 400, "bad_request"),
+        ("/delete", &[JSON], b"{}", 400, "key_missing"),
+        // Forms.
+        ("/set", &[FORM], b"key=k&value=w&key=k", 400, "bad_request"),
+        ("/set", &[FORM], b"key=k&value=w&more=x", 400, "bad_request"),
+        ("/set", &[FORM], b"key=k", 400, "value_missing"),
+        ("/set", &[FORM], b"value=w", 400, "key_missing"),
+        ("/set", &[FORM], b"key=&value=w", 400, "key_empty"),
+        // Other types say neither key nor value.
+        ("/set", &["Content-Type: text/plain"], b"key=k&value=w", 415, "unsupported_media_type"),
+        ("/set", &[], b"k=w", 415, "unsupported_media_type"),
+        ("/delete", &["Content-Type: text/plain"], b"k", 415, "unsupported_media_type"),
+        // Nothing at all.
+        ("/set", &[JSON], b"", 400, "key_missing"),
+        ("/get", &[], b"", 400, "key_missing"),
+        ("/delete", &[], b"", 400, "key_missing"),
+        ("/set?key=", &[], b"w", 400, "key_empty"),
+        ("/set?key=k&key=k", &[], b"w", 400, "bad_query"),
+        ("/set?key=%f", &[], b"w", 400, "bad_query"),
+        // What this version does not do, and must not pretend to.
+        ("/set?key=k&ttl=10", &[], b"w", 501, "not_implemented"),
+        ("/set?key=k", &["X-TTL: 10"], b"w", 501, "not_implemented"),
+        ("/set?key=k", &["X-Min-Acks: 1"], b"w", 501, "not_implemented"),
+        ("/set?ttl=10", &[JSON], br#"{"key":"k","value":"w"}"#, 501, "not_implemented"),
+        ("/set", &[JSON, "X-TTL: 10"], br#"{"key":"k","value":"w"}"#, 501, "not_implemented"),
+        ("/set", &[JSON, "X-Min-Acks: 2"], br#"{"key":"k","value":"w"}"#, 501, "not_implemented"),
+    ];
+    for &(target, headers, body, status, code) in table {
+        eprintln!("{target} {headers:?} {}", String::from_utf8_lossy(body));
+        let response = client.request("POST", target, headers, body);
+        assert_error(&response, status, code);
+        let headers: Vec<&str> = headers.iter().copied().chain([CHUNKED]).collect();
+        let response = client.request("POST", target, &headers, &chunked(body, 1));
+        assert_eq!(response.status, status, "the same in chunks: {}", response.text());
+    }
+    for header in ["X-TTL: 10", "X-Min-Acks: 1"] {
+        assert_error(&client.request("PUT", "/kv/k", &[header], b"w"), 501, "not_implemented");
+    }
+    let ttl = client.request("POST", "/set", &[JSON], br#"{"key":"k","value":"w","ttl":10}"#);
+    assert!([400, 501].contains(&ttl.status), "{}", ttl.text());
+    assert_eq!(client.request("PUT", "/kv/k", &["X-Min-Acks: 0"], b"kept").status, 200);
+    // A value without any length.
+    client.send(b"POST /set?key=k HTTP/1.1\r\nHost: localhost\r\n\r\nPUT /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_error(&client.response(false), 411, "length_required");
+    assert_error(&client.response(false), 411, "length_required");
+    assert_eq!(stored(&mut client, b"k"), b"kept");
+    assert_eq!(node.status()["partitions"][0]["lastVersion"], 2, "nothing else was written");
+}
+
+/// A response without what changes from one to the next.
+fn timeless(mut response: Response) -> Response {
+    response.headers.retain(|(name, _)| !["Date", "ETag"].contains(&name.as_str()));
+    response
+}
+
+#[test]
+fn a_request_cut_anywhere_is_the_same_request() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    client.request("PUT", "/kv/k", &[], b"v");
+    let body = "{\"key\":\"\\u006b\",\"value\":\"caf\u{e9} \\ud83d\\ude00\"}";
+    let posted = request_bytes("POST", "/set", &["Content-Type: application/json"], body.as_bytes());
+    let trailers = b"4;ext=\"x\"\r\nab\r\n\r\n0000003\r\ncde\r\n0\r\nX-Sum: 1\r\nY: z\r\n\r\n";
+    let chunks = request_bytes("PUT", "/kv/k", &["Transfer-Encoding: chunked", "Trailer: X-Sum"], trailers);
+    let form = request_bytes("POST", "/set", &[FORM], b"key=%6B&value=a%2Bb+c");
+    let requests: [(&[u8], &[u8]); 4] = [
+        (b"\r\nGET /kv/%6b?a=b HTTP/1.1\r\nHost: localhost\r\nX-Other:  a b \t\r\nAccept: */*\r\n\r\n", b"v"),
+        (&posted, "café 😀".as_bytes()),
+        (&chunks, b"ab\r\ncde"),
+        (&form, b"a+b c"),
+    ];
+    for (request, value) in requests {
+        client.send(request);
+        let whole = timeless(client.response(false));
+        assert!(whole.status < 300, "{}", whole.text());
+        let key_body = br#"{"key":"k"}"#;
+        for cut in 1..request.len() {
+            if value != b"v" {
+                client.request("PUT", "/kv/k", &[], b"");
+            }
+            client.send(&request[..cut]);
+            node.settle();
+            client.send(&request[cut..]);
+            let response = timeless(client.response(false));
+            if value == b"v" {
+                assert_eq!(response, whole, "cut at {cut}");
+            } else {
+                assert_eq!(
+                    (response.status, response.headers.len()),
+                    (whole.status, whole.headers.len()),
+                    "cut at {cut}"
+                );
+                assert_eq!(response.json()["success"], true);
+            }
+            let read = client.request("GET", "/get", &[RAW], key_body);
+            assert_eq!(read.body, value, "cut at {cut} of {:?}", String::from_utf8_lossy(request));
+        }
+        // And byte by byte.
+        for byte in request {
+            client.send(&[*byte]);
+            node.settle();
+        }
+        assert_eq!(timeless(client.response(false)).status, whole.status);
+        assert_eq!(stored(&mut client, b"k"), value);
+    }
+}
+
+#[test]
+fn a_thousand_pipelined_requests_are_answered_in_order() {
+    const COUNT: usize = 1000;
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let mut bytes = Vec::new();
+    for index in 0..COUNT {
+        // Each read must see the write before it, through whichever door it came.
+        let value = format!("value {index}");
+        bytes.extend(match index % 3 {
+            0 => request_bytes("PUT", "/kv/k", &[], value.as_bytes()),
+            1 => request_bytes("POST", "/set?key=k", &[CHUNKED], &chunked(value.as_bytes(), 4)),
+            _ => request_bytes("POST", "/set", &[], json!({"key": "k", "value": value}).to_string().as_bytes()),
+        });
+        bytes.extend(request_bytes("GET", "/get?key=k", &[], b""));
+        if index % 10 == 9 {
+            bytes.extend(request_bytes("DELETE", "/kv/k", &[], b""));
+            bytes.extend(request_bytes("HEAD", "/kv/k", &[], b""));
+        }
+    }
+    let sending = client.send_in_background(bytes);
+    let mut version = 0;
+    for index in 0..COUNT {
+        version += 1;
+        let written = client.response(false);
+        assert_eq!(written.json(), json!({"success": true, "version": version}), "request {index}");
+        let read = client.response(false);
+        assert_json(&read, &json!({"success": true, "value": format!("value {index}"), "version": version}));
+        if index % 10 == 9 {
+            version += 1;
+            assert_eq!(client.response(false).status, 204);
+            assert_eq!(client.response(true).status, 404);
+        }
+    }
+    sending.join().expect("no panic").expect("all is sent");
+    assert_eq!(node.status()["partitions"][0]["lastVersion"], version);
+}
+
+#[test]
+fn a_client_that_has_said_all_still_gets_all_answers() {
+    let node = Node::start(&[]);
+    let value = vec![b'v'; 3_000_000];
+    assert_eq!(node.request("PUT", "/kv/k", &[], &value).status, 201);
+    let mut client = node.connect();
+    for index in 0..20 {
+        client.send_request("PUT", &format!("/kv/{index}"), &[], b"x");
+        client.send_request("GET", "/kv/k", &[], b"");
+    }
+    // The last one is cut off: it gets no answer, and does nothing.
+    client.send(b"PUT /kv/cut HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\ncut");
+    client.finish_sending();
+    for _ in 0..20 {
+        assert_eq!(client.response(false).status, 201);
+        assert!(client.response(false).body == value);
+    }
+    client.assert_end();
+    assert_eq!(node.request("GET", "/kv/cut", &[], b"").status, 404);
+}
+
+#[test]
+fn how_long_a_connection_lasts() {
+    let node = Node::start(&[]);
+    node.request("PUT", "/kv/k", &[], b"v");
+    let big = vec![b'"'; 200_000];
+    node.request("PUT", "/kv/big", &[], &big);
+    // request, what Connection says in the answer, whether it stays open
+    let table: &[(&str, Option<&str>, bool)] = &[
+        ("GET /kv/k HTTP/1.1\r\nHost: h\r\n\r\n", None, true),
+        ("GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", None, true),
+        ("GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", Some("close"), false),
+        ("GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: foo, CLOSE\r\n\r\n", Some("close"), false),
+        ("GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: foo\r\nConnection: close\r\n\r\n", Some("close"), false),
+        ("GET /kv/k HTTP/1.0\r\n\r\n", Some("close"), false),
+        ("GET /kv/k HTTP/1.0\r\nHost: h\r\nConnection: Keep-Alive\r\n\r\n", Some("keep-alive"), true),
+        ("GET /kv/k HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", Some("close"), false),
+        ("PUT /kv/k HTTP/1.0\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\nv", Some("keep-alive"), true),
+    ];
+    for (request, connection, stays) in table {
+        let mut client = node.connect();
+        client.send(request.replace("Host: h", "Host: localhost").as_bytes());
+        // What follows the last request must not be carried out.
+        client.send(&request_bytes("PUT", "/kv/after", &[], b"x"));
+        let response = client.response(false);
+        assert_eq!((response.status, response.header("Connection")), (200, *connection), "{request:?}");
+        if *stays {
+            assert_eq!(client.response(false).status, 201, "{request:?}");
+            assert_eq!(client.request("DELETE", "/kv/after", &[], b"").status, 204);
+        } else {
+            client.assert_end();
+            assert_eq!(node.request("GET", "/kv/after", &[], b"").status, 404, "{request:?}");
+        }
+    }
+    // HTTP/1.0 has no chunks: an answer whose length is not known ends with the connection.
+    let mut client = node.connect();
+    client.send(b"GET /get?key=big HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let head = client.response_head();
+    assert_eq!(head.header("Transfer-Encoding"), None);
+    if head.header("Content-Length").is_none() {
+        assert_eq!(head.header("Connection"), Some("close"));
+        let body: serde_json::Value = serde_json::from_slice(&client.read_to_end()).expect("JSON");
+        assert!(body["value"].as_str().is_some_and(|value| value.as_bytes() == big));
+    }
+}
+
+#[test]
+fn leniency_that_is_settled() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    client.request("PUT", "/kv/k", &[], b"v");
+    for request in [
+        "GET http://localhost/kv/k HTTP/1.1\r\nHost: other.example\r\n\r\n",
+        "GET HTTP://127.0.0.1:1/kv/k?x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "\r\nGET /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "\r\n\r\nGET /kv/k HTTP/1.1\r\nhost:localhost:9001\r\n\r\n",
+        "GET /kv/k HTTP/1.1\r\nHost: [::1]:9001\r\n\r\n",
+        "GET /kv/k HTTP/1.1\r\nHost:\r\n\r\n",
+        "GET /kv/k HTTP/1.1\r\nHost: localhost\r\nX-Bytes: \u{e9}\t\r\nX-Empty:\r\n\r\n",
+        "GET /kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\nignored",
+        "GET /kv/k HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n1;a=b\r\nx\r\n0;c\r\nT: t\r\n\r\n",
+        "GET /kv/k HTTP/1.0\r\nConnection: keep-alive\r\nExpect: nonsense\r\n\r\n",
+    ] {
+        client.send(request.as_bytes());
+        let response = client.response(false);
+        assert_eq!((response.status, response.text().as_str()), (200, "v"), "{request:?}: {}", response.text());
+    }
+}
+
+/// Requests that cannot be read, and the status and code that each gets.
+fn malformed() -> Vec<(Vec<u8>, u16, &'static str)> {
+    let get = |headers: &str| format!("GET /kv/k HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes();
+    let set = |headers: &str, body: &str| {
+        format!("POST /set?key=k HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}").into_bytes()
+    };
+    let line = |line: &str| format!("{line}\r\nHost: localhost\r\n\r\n").into_bytes();
+    let in_chunks = |body: &str| set("Transfer-Encoding: chunked\r\n", body);
+    let bad = |request: Vec<u8>| (request, 400, "bad_request");
+    let mut table = vec![
+        // Two lengths, or one that is none.
+        bad(set("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
+        bad(set("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n")),
+        bad(set("Content-Length: 1\r\nContent-Length: 1\r\n", "x")),
+        bad(set("Content-Length: 1\r\ncontent-length: 2\r\n", "x")),
+        bad(set("Content-Length: 1, 1\r\n", "x")),
+        bad(set("Content-Length: +1\r\n", "x")),
+        bad(set("Content-Length: -1\r\n", "x")),
+        bad(set("Content-Length: 0x1\r\n", "x")),
+        bad(set("Content-Length: 1 1\r\n", "x")),
+        bad(set("Content-Length:\r\n", "x")),
+        bad(set("Content-Length: 18446744073709551616\r\n", "x")),
+        bad(set("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
+        bad(set("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n")),
+        bad(set("Transfer-Encoding: chunked, gzip, \r\n", "0\r\n\r\n")),
+        bad(set("Transfer-Encoding:\r\n", "0\r\n\r\n")),
+        bad(b"POST /set?key=k HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec()),
+        (set("Transfer-Encoding: gzip, chunked\r\n", ""), 501, "transfer_coding_not_implemented"),
+        (set("Transfer-Encoding: xchunked\r\n", ""), 501, "transfer_coding_not_implemented"),
+        // Lines.
+        bad(b"GET /kv/k HTTP/1.1\nHost: localhost\n\n".to_vec()),
+        bad(b"GET /kv/k HTTP/1.1\r\nHost: localhost\nA: b\r\n\r\n".to_vec()),
+        bad(b"GET /kv/k HTTP/1.1\r\nHost: localhost\r\n\n".to_vec()),
+        bad(b"GET /kv/k HTTP/1.1\r\nHost: localhost\rA: b\r\n\r\n".to_vec()),
+        bad(get("A: b\r\n folded\r\n")),
+        bad(get("A: b\r\n\tfolded\r\n")),
+        bad(b"GET /kv/k HTTP/1.1\r\n Host: localhost\r\n\r\n".to_vec()),
+        bad(get("A : b\r\n")),
+        bad(get("no colon\r\n")),
+        bad(get(": no name\r\n")),
+        bad(get("A: nul\0\r\n")),
+        bad(get("A\u{1}: b\r\n")),
+        // Hosts.
+        bad(b"GET /kv/k HTTP/1.1\r\n\r\n".to_vec()),
+        bad(get("Host: localhost\r\n")),
+        bad(b"GET /kv/k HTTP/1.1\r\nHost: a b\r\n\r\n".to_vec()),
+        bad(b"GET /kv/k HTTP/1.1\r\nHost: user@localhost\r\n\r\n".to_vec()),
+        bad(b"GET /kv/k HTTP/1.1\r\nHost: localhost:99999\r\n\r\n".to_vec()),
+        // Request lines.
+        bad(line("GET  /kv/k HTTP/1.1")),
+        bad(line("GET /kv/k  HTTP/1.1")),
+        bad(line(" GET /kv/k HTTP/1.1")),
+        bad(line("GET /kv/k HTTP/1.1 ")),
+        bad(line("GET /kv/k http/1.1")),
+        bad(line("GET /kv/k")),
+        bad(line("GET")),
+        bad(line("GET kv/k HTTP/1.1")),
+        bad(line("GET /kv/k#part HTTP/1.1")),
+        bad(line("GET http:///kv/k HTTP/1.1")),
+        bad(line("GET /kv/a b HTTP/1.1")),
+        bad(line("G\u{1}T /kv/k HTTP/1.1")),
+        (line("GET /kv/k HTTP/2.0"), 505, "version_not_supported"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505, "version_not_supported"),
+        (line("GET /kv/k HTTP/0.9"), 505, "version_not_supported"),
+        // Not HTTP.
+        bad(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
+        bad(b"\0\0\0\0".to_vec()),
+        bad(b"\n\n\nGET / HTTP/1.1\r\n\r\n".to_vec()),
+        // Too much.
+        (format!("GET /kv/{} HTTP/1.1\r\n", "k".repeat(17_000)).into_bytes(), 414, "uri_too_long"),
+        (get(&format!("A: {}\r\n", "b".repeat(17_000))), 431, "head_too_large"),
+        (get(&"A: b\r\n".repeat(101)), 431, "too_many_headers"),
+        (get("Expect: miracles\r\n"), 417, "expectation_failed"),
+        // Chunks.
+        bad(in_chunks("x\r\n")),
+        bad(in_chunks("-1\r\n")),
+        bad(in_chunks("0x1\r\na\r\n0\r\n\r\n")),
+        bad(in_chunks("1\na\r\n0\r\n\r\n")),
+        bad(in_chunks("1\r\nab\r\n0\r\n\r\n")),
+        bad(in_chunks("1 \r\na\r\n0\r\n\r\n")),
+        bad(in_chunks("10000000000000000\r\n")),
+        bad(in_chunks("1;a\nb\r\na\r\n0\r\n\r\n")),
+        bad(in_chunks("0\r\nno colon\r\n\r\n")),
+        bad(in_chunks("0\r\nA: b\nC: d\r\n\r\n")),
+        bad(in_chunks(&format!("1;{}\r\na\r\n0\r\n\r\n", "e".repeat(5000)))),
+        (in_chunks(&format!("0\r\nT: {}\r\n\r\n", "t".repeat(9000))), 431, "trailers_too_large"),
+    ];
+    let mut fields = get("");
+    fields.truncate(fields.len() - 2);
+    fields.extend_from_slice(b"A: del\x7f\r\n\r\n");
+    table.push(bad(fields));
+    table
+}
+
+#[test]
+fn malformed_requests_get_an_answer_and_the_end() {
+    let node = Node::start(&[]);
+    let mut other = node.connect();
+    other.request("PUT", "/kv/k", &[], b"kept");
+    for (request, status, code) in malformed() {
+        let shown = String::from_utf8_lossy(&request[..request.len().min(200)]).into_owned();
+        eprintln!("{shown:?}");
+        let mut client = node.connect();
+        client.send(&request);
+        // It goes on sending; that must neither be taken for requests nor reset the connection under the answer.
+        let more = request_bytes("PUT", "/kv/k", &[], b"smuggled").repeat(256 * 1024 / 70);
+        client.send(&more);
+        let response = client.response(false);
+        assert_error(&response, status, code);
+        assert_eq!(response.header("Connection"), Some("close"), "{shown:?}");
+        client.assert_end();
+        assert_eq!(stored(&mut other, b"k"), b"kept", "{shown:?}");
+    }
+    assert_eq!(node.status()["partitions"][0]["lastVersion"], 1);
+}
+
+#[test]
+fn what_was_asked_before_a_malformed_request_is_answered() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let mut bytes = request_bytes("PUT", "/kv/k", &[], b"v");
+    bytes.extend(request_bytes("GET", "/kv/k", &[], b""));
+    bytes.extend(b"nonsense\r\n\r\n");
+    bytes.extend(request_bytes("DELETE", "/kv/k", &[], b""));
+    client.send(&bytes);
+    assert_eq!(client.response(false).status, 201);
+    assert_eq!(client.response(false).text(), "v");
+    assert_error(&client.response(false), 400, "bad_request");
+    client.assert_end();
+    assert_eq!(node.request("GET", "/kv/k", &[], b"").text(), "v");
+}
+
+const EXPECT: &str = "Expect: 100-continue";
+
+#[test]
+fn a_client_that_asks_first_is_told_to_go_on() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let body = br#"{"key":"k","value":"v"}"#;
+    for (method, target, framing, body) in [
+        ("PUT", "/kv/k", "Content-Length: 1", b"v".to_vec()),
+        ("POST", "/set?key=k", CHUNKED, chunked(b"v", 1)),
+        ("POST", "/set", "Content-Length: 23", body.to_vec()),
+        ("GET", "/get", "Content-Length: 11", br#"{"key":"k"}"#.to_vec()),
+    ] {
+        client.send_request(method, target, &["expect: 100-Continue", framing], b"");
+        let interim = client.response_head();
+        assert_eq!((interim.status, interim.headers.len()), (100, 0), "{method} {target}");
+        client.send(&body);
+        let response = client.response(false);
+        assert!(matches!(response.status, 200 | 201), "{method} {target}: {}", response.text());
+        assert_eq!(response.header("Connection"), None, "{method} {target}");
+    }
+    // Nobody waits where the body is there already, or where there is none.
+    client.send_request("PUT", "/kv/k", &[EXPECT], b"w");
+    assert_eq!(client.response(false).status, 200);
+    client.send_request("GET", "/kv/k", &[EXPECT], b"");
+    assert_eq!(client.response(false).text(), "w");
+    client.send_request("PUT", "/kv/k", &[EXPECT, "Content-Length: 0"], b"");
+    assert_eq!(client.response(false).status, 200);
+}
+
+#[test]
+fn a_client_that_asks_first_and_is_refused_is_told_so_at_once() {
+    let directory = std::env::temp_dir().join(format!("db-node-expect-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let token_file = directory.join("token");
+    std::fs::write(&token_file, "0123456789abcdef").expect("write the token");
+    let node = Node::start(&["--token-file", token_file.to_str().expect("a path"), "--max-value-bytes", "10"]);
+    std::fs::remove_dir_all(&directory).expect("clean up");
+    let token = "Authorization: Bearer 0123456789abcdef";
+    for (method, target, headers, status) in [
+        ("PUT", "/kv/k", vec!["Content-Length: 5"], 401),
+        ("PUT", "/kv/k", vec!["Content-Length: 11", token], 413),
+        ("POST", "/nothing", vec!["Content-Length: 5", token], 404),
+        ("GET", "/set", vec!["Content-Length: 5", token], 405),
+        ("PUT", "/kv/k", vec![CHUNKED, "X-TTL: 1", token], 501),
+        ("PUT", "/kv/k?partition=3", vec!["Content-Length: 5", token], 404),
+    ] {
+        let mut client = node.connect();
+        let headers: Vec<&str> = headers.into_iter().chain([EXPECT]).collect();
+        client.send_request(method, target, &headers, b"");
+        let response = client.response(false);
+        assert_eq!(response.status, status, "{target}: {}", response.text());
+        // Whether the body will come is not known, so nothing after it could be trusted.
+        assert_eq!(response.header("Connection"), Some("close"));
+        client.assert_end();
+    }
+}
