@@ -1,0 +1,408 @@
+//! Limits, time-outs and large values: what is over is told so and ends, what is not is never cut, and nobody else notices.
+#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+
+mod common;
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use common::{Client, Node, assert_error, chunked, request_bytes, wait_for};
+
+const LARGE_BYTES: usize = 16 << 20;
+const CHUNKED: &str = "Transfer-Encoding: chunked";
+
+/// Serves small requests on another connection while `work` runs; says how long the longest took.
+fn while_serving_others<T>(node: &Node, what: &str, work: impl FnOnce() -> T) -> T {
+    let is_over = AtomicBool::new(false);
+    let mut client = node.connect();
+    assert!(client.request("PUT", "/kv/small", &[], b"0").status < 300);
+    std::thread::scope(|scope| {
+        let served = scope.spawn(|| {
+            let (mut count, mut longest) = (0_u64, Duration::ZERO);
+            // At least one whole round, however fast the work is.
+            while !is_over.load(Ordering::Relaxed) || count == 0 {
+                let start = Instant::now();
+                let value = count.to_string();
+                assert_eq!(client.request("PUT", "/kv/small", &[], value.as_bytes()).status, 200);
+                assert_eq!(client.request("GET", "/kv/small", &[], b"").text(), value);
+                longest = longest.max(start.elapsed());
+                count += 1;
+            }
+            (count, longest)
+        });
+        let outcome = work();
+        is_over.store(true, Ordering::Relaxed);
+        let (count, longest) = served.join().expect("the other connection is served");
+        eprintln!("{what}: {count} rounds on another connection, the longest took {longest:?}");
+        outcome
+    })
+}
+
+/// Bytes that repeat late, so that a piece that is lost, doubled or moved shows.
+fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bytes = vec![0; length];
+    random.fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn large_raw_values_in_and_out() {
+    let node = Node::start(&[]);
+    let value = pattern(1, LARGE_BYTES);
+    let mut client = node.connect();
+    while_serving_others(&node, "raw", || {
+        assert_eq!(client.request("PUT", "/kv/large", &[], &value).status, 201);
+        assert!(client.request("GET", "/kv/large", &[], b"").body == value);
+    });
+    for chunk_bytes in [999_983, 65_536, 1_000] {
+        while_serving_others(&node, "chunked", || {
+            client.request("DELETE", "/kv/large", &[], b"");
+            client.send_request("PUT", "/kv/large", &[CHUNKED], b"");
+            client.send(&chunked(&value, chunk_bytes));
+            assert_eq!(client.response(false).status, 201);
+            assert!(client.request("GET", "/kv/large", &[], b"").body == value, "chunks of {chunk_bytes}");
+        });
+    }
+    let head = client.request("HEAD", "/kv/large", &[], b"");
+    assert_eq!((head.status, head.header("Content-Length")), (200, Some("16777216")));
+    // The answer to HEAD had no body: the connection is where it should be.
+    let raw = client.request("GET", "/get?key=large", &["Accept: application/octet-stream"], b"");
+    assert!(raw.body == value);
+    // One more byte, of which the node hears only at the end.
+    client.send_request("PUT", "/kv/large", &[CHUNKED], b"");
+    let over = [chunked(&value, 1 << 20), vec![]].concat();
+    let over = [&over[..over.len() - 5], b"1\r\nx\r\n0\r\n\r\n"].concat();
+    client.send(&over);
+    assert_error(&client.response(false), 413, "value_too_large");
+    assert!(node.request("GET", "/kv/large", &[], b"").body == value);
+}
+
+#[test]
+fn large_json_values_in_and_out() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    // All kinds of characters, cut by buffers everywhere.
+    let mut text = String::new();
+    let mut random = fastrand::Rng::with_seed(2);
+    while text.len() < LARGE_BYTES - 4 {
+        text.push(
+            *random.choice(&['a', '"', '\\', '\n', '\u{0}', '\u{1f}', 'é', '€', '😀', '/']).expect("one of them"),
+        );
+    }
+    text.push_str(&"x".repeat(LARGE_BYTES - text.len()));
+    let body = serde_json::json!({"key": "text", "value": text}).to_string();
+    while_serving_others(&node, "JSON text", || {
+        let set = client.request("POST", "/set", &[], body.as_bytes());
+        assert_eq!(set.status, 200, "{}", set.text());
+        let got = client.request("GET", "/get?key=text", &[], b"");
+        assert_eq!(got.status, 200);
+        assert!(got.json()["value"].as_str() == Some(text.as_str()));
+        assert_eq!(got.json()["encoding"], serde_json::Value::Null);
+    });
+    assert!(client.request("GET", "/kv/text", &[], b"").body == text.as_bytes());
+
+    let binary = pattern(3, LARGE_BYTES);
+    let encoded = BASE64.encode(&binary);
+    let body = serde_json::json!({"key": "binary", "value": encoded, "encoding": "base64"}).to_string();
+    while_serving_others(&node, "base64", || {
+        let set = client.request("POST", "/set", &[], body.as_bytes());
+        assert_eq!(set.status, 200, "{}", set.text());
+        let got = client.request("GET", "/get?key=binary", &[], b"").json();
+        assert!(got["value"].as_str() == Some(encoded.as_str()));
+        assert_eq!(got["encoding"], "base64");
+        assert_eq!(got["version"], set.json()["version"]);
+    });
+    assert!(client.request("GET", "/kv/binary", &[], b"").body == binary);
+    // Text up to its very last character.
+    let almost = [&text.as_bytes()[..LARGE_BYTES - 1], b"\xc3"].concat();
+    client.request("PUT", "/kv/almost", &[], &almost);
+    let got = client.request("GET", "/get?key=almost", &[], b"").json();
+    assert_eq!(got["encoding"], "base64");
+    assert!(got["value"].as_str() == Some(BASE64.encode(&almost).as_str()));
+    let head = client.request("HEAD", "/get?key=text", &[], b"");
+    assert_eq!(head.status, 200);
+    assert_eq!(client.request("GET", "/livez", &[], b"").status, 200, "no body followed the head");
+}
+
+#[test]
+fn a_value_that_is_being_read_is_the_one_that_was_asked_for() {
+    let node = Node::start(&[]);
+    let (first, second) = (pattern(4, LARGE_BYTES), pattern(5, LARGE_BYTES));
+    assert_eq!(node.request("PUT", "/kv/k", &[], &first).status, 201);
+    let mut client = node.connect_with_small_buffer();
+    client.send_request("GET", "/kv/k", &[], b"");
+    node.settle();
+    assert_eq!(node.request("PUT", "/kv/k", &[], &second).status, 200);
+    assert_eq!(node.request("DELETE", "/kv/k", &[], b"").status, 204);
+    assert!(client.response(false).body == first);
+}
+
+/// The 408 and the end of the connection that a slow request gets.
+fn assert_timed_out(client: &mut Client, start: Instant, least: Duration) {
+    let response = client.response(false);
+    assert_error(&response, 408, "request_timeout");
+    assert_eq!(response.header("Connection"), Some("close"));
+    client.assert_end();
+    assert!(start.elapsed() >= least, "too early: {:?}", start.elapsed());
+}
+
+const HEADER_TIMEOUT: Duration = Duration::from_millis(200);
+const IDLE_TIMEOUT: Duration = Duration::from_millis(300);
+const IMPATIENT: [&str; 4] = ["--header-timeout-ms", "200", "--idle-timeout-ms", "300"];
+
+#[test]
+fn slow_requests_time_out() {
+    let node = Node::start(&IMPATIENT);
+    for begun in [
+        b"G".to_vec(),
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\n".to_vec(),
+        b"PUT /kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n".to_vec(),
+        b"PUT /kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf".to_vec(),
+        b"PUT /kv/k HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nval".to_vec(),
+        b"POST /set HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n\r\n{\"key\":".to_vec(),
+    ] {
+        let mut client = node.connect();
+        let start = Instant::now();
+        client.send(&begun);
+        assert_timed_out(&mut client, start, HEADER_TIMEOUT);
+        // The same after a request on the same connection.
+        let mut client = node.connect();
+        assert_eq!(client.request("GET", "/livez", &[], b"").status, 200);
+        let start = Instant::now();
+        client.send(&begun);
+        assert_timed_out(&mut client, start, HEADER_TIMEOUT);
+    }
+    assert_eq!(node.request("GET", "/kv/k", &[], b"").status, 404);
+}
+
+#[test]
+fn a_head_that_drips_times_out() {
+    let node = Node::start(&IMPATIENT);
+    let mut client = node.connect();
+    let mut dripping = client.stream.try_clone().expect("clone");
+    let is_over = AtomicBool::new(false);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use std::io::Write;
+            let head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ";
+            for byte in head.iter().chain(std::iter::repeat(&b'x')) {
+                if is_over.load(Ordering::Relaxed) || dripping.write_all(&[*byte]).is_err() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let response = client.response(false);
+        is_over.store(true, Ordering::Relaxed);
+        assert_error(&response, 408, "request_timeout");
+    });
+    assert!(start.elapsed() >= HEADER_TIMEOUT);
+}
+
+#[test]
+fn idle_connections_are_closed_silently() {
+    let node = Node::start(&IMPATIENT);
+    let start = Instant::now();
+    node.connect().assert_end();
+    assert!(start.elapsed() >= IDLE_TIMEOUT, "{:?}", start.elapsed());
+    let mut client = node.connect();
+    for _ in 0..4 {
+        // Each request starts the time anew.
+        std::thread::sleep(IDLE_TIMEOUT / 2);
+        assert_eq!(client.request("GET", "/livez", &[], b"").status, 200);
+    }
+    let start = Instant::now();
+    client.assert_end();
+    assert!(start.elapsed() >= IDLE_TIMEOUT - Duration::from_millis(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_long_body_that_keeps_coming_is_not_cut() {
+    let node = Node::start(&IMPATIENT);
+    let value = pattern(6, 1 << 20);
+    let mut client = node.connect();
+    client.send_request("PUT", "/kv/k", &["Content-Length: 1048576"], b"");
+    let start = Instant::now();
+    for piece in value.chunks(64 * 1024) {
+        client.send(piece);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    assert!(start.elapsed() > 2 * HEADER_TIMEOUT);
+    assert_eq!(client.response(false).status, 201);
+    assert!(node.request("GET", "/kv/k", &[], b"").body == value);
+}
+
+#[test]
+fn a_long_answer_that_keeps_being_read_is_not_cut() {
+    let node = Node::start(&IMPATIENT);
+    let value = pattern(7, LARGE_BYTES);
+    assert_eq!(node.request("PUT", "/kv/k", &[], &value).status, 201);
+    for target in ["/kv/k", "/get?key=k"] {
+        let mut client = node.connect_with_small_buffer();
+        client.send_request("GET", target, &[], b"");
+        let start = Instant::now();
+        let (mut received, mut buffer) = (0, vec![0; 256 * 1024]);
+        while received < LARGE_BYTES {
+            match client.stream.read(&mut buffer) {
+                Ok(count @ 1..) => received += count,
+                ended => panic!("{target}: {ended:?} after {received} bytes and {:?}", start.elapsed()),
+            }
+            // Much slower than the node could, and never silent for long.
+            if received % 7 < 4 {
+                std::thread::sleep(Duration::from_millis(3));
+            }
+        }
+        eprintln!("{target}: read for {:?}", start.elapsed());
+        assert!(start.elapsed() > 2 * IDLE_TIMEOUT, "too fast to prove anything: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn the_last_answer_is_not_cut_either() {
+    let node = Node::start(&[]);
+    assert_eq!(node.request("PUT", "/kv/k", &[], &pattern(8, LARGE_BYTES)).status, 201);
+    let readers = ["Connection: close", "Connection: keep-alive"].map(|connection| {
+        let mut client = node.connect_with_small_buffer();
+        client.send_request("GET", "/kv/k", &[connection], b"");
+        if connection.ends_with("alive") {
+            client.finish_sending();
+        }
+        std::thread::spawn(move || {
+            let start = Instant::now();
+            let (mut received, mut buffer) = (0, vec![0; 64 * 1024]);
+            while let Ok(count @ 1..) = client.stream.read(&mut buffer) {
+                received += count;
+                // Some seconds in all: longer than a connection may take to close, once it has nothing more to say.
+                std::thread::sleep(Duration::from_millis(15));
+            }
+            (connection, received, start.elapsed())
+        })
+    });
+    for reader in readers {
+        let (connection, received, elapsed) = reader.join().expect("no panic");
+        assert!(received > LARGE_BYTES, "{connection}: cut after {received} bytes and {elapsed:?}");
+        assert!(elapsed > Duration::from_secs(3), "too fast to prove anything: {elapsed:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_stops_reading_is_let_go() {
+    let node = Node::start(&IMPATIENT);
+    assert_eq!(node.request("PUT", "/kv/k", &[], &vec![0; LARGE_BYTES]).status, 201);
+    let mut client = node.connect_with_small_buffer();
+    client.send_request("GET", "/kv/k", &[], b"");
+    wait_for("the connection to be closed", || node.status()["loop"]["connections"] == 1);
+    let mut received = Vec::new();
+    let _ = client.stream.read_to_end(&mut received);
+    assert!(received.len() < LARGE_BYTES, "all of it came");
+}
+
+#[test]
+fn too_many_connections_are_told_so() {
+    let node = Node::start(&["--max-connections", "5"]);
+    let mut clients: Vec<Client> = (0..5).map(|_| node.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.request("GET", "/livez", &[], b"").status, 200);
+    }
+    for _ in 0..3 {
+        let mut refused = node.connect();
+        // Sent before the answer is read: it must not be reset away.
+        refused.send(&request_bytes("PUT", "/kv/k", &[], &[b'x'; 10_000]));
+        let response = refused.response(false);
+        assert_error(&response, 503, "too_many_connections");
+        assert_eq!(response.header("Connection"), Some("close"));
+        assert!(response.header("Retry-After").is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
+        refused.assert_end();
+    }
+    for client in &mut clients {
+        assert_eq!(client.request("GET", "/kv/k", &[], b"").status, 404, "those inside are served on");
+    }
+    clients.pop();
+    wait_for("the slot that was freed", || {
+        let mut client = node.connect();
+        client.send_request("GET", "/livez", &[], b"");
+        client.response(false).status == 200
+    });
+}
+
+#[test]
+fn those_turned_away_take_no_slots() {
+    let node = Node::start(&["--max-connections", "5"]);
+    let mut clients: Vec<Client> = (0..5).map(|_| node.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.request("GET", "/livez", &[], b"").status, 200);
+    }
+    // They have their answer, and are slow to go.
+    let turned_away: Vec<Client> = (0..5)
+        .map(|_| {
+            let mut client = node.connect();
+            assert_error(&client.response(false), 503, "too_many_connections");
+            client
+        })
+        .collect();
+    drop(clients.pop());
+    clients[0].request("GET", "/livez", &[], b"");
+    let mut next = node.connect();
+    next.send_request("GET", "/livez", &[], b"");
+    let response = next.response(false);
+    assert_eq!(response.status, 200, "a slot is free: {}", response.text());
+    drop(turned_away);
+}
+
+#[test]
+fn clients_that_do_not_read_cost_little_and_get_all_in_the_end() {
+    const CLIENT_COUNT: usize = 20;
+    const REQUEST_COUNT: usize = 5_000;
+    const KEY_COUNT: usize = 10;
+    let node = Node::start(&[]);
+    let values: Vec<Vec<u8>> =
+        (0..KEY_COUNT).map(|index| vec![b'0' + u8::try_from(index).expect("small"); 2_000]).collect();
+    for (index, value) in values.iter().enumerate() {
+        assert_eq!(node.request("PUT", &format!("/kv/{index}"), &[], value).status, 201);
+    }
+    let mut other = node.connect();
+    let requests: Vec<u8> = (0..REQUEST_COUNT)
+        .flat_map(|index| request_bytes("GET", &format!("/kv/{}", index % KEY_COUNT), &[], b""))
+        .collect();
+    let before_kib = node.memory_kib("VmRSS");
+    let clients: Vec<Client> = (0..CLIENT_COUNT).map(|_| node.connect_with_small_buffer()).collect();
+    let sending: Vec<_> = clients.iter().map(|client| client.send_in_background(requests.clone())).collect();
+    // Until the node has done for them all that it can.
+    let served = |other: &mut Client| other.request("GET", "/status", &[], b"").json()["loop"]["requests"].as_u64();
+    let mut last = None;
+    wait_for("the node to stop answering", || {
+        let now = served(&mut other);
+        std::thread::sleep(Duration::from_millis(30));
+        let next = served(&mut other);
+        let is_still = last == now && next == now.map(|count| count + 1) && now > Some(10 + CLIENT_COUNT as u64);
+        last = next.map(|count| count + 1);
+        is_still
+    });
+    let total = served(&mut other).expect("a number");
+    let growth_kib = node.memory_kib("VmRSS").saturating_sub(before_kib);
+    eprintln!("{total} requests answered ahead, {growth_kib} KiB more for {CLIENT_COUNT} clients");
+    assert!(total < (CLIENT_COUNT * REQUEST_COUNT) as u64, "nothing was held back: send more");
+    assert!(growth_kib <= 1024 * CLIENT_COUNT as u64, "{growth_kib} KiB for {CLIENT_COUNT} clients");
+    assert_eq!(other.request("PUT", "/kv/other", &[], b"v").status, 201, "others are served");
+    assert_eq!(other.request("GET", "/kv/other", &[], b"").text(), "v");
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            let values = &values;
+            scope.spawn(move || {
+                for index in 0..REQUEST_COUNT {
+                    let response = client.response(false);
+                    assert!(response.status == 200 && response.body == values[index % KEY_COUNT], "answer {index}");
+                }
+            });
+        }
+    });
+    for thread in sending {
+        thread.join().expect("no panic").expect("all is sent");
+    }
+}
