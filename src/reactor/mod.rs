@@ -38,7 +38,7 @@ use slab::Slab;
 
 use crate::api::{Api, Guard};
 use crate::config::Config;
-use crate::http::{Exchange, HeadLimits, HttpDate, Limits, Output, Refusal, Reply};
+use crate::http::{Exchange, HeadLimits, HttpDate, Limits, Output, Refusal, Reply, Waiting};
 use crate::node::{Node, SLOW_TURN_US};
 
 use clock::Clock;
@@ -350,7 +350,7 @@ impl Reactor {
     fn visit(&mut self, key: usize, budget: &mut usize) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.is_queued = false;
-        let progress_before = (self.node.loop_stats.request_count, session.has_unsent());
+        let progress_before = (self.node.loop_stats.request_count, session.sent_bytes);
         let api = Api::new(&mut self.node, &mut self.guard, &mut self.scratch, self.clock.now());
         let mut visit = Visit {
             handler: api,
@@ -369,13 +369,15 @@ impl Reactor {
             Next::Visit => enqueue(&mut self.ready, session, key),
             Next::Event => {}
         }
-        let has_progressed = progress_before != (self.node.loop_stats.request_count, session.has_unsent());
+        let has_progressed = progress_before != (self.node.loop_stats.request_count, session.sent_bytes);
         self.set_deadline(key, has_progressed);
     }
 
     fn set_deadline(&mut self, key: usize, has_progressed: bool) {
         let session = &mut self.sessions[key];
-        let (waiting, is_ending) = (session.http.waiting(), session.is_ending());
+        // While an answer is on its way the peer is to read, whatever comes after: another request or the end.
+        let waiting = if session.has_unsent() { Waiting::Reply } else { session.http.waiting() };
+        let is_ending = session.is_ending();
         let at = session.patience.until(waiting, is_ending, has_progressed, self.clock.now(), self.time_outs);
         self.timers.set(key, &mut session.patience.deadline, at);
     }

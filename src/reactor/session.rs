@@ -90,6 +90,8 @@ pub(super) struct Session {
     pub(super) stream: TcpStream,
     pub(super) http: Connection<Intake>,
     output: Output,
+    /// Bytes handed to the kernel so far: how deadlines see that the peer reads.
+    pub(super) sent_bytes: u64,
     wants: Wants,
     stage: Stage,
     is_readable: bool,
@@ -107,6 +109,7 @@ impl Session {
             stream,
             http: Connection::new(),
             output: Output::new(),
+            sent_bytes: 0,
             wants: Wants::Input,
             stage: Stage::Open,
             is_readable: false,
@@ -169,7 +172,13 @@ impl Session {
     pub(super) fn visit<H: Handler<Intake = Intake>>(&mut self, visit: &mut Visit<'_, H>) -> io::Result<Next> {
         loop {
             if !self.output.is_empty() {
-                match flush(&mut self.stream, &mut self.output, &mut self.is_writable, visit.budget)? {
+                match flush(
+                    &mut self.stream,
+                    &mut self.output,
+                    &mut self.is_writable,
+                    &mut self.sent_bytes,
+                    visit.budget,
+                )? {
                     Flushed::All => {}
                     Flushed::WouldBlock => return Ok(Next::Event),
                     Flushed::OutOfBudget => return Ok(Next::Visit),
@@ -211,7 +220,7 @@ impl Session {
         if output.is_empty() {
             return Ok(());
         }
-        let outcome = flush(&mut self.stream, output, &mut self.is_writable, visit.budget);
+        let outcome = flush(&mut self.stream, output, &mut self.is_writable, &mut self.sent_bytes, visit.budget);
         // Nothing of this session may stay behind in the loop's buffer.
         self.output.append(output);
         outcome.map(|_| ())
@@ -262,6 +271,7 @@ fn flush(
     stream: &mut TcpStream,
     output: &mut Output,
     is_writable: &mut bool,
+    sent_bytes: &mut u64,
     budget: &mut usize,
 ) -> io::Result<Flushed> {
     loop {
@@ -286,6 +296,7 @@ fn flush(
             Ok(sent) => {
                 *is_writable = sent == offered_bytes;
                 output.consume(sent);
+                *sent_bytes += sent as u64;
                 *budget = budget.saturating_sub(sent / SENT_PER_WORK_BYTE);
                 if *budget == 0 && !output.is_empty() {
                     return Ok(Flushed::OutOfBudget);
