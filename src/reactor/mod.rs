@@ -130,6 +130,8 @@ struct Reactor {
     listener: Option<Listener>,
     signals: Signals,
     sessions: Slab<Session>,
+    /// How many of them only get to hear that there are too many.
+    turned_away_count: usize,
     /// Sessions to visit, in order.
     ready: VecDeque<usize>,
     /// Sessions to free at the end of the turn.
@@ -170,6 +172,7 @@ impl Reactor {
             listener: Some(listener),
             signals,
             sessions: Slab::new(),
+            turned_away_count: 0,
             ready: VecDeque::new(),
             closed: Vec::new(),
             timers: Timers::default(),
@@ -299,13 +302,14 @@ impl Reactor {
     /// Takes a connection in, or turns it away.
     fn admit(&mut self, stream: TcpStream) {
         self.node.loop_stats.accepted_count += 1;
-        let session = if self.sessions.len() < self.connection_max {
+        let session = if self.sessions.len() - self.turned_away_count < self.connection_max {
             Session::new(stream)
         } else {
             self.node.loop_stats.refused_count += 1;
-            if self.sessions.len() >= self.connection_max + TURNED_AWAY_MAX {
+            if self.turned_away_count >= TURNED_AWAY_MAX {
                 return;
             }
+            self.turned_away_count += 1;
             Session::turned_away(stream, &self.too_many_connections())
         };
         let entry = self.sessions.vacant_entry();
@@ -422,8 +426,8 @@ impl Reactor {
     fn free_closed(&mut self) {
         for key in self.closed.drain(..) {
             // A session can be closed for two reasons in one turn.
-            if self.sessions.contains(key) {
-                self.sessions.remove(key);
+            if let Some(session) = self.sessions.try_remove(key) {
+                self.turned_away_count -= usize::from(!session.has_slot);
             }
         }
     }

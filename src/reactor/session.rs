@@ -99,6 +99,8 @@ pub(super) struct Session {
     peer: Peer,
     /// On the ready list.
     pub(super) is_queued: bool,
+    /// Counts against the limit of connections; those turned away do not.
+    pub(super) has_slot: bool,
     pub(super) patience: Patience,
 }
 
@@ -116,6 +118,7 @@ impl Session {
             is_writable: true,
             peer: Peer::Sending,
             is_queued: false,
+            has_slot: true,
             patience: Patience::default(),
         }
     }
@@ -125,6 +128,7 @@ impl Session {
         let mut session = Self::new(stream);
         session.output.bytes().extend_from_slice(answer);
         session.stage = Stage::Flushing;
+        session.has_slot = false;
         session
     }
 
