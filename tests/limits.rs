@@ -406,3 +406,35 @@ fn clients_that_do_not_read_cost_little_and_get_all_in_the_end() {
         thread.join().expect("no panic").expect("all is sent");
     }
 }
+
+#[test]
+fn connections_that_vanish_leave_nothing_behind() {
+    let node = Node::start(&[]);
+    assert_eq!(node.request("PUT", "/kv/k", &[], &pattern(9, LARGE_BYTES)).status, 201);
+    let open_descriptors = || std::fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("read /proc").count();
+    let (descriptors, before_kib) = (open_descriptors(), node.memory_kib("VmRSS"));
+    let half = vec![b'h'; 2 << 20];
+    for round in 0..100 {
+        let mut client = node.connect_with_small_buffer();
+        match round % 5 {
+            0 => {}
+            1 => client.send(b"GET /kv/k HT"),
+            2 => client.send_request("GET", ["/kv/k", "/get?key=k"][round % 2], &[], b""),
+            3 => client.send_request("PUT", "/kv/new", &["Content-Length: 4000000"], &half),
+            _ => {
+                client.send_request("POST", "/set", &["Content-Length: 4000000"], b"{\"key\":\"new\",\"value\":\"half")
+            }
+        }
+        node.settle();
+        if round % 2 == 0 {
+            // Closing then resets the connection.
+            socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("set linger");
+        }
+    }
+    wait_for("all of them to be noticed", || node.status()["loop"]["connections"] == 1);
+    wait_for("all descriptors to be closed", || open_descriptors() <= descriptors);
+    let growth_kib = node.memory_kib("VmRSS").saturating_sub(before_kib);
+    assert!(growth_kib <= 8 * 1024, "{growth_kib} KiB stayed");
+    assert_eq!(node.request("GET", "/kv/new", &[], b"").status, 404);
+    assert_eq!(node.status()["partitions"][0]["lastVersion"], 1);
+}

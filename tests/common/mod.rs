@@ -263,6 +263,7 @@ impl Client {
     /// The next response; `is_head`: to a HEAD request, so without a body.
     pub fn response(&mut self, is_head: bool) -> Response {
         let mut response = self.response_head();
+        assert_eq!(response.header("Date").map(str::len), Some("Sun, 06 Nov 1994 08:49:37 GMT".len()));
         if is_head || status_without_body(response.status) {
             return response;
         }
