@@ -210,8 +210,13 @@ impl Api<'_> {
     }
 
     fn answer_delete(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
-        let deleted = conditions_of(head)
-            .and_then(|conditions| self.node_partition(head)?.delete(key, &conditions).map_err(condition_failed));
+        let deleted = conditions_of(head).and_then(|conditions| {
+            self.node_partition(head)?.delete(key, &conditions).map_err(|failed| match (form, failed.current) {
+                // Without the condition it would be 404, and then conditions do not count (RFC 9110, section 13.2.1).
+                (Form::Raw, None) => key_not_found(),
+                _ => condition_failed(failed),
+            })
+        });
         match (form, deleted) {
             (Form::Json, Ok(Some(_))) => {
                 reply.status(200).content_type(JSON).body(b"{\"success\":true,\"deleted\":true}");
