@@ -10,7 +10,7 @@ use crate::partition::{ConditionFailed, Partition};
 use super::conditions::conditions_of;
 use super::intake::{Intake, ReadyValue};
 use super::json_value::{JsonValueSource, render_value};
-use super::kv_fields::{Allowed, KvLimits, value_too_large};
+use super::kv_fields::{Allowed, KvLimits, NO_EXPIRY, value_too_large};
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
 use super::{Api, JSON, partition_id, refuse, unknown_partition};
@@ -50,6 +50,18 @@ impl Action {
     fn has_value(self) -> bool {
         matches!(self, Self::Set | Self::Put)
     }
+
+    /// A client that asks for an expiry or for replicas counts on them: better no than a write without.
+    fn refuse_unkept_promises(self, head: &Head<'_>) -> Result<(), Refusal> {
+        if self.has_value() && (head.ttl.is_some() || Query::new(head.query).has("ttl")) {
+            return Err(Refusal::new(501, "not_implemented", NO_EXPIRY));
+        }
+        if !matches!(self, Self::Get(_)) && head.min_acks.is_some_and(|count| count != b"0") {
+            let message = "this version has no replicas: send the write without X-Min-Acks";
+            return Err(Refusal::new(501, "not_implemented", message));
+        }
+        Ok(())
+    }
 }
 
 /// The key named in the address: in the path, or as `?key=`.
@@ -75,6 +87,7 @@ impl Api<'_> {
             Some(key) if !action.has_value() => {
                 // A body beside a key in the address says nothing more; the connection reads past it.
                 self.node_partition(head)?;
+                action.refuse_unkept_promises(head)?;
                 Ok(Ok(key))
             }
             key => self.intake(action, key.is_some(), head).map(Err),
@@ -94,7 +107,7 @@ impl Api<'_> {
 
     fn intake(&mut self, action: Action, has_key: bool, head: &Head<'_>) -> Result<Intake, Refusal> {
         self.node_partition(head)?;
-        refuse_unkept_promises(head)?;
+        action.refuse_unkept_promises(head)?;
         let limits = KvLimits { key_bytes: KEY_MAX_BYTES, value_bytes: self.node.config().max_value_bytes };
         let allowed = if action.has_value() { Allowed::KeyAndValue } else { Allowed::KeyOnly };
         match head.framing {
@@ -258,18 +271,6 @@ fn wants_raw(accept: &[u8]) -> bool {
         let media_type = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         media_type.eq_ignore_ascii_case(RAW.as_bytes())
     })
-}
-
-/// A client that asks for an expiry or for replicas counts on them: better no than a write without.
-fn refuse_unkept_promises(head: &Head<'_>) -> Result<(), Refusal> {
-    if head.ttl.is_some() || Query::new(head.query).has("ttl") {
-        return Err(Refusal::new(501, "not_implemented", "this version has no expiry: send the value without a TTL"));
-    }
-    if head.min_acks.is_some_and(|count| count != b"0") {
-        let message = "this version has no replicas: send the write without X-Min-Acks";
-        return Err(Refusal::new(501, "not_implemented", message));
-    }
-    Ok(())
 }
 
 #[cold]

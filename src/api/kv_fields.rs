@@ -28,6 +28,9 @@ const NAME_MAX_BYTES: usize = 32;
 /// Longest value of `encoding` read.
 const ENCODING_MAX_BYTES: usize = 16;
 
+/// What a request for an expiry is told.
+pub(super) const NO_EXPIRY: &str = "this version has no expiry: send the value without a TTL";
+
 /// How much a body may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KvLimits {
@@ -92,6 +95,7 @@ impl KvFields {
             (b"key", _) => (Field::Key, &mut self.key),
             (b"value", Allowed::KeyAndValue) => (Field::Value, &mut self.value),
             (b"encoding", Allowed::KeyAndValue) => (Field::Encoding, &mut self.encoding),
+            (b"ttl", Allowed::KeyAndValue) => return Err(Refusal::new(501, "not_implemented", NO_EXPIRY)),
             _ => return Err(self.unknown_field()),
         };
         if slot.is_some() {
