@@ -86,7 +86,7 @@ fn refused_with_status_and_code() {
         (r#"{"key":"k","value":{"a":1}}"#, 400, "bad_request"),
         (r#"{"key":"k","key":"k"}"#, 400, "bad_request"),
         (r#"{"key":"k","vaule":"v"}"#, 400, "bad_request"),
-        (r#"{"key":"k","ttl":5}"#, 400, "bad_request"),
+        (r#"{"key":"k","ttl":5}"#, 501, "not_implemented"),
         (r#"{"key":"k","value":"v","encoding":"hex"}"#, 400, "bad_request"),
         (r#"{"key":"k","value":"a=b=","encoding":"base64"}"#, 400, "bad_base64"),
         (r#"{"key":"k","value":"!","encoding":"base64"}"#, 400, "bad_base64"),

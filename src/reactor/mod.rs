@@ -44,7 +44,7 @@ use crate::node::{Node, SLOW_TURN_US};
 use clock::Clock;
 use deadlines::TimeOuts;
 use listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
-use session::{Next, Session, Visit};
+use session::{Next, Session, Slot, Visit};
 use timers::{Millis, Timers};
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -427,7 +427,7 @@ impl Reactor {
         for key in self.closed.drain(..) {
             // A session can be closed for two reasons in one turn.
             if let Some(session) = self.sessions.try_remove(key) {
-                self.turned_away_count -= usize::from(!session.has_slot);
+                self.turned_away_count -= usize::from(session.slot == Slot::TurnedAway);
             }
         }
     }

@@ -67,6 +67,15 @@ enum Stage {
     Lingering { dropped_bytes: usize },
 }
 
+/// Which limit a session counts against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// That of connections.
+    Served,
+    /// That of connections that only get to hear that there are too many.
+    TurnedAway,
+}
+
 /// The peer's sending side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Peer {
@@ -99,8 +108,7 @@ pub(super) struct Session {
     peer: Peer,
     /// On the ready list.
     pub(super) is_queued: bool,
-    /// Counts against the limit of connections; those turned away do not.
-    pub(super) has_slot: bool,
+    pub(super) slot: Slot,
     pub(super) patience: Patience,
 }
 
@@ -118,7 +126,7 @@ impl Session {
             is_writable: true,
             peer: Peer::Sending,
             is_queued: false,
-            has_slot: true,
+            slot: Slot::Served,
             patience: Patience::default(),
         }
     }
@@ -128,7 +136,7 @@ impl Session {
         let mut session = Self::new(stream);
         session.output.bytes().extend_from_slice(answer);
         session.stage = Stage::Flushing;
-        session.has_slot = false;
+        session.slot = Slot::TurnedAway;
         session
     }
 

@@ -215,7 +215,7 @@ impl Client {
             self.unread.drain(..self.taken);
             self.taken = 0;
         }
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = vec![0; 64 * 1024];
         let count = self.stream.read(&mut buffer).expect("read");
         self.unread.extend_from_slice(&buffer[..count]);
         count > 0
