@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,15 @@ use common::{Client, Node, assert_error, chunked, request_bytes, wait_for};
 
 const LARGE_BYTES: usize = 16 << 20;
 const CHUNKED: &str = "Transfer-Encoding: chunked";
+
+/// Says that something is over, also when it ends by a panic: others wait for it.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Serves small requests on another connection while `work` runs; says how long the longest took.
 fn while_serving_others<T>(node: &Node, what: &str, work: impl FnOnce() -> T) -> T {
@@ -33,8 +42,9 @@ fn while_serving_others<T>(node: &Node, what: &str, work: impl FnOnce() -> T) ->
             }
             (count, longest)
         });
+        let set_over = SetOnDrop(&is_over);
         let outcome = work();
-        is_over.store(true, Ordering::Relaxed);
+        drop(set_over);
         let (count, longest) = served.join().expect("the other connection is served");
         eprintln!("{what}: {count} rounds on another connection, the longest took {longest:?}");
         outcome
@@ -188,19 +198,21 @@ fn a_head_that_drips_times_out() {
     let is_over = AtomicBool::new(false);
     let start = Instant::now();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            use std::io::Write;
+        let drip = scope.spawn(|| {
             let head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ";
-            for byte in head.iter().chain(std::iter::repeat(&b'x')) {
+            for byte in head.iter().chain([b'x'; 1000].iter()) {
                 if is_over.load(Ordering::Relaxed) || dripping.write_all(&[*byte]).is_err() {
-                    return;
+                    return true;
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
+            false
         });
+        let set_over = SetOnDrop(&is_over);
         let response = client.response(false);
-        is_over.store(true, Ordering::Relaxed);
+        drop(set_over);
         assert_error(&response, 408, "request_timeout");
+        assert!(drip.join().expect("no panic"), "as long as bytes came, the head was waited for");
     });
     assert!(start.elapsed() >= HEADER_TIMEOUT);
 }

@@ -3,13 +3,14 @@
 
 mod common;
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use common::{Client, Node, PROGRAM, assert_error, clean_command, command, request_bytes, wait_for};
+use common::{Client, Node, PATIENCE, PROGRAM, assert_error, clean_command, command, request_bytes, wait_for};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -368,6 +369,15 @@ fn a_lack_of_descriptors_passes() {
     std::thread::sleep(Duration::from_millis(200));
     let spent = turns(&mut inside).expect("a number") - before;
     assert!(spent < 300, "{spent} turns in 200 ms with nothing to do");
+    // Nobody is left hanging: each has an answer or the end.
+    for (index, stream) in crowd.iter_mut().enumerate() {
+        stream.set_read_timeout(Some(PATIENCE)).expect("set a time-out");
+        match stream.read_to_end(&mut Vec::new()) {
+            Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("connection {index}: {error}"),
+            _ => {}
+        }
+        assert_eq!(inside.request("GET", "/kv/k", &[], b"").text(), "v");
+    }
     drop(crowd);
     drop(inside);
     wait_for("the node to recover", || {
