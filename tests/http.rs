@@ -77,11 +77,14 @@ fn set_get_delete_with_json() {
     assert_json(&client.request("GET", "/get?key=a", &[], b""), &json!({"success": true, "value": "", "version": 6}));
 }
 
+/// Target, headers and body; the key and the value that they set.
+type SetRow = (&'static str, &'static [&'static str], &'static [u8], &'static [u8], &'static [u8]);
+
 #[test]
 fn what_a_set_body_means() {
     let node = Node::start(&[]);
     let mut client = node.connect();
-    let table: &[(&str, &[&str], &[u8], &[u8], &[u8])] = &[
+    let table: &[SetRow] = &[
         // What `curl -d '{…}'` sends, and other types: an object is JSON whatever it is called.
         ("/set", &[FORM], br#"{"key":"f","value":"a=b&c"}"#, b"f", b"a=b&c"),
         ("/set", &["Content-Type: text/plain"], b" \r\n\t{\"value\":\"v\",\"key\":\"p\"} \n", b"p", b"v"),
@@ -431,8 +434,11 @@ fn keys_up_to_their_limit() {
     assert_eq!(node.status()["partitions"][0]["lastVersion"], 9);
 }
 
-/// All ways to send a value of so many bytes: method, target, headers, body.
-fn ways_to_set(value: &[u8]) -> Vec<(&'static str, &'static str, Vec<&'static str>, Vec<u8>)> {
+/// Method, target, headers, body.
+type Request = (&'static str, &'static str, Vec<&'static str>, Vec<u8>);
+
+/// All ways to set a key to `value`.
+fn ways_to_set(value: &[u8]) -> Vec<Request> {
     let text = String::from_utf8(value.to_vec()).expect("text");
     let escaped = value.iter().fold(String::new(), |text, byte| text + &format!("\\u{byte:04x}"));
     let base64 = BASE64.encode(value);
@@ -491,12 +497,15 @@ fn a_declared_length_far_over_the_limit_is_refused_at_once() {
     }
 }
 
+/// Target, headers and body; the status and the code that they get.
+type RefusedRow = (&'static str, &'static [&'static str], &'static [u8], u16, &'static str);
+
 #[test]
 fn bodies_that_are_refused() {
     let node = Node::start(&[]);
     let mut client = node.connect();
     client.request("PUT", "/kv/k", &[], b"kept");
-    let table: &[(&str, &[&str], &[u8], u16, &str)] = &[
+    let table: &[RefusedRow] = &[
         // JSON that is none.
         ("/set", &[JSON], b"{", 400, "bad_json"),
         ("/set", &[JSON], b"[]", 400, "bad_json"),

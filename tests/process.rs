@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use common::{Client, Node, PATIENCE, PROGRAM, assert_error, clean_command, command, request_bytes, wait_for};
+use common::{
+    Client, Node, PATIENCE, PROGRAM, assert_error, clean_command, command, let_pass, request_bytes, wait_for,
+};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -366,7 +368,7 @@ fn a_lack_of_descriptors_passes() {
     // It waits for better times instead of spinning: turns stand for polls.
     let turns = |client: &mut Client| client.request("GET", "/status", &[], b"").json()["loop"]["turns"].as_u64();
     let before = turns(&mut inside).expect("a number");
-    std::thread::sleep(Duration::from_millis(200));
+    let_pass(Duration::from_millis(200));
     let spent = turns(&mut inside).expect("a number") - before;
     assert!(spent < 300, "{spent} turns in 200 ms with nothing to do");
     // Nobody is left hanging: each has an answer or the end.

@@ -148,6 +148,11 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Lets time pass where a slow peer, or nothing happening, is what is tested; never to wait for something.
+pub fn let_pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// A connection.
 pub struct Client {
     pub stream: TcpStream,
@@ -215,7 +220,7 @@ impl Client {
             self.unread.drain(..self.taken);
             self.taken = 0;
         }
-        let mut buffer = vec![0; 64 * 1024];
+        let mut buffer = [0; 16 * 1024];
         let count = self.stream.read(&mut buffer).expect("read");
         self.unread.extend_from_slice(&buffer[..count]);
         count > 0
