@@ -112,12 +112,12 @@ const OPTIONS: &[OptionSpec] = &[
     option("max-value-bytes", "N", "16MiB", "longest value"),
     option("max-head-bytes", "N", "16KiB", "longest request head"),
     option("max-connections", "N", "10240", "connections at a time; more get 503"),
-    option("idle-timeout-ms", "N", "60000", "close connections silent this long between requests"),
-    option("header-timeout-ms", "N", "10000", "time for a request head; bodies get more as they arrive"),
-    option("token-file", "FILE", "", "require `Authorization: Bearer TOKEN` with the token in FILE"),
-    option("allowed-host", "NAME", "", "answer under this Host name too (repeatable; commas in the variable)"),
-    option("allow-open", "", "", "permit listening beyond loopback without a token"),
-    option("log", "LEVEL", "info", "off, error, warn, info, debug or trace, to standard error"),
+    option("idle-timeout-ms", "N", "60000", "silence allowed between requests"),
+    option("header-timeout-ms", "N", "10000", "time for a request head; bodies earn more"),
+    option("token-file", "FILE", "", "requests need the token in this file"),
+    option("allowed-host", "NAME", "", "a Host name to answer under; may be repeated"),
+    option("allow-open", "", "", "listen beyond loopback without a token"),
+    option("log", "LEVEL", "info", "off, error, warn, info, debug or trace"),
 ];
 
 /// What the command line asks for.
@@ -332,19 +332,17 @@ fn distance(a: &str, b: &str) -> usize {
 /// The text of `--help`: one screen.
 pub fn help() -> String {
     let mut text = String::from(
-        "db-node: the database node of a distributed key-value system (HTTP/1.1, in memory)\n\n\
+        "db-node: the database node of a distributed key-value system\n\n\
          Usage: db-node [OPTIONS]\n\n",
     );
     for option in OPTIONS {
         let flag = format!("--{} {}", option.flag, option.value);
         let default = if option.default.is_empty() { String::new() } else { format!(" [{}]", option.default) };
-        let _ = writeln!(text, "  {flag:<24} {}{default}", option.meaning);
+        let _ = writeln!(text, "  {flag:<23} {}{default}", option.meaning);
     }
-    text.push_str("  -h, --help               this text\n  -V, --version            the version\n\n");
-    text.push_str("Each option is also an environment variable: --max-connections is DB_NODE_MAX_CONNECTIONS.\n");
-    text.push_str(
-        "Try: curl localhost:9001/set -d '{\"key\":\"a\",\"value\":\"1\"}'; curl 'localhost:9001/get?key=a'\n",
-    );
+    text.push_str("  -h, --help              this text\n  -V, --version           the version\n\n");
+    text.push_str("As environment variables: --max-connections is DB_NODE_MAX_CONNECTIONS.\n");
+    text.push_str("Try: curl localhost:9001/set -d '{\"key\":\"a\",\"value\":\"1\"}'\n");
     text
 }
 

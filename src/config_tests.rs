@@ -108,5 +108,5 @@ fn tokens_are_checked_compared_and_never_shown() {
 fn help_fits_one_screen() {
     let help = help();
     assert!(help.lines().count() <= 24, "{} lines", help.lines().count());
-    assert!(help.lines().all(|line| line.chars().count() <= 110), "{help}");
+    assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
 }

@@ -87,7 +87,7 @@ const TURNED_AWAY_MAX: usize = 64;
 const DRAIN_MS: u64 = 10_000;
 
 /// Descriptors kept for anything but connections: listener, poll, signals, standard streams, the spare one.
-const RESERVED_DESCRIPTORS: usize = 32;
+const RESERVED_DESCRIPTORS: usize = 16;
 
 /// The node cannot run: say why and exit.
 #[derive(Debug)]
@@ -467,7 +467,9 @@ fn connection_max(wanted: usize) -> usize {
         limit = raised;
     }
     let descriptors = limit.current.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
-    let room = descriptors.saturating_sub(RESERVED_DESCRIPTORS + TURNED_AWAY_MAX).max(1);
+    // Under a low limit those who are turned away get a share of it, no more.
+    let reserved = RESERVED_DESCRIPTORS + TURNED_AWAY_MAX.min(descriptors / 8);
+    let room = descriptors.saturating_sub(reserved).max(1);
     if room < wanted {
         log::warn!(
             "at most {room} connections instead of {wanted}: the limit on file descriptors is {descriptors} (ulimit -n)"

@@ -3,7 +3,6 @@
 #![allow(unreachable_pub, missing_docs, reason = "a module of each test binary, which is no one's library")]
 #![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
 
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -121,15 +120,7 @@ impl Drop for Node {
 
 /// The program, without the environment of whoever runs the tests.
 pub fn command() -> Command {
-    clean_command(PROGRAM)
-}
-
-/// The program that is tested.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_db-node");
-
-/// Any program, without the variables that a node would read.
-pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new(program);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_db-node"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DB_NODE_") {
             command.env_remove(name);
