@@ -60,7 +60,7 @@ const VISITS_PER_TURN: usize = 32;
 const TURN_WORK_BYTES: usize = 64 * 1024;
 
 /// Most maintenance in one turn while requests wait, in units of work: a few hundred microseconds.
-const BUSY_SLICE_WORK: usize = 256 * 1024;
+const BUSY_SLICE_WORK: usize = 160 * 1024;
 
 /// Maintenance in one turn when there is nothing else to do: what a request that comes in meanwhile waits for.
 const IDLE_SLICE_WORK: usize = 128 * 1024;
