@@ -108,7 +108,8 @@ fn bench_reads_and_overwrites(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Putting, flushing and merging `count` new entries, each by itself; the figures are per entry.
+/// The figures are per entry of `count`. "put": into one memtable. "flush": that memtable sorted, made a run, and the run
+/// merged into an empty bottom. "merge": a compaction that rewrites a bottom of `count` entries with the few layers above it.
 fn bench_building(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("engine");
     group.measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500)).sample_size(10);

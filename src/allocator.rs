@@ -5,7 +5,8 @@
 //! the process for good. A fixed size ends that. Measured: two values of 16 MiB, one overwritten 20 times, then all deleted and
 //! merged away: 34 MiB stay resident without this, 2.2 MiB with it; 62 and 46 MiB while the values are there.
 //!
-//! The only `unsafe` code of the project. With other allocators than glibc's it does nothing.
+//! The only `unsafe` code of the project. With other allocators than glibc's it does nothing. Run under valgrind's memcheck
+//! (30,000 entries set over HTTP, a value of 16 MiB set, read and deleted, a compaction, a clean stop): no errors.
 
 /// Blocks from here on come from the system and go back to it: glibc's own first choice.
 const MMAP_THRESHOLD_BYTES: i32 = 128 * 1024;

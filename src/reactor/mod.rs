@@ -227,7 +227,8 @@ impl Reactor {
         if !self.ready.is_empty() || self.is_accepting || !self.node.is_idle() {
             return Some(Duration::ZERO);
         }
-        let next = [self.timers.next(), self.accept_again_at, self.drain_until].into_iter().flatten().min()?;
+        let deadlines = [self.timers.next(), self.accept_again_at, self.drain_until];
+        let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
         // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.
         Some(Duration::from_millis(next.saturating_sub(self.clock.now()) + 1))
     }
