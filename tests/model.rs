@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use db_node::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, Lsm, NewValue, Options, ScanState, Snapshot, WORK_LUMP_MAX};
+use db_node::lsm::{
+    Adoption, ChunkStep, ChunkWalk, INLINE_VALUE_MAX_BYTES, LargeValue, Lsm, NewValue, Options, ScanState, Snapshot,
+    WORK_LUMP_MAX,
+};
 
 /// What a key should read as: version and value.
 type Model = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
@@ -90,7 +93,8 @@ fn maintain(lsm: &mut Lsm, budget: usize) {
 fn run(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let key_space = [50, 2_000, 100_000][rng.usize(..3)];
-    let mut lsm = Lsm::new(Options { memtable_bytes: rng.usize(1_000..300_000), hash_seed: rng.u64(..) });
+    let memtable_bytes = rng.usize(1_000..300_000);
+    let mut lsm = Lsm::new(Options { memtable_bytes, hash_seed: rng.u64(..) });
     let delete_weight = rng.u32(1..40);
     let maintain_weight = rng.u32(1..60);
     let budget_max = [100, 20_000, 2_000_000][rng.usize(..3)];
@@ -104,6 +108,7 @@ fn run(seed: u64) {
                 lsm.freeze();
             }
             1 if rng.u8(..10) == 0 => lsm.compact(),
+            1 if rng.u8(..5) == 0 => lsm = reborn(&mut lsm, &mut rng, memtable_bytes),
             2 if held.len() < 4 => {
                 held.push(Held { snapshot: lsm.snapshot(), model: model.clone() });
                 assert_eq!(held.last().expect("just pushed").snapshot.version(), version);
@@ -112,7 +117,7 @@ fn run(seed: u64) {
                 let index = rng.usize(..held.len());
                 check_snapshot(&held[index], &mut rng, key_space);
                 if rng.bool() {
-                    lsm.release(held.swap_remove(index).snapshot);
+                    drop(held.swap_remove(index).snapshot);
                 }
             }
             n if n < 4 + maintain_weight => maintain(&mut lsm, rng.usize(1..budget_max)),
@@ -147,7 +152,7 @@ fn finish(mut lsm: Lsm, model: &Model, held: Vec<Held>, rng: &mut fastrand::Rng,
     }
     for one in held {
         check_snapshot(&one, rng, key_space);
-        lsm.release(one.snapshot);
+        drop(one.snapshot);
     }
     while !lsm.is_idle() {
         maintain(&mut lsm, 50_000);
@@ -165,8 +170,27 @@ fn finish(mut lsm: Lsm, model: &Model, held: Vec<Held>, rng: &mut fastrand::Rng,
         assert_eq!(entry_counts, expected, "one layer without tombstones and overwritten entries");
         assert_eq!(stats.wal_segment_count, 0, "log segments that nothing needs");
     }
+    check_snapshot(&Held { snapshot: lsm.snapshot(), model: model.clone() }, rng, key_space);
+}
+
+/// An engine made of another one's chunks, as recovery makes one: it must behave as the other would have.
+fn reborn(lsm: &mut Lsm, rng: &mut fastrand::Rng, memtable_bytes: usize) -> Lsm {
     let snapshot = lsm.snapshot();
-    check_snapshot(&Held { snapshot: snapshot.clone(), model: model.clone() }, rng, key_space);
+    let mut adoption = Adoption::new(snapshot.hash_seed(), snapshot.position());
+    let mut walk = ChunkWalk::new(snapshot);
+    loop {
+        let budget = rng.usize(1..300_000);
+        let (step, spent) = walk.step(budget);
+        assert!(spent <= budget + WORK_LUMP_MAX, "a step of {budget} spent {spent}");
+        match step {
+            ChunkStep::Working => {}
+            ChunkStep::Layer(level) => adoption.begin_layer(level).expect("a layer"),
+            ChunkStep::Chunk(chunk) => {
+                adoption.add_chunk(chunk.bytes().into(), chunk.blobs().to_vec()).expect("a sound chunk");
+            }
+            ChunkStep::End => return adoption.finish(Options { memtable_bytes, hash_seed: 0 }),
+        }
+    }
 }
 
 #[test]

@@ -35,6 +35,8 @@
 //! 1. A chunk is at most [`CHUNK_MAX_BYTES`] long and never empty; its memory is exactly as long as it is.
 //! 2. Every entry is reachable through the buckets and in key order.
 //!
+//! Not here: checking a chunk that came from elsewhere (`chunk_check.rs`).
+//!
 //! Ideas: restarts are `LevelDB`'s; buckets with tags are those of `F14` and Swiss tables, with offsets as small as the chunk.
 
 use super::record::{Blob, Entry, KEY_MAX_BYTES, Value};
@@ -42,20 +44,20 @@ use super::record::{Blob, Entry, KEY_MAX_BYTES, Value};
 /// The most bytes of a chunk: offsets fit 16 bits, and rewriting one is a bounded slice of work.
 pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
 
-const HEADER_BYTES: usize = 40;
-const FORMAT: u8 = 1;
-const RESTART_ENTRIES: usize = 16;
-const BUCKET_BYTES: usize = 64;
-const BUCKET_SLOTS: usize = 21;
+pub(super) const HEADER_BYTES: usize = 40;
+pub(super) const FORMAT: u8 = 1;
+pub(super) const RESTART_ENTRIES: usize = 16;
+pub(super) const BUCKET_BYTES: usize = 64;
+pub(super) const BUCKET_SLOTS: usize = 21;
 /// Mean fill that buckets are made for: 17 of 21 slots, so that one in seven overflows into its neighbour.
 const BUCKET_FILL: usize = 17;
 
-const KEY_LEN_MASK: u16 = (1 << 13) - 1;
-const FLAG_TOMBSTONE: u16 = 1 << 13;
-const FLAG_EXPIRES: u16 = 1 << 14;
-const FLAG_LARGE: u16 = 1 << 15;
+pub(super) const KEY_LEN_MASK: u16 = (1 << 13) - 1;
+pub(super) const FLAG_TOMBSTONE: u16 = 1 << 13;
+pub(super) const FLAG_EXPIRES: u16 = 1 << 14;
+pub(super) const FLAG_LARGE: u16 = 1 << 15;
 
-const NO_EXPIRY: u64 = u64::MAX;
+pub(super) const NO_EXPIRY: u64 = u64::MAX;
 
 const _: () = assert!(KEY_MAX_BYTES <= KEY_LEN_MASK as usize);
 
@@ -71,6 +73,31 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// Takes over a chunk that came from elsewhere, and returns it with the offset of its last entry. Everything that reading
+    /// relies on is checked; an error says what does not hold.
+    pub fn adopt(
+        bytes: Box<[u8]>,
+        blobs: Vec<Blob>,
+        hash_seed: u64,
+        last_version: u64,
+    ) -> Result<(Self, usize), &'static str> {
+        super::chunk_check::check(&bytes, &blobs, hash_seed, last_version).map(|checked| {
+            let chunk = Self {
+                bytes,
+                blobs,
+                restarts_at: checked.restarts_at,
+                buckets_at: checked.buckets_at,
+                version_width: checked.version_width,
+            };
+            (chunk, checked.last_entry)
+        })
+    }
+
+    /// The large values it refers to, in the order of their entries.
+    pub fn blobs(&self) -> &[Blob] {
+        &self.blobs
+    }
+
     /// Its bytes, as they go to disk and wire (large values follow separately).
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -360,7 +387,7 @@ impl ChunkBuilder {
 }
 
 #[inline]
-fn read_u16(bytes: &[u8], at: usize) -> u16 {
+pub(super) fn read_u16(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 

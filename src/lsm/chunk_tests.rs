@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::chunk::{CHUNK_MAX_BYTES, ChunkBuilder};
+use super::chunk::{CHUNK_MAX_BYTES, Chunk, ChunkBuilder};
 use super::hash::KeyHasher;
 use super::record::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, Value};
 
@@ -93,4 +93,48 @@ fn every_entry_is_found() {
         key.push(u8::try_from(i).expect("few"));
         key
     });
+}
+
+/// Whatever is changed in a chunk, with a checksum that is right all the same: it is refused, or it can be read through.
+#[test]
+fn adopted_chunks_never_panic() {
+    let hasher = KeyHasher::new(7);
+    let mut rng = fastrand::Rng::with_seed(3);
+    let blob = Arc::new(vec![1; INLINE_VALUE_MAX_BYTES + 1]);
+    let mut builder = ChunkBuilder::new(hasher.seed(), 70_000);
+    for number in 0..40_u64 {
+        let key = format!("key {number:04}");
+        let value = match number % 5 {
+            0 => Value::Large(&blob),
+            1 => Value::Tombstone,
+            _ => Value::Inline(b"some value"),
+        };
+        let expires_at_ms = (number % 3 == 0).then_some(number);
+        let entry = Entry { key: key.as_bytes(), version: 1 + number, expires_at_ms, value };
+        builder.add(&entry, hasher.hash(key.as_bytes()));
+    }
+    let sound = builder.finish();
+    let adopt = |bytes: Vec<u8>| Chunk::adopt(bytes.into(), sound.blobs().to_vec(), hasher.seed(), 40);
+    let (again, last_entry) = adopt(sound.bytes().to_vec()).expect("a sound chunk");
+    assert_eq!(again.entry_at(last_entry).0.key, b"key 0039");
+    assert!(adopt(sound.bytes()[..100].to_vec()).is_err());
+    let mut accepted_count = 0;
+    for _ in 0..60_000 {
+        let mut bytes = sound.bytes().to_vec();
+        for _ in 0..rng.usize(1..4) {
+            let at = rng.usize(4..bytes.len());
+            bytes[at] = if rng.bool() { rng.u8(..) } else { bytes[at] ^ (1 << rng.u8(..8)) };
+        }
+        let checksum = crc32c::crc32c(&bytes[4..]);
+        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        let Ok((chunk, _)) = adopt(bytes) else { continue };
+        accepted_count += 1;
+        let mut at = chunk.begin();
+        while at < chunk.end() {
+            let (entry, next) = chunk.entry_at(at);
+            let _ = (chunk.get(hasher.hash(entry.key), entry.key), chunk.seek(entry.key));
+            at = next;
+        }
+    }
+    assert!(accepted_count > 1000, "changed values and tags are let through: {accepted_count}");
 }

@@ -37,9 +37,10 @@ const BOTTOM_SHARE: usize = 8;
 
 /// Where a layer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
+pub enum Level {
     /// 0 for frozen memtables, above it for runs.
     Upper(u8),
+    /// The one run with most of the data.
     Bottom,
 }
 
@@ -109,9 +110,25 @@ impl Levels {
         self.layers.insert(0, Layer { level: Level::Upper(0), state: LayerState::Idle, content });
     }
 
+    /// Levels whose layers are the given runs, newest first.
+    pub(super) fn adopt(hasher: KeyHasher, runs: Vec<(Level, Run)>) -> Self {
+        let idle = |(level, run)| Layer { level, state: LayerState::Idle, content: ImmutableLayer::Run(run) };
+        Self { layers: runs.into_iter().map(idle).collect(), ..Self::new(hasher) }
+    }
+
     /// Clones of all layers, newest first.
-    pub(super) fn snapshot(&self) -> Vec<ImmutableLayer> {
-        self.layers.iter().map(|layer| layer.content.clone()).collect()
+    pub(super) fn snapshot(&self) -> Vec<(Level, ImmutableLayer)> {
+        self.layers.iter().map(|layer| (layer.level, layer.content.clone())).collect()
+    }
+
+    /// Bytes of all layers, large values included.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.layers.iter().map(|layer| layer.content.memory_bytes()).sum()
+    }
+
+    /// Frozen memtables that wait to be flushed, or are being flushed.
+    pub(super) fn frozen_count(&self) -> usize {
+        self.layers.iter().filter(|layer| layer.level == Level::Upper(0)).count()
     }
 
     /// Asks for all layers to become one.

@@ -3,7 +3,8 @@
 //! A write becomes a record at the end of the log (`wal`), found through the active memtable's hash index (`memtable`). A full
 //! memtable is frozen and pushed onto the immutable layers (`levels`); maintenance flushes it into a run of chunks (`run`,
 //! `chunk`) and merges runs (`merge_job`, `merge`). A read asks the memtable, then the layers, newest first; a snapshot
-//! clones the layers' `Arc`s (`snapshot`).
+//! clones the layers' `Arc`s (`snapshot`). A snapshot leaves as chunks (`chunk_walk`), and chunks become an engine
+//! (`adoption`); the log leaves and comes as a stream of records (`log_stream`).
 //!
 //! Invariants:
 //! 1. One version per write, ascending without a gap; a key reads as its newest write.
@@ -16,13 +17,17 @@
 //!
 //! Not here: durability (`storage/`), conditions on writes (`partition.rs`).
 
+mod adoption;
 mod chunk;
+mod chunk_check;
 #[cfg(test)]
 mod chunk_tests;
+mod chunk_walk;
 mod garbage;
 mod hash;
 mod immutable_layer;
 mod levels;
+mod log_stream;
 mod memtable;
 mod merge;
 mod merge_job;
@@ -35,18 +40,24 @@ mod work;
 
 use std::sync::Arc;
 
+pub use adoption::{Adoption, AdoptionError};
 pub use chunk::{CHUNK_MAX_BYTES, Chunk, ChunkBuilder};
+pub use chunk_walk::{ChunkStep, ChunkWalk};
 pub use hash::KeyHasher;
-pub use levels::LevelStats;
-pub use record::{Blob, Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, LargeValue, NewValue, RECORD_HEAD_BYTES, Value};
+pub use levels::{Level, LevelStats};
+pub use log_stream::{LogBatch, LogPosition, RecordError, StreamRecord};
+pub use record::{
+    Blob, Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, LargeValue, NewValue, RECORD_HEAD_BYTES, VALUE_MAX_BYTES, Value,
+};
 pub use snapshot::{Scan, ScanState, Snapshot};
-pub use wal::SEGMENT_BYTES;
+pub use wal::{SEGMENT_BYTES, WalCursor};
 
 use garbage::Garbage;
 use levels::Levels;
 use memtable::Memtable;
 use run::Probe;
-use wal::Wal;
+use snapshot::SnapshotHome;
+use wal::{Appended, Wal};
 use work::Work;
 
 /// The most that one call of [`Lsm::maintain`] spends beyond its budget: the largest piece of work that is not divided, which
@@ -96,21 +107,30 @@ pub struct Lsm {
     levels: Levels,
     garbage: Garbage,
     owed_work: usize,
-    pin: Arc<()>,
+    snapshots: SnapshotHome,
+    /// Records up to here are in runs.
+    flushed_version: u64,
+    /// Records behind this one are still to be read from the log.
+    read_version: u64,
 }
 
 impl Lsm {
     /// An empty engine.
     pub fn new(options: Options) -> Self {
-        let hasher = KeyHasher::new(options.hash_seed);
+        Self::from_parts(options, Levels::new(KeyHasher::new(options.hash_seed)), LogPosition::default())
+    }
+
+    fn from_parts(options: Options, levels: Levels, position: LogPosition) -> Self {
         Self {
             options,
-            wal: Wal::default(),
-            memtable: Memtable::new(options.memtable_bytes, hasher),
-            levels: Levels::new(hasher),
+            wal: Wal::new(position),
+            memtable: Memtable::new(options.memtable_bytes, levels.hasher()),
+            levels,
             garbage: Garbage::default(),
             owed_work: 0,
-            pin: Arc::new(()),
+            snapshots: SnapshotHome::new(),
+            flushed_version: position.version,
+            read_version: u64::MAX,
         }
     }
 
@@ -132,10 +152,21 @@ impl Lsm {
             NewValue::Inline(bytes) => bytes.len(),
             NewValue::Large(large) => large.len(),
         };
-        let hash = self.levels.hasher().hash(key);
-        let record_bytes = RECORD_HEAD_BYTES + key.len() + value_bytes;
         let appended = self.wal.append(key, value, expires_at_ms);
+        self.index(key, appended, RECORD_HEAD_BYTES + key.len() + value_bytes)
+    }
+
+    /// Writes what a record of the log says, again. It must continue the history: [`position`](Self::position) made it.
+    pub fn replay(&mut self, record: &StreamRecord<'_>) -> u64 {
+        let appended = self.wal.append_record(record);
+        self.index(record.key(), appended, record.stream_bytes())
+    }
+
+    /// Makes a record that was appended the newest of its key.
+    #[inline]
+    fn index(&mut self, key: &[u8], appended: Appended, record_bytes: usize) -> u64 {
         let version = appended.version;
+        let hash = self.levels.hasher().hash(key);
         self.memtable.insert(self.wal.active(), hash, key, appended, record_bytes);
         // A large value is moved by reference: it owes what an entry owes.
         self.owed_work += DEBT_FACTOR * work::of_entry(record_bytes.min(INLINE_VALUE_MAX_BYTES));
@@ -171,11 +202,16 @@ impl Lsm {
     /// Does maintenance, at most about `budget` units; returns the units spent, 0 when nothing is due.
     pub fn maintain(&mut self, budget: usize) -> usize {
         let mut work = Work::new(budget);
+        while !work.is_used_up()
+            && let Some(layer) = self.snapshots.take_returned()
+        {
+            self.garbage.push_layer(layer);
+            work.spend(work::FREE);
+        }
         self.garbage.step(&mut work);
-        if let Some(flushed_version) = self.levels.step(self.wal.last_version(), &mut work, &mut self.garbage) {
-            while let Some(segment) = self.wal.release(flushed_version) {
-                self.garbage.push_segment(segment);
-            }
+        if let Some(version) = self.levels.step(self.wal.last().version, &mut work, &mut self.garbage) {
+            self.flushed_version = version;
+            self.release_log();
         }
         self.owed_work = if self.is_idle() { 0 } else { self.owed_work.saturating_sub(work.spent()) };
         work.spent()
@@ -188,38 +224,69 @@ impl Lsm {
 
     /// Whether maintenance has nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.garbage.is_empty() && !self.levels.is_due()
+        self.garbage.is_empty() && !self.snapshots.has_returned() && !self.levels.is_due()
     }
 
     /// A view of everything written so far.
     pub fn snapshot(&mut self) -> Snapshot {
         self.freeze();
-        Snapshot { layers: self.levels.snapshot(), version: self.wal.last_version(), _pin: Arc::clone(&self.pin) }
+        self.snapshots.snapshot(self.levels.snapshot(), self.wal.last(), self.options.hash_seed)
     }
 
-    /// Gives a snapshot back; what it alone held is freed by maintenance.
-    pub fn release(&mut self, snapshot: Snapshot) {
-        for layer in snapshot.layers {
-            self.garbage.push_layer(layer);
+    /// A cursor behind the newest record, for reading what is written from now on. The log is kept for it only if
+    /// [`keep_log_behind`](Self::keep_log_behind) says so.
+    pub fn log_end(&self) -> WalCursor {
+        self.wal.end()
+    }
+
+    /// Reads the records behind `cursor` into `batch` until it holds about `max_bytes`.
+    pub fn read_log(&self, cursor: &mut WalCursor, max_bytes: usize, batch: &mut LogBatch) {
+        self.wal.read(cursor, max_bytes, batch);
+    }
+
+    /// Keeps the log behind `version` in memory until this is called with a higher one. Without it, log that is flushed goes.
+    pub fn keep_log_behind(&mut self, version: u64) {
+        self.read_version = version;
+        self.release_log();
+    }
+
+    fn release_log(&mut self) {
+        while let Some(segment) = self.wal.release(self.flushed_version.min(self.read_version)) {
+            self.garbage.push_segment(segment);
         }
     }
 
     /// Version of the newest write.
     pub fn last_version(&self) -> u64 {
-        self.wal.last_version()
+        self.wal.last().version
+    }
+
+    /// Where the history stands.
+    pub fn position(&self) -> LogPosition {
+        self.wal.last()
+    }
+
+    /// Bytes of memtables and runs, large values included.
+    pub fn data_bytes(&self) -> usize {
+        self.memtable.log_bytes() + self.levels.memory_bytes()
+    }
+
+    /// Frozen memtables not yet flushed.
+    pub fn frozen_count(&self) -> usize {
+        self.levels.frozen_count()
     }
 
     /// Figures about everything.
     pub fn stats(&self) -> Stats {
         Stats {
-            last_version: self.wal.last_version(),
+            last_version: self.wal.last().version,
             memtable_entry_count: self.memtable.entry_count(),
             memtable_bytes: self.memtable.log_bytes(),
             levels: self.levels.stats(),
             wal_segment_count: self.wal.segment_count(),
             wal_bytes: self.wal.stored_bytes(),
             debt: self.levels.debt(),
-            snapshot_count: Arc::strong_count(&self.pin) - 1,
+            snapshot_count: self.snapshots.live_count(),
         }
     }
 }

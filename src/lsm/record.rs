@@ -26,6 +26,8 @@
 
 use std::sync::Arc;
 
+use super::log_stream::LogPosition;
+
 /// A large value: received into one buffer and shared from there to the reply, never copied.
 pub type Blob = Arc<Vec<u8>>;
 
@@ -34,6 +36,9 @@ pub const KEY_MAX_BYTES: usize = 4096;
 
 /// Longest value stored within its record. Above it a copy in every merge costs more than a shared buffer.
 pub const INLINE_VALUE_MAX_BYTES: usize = 16 * 1024;
+
+/// Longest value at all: a length beyond it in a stream is damage, not a reason to allocate.
+pub const VALUE_MAX_BYTES: usize = 1 << 30;
 
 /// Bytes of a record before its key, without an expiry.
 pub const RECORD_HEAD_BYTES: usize = 20;
@@ -148,6 +153,7 @@ pub(super) struct RecordHead {
     /// Unix time in milliseconds; `None`: never.
     pub expires_at_ms: Option<u64>,
     flags: u8,
+    zero: u8,
 }
 
 impl RecordHead {
@@ -168,6 +174,7 @@ impl RecordHead {
             ]),
             expires_at_ms,
             flags,
+            zero: fixed[11],
         })
     }
 
@@ -179,6 +186,28 @@ impl RecordHead {
     /// Whether the value is shared rather than stored behind the key.
     pub(super) fn is_large(&self) -> bool {
         self.flags & FLAG_LARGE != 0
+    }
+
+    /// Where the history stands after the record.
+    pub(super) fn position(&self) -> LogPosition {
+        LogPosition { version: self.version, checksum: self.checksum }
+    }
+
+    /// Whether [`encode`] could have written it, the checksum aside.
+    pub(super) fn is_well_formed(&self) -> bool {
+        let value_len = self.value_len as usize;
+        let known_flags = FLAG_TOMBSTONE | FLAG_EXPIRES | FLAG_LARGE;
+        self.flags & !known_flags == 0
+            && self.zero == 0
+            && (1..=KEY_MAX_BYTES).contains(&usize::from(self.key_len))
+            && value_len <= VALUE_MAX_BYTES
+            && self.is_large() == (value_len > INLINE_VALUE_MAX_BYTES)
+            && !(self.is_tombstone() && value_len > 0)
+    }
+
+    /// Bytes the record takes in the stream.
+    pub(super) fn stream_bytes(&self) -> usize {
+        self.key_offset() + usize::from(self.key_len) + self.value_len as usize
     }
 
     /// Bytes the record takes in its segment: all of it, but for a large value.

@@ -2,40 +2,128 @@
 //!
 //! Invariants:
 //! 1. A snapshot is complete up to its version and has nothing behind it, whatever is written, merged or freed later.
-//! 2. Taking one costs O(layers); what it pins is freed, a bounded piece at a time, after
-//!    [`Lsm::release`](super::Lsm::release). A snapshot that is merely dropped frees what it held alone at once.
+//! 2. Taking one costs O(layers). Dropping one, on whatever thread, sends its layers home: what it alone held is freed by the
+//!    engine's maintenance, a bounded piece at a time.
+//!
+//! Not here: the view as chunks, for files and replicas (`chunk_walk.rs`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::immutable_layer::ImmutableLayer;
+use super::levels::Level;
+use super::log_stream::LogPosition;
 use super::merge::{MergeCursor, Preparation};
 use super::record::Entry;
 use super::work::{self, Work};
 
-/// A view of all data as of one version. A clone is another hold on the same view.
-#[derive(Clone, Debug)]
-#[must_use = "hand it back with `Lsm::release`"]
+/// A view of all data as of one version.
+#[derive(Debug)]
 pub struct Snapshot {
-    pub(super) layers: Vec<ImmutableLayer>,
-    pub(super) version: u64,
-    /// One more reference to the engine's pin: how it counts the snapshots out there.
-    pub(super) _pin: Arc<()>,
+    /// Newest first.
+    pub(super) layers: Vec<(Level, ImmutableLayer)>,
+    pub(super) position: LogPosition,
+    pub(super) hash_seed: u64,
+    home: Sender<ImmutableLayer>,
+    counts: Arc<Counts>,
+}
+
+/// What snapshots and their engine count together.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Snapshots there are.
+    live: AtomicUsize,
+    /// Layers on their way home.
+    returning: AtomicUsize,
+}
+
+/// The engine's end: where the layers of dropped snapshots come back to.
+#[derive(Debug)]
+pub(super) struct SnapshotHome {
+    sender: Sender<ImmutableLayer>,
+    receiver: Receiver<ImmutableLayer>,
+    counts: Arc<Counts>,
+}
+
+impl SnapshotHome {
+    pub(super) fn new() -> Self {
+        let (sender, receiver) = channel();
+        Self { sender, receiver, counts: Arc::default() }
+    }
+
+    pub(super) fn snapshot(
+        &self,
+        layers: Vec<(Level, ImmutableLayer)>,
+        position: LogPosition,
+        hash_seed: u64,
+    ) -> Snapshot {
+        self.counts.live.fetch_add(1, Ordering::Relaxed);
+        Snapshot { layers, position, hash_seed, home: self.sender.clone(), counts: Arc::clone(&self.counts) }
+    }
+
+    /// Snapshots not yet dropped.
+    pub(super) fn live_count(&self) -> usize {
+        self.counts.live.load(Ordering::Relaxed)
+    }
+
+    /// Whether a layer has come back.
+    pub(super) fn has_returned(&self) -> bool {
+        self.counts.returning.load(Ordering::Acquire) > 0
+    }
+
+    /// A layer that has come back.
+    pub(super) fn take_returned(&self) -> Option<ImmutableLayer> {
+        let layer = self.receiver.try_recv().ok()?;
+        self.counts.returning.fetch_sub(1, Ordering::Relaxed);
+        Some(layer)
+    }
 }
 
 impl Snapshot {
     /// The version of the newest write in it.
     pub fn version(&self) -> u64 {
-        self.version
+        self.position.version
+    }
+
+    /// Where the history stood.
+    pub fn position(&self) -> LogPosition {
+        self.position
+    }
+
+    /// The seed of the hash tables in its chunks.
+    pub fn hash_seed(&self) -> u64 {
+        self.hash_seed
+    }
+
+    /// Bytes of all its layers, large values included.
+    pub fn memory_bytes(&self) -> usize {
+        self.layers().map(ImmutableLayer::memory_bytes).sum()
     }
 
     /// A scan in key order, from the first key at or above `start`.
     pub fn scan(&self, start: &[u8]) -> Scan {
-        Scan {
-            snapshot: self.clone(),
-            preparation: Preparation::new(self.layers.iter()),
-            start: start.to_vec(),
-            cursor: None,
+        let layers = self.layers.clone();
+        self.counts.live.fetch_add(1, Ordering::Relaxed);
+        let (home, counts) = (self.home.clone(), Arc::clone(&self.counts));
+        let snapshot = Self { layers, position: self.position, hash_seed: self.hash_seed, home, counts };
+        let preparation = Preparation::new(snapshot.layers());
+        Scan { preparation, start: start.to_vec(), cursor: None, snapshot }
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &ImmutableLayer> {
+        self.layers.iter().map(|(_, layer)| layer)
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        for (_, layer) in self.layers.drain(..) {
+            // An engine that is gone has nothing left to keep in time: then the layer goes here and now.
+            self.counts.returning.fetch_add(1, Ordering::Release);
+            let _ = self.home.send(layer);
         }
+        self.counts.live.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -53,10 +141,11 @@ pub enum ScanState {
 /// An ordered scan that can rest anywhere: it holds `Arc`s, and borrows nothing.
 #[derive(Debug)]
 pub struct Scan {
-    snapshot: Snapshot,
     preparation: Preparation,
     start: Vec<u8>,
     cursor: Option<MergeCursor>,
+    /// Dropped last: what it sends home nobody else holds any more.
+    snapshot: Snapshot,
 }
 
 impl Scan {
@@ -74,7 +163,7 @@ impl Scan {
             if !self.preparation.step(work) {
                 return ScanState::Searching;
             }
-            self.cursor = Some(MergeCursor::new(self.snapshot.layers.iter(), &self.start));
+            self.cursor = Some(MergeCursor::new(self.snapshot.layers(), &self.start));
         }
         let Some(cursor) = &mut self.cursor else { return ScanState::Searching };
         loop {
@@ -89,11 +178,6 @@ impl Scan {
             }
             cursor.advance();
         }
-    }
-
-    /// Ends the scan, leaving its hold on the snapshot to be released.
-    pub fn into_snapshot(self) -> Snapshot {
-        self.snapshot
     }
 
     /// The key found by the last step.

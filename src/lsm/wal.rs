@@ -4,14 +4,16 @@
 //! 1. Versions in the log are contiguous: record N+1 follows record N, across segments too.
 //! 2. A segment's buffer is allocated once, at [`SEGMENT_BYTES`], and never reallocated: a record's place is for good, and no
 //!    write pays for a copy. A full segment is sealed behind an `Arc` and a fresh one takes its place.
-//! 3. A sealed segment stays in the log until [`Wal::release`] says that its records are in sorted layers. Memtables
-//!    hold their own `Arc`s, so releasing here never takes a record from under a reader.
+//! 3. A sealed segment stays in the log until its records are in sorted layers and nobody is still to read them from here
+//!    ([`Wal::release`]). Memtables hold their own `Arc`s, so releasing never takes a record from under a reader.
+//! 4. A cursor reads each record once, in order, whatever is sealed meanwhile.
 //!
-//! Not here: the bytes of a record (`record.rs`), finding one by key (`memtable.rs`), files (`storage/`, to come).
+//! Not here: the bytes of a record (`record.rs`), finding one by key (`memtable.rs`), files (`storage/`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::log_stream::{LogBatch, LogPosition, StreamRecord};
 use super::record::{self, Blob, Entry, NewValue, RecordHead};
 
 /// Room in one segment. A power of two, so that a place in a memtable's log is segment and offset in one `u32`; small
@@ -29,7 +31,8 @@ pub(super) struct Segment {
     bytes: Vec<u8>,
     /// Large values by the offset of their record, ascending.
     large: Vec<(usize, Blob)>,
-    last_version: u64,
+    /// Where the history stands after its last record.
+    last: LogPosition,
 }
 
 impl Segment {
@@ -58,6 +61,26 @@ impl Segment {
         self.bytes.len()
     }
 
+    /// Copies records from `offset` on into `batch`, until it holds `max_bytes` or the segment ends; returns the offset behind
+    /// them. Only a large value ends it early: the rest of a segment is little.
+    fn read(&self, mut offset: usize, max_bytes: usize, batch: &mut LogBatch) -> usize {
+        let first_large = self.large.partition_point(|(at, _)| *at < offset);
+        for (at, blob) in &self.large[first_large..] {
+            let head = RecordHead::parse(&self.bytes[*at..]).expect("a record for each blob");
+            let end = at + head.stored_bytes();
+            batch.push(&self.bytes[offset..end], head.position());
+            batch.push_blob(Blob::clone(blob));
+            offset = end;
+            if batch.stream_bytes() >= max_bytes {
+                return offset;
+            }
+        }
+        if offset < self.bytes.len() {
+            batch.push(&self.bytes[offset..], self.last);
+        }
+        self.bytes.len()
+    }
+
     /// Takes a large value out, for freeing them one by one.
     pub(super) fn pop_large(&mut self) -> Option<Blob> {
         self.large.pop().map(|(_, blob)| blob)
@@ -75,35 +98,65 @@ pub(super) struct Appended {
     pub sealed: Option<Arc<Segment>>,
 }
 
+/// A place in the log to read on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalCursor {
+    /// Number of the segment, counted from the first there ever was.
+    segment: u64,
+    offset: usize,
+}
+
 /// The log.
 #[derive(Debug, Default)]
 pub(super) struct Wal {
+    /// Number of the first of `sealed`, or of the active segment if there is none.
+    first_number: u64,
     sealed: VecDeque<Arc<Segment>>,
     active: Segment,
-    last_version: u64,
-    last_checksum: u32,
+    last: LogPosition,
 }
 
 impl Wal {
-    /// Appends a record.
+    /// An empty log that goes on from `position`.
+    pub(super) fn new(position: LogPosition) -> Self {
+        Self { last: position, ..Self::default() }
+    }
+
+    /// Appends a new record.
     pub(super) fn append(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> Appended {
-        let needed_bytes = record::stored_bytes(key, &value, expires_at_ms);
+        let sealed = self.make_room(record::stored_bytes(key, &value, expires_at_ms));
+        let offset = self.active.bytes.len();
+        let version = self.last.version + 1;
+        let (checksum, blob) =
+            record::encode(&mut self.active.bytes, self.last.checksum, version, expires_at_ms, key, value);
+        self.note(offset, LogPosition { version, checksum }, blob);
+        Appended { version, offset, sealed }
+    }
+
+    /// Appends a record as it came from a stream. It must be the next one.
+    pub(super) fn append_record(&mut self, record: &StreamRecord<'_>) -> Appended {
+        assert_eq!(record.before(), self.last, "a record out of line");
+        let sealed = self.make_room(record.stored().len());
+        let offset = self.active.bytes.len();
+        self.active.bytes.extend_from_slice(record.stored());
+        self.note(offset, record.position(), record.large_value().map(|bytes| Arc::new(bytes.to_vec())));
+        Appended { version: self.last.version, offset, sealed }
+    }
+
+    /// Makes room in the active segment; returns the segment that had to be sealed for it.
+    fn make_room(&mut self, needed_bytes: usize) -> Option<Arc<Segment>> {
         let is_full = self.active.bytes.len() + needed_bytes > SEGMENT_BYTES;
         let sealed = if is_full { self.seal() } else { None };
         if self.active.bytes.capacity() == 0 {
             self.active.bytes.reserve_exact(SEGMENT_BYTES);
         }
-        let offset = self.active.bytes.len();
-        let version = self.last_version + 1;
-        let (checksum, blob) =
-            record::encode(&mut self.active.bytes, self.last_checksum, version, expires_at_ms, key, value);
-        if let Some(blob) = blob {
-            self.active.large.push((offset, blob));
-        }
-        self.active.last_version = version;
-        self.last_version = version;
-        self.last_checksum = checksum;
-        Appended { version, offset, sealed }
+        sealed
+    }
+
+    fn note(&mut self, offset: usize, position: LogPosition, blob: Option<Blob>) {
+        self.active.large.extend(blob.map(|blob| (offset, blob)));
+        self.active.last = position;
+        self.last = position;
     }
 
     /// Seals the active segment, if it has a record.
@@ -118,7 +171,32 @@ impl Wal {
 
     /// Lets one segment go whose records are all at or below `version`; call until it returns none.
     pub(super) fn release(&mut self, version: u64) -> Option<Arc<Segment>> {
-        self.sealed.pop_front_if(|segment| segment.last_version <= version)
+        let released = self.sealed.pop_front_if(|segment| segment.last.version <= version)?;
+        self.first_number += 1;
+        Some(released)
+    }
+
+    /// A cursor behind the newest record.
+    pub(super) fn end(&self) -> WalCursor {
+        WalCursor { segment: self.first_number + self.sealed.len() as u64, offset: self.active.bytes.len() }
+    }
+
+    /// Reads records behind a cursor into `batch` until it holds about `max_bytes`; a record is never cut.
+    pub(super) fn read(&self, cursor: &mut WalCursor, max_bytes: usize, batch: &mut LogBatch) {
+        while batch.stream_bytes() < max_bytes {
+            let index = cursor.segment.checked_sub(self.first_number).and_then(|index| usize::try_from(index).ok());
+            let index = index.expect("the log is kept for its readers");
+            let sealed = self.sealed.get(index);
+            let segment = sealed.map_or(&self.active, |segment| segment);
+            cursor.offset = segment.read(cursor.offset, max_bytes, batch);
+            if cursor.offset < segment.bytes.len() {
+                return;
+            }
+            if sealed.is_none() {
+                return;
+            }
+            *cursor = WalCursor { segment: cursor.segment + 1, offset: 0 };
+        }
     }
 
     /// The segment that takes writes.
@@ -126,9 +204,9 @@ impl Wal {
         &self.active
     }
 
-    /// Version of the newest record; 0 when there was none.
-    pub(super) fn last_version(&self) -> u64 {
-        self.last_version
+    /// Where the history stands.
+    pub(super) fn last(&self) -> LogPosition {
+        self.last
     }
 
     /// Segments in the log, the active one included once it has a record.
@@ -158,9 +236,9 @@ mod tests {
             assert!(wal.active().bytes.capacity() <= SEGMENT_BYTES, "a segment was reallocated");
             sealed.extend(appended.sealed);
         }
-        assert_eq!(wal.last_version(), 100);
+        assert_eq!(wal.last().version, 100);
         assert_eq!(wal.segment_count(), sealed.len() + 1);
-        let first_last = sealed[0].last_version;
+        let first_last = sealed[0].last.version;
         assert!(wal.release(first_last - 1).is_none(), "released although a record is still needed");
         assert!(Arc::ptr_eq(&wal.release(first_last).expect("released"), &sealed[0]));
         assert!(wal.release(first_last).is_none());
@@ -176,5 +254,46 @@ mod tests {
         let Value::Large(blob) = wal.active().entry(appended.offset).value else { panic!("not large") };
         assert_eq!(blob.len(), INLINE_VALUE_MAX_BYTES + 1);
         assert!(wal.stored_bytes() < 100);
+    }
+
+    /// Whatever the limits and however the log is cut into segments, the stream is that of all records.
+    #[test]
+    fn a_cursor_reads_every_record_once() {
+        for seed in 0..30 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let start = LogPosition { version: rng.u64(..1000), checksum: rng.u32(..) };
+            let mut wal = Wal::new(start);
+            let mut cursor = wal.end();
+            let (mut stream, mut read, mut read_to) = (Vec::new(), start, start);
+            for _ in 0..300 {
+                if rng.u8(..4) > 0 {
+                    let value = vec![rng.u8(..); rng.usize(..INLINE_VALUE_MAX_BYTES + 2000)];
+                    let new = if value.len() > INLINE_VALUE_MAX_BYTES {
+                        let mut large = record::LargeValue::new(value);
+                        while !large.step(usize::MAX) {}
+                        NewValue::Large(large)
+                    } else {
+                        NewValue::Inline(&value)
+                    };
+                    wal.append(b"some key", new, None);
+                } else if rng.bool() {
+                    wal.seal();
+                } else {
+                    let mut batch = LogBatch::default();
+                    wal.read(&mut cursor, rng.usize(1..600_000), &mut batch);
+                    stream.extend(batch.parts().flatten());
+                    if let Some(last) = batch.last() {
+                        read_to = last;
+                        while wal.release(last.version).is_some() {}
+                    }
+                }
+            }
+            let mut rest = &stream[..];
+            while !rest.is_empty() {
+                let record = read.next_record(rest).expect("a whole record");
+                (read, rest) = (record.position(), &rest[record.stream_bytes()..]);
+            }
+            assert_eq!(read, read_to, "seed {seed}");
+        }
     }
 }

@@ -1,0 +1,82 @@
+//! An engine made of chunks from elsewhere: a checkpoint, a backup, a leader.
+//!
+//! Chunks are adopted as they are: checked, not indexed again.
+//!
+//! Invariants:
+//! 1. Nothing is believed that a read, a merge or a scan relies on: each chunk is checked as a whole ([`Chunk::adopt`]), and
+//!    the chunks of a layer ascend without overlap.
+//! 2. No version in it lies behind the position that the engine then stands at.
+
+use std::sync::Arc;
+
+use super::chunk::Chunk;
+use super::hash::KeyHasher;
+use super::levels::{Level, Levels};
+use super::log_stream::LogPosition;
+use super::record::Blob;
+use super::run::{Position, Run};
+use super::{Lsm, Options};
+
+/// The bytes are not what an engine wrote. The text says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdoptionError(pub &'static str);
+
+/// An engine in the making.
+#[derive(Debug)]
+pub struct Adoption {
+    hash_seed: u64,
+    position: LogPosition,
+    /// Newest first.
+    runs: Vec<(Level, Run)>,
+    /// Where the next chunk of the last run goes, and the greatest key before it.
+    at: Position,
+    last_key: Vec<u8>,
+}
+
+impl Adoption {
+    /// Begins an engine that will stand at `position`, with chunks of the given seed.
+    pub fn new(hash_seed: u64, position: LogPosition) -> Self {
+        Self { hash_seed, position, runs: Vec::new(), at: Position::default(), last_key: Vec::new() }
+    }
+
+    /// Begins the next layer, older than those before it.
+    pub fn begin_layer(&mut self, level: Level) -> Result<(), AdoptionError> {
+        if level == Level::Upper(0) {
+            return Err(AdoptionError("a layer of chunks in level 0"));
+        }
+        if self.runs.iter().any(|(level, _)| *level == Level::Bottom) {
+            return Err(AdoptionError("a layer below the bottom"));
+        }
+        self.runs.push((level, Run::default()));
+        self.at = Position::default();
+        self.last_key.clear();
+        Ok(())
+    }
+
+    /// Adds the next chunk of the layer, with the large values it refers to.
+    pub fn add_chunk(&mut self, bytes: Box<[u8]>, blobs: Vec<Blob>) -> Result<(), AdoptionError> {
+        let Some((_, run)) = self.runs.last_mut() else { return Err(AdoptionError("a chunk outside of any layer")) };
+        let (chunk, last_entry) =
+            Chunk::adopt(bytes, blobs, self.hash_seed, self.position.version).map_err(AdoptionError)?;
+        if !self.last_key.is_empty() && chunk.first_key() <= self.last_key.as_slice() {
+            return Err(AdoptionError("chunks that overlap"));
+        }
+        self.last_key.clear();
+        self.last_key.extend_from_slice(chunk.entry_at(last_entry).0.key);
+        self.at = run.insert(self.at, Arc::new(chunk));
+        Ok(())
+    }
+
+    /// Entries so far, overwritten ones and tombstones included.
+    pub fn entry_count(&self) -> usize {
+        self.runs.iter().map(|(_, run)| run.entry_count()).sum()
+    }
+
+    /// The engine. It has the chunks' seed, whatever `options` say.
+    pub fn finish(mut self, options: Options) -> Lsm {
+        self.runs.retain(|(_, run)| run.entry_count() > 0);
+        let options = Options { hash_seed: self.hash_seed, ..options };
+        let levels = Levels::adopt(KeyHasher::new(self.hash_seed), self.runs);
+        Lsm::from_parts(options, levels, self.position)
+    }
+}

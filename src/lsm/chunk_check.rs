@@ -1,0 +1,166 @@
+//! Checking a chunk that came from a file or a peer, before anything reads it. The layout is `chunk.rs`'s.
+//!
+//! A checksum tells damage from what was written, not what was written from what should have been: a peer may have a bug,
+//! or be none of ours. So after the checksum everything is checked that reading, merging and scanning rely on; what this
+//! lets through can give wrong answers only if its writer meant to, and never a panic.
+
+use super::chunk::{
+    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE, FORMAT, HEADER_BYTES,
+    KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, read_u16,
+};
+use super::record::{Blob, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, VALUE_MAX_BYTES};
+
+/// What a chunk keeps of its header.
+pub(super) struct Checked {
+    pub(super) restarts_at: usize,
+    pub(super) buckets_at: usize,
+    pub(super) version_width: usize,
+    pub(super) last_entry: usize,
+}
+
+struct Header {
+    first_expiry: u64,
+    entry_count: usize,
+    tombstone_count: usize,
+    restarts_at: usize,
+    buckets_at: usize,
+    version_width: usize,
+}
+
+/// Offsets at which an entry starts, a bit each.
+struct EntryStarts([u64; CHUNK_MAX_BYTES / 64]);
+
+impl EntryStarts {
+    fn add(&mut self, offset: usize) {
+        self.0[offset / 64] |= 1 << (offset % 64);
+    }
+
+    /// Takes an offset out; false when it was not, or no longer, in.
+    fn remove(&mut self, offset: usize) -> bool {
+        let bit = 1 << (offset % 64);
+        let was_in = self.0[offset / 64] & bit != 0;
+        self.0[offset / 64] &= !bit;
+        was_in
+    }
+}
+
+pub(super) fn check(bytes: &[u8], blobs: &[Blob], hash_seed: u64, last_version: u64) -> Result<Checked, &'static str> {
+    let header = check_header(bytes, blobs.len(), hash_seed)?;
+    let mut starts = EntryStarts([0; CHUNK_MAX_BYTES / 64]);
+    let last_entry = check_entries(bytes, blobs, &header, last_version, &mut starts)?;
+    check_buckets(&bytes[header.buckets_at..], header.entry_count, &mut starts)?;
+    let Header { restarts_at, buckets_at, version_width, .. } = header;
+    Ok(Checked { restarts_at, buckets_at, version_width, last_entry })
+}
+
+fn ensure(holds: bool, problem: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(problem) }
+}
+
+fn read_u64(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
+}
+
+fn check_header(bytes: &[u8], blob_count: usize, hash_seed: u64) -> Result<Header, &'static str> {
+    ensure((HEADER_BYTES..=CHUNK_MAX_BYTES).contains(&bytes.len()), "a chunk of impossible length")?;
+    let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"));
+    ensure(word(0) == crc32c::crc32c(&bytes[4..]), "a chunk whose checksum does not hold")?;
+    ensure(bytes[35] == FORMAT, "a chunk of an unknown format")?;
+    ensure(word(4) as usize == bytes.len() && word(36) == 0, "a chunk with a wrong header")?;
+    ensure(read_u64(bytes, 8) == hash_seed, "a chunk with another hash seed")?;
+    let small = |at: usize| usize::from(read_u16(bytes, at));
+    let (entry_count, restarts_at, bucket_count) = (small(24), small(30), small(32));
+    let buckets_at = restarts_at + 2 * entry_count.div_ceil(RESTART_ENTRIES);
+    ensure(
+        entry_count > 0
+            && restarts_at > HEADER_BYTES
+            && buckets_at + bucket_count * BUCKET_BYTES == bytes.len()
+            && bucket_count * BUCKET_SLOTS >= entry_count
+            && (1..=8).contains(&bytes[34])
+            && small(28) == blob_count,
+        "a chunk whose parts do not fit",
+    )?;
+    Ok(Header {
+        first_expiry: read_u64(bytes, 16),
+        entry_count,
+        tombstone_count: small(26),
+        restarts_at,
+        buckets_at,
+        version_width: usize::from(bytes[34]),
+    })
+}
+
+/// Returns the offset of the last entry.
+fn check_entries(
+    bytes: &[u8],
+    blobs: &[Blob],
+    header: &Header,
+    last_version: u64,
+    starts: &mut EntryStarts,
+) -> Result<usize, &'static str> {
+    let entries = &bytes[..header.restarts_at];
+    let (mut at, mut last_at, mut last_key): (usize, usize, &[u8]) = (HEADER_BYTES, 0, &[]);
+    let (mut tombstone_count, mut blob_count, mut first_expiry) = (0, 0, NO_EXPIRY);
+    for index in 0..header.entry_count {
+        let fixed_end = at + 4 + header.version_width;
+        ensure(fixed_end <= entries.len(), "an entry that is cut off")?;
+        let (key_word, value_len) = (read_u16(entries, at), usize::from(read_u16(entries, at + 2)));
+        let expires = key_word & FLAG_EXPIRES != 0;
+        let key_start = fixed_end + if expires { 8 } else { 0 };
+        let key_end = key_start + usize::from(key_word & KEY_LEN_MASK);
+        let end = key_end + value_len;
+        ensure(end <= entries.len(), "an entry that is cut off")?;
+        let mut version = [0; 8];
+        version[..header.version_width].copy_from_slice(&entries[at + 4..fixed_end]);
+        ensure((1..=last_version).contains(&u64::from_le_bytes(version)), "an entry with an impossible version")?;
+        if expires {
+            first_expiry = first_expiry.min(read_u64(entries, fixed_end));
+        }
+        let key = &entries[key_start..key_end];
+        ensure((1..=KEY_MAX_BYTES).contains(&key.len()) && key > last_key, "keys that are out of order")?;
+        match (key_word & FLAG_TOMBSTONE != 0, key_word & FLAG_LARGE != 0) {
+            (true, is_large) => {
+                ensure(value_len == 0 && !is_large, "a tombstone with a value")?;
+                tombstone_count += 1;
+            }
+            (false, true) => {
+                let names_next = entries[key_end..end] == u32::to_le_bytes(blob_count);
+                let blob = blobs.get(blob_count as usize).map_or(0, |blob| blob.len());
+                let is_large = blob > INLINE_VALUE_MAX_BYTES && blob <= VALUE_MAX_BYTES;
+                ensure(names_next && is_large, "a large value that is not there")?;
+                blob_count += 1;
+            }
+            (false, false) => ensure(value_len <= INLINE_VALUE_MAX_BYTES, "a value that is too long")?,
+        }
+        if index % RESTART_ENTRIES == 0 {
+            let restart = read_u16(bytes, header.restarts_at + index / RESTART_ENTRIES * 2);
+            ensure(usize::from(restart) == at, "a restart that is not an entry")?;
+        }
+        starts.add(at);
+        (last_at, last_key, at) = (at, key, end);
+    }
+    ensure(
+        at == entries.len()
+            && tombstone_count == header.tombstone_count
+            && blob_count as usize == blobs.len()
+            && first_expiry == header.first_expiry,
+        "a chunk whose counts are wrong",
+    )?;
+    Ok(last_at)
+}
+
+/// Each entry is in one slot, and each slot names an entry. Whether a slot is where its key's hash wants it is not
+/// checked: a wrong one is not found, and that is all.
+fn check_buckets(buckets: &[u8], entry_count: usize, starts: &mut EntryStarts) -> Result<(), &'static str> {
+    let mut slot_count = 0;
+    for bucket in buckets.chunks_exact(BUCKET_BYTES) {
+        for slot in 0..BUCKET_SLOTS {
+            if bucket[slot] != 0 {
+                let offset = usize::from(read_u16(bucket, BUCKET_SLOTS + 2 * slot));
+                ensure(starts.remove(offset), "a slot that is not an entry")?;
+                slot_count += 1;
+            }
+        }
+    }
+    ensure(slot_count == entry_count, "an entry without a slot")
+}

@@ -1,0 +1,145 @@
+//! A snapshot as chunks, layer by layer: what goes to a checkpoint file, to a backup and to a joining replica.
+//!
+//! Chunks of runs are handed out as they lie in memory. A frozen memtable among the layers is made chunks of on the way, in
+//! its own place, so that the view is complete up to the snapshot's version without waiting for a flush.
+//!
+//! Invariant: each step does bounded work, and the walk can rest anywhere; it holds `Arc`s and borrows nothing.
+
+use std::sync::Arc;
+
+use super::chunk::{Chunk, ChunkBuilder};
+use super::hash::KeyHasher;
+use super::immutable_layer::ImmutableLayer;
+use super::levels::Level;
+use super::memtable::FrozenMemtable;
+use super::merge::Preparation;
+use super::run::{Position, Run};
+use super::snapshot::Snapshot;
+use super::work::{self, Work};
+
+/// What a step came to.
+#[derive(Debug)]
+pub enum ChunkStep {
+    /// The budget was used up first.
+    Working,
+    /// A layer begins; its chunks follow, ascending. Layers come newest first. A memtable comes as a run of level 1.
+    Layer(Level),
+    /// The next chunk of the layer.
+    Chunk(Arc<Chunk>),
+    /// That was all.
+    End,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Between layers.
+    Between,
+    Run {
+        run: Run,
+        at: Position,
+    },
+    Memtable {
+        frozen: Arc<FrozenMemtable>,
+        next: usize,
+        builder: ChunkBuilder,
+    },
+}
+
+/// A walk through the chunks of a snapshot.
+#[derive(Debug)]
+pub struct ChunkWalk {
+    preparation: Preparation,
+    next_layer: usize,
+    state: State,
+    hasher: KeyHasher,
+    /// Dropped last: what it sends home nobody else holds any more.
+    snapshot: Snapshot,
+}
+
+impl ChunkWalk {
+    /// The walk through a snapshot, which is given back at its end.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self {
+            preparation: Preparation::new(snapshot.layers.iter().map(|(_, layer)| layer)),
+            next_layer: 0,
+            state: State::Between,
+            hasher: KeyHasher::new(snapshot.hash_seed),
+            snapshot,
+        }
+    }
+
+    /// The snapshot.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Goes to the next layer or chunk, doing at most about `budget` units of work; returns with what was spent.
+    pub fn step(&mut self, budget: usize) -> (ChunkStep, usize) {
+        let mut work = Work::new(budget);
+        let step = self.find_next(&mut work);
+        (step, work.spent())
+    }
+
+    fn find_next(&mut self, work: &mut Work) -> ChunkStep {
+        if !self.preparation.step(work) {
+            return ChunkStep::Working;
+        }
+        work.spend(work::CHUNK_LOOK);
+        let step = match &mut self.state {
+            State::Between => None,
+            State::Run { run, at } => run.chunk(*at).map(|chunk| {
+                *at = run.next(*at);
+                ChunkStep::Chunk(Arc::clone(chunk))
+            }),
+            State::Memtable { frozen, next, builder } => build(frozen, next, builder, self.hasher, work),
+        };
+        step.unwrap_or_else(|| self.begin_layer())
+    }
+
+    fn begin_layer(&mut self) -> ChunkStep {
+        let Some((level, layer)) = self.snapshot.layers.get(self.next_layer) else {
+            self.state = State::Between;
+            return ChunkStep::End;
+        };
+        self.next_layer += 1;
+        match layer {
+            ImmutableLayer::Run(run) => {
+                self.state = State::Run { run: run.clone(), at: Position::default() };
+                ChunkStep::Layer(*level)
+            }
+            ImmutableLayer::Memtable(frozen) => {
+                let builder = ChunkBuilder::new(self.hasher.seed(), frozen.last_version());
+                self.state = State::Memtable { frozen: Arc::clone(frozen), next: 0, builder };
+                ChunkStep::Layer(Level::Upper(1))
+            }
+        }
+    }
+}
+
+/// Makes the next chunk of a memtable; `None` when there is none.
+fn build(
+    frozen: &FrozenMemtable,
+    next: &mut usize,
+    builder: &mut ChunkBuilder,
+    hasher: KeyHasher,
+    work: &mut Work,
+) -> Option<ChunkStep> {
+    let order = frozen.order().expect("sorted by the preparation");
+    while let Some(place) = order.get(*next) {
+        if work.is_used_up() {
+            return Some(ChunkStep::Working);
+        }
+        let entry = frozen.entry(*place);
+        if !builder.has_room_for(&entry) {
+            break;
+        }
+        builder.add(&entry, hasher.hash(entry.key));
+        work.spend(work::of_entry(entry.key.len() + entry.value.len().min(super::INLINE_VALUE_MAX_BYTES)));
+        *next += 1;
+    }
+    if builder.is_empty() {
+        return None;
+    }
+    work.spend(work::CHUNK_FINISH);
+    Some(ChunkStep::Chunk(Arc::new(builder.finish())))
+}

@@ -1,0 +1,218 @@
+//! The log as a stream of bytes: collected on its way to disk and replicas, checked on its way back in.
+//!
+//! Invariants:
+//! 1. A [`StreamRecord`] exists only for bytes that continue the history: its version is the next one, and its checksum
+//!    holds over the checksum of the record before it. So nothing that is cut, doubled, reordered, altered or from another history
+//!    is ever applied.
+//! 2. Lengths are checked against their limits before anything is made of them.
+//!
+//! Not here: the bytes of a record (`record.rs`), where records lie in memory (`wal.rs`) and in files (`storage/`).
+
+use super::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
+
+/// Where a history stands after a record: its version and its checksum, which stands for all that came before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// Version of the record; 0 before the first.
+    pub version: u64,
+    /// Its checksum; 0 before the first.
+    pub checksum: u32,
+}
+
+/// What stands in a stream is not the next record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// It may be its beginning: come again with at least so many bytes.
+    Incomplete {
+        /// Counted from the start of the record.
+        needed_bytes: usize,
+    },
+    /// It is not, whatever follows. The text says why.
+    Damaged(&'static str),
+}
+
+/// A record in a stream that continues the history.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamRecord<'a> {
+    head: RecordHead,
+    bytes: &'a [u8],
+    before: LogPosition,
+}
+
+impl LogPosition {
+    /// The record at the start of `bytes`, if it continues the history that stands here.
+    pub fn next_record<'a>(&self, bytes: &'a [u8]) -> Result<StreamRecord<'a>, RecordError> {
+        let Some(head) = RecordHead::parse(bytes) else {
+            let with_expiry = bytes.len() >= RECORD_HEAD_BYTES;
+            let needed_bytes = RECORD_HEAD_BYTES + if with_expiry { 8 } else { 0 };
+            return Err(RecordError::Incomplete { needed_bytes });
+        };
+        if head.version != self.version + 1 {
+            return Err(RecordError::Damaged("its version is not the next one"));
+        }
+        if !head.is_well_formed() {
+            return Err(RecordError::Damaged("its lengths or flags cannot be"));
+        }
+        let stream_bytes = head.stream_bytes();
+        let Some(bytes) = bytes.get(..stream_bytes) else {
+            return Err(RecordError::Incomplete { needed_bytes: stream_bytes });
+        };
+        let chained = crc32c::crc32c_append(crc32c::crc32c(&self.checksum.to_le_bytes()), &bytes[4..]);
+        if chained != head.checksum {
+            return Err(RecordError::Damaged("its checksum does not hold"));
+        }
+        Ok(StreamRecord { head, bytes, before: *self })
+    }
+}
+
+impl<'a> StreamRecord<'a> {
+    /// Where the history stood before it.
+    pub fn before(&self) -> LogPosition {
+        self.before
+    }
+
+    /// Where the history stands after it.
+    pub fn position(&self) -> LogPosition {
+        self.head.position()
+    }
+
+    /// Bytes it takes in the stream.
+    pub fn stream_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Its key.
+    pub fn key(&self) -> &'a [u8] {
+        &self.bytes[self.head.key_offset()..][..usize::from(self.head.key_len)]
+    }
+
+    /// The part that lies in a segment: all of it, but for a large value.
+    pub(super) fn stored(&self) -> &'a [u8] {
+        &self.bytes[..self.head.stored_bytes()]
+    }
+
+    /// The value, if it is large.
+    pub(super) fn large_value(&self) -> Option<&'a [u8]> {
+        self.head.is_large().then(|| &self.bytes[self.head.stored_bytes()..])
+    }
+}
+
+/// Whole records in a row, as they lie in the log; large values are shared and not copied.
+#[derive(Debug, Default)]
+pub struct LogBatch {
+    bytes: Vec<u8>,
+    /// Large values by the place in `bytes` that they go before.
+    blobs: Vec<(usize, Blob)>,
+    blob_bytes: usize,
+    last: Option<LogPosition>,
+}
+
+impl LogBatch {
+    /// Where the history stands after its last record; none when it is empty.
+    pub fn last(&self) -> Option<LogPosition> {
+        self.last
+    }
+
+    /// Bytes of all its records.
+    pub fn stream_bytes(&self) -> usize {
+        self.bytes.len() + self.blob_bytes
+    }
+
+    /// The bytes, piece by piece, in order.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.blobs.iter().map(|(at, _)| *at));
+        let ends = self.blobs.iter().map(|(at, _)| *at).chain(std::iter::once(self.bytes.len()));
+        let plain = starts.zip(ends).map(|(start, end)| &self.bytes[start..end]);
+        let blobs = self.blobs.iter().map(|(_, blob)| blob.as_slice()).chain(std::iter::once(&[][..]));
+        plain.zip(blobs).flat_map(|(plain, blob)| [plain, blob]).filter(|part| !part.is_empty())
+    }
+
+    /// Empties it and keeps up to `keep_bytes` of its allocation.
+    pub fn clear(&mut self, keep_bytes: usize) {
+        self.bytes.clear();
+        self.bytes.shrink_to(keep_bytes);
+        self.blobs = Vec::new();
+        self.blob_bytes = 0;
+        self.last = None;
+    }
+
+    pub(super) fn push(&mut self, records: &[u8], last: LogPosition) {
+        self.bytes.extend_from_slice(records);
+        self.last = Some(last);
+    }
+
+    pub(super) fn push_blob(&mut self, blob: Blob) {
+        self.blob_bytes += blob.len();
+        self.blobs.push((self.bytes.len(), blob));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{INLINE_VALUE_MAX_BYTES, NewValue, encode};
+    use super::*;
+
+    fn stream() -> Vec<u8> {
+        let mut out = Vec::new();
+        let (first, _) = encode(&mut out, 0, 1, None, b"key", NewValue::Inline(b"value"));
+        let (second, _) = encode(&mut out, first, 2, Some(77), b"key", NewValue::Tombstone);
+        encode(&mut out, second, 3, None, b"another", NewValue::Inline(&[b'v'; 100]));
+        out
+    }
+
+    /// The versions of the records that a stream holds, and why it ends.
+    fn read(stream: &[u8]) -> (Vec<u64>, RecordError) {
+        let (mut at, mut rest, mut versions) = (LogPosition::default(), stream, Vec::new());
+        loop {
+            match at.next_record(rest) {
+                Ok(record) => {
+                    (at, rest) = (record.position(), &rest[record.stream_bytes()..]);
+                    versions.push(at.version);
+                }
+                Err(error) => return (versions, error),
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_stream_is_incomplete_wherever_it_is_cut() {
+        let stream = stream();
+        assert_eq!(read(&stream).0, [1, 2, 3]);
+        for cut in 0..stream.len() {
+            let (versions, error) = read(&stream[..cut]);
+            assert!(versions.iter().copied().eq(1..=versions.len() as u64));
+            let RecordError::Incomplete { needed_bytes } = error else { panic!("cut at {cut}: {error:?}") };
+            assert!(needed_bytes > 0 && versions.len() < 3);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_wherever_it_is() {
+        let stream = stream();
+        for bit in 0..stream.len() * 8 {
+            let mut damaged = stream.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let (versions, _) = read(&damaged);
+            let intact = [28, 31, 127].iter().scan(0, |end, len| {
+                *end += len;
+                Some(*end)
+            });
+            let before = intact.filter(|end| *end <= bit / 8).count();
+            assert_eq!(versions.len(), before, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_not_believed() {
+        let mut head = [0; RECORD_HEAD_BYTES];
+        head[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        head[8] = 1;
+        head[10] = 4;
+        head[12] = 1;
+        let error = LogPosition::default().next_record(&head).expect_err("too long");
+        assert!(matches!(error, RecordError::Damaged(_)), "{error:?}");
+        head[4..8].copy_from_slice(&u32::try_from(INLINE_VALUE_MAX_BYTES).expect("small").to_le_bytes());
+        let error = LogPosition::default().next_record(&head).expect_err("large although it is not");
+        assert!(matches!(error, RecordError::Damaged(_)), "{error:?}");
+    }
+}
