@@ -12,6 +12,7 @@
 //!   rule about what is a request and where it ends is here.
 //! - [`lsm`]: the engine. Pure memory: no I/O, no clock, no HTTP. Start at `lsm/mod.rs`; byte layouts have one home each,
 //!   `lsm/record.rs` and `lsm/chunk.rs`.
+//! - [`storage`]: log files, checkpoint files, recovery, and the disk thread that writes them. The only place with files.
 //! - [`partition`]: one engine, and what a request may do with it: conditions on writes.
 //! - [`node`]: the partitions of this process and its figures.
 //! - [`api`]: routes, one file a family; who may ask; JSON and raw forms of keys and values.
@@ -31,6 +32,7 @@ pub mod allocator;
 pub mod config;
 pub mod http;
 pub mod lsm;
+pub mod storage;
 pub mod partition;
 pub mod node;
 pub mod api;

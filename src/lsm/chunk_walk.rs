@@ -126,9 +126,6 @@ fn build(
 ) -> Option<ChunkStep> {
     let order = frozen.order().expect("sorted by the preparation");
     while let Some(place) = order.get(*next) {
-        if work.is_used_up() {
-            return Some(ChunkStep::Working);
-        }
         let entry = frozen.entry(*place);
         if !builder.has_room_for(&entry) {
             break;
@@ -136,6 +133,9 @@ fn build(
         builder.add(&entry, hasher.hash(entry.key));
         work.spend(work::of_entry(entry.key.len() + entry.value.len().min(super::INLINE_VALUE_MAX_BYTES)));
         *next += 1;
+        if work.is_used_up() {
+            return Some(ChunkStep::Working);
+        }
     }
     if builder.is_empty() {
         return None;

@@ -1,0 +1,91 @@
+//! The data directory: one process at a time, and nothing in it that is not ours.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::StorageError;
+use super::disk::{SystemDisk, sync_folder};
+
+/// Its presence says that a directory is a node's.
+const LOCK_NAME: &str = "lock";
+
+/// Found at the root of a file system of its own.
+const HARMLESS_NAMES: [&str; 2] = [LOCK_NAME, "lost+found"];
+
+/// A data directory that this process has for itself.
+#[derive(Debug)]
+pub struct DataDir {
+    folder: PathBuf,
+    /// Locked for as long as it is open.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes a directory, which is made if its parent is there. One that holds other things than a node's is refused.
+    pub fn open(folder: &Path) -> Result<Self, StorageError> {
+        let shown = folder.display();
+        if let Err(error) = fs::create_dir(folder)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(StorageError::Unusable(format!(
+                "--data-dir {shown} cannot be made: {error}; name a directory whose parent is there and may be written to"
+            )));
+        }
+        let names = names_in(folder)?;
+        let is_ours = names.iter().any(|name| name == LOCK_NAME);
+        let is_foreign = |name: &&String| !HARMLESS_NAMES.contains(&name.as_str());
+        if let Some(foreign) = names.iter().find(is_foreign).filter(|_| !is_ours) {
+            return Err(StorageError::Unusable(format!(
+                "--data-dir {shown} holds {foreign} and no data of a node: name an empty directory"
+            )));
+        }
+        let lock = lock(folder)?;
+        Ok(Self { folder: folder.to_owned(), _lock: lock })
+    }
+
+    /// Whether no partition has files here yet.
+    pub fn is_empty(&self) -> Result<bool, StorageError> {
+        Ok(names_in(&self.folder)?.iter().all(|name| HARMLESS_NAMES.contains(&name.as_str())))
+    }
+
+    /// The directory of a partition, which is made if need be.
+    pub fn partition(&self, id: u32) -> Result<SystemDisk, StorageError> {
+        let folder = self.folder.join(format!("partition-{id}"));
+        let make = || match fs::create_dir(&folder) {
+            Ok(()) => sync_folder(&self.folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        };
+        make().map_err(|error| StorageError::io("making", folder.display().to_string(), &error))?;
+        Ok(SystemDisk::new(&folder))
+    }
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>, StorageError> {
+    let list = || {
+        fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<_>>()
+    };
+    list().map_err(|error| {
+        let shown = folder.display();
+        StorageError::Unusable(format!("--data-dir {shown} cannot be read: {error}; name a directory"))
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "storage touches files")]
+fn lock(folder: &Path) -> Result<File, StorageError> {
+    let path = folder.join(LOCK_NAME);
+    let unusable = |error: &io::Error| {
+        let shown = folder.display();
+        StorageError::Unusable(format!("--data-dir {shown} cannot be written to: {error}; check owner and mode"))
+    };
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|error| unusable(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StorageError::Locked(folder.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(unusable(&error)),
+    }
+}

@@ -1,0 +1,153 @@
+//! What a directory of files can do, as far as storage needs it; and the real one.
+//!
+//! The traits are the seam where a simulated disk takes the real one's place in tests: one that fails, tears and forgets.
+//!
+//! What is relied on, and nothing else: a `sync` that returned keeps the file's bytes and length through a power cut; a
+//! `sync_names` that returned keeps what was created, renamed and removed in the directory before; a rename is there or not.
+//! Writes that were not synced may be there in any order and in part, by sectors of 512 bytes.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+/// Slices in one system call; the kernel takes up to 1024.
+const WRITE_SLICES: usize = 64;
+
+/// One directory of files, named without path.
+pub trait Disk: std::fmt::Debug + Send + 'static {
+    /// An open file.
+    type File: DiskFile;
+
+    /// Names of all files.
+    fn names(&self) -> io::Result<Vec<String>>;
+    /// Opens a file that is there, for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+    /// Makes an empty file, in place of any other of that name, with room for so many bytes.
+    fn create(&self, name: &str, room_bytes: u64) -> io::Result<Self::File>;
+    /// Renames a file, over any other of that name.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes all of that last.
+    fn sync_names(&self) -> io::Result<()>;
+    /// How a file is called in messages.
+    fn path(&self, name: &str) -> String;
+}
+
+/// An open file.
+pub trait DiskFile: std::fmt::Debug + Send + 'static {
+    /// Its length in bytes, room included.
+    fn len_bytes(&self) -> io::Result<u64>;
+    /// Reads exactly `into.len()` bytes.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all parts, one behind the other.
+    fn write_at(&mut self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
+    /// Cuts it to a length.
+    fn truncate(&mut self, bytes: u64) -> io::Result<()>;
+    /// Makes bytes and length last.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A directory of the operating system.
+#[derive(Debug)]
+pub struct SystemDisk {
+    folder: PathBuf,
+}
+
+impl SystemDisk {
+    /// The directory, which is there.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+}
+
+impl Disk for SystemDisk {
+    type File = File;
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "storage touches files")]
+    fn open(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(self.folder.join(name))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "storage touches files")]
+    fn create(&self, name: &str, room_bytes: u64) -> io::Result<File> {
+        let path = self.folder.join(name);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        if room_bytes > 0 {
+            match fallocate(&file, FallocateFlags::empty(), 0, room_bytes) {
+                // A file system that cannot: the file grows as it is written.
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(file)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.folder.join(from), self.folder.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.folder.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        sync_folder(&self.folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+/// Makes what was created, renamed and removed in a directory last.
+#[expect(clippy::disallowed_methods, reason = "storage touches files")]
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+impl DiskFile for File {
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(into, offset)
+    }
+
+    fn write_at(&mut self, parts: &[&[u8]], mut offset: u64) -> io::Result<()> {
+        for group in parts.chunks(WRITE_SLICES) {
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+            for (slice, part) in slices.iter_mut().zip(group) {
+                *slice = IoSlice::new(part);
+            }
+            let mut rest = &mut slices[..group.len()];
+            while rest.iter().any(|slice| !slice.is_empty()) {
+                let written = match rustix::io::pwritev(&*self, rest, offset) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => written,
+                    Err(rustix::io::Errno::INTR) => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                offset += written as u64;
+                IoSlice::advance_slices(&mut rest, written);
+            }
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

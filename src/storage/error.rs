@@ -1,0 +1,93 @@
+//! What can be wrong with files, each as one line that says the way out.
+
+use std::fmt;
+use std::io;
+
+/// Bytes are not what they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatError {
+    /// They were altered, cut or never ours. The text says how that shows.
+    Damaged(&'static str),
+    /// A later version wrote them, in this format.
+    TooNew(u32),
+}
+
+/// Storage cannot go on: refuse to start, or stop taking writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageError {
+    /// The directory or file named on the command line cannot be used: exit with 2.
+    Unusable(String),
+    /// Another process has the directory.
+    Locked(String),
+    /// Data that was on disk is damaged.
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where in the file the damage shows.
+        offset: u64,
+        /// What is wrong there.
+        problem: &'static str,
+    },
+    /// A file of a later format.
+    TooNew {
+        /// The file.
+        path: String,
+        /// Its format.
+        format: u32,
+    },
+    /// A backup to restore from is not whole.
+    BadBackup(String),
+    /// A system call failed.
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// What the system said.
+        problem: String,
+        /// There is no room left.
+        is_full: bool,
+    },
+}
+
+impl StorageError {
+    /// A system call that failed.
+    pub fn io(action: &'static str, path: String, error: &io::Error) -> Self {
+        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        Self::Io { action, path, problem: error.to_string(), is_full }
+    }
+
+    /// Damage in a file, or a format that is too new.
+    pub fn format(path: String, offset: u64, error: FormatError) -> Self {
+        match error {
+            FormatError::Damaged(problem) => Self::Damaged { path, offset, problem },
+            FormatError::TooNew(format) => Self::TooNew { path, format },
+        }
+    }
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(problem) | Self::BadBackup(problem) => f.write_str(problem),
+            Self::Locked(path) => {
+                write!(f, "{path} is in use by another db-node: stop that one, or choose another --data-dir")
+            }
+            Self::Damaged { path, offset, problem } => write!(
+                f,
+                "{path} is damaged at byte {offset}: {problem}. Restore a backup into an empty directory with --restore FILE, \
+                 or start with --accept-data-loss to keep what precedes the damage (the rest is set aside, not deleted)"
+            ),
+            Self::TooNew { path, format } => write!(
+                f,
+                "{path} has format {format}, which this version does not know: start the newer db-node that wrote it"
+            ),
+            Self::Io { action, path, problem, is_full } => {
+                write!(f, "{action} {path} failed: {problem}")?;
+                if *is_full { f.write_str("; make room and restart the node") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl std::error::Error for StorageError {}

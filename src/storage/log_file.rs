@@ -1,0 +1,170 @@
+//! The log file: a header, records as they lie in memory, and marks between them. The only home of this layout.
+//!
+//! All integers are little-endian.
+//!
+//! ```text
+//! header, 64 bytes
+//!      0      8  "dbnodlog"
+//!      8      4  format      1
+//!     12      4  zero
+//!     16     16  history id
+//!     32      8  version of the last record before this file
+//!     40      4  checksum of that record
+//!     44     16  zero
+//!     60      4  CRC-32C of bytes 0..60
+//!
+//! mark, 32 bytes
+//!      0      4  CRC-32C of bytes 4..32, begun with the header's checksum
+//!      4      4  all ones: a length that no record has
+//!      8      8  synced_version: all records up to this one were on disk when the mark was written
+//!     16      8  offset of the mark in the file
+//!     24      8  zero
+//! ```
+//!
+//! A mark follows each sync. It tells damage from a torn tail: a record that is missing or does not check out although a mark
+//! says that it had been on disk was damaged; one that no mark speaks of was on its way when the power went, and nobody was
+//! promised it. The header of the next file is a mark too: it is written when all before it is synced.
+//!
+//! Behind the last record the file is zeros: room that was allocated, and written over so that a sync need not wait for the file
+//! system's own journal (measured with ext4: 200 µs instead of 300).
+
+use crate::lsm::LogPosition;
+
+use super::{FormatError, HistoryId};
+
+/// Bytes of the header.
+pub(super) const LOG_HEADER_BYTES: usize = 64;
+
+/// Bytes of a mark.
+pub(super) const MARK_BYTES: usize = 32;
+
+const MAGIC: [u8; 8] = *b"dbnodlog";
+const FORMAT: u32 = 1;
+const MARK_LEN_FIELD: [u8; 4] = [0xff; 4];
+
+/// What the header of a log file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogHeader {
+    /// The lineage of its records.
+    pub(super) history: HistoryId,
+    /// Where the history stood when the file was begun.
+    pub(super) position: LogPosition,
+}
+
+/// The name of the log file that is begun at a position.
+pub(super) fn log_name(position: LogPosition) -> String {
+    format!("wal-{:020}.log", position.version + 1)
+}
+
+/// The version of the first record that a log file of this name can hold.
+pub(super) fn first_version_of(name: &str) -> Option<u64> {
+    super::version_in_name(name, "wal-", ".log")
+}
+
+impl LogHeader {
+    /// Its bytes, and its checksum for the marks.
+    pub(super) fn encode(&self) -> ([u8; LOG_HEADER_BYTES], u32) {
+        let mut bytes = [0; LOG_HEADER_BYTES];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.history.0);
+        bytes[32..40].copy_from_slice(&self.position.version.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.position.checksum.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..60]);
+        bytes[60..].copy_from_slice(&checksum.to_le_bytes());
+        (bytes, checksum)
+    }
+
+    /// Reads a header, and its checksum for the marks.
+    pub(super) fn decode(bytes: &[u8]) -> Result<(Self, u32), FormatError> {
+        let Some(bytes) = bytes.first_chunk::<LOG_HEADER_BYTES>() else {
+            return Err(FormatError::Damaged("the header is cut off"));
+        };
+        super::check_format(bytes, MAGIC, FORMAT)?;
+        let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"));
+        if word(60) != crc32c::crc32c(&bytes[..60]) {
+            return Err(FormatError::Damaged("the checksum of the header does not hold"));
+        }
+        let history = HistoryId(*bytes[16..].first_chunk().expect("sixteen bytes"));
+        let version = u64::from_le_bytes(*bytes[32..].first_chunk().expect("eight bytes"));
+        Ok((Self { history, position: LogPosition { version, checksum: word(40) } }, word(60)))
+    }
+}
+
+/// The mark that stands at `offset` of the file with this header checksum.
+pub(super) fn encode_mark(header_checksum: u32, offset: u64, synced_version: u64) -> [u8; MARK_BYTES] {
+    let mut bytes = [0; MARK_BYTES];
+    bytes[4..8].copy_from_slice(&MARK_LEN_FIELD);
+    bytes[8..16].copy_from_slice(&synced_version.to_le_bytes());
+    bytes[16..24].copy_from_slice(&offset.to_le_bytes());
+    let checksum = crc32c::crc32c_append(header_checksum, &bytes[4..]);
+    bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// The synced version that the mark at `offset` of `file` tells, if one is there.
+pub(super) fn mark_at(file: &[u8], offset: usize, header_checksum: u32) -> Option<u64> {
+    let bytes = file.get(offset..)?.first_chunk::<MARK_BYTES>()?;
+    let synced_version = u64::from_le_bytes(*bytes[8..].first_chunk()?);
+    let is_mark = *bytes == encode_mark(header_checksum, offset as u64, synced_version);
+    is_mark.then_some(synced_version)
+}
+
+/// The highest synced version that any mark at or behind `offset` tells.
+pub(super) fn synced_version_behind(file: &[u8], offset: usize, header_checksum: u32) -> Option<u64> {
+    let finder = memchr::memmem::Finder::new(&MARK_LEN_FIELD);
+    let (mut from, mut highest) = (offset, None);
+    while let Some(found) = file.get(from..).and_then(|rest| finder.find(rest)) {
+        let at = from + found;
+        let mark = at.checked_sub(4).filter(|mark| *mark >= offset);
+        highest = highest.max(mark.and_then(|mark| mark_at(file, mark, header_checksum)));
+        from = at + 1;
+    }
+    highest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        let position = LogPosition { version: 0x0102, checksum: 0x0a0b_0c0d };
+        let header = LogHeader { history: HistoryId([7; 16]), position };
+        let (bytes, checksum) = header.encode();
+        let mut expected = b"dbnodlog\x01\0\0\0\0\0\0\0".to_vec();
+        expected.extend([7; 16]);
+        expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a]);
+        expected.extend([0; 16]);
+        expected.extend(0x8696_9fdc_u32.to_le_bytes());
+        assert_eq!(bytes, *expected, "{checksum:#x}");
+        assert_eq!(LogHeader::decode(&bytes), Ok((header, checksum)));
+        assert_eq!(log_name(position), "wal-00000000000000000259.log");
+        assert_eq!(first_version_of("wal-00000000000000000259.log"), Some(259));
+
+        let mark = encode_mark(1, 96, 300);
+        let expected_mark = [
+            0xe9, 0x57, 0x93, 0x70, 0xff, 0xff, 0xff, 0xff, 44, 1, 0, 0, 0, 0, 0, 0, 96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0,
+        ];
+        assert_eq!(mark, expected_mark);
+    }
+
+    #[test]
+    fn marks_are_found_only_where_they_were_written() {
+        let mut file = vec![0xff; 50];
+        let at = file.len();
+        file.extend(encode_mark(9, at as u64, 12));
+        file.extend([0xff; 9]);
+        let second = file.len();
+        file.extend(encode_mark(9, second as u64, 11));
+        assert_eq!(mark_at(&file, at, 9), Some(12));
+        assert_eq!(mark_at(&file, at, 8), None, "a mark of another file");
+        assert_eq!(synced_version_behind(&file, 0, 9), Some(12));
+        assert_eq!(synced_version_behind(&file, at, 9), Some(12));
+        assert_eq!(synced_version_behind(&file, at + 1, 9), Some(11));
+        assert_eq!(synced_version_behind(&file[1..], 0, 9), None, "a mark in another place");
+        file[at + 9] ^= 1;
+        assert_eq!(mark_at(&file, at, 9), None);
+    }
+}

@@ -1,0 +1,198 @@
+//! Writing the log: batches of records behind one another, marks after syncs, a new file when one is full.
+//!
+//! Invariants:
+//! 1. A file is begun only when all before it is synced, and has its name only when its header is.
+//! 2. A mark tells a version only after the sync that covered it returned.
+//! 3. An error is final: nothing is tried again, since what a failed sync has lost nobody knows (after Rebello et al. 2020,
+//!    "Can Applications Recover from fsync Failures?").
+//!
+//! Not here: the layout (`log_file.rs`), when to sync (`store.rs`).
+
+use std::collections::VecDeque;
+
+use crate::lsm::{LogBatch, LogPosition};
+
+use super::disk::{Disk, DiskFile};
+use super::log_file::{LOG_HEADER_BYTES, LogHeader, MARK_BYTES, encode_mark, log_name};
+use super::{HistoryId, StorageError};
+
+/// A file that holds more is not written on. Small enough that recovery reads one at a time into memory.
+const LOG_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Zeros written ahead of the records at a time.
+const ZERO_AHEAD_BYTES: usize = 256 * 1024;
+
+static ZEROS: [u8; ZERO_AHEAD_BYTES] = [0; ZERO_AHEAD_BYTES];
+
+/// The log of one partition.
+#[derive(Debug)]
+pub(super) struct LogWriter<F> {
+    file: F,
+    /// Names of all files, the one written to last, each with the position it was begun at.
+    files: VecDeque<(LogPosition, String)>,
+    header_checksum: u32,
+    history: HistoryId,
+    /// Where the next bytes go.
+    offset: u64,
+    /// Zeros are written up to here.
+    zeroed_to: u64,
+    written: LogPosition,
+    synced_version: u64,
+    is_mark_due: bool,
+    /// Bytes of the files before this one.
+    older_bytes: u64,
+}
+
+impl<F: DiskFile> LogWriter<F> {
+    /// Begins a file at a position that is on disk; `older` are the files before it.
+    pub(super) fn start<D: Disk<File = F>>(
+        disk: &D,
+        history: HistoryId,
+        position: LogPosition,
+        older: VecDeque<(LogPosition, String)>,
+        older_bytes: u64,
+    ) -> Result<Self, StorageError> {
+        let (file, header_checksum) = begin_file(disk, LogHeader { history, position })?;
+        let mut files = older;
+        // A file without a record gives way to its successor of the same name.
+        files.retain(|(begun_at, _)| begun_at.version < position.version);
+        files.push_back((position, log_name(position)));
+        Ok(Self {
+            file,
+            files,
+            header_checksum,
+            history,
+            offset: LOG_HEADER_BYTES as u64,
+            zeroed_to: LOG_HEADER_BYTES as u64,
+            written: position,
+            synced_version: position.version,
+            is_mark_due: false,
+            older_bytes,
+        })
+    }
+
+    /// Writes a batch, which continues the log.
+    pub(super) fn append<D: Disk<File = F>>(&mut self, disk: &D, batch: &LogBatch) -> Result<(), StorageError> {
+        let Some(last) = batch.last() else { return Ok(()) };
+        let needed_bytes = (MARK_BYTES + batch.stream_bytes()) as u64;
+        if self.offset + needed_bytes > LOG_FILE_BYTES && self.written != self.begun_at() {
+            self.rotate(disk)?;
+        }
+        let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
+        let mark_parts = if self.is_mark_due { &[&mark[..]][..] } else { &[] };
+        let parts: Vec<&[u8]> = mark_parts.iter().copied().chain(batch.parts()).collect();
+        self.file.write_at(&parts, self.offset).map_err(|error| self.failed(disk, "writing", &error))?;
+        self.offset += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        self.is_mark_due = false;
+        self.written = last;
+        self.write_zeros_ahead(disk)
+    }
+
+    fn write_zeros_ahead<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+        self.zeroed_to = self.zeroed_to.max(self.offset);
+        let is_near = self.offset + (ZERO_AHEAD_BYTES / 2) as u64 > self.zeroed_to;
+        let room = LOG_FILE_BYTES.saturating_sub(self.zeroed_to).min(ZERO_AHEAD_BYTES as u64);
+        if is_near && room > 0 {
+            let zeros = &ZEROS[..usize::try_from(room).unwrap_or(0)];
+            self.file.write_at(&[zeros], self.zeroed_to).map_err(|error| self.failed(disk, "writing", &error))?;
+            self.zeroed_to += room;
+        }
+        Ok(())
+    }
+
+    /// Makes everything written last; returns the version up to which it is on disk.
+    pub(super) fn sync<D: Disk<File = F>>(&mut self, disk: &D) -> Result<u64, StorageError> {
+        if self.synced_version < self.written.version {
+            self.file.sync().map_err(|error| self.failed(disk, "syncing", &error))?;
+            self.synced_version = self.written.version;
+            self.is_mark_due = true;
+        }
+        Ok(self.synced_version)
+    }
+
+    /// Writes the mark that the last sync has earned, if nothing follows that would bring it along.
+    pub(super) fn write_mark<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.is_mark_due) {
+            let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
+            self.file.write_at(&[&mark], self.offset).map_err(|error| self.failed(disk, "writing", &error))?;
+            self.offset += MARK_BYTES as u64;
+        }
+        Ok(())
+    }
+
+    fn rotate<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+        self.sync(disk)?;
+        // Gives back the room that was not needed; that this lasts is of no importance.
+        self.file.truncate(self.offset).map_err(|error| self.failed(disk, "truncating", &error))?;
+        self.older_bytes += self.offset;
+        let header = LogHeader { history: self.history, position: self.written };
+        (self.file, self.header_checksum) = begin_file(disk, header)?;
+        self.files.push_back((self.written, log_name(self.written)));
+        self.offset = LOG_HEADER_BYTES as u64;
+        self.zeroed_to = self.offset;
+        self.is_mark_due = false;
+        Ok(())
+    }
+
+    /// Removes files that hold nothing behind `version`.
+    pub(super) fn remove_up_to<D: Disk>(&mut self, disk: &D, version: u64) -> Result<(), StorageError> {
+        while self.files.get(1).is_some_and(|(begun_at, _)| begun_at.version <= version) {
+            let Some((_, name)) = self.files.pop_front() else { break };
+            let bytes = disk.open(&name).and_then(|file| file.len_bytes()).unwrap_or(0);
+            disk.remove(&name).map_err(|error| StorageError::io("removing", disk.path(&name), &error))?;
+            self.older_bytes = self.older_bytes.saturating_sub(bytes);
+        }
+        Ok(())
+    }
+
+    /// Version up to which records are written, synced or not.
+    pub(super) fn written_version(&self) -> u64 {
+        self.written.version
+    }
+
+    /// Version up to which records are synced.
+    pub(super) fn synced_version(&self) -> u64 {
+        self.synced_version
+    }
+
+    /// Whether a sync has earned a mark that is not written yet.
+    pub(super) fn is_mark_due(&self) -> bool {
+        self.is_mark_due
+    }
+
+    /// Bytes of all files, room not counted.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.older_bytes + self.offset
+    }
+
+    /// Number of files.
+    pub(super) fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
+    fn begun_at(&self) -> LogPosition {
+        self.files.back().map_or(self.written, |(begun_at, _)| *begun_at)
+    }
+
+    fn failed<D: Disk>(&self, disk: &D, action: &'static str, error: &std::io::Error) -> StorageError {
+        let name = self.files.back().map_or("", |(_, name)| name);
+        StorageError::io(action, disk.path(name), error)
+    }
+}
+
+/// Makes a file with a synced header, under its name.
+fn begin_file<D: Disk>(disk: &D, header: LogHeader) -> Result<(D::File, u32), StorageError> {
+    let name = log_name(header.position);
+    let draft = format!("{name}.tmp");
+    let (bytes, checksum) = header.encode();
+    let begin = || {
+        let mut file = disk.create(&draft, LOG_FILE_BYTES)?;
+        file.write_at(&[&bytes], 0)?;
+        file.sync()?;
+        disk.rename(&draft, &name)?;
+        disk.sync_names()?;
+        Ok(file)
+    };
+    let file = begin().map_err(|error| StorageError::io("beginning", disk.path(&name), &error))?;
+    Ok((file, checksum))
+}

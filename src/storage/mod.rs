@@ -1,0 +1,62 @@
+//! Files: the log, checkpoints, recovery from both, and the disk thread that writes them. The only place that touches files.
+//!
+//! The loop hands over batches of log records and snapshots ([`Command`]); the thread writes and syncs, and tells when what
+//! is on disk ([`Event`]). Everything below the thread ([`Store`], [`recover`]) runs on any [`Disk`], a simulated one too.
+//!
+//! A data directory holds a `lock` file and a folder a partition, with
+//! - `wal-N.log`: log files, named after the first version in them (`log_file.rs`);
+//! - `checkpoint-N.dbn`: all data as of version N (`checkpoint.rs`); the same bytes are a backup;
+//! - `*.tmp`: what was being written when the node went down; removed at the next start;
+//! - `*.damaged`: what `--accept-data-loss` set aside.
+//!
+//! Invariants:
+//! 1. What [`Event::Durable`] tells is read back by any later recovery, unless the disk itself loses it.
+//! 2. Recovery yields a state that the partition was once in, with every durable write in it, or refuses.
+//! 3. The first error is the last: nothing is written after it, and it is told once.
+
+mod checkpoint;
+mod checkpoint_writer;
+mod data_dir;
+mod disk;
+mod error;
+mod log_file;
+mod log_writer;
+mod recovery;
+mod restore;
+mod store;
+mod thread;
+
+pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, CheckpointHeader, DecodeStep, EncodeStep};
+pub use data_dir::DataDir;
+pub use disk::{Disk, DiskFile, SystemDisk};
+pub use error::{FormatError, StorageError};
+pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
+pub use store::{Fsync, Store, StoreStats};
+pub use thread::{Command, DiskThread, Event, Loaded, Plan};
+
+use std::fmt;
+
+/// One lineage of writes; a new one begins with every restore and every accepted loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryId(pub [u8; 16]);
+
+impl fmt::Display for HistoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The number in a file name such as `wal-00000000000000000001.log`.
+fn version_in_name(name: &str, prefix: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// Checks the first twelve bytes of a file: what it is, and of which format.
+fn check_format(header: &[u8], magic: [u8; 8], format: u32) -> Result<(), FormatError> {
+    if header[..8] != magic {
+        return Err(FormatError::Damaged("it does not begin as a file of its kind does"));
+    }
+    let found = u32::from_le_bytes(*header[8..].first_chunk().expect("four bytes"));
+    if found > format { Err(FormatError::TooNew(found)) } else { Ok(()) }
+}

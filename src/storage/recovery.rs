@@ -1,0 +1,441 @@
+//! From files to an engine: the newest checkpoint, then the log behind it.
+//!
+//! Where the log ends, one question decides: had what is missing been on disk? Marks and the headers of later files
+//! tell (`log_file.rs`). If it had not, the power went while it was written, nobody was promised it, and the tail is cut off. If it
+//! had, the disk has lost it: the node refuses to start, unless the loss is accepted; then what follows the damage is
+//! set aside.
+//!
+//! Invariants:
+//! 1. What comes out is a state the partition was once in, with everything that was ever synced, or an error.
+//! 2. Nothing is deleted but drafts, torn tails, and what a later checkpoint covers.
+//! 3. Memory: one log file at a time, and of memtables that wait to be flushed at most [`FROZEN_MAX`].
+
+use std::collections::VecDeque;
+
+use crate::lsm::{Adoption, LogPosition, Lsm, Options, RecordError, StreamRecord};
+
+use super::checkpoint::{CheckpointDecoder, CheckpointHeader, DecodeStep};
+use super::checkpoint_writer::{CheckpointWriter, checkpoint_name, checkpoint_version};
+use super::disk::{Disk, DiskFile};
+use super::log_file::{LOG_HEADER_BYTES, LogHeader, MARK_BYTES, first_version_of, mark_at, synced_version_behind};
+use super::log_writer::LogWriter;
+use super::store::Store;
+use super::{FormatError, HistoryId, StorageError};
+
+/// Memtables that may wait to be flushed while the log is read: reading goes on at full speed, and memory stays bounded.
+const FROZEN_MAX: usize = 16;
+
+/// Work paid for in one go once there are more.
+const CATCH_UP_WORK: usize = 16 * 1024 * 1024;
+
+/// How to recover.
+#[derive(Clone, Copy, Debug)]
+pub struct RecoveryOptions {
+    /// For the engine; the seed counts only if there is no checkpoint.
+    pub engine: Options,
+    /// For a directory that is new, or a loss that is accepted: to be random.
+    pub fresh_history: HistoryId,
+    /// Go on without what is damaged.
+    pub accept_data_loss: bool,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of files read.
+    pub done_bytes: u64,
+    /// Bytes there are to read.
+    pub total_bytes: u64,
+}
+
+/// A tail of the log that was never whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// The file.
+    pub path: String,
+    /// Where it was cut.
+    pub offset: u64,
+    /// Bytes that were there.
+    pub dropped_bytes: u64,
+}
+
+/// What recovery came to.
+#[derive(Debug)]
+pub struct Recovered<D: Disk> {
+    /// The engine.
+    pub lsm: Lsm,
+    /// The files, ready to be written on.
+    pub store: Store<D>,
+    /// The lineage that goes on.
+    pub history: HistoryId,
+    /// Version of the checkpoint; 0: there was none.
+    pub checkpoint_version: u64,
+    /// Records replayed from the log.
+    pub replayed_count: u64,
+    /// The tail that was cut off, if any.
+    pub torn: Option<Torn>,
+    /// What an accepted loss set aside.
+    pub set_aside: Vec<String>,
+}
+
+/// How the records of a file end.
+enum End {
+    /// With zeros, or with the file.
+    Clean,
+    /// With this.
+    Bad(&'static str),
+}
+
+struct Recovery<'p, D: Disk> {
+    disk: D,
+    options: RecoveryOptions,
+    on_progress: &'p mut dyn FnMut(Progress),
+    progress: Progress,
+    torn: Option<Torn>,
+    set_aside: Vec<String>,
+    replayed_count: u64,
+}
+
+/// Recovers a partition from its directory, an empty one too.
+pub fn recover<D: Disk>(
+    disk: D,
+    options: RecoveryOptions,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Recovered<D>, StorageError> {
+    let progress = Progress { done_bytes: 0, total_bytes: 0 };
+    let (torn, set_aside) = (None, Vec::new());
+    Recovery { disk, options, on_progress, progress, torn, set_aside, replayed_count: 0 }.run()
+}
+
+impl<D: Disk> Recovery<'_, D> {
+    fn run(mut self) -> Result<Recovered<D>, StorageError> {
+        let names = self.disk.names().map_err(|error| self.io("listing", "", &error))?;
+        for draft in names.iter().filter(|name| name.strip_suffix(".tmp").is_some()) {
+            self.disk.remove(draft).map_err(|error| self.io("removing", draft, &error))?;
+        }
+        let checkpoint = names.iter().filter_map(|name| checkpoint_version(name)).max();
+        let mut logs: Vec<u64> = names.iter().filter_map(|name| first_version_of(name)).collect();
+        logs.sort_unstable();
+        // Files whose records are all in the checkpoint are not read.
+        let covered = logs.partition_point(|first| *first <= checkpoint.unwrap_or(0) + 1).saturating_sub(1);
+        let logs: Vec<String> = logs.iter().map(|first| log_name_of(*first)).collect();
+        let (covered, logs) = logs.split_at(covered);
+        self.count_bytes(checkpoint, logs)?;
+
+        let (mut lsm, mut history, is_salvaged) = self.load(checkpoint, logs)?;
+        let mut kept = VecDeque::new();
+        let mut kept_bytes = 0;
+        self.replay(&mut lsm, logs, &mut history, &mut kept, &mut kept_bytes)?;
+        if !self.set_aside.is_empty() || is_salvaged {
+            history = Some(self.options.fresh_history);
+        }
+        let history = history.unwrap_or(self.options.fresh_history);
+        let mut checkpoint_version = checkpoint.unwrap_or(0);
+        if is_salvaged {
+            self.rename_aside(&checkpoint_name(checkpoint_version))?;
+            write_checkpoint(&self.disk, &mut lsm, history)?;
+            checkpoint_version = lsm.last_version();
+        }
+        CheckpointWriter::<D::File>::remove_older(&self.disk, checkpoint_version)?;
+        for name in covered {
+            self.disk.remove(name).map_err(|error| self.io("removing", name, &error))?;
+        }
+        let log = LogWriter::start(&self.disk, history, lsm.position(), kept, kept_bytes)?;
+        Ok(Recovered {
+            lsm,
+            store: Store::new(self.disk, log, history, checkpoint_version),
+            history,
+            checkpoint_version,
+            replayed_count: self.replayed_count,
+            torn: self.torn,
+            set_aside: self.set_aside,
+        })
+    }
+
+    fn io(&self, action: &'static str, name: &str, error: &std::io::Error) -> StorageError {
+        StorageError::io(action, self.disk.path(name), error)
+    }
+
+    fn damaged(&self, name: &str, offset: usize, problem: &'static str) -> StorageError {
+        StorageError::Damaged { path: self.disk.path(name), offset: offset as u64, problem }
+    }
+
+    fn open(&self, name: &str) -> Result<(D::File, u64), StorageError> {
+        let open = || {
+            let file = self.disk.open(name)?;
+            let bytes = file.len_bytes()?;
+            Ok((file, bytes))
+        };
+        open().map_err(|error| self.io("opening", name, &error))
+    }
+
+    fn count_bytes(&mut self, checkpoint: Option<u64>, logs: &[String]) -> Result<(), StorageError> {
+        for name in checkpoint.map(checkpoint_name).iter().chain(logs) {
+            self.progress.total_bytes += self.open(name)?.1;
+        }
+        Ok(())
+    }
+
+    /// The engine as of the checkpoint, the history it is of, and whether it is only what could be saved.
+    fn load(
+        &mut self,
+        checkpoint: Option<u64>,
+        logs: &[String],
+    ) -> Result<(Lsm, Option<HistoryId>, bool), StorageError> {
+        let Some(version) = checkpoint else { return Ok((Lsm::new(self.options.engine), None, false)) };
+        let name = checkpoint_name(version);
+        let (file, file_bytes) = self.open(&name)?;
+        let (progress, on_progress) = (&mut self.progress, &mut *self.on_progress);
+        let mut on_read = |bytes: u64| {
+            progress.done_bytes += bytes;
+            on_progress(*progress);
+        };
+        let read = read_checkpoint(&file, file_bytes, self.options.engine, &mut on_read)
+            .map_err(|error| self.io("reading", &name, &error))?;
+        let ReadCheckpoint { engine, offset, outcome } = read;
+        match (engine, outcome) {
+            (Some((lsm, header)), Ok(())) => Ok((lsm, Some(header.history), false)),
+            (engine, Err(FormatError::Damaged(_))) if self.options.accept_data_loss => match engine {
+                Some((lsm, header)) => Ok((lsm, Some(header.history), true)),
+                None => Ok((self.empty_below(logs), None, true)),
+            },
+            (_, outcome) => {
+                let error = outcome.err().unwrap_or(FormatError::Damaged("it is cut off"));
+                Err(StorageError::format(self.disk.path(&name), offset, error))
+            }
+        }
+    }
+
+    /// An empty engine that the first log file continues.
+    fn empty_below(&self, logs: &[String]) -> Lsm {
+        let header = logs.first().and_then(|name| {
+            let mut bytes = [0; LOG_HEADER_BYTES];
+            self.disk.open(name).and_then(|file| file.read_at(&mut bytes, 0)).ok()?;
+            LogHeader::decode(&bytes).ok()
+        });
+        let position = header.map_or(LogPosition::default(), |(header, _)| header.position);
+        Adoption::new(self.options.engine.hash_seed, position).finish(self.options.engine)
+    }
+
+    /// Replays what the log has beyond the engine; notes the files that stay.
+    fn replay(
+        &mut self,
+        lsm: &mut Lsm,
+        logs: &[String],
+        history: &mut Option<HistoryId>,
+        kept: &mut VecDeque<(LogPosition, String)>,
+        kept_bytes: &mut u64,
+    ) -> Result<(), StorageError> {
+        let mut at = lsm.position();
+        let mut bytes = Vec::new();
+        for (index, name) in logs.iter().enumerate() {
+            let (mut file, file_bytes) = self.open(name)?;
+            bytes.resize(usize::try_from(file_bytes).unwrap_or(usize::MAX), 0);
+            file.read_at(&mut bytes, 0).map_err(|error| self.io("reading", name, &error))?;
+            let outcome = self.replay_file(lsm, &mut at, index == 0, name, &bytes, logs.get(index + 1));
+            self.progress.done_bytes += file_bytes;
+            (self.on_progress)(self.progress);
+            let (end, header) = match outcome {
+                Ok(replayed) => replayed,
+                Err((offset, StorageError::Damaged { .. })) if self.options.accept_data_loss => {
+                    self.set_rest_aside(name, offset, &bytes, &logs[index + 1..])?;
+                    if offset < LOG_HEADER_BYTES {
+                        return Ok(());
+                    }
+                    let header = LogHeader::decode(&bytes).ok().map(|(header, _)| header);
+                    self.end_file(&mut file, name, offset)?;
+                    kept.extend(header.map(|header| (header.position, name.clone())));
+                    *kept_bytes += offset as u64;
+                    return Ok(());
+                }
+                Err((_, error)) => return Err(error),
+            };
+            *history = Some(header.history);
+            kept.push_back((header.position, name.clone()));
+            *kept_bytes += end as u64;
+            if index + 1 == logs.len() {
+                self.end_file(&mut file, name, end)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last file ends where its records do. It is synced: what was read from it is about to be served.
+    fn end_file(&self, file: &mut D::File, name: &str, end: usize) -> Result<(), StorageError> {
+        let mut cut = || {
+            file.truncate(end as u64)?;
+            file.sync()
+        };
+        cut().map_err(|error| self.io("truncating", name, &error))
+    }
+
+    /// Replays one file; where its records end, and its header. An error comes with the offset it shows at.
+    fn replay_file(
+        &mut self,
+        lsm: &mut Lsm,
+        at: &mut LogPosition,
+        is_first: bool,
+        name: &str,
+        bytes: &[u8],
+        next_name: Option<&String>,
+    ) -> Result<(usize, LogHeader), (usize, StorageError)> {
+        let decoded = LogHeader::decode(bytes);
+        let (header, header_checksum) =
+            decoded.map_err(|error| (0, StorageError::format(self.disk.path(name), 0, error)))?;
+        let continues = if is_first && header.position.version < at.version {
+            *at = header.position;
+            true
+        } else {
+            header.position == *at
+        };
+        if !continues {
+            return Err((0, self.damaged(name, 0, "the records between the file before and this one are missing")));
+        }
+        let (offset, end) = self.replay_records(lsm, at, name, bytes, header_checksum)?;
+        let next_header = next_name.and_then(|name| self.header_of(name));
+        let synced_version = synced_version_behind(bytes, offset, header_checksum)
+            .max(next_header.map(|header| header.position.version))
+            .unwrap_or(0);
+        // What the checkpoint has need not be in the log.
+        if synced_version > at.version.max(lsm.last_version()) {
+            let problem = match end {
+                End::Bad(problem) => problem,
+                End::Clean => "records that had been written are missing",
+            };
+            return Err((offset, self.damaged(name, offset, problem)));
+        }
+        let dropped_bytes = bytes[offset..].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let is_torn = matches!(end, End::Bad(_)) || dropped_bytes > 0;
+        if is_torn && next_name.is_none() {
+            let (path, dropped_bytes) = (self.disk.path(name), dropped_bytes as u64);
+            self.torn = Some(Torn { path, offset: offset as u64, dropped_bytes });
+        }
+        Ok((offset, header))
+    }
+
+    fn header_of(&self, name: &str) -> Option<LogHeader> {
+        let mut bytes = [0; LOG_HEADER_BYTES];
+        self.disk.open(name).and_then(|file| file.read_at(&mut bytes, 0)).ok()?;
+        LogHeader::decode(&bytes).ok().map(|(header, _)| header)
+    }
+
+    /// Goes through the records of a file, up to whatever is not one.
+    fn replay_records(
+        &mut self,
+        lsm: &mut Lsm,
+        at: &mut LogPosition,
+        name: &str,
+        bytes: &[u8],
+        header_checksum: u32,
+    ) -> Result<(usize, End), (usize, StorageError)> {
+        let mut offset = LOG_HEADER_BYTES;
+        loop {
+            let rest = &bytes[offset..];
+            match at.next_record(rest) {
+                Ok(record) => {
+                    if record.position().version == lsm.last_version() && record.position() != lsm.position() {
+                        let problem = "the log and the checkpoint are of different histories";
+                        return Err((offset, self.damaged(name, offset, problem)));
+                    }
+                    self.apply(lsm, &record);
+                    *at = record.position();
+                    offset += record.stream_bytes();
+                }
+                Err(_) if mark_at(bytes, offset, header_checksum).is_some() => offset += MARK_BYTES,
+                Err(_) if rest.iter().take(MARK_BYTES).all(|byte| *byte == 0) => return Ok((offset, End::Clean)),
+                Err(RecordError::Incomplete { .. }) => return Ok((offset, End::Bad("a record is cut off"))),
+                Err(RecordError::Damaged(problem)) => return Ok((offset, End::Bad(problem))),
+            }
+        }
+    }
+
+    fn apply(&mut self, lsm: &mut Lsm, record: &StreamRecord<'_>) {
+        if record.position().version <= lsm.last_version() {
+            return;
+        }
+        lsm.replay(record);
+        self.replayed_count += 1;
+        while lsm.frozen_count() > FROZEN_MAX {
+            lsm.maintain(CATCH_UP_WORK);
+        }
+    }
+
+    /// Keeps what follows the damage under names that nothing reads.
+    fn set_rest_aside(
+        &mut self,
+        name: &str,
+        offset: usize,
+        bytes: &[u8],
+        later: &[String],
+    ) -> Result<(), StorageError> {
+        if offset < LOG_HEADER_BYTES {
+            self.rename_aside(name)?;
+        } else {
+            let aside = format!("{name}.from-{offset}.damaged");
+            let write = || {
+                let mut file = self.disk.create(&aside, 0)?;
+                file.write_at(&[&bytes[offset..]], 0)?;
+                file.sync()?;
+                self.disk.sync_names()
+            };
+            write().map_err(|error| self.io("writing", &aside, &error))?;
+            self.set_aside.push(self.disk.path(&aside));
+        }
+        later.iter().try_for_each(|name| self.rename_aside(name))
+    }
+
+    fn rename_aside(&mut self, name: &str) -> Result<(), StorageError> {
+        let aside = format!("{name}.damaged");
+        let renamed = self.disk.rename(name, &aside).and_then(|()| self.disk.sync_names());
+        renamed.map_err(|error| self.io("renaming", name, &error))?;
+        self.set_aside.push(self.disk.path(&aside));
+        Ok(())
+    }
+}
+
+fn log_name_of(first_version: u64) -> String {
+    super::log_file::log_name(LogPosition { version: first_version.saturating_sub(1), checksum: 0 })
+}
+
+/// What was read of a checkpoint.
+pub(super) struct ReadCheckpoint {
+    /// What was sound; all of it if the outcome says so.
+    pub(super) engine: Option<(Lsm, CheckpointHeader)>,
+    /// Where reading ended.
+    pub(super) offset: u64,
+    pub(super) outcome: Result<(), FormatError>,
+}
+
+/// Reads a checkpoint file. The error is that of a system call; damage is an outcome.
+pub(super) fn read_checkpoint<F: DiskFile>(
+    file: &F,
+    file_bytes: u64,
+    options: Options,
+    on_read: &mut dyn FnMut(u64),
+) -> std::io::Result<ReadCheckpoint> {
+    let mut decoder = CheckpointDecoder::default();
+    let mut offset = 0;
+    let outcome = loop {
+        let wanted = decoder.wanted_bytes();
+        if offset + wanted as u64 > file_bytes {
+            break Err(FormatError::Damaged("it is cut off"));
+        }
+        let mut bytes = vec![0; wanted];
+        file.read_at(&mut bytes, offset)?;
+        match decoder.feed(bytes) {
+            Ok(DecodeStep::More) => {}
+            Ok(DecodeStep::Done) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+        offset += wanted as u64;
+        on_read(wanted as u64);
+    };
+    Ok(ReadCheckpoint { engine: decoder.finish(options), offset, outcome })
+}
+
+/// Writes a checkpoint of an engine to the end.
+pub(super) fn write_checkpoint<D: Disk>(disk: &D, lsm: &mut Lsm, history: HistoryId) -> Result<(), StorageError> {
+    let mut writer = CheckpointWriter::begin(disk, lsm.snapshot(), history)?;
+    while !writer.step(disk)? {}
+    Ok(())
+}

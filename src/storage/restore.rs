@@ -1,0 +1,65 @@
+//! Starting from a backup: the bytes of `GET /snapshot`, under a history of their own.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::Path;
+
+use crate::lsm::Lsm;
+
+use super::disk::{Disk, DiskFile};
+use super::log_writer::LogWriter;
+use super::recovery::{Progress, Recovered, RecoveryOptions, read_checkpoint, write_checkpoint};
+use super::store::Store;
+use super::{FormatError, StorageError};
+
+/// Reads a backup into an engine.
+#[expect(clippy::disallowed_methods, reason = "storage touches files")]
+pub(super) fn read_backup(
+    path: &Path,
+    options: &RecoveryOptions,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Lsm, StorageError> {
+    let shown = path.display();
+    let unusable = |error: std::io::Error| {
+        StorageError::Unusable(format!("--restore {shown}: {error}; name a file that GET /snapshot gave"))
+    };
+    let file = File::open(path).map_err(unusable)?;
+    let total_bytes = file.len_bytes().map_err(unusable)?;
+    let mut progress = Progress { done_bytes: 0, total_bytes };
+    let mut on_read = |bytes: u64| {
+        progress.done_bytes += bytes;
+        on_progress(progress);
+    };
+    let read = read_checkpoint(&file, total_bytes, options.engine, &mut on_read).map_err(unusable)?;
+    match (read.engine, read.outcome) {
+        (Some((lsm, _)), Ok(())) => Ok(lsm),
+        (_, Err(FormatError::TooNew(format))) => Err(StorageError::TooNew { path: path.display().to_string(), format }),
+        (_, outcome) => {
+            let problem = match outcome {
+                Err(FormatError::Damaged(problem)) => problem,
+                _ => "it is cut off",
+            };
+            Err(StorageError::BadBackup(format!(
+                "--restore {shown} is not a whole backup: at byte {}: {problem}; take another with GET /snapshot",
+                read.offset
+            )))
+        }
+    }
+}
+
+/// Makes the directory of a partition, still empty, that of an engine.
+pub(super) fn settle<D: Disk>(disk: D, mut lsm: Lsm, options: &RecoveryOptions) -> Result<Recovered<D>, StorageError> {
+    let history = options.fresh_history;
+    write_checkpoint(&disk, &mut lsm, history)?;
+    let checkpoint_version = lsm.last_version();
+    let log = LogWriter::start(&disk, history, lsm.position(), VecDeque::new(), 0)?;
+    Ok(Recovered {
+        store: Store::new(disk, log, history, checkpoint_version),
+        lsm,
+        history,
+        checkpoint_version,
+        replayed_count: 0,
+        torn: None,
+        set_aside: Vec::new(),
+    })
+}

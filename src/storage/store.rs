@@ -1,0 +1,119 @@
+//! One partition's files: its log, and a checkpoint when one is due.
+
+use crate::lsm::{LogBatch, Snapshot};
+
+use super::checkpoint_writer::CheckpointWriter;
+use super::disk::Disk;
+use super::log_writer::LogWriter;
+use super::{HistoryId, StorageError};
+
+/// When writes are made to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before they are acknowledged.
+    Always,
+    /// At intervals.
+    Interval,
+    /// When the system sees fit.
+    Never,
+}
+
+/// Figures about a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Log files.
+    pub log_file_count: usize,
+    /// Bytes in them.
+    pub log_bytes: u64,
+    /// Version of the newest checkpoint; 0: there is none.
+    pub checkpoint_version: u64,
+}
+
+/// The files of one partition.
+#[derive(Debug)]
+pub struct Store<D: Disk> {
+    disk: D,
+    log: LogWriter<D::File>,
+    history: HistoryId,
+    checkpoint: Option<CheckpointWriter<D::File>>,
+    checkpoint_version: u64,
+}
+
+impl<D: Disk> Store<D> {
+    /// A store that goes on where recovery ended.
+    pub(super) fn new(disk: D, log: LogWriter<D::File>, history: HistoryId, checkpoint_version: u64) -> Self {
+        Self { disk, log, history, checkpoint: None, checkpoint_version }
+    }
+
+    /// Writes a batch behind the log, without waiting for it to last.
+    pub fn append(&mut self, batch: &LogBatch) -> Result<(), StorageError> {
+        self.log.append(&self.disk, batch)
+    }
+
+    /// Makes the log last; returns the version up to which it does.
+    pub fn sync(&mut self) -> Result<u64, StorageError> {
+        self.log.sync(&self.disk)
+    }
+
+    /// To be called when nothing more is to be written for now.
+    pub fn rest(&mut self) -> Result<(), StorageError> {
+        self.log.write_mark(&self.disk)
+    }
+
+    /// Whether [`rest`](Self::rest) has something to do.
+    pub fn is_mark_due(&self) -> bool {
+        self.log.is_mark_due()
+    }
+
+    /// Version up to which the log is synced.
+    pub fn synced_version(&self) -> u64 {
+        self.log.synced_version()
+    }
+
+    /// Version up to which the log is written.
+    pub fn written_version(&self) -> u64 {
+        self.log.written_version()
+    }
+
+    /// Begins a checkpoint; [`checkpoint_step`](Self::checkpoint_step) until it is done. One at a time: another that is under
+    /// way goes on instead.
+    pub fn begin_checkpoint(&mut self, snapshot: Snapshot) -> Result<(), StorageError> {
+        if self.checkpoint.is_none() {
+            self.checkpoint = Some(CheckpointWriter::begin(&self.disk, snapshot, self.history)?);
+        }
+        Ok(())
+    }
+
+    /// Whether a checkpoint is under way.
+    pub fn has_checkpoint_work(&self) -> bool {
+        self.checkpoint.is_some()
+    }
+
+    /// Goes on with the checkpoint; its version when it is done, and all that it covers is removed.
+    pub fn checkpoint_step(&mut self) -> Result<Option<u64>, StorageError> {
+        let Some(checkpoint) = &mut self.checkpoint else { return Ok(None) };
+        if !checkpoint.step(&self.disk)? {
+            return Ok(None);
+        }
+        let version = checkpoint.version();
+        self.checkpoint = None;
+        self.checkpoint_version = version;
+        CheckpointWriter::<D::File>::remove_older(&self.disk, version)?;
+        self.log.remove_up_to(&self.disk, version)?;
+        Ok(Some(version))
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> StoreStats {
+        StoreStats {
+            log_file_count: self.log.file_count(),
+            log_bytes: self.log.file_bytes(),
+            checkpoint_version: self.checkpoint_version,
+        }
+    }
+
+    /// The disk, for what comes after.
+    pub fn into_disk(self) -> D {
+        self.disk
+    }
+}
