@@ -10,6 +10,7 @@
 use std::ffi::OsString;
 use std::fmt::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
@@ -19,6 +20,16 @@ use subtle::ConstantTimeEq;
 pub struct Config {
     /// Where HTTP is served.
     pub listen: SocketAddr,
+    /// Where data is kept; without it in memory only.
+    pub data_dir: Option<PathBuf>,
+    /// When writes are made to last, with a data directory.
+    pub fsync: Fsync,
+    /// Time between two syncs, with `Fsync::Interval`.
+    pub fsync_interval_ms: u64,
+    /// A backup to start from.
+    pub restore: Option<PathBuf>,
+    /// Start without what is damaged.
+    pub accept_data_loss: bool,
     /// Log bytes after which the active memtable is frozen.
     pub memtable_bytes: usize,
     /// Connections at a time.
@@ -37,6 +48,35 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// What is logged.
     pub log_level: log::LevelFilter,
+}
+
+/// When writes are made to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before they are acknowledged.
+    Always,
+    /// At intervals.
+    Interval,
+    /// When the system sees fit.
+    Never,
+}
+
+impl Fsync {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Interval => "interval",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl Config {
+    /// Whether there is data to load before requests can be answered.
+    pub fn loads_data(&self) -> bool {
+        self.data_dir.is_some() || self.restore.is_some()
+    }
 }
 
 /// The secret that requests must present. Never printed.
@@ -108,6 +148,11 @@ const fn option(flag: &'static str, value: &'static str, default: &'static str, 
 
 const OPTIONS: &[OptionSpec] = &[
     option("listen", "ADDR", "127.0.0.1:9001", "address and port to serve HTTP on"),
+    option("data-dir", "DIR", "", "keep data in this directory; without it in memory only"),
+    option("fsync", "WHEN", "always", "always: before the reply; interval; never: up to the system"),
+    option("fsync-interval-ms", "N", "1000", "time between syncs with --fsync interval"),
+    option("restore", "FILE", "", "start from a backup that GET /snapshot gave"),
+    option("accept-data-loss", "", "", "start without what is damaged; it is set aside"),
     option("memtable-bytes", "N", "4MiB", "freeze the memtable at this size"),
     option("max-value-bytes", "N", "16MiB", "longest value"),
     option("max-head-bytes", "N", "16KiB", "longest request head"),
@@ -232,8 +277,19 @@ fn environment_name(flag: &str) -> String {
 
 fn build(given: &Given) -> Result<Config, ConfigError> {
     let small = |number: u64| usize::try_from(number).expect("bounded far below the address space");
+    let path = |text: &str| Ok((!text.is_empty()).then(|| PathBuf::from(text)));
     let config = Config {
         listen: given.parsed("listen", parse_address)?,
+        data_dir: given.parsed("data-dir", path)?,
+        fsync: given.parsed("fsync", |text| match text {
+            text if text == Fsync::Always.name() => Ok(Fsync::Always),
+            text if text == Fsync::Interval.name() => Ok(Fsync::Interval),
+            text if text == Fsync::Never.name() => Ok(Fsync::Never),
+            _ => Err("give always, interval or never".to_owned()),
+        })?,
+        fsync_interval_ms: given.number("fsync-interval-ms", &TIMEOUT_MS)?,
+        restore: given.parsed("restore", path)?,
+        accept_data_loss: given.switch("accept-data-loss")?,
         memtable_bytes: given.bytes("memtable-bytes", &MEMTABLE_BYTES)?,
         max_connections: small(given.number("max-connections", &MAX_CONNECTIONS)?),
         idle_timeout_ms: given.number("idle-timeout-ms", &TIMEOUT_MS)?,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use db_node::allocator;
 use db_node::config::{self, Invocation};
 use db_node::reactor;
+use db_node::storage::HistoryId;
 
 /// Exit codes besides success (0); see `api.md` and the README.
 const EXIT_RUNTIME: u8 = 1;
@@ -17,18 +18,22 @@ fn main() -> ExitCode {
         Ok(Invocation::Version) => print(concat!("db-node ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Invocation::Run(config)) => match run(*config) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(message) => fail(&message, EXIT_RUNTIME),
+            Err((message, code)) => fail(&message, code),
         },
         Err(error) => fail(&error.to_string(), EXIT_USAGE),
     }
 }
 
-fn run(config: config::Config) -> Result<(), String> {
+fn run(config: config::Config) -> Result<(), (String, u8)> {
     allocator::return_large_blocks();
-    let mut seed = [0; 8];
-    #[expect(clippy::disallowed_methods, reason = "the one place that draws a seed")]
-    getrandom::fill(&mut seed).map_err(|error| format!("no random numbers from the system: {error}"))?;
-    reactor::run(config, u64::from_ne_bytes(seed)).map_err(|error| error.to_string())
+    let (mut seed, mut history) = ([0; 8], [0; 16]);
+    for bytes in [&mut seed[..], &mut history[..]] {
+        #[expect(clippy::disallowed_methods, reason = "the one place that draws seeds")]
+        getrandom::fill(bytes)
+            .map_err(|error| (format!("no random numbers from the system: {error}"), EXIT_RUNTIME))?;
+    }
+    reactor::run(config, u64::from_ne_bytes(seed), HistoryId(history))
+        .map_err(|error| (error.to_string(), if error.is_usage() { EXIT_USAGE } else { EXIT_RUNTIME }))
 }
 
 /// Whoever reads our output may have gone: that is no reason to fail loudly.

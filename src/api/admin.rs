@@ -1,9 +1,9 @@
-//! `/status`, `/admin/freeze` and `/admin/compact`.
+//! `/status`, `/admin/freeze`, `/admin/compact` and `/admin/checkpoint`.
 
 use crate::http::{Head, Refusal, Reply};
 
 use super::route::Route;
-use super::{Api, JSON, partition_id, refuse, status, unknown_partition};
+use super::{Api, JSON, refuse, status};
 
 impl Api<'_> {
     pub(super) fn answer_admin(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
@@ -19,13 +19,20 @@ impl Api<'_> {
     }
 
     fn administer(&mut self, route: Route, head: &Head<'_>) -> Result<(u16, &'static [u8]), Refusal> {
-        let id = partition_id(head)?;
-        let partition = self.node.partition(id).ok_or_else(|| unknown_partition(id))?;
-        if route == Route::Compact {
-            partition.lsm_mut().compact();
-            return Ok((202, b"{\"success\":true}"));
+        match route {
+            Route::Compact => {
+                self.partition(head)?.lsm_mut().compact();
+                Ok((202, b"{\"success\":true}"))
+            }
+            Route::Checkpoint if self.writable_partition(head)?.request_checkpoint() => {
+                Ok((202, b"{\"success\":true}"))
+            }
+            Route::Checkpoint => {
+                let message = "this node keeps its data in memory only: start it with --data-dir, or use GET /snapshot";
+                Err(Refusal::new(409, "memory_only", message))
+            }
+            _ if self.partition(head)?.lsm_mut().freeze() => Ok((200, b"{\"success\":true,\"frozen\":true}")),
+            _ => Ok((200, b"{\"success\":true,\"frozen\":false}")),
         }
-        let frozen = partition.lsm_mut().freeze();
-        Ok((200, if frozen { b"{\"success\":true,\"frozen\":true}" } else { b"{\"success\":true,\"frozen\":false}" }))
     }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::http::Reply;
+use crate::storage::Progress;
 
 use super::route::Route;
 use super::{Api, JSON};
@@ -28,24 +29,35 @@ impl Api<'_> {
         match route {
             Route::Health => {
                 let body = serde_json::to_vec(&self.health()).expect("plain fields serialize");
-                reply.status(200).content_type(JSON).body(&body);
+                let status = if self.node.loading().is_some() { 503 } else { 200 };
+                reply.status(status).content_type(JSON).body(&body);
             }
-            Route::Ready if self.node.is_draining() => {
-                reply
-                    .status(503)
-                    .content_type("text/plain")
-                    .header("Retry-After", "1")
-                    .body(b"draining: the node is stopping\n");
-            }
-            Route::Ready => reply.status(200).content_type("text/plain").body(b"ready\n"),
+            Route::Ready => match self.obstacle() {
+                Some(obstacle) => {
+                    let reply = reply.status(503).content_type("text/plain").header("Retry-After", "1");
+                    reply.body(obstacle.as_bytes());
+                }
+                None => reply.status(200).content_type("text/plain").body(b"ready\n"),
+            },
             _ => reply.status(200).content_type("text/plain").body(b"alive\n"),
         }
+    }
+
+    /// Why requests should go elsewhere, as one line.
+    fn obstacle(&self) -> Option<String> {
+        if self.node.is_draining() {
+            return Some("draining: the node is stopping\n".to_owned());
+        }
+        if let Some(progress) = self.node.loading() {
+            return Some(format!("loading: {}\n", loaded_share(progress)));
+        }
+        self.node.write_obstacle().map(|error| format!("storage failed, writes are off: {error}\n"))
     }
 
     fn health(&self) -> Health {
         let stats: Vec<_> = self.node.partitions().map(|partition| partition.lsm().stats()).collect();
         Health {
-            status: "OK",
+            status: if self.node.loading().is_some() { "LOADING" } else { "OK" },
             mem_table_size: stats.iter().map(|stats| stats.memtable_bytes).sum(),
             levels: stats.iter().map(|stats| stats.levels.len().max(1)).max().unwrap_or(0),
             partitions: self.node.partitions().map(crate::partition::Partition::id).collect(),
@@ -55,4 +67,11 @@ impl Api<'_> {
             replication_port: None,
         }
     }
+}
+
+/// How much of the data is loaded, in words.
+pub(super) fn loaded_share(progress: Progress) -> String {
+    let Progress { done_bytes, total_bytes } = progress;
+    let percent = (done_bytes.min(total_bytes) * 100).checked_div(total_bytes).unwrap_or(0);
+    format!("{percent} % of {} MiB", total_bytes.div_ceil(1 << 20))
 }

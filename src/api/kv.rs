@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::http::{Begin, Framing, Head, Method, Refusal, Reply};
 use crate::lsm::{Entry, KEY_MAX_BYTES, Value};
-use crate::partition::{ConditionFailed, Partition};
+use crate::partition::ConditionFailed;
 
 use super::conditions::conditions_of;
 use super::intake::{Intake, ReadyValue};
@@ -13,7 +13,7 @@ use super::json_value::{JsonValueSource, render_value};
 use super::kv_fields::{Allowed, KvLimits, NO_EXPIRY, value_too_large};
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
-use super::{Api, JSON, partition_id, refuse, unknown_partition};
+use super::{Api, JSON, refuse};
 
 const RAW: &str = "application/octet-stream";
 
@@ -86,7 +86,7 @@ impl Api<'_> {
         let outcome = key_of_target(route, head).and_then(|key| match key {
             Some(key) if !action.has_value() => {
                 // A body beside a key in the address says nothing more; the connection reads past it.
-                self.node_partition(head)?;
+                self.partition(head)?;
                 action.refuse_unkept_promises(head)?;
                 Ok(Ok(key))
             }
@@ -106,7 +106,11 @@ impl Api<'_> {
     }
 
     fn intake(&mut self, action: Action, has_key: bool, head: &Head<'_>) -> Result<Intake, Refusal> {
-        self.node_partition(head)?;
+        if action.has_value() {
+            self.writable_partition(head)?;
+        } else {
+            self.partition(head)?;
+        }
         action.refuse_unkept_promises(head)?;
         let limits = KvLimits { key_bytes: KEY_MAX_BYTES, value_bytes: self.node.config().max_value_bytes };
         let allowed = if action.has_value() { Allowed::KeyAndValue } else { Allowed::KeyOnly };
@@ -165,17 +169,12 @@ impl Api<'_> {
         }
     }
 
-    fn node_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
-        let id = partition_id(head)?;
-        self.node.partition(id).ok_or_else(|| unknown_partition(id))
-    }
-
     #[inline]
     fn answer_get(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
         self.scratch.clear();
         let scratch = std::mem::take(self.scratch);
         let found = conditions_of(head).and_then(|conditions| {
-            let entry = self.node_partition(head)?.get(key).ok_or_else(key_not_found)?;
+            let entry = self.partition(head)?.get(key).ok_or_else(key_not_found)?;
             let current = Some(entry.version);
             if conditions.if_match.is_some_and(|set| !set.contains(current)) {
                 return Err(condition_failed(ConditionFailed { current }));
@@ -200,22 +199,24 @@ impl Api<'_> {
         let mut holder = Vec::new();
         let value = value.unwrap_or(ReadyValue::Small(Vec::new())).into_new_value(&mut holder);
         let written = conditions_of(head).and_then(|conditions| {
-            let partition = self.node_partition(head)?;
+            let partition = self.writable_partition(head)?;
             let written = match action {
                 Action::Put => {
                     partition.put(key, value, &conditions).map(|written| (written.version, !written.replaced))
                 }
                 _ => partition.set(key, value, &conditions).map(|version| (version, false)),
             };
-            written.map_err(condition_failed)
+            let (version, created) = written.map_err(condition_failed)?;
+            Ok((version, created, partition.gate()))
         });
         match written {
-            Ok((version, created)) => {
+            Ok((version, created, gate)) => {
                 self.scratch.clear();
                 self.scratch.extend_from_slice(b"{\"success\":true,\"version\":");
                 self.scratch.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
                 self.scratch.push(b'}');
                 let status = if created { 201 } else { 200 };
+                let reply = self.promise(gate, reply);
                 reply.status(status).content_type(JSON).etag(version).body(self.scratch);
             }
             Err(refusal) => refuse(reply, &refusal),
@@ -224,12 +225,18 @@ impl Api<'_> {
 
     fn answer_delete(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
         let deleted = conditions_of(head).and_then(|conditions| {
-            self.node_partition(head)?.delete(key, &conditions).map_err(|failed| match (form, failed.current) {
+            let partition = self.writable_partition(head)?;
+            let deleted = partition.delete(key, &conditions).map_err(|failed| match (form, failed.current) {
                 // Without the condition it would be 404, and then conditions do not count (RFC 9110, section 13.2.1).
                 (Form::Raw, None) => key_not_found(),
                 _ => condition_failed(failed),
-            })
+            })?;
+            Ok(deleted.map(|_| partition.gate()))
         });
+        let reply = match deleted {
+            Ok(Some(gate)) => self.promise(gate, reply),
+            _ => reply,
+        };
         match (form, deleted) {
             (Form::Json, Ok(Some(_))) => {
                 reply.status(200).content_type(JSON).body(b"{\"success\":true,\"deleted\":true}");

@@ -25,10 +25,13 @@ mod kv_fields;
 mod percent;
 mod query;
 mod route;
+mod snapshot;
 mod status;
 
 use crate::http::{Begin, Handler, Head, Method, Refusal, Reply};
-use crate::node::{DEFAULT_PARTITION, Node};
+use crate::node::{DEFAULT_PARTITION, Node, Unavailable};
+use crate::partition::Partition;
+use crate::storage::StorageError;
 
 pub use guard::Guard;
 pub use intake::Intake;
@@ -47,12 +50,45 @@ pub struct Api<'n> {
     scratch: &'n mut Vec<u8>,
     /// Milliseconds since the node started.
     now_ms: u64,
+    /// The version that what is held back waits for.
+    gate: Option<u64>,
 }
 
 impl<'n> Api<'n> {
     /// The api as of `now_ms`.
     pub fn new(node: &'n mut Node, guard: &'n mut Guard, scratch: &'n mut Vec<u8>, now_ms: u64) -> Self {
-        Self { node, guard, scratch, now_ms }
+        Self { node, guard, scratch, now_ms, gate: None }
+    }
+
+    /// The version that replies wait for which were held back, if any were.
+    pub fn gate(&self) -> Option<u64> {
+        self.gate
+    }
+
+    /// The partition that a request names.
+    #[inline]
+    fn partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
+        self.node.partition(partition_id(head)?).map_err(unavailable)
+    }
+
+    /// The partition that a request names, for a write.
+    #[inline]
+    fn writable_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
+        let partition = self.partition(head)?;
+        match partition.write_obstacle() {
+            Some(error) => Err(storage_failed(error)),
+            None => Ok(partition),
+        }
+    }
+
+    /// The reply to a write that was just made: it goes when what it says is true.
+    #[inline]
+    fn promise<'o>(&mut self, gate: Option<u64>, reply: Reply<'o>) -> Reply<'o> {
+        if gate.is_none() {
+            return reply;
+        }
+        self.gate = gate;
+        reply.hold()
     }
 
     /// Everything that is decided without the body. On `Err` nothing was written.
@@ -102,6 +138,10 @@ impl Handler for Api<'_> {
                 self.answer_health(route, reply);
                 Begin::Answered
             }
+            Family::Snapshot => {
+                self.answer_snapshot(head, reply);
+                Begin::Answered
+            }
             Family::Admin => {
                 self.answer_admin(route, head, reply);
                 Begin::Answered
@@ -130,9 +170,24 @@ fn partition_id(head: &Head<'_>) -> Result<u32, Refusal> {
 }
 
 #[cold]
-fn unknown_partition(id: u32) -> Refusal {
-    let message = format!("partition {id} is not on this node: GET /health lists those that are");
-    Refusal::new(404, "partition_not_found", message)
+fn unavailable(reason: Unavailable) -> Refusal {
+    match reason {
+        Unavailable::Unknown(id) => {
+            let message = format!("partition {id} is not on this node: GET /health lists those that are");
+            Refusal::new(404, "partition_not_found", message)
+        }
+        Unavailable::Loading(progress) => {
+            let message = format!("the node is loading its data, {}: try again", health::loaded_share(progress));
+            Refusal::new(503, "loading", message)
+        }
+    }
+}
+
+/// What a write gets once the disk has failed.
+#[cold]
+pub fn storage_failed(error: &StorageError) -> Refusal {
+    let message = format!("writes are off until the node is restarted: {error}");
+    Refusal::new(503, "storage_failed", message)
 }
 
 /// Answers with a refusal and the headers that its status calls for.

@@ -24,10 +24,14 @@ pub(super) enum Route {
     Ready,
     /// `/status`
     Status,
+    /// `/snapshot`
+    Snapshot,
     /// `/admin/freeze`
     Freeze,
     /// `/admin/compact`
     Compact,
+    /// `/admin/checkpoint`
+    Checkpoint,
 }
 
 /// Routes that share a file.
@@ -35,6 +39,7 @@ pub(super) enum Route {
 pub(super) enum Family {
     KeyValue,
     Health,
+    Snapshot,
     Admin,
 }
 
@@ -55,6 +60,8 @@ impl Route {
             b"/status" => Self::Status,
             b"/admin/freeze" => Self::Freeze,
             b"/admin/compact" => Self::Compact,
+            b"/admin/checkpoint" => Self::Checkpoint,
+            b"/snapshot" => Self::Snapshot,
             _ if path.starts_with(KEY_PREFIX) => Self::Key,
             _ => return None,
         })
@@ -69,7 +76,8 @@ impl Route {
         match self {
             Self::Set | Self::Get | Self::Delete | Self::Key => Family::KeyValue,
             Self::Health | Self::Live | Self::Ready => Family::Health,
-            Self::Status | Self::Freeze | Self::Compact => Family::Admin,
+            Self::Snapshot => Family::Snapshot,
+            Self::Status | Self::Freeze | Self::Compact | Self::Checkpoint => Family::Admin,
         }
     }
 
@@ -82,22 +90,24 @@ impl Route {
     #[inline]
     pub(super) fn allows(self, method: Method) -> bool {
         match self {
-            Self::Set | Self::Freeze | Self::Compact => method == Method::Post,
+            Self::Set | Self::Freeze | Self::Compact | Self::Checkpoint => method == Method::Post,
             Self::Get => matches!(method, Method::Get | Method::Head | Method::Post),
             Self::Delete => matches!(method, Method::Delete | Method::Post),
             Self::Key => matches!(method, Method::Get | Method::Head | Method::Put | Method::Delete),
-            Self::Health | Self::Live | Self::Ready | Self::Status => matches!(method, Method::Get | Method::Head),
+            Self::Health | Self::Live | Self::Ready | Self::Status | Self::Snapshot => {
+                matches!(method, Method::Get | Method::Head)
+            }
         }
     }
 
     /// The same as the value of `Allow`.
     pub(super) fn allowed_methods(self) -> &'static str {
         match self {
-            Self::Set | Self::Freeze | Self::Compact => "POST, OPTIONS",
+            Self::Set | Self::Freeze | Self::Compact | Self::Checkpoint => "POST, OPTIONS",
             Self::Get => "GET, HEAD, POST, OPTIONS",
             Self::Delete => "DELETE, POST, OPTIONS",
             Self::Key => "GET, HEAD, PUT, DELETE, OPTIONS",
-            Self::Health | Self::Live | Self::Ready | Self::Status => "GET, HEAD, OPTIONS",
+            Self::Health | Self::Live | Self::Ready | Self::Status | Self::Snapshot => "GET, HEAD, OPTIONS",
         }
     }
 }
@@ -128,6 +138,8 @@ mod tests {
             "/status",
             "/admin/freeze",
             "/admin/compact",
+            "/admin/checkpoint",
+            "/snapshot",
         ] {
             let route = Route::of(path.as_bytes()).expect(path);
             let listed: Vec<&str> = route.allowed_methods().split(", ").collect();

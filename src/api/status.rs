@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::lsm::LevelStats;
 use crate::node::{LoopStats, Node};
-use crate::partition::Partition;
+use crate::partition::{DiskLog, Partition};
 
 /// All of it. Field names carry their unit; see the README for what each means.
 #[derive(Serialize)]
@@ -31,7 +31,10 @@ struct ConfigStatus {
     max_head_bytes: usize,
     token: bool,
     allowed_hosts: Vec<String>,
+    /// `memory`, or when writes are synced.
     durability: &'static str,
+    data_dir: Option<String>,
+    fsync_interval_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -52,7 +55,11 @@ struct LoopStatus {
 struct PartitionStatus {
     id: u32,
     role: &'static str,
+    history_id: String,
     last_version: u64,
+    /// Version up to which writes are synced to this node's disk; none in memory only.
+    durable_version: Option<u64>,
+    disk: Option<DiskStatus>,
     memtable_entries: usize,
     memtable_bytes: usize,
     levels: Vec<LevelStatus>,
@@ -60,6 +67,15 @@ struct PartitionStatus {
     wal_bytes: usize,
     debt: usize,
     pinned_snapshots: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DiskStatus {
+    log_files: usize,
+    log_bytes: u64,
+    checkpoint_version: u64,
+    failure: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -87,7 +103,9 @@ pub(super) fn of(node: &Node, now_ms: u64) -> Status {
             max_head_bytes: config.max_head_bytes,
             token: config.token.is_some(),
             allowed_hosts: config.allowed_hosts.clone(),
-            durability: "memory",
+            durability: if config.data_dir.is_some() { config.fsync.name() } else { "memory" },
+            data_dir: config.data_dir.as_ref().map(|path| path.display().to_string()),
+            fsync_interval_ms: config.fsync_interval_ms,
         },
         event_loop: LoopStatus::from(node.loop_stats),
         partitions: node.partitions().map(PartitionStatus::from).collect(),
@@ -115,7 +133,10 @@ impl From<&Partition> for PartitionStatus {
         Self {
             id: partition.id(),
             role: "leader",
+            history_id: partition.history().to_string(),
             last_version: stats.last_version,
+            durable_version: partition.disk().map(DiskLog::synced_version),
+            disk: partition.disk().map(DiskStatus::from),
             memtable_entries: stats.memtable_entry_count,
             memtable_bytes: stats.memtable_bytes,
             levels: stats.levels.iter().map(LevelStatus::from).collect(),
@@ -123,6 +144,18 @@ impl From<&Partition> for PartitionStatus {
             wal_bytes: stats.wal_bytes,
             debt: stats.debt,
             pinned_snapshots: stats.snapshot_count,
+        }
+    }
+}
+
+impl From<&DiskLog> for DiskStatus {
+    fn from(disk: &DiskLog) -> Self {
+        let stats = disk.stats();
+        Self {
+            log_files: stats.log_file_count,
+            log_bytes: stats.log_bytes,
+            checkpoint_version: stats.checkpoint_version,
+            failure: disk.failure().map(ToString::to_string),
         }
     }
 }

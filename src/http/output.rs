@@ -11,6 +11,7 @@
 //!    the first blob is next.
 //! 4. A generated body is the last thing queued until it is done.
 //! 5. Once all is sent, no more than `keep_bytes` of heap stay.
+//! 6. Nothing that is held back is shown, and nothing behind it.
 //!
 //! Not here: what the bytes mean (`response.rs`), writing them to a socket (the reactor), how much may be queued (`connection.rs`).
 
@@ -74,6 +75,8 @@ pub struct Output {
     generated: Option<Generated>,
     /// The capacity to keep when everything is sent.
     keep_bytes: usize,
+    /// The index in `bytes` from which on everything is held back.
+    held_from: Option<usize>,
 }
 
 impl fmt::Debug for Output {
@@ -100,6 +103,32 @@ impl Output {
     /// Nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.sent == self.bytes.len() && self.blobs.is_empty() && self.generated.is_none()
+    }
+
+    /// Holds back what is queued from now on, until [`release`](Self::release): a promise that is not true yet.
+    pub fn hold(&mut self) {
+        self.held_from.get_or_insert(self.bytes.len());
+    }
+
+    /// Something is held back.
+    pub fn is_holding(&self) -> bool {
+        self.held_from.is_some()
+    }
+
+    /// What was held back may go.
+    pub fn release(&mut self) {
+        self.held_from = None;
+    }
+
+    /// Takes back what is held: it will never be true.
+    pub fn drop_held(&mut self) {
+        let Some(from) = self.held_from.take() else { return };
+        self.bytes.truncate(from);
+        while let Some(placed) = self.blobs.pop_back_if(|placed| placed.at > from) {
+            self.blob_bytes -= placed.blob.len();
+        }
+        self.generated = None;
+        self.reclaim();
     }
 
     /// Rendered bytes not yet sent; blobs count with what was rendered before them only.
@@ -146,7 +175,7 @@ impl Output {
     /// Lets the source render while little is unsent; returns the work done, which may be a step more than the budget.
     pub fn generate(&mut self, budget_bytes: usize) -> usize {
         let mut work = 0;
-        while work < budget_bytes && self.pending_bytes() < GENERATE_BELOW_BYTES {
+        while self.held_from.is_none() && work < budget_bytes && self.pending_bytes() < GENERATE_BELOW_BYTES {
             let Some(generated) = &mut self.generated else { break };
             let step = GENERATE_STEP_BYTES.min(budget_bytes - work);
             let before = self.bytes.len();
@@ -164,8 +193,10 @@ impl Output {
         work
     }
 
-    /// The first unsent slices, in order; returns how many of `into` are set.
+    /// The first unsent slices that are not held back, in order; returns how many of `into` are set.
     pub fn slices<'o>(&'o self, into: &mut [IoSlice<'o>]) -> usize {
+        // A value of a reply that is held back lies behind the reply's head.
+        let end = self.held_from.unwrap_or(self.bytes.len());
         let (mut count, mut at) = (0, self.sent);
         let mut push = |slice: &'o [u8]| match into.get_mut(count) {
             Some(slot) if !slice.is_empty() => {
@@ -176,13 +207,13 @@ impl Output {
             slot => slot.is_some(),
         };
         let mut skip = self.blob_sent;
-        for placed in &self.blobs {
+        for placed in self.blobs.iter().take_while(|placed| placed.at <= end) {
             if !push(&self.bytes[at..placed.at]) || !push(&placed.blob[skip..]) {
                 return count;
             }
             (at, skip) = (placed.at, 0);
         }
-        push(&self.bytes[at..]);
+        push(&self.bytes[at..end]);
         count
     }
 
@@ -220,11 +251,14 @@ impl Output {
         if take_buffer {
             std::mem::swap(&mut self.bytes, &mut other.bytes);
             std::mem::swap(&mut self.sent, &mut other.sent);
+            self.held_from = other.held_from.take();
             self.blobs.append(&mut other.blobs);
         } else {
             // Blobs of `other` lie at its indexes; here its first unsent byte lies at `base`.
             let base = self.bytes.len();
             self.bytes.extend_from_slice(&other.bytes[other.sent..]);
+            let held_from = other.held_from.take().map(|at| at - other.sent + base);
+            self.held_from = self.held_from.or(held_from);
             let moved = other.blobs.drain(..);
             self.blobs.extend(moved.map(|placed| PlacedBlob { at: placed.at - other.sent + base, ..placed }));
         }
@@ -250,6 +284,7 @@ impl Output {
             for placed in &mut self.blobs {
                 placed.at -= self.sent;
             }
+            self.held_from = self.held_from.map(|at| at - self.sent);
             self.sent = 0;
             if self.bytes.len() < self.bytes.capacity() / 4 {
                 self.bytes.shrink_to(self.keep_bytes.max(self.bytes.len() * 2));

@@ -93,6 +93,12 @@ impl<'o> Reply<'o> {
         self
     }
 
+    /// Holds this response back, and all that follow, until the output is released: it says what is not true yet.
+    pub fn hold(self) -> Self {
+        self.out.hold();
+        self
+    }
+
     /// Begins the response: status line and Date.
     pub fn status(self, status: u16) -> ReplyHead<'o> {
         debug_assert!((200..=599).contains(&status), "{status} is not the status of a final response");

@@ -250,6 +250,11 @@ impl Lsm {
         self.release_log();
     }
 
+    /// Bytes of the log that is kept only to be read, large values included. Without such it is 0.
+    pub fn unread_log_bytes(&self) -> usize {
+        self.wal.bytes_behind(self.read_version)
+    }
+
     fn release_log(&mut self) {
         while let Some(segment) = self.wal.release(self.flushed_version.min(self.read_version)) {
             self.garbage.push_segment(segment);

@@ -31,6 +31,7 @@ pub(super) struct Segment {
     bytes: Vec<u8>,
     /// Large values by the offset of their record, ascending.
     large: Vec<(usize, Blob)>,
+    large_bytes: usize,
     /// Where the history stands after its last record.
     last: LogPosition,
 }
@@ -154,7 +155,10 @@ impl Wal {
     }
 
     fn note(&mut self, offset: usize, position: LogPosition, blob: Option<Blob>) {
-        self.active.large.extend(blob.map(|blob| (offset, blob)));
+        if let Some(blob) = blob {
+            self.active.large_bytes += blob.len();
+            self.active.large.push((offset, blob));
+        }
         self.active.last = position;
         self.last = position;
     }
@@ -212,6 +216,14 @@ impl Wal {
     /// Segments in the log, the active one included once it has a record.
     pub(super) fn segment_count(&self) -> usize {
         self.sealed.len() + usize::from(!self.active.bytes.is_empty())
+    }
+
+    /// Bytes of the segments that have records behind `version`, large values included. Costs a step a segment.
+    pub(super) fn bytes_behind(&self, version: u64) -> usize {
+        let behind = self.sealed.iter().rev().take_while(|segment| segment.last.version > version);
+        let sealed_bytes: usize = behind.map(|segment| segment.stored_bytes() + segment.large_bytes).sum();
+        let active = Some(&self.active).filter(|segment| segment.last.version > version);
+        sealed_bytes + active.map_or(0, |segment| segment.stored_bytes() + segment.large_bytes)
     }
 
     /// Bytes of records in the log, large values not counted.

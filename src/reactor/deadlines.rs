@@ -6,6 +6,7 @@
 //! | the rest of a head | the header time-out after its first byte |
 //! | the rest of a body | the header time-out after its head, plus the time its bytes take at [`BODY_MIN_BYTES_PER_MS`] |
 //! | the peer to read | the idle time-out after it last read something |
+//! | … a generated body | the idle time-out, plus the time its bytes take at [`STREAM_MIN_BYTES_PER_MS`]: it may pin a snapshot |
 //! | the peer to close | [`LINGER_MS`] after its last answer |
 //!
 //! So slow heads and slow bodies end however steadily they drip, and fast ones of any size do not.
@@ -16,6 +17,9 @@ use super::timers::{Deadline, Millis};
 
 /// A body slower than this for good is not worth its connection: about what a bad mobile link gives (1 KiB/s).
 const BODY_MIN_BYTES_PER_MS: u64 = 1;
+
+/// A backup read slower than this for good (64 KB/s) pins a snapshot for longer than it is worth.
+const STREAM_MIN_BYTES_PER_MS: u64 = 64;
 
 /// How long a peer that has had its last answer may go on sending.
 const LINGER_MS: u64 = 2_000;
@@ -35,7 +39,19 @@ enum Kind {
     Head,
     Body,
     Reading,
+    Streaming,
     Ending,
+}
+
+/// What a session looks like after a visit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Situation {
+    pub(super) waiting: Waiting,
+    pub(super) is_ending: bool,
+    /// A request was begun or answered, or output sent, in that visit.
+    pub(super) has_progressed: bool,
+    /// Bytes sent on the connection so far, if a generated body is on its way.
+    pub(super) streamed_bytes: Option<u64>,
 }
 
 /// A session's record of what it waits for and since when.
@@ -43,33 +59,35 @@ enum Kind {
 pub(super) struct Patience {
     kind: Kind,
     since: Millis,
+    /// Bytes sent before the generated body.
+    sent_before: u64,
     pub(super) deadline: Deadline,
 }
 
 impl Patience {
-    /// The deadline after a visit. `has_progressed`: a request was begun or answered, or output sent, in that visit.
-    pub(super) fn until(
-        &mut self,
-        waiting: Waiting,
-        is_ending: bool,
-        has_progressed: bool,
-        now: Millis,
-        time_outs: TimeOuts,
-    ) -> Millis {
+    /// The deadline after a visit.
+    pub(super) fn until(&mut self, situation: Situation, now: Millis, time_outs: TimeOuts) -> Millis {
+        let Situation { waiting, is_ending, has_progressed, streamed_bytes } = situation;
         let kind = match waiting {
             _ if is_ending => Kind::Ending,
+            _ if streamed_bytes.is_some() => Kind::Streaming,
             Waiting::Closing => Kind::Ending,
             Waiting::Idle => Kind::Idle,
             Waiting::Head => Kind::Head,
             Waiting::Body { .. } => Kind::Body,
             Waiting::Reply => Kind::Reading,
         };
-        if kind != self.kind || (has_progressed && kind != Kind::Ending) {
+        if kind != self.kind || (has_progressed && !matches!(kind, Kind::Ending | Kind::Streaming)) {
             self.kind = kind;
             self.since = now;
+            self.sent_before = streamed_bytes.unwrap_or(0);
         }
         let patience_ms = match waiting {
             _ if kind == Kind::Ending => LINGER_MS,
+            _ if kind == Kind::Streaming => {
+                let sent_bytes = streamed_bytes.unwrap_or(0).saturating_sub(self.sent_before);
+                time_outs.idle_ms.saturating_add(sent_bytes / STREAM_MIN_BYTES_PER_MS)
+            }
             Waiting::Body { received_bytes } => {
                 time_outs.header_ms.saturating_add(received_bytes / BODY_MIN_BYTES_PER_MS)
             }
@@ -86,26 +104,40 @@ mod tests {
 
     const TIME_OUTS: TimeOuts = TimeOuts { idle_ms: 60_000, header_ms: 10_000 };
 
+    fn open(waiting: Waiting, has_progressed: bool) -> Situation {
+        Situation { waiting, is_ending: false, has_progressed, streamed_bytes: None }
+    }
+
+    #[test]
+    fn a_stream_earns_time_with_its_bytes() {
+        let mut patience = Patience::default();
+        let streaming = |sent| Situation { streamed_bytes: Some(sent), ..open(Waiting::Reply, true) };
+        assert_eq!(patience.until(streaming(1_000), 100, TIME_OUTS), 60_100);
+        assert_eq!(patience.until(streaming(1_000 + 640), 50_000, TIME_OUTS), 60_110);
+        assert_eq!(patience.until(open(Waiting::Idle, true), 60_000, TIME_OUTS), 120_000);
+    }
+
     #[test]
     fn a_head_that_drips_has_one_deadline() {
         let mut patience = Patience::default();
-        assert_eq!(patience.until(Waiting::Idle, false, false, 5, TIME_OUTS), 60_000);
-        assert_eq!(patience.until(Waiting::Head, false, false, 100, TIME_OUTS), 10_100);
-        assert_eq!(patience.until(Waiting::Head, false, false, 9_000, TIME_OUTS), 10_100);
-        assert_eq!(patience.until(Waiting::Head, false, true, 9_500, TIME_OUTS), 19_500, "the head of a new request");
+        assert_eq!(patience.until(open(Waiting::Idle, false), 5, TIME_OUTS), 60_000);
+        assert_eq!(patience.until(open(Waiting::Head, false), 100, TIME_OUTS), 10_100);
+        assert_eq!(patience.until(open(Waiting::Head, false), 9_000, TIME_OUTS), 10_100);
+        assert_eq!(patience.until(open(Waiting::Head, true), 9_500, TIME_OUTS), 19_500, "the head of a new request");
     }
 
     #[test]
     fn a_body_earns_time_with_its_bytes() {
         let mut patience = Patience::default();
-        assert_eq!(patience.until(Waiting::Body { received_bytes: 0 }, false, true, 100, TIME_OUTS), 10_100);
-        assert_eq!(patience.until(Waiting::Body { received_bytes: 5_000 }, false, false, 9_000, TIME_OUTS), 15_100);
+        assert_eq!(patience.until(open(Waiting::Body { received_bytes: 0 }, true), 100, TIME_OUTS), 10_100);
+        assert_eq!(patience.until(open(Waiting::Body { received_bytes: 5_000 }, false), 9_000, TIME_OUTS), 15_100);
     }
 
     #[test]
     fn an_ending_connection_has_one_deadline() {
         let mut patience = Patience::default();
-        assert_eq!(patience.until(Waiting::Closing, true, true, 100, TIME_OUTS), 100 + LINGER_MS);
-        assert_eq!(patience.until(Waiting::Closing, true, true, 900, TIME_OUTS), 100 + LINGER_MS);
+        let ending = Situation { is_ending: true, ..open(Waiting::Closing, true) };
+        assert_eq!(patience.until(ending, 100, TIME_OUTS), 100 + LINGER_MS);
+        assert_eq!(patience.until(ending, 900, TIME_OUTS), 100 + LINGER_MS);
     }
 }

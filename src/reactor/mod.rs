@@ -5,10 +5,12 @@
 //! ```text
 //!   1 poll       time-out 0 if anything is ready or owed, else the next deadline
 //!   2 accept     a bounded number
-//!   3 visit      sessions on the ready list: read, parse, execute, reply, within the budget of the turn
-//!   4 maintain   one slice, paid by the bytes written this turn; more when there is nothing else to do
-//!   5 deadlines  of connections that are too slow
-//!   6 close      free closed slots; only here, so that a stale event never meets a reused key
+//!   3 release    replies whose writes are on disk now
+//!   4 visit      sessions on the ready list: read, parse, execute, reply, within the budget of the turn
+//!   5 hand over  the turn's records to the disk thread
+//!   6 maintain   one slice, paid by the bytes written this turn; more when there is nothing else to do
+//!   7 deadlines  of connections that are too slow
+//!   8 close      free closed slots; only here, so that a stale event never meets a reused key
 //! ```
 //!
 //! Invariants:
@@ -19,7 +21,10 @@
 
 mod clock;
 mod deadlines;
+mod disk;
+mod gates;
 mod listener;
+mod progress;
 mod session;
 mod stderr_log;
 mod timers;
@@ -39,16 +44,20 @@ use slab::Slab;
 use crate::api::{Api, Guard};
 use crate::config::Config;
 use crate::http::{Exchange, HeadLimits, HttpDate, Limits, Output, Refusal, Reply, Waiting};
-use crate::node::{Node, SLOW_TURN_US};
+use crate::node::{DiskNews, Node, SLOW_TURN_US};
+use crate::storage::{HistoryId, StorageError};
 
 use clock::Clock;
-use deadlines::TimeOuts;
+use deadlines::{Situation, TimeOuts};
+use disk::Disk;
+use gates::Gates;
 use listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
 use session::{Next, Session, Slot, Visit};
 use timers::{Millis, Timers};
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
+const DISK: Token = Token(usize::MAX - 3);
 
 /// Events taken from one poll.
 const EVENTS_PER_POLL: usize = 256;
@@ -77,6 +86,9 @@ const OUTPUT_HIGH_BYTES: usize = 64 * 1024;
 /// Of a body that nobody wants, so much is read to keep the connection.
 const DISCARD_BYTES: u64 = 1024 * 1024;
 
+/// Replies released in one turn: each costs a look at its session.
+const RELEASES_PER_TURN: usize = 1024;
+
 /// Deadlines looked at in one turn.
 const DEADLINES_PER_TURN: usize = 64;
 
@@ -98,6 +110,17 @@ pub enum RunError {
     System(&'static str, io::Error),
     /// A second signal came before the node had stopped.
     Interrupted,
+    /// The data cannot be used, or the log could not be finished.
+    Storage(StorageError),
+    /// The disk did not finish in time.
+    DiskStalled,
+}
+
+impl RunError {
+    /// Whether the command line is to blame.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::Unusable(_)))
+    }
 }
 
 impl fmt::Display for RunError {
@@ -111,6 +134,10 @@ impl fmt::Display for RunError {
                 write!(f, "cannot listen on {address}: {error}; choose an address of this machine with --listen")
             }
             Self::System(call, error) => write!(f, "{call} failed: {error}"),
+            Self::Storage(error) => error.fmt(f),
+            Self::DiskStalled => {
+                write!(f, "the disk did not finish within {DRAIN_MS} ms: the last writes may not be on it")
+            }
             Self::Interrupted => write!(f, "stopped at once by a second signal; requests in flight were cut off"),
         }
     }
@@ -118,10 +145,10 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs a node until it is told to stop. `hash_seed` is to be random.
-pub fn run(config: Config, hash_seed: u64) -> Result<(), RunError> {
+/// Runs a node until it is told to stop. `hash_seed` and `history` are to be random.
+pub fn run(config: Config, hash_seed: u64, history: HistoryId) -> Result<(), RunError> {
     stderr_log::install(config.log_level);
-    Reactor::new(config, hash_seed)?.run()
+    Reactor::new(config, hash_seed, history)?.run()
 }
 
 /// The loop and all it owns.
@@ -141,6 +168,8 @@ struct Reactor {
     date: HttpDate,
     date_seconds: u64,
     node: Node,
+    disk: Disk,
+    gates: Gates,
     guard: Guard,
     limits: Limits,
     time_outs: TimeOuts,
@@ -157,7 +186,7 @@ struct Reactor {
 }
 
 impl Reactor {
-    fn new(config: Config, hash_seed: u64) -> Result<Self, RunError> {
+    fn new(config: Config, hash_seed: u64, history: HistoryId) -> Result<Self, RunError> {
         let poll = Poll::new().map_err(|error| RunError::System("epoll_create", error))?;
         let mut listener = Listener::bind(config.listen).map_err(|error| RunError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| RunError::System("getsockname", error))?;
@@ -166,8 +195,10 @@ impl Reactor {
         let mut signals = Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
             .map_err(|error| RunError::System("sigaction", error))?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(register)?;
+        let disk = Disk::start(&config, hash_seed, history, poll.registry(), DISK)?;
         let head = HeadLimits { head_bytes: config.max_head_bytes, header_count: crate::http::MAX_HEADER_COUNT };
-        let reactor = Self {
+        log::info!("db-node {} listens on http://{address}, {}", env!("CARGO_PKG_VERSION"), durability(&config));
+        Ok(Self {
             poll,
             listener: Some(listener),
             signals,
@@ -183,7 +214,9 @@ impl Reactor {
             limits: Limits { head, output_high_bytes: OUTPUT_HIGH_BYTES, discard_bytes: DISCARD_BYTES },
             time_outs: TimeOuts { idle_ms: config.idle_timeout_ms, header_ms: config.header_timeout_ms },
             connection_max: connection_max(config.max_connections),
-            node: Node::new(config, hash_seed),
+            node: Node::new(config, hash_seed, history),
+            disk,
+            gates: Gates::default(),
             input: vec![0; READ_BUFFER_BYTES].into(),
             output: Output::keeping(RENDER_BUFFER_BYTES),
             scratch: Vec::new(),
@@ -191,9 +224,7 @@ impl Reactor {
             accept_again_at: None,
             drain_until: None,
             cpu_time: clock::thread_cpu_time(),
-        };
-        log::info!("db-node {} listens on http://{address}, in memory only", env!("CARGO_PKG_VERSION"));
-        Ok(reactor)
+        })
     }
 
     fn run(mut self) -> Result<(), RunError> {
@@ -211,23 +242,74 @@ impl Reactor {
             self.start_turn();
             self.note_events(&events)?;
             self.accept();
+            self.note_disk()?;
+            self.release();
             let visited_all = self.visit_ready();
+            self.disk.hand_over(&mut self.node, self.clock.now());
             self.maintain(visited_all && events.is_empty());
             self.look_at_deadlines();
             self.free_closed();
             self.end_turn();
-            if self.is_drained() {
+            if self.is_drained()? {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Takes in what the disk thread has told.
+    fn note_disk(&mut self) -> Result<(), RunError> {
+        while let Some(event) = self.disk.next_event() {
+            let is_loading = self.node.loading().is_some();
+            match self.node.note_disk(event) {
+                DiskNews::None => {
+                    if let Some(progress) = self.node.loading() {
+                        self.disk.show_progress(progress, self.clock.now());
+                    }
+                }
+                DiskNews::Loaded => self.disk.note_loaded(),
+                DiskNews::Released => {}
+                DiskNews::Failed(error) if is_loading => return Err(RunError::Storage(error)),
+                DiskNews::Failed(error) => {
+                    self.break_promises(&error);
+                    self.disk.note_failed(error);
+                }
+                DiskNews::Closed => self.disk.note_closed(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets replies go whose writes are on disk now.
+    fn release(&mut self) {
+        let released_version = self.node.released_version();
+        for _ in 0..RELEASES_PER_TURN {
+            let Some((version, key)) = self.gates.pop(released_version) else { break };
+            if let Some(session) = self.sessions.get_mut(key).filter(|session| session.gate == Some(version)) {
+                session.release();
+                enqueue(&mut self.ready, session, key);
+            }
+        }
+    }
+
+    /// The disk has failed: what waits for it will never be true.
+    fn break_promises(&mut self, error: &StorageError) {
+        log::error!("no more writes until the node is restarted; reads go on: {error}");
+        let answer = self.last_answer(&crate::api::storage_failed(error));
+        while let Some((version, key)) = self.gates.pop(u64::MAX) {
+            if let Some(session) = self.sessions.get_mut(key).filter(|session| session.gate == Some(version)) {
+                session.break_promise(&answer);
+                enqueue(&mut self.ready, session, key);
             }
         }
     }
 
     /// How long the poll may wait.
     fn time_out(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || self.is_accepting || !self.node.is_idle() {
+        let is_busy = !self.ready.is_empty() || self.is_accepting || !self.node.is_idle();
+        if is_busy || self.gates.is_due(self.node.released_version()) {
             return Some(Duration::ZERO);
         }
-        let deadlines = [self.timers.next(), self.accept_again_at, self.drain_until];
+        let deadlines = [self.timers.next(), self.accept_again_at, self.drain_until, self.disk.sync_at()];
         let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
         // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.
         Some(Duration::from_millis(next.saturating_sub(self.clock.now()) + 1))
@@ -251,6 +333,8 @@ impl Reactor {
             match event.token() {
                 LISTENER => self.is_accepting = self.accept_again_at.is_none(),
                 SIGNALS => self.note_signals()?,
+                // What it told is looked for in every turn.
+                DISK => {}
                 Token(key) => {
                     if let Some(session) = self.sessions.get_mut(key) {
                         session.note(event);
@@ -311,7 +395,8 @@ impl Reactor {
                 return;
             }
             self.turned_away_count += 1;
-            Session::turned_away(stream, &self.too_many_connections())
+            let message = "too many connections: close some, or start the node with a higher --max-connections";
+            Session::turned_away(stream, &self.last_answer(&Refusal::new(503, "too_many_connections", message)))
         };
         let entry = self.sessions.vacant_entry();
         let key = entry.key();
@@ -327,15 +412,12 @@ impl Reactor {
         self.set_deadline(key, true);
     }
 
-    fn too_many_connections(&self) -> Vec<u8> {
+    /// A refusal after which the connection is closed.
+    fn last_answer(&self, refusal: &Refusal) -> Vec<u8> {
         let mut output = Output::new();
         let mut exchange = Exchange { head_only: false, http_minor: 1, keep_alive: false, answered: false };
-        let message = "too many connections: close some, or start the node with a higher --max-connections";
-        Reply::new(&mut output, &self.date, &mut exchange).status(503).header("Retry-After", "1").error(&Refusal::new(
-            503,
-            "too_many_connections",
-            message,
-        ));
+        let reply = Reply::new(&mut output, &self.date, &mut exchange);
+        reply.status(refusal.status).header("Retry-After", "1").error(refusal);
         std::mem::take(output.bytes())
     }
 
@@ -366,6 +448,10 @@ impl Reactor {
             budget,
         };
         let next = session.visit(&mut visit).unwrap_or(Next::Close);
+        if let Some(version) = visit.handler.gate() {
+            session.gate = Some(version);
+            self.gates.push(version, key);
+        }
         match next {
             Next::Close => {
                 self.closed.push(key);
@@ -381,9 +467,13 @@ impl Reactor {
     fn set_deadline(&mut self, key: usize, has_progressed: bool) {
         let session = &mut self.sessions[key];
         // While an answer is on its way the peer is to read, whatever comes after: another request or the end.
-        let waiting = if session.has_unsent() { Waiting::Reply } else { session.http.waiting() };
-        let is_ending = session.is_ending();
-        let at = session.patience.until(waiting, is_ending, has_progressed, self.clock.now(), self.time_outs);
+        let situation = Situation {
+            waiting: if session.has_unsent() { Waiting::Reply } else { session.http.waiting() },
+            is_ending: session.is_ending(),
+            has_progressed,
+            streamed_bytes: session.is_streaming().then_some(session.sent_bytes),
+        };
+        let at = session.patience.until(situation, self.clock.now(), self.time_outs);
         self.timers.set(key, &mut session.patience.deadline, at);
     }
 
@@ -418,7 +508,7 @@ impl Reactor {
                 self.set_deadline(key, true);
             }
         }
-        if self.drain_until.is_some_and(|until| until <= now) {
+        if self.drain_until.is_some_and(|until| until <= now) && !self.sessions.is_empty() {
             log::warn!("stopping with {} connections cut off: they took too long", self.sessions.len());
             self.closed.extend(self.sessions.iter().map(|(key, _)| key));
         }
@@ -444,8 +534,13 @@ impl Reactor {
         stats.connection_count = self.sessions.len();
     }
 
-    fn is_drained(&self) -> bool {
-        self.drain_until.is_some() && self.sessions.is_empty()
+    /// Whether all is said and done, the log on disk included.
+    fn is_drained(&mut self) -> Result<bool, RunError> {
+        let Some(until) = self.drain_until.filter(|_| self.sessions.is_empty()) else { return Ok(false) };
+        if self.disk.finish(&mut self.node)? {
+            return Ok(true);
+        }
+        if self.clock.now() >= until + DRAIN_MS { Err(RunError::DiskStalled) } else { Ok(false) }
     }
 }
 
@@ -453,6 +548,14 @@ fn enqueue(ready: &mut VecDeque<usize>, session: &mut Session, key: usize) {
     if !session.is_queued {
         session.is_queued = true;
         ready.push_back(key);
+    }
+}
+
+/// Where data is kept, in words.
+fn durability(config: &Config) -> String {
+    match &config.data_dir {
+        Some(path) => format!("data in {}, fsync {}", path.display(), config.fsync.name()),
+        None => "in memory only".to_owned(),
     }
 }
 

@@ -6,7 +6,8 @@
 //! 2. Input is read only when nothing is left to send, so a peer that sends requests and does not read answers is stopped by
 //!    its own socket, and holds no more memory than one read and one bounded output.
 //! 3. A visit does bounded work: the budget of the turn, one write of [`WRITE_MAX_BYTES`] at a time.
-//! 4. The last answer reaches the peer: the sending side is shut down, what the peer still sends is read and dropped within
+//! 4. Of the output nothing goes that is held back for the disk; meanwhile nothing is read either (2).
+//! 5. The last answer reaches the peer: the sending side is shut down, what the peer still sends is read and dropped within
 //!    bounds, and only then is the socket closed. Closing with unread input would reset the connection.
 //!
 //! Not here: which session is visited when (`mod.rs`), deadlines (`deadlines.rs`).
@@ -91,6 +92,8 @@ enum Flushed {
     All,
     WouldBlock,
     OutOfBudget,
+    /// What is left waits for the disk.
+    Held,
 }
 
 /// A connection.
@@ -110,6 +113,8 @@ pub(super) struct Session {
     pub(super) is_queued: bool,
     pub(super) slot: Slot,
     pub(super) patience: Patience,
+    /// The version that the replies wait for which are held back.
+    pub(super) gate: Option<u64>,
 }
 
 impl Session {
@@ -128,6 +133,7 @@ impl Session {
             is_queued: false,
             slot: Slot::Served,
             patience: Patience::default(),
+            gate: None,
         }
     }
 
@@ -170,6 +176,27 @@ impl Session {
         if self.output.is_empty() { Next::Close } else { Next::Visit }
     }
 
+    /// What was held back may go.
+    pub(super) fn release(&mut self) {
+        self.gate = None;
+        self.output.release();
+    }
+
+    /// What was held back will never be true: `answer` goes instead, and is the last.
+    pub(super) fn break_promise(&mut self, answer: &[u8]) {
+        self.gate = None;
+        self.output.drop_held();
+        self.output.bytes().extend_from_slice(answer);
+        if self.stage == Stage::Open {
+            self.stage = Stage::Flushing;
+        }
+    }
+
+    /// Whether a generated body is on its way.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.output.is_generating()
+    }
+
     /// Whether output waits for the peer to read.
     pub(super) fn has_unsent(&self) -> bool {
         !self.output.is_empty()
@@ -192,7 +219,7 @@ impl Session {
                     visit.budget,
                 )? {
                     Flushed::All => {}
-                    Flushed::WouldBlock => return Ok(Next::Event),
+                    Flushed::WouldBlock | Flushed::Held => return Ok(Next::Event),
                     Flushed::OutOfBudget => return Ok(Next::Visit),
                 }
             }
@@ -298,6 +325,9 @@ fn flush(
         }
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
         let count = output.slices(&mut slices);
+        if count == 0 && output.is_holding() {
+            return Ok(Flushed::Held);
+        }
         if count == 0 {
             // A source that needs another turn before it has something to send.
             return Ok(Flushed::OutOfBudget);

@@ -31,7 +31,7 @@ pub use data_dir::DataDir;
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{FormatError, StorageError};
 pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
-pub use store::{Fsync, Store, StoreStats};
+pub use store::{Store, StoreStats};
 pub use thread::{Command, DiskThread, Event, Loaded, Plan};
 
 use std::fmt;

@@ -7,17 +7,6 @@ use super::disk::Disk;
 use super::log_writer::LogWriter;
 use super::{HistoryId, StorageError};
 
-/// When writes are made to last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fsync {
-    /// Before they are acknowledged.
-    Always,
-    /// At intervals.
-    Interval,
-    /// When the system sees fit.
-    Never,
-}
-
 /// Figures about a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {

@@ -13,13 +13,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot};
 
 use super::data_dir::DataDir;
 use super::disk::{Disk, SystemDisk};
 use super::recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
 use super::restore;
-use super::store::{Fsync, Store, StoreStats};
+use super::store::{Store, StoreStats};
 use super::{HistoryId, StorageError};
 
 /// Commits between two pieces of a checkpoint while writes go on: the checkpoint takes about a third of the disk's time.

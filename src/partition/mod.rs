@@ -1,12 +1,18 @@
-//! One partition: an engine and what a request may do with it.
+//! One partition: an engine, its log on disk if it has one, and what a request may do with them.
 //!
 //! Invariants:
 //! 1. Conditions are checked against the state that the write then changes: nothing happens in between.
 //! 2. A refused write leaves no trace: no record, no version.
+//! 3. Once the disk has failed, no write is taken.
 //!
 //! Not here: which partition a request means (`node.rs`), HTTP (`api/`).
 
-use crate::lsm::{Entry, Lsm, NewValue, Options};
+mod disk_log;
+
+use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Snapshot};
+use crate::storage::{HistoryId, StorageError, StoreStats};
+
+pub use disk_log::DiskLog;
 
 /// What a request demands of the current state of its key (RFC 9110, section 13.1). `None` is never demanded of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,12 +77,76 @@ pub struct Written {
 pub struct Partition {
     id: u32,
     lsm: Lsm,
+    history: HistoryId,
+    disk: Option<DiskLog>,
 }
 
 impl Partition {
-    /// An empty partition.
-    pub fn new(id: u32, options: Options) -> Self {
-        Self { id, lsm: Lsm::new(options) }
+    /// A partition of an engine, which has a log on disk or lives in memory only.
+    pub fn new(id: u32, lsm: Lsm, history: HistoryId, disk: Option<DiskLog>) -> Self {
+        Self { id, lsm, history, disk }
+    }
+
+    /// The lineage of its writes.
+    pub fn history(&self) -> HistoryId {
+        self.history
+    }
+
+    /// Its log on disk.
+    pub fn disk(&self) -> Option<&DiskLog> {
+        self.disk.as_ref()
+    }
+
+    /// Why it takes no writes, if so.
+    pub fn write_obstacle(&self) -> Option<&StorageError> {
+        self.disk.as_ref()?.failure()
+    }
+
+    /// The version that the reply to the write just made must wait for; none: it may go at once.
+    #[inline]
+    pub fn gate(&self) -> Option<u64> {
+        self.disk.as_ref()?.gate(&self.lsm)
+    }
+
+    /// The next batch for the disk.
+    pub fn hand_over(&mut self) -> Option<LogBatch> {
+        self.disk.as_mut()?.hand_over(&mut self.lsm)
+    }
+
+    /// Whether it has records that were not handed over yet, and can be.
+    pub fn is_ahead_of_disk(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.has_more(&self.lsm))
+    }
+
+    /// A snapshot to make a checkpoint of, if one is due.
+    pub fn take_checkpoint(&mut self) -> Option<Snapshot> {
+        self.disk.as_mut()?.take_checkpoint(&mut self.lsm)
+    }
+
+    /// Has a checkpoint made soon; false when it lives in memory only.
+    pub fn request_checkpoint(&mut self) -> bool {
+        self.disk.as_mut().map(DiskLog::request_checkpoint).is_some()
+    }
+
+    /// The disk has told how far it is.
+    pub fn note_written(&mut self, written: u64, synced: u64, batches: Vec<LogBatch>, stats: StoreStats) {
+        if let Some(disk) = &mut self.disk {
+            disk.note_written(written, synced, batches, stats);
+        }
+    }
+
+    /// The disk has told that a checkpoint is in place.
+    pub fn note_checkpointed(&mut self, stats: StoreStats) {
+        if let Some(disk) = &mut self.disk {
+            disk.note_checkpointed(stats);
+        }
+    }
+
+    /// The disk has told that it writes no more.
+    pub fn note_failed(&mut self, failure: StorageError) {
+        if let Some(disk) = &mut self.disk {
+            disk.note_failed(failure, &mut self.lsm);
+        }
     }
 
     /// Its number.
@@ -135,9 +205,11 @@ impl Partition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lsm::Options;
 
     fn partition() -> Partition {
-        Partition::new(0, Options { memtable_bytes: 1 << 20, hash_seed: 1 })
+        let lsm = Lsm::new(Options { memtable_bytes: 1 << 20, hash_seed: 1 });
+        Partition::new(0, lsm, HistoryId([0; 16]), None)
     }
 
     fn only_if(set: VersionSet) -> Conditions {

@@ -1,0 +1,46 @@
+//! `/snapshot`: a backup, streamed while writes go on.
+//!
+//! Memory stays bounded: what is rendered and not sent is (`http/output.rs`), and what snapshots pin is bounded by how many there
+//! are ([`SNAPSHOT_MAX`]) and how long each may take (the deadlines of the reactor: a reply that is read slower than
+//! it earns is cut off, and then lacks its end).
+
+use crate::http::{BodySource, Fill, Head, Refusal, Reply};
+use crate::storage::{CheckpointEncoder, EncodeStep};
+
+use super::{Api, refuse};
+
+/// Backups at a time: each pins all data as it was.
+const SNAPSHOT_MAX: usize = 4;
+
+struct Backup(CheckpointEncoder);
+
+impl BodySource for Backup {
+    fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
+        match self.0.next(budget_bytes, out) {
+            EncodeStep::More => Fill::More,
+            EncodeStep::Done => Fill::Done,
+        }
+    }
+}
+
+impl Api<'_> {
+    pub(super) fn answer_snapshot(&mut self, head: &Head<'_>, reply: Reply<'_>) {
+        let outcome = self.partition(head).and_then(|partition| {
+            if partition.lsm().stats().snapshot_count >= SNAPSHOT_MAX {
+                let message = format!("{SNAPSHOT_MAX} snapshots are being read: try again when one is done");
+                return Err(Refusal::new(503, "too_many_snapshots", message));
+            }
+            let history = partition.history();
+            Ok(CheckpointEncoder::new(partition.lsm_mut().snapshot(), history))
+        });
+        match outcome {
+            Ok(encoder) => {
+                let version = encoder.header().position.version;
+                let name = format!("attachment; filename=\"db-node-{version}.dbn\"");
+                let reply = reply.status(200).content_type("application/octet-stream").etag(version);
+                reply.header("Content-Disposition", &name).source(Box::new(Backup(encoder)));
+            }
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+}

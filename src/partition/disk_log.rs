@@ -1,0 +1,193 @@
+//! A partition's side of the log on disk: what was handed over, what is written, what lasts, and which replies wait for it.
+//!
+//! Invariants:
+//! 1. Every record is handed over once, in order. What is handed over and not yet written is bounded by [`IN_FLIGHT_MAX_BYTES`]; what
+//!    waits behind it stays in the log in memory.
+//! 2. A reply that says a write lasts waits for its version: synced with `Fsync::Always`, else at most until the disk
+//!    has caught up to within [`BACKLOG_MAX_BYTES`], which holds back writers that outrun it.
+//! 3. After a failure nothing more is handed over, and no write is taken.
+
+use crate::config::Fsync;
+use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
+use crate::storage::{StorageError, StoreStats};
+
+/// Handed over and not yet written: some syncs' worth, so that the disk thread never waits for the loop.
+const IN_FLIGHT_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Taken out of the log at a time: what a turn copies at most, large values aside, which are shared.
+const BATCH_MAX_BYTES: usize = 256 * 1024;
+
+/// Without a sync to wait for, writers may be ahead of the disk by this much.
+const BACKLOG_MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// A log shorter than this is never worth a checkpoint: it is read again in a fraction of a second.
+const CHECKPOINT_MIN_BYTES: usize = 64 * 1024 * 1024;
+
+/// Batches kept for their allocation, and how much of it.
+const SPARE_BATCH_MAX: usize = 4;
+const SPARE_BATCH_BYTES: usize = 64 * 1024;
+
+/// Checkpoints, from the loop's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CheckpointState {
+    Idle,
+    /// Asked for by an operator.
+    Requested,
+    UnderWay,
+}
+
+/// The disk, as one partition sees it.
+#[derive(Debug)]
+pub struct DiskLog {
+    fsync: Fsync,
+    cursor: WalCursor,
+    handed_version: u64,
+    written_version: u64,
+    synced_version: u64,
+    /// Handed over and not yet told as written.
+    in_flight_bytes: usize,
+    /// Bytes of log since the last checkpoint began.
+    bytes_since_checkpoint: usize,
+    checkpoint: CheckpointState,
+    spare: Vec<LogBatch>,
+    stats: StoreStats,
+    failure: Option<StorageError>,
+}
+
+impl DiskLog {
+    /// The disk goes on behind what `lsm` holds, all of which is on it.
+    pub fn new(lsm: &mut Lsm, fsync: Fsync, stats: StoreStats) -> Self {
+        let version = lsm.last_version();
+        lsm.keep_log_behind(version);
+        Self {
+            fsync,
+            cursor: lsm.log_end(),
+            handed_version: version,
+            written_version: version,
+            synced_version: version,
+            in_flight_bytes: 0,
+            bytes_since_checkpoint: usize::try_from(stats.log_bytes).unwrap_or(usize::MAX),
+            checkpoint: CheckpointState::Idle,
+            spare: Vec::new(),
+            stats,
+            failure: None,
+        }
+    }
+
+    /// When writes are made to last.
+    pub fn fsync(&self) -> Fsync {
+        self.fsync
+    }
+
+    /// Version up to which writes last.
+    pub fn synced_version(&self) -> u64 {
+        self.synced_version
+    }
+
+    /// Whether something is written and not yet synced.
+    pub fn is_sync_owed(&self) -> bool {
+        self.synced_version < self.handed_version && self.failure.is_none()
+    }
+
+    /// Figures of the files.
+    pub fn stats(&self) -> StoreStats {
+        self.stats
+    }
+
+    /// Why nothing is written any more, if so.
+    pub fn failure(&self) -> Option<&StorageError> {
+        self.failure.as_ref()
+    }
+
+    /// The version that the reply to a write must wait for; none: it may go at once.
+    pub(super) fn gate(&self, lsm: &Lsm) -> Option<u64> {
+        let version = lsm.last_version();
+        match self.fsync {
+            Fsync::Always => (self.synced_version < version).then_some(version),
+            // The log in memory is kept for what is not handed over: its length tells how far the disk is behind.
+            Fsync::Interval | Fsync::Never => {
+                (self.in_flight_bytes + lsm.unread_log_bytes() > BACKLOG_MAX_BYTES).then_some(version)
+            }
+        }
+    }
+
+    /// Replies that wait for this version, or one below, may go.
+    pub fn released_version(&self) -> u64 {
+        match self.fsync {
+            Fsync::Always => self.synced_version,
+            Fsync::Interval | Fsync::Never => self.written_version,
+        }
+    }
+
+    /// Whether there are records that were not handed over yet, and can be.
+    pub(super) fn has_more(&self, lsm: &Lsm) -> bool {
+        self.handed_version < lsm.last_version() && self.failure.is_none()
+    }
+
+    /// The next batch for the disk.
+    pub(super) fn hand_over(&mut self, lsm: &mut Lsm) -> Option<LogBatch> {
+        if !self.has_more(lsm) || self.in_flight_bytes >= IN_FLIGHT_MAX_BYTES {
+            return None;
+        }
+        let mut batch = self.spare.pop().unwrap_or_default();
+        lsm.read_log(&mut self.cursor, BATCH_MAX_BYTES, &mut batch);
+        self.handed_version = batch.last().map_or(self.handed_version, |last| last.version);
+        lsm.keep_log_behind(self.handed_version);
+        self.in_flight_bytes += batch.stream_bytes();
+        self.bytes_since_checkpoint += batch.stream_bytes();
+        Some(batch)
+    }
+
+    /// A snapshot to make a checkpoint of, if one is due.
+    pub(super) fn take_checkpoint(&mut self, lsm: &mut Lsm) -> Option<Snapshot> {
+        let is_long = self.bytes_since_checkpoint >= CHECKPOINT_MIN_BYTES.max(lsm.data_bytes());
+        let is_due = match self.checkpoint {
+            CheckpointState::Idle => is_long,
+            CheckpointState::Requested => true,
+            CheckpointState::UnderWay => false,
+        };
+        if !is_due || self.failure.is_some() {
+            return None;
+        }
+        self.checkpoint = CheckpointState::UnderWay;
+        self.bytes_since_checkpoint = 0;
+        Some(lsm.snapshot())
+    }
+
+    /// An operator wants a checkpoint; one that is under way will do.
+    pub(super) fn request_checkpoint(&mut self) {
+        if self.checkpoint == CheckpointState::Idle {
+            self.checkpoint = CheckpointState::Requested;
+        }
+    }
+
+    /// The disk thread has told what is written and synced.
+    pub(super) fn note_written(
+        &mut self,
+        written_version: u64,
+        synced_version: u64,
+        batches: Vec<LogBatch>,
+        stats: StoreStats,
+    ) {
+        self.written_version = written_version;
+        self.synced_version = synced_version;
+        self.stats = stats;
+        for mut batch in batches {
+            self.in_flight_bytes -= batch.stream_bytes();
+            if self.spare.len() < SPARE_BATCH_MAX {
+                batch.clear(SPARE_BATCH_BYTES);
+                self.spare.push(batch);
+            }
+        }
+    }
+
+    pub(super) fn note_checkpointed(&mut self, stats: StoreStats) {
+        self.checkpoint = CheckpointState::Idle;
+        self.stats = stats;
+    }
+
+    pub(super) fn note_failed(&mut self, failure: StorageError, lsm: &mut Lsm) {
+        self.failure = Some(failure);
+        lsm.keep_log_behind(u64::MAX);
+    }
+}

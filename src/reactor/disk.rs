@@ -1,0 +1,147 @@
+//! The loop's side of the disk thread: starting it, handing over, ending it.
+
+use mio::{Registry, Token, Waker};
+
+use crate::config::{Config, Fsync};
+use crate::lsm::Options;
+use crate::node::Node;
+use crate::storage::{Command, DataDir, DiskThread, Event, HistoryId, Plan, Progress, RecoveryOptions, StorageError};
+
+use super::RunError;
+use super::progress::ProgressBar;
+use super::timers::Millis;
+
+/// How far the thread is in its life.
+#[derive(Debug)]
+enum State {
+    /// There is none.
+    None,
+    Running(DiskThread),
+    /// Told to end.
+    Closing(DiskThread),
+    /// It failed.
+    Failed(StorageError),
+}
+
+/// The disk thread, if there is one.
+#[derive(Debug)]
+pub(super) struct Disk {
+    state: State,
+    progress_bar: ProgressBar,
+    sync_interval_ms: Option<Millis>,
+    sync_at: Option<Millis>,
+}
+
+impl Disk {
+    /// Takes the data directory and starts the thread, if the configuration has something to load.
+    pub(super) fn start(
+        config: &Config,
+        hash_seed: u64,
+        history: HistoryId,
+        registry: &Registry,
+        token: Token,
+    ) -> Result<Self, RunError> {
+        let mut disk = Self {
+            state: State::None,
+            progress_bar: ProgressBar::new(),
+            sync_interval_ms: (config.fsync == Fsync::Interval).then_some(config.fsync_interval_ms),
+            sync_at: None,
+        };
+        if !config.loads_data() {
+            return Ok(disk);
+        }
+        let engine = Options { memtable_bytes: config.memtable_bytes, hash_seed };
+        let plan = Plan {
+            data_dir: config.data_dir.as_deref().map(DataDir::open).transpose().map_err(RunError::Storage)?,
+            recovery: RecoveryOptions { engine, fresh_history: history, accept_data_loss: config.accept_data_loss },
+            restore: config.restore.clone(),
+            fsync: config.fsync,
+        };
+        let waker = Waker::new(registry, token).map_err(|error| RunError::System("eventfd", error))?;
+        let wake = move || {
+            // An eventfd that is full has woken the loop already.
+            let _ = waker.wake();
+        };
+        let thread = DiskThread::start(plan, wake).map_err(|error| RunError::System("clone", error))?;
+        disk.state = State::Running(thread);
+        Ok(disk)
+    }
+
+    /// What the thread has told.
+    pub(super) fn next_event(&self) -> Option<Event> {
+        match &self.state {
+            State::Running(thread) | State::Closing(thread) => thread.next_event(),
+            State::None | State::Failed(_) => None,
+        }
+    }
+
+    pub(super) fn show_progress(&mut self, progress: Progress, now: Millis) {
+        self.progress_bar.show(progress, now);
+    }
+
+    /// The data is there.
+    pub(super) fn note_loaded(&mut self) {
+        self.progress_bar.finish();
+    }
+
+    /// It has ended, all done.
+    pub(super) fn note_closed(&mut self) {
+        if let State::Running(mut thread) | State::Closing(mut thread) = std::mem::replace(&mut self.state, State::None)
+        {
+            thread.join();
+        }
+    }
+
+    /// It has ended, and not all is done.
+    pub(super) fn note_failed(&mut self, error: StorageError) {
+        self.note_closed();
+        self.state = State::Failed(error);
+        self.sync_at = None;
+    }
+
+    /// Hands over what the node has for it, and asks for a sync when it is time.
+    pub(super) fn hand_over(&mut self, node: &mut Node, now: Millis) {
+        let State::Running(thread) = &self.state else { return };
+        while let Some(command) = node.take_disk_command() {
+            thread.send(command);
+        }
+        let Some(interval_ms) = self.sync_interval_ms else { return };
+        match self.sync_at {
+            Some(at) if at <= now => {
+                thread.send(Command::Sync);
+                self.sync_at = None;
+            }
+            None if node.is_sync_owed() => self.sync_at = Some(now + interval_ms),
+            _ => {}
+        }
+    }
+
+    /// When the next sync is to be asked for.
+    pub(super) fn sync_at(&self) -> Option<Millis> {
+        self.sync_at
+    }
+
+    /// Has it write and sync what is left, and end; true when it has.
+    pub(super) fn finish(&mut self, node: &mut Node) -> Result<bool, RunError> {
+        match std::mem::replace(&mut self.state, State::None) {
+            State::None => Ok(true),
+            State::Failed(error) => Err(RunError::Storage(error)),
+            State::Running(mut thread) => {
+                while let Some(command) = node.take_disk_command() {
+                    thread.send(command);
+                }
+                self.state = if node.is_handed_over() {
+                    thread.close();
+                    State::Closing(thread)
+                } else {
+                    State::Running(thread)
+                };
+                Ok(false)
+            }
+            State::Closing(thread) => {
+                self.state = State::Closing(thread);
+                Ok(false)
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Progress of a long recovery: a bar on a terminal, a line of log a second otherwise. A short one shows nothing.
+
+use std::io::{IsTerminal, Write};
+
+use crate::storage::Progress;
+
+use super::timers::Millis;
+
+/// A recovery shorter than this needs no progress; then it is shown so often where it is logged.
+const INTERVAL_MS: Millis = 1_000;
+
+/// A bar moves this often.
+const BAR_INTERVAL_MS: Millis = 100;
+
+const BAR_CELLS: usize = 40;
+
+/// What was shown when.
+#[derive(Debug)]
+pub(super) struct ProgressBar {
+    is_terminal: bool,
+    next_at: Millis,
+    is_shown: bool,
+}
+
+impl ProgressBar {
+    pub(super) fn new() -> Self {
+        Self { is_terminal: std::io::stderr().is_terminal(), next_at: INTERVAL_MS, is_shown: false }
+    }
+
+    /// Shows how far it is, if it is time to.
+    pub(super) fn show(&mut self, progress: Progress, now: Millis) {
+        if now < self.next_at || progress.total_bytes == 0 {
+            return;
+        }
+        self.is_shown = true;
+        let Progress { done_bytes, total_bytes } = progress;
+        let (percent, total_mib) = (done_bytes.min(total_bytes) * 100 / total_bytes, total_bytes.div_ceil(1 << 20));
+        if !self.is_terminal {
+            self.next_at = now + INTERVAL_MS;
+            log::info!("loading: {percent} % of {total_mib} MiB");
+            return;
+        }
+        self.next_at = now + BAR_INTERVAL_MS;
+        let filled = usize::try_from(percent).unwrap_or(0) * BAR_CELLS / 100;
+        let bar = format!("{}{}", "#".repeat(filled), ".".repeat(BAR_CELLS - filled));
+        let _ = write!(std::io::stderr(), "\rloading [{bar}] {percent:>3} % of {total_mib} MiB");
+    }
+
+    /// Ends the line of a bar.
+    pub(super) fn finish(&mut self) {
+        if std::mem::take(&mut self.is_shown) && self.is_terminal {
+            let _ = writeln!(std::io::stderr());
+        }
+    }
+}
