@@ -148,8 +148,8 @@ const fn option(flag: &'static str, value: &'static str, default: &'static str, 
 
 const OPTIONS: &[OptionSpec] = &[
     option("listen", "ADDR", "127.0.0.1:9001", "address and port to serve HTTP on"),
-    option("data-dir", "DIR", "", "keep data in this directory; without it in memory only"),
-    option("fsync", "WHEN", "always", "always: before the reply; interval; never: up to the system"),
+    option("data-dir", "DIR", "", "keep data there; else in memory only"),
+    option("fsync", "WHEN", "always", "sync to disk: always, interval or never"),
     option("fsync-interval-ms", "N", "1000", "time between syncs with --fsync interval"),
     option("restore", "FILE", "", "start from a backup that GET /snapshot gave"),
     option("accept-data-loss", "", "", "start without what is damaged; it is set aside"),

@@ -187,9 +187,12 @@ impl Wal {
 
     /// Reads records behind a cursor into `batch` until it holds about `max_bytes`; a record is never cut.
     pub(super) fn read(&self, cursor: &mut WalCursor, max_bytes: usize, batch: &mut LogBatch) {
+        // Whoever reads keeps what it has not read: a segment that is gone was read to its end.
+        if cursor.segment < self.first_number {
+            *cursor = WalCursor { segment: self.first_number, offset: 0 };
+        }
         while batch.stream_bytes() < max_bytes {
-            let index = cursor.segment.checked_sub(self.first_number).and_then(|index| usize::try_from(index).ok());
-            let index = index.expect("the log is kept for its readers");
+            let index = usize::try_from(cursor.segment - self.first_number).expect("fewer segments than bytes");
             let sealed = self.sealed.get(index);
             let segment = sealed.map_or(&self.active, |segment| segment);
             cursor.offset = segment.read(cursor.offset, max_bytes, batch);

@@ -5,7 +5,9 @@ use mio::{Registry, Token, Waker};
 use crate::config::{Config, Fsync};
 use crate::lsm::Options;
 use crate::node::Node;
-use crate::storage::{Command, DataDir, DiskThread, Event, HistoryId, Plan, Progress, RecoveryOptions, StorageError};
+use crate::storage::{
+    Command, DataDir, DiskThread, Event, HistoryId, LOG_FILE_BYTES, Plan, Progress, RecoveryOptions, StorageError,
+};
 
 use super::RunError;
 use super::progress::ProgressBar;
@@ -53,7 +55,12 @@ impl Disk {
         let engine = Options { memtable_bytes: config.memtable_bytes, hash_seed };
         let plan = Plan {
             data_dir: config.data_dir.as_deref().map(DataDir::open).transpose().map_err(RunError::Storage)?,
-            recovery: RecoveryOptions { engine, fresh_history: history, accept_data_loss: config.accept_data_loss },
+            recovery: RecoveryOptions {
+                engine,
+                fresh_history: history,
+                accept_data_loss: config.accept_data_loss,
+                log_file_bytes: LOG_FILE_BYTES,
+            },
             restore: config.restore.clone(),
             fsync: config.fsync,
         };

@@ -22,7 +22,9 @@
 mod clock;
 mod deadlines;
 mod disk;
+mod error;
 mod gates;
+mod limits;
 mod listener;
 mod progress;
 mod session;
@@ -30,14 +32,11 @@ mod stderr_log;
 mod timers;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
@@ -47,10 +46,17 @@ use crate::http::{Exchange, HeadLimits, HttpDate, Limits, Output, Refusal, Reply
 use crate::node::{DiskNews, Node, SLOW_TURN_US};
 use crate::storage::{HistoryId, StorageError};
 
+pub use error::RunError;
+
 use clock::Clock;
 use deadlines::{Situation, TimeOuts};
 use disk::Disk;
 use gates::Gates;
+use limits::{
+    BUSY_SLICE_WORK, DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, IDLE_SLICE_WORK, OUTPUT_HIGH_BYTES,
+    READ_BUFFER_BYTES, RELEASES_PER_TURN, RENDER_BUFFER_BYTES, TURN_WORK_BYTES, TURNED_AWAY_MAX, VISITS_PER_TURN,
+    connection_max,
+};
 use listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
 use session::{Next, Session, Slot, Visit};
 use timers::{Millis, Timers};
@@ -58,92 +64,6 @@ use timers::{Millis, Timers};
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
 const DISK: Token = Token(usize::MAX - 3);
-
-/// Events taken from one poll.
-const EVENTS_PER_POLL: usize = 256;
-
-/// Sessions visited in one turn: each costs a read and a write, some microseconds.
-const VISITS_PER_TURN: usize = 32;
-
-/// Work on requests in one turn, in bytes of input and output.
-const TURN_WORK_BYTES: usize = 64 * 1024;
-
-/// Most maintenance in one turn while requests wait, in units of work: a few hundred microseconds.
-const BUSY_SLICE_WORK: usize = 160 * 1024;
-
-/// Maintenance in one turn when there is nothing else to do: what a request that comes in meanwhile waits for.
-const IDLE_SLICE_WORK: usize = 128 * 1024;
-
-/// The one read buffer.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
-
-/// What the one render buffer keeps between visits.
-const RENDER_BUFFER_BYTES: usize = 256 * 1024;
-
-/// No request is begun on a connection while more than this is unsent.
-const OUTPUT_HIGH_BYTES: usize = 64 * 1024;
-
-/// Of a body that nobody wants, so much is read to keep the connection.
-const DISCARD_BYTES: u64 = 1024 * 1024;
-
-/// Replies released in one turn: each costs a look at its session.
-const RELEASES_PER_TURN: usize = 1024;
-
-/// Deadlines looked at in one turn.
-const DEADLINES_PER_TURN: usize = 64;
-
-/// Connections beyond the limit that are told so; more are closed at once.
-const TURNED_AWAY_MAX: usize = 64;
-
-/// How long what is in flight may take once the node is told to stop.
-const DRAIN_MS: u64 = 10_000;
-
-/// Descriptors kept for anything but connections: listener, poll, signals, standard streams, the spare one.
-const RESERVED_DESCRIPTORS: usize = 16;
-
-/// The node cannot run: say why and exit.
-#[derive(Debug)]
-pub enum RunError {
-    /// The listening socket could not be had.
-    Listen(SocketAddr, io::Error),
-    /// A system call that the loop cannot do without failed.
-    System(&'static str, io::Error),
-    /// A second signal came before the node had stopped.
-    Interrupted,
-    /// The data cannot be used, or the log could not be finished.
-    Storage(StorageError),
-    /// The disk did not finish in time.
-    DiskStalled,
-}
-
-impl RunError {
-    /// Whether the command line is to blame.
-    pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Storage(StorageError::Unusable(_)))
-    }
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "cannot listen on {address}: the port is in use; stop the process that has it or choose another with --listen"
-            ),
-            Self::Listen(address, error) => {
-                write!(f, "cannot listen on {address}: {error}; choose an address of this machine with --listen")
-            }
-            Self::System(call, error) => write!(f, "{call} failed: {error}"),
-            Self::Storage(error) => error.fmt(f),
-            Self::DiskStalled => {
-                write!(f, "the disk did not finish within {DRAIN_MS} ms: the last writes may not be on it")
-            }
-            Self::Interrupted => write!(f, "stopped at once by a second signal; requests in flight were cut off"),
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
 
 /// Runs a node until it is told to stop. `hash_seed` and `history` are to be random.
 pub fn run(config: Config, hash_seed: u64, history: HistoryId) -> Result<(), RunError> {
@@ -561,23 +481,4 @@ fn durability(config: &Config) -> String {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Raises the limit on descriptors as far as it goes, and returns how many connections fit under it.
-fn connection_max(wanted: usize) -> usize {
-    let mut limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if setrlimit(Resource::Nofile, raised).is_ok() {
-        limit = raised;
-    }
-    let descriptors = limit.current.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
-    // Under a low limit those who are turned away get a share of it, no more.
-    let reserved = RESERVED_DESCRIPTORS + TURNED_AWAY_MAX.min(descriptors / 8);
-    let room = descriptors.saturating_sub(reserved).max(1);
-    if room < wanted {
-        log::warn!(
-            "at most {room} connections instead of {wanted}: the limit on file descriptors is {descriptors} (ulimit -n)"
-        );
-    }
-    wanted.min(room)
 }

@@ -264,13 +264,18 @@ pub struct CheckpointDecoder {
     header: Option<CheckpointHeader>,
     adoption: Option<Adoption>,
     chain: u32,
-    /// A chunk that waits for its large values.
-    chunk: Option<(Box<[u8]>, Vec<Blob>)>,
+    /// A chunk that waits for its large values, and where it began.
+    chunk: Option<(Box<[u8]>, Vec<Blob>, u64)>,
+    /// Where what is wanted next begins.
+    offset: u64,
+    /// All before is sound.
+    sound_to: u64,
 }
 
 impl Default for CheckpointDecoder {
     fn default() -> Self {
-        Self { state: DecodeState::Header, header: None, adoption: None, chain: 0, chunk: None }
+        let (state, header, adoption, chunk) = (DecodeState::Header, None, None, None);
+        Self { state, header, adoption, chain: 0, chunk, offset: 0, sound_to: 0 }
     }
 }
 
@@ -290,10 +295,18 @@ impl CheckpointDecoder {
         self.header.as_ref()
     }
 
+    /// Bytes from the start that were found sound.
+    pub fn sound_to(&self) -> u64 {
+        self.sound_to
+    }
+
     /// Takes exactly the bytes that it wanted. After an error only [`finish`](Self::finish) makes sense: it gives what was
     /// sound.
     pub fn feed(&mut self, bytes: Vec<u8>) -> Result<DecodeStep, FormatError> {
         assert_eq!(bytes.len(), self.wanted_bytes(), "fed what was not wanted");
+        self.sound_to = self.offset;
+        let begin = self.offset;
+        self.offset += bytes.len() as u64;
         match self.state {
             DecodeState::Header => {
                 let header = CheckpointHeader::decode(&bytes)?;
@@ -304,14 +317,14 @@ impl CheckpointDecoder {
             }
             DecodeState::ItemHead => self.item_head(&bytes)?,
             DecodeState::Chunk { .. } => {
-                self.chunk = Some((bytes.into_boxed_slice(), Vec::new()));
+                self.chunk = Some((bytes.into_boxed_slice(), Vec::new(), begin));
                 self.state = DecodeState::ItemHead;
             }
             DecodeState::Value { checksum, .. } => {
                 if crc32c::crc32c(&bytes) != checksum {
                     return Err(FormatError::Damaged("the checksum of a value does not hold"));
                 }
-                let Some((_, blobs)) = &mut self.chunk else {
+                let Some((_, blobs, _)) = &mut self.chunk else {
                     return Err(FormatError::Damaged("a large value outside of any chunk"));
                 };
                 blobs.push(Arc::new(bytes));
@@ -319,6 +332,7 @@ impl CheckpointDecoder {
             }
             DecodeState::Done => {}
         }
+        self.sound_to = self.offset;
         Ok(if matches!(self.state, DecodeState::Done) { DecodeStep::Done } else { DecodeStep::More })
     }
 
@@ -352,8 +366,11 @@ impl CheckpointDecoder {
 
     /// The chunk is complete once anything but a large value follows.
     fn adopt_chunk(&mut self) -> Result<(), FormatError> {
-        let Some((bytes, blobs)) = self.chunk.take() else { return Ok(()) };
-        self.adoption()?.add_chunk(bytes, blobs).map_err(|error| FormatError::Damaged(error.0))
+        let Some((bytes, blobs, begin)) = self.chunk.take() else { return Ok(()) };
+        let head_begin = std::mem::replace(&mut self.sound_to, begin);
+        self.adoption()?.add_chunk(bytes, blobs).map_err(|error| FormatError::Damaged(error.0))?;
+        self.sound_to = head_begin;
+        Ok(())
     }
 
     /// The engine made of what was fed, whole or not, and the header; none if not even that was there.

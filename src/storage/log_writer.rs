@@ -16,8 +16,8 @@ use super::disk::{Disk, DiskFile};
 use super::log_file::{LOG_HEADER_BYTES, LogHeader, MARK_BYTES, encode_mark, log_name};
 use super::{HistoryId, StorageError};
 
-/// A file that holds more is not written on. Small enough that recovery reads one at a time into memory.
-const LOG_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// A file that would hold more is followed by another. Small enough that recovery reads one at a time into memory.
+pub const LOG_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Zeros written ahead of the records at a time.
 const ZERO_AHEAD_BYTES: usize = 256 * 1024;
@@ -41,6 +41,8 @@ pub(super) struct LogWriter<F> {
     is_mark_due: bool,
     /// Bytes of the files before this one.
     older_bytes: u64,
+    /// A file that would hold more is followed by another.
+    file_max_bytes: u64,
 }
 
 impl<F: DiskFile> LogWriter<F> {
@@ -51,8 +53,9 @@ impl<F: DiskFile> LogWriter<F> {
         position: LogPosition,
         older: VecDeque<(LogPosition, String)>,
         older_bytes: u64,
+        file_max_bytes: u64,
     ) -> Result<Self, StorageError> {
-        let (file, header_checksum) = begin_file(disk, LogHeader { history, position })?;
+        let (file, header_checksum) = begin_file(disk, LogHeader { history, position }, file_max_bytes)?;
         let mut files = older;
         // A file without a record gives way to its successor of the same name.
         files.retain(|(begun_at, _)| begun_at.version < position.version);
@@ -68,6 +71,7 @@ impl<F: DiskFile> LogWriter<F> {
             synced_version: position.version,
             is_mark_due: false,
             older_bytes,
+            file_max_bytes,
         })
     }
 
@@ -75,7 +79,7 @@ impl<F: DiskFile> LogWriter<F> {
     pub(super) fn append<D: Disk<File = F>>(&mut self, disk: &D, batch: &LogBatch) -> Result<(), StorageError> {
         let Some(last) = batch.last() else { return Ok(()) };
         let needed_bytes = (MARK_BYTES + batch.stream_bytes()) as u64;
-        if self.offset + needed_bytes > LOG_FILE_BYTES && self.written != self.begun_at() {
+        if self.offset + needed_bytes > self.file_max_bytes && self.written != self.begun_at() {
             self.rotate(disk)?;
         }
         let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
@@ -91,7 +95,7 @@ impl<F: DiskFile> LogWriter<F> {
     fn write_zeros_ahead<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
         self.zeroed_to = self.zeroed_to.max(self.offset);
         let is_near = self.offset + (ZERO_AHEAD_BYTES / 2) as u64 > self.zeroed_to;
-        let room = LOG_FILE_BYTES.saturating_sub(self.zeroed_to).min(ZERO_AHEAD_BYTES as u64);
+        let room = self.file_max_bytes.saturating_sub(self.zeroed_to).min(ZERO_AHEAD_BYTES as u64);
         if is_near && room > 0 {
             let zeros = &ZEROS[..usize::try_from(room).unwrap_or(0)];
             self.file.write_at(&[zeros], self.zeroed_to).map_err(|error| self.failed(disk, "writing", &error))?;
@@ -126,7 +130,7 @@ impl<F: DiskFile> LogWriter<F> {
         self.file.truncate(self.offset).map_err(|error| self.failed(disk, "truncating", &error))?;
         self.older_bytes += self.offset;
         let header = LogHeader { history: self.history, position: self.written };
-        (self.file, self.header_checksum) = begin_file(disk, header)?;
+        (self.file, self.header_checksum) = begin_file(disk, header, self.file_max_bytes)?;
         self.files.push_back((self.written, log_name(self.written)));
         self.offset = LOG_HEADER_BYTES as u64;
         self.zeroed_to = self.offset;
@@ -181,12 +185,12 @@ impl<F: DiskFile> LogWriter<F> {
 }
 
 /// Makes a file with a synced header, under its name.
-fn begin_file<D: Disk>(disk: &D, header: LogHeader) -> Result<(D::File, u32), StorageError> {
+fn begin_file<D: Disk>(disk: &D, header: LogHeader, room_bytes: u64) -> Result<(D::File, u32), StorageError> {
     let name = log_name(header.position);
     let draft = format!("{name}.tmp");
     let (bytes, checksum) = header.encode();
     let begin = || {
-        let mut file = disk.create(&draft, LOG_FILE_BYTES)?;
+        let mut file = disk.create(&draft, room_bytes)?;
         file.write_at(&[&bytes], 0)?;
         file.sync()?;
         disk.rename(&draft, &name)?;

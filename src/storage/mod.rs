@@ -30,6 +30,7 @@ pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, CheckpointHeader, Dec
 pub use data_dir::DataDir;
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{FormatError, StorageError};
+pub use log_writer::LOG_FILE_BYTES;
 pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
 pub use store::{Store, StoreStats};
 pub use thread::{Command, DiskThread, Event, Loaded, Plan};

@@ -37,6 +37,8 @@ pub struct RecoveryOptions {
     pub fresh_history: HistoryId,
     /// Go on without what is damaged.
     pub accept_data_loss: bool,
+    /// A log file that would hold more is followed by another: [`LOG_FILE_BYTES`](super::LOG_FILE_BYTES).
+    pub log_file_bytes: u64,
 }
 
 /// How far it has come.
@@ -140,7 +142,7 @@ impl<D: Disk> Recovery<'_, D> {
         for name in covered {
             self.disk.remove(name).map_err(|error| self.io("removing", name, &error))?;
         }
-        let log = LogWriter::start(&self.disk, history, lsm.position(), kept, kept_bytes)?;
+        let log = LogWriter::start(&self.disk, history, lsm.position(), kept, kept_bytes, self.options.log_file_bytes)?;
         Ok(Recovered {
             lsm,
             store: Store::new(self.disk, log, history, checkpoint_version),
@@ -414,9 +416,8 @@ pub(super) fn read_checkpoint<F: DiskFile>(
     on_read: &mut dyn FnMut(u64),
 ) -> std::io::Result<ReadCheckpoint> {
     let mut decoder = CheckpointDecoder::default();
-    let mut offset = 0;
     let outcome = loop {
-        let wanted = decoder.wanted_bytes();
+        let (wanted, offset) = (decoder.wanted_bytes(), decoder.sound_to());
         if offset + wanted as u64 > file_bytes {
             break Err(FormatError::Damaged("it is cut off"));
         }
@@ -427,10 +428,9 @@ pub(super) fn read_checkpoint<F: DiskFile>(
             Ok(DecodeStep::Done) => break Ok(()),
             Err(error) => break Err(error),
         }
-        offset += wanted as u64;
         on_read(wanted as u64);
     };
-    Ok(ReadCheckpoint { engine: decoder.finish(options), offset, outcome })
+    Ok(ReadCheckpoint { offset: decoder.sound_to(), engine: decoder.finish(options), outcome })
 }
 
 /// Writes a checkpoint of an engine to the end.

@@ -52,7 +52,7 @@ pub(super) fn settle<D: Disk>(disk: D, mut lsm: Lsm, options: &RecoveryOptions) 
     let history = options.fresh_history;
     write_checkpoint(&disk, &mut lsm, history)?;
     let checkpoint_version = lsm.last_version();
-    let log = LogWriter::start(&disk, history, lsm.position(), VecDeque::new(), 0)?;
+    let log = LogWriter::start(&disk, history, lsm.position(), VecDeque::new(), 0, options.log_file_bytes)?;
     Ok(Recovered {
         store: Store::new(disk, log, history, checkpoint_version),
         lsm,

@@ -1,0 +1,66 @@
+//! The limits of the loop: what a turn may do, what a connection may hold. Configured ones are in `config.rs`.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::timers::Millis;
+
+/// Events taken from one poll.
+pub(super) const EVENTS_PER_POLL: usize = 256;
+
+/// Sessions visited in one turn: each costs a read and a write, some microseconds.
+pub(super) const VISITS_PER_TURN: usize = 32;
+
+/// Work on requests in one turn, in bytes of input and output.
+pub(super) const TURN_WORK_BYTES: usize = 64 * 1024;
+
+/// Most maintenance in one turn while requests wait, in units of work: a few hundred microseconds.
+pub(super) const BUSY_SLICE_WORK: usize = 160 * 1024;
+
+/// Maintenance in one turn when there is nothing else to do: what a request that comes in meanwhile waits for.
+pub(super) const IDLE_SLICE_WORK: usize = 128 * 1024;
+
+/// The one read buffer.
+pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What the one render buffer keeps between visits.
+pub(super) const RENDER_BUFFER_BYTES: usize = 256 * 1024;
+
+/// No request is begun on a connection while more than this is unsent.
+pub(super) const OUTPUT_HIGH_BYTES: usize = 64 * 1024;
+
+/// Of a body that nobody wants, so much is read to keep the connection.
+pub(super) const DISCARD_BYTES: u64 = 1024 * 1024;
+
+/// Replies released in one turn: each costs a look at its session.
+pub(super) const RELEASES_PER_TURN: usize = 1024;
+
+/// Deadlines looked at in one turn.
+pub(super) const DEADLINES_PER_TURN: usize = 64;
+
+/// Connections beyond the limit that are told so; more are closed at once.
+pub(super) const TURNED_AWAY_MAX: usize = 64;
+
+/// How long what is in flight may take once the node is told to stop.
+pub(super) const DRAIN_MS: Millis = 10_000;
+
+/// Descriptors kept for anything but connections: listener, poll, signals, standard streams, the spare one.
+const RESERVED_DESCRIPTORS: usize = 16;
+
+/// Raises the limit on descriptors as far as it goes, and returns how many connections fit under it.
+pub(super) fn connection_max(wanted: usize) -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit = raised;
+    }
+    let descriptors = limit.current.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    // Under a low limit those who are turned away get a share of it, no more.
+    let reserved = RESERVED_DESCRIPTORS + TURNED_AWAY_MAX.min(descriptors / 8);
+    let room = descriptors.saturating_sub(reserved).max(1);
+    if room < wanted {
+        log::warn!(
+            "at most {room} connections instead of {wanted}: the limit on file descriptors is {descriptors} (ulimit -n)"
+        );
+    }
+    wanted.min(room)
+}
