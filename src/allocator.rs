@@ -18,7 +18,10 @@ pub fn return_large_blocks() {
         #[expect(unsafe_code, reason = "glibc has no safe way to set this; the gain is in the module's documentation")]
         // SAFETY: `mallopt` takes two integers, keeps no pointer, and locks the arena that it changes (mallopt(3): MT-Safe
         // init). M_MMAP_THRESHOLD takes any size from 0 to HEAP_MAX/2 (32 MiB); others are refused without effect.
-        let is_set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) };
-        debug_assert_eq!(is_set, 1, "the threshold is within bounds");
+        // M_ARENA_MAX takes any count.
+        let is_set = unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) == 1 && libc::mallopt(libc::M_ARENA_MAX, 1) == 1
+        };
+        debug_assert!(is_set, "both values are within bounds");
     }
 }

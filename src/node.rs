@@ -167,7 +167,7 @@ impl Node {
     pub fn take_disk_command(&mut self) -> Option<Command> {
         let partition = self.running_mut()?;
         match partition.hand_over() {
-            Some(batch) => Some(Command::Append(batch)),
+            Some(append) => Some(Command::Append(append)),
             None => partition.take_checkpoint().map(Command::Checkpoint),
         }
     }

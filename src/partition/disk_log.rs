@@ -1,21 +1,22 @@
 //! A partition's side of the log on disk: what was handed over, what is written, what lasts, and which replies wait for it.
 //!
 //! Invariants:
-//! 1. Every record is handed over once, in order. What is handed over and not yet written is bounded by [`IN_FLIGHT_MAX_BYTES`]; what
-//!    waits behind it stays in the log in memory.
-//! 2. A reply that says a write lasts waits for its version: synced with `Fsync::Always`, else at most until the disk
+//! 1. Every record is handed over once, in order, a group at a time: while the disk thread writes and syncs one, the next one
+//!    gathers in the log in memory.
+//! 2. Whoever got its reply with the last group is likely to write again: a group is expected to become nearly as large as
+//!    the last one. Until it is, the disk thread holds its sync back, though not for long ([`Append`]). Nearly: where writes do
+//!    not come in answer to replies, groups shrink to what gathers during a sync, and nobody waits for more.
+//! 3. A reply that says a write lasts waits for its version: synced with `Fsync::Always`, else at most until the disk
 //!    has caught up to within [`BACKLOG_MAX_BYTES`], which holds back writers that outrun it.
-//! 3. After a failure nothing more is handed over, and no write is taken.
+//! 4. After a failure nothing more is handed over, and no write is taken.
 
 use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
-use crate::storage::{StorageError, StoreStats};
+use crate::storage::{Append, StorageError, StoreStats};
 
-/// Handed over and not yet written: some syncs' worth, so that the disk thread never waits for the loop.
-const IN_FLIGHT_MAX_BYTES: usize = 8 * 1024 * 1024;
-
-/// Taken out of the log at a time: what a turn copies at most, large values aside, which are shared.
-const BATCH_MAX_BYTES: usize = 256 * 1024;
+/// Taken out of the log at a time: what a turn copies at most, large values aside, which are shared. Some hundred
+/// microseconds, for as much as a disk writes in some milliseconds.
+const BATCH_MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// Without a sync to wait for, writers may be ahead of the disk by this much.
 const BACKLOG_MAX_BYTES: usize = 32 * 1024 * 1024;
@@ -23,8 +24,7 @@ const BACKLOG_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// A log shorter than this is never worth a checkpoint: it is read again in a fraction of a second.
 const CHECKPOINT_MIN_BYTES: usize = 64 * 1024 * 1024;
 
-/// Batches kept for their allocation, and how much of it.
-const SPARE_BATCH_MAX: usize = 4;
+/// What a batch keeps of its allocation.
 const SPARE_BATCH_BYTES: usize = 64 * 1024;
 
 /// Checkpoints, from the loop's side.
@@ -44,12 +44,17 @@ pub struct DiskLog {
     handed_version: u64,
     written_version: u64,
     synced_version: u64,
-    /// Handed over and not yet told as written.
+    /// Handed over and not yet told as written; 0 when the disk thread has nothing of this partition.
     in_flight_bytes: usize,
+    /// The disk thread waits for the rest of the group.
+    is_group_open: bool,
+    /// Records in the last group.
+    last_group_count: u64,
     /// Bytes of log since the last checkpoint began.
     bytes_since_checkpoint: usize,
     checkpoint: CheckpointState,
-    spare: Vec<LogBatch>,
+    /// A batch to fill again.
+    spare: LogBatch,
     stats: StoreStats,
     failure: Option<StorageError>,
 }
@@ -66,9 +71,11 @@ impl DiskLog {
             written_version: version,
             synced_version: version,
             in_flight_bytes: 0,
+            is_group_open: false,
+            last_group_count: 0,
             bytes_since_checkpoint: usize::try_from(stats.log_bytes).unwrap_or(usize::MAX),
             checkpoint: CheckpointState::Idle,
-            spare: Vec::new(),
+            spare: LogBatch::default(),
             stats,
             failure: None,
         }
@@ -125,17 +132,21 @@ impl DiskLog {
     }
 
     /// The next batch for the disk.
-    pub(super) fn hand_over(&mut self, lsm: &mut Lsm) -> Option<LogBatch> {
-        if !self.has_more(lsm) || self.in_flight_bytes >= IN_FLIGHT_MAX_BYTES {
+    pub(super) fn hand_over(&mut self, lsm: &mut Lsm) -> Option<Append> {
+        let group_count = lsm.last_version() - self.written_version;
+        let expects_more = self.fsync == Fsync::Always && group_count < self.last_group_count * 7 / 8;
+        let is_in_time = self.in_flight_bytes == 0 || (self.is_group_open && !expects_more);
+        if !self.has_more(lsm) || !is_in_time {
             return None;
         }
-        let mut batch = self.spare.pop().unwrap_or_default();
+        let mut batch = std::mem::take(&mut self.spare);
         lsm.read_log(&mut self.cursor, BATCH_MAX_BYTES, &mut batch);
         self.handed_version = batch.last().map_or(self.handed_version, |last| last.version);
         lsm.keep_log_behind(self.handed_version);
         self.in_flight_bytes += batch.stream_bytes();
+        self.is_group_open = expects_more;
         self.bytes_since_checkpoint += batch.stream_bytes();
-        Some(batch)
+        Some(Append { batch, expects_more })
     }
 
     /// A snapshot to make a checkpoint of, if one is due.
@@ -169,15 +180,14 @@ impl DiskLog {
         batches: Vec<LogBatch>,
         stats: StoreStats,
     ) {
+        self.last_group_count = written_version - self.written_version;
         self.written_version = written_version;
         self.synced_version = synced_version;
         self.stats = stats;
         for mut batch in batches {
             self.in_flight_bytes -= batch.stream_bytes();
-            if self.spare.len() < SPARE_BATCH_MAX {
-                batch.clear(SPARE_BATCH_BYTES);
-                self.spare.push(batch);
-            }
+            batch.clear(SPARE_BATCH_BYTES);
+            self.spare = batch;
         }
     }
 

@@ -10,7 +10,7 @@
 mod disk_log;
 
 use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Snapshot};
-use crate::storage::{HistoryId, StorageError, StoreStats};
+use crate::storage::{Append, HistoryId, StorageError, StoreStats};
 
 pub use disk_log::DiskLog;
 
@@ -109,7 +109,7 @@ impl Partition {
     }
 
     /// The next batch for the disk.
-    pub fn hand_over(&mut self) -> Option<LogBatch> {
+    pub fn hand_over(&mut self) -> Option<Append> {
         self.disk.as_mut()?.hand_over(&mut self.lsm)
     }
 

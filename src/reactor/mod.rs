@@ -5,9 +5,9 @@
 //! ```text
 //!   1 poll       time-out 0 if anything is ready or owed, else the next deadline
 //!   2 accept     a bounded number
-//!   3 release    replies whose writes are on disk now
+//!   3 release    replies whose writes are on disk now; what gathered meanwhile goes to the disk thread first
 //!   4 visit      sessions on the ready list: read, parse, execute, reply, within the budget of the turn
-//!   5 hand over  the turn's records to the disk thread
+//!   5 hand over  the turn's records to the disk thread, if it rests
 //!   6 maintain   one slice, paid by the bytes written this turn; more when there is nothing else to do
 //!   7 deadlines  of connections that are too slow
 //!   8 close      free closed slots; only here, so that a stale event never meets a reused key
@@ -163,6 +163,8 @@ impl Reactor {
             self.note_events(&events)?;
             self.accept();
             self.note_disk()?;
+            // What gathered during the last sync goes before its replies do: the disk works while they are sent.
+            self.disk.hand_over(&mut self.node, self.clock.now());
             self.release();
             let visited_all = self.visit_ready();
             self.disk.hand_over(&mut self.node, self.clock.now());
