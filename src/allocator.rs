@@ -1,5 +1,8 @@
 //! Telling the C library's allocator how this program uses memory.
 //!
+//! The disk thread would get a heap of its own, in which what it allocates for the loop (the engine, after recovery) stays
+//! scattered. One heap for all: measured after reading a log of 950,000 records, 110 MiB resident instead of 124.
+//!
 //! glibc's malloc takes large blocks from the system one by one and gives each back when it is freed, but after the first such
 //! block is freed it raises the size from which it does so, up to 32 MiB: large values then come from the heap, and stay with
 //! the process for good. A fixed size ends that. Measured: two values of 16 MiB, one overwritten 20 times, then all deleted and

@@ -10,7 +10,7 @@
 //! - `*.damaged`: what `--accept-data-loss` set aside.
 //!
 //! Invariants:
-//! 1. What [`Event::Durable`] tells is read back by any later recovery, unless the disk itself loses it.
+//! 1. What [`Event::Written`] tells as synced is read back by any later recovery, unless the disk itself loses it.
 //! 2. Recovery yields a state that the partition was once in, with every durable write in it, or refuses.
 //! 3. The first error is the last: nothing is written after it, and it is told once.
 
