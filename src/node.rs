@@ -163,11 +163,11 @@ impl Node {
         self.running_mut().map_or(0, |partition| partition.lsm_mut().maintain(budget))
     }
 
-    /// The next command for the disk, if there is one.
-    pub fn take_disk_command(&mut self) -> Option<Command> {
+    /// The next command for the disk, if there is one. `now_us`: microseconds since the node started.
+    pub fn take_disk_command(&mut self, now_us: u64) -> Option<Command> {
         let partition = self.running_mut()?;
-        match partition.hand_over() {
-            Some(append) => Some(Command::Append(append)),
+        match partition.hand_over(now_us) {
+            Some(batch) => Some(Command::Append(batch)),
             None => partition.take_checkpoint().map(Command::Checkpoint),
         }
     }
@@ -175,6 +175,11 @@ impl Node {
     /// Whether something is written and waits for a sync that nobody asked for yet.
     pub fn is_sync_owed(&self) -> bool {
         self.running().and_then(Partition::disk).is_some_and(DiskLog::is_sync_owed)
+    }
+
+    /// Whether writes wait to be handed over until more have come; then not for more than a millisecond.
+    pub fn is_gathering(&self) -> bool {
+        self.running().and_then(Partition::disk).is_some_and(DiskLog::is_gathering)
     }
 
     /// Whether the disk thread has been given all there is for it.

@@ -4,15 +4,16 @@
 //! 1. Every record is handed over once, in order, a group at a time: while the disk thread writes and syncs one, the next one
 //!    gathers in the log in memory.
 //! 2. Whoever got its reply with the last group is likely to write again: a group is expected to become nearly as large as
-//!    the last one. Until it is, the disk thread holds its sync back, though not for long ([`Append`]). Nearly: where writes do
-//!    not come in answer to replies, groups shrink to what gathers during a sync, and nobody waits for more.
+//!    the last one. Until it is, it is held back, though never longer than [`GATHER_MAX_US`]. Nearly: where writes do not come in
+//!    answer to replies, groups shrink to what gathers during a sync, and nobody waits for more. Without this each sync begins
+//!    with the first write that comes: many small groups, each as expensive as a large one.
 //! 3. A reply that says a write lasts waits for its version: synced with `Fsync::Always`, else at most until the disk
 //!    has caught up to within [`BACKLOG_MAX_BYTES`], which holds back writers that outrun it.
 //! 4. After a failure nothing more is handed over, and no write is taken.
 
 use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
-use crate::storage::{Append, StorageError, StoreStats};
+use crate::storage::{StorageError, StoreStats};
 
 /// Taken out of the log at a time: what a turn copies at most, large values aside, which are shared. Some hundred
 /// microseconds, for as much as a disk writes in some milliseconds.
@@ -23,6 +24,9 @@ const BACKLOG_MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// A log shorter than this is never worth a checkpoint: it is read again in a fraction of a second.
 const CHECKPOINT_MIN_BYTES: usize = 64 * 1024 * 1024;
+
+/// A group that does not become what was expected waits so long: some syncs, and less than a poll can time.
+const GATHER_MAX_US: u64 = 1_000;
 
 /// What a batch keeps of its allocation.
 const SPARE_BATCH_BYTES: usize = 64 * 1024;
@@ -46,8 +50,8 @@ pub struct DiskLog {
     synced_version: u64,
     /// Handed over and not yet told as written; 0 when the disk thread has nothing of this partition.
     in_flight_bytes: usize,
-    /// The disk thread waits for the rest of the group.
-    is_group_open: bool,
+    /// When the group was held back for the first time.
+    gathering_since_us: Option<u64>,
     /// Records in the last group.
     last_group_count: u64,
     /// Bytes of log since the last checkpoint began.
@@ -71,7 +75,7 @@ impl DiskLog {
             written_version: version,
             synced_version: version,
             in_flight_bytes: 0,
-            is_group_open: false,
+            gathering_since_us: None,
             last_group_count: 0,
             bytes_since_checkpoint: usize::try_from(stats.log_bytes).unwrap_or(usize::MAX),
             checkpoint: CheckpointState::Idle,
@@ -94,6 +98,11 @@ impl DiskLog {
     /// Whether something is written and not yet synced.
     pub fn is_sync_owed(&self) -> bool {
         self.synced_version < self.handed_version && self.failure.is_none()
+    }
+
+    /// Whether a group is held back.
+    pub fn is_gathering(&self) -> bool {
+        self.gathering_since_us.is_some()
     }
 
     /// Figures of the files.
@@ -132,21 +141,25 @@ impl DiskLog {
     }
 
     /// The next batch for the disk.
-    pub(super) fn hand_over(&mut self, lsm: &mut Lsm) -> Option<Append> {
-        let group_count = lsm.last_version() - self.written_version;
-        let expects_more = self.fsync == Fsync::Always && group_count < self.last_group_count * 7 / 8;
-        let is_in_time = self.in_flight_bytes == 0 || (self.is_group_open && !expects_more);
-        if !self.has_more(lsm) || !is_in_time {
+    pub(super) fn hand_over(&mut self, lsm: &mut Lsm, now_us: u64) -> Option<LogBatch> {
+        if !self.has_more(lsm) || self.in_flight_bytes > 0 {
             return None;
         }
+        let group_count = lsm.last_version() - self.handed_version;
+        if self.fsync == Fsync::Always && group_count < self.last_group_count * 7 / 8 {
+            let since_us = *self.gathering_since_us.get_or_insert(now_us);
+            if now_us < since_us + GATHER_MAX_US {
+                return None;
+            }
+        }
+        self.gathering_since_us = None;
         let mut batch = std::mem::take(&mut self.spare);
         lsm.read_log(&mut self.cursor, BATCH_MAX_BYTES, &mut batch);
         self.handed_version = batch.last().map_or(self.handed_version, |last| last.version);
         lsm.keep_log_behind(self.handed_version);
-        self.in_flight_bytes += batch.stream_bytes();
-        self.is_group_open = expects_more;
+        self.in_flight_bytes = batch.stream_bytes();
         self.bytes_since_checkpoint += batch.stream_bytes();
-        Some(Append { batch, expects_more })
+        Some(batch)
     }
 
     /// A snapshot to make a checkpoint of, if one is due.

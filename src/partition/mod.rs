@@ -10,7 +10,7 @@
 mod disk_log;
 
 use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Snapshot};
-use crate::storage::{Append, HistoryId, StorageError, StoreStats};
+use crate::storage::{HistoryId, StorageError, StoreStats};
 
 pub use disk_log::DiskLog;
 
@@ -108,9 +108,9 @@ impl Partition {
         self.disk.as_ref()?.gate(&self.lsm)
     }
 
-    /// The next batch for the disk.
-    pub fn hand_over(&mut self) -> Option<Append> {
-        self.disk.as_mut()?.hand_over(&mut self.lsm)
+    /// The next batch for the disk. `now_us`: microseconds since the node started.
+    pub fn hand_over(&mut self, now_us: u64) -> Option<LogBatch> {
+        self.disk.as_mut()?.hand_over(&mut self.lsm, now_us)
     }
 
     /// Whether it has records that were not handed over yet, and can be.

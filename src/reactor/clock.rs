@@ -11,19 +11,26 @@ use super::timers::Millis;
 pub(super) struct Clock {
     started: Duration,
     now: Millis,
+    now_us: u64,
 }
 
 impl Clock {
     /// Starts at zero.
     pub(super) fn start() -> Self {
-        Self { started: read(ClockId::Monotonic), now: 0 }
+        Self { started: read(ClockId::Monotonic), now: 0, now_us: 0 }
     }
 
     /// Reads the clock for this turn.
     pub(super) fn tick(&mut self) -> Millis {
         let elapsed = read(ClockId::Monotonic).saturating_sub(self.started);
-        self.now = u64::try_from(elapsed.as_millis()).unwrap_or(Millis::MAX);
+        self.now_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.now = self.now_us / 1_000;
         self.now
+    }
+
+    /// Microseconds since the start, as of this turn.
+    pub(super) fn now_us(&self) -> u64 {
+        self.now_us
     }
 
     /// Milliseconds since the start, as of this turn.

@@ -107,11 +107,12 @@ impl Disk {
     }
 
     /// Hands over what the node has for it, and asks for a sync when it is time.
-    pub(super) fn hand_over(&mut self, node: &mut Node, now: Millis) {
+    pub(super) fn hand_over(&mut self, node: &mut Node, now_us: u64) {
         let State::Running(thread) = &self.state else { return };
-        while let Some(command) = node.take_disk_command() {
+        while let Some(command) = node.take_disk_command(now_us) {
             thread.send(command);
         }
+        let now = now_us / 1_000;
         let Some(interval_ms) = self.sync_interval_ms else { return };
         match self.sync_at {
             Some(at) if at <= now => {
@@ -129,12 +130,12 @@ impl Disk {
     }
 
     /// Has it write and sync what is left, and end; true when it has.
-    pub(super) fn finish(&mut self, node: &mut Node) -> Result<bool, RunError> {
+    pub(super) fn finish(&mut self, node: &mut Node, now_us: u64) -> Result<bool, RunError> {
         match std::mem::replace(&mut self.state, State::None) {
             State::None => Ok(true),
             State::Failed(error) => Err(RunError::Storage(error)),
             State::Running(mut thread) => {
-                while let Some(command) = node.take_disk_command() {
+                while let Some(command) = node.take_disk_command(now_us) {
                     thread.send(command);
                 }
                 self.state = if node.is_handed_over() {

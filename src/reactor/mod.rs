@@ -164,10 +164,10 @@ impl Reactor {
             self.accept();
             self.note_disk()?;
             // What gathered during the last sync goes before its replies do: the disk works while they are sent.
-            self.disk.hand_over(&mut self.node, self.clock.now());
+            self.disk.hand_over(&mut self.node, self.clock.now_us());
             self.release();
             let visited_all = self.visit_ready();
-            self.disk.hand_over(&mut self.node, self.clock.now());
+            self.disk.hand_over(&mut self.node, self.clock.now_us());
             self.maintain(visited_all && events.is_empty());
             self.look_at_deadlines();
             self.free_closed();
@@ -230,6 +230,9 @@ impl Reactor {
         let is_busy = !self.ready.is_empty() || self.is_accepting || !self.node.is_idle();
         if is_busy || self.gates.is_due(self.node.released_version()) {
             return Some(Duration::ZERO);
+        }
+        if self.node.is_gathering() {
+            return Some(Duration::from_millis(1));
         }
         let deadlines = [self.timers.next(), self.accept_again_at, self.drain_until, self.disk.sync_at()];
         let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
@@ -459,7 +462,7 @@ impl Reactor {
     /// Whether all is said and done, the log on disk included.
     fn is_drained(&mut self) -> Result<bool, RunError> {
         let Some(until) = self.drain_until.filter(|_| self.sessions.is_empty()) else { return Ok(false) };
-        if self.disk.finish(&mut self.node)? {
+        if self.disk.finish(&mut self.node, self.clock.now_us())? {
             return Ok(true);
         }
         if self.clock.now() >= until + DRAIN_MS { Err(RunError::DiskStalled) } else { Ok(false) }

@@ -33,7 +33,7 @@ pub use error::{FormatError, StorageError};
 pub use log_writer::LOG_FILE_BYTES;
 pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
 pub use store::{Store, StoreStats};
-pub use thread::{Append, Command, DiskThread, Event, Loaded, Plan};
+pub use thread::{Command, DiskThread, Event, Loaded, Plan};
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! The disk thread: takes what the loop hands over, writes and syncs it, and tells.
 //!
-//! Group commit: what the loop hands over is written at once, and synced when its group is whole; groups gather while
-//! a sync is under way. A checkpoint is written in between, a piece at a time, so that a commit waits for at most one piece.
+//! Each batch is a group commit: it gathered in the loop while the one before was synced (`partition/disk_log.rs`). A checkpoint
+//! is written in between, a piece at a time, so that a commit waits for at most one piece.
 //!
 //! Invariants:
 //! 1. Commands are carried out in order; for `Fsync::Always` an append is told as durable only after its sync.
@@ -26,26 +26,14 @@ use super::{HistoryId, StorageError};
 /// Commits between two pieces of a checkpoint while writes go on: the checkpoint takes about a third of the disk's time.
 const COMMITS_PER_PIECE: usize = 8;
 
-/// How long a sync is held back for the rest of its group: about as long as one takes.
-const GATHER: Duration = Duration::from_micros(500);
-
 /// How long a piece of a checkpoint, and a mark that the next batch would bring along, wait for commits that may come.
 const PAUSE: Duration = Duration::from_millis(1);
-
-/// Records to write behind the log.
-#[derive(Debug)]
-pub struct Append {
-    /// The records.
-    pub batch: LogBatch,
-    /// More are likely to come at once: with `Fsync::Always` the sync may wait for them, up to [`GATHER`].
-    pub expects_more: bool,
-}
 
 /// What the loop asks for.
 #[derive(Debug)]
 pub enum Command {
-    /// Write records.
-    Append(Append),
+    /// Write records behind the log.
+    Append(LogBatch),
     /// Make what is written last.
     Sync,
     /// Write a checkpoint, unless one is being written.
@@ -244,17 +232,15 @@ impl<D: Disk> Writer<D> {
                 Waiting::Command(command) => {
                     let mut next = Some(command);
                     while let Some(command) = next {
-                        let mut expects_more = false;
                         match command {
-                            Command::Append(append) => {
-                                self.store.append(&append.batch)?;
-                                batches.push(append.batch);
-                                expects_more = append.expects_more;
+                            Command::Append(batch) => {
+                                self.store.append(&batch)?;
+                                batches.push(batch);
                             }
                             Command::Sync => is_sync_due = true,
                             Command::Checkpoint(snapshot) => self.store.begin_checkpoint(snapshot)?,
                         }
-                        next = if expects_more { commands.recv_timeout(GATHER).ok() } else { commands.try_recv().ok() };
+                        next = commands.try_recv().ok();
                     }
                     self.commit(std::mem::take(&mut batches), std::mem::take(&mut is_sync_due), teller)?;
                     self.commits += 1;
