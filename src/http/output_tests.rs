@@ -198,3 +198,60 @@ fn chunks_of_a_source() {
     let expected = [&b"00001388\r\n"[..], &[b's'; 5000], b"\r\n000003e8\r\n", &[b's'; 1000], b"\r\n0\r\n\r\n"].concat();
     assert_eq!(String::from_utf8_lossy(&body), String::from_utf8_lossy(&expected));
 }
+
+/// Random outputs, cut at random into what may go and what is held back, moved between buffers, sent in random steps: what may go
+/// goes, what is held back does not before it is released, and what is taken back never does.
+#[test]
+fn what_is_held_back_stays_until_it_is_released() {
+    for seed in 0..400 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut render = |out: &mut Output, expected: &mut Vec<u8>| {
+            for _ in 0..rng.usize(1..6) {
+                let head = vec![rng.u8(..); rng.usize(1..3_000)];
+                out.bytes().extend_from_slice(&head);
+                expected.extend(head);
+                if rng.bool() {
+                    let value = blob(rng.u8(..), rng.usize(..9_000));
+                    expected.extend_from_slice(&value);
+                    out.push_blob(value);
+                }
+            }
+        };
+        let (mut out, mut free, mut held) = (Output::new(), Vec::new(), Vec::new());
+        render(&mut out, &mut free);
+        out.hold();
+        render(&mut out, &mut held);
+        // Held back twice is held back from the first time on.
+        out.hold();
+        render(&mut out, &mut held);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let sent = rng.usize(..=free.len().min(500));
+        out.consume(sent);
+        let mut moved = Output::new();
+        moved.append(&mut out);
+        assert!(moved.is_holding() && !out.is_holding());
+        let (count, step) = (rng.usize(1..8), rng.usize(1..5_000));
+        assert_eq!(drain(&mut moved, count, step), free[sent..], "seed {seed}");
+        assert!(!moved.is_empty());
+        if rng.bool() {
+            moved.release();
+            assert_eq!(drain(&mut moved, count, step), held, "seed {seed}");
+        } else {
+            moved.drop_held();
+            moved.bytes().extend_from_slice(b"refused");
+            assert_eq!(drain(&mut moved, count, step), b"refused", "seed {seed}");
+        }
+        assert!(moved.is_empty() && moved.unsent_bytes() == 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_generated_body_that_is_held_back_is_not_rendered() {
+    let mut out = Output::new();
+    out.hold();
+    out.bytes().extend_from_slice(b"head");
+    out.push_source(Box::new(Source { left: 1, idle: false }), false);
+    assert_eq!((out.generate(1_000), out.pending_bytes()), (0, 4));
+    out.release();
+    assert!(out.generate(1_000) > 0);
+}
