@@ -307,6 +307,12 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
             log::LevelFilter::from_str(text).map_err(|_| "give off, error, warn, info, debug or trace".to_owned())
         })?,
     };
+    if config.data_dir.is_none()
+        && let Some((name, text)) = given.texts("fsync").last()
+    {
+        let problem = "nothing is synced without --data-dir: name a directory, or leave this out";
+        return Err(ConfigError(format!("{name} {text}: {problem}")));
+    }
     if !config.listen.ip().is_loopback() && config.token.is_none() && !given.switch("allow-open")? {
         return Err(ConfigError(format!(
             "listening on {} lets anyone on the network in: give --token-file FILE to require a token, \

@@ -33,12 +33,16 @@ fn every_option_by_flag_and_by_environment() {
         let flag = format!("--{}", option.flag);
         let name = environment_name(option.flag);
         let show = |config: Result<Config, String>| format!("{:?}", config.expect(option.flag));
-        let default = show(parse_with(&[], &[]));
-        let by_flag = show(parse_with(&[&flag, value], &[]));
+        // Some options only make sense beside this one.
+        let base = "--data-dir=somewhere";
+        let default = show(parse_with(&[base], &[]));
+        let by_flag = show(parse_with(&[base, &flag, value], &[]));
         assert_ne!(by_flag, default, "{flag} changes nothing");
-        assert_eq!(show(parse_with(&[], &[(&name, value)])), by_flag, "{name}");
-        assert_eq!(show(parse_with(&[&flag, value], &[(&name, other)])), by_flag, "{flag} does not win");
-        assert_eq!(show(parse_with(&[&format!("{flag}={value}")], &[])), by_flag);
+        assert_eq!(show(parse_with(&[base, &flag, value], &[(&name, other)])), by_flag, "{flag} does not win");
+        assert_eq!(show(parse_with(&[base, &format!("{flag}={value}")], &[])), by_flag);
+        if option.flag != "data-dir" {
+            assert_eq!(show(parse_with(&[base], &[(&name, value)])), by_flag, "{name}");
+        }
         assert!(help().contains(&flag));
     }
 }
@@ -110,4 +114,10 @@ fn help_fits_one_screen() {
     let help = help();
     assert!(help.lines().count() <= 36, "{} lines", help.lines().count());
     assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+}
+
+#[test]
+fn durability_without_a_directory_is_refused() {
+    let error = parse_with(&["--fsync", "always"], &[]).unwrap_err();
+    assert!(error.contains("--data-dir"), "{error}");
 }
