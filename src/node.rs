@@ -177,9 +177,9 @@ impl Node {
         self.running().and_then(Partition::disk).is_some_and(DiskLog::is_sync_owed)
     }
 
-    /// Whether writes wait to be handed over until more have come; then not for more than a millisecond.
-    pub fn is_gathering(&self) -> bool {
-        self.running().and_then(Partition::disk).is_some_and(DiskLog::is_gathering)
+    /// Until when writes wait to be handed over for more to come, if they do; in microseconds since the node started.
+    pub fn gathering_until_us(&self) -> Option<u64> {
+        self.running()?.disk()?.gathering_until_us()
     }
 
     /// Whether the disk thread has been given all there is for it.

@@ -4,7 +4,7 @@
 //! 1. Every record is handed over once, in order, a group at a time: while the disk thread writes and syncs one, the next one
 //!    gathers in the log in memory.
 //! 2. Whoever got its reply with the last group is likely to write again: a group is expected to become nearly as large as
-//!    the last one. Until it is, it is held back, though never longer than [`GATHER_MAX_US`]. Nearly: where writes do not come in
+//!    the last one. Until it is, it is held back, but never for long ([`GATHER_MAX_US`]). Nearly: where writes do not come in
 //!    answer to replies, groups shrink to what gathers during a sync, and nobody waits for more. Without this each sync begins
 //!    with the first write that comes: many small groups, each as expensive as a large one.
 //! 3. A reply that says a write lasts waits for its version: synced with `Fsync::Always`, else at most until the disk
@@ -25,8 +25,13 @@ const BACKLOG_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// A log shorter than this is never worth a checkpoint: it is read again in a fraction of a second.
 const CHECKPOINT_MIN_BYTES: usize = 64 * 1024 * 1024;
 
-/// A group that does not become what was expected waits so long: some syncs, and less than a poll can time.
+/// A group that does not become what was expected waits so long: some syncs.
 const GATHER_MAX_US: u64 = 1_000;
+
+/// Where no reply waits for the disk, records gather for so long, or up to so many: handing over each turn's would cost more
+/// than writing them.
+const LAZY_GATHER_US: u64 = 10_000;
+const LAZY_GROUP_COUNT: u64 = 1_000;
 
 /// What a batch keeps of its allocation.
 const SPARE_BATCH_BYTES: usize = 64 * 1024;
@@ -50,8 +55,8 @@ pub struct DiskLog {
     synced_version: u64,
     /// Handed over and not yet told as written; 0 when the disk thread has nothing of this partition.
     in_flight_bytes: usize,
-    /// When the group was held back for the first time.
-    gathering_since_us: Option<u64>,
+    /// How long the group may be held back, if it is.
+    gathering_until_us: Option<u64>,
     /// Records in the last group.
     last_group_count: u64,
     /// Bytes of log since the last checkpoint began.
@@ -75,7 +80,7 @@ impl DiskLog {
             written_version: version,
             synced_version: version,
             in_flight_bytes: 0,
-            gathering_since_us: None,
+            gathering_until_us: None,
             last_group_count: 0,
             bytes_since_checkpoint: usize::try_from(stats.log_bytes).unwrap_or(usize::MAX),
             checkpoint: CheckpointState::Idle,
@@ -100,9 +105,9 @@ impl DiskLog {
         self.synced_version < self.handed_version && self.failure.is_none()
     }
 
-    /// Whether a group is held back.
-    pub fn is_gathering(&self) -> bool {
-        self.gathering_since_us.is_some()
+    /// Until when a group is held back, if one is; in microseconds since the node started.
+    pub fn gathering_until_us(&self) -> Option<u64> {
+        self.gathering_until_us
     }
 
     /// Figures of the files.
@@ -145,14 +150,17 @@ impl DiskLog {
         if !self.has_more(lsm) || self.in_flight_bytes > 0 {
             return None;
         }
-        let group_count = lsm.last_version() - self.handed_version;
-        if self.fsync == Fsync::Always && group_count < self.last_group_count * 7 / 8 {
-            let since_us = *self.gathering_since_us.get_or_insert(now_us);
-            if now_us < since_us + GATHER_MAX_US {
+        let (expected_count, patience_us) = match self.fsync {
+            Fsync::Always => (self.last_group_count * 7 / 8, GATHER_MAX_US),
+            Fsync::Interval | Fsync::Never => (LAZY_GROUP_COUNT, LAZY_GATHER_US),
+        };
+        if lsm.last_version() - self.handed_version < expected_count {
+            let until_us = *self.gathering_until_us.get_or_insert(now_us + patience_us);
+            if now_us < until_us {
                 return None;
             }
         }
-        self.gathering_since_us = None;
+        self.gathering_until_us = None;
         let mut batch = std::mem::take(&mut self.spare);
         lsm.read_log(&mut self.cursor, BATCH_MAX_BYTES, &mut batch);
         self.handed_version = batch.last().map_or(self.handed_version, |last| last.version);

@@ -231,10 +231,8 @@ impl Reactor {
         if is_busy || self.gates.is_due(self.node.released_version()) {
             return Some(Duration::ZERO);
         }
-        if self.node.is_gathering() {
-            return Some(Duration::from_millis(1));
-        }
-        let deadlines = [self.timers.next(), self.accept_again_at, self.drain_until, self.disk.sync_at()];
+        let gathered_at = self.node.gathering_until_us().map(|at_us| at_us / 1_000);
+        let deadlines = [self.timers.next(), self.accept_again_at, self.drain_until, self.disk.sync_at(), gathered_at];
         let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
         // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.
         Some(Duration::from_millis(next.saturating_sub(self.clock.now()) + 1))
