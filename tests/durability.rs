@@ -1,0 +1,373 @@
+//! Durability: an acknowledged write is there after `kill -9` at any moment, after a crash or an error at any system call, and on
+//! a full disk; what cannot be read is refused and not guessed at; a backup is the state at one point in time.
+//!
+//! `DB_NODE_TEST_SEED=n` repeats the random choices of a run (not its timing); `DB_NODE_TEST_KILLS=n` makes it longer.
+#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks, files and sockets of their own")]
+
+mod common;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Node, PATIENCE, Response, assert_error, command, let_pass, request_bytes, wait_for};
+
+/// A folder that goes when this does, unless a test has failed in it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("db-node-{name}-{}-{number}", std::process::id()));
+        fs::create_dir(&path).expect("make a folder");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        text(&self.0)
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("left as it is: {}", self.path());
+        } else {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of text")
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args(["-r", text(from), text(to)]).status().expect("run cp").success());
+}
+
+fn number_from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// The seed of this run, which is printed.
+fn seed() -> u64 {
+    let seed = number_from_env("DB_NODE_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("DB_NODE_TEST_SEED={seed}");
+    seed
+}
+
+/// The value that stands for a number: the number over and over, in a length of its own. One in sixteen is too long to be
+/// stored within its record.
+fn value_of(number: u64) -> Vec<u8> {
+    let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    let len = if spread.is_multiple_of(16) { 17_000 + spread % 20_000 } else { 20 + spread % 2_980 };
+    let len = usize::try_from(len).expect("a length");
+    let mut value = format!("{number:020}").into_bytes().repeat(len.div_ceil(20));
+    value.truncate(len);
+    value
+}
+
+/// The number that a value stands for, which must be whole.
+#[track_caller]
+fn number_of(value: &[u8]) -> u64 {
+    let number = value.get(..20).and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse().ok());
+    let number = number.unwrap_or_else(|| panic!("not a value of this test: {:?}", value.escape_ascii().to_string()));
+    assert!(value == value_of(number), "the value for {number} is not whole: {} bytes", value.len());
+    number
+}
+
+/// What came back, as far as these tests want to know.
+struct Answer {
+    status: u16,
+    version: Option<u64>,
+    body: Vec<u8>,
+}
+
+/// A connection that may break at any time, as that of `common` must not.
+struct Wire {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Wire {
+    fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, unread: Vec::new() })
+    }
+
+    fn send(&mut self, method: &str, target: &str, body: &[u8]) -> io::Result<()> {
+        self.stream.write_all(&request_bytes(method, target, &[], body))
+    }
+
+    fn read_more(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 64 * 1024];
+        match self.stream.read(&mut buffer)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => {
+                self.unread.extend_from_slice(&buffer[..count]);
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(&mut self) -> io::Result<Answer> {
+        let head_len = loop {
+            if let Some(end) = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break end + 4;
+            }
+            self.read_more()?;
+        };
+        let head = String::from_utf8(self.unread[..head_len].to_vec()).expect("a head of text");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{head:?}"));
+        let header = |name: &str| {
+            let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(name))?;
+            line.split_once(": ")?.1.trim_matches('"').parse::<u64>().ok()
+        };
+        let body_len = usize::try_from(header("content-length:").unwrap_or(0)).expect("a length");
+        while self.unread.len() < head_len + body_len {
+            self.read_more()?;
+        }
+        let body = self.unread[head_len..head_len + body_len].to_vec();
+        self.unread.drain(..head_len + body_len);
+        Ok(Answer { status, version: header("etag:"), body })
+    }
+
+    fn ask(&mut self, method: &str, target: &str, body: &[u8]) -> io::Result<Answer> {
+        self.send(method, target, body)?;
+        self.answer()
+    }
+}
+
+/// Waits until the node serves; an error if it ends instead.
+fn wait_until_ready(address: SocketAddr) -> io::Result<()> {
+    let mut outcome = Ok(());
+    wait_for("the data to be loaded", || {
+        match Wire::connect(address).and_then(|mut wire| wire.ask("GET", "/readyz", b"")) {
+            Ok(answer) => answer.status == 200,
+            Err(error) => {
+                outcome = Err(error);
+                true
+            }
+        }
+    });
+    outcome
+}
+
+/// A node that keeps its data in `folder`, ready.
+fn start(folder: &Path, more: &[&str]) -> Node {
+    let mut node = Node::start(&[&["--data-dir", text(folder)], more].concat());
+    if let Err(error) = wait_until_ready(node.address) {
+        panic!("{error}: {}", node.rest_of_log());
+    }
+    node
+}
+
+fn kill(node: &mut Node) {
+    node.signal("KILL");
+    assert_eq!(node.wait().signal(), Some(9));
+}
+
+/// Ends a node as it should end; returns its log.
+fn stop(mut node: Node) -> String {
+    node.signal("TERM");
+    let status = node.wait();
+    let log = node.rest_of_log();
+    assert_eq!(status.code(), Some(0), "{log}");
+    log
+}
+
+/// Ends a node whose storage has failed: with the reason.
+fn stop_failed(mut node: Node) -> String {
+    node.signal("TERM");
+    let status = node.wait();
+    let log = node.rest_of_log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    let line = fatal_line(&log);
+    assert!(line.contains("failed"), "{line}");
+    line
+}
+
+/// The one line that is no log line.
+#[track_caller]
+fn fatal_line(stderr: &str) -> String {
+    let is_log_line = |line: &&str| ["ERROR", "WARN", "INFO"].iter().any(|level| line.split(' ').nth(1) == Some(level));
+    let lines: Vec<&str> = stderr.lines().filter(|line| !is_log_line(line)).collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("db-node: "), "not one line: {stderr:?}");
+    assert_eq!(stderr.lines().last(), Some(lines[0]), "the line is not the last: {stderr:?}");
+    lines[0].to_owned()
+}
+
+/// A write to one of a writer's keys: a number to find there, or nothing.
+type Change = (usize, Option<u64>);
+
+/// One client with keys of its own, and what it knows of them.
+#[derive(Clone)]
+struct Writer {
+    name: String,
+    /// What each key was acknowledged to have.
+    acknowledged: Vec<Option<u64>>,
+    /// The version that came with that, if it did.
+    versions: Vec<Option<u64>>,
+    /// Sent and not answered with success, in this order.
+    unanswered: VecDeque<Change>,
+    next_number: u64,
+}
+
+impl Writer {
+    fn new(name: &str, key_count: usize) -> Self {
+        let name = name.to_owned();
+        let (acknowledged, versions) = (vec![None; key_count], vec![None; key_count]);
+        Self { name, acknowledged, versions, unanswered: VecDeque::new(), next_number: 1 }
+    }
+
+    fn target(&self, key: usize) -> String {
+        format!("/kv/{}-{key}", self.name)
+    }
+
+    fn send(&mut self, wire: &mut Wire, key: usize, is_delete: bool) -> io::Result<()> {
+        let number = (!is_delete).then_some(self.next_number);
+        self.next_number += 1;
+        self.unanswered.push_back((key, number));
+        match number {
+            None => wire.send("DELETE", &self.target(key), b""),
+            Some(number) => wire.send("PUT", &self.target(key), &value_of(number)),
+        }
+    }
+
+    /// Takes the next answer; one that is no success leaves open whether the write has happened.
+    fn take_answer(&mut self, wire: &mut Wire) -> io::Result<Answer> {
+        let answer = wire.answer()?;
+        if matches!(answer.status, 200 | 201 | 204 | 404) {
+            let (key, number) = self.unanswered.pop_front().expect("an answer to something");
+            self.acknowledged[key] = number;
+            self.versions[key] = answer.version;
+        }
+        Ok(answer)
+    }
+
+    fn write(&mut self, wire: &mut Wire, key: usize, is_delete: bool) -> io::Result<Answer> {
+        self.send(wire, key, is_delete)?;
+        self.take_answer(wire)
+    }
+
+    /// Reads all keys: number and version.
+    fn read(&self, wire: &mut Wire) -> io::Result<Vec<(Option<u64>, Option<u64>)>> {
+        for key in 0..self.acknowledged.len() {
+            wire.send("GET", &self.target(key), b"")?;
+        }
+        let mut read_one = |_| {
+            let answer = wire.answer()?;
+            Ok(match answer.status {
+                200 => (Some(number_of(&answer.body)), answer.version),
+                404 => (None, None),
+                status => panic!("{status}: {}", String::from_utf8_lossy(&answer.body)),
+            })
+        };
+        (0..self.acknowledged.len()).map(&mut read_one).collect()
+    }
+
+    /// Asserts that every acknowledged write is there, and that of the others, which were sent in order, the first few
+    /// are there and the rest is not; goes on from what is there.
+    fn check(&mut self, node: &Node) {
+        let read = Wire::connect(node.address).and_then(|mut wire| self.read(&mut wire)).expect("read");
+        let found: Vec<_> = read.iter().map(|(number, _)| *number).collect();
+        let mut expected = self.acknowledged.clone();
+        let mut unanswered = std::mem::take(&mut self.unanswered);
+        while found != expected {
+            let Some((key, number)) = unanswered.pop_front() else {
+                let (acknowledged, name) = (&self.acknowledged, &self.name);
+                panic!("{name}: found {found:?}\nacknowledged {acknowledged:?}\nwith all that was sent {expected:?}");
+            };
+            expected[key] = number;
+        }
+        for (key, (number, version)) in read.into_iter().enumerate() {
+            if number.is_some() && number == self.acknowledged[key] && self.versions[key].is_some() {
+                assert_eq!(version, self.versions[key], "{}-{key} has another version than it was given", self.name);
+            }
+            (self.acknowledged[key], self.versions[key]) = (number, version);
+        }
+    }
+
+    /// Writes as fast as it can until the connection breaks.
+    fn write_until_cut(&mut self, address: SocketAddr, rng: &mut fastrand::Rng, answers: &AtomicU64) -> io::Result<()> {
+        let start = Instant::now();
+        let mut wire = Wire::connect(address)?;
+        while start.elapsed() < PATIENCE {
+            let count = if rng.bool() { 1 } else { rng.usize(1..8) };
+            for _ in 0..count {
+                let key = rng.usize(..self.acknowledged.len());
+                self.send(&mut wire, key, rng.u8(..100) < 8)?;
+            }
+            for _ in 0..count {
+                let answer = self.take_answer(&mut wire)?;
+                assert!(answer.status < 300 || answer.status == 404, "{}", String::from_utf8_lossy(&answer.body));
+                answers.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn acknowledged_writes_survive_kill_9() {
+    let mut rng = fastrand::Rng::with_seed(seed());
+    let kill_count = number_from_env("DB_NODE_TEST_KILLS").unwrap_or(20);
+    let folder = Folder::new("kill-9");
+    let mut writers: Vec<Writer> = (0..16).map(|index| Writer::new(&format!("writer{index}"), 12)).collect();
+    let (mut answer_count, mut unanswered_count, mut checkpoint_count) = (0, 0, 0);
+    for _ in 0..kill_count {
+        let mut node = start(&folder.0, &["--memtable-bytes", "64KiB"]);
+        checkpoint_count += u64::from(checkpoint_version(&node) > 0);
+        writers.iter_mut().for_each(|writer| writer.check(&node));
+        let (address, answers) = (node.address, AtomicU64::new(0));
+        thread::scope(|scope| {
+            for writer in &mut writers {
+                let (mut rng, answers) = (rng.fork(), &answers);
+                // It ends with an error: the connection breaks.
+                scope.spawn(move || writer.write_until_cut(address, &mut rng, answers).is_err());
+            }
+            let mut rng_of_checkpoints = rng.fork();
+            scope.spawn(move || {
+                let mut wire = Wire::connect(address)?;
+                while wire.ask("POST", "/admin/checkpoint", b"")?.status == 202 {
+                    let_pass(Duration::from_millis(rng_of_checkpoints.u64(1..60)));
+                }
+                io::Result::Ok(())
+            });
+            wait_for("a first answer", || answers.load(Ordering::Relaxed) > 0);
+            let_pass(Duration::from_millis(rng.u64(10..150)));
+            kill(&mut node);
+        });
+        answer_count += answers.into_inner();
+        unanswered_count += writers.iter().map(|writer| writer.unanswered.len()).sum::<usize>();
+    }
+    let node = start(&folder.0, &[]);
+    writers.iter_mut().for_each(|writer| writer.check(&node));
+    stop(node);
+    eprintln!("{kill_count} kills: {answer_count} writes answered, {unanswered_count} not; {checkpoint_count} starts from a checkpoint");
+    assert!(answer_count > 0 && unanswered_count > 0 && checkpoint_count > 0);
+}
+
+fn partition_status(node: &Node) -> serde_json::Value {
+    node.status()["partitions"][0].clone()
+}
+
+fn checkpoint_version(node: &Node) -> u64 {
+    partition_status(node)["disk"]["checkpointVersion"].as_u64().expect("a number")
+}
