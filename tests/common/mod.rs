@@ -26,17 +26,26 @@ impl Node {
     }
 
     /// Starts what `command` says, which is to become a node.
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        Self::try_spawn(command).unwrap_or_else(|(_, log)| panic!("the node does not say where it listens: {log}"))
+    }
+
+    /// Starts what `command` says, which may become a node; if it ends before it listens: how, and what it said.
+    pub fn try_spawn(mut command: Command) -> Result<Self, (ExitStatus, String)> {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("start the node");
         let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let mut log = String::new();
         let address = loop {
             let mut line = String::new();
-            assert!(stderr.read_line(&mut line).expect("read the log") > 0, "the node does not say where it listens");
+            if stderr.read_line(&mut line).expect("read the log") == 0 {
+                return Err((child.wait().expect("wait"), log));
+            }
             if let Some((_, rest)) = line.split_once("http://") {
                 break rest.split([',', ' ']).next().expect("an address").parse().expect("an address");
             }
+            log.push_str(&line);
         };
-        Self { child, address, stderr: Some(stderr) }
+        Ok(Self { child, address, stderr: Some(stderr) })
     }
 
     /// Closes the reading end of the node's standard error.
