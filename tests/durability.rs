@@ -183,21 +183,27 @@ fn kill(node: &mut Node) {
     assert_eq!(node.wait().signal(), Some(9));
 }
 
-/// Ends a node as it should end; returns its log.
-fn stop(mut node: Node) -> String {
+/// Asks a node to end, which it does at once; returns its exit code and its log.
+fn terminate(mut node: Node) -> (Option<i32>, String) {
+    let start = Instant::now();
     node.signal("TERM");
     let status = node.wait();
     let log = node.rest_of_log();
-    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?} to end: {log}", start.elapsed());
+    (status.code(), log)
+}
+
+/// Ends a node as it should end; returns its log.
+fn stop(node: Node) -> String {
+    let (code, log) = terminate(node);
+    assert_eq!(code, Some(0), "{log}");
     log
 }
 
-/// Ends a node whose storage has failed: with the reason.
-fn stop_failed(mut node: Node) -> String {
-    node.signal("TERM");
-    let status = node.wait();
-    let log = node.rest_of_log();
-    assert_eq!(status.code(), Some(1), "{log}");
+/// Ends a node whose storage has failed; returns the reason it gives.
+fn stop_failed(node: Node) -> String {
+    let (code, log) = terminate(node);
+    assert_eq!(code, Some(1), "{log}");
     let line = fatal_line(&log);
     assert!(line.contains("failed"), "{line}");
     line
@@ -542,10 +548,9 @@ fn run_with(fault: Fault, nth: usize, template: &Folder, mut writer: Writer) -> 
                         assert_eq!(line.contains("make room"), fault.action == "error=ENOSPC", "{line}");
                     }
                     End::Done => {
-                        node.signal("TERM");
-                        // The log ends when strace has ended as well.
-                        let (status, log) = (node.wait(), node.rest_of_log());
-                        assert_eq!(status.code(), Some(i32::from(has_struck())), "{log}");
+                        let (code, log) = terminate(node);
+                        // The log has ended, so strace has as well.
+                        assert_eq!(code, Some(i32::from(has_struck())), "{log}");
                     }
                 }
                 has_struck()
@@ -603,4 +608,308 @@ fn an_error_of_any_system_call_loses_nothing() {
     let mut faults = CALLS.map(|call| Fault { call, action: "error=EIO" }).to_vec();
     faults.extend(["pwritev", "fallocate"].map(|call| Fault { call, action: "error=ENOSPC" }));
     run_all(&faults);
+}
+
+/// A small file system of its own; unmounted when this goes.
+struct SmallDisk(Folder);
+
+impl SmallDisk {
+    /// None, with a message, where mounting is not permitted.
+    fn mount(size: &str) -> Option<Self> {
+        let folder = Folder::new("small-disk");
+        let size = format!("size={size}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs", folder.path()]).output();
+        if mount.is_ok_and(|output| output.status.success()) {
+            return Some(Self(folder));
+        }
+        eprintln!("skipped: a file system cannot be mounted here");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_writes_and_nothing_else() {
+    let Some(disk) = SmallDisk::mount("40m") else { return };
+    let data = disk.0.join("data");
+    let node = start(&data, &[]);
+    let value = |number: usize| format!("{number:08}").into_bytes().repeat(128 * 1024);
+    let mut client = node.connect();
+    let mut acknowledged = 0;
+    let refusal = loop {
+        let response = client.request("PUT", &format!("/kv/{acknowledged}"), &[], &value(acknowledged));
+        if response.status != 201 {
+            break response;
+        }
+        acknowledged += 1;
+        assert!(acknowledged < 40, "more than there is room for");
+    };
+    eprintln!("{acknowledged} values of 1 MiB on 40 MiB");
+    assert!(acknowledged >= 14, "only {acknowledged}");
+    assert_error(&refusal, 503, "storage_failed");
+    assert!(refusal.text().contains("make room"), "{}", refusal.text());
+    // The connection was closed with the broken promise; others go on.
+    let mut client = node.connect();
+    for _ in 0..2 {
+        assert_error(&client.request("PUT", "/kv/small", &[], b"v"), 503, "storage_failed");
+        assert_error(&client.request("DELETE", "/kv/0", &[], b""), 503, "storage_failed");
+        assert_error(&client.request("POST", "/admin/checkpoint", &[], b""), 503, "storage_failed");
+        let ready = client.request("GET", "/readyz", &[], b"");
+        assert!(ready.status == 503 && ready.text().contains("make room"), "{}", ready.text());
+        assert_eq!(client.request("GET", "/livez", &[], b"").status, 200);
+        assert!(client.request("GET", "/status", &[], b"").text().contains("make room"));
+        for number in 0..acknowledged {
+            assert!(client.request("GET", &format!("/kv/{number}"), &[], b"").body == value(number), "{number}");
+        }
+    }
+    drop(client);
+    let line = stop_failed(node);
+    assert!(line.contains("make room"), "{line}");
+
+    let roomy = Folder::new("roomy-disk");
+    copy_folder(&data, &roomy.join("data"));
+    let node = start(&roomy.join("data"), &[]);
+    let mut client = node.connect();
+    for number in 0..acknowledged {
+        assert!(client.request("GET", &format!("/kv/{number}"), &[], b"").body == value(number), "{number}");
+    }
+    assert!(client.request("PUT", "/kv/more", &[], b"v").status == 201);
+    drop(client);
+    stop(node);
+}
+
+/// Runs the program, which is to refuse; returns the line that says why.
+#[track_caller]
+fn refuses(arguments: &[&str], code: i32) -> String {
+    let mut command = command();
+    command.args(["--listen", "127.0.0.1:0"]).args(arguments);
+    let (status, log) = match Node::try_spawn(command) {
+        Ok(mut node) => (node.wait(), node.rest_of_log()),
+        Err(ended) => ended,
+    };
+    assert_eq!(status.code(), Some(code), "{log}");
+    fatal_line(&log)
+}
+
+#[track_caller]
+fn assert_names(line: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(line.contains(part), "{part:?} is not in: {line}");
+    }
+}
+
+/// Where `needle` is in a file.
+fn find(file: &Path, needle: &[u8]) -> usize {
+    let bytes = fs::read(file).expect("read");
+    let mut places = bytes.windows(needle.len()).enumerate().filter(|(_, window)| *window == needle);
+    places.next().unwrap_or_else(|| panic!("{} does not hold {}", file.display(), needle.escape_ascii())).0
+}
+
+fn change_file(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(file).expect("read");
+    change(&mut bytes);
+    fs::write(file, bytes).expect("write");
+}
+
+/// The files of a kind in the directory of the partition, oldest first.
+fn files(data: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data.join("partition-0")).expect("a folder");
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    found.retain(|path| {
+        let name = text(path).rsplit('/').next().expect("a name");
+        name.starts_with(prefix) && name.ends_with(suffix)
+    });
+    found.sort();
+    found
+}
+
+/// Writes keys 0..count, each with a value that is nowhere else.
+fn write_numbered(node: &Node, count: usize) {
+    let mut client = node.connect();
+    for number in 0..count {
+        let response = client.request("PUT", &format!("/kv/key{number}"), &[], numbered(number).as_bytes());
+        assert!(response.status < 300, "{}", response.text());
+    }
+}
+
+fn numbered(number: usize) -> String {
+    format!("<the value of key {number}>").repeat(20)
+}
+
+/// How many of the keys 0.. are there, without a gap.
+fn count_numbered(node: &Node, up_to: usize) -> usize {
+    let mut client = node.connect();
+    let mut get = |number: usize| client.request("GET", &format!("/kv/key{number}"), &[], b"");
+    let count = (0..up_to).take_while(|number| get(*number).text() == numbered(*number)).count();
+    assert!((count..up_to).all(|number| get(number).status == 404), "a gap behind {count} keys");
+    count
+}
+
+/// A directory with so many keys in the log, cleanly stopped.
+fn directory_with_log(count: usize) -> Folder {
+    let folder = Folder::new("log");
+    let node = start(&folder.join("data"), &[]);
+    write_numbered(&node, count);
+    stop(node);
+    folder
+}
+
+#[test]
+fn a_directory_that_is_not_ours_alone_is_refused() {
+    let folder = Folder::new("refused");
+    let data = folder.join("data");
+    let node = start(&data, &[]);
+    let line = refuses(&["--data-dir", text(&data)], 1);
+    assert_names(&line, &[text(&data), "in use", "--data-dir"]);
+    write_numbered(&node, 3);
+    stop(node);
+
+    let foreign = folder.join("foreign");
+    fs::create_dir(&foreign).expect("make");
+    fs::write(foreign.join("thesis.txt"), "years of work").expect("write");
+    assert_names(&refuses(&["--data-dir", text(&foreign)], 2), &["--data-dir", "thesis.txt", "empty directory"]);
+    assert_eq!(fs::read_dir(&foreign).expect("read").count(), 1, "it was left as it was");
+    let orphan = folder.join("missing/data");
+    assert_names(&refuses(&["--data-dir", text(&orphan)], 2), &["--data-dir", text(&orphan), "parent"]);
+    let file = foreign.join("thesis.txt");
+    assert_names(&refuses(&["--data-dir", text(&file)], 2), &["--data-dir", text(&file), "directory"]);
+    assert_eq!(fs::read_to_string(&file).expect("read"), "years of work");
+
+    let node = start(&data, &[]);
+    assert_eq!(count_numbered(&node, 3), 3);
+    stop(node);
+}
+
+#[test]
+fn a_damaged_log_is_refused_until_the_loss_is_accepted() {
+    let folder = directory_with_log(10);
+    let data = folder.join("data");
+    let log = files(&data, "wal-", ".log").pop().expect("a log file");
+    let place = find(&log, numbered(6).as_bytes());
+    change_file(&log, |bytes| bytes[place + 100] ^= 4);
+    let damaged = fs::read(&log).expect("read");
+    // The damage shows where the record begins: 20 bytes and the key before the value.
+    let offset = format!("at byte {}", place - 20 - "key6".len());
+    for _ in 0..2 {
+        let line = refuses(&["--data-dir", text(&data)], 1);
+        assert_names(&line, &[text(&log), &offset, "--restore", "--accept-data-loss"]);
+        assert!(fs::read(&log).expect("read") == damaged, "a refusal changes nothing");
+    }
+    let node = start(&data, &["--accept-data-loss"]);
+    assert_eq!(count_numbered(&node, 10), 6);
+    assert_eq!(node.status()["partitions"][0]["lastVersion"], 6);
+    write_numbered(&node, 8);
+    let log = stop(node);
+    let aside = files(&data, "", ".damaged").pop().expect("a file that was set aside");
+    assert!(log.contains(text(&aside)), "{log}");
+    find(&aside, numbered(9).as_bytes());
+    // It is sound again.
+    let node = start(&data, &[]);
+    assert_eq!(count_numbered(&node, 10), 8);
+    stop(node);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_until_the_loss_is_accepted() {
+    let folder = Folder::new("checkpoint");
+    let data = folder.join("data");
+    let node = start(&data, &[]);
+    write_numbered(&node, 400);
+    assert_eq!(node.request("POST", "/admin/checkpoint", &[], b"").status, 202);
+    wait_for("the checkpoint", || checkpoint_version(&node) == 400);
+    stop(node);
+    let checkpoint = files(&data, "checkpoint-", ".dbn").pop().expect("a checkpoint");
+    change_file(&checkpoint, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+    });
+    let line = refuses(&["--data-dir", text(&data)], 1);
+    assert_names(&line, &[text(&checkpoint), "damaged at byte", "--restore", "--accept-data-loss"]);
+    let node = start(&data, &["--accept-data-loss"]);
+    let kept = (0..400).filter(|number| node.request("GET", &format!("/kv/key{number}"), &[], b"").status == 200).count();
+    eprintln!("{kept} of 400 keys were saved from a damaged checkpoint");
+    stop(node);
+    assert_eq!(files(&data, "checkpoint-", ".damaged").len(), 1);
+    stop(start(&data, &[]));
+}
+
+#[test]
+fn files_of_a_newer_version_are_refused() {
+    let folder = directory_with_log(3);
+    let data = folder.join("data");
+    let log = files(&data, "wal-", ".log").pop().expect("a log file");
+    change_file(&log, |bytes| bytes[8..12].copy_from_slice(&2_u32.to_le_bytes()));
+    for arguments in [&["--data-dir", text(&data)][..], &["--data-dir", text(&data), "--accept-data-loss"]] {
+        let line = refuses(arguments, 1);
+        assert_names(&line, &[text(&log), "format 2", "newer"]);
+    }
+    change_file(&log, |bytes| bytes[8..12].copy_from_slice(&1_u32.to_le_bytes()));
+    let node = start(&data, &[]);
+    assert_eq!(count_numbered(&node, 3), 3);
+    stop(node);
+}
+
+#[test]
+fn a_backup_that_is_not_whole_is_refused() {
+    let folder = directory_with_log(50);
+    let node = start(&folder.join("data"), &[]);
+    let backup = node.request("GET", "/snapshot", &[], b"").body;
+    let file = folder.join("backup.dbn");
+    let fresh = folder.join("fresh");
+    for len in [0, 1, 63, 64, 70, backup.len() / 2, backup.len() - 1] {
+        fs::write(&file, &backup[..len]).expect("write");
+        for arguments in [&["--restore", text(&file)][..], &["--restore", text(&file), "--data-dir", text(&fresh)]] {
+            let line = refuses(arguments, 1);
+            assert_names(&line, &["--restore", text(&file), "not a whole backup", "/snapshot"]);
+        }
+    }
+    fs::write(&file, &backup).expect("write");
+    stop(node);
+    let line = refuses(&["--restore", text(&file), "--data-dir", text(&folder.join("data"))], 2);
+    assert_names(&line, &["--restore", "--data-dir", "empty"]);
+    assert_names(&refuses(&["--restore", text(&folder.join("nothing"))], 2), &["--restore", "nothing"]);
+    // What was refused has left the directory fit for what is whole.
+    let node = start(&fresh, &["--restore", text(&file)]);
+    assert_eq!(count_numbered(&node, 50), 50);
+    stop(node);
+    let node = start(&folder.join("data"), &[]);
+    assert_eq!(count_numbered(&node, 50), 50);
+    stop(node);
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_only_that_is_lost() {
+    let mut rng = fastrand::Rng::with_seed(seed());
+    let folder = Folder::new("torn");
+    let data = folder.join("data");
+    let mut node = start(&data, &[]);
+    write_numbered(&node, 9);
+    kill(&mut node);
+    let log = files(&data, "wal-", ".log").pop().expect("a log file");
+    let place = find(&log, numbered(8).as_bytes());
+    let (begin, end) = (place - 20 - "key8".len(), place + numbered(8).len());
+    for cut in [begin + 1, begin + 4, begin + 20, end - 1].into_iter().chain((0..6).map(|_| rng.usize(begin + 1..end))) {
+        let copy = folder.join("copy");
+        copy_folder(&data, &copy);
+        let log = copy.join("partition-0").join(log.file_name().expect("a name"));
+        let file = fs::OpenOptions::new().write(true).open(&log).expect("open");
+        file.set_len(cut as u64).expect("cut");
+        let mut node = start(&copy, &[]);
+        assert_eq!(count_numbered(&node, 9), 8, "cut at {cut}");
+        assert_eq!(partition_status(&node)["lastVersion"], 8);
+        write_numbered(&node, 10);
+        kill(&mut node);
+        let said = node.rest_of_log();
+        assert!(said.contains(&format!("{} was cut at byte {begin}", text(&log))), "cut at {cut}: {said}");
+        let node = start(&copy, &[]);
+        assert_eq!(count_numbered(&node, 10), 10);
+        let said = stop(node);
+        assert!(!said.contains("was cut"), "what was acknowledged was cut: {said}");
+        fs::remove_dir_all(&copy).expect("remove");
+    }
 }
