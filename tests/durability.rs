@@ -6,14 +6,15 @@
 
 mod common;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -911,5 +912,103 @@ fn a_torn_tail_is_cut_and_only_that_is_lost() {
         let said = stop(node);
         assert!(!said.contains("was cut"), "what was acknowledged was cut: {said}");
         fs::remove_dir_all(&copy).expect("remove");
+    }
+}
+
+const BACKUP_KEYS: u64 = 200;
+
+/// The value of a write: half of them too long to be stored within their record, and together more than sockets hold.
+fn backup_value(number: u64) -> Vec<u8> {
+    let count = if number.is_multiple_of(2) { 3_000 } else { 700 };
+    format!("{number:020}").into_bytes().repeat(count)
+}
+
+/// Asserts that a node holds what one holds after so many writes, each to the next key in turn, and nothing else.
+fn assert_state_after(node: &Node, write_count: u64) {
+    let mut client = node.connect();
+    for key in 0..BACKUP_KEYS {
+        let response = client.request("GET", &format!("/kv/k{key}"), &[], b"");
+        // Write n, counted from 1, is to key (n - 1) % BACKUP_KEYS.
+        let last = (write_count + BACKUP_KEYS - 1 - key) / BACKUP_KEYS * BACKUP_KEYS + key + 1;
+        match last.checked_sub(BACKUP_KEYS).filter(|number| *number > 0) {
+            None => assert_eq!(response.status, 404, "k{key} after {write_count} writes"),
+            Some(number) => {
+                assert_eq!(response.status, 200, "k{key} after {write_count} writes");
+                assert_eq!(response.header("ETag"), Some(format!("\"{number}\"").as_str()));
+                assert!(response.body == backup_value(number), "k{key} after {write_count} writes");
+            }
+        }
+    }
+}
+
+/// Writes to one key after the other until told to stop, and counts.
+fn write_in_turn(address: SocketAddr, sent: &AtomicU64, answered: &AtomicU64, is_over: &AtomicBool) -> io::Result<()> {
+    let mut wire = Wire::connect(address)?;
+    let start = Instant::now();
+    while !is_over.load(Ordering::SeqCst) && start.elapsed() < PATIENCE {
+        let number = sent.fetch_add(1, Ordering::SeqCst) + 1;
+        let answer = wire.ask("PUT", &format!("/kv/k{}", (number - 1) % BACKUP_KEYS), &backup_value(number))?;
+        assert_eq!(answer.version, Some(number), "{}", answer.status);
+        answered.fetch_add(1, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// Downloads a backup, most of it after many more writes; and between how many writes it was taken.
+fn back_up(node: &Node, sent: &AtomicU64, answered: &AtomicU64) -> (Vec<u8>, RangeInclusive<u64>) {
+    let mut client = node.connect_with_small_buffer();
+    let before = answered.load(Ordering::SeqCst);
+    client.send_request("GET", "/snapshot", &[], b"");
+    node.settle();
+    let after = sent.load(Ordering::SeqCst);
+    wait_for("more writes", || answered.load(Ordering::SeqCst) > after + 2 * BACKUP_KEYS);
+    let response: Response = client.response(false);
+    assert_eq!(response.status, 200);
+    (response.body, before..=after)
+}
+
+#[test]
+fn a_backup_is_one_point_in_time() {
+    let folder = Folder::new("backup");
+    let source = Node::start(&["--memtable-bytes", "256KiB"]);
+    let (sent, answered, is_over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let backups = thread::scope(|scope| {
+        let writing = scope.spawn(|| write_in_turn(source.address, &sent, &answered, &is_over));
+        // The first one may lack keys, the others are of a store in the middle of its merges.
+        let backups: Vec<_> = (0..4).map(|_| back_up(&source, &sent, &answered)).collect();
+        is_over.store(true, Ordering::SeqCst);
+        writing.join().expect("no panic").expect("all is answered");
+        backups
+    });
+    let mut histories = BTreeSet::from([partition_status(&source)["historyId"].as_str().expect("text").to_owned()]);
+    assert_state_after(&source, answered.load(Ordering::SeqCst));
+    drop(source);
+    for (index, (bytes, taken)) in backups.iter().enumerate() {
+        let file = folder.join("backup.dbn");
+        fs::write(&file, bytes).expect("write");
+        let data = folder.join(&format!("data-{index}"));
+        let in_memory: &[&str] = &["--restore", text(&file)];
+        let on_disk: &[&str] = &["--restore", text(&file), "--data-dir", text(&data)];
+        for arguments in [in_memory, on_disk] {
+            let mut node = Node::start(arguments);
+            wait_until_ready(node.address).expect("it starts");
+            let status = partition_status(&node);
+            let version = status["lastVersion"].as_u64().expect("a number");
+            assert!(taken.contains(&version), "{version} is not within {taken:?}");
+            assert_state_after(&node, version);
+            let history = status["historyId"].as_str().expect("text").to_owned();
+            assert!(histories.insert(history.clone()), "a history of its own: {status}");
+            let written = node.request("PUT", "/kv/more", &[], b"v").json();
+            assert_eq!(written["version"], version + 1);
+            if arguments.len() > 2 {
+                kill(&mut node);
+                let again = start(&data, &[]);
+                assert_eq!(again.request("GET", "/kv/more", &[], b"").text(), "v");
+                assert_state_after(&again, version);
+                assert_eq!(partition_status(&again)["historyId"], history.as_str());
+                stop(again);
+            }
+        }
+        eprintln!("a backup of {} bytes, taken within {taken:?}", bytes.len());
     }
 }
