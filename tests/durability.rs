@@ -2,7 +2,10 @@
 //! a full disk; what cannot be read is refused and not guessed at; a backup is the state at one point in time.
 //!
 //! `DB_NODE_TEST_SEED=n` repeats the random choices of a run (not its timing); `DB_NODE_TEST_KILLS=n` makes it longer.
-#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks, files and sockets of their own")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks, files and sockets of their own"
+)]
 
 mod common;
 
@@ -17,6 +20,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use db_node::storage::LOG_FILE_BYTES;
 
 use common::{Node, PATIENCE, Response, assert_error, command, let_pass, request_bytes, wait_for};
 
@@ -70,11 +75,21 @@ fn seed() -> u64 {
     seed
 }
 
+/// Two values of this length do not go into one log file.
+const HUGE_VALUE_BYTES: u64 = LOG_FILE_BYTES / 2 + 1;
+
+/// Numbers from here on stand for values of that length.
+const HUGE: u64 = 1 << 40;
+
 /// The value that stands for a number: the number over and over, in a length of its own. One in sixteen is too long to be
 /// stored within its record.
 fn value_of(number: u64) -> Vec<u8> {
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    let len = if spread.is_multiple_of(16) { 17_000 + spread % 20_000 } else { 20 + spread % 2_980 };
+    let len = match spread % 16 {
+        _ if number >= HUGE => HUGE_VALUE_BYTES,
+        0 => 17_000 + spread % 20_000,
+        _ => 20 + spread % 2_980,
+    };
     let len = usize::try_from(len).expect("a length");
     let mut value = format!("{number:020}").into_bytes().repeat(len.div_ceil(20));
     value.truncate(len);
@@ -367,7 +382,9 @@ fn acknowledged_writes_survive_kill_9() {
     let node = start(&folder.0, &[]);
     writers.iter_mut().for_each(|writer| writer.check(&node));
     stop(node);
-    eprintln!("{kill_count} kills: {answer_count} writes answered, {unanswered_count} not; {checkpoint_count} starts from a checkpoint");
+    eprintln!(
+        "{kill_count} kills: {answer_count} writes answered, {unanswered_count} not; {checkpoint_count} starts from a checkpoint"
+    );
     assert!(answer_count > 0 && unanswered_count > 0 && checkpoint_count > 0);
 }
 
@@ -393,6 +410,11 @@ const CRASH: &str = "signal=SIGKILL";
 const CALLS: [&str; 8] = ["pwritev", "fdatasync", "fsync", "rename", "unlink", "fallocate", "ftruncate", "openat"];
 
 impl Fault {
+    /// Whether there are few such calls, and most of them where log files begin and end.
+    fn is_rare(self) -> bool {
+        !["pwritev", "fdatasync"].contains(&self.call)
+    }
+
     /// A node in which the fault strikes at the call number `nth` of the disk thread. `folder` gets the trace.
     fn command(self, nth: usize, folder: &Folder) -> Command {
         let Self { call, action } = self;
@@ -437,8 +459,8 @@ enum End {
     Done,
 }
 
-/// Twelve sets and deletes, a checkpoint, six more.
-fn work(writer: &mut Writer, address: SocketAddr) -> io::Result<End> {
+/// Twelve sets and deletes, a checkpoint, six more; before the checkpoint, if wanted, what fills a log file.
+fn work(writer: &mut Writer, address: SocketAddr, fills_a_file: bool) -> io::Result<End> {
     wait_until_ready(address)?;
     let mut wire = Wire::connect(address)?;
     for step in 0..18 {
@@ -450,7 +472,10 @@ fn work(writer: &mut Writer, address: SocketAddr) -> io::Result<End> {
                 return Ok(End::Failed);
             }
         }
+        let numbers_skipped = if fills_a_file && (8..10).contains(&step) { HUGE } else { 0 };
+        writer.next_number += numbers_skipped;
         let answer = writer.write(&mut wire, step * 5 % 7, step % 4 == 3)?;
+        writer.next_number -= numbers_skipped;
         if answer.status == 503 {
             assert_refused(&answer);
             return Ok(End::Failed);
@@ -529,7 +554,7 @@ fn run_with(fault: Fault, nth: usize, template: &Folder, mut writer: Writer) -> 
     copy_folder(&template.join("data"), &folder.join("data"));
     let has_struck = match Node::try_spawn(fault.command(nth, &folder)) {
         Ok(mut node) => {
-            let end = work(&mut writer, node.address).unwrap_or(End::Gone);
+            let end = work(&mut writer, node.address, fault.is_rare()).unwrap_or(End::Gone);
             if fault.action == CRASH {
                 node.signal("TERM");
                 let status = node.wait();
@@ -832,7 +857,8 @@ fn a_damaged_checkpoint_is_refused_until_the_loss_is_accepted() {
     let line = refuses(&["--data-dir", text(&data)], 1);
     assert_names(&line, &[text(&checkpoint), "damaged at byte", "--restore", "--accept-data-loss"]);
     let node = start(&data, &["--accept-data-loss"]);
-    let kept = (0..400).filter(|number| node.request("GET", &format!("/kv/key{number}"), &[], b"").status == 200).count();
+    let kept =
+        (0..400).filter(|number| node.request("GET", &format!("/kv/key{number}"), &[], b"").status == 200).count();
     eprintln!("{kept} of 400 keys were saved from a damaged checkpoint");
     stop(node);
     assert_eq!(files(&data, "checkpoint-", ".damaged").len(), 1);
@@ -894,7 +920,8 @@ fn a_torn_tail_is_cut_and_only_that_is_lost() {
     let log = files(&data, "wal-", ".log").pop().expect("a log file");
     let place = find(&log, numbered(8).as_bytes());
     let (begin, end) = (place - 20 - "key8".len(), place + numbered(8).len());
-    for cut in [begin + 1, begin + 4, begin + 20, end - 1].into_iter().chain((0..6).map(|_| rng.usize(begin + 1..end))) {
+    for cut in [begin + 1, begin + 4, begin + 20, end - 1].into_iter().chain((0..6).map(|_| rng.usize(begin + 1..end)))
+    {
         let copy = folder.join("copy");
         copy_folder(&data, &copy);
         let log = copy.join("partition-0").join(log.file_name().expect("a name"));
