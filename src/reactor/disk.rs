@@ -1,5 +1,7 @@
 //! The loop's side of the disk thread: starting it, handing over, ending it.
 
+use std::sync::Arc;
+
 use mio::{Registry, Token, Waker};
 
 use crate::config::{Config, Fsync};
@@ -32,6 +34,8 @@ pub(super) struct Disk {
     progress_bar: ProgressBar,
     sync_interval_ms: Option<Millis>,
     sync_at: Option<Millis>,
+    /// Held here too: closed together with the thread that woke the loop by it, it would take the event along.
+    waker: Option<Arc<Waker>>,
 }
 
 impl Disk {
@@ -48,6 +52,7 @@ impl Disk {
             progress_bar: ProgressBar::new(),
             sync_interval_ms: (config.fsync == Fsync::Interval).then_some(config.fsync_interval_ms),
             sync_at: None,
+            waker: None,
         };
         if !config.loads_data() {
             return Ok(disk);
@@ -65,6 +70,8 @@ impl Disk {
             fsync: config.fsync,
         };
         let waker = Waker::new(registry, token).map_err(|error| RunError::System("eventfd", error))?;
+        let waker = Arc::new(waker);
+        disk.waker = Some(Arc::clone(&waker));
         let wake = move || {
             // An eventfd that is full has woken the loop already.
             let _ = waker.wake();
