@@ -132,7 +132,7 @@ impl Wire {
     }
 
     fn read_more(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
@@ -356,7 +356,9 @@ fn acknowledged_writes_survive_kill_9() {
     for _ in 0..kill_count {
         let mut node = start(&folder.0, &["--memtable-bytes", "64KiB"]);
         checkpoint_count += u64::from(checkpoint_version(&node) > 0);
-        writers.iter_mut().for_each(|writer| writer.check(&node));
+        for writer in &mut writers {
+            writer.check(&node);
+        }
         let (address, answers) = (node.address, AtomicU64::new(0));
         thread::scope(|scope| {
             for writer in &mut writers {
@@ -380,7 +382,9 @@ fn acknowledged_writes_survive_kill_9() {
         unanswered_count += writers.iter().map(|writer| writer.unanswered.len()).sum::<usize>();
     }
     let node = start(&folder.0, &[]);
-    writers.iter_mut().for_each(|writer| writer.check(&node));
+    for writer in &mut writers {
+        writer.check(&node);
+    }
     stop(node);
     eprintln!(
         "{kill_count} kills: {answer_count} writes answered, {unanswered_count} not; {checkpoint_count} starts from a checkpoint"
