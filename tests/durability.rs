@@ -421,11 +421,20 @@ impl Fault {
 
     /// A node in which the fault strikes at the call number `nth` of the disk thread. `folder` gets the trace.
     fn command(self, nth: usize, folder: &Folder) -> Command {
+        self.command_when(&nth.to_string(), folder)
+    }
+
+    /// A node in which the fault strikes at that call and at all that follow.
+    fn command_from(self, nth: usize, folder: &Folder) -> Command {
+        self.command_when(&format!("{nth}+"), folder)
+    }
+
+    fn command_when(self, when: &str, folder: &Folder) -> Command {
         let Self { call, action } = self;
         let mut strace = Command::new("strace");
         // As a grandchild, so that the node is the child.
         strace.args(["-D", "-f", "-qq", "-o", text(&folder.join("trace"))]);
-        strace.args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:{action}:when={nth}")]);
+        strace.args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:{action}:when={when}")]);
         if call == "openat" {
             // The dynamic linker opens files, too.
             strace.args(["-P", text(&folder.join("data/partition-0"))]);
@@ -638,6 +647,39 @@ fn an_error_of_any_system_call_loses_nothing() {
     let mut faults = CALLS.map(|call| Fault { call, action: "error=EIO" }).to_vec();
     faults.extend(["pwritev", "fallocate"].map(|call| Fault { call, action: "error=ENOSPC" }));
     run_all(&faults);
+}
+
+/// With a disk whose every sync takes long: the reply to a write waits for its sync, what was asked before it does not, what was
+/// asked behind it on the same connection keeps its place, and nobody else waits.
+#[test]
+fn only_replies_to_writes_wait_for_the_disk() {
+    if !can_inject() {
+        return;
+    }
+    let folder = Folder::new("slow-disk");
+    // The first sync is that of the new log file; the delay is in microseconds.
+    let fault = Fault { call: "fdatasync", action: "delay_enter=1500000" };
+    let node = Node::spawn(fault.command_from(2, &folder));
+    wait_until_ready(node.address).expect("ready");
+    let mut writer = Wire::connect(node.address).expect("connect");
+    let mut requests = request_bytes("GET", "/get?key=a", &[], b"");
+    requests.extend(request_bytes("POST", "/set?key=a", &[], b"new"));
+    requests.extend(request_bytes("GET", "/get?key=a", &[], b""));
+    writer.stream.write_all(&requests).expect("send");
+    assert_eq!(writer.answer().expect("what was asked first").status, 404);
+    let mut reader = Wire::connect(node.address).expect("connect");
+    // It may see what is not on disk yet: the README says so.
+    wait_for("the write to be read", || reader.ask("GET", "/get?key=a", b"").expect("read").status == 200);
+    writer.stream.set_nonblocking(true).expect("set");
+    let too_early = writer.answer().err().map(|error| error.kind());
+    assert_eq!(too_early, Some(io::ErrorKind::WouldBlock), "answered before the sync");
+    let durable = |node: &Node| node.status()["partitions"][0]["durableVersion"].as_u64();
+    assert_eq!(durable(&node), Some(0));
+    writer.stream.set_nonblocking(false).expect("set");
+    assert_eq!(writer.answer().expect("the write").version, Some(1));
+    assert_eq!(durable(&node), Some(1), "answered before it was on disk");
+    assert_eq!(writer.answer().expect("what was asked last").status, 200);
+    stop(node);
 }
 
 /// A small file system of its own; unmounted when this goes.
