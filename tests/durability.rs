@@ -351,7 +351,7 @@ fn acknowledged_writes_survive_kill_9() {
     let mut rng = fastrand::Rng::with_seed(seed());
     let kill_count = number_from_env("DB_NODE_TEST_KILLS").unwrap_or(20);
     let folder = Folder::new("kill-9");
-    let mut writers: Vec<Writer> = (0..16).map(|index| Writer::new(&format!("writer{index}"), 12)).collect();
+    let mut writers: Vec<Writer> = (0..64).map(|index| Writer::new(&format!("writer{index}"), 12)).collect();
     let (mut answer_count, mut unanswered_count, mut checkpoint_count) = (0, 0, 0);
     for _ in 0..kill_count {
         let mut node = start(&folder.0, &["--memtable-bytes", "64KiB"]);
