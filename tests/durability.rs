@@ -682,6 +682,45 @@ fn only_replies_to_writes_wait_for_the_disk() {
     stop(node);
 }
 
+/// A node whose data takes long to read says that it lives, how far it is, and that requests must wait.
+#[test]
+fn loading_is_told_while_it_lasts() {
+    if !can_inject() {
+        return;
+    }
+    let folder = Folder::new("slow-load");
+    let data = folder.join("data");
+    // A checkpoint, which is read in pieces, each of which will take long.
+    let node = start(&data, &[]);
+    write_numbered(&node, 100);
+    node.request("POST", "/admin/checkpoint", &[], b"");
+    wait_for("the checkpoint", || checkpoint_version(&node) > 0);
+    stop(node);
+    let fault = Fault { call: "pread64", action: "delay_enter=400000" };
+    let mut node = Node::spawn(fault.command_from(1, &folder));
+    let ask = |target| node.request("GET", target, &[], b"");
+    assert_eq!(ask("/livez").status, 200);
+    let readiness = ask("/readyz");
+    assert_eq!(readiness.status, 503);
+    assert!(readiness.text().starts_with("loading: "), "{}", readiness.text());
+    let health = ask("/health");
+    assert_eq!((health.status, health.json()["status"].as_str()), (503, Some("LOADING")));
+    for request in [ask("/get?key=a"), node.request("PUT", "/kv/a", &[], b"1")] {
+        assert_error(&request, 503, "loading");
+        assert!(request.header("Retry-After").is_some());
+    }
+    wait_for("some of it to be loaded", || {
+        let text = ask("/readyz").text();
+        text.starts_with("loading: ") && !text.starts_with("loading: 0 %")
+    });
+    wait_until_ready(node.address).expect("ready");
+    assert_eq!(count_numbered(&node, 100), 100);
+    node.signal("TERM");
+    assert_eq!(node.wait().code(), Some(0));
+    let log = node.rest_of_log();
+    assert!(log.lines().any(|line| line.contains("loading: ") && line.contains("% of")), "{log}");
+}
+
 /// A small file system of its own; unmounted when this goes.
 struct SmallDisk(Folder);
 

@@ -453,3 +453,28 @@ fn connections_that_vanish_leave_nothing_behind() {
     assert_eq!(node.request("GET", "/kv/new", &[], b"").status, 404);
     assert_eq!(node.status()["partitions"][0]["lastVersion"], 1);
 }
+
+/// Backups that nobody reads on cost little memory, and there are only so many; the others are served.
+#[test]
+fn backups_that_are_not_read_cost_little() {
+    let node = Node::start(&[]);
+    let value = pattern(1, 1 << 20);
+    for number in 0..40 {
+        assert_eq!(node.request("PUT", &format!("/kv/{number}"), &[], &value).status, 201);
+    }
+    node.settle();
+    let before_kib = node.memory_kib("VmRSS");
+    let mut readers: Vec<Client> = (0..4).map(|_| node.connect_with_small_buffer()).collect();
+    for reader in &mut readers {
+        reader.send_request("GET", "/snapshot", &[], b"");
+        assert_eq!(reader.response_head().status, 200);
+    }
+    assert_error(&node.request("GET", "/snapshot", &[], b""), 503, "too_many_snapshots");
+    assert_eq!(node.status()["partitions"][0]["pinnedSnapshots"], 4);
+    assert_eq!(node.request("GET", "/kv/7", &[], b"").body, value);
+    let grown_kib = node.memory_kib("VmRSS").saturating_sub(before_kib);
+    assert!(grown_kib < 8 * 1024, "{grown_kib} KiB for four backups of 40 MiB");
+    drop(readers);
+    wait_for("the snapshots to be let go", || node.status()["partitions"][0]["pinnedSnapshots"] == 0);
+    assert_eq!(node.request("HEAD", "/snapshot", &[], b"").status, 200);
+}
