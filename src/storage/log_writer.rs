@@ -22,8 +22,6 @@ pub const LOG_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// Zeros written ahead of the records at a time.
 const ZERO_AHEAD_BYTES: usize = 256 * 1024;
 
-static ZEROS: [u8; ZERO_AHEAD_BYTES] = [0; ZERO_AHEAD_BYTES];
-
 /// The log of one partition.
 #[derive(Debug)]
 pub(super) struct LogWriter<F> {
@@ -36,6 +34,8 @@ pub(super) struct LogWriter<F> {
     offset: u64,
     /// Zeros are written up to here.
     zeroed_to: u64,
+    /// What is written there; memory that is never touched, and so costs nothing.
+    zeros: Box<[u8]>,
     written: LogPosition,
     synced_version: u64,
     is_mark_due: bool,
@@ -67,6 +67,7 @@ impl<F: DiskFile> LogWriter<F> {
             history,
             offset: LOG_HEADER_BYTES as u64,
             zeroed_to: LOG_HEADER_BYTES as u64,
+            zeros: vec![0; ZERO_AHEAD_BYTES].into(),
             written: position,
             synced_version: position.version,
             is_mark_due: false,
@@ -97,7 +98,7 @@ impl<F: DiskFile> LogWriter<F> {
         let is_near = self.offset + (ZERO_AHEAD_BYTES / 2) as u64 > self.zeroed_to;
         let room = self.file_max_bytes.saturating_sub(self.zeroed_to).min(ZERO_AHEAD_BYTES as u64);
         if is_near && room > 0 {
-            let zeros = &ZEROS[..usize::try_from(room).unwrap_or(0)];
+            let zeros = &self.zeros[..usize::try_from(room).unwrap_or(0)];
             self.file.write_at(&[zeros], self.zeroed_to).map_err(|error| self.failed(disk, "writing", &error))?;
             self.zeroed_to += room;
         }
