@@ -972,3 +972,28 @@ fn a_client_that_asks_first_and_is_refused_is_told_so_at_once() {
         client.assert_end();
     }
 }
+
+#[test]
+fn nodes_with_the_same_content_have_the_same_digest() {
+    let nodes = [Node::start(&[]), Node::start(&["--memtable-bytes", "64KiB"])];
+    let large = vec![b'x'; 100_000];
+    for (index, node) in nodes.iter().enumerate() {
+        for number in 0..300 {
+            node.request("PUT", &format!("/kv/{number}"), &[], b"value");
+            if index == 1 && number % 100 == 0 {
+                node.request("POST", "/admin/freeze", &[], b"");
+            }
+        }
+        node.request("PUT", "/kv/large", &[], &large);
+        node.request("DELETE", "/kv/7", &[], b"");
+    }
+    nodes[1].request("POST", "/admin/compact", &[], b"");
+    nodes[1].settle();
+    let digest = |node: &Node| node.request("GET", "/digest", &[], b"").json();
+    let of_first = digest(&nodes[0]);
+    assert_eq!((of_first["version"].as_u64(), of_first["keys"].as_u64()), (Some(302), Some(300)));
+    assert_eq!(of_first["digest"].as_str().map(str::len), Some(32));
+    assert_eq!(of_first, digest(&nodes[1]));
+    nodes[1].request("PUT", "/kv/large", &[], b"small");
+    assert_ne!(of_first["digest"], digest(&nodes[1])["digest"]);
+}

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use db_node::lsm::{
-    Adoption, ChunkStep, ChunkWalk, INLINE_VALUE_MAX_BYTES, LargeValue, Lsm, NewValue, Options, ScanState, Snapshot,
-    WORK_LUMP_MAX,
+    Adoption, ChunkStep, ChunkWalk, Digest, Digester, INLINE_VALUE_MAX_BYTES, LargeValue, Lsm, NewValue, Options,
+    ScanState, Snapshot, WORK_LUMP_MAX,
 };
 
 /// What a key should read as: version and value.
@@ -108,7 +108,11 @@ fn run(seed: u64) {
                 lsm.freeze();
             }
             1 if rng.u8(..10) == 0 => lsm.compact(),
-            1 if rng.u8(..5) == 0 => lsm = reborn(&mut lsm, &mut rng, memtable_bytes),
+            1 if rng.u8(..5) == 0 => {
+                let mut other = reborn(&mut lsm, &mut rng, memtable_bytes);
+                assert_eq!(digest(&mut other, &mut rng), digest(&mut lsm, &mut rng), "equal content, equal digest");
+                lsm = other;
+            }
             2 if held.len() < 4 => {
                 held.push(Held { snapshot: lsm.snapshot(), model: model.clone() });
                 assert_eq!(held.last().expect("just pushed").snapshot.version(), version);
@@ -173,6 +177,16 @@ fn finish(mut lsm: Lsm, model: &Model, held: Vec<Held>, rng: &mut fastrand::Rng,
     check_snapshot(&Held { snapshot: lsm.snapshot(), model: model.clone() }, rng, key_space);
 }
 
+/// The digest of all content, and of that alone: a change changes it.
+fn digest(lsm: &mut Lsm, rng: &mut fastrand::Rng) -> Digest {
+    let mut digester = Digester::new(&lsm.snapshot());
+    loop {
+        if let Some(digest) = digester.step(rng.usize(1..200_000)) {
+            return digest;
+        }
+    }
+}
+
 /// An engine made of another one's chunks, as recovery makes one: it must behave as the other would have.
 fn reborn(lsm: &mut Lsm, rng: &mut fastrand::Rng, memtable_bytes: usize) -> Lsm {
     let snapshot = lsm.snapshot();
@@ -191,6 +205,36 @@ fn reborn(lsm: &mut Lsm, rng: &mut fastrand::Rng, memtable_bytes: usize) -> Lsm 
             ChunkStep::End => return adoption.finish(Options { memtable_bytes, hash_seed: 0 }),
         }
     }
+}
+
+#[test]
+fn a_digest_is_that_of_the_content() {
+    let rng = &mut fastrand::Rng::with_seed(1);
+    let options = Options { memtable_bytes: 100_000, hash_seed: 1 };
+    let mut lsm = Lsm::new(options);
+    let mut seen = vec![digest(&mut lsm, rng)];
+    assert_eq!((seen[0].version, seen[0].key_count), (0, 0));
+    let writes: [(&[u8], Vec<u8>); 5] = [
+        (b"a", vec![1]),
+        (b"b", vec![1]),
+        (b"a", vec![2]),
+        (b"large", vec![7; INLINE_VALUE_MAX_BYTES + 1]),
+        (b"large", vec![8; INLINE_VALUE_MAX_BYTES + 1]),
+    ];
+    for (key, value) in writes {
+        set(&mut lsm, key, &value);
+        let next = digest(&mut lsm, rng);
+        assert!(seen.iter().all(|other| other.digest != next.digest), "{key:?} did not change it");
+        seen.push(next);
+    }
+    let before = digest(&mut lsm, rng);
+    lsm.compact();
+    while !lsm.is_idle() {
+        lsm.maintain(100_000);
+    }
+    assert_eq!(digest(&mut lsm, rng), before, "layers do not count");
+    lsm.delete(b"b");
+    assert_eq!(digest(&mut lsm, rng).key_count, 2);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 mod admin;
 mod conditions;
+mod digest;
 mod form_body;
 mod guard;
 mod health;
@@ -136,6 +137,10 @@ impl Handler for Api<'_> {
             Family::KeyValue => self.begin_kv(route, head, reply),
             Family::Health => {
                 self.answer_health(route, reply);
+                Begin::Answered
+            }
+            Family::Snapshot if route == Route::Digest => {
+                self.answer_digest(head, reply);
                 Begin::Answered
             }
             Family::Snapshot => {

@@ -26,6 +26,8 @@ pub(super) enum Route {
     Status,
     /// `/snapshot`
     Snapshot,
+    /// `/digest`
+    Digest,
     /// `/admin/freeze`
     Freeze,
     /// `/admin/compact`
@@ -62,6 +64,7 @@ impl Route {
             b"/admin/compact" => Self::Compact,
             b"/admin/checkpoint" => Self::Checkpoint,
             b"/snapshot" => Self::Snapshot,
+            b"/digest" => Self::Digest,
             _ if path.starts_with(KEY_PREFIX) => Self::Key,
             _ => return None,
         })
@@ -76,7 +79,7 @@ impl Route {
         match self {
             Self::Set | Self::Get | Self::Delete | Self::Key => Family::KeyValue,
             Self::Health | Self::Live | Self::Ready => Family::Health,
-            Self::Snapshot => Family::Snapshot,
+            Self::Snapshot | Self::Digest => Family::Snapshot,
             Self::Status | Self::Freeze | Self::Compact | Self::Checkpoint => Family::Admin,
         }
     }
@@ -94,7 +97,7 @@ impl Route {
             Self::Get => matches!(method, Method::Get | Method::Head | Method::Post),
             Self::Delete => matches!(method, Method::Delete | Method::Post),
             Self::Key => matches!(method, Method::Get | Method::Head | Method::Put | Method::Delete),
-            Self::Health | Self::Live | Self::Ready | Self::Status | Self::Snapshot => {
+            Self::Health | Self::Live | Self::Ready | Self::Status | Self::Snapshot | Self::Digest => {
                 matches!(method, Method::Get | Method::Head)
             }
         }
@@ -107,7 +110,9 @@ impl Route {
             Self::Get => "GET, HEAD, POST, OPTIONS",
             Self::Delete => "DELETE, POST, OPTIONS",
             Self::Key => "GET, HEAD, PUT, DELETE, OPTIONS",
-            Self::Health | Self::Live | Self::Ready | Self::Status | Self::Snapshot => "GET, HEAD, OPTIONS",
+            Self::Health | Self::Live | Self::Ready | Self::Status | Self::Snapshot | Self::Digest => {
+                "GET, HEAD, OPTIONS"
+            }
         }
     }
 }
@@ -140,6 +145,7 @@ mod tests {
             "/admin/compact",
             "/admin/checkpoint",
             "/snapshot",
+            "/digest",
         ] {
             let route = Route::of(path.as_bytes()).expect(path);
             let listed: Vec<&str> = route.allowed_methods().split(", ").collect();

@@ -5,11 +5,12 @@
 //! it earns is cut off, and then lacks its end).
 
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
-use crate::storage::{CheckpointEncoder, EncodeStep};
+use crate::lsm::Snapshot;
+use crate::storage::{CheckpointEncoder, EncodeStep, HistoryId};
 
 use super::{Api, refuse};
 
-/// Backups at a time: each pins all data as it was.
+/// Backups and digests at a time: each pins all data as it was.
 const SNAPSHOT_MAX: usize = 4;
 
 struct Backup(CheckpointEncoder);
@@ -24,17 +25,20 @@ impl BodySource for Backup {
 }
 
 impl Api<'_> {
+    /// A snapshot of the partition that a request names, and its history, unless too many are being read.
+    pub(super) fn snapshot(&mut self, head: &Head<'_>) -> Result<(Snapshot, HistoryId), Refusal> {
+        let partition = self.partition(head)?;
+        if partition.lsm().stats().snapshot_count >= SNAPSHOT_MAX {
+            let message = format!("{SNAPSHOT_MAX} snapshots are being read: try again when one is done");
+            return Err(Refusal::new(503, "too_many_snapshots", message));
+        }
+        Ok((partition.lsm_mut().snapshot(), partition.history()))
+    }
+
     pub(super) fn answer_snapshot(&mut self, head: &Head<'_>, reply: Reply<'_>) {
-        let outcome = self.partition(head).and_then(|partition| {
-            if partition.lsm().stats().snapshot_count >= SNAPSHOT_MAX {
-                let message = format!("{SNAPSHOT_MAX} snapshots are being read: try again when one is done");
-                return Err(Refusal::new(503, "too_many_snapshots", message));
-            }
-            let history = partition.history();
-            Ok(CheckpointEncoder::new(partition.lsm_mut().snapshot(), history))
-        });
-        match outcome {
-            Ok(encoder) => {
+        match self.snapshot(head) {
+            Ok((snapshot, history)) => {
+                let encoder = CheckpointEncoder::new(snapshot, history);
                 let version = encoder.header().position.version;
                 let name = format!("attachment; filename=\"db-node-{version}.dbn\"");
                 let reply = reply.status(200).content_type("application/octet-stream").etag(version);

@@ -23,6 +23,7 @@ mod chunk_check;
 #[cfg(test)]
 mod chunk_tests;
 mod chunk_walk;
+mod digest;
 mod garbage;
 mod hash;
 mod immutable_layer;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 pub use adoption::{Adoption, AdoptionError};
 pub use chunk::{CHUNK_MAX_BYTES, Chunk, ChunkBuilder};
 pub use chunk_walk::{ChunkStep, ChunkWalk};
+pub use digest::{Digest, Digester};
 pub use hash::KeyHasher;
 pub use levels::{Level, LevelStats};
 pub use log_stream::{LogBatch, LogPosition, RecordError, StreamRecord};

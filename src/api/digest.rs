@@ -1,0 +1,27 @@
+//! `/digest`: a hash of all content, to compare nodes by. Computed in slices while the answer is on its way.
+
+use crate::http::{BodySource, Fill, Head, Refusal, Reply};
+use crate::lsm::{Digest, Digester};
+
+use super::{Api, JSON, refuse};
+
+struct DigestSource(Digester);
+
+impl BodySource for DigestSource {
+    fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
+        let Some(Digest { version, key_count, digest }) = self.0.step(budget_bytes) else { return Fill::More };
+        let body = format!("{{\"version\":{version},\"keys\":{key_count},\"digest\":\"{digest:032x}\"}}");
+        out.extend_from_slice(body.as_bytes());
+        Fill::Done
+    }
+}
+
+impl Api<'_> {
+    pub(super) fn answer_digest(&mut self, head: &Head<'_>, reply: Reply<'_>) {
+        let outcome: Result<_, Refusal> = self.snapshot(head).map(|(snapshot, _)| Digester::new(&snapshot));
+        match outcome {
+            Ok(digester) => reply.status(200).content_type(JSON).source(Box::new(DigestSource(digester))),
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+}

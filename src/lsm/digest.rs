@@ -1,0 +1,96 @@
+//! A digest of all content at one version, to compare nodes by: equal content, equal digest, however it lies in layers.
+//!
+//! SipHash-2-4 with 128 bits and a fixed key, over the live entries in the order of their keys, each as: length of the key (2
+//! bytes), key, version (8), expiry in Unix ms (8; 0: none), length of the value (8), value; all integers little-endian. It
+//! finds differences that happen, not those that somebody makes on purpose.
+//!
+//! Invariant: a step does bounded work, however many entries there are and however large a value is.
+
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use super::record::{Blob, Entry, Value};
+use super::snapshot::{Scan, ScanState, Snapshot};
+use super::work;
+
+/// What was digested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// The version that the content is of.
+    pub version: u64,
+    /// Live keys.
+    pub key_count: u64,
+    /// The digest.
+    pub digest: u128,
+}
+
+/// A digest in the making.
+#[derive(Debug)]
+pub struct Digester {
+    version: u64,
+    scan: Scan,
+    hasher: SipHasher24,
+    key_count: u64,
+    /// A large value and how much of it is digested.
+    large: Option<(Blob, usize)>,
+}
+
+impl Digester {
+    /// The digest of a snapshot.
+    pub fn new(snapshot: &Snapshot) -> Self {
+        let (version, scan) = (snapshot.version(), snapshot.scan(&[]));
+        Self { version, scan, hasher: SipHasher24::new(), key_count: 0, large: None }
+    }
+
+    /// Goes on, doing at most about `budget` units of work; the digest when it is done.
+    pub fn step(&mut self, budget: usize) -> Option<Digest> {
+        let mut left = budget.max(1);
+        while left > 0 {
+            if let Some((blob, digested)) = &mut self.large {
+                let end = blob.len().min(*digested + left);
+                self.hasher.write(&blob[*digested..end]);
+                left -= end - *digested;
+                *digested = end;
+                if end == blob.len() {
+                    self.large = None;
+                }
+                continue;
+            }
+            let (state, spent) = self.scan.step(left);
+            left = left.saturating_sub(spent);
+            match state {
+                ScanState::Searching => {}
+                ScanState::Found => left = left.saturating_sub(self.add_entry()),
+                ScanState::End => {
+                    let digest = self.hasher.finish128().as_u128();
+                    return Some(Digest { version: self.version, key_count: self.key_count, digest });
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes in the entry that the scan has found; returns the work.
+    fn add_entry(&mut self) -> usize {
+        let Some(Entry { key, version, expires_at_ms, value }) = self.scan.entry() else { return 0 };
+        self.key_count += 1;
+        self.hasher.write(&u16::try_from(key.len()).expect("a key of legal length").to_le_bytes());
+        self.hasher.write(key);
+        self.hasher.write(&version.to_le_bytes());
+        self.hasher.write(&expires_at_ms.unwrap_or(0).to_le_bytes());
+        self.hasher.write(&(value.len() as u64).to_le_bytes());
+        let inline_bytes = match value {
+            Value::Tombstone => 0,
+            Value::Inline(bytes) => {
+                self.hasher.write(bytes);
+                bytes.len()
+            }
+            Value::Large(blob) => {
+                self.large = Some((Blob::clone(blob), 0));
+                0
+            }
+        };
+        work::of_entry(inline_bytes)
+    }
+}
