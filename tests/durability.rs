@@ -719,6 +719,11 @@ fn loading_is_told_while_it_lasts() {
     assert_eq!(node.wait().code(), Some(0));
     let log = node.rest_of_log();
     assert!(log.lines().any(|line| line.contains("loading: ") && line.contains("% of")), "{log}");
+    // One that is told to stop while it loads does not load to the end first.
+    let node = Node::spawn(fault.command_from(1, &folder));
+    assert_eq!(node.request("GET", "/readyz", &[], b"").status, 503);
+    let log = stop(node);
+    assert!(!log.contains(" loaded "), "{log}");
 }
 
 /// A small file system of its own; unmounted when this goes.
