@@ -13,6 +13,7 @@
 //! - [`lsm`]: the engine. Pure memory: no I/O, no clock, no HTTP. Start at `lsm/mod.rs`; byte layouts have one home each,
 //!   `lsm/record.rs` and `lsm/chunk.rs`.
 //! - [`storage`]: log files, checkpoint files, recovery, and the disk thread that writes them. The only place with files.
+//! - [`replication`]: what leader and replica say to each other. Bytes in, bytes out; so far its frames.
 //! - [`partition`]: one engine and its side of the log on disk, and what a request may do with them: conditions on writes, and
 //!   which replies wait for the disk.
 //! - [`node`]: the partitions of this process and its figures.
@@ -35,6 +36,7 @@ pub mod config;
 pub mod http;
 pub mod lsm;
 pub mod storage;
+pub mod replication;
 pub mod partition;
 pub mod node;
 pub mod api;

@@ -1,0 +1,406 @@
+//! Frames: the only home of what goes over the replication socket.
+//!
+//! A replica dials and says [`Hello`]; the leader answers [`Continue`], [`SnapshotStart`] or [`Refusal`]. After a `SnapshotStart`
+//! come `SnapshotData` frames, whose data put together is a checkpoint (`storage/checkpoint.rs`), and after that, or after a
+//! `Continue`, `Records` frames, whose data put together is the log (`lsm/record.rs`), from the record behind the
+//! snapshot's version, or behind the one in the hello. The replica sends [`Ack`]s, the leader [`Heartbeat`]s.
+//!
+//! All integers are little-endian.
+//!
+//! ```text
+//! every frame
+//!      0      4  len       bytes of the payload, at most 64 KiB
+//!      4      1  type      as below
+//!      5      3  zero
+//!      8      4  CRC-32C of bytes 0..8 and of the payload
+//!     12         payload
+//!
+//! type  from     payload
+//!    1  replica  hello:     4 "dbnr", 2 protocol version, 2 token length, 4 partition, 16 node id, 8 epoch, 16 history id,
+//!                           8 version, 4 checksum of that version's record, then the token
+//!    2  leader   continue:  8 epoch, 16 history id, 8 the leader's version
+//!    3  leader   snapshot:  8 epoch, 16 history id, 8 version it is complete up to, 8 bytes of data, about
+//!    4  leader   snapshot data: any piece of the checkpoint's bytes, at least one
+//!    5  leader   records:   any piece of the log's bytes, at least one
+//!    6  replica  ack:       8 version applied, 8 version on its disk (the one applied if it has none)
+//!    7  leader   heartbeat: 8 the leader's version
+//!    8  leader   refusal:   2 code, then what to do, as text
+//! ```
+//!
+//! Invariants:
+//! 1. A frame is given out only if its checksum holds and its payload is exactly what its type has.
+//! 2. The reader holds no more than one frame, whatever a peer announces: a length over the limit is an error before anything is
+//!    kept for it.
+//!
+//! Not here: what a hello is answered with, and what follows.
+
+use std::fmt;
+
+use crate::lsm::LogPosition;
+use crate::storage::HistoryId;
+
+/// What both sides must speak.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Most data in one frame: what either side spends on one at a time.
+pub const DATA_MAX_BYTES: usize = 64 * 1024;
+
+/// Longest token.
+pub const TOKEN_MAX_BYTES: usize = 4096;
+
+const HEAD_BYTES: usize = 12;
+const HELLO_MAGIC: &[u8; 4] = b"dbnr";
+const HELLO_BYTES: usize = 64;
+
+const HELLO: u8 = 1;
+const CONTINUE: u8 = 2;
+const SNAPSHOT_START: u8 = 3;
+const SNAPSHOT_DATA: u8 = 4;
+const RECORDS: u8 = 5;
+const ACK: u8 = 6;
+const HEARTBEAT: u8 = 7;
+const REFUSAL: u8 = 8;
+
+/// What tells one node from another, at random at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeId(pub [u8; 16]);
+
+/// The replica says who it is and where it stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hello<'a> {
+    /// Of the protocol.
+    pub protocol_version: u16,
+    /// The partition it wants.
+    pub partition: u32,
+    /// Who it is.
+    pub node_id: NodeId,
+    /// The highest epoch it has heard of.
+    pub epoch: u64,
+    /// The lineage of what it holds.
+    pub history: HistoryId,
+    /// Where that stands; version 0: it holds nothing.
+    pub position: LogPosition,
+    /// The secret, empty if there is none.
+    pub token: &'a [u8],
+}
+
+impl fmt::Debug for Hello<'_> {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("protocol_version", &self.protocol_version)
+            .field("partition", &self.partition)
+            .field("node_id", &self.node_id)
+            .field("epoch", &self.epoch)
+            .field("history", &self.history)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The leader's log has what the replica lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Continue {
+    /// The leader's epoch.
+    pub epoch: u64,
+    /// The lineage that goes on.
+    pub history: HistoryId,
+    /// The leader's newest version.
+    pub last_version: u64,
+}
+
+/// It does not: all data comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotStart {
+    /// The leader's epoch.
+    pub epoch: u64,
+    /// The lineage of what comes.
+    pub history: HistoryId,
+    /// The version that the snapshot is complete up to.
+    pub version: u64,
+    /// About how many bytes come.
+    pub about_bytes: u64,
+}
+
+/// How far the replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// Applied up to here.
+    pub applied_version: u64,
+    /// On its disk up to here; as applied if it has none.
+    pub durable_version: u64,
+}
+
+/// The leader lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Its newest version.
+    pub last_version: u64,
+}
+
+/// Why a replica is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum RefusalCode {
+    /// Another protocol version.
+    Protocol = 1,
+    /// The token is wrong or missing.
+    Token = 2,
+    /// The partition is not here.
+    Partition = 3,
+    /// This node leads nothing that the replica could follow.
+    NotLeader = 4,
+    /// The replica has heard of a higher epoch, or claims what cannot be.
+    Epoch = 5,
+    /// Too many snapshots are being sent: try again.
+    Busy = 6,
+}
+
+impl RefusalCode {
+    const ALL: [Self; 6] = [Self::Protocol, Self::Token, Self::Partition, Self::NotLeader, Self::Epoch, Self::Busy];
+}
+
+/// The leader turns the replica away, and closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal<'a> {
+    /// Why.
+    pub code: RefusalCode,
+    /// The same with the way out, for the log.
+    pub text: &'a str,
+}
+
+/// A frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// See [`Hello`].
+    Hello(Hello<'a>),
+    /// See [`Continue`].
+    Continue(Continue),
+    /// See [`SnapshotStart`].
+    SnapshotStart(SnapshotStart),
+    /// A piece of the checkpoint's bytes.
+    SnapshotData(&'a [u8]),
+    /// A piece of the log's bytes.
+    Records(&'a [u8]),
+    /// See [`Ack`].
+    Ack(Ack),
+    /// See [`Heartbeat`].
+    Heartbeat(Heartbeat),
+    /// See [`Refusal`].
+    Refusal(Refusal<'a>),
+}
+
+/// What came is no frame: close the connection. The text says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameError(pub &'static str);
+
+impl Frame<'_> {
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => HELLO,
+            Self::Continue(_) => CONTINUE,
+            Self::SnapshotStart(_) => SNAPSHOT_START,
+            Self::SnapshotData(_) => SNAPSHOT_DATA,
+            Self::Records(_) => RECORDS,
+            Self::Ack(_) => ACK,
+            Self::Heartbeat(_) => HEARTBEAT,
+            Self::Refusal(_) => REFUSAL,
+        }
+    }
+
+    /// Appends the frame. Data is at most [`DATA_MAX_BYTES`] long and not empty, a token at most [`TOKEN_MAX_BYTES`].
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; HEAD_BYTES]);
+        match self {
+            Self::Hello(hello) => {
+                assert!(hello.token.len() <= TOKEN_MAX_BYTES, "a token of {} bytes", hello.token.len());
+                out.extend_from_slice(HELLO_MAGIC);
+                out.extend_from_slice(&hello.protocol_version.to_le_bytes());
+                out.extend_from_slice(&u16::try_from(hello.token.len()).expect("checked").to_le_bytes());
+                out.extend_from_slice(&hello.partition.to_le_bytes());
+                out.extend_from_slice(&hello.node_id.0);
+                out.extend_from_slice(&hello.epoch.to_le_bytes());
+                out.extend_from_slice(&hello.history.0);
+                out.extend_from_slice(&hello.position.version.to_le_bytes());
+                out.extend_from_slice(&hello.position.checksum.to_le_bytes());
+                out.extend_from_slice(hello.token);
+            }
+            Self::Continue(Continue { epoch, history, last_version }) => {
+                out.extend_from_slice(&epoch.to_le_bytes());
+                out.extend_from_slice(&history.0);
+                out.extend_from_slice(&last_version.to_le_bytes());
+            }
+            Self::SnapshotStart(SnapshotStart { epoch, history, version, about_bytes }) => {
+                out.extend_from_slice(&epoch.to_le_bytes());
+                out.extend_from_slice(&history.0);
+                out.extend_from_slice(&version.to_le_bytes());
+                out.extend_from_slice(&about_bytes.to_le_bytes());
+            }
+            Self::SnapshotData(data) | Self::Records(data) => {
+                assert!((1..=DATA_MAX_BYTES).contains(&data.len()), "{} bytes of data", data.len());
+                out.extend_from_slice(data);
+            }
+            Self::Ack(Ack { applied_version, durable_version }) => {
+                out.extend_from_slice(&applied_version.to_le_bytes());
+                out.extend_from_slice(&durable_version.to_le_bytes());
+            }
+            Self::Heartbeat(Heartbeat { last_version }) => out.extend_from_slice(&last_version.to_le_bytes()),
+            Self::Refusal(Refusal { code, text }) => {
+                out.extend_from_slice(&(*code as u16).to_le_bytes());
+                out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(1024)]);
+            }
+        }
+        let len = u32::try_from(out.len() - start - HEAD_BYTES).expect("payloads are small");
+        out[start..start + 4].copy_from_slice(&len.to_le_bytes());
+        out[start + 4] = self.kind();
+        let checksum = checksum_of(&out[start..]);
+        out[start + 8..start + HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+/// The checksum of a whole frame, whatever stands in its own place.
+fn checksum_of(frame: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&frame[..8]), &frame[HEAD_BYTES..])
+}
+
+/// Takes fields off the front of a payload.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
+        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(FrameError("a frame that is too short"))?;
+        self.0 = rest;
+        Ok(*field)
+    }
+
+    fn u64(&mut self) -> Result<u64, FrameError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn history(&mut self) -> Result<HistoryId, FrameError> {
+        self.array().map(HistoryId)
+    }
+
+    fn end(&self) -> Result<(), FrameError> {
+        if self.0.is_empty() { Ok(()) } else { Err(FrameError("a frame that is too long")) }
+    }
+
+    fn data(self) -> Result<&'a [u8], FrameError> {
+        if self.0.is_empty() { Err(FrameError("a frame without data")) } else { Ok(self.0) }
+    }
+}
+
+fn decode(kind: u8, payload: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let mut fields = Fields(payload);
+    let frame = match kind {
+        HELLO => return decode_hello(fields),
+        CONTINUE => {
+            Frame::Continue(Continue { epoch: fields.u64()?, history: fields.history()?, last_version: fields.u64()? })
+        }
+        SNAPSHOT_START => Frame::SnapshotStart(SnapshotStart {
+            epoch: fields.u64()?,
+            history: fields.history()?,
+            version: fields.u64()?,
+            about_bytes: fields.u64()?,
+        }),
+        SNAPSHOT_DATA => return fields.data().map(Frame::SnapshotData),
+        RECORDS => return fields.data().map(Frame::Records),
+        ACK => Frame::Ack(Ack { applied_version: fields.u64()?, durable_version: fields.u64()? }),
+        HEARTBEAT => Frame::Heartbeat(Heartbeat { last_version: fields.u64()? }),
+        REFUSAL => {
+            let code = u16::from_le_bytes(fields.array()?);
+            let code = RefusalCode::ALL.into_iter().find(|known| *known as u16 == code);
+            let text = std::str::from_utf8(fields.0).map_err(|_| FrameError("a refusal that is not text"))?;
+            return Ok(Frame::Refusal(Refusal { code: code.ok_or(FrameError("an unknown refusal"))?, text }));
+        }
+        _ => return Err(FrameError("a frame of an unknown type")),
+    };
+    fields.end()?;
+    Ok(frame)
+}
+
+fn decode_hello(mut fields: Fields<'_>) -> Result<Frame<'_>, FrameError> {
+    if fields.array()? != *HELLO_MAGIC {
+        return Err(FrameError("a hello that is none"));
+    }
+    let protocol_version = u16::from_le_bytes(fields.array()?);
+    let token_len = usize::from(u16::from_le_bytes(fields.array()?));
+    let hello = Hello {
+        protocol_version,
+        partition: u32::from_le_bytes(fields.array()?),
+        node_id: NodeId(fields.array()?),
+        epoch: fields.u64()?,
+        history: fields.history()?,
+        position: LogPosition { version: fields.u64()?, checksum: u32::from_le_bytes(fields.array()?) },
+        token: fields.0,
+    };
+    if hello.token.len() != token_len || token_len > TOKEN_MAX_BYTES {
+        return Err(FrameError("a hello with a token of the wrong length"));
+    }
+    Ok(Frame::Hello(hello))
+}
+
+const _: () = assert!(HELLO_BYTES == 4 + 2 + 2 + 4 + 16 + 8 + 16 + 8 + 4);
+const _: () = assert!(HELLO_BYTES + TOKEN_MAX_BYTES <= DATA_MAX_BYTES);
+
+/// Bytes of a socket on their way into frames.
+#[derive(Debug, Default)]
+pub struct FrameReader {
+    /// Bytes of a frame that is not whole yet, or of one that was given out.
+    partial: Vec<u8>,
+    /// `partial` was given out.
+    is_spent: bool,
+}
+
+impl FrameReader {
+    /// The frame that `input` begins with or completes; moves `input` on. `None`: all of it was taken, and more is needed.
+    pub fn next<'f, 'i: 'f>(&'f mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'f>>, FrameError> {
+        if std::mem::take(&mut self.is_spent) {
+            self.partial.clear();
+        }
+        if self.partial.is_empty()
+            && let Some(frame_bytes) = whole_frame(input)?
+        {
+            let (frame, rest) = input.split_at(frame_bytes);
+            *input = rest;
+            return checked(frame).map(Some);
+        }
+        // The head first, since it tells how much follows.
+        for _ in 0..2 {
+            let wanted = wanted_bytes(&self.partial)?.saturating_sub(self.partial.len());
+            let (taken, rest) = input.split_at(wanted.min(input.len()));
+            self.partial.extend_from_slice(taken);
+            *input = rest;
+        }
+        if self.partial.len() < HEAD_BYTES || self.partial.len() < wanted_bytes(&self.partial)? {
+            return Ok(None);
+        }
+        self.is_spent = true;
+        checked(&self.partial).map(Some)
+    }
+}
+
+/// Bytes to have of a frame that begins so, before more can be said: those of the head, then all of it.
+fn wanted_bytes(partial: &[u8]) -> Result<usize, FrameError> {
+    let Some(head) = partial.first_chunk::<HEAD_BYTES>() else { return Ok(HEAD_BYTES) };
+    let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    if len > DATA_MAX_BYTES || head[5..8] != [0; 3] {
+        return Err(FrameError("a frame with an impossible head"));
+    }
+    Ok(HEAD_BYTES + len)
+}
+
+/// Bytes of the frame that `input` begins with, if it is all there.
+fn whole_frame(input: &[u8]) -> Result<Option<usize>, FrameError> {
+    let wanted = wanted_bytes(input)?;
+    Ok((input.len() >= HEAD_BYTES && input.len() >= wanted).then_some(wanted))
+}
+
+fn checked(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let stored = u32::from_le_bytes([frame[8], frame[9], frame[10], frame[11]]);
+    if stored != checksum_of(frame) {
+        return Err(FrameError("a frame whose checksum does not hold"));
+    }
+    decode(frame[4], &frame[HEAD_BYTES..])
+}
