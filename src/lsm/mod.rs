@@ -114,6 +114,8 @@ pub struct Lsm {
     flushed_version: u64,
     /// Records behind this one are still to be read from the log.
     read_version: u64,
+    /// So much log is kept even if nobody is known to want it.
+    retained_log_bytes: usize,
 }
 
 impl Lsm {
@@ -133,6 +135,7 @@ impl Lsm {
             snapshots: SnapshotHome::new(),
             flushed_version: position.version,
             read_version: u64::MAX,
+            retained_log_bytes: 0,
         }
     }
 
@@ -252,13 +255,26 @@ impl Lsm {
         self.release_log();
     }
 
+    /// Keeps so many bytes of log for those who come later, flushed or not.
+    pub fn retain_log(&mut self, bytes: usize) {
+        self.retained_log_bytes = bytes;
+        self.release_log();
+    }
+
+    /// A cursor behind the record with this version, and where the history stood there; none if the log in memory has not
+    /// what follows.
+    pub fn log_behind(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
+        self.wal.seek(version)
+    }
+
     /// Bytes of the log that is kept only to be read, large values included. Without such it is 0.
     pub fn unread_log_bytes(&self) -> usize {
         self.wal.bytes_behind(self.read_version)
     }
 
     fn release_log(&mut self) {
-        while let Some(segment) = self.wal.release(self.flushed_version.min(self.read_version)) {
+        let version = self.flushed_version.min(self.read_version);
+        while let Some(segment) = self.wal.release(version, self.retained_log_bytes) {
             self.garbage.push_segment(segment);
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct Segment {
     /// Large values by the offset of their record, ascending.
     large: Vec<(usize, Blob)>,
     large_bytes: usize,
+    /// Where the history stood before its first record.
+    base: LogPosition,
     /// Where the history stands after its last record.
     last: LogPosition,
 }
@@ -82,6 +84,22 @@ impl Segment {
         self.bytes.len()
     }
 
+    /// The offset behind the record with this version, and where the history stands there. Looks at each record before.
+    fn seek(&self, version: u64) -> Option<(usize, LogPosition)> {
+        let (mut offset, mut position) = (0, self.base);
+        while position.version < version {
+            let head = RecordHead::parse(&self.bytes[offset..])?;
+            offset += head.stored_bytes();
+            position = head.position();
+        }
+        (position.version == version).then_some((offset, position))
+    }
+
+    /// Bytes of records, large values included.
+    fn stream_bytes(&self) -> usize {
+        self.bytes.len() + self.large_bytes
+    }
+
     /// Takes a large value out, for freeing them one by one.
     pub(super) fn pop_large(&mut self) -> Option<Blob> {
         self.large.pop().map(|(_, blob)| blob)
@@ -113,6 +131,8 @@ pub(super) struct Wal {
     /// Number of the first of `sealed`, or of the active segment if there is none.
     first_number: u64,
     sealed: VecDeque<Arc<Segment>>,
+    /// Bytes of their records, large values included.
+    sealed_bytes: usize,
     active: Segment,
     last: LogPosition,
 }
@@ -120,7 +140,8 @@ pub(super) struct Wal {
 impl Wal {
     /// An empty log that goes on from `position`.
     pub(super) fn new(position: LogPosition) -> Self {
-        Self { last: position, ..Self::default() }
+        let active = Segment { base: position, ..Segment::default() };
+        Self { last: position, active, ..Self::default() }
     }
 
     /// Appends a new record.
@@ -168,14 +189,21 @@ impl Wal {
         if self.active.bytes.is_empty() {
             return None;
         }
-        let segment = Arc::new(std::mem::take(&mut self.active));
+        let next = Segment { base: self.last, ..Segment::default() };
+        let segment = Arc::new(std::mem::replace(&mut self.active, next));
+        self.sealed_bytes += segment.stream_bytes();
         self.sealed.push_back(Arc::clone(&segment));
         Some(segment)
     }
 
-    /// Lets one segment go whose records are all at or below `version`; call until it returns none.
-    pub(super) fn release(&mut self, version: u64) -> Option<Arc<Segment>> {
-        let released = self.sealed.pop_front_if(|segment| segment.last.version <= version)?;
+    /// Lets one segment go whose records are all at or below `version`, unless fewer than `kept_bytes` of log would be left;
+    /// call until it returns none.
+    pub(super) fn release(&mut self, version: u64, kept_bytes: usize) -> Option<Arc<Segment>> {
+        let spare_bytes = (self.sealed_bytes + self.active.stream_bytes()).saturating_sub(kept_bytes);
+        let may_go =
+            |segment: &mut Arc<Segment>| segment.last.version <= version && segment.stream_bytes() <= spare_bytes;
+        let released = self.sealed.pop_front_if(may_go)?;
+        self.sealed_bytes -= released.stream_bytes();
         self.first_number += 1;
         Some(released)
     }
@@ -183,6 +211,19 @@ impl Wal {
     /// A cursor behind the newest record.
     pub(super) fn end(&self) -> WalCursor {
         WalCursor { segment: self.first_number + self.sealed.len() as u64, offset: self.active.bytes.len() }
+    }
+
+    /// A cursor behind the record with this version, and where the history stood there; none if the log has not what
+    /// follows. Costs a look at each record of one segment.
+    pub(super) fn seek(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
+        if version == self.last.version {
+            return Some((self.end(), self.last));
+        }
+        // The first segment with a record behind that version.
+        let index = self.sealed.partition_point(|segment| segment.last.version <= version);
+        let segment = self.sealed.get(index).map_or(&self.active, |segment| segment);
+        let (offset, position) = segment.seek(version)?;
+        Some((WalCursor { segment: self.first_number + index as u64, offset }, position))
     }
 
     /// Reads records behind a cursor into `batch` until it holds about `max_bytes`; a record is never cut.
@@ -224,9 +265,9 @@ impl Wal {
     /// Bytes of the segments that have records behind `version`, large values included. Costs a step a segment.
     pub(super) fn bytes_behind(&self, version: u64) -> usize {
         let behind = self.sealed.iter().rev().take_while(|segment| segment.last.version > version);
-        let sealed_bytes: usize = behind.map(|segment| segment.stored_bytes() + segment.large_bytes).sum();
+        let sealed_bytes: usize = behind.map(|segment| segment.stream_bytes()).sum();
         let active = Some(&self.active).filter(|segment| segment.last.version > version);
-        sealed_bytes + active.map_or(0, |segment| segment.stored_bytes() + segment.large_bytes)
+        sealed_bytes + active.map_or(0, Segment::stream_bytes)
     }
 
     /// Bytes of records in the log, large values not counted.
@@ -254,9 +295,12 @@ mod tests {
         assert_eq!(wal.last().version, 100);
         assert_eq!(wal.segment_count(), sealed.len() + 1);
         let first_last = sealed[0].last.version;
-        assert!(wal.release(first_last - 1).is_none(), "released although a record is still needed");
-        assert!(Arc::ptr_eq(&wal.release(first_last).expect("released"), &sealed[0]));
-        assert!(wal.release(first_last).is_none());
+        assert!(wal.release(first_last - 1, 0).is_none(), "released although a record is still needed");
+        assert!(Arc::ptr_eq(&wal.release(first_last, 0).expect("released"), &sealed[0]));
+        assert!(wal.release(first_last, 0).is_none());
+        let left_bytes = wal.bytes_behind(0);
+        assert!(wal.release(u64::MAX, left_bytes).is_none(), "released although it is to be kept");
+        assert!(wal.release(u64::MAX, left_bytes - sealed[1].stream_bytes()).is_some());
     }
 
     #[test]
@@ -299,7 +343,7 @@ mod tests {
                     stream.extend(batch.parts().flatten());
                     if let Some(last) = batch.last() {
                         read_to = last;
-                        while wal.release(last.version).is_some() {}
+                        while wal.release(last.version, 0).is_some() {}
                     }
                 }
             }
@@ -309,6 +353,45 @@ mod tests {
                 (read, rest) = (record.position(), &rest[record.stream_bytes()..]);
             }
             assert_eq!(read, read_to, "seed {seed}");
+        }
+    }
+
+    /// A cursor behind any version that the log has reads exactly what follows, and proves where it stands.
+    #[test]
+    fn the_log_is_read_from_any_version_it_has() {
+        for seed in 0..20 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let start = LogPosition { version: rng.u64(..1000), checksum: rng.u32(..) };
+            let mut wal = Wal::new(start);
+            let mut positions = vec![start];
+            for _ in 0..rng.usize(1..200) {
+                let value = vec![1; rng.usize(..INLINE_VALUE_MAX_BYTES)];
+                wal.append(b"some key", NewValue::Inline(&value), None);
+                positions.push(wal.last());
+                if rng.u8(..20) == 0 {
+                    wal.seal();
+                }
+            }
+            let mut oldest = start;
+            for _ in 0..rng.usize(..4) {
+                oldest = wal.release(u64::MAX, 0).map_or(oldest, |segment| segment.last);
+            }
+            assert!(wal.seek(wal.last().version + 1).is_none(), "seed {seed}");
+            for position in positions {
+                let Some((mut cursor, found)) = wal.seek(position.version) else {
+                    assert!(position.version < oldest.version, "seed {seed}: {position:?} is there");
+                    continue;
+                };
+                assert!(position.version >= oldest.version, "seed {seed}: {position:?} was released");
+                assert_eq!(found, position, "seed {seed}");
+                let mut batch = LogBatch::default();
+                wal.read(&mut cursor, 1, &mut batch);
+                let stream: Vec<u8> = batch.parts().flatten().copied().collect();
+                match position.next_record(&stream) {
+                    Ok(record) => assert_eq!(record.before(), position),
+                    Err(error) => assert_eq!(position, wal.last(), "seed {seed}: {error:?}"),
+                }
+            }
         }
     }
 }
