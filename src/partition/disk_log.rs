@@ -219,6 +219,7 @@ impl DiskLog {
 
     pub(super) fn note_failed(&mut self, failure: StorageError, lsm: &mut Lsm) {
         self.failure = Some(failure);
+        self.gathering_until_us = None;
         lsm.keep_log_behind(u64::MAX);
     }
 }

@@ -93,7 +93,7 @@ impl Disk {
         self.progress_bar.show(progress, now);
     }
 
-    /// The data is there.
+    /// The data is there, or will not be.
     pub(super) fn note_loaded(&mut self) {
         self.progress_bar.finish();
     }

@@ -190,7 +190,10 @@ impl Reactor {
                 }
                 DiskNews::Loaded => self.disk.note_loaded(),
                 DiskNews::Released => {}
-                DiskNews::Failed(error) if is_loading => return Err(RunError::Storage(error)),
+                DiskNews::Failed(error) if is_loading => {
+                    self.disk.note_loaded();
+                    return Err(RunError::Storage(error));
+                }
                 DiskNews::Failed(error) => {
                     self.break_promises(&error);
                     self.disk.note_failed(error);
