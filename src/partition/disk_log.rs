@@ -151,7 +151,7 @@ impl DiskLog {
             return None;
         }
         let (expected_count, patience_us) = match self.fsync {
-            Fsync::Always => (self.last_group_count * 7 / 8, GATHER_MAX_US),
+            Fsync::Always => (self.last_group_count * 15 / 16, GATHER_MAX_US),
             Fsync::Interval | Fsync::Never => (LAZY_GROUP_COUNT, LAZY_GATHER_US),
         };
         if lsm.last_version() - self.handed_version < expected_count {
