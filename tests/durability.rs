@@ -682,6 +682,27 @@ fn only_replies_to_writes_wait_for_the_disk() {
     stop(node);
 }
 
+/// Without syncs to wait for, writers are ahead of a disk that cannot follow by a bounded amount, and no more.
+#[test]
+fn writers_that_outrun_the_disk_are_held_back() {
+    if !can_inject() {
+        return;
+    }
+    let folder = Folder::new("outrun");
+    // The first write is the header of the log file.
+    let mut command = Fault { call: "pwritev", action: "delay_enter=5000000" }.command_from(2, &folder);
+    command.args(["--fsync", "never"]);
+    let mut node = Node::spawn(command);
+    wait_until_ready(node.address).expect("ready");
+    let value = vec![b'x'; 1 << 20];
+    let mut writer = Wire::connect(node.address).expect("connect");
+    writer.stream.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
+    let answered = (0..60).take_while(|number| writer.ask("PUT", &format!("/kv/{number}"), &value).is_ok()).count();
+    assert_eq!(answered, 31, "what was answered, and the one that is held back, are just over 32 MiB");
+    assert_eq!(node.request("GET", "/kv/7", &[], b"").body, value, "reads go on");
+    kill(&mut node);
+}
+
 /// A node whose data takes long to read says that it lives, how far it is, and that requests must wait.
 #[test]
 fn loading_is_told_while_it_lasts() {

@@ -179,7 +179,7 @@ fn finish(mut lsm: Lsm, model: &Model, held: Vec<Held>, rng: &mut fastrand::Rng,
 
 /// The digest of all content, and of that alone: a change changes it.
 fn digest(lsm: &mut Lsm, rng: &mut fastrand::Rng) -> Digest {
-    let mut digester = Digester::new(&lsm.snapshot());
+    let mut digester = Digester::new(lsm.snapshot());
     loop {
         if let Some(digest) = digester.step(rng.usize(1..200_000)) {
             return digest;

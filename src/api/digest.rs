@@ -1,6 +1,6 @@
 //! `/digest`: a hash of all content, to compare nodes by. Computed in slices while the answer is on its way.
 
-use crate::http::{BodySource, Fill, Head, Refusal, Reply};
+use crate::http::{BodySource, Fill, Head, Reply};
 use crate::lsm::{Digest, Digester};
 
 use super::{Api, JSON, refuse};
@@ -18,9 +18,11 @@ impl BodySource for DigestSource {
 
 impl Api<'_> {
     pub(super) fn answer_digest(&mut self, head: &Head<'_>, reply: Reply<'_>) {
-        let outcome: Result<_, Refusal> = self.snapshot(head).map(|(snapshot, _)| Digester::new(&snapshot));
-        match outcome {
-            Ok(digester) => reply.status(200).content_type(JSON).source(Box::new(DigestSource(digester))),
+        match self.snapshot(head) {
+            Ok((snapshot, _)) => {
+                let source = DigestSource(Digester::new(snapshot));
+                reply.status(200).content_type(JSON).source(Box::new(source));
+            }
             Err(refusal) => refuse(reply, &refusal),
         }
     }

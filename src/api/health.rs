@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use crate::http::Reply;
-use crate::storage::Progress;
 
 use super::route::Route;
 use super::{Api, JSON};
@@ -49,7 +48,7 @@ impl Api<'_> {
             return Some("draining: the node is stopping\n".to_owned());
         }
         if let Some(progress) = self.node.loading() {
-            return Some(format!("loading: {}\n", loaded_share(progress)));
+            return Some(format!("loading: {progress}\n"));
         }
         self.node.write_obstacle().map(|error| format!("storage failed, writes are off: {error}\n"))
     }
@@ -67,11 +66,4 @@ impl Api<'_> {
             replication_port: None,
         }
     }
-}
-
-/// How much of the data is loaded, in words.
-pub(super) fn loaded_share(progress: Progress) -> String {
-    let Progress { done_bytes, total_bytes } = progress;
-    let percent = (done_bytes.min(total_bytes) * 100).checked_div(total_bytes).unwrap_or(0);
-    format!("{percent} % of {} MiB", total_bytes.div_ceil(1 << 20))
 }

@@ -139,7 +139,7 @@ impl Handler for Api<'_> {
                 self.answer_health(route, reply);
                 Begin::Answered
             }
-            Family::Snapshot if route == Route::Digest => {
+            Family::Digest => {
                 self.answer_digest(head, reply);
                 Begin::Answered
             }
@@ -182,7 +182,7 @@ fn unavailable(reason: Unavailable) -> Refusal {
             Refusal::new(404, "partition_not_found", message)
         }
         Unavailable::Loading(progress) => {
-            let message = format!("the node is loading its data, {}: try again", health::loaded_share(progress));
+            let message = format!("the node is loading its data ({progress}): try again");
             Refusal::new(503, "loading", message)
         }
     }

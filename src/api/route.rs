@@ -42,6 +42,7 @@ pub(super) enum Family {
     KeyValue,
     Health,
     Snapshot,
+    Digest,
     Admin,
 }
 
@@ -79,7 +80,8 @@ impl Route {
         match self {
             Self::Set | Self::Get | Self::Delete | Self::Key => Family::KeyValue,
             Self::Health | Self::Live | Self::Ready => Family::Health,
-            Self::Snapshot | Self::Digest => Family::Snapshot,
+            Self::Snapshot => Family::Snapshot,
+            Self::Digest => Family::Digest,
             Self::Status | Self::Freeze | Self::Compact | Self::Checkpoint => Family::Admin,
         }
     }

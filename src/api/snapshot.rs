@@ -10,7 +10,7 @@ use crate::storage::{CheckpointEncoder, EncodeStep, HistoryId};
 
 use super::{Api, refuse};
 
-/// Backups and digests at a time: each pins all data as it was.
+/// Backups and digests at a time, a checkpoint under way included: each pins all data as it was.
 const SNAPSHOT_MAX: usize = 4;
 
 struct Backup(CheckpointEncoder);
@@ -28,7 +28,7 @@ impl Api<'_> {
     /// A snapshot of the partition that a request names, and its history, unless too many are being read.
     pub(super) fn snapshot(&mut self, head: &Head<'_>) -> Result<(Snapshot, HistoryId), Refusal> {
         let partition = self.partition(head)?;
-        if partition.lsm().stats().snapshot_count >= SNAPSHOT_MAX {
+        if partition.lsm().snapshot_count() >= SNAPSHOT_MAX {
             let message = format!("{SNAPSHOT_MAX} snapshots are being read: try again when one is done");
             return Err(Refusal::new(503, "too_many_snapshots", message));
         }

@@ -67,11 +67,6 @@ impl Adoption {
         Ok(())
     }
 
-    /// Entries so far, overwritten ones and tombstones included.
-    pub fn entry_count(&self) -> usize {
-        self.runs.iter().map(|(_, run)| run.entry_count()).sum()
-    }
-
     /// The engine. It has the chunks' seed, whatever `options` say.
     pub fn finish(mut self, options: Options) -> Lsm {
         self.runs.retain(|(_, run)| run.entry_count() > 0);

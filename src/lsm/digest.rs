@@ -38,8 +38,8 @@ pub struct Digester {
 
 impl Digester {
     /// The digest of a snapshot.
-    pub fn new(snapshot: &Snapshot) -> Self {
-        let (version, scan) = (snapshot.version(), snapshot.scan(&[]));
+    pub fn new(snapshot: Snapshot) -> Self {
+        let (version, scan) = (snapshot.version(), snapshot.into_scan(&[]));
         Self { version, scan, hasher: SipHasher24::new(), key_count: 0, large: None }
     }
 

@@ -267,9 +267,14 @@ impl Lsm {
         self.wal.seek(version)
     }
 
-    /// Bytes of the log that is kept only to be read, large values included. Without such it is 0.
-    pub fn unread_log_bytes(&self) -> usize {
-        self.wal.bytes_behind(self.read_version)
+    /// Bytes of all records written since the engine was made, large values included.
+    pub fn logged_bytes(&self) -> u64 {
+        self.wal.appended_bytes()
+    }
+
+    /// Snapshots not yet dropped.
+    pub fn snapshot_count(&self) -> usize {
+        self.snapshots.live_count()
     }
 
     fn release_log(&mut self) {
@@ -309,7 +314,7 @@ impl Lsm {
             wal_segment_count: self.wal.segment_count(),
             wal_bytes: self.wal.stored_bytes(),
             debt: self.levels.debt(),
-            snapshot_count: self.snapshots.live_count(),
+            snapshot_count: self.snapshot_count(),
         }
     }
 }

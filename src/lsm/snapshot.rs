@@ -96,23 +96,32 @@ impl Snapshot {
         self.hash_seed
     }
 
-    /// Bytes of all its layers, large values included.
-    pub fn memory_bytes(&self) -> usize {
-        self.layers().map(ImmutableLayer::memory_bytes).sum()
-    }
-
     /// A scan in key order, from the first key at or above `start`.
     pub fn scan(&self, start: &[u8]) -> Scan {
-        let layers = self.layers.clone();
-        self.counts.live.fetch_add(1, Ordering::Relaxed);
-        let (home, counts) = (self.home.clone(), Arc::clone(&self.counts));
-        let snapshot = Self { layers, position: self.position, hash_seed: self.hash_seed, home, counts };
-        let preparation = Preparation::new(snapshot.layers());
-        Scan { preparation, start: start.to_vec(), cursor: None, snapshot }
+        self.clone().into_scan(start)
+    }
+
+    /// The same, of a snapshot that is wanted for nothing else.
+    pub fn into_scan(self, start: &[u8]) -> Scan {
+        Scan { preparation: Preparation::new(self.layers()), start: start.to_vec(), cursor: None, snapshot: self }
     }
 
     fn layers(&self) -> impl Iterator<Item = &ImmutableLayer> {
         self.layers.iter().map(|(_, layer)| layer)
+    }
+}
+
+/// Another hold on the same view.
+impl Clone for Snapshot {
+    fn clone(&self) -> Self {
+        self.counts.live.fetch_add(1, Ordering::Relaxed);
+        Self {
+            layers: self.layers.clone(),
+            position: self.position,
+            hash_seed: self.hash_seed,
+            home: self.home.clone(),
+            counts: Arc::clone(&self.counts),
+        }
     }
 }
 

@@ -133,6 +133,8 @@ pub(super) struct Wal {
     sealed: VecDeque<Arc<Segment>>,
     /// Bytes of their records, large values included.
     sealed_bytes: usize,
+    /// The same of all segments that were ever sealed.
+    sealed_total_bytes: u64,
     active: Segment,
     last: LogPosition,
 }
@@ -192,6 +194,7 @@ impl Wal {
         let next = Segment { base: self.last, ..Segment::default() };
         let segment = Arc::new(std::mem::replace(&mut self.active, next));
         self.sealed_bytes += segment.stream_bytes();
+        self.sealed_total_bytes += segment.stream_bytes() as u64;
         self.sealed.push_back(Arc::clone(&segment));
         Some(segment)
     }
@@ -262,12 +265,9 @@ impl Wal {
         self.sealed.len() + usize::from(!self.active.bytes.is_empty())
     }
 
-    /// Bytes of the segments that have records behind `version`, large values included. Costs a step a segment.
-    pub(super) fn bytes_behind(&self, version: u64) -> usize {
-        let behind = self.sealed.iter().rev().take_while(|segment| segment.last.version > version);
-        let sealed_bytes: usize = behind.map(|segment| segment.stream_bytes()).sum();
-        let active = Some(&self.active).filter(|segment| segment.last.version > version);
-        sealed_bytes + active.map_or(0, Segment::stream_bytes)
+    /// Bytes of all records appended so far, large values and released segments included.
+    pub(super) fn appended_bytes(&self) -> u64 {
+        self.sealed_total_bytes + self.active.stream_bytes() as u64
     }
 
     /// Bytes of records in the log, large values not counted.
@@ -298,7 +298,7 @@ mod tests {
         assert!(wal.release(first_last - 1, 0).is_none(), "released although a record is still needed");
         assert!(Arc::ptr_eq(&wal.release(first_last, 0).expect("released"), &sealed[0]));
         assert!(wal.release(first_last, 0).is_none());
-        let left_bytes = wal.bytes_behind(0);
+        let left_bytes = wal.sealed_bytes + wal.active().stream_bytes();
         assert!(wal.release(u64::MAX, left_bytes).is_none(), "released although it is to be kept");
         assert!(wal.release(u64::MAX, left_bytes - sealed[1].stream_bytes()).is_some());
     }

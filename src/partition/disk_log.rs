@@ -20,7 +20,7 @@ use crate::storage::{StorageError, StoreStats};
 const BATCH_MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// Without a sync to wait for, writers may be ahead of the disk by this much.
-const BACKLOG_MAX_BYTES: usize = 32 * 1024 * 1024;
+const BACKLOG_MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A log shorter than this is never worth a checkpoint: it is read again in a fraction of a second.
 const CHECKPOINT_MIN_BYTES: usize = 64 * 1024 * 1024;
@@ -59,6 +59,8 @@ pub struct DiskLog {
     gathering_until_us: Option<u64>,
     /// Records in the last group.
     last_group_count: u64,
+    /// What of [`Lsm::logged_bytes`] is told as written.
+    written_bytes: u64,
     /// Bytes of log since the last checkpoint began.
     bytes_since_checkpoint: usize,
     checkpoint: CheckpointState,
@@ -82,17 +84,13 @@ impl DiskLog {
             in_flight_bytes: 0,
             gathering_until_us: None,
             last_group_count: 0,
+            written_bytes: lsm.logged_bytes(),
             bytes_since_checkpoint: usize::try_from(stats.log_bytes).unwrap_or(usize::MAX),
             checkpoint: CheckpointState::Idle,
             spare: LogBatch::default(),
             stats,
             failure: None,
         }
-    }
-
-    /// When writes are made to last.
-    pub fn fsync(&self) -> Fsync {
-        self.fsync
     }
 
     /// Version up to which writes last.
@@ -125,9 +123,8 @@ impl DiskLog {
         let version = lsm.last_version();
         match self.fsync {
             Fsync::Always => (self.synced_version < version).then_some(version),
-            // The log in memory is kept for what is not handed over: its length tells how far the disk is behind.
             Fsync::Interval | Fsync::Never => {
-                (self.in_flight_bytes + lsm.unread_log_bytes() > BACKLOG_MAX_BYTES).then_some(version)
+                (lsm.logged_bytes() - self.written_bytes > BACKLOG_MAX_BYTES).then_some(version)
             }
         }
     }
@@ -172,9 +169,9 @@ impl DiskLog {
 
     /// A snapshot to make a checkpoint of, if one is due.
     pub(super) fn take_checkpoint(&mut self, lsm: &mut Lsm) -> Option<Snapshot> {
-        let is_long = self.bytes_since_checkpoint >= CHECKPOINT_MIN_BYTES.max(lsm.data_bytes());
+        let since_bytes = self.bytes_since_checkpoint;
         let is_due = match self.checkpoint {
-            CheckpointState::Idle => is_long,
+            CheckpointState::Idle => since_bytes >= CHECKPOINT_MIN_BYTES && since_bytes >= lsm.data_bytes(),
             CheckpointState::Requested => true,
             CheckpointState::UnderWay => false,
         };
@@ -207,6 +204,7 @@ impl DiskLog {
         self.stats = stats;
         for mut batch in batches {
             self.in_flight_bytes -= batch.stream_bytes();
+            self.written_bytes += batch.stream_bytes() as u64;
             batch.clear(SPARE_BATCH_BYTES);
             self.spare = batch;
         }

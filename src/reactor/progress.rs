@@ -29,21 +29,19 @@ impl ProgressBar {
 
     /// Shows how far it is, if it is time to.
     pub(super) fn show(&mut self, progress: Progress, now: Millis) {
-        if now < self.next_at || progress.total_bytes == 0 {
+        if now < self.next_at {
             return;
         }
         self.is_shown = true;
-        let Progress { done_bytes, total_bytes } = progress;
-        let (percent, total_mib) = (done_bytes.min(total_bytes) * 100 / total_bytes, total_bytes.div_ceil(1 << 20));
         if !self.is_terminal {
             self.next_at = now + INTERVAL_MS;
-            log::info!("loading: {percent} % of {total_mib} MiB");
+            log::info!("loading: {progress}");
             return;
         }
         self.next_at = now + BAR_INTERVAL_MS;
-        let filled = usize::try_from(percent).unwrap_or(0) * BAR_CELLS / 100;
+        let filled = usize::try_from(progress.percent()).unwrap_or(0) * BAR_CELLS / 100;
         let bar = format!("{}{}", "#".repeat(filled), ".".repeat(BAR_CELLS - filled));
-        let _ = write!(std::io::stderr(), "\rloading [{bar}] {percent:>3} % of {total_mib} MiB");
+        let _ = write!(std::io::stderr(), "\rloading [{bar}] {progress}");
     }
 
     /// Ends the line of a bar.

@@ -11,6 +11,7 @@
 //! 3. Memory: one log file at a time, and of memtables that wait to be flushed at most [`FROZEN_MAX`].
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use crate::lsm::{Adoption, LogPosition, Lsm, Options, RecordError, StreamRecord};
 
@@ -48,6 +49,19 @@ pub struct Progress {
     pub done_bytes: u64,
     /// Bytes there are to read.
     pub total_bytes: u64,
+}
+
+impl Progress {
+    /// The same in whole percent; 0 while it is not known how much there is.
+    pub fn percent(&self) -> u64 {
+        (self.done_bytes.min(self.total_bytes) * 100).checked_div(self.total_bytes).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} % of {} MiB", self.percent(), self.total_bytes.div_ceil(1 << 20))
+    }
 }
 
 /// A tail of the log that was never whole.

@@ -100,9 +100,4 @@ impl<D: Disk> Store<D> {
             checkpoint_version: self.checkpoint_version,
         }
     }
-
-    /// The disk, for what comes after.
-    pub fn into_disk(self) -> D {
-        self.disk
-    }
 }

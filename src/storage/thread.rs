@@ -174,7 +174,14 @@ fn run(plan: Plan, commands: &Receiver<Command>, teller: &Teller) {
 
 /// Recovers or restores, and hands the engine over. The lock lasts as long as what is returned.
 fn load(plan: Plan, teller: &Teller) -> Result<Option<(Store<SystemDisk>, DataDir)>, StorageError> {
-    let mut on_progress = |progress| teller.tell(Event::Progress(progress));
+    // The loop is told of each percent, not of each chunk.
+    let mut told_percent = 0;
+    let mut on_progress = |progress: Progress| {
+        if progress.percent() != told_percent {
+            told_percent = progress.percent();
+            teller.tell(Event::Progress(progress));
+        }
+    };
     let recovered = match (&plan.data_dir, &plan.restore) {
         (Some(data_dir), None) => recover(data_dir.partition(0)?, plan.recovery, &mut on_progress)?,
         (Some(data_dir), Some(path)) => {
