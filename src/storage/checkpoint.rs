@@ -1,19 +1,9 @@
-//! The checkpoint: a snapshot as a stream of bytes. The only home of this layout; files, backups and replicas all get it.
+//! The checkpoint: a snapshot as a stream of bytes. The only home of this layout, the header aside; files, backups and replicas all get it.
 //!
 //! All integers are little-endian.
 //!
 //! ```text
-//! header, 64 bytes
-//!      0      8  "dbnodchk"
-//!      8      4  format      1
-//!     12      4  zero
-//!     16     16  history id
-//!     32      8  version that it is complete up to
-//!     40      4  checksum of that version's record
-//!     44      4  zero
-//!     48      8  hash seed of its chunks
-//!     56      4  zero
-//!     60      4  CRC-32C of bytes 0..60
+//! header, 64 bytes (`header.rs`)
 //!
 //! items, each with a head of 16 bytes
 //!      0      1  kind        1 layer, 2 chunk, 3 large value, 4 end
@@ -35,15 +25,12 @@
 use std::sync::Arc;
 
 use crate::lsm::{
-    Adoption, Blob, CHUNK_MAX_BYTES, Chunk, ChunkStep, ChunkWalk, Level, LogPosition, Lsm, Options, Snapshot,
-    VALUE_MAX_BYTES,
+    Adoption, Blob, CHUNK_MAX_BYTES, Chunk, ChunkStep, ChunkWalk, Level, Lsm, Options, Snapshot, VALUE_MAX_BYTES,
 };
 
+use super::header::{FileHeader, FileKind, HEADER_BYTES};
 use super::{FormatError, HistoryId};
 
-const MAGIC: [u8; 8] = *b"dbnodchk";
-const FORMAT: u32 = 1;
-const HEADER_BYTES: usize = 64;
 const ITEM_HEAD_BYTES: usize = 16;
 
 const KIND_LAYER: u8 = 1;
@@ -56,43 +43,6 @@ const BOTTOM: u8 = u8::MAX;
 
 /// Bytes of a large value that are digested in one step.
 const DIGEST_STEP_BYTES: usize = 256 * 1024;
-
-/// What the header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckpointHeader {
-    /// The lineage of the writes in it.
-    pub history: HistoryId,
-    /// Where the history stood.
-    pub position: LogPosition,
-    /// The seed of its chunks' hash tables.
-    pub hash_seed: u64,
-}
-
-impl CheckpointHeader {
-    fn encode(&self) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-        bytes[16..32].copy_from_slice(&self.history.0);
-        bytes[32..40].copy_from_slice(&self.position.version.to_le_bytes());
-        bytes[40..44].copy_from_slice(&self.position.checksum.to_le_bytes());
-        bytes[48..56].copy_from_slice(&self.hash_seed.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[..60]);
-        bytes[60..].copy_from_slice(&checksum.to_le_bytes());
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        super::check_format(bytes, MAGIC, FORMAT)?;
-        if word(bytes, 60) != crc32c::crc32c(&bytes[..60]) {
-            return Err(FormatError::Damaged("the checksum of the header does not hold"));
-        }
-        let long = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"));
-        let history = HistoryId(*bytes[16..].first_chunk().expect("sixteen bytes"));
-        let position = LogPosition { version: long(32), checksum: word(bytes, 40) };
-        Ok(Self { history, position, hash_seed: long(48) })
-    }
-}
 
 fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"))
@@ -130,7 +80,7 @@ enum EncodeState {
 /// A snapshot on its way into bytes.
 #[derive(Debug)]
 pub struct CheckpointEncoder {
-    header: CheckpointHeader,
+    header: FileHeader,
     walk: ChunkWalk,
     state: EncodeState,
     chain: u32,
@@ -139,12 +89,12 @@ pub struct CheckpointEncoder {
 impl CheckpointEncoder {
     /// The bytes of a snapshot, as of this history.
     pub fn new(snapshot: Snapshot, history: HistoryId) -> Self {
-        let header = CheckpointHeader { history, position: snapshot.position(), hash_seed: snapshot.hash_seed() };
+        let header = FileHeader { history, position: snapshot.position(), hash_seed: snapshot.hash_seed() };
         Self { header, walk: ChunkWalk::new(snapshot), state: EncodeState::Header, chain: 0 }
     }
 
     /// What its header says.
-    pub fn header(&self) -> &CheckpointHeader {
+    pub fn header(&self) -> &FileHeader {
         &self.header
     }
 
@@ -155,8 +105,8 @@ impl CheckpointEncoder {
         while out.len() < end && work_left > 0 {
             match &mut self.state {
                 EncodeState::Header => {
-                    let bytes = self.header.encode();
-                    self.chain = word(&bytes, 60);
+                    let (bytes, checksum) = self.header.encode(FileKind::Checkpoint);
+                    self.chain = checksum;
                     out.extend_from_slice(&bytes);
                     self.state = EncodeState::Walk;
                 }
@@ -261,7 +211,7 @@ enum DecodeState {
 #[derive(Debug)]
 pub struct CheckpointDecoder {
     state: DecodeState,
-    header: Option<CheckpointHeader>,
+    header: Option<FileHeader>,
     adoption: Option<Adoption>,
     chain: u32,
     /// A chunk that waits for its large values, and where it began.
@@ -291,7 +241,7 @@ impl CheckpointDecoder {
     }
 
     /// What its header said, once it is there.
-    pub fn header(&self) -> Option<&CheckpointHeader> {
+    pub fn header(&self) -> Option<&FileHeader> {
         self.header.as_ref()
     }
 
@@ -309,8 +259,8 @@ impl CheckpointDecoder {
         self.offset += bytes.len() as u64;
         match self.state {
             DecodeState::Header => {
-                let header = CheckpointHeader::decode(&bytes)?;
-                self.chain = word(&bytes, 60);
+                let (header, checksum) = FileHeader::decode(FileKind::Checkpoint, &bytes)?;
+                self.chain = checksum;
                 self.adoption = Some(Adoption::new(header.hash_seed, header.position));
                 self.header = Some(header);
                 self.state = DecodeState::ItemHead;
@@ -374,7 +324,7 @@ impl CheckpointDecoder {
     }
 
     /// The engine made of what was fed, whole or not, and the header; none if not even that was there.
-    pub fn finish(self, options: Options) -> Option<(Lsm, CheckpointHeader)> {
+    pub fn finish(self, options: Options) -> Option<(Lsm, FileHeader)> {
         Some((self.adoption?.finish(options), self.header?))
     }
 }

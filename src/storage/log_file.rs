@@ -1,17 +1,9 @@
-//! The log file: a header, records as they lie in memory, and marks between them. The only home of this layout.
+//! The log file: a header, records as they lie in memory, and marks between them. The only home of the marks' layout.
 //!
 //! All integers are little-endian.
 //!
 //! ```text
-//! header, 64 bytes
-//!      0      8  "dbnodlog"
-//!      8      4  format      1
-//!     12      4  zero
-//!     16     16  history id
-//!     32      8  version of the last record before this file
-//!     40      4  checksum of that record
-//!     44     16  zero
-//!     60      4  CRC-32C of bytes 0..60
+//! header, 64 bytes (`header.rs`), then records, and marks between them
 //!
 //! mark, 32 bytes
 //!      0      4  CRC-32C of bytes 4..32, begun with the header's checksum
@@ -25,31 +17,15 @@
 //! says that it had been on disk was damaged; one that no mark speaks of was on its way when the power went, and nobody was
 //! promised it. The header of the next file is a mark too: it is written when all before it is synced.
 //!
-//! Behind the last record the file is zeros: room that was allocated, and written over so that a sync need not wait for the file
-//! system's own journal (measured with ext4: 200 µs instead of 300).
+//! Behind the last record the file is zeros: room that was allocated, and written over so that a sync need not have the file
+//! system note which of it is in use (measured with ext4: 200 µs instead of 300).
 
 use crate::lsm::LogPosition;
-
-use super::{FormatError, HistoryId};
-
-/// Bytes of the header.
-pub(super) const LOG_HEADER_BYTES: usize = 64;
 
 /// Bytes of a mark.
 pub(super) const MARK_BYTES: usize = 32;
 
-const MAGIC: [u8; 8] = *b"dbnodlog";
-const FORMAT: u32 = 1;
 const MARK_LEN_FIELD: [u8; 4] = [0xff; 4];
-
-/// What the header of a log file says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LogHeader {
-    /// The lineage of its records.
-    pub(super) history: HistoryId,
-    /// Where the history stood when the file was begun.
-    pub(super) position: LogPosition,
-}
 
 /// The name of the log file that is begun at a position.
 pub(super) fn log_name(position: LogPosition) -> String {
@@ -59,36 +35,6 @@ pub(super) fn log_name(position: LogPosition) -> String {
 /// The version of the first record that a log file of this name can hold.
 pub(super) fn first_version_of(name: &str) -> Option<u64> {
     super::version_in_name(name, "wal-", ".log")
-}
-
-impl LogHeader {
-    /// Its bytes, and its checksum for the marks.
-    pub(super) fn encode(&self) -> ([u8; LOG_HEADER_BYTES], u32) {
-        let mut bytes = [0; LOG_HEADER_BYTES];
-        bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-        bytes[16..32].copy_from_slice(&self.history.0);
-        bytes[32..40].copy_from_slice(&self.position.version.to_le_bytes());
-        bytes[40..44].copy_from_slice(&self.position.checksum.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[..60]);
-        bytes[60..].copy_from_slice(&checksum.to_le_bytes());
-        (bytes, checksum)
-    }
-
-    /// Reads a header, and its checksum for the marks.
-    pub(super) fn decode(bytes: &[u8]) -> Result<(Self, u32), FormatError> {
-        let Some(bytes) = bytes.first_chunk::<LOG_HEADER_BYTES>() else {
-            return Err(FormatError::Damaged("the header is cut off"));
-        };
-        super::check_format(bytes, MAGIC, FORMAT)?;
-        let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"));
-        if word(60) != crc32c::crc32c(&bytes[..60]) {
-            return Err(FormatError::Damaged("the checksum of the header does not hold"));
-        }
-        let history = HistoryId(*bytes[16..].first_chunk().expect("sixteen bytes"));
-        let version = u64::from_le_bytes(*bytes[32..].first_chunk().expect("eight bytes"));
-        Ok((Self { history, position: LogPosition { version, checksum: word(40) } }, word(60)))
-    }
 }
 
 /// The mark that stands at `offset` of the file with this header checksum.
@@ -125,20 +71,22 @@ pub(super) fn synced_version_behind(file: &[u8], offset: usize, header_checksum:
 
 #[cfg(test)]
 mod tests {
+    use super::super::HistoryId;
+    use super::super::header::{FileHeader, FileKind};
     use super::*;
 
     #[test]
     fn golden_bytes() {
         let position = LogPosition { version: 0x0102, checksum: 0x0a0b_0c0d };
-        let header = LogHeader { history: HistoryId([7; 16]), position };
-        let (bytes, checksum) = header.encode();
+        let header = FileHeader { history: HistoryId([7; 16]), position, hash_seed: 0 };
+        let (bytes, checksum) = header.encode(FileKind::Log);
         let mut expected = b"dbnodlog\x01\0\0\0\0\0\0\0".to_vec();
         expected.extend([7; 16]);
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a]);
         expected.extend([0; 16]);
         expected.extend(0x8696_9fdc_u32.to_le_bytes());
         assert_eq!(bytes, *expected, "{checksum:#x}");
-        assert_eq!(LogHeader::decode(&bytes), Ok((header, checksum)));
+        assert_eq!(FileHeader::decode(FileKind::Log, &bytes), Ok((header, checksum)));
         assert_eq!(log_name(position), "wal-00000000000000000259.log");
         assert_eq!(first_version_of("wal-00000000000000000259.log"), Some(259));
 

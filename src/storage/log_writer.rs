@@ -13,7 +13,8 @@ use std::collections::VecDeque;
 use crate::lsm::{LogBatch, LogPosition};
 
 use super::disk::{Disk, DiskFile};
-use super::log_file::{LOG_HEADER_BYTES, LogHeader, MARK_BYTES, encode_mark, log_name};
+use super::header::{FileHeader, FileKind, HEADER_BYTES};
+use super::log_file::{MARK_BYTES, encode_mark, log_name};
 use super::{HistoryId, StorageError};
 
 /// A file that would hold more is followed by another. Small enough that recovery reads one at a time into memory.
@@ -55,7 +56,7 @@ impl<F: DiskFile> LogWriter<F> {
         older_bytes: u64,
         file_max_bytes: u64,
     ) -> Result<Self, StorageError> {
-        let (file, header_checksum) = begin_file(disk, LogHeader { history, position }, file_max_bytes)?;
+        let (file, header_checksum) = begin_file(disk, history, position, file_max_bytes)?;
         let mut files = older;
         // A file without a record gives way to its successor of the same name.
         files.retain(|(begun_at, _)| begun_at.version < position.version);
@@ -65,8 +66,8 @@ impl<F: DiskFile> LogWriter<F> {
             files,
             header_checksum,
             history,
-            offset: LOG_HEADER_BYTES as u64,
-            zeroed_to: LOG_HEADER_BYTES as u64,
+            offset: HEADER_BYTES as u64,
+            zeroed_to: HEADER_BYTES as u64,
             zeros: vec![0; ZERO_AHEAD_BYTES].into(),
             written: position,
             synced_version: position.version,
@@ -130,10 +131,9 @@ impl<F: DiskFile> LogWriter<F> {
         // Gives back the room that was not needed; that this lasts is of no importance.
         self.file.truncate(self.offset).map_err(|error| self.failed(disk, "truncating", &error))?;
         self.older_bytes += self.offset;
-        let header = LogHeader { history: self.history, position: self.written };
-        (self.file, self.header_checksum) = begin_file(disk, header, self.file_max_bytes)?;
+        (self.file, self.header_checksum) = begin_file(disk, self.history, self.written, self.file_max_bytes)?;
         self.files.push_back((self.written, log_name(self.written)));
-        self.offset = LOG_HEADER_BYTES as u64;
+        self.offset = HEADER_BYTES as u64;
         self.zeroed_to = self.offset;
         self.is_mark_due = false;
         Ok(())
@@ -186,10 +186,15 @@ impl<F: DiskFile> LogWriter<F> {
 }
 
 /// Makes a file with a synced header, under its name.
-fn begin_file<D: Disk>(disk: &D, header: LogHeader, room_bytes: u64) -> Result<(D::File, u32), StorageError> {
-    let name = log_name(header.position);
+fn begin_file<D: Disk>(
+    disk: &D,
+    history: HistoryId,
+    position: LogPosition,
+    room_bytes: u64,
+) -> Result<(D::File, u32), StorageError> {
+    let name = log_name(position);
     let draft = format!("{name}.tmp");
-    let (bytes, checksum) = header.encode();
+    let (bytes, checksum) = FileHeader { history, position, hash_seed: 0 }.encode(FileKind::Log);
     let begin = || {
         let mut file = disk.create(&draft, room_bytes)?;
         file.write_at(&[&bytes], 0)?;

@@ -19,6 +19,7 @@ mod checkpoint_writer;
 mod data_dir;
 mod disk;
 mod error;
+mod header;
 mod log_file;
 mod log_writer;
 mod recovery;
@@ -26,10 +27,11 @@ mod restore;
 mod store;
 mod thread;
 
-pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, CheckpointHeader, DecodeStep, EncodeStep};
+pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, DecodeStep, EncodeStep};
 pub use data_dir::DataDir;
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{FormatError, StorageError};
+pub use header::FileHeader;
 pub use log_writer::LOG_FILE_BYTES;
 pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
 pub use store::{Store, StoreStats};
@@ -51,13 +53,4 @@ impl fmt::Display for HistoryId {
 fn version_in_name(name: &str, prefix: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
     (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
-}
-
-/// Checks the first twelve bytes of a file: what it is, and of which format.
-fn check_format(header: &[u8], magic: [u8; 8], format: u32) -> Result<(), FormatError> {
-    if header[..8] != magic {
-        return Err(FormatError::Damaged("it does not begin as a file of its kind does"));
-    }
-    let found = u32::from_le_bytes(*header[8..].first_chunk().expect("four bytes"));
-    if found > format { Err(FormatError::TooNew(found)) } else { Ok(()) }
 }

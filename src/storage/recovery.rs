@@ -15,10 +15,11 @@ use std::fmt;
 
 use crate::lsm::{Adoption, LogPosition, Lsm, Options, RecordError, StreamRecord};
 
-use super::checkpoint::{CheckpointDecoder, CheckpointHeader, DecodeStep};
+use super::checkpoint::{CheckpointDecoder, DecodeStep};
 use super::checkpoint_writer::{CheckpointWriter, checkpoint_name, checkpoint_version};
 use super::disk::{Disk, DiskFile};
-use super::log_file::{LOG_HEADER_BYTES, LogHeader, MARK_BYTES, first_version_of, mark_at, synced_version_behind};
+use super::header::{FileHeader, FileKind, HEADER_BYTES};
+use super::log_file::{MARK_BYTES, first_version_of, mark_at, synced_version_behind};
 use super::log_writer::LogWriter;
 use super::store::Store;
 use super::{FormatError, HistoryId, StorageError};
@@ -224,12 +225,8 @@ impl<D: Disk> Recovery<'_, D> {
 
     /// An empty engine that the first log file continues.
     fn empty_below(&self, logs: &[String]) -> Lsm {
-        let header = logs.first().and_then(|name| {
-            let mut bytes = [0; LOG_HEADER_BYTES];
-            self.disk.open(name).and_then(|file| file.read_at(&mut bytes, 0)).ok()?;
-            LogHeader::decode(&bytes).ok()
-        });
-        let position = header.map_or(LogPosition::default(), |(header, _)| header.position);
+        let header = logs.first().and_then(|name| self.header_of(name));
+        let position = header.map_or(LogPosition::default(), |header| header.position);
         Adoption::new(self.options.engine.hash_seed, position).finish(self.options.engine)
     }
 
@@ -255,10 +252,10 @@ impl<D: Disk> Recovery<'_, D> {
                 Ok(replayed) => replayed,
                 Err((offset, StorageError::Damaged { .. })) if self.options.accept_data_loss => {
                     self.set_rest_aside(name, offset, &bytes, &logs[index + 1..])?;
-                    if offset < LOG_HEADER_BYTES {
+                    if offset < HEADER_BYTES {
                         return Ok(());
                     }
-                    let header = LogHeader::decode(&bytes).ok().map(|(header, _)| header);
+                    let header = FileHeader::decode(FileKind::Log, &bytes).ok().map(|(header, _)| header);
                     self.end_file(&mut file, name, offset)?;
                     kept.extend(header.map(|header| (header.position, name.clone())));
                     *kept_bytes += offset as u64;
@@ -294,8 +291,8 @@ impl<D: Disk> Recovery<'_, D> {
         name: &str,
         bytes: &[u8],
         next_name: Option<&String>,
-    ) -> Result<(usize, LogHeader), (usize, StorageError)> {
-        let decoded = LogHeader::decode(bytes);
+    ) -> Result<(usize, FileHeader), (usize, StorageError)> {
+        let decoded = FileHeader::decode(FileKind::Log, bytes);
         let (header, header_checksum) =
             decoded.map_err(|error| (0, StorageError::format(self.disk.path(name), 0, error)))?;
         let continues = if is_first && header.position.version < at.version {
@@ -329,10 +326,10 @@ impl<D: Disk> Recovery<'_, D> {
         Ok((offset, header))
     }
 
-    fn header_of(&self, name: &str) -> Option<LogHeader> {
-        let mut bytes = [0; LOG_HEADER_BYTES];
+    fn header_of(&self, name: &str) -> Option<FileHeader> {
+        let mut bytes = [0; HEADER_BYTES];
         self.disk.open(name).and_then(|file| file.read_at(&mut bytes, 0)).ok()?;
-        LogHeader::decode(&bytes).ok().map(|(header, _)| header)
+        FileHeader::decode(FileKind::Log, &bytes).ok().map(|(header, _)| header)
     }
 
     /// Goes through the records of a file, up to whatever is not one.
@@ -344,7 +341,7 @@ impl<D: Disk> Recovery<'_, D> {
         bytes: &[u8],
         header_checksum: u32,
     ) -> Result<(usize, End), (usize, StorageError)> {
-        let mut offset = LOG_HEADER_BYTES;
+        let mut offset = HEADER_BYTES;
         loop {
             let rest = &bytes[offset..];
             match at.next_record(rest) {
@@ -384,7 +381,7 @@ impl<D: Disk> Recovery<'_, D> {
         bytes: &[u8],
         later: &[String],
     ) -> Result<(), StorageError> {
-        if offset < LOG_HEADER_BYTES {
+        if offset < HEADER_BYTES {
             self.rename_aside(name)?;
         } else {
             let aside = format!("{name}.from-{offset}.damaged");
@@ -416,7 +413,7 @@ fn log_name_of(first_version: u64) -> String {
 /// What was read of a checkpoint.
 pub(super) struct ReadCheckpoint {
     /// What was sound; all of it if the outcome says so.
-    pub(super) engine: Option<(Lsm, CheckpointHeader)>,
+    pub(super) engine: Option<(Lsm, FileHeader)>,
     /// Where reading ended.
     pub(super) offset: u64,
     pub(super) outcome: Result<(), FormatError>,

@@ -1,0 +1,91 @@
+//! The header of a file: what it is, of which format, and where the history stood. The only home of this layout.
+//!
+//! All integers are little-endian.
+//!
+//! ```text
+//!      0      8  "dbnodlog" or "dbnodchk"
+//!      8      4  format      1
+//!     12      4  zero
+//!     16     16  history id
+//!     32      8  version: of the last record before a log file; that a checkpoint is complete up to
+//!     40      4  checksum of that version's record
+//!     44      4  zero
+//!     48      8  hash seed of a checkpoint's chunks; 0 in a log file
+//!     56      4  zero
+//!     60      4  CRC-32C of bytes 0..60
+//! ```
+
+use crate::lsm::LogPosition;
+
+use super::{FormatError, HistoryId};
+
+/// Bytes of a header.
+pub(super) const HEADER_BYTES: usize = 64;
+
+const FORMAT: u32 = 1;
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileKind {
+    Log,
+    Checkpoint,
+}
+
+impl FileKind {
+    fn magic(self) -> [u8; 8] {
+        match self {
+            Self::Log => *b"dbnodlog",
+            Self::Checkpoint => *b"dbnodchk",
+        }
+    }
+}
+
+/// What a header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileHeader {
+    /// The lineage of the writes in the file.
+    pub history: HistoryId,
+    /// Where the history stood: before a log file, at the end of a checkpoint.
+    pub position: LogPosition,
+    /// The seed of the hash tables in a checkpoint's chunks.
+    pub hash_seed: u64,
+}
+
+impl FileHeader {
+    /// Its bytes, and its checksum, which the rest of the file is chained to.
+    pub(super) fn encode(&self, kind: FileKind) -> ([u8; HEADER_BYTES], u32) {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..8].copy_from_slice(&kind.magic());
+        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.history.0);
+        bytes[32..40].copy_from_slice(&self.position.version.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.position.checksum.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.hash_seed.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..60]);
+        bytes[60..].copy_from_slice(&checksum.to_le_bytes());
+        (bytes, checksum)
+    }
+
+    /// Reads the header that `bytes` begin with, and its checksum.
+    pub(super) fn decode(kind: FileKind, bytes: &[u8]) -> Result<(Self, u32), FormatError> {
+        let Some(bytes) = bytes.first_chunk::<HEADER_BYTES>() else {
+            return Err(FormatError::Damaged("the header is cut off"));
+        };
+        if bytes[..8] != kind.magic() {
+            return Err(FormatError::Damaged("it does not begin as a file of its kind does"));
+        }
+        let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"));
+        let format = word(8);
+        if format > FORMAT {
+            return Err(FormatError::TooNew(format));
+        }
+        let checksum = word(60);
+        if checksum != crc32c::crc32c(&bytes[..60]) {
+            return Err(FormatError::Damaged("the checksum of the header does not hold"));
+        }
+        let long = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"));
+        let history = HistoryId(*bytes[16..].first_chunk().expect("sixteen bytes"));
+        let position = LogPosition { version: long(32), checksum: word(40) };
+        Ok((Self { history, position, hash_seed: long(48) }, checksum))
+    }
+}
