@@ -44,9 +44,15 @@ impl DataDir {
         Ok(Self { folder: folder.to_owned(), _lock: lock })
     }
 
-    /// Whether no partition has files here yet.
+    /// Whether no partition has data here yet; drafts that a crash left do not count.
     pub fn is_empty(&self) -> Result<bool, StorageError> {
-        Ok(names_in(&self.folder)?.iter().all(|name| HARMLESS_NAMES.contains(&name.as_str())))
+        for name in names_in(&self.folder)?.iter().filter(|name| !HARMLESS_NAMES.contains(&name.as_str())) {
+            let is_draft = |name: &String| name.strip_suffix(".tmp").is_some();
+            if !names_in(&self.folder.join(name)).is_ok_and(|names| names.iter().all(is_draft)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The directory of a partition, which is made if need be.
