@@ -1,9 +1,8 @@
-//! Connections: the same answers whatever the cuts, the budget and the room; bounds; endings.
+//! Connections: the same answers whatever the cuts, the budget and the room; bounds.
 //!
 //! The handler below echoes; a few paths misbehave on purpose. Random tests print their seed when they fail and take it back
 //! from `HTTP_TEST_SEED`.
 
-use std::cmp::Ordering;
 use std::io::IoSlice;
 
 use super::{
@@ -21,7 +20,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Collects a body of at most `room` bytes, and needs `steps` more steps then.
 #[derive(Debug)]
-struct Echo {
+pub(super) struct Echo {
     body: Vec<u8>,
     room: usize,
     steps: usize,
@@ -97,18 +96,18 @@ impl Handler for Echoes {
 }
 
 /// One connection, with a reactor that sends everything at once.
-struct Peer {
-    connection: Connection<Echo>,
+pub(super) struct Peer {
+    pub(super) connection: Connection<Echo>,
     handler: Echoes,
     out: Output,
     date: HttpDate,
-    got: Vec<u8>,
-    wants: Wants,
+    pub(super) got: Vec<u8>,
+    pub(super) wants: Wants,
     turns: usize,
 }
 
 impl Peer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             connection: Connection::new(),
             handler: Echoes::default(),
@@ -120,7 +119,7 @@ impl Peer {
         }
     }
 
-    fn once(&mut self, input: &[u8], mut budget: usize) -> Wants {
+    pub(super) fn once(&mut self, input: &[u8], mut budget: usize) -> Wants {
         let Self { connection, handler, out, date, .. } = self;
         self.wants = connection.advance(input, handler, out, date, &LIMITS, &mut budget);
         self.turns += 1;
@@ -144,7 +143,7 @@ impl Peer {
     }
 
     /// Feeds `input`, with `budget` a turn, until it wants more or is closed.
-    fn feed(&mut self, input: &[u8], budget: usize) {
+    pub(super) fn feed(&mut self, input: &[u8], budget: usize) {
         if self.wants == Wants::Close {
             return;
         }
@@ -160,12 +159,12 @@ impl Peer {
     }
 
     /// Goes on without input.
-    fn feed_on(&mut self) {
+    pub(super) fn feed_on(&mut self) {
         self.wants = Wants::Input;
         self.feed(b"", usize::MAX);
     }
 
-    fn time_out(&mut self) -> Vec<String> {
+    pub(super) fn time_out(&mut self) -> Vec<String> {
         let Self { connection, out, date, .. } = self;
         assert_eq!(connection.time_out(out, date), Wants::Close);
         assert_eq!((connection.waiting(), connection.heap_bytes()), (Waiting::Closing, 0));
@@ -174,12 +173,12 @@ impl Peer {
     }
 
     /// What it answered, without interim responses and dates.
-    fn answers(&self) -> String {
+    pub(super) fn answers(&self) -> String {
         let text = String::from_utf8_lossy(&self.got);
         text.replace("HTTP/1.1 100 Continue\r\n\r\n", "").replace("Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", "")
     }
 
-    fn statuses(&self) -> Vec<String> {
+    pub(super) fn statuses(&self) -> Vec<String> {
         let answers = self.answers();
         answers.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect()
     }
@@ -479,85 +478,4 @@ fn unwanted_bodies_are_discarded_within_a_bound() {
     assert_eq!(peer.wants, Wants::Input);
     peer.feed(b"x", usize::MAX);
     assert_eq!((peer.wants, peer.statuses().len()), (Wants::Close, 1));
-}
-
-#[test]
-fn what_it_waits_for() {
-    let mut peer = Peer::new();
-    assert_eq!(peer.connection.waiting(), Waiting::Idle);
-    peer.feed(b"\r\n", usize::MAX);
-    assert_eq!(peer.connection.waiting(), Waiting::Idle);
-    peer.feed(b"POST /slow HTTP/1.1\r\n", usize::MAX);
-    assert_eq!(peer.connection.waiting(), Waiting::Head);
-    peer.feed(b"Host: h\r\nContent-Length: 3\r\n\r\na", usize::MAX);
-    assert_eq!(peer.connection.waiting(), Waiting::Body { received_bytes: 1 });
-    assert!(peer.connection.heap_bytes() > 50);
-    assert_eq!(peer.once(b"bc", 1000), Wants::Turn);
-    assert_eq!(peer.connection.waiting(), Waiting::Reply);
-    peer.feed_on();
-    assert_eq!((peer.connection.waiting(), peer.connection.heap_bytes()), (Waiting::Idle, 0));
-    peer.feed(b"BAD\r\n\r\n", usize::MAX);
-    assert_eq!(peer.connection.waiting(), Waiting::Closing);
-}
-
-#[test]
-fn time_outs() {
-    let cases: [(&[u8], &[&str]); 6] = [
-        (b"", &[]),
-        (b"\r\n", &[]),
-        (b"GET / HT", &["408"]),
-        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab", &["408"]),
-        (b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab", &["403"]),
-        (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", &["200"]),
-    ];
-    for (input, expected) in cases {
-        let mut peer = Peer::new();
-        peer.feed(input, usize::MAX);
-        assert_eq!(peer.time_out(), expected, "{}", String::from_utf8_lossy(input));
-    }
-}
-
-#[test]
-fn a_peer_that_closed_gets_what_it_asked_for_whole() {
-    let mut peer = Peer::new();
-    peer.once(&b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n".repeat(3), 1);
-    peer.connection.peer_closed();
-    peer.feed_on();
-    assert_eq!((peer.statuses().len(), peer.wants), (3, Wants::Close));
-
-    for partial in [&b"GET /a HT"[..], b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab", b""] {
-        let mut peer = Peer::new();
-        peer.feed(partial, usize::MAX);
-        peer.connection.peer_closed();
-        peer.feed_on();
-        assert_eq!((peer.got.len(), peer.wants, peer.connection.heap_bytes()), (0, Wants::Close, 0));
-    }
-}
-
-#[test]
-fn draining_answers_what_is_in_flight() {
-    let mut idle = Peer::new();
-    idle.connection.drain_after_current();
-    idle.feed_on();
-    assert_eq!((idle.wants, idle.got.len()), (Wants::Close, 0));
-
-    let first = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
-    let stream = [&first[..], b"GET /next HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
-    for cut in 1..stream.len() {
-        let mut peer = Peer::new();
-        peer.feed(&stream[..cut], usize::MAX);
-        peer.connection.drain_after_current();
-        peer.feed_on();
-        peer.feed(&stream[cut..], usize::MAX);
-        assert_eq!(peer.wants, Wants::Close);
-        let answers = peer.answers();
-        let (last, closes) = match cut.cmp(&first.len()) {
-            Ordering::Less => ("took /p abc", true),
-            // Answered before, idle when it was told.
-            Ordering::Equal => ("took /p abc", false),
-            Ordering::Greater => ("get /next?-", true),
-        };
-        assert!(answers.ends_with(last), "cut at {cut}: {answers}");
-        assert_eq!(answers.contains("Connection: close\r\n\r\n"), closes, "cut at {cut}: {answers}");
-    }
 }

@@ -32,6 +32,8 @@ pub mod request;
 pub mod response;
 
 #[cfg(test)]
+mod connection_end_tests;
+#[cfg(test)]
 mod connection_tests;
 #[cfg(test)]
 mod output_tests;
