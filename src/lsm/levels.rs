@@ -121,6 +121,13 @@ impl Levels {
         self.layers.iter().map(|layer| (layer.level, layer.content.clone())).collect()
     }
 
+    /// Hands all layers over to be freed.
+    pub(super) fn clear(&mut self, garbage: &mut Garbage) {
+        // Jobs hold on to the layers they merge.
+        self.jobs.clear();
+        self.layers.drain(..).for_each(|layer| garbage.push_layer(layer.content));
+    }
+
     /// Bytes of all layers, large values included.
     pub(super) fn memory_bytes(&self) -> usize {
         self.layers.iter().map(|layer| layer.content.memory_bytes()).sum()

@@ -35,8 +35,17 @@ pub enum RecordError {
 #[derive(Clone, Copy, Debug)]
 pub struct StreamRecord<'a> {
     head: RecordHead,
-    bytes: &'a [u8],
+    /// The part that lies in a segment: all of it, but for a large value.
+    stored: &'a [u8],
+    large: Option<LargeBytes<'a>>,
     before: LogPosition,
+}
+
+/// A large value of a record in a stream.
+#[derive(Clone, Copy, Debug)]
+enum LargeBytes<'a> {
+    InStream(&'a [u8]),
+    Collected(&'a Blob),
 }
 
 impl LogPosition {
@@ -57,11 +66,17 @@ impl LogPosition {
         let Some(bytes) = bytes.get(..stream_bytes) else {
             return Err(RecordError::Incomplete { needed_bytes: stream_bytes });
         };
-        let chained = crc32c::crc32c_append(crc32c::crc32c(&self.checksum.to_le_bytes()), &bytes[4..]);
-        if chained != head.checksum {
+        if self.chained(&bytes[4..]) != head.checksum {
             return Err(RecordError::Damaged("its checksum does not hold"));
         }
-        Ok(StreamRecord { head, bytes, before: *self })
+        let (stored, large) = bytes.split_at(head.stored_bytes());
+        let large = head.is_large().then_some(LargeBytes::InStream(large));
+        Ok(StreamRecord { head, stored, large, before: *self })
+    }
+
+    /// The checksum that the next record has if the bytes behind its own are these, or begin so.
+    pub(super) fn chained(&self, bytes: &[u8]) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(&self.checksum.to_le_bytes()), bytes)
     }
 }
 
@@ -76,24 +91,32 @@ impl<'a> StreamRecord<'a> {
         self.head.position()
     }
 
+    /// A record whose large value was collected apart, and found to hold.
+    pub(super) fn collected(head: RecordHead, stored: &'a [u8], large: &'a Blob, before: LogPosition) -> Self {
+        Self { head, stored, large: Some(LargeBytes::Collected(large)), before }
+    }
+
     /// Bytes it takes in the stream.
     pub fn stream_bytes(&self) -> usize {
-        self.bytes.len()
+        self.head.stream_bytes()
     }
 
     /// Its key.
     pub fn key(&self) -> &'a [u8] {
-        &self.bytes[self.head.key_offset()..][..usize::from(self.head.key_len)]
+        &self.stored[self.head.key_offset()..][..usize::from(self.head.key_len)]
     }
 
-    /// The part that lies in a segment: all of it, but for a large value.
+    /// The part that lies in a segment.
     pub(super) fn stored(&self) -> &'a [u8] {
-        &self.bytes[..self.head.stored_bytes()]
+        self.stored
     }
 
-    /// The value, if it is large.
-    pub(super) fn large_value(&self) -> Option<&'a [u8]> {
-        self.head.is_large().then(|| &self.bytes[self.head.stored_bytes()..])
+    /// The value, if it is large; copied unless it was collected.
+    pub(super) fn large_value(&self) -> Option<Blob> {
+        self.large.map(|large| match large {
+            LargeBytes::InStream(bytes) => Blob::new(bytes.to_vec()),
+            LargeBytes::Collected(blob) => Blob::clone(blob),
+        })
     }
 }
 

@@ -33,6 +33,7 @@ mod memtable;
 mod merge;
 mod merge_job;
 mod record;
+mod record_reader;
 mod run;
 mod snapshot;
 mod sorter;
@@ -51,6 +52,7 @@ pub use log_stream::{LogBatch, LogPosition, RecordError, StreamRecord};
 pub use record::{
     Blob, Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, LargeValue, NewValue, RECORD_HEAD_BYTES, VALUE_MAX_BYTES, Value,
 };
+pub use record_reader::RecordReader;
 pub use snapshot::{Scan, ScanState, Snapshot};
 pub use wal::{SEGMENT_BYTES, WalCursor};
 
@@ -204,6 +206,14 @@ impl Lsm {
         self.levels.compact();
     }
 
+    /// Gives up all content, for maintenance to free a bounded piece at a time; an engine that is dropped whole frees all at
+    /// once. It is good for nothing else afterwards.
+    pub fn abandon(&mut self) {
+        self.freeze();
+        self.levels.clear(&mut self.garbage);
+        self.wal.clear().for_each(|segment| self.garbage.push_segment(segment));
+    }
+
     /// Does maintenance, at most about `budget` units; returns the units spent, 0 when nothing is due.
     pub fn maintain(&mut self, budget: usize) -> usize {
         let mut work = Work::new(budget);
@@ -244,9 +254,9 @@ impl Lsm {
         self.wal.end()
     }
 
-    /// Reads the records behind `cursor` into `batch` until it holds about `max_bytes`.
-    pub fn read_log(&self, cursor: &mut WalCursor, max_bytes: usize, batch: &mut LogBatch) {
-        self.wal.read(cursor, max_bytes, batch);
+    /// Reads the records behind `cursor`, up to `version`, into `batch` until it holds about `max_bytes`.
+    pub fn read_log(&self, cursor: &mut WalCursor, max_bytes: usize, version: u64, batch: &mut LogBatch) {
+        self.wal.read(cursor, max_bytes, version, batch);
     }
 
     /// Keeps the log behind `version` in memory until this is called with a higher one. Without it, log that is flushed goes.

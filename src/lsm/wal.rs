@@ -64,11 +64,15 @@ impl Segment {
         self.bytes.len()
     }
 
-    /// Copies records from `offset` on into `batch`, until it holds `max_bytes` or the segment ends; returns the offset behind
-    /// them. Only a large value ends it early: the rest of a segment is little.
-    fn read(&self, mut offset: usize, max_bytes: usize, batch: &mut LogBatch) -> usize {
+    /// Copies records from `offset` on into `batch`, until it holds `max_bytes`, the segment ends or `version` is reached;
+    /// returns the offset behind them. Only a large value ends it early for its bytes: the rest of a segment is little.
+    fn read(&self, mut offset: usize, max_bytes: usize, version: u64, batch: &mut LogBatch) -> usize {
+        let (segment_end, last) = self.end_at(offset, version);
         let first_large = self.large.partition_point(|(at, _)| *at < offset);
         for (at, blob) in &self.large[first_large..] {
+            if *at >= segment_end {
+                break;
+            }
             let head = RecordHead::parse(&self.bytes[*at..]).expect("a record for each blob");
             let end = at + head.stored_bytes();
             batch.push(&self.bytes[offset..end], head.position());
@@ -78,10 +82,24 @@ impl Segment {
                 return offset;
             }
         }
-        if offset < self.bytes.len() {
-            batch.push(&self.bytes[offset..], self.last);
+        if offset < segment_end {
+            batch.push(&self.bytes[offset..segment_end], last);
         }
-        self.bytes.len()
+        segment_end
+    }
+
+    /// The offset behind the last record, from the one at `offset` on, that is not above `version`, and where the history stands
+    /// there. Looks at each record only if the segment has some above.
+    fn end_at(&self, mut offset: usize, version: u64) -> (usize, LogPosition) {
+        if self.last.version <= version {
+            return (self.bytes.len(), self.last);
+        }
+        let mut position = self.base;
+        while let Some(head) = RecordHead::parse(&self.bytes[offset..]).filter(|head| head.version <= version) {
+            offset += head.stored_bytes();
+            position = head.position();
+        }
+        (offset, position)
     }
 
     /// The offset behind the record with this version, and where the history stands there. Looks at each record before.
@@ -163,7 +181,7 @@ impl Wal {
         let sealed = self.make_room(record.stored().len());
         let offset = self.active.bytes.len();
         self.active.bytes.extend_from_slice(record.stored());
-        self.note(offset, record.position(), record.large_value().map(|bytes| Arc::new(bytes.to_vec())));
+        self.note(offset, record.position(), record.large_value());
         Appended { version: self.last.version, offset, sealed }
     }
 
@@ -229,8 +247,8 @@ impl Wal {
         Some((WalCursor { segment: self.first_number + index as u64, offset }, position))
     }
 
-    /// Reads records behind a cursor into `batch` until it holds about `max_bytes`; a record is never cut.
-    pub(super) fn read(&self, cursor: &mut WalCursor, max_bytes: usize, batch: &mut LogBatch) {
+    /// Reads records behind a cursor, up to `version`, into `batch` until it holds about `max_bytes`; a record is never cut.
+    pub(super) fn read(&self, cursor: &mut WalCursor, max_bytes: usize, version: u64, batch: &mut LogBatch) {
         // Whoever reads keeps what it has not read: a segment that is gone was read to its end.
         if cursor.segment < self.first_number {
             *cursor = WalCursor { segment: self.first_number, offset: 0 };
@@ -239,7 +257,7 @@ impl Wal {
             let index = usize::try_from(cursor.segment - self.first_number).expect("fewer segments than bytes");
             let sealed = self.sealed.get(index);
             let segment = sealed.map_or(&self.active, |segment| segment);
-            cursor.offset = segment.read(cursor.offset, max_bytes, batch);
+            cursor.offset = segment.read(cursor.offset, max_bytes, version, batch);
             if cursor.offset < segment.bytes.len() {
                 return;
             }
@@ -248,6 +266,14 @@ impl Wal {
             }
             *cursor = WalCursor { segment: cursor.segment + 1, offset: 0 };
         }
+    }
+
+    /// Lets go of all records. The log goes on where it stands.
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = Arc<Segment>> {
+        self.seal();
+        self.first_number += self.sealed.len() as u64;
+        self.sealed_bytes = 0;
+        self.sealed.drain(..)
     }
 
     /// The segment that takes writes.
@@ -339,7 +365,9 @@ mod tests {
                     wal.seal();
                 } else {
                     let mut batch = LogBatch::default();
-                    wal.read(&mut cursor, rng.usize(1..600_000), &mut batch);
+                    let version = rng.u64(start.version..=wal.last().version);
+                    wal.read(&mut cursor, rng.usize(1..600_000), version, &mut batch);
+                    assert!(batch.last().is_none_or(|last| last.version <= version));
                     stream.extend(batch.parts().flatten());
                     if let Some(last) = batch.last() {
                         read_to = last;
@@ -385,7 +413,7 @@ mod tests {
                 assert!(position.version >= oldest.version, "seed {seed}: {position:?} was released");
                 assert_eq!(found, position, "seed {seed}");
                 let mut batch = LogBatch::default();
-                wal.read(&mut cursor, 1, &mut batch);
+                wal.read(&mut cursor, 1, u64::MAX, &mut batch);
                 let stream: Vec<u8> = batch.parts().flatten().copied().collect();
                 match position.next_record(&stream) {
                     Ok(record) => assert_eq!(record.before(), position),

@@ -159,7 +159,7 @@ impl DiskLog {
         }
         self.gathering_until_us = None;
         let mut batch = std::mem::take(&mut self.spare);
-        lsm.read_log(&mut self.cursor, BATCH_MAX_BYTES, &mut batch);
+        lsm.read_log(&mut self.cursor, BATCH_MAX_BYTES, u64::MAX, &mut batch);
         self.handed_version = batch.last().map_or(self.handed_version, |last| last.version);
         lsm.keep_log_behind(self.handed_version);
         self.in_flight_bytes = batch.stream_bytes();
