@@ -22,6 +22,18 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where data is kept; without it in memory only.
     pub data_dir: Option<PathBuf>,
+    /// Where replicas connect; none: nowhere.
+    pub replication_listen: Option<SocketAddr>,
+    /// The HTTP address of the leader to follow.
+    pub replica_of: Option<String>,
+    /// Take no role before a controller assigns one.
+    pub await_assignment: bool,
+    /// Replicas that must hold a write before it is acknowledged.
+    pub min_acks: u8,
+    /// How long a reply waits for them.
+    pub ack_timeout_ms: u64,
+    /// Log kept for replicas that come back, once there was one.
+    pub wal_retain_bytes: usize,
     /// When writes are made to last, with a data directory.
     pub fsync: Fsync,
     /// Time between two syncs, with `Fsync::Interval`.
@@ -89,6 +101,11 @@ impl Token {
         self.0.ct_eq(presented).into()
     }
 
+    /// The token itself, to present it to another node.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
     fn new(content: &[u8]) -> Result<Self, String> {
         let token = content.trim_ascii_end();
         if !(TOKEN_MIN_BYTES..=TOKEN_MAX_BYTES).contains(&token.len()) {
@@ -133,6 +150,13 @@ const MAX_VALUE_BYTES: Bounds = Bounds { min: 1, max: GIB };
 /// A key of 4,096 bytes, percent-encoded, must fit into the largest head.
 const MAX_HEAD_BYTES: Bounds = Bounds { min: 512, max: 64 * KIB };
 
+/// As many as there are confirmations to count in one byte's worth of replicas; more than anybody runs.
+const MIN_ACKS: Bounds = Bounds { min: 0, max: 32 };
+/// Nothing, or what is still a small part of a machine.
+const WAL_RETAIN_BYTES: Bounds = Bounds { min: 0, max: 64 * GIB };
+/// What the replication port is above that of HTTP, unless it is given.
+const REPLICATION_PORT_OFFSET: u16 = 1000;
+
 /// An option of the command line.
 struct OptionSpec {
     flag: &'static str,
@@ -151,6 +175,12 @@ const OPTIONS: &[OptionSpec] = &[
     option("data-dir", "DIR", "", "keep data there; else in memory only"),
     option("fsync", "WHEN", "always", "sync to disk: always, interval or never"),
     option("fsync-interval-ms", "N", "1000", "time between syncs with --fsync interval"),
+    option("replication-listen", "ADDR", "", "for replicas, or off; default: --listen, port + 1000"),
+    option("replica-of", "ADDR", "", "follow the leader with this HTTP address"),
+    option("await-assignment", "", "", "take no role until a controller assigns one"),
+    option("min-acks", "N", "0", "replicas that must hold a write before the reply"),
+    option("ack-timeout-ms", "N", "1000", "wait for them so long, then answer 504"),
+    option("wal-retain-bytes", "N", "16MiB", "log kept for replicas that come back"),
     option("restore", "FILE", "", "start from a backup that GET /snapshot gave"),
     option("accept-data-loss", "", "", "start without what is damaged; it is set aside"),
     option("memtable-bytes", "N", "4MiB", "freeze the memtable at this size"),
@@ -280,6 +310,21 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
     let path = |text: &str| Ok((!text.is_empty()).then(|| PathBuf::from(text)));
     let config = Config {
         listen: given.parsed("listen", parse_address)?,
+        replication_listen: given.parsed("replication-listen", |text| match text {
+            "off" => Ok(None),
+            "" => {
+                Ok(Some(given.parsed("listen", parse_address).map_err(|error| error.0)?)).and_then(replication_address)
+            }
+            _ => parse_address(text).map(Some),
+        })?,
+        replica_of: given
+            .parsed("replica-of", |text| if text.is_empty() { Ok(None) } else { parse_peer(text).map(Some) })?,
+        await_assignment: given.switch("await-assignment")?,
+        min_acks: given.parsed("min-acks", |text| {
+            text.parse().map_err(|_| "give a whole number".to_owned()).and_then(|number| within(number, &MIN_ACKS))
+        })?,
+        ack_timeout_ms: given.number("ack-timeout-ms", &TIMEOUT_MS)?,
+        wal_retain_bytes: given.bytes("wal-retain-bytes", &WAL_RETAIN_BYTES)?,
         data_dir: given.parsed("data-dir", path)?,
         fsync: given.parsed("fsync", |text| match text {
             text if text == Fsync::Always.name() => Ok(Fsync::Always),
@@ -329,6 +374,35 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
         .to_socket_addrs()
         .map_err(|_| "give an address and a port, such as 127.0.0.1:9001 or [::1]:9001".to_owned())?;
     addresses.next().ok_or_else(|| "no address has that name".to_owned())
+}
+
+/// The replication address that goes with an HTTP address: another port of the system's choice for one of its choice.
+fn replication_address(listen: Option<SocketAddr>) -> Result<Option<SocketAddr>, String> {
+    let Some(mut address) = listen else { return Ok(None) };
+    if address.port() != 0 {
+        let port = address.port().checked_add(REPLICATION_PORT_OFFSET);
+        address.set_port(port.ok_or("there is no port 1000 above that of --listen: give one, or off")?);
+    }
+    Ok(Some(address))
+}
+
+/// The address of another node, as `http://host:port`. Names are resolved whenever it is dialed.
+pub fn parse_peer(text: &str) -> Result<String, String> {
+    let problem = || "give a host and a port, such as 10.0.0.7:9001 or http://db-0:9001".to_owned();
+    if text.starts_with("https://") {
+        return Err("https is not spoken: give an http:// address".to_owned());
+    }
+    let authority = text.strip_prefix("http://").unwrap_or(text);
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let (host, port) = authority.rsplit_once(':').ok_or_else(problem)?;
+    let is_bracketed = host.starts_with('[') && host.ends_with(']');
+    let is_host =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte) || (is_bracketed && b"[]:%".contains(&byte));
+    let is_valid = (1..=255).contains(&host.len()) && host.bytes().all(is_host);
+    if !is_valid || port.parse::<u16>().map_or(true, |port| port == 0) {
+        return Err(problem());
+    }
+    Ok(format!("http://{authority}"))
 }
 
 fn parse_bytes(text: &str) -> Result<u64, String> {

@@ -20,13 +20,16 @@ fn every_option_by_flag_and_by_environment() {
             "listen" => ("127.0.0.1:1", "127.0.0.1:2"),
             "log" => ("debug", "error"),
             "allowed-host" => ("one.example", "two.example"),
-            "allow-open" | "accept-data-loss" => continue,
+            "allow-open" | "accept-data-loss" | "await-assignment" => continue,
             "token-file" => {
                 let error = parse_with(&["--token-file", &token_file], &[]).unwrap_err();
                 assert!(error.contains("visible ASCII"), "{error}");
                 continue;
             }
             "memtable-bytes" => ("1MiB", "2MiB"),
+            "replication-listen" => ("127.0.0.1:1", "off"),
+            "replica-of" => ("http://h:1", "h:2"),
+            "min-acks" => ("1", "2"),
             "fsync" => ("interval", "never"),
             _ => ("4000", "5000"),
         };

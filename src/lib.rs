@@ -13,10 +13,10 @@
 //! - [`lsm`]: the engine. Pure memory: no I/O, no clock, no HTTP. Start at `lsm/mod.rs`; byte layouts have one home each,
 //!   `lsm/record.rs` and `lsm/chunk.rs`.
 //! - [`storage`]: log files, checkpoint files, recovery, and the disk thread that writes them. The only place with files.
-//! - [`replication`]: what leader and replica say to each other. Bytes in, bytes out; so far its frames.
-//! - [`partition`]: one engine and its side of the log on disk, and what a request may do with them: conditions on writes, and
-//!   which replies wait for the disk.
-//! - [`node`]: the partitions of this process and its figures.
+//! - [`replication`]: what leader and replica say to each other. Bytes in, bytes out: no socket, no clock.
+//! - [`partition`]: one engine, its side of the log on disk, its role, its replicas and its leader, and what a request may do with
+//!   them: conditions on writes, and what replies wait for.
+//! - [`node`]: the partitions of this process, who is at the other end of a replication connection, and figures.
 //! - [`api`]: routes, one file a family; who may ask; JSON and raw forms of keys and values.
 //! - [`reactor`]: mio. The one loop, sockets, clocks, deadlines, signals, the log on standard error.
 //!
@@ -24,7 +24,8 @@
 //!
 //! # Invariants
 //!
-//! 1. One thread owns everything: no locks, no async runtime, no shared mutable state. The disk thread is handed batches of
+//! 1. One thread owns everything: no locks, no async runtime, no shared mutable state. (A leader's host name is resolved on a
+//!    thread that lives for that question.) The disk thread is handed batches of
 //!    records and `Arc`s of immutable layers through a channel, and tells through another what is done.
 //! 2. No turn of the loop does work proportional to the data, to a value, or to what one peer sends: it is done in slices.
 //! 3. Only `reactor` touches sockets and clocks, only `storage` files. Everything else takes bytes, events and `now`, and returns bytes and effects.

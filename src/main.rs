@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use db_node::allocator;
 use db_node::config::{self, Invocation};
 use db_node::reactor;
-use db_node::storage::HistoryId;
+use db_node::storage::Mint;
 
 /// Exit codes besides success (0); see `api.md` and the README.
 const EXIT_RUNTIME: u8 = 1;
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     match config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Invocation::Help) => print(&config::help()),
         Ok(Invocation::Version) => print(concat!("db-node ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Invocation::Run(config)) => match run(*config) {
+        Ok(Invocation::Run(config)) => match run(&config) {
             Ok(()) => ExitCode::SUCCESS,
             Err((message, code)) => fail(&message, code),
         },
@@ -24,15 +24,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: config::Config) -> Result<(), (String, u8)> {
+fn run(config: &config::Config) -> Result<(), (String, u8)> {
     allocator::return_large_blocks();
-    let (mut seed, mut history) = ([0; 8], [0; 16]);
-    for bytes in [&mut seed[..], &mut history[..]] {
+    let (mut seed, mut identity) = ([0; 8], [0; 16]);
+    for bytes in [&mut seed[..], &mut identity[..]] {
         #[expect(clippy::disallowed_methods, reason = "the one place that draws seeds")]
         getrandom::fill(bytes)
             .map_err(|error| (format!("no random numbers from the system: {error}"), EXIT_RUNTIME))?;
     }
-    reactor::run(config, u64::from_ne_bytes(seed), HistoryId(history))
+    reactor::run(config, u64::from_ne_bytes(seed), Mint::new(identity))
         .map_err(|error| (error.to_string(), if error.is_usage() { EXIT_USAGE } else { EXIT_RUNTIME }))
 }
 

@@ -162,7 +162,7 @@ impl Driver {
             match self.rng.u8(..100) {
                 n if n < sync_weight => {
                     let mut batch = LogBatch::default();
-                    lsm.read_log(cursor, self.rng.usize(1..20_000), &mut batch);
+                    lsm.read_log(cursor, self.rng.usize(1..20_000), u64::MAX, &mut batch);
                     lsm.keep_log_behind(batch.last().map_or(store.written_version(), |last| last.version));
                     store.append(&batch)?;
                     if self.rng.u8(..3) > 0 {
@@ -230,7 +230,7 @@ fn small_files(writes: &[Write], checkpoint_after: Option<usize>, log_file_bytes
         }
         apply(&mut lsm, write);
         let mut batch = LogBatch::default();
-        lsm.read_log(&mut cursor, usize::MAX, &mut batch);
+        lsm.read_log(&mut cursor, usize::MAX, u64::MAX, &mut batch);
         store.append(&batch).expect("appended");
         store.sync().expect("synced");
         store.rest().expect("marked");

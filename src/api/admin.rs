@@ -1,9 +1,10 @@
 //! `/status`, `/admin/freeze`, `/admin/compact` and `/admin/checkpoint`.
 
 use crate::http::{Head, Refusal, Reply};
+use crate::partition::Partition;
 
 use super::route::Route;
-use super::{Api, JSON, refuse, status};
+use super::{Api, JSON, refuse, status, storage_failed};
 
 impl Api<'_> {
     pub(super) fn answer_admin(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
@@ -18,20 +19,27 @@ impl Api<'_> {
         }
     }
 
+    /// The partition that a request names, unless its disk has failed.
+    fn durable_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
+        let partition = self.any_partition(head)?;
+        match partition.write_obstacle() {
+            Some(error) => Err(storage_failed(error)),
+            None => Ok(partition),
+        }
+    }
+
     fn administer(&mut self, route: Route, head: &Head<'_>) -> Result<(u16, &'static [u8]), Refusal> {
         match route {
             Route::Compact => {
-                self.partition(head)?.lsm_mut().compact();
+                self.any_partition(head)?.lsm_mut().compact();
                 Ok((202, b"{\"success\":true}"))
             }
-            Route::Checkpoint if self.writable_partition(head)?.request_checkpoint() => {
-                Ok((202, b"{\"success\":true}"))
-            }
+            Route::Checkpoint if self.durable_partition(head)?.request_checkpoint() => Ok((202, b"{\"success\":true}")),
             Route::Checkpoint => {
                 let message = "this node keeps its data in memory only: start it with --data-dir, or use GET /snapshot";
                 Err(Refusal::new(409, "memory_only", message))
             }
-            _ if self.partition(head)?.lsm_mut().freeze() => Ok((200, b"{\"success\":true,\"frozen\":true}")),
+            _ if self.any_partition(head)?.lsm_mut().freeze() => Ok((200, b"{\"success\":true,\"frozen\":true}")),
             _ => Ok((200, b"{\"success\":true,\"frozen\":false}")),
         }
     }

@@ -1,11 +1,16 @@
-//! `/health`, `/livez` and `/readyz`: what controllers, load balancers and kubelets ask, without a token.
+//! `/health`, `/livez`, `/readyz`, `/leader` and `/replica`: what controllers, load balancers and kubelets ask, without a token.
 
 use serde::Serialize;
 
-use crate::http::Reply;
+use crate::http::{Head, Refusal, Reply};
+use crate::partition::Partition;
+use crate::storage::Role;
 
+use super::query::Query;
 use super::route::Route;
-use super::{Api, JSON};
+use super::{Api, JSON, refuse};
+
+const TEXT: &str = "text/plain";
 
 /// The body of `/health`. The first four fields are what the controller reads.
 #[derive(Serialize)]
@@ -17,6 +22,7 @@ struct Health {
     /// Levels, the memtable's included, of the partition that has the most.
     levels: usize,
     partitions: Vec<u32>,
+    /// That of all partitions, or `mixed`.
     role: &'static str,
     version: u64,
     uptime_ms: u64,
@@ -24,7 +30,7 @@ struct Health {
 }
 
 impl Api<'_> {
-    pub(super) fn answer_health(&self, route: Route, reply: Reply<'_>) {
+    pub(super) fn answer_health(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
         match route {
             Route::Health => {
                 let body = serde_json::to_vec(&self.health()).expect("plain fields serialize");
@@ -33,13 +39,55 @@ impl Api<'_> {
             }
             Route::Ready => match self.obstacle() {
                 Some(obstacle) => {
-                    let reply = reply.status(503).content_type("text/plain").header("Retry-After", "1");
+                    let reply = reply.status(503).content_type(TEXT).header("Retry-After", "1");
                     reply.body(obstacle.as_bytes());
                 }
-                None => reply.status(200).content_type("text/plain").body(b"ready\n"),
+                None => reply.status(200).content_type(TEXT).body(b"ready\n"),
             },
-            _ => reply.status(200).content_type("text/plain").body(b"alive\n"),
+            Route::Leader | Route::Replica => self.answer_role(route, head, reply),
+            _ => reply.status(200).content_type(TEXT).body(b"alive\n"),
         }
+    }
+
+    /// Whether a load balancer may send what is for this role.
+    fn answer_role(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
+        if self.node.is_draining() {
+            return reply.status(404).content_type(TEXT).body(b"draining\n");
+        }
+        match self.check_role(route, head) {
+            Ok(Ok(role)) => reply.status(200).content_type(TEXT).body(format!("{}\n", role.name()).as_bytes()),
+            Ok(Err(reason)) => {
+                reply.status(503).content_type(TEXT).header("Retry-After", "1").body(format!("{reason}\n").as_bytes());
+            }
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    fn check_role(&mut self, route: Route, head: &Head<'_>) -> Result<Result<Role, String>, Refusal> {
+        let max_lag = match Query::new(head.query).get("max_lag")? {
+            None => None,
+            Some(value) => {
+                let number = std::str::from_utf8(&value).ok().and_then(|text| text.parse::<u64>().ok());
+                Some(number.ok_or_else(|| Refusal::bad_request("max_lag must be a number of versions"))?)
+            }
+        };
+        let partition = self.any_partition(head)?;
+        let role = partition.roles().role();
+        let wanted = if route == Route::Leader { Role::Leader } else { Role::Replica };
+        if role != wanted {
+            return Ok(Err(format!("this node is {}", role.name())));
+        }
+        if let Some(obstacle) = obstacle_of(partition) {
+            return Ok(Err(obstacle));
+        }
+        let lag = lag_of(partition);
+        Ok(match (max_lag, lag) {
+            (Some(_), None) if role == Role::Replica => {
+                Err("the leader is not connected: the lag is not known".to_owned())
+            }
+            (Some(max), Some(lag)) if lag > max => Err(format!("behind the leader by {lag} versions")),
+            _ => Ok(role),
+        })
     }
 
     /// Why requests should go elsewhere, as one line.
@@ -50,20 +98,57 @@ impl Api<'_> {
         if let Some(progress) = self.node.loading() {
             return Some(format!("loading: {progress}\n"));
         }
-        self.node.write_obstacle().map(|error| format!("storage failed, writes are off: {error}\n"))
+        if self.node.partitions().is_empty() {
+            return Some("unassigned: no partition is on this node\n".to_owned());
+        }
+        let partitions = self.node.partitions();
+        partitions.iter().find_map(|partition| {
+            let obstacle = obstacle_of(partition)?;
+            Some(match partitions {
+                [_] => format!("{obstacle}\n"),
+                _ => format!("partition {}: {obstacle}\n", partition.id()),
+            })
+        })
     }
 
     fn health(&self) -> Health {
-        let stats: Vec<_> = self.node.partitions().map(|partition| partition.lsm().stats()).collect();
+        let partitions = self.node.partitions();
+        let stats: Vec<_> = partitions.iter().map(|partition| partition.lsm().stats()).collect();
+        let mut roles = partitions.iter().map(|partition| partition.roles().role());
+        let role = roles.next().unwrap_or(Role::Unassigned);
         Health {
             status: if self.node.loading().is_some() { "LOADING" } else { "OK" },
             mem_table_size: stats.iter().map(|stats| stats.memtable_bytes).sum(),
             levels: stats.iter().map(|stats| stats.levels.len().max(1)).max().unwrap_or(0),
-            partitions: self.node.partitions().map(crate::partition::Partition::id).collect(),
-            role: "leader",
+            partitions: partitions.iter().map(Partition::id).collect(),
+            role: if roles.all(|other| other == role) { role.name() } else { "mixed" },
             version: stats.iter().map(|stats| stats.last_version).max().unwrap_or(0),
             uptime_ms: self.now_ms,
-            replication_port: None,
+            replication_port: self.node.replication_port,
         }
     }
+}
+
+/// Why a partition cannot do what its role is.
+fn obstacle_of(partition: &Partition) -> Option<String> {
+    if let Some(error) = partition.write_obstacle() {
+        return Some(format!("storage failed, writes are off: {error}"));
+    }
+    match partition.roles().role() {
+        Role::Unassigned => Some("unassigned: no role yet".to_owned()),
+        Role::Leader if !partition.roles().is_settled() => Some("the role is changing".to_owned()),
+        Role::Leader => None,
+        Role::Replica if partition.is_in_sync() => None,
+        Role::Replica => {
+            let stats = partition.following_stats();
+            let obstacle = stats.and_then(|stats| stats.obstacle).unwrap_or_else(|| "catching up".to_owned());
+            Some(format!("not in sync: {obstacle}"))
+        }
+    }
+}
+
+/// Versions that a replica is behind its leader, as far as it knows; none while it is not connected.
+pub(super) fn lag_of(partition: &Partition) -> Option<u64> {
+    let leader_version = partition.following_stats()?.leader_version?;
+    Some(leader_version.saturating_sub(partition.lsm().last_version()))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::http::{Begin, Framing, Head, Method, Refusal, Reply};
 use crate::lsm::{Entry, KEY_MAX_BYTES, Value};
-use crate::partition::ConditionFailed;
+use crate::partition::{ConditionFailed, Partition};
 
 use super::conditions::conditions_of;
 use super::intake::{Intake, ReadyValue};
@@ -51,14 +51,10 @@ impl Action {
         matches!(self, Self::Set | Self::Put)
     }
 
-    /// A client that asks for an expiry or for replicas counts on them: better no than a write without.
+    /// A client that asks for an expiry counts on it: better no than a write without.
     fn refuse_unkept_promises(self, head: &Head<'_>) -> Result<(), Refusal> {
         if self.has_value() && (head.ttl.is_some() || Query::new(head.query).has("ttl")) {
             return Err(Refusal::new(501, "not_implemented", NO_EXPIRY));
-        }
-        if !matches!(self, Self::Get(_)) && head.min_acks.is_some_and(|count| count != b"0") {
-            let message = "this version has no replicas: send the write without X-Min-Acks";
-            return Err(Refusal::new(501, "not_implemented", message));
         }
         Ok(())
     }
@@ -169,12 +165,28 @@ impl Api<'_> {
         }
     }
 
+    /// The partition that a request names, for a read of what it has at least.
+    #[inline]
+    fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
+        let min_version = if head.query.is_some() { Query::new(head.query).get("min_version")? } else { None };
+        let partition = self.partition(head)?;
+        let Some(value) = min_version else { return Ok(partition) };
+        let number = std::str::from_utf8(&value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let min_version: u64 = number
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Refusal::bad_request("min_version must be a version: a number"))?;
+        if partition.lsm().last_version() < min_version {
+            return Err(behind(partition.lsm().last_version(), min_version));
+        }
+        Ok(partition)
+    }
+
     #[inline]
     fn answer_get(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
         self.scratch.clear();
         let scratch = std::mem::take(self.scratch);
         let found = conditions_of(head).and_then(|conditions| {
-            let entry = self.partition(head)?.get(key).ok_or_else(key_not_found)?;
+            let entry = self.readable_partition(head)?.get(key).ok_or_else(key_not_found)?;
             let current = Some(entry.version);
             if conditions.if_match.is_some_and(|set| !set.contains(current)) {
                 return Err(condition_failed(ConditionFailed { current }));
@@ -199,6 +211,7 @@ impl Api<'_> {
         let mut holder = Vec::new();
         let value = value.unwrap_or(ReadyValue::Small(Vec::new())).into_new_value(&mut holder);
         let written = conditions_of(head).and_then(|conditions| {
+            let min_acks = self.min_acks(head)?;
             let partition = self.writable_partition(head)?;
             let written = match action {
                 Action::Put => {
@@ -207,7 +220,7 @@ impl Api<'_> {
                 _ => partition.set(key, value, &conditions).map(|version| (version, false)),
             };
             let (version, created) = written.map_err(condition_failed)?;
-            Ok((version, created, partition.gate()))
+            Ok((version, created, Self::gate_of_write(partition, min_acks)))
         });
         match written {
             Ok((version, created, gate)) => {
@@ -225,13 +238,14 @@ impl Api<'_> {
 
     fn answer_delete(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
         let deleted = conditions_of(head).and_then(|conditions| {
+            let min_acks = self.min_acks(head)?;
             let partition = self.writable_partition(head)?;
             let deleted = partition.delete(key, &conditions).map_err(|failed| match (form, failed.current) {
                 // Without the condition it would be 404, and then conditions do not count (RFC 9110, section 13.2.1).
                 (Form::Raw, None) => key_not_found(),
                 _ => condition_failed(failed),
             })?;
-            Ok(deleted.map(|_| partition.gate()))
+            Ok(deleted.map(|_| Self::gate_of_write(partition, min_acks)))
         });
         let reply = match deleted {
             Ok(Some(gate)) => self.promise(gate, reply),
@@ -278,6 +292,12 @@ fn wants_raw(accept: &[u8]) -> bool {
         let media_type = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         media_type.eq_ignore_ascii_case(RAW.as_bytes())
     })
+}
+
+#[cold]
+fn behind(version: u64, min_version: u64) -> Refusal {
+    let message = format!("this node is at version {version}, not yet at {min_version}: try again, or ask the leader");
+    Refusal::new(503, "behind", message)
 }
 
 #[cold]

@@ -23,19 +23,22 @@ mod json_text;
 mod json_value;
 mod kv;
 mod kv_fields;
+mod partition;
 mod percent;
+mod promise;
 mod query;
 mod route;
 mod snapshot;
 mod status;
 
 use crate::http::{Begin, Handler, Head, Method, Refusal, Reply};
-use crate::node::{DEFAULT_PARTITION, Node, Unavailable};
+use crate::node::{Node, Unavailable};
 use crate::partition::Partition;
-use crate::storage::StorageError;
+use crate::storage::{Role, StorageError};
 
 pub use guard::Guard;
 pub use intake::Intake;
+pub use promise::{Gate, Promised, acks_timeout};
 
 use query::Query;
 use route::{Family, Route};
@@ -51,45 +54,57 @@ pub struct Api<'n> {
     scratch: &'n mut Vec<u8>,
     /// Milliseconds since the node started.
     now_ms: u64,
-    /// The version that what is held back waits for.
-    gate: Option<u64>,
+    promised: Promised<'n>,
 }
 
 impl<'n> Api<'n> {
     /// The api as of `now_ms`.
-    pub fn new(node: &'n mut Node, guard: &'n mut Guard, scratch: &'n mut Vec<u8>, now_ms: u64) -> Self {
-        Self { node, guard, scratch, now_ms, gate: None }
+    pub fn new(
+        node: &'n mut Node,
+        guard: &'n mut Guard,
+        scratch: &'n mut Vec<u8>,
+        promised: Promised<'n>,
+        now_ms: u64,
+    ) -> Self {
+        Self { node, guard, scratch, now_ms, promised }
     }
 
-    /// The version that replies wait for which were held back, if any were.
-    pub fn gate(&self) -> Option<u64> {
-        self.gate
+    /// Whether of all replies one was held back, and none came after it.
+    pub fn is_promise_alone(&self) -> bool {
+        self.promised.is_alone()
     }
 
-    /// The partition that a request names.
+    /// The partition that a request names, whatever its role.
+    #[inline]
+    fn any_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
+        let id = match partition_id(head)? {
+            Some(id) => id,
+            None => self.node.default_partition().map_err(unavailable)?,
+        };
+        self.node.partition(id).map_err(unavailable)
+    }
+
+    /// The partition that a request names, for a read.
     #[inline]
     fn partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
-        self.node.partition(partition_id(head)?).map_err(unavailable)
+        let partition = self.any_partition(head)?;
+        match partition.roles().role() {
+            Role::Unassigned => Err(unassigned()),
+            Role::Leader | Role::Replica => Ok(partition),
+        }
     }
 
     /// The partition that a request names, for a write.
     #[inline]
     fn writable_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
         let partition = self.partition(head)?;
+        let roles = partition.roles();
         match partition.write_obstacle() {
             Some(error) => Err(storage_failed(error)),
+            None if roles.role() != Role::Leader => Err(not_leader(roles.standing().leader.as_deref())),
+            None if !roles.is_settled() => Err(changing()),
             None => Ok(partition),
         }
-    }
-
-    /// The reply to a write that was just made: it goes when what it says is true.
-    #[inline]
-    fn promise<'o>(&mut self, gate: Option<u64>, reply: Reply<'o>) -> Reply<'o> {
-        if gate.is_none() {
-            return reply;
-        }
-        self.gate = gate;
-        reply.hold()
     }
 
     /// Everything that is decided without the body. On `Err` nothing was written.
@@ -112,6 +127,7 @@ impl Handler for Api<'_> {
 
     fn begin(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
         self.node.loop_stats.request_count += 1;
+        self.promised.note_request();
         if head.method == Method::Options && head.path == b"*" {
             reply.status(204).header("Allow", route::ALL_METHODS).empty();
             return Begin::Answered;
@@ -136,7 +152,7 @@ impl Handler for Api<'_> {
         match route.family() {
             Family::KeyValue => self.begin_kv(route, head, reply),
             Family::Health => {
-                self.answer_health(route, reply);
+                self.answer_health(route, head, reply);
                 Begin::Answered
             }
             Family::Digest => {
@@ -151,26 +167,32 @@ impl Handler for Api<'_> {
                 self.answer_admin(route, head, reply);
                 Begin::Answered
             }
+            Family::Partition => Self::begin_assign(head, reply),
         }
     }
 
     fn finish(&mut self, head: &Head<'_>, intake: Intake, reply: Reply<'_>) {
-        self.finish_kv(head, intake, reply);
+        if Route::of(head.path) == Some(Route::Assign) {
+            self.finish_assign(intake, reply);
+        } else {
+            self.finish_kv(head, intake, reply);
+        }
     }
 }
 
 /// The partition that a request names, by header or parameter.
 #[inline]
-fn partition_id(head: &Head<'_>) -> Result<u32, Refusal> {
+fn partition_id(head: &Head<'_>) -> Result<Option<u32>, Refusal> {
     let named = match head.partition_id {
         Some(value) => Some(std::borrow::Cow::Borrowed(value)),
         None if head.query.is_some() => Query::new(head.query).get("partition")?,
         None => None,
     };
-    let Some(value) = named else { return Ok(DEFAULT_PARTITION) };
+    let Some(value) = named else { return Ok(None) };
     let number = std::str::from_utf8(&value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     number
         .and_then(|text| text.parse().ok())
+        .map(Some)
         .ok_or_else(|| Refusal::bad_request("the partition must be a number: send X-Partition-ID: 0, or leave it out"))
 }
 
@@ -181,10 +203,36 @@ fn unavailable(reason: Unavailable) -> Refusal {
             let message = format!("partition {id} is not on this node: GET /health lists those that are");
             Refusal::new(404, "partition_not_found", message)
         }
+        Unavailable::Unnamed => {
+            let message =
+                "no partition is named, and this node has none or several: send X-Partition-ID, or assign one";
+            Refusal::new(503, "unassigned", message)
+        }
         Unavailable::Loading(progress) => {
             let message = format!("the node is loading its data ({progress}): try again");
             Refusal::new(503, "loading", message)
         }
+    }
+}
+
+#[cold]
+fn unassigned() -> Refusal {
+    Refusal::new(503, "unassigned", "this node waits for a controller to give it a role: POST /partition/assign")
+}
+
+#[cold]
+fn changing() -> Refusal {
+    Refusal::new(503, "role_changing", "the role of this node is changing: try again")
+}
+
+/// Writes belong to the leader.
+#[cold]
+fn not_leader(leader: Option<&str>) -> Refusal {
+    let refusal = |message: String| Refusal::new(421, "not_leader", message);
+    match leader {
+        Some(leader) => refusal(format!("this node is a replica: send writes to its leader, {leader}"))
+            .with_header("X-Leader", leader),
+        None => refusal("this node leads no more, and has not heard who does: ask the controller".to_owned()),
     }
 }
 
@@ -198,9 +246,10 @@ pub fn storage_failed(error: &StorageError) -> Refusal {
 /// Answers with a refusal and the headers that its status calls for.
 #[cold]
 fn refuse(reply: Reply<'_>, refusal: &Refusal) {
-    match refusal.status {
-        401 => reply.status(401).header("WWW-Authenticate", "Bearer").error(refusal),
-        503 => reply.status(503).header("Retry-After", "1").error(refusal),
+    match (refusal.status, &refusal.header) {
+        (status, Some((name, value))) => reply.status(status).header(name, value).error(refusal),
+        (401, None) => reply.status(401).header("WWW-Authenticate", "Bearer").error(refusal),
+        (503, None) => reply.status(503).header("Retry-After", "1").error(refusal),
         _ => reply.error(refusal),
     }
 }

@@ -34,6 +34,12 @@ pub(super) enum Route {
     Compact,
     /// `/admin/checkpoint`
     Checkpoint,
+    /// `/partition/assign`
+    Assign,
+    /// `/leader`
+    Leader,
+    /// `/replica`
+    Replica,
 }
 
 /// Routes that share a file.
@@ -44,6 +50,7 @@ pub(super) enum Family {
     Snapshot,
     Digest,
     Admin,
+    Partition,
 }
 
 /// What a key in the path follows.
@@ -65,6 +72,9 @@ impl Route {
             b"/admin/compact" => Self::Compact,
             b"/admin/checkpoint" => Self::Checkpoint,
             b"/snapshot" => Self::Snapshot,
+            b"/partition/assign" => Self::Assign,
+            b"/leader" => Self::Leader,
+            b"/replica" => Self::Replica,
             b"/digest" => Self::Digest,
             _ if path.starts_with(KEY_PREFIX) => Self::Key,
             _ => return None,
@@ -79,7 +89,8 @@ impl Route {
     pub(super) fn family(self) -> Family {
         match self {
             Self::Set | Self::Get | Self::Delete | Self::Key => Family::KeyValue,
-            Self::Health | Self::Live | Self::Ready => Family::Health,
+            Self::Health | Self::Live | Self::Ready | Self::Leader | Self::Replica => Family::Health,
+            Self::Assign => Family::Partition,
             Self::Snapshot => Family::Snapshot,
             Self::Digest => Family::Digest,
             Self::Status | Self::Freeze | Self::Compact | Self::Checkpoint => Family::Admin,
@@ -95,11 +106,18 @@ impl Route {
     #[inline]
     pub(super) fn allows(self, method: Method) -> bool {
         match self {
-            Self::Set | Self::Freeze | Self::Compact | Self::Checkpoint => method == Method::Post,
+            Self::Set | Self::Freeze | Self::Compact | Self::Checkpoint | Self::Assign => method == Method::Post,
             Self::Get => matches!(method, Method::Get | Method::Head | Method::Post),
             Self::Delete => matches!(method, Method::Delete | Method::Post),
             Self::Key => matches!(method, Method::Get | Method::Head | Method::Put | Method::Delete),
-            Self::Health | Self::Live | Self::Ready | Self::Status | Self::Snapshot | Self::Digest => {
+            Self::Health
+            | Self::Live
+            | Self::Ready
+            | Self::Leader
+            | Self::Replica
+            | Self::Status
+            | Self::Snapshot
+            | Self::Digest => {
                 matches!(method, Method::Get | Method::Head)
             }
         }
@@ -108,13 +126,18 @@ impl Route {
     /// The same as the value of `Allow`.
     pub(super) fn allowed_methods(self) -> &'static str {
         match self {
-            Self::Set | Self::Freeze | Self::Compact | Self::Checkpoint => "POST, OPTIONS",
+            Self::Set | Self::Freeze | Self::Compact | Self::Checkpoint | Self::Assign => "POST, OPTIONS",
             Self::Get => "GET, HEAD, POST, OPTIONS",
             Self::Delete => "DELETE, POST, OPTIONS",
             Self::Key => "GET, HEAD, PUT, DELETE, OPTIONS",
-            Self::Health | Self::Live | Self::Ready | Self::Status | Self::Snapshot | Self::Digest => {
-                "GET, HEAD, OPTIONS"
-            }
+            Self::Health
+            | Self::Live
+            | Self::Ready
+            | Self::Leader
+            | Self::Replica
+            | Self::Status
+            | Self::Snapshot
+            | Self::Digest => "GET, HEAD, OPTIONS",
         }
     }
 }
@@ -146,6 +169,9 @@ mod tests {
             "/admin/freeze",
             "/admin/compact",
             "/admin/checkpoint",
+            "/partition/assign",
+            "/leader",
+            "/replica",
             "/snapshot",
             "/digest",
         ] {

@@ -27,7 +27,7 @@ impl BodySource for Backup {
 impl Api<'_> {
     /// A snapshot of the partition that a request names, and its history, unless too many are being read.
     pub(super) fn snapshot(&mut self, head: &Head<'_>) -> Result<(Snapshot, HistoryId), Refusal> {
-        let partition = self.partition(head)?;
+        let partition = self.any_partition(head)?;
         if partition.lsm().snapshot_count() >= SNAPSHOT_MAX {
             let message = format!("{SNAPSHOT_MAX} snapshots are being read: try again when one is done");
             return Err(Refusal::new(503, "too_many_snapshots", message));

@@ -4,7 +4,11 @@ use serde::Serialize;
 
 use crate::lsm::LevelStats;
 use crate::node::{LoopStats, Node};
-use crate::partition::{DiskLog, Partition};
+use crate::partition::{DiskLog, FollowerStats, FollowingStats, Partition};
+use crate::replication::Sync;
+use crate::storage::{PastHistory, Standing};
+
+use super::health::lag_of;
 
 /// All of it. Field names carry their unit; see the README for what each means.
 #[derive(Serialize)]
@@ -35,6 +39,12 @@ struct ConfigStatus {
     durability: &'static str,
     data_dir: Option<String>,
     fsync_interval_ms: u64,
+    replication_listen: Option<String>,
+    replica_of: Option<String>,
+    await_assignment: bool,
+    min_acks: u8,
+    ack_timeout_ms: u64,
+    wal_retain_bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -55,10 +65,17 @@ struct LoopStatus {
 struct PartitionStatus {
     id: u32,
     role: &'static str,
+    epoch: u64,
+    /// Whether role and epoch are on disk, if there is one.
+    settled: bool,
     history_id: String,
     last_version: u64,
     /// Version up to which writes are synced to this node's disk; none in memory only.
     durable_version: Option<u64>,
+    past_histories: Vec<PastStatus>,
+    /// Of a replica.
+    leader: Option<LeaderStatus>,
+    replicas: Vec<ReplicaStatus>,
     disk: Option<DiskStatus>,
     memtable_entries: usize,
     memtable_bytes: usize,
@@ -66,7 +83,42 @@ struct PartitionStatus {
     wal_segments: usize,
     wal_bytes: usize,
     debt: usize,
+    /// The same with large values.
+    log_bytes: usize,
     pinned_snapshots: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PastStatus {
+    history_id: String,
+    end_version: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LeaderStatus {
+    address: Option<String>,
+    state: &'static str,
+    in_sync: bool,
+    /// As last heard; none while it is not connected.
+    version: Option<u64>,
+    lag: Option<u64>,
+    /// Why it is not followed.
+    obstacle: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReplicaStatus {
+    address: String,
+    node_id: String,
+    state: &'static str,
+    sent_version: u64,
+    applied_version: u64,
+    durable_version: u64,
+    snapshot_sent_bytes: u64,
+    silent_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -106,9 +158,15 @@ pub(super) fn of(node: &Node, now_ms: u64) -> Status {
             durability: if config.data_dir.is_some() { config.fsync.name() } else { "memory" },
             data_dir: config.data_dir.as_ref().map(|path| path.display().to_string()),
             fsync_interval_ms: config.fsync_interval_ms,
+            replication_listen: config.replication_listen.map(|address| address.to_string()),
+            replica_of: config.replica_of.clone(),
+            await_assignment: config.await_assignment,
+            min_acks: config.min_acks,
+            ack_timeout_ms: config.ack_timeout_ms,
+            wal_retain_bytes: config.wal_retain_bytes,
         },
         event_loop: LoopStatus::from(node.loop_stats),
-        partitions: node.partitions().map(PartitionStatus::from).collect(),
+        partitions: node.partitions().iter().map(|partition| PartitionStatus::of(partition, now_ms)).collect(),
     }
 }
 
@@ -127,15 +185,21 @@ impl From<LoopStats> for LoopStatus {
     }
 }
 
-impl From<&Partition> for PartitionStatus {
-    fn from(partition: &Partition) -> Self {
+impl PartitionStatus {
+    fn of(partition: &Partition, now_ms: u64) -> Self {
         let stats = partition.lsm().stats();
+        let standing = partition.roles().standing();
         Self {
             id: partition.id(),
-            role: "leader",
+            role: partition.roles().role().name(),
+            epoch: standing.epoch,
+            settled: partition.roles().is_settled(),
             history_id: partition.history().to_string(),
             last_version: stats.last_version,
             durable_version: partition.disk().map(DiskLog::synced_version),
+            past_histories: standing.lineage.past().map(PastStatus::from).collect(),
+            leader: partition.following_stats().map(|stats| LeaderStatus::of(stats, standing, partition)),
+            replicas: partition.follower_stats(now_ms).map(ReplicaStatus::from).collect(),
             disk: partition.disk().map(DiskStatus::from),
             memtable_entries: stats.memtable_entry_count,
             memtable_bytes: stats.memtable_bytes,
@@ -143,7 +207,42 @@ impl From<&Partition> for PartitionStatus {
             wal_segments: stats.wal_segment_count,
             wal_bytes: stats.wal_bytes,
             debt: stats.debt,
+            log_bytes: partition.lsm().log_bytes(),
             pinned_snapshots: stats.snapshot_count,
+        }
+    }
+}
+
+impl From<&PastHistory> for PastStatus {
+    fn from(past: &PastHistory) -> Self {
+        Self { history_id: past.history.to_string(), end_version: past.end_version }
+    }
+}
+
+impl LeaderStatus {
+    fn of(stats: FollowingStats, standing: &Standing, partition: &Partition) -> Self {
+        Self {
+            address: standing.leader.clone(),
+            state: stats.state,
+            in_sync: stats.sync == Sync::InSync,
+            version: stats.leader_version,
+            lag: lag_of(partition),
+            obstacle: stats.obstacle,
+        }
+    }
+}
+
+impl From<FollowerStats> for ReplicaStatus {
+    fn from(stats: FollowerStats) -> Self {
+        Self {
+            address: stats.address,
+            node_id: format!("{:032x}", u128::from_be_bytes(stats.node_id.0)),
+            state: stats.feed.state,
+            sent_version: stats.feed.sent_version,
+            applied_version: stats.feed.applied_version,
+            durable_version: stats.feed.durable_version,
+            snapshot_sent_bytes: stats.feed.snapshot_sent_bytes,
+            silent_ms: stats.feed.silent_ms,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! 3. A refusal never repeats peer bytes unescaped: [`Refusal::to_json`] is the only way out, and it escapes.
 //!
 //! Not here: which refusals close the connection (`connection.rs`: those of the head and of the framing do, those of a
-//! handler or an intake do not), and the headers beside a refusal, such as `Allow` or `Retry-After` (the api layer).
+//! handler or an intake do not), and headers that follow from the status, such as `Allow` or `Retry-After` (the api layer).
 
 use std::borrow::Cow;
 
@@ -19,13 +19,22 @@ pub struct Refusal {
     pub code: &'static str,
     /// What is wrong and what to do, e.g. "Content-Length given more than once: send it once".
     pub message: Cow<'static, str>,
+    /// A header that goes with it, name and value.
+    pub header: Option<(&'static str, Box<str>)>,
 }
 
 impl Refusal {
     /// A refusal with this status, code and message.
     #[cold]
     pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), header: None }
+    }
+
+    /// The same with a header.
+    #[cold]
+    #[must_use]
+    pub fn with_header(self, name: &'static str, value: &str) -> Self {
+        Self { header: Some((name, value.into())), ..self }
     }
 
     /// `400 bad_request`.

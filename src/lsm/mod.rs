@@ -282,6 +282,11 @@ impl Lsm {
         self.wal.appended_bytes()
     }
 
+    /// Bytes of records that the log in memory holds, large values included.
+    pub fn log_bytes(&self) -> usize {
+        self.wal.held_bytes()
+    }
+
     /// Snapshots not yet dropped.
     pub fn snapshot_count(&self) -> usize {
         self.snapshots.live_count()

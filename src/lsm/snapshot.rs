@@ -15,6 +15,7 @@ use super::immutable_layer::ImmutableLayer;
 use super::levels::Level;
 use super::log_stream::LogPosition;
 use super::merge::{MergeCursor, Preparation};
+use super::merge_job::Tombstones;
 use super::record::Entry;
 use super::work::{self, Work};
 
@@ -103,7 +104,18 @@ impl Snapshot {
 
     /// The same, of a snapshot that is wanted for nothing else.
     pub fn into_scan(self, start: &[u8]) -> Scan {
-        Scan { preparation: Preparation::new(self.layers()), start: start.to_vec(), cursor: None, snapshot: self }
+        Scan {
+            preparation: Preparation::new(self.layers()),
+            start: start.to_vec(),
+            cursor: None,
+            tombstones: Tombstones::Drop,
+            snapshot: self,
+        }
+    }
+
+    /// A scan of the newest write of each key, deletions too so long as their tombstones were not merged away.
+    pub fn into_scan_of_writes(self) -> Scan {
+        Scan { tombstones: Tombstones::Keep, ..self.into_scan(&[]) }
     }
 
     fn layers(&self) -> impl Iterator<Item = &ImmutableLayer> {
@@ -153,6 +165,7 @@ pub struct Scan {
     preparation: Preparation,
     start: Vec<u8>,
     cursor: Option<MergeCursor>,
+    tombstones: Tombstones,
     /// Dropped last: what it sends home nobody else holds any more.
     snapshot: Snapshot,
 }
@@ -178,7 +191,7 @@ impl Scan {
         loop {
             let Some(entry) = cursor.entry() else { return ScanState::End };
             work.spend(work::of_entry(entry.key.len()));
-            if !entry.value.is_tombstone() {
+            if self.tombstones == Tombstones::Keep || !entry.value.is_tombstone() {
                 return ScanState::Found;
             }
             if work.is_used_up() {

@@ -296,6 +296,11 @@ impl Wal {
         self.sealed_total_bytes + self.active.stream_bytes() as u64
     }
 
+    /// Bytes of records in the log, large values included.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.sealed_bytes + self.active.stream_bytes()
+    }
+
     /// Bytes of records in the log, large values not counted.
     pub(super) fn stored_bytes(&self) -> usize {
         self.sealed.iter().map(|segment| segment.stored_bytes()).sum::<usize>() + self.active.stored_bytes()

@@ -66,15 +66,16 @@ pub struct DiskLog {
     checkpoint: CheckpointState,
     /// A batch to fill again.
     spare: LogBatch,
+    /// All data is being replaced: nothing is handed over until it is.
+    is_replacing: bool,
     stats: StoreStats,
     failure: Option<StorageError>,
 }
 
 impl DiskLog {
     /// The disk goes on behind what `lsm` holds, all of which is on it.
-    pub fn new(lsm: &mut Lsm, fsync: Fsync, stats: StoreStats) -> Self {
+    pub fn new(lsm: &Lsm, fsync: Fsync, stats: StoreStats) -> Self {
         let version = lsm.last_version();
-        lsm.keep_log_behind(version);
         Self {
             fsync,
             cursor: lsm.log_end(),
@@ -88,9 +89,41 @@ impl DiskLog {
             bytes_since_checkpoint: usize::try_from(stats.log_bytes).unwrap_or(usize::MAX),
             checkpoint: CheckpointState::Idle,
             spare: LogBatch::default(),
+            is_replacing: false,
             stats,
             failure: None,
         }
+    }
+
+    /// The disk is to hold what `lsm` holds now, and nothing that it held before.
+    pub(super) fn begin_replacement(&mut self, lsm: &Lsm) {
+        *self = Self {
+            failure: self.failure.take(),
+            in_flight_bytes: self.in_flight_bytes,
+            is_replacing: true,
+            // As far as the disk goes, there is nothing of it yet.
+            written_version: 0,
+            synced_version: 0,
+            ..Self::new(lsm, self.fsync, self.stats)
+        };
+    }
+
+    /// The disk holds it.
+    pub(super) fn note_replaced(&mut self, stats: StoreStats) {
+        self.is_replacing = false;
+        self.stats = stats;
+        self.written_version = self.handed_version;
+        self.synced_version = self.handed_version;
+    }
+
+    /// Whether all data is being replaced.
+    pub fn is_replacing(&self) -> bool {
+        self.is_replacing
+    }
+
+    /// What is not behind this version has been handed over.
+    pub fn handed_version(&self) -> u64 {
+        self.handed_version
     }
 
     /// Version up to which writes last.
@@ -143,8 +176,8 @@ impl DiskLog {
     }
 
     /// The next batch for the disk.
-    pub(super) fn hand_over(&mut self, lsm: &mut Lsm, now_us: u64) -> Option<LogBatch> {
-        if !self.has_more(lsm) || self.in_flight_bytes > 0 {
+    pub(super) fn hand_over(&mut self, lsm: &Lsm, now_us: u64) -> Option<LogBatch> {
+        if !self.has_more(lsm) || self.in_flight_bytes > 0 || self.is_replacing {
             return None;
         }
         let (expected_count, patience_us) = match self.fsync {
@@ -161,7 +194,6 @@ impl DiskLog {
         let mut batch = std::mem::take(&mut self.spare);
         lsm.read_log(&mut self.cursor, BATCH_MAX_BYTES, u64::MAX, &mut batch);
         self.handed_version = batch.last().map_or(self.handed_version, |last| last.version);
-        lsm.keep_log_behind(self.handed_version);
         self.in_flight_bytes = batch.stream_bytes();
         self.bytes_since_checkpoint += batch.stream_bytes();
         Some(batch)
@@ -175,7 +207,7 @@ impl DiskLog {
             CheckpointState::Requested => true,
             CheckpointState::UnderWay => false,
         };
-        if !is_due || self.failure.is_some() {
+        if !is_due || self.failure.is_some() || self.is_replacing {
             return None;
         }
         self.checkpoint = CheckpointState::UnderWay;
@@ -198,13 +230,16 @@ impl DiskLog {
         batches: Vec<LogBatch>,
         stats: StoreStats,
     ) {
-        self.last_group_count = written_version - self.written_version;
-        self.written_version = written_version;
-        self.synced_version = synced_version;
-        self.stats = stats;
+        // What is told of data that is being replaced says nothing about what replaces it.
+        if !self.is_replacing {
+            self.last_group_count = written_version - self.written_version;
+            self.written_version = written_version;
+            self.synced_version = synced_version;
+            self.stats = stats;
+        }
         for mut batch in batches {
             self.in_flight_bytes -= batch.stream_bytes();
-            self.written_bytes += batch.stream_bytes() as u64;
+            self.written_bytes += if self.is_replacing { 0 } else { batch.stream_bytes() as u64 };
             batch.clear(SPARE_BATCH_BYTES);
             self.spare = batch;
         }
@@ -215,9 +250,8 @@ impl DiskLog {
         self.stats = stats;
     }
 
-    pub(super) fn note_failed(&mut self, failure: StorageError, lsm: &mut Lsm) {
+    pub(super) fn note_failed(&mut self, failure: StorageError) {
         self.failure = Some(failure);
         self.gathering_until_us = None;
-        lsm.keep_log_behind(u64::MAX);
     }
 }

@@ -4,15 +4,39 @@
 //! 1. Conditions are checked against the state that the write then changes: nothing happens in between.
 //! 2. A refused write leaves no trace: no record, no version.
 //! 3. Once the disk has failed, no write is taken.
+//! 4. While a change of role, epoch or history is not on disk yet, the version does not move: neither writes nor a leader's
+//!    records come in. So the file that tells them is always true of the log beside it.
 //!
-//! Not here: which partition a request means (`node.rs`), HTTP (`api/`).
+//! Not here: which partition a request means (`node/`), HTTP (`api/`).
 
 mod disk_log;
+mod followers;
+mod following;
+mod roles;
 
-use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Snapshot};
-use crate::storage::{HistoryId, StorageError, StoreStats};
+use crate::config::Fsync;
+use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Options};
+use crate::replication::NodeId;
+use crate::storage::{Command, HistoryId, Replacement, StorageError, StoreStats};
 
 pub use disk_log::DiskLog;
+pub use followers::{FollowerStats, Turned};
+pub use following::{FollowingStats, Peer};
+pub use roles::{AssignError, Assignment, Roles};
+
+use followers::Followers;
+use following::Follows;
+
+/// What a reply waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// That a version is on this node's disk, as clients are promised.
+    Disk,
+    /// That so many replicas hold a version too.
+    Acks(u8),
+    /// That a change of role, counted, lasts.
+    Settled,
+}
 
 /// What a request demands of the current state of its key (RFC 9110, section 13.1). `None` is never demanded of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,24 +96,57 @@ pub struct Written {
     pub replaced: bool,
 }
 
+/// Which connection of the node; the reactor's number for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LinkId(pub usize);
+
+/// What is the same for all partitions of a node.
+#[derive(Clone, Debug)]
+pub struct PartitionOptions {
+    /// Of engines that are made or received.
+    pub engine: Options,
+    /// When writes are made to last.
+    pub fsync: Fsync,
+    /// Log kept for replicas that come back, once there was one.
+    pub wal_retain_bytes: usize,
+    /// Who this node is.
+    pub node_id: NodeId,
+}
+
 /// One partition.
 #[derive(Debug)]
 pub struct Partition {
     id: u32,
+    options: PartitionOptions,
     lsm: Lsm,
-    history: HistoryId,
+    roles: Roles,
     disk: Option<DiskLog>,
+    /// Data that was replaced, on its way out.
+    replacement: Option<Box<Replacement>>,
+    followers: Followers,
+    following: Follows,
+    /// Engines that are freed piece by piece.
+    abandoned: Vec<Lsm>,
 }
 
 impl Partition {
     /// A partition of an engine, which has a log on disk or lives in memory only.
-    pub fn new(id: u32, lsm: Lsm, history: HistoryId, disk: Option<DiskLog>) -> Self {
-        Self { id, lsm, history, disk }
+    pub fn new(id: u32, lsm: Lsm, roles: Roles, disk: Option<DiskLog>, options: PartitionOptions) -> Self {
+        let following = Follows::default();
+        let (replacement, followers, abandoned) = (None, Followers::default(), Vec::new());
+        let mut partition = Self { id, options, lsm, roles, disk, replacement, followers, following, abandoned };
+        partition.keep_log();
+        partition
     }
 
     /// The lineage of its writes.
     pub fn history(&self) -> HistoryId {
-        self.history
+        self.roles.standing().lineage.history()
+    }
+
+    /// Its role, its epoch, its histories.
+    pub fn roles(&self) -> &Roles {
+        &self.roles
     }
 
     /// Its log on disk.
@@ -97,7 +154,7 @@ impl Partition {
         self.disk.as_ref()
     }
 
-    /// Why it takes no writes, if so.
+    /// Why the disk takes no writes, if so.
     pub fn write_obstacle(&self) -> Option<&StorageError> {
         self.disk.as_ref()?.failure()
     }
@@ -108,19 +165,46 @@ impl Partition {
         self.disk.as_ref()?.gate(&self.lsm)
     }
 
-    /// The next batch for the disk. `now_us`: microseconds since the node started.
-    pub fn hand_over(&mut self, now_us: u64) -> Option<LogBatch> {
-        self.disk.as_mut()?.hand_over(&mut self.lsm, now_us)
+    /// What of the replies that wait for something may go: those at this number or below.
+    pub fn reached(&self, wait: Wait) -> u64 {
+        match wait {
+            Wait::Disk => self.released_version(),
+            Wait::Acks(count) => self.released_version().min(self.followers.acked_version(usize::from(count))),
+            Wait::Settled => self.roles.settled_count(),
+        }
     }
 
-    /// Whether it has records that were not handed over yet, and can be.
+    /// Held as clients are promised up to here.
+    fn released_version(&self) -> u64 {
+        self.disk.as_ref().map_or(u64::MAX, DiskLog::released_version)
+    }
+
+    /// The next command for the disk. `now_us`: microseconds since the node started.
+    pub fn take_disk_command(&mut self, now_us: u64) -> Option<Command> {
+        let disk = self.disk.as_mut()?;
+        if disk.failure().is_some() {
+            return None;
+        }
+        if let Some(replacement) = self.replacement.take() {
+            return Some(Command::Replace(self.id, replacement));
+        }
+        if let Some(batch) = disk.hand_over(&self.lsm, now_us) {
+            self.keep_log();
+            return Some(Command::Append(self.id, batch));
+        }
+        // Where the partition stands is about all that was written before: that goes first.
+        if !disk.has_more(&self.lsm)
+            && let Some(standing) = self.roles.take_unsettled()
+        {
+            return Some(Command::Settle(self.id, Box::new(standing)));
+        }
+        disk.take_checkpoint(&mut self.lsm).map(|snapshot| Command::Checkpoint(self.id, snapshot))
+    }
+
+    /// Whether it has something for the disk that was not handed over yet, and can be.
     pub fn is_ahead_of_disk(&self) -> bool {
-        self.disk.as_ref().is_some_and(|disk| disk.has_more(&self.lsm))
-    }
-
-    /// A snapshot to make a checkpoint of, if one is due.
-    pub fn take_checkpoint(&mut self) -> Option<Snapshot> {
-        self.disk.as_mut()?.take_checkpoint(&mut self.lsm)
+        let has_more = |disk: &DiskLog| disk.failure().is_none() && (disk.has_more(&self.lsm) || disk.is_replacing());
+        self.disk.as_ref().is_some_and(has_more) || self.roles.has_unsettled()
     }
 
     /// Has a checkpoint made soon; false when it lives in memory only.
@@ -142,11 +226,64 @@ impl Partition {
         }
     }
 
+    /// The disk has told that where the partition stands lasts.
+    pub fn note_settled(&mut self) {
+        self.roles.note_settled();
+    }
+
+    /// The disk has told that all data is replaced.
+    pub fn note_replaced(&mut self, stats: StoreStats) {
+        if let Some(disk) = &mut self.disk {
+            disk.note_replaced(stats);
+        }
+    }
+
     /// The disk has told that it writes no more.
     pub fn note_failed(&mut self, failure: StorageError) {
         if let Some(disk) = &mut self.disk {
-            disk.note_failed(failure, &mut self.lsm);
+            disk.note_failed(failure);
         }
+        self.keep_log();
+    }
+
+    /// Keeps the log that somebody still has to read, and no more.
+    fn keep_log(&mut self) {
+        let unwritten = self.disk.as_ref().filter(|disk| disk.failure().is_none()).map(DiskLog::handed_version);
+        let version = unwritten.unwrap_or(u64::MAX).min(self.followers.needed_version());
+        self.lsm.keep_log_behind(version);
+    }
+
+    /// Maintenance owed for the writes so far, in units of work.
+    pub fn owed_work(&self) -> usize {
+        self.lsm.owed_work()
+    }
+
+    /// Whether maintenance has nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.lsm.is_idle() && self.abandoned.iter().all(Lsm::is_idle)
+    }
+
+    /// Does maintenance, at most about `budget` units of work; returns the units spent.
+    pub fn maintain(&mut self, budget: usize) -> usize {
+        let mut spent = self.lsm.maintain(budget);
+        while spent < budget
+            && let Some(lsm) = self.abandoned.last_mut()
+        {
+            spent += lsm.maintain(budget - spent);
+            // Its last snapshots send their layers home to it.
+            if lsm.is_idle() && lsm.snapshot_count() == 0 {
+                self.abandoned.pop();
+            } else if lsm.is_idle() {
+                break;
+            }
+        }
+        spent
+    }
+
+    /// Lets an engine go without stopping for it.
+    fn abandon(&mut self, mut lsm: Lsm) {
+        lsm.abandon();
+        self.abandoned.push(lsm);
     }
 
     /// Its number.
@@ -205,11 +342,14 @@ impl Partition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsm::Options;
+    use crate::storage::{Lineage, Role, Standing};
 
     fn partition() -> Partition {
-        let lsm = Lsm::new(Options { memtable_bytes: 1 << 20, hash_seed: 1 });
-        Partition::new(0, lsm, HistoryId([0; 16]), None)
+        let engine = Options { memtable_bytes: 1 << 20, hash_seed: 1 };
+        let (fsync, wal_retain_bytes, node_id) = (Fsync::Always, 0, NodeId([0; 16]));
+        let options = PartitionOptions { engine, fsync, wal_retain_bytes, node_id };
+        let standing = Standing::new(Role::Leader, Lineage::new(HistoryId([0; 16])));
+        Partition::new(0, Lsm::new(engine), Roles::in_force(standing), None, options)
     }
 
     fn only_if(set: VersionSet) -> Conditions {

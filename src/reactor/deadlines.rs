@@ -7,6 +7,7 @@
 //! | the rest of a body | the header time-out after its head, plus the time its bytes take at [`BODY_MIN_BYTES_PER_MS`] |
 //! | the peer to read | the idle time-out after it last read something |
 //! | … a generated body | the idle time-out, plus the time its bytes take at [`STREAM_MIN_BYTES_PER_MS`]: it may pin a snapshot |
+//! | replicas to confirm a write | the ack time-out after the write |
 //! | the peer to close | [`LINGER_MS`] after its last answer |
 //!
 //! So slow heads and slow bodies end however steadily they drip, and fast ones of any size do not.
@@ -26,9 +27,11 @@ const LINGER_MS: u64 = 2_000;
 
 /// The configured part.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "the unit stands last")]
 pub(super) struct TimeOuts {
     pub(super) idle_ms: u64,
     pub(super) header_ms: u64,
+    pub(super) acks_ms: u64,
 }
 
 /// What a session waits for; the states that have different time-outs.
@@ -40,6 +43,7 @@ enum Kind {
     Body,
     Reading,
     Streaming,
+    Confirming,
     Ending,
 }
 
@@ -52,6 +56,8 @@ pub(super) struct Situation {
     pub(super) has_progressed: bool,
     /// Bytes sent on the connection so far, if a generated body is on its way.
     pub(super) streamed_bytes: Option<u64>,
+    /// What is held back waits for replicas.
+    pub(super) awaits_acks: bool,
 }
 
 /// A session's record of what it waits for and since when.
@@ -67,9 +73,10 @@ pub(super) struct Patience {
 impl Patience {
     /// The deadline after a visit.
     pub(super) fn until(&mut self, situation: Situation, now: Millis, time_outs: TimeOuts) -> Millis {
-        let Situation { waiting, is_ending, has_progressed, streamed_bytes } = situation;
+        let Situation { waiting, is_ending, has_progressed, streamed_bytes, awaits_acks } = situation;
         let kind = match waiting {
             _ if is_ending => Kind::Ending,
+            _ if awaits_acks => Kind::Confirming,
             _ if streamed_bytes.is_some() => Kind::Streaming,
             Waiting::Closing => Kind::Ending,
             Waiting::Idle => Kind::Idle,
@@ -77,13 +84,14 @@ impl Patience {
             Waiting::Body { .. } => Kind::Body,
             Waiting::Reply => Kind::Reading,
         };
-        if kind != self.kind || (has_progressed && !matches!(kind, Kind::Ending | Kind::Streaming)) {
+        if kind != self.kind || (has_progressed && !matches!(kind, Kind::Ending | Kind::Streaming | Kind::Confirming)) {
             self.kind = kind;
             self.since = now;
             self.sent_before = streamed_bytes.unwrap_or(0);
         }
         let patience_ms = match waiting {
             _ if kind == Kind::Ending => LINGER_MS,
+            _ if kind == Kind::Confirming => time_outs.acks_ms,
             _ if kind == Kind::Streaming => {
                 let sent_bytes = streamed_bytes.unwrap_or(0).saturating_sub(self.sent_before);
                 time_outs.idle_ms.saturating_add(sent_bytes / STREAM_MIN_BYTES_PER_MS)
@@ -102,10 +110,10 @@ impl Patience {
 mod tests {
     use super::*;
 
-    const TIME_OUTS: TimeOuts = TimeOuts { idle_ms: 60_000, header_ms: 10_000 };
+    const TIME_OUTS: TimeOuts = TimeOuts { idle_ms: 60_000, header_ms: 10_000, acks_ms: 1_000 };
 
     fn open(waiting: Waiting, has_progressed: bool) -> Situation {
-        Situation { waiting, is_ending: false, has_progressed, streamed_bytes: None }
+        Situation { waiting, is_ending: false, has_progressed, streamed_bytes: None, awaits_acks: false }
     }
 
     #[test]

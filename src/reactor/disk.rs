@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use mio::{Registry, Token, Waker};
+use mio::Waker;
 
 use crate::config::{Config, Fsync};
 use crate::lsm::Options;
-use crate::node::Node;
+use crate::node::{DEFAULT_PARTITION, Node};
 use crate::storage::{
-    Command, DataDir, DiskThread, Event, HistoryId, LOG_FILE_BYTES, Plan, Progress, RecoveryOptions, StorageError,
+    Command, DataDir, DiskThread, Event, HistoryId, LOG_FILE_BYTES, Mint, Plan, Progress, RecoveryOptions, StorageError,
 };
 
 use super::RunError;
@@ -34,25 +34,16 @@ pub(super) struct Disk {
     progress_bar: ProgressBar,
     sync_interval_ms: Option<Millis>,
     sync_at: Option<Millis>,
-    /// Held here too: closed together with the thread that woke the loop by it, it would take the event along.
-    waker: Option<Arc<Waker>>,
 }
 
 impl Disk {
     /// Takes the data directory and starts the thread, if the configuration has something to load.
-    pub(super) fn start(
-        config: &Config,
-        hash_seed: u64,
-        history: HistoryId,
-        registry: &Registry,
-        token: Token,
-    ) -> Result<Self, RunError> {
+    pub(super) fn start(config: &Config, hash_seed: u64, mut mint: Mint, waker: Arc<Waker>) -> Result<Self, RunError> {
         let mut disk = Self {
             state: State::None,
             progress_bar: ProgressBar::new(),
             sync_interval_ms: (config.fsync == Fsync::Interval).then_some(config.fsync_interval_ms),
             sync_at: None,
-            waker: None,
         };
         if !config.loads_data() {
             return Ok(disk);
@@ -62,16 +53,15 @@ impl Disk {
             data_dir: config.data_dir.as_deref().map(DataDir::open).transpose().map_err(RunError::Storage)?,
             recovery: RecoveryOptions {
                 engine,
-                fresh_history: history,
+                fresh_history: HistoryId(mint.draw()),
                 accept_data_loss: config.accept_data_loss,
                 log_file_bytes: LOG_FILE_BYTES,
             },
             restore: config.restore.clone(),
             fsync: config.fsync,
+            first_partition: (!config.await_assignment).then_some(DEFAULT_PARTITION),
+            mint,
         };
-        let waker = Waker::new(registry, token).map_err(|error| RunError::System("eventfd", error))?;
-        let waker = Arc::new(waker);
-        disk.waker = Some(Arc::clone(&waker));
         let wake = move || {
             // An eventfd that is full has woken the loop already.
             let _ = waker.wake();

@@ -13,6 +13,8 @@ use super::limits::DRAIN_MS;
 pub enum RunError {
     /// The listening socket could not be had.
     Listen(SocketAddr, io::Error),
+    /// The same of the one for replicas.
+    ListenForReplicas(SocketAddr, io::Error),
     /// A system call that the loop cannot do without failed.
     System(&'static str, io::Error),
     /// A second signal came before the node had stopped.
@@ -40,6 +42,10 @@ impl fmt::Display for RunError {
             Self::Listen(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; choose an address of this machine with --listen")
             }
+            Self::ListenForReplicas(address, error) => write!(
+                f,
+                "cannot listen for replicas on {address}: {error}; choose another address with --replication-listen, or off"
+            ),
             Self::System(call, error) => write!(f, "{call} failed: {error}"),
             Self::Storage(error) => error.fmt(f),
             Self::DiskStalled => {

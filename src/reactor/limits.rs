@@ -34,6 +34,18 @@ pub(super) const DISCARD_BYTES: u64 = 1024 * 1024;
 /// Replies released in one turn: each costs a look at its session.
 pub(super) const RELEASES_PER_TURN: usize = 1024;
 
+/// Replication connections at a time.
+pub(super) const LINKS_MAX: usize = 1024;
+
+/// Read from, and sent to, all replication connections in one turn while requests wait …
+pub(super) const BUSY_LINK_BYTES: usize = 64 * 1024;
+
+/// … and while nobody else does: what a request that comes in meanwhile waits for.
+pub(super) const QUIET_LINK_BYTES: usize = 256 * 1024;
+
+/// Asked of the node at a time for one link: what a peer that does not read costs, about.
+pub(super) const LINK_FILL_BYTES: usize = 128 * 1024;
+
 /// Deadlines looked at in one turn.
 pub(super) const DEADLINES_PER_TURN: usize = 64;
 

@@ -5,9 +5,10 @@
 //! ```text
 //!   1 poll       time-out 0 if anything is ready or owed, else the next deadline
 //!   2 accept     a bounded number
-//!   3 release    replies whose writes are on disk now; what gathered meanwhile goes to the disk thread first
+//!   3 replicate  take in what leaders send and replicas confirm
+//!     release    replies whose writes are on disk and with replicas now; what gathered meanwhile goes to the disk first
 //!   4 visit      sessions on the ready list: read, parse, execute, reply, within the budget of the turn
-//!   5 hand over  the turn's records to the disk thread, if it rests
+//!   5 hand over  the turn's records to the disk thread, if it rests, and to replicas
 //!   6 maintain   one slice, paid by the bytes written this turn; more when there is nothing else to do
 //!   7 deadlines  of connections that are too slow
 //!   8 close      free closed slots; only here, so that a stale event never meets a reused key
@@ -19,32 +20,37 @@
 //! 2. Sockets are registered once, for reading and writing, and never again.
 //! 3. Nothing else reads a clock, touches a socket or handles a signal.
 
+mod admission;
 mod clock;
 mod deadlines;
 mod disk;
 mod error;
 mod gates;
 mod limits;
+mod link;
 mod listener;
 mod progress;
+mod promises;
+mod replication;
+mod resolver;
 mod session;
 mod stderr_log;
 mod timers;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use crate::api::{Api, Guard};
+use crate::api::{Api, Gate, Guard};
 use crate::config::Config;
-use crate::http::{Exchange, HeadLimits, HttpDate, Limits, Output, Refusal, Reply, Waiting};
+use crate::http::{HeadLimits, HttpDate, Limits, Output, Waiting};
 use crate::node::{DiskNews, Node, SLOW_TURN_US};
-use crate::storage::{HistoryId, StorageError};
+use crate::storage::Mint;
 
 pub use error::RunError;
 
@@ -54,21 +60,22 @@ use disk::Disk;
 use gates::Gates;
 use limits::{
     BUSY_SLICE_WORK, DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, IDLE_SLICE_WORK, OUTPUT_HIGH_BYTES,
-    READ_BUFFER_BYTES, RELEASES_PER_TURN, RENDER_BUFFER_BYTES, TURN_WORK_BYTES, TURNED_AWAY_MAX, VISITS_PER_TURN,
-    connection_max,
+    READ_BUFFER_BYTES, RENDER_BUFFER_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN, connection_max,
 };
-use listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
+use listener::Listener;
+use replication::Replication;
 use session::{Next, Session, Slot, Visit};
 use timers::{Millis, Timers};
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
-const DISK: Token = Token(usize::MAX - 3);
+/// Another thread has something to tell.
+const WAKE: Token = Token(usize::MAX - 3);
 
-/// Runs a node until it is told to stop. `hash_seed` and `history` are to be random.
-pub fn run(config: Config, hash_seed: u64, history: HistoryId) -> Result<(), RunError> {
+/// Runs a node until it is told to stop. `hash_seed` and `mint` are to be random.
+pub fn run(config: &Config, hash_seed: u64, mint: Mint) -> Result<(), RunError> {
     stderr_log::install(config.log_level);
-    Reactor::new(config, hash_seed, history)?.run()
+    Reactor::new(config, hash_seed, mint)?.run()
 }
 
 /// The loop and all it owns.
@@ -89,7 +96,12 @@ struct Reactor {
     date_seconds: u64,
     node: Node,
     disk: Disk,
+    replication: Replication,
     gates: Gates,
+    /// The gates of one visit.
+    visit_gates: Vec<Gate>,
+    /// Held here too: closed together with a thread that woke the loop by it, it would take the event along.
+    _waker: Arc<Waker>,
     guard: Guard,
     limits: Limits,
     time_outs: TimeOuts,
@@ -106,7 +118,7 @@ struct Reactor {
 }
 
 impl Reactor {
-    fn new(config: Config, hash_seed: u64, history: HistoryId) -> Result<Self, RunError> {
+    fn new(config: &Config, hash_seed: u64, mut mint: Mint) -> Result<Self, RunError> {
         let poll = Poll::new().map_err(|error| RunError::System("epoll_create", error))?;
         let mut listener = Listener::bind(config.listen).map_err(|error| RunError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| RunError::System("getsockname", error))?;
@@ -115,9 +127,17 @@ impl Reactor {
         let mut signals = Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
             .map_err(|error| RunError::System("sigaction", error))?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(register)?;
-        let disk = Disk::start(&config, hash_seed, history, poll.registry(), DISK)?;
+        let waker = Waker::new(poll.registry(), WAKE).map_err(|error| RunError::System("eventfd", error))?;
+        let waker = Arc::new(waker);
+        let (replication, replication_address) =
+            Replication::start(config.replication_listen, poll.registry(), Arc::clone(&waker))?;
+        let disk = Disk::start(config, hash_seed, mint.split(), Arc::clone(&waker))?;
         let head = HeadLimits { head_bytes: config.max_head_bytes, header_count: crate::http::MAX_HEADER_COUNT };
-        log::info!("db-node {} listens on http://{address}, {}", env!("CARGO_PKG_VERSION"), durability(&config));
+        let for_replicas = replication_address.map_or(String::new(), |address| format!(", for replicas on {address}"));
+        let (version, durability) = (env!("CARGO_PKG_VERSION"), durability(config));
+        log::info!("db-node {version} listens on http://{address}{for_replicas}, {durability}");
+        let mut node = Node::new(config.clone(), hash_seed, mint);
+        node.replication_port = replication_address.map(|address| address.port());
         Ok(Self {
             poll,
             listener: Some(listener),
@@ -130,13 +150,20 @@ impl Reactor {
             clock: Clock::start(),
             date: HttpDate::from_unix_seconds(0),
             date_seconds: 0,
-            guard: Guard::new(&config),
+            guard: Guard::new(config),
             limits: Limits { head, output_high_bytes: OUTPUT_HIGH_BYTES, discard_bytes: DISCARD_BYTES },
-            time_outs: TimeOuts { idle_ms: config.idle_timeout_ms, header_ms: config.header_timeout_ms },
+            time_outs: TimeOuts {
+                idle_ms: config.idle_timeout_ms,
+                header_ms: config.header_timeout_ms,
+                acks_ms: config.ack_timeout_ms,
+            },
             connection_max: connection_max(config.max_connections),
-            node: Node::new(config, hash_seed, history),
+            node,
             disk,
+            replication,
             gates: Gates::default(),
+            visit_gates: Vec::new(),
+            _waker: waker,
             input: vec![0; READ_BUFFER_BYTES].into(),
             output: Output::keeping(RENDER_BUFFER_BYTES),
             scratch: Vec::new(),
@@ -163,11 +190,15 @@ impl Reactor {
             self.note_events(&events)?;
             self.accept();
             self.note_disk()?;
+            let is_quiet = self.ready.is_empty();
+            let (registry, now) = (self.poll.registry(), self.clock.now());
+            self.replication.read(&mut self.node, registry, &mut self.input, is_quiet, now);
             // What gathered during the last sync goes before its replies do: the disk works while they are sent.
             self.disk.hand_over(&mut self.node, self.clock.now_us());
             self.release();
             let visited_all = self.visit_ready();
             self.disk.hand_over(&mut self.node, self.clock.now_us());
+            self.replication.write(&mut self.node, is_quiet, now);
             self.maintain(visited_all && events.is_empty());
             self.look_at_deadlines();
             self.free_closed();
@@ -189,7 +220,6 @@ impl Reactor {
                     }
                 }
                 DiskNews::Loaded => self.disk.note_loaded(),
-                DiskNews::Released => {}
                 DiskNews::Failed(error) if is_loading => {
                     self.disk.note_loaded();
                     return Err(RunError::Storage(error));
@@ -204,38 +234,19 @@ impl Reactor {
         Ok(())
     }
 
-    /// Lets replies go whose writes are on disk now.
-    fn release(&mut self) {
-        let released_version = self.node.released_version();
-        for _ in 0..RELEASES_PER_TURN {
-            let Some((version, key)) = self.gates.pop(released_version) else { break };
-            if let Some(session) = self.sessions.get_mut(key).filter(|session| session.gate == Some(version)) {
-                session.release();
-                enqueue(&mut self.ready, session, key);
-            }
-        }
-    }
-
-    /// The disk has failed: what waits for it will never be true.
-    fn break_promises(&mut self, error: &StorageError) {
-        log::error!("no more writes until the node is restarted; reads go on: {error}");
-        let answer = self.last_answer(&crate::api::storage_failed(error));
-        while let Some((version, key)) = self.gates.pop(u64::MAX) {
-            if let Some(session) = self.sessions.get_mut(key).filter(|session| session.gate == Some(version)) {
-                session.break_promise(&answer);
-                enqueue(&mut self.ready, session, key);
-            }
-        }
-    }
-
     /// How long the poll may wait.
     fn time_out(&self) -> Option<Duration> {
         let is_busy = !self.ready.is_empty() || self.is_accepting || !self.node.is_idle();
-        if is_busy || self.gates.is_due(self.node.released_version()) {
+        if is_busy || self.gates.is_due(|partition, wait| self.node.reached(partition, wait)) {
+            return Some(Duration::ZERO);
+        }
+        let link_at = self.replication.wake_at(&self.node);
+        if link_at.is_some_and(|at| at <= self.clock.now()) {
             return Some(Duration::ZERO);
         }
         let gathered_at = self.node.gathering_until_us().map(|at_us| at_us / 1_000);
-        let deadlines = [self.timers.next(), self.accept_again_at, self.drain_until, self.disk.sync_at(), gathered_at];
+        let deadlines =
+            [self.timers.next(), self.accept_again_at, self.drain_until, self.disk.sync_at(), gathered_at, link_at];
         let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
         // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.
         Some(Duration::from_millis(next.saturating_sub(self.clock.now()) + 1))
@@ -259,8 +270,9 @@ impl Reactor {
             match event.token() {
                 LISTENER => self.is_accepting = self.accept_again_at.is_none(),
                 SIGNALS => self.note_signals()?,
-                // What it told is looked for in every turn.
-                DISK => {}
+                // What was told is looked for in every turn.
+                WAKE => {}
+                _ if self.replication.note(event) => {}
                 Token(key) => {
                     if let Some(session) = self.sessions.get_mut(key) {
                         session.note(event);
@@ -280,6 +292,7 @@ impl Reactor {
             log::info!("stopping: no new connections, finishing what is in flight");
             self.drain_until = Some(self.clock.now() + DRAIN_MS);
             self.node.drain();
+            self.replication.drain();
             // Dropped, it leaves the poll, and connections that wait in its backlog are refused.
             self.listener = None;
             self.is_accepting = false;
@@ -292,59 +305,6 @@ impl Reactor {
             }
         }
         Ok(())
-    }
-
-    fn accept(&mut self) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else { return };
-            match listener.accept() {
-                Accepted::Stream(stream) => self.admit(stream),
-                Accepted::Lost => self.node.loop_stats.refused_count += 1,
-                Accepted::NoneWaiting => self.is_accepting = false,
-                Accepted::OutOfDescriptors => {
-                    log::warn!("out of file descriptors: new connections wait; raise the limit (ulimit -n)");
-                    self.is_accepting = false;
-                    self.accept_again_at = Some(self.clock.now() + RETRY_MS);
-                }
-            }
-        }
-    }
-
-    /// Takes a connection in, or turns it away.
-    fn admit(&mut self, stream: TcpStream) {
-        self.node.loop_stats.accepted_count += 1;
-        let session = if self.sessions.len() - self.turned_away_count < self.connection_max {
-            Session::new(stream)
-        } else {
-            self.node.loop_stats.refused_count += 1;
-            if self.turned_away_count >= TURNED_AWAY_MAX {
-                return;
-            }
-            self.turned_away_count += 1;
-            let message = "too many connections: close some, or start the node with a higher --max-connections";
-            Session::turned_away(stream, &self.last_answer(&Refusal::new(503, "too_many_connections", message)))
-        };
-        let entry = self.sessions.vacant_entry();
-        let key = entry.key();
-        let session = entry.insert(session);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if self.poll.registry().register(&mut session.stream, Token(key), interest).is_err() {
-            self.closed.push(key);
-            return;
-        }
-        if session.is_ending() {
-            enqueue(&mut self.ready, session, key);
-        }
-        self.set_deadline(key, true);
-    }
-
-    /// A refusal after which the connection is closed.
-    fn last_answer(&self, refusal: &Refusal) -> Vec<u8> {
-        let mut output = Output::new();
-        let mut exchange = Exchange { head_only: false, http_minor: 1, keep_alive: false, answered: false };
-        let reply = Reply::new(&mut output, &self.date, &mut exchange);
-        reply.status(refusal.status).header("Retry-After", "1").error(refusal);
-        std::mem::take(output.bytes())
     }
 
     /// Visits sessions until the budget of the turn is used up; true when none is left waiting.
@@ -364,7 +324,9 @@ impl Reactor {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.is_queued = false;
         let progress_before = (self.node.loop_stats.request_count, session.sent_bytes);
-        let api = Api::new(&mut self.node, &mut self.guard, &mut self.scratch, self.clock.now());
+        self.visit_gates.clear();
+        let promised = crate::api::Promised::new(&mut self.visit_gates);
+        let api = Api::new(&mut self.node, &mut self.guard, &mut self.scratch, promised, self.clock.now());
         let mut visit = Visit {
             handler: api,
             input: &mut self.input,
@@ -374,9 +336,10 @@ impl Reactor {
             budget,
         };
         let next = session.visit(&mut visit).unwrap_or(Next::Close);
-        if let Some(version) = visit.handler.gate() {
-            session.gate = Some(version);
-            self.gates.push(version, key);
+        let is_alone = visit.handler.is_promise_alone();
+        if !self.visit_gates.is_empty() {
+            let ticket = self.gates.enter(&self.visit_gates, key);
+            session.hold(ticket, &self.visit_gates, is_alone);
         }
         match next {
             Next::Close => {
@@ -398,6 +361,7 @@ impl Reactor {
             is_ending: session.is_ending(),
             has_progressed,
             streamed_bytes: session.is_streaming().then_some(session.sent_bytes),
+            awaits_acks: session.awaits_acks(),
         };
         let at = session.patience.until(situation, self.clock.now(), self.time_outs);
         self.timers.set(key, &mut session.patience.deadline, at);
@@ -427,7 +391,16 @@ impl Reactor {
             if !self.timers.is_due(entry, &mut session.patience.deadline, now) {
                 continue;
             }
-            if session.time_out(&self.date) == Next::Close {
+            let next = if session.awaits_acks() {
+                let answer = self.unconfirmed(key);
+                let session = &mut self.sessions[key];
+                session.break_promise(&answer, !session.is_promise_alone());
+                Next::Visit
+            } else {
+                session.time_out(&self.date)
+            };
+            let session = &mut self.sessions[key];
+            if next == Next::Close {
                 self.closed.push(key);
             } else {
                 enqueue(&mut self.ready, session, key);

@@ -16,8 +16,9 @@ use std::io::{self, IoSlice, Read, Write};
 
 use mio::net::TcpStream;
 
-use crate::api::Intake;
+use crate::api::{Gate, Intake};
 use crate::http::{Connection, Handler, HttpDate, Limits, Output, Waiting, Wants};
+use crate::partition::Wait;
 
 use super::deadlines::Patience;
 
@@ -113,8 +114,18 @@ pub(super) struct Session {
     pub(super) is_queued: bool,
     pub(super) slot: Slot,
     pub(super) patience: Patience,
-    /// The version that the replies wait for which are held back.
-    pub(super) gate: Option<u64>,
+    promise: Option<Promise>,
+}
+
+/// Replies that are held back.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    ticket: u64,
+    /// Gates that are not open yet.
+    gate_count: usize,
+    awaits_acks: bool,
+    /// It is one reply, and nothing is behind it.
+    is_alone: bool,
 }
 
 impl Session {
@@ -133,7 +144,7 @@ impl Session {
             is_queued: false,
             slot: Slot::Served,
             patience: Patience::default(),
-            gate: None,
+            promise: None,
         }
     }
 
@@ -176,18 +187,45 @@ impl Session {
         if self.output.is_empty() { Next::Close } else { Next::Visit }
     }
 
-    /// What was held back may go.
-    pub(super) fn release(&mut self) {
-        self.gate = None;
-        self.output.release();
+    /// What this visit has held back waits at gates.
+    pub(super) fn hold(&mut self, ticket: u64, gates: &[Gate], is_alone: bool) {
+        let awaits_acks = gates.iter().any(|gate| matches!(gate.wait, Wait::Acks(_)));
+        self.promise = Some(Promise { ticket, gate_count: gates.len(), awaits_acks, is_alone });
     }
 
-    /// What was held back will never be true: `answer` goes instead, and is the last.
-    pub(super) fn break_promise(&mut self, answer: &[u8]) {
-        self.gate = None;
+    /// Whether what is held back has this ticket.
+    pub(super) fn waits_with(&self, ticket: u64) -> bool {
+        self.promise.is_some_and(|promise| promise.ticket == ticket)
+    }
+
+    /// A gate is open; true if it was the last one and what was held back goes.
+    pub(super) fn leave_gate(&mut self, ticket: u64) -> bool {
+        let Some(promise) = self.promise.as_mut().filter(|promise| promise.ticket == ticket) else { return false };
+        promise.gate_count -= 1;
+        if promise.gate_count > 0 {
+            return false;
+        }
+        self.promise = None;
+        self.output.release();
+        true
+    }
+
+    /// Whether what is held back waits for replicas.
+    pub(super) fn awaits_acks(&self) -> bool {
+        self.promise.is_some_and(|promise| promise.awaits_acks)
+    }
+
+    /// Whether what is held back is one reply, with nothing behind it.
+    pub(super) fn is_promise_alone(&self) -> bool {
+        self.promise.is_some_and(|promise| promise.is_alone)
+    }
+
+    /// What was held back will not be said: `answer` goes instead, and may be the last.
+    pub(super) fn break_promise(&mut self, answer: &[u8], is_last: bool) {
+        self.promise = None;
         self.output.drop_held();
         self.output.bytes().extend_from_slice(answer);
-        if self.stage == Stage::Open {
+        if is_last && self.stage == Stage::Open {
             self.stage = Stage::Flushing;
         }
     }

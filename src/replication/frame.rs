@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! every frame
-//!      0      4  len       bytes of the payload, at most 64 KiB
+//!      0      4  len       bytes of the payload, at most 128 KiB
 //!      4      1  type      as below
 //!      5      3  zero
 //!      8      4  CRC-32C of bytes 0..8 and of the payload
@@ -18,32 +18,34 @@
 //! type  from     payload
 //!    1  replica  hello:     4 "dbnr", 2 protocol version, 2 token length, 4 partition, 16 node id, 8 epoch, 16 history id,
 //!                           8 version, 4 checksum of that version's record, then the token
-//!    2  leader   continue:  8 epoch, 16 history id, 8 the leader's version
-//!    3  leader   snapshot:  8 epoch, 16 history id, 8 version it is complete up to, 8 bytes of data, about
+//!    2  leader   continue:  8 epoch, 8 the leader's version, lineage
+//!    3  leader   snapshot:  8 epoch, 8 version it is complete up to, 8 bytes of data, about; lineage
 //!    4  leader   snapshot data: any piece of the checkpoint's bytes, at least one
 //!    5  leader   records:   any piece of the log's bytes, at least one
 //!    6  replica  ack:       8 version applied, 8 version on its disk (the one applied if it has none)
 //!    7  leader   heartbeat: 8 the leader's version
 //!    8  leader   refusal:   2 code, then what to do, as text
+//!
+//! lineage: 16 history id; then for each history before it, newest first and at most 16: 16 history id, 8 its end version
 //! ```
 //!
 //! Invariants:
 //! 1. A frame is given out only if its checksum holds and its payload is exactly what its type has.
-//! 2. The reader holds no more than one frame, whatever a peer announces: a length over the limit is an error before anything is
-//!    kept for it.
+//! 2. The reader holds no more than one frame, whatever a peer announces: a length over its limit is an error before anything is
+//!    kept for it. Before a hello was found good that limit is the length of one.
 //!
 //! Not here: what a hello is answered with, and what follows.
 
 use std::fmt;
 
 use crate::lsm::LogPosition;
-use crate::storage::HistoryId;
+use crate::storage::{HistoryId, Lineage, PAST_MAX, PastHistory};
 
 /// What both sides must speak.
 pub const PROTOCOL_VERSION: u16 = 1;
 
 /// Most data in one frame: what either side spends on one at a time.
-pub const DATA_MAX_BYTES: usize = 64 * 1024;
+pub const DATA_MAX_BYTES: usize = 128 * 1024;
 
 /// Longest token.
 pub const TOKEN_MAX_BYTES: usize = 4096;
@@ -99,27 +101,27 @@ impl fmt::Debug for Hello<'_> {
 }
 
 /// The leader's log has what the replica lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continue {
     /// The leader's epoch.
     pub epoch: u64,
-    /// The lineage that goes on.
-    pub history: HistoryId,
     /// The leader's newest version.
     pub last_version: u64,
+    /// The lineage that goes on.
+    pub lineage: Lineage,
 }
 
 /// It does not: all data comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotStart {
     /// The leader's epoch.
     pub epoch: u64,
-    /// The lineage of what comes.
-    pub history: HistoryId,
     /// The version that the snapshot is complete up to.
     pub version: u64,
     /// About how many bytes come.
     pub about_bytes: u64,
+    /// The lineage of what comes.
+    pub lineage: Lineage,
 }
 
 /// How far the replica is.
@@ -154,10 +156,13 @@ pub enum RefusalCode {
     Epoch = 5,
     /// Too many snapshots are being sent: try again.
     Busy = 6,
+    /// The replica has what this node lacks: an operator must say which is to be kept.
+    Ahead = 7,
 }
 
 impl RefusalCode {
-    const ALL: [Self; 6] = [Self::Protocol, Self::Token, Self::Partition, Self::NotLeader, Self::Epoch, Self::Busy];
+    const ALL: [Self; 7] =
+        [Self::Protocol, Self::Token, Self::Partition, Self::NotLeader, Self::Epoch, Self::Busy, Self::Ahead];
 }
 
 /// The leader turns the replica away, and closes.
@@ -170,7 +175,7 @@ pub struct Refusal<'a> {
 }
 
 /// A frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// See [`Hello`].
     Hello(Hello<'a>),
@@ -210,8 +215,7 @@ impl Frame<'_> {
 
     /// Appends the frame. Data is at most [`DATA_MAX_BYTES`] long and not empty, a token at most [`TOKEN_MAX_BYTES`].
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&[0; HEAD_BYTES]);
+        let start = begin(out);
         match self {
             Self::Hello(hello) => {
                 assert!(hello.token.len() <= TOKEN_MAX_BYTES, "a token of {} bytes", hello.token.len());
@@ -226,16 +230,16 @@ impl Frame<'_> {
                 out.extend_from_slice(&hello.position.checksum.to_le_bytes());
                 out.extend_from_slice(hello.token);
             }
-            Self::Continue(Continue { epoch, history, last_version }) => {
+            Self::Continue(Continue { epoch, last_version, lineage }) => {
                 out.extend_from_slice(&epoch.to_le_bytes());
-                out.extend_from_slice(&history.0);
                 out.extend_from_slice(&last_version.to_le_bytes());
+                encode_lineage(lineage, out);
             }
-            Self::SnapshotStart(SnapshotStart { epoch, history, version, about_bytes }) => {
+            Self::SnapshotStart(SnapshotStart { epoch, version, about_bytes, lineage }) => {
                 out.extend_from_slice(&epoch.to_le_bytes());
-                out.extend_from_slice(&history.0);
                 out.extend_from_slice(&version.to_le_bytes());
                 out.extend_from_slice(&about_bytes.to_le_bytes());
+                encode_lineage(lineage, out);
             }
             Self::SnapshotData(data) | Self::Records(data) => {
                 assert!((1..=DATA_MAX_BYTES).contains(&data.len()), "{} bytes of data", data.len());
@@ -251,11 +255,43 @@ impl Frame<'_> {
                 out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(1024)]);
             }
         }
-        let len = u32::try_from(out.len() - start - HEAD_BYTES).expect("payloads are small");
-        out[start..start + 4].copy_from_slice(&len.to_le_bytes());
-        out[start + 4] = self.kind();
-        let checksum = checksum_of(&out[start..]);
-        out[start + 8..start + HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        finish(out, start, self.kind());
+    }
+}
+
+/// Appends a `SnapshotData` frame with what `append` puts behind, at most [`DATA_MAX_BYTES`]; none if that is nothing.
+pub fn encode_snapshot_data<T>(out: &mut Vec<u8>, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let start = begin(out);
+    let result = append(out);
+    if out.len() == start + HEAD_BYTES {
+        out.truncate(start);
+    } else {
+        finish(out, start, SNAPSHOT_DATA);
+    }
+    result
+}
+
+fn begin(out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEAD_BYTES]);
+    start
+}
+
+fn finish(out: &mut [u8], start: usize, kind: u8) {
+    let payload_bytes = out.len() - start - HEAD_BYTES;
+    assert!(payload_bytes <= DATA_MAX_BYTES, "a payload of {payload_bytes} bytes");
+    let len = u32::try_from(payload_bytes).expect("payloads are small");
+    out[start..start + 4].copy_from_slice(&len.to_le_bytes());
+    out[start + 4] = kind;
+    let checksum = checksum_of(&out[start..]);
+    out[start + 8..start + HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn encode_lineage(lineage: &Lineage, out: &mut Vec<u8>) {
+    out.extend_from_slice(&lineage.history().0);
+    for past in lineage.past() {
+        out.extend_from_slice(&past.history.0);
+        out.extend_from_slice(&past.end_version.to_le_bytes());
     }
 }
 
@@ -282,6 +318,19 @@ impl<'a> Fields<'a> {
         self.array().map(HistoryId)
     }
 
+    /// A lineage, which is all that is left.
+    fn lineage(&mut self) -> Result<Lineage, FrameError> {
+        let history = self.history()?;
+        let mut past = Vec::new();
+        while !self.0.is_empty() {
+            if past.len() == PAST_MAX {
+                return Err(FrameError("a frame that is too long"));
+            }
+            past.push(PastHistory { history: self.history()?, end_version: self.u64()? });
+        }
+        Ok(Lineage::with_past(history, past))
+    }
+
     fn end(&self) -> Result<(), FrameError> {
         if self.0.is_empty() { Ok(()) } else { Err(FrameError("a frame that is too long")) }
     }
@@ -296,13 +345,13 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame<'_>, FrameError> {
     let frame = match kind {
         HELLO => return decode_hello(fields),
         CONTINUE => {
-            Frame::Continue(Continue { epoch: fields.u64()?, history: fields.history()?, last_version: fields.u64()? })
+            Frame::Continue(Continue { epoch: fields.u64()?, last_version: fields.u64()?, lineage: fields.lineage()? })
         }
         SNAPSHOT_START => Frame::SnapshotStart(SnapshotStart {
             epoch: fields.u64()?,
-            history: fields.history()?,
             version: fields.u64()?,
             about_bytes: fields.u64()?,
+            lineage: fields.lineage()?,
         }),
         SNAPSHOT_DATA => return fields.data().map(Frame::SnapshotData),
         RECORDS => return fields.data().map(Frame::Records),
@@ -342,11 +391,16 @@ fn decode_hello(mut fields: Fields<'_>) -> Result<Frame<'_>, FrameError> {
 }
 
 const _: () = assert!(HELLO_BYTES == 4 + 2 + 2 + 4 + 16 + 8 + 16 + 8 + 4);
-const _: () = assert!(HELLO_BYTES + TOKEN_MAX_BYTES <= DATA_MAX_BYTES);
+const _: () = assert!(HELLO_MAX_BYTES <= DATA_MAX_BYTES);
+
+/// Longest payload of a hello.
+pub const HELLO_MAX_BYTES: usize = HELLO_BYTES + TOKEN_MAX_BYTES;
 
 /// Bytes of a socket on their way into frames.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameReader {
+    /// Longest payload taken.
+    max_bytes: usize,
     /// Bytes of a frame that is not whole yet, or of one that was given out.
     partial: Vec<u8>,
     /// `partial` was given out.
@@ -354,13 +408,18 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
+    /// A reader that takes payloads up to a length.
+    pub fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, partial: Vec::new(), is_spent: false }
+    }
+
     /// The frame that `input` begins with or completes; moves `input` on. `None`: all of it was taken, and more is needed.
     pub fn next<'f, 'i: 'f>(&'f mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'f>>, FrameError> {
         if std::mem::take(&mut self.is_spent) {
             self.partial.clear();
         }
         if self.partial.is_empty()
-            && let Some(frame_bytes) = whole_frame(input)?
+            && let Some(frame_bytes) = whole_frame(input, self.max_bytes)?
         {
             let (frame, rest) = input.split_at(frame_bytes);
             *input = rest;
@@ -368,12 +427,12 @@ impl FrameReader {
         }
         // The head first, since it tells how much follows.
         for _ in 0..2 {
-            let wanted = wanted_bytes(&self.partial)?.saturating_sub(self.partial.len());
+            let wanted = wanted_bytes(&self.partial, self.max_bytes)?.saturating_sub(self.partial.len());
             let (taken, rest) = input.split_at(wanted.min(input.len()));
             self.partial.extend_from_slice(taken);
             *input = rest;
         }
-        if self.partial.len() < HEAD_BYTES || self.partial.len() < wanted_bytes(&self.partial)? {
+        if self.partial.len() < HEAD_BYTES || self.partial.len() < wanted_bytes(&self.partial, self.max_bytes)? {
             return Ok(None);
         }
         self.is_spent = true;
@@ -382,18 +441,18 @@ impl FrameReader {
 }
 
 /// Bytes to have of a frame that begins so, before more can be said: those of the head, then all of it.
-fn wanted_bytes(partial: &[u8]) -> Result<usize, FrameError> {
+fn wanted_bytes(partial: &[u8], max_bytes: usize) -> Result<usize, FrameError> {
     let Some(head) = partial.first_chunk::<HEAD_BYTES>() else { return Ok(HEAD_BYTES) };
     let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-    if len > DATA_MAX_BYTES || head[5..8] != [0; 3] {
+    if len > max_bytes || head[5..8] != [0; 3] {
         return Err(FrameError("a frame with an impossible head"));
     }
     Ok(HEAD_BYTES + len)
 }
 
 /// Bytes of the frame that `input` begins with, if it is all there.
-fn whole_frame(input: &[u8]) -> Result<Option<usize>, FrameError> {
-    let wanted = wanted_bytes(input)?;
+fn whole_frame(input: &[u8], max_bytes: usize) -> Result<Option<usize>, FrameError> {
+    let wanted = wanted_bytes(input, max_bytes)?;
     Ok((input.len() >= HEAD_BYTES && input.len() >= wanted).then_some(wanted))
 }
 

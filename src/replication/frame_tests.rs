@@ -5,11 +5,12 @@ use super::frame::{
     RefusalCode, SnapshotStart,
 };
 use crate::lsm::LogPosition;
-use crate::storage::HistoryId;
+use crate::storage::{HistoryId, Lineage};
 
 fn frames() -> Vec<Frame<'static>> {
     static DATA: [u8; DATA_MAX_BYTES] = [7; DATA_MAX_BYTES];
     let history = HistoryId([2; 16]);
+    let lineage = Lineage::new(HistoryId([1; 16])).begin(history, 8);
     vec![
         Frame::Hello(Hello {
             protocol_version: PROTOCOL_VERSION,
@@ -20,8 +21,8 @@ fn frames() -> Vec<Frame<'static>> {
             position: LogPosition { version: 5, checksum: 0x0a0b_0c0d },
             token: b"secret",
         }),
-        Frame::Continue(Continue { epoch: 4, history, last_version: 9 }),
-        Frame::SnapshotStart(SnapshotStart { epoch: 4, history, version: 9, about_bytes: 70_000 }),
+        Frame::Continue(Continue { epoch: 4, last_version: 9, lineage: lineage.clone() }),
+        Frame::SnapshotStart(SnapshotStart { epoch: 4, version: 9, about_bytes: 70_000, lineage }),
         Frame::SnapshotData(&DATA),
         Frame::Records(b"r"),
         Frame::Ack(Ack { applied_version: 9, durable_version: 8 }),
@@ -38,7 +39,7 @@ fn encoded(frame: &Frame<'_>) -> Vec<u8> {
 
 /// Debug texts of the frames in pieces of a stream, and whether it ended with an error.
 fn read(pieces: &[&[u8]]) -> (Vec<String>, bool) {
-    let (mut reader, mut frames) = (FrameReader::default(), Vec::new());
+    let (mut reader, mut frames) = (FrameReader::new(DATA_MAX_BYTES), Vec::new());
     for piece in pieces {
         let mut input = *piece;
         loop {
@@ -63,12 +64,12 @@ fn golden_bytes() {
     hello.extend([5, 0, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a]);
     hello.extend(b"secret");
     assert_eq!(payloads[0], hello);
-    let mut going_on = vec![4, 0, 0, 0, 0, 0, 0, 0];
-    going_on.extend([2; 16]);
-    going_on.extend([9, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(payloads[1], going_on);
-    going_on.extend([0x70, 0x11, 1, 0, 0, 0, 0, 0]);
-    assert_eq!(payloads[2], going_on);
+    let mut lineage = vec![2; 16];
+    lineage.extend([1; 16]);
+    lineage.extend([8, 0, 0, 0, 0, 0, 0, 0]);
+    let numbers = [4, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0x70, 0x11, 1, 0, 0, 0, 0, 0];
+    assert_eq!(payloads[1], [&numbers[..16], &lineage].concat());
+    assert_eq!(payloads[2], [&numbers[..], &lineage].concat());
     assert_eq!(payloads[3].len(), DATA_MAX_BYTES);
     assert_eq!(payloads[4], b"r");
     assert_eq!(payloads[5], [9, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]);

@@ -1,12 +1,51 @@
-//! Replication: what a leader and a replica say to each other over the replication socket. Sans-I/O: bytes in, bytes out.
+//! What leader and replica say to each other, and when. Bytes in, bytes out: no socket, no clock.
 //!
-//! Here so far: the frames (`frame.rs`). The leader's and the replica's side come on top of them.
+//! A replica dials the leader's replication socket and says what it holds; the leader goes on from there with its log, or sends a
+//! snapshot and then its log (`leader.rs`); the replica checks, applies and confirms (`replica.rs`). The bytes are in `frame.rs`, the
+//! question for the leader's port in `probe.rs`.
+//!
+//! What is promised, and by whom:
+//! 1. Records arrive in order, each once: the log is a chain of checksums, and whoever reads it asserts that (`lsm/log_stream.rs`).
+//! 2. A leader sends nothing that its own disk could lose while others have it: a replica is never ahead of a leader that was killed
+//!    and started again. (A power cut with `--fsync interval` or `never` can take what others have; the leader then begins a history
+//!    of its own, so that this shows.)
+//! 3. A replica gives up nothing that it holds to follow a leader unless a higher epoch says so, and nothing at all to follow an empty
+//!    one.
+//!
+//! Not here: roles, epochs and what they allow (`partition/`), sockets (`reactor/`).
 
-mod frame;
+pub mod frame;
 #[cfg(test)]
 mod frame_tests;
+mod leader;
+mod probe;
+mod replica;
 
-pub use frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameError, FrameReader, Heartbeat, Hello, NodeId, PROTOCOL_VERSION, Refusal,
-    RefusalCode, SnapshotStart, TOKEN_MAX_BYTES,
-};
+use std::fmt;
+
+pub use frame::{FrameReader, NodeId};
+pub use leader::{Feed, FeedStats, Source};
+pub use probe::{Probe, ProbeError};
+pub use replica::{Following, Installed, Sync, Upstream};
+
+/// A connection without anything to say repeats itself so often, so that the other side knows that it is there.
+pub const HEARTBEAT_MS: u64 = 1_000;
+
+/// A peer that is silent for so long is given up: ten heartbeats.
+pub const SILENCE_MS: u64 = 10_000;
+
+/// A connection is to be closed, for this reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended(pub String);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<frame::FrameError> for Ended {
+    fn from(error: frame::FrameError) -> Self {
+        Self(format!("the peer sent {}", error.0))
+    }
+}

@@ -20,7 +20,7 @@
 //!
 //! Invariants:
 //! 1. Each call of the encoder does bounded work, however large a value is, and may come at any later time.
-//! 2. The decoder never asks for more than a head, a chunk or one value, and believes no length whose head does not check out.
+//! 2. The decoder never asks for more than a head, a chunk or a piece of a value, and believes no length whose head does not check out.
 
 use std::sync::Arc;
 
@@ -40,6 +40,9 @@ const KIND_END: u8 = 4;
 
 /// A level's number as stored.
 const BOTTOM: u8 = u8::MAX;
+
+/// Bytes of a large value that a decoder takes at a time.
+const VALUE_PIECE_BYTES: usize = 256 * 1024;
 
 /// Bytes of a large value that are digested in one step.
 const DIGEST_STEP_BYTES: usize = 256 * 1024;
@@ -203,7 +206,7 @@ enum DecodeState {
     Header,
     ItemHead,
     Chunk { len: usize },
-    Value { len: usize, checksum: u32 },
+    Value { len: usize, checksum: u32, crc: u32, value: Vec<u8> },
     Done,
 }
 
@@ -232,12 +235,18 @@ impl Default for CheckpointDecoder {
 impl CheckpointDecoder {
     /// Bytes to feed next, at once; 0 when it is whole.
     pub fn wanted_bytes(&self) -> usize {
-        match self.state {
+        match &self.state {
             DecodeState::Header => HEADER_BYTES,
             DecodeState::ItemHead => ITEM_HEAD_BYTES,
-            DecodeState::Chunk { len } | DecodeState::Value { len, .. } => len,
+            DecodeState::Chunk { len } => *len,
+            DecodeState::Value { len, value, .. } => (len - value.len()).min(VALUE_PIECE_BYTES),
             DecodeState::Done => 0,
         }
+    }
+
+    /// Where these begin.
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// What its header said, once it is there.
@@ -257,7 +266,7 @@ impl CheckpointDecoder {
         self.sound_to = self.offset;
         let begin = self.offset;
         self.offset += bytes.len() as u64;
-        match self.state {
+        match &mut self.state {
             DecodeState::Header => {
                 let (header, checksum) = FileHeader::decode(FileKind::Checkpoint, &bytes)?;
                 self.chain = checksum;
@@ -270,14 +279,25 @@ impl CheckpointDecoder {
                 self.chunk = Some((bytes.into_boxed_slice(), Vec::new(), begin));
                 self.state = DecodeState::ItemHead;
             }
-            DecodeState::Value { checksum, .. } => {
-                if crc32c::crc32c(&bytes) != checksum {
+            DecodeState::Value { len, checksum, crc, value } => {
+                *crc = crc32c::crc32c_append(*crc, &bytes);
+                if value.is_empty() {
+                    *value = bytes;
+                } else {
+                    let wanted = (value.capacity() * 2).min(*len).max(value.len() + bytes.len());
+                    value.reserve_exact(wanted - value.len());
+                    value.extend_from_slice(&bytes);
+                }
+                if value.len() < *len {
+                    return Ok(DecodeStep::More);
+                }
+                if crc != checksum {
                     return Err(FormatError::Damaged("the checksum of a value does not hold"));
                 }
                 let Some((_, blobs, _)) = &mut self.chunk else {
                     return Err(FormatError::Damaged("a large value outside of any chunk"));
                 };
-                blobs.push(Arc::new(bytes));
+                blobs.push(Arc::new(std::mem::take(value)));
                 self.state = DecodeState::ItemHead;
             }
             DecodeState::Done => {}
@@ -303,7 +323,9 @@ impl CheckpointDecoder {
                 DecodeState::ItemHead
             }
             KIND_CHUNK if (1..=CHUNK_MAX_BYTES).contains(&len) => DecodeState::Chunk { len },
-            KIND_VALUE if (1..=VALUE_MAX_BYTES).contains(&len) => DecodeState::Value { len, checksum },
+            KIND_VALUE if (1..=VALUE_MAX_BYTES).contains(&len) => {
+                DecodeState::Value { len, checksum, crc: 0, value: Vec::new() }
+            }
             KIND_END if len == 0 => DecodeState::Done,
             _ => return Err(FormatError::Damaged("an item of an unknown kind or an impossible length")),
         };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::StorageError;
 use super::disk::{SystemDisk, sync_folder};
+use super::worker::Disks;
 
 /// Its presence says that a directory is a node's.
 const LOCK_NAME: &str = "lock";
@@ -54,10 +55,26 @@ impl DataDir {
         }
         Ok(true)
     }
+}
 
-    /// The directory of a partition, which is made if need be.
-    pub fn partition(&self, id: u32) -> Result<SystemDisk, StorageError> {
-        let folder = self.folder.join(format!("partition-{id}"));
+/// What the folder of a partition is called, before its number.
+const PARTITION_PREFIX: &str = "partition-";
+
+impl Disks for DataDir {
+    type Disk = SystemDisk;
+
+    fn partitions(&self) -> Result<Vec<u32>, StorageError> {
+        let number = |name: &String| {
+            let id: u32 = name.strip_prefix(PARTITION_PREFIX)?.parse().ok()?;
+            (*name == format!("{PARTITION_PREFIX}{id}")).then_some(id)
+        };
+        let mut ids: Vec<u32> = names_in(&self.folder)?.iter().filter_map(number).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn partition(&self, id: u32) -> Result<SystemDisk, StorageError> {
+        let folder = self.folder.join(format!("{PARTITION_PREFIX}{id}"));
         let make = || match fs::create_dir(&folder) {
             Ok(()) => sync_folder(&self.folder),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

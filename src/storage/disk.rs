@@ -16,8 +16,8 @@ use rustix::fs::{FallocateFlags, fallocate};
 /// Slices in one system call; the kernel takes up to 1024.
 const WRITE_SLICES: usize = 64;
 
-/// One directory of files, named without path.
-pub trait Disk: std::fmt::Debug + Send + 'static {
+/// One directory of files, named without path; a clone is the same directory.
+pub trait Disk: Clone + std::fmt::Debug + Send + 'static {
     /// An open file.
     type File: DiskFile;
 
@@ -52,7 +52,7 @@ pub trait DiskFile: std::fmt::Debug + Send + 'static {
 }
 
 /// A directory of the operating system.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SystemDisk {
     folder: PathBuf,
 }

@@ -150,6 +150,21 @@ impl<F: DiskFile> LogWriter<F> {
         Ok(())
     }
 
+    /// The lineage of its records.
+    pub(super) fn history(&self) -> HistoryId {
+        self.history
+    }
+
+    /// The lineage of what is written from now on; files that are begun then say so.
+    pub(super) fn set_history(&mut self, history: HistoryId) {
+        self.history = history;
+    }
+
+    /// A file that would hold more is followed by another.
+    pub(super) fn file_max_bytes(&self) -> u64 {
+        self.file_max_bytes
+    }
+
     /// Version up to which records are written, synced or not.
     pub(super) fn written_version(&self) -> u64 {
         self.written.version

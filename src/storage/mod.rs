@@ -7,7 +7,10 @@
 //! - `wal-N.log`: log files, named after the first version in them (`log_file.rs`);
 //! - `checkpoint-N.dbn`: all data as of version N (`checkpoint.rs`); the same bytes are a backup;
 //! - `*.tmp`: what was being written when the node went down; removed at the next start;
-//! - `*.damaged`: what `--accept-data-loss` set aside.
+//! - `*.damaged`: what `--accept-data-loss` set aside;
+//! - `partition.json`: role, epoch and histories, once they are more than those of a fresh partition (`standing.rs`);
+//! - `gN-…`: log and checkpoint after all data was replaced by a leader's (`generation.rs`);
+//! - `diverged-*.jsonl`: writes that only this node had, and dropped to follow a leader (`diverged.rs`).
 //!
 //! Invariants:
 //! 1. What [`Event::Written`] tells as synced is read back by any later recovery, unless the disk itself loses it.
@@ -18,36 +21,34 @@ mod checkpoint;
 mod checkpoint_writer;
 mod data_dir;
 mod disk;
+mod diverged;
 mod error;
+mod generation;
 mod header;
+mod lineage;
 mod log_file;
 mod log_writer;
 mod recovery;
+mod replacement;
 mod restore;
+mod standing;
 mod store;
 mod thread;
+mod worker;
 
 pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, DecodeStep, EncodeStep};
 pub use data_dir::DataDir;
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{FormatError, StorageError};
 pub use header::FileHeader;
+pub use lineage::{HistoryId, Lineage, Mint, PAST_MAX, PastHistory};
 pub use log_writer::LOG_FILE_BYTES;
 pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
+pub use replacement::{Dropped, Replacement};
+pub use standing::{Role, Standing};
 pub use store::{Store, StoreStats};
-pub use thread::{Command, DiskThread, Event, Loaded, Plan};
-
-use std::fmt;
-
-/// One lineage of writes; a new one begins with every restore and every accepted loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryId(pub [u8; 16]);
-
-impl fmt::Display for HistoryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
+pub use thread::{DiskThread, Plan};
+pub use worker::{Command, DiskWorker, Disks, Event, Loaded};
 
 /// The number in a file name such as `wal-00000000000000000001.log`.
 fn version_in_name(name: &str, prefix: &str, suffix: &str) -> Option<u64> {

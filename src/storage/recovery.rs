@@ -18,9 +18,13 @@ use crate::lsm::{Adoption, LogPosition, Lsm, Options, RecordError, StreamRecord}
 use super::checkpoint::{CheckpointDecoder, DecodeStep};
 use super::checkpoint_writer::{CheckpointWriter, checkpoint_name, checkpoint_version};
 use super::disk::{Disk, DiskFile};
+use super::generation::Generation;
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
+use super::lineage::Lineage;
 use super::log_file::{MARK_BYTES, first_version_of, mark_at, synced_version_behind};
 use super::log_writer::LogWriter;
+use super::replacement::remove_other_generations;
+use super::standing::{self, Standing};
 use super::store::Store;
 use super::{FormatError, HistoryId, StorageError};
 
@@ -83,6 +87,8 @@ pub struct Recovered<D: Disk> {
     pub lsm: Lsm,
     /// The files, ready to be written on.
     pub store: Store<D>,
+    /// Where the partition stands, if that was ever set; else the lineage of its log goes on.
+    pub standing: Option<Standing>,
     /// The lineage that goes on.
     pub history: HistoryId,
     /// Version of the checkpoint; 0: there was none.
@@ -104,7 +110,10 @@ enum End {
 }
 
 struct Recovery<'p, D: Disk> {
-    disk: D,
+    root: D,
+    /// The generation of files in force.
+    disk: Generation<D>,
+    standing: Option<Standing>,
     options: RecoveryOptions,
     on_progress: &'p mut dyn FnMut(Progress),
     progress: Progress,
@@ -119,13 +128,16 @@ pub fn recover<D: Disk>(
     options: RecoveryOptions,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Recovered<D>, StorageError> {
+    let (standing, generation) = standing::read(&disk)?.unzip();
+    let (root, disk) = (disk.clone(), Generation::new(disk, generation.unwrap_or(0)));
     let progress = Progress { done_bytes: 0, total_bytes: 0 };
     let (torn, set_aside) = (None, Vec::new());
-    Recovery { disk, options, on_progress, progress, torn, set_aside, replayed_count: 0 }.run()
+    Recovery { root, disk, standing, options, on_progress, progress, torn, set_aside, replayed_count: 0 }.run()
 }
 
 impl<D: Disk> Recovery<'_, D> {
     fn run(mut self) -> Result<Recovered<D>, StorageError> {
+        remove_other_generations(&self.disk)?;
         let names = self.disk.names().map_err(|error| self.io("listing", "", &error))?;
         for draft in names.iter().filter(|name| name.strip_suffix(".tmp").is_some()) {
             self.disk.remove(draft).map_err(|error| self.io("removing", draft, &error))?;
@@ -143,8 +155,15 @@ impl<D: Disk> Recovery<'_, D> {
         let mut kept = VecDeque::new();
         let mut kept_bytes = 0;
         self.replay(&mut lsm, logs, &mut history, &mut kept, &mut kept_bytes)?;
+        if let Some(standing) = &self.standing {
+            history = Some(standing.lineage.history());
+        }
         if !self.set_aside.is_empty() || is_salvaged {
             history = Some(self.options.fresh_history);
+            if let Some(standing) = &mut self.standing {
+                standing.lineage = Lineage::new(self.options.fresh_history);
+                standing::write(&self.root, standing, self.disk.number())?;
+            }
         }
         let history = history.unwrap_or(self.options.fresh_history);
         let mut checkpoint_version = checkpoint.unwrap_or(0);
@@ -160,7 +179,8 @@ impl<D: Disk> Recovery<'_, D> {
         let log = LogWriter::start(&self.disk, history, lsm.position(), kept, kept_bytes, self.options.log_file_bytes)?;
         Ok(Recovered {
             lsm,
-            store: Store::new(self.disk, log, history, checkpoint_version),
+            store: Store::new(self.root, self.disk, log, checkpoint_version),
+            standing: self.standing,
             history,
             checkpoint_version,
             replayed_count: self.replayed_count,
@@ -428,7 +448,7 @@ pub(super) fn read_checkpoint<F: DiskFile>(
 ) -> std::io::Result<ReadCheckpoint> {
     let mut decoder = CheckpointDecoder::default();
     let outcome = loop {
-        let (wanted, offset) = (decoder.wanted_bytes(), decoder.sound_to());
+        let (wanted, offset) = (decoder.wanted_bytes(), decoder.offset());
         if offset + wanted as u64 > file_bytes {
             break Err(FormatError::Damaged("it is cut off"));
         }

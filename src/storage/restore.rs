@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::lsm::Lsm;
 
 use super::disk::{Disk, DiskFile};
+use super::generation::Generation;
 use super::log_writer::LogWriter;
 use super::recovery::{Progress, Recovered, RecoveryOptions, read_checkpoint, write_checkpoint};
 use super::store::Store;
@@ -48,14 +49,16 @@ pub(super) fn read_backup(
 }
 
 /// Makes the directory of a partition, still empty, that of an engine.
-pub(super) fn settle<D: Disk>(disk: D, mut lsm: Lsm, options: &RecoveryOptions) -> Result<Recovered<D>, StorageError> {
+pub(super) fn settle<D: Disk>(root: D, mut lsm: Lsm, options: &RecoveryOptions) -> Result<Recovered<D>, StorageError> {
+    let disk = Generation::new(root.clone(), 0);
     let history = options.fresh_history;
     write_checkpoint(&disk, &mut lsm, history)?;
     let checkpoint_version = lsm.last_version();
     let log = LogWriter::start(&disk, history, lsm.position(), VecDeque::new(), 0, options.log_file_bytes)?;
     Ok(Recovered {
-        store: Store::new(disk, log, history, checkpoint_version),
+        store: Store::new(root, disk, log, checkpoint_version),
         lsm,
+        standing: None,
         history,
         checkpoint_version,
         replayed_count: 0,

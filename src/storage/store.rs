@@ -4,7 +4,10 @@ use crate::lsm::{LogBatch, Snapshot};
 
 use super::checkpoint_writer::CheckpointWriter;
 use super::disk::Disk;
+use super::generation::Generation;
 use super::log_writer::LogWriter;
+use super::replacement::{Replaced, Replacement, ReplacementWriter};
+use super::standing::{self, Standing};
 use super::{HistoryId, StorageError};
 
 /// Figures about a store.
@@ -21,17 +24,62 @@ pub struct StoreStats {
 /// The files of one partition.
 #[derive(Debug)]
 pub struct Store<D: Disk> {
-    disk: D,
+    root: D,
+    disk: Generation<D>,
     log: LogWriter<D::File>,
-    history: HistoryId,
     checkpoint: Option<CheckpointWriter<D::File>>,
     checkpoint_version: u64,
+    replacement: Option<Box<ReplacementWriter<D>>>,
 }
 
 impl<D: Disk> Store<D> {
     /// A store that goes on where recovery ended.
-    pub(super) fn new(disk: D, log: LogWriter<D::File>, history: HistoryId, checkpoint_version: u64) -> Self {
-        Self { disk, log, history, checkpoint: None, checkpoint_version }
+    pub(super) fn new(root: D, disk: Generation<D>, log: LogWriter<D::File>, checkpoint_version: u64) -> Self {
+        Self { root, disk, log, checkpoint: None, checkpoint_version, replacement: None }
+    }
+
+    /// The lineage that the log is of.
+    pub fn history(&self) -> HistoryId {
+        self.log.history()
+    }
+
+    /// Makes last where the partition stands, and all that was written before; false if a replacement is under way, with whose end
+    /// it will.
+    pub fn settle(&mut self, standing: Standing) -> Result<bool, StorageError> {
+        if let Some(replacement) = &mut self.replacement {
+            replacement.set_standing(standing);
+            return Ok(false);
+        }
+        self.log.sync(&self.disk)?;
+        let standing = &standing;
+        standing::write(&self.root, standing, self.disk.number())?;
+        self.log.set_history(standing.lineage.history());
+        Ok(true)
+    }
+
+    /// Begins to replace all data; [`replacement_step`](Self::replacement_step) until it is done. What is appended before that is
+    /// lost with the old data.
+    pub fn begin_replacement(&mut self, replacement: Replacement) -> Result<(), StorageError> {
+        // A checkpoint of the old data would be written for nothing.
+        self.checkpoint = None;
+        let generation = self.disk.number() + 1;
+        self.replacement = Some(Box::new(ReplacementWriter::begin(&self.root, generation, replacement)?));
+        Ok(())
+    }
+
+    /// Whether a replacement is under way.
+    pub fn has_replacement_work(&self) -> bool {
+        self.replacement.is_some()
+    }
+
+    /// Goes on with the replacement; true when the new data is in force.
+    pub fn replacement_step(&mut self) -> Result<bool, StorageError> {
+        let Some(replacement) = &mut self.replacement else { return Ok(false) };
+        let Some(replaced) = replacement.step(&self.root, self.log.file_max_bytes())? else { return Ok(false) };
+        let Replaced { disk, log, checkpoint_version } = replaced;
+        (self.disk, self.log, self.checkpoint_version) = (disk, log, checkpoint_version);
+        self.replacement = None;
+        Ok(true)
     }
 
     /// Writes a batch behind the log, without waiting for it to last.
@@ -68,7 +116,7 @@ impl<D: Disk> Store<D> {
     /// way goes on instead.
     pub fn begin_checkpoint(&mut self, snapshot: Snapshot) -> Result<(), StorageError> {
         if self.checkpoint.is_none() {
-            self.checkpoint = Some(CheckpointWriter::begin(&self.disk, snapshot, self.history)?);
+            self.checkpoint = Some(CheckpointWriter::begin(&self.disk, snapshot, self.log.history())?);
         }
         Ok(())
     }

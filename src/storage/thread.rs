@@ -1,10 +1,9 @@
 //! The disk thread: takes what the loop hands over, writes and syncs it, and tells.
 //!
-//! Each batch is a group commit: it gathered in the loop while the one before was synced (`partition/disk_log.rs`). A checkpoint
-//! is written in between, a piece at a time, so that a commit waits for at most one piece.
+//! What it does with a command is told in `worker.rs`; here is when.
 //!
 //! Invariants:
-//! 1. Commands are carried out in order; for `Fsync::Always` an append is told as durable only after its sync.
+//! 1. Commands are carried out in order.
 //! 2. After an error nothing more is written. It is told once; commands that follow are dropped.
 //! 3. No lock is shared with the loop: batches and events change hands through channels.
 
@@ -14,13 +13,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::config::Fsync;
-use crate::lsm::{LogBatch, Lsm, Snapshot};
 
 use super::data_dir::DataDir;
-use super::disk::{Disk, SystemDisk};
-use super::recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
+use super::lineage::Mint;
+use super::recovery::{Progress, RecoveryOptions};
 use super::restore;
-use super::store::{Store, StoreStats};
+use super::worker::{Command, DiskWorker, Disks, Event, Loaded};
 use super::{HistoryId, StorageError};
 
 /// Commits between two pieces of a checkpoint while writes go on: the checkpoint takes about a third of the disk's time.
@@ -28,67 +26,6 @@ const COMMITS_PER_PIECE: usize = 8;
 
 /// How long a piece of a checkpoint, and a mark that the next batch would bring along, wait for commits that may come.
 const PAUSE: Duration = Duration::from_millis(1);
-
-/// What the loop asks for.
-#[derive(Debug)]
-pub enum Command {
-    /// Write records behind the log.
-    Append(LogBatch),
-    /// Make what is written last.
-    Sync,
-    /// Write a checkpoint, unless one is being written.
-    Checkpoint(Snapshot),
-}
-
-/// What the thread tells.
-#[derive(Debug)]
-pub enum Event {
-    /// Recovery goes on.
-    Progress(Progress),
-    /// Recovery is done; commands are taken.
-    Loaded(Box<Loaded>),
-    /// Records up to here are written. The batches come back for their allocation.
-    Written {
-        /// Version of the last one.
-        version: u64,
-        /// Version up to which they are also synced.
-        synced_version: u64,
-        /// Batches to fill again.
-        batches: Vec<LogBatch>,
-        /// Figures.
-        stats: StoreStats,
-    },
-    /// A checkpoint is in place.
-    Checkpointed {
-        /// Its version.
-        version: u64,
-        /// Figures.
-        stats: StoreStats,
-    },
-    /// It is over: nothing was or will be written behind what was told before.
-    Failed(StorageError),
-    /// The thread has synced everything and ends.
-    Closed,
-}
-
-/// What recovery hands to the loop.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The engine.
-    pub lsm: Lsm,
-    /// Its lineage.
-    pub history: HistoryId,
-    /// Version of the checkpoint it was made of; 0: there was none.
-    pub checkpoint_version: u64,
-    /// Records replayed from the log.
-    pub replayed_count: u64,
-    /// The tail that was cut off, if any.
-    pub torn: Option<Torn>,
-    /// What an accepted loss set aside.
-    pub set_aside: Vec<String>,
-    /// Figures; none where there is no data directory.
-    pub stats: Option<StoreStats>,
-}
 
 /// What the thread is to do.
 #[derive(Debug)]
@@ -101,6 +38,10 @@ pub struct Plan {
     pub restore: Option<PathBuf>,
     /// When writes are made to last.
     pub fsync: Fsync,
+    /// The partition to make if there is none.
+    pub first_partition: Option<u32>,
+    /// For histories that begin here.
+    pub mint: Mint,
 }
 
 /// The loop's end of the thread.
@@ -161,9 +102,8 @@ impl Teller {
 }
 
 fn run(plan: Plan, commands: &Receiver<Command>, teller: &Teller) {
-    let fsync = plan.fsync;
-    let outcome = load(plan, teller).and_then(|store| match store {
-        Some((store, _lock)) => Writer { store, fsync, commits: 0, told: (0, 0) }.run(commands, teller),
+    let outcome = load(plan, teller).and_then(|worker| match worker {
+        Some(worker) => work(worker, commands, teller),
         None => Ok(()),
     });
     teller.tell(match outcome {
@@ -172,8 +112,8 @@ fn run(plan: Plan, commands: &Receiver<Command>, teller: &Teller) {
     });
 }
 
-/// Recovers or restores, and hands the engine over. The lock lasts as long as what is returned.
-fn load(plan: Plan, teller: &Teller) -> Result<Option<(Store<SystemDisk>, DataDir)>, StorageError> {
+/// Recovers or restores, and hands the partitions over. None: there is nothing more to do.
+fn load(mut plan: Plan, teller: &Teller) -> Result<Option<DiskWorker<DataDir>>, StorageError> {
     // The loop is told of each percent, not of each chunk.
     let mut told_percent = 0;
     let mut on_progress = |progress: Progress| {
@@ -182,44 +122,41 @@ fn load(plan: Plan, teller: &Teller) -> Result<Option<(Store<SystemDisk>, DataDi
             teller.tell(Event::Progress(progress));
         }
     };
-    let recovered = match (&plan.data_dir, &plan.restore) {
-        (Some(data_dir), None) => recover(data_dir.partition(0)?, plan.recovery, &mut on_progress)?,
-        (Some(data_dir), Some(path)) => {
-            if !data_dir.is_empty()? {
-                return Err(StorageError::Unusable(
-                    "--restore: the data directory already holds data; name an empty --data-dir, \
-                     or leave --restore out to start from what is there"
-                        .to_owned(),
-                ));
-            }
-            let lsm = restore::read_backup(path, &plan.recovery, &mut on_progress)?;
-            restore::settle(data_dir.partition(0)?, lsm, &plan.recovery)?
+    let options = RecoveryOptions { fresh_history: HistoryId(plan.mint.draw()), ..plan.recovery };
+    let Some(data_dir) = plan.data_dir else {
+        if let Some(path) = &plan.restore {
+            let lsm = restore::read_backup(path, &options, &mut on_progress)?;
+            teller.tell(Event::Loaded(Box::new(Loaded::in_memory(0, lsm, options.fresh_history))));
         }
-        (None, Some(path)) => {
-            let lsm = restore::read_backup(path, &plan.recovery, &mut on_progress)?;
-            let checkpoint_version = lsm.last_version();
-            let history = plan.recovery.fresh_history;
-            let (torn, set_aside, stats) = (None, Vec::new(), None);
-            let loaded = Loaded { lsm, history, checkpoint_version, replayed_count: 0, torn, set_aside, stats };
-            teller.tell(Event::Loaded(Box::new(loaded)));
-            return Ok(None);
-        }
-        (None, None) => return Ok(None),
+        teller.tell(Event::Ready);
+        return Ok(None);
     };
-    let Recovered { lsm, store, history, checkpoint_version, replayed_count, torn, set_aside } = recovered;
-    let stats = Some(store.stats());
-    let loaded = Loaded { lsm, history, checkpoint_version, replayed_count, torn, set_aside, stats };
-    teller.tell(Event::Loaded(Box::new(loaded)));
-    Ok(plan.data_dir.map(|data_dir| (store, data_dir)))
-}
-
-struct Writer<D: Disk> {
-    store: Store<D>,
-    fsync: Fsync,
-    /// Commits since the last piece of a checkpoint.
-    commits: usize,
-    /// Versions told last.
-    told: (u64, u64),
+    let found = data_dir.partitions()?;
+    let restored = match &plan.restore {
+        Some(_) if !data_dir.is_empty()? => {
+            return Err(StorageError::Unusable(
+                "--restore: the data directory already holds data; name an empty --data-dir, \
+                 or leave --restore out to start from what is there"
+                    .to_owned(),
+            ));
+        }
+        Some(path) => {
+            let lsm = restore::read_backup(path, &options, &mut on_progress)?;
+            Some(restore::settle(data_dir.partition(0)?, lsm, &options)?)
+        }
+        None => None,
+    };
+    let mut worker = DiskWorker::new(data_dir, plan.recovery, plan.mint, plan.fsync);
+    if let Some(recovered) = restored {
+        teller.tell(Event::Loaded(Box::new(worker.adopt(0, recovered))));
+    } else {
+        let made = plan.first_partition.filter(|_| found.is_empty());
+        for id in found.into_iter().chain(made) {
+            teller.tell(Event::Loaded(Box::new(worker.load(id, &mut on_progress)?)));
+        }
+    }
+    teller.tell(Event::Ready);
+    Ok(Some(worker))
 }
 
 /// What waits in the channel.
@@ -230,78 +167,47 @@ enum Waiting {
     End,
 }
 
-impl<D: Disk> Writer<D> {
-    fn run(mut self, commands: &Receiver<Command>, teller: &Teller) -> Result<(), StorageError> {
-        let mut batches = Vec::new();
-        let mut is_sync_due = false;
-        loop {
-            match self.wait(commands) {
-                Waiting::Command(command) => {
-                    let mut next = Some(command);
-                    while let Some(command) = next {
-                        match command {
-                            Command::Append(batch) => {
-                                self.store.append(&batch)?;
-                                batches.push(batch);
-                            }
-                            Command::Sync => is_sync_due = true,
-                            Command::Checkpoint(snapshot) => self.store.begin_checkpoint(snapshot)?,
-                        }
-                        next = commands.try_recv().ok();
-                    }
-                    self.commit(std::mem::take(&mut batches), std::mem::take(&mut is_sync_due), teller)?;
-                    self.commits += 1;
+fn work(mut worker: DiskWorker<DataDir>, commands: &Receiver<Command>, teller: &Teller) -> Result<(), StorageError> {
+    let tell = &mut |event| teller.tell(event);
+    // Since the last piece of a checkpoint.
+    let mut commit_count = 0;
+    loop {
+        match wait(&worker, commands) {
+            Waiting::Command(command) => {
+                let mut next = Some(command);
+                while let Some(command) = next {
+                    worker.carry_out(command, tell)?;
+                    next = commands.try_recv().ok();
                 }
-                Waiting::Nothing => {
-                    self.store.rest()?;
-                    self.checkpoint_piece(teller)?;
-                }
-                Waiting::End => {
-                    self.store.sync()?;
-                    return self.store.rest();
-                }
+                worker.commit(tell)?;
+                commit_count += 1;
             }
-            if self.commits >= COMMITS_PER_PIECE {
-                self.checkpoint_piece(teller)?;
+            Waiting::Nothing => {
+                worker.rest()?;
+                commit_count = COMMITS_PER_PIECE;
             }
+            Waiting::End => return worker.close(),
+        }
+        if commit_count >= COMMITS_PER_PIECE {
+            commit_count = 0;
+            worker.write_piece(tell)?;
         }
     }
+}
 
-    /// Waits for the next command; not for long if there is something else to do.
-    fn wait(&mut self, commands: &Receiver<Command>) -> Waiting {
-        match commands.try_recv() {
-            Ok(command) => return Waiting::Command(command),
-            Err(TryRecvError::Disconnected) => return Waiting::End,
-            Err(TryRecvError::Empty) => {}
-        }
-        if self.store.is_mark_due() || self.store.has_checkpoint_work() {
-            return match commands.recv_timeout(PAUSE) {
-                Ok(command) => Waiting::Command(command),
-                Err(RecvTimeoutError::Timeout) => Waiting::Nothing,
-                Err(RecvTimeoutError::Disconnected) => Waiting::End,
-            };
-        }
-        commands.recv().map_or(Waiting::End, Waiting::Command)
+/// Waits for the next command; not for long if there is something else to do.
+fn wait(worker: &DiskWorker<DataDir>, commands: &Receiver<Command>) -> Waiting {
+    match commands.try_recv() {
+        Ok(command) => return Waiting::Command(command),
+        Err(TryRecvError::Disconnected) => return Waiting::End,
+        Err(TryRecvError::Empty) => {}
     }
-
-    fn commit(&mut self, batches: Vec<LogBatch>, is_sync_due: bool, teller: &Teller) -> Result<(), StorageError> {
-        if self.fsync == Fsync::Always || is_sync_due {
-            self.store.sync()?;
-        }
-        let versions = (self.store.written_version(), self.store.synced_version());
-        if versions != self.told {
-            self.told = versions;
-            let (version, synced_version) = versions;
-            teller.tell(Event::Written { version, synced_version, batches, stats: self.store.stats() });
-        }
-        Ok(())
+    if worker.has_more() {
+        return match commands.recv_timeout(PAUSE) {
+            Ok(command) => Waiting::Command(command),
+            Err(RecvTimeoutError::Timeout) => Waiting::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Waiting::End,
+        };
     }
-
-    fn checkpoint_piece(&mut self, teller: &Teller) -> Result<(), StorageError> {
-        self.commits = 0;
-        if let Some(version) = self.store.checkpoint_step()? {
-            teller.tell(Event::Checkpointed { version, stats: self.store.stats() });
-        }
-        Ok(())
-    }
+    commands.recv().map_or(Waiting::End, Waiting::Command)
 }

@@ -1,0 +1,394 @@
+//! The node: the partitions of this process, and what it tells about itself.
+//!
+//! Invariants:
+//! 1. Everything is owned here, by one thread; nothing is shared.
+//! 2. The node has no clock and touches no file and no socket: `now_ms` (milliseconds since it started), what the disk tells
+//!    and what peers send come in; commands for the disk, addresses to dial and bytes for peers go out. So all of it runs in a
+//!    simulation, too (`tests/replication.rs`).
+//! 3. Until its data is loaded it has no partition, and says how far it is.
+
+mod links;
+
+use crate::config::Config;
+use crate::lsm::{Lsm, Options};
+use crate::partition::{AssignError, Assignment, DiskLog, Partition, PartitionOptions, Roles, Wait};
+use crate::replication::NodeId;
+use crate::storage::{Command, Event, HistoryId, Lineage, Loaded, Mint, Progress, Role, Standing, StorageError};
+
+pub use links::{Dial, Link};
+
+/// The partition that a request means when it names none, if it is here.
+pub const DEFAULT_PARTITION: u32 = 0;
+
+/// Partitions of one node: each costs every turn a look.
+pub const PARTITIONS_MAX: usize = 1024;
+
+/// A turn longer than this shows in the tail of latencies.
+pub const SLOW_TURN_US: u64 = 2_000;
+
+/// What the reactor saw of itself; shown by `/status`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoopStats {
+    /// Connections open now.
+    pub connection_count: usize,
+    /// Connections accepted since the start.
+    pub accepted_count: u64,
+    /// Connections turned away because there were too many.
+    pub refused_count: u64,
+    /// Requests answered since the start.
+    pub request_count: u64,
+    /// Turns of the loop since the start.
+    pub turn_count: u64,
+    /// Processor time of the longest turn, in microseconds, its poll included. Where a hypervisor takes the processor away,
+    /// that time counts too.
+    pub longest_turn_us: u64,
+    /// Turns that took more than [`SLOW_TURN_US`].
+    pub slow_turn_count: u64,
+    /// Processor time of the longest slice of maintenance, in microseconds.
+    pub longest_slice_us: u64,
+}
+
+/// A partition cannot be had: refuse the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// It is not on this node.
+    Unknown(u32),
+    /// None was named, and there is none, or more than one to choose from.
+    Unnamed,
+    /// The node is reading its data.
+    Loading(Progress),
+}
+
+/// A controller's wish is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssignRefusal {
+    /// The node is reading its data.
+    Loading(Progress),
+    /// The partition is where it is.
+    Standing(AssignError),
+    /// There are [`PARTITIONS_MAX`] already.
+    TooMany,
+    /// The disk has failed.
+    Failed,
+}
+
+/// What the disk told that concerns the loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskNews {
+    /// Nothing that has to be done at once.
+    None,
+    /// The partitions are there.
+    Loaded,
+    /// No more writes; replies that wait will never be true. Before the data was loaded: the node cannot run.
+    Failed(StorageError),
+    /// Everything is synced, and the disk thread ends.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Loading(Progress),
+    Running,
+}
+
+/// The node.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    stage: Stage,
+    /// In the order of their numbers.
+    partitions: Vec<Partition>,
+    /// Partitions that the disk is to make, and what they are to be.
+    opening: Vec<(u32, Assignment)>,
+    /// Those the disk was not told of yet.
+    to_open: Vec<u32>,
+    options: PartitionOptions,
+    mint: Mint,
+    next_to_maintain: usize,
+    is_draining: bool,
+    /// Where replicas connect, once it is known.
+    pub replication_port: Option<u16>,
+    /// Figures of the loop that runs it.
+    pub loop_stats: LoopStats,
+}
+
+impl Node {
+    /// A node with one empty partition, in memory; or, if it has data to load, one that waits for it. The seed and the mint are to
+    /// be random.
+    pub fn new(config: Config, hash_seed: u64, mut mint: Mint) -> Self {
+        let engine = Options { memtable_bytes: config.memtable_bytes, hash_seed };
+        let node_id = NodeId(mint.draw());
+        let (fsync, wal_retain_bytes) = (config.fsync, config.wal_retain_bytes);
+        let mut node = Self {
+            stage: Stage::Loading(Progress { done_bytes: 0, total_bytes: 0 }),
+            partitions: Vec::new(),
+            opening: Vec::new(),
+            to_open: Vec::new(),
+            options: PartitionOptions { engine, fsync, wal_retain_bytes, node_id },
+            mint,
+            next_to_maintain: 0,
+            is_draining: false,
+            replication_port: None,
+            loop_stats: LoopStats::default(),
+            config,
+        };
+        if !node.config.loads_data() {
+            node.stage = Stage::Running;
+            if !node.config.await_assignment {
+                let standing = Standing::new(Role::Leader, Lineage::new(HistoryId(node.mint.draw())));
+                node.insert(DEFAULT_PARTITION, Lsm::new(engine), standing, None);
+            }
+        }
+        node
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How far loading has come, until it is done.
+    pub fn loading(&self) -> Option<Progress> {
+        match self.stage {
+            Stage::Loading(progress) => Some(progress),
+            Stage::Running => None,
+        }
+    }
+
+    #[inline]
+    fn index_of(&self, id: u32) -> Option<usize> {
+        if self.partitions.first().is_some_and(|partition| partition.id() == id) {
+            return Some(0);
+        }
+        self.partitions.binary_search_by_key(&id, Partition::id).ok()
+    }
+
+    /// The number that a request means which names none: 0, or that of the only partition there is.
+    #[inline]
+    pub fn default_partition(&self) -> Result<u32, Unavailable> {
+        match (&self.partitions[..], self.stage) {
+            (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
+            ([first, ..], _) if first.id() == DEFAULT_PARTITION => Ok(DEFAULT_PARTITION),
+            ([only], _) => Ok(only.id()),
+            _ => Err(Unavailable::Unnamed),
+        }
+    }
+
+    /// The partition with a number, if it is here.
+    #[inline]
+    pub fn partition(&mut self, id: u32) -> Result<&mut Partition, Unavailable> {
+        match (self.index_of(id), self.stage) {
+            (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
+            (Some(index), Stage::Running) => Ok(&mut self.partitions[index]),
+            (None, Stage::Running) => Err(Unavailable::Unknown(id)),
+        }
+    }
+
+    /// All partitions.
+    pub fn partitions(&self) -> &[Partition] {
+        if self.loading().is_some() { &[] } else { &self.partitions }
+    }
+
+    /// Why no writes are taken, if so.
+    pub fn write_obstacle(&self) -> Option<&StorageError> {
+        self.partitions().iter().find_map(Partition::write_obstacle)
+    }
+
+    /// Takes no new work from now on: not ready, and connections end after what is in flight.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Whether it is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// Maintenance owed for the writes so far, in units of work.
+    pub fn owed_work(&self) -> usize {
+        self.partitions().iter().map(Partition::owed_work).sum()
+    }
+
+    /// Whether maintenance has nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.partitions().iter().all(Partition::is_idle)
+    }
+
+    /// Does maintenance, at most about `budget` units of work; returns the units spent.
+    pub fn maintain(&mut self, budget: usize) -> usize {
+        let mut spent = 0;
+        // In turns: a long merge in one partition must not keep the others from theirs.
+        for _ in 0..self.partitions.len() {
+            if spent >= budget {
+                break;
+            }
+            self.next_to_maintain = (self.next_to_maintain + 1) % self.partitions.len();
+            let partition = &mut self.partitions[self.next_to_maintain];
+            if !partition.is_idle() {
+                spent += partition.maintain(budget - spent);
+            }
+        }
+        spent
+    }
+
+    /// The next command for the disk, if there is one. `now_us`: microseconds since the node started.
+    pub fn take_disk_command(&mut self, now_us: u64) -> Option<Command> {
+        if self.loading().is_some() {
+            return None;
+        }
+        if let Some(id) = self.to_open.pop() {
+            return Some(Command::Open(id));
+        }
+        self.partitions.iter_mut().find_map(|partition| partition.take_disk_command(now_us))
+    }
+
+    /// Whether something is written and waits for a sync that nobody asked for yet.
+    pub fn is_sync_owed(&self) -> bool {
+        self.partitions().iter().filter_map(Partition::disk).any(DiskLog::is_sync_owed)
+    }
+
+    /// Until when writes wait to be handed over for more to come, if they do; in microseconds since the node started.
+    pub fn gathering_until_us(&self) -> Option<u64> {
+        self.partitions().iter().filter_map(|partition| partition.disk()?.gathering_until_us()).min()
+    }
+
+    /// Whether the disk thread has been given all there is for it.
+    pub fn is_handed_over(&self) -> bool {
+        !self.partitions().iter().any(Partition::is_ahead_of_disk)
+    }
+
+    /// What of the replies that wait for something in a partition may go: those at this number or below.
+    pub fn reached(&self, id: u32, wait: Wait) -> u64 {
+        self.index_of(id).map_or(0, |index| self.partitions[index].reached(wait))
+    }
+
+    /// A controller says what a partition is to be; the number of the change, which [`Wait::Settled`] waits for.
+    pub fn assign(&mut self, id: u32, assignment: Assignment) -> Result<u64, AssignRefusal> {
+        if let Some(progress) = self.loading() {
+            return Err(AssignRefusal::Loading(progress));
+        }
+        if self.write_obstacle().is_some() {
+            return Err(AssignRefusal::Failed);
+        }
+        let history = HistoryId(self.mint.draw());
+        if let Some(index) = self.index_of(id) {
+            return self.partitions[index].assign(&assignment, history).map_err(AssignRefusal::Standing);
+        }
+        if let Some((_, opening)) = self.opening.iter_mut().find(|(opening, _)| *opening == id) {
+            *opening = assignment;
+            return Ok(1);
+        }
+        if self.partitions.len() + self.opening.len() >= PARTITIONS_MAX {
+            return Err(AssignRefusal::TooMany);
+        }
+        if self.config.data_dir.is_some() {
+            self.opening.push((id, assignment));
+            self.to_open.push(id);
+            return Ok(1);
+        }
+        let standing = Standing::new(Role::Unassigned, Lineage::new(history));
+        self.make(id, Lsm::new(self.options.engine), standing, None, &assignment)
+    }
+
+    /// A partition that did not exist before.
+    fn make(
+        &mut self,
+        id: u32,
+        lsm: Lsm,
+        standing: Standing,
+        disk: Option<DiskLog>,
+        assignment: &Assignment,
+    ) -> Result<u64, AssignRefusal> {
+        let history = HistoryId(self.mint.draw());
+        let mut partition = Partition::new(id, lsm, Roles::in_force(standing), disk, self.options.clone());
+        let change = partition.assign(assignment, history).map_err(AssignRefusal::Standing)?;
+        self.add(partition);
+        Ok(change)
+    }
+
+    fn add(&mut self, partition: Partition) {
+        let at = self.partitions.partition_point(|other| other.id() < partition.id());
+        self.partitions.insert(at, partition);
+    }
+
+    /// A partition that was there at the start, in the role that the command line and what is on disk give it.
+    fn insert(&mut self, id: u32, lsm: Lsm, mut standing: Standing, disk: Option<DiskLog>) {
+        // What a controller has said counts for more than the command line, which it cannot change.
+        let is_assigned = standing.epoch > 0;
+        let leader = self.config.replica_of.clone().filter(|_| id == DEFAULT_PARTITION && !is_assigned);
+        let was_replica = standing.role == Role::Replica && !is_assigned;
+        if let Some(leader) = leader {
+            (standing.role, standing.leader) = (Role::Replica, Some(leader));
+        }
+        let is_promoted = was_replica && standing.role == Role::Replica && self.config.replica_of.is_none();
+        let awaits = self.config.await_assignment;
+        let roles = if awaits { Roles::awaiting(standing) } else { Roles::in_force(standing) };
+        let mut partition = Partition::new(id, lsm, roles, disk, self.options.clone());
+        if is_promoted && !awaits {
+            let assignment = Assignment { role: Role::Leader, epoch: None, leader: None };
+            let history = HistoryId(self.mint.draw());
+            let outcome = partition.assign(&assignment, history);
+            debug_assert!(outcome.is_ok(), "epoch 1 follows epoch 0");
+        }
+        self.add(partition);
+    }
+
+    /// The disk has told something.
+    pub fn note_disk(&mut self, event: Event) -> DiskNews {
+        let known = "the disk tells of partitions that are here";
+        match event {
+            Event::Progress(progress) => self.stage = Stage::Loading(progress),
+            Event::Loaded(loaded) => self.take_over(*loaded),
+            Event::Ready => {
+                self.stage = Stage::Running;
+                return DiskNews::Loaded;
+            }
+            Event::Written { partition, version, synced_version, batches, stats } => {
+                self.partition(partition).expect(known).note_written(version, synced_version, batches, stats);
+            }
+            Event::Checkpointed { partition, version, stats } => {
+                log::info!("partition {partition}: checkpoint of version {version} is in place");
+                self.partition(partition).expect(known).note_checkpointed(stats);
+            }
+            Event::Settled { partition } => self.partition(partition).expect(known).note_settled(),
+            Event::Replaced { partition, stats } => {
+                self.partition(partition).expect(known).note_replaced(stats);
+            }
+            Event::Failed(error) => {
+                self.partitions.iter_mut().for_each(|partition| partition.note_failed(error.clone()));
+                return DiskNews::Failed(error);
+            }
+            Event::Closed => return DiskNews::Closed,
+        }
+        DiskNews::None
+    }
+
+    fn take_over(&mut self, loaded: Loaded) {
+        let Loaded { partition: id, lsm, mut standing, checkpoint_version, replayed_count, torn, set_aside, stats } =
+            loaded;
+        let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
+        if let Some(at) = self.opening.iter().position(|(opening, _)| *opening == id) {
+            let (_, assignment) = self.opening.swap_remove(at);
+            standing.role = Role::Unassigned;
+            let outcome = self.make(id, lsm, standing, disk, &assignment);
+            debug_assert!(outcome.is_ok(), "a new partition takes any role");
+            return;
+        }
+        log::info!(
+            "partition {id}: loaded version {}: checkpoint of version {checkpoint_version}, then {replayed_count} records of log",
+            lsm.last_version()
+        );
+        if let Some(torn) = torn {
+            log::warn!(
+                "{} was cut at byte {}: the last {} bytes had not been synced before the node went down",
+                torn.path,
+                torn.offset,
+                torn.dropped_bytes
+            );
+        }
+        for path in set_aside {
+            log::warn!("data was lost as accepted: what could not be read is in {path}");
+        }
+        self.insert(id, lsm, standing, disk);
+    }
+}

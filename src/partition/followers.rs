@@ -1,0 +1,270 @@
+//! The replicas of a partition: who may be fed, what they have confirmed, what they pin.
+//!
+//! Invariants:
+//! 1. A node that has heard of a higher epoch than its own feeds nobody, and leads no more.
+//! 2. Confirmations count in the connection they came on, and connections end with the epoch and the history they were begun in.
+//! 3. What replicas pin is capped ([`Partition::pinned_max_bytes`]): beyond it the one that is furthest behind is let go. Writers
+//!    never wait for a replica.
+
+use crate::lsm::Snapshot;
+use crate::replication::frame::{Hello, PROTOCOL_VERSION, RefusalCode};
+use crate::replication::{Ended, Feed, FeedStats, NodeId, Source, Sync};
+use crate::storage::Role;
+
+use super::{LinkId, Partition};
+
+/// Replicas of one partition at a time.
+const FOLLOWERS_MAX: usize = 32;
+
+/// Snapshots on their way at a time: each costs the loop its share of every turn.
+const SNAPSHOTS_MAX: usize = 4;
+
+/// Log that replicas may pin, however little data there is.
+const PINNED_MIN_BYTES: usize = 64 * 1024 * 1024;
+
+/// … and as a part of the data, if that is more.
+const PINNED_DATA_SHARE: usize = 4;
+
+/// A replica is turned away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turned {
+    /// Why.
+    pub code: RefusalCode,
+    /// The same with the way out.
+    pub text: String,
+}
+
+fn turned(code: RefusalCode, text: impl Into<String>) -> Turned {
+    Turned { code, text: text.into() }
+}
+
+/// Figures about one replica.
+#[derive(Clone, Debug)]
+pub struct FollowerStats {
+    /// Its address.
+    pub address: String,
+    /// Who it is.
+    pub node_id: NodeId,
+    /// How far it is.
+    pub feed: FeedStats,
+}
+
+/// The replicas of a partition.
+#[derive(Debug, Default)]
+pub(super) struct Followers {
+    feeds: Vec<Follower>,
+}
+
+#[derive(Debug)]
+struct Follower {
+    link: LinkId,
+    address: String,
+    feed: Feed,
+}
+
+impl Followers {
+    fn get(&mut self, link: LinkId) -> Option<&mut Feed> {
+        self.feeds.iter_mut().find(|follower| follower.link == link).map(|follower| &mut follower.feed)
+    }
+
+    /// What is behind this version must stay in the log.
+    pub(super) fn needed_version(&self) -> u64 {
+        self.feeds.iter().map(|follower| follower.feed.needed_version()).min().unwrap_or(u64::MAX)
+    }
+
+    /// The version that so many of them hold.
+    pub(super) fn acked_version(&self, count: usize) -> u64 {
+        let Some(rank) = count.checked_sub(1) else { return u64::MAX };
+        let mut versions: Vec<u64> = self.feeds.iter().map(|follower| follower.feed.acked().durable_version).collect();
+        versions.sort_unstable_by(|a, b| b.cmp(a));
+        versions.get(rank).copied().unwrap_or(0)
+    }
+
+    /// Ends all connections: the next call for one finds it gone.
+    pub(super) fn clear(&mut self) {
+        self.feeds.clear();
+    }
+
+    fn snapshot_count(&self) -> usize {
+        self.feeds.iter().filter(|follower| follower.feed.snapshot().is_some()).count()
+    }
+}
+
+/// The connection is no longer one of this partition's.
+fn gone() -> Ended {
+    Ended("the role of this node has changed".to_owned())
+}
+
+impl Partition {
+    /// A replica says hello from an address; the answer goes to `out`.
+    pub fn greet(
+        &mut self,
+        link: LinkId,
+        address: &str,
+        hello: &Hello<'_>,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Turned> {
+        self.check_hello(hello)?;
+        self.lsm.retain_log(self.options.wal_retain_bytes);
+        let feed = self.begin_feed(address, hello, now_ms, out)?;
+        self.followers.feeds.push(Follower { link, address: address.to_owned(), feed });
+        self.keep_log();
+        Ok(())
+    }
+
+    fn begin_feed(&mut self, address: &str, hello: &Hello<'_>, now_ms: u64, out: &mut Vec<u8>) -> Result<Feed, Turned> {
+        let reason = match self.common_version(hello) {
+            Ok(()) => {
+                if let Some(feed) = Feed::from_log(hello, &self.source(now_ms), out) {
+                    return Ok(feed);
+                }
+                if self.lsm.log_behind(hello.position.version).is_some() {
+                    let text =
+                        "this replica has another record of the same version and history: empty it, or lead by it";
+                    return Err(turned(RefusalCode::Ahead, text));
+                }
+                "the log no longer has what it lacks"
+            }
+            Err(reason) => reason,
+        };
+        if self.followers.snapshot_count() >= SNAPSHOTS_MAX {
+            return Err(turned(RefusalCode::Busy, format!("{SNAPSHOTS_MAX} snapshots are being sent: try again")));
+        }
+        let snapshot = self.shared_snapshot();
+        let version = snapshot.version();
+        log::info!("partition {}: {address} gets a snapshot of version {version}: {reason}", self.id);
+        Feed::from_snapshot(hello, snapshot, &self.source(now_ms), out)
+            .ok_or_else(|| turned(RefusalCode::Busy, "the log has moved on: try again"))
+    }
+
+    fn check_hello(&mut self, hello: &Hello<'_>) -> Result<(), Turned> {
+        if hello.protocol_version != PROTOCOL_VERSION {
+            let text = format!("this node speaks version {PROTOCOL_VERSION} of the protocol: upgrade the older node");
+            return Err(turned(RefusalCode::Protocol, text));
+        }
+        if hello.node_id == self.options.node_id {
+            return Err(turned(RefusalCode::NotLeader, "this is the same node: name another as the leader"));
+        }
+        let epoch = self.roles.standing().epoch;
+        if hello.epoch > epoch {
+            self.hear_epoch(hello.epoch);
+            let text = format!("epoch {} has begun, and this node knows of {epoch}: assign it anew", hello.epoch);
+            return Err(turned(RefusalCode::Epoch, text));
+        }
+        if !self.roles.is_settled() {
+            return Err(turned(RefusalCode::Busy, "the role of this node is changing: try again"));
+        }
+        match self.roles.role() {
+            Role::Leader => {}
+            Role::Replica if self.following.sync() == Sync::InSync => {}
+            Role::Replica => return Err(turned(RefusalCode::Busy, "this replica is not in sync itself: try again")),
+            Role::Unassigned => {
+                return Err(turned(RefusalCode::NotLeader, "this node has no role yet: assign one"));
+            }
+        }
+        if self.followers.feeds.len() >= FOLLOWERS_MAX {
+            return Err(turned(RefusalCode::Busy, format!("{FOLLOWERS_MAX} replicas are fed: follow one of them")));
+        }
+        let last_version = self.lsm.last_version();
+        if hello.history == self.history() && hello.position.version > last_version {
+            let text = format!(
+                "this replica is at version {} and this node at {last_version} of the same history: make that node the leader",
+                hello.position.version
+            );
+            return Err(turned(RefusalCode::Ahead, text));
+        }
+        Ok(())
+    }
+
+    /// Whether the replica has nothing but what is here too, so far as histories tell; else why it needs a snapshot.
+    fn common_version(&self, hello: &Hello<'_>) -> Result<(), &'static str> {
+        let version = hello.position.version;
+        if version == 0 {
+            return Ok(());
+        }
+        match self.roles.standing().lineage.common_version(hello.history, version) {
+            Some(common) if common == version && version <= self.lsm.last_version() => Ok(()),
+            Some(_) => Err("its history has parted from this one"),
+            None => Err("it holds another history"),
+        }
+    }
+
+    /// A snapshot for a replica: one that is on its way to another, if the log goes on behind it.
+    fn shared_snapshot(&mut self) -> Snapshot {
+        let shared = self.followers.feeds.iter().rev().find_map(|follower| follower.feed.snapshot());
+        match shared.filter(|snapshot| self.lsm.log_behind(snapshot.version()).is_some()) {
+            Some(snapshot) => snapshot.clone(),
+            None => self.lsm.snapshot(),
+        }
+    }
+
+    fn source(&mut self, now_ms: u64) -> Source<'_> {
+        Source {
+            released_version: self.released_version(),
+            epoch: self.roles.standing().epoch,
+            lineage: &self.roles.standing().lineage,
+            lsm: &mut self.lsm,
+            now_ms,
+        }
+    }
+
+    /// A replica says something.
+    pub fn receive_from_replica(&mut self, link: LinkId, input: &[u8], now_ms: u64) -> Result<(), Ended> {
+        let feed = self.followers.get(link).ok_or_else(gone)?;
+        let confirmed = feed.needed_version();
+        feed.receive(input, now_ms)?;
+        if feed.needed_version() != confirmed {
+            self.keep_log();
+        }
+        Ok(())
+    }
+
+    /// Appends what a replica is to be sent next, about `budget` bytes.
+    pub fn feed_replica(&mut self, link: LinkId, budget: usize, now_ms: u64, out: &mut Vec<u8>) -> Result<(), Ended> {
+        let needed_version = self.followers.needed_version();
+        let is_too_much = self.lsm.log_bytes() > self.pinned_max_bytes();
+        let mut feeds = std::mem::take(&mut self.followers.feeds);
+        let source = self.source(now_ms);
+        let outcome = match feeds.iter_mut().find(|follower| follower.link == link) {
+            None => Err(gone()),
+            Some(Follower { feed, .. }) if is_too_much && feed.needed_version() == needed_version => {
+                Err(Ended("the replica pins more log than is kept for one: it starts over".to_owned()))
+            }
+            Some(Follower { feed, .. }) => feed.fill(&source, budget, out),
+        };
+        self.followers.feeds = feeds;
+        outcome
+    }
+
+    /// Log that replicas may pin.
+    fn pinned_max_bytes(&self) -> usize {
+        PINNED_MIN_BYTES.max(self.options.wal_retain_bytes * 2).max(self.lsm.data_bytes() / PINNED_DATA_SHARE)
+    }
+
+    /// Whether there is something to send to a replica, and when to look again at the latest.
+    pub fn feed_state(&mut self, link: LinkId, now_ms: u64) -> Option<(bool, u64)> {
+        let feeds = std::mem::take(&mut self.followers.feeds);
+        let source = self.source(now_ms);
+        let feed = feeds.iter().find(|follower| follower.link == link).map(|follower| &follower.feed);
+        let state = feed.map(|feed| (feed.has_more(&source), feed.wake_at_ms()));
+        self.followers.feeds = feeds;
+        state
+    }
+
+    /// A connection to a replica has ended.
+    pub fn forget_replica(&mut self, link: LinkId) {
+        self.followers.feeds.retain(|follower| follower.link != link);
+        self.keep_log();
+    }
+
+    /// Figures about all replicas.
+    pub fn follower_stats(&self, now_ms: u64) -> impl Iterator<Item = FollowerStats> {
+        let stats = move |follower: &Follower| FollowerStats {
+            address: follower.address.clone(),
+            node_id: follower.feed.node_id(),
+            feed: follower.feed.stats(now_ms),
+        };
+        self.followers.feeds.iter().map(stats)
+    }
+}

@@ -1,0 +1,318 @@
+//! A partition as a replica: finding its leader, taking over what that sends, and changes of role.
+//!
+//! Invariants:
+//! 1. The data is replaced whole or not at all; the old is freed piece by piece.
+//! 2. While a change of standing is not on disk, nothing is taken from the leader.
+//! 3. After a connection that failed the next is tried a little later each time, and not more often than every
+//!    [`RETRY_MAX_MS`] in the end.
+
+use crate::lsm::Lsm;
+use crate::replication::{Ended, Following, Installed, Sync, Upstream};
+use crate::storage::{Dropped, HistoryId, Replacement, Role, Standing};
+
+use super::roles::{AssignError, Assignment};
+use super::{DiskLog, LinkId, Partition};
+
+/// First wait after a failure, and the longest.
+const RETRY_MIN_MS: u64 = 100;
+const RETRY_MAX_MS: u64 = 2_000;
+
+/// Maintenance may be owed so much before the leader is listened to again: some slices.
+const OWED_MAX_WORK: usize = 4 * 1024 * 1024;
+
+/// The disk may be behind by so much before the leader is listened to again.
+const UNWRITTEN_MAX_COUNT: u64 = 200_000;
+
+/// What the other side of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A replica of this partition.
+    Replica,
+    /// Its leader.
+    Leader,
+}
+
+#[derive(Debug)]
+enum Dial {
+    /// To be dialed then.
+    At(u64),
+    UnderWay,
+    Connected(LinkId, Box<Upstream>),
+}
+
+/// Figures about a replica's leader.
+#[derive(Clone, Debug)]
+pub struct FollowingStats {
+    /// What the connection is doing.
+    pub state: &'static str,
+    /// How far it is.
+    pub sync: Sync,
+    /// Its version as last heard, while connected.
+    pub leader_version: Option<u64>,
+    /// Why it is not followed, if so.
+    pub obstacle: Option<String>,
+}
+
+/// A replica's side of its leader.
+#[derive(Debug)]
+pub(super) struct Follows {
+    dial: Dial,
+    retry_ms: u64,
+    /// Survives a connection that is lost: what is here is what the leader had, if not all of it.
+    sync: Sync,
+    obstacle: Option<String>,
+}
+
+impl Default for Follows {
+    fn default() -> Self {
+        Self { dial: Dial::At(0), retry_ms: RETRY_MIN_MS, sync: Sync::Behind, obstacle: None }
+    }
+}
+
+impl Follows {
+    pub(super) fn sync(&self) -> Sync {
+        self.sync
+    }
+
+    fn retry(&mut self, reason: String, now_ms: u64) {
+        self.dial = Dial::At(now_ms + self.retry_ms);
+        self.retry_ms = (self.retry_ms * 2).min(RETRY_MAX_MS);
+        self.obstacle = Some(reason);
+    }
+}
+
+impl Partition {
+    /// Takes on a role; the number of the change, which [`Wait::Settled`](super::Wait::Settled) waits for. `history`: for one
+    /// that begins.
+    pub fn assign(&mut self, assignment: &Assignment, history: HistoryId) -> Result<u64, AssignError> {
+        let standing = self.roles.assigned(assignment, self.lsm.last_version(), history)?;
+        let before = self.roles.standing().clone();
+        let role_before = self.roles.role();
+        self.change_standing(standing);
+        let now = self.roles.standing();
+        if (now.role, &now.leader, now.epoch) != (role_before, &before.leader, before.epoch) {
+            log::info!("partition {}: {} in epoch {}", self.id, now.role.name(), now.epoch);
+            self.disconnect();
+        }
+        Ok(self.roles.changed_count())
+    }
+
+    /// Somebody knows of a higher epoch: whoever leads in it, it is not this node.
+    pub(super) fn hear_epoch(&mut self, epoch: u64) {
+        if self.roles.role() == Role::Leader {
+            log::warn!("partition {}: epoch {epoch} has begun elsewhere: this node leads no more", self.id);
+            self.change_standing(self.roles.deposed(epoch));
+            self.disconnect();
+        }
+    }
+
+    fn change_standing(&mut self, standing: Standing) {
+        let lasts = self.disk.is_none();
+        self.roles.change(standing, lasts);
+    }
+
+    /// Ends all connections, and looks for the leader anew.
+    fn disconnect(&mut self) {
+        self.followers.clear();
+        let sync = self.following.sync;
+        let follows = std::mem::replace(&mut self.following, Follows { sync, ..Follows::default() });
+        if let Dial::Connected(_, upstream) = follows.dial {
+            self.free_upstream(*upstream);
+        }
+        self.keep_log();
+    }
+
+    fn free_upstream(&mut self, upstream: Upstream) {
+        if let Some(remains) = upstream.into_remains(self.options.engine) {
+            self.abandon(remains);
+        }
+    }
+
+    /// The leader's address, if it is to be dialed now. [`connected`](Self::connected) or [`note_unreachable`](Self::note_unreachable)
+    /// follows.
+    pub fn take_dial(&mut self, now_ms: u64) -> Option<String> {
+        let at_ms = self.dial_at_ms()?;
+        if at_ms > now_ms {
+            return None;
+        }
+        let leader = self.roles.standing().leader.clone()?;
+        self.following.dial = Dial::UnderWay;
+        Some(leader)
+    }
+
+    /// When the leader is to be dialed, if it is.
+    pub fn dial_at_ms(&self) -> Option<u64> {
+        let is_due = self.roles.role() == Role::Replica && self.roles.is_settled();
+        match self.following.dial {
+            Dial::At(at_ms) if is_due && self.roles.standing().leader.is_some() => Some(at_ms),
+            _ => None,
+        }
+    }
+
+    /// The leader cannot be reached.
+    pub fn note_unreachable(&mut self, leader: &str, reason: String, now_ms: u64) {
+        if matches!(self.following.dial, Dial::UnderWay) && self.roles.standing().leader.as_deref() == Some(leader) {
+            self.following.retry(reason, now_ms);
+        }
+    }
+
+    /// The leader's replication socket is open: what is to be said first goes to `out`. False if it is not wanted any more.
+    pub fn connected(&mut self, link: LinkId, leader: &str, token: &[u8], now_ms: u64, out: &mut Vec<u8>) -> bool {
+        let standing = self.roles.standing();
+        let is_wanted = matches!(self.following.dial, Dial::UnderWay) && standing.leader.as_deref() == Some(leader);
+        if is_wanted {
+            let (node_id, position) = (self.options.node_id, self.lsm.position());
+            let upstream = Upstream::greet(self.id, node_id, standing, position, token, now_ms, out);
+            self.following.dial = Dial::Connected(link, Box::new(upstream));
+        }
+        is_wanted
+    }
+
+    /// Whether the leader is to be listened to now: neither the disk nor maintenance is too far behind.
+    pub fn wants_from_leader(&self) -> bool {
+        let unwritten = self.disk.as_ref().map_or(0, |disk| self.lsm.last_version() - disk.handed_version());
+        self.roles.is_settled() && self.lsm.owed_work() < OWED_MAX_WORK && unwritten < UNWRITTEN_MAX_COUNT
+    }
+
+    /// The leader says something. Takes all of `input`, unless a change of standing has to be on disk first: then call again with the
+    /// rest once [`wants_from_leader`](Self::wants_from_leader).
+    pub fn receive_from_leader(&mut self, link: LinkId, input: &mut &[u8], now_ms: u64) -> Result<(), Ended> {
+        while self.roles.is_settled() {
+            let Dial::Connected(id, upstream) = &mut self.following.dial else { return Err(left()) };
+            if *id != link {
+                return Err(left());
+            }
+            let standing = self.roles.standing();
+            let Some(following) = upstream.receive(input, &mut self.lsm, standing, self.options.engine, now_ms)? else {
+                return Ok(());
+            };
+            if upstream.sync() == Sync::InSync && self.following.sync == Sync::Behind {
+                self.following.sync = Sync::InSync;
+                log::info!("partition {}: in sync with its leader at version {}", self.id, self.lsm.last_version());
+            }
+            match following {
+                Following::Noted => {}
+                Following::Continues { epoch, lineage } => {
+                    (self.following.obstacle, self.following.retry_ms) = (None, RETRY_MIN_MS);
+                    let standing = self.roles.standing();
+                    let data_epoch = epoch;
+                    let standing = Standing { epoch, data_epoch, lineage, ..standing.clone() };
+                    log::debug!("partition {}: goes on behind version {}", self.id, self.lsm.last_version());
+                    self.change_standing(standing);
+                }
+                Following::SnapshotBegins { version, about_bytes } => {
+                    self.following.sync = Sync::Behind;
+                    self.following.obstacle = None;
+                    log::info!(
+                        "partition {}: gets a snapshot of version {version} from its leader, about {} MiB",
+                        self.id,
+                        about_bytes.div_ceil(1 << 20)
+                    );
+                }
+                Following::Installed(installed) => self.install(*installed),
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces all data.
+    fn install(&mut self, installed: Installed) {
+        let Installed { lsm, epoch, lineage } = installed;
+        self.following.retry_ms = RETRY_MIN_MS;
+        let before = self.roles.standing().clone();
+        let version = self.lsm.last_version();
+        let common_version = lineage.common_version(before.lineage.history(), version).unwrap_or(0);
+        let standing = Standing { epoch, data_epoch: epoch, lineage, ..before.clone() };
+        let mut old = std::mem::replace(&mut self.lsm, lsm);
+        let dropped = (common_version < version).then(|| {
+            let (history, snapshot) = (before.lineage.history(), old.snapshot());
+            Dropped { snapshot, history, common_version }
+        });
+        self.followers.clear();
+        if let Some(disk) = &mut self.disk {
+            disk.begin_replacement(&self.lsm);
+            let snapshot = self.lsm.snapshot();
+            self.replacement = Some(Box::new(Replacement { snapshot, standing: standing.clone(), dropped }));
+            self.roles.replace(standing);
+        } else {
+            if dropped.is_some() {
+                log::warn!(
+                    "partition {}: writes of versions {} to {version}, which only this node had, are dropped; without --data-dir there \
+                     is no place to save them",
+                    self.id,
+                    common_version + 1
+                );
+            }
+            self.change_standing(standing);
+        }
+        self.abandon(old);
+        self.keep_log();
+    }
+
+    /// Appends what is to be confirmed to the leader.
+    pub fn confirm_to_leader(&mut self, link: LinkId, now_ms: u64, out: &mut Vec<u8>) -> Result<(), Ended> {
+        let (applied_version, durable_version) = (self.lsm.last_version(), self.released_version());
+        match &mut self.following.dial {
+            Dial::Connected(id, upstream) if *id == link => {
+                upstream.confirm(applied_version, durable_version, now_ms, out)
+            }
+            _ => Err(left()),
+        }
+    }
+
+    /// When the leader is to hear something at the latest.
+    pub fn confirm_at_ms(&self) -> Option<u64> {
+        match &self.following.dial {
+            Dial::Connected(_, upstream) => Some(upstream.wake_at_ms()),
+            Dial::At(_) | Dial::UnderWay => None,
+        }
+    }
+
+    /// The connection to the leader has ended.
+    pub fn forget_leader(&mut self, link: LinkId, reason: &Ended, now_ms: u64) {
+        if matches!(self.following.dial, Dial::Connected(id, _) if id == link) {
+            let dial = std::mem::replace(&mut self.following.dial, Dial::At(now_ms));
+            self.following.retry(reason.0.clone(), now_ms);
+            if let Dial::Connected(_, upstream) = dial {
+                self.free_upstream(*upstream);
+            }
+        }
+    }
+
+    /// Figures about the leader, of a replica.
+    pub fn following_stats(&self) -> Option<FollowingStats> {
+        if self.roles.role() != Role::Replica {
+            return None;
+        }
+        let (state, leader_version) = match &self.following.dial {
+            Dial::Connected(_, upstream) => (upstream.state_name(), upstream.leader_version()),
+            Dial::At(_) | Dial::UnderWay if self.roles.standing().leader.is_none() => ("no leader known", None),
+            Dial::At(_) | Dial::UnderWay => ("connecting", None),
+        };
+        let obstacle = self.following.obstacle.clone();
+        Some(FollowingStats { state, sync: self.following.sync, leader_version, obstacle })
+    }
+
+    /// Whether its data can be served: a leader's always, a replica's once it has caught up.
+    pub fn is_in_sync(&self) -> bool {
+        match self.roles.role() {
+            Role::Leader => true,
+            Role::Replica => self.following.sync == Sync::InSync,
+            Role::Unassigned => false,
+        }
+    }
+
+    /// Whether a disk, if there is one, holds its data rather than what it replaces.
+    pub fn is_replaced(&self) -> bool {
+        !self.disk.as_ref().is_some_and(DiskLog::is_replacing)
+    }
+
+    /// Engines that are being freed.
+    pub fn abandoned_count(&self) -> usize {
+        self.abandoned.iter().filter(|lsm| !Lsm::is_idle(lsm)).count()
+    }
+}
+
+fn left() -> Ended {
+    Ended("the role of this node has changed".to_owned())
+}

@@ -1,0 +1,410 @@
+//! Replication connections: accepting replicas, dialing leaders, visiting both.
+//!
+//! A leader is known by its HTTP address. Its name is resolved (`resolver.rs`), its `/health` asked for the replication port, and then
+//! that port dialed.
+//!
+//! Invariants:
+//! 1. A turn's work is bounded: so many bytes read and sent over all links, more when nobody else waits for the loop.
+//! 2. Links come in turns: the one that begins is another in every turn.
+//! 3. Whoever is not a replica yet gets no more than a place for a hello, and there are at most [`LINKS_MAX`] places.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token, Waker};
+use slab::Slab;
+
+use crate::node::{Dial, Link, Node};
+use crate::partition::LinkId;
+use crate::replication::{Ended, Probe};
+
+use super::RunError;
+use super::limits::{BUSY_LINK_BYTES, LINKS_MAX, QUIET_LINK_BYTES};
+use super::link::LinkSession;
+use super::listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
+use super::resolver::{Resolved, Resolver};
+use super::timers::Millis;
+
+/// The listener's token, and the first of those of links; those of HTTP connections are small.
+const REPLICA_LISTENER: Token = Token(usize::MAX / 2);
+const LINK_BASE: usize = usize::MAX / 2 + 1;
+
+/// How long finding a leader's port, or connecting to it, may take.
+const CONNECT_TIMEOUT_MS: Millis = 3_000;
+
+/// A connection on its way.
+#[derive(Debug)]
+enum Slot {
+    /// A leader's `/health` is asked.
+    Probing {
+        stream: TcpStream,
+        dial: Dial,
+        /// Where it is; other addresses of the same name are tried after it.
+        addresses: Vec<SocketAddr>,
+        probe: Probe,
+        is_asked: bool,
+        until: Millis,
+    },
+    /// Its replication port is dialed.
+    Connecting {
+        stream: TcpStream,
+        dial: Dial,
+        until: Millis,
+    },
+    Open(LinkSession),
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Replication {
+    listener: Option<Listener>,
+    is_accepting: bool,
+    accept_again_at: Option<Millis>,
+    slots: Slab<Slot>,
+    resolver: Resolver<Dial>,
+    /// Where the next turn begins.
+    next: usize,
+    /// When to look again at the latest.
+    wake_at: Millis,
+    is_busy: bool,
+}
+
+impl Replication {
+    /// Listens, if it is to.
+    pub(super) fn start(
+        listen: Option<SocketAddr>,
+        registry: &Registry,
+        waker: Arc<Waker>,
+    ) -> Result<(Self, Option<SocketAddr>), RunError> {
+        let listener = listen.map(|address| {
+            let mut listener = Listener::bind(address).map_err(|error| RunError::ListenForReplicas(address, error))?;
+            let register = registry.register(listener.source(), REPLICA_LISTENER, Interest::READABLE);
+            register.map_err(|error| RunError::System("epoll_ctl", error))?;
+            let address = listener.local_addr().map_err(|error| RunError::System("getsockname", error))?;
+            Ok((listener, address))
+        });
+        let (listener, address) = listener.transpose()?.unzip();
+        let replication = Self {
+            listener,
+            is_accepting: false,
+            accept_again_at: None,
+            slots: Slab::new(),
+            resolver: Resolver::new(waker),
+            next: 0,
+            wake_at: 0,
+            is_busy: false,
+        };
+        Ok((replication, address))
+    }
+
+    /// Takes note of an event, if it is for a link.
+    pub(super) fn note(&mut self, event: &mio::event::Event) -> bool {
+        if event.token() == REPLICA_LISTENER {
+            self.is_accepting = self.accept_again_at.is_none();
+            return true;
+        }
+        let Some(key) = event.token().0.checked_sub(LINK_BASE) else { return false };
+        let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        let is_writable = event.is_writable() || event.is_write_closed() || event.is_error();
+        match self.slots.get_mut(key) {
+            Some(Slot::Open(session)) => {
+                session.is_readable |= is_readable;
+                session.is_writable |= is_writable;
+            }
+            // Looked at in every turn.
+            Some(Slot::Probing { .. } | Slot::Connecting { .. }) => {}
+            None => return key < LINKS_MAX,
+        }
+        true
+    }
+
+    /// When there is something to do that no event announces; 0: now.
+    pub(super) fn wake_at(&self, node: &Node) -> Option<Millis> {
+        if self.is_busy || self.is_accepting {
+            return Some(0);
+        }
+        let link_at = (!self.slots.is_empty()).then_some(self.wake_at);
+        [link_at, node.dial_at_ms(), self.accept_again_at].into_iter().flatten().min()
+    }
+
+    /// No more replicas; leaders are not dialed again.
+    pub(super) fn drain(&mut self) {
+        self.listener = None;
+        self.is_accepting = false;
+        self.accept_again_at = None;
+    }
+
+    /// Reads from all links, and dials what is to be dialed.
+    pub(super) fn read(
+        &mut self,
+        node: &mut Node,
+        registry: &Registry,
+        buffer: &mut [u8],
+        is_quiet: bool,
+        now: Millis,
+    ) {
+        self.accept(node, registry, now);
+        while let Some(dial) = node.take_dial(now) {
+            let authority = dial.leader.trim_start_matches("http://").to_owned();
+            self.resolver.ask(&authority, dial);
+        }
+        while let Some(resolved) = self.resolver.next() {
+            self.probe(resolved, node, registry, now);
+        }
+        let mut budget = if is_quiet { QUIET_LINK_BYTES } else { BUSY_LINK_BYTES };
+        self.for_each(node, now, |session, id, node| session.read(id, node, buffer, &mut budget, now));
+        self.advance_dials(node, registry, now);
+    }
+
+    /// Sends to all links.
+    pub(super) fn write(&mut self, node: &mut Node, is_quiet: bool, now: Millis) {
+        let mut budget = if is_quiet { QUIET_LINK_BYTES } else { BUSY_LINK_BYTES };
+        self.for_each(node, now, |session, id, node| session.write(id, node, &mut budget, now));
+        self.next = self.next.wrapping_add(1);
+        (self.is_busy, self.wake_at) = (false, Millis::MAX);
+        for (key, slot) in &mut self.slots {
+            match slot {
+                Slot::Probing { until, .. } | Slot::Connecting { until, .. } => self.wake_at = self.wake_at.min(*until),
+                Slot::Open(session) => {
+                    let (has_work, wake_at) = session.has_work(LinkId(key), node, now);
+                    self.is_busy |= has_work;
+                    self.wake_at = self.wake_at.min(wake_at);
+                    if !has_work {
+                        session.rest();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Visits all open links, another first each time; those that end are closed.
+    fn for_each(
+        &mut self,
+        node: &mut Node,
+        now: Millis,
+        mut visit: impl FnMut(&mut LinkSession, LinkId, &mut Node) -> Result<(), Ended>,
+    ) {
+        if self.slots.is_empty() {
+            return;
+        }
+        let count = self.slots.capacity().min(LINKS_MAX);
+        for offset in 0..count {
+            let key = self.next.wrapping_add(offset) % count;
+            let Some(Slot::Open(session)) = self.slots.get_mut(key) else { continue };
+            if let Err(ended) = visit(session, LinkId(key), node) {
+                self.close(key, node, &ended, now);
+            }
+        }
+    }
+
+    fn close(&mut self, key: usize, node: &mut Node, ended: &Ended, now: Millis) {
+        let Some(Slot::Open(mut session)) = self.slots.try_remove(key) else { return };
+        // A refusal, if there is one.
+        let _ = session.flush();
+        log::info!("replication with {}: {ended}", session.peer);
+        node.forget(LinkId(key), &session.link, ended, now);
+    }
+
+    fn accept(&mut self, node: &mut Node, registry: &Registry, now: Millis) {
+        if self.accept_again_at.is_some_and(|at| at <= now) {
+            self.accept_again_at = None;
+            self.is_accepting = true;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else { return };
+            match listener.accept() {
+                // One too many is closed; the peer tries again.
+                Accepted::Stream(_) if self.slots.len() >= LINKS_MAX => {}
+                Accepted::Stream(stream) => {
+                    let address = stream.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
+                    let session = LinkSession::new(stream, Link::accepted(address.clone(), now), address);
+                    self.insert(Slot::Open(session), node, registry);
+                }
+                Accepted::Lost => {}
+                Accepted::NoneWaiting => self.is_accepting = false,
+                Accepted::OutOfDescriptors => {
+                    self.is_accepting = false;
+                    self.accept_again_at = Some(now + RETRY_MS);
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, slot: Slot, node: &mut Node, registry: &Registry) {
+        let entry = self.slots.vacant_entry();
+        let token = Token(LINK_BASE + entry.key());
+        let slot = entry.insert(slot);
+        let registered = registry.register(slot.stream(), token, Interest::READABLE | Interest::WRITABLE);
+        debug_assert!(registered.is_ok() || node.is_draining(), "registering fails only for lack of memory");
+    }
+
+    /// Asks the leader for its port, at the first of its addresses that takes the connection.
+    fn probe(&mut self, resolved: Resolved<Dial>, node: &mut Node, registry: &Registry, now: Millis) {
+        let Resolved { of: dial, addresses } = resolved;
+        match addresses {
+            Ok(addresses) if !addresses.is_empty() => self.probe_first(dial, addresses, node, registry, now),
+            Ok(_) => give_up(&dial, "its name has no address", node, now),
+            Err(error) => give_up(&dial, &format!("its name is not found: {error}"), node, now),
+        }
+    }
+
+    fn probe_first(
+        &mut self,
+        dial: Dial,
+        addresses: Vec<SocketAddr>,
+        node: &mut Node,
+        registry: &Registry,
+        now: Millis,
+    ) {
+        if self.slots.len() >= LINKS_MAX {
+            return give_up(&dial, "too many connections", node, now);
+        }
+        match TcpStream::connect(addresses[0]) {
+            Ok(stream) => {
+                let (probe, until) = (Probe::default(), now + CONNECT_TIMEOUT_MS);
+                let slot = Slot::Probing { stream, dial, addresses, probe, is_asked: false, until };
+                self.insert(slot, node, registry);
+            }
+            Err(error) => give_up(&dial, &error.to_string(), node, now),
+        }
+    }
+
+    /// Goes on with connections that are not open yet.
+    fn advance_dials(&mut self, node: &mut Node, registry: &Registry, now: Millis) {
+        let is_dial = |(key, slot): (usize, &Slot)| (!matches!(slot, Slot::Open(_))).then_some(key);
+        let keys: Vec<usize> = self.slots.iter().filter_map(is_dial).collect();
+        for key in keys {
+            match self.slots[key].advance(now) {
+                Advance::Wait => {}
+                Advance::Port(port) => {
+                    let Slot::Probing { dial, addresses, .. } = self.slots.remove(key) else { continue };
+                    let address = SocketAddr::new(addresses[0].ip(), port);
+                    match TcpStream::connect(address) {
+                        Ok(stream) => {
+                            let until = now + CONNECT_TIMEOUT_MS;
+                            self.insert(Slot::Connecting { stream, dial, until }, node, registry);
+                        }
+                        Err(error) => give_up(&dial, &error.to_string(), node, now),
+                    }
+                }
+                Advance::Connected => {
+                    let Slot::Connecting { stream, dial, .. } = self.slots.remove(key) else { continue };
+                    self.open(stream, &dial, node, registry, now);
+                }
+                Advance::Failed(reason) => match self.slots.remove(key) {
+                    Slot::Probing { dial, mut addresses, .. } if addresses.len() > 1 => {
+                        addresses.remove(0);
+                        self.probe_first(dial, addresses, node, registry, now);
+                    }
+                    Slot::Probing { dial, .. } | Slot::Connecting { dial, .. } => {
+                        give_up(&dial, &reason, node, now);
+                    }
+                    Slot::Open(_) => {}
+                },
+            }
+        }
+    }
+
+    /// A leader's replication socket is open.
+    fn open(&mut self, mut stream: TcpStream, dial: &Dial, node: &mut Node, registry: &Registry, now: Millis) {
+        let _ = stream.set_nodelay(true);
+        let _ = registry.deregister(&mut stream);
+        let entry = self.slots.vacant_entry();
+        let key = entry.key();
+        let mut out = Vec::new();
+        let Some(link) = node.connected(LinkId(key), dial, now, &mut out) else { return };
+        let token = Token(LINK_BASE + key);
+        let registered = registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE);
+        let mut session = LinkSession::new(stream, link, dial.leader.clone());
+        session.out().append(&mut out);
+        entry.insert(Slot::Open(session));
+        if let Err(error) = registered {
+            self.close(key, node, &Ended(format!("it cannot be watched: {error}")), now);
+        }
+    }
+}
+
+fn give_up(dial: &Dial, reason: &str, node: &mut Node, now: Millis) {
+    log::debug!("partition {}: the leader {} cannot be reached: {reason}", dial.partition, dial.leader);
+    node.note_unreachable(dial, format!("the leader {} cannot be reached: {reason}", dial.leader), now);
+}
+
+/// What became of a connection on its way.
+enum Advance {
+    Wait,
+    Port(u16),
+    Connected,
+    Failed(String),
+}
+
+impl Slot {
+    fn stream(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Probing { stream, .. } | Self::Connecting { stream, .. } => stream,
+            Self::Open(session) => &mut session.stream,
+        }
+    }
+
+    fn advance(&mut self, now: Millis) -> Advance {
+        let outcome = match self {
+            Self::Probing { stream, dial, probe, is_asked, .. } => ask(stream, dial, probe, is_asked),
+            Self::Connecting { stream, .. } => match is_connected(stream) {
+                Ok(true) => return Advance::Connected,
+                Ok(false) => Ok(None),
+                Err(error) => Err(error.to_string()),
+            },
+            Self::Open(_) => return Advance::Wait,
+        };
+        let (Self::Probing { until, .. } | Self::Connecting { until, .. }) = self else { return Advance::Wait };
+        match outcome {
+            Ok(Some(port)) => Advance::Port(port),
+            Ok(None) if *until <= now => Advance::Failed("it does not answer".to_owned()),
+            Ok(None) => Advance::Wait,
+            Err(reason) => Advance::Failed(reason),
+        }
+    }
+}
+
+/// Whether a connection that was begun is there.
+fn is_connected(stream: &TcpStream) -> io::Result<bool> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    match stream.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks a leader for its port; the port when it has answered.
+fn ask(stream: &mut TcpStream, dial: &Dial, probe: &mut Probe, is_asked: &mut bool) -> Result<Option<u16>, String> {
+    if !is_connected(stream).map_err(|error| error.to_string())? {
+        return Ok(None);
+    }
+    if !*is_asked {
+        let request = Probe::request(dial.leader.trim_start_matches("http://"));
+        match stream.write(&request) {
+            Ok(sent) if sent == request.len() => *is_asked = true,
+            Ok(_) => return Err("it takes no request".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err("it closed the connection before it answered".to_owned()),
+            Ok(len) => {
+                if let Some(port) = probe.receive(&buffer[..len]).map_err(|error| error.0)? {
+                    return Ok(Some(port));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}

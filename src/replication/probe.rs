@@ -1,0 +1,104 @@
+//! Asking a leader's `/health` for its replication port: one request, one answer of bounded length.
+
+use serde::Deserialize;
+
+/// Longest answer: `/health` is a few hundred bytes, more with many partitions.
+const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
+const HEADER_MAX: usize = 32;
+
+/// The answer is of no use. The text says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeError(pub String);
+
+/// A question under way.
+#[derive(Debug, Default)]
+pub struct Probe {
+    answer: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Health {
+    replication_port: Option<u16>,
+}
+
+impl Probe {
+    /// The request, to be sent to an authority such as `10.0.0.7:9001`.
+    pub fn request(authority: &str) -> Vec<u8> {
+        format!("GET /health HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n").into_bytes()
+    }
+
+    /// Takes in what comes; the port once the answer is whole.
+    pub fn receive(&mut self, input: &[u8]) -> Result<Option<u16>, ProbeError> {
+        if self.answer.len() + input.len() > ANSWER_MAX_BYTES {
+            return Err(ProbeError("its /health is too long: is it a db-node?".to_owned()));
+        }
+        self.answer.extend_from_slice(input);
+        let mut headers = [httparse::EMPTY_HEADER; HEADER_MAX];
+        let mut response = httparse::Response::new(&mut headers);
+        let no_node = || ProbeError("it does not answer as a db-node does".to_owned());
+        let httparse::Status::Complete(head_bytes) = response.parse(&self.answer).map_err(|_| no_node())? else {
+            return Ok(None);
+        };
+        let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+        let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
+        let length = length.filter(|length| *length <= ANSWER_MAX_BYTES).ok_or_else(no_node)?;
+        let Some(body) = self.answer[head_bytes..].get(..length) else { return Ok(None) };
+        match response.code {
+            Some(200) => {}
+            Some(503) => return Err(ProbeError("it is loading its data".to_owned())),
+            code => return Err(ProbeError(format!("its /health answers {}", code.unwrap_or(0)))),
+        }
+        let health: Health = serde_json::from_slice(body).map_err(|_| no_node())?;
+        let port = health.replication_port.filter(|port| *port > 0);
+        port.map(Some)
+            .ok_or_else(|| ProbeError("it has no replication socket: see its --replication-listen".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-length: 41\r\n\r\n{\"status\":\"OK\",\"replicationPort\":10001.0 }";
+
+    fn ask(answer: &[u8], piece_bytes: usize) -> Result<Option<u16>, ProbeError> {
+        let mut probe = Probe::default();
+        for piece in answer.chunks(piece_bytes) {
+            if let Some(port) = probe.receive(piece)? {
+                return Ok(Some(port));
+            }
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn the_port_is_found_however_the_answer_is_cut() {
+        let body = br#"{"status":"OK","partitions":[0],"replicationPort":10001}"#;
+        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+        answer.extend_from_slice(body);
+        for piece_bytes in 1..=answer.len() {
+            assert_eq!(ask(&answer, piece_bytes), Ok(Some(10001)));
+            assert_eq!(ask(&answer[..answer.len() - 1], piece_bytes), Ok(None));
+        }
+    }
+
+    #[test]
+    fn other_answers_are_errors() {
+        for answer in [
+            &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}",
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\n{\"replicationPort\":null   }",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\n\r\n{}",
+            ANSWER,
+        ] {
+            assert!(ask(answer, 7).is_err(), "{}", String::from_utf8_lossy(answer));
+        }
+        assert!(ask(&vec![b'H'; 100_000], 1000).is_err());
+    }
+}

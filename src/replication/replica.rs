@@ -1,0 +1,326 @@
+//! The replica's side of the connection to its leader: what it asks for, what it accepts, what it confirms.
+//!
+//! Invariants:
+//! 1. What is applied continues the history without a gap ([`RecordReader`]).
+//! 2. A snapshot replaces the data only when it is whole, and only if nothing is given up by that, or a higher epoch than that of the
+//!    data says so. An empty leader never replaces anything.
+//! 3. What is confirmed is applied.
+//! 4. A turn's work is bounded: whoever calls gives bounded input, and a frame costs no more than its length.
+//!
+//! Not here: what is done about the data and the role (`partition/following.rs`), dialing (`reactor/`).
+
+use crate::lsm::{LogPosition, Lsm, Options, RecordReader};
+use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, Standing};
+
+use super::frame::{Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, NodeId, PROTOCOL_VERSION, SnapshotStart};
+use super::{Ended, HEARTBEAT_MS, SILENCE_MS};
+
+/// How far a replica is behind its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// It has not caught up with its leader yet.
+    Behind,
+    /// It has had all that the leader had at the time, and follows.
+    InSync,
+}
+
+/// The data that a leader sent.
+#[derive(Debug)]
+pub struct Installed {
+    /// The engine.
+    pub lsm: Lsm,
+    /// The leader's epoch.
+    pub epoch: u64,
+    /// The lineage of the data.
+    pub lineage: Lineage,
+}
+
+/// What came of a frame.
+#[derive(Debug)]
+pub enum Following {
+    /// The log goes on in this epoch, as this lineage.
+    Continues {
+        /// The leader's epoch.
+        epoch: u64,
+        /// Its lineage.
+        lineage: Lineage,
+    },
+    /// A snapshot begins, of about so many bytes.
+    SnapshotBegins {
+        /// The version it is complete up to.
+        version: u64,
+        /// Its length, about.
+        about_bytes: u64,
+    },
+    /// The snapshot is whole.
+    Installed(Box<Installed>),
+    /// Nothing to be done about.
+    Noted,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The hello is sent.
+    Greeted,
+    Snapshot {
+        start: SnapshotStart,
+        decoder: Box<CheckpointDecoder>,
+        /// Of what the decoder wants next.
+        pending: Vec<u8>,
+    },
+    Log(RecordReader),
+}
+
+/// The connection to the leader.
+#[derive(Debug)]
+pub struct Upstream {
+    reader: FrameReader,
+    state: State,
+    /// The leader's newest version, as last heard; none behind a snapshot until it says.
+    leader_version: Option<u64>,
+    sync: Sync,
+    acked: Ack,
+    heard_at_ms: u64,
+    acked_at_ms: u64,
+}
+
+impl Upstream {
+    /// Begins a connection by saying who is there and what it holds.
+    pub fn greet(
+        partition: u32,
+        node_id: NodeId,
+        standing: &Standing,
+        position: LogPosition,
+        token: &[u8],
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Self {
+        Frame::Hello(Hello {
+            protocol_version: PROTOCOL_VERSION,
+            partition,
+            node_id,
+            epoch: standing.epoch,
+            history: standing.lineage.history(),
+            position,
+            token,
+        })
+        .encode(out);
+        Self {
+            reader: FrameReader::new(DATA_MAX_BYTES),
+            state: State::Greeted,
+            leader_version: None,
+            sync: Sync::Behind,
+            acked: Ack { applied_version: 0, durable_version: 0 },
+            heard_at_ms: now_ms,
+            acked_at_ms: now_ms,
+        }
+    }
+
+    /// How far it is.
+    pub fn sync(&self) -> Sync {
+        self.sync
+    }
+
+    /// The leader's newest version, as last heard.
+    pub fn leader_version(&self) -> Option<u64> {
+        self.leader_version
+    }
+
+    /// What it is doing, in a word.
+    pub fn state_name(&self) -> &'static str {
+        match (&self.state, self.sync) {
+            (State::Greeted, _) => "connecting",
+            (State::Snapshot { .. }, _) => "snapshot",
+            (State::Log(_), Sync::Behind) => "catching up",
+            (State::Log(_), Sync::InSync) => "in sync",
+        }
+    }
+
+    /// Takes in the next frame of `input`, or as much of it as there is. `None`: all was taken.
+    pub fn receive(
+        &mut self,
+        input: &mut &[u8],
+        lsm: &mut Lsm,
+        standing: &Standing,
+        options: Options,
+        now_ms: u64,
+    ) -> Result<Option<Following>, Ended> {
+        let Some(frame) = self.reader.next(input)? else { return Ok(None) };
+        self.heard_at_ms = now_ms;
+        let following = match (frame, &mut self.state) {
+            (Frame::Refusal(refusal), _) => {
+                return Err(Ended(format!("the leader refuses: {}", printable(refusal.text))));
+            }
+            (Frame::Continue(answer), State::Greeted) => {
+                check_continue(&answer, standing, lsm.last_version())?;
+                self.leader_version = Some(answer.last_version);
+                self.state = State::Log(RecordReader::new(lsm.position()));
+                Following::Continues { epoch: answer.epoch, lineage: answer.lineage }
+            }
+            (Frame::SnapshotStart(start), State::Greeted) => {
+                check_snapshot(&start, standing, lsm.last_version())?;
+                let begins = Following::SnapshotBegins { version: start.version, about_bytes: start.about_bytes };
+                self.state = State::Snapshot { start, decoder: Box::default(), pending: Vec::new() };
+                begins
+            }
+            (Frame::SnapshotData(data), State::Snapshot { decoder, pending, .. }) => {
+                if !decode(data, decoder, pending)? {
+                    return Ok(Some(Following::Noted));
+                }
+                let installed = self.finish_snapshot(options)?;
+                self.state = State::Log(RecordReader::new(installed.lsm.position()));
+                Following::Installed(Box::new(installed))
+            }
+            (Frame::Records(data), State::Log(reader)) => {
+                apply(data, reader, lsm)?;
+                self.leader_version = self.leader_version.map(|version| version.max(lsm.last_version()));
+                Following::Noted
+            }
+            (Frame::Heartbeat(heartbeat), _) => {
+                self.leader_version = Some(heartbeat.last_version);
+                Following::Noted
+            }
+            _ => return Err(Ended("the leader sent a frame out of its turn".to_owned())),
+        };
+        if matches!(self.state, State::Log(_))
+            && self.leader_version.is_some_and(|version| version <= lsm.last_version())
+        {
+            self.sync = Sync::InSync;
+        }
+        Ok(Some(following))
+    }
+
+    fn finish_snapshot(&mut self, options: Options) -> Result<Installed, Ended> {
+        let State::Snapshot { start, decoder, .. } = std::mem::replace(&mut self.state, State::Greeted) else {
+            return Err(Ended("there is no snapshot to finish".to_owned()));
+        };
+        let SnapshotStart { epoch, version, lineage, .. } = start;
+        match decoder.finish(options) {
+            Some((lsm, header)) if header.history == lineage.history() && header.position.version == version => {
+                Ok(Installed { lsm, epoch, lineage })
+            }
+            _ => Err(Ended("the leader sent a snapshot of something else".to_owned())),
+        }
+    }
+
+    /// Appends what is to be said to the leader: what was applied and is held as clients are promised, if that is news.
+    pub fn confirm(
+        &mut self,
+        applied_version: u64,
+        durable_version: u64,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Ended> {
+        if now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
+            return Err(Ended(format!("the leader was silent for {SILENCE_MS} ms")));
+        }
+        let ack = match &self.state {
+            State::Log(_) => Ack { applied_version, durable_version: durable_version.min(applied_version) },
+            // Alive, and nothing to confirm yet.
+            State::Greeted | State::Snapshot { .. } => Ack { applied_version: 0, durable_version: 0 },
+        };
+        if ack != self.acked || now_ms.saturating_sub(self.acked_at_ms) >= HEARTBEAT_MS {
+            self.acked = ack;
+            self.acked_at_ms = now_ms;
+            Frame::Ack(ack).encode(out);
+        }
+        Ok(())
+    }
+
+    /// When to be asked for bytes even if nothing came meanwhile.
+    pub fn wake_at_ms(&self) -> u64 {
+        self.acked_at_ms + HEARTBEAT_MS
+    }
+
+    /// What there is of an engine that will not become whole, to be freed piece by piece.
+    pub fn into_remains(self, options: Options) -> Option<Lsm> {
+        match self.state {
+            State::Snapshot { decoder, .. } => decoder.finish(options).map(|(lsm, _)| lsm),
+            State::Greeted | State::Log(_) => None,
+        }
+    }
+}
+
+/// Whether the log of a leader may be followed from where the replica is.
+fn check_continue(answer: &Continue, standing: &Standing, version: u64) -> Result<(), Ended> {
+    check_epoch(answer.epoch, standing)?;
+    let common_version = answer.lineage.common_version(standing.lineage.history(), version);
+    if version > 0 && common_version != Some(version) {
+        return Err(Ended("the leader goes on from what this node does not have".to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether the data may be replaced by that of a leader.
+fn check_snapshot(start: &SnapshotStart, standing: &Standing, version: u64) -> Result<(), Ended> {
+    check_epoch(start.epoch, standing)?;
+    if version == 0 {
+        return Ok(());
+    }
+    if start.version == 0 {
+        return Err(Ended(
+            "the leader is empty and this replica is not: its data is kept. Make this node the leader, or start it empty".to_owned(),
+        ));
+    }
+    let common_version = start.lineage.common_version(standing.lineage.history(), version).unwrap_or(0);
+    if common_version < version && start.epoch <= standing.data_epoch {
+        return Err(Ended(format!(
+            "this replica holds version {version}, of which the leader has only what is up to {common_version}: its data is kept. \
+             Make this node the leader, or have the leader assigned with an epoch above {}",
+            standing.data_epoch
+        )));
+    }
+    Ok(())
+}
+
+fn check_epoch(epoch: u64, standing: &Standing) -> Result<(), Ended> {
+    if epoch < standing.epoch {
+        return Err(Ended(format!(
+            "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew",
+            standing.epoch
+        )));
+    }
+    Ok(())
+}
+
+/// Takes in a piece of a snapshot; true when it is whole.
+fn decode(mut data: &[u8], decoder: &mut CheckpointDecoder, pending: &mut Vec<u8>) -> Result<bool, Ended> {
+    while !data.is_empty() {
+        let wanted = decoder.wanted_bytes();
+        if wanted == 0 {
+            return Err(Ended("the leader sent more than a snapshot".to_owned()));
+        }
+        if pending.is_empty() {
+            pending.reserve_exact(wanted);
+        }
+        let (taken, rest) = data.split_at(data.len().min(wanted - pending.len()));
+        pending.extend_from_slice(taken);
+        data = rest;
+        if pending.len() < wanted {
+            break;
+        }
+        match decoder.feed(std::mem::take(pending)) {
+            Ok(DecodeStep::More) => {}
+            Ok(DecodeStep::Done) if data.is_empty() => return Ok(true),
+            Ok(DecodeStep::Done) => return Err(Ended("the leader sent more than a snapshot".to_owned())),
+            Err(FormatError::Damaged(problem)) => return Err(Ended(format!("the snapshot is damaged: {problem}"))),
+            Err(FormatError::TooNew(format)) => {
+                return Err(Ended(format!("the leader is of a later version (format {format}): upgrade this node")));
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn apply(mut data: &[u8], reader: &mut RecordReader, lsm: &mut Lsm) -> Result<(), Ended> {
+    let damaged = |problem| Ended(format!("the log does not continue what is here: {problem}"));
+    while let Some(record) = reader.next(&mut data).map_err(damaged)? {
+        lsm.replay(&record);
+    }
+    Ok(())
+}
+
+/// A peer's text, for the log.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

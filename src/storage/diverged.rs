@@ -1,0 +1,127 @@
+//! What only this node had, before it is dropped to follow a leader: a file for an operator to read, and to write again from.
+//!
+//! One JSON object a line, in the order of the keys: the newest write of each key behind the version up to which both agree.
+//!
+//! ```text
+//! {"version":121,"key":"k","value":"v"}
+//! {"version":125,"key":"gone","deleted":true}
+//! {"version":122,"key":"/w==","keyEncoding":"base64","value":"/w==","encoding":"base64","expiresAtMs":1700000000000}
+//! ```
+//!
+//! A deletion is in it unless its tombstone was merged away meanwhile.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value as Json};
+
+use crate::lsm::{Entry, Scan, ScanState, Value};
+
+use super::StorageError;
+use super::disk::{Disk, DiskFile};
+use super::replacement::Dropped;
+
+/// Written and synced in one step.
+const STEP_BYTES: usize = 512 * 1024;
+
+/// Work on the scan in one step.
+const STEP_WORK: usize = 1024 * 1024;
+
+/// The file on its way.
+#[derive(Debug)]
+pub(super) struct DivergedWriter<D: Disk> {
+    scan: Scan,
+    common_version: u64,
+    name: String,
+    /// Made once there is something to write.
+    file: Option<D::File>,
+    offset: u64,
+    buffer: Vec<u8>,
+    count: u64,
+}
+
+impl<D: Disk> DivergedWriter<D> {
+    pub(super) fn begin(dropped: Dropped) -> Self {
+        let Dropped { snapshot, history, common_version } = dropped;
+        let name = format!("diverged-{history}-{common_version}-{}.jsonl", snapshot.version());
+        let scan = snapshot.into_scan_of_writes();
+        Self { scan, common_version, name, file: None, offset: 0, buffer: Vec::new(), count: 0 }
+    }
+
+    /// Writes the next piece; true when the file has its name and that lasts.
+    pub(super) fn step(&mut self, disk: &D) -> Result<bool, StorageError> {
+        let is_done = self.collect();
+        self.write(disk, is_done).map_err(|error| StorageError::io("writing", disk.path(&self.name), &error))?;
+        if is_done && self.count > 0 {
+            log::warn!(
+                "{} writes that only this node had are dropped; they are saved in {}",
+                self.count,
+                disk.path(&self.name)
+            );
+        }
+        Ok(is_done)
+    }
+
+    /// Fills the buffer; true when there is no more.
+    fn collect(&mut self) -> bool {
+        let mut work_left = STEP_WORK;
+        while work_left > 0 && self.buffer.len() < STEP_BYTES {
+            let (state, spent) = self.scan.step(work_left);
+            work_left = work_left.saturating_sub(spent.max(1));
+            match state {
+                ScanState::Searching => {}
+                ScanState::End => return true,
+                ScanState::Found => {
+                    if let Some(entry) = self.scan.entry().filter(|entry| entry.version > self.common_version) {
+                        render(&entry, &mut self.buffer);
+                        self.count += 1;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn write(&mut self, disk: &D, is_done: bool) -> std::io::Result<()> {
+        let draft = format!("{}.tmp", self.name);
+        if !self.buffer.is_empty() {
+            let file = match &mut self.file {
+                Some(file) => file,
+                none => none.insert(disk.create(&draft, 0)?),
+            };
+            file.write_at(&[&self.buffer], self.offset)?;
+            file.sync()?;
+            self.offset += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        if is_done && self.file.is_some() {
+            disk.rename(&draft, &self.name)?;
+            disk.sync_names()?;
+        }
+        Ok(())
+    }
+}
+
+fn render(entry: &Entry<'_>, out: &mut Vec<u8>) {
+    let mut line = Map::new();
+    line.insert("version".to_owned(), entry.version.into());
+    insert(&mut line, "key", "keyEncoding", entry.key);
+    match entry.value {
+        Value::Tombstone => drop(line.insert("deleted".to_owned(), true.into())),
+        Value::Inline(value) => insert(&mut line, "value", "encoding", value),
+        Value::Large(blob) => insert(&mut line, "value", "encoding", blob),
+    }
+    if let Some(expires_at_ms) = entry.expires_at_ms {
+        line.insert("expiresAtMs".to_owned(), expires_at_ms.into());
+    }
+    out.extend_from_slice(Json::Object(line).to_string().as_bytes());
+    out.push(b'\n');
+}
+
+fn insert(line: &mut Map<String, Json>, name: &str, encoding_name: &str, bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        line.insert(name.to_owned(), text.into());
+    } else {
+        line.insert(name.to_owned(), STANDARD.encode(bytes).into());
+        line.insert(encoding_name.to_owned(), "base64".into());
+    }
+}

@@ -1,0 +1,201 @@
+//! Where a partition stands: its role, its epoch, its histories, and which files are its data. One small file that is replaced
+//! whole, and the only home of its layout:
+//!
+//! ```text
+//! partition.json
+//!   {"format":1,"generation":0,"role":"replica","epoch":3,"leader":"http://10.0.0.7:9001","dataEpoch":3,
+//!    "history":"000102030405060708090a0b0c0d0e0f","past":[{"history":"…","endVersion":120}]}
+//!   e3069283                                  the CRC-32C of the line before, its end not included, in hexadecimal
+//! ```
+//!
+//! `generation` names the files in force: those of generation 3 begin with `g3-`, those of generation 0 with nothing. When all data
+//! is replaced by that of a leader, the new files are written beside the old ones, and this file then makes the change at once.
+//!
+//! Without the file a partition is what it was made as: of generation 0, with the history that its log names.
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{Disk, DiskFile};
+use super::lineage::{HistoryId, Lineage, PAST_MAX, PastHistory};
+use super::{FormatError, StorageError};
+
+/// The name of the file.
+pub(super) const STANDING_NAME: &str = "partition.json";
+
+const FORMAT: u32 = 1;
+
+/// Longer than any such file: an address has at most 2 KiB.
+const FILE_MAX_BYTES: u64 = 16 * 1024;
+
+/// What a partition is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// Nothing, until a controller says.
+    Unassigned,
+    /// It takes the writes.
+    Leader,
+    /// It follows a leader.
+    Replica,
+}
+
+impl Role {
+    /// As in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unassigned => "unassigned",
+            Self::Leader => "leader",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+/// Where a partition stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What it is.
+    pub role: Role,
+    /// The highest epoch it has heard of: who may lead.
+    pub epoch: u64,
+    /// Of a replica, the address of its leader as given; none if it is not known.
+    pub leader: Option<String>,
+    /// The epoch under which it took on the history of its data.
+    pub data_epoch: u64,
+    /// That history.
+    pub lineage: Lineage,
+}
+
+impl Standing {
+    /// That of a partition that nobody has assigned yet.
+    pub fn new(role: Role, lineage: Lineage) -> Self {
+        Self { role, epoch: 0, leader: None, data_epoch: 0, lineage }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    format: u32,
+    generation: u32,
+    role: Role,
+    epoch: u64,
+    leader: Option<String>,
+    data_epoch: u64,
+    history: String,
+    past: Vec<FilePast>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FilePast {
+    history: String,
+    end_version: u64,
+}
+
+fn encode(standing: &Standing, generation: u32) -> Vec<u8> {
+    let past = |past: &PastHistory| FilePast { history: past.history.to_string(), end_version: past.end_version };
+    let file = File {
+        format: FORMAT,
+        generation,
+        role: standing.role,
+        epoch: standing.epoch,
+        leader: standing.leader.clone(),
+        data_epoch: standing.data_epoch,
+        history: standing.lineage.history().to_string(),
+        past: standing.lineage.past().map(past).collect(),
+    };
+    let mut bytes = serde_json::to_vec(&file).expect("plain fields serialize");
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(format!("\n{checksum:08x}\n").as_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Result<(Standing, u32), FormatError> {
+    let line_end = bytes.iter().position(|byte| *byte == b'\n').ok_or(FormatError::Damaged("it is cut off"))?;
+    let (line, rest) = bytes.split_at(line_end);
+    if rest != format!("\n{:08x}\n", crc32c::crc32c(line)).as_bytes() {
+        return Err(FormatError::Damaged("its checksum does not hold"));
+    }
+    let not_ours = FormatError::Damaged("it is not what a node writes");
+    let value: serde_json::Value = serde_json::from_slice(line).map_err(|_| not_ours)?;
+    let format = value.get("format").and_then(serde_json::Value::as_u64).ok_or(not_ours)?;
+    if format > u64::from(FORMAT) {
+        return Err(FormatError::TooNew(u32::try_from(format).unwrap_or(u32::MAX)));
+    }
+    let file: File = serde_json::from_value(value).map_err(|_| not_ours)?;
+    let history = |text: &str| text.parse::<HistoryId>().map_err(|_| not_ours);
+    let past = file.past.iter().take(PAST_MAX);
+    let past = past.map(|past| Ok(PastHistory { history: history(&past.history)?, end_version: past.end_version }));
+    let lineage = Lineage::with_past(history(&file.history)?, past.collect::<Result<Vec<_>, _>>()?);
+    let (role, epoch, leader, data_epoch) = (file.role, file.epoch, file.leader, file.data_epoch);
+    Ok((Standing { role, epoch, leader, data_epoch, lineage }, file.generation))
+}
+
+/// Reads the file, if it is there: where the partition stands, and the generation of its files.
+pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<(Standing, u32)>, StorageError> {
+    let io = |error: std::io::Error| StorageError::io("reading", disk.path(STANDING_NAME), &error);
+    if !disk.names().map_err(io)?.iter().any(|name| name == STANDING_NAME) {
+        return Ok(None);
+    }
+    let file = disk.open(STANDING_NAME).map_err(io)?;
+    let file_bytes = file.len_bytes().map_err(io)?.min(FILE_MAX_BYTES);
+    let mut bytes = vec![0; usize::try_from(file_bytes).unwrap_or(0)];
+    file.read_at(&mut bytes, 0).map_err(io)?;
+    decode(&bytes).map(Some).map_err(|error| StorageError::format(disk.path(STANDING_NAME), 0, error))
+}
+
+/// Replaces the file; when this returns, that lasts.
+pub(super) fn write<D: Disk>(disk: &D, standing: &Standing, generation: u32) -> Result<(), StorageError> {
+    let draft = format!("{STANDING_NAME}.tmp");
+    let write = || {
+        let mut file = disk.create(&draft, 0)?;
+        file.write_at(&[&encode(standing, generation)], 0)?;
+        file.sync()?;
+        disk.rename(&draft, STANDING_NAME)?;
+        disk.sync_names()
+    };
+    write().map_err(|error| StorageError::io("writing", disk.path(STANDING_NAME), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing() -> Standing {
+        let lineage = Lineage::new(HistoryId([1; 16])).begin(HistoryId([2; 16]), 120);
+        Standing { role: Role::Replica, epoch: 3, leader: Some("http://h:1".to_owned()), data_epoch: 2, lineage }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let expected = concat!(
+            r#"{"format":1,"generation":4,"role":"replica","epoch":3,"leader":"http://h:1","dataEpoch":2,"#,
+            r#""history":"02020202020202020202020202020202","#,
+            r#""past":[{"history":"01010101010101010101010101010101","endVersion":120}]}"#,
+            "\n5bbc55f5\n"
+        );
+        let bytes = encode(&standing(), 4);
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+        assert_eq!(decode(&bytes), Ok((standing(), 4)));
+    }
+
+    #[test]
+    fn damage_is_found_wherever_it_is() {
+        let bytes = encode(&standing(), 0);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(decode(&damaged), Err(FormatError::Damaged(_))), "bit {bit}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_later_format_is_told_from_damage() {
+        let line = br#"{"format":2,"anything":true}"#;
+        let bytes = [&line[..], format!("\n{:08x}\n", crc32c::crc32c(line)).as_bytes()].concat();
+        assert_eq!(decode(&bytes), Err(FormatError::TooNew(2)));
+    }
+}
