@@ -6,6 +6,7 @@
 //!
 //! # Code map, lowest first
 //!
+//! - [`planted`]: bugs for the simulation to find; compiled in for that alone.
 //! - [`allocator`]: two settings of the C library's malloc, the only `unsafe` code.
 //! - [`config`]: flags and environment into a validated `Config`. Read once, at the start.
 //! - [`http`]: HTTP/1.1 without I/O. Bytes in, requests to a handler, bytes out, in order. Knows nothing of the engine; every
@@ -32,6 +33,7 @@
 //! 4. Each byte layout has one home and one test with golden bytes.
 //! 5. Whatever a peer sends, the node does not panic, and memory stays within the named limits.
 
+pub mod planted;
 pub mod allocator;
 pub mod config;
 pub mod http;

@@ -38,7 +38,7 @@ use crate::storage::{Role, StorageError};
 
 pub use guard::Guard;
 pub use intake::Intake;
-pub use promise::{Gate, Promised, acks_timeout};
+pub use promise::{Gate, Promised, acks_timeout, role_changed};
 
 use query::Query;
 use route::{Family, Route};

@@ -6,7 +6,7 @@ use crate::config::parse_peer;
 use crate::http::{Begin, Framing, Head, Refusal, Reply};
 use crate::lsm::NewValue;
 use crate::node::{AssignRefusal, PARTITIONS_MAX, Unavailable};
-use crate::partition::{AssignError, Assignment, Wait};
+use crate::partition::{AssignError, Assignment, Reached, Wait};
 use crate::storage::Role;
 
 use super::intake::Intake;
@@ -86,7 +86,7 @@ impl Api<'_> {
         let (id, role) = (body.id, assignment.role);
         let change = self.node.assign(id, assignment).map_err(refusal_of)?;
         let gate = Gate { partition: id, wait: Wait::Settled, number: change };
-        let is_settled = self.node.reached(id, Wait::Settled) >= change;
+        let is_settled = matches!(self.node.reached(id, Wait::Settled), Reached::UpTo(count) if count >= change);
         let partition = self.node.partition(id).ok();
         let epoch = partition.as_ref().map(|partition| partition.roles().standing().epoch).or(body.epoch);
         let version = partition.map_or(0, |partition| partition.lsm().last_version());

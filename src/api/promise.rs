@@ -59,11 +59,11 @@ impl Api<'_> {
     /// What the reply to a write that was just made in a partition waits for.
     #[inline]
     pub(super) fn gate_of_write(partition: &Partition, min_acks: u8) -> Option<Gate> {
-        let (id, number) = (partition.id(), partition.lsm().last_version());
+        let (id, number, tenure) = (partition.id(), partition.lsm().last_version(), partition.tenure());
         if min_acks > 0 {
-            return Some(Gate { partition: id, wait: Wait::Acks(min_acks), number });
+            return Some(Gate { partition: id, wait: Wait::Acks { count: min_acks, tenure }, number });
         }
-        partition.gate().map(|number| Gate { partition: id, wait: Wait::Disk, number })
+        partition.gate().map(|number| Gate { partition: id, wait: Wait::Disk { tenure }, number })
     }
 
     /// The reply: it goes when its gate opens.
@@ -83,6 +83,14 @@ impl Api<'_> {
             Refusal::bad_request(format!("X-Min-Acks must be a number of replicas, 0 to {MIN_ACKS_MAX}"))
         })
     }
+}
+
+/// What a write gets that was waiting when the node ceased to lead.
+#[cold]
+pub fn role_changed() -> Refusal {
+    let message =
+        "applied here, but this node leads no more: whether the write lasts is not known; read it from the new leader";
+    Refusal::new(503, "role_changed", message)
 }
 
 /// What a write gets that replicas have not confirmed in time.

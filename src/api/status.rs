@@ -66,6 +66,8 @@ struct PartitionStatus {
     id: u32,
     role: &'static str,
     epoch: u64,
+    /// The epoch whose leader's data this is.
+    data_epoch: u64,
     /// Whether role and epoch are on disk, if there is one.
     settled: bool,
     history_id: String,
@@ -193,6 +195,7 @@ impl PartitionStatus {
             id: partition.id(),
             role: partition.roles().role().name(),
             epoch: standing.epoch,
+            data_epoch: standing.data_epoch,
             settled: partition.roles().is_settled(),
             history_id: partition.history().to_string(),
             last_version: stats.last_version,

@@ -11,7 +11,7 @@ mod links;
 
 use crate::config::Config;
 use crate::lsm::{Lsm, Options};
-use crate::partition::{AssignError, Assignment, DiskLog, Partition, PartitionOptions, Roles, Wait};
+use crate::partition::{AssignError, Assignment, DiskLog, Partition, PartitionOptions, Reached, Roles, Wait};
 use crate::replication::NodeId;
 use crate::storage::{Command, Event, HistoryId, Lineage, Loaded, Mint, Progress, Role, Standing, StorageError};
 
@@ -257,9 +257,9 @@ impl Node {
         !self.partitions().iter().any(Partition::is_ahead_of_disk)
     }
 
-    /// What of the replies that wait for something in a partition may go: those at this number or below.
-    pub fn reached(&self, id: u32, wait: Wait) -> u64 {
-        self.index_of(id).map_or(0, |index| self.partitions[index].reached(wait))
+    /// What of the replies that wait for something in a partition may go. One that the disk still makes has done nothing yet.
+    pub fn reached(&self, id: u32, wait: Wait) -> Reached {
+        self.index_of(id).map_or(Reached::UpTo(0), |index| self.partitions[index].reached(wait))
     }
 
     /// A controller says what a partition is to be; the number of the change, which [`Wait::Settled`] waits for.

@@ -13,6 +13,7 @@
 
 use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
+use crate::planted::{Bug, is_planted};
 use crate::storage::{StorageError, StoreStats};
 
 /// Taken out of the log at a time: what a turn copies at most, large values aside, which are shared. Some hundred
@@ -97,13 +98,14 @@ impl DiskLog {
 
     /// The disk is to hold what `lsm` holds now, and nothing that it held before.
     pub(super) fn begin_replacement(&mut self, lsm: &Lsm) {
+        let is_early = is_planted(Bug::ReplacementNotAwaited);
         *self = Self {
             failure: self.failure.take(),
             in_flight_bytes: self.in_flight_bytes,
             is_replacing: true,
             // As far as the disk goes, there is nothing of it yet.
-            written_version: 0,
-            synced_version: 0,
+            written_version: if is_early { lsm.last_version() } else { 0 },
+            synced_version: if is_early { lsm.last_version() } else { 0 },
             ..Self::new(lsm, self.fsync, self.stats)
         };
     }

@@ -7,6 +7,7 @@
 //!    never wait for a replica.
 
 use crate::lsm::Snapshot;
+use crate::planted::{Bug, is_planted};
 use crate::replication::frame::{Hello, PROTOCOL_VERSION, RefusalCode};
 use crate::replication::{Ended, Feed, FeedStats, NodeId, Source, Sync};
 use crate::storage::Role;
@@ -147,7 +148,7 @@ impl Partition {
             return Err(turned(RefusalCode::NotLeader, "this is the same node: name another as the leader"));
         }
         let epoch = self.roles.standing().epoch;
-        if hello.epoch > epoch {
+        if hello.epoch > epoch && !is_planted(Bug::EpochNotHeard) {
             self.hear_epoch(hello.epoch);
             let text = format!("epoch {} has begun, and this node knows of {epoch}: assign it anew", hello.epoch);
             return Err(turned(RefusalCode::Epoch, text));
@@ -200,9 +201,11 @@ impl Partition {
     }
 
     fn source(&mut self, now_ms: u64) -> Source<'_> {
+        let is_early = is_planted(Bug::SendBeforeSync);
         Source {
-            released_version: self.released_version(),
-            epoch: self.roles.standing().epoch,
+            released_version: if is_early { u64::MAX } else { self.released_version() },
+            // That of its data: what a replica has only heard of gives its data no more weight.
+            epoch: self.roles.standing().data_epoch,
             lineage: &self.roles.standing().lineage,
             lsm: &mut self.lsm,
             now_ms,

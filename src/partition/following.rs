@@ -7,6 +7,7 @@
 //!    [`RETRY_MAX_MS`] in the end.
 
 use crate::lsm::Lsm;
+use crate::planted::{Bug, is_planted};
 use crate::replication::{Ended, Following, Installed, Sync, Upstream};
 use crate::storage::{Dropped, HistoryId, Replacement, Role, Standing};
 
@@ -89,6 +90,9 @@ impl Partition {
         let before = self.roles.standing().clone();
         let role_before = self.roles.role();
         self.change_standing(standing);
+        if role_before == Role::Leader && self.roles.role() != Role::Leader {
+            self.tenure += 1;
+        }
         let now = self.roles.standing();
         if (now.role, &now.leader, now.epoch) != (role_before, &before.leader, before.epoch) {
             log::info!("partition {}: {} in epoch {}", self.id, now.role.name(), now.epoch);
@@ -101,6 +105,7 @@ impl Partition {
     pub(super) fn hear_epoch(&mut self, epoch: u64) {
         if self.roles.role() == Role::Leader {
             log::warn!("partition {}: epoch {epoch} has begun elsewhere: this node leads no more", self.id);
+            self.tenure += 1;
             self.change_standing(self.roles.deposed(epoch));
             self.disconnect();
         }
@@ -194,11 +199,8 @@ impl Partition {
                 Following::Noted => {}
                 Following::Continues { epoch, lineage } => {
                     (self.following.obstacle, self.following.retry_ms) = (None, RETRY_MIN_MS);
-                    let standing = self.roles.standing();
-                    let data_epoch = epoch;
-                    let standing = Standing { epoch, data_epoch, lineage, ..standing.clone() };
                     log::debug!("partition {}: goes on behind version {}", self.id, self.lsm.last_version());
-                    self.change_standing(standing);
+                    self.change_standing(Standing { epoch, lineage, ..self.roles.standing().clone() });
                 }
                 Following::SnapshotBegins { version, about_bytes } => {
                     self.following.sync = Sync::Behind;
@@ -211,8 +213,20 @@ impl Partition {
                 }
                 Following::Installed(installed) => self.install(*installed),
             }
+            self.note_epoch_of_data();
         }
         Ok(())
+    }
+
+    /// Once all is here that the leader's epoch began with, the data is of that epoch.
+    fn note_epoch_of_data(&mut self) {
+        let standing = self.roles.standing();
+        if standing.data_epoch < standing.epoch
+            && matches!(&self.following.dial, Dial::Connected(_, upstream) if upstream.epoch() == Some(standing.epoch))
+            && standing.lineage.begun_version() <= self.lsm.last_version()
+        {
+            self.change_standing(Standing { data_epoch: standing.epoch, ..standing.clone() });
+        }
     }
 
     /// Replaces all data.
@@ -251,7 +265,14 @@ impl Partition {
 
     /// Appends what is to be confirmed to the leader.
     pub fn confirm_to_leader(&mut self, link: LinkId, now_ms: u64, out: &mut Vec<u8>) -> Result<(), Ended> {
-        let (applied_version, durable_version) = (self.lsm.last_version(), self.released_version());
+        let is_early = is_planted(Bug::AckBeforeSync);
+        let durable_version = match self.released_version() {
+            _ if is_early => u64::MAX,
+            // What counts as this epoch's must not be lost as an older one's.
+            _ if !self.roles.is_settled() => 0,
+            version => version,
+        };
+        let applied_version = self.lsm.last_version();
         match &mut self.following.dial {
             Dial::Connected(id, upstream) if *id == link => {
                 upstream.confirm(applied_version, durable_version, now_ms, out)

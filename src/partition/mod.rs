@@ -16,6 +16,7 @@ mod roles;
 
 use crate::config::Fsync;
 use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Options};
+use crate::planted::{Bug, is_planted};
 use crate::replication::NodeId;
 use crate::storage::{Command, HistoryId, Replacement, StorageError, StoreStats};
 
@@ -30,12 +31,29 @@ use following::Follows;
 /// What a reply waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wait {
-    /// That a version is on this node's disk, as clients are promised.
-    Disk,
+    /// That a version is on this node's disk, as clients are promised, while it leads.
+    Disk {
+        /// Of the partition when the write was made.
+        tenure: u64,
+    },
     /// That so many replicas hold a version too.
-    Acks(u8),
+    Acks {
+        /// How many.
+        count: u8,
+        /// Of the partition when the write was made.
+        tenure: u64,
+    },
     /// That a change of role, counted, lasts.
     Settled,
+}
+
+/// How far a wait has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// What waits for this number, or one below, has what it waits for.
+    UpTo(u64),
+    /// It will not come: the node leads no more.
+    Never,
 }
 
 /// What a request demands of the current state of its key (RFC 9110, section 13.1). `None` is never demanded of.
@@ -127,6 +145,8 @@ pub struct Partition {
     following: Follows,
     /// Engines that are freed piece by piece.
     abandoned: Vec<Lsm>,
+    /// How often it has ceased to lead.
+    tenure: u64,
 }
 
 impl Partition {
@@ -134,7 +154,8 @@ impl Partition {
     pub fn new(id: u32, lsm: Lsm, roles: Roles, disk: Option<DiskLog>, options: PartitionOptions) -> Self {
         let following = Follows::default();
         let (replacement, followers, abandoned) = (None, Followers::default(), Vec::new());
-        let mut partition = Self { id, options, lsm, roles, disk, replacement, followers, following, abandoned };
+        let mut partition =
+            Self { id, options, lsm, roles, disk, replacement, followers, following, abandoned, tenure: 0 };
         partition.keep_log();
         partition
     }
@@ -165,12 +186,24 @@ impl Partition {
         self.disk.as_ref()?.gate(&self.lsm)
     }
 
-    /// What of the replies that wait for something may go: those at this number or below.
-    pub fn reached(&self, wait: Wait) -> u64 {
+    /// How often it has ceased to lead: what was promised under another number cannot be kept any more.
+    pub fn tenure(&self) -> u64 {
+        self.tenure
+    }
+
+    /// What of the replies that wait for something may go.
+    pub fn reached(&self, wait: Wait) -> Reached {
         match wait {
-            Wait::Disk => self.released_version(),
-            Wait::Acks(count) => self.released_version().min(self.followers.acked_version(usize::from(count))),
-            Wait::Settled => self.roles.settled_count(),
+            Wait::Disk { tenure } | Wait::Acks { tenure, .. }
+                if tenure != self.tenure && !is_planted(Bug::TenureIgnored) =>
+            {
+                Reached::Never
+            }
+            Wait::Disk { .. } => Reached::UpTo(self.released_version()),
+            Wait::Acks { count, .. } => {
+                Reached::UpTo(self.released_version().min(self.followers.acked_version(usize::from(count))))
+            }
+            Wait::Settled => Reached::UpTo(self.roles.settled_count()),
         }
     }
 
@@ -249,7 +282,9 @@ impl Partition {
     /// Keeps the log that somebody still has to read, and no more.
     fn keep_log(&mut self) {
         let unwritten = self.disk.as_ref().filter(|disk| disk.failure().is_none()).map(DiskLog::handed_version);
-        let version = unwritten.unwrap_or(u64::MAX).min(self.followers.needed_version());
+        let is_early = is_planted(Bug::LogFreedTooEarly);
+        let needed = if is_early { u64::MAX } else { self.followers.needed_version() };
+        let version = unwritten.unwrap_or(u64::MAX).min(needed);
         self.lsm.keep_log_behind(version);
     }
 

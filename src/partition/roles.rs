@@ -3,8 +3,9 @@
 //! Invariants:
 //! 1. The epoch never goes down, and whoever has led or followed in an epoch takes another role only in a higher one.
 //! 2. A change counts when it is on disk, if there is one; until then it is *unsettled*, and neither role is carried out.
-//! 3. A promotion begins a new history, and remembers where the one before it ended.
+//! 3. Every promotion, and every new epoch of a leader, begins a new history and remembers where the one before it ended.
 
+use crate::planted::{Bug, is_planted};
 use crate::storage::{HistoryId, Role, Standing};
 
 /// What a controller wants a partition to be.
@@ -90,7 +91,7 @@ impl Roles {
 
     /// Whether the last change is on disk.
     pub fn is_settled(&self) -> bool {
-        self.change == Change::Settled
+        self.change == Change::Settled || is_planted(Bug::RoleNotSettled)
     }
 
     /// Changes so far.
@@ -174,7 +175,9 @@ impl Roles {
         if assignment.role == Role::Leader {
             standing.leader = None;
             standing.data_epoch = epoch;
-            if now.role == Role::Replica {
+            // Each epoch's leader has a history of its own: where that begins, its epoch begins.
+            let is_new = now.role == Role::Replica || epoch > now.epoch;
+            if is_new && !is_planted(Bug::HistoryKept) {
                 standing.lineage = now.lineage.begin(history, version);
             }
         } else {
@@ -234,7 +237,9 @@ mod tests {
         assert_eq!(promoted.lineage.history(), HistoryId([2; 16]));
         assert_eq!(promoted.lineage.common_version(HistoryId([1; 16]), 100), Some(70));
         assert_eq!(promoted.data_epoch, 9);
-        let again = assign(&roles(Role::Leader, 5), Role::Leader, Some(9)).expect("allowed");
+        let raised = assign(&roles(Role::Leader, 5), Role::Leader, Some(9)).expect("allowed");
+        assert_eq!(raised.lineage, promoted.lineage);
+        let again = assign(&roles(Role::Leader, 5), Role::Leader, Some(5)).expect("allowed");
         assert_eq!(again.lineage.history(), HistoryId([1; 16]), "whoever leads goes on");
     }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::api::Gate;
-use crate::partition::Wait;
+use crate::partition::{Reached, Wait};
 
 /// A session in a queue; its ticket tells whether it still waits for what it came with.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +38,7 @@ impl Gates {
         let ticket = self.last_ticket;
         for gate in gates {
             let queue = self.queue(gate.partition, gate.wait);
-            // Numbers that are not below were given out before all data was replaced: nobody waits for them any more.
-            while queue.pop_back_if(|last| last.number > gate.number).is_some() {}
+            debug_assert!(queue.back().is_none_or(|last| last.number <= gate.number), "numbers ascend");
             queue.push_back(Waiting { number: gate.number, key, ticket });
         }
         ticket
@@ -54,24 +53,42 @@ impl Gates {
         &mut self.queues[index].waiting
     }
 
-    /// Calls `leave` for sessions at gates that are open, at most so many. `reached`: the number that a gate is open for.
-    pub(super) fn open(&mut self, max: usize, reached: impl Fn(u32, Wait) -> u64, mut leave: impl FnMut(Waiting)) {
+    /// Calls `leave` for sessions that have waited long enough, at most so many: with true where they have what they waited for,
+    /// with false where it will not come.
+    pub(super) fn open(
+        &mut self,
+        max: usize,
+        reached: impl Fn(u32, Wait) -> Reached,
+        mut leave: impl FnMut(Waiting, bool),
+    ) {
         let mut left = max;
         for queue in self.queues.iter_mut().filter(|queue| !queue.waiting.is_empty()) {
-            let number = reached(queue.partition, queue.wait);
+            let so_far = reached(queue.partition, queue.wait);
             while left > 0
-                && let Some(waiting) = queue.waiting.pop_front_if(|waiting| waiting.number <= number)
+                && let Some(waiting) = queue.waiting.pop_front_if(|waiting| is_over(waiting, so_far))
             {
                 left -= 1;
-                leave(waiting);
+                leave(waiting, so_far != Reached::Never);
             }
         }
+        // Nobody comes to those of a tenure that is over.
+        self.queues.retain(|queue| !queue.waiting.is_empty() || reached(queue.partition, queue.wait) != Reached::Never);
     }
 
     /// Whether [`open`](Self::open) would find anybody.
-    pub(super) fn is_due(&self, reached: impl Fn(u32, Wait) -> u64) -> bool {
-        self.queues.iter().any(|queue| {
-            queue.waiting.front().is_some_and(|waiting| waiting.number <= reached(queue.partition, queue.wait))
-        })
+    pub(super) fn is_due(&self, reached: impl Fn(u32, Wait) -> Reached) -> bool {
+        let is_due = |queue: &Queue| {
+            let first = queue.waiting.front();
+            first.is_some_and(|waiting| is_over(waiting, reached(queue.partition, queue.wait)))
+        };
+        self.queues.iter().any(is_due)
+    }
+}
+
+/// Whether there is nothing more to wait for.
+fn is_over(waiting: &Waiting, reached: Reached) -> bool {
+    match reached {
+        Reached::UpTo(number) => waiting.number <= number,
+        Reached::Never => true,
     }
 }

@@ -391,21 +391,15 @@ impl Reactor {
             if !self.timers.is_due(entry, &mut session.patience.deadline, now) {
                 continue;
             }
-            let next = if session.awaits_acks() {
-                let answer = self.unconfirmed(key);
-                let session = &mut self.sessions[key];
-                session.break_promise(&answer, !session.is_promise_alone());
-                Next::Visit
-            } else {
-                session.time_out(&self.date)
-            };
-            let session = &mut self.sessions[key];
-            if next == Next::Close {
+            if session.awaits_acks() {
+                self.break_promise(key, &crate::api::acks_timeout(self.node.config().ack_timeout_ms));
+            } else if session.time_out(&self.date) == Next::Close {
                 self.closed.push(key);
+                continue;
             } else {
                 enqueue(&mut self.ready, session, key);
-                self.set_deadline(key, true);
             }
+            self.set_deadline(key, true);
         }
         if self.drain_until.is_some_and(|until| until <= now) && !self.sessions.is_empty() {
             log::warn!("stopping with {} connections cut off: they took too long", self.sessions.len());

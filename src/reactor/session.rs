@@ -189,7 +189,7 @@ impl Session {
 
     /// What this visit has held back waits at gates.
     pub(super) fn hold(&mut self, ticket: u64, gates: &[Gate], is_alone: bool) {
-        let awaits_acks = gates.iter().any(|gate| matches!(gate.wait, Wait::Acks(_)));
+        let awaits_acks = gates.iter().any(|gate| matches!(gate.wait, Wait::Acks { .. }));
         self.promise = Some(Promise { ticket, gate_count: gates.len(), awaits_acks, is_alone });
     }
 

@@ -103,7 +103,7 @@ impl fmt::Debug for Hello<'_> {
 /// The leader's log has what the replica lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continue {
-    /// The leader's epoch.
+    /// The epoch of the leader's data: that which it leads in, or of a replica that feeds others, that of its leader.
     pub epoch: u64,
     /// The leader's newest version.
     pub last_version: u64,
@@ -114,7 +114,7 @@ pub struct Continue {
 /// It does not: all data comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotStart {
-    /// The leader's epoch.
+    /// The epoch of the leader's data: that which it leads in, or of a replica that feeds others, that of its leader.
     pub epoch: u64,
     /// The version that the snapshot is complete up to.
     pub version: u64,

@@ -9,6 +9,7 @@
 //! Not here: whether a replica may be fed at all (`partition/followers.rs`).
 
 use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
+use crate::planted::{Bug, is_planted};
 use crate::storage::{CheckpointEncoder, EncodeStep, Lineage};
 
 use super::frame::{
@@ -29,7 +30,7 @@ pub struct Source<'a> {
     pub lsm: &'a mut Lsm,
     /// Its lineage.
     pub lineage: &'a Lineage,
-    /// The epoch in force.
+    /// The epoch under which the data came to be of that lineage.
     pub epoch: u64,
     /// Nothing behind this version is sent.
     pub released_version: u64,
@@ -107,7 +108,8 @@ impl Feed {
         out: &mut Vec<u8>,
     ) -> Option<Self> {
         let (version, epoch) = (snapshot.version(), source.epoch);
-        let (cursor, _) = source.lsm.log_behind(version)?;
+        let late = u64::from(is_planted(Bug::SnapshotOffByOne) && source.lsm.last_version() > version);
+        let (cursor, _) = source.lsm.log_behind(version + late)?;
         let about_bytes = source.lsm.data_bytes() as u64;
         let lineage = source.lineage.clone();
         Frame::SnapshotStart(frame::SnapshotStart { epoch, version, about_bytes, lineage }).encode(out);

@@ -10,6 +10,7 @@
 //! Not here: what is done about the data and the role (`partition/following.rs`), dialing (`reactor/`).
 
 use crate::lsm::{LogPosition, Lsm, Options, RecordReader};
+use crate::planted::{Bug, is_planted};
 use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, Standing};
 
 use super::frame::{Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, NodeId, PROTOCOL_VERSION, SnapshotStart};
@@ -78,6 +79,8 @@ pub struct Upstream {
     state: State,
     /// The leader's newest version, as last heard; none behind a snapshot until it says.
     leader_version: Option<u64>,
+    /// The epoch of the leader's data, once it has answered.
+    epoch: Option<u64>,
     sync: Sync,
     acked: Ack,
     heard_at_ms: u64,
@@ -109,6 +112,7 @@ impl Upstream {
             reader: FrameReader::new(DATA_MAX_BYTES),
             state: State::Greeted,
             leader_version: None,
+            epoch: None,
             sync: Sync::Behind,
             acked: Ack { applied_version: 0, durable_version: 0 },
             heard_at_ms: now_ms,
@@ -124,6 +128,11 @@ impl Upstream {
     /// The leader's newest version, as last heard.
     pub fn leader_version(&self) -> Option<u64> {
         self.leader_version
+    }
+
+    /// The epoch of the leader's data, once the log goes on.
+    pub fn epoch(&self) -> Option<u64> {
+        self.epoch
     }
 
     /// What it is doing, in a word.
@@ -154,6 +163,7 @@ impl Upstream {
             (Frame::Continue(answer), State::Greeted) => {
                 check_continue(&answer, standing, lsm.last_version())?;
                 self.leader_version = Some(answer.last_version);
+                self.epoch = Some(answer.epoch);
                 self.state = State::Log(RecordReader::new(lsm.position()));
                 Following::Continues { epoch: answer.epoch, lineage: answer.lineage }
             }
@@ -215,6 +225,10 @@ impl Upstream {
             return Err(Ended(format!("the leader was silent for {SILENCE_MS} ms")));
         }
         let ack = match &self.state {
+            State::Log(_) if is_planted(Bug::AckBeforeApply) => {
+                let version = self.leader_version.unwrap_or(applied_version).max(applied_version);
+                Ack { applied_version: version, durable_version: version }
+            }
             State::Log(_) => Ack { applied_version, durable_version: durable_version.min(applied_version) },
             // Alive, and nothing to confirm yet.
             State::Greeted | State::Snapshot { .. } => Ack { applied_version: 0, durable_version: 0 },
@@ -257,13 +271,14 @@ fn check_snapshot(start: &SnapshotStart, standing: &Standing, version: u64) -> R
     if version == 0 {
         return Ok(());
     }
-    if start.version == 0 {
+    if start.version == 0 && !is_planted(Bug::EmptinessTaken) {
         return Err(Ended(
             "the leader is empty and this replica is not: its data is kept. Make this node the leader, or start it empty".to_owned(),
         ));
     }
     let common_version = start.lineage.common_version(standing.lineage.history(), version).unwrap_or(0);
-    if common_version < version && start.epoch <= standing.data_epoch {
+    let is_told = start.epoch > standing.data_epoch || is_planted(Bug::DataGivenUp) || is_planted(Bug::EmptinessTaken);
+    if common_version < version && !is_told {
         return Err(Ended(format!(
             "this replica holds version {version}, of which the leader has only what is up to {common_version}: its data is kept. \
              Make this node the leader, or have the leader assigned with an epoch above {}",
@@ -274,7 +289,7 @@ fn check_snapshot(start: &SnapshotStart, standing: &Standing, version: u64) -> R
 }
 
 fn check_epoch(epoch: u64, standing: &Standing) -> Result<(), Ended> {
-    if epoch < standing.epoch {
+    if epoch < standing.epoch && !is_planted(Bug::EpochNotChecked) {
         return Err(Ended(format!(
             "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew",
             standing.epoch

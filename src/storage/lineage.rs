@@ -102,6 +102,11 @@ impl Lineage {
         self.past.iter()
     }
 
+    /// The version that this history was begun behind.
+    pub fn begun_version(&self) -> u64 {
+        self.past.front().map_or(0, |past| past.end_version)
+    }
+
     /// A new history that goes on behind `end_version` of this one.
     #[must_use]
     pub fn begin(&self, history: HistoryId, end_version: u64) -> Self {

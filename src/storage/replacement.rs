@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::lsm::{LogPosition, Snapshot};
+use crate::planted::{Bug, is_planted};
 
 use super::checkpoint_writer::{CheckpointWriter, checkpoint_version};
 use super::disk::Disk;
@@ -83,6 +84,9 @@ impl<D: Disk> ReplacementWriter<D> {
         let disk = self.disk.clone();
         let history = self.standing.lineage.history();
         let log = LogWriter::start(&disk, history, self.position, VecDeque::new(), 0, log_file_bytes)?;
+        if is_planted(Bug::OldFilesRemovedFirst) {
+            remove_other_generations(&disk)?;
+        }
         standing::write(root, &self.standing, disk.number())?;
         remove_other_generations(&disk)?;
         Ok(Some(Replaced { disk, log, checkpoint_version: self.position.version }))

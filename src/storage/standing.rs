@@ -59,7 +59,8 @@ pub struct Standing {
     pub epoch: u64,
     /// Of a replica, the address of its leader as given; none if it is not known.
     pub leader: Option<String>,
-    /// The epoch under which it took on the history of its data.
+    /// The epoch of its data: that of the leader whose history it has at least to where that leader began. Of two nodes that lost
+    /// their leader, the one with the higher has more; if they are equal, the one with the higher version.
     pub data_epoch: u64,
     /// That history.
     pub lineage: Lineage,

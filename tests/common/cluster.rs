@@ -1,0 +1,380 @@
+//! Nodes, disks and the network between them, simulated: the node's own code, with time, files and sockets that are ours.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use db_node::config::{self, Config, Invocation};
+use db_node::lsm::Options;
+use db_node::node::{Dial, DiskNews, Link, Node};
+use db_node::partition::LinkId;
+use db_node::replication::Ended;
+use db_node::storage::{Command, DiskWorker, Disks, Event, HistoryId, Mint, RecoveryOptions, StorageError};
+
+use crate::sim_disk::SimDisk;
+
+/// Bytes that fit between two ends of a connection, as in socket buffers.
+const WIRE_BYTES: usize = 200_000;
+
+/// The disks of a node's partitions.
+#[derive(Clone, Debug)]
+pub(crate) struct SimDisks {
+    disks: Arc<Mutex<BTreeMap<u32, SimDisk>>>,
+    seed: u64,
+}
+
+impl SimDisks {
+    fn new(seed: u64) -> Self {
+        Self { disks: Arc::default(), seed }
+    }
+
+    pub(crate) fn all(&self) -> Vec<SimDisk> {
+        self.disks.lock().expect("one thread").values().cloned().collect()
+    }
+}
+
+impl Disks for SimDisks {
+    type Disk = SimDisk;
+
+    fn partitions(&self) -> Result<Vec<u32>, StorageError> {
+        Ok(self.disks.lock().expect("one thread").keys().copied().collect())
+    }
+
+    fn partition(&self, id: u32) -> Result<SimDisk, StorageError> {
+        let mut disks = self.disks.lock().expect("one thread");
+        Ok(disks.entry(id).or_insert_with(|| SimDisk::new(self.seed ^ u64::from(id))).clone())
+    }
+}
+
+/// A process that runs.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) node: Node,
+    worker: Option<DiskWorker<SimDisks>>,
+    queue: VecDeque<Command>,
+}
+
+/// A node, running or not.
+#[derive(Debug)]
+pub(crate) struct Host {
+    arguments: Vec<String>,
+    pub(crate) disks: Option<SimDisks>,
+    pub(crate) process: Option<Process>,
+    /// Counted with each start.
+    pub(crate) incarnation: u64,
+    next_link: usize,
+}
+
+#[derive(Debug)]
+struct End {
+    host: usize,
+    id: LinkId,
+    link: Link,
+    /// What the node wants to send, and what is on its way to it.
+    out: Vec<u8>,
+    wire: VecDeque<u8>,
+    /// Came, and was not taken yet.
+    held: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    ends: [End; 2],
+}
+
+/// How connections between two hosts behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weather {
+    Fine,
+    /// At most so many bytes a step.
+    Slow(usize),
+    /// Nothing goes through, and nobody notices.
+    Stalled,
+    /// Connections are refused.
+    Cut,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) now_ms: u64,
+    pub(crate) hosts: Vec<Host>,
+    connections: Vec<Connection>,
+    weather: BTreeMap<(usize, usize), Weather>,
+}
+
+pub(crate) fn address(host: usize) -> String {
+    format!("http://n{host}:1")
+}
+
+fn host_of(address: &str) -> usize {
+    address.trim_start_matches("http://n").trim_end_matches(":1").parse().expect("an address of ours")
+}
+
+fn config_of(arguments: &[String]) -> Config {
+    match config::parse(arguments.iter().map(Into::into), |_| None) {
+        Ok(Invocation::Run(config)) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
+impl Cluster {
+    /// Hosts that are not started yet.
+    pub(crate) fn new(mut rng: fastrand::Rng, host_count: usize, has_disks: bool, arguments: &[&str]) -> Self {
+        let mut arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        if has_disks {
+            arguments.push("--data-dir=simulated".to_owned());
+        }
+        let mut host = || Host {
+            arguments: arguments.clone(),
+            disks: has_disks.then(|| SimDisks::new(rng.u64(..))),
+            process: None,
+            incarnation: 0,
+            next_link: 0,
+        };
+        let hosts = (0..host_count).map(|_| host()).collect();
+        let (connections, weather) = (Vec::new(), BTreeMap::new());
+        Self { rng, now_ms: 0, hosts, connections, weather }
+    }
+
+    pub(crate) fn node(&mut self, host: usize) -> Option<&mut Node> {
+        self.hosts[host].process.as_mut().map(|process| &mut process.node)
+    }
+
+    /// Starts a host; false if its disk failed on the way, which is a crash.
+    pub(crate) fn start(&mut self, host: usize) -> bool {
+        let mut seed = [0; 16];
+        self.rng.fill(&mut seed);
+        let mut mint = Mint::new(seed);
+        let host = &mut self.hosts[host];
+        host.incarnation += 1;
+        let config = config_of(&host.arguments);
+        let engine = Options { memtable_bytes: config.memtable_bytes, hash_seed: self.rng.u64(..) };
+        let (fsync, first) = (config.fsync, (!config.await_assignment).then_some(0));
+        let mut node = Node::new(config, engine.hash_seed, mint.split());
+        let mut worker = None;
+        if let Some(disks) = &host.disks {
+            let options = RecoveryOptions {
+                engine,
+                fresh_history: HistoryId([0; 16]),
+                accept_data_loss: false,
+                log_file_bytes: 30_000,
+            };
+            let mut found = disks.partitions().expect("ours");
+            if found.is_empty() {
+                found.extend(first);
+            }
+            let mut made = DiskWorker::new(disks.clone(), options, mint, fsync);
+            for id in found {
+                match made.load(id, &mut |_| {}) {
+                    Ok(loaded) => drop(node.note_disk(Event::Loaded(Box::new(loaded)))),
+                    Err(StorageError::Io { .. }) => {
+                        disks.all().iter().for_each(SimDisk::crash);
+                        return false;
+                    }
+                    Err(error) => panic!("a node does not start: {error}"),
+                }
+            }
+            node.note_disk(Event::Ready);
+            worker = Some(made);
+        }
+        log::debug!("{}: a node starts", self.now_ms);
+        host.process = Some(Process { node, worker, queue: VecDeque::new() });
+        true
+    }
+
+    /// Ends a process: killed, or with the power of its machine.
+    pub(crate) fn crash(&mut self, host: usize, with_power: bool) {
+        if self.hosts[host].process.take().is_none() {
+            return;
+        }
+        log::debug!("{}: node {host} crashes, with power: {with_power}", self.now_ms);
+        if let Some(disks) = self.hosts[host].disks.as_ref().filter(|_| with_power) {
+            disks.all().iter().for_each(SimDisk::crash);
+        }
+        let ended = Ended("the other side is gone".to_owned());
+        let is_of = |connection: &Connection| connection.ends.iter().any(|end| end.host == host);
+        for at in (0..self.connections.len()).rev() {
+            if is_of(&self.connections[at]) {
+                self.close(at, &ended);
+            }
+        }
+    }
+
+    pub(crate) fn set_weather(&mut self, a: usize, b: usize, weather: Weather) {
+        self.weather.insert((a.min(b), a.max(b)), weather);
+        if weather == Weather::Cut {
+            let ended = Ended("the connection was lost".to_owned());
+            for at in (0..self.connections.len()).rev() {
+                let [x, y] = &self.connections[at].ends;
+                if (x.host.min(y.host), x.host.max(y.host)) == (a.min(b), a.max(b)) {
+                    self.close(at, &ended);
+                }
+            }
+        }
+    }
+
+    fn weather(&self, a: usize, b: usize) -> Weather {
+        self.weather.get(&(a.min(b), a.max(b))).copied().unwrap_or(Weather::Fine)
+    }
+
+    fn close(&mut self, at: usize, ended: &Ended) {
+        // Nothing is damaged here but by the nodes themselves.
+        for sign in
+            ["does not continue", "damaged", "out of its turn", "cannot have", "something else", "more than a snapshot"]
+        {
+            assert!(!ended.0.contains(sign), "a connection ended: {ended}");
+        }
+        let connection = self.connections.swap_remove(at);
+        log::debug!("{}: {} and {}: {ended}", self.now_ms, connection.ends[0].host, connection.ends[1].host);
+        let now_ms = self.now_ms;
+        for end in connection.ends {
+            if let Some(node) = self.node(end.host) {
+                node.forget(end.id, &end.link, ended, now_ms);
+            }
+        }
+    }
+
+    /// Some time passes, and everything that is due happens, or a part of it.
+    pub(crate) fn step(&mut self, passed_ms: u64) {
+        self.now_ms += passed_ms;
+        for host in 0..self.hosts.len() {
+            self.step_disk(host);
+            self.dial(host);
+        }
+        for at in (0..self.connections.len()).rev() {
+            if let Err(ended) = self.step_connection(at) {
+                self.close(at, &ended);
+            }
+        }
+        for host in 0..self.hosts.len() {
+            let budget = self.rng.usize(1..400_000);
+            if let Some(node) = self.node(host) {
+                node.maintain(budget);
+            }
+        }
+    }
+
+    fn step_disk(&mut self, host: usize) {
+        let now_us = self.now_ms * 1_000;
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let Process { node, worker: Some(worker), queue } = process else { return };
+        while let Some(command) = node.take_disk_command(now_us) {
+            queue.push_back(command);
+        }
+        let mut events = Vec::new();
+        let mut work = || {
+            let mut tell = |event| events.push(event);
+            for _ in 0..self.rng.usize(..4) {
+                let Some(command) = queue.pop_front() else { break };
+                worker.carry_out(command, &mut tell)?;
+            }
+            if self.rng.u8(..4) == 0 {
+                worker.carry_out(Command::Sync, &mut tell)?;
+            }
+            worker.commit(&mut tell)?;
+            if self.rng.u8(..3) == 0 {
+                worker.rest()?;
+            }
+            if self.rng.bool() {
+                worker.write_piece(&mut tell)?;
+            }
+            Ok(())
+        };
+        let outcome: Result<(), StorageError> = work();
+        for event in events {
+            assert_eq!(node.note_disk(event), DiskNews::None);
+        }
+        // The only errors are those of a power cut.
+        if outcome.is_err() {
+            self.crash(host, true);
+        }
+    }
+
+    fn dial(&mut self, host: usize) {
+        let now_ms = self.now_ms;
+        while let Some(Dial { partition, leader }) = self.node(host).and_then(|node| node.take_dial(now_ms)) {
+            let dial = Dial { partition, leader };
+            let other = host_of(&dial.leader);
+            let is_there = other != host && self.hosts[other].process.is_some();
+            if !is_there || matches!(self.weather(host, other), Weather::Cut | Weather::Stalled) {
+                let node = self.node(host).expect("it dials");
+                node.note_unreachable(&dial, "it is not there".to_owned(), now_ms);
+                continue;
+            }
+            let (mut out, id) = (Vec::new(), self.next_link(host));
+            let link = self.node(host).and_then(|node| node.connected(id, &dial, now_ms, &mut out));
+            let Some(link) = link else { continue };
+            let other_id = self.next_link(other);
+            let end = |host, id, link, out| End { host, id, link, out, wire: VecDeque::new(), held: Vec::new() };
+            let accepted = Link::accepted(address(host), now_ms);
+            let ends = [end(host, id, link, out), end(other, other_id, accepted, Vec::new())];
+            self.connections.push(Connection { ends });
+        }
+    }
+
+    fn next_link(&mut self, host: usize) -> LinkId {
+        self.hosts[host].next_link += 1;
+        LinkId(self.hosts[host].next_link)
+    }
+
+    fn step_connection(&mut self, at: usize) -> Result<(), Ended> {
+        let hosts = self.connections[at].ends.each_ref().map(|end| end.host);
+        let step_bytes = match self.weather(hosts[0], hosts[1]) {
+            Weather::Stalled => 0,
+            Weather::Slow(bytes) => self.rng.usize(..=bytes),
+            Weather::Fine => self.rng.usize(1..100_000),
+            Weather::Cut => return Err(Ended("the connection was lost".to_owned())),
+        };
+        for side in 0..2 {
+            let sent = self.send(at, side, step_bytes);
+            let taken = self.take(at, 1 - side, step_bytes);
+            sent.and(taken)?;
+        }
+        Ok(())
+    }
+
+    /// One end sends.
+    fn send(&mut self, at: usize, side: usize, step_bytes: usize) -> Result<(), Ended> {
+        let Self { connections, hosts, now_ms, rng, .. } = self;
+        let [a, b] = &mut connections[at].ends;
+        let (from, to) = if side == 0 { (a, b) } else { (b, a) };
+        let node = &mut hosts[from.host].process.as_mut().expect("connections end with their hosts").node;
+        let budget = if from.out.is_empty() { rng.usize(1..100_000) } else { 0 };
+        node.fill(from.id, &from.link, budget, *now_ms, &mut from.out)?;
+        let room = WIRE_BYTES.saturating_sub(to.wire.len()).min(step_bytes).min(from.out.len());
+        to.wire.extend(from.out.drain(..room));
+        Ok(())
+    }
+
+    /// One end takes in what has come.
+    fn take(&mut self, at: usize, side: usize, step_bytes: usize) -> Result<(), Ended> {
+        let Self { connections, hosts, now_ms, .. } = self;
+        let end = &mut connections[at].ends[side];
+        let node = &mut hosts[end.host].process.as_mut().expect("connections end with their hosts").node;
+        if !node.wants_input(&end.link) {
+            return Ok(());
+        }
+        let len = end.wire.len().min(step_bytes);
+        end.held.extend(end.wire.drain(..len));
+        if end.held.is_empty() {
+            return Ok(());
+        }
+        let held = std::mem::take(&mut end.held);
+        let mut input = &held[..];
+        let is_greeted = matches!(end.link, Link::Of { .. });
+        let outcome = node.receive(end.id, &mut end.link, &mut input, *now_ms, &mut end.out);
+        end.held = input.to_vec();
+        if outcome.is_err() && !is_greeted {
+            // The refusal reaches the other side before the end does.
+            let refusal = std::mem::take(&mut end.out);
+            let other = &mut connections[at].ends[1 - side];
+            if let Some(process) = &mut hosts[other.host].process {
+                let mut input = &refusal[..];
+                let refused = process.node.receive(other.id, &mut other.link, &mut input, *now_ms, &mut other.out);
+                return refused.and(outcome);
+            }
+        }
+        outcome
+    }
+}

@@ -1,0 +1,600 @@
+//! Replication under simulation: leaders, replicas and a controller, with a network that stalls, slows and cuts, and nodes that are
+//! killed, lose their power, and come back with their data or without.
+//!
+//! Checked in every step: at most one leader takes writes in an epoch; nobody gives up data but for a higher epoch, and never for an
+//! empty leader; a reader who says what it has seen never sees less. At each promotion, and in the end: every write that replicas had
+//! confirmed is there. In the end, when all is mended: all nodes hold exactly what their history says.
+//!
+//! `DB_NODE_TEST_SEED=n` repeats a run, `DB_NODE_TEST_RUNS=n` does more of them. With the feature `planted-bugs` each of the bugs in
+//! `src/planted.rs` has to be found.
+
+#[path = "common/cluster.rs"]
+mod cluster;
+#[path = "common/sim_disk.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod sim_disk;
+
+use std::collections::BTreeMap;
+
+use cluster::{Cluster, Weather, address};
+use db_node::lsm::{NewValue, ScanState, Value};
+use db_node::partition::{Assignment, Conditions, Partition, Reached, Wait};
+use db_node::storage::{HistoryId, Lineage, PAST_MAX, Role};
+use sim_disk::Fault;
+
+type Content = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
+
+/// Patience of a client whose write is to be confirmed. Long: an old promise must not be kept by a later leader's replicas.
+const ACK_TIMEOUT_MS: u64 = 20_000;
+
+/// What survives a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// What was synced; the power goes.
+    Synced,
+    /// What was written; processes are killed.
+    Written,
+    /// Nothing.
+    Memory,
+}
+
+/// A write that a client has made.
+#[derive(Clone, Debug)]
+struct Write {
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    host: usize,
+    incarnation: u64,
+    wait: Wait,
+    version: u64,
+    key: Vec<u8>,
+    since_ms: u64,
+}
+
+/// A write that replicas have confirmed.
+#[derive(Debug)]
+struct Acked {
+    key: Vec<u8>,
+    is_lost: bool,
+}
+
+/// What was last seen of a node.
+#[derive(Clone, Debug)]
+struct Seen {
+    incarnation: u64,
+    lineage: Lineage,
+    version: u64,
+    data_epoch: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Steady,
+    /// Replicas are being turned away from the old leader, in this epoch.
+    Fencing,
+}
+
+struct Run {
+    cluster: Cluster,
+    kind: Kind,
+    epoch: u64,
+    leader: usize,
+    stage: Stage,
+    /// Who was to lead in which epoch.
+    orders: Vec<(u64, usize)>,
+    /// What each history was told, by version.
+    told: BTreeMap<[u8; 16], BTreeMap<u64, Write>>,
+    pending: Vec<Pending>,
+    acked: Vec<Acked>,
+    leader_of_epoch: BTreeMap<u64, usize>,
+    seen: BTreeMap<usize, Seen>,
+    reader: Option<(HistoryId, u64, BTreeMap<Vec<u8>, u64>)>,
+    write_count: u64,
+}
+
+fn partition(cluster: &mut Cluster, host: usize) -> Option<&mut Partition> {
+    cluster.node(host)?.partition(0).ok()
+}
+
+fn content_of(partition: &mut Partition) -> Content {
+    let mut scan = partition.lsm_mut().snapshot().into_scan(&[]);
+    let mut content = Content::new();
+    loop {
+        match scan.step(1 << 30).0 {
+            ScanState::Searching => {}
+            ScanState::End => return content,
+            ScanState::Found => {
+                let entry = scan.entry().expect("found");
+                let Value::Inline(value) = entry.value else { panic!("no such value was written") };
+                content.insert(entry.key.to_vec(), (entry.version, value.to_vec()));
+            }
+        }
+    }
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let kind = [Kind::Synced, Kind::Written, Kind::Memory][rng.usize(..3)];
+        let mut arguments = vec!["--memtable-bytes=64KiB"];
+        arguments.push(["--wal-retain-bytes=0", "--wal-retain-bytes=2000", "--wal-retain-bytes=1MiB"][rng.usize(..3)]);
+        if rng.bool() {
+            arguments.push("--await-assignment");
+        }
+        if kind == Kind::Written {
+            arguments.push(["--fsync=never", "--fsync=interval"][rng.usize(..2)]);
+        }
+        let host_count = rng.usize(3..5);
+        let mut cluster = Cluster::new(rng, host_count, kind != Kind::Memory, &arguments);
+        for host in 0..host_count {
+            assert!(cluster.start(host));
+        }
+        Self {
+            cluster,
+            kind,
+            epoch: 1,
+            leader: 0,
+            stage: Stage::Steady,
+            orders: vec![(1, 0)],
+            told: BTreeMap::new(),
+            pending: Vec::new(),
+            acked: Vec::new(),
+            leader_of_epoch: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            reader: None,
+            write_count: 0,
+        }
+    }
+
+    fn host_count(&self) -> usize {
+        self.cluster.hosts.len()
+    }
+
+    fn chance(&mut self, one_in: u32) -> bool {
+        self.cluster.rng.u32(..one_in) == 0
+    }
+
+    fn any_host(&mut self) -> usize {
+        let count = self.host_count();
+        self.cluster.rng.usize(..count)
+    }
+
+    /// Some milliseconds, with whatever comes to mind.
+    fn step(&mut self, is_stormy: bool) {
+        let passed_ms = if self.chance(30) { self.cluster.rng.u64(..3_000) } else { self.cluster.rng.u64(1..20) };
+        self.cluster.step(passed_ms);
+        if is_stormy {
+            self.storm();
+            for _ in 0..self.cluster.rng.usize(..4) {
+                self.write();
+            }
+        }
+        if self.chance(4) {
+            self.control();
+        }
+        self.note_acks();
+        self.read();
+        self.check();
+    }
+
+    fn storm(&mut self) {
+        let (a, b) = (self.any_host(), self.any_host());
+        if self.chance(40) {
+            let weather = match self.cluster.rng.u8(..6) {
+                0 => Weather::Slow(self.cluster.rng.usize(1..2_000)),
+                1 => Weather::Stalled,
+                2 => Weather::Cut,
+                _ => Weather::Fine,
+            };
+            self.cluster.set_weather(a, b, weather);
+        }
+        if self.chance(60) {
+            let with_power = self.kind == Kind::Synced && self.cluster.rng.bool();
+            let disks = self.cluster.hosts[a].disks.clone().filter(|_| with_power && b > 0);
+            match disks {
+                // Somewhere in the middle of what the disk does next.
+                Some(disks) => {
+                    let after = self.cluster.rng.u64(..40);
+                    disks.all().iter().for_each(|disk| disk.fail_after(after, Fault::PowerCut));
+                }
+                None => self.cluster.crash(a, with_power),
+            }
+        }
+        if self.chance(15) && self.cluster.hosts[b].process.is_none() {
+            self.cluster.start(b);
+        }
+        if self.chance(20)
+            && let Some(partition) = partition(&mut self.cluster, a)
+        {
+            partition.lsm_mut().freeze();
+        }
+        if self.chance(50)
+            && let Some(partition) = partition(&mut self.cluster, b)
+        {
+            partition.request_checkpoint();
+        }
+        if self.chance(80) {
+            self.fail_over();
+        }
+    }
+
+    /// A controller that is not sure about the leader: first nobody follows it any more, then the best of the others leads.
+    fn fail_over(&mut self) {
+        if matches!(self.stage, Stage::Steady) {
+            self.epoch += 1;
+            self.stage = Stage::Fencing;
+            log::debug!("{}: nobody is to follow node {} in epoch {}", self.cluster.now_ms, self.leader, self.epoch);
+        }
+    }
+
+    /// What the controller tells the nodes, now or again.
+    fn control(&mut self) {
+        if matches!(self.stage, Stage::Fencing) && self.is_fenced() {
+            self.promote();
+        }
+        for host in 0..self.host_count() {
+            let leader = match self.stage {
+                Stage::Steady => self.leader,
+                // Anybody but the old one; who it is does not matter yet.
+                Stage::Fencing => {
+                    (self.leader + 1 + usize::from(host == (self.leader + 1) % self.host_count())) % self.host_count()
+                }
+            };
+            if matches!(self.stage, Stage::Fencing) && host == self.leader {
+                continue;
+            }
+            self.assign(host, leader, self.epoch);
+        }
+        // An order that comes late.
+        if self.chance(10) {
+            let (host, at) = (self.any_host(), self.cluster.rng.usize(..self.orders.len()));
+            let (epoch, leader) = self.orders[at];
+            self.assign(host, leader, epoch);
+        }
+    }
+
+    fn assign(&mut self, host: usize, leader: usize, epoch: u64) {
+        let is_leader = host == leader;
+        let role = if is_leader { Role::Leader } else { Role::Replica };
+        let assignment = Assignment { role, epoch: Some(epoch), leader: (!is_leader).then(|| address(leader)) };
+        if let Some(node) = self.cluster.node(host) {
+            // Refused where it is outdated.
+            let _ = node.assign(0, assignment);
+        }
+    }
+
+    /// Whether every node but the old leader is there and follows it no more. One that lost all it had has nothing to lose.
+    fn is_fenced(&mut self) -> bool {
+        (0..self.host_count()).filter(|host| *host != self.leader).all(|host| {
+            let epoch = self.epoch;
+            partition(&mut self.cluster, host).is_some_and(|partition| {
+                partition.roles().standing().epoch == epoch && partition.roles().is_settled() && partition.is_replaced()
+            })
+        })
+    }
+
+    fn promote(&mut self) {
+        let mut best = None;
+        for host in (0..self.host_count()).filter(|host| *host != self.leader) {
+            let partition = partition(&mut self.cluster, host).expect("it is fenced");
+            let (epoch, version) = (partition.roles().standing().data_epoch, partition.lsm().last_version());
+            // One that has nothing is worse than any other.
+            best = best.max(Some((version > 0, epoch, version, host)));
+        }
+        let (.., leader) = best.expect("there are others");
+        self.epoch += 1;
+        self.leader = leader;
+        let picture = self.picture();
+        log::debug!("{}: node {leader} is to lead in epoch {}: {picture}", self.cluster.now_ms, self.epoch);
+        self.stage = Stage::Steady;
+        self.orders.push((self.epoch, leader));
+        self.assign(leader, leader, self.epoch);
+        self.check_acked(leader);
+    }
+
+    /// What replicas had confirmed is on the node that is to lead.
+    fn check_acked(&mut self, leader: usize) {
+        let partition = partition(&mut self.cluster, leader).expect("it is there");
+        for acked in self.acked.iter_mut().filter(|acked| !acked.is_lost) {
+            if partition.get(&acked.key).is_none() {
+                // Where nothing survives a crash, all who had it may have crashed.
+                let key = String::from_utf8_lossy(&acked.key);
+                assert!(self.kind == Kind::Memory, "{key} was confirmed, and node {leader} leads without it");
+                acked.is_lost = true;
+            }
+        }
+    }
+
+    /// A client writes to whoever thinks that it leads.
+    fn write(&mut self) {
+        let host = self.any_host();
+        let incarnation = self.cluster.hosts[host].incarnation;
+        let is_confirmed = self.chance(2);
+        let (number, short) = (self.write_count, self.cluster.rng.u8(..20));
+        let count = self.cluster.rng.u8(1..3);
+        let value_bytes = if self.chance(50) { 16_000 } else { self.cluster.rng.usize(..300) };
+        let Some(partition) = partition(&mut self.cluster, host) else { return };
+        if partition.roles().role() != Role::Leader || !partition.roles().is_settled() {
+            return;
+        }
+        let epoch = partition.roles().standing().epoch;
+        // Each confirmed write has a key of its own, so that it can be looked for.
+        let key = if is_confirmed { format!("confirmed-{number}") } else { format!("key-{short}") }.into_bytes();
+        let is_deletion = !is_confirmed && number % 5 == 0;
+        let value = (!is_deletion).then(|| format!("{number}").into_bytes().repeat(value_bytes / 8 + 1));
+        let none = Conditions::default();
+        let version = match &value {
+            Some(value) => partition.set(&key, NewValue::Inline(value), &none).ok(),
+            None => partition.delete(&key, &none).expect("no conditions"),
+        };
+        let Some(version) = version else { return };
+        let (history, tenure) = (partition.history(), partition.tenure());
+        if epoch > 0 {
+            let first = *self.leader_of_epoch.entry(epoch).or_insert(host);
+            assert_eq!(first, host, "two nodes took writes in epoch {epoch}");
+        }
+        self.write_count += 1;
+        let before = self.told.entry(history.0).or_default().insert(version, Write { key: key.clone(), value });
+        assert!(before.is_none() || self.kind != Kind::Memory, "a history has two writes of version {version}");
+        if is_confirmed {
+            let wait = Wait::Acks { count, tenure };
+            let since_ms = self.cluster.now_ms;
+            self.pending.push(Pending { host, incarnation, wait, version, key, since_ms });
+        }
+    }
+
+    fn note_acks(&mut self) {
+        let now_ms = self.cluster.now_ms;
+        for at in (0..self.pending.len()).rev() {
+            let Pending { host, incarnation, wait, version, since_ms, .. } = self.pending[at];
+            let is_same = self.cluster.hosts[host].incarnation == incarnation;
+            let reached = match self.cluster.node(host).filter(|_| is_same) {
+                Some(node) if now_ms - since_ms < ACK_TIMEOUT_MS => node.reached(0, wait),
+                _ => Reached::Never,
+            };
+            match reached {
+                Reached::UpTo(reached) if reached < version => {}
+                Reached::UpTo(_) => {
+                    let key = self.pending.swap_remove(at).key;
+                    log::debug!("{now_ms}: {} is confirmed to node {host}", String::from_utf8_lossy(&key));
+                    self.acked.push(Acked { key, is_lost: false });
+                }
+                Reached::Never => drop(self.pending.swap_remove(at)),
+            }
+        }
+    }
+
+    /// A reader that goes from node to node and says what it has seen.
+    fn read(&mut self) {
+        let host = self.any_host();
+        let key = format!("key-{}", self.cluster.rng.u8(..20)).into_bytes();
+        let Some(partition) = partition(&mut self.cluster, host) else { return };
+        let (lineage, last_version) = (partition.roles().standing().lineage.clone(), partition.lsm().last_version());
+        let found = partition.get(&key).map_or(0, |entry| entry.version);
+        let (history, min_version, mut seen) = self.reader.take().unwrap_or((lineage.history(), 0, BTreeMap::new()));
+        let common = lineage.common_version(history, min_version);
+        if common != Some(min_version) {
+            // What it has seen is not in this node's history: it begins anew.
+            return;
+        }
+        if last_version < min_version {
+            self.reader = Some((history, min_version, seen));
+            return;
+        }
+        let before = seen.insert(key.clone(), found).unwrap_or(0);
+        let key = String::from_utf8_lossy(&key);
+        assert!(found >= before || found == 0, "{key} went from version {before} back to {found}");
+        self.reader = Some((lineage.history(), last_version, seen));
+    }
+
+    /// Nobody gives up data but for a higher epoch, and never for nothing.
+    fn check(&mut self) {
+        for host in 0..self.host_count() {
+            let incarnation = self.cluster.hosts[host].incarnation;
+            let Some(partition) = partition(&mut self.cluster, host) else { continue };
+            let standing = partition.roles().standing();
+            let (lineage, data_epoch) = (standing.lineage.clone(), standing.data_epoch);
+            let now = Seen { incarnation, lineage, version: partition.lsm().last_version(), data_epoch };
+            if let Some(seen) = self.seen.get(&host).filter(|seen| seen.incarnation == incarnation) {
+                assert!(now.version > 0 || seen.version == 0, "node {host} was emptied");
+                let common = now.lineage.common_version(seen.lineage.history(), seen.version).unwrap_or(0);
+                let kept = common.min(now.version);
+                assert!(
+                    kept >= seen.version || now.data_epoch > seen.data_epoch,
+                    "node {host} gave up versions {kept} to {} in epoch {}",
+                    seen.version,
+                    now.data_epoch
+                );
+            }
+            self.seen.insert(host, now);
+        }
+    }
+
+    /// Everything is mended; then all nodes are to agree.
+    fn settle(&mut self) {
+        for a in 0..self.host_count() {
+            for b in 0..a {
+                self.cluster.set_weather(a, b, Weather::Fine);
+            }
+        }
+        for round in 0.. {
+            assert!(round < 6, "the nodes do not agree: {}", self.picture());
+            for _ in 0..600 {
+                for host in 0..self.host_count() {
+                    if self.cluster.hosts[host].process.is_none() {
+                        self.cluster.start(host);
+                    }
+                }
+                self.step(false);
+                if self.is_agreed() {
+                    return;
+                }
+            }
+            // Where all data was lost but on a node that does not lead, only a new leader helps.
+            self.fail_over();
+        }
+    }
+
+    fn is_agreed(&mut self) -> bool {
+        if matches!(self.stage, Stage::Fencing) {
+            return false;
+        }
+        let (leader, epoch) = (self.leader, self.epoch);
+        let mut position = None;
+        (0..self.host_count()).all(|host| {
+            let Some(partition) = partition(&mut self.cluster, host) else { return false };
+            let role = if host == leader { Role::Leader } else { Role::Replica };
+            let roles = partition.roles();
+            let is_settled = roles.is_settled() && roles.role() == role && roles.standing().epoch == epoch;
+            let here = partition.lsm().position();
+            is_settled && partition.is_in_sync() && partition.is_replaced() && *position.get_or_insert(here) == here
+        })
+    }
+
+    fn picture(&mut self) -> String {
+        let mut lines = Vec::new();
+        for host in 0..self.host_count() {
+            let line = partition(&mut self.cluster, host).map(|partition| {
+                let standing = partition.roles().standing();
+                format!(
+                    "{host}: version {}, {standing:?}, {:?}",
+                    partition.lsm().last_version(),
+                    partition.following_stats()
+                )
+            });
+            lines.push(line.unwrap_or_else(|| format!("{host}: down")));
+        }
+        lines.join("\n")
+    }
+
+    /// What the history of the leader was told, is what every node holds.
+    fn check_content(&mut self) {
+        let partition_of_leader = partition(&mut self.cluster, self.leader).expect("it leads");
+        let (lineage, version) =
+            (partition_of_leader.roles().standing().lineage.clone(), partition_of_leader.lsm().last_version());
+        let mut expected = Content::new();
+        let mut histories: Vec<(HistoryId, u64)> = vec![(lineage.history(), version)];
+        histories.extend(lineage.past().map(|past| (past.history, past.end_version)));
+        let mut from = 0;
+        let mut count = 0;
+        for (history, end_version) in histories.into_iter().rev() {
+            for (version, write) in self.told.entry(history.0).or_default().range(from + 1..end_version.max(from) + 1) {
+                count += 1;
+                match &write.value {
+                    Some(value) => drop(expected.insert(write.key.clone(), (*version, value.clone()))),
+                    None => drop(expected.remove(&write.key)),
+                }
+            }
+            from = from.max(end_version);
+        }
+        // A node remembers only so many histories.
+        let is_all = lineage.past().len() < PAST_MAX;
+        assert!(!is_all || count == version, "{count} writes made version {version}");
+        for host in 0..self.host_count() {
+            let partition = partition(&mut self.cluster, host).expect("all are up");
+            let content = content_of(partition);
+            if is_all && content != expected {
+                let differs = |key: &&Vec<u8>| content.get(*key) != expected.get(*key);
+                let keys: std::collections::BTreeSet<&Vec<u8>> = content.keys().chain(expected.keys()).filter(differs).collect();
+                let versions = |key: &Vec<u8>| (content.get(key).map(|at| at.0), expected.get(key).map(|at| at.0));
+                let shown: Vec<_> = keys.into_iter().map(|key| (String::from_utf8_lossy(key), versions(key))).collect();
+                panic!("node {host} holds something else than its history: {shown:?}");
+            }
+            for acked in self.acked.iter().filter(|acked| !acked.is_lost) {
+                let key = String::from_utf8_lossy(&acked.key);
+                assert!(content.contains_key(&acked.key), "{key} was confirmed and is not on node {host}");
+            }
+        }
+    }
+}
+
+/// Tells all that is logged, for a seed that is repeated.
+struct Teller;
+
+impl log::Log for Teller {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("{}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Figures about a run, to see that there is something in it.
+struct Outcome {
+    epoch: u64,
+    acked_count: usize,
+}
+
+fn run(seed: u64) -> Outcome {
+    let mut run = Run::new(seed);
+    let steps = run.cluster.rng.usize(100..600);
+    for _ in 0..steps {
+        run.step(true);
+    }
+    run.settle();
+    let leader = run.leader;
+    run.check_acked(leader);
+    run.check_content();
+    Outcome { epoch: run.epoch, acked_count: run.acked.len() }
+}
+
+fn seeds(default_runs: u64) -> Vec<u64> {
+    let from_env = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    match from_env("DB_NODE_TEST_SEED") {
+        Some(seed) => {
+            let _ = log::set_logger(&Teller).map(|()| log::set_max_level(log::LevelFilter::Debug));
+            vec![seed]
+        }
+        None => (0..from_env("DB_NODE_TEST_RUNS").unwrap_or(default_runs)).collect(),
+    }
+}
+
+/// Runs a seed and tells it if it fails.
+fn try_seed(seed: u64) -> std::thread::Result<Outcome> {
+    std::panic::catch_unwind(|| run(seed))
+}
+
+#[test]
+#[cfg(not(feature = "planted-bugs"))]
+fn whatever_happens_nothing_confirmed_is_lost_and_all_agree_in_the_end() {
+    let seeds = seeds(1_000);
+    let (mut failover_count, mut acked_count) = (0, 0);
+    for seed in &seeds {
+        match try_seed(*seed) {
+            Ok(outcome) => {
+                failover_count += outcome.epoch / 2;
+                acked_count += outcome.acked_count;
+            }
+            Err(_) => panic!("seed {seed} fails: repeat it with DB_NODE_TEST_SEED={seed}"),
+        }
+    }
+    eprintln!("{} runs, {failover_count} failovers, {acked_count} confirmed writes", seeds.len());
+    // A simulation in which nothing happens proves nothing.
+    assert!(seeds.len() < 100 || (failover_count > seeds.len() as u64 && acked_count > 10 * seeds.len()));
+}
+
+#[test]
+#[cfg(feature = "planted-bugs")]
+fn every_planted_bug_is_found() {
+    use db_node::planted::{Bug, plant};
+
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        plant(Some(bug));
+        let found = seeds(3_000).into_iter().find(|seed| try_seed(*seed).is_err());
+        plant(None);
+        match found {
+            Some(seed) => eprintln!("{bug:?}: found by seed {seed}"),
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
