@@ -8,7 +8,7 @@ use db_node::lsm::Options;
 use db_node::node::{Dial, DiskNews, Link, Node};
 use db_node::partition::LinkId;
 use db_node::replication::Ended;
-use db_node::storage::{Command, DiskWorker, Disks, Event, HistoryId, Mint, RecoveryOptions, StorageError};
+use db_node::storage::{Command, DiskWorker, Disks, Event, HistoryId, Mint, RecoveryOptions, Role, StorageError};
 
 use crate::sim_disk::SimDisk;
 
@@ -74,6 +74,8 @@ struct End {
     wire: VecDeque<u8>,
     /// Came, and was not taken yet.
     held: Vec<u8>,
+    /// The epoch in the hello that is on its way to it.
+    hello_epoch: u64,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,10 @@ pub(crate) struct Cluster {
 
 pub(crate) fn address(host: usize) -> String {
     format!("http://n{host}:1")
+}
+
+fn epoch_of(node: &mut Node, partition: u32) -> u64 {
+    node.partition(partition).map_or(0, |partition| partition.roles().standing().epoch)
 }
 
 fn host_of(address: &str) -> usize {
@@ -306,7 +312,11 @@ impl Cluster {
             let link = self.node(host).and_then(|node| node.connected(id, &dial, now_ms, &mut out));
             let Some(link) = link else { continue };
             let other_id = self.next_link(other);
-            let end = |host, id, link, out| End { host, id, link, out, wire: VecDeque::new(), held: Vec::new() };
+            let hello_epoch = self.node(host).map_or(0, |node| epoch_of(node, partition));
+            let end = |host, id, link, out| {
+                let (wire, held) = (VecDeque::new(), Vec::new());
+                End { host, id, link, out, wire, held, hello_epoch }
+            };
             let accepted = Link::accepted(address(host), now_ms);
             let ends = [end(host, id, link, out), end(other, other_id, accepted, Vec::new())];
             self.connections.push(Connection { ends });
@@ -365,6 +375,10 @@ impl Cluster {
         let is_greeted = matches!(end.link, Link::Of { .. });
         let outcome = node.receive(end.id, &mut end.link, &mut input, *now_ms, &mut end.out);
         end.held = input.to_vec();
+        let has_heard = !is_greeted && (outcome.is_err() || matches!(end.link, Link::Of { .. }));
+        if has_heard && node.partition(0).is_ok_and(|partition| partition.roles().role() == Role::Leader) {
+            assert!(epoch_of(node, 0) >= end.hello_epoch, "a leader goes on although a higher epoch was heard");
+        }
         if outcome.is_err() && !is_greeted {
             // The refusal reaches the other side before the end does.
             let refusal = std::mem::take(&mut end.out);
