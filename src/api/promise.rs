@@ -90,7 +90,7 @@ impl Api<'_> {
 pub fn role_changed() -> Refusal {
     let message =
         "applied here, but this node leads no more: whether the write lasts is not known; read it from the new leader";
-    Refusal::new(503, "role_changed", message)
+    Refusal::new(504, "role_changed", message)
 }
 
 /// What a write gets that replicas have not confirmed in time.
