@@ -275,6 +275,7 @@ impl Node {
             return self.partitions[index].assign(&assignment, history).map_err(AssignRefusal::Standing);
         }
         if let Some((_, opening)) = self.opening.iter_mut().find(|(opening, _)| *opening == id) {
+            opening.check_next(&assignment).map_err(AssignRefusal::Standing)?;
             *opening = assignment;
             return Ok(1);
         }

@@ -6,7 +6,7 @@
 //! 3. Every promotion, and every new epoch of a leader, begins a new history and remembers where the one before it ended.
 
 use crate::planted::{Bug, is_planted};
-use crate::storage::{HistoryId, Role, Standing};
+use crate::storage::{HistoryId, Lineage, Role, Standing};
 
 /// What a controller wants a partition to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,16 @@ pub struct Assignment {
     pub epoch: Option<u64>,
     /// Of a replica, its leader's address.
     pub leader: Option<String>,
+}
+
+impl Assignment {
+    /// Whether another may come after this one, on a partition that is still being made.
+    pub fn check_next(&self, next: &Self) -> Result<(), AssignError> {
+        let history = HistoryId([0; 16]);
+        let made = Roles::in_force(Standing::new(Role::Unassigned, Lineage::new(history)));
+        let assigned = made.assigned(self, 0, history)?;
+        Roles::in_force(assigned).assigned(next, 0, history).map(drop)
+    }
 }
 
 /// An assignment is refused: answer 409.
@@ -195,7 +205,6 @@ impl Roles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Lineage;
 
     fn roles(role: Role, epoch: u64) -> Roles {
         let lineage = Lineage::new(HistoryId([1; 16]));
