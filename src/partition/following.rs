@@ -59,7 +59,8 @@ pub struct FollowingStats {
 pub(super) struct Follows {
     dial: Dial,
     retry_ms: u64,
-    /// Survives a connection that is lost: what is here is what the leader had, if not all of it.
+    /// Survives a connection that is lost: what is here is what the leader had, if not all of it. Not a time as leader: whoever
+    /// follows after that may hold what its new leader has not.
     sync: Sync,
     obstacle: Option<String>,
 }
@@ -119,7 +120,7 @@ impl Partition {
     /// Ends all connections, and looks for the leader anew.
     fn disconnect(&mut self) {
         self.followers.clear();
-        let sync = self.following.sync;
+        let sync = if self.roles.role() == Role::Replica { self.following.sync } else { Sync::Behind };
         let follows = std::mem::replace(&mut self.following, Follows { sync, ..Follows::default() });
         if let Dial::Connected(_, upstream) = follows.dial {
             self.free_upstream(*upstream);
@@ -188,10 +189,12 @@ impl Partition {
                 return Err(left());
             }
             let standing = self.roles.standing();
-            let Some(following) = upstream.receive(input, &mut self.lsm, standing, self.options.engine, now_ms)? else {
-                return Ok(());
-            };
-            if upstream.sync() == Sync::InSync && self.following.sync == Sync::Behind {
+            let outcome = upstream.receive(input, &mut self.lsm, standing, self.options.engine, now_ms);
+            if upstream.sync() == Sync::Parted {
+                self.following.sync = Sync::Parted;
+            }
+            let Some(following) = outcome? else { return Ok(()) };
+            if upstream.sync() == Sync::InSync && self.following.sync != Sync::InSync {
                 self.following.sync = Sync::InSync;
                 log::info!("partition {}: in sync with its leader at version {}", self.id, self.lsm.last_version());
             }

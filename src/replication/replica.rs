@@ -13,7 +13,9 @@ use crate::lsm::{LogPosition, Lsm, Options, RecordReader};
 use crate::planted::{Bug, is_planted};
 use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, Standing};
 
-use super::frame::{Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, NodeId, PROTOCOL_VERSION, SnapshotStart};
+use super::frame::{
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, NodeId, PROTOCOL_VERSION, RefusalCode, SnapshotStart,
+};
 use super::{Ended, HEARTBEAT_MS, SILENCE_MS};
 
 /// How far a replica is behind its leader.
@@ -23,6 +25,8 @@ pub enum Sync {
     Behind,
     /// It has had all that the leader had at the time, and follows.
     InSync,
+    /// It holds what its leader has not: somebody must say which of the two is kept.
+    Parted,
 }
 
 /// The data that a leader sent.
@@ -140,7 +144,7 @@ impl Upstream {
         match (&self.state, self.sync) {
             (State::Greeted, _) => "connecting",
             (State::Snapshot { .. }, _) => "snapshot",
-            (State::Log(_), Sync::Behind) => "catching up",
+            (State::Log(_), Sync::Behind | Sync::Parted) => "catching up",
             (State::Log(_), Sync::InSync) => "in sync",
         }
     }
@@ -158,17 +162,22 @@ impl Upstream {
         self.heard_at_ms = now_ms;
         let following = match (frame, &mut self.state) {
             (Frame::Refusal(refusal), _) => {
+                if refusal.code == RefusalCode::Ahead {
+                    self.sync = Sync::Parted;
+                }
                 return Err(Ended(format!("the leader refuses: {}", printable(refusal.text))));
             }
             (Frame::Continue(answer), State::Greeted) => {
-                check_continue(&answer, standing, lsm.last_version())?;
+                check_epoch(answer.epoch, standing)?;
+                check_continue(&answer, standing, lsm.last_version()).inspect_err(|_| self.sync = Sync::Parted)?;
                 self.leader_version = Some(answer.last_version);
                 self.epoch = Some(answer.epoch);
                 self.state = State::Log(RecordReader::new(lsm.position()));
                 Following::Continues { epoch: answer.epoch, lineage: answer.lineage }
             }
             (Frame::SnapshotStart(start), State::Greeted) => {
-                check_snapshot(&start, standing, lsm.last_version())?;
+                check_epoch(start.epoch, standing)?;
+                check_snapshot(&start, standing, lsm.last_version()).inspect_err(|_| self.sync = Sync::Parted)?;
                 let begins = Following::SnapshotBegins { version: start.version, about_bytes: start.about_bytes };
                 self.state = State::Snapshot { start, decoder: Box::default(), pending: Vec::new() };
                 begins
@@ -257,7 +266,6 @@ impl Upstream {
 
 /// Whether the log of a leader may be followed from where the replica is.
 fn check_continue(answer: &Continue, standing: &Standing, version: u64) -> Result<(), Ended> {
-    check_epoch(answer.epoch, standing)?;
     let common_version = answer.lineage.common_version(standing.lineage.history(), version);
     if version > 0 && common_version != Some(version) {
         return Err(Ended("the leader goes on from what this node does not have".to_owned()));
@@ -267,7 +275,6 @@ fn check_continue(answer: &Continue, standing: &Standing, version: u64) -> Resul
 
 /// Whether the data may be replaced by that of a leader.
 fn check_snapshot(start: &SnapshotStart, standing: &Standing, version: u64) -> Result<(), Ended> {
-    check_epoch(start.epoch, standing)?;
     if version == 0 {
         return Ok(());
     }
