@@ -23,42 +23,7 @@ use std::time::{Duration, Instant};
 
 use db_node::storage::LOG_FILE_BYTES;
 
-use common::{Node, PATIENCE, Response, assert_error, command, let_pass, request_bytes, wait_for};
-
-/// A folder that goes when this does, unless a test has failed in it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("db-node-{name}-{}-{number}", std::process::id()));
-        fs::create_dir(&path).expect("make a folder");
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        text(&self.0)
-    }
-
-    fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("left as it is: {}", self.path());
-        } else {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path of text")
-}
+use common::{Folder, Node, PATIENCE, Response, assert_error, command, let_pass, request_bytes, text, wait_for};
 
 fn copy_folder(from: &Path, to: &Path) {
     assert!(Command::new("cp").args(["-r", text(from), text(to)]).status().expect("run cp").success());

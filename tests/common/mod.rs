@@ -5,7 +5,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The longest that anything here waits: for slow machines, never for luck.
@@ -58,6 +61,20 @@ impl Node {
         let mut text = String::new();
         self.stderr.take().expect("not closed").read_to_string(&mut text).expect("read the log");
         text
+    }
+
+    /// Reads on behind what was read, in a thread of its own: so the pipe never fills up, and nothing is dropped.
+    pub fn collect_log(&mut self) -> NodeLog {
+        let mut stderr = self.stderr.take().expect("not closed");
+        let log = NodeLog::default();
+        let text = Arc::clone(&log.text);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while stderr.read_line(&mut line).is_ok_and(|len| len > 0) {
+                text.lock().expect("no panic").push_str(&std::mem::take(&mut line));
+            }
+        });
+        log
     }
 
     pub fn pid(&self) -> u32 {
@@ -127,6 +144,63 @@ impl Drop for Node {
     }
 }
 
+/// What a node says, as it comes.
+#[derive(Clone, Default)]
+pub struct NodeLog {
+    text: Arc<Mutex<String>>,
+}
+
+impl NodeLog {
+    pub fn text(&self) -> String {
+        self.text.lock().expect("no panic").clone()
+    }
+
+    /// Lines so far with these words.
+    pub fn count(&self, words: &str) -> usize {
+        self.text().lines().filter(|line| line.contains(words)).count()
+    }
+
+    #[track_caller]
+    pub fn assert_has(&self, words: &str) {
+        wait_for(words, || self.count(words) > 0);
+    }
+}
+
+/// A folder that goes when this does, unless a test has failed in it.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("db-node-{name}-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).expect("make a folder");
+        Self(path)
+    }
+
+    pub fn path(&self) -> &str {
+        text(&self.0)
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("left as it is: {}", self.path());
+        } else {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of text")
+}
+
 /// The program, without the environment of whoever runs the tests.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_db-node"));
@@ -140,6 +214,7 @@ pub fn command() -> Command {
 }
 
 /// Waits until `condition` holds.
+#[track_caller]
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
