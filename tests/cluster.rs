@@ -1,0 +1,899 @@
+//! Replication between real nodes: replicas become and stay the same as their leader, writes wait for those they ask for, roles
+//! change hands without losing what was confirmed, and nobody who connects can do harm.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks, files and sockets of their own"
+)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::{Deref, DerefMut, Range};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::{Value as Json, json};
+
+use common::{Folder, Node, NodeLog, PATIENCE, Response, assert_error, request_bytes, text, wait_for};
+
+/// What a leader says when a replica gets all data.
+const GETS_SNAPSHOT: &str = "gets a snapshot";
+
+/// A node of a cluster, with what it has said so far.
+struct Member {
+    node: Node,
+    log: NodeLog,
+}
+
+impl Deref for Member {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl DerefMut for Member {
+    fn deref_mut(&mut self) -> &mut Node {
+        &mut self.node
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{} says:\n{}", self.address, self.log.text());
+        }
+    }
+}
+
+impl Member {
+    fn start(arguments: &[&str]) -> Self {
+        let mut node = Node::start(arguments);
+        let log = node.collect_log();
+        Self { node, log }
+    }
+
+    /// A replica of another node.
+    fn replica_of(leader: &Self, arguments: &[&str]) -> Self {
+        Self::start(&[&["--replica-of", &leader.url()], arguments].concat())
+    }
+
+    /// A node with its data in a folder.
+    fn durable(folder: &Folder, arguments: &[&str]) -> Self {
+        let member = Self::start(&[&["--data-dir", folder.path()], arguments].concat());
+        wait_for("the data to be loaded", || member.request("GET", "/health", &[], b"").status == 200);
+        member
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn get(&self, target: &str) -> Response {
+        self.request("GET", target, &[], b"")
+    }
+
+    fn put(&self, key: &str, headers: &[&str], value: &str) -> Response {
+        self.request("PUT", &format!("/kv/{key}"), headers, value.as_bytes())
+    }
+
+    fn partition(&self) -> Json {
+        self.status()["partitions"][0].clone()
+    }
+
+    fn version(&self) -> u64 {
+        self.partition()["lastVersion"].as_u64().expect("a number")
+    }
+
+    fn digest(&self) -> Json {
+        self.get("/digest").json()
+    }
+
+    fn kill(&mut self) {
+        self.signal("KILL");
+        assert_eq!(self.wait().signal(), Some(9));
+    }
+
+    /// Stops the process, without ending it.
+    fn freeze(&self) {
+        self.signal("STOP");
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("read /proc");
+        wait_for("the node to stand still", || stat().contains(") T "));
+    }
+
+    fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn assign(&self, assignment: &Json) -> Response {
+        self.request("POST", "/partition/assign", &[], assignment.to_string().as_bytes())
+    }
+
+    #[track_caller]
+    fn lead(&self, epoch: u64) {
+        let response = self.assign(&json!({"id": 0, "role": "leader", "epoch": epoch}));
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+
+    #[track_caller]
+    fn follow(&self, leader: &Self, epoch: u64) {
+        let response = self.assign(&json!({"id": 0, "role": "replica", "leader": leader.url(), "epoch": epoch}));
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+
+    /// Sends one request for each number, without waiting for answers in between; returns those.
+    fn pipeline(&self, numbers: Range<usize>, request: impl Fn(usize) -> Vec<u8>) -> Vec<Response> {
+        let mut client = self.connect();
+        let sending = client.send_in_background(numbers.clone().flat_map(request).collect());
+        let responses = numbers.map(|_| client.response(false)).collect();
+        sending.join().expect("no panic").expect("all is sent");
+        responses
+    }
+
+    /// Writes `key-N` for each number.
+    fn fill(&self, numbers: Range<usize>, value_bytes: usize) {
+        for response in self.pipeline(numbers, |number| put_bytes(number, value_bytes)) {
+            assert!(response.status < 300, "{}", response.text());
+        }
+    }
+}
+
+fn put_bytes(number: usize, value_bytes: usize) -> Vec<u8> {
+    request_bytes("PUT", &format!("/kv/key-{number}"), &[], &value_of(number, value_bytes))
+}
+
+/// The number over and over.
+fn value_of(number: usize, value_bytes: usize) -> Vec<u8> {
+    let mut value = format!("{number:010} ").into_bytes().repeat(value_bytes.div_ceil(11));
+    value.truncate(value_bytes);
+    value
+}
+
+/// An address of this machine that no other node and no client has, with any port: whoever is started again where it was finds its
+/// port free. Its replication port may be another then.
+fn own_address() -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(1);
+    format!("127.0.1.{}:0", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Waits until a replica has all that its leader has; both are then the same.
+#[track_caller]
+fn assert_follows(replica: &Member, leader: &Member) {
+    let version = leader.version();
+    wait_for("the replica to be in sync", || {
+        replica.get("/readyz").status == 200 && replica.version() >= version && replica.get("/replica").status == 200
+    });
+    let (ours, theirs) = (leader.digest(), replica.digest());
+    assert!(ours["keys"].is_u64() && ours["digest"].is_string(), "{ours}");
+    assert_eq!(ours, theirs);
+}
+
+/// The only replica that a leader feeds.
+fn fed(leader: &Member) -> Json {
+    let replicas = leader.partition()["replicas"].clone();
+    assert_eq!(replicas.as_array().map(Vec::len), Some(1), "{replicas}");
+    replicas[0].clone()
+}
+
+#[test]
+fn an_empty_replica_becomes_the_same_as_its_leader() {
+    const KEY_COUNT: usize = 10_000;
+    let leader = Member::start(&["--memtable-bytes", "256KiB"]);
+    leader.fill(0..KEY_COUNT, 100);
+    leader.fill(KEY_COUNT..KEY_COUNT + 8, 1 << 20);
+    let deleted = leader
+        .pipeline(0..KEY_COUNT / 4, |number| request_bytes("DELETE", &format!("/kv/key-{}", number * 4), &[], b""));
+    assert!(deleted.iter().all(|response| response.status == 204));
+
+    let replica = Member::replica_of(&leader, &["--memtable-bytes", "64KiB"]);
+    // Written while the snapshot is on its way.
+    leader.fill(KEY_COUNT / 2..KEY_COUNT, 50);
+    assert_follows(&replica, &leader);
+    assert_eq!(replica.digest()["keys"], KEY_COUNT - KEY_COUNT / 4 + KEY_COUNT / 8 + 8);
+    for number in (0..KEY_COUNT).step_by(97).chain(KEY_COUNT..KEY_COUNT + 8) {
+        let key = format!("/kv/key-{number}");
+        let (ours, theirs) = (leader.get(&key), replica.get(&key));
+        assert_eq!((ours.status, ours.header("ETag")), (theirs.status, theirs.header("ETag")), "{key}");
+        assert!(ours.body == theirs.body, "{key}");
+    }
+    leader.fill(KEY_COUNT..KEY_COUNT + 2, 20);
+    leader.fill(0..100, 1 << 15);
+    assert_follows(&replica, &leader);
+    assert_eq!(leader.log.count(GETS_SNAPSHOT), 1, "{}", leader.log.text());
+}
+
+#[test]
+fn a_replica_serves_reads_and_sends_writers_to_its_leader() {
+    let leader = Member::start(&[]);
+    assert_eq!(leader.put("k", &[], "v").status, 201);
+    let replica = Member::replica_of(&leader, &[]);
+    assert_follows(&replica, &leader);
+    assert_eq!(replica.get("/kv/k").text(), "v");
+    assert_eq!(replica.get("/get?key=k").json()["version"], 1);
+    for (method, target, body) in [
+        ("PUT", "/kv/k", &b"other"[..]),
+        ("POST", "/set", br#"{"key":"k","value":"other"}"#),
+        ("DELETE", "/kv/k", b""),
+        ("DELETE", "/delete?key=k", b""),
+        ("DELETE", "/delete?key=missing", b""),
+    ] {
+        let response = replica.request(method, target, &[], body);
+        assert_error(&response, 421, "not_leader");
+        assert_eq!(response.header("X-Leader"), Some(leader.url().as_str()), "{method} {target}");
+    }
+    assert_eq!(replica.get("/kv/k").text(), "v");
+
+    for (node, mine, other) in [(&leader, "/leader", "/replica"), (&replica, "/replica", "/leader")] {
+        assert_eq!(node.get(mine).status, 200, "{}", node.get(mine).text());
+        assert_eq!(node.get(other).status, 503, "{}", node.get(other).text());
+        assert_eq!(node.get("/readyz").status, 200);
+        assert_eq!(node.get("/health").json()["role"], mine[1..]);
+        assert_eq!(node.partition()["role"], mine[1..]);
+    }
+    assert_eq!(replica.get("/replica?max_lag=0").status, 200);
+
+    assert_eq!(replica.get("/kv/k?min_version=1").text(), "v");
+    for node in [&leader, &replica] {
+        let behind = node.get("/kv/k?min_version=2");
+        assert_error(&behind, 503, "behind");
+        assert!(behind.header("Retry-After").is_some());
+        assert_error(&node.get("/get?key=k&min_version=99"), 503, "behind");
+        assert_error(&node.get("/get?key=k&min_version=x"), 400, "bad_request");
+    }
+    let version = leader.put("k", &["X-Min-Acks: 1"], "new").header("ETag").map(|tag| tag.replace('"', ""));
+    let at_least = format!("/kv/k?min_version={}", version.expect("a version"));
+    assert_eq!(replica.get(&at_least).text(), "new", "what was confirmed can be read there");
+}
+
+#[test]
+fn writes_wait_for_as_many_replicas_as_they_ask_for() {
+    let leader = Member::start(&["--ack-timeout-ms", "300"]);
+    let alone = leader.put("alone", &["X-Min-Acks: 1"], "v");
+    assert_error(&alone, 504, "acks_timeout");
+    let replica = Member::replica_of(&leader, &[]);
+    assert_follows(&replica, &leader);
+    let mut client = leader.connect();
+    let mut put = |acks: &str, key: &str| client.request("PUT", &format!("/kv/{key}"), &[acks], b"v");
+    assert_eq!(put("X-Min-Acks: 1", "one").status, 201);
+    assert_eq!(put("X-Min-Acks: 0", "none").status, 201);
+    // On the same connection as what comes before and after.
+    for _ in 0..2 {
+        assert_error(&put("X-Min-Acks: 2", "two"), 504, "acks_timeout");
+    }
+    assert_eq!(put("X-Min-Acks: 1", "one").status, 200);
+    assert_error(&put("X-Min-Acks: many", "x"), 400, "bad_request");
+    assert_error(&put("X-Min-Acks: 33", "x"), 400, "bad_request");
+    assert_eq!(leader.get("/kv/two").text(), "v", "applied all the same");
+    assert_follows(&replica, &leader);
+    assert_eq!(fed(&leader)["appliedVersion"], leader.version());
+
+    // Nothing but the answers that wait comes late, and each write finds the ones before it.
+    let second = Member::replica_of(&leader, &[]);
+    assert_follows(&second, &leader);
+    assert_eq!(client.request("PUT", "/kv/two", &["X-Min-Acks: 2"], b"v").status, 200);
+    let acks = ["X-Min-Acks: 2", "X-Min-Acks: 0", "X-Min-Acks: 1"];
+    let responses = leader.pipeline(0..300, |number| match number % 4 {
+        3 => request_bytes("GET", &format!("/kv/count-{}", number / 4), &[], b""),
+        step => {
+            request_bytes("PUT", &format!("/kv/count-{}", number / 4), &[acks[step]], number.to_string().as_bytes())
+        }
+    });
+    let mut last_version = 0;
+    for (number, response) in responses.iter().enumerate() {
+        let version = response.header("ETag").and_then(|tag| tag.trim_matches('"').parse().ok()).unwrap_or(0_u64);
+        match number % 4 {
+            0 => assert_eq!(response.status, 201, "{number}: {}", response.text()),
+            3 => assert_eq!((response.text(), version), ((number - 1).to_string(), last_version)),
+            _ => assert_eq!(response.status, 200, "{number}: {}", response.text()),
+        }
+        assert!(version > last_version || (number % 4 == 3 && version == last_version), "{number}: out of order");
+        last_version = version;
+    }
+    assert_follows(&second, &leader);
+    assert_follows(&replica, &leader);
+}
+
+#[test]
+fn a_pipeline_that_is_not_confirmed_is_cut_and_the_node_goes_on() {
+    let leader = Member::start(&["--ack-timeout-ms", "300"]);
+    let mut client = leader.connect();
+    client.send(
+        &[0, 1, 2].map(|number| request_bytes("PUT", &format!("/kv/{number}"), &["X-Min-Acks: 1"], b"v")).concat(),
+    );
+    let response = client.response(false);
+    assert_error(&response, 504, "acks_timeout");
+    assert_eq!(response.header("Connection"), Some("close"), "two more answers cannot come");
+    client.assert_end();
+    assert_eq!(leader.get("/kv/2").text(), "v");
+}
+
+#[test]
+fn a_replica_that_was_away_goes_on_where_it_was() {
+    let folder = Folder::new("away");
+    let leader = Member::start(&["--memtable-bytes", "64KiB"]);
+    leader.fill(0..1_000, 100);
+    let mut replica = Member::durable(&folder, &["--replica-of", &leader.url()]);
+    assert_follows(&replica, &leader);
+    assert_eq!(leader.log.count(GETS_SNAPSHOT), 1);
+
+    replica.freeze();
+    leader.fill(500..3_000, 100);
+    leader.fill(3_000..3_003, 1 << 20);
+    assert!(fed(&leader)["appliedVersion"].as_u64() < Some(leader.version()));
+    replica.thaw();
+    assert_follows(&replica, &leader);
+
+    for round in 0..2 {
+        replica.kill();
+        leader.fill(round * 500..2_000 + round * 500, 150);
+        leader.fill(3_003..3_005, 1 << 20);
+        replica = Member::durable(&folder, &["--replica-of", &leader.url()]);
+        assert_follows(&replica, &leader);
+    }
+    assert_eq!(leader.log.count(GETS_SNAPSHOT), 1, "the first, and no other: {}", leader.log.text());
+}
+
+#[test]
+fn a_replica_that_was_away_too_long_gets_a_snapshot() {
+    const RETAINED_BYTES: u64 = 128 * 1024;
+    let folder = Folder::new("too-long");
+    let leader = Member::start(&["--memtable-bytes", "64KiB", "--wal-retain-bytes", "128KiB"]);
+    leader.fill(0..1_000, 100);
+    let mut replica = Member::durable(&folder, &["--replica-of", &leader.url()]);
+    assert_follows(&replica, &leader);
+    replica.kill();
+    leader.fill(0..20_000, 200);
+    replica = Member::durable(&folder, &["--replica-of", &leader.url()]);
+    assert_follows(&replica, &leader);
+    assert_eq!(leader.log.count(GETS_SNAPSHOT), 2, "{}", leader.log.text());
+    leader.log.assert_has("gets a snapshot of version 21000: the log no longer has what it lacks");
+    replica.log.assert_has("gets a snapshot of version 21000 from its leader");
+
+    // What is on its way to nobody is kept by nobody.
+    let is_done = |node: &Member| {
+        let now = node.partition();
+        now["pinnedSnapshots"] == 0 && now["debt"] == 0
+    };
+    wait_for("the snapshot to be let go", || is_done(&leader) && is_done(&replica));
+    leader.fill(0..20_000, 200);
+    assert_follows(&replica, &leader);
+    wait_for("all to be confirmed", || fed(&leader)["durableVersion"] == leader.version() && is_done(&leader));
+    let log_bytes = leader.partition()["logBytes"].as_u64().expect("a number");
+    // Segments go whole, and the one that is written stays; so does what is in the memtable.
+    let slack_bytes = 2 * 256 * 1024 + 64 * 1024;
+    assert!((RETAINED_BYTES..=RETAINED_BYTES + slack_bytes).contains(&log_bytes), "{log_bytes} bytes of log are kept");
+}
+
+/// Writes keys of its own, one after the other, until the connection breaks; the number of those that were confirmed.
+fn write_until_cut(address: SocketAddr, writer: usize, confirmed_count: &AtomicUsize) -> usize {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set a time-out");
+    let mut unread = Vec::new();
+    for number in 0.. {
+        let request = request_bytes("PUT", &format!("/kv/writer-{writer}-{number}"), &[], &value_of(number, 100));
+        let mut buffer = [0; 4096];
+        let sent = stream.write_all(&request);
+        while !unread.ends_with(b"}") {
+            match stream.read(&mut buffer) {
+                Ok(len @ 1..) if sent.is_ok() => unread.extend_from_slice(&buffer[..len]),
+                _ => return number,
+            }
+        }
+        assert!(unread.starts_with(b"HTTP/1.1 201 "), "{}", String::from_utf8_lossy(&unread));
+        unread.clear();
+        confirmed_count.fetch_add(1, Ordering::Relaxed);
+    }
+    unreachable!("there is always a next number")
+}
+
+#[test]
+fn what_was_confirmed_is_there_after_a_failover() {
+    const WRITER_COUNT: usize = 8;
+    let folders = ["a", "b", "c"].map(|name| Folder::new(&format!("failover-{name}")));
+    let arguments = ["--min-acks", "1", "--ack-timeout-ms", "10000"];
+    let mut old = Member::durable(&folders[0], &arguments);
+    let replicas =
+        [1, 2].map(|index| Member::durable(&folders[index], &[&["--replica-of", &old.url()], &arguments[..]].concat()));
+    for replica in &replicas {
+        assert_follows(replica, &old);
+    }
+
+    let confirmed_count = AtomicUsize::new(0);
+    let confirmed = thread::scope(|scope| {
+        let (address, confirmed_count) = (old.address, &confirmed_count);
+        let writers: Vec<_> = (0..WRITER_COUNT)
+            .map(|writer| scope.spawn(move || write_until_cut(address, writer, confirmed_count)))
+            .collect();
+        wait_for("writes under way", || confirmed_count.load(Ordering::Relaxed) >= 40 * WRITER_COUNT);
+        old.kill();
+        writers.into_iter().map(|writer| writer.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    eprintln!("confirmed: {confirmed:?}");
+
+    // The replica that is ahead leads.
+    wait_for("the replicas to notice", || {
+        replicas.iter().all(|replica| replica.partition()["leader"]["state"] == "connecting")
+    });
+    let [first, second] = &replicas;
+    let (new, other) = if first.version() >= second.version() { (first, second) } else { (second, first) };
+    new.lead(1);
+    other.follow(new, 1);
+    assert_follows(other, new);
+    assert_eq!(new.log.count(GETS_SNAPSHOT), 0, "the histories agree: {}", new.log.text());
+    let revived = Member::start(&[&["--data-dir", folders[0].path(), "--await-assignment"], &arguments[..]].concat());
+    wait_for("the data to be loaded", || revived.get("/health").status == 200);
+    revived.follow(new, 1);
+    assert_follows(&revived, new);
+    for (writer, count) in confirmed.iter().enumerate() {
+        for node in [new, other, &revived] {
+            let responses = node
+                .pipeline(0..*count, |number| request_bytes("GET", &format!("/kv/writer-{writer}-{number}"), &[], b""));
+            for (number, response) in responses.iter().enumerate() {
+                assert!(response.body == value_of(number, 100), "writer-{writer}-{number}: {}", response.text());
+            }
+        }
+    }
+    new.fill(0..50, 100);
+    assert_follows(&revived, new);
+    assert_follows(other, new);
+    assert_eq!(new.digest()["digest"], revived.digest()["digest"]);
+}
+
+/// The lines of the files in which a node has saved what only it had.
+fn saved_lines(folder: &Folder) -> Vec<Json> {
+    let entries = std::fs::read_dir(folder.join("partition-0")).expect("read the folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let is_saved =
+        |path: &PathBuf| text(path).contains("diverged-") && path.extension().is_some_and(|end| end == "jsonl");
+    let texts = paths.filter(is_saved).map(|path| std::fs::read_to_string(path).expect("text"));
+    texts
+        .flat_map(|text| text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn what_only_the_old_leader_had_is_saved_in_a_file() {
+    let folders = ["old", "new"].map(|name| Folder::new(&format!("diverged-{name}")));
+    let mut old = Member::durable(&folders[0], &[]);
+    let mut new = Member::durable(&folders[1], &["--replica-of", &old.url()]);
+    old.fill(0..100, 100);
+    assert_follows(&new, &old);
+    new.kill();
+    let large = value_of(7, 1 << 20);
+    for (key, value) in
+        [("lost-text", &b"v"[..]), ("lost-bytes", b"\xff\xfe"), ("lost-large", &large), ("key-1", b"mine")]
+    {
+        let response = old.request("PUT", &format!("/kv/{key}"), &["X-Min-Acks: 0"], value);
+        assert!(response.status < 300, "{}", response.text());
+    }
+    assert_eq!(old.request("DELETE", "/kv/key-2", &["X-Min-Acks: 0"], b"").status, 204);
+    assert_eq!(old.version(), 105);
+    old.kill();
+
+    new = Member::durable(&folders[1], &["--await-assignment"]);
+    new.lead(1);
+    assert_eq!(new.put("key-1", &[], "theirs").status, 200);
+    let mut old = Member::durable(&folders[0], &["--await-assignment"]);
+    old.follow(&new, 1);
+    assert_follows(&old, &new);
+    new.log.assert_has("gets a snapshot of version 101: its history has parted from this one");
+    old.log.assert_has("5 writes that only this node had are dropped; they are saved in ");
+    let expected = [
+        json!({"version": 104, "key": "key-1", "value": "mine"}),
+        json!({"version": 105, "key": "key-2", "deleted": true}),
+        json!({"version": 102, "key": "lost-bytes", "value": "//4=", "encoding": "base64"}),
+        json!({"version": 103, "key": "lost-large", "value": String::from_utf8(large).expect("text")}),
+        json!({"version": 101, "key": "lost-text", "value": "v"}),
+    ];
+    assert!(saved_lines(&folders[0]) == expected, "{:.2000}", json!(saved_lines(&folders[0])).to_string());
+    assert_eq!(old.get("/kv/lost-text").status, 404);
+    assert_eq!(old.get("/kv/key-1").text(), "theirs");
+    assert!(saved_lines(&folders[1]).is_empty());
+
+    // What replaced it lasts, and is taken up from there.
+    wait_for("the disk to have it", || old.partition()["durableVersion"] == 101);
+    old.kill();
+    new.fill(0..50, 100);
+    let again = Member::durable(&folders[0], &[]);
+    assert_follows(&again, &new);
+    assert_eq!(new.log.count(GETS_SNAPSHOT), 1, "{}", new.log.text());
+    assert_eq!(saved_lines(&folders[0]).len(), 5);
+}
+
+#[test]
+fn a_write_that_was_dropped_is_never_confirmed() {
+    let old = Member::start(&["--ack-timeout-ms", "3000"]);
+    let new = Member::replica_of(&old, &[]);
+    old.fill(0..10, 10);
+    assert_follows(&new, &old);
+    new.lead(1);
+    wait_for("the replica to leave", || old.partition()["replicas"] == json!([]));
+    let mut writer = old.connect();
+    writer.send(&request_bytes("PUT", "/kv/dropped", &["X-Min-Acks: 1"], b"v"));
+    old.settle();
+    assert_eq!(old.version(), 11);
+    new.fill(0..10, 20);
+    old.follow(&new, 1);
+    assert_follows(&old, &new);
+    // Whoever follows it now confirms versions of another history.
+    let third = Member::replica_of(&old, &[]);
+    let response = third.assign(&json!({"id": 0, "role": "replica", "leader": old.url(), "epoch": 1}));
+    assert_eq!(response.status, 200);
+    assert_follows(&third, &old);
+    assert_error(&writer.response(false), 504, "acks_timeout");
+    assert_eq!(old.get("/kv/dropped").status, 404);
+}
+
+#[test]
+fn the_epoch_decides_which_role_a_node_has() {
+    let node = Member::start(&[]);
+    assert_eq!(node.put("k", &[], "v").status, 201);
+    let leader = |epoch: u64| json!({"id": 0, "role": "leader", "epoch": epoch});
+    let replica = |epoch: u64| json!({"id": 0, "role": "replica", "leader": "http://127.0.0.1:1", "epoch": epoch});
+    let history = || node.partition()["historyId"].clone();
+    let first_history = history();
+    for _ in 0..2 {
+        let response = node.assign(&leader(5));
+        let expected = json!({"success": true, "id": 0, "role": "leader", "epoch": 5, "version": 1});
+        assert_eq!((response.status, response.json()), (200, expected));
+    }
+    for outdated in [leader(4), replica(4), leader(0), replica(0)] {
+        assert_error(&node.assign(&outdated), 409, "epoch_outdated");
+    }
+    assert_error(&node.assign(&replica(5)), 409, "epoch_taken");
+    assert_eq!(node.assign(&leader(7)).status, 200);
+    assert_error(&node.assign(&leader(5)), 409, "epoch_outdated");
+    assert_eq!((&node.partition()["role"], &node.partition()["epoch"]), (&json!("leader"), &json!(7)));
+    assert_eq!(history(), first_history, "it led all the time");
+    assert_eq!(node.put("k", &[], "v").status, 200);
+
+    assert_eq!(node.assign(&replica(8)).status, 200);
+    assert_error(&node.assign(&leader(8)), 409, "epoch_taken");
+    assert_error(&node.assign(&leader(7)), 409, "epoch_outdated");
+    assert_error(&node.put("k", &[], "v"), 421, "not_leader");
+    assert_eq!(node.assign(&replica(8)).status, 200);
+    // Without an epoch a promotion takes the next one.
+    assert_eq!(node.assign(&json!({"id": 0, "role": "leader"})).json()["epoch"], 9);
+    assert_ne!(history(), first_history);
+    assert_eq!(node.put("k", &[], "v").status, 200);
+}
+
+#[test]
+fn malformed_assignments_are_refused() {
+    let node = Member::start(&[]);
+    for body in [
+        "",
+        "x",
+        "[]",
+        "{}",
+        r#"{"id":0}"#,
+        r#"{"role":"leader"}"#,
+        r#"{"id":0,"role":"king"}"#,
+        r#"{"id":-1,"role":"leader"}"#,
+        r#"{"id":4294967296,"role":"leader"}"#,
+        r#"{"id":"0","role":"leader"}"#,
+        r#"{"id":0,"id":0,"role":"leader"}"#,
+        r#"{"id":0,"role":"leader","epoch":-1}"#,
+        r#"{"id":0,"role":"leader","epoch":18446744073709551616}"#,
+        r#"{"id":0,"role":"leader"}x"#,
+        r#"{"id":0,"role":"replica"}"#,
+        r#"{"id":0,"role":"replica","leader":""}"#,
+        r#"{"id":0,"role":"replica","leader":"http://127.0.0.1"}"#,
+        r#"{"id":0,"role":"replica","leader":"127.0.0.1:0"}"#,
+        r#"{"id":0,"role":"replica","leader":"http://127.0.0.1:x"}"#,
+        r#"{"id":0,"role":"replica","leader":"https://127.0.0.1:1"}"#,
+        r#"{"id":0,"role":"replica","leader":"http://127.0.0.1:1/x"}"#,
+        r#"{"id":0,"role":"replica","leader":"http://a b:1"}"#,
+        r#"{"id":0,"role":"replica","leader":"http://a\r\nX-Evil: 1:1"}"#,
+    ] {
+        let response = node.request("POST", "/partition/assign", &[], body.as_bytes());
+        assert_error(&response, 400, "bad_request");
+    }
+    let long = format!(r#"{{"id":0,"role":"leader","more":"{}"}}"#, "x".repeat(20_000));
+    assert_error(&node.request("POST", "/partition/assign", &[], long.as_bytes()), 413, "body_too_large");
+    assert_eq!(node.request("GET", "/partition/assign", &[], b"").status, 405);
+    assert_eq!((&node.partition()["role"], &node.partition()["epoch"]), (&json!("leader"), &json!(0)));
+    assert_eq!(node.get("/health").json()["partitions"], json!([0]));
+    // Fields of other controllers do no harm.
+    let more = br#"{"id":0,"role":"leader","replicas":["http://127.0.0.1:1"],"else":{}}"#;
+    assert_eq!(node.request("POST", "/partition/assign", &[], more).status, 200);
+}
+
+#[test]
+fn roles_survive_a_restart() {
+    let folders = ["leader", "replica"].map(|name| Folder::new(&format!("roles-{name}")));
+    let any_port = own_address();
+    let mut leader = Member::durable(&folders[0], &["--listen", &any_port]);
+    let place = leader.address.to_string();
+    let mut replica = Member::durable(&folders[1], &["--replica-of", &place]);
+    assert_eq!(leader.put("k", &[], "v").status, 201);
+    assert_follows(&replica, &leader);
+    leader.lead(3);
+    replica.follow(&leader, 3);
+    assert_follows(&replica, &leader);
+    for how in ["KILL", "TERM"] {
+        for node in [&mut leader, &mut replica] {
+            node.signal(how);
+            node.wait();
+        }
+        replica = Member::durable(&folders[1], &[]);
+        let now = replica.partition();
+        assert_eq!((&now["role"], &now["epoch"]), (&json!("replica"), &json!(3)), "{how}");
+        assert_eq!(now["leader"]["address"], format!("http://{place}"));
+        assert_error(&replica.put("k", &[], "w"), 421, "not_leader");
+        // What a controller has said counts for more than the command line.
+        let arguments = ["--listen", &place, "--replication-listen", &any_port, "--replica-of", "127.0.0.1:1"];
+        leader = Member::durable(&folders[0], &arguments);
+        let now = leader.partition();
+        assert_eq!((&now["role"], &now["epoch"]), (&json!("leader"), &json!(3)), "{how}");
+        assert!(leader.put("k", &["X-Min-Acks: 0"], how).status < 300);
+        assert_follows(&replica, &leader);
+        assert_error(&leader.assign(&json!({"id": 0, "role": "leader", "epoch": 2})), 409, "epoch_outdated");
+    }
+}
+
+#[test]
+fn a_node_can_wait_for_its_role() {
+    let folder = Folder::new("await");
+    let assert_waits = |node: &Member| {
+        for target in ["/kv/k", "/get?key=k"] {
+            assert_error(&node.get(target), 503, "unassigned");
+        }
+        assert_error(&node.put("k", &[], "v"), 503, "unassigned");
+        for target in ["/readyz", "/leader", "/replica"] {
+            assert_eq!(node.get(target).status, 503, "{target}");
+        }
+        assert!(node.get("/readyz").text().starts_with("unassigned"), "{}", node.get("/readyz").text());
+        let health = node.get("/health");
+        assert_eq!((health.status, &health.json()["role"]), (200, &json!("unassigned")));
+    };
+    let in_memory = Member::start(&["--await-assignment"]);
+    assert_waits(&in_memory);
+    let mut durable = Member::durable(&folder, &["--await-assignment"]);
+    assert_waits(&durable);
+    for node in [&in_memory, &durable] {
+        node.lead(1);
+        assert_eq!(node.put("k", &[], "v").status, 201);
+        assert_eq!(node.get("/leader").status, 200);
+    }
+    durable.kill();
+    durable = Member::durable(&folder, &["--await-assignment"]);
+    assert_waits(&durable);
+    assert_error(&durable.assign(&json!({"id": 0, "role": "leader", "epoch": 0})), 409, "epoch_outdated");
+    durable.lead(1);
+    assert_eq!(durable.get("/kv/k").text(), "v");
+}
+
+#[test]
+fn partitions_have_data_and_roles_of_their_own() {
+    let folders = ["one", "two"].map(|name| Folder::new(&format!("partitions-{name}")));
+    let any_port = own_address();
+    let mut one = Member::durable(&folders[0], &["--listen", &any_port, "--await-assignment"]);
+    let place = one.address.to_string();
+    let mut two = Member::durable(&folders[1], &["--await-assignment"]);
+    let lead = |node: &Member, id: u32| {
+        let response = node.assign(&json!({"id": id, "role": "leader", "epoch": 1}));
+        assert_eq!(response.status, 200, "{}", response.text());
+    };
+    let put = |node: &Member, id: u32, value: &str| node.put("k", &[&format!("X-Partition-ID: {id}")], value).status;
+    let read = |node: &Member, id: u32| node.request("GET", "/kv/k", &[&format!("X-Partition-ID: {id}")], b"").text();
+    lead(&one, 7);
+    assert_eq!(one.put("k", &[], "the only one is meant").status, 201);
+    lead(&one, 1);
+    lead(&two, 2);
+    assert_error(&one.put("k", &[], "v"), 503, "unassigned");
+    assert_eq!(put(&one, 7, "seven"), 200);
+    assert_eq!(put(&one, 1, "one"), 201);
+    assert_eq!(put(&two, 2, "two"), 201);
+    assert_eq!(put(&one, 3, "three"), 404);
+    assert_error(&one.put("k", &["X-Partition-ID: x"], "v"), 400, "bad_request");
+    let follow = json!({"id": 7, "role": "replica", "leader": format!("http://{place}"), "epoch": 1});
+    assert_eq!(two.assign(&follow).status, 200);
+    assert_eq!(two.assign(&json!({"id": 2, "role": "replica", "leader": one.url(), "epoch": 1})).status, 409);
+
+    for round in 0..2 {
+        wait_for("partition 7 to follow", || read(&two, 7) == "seven" && two.get("/readyz").status == 200);
+        assert_eq!((read(&one, 1).as_str(), read(&one, 7).as_str(), read(&two, 2).as_str()), ("one", "seven", "two"));
+        assert_eq!(one.get("/health").json()["partitions"], json!([1, 7]), "{round}");
+        let health = two.get("/health").json();
+        assert_eq!((&health["partitions"], &health["role"]), (&json!([2, 7]), &json!("mixed")), "{round}");
+        assert_eq!(one.get("/digest?partition=7").json(), two.get("/digest?partition=7").json());
+        assert_eq!(put(&two, 7, "x"), 421);
+        assert_eq!((two.get("/leader?partition=2").status, two.get("/leader?partition=7").status), (200, 503));
+        assert_eq!(put(&one, 7, "seven"), 200);
+        one.kill();
+        two.kill();
+        two = Member::durable(&folders[1], &[]);
+        one = Member::durable(&folders[0], &["--listen", &place, "--replication-listen", &any_port]);
+    }
+}
+
+#[test]
+fn a_partition_that_is_being_made_knows_its_epoch() {
+    let folder = Folder::new("made");
+    let node = Member::durable(&folder, &["--await-assignment"]);
+    let mut client = node.connect();
+    let assignments = [
+        json!({"id": 1, "role": "leader", "epoch": 5}),
+        json!({"id": 1, "role": "leader", "epoch": 4}),
+        json!({"id": 1, "role": "replica", "leader": "http://127.0.0.1:1", "epoch": 5}),
+    ];
+    let assign = |assignment: &Json| request_bytes("POST", "/partition/assign", &[], assignment.to_string().as_bytes());
+    client.send(&assignments.iter().flat_map(assign).collect::<Vec<u8>>());
+    assert_eq!(client.response(false).status, 200);
+    assert_error(&client.response(false), 409, "epoch_outdated");
+    assert_error(&client.response(false), 409, "epoch_taken");
+    assert_eq!((&node.partition()["role"], &node.partition()["epoch"]), (&json!("leader"), &json!(5)));
+}
+
+/// Asserts that a replica keeps what it holds, is not ready, and says what can be done.
+#[track_caller]
+fn assert_keeps(replica: &Member, digest: &Json, words: &str) {
+    wait_for(words, || {
+        let ready = replica.get("/readyz");
+        ready.status == 503 && ready.text().contains(words) && ready.text().starts_with("not in sync: ")
+    });
+    assert!(replica.get("/readyz").text().contains("Make this node the leader"), "{}", replica.get("/readyz").text());
+    assert_eq!(replica.get("/replica").status, 503);
+    assert_eq!(&replica.digest(), digest);
+    replica.log.assert_has(words);
+}
+
+#[test]
+fn an_empty_leader_does_not_empty_its_replica() {
+    let any_port = own_address();
+    let mut leader = Member::start(&["--listen", &any_port]);
+    leader.fill(0..200, 100);
+    let replica = Member::replica_of(&leader, &[]);
+    assert_follows(&replica, &leader);
+    let digest = replica.digest();
+    let place = leader.address.to_string();
+    leader.kill();
+    leader = Member::start(&["--listen", &place, "--replication-listen", &any_port]);
+    assert_keeps(&replica, &digest, "the leader is empty and this replica is not: its data is kept");
+    assert_eq!(replica.get("/kv/key-7").status, 200, "what it has is served");
+    // An epoch does not make an empty leader's data anything.
+    leader.lead(1);
+    replica.follow(&leader, 1);
+    assert_keeps(&replica, &digest, "the leader is empty and this replica is not: its data is kept");
+    // The way out that it names.
+    replica.lead(2);
+    leader.follow(&replica, 2);
+    assert_follows(&leader, &replica);
+    assert_eq!(leader.digest()["digest"], digest["digest"]);
+}
+
+#[test]
+fn a_leader_with_other_data_takes_over_only_with_a_higher_epoch() {
+    let any_port = own_address();
+    let mut leader = Member::start(&["--listen", &any_port]);
+    leader.fill(0..200, 100);
+    let replica = Member::replica_of(&leader, &[]);
+    assert_follows(&replica, &leader);
+    let digest = replica.digest();
+    let place = leader.address.to_string();
+    leader.kill();
+    leader = Member::start(&["--listen", &place, "--replication-listen", &any_port]);
+    leader.fill(0..300, 50);
+    assert_keeps(&replica, &digest, "have the leader assigned with an epoch above 0");
+    leader.lead(1);
+    replica.follow(&leader, 1);
+    assert_follows(&replica, &leader);
+    assert_eq!(replica.get("/kv/key-250").body, value_of(250, 50));
+    replica.log.assert_has("which only this node had, are dropped");
+}
+
+#[test]
+fn a_leader_that_hears_of_a_higher_epoch_leads_no_more() {
+    let folder = Folder::new("deposed");
+    let mut old = Member::durable(&folder, &[]);
+    let new = Member::replica_of(&old, &[]);
+    let third = Member::replica_of(&old, &[]);
+    old.fill(0..20, 10);
+    assert_follows(&new, &old);
+    assert_follows(&third, &old);
+    new.lead(5);
+    assert_eq!(old.put("only-here", &[], "v").status, 201, "it has not heard yet");
+    third.follow(&old, 5);
+    wait_for("the old leader to hear", || old.get("/leader").status == 503);
+    let refused = old.put("k", &[], "v");
+    assert_error(&refused, 421, "not_leader");
+    assert_eq!(refused.header("X-Leader"), None, "it has not heard who leads");
+    old.log.assert_has("epoch 5 has begun elsewhere: this node leads no more");
+    assert_eq!(old.get("/readyz").status, 503);
+    old.kill();
+    old = Member::durable(&folder, &[]);
+    assert_eq!((&old.partition()["role"], &old.partition()["epoch"]), (&json!("replica"), &json!(5)));
+    assert_error(&old.put("k", &[], "v"), 421, "not_leader");
+    for node in [&old, &third] {
+        node.follow(&new, 5);
+        assert_follows(node, &new);
+    }
+    assert_eq!(saved_lines(&folder).len(), 1);
+    assert_eq!(new.get("/kv/only-here").status, 404);
+
+    // One that followed before it led is no more ready than that.
+    old.lead(6);
+    third.follow(&new, 6);
+    wait_for("the new leader to hear", || new.get("/leader").status == 503);
+    assert_eq!(new.get("/readyz").status, 503);
+    assert_eq!(new.get("/replica").status, 503);
+}
+
+#[test]
+fn replicas_feed_replicas() {
+    let folder = Folder::new("chain");
+    let any_port = own_address();
+    let first = Member::start(&[]);
+    first.fill(0..1_000, 100);
+    let mut middle = Member::durable(&folder, &["--listen", &any_port, "--replica-of", &first.url()]);
+    let place = middle.address.to_string();
+    let last = Member::replica_of(&middle, &[]);
+    assert_follows(&middle, &first);
+    assert_follows(&last, &first);
+    first.fill(0..500, 200);
+    assert_follows(&last, &first);
+    assert_error(&last.put("k", &[], "v"), 421, "not_leader");
+    let digest = last.digest();
+
+    middle.kill();
+    first.fill(500..700, 200);
+    assert_eq!(last.digest(), digest);
+    assert_eq!(last.get("/kv/key-1").status, 200);
+    let arguments = ["--listen", &place, "--replication-listen", &any_port, "--replica-of", &first.url()];
+    middle = Member::durable(&folder, &arguments);
+    assert_follows(&last, &first);
+    assert_follows(&middle, &first);
+    first.fill(0..100, 300);
+    assert_follows(&last, &first);
+    assert_eq!(middle.log.count(GETS_SNAPSHOT), 0, "{}", middle.log.text());
+    assert_eq!(first.log.count(GETS_SNAPSHOT), 0, "its log was all there: {}", first.log.text());
+}
+
+#[test]
+fn a_leader_is_found_by_name_and_by_address() {
+    let leader = Member::start(&[]);
+    leader.fill(0..10, 10);
+    let port = leader.address.port();
+    for (name, address) in [
+        (format!("localhost:{port}"), format!("http://localhost:{port}")),
+        (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{port}")),
+        (format!("http://localhost:{port}/"), format!("http://localhost:{port}")),
+    ] {
+        let replica = Member::start(&["--replica-of", &name]);
+        assert_follows(&replica, &leader);
+        assert_eq!(replica.put("k", &[], "v").header("X-Leader"), Some(address.as_str()), "{name}");
+    }
+    let lost = Member::start(&["--replica-of", "no-such-host.invalid:1"]);
+    wait_for("the reason", || lost.get("/readyz").text().contains("no-such-host.invalid:1 cannot be reached"));
+}
+
+#[test]
+fn a_leader_may_come_later_and_come_back() {
+    let folder = Folder::new("later");
+    let any_port = own_address();
+    let mut leader = Member::start(&["--listen", &any_port]);
+    let place = leader.address.to_string();
+    leader.kill();
+    let replica = Member::start(&["--replica-of", &place]);
+    wait_for("the reason", || replica.get("/readyz").text().contains(&format!("http://{place} cannot be reached")));
+    assert_eq!(replica.get("/readyz").status, 503);
+    let arguments = ["--listen", &place, "--replication-listen", &any_port];
+    leader = Member::durable(&folder, &arguments);
+    leader.fill(0..1_000, 100);
+    assert_follows(&replica, &leader);
+    for round in 0..2 {
+        leader.kill();
+        wait_for("the replica to notice", || replica.partition()["leader"]["state"] == "connecting");
+        assert_eq!(replica.get("/readyz").status, 200, "it serves what it has");
+        assert_eq!(replica.get("/replica?max_lag=1000").status, 503, "nobody knows how far it is behind");
+        leader = Member::durable(&folder, &arguments);
+        leader.fill(round * 100..round * 100 + 300, 150);
+        assert_follows(&replica, &leader);
+        assert_eq!(leader.log.count(GETS_SNAPSHOT), 0, "{}", leader.log.text());
+    }
+}
