@@ -287,6 +287,11 @@ impl Lsm {
         self.wal.held_bytes()
     }
 
+    /// The same of what is there only for those who read it: memtables have no need of it any more.
+    pub fn flushed_log_bytes(&self) -> usize {
+        self.wal.held_bytes_up_to(self.flushed_version)
+    }
+
     /// Snapshots not yet dropped.
     pub fn snapshot_count(&self) -> usize {
         self.snapshots.live_count()

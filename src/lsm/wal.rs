@@ -301,6 +301,12 @@ impl Wal {
         self.sealed_bytes + self.active.stream_bytes()
     }
 
+    /// The same of its segments whose records are all at or below `version`. Costs a look at each.
+    pub(super) fn held_bytes_up_to(&self, version: u64) -> usize {
+        let segments = self.sealed.iter().take_while(|segment| segment.last.version <= version);
+        segments.map(|segment| segment.stream_bytes()).sum()
+    }
+
     /// Bytes of records in the log, large values not counted.
     pub(super) fn stored_bytes(&self) -> usize {
         self.sealed.iter().map(|segment| segment.stored_bytes()).sum::<usize>() + self.active.stored_bytes()

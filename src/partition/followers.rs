@@ -226,7 +226,9 @@ impl Partition {
     /// Appends what a replica is to be sent next, about `budget` bytes.
     pub fn feed_replica(&mut self, link: LinkId, budget: usize, now_ms: u64, out: &mut Vec<u8>) -> Result<(), Ended> {
         let needed_version = self.followers.needed_version();
-        let is_too_much = self.lsm.log_bytes() > self.pinned_max_bytes();
+        let max_bytes = self.pinned_max_bytes();
+        // Log of memtables is there anyway, however large they are.
+        let is_too_much = self.lsm.log_bytes() > max_bytes && self.lsm.flushed_log_bytes() > max_bytes;
         let mut feeds = std::mem::take(&mut self.followers.feeds);
         let source = self.source(now_ms);
         let outcome = match feeds.iter_mut().find(|follower| follower.link == link) {
@@ -240,9 +242,11 @@ impl Partition {
         outcome
     }
 
-    /// Log that replicas may pin.
+    /// Log that replicas may pin. With large values a whole memtable can be one segment, which goes when its last record is
+    /// confirmed: so much comes on top.
     fn pinned_max_bytes(&self) -> usize {
-        PINNED_MIN_BYTES.max(self.options.wal_retain_bytes * 2).max(self.lsm.data_bytes() / PINNED_DATA_SHARE)
+        let log_bytes = PINNED_MIN_BYTES.max(self.options.wal_retain_bytes * 2);
+        log_bytes.max(self.lsm.data_bytes() / PINNED_DATA_SHARE) + self.options.engine.memtable_bytes
     }
 
     /// Whether there is something to send to a replica, and when to look again at the latest.
