@@ -317,7 +317,8 @@ impl Node {
         // What a controller has said counts for more than the command line, which it cannot change.
         let is_assigned = standing.epoch > 0;
         let leader = self.config.replica_of.clone().filter(|_| id == DEFAULT_PARTITION && !is_assigned);
-        let was_replica = standing.role == Role::Replica && !is_assigned;
+        // Other partitions are what they are because a controller has said so, with an epoch or without.
+        let was_replica = standing.role == Role::Replica && !is_assigned && id == DEFAULT_PARTITION;
         if let Some(leader) = leader {
             (standing.role, standing.leader) = (Role::Replica, Some(leader));
         }
