@@ -23,7 +23,7 @@ pub(super) struct Resolver<T> {
     waker: Arc<Waker>,
 }
 
-impl<T: Send + 'static> Resolver<T> {
+impl<T: Clone + Send + 'static> Resolver<T> {
     /// The waker wakes the loop when [`next`](Self::next) has something.
     pub(super) fn new(waker: Arc<Waker>) -> Self {
         let (sender, receiver) = channel();
@@ -41,13 +41,16 @@ impl<T: Send + 'static> Resolver<T> {
             return self.tell(Resolved { of, addresses: Ok(vec![SocketAddr::new(address, port)]) });
         }
         let (sender, waker, host) = (self.sender.clone(), Arc::clone(&self.waker), host.to_owned());
+        let asked_for = of.clone();
         let resolve = move || {
             let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
             let _ = sender.send(Resolved { of, addresses });
             let _ = waker.wake();
         };
-        // Without a thread there is no answer, and whoever asked gives up in time.
-        let _ = std::thread::Builder::new().name("resolve".to_owned()).stack_size(256 * 1024).spawn(resolve);
+        let thread = std::thread::Builder::new().name("resolve".to_owned()).stack_size(256 * 1024).spawn(resolve);
+        if let Err(error) = thread {
+            self.tell(Resolved { of: asked_for, addresses: Err(error) });
+        }
     }
 
     fn tell(&self, resolved: Resolved<T>) {
