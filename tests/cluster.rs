@@ -7,14 +7,18 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut, Range};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use db_node::lsm::LogPosition;
+use db_node::replication::frame::{Ack, DATA_MAX_BYTES, Frame, FrameReader, Hello, NodeId, PROTOCOL_VERSION};
+use db_node::storage::HistoryId;
 use serde_json::{Value as Json, json};
 
 use common::{Folder, Node, NodeLog, PATIENCE, Response, assert_error, request_bytes, text, wait_for};
@@ -813,7 +817,7 @@ fn a_leader_that_hears_of_a_higher_epoch_leads_no_more() {
         node.follow(&new, 5);
         assert_follows(node, &new);
     }
-    assert_eq!(saved_lines(&folder).len(), 1);
+    wait_for("what is dropped to be saved", || saved_lines(&folder).len() == 1);
     assert_eq!(new.get("/kv/only-here").status, 404);
 
     // One that followed before it led is no more ready than that.
@@ -895,5 +899,257 @@ fn a_leader_may_come_later_and_come_back() {
         leader.fill(round * 100..round * 100 + 300, 150);
         assert_follows(&replica, &leader);
         assert_eq!(leader.log.count(GETS_SNAPSHOT), 0, "{}", leader.log.text());
+    }
+}
+
+/// With a memtable larger than all log that replicas may pin, there is that much log, whoever needs it.
+#[test]
+fn a_large_memtable_is_not_held_against_replicas() {
+    let leader = Member::start(&["--memtable-bytes", "256MiB"]);
+    let replica = Member::replica_of(&leader, &["--memtable-bytes", "256MiB"]);
+    assert_follows(&replica, &leader);
+    leader.fill(0..80, 1 << 20);
+    let response = leader.put("k", &["X-Min-Acks: 1"], "v");
+    assert_eq!(response.status, 201, "{}", response.text());
+    leader.fill(0..10, 100);
+    assert_follows(&replica, &leader);
+    assert_eq!(leader.log.count("pins more log"), 0, "{}", leader.log.text());
+}
+
+const TOKEN: &str = "correct-horse-battery-staple";
+
+/// What somebody sends who wants to be fed.
+fn hello(token: &str) -> Hello<'_> {
+    Hello {
+        protocol_version: PROTOCOL_VERSION,
+        partition: 0,
+        node_id: NodeId([7; 16]),
+        epoch: 0,
+        history: HistoryId([0; 16]),
+        position: LogPosition::default(),
+        token: token.as_bytes(),
+    }
+}
+
+fn encoded(frames: &[Frame<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for frame in frames {
+        frame.encode(&mut bytes);
+    }
+    bytes
+}
+
+/// A connection to a node's replication socket.
+fn dial(node: &Member) -> TcpStream {
+    let port = node.get("/health").json()["replicationPort"].as_u64().and_then(|port| u16::try_from(port).ok());
+    let stream = TcpStream::connect((node.address.ip(), port.expect("a port"))).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set a time-out");
+    stream
+}
+
+/// Everything that comes until the connection ends, however that is.
+fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut received = Vec::new();
+    match stream.read_to_end(&mut received) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("it is not closed"),
+        _ => received,
+    }
+}
+
+/// Waits until a node has said why it has ended a connection.
+#[track_caller]
+fn assert_ended(node: &Member, stream: &TcpStream, reason: &str) {
+    let address = stream.local_addr().expect("an address");
+    node.log.assert_has(&format!("replication with {address}: {reason}"));
+}
+
+#[test]
+fn hostile_replicas_are_turned_away() {
+    let folder = Folder::new("hostile");
+    std::fs::write(folder.join("token"), TOKEN).expect("write the token");
+    let token_file = folder.join("token");
+    let leader = Member::start(&["--token-file", text(&token_file)]);
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    assert_eq!(leader.put("k", &[&bearer], "v").status, 201);
+    let status = leader.request("GET", "/status", &[&bearer], b"").json();
+    let history = status["partitions"][0]["historyId"].as_str().and_then(|id| id.parse().ok()).expect("an id");
+    let good = hello(TOKEN);
+    let of = |hello: Hello<'_>| encoded(&[Frame::Hello(hello)]);
+    let head = |len: u32| [&len.to_le_bytes()[..], &[1, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let damaged = |at: usize| {
+        let mut bytes = of(good);
+        bytes[at] ^= 1;
+        bytes
+    };
+    let future = LogPosition { version: 1_000_000, checksum: 1 };
+    let ack = Ack { applied_version: u64::MAX, durable_version: u64::MAX };
+    for (bytes, reason) in [
+        (vec![b'x'; 5_000], "the peer sent a frame with an impossible head"),
+        (b"GET /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), "the peer sent a frame with an impossible head"),
+        (head(u32::MAX), "the peer sent a frame with an impossible head"),
+        (head(100_000), "the peer sent a frame with an impossible head"),
+        (damaged(20), "the peer sent a frame whose checksum does not hold"),
+        (damaged(4), "the peer sent a frame whose checksum does not hold"),
+        (encoded(&[Frame::Ack(ack)]), "a stranger did not say hello"),
+        (encoded(&[Frame::Records(b"x")]), "a stranger did not say hello"),
+        (of(hello("")), "a replica is turned away: the token is missing or wrong"),
+        (of(hello("wrong-horse-battery-staple")), "a replica is turned away: the token is missing or wrong"),
+        (of(hello(&TOKEN[1..])), "a replica is turned away: the token is missing or wrong"),
+        // Who it is comes first: nobody without the token ends its time as leader.
+        (of(Hello { epoch: u64::MAX, ..hello("wrong") }), "a replica is turned away: the token is missing or wrong"),
+        (of(Hello { protocol_version: 0, ..good }), "a replica is turned away: this node speaks version 1"),
+        (of(Hello { protocol_version: u16::MAX, ..good }), "a replica is turned away: this node speaks version 1"),
+        (of(Hello { partition: 3, ..good }), "a replica is turned away: partition 3 is not here"),
+        (
+            of(Hello { history, position: future, ..good }),
+            "a replica is turned away: this replica is at version 1000000",
+        ),
+        (
+            of(Hello { history, position: LogPosition { version: 1, checksum: 1 }, ..good }),
+            "a replica is turned away: this replica has another record of the same version",
+        ),
+        (encoded(&[Frame::Hello(good), Frame::Hello(good)]), "the replica sent what only a leader sends"),
+        (encoded(&[Frame::Hello(good), Frame::Records(b"x")]), "the replica sent what only a leader sends"),
+        (encoded(&[Frame::Hello(good), Frame::Ack(ack)]), "the replica confirms what it cannot have"),
+    ] {
+        let start = Instant::now();
+        let mut stream = dial(&leader);
+        stream.write_all(&bytes).expect("send");
+        let received = read_all(&mut stream);
+        assert!(start.elapsed() < Duration::from_secs(2), "{reason}: {:?}", start.elapsed());
+        assert_ended(&leader, &stream, reason);
+        if reason.contains("is turned away") {
+            let mut input = &received[..];
+            let mut reader = FrameReader::new(DATA_MAX_BYTES);
+            let refusal = reader.next(&mut input);
+            assert!(matches!(refusal, Ok(Some(Frame::Refusal(refusal))) if reason.contains(&refusal.text[..20])));
+        }
+        assert_eq!(leader.request("GET", "/kv/k", &[&bearer], b"").text(), "v");
+    }
+    assert_eq!(leader.put("k", &[&bearer], "w").status, 200, "it leads");
+    assert!(!leader.log.text().contains(&TOKEN[1..]), "the token is in the log");
+    let replica = Member::start(&["--replica-of", &leader.url(), "--token-file", text(&token_file)]);
+    wait_for("a replica with the token", || replica.request("GET", "/kv/k", &[&bearer], b"").text() == "w");
+}
+
+/// Takes as long as a node listens to silence.
+#[test]
+fn silent_peers_are_let_go() {
+    let leader = Member::start(&[]);
+    leader.fill(0..100, 100);
+    let before_kib = leader.memory_kib("VmRSS");
+    let greeting = encoded(&[Frame::Hello(hello(""))]);
+    let peers = [
+        (&greeting[..0], "a stranger did not say hello in time"),
+        (&greeting[..7], "a stranger did not say hello in time"),
+        (&greeting[..40], "a stranger did not say hello in time"),
+        (&greeting[..], "the replica was silent for 10000 ms"),
+    ];
+    let start = Instant::now();
+    let mut streams = peers.map(|(bytes, _)| {
+        let mut stream = dial(&leader);
+        stream.write_all(bytes).expect("send");
+        stream
+    });
+    // One that does not read either.
+    for _ in 0..8 {
+        leader.fill(0..2, 1 << 20);
+    }
+    for (stream, (_, reason)) in streams.iter_mut().zip(peers) {
+        read_all(stream);
+        assert!((9..15).contains(&start.elapsed().as_secs()), "{reason}: {:?}", start.elapsed());
+        assert_ended(&leader, stream, reason);
+    }
+    assert_eq!(leader.partition()["replicas"], json!([]));
+    let grown_kib = leader.memory_kib("VmRSS").saturating_sub(before_kib);
+    assert!(grown_kib < 40 * 1024, "{grown_kib} KiB more");
+}
+
+#[test]
+fn a_replica_that_does_not_read_is_let_go_and_no_writer_waits_for_it() {
+    let leader = Member::start(&[]);
+    let replica = Member::replica_of(&leader, &[]);
+    assert_follows(&replica, &leader);
+    let before_kib = leader.memory_kib("VmRSS");
+    let mut idle = dial(&leader);
+    idle.write_all(&encoded(&[Frame::Hello(hello(""))])).expect("send");
+    let mut largest_kib = 0;
+    for round in 0..12 {
+        leader.pipeline(0..8, |_| put_bytes(round, 1 << 20));
+        largest_kib = largest_kib.max(leader.memory_kib("VmRSS").saturating_sub(before_kib));
+        assert_eq!(leader.put("k", &["X-Min-Acks: 1"], "v").status, if round == 0 { 201 } else { 200 });
+    }
+    assert_ended(&leader, &idle, "the replica pins more log than is kept for one: it starts over");
+    read_all(&mut idle);
+    eprintln!("at most {largest_kib} KiB more");
+    // 64 MiB may be pinned, 12 are there to stay, 16 are kept for those who come back.
+    assert!(largest_kib < 112 * 1024, "{largest_kib} KiB more");
+    assert_follows(&replica, &leader);
+    assert_eq!(replica.log.count("in sync with its leader"), 1, "the other was fed on: {}", replica.log.text());
+    wait_for("the memory to be given back", || leader.memory_kib("VmRSS").saturating_sub(before_kib) < 48 * 1024);
+}
+
+#[test]
+fn connections_that_come_and_go_leave_nothing_behind() {
+    let leader = Member::start(&[]);
+    leader.fill(0..100, 100);
+    let replica = Member::replica_of(&leader, &[]);
+    assert_follows(&replica, &leader);
+    let open_descriptors = || std::fs::read_dir(format!("/proc/{}/fd", leader.pid())).expect("read /proc").count();
+    let (descriptors, before_kib) = (open_descriptors(), leader.memory_kib("VmRSS"));
+    let address = dial(&leader).peer_addr().expect("an address");
+    let greeting = encoded(&[Frame::Hello(hello(""))]);
+    for number in 0..2_000 {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        if number % 4 == 0 {
+            stream.write_all(&greeting[..number % greeting.len()]).expect("send");
+        }
+        if number % 2 == 0 {
+            // Closing then resets the connection.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("set linger");
+        }
+    }
+    wait_for("all descriptors to be closed", || open_descriptors() <= descriptors);
+    let grown_kib = leader.memory_kib("VmRSS").saturating_sub(before_kib);
+    assert!(grown_kib < 8 * 1024, "{grown_kib} KiB stayed");
+    leader.fill(0..100, 200);
+    assert_follows(&replica, &leader);
+    let next = Member::replica_of(&leader, &[]);
+    assert_follows(&next, &leader);
+
+    // As many as there are places: nobody else gets in, and everybody is served.
+    let crowd: Vec<TcpStream> = (0..1_100).map(|_| TcpStream::connect(address).expect("connect")).collect();
+    leader.fill(0..100, 300);
+    assert_follows(&replica, &leader);
+    drop(crowd);
+    let late = Member::replica_of(&leader, &[]);
+    assert_follows(&late, &leader);
+}
+
+#[test]
+fn a_controller_need_not_speak_of_epochs() {
+    let folders = ["one", "two"].map(|name| Folder::new(&format!("without-epoch-{name}")));
+    let any_port = own_address();
+    let mut one = Member::durable(&folders[0], &["--listen", &any_port, "--await-assignment"]);
+    let place = one.address.to_string();
+    let mut two = Member::durable(&folders[1], &["--await-assignment"]);
+    for id in [3, 4] {
+        assert_eq!(one.assign(&json!({"id": id, "role": "leader", "replicas": [two.url()]})).status, 200);
+        assert_eq!(two.assign(&json!({"id": id, "role": "replica", "leader": one.url()})).status, 200);
+    }
+    let put = |node: &Member, value: &str| node.put("k", &["X-Partition-ID: 4", "X-Min-Acks: 1"], value).status;
+    wait_for("a write that is confirmed", || put(&one, "v") < 300);
+    for _ in 0..2 {
+        one.kill();
+        two.kill();
+        one = Member::durable(&folders[0], &["--listen", &place, "--replication-listen", &any_port]);
+        two = Member::durable(&folders[1], &[]);
+        assert_eq!(
+            (&one.get("/health").json()["role"], &two.get("/health").json()["role"]),
+            (&json!("leader"), &json!("replica"))
+        );
+        wait_for("the replica to follow", || two.get("/readyz").status == 200);
+        assert_eq!(put(&two, "v"), 421);
+        assert_eq!(put(&one, "v"), 200);
     }
 }
