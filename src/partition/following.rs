@@ -313,7 +313,10 @@ impl Partition {
             Dial::At(_) | Dial::UnderWay if self.roles.standing().leader.is_none() => ("no leader known", None),
             Dial::At(_) | Dial::UnderWay => ("connecting", None),
         };
-        let obstacle = self.following.obstacle.clone();
+        let obstacle = match &self.roles.standing().leader {
+            Some(_) => self.following.obstacle.clone(),
+            None => Some("no leader is known: assign one".to_owned()),
+        };
         Some(FollowingStats { state, sync: self.following.sync, leader_version, obstacle })
     }
 
