@@ -808,7 +808,8 @@ fn a_leader_that_hears_of_a_higher_epoch_leads_no_more() {
     assert_error(&refused, 421, "not_leader");
     assert_eq!(refused.header("X-Leader"), None, "it has not heard who leads");
     old.log.assert_has("epoch 5 has begun elsewhere: this node leads no more");
-    assert_eq!(old.get("/readyz").status, 503);
+    let ready = old.get("/readyz");
+    assert_eq!((ready.status, ready.text().as_str()), (503, "not in sync: no leader is known: assign one\n"));
     old.kill();
     old = Member::durable(&folder, &[]);
     assert_eq!((&old.partition()["role"], &old.partition()["epoch"]), (&json!("replica"), &json!(5)));
@@ -1137,6 +1138,8 @@ fn a_controller_need_not_speak_of_epochs() {
         assert_eq!(one.assign(&json!({"id": id, "role": "leader", "replicas": [two.url()]})).status, 200);
         assert_eq!(two.assign(&json!({"id": id, "role": "replica", "leader": one.url()})).status, 200);
     }
+    // One whose leader was never there has heard of no epoch.
+    assert_eq!(two.assign(&json!({"id": 5, "role": "replica", "leader": "http://127.0.0.1:1"})).status, 200);
     let put = |node: &Member, value: &str| node.put("k", &["X-Partition-ID: 4", "X-Min-Acks: 1"], value).status;
     wait_for("a write that is confirmed", || put(&one, "v") < 300);
     for _ in 0..2 {
@@ -1148,7 +1151,7 @@ fn a_controller_need_not_speak_of_epochs() {
             (&one.get("/health").json()["role"], &two.get("/health").json()["role"]),
             (&json!("leader"), &json!("replica"))
         );
-        wait_for("the replica to follow", || two.get("/readyz").status == 200);
+        wait_for("the replica to follow", || two.get("/replica?partition=4").status == 200);
         assert_eq!(put(&two, "v"), 421);
         assert_eq!(put(&one, "v"), 200);
     }
