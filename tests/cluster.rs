@@ -8,7 +8,7 @@
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut, Range};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -17,8 +17,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use db_node::lsm::LogPosition;
-use db_node::replication::frame::{Ack, DATA_MAX_BYTES, Frame, FrameReader, Hello, NodeId, PROTOCOL_VERSION};
-use db_node::storage::HistoryId;
+use db_node::replication::frame::{
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, NodeId, PROTOCOL_VERSION, Refusal,
+    RefusalCode, SnapshotStart,
+};
+use db_node::storage::{HistoryId, Lineage};
 use serde_json::{Value as Json, json};
 
 use common::{Folder, Node, NodeLog, PATIENCE, Response, assert_error, request_bytes, text, wait_for};
@@ -873,6 +876,8 @@ fn a_leader_is_found_by_name_and_by_address() {
         assert_follows(&replica, &leader);
         assert_eq!(replica.put("k", &[], "v").header("X-Leader"), Some(address.as_str()), "{name}");
     }
+    leader.follow(&leader, 1);
+    wait_for("the reason", || leader.get("/readyz").text().contains("this is the same node"));
     let lost = Member::start(&["--replica-of", "no-such-host.invalid:1"]);
     wait_for("the reason", || lost.get("/readyz").text().contains("no-such-host.invalid:1 cannot be reached"));
 }
@@ -1155,4 +1160,87 @@ fn a_controller_need_not_speak_of_epochs() {
         assert_eq!(put(&two, "v"), 421);
         assert_eq!(put(&one, "v"), 200);
     }
+}
+
+/// A leader that is none: it tells its port, and answers every hello in the same way. Returns its address.
+fn false_leader(answer: Vec<u8>, says_more: bool) -> String {
+    let http = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let for_replicas = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = format!("http://{}", http.local_addr().expect("an address"));
+    let port = for_replicas.local_addr().expect("an address").port();
+    // Both end with the test; connections may break at any time.
+    thread::spawn(move || {
+        for mut stream in http.incoming().flatten() {
+            let body = format!("{{\"replicationPort\":{port}}}");
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    thread::spawn(move || {
+        for mut stream in for_replicas.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&answer);
+            if says_more {
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_false_leader_does_no_harm() {
+    let leader = Member::start(&[]);
+    leader.fill(0..50, 100);
+    leader.lead(1);
+    let replica = Member::start(&["--await-assignment"]);
+    replica.follow(&leader, 1);
+    assert_follows(&replica, &leader);
+    let digest = replica.digest();
+    let before_kib = replica.memory_kib("VmRSS");
+    let own = replica.partition()["historyId"].as_str().and_then(|id| id.parse::<HistoryId>().ok()).expect("an id");
+    let ours = |epoch: u64| Frame::Continue(Continue { epoch, last_version: 50, lineage: Lineage::new(own) });
+    let theirs = Lineage::new(HistoryId([9; 16]));
+    let other = Frame::Continue(Continue { epoch: 1, last_version: 90, lineage: theirs.clone() });
+    let snapshot = |epoch: u64, version: u64| {
+        Frame::SnapshotStart(SnapshotStart { epoch, version, about_bytes: u64::MAX, lineage: theirs.clone() })
+    };
+    let far = Frame::Heartbeat(Heartbeat { last_version: u64::MAX });
+    let evil = Frame::Refusal(Refusal { code: RefusalCode::Busy, text: "go\u{1b}[31m\r\naway" });
+    let (noise, zeros) = (vec![0xa5; DATA_MAX_BYTES], vec![0; DATA_MAX_BYTES]);
+    for (answer, reason) in [
+        (noise.clone(), "the peer sent a frame with an impossible head"),
+        (encoded(&[Frame::Records(b"x")]), "the leader sent a frame out of its turn"),
+        (encoded(&[Frame::Hello(hello(""))]), "the leader sent a frame out of its turn"),
+        (encoded(&[ours(1), ours(1)]), "the leader sent a frame out of its turn"),
+        (encoded(&[ours(0)]), "the leader is of epoch 0, and epoch 1 has begun: assign it anew"),
+        (encoded(&[other]), "the leader goes on from what this node does not have"),
+        (encoded(&[ours(1), far, Frame::Records(&zeros)]), "the log does not continue what is here"),
+        (encoded(&[ours(1), Frame::Records(&noise)]), "the log does not continue what is here"),
+        (encoded(&[snapshot(1, 60)]), "this replica holds version 50"),
+        (encoded(&[snapshot(9, 0)]), "the leader is empty and this replica is not"),
+        (encoded(&[snapshot(9, 60), Frame::SnapshotData(&noise)]), "the snapshot is damaged"),
+        (encoded(&[snapshot(9, 60), Frame::SnapshotData(&zeros)]), "the snapshot is damaged"),
+        (encoded(&[snapshot(9, 60), Frame::Records(&noise)]), "the leader sent a frame out of its turn"),
+        (encoded(&[evil]), "the leader refuses: go [31m  away"),
+    ] {
+        let address = false_leader(answer, true);
+        let response = replica.assign(&json!({"id": 0, "role": "replica", "leader": address, "epoch": 1}));
+        assert_eq!(response.status, 200, "{}", response.text());
+        replica.log.assert_has(&format!("replication with {address}: {reason}"));
+        assert_eq!(replica.digest(), digest, "{reason}");
+        assert_eq!(replica.partition()["epoch"], 1, "{reason}");
+    }
+    // One that goes away in the middle of a snapshot.
+    let address = false_leader(encoded(&[snapshot(9, 60)]), false);
+    assert_eq!(replica.assign(&json!({"id": 0, "role": "replica", "leader": address, "epoch": 1})).status, 200);
+    replica.log.assert_has(&format!("replication with {address}: the "));
+    assert_eq!(replica.get("/kv/key-7").status, 200);
+    assert_eq!(replica.get("/readyz").status, 503, "of its data only a part may be what the leader has");
+    let grown_kib = replica.memory_kib("VmRSS").saturating_sub(before_kib);
+    assert!(grown_kib < 16 * 1024, "{grown_kib} KiB more");
+    replica.follow(&leader, 1);
+    leader.fill(0..10, 50);
+    assert_follows(&replica, &leader);
+    assert_eq!(replica.partition()["pinnedSnapshots"], 0);
 }
