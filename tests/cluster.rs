@@ -24,7 +24,7 @@ use db_node::replication::frame::{
 use db_node::storage::{HistoryId, Lineage};
 use serde_json::{Value as Json, json};
 
-use common::{Folder, Node, NodeLog, PATIENCE, Response, assert_error, request_bytes, text, wait_for};
+use common::{Folder, Node, NodeLog, PATIENCE, Response, assert_error, let_pass, request_bytes, text, wait_for};
 
 /// What a leader says when a replica gets all data.
 const GETS_SNAPSHOT: &str = "gets a snapshot";
@@ -1243,4 +1243,58 @@ fn a_false_leader_does_no_harm() {
     leader.fill(0..10, 50);
     assert_follows(&replica, &leader);
     assert_eq!(replica.partition()["pinnedSnapshots"], 0);
+}
+
+#[test]
+fn a_replica_that_is_killed_while_it_takes_over_starts_over() {
+    let folders = ["leader", "replica"].map(|name| Folder::new(&format!("takes-over-{name}")));
+    let seed =
+        std::env::var("DB_NODE_TEST_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().expect("a number"));
+    eprintln!("DB_NODE_TEST_SEED={seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let leader = Member::durable(&folders[0], &["--fsync", "never"]);
+    leader.fill(0..2_000, 1_000);
+    leader.fill(2_000..2_006, 1 << 20);
+    let mut replica = Member::durable(&folders[1], &["--replica-of", &leader.url()]);
+    assert_follows(&replica, &leader);
+    for round in 0..6 {
+        // It leads alone for a while, then it follows again: all data is replaced.
+        replica.lead(2 * round + 1);
+        assert_eq!(replica.put(&format!("only-{round}"), &[], "here").status, 201);
+        leader.lead(2 * round + 2);
+        replica.follow(&leader, 2 * round + 2);
+        let_pass(Duration::from_millis(rng.u64(0..80)));
+        replica.kill();
+        replica = Member::durable(&folders[1], &[]);
+        assert_follows(&replica, &leader);
+        let key = json!(format!("only-{round}"));
+        wait_for("what is dropped to be saved", || saved_lines(&folders[1]).iter().any(|line| line["key"] == key));
+        assert_eq!(replica.get(&format!("/kv/only-{round}")).status, 404);
+        wait_for("the disk to have it", || replica.partition()["durableVersion"] == replica.version());
+    }
+    replica.kill();
+    replica = Member::durable(&folders[1], &[]);
+    let snapshot_count = leader.log.count(GETS_SNAPSHOT);
+    assert_follows(&replica, &leader);
+    assert_eq!(leader.log.count(GETS_SNAPSHOT), snapshot_count);
+    let mut names = std::fs::read_dir(folders[1].join("partition-0")).expect("read the folder");
+    assert!(names.all(|name| !text(&name.expect("an entry").path()).ends_with(".tmp")), "drafts are left");
+}
+
+#[test]
+fn load_balancers_leave_a_node_that_is_stopping() {
+    let mut leader = Member::start(&[]);
+    let mut replica = Member::replica_of(&leader, &[]);
+    assert_follows(&replica, &leader);
+    for (node, target) in [(&mut replica, "/replica"), (&mut leader, "/leader")] {
+        let mut asking = node.connect();
+        asking.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n").as_bytes());
+        node.settle();
+        node.signal("TERM");
+        wait_for("new connections to be refused", || TcpStream::connect(node.address).is_err());
+        asking.send(b"\r\n");
+        assert_eq!(asking.response(false).status, 404);
+        drop(asking);
+        assert_eq!(node.wait().code(), Some(0));
+    }
 }
