@@ -105,6 +105,15 @@ impl Member {
         assert_eq!(self.wait().signal(), Some(9));
     }
 
+    /// Waits until all that it holds, and what it is, is on its disk.
+    #[track_caller]
+    fn wait_for_disk(&self) {
+        wait_for("the disk to have it", || {
+            let now = self.partition();
+            now["durableVersion"] == now["lastVersion"] && now["settled"] == true
+        });
+    }
+
     /// Stops the process, without ending it.
     fn freeze(&self) {
         self.signal("STOP");
@@ -335,6 +344,7 @@ fn a_replica_that_was_away_goes_on_where_it_was() {
     assert_follows(&replica, &leader);
 
     for round in 0..2 {
+        replica.wait_for_disk();
         replica.kill();
         leader.fill(round * 500..2_000 + round * 500, 150);
         leader.fill(3_003..3_005, 1 << 20);
@@ -469,6 +479,7 @@ fn what_only_the_old_leader_had_is_saved_in_a_file() {
     let mut new = Member::durable(&folders[1], &["--replica-of", &old.url()]);
     old.fill(0..100, 100);
     assert_follows(&new, &old);
+    new.wait_for_disk();
     new.kill();
     let large = value_of(7, 1 << 20);
     for (key, value) in
@@ -502,7 +513,7 @@ fn what_only_the_old_leader_had_is_saved_in_a_file() {
     assert!(saved_lines(&folders[1]).is_empty());
 
     // What replaced it lasts, and is taken up from there.
-    wait_for("the disk to have it", || old.partition()["durableVersion"] == 101);
+    old.wait_for_disk();
     old.kill();
     new.fill(0..50, 100);
     let again = Member::durable(&folders[0], &[]);
@@ -813,6 +824,7 @@ fn a_leader_that_hears_of_a_higher_epoch_leads_no_more() {
     old.log.assert_has("epoch 5 has begun elsewhere: this node leads no more");
     let ready = old.get("/readyz");
     assert_eq!((ready.status, ready.text().as_str()), (503, "not in sync: no leader is known: assign one\n"));
+    old.wait_for_disk();
     old.kill();
     old = Member::durable(&folder, &[]);
     assert_eq!((&old.partition()["role"], &old.partition()["epoch"]), (&json!("replica"), &json!(5)));
@@ -1270,15 +1282,16 @@ fn a_replica_that_is_killed_while_it_takes_over_starts_over() {
         let key = json!(format!("only-{round}"));
         wait_for("what is dropped to be saved", || saved_lines(&folders[1]).iter().any(|line| line["key"] == key));
         assert_eq!(replica.get(&format!("/kv/only-{round}")).status, 404);
-        wait_for("the disk to have it", || replica.partition()["durableVersion"] == replica.version());
+        replica.wait_for_disk();
     }
     replica.kill();
     replica = Member::durable(&folders[1], &[]);
     let snapshot_count = leader.log.count(GETS_SNAPSHOT);
     assert_follows(&replica, &leader);
     assert_eq!(leader.log.count(GETS_SNAPSHOT), snapshot_count);
-    let mut names = std::fs::read_dir(folders[1].join("partition-0")).expect("read the folder");
-    assert!(names.all(|name| !text(&name.expect("an entry").path()).ends_with(".tmp")), "drafts are left");
+    let names = std::fs::read_dir(folders[1].join("partition-0")).expect("read the folder");
+    let mut paths = names.map(|entry| entry.expect("an entry").path());
+    assert!(paths.all(|path| path.extension().is_none_or(|end| end != "tmp")), "drafts are left");
 }
 
 #[test]
