@@ -203,10 +203,10 @@ fn unavailable(reason: Unavailable) -> Refusal {
             let message = format!("partition {id} is not on this node: GET /health lists those that are");
             Refusal::new(404, "partition_not_found", message)
         }
+        Unavailable::Unassigned => unassigned(),
         Unavailable::Unnamed => {
-            let message =
-                "no partition is named, and this node has none or several: send X-Partition-ID, or assign one";
-            Refusal::new(503, "unassigned", message)
+            let message = "this node has several partitions: name one by X-Partition-ID";
+            Refusal::new(404, "partition_not_found", message)
         }
         Unavailable::Loading(progress) => {
             let message = format!("the node is loading its data ({progress}): try again");

@@ -53,7 +53,9 @@ pub struct LoopStats {
 pub enum Unavailable {
     /// It is not on this node.
     Unknown(u32),
-    /// None was named, and there is none, or more than one to choose from.
+    /// No controller has assigned one yet.
+    Unassigned,
+    /// None was named, and there are several to choose from.
     Unnamed,
     /// The node is reading its data.
     Loading(Progress),
@@ -170,6 +172,7 @@ impl Node {
             (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
             ([first, ..], _) if first.id() == DEFAULT_PARTITION => Ok(DEFAULT_PARTITION),
             ([only], _) => Ok(only.id()),
+            ([], _) => Err(Unavailable::Unassigned),
             _ => Err(Unavailable::Unnamed),
         }
     }
@@ -180,6 +183,7 @@ impl Node {
         match (self.index_of(id), self.stage) {
             (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
             (Some(index), Stage::Running) => Ok(&mut self.partitions[index]),
+            (None, Stage::Running) if self.partitions.is_empty() => Err(Unavailable::Unassigned),
             (None, Stage::Running) => Err(Unavailable::Unknown(id)),
         }
     }
@@ -317,21 +321,12 @@ impl Node {
         // What a controller has said counts for more than the command line, which it cannot change.
         let is_assigned = standing.epoch > 0;
         let leader = self.config.replica_of.clone().filter(|_| id == DEFAULT_PARTITION && !is_assigned);
-        // Other partitions are what they are because a controller has said so, with an epoch or without.
-        let was_replica = standing.role == Role::Replica && !is_assigned && id == DEFAULT_PARTITION;
         if let Some(leader) = leader {
             (standing.role, standing.leader) = (Role::Replica, Some(leader));
         }
-        let is_promoted = was_replica && standing.role == Role::Replica && self.config.replica_of.is_none();
         let awaits = self.config.await_assignment;
         let roles = if awaits { Roles::awaiting(standing) } else { Roles::in_force(standing) };
-        let mut partition = Partition::new(id, lsm, roles, disk, self.options.clone());
-        if is_promoted && !awaits {
-            let assignment = Assignment { role: Role::Leader, epoch: None, leader: None };
-            let history = HistoryId(self.mint.draw());
-            let outcome = partition.assign(&assignment, history);
-            debug_assert!(outcome.is_ok(), "epoch 1 follows epoch 0");
-        }
+        let partition = Partition::new(id, lsm, roles, disk, self.options.clone());
         self.add(partition);
     }
 

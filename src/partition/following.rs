@@ -4,7 +4,7 @@
 //! 1. The data is replaced whole or not at all; the old is freed piece by piece.
 //! 2. While a change of standing is not on disk, nothing is taken from the leader.
 //! 3. After a connection that failed the next is tried a little later each time, and not more often than every
-//!    [`RETRY_MAX_MS`] in the end.
+//!    [`RETRY_MAX_MS`] in the end, or of [`RETRY_PARTED_MS`] where the leader holds other data.
 
 use crate::lsm::Lsm;
 use crate::planted::{Bug, is_planted};
@@ -17,6 +17,9 @@ use super::{DiskLog, LinkId, Partition};
 /// First wait after a failure, and the longest.
 const RETRY_MIN_MS: u64 = 100;
 const RETRY_MAX_MS: u64 = 2_000;
+
+/// The longest where only an operator can help: each try costs the leader a snapshot that is not wanted.
+const RETRY_PARTED_MS: u64 = 30_000;
 
 /// Maintenance may be owed so much before the leader is listened to again: some slices.
 const OWED_MAX_WORK: usize = 4 * 1024 * 1024;
@@ -78,7 +81,8 @@ impl Follows {
 
     fn retry(&mut self, reason: String, now_ms: u64) {
         self.dial = Dial::At(now_ms + self.retry_ms);
-        self.retry_ms = (self.retry_ms * 2).min(RETRY_MAX_MS);
+        let max_ms = if self.sync == Sync::Parted { RETRY_PARTED_MS } else { RETRY_MAX_MS };
+        self.retry_ms = (self.retry_ms * 2).min(max_ms);
         self.obstacle = Some(reason);
     }
 }
