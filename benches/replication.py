@@ -4,7 +4,7 @@
 Prints, for a leader with 1 M entries (16 + 32 bytes) in memory:
 - how long an empty replica takes from its start to being in sync, beside a plain copy of as many bytes over loopback;
 - latencies of GET and SET on the leader at half of its maximal load, without replicas and while one joins again and again
-  (open loop, 64 connections, rounds interleaved);
+  (open loop, 64 connections, rounds interleaved, two cores: see `LEFT_OVER`);
 - the leader's peak memory while it is overwritten, without and with joining replicas.
 """
 
@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 NODE = ROOT / "target/release/db-node"
 ENTRIES = 1_000_000
 LEADER, REPLICA = "127.0.0.1:9311", "127.0.0.1:9312"
+# The leader has a core for itself. While latencies are measured, replicas get what the generator leaves of the other one.
+ON_CORE_0, ON_CORE_1 = ("taskset", "-c", "0"), ("taskset", "-c", "1")
+LEFT_OVER = ("chrt", "--idle", "0", *ON_CORE_1)
 
 
 def build() -> str:
@@ -58,9 +61,9 @@ def cpu_ms(process: subprocess.Popen) -> float:
 
 
 class Node:
-    def __init__(self, address: str, *arguments: str):
+    def __init__(self, address: str, *arguments: str, pinned: tuple[str, ...] = ON_CORE_0):
         self.log = tempfile.NamedTemporaryFile(mode="r", suffix=".log")
-        command = [str(NODE), "--listen", address, *arguments]
+        command = [*pinned, str(NODE), "--listen", address, *arguments]
         self.address = address
         self.process = subprocess.Popen(command, stderr=open(self.log.name, "w"))
 
@@ -79,10 +82,10 @@ def seconds_of(line: str) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
-def join(leader: Node) -> dict:
+def join(leader: Node, pinned: tuple[str, ...] = ON_CORE_1) -> dict:
     """One empty replica joins."""
     begun, leader_cpu = time.monotonic(), cpu_ms(leader.process)
-    replica = Node(REPLICA, "--replica-of", LEADER)
+    replica = Node(REPLICA, "--replica-of", LEADER, pinned=pinned)
     replica.wait("/replica")
     took = time.monotonic() - begun
     cpu = (cpu_ms(leader.process) - leader_cpu, cpu_ms(replica.process))
@@ -113,20 +116,20 @@ def plain_copy_ms(byte_count: int) -> float:
 
 
 def load(generator: str, kind: str, rate: int, seconds: int) -> dict:
-    command = [generator, LEADER, kind, str(rate), str(seconds), "64", str(ENTRIES)]
+    command = [*ON_CORE_1, generator, LEADER, kind, str(rate), str(seconds), "64", str(ENTRIES)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def joining(leader: Node, stop: threading.Event, count: list[int]) -> None:
+def joining(leader: Node, pinned: tuple[str, ...], stop: threading.Event, count: list[int]) -> None:
     while not stop.is_set():
-        join(leader)
+        join(leader, pinned)
         count.append(1)
         stop.wait(0.5)
 
 
-def with_joins(leader: Node, work) -> tuple[dict, int]:
+def with_joins(leader: Node, pinned: tuple[str, ...], work) -> tuple[dict, int]:
     stop, count = threading.Event(), []
-    thread = threading.Thread(target=joining, args=(leader, stop, count))
+    thread = threading.Thread(target=joining, args=(leader, pinned, stop, count))
     thread.start()
     result = work()
     stop.set()
@@ -155,7 +158,7 @@ def main() -> None:
         without, during, joined = [], [], 0
         for _ in range(rounds):
             without.append(load(generator, kind, rate, 5))
-            result, count = with_joins(leader, lambda: load(generator, kind, rate, 5))
+            result, count = with_joins(leader, LEFT_OVER, lambda: load(generator, kind, rate, 5))
             during.append(result)
             joined += count
         p99 = [statistics.median(one["p99"] for one in results) for results in (without, during)]
@@ -163,11 +166,12 @@ def main() -> None:
         print(f"{kind} at {rate}/s: p99 {p99[0]:.0f} us, {p99[1]:.0f} us during {joined} joins, ratio {p99[1] / p99[0]:.2f}", end="; ")
         print(f"the generator's own lateness {late[0]:.0f} and {late[1]:.0f} us")
 
+    load(generator, "set", 30_000, 10)
     Path(f"/proc/{leader.process.pid}/clear_refs").write_text("5")
     load(generator, "set", 30_000, 10)
     steady = memory_mib(leader.process, "VmHWM")
     Path(f"/proc/{leader.process.pid}/clear_refs").write_text("5")
-    _, joined = with_joins(leader, lambda: load(generator, "set", 30_000, 10))
+    _, joined = with_joins(leader, ON_CORE_1, lambda: load(generator, "set", 30_000, 10))
     peak = memory_mib(leader.process, "VmHWM")
     print(f"peak memory under 30,000 overwrites/s: {steady:.1f} MiB, {peak:.1f} MiB during {joined} joins, ratio {peak / steady:.2f}")
     leader.stop()

@@ -67,7 +67,7 @@ impl LinkSession {
             if !self.is_readable {
                 break;
             }
-            let len = match self.stream.read(buffer) {
+            let len = match self.stream.read(&mut buffer[..*budget]) {
                 Ok(0) => return Err(Ended("the other side has closed the connection".to_owned())),
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -192,7 +192,7 @@ impl Reactor {
             self.note_disk()?;
             let is_quiet = self.ready.is_empty();
             let (registry, now) = (self.poll.registry(), self.clock.now());
-            self.replication.read(&mut self.node, registry, &mut self.input, is_quiet, now);
+            self.replication.read(&mut self.node, registry, is_quiet, now);
             // What gathered during the last sync goes before its replies do: the disk works while they are sent.
             self.disk.hand_over(&mut self.node, self.clock.now_us());
             self.release();

@@ -64,6 +64,8 @@ pub(super) struct Replication {
     accept_again_at: Option<Millis>,
     slots: Slab<Slot>,
     resolver: Resolver<Dial>,
+    /// What is read at a time; larger than for requests, so that most frames come whole. Only while there are links.
+    buffer: Vec<u8>,
     /// Where the next turn begins.
     next: usize,
     /// When to look again at the latest.
@@ -92,6 +94,7 @@ impl Replication {
             accept_again_at: None,
             slots: Slab::new(),
             resolver: Resolver::new(waker),
+            buffer: Vec::new(),
             next: 0,
             wake_at: 0,
             is_busy: false,
@@ -137,14 +140,7 @@ impl Replication {
     }
 
     /// Reads from all links, and dials what is to be dialed.
-    pub(super) fn read(
-        &mut self,
-        node: &mut Node,
-        registry: &Registry,
-        buffer: &mut [u8],
-        is_quiet: bool,
-        now: Millis,
-    ) {
+    pub(super) fn read(&mut self, node: &mut Node, registry: &Registry, is_quiet: bool, now: Millis) {
         self.accept(node, registry, now);
         while let Some(dial) = node.take_dial(now) {
             let authority = dial.leader.trim_start_matches("http://").to_owned();
@@ -154,7 +150,14 @@ impl Replication {
             self.probe(resolved, node, registry, now);
         }
         let mut budget = if is_quiet { QUIET_LINK_BYTES } else { BUSY_LINK_BYTES };
-        self.for_each(node, now, |session, id, node| session.read(id, node, buffer, &mut budget, now));
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if self.slots.is_empty() {
+            buffer = Vec::new();
+        } else {
+            buffer.resize(QUIET_LINK_BYTES, 0);
+        }
+        self.for_each(node, now, |session, id, node| session.read(id, node, &mut buffer, &mut budget, now));
+        self.buffer = buffer;
         self.advance_dials(node, registry, now);
     }
 
