@@ -337,11 +337,6 @@ impl Partition {
     pub fn is_replaced(&self) -> bool {
         !self.disk.as_ref().is_some_and(DiskLog::is_replacing)
     }
-
-    /// Engines that are being freed.
-    pub fn abandoned_count(&self) -> usize {
-        self.abandoned.iter().filter(|lsm| !Lsm::is_idle(lsm)).count()
-    }
 }
 
 fn left() -> Ended {
