@@ -6,7 +6,6 @@
 //! 3. After a connection that failed the next is tried a little later each time, and not more often than every
 //!    [`RETRY_MAX_MS`] in the end, or of [`RETRY_PARTED_MS`] where the leader holds other data.
 
-use crate::lsm::Lsm;
 use crate::planted::{Bug, is_planted};
 use crate::replication::{Ended, Following, Installed, Sync, Upstream};
 use crate::storage::{Dropped, HistoryId, Replacement, Role, Standing};
