@@ -28,6 +28,8 @@ pub enum Bug {
     EmptinessTaken,
     /// A snapshot that is not on disk yet counts as if it were.
     ReplacementNotAwaited,
+    /// A replacement that another has taken the place of counts as that one.
+    ReplacementMistaken,
     /// The old files go before the new ones are in force.
     OldFilesRemovedFirst,
     /// Confirmations of replicas count although the node has led, followed and leads again.
@@ -36,7 +38,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AckBeforeApply,
         Self::AckBeforeSync,
         Self::SendBeforeSync,
@@ -49,6 +51,7 @@ impl Bug {
         Self::DataGivenUp,
         Self::EmptinessTaken,
         Self::ReplacementNotAwaited,
+        Self::ReplacementMistaken,
         Self::OldFilesRemovedFirst,
         Self::TenureIgnored,
     ];

@@ -591,7 +591,7 @@ fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
     for bug in Bug::ALL {
         plant(Some(bug));
-        let found = seeds(6_000).into_iter().find(|seed| try_seed(*seed).is_err());
+        let found = seeds(20_000).into_iter().find(|seed| try_seed(*seed).is_err());
         plant(None);
         match found {
             Some(seed) => eprintln!("{bug:?}: found by seed {seed}"),

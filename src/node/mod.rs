@@ -348,8 +348,8 @@ impl Node {
                 self.partition(partition).expect(known).note_checkpointed(stats);
             }
             Event::Settled { partition } => self.partition(partition).expect(known).note_settled(),
-            Event::Replaced { partition, stats } => {
-                self.partition(partition).expect(known).note_replaced(stats);
+            Event::Replaced { partition, number, stats } => {
+                self.partition(partition).expect(known).note_replaced(number, stats);
             }
             Event::Failed(error) => {
                 self.partitions.iter_mut().for_each(|partition| partition.note_failed(error.clone()));

@@ -69,6 +69,8 @@ pub struct DiskLog {
     spare: LogBatch,
     /// All data is being replaced: nothing is handed over until it is.
     is_replacing: bool,
+    /// Replacements begun; the last one counts.
+    replacement_count: u64,
     stats: StoreStats,
     failure: Option<StorageError>,
 }
@@ -91,27 +93,34 @@ impl DiskLog {
             checkpoint: CheckpointState::Idle,
             spare: LogBatch::default(),
             is_replacing: false,
+            replacement_count: 0,
             stats,
             failure: None,
         }
     }
 
-    /// The disk is to hold what `lsm` holds now, and nothing that it held before.
-    pub(super) fn begin_replacement(&mut self, lsm: &Lsm) {
+    /// The disk is to hold what `lsm` holds now, and nothing that it held before; the number of this replacement.
+    pub(super) fn begin_replacement(&mut self, lsm: &Lsm) -> u64 {
         let is_early = is_planted(Bug::ReplacementNotAwaited);
         *self = Self {
             failure: self.failure.take(),
             in_flight_bytes: self.in_flight_bytes,
             is_replacing: true,
+            replacement_count: self.replacement_count + 1,
             // As far as the disk goes, there is nothing of it yet.
             written_version: if is_early { lsm.last_version() } else { 0 },
             synced_version: if is_early { lsm.last_version() } else { 0 },
             ..Self::new(lsm, self.fsync, self.stats)
         };
+        self.replacement_count
     }
 
     /// The disk holds it.
-    pub(super) fn note_replaced(&mut self, stats: StoreStats) {
+    pub(super) fn note_replaced(&mut self, number: u64, stats: StoreStats) {
+        // One that another has taken the place of is not what is here.
+        if number != self.replacement_count && !is_planted(Bug::ReplacementMistaken) {
+            return;
+        }
         self.is_replacing = false;
         self.stats = stats;
         self.written_version = self.handed_version;

@@ -250,9 +250,9 @@ impl Partition {
         });
         self.followers.clear();
         if let Some(disk) = &mut self.disk {
-            disk.begin_replacement(&self.lsm);
+            let number = disk.begin_replacement(&self.lsm);
             let snapshot = self.lsm.snapshot();
-            self.replacement = Some(Box::new(Replacement { snapshot, standing: standing.clone(), dropped }));
+            self.replacement = Some(Box::new(Replacement { number, snapshot, standing: standing.clone(), dropped }));
             self.roles.replace(standing);
         } else {
             if dropped.is_some() {

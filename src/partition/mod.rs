@@ -265,9 +265,9 @@ impl Partition {
     }
 
     /// The disk has told that all data is replaced.
-    pub fn note_replaced(&mut self, stats: StoreStats) {
+    pub fn note_replaced(&mut self, number: u64, stats: StoreStats) {
         if let Some(disk) = &mut self.disk {
-            disk.note_replaced(stats);
+            disk.note_replaced(number, stats);
         }
     }
 

@@ -19,6 +19,8 @@ use super::{HistoryId, StorageError};
 /// What replaces the data.
 #[derive(Debug)]
 pub struct Replacement {
+    /// Counted by whoever asks: one that is begun before another is done takes its place, and is not told as done.
+    pub number: u64,
     /// The new data.
     pub snapshot: Snapshot,
     /// Where the partition then stands.
@@ -41,6 +43,7 @@ pub struct Dropped {
 /// A replacement on its way to disk.
 #[derive(Debug)]
 pub(super) struct ReplacementWriter<D: Disk> {
+    number: u64,
     diverged: Option<DivergedWriter<D>>,
     checkpoint: CheckpointWriter<D::File>,
     position: LogPosition,
@@ -50,6 +53,7 @@ pub(super) struct ReplacementWriter<D: Disk> {
 
 /// What the store goes on with.
 pub(super) struct Replaced<D: Disk> {
+    pub(super) number: u64,
     pub(super) disk: Generation<D>,
     pub(super) log: LogWriter<D::File>,
     pub(super) checkpoint_version: u64,
@@ -58,11 +62,11 @@ pub(super) struct Replaced<D: Disk> {
 impl<D: Disk> ReplacementWriter<D> {
     /// Begins to write the next generation of files.
     pub(super) fn begin(root: &D, generation: u32, replacement: Replacement) -> Result<Self, StorageError> {
-        let Replacement { snapshot, standing, dropped } = replacement;
+        let Replacement { number, snapshot, standing, dropped } = replacement;
         let disk = Generation::new(root.clone(), generation);
         let position = snapshot.position();
         let checkpoint = CheckpointWriter::begin(&disk, snapshot, standing.lineage.history())?;
-        Ok(Self { diverged: dropped.map(DivergedWriter::begin), checkpoint, position, disk, standing })
+        Ok(Self { number, diverged: dropped.map(DivergedWriter::begin), checkpoint, position, disk, standing })
     }
 
     /// Changes where the partition will stand.
@@ -89,7 +93,7 @@ impl<D: Disk> ReplacementWriter<D> {
         }
         standing::write(root, &self.standing, disk.number())?;
         remove_other_generations(&disk)?;
-        Ok(Some(Replaced { disk, log, checkpoint_version: self.position.version }))
+        Ok(Some(Replaced { number: self.number, disk, log, checkpoint_version: self.position.version }))
     }
 }
 

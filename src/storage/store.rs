@@ -72,14 +72,14 @@ impl<D: Disk> Store<D> {
         self.replacement.is_some()
     }
 
-    /// Goes on with the replacement; true when the new data is in force.
-    pub fn replacement_step(&mut self) -> Result<bool, StorageError> {
-        let Some(replacement) = &mut self.replacement else { return Ok(false) };
-        let Some(replaced) = replacement.step(&self.root, self.log.file_max_bytes())? else { return Ok(false) };
-        let Replaced { disk, log, checkpoint_version } = replaced;
+    /// Goes on with the replacement; its number when the new data is in force.
+    pub fn replacement_step(&mut self) -> Result<Option<u64>, StorageError> {
+        let Some(replacement) = &mut self.replacement else { return Ok(None) };
+        let Some(replaced) = replacement.step(&self.root, self.log.file_max_bytes())? else { return Ok(None) };
+        let Replaced { number, disk, log, checkpoint_version } = replaced;
         (self.disk, self.log, self.checkpoint_version) = (disk, log, checkpoint_version);
         self.replacement = None;
-        Ok(true)
+        Ok(Some(number))
     }
 
     /// Writes a batch behind the log, without waiting for it to last.

@@ -89,6 +89,8 @@ pub enum Event {
     Replaced {
         /// The partition.
         partition: u32,
+        /// That of the replacement.
+        number: u64,
         /// Figures.
         stats: StoreStats,
     },
@@ -254,9 +256,9 @@ impl<S: Disks> DiskWorker<S> {
         if let Some(version) = open.store.checkpoint_step()? {
             tell(Event::Checkpointed { partition: *id, version, stats: open.store.stats() });
         }
-        if open.store.replacement_step()? {
+        if let Some(number) = open.store.replacement_step()? {
             open.told = (open.store.written_version(), open.store.synced_version());
-            tell(Event::Replaced { partition: *id, stats: open.store.stats() });
+            tell(Event::Replaced { partition: *id, number, stats: open.store.stats() });
             for _ in 0..std::mem::take(&mut open.unsettled_count) {
                 tell(Event::Settled { partition: *id });
             }

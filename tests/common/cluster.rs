@@ -103,6 +103,8 @@ pub(crate) struct Cluster {
     pub(crate) hosts: Vec<Host>,
     connections: Vec<Connection>,
     weather: BTreeMap<(usize, usize), Weather>,
+    /// How many steps a disk takes to write a piece of a checkpoint, about.
+    steps_per_piece: u32,
 }
 
 pub(crate) fn address(host: usize) -> String {
@@ -140,7 +142,8 @@ impl Cluster {
         };
         let hosts = (0..host_count).map(|_| host()).collect();
         let (connections, weather) = (Vec::new(), BTreeMap::new());
-        Self { rng, now_ms: 0, hosts, connections, weather }
+        let steps_per_piece = [1, 2, 40][rng.usize(..3)];
+        Self { rng, now_ms: 0, hosts, connections, weather, steps_per_piece }
     }
 
     pub(crate) fn node(&mut self, host: usize) -> Option<&mut Node> {
@@ -282,7 +285,7 @@ impl Cluster {
             if self.rng.u8(..3) == 0 {
                 worker.rest()?;
             }
-            if self.rng.bool() {
+            if self.rng.u32(..self.steps_per_piece) == 0 {
                 worker.write_piece(&mut tell)?;
             }
             Ok(())
