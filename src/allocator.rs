@@ -1,4 +1,4 @@
-//! Telling the C library's allocator how this program uses memory.
+//! Telling the C library's allocator, and the system, how this program uses memory.
 //!
 //! The disk thread would get a heap of its own, in which what it allocates for the loop (the engine, after recovery) stays
 //! scattered. One heap for all: measured after reading a log of 950,000 records, 110 MiB resident instead of 124.
@@ -8,13 +8,18 @@
 //! the process for good. A fixed size ends that. Measured: two values of 16 MiB, one overwritten 20 times, then all deleted and
 //! merged away: 34 MiB stay resident without this, 2.2 MiB with it; 62 and 46 MiB while the values are there.
 //!
-//! The only `unsafe` code of the project. With other allocators than glibc's it does nothing. Run under valgrind's memcheck
-//! (30,000 entries set over HTTP, a value of 16 MiB set, read and deleted, a compaction, a clean stop): no errors.
+//! Smaller blocks stay in the heap when they are freed, for as long as anything lies behind them: of a million entries that had
+//! expired, 46 of 66 MiB stayed resident, and where a large part did go back, it went at once and held the loop for 3 ms. So
+//! chunks that are not going to be needed again give their pages back one by one, before they are freed ([`give_back`]).
+//!
+//! The only `unsafe` code of the project. Run under valgrind's memcheck (30,000 entries set over HTTP, a value of 16 MiB set,
+//! read and deleted, a compaction, a clean stop): no errors.
 
 /// Blocks from here on come from the system and go back to it: glibc's own first choice.
 const MMAP_THRESHOLD_BYTES: i32 = 128 * 1024;
 
-/// Fixes the size above which blocks are returned to the system. To be called once, at the start.
+/// Fixes the size above which blocks are returned to the system. To be called once, at the start. With other allocators than
+/// glibc's it does nothing.
 pub fn return_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -26,5 +31,42 @@ pub fn return_large_blocks() {
             libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) == 1 && libc::mallopt(libc::M_ARENA_MAX, 1) == 1
         };
         debug_assert!(is_set, "both values are within bounds");
+    }
+}
+
+/// Frees bytes, and has the system take back the memory that they lay in, though the heap keeps the place.
+#[expect(clippy::boxed_local, reason = "what is freed is the box")]
+pub fn give_back(mut bytes: Box<[u8]>) {
+    let page_bytes = rustix::param::page_size();
+    let to_page = bytes.as_ptr().align_offset(page_bytes).min(bytes.len());
+    let inner = &mut bytes[to_page..];
+    let whole_bytes = inner.len() / page_bytes * page_bytes;
+    if cfg!(target_os = "linux") && whole_bytes > 0 {
+        #[expect(unsafe_code, reason = "there is no safe way to give back a part of the heap; the gain is above")]
+        // SAFETY: the range is whole pages within a slice that is borrowed mutably here and freed below: nobody reads it again,
+        // and an allocator keeps no records within what it has handed out. The pages stay mapped, and read as zeros from here
+        // on (madvise(2), MADV_DONTNEED: anonymous private mappings). Failing is harmless.
+        let _ = unsafe { libc::madvise(inner.as_mut_ptr().cast(), whole_bytes, libc::MADV_DONTNEED) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_around_is_left_alone() {
+        let mut kept = Vec::new();
+        for len in [0, 1, 4095, 4096, 8191, 8192, 65_536, 100_000] {
+            let around = [vec![1_u8; 5_000].into_boxed_slice(), vec![2; len].into_boxed_slice(), vec![3; 5_000].into()];
+            let [before, given, behind] = around;
+            give_back(given);
+            kept.push((before, behind));
+            let again = vec![4_u8; len];
+            assert!(again.iter().all(|byte| *byte == 4));
+        }
+        for (before, behind) in kept {
+            assert!(before.iter().all(|byte| *byte == 1) && behind.iter().all(|byte| *byte == 3));
+        }
     }
 }

@@ -1218,7 +1218,7 @@ fn a_false_leader_does_no_harm() {
     let snapshot = |epoch: u64, version: u64| {
         Frame::SnapshotStart(SnapshotStart { epoch, version, about_bytes: u64::MAX, lineage: theirs.clone() })
     };
-    let far = Frame::Heartbeat(Heartbeat { last_version: u64::MAX });
+    let far = Frame::Heartbeat(Heartbeat { last_version: u64::MAX, time_ms: u64::MAX });
     let evil = Frame::Refusal(Refusal { code: RefusalCode::Busy, text: "go\u{1b}[31m\r\naway" });
     let (noise, zeros) = (vec![0xa5; DATA_MAX_BYTES], vec![0; DATA_MAX_BYTES]);
     for (answer, reason) in [

@@ -559,13 +559,15 @@ fn bodies_that_are_refused() {
         ("/set?key=", &[], b"w", 400, "key_empty"),
         ("/set?key=k&key=k", &[], b"w", 400, "bad_query"),
         ("/set?key=%f", &[], b"w", 400, "bad_query"),
-        // What this version does not do, and must not pretend to.
-        ("/set?key=k&ttl=10", &[], b"w", 501, "not_implemented"),
-        ("/set?key=k", &["X-TTL: 10"], b"w", 501, "not_implemented"),
-        ("/set?ttl=10", &[JSON], br#"{"key":"k","value":"w"}"#, 501, "not_implemented"),
-        ("/set", &[JSON], br#"{"key":"k","value":"w","ttl":10}"#, 501, "not_implemented"),
-        ("/set", &[JSON], br#"{"ttl":"1.5","key":"k","value":"w"}"#, 501, "not_implemented"),
-        ("/set", &[JSON, "X-TTL: 10"], br#"{"key":"k","value":"w"}"#, 501, "not_implemented"),
+        // Times to live that are none, and two of them.
+        ("/set?key=k&ttl=0", &[], b"w", 400, "bad_ttl"),
+        ("/set?key=k&ttl=", &[], b"w", 400, "bad_ttl"),
+        ("/set?key=k", &["X-TTL: soon"], b"w", 400, "bad_ttl"),
+        ("/set?ttl=-1", &[JSON], br#"{"key":"k","value":"w"}"#, 400, "bad_ttl"),
+        ("/set", &[JSON], br#"{"key":"k","value":"w","ttl":1e10}"#, 400, "bad_ttl"),
+        ("/set", &[JSON], br#"{"ttl":"1.5s","key":"k","value":"w"}"#, 400, "bad_ttl"),
+        ("/set", &[JSON, "X-TTL: 10"], br#"{"key":"k","value":"w","ttl":10}"#, 400, "bad_ttl"),
+        ("/set?key=k&ttl=10", &["X-TTL: 10"], b"w", 400, "bad_ttl"),
         // What can never be kept.
         ("/set?key=k", &["X-Min-Acks: one"], b"w", 400, "bad_request"),
         ("/set?key=k", &["X-Min-Acks: 33"], b"w", 400, "bad_request"),
@@ -579,7 +581,7 @@ fn bodies_that_are_refused() {
         let response = client.request("POST", target, &headers, &chunked(body, 1));
         assert_eq!(response.status, status, "the same in chunks: {}", response.text());
     }
-    assert_error(&client.request("PUT", "/kv/k", &["X-TTL: 10"], b"w"), 501, "not_implemented");
+    assert_error(&client.request("PUT", "/kv/k", &["X-TTL: 0"], b"w"), 400, "bad_ttl");
     for header in ["X-Min-Acks: x", "X-Min-Acks: 999"] {
         // A delete is a write too.
         assert_error(&client.request("PUT", "/kv/k", &[header], b"w"), 400, "bad_request");
@@ -960,7 +962,7 @@ fn a_client_that_asks_first_and_is_refused_is_told_so_at_once() {
         ("PUT", "/kv/k", vec!["Content-Length: 11", token], 413),
         ("POST", "/nothing", vec!["Content-Length: 5", token], 404),
         ("GET", "/set", vec!["Content-Length: 5", token], 405),
-        ("PUT", "/kv/k", vec![CHUNKED, "X-TTL: 1", token], 501),
+        ("PUT", "/kv/k", vec![CHUNKED, "X-TTL: 0", token], 400),
         ("PUT", "/kv/k?partition=3", vec!["Content-Length: 5", token], 404),
     ] {
         let mut client = node.connect();

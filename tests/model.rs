@@ -10,11 +10,30 @@ use db_node::lsm::{
 };
 
 /// What a key should read as: version and value.
-type Model = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
+type Content = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
+
+/// What was written and not deleted, and when its time is over, in Unix ms.
+#[derive(Clone, Default)]
+struct Model {
+    keys: BTreeMap<Vec<u8>, (u64, Vec<u8>, u64)>,
+    now_ms: u64,
+}
+
+impl Model {
+    fn get(&self, key: &[u8]) -> Option<(u64, Vec<u8>)> {
+        let (version, value, expires_at_ms) = self.keys.get(key)?;
+        (*expires_at_ms > self.now_ms).then(|| (*version, value.clone()))
+    }
+
+    /// Everything that can be read.
+    fn content(&self) -> Content {
+        self.keys.keys().filter_map(|key| Some((key.clone(), self.get(key)?))).collect()
+    }
+}
 
 struct Held {
     snapshot: Snapshot,
-    model: Model,
+    content: Content,
 }
 
 fn seeds(default_runs: u64) -> Vec<u64> {
@@ -45,13 +64,13 @@ fn random_value(rng: &mut fastrand::Rng) -> Vec<u8> {
     vec![rng.u8(..); len]
 }
 
-fn set(lsm: &mut Lsm, key: &[u8], value: &[u8]) -> u64 {
+fn set(lsm: &mut Lsm, key: &[u8], value: &[u8], expires_at_ms: Option<u64>) -> u64 {
     if value.len() <= INLINE_VALUE_MAX_BYTES {
-        return lsm.set(key, NewValue::Inline(value), None);
+        return lsm.set(key, NewValue::Inline(value), expires_at_ms);
     }
     let mut large = LargeValue::new(value.to_vec());
     while !large.step(5000) {}
-    lsm.set(key, NewValue::Large(large), None)
+    lsm.set(key, NewValue::Large(large), expires_at_ms)
 }
 
 fn bytes_of(value: db_node::lsm::Value<'_>) -> Vec<u8> {
@@ -65,7 +84,7 @@ fn bytes_of(value: db_node::lsm::Value<'_>) -> Vec<u8> {
 fn check_snapshot(held: &Held, rng: &mut fastrand::Rng, key_space: u32) {
     let start = if rng.bool() { Vec::new() } else { random_key(rng, key_space) };
     let mut scan = held.snapshot.scan(&start);
-    let mut expected = held.model.range(start..);
+    let mut expected = held.content.range(start..);
     loop {
         let budget = rng.usize(1..100_000);
         let (state, spent) = scan.step(budget);
@@ -98,7 +117,11 @@ fn run(seed: u64) {
     let delete_weight = rng.u32(1..40);
     let maintain_weight = rng.u32(1..60);
     let budget_max = [100, 20_000, 2_000_000][rng.usize(..3)];
-    let mut model = Model::new();
+    let mut model = Model { keys: BTreeMap::new(), now_ms: 1_000 };
+    lsm.note_time(model.now_ms);
+    // Of a hundred writes so many expire, most of them soon.
+    let ttl_weight = [0, 5, 60, 100][rng.usize(..4)];
+    let ttl_max_ms = rng.u64(1..30_000);
     let mut version = 0;
     let mut held: Vec<Held> = Vec::new();
     for _ in 0..rng.usize(2_000..12_000) {
@@ -108,13 +131,18 @@ fn run(seed: u64) {
                 lsm.freeze();
             }
             1 if rng.u8(..10) == 0 => lsm.compact(),
+            1 if rng.u8(..3) == 0 => {
+                model.now_ms += rng.u64(..10_000);
+                lsm.note_time(model.now_ms);
+            }
             1 if rng.u8(..5) == 0 => {
                 let mut other = reborn(&mut lsm, &mut rng, memtable_bytes);
+                other.note_time(model.now_ms);
                 assert_eq!(digest(&mut other, &mut rng), digest(&mut lsm, &mut rng), "equal content, equal digest");
                 lsm = other;
             }
             2 if held.len() < 4 => {
-                held.push(Held { snapshot: lsm.snapshot(), model: model.clone() });
+                held.push(Held { snapshot: lsm.snapshot(), content: model.content() });
                 assert_eq!(held.last().expect("just pushed").snapshot.version(), version);
             }
             3 if !held.is_empty() => {
@@ -128,17 +156,18 @@ fn run(seed: u64) {
             n if n < 4 + maintain_weight + delete_weight => {
                 version += 1;
                 assert_eq!(lsm.delete(&key), version);
-                model.remove(&key);
+                model.keys.remove(&key);
             }
             n if n < 130 => {
                 let value = random_value(&mut rng);
                 version += 1;
-                assert_eq!(set(&mut lsm, &key, &value), version);
-                model.insert(key, (version, value));
+                let expires_at_ms = (rng.u32(..100) < ttl_weight).then(|| model.now_ms + rng.u64(..ttl_max_ms));
+                assert_eq!(set(&mut lsm, &key, &value, expires_at_ms), version);
+                model.keys.insert(key, (version, value, expires_at_ms.unwrap_or(u64::MAX)));
             }
             _ => {
                 let found = lsm.get(&key).map(|entry| (entry.version, bytes_of(entry.value)));
-                assert_eq!(found, model.get(&key).cloned(), "get");
+                assert_eq!(found, model.get(&key), "get");
             }
         }
     }
@@ -161,20 +190,22 @@ fn finish(mut lsm: Lsm, model: &Model, held: Vec<Held>, rng: &mut fastrand::Rng,
     while !lsm.is_idle() {
         maintain(&mut lsm, 50_000);
     }
-    for (key, (version, value)) in model {
+    let content = model.content();
+    for (key, (version, value)) in &content {
         let entry = lsm.get(key).expect("a key was lost");
         assert_eq!((entry.version, &bytes_of(entry.value)), (*version, value));
     }
     let stats = lsm.stats();
     assert_eq!(stats.snapshot_count, 0);
     assert_eq!(stats.debt, 0, "debt of an idle engine");
-    if compacts {
+    // Where something expires, a little of it may stay until its chunk is rewritten.
+    if compacts && model.keys.values().all(|(_, _, expires_at_ms)| *expires_at_ms == u64::MAX) {
         let entry_counts: Vec<usize> = stats.levels.iter().flat_map(|level| level.layer_entry_counts.clone()).collect();
-        let expected = if model.is_empty() { vec![] } else { vec![model.len()] };
+        let expected = if content.is_empty() { vec![] } else { vec![content.len()] };
         assert_eq!(entry_counts, expected, "one layer without tombstones and overwritten entries");
         assert_eq!(stats.wal_segment_count, 0, "log segments that nothing needs");
     }
-    check_snapshot(&Held { snapshot: lsm.snapshot(), model: model.clone() }, rng, key_space);
+    check_snapshot(&Held { snapshot: lsm.snapshot(), content }, rng, key_space);
 }
 
 /// The digest of all content, and of that alone: a change changes it.
@@ -222,7 +253,7 @@ fn a_digest_is_that_of_the_content() {
         (b"large", vec![8; INLINE_VALUE_MAX_BYTES + 1]),
     ];
     for (key, value) in writes {
-        set(&mut lsm, key, &value);
+        set(&mut lsm, key, &value, None);
         let next = digest(&mut lsm, rng);
         assert!(seen.iter().all(|other| other.digest != next.digest), "{key:?} did not change it");
         seen.push(next);
@@ -242,6 +273,54 @@ fn engine_behaves_as_a_sorted_map() {
     for seed in seeds(150) {
         let outcome = std::panic::catch_unwind(|| run(seed));
         assert!(outcome.is_ok(), "failed with seed {seed}: repeat with DB_NODE_TEST_SEED={seed}");
+    }
+}
+
+/// Goes through the time up to `until_ms`, doing what is due and no more.
+fn let_pass(lsm: &mut Lsm, until_ms: u64) {
+    while let Some(at_ms) = lsm.sweep_at_ms().filter(|at_ms| *at_ms <= until_ms) {
+        lsm.note_time(at_ms.max(lsm.time_ms()));
+        while !lsm.is_idle() {
+            assert!(lsm.owed_work() > 0, "nobody would pay for the sweep while requests are answered");
+            maintain(lsm, 30_000);
+        }
+    }
+    lsm.note_time(until_ms);
+}
+
+/// Without a write, a read or a snapshot, what has expired goes; what has not stays; and a sweep that finds little moves nothing.
+#[test]
+fn memory_of_what_has_expired_comes_back() {
+    const KEYS: u32 = 60_000;
+    for keeps_every in [2, 40, u32::MAX] {
+        let mut lsm = Lsm::new(Options { memtable_bytes: 256 * 1024, hash_seed: 1 });
+        let mut rng = fastrand::Rng::with_seed(3);
+        let is_kept = |number: u32| keeps_every != u32::MAX && number.is_multiple_of(keeps_every);
+        lsm.note_time(1_000_000);
+        for number in 0..KEYS {
+            let expires_at_ms = if is_kept(number) { None } else { Some(1_010_000 + rng.u64(..1_000)) };
+            let value = if number % 1_000 == 7 { vec![1; INLINE_VALUE_MAX_BYTES + 1] } else { vec![1; 32] };
+            set(&mut lsm, format!("key:{number:012}").as_bytes(), &value, expires_at_ms);
+            if lsm.owed_work() > 0 {
+                maintain(&mut lsm, 10_000);
+            }
+        }
+        while !lsm.is_idle() {
+            maintain(&mut lsm, 30_000);
+        }
+        let full_bytes = lsm.data_bytes();
+        let_pass(&mut lsm, 1_009_000);
+        assert!(lsm.data_bytes() * 10 > full_bytes * 9, "something went before its time");
+        let_pass(&mut lsm, 1_030_000);
+        let kept_count = (0..KEYS).filter(|number| is_kept(*number)).count();
+        let live_count = (0..KEYS).filter(|number| lsm.get(format!("key:{number:012}").as_bytes()).is_some()).count();
+        assert_eq!(live_count, kept_count);
+        let entry_count: usize = lsm.stats().levels.iter().flat_map(|level| level.layer_entry_counts.clone()).sum();
+        // An eighth of a chunk may be what has expired, and tombstones wait for their merge.
+        assert!(entry_count <= kept_count * 5 / 4, "{entry_count} entries for {kept_count} keys, every {keeps_every}.");
+        if kept_count == 0 {
+            assert_eq!((lsm.data_bytes(), lsm.sweep_at_ms()), (0, None), "all memory, and nothing to wake up for");
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use cluster::{Cluster, Weather, address};
 use db_node::lsm::{NewValue, ScanState, Value};
 use db_node::partition::{Assignment, Conditions, Partition, Reached, Wait};
+use db_node::replication::HEARTBEAT_MS;
 use db_node::storage::{HistoryId, Lineage, PAST_MAX, Role};
 use sim_disk::Fault;
 
@@ -26,6 +27,9 @@ type Content = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 
 /// Patience of a client whose write is to be confirmed. Long: an old promise must not be kept by a later leader's replicas.
 const ACK_TIMEOUT_MS: u64 = 20_000;
+
+/// Clocks differ by minutes, but replicas go by their leader's, as far as heartbeats tell it.
+const CLOCKS_APART_MS: u64 = 200;
 
 /// What survives a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,8 @@ enum Kind {
 struct Write {
     key: Vec<u8>,
     value: Option<Vec<u8>>,
+    /// By the clock of the node that led.
+    expires_at_ms: u64,
 }
 
 #[derive(Debug)]
@@ -326,9 +332,12 @@ impl Run {
         let key = if is_confirmed { format!("confirmed-{number}") } else { format!("key-{short}") }.into_bytes();
         let is_deletion = !is_confirmed && number % 5 == 0;
         let value = (!is_deletion).then(|| format!("{number}").into_bytes().repeat(value_bytes / 8 + 1));
+        let ttl_unit_ms = if number % 2 == 0 { 50 } else { 5_000 };
+        let ttl_ms = (!is_confirmed && number % 3 == 0).then_some(u64::from(short) * ttl_unit_ms + 1);
+        let expires_at_ms = ttl_ms.map_or(u64::MAX, |ttl_ms| partition.lsm().time_ms() + ttl_ms);
         let none = Conditions::default();
         let version = match &value {
-            Some(value) => partition.set(&key, NewValue::Inline(value), &none).ok(),
+            Some(value) => partition.set(&key, NewValue::Inline(value), ttl_ms, &none).ok(),
             None => partition.delete(&key, &none).expect("no conditions"),
         };
         let Some(version) = version else { return };
@@ -338,7 +347,8 @@ impl Run {
             assert_eq!(first, host, "two nodes took writes in epoch {epoch}");
         }
         self.write_count += 1;
-        let before = self.told.entry(history.0).or_default().insert(version, Write { key: key.clone(), value });
+        let before =
+            self.told.entry(history.0).or_default().insert(version, Write { key: key.clone(), value, expires_at_ms });
         assert!(before.is_none() || self.kind != Kind::Memory, "a history has two writes of version {version}");
         if is_confirmed {
             let wait = Wait::Acks { count, tenure };
@@ -421,6 +431,7 @@ impl Run {
                 self.cluster.set_weather(a, b, Weather::Fine);
             }
         }
+        let mut agreed_since_ms = u64::MAX;
         for round in 0.. {
             assert!(round < 6, "the nodes do not agree: {}", self.picture());
             for _ in 0..600 {
@@ -430,8 +441,13 @@ impl Run {
                     }
                 }
                 self.step(false);
-                if self.is_agreed() {
+                // Every replica is to hear what time it is, too.
+                if !self.is_agreed() {
+                    agreed_since_ms = u64::MAX;
+                } else if agreed_since_ms.min(self.cluster.now_ms) + 2 * HEARTBEAT_MS <= self.cluster.now_ms {
                     return;
+                } else {
+                    agreed_since_ms = agreed_since_ms.min(self.cluster.now_ms);
                 }
             }
             // Where all data was lost but on a node that does not lead, only a new leader helps.
@@ -476,7 +492,8 @@ impl Run {
         let partition_of_leader = partition(&mut self.cluster, self.leader).expect("it leads");
         let (lineage, version) =
             (partition_of_leader.roles().standing().lineage.clone(), partition_of_leader.lsm().last_version());
-        let mut expected = Content::new();
+        let leader_time_ms = partition_of_leader.lsm().time_ms();
+        let mut written: BTreeMap<&Vec<u8>, (u64, &Write)> = BTreeMap::new();
         let mut histories: Vec<(HistoryId, u64)> = vec![(lineage.history(), version)];
         histories.extend(lineage.past().map(|past| (past.history, past.end_version)));
         let mut from = 0;
@@ -484,16 +501,13 @@ impl Run {
         for (history, end_version) in histories.into_iter().rev() {
             for (version, write) in self
                 .told
-                .entry(history.0)
-                .or_default()
-                .range(from + 1..)
+                .get(&history.0)
+                .into_iter()
+                .flat_map(|writes| writes.range(from + 1..))
                 .take_while(|(version, _)| **version <= end_version)
             {
                 count += 1;
-                match &write.value {
-                    Some(value) => drop(expected.insert(write.key.clone(), (*version, value.clone()))),
-                    None => drop(expected.remove(&write.key)),
-                }
+                written.insert(&write.key, (*version, write));
             }
             from = from.max(end_version);
         }
@@ -502,7 +516,14 @@ impl Run {
         assert!(!is_all || count == version, "{count} writes made version {version}");
         for host in 0..self.host_count() {
             let partition = partition(&mut self.cluster, host).expect("all are up");
+            let time_ms = partition.lsm().time_ms();
+            assert!(time_ms.abs_diff(leader_time_ms) <= CLOCKS_APART_MS, "{time_ms} on {host}, {leader_time_ms} leads");
             let content = content_of(partition);
+            let is_live = |write: &Write| write.value.is_some() && write.expires_at_ms > time_ms;
+            let live = written.iter().filter(|(_, (_, write))| is_live(write));
+            let expected: Content = live
+                .map(|(key, (version, write))| ((*key).clone(), (*version, write.value.clone().unwrap_or_default())))
+                .collect();
             if is_all && content != expected {
                 let differs = |key: &&Vec<u8>| content.get(*key) != expected.get(*key);
                 let keys: std::collections::BTreeSet<&Vec<u8>> =

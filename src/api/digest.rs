@@ -1,8 +1,10 @@
-//! `/digest`: a hash of all content, to compare nodes by. Computed in slices while the answer is on its way.
+//! `/digest`: a hash of all content, to compare nodes by. Computed in slices while the answer is on its way. `?at=`, in Unix ms,
+//! leaves out what expires until then: asked so, nodes whose keys expire meanwhile can be compared.
 
 use crate::http::{BodySource, Fill, Head, Reply};
 use crate::lsm::{Digest, Digester};
 
+use super::query::Query;
 use super::{Api, JSON, refuse};
 
 struct DigestSource(Digester);
@@ -18,8 +20,10 @@ impl BodySource for DigestSource {
 
 impl Api<'_> {
     pub(super) fn answer_digest(&mut self, head: &Head<'_>, reply: Reply<'_>) {
-        match self.snapshot(head) {
-            Ok((snapshot, _)) => {
+        let at_ms = Query::new(head.query).number("at", "a time in Unix milliseconds");
+        match at_ms.and_then(|at_ms| Ok((at_ms, self.snapshot(head)?))) {
+            Ok((at_ms, (snapshot, _))) => {
+                let snapshot = snapshot.at_time(at_ms.unwrap_or(0));
                 let source = DigestSource(Digester::new(snapshot));
                 reply.status(200).content_type(JSON).source(Box::new(source));
             }

@@ -11,7 +11,7 @@ use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue};
 
 use super::form_body::FormBody;
 use super::json_body::JsonBody;
-use super::kv_fields::{Allowed, KvFields, KvLimits, value_too_large};
+use super::kv_fields::{Allowed, KvFields, KvLimits, KvParts, value_too_large};
 
 /// First allocation for a raw value: more follows only as bytes arrive, whatever Content-Length says.
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;
@@ -59,10 +59,15 @@ enum State {
     /// The text is whole; a base64 value is being decoded.
     Fields(KvFields),
     /// All there, but for the checksum of a large value.
-    Whole {
-        key: Option<Vec<u8>>,
-        value: Option<ReadyValue>,
-    },
+    Whole(Received),
+}
+
+/// What a body said, each if it was there.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) value: Option<ReadyValue>,
+    pub(super) ttl_ms: Option<u64>,
 }
 
 /// What Content-Type says of a body.
@@ -93,10 +98,10 @@ impl Intake {
         Self { state: State::Unknown { content_type, allowed }, limits, received_bytes: 0 }
     }
 
-    /// What was collected: key and value, each if it was there.
-    pub(super) fn into_parts(self) -> Result<(Option<Vec<u8>>, Option<ReadyValue>), Refusal> {
+    /// What was collected.
+    pub(super) fn into_received(self) -> Result<Received, Refusal> {
         match self.state {
-            State::Whole { key, value } => Ok((key, value)),
+            State::Whole(received) => Ok(received),
             _ => Err(empty_body()),
         }
     }
@@ -138,7 +143,7 @@ impl Intake {
     }
 
     fn take_state(&mut self) -> State {
-        std::mem::replace(&mut self.state, State::Whole { key: None, value: None })
+        std::mem::replace(&mut self.state, State::Whole(Received::default()))
     }
 }
 
@@ -165,8 +170,8 @@ impl http::Intake for Intake {
                     return Ok(false);
                 }
                 let State::Fields(fields) = self.take_state() else { return Ok(true) };
-                let (key, value) = fields.into_parts()?;
-                self.state = State::Whole { key, value: value.map(ready) };
+                let KvParts { key, value, ttl_ms } = fields.into_parts()?;
+                self.state = State::Whole(Received { key, value: value.map(ready), ttl_ms });
                 self.step()
             }
             State::Json(_) | State::Form(_) => {
@@ -179,11 +184,11 @@ impl http::Intake for Intake {
             }
             State::Raw { value, .. } => {
                 let value = ready(std::mem::take(value));
-                self.state = State::Whole { key: None, value: Some(value) };
+                self.state = State::Whole(Received { value: Some(value), ..Received::default() });
                 self.step()
             }
-            State::Whole { value: Some(ReadyValue::Large(large)), .. } => Ok(large.step(STEP_BYTES)),
-            State::Whole { .. } => Ok(true),
+            State::Whole(Received { value: Some(ReadyValue::Large(large)), .. }) => Ok(large.step(STEP_BYTES)),
+            State::Whole(_) => Ok(true),
         }
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! Invariants:
 //! 1. Any cut of the text into pieces gives the same fields or the same refusal.
-//! 2. What is accepted is a subset of RFC 8259: one object, known fields, each once, all of them strings of Unicode text.
+//! 2. What is accepted is a subset of RFC 8259: one object, known fields, each once, strings of Unicode text or, where that is
+//!    what a field holds, numbers.
 //! 3. A call works on the piece it is given and nothing else.
 //!
 //! Not here: limits and meaning of the fields (`kv_fields.rs`).
@@ -22,9 +23,10 @@ enum State {
     FirstName,
     NextName,
     Colon,
-    /// The opening quote of a field's value.
-    Quote,
+    /// The first character of a field's value.
+    Value,
     InString(Text),
+    InNumber,
     /// A comma or the end of the object.
     AfterValue,
     /// White space only.
@@ -81,11 +83,13 @@ impl JsonBody {
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         let mut rest = piece;
         while let Some(&byte) = rest.first() {
-            let used = if let State::InString(text) = self.state {
-                self.read_string(text, rest)?
-            } else {
-                self.read_structure(byte)?;
-                1
+            let used = match self.state {
+                State::InString(text) => self.read_string(text, rest)?,
+                State::InNumber => self.read_number(rest)?,
+                _ => {
+                    self.read_structure(byte)?;
+                    1
+                }
             };
             self.offset_bytes += used;
             rest = &rest[used..];
@@ -105,11 +109,16 @@ impl JsonBody {
         self.state = match (self.state, byte) {
             (State::Object, b'{') => State::FirstName,
             (State::FirstName | State::NextName, b'"') => State::InString(Text::Name),
-            (State::Colon, b':') => State::Quote,
-            (State::Quote, b'"') => State::InString(Text::Of(self.open)),
+            (State::Colon, b':') => State::Value,
+            (State::Value, b'"') => State::InString(Text::Of(self.open)),
+            (State::Value, b'-' | b'0'..=b'9') if self.open.is_number() => {
+                self.append(Text::Of(self.open), &[byte])?;
+                State::InNumber
+            }
             (State::AfterValue, b',') => State::NextName,
             (State::FirstName | State::AfterValue, b'}') => State::End,
-            (State::Quote, _) => {
+            (State::Value, _) if self.open.is_number() => return Err(self.bad_json("expected a number")),
+            (State::Value, _) => {
                 let message = "a field is not a string: put it in quotes, or store it raw with PUT /kv/{key}";
                 return Err(Refusal::bad_request(message));
             }
@@ -118,6 +127,17 @@ impl JsonBody {
             _ => return Err(self.bad_json("unexpected character")),
         };
         Ok(())
+    }
+
+    /// Reads the rest of a number; whether it is one is seen by whoever wants it. Returns the bytes used.
+    fn read_number(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
+        let is_of_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+        let end = rest.iter().position(|byte| !is_of_number(byte)).unwrap_or(rest.len());
+        self.append(Text::Of(self.open), &rest[..end])?;
+        if end < rest.len() {
+            self.state = State::AfterValue;
+        }
+        Ok(end)
     }
 
     /// Reads a run of plain text, or one character of an escape, or the closing quote; returns the bytes used.

@@ -32,7 +32,12 @@ fn decode_form(pieces: &[&[u8]], limits: KvLimits) -> Result<KvParts, Refusal> {
 }
 
 fn parts(key: Option<&str>, value: Option<&str>) -> KvParts {
-    (key.map(|text| text.as_bytes().to_vec()), value.map(|text| text.as_bytes().to_vec()))
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    KvParts { key: key.map(bytes), value: value.map(bytes), ttl_ms: None }
+}
+
+fn with_ttl(ttl_ms: u64, parts: KvParts) -> KvParts {
+    KvParts { ttl_ms: Some(ttl_ms), ..parts }
 }
 
 /// Accepted bodies, whole and cut at every byte.
@@ -47,6 +52,10 @@ fn accepted_whatever_the_cut() {
         (r#"{"key":"k","encoding":"base64","value":"aGVsbG8"}"#, parts(Some("k"), Some("hello"))),
         (r#"{"key":"k","encoding":"utf-8","value":"aGVsbG8"}"#, parts(Some("k"), Some("aGVsbG8"))),
         ("{}", parts(None, None)),
+        (r#"{"key":"k","ttl":2.5,"value":"v"}"#, with_ttl(2_500, parts(Some("k"), Some("v")))),
+        (r#"{"ttl":1E+2 ,"key":"k"}"#, with_ttl(100_000, parts(Some("k"), None))),
+        (r#"{"key":"k","ttl":60}"#, with_ttl(60_000, parts(Some("k"), None))),
+        (r#"{"key":"k","ttl":"60"}"#, with_ttl(60_000, parts(Some("k"), None))),
     ] {
         let bytes = text.as_bytes();
         assert_eq!(decode_json(&[bytes], LIMITS, Allowed::KeyAndValue), Ok(expected.clone()), "{text}");
@@ -86,7 +95,12 @@ fn refused_with_status_and_code() {
         (r#"{"key":"k","value":{"a":1}}"#, 400, "bad_request"),
         (r#"{"key":"k","key":"k"}"#, 400, "bad_request"),
         (r#"{"key":"k","vaule":"v"}"#, 400, "bad_request"),
-        (r#"{"key":"k","ttl":5}"#, 501, "not_implemented"),
+        (r#"{"key":"k","ttl":5x}"#, 400, "bad_json"),
+        (r#"{"key":"k","ttl":true}"#, 400, "bad_json"),
+        (r#"{"key":"k","ttl":-5}"#, 400, "bad_ttl"),
+        (r#"{"key":"k","ttl":1-5}"#, 400, "bad_ttl"),
+        (r#"{"key":"k","ttl":5,"ttl":5}"#, 400, "bad_request"),
+        (r#"{"key":"k","ttl":99999999999999999999999999999999999}"#, 400, "bad_ttl"),
         (r#"{"key":"k","value":"v","encoding":"hex"}"#, 400, "bad_request"),
         (r#"{"key":"k","value":"a=b=","encoding":"base64"}"#, 400, "bad_base64"),
         (r#"{"key":"k","value":"!","encoding":"base64"}"#, 400, "bad_base64"),
@@ -130,7 +144,7 @@ fn long_base64_is_decoded_in_steps() {
         step_count += 1;
     }
     assert!(step_count > 5, "{step_count} steps");
-    assert_eq!(fields.into_parts().expect("parts").1, Some(vec![b'v'; 300_000]));
+    assert_eq!(fields.into_parts().expect("parts").value, Some(vec![b'v'; 300_000]));
     let padded_inside = format!("{}dg=={}", "dnZ2".repeat(64 * 1024 / 4 - 1), "dnZ2");
     let body = format!(r#"{{"key":"k","value":"{padded_inside}","encoding":"base64"}}"#);
     assert!(decode_json(&[body.as_bytes()], WIDE, Allowed::KeyAndValue).is_err());
@@ -159,7 +173,7 @@ fn agrees_with_serde_json() {
         let theirs = serde_json::from_slice::<BTreeMap<String, String>>(&text);
         let shown = String::from_utf8_lossy(&text);
         match (ours, theirs) {
-            (Ok((key, value)), Ok(map)) => {
+            (Ok(KvParts { key, value, .. }), Ok(map)) => {
                 accepted_count += 1;
                 assert_eq!(key.as_deref(), map.get("key").map(String::as_bytes), "seed {seed}, round {round}: {shown}");
                 assert_eq!(
@@ -210,6 +224,8 @@ fn forms_whatever_the_cut() {
         ("&&key=k&&", Ok(parts(Some("k"), None))),
         ("k%65y=k&value", Ok(parts(Some("k"), Some("")))),
         ("value=aGVsbG8%3D&encoding=base64&key=k", Ok(parts(Some("k"), Some("hello")))),
+        ("key=k&value=v&ttl=0.5", Ok(with_ttl(500, parts(Some("k"), Some("v"))))),
+        ("key=k&ttl=soon", Err("bad_ttl")),
         ("key=a&key=b", Err("bad_request")),
         ("colour=red", Err("bad_request")),
         ("key=%4", Err("bad_form")),

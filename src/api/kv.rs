@@ -8,11 +8,12 @@ use crate::lsm::{Entry, KEY_MAX_BYTES, Value};
 use crate::partition::{ConditionFailed, Partition};
 
 use super::conditions::conditions_of;
-use super::intake::{Intake, ReadyValue};
+use super::intake::{Intake, ReadyValue, Received};
 use super::json_value::{JsonValueSource, render_value};
-use super::kv_fields::{Allowed, KvLimits, NO_EXPIRY, value_too_large};
+use super::kv_fields::{Allowed, KvLimits, value_too_large};
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
+use super::ttl::{remaining, ttl_of};
 use super::{Api, JSON, refuse};
 
 const RAW: &str = "application/octet-stream";
@@ -50,14 +51,6 @@ impl Action {
     fn has_value(self) -> bool {
         matches!(self, Self::Set | Self::Put)
     }
-
-    /// A client that asks for an expiry counts on it: better no than a write without.
-    fn refuse_unkept_promises(self, head: &Head<'_>) -> Result<(), Refusal> {
-        if self.has_value() && (head.ttl.is_some() || Query::new(head.query).has("ttl")) {
-            return Err(Refusal::new(501, "not_implemented", NO_EXPIRY));
-        }
-        Ok(())
-    }
 }
 
 /// The key named in the address: in the path, or as `?key=`.
@@ -83,14 +76,13 @@ impl Api<'_> {
             Some(key) if !action.has_value() => {
                 // A body beside a key in the address says nothing more; the connection reads past it.
                 self.partition(head)?;
-                action.refuse_unkept_promises(head)?;
                 Ok(Ok(key))
             }
             key => self.intake(action, key.is_some(), head).map(Err),
         });
         match outcome {
             Ok(Ok(key)) => {
-                self.act(action, head, &key, None, reply);
+                self.act(action, head, &key, Received::default(), reply);
                 Begin::Answered
             }
             Ok(Err(intake)) => Begin::Receive(intake),
@@ -104,10 +96,11 @@ impl Api<'_> {
     fn intake(&mut self, action: Action, has_key: bool, head: &Head<'_>) -> Result<Intake, Refusal> {
         if action.has_value() {
             self.writable_partition(head)?;
+            // Refused before its value is sent.
+            ttl_of(head, None)?;
         } else {
             self.partition(head)?;
         }
-        action.refuse_unkept_promises(head)?;
         let limits = KvLimits { key_bytes: KEY_MAX_BYTES, value_bytes: self.node.config().max_value_bytes };
         let allowed = if action.has_value() { Allowed::KeyAndValue } else { Allowed::KeyOnly };
         match head.framing {
@@ -132,8 +125,8 @@ impl Api<'_> {
     /// Carries out a request whose body is there.
     pub(super) fn finish_kv(&mut self, head: &Head<'_>, intake: Intake, reply: Reply<'_>) {
         let outcome = Route::of(head.path).map_or(Ok(None), |route| {
-            let (body_key, value) = intake.into_parts()?;
-            let key = match (key_of_target(route, head)?, body_key) {
+            let mut received = intake.into_received()?;
+            let key = match (key_of_target(route, head)?, received.key.take()) {
                 (Some(key), _) => key,
                 (None, Some(key)) => Cow::Owned(key),
                 (None, None) => {
@@ -142,14 +135,14 @@ impl Api<'_> {
                 }
             };
             let action = Action::of(route, head);
-            if action.has_value() && value.is_none() {
+            if action.has_value() && received.value.is_none() {
                 let message = "no value: the body needs a field \"value\"";
                 return Err(Refusal::new(400, "value_missing", message));
             }
-            Ok(Some((action, key, value)))
+            Ok(Some((action, key, received)))
         });
         match outcome {
-            Ok(Some((action, key, value))) => self.act(action, head, &key, value, reply),
+            Ok(Some((action, key, received))) => self.act(action, head, &key, received, reply),
             // The path had a route when the request began; it still does.
             Ok(None) => reply.error(&Refusal::new(404, "not_found", "no such path")),
             Err(refusal) => refuse(reply, &refusal),
@@ -157,10 +150,10 @@ impl Api<'_> {
     }
 
     #[inline]
-    fn act(&mut self, action: Action, head: &Head<'_>, key: &[u8], value: Option<ReadyValue>, reply: Reply<'_>) {
+    fn act(&mut self, action: Action, head: &Head<'_>, key: &[u8], received: Received, reply: Reply<'_>) {
         match action {
             Action::Get(form) => self.answer_get(form, head, key, reply),
-            Action::Set | Action::Put => self.answer_set(action, head, key, value, reply),
+            Action::Set | Action::Put => self.answer_set(action, head, key, received, reply),
             Action::Delete(form) => self.answer_delete(form, head, key, reply),
         }
     }
@@ -168,13 +161,10 @@ impl Api<'_> {
     /// The partition that a request names, for a read of what it has at least.
     #[inline]
     fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
-        let min_version = if head.query.is_some() { Query::new(head.query).get("min_version")? } else { None };
+        let query = head.query.is_some().then(|| Query::new(head.query));
+        let min_version = query.map_or(Ok(None), |query| query.number("min_version", "a version"))?;
         let partition = self.partition(head)?;
-        let Some(value) = min_version else { return Ok(partition) };
-        let number = std::str::from_utf8(&value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        let min_version: u64 = number
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Refusal::bad_request("min_version must be a version: a number"))?;
+        let Some(min_version) = min_version else { return Ok(partition) };
         if partition.lsm().last_version() < min_version {
             return Err(behind(partition.lsm().last_version(), min_version));
         }
@@ -186,19 +176,21 @@ impl Api<'_> {
         self.scratch.clear();
         let scratch = std::mem::take(self.scratch);
         let found = conditions_of(head).and_then(|conditions| {
-            let entry = self.readable_partition(head)?.get(key).ok_or_else(key_not_found)?;
+            let partition = self.readable_partition(head)?;
+            let entry = partition.get(key).ok_or_else(key_not_found)?;
+            let now_ms = partition.lsm().time_ms();
             let current = Some(entry.version);
             if conditions.if_match.is_some_and(|set| !set.contains(current)) {
                 return Err(condition_failed(ConditionFailed { current }));
             }
-            Ok((entry, conditions.if_none_match.is_some_and(|set| set.contains(current))))
+            Ok((entry, now_ms, conditions.if_none_match.is_some_and(|set| set.contains(current))))
         });
         *self.scratch = match found {
-            Ok((entry, true)) => {
+            Ok((entry, _, true)) => {
                 reply.status(304).etag(entry.version).empty();
                 scratch
             }
-            Ok((entry, false)) => send_value(form, &entry, reply, scratch),
+            Ok((entry, now_ms, false)) => send_value(form, &entry, now_ms, reply, scratch),
             Err(refusal) => {
                 refuse(reply, &refusal);
                 scratch
@@ -207,17 +199,18 @@ impl Api<'_> {
     }
 
     #[inline]
-    fn answer_set(&mut self, action: Action, head: &Head<'_>, key: &[u8], value: Option<ReadyValue>, reply: Reply<'_>) {
+    fn answer_set(&mut self, action: Action, head: &Head<'_>, key: &[u8], received: Received, reply: Reply<'_>) {
         let mut holder = Vec::new();
-        let value = value.unwrap_or(ReadyValue::Small(Vec::new())).into_new_value(&mut holder);
+        let value = received.value.unwrap_or(ReadyValue::Small(Vec::new())).into_new_value(&mut holder);
         let written = conditions_of(head).and_then(|conditions| {
             let min_acks = self.min_acks(head)?;
+            let ttl_ms = ttl_of(head, received.ttl_ms)?;
             let partition = self.writable_partition(head)?;
             let written = match action {
                 Action::Put => {
-                    partition.put(key, value, &conditions).map(|written| (written.version, !written.replaced))
+                    partition.put(key, value, ttl_ms, &conditions).map(|written| (written.version, !written.replaced))
                 }
-                _ => partition.set(key, value, &conditions).map(|version| (version, false)),
+                _ => partition.set(key, value, ttl_ms, &conditions).map(|version| (version, false)),
             };
             let (version, created) = written.map_err(condition_failed)?;
             Ok((version, created, Self::gate_of_write(partition, min_acks)))
@@ -267,21 +260,29 @@ impl Api<'_> {
 
 /// Answers with a value; returns the buffer it may have rendered into.
 #[inline]
-fn send_value(form: Form, entry: &Entry<'_>, reply: Reply<'_>, mut scratch: Vec<u8>) -> Vec<u8> {
+fn send_value(form: Form, entry: &Entry<'_>, now_ms: u64, reply: Reply<'_>, mut scratch: Vec<u8>) -> Vec<u8> {
+    let reply = match (entry.expires_at_ms, entry.value) {
+        (_, Value::Tombstone) => {
+            refuse(reply, &key_not_found());
+            return scratch;
+        }
+        (None, _) => reply.status(200),
+        (Some(at_ms), _) => reply.status(200).header("X-TTL", &remaining(at_ms, now_ms)),
+    };
     match (form, entry.value) {
         (Form::Json, Value::Inline(value)) => {
             render_value(&mut scratch, value, entry.version);
-            reply.status(200).content_type(JSON).etag(entry.version).body(&scratch);
+            reply.content_type(JSON).etag(entry.version).body(&scratch);
         }
         (Form::Json, Value::Large(blob)) => {
             let source = JsonValueSource::new(Arc::clone(blob), entry.version);
-            reply.status(200).content_type(JSON).etag(entry.version).source(Box::new(source));
+            reply.content_type(JSON).etag(entry.version).source(Box::new(source));
         }
-        (Form::Raw, Value::Inline(value)) => reply.status(200).content_type(RAW).etag(entry.version).body(value),
+        (Form::Raw, Value::Inline(value)) => reply.content_type(RAW).etag(entry.version).body(value),
         (Form::Raw, Value::Large(blob)) => {
-            reply.status(200).content_type(RAW).etag(entry.version).blob(Arc::clone(blob));
+            reply.content_type(RAW).etag(entry.version).blob(Arc::clone(blob));
         }
-        (_, Value::Tombstone) => refuse(reply, &key_not_found()),
+        (_, Value::Tombstone) => {}
     }
     scratch
 }

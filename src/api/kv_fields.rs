@@ -1,4 +1,4 @@
-//! What a body of fields says, whatever it is written in: key, value and encoding, each at most once and within its limit.
+//! What a body of fields says, whatever it is written in: key, value and the rest, each at most once and within its limit.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -8,6 +8,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use crate::http::Refusal;
 
 use super::query::{check_key, key_too_long};
+use super::ttl::parse_ttl;
 
 /// Base64 text decoded in one step; a multiple of four.
 const DECODE_STEP_BYTES: usize = 64 * 1024;
@@ -25,11 +26,8 @@ const LAST: GeneralPurpose = GeneralPurpose::new(
 
 /// Longest field name read; those we know are shorter.
 const NAME_MAX_BYTES: usize = 32;
-/// Longest value of `encoding` read.
-const ENCODING_MAX_BYTES: usize = 16;
-
-/// What a request for an expiry is told.
-pub(super) const NO_EXPIRY: &str = "this version has no expiry: send the value without a TTL";
+/// Longest value read of fields that hold a word or a number.
+const WORD_MAX_BYTES: usize = 32;
 
 /// How much a body may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +49,36 @@ pub(super) enum Field {
     Key,
     Value,
     Encoding,
+    Ttl,
 }
 
-/// Key and value, each if the body had it.
-pub(super) type KvParts = (Option<Vec<u8>>, Option<Vec<u8>>);
+const FIELD_COUNT: usize = 4;
+
+impl Field {
+    /// Its name where it is allowed.
+    fn of(name: &[u8], allowed: Allowed) -> Option<Self> {
+        Some(match (name, allowed) {
+            (b"key", _) => Self::Key,
+            (b"value", Allowed::KeyAndValue) => Self::Value,
+            (b"encoding", Allowed::KeyAndValue) => Self::Encoding,
+            (b"ttl", Allowed::KeyAndValue) => Self::Ttl,
+            _ => return None,
+        })
+    }
+
+    /// Whether JSON may say it as a number.
+    pub(super) fn is_number(self) -> bool {
+        self == Self::Ttl
+    }
+}
+
+/// What a body said, each if it was there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct KvParts {
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) ttl_ms: Option<u64>,
+}
 
 /// Collects fields as their text arrives.
 #[derive(Debug)]
@@ -62,9 +86,8 @@ pub(super) struct KvFields {
     limits: KvLimits,
     allowed: Allowed,
     pub(super) name: Vec<u8>,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    encoding: Option<Vec<u8>>,
+    /// By field, as far as it was read.
+    texts: [Option<Vec<u8>>; FIELD_COUNT],
     /// Of a base64 value: how much of its text is decoded, in place, and into how many bytes.
     decoded_text_bytes: usize,
     decoded_bytes: usize,
@@ -76,9 +99,7 @@ impl KvFields {
             limits,
             allowed,
             name: Vec::new(),
-            key: None,
-            value: None,
-            encoding: None,
+            texts: [const { None }; FIELD_COUNT],
             decoded_text_bytes: 0,
             decoded_bytes: 0,
         }
@@ -91,13 +112,8 @@ impl KvFields {
 
     /// Opens the field whose name was read.
     pub(super) fn open(&mut self) -> Result<Field, Refusal> {
-        let (field, slot) = match (&self.name[..], self.allowed) {
-            (b"key", _) => (Field::Key, &mut self.key),
-            (b"value", Allowed::KeyAndValue) => (Field::Value, &mut self.value),
-            (b"encoding", Allowed::KeyAndValue) => (Field::Encoding, &mut self.encoding),
-            (b"ttl", Allowed::KeyAndValue) => return Err(Refusal::new(501, "not_implemented", NO_EXPIRY)),
-            _ => return Err(self.unknown_field()),
-        };
+        let field = Field::of(&self.name, self.allowed).ok_or_else(|| self.unknown_field())?;
+        let slot = &mut self.texts[field as usize];
         if slot.is_some() {
             let name = String::from_utf8_lossy(&self.name);
             return Err(Refusal::bad_request(format!("the field \"{name}\" is there twice: send it once")));
@@ -109,21 +125,18 @@ impl KvFields {
 
     /// Where the text of an open field goes.
     pub(super) fn text_of(&mut self, field: Field) -> &mut Vec<u8> {
-        match field {
-            Field::Key => self.key.get_or_insert_default(),
-            Field::Value => self.value.get_or_insert_default(),
-            Field::Encoding => self.encoding.get_or_insert_default(),
-        }
+        self.texts[field as usize].get_or_insert_default()
     }
 
     /// Checks an open field against its limit.
     pub(super) fn check_len(&self, field: Field) -> Result<(), Refusal> {
-        let len = |slot: &Option<Vec<u8>>| slot.as_ref().map_or(0, Vec::len);
+        let len = self.texts[field as usize].as_ref().map_or(0, Vec::len);
         match field {
-            Field::Key if len(&self.key) > self.limits.key_bytes => Err(key_too_long()),
+            Field::Key if len > self.limits.key_bytes => Err(key_too_long()),
             // It may turn out to be base64, whose text is a third longer.
-            Field::Value if len(&self.value) > self.text_max_bytes() => Err(value_too_large(self.limits.value_bytes)),
-            Field::Encoding if len(&self.encoding) > ENCODING_MAX_BYTES => Err(unknown_encoding()),
+            Field::Value if len > self.text_max_bytes() => Err(value_too_large(self.limits.value_bytes)),
+            Field::Encoding if len > WORD_MAX_BYTES => Err(unknown_encoding()),
+            Field::Ttl if len > WORD_MAX_BYTES => parse_ttl(b"").map(drop),
             _ => Ok(()),
         }
     }
@@ -134,12 +147,13 @@ impl KvFields {
 
     /// Decodes a piece of a base64 value; true when nothing is left to do.
     pub(super) fn step(&mut self) -> Result<bool, Refusal> {
-        match self.encoding.as_deref() {
+        let [_, value, encoding, _] = &mut self.texts;
+        match encoding.as_deref() {
             None | Some(b"utf-8") => return Ok(true),
             Some(b"base64") => {}
             Some(_) => return Err(unknown_encoding()),
         }
-        let Some(value) = &mut self.value else { return Ok(true) };
+        let Some(value) = value else { return Ok(true) };
         let rest = &value[self.decoded_text_bytes..];
         let (piece, engine, is_last) = match rest.split_at_checked(DECODE_STEP_BYTES) {
             Some((piece, behind)) if !behind.is_empty() => (piece, INNER, false),
@@ -155,20 +169,21 @@ impl KvFields {
         self.decoded_bytes += decoded.len();
         if is_last {
             value.truncate(self.decoded_bytes);
-            self.encoding = None;
+            *encoding = None;
         }
         Ok(is_last)
     }
 
-    /// Key and value, each if it was there. To be stepped to the end before.
+    /// What was there. To be stepped to the end before.
     pub(super) fn into_parts(self) -> Result<KvParts, Refusal> {
-        if let Some(key) = &self.key {
+        let [key, value, _, ttl] = self.texts;
+        if let Some(key) = &key {
             check_key(key)?;
         }
-        if self.value.as_ref().is_some_and(|value| value.len() > self.limits.value_bytes) {
+        if value.as_ref().is_some_and(|value| value.len() > self.limits.value_bytes) {
             return Err(value_too_large(self.limits.value_bytes));
         }
-        Ok((self.key, self.value))
+        Ok(KvParts { key, value, ttl_ms: ttl.map(|text| parse_ttl(&text)).transpose()? })
     }
 
     #[cold]
@@ -176,7 +191,7 @@ impl KvFields {
         let shown = String::from_utf8_lossy(&self.name[..self.name.len().min(NAME_MAX_BYTES)]);
         let known = match self.allowed {
             Allowed::KeyOnly => "only \"key\" is known here",
-            Allowed::KeyAndValue => "known are \"key\", \"value\" and \"encoding\"",
+            Allowed::KeyAndValue => "known are \"key\", \"value\", \"encoding\" and \"ttl\"",
         };
         Refusal::bad_request(format!("unknown field \"{shown}\": {known}"))
     }

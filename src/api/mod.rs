@@ -30,6 +30,7 @@ mod query;
 mod route;
 mod snapshot;
 mod status;
+mod ttl;
 
 use crate::http::{Begin, Handler, Head, Method, Refusal, Reply};
 use crate::node::{Node, Unavailable};

@@ -71,7 +71,7 @@ impl Api<'_> {
     }
 
     fn assign(&mut self, intake: Intake) -> Result<(Answer, Option<Gate>), Refusal> {
-        let (_, value) = intake.into_parts()?;
+        let value = intake.into_received()?.value;
         let mut holder = Vec::new();
         let bytes = match value.map(|value| value.into_new_value(&mut holder)) {
             Some(NewValue::Inline(bytes)) => bytes,

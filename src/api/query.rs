@@ -41,9 +41,14 @@ impl<'b> Query<'b> {
         })
     }
 
-    /// Whether a parameter is there.
-    pub(super) fn has(self, name: &str) -> bool {
-        !matches!(self.get(name), Ok(None))
+    /// The number that a parameter holds, if it is there; `meaning` says what is wanted.
+    pub(super) fn number(self, name: &str, meaning: &str) -> Result<Option<u64>, Refusal> {
+        let Some(value) = self.get(name)? else { return Ok(None) };
+        let text = std::str::from_utf8(&value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        match text.and_then(|text| text.parse().ok()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(bad_query(format!("?{name}= must be {meaning}: a number"))),
+        }
     }
 }
 

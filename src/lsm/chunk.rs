@@ -59,6 +59,10 @@ pub(super) const FLAG_LARGE: u16 = 1 << 15;
 
 pub(super) const NO_EXPIRY: u64 = u64::MAX;
 
+/// A chunk is rewritten without its expired entries once they are one part in this many of it: each byte that is freed costs so
+/// many that are moved, at most, and no more than that part of memory is held by what has expired.
+const EXPIRED_SHARE: usize = 8;
+
 const _: () = assert!(KEY_MAX_BYTES <= KEY_LEN_MASK as usize);
 
 /// An immutable chunk.
@@ -111,6 +115,28 @@ impl Chunk {
     /// Memory held by it, large values included.
     pub fn memory_bytes(&self) -> usize {
         self.bytes.len() + self.blobs.iter().map(|blob| blob.len()).sum::<usize>()
+    }
+
+    /// When the first of its entries expires, or expired; all ones: none ever does.
+    pub(super) fn first_expiry_ms(&self) -> u64 {
+        u64::from_le_bytes(*self.bytes[16..].first_chunk().expect("a header"))
+    }
+
+    /// Whether enough of it has expired for rewriting it to pay: an [`EXPIRED_SHARE`]th of its bytes, or a large value.
+    pub(super) fn is_worth_sweeping(&self, now_ms: u64) -> bool {
+        if self.first_expiry_ms() > now_ms {
+            return false;
+        }
+        let (mut offset, mut expired_bytes) = (self.begin(), 0);
+        while offset < self.end() {
+            let (entry, next) = self.entry_at(offset);
+            if entry.is_expired(now_ms) {
+                expired_bytes +=
+                    next - offset + if matches!(entry.value, Value::Large(_)) { CHUNK_MAX_BYTES } else { 0 };
+            }
+            offset = next;
+        }
+        expired_bytes * EXPIRED_SHARE >= self.bytes.len()
     }
 
     /// The smallest key in it.
@@ -216,9 +242,9 @@ impl Chunk {
         read_u16(&self.bytes, at)
     }
 
-    /// Takes the large values out, for freeing them one by one.
-    pub(super) fn take_blobs(&mut self) -> Vec<Blob> {
-        std::mem::take(&mut self.blobs)
+    /// Its bytes, and the large values, for freeing them one by one.
+    pub(super) fn into_parts(self) -> (Box<[u8]>, Vec<Blob>) {
+        (self.bytes, self.blobs)
     }
 }
 

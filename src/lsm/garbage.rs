@@ -17,6 +17,10 @@ use super::work::{self, Work};
 /// Freed at once of a large value: allocators give the end of a large block back to the system where it lies.
 const BLOB_PIECE_BYTES: usize = 1024 * 1024;
 
+/// Freed chunks up to here are left to the allocator, for those that merges make next; of more, the memory is given back to the
+/// system, which takes a call for each now, and page faults when it is needed again.
+const SPARE_BYTES: usize = 2 * 1024 * 1024;
+
 /// The queue of things to free.
 #[derive(Debug, Default)]
 pub(super) struct Garbage {
@@ -24,6 +28,8 @@ pub(super) struct Garbage {
     blob: Option<Vec<u8>>,
     blobs: Vec<Blob>,
     chunks: Vec<Arc<Chunk>>,
+    /// Bytes of chunks that were freed and are left to the allocator; less what was made of them since.
+    spare_bytes: usize,
     block: Option<Block>,
     blocks: Vec<Blocks>,
     segments: Vec<Arc<Segment>>,
@@ -41,6 +47,11 @@ impl Garbage {
 
     pub(super) fn push_chunk(&mut self, chunk: Arc<Chunk>) {
         self.chunks.push(chunk);
+    }
+
+    /// A chunk was made.
+    pub(super) fn note_made(&mut self, bytes: usize) {
+        self.spare_bytes = self.spare_bytes.saturating_sub(bytes);
     }
 
     pub(super) fn push_segment(&mut self, segment: Arc<Segment>) {
@@ -82,8 +93,14 @@ impl Garbage {
             }
             work.spend(work::FREE);
         } else if let Some(chunk) = self.chunks.pop() {
-            if let Some(mut chunk) = Arc::into_inner(chunk) {
-                self.blobs = chunk.take_blobs();
+            if let Some(chunk) = Arc::into_inner(chunk) {
+                let (bytes, blobs) = chunk.into_parts();
+                self.blobs = blobs;
+                if self.spare_bytes + bytes.len() > SPARE_BYTES {
+                    crate::allocator::give_back(bytes);
+                } else {
+                    self.spare_bytes += bytes.len();
+                }
             }
             work.spend(work::FREE);
         } else if let Some(segment) = self.segments.pop() {

@@ -6,6 +6,9 @@
 //! - once the runs above the bottom add up to a [`BOTTOM_SHARE`]th of it, all of them are merged into it;
 //! - otherwise [`LEVEL_RUNS`] runs of a level become one of the next.
 //!
+//! Beside that, runs that hold what expires are swept from time to time (`sweeps.rs`): a job without sources rewrites chunks of
+//! which a good part has expired.
+//!
 //! So reads look into few layers, memory beyond the live data is bounded by that share, and each entry is rewritten a
 //! number of times that grows with the logarithm of the data, plus [`BOTTOM_SHARE`] + 1 for the bottom.
 //!
@@ -144,8 +147,14 @@ impl Levels {
     }
 
     /// Works on the jobs that are due, until `work` is used up or nothing is due. Returns the version up to which flushed
-    /// memtables went, if any did.
-    pub(super) fn step(&mut self, last_version: u64, work: &mut Work, garbage: &mut Garbage) -> Option<u64> {
+    /// memtables went, if any did. What has expired by `removed_until_ms` goes.
+    pub(super) fn step(
+        &mut self,
+        last_version: u64,
+        removed_until_ms: u64,
+        work: &mut Work,
+        garbage: &mut Garbage,
+    ) -> Option<u64> {
         let mut flushed_version = None;
         self.start_due_jobs(last_version);
         while !work.is_used_up()
@@ -156,7 +165,7 @@ impl Levels {
             let Some(ImmutableLayer::Run(target)) = target.map(|layer| &mut layer.content) else {
                 unreachable!("a job's target is a run among the layers");
             };
-            let is_done = job.merge.step(target, work, garbage);
+            let is_done = job.merge.step(target, removed_until_ms, work, garbage);
             job.done_work += work.spent() - spent_before;
             if is_done {
                 flushed_version = flushed_version.max(self.finish_first_job(garbage));
@@ -180,6 +189,21 @@ impl Levels {
         target.expect("the target of the job").state = LayerState::Idle;
         self.layers.retain(|layer| layer.state != LayerState::Idle || layer.content.entry_count() > 0);
         flushed_version
+    }
+
+    /// Chunks with entries that expire, some day.
+    pub(super) fn expiring_chunk_count(&self) -> usize {
+        self.layers.iter().map(Layer::expiring_chunk_count).sum()
+    }
+
+    /// Begins a sweep of all runs that hold what expires and are not being merged.
+    pub(super) fn begin_sweep(&mut self, last_version: u64) {
+        for at in 0..self.layers.len() {
+            let layer = &self.layers[at];
+            if layer.state == LayerState::Idle && layer.expiring_chunk_count() > 0 {
+                self.start_job_into(at..at, at, last_version);
+            }
+        }
     }
 
     fn start_due_jobs(&mut self, last_version: u64) {
@@ -226,8 +250,6 @@ impl Levels {
     }
 
     fn start_job(&mut self, sources: std::ops::Range<usize>, level: Level, last_version: u64) {
-        let id = JobId(self.next_job_id);
-        self.next_job_id += 1;
         if sources.start == 0 {
             self.is_compaction_due &= level != Level::Bottom;
         }
@@ -237,11 +259,20 @@ impl Levels {
             let content = ImmutableLayer::Run(Run::default());
             self.layers.insert(target_at, Layer { level, state: LayerState::Idle, content });
         }
+        self.start_job_into(sources, target_at, last_version);
+    }
+
+    /// A job that merges layers into the run below them; without layers, a sweep of that run.
+    fn start_job_into(&mut self, sources: std::ops::Range<usize>, target_at: usize, last_version: u64) {
+        let id = JobId(self.next_job_id);
+        self.next_job_id += 1;
+        let level = self.layers[target_at].level;
         // Nothing lies below the bottom: there, tombstones have done their work.
         let tombstones = if level == Level::Bottom { Tombstones::Drop } else { Tombstones::Keep };
         let layers = self.layers[sources.clone()].iter().map(|layer| layer.content.clone()).collect();
         let merge = MergeJob::new(layers, self.hasher, last_version, tombstones);
-        let expected_work = self.layers[sources.start..=target_at].iter().map(Layer::merge_work).sum();
+        let merged = if sources.is_empty() { sources.clone() } else { sources.start..target_at + 1 };
+        let expected_work = self.layers[merged].iter().map(Layer::merge_work).sum();
         for layer in &mut self.layers[sources] {
             layer.state = LayerState::Source(id);
         }
@@ -294,6 +325,13 @@ impl Layer {
         match self.level {
             Level::Upper(number) => Some(number),
             Level::Bottom => None,
+        }
+    }
+
+    fn expiring_chunk_count(&self) -> usize {
+        match &self.content {
+            ImmutableLayer::Run(run) => run.expiring_chunk_count(),
+            ImmutableLayer::Memtable(_) => 0,
         }
     }
 

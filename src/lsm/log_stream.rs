@@ -106,6 +106,11 @@ impl<'a> StreamRecord<'a> {
         &self.stored[self.head.key_offset()..][..usize::from(self.head.key_len)]
     }
 
+    /// When its time is over, in Unix ms; none: never.
+    pub(super) fn expires_at_ms(&self) -> Option<u64> {
+        self.head.expires_at_ms
+    }
+
     /// The part that lies in a segment.
     pub(super) fn stored(&self) -> &'a [u8] {
         self.stored

@@ -67,6 +67,8 @@ pub(super) struct Memtable {
     /// Bytes that all keys have in common at their start, and a place that has them: sorting looks behind them.
     shared_prefix: Option<(usize, Place)>,
     last_version: u64,
+    /// Of all records, overwritten ones too; all ones: nothing expires.
+    first_expiry_ms: u64,
     hasher: KeyHasher,
 }
 
@@ -82,6 +84,7 @@ impl Memtable {
             log_bytes: 0,
             shared_prefix: None,
             last_version: 0,
+            first_expiry_ms: u64::MAX,
             hasher,
         }
     }
@@ -129,6 +132,16 @@ impl Memtable {
     /// Bytes of log since the memtable was opened, overwritten records included.
     pub(super) fn log_bytes(&self) -> usize {
         self.log_bytes
+    }
+
+    /// Takes note that a record expires.
+    pub(super) fn note_expiry(&mut self, expires_at_ms: u64) {
+        self.first_expiry_ms = self.first_expiry_ms.min(expires_at_ms);
+    }
+
+    /// When the first of its records expires, or expired; all ones: none ever does.
+    pub(super) fn first_expiry_ms(&self) -> u64 {
+        self.first_expiry_ms
     }
 }
 

@@ -1,13 +1,15 @@
-//! One flush or merge under way: layers on top, merged into the run below them, a chunk at a time.
+//! One flush, merge or sweep under way: layers on top, merged into the run below them, a chunk at a time.
 //!
 //! A flush merges one frozen memtable into a new, empty run; a merge of small layers does the same with several; a merge
-//! into the lowest level goes into the run that is there, replacing its chunks.
+//! into the lowest level goes into the run that is there, replacing its chunks. A sweep is a merge of nothing into a run: all
+//! of them rewrite the chunks that they pass of which a good part has expired.
 //!
 //! Invariants:
 //! 1. After every step the target run is whole, and reads right beneath the sources: a group of its chunks is replaced
 //!    at once by chunks that hold the same entries and those of the sources within the group's range. The sources still
 //!    shadow all they brought, so doing it again, or stopping for good, is harmless.
-//! 2. Chunks that no source entry falls into are left as they are, not copied.
+//! 2. Chunks that no source entry falls into, and of which little has expired, are left as they are, not copied.
+//! 4. What has expired is written as a tombstone, or not at all where nothing lies below it.
 //! 3. Beyond the target itself a job holds one chunk being built and the finished chunks of one group.
 //!
 //! Not here: which layers to merge (`levels.rs`).
@@ -20,7 +22,7 @@ use super::garbage::Garbage;
 use super::hash::KeyHasher;
 use super::immutable_layer::ImmutableLayer;
 use super::merge::{MergeCursor, Preparation};
-use super::record::Entry;
+use super::record::{Entry, Value};
 use super::run::{Position, Run};
 use super::work::{self, Work};
 
@@ -56,11 +58,14 @@ struct Output {
     finished: Vec<Chunk>,
     hasher: KeyHasher,
     tombstones: Tombstones,
+    removed_until_ms: u64,
 }
 
 impl Output {
     fn add(&mut self, entry: &Entry<'_>, work: &mut Work) {
         work.spend(work::of_entry(entry.key.len()));
+        let gone = Entry { expires_at_ms: None, value: Value::Tombstone, ..*entry };
+        let entry = if entry.is_expired(self.removed_until_ms) { &gone } else { entry };
         if self.tombstones == Tombstones::Drop && entry.value.is_tombstone() {
             return;
         }
@@ -101,12 +106,21 @@ impl MergeJob {
                 finished: Vec::new(),
                 hasher,
                 tombstones,
+                removed_until_ms: 0,
             },
         }
     }
 
-    /// Goes on until `work` is used up; true when the target holds everything.
-    pub(super) fn step(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) -> bool {
+    /// Goes on until `work` is used up; true when the target holds everything. What has expired by `removed_until_ms`
+    /// goes.
+    pub(super) fn step(
+        &mut self,
+        target: &mut Run,
+        removed_until_ms: u64,
+        work: &mut Work,
+        garbage: &mut Garbage,
+    ) -> bool {
+        self.output.removed_until_ms = removed_until_ms;
         if self.upper.is_none() {
             if !self.preparation.step(work) {
                 return false;
@@ -149,11 +163,12 @@ impl MergeJob {
         work.spend(work::CHUNK_LOOK);
         let Some(upper) = &mut self.upper else { return false };
         let next = target.chunk(self.next);
-        let Some(entry) = upper.entry() else {
-            self.replace_group(target, work, garbage);
-            return true;
-        };
-        let Some(next) = next.filter(|next| entry.key >= next.first_key()) else {
+        let entry = upper.entry();
+        let Some(next) = next.filter(|next| entry.is_none_or(|entry| entry.key >= next.first_key())) else {
+            let Some(entry) = entry else {
+                self.replace_group(target, work, garbage);
+                return true;
+            };
             // The entry belongs into the gap before the next chunk.
             let finished_before = self.output.finished.len();
             self.output.add(&entry, work);
@@ -163,17 +178,26 @@ impl MergeJob {
             }
             return false;
         };
+        let behind = target.chunk(target.next(self.next));
+        // Nothing of the sources falls into it: it is passed, unless it is small or much of it has expired.
+        let is_passed = entry.is_none_or(|entry| behind.is_some_and(|behind| entry.key >= behind.first_key()));
         let is_group_empty = self.group_chunk_count == 0 && self.output.builder.is_empty();
         if is_group_empty {
-            let behind = target.chunk(target.next(self.next));
-            if behind.is_some_and(|behind| entry.key >= behind.first_key()) && next.bytes().len() >= CHUNK_MIN_BYTES {
+            let is_small = entry.is_some() && next.bytes().len() < CHUNK_MIN_BYTES;
+            if is_passed && !is_small && !is_worth_sweeping(next, self.output.removed_until_ms, work) {
                 self.next = target.next(self.next);
                 self.group = self.next;
                 return false;
             }
-        } else if self.output.builder.len() >= CHUNK_MIN_BYTES || self.output.builder.is_empty() {
-            self.replace_group(target, work, garbage);
-            return false;
+        } else {
+            let built_bytes = self.output.builder.len();
+            // Behind the last source entry only what fits is joined: the rest of the run is not to be moved by a few bytes.
+            let fits = entry.is_some() || built_bytes + next.bytes().len() <= CHUNK_MAX_BYTES;
+            let is_done = built_bytes >= CHUNK_MIN_BYTES || self.output.builder.is_empty();
+            if is_done || (!fits && !is_worth_sweeping(next, self.output.removed_until_ms, work)) {
+                self.replace_group(target, work, garbage);
+                return false;
+            }
         }
         self.current = Some((Arc::clone(next), next.begin()));
         self.next = target.next(self.next);
@@ -195,8 +219,15 @@ impl MergeJob {
         }
         self.group_chunk_count = 0;
         for chunk in self.output.finished.drain(..) {
+            garbage.note_made(chunk.bytes().len());
             self.group = target.insert(self.group, Arc::new(chunk));
         }
         self.next = self.group;
     }
+}
+
+fn is_worth_sweeping(chunk: &Chunk, removed_until_ms: u64, work: &mut Work) -> bool {
+    let is_looked_at = chunk.first_expiry_ms() <= removed_until_ms;
+    work.spend(if is_looked_at { work::EXPIRY_LOOK * chunk.entry_count() } else { 0 });
+    is_looked_at && chunk.is_worth_sweeping(removed_until_ms)
 }

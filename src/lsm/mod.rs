@@ -15,6 +15,9 @@
 //!
 //! Ideas: the log-structured merge tree is O'Neil's (1996); log records as memtable storage follow Bitcask and `FASTER`.
 //!
+//! Entries may expire. The engine is told what time it is ([`Lsm::note_time`]); an entry whose time is over is not there any
+//! more for reads and for snapshots taken from then on.
+//!
 //! Not here: durability (`storage/`), conditions on writes (`partition.rs`).
 
 mod adoption;
@@ -37,6 +40,7 @@ mod record_reader;
 mod run;
 mod snapshot;
 mod sorter;
+mod sweeps;
 mod wal;
 mod work;
 
@@ -61,6 +65,7 @@ use levels::Levels;
 use memtable::Memtable;
 use run::Probe;
 use snapshot::SnapshotHome;
+use sweeps::Sweeps;
 use wal::{Appended, Wal};
 use work::Work;
 
@@ -112,6 +117,7 @@ pub struct Lsm {
     garbage: Garbage,
     owed_work: usize,
     snapshots: SnapshotHome,
+    sweeps: Sweeps,
     /// Records up to here are in runs.
     flushed_version: u64,
     /// Records behind this one are still to be read from the log.
@@ -135,13 +141,34 @@ impl Lsm {
             garbage: Garbage::default(),
             owed_work: 0,
             snapshots: SnapshotHome::new(),
+            sweeps: Sweeps::default(),
             flushed_version: position.version,
             read_version: u64::MAX,
             retained_log_bytes: 0,
         }
     }
 
-    /// The newest write of a key; `None` when there is none or it is a tombstone.
+    /// Tells what time it is, in Unix ms.
+    #[inline]
+    pub fn note_time(&mut self, now_ms: u64) {
+        self.sweeps.now_ms = now_ms;
+    }
+
+    /// The time it was told last.
+    pub fn time_ms(&self) -> u64 {
+        self.sweeps.now_ms
+    }
+
+    /// When maintenance has something to do next although nothing is written; none while nothing expires.
+    pub fn sweep_at_ms(&self) -> Option<u64> {
+        self.sweeps.due_at_ms(self.levels.expiring_chunk_count(), self.memtable.first_expiry_ms())
+    }
+
+    fn is_sweep_due(&self) -> bool {
+        self.sweep_at_ms().is_some_and(|at_ms| at_ms <= self.sweeps.now_ms)
+    }
+
+    /// The newest write of a key; `None` when there is none, it is a tombstone, or its time is over.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
         let hash = self.levels.hasher().hash(key);
@@ -149,10 +176,11 @@ impl Lsm {
             Some(entry) => entry,
             None => self.levels.get(&Probe::new(key, hash))?,
         };
-        (!entry.value.is_tombstone()).then_some(entry)
+        entry.is_live(self.sweeps.now_ms).then_some(entry)
     }
 
-    /// Writes a key and returns the version. The key is 1 to [`KEY_MAX_BYTES`] long.
+    /// Writes a key and returns the version. The key is 1 to [`KEY_MAX_BYTES`] long. `expires_at_ms`: Unix time in milliseconds
+    /// from which on it is gone.
     pub fn set(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> u64 {
         let value_bytes = match &value {
             NewValue::Tombstone => 0,
@@ -160,18 +188,21 @@ impl Lsm {
             NewValue::Large(large) => large.len(),
         };
         let appended = self.wal.append(key, value, expires_at_ms);
-        self.index(key, appended, RECORD_HEAD_BYTES + key.len() + value_bytes)
+        self.index(key, appended, expires_at_ms, RECORD_HEAD_BYTES + key.len() + value_bytes)
     }
 
     /// Writes what a record of the log says, again. It must continue the history: [`position`](Self::position) made it.
     pub fn replay(&mut self, record: &StreamRecord<'_>) -> u64 {
         let appended = self.wal.append_record(record);
-        self.index(record.key(), appended, record.stream_bytes())
+        self.index(record.key(), appended, record.expires_at_ms(), record.stream_bytes())
     }
 
     /// Makes a record that was appended the newest of its key.
     #[inline]
-    fn index(&mut self, key: &[u8], appended: Appended, record_bytes: usize) -> u64 {
+    fn index(&mut self, key: &[u8], appended: Appended, expires_at_ms: Option<u64>, record_bytes: usize) -> u64 {
+        if let Some(expires_at_ms) = expires_at_ms {
+            self.memtable.note_expiry(expires_at_ms);
+        }
         let version = appended.version;
         let hash = self.levels.hasher().hash(key);
         self.memtable.insert(self.wal.active(), hash, key, appended, record_bytes);
@@ -217,6 +248,13 @@ impl Lsm {
     /// Does maintenance, at most about `budget` units; returns the units spent, 0 when nothing is due.
     pub fn maintain(&mut self, budget: usize) -> usize {
         let mut work = Work::new(budget);
+        if self.is_sweep_due() {
+            self.sweeps.begin();
+            if self.memtable.first_expiry_ms() <= self.sweeps.removed_until_ms() {
+                self.freeze();
+            }
+            self.levels.begin_sweep(self.wal.last().version);
+        }
         while !work.is_used_up()
             && let Some(layer) = self.snapshots.take_returned()
         {
@@ -224,28 +262,34 @@ impl Lsm {
             work.spend(work::FREE);
         }
         self.garbage.step(&mut work);
-        if let Some(version) = self.levels.step(self.wal.last().version, &mut work, &mut self.garbage) {
+        if let Some(version) =
+            self.levels.step(self.wal.last().version, self.sweeps.removed_until_ms(), &mut work, &mut self.garbage)
+        {
             self.flushed_version = version;
             self.release_log();
         }
-        self.owed_work = if self.is_idle() { 0 } else { self.owed_work.saturating_sub(work.spent()) };
+        self.owed_work = self.owed_work.saturating_sub(work.spent());
+        if self.is_idle() {
+            self.owed_work = 0;
+            self.sweeps.note_idle();
+        }
         work.spent()
     }
 
     /// Work that writes since the last payment owe, in units for [`maintain`](Self::maintain); 0 when nothing is due.
     pub fn owed_work(&self) -> usize {
-        if self.is_idle() { 0 } else { self.owed_work }
+        if self.is_idle() { 0 } else { self.owed_work.max(self.sweeps.owed_work(self.is_sweep_due())) }
     }
 
     /// Whether maintenance has nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.garbage.is_empty() && !self.snapshots.has_returned() && !self.levels.is_due()
+        self.garbage.is_empty() && !self.snapshots.has_returned() && !self.levels.is_due() && !self.is_sweep_due()
     }
 
     /// A view of everything written so far.
     pub fn snapshot(&mut self) -> Snapshot {
         self.freeze();
-        self.snapshots.snapshot(self.levels.snapshot(), self.wal.last(), self.options.hash_seed)
+        self.snapshots.snapshot(self.levels.snapshot(), self.wal.last(), self.options.hash_seed, self.sweeps.now_ms)
     }
 
     /// A cursor behind the newest record, for reading what is written from now on. The log is kept for it only if

@@ -88,10 +88,24 @@ pub struct Entry<'a> {
     pub key: &'a [u8],
     /// Sequence number of the write.
     pub version: u64,
-    /// Unix time in milliseconds after which the value is gone; `None`: never.
+    /// Unix time in milliseconds from which on the value is gone; `None`: never.
     pub expires_at_ms: Option<u64>,
     /// What was written.
     pub value: Value<'a>,
+}
+
+impl Entry<'_> {
+    /// Whether its time is over.
+    #[inline]
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_at_ms.is_some_and(|at| at <= now_ms)
+    }
+
+    /// Whether the key can be read.
+    #[inline]
+    pub(super) fn is_live(&self, now_ms: u64) -> bool {
+        !self.value.is_tombstone() && !self.is_expired(now_ms)
+    }
 }
 
 /// A large value with the CRC-32C of its bytes, taken piece by piece so that no turn pays for all of it.

@@ -10,7 +10,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, NO_EXPIRY};
 use super::record::Entry;
 
 /// Chunks in one block: inserting moves a few kilobytes of pointers and fences.
@@ -99,6 +99,8 @@ pub(super) struct Run {
     blocks: Arc<Blocks>,
     entry_count: usize,
     memory_bytes: usize,
+    /// Chunks with entries that expire, some day.
+    expiring_chunk_count: usize,
 }
 
 impl Run {
@@ -146,6 +148,7 @@ impl Run {
         }
         self.entry_count -= chunk.entry_count();
         self.memory_bytes -= chunk.memory_bytes();
+        self.expiring_chunk_count -= usize::from(chunk.first_expiry_ms() != NO_EXPIRY);
         (chunk, self.normalize(at))
     }
 
@@ -153,6 +156,7 @@ impl Run {
     pub(super) fn insert(&mut self, at: Position, chunk: Arc<Chunk>) -> Position {
         self.entry_count += chunk.entry_count();
         self.memory_bytes += chunk.memory_bytes();
+        self.expiring_chunk_count += usize::from(chunk.first_expiry_ms() != NO_EXPIRY);
         let blocks = Arc::make_mut(&mut self.blocks);
         let at = make_room(blocks, at);
         let (fence, block) = &mut blocks[at.block];
@@ -169,6 +173,11 @@ impl Run {
     /// Bytes of all chunks, large values included.
     pub(super) fn memory_bytes(&self) -> usize {
         self.memory_bytes
+    }
+
+    /// Chunks with entries that expire, some day.
+    pub(super) fn expiring_chunk_count(&self) -> usize {
+        self.expiring_chunk_count
     }
 
     /// The list of blocks, for freeing it piece by piece.

@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub(super) layers: Vec<(Level, ImmutableLayer)>,
     pub(super) position: LogPosition,
     pub(super) hash_seed: u64,
+    /// When it was taken, in Unix ms: what had expired by then is not in it.
+    pub(super) time_ms: u64,
     home: Sender<ImmutableLayer>,
     counts: Arc<Counts>,
 }
@@ -58,9 +60,10 @@ impl SnapshotHome {
         layers: Vec<(Level, ImmutableLayer)>,
         position: LogPosition,
         hash_seed: u64,
+        time_ms: u64,
     ) -> Snapshot {
         self.counts.live.fetch_add(1, Ordering::Relaxed);
-        Snapshot { layers, position, hash_seed, home: self.sender.clone(), counts: Arc::clone(&self.counts) }
+        Snapshot { layers, position, hash_seed, time_ms, home: self.sender.clone(), counts: Arc::clone(&self.counts) }
     }
 
     /// Snapshots not yet dropped.
@@ -97,6 +100,19 @@ impl Snapshot {
         self.hash_seed
     }
 
+    /// When it was taken, in Unix ms.
+    pub fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    /// The same view at a later time: more has expired.
+    #[must_use]
+    pub fn at_time(self, time_ms: u64) -> Self {
+        let mut later = self;
+        later.time_ms = later.time_ms.max(time_ms);
+        later
+    }
+
     /// A scan in key order, from the first key at or above `start`.
     pub fn scan(&self, start: &[u8]) -> Scan {
         self.clone().into_scan(start)
@@ -113,7 +129,7 @@ impl Snapshot {
         }
     }
 
-    /// A scan of the newest write of each key, deletions too so long as their tombstones were not merged away.
+    /// A scan of the newest write of each key, whether it has expired or not, and deletions so long as their tombstones were not merged away.
     pub fn into_scan_of_writes(self) -> Scan {
         Scan { tombstones: Tombstones::Keep, ..self.into_scan(&[]) }
     }
@@ -131,6 +147,7 @@ impl Clone for Snapshot {
             layers: self.layers.clone(),
             position: self.position,
             hash_seed: self.hash_seed,
+            time_ms: self.time_ms,
             home: self.home.clone(),
             counts: Arc::clone(&self.counts),
         }
@@ -191,11 +208,11 @@ impl Scan {
         loop {
             let Some(entry) = cursor.entry() else { return ScanState::End };
             work.spend(work::of_entry(entry.key.len()));
-            if self.tombstones == Tombstones::Keep || !entry.value.is_tombstone() {
+            if self.tombstones == Tombstones::Keep || entry.is_live(self.snapshot.time_ms) {
                 return ScanState::Found;
             }
             if work.is_used_up() {
-                // The tombstone is passed by the next step's advance.
+                // What is not live is passed by the next step's advance.
                 return ScanState::Searching;
             }
             cursor.advance();

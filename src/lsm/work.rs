@@ -10,6 +10,9 @@ pub(super) const ENTRY: usize = 64;
 /// Looking at a chunk or a layer without touching its entries.
 pub(super) const CHUNK_LOOK: usize = 64;
 
+/// Looking whether an entry of a chunk has expired.
+pub(super) const EXPIRY_LOOK: usize = 8;
+
 /// Finishing a chunk: checksum, exact copy, hash table.
 pub(super) const CHUNK_FINISH: usize = 16 * 1024;
 

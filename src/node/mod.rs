@@ -107,6 +107,8 @@ pub struct Node {
     options: PartitionOptions,
     mint: Mint,
     next_to_maintain: usize,
+    /// Unix ms, as told last.
+    time_ms: u64,
     is_draining: bool,
     /// Where replicas connect, once it is known.
     pub replication_port: Option<u16>,
@@ -129,6 +131,7 @@ impl Node {
             options: PartitionOptions { engine, fsync, wal_retain_bytes, node_id },
             mint,
             next_to_maintain: 0,
+            time_ms: 0,
             is_draining: false,
             replication_port: None,
             loop_stats: LoopStats::default(),
@@ -147,6 +150,23 @@ impl Node {
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Tells what time it is, in Unix ms: what entries expire by.
+    pub fn note_time(&mut self, time_ms: u64) {
+        if time_ms != self.time_ms {
+            self.time_ms = time_ms;
+            self.partitions.iter_mut().for_each(|partition| partition.note_time(time_ms));
+        }
+    }
+
+    /// When maintenance is due next although nothing happens, in ms from the time that was told last.
+    pub fn maintain_in_ms(&self) -> Option<u64> {
+        let due_in_ms = |partition: &Partition| {
+            let lsm = partition.lsm();
+            lsm.sweep_at_ms().map(|at_ms| at_ms.saturating_sub(lsm.time_ms()))
+        };
+        self.partitions().iter().filter_map(due_in_ms).min()
     }
 
     /// How far loading has come, until it is done.
@@ -311,7 +331,8 @@ impl Node {
         Ok(change)
     }
 
-    fn add(&mut self, partition: Partition) {
+    fn add(&mut self, mut partition: Partition) {
+        partition.note_time(self.time_ms);
         let at = self.partitions.partition_point(|other| other.id() < partition.id());
         self.partitions.insert(at, partition);
     }

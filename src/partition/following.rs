@@ -26,6 +26,9 @@ const OWED_MAX_WORK: usize = 4 * 1024 * 1024;
 /// The disk may be behind by so much before the leader is listened to again.
 const UNWRITTEN_MAX_COUNT: u64 = 200_000;
 
+/// How fast what is known of the leader's clock follows it back: heartbeats that were under way for long make it seem late.
+const CLOCK_DRIFT_MS_PER_BEAT: i64 = 1;
+
 /// What the other side of a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -65,11 +68,21 @@ pub(super) struct Follows {
     /// follows after that may hold what its new leader has not.
     sync: Sync,
     obstacle: Option<String>,
+    /// The leader's clock is so far ahead of this node's, as far as is known, and from which connection.
+    clock_ahead_ms: i64,
+    clock_link: Option<LinkId>,
 }
 
 impl Default for Follows {
     fn default() -> Self {
-        Self { dial: Dial::At(0), retry_ms: RETRY_MIN_MS, sync: Sync::Behind, obstacle: None }
+        Self {
+            dial: Dial::At(0),
+            retry_ms: RETRY_MIN_MS,
+            sync: Sync::Behind,
+            obstacle: None,
+            clock_ahead_ms: 0,
+            clock_link: None,
+        }
     }
 }
 
@@ -120,11 +133,34 @@ impl Partition {
         self.roles.change(standing, lasts);
     }
 
+    /// The leader's clock showed this when it sent its heartbeat. The one that was under way for the shortest time tells most.
+    fn note_leader_time(&mut self, link: LinkId, time_ms: u64) {
+        let ahead_ms =
+            time_ms.saturating_sub(self.time_ms).cast_signed() - self.time_ms.saturating_sub(time_ms).cast_signed();
+        let follows = &mut self.following;
+        follows.clock_ahead_ms = match follows.clock_link.replace(link) {
+            Some(same) if same == link => ahead_ms.max(follows.clock_ahead_ms - CLOCK_DRIFT_MS_PER_BEAT),
+            _ => ahead_ms,
+        };
+        self.note_time(self.time_ms);
+    }
+
+    /// Tells what time it is, in Unix ms. A replica goes by its leader's clock: what has expired there has expired here.
+    pub fn note_time(&mut self, time_ms: u64) {
+        self.time_ms = time_ms;
+        self.lsm.note_time(time_ms.saturating_add_signed(self.following.clock_ahead_ms));
+    }
+
     /// Ends all connections, and looks for the leader anew.
     fn disconnect(&mut self) {
         self.followers.clear();
-        let sync = if self.roles.role() == Role::Replica { self.following.sync } else { Sync::Behind };
-        let follows = std::mem::replace(&mut self.following, Follows { sync, ..Follows::default() });
+        // What was known of a leader's clock is worth something until the next one is heard; a leader goes by its own.
+        let (sync, clock_ahead_ms) = match self.roles.role() {
+            Role::Replica => (self.following.sync, self.following.clock_ahead_ms),
+            Role::Leader | Role::Unassigned => (Sync::Behind, 0),
+        };
+        let begun = Follows { sync, clock_ahead_ms, ..Follows::default() };
+        let follows = std::mem::replace(&mut self.following, begun);
         if let Dial::Connected(_, upstream) = follows.dial {
             self.free_upstream(*upstream);
         }
@@ -203,6 +239,7 @@ impl Partition {
             }
             match following {
                 Following::Noted => {}
+                Following::Beat { time_ms } => self.note_leader_time(link, time_ms),
                 Following::Continues { epoch, lineage } => {
                     (self.following.obstacle, self.following.retry_ms) = (None, RETRY_MIN_MS);
                     log::debug!("partition {}: goes on behind version {}", self.id, self.lsm.last_version());
@@ -244,6 +281,7 @@ impl Partition {
         let common_version = lineage.common_version(before.lineage.history(), version).unwrap_or(0);
         let standing = Standing { epoch, data_epoch: epoch, lineage, ..before.clone() };
         let mut old = std::mem::replace(&mut self.lsm, lsm);
+        self.lsm.note_time(old.time_ms());
         let dropped = (common_version < version).then(|| {
             let (history, snapshot) = (before.lineage.history(), old.snapshot());
             Dropped { snapshot, history, common_version }

@@ -147,6 +147,8 @@ pub struct Partition {
     abandoned: Vec<Lsm>,
     /// How often it has ceased to lead.
     tenure: u64,
+    /// This node's clock, in Unix ms.
+    time_ms: u64,
 }
 
 impl Partition {
@@ -155,7 +157,7 @@ impl Partition {
         let following = Follows::default();
         let (replacement, followers, abandoned) = (None, Followers::default(), Vec::new());
         let mut partition =
-            Self { id, options, lsm, roles, disk, replacement, followers, following, abandoned, tenure: 0 };
+            Self { id, options, lsm, roles, disk, replacement, followers, following, abandoned, tenure: 0, time_ms: 0 };
         partition.keep_log();
         partition
     }
@@ -342,24 +344,37 @@ impl Partition {
         self.lsm.get(key)
     }
 
-    /// Writes a key, whether it exists or not. Nothing is looked up unless there are conditions.
-    pub fn set(&mut self, key: &[u8], value: NewValue<'_>, conditions: &Conditions) -> Result<u64, ConditionFailed> {
+    /// Writes a key, whether it exists or not. Nothing is looked up unless there are conditions. With a `ttl_ms` it is gone so
+    /// much later, by this node's clock.
+    pub fn set(
+        &mut self,
+        key: &[u8],
+        value: NewValue<'_>,
+        ttl_ms: Option<u64>,
+        conditions: &Conditions,
+    ) -> Result<u64, ConditionFailed> {
         if !conditions.is_empty() {
             conditions.allow(self.version_of(key))?;
         }
-        Ok(self.lsm.set(key, value, None))
+        Ok(self.lsm.set(key, value, self.expiry(ttl_ms)))
     }
 
-    /// Writes a key and tells whether it existed.
+    fn expiry(&self, ttl_ms: Option<u64>) -> Option<u64> {
+        // All ones would be never.
+        ttl_ms.map(|ttl_ms| self.lsm.time_ms().saturating_add(ttl_ms).min(u64::MAX - 1))
+    }
+
+    /// Writes a key and tells whether it existed; otherwise like [`set`](Self::set).
     pub fn put(
         &mut self,
         key: &[u8],
         value: NewValue<'_>,
+        ttl_ms: Option<u64>,
         conditions: &Conditions,
     ) -> Result<Written, ConditionFailed> {
         let current = self.version_of(key);
         conditions.allow(current)?;
-        Ok(Written { version: self.lsm.set(key, value, None), replaced: current.is_some() })
+        Ok(Written { version: self.lsm.set(key, value, self.expiry(ttl_ms)), replaced: current.is_some() })
     }
 
     /// Deletes a key; `None`, and no write, when it does not exist.
@@ -396,18 +411,21 @@ mod tests {
         let mut partition = partition();
         let none = Conditions::default();
         let create_only = Conditions { if_match: None, if_none_match: Some(VersionSet::Any) };
-        assert_eq!(partition.set(b"k", NewValue::Inline(b"1"), &create_only), Ok(1));
+        assert_eq!(partition.set(b"k", NewValue::Inline(b"1"), None, &create_only), Ok(1));
         let failed = Err(ConditionFailed { current: Some(1) });
-        assert_eq!(partition.set(b"k", NewValue::Inline(b"2"), &create_only), failed);
+        assert_eq!(partition.set(b"k", NewValue::Inline(b"2"), None, &create_only), failed);
         assert_eq!(partition.lsm().last_version(), 1, "a refused write left a record");
-        assert_eq!(partition.set(b"k", NewValue::Inline(b"2"), &only_if(VersionSet::Of(vec![9, 1]))), Ok(2));
+        assert_eq!(partition.set(b"k", NewValue::Inline(b"2"), None, &only_if(VersionSet::Of(vec![9, 1]))), Ok(2));
         let failed = Err(ConditionFailed { current: Some(2) });
         assert_eq!(partition.delete(b"k", &only_if(VersionSet::Of(vec![1]))), failed);
         assert_eq!(partition.delete(b"k", &none), Ok(Some(3)));
         assert_eq!(partition.delete(b"k", &none), Ok(None));
         let failed = Err(ConditionFailed { current: None });
-        assert_eq!(partition.put(b"k", NewValue::Inline(b""), &only_if(VersionSet::Any)).map(|w| w.version), failed);
-        let written = partition.put(b"k", NewValue::Inline(b""), &create_only);
+        assert_eq!(
+            partition.put(b"k", NewValue::Inline(b""), None, &only_if(VersionSet::Any)).map(|w| w.version),
+            failed
+        );
+        let written = partition.put(b"k", NewValue::Inline(b""), None, &create_only);
         assert_eq!(written, Ok(Written { version: 4, replaced: false }));
     }
 }

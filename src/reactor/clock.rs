@@ -39,9 +39,9 @@ impl Clock {
     }
 }
 
-/// Seconds since 1970, to a few milliseconds; without a system call.
-pub(super) fn unix_seconds() -> u64 {
-    read(ClockId::RealtimeCoarse).as_secs()
+/// Milliseconds since 1970; without a system call.
+pub(super) fn unix_ms() -> u64 {
+    u64::try_from(read(ClockId::Realtime).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Processor time of this thread. A system call of some hundred nanoseconds.

@@ -245,8 +245,16 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         let gathered_at = self.node.gathering_until_us().map(|at_us| at_us / 1_000);
-        let deadlines =
-            [self.timers.next(), self.accept_again_at, self.drain_until, self.disk.sync_at(), gathered_at, link_at];
+        let maintain_at = self.node.maintain_in_ms().map(|in_ms| self.clock.now() + in_ms);
+        let deadlines = [
+            self.timers.next(),
+            self.accept_again_at,
+            self.drain_until,
+            self.disk.sync_at(),
+            gathered_at,
+            link_at,
+            maintain_at,
+        ];
         let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
         // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.
         Some(Duration::from_millis(next.saturating_sub(self.clock.now()) + 1))
@@ -254,7 +262,9 @@ impl Reactor {
 
     fn start_turn(&mut self) {
         let now = self.clock.tick();
-        let seconds = clock::unix_seconds();
+        let unix_ms = clock::unix_ms();
+        self.node.note_time(unix_ms);
+        let seconds = unix_ms / 1_000;
         if seconds != self.date_seconds {
             self.date_seconds = seconds;
             self.date = HttpDate::from_unix_seconds(seconds);

@@ -23,7 +23,7 @@
 //!    4  leader   snapshot data: any piece of the checkpoint's bytes, at least one
 //!    5  leader   records:   any piece of the log's bytes, at least one
 //!    6  replica  ack:       8 version applied, 8 version on its disk (the one applied if it has none)
-//!    7  leader   heartbeat: 8 the leader's version
+//!    7  leader   heartbeat: 8 the leader's version, 8 the leader's time in Unix ms, by which entries expire
 //!    8  leader   refusal:   2 code, then what to do, as text
 //!
 //! lineage: 16 history id; then for each history before it, newest first and at most 16: 16 history id, 8 its end version
@@ -138,6 +138,8 @@ pub struct Ack {
 pub struct Heartbeat {
     /// Its newest version.
     pub last_version: u64,
+    /// What time it is there, in Unix ms.
+    pub time_ms: u64,
 }
 
 /// Why a replica is turned away.
@@ -249,7 +251,10 @@ impl Frame<'_> {
                 out.extend_from_slice(&applied_version.to_le_bytes());
                 out.extend_from_slice(&durable_version.to_le_bytes());
             }
-            Self::Heartbeat(Heartbeat { last_version }) => out.extend_from_slice(&last_version.to_le_bytes()),
+            Self::Heartbeat(Heartbeat { last_version, time_ms }) => {
+                out.extend_from_slice(&last_version.to_le_bytes());
+                out.extend_from_slice(&time_ms.to_le_bytes());
+            }
             Self::Refusal(Refusal { code, text }) => {
                 out.extend_from_slice(&(*code as u16).to_le_bytes());
                 out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(1024)]);
@@ -356,7 +361,7 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame<'_>, FrameError> {
         SNAPSHOT_DATA => return fields.data().map(Frame::SnapshotData),
         RECORDS => return fields.data().map(Frame::Records),
         ACK => Frame::Ack(Ack { applied_version: fields.u64()?, durable_version: fields.u64()? }),
-        HEARTBEAT => Frame::Heartbeat(Heartbeat { last_version: fields.u64()? }),
+        HEARTBEAT => Frame::Heartbeat(Heartbeat { last_version: fields.u64()?, time_ms: fields.u64()? }),
         REFUSAL => {
             let code = u16::from_le_bytes(fields.array()?);
             let code = RefusalCode::ALL.into_iter().find(|known| *known as u16 == code);

@@ -26,7 +26,7 @@ fn frames() -> Vec<Frame<'static>> {
         Frame::SnapshotData(&DATA),
         Frame::Records(b"r"),
         Frame::Ack(Ack { applied_version: 9, durable_version: 8 }),
-        Frame::Heartbeat(Heartbeat { last_version: 9 }),
+        Frame::Heartbeat(Heartbeat { last_version: 9, time_ms: 0x0102 }),
         Frame::Refusal(Refusal { code: RefusalCode::Busy, text: "try again" }),
     ]
 }
@@ -73,7 +73,7 @@ fn golden_bytes() {
     assert_eq!(payloads[3].len(), DATA_MAX_BYTES);
     assert_eq!(payloads[4], b"r");
     assert_eq!(payloads[5], [9, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(payloads[6], [9, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(payloads[6], [9, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
     assert_eq!(payloads[7], *b"\x06\0try again");
     let records = encoded(&Frame::Records(b"r"));
     assert_eq!(records[..8], [1, 0, 0, 0, 5, 0, 0, 0]);

@@ -84,7 +84,8 @@ pub struct Feed {
     /// What the replica has confirmed, in this connection.
     acked: Ack,
     heard_at_ms: u64,
-    sent_at_ms: u64,
+    /// The last heartbeat; none yet: one is due.
+    beat_at_ms: Option<u64>,
 }
 
 impl Feed {
@@ -127,7 +128,7 @@ impl Feed {
             sent_version: begun_version,
             acked: Ack { applied_version: 0, durable_version: 0 },
             heard_at_ms: now_ms,
-            sent_at_ms: now_ms,
+            beat_at_ms: None,
         }
     }
 
@@ -195,6 +196,10 @@ impl Feed {
         if source.now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
             return Err(Ended(format!("the replica was silent for {SILENCE_MS} ms")));
         }
+        if self.wake_at_ms() <= source.now_ms {
+            self.beat_at_ms = Some(source.now_ms);
+            beat(source, out);
+        }
         let before = out.len();
         let end = before + budget;
         if let State::Snapshot { encoder, snapshot, cursor, sent_bytes } = &mut self.state
@@ -203,24 +208,18 @@ impl Feed {
             if send_snapshot(encoder, end, out) == EncodeStep::Done {
                 let cursor = *cursor;
                 self.state = State::Log { cursor, batch: LogBatch::default(), sent_bytes: 0 };
-                say_version(source, out);
+                beat(source, out);
             } else {
                 *sent_bytes += (out.len() - before) as u64;
             }
         }
         self.send_log(source, end, out);
-        if out.len() > before {
-            self.sent_at_ms = source.now_ms;
-        } else if source.now_ms.saturating_sub(self.sent_at_ms) >= HEARTBEAT_MS {
-            self.sent_at_ms = source.now_ms;
-            say_version(source, out);
-        }
         Ok(())
     }
 
     /// When to be asked for bytes even if nothing was written meanwhile.
     pub fn wake_at_ms(&self) -> u64 {
-        self.sent_at_ms + HEARTBEAT_MS
+        self.beat_at_ms.map_or(0, |at_ms| at_ms + HEARTBEAT_MS)
     }
 
     /// Whether there is something to send.
@@ -252,9 +251,9 @@ impl Feed {
     }
 }
 
-fn say_version(source: &Source<'_>, out: &mut Vec<u8>) {
+fn beat(source: &Source<'_>, out: &mut Vec<u8>) {
     let last_version = source.lsm.last_version().min(source.released_version);
-    Frame::Heartbeat(Heartbeat { last_version }).encode(out);
+    Frame::Heartbeat(Heartbeat { last_version, time_ms: source.lsm.time_ms() }).encode(out);
 }
 
 /// Sends the next pieces of a snapshot, each in a frame.

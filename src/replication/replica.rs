@@ -59,6 +59,11 @@ pub enum Following {
     },
     /// The snapshot is whole.
     Installed(Box<Installed>),
+    /// So late it is where the leader is, in Unix ms.
+    Beat {
+        /// By the leader's clock.
+        time_ms: u64,
+    },
     /// Nothing to be done about.
     Noted,
 }
@@ -197,7 +202,7 @@ impl Upstream {
             }
             (Frame::Heartbeat(heartbeat), _) => {
                 self.leader_version = Some(heartbeat.last_version);
-                Following::Noted
+                Following::Beat { time_ms: heartbeat.time_ms }
             }
             _ => return Err(Ended("the leader sent a frame out of its turn".to_owned())),
         };

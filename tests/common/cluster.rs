@@ -103,6 +103,8 @@ pub(crate) struct Cluster {
     pub(crate) hosts: Vec<Host>,
     connections: Vec<Connection>,
     weather: BTreeMap<(usize, usize), Weather>,
+    /// What the hosts' clocks show at the start, in Unix ms.
+    clocks_ms: Vec<u64>,
     /// How many steps a disk takes to write a piece of a checkpoint, about.
     steps_per_piece: u32,
 }
@@ -143,7 +145,8 @@ impl Cluster {
         let hosts = (0..host_count).map(|_| host()).collect();
         let (connections, weather) = (Vec::new(), BTreeMap::new());
         let steps_per_piece = [1, 2, 40][rng.usize(..3)];
-        Self { rng, now_ms: 0, hosts, connections, weather, steps_per_piece }
+        let clocks_ms = (0..host_count).map(|_| rng.u64(1_000_000..1_004_000)).collect();
+        Self { rng, now_ms: 0, hosts, connections, weather, clocks_ms, steps_per_piece }
     }
 
     pub(crate) fn node(&mut self, host: usize) -> Option<&mut Node> {
@@ -155,6 +158,7 @@ impl Cluster {
         let mut seed = [0; 16];
         self.rng.fill(&mut seed);
         let mut mint = Mint::new(seed);
+        let time_ms = self.clocks_ms[host] + self.now_ms;
         let host = &mut self.hosts[host];
         host.incarnation += 1;
         let config = config_of(&host.arguments);
@@ -188,6 +192,7 @@ impl Cluster {
             worker = Some(made);
         }
         log::debug!("{}: a node starts", self.now_ms);
+        node.note_time(time_ms);
         host.process = Some(Process { node, worker, queue: VecDeque::new() });
         true
     }
@@ -248,6 +253,10 @@ impl Cluster {
     pub(crate) fn step(&mut self, passed_ms: u64) {
         self.now_ms += passed_ms;
         for host in 0..self.hosts.len() {
+            let time_ms = self.clocks_ms[host] + self.now_ms;
+            if let Some(node) = self.node(host) {
+                node.note_time(time_ms);
+            }
             self.step_disk(host);
             self.dial(host);
         }
