@@ -11,6 +11,9 @@ use common::{Folder, Node, PATIENCE, assert_error, let_pass, wait_for};
 /// Long enough for a few requests to be surely before its end.
 const TTL: Duration = Duration::from_millis(1_500);
 
+/// Key, method, target, headers, body.
+type Write<'a> = (&'a str, &'a str, &'a str, &'a [&'a str], &'a [u8]);
+
 /// Seconds, as `X-TTL` says them.
 fn remaining(node: &Node, key: &str) -> Option<f64> {
     let response = node.request("GET", &format!("/kv/{key}"), &[], b"");
@@ -33,7 +36,7 @@ fn every_way_to_write_takes_a_time_to_live_and_every_way_to_read_keeps_to_it() {
     let node = Node::start(&[]);
     let large = vec![b'v'; 100_000];
     let ttl = "X-TTL: 1.5";
-    let writes: [(&str, &str, &str, &[&str], &[u8]); 7] = [
+    let writes: [Write<'_>; 7] = [
         ("put", "PUT", "/kv/put", &[ttl], b"v"),
         ("put-query", "PUT", "/kv/put-query?ttl=1.5", &[], b"v"),
         ("large", "PUT", "/kv/large", &[ttl], &large),
