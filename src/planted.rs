@@ -32,13 +32,15 @@ pub enum Bug {
     ReplacementMistaken,
     /// The old files go before the new ones are in force.
     OldFilesRemovedFirst,
+    /// A batch is applied while it is still coming.
+    BatchCut,
     /// Confirmations of replicas count although the node has led, followed and leads again.
     TenureIgnored,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AckBeforeApply,
         Self::AckBeforeSync,
         Self::SendBeforeSync,
@@ -53,6 +55,7 @@ impl Bug {
         Self::ReplacementNotAwaited,
         Self::ReplacementMistaken,
         Self::OldFilesRemovedFirst,
+        Self::BatchCut,
         Self::TenureIgnored,
     ];
 }

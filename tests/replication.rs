@@ -49,6 +49,8 @@ struct Write {
     value: Option<Vec<u8>>,
     /// By the clock of the node that led.
     expires_at_ms: u64,
+    /// Of a batch that the next write belongs to, too.
+    goes_on: bool,
 }
 
 #[derive(Debug)]
@@ -336,7 +338,15 @@ impl Run {
         let ttl_ms = (!is_confirmed && number % 3 == 0).then_some(u64::from(short) * ttl_unit_ms + 1);
         let expires_at_ms = ttl_ms.map_or(u64::MAX, |ttl_ms| partition.lsm().time_ms() + ttl_ms);
         let none = Conditions::default();
+        let batch_count = if !is_confirmed && number % 7 == 0 { 2 + number % 30 } else { 1 };
+        let keys: Vec<Vec<u8>> = match batch_count {
+            1 => vec![key.clone()],
+            count => (0..count).map(|at| format!("key-{}", (u64::from(short) + at) % 40).into_bytes()).collect(),
+        };
         let version = match &value {
+            Some(value) if batch_count > 1 => {
+                Some(partition.write_batch(keys.iter().map(|key| (&key[..], NewValue::Inline(value), ttl_ms))))
+            }
             Some(value) => partition.set(&key, NewValue::Inline(value), ttl_ms, &none).ok(),
             None => partition.delete(&key, &none).expect("no conditions"),
         };
@@ -347,9 +357,12 @@ impl Run {
             assert_eq!(first, host, "two nodes took writes in epoch {epoch}");
         }
         self.write_count += 1;
-        let before =
-            self.told.entry(history.0).or_default().insert(version, Write { key: key.clone(), value, expires_at_ms });
-        assert!(before.is_none() || self.kind != Kind::Memory, "a history has two writes of version {version}");
+        let keys = if value.is_some() { keys } else { vec![key.clone()] };
+        for (at, key) in (version + 1 - keys.len() as u64..).zip(keys) {
+            let write = Write { key, value: value.clone(), expires_at_ms, goes_on: at < version };
+            let before = self.told.entry(history.0).or_default().insert(at, write);
+            assert!(before.is_none() || self.kind != Kind::Memory, "a history has two writes of version {at}");
+        }
         if is_confirmed {
             let wait = Wait::Acks { count, tenure };
             let since_ms = self.cluster.now_ms;
@@ -385,6 +398,12 @@ impl Run {
         let Some(partition) = partition(&mut self.cluster, host) else { return };
         let (lineage, last_version) = (partition.roles().standing().lineage.clone(), partition.lsm().last_version());
         let found = partition.get(&key).map_or(0, |entry| entry.version);
+        // What a leader's disk does not hold yet may be lost with it, whoever has read it: that is no promise.
+        let tenure = partition.tenure();
+        let is_held = matches!(partition.reached(Wait::Disk { tenure }), Reached::UpTo(held) if held >= last_version);
+        if partition.roles().role() == Role::Leader && !is_held {
+            return;
+        }
         let (history, min_version, mut seen) = self.reader.take().unwrap_or((lineage.history(), 0, BTreeMap::new()));
         let common = lineage.common_version(history, min_version);
         if common != Some(min_version) {
@@ -498,6 +517,7 @@ impl Run {
         histories.extend(lineage.past().map(|past| (past.history, past.end_version)));
         let mut from = 0;
         let mut count = 0;
+        let mut is_within_batch = false;
         for (history, end_version) in histories.into_iter().rev() {
             for (version, write) in self
                 .told
@@ -508,7 +528,9 @@ impl Run {
             {
                 count += 1;
                 written.insert(&write.key, (*version, write));
+                is_within_batch = write.goes_on;
             }
+            assert!(!is_within_batch, "a batch was cut at version {end_version}");
             from = from.max(end_version);
         }
         // A node remembers only so many histories.

@@ -96,6 +96,11 @@ impl<'a> StreamRecord<'a> {
         Self { head, stored, large: Some(LargeBytes::Collected(large)), before }
     }
 
+    /// Whether it is of a batch that the next record belongs to, too.
+    pub fn goes_on(&self) -> bool {
+        self.head.goes_on()
+    }
+
     /// Bytes it takes in the stream.
     pub fn stream_bytes(&self) -> usize {
         self.head.stream_bytes()
@@ -133,6 +138,8 @@ pub struct LogBatch {
     blobs: Vec<(usize, Blob)>,
     blob_bytes: usize,
     last: Option<LogPosition>,
+    /// A batch of writes goes on behind the last record.
+    is_open: bool,
 }
 
 impl LogBatch {
@@ -162,11 +169,37 @@ impl LogBatch {
         self.blobs = Vec::new();
         self.blob_bytes = 0;
         self.last = None;
+        self.is_open = false;
     }
 
-    pub(super) fn push(&mut self, records: &[u8], last: LogPosition) {
+    /// Whether it ends within a batch of writes.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Adds a record from a stream.
+    pub fn push_record(&mut self, record: &StreamRecord<'_>) {
+        self.push(record.stored(), record.position(), record.goes_on());
+        record.large_value().into_iter().for_each(|blob| self.push_blob(blob));
+    }
+
+    /// Its records, given where the history stands before the first. They were found to continue it when they were added.
+    pub fn records(&self, before: LogPosition) -> impl Iterator<Item = StreamRecord<'_>> {
+        let (mut offset, mut at, mut blobs) = (0, before, self.blobs.iter());
+        std::iter::from_fn(move || {
+            let head = RecordHead::parse(&self.bytes[offset..])?;
+            let stored = &self.bytes[offset..offset + head.stored_bytes()];
+            offset += stored.len();
+            let large = if head.is_large() { blobs.next().map(|(_, blob)| LargeBytes::Collected(blob)) } else { None };
+            let before = std::mem::replace(&mut at, head.position());
+            Some(StreamRecord { head, stored, large, before })
+        })
+    }
+
+    pub(super) fn push(&mut self, records: &[u8], last: LogPosition, goes_on: bool) {
         self.bytes.extend_from_slice(records);
         self.last = Some(last);
+        self.is_open = goes_on;
     }
 
     pub(super) fn push_blob(&mut self, blob: Blob) {
@@ -177,14 +210,17 @@ impl LogBatch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{INLINE_VALUE_MAX_BYTES, NewValue, encode};
+    use super::super::record::{INLINE_VALUE_MAX_BYTES, NewValue, Write, encode};
     use super::*;
 
     fn stream() -> Vec<u8> {
         let mut out = Vec::new();
-        let (first, _) = encode(&mut out, 0, 1, None, b"key", NewValue::Inline(b"value"));
-        let (second, _) = encode(&mut out, first, 2, Some(77), b"key", NewValue::Tombstone);
-        encode(&mut out, second, 3, None, b"another", NewValue::Inline(&[b'v'; 100]));
+        let value = NewValue::Inline(b"value");
+        let (first, _) = encode(&mut out, 0, 1, Write { key: b"key", value, expires_at_ms: None }, false);
+        let write = Write { key: b"key", value: NewValue::Tombstone, expires_at_ms: Some(77) };
+        let (second, _) = encode(&mut out, first, 2, write, true);
+        let value = NewValue::Inline(&[b'v'; 100]);
+        encode(&mut out, second, 3, Write { key: b"another", value, expires_at_ms: None }, false);
         out
     }
 

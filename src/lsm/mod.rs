@@ -54,7 +54,8 @@ pub use hash::KeyHasher;
 pub use levels::{Level, LevelStats};
 pub use log_stream::{LogBatch, LogPosition, RecordError, StreamRecord};
 pub use record::{
-    Blob, Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, LargeValue, NewValue, RECORD_HEAD_BYTES, VALUE_MAX_BYTES, Value,
+    Blob, Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, LargeValue, NewValue, RECORD_HEAD_BYTES, VALUE_MAX_BYTES,
+    Value, Write,
 };
 pub use record_reader::RecordReader;
 pub use snapshot::{Scan, ScanState, Snapshot};
@@ -182,12 +183,28 @@ impl Lsm {
     /// Writes a key and returns the version. The key is 1 to [`KEY_MAX_BYTES`] long. `expires_at_ms`: Unix time in milliseconds
     /// from which on it is gone.
     pub fn set(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> u64 {
-        let value_bytes = match &value {
+        self.write(Write { key, value, expires_at_ms }, false)
+    }
+
+    /// Does some writes as one: they are in the log together, and wherever it goes, or not at all. Returns the version of the last.
+    pub fn write_batch<'w>(&mut self, writes: impl Iterator<Item = Write<'w>>) -> u64 {
+        let mut writes = writes.peekable();
+        while let Some(write) = writes.next() {
+            let goes_on = writes.peek().is_some();
+            self.write(write, goes_on);
+        }
+        self.last_version()
+    }
+
+    #[inline]
+    fn write(&mut self, write: Write<'_>, goes_on: bool) -> u64 {
+        let Write { key, expires_at_ms, .. } = write;
+        let value_bytes = match &write.value {
             NewValue::Tombstone => 0,
             NewValue::Inline(bytes) => bytes.len(),
             NewValue::Large(large) => large.len(),
         };
-        let appended = self.wal.append(key, value, expires_at_ms);
+        let appended = self.wal.append(write, goes_on);
         self.index(key, appended, expires_at_ms, RECORD_HEAD_BYTES + key.len() + value_bytes)
     }
 

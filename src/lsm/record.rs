@@ -21,6 +21,8 @@
 //! 2. A value longer than [`INLINE_VALUE_MAX_BYTES`] is *large*: its bytes are not copied into the segment but shared as a
 //!    [`Blob`]; in the stream they follow the record's head and key as any other value does.
 //! 3. Lengths are under the checksum, so a damaged length is found before it is believed.
+//! 4. Records of a batch follow one another; all but the last have the flag. They are read, written to disk and taken over
+//!    together or not at all.
 //!
 //! Not here: where records lie (`wal.rs`), how they are found (`memtable.rs`), the sorted form (`chunk.rs`).
 
@@ -48,6 +50,7 @@ const EXPIRES_BYTES: usize = 8;
 const FLAG_TOMBSTONE: u8 = 1;
 const FLAG_EXPIRES: u8 = 2;
 const FLAG_LARGE: u8 = 4;
+const FLAG_GOES_ON: u8 = 8;
 
 /// What a key maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +156,17 @@ pub enum NewValue<'a> {
     Large(LargeValue),
 }
 
+/// A write on its way into the log.
+#[derive(Debug)]
+pub struct Write<'a> {
+    /// 1 to [`KEY_MAX_BYTES`] bytes.
+    pub key: &'a [u8],
+    /// What the key is to hold.
+    pub value: NewValue<'a>,
+    /// Unix time in milliseconds from which on it is gone; none: never.
+    pub expires_at_ms: Option<u64>,
+}
+
 /// The parts of a record that do not depend on where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RecordHead {
@@ -202,6 +216,11 @@ impl RecordHead {
         self.flags & FLAG_LARGE != 0
     }
 
+    /// Whether it is of a batch that the next record belongs to, too.
+    pub(super) fn goes_on(&self) -> bool {
+        self.flags & FLAG_GOES_ON != 0
+    }
+
     /// Where the history stands after the record.
     pub(super) fn position(&self) -> LogPosition {
         LogPosition { version: self.version, checksum: self.checksum }
@@ -210,7 +229,7 @@ impl RecordHead {
     /// Whether [`encode`] could have written it, the checksum aside.
     pub(super) fn is_well_formed(&self) -> bool {
         let value_len = self.value_len as usize;
-        let known_flags = FLAG_TOMBSTONE | FLAG_EXPIRES | FLAG_LARGE;
+        let known_flags = FLAG_TOMBSTONE | FLAG_EXPIRES | FLAG_LARGE | FLAG_GOES_ON;
         self.flags & !known_flags == 0
             && self.zero == 0
             && (1..=KEY_MAX_BYTES).contains(&usize::from(self.key_len))
@@ -237,12 +256,12 @@ impl RecordHead {
 }
 
 /// Bytes that a record with this key and value takes in its segment.
-pub(super) fn stored_bytes(key: &[u8], value: &NewValue<'_>, expires_at_ms: Option<u64>) -> usize {
-    let value_bytes = match value {
+pub(super) fn stored_bytes(write: &Write<'_>) -> usize {
+    let value_bytes = match write.value {
         NewValue::Inline(bytes) => bytes.len(),
         NewValue::Tombstone | NewValue::Large(_) => 0,
     };
-    RECORD_HEAD_BYTES + if expires_at_ms.is_some() { EXPIRES_BYTES } else { 0 } + key.len() + value_bytes
+    RECORD_HEAD_BYTES + if write.expires_at_ms.is_some() { EXPIRES_BYTES } else { 0 } + write.key.len() + value_bytes
 }
 
 /// Appends a record to `out` and returns its checksum and, for a large value, the blob that belongs behind it.
@@ -252,10 +271,10 @@ pub(super) fn encode(
     out: &mut Vec<u8>,
     previous_checksum: u32,
     version: u64,
-    expires_at_ms: Option<u64>,
-    key: &[u8],
-    value: NewValue<'_>,
+    write: Write<'_>,
+    goes_on: bool,
 ) -> (u32, Option<Blob>) {
+    let Write { key, value, expires_at_ms } = write;
     assert!((1..=KEY_MAX_BYTES).contains(&key.len()), "key of {} bytes", key.len());
     let (mut flags, value_len) = match &value {
         NewValue::Tombstone => (FLAG_TOMBSTONE, 0),
@@ -270,6 +289,9 @@ pub(super) fn encode(
     };
     if expires_at_ms.is_some() {
         flags |= FLAG_EXPIRES;
+    }
+    if goes_on {
+        flags |= FLAG_GOES_ON;
     }
     let start = out.len();
     let mut head = [0; RECORD_HEAD_BYTES];
@@ -323,16 +345,23 @@ pub(super) fn key_of(bytes: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
+    fn set<'a>(key: &'a [u8], value: NewValue<'a>) -> Write<'a> {
+        Write { key, value, expires_at_ms: None }
+    }
+
     #[test]
     fn golden_bytes() {
         let mut out = Vec::new();
-        let (first, _) = encode(&mut out, 0, 1, None, b"key", NewValue::Inline(b"value"));
-        let (second, _) = encode(&mut out, first, 2, Some(0x0102_0304), b"key", NewValue::Tombstone);
+        let (first, _) = encode(&mut out, 0, 1, set(b"key", NewValue::Inline(b"value")), false);
+        let write = Write { expires_at_ms: Some(0x0102_0304), ..set(b"key", NewValue::Tombstone) };
+        let (second, _) = encode(&mut out, first, 2, write, false);
+        encode(&mut out, second, 3, set(b"k", NewValue::Inline(b"")), true);
         let expected: &[u8] = &[
             0xca, 0xcc, 0x81, 0x60, 5, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'k', b'e', b'y', b'v', b'a', b'l',
             b'u', b'e', // the first record
             0x71, 0xf1, 0x00, 0x58, 0, 0, 0, 0, 3, 0, 3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0, 0, b'k', b'e',
-            b'y',
+            b'y', // the second
+            0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 8, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'k',
         ];
         assert_eq!(out, expected);
         assert_eq!(first, 0x6081_ccca, "checksum of the first record");
@@ -345,7 +374,7 @@ mod tests {
         let mut large = LargeValue::new(value.clone());
         while !large.step(1000) {}
         let mut out = Vec::new();
-        let (checksum, blob) = encode(&mut out, 9, 5, None, b"k", NewValue::Large(large));
+        let (checksum, blob) = encode(&mut out, 9, 5, set(b"k", NewValue::Large(large)), false);
         assert_eq!(*blob.expect("a blob"), value);
         let mut stream = out.clone();
         stream[..4].copy_from_slice(&9_u32.to_le_bytes());
@@ -357,11 +386,12 @@ mod tests {
     fn decode_returns_what_was_encoded() {
         for expires_at_ms in [None, Some(77)] {
             let mut out = Vec::new();
-            encode(&mut out, 3, 12, expires_at_ms, b"some key", NewValue::Inline(b""));
+            let write = || Write { expires_at_ms, ..set(b"some key", NewValue::Inline(b"")) };
+            encode(&mut out, 3, 12, write(), false);
             let entry = decode(&out, || unreachable!("not large"));
             assert_eq!(entry, Entry { key: b"some key", version: 12, expires_at_ms, value: Value::Inline(b"") });
             assert_eq!(key_of(&out), b"some key");
-            assert_eq!(stored_bytes(b"some key", &NewValue::Inline(b""), expires_at_ms), out.len());
+            assert_eq!(stored_bytes(&write()), out.len());
         }
     }
 }

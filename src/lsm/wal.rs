@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::log_stream::{LogBatch, LogPosition, StreamRecord};
-use super::record::{self, Blob, Entry, NewValue, RecordHead};
+use super::record::{self, Blob, Entry, RecordHead, Write};
 
 /// Room in one segment. A power of two, so that a place in a memtable's log is segment and offset in one `u32`; small
 /// enough that a sealed, half-empty one (every freeze leaves one) costs little.
@@ -36,6 +36,8 @@ pub(super) struct Segment {
     base: LogPosition,
     /// Where the history stands after its last record.
     last: LogPosition,
+    /// A batch goes on behind its last record.
+    goes_on: bool,
 }
 
 impl Segment {
@@ -65,9 +67,10 @@ impl Segment {
     }
 
     /// Copies records from `offset` on into `batch`, until it holds `max_bytes`, the segment ends or `version` is reached;
-    /// returns the offset behind them. Only a large value ends it early for its bytes: the rest of a segment is little.
+    /// returns the offset behind them. Only a large value ends it early for its bytes: the rest of a segment is little. A batch of
+    /// writes is not cut.
     fn read(&self, mut offset: usize, max_bytes: usize, version: u64, batch: &mut LogBatch) -> usize {
-        let (segment_end, last) = self.end_at(offset, version);
+        let (segment_end, last, goes_on) = self.end_at(offset, version);
         let first_large = self.large.partition_point(|(at, _)| *at < offset);
         for (at, blob) in &self.large[first_large..] {
             if *at >= segment_end {
@@ -75,31 +78,31 @@ impl Segment {
             }
             let head = RecordHead::parse(&self.bytes[*at..]).expect("a record for each blob");
             let end = at + head.stored_bytes();
-            batch.push(&self.bytes[offset..end], head.position());
+            batch.push(&self.bytes[offset..end], head.position(), head.goes_on());
             batch.push_blob(Blob::clone(blob));
             offset = end;
-            if batch.stream_bytes() >= max_bytes {
+            if batch.stream_bytes() >= max_bytes && !batch.is_open() {
                 return offset;
             }
         }
         if offset < segment_end {
-            batch.push(&self.bytes[offset..segment_end], last);
+            batch.push(&self.bytes[offset..segment_end], last, goes_on);
         }
         segment_end
     }
 
     /// The offset behind the last record, from the one at `offset` on, that is not above `version`, and where the history stands
-    /// there. Looks at each record only if the segment has some above.
-    fn end_at(&self, mut offset: usize, version: u64) -> (usize, LogPosition) {
+    /// there, and whether a batch goes on. Looks at each record only if the segment has some above.
+    fn end_at(&self, mut offset: usize, version: u64) -> (usize, LogPosition, bool) {
         if self.last.version <= version {
-            return (self.bytes.len(), self.last);
+            return (self.bytes.len(), self.last, self.goes_on);
         }
-        let mut position = self.base;
+        let (mut position, mut goes_on) = (self.base, false);
         while let Some(head) = RecordHead::parse(&self.bytes[offset..]).filter(|head| head.version <= version) {
             offset += head.stored_bytes();
-            position = head.position();
+            (position, goes_on) = (head.position(), head.goes_on());
         }
-        (offset, position)
+        (offset, position, goes_on)
     }
 
     /// The offset behind the record with this version, and where the history stands there. Looks at each record before.
@@ -164,14 +167,13 @@ impl Wal {
         Self { last: position, active, ..Self::default() }
     }
 
-    /// Appends a new record.
-    pub(super) fn append(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> Appended {
-        let sealed = self.make_room(record::stored_bytes(key, &value, expires_at_ms));
+    /// Appends a new record; `goes_on`: the next one is of the same batch.
+    pub(super) fn append(&mut self, write: Write<'_>, goes_on: bool) -> Appended {
+        let sealed = self.make_room(record::stored_bytes(&write));
         let offset = self.active.bytes.len();
         let version = self.last.version + 1;
-        let (checksum, blob) =
-            record::encode(&mut self.active.bytes, self.last.checksum, version, expires_at_ms, key, value);
-        self.note(offset, LogPosition { version, checksum }, blob);
+        let (checksum, blob) = record::encode(&mut self.active.bytes, self.last.checksum, version, write, goes_on);
+        self.note(offset, LogPosition { version, checksum }, goes_on, blob);
         Appended { version, offset, sealed }
     }
 
@@ -181,7 +183,7 @@ impl Wal {
         let sealed = self.make_room(record.stored().len());
         let offset = self.active.bytes.len();
         self.active.bytes.extend_from_slice(record.stored());
-        self.note(offset, record.position(), record.large_value());
+        self.note(offset, record.position(), record.goes_on(), record.large_value());
         Appended { version: self.last.version, offset, sealed }
     }
 
@@ -195,12 +197,12 @@ impl Wal {
         sealed
     }
 
-    fn note(&mut self, offset: usize, position: LogPosition, blob: Option<Blob>) {
+    fn note(&mut self, offset: usize, position: LogPosition, goes_on: bool, blob: Option<Blob>) {
         if let Some(blob) = blob {
             self.active.large_bytes += blob.len();
             self.active.large.push((offset, blob));
         }
-        self.active.last = position;
+        (self.active.last, self.active.goes_on) = (position, goes_on);
         self.last = position;
     }
 
@@ -247,13 +249,14 @@ impl Wal {
         Some((WalCursor { segment: self.first_number + index as u64, offset }, position))
     }
 
-    /// Reads records behind a cursor, up to `version`, into `batch` until it holds about `max_bytes`; a record is never cut.
+    /// Reads records behind a cursor, up to `version`, into `batch` until it holds about `max_bytes`; neither a record nor a batch
+    /// of writes is cut.
     pub(super) fn read(&self, cursor: &mut WalCursor, max_bytes: usize, version: u64, batch: &mut LogBatch) {
         // Whoever reads keeps what it has not read: a segment that is gone was read to its end.
         if cursor.segment < self.first_number {
             *cursor = WalCursor { segment: self.first_number, offset: 0 };
         }
-        while batch.stream_bytes() < max_bytes {
+        while batch.stream_bytes() < max_bytes || batch.is_open() {
             let index = usize::try_from(cursor.segment - self.first_number).expect("fewer segments than bytes");
             let sealed = self.sealed.get(index);
             let segment = sealed.map_or(&self.active, |segment| segment);
@@ -316,7 +319,11 @@ impl Wal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsm::record::{INLINE_VALUE_MAX_BYTES, Value};
+    use crate::lsm::record::{INLINE_VALUE_MAX_BYTES, NewValue, Value};
+
+    fn set<'a>(key: &'a [u8], value: NewValue<'a>) -> Write<'a> {
+        Write { key, value, expires_at_ms: None }
+    }
 
     #[test]
     fn segments_are_sealed_when_full_and_released_in_order() {
@@ -324,7 +331,7 @@ mod tests {
         let value = [1; INLINE_VALUE_MAX_BYTES];
         let mut sealed = Vec::new();
         for _ in 0..100 {
-            let appended = wal.append(b"key", NewValue::Inline(&value), None);
+            let appended = wal.append(set(b"key", NewValue::Inline(&value)), false);
             assert_eq!(wal.active().entry(appended.offset).version, appended.version);
             assert!(wal.active().bytes.capacity() <= SEGMENT_BYTES, "a segment was reallocated");
             sealed.extend(appended.sealed);
@@ -345,8 +352,8 @@ mod tests {
         let mut wal = Wal::default();
         let mut large = record::LargeValue::new(vec![9; INLINE_VALUE_MAX_BYTES + 1]);
         while !large.step(usize::MAX) {}
-        wal.append(b"a", NewValue::Inline(b"small"), None);
-        let appended = wal.append(b"b", NewValue::Large(large), None);
+        wal.append(set(b"a", NewValue::Inline(b"small")), false);
+        let appended = wal.append(set(b"b", NewValue::Large(large)), false);
         let Value::Large(blob) = wal.active().entry(appended.offset).value else { panic!("not large") };
         assert_eq!(blob.len(), INLINE_VALUE_MAX_BYTES + 1);
         assert!(wal.stored_bytes() < 100);
@@ -371,7 +378,7 @@ mod tests {
                     } else {
                         NewValue::Inline(&value)
                     };
-                    wal.append(b"some key", new, None);
+                    wal.append(set(b"some key", new), false);
                 } else if rng.bool() {
                     wal.seal();
                 } else {
@@ -405,7 +412,7 @@ mod tests {
             let mut positions = vec![start];
             for _ in 0..rng.usize(1..200) {
                 let value = vec![1; rng.usize(..INLINE_VALUE_MAX_BYTES)];
-                wal.append(b"some key", NewValue::Inline(&value), None);
+                wal.append(set(b"some key", NewValue::Inline(&value)), false);
                 positions.push(wal.last());
                 if rng.u8(..20) == 0 {
                     wal.seal();

@@ -15,7 +15,7 @@ mod following;
 mod roles;
 
 use crate::config::Fsync;
-use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Options};
+use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Options, Write};
 use crate::planted::{Bug, is_planted};
 use crate::replication::NodeId;
 use crate::storage::{Command, HistoryId, Replacement, StorageError, StoreStats};
@@ -356,12 +356,20 @@ impl Partition {
         if !conditions.is_empty() {
             conditions.allow(self.version_of(key))?;
         }
-        Ok(self.lsm.set(key, value, self.expiry(ttl_ms)))
+        Ok(self.lsm.set(key, value, expiry(self.lsm.time_ms(), ttl_ms)))
     }
 
-    fn expiry(&self, ttl_ms: Option<u64>) -> Option<u64> {
-        // All ones would be never.
-        ttl_ms.map(|ttl_ms| self.lsm.time_ms().saturating_add(ttl_ms).min(u64::MAX - 1))
+    /// The version of a key, none if it does not exist, if the conditions hold.
+    pub fn check(&self, key: &[u8], conditions: &Conditions) -> Result<Option<u64>, ConditionFailed> {
+        let current = self.version_of(key);
+        conditions.allow(current).map(|()| current)
+    }
+
+    /// Does all these writes as one, whatever is there; returns the version of the last. Each has its time to live.
+    pub fn write_batch<'w>(&mut self, writes: impl Iterator<Item = (&'w [u8], NewValue<'w>, Option<u64>)>) -> u64 {
+        let now_ms = self.lsm.time_ms();
+        let write = |(key, value, ttl_ms)| Write { key, value, expires_at_ms: expiry(now_ms, ttl_ms) };
+        self.lsm.write_batch(writes.map(write))
     }
 
     /// Writes a key and tells whether it existed; otherwise like [`set`](Self::set).
@@ -374,7 +382,10 @@ impl Partition {
     ) -> Result<Written, ConditionFailed> {
         let current = self.version_of(key);
         conditions.allow(current)?;
-        Ok(Written { version: self.lsm.set(key, value, self.expiry(ttl_ms)), replaced: current.is_some() })
+        Ok(Written {
+            version: self.lsm.set(key, value, expiry(self.lsm.time_ms(), ttl_ms)),
+            replaced: current.is_some(),
+        })
     }
 
     /// Deletes a key; `None`, and no write, when it does not exist.
@@ -387,6 +398,12 @@ impl Partition {
     fn version_of(&self, key: &[u8]) -> Option<u64> {
         self.lsm.get(key).map(|entry| entry.version)
     }
+}
+
+/// When the time of a write is over.
+fn expiry(now_ms: u64, ttl_ms: Option<u64>) -> Option<u64> {
+    // All ones would be never.
+    ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms).min(u64::MAX - 1))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The replica's side of the connection to its leader: what it asks for, what it accepts, what it confirms.
 //!
 //! Invariants:
-//! 1. What is applied continues the history without a gap ([`RecordReader`]).
+//! 1. What is applied continues the history without a gap ([`RecordReader`]), and of a batch of writes all or nothing.
 //! 2. A snapshot replaces the data only when it is whole, and only if nothing is given up by that, or a higher epoch than that of the
 //!    data says so. An empty leader never replaces anything.
 //! 3. What is confirmed is applied.
@@ -9,7 +9,7 @@
 //!
 //! Not here: what is done about the data and the role (`partition/following.rs`), dialing (`reactor/`).
 
-use crate::lsm::{LogPosition, Lsm, Options, RecordReader};
+use crate::lsm::{LogBatch, LogPosition, Lsm, Options, RecordReader};
 use crate::planted::{Bug, is_planted};
 use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, Standing};
 
@@ -17,6 +17,9 @@ use super::frame::{
     Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, NodeId, PROTOCOL_VERSION, RefusalCode, SnapshotStart,
 };
 use super::{Ended, HEARTBEAT_MS, SILENCE_MS};
+
+/// Most bytes of one batch of writes: more than a leader of this version takes at once, whatever it is set to.
+const BATCH_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// How far a replica is behind its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +81,15 @@ enum State {
         /// Of what the decoder wants next.
         pending: Vec<u8>,
     },
-    Log(RecordReader),
+    Log(LogTail),
+}
+
+/// The log as it comes.
+#[derive(Debug)]
+struct LogTail {
+    reader: RecordReader,
+    /// Records of a batch that is not whole yet.
+    held: LogBatch,
 }
 
 /// The connection to the leader.
@@ -177,7 +188,7 @@ impl Upstream {
                 check_continue(&answer, standing, lsm.last_version()).inspect_err(|_| self.sync = Sync::Parted)?;
                 self.leader_version = Some(answer.last_version);
                 self.epoch = Some(answer.epoch);
-                self.state = State::Log(RecordReader::new(lsm.position()));
+                self.state = State::Log(LogTail::new(lsm));
                 Following::Continues { epoch: answer.epoch, lineage: answer.lineage }
             }
             (Frame::SnapshotStart(start), State::Greeted) => {
@@ -192,11 +203,11 @@ impl Upstream {
                     return Ok(Some(Following::Noted));
                 }
                 let installed = self.finish_snapshot(options)?;
-                self.state = State::Log(RecordReader::new(installed.lsm.position()));
+                self.state = State::Log(LogTail::new(&installed.lsm));
                 Following::Installed(Box::new(installed))
             }
-            (Frame::Records(data), State::Log(reader)) => {
-                apply(data, reader, lsm)?;
+            (Frame::Records(data), State::Log(tail)) => {
+                tail.apply(data, lsm)?;
                 self.leader_version = self.leader_version.map(|version| version.max(lsm.last_version()));
                 Following::Noted
             }
@@ -339,12 +350,34 @@ fn decode(mut data: &[u8], decoder: &mut CheckpointDecoder, pending: &mut Vec<u8
     Ok(false)
 }
 
-fn apply(mut data: &[u8], reader: &mut RecordReader, lsm: &mut Lsm) -> Result<(), Ended> {
-    let damaged = |problem| Ended(format!("the log does not continue what is here: {problem}"));
-    while let Some(record) = reader.next(&mut data).map_err(damaged)? {
-        lsm.replay(&record);
+impl LogTail {
+    fn new(lsm: &Lsm) -> Self {
+        Self { reader: RecordReader::new(lsm.position()), held: LogBatch::default() }
     }
-    Ok(())
+
+    /// Applies records; those of a batch once it is whole.
+    fn apply(&mut self, mut data: &[u8], lsm: &mut Lsm) -> Result<(), Ended> {
+        let damaged = |problem| Ended(format!("the log does not continue what is here: {problem}"));
+        while let Some(record) = self.reader.next(&mut data).map_err(damaged)? {
+            let is_of_batch = record.goes_on() || self.held.is_open();
+            if !is_of_batch || is_planted(Bug::BatchCut) {
+                lsm.replay(&record);
+                continue;
+            }
+            self.held.push_record(&record);
+            if self.held.stream_bytes() > BATCH_MAX_BYTES {
+                return Err(Ended(format!("the leader sent a batch of more than {BATCH_MAX_BYTES} bytes")));
+            }
+            if !self.held.is_open() {
+                let before = lsm.position();
+                self.held.records(before).for_each(|record| {
+                    lsm.replay(&record);
+                });
+                self.held.clear(0);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A peer's text, for the log.

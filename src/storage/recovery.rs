@@ -6,7 +6,7 @@
 //! set aside.
 //!
 //! Invariants:
-//! 1. What comes out is a state the partition was once in, with everything that was ever synced, or an error.
+//! 1. What comes out is a state the partition was once in, no batch of writes cut, with everything that was ever synced, or an error.
 //! 2. Nothing is deleted but drafts, torn tails, and what a later checkpoint covers.
 //! 3. Memory: one log file at a time, and of memtables that wait to be flushed at most [`FROZEN_MAX`].
 
@@ -364,15 +364,19 @@ impl<D: Disk> Recovery<'_, D> {
         let mut offset = HEADER_BYTES;
         loop {
             let rest = &bytes[offset..];
-            match at.next_record(rest) {
+            match at.next_record(rest).and_then(|record| check_batch(record, rest)) {
                 Ok(record) => {
-                    if record.position().version == lsm.last_version() && record.position() != lsm.position() {
-                        let problem = "the log and the checkpoint are of different histories";
-                        return Err((offset, self.damaged(name, offset, problem)));
+                    let mut next = Some(record);
+                    while let Some(record) = next {
+                        if record.position().version == lsm.last_version() && record.position() != lsm.position() {
+                            let problem = "the log and the checkpoint are of different histories";
+                            return Err((offset, self.damaged(name, offset, problem)));
+                        }
+                        self.apply(lsm, &record);
+                        *at = record.position();
+                        offset += record.stream_bytes();
+                        next = if record.goes_on() { at.next_record(&bytes[offset..]).ok() } else { None };
                     }
-                    self.apply(lsm, &record);
-                    *at = record.position();
-                    offset += record.stream_bytes();
                 }
                 Err(_) if mark_at(bytes, offset, header_checksum).is_some() => offset += MARK_BYTES,
                 Err(_) if rest.iter().take(MARK_BYTES).all(|byte| *byte == 0) => return Ok((offset, End::Clean)),
@@ -424,6 +428,17 @@ impl<D: Disk> Recovery<'_, D> {
         self.set_aside.push(self.disk.path(&aside));
         Ok(())
     }
+}
+
+/// The record that `bytes` begins with, if it is of no batch or the batch is whole.
+fn check_batch<'a>(first: StreamRecord<'a>, bytes: &[u8]) -> Result<StreamRecord<'a>, RecordError> {
+    let (mut goes_on, mut at, mut offset) = (first.goes_on(), first.position(), first.stream_bytes());
+    while goes_on {
+        let record = at.next_record(&bytes[offset..])?;
+        (goes_on, at) = (record.goes_on(), record.position());
+        offset += record.stream_bytes();
+    }
+    Ok(first)
 }
 
 fn log_name_of(first_version: u64) -> String {
