@@ -361,7 +361,7 @@ mod tests {
             b'u', b'e', // the first record
             0x71, 0xf1, 0x00, 0x58, 0, 0, 0, 0, 3, 0, 3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0, 0, b'k', b'e',
             b'y', // the second
-            0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 8, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'k',
+            0x42, 0x1d, 0xa8, 0x55, 0, 0, 0, 0, 1, 0, 8, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'k',
         ];
         assert_eq!(out, expected);
         assert_eq!(first, 0x6081_ccca, "checksum of the first record");
