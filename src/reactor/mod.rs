@@ -134,7 +134,7 @@ impl Reactor {
         let disk = Disk::start(config, hash_seed, mint.split(), Arc::clone(&waker))?;
         let head = HeadLimits { head_bytes: config.max_head_bytes, header_count: crate::http::MAX_HEADER_COUNT };
         let for_replicas = replication_address.map_or(String::new(), |address| format!(", for replicas on {address}"));
-        let (version, durability) = (env!("CARGO_PKG_VERSION"), durability(config));
+        let (version, durability) = (crate::version::full(), durability(config));
         log::info!("db-node {version} listens on http://{address}{for_replicas}, {durability}");
         let mut node = Node::new(config.clone(), hash_seed, mint);
         node.replication_port = replication_address.map(|address| address.port());
