@@ -16,6 +16,7 @@
 //! read and deleted, a compaction, a clean stop): no errors.
 
 /// Blocks from here on come from the system and go back to it: glibc's own first choice.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 const MMAP_THRESHOLD_BYTES: i32 = 128 * 1024;
 
 /// Fixes the size above which blocks are returned to the system. To be called once, at the start. With other allocators than

@@ -233,8 +233,9 @@ impl Given {
     /// The last value of an option, or its default, as a `T`.
     fn parsed<T>(&self, flag: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
         let default = OPTIONS.iter().find(|option| option.flag == flag).map_or("", |option| option.default);
-        let (name, text) = self.texts(flag).last().map_or((flag, default), |(name, text)| (name, text));
-        parse(text).map_err(|problem| ConfigError(format!("{name} {text}: {problem}")))
+        let from_default = (format!("--{flag}"), default.to_owned());
+        let (name, text) = self.texts(flag).last().unwrap_or(&from_default);
+        parse(text).map_err(|problem| ConfigError(format!("{}: {problem}", format!("{name} {text}").trim_end())))
     }
 
     fn bytes(&self, flag: &str, bounds: &Bounds) -> Result<usize, ConfigError> {
@@ -346,7 +347,7 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
         allowed_hosts: given
             .texts("allowed-host")
             .iter()
-            .map(|(_, host)| check_host_name(host))
+            .map(|(name, host)| check_host_name(name, host))
             .collect::<Result<_, _>>()?,
         log_level: given.parsed("log", |text| {
             log::LevelFilter::from_str(text).map_err(|_| "give off, error, warn, info, debug or trace".to_owned())
@@ -433,12 +434,12 @@ fn read_token(path: &str) -> Result<Token, String> {
     Token::new(&content).map_err(|problem| format!("{problem}; make one with: openssl rand -hex 32 > FILE"))
 }
 
-fn check_host_name(name: &str) -> Result<String, ConfigError> {
-    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+fn check_host_name(name: &str, host: &str) -> Result<String, ConfigError> {
+    let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if is_name {
-        return Ok(name.to_owned());
+        return Ok(host.to_owned());
     }
-    Err(ConfigError(format!("--allowed-host {name}: give a host name without scheme and port, such as db.example")))
+    Err(ConfigError(format!("{name} {host}: give a host name without scheme and port, such as db.example")))
 }
 
 fn unknown_option(flag: &str) -> ConfigError {
@@ -467,17 +468,15 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// The text of `--help`: one screen.
 pub fn help() -> String {
-    let mut text = String::from(
-        "db-node: the database node of a distributed key-value system\n\n\
-         Usage: db-node [OPTIONS]\n\n",
-    );
+    let mut text =
+        String::from("db-node [OPTIONS]: the database node of a distributed key-value system, over HTTP\n\n");
     for option in OPTIONS {
         let flag = format!("--{} {}", option.flag, option.value);
         let default = if option.default.is_empty() { String::new() } else { format!(" [{}]", option.default) };
-        let _ = writeln!(text, "  {flag:<23} {}{default}", option.meaning);
+        let _ = writeln!(text, "  {flag:<25} {}{default}", option.meaning);
     }
-    text.push_str("  -h, --help              this text\n  -V, --version           the version\n\n");
-    text.push_str("As environment variables: --max-connections is DB_NODE_MAX_CONNECTIONS.\n");
+    text.push_str("  -h, --help; -V, --version\n\n");
+    text.push_str("Each is an environment variable too: --max-connections is DB_NODE_MAX_CONNECTIONS.\n");
     text.push_str("Try: curl localhost:9001/set -d '{\"key\":\"a\",\"value\":\"1\"}'\n");
     text
 }

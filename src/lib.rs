@@ -7,6 +7,7 @@
 //! # Code map, lowest first
 //!
 //! - [`planted`]: bugs for the simulation to find; compiled in for that alone.
+//! - [`version`]: which build this is.
 //! - [`allocator`]: two settings of the C library's malloc, the only `unsafe` code.
 //! - [`config`]: flags and environment into a validated `Config`. Read once, at the start.
 //! - [`http`]: HTTP/1.1 without I/O. Bytes in, requests to a handler, bytes out, in order. Knows nothing of the engine; every
@@ -34,6 +35,7 @@
 //! 5. Whatever a peer sends, the node does not panic, and memory stays within the named limits.
 
 pub mod planted;
+pub mod version;
 pub mod allocator;
 pub mod config;
 pub mod http;
@@ -44,3 +46,5 @@ pub mod partition;
 pub mod node;
 pub mod api;
 pub mod reactor;
+
+pub use version::{COMMIT, VERSION};

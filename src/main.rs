@@ -7,6 +7,7 @@ use db_node::allocator;
 use db_node::config::{self, Invocation};
 use db_node::reactor;
 use db_node::storage::Mint;
+use db_node::version;
 
 /// Exit codes besides success (0); see `api.md` and the README.
 const EXIT_RUNTIME: u8 = 1;
@@ -15,7 +16,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     match config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Invocation::Help) => print(&config::help()),
-        Ok(Invocation::Version) => print(concat!("db-node ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Invocation::Version) => print(&format!("db-node {}\n", version::full())),
         Ok(Invocation::Run(config)) => match run(&config) {
             Ok(()) => ExitCode::SUCCESS,
             Err((message, code)) => fail(&message, code),

@@ -112,6 +112,7 @@ fn forbidden_words() -> Vec<(String, &'static [&'static str])> {
         (word(&["clock_", "gettime"]), &["src/reactor"]),
         (word(&["std", "::fs"]), &["src/storage", "src/config.rs", "tests"]),
         (word(&["std", "::net::Tcp"]), &["tests"]),
+        (word(&["unix", "::net"]), &["src/reactor", "tests"]),
         (word(&["mio", "::"]), &["src/reactor", "benches"]),
         (word(&["thread", "::sleep"]), &["tests/common", "benches"]),
     ]

@@ -15,6 +15,7 @@ use super::health::lag_of;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
     version: &'static str,
+    commit: Option<&'static str>,
     uptime_ms: u64,
     draining: bool,
     config: ConfigStatus,
@@ -144,7 +145,8 @@ struct LevelStatus {
 pub(super) fn of(node: &Node, now_ms: u64) -> Status {
     let config = node.config();
     Status {
-        version: env!("CARGO_PKG_VERSION"),
+        version: crate::version::VERSION,
+        commit: crate::version::COMMIT,
         uptime_ms: now_ms,
         draining: node.is_draining(),
         config: ConfigStatus {

@@ -12,6 +12,7 @@
 //!   6 maintain   one slice, paid by the bytes written this turn; more when there is nothing else to do
 //!   7 deadlines  of connections that are too slow
 //!   8 close      free closed slots; only here, so that a stale event never meets a reused key
+//!     report     to the service manager, if there is one
 //! ```
 //!
 //! Invariants:
@@ -35,6 +36,7 @@ mod replication;
 mod resolver;
 mod session;
 mod stderr_log;
+mod supervisor;
 mod timers;
 
 use std::collections::VecDeque;
@@ -65,6 +67,7 @@ use limits::{
 use listener::Listener;
 use replication::Replication;
 use session::{Next, Session, Slot, Visit};
+use supervisor::Supervisor;
 use timers::{Millis, Timers};
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -97,6 +100,7 @@ struct Reactor {
     node: Node,
     disk: Disk,
     replication: Replication,
+    supervisor: Supervisor,
     gates: Gates,
     /// The gates of one visit.
     visit_gates: Vec<Gate>,
@@ -134,8 +138,10 @@ impl Reactor {
         let disk = Disk::start(config, hash_seed, mint.split(), Arc::clone(&waker))?;
         let head = HeadLimits { head_bytes: config.max_head_bytes, header_count: crate::http::MAX_HEADER_COUNT };
         let for_replicas = replication_address.map_or(String::new(), |address| format!(", for replicas on {address}"));
-        let (version, durability) = (env!("CARGO_PKG_VERSION"), durability(config));
+        let (version, durability) = (crate::version::full(), durability(config));
         log::info!("db-node {version} listens on http://{address}{for_replicas}, {durability}");
+        let serving = format!("serving on http://{address}, {durability}");
+        let supervisor = Supervisor::from_environment(|name| std::env::var_os(name), serving);
         let mut node = Node::new(config.clone(), hash_seed, mint);
         node.replication_port = replication_address.map(|address| address.port());
         Ok(Self {
@@ -161,6 +167,7 @@ impl Reactor {
             node,
             disk,
             replication,
+            supervisor,
             gates: Gates::default(),
             visit_gates: Vec::new(),
             _waker: waker,
@@ -202,6 +209,7 @@ impl Reactor {
             self.maintain(visited_all && events.is_empty());
             self.look_at_deadlines();
             self.free_closed();
+            self.supervisor.report(&self.node, now);
             self.end_turn();
             if self.is_drained()? {
                 return Ok(());
@@ -226,6 +234,7 @@ impl Reactor {
                 }
                 DiskNews::Failed(error) => {
                     self.break_promises(&error);
+                    self.supervisor.note_failed(&error);
                     self.disk.note_failed(error);
                 }
                 DiskNews::Closed => self.disk.note_closed(),
@@ -254,6 +263,7 @@ impl Reactor {
             gathered_at,
             link_at,
             maintain_at,
+            self.supervisor.wake_at(),
         ];
         let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
         // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.

@@ -82,7 +82,7 @@ impl Node {
     }
 
     pub fn connect(&self) -> Client {
-        Client::new(TcpStream::connect(self.address).expect("connect"))
+        Client::to(self.address)
     }
 
     /// A connection that receives into a small buffer, so that the node cannot send far ahead of what is read.
@@ -259,6 +259,11 @@ impl Response {
 }
 
 impl Client {
+    /// A connection to something that need not be a node.
+    pub fn to(address: SocketAddr) -> Self {
+        Self::new(TcpStream::connect(address).expect("connect"))
+    }
+
     fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("set a time-out");
         stream.set_write_timeout(Some(PATIENCE)).expect("set a time-out");
@@ -342,8 +347,14 @@ impl Client {
 
     /// The next response; `is_head`: to a HEAD request, so without a body.
     pub fn response(&mut self, is_head: bool) -> Response {
-        let mut response = self.response_head();
+        let response = self.response_of_anyone(is_head);
         assert_eq!(response.header("Date").map(str::len), Some("Sun, 06 Nov 1994 08:49:37 GMT".len()));
+        response
+    }
+
+    /// The same, of a node or of something in between.
+    pub fn response_of_anyone(&mut self, is_head: bool) -> Response {
+        let mut response = self.response_head();
         if is_head || status_without_body(response.status) {
             return response;
         }

@@ -1,0 +1,50 @@
+//! Finds the commit that is built, for `src/version.rs`: `DB_NODE_COMMIT` if it is set (a Docker build has no `.git`), else what git
+//! says of the folder this file is in, else nothing. A build never fails for want of it.
+
+use std::path::Path;
+use std::process::Command;
+
+/// As many digits of a hash as are shown; a part of a longer one says the same.
+const HASH_DIGITS: usize = 12;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=DB_NODE_COMMIT");
+    let given = std::env::var("DB_NODE_COMMIT").unwrap_or_default();
+    let commit = if given.trim().is_empty() { git_commit() } else { Some(given) };
+    if let Some(commit) = commit.as_deref().and_then(shown) {
+        println!("cargo::rustc-env=DB_NODE_BUILD_COMMIT={commit}");
+    }
+}
+
+/// The commit that is checked out here; has cargo ask again when that changes.
+fn git_commit() -> Option<String> {
+    // In a source archive below somebody else's checkout, git would tell of theirs.
+    git(&["ls-files", "--error-unmatch", "Cargo.toml"])?;
+    // In a worktree these are in different folders; git knows where. A file that is not there would have every build ask.
+    let log = git_path("logs/HEAD");
+    // A commit on a branch does not change HEAD, but its log; where no log is kept, some file among the branches.
+    let watched = [git_path("HEAD"), log.or_else(|| git_path("refs/heads")), git_path("packed-refs")];
+    for path in watched.into_iter().flatten() {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    git(&["rev-parse", &format!("--short={HASH_DIGITS}"), "HEAD"])
+}
+
+/// Where git keeps one of its files, if it is there.
+fn git_path(name: &str) -> Option<String> {
+    git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists())
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+/// What is printed of a commit: one short word.
+fn shown(commit: &str) -> Option<String> {
+    let word = commit.split_whitespace().next()?;
+    let is_hash = word.len() > HASH_DIGITS && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Some(if is_hash { word[..HASH_DIGITS].to_owned() } else { word.to_owned() })
+}

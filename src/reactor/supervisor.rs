@@ -1,0 +1,270 @@
+//! What the service manager is told (`sd_notify`): ready, how far loading is, stopping, and that the loop still turns.
+//!
+//! Invariants:
+//! 1. Nothing waits for it: where its socket is full, what is to be said is kept, the newest of each name, and sent later.
+//! 2. `READY=1` goes out once: when the data is there and the listener bound. A replica that is not in sync is ready in this
+//!    sense: its leader may be what is to be started next.
+//! 3. Without `NOTIFY_SOCKET` none of this costs more than a look at an `Option` a turn.
+//!
+//! Own code, because the crate for it (`sd-notify`) blocks on a full socket, opens a descriptor for each message, and knows no
+//! abstract addresses. The protocol is that of `sd_notify(3)`: lines of `NAME=value` in a datagram.
+//!
+//! Not here: what the states mean, which is the node's.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use crate::node::Node;
+use crate::storage::{Progress, StorageError};
+
+use super::timers::Millis;
+
+/// Pause after a full socket.
+const RETRY_MS: Millis = 100;
+
+/// How often progress is told.
+const PROGRESS_INTERVAL_MS: Millis = 1_000;
+
+/// What each step of loading earns beyond `TimeoutStartSec`: longer than any disk takes for the next one.
+const LOADING_EXTENSION_US: u32 = 120_000_000;
+
+/// How far the node is in its life, as far as was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Loading,
+    Serving,
+    Stopping,
+}
+
+/// Whoever started this process and wants to know how it does, if there is one.
+#[derive(Debug)]
+pub(super) struct Supervisor(Option<Manager>);
+
+#[derive(Debug)]
+struct Manager {
+    socket: UnixDatagram,
+    address: SocketAddr,
+    stage: Stage,
+    /// Where requests are served.
+    serving: String,
+    progress: Option<Progress>,
+    progress_at: Millis,
+    watchdog: Option<Watchdog>,
+    /// What could not be sent yet.
+    unsent: Vec<(&'static str, String)>,
+    /// When to send, if that is not with the next turn anyhow.
+    send_at: Option<Millis>,
+}
+
+/// It wants to hear of us at intervals.
+#[derive(Clone, Copy, Debug)]
+struct Watchdog {
+    interval_ms: Millis,
+    at: Millis,
+}
+
+impl Supervisor {
+    /// Whom the environment names, if anybody. `serving` says where requests are served.
+    pub(super) fn from_environment(environment: impl Fn(&str) -> Option<OsString>, serving: String) -> Self {
+        let Some(name) = environment("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return Self(None) };
+        let watchdog = watchdog(&environment);
+        let manager = open(&name).map(|(socket, address)| Manager {
+            socket,
+            address,
+            stage: Stage::Loading,
+            serving,
+            progress: None,
+            progress_at: 0,
+            watchdog,
+            unsent: Vec::new(),
+            // A node with nothing to load is ready in its first turn, which nothing else may bring about.
+            send_at: Some(0),
+        });
+        if let Err(error) = &manager {
+            let name = name.to_string_lossy();
+            log::warn!("the service manager will not hear of this node: NOTIFY_SOCKET {name}: {error}");
+        }
+        Self(manager.ok())
+    }
+
+    /// Tells what has changed since the turn before.
+    #[inline]
+    pub(super) fn report(&mut self, node: &Node, now: Millis) {
+        if let Some(manager) = &mut self.0 {
+            manager.note_stage(node, now);
+            manager.beat(now);
+            manager.send(now);
+        }
+    }
+
+    /// The disk is lost; the node serves on, without writes.
+    pub(super) fn note_failed(&mut self, error: &StorageError) {
+        if let Some(manager) = &mut self.0 {
+            manager.say("STATUS", &format!("storage failed, writes are off: {error}"));
+        }
+    }
+
+    /// When the loop is to turn, whatever else there is to do.
+    pub(super) fn wake_at(&self) -> Option<Millis> {
+        let manager = self.0.as_ref()?;
+        [manager.watchdog.map(|watchdog| watchdog.at), manager.send_at].into_iter().flatten().min()
+    }
+}
+
+impl Manager {
+    fn note_stage(&mut self, node: &Node, now: Millis) {
+        if node.is_draining() {
+            if self.stage != Stage::Stopping {
+                self.stage = Stage::Stopping;
+                self.say("STOPPING", "1");
+                self.say("STATUS", "stopping: finishing what is in flight");
+            }
+        } else if let Some(progress) = node.loading() {
+            if now >= self.progress_at {
+                self.progress_at = now + PROGRESS_INTERVAL_MS;
+                self.note_progress(progress);
+            }
+        } else if self.stage == Stage::Loading {
+            self.stage = Stage::Serving;
+            self.say("READY", "1");
+            let serving = std::mem::take(&mut self.serving);
+            self.say("STATUS", &serving);
+        }
+    }
+
+    /// A start that does not get on is given up by the manager; one that does is not, however long it takes.
+    fn note_progress(&mut self, progress: Progress) {
+        if self.progress != Some(progress) {
+            self.say("EXTEND_TIMEOUT_USEC", &LOADING_EXTENSION_US.to_string());
+            self.say("STATUS", &format!("loading: {progress}"));
+            self.progress = Some(progress);
+        }
+    }
+
+    fn beat(&mut self, now: Millis) {
+        if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.at <= now) {
+            watchdog.at = now + watchdog.interval_ms;
+            self.say("WATCHDOG", "1");
+        }
+    }
+
+    fn say(&mut self, name: &'static str, value: &str) {
+        self.unsent.retain(|(said, _)| *said != name);
+        self.unsent.push((name, value.replace(['\n', '\r'], " ")));
+    }
+
+    fn send(&mut self, now: Millis) {
+        if self.send_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.send_at = None;
+        if self.unsent.is_empty() {
+            return;
+        }
+        let lines = self.unsent.iter().fold(String::new(), |lines, (name, value)| lines + name + "=" + value + "\n");
+        match self.socket.send_to_addr(lines.as_bytes(), &self.address) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.send_at = Some(now + RETRY_MS);
+                return;
+            }
+            Err(error) => log::warn!("the service manager did not take a message: {error}"),
+            Ok(_) => {}
+        }
+        self.unsent.clear();
+    }
+}
+
+/// A socket of our own, and the address of the manager's: a path, or a name without one after an `@`.
+fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        [b'/', ..] => SocketAddr::from_pathname(name)?,
+        _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "only paths and @names are known")),
+    };
+    // Not connected: a manager that has begun anew at the same address is found again.
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, address))
+}
+
+/// At what interval the manager is to hear that the loop turns: half of what it waits for.
+fn watchdog(environment: &impl Fn(&str) -> Option<OsString>) -> Option<Watchdog> {
+    let number = |name: &str| environment(name).and_then(|value| value.to_str().map(str::parse::<u64>));
+    let is_for_another = number("WATCHDOG_PID").is_some_and(|pid| pid != Ok(u64::from(std::process::id())));
+    let patience_us = number("WATCHDOG_USEC")?.ok().filter(|&patience_us| patience_us > 0 && !is_for_another)?;
+    Some(Watchdog { interval_ms: (patience_us / 2_000).max(1), at: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A manager that listens at an abstract address, and the supervisor that speaks to it.
+    fn pair(test: &str, settings: &[(&str, &str)]) -> (UnixDatagram, Supervisor) {
+        let name = format!("db-node-{test}-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("an address");
+        let listening = UnixDatagram::bind_addr(&address).expect("bind");
+        listening.set_nonblocking(true).expect("set");
+        let environment = |wanted: &str| match wanted {
+            "NOTIFY_SOCKET" => Some(OsString::from(format!("@{name}"))),
+            _ => settings.iter().find(|(known, _)| *known == wanted).map(|(_, value)| value.into()),
+        };
+        (listening, Supervisor::from_environment(environment, "serving".to_owned()))
+    }
+
+    fn received(socket: &UnixDatagram) -> Option<String> {
+        let mut buffer = [0; 1024];
+        let len = socket.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..len]).into_owned())
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_at_half_its_patience() {
+        let (listening, mut supervisor) = pair("watchdog", &[("WATCHDOG_USEC", "3000000")]);
+        let manager = supervisor.0.as_mut().expect("named");
+        for (now, is_fed) in [(0, true), (1_499, false), (1_500, true), (10_000, true), (10_001, false)] {
+            manager.beat(now);
+            manager.send(now);
+            assert_eq!(received(&listening), is_fed.then(|| "WATCHDOG=1\n".to_owned()), "at {now}");
+        }
+        assert_eq!(supervisor.wake_at(), Some(11_500));
+    }
+
+    #[test]
+    fn a_full_socket_is_not_waited_for_and_the_newest_word_counts() {
+        let (listening, mut supervisor) = pair("full", &[]);
+        let manager = supervisor.0.as_mut().expect("named");
+        manager.send(0);
+        let mut sent_count = 0;
+        while manager.send_at.is_none() {
+            manager.say("STATUS", &format!("message {sent_count}"));
+            manager.send(0);
+            sent_count += 1;
+        }
+        manager.say("READY", "1");
+        manager.say("STATUS", "the\nlast");
+        for expected in 0..sent_count - 1 {
+            assert_eq!(received(&listening), Some(format!("STATUS=message {expected}\n")));
+        }
+        manager.send(RETRY_MS - 1);
+        assert_eq!(received(&listening), None, "it rests");
+        manager.send(RETRY_MS);
+        assert_eq!(received(&listening).as_deref(), Some("READY=1\nSTATUS=the last\n"));
+        assert_eq!(supervisor.wake_at(), None);
+    }
+
+    #[test]
+    fn who_is_not_asked_says_nothing() {
+        let without = |name: &str| (name == "WATCHDOG_USEC").then(|| "1000".into());
+        assert!(Supervisor::from_environment(without, String::new()).0.is_none());
+        let unknown = |name: &str| (name == "NOTIFY_SOCKET").then(|| "vsock:2:1234".into());
+        assert!(Supervisor::from_environment(unknown, String::new()).0.is_none());
+        let (_, of_another) = pair("other", &[("WATCHDOG_USEC", "3000000"), ("WATCHDOG_PID", "1")]);
+        assert_eq!(of_another.wake_at(), Some(0), "the first turn, no watchdog");
+        let (_, unreadable) = pair("unreadable", &[("WATCHDOG_USEC", "soon")]);
+        assert_eq!(unreadable.wake_at(), Some(0));
+    }
+}
