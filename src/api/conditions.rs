@@ -53,6 +53,16 @@ fn parse(value: &[u8], comparison: Comparison) -> Result<VersionSet, Refusal> {
     Err(Refusal::bad_request("too many entity tags in a condition: send at most 64"))
 }
 
+/// The versions that a field of a body names: `*`, or one version.
+pub(super) fn version_set(text: &[u8]) -> Result<VersionSet, Refusal> {
+    if text == b"*" {
+        return Ok(VersionSet::Any);
+    }
+    parse_version(text)
+        .map(|version| VersionSet::Of(vec![version]))
+        .ok_or_else(|| Refusal::bad_request("\"ifMatch\" and \"ifNoneMatch\" take \"*\" or a version, such as 17"))
+}
+
 fn parse_version(digits: &[u8]) -> Option<u64> {
     let is_canonical = digits.first().is_some_and(|first| first.is_ascii_digit() && *first != b'0');
     if is_canonical { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }

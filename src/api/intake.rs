@@ -7,8 +7,9 @@
 //!    the checksum of a large value) is done in steps.
 
 use crate::http::{self, Head, Refusal};
-use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue};
+use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue, Value};
 
+use super::batch_body::{BatchBody, Operation};
 use super::form_body::FormBody;
 use super::json_body::JsonBody;
 use super::kv_fields::{Allowed, KvFields, KvLimits, KvParts, value_too_large};
@@ -17,7 +18,7 @@ use super::kv_fields::{Allowed, KvFields, KvLimits, KvParts, value_too_large};
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;
 
 /// Work of one step after the last byte: some ten microseconds of checksumming.
-const STEP_BYTES: usize = 256 * 1024;
+pub(super) const STEP_BYTES: usize = 256 * 1024;
 
 /// How many bytes of JSON or form text one byte of value can take (`\u00XX`), and room for the rest of the body.
 const TEXT_EXPANSION: usize = 6;
@@ -31,13 +32,20 @@ pub(super) enum ReadyValue {
 }
 
 impl ReadyValue {
-    pub(super) fn into_new_value(self, holder: &mut Vec<u8>) -> NewValue<'_> {
+    /// To be written; a large one is shared.
+    #[inline]
+    pub(super) fn as_new_value(&self) -> NewValue<'_> {
         match self {
-            Self::Small(bytes) => {
-                *holder = bytes;
-                NewValue::Inline(holder)
-            }
-            Self::Large(large) => NewValue::Large(large),
+            Self::Small(bytes) => NewValue::Inline(bytes),
+            Self::Large(large) => NewValue::Large(large.clone()),
+        }
+    }
+
+    /// As it will be read.
+    pub(super) fn as_value(&self) -> Value<'_> {
+        match self {
+            Self::Small(bytes) => Value::Inline(bytes),
+            Self::Large(large) => Value::Large(large.blob()),
         }
     }
 }
@@ -52,6 +60,7 @@ enum State {
     },
     Json(JsonBody),
     Form(FormBody),
+    Batch(BatchBody),
     Raw {
         value: Vec<u8>,
         declared_bytes: Option<usize>,
@@ -96,6 +105,19 @@ impl Intake {
     pub(super) fn fields(limits: KvLimits, allowed: Allowed, head: &Head<'_>) -> Self {
         let content_type = content_type_of(head);
         Self { state: State::Unknown { content_type, allowed }, limits, received_bytes: 0 }
+    }
+
+    /// For a body with a batch of operations.
+    pub(super) fn batch(limits: KvLimits) -> Self {
+        Self { state: State::Batch(BatchBody::new(limits)), limits, received_bytes: 0 }
+    }
+
+    /// The operations of a batch.
+    pub(super) fn into_operations(self) -> Vec<Operation> {
+        match self.state {
+            State::Batch(body) => body.into_operations(),
+            _ => Vec::new(),
+        }
     }
 
     /// What was collected.
@@ -149,8 +171,10 @@ impl Intake {
 
 impl http::Intake for Intake {
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
-        if let State::Raw { .. } = self.state {
-            return self.push_raw(data);
+        match &mut self.state {
+            State::Raw { .. } => return self.push_raw(data),
+            State::Batch(body) => return body.push(data),
+            _ => {}
         }
         self.received_bytes = self.received_bytes.saturating_add(data.len());
         if self.received_bytes > self.limits.value_bytes.saturating_mul(TEXT_EXPANSION) + TEXT_OVERHEAD_BYTES {
@@ -165,12 +189,13 @@ impl http::Intake for Intake {
     fn step(&mut self) -> Result<bool, Refusal> {
         match &mut self.state {
             State::Unknown { .. } => Err(empty_body()),
+            State::Batch(body) => body.step(),
             State::Fields(fields) => {
                 if !fields.step()? {
                     return Ok(false);
                 }
                 let State::Fields(fields) = self.take_state() else { return Ok(true) };
-                let KvParts { key, value, ttl_ms } = fields.into_parts()?;
+                let KvParts { key, value, ttl_ms, .. } = fields.into_parts()?;
                 self.state = State::Whole(Received { key, value: value.map(ready), ttl_ms });
                 self.step()
             }
@@ -193,7 +218,7 @@ impl http::Intake for Intake {
     }
 }
 
-fn ready(mut bytes: Vec<u8>) -> ReadyValue {
+pub(super) fn ready(mut bytes: Vec<u8>) -> ReadyValue {
     if bytes.len() <= INLINE_VALUE_MAX_BYTES {
         return ReadyValue::Small(bytes);
     }

@@ -81,8 +81,19 @@ impl JsonBody {
 
     /// Takes in the next piece.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        let used = self.push_object(piece)?;
+        piece[used..].iter().try_for_each(|byte| self.read_structure(*byte))
+    }
+
+    /// Whether the object is over.
+    pub(super) fn is_whole(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// Takes in the next piece up to the end of the object; returns the bytes used.
+    pub(super) fn push_object(&mut self, piece: &[u8]) -> Result<usize, Refusal> {
         let mut rest = piece;
-        while let Some(&byte) = rest.first() {
+        while let Some(&byte) = rest.first().filter(|_| !self.is_whole()) {
             let used = match self.state {
                 State::InString(text) => self.read_string(text, rest)?,
                 State::InNumber => self.read_number(rest)?,
@@ -94,12 +105,12 @@ impl JsonBody {
             self.offset_bytes += used;
             rest = &rest[used..];
         }
-        Ok(())
+        Ok(piece.len() - rest.len())
     }
 
     /// The text is over: the fields, if it was whole.
     pub(super) fn end(self) -> Result<KvFields, Refusal> {
-        if self.state == State::End { Ok(self.fields) } else { Err(self.bad_json("the text ends early")) }
+        if self.is_whole() { Ok(self.fields) } else { Err(self.bad_json("the text ends early")) }
     }
 
     fn read_structure(&mut self, byte: u8) -> Result<(), Refusal> {

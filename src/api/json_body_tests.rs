@@ -33,7 +33,7 @@ fn decode_form(pieces: &[&[u8]], limits: KvLimits) -> Result<KvParts, Refusal> {
 
 fn parts(key: Option<&str>, value: Option<&str>) -> KvParts {
     let bytes = |text: &str| text.as_bytes().to_vec();
-    KvParts { key: key.map(bytes), value: value.map(bytes), ttl_ms: None }
+    KvParts { key: key.map(bytes), value: value.map(bytes), ..KvParts::default() }
 }
 
 fn with_ttl(ttl_ms: u64, parts: KvParts) -> KvParts {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::http::{Begin, Framing, Head, Method, Refusal, Reply};
-use crate::lsm::{Entry, KEY_MAX_BYTES, Value};
+use crate::lsm::{Entry, KEY_MAX_BYTES, NewValue, Value};
 use crate::partition::{ConditionFailed, Partition};
 
 use super::conditions::conditions_of;
@@ -17,6 +17,10 @@ use super::ttl::{remaining, ttl_of};
 use super::{Api, JSON, refuse};
 
 const RAW: &str = "application/octet-stream";
+
+/// What a delete answers.
+pub(super) const DELETED: &[u8] = b"{\"success\":true,\"deleted\":true}";
+pub(super) const NOT_DELETED: &[u8] = b"{\"success\":true,\"deleted\":false}";
 
 /// What a key-value request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +86,7 @@ impl Api<'_> {
         });
         match outcome {
             Ok(Ok(key)) => {
-                self.act(action, head, &key, Received::default(), reply);
+                self.act(action, head, &key, &Received::default(), reply);
                 Begin::Answered
             }
             Ok(Err(intake)) => Begin::Receive(intake),
@@ -142,7 +146,7 @@ impl Api<'_> {
             Ok(Some((action, key, received)))
         });
         match outcome {
-            Ok(Some((action, key, received))) => self.act(action, head, &key, received, reply),
+            Ok(Some((action, key, received))) => self.act(action, head, &key, &received, reply),
             // The path had a route when the request began; it still does.
             Ok(None) => reply.error(&Refusal::new(404, "not_found", "no such path")),
             Err(refusal) => refuse(reply, &refusal),
@@ -150,7 +154,7 @@ impl Api<'_> {
     }
 
     #[inline]
-    fn act(&mut self, action: Action, head: &Head<'_>, key: &[u8], received: Received, reply: Reply<'_>) {
+    fn act(&mut self, action: Action, head: &Head<'_>, key: &[u8], received: &Received, reply: Reply<'_>) {
         match action {
             Action::Get(form) => self.answer_get(form, head, key, reply),
             Action::Set | Action::Put => self.answer_set(action, head, key, received, reply),
@@ -160,7 +164,7 @@ impl Api<'_> {
 
     /// The partition that a request names, for a read of what it has at least.
     #[inline]
-    fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
+    pub(super) fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
         let query = head.query.is_some().then(|| Query::new(head.query));
         let min_version = query.map_or(Ok(None), |query| query.number("min_version", "a version"))?;
         let partition = self.partition(head)?;
@@ -199,9 +203,8 @@ impl Api<'_> {
     }
 
     #[inline]
-    fn answer_set(&mut self, action: Action, head: &Head<'_>, key: &[u8], received: Received, reply: Reply<'_>) {
-        let mut holder = Vec::new();
-        let value = received.value.unwrap_or(ReadyValue::Small(Vec::new())).into_new_value(&mut holder);
+    fn answer_set(&mut self, action: Action, head: &Head<'_>, key: &[u8], received: &Received, reply: Reply<'_>) {
+        let value = received.value.as_ref().map_or(NewValue::Inline(&[]), ReadyValue::as_new_value);
         let written = conditions_of(head).and_then(|conditions| {
             let min_acks = self.min_acks(head)?;
             let ttl_ms = ttl_of(head, received.ttl_ms)?;
@@ -246,10 +249,10 @@ impl Api<'_> {
         };
         match (form, deleted) {
             (Form::Json, Ok(Some(_))) => {
-                reply.status(200).content_type(JSON).body(b"{\"success\":true,\"deleted\":true}");
+                reply.status(200).content_type(JSON).body(DELETED);
             }
             (Form::Json, Ok(None)) => {
-                reply.status(200).content_type(JSON).body(b"{\"success\":true,\"deleted\":false}");
+                reply.status(200).content_type(JSON).body(NOT_DELETED);
             }
             (Form::Raw, Ok(Some(_))) => reply.status(204).empty(),
             (Form::Raw, Ok(None)) => refuse(reply, &key_not_found()),
@@ -307,7 +310,7 @@ fn key_not_found() -> Refusal {
 }
 
 #[cold]
-fn condition_failed(failed: ConditionFailed) -> Refusal {
+pub(super) fn condition_failed(failed: ConditionFailed) -> Refusal {
     let message = match failed.current {
         Some(version) => format!("the condition does not hold: the key is at version {version}; read it again"),
         None => "the condition does not hold: the key does not exist".to_owned(),

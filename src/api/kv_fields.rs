@@ -6,7 +6,9 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use crate::http::Refusal;
+use crate::partition::Conditions;
 
+use super::conditions::version_set;
 use super::query::{check_key, key_too_long};
 use super::ttl::parse_ttl;
 
@@ -41,6 +43,8 @@ pub(super) struct KvLimits {
 pub(super) enum Allowed {
     KeyOnly,
     KeyAndValue,
+    /// Those of an operation in a batch.
+    Operation,
 }
 
 /// A field that is known.
@@ -50,25 +54,32 @@ pub(super) enum Field {
     Value,
     Encoding,
     Ttl,
+    Op,
+    IfMatch,
+    IfNoneMatch,
 }
 
-const FIELD_COUNT: usize = 4;
+const FIELD_COUNT: usize = 7;
 
 impl Field {
     /// Its name where it is allowed.
     fn of(name: &[u8], allowed: Allowed) -> Option<Self> {
         Some(match (name, allowed) {
             (b"key", _) => Self::Key,
-            (b"value", Allowed::KeyAndValue) => Self::Value,
-            (b"encoding", Allowed::KeyAndValue) => Self::Encoding,
-            (b"ttl", Allowed::KeyAndValue) => Self::Ttl,
+            (_, Allowed::KeyOnly) => return None,
+            (b"value", _) => Self::Value,
+            (b"encoding", _) => Self::Encoding,
+            (b"ttl", _) => Self::Ttl,
+            (b"op", Allowed::Operation) => Self::Op,
+            (b"ifMatch", Allowed::Operation) => Self::IfMatch,
+            (b"ifNoneMatch", Allowed::Operation) => Self::IfNoneMatch,
             _ => return None,
         })
     }
 
     /// Whether JSON may say it as a number.
     pub(super) fn is_number(self) -> bool {
-        self == Self::Ttl
+        matches!(self, Self::Ttl | Self::IfMatch | Self::IfNoneMatch)
     }
 }
 
@@ -78,6 +89,9 @@ pub(super) struct KvParts {
     pub(super) key: Option<Vec<u8>>,
     pub(super) value: Option<Vec<u8>>,
     pub(super) ttl_ms: Option<u64>,
+    /// What is to be done, in a batch.
+    pub(super) op: Option<Vec<u8>>,
+    pub(super) conditions: Conditions,
 }
 
 /// Collects fields as their text arrives.
@@ -137,6 +151,7 @@ impl KvFields {
             Field::Value if len > self.text_max_bytes() => Err(value_too_large(self.limits.value_bytes)),
             Field::Encoding if len > WORD_MAX_BYTES => Err(unknown_encoding()),
             Field::Ttl if len > WORD_MAX_BYTES => parse_ttl(b"").map(drop),
+            Field::Op | Field::IfMatch | Field::IfNoneMatch if len > WORD_MAX_BYTES => Err(word_too_long()),
             _ => Ok(()),
         }
     }
@@ -147,7 +162,7 @@ impl KvFields {
 
     /// Decodes a piece of a base64 value; true when nothing is left to do.
     pub(super) fn step(&mut self) -> Result<bool, Refusal> {
-        let [_, value, encoding, _] = &mut self.texts;
+        let [_, value, encoding, ..] = &mut self.texts;
         match encoding.as_deref() {
             None | Some(b"utf-8") => return Ok(true),
             Some(b"base64") => {}
@@ -176,14 +191,17 @@ impl KvFields {
 
     /// What was there. To be stepped to the end before.
     pub(super) fn into_parts(self) -> Result<KvParts, Refusal> {
-        let [key, value, _, ttl] = self.texts;
+        let [key, value, _, ttl, op, if_match, if_none_match] = self.texts;
         if let Some(key) = &key {
             check_key(key)?;
         }
         if value.as_ref().is_some_and(|value| value.len() > self.limits.value_bytes) {
             return Err(value_too_large(self.limits.value_bytes));
         }
-        Ok(KvParts { key, value, ttl_ms: ttl.map(|text| parse_ttl(&text)).transpose()? })
+        let versions = |text: Option<Vec<u8>>| text.map(|text| version_set(&text)).transpose();
+        let conditions = Conditions { if_match: versions(if_match)?, if_none_match: versions(if_none_match)? };
+        let ttl_ms = ttl.map(|text| parse_ttl(&text)).transpose()?;
+        Ok(KvParts { key, value, ttl_ms, op, conditions })
     }
 
     #[cold]
@@ -192,6 +210,9 @@ impl KvFields {
         let known = match self.allowed {
             Allowed::KeyOnly => "only \"key\" is known here",
             Allowed::KeyAndValue => "known are \"key\", \"value\", \"encoding\" and \"ttl\"",
+            Allowed::Operation => {
+                "known are \"op\", \"key\", \"value\", \"encoding\", \"ttl\", \"ifMatch\" and \"ifNoneMatch\""
+            }
         };
         Refusal::bad_request(format!("unknown field \"{shown}\": {known}"))
     }
@@ -204,6 +225,11 @@ pub(super) fn value_too_large(limit_bytes: usize) -> Refusal {
         "the value is longer than {limit_bytes} bytes: store less, or start the node with a higher --max-value-bytes"
     );
     Refusal::new(413, "value_too_large", message)
+}
+
+#[cold]
+fn word_too_long() -> Refusal {
+    Refusal::bad_request(format!("the value of a field is longer than {WORD_MAX_BYTES} bytes: it is no word or number"))
 }
 
 #[cold]

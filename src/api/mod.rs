@@ -10,6 +10,8 @@
 //! Not here: bytes on the wire (`http/`), the store (`partition.rs`, `lsm/`).
 
 mod admin;
+mod batch;
+mod batch_body;
 mod conditions;
 mod digest;
 mod form_body;
@@ -169,14 +171,15 @@ impl Handler for Api<'_> {
                 Begin::Answered
             }
             Family::Partition => Self::begin_assign(head, reply),
+            Family::Batch => self.begin_batch(head, reply),
         }
     }
 
     fn finish(&mut self, head: &Head<'_>, intake: Intake, reply: Reply<'_>) {
-        if Route::of(head.path) == Some(Route::Assign) {
-            self.finish_assign(intake, reply);
-        } else {
-            self.finish_kv(head, intake, reply);
+        match Route::of(head.path) {
+            Some(Route::Assign) => self.finish_assign(intake, reply),
+            Some(Route::Batch) => self.finish_batch(head, intake, reply),
+            _ => self.finish_kv(head, intake, reply),
         }
     }
 }

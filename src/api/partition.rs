@@ -4,12 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::parse_peer;
 use crate::http::{Begin, Framing, Head, Refusal, Reply};
-use crate::lsm::NewValue;
 use crate::node::{AssignRefusal, PARTITIONS_MAX, Unavailable};
 use crate::partition::{AssignError, Assignment, Reached, Wait};
 use crate::storage::Role;
 
-use super::intake::Intake;
+use super::intake::{Intake, ReadyValue};
 use super::kv_fields::KvLimits;
 use super::promise::Gate;
 use super::{Api, JSON, refuse, unavailable};
@@ -72,9 +71,8 @@ impl Api<'_> {
 
     fn assign(&mut self, intake: Intake) -> Result<(Answer, Option<Gate>), Refusal> {
         let value = intake.into_received()?.value;
-        let mut holder = Vec::new();
-        let bytes = match value.map(|value| value.into_new_value(&mut holder)) {
-            Some(NewValue::Inline(bytes)) => bytes,
+        let bytes = match &value {
+            Some(ReadyValue::Small(bytes)) => &bytes[..],
             _ => &[],
         };
         let body: Body = serde_json::from_slice(bytes).map_err(|error| {

@@ -16,6 +16,8 @@ pub(super) enum Route {
     Delete,
     /// `/kv/{key}`
     Key,
+    /// `/batch`
+    Batch,
     /// `/health`
     Health,
     /// `/livez`
@@ -51,6 +53,7 @@ pub(super) enum Family {
     Digest,
     Admin,
     Partition,
+    Batch,
 }
 
 /// What a key in the path follows.
@@ -64,6 +67,7 @@ impl Route {
             b"/get" => Self::Get,
             b"/set" => Self::Set,
             b"/delete" => Self::Delete,
+            b"/batch" => Self::Batch,
             b"/health" => Self::Health,
             b"/livez" => Self::Live,
             b"/readyz" => Self::Ready,
@@ -91,6 +95,7 @@ impl Route {
             Self::Set | Self::Get | Self::Delete | Self::Key => Family::KeyValue,
             Self::Health | Self::Live | Self::Ready | Self::Leader | Self::Replica => Family::Health,
             Self::Assign => Family::Partition,
+            Self::Batch => Family::Batch,
             Self::Snapshot => Family::Snapshot,
             Self::Digest => Family::Digest,
             Self::Status | Self::Freeze | Self::Compact | Self::Checkpoint => Family::Admin,
@@ -106,7 +111,9 @@ impl Route {
     #[inline]
     pub(super) fn allows(self, method: Method) -> bool {
         match self {
-            Self::Set | Self::Freeze | Self::Compact | Self::Checkpoint | Self::Assign => method == Method::Post,
+            Self::Set | Self::Batch | Self::Freeze | Self::Compact | Self::Checkpoint | Self::Assign => {
+                method == Method::Post
+            }
             Self::Get => matches!(method, Method::Get | Method::Head | Method::Post),
             Self::Delete => matches!(method, Method::Delete | Method::Post),
             Self::Key => matches!(method, Method::Get | Method::Head | Method::Put | Method::Delete),
@@ -126,7 +133,7 @@ impl Route {
     /// The same as the value of `Allow`.
     pub(super) fn allowed_methods(self) -> &'static str {
         match self {
-            Self::Set | Self::Freeze | Self::Compact | Self::Checkpoint | Self::Assign => "POST, OPTIONS",
+            Self::Set | Self::Batch | Self::Freeze | Self::Compact | Self::Checkpoint | Self::Assign => "POST, OPTIONS",
             Self::Get => "GET, HEAD, POST, OPTIONS",
             Self::Delete => "DELETE, POST, OPTIONS",
             Self::Key => "GET, HEAD, PUT, DELETE, OPTIONS",
@@ -174,6 +181,7 @@ mod tests {
             "/replica",
             "/snapshot",
             "/digest",
+            "/batch",
         ] {
             let route = Route::of(path.as_bytes()).expect(path);
             let listed: Vec<&str> = route.allowed_methods().split(", ").collect();

@@ -112,7 +112,7 @@ impl Entry<'_> {
 }
 
 /// A large value with the CRC-32C of its bytes, taken piece by piece so that no turn pays for all of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LargeValue {
     blob: Blob,
     crc: u32,
@@ -124,6 +124,11 @@ impl LargeValue {
     pub fn new(bytes: Vec<u8>) -> Self {
         assert!(bytes.len() > INLINE_VALUE_MAX_BYTES, "a value of {} bytes is not large", bytes.len());
         Self { blob: Arc::new(bytes), crc: 0, digested_bytes: 0 }
+    }
+
+    /// The value.
+    pub fn blob(&self) -> &Blob {
+        &self.blob
     }
 
     /// Bytes of the value.

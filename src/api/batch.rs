@@ -1,0 +1,205 @@
+//! `/batch`: some reads and writes as one.
+//!
+//! Invariants:
+//! 1. All conditions are checked, and everything that could be refused is refused, before anything is written; then all writes are
+//!    made. Nothing else comes in between, and the log has all of them or none.
+//! 2. Results are those of the operations in their order: a get sees what a set before it writes. Conditions are about what was
+//!    there before the batch.
+//! 3. The work of one turn is bounded by the limits of the text (`batch_body.rs`) and by [`READ_MAX_BYTES`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::http::{Begin, BodySource, Fill, Framing, Head, Refusal, Reply};
+use crate::lsm::{KEY_MAX_BYTES, NewValue, Value};
+use crate::partition::Partition;
+
+use super::batch_body::{Action, BATCH_MAX_BYTES, Operation, about_operation};
+use super::intake::{Intake, ReadyValue};
+use super::json_value::{JsonValueSource, render_value};
+use super::kv::{DELETED, NOT_DELETED, condition_failed};
+use super::kv_fields::KvLimits;
+use super::{Api, JSON, refuse};
+
+/// Bytes of values that the gets of one batch may ask for; large ones, which are not copied, do not count.
+const READ_MAX_BYTES: usize = 1024 * 1024;
+
+/// The answer, as far as it is known.
+#[derive(Debug, Default)]
+struct Results {
+    pieces: VecDeque<Piece>,
+    read_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Text(Vec<u8>),
+    Large(JsonValueSource),
+}
+
+impl Results {
+    /// Where the next text goes.
+    fn text(&mut self) -> &mut Vec<u8> {
+        if !matches!(self.pieces.back(), Some(Piece::Text(_))) {
+            self.pieces.push_back(Piece::Text(Vec::new()));
+        }
+        match self.pieces.back_mut() {
+            Some(Piece::Text(text)) => text,
+            _ => unreachable!("a text was just put there"),
+        }
+    }
+
+    fn add_value(&mut self, value: Value<'_>, version: u64) -> Result<(), Refusal> {
+        match value {
+            Value::Inline(bytes) => {
+                self.read_bytes += bytes.len();
+                if self.read_bytes > READ_MAX_BYTES {
+                    let message = format!("the gets of a batch read more than {READ_MAX_BYTES} bytes: send several");
+                    return Err(Refusal::new(413, "batch_too_large", message));
+                }
+                render_value(self.text(), bytes, version);
+            }
+            Value::Large(blob) => {
+                self.pieces.push_back(Piece::Large(JsonValueSource::new(Arc::clone(blob), version)));
+            }
+            Value::Tombstone => self.text().extend_from_slice(b"{\"success\":false,\"error\":\"key not found\"}"),
+        }
+        Ok(())
+    }
+}
+
+impl BodySource for Results {
+    fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
+        let fill = match self.pieces.front_mut() {
+            Some(Piece::Text(text)) => {
+                out.extend_from_slice(text);
+                Fill::Done
+            }
+            Some(Piece::Large(source)) => source.fill(out, budget_bytes),
+            None => Fill::Done,
+        };
+        if fill == Fill::Done {
+            self.pieces.pop_front();
+        }
+        if self.pieces.is_empty() { Fill::Done } else { Fill::More }
+    }
+}
+
+/// What the operations so far have made of a key.
+#[derive(Clone, Copy, Debug)]
+enum Now<'o> {
+    Deleted,
+    Set { value: &'o ReadyValue, version: u64 },
+}
+
+/// What carrying out the operations would answer, and which of them would write.
+fn results_of(partition: &Partition, operations: &[Operation]) -> Result<(Results, Vec<bool>), Refusal> {
+    for (index, operation) in operations.iter().enumerate() {
+        let checked = partition.check(&operation.key, &operation.conditions);
+        checked.map_err(|failed| about_operation(index, condition_failed(failed)))?;
+    }
+    let (mut results, mut writes) = (Results::default(), Vec::with_capacity(operations.len()));
+    let mut changed: BTreeMap<&[u8], Now<'_>> = BTreeMap::new();
+    let mut version = partition.lsm().last_version();
+    results.text().extend_from_slice(b"{\"success\":true,\"results\":[");
+    for (index, Operation { key, action, .. }) in operations.iter().enumerate() {
+        if index > 0 {
+            results.text().push(b',');
+        }
+        let now = changed.get(&key[..]).copied();
+        let writes_it = match action {
+            Action::Set { value, .. } => {
+                version += 1;
+                changed.insert(key, Now::Set { value, version });
+                let text = results.text();
+                text.extend_from_slice(b"{\"success\":true,\"version\":");
+                text.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+                text.push(b'}');
+                true
+            }
+            Action::Delete => {
+                let exists = match now {
+                    Some(Now::Set { .. }) => true,
+                    Some(Now::Deleted) => false,
+                    None => partition.get(key).is_some(),
+                };
+                version += u64::from(exists);
+                changed.insert(key, Now::Deleted);
+                results.text().extend_from_slice(if exists { DELETED } else { NOT_DELETED });
+                exists
+            }
+            Action::Get => {
+                let (value, version) = match now {
+                    Some(Now::Set { value, version }) => (value.as_value(), version),
+                    Some(Now::Deleted) => (Value::Tombstone, 0),
+                    None => partition.get(key).map_or((Value::Tombstone, 0), |entry| (entry.value, entry.version)),
+                };
+                results.add_value(value, version).map_err(|refusal| about_operation(index, refusal))?;
+                false
+            }
+        };
+        writes.push(writes_it);
+    }
+    results.text().extend_from_slice(b"]}");
+    Ok((results, writes))
+}
+
+impl Api<'_> {
+    pub(super) fn begin_batch(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
+        let outcome = self.partition(head).map(drop).and_then(|()| match head.framing {
+            Framing::Length(length) if length > BATCH_MAX_BYTES as u64 => Err(super::batch_body::too_large()),
+            Framing::None => Err(super::batch_body::malformed()),
+            _ => Ok(()),
+        });
+        match outcome {
+            Ok(()) => {
+                let value_bytes = self.node.config().max_value_bytes;
+                Begin::Receive(Intake::batch(KvLimits { key_bytes: KEY_MAX_BYTES, value_bytes }))
+            }
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                Begin::Answered
+            }
+        }
+    }
+
+    pub(super) fn finish_batch(&mut self, head: &Head<'_>, intake: Intake, reply: Reply<'_>) {
+        let operations = intake.into_operations();
+        let outcome = self.min_acks(head).and_then(|min_acks| {
+            let is_read_only = operations.iter().all(|operation| matches!(operation.action, Action::Get));
+            if is_read_only {
+                let (results, _) = results_of(self.readable_partition(head)?, &operations)?;
+                return Ok((results, None));
+            }
+            let partition = self.writable_partition(head)?;
+            let (results, writes) = results_of(partition, &operations)?;
+            let version_before = partition.lsm().last_version();
+            write(partition, &operations, &writes);
+            let has_written = partition.lsm().last_version() > version_before;
+            Ok((results, if has_written { Self::gate_of_write(partition, min_acks) } else { None }))
+        });
+        match outcome {
+            Ok((mut results, gate)) => {
+                let reply = self.promise(gate, reply).status(200).content_type(JSON);
+                match results.pieces.pop_front() {
+                    Some(Piece::Text(text)) if results.pieces.is_empty() => reply.body(&text),
+                    first => {
+                        results.pieces.extend(first);
+                        results.pieces.rotate_right(1);
+                        reply.source(Box::new(results));
+                    }
+                }
+            }
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+}
+
+/// Makes the writes of the operations that have any.
+fn write(partition: &mut Partition, operations: &[Operation], writes: &[bool]) {
+    let writing = operations.iter().zip(writes).filter(|(_, writes)| **writes).map(|(operation, _)| operation);
+    partition.write_batch(writing.map(|Operation { key, action, .. }| match action {
+        Action::Set { value, ttl_ms } => (&key[..], value.as_new_value(), *ttl_ms),
+        Action::Delete | Action::Get => (&key[..], NewValue::Tombstone, None),
+    }));
+}
