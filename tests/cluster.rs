@@ -258,7 +258,7 @@ fn a_replica_serves_reads_and_sends_writers_to_its_leader() {
         assert_error(&behind, 503, "behind");
         assert!(behind.header("Retry-After").is_some());
         assert_error(&node.get("/get?key=k&min_version=99"), 503, "behind");
-        assert_error(&node.get("/get?key=k&min_version=x"), 400, "bad_request");
+        assert_error(&node.get("/get?key=k&min_version=x"), 400, "bad_query");
     }
     let version = leader.put("k", &["X-Min-Acks: 1"], "new").header("ETag").map(|tag| tag.replace('"', ""));
     let at_least = format!("/kv/k?min_version={}", version.expect("a version"));

@@ -3,15 +3,19 @@
 
 use crate::http::{BodySource, Fill, Head, Reply};
 use crate::lsm::{Digest, Digester};
+use crate::node::Slot;
 
 use super::query::Query;
 use super::{Api, JSON, refuse};
 
-struct DigestSource(Digester);
+struct DigestSource {
+    digester: Digester,
+    _slot: Slot,
+}
 
 impl BodySource for DigestSource {
     fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
-        let Some(Digest { version, key_count, digest }) = self.0.step(budget_bytes) else { return Fill::More };
+        let Some(Digest { version, key_count, digest }) = self.digester.step(budget_bytes) else { return Fill::More };
         let body = format!("{{\"version\":{version},\"keys\":{key_count},\"digest\":\"{digest:032x}\"}}");
         out.extend_from_slice(body.as_bytes());
         Fill::Done
@@ -22,9 +26,9 @@ impl Api<'_> {
     pub(super) fn answer_digest(&mut self, head: &Head<'_>, reply: Reply<'_>) {
         let at_ms = Query::new(head.query).number("at", "a time in Unix milliseconds");
         match at_ms.and_then(|at_ms| Ok((at_ms, self.snapshot(head)?))) {
-            Ok((at_ms, (snapshot, _))) => {
+            Ok((at_ms, (snapshot, _, slot))) => {
                 let snapshot = snapshot.at_time(at_ms.unwrap_or(0));
-                let source = DigestSource(Digester::new(snapshot));
+                let source = DigestSource { digester: Digester::new(snapshot), _slot: slot };
                 reply.status(200).content_type(JSON).source(Box::new(source));
             }
             Err(refusal) => refuse(reply, &refusal),

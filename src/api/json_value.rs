@@ -22,6 +22,12 @@ const VALIDATED_PER_BUDGET_BYTE: usize = 4;
 #[inline]
 pub(super) fn render_value(out: &mut Vec<u8>, value: &[u8], version: u64) {
     out.extend_from_slice(BEGIN);
+    render_rest(out, value, version);
+}
+
+/// The same behind the quote that begins the value.
+#[inline]
+pub(super) fn render_rest(out: &mut Vec<u8>, value: &[u8], version: u64) {
     if std::str::from_utf8(value).is_ok() {
         escape_into(out, value);
         render_end(out, Encoding::Text, version);
@@ -40,7 +46,7 @@ fn render_end(out: &mut Vec<u8>, encoding: Encoding, version: u64) {
     out.push(b'}');
 }
 
-fn encode_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn encode_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
     STANDARD.encode_slice(bytes, &mut out[start..]).expect("room for four characters for each three bytes");
@@ -62,6 +68,8 @@ enum Phase {
 /// The answer with a large value, a slice at a time.
 #[derive(Debug)]
 pub(super) struct JsonValueSource {
+    /// What goes before the value, up to its quote.
+    begin: Vec<u8>,
     value: Blob,
     version: u64,
     phase: Phase,
@@ -71,7 +79,12 @@ pub(super) struct JsonValueSource {
 
 impl JsonValueSource {
     pub(super) fn new(value: Blob, version: u64) -> Self {
-        Self { value, version, phase: Phase::Validate(Utf8Validator::default()), done_bytes: 0 }
+        Self::beginning(BEGIN.to_vec(), value, version)
+    }
+
+    /// An object that begins otherwise, up to the quote before the value.
+    pub(super) fn beginning(begin: Vec<u8>, value: Blob, version: u64) -> Self {
+        Self { begin, value, version, phase: Phase::Validate(Utf8Validator::default()), done_bytes: 0 }
     }
 
     fn take(&mut self, max_bytes: usize) -> std::ops::Range<usize> {
@@ -96,7 +109,7 @@ impl BodySource for JsonValueSource {
                 if is_last || !is_text {
                     self.phase = Phase::Render(if is_text { Encoding::Text } else { Encoding::Base64 });
                     self.done_bytes = 0;
-                    out.extend_from_slice(BEGIN);
+                    out.append(&mut self.begin);
                 }
                 return Fill::More;
             }

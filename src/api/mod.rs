@@ -30,6 +30,7 @@ mod percent;
 mod promise;
 mod query;
 mod route;
+mod scan;
 mod snapshot;
 mod status;
 mod ttl;
@@ -172,6 +173,10 @@ impl Handler for Api<'_> {
             }
             Family::Partition => Self::begin_assign(head, reply),
             Family::Batch => self.begin_batch(head, reply),
+            Family::Scan => {
+                self.answer_scan(head, reply);
+                Begin::Answered
+            }
         }
     }
 

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::http::Refusal;
 use crate::lsm::KEY_MAX_BYTES;
 
@@ -39,6 +42,30 @@ impl<'b> Query<'b> {
                 "?{name}= has a % that is not followed by two hexadecimal digits: send %25 for a percent sign"
             ))
         })
+    }
+
+    /// The bytes that a parameter holds, if it is there; as base64 if another one says so.
+    pub(super) fn bytes(self, name: &str, encoding_name: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        let value = self.get(name)?;
+        match (value, self.get(encoding_name)?.as_deref()) {
+            (value, None | Some(b"utf-8")) => Ok(value.map(Cow::into_owned)),
+            (None, Some(b"base64")) => Ok(None),
+            (Some(value), Some(b"base64")) => STANDARD
+                .decode(&value[..])
+                .map(Some)
+                .map_err(|_| bad_query(format!("?{name}= is not base64: percent-encode it, + as %2B"))),
+            _ => Err(bad_query(format!("?{encoding_name}= must be base64, or left out"))),
+        }
+    }
+
+    /// Whether a parameter is true or false, if it is there.
+    pub(super) fn flag(self, name: &str) -> Result<Option<bool>, Refusal> {
+        match self.get(name)?.as_deref() {
+            None => Ok(None),
+            Some(b"true" | b"1") => Ok(Some(true)),
+            Some(b"false" | b"0") => Ok(Some(false)),
+            Some(_) => Err(bad_query(format!("?{name}= must be true or false"))),
+        }
     }
 
     /// The number that a parameter holds, if it is there; `meaning` says what is wanted.

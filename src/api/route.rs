@@ -18,6 +18,8 @@ pub(super) enum Route {
     Key,
     /// `/batch`
     Batch,
+    /// `/scan`
+    Scan,
     /// `/health`
     Health,
     /// `/livez`
@@ -54,6 +56,7 @@ pub(super) enum Family {
     Admin,
     Partition,
     Batch,
+    Scan,
 }
 
 /// What a key in the path follows.
@@ -68,6 +71,7 @@ impl Route {
             b"/set" => Self::Set,
             b"/delete" => Self::Delete,
             b"/batch" => Self::Batch,
+            b"/scan" => Self::Scan,
             b"/health" => Self::Health,
             b"/livez" => Self::Live,
             b"/readyz" => Self::Ready,
@@ -96,6 +100,7 @@ impl Route {
             Self::Health | Self::Live | Self::Ready | Self::Leader | Self::Replica => Family::Health,
             Self::Assign => Family::Partition,
             Self::Batch => Family::Batch,
+            Self::Scan => Family::Scan,
             Self::Snapshot => Family::Snapshot,
             Self::Digest => Family::Digest,
             Self::Status | Self::Freeze | Self::Compact | Self::Checkpoint => Family::Admin,
@@ -123,6 +128,7 @@ impl Route {
             | Self::Leader
             | Self::Replica
             | Self::Status
+            | Self::Scan
             | Self::Snapshot
             | Self::Digest => {
                 matches!(method, Method::Get | Method::Head)
@@ -143,6 +149,7 @@ impl Route {
             | Self::Leader
             | Self::Replica
             | Self::Status
+            | Self::Scan
             | Self::Snapshot
             | Self::Digest => "GET, HEAD, OPTIONS",
         }
@@ -182,6 +189,7 @@ mod tests {
             "/snapshot",
             "/digest",
             "/batch",
+            "/scan",
         ] {
             let route = Route::of(path.as_bytes()).expect(path);
             let listed: Vec<&str> = route.allowed_methods().split(", ").collect();

@@ -1,23 +1,27 @@
 //! `/snapshot`: a backup, streamed while writes go on.
 //!
 //! Memory stays bounded: what is rendered and not sent is (`http/output.rs`), and what snapshots pin is bounded by how many there
-//! are ([`SNAPSHOT_MAX`]) and how long each may take (the deadlines of the reactor: a reply that is read slower than
+//! are ([`BACKUP_MAX`]) and how long each may take (the deadlines of the reactor: a reply that is read slower than
 //! it earns is cut off, and then lacks its end).
 
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::Snapshot;
+use crate::node::Slot;
 use crate::storage::{CheckpointEncoder, EncodeStep, HistoryId};
 
 use super::{Api, refuse};
 
-/// Backups and digests at a time, a checkpoint under way included: each pins all data as it was.
-const SNAPSHOT_MAX: usize = 4;
+/// Backups and digests at a time: each pins all data as it was.
+const BACKUP_MAX: usize = 4;
 
-struct Backup(CheckpointEncoder);
+struct Backup {
+    encoder: CheckpointEncoder,
+    _slot: Slot,
+}
 
 impl BodySource for Backup {
     fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
-        match self.0.next(budget_bytes, out) {
+        match self.encoder.next(budget_bytes, out) {
             EncodeStep::More => Fill::More,
             EncodeStep::Done => Fill::Done,
         }
@@ -26,23 +30,24 @@ impl BodySource for Backup {
 
 impl Api<'_> {
     /// A snapshot of the partition that a request names, and its history, unless too many are being read.
-    pub(super) fn snapshot(&mut self, head: &Head<'_>) -> Result<(Snapshot, HistoryId), Refusal> {
+    pub(super) fn snapshot(&mut self, head: &Head<'_>) -> Result<(Snapshot, HistoryId, Slot), Refusal> {
+        let slot = self.node.backup_slots.take(BACKUP_MAX);
         let partition = self.any_partition(head)?;
-        if partition.lsm().snapshot_count() >= SNAPSHOT_MAX {
-            let message = format!("{SNAPSHOT_MAX} snapshots are being read: try again when one is done");
+        let Some(slot) = slot else {
+            let message = format!("{BACKUP_MAX} backups are being read: try again when one is done");
             return Err(Refusal::new(503, "too_many_snapshots", message));
-        }
-        Ok((partition.lsm_mut().snapshot(), partition.history()))
+        };
+        Ok((partition.lsm_mut().snapshot(), partition.history(), slot))
     }
 
     pub(super) fn answer_snapshot(&mut self, head: &Head<'_>, reply: Reply<'_>) {
         match self.snapshot(head) {
-            Ok((snapshot, history)) => {
+            Ok((snapshot, history, slot)) => {
                 let encoder = CheckpointEncoder::new(snapshot, history);
                 let version = encoder.header().position.version;
                 let name = format!("attachment; filename=\"db-node-{version}.dbn\"");
                 let reply = reply.status(200).content_type("application/octet-stream").etag(version);
-                reply.header("Content-Disposition", &name).source(Box::new(Backup(encoder)));
+                reply.header("Content-Disposition", &name).source(Box::new(Backup { encoder, _slot: slot }));
             }
             Err(refusal) => refuse(reply, &refusal),
         }

@@ -305,7 +305,10 @@ impl Lsm {
 
     /// A view of everything written so far.
     pub fn snapshot(&mut self) -> Snapshot {
-        self.freeze();
+        if self.freeze() {
+            // However little was frozen, it is merged like more.
+            self.owed_work += work::SMALL_LAYER;
+        }
         self.snapshots.snapshot(self.levels.snapshot(), self.wal.last(), self.options.hash_seed, self.sweeps.now_ms)
     }
 

@@ -7,6 +7,7 @@
 //!    simulation, too (`tests/replication.rs`).
 //! 3. Until its data is loaded it has no partition, and says how far it is.
 
+mod holds;
 mod links;
 
 use crate::config::Config;
@@ -15,6 +16,7 @@ use crate::partition::{AssignError, Assignment, DiskLog, Partition, PartitionOpt
 use crate::replication::NodeId;
 use crate::storage::{Command, Event, HistoryId, Lineage, Loaded, Mint, Progress, Role, Standing, StorageError};
 
+pub use holds::{HeldSnapshots, Slot, Slots};
 pub use links::{Dial, Link};
 
 /// The partition that a request means when it names none, if it is here.
@@ -114,6 +116,12 @@ pub struct Node {
     pub replication_port: Option<u16>,
     /// Figures of the loop that runs it.
     pub loop_stats: LoopStats,
+    /// Taken by backups and digests.
+    pub backup_slots: Slots,
+    /// Taken by scans.
+    pub scan_slots: Slots,
+    /// For the next pages of scans.
+    pub held_snapshots: HeldSnapshots,
 }
 
 impl Node {
@@ -135,6 +143,9 @@ impl Node {
             is_draining: false,
             replication_port: None,
             loop_stats: LoopStats::default(),
+            backup_slots: Slots::default(),
+            scan_slots: Slots::default(),
+            held_snapshots: HeldSnapshots::default(),
             config,
         };
         if !node.config.loads_data() {

@@ -263,6 +263,7 @@ impl Reactor {
             gathered_at,
             link_at,
             maintain_at,
+            self.node.held_snapshots.next_ms(),
             self.supervisor.wake_at(),
         ];
         let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
@@ -274,6 +275,7 @@ impl Reactor {
         let now = self.clock.tick();
         let unix_ms = clock::unix_ms();
         self.node.note_time(unix_ms);
+        self.node.held_snapshots.release(now);
         let seconds = unix_ms / 1_000;
         if seconds != self.date_seconds {
             self.date_seconds = seconds;

@@ -1,0 +1,208 @@
+//! `/scan`: keys in byte order, from a view of one point in time, streamed.
+//!
+//! Invariants:
+//! 1. Memory and the work of one call are bounded whatever the limit, the values and the deletions in between: the scan rests
+//!    wherever it is (`lsm/snapshot.rs`).
+//! 2. Pages that name the version of the first (`at`) are of one point in time, all of them.
+
+use std::sync::Arc;
+
+use crate::http::{BodySource, Fill, Head, Refusal, Reply};
+use crate::lsm::{Entry, Scan, ScanState, Snapshot, Value};
+use crate::node::Slot;
+
+use super::json_text::escape_into;
+use super::json_value::{JsonValueSource, encode_base64, render_rest};
+use super::query::{Query, check_key};
+use super::{Api, JSON, refuse};
+
+const LIMIT_DEFAULT: u64 = 100;
+const LIMIT_MAX: u64 = 10_000;
+
+/// Scans at a time: each pins data that is replaced meanwhile.
+const SCAN_MAX: usize = 64;
+
+/// What a request asks for.
+#[derive(Debug)]
+struct Wanted {
+    /// The first key that may be in the result.
+    from: Vec<u8>,
+    prefix: Vec<u8>,
+    /// No key at or above it.
+    end: Option<Vec<u8>>,
+    limit: u64,
+    with_values: bool,
+}
+
+impl Wanted {
+    fn of(query: Query<'_>) -> Result<Self, Refusal> {
+        let text = |name| Ok(query.get(name)?.map(std::borrow::Cow::into_owned));
+        let prefix = text("prefix")?.unwrap_or_default();
+        let mut from = text("start")?.unwrap_or_default().max(prefix.clone());
+        if let Some(mut after) = query.bytes("after", "after_encoding")? {
+            check_key(&after)?;
+            after.push(0);
+            from = from.max(after);
+        }
+        let limit = query.number("limit", "how many keys")?.unwrap_or(LIMIT_DEFAULT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            let message = format!("?limit= must be 1 to {LIMIT_MAX}: ask for the next keys with ?after=");
+            return Err(Refusal::new(400, "bad_query", message));
+        }
+        let with_values = query.flag("values")?.unwrap_or(true);
+        Ok(Self { from, prefix, end: text("end")?, limit, with_values })
+    }
+
+    fn includes(&self, key: &[u8]) -> bool {
+        key.starts_with(&self.prefix) && self.end.as_ref().is_none_or(|end| key < &end[..])
+    }
+}
+
+/// The answer, an item at a time.
+#[derive(Debug)]
+struct ScanSource {
+    scan: Scan,
+    version: u64,
+    wanted: Wanted,
+    item_count: u64,
+    last_key: Vec<u8>,
+    /// A large value on its way.
+    large: Option<JsonValueSource>,
+    _slot: Slot,
+}
+
+impl BodySource for ScanSource {
+    fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
+        let mut left = budget_bytes;
+        while left > 0 {
+            if let Some(large) = &mut self.large {
+                if large.fill(out, left) == Fill::Done {
+                    self.large = None;
+                }
+                return Fill::More;
+            }
+            let (state, spent) = self.scan.step(left);
+            let before = out.len();
+            match state {
+                ScanState::Searching => return Fill::More,
+                ScanState::Found if self.add_found(out) => {}
+                ScanState::Found | ScanState::End => {
+                    self.add_end(out, state);
+                    return Fill::Done;
+                }
+            }
+            left = left.saturating_sub(spent + out.len() - before);
+        }
+        Fill::More
+    }
+}
+
+impl ScanSource {
+    /// Adds the entry that the scan has found; false if the result ends before it.
+    fn add_found(&mut self, out: &mut Vec<u8>) -> bool {
+        let Some(Entry { key, version, value, .. }) = self.scan.entry() else { return false };
+        if !self.wanted.includes(key) || self.item_count == self.wanted.limit {
+            return false;
+        }
+        out.extend_from_slice(if self.item_count == 0 { ITEMS } else { b"," });
+        self.item_count += 1;
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+        out.push(b'{');
+        add_bytes(out, "key", key, "keyEncoding");
+        match value {
+            Value::Large(blob) if self.wanted.with_values => {
+                let begin = b",\"value\":\"".to_vec();
+                self.large = Some(JsonValueSource::beginning(begin, Arc::clone(blob), version));
+            }
+            Value::Inline(bytes) if self.wanted.with_values => {
+                out.extend_from_slice(b",\"value\":\"");
+                render_rest(out, bytes, version);
+            }
+            _ => {
+                out.extend_from_slice(b",\"version\":");
+                out.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+                out.push(b'}');
+            }
+        }
+        true
+    }
+
+    fn add_end(&mut self, out: &mut Vec<u8>, state: ScanState) {
+        if self.item_count == 0 {
+            out.extend_from_slice(ITEMS);
+        }
+        out.extend_from_slice(b"],");
+        let is_more =
+            state == ScanState::Found && self.scan.entry().is_some_and(|entry| self.wanted.includes(entry.key));
+        if is_more {
+            add_bytes(out, "next", &self.last_key, "nextEncoding");
+        } else {
+            out.extend_from_slice(b"\"next\":null");
+        }
+        out.extend_from_slice(b",\"version\":");
+        out.extend_from_slice(itoa::Buffer::new().format(self.version).as_bytes());
+        out.push(b'}');
+    }
+}
+
+const ITEMS: &[u8] = b"{\"success\":true,\"items\":[";
+
+/// Adds a field: as text, or as base64 with a field that says so.
+fn add_bytes(out: &mut Vec<u8>, name: &str, bytes: &[u8], encoding_name: &str) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":\"");
+    if std::str::from_utf8(bytes).is_ok() {
+        escape_into(out, bytes);
+        out.push(b'"');
+    } else {
+        encode_base64(out, bytes);
+        out.extend_from_slice(b"\",\"");
+        out.extend_from_slice(encoding_name.as_bytes());
+        out.extend_from_slice(b"\":\"base64\"");
+    }
+}
+
+impl Api<'_> {
+    pub(super) fn answer_scan(&mut self, head: &Head<'_>, reply: Reply<'_>) {
+        match self.scan(head) {
+            Ok(source) => reply.status(200).content_type(JSON).source(Box::new(source)),
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    fn scan(&mut self, head: &Head<'_>) -> Result<ScanSource, Refusal> {
+        let query = Query::new(head.query);
+        let wanted = Wanted::of(query)?;
+        let at = query.number("at", "the version of the first page")?;
+        let is_held = query.flag("consistent")?.unwrap_or(false);
+        self.readable_partition(head)?;
+        let slot = self.node.scan_slots.take(SCAN_MAX).ok_or_else(|| {
+            let message = format!("{SCAN_MAX} scans are under way: try again");
+            Refusal::new(503, "too_many_scans", message)
+        })?;
+        let snapshot = self.view(head, at, is_held)?;
+        let (version, scan) = (snapshot.version(), snapshot.into_scan(&wanted.from));
+        Ok(ScanSource { scan, version, wanted, item_count: 0, last_key: Vec::new(), large: None, _slot: slot })
+    }
+
+    /// What is scanned: the state as it is, kept for further pages if that is asked for; or what was kept.
+    fn view(&mut self, head: &Head<'_>, at: Option<u64>, is_held: bool) -> Result<Snapshot, Refusal> {
+        let now_ms = self.now_ms;
+        let partition = self.partition(head)?;
+        let id = partition.id();
+        if let Some(version) = at {
+            return self.node.held_snapshots.get(id, version, now_ms).ok_or_else(|| {
+                let message = format!("version {version} is not kept any more: begin again with ?consistent=true");
+                Refusal::new(410, "snapshot_gone", message)
+            });
+        }
+        let snapshot = partition.lsm_mut().snapshot();
+        if is_held && !self.node.held_snapshots.hold(id, snapshot.clone(), now_ms) {
+            let message = "as many snapshots are kept for scans as may be: try again, or scan without ?consistent=true";
+            return Err(Refusal::new(503, "too_many_snapshots", message));
+        }
+        Ok(snapshot)
+    }
+}

@@ -1,0 +1,205 @@
+//! `/scan` on a real node: the keys that there are, in order, from one point in time, whatever is written meanwhile.
+#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use common::{Client, Node, assert_error, let_pass, percent_encoded, wait_for};
+use serde_json::Value as Json;
+
+/// Key to version and value.
+type Model = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
+
+fn put(client: &mut Client, model: &mut Model, key: &[u8], value: Vec<u8>) {
+    let response = client.request("PUT", &format!("/kv/{}", percent_encoded(key)), &[], &value);
+    let tag = response.header("ETag").expect("a version").trim_matches('"').to_owned();
+    model.insert(key.to_vec(), (tag.parse().expect("a number"), value));
+}
+
+/// What a field and its encoding stand for.
+fn bytes(object: &Json, name: &str, encoding_name: &str) -> Option<Vec<u8>> {
+    let text = object[name].as_str()?;
+    Some(match object[encoding_name].as_str() {
+        Some("base64") => BASE64.decode(text).expect("base64"),
+        None => text.as_bytes().to_vec(),
+        Some(other) => panic!("encoding {other}"),
+    })
+}
+
+/// Key, version and value.
+type Item = (Vec<u8>, (u64, Vec<u8>));
+
+struct Page {
+    items: Vec<Item>,
+    next: Option<Vec<u8>>,
+    version: u64,
+}
+
+fn scan(client: &mut Client, query: &str) -> Page {
+    let response = client.request("GET", &format!("/scan?{query}"), &[], b"");
+    assert_eq!(response.status, 200, "{query}: {}", response.text());
+    let json = response.json();
+    assert_eq!(json["success"], true);
+    let item = |item: &Json| {
+        let value = bytes(item, "value", "encoding").unwrap_or_default();
+        (bytes(item, "key", "keyEncoding").expect("a key"), (item["version"].as_u64().expect("a version"), value))
+    };
+    Page {
+        items: json["items"].as_array().expect("items").iter().map(item).collect(),
+        next: bytes(&json, "next", "nextEncoding"),
+        version: json["version"].as_u64().expect("a version"),
+    }
+}
+
+fn random_key(rng: &mut fastrand::Rng) -> Vec<u8> {
+    match rng.u8(..5) {
+        0 => vec![0xff; rng.usize(1..4)],
+        1 => vec![rng.u8(..), rng.u8(..)],
+        2 => format!("user/{}/é\"", rng.u8(..30)).into_bytes(),
+        _ => format!("user:{:03}", rng.u8(..200)).into_bytes(),
+    }
+}
+
+fn random_value(rng: &mut fastrand::Rng) -> Vec<u8> {
+    let len = if rng.u8(..100) == 0 { 40_000 } else { rng.usize(..80) };
+    vec![if rng.u8(..5) == 0 { 0xff } else { b'v' }; len]
+}
+
+#[test]
+fn a_scan_finds_what_is_in_its_range() {
+    let seed = 9;
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let node = Node::start(&["--memtable-bytes", "64KiB"]);
+    let mut client = node.connect();
+    let mut model = Model::new();
+    for round in 0..400 {
+        for _ in 0..rng.usize(..20) {
+            let key = random_key(&mut rng);
+            if rng.u8(..4) == 0 {
+                client.request("DELETE", &format!("/kv/{}", percent_encoded(&key)), &[], b"");
+                model.remove(&key);
+            } else {
+                let value = random_value(&mut rng);
+                put(&mut client, &mut model, &key, value);
+            }
+        }
+        let mut query = Vec::new();
+        let mut pick = |rng: &mut fastrand::Rng, name: &str| {
+            let key = if rng.u8(..3) == 0 { Some(random_key(rng)) } else { None };
+            query.extend(key.as_ref().map(|key| format!("{name}={}", percent_encoded(key))));
+            key
+        };
+        let (start, end, after) = (pick(&mut rng, "start"), pick(&mut rng, "end"), pick(&mut rng, "after"));
+        let prefix = pick(&mut rng, "prefix").map(|prefix| prefix[..1].to_vec());
+        query.retain(|parameter| !parameter.starts_with("prefix"));
+        query.extend(prefix.as_ref().map(|prefix| format!("prefix={}", percent_encoded(prefix))));
+        let limit = if rng.bool() { rng.usize(1..30) } else { 100 };
+        query.push(format!("limit={limit}"));
+        let is_found = |key: &[u8]| {
+            start.as_ref().is_none_or(|start| key >= &start[..])
+                && end.as_ref().is_none_or(|end| key < &end[..])
+                && after.as_ref().is_none_or(|after| key > &after[..])
+                && prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix))
+        };
+        let all: Vec<_> = model.iter().filter(|(key, _)| is_found(key)).collect();
+        let page = scan(&mut client, &query.join("&"));
+        let at = format!("seed {seed}, round {round}: {query:?}");
+        let expected: Vec<_> = all.iter().take(limit).map(|(key, value)| ((*key).clone(), (*value).clone())).collect();
+        assert_eq!(page.items, expected, "{at}");
+        let next = if all.len() > limit { expected.last().map(|(key, _)| key.clone()) } else { None };
+        assert_eq!(page.next, next, "{at}");
+    }
+}
+
+#[test]
+fn pages_of_one_scan_are_of_one_point_in_time() {
+    let node = Node::start(&["--memtable-bytes", "64KiB"]);
+    let mut client = node.connect();
+    let mut rng = fastrand::Rng::with_seed(4);
+    let mut model = Model::new();
+    for _ in 0..3_000 {
+        let key = [random_key(&mut rng), random_key(&mut rng)].concat();
+        let value = random_value(&mut rng);
+        put(&mut client, &mut model, &key, value);
+    }
+    let expected = model.clone();
+    let mut page = scan(&mut client, "consistent=true&limit=70");
+    let version = page.version;
+    let mut found = page.items;
+    while let Some(next) = page.next {
+        for _ in 0..5 {
+            let key = [random_key(&mut rng), random_key(&mut rng)].concat();
+            put(&mut client, &mut model, &key, b"later".to_vec());
+        }
+        let after = percent_encoded(BASE64.encode(next).as_bytes());
+        page = scan(&mut client, &format!("at={version}&limit=70&after={after}&after_encoding=base64"));
+        assert_eq!(page.version, version);
+        found.extend(page.items);
+    }
+    assert!(found == expected.into_iter().collect::<Vec<_>>(), "the pages are of different times");
+    let now = scan(&mut client, "limit=10000");
+    assert!(now.items == model.into_iter().collect::<Vec<_>>(), "what was written meanwhile");
+    let gone = client.request("GET", "/scan?at=7", &[], b"");
+    assert_error(&gone, 410, "snapshot_gone");
+}
+
+#[test]
+fn scans_that_cannot_be() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    for query in [
+        "limit=0",
+        "limit=10001",
+        "limit=x",
+        "limit=-1",
+        "values=maybe",
+        "after=",
+        "at=x",
+        "after=a&after=b",
+        "after=%25&after_encoding=base64",
+        "after=a&after_encoding=rot13",
+        "prefix=%f",
+        "min_version=x",
+    ] {
+        let response = client.request("GET", &format!("/scan?{query}"), &[], b"");
+        assert_eq!(response.status, 400, "{query}: {}", response.text());
+    }
+    assert_error(&client.request("GET", "/scan?min_version=1", &[], b""), 503, "behind");
+    let page = scan(&mut client, "");
+    assert_eq!((page.items.len(), page.next, page.version), (0, None, 0));
+    client.request("PUT", "/kv/a", &[], b"value");
+    let response = client.request("GET", "/scan?values=false", &[], b"");
+    assert_eq!(response.text(), r#"{"success":true,"items":[{"key":"a","version":1}],"next":null,"version":1}"#);
+    assert_eq!(client.request("HEAD", "/scan", &[], b"").status, 200);
+    assert_error(&client.request("POST", "/scan", &[], b"{}"), 405, "method_not_allowed");
+    // Snapshots for further pages are few.
+    let held: Vec<u16> = (0..9).map(|_| client.request("GET", "/scan?consistent=true", &[], b"").status).collect();
+    assert_eq!(held, [200, 200, 200, 200, 200, 200, 200, 200, 503]);
+}
+
+/// A client that asks for much and reads nothing costs one buffer, and is cut off in the end.
+#[test]
+fn a_slow_reader_costs_little() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let value = vec![b'v'; 10_000];
+    for number in 0..3_000 {
+        client.request("PUT", &format!("/kv/{number:05}"), &[], &value);
+    }
+    node.settle();
+    let before = node.memory_kib("VmRSS");
+    let mut slow: Vec<Client> = (0..20).map(|_| node.connect_with_small_buffer()).collect();
+    for reader in &mut slow {
+        reader.send_request("GET", "/scan?limit=3000", &[], b"");
+    }
+    wait_for("all to be under way", || node.status()["loop"]["requests"].as_u64() >= Some(3_020));
+    let_pass(std::time::Duration::from_millis(300));
+    let grown = node.memory_kib("VmRSS").saturating_sub(before);
+    assert!(grown < 20 * 300, "{grown} KiB for 20 readers that do not read");
+    for reader in &mut slow {
+        assert!(reader.response(false).text().ends_with("\"version\":3000}"));
+    }
+}
