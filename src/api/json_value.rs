@@ -18,6 +18,12 @@ const BEGIN: &[u8] = b"{\"success\":true,\"value\":\"";
 /// Bytes validated for each byte of budget: reading is faster than rendering.
 const VALIDATED_PER_BUDGET_BYTE: usize = 4;
 
+/// Whether bytes can be shown as they are.
+#[inline]
+pub(super) fn is_text(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok()
+}
+
 /// Appends the whole answer; for values that are not large.
 #[inline]
 pub(super) fn render_value(out: &mut Vec<u8>, value: &[u8], version: u64) {
@@ -28,7 +34,7 @@ pub(super) fn render_value(out: &mut Vec<u8>, value: &[u8], version: u64) {
 /// The same behind the quote that begins the value.
 #[inline]
 pub(super) fn render_rest(out: &mut Vec<u8>, value: &[u8], version: u64) {
-    if std::str::from_utf8(value).is_ok() {
+    if is_text(value) {
         escape_into(out, value);
         render_end(out, Encoding::Text, version);
     } else {

@@ -299,7 +299,7 @@ fn wants_raw(accept: &[u8]) -> bool {
 }
 
 #[cold]
-fn behind(version: u64, min_version: u64) -> Refusal {
+pub(super) fn behind(version: u64, min_version: u64) -> Refusal {
     let message = format!("this node is at version {version}, not yet at {min_version}: try again, or ask the leader");
     Refusal::new(503, "behind", message)
 }

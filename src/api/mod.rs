@@ -34,6 +34,7 @@ mod scan;
 mod snapshot;
 mod status;
 mod ttl;
+mod watch;
 
 use crate::http::{Begin, Handler, Head, Method, Refusal, Reply};
 use crate::node::{Node, Unavailable};
@@ -43,6 +44,7 @@ use crate::storage::{Role, StorageError};
 pub use guard::Guard;
 pub use intake::Intake;
 pub use promise::{Gate, Promised, acks_timeout, role_changed};
+pub use watch::{WatchForm, WatchRequest};
 
 use query::Query;
 use route::{Family, Route};
@@ -59,6 +61,7 @@ pub struct Api<'n> {
     /// Milliseconds since the node started.
     now_ms: u64,
     promised: Promised<'n>,
+    watch: Option<WatchRequest>,
 }
 
 impl<'n> Api<'n> {
@@ -70,7 +73,7 @@ impl<'n> Api<'n> {
         promised: Promised<'n>,
         now_ms: u64,
     ) -> Self {
-        Self { node, guard, scratch, now_ms, promised }
+        Self { node, guard, scratch, now_ms, promised, watch: None }
     }
 
     /// Whether of all replies one was held back, and none came after it.
@@ -172,6 +175,10 @@ impl Handler for Api<'_> {
                 Begin::Answered
             }
             Family::Partition => Self::begin_assign(head, reply),
+            Family::Watch => {
+                self.answer_watch(head, reply);
+                Begin::Answered
+            }
             Family::Batch => self.begin_batch(head, reply),
             Family::Scan => {
                 self.answer_scan(head, reply);

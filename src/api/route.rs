@@ -20,6 +20,8 @@ pub(super) enum Route {
     Batch,
     /// `/scan`
     Scan,
+    /// `/watch`
+    Watch,
     /// `/health`
     Health,
     /// `/livez`
@@ -57,6 +59,7 @@ pub(super) enum Family {
     Partition,
     Batch,
     Scan,
+    Watch,
 }
 
 /// What a key in the path follows.
@@ -72,6 +75,7 @@ impl Route {
             b"/delete" => Self::Delete,
             b"/batch" => Self::Batch,
             b"/scan" => Self::Scan,
+            b"/watch" => Self::Watch,
             b"/health" => Self::Health,
             b"/livez" => Self::Live,
             b"/readyz" => Self::Ready,
@@ -101,6 +105,7 @@ impl Route {
             Self::Assign => Family::Partition,
             Self::Batch => Family::Batch,
             Self::Scan => Family::Scan,
+            Self::Watch => Family::Watch,
             Self::Snapshot => Family::Snapshot,
             Self::Digest => Family::Digest,
             Self::Status | Self::Freeze | Self::Compact | Self::Checkpoint => Family::Admin,
@@ -129,6 +134,7 @@ impl Route {
             | Self::Replica
             | Self::Status
             | Self::Scan
+            | Self::Watch
             | Self::Snapshot
             | Self::Digest => {
                 matches!(method, Method::Get | Method::Head)
@@ -150,6 +156,7 @@ impl Route {
             | Self::Replica
             | Self::Status
             | Self::Scan
+            | Self::Watch
             | Self::Snapshot
             | Self::Digest => "GET, HEAD, OPTIONS",
         }
@@ -190,6 +197,7 @@ mod tests {
             "/digest",
             "/batch",
             "/scan",
+            "/watch",
         ] {
             let route = Route::of(path.as_bytes()).expect(path);
             let listed: Vec<&str> = route.allowed_methods().split(", ").collect();

@@ -12,7 +12,7 @@ use crate::lsm::{Entry, Scan, ScanState, Snapshot, Value};
 use crate::node::Slot;
 
 use super::json_text::escape_into;
-use super::json_value::{JsonValueSource, encode_base64, render_rest};
+use super::json_value::{JsonValueSource, encode_base64, is_text, render_rest};
 use super::query::{Query, check_key};
 use super::{Api, JSON, refuse};
 
@@ -149,11 +149,11 @@ impl ScanSource {
 const ITEMS: &[u8] = b"{\"success\":true,\"items\":[";
 
 /// Adds a field: as text, or as base64 with a field that says so.
-fn add_bytes(out: &mut Vec<u8>, name: &str, bytes: &[u8], encoding_name: &str) {
+pub(super) fn add_bytes(out: &mut Vec<u8>, name: &str, bytes: &[u8], encoding_name: &str) {
     out.push(b'"');
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":\"");
-    if std::str::from_utf8(bytes).is_ok() {
+    if is_text(bytes) {
         escape_into(out, bytes);
         out.push(b'"');
     } else {

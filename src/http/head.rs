@@ -67,6 +67,8 @@ pub struct Head<'b> {
     pub partition_id: Option<&'b [u8]>,
     /// X-TTL.
     pub ttl: Option<&'b [u8]>,
+    /// `Last-Event-ID`: what a client of server-sent events had last.
+    pub last_event_id: Option<&'b [u8]>,
     /// X-Min-Acks.
     pub min_acks: Option<&'b [u8]>,
 }
@@ -99,6 +101,7 @@ impl Default for Head<'_> {
             if_none_match: None,
             partition_id: None,
             ttl: None,
+            last_event_id: None,
             min_acks: None,
         }
     }

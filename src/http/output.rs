@@ -50,9 +50,12 @@ pub trait BodySource {
     fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill;
 }
 
-struct Generated {
-    source: Box<dyn BodySource>,
-    chunked: bool,
+/// A body that comes bit by bit.
+enum Generated {
+    /// Rendered as the peer takes it.
+    Source { source: Box<dyn BodySource>, chunked: bool },
+    /// Whoever has something to say says it, and when it is over.
+    Fed { chunked: bool },
 }
 
 struct PlacedBlob {
@@ -169,17 +172,43 @@ impl Output {
     /// Queues a body that is rendered as the peer takes it, in chunk framing if `chunked`.
     pub fn push_source(&mut self, source: Box<dyn BodySource>, chunked: bool) {
         debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
-        self.generated = Some(Generated { source, chunked });
+        self.generated = Some(Generated::Source { source, chunked });
+    }
+
+    /// Queues a body that is fed, in chunk framing if `chunked`.
+    pub fn push_feed(&mut self, chunked: bool) {
+        debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
+        self.generated = Some(Generated::Fed { chunked });
+    }
+
+    /// Whether it ends with a body that is fed.
+    pub fn is_fed(&self) -> bool {
+        matches!(self.generated, Some(Generated::Fed { .. }))
+    }
+
+    /// Appends what `render` renders to the body that is fed; none if there is no such body.
+    pub fn feed<R>(&mut self, render: impl FnOnce(&mut Vec<u8>) -> R) -> Option<R> {
+        let Some(Generated::Fed { chunked }) = self.generated else { return None };
+        Some(frame(&mut self.bytes, chunked, render))
+    }
+
+    /// Ends the body that is fed.
+    pub fn end_feed(&mut self) {
+        if let Some(Generated::Fed { chunked }) = self.generated {
+            self.generated = None;
+            self.bytes.extend_from_slice(if chunked { LAST_CHUNK } else { b"" });
+            self.reclaim();
+        }
     }
 
     /// Lets the source render while little is unsent; returns the work done, which may be a step more than the budget.
     pub fn generate(&mut self, budget_bytes: usize) -> usize {
         let mut work = 0;
         while self.held_from.is_none() && work < budget_bytes && self.pending_bytes() < GENERATE_BELOW_BYTES {
-            let Some(generated) = &mut self.generated else { break };
+            let Some(Generated::Source { source, chunked }) = &mut self.generated else { break };
             let step = GENERATE_STEP_BYTES.min(budget_bytes - work);
             let before = self.bytes.len();
-            let fill = fill(generated, &mut self.bytes, step);
+            let fill = fill(&mut **source, *chunked, &mut self.bytes, step);
             let rendered = self.bytes.len() - before;
             match fill {
                 // A source that rendered little may have worked much: over keys that are not shown.
@@ -275,7 +304,7 @@ impl Output {
         if self.sent == self.bytes.len() && self.blobs.is_empty() {
             self.sent = 0;
             self.bytes.clear();
-            if self.generated.is_none() {
+            if !matches!(self.generated, Some(Generated::Source { .. })) {
                 self.bytes.shrink_to(self.keep_bytes);
                 self.blobs.shrink_to(0);
             }
@@ -293,15 +322,27 @@ impl Output {
     }
 }
 
+/// What ends a body in chunk framing.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// One call of the source, framed as one chunk (none if it rendered nothing), and the last chunk when it is done.
-fn fill(generated: &mut Generated, bytes: &mut Vec<u8>, budget_bytes: usize) -> Fill {
-    if !generated.chunked {
-        return generated.source.fill(bytes, budget_bytes);
+fn fill(source: &mut dyn BodySource, chunked: bool, bytes: &mut Vec<u8>, budget_bytes: usize) -> Fill {
+    let fill = frame(bytes, chunked, |bytes| source.fill(bytes, budget_bytes));
+    if fill == Fill::Done && chunked {
+        bytes.extend_from_slice(LAST_CHUNK);
+    }
+    fill
+}
+
+/// Frames what is rendered as one chunk, if `chunked`; nothing if it is nothing.
+fn frame<R>(bytes: &mut Vec<u8>, chunked: bool, render: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    if !chunked {
+        return render(bytes);
     }
     let start = bytes.len();
     bytes.extend_from_slice(b"00000000\r\n");
     let data = bytes.len();
-    let fill = generated.source.fill(bytes, budget_bytes);
+    let rendered = render(bytes);
     if bytes.len() > data {
         let mut size = bytes.len() - data;
         for digit in bytes[start..start + CHUNK_SIZE_DIGITS].iter_mut().rev() {
@@ -313,8 +354,5 @@ fn fill(generated: &mut Generated, bytes: &mut Vec<u8>, budget_bytes: usize) -> 
     } else {
         bytes.truncate(start);
     }
-    if fill == Fill::Done {
-        bytes.extend_from_slice(b"0\r\n\r\n");
-    }
-    fill
+    rendered
 }

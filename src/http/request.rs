@@ -199,6 +199,7 @@ fn read_header<'b>(name: &[u8], value: &'b [u8], head: &mut Head<'b>, seen: &mut
         }
         10 if is("x-min-acks") => once(&mut head.min_acks, value, "X-Min-Acks"),
         12 if is("content-type") => once(&mut head.content_type, value, "Content-Type"),
+        13 if is("last-event-id") => once(&mut head.last_event_id, value, "Last-Event-ID"),
         13 if is("authorization") => once(&mut head.authorization, value, "Authorization"),
         13 if is("if-none-match") => once(&mut head.if_none_match, value, "If-None-Match"),
         14 if is("content-length") => once(&mut seen.content_length, value, "Content-Length"),

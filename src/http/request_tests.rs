@@ -66,6 +66,7 @@ fn a_whole_head() {
         if_none_match: Some(b"*"),
         partition_id: Some(b"3"),
         ttl: Some(b"1.5"),
+        last_event_id: None,
         min_acks: Some(b"2"),
     };
     assert_eq!(head(input), expected);

@@ -185,6 +185,29 @@ impl ReplyHead<'_> {
         if self.is_bodiless() {
             return self.empty();
         }
+        let chunked = self.begin_generated();
+        if !self.reply.exchange.head_only {
+            self.reply.out.push_source(source, chunked);
+        }
+    }
+
+    /// Ends the response with a body that begins so and is fed later ([`Output::feed`]), framed like that of a source. False if
+    /// there is none: the request was HEAD.
+    pub fn feed(mut self, begin: &[u8]) -> bool {
+        if self.is_bodiless() {
+            self.empty();
+            return false;
+        }
+        let chunked = self.begin_generated();
+        if !self.reply.exchange.head_only {
+            self.reply.out.push_feed(chunked);
+            self.reply.out.feed(|out| out.extend_from_slice(begin));
+        }
+        !self.reply.exchange.head_only
+    }
+
+    /// Ends the head of a response whose length is not known; whether its body is in chunks.
+    fn begin_generated(&mut self) -> bool {
         let chunked = self.reply.exchange.http_minor == 1;
         if chunked {
             self.reply.out.bytes().extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -192,9 +215,7 @@ impl ReplyHead<'_> {
             self.reply.exchange.keep_alive = false;
         }
         self.end_head();
-        if !self.reply.exchange.head_only {
-            self.reply.out.push_source(source, chunked);
-        }
+        chunked
     }
 
     /// Ends the response without a body.

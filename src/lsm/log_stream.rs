@@ -111,8 +111,24 @@ impl<'a> StreamRecord<'a> {
         &self.stored[self.head.key_offset()..][..usize::from(self.head.key_len)]
     }
 
+    /// Whether it deletes its key.
+    pub fn is_tombstone(&self) -> bool {
+        self.head.is_tombstone()
+    }
+
+    /// Bytes of its value.
+    pub fn value_bytes(&self) -> usize {
+        self.head.value_len as usize
+    }
+
+    /// The value, unless it is large.
+    pub fn inline_value(&self) -> Option<&'a [u8]> {
+        let value_start = self.head.key_offset() + usize::from(self.head.key_len);
+        (!self.head.is_large()).then(|| &self.stored[value_start..])
+    }
+
     /// When its time is over, in Unix ms; none: never.
-    pub(super) fn expires_at_ms(&self) -> Option<u64> {
+    pub fn expires_at_ms(&self) -> Option<u64> {
         self.head.expires_at_ms
     }
 

@@ -341,6 +341,11 @@ impl Lsm {
         self.wal.seek(version)
     }
 
+    /// The oldest version that [`log_behind`](Self::log_behind) has a cursor for.
+    pub fn oldest_log_version(&self) -> u64 {
+        self.wal.oldest_version()
+    }
+
     /// Bytes of all records written since the engine was made, large values included.
     pub fn logged_bytes(&self) -> u64 {
         self.wal.appended_bytes()

@@ -249,6 +249,11 @@ impl Wal {
         Some((WalCursor { segment: self.first_number + index as u64, offset }, position))
     }
 
+    /// What follows this version is here.
+    pub(super) fn oldest_version(&self) -> u64 {
+        self.sealed.front().map_or(self.active.base, |segment| segment.base).version
+    }
+
     /// Reads records behind a cursor, up to `version`, into `batch` until it holds about `max_bytes`; neither a record nor a batch
     /// of writes is cut.
     pub(super) fn read(&self, cursor: &mut WalCursor, max_bytes: usize, version: u64, batch: &mut LogBatch) {

@@ -9,6 +9,7 @@
 
 mod holds;
 mod links;
+mod watches;
 
 use crate::config::Config;
 use crate::lsm::{Lsm, Options};
@@ -18,6 +19,7 @@ use crate::storage::{Command, Event, HistoryId, Lineage, Loaded, Mint, Progress,
 
 pub use holds::{HeldSnapshots, Slot, Slots};
 pub use links::{Dial, Link};
+pub use watches::{Told, Watches};
 
 /// The partition that a request means when it names none, if it is here.
 pub const DEFAULT_PARTITION: u32 = 0;
@@ -217,6 +219,11 @@ impl Node {
             (None, Stage::Running) if self.partitions.is_empty() => Err(Unavailable::Unassigned),
             (None, Stage::Running) => Err(Unavailable::Unknown(id)),
         }
+    }
+
+    /// The partition with a number, to look at.
+    pub fn look_at(&self, id: u32) -> Option<&Partition> {
+        self.index_of(id).map(|index| &self.partitions[index])
     }
 
     /// All partitions.

@@ -107,7 +107,7 @@ impl Partition {
         out: &mut Vec<u8>,
     ) -> Result<(), Turned> {
         self.check_hello(hello)?;
-        self.lsm.retain_log(self.options.wal_retain_bytes);
+        self.retain_log();
         let feed = self.begin_feed(address, hello, now_ms, out)?;
         self.followers.feeds.push(Follower { link, address: address.to_owned(), feed });
         self.keep_log();

@@ -214,6 +214,16 @@ impl Partition {
         self.disk.as_ref().map_or(u64::MAX, DiskLog::released_version)
     }
 
+    /// Writes up to here can be told of: held as clients are promised.
+    pub fn committed_version(&self) -> u64 {
+        self.released_version().min(self.lsm.last_version())
+    }
+
+    /// Keeps log for whoever reads it, as much as is configured.
+    pub fn retain_log(&mut self) {
+        self.lsm.retain_log(self.options.wal_retain_bytes);
+    }
+
     /// The next command for the disk. `now_us`: microseconds since the node started.
     pub fn take_disk_command(&mut self, now_us: u64) -> Option<Command> {
         let disk = self.disk.as_mut()?;

@@ -7,6 +7,7 @@
 //! | the rest of a body | the header time-out after its head, plus the time its bytes take at [`BODY_MIN_BYTES_PER_MS`] |
 //! | the peer to read | the idle time-out after it last read something |
 //! | … a generated body | the idle time-out, plus the time its bytes take at [`STREAM_MIN_BYTES_PER_MS`]: it may pin a snapshot |
+//! | changes to tell a watcher of | its time-out, or the next sign of life |
 //! | replicas to confirm a write | the ack time-out after the write |
 //! | the peer to close | [`LINGER_MS`] after its last answer |
 //!
@@ -44,6 +45,7 @@ enum Kind {
     Reading,
     Streaming,
     Confirming,
+    Watching,
     Ending,
 }
 
@@ -58,6 +60,8 @@ pub(super) struct Situation {
     pub(super) streamed_bytes: Option<u64>,
     /// What is held back waits for replicas.
     pub(super) awaits_acks: bool,
+    /// It waits for changes, until then.
+    pub(super) watches_until: Option<Millis>,
 }
 
 /// A session's record of what it waits for and since when.
@@ -73,7 +77,11 @@ pub(super) struct Patience {
 impl Patience {
     /// The deadline after a visit.
     pub(super) fn until(&mut self, situation: Situation, now: Millis, time_outs: TimeOuts) -> Millis {
-        let Situation { waiting, is_ending, has_progressed, streamed_bytes, awaits_acks } = situation;
+        let Situation { waiting, is_ending, has_progressed, streamed_bytes, awaits_acks, watches_until } = situation;
+        if let Some(until) = watches_until.filter(|_| !is_ending) {
+            self.kind = Kind::Watching;
+            return until;
+        }
         let kind = match waiting {
             _ if is_ending => Kind::Ending,
             _ if awaits_acks => Kind::Confirming,
@@ -113,7 +121,14 @@ mod tests {
     const TIME_OUTS: TimeOuts = TimeOuts { idle_ms: 60_000, header_ms: 10_000, acks_ms: 1_000 };
 
     fn open(waiting: Waiting, has_progressed: bool) -> Situation {
-        Situation { waiting, is_ending: false, has_progressed, streamed_bytes: None, awaits_acks: false }
+        Situation {
+            waiting,
+            is_ending: false,
+            has_progressed,
+            streamed_bytes: None,
+            awaits_acks: false,
+            watches_until: None,
+        }
     }
 
     #[test]

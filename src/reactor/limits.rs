@@ -46,6 +46,9 @@ pub(super) const QUIET_LINK_BYTES: usize = 256 * 1024;
 /// Asked of the node at a time for one link: what a peer that does not read costs, about.
 pub(super) const LINK_FILL_BYTES: usize = 128 * 1024;
 
+/// Work on telling watchers in one turn, in bytes that are rendered.
+pub(super) const TOLD_WORK_BYTES: usize = 64 * 1024;
+
 /// Deadlines looked at in one turn.
 pub(super) const DEADLINES_PER_TURN: usize = 64;
 

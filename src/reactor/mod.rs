@@ -8,6 +8,7 @@
 //!   3 replicate  take in what leaders send and replicas confirm
 //!     release    replies whose writes are on disk and with replicas now; what gathered meanwhile goes to the disk first
 //!   4 visit      sessions on the ready list: read, parse, execute, reply, within the budget of the turn
+//!     tell       watchers what was committed
 //!   5 hand over  the turn's records to the disk thread, if it rests, and to replicas
 //!   6 maintain   one slice, paid by the bytes written this turn; more when there is nothing else to do
 //!   7 deadlines  of connections that are too slow
@@ -38,6 +39,7 @@ mod session;
 mod stderr_log;
 mod supervisor;
 mod timers;
+mod watching;
 
 use std::collections::VecDeque;
 use std::io;
@@ -69,6 +71,7 @@ use replication::Replication;
 use session::{Next, Session, Slot, Visit};
 use supervisor::Supervisor;
 use timers::{Millis, Timers};
+use watching::Watching;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
@@ -102,6 +105,7 @@ struct Reactor {
     replication: Replication,
     supervisor: Supervisor,
     gates: Gates,
+    watching: Watching,
     /// The gates of one visit.
     visit_gates: Vec<Gate>,
     /// Held here too: closed together with a thread that woke the loop by it, it would take the event along.
@@ -169,6 +173,7 @@ impl Reactor {
             replication,
             supervisor,
             gates: Gates::default(),
+            watching: Watching::default(),
             visit_gates: Vec::new(),
             _waker: waker,
             input: vec![0; READ_BUFFER_BYTES].into(),
@@ -204,6 +209,7 @@ impl Reactor {
             self.disk.hand_over(&mut self.node, self.clock.now_us());
             self.release();
             let visited_all = self.visit_ready();
+            self.tell_watchers();
             self.disk.hand_over(&mut self.node, self.clock.now_us());
             self.replication.write(&mut self.node, is_quiet, now);
             self.maintain(visited_all && events.is_empty());
@@ -245,7 +251,7 @@ impl Reactor {
 
     /// How long the poll may wait.
     fn time_out(&self) -> Option<Duration> {
-        let is_busy = !self.ready.is_empty() || self.is_accepting || !self.node.is_idle();
+        let is_busy = !self.ready.is_empty() || self.is_accepting || !self.node.is_idle() || self.watching.is_busy();
         if is_busy || self.gates.is_due(|partition, wait| self.node.reached(partition, wait)) {
             return Some(Duration::ZERO);
         }
@@ -315,6 +321,7 @@ impl Reactor {
             self.drain_until = Some(self.clock.now() + DRAIN_MS);
             self.node.drain();
             self.replication.drain();
+            self.end_watches();
             // Dropped, it leaves the poll, and connections that wait in its backlog are refused.
             self.listener = None;
             self.is_accepting = false;
@@ -359,6 +366,7 @@ impl Reactor {
         };
         let next = session.visit(&mut visit).unwrap_or(Next::Close);
         let is_alone = visit.handler.is_promise_alone();
+        let watch = visit.handler.take_watch();
         if !self.visit_gates.is_empty() {
             let ticket = self.gates.enter(&self.visit_gates, key);
             session.hold(ticket, &self.visit_gates, is_alone);
@@ -372,6 +380,12 @@ impl Reactor {
             Next::Event => {}
         }
         let has_progressed = progress_before != (self.node.loop_stats.request_count, session.sent_bytes);
+        let is_drained = session.is_fed() && !session.has_unsent();
+        if let Some(request) = watch {
+            self.begin_watch(key, request);
+        } else if is_drained {
+            self.note_drained(key);
+        }
         self.set_deadline(key, has_progressed);
     }
 
@@ -384,6 +398,7 @@ impl Reactor {
             has_progressed,
             streamed_bytes: session.is_streaming().then_some(session.sent_bytes),
             awaits_acks: session.awaits_acks(),
+            watches_until: if session.has_unsent() { None } else { self.watching.deadline_of(key) },
         };
         let at = session.patience.until(situation, self.clock.now(), self.time_outs);
         self.timers.set(key, &mut session.patience.deadline, at);
@@ -413,7 +428,9 @@ impl Reactor {
             if !self.timers.is_due(entry, &mut session.patience.deadline, now) {
                 continue;
             }
-            if session.awaits_acks() {
+            if session.is_fed() && !session.has_unsent() {
+                self.time_watch_out(key);
+            } else if session.awaits_acks() {
                 self.break_promise(key, &crate::api::acks_timeout(self.node.config().ack_timeout_ms));
             } else if session.time_out(&self.date) == Next::Close {
                 self.closed.push(key);
@@ -433,6 +450,7 @@ impl Reactor {
         for key in self.closed.drain(..) {
             // A session can be closed for two reasons in one turn.
             if let Some(session) = self.sessions.try_remove(key) {
+                self.watching.forget(key);
                 self.turned_away_count -= usize::from(session.slot == Slot::TurnedAway);
             }
         }

@@ -93,7 +93,7 @@ enum Flushed {
     All,
     WouldBlock,
     OutOfBudget,
-    /// What is left waits for the disk.
+    /// What is left waits for the disk, or is yet to be fed.
     Held,
 }
 
@@ -230,14 +230,34 @@ impl Session {
         }
     }
 
-    /// Whether a generated body is on its way.
+    /// Whether a body is on its way that is rendered as the peer takes it.
     pub(super) fn is_streaming(&self) -> bool {
-        self.output.is_generating()
+        self.output.is_generating() && !self.output.is_fed()
+    }
+
+    /// Whether a body is on its way that is fed.
+    pub(super) fn is_fed(&self) -> bool {
+        self.output.is_fed()
+    }
+
+    /// Adds to the body that is fed.
+    pub(super) fn feed<R>(&mut self, render: impl FnOnce(&mut Vec<u8>) -> R) -> Option<R> {
+        self.output.feed(render)
+    }
+
+    /// Ends the body that is fed.
+    pub(super) fn end_feed(&mut self) {
+        self.output.end_feed();
+    }
+
+    /// Bytes that wait for the peer to read.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.output.pending_bytes()
     }
 
     /// Whether output waits for the peer to read.
     pub(super) fn has_unsent(&self) -> bool {
-        !self.output.is_empty()
+        if self.is_fed() { self.output.pending_bytes() > 0 } else { !self.output.is_empty() }
     }
 
     /// Whether it is past its last answer.
@@ -257,6 +277,8 @@ impl Session {
                     visit.budget,
                 )? {
                     Flushed::All => {}
+                    // A listener that has left, or says that it will say nothing more.
+                    Flushed::Held if self.output.is_fed() && self.peer != Peer::Sending => return Ok(Next::Close),
                     Flushed::WouldBlock | Flushed::Held => return Ok(Next::Event),
                     Flushed::OutOfBudget => return Ok(Next::Visit),
                 }
@@ -363,7 +385,7 @@ fn flush(
         }
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
         let count = output.slices(&mut slices);
-        if count == 0 && output.is_holding() {
+        if count == 0 && (output.is_holding() || output.is_fed()) {
             return Ok(Flushed::Held);
         }
         if count == 0 {

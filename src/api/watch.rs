@@ -1,0 +1,213 @@
+//! `/watch`: changes as they are committed, as one answer once there are some (long poll), or as server-sent events.
+//!
+//! A change is `{"version":N,"op":"set","key":…,"value":…}`, or with `"op":"delete"` and no value. A value longer than 16 KiB is
+//! left out, with `"valueBytes"` in its place: whoever wants it reads the key. That a key has expired is not a change.
+//!
+//! Not here: who is to be told when (`node/watches.rs`), when it is said (`reactor/watching.rs`).
+
+use crate::http::{Head, Refusal, Reply};
+use crate::lsm::StreamRecord;
+
+use super::json_text::escape_into;
+use super::json_value::{encode_base64, is_text};
+use super::query::Query;
+use super::scan::add_bytes;
+use super::{Api, JSON, refuse};
+
+/// How long a long poll waits if nothing else is asked for, and at most.
+const TIMEOUT_DEFAULT_MS: u64 = 30_000;
+const TIMEOUT_MAX_MS: u64 = 300_000;
+
+/// Text of changes in one answer, or at a time: whoever wants more asks again, or reads first.
+const TOLD_MAX_BYTES: usize = 64 * 1024;
+
+/// How changes are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchForm {
+    /// One answer, with the first changes or after a while without any.
+    LongPoll,
+    /// As server-sent events, for as long as the client listens.
+    Events,
+}
+
+/// A request whose answer is told bit by bit from now on.
+#[derive(Debug)]
+pub struct WatchRequest {
+    /// The partition.
+    pub partition: u32,
+    /// Of the keys that concern it.
+    pub prefix: Box<[u8]>,
+    /// What follows this version.
+    pub version: u64,
+    /// How.
+    pub form: WatchForm,
+    /// For how long, if not for good.
+    pub timeout_ms: Option<u64>,
+}
+
+impl WatchForm {
+    /// What goes before the changes.
+    pub fn begin(self, version: u64, out: &mut Vec<u8>) {
+        match self {
+            Self::LongPoll => out.extend_from_slice(b"{\"success\":true,\"events\":["),
+            Self::Events => {
+                out.extend_from_slice(b": changes after version ");
+                out.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+                out.extend_from_slice(b"\n\n");
+            }
+        }
+    }
+
+    /// Tells a change; false when that is enough for one time. `count`: those told before in the same answer.
+    pub fn change(self, record: &StreamRecord<'_>, count: usize, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::LongPoll => {
+                out.extend_from_slice(if count == 0 { b"" } else { b"," });
+                add_change(record, out);
+            }
+            Self::Events => {
+                out.extend_from_slice(b"id: ");
+                out.extend_from_slice(itoa::Buffer::new().format(record.position().version).as_bytes());
+                out.extend_from_slice(b"\nevent: ");
+                out.extend_from_slice(op(record));
+                out.extend_from_slice(b"\ndata: ");
+                add_change(record, out);
+                out.extend_from_slice(b"\n\n");
+            }
+        }
+        out.len() < TOLD_MAX_BYTES
+    }
+
+    /// What goes behind the changes up to a version.
+    pub fn end(self, version: u64, out: &mut Vec<u8>) {
+        if self == Self::LongPoll {
+            out.extend_from_slice(b"],\"version\":");
+            out.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+            out.push(b'}');
+        }
+    }
+
+    /// What is said to a listener when nothing else was for a while: that it is still listened to.
+    pub fn sign_of_life(self, out: &mut Vec<u8>) {
+        if self == Self::Events {
+            out.extend_from_slice(b":\n\n");
+        }
+    }
+}
+
+fn op(record: &StreamRecord<'_>) -> &'static [u8] {
+    if record.is_tombstone() { b"delete" } else { b"set" }
+}
+
+fn add_change(record: &StreamRecord<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"version\":");
+    out.extend_from_slice(itoa::Buffer::new().format(record.position().version).as_bytes());
+    out.extend_from_slice(b",\"op\":\"");
+    out.extend_from_slice(op(record));
+    out.extend_from_slice(b"\",");
+    add_bytes(out, "key", record.key(), "keyEncoding");
+    match record.inline_value() {
+        _ if record.is_tombstone() => {}
+        Some(value) if is_text(value) => {
+            out.extend_from_slice(b",\"value\":\"");
+            escape_into(out, value);
+            out.push(b'"');
+        }
+        Some(value) => {
+            out.extend_from_slice(b",\"value\":\"");
+            encode_base64(out, value);
+            out.extend_from_slice(b"\",\"encoding\":\"base64\"");
+        }
+        None => {
+            out.extend_from_slice(b",\"valueBytes\":");
+            out.extend_from_slice(itoa::Buffer::new().format(record.value_bytes()).as_bytes());
+        }
+    }
+    out.push(b'}');
+}
+
+impl Api<'_> {
+    pub(super) fn answer_watch(&mut self, head: &Head<'_>, reply: Reply<'_>) {
+        match self.watch_request(head) {
+            Ok(request) => {
+                let (content_type, form) = match request.form {
+                    WatchForm::LongPoll => (JSON, WatchForm::LongPoll),
+                    WatchForm::Events => ("text/event-stream", WatchForm::Events),
+                };
+                let reply = reply.status(200).content_type(content_type).header("Cache-Control", "no-store");
+                let mut begin = Vec::new();
+                form.begin(request.version, &mut begin);
+                if reply.feed(&begin) {
+                    self.watch = Some(request);
+                }
+            }
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    fn watch_request(&mut self, head: &Head<'_>) -> Result<WatchRequest, Refusal> {
+        let query = Query::new(head.query);
+        let form = if head.accept.is_some_and(wants_events) { WatchForm::Events } else { WatchForm::LongPoll };
+        let prefix = query.bytes("prefix", "prefix_encoding")?.unwrap_or_default().into();
+        let since = match (query.number("since", "a version")?, head.last_event_id) {
+            // A client that was cut off comes with what it had last.
+            (_, Some(id)) if form == WatchForm::Events => Some(last_event_version(id)?),
+            (since, _) => since,
+        };
+        let timeout_ms = timeout_of(query, form)?;
+        let partition = self.partition(head)?;
+        partition.retain_log();
+        let last_version = partition.lsm().last_version();
+        let version = since.unwrap_or_else(|| partition.committed_version());
+        if version > last_version {
+            return Err(super::kv::behind(last_version, version));
+        }
+        if partition.lsm().log_behind(version).is_none() {
+            let oldest_version = partition.lsm().oldest_log_version();
+            let message = format!(
+                "what followed version {version} is no longer in the log: the oldest version to watch from is {oldest_version}; \
+                 scan, then watch from the version of the scan"
+            );
+            return Err(
+                Refusal::new(410, "log_gone", message).with_header("X-Oldest-Version", &oldest_version.to_string())
+            );
+        }
+        Ok(WatchRequest { partition: partition.id(), prefix, version, form, timeout_ms })
+    }
+
+    /// The request to be told of changes that was answered last, if there was one.
+    pub fn take_watch(&mut self) -> Option<WatchRequest> {
+        self.watch.take()
+    }
+}
+
+fn timeout_of(query: Query<'_>, form: WatchForm) -> Result<Option<u64>, Refusal> {
+    let Some(text) = query.get("timeout")? else {
+        return Ok((form == WatchForm::LongPoll).then_some(TIMEOUT_DEFAULT_MS));
+    };
+    let seconds = serde_json::from_slice::<f64>(&text).ok();
+    let timeout_ms = match seconds {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number beyond the range is cut")]
+        Some(seconds) if seconds >= 0.0 => Some((seconds * 1_000.0) as u64),
+        _ => None,
+    };
+    timeout_ms.filter(|ms| *ms <= TIMEOUT_MAX_MS).map(Some).ok_or_else(|| {
+        let message = format!("?timeout= must be a number of seconds, 0 to {}", TIMEOUT_MAX_MS / 1_000);
+        Refusal::new(400, "bad_query", message)
+    })
+}
+
+fn last_event_version(id: &[u8]) -> Result<u64, Refusal> {
+    let digits = std::str::from_utf8(id).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| Refusal::bad_request("Last-Event-ID must be the id of an event of this path: a version"))
+}
+
+/// Whether an Accept value asks for server-sent events.
+fn wants_events(accept: &[u8]) -> bool {
+    accept.split(|byte| *byte == b',').any(|range| {
+        let media_type = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        media_type.eq_ignore_ascii_case(b"text/event-stream")
+    })
+}

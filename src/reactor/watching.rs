@@ -1,0 +1,182 @@
+//! Watchers' connections: telling them what concerns them, and when their time is over.
+//!
+//! Not here: who is to be told of what (`node/watches.rs`), how it looks (`api/watch.rs`).
+
+use std::collections::BTreeMap;
+
+use crate::api::{WatchForm, WatchRequest};
+use crate::node::{Told, Watches};
+
+use super::limits::TOLD_WORK_BYTES;
+use super::timers::Millis;
+use super::{Reactor, enqueue};
+
+/// A listener hears something at least so often: proxies cut connections that say nothing.
+const SIGN_OF_LIFE_MS: Millis = 15_000;
+
+/// What telling one watcher costs beside the bytes: finding its place in the log, and a visit.
+const TELL_WORK_BYTES: usize = 1024;
+
+/// Bytes of log looked through for the price of one that is rendered.
+const LOOKED_PER_WORK_BYTE: usize = 4;
+
+/// What is known of a watcher's connection.
+#[derive(Debug)]
+struct Telling {
+    form: WatchForm,
+    /// When it has heard enough.
+    until: Option<Millis>,
+    /// When it is to hear a sign of life.
+    silent_until: Millis,
+    /// It has been told of everything up to here.
+    version: u64,
+}
+
+/// The watchers and their connections.
+#[derive(Debug, Default)]
+pub(super) struct Watching {
+    watches: Watches,
+    tellings: BTreeMap<usize, Telling>,
+    /// There is more of the log to look at.
+    is_behind: bool,
+}
+
+impl Watching {
+    /// Whether there is something to do now.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_behind || self.watches.is_due()
+    }
+
+    /// When a watcher that was told everything is to hear from us.
+    pub(super) fn deadline_of(&self, key: usize) -> Option<Millis> {
+        self.tellings.get(&key).map(|telling| match telling.form {
+            WatchForm::LongPoll => telling.until.unwrap_or(Millis::MAX),
+            WatchForm::Events => telling.silent_until.min(telling.until.unwrap_or(Millis::MAX)),
+        })
+    }
+
+    /// A connection is closed.
+    pub(super) fn forget(&mut self, key: usize) {
+        if self.tellings.remove(&key).is_some() {
+            self.watches.leave(key);
+        }
+    }
+}
+
+impl Reactor {
+    /// A request is to be told of changes from now on.
+    pub(super) fn begin_watch(&mut self, key: usize, request: WatchRequest) {
+        let WatchRequest { partition, prefix, version, form, timeout_ms } = request;
+        let Some(partition) = self.node.look_at(partition) else { return };
+        let now = self.clock.now();
+        let until = timeout_ms.map(|ms| now.saturating_add(ms));
+        self.watching.tellings.insert(key, Telling { form, until, silent_until: now + SIGN_OF_LIFE_MS, version });
+        self.watching.watches.enter(key, partition, prefix, version);
+    }
+
+    /// Tells watchers of what was committed.
+    pub(super) fn tell_watchers(&mut self) {
+        if self.watching.watches.is_empty() {
+            return;
+        }
+        let ids: Vec<u32> = self.watching.watches.partitions().collect();
+        self.watching.is_behind = false;
+        for id in ids {
+            if let Some(partition) = self.node.look_at(id) {
+                self.watching.is_behind |= self.watching.watches.look(partition);
+            }
+        }
+        let mut left = TOLD_WORK_BYTES;
+        while left > 0 {
+            let Some(key) = self.watching.watches.take_due() else { break };
+            left = left.saturating_sub(self.tell(key));
+        }
+    }
+
+    /// Tells one watcher what there is for it; returns the work.
+    fn tell(&mut self, key: usize) -> usize {
+        let Watching { watches, tellings, .. } = &mut self.watching;
+        let (Some(session), Some(telling)) = (self.sessions.get_mut(key), tellings.get_mut(&key)) else {
+            return 0;
+        };
+        if session.has_unsent() {
+            // Once it has read what it was told it is asked again.
+            return 0;
+        }
+        let partition = watches.partition_of(key).and_then(|id| self.node.look_at(id));
+        let (form, mut count) = (telling.form, 0);
+        let told = session
+            .feed(|out| {
+                let partition = partition?;
+                Some(watches.read(key, partition, |record| {
+                    telling.version = record.position().version;
+                    count += 1;
+                    form.change(record, count - 1, out)
+                }))
+            })
+            .flatten();
+        if let Some(Told::UpTo(version)) = told {
+            telling.version = version;
+        }
+        telling.silent_until = self.clock.now() + SIGN_OF_LIFE_MS;
+        let work = TELL_WORK_BYTES + session.unsent_bytes() + watches.looked_bytes() / LOOKED_PER_WORK_BYTE;
+        let is_over = form == WatchForm::LongPoll && count > 0;
+        match told {
+            None | Some(Told::Cut) => {
+                // A body without its end tells the client that it was cut off.
+                self.closed.push(key);
+                return work;
+            }
+            Some(Told::More | Told::UpTo(_)) if is_over => self.end_watch(key),
+            // An empty answer goes when its time is over.
+            Some(Told::More | Told::UpTo(_)) => {}
+        }
+        self.go_on(key);
+        work
+    }
+
+    /// The answer is whole.
+    fn end_watch(&mut self, key: usize) {
+        let (Some(session), Some(telling)) = (self.sessions.get_mut(key), self.watching.tellings.get(&key)) else {
+            return;
+        };
+        session.feed(|out| telling.form.end(telling.version, out));
+        session.end_feed();
+        self.watching.forget(key);
+    }
+
+    /// Something was fed, or a deadline has changed.
+    fn go_on(&mut self, key: usize) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            enqueue(&mut self.ready, session, key);
+        }
+    }
+
+    /// A watcher was sent all it was told: there may be more for it.
+    pub(super) fn note_drained(&mut self, key: usize) {
+        self.watching.watches.list(key);
+    }
+
+    /// The time of a watcher that was told everything is over, or it is to hear a sign of life.
+    pub(super) fn time_watch_out(&mut self, key: usize) {
+        let now = self.clock.now();
+        let (Some(session), Some(telling)) = (self.sessions.get_mut(key), self.watching.tellings.get_mut(&key)) else {
+            return;
+        };
+        if telling.until.is_some_and(|until| until <= now) {
+            self.end_watch(key);
+        } else {
+            telling.silent_until = now + SIGN_OF_LIFE_MS;
+            session.feed(|out| telling.form.sign_of_life(out));
+        }
+        self.go_on(key);
+    }
+
+    /// The node stops: all answers end.
+    pub(super) fn end_watches(&mut self) {
+        for key in self.watching.tellings.keys().copied().collect::<Vec<_>>() {
+            self.end_watch(key);
+            self.go_on(key);
+        }
+    }
+}
