@@ -352,6 +352,14 @@ impl Client {
         response
     }
 
+    /// The next chunk of a body in chunks; none at its end.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let size = usize::from_str_radix(&self.take_line(), 16).expect("a chunk size");
+        let chunk = self.take(size);
+        assert_eq!(self.take_line(), "");
+        (size > 0).then_some(chunk)
+    }
+
     /// The same, of a node or of something in between.
     pub fn response_of_anyone(&mut self, is_head: bool) -> Response {
         let mut response = self.response_head();
@@ -360,13 +368,8 @@ impl Client {
         }
         if response.header("Transfer-Encoding") == Some("chunked") {
             assert_eq!(response.header("Content-Length"), None);
-            loop {
-                let size = usize::from_str_radix(&self.take_line(), 16).expect("a chunk size");
-                response.body.extend(self.take(size));
-                assert_eq!(self.take_line(), "");
-                if size == 0 {
-                    break;
-                }
+            while let Some(chunk) = self.chunk() {
+                response.body.extend(chunk);
             }
         } else {
             let length = response.header("Content-Length").expect("a length").parse().expect("a number");
