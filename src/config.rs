@@ -44,6 +44,8 @@ pub struct Config {
     pub accept_data_loss: bool,
     /// Log bytes after which the active memtable is frozen.
     pub memtable_bytes: usize,
+    /// Memory from which on sets are refused.
+    pub max_memory_bytes: Option<usize>,
     /// Connections at a time.
     pub max_connections: usize,
     /// How long a connection may be silent between requests.
@@ -141,6 +143,8 @@ struct Bounds {
 
 /// A memtable of one log segment is the least that makes sense; places in one are 32 bits wide.
 const MEMTABLE_BYTES: Bounds = Bounds { min: 64 * KIB, max: GIB };
+/// Less than an empty node takes would refuse everything.
+const MAX_MEMORY_BYTES: Bounds = Bounds { min: 4 * MIB, max: 1 << 50 };
 /// More than any process has descriptors for.
 const MAX_CONNECTIONS: Bounds = Bounds { min: 1, max: 1 << 20 };
 /// A day; a time-out of 0 would close every connection at once.
@@ -184,6 +188,7 @@ const OPTIONS: &[OptionSpec] = &[
     option("restore", "FILE", "", "start from a backup that GET /snapshot gave"),
     option("accept-data-loss", "", "", "start without what is damaged; it is set aside"),
     option("memtable-bytes", "N", "4MiB", "freeze the memtable at this size"),
+    option("max-memory", "N", "", "with more memory in use sets get 507, deletes go on"),
     option("max-value-bytes", "N", "16MiB", "longest value"),
     option("max-head-bytes", "N", "16KiB", "longest request head"),
     option("max-connections", "N", "10240", "connections at a time; more get 503"),
@@ -337,6 +342,10 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
         restore: given.parsed("restore", path)?,
         accept_data_loss: given.switch("accept-data-loss")?,
         memtable_bytes: given.bytes("memtable-bytes", &MEMTABLE_BYTES)?,
+        max_memory_bytes: given.parsed("max-memory", |text| {
+            let bytes = || parse_bytes(text).and_then(|number| within(number, &MAX_MEMORY_BYTES));
+            if text.is_empty() { Ok(None) } else { bytes().map(Some) }
+        })?,
         max_connections: small(given.number("max-connections", &MAX_CONNECTIONS)?),
         idle_timeout_ms: given.number("idle-timeout-ms", &TIMEOUT_MS)?,
         header_timeout_ms: given.number("header-timeout-ms", &TIMEOUT_MS)?,

@@ -171,7 +171,8 @@ impl Api<'_> {
                 let (results, _) = results_of(self.readable_partition(head)?, &operations)?;
                 return Ok((results, None));
             }
-            let partition = self.writable_partition(head)?;
+            let adds = operations.iter().any(|operation| matches!(operation.action, Action::Set { .. }));
+            let partition = if adds { self.growable_partition(head)? } else { self.writable_partition(head)? };
             let (results, writes) = results_of(partition, &operations)?;
             let version_before = partition.lsm().last_version();
             write(partition, &operations, &writes);

@@ -99,7 +99,7 @@ impl Api<'_> {
 
     fn intake(&mut self, action: Action, has_key: bool, head: &Head<'_>) -> Result<Intake, Refusal> {
         if action.has_value() {
-            self.writable_partition(head)?;
+            self.growable_partition(head)?;
             // Refused before its value is sent.
             ttl_of(head, None)?;
         } else {
@@ -208,7 +208,7 @@ impl Api<'_> {
         let written = conditions_of(head).and_then(|conditions| {
             let min_acks = self.min_acks(head)?;
             let ttl_ms = ttl_of(head, received.ttl_ms)?;
-            let partition = self.writable_partition(head)?;
+            let partition = self.growable_partition(head)?;
             let written = match action {
                 Action::Put => {
                     partition.put(key, value, ttl_ms, &conditions).map(|written| (written.version, !written.replaced))

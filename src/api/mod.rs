@@ -114,6 +114,14 @@ impl<'n> Api<'n> {
         }
     }
 
+    /// The partition that a request names, for a write that adds something.
+    #[inline]
+    fn growable_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
+        let is_full = self.node.is_full();
+        let partition = self.writable_partition(head)?;
+        if is_full { Err(memory_limit()) } else { Ok(partition) }
+    }
+
     /// Everything that is decided without the body. On `Err` nothing was written.
     fn admit(&mut self, head: &Head<'_>) -> Result<Route, Refusal> {
         if matches!(head.method, Method::Connect | Method::Other) {
@@ -239,6 +247,13 @@ fn unassigned() -> Refusal {
 #[cold]
 fn changing() -> Refusal {
     Refusal::new(503, "role_changing", "the role of this node is changing: try again")
+}
+
+#[cold]
+fn memory_limit() -> Refusal {
+    let message =
+        "more memory is in use than --max-memory allows: delete something, or wait until merging has freed some";
+    Refusal::new(507, "memory_limit", message)
 }
 
 /// Writes belong to the leader.

@@ -254,6 +254,12 @@ impl Lsm {
         self.levels.compact();
     }
 
+    /// Frees what merging can free, soon: what is overwritten, deleted or has expired.
+    pub fn reclaim(&mut self) {
+        self.compact();
+        self.sweeps.hurry();
+    }
+
     /// Gives up all content, for maintenance to free a bounded piece at a time; an engine that is dropped whole frees all at
     /// once. It is good for nothing else afterwards.
     pub fn abandon(&mut self) {

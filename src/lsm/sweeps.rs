@@ -27,8 +27,8 @@ pub(super) struct Sweeps {
     pub(super) now_ms: u64,
     /// When the last one began.
     begun_at_ms: u64,
-    /// One began, and there was always maintenance to do since.
-    is_under_way: bool,
+    /// Maintenance is to go on whatever is written, until none is due: a sweep began, or memory is short.
+    is_urgent: bool,
 }
 
 impl Sweeps {
@@ -53,16 +53,21 @@ impl Sweeps {
     /// One begins.
     pub(super) fn begin(&mut self) {
         self.begun_at_ms = self.now_ms;
-        self.is_under_way = true;
+        self.is_urgent = true;
+    }
+
+    /// Memory is short.
+    pub(super) fn hurry(&mut self) {
+        self.is_urgent = true;
     }
 
     /// There is no maintenance to do.
     pub(super) fn note_idle(&mut self) {
-        self.is_under_way = false;
+        self.is_urgent = false;
     }
 
     /// Work that is to be done in a turn, whatever was written.
     pub(super) fn owed_work(&self, is_due: bool) -> usize {
-        if self.is_under_way || is_due { SLICE_WORK } else { 0 }
+        if self.is_urgent || is_due { SLICE_WORK } else { 0 }
     }
 }

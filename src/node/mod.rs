@@ -27,6 +27,12 @@ pub const DEFAULT_PARTITION: u32 = 0;
 /// Partitions of one node: each costs every turn a look.
 pub const PARTITIONS_MAX: usize = 1024;
 
+/// Of the memory that may be in use, one part in this many has to be free again before sets are taken again.
+const FULL_SHARE: usize = 64;
+
+/// Where memory is short, time between two tries to free some.
+const RECLAIM_MS: u64 = 1_000;
+
 /// A turn longer than this shows in the tail of latencies.
 pub const SLOW_TURN_US: u64 = 2_000;
 
@@ -113,6 +119,10 @@ pub struct Node {
     next_to_maintain: usize,
     /// Unix ms, as told last.
     time_ms: u64,
+    /// More memory is in use than may be.
+    is_full: bool,
+    /// When what merging can free was freed last, in Unix ms.
+    reclaimed_at_ms: u64,
     is_draining: bool,
     /// Where replicas connect, once it is known.
     pub replication_port: Option<u16>,
@@ -142,6 +152,8 @@ impl Node {
             mint,
             next_to_maintain: 0,
             time_ms: 0,
+            is_full: false,
+            reclaimed_at_ms: 0,
             is_draining: false,
             replication_port: None,
             loop_stats: LoopStats::default(),
@@ -173,13 +185,40 @@ impl Node {
         }
     }
 
+    /// Tells how much memory is in use. With too much, merging frees what it can, at most every [`RECLAIM_MS`].
+    pub fn note_memory(&mut self, used_bytes: usize) {
+        let was_full = self.is_full;
+        // Not to change from one turn to the next, a little has to be freed.
+        let spare_bytes = |max_bytes: usize| if was_full { max_bytes / FULL_SHARE } else { 0 };
+        self.is_full =
+            self.config.max_memory_bytes.is_some_and(|max_bytes| used_bytes > max_bytes - spare_bytes(max_bytes));
+        if self.is_full != was_full {
+            let words =
+                if self.is_full { "sets are refused: more than --max-memory is" } else { "sets are taken again:" };
+            log::warn!("{words} {} MiB in use", used_bytes >> 20);
+        }
+        if self.is_full && self.time_ms.abs_diff(self.reclaimed_at_ms) >= RECLAIM_MS {
+            self.reclaimed_at_ms = self.time_ms;
+            self.partitions.iter_mut().for_each(Partition::reclaim);
+        }
+    }
+
+    /// Whether more memory is in use than may be: nothing is to be added.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     /// When maintenance is due next although nothing happens, in ms from the time that was told last.
     pub fn maintain_in_ms(&self) -> Option<u64> {
         let due_in_ms = |partition: &Partition| {
             let lsm = partition.lsm();
             lsm.sweep_at_ms().map(|at_ms| at_ms.saturating_sub(lsm.time_ms()))
         };
-        self.partitions().iter().filter_map(due_in_ms).min()
+        let sweep_in_ms = self.partitions().iter().filter_map(due_in_ms).min();
+        let is_reclaiming = self.is_full && self.partitions().iter().any(Partition::has_to_reclaim);
+        let reclaim_in_ms = RECLAIM_MS.saturating_sub(self.time_ms.abs_diff(self.reclaimed_at_ms));
+        sweep_in_ms.into_iter().chain(is_reclaiming.then_some(reclaim_in_ms)).min()
     }
 
     /// How far loading has come, until it is done.

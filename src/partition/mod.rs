@@ -149,6 +149,8 @@ pub struct Partition {
     tenure: u64,
     /// This node's clock, in Unix ms.
     time_ms: u64,
+    /// As of when merging has freed what it can, or is about to.
+    reclaimed_version: u64,
 }
 
 impl Partition {
@@ -156,8 +158,20 @@ impl Partition {
     pub fn new(id: u32, lsm: Lsm, roles: Roles, disk: Option<DiskLog>, options: PartitionOptions) -> Self {
         let following = Follows::default();
         let (replacement, followers, abandoned) = (None, Followers::default(), Vec::new());
-        let mut partition =
-            Self { id, options, lsm, roles, disk, replacement, followers, following, abandoned, tenure: 0, time_ms: 0 };
+        let mut partition = Self {
+            id,
+            options,
+            lsm,
+            roles,
+            disk,
+            replacement,
+            followers,
+            following,
+            abandoned,
+            tenure: 0,
+            time_ms: 0,
+            reclaimed_version: 0,
+        };
         partition.keep_log();
         partition
     }
@@ -325,6 +339,19 @@ impl Partition {
             }
         }
         spent
+    }
+
+    /// Whether something was written since merging has freed what it can.
+    pub fn has_to_reclaim(&self) -> bool {
+        self.reclaimed_version != self.lsm.last_version()
+    }
+
+    /// Memory is short: frees what merging can free, if there is anything new.
+    pub fn reclaim(&mut self) {
+        if self.lsm.is_idle() && self.has_to_reclaim() {
+            self.reclaimed_version = self.lsm.last_version();
+            self.lsm.reclaim();
+        }
     }
 
     /// Lets an engine go without stopping for it.

@@ -50,6 +50,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
+use crate::allocator;
 use crate::api::{Api, Gate, Guard};
 use crate::config::Config;
 use crate::http::{HeadLimits, HttpDate, Limits, Output, Waiting};
@@ -281,6 +282,7 @@ impl Reactor {
         let now = self.clock.tick();
         let unix_ms = clock::unix_ms();
         self.node.note_time(unix_ms);
+        self.node.note_memory(allocator::allocated_bytes());
         self.node.held_snapshots.release(now);
         let seconds = unix_ms / 1_000;
         if seconds != self.date_seconds {
