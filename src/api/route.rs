@@ -32,6 +32,8 @@ pub(super) enum Route {
     Snapshot,
     /// `/digest`
     Digest,
+    /// `/metrics`
+    Metrics,
     /// `/admin/freeze`
     Freeze,
     /// `/admin/compact`
@@ -53,6 +55,7 @@ pub(super) enum Family {
     Health,
     Snapshot,
     Digest,
+    Metrics,
     Admin,
     Partition,
     Batch,
@@ -63,6 +66,35 @@ pub(super) enum Family {
 const KEY_PREFIX: &[u8] = b"/kv/";
 
 impl Route {
+    /// All paths as they are told in metrics, by [`number`](Self::number).
+    pub(super) const PATTERNS: &[&str] = &[
+        "/set",
+        "/get",
+        "/delete",
+        "/kv/{key}",
+        "/batch",
+        "/scan",
+        "/health",
+        "/livez",
+        "/readyz",
+        "/status",
+        "/snapshot",
+        "/digest",
+        "/metrics",
+        "/admin/freeze",
+        "/admin/compact",
+        "/admin/checkpoint",
+        "/partition/assign",
+        "/leader",
+        "/replica",
+    ];
+
+    /// Its place in the table.
+    #[inline]
+    pub(super) fn number(self) -> usize {
+        self as usize
+    }
+
     /// The route of a raw path.
     #[inline]
     pub(super) fn of(path: &[u8]) -> Option<Self> {
@@ -84,6 +116,7 @@ impl Route {
             b"/leader" => Self::Leader,
             b"/replica" => Self::Replica,
             b"/digest" => Self::Digest,
+            b"/metrics" => Self::Metrics,
             _ if path.starts_with(KEY_PREFIX) => Self::Key,
             _ => return None,
         })
@@ -103,6 +136,7 @@ impl Route {
             Self::Scan => Family::Scan,
             Self::Snapshot => Family::Snapshot,
             Self::Digest => Family::Digest,
+            Self::Metrics => Family::Metrics,
             Self::Status | Self::Freeze | Self::Compact | Self::Checkpoint => Family::Admin,
         }
     }
@@ -130,7 +164,8 @@ impl Route {
             | Self::Status
             | Self::Scan
             | Self::Snapshot
-            | Self::Digest => {
+            | Self::Digest
+            | Self::Metrics => {
                 matches!(method, Method::Get | Method::Head)
             }
         }
@@ -151,7 +186,8 @@ impl Route {
             | Self::Status
             | Self::Scan
             | Self::Snapshot
-            | Self::Digest => "GET, HEAD, OPTIONS",
+            | Self::Digest
+            | Self::Metrics => "GET, HEAD, OPTIONS",
         }
     }
 }
@@ -190,6 +226,7 @@ mod tests {
             "/digest",
             "/batch",
             "/scan",
+            "/metrics",
         ] {
             let route = Route::of(path.as_bytes()).expect(path);
             let listed: Vec<&str> = route.allowed_methods().split(", ").collect();
@@ -199,5 +236,13 @@ mod tests {
         }
         assert_eq!(Route::of(b"/kv"), None);
         assert_eq!(Route::raw_key(b"/kv/a/b%2F"), b"a/b%2F");
+    }
+
+    #[test]
+    fn patterns_are_those_of_the_table() {
+        for (number, pattern) in Route::PATTERNS.iter().enumerate() {
+            let path = pattern.replace("{key}", "a");
+            assert_eq!(Route::of(path.as_bytes()).map(Route::number), Some(number), "{pattern}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `histogram.rs` | durations in buckets that grow by powers of two |
+//! | `node_stats.rs` | all counts of one node |
 //! | `requests.rs` | answers by route and status, durations by group |
 //! | `exposition.rs` | the text format: names, labels, values |
 //!
@@ -14,8 +15,10 @@
 
 mod exposition;
 mod histogram;
+mod node_stats;
 mod requests;
 
-pub use exposition::{Exposition, Kind};
+pub use exposition::{Exposition, Kind, Label};
 pub use histogram::Histogram;
+pub use node_stats::{GateKind, NodeStats};
 pub use requests::{GROUP_COUNT, ROUTE_MAX, RequestStats};
