@@ -60,6 +60,8 @@ pub struct Config {
     pub token: Option<Token>,
     /// Host names answered under, beside addresses and `localhost`.
     pub allowed_hosts: Vec<String>,
+    /// Requests that take so long are logged; 0: none.
+    pub slow_request_ms: u64,
     /// What is logged.
     pub log_level: log::LevelFilter,
 }
@@ -149,6 +151,8 @@ const MAX_MEMORY_BYTES: Bounds = Bounds { min: 4 * MIB, max: 1 << 50 };
 const MAX_CONNECTIONS: Bounds = Bounds { min: 1, max: 1 << 20 };
 /// A day; a time-out of 0 would close every connection at once.
 const TIMEOUT_MS: Bounds = Bounds { min: 1, max: 24 * 60 * 60 * 1000 };
+/// A day; 0 is never.
+const SLOW_REQUEST_MS: Bounds = Bounds { min: 0, max: TIMEOUT_MS.max };
 /// Lengths of values are 32 bits wide on disk and wire.
 const MAX_VALUE_BYTES: Bounds = Bounds { min: 1, max: GIB };
 /// A key of 4,096 bytes, percent-encoded, must fit into the largest head.
@@ -197,6 +201,7 @@ const OPTIONS: &[OptionSpec] = &[
     option("token-file", "FILE", "", "requests need the token in this file"),
     option("allowed-host", "NAME", "", "a Host name to answer under; may be repeated"),
     option("allow-open", "", "", "listen beyond loopback without a token"),
+    option("slow-request-ms", "N", "100", "log requests that take so long; 0: none"),
     option("log", "LEVEL", "info", "off, error, warn, info, debug or trace"),
 ];
 
@@ -358,6 +363,7 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
             .iter()
             .map(|(name, host)| check_host_name(name, host))
             .collect::<Result<_, _>>()?,
+        slow_request_ms: given.number("slow-request-ms", &SLOW_REQUEST_MS)?,
         log_level: given.parsed("log", |text| {
             log::LevelFilter::from_str(text).map_err(|_| "give off, error, warn, info, debug or trace".to_owned())
         })?,

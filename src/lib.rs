@@ -10,6 +10,7 @@
 //! - [`version`]: which build this is.
 //! - [`allocator`]: two settings of the C library's malloc, the only `unsafe` code.
 //! - [`config`]: flags and environment into a validated `Config`. Read once, at the start.
+//! - [`metrics`]: counters and histograms, and the text that Prometheus reads.
 //! - [`http`]: HTTP/1.1 without I/O. Bytes in, requests to a handler, bytes out, in order. Knows nothing of the engine; every
 //!   rule about what is a request and where it ends is here.
 //! - [`lsm`]: the engine. Pure memory: no I/O, no clock, no HTTP. Start at `lsm/mod.rs`; byte layouts have one home each,
@@ -38,6 +39,7 @@ pub mod planted;
 pub mod version;
 pub mod allocator;
 pub mod config;
+pub mod metrics;
 pub mod http;
 pub mod lsm;
 pub mod storage;

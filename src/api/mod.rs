@@ -10,6 +10,7 @@
 //! Not here: bytes on the wire (`http/`), the store (`partition.rs`, `lsm/`).
 
 mod admin;
+mod answered;
 mod batch;
 mod batch_body;
 mod conditions;
@@ -25,6 +26,9 @@ mod json_text;
 mod json_value;
 mod kv;
 mod kv_fields;
+mod metrics;
+mod metrics_list;
+mod metrics_partition;
 mod partition;
 mod percent;
 mod promise;
@@ -41,6 +45,7 @@ use crate::node::{Node, Unavailable};
 use crate::partition::Partition;
 use crate::storage::{Role, StorageError};
 
+pub use answered::{Answer, Answers};
 pub use guard::Guard;
 pub use intake::Intake;
 pub use promise::{Gate, Promised, acks_timeout, role_changed};
@@ -62,6 +67,8 @@ pub struct Api<'n> {
     now_ms: u64,
     promised: Promised<'n>,
     watch: Option<WatchRequest>,
+    /// The request at hand, for counting its answer.
+    asked: Answer,
 }
 
 impl<'n> Api<'n> {
@@ -73,7 +80,7 @@ impl<'n> Api<'n> {
         promised: Promised<'n>,
         now_ms: u64,
     ) -> Self {
-        Self { node, guard, scratch, now_ms, promised, watch: None }
+        Self { node, guard, scratch, now_ms, promised, watch: None, asked: Answer::expected(None, Method::Other) }
     }
 
     /// Whether of all replies one was held back, and none came after it.
@@ -88,6 +95,7 @@ impl<'n> Api<'n> {
             Some(id) => id,
             None => self.node.default_partition().map_err(unavailable)?,
         };
+        self.expect_partition(id);
         self.node.partition(id).map_err(unavailable)
     }
 
@@ -130,6 +138,7 @@ impl<'n> Api<'n> {
         }
         self.guard.check_source(head)?;
         let route = Route::of(head.path);
+        self.expect_answer(route, head);
         if !route.is_some_and(Route::is_public) {
             self.guard.check_token(head)?;
         }
@@ -143,6 +152,7 @@ impl Handler for Api<'_> {
     fn begin(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
         self.node.loop_stats.request_count += 1;
         self.promised.note_request();
+        self.expect_answer(None, head);
         if head.method == Method::Options && head.path == b"*" {
             reply.status(204).header("Allow", route::ALL_METHODS).empty();
             return Begin::Answered;
@@ -168,6 +178,10 @@ impl Handler for Api<'_> {
             Family::KeyValue => self.begin_kv(route, head, reply),
             Family::Health => {
                 self.answer_health(route, head, reply);
+                Begin::Answered
+            }
+            Family::Metrics => {
+                self.answer_metrics(reply);
                 Begin::Answered
             }
             Family::Digest => {
@@ -196,11 +210,22 @@ impl Handler for Api<'_> {
     }
 
     fn finish(&mut self, head: &Head<'_>, intake: Intake, reply: Reply<'_>) {
-        match Route::of(head.path) {
+        let route = Route::of(head.path);
+        self.expect_answer(route, head);
+        match route {
             Some(Route::Assign) => self.finish_assign(intake, reply),
             Some(Route::Batch) => self.finish_batch(head, intake, reply),
             _ => self.finish_kv(head, intake, reply),
         }
+    }
+
+    #[inline]
+    fn note_answer(&mut self, status: u16) {
+        self.count_answer(status);
+    }
+
+    fn note_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
+        self.count_refusal(head, status);
     }
 }
 

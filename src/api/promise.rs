@@ -3,7 +3,7 @@
 use crate::http::{Head, Refusal, Reply};
 use crate::partition::{Partition, Wait};
 
-use super::Api;
+use super::{Answers, Api};
 
 /// Most replicas that a request can ask for; more than one leader feeds.
 const MIN_ACKS_MAX: u8 = 32;
@@ -23,15 +23,16 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Promised<'n> {
     gates: &'n mut Vec<Gate>,
+    pub(super) answers: &'n mut Answers,
     promise_count: usize,
     /// Requests since the first of them.
     request_count: usize,
 }
 
 impl<'n> Promised<'n> {
-    /// Nothing yet; gates are collected in `gates`.
-    pub fn new(gates: &'n mut Vec<Gate>) -> Self {
-        Self { gates, promise_count: 0, request_count: 0 }
+    /// Nothing yet; gates are collected in `gates`, answers in `answers`.
+    pub fn new(gates: &'n mut Vec<Gate>, answers: &'n mut Answers) -> Self {
+        Self { gates, answers, promise_count: 0, request_count: 0 }
     }
 
     /// A request is begun.
@@ -46,6 +47,7 @@ impl<'n> Promised<'n> {
 
     fn add(&mut self, gate: Gate) {
         self.promise_count += 1;
+        self.answers.hold();
         let is_same = |other: &&mut Gate| (other.partition, other.wait) == (gate.partition, gate.wait);
         match self.gates.iter_mut().find(is_same) {
             // Numbers ascend: the newest stands for all.

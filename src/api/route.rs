@@ -34,6 +34,8 @@ pub(super) enum Route {
     Snapshot,
     /// `/digest`
     Digest,
+    /// `/metrics`
+    Metrics,
     /// `/admin/freeze`
     Freeze,
     /// `/admin/compact`
@@ -55,6 +57,7 @@ pub(super) enum Family {
     Health,
     Snapshot,
     Digest,
+    Metrics,
     Admin,
     Partition,
     Batch,
@@ -66,6 +69,36 @@ pub(super) enum Family {
 const KEY_PREFIX: &[u8] = b"/kv/";
 
 impl Route {
+    /// All paths as they are told in metrics, by [`number`](Self::number).
+    pub(super) const PATTERNS: &[&str] = &[
+        "/set",
+        "/get",
+        "/delete",
+        "/kv/{key}",
+        "/batch",
+        "/scan",
+        "/watch",
+        "/health",
+        "/livez",
+        "/readyz",
+        "/status",
+        "/snapshot",
+        "/digest",
+        "/metrics",
+        "/admin/freeze",
+        "/admin/compact",
+        "/admin/checkpoint",
+        "/partition/assign",
+        "/leader",
+        "/replica",
+    ];
+
+    /// Its place in the table.
+    #[inline]
+    pub(super) fn number(self) -> usize {
+        self as usize
+    }
+
     /// The route of a raw path.
     #[inline]
     pub(super) fn of(path: &[u8]) -> Option<Self> {
@@ -88,6 +121,7 @@ impl Route {
             b"/leader" => Self::Leader,
             b"/replica" => Self::Replica,
             b"/digest" => Self::Digest,
+            b"/metrics" => Self::Metrics,
             _ if path.starts_with(KEY_PREFIX) => Self::Key,
             _ => return None,
         })
@@ -108,6 +142,7 @@ impl Route {
             Self::Watch => Family::Watch,
             Self::Snapshot => Family::Snapshot,
             Self::Digest => Family::Digest,
+            Self::Metrics => Family::Metrics,
             Self::Status | Self::Freeze | Self::Compact | Self::Checkpoint => Family::Admin,
         }
     }
@@ -136,7 +171,8 @@ impl Route {
             | Self::Scan
             | Self::Watch
             | Self::Snapshot
-            | Self::Digest => {
+            | Self::Digest
+            | Self::Metrics => {
                 matches!(method, Method::Get | Method::Head)
             }
         }
@@ -158,7 +194,8 @@ impl Route {
             | Self::Scan
             | Self::Watch
             | Self::Snapshot
-            | Self::Digest => "GET, HEAD, OPTIONS",
+            | Self::Digest
+            | Self::Metrics => "GET, HEAD, OPTIONS",
         }
     }
 }
@@ -198,6 +235,7 @@ mod tests {
             "/batch",
             "/scan",
             "/watch",
+            "/metrics",
         ] {
             let route = Route::of(path.as_bytes()).expect(path);
             let listed: Vec<&str> = route.allowed_methods().split(", ").collect();
@@ -207,5 +245,13 @@ mod tests {
         }
         assert_eq!(Route::of(b"/kv"), None);
         assert_eq!(Route::raw_key(b"/kv/a/b%2F"), b"a/b%2F");
+    }
+
+    #[test]
+    fn patterns_are_those_of_the_table() {
+        for (number, pattern) in Route::PATTERNS.iter().enumerate() {
+            let path = pattern.replace("{key}", "a");
+            assert_eq!(Route::of(path.as_bytes()).map(Route::number), Some(number), "{pattern}");
+        }
     }
 }

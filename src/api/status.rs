@@ -89,6 +89,8 @@ struct PartitionStatus {
     /// The same with large values.
     log_bytes: usize,
     pinned_snapshots: usize,
+    /// Bytes that snapshots alone keep alive; of large values at most.
+    pinned_bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -214,6 +216,7 @@ impl PartitionStatus {
             debt: stats.debt,
             log_bytes: partition.lsm().log_bytes(),
             pinned_snapshots: stats.snapshot_count,
+            pinned_bytes: partition.pinned().total_bytes(),
         }
     }
 }

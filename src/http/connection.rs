@@ -285,7 +285,7 @@ impl<I: Intake> Connection<I> {
         match parse_head(rest, &mut self.scanned, &turn.limits.head) {
             ParsedHead::Incomplete => Pass { used: 0, starved: true },
             ParsedHead::Refused(refusal) => {
-                turn.refuse(&mut Exchange::broken(), &refusal);
+                turn.refuse(None, &mut Exchange::broken(), &refusal);
                 self.state = State::Closing;
                 Pass { used: 0, starved: false }
             }
@@ -351,7 +351,7 @@ impl<I: Intake> Connection<I> {
                 } else {
                     // Only if the limits were lowered meanwhile.
                     let refusal = Refusal::new(503, "limits_changed", "the limits changed meanwhile: send it again");
-                    turn.refuse(&mut Exchange::broken(), &refusal);
+                    turn.refuse(None, &mut Exchange::broken(), &refusal);
                     self.state = State::Closing;
                 }
             }
@@ -373,13 +373,13 @@ impl<I: Intake> Connection<I> {
             Standing::Whole => turn.finish(head, intake, &mut exchange),
             Standing::Broken(refusal) => {
                 exchange.keep_alive = false;
-                turn.refuse(&mut exchange, &refusal);
+                turn.refuse(Some(head), &mut exchange, &refusal);
             }
             Standing::Refused(refusal) => {
                 // Of chunks the rest is unknown: guess that as much is to come as came.
                 let rest_bytes = decoder.remaining_bytes().unwrap_or(received_bytes);
                 exchange.keep_alive &= rest_bytes <= turn.limits.discard_bytes;
-                turn.refuse(&mut exchange, &refusal);
+                turn.refuse(Some(head), &mut exchange, &refusal);
             }
             Standing::Starved | Standing::OutOfBudget => {
                 debug_assert!(false, "there is nothing to conclude");

@@ -48,6 +48,16 @@ pub trait Handler {
 
     /// Head and whole body are there: answers.
     fn finish(&mut self, head: &Head<'_>, intake: Self::Intake, reply: Reply<'_>);
+
+    /// The request that was begun or finished last has been answered with a status.
+    fn note_answer(&mut self, status: u16) {
+        let _ = status;
+    }
+
+    /// A request was refused without this handler: what came is none (then there is no head), or its body is wrong.
+    fn note_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
+        let _ = (head, status);
+    }
 }
 
 /// How much one connection may ask for.
@@ -75,8 +85,11 @@ impl<H: Handler> Turn<'_, H> {
         *self.budget = self.budget.saturating_sub(work_bytes);
     }
 
-    pub(super) fn refuse(&mut self, exchange: &mut Exchange, refusal: &Refusal) {
+    /// Answers instead of the handler.
+    #[cold]
+    pub(super) fn refuse(&mut self, head: Option<&Head<'_>>, exchange: &mut Exchange, refusal: &Refusal) {
         Reply::new(self.out, self.date, exchange).error(refusal);
+        self.handler.note_refusal(head, refusal.status);
     }
 
     /// Asks the handler; `None`: the request is answered.
@@ -91,6 +104,7 @@ impl<H: Handler> Turn<'_, H> {
             }
             Begin::Receive(_) => {
                 debug_assert!(false, "a request that is answered wants its body");
+                self.handler.note_answer(exchange.status);
                 None
             }
             Begin::Answered => {
@@ -110,10 +124,9 @@ impl<H: Handler> Turn<'_, H> {
     fn make_sure_of_answer(&mut self, start: usize, exchange: &mut Exchange) {
         if !exchange.answered {
             self.out.bytes().truncate(start);
-            self.refuse(
-                exchange,
-                &Refusal::new(500, "internal_error", "the request was not answered: please report this"),
-            );
+            let refusal = Refusal::new(500, "internal_error", "the request was not answered: please report this");
+            Reply::new(self.out, self.date, exchange).error(&refusal);
         }
+        self.handler.note_answer(exchange.status);
     }
 }

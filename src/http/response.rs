@@ -53,6 +53,8 @@ pub struct Exchange {
     pub keep_alive: bool,
     /// A response was rendered whole.
     pub answered: bool,
+    /// Of the response, once it is rendered.
+    pub status: u16,
 }
 
 impl Exchange {
@@ -63,12 +65,13 @@ impl Exchange {
             http_minor: head.http_minor,
             keep_alive: head.keep_alive,
             answered: false,
+            status: 0,
         }
     }
 
     /// The exchange of what could not be read as a request.
     pub(super) fn broken() -> Self {
-        Self { head_only: false, http_minor: 1, keep_alive: false, answered: false }
+        Self { head_only: false, http_minor: 1, keep_alive: false, answered: false, status: 0 }
     }
 }
 
@@ -265,6 +268,7 @@ impl ReplyHead<'_> {
             (false, _) => bytes.extend_from_slice(b"Connection: close\r\n\r\n"),
         }
         exchange.answered = true;
+        exchange.status = self.status;
     }
 
     fn number(&mut self, before: &str, number: u64, after: &str) {
@@ -348,7 +352,7 @@ mod tests {
     }
 
     fn get() -> Exchange {
-        Exchange { head_only: false, http_minor: 1, keep_alive: true, answered: false }
+        Exchange { head_only: false, http_minor: 1, keep_alive: true, answered: false, status: 0 }
     }
 
     struct Once;

@@ -39,6 +39,7 @@
 //!
 //! Ideas: restarts are `LevelDB`'s; buckets with tags are those of `F14` and Swiss tables, with offsets as small as the chunk.
 
+use super::figures::Footprint;
 use super::record::{Blob, Entry, KEY_MAX_BYTES, Value};
 
 /// The most bytes of a chunk: offsets fit 16 bits, and rewriting one is a bounded slice of work.
@@ -240,6 +241,11 @@ impl Chunk {
 
     fn header_u16(&self, at: usize) -> u16 {
         read_u16(&self.bytes, at)
+    }
+
+    /// What it takes.
+    pub(super) fn footprint(&self) -> Footprint {
+        Footprint { bytes: self.bytes.len(), large_bytes: self.memory_bytes() - self.bytes.len() }
     }
 
     /// Its bytes, and the large values, for freeing them one by one.

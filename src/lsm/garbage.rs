@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::chunk::Chunk;
+use super::figures::Footprint;
 use super::immutable_layer::ImmutableLayer;
 use super::memtable::FrozenMemtable;
 use super::record::Blob;
@@ -35,12 +36,33 @@ pub(super) struct Garbage {
     segments: Vec<Arc<Segment>>,
     segment: Option<Segment>,
     memtables: Vec<FrozenMemtable>,
+    /// Frozen memtables and chunks that were made and not freed, here or in layers, live ones and those of snapshots.
+    alive: Footprint,
 }
 
 impl Garbage {
+    /// Nothing to free; `alive` is what the engine begins with.
+    pub(super) fn new(alive: Footprint) -> Self {
+        Self { alive, ..Self::default() }
+    }
+
+    /// Frozen memtables and chunks that were made and not freed.
+    pub(super) fn alive(&self) -> Footprint {
+        self.alive
+    }
+
+    /// A memtable was frozen.
+    pub(super) fn note_frozen(&mut self, frozen: &FrozenMemtable) {
+        self.alive.add(frozen.footprint());
+    }
+
     pub(super) fn push_layer(&mut self, layer: ImmutableLayer) {
         match layer {
-            ImmutableLayer::Memtable(frozen) => self.memtables.extend(Arc::into_inner(frozen)),
+            ImmutableLayer::Memtable(frozen) => {
+                let Some(frozen) = Arc::into_inner(frozen) else { return };
+                self.alive.subtract(frozen.footprint());
+                self.memtables.push(frozen);
+            }
             ImmutableLayer::Run(run) => self.blocks.extend(Arc::into_inner(run.into_blocks())),
         }
     }
@@ -50,8 +72,9 @@ impl Garbage {
     }
 
     /// A chunk was made.
-    pub(super) fn note_made(&mut self, bytes: usize) {
-        self.spare_bytes = self.spare_bytes.saturating_sub(bytes);
+    pub(super) fn note_made(&mut self, chunk: &Chunk) {
+        self.alive.add(chunk.footprint());
+        self.spare_bytes = self.spare_bytes.saturating_sub(chunk.bytes().len());
     }
 
     pub(super) fn push_segment(&mut self, segment: Arc<Segment>) {
@@ -94,6 +117,7 @@ impl Garbage {
             work.spend(work::FREE);
         } else if let Some(chunk) = self.chunks.pop() {
             if let Some(chunk) = Arc::into_inner(chunk) {
+                self.alive.subtract(chunk.footprint());
                 let (bytes, blobs) = chunk.into_parts();
                 self.blobs = blobs;
                 if self.spare_bytes + bytes.len() > SPARE_BYTES {

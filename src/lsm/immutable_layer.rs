@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::figures::Footprint;
 use super::memtable::FrozenMemtable;
 use super::record::Entry;
 use super::run::{Probe, Run};
@@ -27,6 +28,14 @@ impl ImmutableLayer {
         match self {
             Self::Memtable(frozen) => frozen.entry_count(),
             Self::Run(run) => run.entry_count(),
+        }
+    }
+
+    /// What it takes.
+    pub(super) fn footprint(&self) -> Footprint {
+        match self {
+            Self::Memtable(frozen) => frozen.footprint(),
+            Self::Run(run) => run.footprint(),
         }
     }
 

@@ -22,6 +22,7 @@
 
 use std::sync::Arc;
 
+use super::figures::{Footprint, LevelFigures};
 use super::garbage::Garbage;
 use super::hash::KeyHasher;
 use super::immutable_layer::ImmutableLayer;
@@ -302,7 +303,7 @@ impl Levels {
 
     /// Levels from 0 down, empty ones in between included.
     pub(super) fn stats(&self) -> Vec<LevelStats> {
-        let bottom = usize::from(self.layers.iter().filter_map(Layer::upper_number).max().unwrap_or(0).max(1)) + 1;
+        let bottom = self.bottom_number();
         let mut levels: Vec<LevelStats> = Vec::new();
         for layer in &self.layers {
             let level = layer.upper_number().map_or(bottom, usize::from);
@@ -313,6 +314,31 @@ impl Levels {
             levels[level].memory_bytes += layer.content.memory_bytes();
         }
         levels
+    }
+
+    /// Levels from 0 to the bottom, like [`stats`](Self::stats).
+    pub(super) fn figures(&self) -> Vec<LevelFigures> {
+        let bottom = self.bottom_number();
+        let mut levels = vec![LevelFigures::default(); bottom + 1];
+        for layer in &self.layers {
+            let figures = &mut levels[layer.upper_number().map_or(bottom, usize::from)];
+            figures.layer_count += 1;
+            figures.entry_count += layer.content.entry_count();
+            figures.footprint.add(layer.content.footprint());
+        }
+        levels
+    }
+
+    /// What all layers take.
+    pub(super) fn footprint(&self) -> Footprint {
+        let mut all = Footprint::default();
+        self.layers.iter().for_each(|layer| all.add(layer.content.footprint()));
+        all
+    }
+
+    /// The number of the bottom: behind those of all other levels.
+    fn bottom_number(&self) -> usize {
+        usize::from(self.layers.iter().filter_map(Layer::upper_number).max().unwrap_or(0).max(1)) + 1
     }
 
     pub(super) fn hasher(&self) -> KeyHasher {

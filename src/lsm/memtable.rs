@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashTable;
 
+use super::figures::Footprint;
 use super::hash::KeyHasher;
 use super::record::Entry;
 use super::wal::{Appended, SEGMENT_BYTES, Segment};
@@ -134,6 +135,13 @@ impl Memtable {
         self.log_bytes
     }
 
+    /// What its sealed segments take.
+    pub(super) fn footprint(&self) -> Footprint {
+        let mut all = Footprint::default();
+        self.records.segments.iter().for_each(|segment| all.add(segment.footprint()));
+        all
+    }
+
     /// Takes note that a record expires.
     pub(super) fn note_expiry(&mut self, expires_at_ms: u64) {
         self.first_expiry_ms = self.first_expiry_ms.min(expires_at_ms);
@@ -199,6 +207,11 @@ impl FrozenMemtable {
 
     pub(super) fn log_bytes(&self) -> usize {
         self.memtable.log_bytes
+    }
+
+    /// What its records take.
+    pub(super) fn footprint(&self) -> Footprint {
+        self.memtable.footprint()
     }
 
     pub(super) fn last_version(&self) -> u64 {

@@ -219,7 +219,7 @@ impl MergeJob {
         }
         self.group_chunk_count = 0;
         for chunk in self.output.finished.drain(..) {
-            garbage.note_made(chunk.bytes().len());
+            garbage.note_made(&chunk);
             self.group = target.insert(self.group, Arc::new(chunk));
         }
         self.next = self.group;

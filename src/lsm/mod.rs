@@ -27,6 +27,7 @@ mod chunk_check;
 mod chunk_tests;
 mod chunk_walk;
 mod digest;
+mod figures;
 mod garbage;
 mod hash;
 mod immutable_layer;
@@ -50,6 +51,7 @@ pub use adoption::{Adoption, AdoptionError};
 pub use chunk::{CHUNK_MAX_BYTES, Chunk, ChunkBuilder};
 pub use chunk_walk::{ChunkStep, ChunkWalk};
 pub use digest::{Digest, Digester};
+pub use figures::{Figures, Footprint, LevelFigures};
 pub use hash::KeyHasher;
 pub use levels::{Level, LevelStats};
 pub use log_stream::{LogBatch, LogPosition, RecordError, StreamRecord};
@@ -138,8 +140,8 @@ impl Lsm {
             options,
             wal: Wal::new(position),
             memtable: Memtable::new(options.memtable_bytes, levels.hasher()),
+            garbage: Garbage::new(levels.footprint()),
             levels,
-            garbage: Garbage::default(),
             owed_work: 0,
             snapshots: SnapshotHome::new(),
             sweeps: Sweeps::default(),
@@ -244,7 +246,9 @@ impl Lsm {
         let last_segment = self.wal.seal();
         let memtable =
             std::mem::replace(&mut self.memtable, Memtable::new(self.options.memtable_bytes, self.levels.hasher()));
-        self.levels.push_frozen(Arc::new(memtable.freeze(last_segment)));
+        let frozen = memtable.freeze(last_segment);
+        self.garbage.note_frozen(&frozen);
+        self.levels.push_frozen(Arc::new(frozen));
         true
     }
 

@@ -11,6 +11,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::chunk::{Chunk, NO_EXPIRY};
+use super::figures::Footprint;
 use super::record::Entry;
 
 /// Chunks in one block: inserting moves a few kilobytes of pointers and fences.
@@ -99,6 +100,8 @@ pub(super) struct Run {
     blocks: Arc<Blocks>,
     entry_count: usize,
     memory_bytes: usize,
+    /// The large values among them.
+    large_bytes: usize,
     /// Chunks with entries that expire, some day.
     expiring_chunk_count: usize,
 }
@@ -148,6 +151,7 @@ impl Run {
         }
         self.entry_count -= chunk.entry_count();
         self.memory_bytes -= chunk.memory_bytes();
+        self.large_bytes -= chunk.footprint().large_bytes;
         self.expiring_chunk_count -= usize::from(chunk.first_expiry_ms() != NO_EXPIRY);
         (chunk, self.normalize(at))
     }
@@ -156,6 +160,7 @@ impl Run {
     pub(super) fn insert(&mut self, at: Position, chunk: Arc<Chunk>) -> Position {
         self.entry_count += chunk.entry_count();
         self.memory_bytes += chunk.memory_bytes();
+        self.large_bytes += chunk.footprint().large_bytes;
         self.expiring_chunk_count += usize::from(chunk.first_expiry_ms() != NO_EXPIRY);
         let blocks = Arc::make_mut(&mut self.blocks);
         let at = make_room(blocks, at);
@@ -173,6 +178,11 @@ impl Run {
     /// Bytes of all chunks, large values included.
     pub(super) fn memory_bytes(&self) -> usize {
         self.memory_bytes
+    }
+
+    /// What it takes.
+    pub(super) fn footprint(&self) -> Footprint {
+        Footprint { bytes: self.memory_bytes - self.large_bytes, large_bytes: self.large_bytes }
     }
 
     /// Chunks with entries that expire, some day.

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::figures::Footprint;
 use super::log_stream::{LogBatch, LogPosition, StreamRecord};
 use super::record::{self, Blob, Entry, RecordHead, Write};
 
@@ -64,6 +65,11 @@ impl Segment {
     /// Bytes of records stored in the segment, large values not counted.
     pub(super) fn stored_bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// What its records take.
+    pub(super) fn footprint(&self) -> Footprint {
+        Footprint { bytes: self.bytes.len(), large_bytes: self.large_bytes }
     }
 
     /// Copies records from `offset` on into `batch`, until it holds `max_bytes`, the segment ends or `version` is reached;

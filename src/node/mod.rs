@@ -13,6 +13,7 @@ mod watches;
 
 use crate::config::Config;
 use crate::lsm::{Lsm, Options};
+use crate::metrics::NodeStats;
 use crate::partition::{AssignError, Assignment, DiskLog, Partition, PartitionOptions, Reached, Roles, Wait};
 use crate::replication::NodeId;
 use crate::storage::{Command, Event, HistoryId, Lineage, Loaded, Mint, Progress, Role, Standing, StorageError};
@@ -134,6 +135,10 @@ pub struct Node {
     pub scan_slots: Slots,
     /// For the next pages of scans.
     pub held_snapshots: HeldSnapshots,
+    /// Counts, shown by `/metrics`.
+    pub stats: NodeStats,
+    /// Taken by answers to `/metrics`.
+    pub scrape_slots: Slots,
 }
 
 impl Node {
@@ -160,6 +165,8 @@ impl Node {
             backup_slots: Slots::default(),
             scan_slots: Slots::default(),
             held_snapshots: HeldSnapshots::default(),
+            stats: NodeStats::default(),
+            scrape_slots: Slots::default(),
             config,
         };
         if !node.config.loads_data() {
@@ -418,7 +425,10 @@ impl Node {
                 self.stage = Stage::Running;
                 return DiskNews::Loaded;
             }
-            Event::Written { partition, version, synced_version, batches, stats } => {
+            Event::Written { partition, version, synced_version, sync_us, batches, stats } => {
+                if let Some(us) = sync_us {
+                    self.stats.log_syncs.record(us);
+                }
                 self.partition(partition).expect(known).note_written(version, synced_version, batches, stats);
             }
             Event::Checkpointed { partition, version, stats } => {

@@ -133,6 +133,7 @@ impl Partition {
             return Err(turned(RefusalCode::Busy, format!("{SNAPSHOTS_MAX} snapshots are being sent: try again")));
         }
         let snapshot = self.shared_snapshot();
+        self.snapshot_stats.sent_count += 1;
         let version = snapshot.version();
         log::info!("partition {}: {address} gets a snapshot of version {version}: {reason}", self.id);
         Feed::from_snapshot(hello, snapshot, &self.source(now_ms), out)

@@ -275,6 +275,7 @@ impl Partition {
     /// Replaces all data.
     fn install(&mut self, installed: Installed) {
         let Installed { lsm, epoch, lineage } = installed;
+        self.snapshot_stats.received_count += 1;
         self.following.retry_ms = RETRY_MIN_MS;
         let before = self.roles.standing().clone();
         let version = self.lsm.last_version();

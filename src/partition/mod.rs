@@ -10,6 +10,7 @@
 //! Not here: which partition a request means (`node/`), HTTP (`api/`).
 
 mod disk_log;
+mod figures;
 mod followers;
 mod following;
 mod roles;
@@ -21,6 +22,7 @@ use crate::replication::NodeId;
 use crate::storage::{Command, HistoryId, Replacement, StorageError, StoreStats};
 
 pub use disk_log::DiskLog;
+pub use figures::SnapshotStats;
 pub use followers::{FollowerStats, Turned};
 pub use following::{FollowingStats, Peer};
 pub use roles::{AssignError, Assignment, Roles};
@@ -145,6 +147,7 @@ pub struct Partition {
     following: Follows,
     /// Engines that are freed piece by piece.
     abandoned: Vec<Lsm>,
+    snapshot_stats: SnapshotStats,
     /// How often it has ceased to lead.
     tenure: u64,
     /// This node's clock, in Unix ms.
@@ -158,6 +161,7 @@ impl Partition {
     pub fn new(id: u32, lsm: Lsm, roles: Roles, disk: Option<DiskLog>, options: PartitionOptions) -> Self {
         let following = Follows::default();
         let (replacement, followers, abandoned) = (None, Followers::default(), Vec::new());
+        let snapshot_stats = SnapshotStats::default();
         let mut partition = Self {
             id,
             options,
@@ -168,6 +172,7 @@ impl Partition {
             followers,
             following,
             abandoned,
+            snapshot_stats,
             tenure: 0,
             time_ms: 0,
             reclaimed_version: 0,

@@ -52,13 +52,14 @@ impl Reactor {
         if session.is_ending() {
             enqueue(&mut self.ready, session, key);
         }
+        self.node.stats.connection_table_bytes = self.sessions.capacity() * size_of::<Session>();
         self.set_deadline(key, true);
     }
 
     /// A refusal in bytes; without `keep_alive` the connection is to be closed after it.
     pub(super) fn answer(&self, refusal: &Refusal, keep_alive: bool) -> Vec<u8> {
         let mut output = Output::new();
-        let mut exchange = Exchange { head_only: false, http_minor: 1, keep_alive, answered: false };
+        let mut exchange = Exchange { head_only: false, http_minor: 1, keep_alive, answered: false, status: 0 };
         let reply = Reply::new(&mut output, &self.date, &mut exchange);
         reply.status(refusal.status).header("Retry-After", "1").error(refusal);
         std::mem::take(output.bytes())

@@ -28,6 +28,13 @@ impl Clock {
         self.now
     }
 
+    /// Microseconds since the start, as of now: for measuring. Costs no system call where the kernel lends its clock (vDSO).
+    #[inline]
+    pub(super) fn read_us(&self) -> u64 {
+        let elapsed = read(ClockId::Monotonic).saturating_sub(self.started);
+        u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// Microseconds since the start, as of this turn.
     pub(super) fn now_us(&self) -> u64 {
         self.now_us
@@ -37,6 +44,11 @@ impl Clock {
     pub(super) fn now(&self) -> Millis {
         self.now
     }
+}
+
+/// Microseconds since some moment, for the disk thread to measure by.
+pub(super) fn monotonic_us() -> u64 {
+    u64::try_from(read(ClockId::Monotonic).as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds since 1970; without a system call.

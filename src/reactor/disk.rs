@@ -61,6 +61,7 @@ impl Disk {
             fsync: config.fsync,
             first_partition: (!config.await_assignment).then_some(DEFAULT_PARTITION),
             mint,
+            clock_us: super::clock::monotonic_us,
         };
         let wake = move || {
             // An eventfd that is full has woken the loop already.

@@ -53,13 +53,18 @@ impl Gates {
         &mut self.queues[index].waiting
     }
 
+    /// Whether nobody waits, nor did since the last look.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
     /// Calls `leave` for sessions that have waited long enough, at most so many: with true where they have what they waited for,
     /// with false where it will not come.
     pub(super) fn open(
         &mut self,
         max: usize,
         reached: impl Fn(u32, Wait) -> Reached,
-        mut leave: impl FnMut(Waiting, bool),
+        mut leave: impl FnMut(Waiting, Wait, bool),
     ) {
         let mut left = max;
         for queue in self.queues.iter_mut().filter(|queue| !queue.waiting.is_empty()) {
@@ -68,7 +73,7 @@ impl Gates {
                 && let Some(waiting) = queue.waiting.pop_front_if(|waiting| is_over(waiting, so_far))
             {
                 left -= 1;
-                leave(waiting, so_far != Reached::Never);
+                leave(waiting, queue.wait, so_far != Reached::Never);
             }
         }
         // Nobody comes to those of a tenure that is over.

@@ -31,17 +31,19 @@ mod gates;
 mod limits;
 mod link;
 mod listener;
+mod measure;
 mod progress;
 mod promises;
+mod ready;
 mod replication;
 mod resolver;
 mod session;
+mod slow_log;
 mod stderr_log;
 mod supervisor;
 mod timers;
 mod watching;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +70,8 @@ use limits::{
     READ_BUFFER_BYTES, RENDER_BUFFER_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN, connection_max,
 };
 use listener::Listener;
+use measure::Measure;
+use ready::{Ready, enqueue};
 use replication::Replication;
 use session::{Next, Session, Slot, Visit};
 use supervisor::Supervisor;
@@ -94,7 +98,7 @@ struct Reactor {
     /// How many of them only get to hear that there are too many.
     turned_away_count: usize,
     /// Sessions to visit, in order.
-    ready: VecDeque<usize>,
+    ready: Ready,
     /// Sessions to free at the end of the turn.
     closed: Vec<usize>,
     timers: Timers,
@@ -109,6 +113,7 @@ struct Reactor {
     watching: Watching,
     /// The gates of one visit.
     visit_gates: Vec<Gate>,
+    measure: Measure,
     /// Held here too: closed together with a thread that woke the loop by it, it would take the event along.
     _waker: Arc<Waker>,
     guard: Guard,
@@ -148,6 +153,7 @@ impl Reactor {
         let serving = format!("serving on http://{address}, {durability}");
         let supervisor = Supervisor::from_environment(|name| std::env::var_os(name), serving);
         let mut node = Node::new(config.clone(), hash_seed, mint);
+        node.stats.started_unix_ms = clock::unix_ms();
         node.replication_port = replication_address.map(|address| address.port());
         Ok(Self {
             poll,
@@ -155,7 +161,7 @@ impl Reactor {
             signals,
             sessions: Slab::new(),
             turned_away_count: 0,
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             closed: Vec::new(),
             timers: Timers::default(),
             clock: Clock::start(),
@@ -176,6 +182,7 @@ impl Reactor {
             gates: Gates::default(),
             watching: Watching::default(),
             visit_gates: Vec::new(),
+            measure: Measure::new(config.slow_request_ms),
             _waker: waker,
             input: vec![0; READ_BUFFER_BYTES].into(),
             output: Output::keeping(RENDER_BUFFER_BYTES),
@@ -280,6 +287,8 @@ impl Reactor {
 
     fn start_turn(&mut self) {
         let now = self.clock.tick();
+        self.ready.now_us = self.clock.now_us();
+        self.measure.slow_log.tick(now);
         let unix_ms = clock::unix_ms();
         self.node.note_time(unix_ms);
         self.node.note_memory(allocator::allocated_bytes());
@@ -354,9 +363,11 @@ impl Reactor {
     fn visit(&mut self, key: usize, budget: &mut usize) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.is_queued = false;
-        let progress_before = (self.node.loop_stats.request_count, session.sent_bytes);
+        let request_count_before = self.node.loop_stats.request_count;
+        let bytes_before = (session.received_bytes, session.sent_bytes);
+        let released = session.take_released();
         self.visit_gates.clear();
-        let promised = crate::api::Promised::new(&mut self.visit_gates);
+        let promised = crate::api::Promised::new(&mut self.visit_gates, &mut self.measure.answers);
         let api = Api::new(&mut self.node, &mut self.guard, &mut self.scratch, promised, self.clock.now());
         let mut visit = Visit {
             handler: api,
@@ -371,8 +382,10 @@ impl Reactor {
         let watch = visit.handler.take_watch();
         if !self.visit_gates.is_empty() {
             let ticket = self.gates.enter(&self.visit_gates, key);
-            session.hold(ticket, &self.visit_gates, is_alone);
+            session.hold(ticket, &self.visit_gates, is_alone, self.clock.now_us());
         }
+        self.measure.note_visit(session, released, &mut self.node.stats, &self.clock);
+        measure::note_bytes(session, bytes_before, &mut self.node.stats);
         match next {
             Next::Close => {
                 self.closed.push(key);
@@ -381,7 +394,8 @@ impl Reactor {
             Next::Visit => enqueue(&mut self.ready, session, key),
             Next::Event => {}
         }
-        let has_progressed = progress_before != (self.node.loop_stats.request_count, session.sent_bytes);
+        let progress = (self.node.loop_stats.request_count, session.sent_bytes);
+        let has_progressed = progress != (request_count_before, bytes_before.1);
         let is_drained = session.is_fed() && !session.has_unsent();
         if let Some(request) = watch {
             self.begin_watch(key, request);
@@ -419,6 +433,7 @@ impl Reactor {
         let slice = clock::thread_cpu_time().saturating_sub(before);
         let stats = &mut self.node.loop_stats;
         stats.longest_slice_us = stats.longest_slice_us.max(micros(slice));
+        self.node.stats.slices.record(micros(slice));
     }
 
     fn look_at_deadlines(&mut self) {
@@ -433,8 +448,8 @@ impl Reactor {
             if session.is_fed() && !session.has_unsent() {
                 self.time_watch_out(key);
             } else if session.awaits_acks() {
-                self.break_promise(key, &crate::api::acks_timeout(self.node.config().ack_timeout_ms));
-            } else if session.time_out(&self.date) == Next::Close {
+                self.time_out_acks(key);
+            } else if session.time_out(&self.date, self.clock.now_us()) == Next::Close {
                 self.closed.push(key);
                 continue;
             } else {
@@ -454,6 +469,7 @@ impl Reactor {
             if let Some(session) = self.sessions.try_remove(key) {
                 self.watching.forget(key);
                 self.turned_away_count -= usize::from(session.slot == Slot::TurnedAway);
+                Self::forget_session(&session, &mut self.node.stats);
             }
         }
     }
@@ -467,6 +483,7 @@ impl Reactor {
         stats.longest_turn_us = stats.longest_turn_us.max(micros(turn));
         stats.slow_turn_count += u64::from(micros(turn) > SLOW_TURN_US);
         stats.connection_count = self.sessions.len();
+        self.node.stats.turns.record(micros(turn));
     }
 
     /// Whether all is said and done, the log on disk included.
@@ -476,13 +493,6 @@ impl Reactor {
             return Ok(true);
         }
         if self.clock.now() >= until + DRAIN_MS { Err(RunError::DiskStalled) } else { Ok(false) }
-    }
-}
-
-fn enqueue(ready: &mut VecDeque<usize>, session: &mut Session, key: usize) {
-    if !session.is_queued {
-        session.is_queued = true;
-        ready.push_back(key);
     }
 }
 

@@ -16,11 +16,12 @@ use std::io::{self, IoSlice, Read, Write};
 
 use mio::net::TcpStream;
 
-use crate::api::{Gate, Intake};
+use crate::api::{Answer, Gate, Intake};
 use crate::http::{Connection, Handler, HttpDate, Limits, Output, Waiting, Wants};
 use crate::partition::Wait;
 
 use super::deadlines::Patience;
+use super::measure::Held;
 
 /// Most bytes handed to the kernel at once: copying them takes some ten microseconds.
 const WRITE_MAX_BYTES: usize = 256 * 1024;
@@ -105,6 +106,8 @@ pub(super) struct Session {
     output: Output,
     /// Bytes handed to the kernel so far: how deadlines see that the peer reads.
     pub(super) sent_bytes: u64,
+    /// Bytes read so far.
+    pub(super) received_bytes: u64,
     wants: Wants,
     stage: Stage,
     is_readable: bool,
@@ -112,9 +115,17 @@ pub(super) struct Session {
     peer: Peer,
     /// On the ready list.
     pub(super) is_queued: bool,
+    /// When it came there last, in microseconds since the node started.
+    pub(super) queued_at_us: u64,
+    /// The same of the visit that read last: when the requests came that are being answered.
+    pub(super) came_at_us: u64,
     pub(super) slot: Slot,
     pub(super) patience: Patience,
     promise: Option<Promise>,
+    /// What is held back, or was and has not been sent yet.
+    pub(super) held: Option<Held>,
+    /// As told last.
+    pub(super) counted_heap_bytes: usize,
 }
 
 /// Replies that are held back.
@@ -126,6 +137,8 @@ struct Promise {
     awaits_acks: bool,
     /// It is one reply, and nothing is behind it.
     is_alone: bool,
+    /// In microseconds since the node started.
+    since_us: u64,
 }
 
 impl Session {
@@ -136,15 +149,20 @@ impl Session {
             http: Connection::new(),
             output: Output::new(),
             sent_bytes: 0,
+            received_bytes: 0,
             wants: Wants::Input,
             stage: Stage::Open,
             is_readable: false,
             is_writable: true,
             peer: Peer::Sending,
             is_queued: false,
+            queued_at_us: 0,
+            came_at_us: 0,
             slot: Slot::Served,
             patience: Patience::default(),
             promise: None,
+            held: None,
+            counted_heap_bytes: 0,
         }
     }
 
@@ -179,18 +197,42 @@ impl Session {
     }
 
     /// The peer was too slow. Visit it once more, if it is not to be closed.
-    pub(super) fn time_out(&mut self, date: &HttpDate) -> Next {
+    pub(super) fn time_out(&mut self, date: &HttpDate, now_us: u64) -> Next {
         if self.stage != Stage::Open || !self.output.is_empty() {
             return Next::Close;
         }
         self.wants = self.http.time_out(&mut self.output, date);
-        if self.output.is_empty() { Next::Close } else { Next::Visit }
+        if self.output.is_empty() {
+            return Next::Close;
+        }
+        self.held = Some(Held::one(Answer::timed_out(), now_us));
+        Next::Visit
     }
 
     /// What this visit has held back waits at gates.
-    pub(super) fn hold(&mut self, ticket: u64, gates: &[Gate], is_alone: bool) {
+    pub(super) fn hold(&mut self, ticket: u64, gates: &[Gate], is_alone: bool, since_us: u64) {
         let awaits_acks = gates.iter().any(|gate| matches!(gate.wait, Wait::Acks { .. }));
-        self.promise = Some(Promise { ticket, gate_count: gates.len(), awaits_acks, is_alone });
+        self.promise = Some(Promise { ticket, gate_count: gates.len(), awaits_acks, is_alone, since_us });
+    }
+
+    /// Since when something is held back, if it is; in microseconds since the node started.
+    pub(super) fn holds_since_us(&self) -> Option<u64> {
+        self.promise.map(|promise| promise.since_us)
+    }
+
+    /// Whether something is held back.
+    pub(super) fn has_promise(&self) -> bool {
+        self.promise.is_some()
+    }
+
+    /// What was held back and goes with the next visit.
+    pub(super) fn take_released(&mut self) -> Option<Held> {
+        if self.promise.is_none() { self.held.take() } else { None }
+    }
+
+    /// Heap it owns.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.output.heap_bytes() + self.http.heap_bytes()
     }
 
     /// Whether what is held back has this ticket.
@@ -336,6 +378,8 @@ impl Session {
             }
             Ok(len) => {
                 self.is_readable = len == buffer.len() || self.peer == Peer::Closed;
+                self.received_bytes += len as u64;
+                self.came_at_us = self.queued_at_us;
                 Ok(Some(len))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

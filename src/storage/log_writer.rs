@@ -15,6 +15,7 @@ use crate::lsm::{LogBatch, LogPosition};
 use super::disk::{Disk, DiskFile};
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
 use super::log_file::{MARK_BYTES, encode_mark, log_name};
+use super::store::Written;
 use super::{HistoryId, StorageError};
 
 /// A file that would hold more is followed by another. Small enough that recovery reads one at a time into memory.
@@ -44,6 +45,7 @@ pub(super) struct LogWriter<F> {
     older_bytes: u64,
     /// A file that would hold more is followed by another.
     file_max_bytes: u64,
+    written_stats: Written,
 }
 
 impl<F: DiskFile> LogWriter<F> {
@@ -74,6 +76,7 @@ impl<F: DiskFile> LogWriter<F> {
             is_mark_due: false,
             older_bytes,
             file_max_bytes,
+            written_stats: Written::default(),
         })
     }
 
@@ -88,7 +91,10 @@ impl<F: DiskFile> LogWriter<F> {
         let mark_parts = if self.is_mark_due { &[&mark[..]][..] } else { &[] };
         let parts: Vec<&[u8]> = mark_parts.iter().copied().chain(batch.parts()).collect();
         self.file.write_at(&parts, self.offset).map_err(|error| self.failed(disk, "writing", &error))?;
-        self.offset += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        self.offset += bytes;
+        self.written_stats.count += 1;
+        self.written_stats.bytes += bytes;
         self.is_mark_due = false;
         self.written = last;
         self.write_zeros_ahead(disk)
@@ -102,6 +108,7 @@ impl<F: DiskFile> LogWriter<F> {
             let zeros = &self.zeros[..usize::try_from(room).unwrap_or(0)];
             self.file.write_at(&[zeros], self.zeroed_to).map_err(|error| self.failed(disk, "writing", &error))?;
             self.zeroed_to += room;
+            self.written_stats.bytes += room;
         }
         Ok(())
     }
@@ -122,6 +129,7 @@ impl<F: DiskFile> LogWriter<F> {
             let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
             self.file.write_at(&[&mark], self.offset).map_err(|error| self.failed(disk, "writing", &error))?;
             self.offset += MARK_BYTES as u64;
+            self.written_stats.bytes += MARK_BYTES as u64;
         }
         Ok(())
     }
@@ -173,6 +181,11 @@ impl<F: DiskFile> LogWriter<F> {
     /// Version up to which records are synced.
     pub(super) fn synced_version(&self) -> u64 {
         self.synced_version
+    }
+
+    /// What it has written.
+    pub(super) fn written(&self) -> Written {
+        self.written_stats
     }
 
     /// Whether a sync has earned a mark that is not written yet.

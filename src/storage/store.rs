@@ -19,6 +19,23 @@ pub struct StoreStats {
     pub log_bytes: u64,
     /// Version of the newest checkpoint; 0: there is none.
     pub checkpoint_version: u64,
+    /// What was written to the log since the start.
+    pub written: Written,
+}
+
+/// What was written to a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Writes of batches; each may be several system calls.
+    pub count: u64,
+    /// Bytes of records, marks, and zeros written ahead of them.
+    pub bytes: u64,
+}
+
+impl Written {
+    fn and(self, other: Self) -> Self {
+        Self { count: self.count + other.count, bytes: self.bytes + other.bytes }
+    }
 }
 
 /// The files of one partition.
@@ -30,12 +47,22 @@ pub struct Store<D: Disk> {
     checkpoint: Option<CheckpointWriter<D::File>>,
     checkpoint_version: u64,
     replacement: Option<Box<ReplacementWriter<D>>>,
+    /// To logs before this one.
+    written_before: Written,
 }
 
 impl<D: Disk> Store<D> {
     /// A store that goes on where recovery ended.
     pub(super) fn new(root: D, disk: Generation<D>, log: LogWriter<D::File>, checkpoint_version: u64) -> Self {
-        Self { root, disk, log, checkpoint: None, checkpoint_version, replacement: None }
+        Self {
+            root,
+            disk,
+            log,
+            checkpoint: None,
+            checkpoint_version,
+            replacement: None,
+            written_before: Written::default(),
+        }
     }
 
     /// The lineage that the log is of.
@@ -77,6 +104,7 @@ impl<D: Disk> Store<D> {
         let Some(replacement) = &mut self.replacement else { return Ok(None) };
         let Some(replaced) = replacement.step(&self.root, self.log.file_max_bytes())? else { return Ok(None) };
         let Replaced { number, disk, log, checkpoint_version } = replaced;
+        self.written_before = self.written_before.and(self.log.written());
         (self.disk, self.log, self.checkpoint_version) = (disk, log, checkpoint_version);
         self.replacement = None;
         Ok(Some(number))
@@ -146,6 +174,7 @@ impl<D: Disk> Store<D> {
             log_file_count: self.log.file_count(),
             log_bytes: self.log.file_bytes(),
             checkpoint_version: self.checkpoint_version,
+            written: self.written_before.and(self.log.written()),
         }
     }
 }

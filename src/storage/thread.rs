@@ -42,6 +42,8 @@ pub struct Plan {
     pub first_partition: Option<u32>,
     /// For histories that begin here.
     pub mint: Mint,
+    /// A clock to measure syncs by, in microseconds.
+    pub clock_us: fn() -> u64,
 }
 
 /// The loop's end of the thread.
@@ -147,6 +149,7 @@ fn load(mut plan: Plan, teller: &Teller) -> Result<Option<DiskWorker<DataDir>>, 
         None => None,
     };
     let mut worker = DiskWorker::new(data_dir, plan.recovery, plan.mint, plan.fsync);
+    worker.measure(plan.clock_us);
     if let Some(recovered) = restored {
         teller.tell(Event::Loaded(Box::new(worker.adopt(0, recovered))));
     } else {

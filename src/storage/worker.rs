@@ -66,6 +66,8 @@ pub enum Event {
         version: u64,
         /// Version up to which they are also synced.
         synced_version: u64,
+        /// How long the sync took, if there was one and it was measured.
+        sync_us: Option<u64>,
         /// Batches to fill again.
         batches: Vec<LogBatch>,
         /// Figures.
@@ -152,12 +154,19 @@ pub struct DiskWorker<S: Disks> {
     fsync: Fsync,
     open: BTreeMap<u32, Open<S::Disk>>,
     is_sync_due: bool,
+    /// What syncs are measured by, in microseconds.
+    clock_us: Option<fn() -> u64>,
 }
 
 impl<S: Disks> DiskWorker<S> {
     /// A worker that has nothing open yet.
     pub fn new(disks: S, options: RecoveryOptions, mint: Mint, fsync: Fsync) -> Self {
-        Self { disks, options, mint, fsync, open: BTreeMap::new(), is_sync_due: false }
+        Self { disks, options, mint, fsync, open: BTreeMap::new(), is_sync_due: false, clock_us: None }
+    }
+
+    /// Has syncs measured by a clock; without one they are not.
+    pub fn measure(&mut self, clock_us: fn() -> u64) {
+        self.clock_us = Some(clock_us);
     }
 
     /// Recovers a partition from its directory, an empty one too.
@@ -222,8 +231,11 @@ impl<S: Disks> DiskWorker<S> {
     pub fn commit(&mut self, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
         let is_sync_due = std::mem::take(&mut self.is_sync_due) || self.fsync == Fsync::Always;
         for (id, open) in &mut self.open {
-            if is_sync_due {
+            let mut sync_us = None;
+            if is_sync_due && open.store.synced_version() < open.store.written_version() {
+                let begun_us = self.clock_us.map(|now_us| now_us());
                 open.store.sync()?;
+                sync_us = self.clock_us.zip(begun_us).map(|(now_us, begun_us)| now_us().saturating_sub(begun_us));
             }
             let versions = (open.store.written_version(), open.store.synced_version());
             if versions == open.told && open.batches.is_empty() {
@@ -232,7 +244,7 @@ impl<S: Disks> DiskWorker<S> {
             open.told = versions;
             let (version, synced_version) = versions;
             let (batches, stats) = (std::mem::take(&mut open.batches), open.store.stats());
-            tell(Event::Written { partition: *id, version, synced_version, batches, stats });
+            tell(Event::Written { partition: *id, version, synced_version, sync_us, batches, stats });
         }
         Ok(())
     }

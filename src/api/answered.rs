@@ -1,0 +1,162 @@
+//! What was answered: for the counts of `/metrics`, and for the log of slow requests.
+//!
+//! Invariant: what is counted goes by the table of routes, never by what a peer sends: paths that are not in it count as one.
+
+use std::fmt;
+
+use crate::http::{Head, Method};
+use crate::metrics::{GROUP_COUNT, ROUTE_MAX, RequestStats};
+
+use super::Api;
+use super::route::Route;
+
+/// Paths that are not in the table.
+const OTHER: usize = ROUTE_MAX - 2;
+
+/// What could not be read as a request.
+const INVALID: usize = ROUTE_MAX - 1;
+
+const _: () = assert!(Route::PATTERNS.len() <= OTHER);
+
+/// Groups of routes whose durations are counted together.
+pub(super) const GROUPS: [&str; GROUP_COUNT] = ["read", "write", "stream", "health", "admin", "other"];
+
+/// An answer, or a request that waits for one.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    endpoint: u8,
+    group: u8,
+    method: Method,
+    status: u16,
+    partition: Option<u32>,
+}
+
+impl Answer {
+    /// To what could not be read as a request.
+    const INVALID: Self =
+        Self { endpoint: small(INVALID), group: 5, method: Method::Other, status: 0, partition: None };
+
+    /// A request that was begun.
+    #[inline]
+    pub(super) fn expected(route: Option<Route>, method: Method) -> Self {
+        let endpoint = route.map_or(small(OTHER), |route| small(route.number()));
+        Self { endpoint, group: group_of(route, method), method, status: 0, partition: None }
+    }
+
+    /// To a connection that began a request and did not end it in time.
+    pub fn timed_out() -> Self {
+        Self { status: 408, ..Self::INVALID }
+    }
+
+    /// The same with another status.
+    #[must_use]
+    pub fn with_status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
+    /// Counts it.
+    #[inline]
+    pub fn record(&self, stats: &mut RequestStats, us: u64) {
+        stats.record(usize::from(self.endpoint), usize::from(self.group), self.status, us);
+    }
+}
+
+/// As the log says it: `PUT /kv/{key} 200 in partition 0`.
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let method = match self.method {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Options => "OPTIONS",
+            _ => "-",
+        };
+        write!(f, "{method} {} {}", endpoint_name(usize::from(self.endpoint)), self.status)?;
+        self.partition.map_or(Ok(()), |id| write!(f, " in partition {id}"))
+    }
+}
+
+/// All endpoints by number and name.
+pub(super) fn endpoints() -> impl Iterator<Item = (usize, &'static str)> {
+    (0..Route::PATTERNS.len()).chain([OTHER, INVALID]).map(|endpoint| (endpoint, endpoint_name(endpoint)))
+}
+
+fn endpoint_name(endpoint: usize) -> &'static str {
+    match endpoint {
+        OTHER => "other",
+        INVALID => "invalid",
+        _ => Route::PATTERNS.get(endpoint).copied().unwrap_or("other"),
+    }
+}
+
+/// The index into [`GROUPS`].
+#[inline]
+fn group_of(route: Option<Route>, method: Method) -> u8 {
+    match route {
+        Some(Route::Get) => 0,
+        Some(Route::Key) if matches!(method, Method::Get | Method::Head) => 0,
+        Some(Route::Set | Route::Delete | Route::Key | Route::Batch) => 1,
+        Some(Route::Scan | Route::Watch | Route::Snapshot | Route::Digest | Route::Metrics) => 2,
+        Some(Route::Health | Route::Live | Route::Ready | Route::Leader | Route::Replica) => 3,
+        Some(Route::Status | Route::Freeze | Route::Compact | Route::Checkpoint | Route::Assign) => 4,
+        None => 5,
+    }
+}
+
+const fn small(number: usize) -> u8 {
+    assert!(number < ROUTE_MAX);
+    #[expect(clippy::cast_possible_truncation, reason = "there are few")]
+    let small = number as u8;
+    small
+}
+
+/// The answers of one visit, in order.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// All of them.
+    pub list: Vec<Answer>,
+    /// The index of the first one that is held back.
+    pub held_from: Option<usize>,
+}
+
+impl Answers {
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.held_from = None;
+    }
+
+    /// The next one is held back.
+    #[inline]
+    pub(super) fn hold(&mut self) {
+        self.held_from.get_or_insert(self.list.len());
+    }
+}
+
+impl Api<'_> {
+    /// Notes whom the answer to a request is to be counted for.
+    #[inline]
+    pub(super) fn expect_answer(&mut self, route: Option<Route>, head: &Head<'_>) {
+        self.asked = Answer::expected(route, head.method);
+    }
+
+    /// Notes which partition a request is about.
+    #[inline]
+    pub(super) fn expect_partition(&mut self, id: u32) {
+        self.asked.partition = Some(id);
+    }
+
+    #[inline]
+    pub(super) fn count_answer(&mut self, status: u16) {
+        let answer = self.asked.with_status(status);
+        self.promised.answers.list.push(answer);
+    }
+
+    #[cold]
+    pub(super) fn count_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
+        self.asked = head.map_or(Answer::INVALID, |head| Answer::expected(Route::of(head.path), head.method));
+        self.count_answer(status);
+    }
+}

@@ -1,0 +1,218 @@
+//! Figures for monitoring: what there is by level and by owner, and what snapshots alone keep alive.
+//!
+//! What is *pinned* is found without asking any snapshot. The engine counts the bytes of all frozen memtables and chunks that were made
+//! and not freed yet (`garbage.rs` frees all of them, those of snapshots too, which send their layers home). What of them is in no live
+//! layer any more is kept by snapshots, or waits to be freed, which is a slice of maintenance at most while maintenance keeps up.
+//!
+//! Large values are counted apart, once for each layer that refers to them: the value itself is there once, and may be in a live layer, too.
+//! So what snapshots pin of them is at most what is told.
+//!
+//! Cost: O(layers + segments of memtables), and one allocation.
+
+use super::Lsm;
+
+/// Bytes of records or chunks, and of the large values they refer to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Of records or chunks themselves.
+    pub bytes: usize,
+    /// Of large values.
+    pub large_bytes: usize,
+}
+
+impl Footprint {
+    pub(super) fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.large_bytes += other.large_bytes;
+    }
+
+    pub(super) fn subtract(&mut self, other: Self) {
+        self.bytes -= other.bytes;
+        self.large_bytes -= other.large_bytes;
+    }
+
+    /// Both.
+    pub fn total_bytes(self) -> usize {
+        self.bytes + self.large_bytes
+    }
+}
+
+/// One level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LevelFigures {
+    /// Layers in it.
+    pub layer_count: usize,
+    /// Entries in them, tombstones and overwritten entries included.
+    pub entry_count: usize,
+    /// Bytes in them.
+    pub footprint: Footprint,
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// Version of the newest write.
+    pub last_version: u64,
+    /// Keys in the active memtable, tombstones included.
+    pub memtable_entry_count: usize,
+    /// Of the active memtable.
+    pub memtable_bytes: usize,
+    /// Memtables that wait to be flushed.
+    pub frozen_count: usize,
+    /// Memtables, the active one included; without their hash index.
+    pub memtables: Footprint,
+    /// All runs.
+    pub runs: Footprint,
+    /// From level 0, the frozen memtables, to the bottom.
+    pub levels: Vec<LevelFigures>,
+    /// Log segments held.
+    pub segment_count: usize,
+    /// Bytes of log held, large values included.
+    pub log_bytes: usize,
+    /// The same of what no memtable needs any more: it is kept for replicas.
+    pub retained_log_bytes: usize,
+    /// Work that merges still have to do. An estimate.
+    pub debt: usize,
+    /// Snapshots not yet released.
+    pub snapshot_count: usize,
+    /// What they alone keep alive.
+    pub pinned: Footprint,
+}
+
+impl Lsm {
+    /// What snapshots alone keep alive; of large values at most.
+    pub fn pinned(&self) -> Footprint {
+        if self.snapshot_count() == 0 {
+            return Footprint::default();
+        }
+        let live = self.levels.footprint();
+        let alive = self.garbage.alive();
+        Footprint {
+            bytes: alive.bytes.saturating_sub(live.bytes),
+            large_bytes: alive.large_bytes.saturating_sub(live.large_bytes),
+        }
+    }
+
+    /// Figures for monitoring.
+    pub fn figures(&self) -> Figures {
+        let levels = self.levels.figures();
+        let mut memtables = self.memtable.footprint();
+        memtables.add(self.wal.active().footprint());
+        let mut runs = Footprint::default();
+        for (level, figures) in levels.iter().enumerate() {
+            if level == 0 { memtables.add(figures.footprint) } else { runs.add(figures.footprint) }
+        }
+        let log_bytes = self.wal.held_bytes();
+        Figures {
+            last_version: self.last_version(),
+            memtable_entry_count: self.memtable.entry_count(),
+            memtable_bytes: self.memtable.log_bytes(),
+            frozen_count: self.frozen_count(),
+            memtables,
+            runs,
+            levels,
+            segment_count: self.wal.segment_count(),
+            log_bytes,
+            // What memtables hold is in the log until it is flushed.
+            retained_log_bytes: log_bytes.saturating_sub(memtables.total_bytes()),
+            debt: self.levels.debt(),
+            snapshot_count: self.snapshot_count(),
+            pinned: self.pinned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LargeValue, NewValue, Options};
+    use super::*;
+
+    fn lsm() -> Lsm {
+        Lsm::new(Options { memtable_bytes: 64 * 1024, hash_seed: 7 })
+    }
+
+    fn write(lsm: &mut Lsm, keys: std::ops::Range<u32>, value: &[u8]) {
+        for key in keys {
+            lsm.set(&key.to_be_bytes(), NewValue::Inline(value), None);
+        }
+    }
+
+    fn settle(lsm: &mut Lsm) {
+        while !lsm.is_idle() {
+            lsm.maintain(1 << 20);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_pins_what_was_overwritten_since() {
+        let mut lsm = lsm();
+        write(&mut lsm, 0..10_000, &[1; 100]);
+        lsm.compact();
+        settle(&mut lsm);
+        let data = lsm.figures().runs;
+        assert_eq!(lsm.pinned(), Footprint::default());
+        let (old, same) = (lsm.snapshot(), lsm.snapshot());
+        assert_eq!(lsm.pinned(), Footprint::default(), "everything is live, too");
+        write(&mut lsm, 0..10_000, &[2; 100]);
+        lsm.compact();
+        settle(&mut lsm);
+        let figures = lsm.figures();
+        assert_eq!((figures.pinned, figures.snapshot_count), (data, 2), "all that there was, counted once");
+        drop(old);
+        settle(&mut lsm);
+        assert_eq!(lsm.pinned(), data);
+        drop(same);
+        assert_eq!(lsm.pinned(), Footprint::default());
+        settle(&mut lsm);
+        assert_eq!(lsm.garbage.alive(), lsm.levels.footprint());
+    }
+
+    #[test]
+    fn a_snapshot_of_part_of_the_data_pins_that_part() {
+        let mut lsm = lsm();
+        write(&mut lsm, 0..20_000, &[1; 100]);
+        lsm.compact();
+        settle(&mut lsm);
+        let data = lsm.figures().runs;
+        let snapshot = lsm.snapshot();
+        write(&mut lsm, 0..1_000, &[2; 100]);
+        lsm.compact();
+        settle(&mut lsm);
+        let pinned = lsm.pinned();
+        assert!(pinned.bytes > data.bytes / 25 && pinned.bytes < data.bytes / 10, "{pinned:?} of {data:?}");
+        drop(snapshot);
+    }
+
+    /// Whatever is written, frozen, merged and held: what was made is freed, and once nothing is held, what is alive is live.
+    #[test]
+    fn what_is_made_is_freed() {
+        for seed in 0..20 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut lsm = lsm();
+            let mut snapshots = Vec::new();
+            for _ in 0..400 {
+                let first = rng.u32(..2_000);
+                match rng.u8(..12) {
+                    0 => snapshots.push(lsm.snapshot()),
+                    1 if !snapshots.is_empty() => drop(snapshots.swap_remove(rng.usize(..snapshots.len()))),
+                    2 => {
+                        let mut large = LargeValue::new(vec![1; 20_000]);
+                        while !large.step(usize::MAX) {}
+                        lsm.set(&first.to_be_bytes(), NewValue::Large(large), None);
+                    }
+                    3 => drop(lsm.delete(&first.to_be_bytes())),
+                    4 => lsm.compact(),
+                    _ => write(&mut lsm, first..first + 100, &[1; 50]),
+                }
+                lsm.maintain(rng.usize(..200_000));
+                let (alive, live) = (lsm.garbage.alive(), lsm.levels.footprint());
+                assert!(alive.bytes >= live.bytes && alive.large_bytes >= live.large_bytes, "seed {seed}");
+            }
+            snapshots.clear();
+            settle(&mut lsm);
+            assert_eq!(lsm.garbage.alive(), lsm.levels.footprint(), "seed {seed}");
+            let figures = lsm.figures();
+            assert_eq!(figures.retained_log_bytes, 0, "seed {seed}: no replica wants any log");
+        }
+    }
+}

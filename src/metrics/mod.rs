@@ -1,0 +1,24 @@
+//! What the node counts and how it is told: counters, histograms, and the text that Prometheus reads.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `histogram.rs` | durations in buckets that grow by powers of two |
+//! | `node_stats.rs` | all counts of one node |
+//! | `requests.rs` | answers by route and status, durations by group |
+//! | `exposition.rs` | the text format: names, labels, values |
+//!
+//! Invariants:
+//! 1. Counting is adding to a number in memory that is there: no allocation, no clock, no system call.
+//! 2. Every set of labels is bounded by the code, not by what peers send.
+//!
+//! Not here: who counts what (each layer its own), the list of metrics (`api/metrics.rs`), clocks (`reactor/`).
+
+mod exposition;
+mod histogram;
+mod node_stats;
+mod requests;
+
+pub use exposition::{Exposition, Kind, Label};
+pub use histogram::Histogram;
+pub use node_stats::{GateKind, NodeStats};
+pub use requests::{GROUP_COUNT, ROUTE_MAX, RequestStats};

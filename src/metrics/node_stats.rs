@@ -1,0 +1,61 @@
+//! What one node counts about requests, connections and its loop, all partitions together.
+
+use super::{Histogram, RequestStats};
+
+/// What replies wait for; the index into [`NodeStats::gate_waits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateKind {
+    /// The disk.
+    Disk,
+    /// Replicas.
+    Acks,
+    /// A change of role.
+    Role,
+}
+
+impl GateKind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Disk, Self::Acks, Self::Role];
+
+    /// As in labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Acks => "acks",
+            Self::Role => "role",
+        }
+    }
+}
+
+/// Counts since the start, unless they say that they are of now.
+#[derive(Clone, Debug, Default)]
+pub struct NodeStats {
+    /// Unix time of the start.
+    pub started_unix_ms: u64,
+    /// Answers.
+    pub requests: RequestStats,
+    /// Requests that took longer than the threshold of the slow log.
+    pub slow_request_count: u64,
+    /// Bytes read from HTTP connections.
+    pub received_bytes: u64,
+    /// Bytes written to them.
+    pub sent_bytes: u64,
+    /// Bytes read from replication connections.
+    pub link_received_bytes: u64,
+    /// Bytes made for them to be sent.
+    pub link_sent_bytes: u64,
+    /// Now: heap of HTTP connections: unsent answers and requests that are not whole.
+    pub connection_bytes: usize,
+    /// Now: the table of connections itself.
+    pub connection_table_bytes: usize,
+    /// Now: replies that are held back.
+    pub held_reply_count: usize,
+    /// How long connections waited with what they held back, by [`GateKind`].
+    pub gate_waits: [Histogram; 3],
+    /// Processor time of turns of the loop.
+    pub turns: Histogram,
+    /// Processor time of slices of maintenance.
+    pub slices: Histogram,
+    /// Syncs of the log that commits waited for, as the disk thread measured them.
+    pub log_syncs: Histogram,
+}

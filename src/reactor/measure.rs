@@ -1,0 +1,127 @@
+//! Measuring what the loop does for requests: counts and durations of answers, bytes, memory of connections.
+//!
+//! A request lasts from the turn in which its connection came on the ready list with it (its last byte, if it came in pieces) to the end of
+//! the visit that wrote the first of its answer. So the time counts that it waited for other requests, for the disk and for replicas; what
+//! the network and a peer that sends or reads slowly take does not.
+//!
+//! Invariants:
+//! 1. A visit reads the clock once at most, and only if it has answered something. Counting costs no system call and, replies that are held
+//!    back in numbers aside, no allocation.
+//! 2. Each answer is counted once, with the status that was sent: one that is held back when it goes, or what is said instead.
+//!
+//! Not here: what is counted otherwise (turns in `mod.rs`, waits in `promises.rs`), the list of metrics (`api/metrics_list.rs`).
+
+use crate::api::{Answer, Answers};
+use crate::metrics::NodeStats;
+
+use super::Reactor;
+use super::clock::Clock;
+use super::session::Session;
+use super::slow_log::SlowLog;
+
+/// Answers that wait to be sent; of requests that came together.
+#[derive(Debug)]
+pub(super) struct Held {
+    first: Answer,
+    /// Of a peer that did not wait for the first.
+    rest: Vec<Answer>,
+    /// When the requests came, in microseconds since the node started.
+    came_at_us: u64,
+}
+
+impl Held {
+    pub(super) fn one(answer: Answer, came_at_us: u64) -> Self {
+        Self { first: answer, rest: Vec::new(), came_at_us }
+    }
+
+    fn of(answers: &[Answer], came_at_us: u64) -> Option<Self> {
+        let (first, rest) = answers.split_first()?;
+        Some(Self { first: *first, rest: rest.to_vec(), came_at_us })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        1 + self.rest.len()
+    }
+
+    /// Something else is said, once, instead of all of them.
+    pub(super) fn replace(&mut self, status: u16) {
+        self.first = self.first.with_status(status);
+        self.rest = Vec::new();
+    }
+}
+
+/// What visits leave to be counted.
+#[derive(Debug)]
+pub(super) struct Measure {
+    /// Of one visit; kept for its allocation.
+    pub(super) answers: Answers,
+    pub(super) slow_log: SlowLog,
+}
+
+impl Measure {
+    pub(super) fn new(slow_request_ms: u64) -> Self {
+        Self { answers: Answers::default(), slow_log: SlowLog::new(slow_request_ms) }
+    }
+
+    /// Counts what a visit has sent. `released`: what was held back before it.
+    #[inline]
+    pub(super) fn note_visit(
+        &mut self,
+        session: &mut Session,
+        released: Option<Held>,
+        stats: &mut NodeStats,
+        clock: &Clock,
+    ) {
+        if self.answers.list.is_empty() && released.is_none() {
+            return;
+        }
+        let now_us = clock.read_us();
+        if let Some(held) = released {
+            stats.held_reply_count -= held.count();
+            for answer in std::iter::once(&held.first).chain(&held.rest) {
+                self.count(answer, now_us.saturating_sub(held.came_at_us), stats);
+            }
+        }
+        let held_from = if session.has_promise() { self.answers.held_from } else { None };
+        let sent_count = held_from.unwrap_or(self.answers.list.len());
+        let took_us = now_us.saturating_sub(session.came_at_us);
+        for index in 0..sent_count {
+            let answer = self.answers.list[index];
+            self.count(&answer, took_us, stats);
+        }
+        if let Some(held) = Held::of(&self.answers.list[sent_count..], session.came_at_us) {
+            stats.held_reply_count += held.count();
+            session.held = Some(held);
+        }
+        self.answers.clear();
+    }
+
+    #[inline]
+    fn count(&mut self, answer: &Answer, us: u64, stats: &mut NodeStats) {
+        answer.record(&mut stats.requests, us);
+        if us >= self.slow_log.threshold_us() {
+            stats.slow_request_count += 1;
+            self.slow_log.note(answer, us);
+        }
+    }
+}
+
+/// Counts bytes that a visit has moved, and memory that the connection has grown or shrunk by.
+#[inline]
+pub(super) fn note_bytes(session: &mut Session, before: (u64, u64), stats: &mut NodeStats) {
+    stats.received_bytes += session.received_bytes - before.0;
+    stats.sent_bytes += session.sent_bytes - before.1;
+    let heap_bytes = session.heap_bytes();
+    if heap_bytes != session.counted_heap_bytes {
+        stats.connection_bytes = stats.connection_bytes - session.counted_heap_bytes + heap_bytes;
+        session.counted_heap_bytes = heap_bytes;
+    }
+}
+
+impl Reactor {
+    /// A connection goes, with what it still had to say.
+    pub(super) fn forget_session(session: &Session, stats: &mut NodeStats) {
+        stats.connection_bytes -= session.counted_heap_bytes;
+        stats.held_reply_count -= session.held.as_ref().map_or(0, Held::count);
+    }
+}
