@@ -42,6 +42,7 @@ mod slow_log;
 mod stderr_log;
 mod supervisor;
 mod timers;
+mod turn;
 mod watching;
 
 use std::io;
@@ -52,11 +53,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use crate::allocator;
 use crate::api::{Api, Gate, Guard};
 use crate::config::Config;
 use crate::http::{HeadLimits, HttpDate, Limits, Output, Waiting};
-use crate::node::{DiskNews, Node, SLOW_TURN_US};
+use crate::node::{DiskNews, Node};
 use crate::storage::Mint;
 
 pub use error::RunError;
@@ -66,8 +66,8 @@ use deadlines::{Situation, TimeOuts};
 use disk::Disk;
 use gates::Gates;
 use limits::{
-    BUSY_SLICE_WORK, DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, IDLE_SLICE_WORK, OUTPUT_HIGH_BYTES,
-    READ_BUFFER_BYTES, RENDER_BUFFER_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN, connection_max,
+    DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, OUTPUT_HIGH_BYTES, READ_BUFFER_BYTES,
+    RENDER_BUFFER_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN, connection_max,
 };
 use listener::Listener;
 use measure::Measure;
@@ -257,53 +257,6 @@ impl Reactor {
         Ok(())
     }
 
-    /// How long the poll may wait.
-    fn time_out(&self) -> Option<Duration> {
-        let is_busy = !self.ready.is_empty() || self.is_accepting || !self.node.is_idle() || self.watching.is_busy();
-        if is_busy || self.gates.is_due(|partition, wait| self.node.reached(partition, wait)) {
-            return Some(Duration::ZERO);
-        }
-        let link_at = self.replication.wake_at(&self.node);
-        if link_at.is_some_and(|at| at <= self.clock.now()) {
-            return Some(Duration::ZERO);
-        }
-        let gathered_at = self.node.gathering_until_us().map(|at_us| at_us / 1_000);
-        let maintain_at = self.node.maintain_in_ms().map(|in_ms| self.clock.now() + in_ms);
-        let deadlines = [
-            self.timers.next(),
-            self.accept_again_at,
-            self.drain_until,
-            self.disk.sync_at(),
-            gathered_at,
-            link_at,
-            maintain_at,
-            self.node.held_snapshots.next_ms(),
-            self.supervisor.wake_at(),
-        ];
-        let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
-        // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.
-        Some(Duration::from_millis(next.saturating_sub(self.clock.now()) + 1))
-    }
-
-    fn start_turn(&mut self) {
-        let now = self.clock.tick();
-        self.ready.now_us = self.clock.now_us();
-        self.measure.slow_log.tick(now);
-        let unix_ms = clock::unix_ms();
-        self.node.note_time(unix_ms);
-        self.node.note_memory(allocator::allocated_bytes());
-        self.node.held_snapshots.release(now);
-        let seconds = unix_ms / 1_000;
-        if seconds != self.date_seconds {
-            self.date_seconds = seconds;
-            self.date = HttpDate::from_unix_seconds(seconds);
-        }
-        if self.accept_again_at.is_some_and(|at| at <= now) {
-            self.accept_again_at = None;
-            self.is_accepting = true;
-        }
-    }
-
     fn note_events(&mut self, events: &Events) -> Result<(), RunError> {
         for event in events {
             match event.token() {
@@ -420,22 +373,6 @@ impl Reactor {
         self.timers.set(key, &mut session.patience.deadline, at);
     }
 
-    fn maintain(&mut self, is_quiet: bool) {
-        if self.node.is_idle() {
-            return;
-        }
-        let work = if is_quiet { IDLE_SLICE_WORK } else { self.node.owed_work().min(BUSY_SLICE_WORK) };
-        if work == 0 {
-            return;
-        }
-        let before = clock::thread_cpu_time();
-        self.node.maintain(work);
-        let slice = clock::thread_cpu_time().saturating_sub(before);
-        let stats = &mut self.node.loop_stats;
-        stats.longest_slice_us = stats.longest_slice_us.max(micros(slice));
-        self.node.stats.slices.record(micros(slice));
-    }
-
     fn look_at_deadlines(&mut self) {
         let now = self.clock.now();
         for _ in 0..DEADLINES_PER_TURN {
@@ -474,18 +411,6 @@ impl Reactor {
         }
     }
 
-    fn end_turn(&mut self) {
-        let cpu_time = clock::thread_cpu_time();
-        let turn = cpu_time.saturating_sub(self.cpu_time);
-        self.cpu_time = cpu_time;
-        let stats = &mut self.node.loop_stats;
-        stats.turn_count += 1;
-        stats.longest_turn_us = stats.longest_turn_us.max(micros(turn));
-        stats.slow_turn_count += u64::from(micros(turn) > SLOW_TURN_US);
-        stats.connection_count = self.sessions.len();
-        self.node.stats.turns.record(micros(turn));
-    }
-
     /// Whether all is said and done, the log on disk included.
     fn is_drained(&mut self) -> Result<bool, RunError> {
         let Some(until) = self.drain_until.filter(|_| self.sessions.is_empty()) else { return Ok(false) };
@@ -502,8 +427,4 @@ fn durability(config: &Config) -> String {
         Some(path) => format!("data in {}, fsync {}", path.display(), config.fsync.name()),
         None => "in memory only".to_owned(),
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

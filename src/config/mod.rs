@@ -7,13 +7,19 @@
 //!
 //! Not here: what each value does. Exit codes are `main.rs`'s.
 
+mod values;
+
 use std::ffi::OsString;
 use std::fmt::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
+
+pub use values::parse_peer;
+
+use values::{Bounds, parse_address, parse_bytes, read_token, replication_address, within};
 
 /// Everything that can be set, in force.
 #[derive(Clone, Debug)]
@@ -136,12 +142,6 @@ const TOKEN_MAX_BYTES: usize = 4096;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-
-/// A whole number between two bounds.
-struct Bounds {
-    min: u64,
-    max: u64,
-}
 
 /// A memtable of one log segment is the least that makes sense; places in one are 32 bits wide.
 const MEMTABLE_BYTES: Bounds = Bounds { min: 64 * KIB, max: GIB };
@@ -384,71 +384,6 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    // `localhost:9001` and other names of this machine are resolved once, here.
-    let mut addresses = text
-        .to_socket_addrs()
-        .map_err(|_| "give an address and a port, such as 127.0.0.1:9001 or [::1]:9001".to_owned())?;
-    addresses.next().ok_or_else(|| "no address has that name".to_owned())
-}
-
-/// The replication address that goes with an HTTP address: another port of the system's choice for one of its choice.
-fn replication_address(listen: Option<SocketAddr>) -> Result<Option<SocketAddr>, String> {
-    let Some(mut address) = listen else { return Ok(None) };
-    if address.port() != 0 {
-        let port = address.port().checked_add(REPLICATION_PORT_OFFSET);
-        address.set_port(port.ok_or("there is no port 1000 above that of --listen: give one, or off")?);
-    }
-    Ok(Some(address))
-}
-
-/// The address of another node, as `http://host:port`. Names are resolved whenever it is dialed.
-pub fn parse_peer(text: &str) -> Result<String, String> {
-    let problem = || "give a host and a port, such as 10.0.0.7:9001 or http://db-0:9001".to_owned();
-    if text.starts_with("https://") {
-        return Err("https is not spoken: give an http:// address".to_owned());
-    }
-    let authority = text.strip_prefix("http://").unwrap_or(text);
-    let authority = authority.strip_suffix('/').unwrap_or(authority);
-    let (host, port) = authority.rsplit_once(':').ok_or_else(problem)?;
-    let is_bracketed = host.starts_with('[') && host.ends_with(']');
-    let is_host =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte) || (is_bracketed && b"[]:%".contains(&byte));
-    let is_valid = (1..=255).contains(&host.len()) && host.bytes().all(is_host);
-    if !is_valid || port.parse::<u16>().map_or(true, |port| port == 0) {
-        return Err(problem());
-    }
-    Ok(format!("http://{authority}"))
-}
-
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit = match text[digits_end..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => KIB,
-        "m" | "mib" => MIB,
-        "g" | "gib" => GIB,
-        _ => return Err("give bytes, or a number with KiB, MiB or GiB".to_owned()),
-    };
-    let number: u64 =
-        text[..digits_end].parse().map_err(|_| "give bytes, or a number with KiB, MiB or GiB".to_owned())?;
-    number.checked_mul(unit).ok_or_else(|| "that is more than there is".to_owned())
-}
-
-fn within<T: TryFrom<u64>>(number: u64, bounds: &Bounds) -> Result<T, String> {
-    let problem = || format!("give a number from {} to {}", bounds.min, bounds.max);
-    if !(bounds.min..=bounds.max).contains(&number) {
-        return Err(problem());
-    }
-    T::try_from(number).map_err(|_| problem())
-}
-
-fn read_token(path: &str) -> Result<Token, String> {
-    #[expect(clippy::disallowed_methods, reason = "read once, before the node starts")]
-    let content = std::fs::read(path).map_err(|error| format!("cannot read it: {error}"))?;
-    Token::new(&content).map_err(|problem| format!("{problem}; make one with: openssl rand -hex 32 > FILE"))
-}
-
 fn check_host_name(name: &str, host: &str) -> Result<String, ConfigError> {
     let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if is_name {
@@ -497,5 +432,4 @@ pub fn help() -> String {
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

@@ -1,0 +1,92 @@
+//! What every turn of the loop begins and ends with: clocks, how long the poll may wait, a slice of maintenance, figures.
+
+use std::time::Duration;
+
+use crate::allocator;
+use crate::http::HttpDate;
+use crate::node::SLOW_TURN_US;
+
+use super::limits::{BUSY_SLICE_WORK, IDLE_SLICE_WORK};
+use super::timers::Millis;
+use super::{Reactor, clock};
+
+impl Reactor {
+    /// How long the poll may wait.
+    pub(super) fn time_out(&self) -> Option<Duration> {
+        let is_busy = !self.ready.is_empty() || self.is_accepting || !self.node.is_idle() || self.watching.is_busy();
+        if is_busy || self.gates.is_due(|partition, wait| self.node.reached(partition, wait)) {
+            return Some(Duration::ZERO);
+        }
+        let link_at = self.replication.wake_at(&self.node);
+        if link_at.is_some_and(|at| at <= self.clock.now()) {
+            return Some(Duration::ZERO);
+        }
+        let gathered_at = self.node.gathering_until_us().map(|at_us| at_us / 1_000);
+        let maintain_at = self.node.maintain_in_ms().map(|in_ms| self.clock.now() + in_ms);
+        let deadlines = [
+            self.timers.next(),
+            self.accept_again_at,
+            self.drain_until,
+            self.disk.sync_at(),
+            gathered_at,
+            link_at,
+            maintain_at,
+            self.node.held_snapshots.next_ms(),
+            self.supervisor.wake_at(),
+        ];
+        let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
+        // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.
+        Some(Duration::from_millis(next.saturating_sub(self.clock.now()) + 1))
+    }
+
+    pub(super) fn start_turn(&mut self) {
+        let now = self.clock.tick();
+        self.ready.now_us = self.clock.now_us();
+        self.measure.slow_log.tick(now);
+        let unix_ms = clock::unix_ms();
+        self.node.note_time(unix_ms);
+        self.node.note_memory(allocator::allocated_bytes());
+        self.node.held_snapshots.release(now);
+        let seconds = unix_ms / 1_000;
+        if seconds != self.date_seconds {
+            self.date_seconds = seconds;
+            self.date = HttpDate::from_unix_seconds(seconds);
+        }
+        if self.accept_again_at.is_some_and(|at| at <= now) {
+            self.accept_again_at = None;
+            self.is_accepting = true;
+        }
+    }
+
+    pub(super) fn maintain(&mut self, is_quiet: bool) {
+        if self.node.is_idle() {
+            return;
+        }
+        let work = if is_quiet { IDLE_SLICE_WORK } else { self.node.owed_work().min(BUSY_SLICE_WORK) };
+        if work == 0 {
+            return;
+        }
+        let before = clock::thread_cpu_time();
+        self.node.maintain(work);
+        let slice = clock::thread_cpu_time().saturating_sub(before);
+        let stats = &mut self.node.loop_stats;
+        stats.longest_slice_us = stats.longest_slice_us.max(micros(slice));
+        self.node.stats.slices.record(micros(slice));
+    }
+
+    pub(super) fn end_turn(&mut self) {
+        let cpu_time = clock::thread_cpu_time();
+        let turn = cpu_time.saturating_sub(self.cpu_time);
+        self.cpu_time = cpu_time;
+        let stats = &mut self.node.loop_stats;
+        stats.turn_count += 1;
+        stats.longest_turn_us = stats.longest_turn_us.max(micros(turn));
+        stats.slow_turn_count += u64::from(micros(turn) > SLOW_TURN_US);
+        stats.connection_count = self.sessions.len();
+        self.node.stats.turns.record(micros(turn));
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
