@@ -28,6 +28,9 @@ pub(super) struct Report {
     pub(super) stats: NodeStats,
     pub(super) loop_stats: LoopStats,
     pub(super) resident_bytes: Option<u64>,
+    pub(super) allocated_bytes: usize,
+    /// 0: none.
+    pub(super) memory_limit_bytes: usize,
     pub(super) is_loading: bool,
     pub(super) is_draining: bool,
     pub(super) partitions: Vec<PartitionReport>,
@@ -126,6 +129,8 @@ impl Api<'_> {
             stats: self.node.stats.clone(),
             loop_stats: self.node.loop_stats,
             resident_bytes: crate::storage::resident_bytes(),
+            allocated_bytes: self.node.used_bytes(),
+            memory_limit_bytes: self.node.config().max_memory_bytes.unwrap_or(0),
             is_loading: self.node.loading().is_some(),
             is_draining: self.node.is_draining(),
             partitions: self.node.partitions().iter().map(of).collect(),

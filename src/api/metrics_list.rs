@@ -213,6 +213,27 @@ const OF_NODE: &[Family] = &[
         }),
     ),
     gauge(
+        "allocated_memory_bytes",
+        "Memory allocated by the process: what --max-memory limits.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.allocated_bytes);
+        }),
+    ),
+    gauge(
+        "memory_limit_bytes",
+        "The limit set by --max-memory, above which sets are refused; 0: none.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.memory_limit_bytes);
+        }),
+    ),
+    gauge(
+        "watchers",
+        "Requests that are being told of changes.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.loop_stats.watcher_count);
+        }),
+    ),
+    gauge(
         "memory_bytes",
         "Memory by owner. Log is what only replicas need; large values count once for each layer they are in; indexes of memtables do not count.",
         Samples::OfNode(memory),

@@ -42,6 +42,8 @@ pub const SLOW_TURN_US: u64 = 2_000;
 pub struct LoopStats {
     /// Connections open now.
     pub connection_count: usize,
+    /// Watchers there are now.
+    pub watcher_count: usize,
     /// Connections accepted since the start.
     pub accepted_count: u64,
     /// Connections turned away because there were too many.
@@ -120,7 +122,9 @@ pub struct Node {
     next_to_maintain: usize,
     /// Unix ms, as told last.
     time_ms: u64,
-    /// More memory is in use than may be.
+    /// Memory in use, as told last.
+    used_bytes: usize,
+    /// More of it is in use than may be.
     is_full: bool,
     /// When what merging can free was freed last, in Unix ms.
     reclaimed_at_ms: u64,
@@ -157,6 +161,7 @@ impl Node {
             mint,
             next_to_maintain: 0,
             time_ms: 0,
+            used_bytes: 0,
             is_full: false,
             reclaimed_at_ms: 0,
             is_draining: false,
@@ -194,6 +199,7 @@ impl Node {
 
     /// Tells how much memory is in use. With too much, merging frees what it can, at most every [`RECLAIM_MS`].
     pub fn note_memory(&mut self, used_bytes: usize) {
+        self.used_bytes = used_bytes;
         let was_full = self.is_full;
         // Not to change from one turn to the next, a little has to be freed.
         let spare_bytes = |max_bytes: usize| if was_full { max_bytes / FULL_SHARE } else { 0 };
@@ -208,6 +214,11 @@ impl Node {
             self.reclaimed_at_ms = self.time_ms;
             self.partitions.iter_mut().for_each(Partition::reclaim);
         }
+    }
+
+    /// Memory in use, as told last.
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes
     }
 
     /// Whether more memory is in use than may be: nothing is to be added.

@@ -83,6 +83,7 @@ impl Reactor {
         stats.longest_turn_us = stats.longest_turn_us.max(micros(turn));
         stats.slow_turn_count += u64::from(micros(turn) > SLOW_TURN_US);
         stats.connection_count = self.sessions.len();
+        stats.watcher_count = self.watching.count();
         self.node.stats.turns.record(micros(turn));
     }
 }

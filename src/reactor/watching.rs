@@ -42,6 +42,11 @@ pub(super) struct Watching {
 }
 
 impl Watching {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.tellings.len()
+    }
+
     /// Whether there is something to do now.
     pub(super) fn is_busy(&self) -> bool {
         self.is_behind || self.watches.is_due()
