@@ -177,4 +177,5 @@ def main() -> None:
     leader.stop()
 
 
-main()
+if __name__ == "__main__":
+    main()
