@@ -54,10 +54,10 @@ impl Answer {
         Self { status, ..self }
     }
 
-    /// Counts it.
-    #[inline]
+    /// Counts it, given after so long.
     pub fn record(&self, stats: &mut RequestStats, us: u64) {
-        stats.record(usize::from(self.endpoint), usize::from(self.group), self.status, us);
+        stats.count(usize::from(self.endpoint), self.status);
+        stats.note_durations(usize::from(self.group), us, 1);
     }
 }
 
@@ -112,26 +112,38 @@ const fn small(number: usize) -> u8 {
     small
 }
 
-/// The answers of one visit, in order.
+/// The answers of one visit. They all take as long, which is not known before its end.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// All of them.
-    pub list: Vec<Answer>,
-    /// The index of the first one that is held back.
-    pub held_from: Option<usize>,
+    /// Those that go at once, by group; they are counted by route and status already.
+    pub sent_counts: [u64; GROUP_COUNT],
+    /// The last of them.
+    pub last_sent: Option<Answer>,
+    /// Those that are held back, in order, and not counted yet.
+    pub held: Vec<Answer>,
+    is_holding: bool,
 }
 
 impl Answers {
-    /// Forgets them.
-    pub fn clear(&mut self) {
-        self.list.clear();
-        self.held_from = None;
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.last_sent.is_none() && self.held.is_empty()
     }
 
-    /// The next one is held back.
+    /// Forgets them.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.sent_counts = [0; GROUP_COUNT];
+        self.last_sent = None;
+        self.held.clear();
+        self.is_holding = false;
+    }
+
+    /// The next one is held back, and all behind it.
     #[inline]
     pub(super) fn hold(&mut self) {
-        self.held_from.get_or_insert(self.list.len());
+        self.is_holding = true;
     }
 }
 
@@ -151,7 +163,14 @@ impl Api<'_> {
     #[inline]
     pub(super) fn count_answer(&mut self, status: u16) {
         let answer = self.asked.with_status(status);
-        self.promised.answers.list.push(answer);
+        let answers = &mut *self.promised.answers;
+        if answers.is_holding {
+            answers.held.push(answer);
+            return;
+        }
+        self.node.stats.requests.count(usize::from(answer.endpoint), status);
+        answers.sent_counts[usize::from(answer.group)] += 1;
+        answers.last_sent = Some(answer);
     }
 
     #[cold]

@@ -131,14 +131,12 @@ impl<'n> Api<'n> {
     }
 
     /// Everything that is decided without the body. On `Err` nothing was written.
-    fn admit(&mut self, head: &Head<'_>) -> Result<Route, Refusal> {
+    fn admit(&mut self, route: Option<Route>, head: &Head<'_>) -> Result<Route, Refusal> {
         if matches!(head.method, Method::Connect | Method::Other) {
             let message = "this method is not implemented: use GET, HEAD, POST, PUT, DELETE or OPTIONS";
             return Err(Refusal::new(501, "not_implemented", message));
         }
         self.guard.check_source(head)?;
-        let route = Route::of(head.path);
-        self.expect_answer(route, head);
         if !route.is_some_and(Route::is_public) {
             self.guard.check_token(head)?;
         }
@@ -152,12 +150,13 @@ impl Handler for Api<'_> {
     fn begin(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
         self.node.loop_stats.request_count += 1;
         self.promised.note_request();
-        self.expect_answer(None, head);
+        let route = Route::of(head.path);
+        self.expect_answer(route, head);
         if head.method == Method::Options && head.path == b"*" {
             reply.status(204).header("Allow", route::ALL_METHODS).empty();
             return Begin::Answered;
         }
-        let route = match self.admit(head) {
+        let route = match self.admit(route, head) {
             Ok(route) => route,
             Err(refusal) => {
                 refuse(reply, &refusal);

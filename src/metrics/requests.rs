@@ -47,12 +47,17 @@ impl Default for RequestStats {
 }
 
 impl RequestStats {
-    /// Counts an answer that was given after so long.
+    /// Counts an answer.
     #[inline]
-    pub fn record(&mut self, route: usize, group: usize, status: u16, us: u64) {
+    pub fn count(&mut self, route: usize, status: u16) {
         let index = INDEX_OF_STATUS.get(usize::from(status)).map_or(STATUSES.len(), |index| usize::from(*index));
         self.counts[route][index] += 1;
-        self.durations[group].record(us);
+    }
+
+    /// Counts how long so many answers of a group took, each.
+    #[inline]
+    pub fn note_durations(&mut self, group: usize, us: u64, count: u64) {
+        self.durations[group].record_many(us, count);
     }
 
     /// Answers of a route by status; 0 stands for any other. Only those that were given.
@@ -75,7 +80,8 @@ mod tests {
     fn answers_are_counted_by_route_and_status() {
         let mut stats = RequestStats::default();
         for status in [200, 503, 200, 299, 700, 507] {
-            stats.record(3, 1, status, 100);
+            stats.count(3, status);
+            stats.note_durations(1, 100, 1);
         }
         assert_eq!(stats.counts(3).collect::<Vec<_>>(), [(200, 2), (503, 1), (507, 1), (0, 2)]);
         assert_eq!(stats.counts(2).count(), 0);

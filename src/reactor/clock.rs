@@ -9,7 +9,7 @@ use super::timers::Millis;
 /// Time as the loop sees it: read once a turn.
 #[derive(Debug)]
 pub(super) struct Clock {
-    started: Duration,
+    started_us: u64,
     now: Millis,
     now_us: u64,
 }
@@ -17,13 +17,12 @@ pub(super) struct Clock {
 impl Clock {
     /// Starts at zero.
     pub(super) fn start() -> Self {
-        Self { started: read(ClockId::Monotonic), now: 0, now_us: 0 }
+        Self { started_us: monotonic_us(), now: 0, now_us: 0 }
     }
 
     /// Reads the clock for this turn.
     pub(super) fn tick(&mut self) -> Millis {
-        let elapsed = read(ClockId::Monotonic).saturating_sub(self.started);
-        self.now_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.now_us = self.read_us();
         self.now = self.now_us / 1_000;
         self.now
     }
@@ -31,8 +30,7 @@ impl Clock {
     /// Microseconds since the start, as of now: for measuring. Costs no system call where the kernel lends its clock (vDSO).
     #[inline]
     pub(super) fn read_us(&self) -> u64 {
-        let elapsed = read(ClockId::Monotonic).saturating_sub(self.started);
-        u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+        monotonic_us().saturating_sub(self.started_us)
     }
 
     /// Microseconds since the start, as of this turn.
@@ -48,7 +46,9 @@ impl Clock {
 
 /// Microseconds since some moment, for the disk thread to measure by.
 pub(super) fn monotonic_us() -> u64 {
-    u64::try_from(read(ClockId::Monotonic).as_micros()).unwrap_or(u64::MAX)
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
+    let (seconds, nanos) = (u64::try_from(tv_sec).unwrap_or(0), u64::try_from(tv_nsec).unwrap_or(0));
+    seconds.saturating_mul(1_000_000) + nanos / 1_000
 }
 
 /// Milliseconds since 1970; without a system call.

@@ -72,7 +72,7 @@ impl Measure {
         stats: &mut NodeStats,
         clock: &Clock,
     ) {
-        if self.answers.list.is_empty() && released.is_none() {
+        if self.answers.is_empty() && released.is_none() {
             return;
         }
         let now_us = clock.read_us();
@@ -82,26 +82,29 @@ impl Measure {
                 self.count(answer, now_us.saturating_sub(held.came_at_us), stats);
             }
         }
-        let held_from = if session.has_promise() { self.answers.held_from } else { None };
-        let sent_count = held_from.unwrap_or(self.answers.list.len());
         let took_us = now_us.saturating_sub(session.came_at_us);
-        for index in 0..sent_count {
-            let answer = self.answers.list[index];
-            self.count(&answer, took_us, stats);
+        for (group, count) in self.answers.sent_counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            stats.requests.note_durations(group, took_us, *count);
         }
-        if let Some(held) = Held::of(&self.answers.list[sent_count..], session.came_at_us) {
+        if took_us >= self.slow_log.threshold_us()
+            && let Some(last) = self.answers.last_sent
+        {
+            let count = self.answers.sent_counts.iter().sum();
+            stats.slow_request_count += count;
+            self.slow_log.note(&last, took_us, count);
+        }
+        if let Some(held) = Held::of(&self.answers.held, session.came_at_us) {
             stats.held_reply_count += held.count();
             session.held = Some(held);
         }
         self.answers.clear();
     }
 
-    #[inline]
     fn count(&mut self, answer: &Answer, us: u64, stats: &mut NodeStats) {
         answer.record(&mut stats.requests, us);
         if us >= self.slow_log.threshold_us() {
             stats.slow_request_count += 1;
-            self.slow_log.note(answer, us);
+            self.slow_log.note(answer, us, 1);
         }
     }
 }

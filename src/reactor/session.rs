@@ -220,11 +220,6 @@ impl Session {
         self.promise.map(|promise| promise.since_us)
     }
 
-    /// Whether something is held back.
-    pub(super) fn has_promise(&self) -> bool {
-        self.promise.is_some()
-    }
-
     /// What was held back and goes with the next visit.
     pub(super) fn take_released(&mut self) -> Option<Held> {
         if self.promise.is_none() { self.held.take() } else { None }

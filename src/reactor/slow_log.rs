@@ -48,14 +48,15 @@ impl SlowLog {
         (self.line_count, self.since) = (0, now);
     }
 
-    /// One was slow.
+    /// So many of one connection were slow together; the last of them is told.
     #[cold]
-    pub(super) fn note(&mut self, answer: &Answer, us: u64) {
+    pub(super) fn note(&mut self, answer: &Answer, us: u64, count: u64) {
         if self.line_count == LINES_PER_SECOND {
-            self.left_out_count += 1;
+            self.left_out_count += count;
             return;
         }
         self.line_count += 1;
+        self.left_out_count += count - 1;
         log::warn!("slow: {answer} took {} ms", us / 1_000);
     }
 }
@@ -70,7 +71,7 @@ mod tests {
         assert_eq!((log.threshold_us(), SlowLog::new(0).threshold_us()), (100_000, u64::MAX));
         log.tick(10_000);
         for _ in 0..20 {
-            log.note(&Answer::timed_out(), 100_000);
+            log.note(&Answer::timed_out(), 100_000, 1);
         }
         assert_eq!((log.line_count, log.left_out_count), (LINES_PER_SECOND, 15));
         log.tick(10_999);

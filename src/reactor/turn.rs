@@ -76,15 +76,15 @@ impl Reactor {
 
     pub(super) fn end_turn(&mut self) {
         let cpu_time = clock::thread_cpu_time();
-        let turn = cpu_time.saturating_sub(self.cpu_time);
+        let turn_us = micros(cpu_time.saturating_sub(self.cpu_time));
         self.cpu_time = cpu_time;
         let stats = &mut self.node.loop_stats;
         stats.turn_count += 1;
-        stats.longest_turn_us = stats.longest_turn_us.max(micros(turn));
-        stats.slow_turn_count += u64::from(micros(turn) > SLOW_TURN_US);
+        stats.longest_turn_us = stats.longest_turn_us.max(turn_us);
+        stats.slow_turn_count += u64::from(turn_us > SLOW_TURN_US);
         stats.connection_count = self.sessions.len();
         stats.watcher_count = self.watching.count();
-        self.node.stats.turns.record(micros(turn));
+        self.node.stats.turns.record(turn_us);
     }
 }
 
