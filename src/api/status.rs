@@ -46,12 +46,15 @@ struct ConfigStatus {
     min_acks: u8,
     ack_timeout_ms: u64,
     wal_retain_bytes: usize,
+    max_memory_bytes: Option<usize>,
+    slow_request_ms: u64,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LoopStatus {
     connections: usize,
+    watchers: usize,
     accepted_connections: u64,
     refused_connections: u64,
     requests: u64,
@@ -155,6 +158,8 @@ pub(super) fn of(node: &Node, now_ms: u64) -> Status {
             listen: config.listen.to_string(),
             memtable_bytes: config.memtable_bytes,
             max_connections: config.max_connections,
+            max_memory_bytes: config.max_memory_bytes,
+            slow_request_ms: config.slow_request_ms,
             idle_timeout_ms: config.idle_timeout_ms,
             header_timeout_ms: config.header_timeout_ms,
             max_value_bytes: config.max_value_bytes,
@@ -180,6 +185,7 @@ impl From<LoopStats> for LoopStatus {
     fn from(stats: LoopStats) -> Self {
         Self {
             connections: stats.connection_count,
+            watchers: stats.watcher_count,
             accepted_connections: stats.accepted_count,
             refused_connections: stats.refused_count,
             requests: stats.request_count,
