@@ -77,7 +77,7 @@ impl Measure {
         }
         let now_us = clock.read_us();
         if let Some(held) = released {
-            stats.held_reply_count -= held.count();
+            release(held.count(), stats);
             for answer in std::iter::once(&held.first).chain(&held.rest) {
                 self.count(answer, now_us.saturating_sub(held.came_at_us), stats);
             }
@@ -94,8 +94,7 @@ impl Measure {
             self.slow_log.note(&last, took_us, count);
         }
         if let Some(held) = Held::of(&self.answers.held, session.came_at_us) {
-            stats.held_reply_count += held.count();
-            session.held = Some(held);
+            hold(session, held, stats);
         }
         self.answers.clear();
     }
@@ -107,6 +106,19 @@ impl Measure {
             self.slow_log.note(answer, us, 1);
         }
     }
+}
+
+/// Answers wait to be sent.
+pub(super) fn hold(session: &mut Session, held: Held, stats: &mut NodeStats) {
+    debug_assert!(session.held.is_none(), "nothing is asked while answers wait");
+    stats.held_reply_count += held.count();
+    session.held = Some(held);
+}
+
+/// Answers wait no more. Should it ever be counted wrong, the node does not end for it.
+pub(super) fn release(count: usize, stats: &mut NodeStats) {
+    debug_assert!(stats.held_reply_count >= count, "more go than waited");
+    stats.held_reply_count = stats.held_reply_count.saturating_sub(count);
 }
 
 /// Counts bytes that a visit has moved, and memory that the connection has grown or shrunk by.
@@ -125,6 +137,6 @@ impl Reactor {
     /// A connection goes, with what it still had to say.
     pub(super) fn forget_session(session: &Session, stats: &mut NodeStats) {
         stats.connection_bytes -= session.counted_heap_bytes;
-        stats.held_reply_count -= session.held.as_ref().map_or(0, Held::count);
+        release(session.held.as_ref().map_or(0, Held::count), stats);
     }
 }

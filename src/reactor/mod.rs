@@ -53,7 +53,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use crate::api::{Api, Gate, Guard};
+use crate::api::{Answer, Api, Gate, Guard};
 use crate::config::Config;
 use crate::http::{HeadLimits, HttpDate, Limits, Output, Waiting};
 use crate::node::{DiskNews, Node};
@@ -70,7 +70,7 @@ use limits::{
     RENDER_BUFFER_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN, connection_max,
 };
 use listener::Listener;
-use measure::Measure;
+use measure::{Held, Measure};
 use ready::{Ready, enqueue};
 use replication::Replication;
 use session::{Next, Session, Slot, Visit};
@@ -386,10 +386,12 @@ impl Reactor {
                 self.time_watch_out(key);
             } else if session.awaits_acks() {
                 self.time_out_acks(key);
-            } else if session.time_out(&self.date, self.clock.now_us()) == Next::Close {
+            } else if session.time_out(&self.date) == Next::Close {
                 self.closed.push(key);
                 continue;
             } else {
+                let held = Held::one(Answer::timed_out(), self.clock.now_us());
+                measure::hold(session, held, &mut self.node.stats);
                 enqueue(&mut self.ready, session, key);
             }
             self.set_deadline(key, true);

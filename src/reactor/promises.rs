@@ -8,6 +8,7 @@ use crate::partition::{Reached, Wait};
 use crate::storage::StorageError;
 
 use super::limits::RELEASES_PER_TURN;
+use super::measure::release;
 use super::session::Session;
 use super::{Reactor, enqueue};
 
@@ -97,7 +98,7 @@ fn kind_of(wait: Wait) -> GateKind {
 /// Something else is said than what is held back.
 fn replace_held(session: &mut Session, status: u16, counts: &mut NodeStats) {
     if let Some(held) = &mut session.held {
-        counts.held_reply_count -= held.count() - 1;
+        release(held.count() - 1, counts);
         held.replace(status);
     }
 }

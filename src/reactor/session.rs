@@ -16,7 +16,7 @@ use std::io::{self, IoSlice, Read, Write};
 
 use mio::net::TcpStream;
 
-use crate::api::{Answer, Gate, Intake};
+use crate::api::{Gate, Intake};
 use crate::http::{Connection, Handler, HttpDate, Limits, Output, Waiting, Wants};
 use crate::partition::Wait;
 
@@ -197,16 +197,12 @@ impl Session {
     }
 
     /// The peer was too slow. Visit it once more, if it is not to be closed.
-    pub(super) fn time_out(&mut self, date: &HttpDate, now_us: u64) -> Next {
+    pub(super) fn time_out(&mut self, date: &HttpDate) -> Next {
         if self.stage != Stage::Open || !self.output.is_empty() {
             return Next::Close;
         }
         self.wants = self.http.time_out(&mut self.output, date);
-        if self.output.is_empty() {
-            return Next::Close;
-        }
-        self.held = Some(Held::one(Answer::timed_out(), now_us));
-        Next::Visit
+        if self.output.is_empty() { Next::Close } else { Next::Visit }
     }
 
     /// What this visit has held back waits at gates.
