@@ -8,7 +8,7 @@
 //!
 //! - [`planted`]: bugs for the simulation to find; compiled in for that alone.
 //! - [`version`]: which build this is.
-//! - [`allocator`]: two settings of the C library's malloc, the only `unsafe` code.
+//! - [`allocator`]: what is allocated is counted, and given back; the only `unsafe` code.
 //! - [`config`]: flags and environment into a validated `Config`. Read once, at the start.
 //! - [`metrics`]: counters and histograms, and the text that Prometheus reads.
 //! - [`http`]: HTTP/1.1 without I/O. Bytes in, requests to a handler, bytes out, in order. Knows nothing of the engine; every

@@ -66,12 +66,17 @@ fn every_way_to_write_takes_a_time_to_live_and_every_way_to_read_keeps_to_it() {
         assert!(left >= least - 0.002 && left <= most, "{key}: {left} left, {before:?} to {after:?} after its writing");
     }
     assert_eq!(remaining(&node, "forever"), None);
+    let scan = node.request("GET", "/scan?consistent=true", &[], b"").json();
+    let version = scan["version"].as_u64().expect("a version");
     let response = node.request("GET", "/get?key=json", &[], b"");
     if written.elapsed() < TTL / 2 {
         assert_eq!((response.status, response.header("X-TTL").is_some()), (200, true), "{}", response.text());
     }
     // At the first moment that one is gone, it is gone for every kind of request.
     let_pass(TTL.saturating_sub(written.elapsed()));
+    let scan = node.request("GET", &format!("/scan?at={version}"), &[], b"").json();
+    let found = scan["items"].as_array().expect("items").iter().map(|item| item["key"].as_str().expect("a key"));
+    assert_eq!(found.collect::<Vec<_>>(), ["forever", "renewed"], "not on a later page either");
     for key in writes.iter().map(|write| write.0).chain(["shortened"]) {
         for (method, target) in [("GET", format!("/kv/{key}")), ("GET", format!("/get?key={key}"))] {
             assert_error(&node.request(method, &target, &[], b""), 404, "key_not_found");

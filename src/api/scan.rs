@@ -191,9 +191,11 @@ impl Api<'_> {
     fn view(&mut self, head: &Head<'_>, at: Option<u64>, is_held: bool) -> Result<Snapshot, Refusal> {
         let now_ms = self.now_ms;
         let partition = self.partition(head)?;
-        let id = partition.id();
+        let (id, time_ms) = (partition.id(), partition.lsm().time_ms());
         if let Some(version) = at {
-            return self.node.held_snapshots.get(id, version, now_ms).ok_or_else(|| {
+            let kept = self.node.held_snapshots.get(id, version, now_ms);
+            // What has expired since is not shown any more.
+            return kept.map(|snapshot| snapshot.at_time(time_ms)).ok_or_else(|| {
                 let message = format!("version {version} is not kept any more: begin again with ?consistent=true");
                 Refusal::new(410, "snapshot_gone", message)
             });

@@ -21,7 +21,7 @@ use crate::storage::HistoryId;
 const LOOK_BYTES: usize = 64 * 1024;
 
 /// Prefixes looked for in one go.
-const LOOKUPS_MAX: usize = 2_000;
+const LOOKUPS_MAX: usize = 500;
 
 /// Somebody who wants to be told.
 #[derive(Debug)]

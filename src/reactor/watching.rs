@@ -72,7 +72,10 @@ impl Reactor {
     /// A request is to be told of changes from now on.
     pub(super) fn begin_watch(&mut self, key: usize, request: WatchRequest) {
         let WatchRequest { partition, prefix, version, form, timeout_ms } = request;
-        let Some(partition) = self.node.look_at(partition) else { return };
+        let Some(partition) = self.node.look_at(partition) else {
+            self.closed.push(key);
+            return;
+        };
         let now = self.clock.now();
         let until = timeout_ms.map(|ms| now.saturating_add(ms));
         self.watching.tellings.insert(key, Telling { form, until, silent_until: now + SIGN_OF_LIFE_MS, version });
