@@ -29,6 +29,7 @@ mod kv_fields;
 mod metrics;
 mod metrics_list;
 mod metrics_partition;
+mod openapi;
 mod partition;
 mod percent;
 mod promise;
@@ -140,7 +141,7 @@ impl<'n> Api<'n> {
         if !route.is_some_and(Route::is_public) {
             self.guard.check_token(head)?;
         }
-        route.ok_or_else(|| Refusal::new(404, "not_found", "no such path: see the README for what there is"))
+        route.ok_or_else(|| Refusal::new(404, "not_found", "no such path: GET /openapi.json tells what there is"))
     }
 }
 
@@ -185,6 +186,10 @@ impl Handler for Api<'_> {
             }
             Family::Digest => {
                 self.answer_digest(head, reply);
+                Begin::Answered
+            }
+            Family::OpenApi => {
+                self.answer_openapi(reply);
                 Begin::Answered
             }
             Family::Snapshot => {

@@ -5,49 +5,57 @@ use crate::http::Method;
 /// What `OPTIONS *` answers.
 pub(super) const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 
-/// A path of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
-    /// `/set`
-    Set,
-    /// `/get`
-    Get,
-    /// `/delete`
-    Delete,
-    /// `/kv/{key}`
-    Key,
-    /// `/batch`
-    Batch,
-    /// `/scan`
-    Scan,
-    /// `/watch`
-    Watch,
-    /// `/health`
-    Health,
-    /// `/livez`
-    Live,
-    /// `/readyz`
-    Ready,
-    /// `/status`
-    Status,
-    /// `/snapshot`
-    Snapshot,
-    /// `/digest`
-    Digest,
-    /// `/metrics`
-    Metrics,
-    /// `/admin/freeze`
-    Freeze,
-    /// `/admin/compact`
-    Compact,
-    /// `/admin/checkpoint`
-    Checkpoint,
-    /// `/partition/assign`
-    Assign,
-    /// `/leader`
-    Leader,
-    /// `/replica`
-    Replica,
+macro_rules! routes {
+    ($($route:ident $path:literal $pattern:literal)*) => {
+        /// A path of the API.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Route {
+            $(#[doc = concat!("`", $pattern, "`")] $route,)*
+        }
+
+        impl Route {
+            /// All paths as they are told in metrics and to people, by [`number`](Self::number).
+            pub(super) const PATTERNS: &[&str] = &[$($pattern,)*];
+
+            /// All of them, in the same order.
+            #[cfg(test)]
+            pub(super) const ALL: &[Self] = &[$(Self::$route,)*];
+
+            /// The route of a raw path.
+            #[inline]
+            pub(super) fn of(path: &[u8]) -> Option<Self> {
+                match path {
+                    $($path => Some(Self::$route),)*
+                    _ if path.starts_with(KEY_PREFIX) => Some(Self::Key),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+routes! {
+    Set b"/set" "/set"
+    Get b"/get" "/get"
+    Delete b"/delete" "/delete"
+    Key b"/kv/" "/kv/{key}"
+    Batch b"/batch" "/batch"
+    Scan b"/scan" "/scan"
+    Watch b"/watch" "/watch"
+    Health b"/health" "/health"
+    Live b"/livez" "/livez"
+    Ready b"/readyz" "/readyz"
+    Status b"/status" "/status"
+    Snapshot b"/snapshot" "/snapshot"
+    Digest b"/digest" "/digest"
+    Metrics b"/metrics" "/metrics"
+    Freeze b"/admin/freeze" "/admin/freeze"
+    Compact b"/admin/compact" "/admin/compact"
+    Checkpoint b"/admin/checkpoint" "/admin/checkpoint"
+    Assign b"/partition/assign" "/partition/assign"
+    Leader b"/leader" "/leader"
+    Replica b"/replica" "/replica"
+    OpenApi b"/openapi.json" "/openapi.json"
 }
 
 /// Routes that share a file.
@@ -58,6 +66,7 @@ pub(super) enum Family {
     Snapshot,
     Digest,
     Metrics,
+    OpenApi,
     Admin,
     Partition,
     Batch,
@@ -69,62 +78,10 @@ pub(super) enum Family {
 const KEY_PREFIX: &[u8] = b"/kv/";
 
 impl Route {
-    /// All paths as they are told in metrics, by [`number`](Self::number).
-    pub(super) const PATTERNS: &[&str] = &[
-        "/set",
-        "/get",
-        "/delete",
-        "/kv/{key}",
-        "/batch",
-        "/scan",
-        "/watch",
-        "/health",
-        "/livez",
-        "/readyz",
-        "/status",
-        "/snapshot",
-        "/digest",
-        "/metrics",
-        "/admin/freeze",
-        "/admin/compact",
-        "/admin/checkpoint",
-        "/partition/assign",
-        "/leader",
-        "/replica",
-    ];
-
     /// Its place in the table.
     #[inline]
     pub(super) fn number(self) -> usize {
         self as usize
-    }
-
-    /// The route of a raw path.
-    #[inline]
-    pub(super) fn of(path: &[u8]) -> Option<Self> {
-        Some(match path {
-            b"/get" => Self::Get,
-            b"/set" => Self::Set,
-            b"/delete" => Self::Delete,
-            b"/batch" => Self::Batch,
-            b"/scan" => Self::Scan,
-            b"/watch" => Self::Watch,
-            b"/health" => Self::Health,
-            b"/livez" => Self::Live,
-            b"/readyz" => Self::Ready,
-            b"/status" => Self::Status,
-            b"/admin/freeze" => Self::Freeze,
-            b"/admin/compact" => Self::Compact,
-            b"/admin/checkpoint" => Self::Checkpoint,
-            b"/snapshot" => Self::Snapshot,
-            b"/partition/assign" => Self::Assign,
-            b"/leader" => Self::Leader,
-            b"/replica" => Self::Replica,
-            b"/digest" => Self::Digest,
-            b"/metrics" => Self::Metrics,
-            _ if path.starts_with(KEY_PREFIX) => Self::Key,
-            _ => return None,
-        })
     }
 
     /// The part of a raw `/kv/{key}` path that is the key.
@@ -143,6 +100,7 @@ impl Route {
             Self::Snapshot => Family::Snapshot,
             Self::Digest => Family::Digest,
             Self::Metrics => Family::Metrics,
+            Self::OpenApi => Family::OpenApi,
             Self::Status | Self::Freeze | Self::Compact | Self::Checkpoint => Family::Admin,
         }
     }
@@ -172,7 +130,8 @@ impl Route {
             | Self::Watch
             | Self::Snapshot
             | Self::Digest
-            | Self::Metrics => {
+            | Self::Metrics
+            | Self::OpenApi => {
                 matches!(method, Method::Get | Method::Head)
             }
         }
@@ -195,7 +154,8 @@ impl Route {
             | Self::Watch
             | Self::Snapshot
             | Self::Digest
-            | Self::Metrics => "GET, HEAD, OPTIONS",
+            | Self::Metrics
+            | Self::OpenApi => "GET, HEAD, OPTIONS",
         }
     }
 }
@@ -215,32 +175,10 @@ mod tests {
             (Method::Patch, "PATCH"),
             (Method::Trace, "TRACE"),
         ];
-        for path in [
-            "/get",
-            "/set",
-            "/delete",
-            "/kv/a",
-            "/health",
-            "/livez",
-            "/readyz",
-            "/status",
-            "/admin/freeze",
-            "/admin/compact",
-            "/admin/checkpoint",
-            "/partition/assign",
-            "/leader",
-            "/replica",
-            "/snapshot",
-            "/digest",
-            "/batch",
-            "/scan",
-            "/watch",
-            "/metrics",
-        ] {
-            let route = Route::of(path.as_bytes()).expect(path);
+        for route in Route::ALL {
             let listed: Vec<&str> = route.allowed_methods().split(", ").collect();
             for (method, name) in methods {
-                assert_eq!(route.allows(method), listed.contains(&name), "{name} {path}");
+                assert_eq!(route.allows(method), listed.contains(&name), "{name} {route:?}");
             }
         }
         assert_eq!(Route::of(b"/kv"), None);
