@@ -151,6 +151,23 @@ fn a_long_poll_waits_for_what_concerns_it() {
     assert_eq!(answer["events"], expected);
 }
 
+/// A watch whose time is over as soon as it begins still tells what there is.
+#[test]
+fn a_time_out_does_not_cut_an_answer() {
+    let node = Node::start(&[]);
+    node.request("PUT", "/kv/key", &[], b"v");
+    let mut client = node.connect();
+    for query in ["since=0&timeout=0", "since=0&timeout=0.001", "since=0&timeout=0.002&prefix=key"] {
+        for _ in 0..20 {
+            let answer = client.request("GET", &format!("/watch?{query}"), &[], b"").json();
+            let events = answer["events"].as_array().expect("events");
+            assert!(events.len() == 1 || answer["version"] == 0, "{query}: {answer}");
+        }
+    }
+    let mut listener = Listener::start(&node, "since=0&timeout=0", &[]);
+    while listener.next().is_some() {}
+}
+
 #[test]
 fn what_cannot_be_watched() {
     let node = Node::start(&["--wal-retain-bytes", "0", "--memtable-bytes", "64KiB"]);

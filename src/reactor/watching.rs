@@ -157,6 +157,8 @@ impl Reactor {
     fn go_on(&mut self, key: usize) {
         if let Some(session) = self.sessions.get_mut(key) {
             enqueue(&mut self.ready, session, key);
+            // The deadline was that of somebody with nothing to read, and may come up in this very turn.
+            self.set_deadline(key, true);
         }
     }
 
