@@ -233,19 +233,19 @@ impl Handler for Api<'_> {
     }
 }
 
-/// The partition that a request names, by header or parameter.
+/// The partition that a request names, by header or else by parameter.
 #[inline]
 fn partition_id(head: &Head<'_>) -> Result<Option<u32>, Refusal> {
-    let named = match head.partition_id {
-        Some(value) => Some(std::borrow::Cow::Borrowed(value)),
-        None if head.query.is_some() => Query::new(head.query).get("partition")?,
-        None => None,
-    };
-    let Some(value) = named else { return Ok(None) };
-    let number = std::str::from_utf8(&value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let by_header = head.partition_id.map(partition_number).transpose()?;
+    let by_query = if head.query.is_some() { Query::new(head.query).get("partition")? } else { None };
+    let by_query = by_query.map(|value| partition_number(&value)).transpose()?;
+    Ok(by_header.or(by_query))
+}
+
+fn partition_number(value: &[u8]) -> Result<u32, Refusal> {
+    let number = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     number
         .and_then(|text| text.parse().ok())
-        .map(Some)
         .ok_or_else(|| Refusal::bad_request("the partition must be a number: send X-Partition-ID: 0, or leave it out"))
 }
 

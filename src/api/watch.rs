@@ -149,11 +149,10 @@ impl Api<'_> {
         let query = Query::new(head.query);
         let form = if head.accept.is_some_and(wants_events) { WatchForm::Events } else { WatchForm::LongPoll };
         let prefix = query.bytes("prefix", "prefix_encoding")?.unwrap_or_default().into();
-        let since = match (query.number("since", "a version")?, head.last_event_id) {
-            // A client that was cut off comes with what it had last.
-            (_, Some(id)) if form == WatchForm::Events => Some(last_event_version(id)?),
-            (since, _) => since,
-        };
+        let last_event = head.last_event_id.map(last_event_version).transpose()?;
+        let since = query.number("since", "a version")?;
+        // A client that was cut off comes with what it had last.
+        let since = last_event.filter(|_| form == WatchForm::Events).or(since);
         let timeout_ms = timeout_of(query, form)?;
         let partition = self.partition(head)?;
         partition.retain_log();
