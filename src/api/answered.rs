@@ -100,7 +100,7 @@ fn group_of(route: Option<Route>, method: Method) -> u8 {
         Some(Route::Set | Route::Delete | Route::Key | Route::Batch) => 1,
         Some(Route::Scan | Route::Watch | Route::Snapshot | Route::Digest | Route::Metrics) => 2,
         Some(Route::Health | Route::Live | Route::Ready | Route::Leader | Route::Replica) => 3,
-        Some(Route::Status | Route::Freeze | Route::Compact | Route::Checkpoint | Route::Assign) => 4,
+        Some(Route::Status | Route::OpenApi | Route::Freeze | Route::Compact | Route::Checkpoint | Route::Assign) => 4,
         None => 5,
     }
 }
