@@ -33,11 +33,10 @@ LEFT_OVER = ("chrt", "--idle", "0", *ON_CORE_1)
 
 def build() -> str:
     """Builds the node and the load generator; the generator's path."""
-    subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT, check=True)
-    command = ["cargo", "bench", "--locked", "--bench", "open_loop", "--no-run", "--message-format=json"]
-    lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    paths = [message.get("executable") for message in map(json.loads, lines) if message.get("executable")]
-    return next(path for path in paths if "open_loop" in path)
+    # The generator first: the node is to be built without what only the generator needs.
+    for features in (["--features", "bench", "--bin", "db-node-bench"], ["--bin", "db-node"]):
+        subprocess.run(["cargo", "build", "--release", "--locked", *features], cwd=ROOT, check=True)
+    return str(ROOT / "target/release/db-node-bench")
 
 
 def get(address: str, path: str) -> tuple[int, bytes]:
@@ -116,8 +115,11 @@ def plain_copy_ms(byte_count: int) -> float:
 
 
 def load(generator: str, kind: str, rate: int, seconds: int) -> dict:
-    command = [*ON_CORE_1, generator, LEADER, kind, str(rate), str(seconds), "64", str(ENTRIES)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    options = ["--reads", "1" if kind == "get" else "0", "--rate", str(rate), "--seconds", str(seconds), "--keys", str(ENTRIES)]
+    command = [*ON_CORE_1, generator, LEADER, *options, "--json", "-"]
+    outcome = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    latencies, lateness = outcome["latencyUs"], outcome["latenessUs"]
+    return {"perSecond": outcome["perSecond"], "p99": latencies["p99"], "latenessP99": lateness["p99"]}
 
 
 def joining(leader: Node, pinned: tuple[str, ...], stop: threading.Event, count: list[int]) -> None:

@@ -1,0 +1,147 @@
+//! Requests as they are sent, answers as they come: HTTP with raw values, HTTP with JSON, and Redis' protocol.
+//!
+//! Of an answer its length and its verdict are read, and nothing else: the generator has to cost less than what it measures.
+
+use std::io::Write;
+
+use crate::options::Protocol;
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Get,
+    Set,
+}
+
+/// What an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Done,
+    /// There is no such key.
+    Missing,
+    /// Anything else.
+    Refused,
+}
+
+impl Protocol {
+    /// Appends a request.
+    pub fn render(self, kind: Kind, key: u64, value: &[u8], out: &mut Vec<u8>) {
+        let written = match (self, kind) {
+            (Self::Raw, Kind::Get) => write!(out, "GET /kv/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (Self::Json, Kind::Get) => write!(out, "GET /get?key=key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (Self::Resp, Kind::Get) => write!(out, "*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n"),
+            (Self::Raw, Kind::Set) => {
+                let length = value.len();
+                write!(out, "PUT /kv/key:{key:012} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")
+                    .and_then(|()| out.write_all(value))
+            }
+            (Self::Json, Kind::Set) => {
+                let length = value.len() + r#"{"key":"key:000000000000","value":""}"#.len();
+                let head = "POST /set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+                write!(out, "{head}Content-Length: {length}\r\n\r\n{{\"key\":\"key:{key:012}\",\"value\":\"")
+                    .and_then(|()| out.write_all(value))
+                    .and_then(|()| out.write_all(b"\"}"))
+            }
+            (Self::Resp, Kind::Set) => {
+                let length = value.len();
+                write!(out, "*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${length}\r\n")
+                    .and_then(|()| out.write_all(value))
+                    .and_then(|()| out.write_all(b"\r\n"))
+            }
+        };
+        written.expect("memory takes it");
+    }
+
+    /// Verdict and length of the answer that `bytes` begin with; none: it is not whole. An error: it is no answer.
+    pub fn answer(self, bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
+        match self {
+            Self::Raw | Self::Json => http_answer(bytes),
+            Self::Resp => resp_answer(bytes),
+        }
+    }
+}
+
+fn http_answer(bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
+    let Some(head_end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
+    let head = &bytes[..head_end];
+    let status = head.strip_prefix(b"HTTP/1.").and_then(|rest| digits(rest.get(2..5)?));
+    let status = status.ok_or_else(|| no_answer(bytes))?;
+    let length = match status {
+        204 | 304 => 0,
+        _ => head.split(|byte| *byte == b'\n').find_map(content_length).ok_or_else(|| no_answer(bytes))?,
+    };
+    let verdict = match status {
+        200..=299 => Verdict::Done,
+        404 => Verdict::Missing,
+        _ => Verdict::Refused,
+    };
+    let end = head_end + 4 + length;
+    Ok((bytes.len() >= end).then_some((verdict, end)))
+}
+
+fn content_length(line: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"content-length:";
+    let (name, value) = line.split_at_checked(NAME.len())?;
+    if name.eq_ignore_ascii_case(NAME) { digits(value.trim_ascii()) } else { None }
+}
+
+fn digits(text: &[u8]) -> Option<usize> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn resp_answer(bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
+    let Some(line_end) = memchr::memmem::find(bytes, b"\r\n") else { return Ok(None) };
+    let line = &bytes[..line_end];
+    let after = line_end + 2;
+    match line.split_first() {
+        Some((b'+' | b':', _)) => Ok(Some((Verdict::Done, after))),
+        Some((b'-', _)) => Ok(Some((Verdict::Refused, after))),
+        Some((b'$', b"-1")) => Ok(Some((Verdict::Missing, after))),
+        Some((b'$', length)) => {
+            let end = after + digits(length).ok_or_else(|| no_answer(bytes))? + 2;
+            Ok((bytes.len() >= end).then_some((Verdict::Done, end)))
+        }
+        _ => Err(no_answer(bytes)),
+    }
+}
+
+fn no_answer(bytes: &[u8]) -> String {
+    format!("this is no answer: {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(200)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole answers are found at their length, and not before; what follows does not matter.
+    #[test]
+    fn answers_cut_anywhere() {
+        let table: &[(Protocol, &[u8], Verdict)] = &[
+            (Protocol::Raw, b"HTTP/1.1 200 OK\r\nX: 1\r\ncontent-LENGTH: 5\r\nY: 2\r\n\r\nhello", Verdict::Done),
+            (Protocol::Raw, b"HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n", Verdict::Done),
+            (Protocol::Json, b"HTTP/1.0 404 Not Found\r\nContent-Length: 2\r\n\r\n{}", Verdict::Missing),
+            (Protocol::Raw, b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", Verdict::Refused),
+            (Protocol::Resp, b"+OK\r\n", Verdict::Done),
+            (Protocol::Resp, b"$5\r\nhe\r\no\r\n", Verdict::Done),
+            (Protocol::Resp, b"$0\r\n\r\n", Verdict::Done),
+            (Protocol::Resp, b"$-1\r\n", Verdict::Missing),
+            (Protocol::Resp, b"-ERR no\r\n", Verdict::Refused),
+        ];
+        for (protocol, bytes, verdict) in table {
+            let shown = String::from_utf8_lossy(bytes);
+            for cut in 0..bytes.len() {
+                assert_eq!(protocol.answer(&bytes[..cut]), Ok(None), "{shown:?} cut at {cut}");
+            }
+            let followed = [bytes, &b"HTTP/1.1 200"[..]].concat();
+            assert_eq!(protocol.answer(&followed), Ok(Some((*verdict, bytes.len()))), "{shown:?}");
+        }
+        for (protocol, bytes) in [
+            (Protocol::Raw, &b"SSH-2.0\r\n\r\n"[..]),
+            (Protocol::Raw, b"HTTP/1.1 200 OK\r\n\r\n"),
+            (Protocol::Resp, b"HTTP/1.1 400\r\n"),
+            (Protocol::Resp, b"$x\r\n"),
+        ] {
+            assert!(protocol.answer(bytes).is_err(), "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+}
