@@ -69,7 +69,7 @@ pub(super) struct BatchBody {
     state: State,
     current: Option<Box<JsonBody>>,
     /// Operations whose text is whole.
-    texts: VecDeque<KvFields>,
+    texts: VecDeque<Box<KvFields>>,
     operations: Vec<Operation>,
     received_bytes: usize,
 }

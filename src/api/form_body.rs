@@ -17,14 +17,14 @@ enum State {
 /// The decoder.
 #[derive(Debug)]
 pub(super) struct FormBody {
-    fields: KvFields,
+    fields: Box<KvFields>,
     state: State,
     decoder: PercentDecoder,
 }
 
 impl FormBody {
     pub(super) fn new(limits: KvLimits, allowed: Allowed) -> Self {
-        let fields = KvFields::new(limits, allowed);
+        let fields = Box::new(KvFields::new(limits, allowed));
         Self { fields, state: State::Name, decoder: PercentDecoder::new(Plus::Space) }
     }
 
@@ -45,7 +45,7 @@ impl FormBody {
     }
 
     /// The text is over: the fields.
-    pub(super) fn end(mut self) -> Result<KvFields, Refusal> {
+    pub(super) fn end(mut self) -> Result<Box<KvFields>, Refusal> {
         self.end_text(b'&')?;
         Ok(self.fields)
     }

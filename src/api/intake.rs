@@ -50,7 +50,7 @@ impl ReadyValue {
     }
 }
 
-/// The state of a body.
+/// The state of a body. What is large is boxed: an intake is moved several times, and most are of a raw value.
 #[derive(Debug)]
 enum State {
     /// Which kind of text it is shows in its first byte.
@@ -60,13 +60,13 @@ enum State {
     },
     Json(JsonBody),
     Form(FormBody),
-    Batch(BatchBody),
+    Batch(Box<BatchBody>),
     Raw {
         value: Vec<u8>,
         declared_bytes: Option<usize>,
     },
     /// The text is whole; a base64 value is being decoded.
-    Fields(KvFields),
+    Fields(Box<KvFields>),
     /// All there, but for the checksum of a large value.
     Whole(Received),
 }
@@ -98,7 +98,13 @@ pub struct Intake {
 impl Intake {
     /// For a body that is the value, as it is. `declared_bytes` is its length, if the request says so.
     pub(super) fn raw(limits: KvLimits, declared_bytes: Option<usize>) -> Self {
-        Self { state: State::Raw { value: Vec::new(), declared_bytes }, limits, received_bytes: 0 }
+        Self::raw_into(Vec::new(), limits, declared_bytes)
+    }
+
+    /// The same, into an empty buffer that is there already.
+    #[inline]
+    pub(super) fn raw_into(value: Vec<u8>, limits: KvLimits, declared_bytes: Option<usize>) -> Self {
+        Self { state: State::Raw { value, declared_bytes }, limits, received_bytes: 0 }
     }
 
     /// For a body with fields, as JSON or as a form.
@@ -109,7 +115,7 @@ impl Intake {
 
     /// For a body with a batch of operations.
     pub(super) fn batch(limits: KvLimits) -> Self {
-        Self { state: State::Batch(BatchBody::new(limits)), limits, received_bytes: 0 }
+        Self { state: State::Batch(Box::new(BatchBody::new(limits))), limits, received_bytes: 0 }
     }
 
     /// The operations of a batch.

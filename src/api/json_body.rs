@@ -55,7 +55,7 @@ enum Escape {
 /// The decoder.
 #[derive(Debug)]
 pub(super) struct JsonBody {
-    fields: KvFields,
+    fields: Box<KvFields>,
     state: State,
     /// The field whose name was read.
     open: Field,
@@ -69,7 +69,7 @@ pub(super) struct JsonBody {
 impl JsonBody {
     pub(super) fn new(limits: KvLimits, allowed: Allowed) -> Self {
         Self {
-            fields: KvFields::new(limits, allowed),
+            fields: Box::new(KvFields::new(limits, allowed)),
             state: State::Object,
             open: Field::Key,
             escape: Escape::None,
@@ -109,7 +109,7 @@ impl JsonBody {
     }
 
     /// The text is over: the fields, if it was whole.
-    pub(super) fn end(self) -> Result<KvFields, Refusal> {
+    pub(super) fn end(self) -> Result<Box<KvFields>, Refusal> {
         if self.is_whole() { Ok(self.fields) } else { Err(self.bad_json("the text ends early")) }
     }
 

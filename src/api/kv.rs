@@ -18,6 +18,9 @@ use super::{Api, JSON, refuse};
 
 const RAW: &str = "application/octet-stream";
 
+/// Values up to here are collected in one buffer, again and again.
+const VALUE_BUFFER_BYTES: usize = 1024;
+
 /// What a delete answers.
 pub(super) const DELETED: &[u8] = b"{\"success\":true,\"deleted\":true}";
 pub(super) const NOT_DELETED: &[u8] = b"{\"success\":true,\"deleted\":false}";
@@ -118,7 +121,11 @@ impl Api<'_> {
                 "no key: name it with ?key=, or send a JSON body such as {\"key\":\"k\"}",
             )),
             Framing::Length(length) if has_key => match usize::try_from(length) {
-                Ok(bytes) if bytes <= limits.value_bytes => Ok(Intake::raw(limits, Some(bytes))),
+                Ok(bytes) if bytes <= limits.value_bytes => {
+                    let is_small = bytes <= VALUE_BUFFER_BYTES;
+                    let buffer = if is_small { std::mem::take(self.value_buffer) } else { Vec::new() };
+                    Ok(Intake::raw_into(buffer, limits, Some(bytes)))
+                }
                 _ => Err(value_too_large(limits.value_bytes)),
             },
             _ if has_key => Ok(Intake::raw(limits, None)),
@@ -146,10 +153,24 @@ impl Api<'_> {
             Ok(Some((action, key, received)))
         });
         match outcome {
-            Ok(Some((action, key, received))) => self.act(action, head, &key, &received, reply),
+            Ok(Some((action, key, received))) => {
+                self.act(action, head, &key, &received, reply);
+                self.keep_buffer(received.value);
+            }
             // The path had a route when the request began; it still does.
             Ok(None) => reply.error(&Refusal::new(404, "not_found", "no such path")),
             Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    /// Keeps the buffer of a small value for the next one: most sets need no allocation.
+    #[inline]
+    fn keep_buffer(&mut self, value: Option<ReadyValue>) {
+        if let Some(ReadyValue::Small(mut buffer)) = value
+            && buffer.capacity() <= VALUE_BUFFER_BYTES
+        {
+            buffer.clear();
+            *self.value_buffer = buffer;
         }
     }
 

@@ -57,13 +57,23 @@ use route::{Family, Route};
 
 const JSON: &str = "application/json";
 
+/// Buffers that are kept between requests for their allocation.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    /// Where bodies are rendered before their length is known.
+    scratch: Vec<u8>,
+    /// Where small values are collected.
+    value: Vec<u8>,
+}
+
 /// Answers requests on behalf of a node, for the time of one turn.
 #[derive(Debug)]
 pub struct Api<'n> {
     node: &'n mut Node,
     guard: &'n mut Guard,
-    /// Where bodies are rendered before their length is known; kept between requests for its allocation.
+    /// See [`Buffers`].
     scratch: &'n mut Vec<u8>,
+    value_buffer: &'n mut Vec<u8>,
     /// Milliseconds since the node started.
     now_ms: u64,
     promised: Promised<'n>,
@@ -77,11 +87,13 @@ impl<'n> Api<'n> {
     pub fn new(
         node: &'n mut Node,
         guard: &'n mut Guard,
-        scratch: &'n mut Vec<u8>,
+        buffers: &'n mut Buffers,
         promised: Promised<'n>,
         now_ms: u64,
     ) -> Self {
-        Self { node, guard, scratch, now_ms, promised, watch: None, asked: Answer::expected(None, Method::Other) }
+        let Buffers { scratch, value: value_buffer } = buffers;
+        let asked = Answer::expected(None, Method::Other);
+        Self { node, guard, scratch, value_buffer, now_ms, promised, watch: None, asked }
     }
 
     /// Whether of all replies one was held back, and none came after it.

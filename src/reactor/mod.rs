@@ -53,7 +53,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use crate::api::{Answer, Api, Gate, Guard};
+use crate::api::{Answer, Api, Buffers, Gate, Guard};
 use crate::config::Config;
 use crate::http::{HeadLimits, HttpDate, Limits, Output, Waiting};
 use crate::node::{DiskNews, Node};
@@ -122,7 +122,7 @@ struct Reactor {
     connection_max: usize,
     input: Box<[u8]>,
     output: Output,
-    scratch: Vec<u8>,
+    buffers: Buffers,
     /// Connections may be waiting to be accepted.
     is_accepting: bool,
     /// Out of descriptors until then.
@@ -186,7 +186,7 @@ impl Reactor {
             _waker: waker,
             input: vec![0; READ_BUFFER_BYTES].into(),
             output: Output::keeping(RENDER_BUFFER_BYTES),
-            scratch: Vec::new(),
+            buffers: Buffers::default(),
             is_accepting: false,
             accept_again_at: None,
             drain_until: None,
@@ -321,7 +321,7 @@ impl Reactor {
         let released = session.take_released();
         self.visit_gates.clear();
         let promised = crate::api::Promised::new(&mut self.visit_gates, &mut self.measure.answers);
-        let api = Api::new(&mut self.node, &mut self.guard, &mut self.scratch, promised, self.clock.now());
+        let api = Api::new(&mut self.node, &mut self.guard, &mut self.buffers, promised, self.clock.now());
         let mut visit = Visit {
             handler: api,
             input: &mut self.input,
