@@ -174,7 +174,11 @@ impl Lsm {
     /// The newest write of a key; `None` when there is none, it is a tombstone, or its time is over.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
-        let hash = self.levels.hasher().hash(key);
+        self.find(self.levels.hasher().hash(key), key)
+    }
+
+    #[inline]
+    fn find(&self, hash: u32, key: &[u8]) -> Option<Entry<'_>> {
         let entry = match self.memtable.get(Some(self.wal.active()), hash, key) {
             Some(entry) => entry,
             None => self.levels.get(&Probe::new(key, hash))?,
@@ -185,7 +189,14 @@ impl Lsm {
     /// Writes a key and returns the version. The key is 1 to [`KEY_MAX_BYTES`] long. `expires_at_ms`: Unix time in milliseconds
     /// from which on it is gone.
     pub fn set(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> u64 {
-        self.write(Write { key, value, expires_at_ms }, false)
+        self.write(self.levels.hasher().hash(key), Write { key, value, expires_at_ms }, false)
+    }
+
+    /// The same, and the version that the key had before.
+    pub fn exchange(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> (u64, Option<u64>) {
+        let hash = self.levels.hasher().hash(key);
+        let before = self.find(hash, key).map(|entry| entry.version);
+        (self.write(hash, Write { key, value, expires_at_ms }, false), before)
     }
 
     /// Does some writes as one: they are in the log together, and wherever it goes, or not at all. Returns the version of the last.
@@ -193,13 +204,13 @@ impl Lsm {
         let mut writes = writes.peekable();
         while let Some(write) = writes.next() {
             let goes_on = writes.peek().is_some();
-            self.write(write, goes_on);
+            self.write(self.levels.hasher().hash(write.key), write, goes_on);
         }
         self.last_version()
     }
 
     #[inline]
-    fn write(&mut self, write: Write<'_>, goes_on: bool) -> u64 {
+    fn write(&mut self, hash: u32, write: Write<'_>, goes_on: bool) -> u64 {
         let Write { key, expires_at_ms, .. } = write;
         let value_bytes = match &write.value {
             NewValue::Tombstone => 0,
@@ -207,23 +218,30 @@ impl Lsm {
             NewValue::Large(large) => large.len(),
         };
         let appended = self.wal.append(write, goes_on);
-        self.index(key, appended, expires_at_ms, RECORD_HEAD_BYTES + key.len() + value_bytes)
+        self.index(hash, key, appended, expires_at_ms, RECORD_HEAD_BYTES + key.len() + value_bytes)
     }
 
     /// Writes what a record of the log says, again. It must continue the history: [`position`](Self::position) made it.
     pub fn replay(&mut self, record: &StreamRecord<'_>) -> u64 {
         let appended = self.wal.append_record(record);
-        self.index(record.key(), appended, record.expires_at_ms(), record.stream_bytes())
+        let hash = self.levels.hasher().hash(record.key());
+        self.index(hash, record.key(), appended, record.expires_at_ms(), record.stream_bytes())
     }
 
     /// Makes a record that was appended the newest of its key.
     #[inline]
-    fn index(&mut self, key: &[u8], appended: Appended, expires_at_ms: Option<u64>, record_bytes: usize) -> u64 {
+    fn index(
+        &mut self,
+        hash: u32,
+        key: &[u8],
+        appended: Appended,
+        expires_at_ms: Option<u64>,
+        record_bytes: usize,
+    ) -> u64 {
         if let Some(expires_at_ms) = expires_at_ms {
             self.memtable.note_expiry(expires_at_ms);
         }
         let version = appended.version;
-        let hash = self.levels.hasher().hash(key);
         self.memtable.insert(self.wal.active(), hash, key, appended, record_bytes);
         // A large value is moved by reference: it owes what an entry owes.
         self.owed_work += DEBT_FACTOR * work::of_entry(record_bytes.min(INLINE_VALUE_MAX_BYTES));

@@ -422,12 +422,11 @@ impl Partition {
         ttl_ms: Option<u64>,
         conditions: &Conditions,
     ) -> Result<Written, ConditionFailed> {
-        let current = self.version_of(key);
-        conditions.allow(current)?;
-        Ok(Written {
-            version: self.lsm.set(key, value, expiry(self.lsm.time_ms(), ttl_ms)),
-            replaced: current.is_some(),
-        })
+        if !conditions.is_empty() {
+            conditions.allow(self.version_of(key))?;
+        }
+        let (version, before) = self.lsm.exchange(key, value, expiry(self.lsm.time_ms(), ttl_ms));
+        Ok(Written { version, replaced: before.is_some() })
     }
 
     /// Deletes a key; `None`, and no write, when it does not exist.
