@@ -7,11 +7,12 @@
 //! Invariants:
 //! 1. A watcher is told of every record behind the version it began with whose key has its prefix, once, in order; or it is cut.
 //! 2. Nothing is told that is not committed: on disk as clients are promised.
-//! 3. A call does bounded work: it looks at about [`LOOK_BYTES`] of log, or wakes those whom one record concerns.
+//! 3. A call does bounded work, however many watchers there are: it looks at about [`LOOK_BYTES`] of log and for [`LOOKUPS_MAX`]
+//!    prefixes, or goes on with one watcher. Those whom a record concerns are put on the list as they rest, all with one prefix at once.
 //!
 //! Not here: how changes are told (`api/watch.rs`), connections (`reactor/watching.rs`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::lsm::{LogBatch, StreamRecord};
 use crate::partition::Partition;
@@ -23,6 +24,9 @@ const LOOK_BYTES: usize = 64 * 1024;
 /// Prefixes looked for in one go.
 const LOOKUPS_MAX: usize = 500;
 
+/// Those who rest, by prefix.
+type Resting = BTreeMap<Box<[u8]>, BTreeSet<usize>>;
+
 /// Somebody who wants to be told.
 #[derive(Debug)]
 struct Watcher {
@@ -30,23 +34,43 @@ struct Watcher {
     prefix: Box<[u8]>,
     /// Has been told of everything up to here.
     version: u64,
-    /// In the index of its partition; else it is on the list of those who are to read on, or busy.
-    is_resting: bool,
-    /// On the list of those who are to read on.
-    is_listed: bool,
-    /// It cannot be told what follows.
-    is_cut: bool,
+    place: Place,
+    /// That of its audience when it came.
+    generation: u64,
 }
 
-/// What is known of a partition that is audience.
+/// Where a watcher is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Among those who rest, or on the list with them.
+    Resting,
+    /// On the list by itself.
+    Listed,
+    /// Reading, or busy with what it was told.
+    Busy,
+}
+
+/// On the list of those who are to read on.
+#[derive(Debug)]
+enum Due {
+    One(usize),
+    /// They rested, and know everything before this version.
+    Woken {
+        keys: Resting,
+        version: u64,
+    },
+}
+
+/// Those who watch a partition.
 #[derive(Debug)]
 struct Audience {
     partition: u32,
     history: HistoryId,
+    /// Watchers of another one cannot be told what follows.
+    generation: u64,
     /// Those who rest know everything up to here.
     version: u64,
-    /// Who rests, by prefix.
-    resting: BTreeMap<Box<[u8]>, Vec<usize>>,
+    resting: Resting,
     /// How many prefixes there are of each length.
     prefix_lens: BTreeMap<usize, usize>,
 }
@@ -68,7 +92,7 @@ pub struct Watches {
     watchers: BTreeMap<usize, Watcher>,
     audiences: Vec<Audience>,
     /// Who is to read on, in order.
-    due: VecDeque<usize>,
+    due: VecDeque<Due>,
     batch: LogBatch,
     looked_bytes: usize,
 }
@@ -77,24 +101,23 @@ impl Watches {
     /// Somebody wants to be told of what follows a version.
     pub fn enter(&mut self, key: usize, partition: &Partition, prefix: Box<[u8]>, version: u64) {
         let id = partition.id();
-        if !self.audiences.iter().any(|audience| audience.partition == id) {
-            let (resting, prefix_lens) = (BTreeMap::new(), BTreeMap::new());
-            let (history, version) = (partition.history(), partition.committed_version());
-            self.audiences.push(Audience { partition: id, history, version, resting, prefix_lens });
+        if self.audience(id).is_none() {
+            self.audiences.push(Audience::new(partition));
         }
-        self.watchers.insert(
-            key,
-            Watcher { partition: id, prefix, version, is_resting: false, is_listed: false, is_cut: false },
-        );
+        let generation = self.audience(id).map_or(0, |audience| audience.generation);
+        self.watchers.insert(key, Watcher { partition: id, prefix, version, place: Place::Busy, generation });
         self.list(key);
+    }
+
+    fn audience(&mut self, partition: u32) -> Option<&mut Audience> {
+        self.audiences.iter_mut().find(|audience| audience.partition == partition)
     }
 
     /// Somebody is not there any more.
     pub fn leave(&mut self, key: usize) {
         let Some(watcher) = self.watchers.remove(&key) else { return };
-        let is_its = |audience: &&mut Audience| audience.partition == watcher.partition;
-        if watcher.is_resting
-            && let Some(audience) = self.audiences.iter_mut().find(is_its)
+        if watcher.place == Place::Resting
+            && let Some(audience) = self.audience(watcher.partition)
         {
             audience.remove(&watcher.prefix, key);
         }
@@ -109,9 +132,9 @@ impl Watches {
         self.watchers.is_empty()
     }
 
-    /// The partitions that are audience.
-    pub fn partitions(&self) -> impl Iterator<Item = u32> {
-        self.audiences.iter().map(|audience| audience.partition)
+    /// The partitions that are watched.
+    pub fn partitions(&self) -> Vec<u32> {
+        self.audiences.iter().map(|audience| audience.partition).collect()
     }
 
     /// Whether somebody is to read on.
@@ -121,20 +144,37 @@ impl Watches {
 
     /// The next who is to read on: by [`read`](Self::read), or later, when it has time ([`list`](Self::list)).
     pub fn take_due(&mut self) -> Option<usize> {
-        while let Some(key) = self.due.pop_front() {
-            if let Some(watcher) = self.watchers.get_mut(&key).filter(|watcher| watcher.is_listed) {
-                watcher.is_listed = false;
-                return Some(key);
+        loop {
+            let (key, woken_at) = match self.due.front_mut()? {
+                Due::One(key) => (Some(*key), None),
+                Due::Woken { keys, version } => (pop(keys), Some(*version)),
+            };
+            if woken_at.is_none() || key.is_none() {
+                self.due.pop_front();
             }
+            let Some(key) = key else { continue };
+            // It may have left, and another one come under its number.
+            let expected = if woken_at.is_some() { Place::Resting } else { Place::Listed };
+            let Some(watcher) = self.watchers.get_mut(&key).filter(|watcher| watcher.place == expected) else {
+                continue;
+            };
+            watcher.place = Place::Busy;
+            if let Some(version) = woken_at {
+                watcher.version = watcher.version.max(version - 1);
+                let (partition, prefix) = (watcher.partition, watcher.prefix.clone());
+                if let Some(audience) = self.audience(partition) {
+                    audience.remove(&prefix, key);
+                }
+            }
+            return Some(key);
         }
-        None
     }
 
     /// Somebody who does not rest is to read on.
     pub fn list(&mut self, key: usize) {
-        if let Some(watcher) = self.watchers.get_mut(&key).filter(|watcher| !watcher.is_resting && !watcher.is_listed) {
-            watcher.is_listed = true;
-            self.due.push_back(key);
+        if let Some(watcher) = self.watchers.get_mut(&key).filter(|watcher| watcher.place == Place::Busy) {
+            watcher.place = Place::Listed;
+            self.due.push_back(Due::One(key));
         }
     }
 
@@ -154,7 +194,7 @@ impl Watches {
         let Some(audience) = self.audiences.iter_mut().find(is_it) else { return false };
         let committed_version = partition.committed_version();
         if audience.history != partition.history() && !audience.follow(partition) {
-            self.cut(partition);
+            self.due.extend(audience.cut(partition));
             return false;
         }
         if audience.resting.is_empty() {
@@ -164,22 +204,19 @@ impl Watches {
             return false;
         }
         let Some((mut cursor, before)) = partition.lsm().log_behind(audience.version) else {
-            self.cut(partition);
+            self.due.extend(audience.cut(partition));
             return false;
         };
         partition.lsm().read_log(&mut cursor, LOOK_BYTES, committed_version, &mut self.batch);
         let mut lookup_count = 0;
         for record in self.batch.records(before) {
             let version = record.position().version;
-            for key in audience.take_concerned(record.key()) {
-                let Some(watcher) = self.watchers.get_mut(&key) else { continue };
-                watcher.is_resting = false;
-                watcher.version = watcher.version.max(version - 1);
-                watcher.is_listed = true;
-                self.due.push_back(key);
+            lookup_count += audience.prefix_lens.len();
+            let keys = audience.take_concerned(record.key());
+            if !keys.is_empty() {
+                self.due.push_back(Due::Woken { keys, version });
             }
             audience.version = version;
-            lookup_count += audience.prefix_lens.len();
             if lookup_count > LOOKUPS_MAX {
                 break;
             }
@@ -188,30 +225,17 @@ impl Watches {
         audience.version < committed_version
     }
 
-    /// Nobody who watches a partition can be told what follows.
-    fn cut(&mut self, partition: &Partition) {
-        for (key, watcher) in self.watchers.iter_mut().filter(|(_, watcher)| watcher.partition == partition.id()) {
-            if watcher.is_resting {
-                self.due.push_back(*key);
-                watcher.is_listed = true;
-            }
-            (watcher.is_resting, watcher.is_cut) = (false, true);
-        }
-        if let Some(audience) = self.audiences.iter_mut().find(|audience| audience.partition == partition.id()) {
-            audience.resting.clear();
-            audience.prefix_lens.clear();
-            (audience.history, audience.version) = (partition.history(), partition.committed_version());
-        }
-    }
-
     /// Somebody reads on: `tell` is called with each record that concerns it until it returns false.
     pub fn read(&mut self, key: usize, partition: &Partition, mut tell: impl FnMut(&StreamRecord<'_>) -> bool) -> Told {
-        let Some(watcher) = self.watchers.get_mut(&key) else { return Told::Cut };
+        let is_it = |audience: &&mut Audience| audience.partition == partition.id();
+        let audience = self.audiences.iter_mut().find(is_it);
+        let (Some(watcher), Some(audience)) = (self.watchers.get_mut(&key), audience) else { return Told::Cut };
         let committed_version = partition.committed_version();
         self.looked_bytes = 0;
-        if watcher.version < committed_version && !watcher.is_cut {
+        let mut is_cut = watcher.generation != audience.generation;
+        if watcher.version < committed_version && !is_cut {
             match partition.lsm().log_behind(watcher.version) {
-                None => watcher.is_cut = true,
+                None => is_cut = true,
                 Some((mut cursor, before)) => {
                     partition.lsm().read_log(&mut cursor, LOOK_BYTES, committed_version, &mut self.batch);
                     self.looked_bytes = self.batch.stream_bytes();
@@ -225,60 +249,86 @@ impl Watches {
                 }
             }
         }
-        if watcher.is_cut {
+        let version = watcher.version;
+        if is_cut {
             self.leave(key);
             return Told::Cut;
         }
-        if watcher.version < committed_version {
+        if version < committed_version {
             self.list(key);
             return Told::More;
         }
-        let version = watcher.version;
-        watcher.is_resting = true;
-        if let Some(audience) = self.audiences.iter_mut().find(|audience| audience.partition == partition.id()) {
-            if audience.resting.is_empty() {
-                audience.version = version;
-            }
-            audience.add(watcher.prefix.clone(), key);
+        watcher.place = Place::Resting;
+        if audience.resting.is_empty() {
+            audience.version = version;
         }
+        audience.add(watcher.prefix.clone(), key);
         Told::UpTo(version)
     }
 }
 
+/// Takes one of those who rest.
+fn pop(keys: &mut Resting) -> Option<usize> {
+    let mut first = keys.first_entry()?;
+    let key = first.get_mut().pop_first();
+    if first.get().is_empty() {
+        first.remove();
+    }
+    key
+}
+
 impl Audience {
+    fn new(partition: &Partition) -> Self {
+        Self {
+            partition: partition.id(),
+            history: partition.history(),
+            generation: 0,
+            version: partition.committed_version(),
+            resting: Resting::new(),
+            prefix_lens: BTreeMap::new(),
+        }
+    }
+
     fn add(&mut self, prefix: Box<[u8]>, key: usize) {
         let prefix_len = prefix.len();
         let keys = self.resting.entry(prefix).or_default();
         if keys.is_empty() {
             *self.prefix_lens.entry(prefix_len).or_default() += 1;
         }
-        keys.push(key);
+        keys.insert(key);
     }
 
     fn remove(&mut self, prefix: &[u8], key: usize) {
         let Some(keys) = self.resting.get_mut(prefix) else { return };
-        keys.retain(|other| *other != key);
+        keys.remove(&key);
         if keys.is_empty() {
             self.take(prefix);
         }
     }
 
     /// Those who rest with a prefix rest no more.
-    fn take(&mut self, prefix: &[u8]) -> Vec<usize> {
-        let Some(keys) = self.resting.remove(prefix) else { return Vec::new() };
+    fn take(&mut self, prefix: &[u8]) -> Option<(Box<[u8]>, BTreeSet<usize>)> {
+        let taken = self.resting.remove_entry(prefix)?;
         if let Some(count) = self.prefix_lens.get_mut(&prefix.len()) {
             *count -= 1;
             if *count == 0 {
                 self.prefix_lens.remove(&prefix.len());
             }
         }
-        keys
+        Some(taken)
     }
 
     /// Those whom a key concerns rest no more.
-    fn take_concerned(&mut self, key: &[u8]) -> Vec<usize> {
+    fn take_concerned(&mut self, key: &[u8]) -> Resting {
         let lens: Vec<usize> = self.prefix_lens.range(..=key.len()).map(|(len, _)| *len).collect();
-        lens.into_iter().flat_map(|len| self.take(&key[..len])).collect()
+        lens.into_iter().filter_map(|len| self.take(&key[..len])).collect()
+    }
+
+    /// Nobody who watches now can be told what follows: they find that out when they read on.
+    fn cut(&mut self, partition: &Partition) -> Option<Due> {
+        let Self { generation, resting, .. } = std::mem::replace(self, Self::new(partition));
+        self.generation = generation + 1;
+        (!resting.is_empty()).then_some(Due::Woken { keys: resting, version: 1 })
     }
 
     /// Goes on in another history, if that has all that those who rest know.

@@ -87,9 +87,8 @@ impl Reactor {
         if self.watching.watches.is_empty() {
             return;
         }
-        let ids: Vec<u32> = self.watching.watches.partitions().collect();
         self.watching.is_behind = false;
-        for id in ids {
+        for id in self.watching.watches.partitions() {
             if let Some(partition) = self.node.look_at(id) {
                 self.watching.is_behind |= self.watching.watches.look(partition);
             }
