@@ -26,7 +26,6 @@ use super::head::{Framing, Head};
 use super::incoming::{Incoming, Standing};
 use super::output::Output;
 use super::refusal::Refusal;
-use super::request::{ParsedHead, parse_head};
 use super::response::{Exchange, HttpDate, Reply};
 
 /// What a request costs beside its bytes, in bytes of work: about a microsecond, the time of parsing a thousand bytes.
@@ -121,26 +120,16 @@ impl<I: Intake> Connection<I> {
     }
 
     /// Feeds `input` (empty: to go on after `Output` or `Turn`), and executes whole requests in order until the input, the
-    /// room in `out` or the budget is used up. `budget` counts bytes of work: input, rendered output, a constant a request and
-    /// a step. Input that is not consumed is kept; feed more only after `Wants::Input`.
-    pub fn advance<H: Handler<Intake = I>>(
-        &mut self,
-        input: &[u8],
-        handler: &mut H,
-        out: &mut Output,
-        date: &HttpDate,
-        limits: &Limits,
-        budget: &mut usize,
-    ) -> Wants {
-        let mut turn = Turn { handler, out, date, limits, budget };
+    /// room in the output or the budget is used up. Input that is not consumed is kept; feed more only after `Wants::Input`.
+    pub fn advance<H: Handler<Intake = I>>(&mut self, input: &[u8], turn: &mut Turn<'_, H>) -> Wants {
         if self.pending.is_empty() {
-            let (used, wants) = self.run(input, &mut turn);
+            let (used, wants) = self.run(input, turn);
             self.pending = input[used..].to_vec();
             return wants;
         }
         self.pending.extend_from_slice(input);
         let pending = mem::take(&mut self.pending);
-        let (used, wants) = self.run(&pending[self.start..], &mut turn);
+        let (used, wants) = self.run(&pending[self.start..], turn);
         self.keep(pending, used);
         wants
     }
@@ -282,19 +271,20 @@ impl<I: Intake> Connection<I> {
     }
 
     fn head<H: Handler<Intake = I>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
-        match parse_head(rest, &mut self.scanned, &turn.limits.head) {
-            ParsedHead::Incomplete => Pass { used: 0, starved: true },
-            ParsedHead::Refused(refusal) => {
-                turn.refuse(None, &mut Exchange::broken(), &refusal);
-                self.state = State::Closing;
-                Pass { used: 0, starved: false }
-            }
-            ParsedHead::Complete { head, head_bytes } => {
+        let mut head = Head::default();
+        match turn.heads.read(rest, &mut self.scanned, &mut head) {
+            Ok(None) => Pass { used: 0, starved: true },
+            Ok(Some(head_bytes)) => {
                 self.scanned = 0;
                 turn.charge(head_bytes.saturating_add(REQUEST_WORK_BYTES));
                 let (raw_head, body) = rest.split_at(head_bytes);
                 let used = self.begin(&head, raw_head, body, turn);
                 Pass { used: head_bytes + used, starved: false }
+            }
+            Err(refusal) => {
+                turn.refuse(None, &mut Exchange::broken(), &refusal);
+                self.state = State::Closing;
+                Pass { used: 0, starved: false }
             }
         }
     }
@@ -346,7 +336,8 @@ impl<I: Intake> Connection<I> {
             Standing::OutOfBudget => self.state = State::Body(parked),
             standing => {
                 let Parked { raw_head, incoming } = *parked;
-                if let ParsedHead::Complete { head, .. } = parse_head(&raw_head, &mut 0, &turn.limits.head) {
+                let mut head = Head::default();
+                if let Ok(Some(_)) = turn.heads.read(&raw_head, &mut 0, &mut head) {
                     self.conclude(&head, incoming, standing, turn);
                 } else {
                     // Only if the limits were lowered meanwhile.

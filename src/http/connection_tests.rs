@@ -6,15 +6,13 @@
 use std::io::IoSlice;
 
 use super::{
-    Begin, Blob, BodySource, Connection, Fill, Handler, Head, HeadLimits, HttpDate, Intake, Limits, Method, Output,
-    Refusal, Reply, Waiting, Wants,
+    Begin, Blob, BodySource, Connection, Fill, Handler, Head, HeadLimits, HeadReader, HttpDate, Intake, Limits, Method,
+    Output, Refusal, Reply, Turn, Waiting, Wants,
 };
 
-const LIMITS: Limits = Limits {
-    head: HeadLimits { head_bytes: 1024, header_count: 20 },
-    output_high_bytes: 64 * 1024,
-    discard_bytes: 1000,
-};
+const LIMITS: Limits = Limits { output_high_bytes: 64 * 1024, discard_bytes: 1000 };
+
+const HEAD_LIMITS: HeadLimits = HeadLimits { head_bytes: 1024, header_count: 20 };
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -99,6 +97,7 @@ impl Handler for Echoes {
 pub(super) struct Peer {
     pub(super) connection: Connection<Echo>,
     handler: Echoes,
+    heads: HeadReader,
     out: Output,
     date: HttpDate,
     pub(super) got: Vec<u8>,
@@ -111,6 +110,7 @@ impl Peer {
         Self {
             connection: Connection::new(),
             handler: Echoes::default(),
+            heads: HeadReader::new(HEAD_LIMITS),
             out: Output::new(),
             date: HttpDate::from_unix_seconds(0),
             got: Vec::new(),
@@ -119,11 +119,17 @@ impl Peer {
         }
     }
 
-    pub(super) fn once(&mut self, input: &[u8], mut budget: usize) -> Wants {
-        let Self { connection, handler, out, date, .. } = self;
-        self.wants = connection.advance(input, handler, out, date, &LIMITS, &mut budget);
+    pub(super) fn once(&mut self, input: &[u8], budget: usize) -> Wants {
+        self.once_within(input, budget).0
+    }
+
+    /// The same, with what is left of the budget.
+    fn once_within(&mut self, input: &[u8], mut budget: usize) -> (Wants, usize) {
+        let Self { connection, handler, heads, out, date, .. } = self;
+        let mut turn = Turn { handler, heads, out, date, limits: &LIMITS, budget: &mut budget };
+        self.wants = connection.advance(input, &mut turn);
         self.turns += 1;
-        self.wants
+        (self.wants, budget)
     }
 
     fn send(&mut self) {
@@ -393,22 +399,14 @@ fn room_and_budget_are_respected() {
 
     let small = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut peer = Peer::new();
-    let mut budget = 5000;
-    let Peer { connection, handler, out, date, .. } = &mut peer;
-    let wants = connection.advance(&small.repeat(20), handler, out, date, &LIMITS, &mut budget);
-    assert_eq!((wants, budget), (Wants::Turn, 0));
-    assert!((4..=6).contains(&handler.begun), "{} requests for 5,000 bytes of work", handler.begun);
-    budget = usize::MAX;
-    assert_eq!(connection.advance(b"", handler, out, date, &LIMITS, &mut budget), Wants::Input);
-    assert_eq!(handler.begun, 20);
+    assert_eq!(peer.once_within(&small.repeat(20), 5000), (Wants::Turn, 0));
+    assert!((4..=6).contains(&peer.handler.begun), "{} requests for 5,000 bytes of work", peer.handler.begun);
+    assert_eq!((peer.once(b"", usize::MAX), peer.handler.begun), (Wants::Input, 20));
 
     let head = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 90\r\n\r\n";
-    budget = usize::MAX;
-    assert_eq!(connection.advance(head, handler, out, date, &LIMITS, &mut budget), Wants::Input);
-    for (length, wants, left) in [(40, Wants::Input, 10), (50, Wants::Turn, 0)] {
-        budget = if length == 40 { 50 } else { 49 };
-        let found = connection.advance(&vec![b'x'; length], handler, out, date, &LIMITS, &mut budget);
-        assert_eq!((found, budget), (wants, left), "{length} bytes of a body");
+    assert_eq!(peer.once(head, usize::MAX), Wants::Input);
+    for (length, budget, expected) in [(40, 50, (Wants::Input, 10)), (50, 49, (Wants::Turn, 0))] {
+        assert_eq!(peer.once_within(&vec![b'x'; length], budget), expected, "{length} bytes of a body");
     }
 }
 

@@ -9,9 +9,9 @@
 //! Not here: the implementations (the api layer).
 
 use super::head::Head;
+use super::head_reader::HeadReader;
 use super::output::Output;
 use super::refusal::Refusal;
-use super::request::HeadLimits;
 use super::response::{Exchange, HttpDate, Reply};
 
 /// What collects a request body.
@@ -63,21 +63,27 @@ pub trait Handler {
 /// How much one connection may ask for.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Size of heads.
-    pub head: HeadLimits,
     /// No request is begun while more than this is unsent, shared values included.
     pub output_high_bytes: usize,
     /// Of a body nobody wants, so much is read and dropped to keep the connection; beyond it closing is cheaper.
     pub discard_bytes: u64,
 }
 
-/// What one call of `advance` works with.
-pub(super) struct Turn<'t, H> {
-    pub(super) handler: &'t mut H,
-    pub(super) out: &'t mut Output,
-    pub(super) date: &'t HttpDate,
-    pub(super) limits: &'t Limits,
-    pub(super) budget: &'t mut usize,
+/// What one call of [`Connection::advance`](super::Connection::advance) works with.
+#[derive(Debug)]
+pub struct Turn<'t, H> {
+    /// What answers.
+    pub handler: &'t mut H,
+    /// What reads heads.
+    pub heads: &'t mut HeadReader,
+    /// Where responses are rendered to.
+    pub out: &'t mut Output,
+    /// What they say in Date.
+    pub date: &'t HttpDate,
+    /// How much one connection may ask for.
+    pub limits: &'t Limits,
+    /// Work left, in bytes: of input and of rendered output, a constant a request and a step.
+    pub budget: &'t mut usize,
 }
 
 impl<H: Handler> Turn<'_, H> {

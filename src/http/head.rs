@@ -73,6 +73,60 @@ pub struct Head<'b> {
     pub min_acks: Option<&'b [u8]>,
 }
 
+/// A header whose value is part of a [`Head`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Host,
+    ContentType,
+    Accept,
+    Authorization,
+    Origin,
+    SecFetchSite,
+    IfMatch,
+    IfNoneMatch,
+    PartitionId,
+    Ttl,
+    LastEventId,
+    MinAcks,
+}
+
+impl Field {
+    pub(super) const ALL: [Self; 12] = [
+        Self::Host,
+        Self::ContentType,
+        Self::Accept,
+        Self::Authorization,
+        Self::Origin,
+        Self::SecFetchSite,
+        Self::IfMatch,
+        Self::IfNoneMatch,
+        Self::PartitionId,
+        Self::Ttl,
+        Self::LastEventId,
+        Self::MinAcks,
+    ];
+}
+
+impl<'b> Head<'b> {
+    #[inline]
+    pub(super) fn field_mut(&mut self, field: Field) -> &mut Option<&'b [u8]> {
+        match field {
+            Field::Host => &mut self.host,
+            Field::ContentType => &mut self.content_type,
+            Field::Accept => &mut self.accept,
+            Field::Authorization => &mut self.authorization,
+            Field::Origin => &mut self.origin,
+            Field::SecFetchSite => &mut self.sec_fetch_site,
+            Field::IfMatch => &mut self.if_match,
+            Field::IfNoneMatch => &mut self.if_none_match,
+            Field::PartitionId => &mut self.partition_id,
+            Field::Ttl => &mut self.ttl,
+            Field::LastEventId => &mut self.last_event_id,
+            Field::MinAcks => &mut self.min_acks,
+        }
+    }
+}
+
 impl Head<'_> {
     /// A body of at least one byte on the wire follows the head.
     pub fn has_body(&self) -> bool {

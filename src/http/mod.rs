@@ -5,7 +5,8 @@
 //! | `refusal.rs` | why a request is turned down: status, code, message |
 //! | `fields.rs` | the grammar of single parts of a head |
 //! | `head.rs` | what a request says before its body |
-//! | `request.rs` | reading heads: where one ends, what is refused |
+//! | `request.rs` | reading a head: where it ends, what is refused |
+//! | `head_reader.rs` | reading head after head: what is like the one before is not parsed again |
 //! | `body.rs` | request bodies: cut to length or taken out of chunks |
 //! | `output.rs` | what waits to be sent: bytes, shared values, a generated body |
 //! | `response.rs` | responses, rendered into an output |
@@ -25,6 +26,7 @@ pub mod connection;
 mod fields;
 pub mod handler;
 pub mod head;
+pub mod head_reader;
 mod incoming;
 pub mod output;
 pub mod refusal;
@@ -42,9 +44,10 @@ mod request_tests;
 
 pub use body::{BodyDecoder, Decoded};
 pub use connection::{Connection, Waiting, Wants};
-pub use handler::{Begin, Handler, Intake, Limits};
+pub use handler::{Begin, Handler, Intake, Limits, Turn};
 pub use head::{Framing, Head, Method};
+pub use head_reader::HeadReader;
 pub use output::{Blob, BodySource, Fill, Output};
 pub use refusal::Refusal;
-pub use request::{HeadLimits, MAX_HEADER_COUNT, ParsedHead, parse_head};
+pub use request::{HeadLimits, MAX_HEADER_COUNT, parse_head};
 pub use response::{Exchange, HttpDate, Reply, ReplyHead, reason};

@@ -34,38 +34,15 @@ pub struct HeadLimits {
     pub header_count: usize,
 }
 
-/// What [`parse_head`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ParsedHead<'b> {
-    /// The end of the head is not there yet.
-    Incomplete,
-    /// A whole head.
-    Complete {
-        /// What it says.
-        head: Head<'b>,
-        /// Its length; the body begins here.
-        head_bytes: usize,
-    },
-    /// Not a request we read. Where the next one begins is unknown: answer and close.
-    Refused(Refusal),
-}
-
 /// Parses the head that `input` begins with.
 ///
 /// `scanned`: how far earlier calls looked for the end of the head, so that a head that arrives byte by byte costs linear
 /// work. Zero for a new head; the caller keeps it between calls and passes the same bytes with more behind them.
-pub fn parse_head<'b>(input: &'b [u8], scanned: &mut usize, limits: &HeadLimits) -> ParsedHead<'b> {
-    // Filled in place: a head is large, and moving it from call to call would cost as much as reading it.
-    let mut head = Head::default();
-    match parse(input, scanned, limits, &mut head) {
-        Ok(Some(head_bytes)) => ParsedHead::Complete { head, head_bytes },
-        Ok(None) => ParsedHead::Incomplete,
-        Err(refusal) => ParsedHead::Refused(refusal),
-    }
-}
-
-/// The length of the head, once it is there and read into `head`.
-fn parse<'b>(
+///
+/// Returns the length of the head, where the body begins, once all of it is there and read into `head`, which is that of
+/// [`Head::default`]: a head is large, and moving it from call to call would cost as much as reading it. A refusal: this is not a
+/// request we read, and where the next one begins is unknown; answer and close.
+pub fn parse_head<'b>(
     input: &'b [u8],
     scanned: &mut usize,
     limits: &HeadLimits,

@@ -1,16 +1,39 @@
 //! Heads: what is read out of them, and the table of what is refused.
 
 use super::head::{Framing, Head, Method};
-use super::request::{HeadLimits, ParsedHead, parse_head};
+use super::head_reader::HeadReader;
+use super::refusal::Refusal;
+use super::request::{HeadLimits, parse_head};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 2048, header_count: 20 };
 
-/// The verdict on `input` given whole; checked to be the same byte by byte.
+#[derive(Debug, PartialEq, Eq)]
+enum ParsedHead<'b> {
+    Incomplete,
+    Complete { head: Head<'b>, head_bytes: usize },
+    Refused(Refusal),
+}
+
+/// What comes of reading, by `read`.
+fn verdict<'b>(read: impl FnOnce(&mut Head<'b>) -> Result<Option<usize>, Refusal>) -> ParsedHead<'b> {
+    let mut head = Head::default();
+    match read(&mut head) {
+        Ok(None) => ParsedHead::Incomplete,
+        Ok(Some(head_bytes)) => ParsedHead::Complete { head, head_bytes },
+        Err(refusal) => ParsedHead::Refused(refusal),
+    }
+}
+
+/// The verdict on `input` given whole; checked to be the same byte by byte, and by who has read it before.
 fn parse(input: &[u8]) -> ParsedHead<'_> {
-    let whole = parse_head(input, &mut 0, &LIMITS);
+    let whole = verdict(|head| parse_head(input, &mut 0, &LIMITS, head));
+    let mut reader = HeadReader::new(LIMITS);
+    for _ in 0..2 {
+        assert_eq!(verdict(|head| reader.read(input, &mut 0, head)), whole);
+    }
     let mut scanned = 0;
     for end in 0..=input.len() {
-        let piecewise = parse_head(&input[..end], &mut scanned, &LIMITS);
+        let piecewise = verdict(|head| parse_head(&input[..end], &mut scanned, &LIMITS, head));
         if piecewise != ParsedHead::Incomplete {
             assert_eq!(piecewise, whole, "after {end} bytes of {:?}", String::from_utf8_lossy(input));
             return whole;
@@ -182,8 +205,11 @@ fn header_count_is_limited() {
     assert!(matches!(parse(with(20).as_bytes()), ParsedHead::Complete { .. }));
     assert!(matches!(parse(with(21).as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 431));
     let beyond = HeadLimits { head_bytes: 10_000, header_count: usize::MAX };
-    let verdict = |count: usize| parse_head(with(count).as_bytes(), &mut 0, &beyond) == ParsedHead::Incomplete;
-    assert!(!verdict(100) && !verdict(101));
+    for count in [100, 101] {
+        let text = with(count);
+        let found = verdict(|head| parse_head(text.as_bytes(), &mut 0, &beyond, head));
+        assert_eq!(matches!(found, ParsedHead::Complete { .. }), count == 100, "{found:?}");
+    }
 }
 
 #[test]
@@ -298,5 +324,74 @@ fn malformed_heads() {
             ParsedHead::Refused(refusal) if refusal.status == status => {}
             other => panic!("{:?}: {status} expected, {other:?} found", String::from_utf8_lossy(&input)),
         }
+    }
+}
+
+/// Whatever a reader has read before, it reads as one that has read nothing.
+#[test]
+fn what_is_remembered_changes_nothing() {
+    const LINES: [&str; 14] = [
+        "Host: h",
+        "Host: other:9001",
+        "HOST:\t",
+        "Accept: */*",
+        "Content-Length: 3",
+        "Content-Length: 12",
+        "Content-Type: application/json",
+        "Transfer-Encoding: chunked",
+        "Connection: close",
+        "Expect: 100-continue",
+        "X-TTL: 5",
+        "X-Partition-ID: 2",
+        "If-Match: \"1\"",
+        "X-Unknown: ?",
+    ];
+    const TARGETS: [&str; 9] = ["/", "/kv/a", "/kv/a%20b", "/get?key=a?b", "/?", "/#", "http://x/y", "*", "/\u{e9}"];
+    let (mut alike_count, mut whole_count) = (0, 0);
+    for seed in 0..300 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut reader = HeadReader::new(LIMITS);
+        // Few lines, so that heads are often alike.
+        let some: Vec<&str> = (0..3).map(|_| LINES[rng.usize(..LINES.len())]).collect();
+        for _ in 0..100 {
+            let method = ["GET", "PUT", "POST", "DELETE", "HEAD", "GETS"][rng.usize(..6)];
+            let (target, minor) = (TARGETS[rng.usize(..TARGETS.len())], u8::from(rng.u8(..8) > 0));
+            let mut text = format!("{method} {target} HTTP/1.{minor}\r\n");
+            for line in some.iter().filter(|_| rng.u8(..8) > 0) {
+                text.extend([*line, "\r\n"]);
+            }
+            let mut input = (text + "\r\nGET").into_bytes();
+            if rng.u8(..4) == 0 {
+                let at = rng.usize(..input.len());
+                input[at] = if rng.bool() { rng.u8(..) } else { b" \r\n?#:"[rng.usize(..6)] };
+            }
+            input.truncate(input.len() - if rng.bool() { rng.usize(..input.len()) } else { 0 });
+            alike_count += usize::from(reader.read_alike(&input, &mut Head::default()).is_some());
+            let expected = verdict(|head| parse_head(&input, &mut 0, &LIMITS, head));
+            whole_count += usize::from(matches!(expected, ParsedHead::Complete { .. }));
+            let found = verdict(|head| reader.read(&input, &mut 0, head));
+            assert_eq!(found, expected, "seed {seed}: {:?}", String::from_utf8_lossy(&input));
+        }
+    }
+    assert!(alike_count > whole_count / 10, "{alike_count} of {whole_count} heads were found to be like one before");
+}
+
+#[test]
+fn long_heads_are_not_remembered() {
+    let input = format!("GET / HTTP/1.0\r\na: {}\r\n\r\n", "v".repeat(1024)).into_bytes();
+    let mut reader = HeadReader::new(LIMITS);
+    assert!(matches!(verdict(|head| reader.read(&input, &mut 0, head)), ParsedHead::Complete { .. }));
+    assert_eq!(reader.read_alike(&input, &mut Head::default()), None);
+}
+
+/// A head that is remembered under a limit is still held to it with a longer target.
+#[test]
+fn the_limit_holds_for_what_is_alike() {
+    let with = |bytes: usize| format!("GET /{} HTTP/1.0\r\n\r\n", "p".repeat(bytes - 18)).into_bytes();
+    let mut reader = HeadReader::new(LIMITS);
+    for (bytes, fits) in [(100, true), (2048, true), (2049, false)] {
+        let input = with(bytes);
+        let found = verdict(|head| reader.read(&input, &mut 0, head));
+        assert_eq!(matches!(found, ParsedHead::Complete { .. }), fits, "{bytes}");
     }
 }

@@ -55,7 +55,7 @@ use slab::Slab;
 
 use crate::api::{Answer, Api, Buffers, Gate, Guard};
 use crate::config::Config;
-use crate::http::{HeadLimits, HttpDate, Limits, Output, Waiting};
+use crate::http::{HeadLimits, HeadReader, HttpDate, Limits, Output, Waiting};
 use crate::node::{DiskNews, Node};
 use crate::storage::Mint;
 
@@ -117,6 +117,7 @@ struct Reactor {
     /// Held here too: closed together with a thread that woke the loop by it, it would take the event along.
     _waker: Arc<Waker>,
     guard: Guard,
+    heads: HeadReader,
     limits: Limits,
     time_outs: TimeOuts,
     connection_max: usize,
@@ -168,7 +169,8 @@ impl Reactor {
             date: HttpDate::from_unix_seconds(0),
             date_seconds: 0,
             guard: Guard::new(config),
-            limits: Limits { head, output_high_bytes: OUTPUT_HIGH_BYTES, discard_bytes: DISCARD_BYTES },
+            heads: HeadReader::new(head),
+            limits: Limits { output_high_bytes: OUTPUT_HIGH_BYTES, discard_bytes: DISCARD_BYTES },
             time_outs: TimeOuts {
                 idle_ms: config.idle_timeout_ms,
                 header_ms: config.header_timeout_ms,
@@ -326,6 +328,7 @@ impl Reactor {
             handler: api,
             input: &mut self.input,
             output: &mut self.output,
+            heads: &mut self.heads,
             date: &self.date,
             limits: &self.limits,
             budget,

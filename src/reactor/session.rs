@@ -17,7 +17,7 @@ use std::io::{self, IoSlice, Read, Write};
 use mio::net::TcpStream;
 
 use crate::api::{Gate, Intake};
-use crate::http::{Connection, Handler, HttpDate, Limits, Output, Waiting, Wants};
+use crate::http::{Connection, Handler, HeadReader, HttpDate, Limits, Output, Turn, Waiting, Wants};
 use crate::partition::Wait;
 
 use super::deadlines::Patience;
@@ -42,6 +42,7 @@ pub(super) struct Visit<'t, H> {
     pub(super) input: &'t mut [u8],
     /// The loop's one render buffer; empty between visits.
     pub(super) output: &'t mut Output,
+    pub(super) heads: &'t mut HeadReader,
     pub(super) date: &'t HttpDate,
     pub(super) limits: &'t Limits,
     /// Work left in this turn, in bytes.
@@ -347,8 +348,16 @@ impl Session {
     /// Runs the state machine on what was read, and sends what it rendered.
     fn advance<H: Handler<Intake = Intake>>(&mut self, input_len: usize, visit: &mut Visit<'_, H>) -> io::Result<()> {
         let input = &visit.input[..input_len];
-        let (handler, output) = (&mut visit.handler, &mut *visit.output);
-        self.wants = self.http.advance(input, handler, output, visit.date, visit.limits, visit.budget);
+        let mut turn = Turn {
+            handler: &mut visit.handler,
+            heads: visit.heads,
+            out: visit.output,
+            date: visit.date,
+            limits: visit.limits,
+            budget: visit.budget,
+        };
+        self.wants = self.http.advance(input, &mut turn);
+        let output = &mut *visit.output;
         if output.is_empty() {
             return Ok(());
         }
