@@ -340,12 +340,15 @@ fn many_partitions_are_told_whole() {
     let scraped = Scraped::of(&node);
     assert_eq!(scraped.all("epoch").len(), 1_024);
     assert_eq!(scraped.all("role").len(), 3 * 1_024);
-    // Whoever does not read holds a place, and there are only so many.
+    // Whoever does not read holds a place, and there are only so many. One answer fits into what the kernel takes for a peer.
     let mut idle: Vec<_> = (0..4).map(|_| node.connect_with_small_buffer()).collect();
     for reader in &mut idle {
-        reader.send_request("GET", "/metrics", &[], b"");
+        for _ in 0..20 {
+            reader.send_request("GET", "/metrics", &[], b"");
+        }
         assert_eq!(reader.response_head().status, 200);
     }
+    wait_for("all places to be taken", || node.request("GET", "/metrics", &[], b"").status == 503);
     assert_error(&node.request("GET", "/metrics", &[], b""), 503, "too_many_scrapes");
     idle.pop();
     wait_for("a place", || node.request("GET", "/metrics", &[], b"").status == 200);

@@ -231,7 +231,7 @@ fn reborn(lsm: &mut Lsm, rng: &mut fastrand::Rng, memtable_bytes: usize) -> Lsm 
             ChunkStep::Working => {}
             ChunkStep::Layer(level) => adoption.begin_layer(level).expect("a layer"),
             ChunkStep::Chunk(chunk) => {
-                adoption.add_chunk(chunk.bytes().into(), chunk.blobs().to_vec()).expect("a sound chunk");
+                adoption.add_chunk(chunk.bytes(), chunk.blobs().to_vec()).expect("a sound chunk");
             }
             ChunkStep::End => return adoption.finish(Options { memtable_bytes, hash_seed: 0 }),
         }

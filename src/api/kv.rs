@@ -62,7 +62,7 @@ impl Action {
 
 /// The key named in the address: in the path, or as `?key=`.
 #[inline]
-fn key_of_target<'b>(route: Route, head: &Head<'b>) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
+pub(super) fn key_of_target<'b>(route: Route, head: &Head<'b>) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
     let key = match route {
         Route::Key => Some(decode_path_key(Route::raw_key(head.path))?),
         _ if head.query.is_some() => Query::new(head.query).get("key")?,

@@ -10,6 +10,7 @@
 //! Not here: bytes on the wire (`http/`), the store (`partition.rs`, `lsm/`).
 
 mod admin;
+mod ahead;
 mod answered;
 mod batch;
 mod batch_body;
@@ -46,6 +47,7 @@ use crate::node::{Node, Unavailable};
 use crate::partition::Partition;
 use crate::storage::{Role, StorageError};
 
+pub use ahead::Ahead;
 pub use answered::{Answer, Answers};
 pub use guard::Guard;
 pub use intake::Intake;

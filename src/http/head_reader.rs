@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use super::head::{Field, Head, Method};
+use super::head::{Field, Framing, Head, Method};
 use super::refusal::Refusal;
 use super::request::{HeadLimits, parse_head};
 
@@ -64,6 +64,23 @@ impl HeadReader {
             self.remember(&input[..head_bytes], head);
         }
         Ok(found)
+    }
+
+    /// The heads of the requests that `input` begins with, as far as they are like those before; for guessing what is going to be
+    /// asked.
+    pub fn look_ahead<'b>(&self, input: &'b [u8]) -> impl Iterator<Item = Head<'b>> {
+        let mut rest = input;
+        std::iter::from_fn(move || {
+            let mut head = Head::default();
+            let head_bytes = self.read_alike(rest, &mut head)?;
+            let body_bytes = match head.framing {
+                Framing::None => 0,
+                Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+                Framing::Chunked => usize::MAX,
+            };
+            rest = rest.get(head_bytes.saturating_add(body_bytes)..).unwrap_or_default();
+            Some(head)
+        })
     }
 
     /// Reads a head that is like the last one of its method; `None`: it is not, or not plainly.

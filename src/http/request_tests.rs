@@ -376,6 +376,21 @@ fn what_is_remembered_changes_nothing() {
     assert!(alike_count > whole_count / 10, "{alike_count} of {whole_count} heads were found to be like one before");
 }
 
+/// What is going to be asked is found as far as it is plain, and no further.
+#[test]
+fn looking_ahead() {
+    let stream = b"GET /kv/a HTTP/1.1\r\nHost: h\r\n\r\nPUT /kv/b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nGETGET /kv/c?d HTTP/1.1\r\n\
+        Host: h\r\n\r\n\r\nGET /kv/e HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut reader = HeadReader::new(LIMITS);
+    assert_eq!(reader.look_ahead(stream).count(), 0, "nothing is known yet");
+    for known in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"] {
+        assert!(reader.read(known.as_bytes(), &mut 0, &mut Head::default()).is_ok());
+    }
+    let paths = |stream| reader.look_ahead(stream).map(|head| head.path.to_vec()).collect::<Vec<_>>();
+    assert_eq!(paths(stream), [b"/kv/a", b"/kv/b", b"/kv/c"]);
+    assert_eq!(paths(&stream[..90]), [b"/kv/a", b"/kv/b"], "cut within the third");
+}
+
 #[test]
 fn long_heads_are_not_remembered() {
     let input = format!("GET / HTTP/1.0\r\na: {}\r\n\r\n", "v".repeat(1024)).into_bytes();

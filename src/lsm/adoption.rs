@@ -54,7 +54,7 @@ impl Adoption {
     }
 
     /// Adds the next chunk of the layer, with the large values it refers to.
-    pub fn add_chunk(&mut self, bytes: Box<[u8]>, blobs: Vec<Blob>) -> Result<(), AdoptionError> {
+    pub fn add_chunk(&mut self, bytes: &[u8], blobs: Vec<Blob>) -> Result<(), AdoptionError> {
         let Some((_, run)) = self.runs.last_mut() else { return Err(AdoptionError("a chunk outside of any layer")) };
         let (chunk, last_entry) =
             Chunk::adopt(bytes, blobs, self.hash_seed, self.position.version).map_err(AdoptionError)?;

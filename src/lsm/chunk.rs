@@ -41,6 +41,7 @@
 
 use super::figures::Footprint;
 use super::record::{Blob, Entry, KEY_MAX_BYTES, Value};
+use crate::allocator::{Block, prefetch};
 
 /// The most bytes of a chunk: offsets fit 16 bits, and rewriting one is a bounded slice of work.
 pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
@@ -64,12 +65,16 @@ pub(super) const NO_EXPIRY: u64 = u64::MAX;
 /// many that are moved, at most, and no more than that part of memory is held by what has expired.
 const EXPIRED_SHARE: usize = 8;
 
+/// An entry's second cache line is asked for, too; what follows comes by itself when it is read in order. Behind an entry there is
+/// always a bucket, so this lies within the chunk.
+const ENTRY_PREFETCH_BYTES: usize = BUCKET_BYTES - 1;
+
 const _: () = assert!(KEY_MAX_BYTES <= KEY_LEN_MASK as usize);
 
 /// An immutable chunk.
 #[derive(Debug)]
 pub struct Chunk {
-    bytes: Box<[u8]>,
+    bytes: Block,
     blobs: Vec<Blob>,
     // What a point read needs of the header, so that it need not touch the header's cache line.
     restarts_at: usize,
@@ -78,17 +83,17 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Takes over a chunk that came from elsewhere, and returns it with the offset of its last entry. Everything that reading
+    /// Takes in a chunk that came from elsewhere, and returns it with the offset of its last entry. Everything that reading
     /// relies on is checked; an error says what does not hold.
     pub fn adopt(
-        bytes: Box<[u8]>,
+        bytes: &[u8],
         blobs: Vec<Blob>,
         hash_seed: u64,
         last_version: u64,
     ) -> Result<(Self, usize), &'static str> {
-        super::chunk_check::check(&bytes, &blobs, hash_seed, last_version).map(|checked| {
+        super::chunk_check::check(bytes, &blobs, hash_seed, last_version).map(|checked| {
             let chunk = Self {
-                bytes,
+                bytes: Block::copy_of(bytes),
                 blobs,
                 restarts_at: checked.restarts_at,
                 buckets_at: checked.buckets_at,
@@ -165,6 +170,31 @@ impl Chunk {
             index = if index + 1 == bucket_count { 0 } else { index + 1 };
         }
         None
+    }
+
+    /// Asks for the memory that looking for a hash begins with.
+    #[inline]
+    pub(super) fn prefetch_bucket(&self, hash: u32) {
+        let at = self.bucket_at(hash);
+        prefetch(&self.bytes[at]);
+        prefetch(&self.bytes[at + BUCKET_BYTES - 1]);
+    }
+
+    /// Asks for the memory of the entry that looking for a hash most likely comes to.
+    #[inline]
+    pub(super) fn prefetch_entry(&self, hash: u32) {
+        let bucket = &self.bytes[self.bucket_at(hash)..][..BUCKET_BYTES];
+        if let Some(slot) = memchr::memchr(tag_of(hash), &bucket[..BUCKET_SLOTS]) {
+            let offset = usize::from(read_u16(bucket, BUCKET_SLOTS + 2 * slot));
+            prefetch(&self.bytes[offset]);
+            prefetch(&self.bytes[offset + ENTRY_PREFETCH_BYTES]);
+        }
+    }
+
+    #[inline]
+    fn bucket_at(&self, hash: u32) -> usize {
+        let bucket_count = (self.bytes.len() - self.buckets_at) / BUCKET_BYTES;
+        self.buckets_at + BUCKET_BYTES * bucket_of(hash, bucket_count)
     }
 
     /// The offset of the first entry whose key is at or above `key`; [`end`](Self::end) when there is none.
@@ -249,7 +279,7 @@ impl Chunk {
     }
 
     /// Its bytes, and the large values, for freeing them one by one.
-    pub(super) fn into_parts(self) -> (Box<[u8]>, Vec<Blob>) {
+    pub(super) fn into_parts(self) -> (Block, Vec<Blob>) {
         (self.bytes, self.blobs)
     }
 }
@@ -377,7 +407,7 @@ impl ChunkBuilder {
         let mut blobs = std::mem::take(&mut self.blobs);
         blobs.shrink_to_fit();
         let chunk = Chunk {
-            bytes: self.bytes.as_slice().into(),
+            bytes: Block::copy_of(&self.bytes),
             blobs,
             restarts_at,
             buckets_at,

@@ -114,7 +114,7 @@ fn adopted_chunks_never_panic() {
         builder.add(&entry, hasher.hash(key.as_bytes()));
     }
     let sound = builder.finish();
-    let adopt = |bytes: Vec<u8>| Chunk::adopt(bytes.into(), sound.blobs().to_vec(), hasher.seed(), 40);
+    let adopt = |bytes: Vec<u8>| Chunk::adopt(&bytes, sound.blobs().to_vec(), hasher.seed(), 40);
     let (again, last_entry) = adopt(sound.bytes().to_vec()).expect("a sound chunk");
     assert_eq!(again.entry_at(last_entry).0.key, b"key 0039");
     assert!(adopt(sound.bytes()[..100].to_vec()).is_err());

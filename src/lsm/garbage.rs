@@ -121,7 +121,7 @@ impl Garbage {
                 let (bytes, blobs) = chunk.into_parts();
                 self.blobs = blobs;
                 if self.spare_bytes + bytes.len() > SPARE_BYTES {
-                    crate::allocator::give_back(bytes);
+                    bytes.give_back();
                 } else {
                     self.spare_bytes += bytes.len();
                 }

@@ -132,6 +132,11 @@ impl Levels {
         self.layers.drain(..).for_each(|layer| garbage.push_layer(layer.content));
     }
 
+    /// What is in the layers, newest first.
+    pub(super) fn contents(&self) -> impl Iterator<Item = &ImmutableLayer> {
+        self.layers.iter().map(|layer| &layer.content)
+    }
+
     /// Bytes of all layers, large values included.
     pub(super) fn memory_bytes(&self) -> usize {
         self.layers.iter().map(|layer| layer.content.memory_bytes()).sum()

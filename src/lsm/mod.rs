@@ -36,6 +36,7 @@ mod log_stream;
 mod memtable;
 mod merge;
 mod merge_job;
+mod prefetch;
 mod record;
 mod record_reader;
 mod run;
@@ -55,6 +56,7 @@ pub use figures::{Figures, Footprint, LevelFigures};
 pub use hash::KeyHasher;
 pub use levels::{Level, LevelStats};
 pub use log_stream::{LogBatch, LogPosition, RecordError, StreamRecord};
+pub use prefetch::PREFETCH_KEYS_MAX;
 pub use record::{
     Blob, Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, LargeValue, NewValue, RECORD_HEAD_BYTES, VALUE_MAX_BYTES,
     Value, Write,

@@ -109,9 +109,15 @@ pub(super) struct Run {
 impl Run {
     #[inline]
     pub(super) fn get(&self, probe: &Probe<'_>) -> Option<Entry<'_>> {
+        self.find_chunk(probe)?.get(probe.hash, probe.key)
+    }
+
+    /// The chunk that holds a key if any does.
+    #[inline]
+    pub(super) fn find_chunk(&self, probe: &Probe<'_>) -> Option<&Chunk> {
         let above = self.blocks.partition_point(|(fence, block)| probe.is_at_or_above(*fence, &block.chunks[0]));
         let block = &self.blocks[above.checked_sub(1)?].1;
-        block.chunks[chunk_index(block, probe)?].get(probe.hash, probe.key)
+        Some(&block.chunks[chunk_index(block, probe)?])
     }
 
     /// The position of the chunk that holds `key` if any does: the last one that starts at or below it, or the first.

@@ -283,6 +283,15 @@ impl Node {
         self.index_of(id).map(|index| &self.partitions[index])
     }
 
+    /// Fetches into the processor's cache what reads of these keys will touch, in the partition that is meant if none is named.
+    pub fn prefetch(&self, keys: &[&[u8]]) {
+        if let Ok(id) = self.default_partition()
+            && let Some(partition) = self.look_at(id)
+        {
+            partition.lsm().prefetch(keys);
+        }
+    }
+
     /// All partitions.
     pub fn partitions(&self) -> &[Partition] {
         if self.loading().is_some() { &[] } else { &self.partitions }

@@ -123,9 +123,9 @@ pub(super) fn release(count: usize, stats: &mut NodeStats) {
 
 /// Counts bytes that a visit has moved, and memory that the connection has grown or shrunk by.
 #[inline]
-pub(super) fn note_bytes(session: &mut Session, before: (u64, u64), stats: &mut NodeStats) {
-    stats.received_bytes += session.received_bytes - before.0;
-    stats.sent_bytes += session.sent_bytes - before.1;
+pub(super) fn note_bytes(session: &mut Session, sent_bytes_before: u64, stats: &mut NodeStats) {
+    stats.received_bytes += std::mem::take(&mut session.uncounted_bytes);
+    stats.sent_bytes += session.sent_bytes - sent_bytes_before;
     let heap_bytes = session.heap_bytes();
     if heap_bytes != session.counted_heap_bytes {
         stats.connection_bytes = stats.connection_bytes - session.counted_heap_bytes + heap_bytes;

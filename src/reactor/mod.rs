@@ -7,7 +7,8 @@
 //!   2 accept     a bounded number
 //!   3 replicate  take in what leaders send and replicas confirm
 //!     release    replies whose writes are on disk and with replicas now; what gathered meanwhile goes to the disk first
-//!   4 visit      sessions on the ready list: read, parse, execute, reply, within the budget of the turn
+//!   4 visit      sessions on the ready list: read, parse, execute, reply, within the budget of the turn; some are read
+//!                together, so that what they look for is fetched into the cache at once
 //!     tell       watchers what was committed
 //!   5 hand over  the turn's records to the disk thread, if it rests, and to replicas
 //!   6 maintain   one slice, paid by the bytes written this turn; more when there is nothing else to do
@@ -23,6 +24,7 @@
 //! 3. Nothing else reads a clock, touches a socket or handles a signal.
 
 mod admission;
+mod ahead;
 mod clock;
 mod deadlines;
 mod disk;
@@ -61,13 +63,14 @@ use crate::storage::Mint;
 
 pub use error::RunError;
 
+use ahead::ReadAhead;
 use clock::Clock;
 use deadlines::{Situation, TimeOuts};
 use disk::Disk;
 use gates::Gates;
 use limits::{
     DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, OUTPUT_HIGH_BYTES, READ_BUFFER_BYTES,
-    RENDER_BUFFER_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN, connection_max,
+    RENDER_BUFFER_BYTES, connection_max,
 };
 use listener::Listener;
 use measure::{Held, Measure};
@@ -302,31 +305,19 @@ impl Reactor {
         Ok(())
     }
 
-    /// Visits sessions until the budget of the turn is used up; true when none is left waiting.
-    fn visit_ready(&mut self) -> bool {
-        let mut budget = TURN_WORK_BYTES;
-        for _ in 0..VISITS_PER_TURN {
-            if budget == 0 {
-                break;
-            }
-            let Some(key) = self.ready.pop_front() else { return true };
-            self.visit(key, &mut budget);
-        }
-        self.ready.is_empty()
-    }
-
-    fn visit(&mut self, key: usize, budget: &mut usize) {
+    fn visit(&mut self, key: usize, ahead: ReadAhead, budget: &mut usize) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.is_queued = false;
         let request_count_before = self.node.loop_stats.request_count;
-        let bytes_before = (session.received_bytes, session.sent_bytes);
+        let sent_bytes_before = session.sent_bytes;
         let released = session.take_released();
         self.visit_gates.clear();
         let promised = crate::api::Promised::new(&mut self.visit_gates, &mut self.measure.answers);
         let api = Api::new(&mut self.node, &mut self.guard, &mut self.buffers, promised, self.clock.now());
         let mut visit = Visit {
             handler: api,
-            input: &mut self.input,
+            input: &mut self.input[ahead.room],
+            ahead: ahead.outcome,
             output: &mut self.output,
             heads: &mut self.heads,
             date: &self.date,
@@ -341,7 +332,7 @@ impl Reactor {
             session.hold(ticket, &self.visit_gates, is_alone, self.clock.now_us());
         }
         self.measure.note_visit(session, released, &mut self.node.stats, &self.clock);
-        measure::note_bytes(session, bytes_before, &mut self.node.stats);
+        measure::note_bytes(session, sent_bytes_before, &mut self.node.stats);
         match next {
             Next::Close => {
                 self.closed.push(key);
@@ -351,7 +342,7 @@ impl Reactor {
             Next::Event => {}
         }
         let progress = (self.node.loop_stats.request_count, session.sent_bytes);
-        let has_progressed = progress != (request_count_before, bytes_before.1);
+        let has_progressed = progress != (request_count_before, sent_bytes_before);
         let is_drained = session.is_fed() && !session.has_unsent();
         if let Some(request) = watch {
             self.begin_watch(key, request);

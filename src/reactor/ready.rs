@@ -17,6 +17,15 @@ impl Ready {
         self.keys.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The key of the one that is visited after so many others.
+    pub(super) fn get(&self, index: usize) -> Option<usize> {
+        self.keys.get(index).copied()
+    }
+
     pub(super) fn pop_front(&mut self) -> Option<usize> {
         self.keys.pop_front()
     }

@@ -38,8 +38,10 @@ const LINGER_MAX_BYTES: usize = 1024 * 1024;
 /// What a visit works with.
 pub(super) struct Visit<'t, H> {
     pub(super) handler: H,
-    /// The loop's one read buffer.
+    /// Where to read to; of the loop's one read buffer.
     pub(super) input: &'t mut [u8],
+    /// What came of reading there already; see [`Session::read_ahead`].
+    pub(super) ahead: Option<io::Result<Option<usize>>>,
     /// The loop's one render buffer; empty between visits.
     pub(super) output: &'t mut Output,
     pub(super) heads: &'t mut HeadReader,
@@ -107,8 +109,8 @@ pub(super) struct Session {
     output: Output,
     /// Bytes handed to the kernel so far: how deadlines see that the peer reads.
     pub(super) sent_bytes: u64,
-    /// Bytes read so far.
-    pub(super) received_bytes: u64,
+    /// Bytes read that are not counted yet.
+    pub(super) uncounted_bytes: u64,
     wants: Wants,
     stage: Stage,
     is_readable: bool,
@@ -150,7 +152,7 @@ impl Session {
             http: Connection::new(),
             output: Output::new(),
             sent_bytes: 0,
-            received_bytes: 0,
+            uncounted_bytes: 0,
             wants: Wants::Input,
             stage: Stage::Open,
             is_readable: false,
@@ -301,6 +303,11 @@ impl Session {
 
     /// Does what can be done now. An error means that the connection is gone.
     pub(super) fn visit<H: Handler<Intake = Intake>>(&mut self, visit: &mut Visit<'_, H>) -> io::Result<Next> {
+        if let Some(outcome) = visit.ahead.take()
+            && let Some(len) = outcome?
+        {
+            self.advance(len, visit)?;
+        }
         loop {
             if !self.output.is_empty() {
                 match flush(
@@ -367,6 +374,13 @@ impl Session {
         outcome.map(|_| ())
     }
 
+    /// Reads once, if that is what the next visit would do first. It is to be told.
+    pub(super) fn read_ahead(&mut self, buffer: &mut [u8]) -> Option<io::Result<Option<usize>>> {
+        let is_next =
+            self.stage == Stage::Open && self.wants == Wants::Input && self.is_readable && self.output.is_empty();
+        is_next.then(|| self.read(buffer))
+    }
+
     /// Reads once. `None`: look again at what to do, there is no input.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.stream.read(buffer) {
@@ -378,7 +392,7 @@ impl Session {
             }
             Ok(len) => {
                 self.is_readable = len == buffer.len() || self.peer == Peer::Closed;
-                self.received_bytes += len as u64;
+                self.uncounted_bytes += len as u64;
                 self.came_at_us = self.queued_at_us;
                 Ok(Some(len))
             }

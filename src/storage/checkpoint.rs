@@ -218,7 +218,7 @@ pub struct CheckpointDecoder {
     adoption: Option<Adoption>,
     chain: u32,
     /// A chunk that waits for its large values, and where it began.
-    chunk: Option<(Box<[u8]>, Vec<Blob>, u64)>,
+    chunk: Option<(Vec<u8>, Vec<Blob>, u64)>,
     /// Where what is wanted next begins.
     offset: u64,
     /// All before is sound.
@@ -276,7 +276,7 @@ impl CheckpointDecoder {
             }
             DecodeState::ItemHead => self.item_head(&bytes)?,
             DecodeState::Chunk { .. } => {
-                self.chunk = Some((bytes.into_boxed_slice(), Vec::new(), begin));
+                self.chunk = Some((bytes, Vec::new(), begin));
                 self.state = DecodeState::ItemHead;
             }
             DecodeState::Value { len, checksum, crc, value } => {
@@ -340,7 +340,7 @@ impl CheckpointDecoder {
     fn adopt_chunk(&mut self) -> Result<(), FormatError> {
         let Some((bytes, blobs, begin)) = self.chunk.take() else { return Ok(()) };
         let head_begin = std::mem::replace(&mut self.sound_to, begin);
-        self.adoption()?.add_chunk(bytes, blobs).map_err(|error| FormatError::Damaged(error.0))?;
+        self.adoption()?.add_chunk(&bytes, blobs).map_err(|error| FormatError::Damaged(error.0))?;
         self.sound_to = head_begin;
         Ok(())
     }

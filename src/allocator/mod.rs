@@ -8,18 +8,23 @@
 //! the process for good. A fixed size ends that. Measured: two values of 16 MiB, one overwritten 20 times, then all deleted and
 //! merged away: 34 MiB stay resident without this, 2.2 MiB with it; 62 and 46 MiB while the values are there.
 //!
-//! Smaller blocks stay in the heap when they are freed, for as long as anything lies behind them: of a million entries that had
-//! expired, 46 of 66 MiB stayed resident, and where a large part did go back, it went at once and held the loop for 3 ms. So
-//! chunks that are not going to be needed again give their pages back one by one, before they are freed ([`give_back`]).
+//! Smaller blocks stay in the heap when they are freed, for as long as anything lies behind them. So what is most of the data lies
+//! apart ([`Block`]), in memory that the system backs with huge pages; and chunks that are not going to be needed again give their
+//! pages back one by one ([`Block::give_back`]). (When a million entries had expired and chunks lay in the heap, 46 of 66 MiB
+//! stayed resident, and where a large part did go back, it went at once and held the loop for 3 ms.)
 //!
 //! All that is allocated is counted, for `--max-memory`: layers, log, what snapshots pin, buffers of connections. What the
-//! process holds beyond that is the heap's own: bookkeeping, and holes.
+//! process holds beyond that is the heap's own and that of regions: bookkeeping, and holes.
 //!
-//! The only `unsafe` code of the project. Run under valgrind's memcheck (30,000 entries set over HTTP, a value of 16 MiB set,
+//! The only `unsafe` code of the project, with [`block`]. Run under valgrind's memcheck (30,000 entries set over HTTP, a value of 16 MiB set,
 //! read and deleted, a compaction, a clean stop): no errors.
+
+mod block;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use block::{BLOCK_MAX_BYTES, Block};
 
 /// The system's allocator, counted.
 #[derive(Debug)]
@@ -48,14 +53,14 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         unsafe { System.dealloc(block, layout) };
-        ALLOCATED_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+        subtract(layout.size());
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let moved = unsafe { System.realloc(block, layout, new_size) };
         if !moved.is_null() {
             count(moved, new_size);
-            ALLOCATED_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+            subtract(layout.size());
         }
         moved
     }
@@ -63,8 +68,16 @@ unsafe impl GlobalAlloc for Counting {
 
 fn count(block: *mut u8, bytes: usize) {
     if !block.is_null() {
-        ALLOCATED_BYTES.fetch_add(bytes, Ordering::Relaxed);
+        add(bytes);
     }
+}
+
+fn add(bytes: usize) {
+    ALLOCATED_BYTES.fetch_add(bytes, Ordering::Relaxed);
+}
+
+fn subtract(bytes: usize) {
+    ALLOCATED_BYTES.fetch_sub(bytes, Ordering::Relaxed);
 }
 
 /// Bytes allocated now, by all threads.
@@ -92,20 +105,36 @@ pub fn return_large_blocks() {
     }
 }
 
-/// Frees bytes, and has the system take back the memory that they lay in, though the heap keeps the place.
-#[expect(clippy::boxed_local, reason = "what is freed is the box")]
-pub fn give_back(mut bytes: Box<[u8]>) {
+/// Has the system take back the memory that bytes lie in, which are not read again before they are written.
+fn give_back(bytes: &mut [u8]) {
     let page_bytes = rustix::param::page_size();
     let to_page = bytes.as_ptr().align_offset(page_bytes).min(bytes.len());
     let inner = &mut bytes[to_page..];
     let whole_bytes = inner.len() / page_bytes * page_bytes;
     if cfg!(target_os = "linux") && whole_bytes > 0 {
-        #[expect(unsafe_code, reason = "there is no safe way to give back a part of the heap; the gain is above")]
-        // SAFETY: the range is whole pages within a slice that is borrowed mutably here and freed below: nobody reads it again,
-        // and an allocator keeps no records within what it has handed out. The pages stay mapped, and read as zeros from here
-        // on (madvise(2), MADV_DONTNEED: anonymous private mappings). Failing is harmless.
+        #[expect(unsafe_code, reason = "there is no safe way to give back a part of a mapping; the gain is above")]
+        // SAFETY: the range is whole pages within a slice that is borrowed mutably, of a region of blocks: a mapping that is
+        // anonymous and private. The pages stay mapped and initialized, to zeros (madvise(2), MADV_DONTNEED). Failing is
+        // harmless.
         let _ = unsafe { libc::madvise(inner.as_mut_ptr().cast(), whole_bytes, libc::MADV_DONTNEED) };
     }
+}
+
+/// Asks for the cache line of a byte that is going to be read soon; where the processor has no such thing, nothing happens.
+#[inline(always)]
+pub fn prefetch(byte: &u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[expect(unsafe_code, reason = "there is no safe way to prefetch; the gain is in lsm/prefetch.rs")]
+        // SAFETY: the address is that of a live reference; a prefetch reads nothing that the program could see, and SSE is part
+        // of every x86-64.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = byte;
 }
 
 #[cfg(test)]
@@ -116,12 +145,11 @@ mod tests {
     fn what_lies_around_is_left_alone() {
         let mut kept = Vec::new();
         for len in [0, 1, 4095, 4096, 8191, 8192, 65_536, 100_000] {
-            let around = [vec![1_u8; 5_000].into_boxed_slice(), vec![2; len].into_boxed_slice(), vec![3; 5_000].into()];
-            let [before, given, behind] = around;
-            give_back(given);
+            let around = [vec![1_u8; 5_000], vec![2; len], vec![3; 5_000]];
+            let [before, given, behind] = around.map(|bytes| Block::copy_of(&bytes));
+            given.give_back();
             kept.push((before, behind));
-            let again = vec![4_u8; len];
-            assert!(again.iter().all(|byte| *byte == 4));
+            assert!(Block::copy_of(&vec![4; len]).iter().all(|byte| *byte == 4));
         }
         for (before, behind) in kept {
             assert!(before.iter().all(|byte| *byte == 1) && behind.iter().all(|byte| *byte == 3));

@@ -1,0 +1,351 @@
+//! Blocks of memory for what is most of the data: chunks, and segments of the log.
+//!
+//! They are cut out of regions that the system may back with huge pages. In a million entries each read at random otherwise
+//! waits for the tables of pages as well as for the data. Measured with 1 M entries, 16 requests pipelined: a quarter less
+//! processor time a GET, a fifth less a SET.
+//!
+//! A block takes the first hole that is large enough, in the oldest region that has one; so the newest regions become empty
+//! first when data gets less, and go back to the system.
+//!
+//! Invariants:
+//! 1. The bytes of a block are its own from [`Block::new`] until it is dropped, and are always initialized.
+//! 2. A region lives as long as any block of it. At most one region without a block is kept.
+//! 3. Finding a hole looks at the bitmaps of few regions: those that have been seen to have none are not looked at again before
+//!    something in them is freed.
+
+use std::alloc::{Layout, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use slab::Slab;
+
+/// A region: the size of a huge page on x86-64, and on 64-bit ARM with pages of 4 KiB.
+const REGION_BYTES: usize = 2 * 1024 * 1024;
+
+/// Blocks begin at multiples of this within their region.
+const GRAIN_BYTES: usize = 1024;
+
+const GRAINS: usize = REGION_BYTES / GRAIN_BYTES;
+
+/// The longest block there can be.
+pub const BLOCK_MAX_BYTES: usize = REGION_BYTES;
+
+/// With fewer regions than this they are of small pages, so that a node with little data takes little memory.
+const SMALL_REGIONS: usize = 8;
+
+static ARENA: Mutex<Arena> = Mutex::new(Arena::new());
+
+/// Some bytes.
+#[derive(Debug)]
+pub struct Block {
+    start: NonNull<u8>,
+    len: usize,
+    region: usize,
+}
+
+#[expect(unsafe_code, reason = "a block has a pointer of its own")]
+// SAFETY: a block owns its bytes as a `Box<[u8]>` does: nobody else has a pointer to them.
+unsafe impl Send for Block {}
+
+#[expect(unsafe_code, reason = "a block has a pointer of its own")]
+// SAFETY: as above; a shared block is only read.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// A block of `len` bytes, at most [`BLOCK_MAX_BYTES`], with anything in them.
+    pub fn new(len: usize) -> Self {
+        assert!(len <= BLOCK_MAX_BYTES, "a block of {len} bytes");
+        let (region, start) = arena().allocate(grains(len));
+        super::add(grains(len) * GRAIN_BYTES);
+        Self { start, len, region }
+    }
+
+    /// A block that holds these bytes.
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let mut block = Self::new(bytes.len());
+        block.copy_from_slice(bytes);
+        block
+    }
+
+    /// Frees the block, and has the system take back the memory that it lay in, though its place is kept.
+    pub fn give_back(mut self) {
+        super::give_back(&mut self);
+    }
+}
+
+impl Deref for Block {
+    type Target = [u8];
+
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "a block has a pointer of its own")]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the bytes are the block's own and initialized (invariant 1), and borrowed as long as the block is.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Block {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "a block has a pointer of its own")]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and the block is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        super::subtract(grains(self.len) * GRAIN_BYTES);
+        arena().free(self.region, self.start, grains(self.len));
+    }
+}
+
+/// Grains that so many bytes take; an empty block takes one, so that every block has a place.
+fn grains(bytes: usize) -> usize {
+    bytes.div_ceil(GRAIN_BYTES).max(1)
+}
+
+fn arena() -> MutexGuard<'static, Arena> {
+    // Nothing in here panics half-way; and a panic ends the process.
+    ARENA.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Arena {
+    regions: Slab<Region>,
+    /// By number of the region: no hole in it is longer, in grains.
+    hole_max: Vec<u16>,
+    /// A region without a block.
+    empty: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Region {
+    start: NonNull<u8>,
+    /// A bit for each grain that is in use.
+    used: [u64; GRAINS / 64],
+    used_count: usize,
+}
+
+// SAFETY: a region's memory is reached through its blocks alone; here its address is a number.
+#[expect(unsafe_code, reason = "a region has a pointer of its own")]
+unsafe impl Send for Region {}
+
+impl Arena {
+    const fn new() -> Self {
+        Self { regions: Slab::new(), hole_max: Vec::new(), empty: None }
+    }
+
+    fn allocate(&mut self, count: usize) -> (usize, NonNull<u8>) {
+        let mut number = 0;
+        while let Some(at) = self.hole_max[number..].iter().position(|hole| usize::from(*hole) >= count) {
+            number += at;
+            let region = &mut self.regions[number];
+            match region.find(count) {
+                Ok(grain) => {
+                    if region.used_count == 0 {
+                        self.empty = None;
+                    }
+                    return (number, region.take(grain, count));
+                }
+                Err(hole_max) => self.hole_max[number] = small(hole_max),
+            }
+        }
+        let region = Region::map(self.regions.len() >= SMALL_REGIONS);
+        let number = self.regions.insert(region);
+        if number == self.hole_max.len() {
+            self.hole_max.push(0);
+        }
+        self.hole_max[number] = small(GRAINS);
+        (number, self.regions[number].take(0, count))
+    }
+
+    fn free(&mut self, number: usize, start: NonNull<u8>, count: usize) {
+        let region = &mut self.regions[number];
+        region.put_back(start, count);
+        // It may have joined others.
+        self.hole_max[number] = small(GRAINS - region.used_count);
+        if region.used_count > 0 {
+            return;
+        }
+        match self.empty {
+            None => self.empty = Some(number),
+            Some(other) => {
+                // The older one is kept.
+                let (kept, gone) = (other.min(number), other.max(number));
+                self.empty = Some(kept);
+                self.hole_max[gone] = 0;
+                self.regions.remove(gone).unmap();
+            }
+        }
+    }
+}
+
+fn small(grains: usize) -> u16 {
+    u16::try_from(grains).expect("a region has few grains")
+}
+
+impl Region {
+    /// A region from the system, of zeros.
+    fn map(is_huge: bool) -> Self {
+        let layout = Layout::from_size_align(REGION_BYTES, REGION_BYTES).expect("a power of two");
+        let Some(start) = map_aligned() else { handle_alloc_error(layout) };
+        #[cfg(target_os = "linux")]
+        if is_huge {
+            #[expect(unsafe_code, reason = "there is no safe way to ask for huge pages; the gain is above")]
+            // SAFETY: the range was just mapped; the advice changes nothing that the program could see. Failing is harmless.
+            let _ = unsafe { libc::madvise(start.as_ptr().cast(), REGION_BYTES, libc::MADV_HUGEPAGE) };
+        }
+        Self { start, used: [0; GRAINS / 64], used_count: 0 }
+    }
+
+    #[expect(unsafe_code, reason = "what was mapped is unmapped")]
+    fn unmap(self) {
+        assert!(self.used_count == 0, "a region with blocks");
+        // SAFETY: the region was mapped with this length by `map_aligned`, no block of it is left, and it is gone from the arena.
+        let outcome = unsafe { libc::munmap(self.start.as_ptr().cast(), REGION_BYTES) };
+        debug_assert!(outcome == 0, "a whole mapping is unmapped");
+    }
+
+    /// The first of `count` free grains in a row, or how long the longest row is.
+    fn find(&self, count: usize) -> Result<usize, usize> {
+        let (mut start, mut longest) = (0, 0);
+        while let Some(free) = self.next(start, false) {
+            let end = self.next(free, true).unwrap_or(GRAINS);
+            if end - free >= count {
+                return Ok(free);
+            }
+            longest = longest.max(end - free);
+            start = end;
+        }
+        Err(longest)
+    }
+
+    /// The next grain from `start` on that is in use, or is not.
+    fn next(&self, start: usize, is_used: bool) -> Option<usize> {
+        let mut at = start;
+        while at < GRAINS {
+            let word = if is_used { self.used[at / 64] } else { !self.used[at / 64] };
+            let rest = word >> (at % 64);
+            if rest != 0 {
+                return Some(at + rest.trailing_zeros() as usize);
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        None
+    }
+
+    #[expect(unsafe_code, reason = "a place within the region is named by a pointer")]
+    fn take(&mut self, grain: usize, count: usize) -> NonNull<u8> {
+        self.mark(grain, count, true);
+        // SAFETY: the grain lies within the region.
+        unsafe { self.start.add(grain * GRAIN_BYTES) }
+    }
+
+    fn put_back(&mut self, start: NonNull<u8>, count: usize) {
+        let grain = (start.addr().get() - self.start.addr().get()) / GRAIN_BYTES;
+        self.mark(grain, count, false);
+    }
+
+    fn mark(&mut self, grain: usize, count: usize, is_used: bool) {
+        for at in grain..grain + count {
+            let bit = 1 << (at % 64);
+            assert!((self.used[at / 64] & bit != 0) != is_used, "a grain is taken once, and put back once");
+            self.used[at / 64] ^= bit;
+        }
+        self.used_count = if is_used { self.used_count + count } else { self.used_count - count };
+    }
+}
+
+/// Maps a region at a multiple of its length.
+#[expect(
+    unsafe_code,
+    reason = "memory is asked for from the system, more than is needed, and what lies around it goes back"
+)]
+fn map_aligned() -> Option<NonNull<u8>> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address that the system chooses.
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 2 * REGION_BYTES, protection, flags, -1, 0) };
+    if mapped == libc::MAP_FAILED {
+        return None;
+    }
+    let before_bytes = mapped.align_offset(REGION_BYTES);
+    let behind_bytes = REGION_BYTES - before_bytes;
+    // SAFETY: all three pieces are whole pages of the mapping just made, and nobody has a pointer to the two that go.
+    unsafe {
+        let start = mapped.byte_add(before_bytes);
+        if before_bytes > 0 {
+            libc::munmap(mapped, before_bytes);
+        }
+        if behind_bytes > 0 {
+            libc::munmap(start.byte_add(REGION_BYTES), behind_bytes);
+        }
+        NonNull::new(start.cast())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Random blocks against a model: their bytes stay their own, and holes are used again.
+    #[test]
+    fn blocks_are_their_own() {
+        for seed in 0..10 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut arena = Arena::new();
+            let mut held: Vec<(usize, NonNull<u8>, usize)> = Vec::new();
+            let mut used = 0;
+            for _ in 0..3000 {
+                let wants_more = if used > 3 * GRAINS { rng.u8(..4) == 0 } else { rng.u8(..4) > 0 };
+                if wants_more || held.is_empty() {
+                    let count = if rng.bool() { rng.usize(1..=64) } else { rng.usize(1..=GRAINS / 4) };
+                    let (number, start) = arena.allocate(count);
+                    let place = start.addr().get();
+                    for (_, other, other_count) in &held {
+                        let other = other.addr().get();
+                        assert!(
+                            place + count * GRAIN_BYTES <= other || other + other_count * GRAIN_BYTES <= place,
+                            "seed {seed}: two blocks in one place"
+                        );
+                    }
+                    used += count;
+                    held.push((number, start, count));
+                } else {
+                    let (number, start, count) = held.swap_remove(rng.usize(..held.len()));
+                    arena.free(number, start, count);
+                    used -= count;
+                }
+                assert_eq!(arena.regions.iter().map(|(_, region)| region.used_count).sum::<usize>(), used);
+                assert!(
+                    arena.regions.len() <= 2 + 2 * used.max(3 * GRAINS) / GRAINS,
+                    "seed {seed}: holes are not used"
+                );
+            }
+            for (number, start, count) in held {
+                arena.free(number, start, count);
+            }
+            assert_eq!((arena.regions.len(), arena.empty.is_some()), (1, true), "seed {seed}");
+            let last = arena.empty.expect("one is kept");
+            arena.regions.remove(last).unmap();
+        }
+    }
+
+    #[test]
+    fn bytes_stay_until_they_are_freed() {
+        let mut blocks = Vec::new();
+        for (index, len) in [0, 1, 1023, 1024, 1025, 65_536, BLOCK_MAX_BYTES, 5_000].into_iter().enumerate() {
+            let fill = u8::try_from(index).expect("few");
+            blocks.push((Block::copy_of(&vec![fill; len]), fill, len));
+            let mut given = Block::new(70_000);
+            given.fill(0xff);
+            given.give_back();
+        }
+        for (block, fill, len) in blocks {
+            assert_eq!(block.len(), len);
+            assert!(block.iter().all(|byte| *byte == fill));
+            assert_eq!(block.as_ptr().align_offset(64), 0, "blocks begin with a cache line");
+        }
+    }
+}

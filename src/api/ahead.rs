@@ -1,0 +1,45 @@
+//! Looking ahead: which keys requests are about that have been read and not begun.
+//!
+//! Invariant: nothing depends on it. Requests that are not plainly like others are not looked at, and what is found is judged
+//! when their turn comes.
+
+use std::borrow::Cow;
+
+use crate::http::HeadReader;
+use crate::lsm::PREFETCH_KEYS_MAX;
+use crate::node::Node;
+
+use super::kv::key_of_target;
+use super::route::{Family, Route};
+
+/// Keys that requests to come are about.
+#[derive(Debug, Default)]
+pub struct Ahead<'b> {
+    keys: [&'b [u8]; PREFETCH_KEYS_MAX],
+    count: usize,
+}
+
+impl<'b> Ahead<'b> {
+    /// Looks at the requests that `input` begins with.
+    pub fn look(&mut self, input: &'b [u8], heads: &HeadReader, node: &Node) {
+        for head in heads.look_ahead(input) {
+            let route = Route::of(head.path).filter(|route| route.family() == Family::KeyValue);
+            let key = route.and_then(|route| key_of_target(route, &head).ok().flatten());
+            if let Some(Cow::Borrowed(key)) = key {
+                self.keys[self.count] = key;
+                self.count += 1;
+                if self.count == PREFETCH_KEYS_MAX {
+                    self.fetch(node);
+                }
+            }
+        }
+    }
+
+    /// Fetches what reads of the keys will touch. Of one there is nothing to gain.
+    pub fn fetch(&mut self, node: &Node) {
+        if self.count > 1 {
+            node.prefetch(&self.keys[..self.count]);
+        }
+        self.count = 0;
+    }
+}

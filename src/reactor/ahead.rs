@@ -1,0 +1,64 @@
+//! Visiting sessions some at a time: first each of them is read, then what their requests will look for is asked of memory, and
+//! then they are visited in order.
+//!
+//! Not here: what is asked for (`api/ahead.rs`), what a visit does (`session.rs`).
+
+use std::io;
+use std::ops::Range;
+
+use crate::api::Ahead;
+
+use super::Reactor;
+use super::limits::{TURN_WORK_BYTES, VISITS_PER_TURN};
+
+/// Sessions that are read before the first of them is visited.
+const TOGETHER: usize = 8;
+
+/// What a session was read to have, before it is visited.
+#[derive(Debug)]
+pub(super) struct ReadAhead {
+    /// Where in the loop's buffer there is room for the session.
+    pub(super) room: Range<usize>,
+    /// What came of reading; none: the session was not read.
+    pub(super) outcome: Option<io::Result<Option<usize>>>,
+}
+
+impl Reactor {
+    /// Visits sessions until the budget of the turn is used up; true when none is left waiting.
+    pub(super) fn visit_ready(&mut self) -> bool {
+        let mut budget = TURN_WORK_BYTES;
+        let mut visits_left = VISITS_PER_TURN;
+        while budget > 0 && visits_left > 0 {
+            let count = self.ready.len().min(TOGETHER).min(visits_left);
+            if count == 0 {
+                return true;
+            }
+            // Whoever was read is visited, too: its input is kept in no other place.
+            for ahead in self.read_ahead(count).into_iter().take(count) {
+                let Some(key) = self.ready.pop_front() else { break };
+                self.visit(key, ahead, &mut budget);
+            }
+            visits_left -= count;
+        }
+        self.ready.is_empty()
+    }
+
+    /// Reads the first of those who wait.
+    fn read_ahead(&mut self, count: usize) -> [ReadAhead; TOGETHER] {
+        let room_bytes = self.input.len() / count;
+        let read = std::array::from_fn(|index| {
+            let room = room_bytes * index..room_bytes * (index + 1);
+            let session = self.ready.get(index).filter(|_| index < count).and_then(|key| self.sessions.get_mut(key));
+            let outcome = session.and_then(|session| session.read_ahead(&mut self.input[room.clone()]));
+            ReadAhead { room, outcome }
+        });
+        let mut ahead = Ahead::default();
+        for ReadAhead { room, outcome } in &read {
+            if let Some(Ok(Some(len))) = outcome {
+                ahead.look(&self.input[room.start..room.start + len], &self.heads, &self.node);
+            }
+        }
+        ahead.fetch(&self.node);
+        read
+    }
+}
