@@ -70,11 +70,12 @@ fn check_header(bytes: &[u8], blob_count: usize, hash_seed: u64) -> Result<Heade
     ensure(read_u64(bytes, 8) == hash_seed, "a chunk with another hash seed")?;
     let small = |at: usize| usize::from(read_u16(bytes, at));
     let (entry_count, restarts_at, bucket_count) = (small(24), small(30), small(32));
-    let buckets_at = restarts_at + 2 * entry_count.div_ceil(RESTART_ENTRIES);
+    let restarts_end = restarts_at + 2 * entry_count.div_ceil(RESTART_ENTRIES);
+    let buckets_at = bytes.len().saturating_sub(bucket_count * BUCKET_BYTES);
     ensure(
         entry_count > 0
             && restarts_at > HEADER_BYTES
-            && buckets_at + bucket_count * BUCKET_BYTES == bytes.len()
+            && bytes.get(restarts_end..buckets_at).is_some_and(|zeros| zeros.len() < BUCKET_BYTES)
             && bucket_count * BUCKET_SLOTS >= entry_count
             && (1..=8).contains(&bytes[34])
             && small(28) == blob_count,

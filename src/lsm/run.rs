@@ -7,7 +7,6 @@
 //!
 //! Not here: what is in a chunk (`chunk.rs`), when runs are merged (`levels.rs`).
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::chunk::{Chunk, NO_EXPIRY};
@@ -17,9 +16,9 @@ use super::record::Entry;
 /// Chunks in one block: inserting moves a few kilobytes of pointers and fences.
 const BLOCK_MAX_CHUNKS: usize = 128;
 
-/// The first 24 bytes of a key as three big-endian numbers, filled with zeros. Equal fences decide nothing; the keys do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Fence([u64; 3]);
+/// The first 24 bytes of a key as two big-endian numbers, filled with zeros. Equal fences decide nothing; the keys do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fence(u128, u64);
 
 impl Fence {
     #[inline]
@@ -27,8 +26,15 @@ impl Fence {
         let mut bytes = [0; 24];
         let len = key.len().min(24);
         bytes[..len].copy_from_slice(&key[..len]);
-        let word = |at: usize| u64::from_be_bytes(*bytes[at..].first_chunk().expect("eight of 24 bytes"));
-        Self([word(0), word(8), word(16)])
+        let high = u128::from_be_bytes(*bytes.first_chunk().expect("16 of 24 bytes"));
+        let low = u64::from_be_bytes(*bytes.last_chunk().expect("8 of 24 bytes"));
+        Self(high, low)
+    }
+
+    /// Without a branch: which way a search goes is never known beforehand.
+    #[inline]
+    fn is_below(self, other: Self) -> bool {
+        (self.0 < other.0) | ((self.0 == other.0) & (self.1 < other.1))
     }
 }
 
@@ -46,14 +52,36 @@ impl<'a> Probe<'a> {
         Self { key, hash, fence: Fence::new(key) }
     }
 
-    /// Whether `chunk`, whose first key has `fence`, starts at or below this key.
+    /// How many of some ascending chunks, or blocks of chunks, start at or below this key.
     #[inline]
-    fn is_at_or_above(&self, fence: Fence, chunk: &Chunk) -> bool {
-        match fence.cmp(&self.fence) {
-            Ordering::Less => true,
-            Ordering::Greater => false,
-            Ordering::Equal => chunk.first_key() <= self.key,
+    fn count_of<'c, T>(
+        &self,
+        starts: &[T],
+        fence: impl Fn(&T) -> Fence,
+        first_key: impl Fn(usize) -> &'c [u8],
+    ) -> usize {
+        let below = starts.partition_point(|start| fence(start).is_below(self.fence));
+        // Of equal fences the keys decide.
+        let (mut low, mut high) = (below, starts.len());
+        while low < high && fence(&starts[low]) == self.fence {
+            let middle = usize::midpoint(low, high);
+            if fence(&starts[middle]) == self.fence && first_key(middle) <= self.key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
         }
+        low
+    }
+
+    /// The chunk of a run that holds this key if any does: the last one that starts at or below it.
+    #[inline]
+    fn find(&self, blocks: &Blocks) -> Option<Position> {
+        let count = self.count_of(blocks, |(fence, _)| *fence, |index| blocks[index].1.chunks[0].first_key());
+        let block = count.checked_sub(1)?;
+        let Block { chunks, fences } = &*blocks[block].1;
+        let count = self.count_of(fences, |fence| *fence, |index| chunks[index].first_key());
+        Some(Position { block, chunk: count.checked_sub(1)? })
     }
 }
 
@@ -115,17 +143,13 @@ impl Run {
     /// The chunk that holds a key if any does.
     #[inline]
     pub(super) fn find_chunk(&self, probe: &Probe<'_>) -> Option<&Chunk> {
-        let above = self.blocks.partition_point(|(fence, block)| probe.is_at_or_above(*fence, &block.chunks[0]));
-        let block = &self.blocks[above.checked_sub(1)?].1;
-        Some(&block.chunks[chunk_index(block, probe)?])
+        let Position { block, chunk } = probe.find(&self.blocks)?;
+        Some(&self.blocks[block].1.chunks[chunk])
     }
 
     /// The position of the chunk that holds `key` if any does: the last one that starts at or below it, or the first.
     pub(super) fn seek(&self, key: &[u8]) -> Position {
-        let probe = Probe::new(key, 0);
-        let above = self.blocks.partition_point(|(fence, block)| probe.is_at_or_above(*fence, &block.chunks[0]));
-        let Some(block) = above.checked_sub(1) else { return Position::default() };
-        Position { block, chunk: chunk_index(&self.blocks[block].1, &probe).unwrap_or(0) }
+        Probe::new(key, 0).find(&self.blocks).unwrap_or_default()
     }
 
     /// The chunk behind a position.
@@ -200,19 +224,6 @@ impl Run {
     pub(super) fn into_blocks(self) -> Arc<Blocks> {
         self.blocks
     }
-}
-
-fn chunk_index(block: &Block, probe: &Probe<'_>) -> Option<usize> {
-    let (mut low, mut high) = (0, block.fences.len());
-    while low < high {
-        let middle = usize::midpoint(low, high);
-        if probe.is_at_or_above(block.fences[middle], &block.chunks[middle]) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    low.checked_sub(1)
 }
 
 /// Finds or makes a block with room for one more chunk at a position.
