@@ -81,7 +81,7 @@ fn imports_against_the_order(source: &Source, order: &[String]) -> Vec<String> {
     for line in source.code_lines() {
         for name in named_modules(line, order) {
             let is_wrong = rank(name) > Some(own_rank)
-                || (own == "http" && name != "http")
+                || (own == "http" && !matches!(name, "http" | "swar"))
                 || (own == "lsm" && !matches!(name, "lsm" | "allocator"));
             if is_wrong {
                 found.push(format!("{}: {own} may not import {name}: {}", source.path.display(), line.trim()));

@@ -20,11 +20,16 @@ pub struct Ahead<'b> {
 }
 
 impl<'b> Ahead<'b> {
+    /// Nothing is known yet. `None`: there is so little data that it is in the cache anyway.
+    pub fn new(node: &Node) -> Option<Self> {
+        node.is_prefetch_worth().then(Self::default)
+    }
+
     /// Looks at the requests that `input` begins with.
     pub fn look(&mut self, input: &'b [u8], heads: &HeadReader, node: &Node) {
-        for head in heads.look_ahead(input) {
-            let route = Route::of(head.path).filter(|route| route.family() == Family::KeyValue);
-            let key = route.and_then(|route| key_of_target(route, &head).ok().flatten());
+        for target in heads.look_ahead(input) {
+            let route = Route::of(target.path).filter(|route| route.family() == Family::KeyValue);
+            let key = route.and_then(|route| key_of_target(route, target).ok().flatten());
             if let Some(Cow::Borrowed(key)) = key {
                 self.keys[self.count] = key;
                 self.count += 1;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::http::{Begin, Framing, Head, Method, Refusal, Reply};
+use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, Target};
 use crate::lsm::{Entry, KEY_MAX_BYTES, NewValue, Value};
 use crate::partition::{ConditionFailed, Partition};
 
@@ -62,10 +62,10 @@ impl Action {
 
 /// The key named in the address: in the path, or as `?key=`.
 #[inline]
-pub(super) fn key_of_target<'b>(route: Route, head: &Head<'b>) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
+pub(super) fn key_of_target(route: Route, target: Target<'_>) -> Result<Option<Cow<'_, [u8]>>, Refusal> {
     let key = match route {
-        Route::Key => Some(decode_path_key(Route::raw_key(head.path))?),
-        _ if head.query.is_some() => Query::new(head.query).get("key")?,
+        Route::Key => Some(decode_path_key(Route::raw_key(target.path))?),
+        _ if target.query.is_some() => Query::new(target.query).get("key")?,
         _ => None,
     };
     if let Some(key) = &key {
@@ -79,7 +79,7 @@ impl Api<'_> {
     #[inline]
     pub(super) fn begin_kv(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
         let action = Action::of(route, head);
-        let outcome = key_of_target(route, head).and_then(|key| match key {
+        let outcome = key_of_target(route, head.target()).and_then(|key| match key {
             Some(key) if !action.has_value() => {
                 // A body beside a key in the address says nothing more; the connection reads past it.
                 self.partition(head)?;
@@ -137,7 +137,7 @@ impl Api<'_> {
     pub(super) fn finish_kv(&mut self, head: &Head<'_>, intake: Intake, reply: Reply<'_>) {
         let outcome = Route::of(head.path).map_or(Ok(None), |route| {
             let mut received = intake.into_received()?;
-            let key = match (key_of_target(route, head)?, received.key.take()) {
+            let key = match (key_of_target(route, head.target())?, received.key.take()) {
                 (Some(key), _) => key,
                 (None, Some(key)) => Cow::Owned(key),
                 (None, None) => {

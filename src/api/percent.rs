@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::swar;
+
 /// A `%` without two hexadecimal digits behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BadEscape;
@@ -73,7 +75,7 @@ impl PercentDecoder {
 /// Decodes a whole text; borrows it when there is nothing to decode.
 #[inline]
 pub(super) fn decode(text: &[u8], plus: Plus) -> Result<Cow<'_, [u8]>, BadEscape> {
-    if memchr::memchr2(b'%', b'+', text).is_none() {
+    if !has_escape(text) {
         return Ok(Cow::Borrowed(text));
     }
     let mut out = Vec::with_capacity(text.len());
@@ -81,6 +83,16 @@ pub(super) fn decode(text: &[u8], plus: Plus) -> Result<Cow<'_, [u8]>, BadEscape
     decoder.push(text, &mut out)?;
     decoder.finish()?;
     Ok(Cow::Owned(out))
+}
+
+#[inline]
+fn has_escape(text: &[u8]) -> bool {
+    let (eights, rest) = text.as_chunks();
+    let is_in = |eight: &[u8; 8]| {
+        let word = u64::from_le_bytes(*eight);
+        swar::equal(word, b'%') | swar::equal(word, b'+') != 0
+    };
+    eights.iter().any(is_in) || rest.iter().any(|byte| matches!(byte, b'%' | b'+'))
 }
 
 fn hex_digit(byte: u8) -> Result<u8, BadEscape> {

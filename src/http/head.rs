@@ -30,6 +30,15 @@ pub enum Framing {
     Chunked,
 }
 
+/// What a request is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'b> {
+    /// As in a [`Head`].
+    pub path: &'b [u8],
+    /// As in a [`Head`].
+    pub query: Option<&'b [u8]>,
+}
+
 /// What a request says before its body. Values are trimmed of white space and otherwise as they came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head<'b> {
@@ -124,6 +133,13 @@ impl<'b> Head<'b> {
             Field::LastEventId => &mut self.last_event_id,
             Field::MinAcks => &mut self.min_acks,
         }
+    }
+}
+
+impl<'b> Head<'b> {
+    /// What the request is about.
+    pub fn target(&self) -> Target<'b> {
+        Target { path: self.path, query: self.query }
     }
 }
 

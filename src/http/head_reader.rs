@@ -12,26 +12,34 @@
 
 use std::ops::Range;
 
-use super::head::{Field, Framing, Head, Method};
+use crate::swar;
+
+use super::head::{Field, Framing, Head, Method, Target};
 use super::refusal::Refusal;
 use super::request::{HeadLimits, parse_head};
 
 /// Of a head with more behind its target than this nothing is remembered.
 const TAIL_MAX_BYTES: usize = 1024;
 
-/// The methods whose heads are remembered, as they begin a request.
-const METHODS: [(Method, &[u8]); 4] =
-    [(Method::Get, b"GET /"), (Method::Put, b"PUT /"), (Method::Post, b"POST /"), (Method::Delete, b"DELETE /")];
+/// The methods whose heads are remembered.
+const METHODS: [Method; 4] = [Method::Get, Method::Put, Method::Post, Method::Delete];
 
 /// What a head of some method said last, behind its target.
 #[derive(Debug, Default)]
 struct Known {
     /// From the blank before `HTTP/` through the empty line; empty: nothing is remembered.
     tail: Vec<u8>,
-    /// What it says, method, target and values aside.
+    /// What it says, target and values aside.
     head: Head<'static>,
     /// Where in the tail values stand.
     values: Vec<(Field, Range<usize>)>,
+}
+
+/// A head like the last one of its method.
+struct Alike<'b, 'r> {
+    target: Target<'b>,
+    known: &'r Known,
+    head_bytes: usize,
 }
 
 /// Reads heads.
@@ -66,57 +74,59 @@ impl HeadReader {
         Ok(found)
     }
 
-    /// The heads of the requests that `input` begins with, as far as they are like those before; for guessing what is going to be
-    /// asked.
-    pub fn look_ahead<'b>(&self, input: &'b [u8]) -> impl Iterator<Item = Head<'b>> {
-        let mut rest = input;
-        std::iter::from_fn(move || {
-            let mut head = Head::default();
-            let head_bytes = self.read_alike(rest, &mut head)?;
-            let body_bytes = match head.framing {
-                Framing::None => 0,
-                Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
-                Framing::Chunked => usize::MAX,
-            };
-            rest = rest.get(head_bytes.saturating_add(body_bytes)..).unwrap_or_default();
-            Some(head)
-        })
-    }
-
     /// Reads a head that is like the last one of its method; `None`: it is not, or not plainly.
     #[inline]
     pub(super) fn read_alike<'b>(&self, input: &'b [u8], head: &mut Head<'b>) -> Option<usize> {
-        let at = METHODS.iter().position(|(_, begin)| input.starts_with(begin))?;
-        let (method, begin) = METHODS[at];
-        let target = &input[begin.len() - 1..];
-        let path_bytes = target.iter().position(|byte| !is_plain(*byte))?;
-        let mut target_bytes = path_bytes;
-        let mut query = None;
-        if target[path_bytes] == b'?' {
-            let rest = &target[path_bytes + 1..];
-            let query_bytes = rest.iter().position(|byte| !is_plain(*byte) && *byte != b'?')?;
-            query = Some(&rest[..query_bytes]);
-            target_bytes = path_bytes + 1 + query_bytes;
-        }
-        let known = &self.known[at];
-        let tail = target[target_bytes..].get(..known.tail.len())?;
-        let head_bytes = begin.len() - 1 + target_bytes + tail.len();
-        if tail != known.tail || tail.is_empty() || head_bytes > self.limits.head_bytes {
-            return None;
-        }
+        let Alike { target, known, head_bytes } = self.find_alike(input)?;
         *head = known.head;
-        head.method = method;
-        head.path = &target[..path_bytes];
-        head.query = query;
+        (head.path, head.query) = (target.path, target.query);
+        let tail = &input[head_bytes - known.tail.len()..head_bytes];
         for (field, range) in &known.values {
             *head.field_mut(*field) = Some(&tail[range.clone()]);
         }
         Some(head_bytes)
     }
 
+    /// The targets of the requests that `input` begins with, as far as they are like those before; for guessing what is going to
+    /// be asked.
+    pub fn look_ahead<'b>(&self, input: &'b [u8]) -> impl Iterator<Item = Target<'b>> {
+        let mut rest = input;
+        std::iter::from_fn(move || {
+            let Alike { target, known, head_bytes } = self.find_alike(rest)?;
+            let body_bytes = match known.head.framing {
+                Framing::None => 0,
+                Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+                Framing::Chunked => usize::MAX,
+            };
+            rest = rest.get(head_bytes.saturating_add(body_bytes)..).unwrap_or_default();
+            Some(target)
+        })
+    }
+
+    #[inline]
+    fn find_alike<'b>(&self, input: &'b [u8]) -> Option<Alike<'b, '_>> {
+        let (known, path_at) = match input {
+            [b'G', b'E', b'T', b' ', b'/', ..] => (&self.known[0], 4),
+            [b'P', b'U', b'T', b' ', b'/', ..] => (&self.known[1], 4),
+            [b'P', b'O', b'S', b'T', b' ', b'/', ..] => (&self.known[2], 5),
+            [b'D', b'E', b'L', b'E', b'T', b'E', b' ', b'/', ..] => (&self.known[3], 7),
+            _ => return None,
+        };
+        let (path, mut rest) = input[path_at..].split_at(plain_bytes(&input[path_at..]));
+        let mut query = None;
+        if let [b'?', behind @ ..] = rest {
+            let query_bytes = behind.iter().position(|byte| !is_plain(*byte) && *byte != b'?')?;
+            query = Some(&behind[..query_bytes]);
+            rest = &behind[query_bytes..];
+        }
+        let head_bytes = input.len() - rest.len() + known.tail.len();
+        let is_alike = !known.tail.is_empty() && rest.starts_with(&known.tail) && head_bytes <= self.limits.head_bytes;
+        is_alike.then_some(Alike { target: Target { path, query }, known, head_bytes })
+    }
+
     /// Remembers what a whole head says behind its target, if that is where all of it stands.
     fn remember(&mut self, bytes: &[u8], head: &Head<'_>) {
-        let Some(at) = METHODS.iter().position(|(method, _)| *method == head.method) else { return };
+        let Some(at) = METHODS.iter().position(|method| *method == head.method) else { return };
         let known = &mut self.known[at];
         known.tail.clear();
         known.values.clear();
@@ -134,6 +144,7 @@ impl HeadReader {
             known.values.push((field, start..start + value.len()));
         }
         known.head = Head {
+            method: head.method,
             http_minor: head.http_minor,
             keep_alive: head.keep_alive,
             framing: head.framing,
@@ -160,6 +171,25 @@ const PLAIN: [bool; 256] = {
     }
     table
 };
+
+/// How many plain bytes there are before any other; all, if there is no other.
+#[inline]
+fn plain_bytes(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(eight) = bytes[at..].first_chunk() {
+        let word = u64::from_le_bytes(*eight);
+        let others = swar::below(word, 0x21)
+            | swar::equal(word, 0x7f)
+            | swar::equal(word, b'?')
+            | swar::equal(word, b'#')
+            | swar::not_ascii(word);
+        if others != 0 {
+            return at + swar::first(others);
+        }
+        at += 8;
+    }
+    at + bytes[at..].iter().position(|byte| !is_plain(*byte)).unwrap_or(bytes.len() - at)
+}
 
 #[inline]
 fn is_plain(byte: u8) -> bool {

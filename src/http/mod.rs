@@ -45,7 +45,7 @@ mod request_tests;
 pub use body::{BodyDecoder, Decoded};
 pub use connection::{Connection, Waiting, Wants};
 pub use handler::{Begin, Handler, Intake, Limits, Turn};
-pub use head::{Framing, Head, Method};
+pub use head::{Framing, Head, Method, Target};
 pub use head_reader::HeadReader;
 pub use output::{Blob, BodySource, Fill, Output};
 pub use refusal::Refusal;

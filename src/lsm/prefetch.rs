@@ -17,7 +17,15 @@ pub const PREFETCH_KEYS_MAX: usize = 16;
 /// A chunk that was found for each key, if any.
 type Found<'a> = [Option<&'a Chunk>; PREFETCH_KEYS_MAX];
 
+/// Less data than this stays in the processor's cache by itself: the second level of most has 512 KiB or more.
+const WORTH_BYTES: usize = 512 * 1024;
+
 impl Lsm {
+    /// Whether there is so much in runs that fetching ahead is worth anything.
+    pub fn is_prefetch_worth(&self) -> bool {
+        self.levels.memory_bytes() > WORTH_BYTES
+    }
+
     /// Fetches what reads of these keys will touch in runs; at most [`PREFETCH_KEYS_MAX`].
     pub fn prefetch(&self, keys: &[&[u8]]) {
         let hasher = self.levels.hasher();

@@ -31,7 +31,10 @@ impl Fence {
         Self(high, low)
     }
 
-    /// Without a branch: which way a search goes is never known beforehand.
+    #[expect(
+        clippy::needless_bitwise_bool,
+        reason = "without a branch: which way a search goes is never known beforehand"
+    )]
     #[inline]
     fn is_below(self, other: Self) -> bool {
         (self.0 < other.0) | ((self.0 == other.0) & (self.1 < other.1))

@@ -9,6 +9,7 @@
 
 mod holds;
 mod links;
+mod prefetch;
 mod watches;
 
 use crate::config::Config;
@@ -281,15 +282,6 @@ impl Node {
     /// The partition with a number, to look at.
     pub fn look_at(&self, id: u32) -> Option<&Partition> {
         self.index_of(id).map(|index| &self.partitions[index])
-    }
-
-    /// Fetches into the processor's cache what reads of these keys will touch, in the partition that is meant if none is named.
-    pub fn prefetch(&self, keys: &[&[u8]]) {
-        if let Ok(id) = self.default_partition()
-            && let Some(partition) = self.look_at(id)
-        {
-            partition.lsm().prefetch(keys);
-        }
     }
 
     /// All partitions.

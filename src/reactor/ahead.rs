@@ -52,13 +52,14 @@ impl Reactor {
             let outcome = session.and_then(|session| session.read_ahead(&mut self.input[room.clone()]));
             ReadAhead { room, outcome }
         });
-        let mut ahead = Ahead::default();
-        for ReadAhead { room, outcome } in &read {
-            if let Some(Ok(Some(len))) = outcome {
-                ahead.look(&self.input[room.start..room.start + len], &self.heads, &self.node);
+        if let Some(mut ahead) = Ahead::new(&self.node) {
+            for ReadAhead { room, outcome } in &read {
+                if let Some(Ok(Some(len))) = outcome {
+                    ahead.look(&self.input[room.start..room.start + len], &self.heads, &self.node);
+                }
             }
+            ahead.fetch(&self.node);
         }
-        ahead.fetch(&self.node);
         read
     }
 }

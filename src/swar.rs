@@ -1,0 +1,53 @@
+//! Looking at eight bytes at once, in an ordinary register ("SIMD within a register").
+//!
+//! Each function takes eight bytes in little-endian order and marks bytes by their high bits. The lowest mark is that of the first
+//! byte that is looked for, and there is none if there is no such byte; marks above the lowest may be wrong.
+//!
+//! Source: Mycroft's test for a zero byte (1987), as in Warren, Hacker's Delight, section 6-1.
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x80 * ONES;
+
+/// Marks bytes below `limit`, which is at most 0x80.
+#[inline]
+pub fn below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(u64::from(limit) * ONES) & !word & HIGHS
+}
+
+/// Marks bytes that are `byte`.
+#[inline]
+pub fn equal(word: u64, byte: u8) -> u64 {
+    below(word ^ (u64::from(byte) * ONES), 1)
+}
+
+/// Marks bytes that are not ASCII; all marks are right.
+#[inline]
+pub fn not_ascii(word: u64) -> u64 {
+    word & HIGHS
+}
+
+/// Where the first marked byte is, 0 to 7; 8: there is none.
+#[inline]
+pub fn first(marks: u64) -> usize {
+    marks.trailing_zeros() as usize / 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_found() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..100_000 {
+            // Few values, so that they meet; those around the limits, so that they differ by one.
+            let bytes: [u8; 8] =
+                std::array::from_fn(|_| [0, 1, 0x20, 0x21, 0x22, 0x7f, 0x80, 0x81, 0xff][rng.usize(..9)]);
+            let word = u64::from_le_bytes(bytes);
+            let position = |is_it: &dyn Fn(u8) -> bool| bytes.iter().position(|byte| is_it(*byte)).unwrap_or(8);
+            assert_eq!(first(below(word, 0x21)), position(&|byte| byte < 0x21), "{bytes:x?}");
+            assert_eq!(first(equal(word, 0x21)), position(&|byte| byte == 0x21), "{bytes:x?}");
+            assert_eq!(first(not_ascii(word)), position(&|byte| !byte.is_ascii()), "{bytes:x?}");
+        }
+    }
+}
