@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use db_node::lsm::{Lsm, NewValue, Options, ScanState};
+use db_node::lsm::{Lsm, NewValue, Options, PREFETCH_KEYS_MAX, ScanState};
 
 const ENTRY_COUNTS: [u32; 3] = [10_000, 100_000, 1_000_000];
 const MEMTABLE_BYTES: usize = 4 << 20;
@@ -56,6 +56,15 @@ fn bench_get(group: &mut BenchmarkGroup<'_, WallTime>, lsm: &Lsm, count: u32) {
     group.bench_function(BenchmarkId::new("get hit", count), |bencher| {
         bencher.iter(|| black_box(lsm.get(&key(rng.u32(..count)))).is_some());
     });
+    group.throughput(Throughput::Elements(PREFETCH_KEYS_MAX as u64));
+    group.bench_function(BenchmarkId::new("get hit, prefetched", count), |bencher| {
+        bencher.iter(|| {
+            let keys: [[u8; 16]; PREFETCH_KEYS_MAX] = std::array::from_fn(|_| key(rng.u32(..count)));
+            lsm.prefetch(&keys.each_ref().map(|key| &key[..]));
+            keys.iter().filter(|key| black_box(lsm.get(&key[..])).is_some()).count()
+        });
+    });
+    group.throughput(Throughput::Elements(1));
     group.bench_function(BenchmarkId::new("get miss", count), |bencher| {
         bencher.iter(|| {
             let mut missing = key(rng.u32(..count));

@@ -32,7 +32,7 @@ const GRAINS: usize = REGION_BYTES / GRAIN_BYTES;
 pub const BLOCK_MAX_BYTES: usize = REGION_BYTES;
 
 /// With fewer regions than this they are of small pages, so that a node with little data takes little memory.
-const SMALL_REGIONS: usize = 8;
+const SMALL_REGIONS: usize = 2;
 
 static ARENA: Mutex<Arena> = Mutex::new(Arena::new());
 

@@ -120,9 +120,13 @@ fn give_back(bytes: &mut [u8]) {
     }
 }
 
-/// Asks for the cache line of a byte that is going to be read soon; where the processor has no such thing, nothing happens.
+/// What processors take from memory at a time, most of them.
+pub const CACHE_LINE_BYTES: usize = 64;
+
+/// Asks for the cache line in which something begins that is going to be read soon; where the processor has no such thing, nothing
+/// happens.
 #[inline(always)]
-pub fn prefetch(byte: &u8) {
+pub fn prefetch<T>(begin: &T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -130,11 +134,11 @@ pub fn prefetch(byte: &u8) {
         // SAFETY: the address is that of a live reference; a prefetch reads nothing that the program could see, and SSE is part
         // of every x86-64.
         unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast());
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(begin).cast());
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = byte;
+    let _ = begin;
 }
 
 #[cfg(test)]

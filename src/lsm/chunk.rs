@@ -42,7 +42,7 @@
 
 use super::figures::Footprint;
 use super::record::{Blob, Entry, KEY_MAX_BYTES, Value};
-use crate::allocator::{Block, prefetch};
+use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 
 /// The most bytes of a chunk: offsets fit 16 bits, and rewriting one is a bounded slice of work.
 pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
@@ -65,10 +65,6 @@ pub(super) const NO_EXPIRY: u64 = u64::MAX;
 /// A chunk is rewritten without its expired entries once they are one part in this many of it: each byte that is freed costs so
 /// many that are moved, at most, and no more than that part of memory is held by what has expired.
 const EXPIRED_SHARE: usize = 8;
-
-/// An entry's second cache line is asked for, too; what follows comes by itself when it is read in order. Behind an entry there is
-/// always a bucket, so this lies within the chunk.
-const ENTRY_PREFETCH_BYTES: usize = BUCKET_BYTES - 1;
 
 const _: () = assert!(KEY_MAX_BYTES <= KEY_LEN_MASK as usize);
 
@@ -173,12 +169,17 @@ impl Chunk {
         None
     }
 
+    /// Asks for what every read begins with.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.bytes);
+        prefetch(&self.version_width);
+    }
+
     /// Asks for the memory that looking for a hash begins with.
     #[inline]
     pub(super) fn prefetch_bucket(&self, hash: u32) {
-        let at = self.bucket_at(hash);
-        prefetch(&self.bytes[at]);
-        prefetch(&self.bytes[at + BUCKET_BYTES - 1]);
+        prefetch(&self.bytes[self.bucket_at(hash)]);
     }
 
     /// Asks for the memory of the entry that looking for a hash most likely comes to.
@@ -188,7 +189,8 @@ impl Chunk {
         if let Some(slot) = slots_with(tag_of(hash), bucket).next() {
             let offset = usize::from(read_u16(bucket, BUCKET_SLOTS + 2 * slot));
             prefetch(&self.bytes[offset]);
-            prefetch(&self.bytes[offset + ENTRY_PREFETCH_BYTES]);
+            // What follows comes by itself when it is read in order; behind an entry there is always a bucket.
+            prefetch(&self.bytes[offset + CACHE_LINE_BYTES - 1]);
         }
     }
 

@@ -20,7 +20,7 @@ const BLOB_PIECE_BYTES: usize = 1024 * 1024;
 
 /// Freed chunks up to here are left to the allocator, for those that merges make next; of more, the memory is given back to the
 /// system, which takes a call for each now, and page faults when it is needed again.
-const SPARE_BYTES: usize = 2 * 1024 * 1024;
+const SPARE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The queue of things to free.
 #[derive(Debug, Default)]

@@ -11,10 +11,9 @@
 use std::cmp::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use hashbrown::HashTable;
-
 use super::figures::Footprint;
 use super::hash::KeyHasher;
+use super::index::Shard;
 use super::record::Entry;
 use super::wal::{Appended, SEGMENT_BYTES, Segment};
 
@@ -25,12 +24,6 @@ const SHARD_LOG_BYTES: usize = 32 * 1024;
 pub(super) type Place = u32;
 
 const SEGMENT_SHIFT: u32 = SEGMENT_BYTES.trailing_zeros();
-
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    hash: u32,
-    place: Place,
-}
 
 /// The segments of one memtable, sealed ones first.
 #[derive(Debug, Default)]
@@ -60,7 +53,7 @@ impl Records {
 /// The active memtable.
 #[derive(Debug)]
 pub(super) struct Memtable {
-    shards: Vec<HashTable<Slot>>,
+    shards: Vec<Shard>,
     shard_shift: u32,
     records: Records,
     entry_count: usize,
@@ -78,7 +71,7 @@ impl Memtable {
     pub(super) fn new(freeze_bytes: usize, hasher: KeyHasher) -> Self {
         let shard_count = (freeze_bytes / SHARD_LOG_BYTES).next_power_of_two().clamp(2, 1 << 14);
         Self {
-            shards: vec![HashTable::new(); shard_count],
+            shards: vec![Shard::default(); shard_count],
             shard_shift: u32::BITS - shard_count.trailing_zeros(),
             records: Records::default(),
             entry_count: 0,
@@ -93,9 +86,28 @@ impl Memtable {
     /// The newest record of a key, if this memtable has one.
     #[inline]
     pub(super) fn get<'a>(&'a self, active: Option<&'a Segment>, hash: u32, key: &[u8]) -> Option<Entry<'a>> {
-        let shard = &self.shards[(hash >> self.shard_shift) as usize];
-        let slot = shard.find(spread(hash), |slot| slot.hash == hash && self.records.key(active, slot.place) == key)?;
-        Some(self.records.entry(active, slot.place))
+        let place = self.shard(hash).find(hash, |place| self.records.key(active, place) == key)?;
+        Some(self.records.entry(active, place))
+    }
+
+    #[inline]
+    fn shard(&self, hash: u32) -> &Shard {
+        &self.shards[(hash >> self.shard_shift) as usize]
+    }
+
+    /// Asks for the memory that looking for a hash begins with.
+    #[inline]
+    pub(super) fn prefetch_slot(&self, hash: u32) {
+        self.shard(hash).prefetch(hash);
+    }
+
+    /// Asks for the memory of the record that looking for a hash most likely comes to.
+    #[inline]
+    pub(super) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) {
+        if let Some(place) = self.shard(hash).find(hash, |_| true) {
+            let (segment, offset) = self.records.locate(active, place);
+            segment.prefetch(offset);
+        }
     }
 
     /// Takes in a record just appended to the log's `active` segment.
@@ -107,12 +119,9 @@ impl Memtable {
         self.last_version = appended.version;
         let records = &self.records;
         let shard = &mut self.shards[(hash >> self.shard_shift) as usize];
-        let same_key = |slot: &Slot| slot.hash == hash && records.key(Some(active), slot.place) == key;
-        if let Some(slot) = shard.find_mut(spread(hash), same_key) {
-            slot.place = place;
+        if shard.put(hash, place, |other| records.key(Some(active), other) == key) {
             return;
         }
-        shard.insert_unique(spread(hash), Slot { hash, place }, |slot| spread(slot.hash));
         self.entry_count += 1;
         self.shared_prefix = Some(match self.shared_prefix {
             None => (key.len(), place),
@@ -183,6 +192,11 @@ impl FrozenMemtable {
         self.memtable.get(None, hash, key)
     }
 
+    /// The memtable, to prefetch from.
+    pub(super) fn memtable(&self) -> &Memtable {
+        &self.memtable
+    }
+
     /// The places of all entries in key order, once some [`Sorter`](super::sorter::Sorter) has found it.
     pub(super) fn order(&self) -> Option<&[Place]> {
         self.order.get().map(Vec::as_slice)
@@ -229,8 +243,7 @@ impl FrozenMemtable {
         };
         let key = segment.key(offset);
         let hash = self.memtable.hasher.hash(key);
-        let shard = &self.memtable.shards[(hash >> self.memtable.shard_shift) as usize];
-        let is_newest = shard.find(spread(hash), |slot| slot.place == place).is_some();
+        let is_newest = self.memtable.shard(hash).find(hash, |other| other == place).is_some();
         let skip = self.memtable.shared_prefix.map_or(0, |(len, _)| len);
         let next = place + Place::try_from(record_bytes).expect("a record is smaller than a segment");
         Some((is_newest.then(|| SortKey::new(&key[skip..], place)), next))
@@ -247,11 +260,6 @@ impl FrozenMemtable {
         self.memtable.shards.pop();
         !(self.memtable.records.segments.is_empty() && self.memtable.shards.is_empty())
     }
-}
-
-/// The table hash of a slot: hashbrown takes its tag from the top bits, its place from the low ones.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 fn common_prefix_len(a: &[u8], b: &[u8]) -> usize {

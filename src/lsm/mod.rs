@@ -31,6 +31,7 @@ mod figures;
 mod garbage;
 mod hash;
 mod immutable_layer;
+mod index;
 mod levels;
 mod log_stream;
 mod memtable;

@@ -13,6 +13,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::allocator::{CACHE_LINE_BYTES, prefetch};
+
 use super::figures::Footprint;
 use super::log_stream::{LogBatch, LogPosition, StreamRecord};
 use super::record::{self, Blob, Entry, RecordHead, Write};
@@ -55,6 +57,15 @@ impl Segment {
     #[inline]
     pub(super) fn key(&self, offset: usize) -> &[u8] {
         record::key_of(&self.bytes[offset..])
+    }
+
+    /// Asks for the memory of the record at `offset`.
+    #[inline]
+    pub(super) fn prefetch(&self, offset: usize) {
+        prefetch(&self.bytes[offset]);
+        if let Some(behind) = self.bytes.get(offset + CACHE_LINE_BYTES) {
+            prefetch(behind);
+        }
     }
 
     /// Bytes that the record at `offset` takes; `None` behind the last one.

@@ -14,6 +14,9 @@ use super::limits::{TURN_WORK_BYTES, VISITS_PER_TURN};
 /// Sessions that are read before the first of them is visited.
 const TOGETHER: usize = 8;
 
+/// What a byte that is read costs in the end, in bytes of work: requests are small, and each costs as much as a thousand.
+const WORK_PER_BYTE: usize = 12;
+
 /// What a session was read to have, before it is visited.
 #[derive(Debug)]
 pub(super) struct ReadAhead {
@@ -28,36 +31,42 @@ impl Reactor {
     pub(super) fn visit_ready(&mut self) -> bool {
         let mut budget = TURN_WORK_BYTES;
         let mut visits_left = VISITS_PER_TURN;
-        while budget > 0 && visits_left > 0 {
-            let count = self.ready.len().min(TOGETHER).min(visits_left);
-            if count == 0 {
-                return true;
-            }
+        while budget > 0 && visits_left > 0 && !self.ready.is_empty() {
             // Whoever was read is visited, too: its input is kept in no other place.
-            for ahead in self.read_ahead(count).into_iter().take(count) {
+            for ahead in self.read_ahead(visits_left, budget).into_iter().flatten() {
                 let Some(key) = self.ready.pop_front() else { break };
                 self.visit(key, ahead, &mut budget);
+                visits_left -= 1;
             }
-            visits_left -= count;
         }
         self.ready.is_empty()
     }
 
-    /// Reads the first of those who wait.
-    fn read_ahead(&mut self, count: usize) -> [ReadAhead; TOGETHER] {
+    /// Reads the first of those who wait: as many as are visited within the budget, about, and one at least.
+    fn read_ahead(&mut self, visits_left: usize, budget: usize) -> [Option<ReadAhead>; TOGETHER] {
+        let count = self.ready.len().min(TOGETHER).min(visits_left);
         let room_bytes = self.input.len() / count;
-        let read = std::array::from_fn(|index| {
-            let room = room_bytes * index..room_bytes * (index + 1);
-            let session = self.ready.get(index).filter(|_| index < count).and_then(|key| self.sessions.get_mut(key));
-            let outcome = session.and_then(|session| session.read_ahead(&mut self.input[room.clone()]));
-            ReadAhead { room, outcome }
-        });
-        if let Some(mut ahead) = Ahead::new(&self.node) {
-            for ReadAhead { room, outcome } in &read {
-                if let Some(Ok(Some(len))) = outcome {
-                    ahead.look(&self.input[room.start..room.start + len], &self.heads, &self.node);
-                }
+        let mut read = [const { None }; TOGETHER];
+        let mut ahead = Ahead::new(&self.node);
+        let mut expected_work = 0;
+        for (index, slot) in read.iter_mut().enumerate().take(count) {
+            if expected_work >= budget && index > 0 {
+                break;
             }
+            let room = room_bytes * index..room_bytes * (index + 1);
+            let session = self.ready.get(index).and_then(|key| self.sessions.get_mut(key));
+            let outcome = session.and_then(|session| session.read_ahead(&mut self.input[room.clone()]));
+            if let Some(Ok(Some(len))) = outcome {
+                expected_work += len * WORK_PER_BYTE;
+            }
+            *slot = Some(ReadAhead { room, outcome });
+        }
+        for ReadAhead { room, outcome } in read.iter().flatten() {
+            if let (Some(ahead), Some(Ok(Some(len)))) = (&mut ahead, outcome) {
+                ahead.look(&self.input[room.start..room.start + len], &self.heads, &self.node);
+            }
+        }
+        if let Some(mut ahead) = ahead {
             ahead.fetch(&self.node);
         }
         read
