@@ -20,6 +20,14 @@ pub fn equal(word: u64, byte: u8) -> u64 {
     below(word ^ (u64::from(byte) * ONES), 1)
 }
 
+/// Marks bytes that are `byte`; all marks are right, for one step more.
+#[inline]
+pub fn each_equal(word: u64, byte: u8) -> u64 {
+    let differing = word ^ (u64::from(byte) * ONES);
+    // The addition carries into the high bit of a byte from its lower ones, and no further.
+    !(((differing & !HIGHS) + !HIGHS) | differing) & HIGHS
+}
+
 /// Marks bytes that are not ASCII; all marks are right.
 #[inline]
 pub fn not_ascii(word: u64) -> u64 {
@@ -47,6 +55,9 @@ mod tests {
             let position = |is_it: &dyn Fn(u8) -> bool| bytes.iter().position(|byte| is_it(*byte)).unwrap_or(8);
             assert_eq!(first(below(word, 0x21)), position(&|byte| byte < 0x21), "{bytes:x?}");
             assert_eq!(first(equal(word, 0x21)), position(&|byte| byte == 0x21), "{bytes:x?}");
+            let each: Vec<usize> = (0..8).filter(|at| each_equal(word, 0x21) >> (8 * at) & 0x80 != 0).collect();
+            assert_eq!(each, (0..8).filter(|at| bytes[*at] == 0x21).collect::<Vec<_>>(), "{bytes:x?}");
+            assert_eq!(each_equal(word, 0x21) & !HIGHS, 0);
             assert_eq!(first(not_ascii(word)), position(&|byte| !byte.is_ascii()), "{bytes:x?}");
         }
     }

@@ -82,7 +82,7 @@ fn imports_against_the_order(source: &Source, order: &[String]) -> Vec<String> {
         for name in named_modules(line, order) {
             let is_wrong = rank(name) > Some(own_rank)
                 || (own == "http" && !matches!(name, "http" | "swar"))
-                || (own == "lsm" && !matches!(name, "lsm" | "allocator"));
+                || (own == "lsm" && !matches!(name, "lsm" | "allocator" | "swar"));
             if is_wrong {
                 found.push(format!("{}: {own} may not import {name}: {}", source.path.display(), line.trim()));
             }

@@ -43,6 +43,7 @@
 use super::figures::Footprint;
 use super::record::{Blob, Entry, KEY_MAX_BYTES, Value};
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
+use crate::swar;
 
 /// The most bytes of a chunk: offsets fit 16 bits, and rewriting one is a bounded slice of work.
 pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
@@ -347,8 +348,9 @@ impl ChunkBuilder {
         Self::total_bytes(self.bytes.len() + self.stored_bytes(entry), self.index.len() + 1) <= CHUNK_MAX_BYTES
     }
 
-    /// Adds an entry; keys must ascend, and there must be room.
-    pub fn add(&mut self, entry: &Entry<'_>, hash: u32) {
+    /// Adds an entry; keys must ascend, and there must be room. Returns the bytes it takes, about.
+    pub fn add(&mut self, entry: &Entry<'_>, hash: u32) -> usize {
+        let start = self.bytes.len();
         let offset = u16::try_from(self.bytes.len()).expect("a chunk with room for the entry");
         if self.index.len().is_multiple_of(RESTART_ENTRIES) {
             self.restarts.push(offset);
@@ -365,10 +367,14 @@ impl ChunkBuilder {
             key_word |= FLAG_EXPIRES;
             self.first_expiry = self.first_expiry.min(expires_at_ms);
         }
-        self.bytes.extend_from_slice(&key_word.to_le_bytes());
-        self.bytes.extend_from_slice(&value_len.to_le_bytes());
         debug_assert!(self.version_width == 8 || entry.version >> (8 * self.version_width) == 0, "version too wide");
-        self.bytes.extend_from_slice(&entry.version.to_le_bytes()[..self.version_width]);
+        // As one piece, and what is too long cut off again: so the compiler knows the length.
+        let mut head = [0; 12];
+        head[..2].copy_from_slice(&key_word.to_le_bytes());
+        head[2..4].copy_from_slice(&value_len.to_le_bytes());
+        head[4..].copy_from_slice(&entry.version.to_le_bytes());
+        self.bytes.extend_from_slice(&head);
+        self.bytes.truncate(start + 4 + self.version_width);
         if let Some(expires_at_ms) = entry.expires_at_ms {
             self.bytes.extend_from_slice(&expires_at_ms.to_le_bytes());
         }
@@ -382,6 +388,7 @@ impl ChunkBuilder {
                 self.blobs.push(Blob::clone(blob));
             }
         }
+        self.bytes.len() - start + BUCKET_BYTES / BUCKET_FILL
     }
 
     /// Makes the chunk; the builder is empty again. There must be an entry.
@@ -432,7 +439,7 @@ impl ChunkBuilder {
             // Ends: there are more slots than entries.
             let (bucket, slot) = loop {
                 let bucket = &buckets[index * BUCKET_BYTES..][..BUCKET_BYTES];
-                if let Some(slot) = memchr::memchr(0, &bucket[..BUCKET_SLOTS]) {
+                if let Some(slot) = slots_with(0, bucket).next() {
                     break (&mut buckets[index * BUCKET_BYTES..][..BUCKET_BYTES], slot);
                 }
                 buckets[index * BUCKET_BYTES + BUCKET_BYTES - 1] = 1;
@@ -458,16 +465,25 @@ pub(super) fn read_u16(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// The slots of a bucket with this tag. Few instructions rather than few for each tag: they are looked for several times a read.
+/// The slots of a bucket with this tag.
 #[inline]
-fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> {
-    let tags: &[u8; BUCKET_SLOTS] = bucket.first_chunk().expect("a bucket");
-    let mut found =
-        tags.iter().enumerate().fold(0_u32, |found, (slot, other)| found | u32::from(*other == tag) << slot);
+fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> + use<> {
+    // The last eight tags overlap those before them.
+    const STARTS: [usize; 3] = [0, 8, BUCKET_SLOTS - 8];
+    let mut marks =
+        STARTS.map(|at| swar::each_equal(u64::from_le_bytes(*bucket[at..].first_chunk().expect("tags")), tag));
+    marks[2] &= !(u64::MAX >> (8 * STARTS[2] - 64));
+    let mut part = 0;
     std::iter::from_fn(move || {
-        let slot = found.trailing_zeros() as usize;
-        found &= found.wrapping_sub(1);
-        (slot < BUCKET_SLOTS).then_some(slot)
+        while part < STARTS.len() {
+            if marks[part] != 0 {
+                let slot = STARTS[part] + swar::first(marks[part]);
+                marks[part] &= marks[part] - 1;
+                return Some(slot);
+            }
+            part += 1;
+        }
+        None
     })
 }
 

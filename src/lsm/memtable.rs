@@ -44,6 +44,11 @@ impl Records {
         segment.entry(offset)
     }
 
+    fn prefetch(&self, active: Option<&Segment>, place: Place) {
+        let (segment, offset) = self.locate(active, place);
+        segment.prefetch(offset);
+    }
+
     pub(super) fn key<'a>(&'a self, active: Option<&'a Segment>, place: Place) -> &'a [u8] {
         let (segment, offset) = self.locate(active, place);
         segment.key(offset)
@@ -105,8 +110,7 @@ impl Memtable {
     #[inline]
     pub(super) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) {
         if let Some(place) = self.shard(hash).find(hash, |_| true) {
-            let (segment, offset) = self.records.locate(active, place);
-            segment.prefetch(offset);
+            self.records.prefetch(active, place);
         }
     }
 
@@ -232,21 +236,33 @@ impl FrozenMemtable {
         self.memtable.last_version
     }
 
-    /// Walks the log: what sorting needs of the record at `place`, unless a newer one took its place, and where to go
-    /// on; `None` at the end. Reading the log in its own order costs the memory far less than going by the index.
-    pub(super) fn next_sort_key(&self, place: Place) -> Option<(Option<SortKey>, Place)> {
+    /// Walks the log: what sorting needs of the record at `place`, the hash of its key, and where to go on; `None` at the end.
+    /// Asks for what [`is_newest`](Self::is_newest) will look at. Reading the log in its own order costs the memory far less than
+    /// going by the index.
+    pub(super) fn next_record(&self, place: Place) -> Option<(SortKey, u32, Place)> {
         let index = (place >> SEGMENT_SHIFT) as usize;
         let offset = place as usize & (SEGMENT_BYTES - 1);
         let segment = self.memtable.records.segments.get(index)?;
         let Some(record_bytes) = segment.record_bytes(offset) else {
-            return self.next_sort_key(Place::try_from((index + 1) << SEGMENT_SHIFT).ok()?);
+            return self.next_record(Place::try_from((index + 1) << SEGMENT_SHIFT).ok()?);
         };
         let key = segment.key(offset);
         let hash = self.memtable.hasher.hash(key);
-        let is_newest = self.memtable.shard(hash).find(hash, |other| other == place).is_some();
+        self.memtable.prefetch_slot(hash);
         let skip = self.memtable.shared_prefix.map_or(0, |(len, _)| len);
         let next = place + Place::try_from(record_bytes).expect("a record is smaller than a segment");
-        Some((is_newest.then(|| SortKey::new(&key[skip..], place)), next))
+        Some((SortKey::new(&key[skip..], place), hash, next))
+    }
+
+    /// Whether no newer record took the place of this one.
+    pub(super) fn is_newest(&self, hash: u32, place: Place) -> bool {
+        self.memtable.shard(hash).find(hash, |other| other == place).is_some()
+    }
+
+    /// Asks for the memory of a record.
+    #[inline]
+    pub(super) fn prefetch(&self, place: Place) {
+        self.memtable.records.prefetch(None, place);
     }
 
     /// The order of two entries.

@@ -16,6 +16,9 @@ use super::run::{Position, Run};
 use super::sorter::Sorter;
 use super::work::Work;
 
+/// So many entries ahead a record is asked for.
+const PREFETCH_ENTRIES: usize = 8;
+
 /// One layer, read in key order.
 #[derive(Debug)]
 enum Source {
@@ -56,7 +59,13 @@ impl Source {
 
     fn advance(&mut self) {
         match self {
-            Self::Memtable { index, .. } => *index += 1,
+            Self::Memtable { frozen, index } => {
+                *index += 1;
+                // In the order of keys records lie anywhere.
+                if let Some(place) = frozen.order().and_then(|order| order.get(*index + PREFETCH_ENTRIES)) {
+                    frozen.prefetch(*place);
+                }
+            }
             Self::Run { chunk, offset, .. } => {
                 if let Some(chunk) = chunk {
                     *offset = chunk.entry_at(*offset).1;

@@ -72,9 +72,7 @@ impl Output {
         if !self.builder.has_room_for(entry) {
             self.finish_chunk(work);
         }
-        let before_bytes = self.builder.len();
-        self.builder.add(entry, self.hasher.hash(entry.key));
-        work.spend(self.builder.len() - before_bytes);
+        work.spend(self.builder.add(entry, self.hasher.hash(entry.key)));
     }
 
     fn finish_chunk(&mut self, work: &mut Work) {
@@ -129,7 +127,7 @@ impl MergeJob {
         }
         while !work.is_used_up() {
             if self.current.is_some() {
-                self.merge_one(work);
+                self.merge_some(work);
             } else if self.between_chunks(target, work, garbage) {
                 return true;
             }
@@ -137,21 +135,27 @@ impl MergeJob {
         false
     }
 
-    /// Moves the smaller of the next source entry and the next entry of the current chunk.
-    fn merge_one(&mut self, work: &mut Work) {
+    /// Moves the entries of the current chunk that come before the next source entry, and then that.
+    fn merge_some(&mut self, work: &mut Work) {
         let (Some(upper), Some((chunk, offset))) = (&mut self.upper, &mut self.current) else { return };
-        let (lower_entry, next_offset) = chunk.entry_at(*offset);
         let upper_entry = upper.entry();
-        let order = upper_entry.map_or(Ordering::Greater, |entry| entry.key.cmp(lower_entry.key));
-        match upper_entry {
-            Some(entry) if order != Ordering::Greater => {
-                self.output.add(&entry, work);
-                upper.advance();
+        while *offset < chunk.end() {
+            if work.is_used_up() {
+                return;
             }
-            _ => self.output.add(&lower_entry, work),
-        }
-        if order != Ordering::Less {
-            *offset = next_offset;
+            let (lower_entry, next_offset) = chunk.entry_at(*offset);
+            let order = upper_entry.map_or(Ordering::Greater, |entry| entry.key.cmp(lower_entry.key));
+            if order != Ordering::Less {
+                *offset = next_offset;
+            }
+            match upper_entry {
+                Some(entry) if order != Ordering::Greater => {
+                    self.output.add(&entry, work);
+                    upper.advance();
+                    break;
+                }
+                _ => self.output.add(&lower_entry, work),
+            }
         }
         if *offset == chunk.end() {
             self.current = None;

@@ -9,7 +9,10 @@ use super::memtable::{FrozenMemtable, Place, SortKey};
 use super::work::{self, Work};
 
 /// Entries sorted at once: some ten microseconds.
-const RUN_ENTRIES: usize = 256;
+const RUN_ENTRIES: usize = 1024;
+
+/// Records gathered at once: what is looked up for them is fetched together.
+const GATHER_ENTRIES: usize = 16;
 
 #[derive(Debug)]
 enum Phase {
@@ -43,12 +46,9 @@ impl Sorter {
         while !work.is_used_up() {
             match self.phase {
                 Phase::Gather { next } => {
-                    work.spend(work::SORT_GATHER);
-                    self.phase = match frozen.next_sort_key(next) {
-                        Some((key, next)) => {
-                            self.keys.extend(key);
-                            Phase::Gather { next }
-                        }
+                    work.spend(work::SORT_GATHER * GATHER_ENTRIES);
+                    self.phase = match self.gather(frozen, next) {
+                        Some(next) => Phase::Gather { next },
                         None => Phase::SortRuns { next_run: 0 },
                     };
                 }
@@ -77,6 +77,22 @@ impl Sorter {
             }
         }
         false
+    }
+
+    /// Takes down the next records but for those that a newer one took the place of; `None` at the end.
+    fn gather(&mut self, frozen: &FrozenMemtable, mut place: Place) -> Option<Place> {
+        let mut records = [None; GATHER_ENTRIES];
+        for record in &mut records {
+            let Some((key, hash, next)) = frozen.next_record(place) else { break };
+            *record = Some((key, hash));
+            place = next;
+        }
+        for (key, hash) in records.iter().flatten() {
+            if frozen.is_newest(*hash, key.place) {
+                self.keys.push(*key);
+            }
+        }
+        records[GATHER_ENTRIES - 1].map(|_| place)
     }
 
     fn heap_less(&self, frozen: &FrozenMemtable, a: usize, b: usize) -> bool {
