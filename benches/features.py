@@ -21,7 +21,8 @@ import threading
 import time
 from pathlib import Path
 
-from replication import ENTRIES, LEADER, LEFT_OVER, ROOT, Node, build, get, load, memory_mib
+from building import BENCH, ROOT, build
+from replication import ENTRIES, LEADER, LEFT_OVER, Node, get, load, memory_mib
 
 WATCHERS = 5_000
 PIPELINED = 200
@@ -161,7 +162,8 @@ def watchers() -> None:
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    generator = build()
+    build()
+    generator = str(BENCH)
     expiry()
     scans(generator, rounds)
     watchers()

@@ -22,21 +22,13 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-NODE = ROOT / "target/release/db-node"
+from building import BENCH, NODE, ROOT, build
+
 ENTRIES = 1_000_000
 LEADER, REPLICA = "127.0.0.1:9311", "127.0.0.1:9312"
 # The leader has a core for itself. While latencies are measured, replicas get what the generator leaves of the other one.
 ON_CORE_0, ON_CORE_1 = ("taskset", "-c", "0"), ("taskset", "-c", "1")
 LEFT_OVER = ("chrt", "--idle", "0", *ON_CORE_1)
-
-
-def build() -> str:
-    """Builds the node and the load generator; the generator's path."""
-    # The generator first: the node is to be built without what only the generator needs.
-    for features in (["--features", "bench", "--bin", "db-node-bench"], ["--bin", "db-node"]):
-        subprocess.run(["cargo", "build", "--release", "--locked", *features], cwd=ROOT, check=True)
-    return str(ROOT / "target/release/db-node-bench")
 
 
 def get(address: str, path: str) -> tuple[int, bytes]:
@@ -141,7 +133,8 @@ def with_joins(leader: Node, pinned: tuple[str, ...], work) -> tuple[dict, int]:
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    generator = build()
+    build()
+    generator = str(BENCH)
     leader = Node(LEADER)
     leader.wait("/readyz")
     subprocess.run([ROOT / "benches/fill.py", LEADER, "set", str(ENTRIES)], check=True, stdout=subprocess.DEVNULL)

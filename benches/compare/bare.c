@@ -1,5 +1,6 @@
 /* H: what the kernel alone costs. A bare epoll loop that answers the end of every request head with the same bytes: no parsing, no
- * store. `bare PORT FILE`: FILE holds the answer. Requests may come in pieces and in pipelines; bodies must not hold an empty line. */
+ * store. `bare PORT FILE`: FILE holds the answer. Requests may come in pieces and in pipelines; bodies must not hold an empty line.
+ * What a connection does not take is sent when it does; meanwhile nothing is read from it. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -11,19 +12,43 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { DESCRIPTORS = 65536, INPUT = 64 * 1024, ANSWERS = 1024 };
+enum { DESCRIPTORS = 65536, INPUT = 64 * 1024, ANSWERS_BYTES = 256 * 1024 };
 
 /* How many bytes of the empty line each connection has seen. */
 static unsigned char matched[DESCRIPTORS];
+/* How many bytes of answers each has yet to be sent. */
+static size_t unsent[DESCRIPTORS];
 static char input[INPUT], *answers;
+static size_t answer_len, answers_len;
 
 static void fail(const char *what) {
     perror(what);
     exit(1);
 }
 
-static void serve(int fd, size_t answer_len) {
+/* Sends what is unsent; 0 when all is sent. */
+static int send_some(int fd) {
+    while (unsent[fd] > 0) {
+        /* The first byte that is unsent is one of an answer: where, follows from how many are left. */
+        size_t at = (answer_len - unsent[fd] % answer_len) % answer_len;
+        size_t len = answers_len - at < unsent[fd] ? answers_len - at : unsent[fd];
+        ssize_t sent = send(fd, answers + at, len, MSG_NOSIGNAL);
+        if (sent < 0)
+            return errno == EINTR ? 1 : errno == EAGAIN ? 1 : -1;
+        unsent[fd] -= (size_t)sent;
+        if ((size_t)sent < len)
+            return 1;
+    }
+    return 0;
+}
+
+static void serve(int fd) {
     for (;;) {
+        int outcome = send_some(fd);
+        if (outcome < 0)
+            close(fd);
+        if (outcome != 0)
+            return;
         ssize_t len = recv(fd, input, INPUT, 0);
         if (len == 0 || (len < 0 && errno != EAGAIN && errno != EINTR)) {
             close(fd);
@@ -31,36 +56,21 @@ static void serve(int fd, size_t answer_len) {
         }
         if (len < 0)
             return;
-        size_t count = 0;
         unsigned char at = matched[fd];
         for (ssize_t i = 0; i < len; i++) {
             char c = input[i];
             at = c == (at & 1 ? '\n' : '\r') ? at + 1 : c == '\r';
             if (at == 4) {
-                count++;
+                unsent[fd] += answer_len;
                 at = 0;
             }
         }
         matched[fd] = at;
-        while (count > 0) {
-            size_t some = count < ANSWERS ? count : ANSWERS;
-            size_t left = some * answer_len;
-            const char *from = answers;
-            while (left > 0) {
-                ssize_t sent = send(fd, from, left, MSG_NOSIGNAL);
-                if (sent < 0 && errno != EAGAIN && errno != EINTR) {
-                    close(fd);
-                    return;
-                }
-                if (sent > 0) {
-                    from += sent;
-                    left -= (size_t)sent;
-                }
-            }
-            count -= some;
-        }
-        if (len < INPUT)
+        if (len < INPUT) {
+            if (send_some(fd) < 0)
+                close(fd);
             return;
+        }
     }
 }
 
@@ -69,15 +79,19 @@ int main(int argc, char **argv) {
         fprintf(stderr, "bare PORT FILE\n");
         return 2;
     }
-    static char answer[1 << 16];
     FILE *file = fopen(argv[2], "rb");
-    if (!file)
+    if (!file || fseek(file, 0, SEEK_END))
         fail(argv[2]);
-    size_t answer_len = fread(answer, 1, sizeof answer, file);
+    answer_len = (size_t)ftell(file);
+    rewind(file);
+    size_t copies = answer_len < ANSWERS_BYTES ? ANSWERS_BYTES / answer_len : 1;
+    answers_len = copies * answer_len;
+    answers = malloc(answers_len);
+    if (!answers || fread(answers, 1, answer_len, file) != answer_len)
+        fail(argv[2]);
     fclose(file);
-    answers = malloc(answer_len * ANSWERS);
-    for (int i = 0; i < ANSWERS; i++)
-        memcpy(answers + i * answer_len, answer, answer_len);
+    for (size_t i = 1; i < copies; i++)
+        memcpy(answers + i * answer_len, answers, answer_len);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1, epoll = epoll_create1(0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(argv[1])), .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -89,7 +103,7 @@ int main(int argc, char **argv) {
         int count = epoll_wait(epoll, events, 256, -1);
         for (int i = 0; i < count; i++) {
             if (events[i].data.fd != listener) {
-                serve(events[i].data.fd, answer_len);
+                serve(events[i].data.fd);
                 continue;
             }
             int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
@@ -97,7 +111,8 @@ int main(int argc, char **argv) {
                 continue;
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
             matched[fd] = 0;
-            event.events = EPOLLIN | EPOLLET;
+            unsent[fd] = 0;
+            event.events = EPOLLIN | EPOLLOUT | EPOLLET;
             event.data.fd = fd;
             epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
         }

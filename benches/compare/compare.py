@@ -2,205 +2,137 @@
 """The node beside its peers, in one run: what a request costs in processor time of the server, how many are answered, how long they
 take, and what a million entries hold in memory.
 
-- Candidates: H, a bare epoll loop (`bare.c`: what the kernel alone costs); nginx with `return 200`; Redis without persistence; the
-  node, with raw values and with JSON. What is not installed is named and left out.
-- The server is pinned to core 0 and the generator (`db-node-bench`) to core 1. Candidates take turns, round by round; medians count, and
-  ratios of medians of one run. Redis is driven by the same generator, in its own protocol.
-- Writes target/compare/report.md and report.json.
+- Candidates: H, a bare epoll loop (`bare.c`: what the kernel alone costs); nginx with `return 200`; Redis without persistence; webdis
+  in front of another Redis; memcached with one thread; etcd through its JSON gateway, without fsync; the node, with raw values and with
+  JSON. What is not installed is named and left out; nothing is installed.
+- Servers are pinned to core 0 and the generator (`db-node-bench`) to core 1. Candidates take turns, round by round; medians count, and
+  ratios of medians of one run.
+- Writes target/compare/report.md, report.json, and plots as SVG.
+
+Parts: requests (with memory and system calls), sizes, connections, disturbed (while merging and while a replica joins), large (values of
+1 MiB), idle (memory of a node and its connections), turns (how long the loop is held).
 """
 
 import argparse
-import json
 import os
-import re
 import shutil
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-OUT = ROOT / "target/compare"
-NODE, BENCH = ROOT / "target/release/db-node", ROOT / "target/release/db-node-bench"
-ENTRIES = 1_000_000
-PORTS = {"H": 9411, "nginx": 9412, "redis": 9413, "node": 9414}
+import behaviour
+import requests
+import servers
+from building import build
+from report import Report
 
-# What issue and README promise: measure, candidate, beside whom, at most.
-LIMITS = [
-    ("get", "node raw", "H", 1.20, 1.08),
-    ("get", "node json", "H", 1.30, 1.18),
-    ("set", "node raw", "H", 1.45, 1.20),
-    ("set", "node json", "H", 1.55, 1.30),
-    ("get", "node raw", "redis", 0.90, 0.75),
-    ("set", "node raw", "redis", 0.90, 0.75),
-    ("get", "node raw", "nginx", 0.90, 0.75),
-    ("get x16", "node raw", "redis", 0.75, 0.50),
-    ("set x16", "node raw", "redis", 0.90, 0.60),
-]
-
-
-class Server:
-    """A process on core 0 that listens on its port."""
-
-    def __init__(self, name: str, command: list[str]):
-        self.port = PORTS[name]
-        self.process = subprocess.Popen(["taskset", "-c", "0", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(500):
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                return
-            except OSError:
-                time.sleep(0.02)
-        sys.exit(f"{name} does not listen on port {self.port}: is it in use?")
-
-    @property
-    def pid(self) -> int:
-        # nginx answers in a child of its own.
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[0]) if children else self.process.pid
-
-    def resident_mb(self) -> float:
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) * 1024 / 1e6
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-
-def build() -> None:
-    # The generator first: the node is to be built without what only the generator needs.
-    for features in (["--features", "bench", "--bin", "db-node-bench"], ["--bin", "db-node"]):
-        subprocess.run(["cargo", "build", "--release", "--locked", *features], cwd=ROOT, check=True)
-    OUT.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cc", "-O2", "-o", OUT / "bare", ROOT / "benches/compare/bare.c"], check=True)
-
-
-def bench(server: Server, *options: str) -> dict:
-    command = ["taskset", "-c", "1", str(BENCH), f"127.0.0.1:{server.port}", "--json", "-", "--pid", str(server.pid), *options]
-    outcome = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    if outcome["refused"]:
-        sys.exit(f"{outcome['refused']} requests were refused: {command}")
-    return outcome
-
-
-def answer_of_node(port: int) -> bytes:
-    """The bytes of the node's answer to a GET, for H and nginx to send as many."""
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"GET /kv/key:000000000001 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        return connection.recv(65536)
-
-
-def start_all(folder: Path) -> dict[str, Server]:
-    servers = {"node": Server("node", [str(NODE), "--listen", f"127.0.0.1:{PORTS['node']}", "--replication-listen", "off", "--log", "off"])}
-    bench(servers["node"], "--fill", "--pipeline", "50", "--keys", str(ENTRIES))
-    (folder / "answer").write_bytes(answer_of_node(PORTS["node"]))
-    servers["H"] = Server("H", [str(OUT / "bare"), str(PORTS["H"]), str(folder / "answer")])
-    if shutil.which("nginx"):
-        (folder / "nginx.conf").write_text(
-            f"worker_processes 1; pid {folder}/nginx.pid; error_log /dev/null; daemon off;\n"
-            "events { worker_connections 1024; }\n"
-            f"http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/body;\n"
-            f"  server {{ listen 127.0.0.1:{PORTS['nginx']}; location / {{ default_type application/octet-stream;\n"
-            f"    return 200 \"{'v' * 32}\"; }} }} }}\n"
-        )
-        servers["nginx"] = Server("nginx", ["nginx", "-c", str(folder / "nginx.conf")])
-    if shutil.which("redis-server"):
-        redis = ["redis-server", "--port", str(PORTS["redis"]), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        servers["redis"] = Server("redis", redis)
-        bench(servers["redis"], "--protocol", "resp", "--fill", "--pipeline", "50", "--keys", str(ENTRIES))
-    return servers
+PARTS = ["requests", "connections", "sizes", "disturbed", "large", "idle", "turns"]
+MILLION = 1_000_000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one short round, to see that everything works")
+    parser.add_argument("--quick", action="store_true", help="short rounds with little data, to see that everything works: the figures say nothing")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"some parts, with commas between them: {', '.join(PARTS)}")
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.seconds = 1, 0.5
-    missing = [name for name in ("cc", "taskset", "nginx", "redis-server") if not shutil.which(name)]
-    if {"cc", "taskset"} & set(missing):
-        sys.exit(f"needed and not installed: {', '.join(missing)}")
-    if missing:
-        print(f"not installed, left out: {', '.join(missing)}")
+        options.rounds, options.seconds = 1, 0.4
+    parts = options.only.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    if needed := [program for program in ("cc", "taskset", "ss", "chrt") if not shutil.which(program)]:
+        sys.exit(f"needed and not installed: {', '.join(needed)}")
+    left_out = servers.missing() + ([] if shutil.which("strace") else ["system calls (strace)"])
+    if left_out:
+        print(f"not installed, left out: {', '.join(left_out)}")
     build()
-    with tempfile.TemporaryDirectory() as folder:
-        servers = start_all(Path(folder))
+    servers.OUT.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cc", "-O2", "-o", servers.BARE, Path(__file__).with_name("bare.c")], check=True)
+    keys = 20_000 if options.quick else MILLION
+    report = Report("The node beside its peers")
+    report.add(
+        f"64 connections unless said otherwise, 16-byte keys, 32-byte values, {keys:,} keys at random; medians of {options.rounds} rounds of",
+        f"{options.seconds:g} s, candidates in turn; {os.cpu_count()} processors, servers on the first, generator on the second.",
+        *([f"Not installed, left out: {', '.join(left_out)}."] if left_out else []),
+        "",
+    )
+    if {"requests", "connections"} & set(parts):
+        beside_peers(report, options, parts, keys)
+    if "sizes" in parts:
+        sizes = [1_000, 10_000] if options.quick else [10_000, 100_000, MILLION, 10 * MILLION]
+        over_sizes(report, sizes, options)
+    if "disturbed" in parts:
+        report.disturbed(behaviour.disturbed(keys, options.rounds, 2 * options.seconds))
+    if "large" in parts:
+        found = behaviour.large_values(options.rounds, options.seconds)
+        report.figures["large"] = found
+        report.judge("1 MiB GET, bytes per CPU second ÷ bare send loop", found["ratio"], 0.85, 0.95, least=True)
+    if "idle" in parts:
+        found = behaviour.idle(500 if options.quick else 10_000)
+        report.figures["idle"] = found
+        report.judge("idle memory, MiB", found["idleMb"] * 1e6 / behaviour.MIB, 4, 2)
+        report.judge("per idle connection, bytes resident", found["residentBytesEach"], 1024, 512)
+    if "turns" in parts:
+        for count in [10_000] if options.quick else [MILLION, 10 * MILLION]:
+            found = behaviour.turns(count, 4 * options.seconds, 1 if options.quick else 3)
+            report.figures[f"turns at {count}"] = found
+            report.judge(f"longest slice of maintenance at {count:,} entries, us of CPU", found["longestSliceUs"], 1000, 250)
+            report.judge(f"longest turn at {count:,} entries, us of CPU", found["longestTurnUs"], 1000, 250)
+    report.write()
+
+
+def beside_peers(report: Report, options: argparse.Namespace, parts: list[str], keys: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        candidates = {"node": servers.node()}
         try:
-            compare(servers, options, missing)
+            servers.fill(candidates["node"], keys)
+            candidates |= {"H": servers.bare(folder, servers.answer_of(candidates["node"], "/kv/key:000000000001"))}
+            candidates |= servers.peers(folder)
+            for peer, server in candidates.items():
+                if peer not in ("node", "H", "nginx"):
+                    # etcd would take minutes for a million.
+                    servers.fill(server, min(keys, 20_000) if peer == "etcd" else keys)
+            time.sleep(2)
+            fresh = {peer: server.resident_mb() for peer, server in candidates.items()}
+            control = requests.congestion_controls(candidates, keys)
+            used = {found for each in control.values() for found in each}
+            report.add(f"Congestion control of all: {', '.join(used)}." if len(used) == 1 else f"**Congestion control differs**: {control}.", "")
+            if "requests" in parts:
+                outcomes = requests.compare(candidates, keys, options.rounds, options.seconds)
+                report.requests(outcomes, requests.system_calls(candidates, keys))
+                memory(report, fresh, candidates["node"], keys, 1 if options.quick else 10)
+            if "connections" in parts:
+                counts = [1, 16, 64] if options.quick else [1, 4, 16, 64, 256, 1000]
+                figures = requests.over_connections(candidates, counts, keys, max(1, options.rounds // 2), options.seconds / 2)
+                report.series("connections", "GETs a second over connections", "connections", "requests/s", figures)
         finally:
-            for server in servers.values():
+            for server in candidates.values():
                 server.stop()
 
 
-def compare(servers: dict[str, Server], options: argparse.Namespace, missing: list[str]) -> None:
-    faces = [("H", "H", "raw"), ("nginx", "nginx", "raw"), ("redis", "redis", "resp"), ("node raw", "node", "raw"), ("node json", "node", "json")]
-    faces = [face for face in faces if face[1] in servers]
-    fresh = {name: servers[name].resident_mb() for name in ("node", "redis") if name in servers}
-    measures = {"get": ("1", "1"), "set": ("0", "1"), "get x16": ("1", "16"), "set x16": ("0", "16")}
-    outcomes: dict[tuple[str, str], list[dict]] = {}
-    for _ in range(options.rounds):
-        for measure, (reads, pipeline) in measures.items():
-            for name, server, protocol in faces:
-                if name == "nginx" and measure != "get":
-                    continue
-                load = ["--protocol", protocol, "--reads", reads, "--pipeline", pipeline, "--keys", str(ENTRIES)]
-                timing = ["--seconds", str(options.seconds), "--warm-up-seconds", str(min(0.5, options.seconds / 2))]
-                outcomes.setdefault((measure, name), []).append(bench(servers[server], *load, *timing))
-    passes = 1 if options.quick else 10
-    for _ in range(passes):
-        bench(servers["node"], "--fill", "--pipeline", "50", "--keys", str(ENTRIES))
-    time.sleep(2)
-    overwritten = servers["node"].resident_mb()
-    write_report(options, missing, outcomes, fresh, overwritten, passes)
-
-
-def median(outcomes: list[dict], figure) -> float:
-    return statistics.median(figure(outcome) for outcome in outcomes)
-
-
-def write_report(options, missing, outcomes, fresh, overwritten, passes) -> None:
-    cpu = {key: median(found, lambda one: one["cpuUsPerRequest"]) for key, found in outcomes.items()}
-    control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
-    lines = [
-        "# The node beside its peers",
-        "",
-        f"64 connections, 16-byte keys, 32-byte values, {ENTRIES} keys at random; medians of {options.rounds} rounds of {options.seconds} s,",
-        f"candidates in turn; congestion control of all: {control}; {os.cpu_count()} processors, server on the first, generator on the second.",
-        *([f"Not installed, left out: {', '.join(missing)}."] if missing else []),
-        "",
-        "| measure | candidate | CPU us/request | requests/s | p50 us | p99 us | p99.9 us | max us |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for (measure, name), found in outcomes.items():
-        shown = [median(found, lambda one, key=key: one["latencyUs"][key]) for key in ("p50", "p99", "p999", "max")]
-        rate = median(found, lambda one: one["perSecond"])
-        lines.append(f"| {measure} | {name} | {cpu[measure, name]:.2f} | {rate:.0f} | " + " | ".join(f"{value:.0f}" for value in shown) + " |")
-    lines += ["", "| ratio of CPU time | measured | at most | aim | |", "|---|---|---|---|---|"]
-    ratios = []
-    for measure, name, beside, at_most, aim in LIMITS:
-        if (measure, beside) in cpu:
-            ratio = cpu[measure, name] / cpu[measure, beside]
-            verdict = "aim reached" if ratio <= aim else "holds" if ratio <= at_most else "**falls short**"
-            ratios.append({"measure": measure, "candidate": name, "beside": beside, "ratio": ratio, "atMost": at_most, "aim": aim})
-            lines.append(f"| {measure}: {name} ÷ {beside} | {ratio:.2f} | {at_most} | {aim} | {verdict} |")
-    entry_bytes = fresh["node"] * 1e6 / ENTRIES - 48
-    lines += ["", f"- Resident with {ENTRIES} entries: node {fresh['node']:.1f} MB ({entry_bytes:.1f} bytes an entry beyond key and value, all told)"]
+def memory(report: Report, fresh: dict[str, float], server: servers.Server, keys: int, passes: int) -> None:
+    report.add(f"## Memory with {keys:,} entries of 48 bytes", "", "| | resident MB | bytes an entry beside key and value |", "|---|---|---|")
+    for name, resident in fresh.items():
+        if name not in ("H", "nginx", "etcd"):
+            report.add(f"| {name} | {resident:.1f} | {resident * 1e6 / keys - 48:.1f} |")
+    after = behaviour.overwritten(server, keys, passes)
+    report.add(f"| node, overwritten {passes} more times | {after:.1f} | {after * 1e6 / keys - 48:.1f} |", "")
+    report.figures["residentMb"] = fresh | {"node, overwritten": after}
     if "redis" in fresh:
-        lines[-1] += f", Redis {fresh['redis']:.1f} MB: {fresh['node'] / fresh['redis']:.2f} (at most 0.55, aim 0.45)"
-    lines.append(f"- After {passes} more passes of overwriting: {overwritten:.1f} MB, {overwritten / fresh['node']:.2f} of fresh (at most 1.3, aim 1.15)")
-    report = "\n".join(lines) + "\n"
-    (OUT / "report.md").write_text(report)
-    details = {f"{measure}: {name}": found for (measure, name), found in outcomes.items()}
-    figures = {"congestionControl": control, "ratios": ratios, "residentMb": fresh, "overwrittenMb": overwritten, "runs": details}
-    (OUT / "report.json").write_text(json.dumps(figures, indent=1))
-    print(report)
-    print(f"written: {OUT / 'report.md'}, {OUT / 'report.json'}")
+        report.judge("resident memory: node ÷ redis", fresh["node"] / fresh["redis"], 0.55, 0.45)
+    report.judge(f"resident memory after {passes} overwrite passes ÷ fresh", after / fresh["node"], 1.3, 1.15)
+
+
+def over_sizes(report: Report, sizes: list[int], options: argparse.Namespace) -> None:
+    figures = requests.over_sizes(sizes, max(1, options.rounds - 2), options.seconds)
+    report.series("sizes", "Cost of a request over the size of the data", "entries", "CPU us/request", figures)
+    gets = figures["node get"]
+    report.judge(f"CPU per GET at {sizes[-1]:,} ÷ at {sizes[0]:,} entries", gets[sizes[-1]] / gets[sizes[0]], 1.25, 1.1)
 
 
 if __name__ == "__main__":

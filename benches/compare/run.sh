@@ -1,3 +1,3 @@
 #!/bin/sh
-# The node beside a bare epoll loop, nginx and Redis, in one run: `benches/compare/run.sh [--quick] [--rounds N] [--seconds N]`.
+# The node beside its peers, in one run; `benches/compare/run.sh --help` tells what there is.
 exec python3 "$(dirname "$0")/compare.py" "$@"

@@ -30,6 +30,9 @@ const NAP: Duration = Duration::from_micros(20);
 /// A latency that is longer counts as this: an hour.
 const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
 
+/// What comes after so many slices is told with the last.
+const SLICES_MAX: usize = 10_000;
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Outcome {
@@ -41,7 +44,7 @@ pub struct Outcome {
     pub latency: Histogram<u64>,
     /// How late requests were sent, in the open loop.
     pub lateness: Histogram<u64>,
-    /// Of each second: answers, and latencies.
+    /// Of each slice of time: answers, and latencies.
     pub series: Vec<Histogram<u64>>,
     pub usage: Option<Usage>,
 }
@@ -115,6 +118,7 @@ impl Connection {
 /// What is counted of answers.
 struct Tally {
     begun: Instant,
+    slice_ms: u32,
     answered: u64,
     missing: u64,
     refused: u64,
@@ -123,9 +127,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(begun: Instant) -> Self {
+    fn new(begun: Instant, slice_ms: u32) -> Self {
         let (latency, series) = (histogram(), Vec::new());
-        Self { begun, answered: 0, missing: 0, refused: 0, latency, series }
+        Self { begun, slice_ms, answered: 0, missing: 0, refused: 0, latency, series }
     }
 
     fn note(&mut self, due: Instant, now: Instant, verdict: Verdict) {
@@ -137,11 +141,12 @@ impl Tally {
         self.refused += u64::from(verdict == Verdict::Refused);
         let nanos = nanos(now.saturating_duration_since(due));
         self.latency.saturating_record(nanos);
-        let second = usize::try_from((now - self.begun).as_secs()).unwrap_or(usize::MAX).min(100_000);
-        if self.series.len() <= second {
-            self.series.resize_with(second + 1, histogram);
+        let slice = (now - self.begun).as_millis() / u128::from(self.slice_ms);
+        let slice = usize::try_from(slice).unwrap_or(usize::MAX).min(SLICES_MAX);
+        if self.series.len() <= slice {
+            self.series.resize_with(slice + 1, histogram);
         }
-        self.series[second].saturating_record(nanos);
+        self.series[slice].saturating_record(nanos);
     }
 }
 
@@ -180,7 +185,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
     let mut poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
     let open = |token| Connection::open(options.address, &poll, token);
     let mut connections = (0..options.connection_count).map(open).collect::<Result<Vec<_>, _>>()?;
-    let server = options.pid.map(Server::new);
+    let server = (!options.pids.is_empty()).then(|| Server::new(&options.pids));
     let begun = Instant::now();
     let counts_from = begun + Duration::from_secs_f64(options.warm_up_seconds);
     let ends = options.request_count.is_none().then(|| counts_from + Duration::from_secs_f64(options.seconds));
@@ -192,7 +197,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
         made: 0,
         left: options.request_count.unwrap_or(u64::MAX),
     };
-    let (mut tally, mut lateness) = (Tally::new(counts_from), histogram());
+    let (mut tally, mut lateness) = (Tally::new(counts_from, options.slice_ms), histogram());
     let mut before = None;
     let bar = progress_bar(options);
     let (mut events, mut buffer) = (Events::with_capacity(1024), vec![0; 256 * 1024]);

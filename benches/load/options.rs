@@ -8,7 +8,8 @@ use std::str::FromStr;
 pub const HELP: &str = "\
 db-node-bench [OPTIONS] ADDRESS: load for a node, and what came of it
 
-  --protocol raw|json|resp  /kv/{key}, /get and /set, or Redis' protocol [raw]
+  --protocol NAME           raw and json: the node's /kv/{key}, and its /get and /set; resp: Redis' own;
+                            memcached: its text protocol; webdis, etcd: their HTTP [raw]
   --reads SHARE             share of requests that read [1]
   --keys N                  how many keys there are [1000000]
   --order ORDER             uniform, sequential, or zipf[:EXPONENT below 1] [uniform]
@@ -21,7 +22,8 @@ db-node-bench [OPTIONS] ADDRESS: load for a node, and what came of it
   --warm-up-seconds N       before latencies count [1]
   --fill                    write every key once, in order, and end
   --seed N                  of keys and of the mix [1]
-  --pid PID                 tell processor time and memory of that process, too
+  --slice-ms N              latencies are told for each so many milliseconds, too [1000]
+  --pid PID[,PID]           tell processor time and memory of these processes, too
   --json FILE|-             write all figures there
   -h, --help
 
@@ -37,6 +39,28 @@ pub enum Protocol {
     Json,
     /// Redis' GET and SET.
     Resp,
+    /// memcached's get and set, as text.
+    Memcached,
+    /// Redis' GET and SET in the address, through webdis.
+    Webdis,
+    /// etcd's JSON gateway.
+    Etcd,
+}
+
+impl Protocol {
+    const ALL: [(&str, Self); 6] = [
+        ("raw", Self::Raw),
+        ("json", Self::Json),
+        ("resp", Self::Resp),
+        ("memcached", Self::Memcached),
+        ("webdis", Self::Webdis),
+        ("etcd", Self::Etcd),
+    ];
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, protocol)| *protocol == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// In which order keys are asked for.
@@ -66,7 +90,9 @@ pub struct Options {
     pub warm_up_seconds: f64,
     pub fill: bool,
     pub seed: u64,
-    pub pid: Option<u32>,
+    /// Latencies are told for each slice of time.
+    pub slice_ms: u32,
+    pub pids: Vec<u32>,
     pub json: Option<String>,
 }
 
@@ -87,7 +113,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Opt
         warm_up_seconds: 1.0,
         fill: false,
         seed: 1,
-        pid: None,
+        slice_ms: 1_000,
+        pids: Vec::new(),
         json: None,
     };
     let mut parser = lexopt::Parser::from_args(arguments);
@@ -121,12 +148,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Opt
 fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String> {
     match name {
         "--protocol" => {
-            options.protocol = match value {
-                "raw" => Protocol::Raw,
-                "json" => Protocol::Json,
-                "resp" => Protocol::Resp,
-                _ => return Err(format!("--protocol {value}: give raw, json or resp")),
-            };
+            let known = Protocol::ALL.iter().find(|(name, _)| *name == value);
+            let names = || Protocol::ALL.map(|(name, _)| name).join(", ");
+            options.protocol = known
+                .map(|(_, protocol)| *protocol)
+                .ok_or_else(|| format!("--protocol {value}: give one of {}", names()))?;
         }
         "--reads" => options.read_share = number(name, value, 0.0..=1.0)?,
         "--keys" => options.key_count = number(name, value, 1..=1_000_000_000_000)?,
@@ -139,7 +165,10 @@ fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String> {
         "--requests" => options.request_count = Some(number(name, value, 1..=u64::MAX)?),
         "--warm-up-seconds" => options.warm_up_seconds = number(name, value, 0.0..=1e6)?,
         "--seed" => options.seed = number(name, value, 0..=u64::MAX)?,
-        "--pid" => options.pid = Some(number(name, value, 1..=u32::MAX)?),
+        "--slice-ms" => options.slice_ms = number(name, value, 1..=1_000_000)?,
+        "--pid" => {
+            options.pids = value.split(',').map(|pid| number(name, pid, 1..=u32::MAX)).collect::<Result<_, _>>()?;
+        }
         "--json" => options.json = Some(value.to_owned()),
         _ => return Err(format!("unknown option {name}; see --help")),
     }

@@ -1,8 +1,11 @@
-//! Requests as they are sent, answers as they come: HTTP with raw values, HTTP with JSON, and Redis' protocol.
+//! Requests as they are sent, answers as they come: the node's HTTP with raw values and with JSON, and what its peers speak.
 //!
 //! Of an answer its length and its verdict are read, and nothing else: the generator has to cost less than what it measures.
 
 use std::io::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::options::Protocol;
 
@@ -26,6 +29,7 @@ pub enum Verdict {
 impl Protocol {
     /// Appends a request.
     pub fn render(self, kind: Kind, key: u64, value: &[u8], out: &mut Vec<u8>) {
+        let base64 = |bytes: &[u8]| STANDARD.encode(bytes);
         let written = match (self, kind) {
             (Self::Raw, Kind::Get) => write!(out, "GET /kv/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             (Self::Json, Kind::Get) => write!(out, "GET /get?key=key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
@@ -48,6 +52,25 @@ impl Protocol {
                     .and_then(|()| out.write_all(value))
                     .and_then(|()| out.write_all(b"\r\n"))
             }
+            (Self::Memcached, Kind::Get) => write!(out, "get key:{key:012}\r\n"),
+            (Self::Memcached, Kind::Set) => write!(out, "set key:{key:012} 0 0 {}\r\n", value.len())
+                .and_then(|()| out.write_all(value))
+                .and_then(|()| out.write_all(b"\r\n")),
+            (Self::Webdis, Kind::Get) => write!(out, "GET /GET/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (Self::Webdis, Kind::Set) => {
+                let length = value.len();
+                write!(out, "PUT /SET/key:{key:012} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")
+                    .and_then(|()| out.write_all(value))
+            }
+            (Self::Etcd, _) => {
+                let key = base64(format!("key:{key:012}").as_bytes());
+                let (path, body) = match kind {
+                    Kind::Get => ("range", format!("{{\"key\":\"{key}\"}}")),
+                    Kind::Set => ("put", format!("{{\"key\":\"{key}\",\"value\":\"{}\"}}", base64(value))),
+                };
+                let length = body.len();
+                write!(out, "POST /v3/kv/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+            }
         };
         written.expect("memory takes it");
     }
@@ -55,8 +78,9 @@ impl Protocol {
     /// Verdict and length of the answer that `bytes` begin with; none: it is not whole. An error: it is no answer.
     pub fn answer(self, bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
         match self {
-            Self::Raw | Self::Json => http_answer(bytes),
+            Self::Raw | Self::Json | Self::Webdis | Self::Etcd => http_answer(bytes),
             Self::Resp => resp_answer(bytes),
+            Self::Memcached => memcached_answer(bytes),
         }
     }
 }
@@ -105,6 +129,23 @@ fn resp_answer(bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
     }
 }
 
+fn memcached_answer(bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
+    const END: &[u8] = b"END\r\n";
+    let Some(line_end) = memchr::memmem::find(bytes, b"\r\n") else { return Ok(None) };
+    let after = line_end + 2;
+    match &bytes[..line_end] {
+        b"END" => Ok(Some((Verdict::Missing, after))),
+        b"STORED" => Ok(Some((Verdict::Done, after))),
+        line if line.starts_with(b"VALUE ") => {
+            let length = line.rsplit(|byte| *byte == b' ').next().and_then(digits).ok_or_else(|| no_answer(bytes))?;
+            let end = after + length + 2 + END.len();
+            Ok((bytes.len() >= end).then_some((Verdict::Done, end)))
+        }
+        line if line.starts_with(b"SERVER_ERROR") => Ok(Some((Verdict::Refused, after))),
+        _ => Err(no_answer(bytes)),
+    }
+}
+
 fn no_answer(bytes: &[u8]) -> String {
     format!("this is no answer: {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(200)]))
 }
@@ -126,6 +167,10 @@ mod tests {
             (Protocol::Resp, b"$0\r\n\r\n", Verdict::Done),
             (Protocol::Resp, b"$-1\r\n", Verdict::Missing),
             (Protocol::Resp, b"-ERR no\r\n", Verdict::Refused),
+            (Protocol::Memcached, b"VALUE key:1 0 5\r\nhe\r\no\r\nEND\r\n", Verdict::Done),
+            (Protocol::Memcached, b"STORED\r\n", Verdict::Done),
+            (Protocol::Memcached, b"END\r\n", Verdict::Missing),
+            (Protocol::Memcached, b"SERVER_ERROR out of memory\r\n", Verdict::Refused),
         ];
         for (protocol, bytes, verdict) in table {
             let shown = String::from_utf8_lossy(bytes);
@@ -140,6 +185,7 @@ mod tests {
             (Protocol::Raw, b"HTTP/1.1 200 OK\r\n\r\n"),
             (Protocol::Resp, b"HTTP/1.1 400\r\n"),
             (Protocol::Resp, b"$x\r\n"),
+            (Protocol::Memcached, b"ERROR\r\n"),
         ] {
             assert!(protocol.answer(bytes).is_err(), "{:?}", String::from_utf8_lossy(bytes));
         }

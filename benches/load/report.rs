@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value as Json, json};
 
 use crate::drive::Outcome;
-use crate::options::{Options, Order, Protocol};
+use crate::options::{Options, Order};
 
 const PERCENTILES: [(&str, f64); 5] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0)];
 
@@ -43,26 +43,27 @@ pub fn tell(options: &Options, outcome: &Outcome) -> Result<(), String> {
 fn figures(options: &Options, outcome: &Outcome) -> Json {
     let histogram = |histogram: &Histogram<u64>| {
         let mut figures = json!({ "mean": histogram.mean() / 1_000.0 });
+        // From the median to one in ten thousand, each time half of what is left.
+        let curve = (1..=14).map(|halves| 100.0 - 100.0 / f64::from(1 << halves));
+        figures["curve"] =
+            curve.map(|share| json!([share, micros(histogram.value_at_percentile(share))])).collect::<Vec<_>>().into();
         for (name, share) in PERCENTILES {
             figures[name] = json!(micros(histogram.value_at_percentile(share)));
         }
         figures
     };
-    let second = |latency: &Histogram<u64>| {
+    let slice = |latency: &Histogram<u64>| {
         json!({
             "answered": latency.len(),
             "p50": micros(latency.value_at_percentile(50.0)),
             "p99": micros(latency.value_at_percentile(99.0)),
+            "p999": micros(latency.value_at_percentile(99.9)),
             "max": micros(latency.max()),
         })
     };
     json!({
         "address": options.address.to_string(),
-        "protocol": match options.protocol {
-            Protocol::Raw => "raw",
-            Protocol::Json => "json",
-            Protocol::Resp => "resp",
-        },
+        "protocol": options.protocol.name(),
         "reads": options.read_share,
         "keys": options.key_count,
         "order": match options.order {
@@ -84,7 +85,8 @@ fn figures(options: &Options, outcome: &Outcome) -> Json {
         "latenessUs": options.rate.map(|_| histogram(&outcome.lateness)),
         "cpuUsPerRequest": outcome.usage.map(|usage| micros(usage.cpu_ns) / float(outcome.answered.max(1))),
         "residentKib": outcome.usage.map(|usage| usage.resident_kib),
-        "series": outcome.series.iter().map(second).collect::<Vec<_>>(),
+        "sliceMs": options.slice_ms,
+        "series": outcome.series.iter().map(slice).collect::<Vec<_>>(),
     })
 }
 

@@ -1,14 +1,14 @@
-//! What the server takes meanwhile: processor time of all its threads, and memory.
+//! What the server takes meanwhile: processor time of all its processes and threads, and memory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// A process.
+/// Processes that answer together.
 #[derive(Debug)]
 pub struct Server {
-    folder: PathBuf,
+    folders: Vec<PathBuf>,
 }
 
-/// What it has used.
+/// What they have used.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     pub cpu_ns: u64,
@@ -23,21 +23,29 @@ impl Usage {
 }
 
 impl Server {
-    pub fn new(pid: u32) -> Self {
-        Self { folder: PathBuf::from(format!("/proc/{pid}")) }
+    pub fn new(pids: &[u32]) -> Self {
+        Self { folders: pids.iter().map(|pid| PathBuf::from(format!("/proc/{pid}"))).collect() }
     }
 
-    /// What it has used so far.
+    /// What they have used so far.
     pub fn usage(&self) -> Result<Usage, String> {
-        let problem = |error: std::io::Error| format!("--pid: {}: {error}", self.folder.display());
-        let mut cpu_ns = 0;
-        for task in std::fs::read_dir(self.folder.join("task")).map_err(problem)? {
-            // One that has just ended is gone.
-            let Ok(text) = std::fs::read_to_string(task.map_err(problem)?.path().join("schedstat")) else { continue };
-            cpu_ns += text.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        let mut all = Usage { cpu_ns: 0, resident_kib: 0 };
+        for folder in &self.folders {
+            let one = usage_of(folder).map_err(|error| format!("--pid: {}: {error}", folder.display()))?;
+            all = Usage { cpu_ns: all.cpu_ns + one.cpu_ns, resident_kib: all.resident_kib + one.resident_kib };
         }
-        let status = std::fs::read_to_string(self.folder.join("status")).map_err(problem)?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        Ok(Usage { cpu_ns, resident_kib: resident.and_then(|text| text.parse().ok()).unwrap_or(0) })
+        Ok(all)
     }
+}
+
+fn usage_of(folder: &Path) -> std::io::Result<Usage> {
+    let mut cpu_ns = 0;
+    for task in std::fs::read_dir(folder.join("task"))? {
+        // One that has just ended is gone.
+        let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        cpu_ns += text.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    }
+    let status = std::fs::read_to_string(folder.join("status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    Ok(Usage { cpu_ns, resident_kib: resident.and_then(|text| text.parse().ok()).unwrap_or(0) })
 }
