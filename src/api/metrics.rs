@@ -8,7 +8,7 @@
 //! Not here: which metrics there are (`metrics_list.rs`), the format (`metrics/exposition.rs`).
 
 use crate::http::{BodySource, Fill, Refusal, Reply};
-use crate::lsm::{Figures, Footprint};
+use crate::lsm::{Footprint, LevelStats, Stats};
 use crate::metrics::{Exposition, NodeStats};
 use crate::node::{LoopStats, Slot};
 use crate::partition::{DiskLog, FollowerStats, Partition, SnapshotStats};
@@ -43,7 +43,7 @@ pub(super) struct PartitionReport {
     pub(super) id: u32,
     pub(super) role: Role,
     pub(super) epoch: u64,
-    pub(super) engine: Figures,
+    pub(super) engine: Stats,
     pub(super) pinned: Footprint,
     pub(super) snapshots: SnapshotStats,
     /// Of one that is kept on disk.
@@ -59,11 +59,14 @@ pub(super) struct PartitionReport {
 impl PartitionReport {
     fn of(partition: &Partition, now_ms: u64) -> Self {
         let role = partition.roles().role();
+        let mut engine = partition.lsm().stats();
+        // Levels that are empty are told, too, down to the bottom.
+        engine.levels.resize(engine.bottom_level + 1, LevelStats::default());
         Self {
             id: partition.id(),
             role,
             epoch: partition.roles().standing().epoch,
-            engine: partition.lsm().figures(),
+            engine,
             pinned: partition.pinned(),
             snapshots: partition.snapshot_stats(),
             disk: partition.disk().map(DiskLog::stats),

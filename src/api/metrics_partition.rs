@@ -62,15 +62,15 @@ pub(super) const OF_PARTITION: &[Family] = &[
         "frozen_memtables",
         "Memtables that wait to be flushed.",
         Samples::OfPartition(|partition, text| {
-            text.sample(&[id(partition)], partition.engine.frozen_count);
+            text.sample(&[id(partition)], partition.engine.levels.first().map_or(0, |frozen| frozen.layer_count));
         }),
     ),
     gauge(
         "level_layers",
         "Immutable layers by level; 0: frozen memtables, the highest: the bottom.",
         Samples::OfPartition(|partition, text| {
-            for (level, figures) in partition.engine.levels.iter().enumerate() {
-                text.sample(&[id(partition), ("level", &level)], figures.layer_count);
+            for (level, stats) in partition.engine.levels.iter().enumerate() {
+                text.sample(&[id(partition), ("level", &level)], stats.layer_count);
             }
         }),
     ),
@@ -78,8 +78,8 @@ pub(super) const OF_PARTITION: &[Family] = &[
         "level_entries",
         "Entries by level, deleted and overwritten ones included.",
         Samples::OfPartition(|partition, text| {
-            for (level, figures) in partition.engine.levels.iter().enumerate() {
-                text.sample(&[id(partition), ("level", &level)], figures.entry_count);
+            for (level, stats) in partition.engine.levels.iter().enumerate() {
+                text.sample(&[id(partition), ("level", &level)], stats.entry_count);
             }
         }),
     ),
@@ -87,8 +87,8 @@ pub(super) const OF_PARTITION: &[Family] = &[
         "level_bytes",
         "Bytes by level, large values included.",
         Samples::OfPartition(|partition, text| {
-            for (level, figures) in partition.engine.levels.iter().enumerate() {
-                text.sample(&[id(partition), ("level", &level)], figures.footprint.total_bytes());
+            for (level, stats) in partition.engine.levels.iter().enumerate() {
+                text.sample(&[id(partition), ("level", &level)], stats.footprint.total_bytes());
             }
         }),
     ),
@@ -103,7 +103,7 @@ pub(super) const OF_PARTITION: &[Family] = &[
         "log_segments",
         "Segments of log in memory.",
         Samples::OfPartition(|partition, text| {
-            text.sample(&[id(partition)], partition.engine.segment_count);
+            text.sample(&[id(partition)], partition.engine.wal_segment_count);
         }),
     ),
     gauge(

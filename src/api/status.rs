@@ -216,12 +216,12 @@ impl PartitionStatus {
             disk: partition.disk().map(DiskStatus::from),
             memtable_entries: stats.memtable_entry_count,
             memtable_bytes: stats.memtable_bytes,
-            levels: stats.levels.iter().map(LevelStatus::from).collect(),
+            levels: stats.levels.iter().enumerate().map(LevelStatus::from).collect(),
             wal_segments: stats.wal_segment_count,
             wal_bytes: stats.wal_bytes,
             debt: stats.debt,
-            log_bytes: partition.lsm().log_bytes(),
-            pinned_snapshots: stats.snapshot_count,
+            log_bytes: stats.log_bytes,
+            pinned_snapshots: partition.lsm().snapshot_count(),
             pinned_bytes: partition.pinned().total_bytes(),
         }
     }
@@ -273,13 +273,9 @@ impl From<&DiskLog> for DiskStatus {
     }
 }
 
-impl From<&LevelStats> for LevelStatus {
-    fn from(stats: &LevelStats) -> Self {
-        Self {
-            level: stats.level,
-            layers: stats.layer_entry_counts.len(),
-            entries: stats.layer_entry_counts.iter().sum(),
-            bytes: stats.memory_bytes,
-        }
+impl From<(usize, &LevelStats)> for LevelStatus {
+    fn from((level, stats): (usize, &LevelStats)) -> Self {
+        let LevelStats { layer_count, entry_count, footprint } = *stats;
+        Self { level, layers: layer_count, entries: entry_count, bytes: footprint.total_bytes() }
     }
 }

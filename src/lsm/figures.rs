@@ -37,9 +37,9 @@ impl Footprint {
     }
 }
 
-/// One level.
+/// What there is in one level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LevelFigures {
+pub struct LevelStats {
     /// Layers in it.
     pub layer_count: usize,
     /// Entries in them, tombstones and overwritten entries included.
@@ -48,35 +48,33 @@ pub struct LevelFigures {
     pub footprint: Footprint,
 }
 
-/// All of it.
+/// Figures about the engine.
 #[derive(Clone, Debug)]
-pub struct Figures {
+pub struct Stats {
     /// Version of the newest write.
     pub last_version: u64,
     /// Keys in the active memtable, tombstones included.
     pub memtable_entry_count: usize,
-    /// Of the active memtable.
+    /// Bytes of log in the active memtable.
     pub memtable_bytes: usize,
-    /// Memtables that wait to be flushed.
-    pub frozen_count: usize,
     /// Memtables, the active one included; without their hash index.
     pub memtables: Footprint,
     /// All runs.
     pub runs: Footprint,
-    /// From level 0, the frozen memtables, to the bottom.
-    pub levels: Vec<LevelFigures>,
+    /// From level 0, the frozen memtables, to the last that has a layer.
+    pub levels: Vec<LevelStats>,
+    /// The number of the bottom, whether it has a layer or not.
+    pub bottom_level: usize,
     /// Log segments held.
-    pub segment_count: usize,
-    /// Bytes of log held, large values included.
+    pub wal_segment_count: usize,
+    /// Bytes in them, large values not included.
+    pub wal_bytes: usize,
+    /// The same with large values.
     pub log_bytes: usize,
     /// The same of what no memtable needs any more: it is kept for replicas.
     pub retained_log_bytes: usize,
     /// Work that merges still have to do. An estimate.
     pub debt: usize,
-    /// Snapshots not yet released.
-    pub snapshot_count: usize,
-    /// What they alone keep alive.
-    pub pinned: Footprint,
 }
 
 impl Lsm {
@@ -93,31 +91,30 @@ impl Lsm {
         }
     }
 
-    /// Figures for monitoring.
-    pub fn figures(&self) -> Figures {
-        let levels = self.levels.figures();
+    /// Figures about everything but snapshots.
+    pub fn stats(&self) -> Stats {
+        let levels = self.levels.stats();
         let mut memtables = self.memtable.footprint();
         memtables.add(self.wal.active().footprint());
         let mut runs = Footprint::default();
-        for (level, figures) in levels.iter().enumerate() {
-            if level == 0 { memtables.add(figures.footprint) } else { runs.add(figures.footprint) }
+        for (level, stats) in levels.iter().enumerate() {
+            if level == 0 { memtables.add(stats.footprint) } else { runs.add(stats.footprint) }
         }
         let log_bytes = self.wal.held_bytes();
-        Figures {
+        Stats {
             last_version: self.last_version(),
             memtable_entry_count: self.memtable.entry_count(),
             memtable_bytes: self.memtable.log_bytes(),
-            frozen_count: self.frozen_count(),
             memtables,
             runs,
             levels,
-            segment_count: self.wal.segment_count(),
+            bottom_level: self.levels.bottom_number(),
+            wal_segment_count: self.wal.segment_count(),
+            wal_bytes: self.wal.stored_bytes(),
             log_bytes,
             // What memtables hold is in the log until it is flushed.
             retained_log_bytes: log_bytes.saturating_sub(memtables.total_bytes()),
             debt: self.levels.debt(),
-            snapshot_count: self.snapshot_count(),
-            pinned: self.pinned(),
         }
     }
 }
@@ -149,15 +146,14 @@ mod tests {
         write(&mut lsm, 0..10_000, &[1; 100]);
         lsm.compact();
         settle(&mut lsm);
-        let data = lsm.figures().runs;
+        let data = lsm.stats().runs;
         assert_eq!(lsm.pinned(), Footprint::default());
         let (old, same) = (lsm.snapshot(), lsm.snapshot());
         assert_eq!(lsm.pinned(), Footprint::default(), "everything is live, too");
         write(&mut lsm, 0..10_000, &[2; 100]);
         lsm.compact();
         settle(&mut lsm);
-        let figures = lsm.figures();
-        assert_eq!((figures.pinned, figures.snapshot_count), (data, 2), "all that there was, counted once");
+        assert_eq!((lsm.pinned(), lsm.snapshot_count()), (data, 2), "all that there was, counted once");
         drop(old);
         settle(&mut lsm);
         assert_eq!(lsm.pinned(), data);
@@ -173,7 +169,7 @@ mod tests {
         write(&mut lsm, 0..20_000, &[1; 100]);
         lsm.compact();
         settle(&mut lsm);
-        let data = lsm.figures().runs;
+        let data = lsm.stats().runs;
         let snapshot = lsm.snapshot();
         write(&mut lsm, 0..1_000, &[2; 100]);
         lsm.compact();
@@ -211,8 +207,7 @@ mod tests {
             snapshots.clear();
             settle(&mut lsm);
             assert_eq!(lsm.garbage.alive(), lsm.levels.footprint(), "seed {seed}");
-            let figures = lsm.figures();
-            assert_eq!(figures.retained_log_bytes, 0, "seed {seed}: no replica wants any log");
+            assert_eq!(lsm.stats().retained_log_bytes, 0, "seed {seed}: no replica wants any log");
         }
     }
 }

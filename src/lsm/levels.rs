@@ -22,7 +22,7 @@
 
 use std::sync::Arc;
 
-use super::figures::{Footprint, LevelFigures};
+use super::figures::{Footprint, LevelStats};
 use super::garbage::Garbage;
 use super::hash::KeyHasher;
 use super::immutable_layer::ImmutableLayer;
@@ -74,17 +74,6 @@ struct Job {
     /// What was to be moved when it started, and what was done since, in units of work.
     expected_work: usize,
     done_work: usize,
-}
-
-/// What there is in one level.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LevelStats {
-    /// 0: frozen memtables; the highest number: the bottom.
-    pub level: usize,
-    /// Entries of each layer, newest first, tombstones and overwritten entries included.
-    pub layer_entry_counts: Vec<usize>,
-    /// Bytes of all its layers, large values included.
-    pub memory_bytes: usize,
 }
 
 /// All immutable layers and the jobs among them.
@@ -309,27 +298,13 @@ impl Levels {
     /// Levels from 0 down, empty ones in between included.
     pub(super) fn stats(&self) -> Vec<LevelStats> {
         let bottom = self.bottom_number();
-        let mut levels: Vec<LevelStats> = Vec::new();
+        let mut levels: Vec<LevelStats> = Vec::with_capacity(bottom + 1);
         for layer in &self.layers {
             let level = layer.upper_number().map_or(bottom, usize::from);
-            while levels.len() <= level {
-                levels.push(LevelStats { level: levels.len(), layer_entry_counts: Vec::new(), memory_bytes: 0 });
-            }
-            levels[level].layer_entry_counts.push(layer.content.entry_count());
-            levels[level].memory_bytes += layer.content.memory_bytes();
-        }
-        levels
-    }
-
-    /// Levels from 0 to the bottom, like [`stats`](Self::stats).
-    pub(super) fn figures(&self) -> Vec<LevelFigures> {
-        let bottom = self.bottom_number();
-        let mut levels = vec![LevelFigures::default(); bottom + 1];
-        for layer in &self.layers {
-            let figures = &mut levels[layer.upper_number().map_or(bottom, usize::from)];
-            figures.layer_count += 1;
-            figures.entry_count += layer.content.entry_count();
-            figures.footprint.add(layer.content.footprint());
+            levels.resize(levels.len().max(level + 1), LevelStats::default());
+            levels[level].layer_count += 1;
+            levels[level].entry_count += layer.content.entry_count();
+            levels[level].footprint.add(layer.content.footprint());
         }
         levels
     }
@@ -342,7 +317,7 @@ impl Levels {
     }
 
     /// The number of the bottom: behind those of all other levels.
-    fn bottom_number(&self) -> usize {
+    pub(super) fn bottom_number(&self) -> usize {
         usize::from(self.layers.iter().filter_map(Layer::upper_number).max().unwrap_or(0).max(1)) + 1
     }
 

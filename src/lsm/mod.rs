@@ -53,9 +53,9 @@ pub use adoption::{Adoption, AdoptionError};
 pub use chunk::{CHUNK_MAX_BYTES, Chunk, ChunkBuilder};
 pub use chunk_walk::{ChunkStep, ChunkWalk};
 pub use digest::{Digest, Digester};
-pub use figures::{Figures, Footprint, LevelFigures};
+pub use figures::{Footprint, LevelStats, Stats};
 pub use hash::KeyHasher;
-pub use levels::{Level, LevelStats};
+pub use levels::Level;
 pub use log_stream::{LogBatch, LogPosition, RecordError, StreamRecord};
 pub use prefetch::PREFETCH_KEYS_MAX;
 pub use record::{
@@ -90,27 +90,6 @@ pub struct Options {
     pub memtable_bytes: usize,
     /// Seed of the key hash; to be random wherever keys come from strangers.
     pub hash_seed: u64,
-}
-
-/// Figures about the engine.
-#[derive(Clone, Debug)]
-pub struct Stats {
-    /// Version of the newest write.
-    pub last_version: u64,
-    /// Keys in the active memtable, tombstones included.
-    pub memtable_entry_count: usize,
-    /// Bytes of log in the active memtable.
-    pub memtable_bytes: usize,
-    /// Immutable layers by level, from level 0.
-    pub levels: Vec<LevelStats>,
-    /// Log segments held.
-    pub wal_segment_count: usize,
-    /// Bytes in them, large values not included.
-    pub wal_bytes: usize,
-    /// Work that merges under way still have to do. An estimate.
-    pub debt: usize,
-    /// Snapshots not yet released.
-    pub snapshot_count: usize,
 }
 
 /// The engine.
@@ -422,19 +401,5 @@ impl Lsm {
     /// Frozen memtables not yet flushed.
     pub fn frozen_count(&self) -> usize {
         self.levels.frozen_count()
-    }
-
-    /// Figures about everything.
-    pub fn stats(&self) -> Stats {
-        Stats {
-            last_version: self.wal.last().version,
-            memtable_entry_count: self.memtable.entry_count(),
-            memtable_bytes: self.memtable.log_bytes(),
-            levels: self.levels.stats(),
-            wal_segment_count: self.wal.segment_count(),
-            wal_bytes: self.wal.stored_bytes(),
-            debt: self.levels.debt(),
-            snapshot_count: self.snapshot_count(),
-        }
     }
 }
