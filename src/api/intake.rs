@@ -9,10 +9,12 @@
 use crate::http::{self, Head, Refusal};
 use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue, Value};
 
+use super::JSON;
 use super::batch_body::{BatchBody, Operation};
 use super::form_body::FormBody;
 use super::json_body::JsonBody;
 use super::kv_fields::{Allowed, KvFields, KvLimits, KvParts, value_too_large};
+use super::values::is_media_type;
 
 /// First allocation for a raw value: more follows only as bytes arrive, whatever Content-Length says.
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;
@@ -233,14 +235,10 @@ pub(super) fn ready(mut bytes: Vec<u8>) -> ReadyValue {
 }
 
 fn content_type_of(head: &Head<'_>) -> ContentType {
-    let Some(value) = head.content_type else { return ContentType::Other };
-    let media_type = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if media_type.eq_ignore_ascii_case(b"application/json") {
-        ContentType::Json
-    } else if media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
-        ContentType::Form
-    } else {
-        ContentType::Other
+    match head.content_type {
+        Some(value) if is_media_type(value, JSON) => ContentType::Json,
+        Some(value) if is_media_type(value, "application/x-www-form-urlencoded") => ContentType::Form,
+        _ => ContentType::Other,
     }
 }
 

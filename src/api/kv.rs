@@ -14,6 +14,7 @@ use super::kv_fields::{Allowed, KvLimits, value_too_large};
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
 use super::ttl::{remaining, ttl_of};
+use super::values::accepts;
 use super::{Api, JSON, refuse};
 
 const RAW: &str = "application/octet-stream";
@@ -50,7 +51,7 @@ impl Action {
             (Route::Key, Method::Delete) => Self::Delete(Form::Raw),
             (Route::Key, _) => Self::Get(Form::Raw),
             (Route::Delete, _) => Self::Delete(Form::Json),
-            _ if head.accept.is_some_and(wants_raw) => Self::Get(Form::Raw),
+            _ if head.accept.is_some_and(|accept| accepts(accept, RAW)) => Self::Get(Form::Raw),
             _ => Self::Get(Form::Json),
         }
     }
@@ -309,14 +310,6 @@ fn send_value(form: Form, entry: &Entry<'_>, now_ms: u64, reply: Reply<'_>, mut 
         (_, Value::Tombstone) => {}
     }
     scratch
-}
-
-/// Whether an Accept value asks for raw bytes rather than JSON.
-fn wants_raw(accept: &[u8]) -> bool {
-    accept.split(|byte| *byte == b',').any(|range| {
-        let media_type = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        media_type.eq_ignore_ascii_case(RAW.as_bytes())
-    })
 }
 
 #[cold]

@@ -40,6 +40,7 @@ mod scan;
 mod snapshot;
 mod status;
 mod ttl;
+mod values;
 mod watch;
 
 use crate::http::{Begin, Handler, Head, Method, Refusal, Reply};
@@ -257,9 +258,7 @@ fn partition_id(head: &Head<'_>) -> Result<Option<u32>, Refusal> {
 }
 
 fn partition_number(value: &[u8]) -> Result<u32, Refusal> {
-    let number = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    number
-        .and_then(|text| text.parse().ok())
+    values::number(value)
         .ok_or_else(|| Refusal::bad_request("the partition must be a number: send X-Partition-ID: 0, or leave it out"))
 }
 

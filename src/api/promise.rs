@@ -3,6 +3,7 @@
 use crate::http::{Head, Refusal, Reply};
 use crate::partition::{Partition, Wait};
 
+use super::values::number;
 use super::{Answers, Api};
 
 /// Most replicas that a request can ask for; more than one leader feeds.
@@ -80,8 +81,7 @@ impl Api<'_> {
     #[inline]
     pub(super) fn min_acks(&self, head: &Head<'_>) -> Result<u8, Refusal> {
         let Some(value) = head.min_acks else { return Ok(self.node.config().min_acks) };
-        let number = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        number.and_then(|text| text.parse().ok()).filter(|count| *count <= MIN_ACKS_MAX).ok_or_else(|| {
+        number(value).filter(|count| *count <= MIN_ACKS_MAX).ok_or_else(|| {
             Refusal::bad_request(format!("X-Min-Acks must be a number of replicas, 0 to {MIN_ACKS_MAX}"))
         })
     }

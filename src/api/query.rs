@@ -9,6 +9,7 @@ use crate::http::Refusal;
 use crate::lsm::KEY_MAX_BYTES;
 
 use super::percent::{BadEscape, Plus, decode};
+use super::values::number;
 
 /// A raw query string.
 #[derive(Clone, Copy, Debug)]
@@ -71,11 +72,7 @@ impl<'b> Query<'b> {
     /// The number that a parameter holds, if it is there; `meaning` says what is wanted.
     pub(super) fn number(self, name: &str, meaning: &str) -> Result<Option<u64>, Refusal> {
         let Some(value) = self.get(name)? else { return Ok(None) };
-        let text = std::str::from_utf8(&value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        match text.and_then(|text| text.parse().ok()) {
-            Some(number) => Ok(Some(number)),
-            None => Err(bad_query(format!("?{name}= must be {meaning}: a number"))),
-        }
+        number(&value).map(Some).ok_or_else(|| bad_query(format!("?{name}= must be {meaning}: a number")))
     }
 }
 

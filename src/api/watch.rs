@@ -12,7 +12,10 @@ use super::json_text::escape_into;
 use super::json_value::{encode_base64, is_text};
 use super::query::Query;
 use super::scan::add_bytes;
+use super::values::{accepts, number};
 use super::{Api, JSON, refuse};
+
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// How long a long poll waits if nothing else is asked for, and at most.
 const TIMEOUT_DEFAULT_MS: u64 = 30_000;
@@ -130,13 +133,13 @@ impl Api<'_> {
     pub(super) fn answer_watch(&mut self, head: &Head<'_>, reply: Reply<'_>) {
         match self.watch_request(head) {
             Ok(request) => {
-                let (content_type, form) = match request.form {
-                    WatchForm::LongPoll => (JSON, WatchForm::LongPoll),
-                    WatchForm::Events => ("text/event-stream", WatchForm::Events),
+                let content_type = match request.form {
+                    WatchForm::LongPoll => JSON,
+                    WatchForm::Events => EVENT_STREAM,
                 };
                 let reply = reply.status(200).content_type(content_type).header("Cache-Control", "no-store");
                 let mut begin = Vec::new();
-                form.begin(request.version, &mut begin);
+                request.form.begin(request.version, &mut begin);
                 if reply.feed(&begin) {
                     self.watch = Some(request);
                 }
@@ -147,7 +150,8 @@ impl Api<'_> {
 
     fn watch_request(&mut self, head: &Head<'_>) -> Result<WatchRequest, Refusal> {
         let query = Query::new(head.query);
-        let form = if head.accept.is_some_and(wants_events) { WatchForm::Events } else { WatchForm::LongPoll };
+        let wants_events = head.accept.is_some_and(|accept| accepts(accept, EVENT_STREAM));
+        let form = if wants_events { WatchForm::Events } else { WatchForm::LongPoll };
         let prefix = query.bytes("prefix", "prefix_encoding")?.unwrap_or_default().into();
         let last_event = head.last_event_id.map(last_event_version).transpose()?;
         let since = query.number("since", "a version")?;
@@ -197,16 +201,5 @@ fn timeout_of(query: Query<'_>, form: WatchForm) -> Result<Option<u64>, Refusal>
 }
 
 fn last_event_version(id: &[u8]) -> Result<u64, Refusal> {
-    let digits = std::str::from_utf8(id).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| Refusal::bad_request("Last-Event-ID must be the id of an event of this path: a version"))
-}
-
-/// Whether an Accept value asks for server-sent events.
-fn wants_events(accept: &[u8]) -> bool {
-    accept.split(|byte| *byte == b',').any(|range| {
-        let media_type = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        media_type.eq_ignore_ascii_case(b"text/event-stream")
-    })
+    number(id).ok_or_else(|| Refusal::bad_request("Last-Event-ID must be the id of an event of this path: a version"))
 }
