@@ -199,6 +199,15 @@ fn a_slow_reader_costs_little() {
     let_pass(std::time::Duration::from_millis(300));
     let grown = node.memory_kib("VmRSS").saturating_sub(before);
     assert!(grown < 20 * 300, "{grown} KiB for 20 readers that do not read");
+    // There are only so many at a time.
+    let mut more: Vec<Client> = (20..64).map(|_| node.connect_with_small_buffer()).collect();
+    for reader in &mut more {
+        reader.send_request("GET", "/scan?limit=3000", &[], b"");
+        assert_eq!(reader.response_head().status, 200);
+    }
+    assert_error(&client.request("GET", "/scan", &[], b""), 503, "too_many_scans");
+    drop(more);
+    wait_for("the others to be forgotten", || client.request("GET", "/scan", &[], b"").status == 200);
     for reader in &mut slow {
         assert!(reader.response(false).text().ends_with("\"version\":3000}"));
     }

@@ -32,7 +32,7 @@ struct Held {
     until_ms: u64,
 }
 
-/// Snapshots that are kept.
+/// Snapshots that are kept until [`release`](Self::release) lets them go: call it before the others, whenever time has passed.
 #[derive(Debug, Default)]
 pub struct HeldSnapshots(Vec<Held>);
 
@@ -40,7 +40,6 @@ impl HeldSnapshots {
     /// Keeps one for a while, unless too many are kept.
     #[must_use]
     pub fn hold(&mut self, partition: u32, snapshot: Snapshot, now_ms: u64) -> bool {
-        self.release(now_ms);
         let has_room = self.0.len() < HELD_MAX;
         if has_room {
             self.0.push(Held { partition, snapshot, until_ms: now_ms + HELD_MS });
@@ -50,7 +49,6 @@ impl HeldSnapshots {
 
     /// The one of a version, if it is still kept; from now on as long as a new one.
     pub fn get(&mut self, partition: u32, version: u64, now_ms: u64) -> Option<Snapshot> {
-        self.release(now_ms);
         let is_it = |held: &&mut Held| held.partition == partition && held.snapshot.version() == version;
         let held = self.0.iter_mut().find(is_it)?;
         held.until_ms = now_ms + HELD_MS;
@@ -65,5 +63,63 @@ impl HeldSnapshots {
     /// When the next one is to go.
     pub fn next_ms(&self) -> Option<u64> {
         self.0.iter().map(|held| held.until_ms).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsm::{Lsm, NewValue, Options};
+
+    /// A snapshot of a version of its own.
+    fn snapshot(lsm: &mut Lsm) -> Snapshot {
+        lsm.set(b"k", NewValue::Inline(b"v"), None);
+        lsm.snapshot()
+    }
+
+    fn lsm() -> Lsm {
+        Lsm::new(Options { memtable_bytes: 1 << 20, hash_seed: 1 })
+    }
+
+    #[test]
+    fn a_snapshot_is_kept_for_a_while_after_it_was_asked_for() {
+        let (mut lsm, mut held) = (lsm(), HeldSnapshots::default());
+        assert_eq!(held.next_ms(), None);
+        assert!(held.hold(7, snapshot(&mut lsm), 1_000) && held.hold(7, snapshot(&mut lsm), 2_000));
+        assert!(held.get(7, 3, 2_000).is_none() && held.get(8, 1, 2_000).is_none(), "another version or partition");
+        held.release(30_999);
+        assert_eq!(held.get(7, 1, 30_999).expect("in time").version(), 1);
+        assert_eq!(held.next_ms(), Some(32_000));
+        held.release(32_000);
+        assert!(held.get(7, 2, 32_000).is_none(), "30 s have passed");
+        held.release(60_998);
+        assert!(held.get(7, 1, 60_998).is_some(), "30 s since the last page");
+        held.release(90_998);
+        assert_eq!((held.next_ms(), lsm.snapshot_count()), (None, 0));
+    }
+
+    #[test]
+    fn few_snapshots_are_kept() {
+        let (mut lsm, mut held) = (lsm(), HeldSnapshots::default());
+        for now_ms in 0..8 {
+            assert!(held.hold(0, snapshot(&mut lsm), now_ms));
+        }
+        assert!(!held.hold(0, snapshot(&mut lsm), 8) && !held.hold(1, snapshot(&mut lsm), 8));
+        assert_eq!(lsm.snapshot_count(), 8, "what is not kept goes at once");
+        held.release(30_000);
+        assert!(held.hold(0, snapshot(&mut lsm), 30_000), "one has gone");
+        assert!(!held.hold(0, snapshot(&mut lsm), 30_000));
+    }
+
+    #[test]
+    fn slots_are_so_many_and_come_back() {
+        for max in [4, 64] {
+            let slots = Slots::default();
+            let mut taken: Vec<Slot> = (0..max).map(|_| slots.take(max).expect("a slot")).collect();
+            assert!(slots.take(max).is_none(), "more than {max}");
+            taken.pop();
+            taken.extend(slots.take(max));
+            assert!(taken.len() == max && slots.take(max).is_none());
+        }
     }
 }
