@@ -126,11 +126,9 @@ impl Chunk {
         u64::from_le_bytes(*self.bytes[16..].first_chunk().expect("a header"))
     }
 
-    /// Whether enough of it has expired for rewriting it to pay: an [`EXPIRED_SHARE`]th of its bytes, or a large value.
+    /// Whether enough of it has expired for rewriting it to pay: an [`EXPIRED_SHARE`]th of its bytes, or a large value. Looks at
+    /// all entries.
     pub(super) fn is_worth_sweeping(&self, now_ms: u64) -> bool {
-        if self.first_expiry_ms() > now_ms {
-            return false;
-        }
         let (mut offset, mut expired_bytes) = (self.begin(), 0);
         while offset < self.end() {
             let (entry, next) = self.entry_at(offset);

@@ -396,14 +396,14 @@ impl Partition {
         conditions: &Conditions,
     ) -> Result<u64, ConditionFailed> {
         if !conditions.is_empty() {
-            conditions.allow(self.version_of(key))?;
+            self.check(key, conditions)?;
         }
         Ok(self.lsm.set(key, value, expiry(self.lsm.time_ms(), ttl_ms)))
     }
 
     /// The version of a key, none if it does not exist, if the conditions hold.
     pub fn check(&self, key: &[u8], conditions: &Conditions) -> Result<Option<u64>, ConditionFailed> {
-        let current = self.version_of(key);
+        let current = self.lsm.get(key).map(|entry| entry.version);
         conditions.allow(current).map(|()| current)
     }
 
@@ -423,7 +423,7 @@ impl Partition {
         conditions: &Conditions,
     ) -> Result<Written, ConditionFailed> {
         if !conditions.is_empty() {
-            conditions.allow(self.version_of(key))?;
+            self.check(key, conditions)?;
         }
         let (version, before) = self.lsm.exchange(key, value, expiry(self.lsm.time_ms(), ttl_ms));
         Ok(Written { version, replaced: before.is_some() })
@@ -431,13 +431,8 @@ impl Partition {
 
     /// Deletes a key; `None`, and no write, when it does not exist.
     pub fn delete(&mut self, key: &[u8], conditions: &Conditions) -> Result<Option<u64>, ConditionFailed> {
-        let current = self.version_of(key);
-        conditions.allow(current)?;
+        let current = self.check(key, conditions)?;
         Ok(current.map(|_| self.lsm.delete(key)))
-    }
-
-    fn version_of(&self, key: &[u8]) -> Option<u64> {
-        self.lsm.get(key).map(|entry| entry.version)
     }
 }
 
