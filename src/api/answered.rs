@@ -18,14 +18,22 @@ const INVALID: usize = ROUTE_MAX - 1;
 
 const _: () = assert!(Route::PATTERNS.len() <= OTHER);
 
-/// Groups of routes whose durations are counted together.
-pub(super) const GROUPS: [&str; GROUP_COUNT] = ["read", "write", "stream", "health", "admin", "other"];
+/// Routes whose durations are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    Read,
+    Write,
+    Stream,
+    Health,
+    Admin,
+    Other,
+}
 
 /// An answer, or a request that waits for one.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
     endpoint: u8,
-    group: u8,
+    group: Group,
     method: Method,
     status: u16,
     partition: Option<u32>,
@@ -34,13 +42,13 @@ pub struct Answer {
 impl Answer {
     /// To what could not be read as a request.
     const INVALID: Self =
-        Self { endpoint: small(INVALID), group: 5, method: Method::Other, status: 0, partition: None };
+        Self { endpoint: small(INVALID), group: Group::Other, method: Method::Other, status: 0, partition: None };
 
     /// A request that was begun.
     #[inline]
     pub(super) fn expected(route: Option<Route>, method: Method) -> Self {
         let endpoint = route.map_or(small(OTHER), |route| small(route.number()));
-        Self { endpoint, group: group_of(route, method), method, status: 0, partition: None }
+        Self { endpoint, group: Group::of(route, method), method, status: 0, partition: None }
     }
 
     /// To a connection that began a request and did not end it in time.
@@ -57,7 +65,7 @@ impl Answer {
     /// Counts it, given after so long.
     pub fn record(&self, stats: &mut RequestStats, us: u64) {
         stats.count(usize::from(self.endpoint), self.status);
-        stats.note_durations(usize::from(self.group), us, 1);
+        stats.note_durations(self.group.number(), us, 1);
     }
 }
 
@@ -91,17 +99,36 @@ fn endpoint_name(endpoint: usize) -> &'static str {
     }
 }
 
-/// The index into [`GROUPS`].
-#[inline]
-fn group_of(route: Option<Route>, method: Method) -> u8 {
-    match route {
-        Some(Route::Get) => 0,
-        Some(Route::Key) if matches!(method, Method::Get | Method::Head) => 0,
-        Some(Route::Set | Route::Delete | Route::Key | Route::Batch) => 1,
-        Some(Route::Scan | Route::Watch | Route::Snapshot | Route::Digest | Route::Metrics) => 2,
-        Some(Route::Health | Route::Live | Route::Ready | Route::Leader | Route::Replica) => 3,
-        Some(Route::Status | Route::OpenApi | Route::Freeze | Route::Compact | Route::Checkpoint | Route::Assign) => 4,
-        None => 5,
+impl Group {
+    /// All of them, with their names.
+    pub(super) const NAMES: [(Self, &str); GROUP_COUNT] = [
+        (Self::Read, "read"),
+        (Self::Write, "write"),
+        (Self::Stream, "stream"),
+        (Self::Health, "health"),
+        (Self::Admin, "admin"),
+        (Self::Other, "other"),
+    ];
+
+    #[inline]
+    fn of(route: Option<Route>, method: Method) -> Self {
+        match route {
+            Some(Route::Get) => Self::Read,
+            Some(Route::Key) if matches!(method, Method::Get | Method::Head) => Self::Read,
+            Some(Route::Set | Route::Delete | Route::Key | Route::Batch) => Self::Write,
+            Some(Route::Scan | Route::Watch | Route::Snapshot | Route::Digest | Route::Metrics) => Self::Stream,
+            Some(Route::Health | Route::Live | Route::Ready | Route::Leader | Route::Replica) => Self::Health,
+            Some(
+                Route::Status | Route::OpenApi | Route::Freeze | Route::Compact | Route::Checkpoint | Route::Assign,
+            ) => Self::Admin,
+            None => Self::Other,
+        }
+    }
+
+    /// What it is counted under.
+    #[inline]
+    pub(super) fn number(self) -> usize {
+        self as usize
     }
 }
 
@@ -169,7 +196,7 @@ impl Api<'_> {
             return;
         }
         self.node.stats.requests.count(usize::from(answer.endpoint), status);
-        answers.sent_counts[usize::from(answer.group)] += 1;
+        answers.sent_counts[answer.group.number()] += 1;
         answers.last_sent = Some(answer);
     }
 

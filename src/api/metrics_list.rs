@@ -9,7 +9,7 @@
 use crate::metrics::{Exposition, GateKind, Kind};
 use crate::node::SLOW_TURN_US;
 
-use super::answered::{GROUPS, endpoints};
+use super::answered::{Group, endpoints};
 use super::metrics::{PartitionReport, Report};
 use super::metrics_partition::OF_PARTITION;
 
@@ -84,8 +84,8 @@ const OF_NODE: &[Family] = &[
         "request_seconds",
         "From the turn in which a request came to the write of its answer, waits for disk and replicas included.",
         Samples::OfNode(|node, text| {
-            for (group, name) in GROUPS.iter().enumerate() {
-                text.histogram(&[("group", name)], node.stats.requests.durations(group));
+            for (group, name) in Group::NAMES {
+                text.histogram(&[("group", &name)], node.stats.requests.durations(group.number()));
             }
         }),
     ),
