@@ -762,8 +762,8 @@ fn assert_keeps(replica: &Member, digest: &Json, words: &str) {
     replica.log.assert_has(words);
 }
 
-#[test]
-fn an_empty_leader_does_not_empty_its_replica() {
+/// A leader that has lost its data and is back at its place, empty; and its replica, with the digest of what that holds.
+fn emptied_leader() -> (Member, Member, Json) {
     let any_port = own_address();
     let mut leader = Member::start(&["--listen", &any_port]);
     leader.fill(0..200, 100);
@@ -773,6 +773,12 @@ fn an_empty_leader_does_not_empty_its_replica() {
     let place = leader.address.to_string();
     leader.kill();
     leader = Member::start(&["--listen", &place, "--replication-listen", &any_port]);
+    (leader, replica, digest)
+}
+
+#[test]
+fn an_empty_leader_does_not_empty_its_replica() {
+    let (leader, replica, digest) = emptied_leader();
     assert_keeps(&replica, &digest, "the leader is empty and this replica is not: its data is kept");
     assert_eq!(replica.get("/kv/key-7").status, 200, "what it has is served");
     // An epoch does not make an empty leader's data anything.
@@ -788,15 +794,7 @@ fn an_empty_leader_does_not_empty_its_replica() {
 
 #[test]
 fn a_leader_with_other_data_takes_over_only_with_a_higher_epoch() {
-    let any_port = own_address();
-    let mut leader = Member::start(&["--listen", &any_port]);
-    leader.fill(0..200, 100);
-    let replica = Member::replica_of(&leader, &[]);
-    assert_follows(&replica, &leader);
-    let digest = replica.digest();
-    let place = leader.address.to_string();
-    leader.kill();
-    leader = Member::start(&["--listen", &place, "--replication-listen", &any_port]);
+    let (leader, replica, digest) = emptied_leader();
     leader.fill(0..300, 50);
     assert_keeps(&replica, &digest, "have the leader assigned with an epoch above 0");
     leader.lead(1);
