@@ -32,6 +32,31 @@ struct Telling {
     version: u64,
 }
 
+impl Telling {
+    fn new(form: WatchForm, until: Option<Millis>, version: u64, now: Millis) -> Self {
+        Self { form, until, silent_until: now + SIGN_OF_LIFE_MS, version }
+    }
+
+    /// When it is to hear from us, having been told everything.
+    fn deadline(&self) -> Millis {
+        let until = self.until.unwrap_or(Millis::MAX);
+        match self.form {
+            WatchForm::LongPoll => until,
+            WatchForm::Events => until.min(self.silent_until),
+        }
+    }
+
+    /// The deadline has come: true if its time is over; it hears a sign of life otherwise.
+    fn time_out(&mut self, now: Millis, out: &mut Vec<u8>) -> bool {
+        let is_over = self.until.is_some_and(|until| until <= now);
+        if !is_over {
+            self.form.sign_of_life(out);
+            self.silent_until = now + SIGN_OF_LIFE_MS;
+        }
+        is_over
+    }
+}
+
 /// The watchers and their connections.
 #[derive(Debug, Default)]
 pub(super) struct Watching {
@@ -54,10 +79,7 @@ impl Watching {
 
     /// When a watcher that was told everything is to hear from us.
     pub(super) fn deadline_of(&self, key: usize) -> Option<Millis> {
-        self.tellings.get(&key).map(|telling| match telling.form {
-            WatchForm::LongPoll => telling.until.unwrap_or(Millis::MAX),
-            WatchForm::Events => telling.silent_until.min(telling.until.unwrap_or(Millis::MAX)),
-        })
+        self.tellings.get(&key).map(Telling::deadline)
     }
 
     /// A connection is closed.
@@ -78,7 +100,7 @@ impl Reactor {
         };
         let now = self.clock.now();
         let until = timeout_ms.map(|ms| now.saturating_add(ms));
-        self.watching.tellings.insert(key, Telling { form, until, silent_until: now + SIGN_OF_LIFE_MS, version });
+        self.watching.tellings.insert(key, Telling::new(form, until, version, now));
         self.watching.watches.enter(key, partition, prefix, version);
     }
 
@@ -172,11 +194,8 @@ impl Reactor {
         let (Some(session), Some(telling)) = (self.sessions.get_mut(key), self.watching.tellings.get_mut(&key)) else {
             return;
         };
-        if telling.until.is_some_and(|until| until <= now) {
+        if session.feed(|out| telling.time_out(now, out)) == Some(true) {
             self.end_watch(key);
-        } else {
-            telling.silent_until = now + SIGN_OF_LIFE_MS;
-            session.feed(|out| telling.form.sign_of_life(out));
         }
         self.go_on(key);
     }
@@ -187,5 +206,35 @@ impl Reactor {
             self.end_watch(key);
             self.go_on(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What it hears at its next deadlines, until its time is over or some are past; and when.
+    fn heard(mut telling: Telling) -> Vec<(Millis, String)> {
+        let mut heard = Vec::new();
+        for _ in 0..3 {
+            let (now, mut out) = (telling.deadline(), Vec::new());
+            let is_over = telling.time_out(now, &mut out);
+            heard.push((now, String::from_utf8(out).expect("text")));
+            if is_over {
+                break;
+            }
+        }
+        heard
+    }
+
+    #[test]
+    fn a_listener_hears_a_sign_of_life_every_15_seconds() {
+        let said = |at, text: &str| (at, text.to_owned());
+        let signs = [15_100, 30_100, 45_100].map(|at| said(at, ":\n\n"));
+        assert_eq!(heard(Telling::new(WatchForm::Events, None, 0, 100)), signs);
+        let timed = Telling::new(WatchForm::Events, Some(20_000), 0, 100);
+        assert_eq!(heard(timed), [said(15_100, ":\n\n"), said(20_000, "")]);
+        // What is in one answer has nothing to be said in between.
+        assert_eq!(heard(Telling::new(WatchForm::LongPoll, Some(60_000), 0, 100)), [said(60_000, "")]);
     }
 }
