@@ -50,7 +50,7 @@ fn filled(count: u32) -> Lsm {
     lsm
 }
 
-fn bench_get(group: &mut BenchmarkGroup<'_, WallTime>, lsm: &Lsm, count: u32) {
+fn bench_get(group: &mut BenchmarkGroup<'_, WallTime>, lsm: &mut Lsm, count: u32) {
     let mut rng = fastrand::Rng::with_seed(2);
     group.throughput(Throughput::Elements(1));
     group.bench_function(BenchmarkId::new("get hit", count), |bencher| {
@@ -110,7 +110,7 @@ fn bench_reads_and_overwrites(criterion: &mut Criterion) {
     group.measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500)).sample_size(20);
     for count in ENTRY_COUNTS {
         let mut lsm = filled(count);
-        bench_get(&mut group, &lsm, count);
+        bench_get(&mut group, &mut lsm, count);
         bench_scan(&mut group, &mut lsm, count);
         bench_overwrite(&mut group, &mut lsm, count);
     }

@@ -40,6 +40,20 @@ pub fn first(marks: u64) -> usize {
     marks.trailing_zeros() as usize / 8
 }
 
+/// The first eight bytes of a slice as a big-endian number, filled with zeros: numbers compare as the bytes do.
+#[inline]
+pub fn big_endian_prefix(bytes: &[u8]) -> u64 {
+    if let Some(first) = bytes.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    // Two halves that overlap have the same bytes where they do.
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let [first, last] = [first, last].map(|half| u64::from(u32::from_be_bytes(*half)));
+        return first << 32 | last << (64 - 8 * bytes.len());
+    }
+    bytes.iter().rev().fold(0, |number, byte| (number >> 8) | u64::from(*byte) << 56)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +73,16 @@ mod tests {
             assert_eq!(each, (0..8).filter(|at| bytes[*at] == 0x21).collect::<Vec<_>>(), "{bytes:x?}");
             assert_eq!(each_equal(word, 0x21) & !HIGHS, 0);
             assert_eq!(first(not_ascii(word)), position(&|byte| !byte.is_ascii()), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_filled_with_zeros() {
+        let bytes = [0x81, 0xff, 3, 4, 0x85, 6, 7, 0xf8, 9];
+        for len in 0..=bytes.len() {
+            let mut filled = [0; 8];
+            filled[..len.min(8)].copy_from_slice(&bytes[..len.min(8)]);
+            assert_eq!(big_endian_prefix(&bytes[..len]), u64::from_be_bytes(filled), "{len}");
         }
     }
 }

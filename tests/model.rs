@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use db_node::lsm::{
     Adoption, ChunkStep, ChunkWalk, Digest, Digester, INLINE_VALUE_MAX_BYTES, LargeValue, Lsm, NewValue, Options,
-    ScanState, Snapshot, Stats, WORK_LUMP_MAX,
+    PREFETCH_KEYS_MAX, ScanState, Snapshot, Stats, WORK_LUMP_MAX,
 };
 
 /// What a key should read as: version and value.
@@ -48,6 +48,8 @@ fn random_key(rng: &mut fastrand::Rng, key_space: u32) -> Vec<u8> {
     let number = rng.u32(..key_space);
     match number % 4 {
         0 => format!("key:{number:08}").into_bytes(),
+        // With zeros at the end, more or fewer of them.
+        1 if number % 8 == 1 => [(number / 64).to_be_bytes().as_slice(), &[0; 8][..number as usize / 8 % 8]].concat(),
         1 => number.to_be_bytes().to_vec(),
         2 => vec![b'x'; 1 + (number as usize % 300)],
         _ => format!("a common prefix that is longer than any fence:{number}").into_bytes(),
@@ -124,8 +126,17 @@ fn run(seed: u64) {
     let ttl_max_ms = rng.u64(1..30_000);
     let mut version = 0;
     let mut held: Vec<Held> = Vec::new();
+    // Keys of the next operations, which the engine may be told of beforehand.
+    let prefetches = rng.bool();
+    let mut next_keys: Vec<Vec<u8>> = Vec::new();
     for _ in 0..rng.usize(2_000..12_000) {
-        let key = random_key(&mut rng, key_space);
+        if next_keys.is_empty() {
+            next_keys = (0..rng.usize(1..2 * PREFETCH_KEYS_MAX)).map(|_| random_key(&mut rng, key_space)).collect();
+            if prefetches {
+                lsm.prefetch(&next_keys.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            }
+        }
+        let key = next_keys.swap_remove(rng.usize(..next_keys.len()));
         match rng.u32(..200) {
             0 => {
                 lsm.freeze();

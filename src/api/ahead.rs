@@ -17,6 +17,8 @@ use super::route::{Family, Route};
 pub struct Ahead<'b> {
     keys: [&'b [u8]; PREFETCH_KEYS_MAX],
     count: usize,
+    /// Whether there were as many as can be fetched for at once.
+    is_enough: bool,
 }
 
 impl<'b> Ahead<'b> {
@@ -26,7 +28,7 @@ impl<'b> Ahead<'b> {
     }
 
     /// Looks at the requests that `input` begins with.
-    pub fn look(&mut self, input: &'b [u8], heads: &HeadReader, node: &Node) {
+    pub fn look(&mut self, input: &'b [u8], heads: &HeadReader, node: &mut Node) {
         for target in heads.look_ahead(input) {
             let route = Route::of(target.path).filter(|route| route.family() == Family::KeyValue);
             let key = route.and_then(|route| key_of_target(route, target).ok().flatten());
@@ -34,14 +36,20 @@ impl<'b> Ahead<'b> {
                 self.keys[self.count] = key;
                 self.count += 1;
                 if self.count == PREFETCH_KEYS_MAX {
+                    self.is_enough = true;
                     self.fetch(node);
                 }
             }
         }
     }
 
+    /// Whether to go on with these before looking at more: what is fetched much earlier than it is used is gone again by then.
+    pub fn is_enough(&self) -> bool {
+        self.is_enough
+    }
+
     /// Fetches what reads of the keys will touch. Of one there is nothing to gain.
-    pub fn fetch(&mut self, node: &Node) {
+    pub fn fetch(&mut self, node: &mut Node) {
         if self.count > 1 {
             node.prefetch(&self.keys[..self.count]);
         }

@@ -29,7 +29,7 @@ use super::immutable_layer::ImmutableLayer;
 use super::memtable::FrozenMemtable;
 use super::merge_job::{MergeJob, Tombstones};
 use super::record::Entry;
-use super::run::{Probe, Run};
+use super::run::{Position, Probe, Run};
 use super::work::Work;
 
 /// Runs of one level that are merged into one of the next: reads pay for more runs, writes for fewer.
@@ -86,19 +86,31 @@ pub(super) struct Levels {
     next_job_id: u64,
     hasher: KeyHasher,
     is_compaction_due: bool,
+    generation: u64,
 }
 
 impl Levels {
     pub(super) fn new(hasher: KeyHasher) -> Self {
-        Self { layers: Vec::new(), jobs: Vec::new(), next_job_id: 0, hasher, is_compaction_due: false }
+        Self { layers: Vec::new(), jobs: Vec::new(), next_job_id: 0, hasher, is_compaction_due: false, generation: 0 }
     }
 
+    /// Looks in one layer after the other. `places`: what [`Places`](super::prefetch::Places) knows of the first of them.
     #[inline]
-    pub(super) fn get(&self, probe: &Probe<'_>) -> Option<Entry<'_>> {
-        self.layers.iter().find_map(|layer| layer.content.get(probe))
+    pub(super) fn get(&self, probe: &Probe<'_>, places: &[u32]) -> Option<Entry<'_>> {
+        self.layers.iter().enumerate().find_map(|(index, layer)| match (&layer.content, places.get(index)) {
+            (ImmutableLayer::Run(run), Some(place)) => run.get_in(Position::unpack(*place), probe),
+            (content, _) => content.get(probe),
+        })
+    }
+
+    /// A number that is another one whenever layers, or chunks in them, have moved.
+    #[inline]
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub(super) fn push_frozen(&mut self, frozen: Arc<FrozenMemtable>) {
+        self.generation += 1;
         let content = ImmutableLayer::Memtable(frozen);
         self.layers.insert(0, Layer { level: Level::Upper(0), state: LayerState::Idle, content });
     }
@@ -116,6 +128,7 @@ impl Levels {
 
     /// Hands all layers over to be freed.
     pub(super) fn clear(&mut self, garbage: &mut Garbage) {
+        self.generation += 1;
         // Jobs hold on to the layers they merge.
         self.jobs.clear();
         self.layers.drain(..).for_each(|layer| garbage.push_layer(layer.content));
@@ -151,6 +164,7 @@ impl Levels {
         garbage: &mut Garbage,
     ) -> Option<u64> {
         let mut flushed_version = None;
+        self.generation += 1;
         self.start_due_jobs(last_version);
         while !work.is_used_up()
             && let Some(job) = self.jobs.first_mut()

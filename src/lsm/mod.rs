@@ -69,6 +69,7 @@ pub use wal::{SEGMENT_BYTES, WalCursor};
 use garbage::Garbage;
 use levels::Levels;
 use memtable::Memtable;
+use prefetch::{Places, Sought};
 use run::Probe;
 use snapshot::SnapshotHome;
 use sweeps::Sweeps;
@@ -99,6 +100,7 @@ pub struct Lsm {
     wal: Wal,
     memtable: Memtable,
     levels: Levels,
+    places: Places,
     garbage: Garbage,
     owed_work: usize,
     snapshots: SnapshotHome,
@@ -124,6 +126,7 @@ impl Lsm {
             memtable: Memtable::new(options.memtable_bytes, levels.hasher()),
             garbage: Garbage::new(levels.footprint()),
             levels,
+            places: Places::default(),
             owed_work: 0,
             snapshots: SnapshotHome::new(),
             sweeps: Sweeps::default(),
@@ -156,28 +159,37 @@ impl Lsm {
     /// The newest write of a key; `None` when there is none, it is a tombstone, or its time is over.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
-        self.find(self.levels.hasher().hash(key), key)
+        self.find(key).1
+    }
+
+    /// The hash of a key, and what [`get`](Self::get) returns.
+    #[inline]
+    fn find(&self, key: &[u8]) -> (u32, Option<Entry<'_>>) {
+        let sought = self.places.of(key, self.levels.generation());
+        let hash = sought.map_or_else(|| self.levels.hasher().hash(key), Sought::hash);
+        let entry = self
+            .memtable
+            .get(Some(self.wal.active()), hash, key)
+            .or_else(|| self.levels.get(&Probe::new(key, hash), sought.map_or(&[], Sought::places)));
+        (hash, entry.filter(|entry| entry.is_live(self.sweeps.now_ms)))
     }
 
     #[inline]
-    fn find(&self, hash: u32, key: &[u8]) -> Option<Entry<'_>> {
-        let entry = match self.memtable.get(Some(self.wal.active()), hash, key) {
-            Some(entry) => entry,
-            None => self.levels.get(&Probe::new(key, hash))?,
-        };
-        entry.is_live(self.sweeps.now_ms).then_some(entry)
+    fn hash(&self, key: &[u8]) -> u32 {
+        let sought = self.places.of(key, self.levels.generation());
+        sought.map_or_else(|| self.levels.hasher().hash(key), Sought::hash)
     }
 
     /// Writes a key and returns the version. The key is 1 to [`KEY_MAX_BYTES`] long. `expires_at_ms`: Unix time in milliseconds
     /// from which on it is gone.
     pub fn set(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> u64 {
-        self.write(self.levels.hasher().hash(key), Write { key, value, expires_at_ms }, false)
+        self.write(self.hash(key), Write { key, value, expires_at_ms }, false)
     }
 
     /// The same, and the version that the key had before.
     pub fn exchange(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> (u64, Option<u64>) {
-        let hash = self.levels.hasher().hash(key);
-        let before = self.find(hash, key).map(|entry| entry.version);
+        let (hash, before) = self.find(key);
+        let before = before.map(|entry| entry.version);
         (self.write(hash, Write { key, value, expires_at_ms }, false), before)
     }
 

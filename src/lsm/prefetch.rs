@@ -4,13 +4,18 @@
 //! known from the one before. Of several keys that are known ahead the waits overlap instead: first the bucket of each is asked
 //! for, and when it has come the entry that it points to. (The gain is in `cargo bench --bench engine -- "get hit"`.)
 //!
-//! Invariant: nothing depends on it. What is asked for in vain costs time and nothing else.
+//! What was computed on the way is remembered: the hash of each key, and which chunk of each run it belongs to. The read that
+//! comes soon after need not do that again.
+//!
+//! Invariants:
+//! 1. What is asked for in vain costs time and nothing else.
+//! 2. What is remembered is that of exactly this key, and forgotten as soon as anything has moved.
 
 use super::Lsm;
 use super::chunk::Chunk;
 use super::immutable_layer::ImmutableLayer;
 use super::memtable::Memtable;
-use super::run::Probe;
+use super::run::{Fence, Position, Probe};
 use super::wal::Segment;
 
 /// Keys fetched for at once: the processor asks memory for about so many lines at a time.
@@ -34,16 +39,20 @@ enum Step<'a> {
 impl<'a> Step<'a> {
     /// Begins to look for a key in a layer.
     #[inline]
-    fn begin(layer: &'a ImmutableLayer, probe: &Probe<'_>) -> Self {
+    fn begin(layer: &'a ImmutableLayer, probe: &Probe<'_>, place: &mut u32) -> Self {
         match layer {
             ImmutableLayer::Memtable(frozen) => Self::begin_in(frozen.memtable(), None, probe),
-            ImmutableLayer::Run(run) => match run.find_chunk(probe) {
-                Some(chunk) => {
-                    chunk.prefetch();
-                    Self::Chunk(chunk)
+            ImmutableLayer::Run(run) => {
+                let position = run.find_chunk(probe);
+                *place = Position::pack(position);
+                match position.and_then(|position| run.chunk(position)) {
+                    Some(chunk) => {
+                        chunk.prefetch();
+                        Self::Chunk(chunk)
+                    }
+                    None => Self::None,
                 }
-                None => Self::None,
-            },
+            }
         }
     }
 
@@ -74,6 +83,81 @@ impl<'a> Step<'a> {
     }
 }
 
+/// Layers of which is remembered where in them a key belongs; there are rarely more.
+const PLACES_MAX: usize = 8;
+
+/// Keys that are remembered at most: some times as many as are fetched for at once, so that few take each other's slot.
+const SLOTS: usize = 128;
+const _: () = assert!(SLOTS <= 1 << u8::BITS);
+
+/// What is known of a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sought {
+    fence: Fence,
+    /// 0: the slot is free.
+    key_len: usize,
+    hash: u32,
+    places: [u32; PLACES_MAX],
+    place_count: usize,
+}
+
+impl Sought {
+    #[inline]
+    pub(super) fn hash(&self) -> u32 {
+        self.hash
+    }
+
+    /// Where in the first layers the key belongs; see [`Levels::get`](super::levels::Levels::get).
+    #[inline]
+    pub(super) fn places(&self) -> &[u32] {
+        &self.places[..self.place_count]
+    }
+}
+
+/// What is known of the keys that were fetched for last.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// In the slot that the key's fence says; no slots until something is fetched.
+    slots: Vec<Sought>,
+    /// That of the levels then.
+    generation: u64,
+}
+
+impl Places {
+    /// What is known of a key.
+    #[inline]
+    pub(super) fn of(&self, key: &[u8], generation: u64) -> Option<&Sought> {
+        if self.slots.is_empty() || self.generation != generation {
+            return None;
+        }
+        let fence = Fence::new(key);
+        // A key that is not longer than a fence is told by that and its length.
+        self.slots.get(slot_of(fence)).filter(|sought| sought.key_len == key.len() && sought.fence == fence)
+    }
+
+    /// Forgets what is not of this generation.
+    fn begin(&mut self, generation: u64) {
+        if self.generation != generation || self.slots.is_empty() {
+            self.generation = generation;
+            self.slots.clear();
+            let free = Sought { fence: Fence::new(&[]), key_len: 0, hash: 0, places: [0; PLACES_MAX], place_count: 0 };
+            self.slots.resize(SLOTS, free);
+        }
+    }
+
+    fn remember(&mut self, probe: &Probe<'_>, places: [u32; PLACES_MAX], place_count: usize) {
+        if probe.key.len() <= Fence::BYTES {
+            self.slots[slot_of(probe.fence)] =
+                Sought { fence: probe.fence, key_len: probe.key.len(), hash: probe.hash, places, place_count };
+        }
+    }
+}
+
+#[inline]
+fn slot_of(fence: Fence) -> usize {
+    usize::from(fence.mix().to_be_bytes()[0]) % SLOTS
+}
+
 impl Lsm {
     /// Whether there is so much data that fetching ahead is worth anything.
     pub fn is_prefetch_worth(&self) -> bool {
@@ -81,7 +165,7 @@ impl Lsm {
     }
 
     /// Fetches what reads of these keys will touch; at most [`PREFETCH_KEYS_MAX`].
-    pub fn prefetch(&self, keys: &[&[u8]]) {
+    pub fn prefetch(&mut self, keys: &[&[u8]]) {
         let hasher = self.levels.hasher();
         let mut probes = [Probe::new(&[], 0); PREFETCH_KEYS_MAX];
         let count = keys.len().min(PREFETCH_KEYS_MAX);
@@ -89,21 +173,29 @@ impl Lsm {
             *probe = Probe::new(key, hasher.hash(key));
         }
         let probes = &probes[..count];
+        let mut places = [[0; PLACES_MAX]; PREFETCH_KEYS_MAX];
         // Of two layers one is begun with while what was asked for of the other comes.
         let mut before = [Step::None; PREFETCH_KEYS_MAX];
         for (step, probe) in before.iter_mut().zip(probes) {
             *step = Step::begin_in(&self.memtable, Some(self.wal.active()), probe);
         }
+        let mut layer_count = 0;
         for layer in self.levels.contents() {
             let mut steps = [Step::None; PREFETCH_KEYS_MAX];
-            for (step, probe) in steps.iter_mut().zip(probes) {
-                *step = Step::begin(layer, probe);
+            for ((step, probe), places) in steps.iter_mut().zip(probes).zip(&mut places) {
+                let mut place = 0;
+                *step = Step::begin(layer, probe, places.get_mut(layer_count).unwrap_or(&mut place));
             }
             go_on(&mut before, probes);
             go_on(&mut steps, probes);
             before = steps;
+            layer_count += 1;
         }
         go_on(&mut before, probes);
+        self.places.begin(self.levels.generation());
+        for (probe, places) in probes.iter().zip(places) {
+            self.places.remember(probe, places, layer_count.min(PLACES_MAX));
+        }
     }
 }
 

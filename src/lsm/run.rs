@@ -12,23 +12,31 @@ use std::sync::Arc;
 use super::chunk::{Chunk, NO_EXPIRY};
 use super::figures::Footprint;
 use super::record::Entry;
+use crate::swar;
 
 /// Chunks in one block: inserting moves a few kilobytes of pointers and fences.
 const BLOCK_MAX_CHUNKS: usize = 128;
 
-/// The first 24 bytes of a key as two big-endian numbers, filled with zeros. Equal fences decide nothing; the keys do.
+/// The first 24 bytes of a key as big-endian numbers, filled with zeros. Equal fences decide nothing; the keys do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fence(u128, u64);
+pub(super) struct Fence([u64; 3]);
 
 impl Fence {
+    /// Of a key no more than these are in it.
+    pub(super) const BYTES: usize = 24;
+
     #[inline]
     pub(super) fn new(key: &[u8]) -> Self {
-        let mut bytes = [0; 24];
-        let len = key.len().min(24);
-        bytes[..len].copy_from_slice(&key[..len]);
-        let high = u128::from_be_bytes(*bytes.first_chunk().expect("16 of 24 bytes"));
-        let low = u64::from_be_bytes(*bytes.last_chunk().expect("8 of 24 bytes"));
-        Self(high, low)
+        let part = |at: usize| key.get(at..).map_or(0, swar::big_endian_prefix);
+        Self([part(0), part(8), part(16)])
+    }
+
+    /// A number that differs where fences do, more or less.
+    #[inline]
+    pub(super) fn mix(self) -> u64 {
+        let [a, b, c] = self.0;
+        // An odd number without a pattern: 2^64 divided by the golden ratio.
+        (a ^ b.rotate_left(23) ^ c.rotate_left(46)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     #[expect(
@@ -37,7 +45,8 @@ impl Fence {
     )]
     #[inline]
     fn is_below(self, other: Self) -> bool {
-        (self.0 < other.0) | ((self.0 == other.0) & (self.1 < other.1))
+        let [high, other_high] = [self, other].map(|Self([a, b, _])| u128::from(a) << 64 | u128::from(b));
+        (high < other_high) | ((high == other_high) & (self.0[2] < other.0[2]))
     }
 }
 
@@ -125,6 +134,20 @@ pub(super) struct Position {
     chunk: usize,
 }
 
+impl Position {
+    /// As one number. `None`, the place of a key that is below all, becomes a position behind all.
+    #[inline]
+    pub(super) fn pack(at: Option<Self>) -> u32 {
+        at.and_then(|at| u32::try_from(at.block * BLOCK_MAX_CHUNKS + at.chunk).ok()).unwrap_or(u32::MAX)
+    }
+
+    #[inline]
+    pub(super) fn unpack(packed: u32) -> Self {
+        let packed = packed as usize;
+        Self { block: packed / BLOCK_MAX_CHUNKS, chunk: packed % BLOCK_MAX_CHUNKS }
+    }
+}
+
 /// A sorted run of chunks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Run {
@@ -140,22 +163,28 @@ pub(super) struct Run {
 impl Run {
     #[inline]
     pub(super) fn get(&self, probe: &Probe<'_>) -> Option<Entry<'_>> {
-        self.find_chunk(probe)?.get(probe.hash, probe.key)
+        self.get_in(self.find_chunk(probe)?, probe)
     }
 
-    /// The chunk that holds a key if any does.
+    /// The same, where the position is known already.
     #[inline]
-    pub(super) fn find_chunk(&self, probe: &Probe<'_>) -> Option<&Chunk> {
-        let Position { block, chunk } = probe.find(&self.blocks)?;
-        Some(&self.blocks[block].1.chunks[chunk])
+    pub(super) fn get_in(&self, at: Position, probe: &Probe<'_>) -> Option<Entry<'_>> {
+        self.chunk(at)?.get(probe.hash, probe.key)
     }
 
-    /// The position of the chunk that holds `key` if any does: the last one that starts at or below it, or the first.
+    /// The position of the chunk that holds a key if any does: the last one that starts at or below it.
+    #[inline]
+    pub(super) fn find_chunk(&self, probe: &Probe<'_>) -> Option<Position> {
+        probe.find(&self.blocks)
+    }
+
+    /// The same, or the first.
     pub(super) fn seek(&self, key: &[u8]) -> Position {
-        Probe::new(key, 0).find(&self.blocks).unwrap_or_default()
+        self.find_chunk(&Probe::new(key, 0)).unwrap_or_default()
     }
 
     /// The chunk behind a position.
+    #[inline]
     pub(super) fn chunk(&self, at: Position) -> Option<&Arc<Chunk>> {
         self.blocks.get(at.block)?.1.chunks.get(at.chunk)
     }

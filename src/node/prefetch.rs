@@ -6,9 +6,9 @@ use super::Node;
 
 impl Node {
     /// Fetches into the processor's cache what reads of these keys will touch, in the partition that is meant if none is named.
-    pub fn prefetch(&self, keys: &[&[u8]]) {
-        if let Some(partition) = self.unnamed_partition() {
-            partition.lsm().prefetch(keys);
+    pub fn prefetch(&mut self, keys: &[&[u8]]) {
+        if let Some(index) = self.default_partition().ok().and_then(|id| self.index_of(id)) {
+            self.partitions[index].lsm_mut().prefetch(keys);
         }
     }
 

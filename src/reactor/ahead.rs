@@ -42,32 +42,32 @@ impl Reactor {
         self.ready.is_empty()
     }
 
-    /// Reads the first of those who wait: as many as are visited within the budget, about, and one at least.
+    /// Reads the first of those who wait: as many as are visited within the budget, about, or as what they look for can be fetched
+    /// at once, and one at least.
     fn read_ahead(&mut self, visits_left: usize, budget: usize) -> [Option<ReadAhead>; TOGETHER] {
         let count = self.ready.len().min(TOGETHER).min(visits_left);
         let room_bytes = self.input.len() / count;
+        let mut rooms = self.input.chunks_exact_mut(room_bytes);
         let mut read = [const { None }; TOGETHER];
         let mut ahead = Ahead::new(&self.node);
         let mut expected_work = 0;
         for (index, slot) in read.iter_mut().enumerate().take(count) {
-            if expected_work >= budget && index > 0 {
+            if index > 0 && (expected_work >= budget || ahead.as_ref().is_some_and(Ahead::is_enough)) {
                 break;
             }
-            let room = room_bytes * index..room_bytes * (index + 1);
+            let Some(room) = rooms.next() else { break };
             let session = self.ready.get(index).and_then(|key| self.sessions.get_mut(key));
-            let outcome = session.and_then(|session| session.read_ahead(&mut self.input[room.clone()]));
+            let outcome = session.and_then(|session| session.read_ahead(room));
             if let Some(Ok(Some(len))) = outcome {
                 expected_work += len * WORK_PER_BYTE;
+                if let Some(ahead) = &mut ahead {
+                    ahead.look(&room[..len], &self.heads, &mut self.node);
+                }
             }
-            *slot = Some(ReadAhead { room, outcome });
-        }
-        for ReadAhead { room, outcome } in read.iter().flatten() {
-            if let (Some(ahead), Some(Ok(Some(len)))) = (&mut ahead, outcome) {
-                ahead.look(&self.input[room.start..room.start + len], &self.heads, &self.node);
-            }
+            *slot = Some(ReadAhead { room: room_bytes * index..room_bytes * (index + 1), outcome });
         }
         if let Some(mut ahead) = ahead {
-            ahead.fetch(&self.node);
+            ahead.fetch(&mut self.node);
         }
         read
     }
