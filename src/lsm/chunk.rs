@@ -41,6 +41,7 @@
 //! Ideas: restarts are `LevelDB`'s; buckets with tags are those of `F14` and Swiss tables, with offsets as small as the chunk.
 
 use super::figures::Footprint;
+use super::hash::KeyHasher;
 use super::record::{Blob, Entry, KEY_MAX_BYTES, Value};
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 use crate::swar;
@@ -349,11 +350,7 @@ impl ChunkBuilder {
     /// Adds an entry; keys must ascend, and there must be room. Returns the bytes it takes, about.
     pub fn add(&mut self, entry: &Entry<'_>, hash: u32) -> usize {
         let start = self.bytes.len();
-        let offset = u16::try_from(self.bytes.len()).expect("a chunk with room for the entry");
-        if self.index.len().is_multiple_of(RESTART_ENTRIES) {
-            self.restarts.push(offset);
-        }
-        self.index.push((hash, offset));
+        self.note(start, hash);
         let mut key_word = u16::try_from(entry.key.len()).expect("a key of legal length");
         let (flag, value_len) = match entry.value {
             Value::Tombstone => (FLAG_TOMBSTONE, 0),
@@ -387,6 +384,51 @@ impl ChunkBuilder {
             }
         }
         self.bytes.len() - start + BUCKET_BYTES / BUCKET_FILL
+    }
+
+    /// Adds entries of a chunk as they lie there, from `offset` on: up to `count_max` of those whose keys are below `end`, if there
+    /// is one, as long as there is room. Tombstones, large values and what expires are not among them, nor is anything if versions
+    /// are not as wide as in this chunk. Returns how many there were, and the offset behind them.
+    pub(super) fn add_some_of(
+        &mut self,
+        chunk: &Chunk,
+        offset: usize,
+        end: Option<&[u8]>,
+        count_max: usize,
+        hasher: &KeyHasher,
+    ) -> (usize, usize) {
+        if chunk.version_width != self.version_width {
+            return (0, offset);
+        }
+        let begin = offset;
+        let (mut offset, mut count) = (begin, 0);
+        while count < count_max && offset < chunk.end() {
+            let key_word = read_u16(&chunk.bytes, offset);
+            let key_start = offset + 4 + chunk.version_width;
+            let next =
+                key_start + usize::from(key_word & KEY_LEN_MASK) + usize::from(read_u16(&chunk.bytes, offset + 2));
+            let entries_end = self.bytes.len() + next - begin;
+            if key_word & !KEY_LEN_MASK != 0 || Self::total_bytes(entries_end, self.index.len() + 1) > CHUNK_MAX_BYTES {
+                break;
+            }
+            let key = &chunk.bytes[key_start..][..usize::from(key_word & KEY_LEN_MASK)];
+            if end.is_some_and(|end| key >= end) {
+                break;
+            }
+            self.note(self.bytes.len() + offset - begin, hasher.hash(key));
+            (offset, count) = (next, count + 1);
+        }
+        self.bytes.extend_from_slice(&chunk.bytes[begin..offset]);
+        (count, offset)
+    }
+
+    /// Takes note of an entry.
+    fn note(&mut self, offset: usize, hash: u32) {
+        let offset = u16::try_from(offset).expect("a chunk with room for the entry");
+        if self.index.len().is_multiple_of(RESTART_ENTRIES) {
+            self.restarts.push(offset);
+        }
+        self.index.push((hash, offset));
     }
 
     /// Makes the chunk; the builder is empty again. There must be an entry.

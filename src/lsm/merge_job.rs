@@ -29,6 +29,9 @@ use super::work::{self, Work};
 /// A chunk that a merge leaves is at least this long, its neighbours permitting; smaller ones are joined as merges pass by.
 const CHUNK_MIN_BYTES: usize = CHUNK_MAX_BYTES / 2;
 
+/// Entries copied at once.
+const COPY_ENTRIES: usize = 64;
+
 /// Whether a merge ends in the lowest level, where nothing is left for a tombstone to hide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tombstones {
@@ -73,6 +76,13 @@ impl Output {
             self.finish_chunk(work);
         }
         work.spend(self.builder.add(entry, self.hasher.hash(entry.key)));
+    }
+
+    /// Adds entries of a chunk with keys below `end`, as far as they can be copied as they lie there. Returns the offset behind.
+    fn add_some_of(&mut self, chunk: &Chunk, offset: usize, end: Option<&[u8]>, work: &mut Work) -> usize {
+        let (count, behind) = self.builder.add_some_of(chunk, offset, end, COPY_ENTRIES, &self.hasher);
+        work.spend(count * work::ENTRY + behind - offset);
+        behind
     }
 
     fn finish_chunk(&mut self, work: &mut Work) {
@@ -142,6 +152,10 @@ impl MergeJob {
         while *offset < chunk.end() {
             if work.is_used_up() {
                 return;
+            }
+            *offset = self.output.add_some_of(chunk, *offset, upper_entry.map(|entry| entry.key), work);
+            if *offset == chunk.end() {
+                break;
             }
             let (lower_entry, next_offset) = chunk.entry_at(*offset);
             let order = upper_entry.map_or(Ordering::Greater, |entry| entry.key.cmp(lower_entry.key));
