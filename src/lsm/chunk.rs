@@ -36,12 +36,11 @@
 //! 1. A chunk is at most [`CHUNK_MAX_BYTES`] long and never empty; its memory is exactly as long as it is.
 //! 2. Every entry is reachable through the buckets and in key order.
 //!
-//! Not here: checking a chunk that came from elsewhere (`chunk_check.rs`).
+//! Not here: making one (`chunk_builder.rs`), checking one that came from elsewhere (`chunk_check.rs`).
 //!
 //! Ideas: restarts are `LevelDB`'s; buckets with tags are those of `F14` and Swiss tables, with offsets as small as the chunk.
 
 use super::figures::Footprint;
-use super::hash::KeyHasher;
 use super::record::{Blob, Entry, KEY_MAX_BYTES, Value};
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 use crate::swar;
@@ -54,8 +53,6 @@ pub(super) const FORMAT: u8 = 1;
 pub(super) const RESTART_ENTRIES: usize = 16;
 pub(super) const BUCKET_BYTES: usize = 64;
 pub(super) const BUCKET_SLOTS: usize = 21;
-/// Mean fill that buckets are made for: 17 of 21 slots, so that one in seven overflows into its neighbour.
-const BUCKET_FILL: usize = 17;
 
 pub(super) const KEY_LEN_MASK: u16 = (1 << 13) - 1;
 pub(super) const FLAG_TOMBSTONE: u16 = 1 << 13;
@@ -73,12 +70,12 @@ const _: () = assert!(KEY_MAX_BYTES <= KEY_LEN_MASK as usize);
 /// An immutable chunk.
 #[derive(Debug)]
 pub struct Chunk {
-    bytes: Block,
-    blobs: Vec<Blob>,
+    pub(super) bytes: Block,
+    pub(super) blobs: Vec<Blob>,
     // What a point read needs of the header, so that it need not touch the header's cache line.
-    restarts_at: usize,
-    buckets_at: usize,
-    version_width: usize,
+    pub(super) restarts_at: usize,
+    pub(super) buckets_at: usize,
+    pub(super) version_width: usize,
 }
 
 impl Chunk {
@@ -287,219 +284,6 @@ impl Chunk {
     }
 }
 
-/// Builds chunks, one after the other, in one buffer.
-#[derive(Debug)]
-pub struct ChunkBuilder {
-    bytes: Vec<u8>,
-    index: Vec<(u32, u16)>,
-    restarts: Vec<u16>,
-    blobs: Vec<Blob>,
-    hash_seed: u64,
-    version_width: usize,
-    first_expiry: u64,
-    tombstone_count: u16,
-}
-
-impl ChunkBuilder {
-    /// A builder of chunks with versions up to `last_version`.
-    pub fn new(hash_seed: u64, last_version: u64) -> Self {
-        let used_bits = u64::BITS - last_version.leading_zeros();
-        let mut bytes = Vec::with_capacity(CHUNK_MAX_BYTES);
-        bytes.resize(HEADER_BYTES, 0);
-        Self {
-            bytes,
-            index: Vec::new(),
-            restarts: Vec::new(),
-            blobs: Vec::new(),
-            hash_seed,
-            version_width: used_bits.div_ceil(8).max(1) as usize,
-            first_expiry: NO_EXPIRY,
-            tombstone_count: 0,
-        }
-    }
-
-    /// Whether nothing was added since the last [`finish`](Self::finish).
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
-    }
-
-    /// Bytes of the chunk if it were finished now.
-    pub fn len(&self) -> usize {
-        Self::total_bytes(self.bytes.len(), self.index.len())
-    }
-
-    fn total_bytes(entries_end: usize, entry_count: usize) -> usize {
-        let restarts_end = entries_end + 2 * entry_count.div_ceil(RESTART_ENTRIES);
-        restarts_end.next_multiple_of(BUCKET_BYTES) + BUCKET_BYTES * entry_count.div_ceil(BUCKET_FILL)
-    }
-
-    fn stored_bytes(&self, entry: &Entry<'_>) -> usize {
-        let expires_bytes = if entry.expires_at_ms.is_some() { 8 } else { 0 };
-        let value_bytes = match entry.value {
-            Value::Large(_) => 4,
-            value => value.len(),
-        };
-        4 + self.version_width + expires_bytes + entry.key.len() + value_bytes
-    }
-
-    /// Whether one more entry would keep the chunk within [`CHUNK_MAX_BYTES`]. An empty builder has room for any entry.
-    pub fn has_room_for(&self, entry: &Entry<'_>) -> bool {
-        Self::total_bytes(self.bytes.len() + self.stored_bytes(entry), self.index.len() + 1) <= CHUNK_MAX_BYTES
-    }
-
-    /// Adds an entry; keys must ascend, and there must be room. Returns the bytes it takes, about.
-    pub fn add(&mut self, entry: &Entry<'_>, hash: u32) -> usize {
-        let start = self.bytes.len();
-        self.note(start, hash);
-        let mut key_word = u16::try_from(entry.key.len()).expect("a key of legal length");
-        let (flag, value_len) = match entry.value {
-            Value::Tombstone => (FLAG_TOMBSTONE, 0),
-            Value::Inline(bytes) => (0, u16::try_from(bytes.len()).expect("an inline value")),
-            Value::Large(_) => (FLAG_LARGE, 4),
-        };
-        key_word |= flag;
-        if let Some(expires_at_ms) = entry.expires_at_ms {
-            key_word |= FLAG_EXPIRES;
-            self.first_expiry = self.first_expiry.min(expires_at_ms);
-        }
-        debug_assert!(self.version_width == 8 || entry.version >> (8 * self.version_width) == 0, "version too wide");
-        // As one piece, and what is too long cut off again: so the compiler knows the length.
-        let mut head = [0; 12];
-        head[..2].copy_from_slice(&key_word.to_le_bytes());
-        head[2..4].copy_from_slice(&value_len.to_le_bytes());
-        head[4..].copy_from_slice(&entry.version.to_le_bytes());
-        self.bytes.extend_from_slice(&head);
-        self.bytes.truncate(start + 4 + self.version_width);
-        if let Some(expires_at_ms) = entry.expires_at_ms {
-            self.bytes.extend_from_slice(&expires_at_ms.to_le_bytes());
-        }
-        self.bytes.extend_from_slice(entry.key);
-        match entry.value {
-            Value::Tombstone => self.tombstone_count += 1,
-            Value::Inline(bytes) => self.bytes.extend_from_slice(bytes),
-            Value::Large(blob) => {
-                let index = u32::try_from(self.blobs.len()).expect("fewer large values than bytes");
-                self.bytes.extend_from_slice(&index.to_le_bytes());
-                self.blobs.push(Blob::clone(blob));
-            }
-        }
-        self.bytes.len() - start + BUCKET_BYTES / BUCKET_FILL
-    }
-
-    /// Adds entries of a chunk as they lie there, from `offset` on: up to `count_max` of those whose keys are below `end`, if there
-    /// is one, as long as there is room. Tombstones, large values and what expires are not among them, nor is anything if versions
-    /// are not as wide as in this chunk. Returns how many there were, and the offset behind them.
-    pub(super) fn add_some_of(
-        &mut self,
-        chunk: &Chunk,
-        offset: usize,
-        end: Option<&[u8]>,
-        count_max: usize,
-        hasher: &KeyHasher,
-    ) -> (usize, usize) {
-        if chunk.version_width != self.version_width {
-            return (0, offset);
-        }
-        let begin = offset;
-        let (mut offset, mut count) = (begin, 0);
-        while count < count_max && offset < chunk.end() {
-            let key_word = read_u16(&chunk.bytes, offset);
-            let key_start = offset + 4 + chunk.version_width;
-            let next =
-                key_start + usize::from(key_word & KEY_LEN_MASK) + usize::from(read_u16(&chunk.bytes, offset + 2));
-            let entries_end = self.bytes.len() + next - begin;
-            if key_word & !KEY_LEN_MASK != 0 || Self::total_bytes(entries_end, self.index.len() + 1) > CHUNK_MAX_BYTES {
-                break;
-            }
-            let key = &chunk.bytes[key_start..][..usize::from(key_word & KEY_LEN_MASK)];
-            if end.is_some_and(|end| key >= end) {
-                break;
-            }
-            self.note(self.bytes.len() + offset - begin, hasher.hash(key));
-            (offset, count) = (next, count + 1);
-        }
-        self.bytes.extend_from_slice(&chunk.bytes[begin..offset]);
-        (count, offset)
-    }
-
-    /// Takes note of an entry.
-    fn note(&mut self, offset: usize, hash: u32) {
-        let offset = u16::try_from(offset).expect("a chunk with room for the entry");
-        if self.index.len().is_multiple_of(RESTART_ENTRIES) {
-            self.restarts.push(offset);
-        }
-        self.index.push((hash, offset));
-    }
-
-    /// Makes the chunk; the builder is empty again. There must be an entry.
-    pub fn finish(&mut self) -> Chunk {
-        assert!(!self.is_empty(), "a chunk has at least one entry");
-        let restarts_at = self.bytes.len();
-        for restart in &self.restarts {
-            self.bytes.extend_from_slice(&restart.to_le_bytes());
-        }
-        let buckets_at = self.bytes.len().next_multiple_of(BUCKET_BYTES);
-        self.bytes.resize(buckets_at, 0);
-        self.append_buckets();
-        let small = |count: usize| u16::try_from(count).expect("counts within a chunk").to_le_bytes();
-        let len = u32::try_from(self.bytes.len()).expect("a chunk is small");
-        let bucket_count = (self.bytes.len() - buckets_at) / BUCKET_BYTES;
-        let header = &mut self.bytes[..HEADER_BYTES];
-        header[4..8].copy_from_slice(&len.to_le_bytes());
-        header[8..16].copy_from_slice(&self.hash_seed.to_le_bytes());
-        header[16..24].copy_from_slice(&self.first_expiry.to_le_bytes());
-        header[24..26].copy_from_slice(&small(self.index.len()));
-        header[26..28].copy_from_slice(&self.tombstone_count.to_le_bytes());
-        header[28..30].copy_from_slice(&small(self.blobs.len()));
-        header[30..32].copy_from_slice(&small(restarts_at));
-        header[32..34].copy_from_slice(&small(bucket_count));
-        header[34..36].copy_from_slice(&[small(self.version_width)[0], FORMAT]);
-        let checksum = crc32c::crc32c(&self.bytes[4..]);
-        self.bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-        let mut blobs = std::mem::take(&mut self.blobs);
-        blobs.shrink_to_fit();
-        let chunk = Chunk {
-            bytes: Block::copy_of(&self.bytes),
-            blobs,
-            restarts_at,
-            buckets_at,
-            version_width: self.version_width,
-        };
-        self.clear();
-        chunk
-    }
-
-    fn append_buckets(&mut self) {
-        let start = self.bytes.len();
-        let bucket_count = self.index.len().div_ceil(BUCKET_FILL);
-        self.bytes.resize(start + bucket_count * BUCKET_BYTES, 0);
-        let buckets = &mut self.bytes[start..];
-        for &(hash, offset) in &self.index {
-            let mut index = bucket_of(hash, bucket_count);
-            // Ends: there are more slots than entries.
-            let (bucket, slot) = loop {
-                let bucket = &buckets[index * BUCKET_BYTES..][..BUCKET_BYTES];
-                if let Some(slot) = slots_with(0, bucket).next() {
-                    break (&mut buckets[index * BUCKET_BYTES..][..BUCKET_BYTES], slot);
-                }
-                buckets[index * BUCKET_BYTES + BUCKET_BYTES - 1] = 1;
-                index = if index + 1 == bucket_count { 0 } else { index + 1 };
-            };
-            bucket[slot] = tag_of(hash);
-            bucket[BUCKET_SLOTS + 2 * slot..][..2].copy_from_slice(&offset.to_le_bytes());
-        }
-    }
-
-    fn clear(&mut self) {
-        self.bytes.truncate(HEADER_BYTES);
-        self.bytes.fill(0);
-        self.index.clear();
-        self.restarts.clear();
-        self.first_expiry = NO_EXPIRY;
-        self.tombstone_count = 0;
-    }
-}
-
 #[inline]
 pub(super) fn read_u16(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
@@ -507,7 +291,7 @@ pub(super) fn read_u16(bytes: &[u8], at: usize) -> u16 {
 
 /// The slots of a bucket with this tag.
 #[inline]
-fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> + use<> {
+pub(super) fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> + use<> {
     // The last eight tags overlap those before them.
     const STARTS: [usize; 3] = [0, 8, BUCKET_SLOTS - 8];
     let mut marks =
@@ -529,12 +313,12 @@ fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> + use<> {
 
 /// High bits of the hash choose the bucket …
 #[inline]
-fn bucket_of(hash: u32, bucket_count: usize) -> usize {
+pub(super) fn bucket_of(hash: u32, bucket_count: usize) -> usize {
     ((u64::from(hash) * bucket_count as u64) >> 32) as usize
 }
 
 /// … and low bits the tag; 0 is for free slots.
 #[inline]
-fn tag_of(hash: u32) -> u8 {
+pub(super) fn tag_of(hash: u32) -> u8 {
     hash.to_le_bytes()[0].max(1)
 }

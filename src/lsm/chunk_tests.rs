@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::chunk::{CHUNK_MAX_BYTES, Chunk, ChunkBuilder};
+use super::chunk::{CHUNK_MAX_BYTES, Chunk};
+use super::chunk_builder::ChunkBuilder;
 use super::hash::KeyHasher;
 use super::record::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, Value};
 

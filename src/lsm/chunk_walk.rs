@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use super::chunk::{Chunk, ChunkBuilder};
+use super::chunk::Chunk;
+use super::chunk_builder::ChunkBuilder;
 use super::hash::KeyHasher;
 use super::immutable_layer::ImmutableLayer;
 use super::levels::Level;

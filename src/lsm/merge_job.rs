@@ -17,7 +17,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::chunk::{CHUNK_MAX_BYTES, Chunk, ChunkBuilder};
+use super::chunk::{CHUNK_MAX_BYTES, Chunk};
+use super::chunk_builder::ChunkBuilder;
 use super::garbage::Garbage;
 use super::hash::KeyHasher;
 use super::immutable_layer::ImmutableLayer;

@@ -22,6 +22,7 @@
 
 mod adoption;
 mod chunk;
+mod chunk_builder;
 mod chunk_check;
 #[cfg(test)]
 mod chunk_tests;
@@ -50,7 +51,8 @@ mod work;
 use std::sync::Arc;
 
 pub use adoption::{Adoption, AdoptionError};
-pub use chunk::{CHUNK_MAX_BYTES, Chunk, ChunkBuilder};
+pub use chunk::{CHUNK_MAX_BYTES, Chunk};
+pub use chunk_builder::ChunkBuilder;
 pub use chunk_walk::{ChunkStep, ChunkWalk};
 pub use digest::{Digest, Digester};
 pub use figures::{Footprint, LevelStats, Stats};

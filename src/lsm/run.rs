@@ -284,7 +284,7 @@ fn make_room(blocks: &mut Blocks, at: Position) -> Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsm::chunk::ChunkBuilder;
+    use crate::lsm::chunk_builder::ChunkBuilder;
     use crate::lsm::hash::KeyHasher;
     use crate::lsm::record::Value;
 

@@ -1,0 +1,154 @@
+//! Visiting sessions some at a time: first each of them is read, and what their requests will look for is asked of memory; then all
+//! requests are carried out; then all answers are sent. So waits for memory overlap, and neither the loop's code nor the kernel's
+//! drives the other's out of the processor's cache with each request. (Reads of a million entries, 64 connections: 7 % less time of
+//! the processor for a request than with each session on its own.)
+//!
+//! Not here: what is asked for (`api/ahead.rs`), what a visit does (`session.rs`).
+
+use std::io;
+use std::ops::Range;
+
+use crate::api::{Ahead, Api, Outcome};
+use crate::http::{Output, Turn};
+
+use super::Reactor;
+use super::limits::{LANE_RENDER_BYTES, READ_MAX_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN};
+use super::measure;
+use super::ready::enqueue;
+use super::session::{Next, Visit};
+
+/// Sessions that are visited together.
+pub(super) const LANES: usize = 16;
+
+/// What a byte that is read costs in the end, in bytes of work: requests are small, and each costs as much as a thousand.
+const WORK_PER_BYTE: usize = 12;
+
+/// What a session is visited with.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// Where in the loop's buffer it is read to.
+    room: Range<usize>,
+    /// What came of reading before the visit; none: it was not read.
+    read: Option<io::Result<Option<usize>>>,
+    /// Where answers are rendered; empty between visits.
+    output: Output,
+    /// What requests leave to be done; nothing between visits.
+    outcome: Outcome,
+}
+
+/// One for each session that is visited together with others.
+pub(super) fn lanes() -> [Lane; LANES] {
+    let lane =
+        |_| Lane { room: 0..0, read: None, output: Output::keeping(LANE_RENDER_BYTES), outcome: Outcome::default() };
+    std::array::from_fn(lane)
+}
+
+impl Reactor {
+    /// Visits sessions until the budget of the turn is used up; true when none is left waiting.
+    pub(super) fn visit_ready(&mut self) -> bool {
+        let mut budget = TURN_WORK_BYTES;
+        let mut visits_left = VISITS_PER_TURN;
+        while budget > 0 && visits_left > 0 && !self.ready.is_empty() {
+            let count = self.read_ahead(visits_left, budget);
+            for lane in 0..count {
+                self.carry_out(lane, &mut budget);
+            }
+            // Whoever was read is visited, too: its answers are kept in no other place.
+            for lane in 0..count {
+                let Some(key) = self.ready.pop_front() else { break };
+                self.visit(key, lane, &mut budget);
+            }
+            visits_left -= count;
+        }
+        self.ready.is_empty()
+    }
+
+    /// Reads the first of those who wait: as many as are visited within the budget, about, or as what they look for can be fetched
+    /// at once, and one at least. Returns how many of them are to be visited now.
+    fn read_ahead(&mut self, visits_left: usize, budget: usize) -> usize {
+        let count_max = self.ready.len().min(LANES).min(visits_left);
+        let room_bytes = (self.input.len() / count_max).min(READ_MAX_BYTES);
+        let mut rooms = self.input.chunks_exact_mut(room_bytes);
+        let mut ahead = Ahead::new(&self.node);
+        let (mut count, mut expected_work) = (0, 0);
+        while count < count_max
+            && (count == 0 || expected_work < budget && !ahead.as_ref().is_some_and(Ahead::is_enough))
+            && let Some(room) = rooms.next()
+        {
+            let session = self.ready.get(count).and_then(|key| self.sessions.get_mut(key));
+            let read = session.and_then(|session| session.read_ahead(room));
+            if let Some(Ok(Some(len))) = read {
+                expected_work += len * WORK_PER_BYTE;
+                if let Some(ahead) = &mut ahead {
+                    ahead.look(&room[..len], &self.heads, &mut self.node);
+                }
+            }
+            let lane = &mut self.lanes[count];
+            (lane.room, lane.read) = (room_bytes * count..room_bytes * (count + 1), read);
+            count += 1;
+        }
+        if let Some(mut ahead) = ahead {
+            ahead.fetch(&mut self.node);
+        }
+        count
+    }
+
+    /// Carries out what a lane's session was read to ask for. Nothing is sent.
+    fn carry_out(&mut self, lane: usize, budget: &mut usize) {
+        let Lane { room, read, output, outcome } = &mut self.lanes[lane];
+        let Some(Ok(Some(len))) = read else { return };
+        let Some(session) = self.ready.get(lane).and_then(|key| self.sessions.get_mut(key)) else { return };
+        let mut api = Api::new(&mut self.node, &mut self.guard, &mut self.buffers, outcome, self.clock.now());
+        let mut turn = Turn {
+            handler: &mut api,
+            heads: &mut self.heads,
+            out: output,
+            date: &self.date,
+            limits: &self.limits,
+            budget,
+        };
+        session.carry_out(&self.input[room.start..][..*len], &mut turn);
+    }
+
+    fn visit(&mut self, key: usize, lane: usize, budget: &mut usize) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.is_queued = false;
+        let Lane { room, read, output, outcome } = &mut self.lanes[lane];
+        let sent_bytes_before = session.sent_bytes;
+        let released = session.take_released();
+        let mut visit = Visit {
+            handler: Api::new(&mut self.node, &mut self.guard, &mut self.buffers, outcome, self.clock.now()),
+            input: &mut self.input[room.clone()],
+            read: read.take(),
+            output,
+            heads: &mut self.heads,
+            date: &self.date,
+            limits: &self.limits,
+            budget,
+        };
+        let next = session.visit(&mut visit).unwrap_or(Next::Close);
+        if !outcome.gates.is_empty() {
+            let ticket = self.gates.enter(&outcome.gates, key);
+            session.hold(ticket, &outcome.gates, outcome.is_promise_alone(), self.clock.now_us());
+        }
+        self.measure.note_visit(session, &outcome.answers, released, &mut self.node.stats, &self.clock);
+        measure::note_bytes(session, sent_bytes_before, &mut self.node.stats);
+        let has_progressed = outcome.has_requests() || session.sent_bytes != sent_bytes_before;
+        let watch = outcome.end();
+        match next {
+            Next::Close => {
+                self.closed.push(key);
+                return;
+            }
+            Next::Visit => enqueue(&mut self.ready, session, key),
+            Next::Event => {}
+        }
+        let is_drained = session.is_fed() && !session.has_unsent();
+        if let Some(request) = watch {
+            self.begin_watch(key, request);
+        } else if is_drained {
+            self.note_drained(key);
+        }
+        self.set_deadline(key, has_progressed);
+    }
+}
