@@ -161,7 +161,8 @@ fn start(folder: &Path, more: &[&str]) -> Node {
 
 fn kill(node: &mut Node) {
     node.signal("KILL");
-    assert_eq!(node.wait().signal(), Some(9));
+    let signal = node.wait().signal();
+    assert_eq!(signal, Some(9), "it had ended already: {}", node.rest_of_log());
 }
 
 /// Asks a node to end, which it does at once; returns its exit code and its log.

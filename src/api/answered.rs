@@ -190,7 +190,7 @@ impl Api<'_> {
     #[inline]
     pub(super) fn count_answer(&mut self, status: u16) {
         let answer = self.asked.with_status(status);
-        let answers = &mut *self.promised.answers;
+        let answers = &mut self.outcome.answers;
         if answers.is_holding {
             answers.held.push(answer);
             return;

@@ -52,7 +52,7 @@ pub use ahead::Ahead;
 pub use answered::{Answer, Answers};
 pub use guard::Guard;
 pub use intake::Intake;
-pub use promise::{Gate, Promised, acks_timeout, role_changed};
+pub use promise::{Gate, Outcome, acks_timeout, role_changed};
 pub use watch::{WatchForm, WatchRequest};
 
 use query::Query;
@@ -79,29 +79,23 @@ pub struct Api<'n> {
     value_buffer: &'n mut Vec<u8>,
     /// Milliseconds since the node started.
     now_ms: u64,
-    promised: Promised<'n>,
-    watch: Option<WatchRequest>,
+    outcome: &'n mut Outcome,
     /// The request at hand, for counting its answer.
     asked: Answer,
 }
 
 impl<'n> Api<'n> {
-    /// The api as of `now_ms`.
+    /// The api as of `now_ms`; what requests leave to be done is noted in `outcome`.
     pub fn new(
         node: &'n mut Node,
         guard: &'n mut Guard,
         buffers: &'n mut Buffers,
-        promised: Promised<'n>,
+        outcome: &'n mut Outcome,
         now_ms: u64,
     ) -> Self {
         let Buffers { scratch, value: value_buffer } = buffers;
         let asked = Answer::expected(None, Method::Other);
-        Self { node, guard, scratch, value_buffer, now_ms, promised, watch: None, asked }
-    }
-
-    /// Whether of all replies one was held back, and none came after it.
-    pub fn is_promise_alone(&self) -> bool {
-        self.promised.is_alone()
+        Self { node, guard, scratch, value_buffer, now_ms, outcome, asked }
     }
 
     /// The partition that a request names, whatever its role.
@@ -165,7 +159,7 @@ impl Handler for Api<'_> {
 
     fn begin(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
         self.node.loop_stats.request_count += 1;
-        self.promised.note_request();
+        self.outcome.note_request();
         let route = Route::of(head.path);
         self.expect_answer(route, head);
         if head.method == Method::Options && head.path == b"*" {

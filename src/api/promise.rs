@@ -1,10 +1,11 @@
-//! Replies to writes that go only when what they say is true: on disk, on replicas.
+//! What requests leave to be done once they are carried out: above all replies to writes, which go only when what they say is true:
+//! on disk, on replicas.
 
 use crate::http::{Head, Refusal, Reply};
 use crate::partition::{Partition, Wait};
 
 use super::values::number;
-use super::{Answers, Api};
+use super::{Answers, Api, WatchRequest};
 
 /// Most replicas that a request can ask for; more than one leader feeds.
 const MIN_ACKS_MAX: u8 = 32;
@@ -20,30 +21,45 @@ pub struct Gate {
     pub number: u64,
 }
 
-/// What the replies of one visit wait for.
-#[derive(Debug)]
-pub struct Promised<'n> {
-    gates: &'n mut Vec<Gate>,
-    pub(super) answers: &'n mut Answers,
-    promise_count: usize,
-    /// Requests since the first of them.
+/// What the requests of one visit leave to be done.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Answers to be counted.
+    pub answers: Answers,
+    /// What replies wait for.
+    pub gates: Vec<Gate>,
+    pub(super) watch: Option<WatchRequest>,
     request_count: usize,
+    promise_count: usize,
+    /// Requests since the first promise.
+    later_request_count: usize,
 }
 
-impl<'n> Promised<'n> {
-    /// Nothing yet; gates are collected in `gates`, answers in `answers`.
-    pub fn new(gates: &'n mut Vec<Gate>, answers: &'n mut Answers) -> Self {
-        Self { gates, answers, promise_count: 0, request_count: 0 }
-    }
-
+impl Outcome {
     /// A request is begun.
     #[inline]
     pub(super) fn note_request(&mut self) {
-        self.request_count += usize::from(self.promise_count > 0);
+        self.request_count += 1;
+        self.later_request_count += usize::from(self.promise_count > 0);
     }
 
-    pub(super) fn is_alone(&self) -> bool {
-        self.promise_count == 1 && self.request_count == 0
+    /// Whether a request was begun.
+    pub fn has_requests(&self) -> bool {
+        self.request_count > 0
+    }
+
+    /// Whether of all replies one was held back, and none came after it.
+    pub fn is_promise_alone(&self) -> bool {
+        self.promise_count == 1 && self.later_request_count == 0
+    }
+
+    /// Everything is done; returns the request to be told of changes that was answered last, if there was one.
+    #[inline]
+    pub fn end(&mut self) -> Option<WatchRequest> {
+        self.answers.clear();
+        self.gates.clear();
+        (self.request_count, self.promise_count, self.later_request_count) = (0, 0, 0);
+        self.watch.take()
     }
 
     fn add(&mut self, gate: Gate) {
@@ -73,7 +89,7 @@ impl Api<'_> {
     #[inline]
     pub(super) fn promise<'o>(&mut self, gate: Option<Gate>, reply: Reply<'o>) -> Reply<'o> {
         let Some(gate) = gate else { return reply };
-        self.promised.add(gate);
+        self.outcome.add(gate);
         reply.hold()
     }
 

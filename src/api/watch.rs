@@ -141,7 +141,7 @@ impl Api<'_> {
                 let mut begin = Vec::new();
                 request.form.begin(request.version, &mut begin);
                 if reply.feed(&begin) {
-                    self.watch = Some(request);
+                    self.outcome.watch = Some(request);
                 }
             }
             Err(refusal) => refuse(reply, &refusal),
@@ -176,11 +176,6 @@ impl Api<'_> {
             );
         }
         Ok(WatchRequest { partition: partition.id(), prefix, version, form, timeout_ms })
-    }
-
-    /// The request to be told of changes that was answered last, if there was one.
-    pub fn take_watch(&mut self) -> Option<WatchRequest> {
-        self.watch.take()
     }
 }
 

@@ -12,10 +12,12 @@ use crate::api::{Ahead, Api, Outcome};
 use crate::http::{Output, Turn};
 
 use super::Reactor;
+use super::clock::Clock;
+use super::gates::Gates;
 use super::limits::{LANE_RENDER_BYTES, READ_MAX_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN};
 use super::measure;
 use super::ready::enqueue;
-use super::session::{Next, Visit};
+use super::session::{Next, Session, Visit};
 
 /// Sessions that are visited together.
 pub(super) const LANES: usize = 16;
@@ -97,7 +99,8 @@ impl Reactor {
     fn carry_out(&mut self, lane: usize, budget: &mut usize) {
         let Lane { room, read, output, outcome } = &mut self.lanes[lane];
         let Some(Ok(Some(len))) = read else { return };
-        let Some(session) = self.ready.get(lane).and_then(|key| self.sessions.get_mut(key)) else { return };
+        let Some(key) = self.ready.get(lane) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
         let mut api = Api::new(&mut self.node, &mut self.guard, &mut self.buffers, outcome, self.clock.now());
         let mut turn = Turn {
             handler: &mut api,
@@ -108,6 +111,8 @@ impl Reactor {
             budget,
         };
         session.carry_out(&self.input[room.start..][..*len], &mut turn);
+        // At once: those who come to a gate come in the order of what they wait for.
+        hold_back(session, key, outcome, &mut self.gates, &self.clock);
     }
 
     fn visit(&mut self, key: usize, lane: usize, budget: &mut usize) {
@@ -127,10 +132,7 @@ impl Reactor {
             budget,
         };
         let next = session.visit(&mut visit).unwrap_or(Next::Close);
-        if !outcome.gates.is_empty() {
-            let ticket = self.gates.enter(&outcome.gates, key);
-            session.hold(ticket, &outcome.gates, outcome.is_promise_alone(), self.clock.now_us());
-        }
+        hold_back(session, key, outcome, &mut self.gates, &self.clock);
         self.measure.note_visit(session, &outcome.answers, released, &mut self.node.stats, &self.clock);
         measure::note_bytes(session, sent_bytes_before, &mut self.node.stats);
         let has_progressed = outcome.has_requests() || session.sent_bytes != sent_bytes_before;
@@ -150,5 +152,14 @@ impl Reactor {
             self.note_drained(key);
         }
         self.set_deadline(key, has_progressed);
+    }
+}
+
+/// Has a session wait where its replies do.
+fn hold_back(session: &mut Session, key: usize, outcome: &mut Outcome, gates: &mut Gates, clock: &Clock) {
+    if !outcome.gates.is_empty() {
+        let ticket = gates.enter(&outcome.gates, key);
+        session.hold(ticket, &outcome.gates, outcome.is_promise_alone(), clock.now_us());
+        outcome.gates.clear();
     }
 }

@@ -19,11 +19,15 @@ pub(super) const BUSY_SLICE_WORK: usize = 160 * 1024;
 /// Maintenance in one turn when there is nothing else to do: what a request that comes in meanwhile waits for.
 pub(super) const IDLE_SLICE_WORK: usize = 128 * 1024;
 
-/// The one read buffer.
-pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// The one read buffer. An odd number of cache lines for each of 16 sessions: at a distance of some kilobytes their requests would
+/// have to share few places in the processor's first cache.
+pub(super) const READ_BUFFER_BYTES: usize = 16 * 129 * 64;
 
-/// What the one render buffer keeps between visits.
-pub(super) const RENDER_BUFFER_BYTES: usize = 256 * 1024;
+/// Most bytes read from one connection in a turn.
+pub(super) const READ_MAX_BYTES: usize = 64 * 1024;
+
+/// What each of the render buffers keeps between visits.
+pub(super) const LANE_RENDER_BYTES: usize = 16 * 1024;
 
 /// No request is begun on a connection while more than this is unsent.
 pub(super) const OUTPUT_HIGH_BYTES: usize = 64 * 1024;

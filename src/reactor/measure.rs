@@ -53,14 +53,12 @@ impl Held {
 /// What visits leave to be counted.
 #[derive(Debug)]
 pub(super) struct Measure {
-    /// Of one visit; kept for its allocation.
-    pub(super) answers: Answers,
     pub(super) slow_log: SlowLog,
 }
 
 impl Measure {
     pub(super) fn new(slow_request_ms: u64) -> Self {
-        Self { answers: Answers::default(), slow_log: SlowLog::new(slow_request_ms) }
+        Self { slow_log: SlowLog::new(slow_request_ms) }
     }
 
     /// Counts what a visit has sent. `released`: what was held back before it.
@@ -68,11 +66,12 @@ impl Measure {
     pub(super) fn note_visit(
         &mut self,
         session: &mut Session,
+        answers: &Answers,
         released: Option<Held>,
         stats: &mut NodeStats,
         clock: &Clock,
     ) {
-        if self.answers.is_empty() && released.is_none() {
+        if answers.is_empty() && released.is_none() {
             return;
         }
         let now_us = clock.read_us();
@@ -83,20 +82,19 @@ impl Measure {
             }
         }
         let took_us = now_us.saturating_sub(session.came_at_us);
-        for (group, count) in self.answers.sent_counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        for (group, count) in answers.sent_counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             stats.requests.note_durations(group, took_us, *count);
         }
         if took_us >= self.slow_log.threshold_us()
-            && let Some(last) = self.answers.last_sent
+            && let Some(last) = answers.last_sent
         {
-            let count = self.answers.sent_counts.iter().sum();
+            let count = answers.sent_counts.iter().sum();
             stats.slow_request_count += count;
             self.slow_log.note(&last, took_us, count);
         }
-        if let Some(held) = Held::of(&self.answers.held, session.came_at_us) {
+        if let Some(held) = Held::of(&answers.held, session.came_at_us) {
             hold(session, held, stats);
         }
-        self.answers.clear();
     }
 
     fn count(&mut self, answer: &Answer, us: u64, stats: &mut NodeStats) {

@@ -7,8 +7,8 @@
 //!   2 accept     a bounded number
 //!   3 replicate  take in what leaders send and replicas confirm
 //!     release    replies whose writes are on disk and with replicas now; what gathered meanwhile goes to the disk first
-//!   4 visit      sessions on the ready list: read, parse, execute, reply, within the budget of the turn; some are read
-//!                together, so that what they look for is fetched into the cache at once
+//!   4 visit      sessions on the ready list, some at a time, within the budget of the turn: read them, carry out what they ask
+//!                for, reply
 //!     tell       watchers what was committed
 //!   5 hand over  the turn's records to the disk thread, if it rests, and to replicas
 //!   6 maintain   one slice, paid by the bytes written this turn; more when there is nothing else to do
@@ -24,12 +24,12 @@
 //! 3. Nothing else reads a clock, touches a socket or handles a signal.
 
 mod admission;
-mod ahead;
 mod clock;
 mod deadlines;
 mod disk;
 mod error;
 mod gates;
+mod lanes;
 mod limits;
 mod link;
 mod listener;
@@ -55,28 +55,27 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use crate::api::{Answer, Api, Buffers, Gate, Guard};
+use crate::api::{Answer, Buffers, Guard};
 use crate::config::Config;
-use crate::http::{HeadLimits, HeadReader, HttpDate, Limits, Output, Waiting};
+use crate::http::{HeadLimits, HeadReader, HttpDate, Limits, Waiting};
 use crate::node::{DiskNews, Node};
 use crate::storage::Mint;
 
 pub use error::RunError;
 
-use ahead::ReadAhead;
 use clock::Clock;
 use deadlines::{Situation, TimeOuts};
 use disk::Disk;
 use gates::Gates;
+use lanes::{LANES, Lane};
 use limits::{
-    DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, OUTPUT_HIGH_BYTES, READ_BUFFER_BYTES,
-    RENDER_BUFFER_BYTES, connection_max,
+    DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, OUTPUT_HIGH_BYTES, READ_BUFFER_BYTES, connection_max,
 };
 use listener::Listener;
 use measure::{Held, Measure};
 use ready::{Ready, enqueue};
 use replication::Replication;
-use session::{Next, Session, Slot, Visit};
+use session::{Next, Session, Slot};
 use supervisor::Supervisor;
 use timers::{Millis, Timers};
 use watching::Watching;
@@ -114,8 +113,6 @@ struct Reactor {
     supervisor: Supervisor,
     gates: Gates,
     watching: Watching,
-    /// The gates of one visit.
-    visit_gates: Vec<Gate>,
     measure: Measure,
     /// Held here too: closed together with a thread that woke the loop by it, it would take the event along.
     _waker: Arc<Waker>,
@@ -125,7 +122,7 @@ struct Reactor {
     time_outs: TimeOuts,
     connection_max: usize,
     input: Box<[u8]>,
-    output: Output,
+    lanes: [Lane; LANES],
     buffers: Buffers,
     /// Connections may be waiting to be accepted.
     is_accepting: bool,
@@ -186,11 +183,10 @@ impl Reactor {
             supervisor,
             gates: Gates::default(),
             watching: Watching::default(),
-            visit_gates: Vec::new(),
             measure: Measure::new(config.slow_request_ms),
             _waker: waker,
             input: vec![0; READ_BUFFER_BYTES].into(),
-            output: Output::keeping(RENDER_BUFFER_BYTES),
+            lanes: lanes::lanes(),
             buffers: Buffers::default(),
             is_accepting: false,
             accept_again_at: None,
@@ -303,53 +299,6 @@ impl Reactor {
             }
         }
         Ok(())
-    }
-
-    fn visit(&mut self, key: usize, ahead: ReadAhead, budget: &mut usize) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        session.is_queued = false;
-        let request_count_before = self.node.loop_stats.request_count;
-        let sent_bytes_before = session.sent_bytes;
-        let released = session.take_released();
-        self.visit_gates.clear();
-        let promised = crate::api::Promised::new(&mut self.visit_gates, &mut self.measure.answers);
-        let api = Api::new(&mut self.node, &mut self.guard, &mut self.buffers, promised, self.clock.now());
-        let mut visit = Visit {
-            handler: api,
-            input: &mut self.input[ahead.room],
-            ahead: ahead.outcome,
-            output: &mut self.output,
-            heads: &mut self.heads,
-            date: &self.date,
-            limits: &self.limits,
-            budget,
-        };
-        let next = session.visit(&mut visit).unwrap_or(Next::Close);
-        let is_alone = visit.handler.is_promise_alone();
-        let watch = visit.handler.take_watch();
-        if !self.visit_gates.is_empty() {
-            let ticket = self.gates.enter(&self.visit_gates, key);
-            session.hold(ticket, &self.visit_gates, is_alone, self.clock.now_us());
-        }
-        self.measure.note_visit(session, released, &mut self.node.stats, &self.clock);
-        measure::note_bytes(session, sent_bytes_before, &mut self.node.stats);
-        match next {
-            Next::Close => {
-                self.closed.push(key);
-                return;
-            }
-            Next::Visit => enqueue(&mut self.ready, session, key),
-            Next::Event => {}
-        }
-        let progress = (self.node.loop_stats.request_count, session.sent_bytes);
-        let has_progressed = progress != (request_count_before, sent_bytes_before);
-        let is_drained = session.is_fed() && !session.has_unsent();
-        if let Some(request) = watch {
-            self.begin_watch(key, request);
-        } else if is_drained {
-            self.note_drained(key);
-        }
-        self.set_deadline(key, has_progressed);
     }
 
     fn set_deadline(&mut self, key: usize, has_progressed: bool) {

@@ -40,9 +40,9 @@ pub(super) struct Visit<'t, H> {
     pub(super) handler: H,
     /// Where to read to; of the loop's one read buffer.
     pub(super) input: &'t mut [u8],
-    /// What came of reading there already; see [`Session::read_ahead`].
-    pub(super) ahead: Option<io::Result<Option<usize>>>,
-    /// The loop's one render buffer; empty between visits.
+    /// What came of reading there already, see [`Session::read_ahead`]; it was carried out.
+    pub(super) read: Option<io::Result<Option<usize>>>,
+    /// Where answers are rendered; what is there already goes first.
     pub(super) output: &'t mut Output,
     pub(super) heads: &'t mut HeadReader,
     pub(super) date: &'t HttpDate,
@@ -303,10 +303,9 @@ impl Session {
 
     /// Does what can be done now. An error means that the connection is gone.
     pub(super) fn visit<H: Handler<Intake = Intake>>(&mut self, visit: &mut Visit<'_, H>) -> io::Result<Next> {
-        if let Some(outcome) = visit.ahead.take()
-            && let Some(len) = outcome?
-        {
-            self.advance(len, visit)?;
+        if let Some(read) = visit.read.take() {
+            read?;
+            self.send(visit)?;
         }
         loop {
             if !self.output.is_empty() {
@@ -352,9 +351,13 @@ impl Session {
         }
     }
 
-    /// Runs the state machine on what was read, and sends what it rendered.
+    /// Runs the state machine on what was read.
+    pub(super) fn carry_out<H: Handler<Intake = Intake>>(&mut self, input: &[u8], turn: &mut Turn<'_, H>) {
+        self.wants = self.http.advance(input, turn);
+    }
+
+    /// The same, and sends what it rendered.
     fn advance<H: Handler<Intake = Intake>>(&mut self, input_len: usize, visit: &mut Visit<'_, H>) -> io::Result<()> {
-        let input = &visit.input[..input_len];
         let mut turn = Turn {
             handler: &mut visit.handler,
             heads: visit.heads,
@@ -363,7 +366,12 @@ impl Session {
             limits: visit.limits,
             budget: visit.budget,
         };
-        self.wants = self.http.advance(input, &mut turn);
+        self.carry_out(&visit.input[..input_len], &mut turn);
+        self.send(visit)
+    }
+
+    /// Sends what was rendered, and keeps what does not go.
+    fn send<H>(&mut self, visit: &mut Visit<'_, H>) -> io::Result<()> {
         let output = &mut *visit.output;
         if output.is_empty() {
             return Ok(());
