@@ -64,6 +64,26 @@ fn counts_are_those_of_the_node() {
     assert!((0.4..0.6).contains(&share), "half of the keys are there: {missing}");
 }
 
+#[test]
+fn figures_are_told_by_slices_of_time_and_of_several_processes() {
+    let (node, other) = (Node::start(&[]), Node::start(&[]));
+    let address = node.address.to_string();
+    bench(&[&address, "--fill", "--keys", "100000", "--pipeline", "20"]);
+    let run = |pids: &str| {
+        let paced = ["--rate", "2000", "--requests", "1000", "--warm-up-seconds", "0", "--slice-ms", "100"];
+        bench(&[&[&address[..], "--keys", "100000", "--pid", pids], &paced[..]].concat())
+    };
+    let outcome = run(&node.pid().to_string());
+    let series = outcome["series"].as_array().expect("slices");
+    let counts: Vec<u64> = series.iter().map(|slice| slice["answered"].as_u64().expect("a number")).collect();
+    assert_eq!(counts.iter().sum::<u64>(), 1_000, "{counts:?}");
+    // Half a second, in slices of a tenth; more if the machine is busy.
+    assert!(counts.len() >= 5 && counts.iter().all(|count| *count <= 600), "{counts:?}");
+    let resident = |outcome: &Json| outcome["residentKib"].as_u64().expect("a number");
+    let of_both = run(&format!("{},{}", node.pid(), other.pid()));
+    assert!(resident(&of_both) > resident(&outcome) + 1_000, "{of_both}");
+}
+
 /// In the open loop all that was due while a server stood still has waited, and not just the one request that was on its way.
 #[test]
 fn a_server_that_stands_still_is_seen_to() {

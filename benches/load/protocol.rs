@@ -154,6 +154,51 @@ fn no_answer(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn requests_are_those_of_the_protocol() {
+        let table = [
+            (Protocol::Raw, Kind::Get, "GET /kv/key:000000000042 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (
+                Protocol::Raw,
+                Kind::Set,
+                "PUT /kv/key:000000000042 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nvv",
+            ),
+            (Protocol::Json, Kind::Get, "GET /get?key=key:000000000042 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (
+                Protocol::Json,
+                Kind::Set,
+                "POST /set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 39\r\n\r\n\
+                 {\"key\":\"key:000000000042\",\"value\":\"vv\"}",
+            ),
+            (Protocol::Resp, Kind::Get, "*2\r\n$3\r\nGET\r\n$16\r\nkey:000000000042\r\n"),
+            (Protocol::Resp, Kind::Set, "*3\r\n$3\r\nSET\r\n$16\r\nkey:000000000042\r\n$2\r\nvv\r\n"),
+            (Protocol::Memcached, Kind::Get, "get key:000000000042\r\n"),
+            (Protocol::Memcached, Kind::Set, "set key:000000000042 0 0 2\r\nvv\r\n"),
+            (Protocol::Webdis, Kind::Get, "GET /GET/key:000000000042 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (
+                Protocol::Webdis,
+                Kind::Set,
+                "PUT /SET/key:000000000042 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nvv",
+            ),
+            (
+                Protocol::Etcd,
+                Kind::Get,
+                "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: 34\r\n\r\n{\"key\":\"a2V5OjAwMDAwMDAwMDA0Mg==\"}",
+            ),
+            (
+                Protocol::Etcd,
+                Kind::Set,
+                "POST /v3/kv/put HTTP/1.1\r\nHost: localhost\r\nContent-Length: 49\r\n\r\n\
+                 {\"key\":\"a2V5OjAwMDAwMDAwMDA0Mg==\",\"value\":\"dnY=\"}",
+            ),
+        ];
+        for (protocol, kind, expected) in table {
+            let mut rendered = Vec::new();
+            protocol.render(kind, 42, b"vv", &mut rendered);
+            assert_eq!(String::from_utf8_lossy(&rendered), expected, "{protocol:?} {kind:?}");
+        }
+    }
+
     /// Whole answers are found at their length, and not before; what follows does not matter.
     #[test]
     fn answers_cut_anywhere() {
