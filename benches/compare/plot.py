@@ -10,8 +10,10 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 70, 150, 44, 56
 
 def _ticks(low: float, high: float, is_log: bool) -> list[float]:
     if is_log:
-        found = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-        return [tick for tick in found if low <= tick <= high] or [low, high]
+        powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+        # Where few powers of ten are in sight, steps between them, too.
+        factors = (1, 2, 5) if high / low < 1_000 else (1,)
+        return [tick for power in powers for tick in (power * factor for factor in factors) if low <= tick <= high]
     step = 10 ** math.floor(math.log10((high - low) / 4))
     step = next(step * factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 6)
     return [tick * step for tick in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
@@ -67,11 +69,12 @@ def chart(title: str, x_name: str, y_name: str, series: dict[str, list[tuple[flo
     parts.append(f'<text x="18" y="{middle}" text-anchor="middle" transform="rotate(-90 18 {middle})">{escape(y_name)}</text>')
     for index, (name, line) in enumerate(series.items()):
         colour = COLOURS[index % len(COLOURS)]
+        stroke = f'stroke="{colour}"' + (' stroke-dasharray="6 4"' if index >= len(COLOURS) else "")
         path = " ".join(f"{x.at(one):.1f},{y.at(other):.1f}" for one, other in line)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{path}" fill="none" {stroke} stroke-width="2"/>')
         if len(line) <= 20:
             parts += [f'<circle cx="{x.at(one):.1f}" cy="{y.at(other):.1f}" r="3" fill="{colour}"/>' for one, other in line]
         at = TOP + 8 + 20 * index
-        parts.append(f'<line x1="{WIDTH - RIGHT + 12}" x2="{WIDTH - RIGHT + 34}" y1="{at}" y2="{at}" stroke="{colour}" stroke-width="3"/>')
+        parts.append(f'<line x1="{WIDTH - RIGHT + 12}" x2="{WIDTH - RIGHT + 34}" y1="{at}" y2="{at}" {stroke} stroke-width="3"/>')
         parts.append(f'<text x="{WIDTH - RIGHT + 40}" y="{at + 4}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"

@@ -185,7 +185,8 @@ impl Levels {
     }
 
     fn finish_first_job(&mut self, garbage: &mut Garbage) -> Option<u64> {
-        let id = self.jobs.remove(0).id;
+        let Job { id, merge, .. } = self.jobs.remove(0);
+        let filter = merge.into_filter();
         let mut flushed_version = None;
         let is_source = |layer: &mut Layer| layer.state == LayerState::Source(id);
         for source in self.layers.extract_if(.., is_source) {
@@ -195,7 +196,11 @@ impl Levels {
             garbage.push_layer(source.content);
         }
         let target = self.layers.iter_mut().find(|layer| layer.state == LayerState::Target(id));
-        target.expect("the target of the job").state = LayerState::Idle;
+        let target = target.expect("the target of the job");
+        target.state = LayerState::Idle;
+        if let (ImmutableLayer::Run(run), Some(filter)) = (&mut target.content, filter) {
+            run.set_filter(filter);
+        }
         self.layers.retain(|layer| layer.state != LayerState::Idle || layer.content.entry_count() > 0);
         flushed_version
     }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use super::chunk::{CHUNK_MAX_BYTES, Chunk};
 use super::chunk_builder::ChunkBuilder;
+use super::filter::{FILTER_MAX_KEYS, Filter};
 use super::garbage::Garbage;
 use super::hash::KeyHasher;
 use super::immutable_layer::ImmutableLayer;
@@ -63,6 +64,8 @@ struct Output {
     hasher: KeyHasher,
     tombstones: Tombstones,
     removed_until_ms: u64,
+    /// Over all keys that came from the sources.
+    filter: Option<Filter>,
 }
 
 impl Output {
@@ -76,7 +79,11 @@ impl Output {
         if !self.builder.has_room_for(entry) {
             self.finish_chunk(work);
         }
-        work.spend(self.builder.add(entry, self.hasher.hash(entry.key)));
+        let hash = self.hasher.hash(entry.key);
+        if let Some(filter) = &mut self.filter {
+            filter.put(hash);
+        }
+        work.spend(self.builder.add(entry, hash));
     }
 
     /// Adds entries of a chunk with keys below `end`, as far as they can be copied as they lie there. Returns the offset behind.
@@ -102,6 +109,9 @@ impl MergeJob {
         last_version: u64,
         tombstones: Tombstones,
     ) -> Self {
+        // The bottom has most keys anyway.
+        let key_count = layers.iter().map(ImmutableLayer::entry_count).sum();
+        let has_filter = tombstones == Tombstones::Keep && (1..=FILTER_MAX_KEYS).contains(&key_count);
         Self {
             preparation: Preparation::new(layers.iter()),
             layers,
@@ -116,6 +126,7 @@ impl MergeJob {
                 hasher,
                 tombstones,
                 removed_until_ms: 0,
+                filter: has_filter.then(|| Filter::new(key_count)),
             },
         }
     }
@@ -144,6 +155,12 @@ impl MergeJob {
             }
         }
         false
+    }
+
+    /// The filter over all keys of the sources, once the job is done: those of a target that was empty when it began. None for the
+    /// bottom, a sweep, or so many keys that it would be too large.
+    pub(super) fn into_filter(self) -> Option<Filter> {
+        self.output.filter
     }
 
     /// Moves the entries of the current chunk that come before the next source entry, and then that.

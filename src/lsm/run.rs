@@ -11,11 +11,15 @@ use std::sync::Arc;
 
 use super::chunk::{Chunk, NO_EXPIRY};
 use super::figures::Footprint;
+use super::filter::Filter;
 use super::record::Entry;
 use crate::swar;
 
 /// Chunks in one block: inserting moves a few kilobytes of pointers and fences.
 const BLOCK_MAX_CHUNKS: usize = 128;
+
+/// An odd number without a pattern, for multiplying: 2^64 divided by the golden ratio.
+pub(super) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The first 24 bytes of a key as big-endian numbers, filled with zeros. Equal fences decide nothing; the keys do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +39,7 @@ impl Fence {
     #[inline]
     pub(super) fn mix(self) -> u64 {
         let [a, b, c] = self.0;
-        // An odd number without a pattern: 2^64 divided by the golden ratio.
-        (a ^ b.rotate_left(23) ^ c.rotate_left(46)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        (a ^ b.rotate_left(23) ^ c.rotate_left(46)).wrapping_mul(GOLDEN)
     }
 
     #[expect(
@@ -158,6 +161,8 @@ pub(super) struct Run {
     large_bytes: usize,
     /// Chunks with entries that expire, some day.
     expiring_chunk_count: usize,
+    /// Over all keys that it has, and maybe others; those of merges have one, unless they are large.
+    filter: Option<Arc<Filter>>,
 }
 
 impl Run {
@@ -166,21 +171,30 @@ impl Run {
         self.get_in(self.find_chunk(probe)?, probe)
     }
 
+    /// From now on it is looked up in the filter first whether there is a key. The run gets no more keys.
+    pub(super) fn set_filter(&mut self, filter: Filter) {
+        self.filter = Some(Arc::new(filter));
+    }
+
     /// The same, where the position is known already.
     #[inline]
     pub(super) fn get_in(&self, at: Position, probe: &Probe<'_>) -> Option<Entry<'_>> {
         self.chunk(at)?.get(probe.hash, probe.key)
     }
 
-    /// The position of the chunk that holds a key if any does: the last one that starts at or below it.
+    /// The position of the chunk that holds a key if any does: the last one that starts at or below it. None also where the filter
+    /// says that the key is not there.
     #[inline]
     pub(super) fn find_chunk(&self, probe: &Probe<'_>) -> Option<Position> {
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(probe.hash)) {
+            return None;
+        }
         probe.find(&self.blocks)
     }
 
-    /// The same, or the first.
+    /// The position of the chunk that holds `key` if any does, or else the first.
     pub(super) fn seek(&self, key: &[u8]) -> Position {
-        self.find_chunk(&Probe::new(key, 0)).unwrap_or_default()
+        Probe::new(key, 0).find(&self.blocks).unwrap_or_default()
     }
 
     /// The chunk behind a position.
