@@ -27,6 +27,7 @@ fn main() -> ExitCode {
 
 fn run(config: &config::Config) -> Result<(), (String, u8)> {
     allocator::return_large_blocks();
+    allocator::use_small_pages();
     let (mut seed, mut identity) = ([0; 8], [0; 16]);
     for bytes in [&mut seed[..], &mut identity[..]] {
         #[expect(clippy::disallowed_methods, reason = "the one place that draws seeds")]

@@ -230,6 +230,17 @@ fn help_and_version() {
     }
 }
 
+/// Touching a huge page for the first time would hold the loop for milliseconds.
+#[test]
+fn no_memory_is_backed_with_huge_pages() {
+    let node = Node::start(&[]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("read /proc");
+    // Kernels without huge pages do not say.
+    if let Some(line) = status.lines().find(|line| line.starts_with("THP_enabled:")) {
+        assert_eq!(line.split_whitespace().last(), Some("0"), "{line}");
+    }
+}
+
 fn thread_count(node: &Node) -> usize {
     std::fs::read_dir(format!("/proc/{}/task", node.pid())).expect("read /proc").count()
 }

@@ -9,7 +9,7 @@
 //! merged away: 34 MiB stay resident without this, 2.2 MiB with it; 62 and 46 MiB while the values are there.
 //!
 //! Smaller blocks stay in the heap when they are freed, for as long as anything lies behind them. So what is most of the data lies
-//! apart ([`Block`]), in memory that the system backs with huge pages; and chunks that are not going to be needed again give their
+//! apart ([`Block`]), and chunks that are not going to be needed again give their
 //! pages back one by one ([`Block::give_back`]). (When a million entries had expired and chunks lay in the heap, 46 of 66 MiB
 //! stayed resident, and where a large part did go back, it went at once and held the loop for 3 ms.)
 //!
@@ -103,6 +103,14 @@ pub fn return_large_blocks() {
         };
         debug_assert!(is_set, "both values are within bounds");
     }
+}
+
+/// Has the system back no memory of this process with huge pages, whatever it does for others; why is in `block.rs`. To be called
+/// once, at the start.
+pub fn use_small_pages() {
+    // Where it cannot be had (a kernel without them, or before 3.15) nothing is lost.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// Has the system take back the memory that bytes lie in, which are not read again before they are written.
