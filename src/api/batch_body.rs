@@ -189,7 +189,7 @@ fn operation(parts: KvParts) -> Result<Operation, Refusal> {
 #[cold]
 pub(super) fn about_operation(index: usize, refusal: Refusal) -> Refusal {
     let message = format!("operation {index}: {}", refusal.message);
-    Refusal { message: message.into(), ..refusal }
+    refusal.with_message(message)
 }
 
 #[cold]

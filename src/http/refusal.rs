@@ -9,10 +9,15 @@
 //! handler or an intake do not), and headers that follow from the status, such as `Allow` or `Retry-After` (the api layer).
 
 use std::borrow::Cow;
+use std::ops::Deref;
 
-/// A request turned down.
+/// A request turned down. As large as a pointer: what may be refused is returned in registers, and that nothing is costs little.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Refusal(Box<Parts>);
+
+/// What a refusal says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
     /// The status of the response.
     pub status: u16,
     /// A word for machines, e.g. `bad_request`.
@@ -27,14 +32,21 @@ impl Refusal {
     /// A refusal with this status, code and message.
     #[cold]
     pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), header: None }
+        Self(Box::new(Parts { status, code, message: message.into(), header: None }))
     }
 
     /// The same with a header.
     #[cold]
     #[must_use]
     pub fn with_header(self, name: &'static str, value: &str) -> Self {
-        Self { header: Some((name, value.into())), ..self }
+        Self(Box::new(Parts { header: Some((name, value.into())), ..*self.0 }))
+    }
+
+    /// The same in other words.
+    #[cold]
+    #[must_use]
+    pub fn with_message(self, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Parts { message: message.into(), ..*self.0 }))
     }
 
     /// `400 bad_request`.
@@ -54,6 +66,14 @@ impl Refusal {
         }
         // Two strings and a bool always serialize into memory; an empty body would still leave the status.
         serde_json::to_vec(&Body { success: false, error: &self.message, code: self.code }).unwrap_or_default()
+    }
+}
+
+impl Deref for Refusal {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
 }
 

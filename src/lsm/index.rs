@@ -38,15 +38,12 @@ impl Shard {
         Some(self.slots[at].place)
     }
 
-    /// Puts a place in for a key, instead of the one that had it; false if there was none.
+    /// Puts a place in for a key, and returns the one that it had before.
     #[inline]
-    pub(super) fn put(&mut self, hash: u32, place: Place, is_it: impl Fn(Place) -> bool) -> bool {
+    pub(super) fn put(&mut self, hash: u32, place: Place, is_it: impl Fn(Place) -> bool) -> Option<Place> {
         assert!(place != FREE, "a place in the log of a memtable");
         match self.find_slot(hash, is_it) {
-            Ok(at) => {
-                self.slots[at].place = place;
-                return true;
-            }
+            Ok(at) => return Some(std::mem::replace(&mut self.slots[at].place, place)),
             Err(at) if 4 * (self.count + 1) <= 3 * self.slots.len() => self.slots[at] = Slot { hash, place },
             Err(_) => {
                 self.grow();
@@ -54,7 +51,7 @@ impl Shard {
             }
         }
         self.count += 1;
-        false
+        None
     }
 
     /// Asks for the memory that looking for a hash begins with.
@@ -124,8 +121,8 @@ mod tests {
                 let key = rng.u32(..500);
                 let place = Place::try_from(keys.len()).expect("few");
                 keys.push(key);
-                let was_there = shard.put(hash_of(key), place, |place| keys[place as usize] == key);
-                assert_eq!(was_there, model.insert(key, place).is_some(), "seed {seed}");
+                let before = shard.put(hash_of(key), place, |place| keys[place as usize] == key);
+                assert_eq!(before, model.insert(key, place), "seed {seed}");
                 assert_eq!(shard.count, model.len());
                 assert!(4 * shard.count <= 3 * shard.slots.len());
             }

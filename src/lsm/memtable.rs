@@ -4,7 +4,8 @@
 //! 1. The index maps each key to its newest record in this memtable's part of the log; there is no second copy of a key.
 //! 2. The index is many small tables (shards, by the top bits of the hash), each grown on its own: the most that one write
 //!    can pay for is moving one shard, some thousand slots of 8 bytes, without touching a record.
-//! 3. A frozen memtable never changes; its ordered view is computed once, on demand, a bounded piece at a time (`sorter.rs`).
+//! 3. A record that a newer one of its key took the place of is marked as superseded: the records without a mark are the entries.
+//! 4. A frozen memtable never changes; its ordered view is computed once, on demand, a bounded piece at a time (`sorter.rs`).
 //!
 //! Not here: when to freeze (`mod.rs`), turning one into chunks (`merge_job.rs`).
 
@@ -12,10 +13,10 @@ use std::cmp::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use super::figures::Footprint;
-use super::hash::KeyHasher;
 use super::index::Shard;
-use super::record::Entry;
+use super::record::{Entry, RECORD_HEAD_BYTES};
 use super::wal::{Appended, SEGMENT_BYTES, Segment};
+use crate::swar;
 
 /// Log bytes that one shard is meant for: some thousand of the smallest records.
 const SHARD_LOG_BYTES: usize = 32 * 1024;
@@ -24,6 +25,13 @@ const SHARD_LOG_BYTES: usize = 32 * 1024;
 pub(super) type Place = u32;
 
 const SEGMENT_SHIFT: u32 = SEGMENT_BYTES.trailing_zeros();
+
+/// Two records never begin within so many bytes.
+const MARK_BYTES: usize = 16;
+const _: () = assert!(RECORD_HEAD_BYTES >= MARK_BYTES);
+
+/// Marks on the records of one segment: a bit for each [`MARK_BYTES`].
+type Marks = [u64; SEGMENT_BYTES / MARK_BYTES / 64];
 
 /// The segments of one memtable, sealed ones first.
 #[derive(Debug, Default)]
@@ -61,6 +69,8 @@ pub(super) struct Memtable {
     shards: Vec<Shard>,
     shard_shift: u32,
     records: Records,
+    /// Which records are superseded, by number of the segment; of a segment that has none, nothing or zeros.
+    superseded: Vec<Box<Marks>>,
     entry_count: usize,
     log_bytes: usize,
     /// Bytes that all keys have in common at their start, and a place that has them: sorting looks behind them.
@@ -68,23 +78,22 @@ pub(super) struct Memtable {
     last_version: u64,
     /// Of all records, overwritten ones too; all ones: nothing expires.
     first_expiry_ms: u64,
-    hasher: KeyHasher,
 }
 
 impl Memtable {
     /// An empty memtable to be frozen at about `freeze_bytes` of log.
-    pub(super) fn new(freeze_bytes: usize, hasher: KeyHasher) -> Self {
+    pub(super) fn new(freeze_bytes: usize) -> Self {
         let shard_count = (freeze_bytes / SHARD_LOG_BYTES).next_power_of_two().clamp(2, 1 << 14);
         Self {
             shards: vec![Shard::default(); shard_count],
             shard_shift: u32::BITS - shard_count.trailing_zeros(),
             records: Records::default(),
+            superseded: Vec::new(),
             entry_count: 0,
             log_bytes: 0,
             shared_prefix: None,
             last_version: 0,
             first_expiry_ms: u64::MAX,
-            hasher,
         }
     }
 
@@ -123,7 +132,8 @@ impl Memtable {
         self.last_version = appended.version;
         let records = &self.records;
         let shard = &mut self.shards[(hash >> self.shard_shift) as usize];
-        if shard.put(hash, place, |other| records.key(Some(active), other) == key) {
+        if let Some(before) = shard.put(hash, place, |other| records.key(Some(active), other) == key) {
+            self.mark_superseded(before);
             return;
         }
         self.entry_count += 1;
@@ -131,6 +141,14 @@ impl Memtable {
             None => (key.len(), place),
             Some((len, at)) => (common_prefix_len(&records.key(Some(active), at)[..len], key), at),
         });
+    }
+
+    fn mark_superseded(&mut self, place: Place) {
+        let (segment, word, bit) = mark_of(place);
+        while self.superseded.len() <= segment {
+            self.superseded.push(Box::new([0; _]));
+        }
+        self.superseded[segment][word] |= bit;
     }
 
     /// Freezes it; `last_segment` is the log's active segment, sealed for this.
@@ -176,10 +194,7 @@ pub(super) struct SortKey {
 
 impl SortKey {
     pub(super) fn new(key_rest: &[u8], place: Place) -> Self {
-        let mut prefix = [0; 8];
-        let len = key_rest.len().min(8);
-        prefix[..len].copy_from_slice(&key_rest[..len]);
-        Self { prefix: u64::from_be_bytes(prefix), place }
+        Self { prefix: swar::big_endian_prefix(key_rest), place }
     }
 }
 
@@ -236,27 +251,27 @@ impl FrozenMemtable {
         self.memtable.last_version
     }
 
-    /// Walks the log: what sorting needs of the record at `place`, the hash of its key, and where to go on; `None` at the end.
-    /// Asks for what [`is_newest`](Self::is_newest) will look at. Reading the log in its own order costs the memory far less than
-    /// going by the index.
-    pub(super) fn next_record(&self, place: Place) -> Option<(SortKey, u32, Place)> {
+    /// Walks the log: where the record at `place` ends, and what sorting needs of it, if it is its key's newest. `None` at the end.
+    #[inline]
+    pub(super) fn next_record(&self, place: Place) -> Option<(Option<SortKey>, Place)> {
         let index = (place >> SEGMENT_SHIFT) as usize;
         let offset = place as usize & (SEGMENT_BYTES - 1);
         let segment = self.memtable.records.segments.get(index)?;
         let Some(record_bytes) = segment.record_bytes(offset) else {
             return self.next_record(Place::try_from((index + 1) << SEGMENT_SHIFT).ok()?);
         };
-        let key = segment.key(offset);
-        let hash = self.memtable.hasher.hash(key);
-        self.memtable.prefetch_slot(hash);
-        let skip = self.memtable.shared_prefix.map_or(0, |(len, _)| len);
         let next = place + Place::try_from(record_bytes).expect("a record is smaller than a segment");
-        Some((SortKey::new(&key[skip..], place), hash, next))
+        if self.is_superseded(place) {
+            return Some((None, next));
+        }
+        let skip = self.memtable.shared_prefix.map_or(0, |(len, _)| len);
+        Some((Some(SortKey::new(&segment.key(offset)[skip..], place)), next))
     }
 
-    /// Whether no newer record took the place of this one.
-    pub(super) fn is_newest(&self, hash: u32, place: Place) -> bool {
-        self.memtable.shard(hash).find(hash, |other| other == place).is_some()
+    #[inline]
+    fn is_superseded(&self, place: Place) -> bool {
+        let (segment, word, bit) = mark_of(place);
+        self.memtable.superseded.get(segment).is_some_and(|marks| marks[word] & bit != 0)
     }
 
     /// Asks for the memory of a record.
@@ -274,8 +289,16 @@ impl FrozenMemtable {
     pub(super) fn shrink(&mut self, garbage: &mut Vec<Arc<Segment>>) -> bool {
         garbage.extend(self.memtable.records.segments.pop());
         self.memtable.shards.pop();
+        self.memtable.superseded.pop();
         !(self.memtable.records.segments.is_empty() && self.memtable.shards.is_empty())
     }
+}
+
+/// Where the mark of a record is: number of the segment, word, and bit in it.
+#[inline]
+fn mark_of(place: Place) -> (usize, usize, u64) {
+    let at = (place as usize & (SEGMENT_BYTES - 1)) / MARK_BYTES;
+    ((place >> SEGMENT_SHIFT) as usize, at / 64, 1 << (at % 64))
 }
 
 fn common_prefix_len(a: &[u8], b: &[u8]) -> usize {

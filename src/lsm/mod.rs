@@ -127,7 +127,7 @@ impl Lsm {
         Self {
             options,
             wal: Wal::new(position),
-            memtable: Memtable::new(options.memtable_bytes, levels.hasher()),
+            memtable: Memtable::new(options.memtable_bytes),
             garbage: Garbage::new(levels.footprint()),
             levels,
             places: Places::default(),
@@ -260,8 +260,7 @@ impl Lsm {
             return false;
         }
         let last_segment = self.wal.seal();
-        let memtable =
-            std::mem::replace(&mut self.memtable, Memtable::new(self.options.memtable_bytes, self.levels.hasher()));
+        let memtable = std::mem::replace(&mut self.memtable, Memtable::new(self.options.memtable_bytes));
         let frozen = memtable.freeze(last_segment);
         self.garbage.note_frozen(&frozen);
         self.levels.push_frozen(Arc::new(frozen));

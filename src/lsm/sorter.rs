@@ -11,7 +11,7 @@ use super::work::{self, Work};
 /// Entries sorted at once: some ten microseconds.
 const RUN_ENTRIES: usize = 1024;
 
-/// Records gathered at once: what is looked up for them is fetched together.
+/// Records gathered between two looks at the budget.
 const GATHER_ENTRIES: usize = 16;
 
 #[derive(Debug)]
@@ -81,18 +81,12 @@ impl Sorter {
 
     /// Takes down the next records but for those that a newer one took the place of; `None` at the end.
     fn gather(&mut self, frozen: &FrozenMemtable, mut place: Place) -> Option<Place> {
-        let mut records = [None; GATHER_ENTRIES];
-        for record in &mut records {
-            let Some((key, hash, next)) = frozen.next_record(place) else { break };
-            *record = Some((key, hash));
+        for _ in 0..GATHER_ENTRIES {
+            let (key, next) = frozen.next_record(place)?;
+            self.keys.extend(key);
             place = next;
         }
-        for (key, hash) in records.iter().flatten() {
-            if frozen.is_newest(*hash, key.place) {
-                self.keys.push(*key);
-            }
-        }
-        records[GATHER_ENTRIES - 1].map(|_| place)
+        Some(place)
     }
 
     fn heap_less(&self, frozen: &FrozenMemtable, a: usize, b: usize) -> bool {
