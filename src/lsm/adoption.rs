@@ -24,7 +24,7 @@ pub struct AdoptionError(pub &'static str);
 /// An engine in the making.
 #[derive(Debug)]
 pub struct Adoption {
-    hash_seed: u64,
+    hasher: KeyHasher,
     position: LogPosition,
     /// Newest first.
     runs: Vec<(Level, Run)>,
@@ -34,9 +34,9 @@ pub struct Adoption {
 }
 
 impl Adoption {
-    /// Begins an engine that will stand at `position`, with chunks of the given seed.
-    pub fn new(hash_seed: u64, position: LogPosition) -> Self {
-        Self { hash_seed, position, runs: Vec::new(), at: Position::default(), last_key: Vec::new() }
+    /// Begins an engine that will stand at `position`, with chunks made with the given hasher.
+    pub fn new(hasher: KeyHasher, position: LogPosition) -> Self {
+        Self { hasher, position, runs: Vec::new(), at: Position::default(), last_key: Vec::new() }
     }
 
     /// Begins the next layer, older than those before it.
@@ -57,7 +57,7 @@ impl Adoption {
     pub fn add_chunk(&mut self, bytes: &[u8], blobs: Vec<Blob>) -> Result<(), AdoptionError> {
         let Some((_, run)) = self.runs.last_mut() else { return Err(AdoptionError("a chunk outside of any layer")) };
         let (chunk, last_entry) =
-            Chunk::adopt(bytes, blobs, self.hash_seed, self.position.version).map_err(AdoptionError)?;
+            Chunk::adopt(bytes, blobs, &self.hasher, self.position.version).map_err(AdoptionError)?;
         if !self.last_key.is_empty() && chunk.first_key() <= self.last_key.as_slice() {
             return Err(AdoptionError("chunks that overlap"));
         }
@@ -67,11 +67,11 @@ impl Adoption {
         Ok(())
     }
 
-    /// The engine. It has the chunks' seed, whatever `options` say.
+    /// The engine. It has the chunks' hasher, whatever `options` say.
     pub fn finish(mut self, options: Options) -> Lsm {
         self.runs.retain(|(_, run)| run.entry_count() > 0);
-        let options = Options { hash_seed: self.hash_seed, ..options };
-        let levels = Levels::adopt(KeyHasher::new(self.hash_seed), self.runs);
+        let options = Options { hash_seed: self.hasher.seed(), ..options };
+        let levels = Levels::adopt(self.hasher, self.runs);
         Lsm::from_parts(options, levels, self.position)
     }
 }

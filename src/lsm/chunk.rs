@@ -15,7 +15,7 @@
 //!     30      2  restarts_at     offset of the restarts
 //!     32      2  bucket_count
 //!     34      1  version_width   bytes of each version, 1..=8
-//!     35      1  format          1
+//!     35      1  format          2; 1: the same, with another hash (`hash.rs`)
 //!     36      4  zero
 //!     40         entries, ascending by key, each key once:
 //!                  2  key_len in the low 13 bits; bit 13 tombstone, 14 expires, 15 large
@@ -41,6 +41,7 @@
 //! Ideas: restarts are `LevelDB`'s; buckets with tags are those of `F14` and Swiss tables, with offsets as small as the chunk.
 
 use super::figures::Footprint;
+use super::hash::KeyHasher;
 use super::record::{Blob, Entry, KEY_MAX_BYTES, Value};
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 use crate::swar;
@@ -49,7 +50,6 @@ use crate::swar;
 pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
 
 pub(super) const HEADER_BYTES: usize = 40;
-pub(super) const FORMAT: u8 = 1;
 pub(super) const RESTART_ENTRIES: usize = 16;
 pub(super) const BUCKET_BYTES: usize = 64;
 pub(super) const BUCKET_SLOTS: usize = 21;
@@ -84,10 +84,10 @@ impl Chunk {
     pub fn adopt(
         bytes: &[u8],
         blobs: Vec<Blob>,
-        hash_seed: u64,
+        hasher: &KeyHasher,
         last_version: u64,
     ) -> Result<(Self, usize), &'static str> {
-        super::chunk_check::check(bytes, &blobs, hash_seed, last_version).map(|checked| {
+        super::chunk_check::check(bytes, &blobs, hasher, last_version).map(|checked| {
             let chunk = Self {
                 bytes: Block::copy_of(bytes),
                 blobs,

@@ -3,7 +3,7 @@
 //! Not here: the layout (`chunk.rs`).
 
 use super::chunk::{
-    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, Chunk, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE, FORMAT, HEADER_BYTES,
+    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, Chunk, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE, HEADER_BYTES,
     KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, bucket_of, read_u16, slots_with, tag_of,
 };
 use super::hash::KeyHasher;
@@ -21,6 +21,7 @@ pub struct ChunkBuilder {
     restarts: Vec<u16>,
     blobs: Vec<Blob>,
     hash_seed: u64,
+    format: u8,
     version_width: usize,
     first_expiry: u64,
     tombstone_count: u16,
@@ -28,7 +29,7 @@ pub struct ChunkBuilder {
 
 impl ChunkBuilder {
     /// A builder of chunks with versions up to `last_version`.
-    pub fn new(hash_seed: u64, last_version: u64) -> Self {
+    pub fn new(hasher: &KeyHasher, last_version: u64) -> Self {
         let used_bits = u64::BITS - last_version.leading_zeros();
         let mut bytes = Vec::with_capacity(CHUNK_MAX_BYTES);
         bytes.resize(HEADER_BYTES, 0);
@@ -37,7 +38,8 @@ impl ChunkBuilder {
             index: Vec::new(),
             restarts: Vec::new(),
             blobs: Vec::new(),
-            hash_seed,
+            hash_seed: hasher.seed(),
+            format: hasher.format(),
             version_width: used_bits.div_ceil(8).max(1) as usize,
             first_expiry: NO_EXPIRY,
             tombstone_count: 0,
@@ -179,7 +181,7 @@ impl ChunkBuilder {
         header[28..30].copy_from_slice(&small(self.blobs.len()));
         header[30..32].copy_from_slice(&small(restarts_at));
         header[32..34].copy_from_slice(&small(bucket_count));
-        header[34..36].copy_from_slice(&[small(self.version_width)[0], FORMAT]);
+        header[34..36].copy_from_slice(&[small(self.version_width)[0], self.format]);
         let checksum = crc32c::crc32c(&self.bytes[4..]);
         self.bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         let mut blobs = std::mem::take(&mut self.blobs);

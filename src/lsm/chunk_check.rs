@@ -5,9 +5,10 @@
 //! lets through can give wrong answers only if its writer meant to, and never a panic.
 
 use super::chunk::{
-    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE, FORMAT, HEADER_BYTES,
-    KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, read_u16,
+    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE, HEADER_BYTES, KEY_LEN_MASK,
+    NO_EXPIRY, RESTART_ENTRIES, read_u16,
 };
+use super::hash::KeyHasher;
 use super::record::{Blob, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, VALUE_MAX_BYTES};
 
 /// What a chunk keeps of its header.
@@ -44,8 +45,13 @@ impl EntryStarts {
     }
 }
 
-pub(super) fn check(bytes: &[u8], blobs: &[Blob], hash_seed: u64, last_version: u64) -> Result<Checked, &'static str> {
-    let header = check_header(bytes, blobs.len(), hash_seed)?;
+pub(super) fn check(
+    bytes: &[u8],
+    blobs: &[Blob],
+    hasher: &KeyHasher,
+    last_version: u64,
+) -> Result<Checked, &'static str> {
+    let header = check_header(bytes, blobs.len(), hasher)?;
     let mut starts = EntryStarts([0; CHUNK_MAX_BYTES / 64]);
     let last_entry = check_entries(bytes, blobs, &header, last_version, &mut starts)?;
     check_buckets(&bytes[header.buckets_at..], header.entry_count, &mut starts)?;
@@ -61,13 +67,13 @@ fn read_u64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
 }
 
-fn check_header(bytes: &[u8], blob_count: usize, hash_seed: u64) -> Result<Header, &'static str> {
+fn check_header(bytes: &[u8], blob_count: usize, hasher: &KeyHasher) -> Result<Header, &'static str> {
     ensure((HEADER_BYTES..=CHUNK_MAX_BYTES).contains(&bytes.len()), "a chunk of impossible length")?;
     let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"));
     ensure(word(0) == crc32c::crc32c(&bytes[4..]), "a chunk whose checksum does not hold")?;
-    ensure(bytes[35] == FORMAT, "a chunk of an unknown format")?;
+    ensure(bytes[35] == hasher.format(), "a chunk of another format")?;
     ensure(word(4) as usize == bytes.len() && word(36) == 0, "a chunk with a wrong header")?;
-    ensure(read_u64(bytes, 8) == hash_seed, "a chunk with another hash seed")?;
+    ensure(read_u64(bytes, 8) == hasher.seed(), "a chunk with another hash seed")?;
     let small = |at: usize| usize::from(read_u16(bytes, at));
     let (entry_count, restarts_at, bucket_count) = (small(24), small(30), small(32));
     let restarts_end = restarts_at + 2 * entry_count.div_ceil(RESTART_ENTRIES);

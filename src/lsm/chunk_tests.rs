@@ -13,8 +13,13 @@ fn entry<'a>(key: &'a [u8], version: u64, value: Value<'a>) -> Entry<'a> {
 
 #[test]
 fn golden_bytes() {
-    let hasher = KeyHasher::new(0x0102_0304_0506_0708);
-    let mut builder = ChunkBuilder::new(hasher.seed(), 300);
+    for format in 1..=KeyHasher::NEWEST_FORMAT {
+        check_golden_bytes(&KeyHasher::of_format(format, 0x0102_0304_0506_0708).expect("a known format"));
+    }
+}
+
+fn check_golden_bytes(hasher: &KeyHasher) {
+    let mut builder = ChunkBuilder::new(hasher, 300);
     let blob = Arc::new(vec![1; INLINE_VALUE_MAX_BYTES + 1]);
     let entries = [
         entry(b"a", 1, Value::Inline(b"xyz")),
@@ -27,18 +32,84 @@ fn golden_bytes() {
     let chunk = builder.finish();
     let bytes = chunk.bytes();
     assert_eq!(crc32c::crc32c(&bytes[4..]).to_le_bytes(), bytes[..4]);
-    let expected_head: &[u8] = &[
-        192, 0, 0, 0, // len
-        8, 7, 6, 5, 4, 3, 2, 1, // hash_seed
-        5, 0, 0, 0, 0, 0, 0, 0, // first_expiry
-        3, 0, 1, 0, 1, 0, // entries, tombstones, blobs
-        77, 0, 1, 0, 2, 1, 0, 0, 0, 0, // restarts_at, bucket_count, version_width, format, zero
-        1, 0, 3, 0, 1, 0, b'a', b'x', b'y', b'z', // "a"
-        2, 0x20, 0, 0, 44, 1, b'b', b'b', // "bb"
-        1, 0xc0, 4, 0, 2, 0, 5, 0, 0, 0, 0, 0, 0, 0, b'c', 0, 0, 0, 0, // "c"
-        40, 0, // restarts
+    let expected_head = [
+        192,
+        0,
+        0,
+        0, // len
+        8,
+        7,
+        6,
+        5,
+        4,
+        3,
+        2,
+        1, // hash_seed
+        5,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0, // first_expiry
+        3,
+        0,
+        1,
+        0,
+        1,
+        0, // entries, tombstones, blobs
+        77,
+        0,
+        1,
+        0,
+        2,
+        hasher.format(),
+        0,
+        0,
+        0,
+        0, // restarts_at, bucket_count, version_width, format, zero
+        1,
+        0,
+        3,
+        0,
+        1,
+        0,
+        b'a',
+        b'x',
+        b'y',
+        b'z', // "a"
+        2,
+        0x20,
+        0,
+        0,
+        44,
+        1,
+        b'b',
+        b'b', // "bb"
+        1,
+        0xc0,
+        4,
+        0,
+        2,
+        0,
+        5,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        b'c',
+        0,
+        0,
+        0,
+        0, // "c"
+        40,
+        0, // restarts
     ];
-    assert_eq!(bytes[4..4 + expected_head.len()], *expected_head);
+    assert_eq!(bytes[4..4 + expected_head.len()], expected_head);
     let (zeros, bucket) = bytes[4 + expected_head.len()..].split_at(128 - 79);
     assert_eq!(zeros, [0; 128 - 79]);
     assert_eq!(bucket.len(), 64);
@@ -51,7 +122,7 @@ fn golden_bytes() {
 /// Fills one chunk with keys made by `key_of` and looks everything up.
 fn fill_and_check(value_len: usize, key_of: impl Fn(usize) -> Vec<u8>) {
     let hasher = KeyHasher::new(7);
-    let mut builder = ChunkBuilder::new(hasher.seed(), u64::from(u32::MAX));
+    let mut builder = ChunkBuilder::new(&hasher, u64::from(u32::MAX));
     let value = vec![b'v'; value_len];
     let mut keys = Vec::new();
     loop {
@@ -103,7 +174,7 @@ fn adopted_chunks_never_panic() {
     let hasher = KeyHasher::new(7);
     let mut rng = fastrand::Rng::with_seed(3);
     let blob = Arc::new(vec![1; INLINE_VALUE_MAX_BYTES + 1]);
-    let mut builder = ChunkBuilder::new(hasher.seed(), 70_000);
+    let mut builder = ChunkBuilder::new(&hasher, 70_000);
     for number in 0..40_u64 {
         let key = format!("key {number:04}");
         let value = match number % 5 {
@@ -116,7 +187,7 @@ fn adopted_chunks_never_panic() {
         builder.add(&entry, hasher.hash(key.as_bytes()));
     }
     let sound = builder.finish();
-    let adopt = |bytes: Vec<u8>| Chunk::adopt(&bytes, sound.blobs().to_vec(), hasher.seed(), 40);
+    let adopt = |bytes: Vec<u8>| Chunk::adopt(&bytes, sound.blobs().to_vec(), &hasher, 40);
     let (again, last_entry) = adopt(sound.bytes().to_vec()).expect("a sound chunk");
     assert_eq!(again.entry_at(last_entry).0.key, b"key 0039");
     assert!(adopt(sound.bytes()[..100].to_vec()).is_err());

@@ -64,7 +64,7 @@ impl ChunkWalk {
             preparation: Preparation::new(snapshot.layers.iter().map(|(_, layer)| layer)),
             next_layer: 0,
             state: State::Between,
-            hasher: KeyHasher::new(snapshot.hash_seed),
+            hasher: snapshot.hasher,
             snapshot,
         }
     }
@@ -109,7 +109,7 @@ impl ChunkWalk {
                 ChunkStep::Layer(*level)
             }
             ImmutableLayer::Memtable(frozen) => {
-                let builder = ChunkBuilder::new(self.hasher.seed(), frozen.last_version());
+                let builder = ChunkBuilder::new(&self.hasher, frozen.last_version());
                 self.state = State::Memtable { frozen: Arc::clone(frozen), next: 0, builder };
                 ChunkStep::Layer(Level::Upper(1))
             }

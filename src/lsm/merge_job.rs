@@ -121,7 +121,7 @@ impl MergeJob {
             group_chunk_count: 0,
             current: None,
             output: Output {
-                builder: ChunkBuilder::new(hasher.seed(), last_version),
+                builder: ChunkBuilder::new(&hasher, last_version),
                 finished: Vec::new(),
                 hasher,
                 tombstones,

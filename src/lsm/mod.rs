@@ -93,7 +93,7 @@ const DEBT_FACTOR: usize = 16;
 pub struct Options {
     /// Log bytes after which the active memtable is frozen, large values included.
     pub memtable_bytes: usize,
-    /// Seed of the key hash; to be random wherever keys come from strangers.
+    /// Seed of the key hash; to be random wherever keys come from strangers. An engine made of chunks has theirs.
     pub hash_seed: u64,
 }
 
@@ -334,7 +334,7 @@ impl Lsm {
             // However little was frozen, it is merged like more.
             self.owed_work += work::SMALL_LAYER;
         }
-        self.snapshots.snapshot(self.levels.snapshot(), self.wal.last(), self.options.hash_seed, self.sweeps.now_ms)
+        self.snapshots.snapshot(self.levels.snapshot(), self.wal.last(), self.levels.hasher(), self.sweeps.now_ms)
     }
 
     /// A cursor behind the newest record, for reading what is written from now on. The log is kept for it only if

@@ -303,7 +303,7 @@ mod tests {
     use crate::lsm::record::Value;
 
     fn chunk(key: &[u8]) -> Arc<Chunk> {
-        let mut builder = ChunkBuilder::new(0, 1);
+        let mut builder = ChunkBuilder::new(&KeyHasher::new(0), 1);
         let entry = Entry { key, version: 1, expires_at_ms: None, value: Value::Inline(b"") };
         builder.add(&entry, KeyHasher::new(0).hash(key));
         Arc::new(builder.finish())

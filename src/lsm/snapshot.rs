@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::hash::KeyHasher;
 use super::immutable_layer::ImmutableLayer;
 use super::levels::Level;
 use super::log_stream::LogPosition;
@@ -25,7 +26,7 @@ pub struct Snapshot {
     /// Newest first.
     pub(super) layers: Vec<(Level, ImmutableLayer)>,
     pub(super) position: LogPosition,
-    pub(super) hash_seed: u64,
+    pub(super) hasher: KeyHasher,
     /// When it was taken, in Unix ms: what had expired by then is not in it.
     pub(super) time_ms: u64,
     home: Sender<ImmutableLayer>,
@@ -59,11 +60,11 @@ impl SnapshotHome {
         &self,
         layers: Vec<(Level, ImmutableLayer)>,
         position: LogPosition,
-        hash_seed: u64,
+        hasher: KeyHasher,
         time_ms: u64,
     ) -> Snapshot {
         self.counts.live.fetch_add(1, Ordering::Relaxed);
-        Snapshot { layers, position, hash_seed, time_ms, home: self.sender.clone(), counts: Arc::clone(&self.counts) }
+        Snapshot { layers, position, hasher, time_ms, home: self.sender.clone(), counts: Arc::clone(&self.counts) }
     }
 
     /// Snapshots not yet dropped.
@@ -95,9 +96,9 @@ impl Snapshot {
         self.position
     }
 
-    /// The seed of the hash tables in its chunks.
-    pub fn hash_seed(&self) -> u64 {
-        self.hash_seed
+    /// What the hash tables in its chunks are made with.
+    pub fn hasher(&self) -> KeyHasher {
+        self.hasher
     }
 
     /// When it was taken, in Unix ms.
@@ -146,7 +147,7 @@ impl Clone for Snapshot {
         Self {
             layers: self.layers.clone(),
             position: self.position,
-            hash_seed: self.hash_seed,
+            hasher: self.hasher,
             time_ms: self.time_ms,
             home: self.home.clone(),
             counts: Arc::clone(&self.counts),

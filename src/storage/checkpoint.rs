@@ -92,7 +92,7 @@ pub struct CheckpointEncoder {
 impl CheckpointEncoder {
     /// The bytes of a snapshot, as of this history.
     pub fn new(snapshot: Snapshot, history: HistoryId) -> Self {
-        let header = FileHeader { history, position: snapshot.position(), hash_seed: snapshot.hash_seed() };
+        let header = FileHeader { history, position: snapshot.position(), hasher: Some(snapshot.hasher()) };
         Self { header, walk: ChunkWalk::new(snapshot), state: EncodeState::Header, chain: 0 }
     }
 
@@ -270,7 +270,7 @@ impl CheckpointDecoder {
             DecodeState::Header => {
                 let (header, checksum) = FileHeader::decode(FileKind::Checkpoint, &bytes)?;
                 self.chain = checksum;
-                self.adoption = Some(Adoption::new(header.hash_seed, header.position));
+                self.adoption = header.hasher.map(|hasher| Adoption::new(hasher, header.position));
                 self.header = Some(header);
                 self.state = DecodeState::ItemHead;
             }
@@ -354,12 +354,15 @@ impl CheckpointDecoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue};
+    use crate::lsm::{INLINE_VALUE_MAX_BYTES, KeyHasher, LargeValue, LogPosition, NewValue};
 
     const OPTIONS: Options = Options { memtable_bytes: 1 << 20, hash_seed: 0x0102 };
 
     fn engine() -> Lsm {
-        let mut lsm = Lsm::new(OPTIONS);
+        filled(Lsm::new(OPTIONS))
+    }
+
+    fn filled(mut lsm: Lsm) -> Lsm {
         lsm.set(b"a", NewValue::Inline(b"1"), None);
         lsm.freeze();
         while !lsm.is_idle() {
@@ -394,7 +397,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let bytes = encode(&mut engine(), 1 << 20);
-        let mut expected = b"dbnodchk\x01\0\0\0\0\0\0\0".to_vec();
+        let mut expected = b"dbnodchk\x02\0\0\0\0\0\0\0".to_vec();
         expected.extend([9; 16]);
         expected.extend([3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[..40], *expected);
@@ -424,6 +427,21 @@ mod tests {
         assert_eq!(back.position(), lsm.position());
         assert_eq!(back.get(b"a"), None);
         assert_eq!(back.get(b"b"), lsm.get(b"b"));
+    }
+
+    /// What an earlier version wrote is read, and goes on as it began.
+    #[test]
+    fn an_earlier_format_stays_what_it_is() {
+        let hasher = KeyHasher::of_format(1, 5).expect("a known format");
+        let whole = encode(&mut filled(Adoption::new(hasher, LogPosition::default()).finish(OPTIONS)), 1 << 20);
+        assert_eq!(whole[8..12], [1, 0, 0, 0]);
+        let mut back = decode(&whole).expect("sound").expect("whole");
+        assert_eq!((back.get(b"a"), back.get(b"b").map(|entry| entry.version)), (None, Some(2)));
+        back.set(b"c", NewValue::Inline(b"2"), None);
+        let again = encode(&mut back, 1 << 20);
+        assert_eq!(again[8..12], [1, 0, 0, 0]);
+        let back = decode(&again).expect("sound").expect("whole");
+        assert!(back.get(b"b").is_some() && back.get(b"c").is_some());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!      0      8  "dbnodlog" or "dbnodchk"
-//!      8      4  format      1
+//!      8      4  format      of a log file 1, of a checkpoint that of its chunks: 1 or 2
 //!     12      4  zero
 //!     16     16  history id
 //!     32      8  version: of the last record before a log file; that a checkpoint is complete up to
@@ -15,14 +15,14 @@
 //!     60      4  CRC-32C of bytes 0..60
 //! ```
 
-use crate::lsm::LogPosition;
+use crate::lsm::{KeyHasher, LogPosition};
 
 use super::{FormatError, HistoryId};
 
 /// Bytes of a header.
 pub(super) const HEADER_BYTES: usize = 64;
 
-const FORMAT: u32 = 1;
+const LOG_FORMAT: u32 = 1;
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +47,8 @@ pub struct FileHeader {
     pub history: HistoryId,
     /// Where the history stood: before a log file, at the end of a checkpoint.
     pub position: LogPosition,
-    /// The seed of the hash tables in a checkpoint's chunks.
-    pub hash_seed: u64,
+    /// What the hash tables in a checkpoint's chunks are made with.
+    pub hasher: Option<KeyHasher>,
 }
 
 impl FileHeader {
@@ -56,11 +56,12 @@ impl FileHeader {
     pub(super) fn encode(&self, kind: FileKind) -> ([u8; HEADER_BYTES], u32) {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&kind.magic());
-        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        let format = self.hasher.map_or(LOG_FORMAT, |hasher| u32::from(hasher.format()));
+        bytes[8..12].copy_from_slice(&format.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.history.0);
         bytes[32..40].copy_from_slice(&self.position.version.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.position.checksum.to_le_bytes());
-        bytes[48..56].copy_from_slice(&self.hash_seed.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.hasher.map_or(0, |hasher| hasher.seed()).to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..60]);
         bytes[60..].copy_from_slice(&checksum.to_le_bytes());
         (bytes, checksum)
@@ -76,7 +77,8 @@ impl FileHeader {
         }
         let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"));
         let format = word(8);
-        if format > FORMAT {
+        let newest = if kind == FileKind::Log { LOG_FORMAT } else { u32::from(KeyHasher::NEWEST_FORMAT) };
+        if format > newest {
             return Err(FormatError::TooNew(format));
         }
         let checksum = word(60);
@@ -86,6 +88,13 @@ impl FileHeader {
         let long = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"));
         let history = HistoryId(*bytes[16..].first_chunk().expect("sixteen bytes"));
         let position = LogPosition { version: long(32), checksum: word(40) };
-        Ok((Self { history, position, hash_seed: long(48) }, checksum))
+        let hasher = match kind {
+            FileKind::Log => None,
+            FileKind::Checkpoint => {
+                let hasher = u8::try_from(format).ok().and_then(|format| KeyHasher::of_format(format, long(48)));
+                Some(hasher.ok_or(FormatError::Damaged("a format that there never was"))?)
+            }
+        };
+        Ok((Self { history, position, hasher }, checksum))
     }
 }

@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let position = LogPosition { version: 0x0102, checksum: 0x0a0b_0c0d };
-        let header = FileHeader { history: HistoryId([7; 16]), position, hash_seed: 0 };
+        let header = FileHeader { history: HistoryId([7; 16]), position, hasher: None };
         let (bytes, checksum) = header.encode(FileKind::Log);
         let mut expected = b"dbnodlog\x01\0\0\0\0\0\0\0".to_vec();
         expected.extend([7; 16]);

@@ -222,7 +222,7 @@ fn begin_file<D: Disk>(
 ) -> Result<(D::File, u32), StorageError> {
     let name = log_name(position);
     let draft = format!("{name}.tmp");
-    let (bytes, checksum) = FileHeader { history, position, hash_seed: 0 }.encode(FileKind::Log);
+    let (bytes, checksum) = FileHeader { history, position, hasher: None }.encode(FileKind::Log);
     let begin = || {
         let mut file = disk.create(&draft, room_bytes)?;
         file.write_at(&[&bytes], 0)?;
