@@ -239,7 +239,7 @@ fn digest(lsm: &mut Lsm, rng: &mut fastrand::Rng) -> Digest {
 /// An engine made of another one's chunks, as recovery makes one: it must behave as the other would have.
 fn reborn(lsm: &mut Lsm, rng: &mut fastrand::Rng, memtable_bytes: usize) -> Lsm {
     let snapshot = lsm.snapshot();
-    let mut adoption = Adoption::new(snapshot.hash_seed(), snapshot.position());
+    let mut adoption = Adoption::new(snapshot.hasher(), snapshot.position());
     let mut walk = ChunkWalk::new(snapshot);
     loop {
         let budget = rng.usize(1..300_000);

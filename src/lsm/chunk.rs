@@ -255,10 +255,19 @@ impl Chunk {
 
     /// The key of the entry at an offset; the hot part of [`entry_at`](Self::entry_at).
     #[inline]
-    fn key_at(&self, offset: usize) -> &[u8] {
+    pub(super) fn key_at(&self, offset: usize) -> &[u8] {
         let key_word = read_u16(&self.bytes, offset);
         let expires_bytes = if key_word & FLAG_EXPIRES == 0 { 0 } else { 8 };
         &self.bytes[offset + 4 + self.version_width + expires_bytes..][..usize::from(key_word & KEY_LEN_MASK)]
+    }
+
+    /// The offset behind the entry at an offset.
+    #[inline]
+    pub(super) fn entry_end(&self, offset: usize) -> usize {
+        let key_word = read_u16(&self.bytes, offset);
+        let expires_bytes = if key_word & FLAG_EXPIRES == 0 { 0 } else { 8 };
+        let value_bytes = usize::from(read_u16(&self.bytes, offset + 2));
+        offset + 4 + self.version_width + expires_bytes + usize::from(key_word & KEY_LEN_MASK) + value_bytes
     }
 
     fn expiry_at(&self, offset: usize, key_word: u16) -> (Option<u64>, usize) {

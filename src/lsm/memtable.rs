@@ -281,6 +281,7 @@ impl FrozenMemtable {
     }
 
     /// The order of two entries.
+    #[inline]
     pub(super) fn compare(&self, a: SortKey, b: SortKey) -> Ordering {
         a.prefix.cmp(&b.prefix).then_with(|| self.key(a.place).cmp(self.key(b.place)))
     }

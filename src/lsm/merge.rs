@@ -6,13 +6,14 @@
 //!
 //! Not here: what is done with the entries (`merge_job.rs`, `snapshot.rs`).
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::chunk::Chunk;
 use super::immutable_layer::ImmutableLayer;
 use super::memtable::FrozenMemtable;
 use super::record::Entry;
-use super::run::{Position, Run};
+use super::run::{Fence, Position, Run};
 use super::sorter::Sorter;
 use super::work::Work;
 
@@ -21,13 +22,21 @@ const PREFETCH_ENTRIES: usize = 8;
 
 /// One layer, read in key order.
 #[derive(Debug)]
-enum Source {
+struct Source {
+    place: Place,
+    /// Of the key at hand; none at the end. Most comparisons are decided by it.
+    fence: Option<Fence>,
+}
+
+/// Where a source stands.
+#[derive(Debug)]
+enum Place {
     Memtable { frozen: Arc<FrozenMemtable>, index: usize },
     Run { run: Run, position: Position, chunk: Option<Arc<Chunk>>, offset: usize },
 }
 
-impl Source {
-    /// The layer from its first key at or above `start` on. A memtable must have its order.
+impl Place {
+    /// In a layer, at its first key at or above `start`. A memtable must have its order.
     fn new(layer: &ImmutableLayer, start: &[u8]) -> Self {
         match layer {
             ImmutableLayer::Memtable(frozen) => {
@@ -39,9 +48,9 @@ impl Source {
                 let position = run.seek(start);
                 let chunk = run.chunk(position).map(Arc::clone);
                 let offset = chunk.as_ref().map_or(0, |chunk| chunk.seek(start));
-                let mut source = Self::Run { run: run.clone(), position, chunk, offset };
-                source.skip_finished_chunk();
-                source
+                let mut place = Self::Run { run: run.clone(), position, chunk, offset };
+                place.skip_finished_chunk();
+                place
             }
         }
     }
@@ -57,6 +66,14 @@ impl Source {
         }
     }
 
+    #[inline]
+    fn key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Memtable { frozen, index } => Some(frozen.key(*frozen.order()?.get(*index)?)),
+            Self::Run { chunk, offset, .. } => chunk.as_ref().map(|chunk| chunk.key_at(*offset)),
+        }
+    }
+
     fn advance(&mut self) {
         match self {
             Self::Memtable { frozen, index } => {
@@ -68,7 +85,7 @@ impl Source {
             }
             Self::Run { chunk, offset, .. } => {
                 if let Some(chunk) = chunk {
-                    *offset = chunk.entry_at(*offset).1;
+                    *offset = chunk.entry_end(*offset);
                 }
                 self.skip_finished_chunk();
             }
@@ -86,19 +103,44 @@ impl Source {
     }
 }
 
+impl Source {
+    fn new(layer: &ImmutableLayer, start: &[u8]) -> Self {
+        let place = Place::new(layer, start);
+        let fence = place.key().map(Fence::new);
+        Self { place, fence }
+    }
+
+    fn advance(&mut self) {
+        self.place.advance();
+        self.fence = self.place.key().map(Fence::new);
+    }
+
+    /// The order of the keys at hand.
+    #[inline]
+    fn compare(&self, other: &Self) -> Ordering {
+        // Behind all keys is the end.
+        match (self.fence, other.fence) {
+            (Some(fence), Some(other_fence)) if fence == other_fence => self.place.key().cmp(&other.place.key()),
+            (Some(fence), Some(other_fence)) => fence.cmp(&other_fence),
+            (fence, other_fence) => fence.is_none().cmp(&other_fence.is_none()),
+        }
+    }
+}
+
 /// The merged view of some layers.
 #[derive(Debug)]
 pub(super) struct MergeCursor {
     /// Newest first.
     sources: Vec<Source>,
-    current: Option<usize>,
+    /// The newest source with the smallest key.
+    current: usize,
 }
 
 impl MergeCursor {
     /// Merges `layers`, newest first, from key `start` on. Memtables among them must have their order
     /// ([`Preparation`]).
     pub(super) fn new<'a>(layers: impl Iterator<Item = &'a ImmutableLayer>, start: &[u8]) -> Self {
-        let mut cursor = Self { sources: layers.map(|layer| Source::new(layer, start)).collect(), current: None };
+        let mut cursor = Self { sources: layers.map(|layer| Source::new(layer, start)).collect(), current: 0 };
         cursor.find_smallest();
         cursor
     }
@@ -106,36 +148,34 @@ impl MergeCursor {
     /// The entry under the cursor; `None` at the end.
     #[inline]
     pub(super) fn entry(&self) -> Option<Entry<'_>> {
-        self.sources[self.current?].entry()
+        self.sources.get(self.current)?.place.entry()
     }
 
     /// Goes on to the next key.
     pub(super) fn advance(&mut self) {
-        let Some(current) = self.current else { return };
-        for index in current + 1..self.sources.len() {
-            let is_same_key = match (self.sources[index].entry(), self.sources[current].entry()) {
-                (Some(older), Some(newest)) => older.key == newest.key,
-                _ => false,
-            };
-            if is_same_key {
-                self.sources[index].advance();
+        let Some((current, older)) = self.sources.get_mut(self.current..).and_then(<[Source]>::split_first_mut) else {
+            return;
+        };
+        if current.fence.is_none() {
+            return;
+        }
+        for source in older {
+            if source.compare(current).is_eq() {
+                source.advance();
             }
         }
-        self.sources[current].advance();
+        current.advance();
         self.find_smallest();
     }
 
-    /// The newest source with the smallest key: only a strictly smaller key displaces a newer source.
+    /// Only a strictly smaller key displaces a newer source.
     fn find_smallest(&mut self) {
-        let mut smallest: Option<(usize, &[u8])> = None;
-        for (index, source) in self.sources.iter().enumerate() {
-            if let Some(entry) = source.entry()
-                && smallest.is_none_or(|(_, key)| entry.key < key)
-            {
-                smallest = Some((index, entry.key));
+        self.current = 0;
+        for index in 1..self.sources.len() {
+            if self.sources[index].compare(&self.sources[self.current]).is_lt() {
+                self.current = index;
             }
         }
-        self.current = smallest.map(|(index, _)| index);
     }
 }
 

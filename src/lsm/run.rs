@@ -22,7 +22,7 @@ const BLOCK_MAX_CHUNKS: usize = 128;
 pub(super) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The first 24 bytes of a key as big-endian numbers, filled with zeros. Equal fences decide nothing; the keys do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Fence([u64; 3]);
 
 impl Fence {

