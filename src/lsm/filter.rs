@@ -8,7 +8,7 @@
 use super::run::GOLDEN;
 
 /// Runs of more keys than this have no filter: it is made, and freed, in one piece.
-pub(super) const FILTER_MAX_KEYS: usize = 192 * 1024;
+pub(super) const FILTER_MAX_KEYS: usize = 320 * 1024;
 
 /// Keys that a block is made for.
 const BLOCK_KEYS: usize = 48;

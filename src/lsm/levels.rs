@@ -2,9 +2,12 @@
 //!
 //! Level 0 holds frozen memtables, then come levels of small runs, about [`LEVEL_RUNS`] times larger from one to the next,
 //! and last the *bottom*: one run with most of the data. Policy (lazy levelling, after Dayan and Idreos 2018):
-//! - the oldest frozen memtable is flushed into a run of level 1;
-//! - once the runs above the bottom add up to a [`BOTTOM_SHARE`]th of it, all of them are merged into it;
-//! - otherwise [`LEVEL_RUNS`] runs of a level become one of the next.
+//! - a frozen memtable is sorted, so that scans need not;
+//! - once the layers above the bottom add up to a [`BOTTOM_SHARE`]th of it, all of them are merged into it;
+//! - otherwise [`LEVEL_RUNS`] memtables become a run of level 1, or as many runs of a level one of the next;
+//! - memtables that wait for others become a run when there is nothing else to do.
+//!
+//! (Memtables were flushed one by one before: an entry was written once more, for a fifth of all maintenance.)
 //!
 //! Beside that, runs that hold what expires are swept from time to time (`sweeps.rs`): a job without sources rewrites chunks of
 //! which a good part has expired.
@@ -20,6 +23,7 @@
 //!
 //! Not here: how a merge is done (`merge_job.rs`).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::figures::{Footprint, LevelStats};
@@ -27,6 +31,7 @@ use super::garbage::Garbage;
 use super::hash::KeyHasher;
 use super::immutable_layer::ImmutableLayer;
 use super::memtable::FrozenMemtable;
+use super::merge::Preparation;
 use super::merge_job::{MergeJob, Tombstones};
 use super::record::Entry;
 use super::run::{Position, Probe, Run};
@@ -84,14 +89,27 @@ pub(super) struct Levels {
     /// Uppermost first: small merges go before large ones, which have more time.
     jobs: Vec<Job>,
     next_job_id: u64,
+    /// Sorts memtables that were frozen, before anything else is done.
+    preparation: Preparation,
     hasher: KeyHasher,
     is_compaction_due: bool,
+    /// Memtables are not to wait for others.
+    is_flush_due: bool,
     generation: u64,
 }
 
 impl Levels {
     pub(super) fn new(hasher: KeyHasher) -> Self {
-        Self { layers: Vec::new(), jobs: Vec::new(), next_job_id: 0, hasher, is_compaction_due: false, generation: 0 }
+        Self {
+            layers: Vec::new(),
+            jobs: Vec::new(),
+            next_job_id: 0,
+            preparation: Preparation::default(),
+            hasher,
+            is_compaction_due: false,
+            is_flush_due: false,
+            generation: 0,
+        }
     }
 
     /// Looks in one layer after the other. `places`: what [`Places`](super::prefetch::Places) knows of the first of them.
@@ -111,6 +129,7 @@ impl Levels {
 
     pub(super) fn push_frozen(&mut self, frozen: Arc<FrozenMemtable>) {
         self.generation += 1;
+        self.preparation.add(Arc::clone(&frozen));
         let content = ImmutableLayer::Memtable(frozen);
         self.layers.insert(0, Layer { level: Level::Upper(0), state: LayerState::Idle, content });
     }
@@ -129,8 +148,9 @@ impl Levels {
     /// Hands all layers over to be freed.
     pub(super) fn clear(&mut self, garbage: &mut Garbage) {
         self.generation += 1;
-        // Jobs hold on to the layers they merge.
+        // These hold on to layers.
         self.jobs.clear();
+        self.preparation = Preparation::default();
         self.layers.drain(..).for_each(|layer| garbage.push_layer(layer.content));
     }
 
@@ -154,17 +174,33 @@ impl Levels {
         self.is_compaction_due = true;
     }
 
-    /// Works on the jobs that are due, until `work` is used up or nothing is due. Returns the version up to which flushed
-    /// memtables went, if any did. What has expired by `removed_until_ms` goes.
+    /// The oldest frozen memtable that is not in runs yet.
+    pub(super) fn oldest_memtable(&self) -> Option<&FrozenMemtable> {
+        self.layers.iter().rev().find_map(|layer| match &layer.content {
+            ImmutableLayer::Memtable(frozen) => Some(&**frozen),
+            ImmutableLayer::Run(_) => None,
+        })
+    }
+
+    /// Has memtables that wait for others become runs.
+    pub(super) fn flush(&mut self) {
+        self.is_flush_due = true;
+    }
+
+    /// Works on what is due, until `work` is used up or nothing is due; true if a job was finished. What has expired by
+    /// `removed_until_ms` goes.
     pub(super) fn step(
         &mut self,
         last_version: u64,
         removed_until_ms: u64,
         work: &mut Work,
         garbage: &mut Garbage,
-    ) -> Option<u64> {
-        let mut flushed_version = None;
+    ) -> bool {
+        let mut has_finished = false;
         self.generation += 1;
+        if !self.preparation.step(work) {
+            return false;
+        }
         self.start_due_jobs(last_version);
         while !work.is_used_up()
             && let Some(job) = self.jobs.first_mut()
@@ -177,24 +213,19 @@ impl Levels {
             let is_done = job.merge.step(target, removed_until_ms, work, garbage);
             job.done_work += work.spent() - spent_before;
             if is_done {
-                flushed_version = flushed_version.max(self.finish_first_job(garbage));
+                self.finish_first_job(garbage);
+                has_finished = true;
                 self.start_due_jobs(last_version);
             }
         }
-        flushed_version
+        has_finished
     }
 
-    fn finish_first_job(&mut self, garbage: &mut Garbage) -> Option<u64> {
+    fn finish_first_job(&mut self, garbage: &mut Garbage) {
         let Job { id, merge, .. } = self.jobs.remove(0);
         let filter = merge.into_filter();
-        let mut flushed_version = None;
         let is_source = |layer: &mut Layer| layer.state == LayerState::Source(id);
-        for source in self.layers.extract_if(.., is_source) {
-            if let ImmutableLayer::Memtable(frozen) = &source.content {
-                flushed_version = Some(frozen.last_version());
-            }
-            garbage.push_layer(source.content);
-        }
+        self.layers.extract_if(.., is_source).for_each(|source| garbage.push_layer(source.content));
         let target = self.layers.iter_mut().find(|layer| layer.state == LayerState::Target(id));
         let target = target.expect("the target of the job");
         target.state = LayerState::Idle;
@@ -202,7 +233,6 @@ impl Levels {
             run.set_filter(filter);
         }
         self.layers.retain(|layer| layer.state != LayerState::Idle || layer.content.entry_count() > 0);
-        flushed_version
     }
 
     /// Chunks with entries that expire, some day.
@@ -210,8 +240,9 @@ impl Levels {
         self.layers.iter().map(Layer::expiring_chunk_count).sum()
     }
 
-    /// Begins a sweep of all runs that hold what expires and are not being merged.
+    /// Begins a sweep of all runs that hold what expires and are not being merged; memtables become runs.
     pub(super) fn begin_sweep(&mut self, last_version: u64) {
+        self.flush();
         for at in 0..self.layers.len() {
             let layer = &self.layers[at];
             if layer.state == LayerState::Idle && layer.expiring_chunk_count() > 0 {
@@ -222,32 +253,33 @@ impl Levels {
 
     fn start_due_jobs(&mut self, last_version: u64) {
         self.is_compaction_due &= self.layers.iter().any(|layer| layer.level != Level::Bottom);
-        if let Some(oldest) = self.layers.iter().rposition(|layer| layer.level == Level::Upper(0))
-            && self.layers[oldest].state == LayerState::Idle
-        {
-            self.start_job(oldest..oldest + 1, Level::Upper(1), last_version);
+        while let Some((sources, level)) = self.due() {
+            self.start_job(sources, level, last_version);
         }
-        if let Some(sources) = self.due_for_bottom() {
-            self.start_job(sources, Level::Bottom, last_version);
-        }
-        let highest = self.layers.iter().filter_map(Layer::upper_number).max().unwrap_or(0);
-        for level in 1..=highest {
-            let runs = self.idle_runs_of(level);
-            if runs.len() >= LEVEL_RUNS {
-                self.start_job(runs, Level::Upper(level + 1), last_version);
-            }
-        }
+        self.is_flush_due = false;
     }
 
-    /// The idle runs directly above the bottom, if they are to be merged into it now.
-    fn due_for_bottom(&self) -> Option<std::ops::Range<usize>> {
+    /// Which layers are to be merged next, and into which level.
+    fn due(&self) -> Option<(Range<usize>, Level)> {
+        if let Some(sources) = self.due_for_bottom() {
+            return Some((sources, Level::Bottom));
+        }
+        let highest = self.layers.iter().filter_map(Layer::upper_number).max()?;
+        (0..=highest).find_map(|level| {
+            let layers = self.idle_layers_of(level);
+            let enough = if level == 0 && self.is_flush_due { 1 } else { LEVEL_RUNS };
+            (layers.len() >= enough).then_some((layers, Level::Upper(level + 1)))
+        })
+    }
+
+    /// The idle layers directly above the bottom, if they are to be merged into it now.
+    fn due_for_bottom(&self) -> Option<Range<usize>> {
         let bottom = self.layers.last().filter(|layer| layer.level == Level::Bottom);
         if bottom.is_some_and(|layer| layer.state != LayerState::Idle) {
             return None;
         }
         let end = self.layers.len() - usize::from(bottom.is_some());
-        let is_idle_run = |layer: &Layer| layer.state == LayerState::Idle && layer.upper_number() > Some(0);
-        let start = self.layers[..end].iter().rposition(|layer| !is_idle_run(layer)).map_or(0, |at| at + 1);
+        let start = self.layers[..end].iter().rposition(|layer| layer.state != LayerState::Idle).map_or(0, |at| at + 1);
         let upper_bytes: usize = self.layers[start..end].iter().map(|layer| layer.content.memory_bytes()).sum();
         let bottom_bytes = bottom.map_or(0, |layer| layer.content.memory_bytes());
         let is_large = upper_bytes.saturating_mul(BOTTOM_SHARE) >= bottom_bytes;
@@ -255,15 +287,15 @@ impl Levels {
         (start < end && (is_large || is_compaction)).then_some(start..end)
     }
 
-    /// The idle runs of a level; they lie side by side, since a busy one is older than all idle ones.
-    fn idle_runs_of(&self, level: u8) -> std::ops::Range<usize> {
+    /// The idle layers of a level; they lie side by side, since a busy one is older than all idle ones.
+    fn idle_layers_of(&self, level: u8) -> Range<usize> {
         let is_idle = |layer: &Layer| layer.level == Level::Upper(level) && layer.state == LayerState::Idle;
         let start = self.layers.iter().position(is_idle).unwrap_or(0);
         let count = self.layers[start..].iter().take_while(|layer| is_idle(layer)).count();
         start..start + count
     }
 
-    fn start_job(&mut self, sources: std::ops::Range<usize>, level: Level, last_version: u64) {
+    fn start_job(&mut self, sources: Range<usize>, level: Level, last_version: u64) {
         if sources.start == 0 {
             self.is_compaction_due &= level != Level::Bottom;
         }
@@ -277,7 +309,7 @@ impl Levels {
     }
 
     /// A job that merges layers into the run below them; without layers, a sweep of that run.
-    fn start_job_into(&mut self, sources: std::ops::Range<usize>, target_at: usize, last_version: u64) {
+    fn start_job_into(&mut self, sources: Range<usize>, target_at: usize, last_version: u64) {
         let id = JobId(self.next_job_id);
         self.next_job_id += 1;
         let level = self.layers[target_at].level;
@@ -303,8 +335,14 @@ impl Levels {
     /// Whether a step would do anything.
     pub(super) fn is_due(&self) -> bool {
         !self.jobs.is_empty()
-            || self.layers.iter().any(|layer| layer.level == Level::Upper(0))
+            || !self.preparation.is_done()
+            || self.due().is_some()
             || (self.is_compaction_due && self.layers.iter().any(|layer| layer.level != Level::Bottom))
+    }
+
+    /// Whether there are memtables that wait for others.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.idle_layers_of(0).is_empty()
     }
 
     /// Work owed by jobs under way and by memtables that wait for one. An estimate.

@@ -75,14 +75,16 @@ pub(super) struct Memtable {
     log_bytes: usize,
     /// Bytes that all keys have in common at their start, and a place that has them: sorting looks behind them.
     shared_prefix: Option<(usize, Place)>,
+    /// That of the record before its first.
+    base_version: u64,
     last_version: u64,
     /// Of all records, overwritten ones too; all ones: nothing expires.
     first_expiry_ms: u64,
 }
 
 impl Memtable {
-    /// An empty memtable to be frozen at about `freeze_bytes` of log.
-    pub(super) fn new(freeze_bytes: usize) -> Self {
+    /// An empty memtable to be frozen at about `freeze_bytes` of log, for records behind `base_version`.
+    pub(super) fn new(freeze_bytes: usize, base_version: u64) -> Self {
         let shard_count = (freeze_bytes / SHARD_LOG_BYTES).next_power_of_two().clamp(2, 1 << 14);
         Self {
             shards: vec![Shard::default(); shard_count],
@@ -92,7 +94,8 @@ impl Memtable {
             entry_count: 0,
             log_bytes: 0,
             shared_prefix: None,
-            last_version: 0,
+            base_version,
+            last_version: base_version,
             first_expiry_ms: u64::MAX,
         }
     }
@@ -171,6 +174,11 @@ impl Memtable {
         let mut all = Footprint::default();
         self.records.segments.iter().for_each(|segment| all.add(segment.footprint()));
         all
+    }
+
+    /// The version of the record before its first.
+    pub(super) fn base_version(&self) -> u64 {
+        self.base_version
     }
 
     /// Takes note that a record expires.

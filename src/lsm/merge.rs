@@ -195,6 +195,16 @@ impl Preparation {
         Self { waiting: waiting.collect(), sorter: None }
     }
 
+    /// Another one to sort.
+    pub(super) fn add(&mut self, frozen: Arc<FrozenMemtable>) {
+        self.waiting.insert(0, frozen);
+    }
+
+    /// Whether all have their order.
+    pub(super) fn is_done(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Goes on until `work` is used up; true when all have their order.
     pub(super) fn step(&mut self, work: &mut Work) -> bool {
         while let Some(frozen) = self.waiting.last() {

@@ -72,7 +72,7 @@ pub use wal::{SEGMENT_BYTES, WalCursor};
 
 use garbage::Garbage;
 use levels::Levels;
-use memtable::Memtable;
+use memtable::{FrozenMemtable, Memtable};
 use prefetch::{Places, Sought};
 use run::Probe;
 use snapshot::SnapshotHome;
@@ -127,7 +127,7 @@ impl Lsm {
         Self {
             options,
             wal: Wal::new(position),
-            memtable: Memtable::new(options.memtable_bytes),
+            memtable: Memtable::new(options.memtable_bytes, position.version),
             garbage: Garbage::new(levels.footprint()),
             levels,
             places: Places::default(),
@@ -260,7 +260,8 @@ impl Lsm {
             return false;
         }
         let last_segment = self.wal.seal();
-        let memtable = std::mem::replace(&mut self.memtable, Memtable::new(self.options.memtable_bytes));
+        let next = Memtable::new(self.options.memtable_bytes, self.wal.last().version);
+        let memtable = std::mem::replace(&mut self.memtable, next);
         let frozen = memtable.freeze(last_segment);
         self.garbage.note_frozen(&frozen);
         self.levels.push_frozen(Arc::new(frozen));
@@ -304,14 +305,17 @@ impl Lsm {
             work.spend(work::FREE);
         }
         self.garbage.step(&mut work);
-        if let Some(version) =
-            self.levels.step(self.wal.last().version, self.sweeps.removed_until_ms(), &mut work, &mut self.garbage)
-        {
-            self.flushed_version = version;
+        if self.owed_work == 0 {
+            // More is paid than is owed: there is time for what else could wait.
+            self.levels.flush();
+        }
+        if self.levels.step(self.wal.last().version, self.sweeps.removed_until_ms(), &mut work, &mut self.garbage) {
+            let oldest = self.levels.oldest_memtable().map(FrozenMemtable::memtable);
+            self.flushed_version = oldest.unwrap_or(&self.memtable).base_version();
             self.release_log();
         }
         self.owed_work = self.owed_work.saturating_sub(work.spent());
-        if self.is_idle() {
+        if !self.is_due() {
             self.owed_work = 0;
             self.sweeps.note_idle();
         }
@@ -320,12 +324,17 @@ impl Lsm {
 
     /// Work that writes since the last payment owe, in units for [`maintain`](Self::maintain); 0 when nothing is due.
     pub fn owed_work(&self) -> usize {
-        if self.is_idle() { 0 } else { self.owed_work.max(self.sweeps.owed_work(self.is_sweep_due())) }
+        if self.is_due() { self.owed_work.max(self.sweeps.owed_work(self.is_sweep_due())) } else { 0 }
     }
 
     /// Whether maintenance has nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.garbage.is_empty() && !self.snapshots.has_returned() && !self.levels.is_due() && !self.is_sweep_due()
+        !self.is_due() && !self.levels.is_waiting()
+    }
+
+    /// Whether there is maintenance that is not to wait for when there is nothing else to do.
+    fn is_due(&self) -> bool {
+        !self.garbage.is_empty() || self.snapshots.has_returned() || self.levels.is_due() || self.is_sweep_due()
     }
 
     /// A view of everything written so far.
