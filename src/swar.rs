@@ -28,10 +28,11 @@ pub fn each_equal(word: u64, byte: u8) -> u64 {
     !(((differing & !HIGHS) + !HIGHS) | differing) & HIGHS
 }
 
-/// Marks bytes that are not ASCII; all marks are right.
+/// Marks bytes above `limit`, which is below 0x80.
 #[inline]
-pub fn not_ascii(word: u64) -> u64 {
-    word & HIGHS
+pub fn above(word: u64, limit: u8) -> u64 {
+    // The addition carries out of a byte only where it is above, and then the mark is not the lowest.
+    (word.wrapping_add(u64::from(0x7f - limit) * ONES) | word) & HIGHS
 }
 
 /// Where the first marked byte is, 0 to 7; 8: there is none.
@@ -72,7 +73,8 @@ mod tests {
             let each: Vec<usize> = (0..8).filter(|at| each_equal(word, 0x21) >> (8 * at) & 0x80 != 0).collect();
             assert_eq!(each, (0..8).filter(|at| bytes[*at] == 0x21).collect::<Vec<_>>(), "{bytes:x?}");
             assert_eq!(each_equal(word, 0x21) & !HIGHS, 0);
-            assert_eq!(first(not_ascii(word)), position(&|byte| !byte.is_ascii()), "{bytes:x?}");
+            assert_eq!(first(above(word, 0x7e)), position(&|byte| byte > 0x7e), "{bytes:x?}");
+            assert_eq!(first(above(word, 0x20)), position(&|byte| byte > 0x20), "{bytes:x?}");
         }
     }
 

@@ -56,6 +56,12 @@ impl Answer {
         Self { status: 408, ..Self::INVALID }
     }
 
+    /// Notes which partition it is about.
+    #[inline]
+    pub(super) fn expect_partition(&mut self, id: u32) {
+        self.partition = Some(id);
+    }
+
     /// The same with another status.
     #[must_use]
     pub fn with_status(self, status: u16) -> Self {
@@ -179,12 +185,6 @@ impl Api<'_> {
     #[inline]
     pub(super) fn expect_answer(&mut self, route: Option<Route>, head: &Head<'_>) {
         self.asked = Answer::expected(route, head.method);
-    }
-
-    /// Notes which partition a request is about.
-    #[inline]
-    pub(super) fn expect_partition(&mut self, id: u32) {
-        self.asked.partition = Some(id);
     }
 
     #[inline]

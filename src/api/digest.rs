@@ -24,7 +24,7 @@ impl BodySource for DigestSource {
 
 impl Api<'_> {
     pub(super) fn answer_digest(&mut self, head: &Head<'_>, reply: Reply<'_>) {
-        let at_ms = Query::new(head.query).number("at", "a time in Unix milliseconds");
+        let at_ms = Query::new(head.target()).number("at", "a time in Unix milliseconds");
         match at_ms.and_then(|at_ms| Ok((at_ms, self.snapshot(head)?))) {
             Ok((at_ms, (snapshot, _, slot))) => {
                 let snapshot = snapshot.at_time(at_ms.unwrap_or(0));

@@ -64,7 +64,7 @@ impl Api<'_> {
     }
 
     fn check_role(&mut self, route: Route, head: &Head<'_>) -> Result<Result<Role, String>, Refusal> {
-        let max_lag = match Query::new(head.query).get("max_lag")? {
+        let max_lag = match Query::new(head.target()).get("max_lag")? {
             None => None,
             Some(value) => {
                 let number = std::str::from_utf8(&value).ok().and_then(|text| text.parse::<u64>().ok());

@@ -100,13 +100,7 @@ pub struct Intake {
 impl Intake {
     /// For a body that is the value, as it is. `declared_bytes` is its length, if the request says so.
     pub(super) fn raw(limits: KvLimits, declared_bytes: Option<usize>) -> Self {
-        Self::raw_into(Vec::new(), limits, declared_bytes)
-    }
-
-    /// The same, into an empty buffer that is there already.
-    #[inline]
-    pub(super) fn raw_into(value: Vec<u8>, limits: KvLimits, declared_bytes: Option<usize>) -> Self {
-        Self { state: State::Raw { value, declared_bytes }, limits, received_bytes: 0 }
+        Self { state: State::Raw { value: Vec::new(), declared_bytes }, limits, received_bytes: 0 }
     }
 
     /// For a body with fields, as JSON or as a form.

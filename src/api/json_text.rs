@@ -1,16 +1,32 @@
 //! Text in JSON: escaping it, and knowing that it is text.
 
+use crate::swar;
+
 /// Appends `text`, which is UTF-8, as the inside of a JSON string.
 #[inline]
 pub(super) fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest = text;
     loop {
-        let end = rest.iter().position(|byte| needs_escape(*byte)).unwrap_or(rest.len());
+        let end = plain_bytes(rest);
         out.extend_from_slice(&rest[..end]);
         let Some(&byte) = rest.get(end) else { return };
         escape_byte(out, byte);
         rest = &rest[end + 1..];
     }
+}
+
+/// How many bytes there are before the first that needs an escape.
+#[inline]
+fn plain_bytes(text: &[u8]) -> usize {
+    let (eights, rest) = text.as_chunks();
+    for (index, eight) in eights.iter().enumerate() {
+        let word = u64::from_le_bytes(*eight);
+        let found = swar::below(word, 0x20) | swar::equal(word, b'"') | swar::equal(word, b'\\');
+        if found != 0 {
+            return 8 * index + swar::first(found);
+        }
+    }
+    text.len() - rest.len() + rest.iter().position(|byte| needs_escape(*byte)).unwrap_or(rest.len())
 }
 
 #[inline]

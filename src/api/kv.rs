@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, Target};
-use crate::lsm::{Entry, KEY_MAX_BYTES, NewValue, Value};
+use crate::lsm::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, NewValue, Value};
 use crate::partition::{ConditionFailed, Partition};
 
 use super::conditions::conditions_of;
-use super::intake::{Intake, ReadyValue, Received};
+use super::intake::{Intake, ReadyValue};
 use super::json_value::{JsonValueSource, render_value};
 use super::kv_fields::{Allowed, KvLimits, value_too_large};
 use super::query::{Query, check_key, decode_path_key};
@@ -18,9 +18,6 @@ use super::values::accepts;
 use super::{Api, JSON, refuse};
 
 const RAW: &str = "application/octet-stream";
-
-/// Values up to here are collected in one buffer, again and again.
-const VALUE_BUFFER_BYTES: usize = 1024;
 
 /// What a delete answers.
 pub(super) const DELETED: &[u8] = b"{\"success\":true,\"deleted\":true}";
@@ -65,8 +62,8 @@ impl Action {
 #[inline]
 pub(super) fn key_of_target(route: Route, target: Target<'_>) -> Result<Option<Cow<'_, [u8]>>, Refusal> {
     let key = match route {
-        Route::Key => Some(decode_path_key(Route::raw_key(target.path))?),
-        _ if target.query.is_some() => Query::new(target.query).get("key")?,
+        Route::Key => Some(decode_path_key(Route::raw_key(target.path), target.is_literal)?),
+        _ if target.query.is_some() => Query::new(target).get("key")?,
         _ => None,
     };
     if let Some(key) = &key {
@@ -76,21 +73,37 @@ pub(super) fn key_of_target(route: Route, target: Target<'_>) -> Result<Option<C
 }
 
 impl Api<'_> {
-    /// Answers a request that needs no body, or says what is to collect it.
+    /// Answers a request that needs no body, or whose body is the value and is here; or says what is to collect it.
     #[inline]
-    pub(super) fn begin_kv(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
+    pub(super) fn begin_kv(
+        &mut self,
+        route: Route,
+        head: &Head<'_>,
+        body: Option<&[u8]>,
+        reply: Reply<'_>,
+    ) -> Begin<Intake> {
         let action = Action::of(route, head);
+        let value_max_bytes = self.node.config().max_value_bytes.min(INLINE_VALUE_MAX_BYTES);
+        let value = body.filter(|body| action.has_value() && body.len() <= value_max_bytes);
         let outcome = key_of_target(route, head.target()).and_then(|key| match key {
             Some(key) if !action.has_value() => {
                 // A body beside a key in the address says nothing more; the connection reads past it.
                 self.partition(head)?;
                 Ok(Ok(key))
             }
+            Some(key) if value.is_some() => Ok(Ok(key)),
             key => self.intake(action, key.is_some(), head).map(Err),
         });
         match outcome {
             Ok(Ok(key)) => {
-                self.act(action, head, &key, &Received::default(), reply);
+                match action {
+                    Action::Get(form) => self.answer_get(form, head, &key, reply),
+                    Action::Delete(form) => self.answer_delete(form, head, &key, reply),
+                    Action::Set | Action::Put => {
+                        let value = NewValue::Inline(value.unwrap_or_default());
+                        self.answer_set(action, head, &key, value, None, reply);
+                    }
+                }
                 Begin::Answered
             }
             Ok(Err(intake)) => Begin::Receive(intake),
@@ -122,11 +135,7 @@ impl Api<'_> {
                 "no key: name it with ?key=, or send a JSON body such as {\"key\":\"k\"}",
             )),
             Framing::Length(length) if has_key => match usize::try_from(length) {
-                Ok(bytes) if bytes <= limits.value_bytes => {
-                    let is_small = bytes <= VALUE_BUFFER_BYTES;
-                    let buffer = if is_small { std::mem::take(self.value_buffer) } else { Vec::new() };
-                    Ok(Intake::raw_into(buffer, limits, Some(bytes)))
-                }
+                Ok(bytes) if bytes <= limits.value_bytes => Ok(Intake::raw(limits, Some(bytes))),
                 _ => Err(value_too_large(limits.value_bytes)),
             },
             _ if has_key => Ok(Intake::raw(limits, None)),
@@ -154,40 +163,24 @@ impl Api<'_> {
             Ok(Some((action, key, received)))
         });
         match outcome {
-            Ok(Some((action, key, received))) => {
-                self.act(action, head, &key, &received, reply);
-                self.keep_buffer(received.value);
-            }
+            Ok(Some((action, key, received))) => match action {
+                Action::Get(form) => self.answer_get(form, head, &key, reply),
+                Action::Delete(form) => self.answer_delete(form, head, &key, reply),
+                Action::Set | Action::Put => {
+                    let value = received.value.as_ref().map_or(NewValue::Inline(&[]), ReadyValue::as_new_value);
+                    self.answer_set(action, head, &key, value, received.ttl_ms, reply);
+                }
+            },
             // The path had a route when the request began; it still does.
             Ok(None) => reply.error(&Refusal::new(404, "not_found", "no such path")),
             Err(refusal) => refuse(reply, &refusal),
         }
     }
 
-    /// Keeps the buffer of a small value for the next one: most sets need no allocation.
-    #[inline]
-    fn keep_buffer(&mut self, value: Option<ReadyValue>) {
-        if let Some(ReadyValue::Small(mut buffer)) = value
-            && buffer.capacity() <= VALUE_BUFFER_BYTES
-        {
-            buffer.clear();
-            *self.value_buffer = buffer;
-        }
-    }
-
-    #[inline]
-    fn act(&mut self, action: Action, head: &Head<'_>, key: &[u8], received: &Received, reply: Reply<'_>) {
-        match action {
-            Action::Get(form) => self.answer_get(form, head, key, reply),
-            Action::Set | Action::Put => self.answer_set(action, head, key, received, reply),
-            Action::Delete(form) => self.answer_delete(form, head, key, reply),
-        }
-    }
-
     /// The partition that a request names, for a read of what it has at least.
     #[inline]
     pub(super) fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
-        let query = head.query.is_some().then(|| Query::new(head.query));
+        let query = head.query.is_some().then(|| Query::new(head.target()));
         let min_version = query.map_or(Ok(None), |query| query.number("min_version", "a version"))?;
         let partition = self.partition(head)?;
         let Some(min_version) = min_version else { return Ok(partition) };
@@ -225,12 +218,20 @@ impl Api<'_> {
     }
 
     #[inline]
-    fn answer_set(&mut self, action: Action, head: &Head<'_>, key: &[u8], received: &Received, reply: Reply<'_>) {
-        let value = received.value.as_ref().map_or(NewValue::Inline(&[]), ReadyValue::as_new_value);
-        let written = conditions_of(head).and_then(|conditions| {
-            let min_acks = self.min_acks(head)?;
-            let ttl_ms = ttl_of(head, received.ttl_ms)?;
-            let partition = self.growable_partition(head)?;
+    fn answer_set(
+        &mut self,
+        action: Action,
+        head: &Head<'_>,
+        key: &[u8],
+        value: NewValue<'_>,
+        body_ttl_ms: Option<u64>,
+        reply: Reply<'_>,
+    ) {
+        let min_acks = self.min_acks(head);
+        let written = self.growable_partition(head).and_then(|partition| {
+            let conditions = conditions_of(head)?;
+            let ttl_ms = ttl_of(head, body_ttl_ms)?;
+            let min_acks = min_acks?;
             let written = match action {
                 Action::Put => {
                     partition.put(key, value, ttl_ms, &conditions).map(|written| (written.version, !written.replaced))

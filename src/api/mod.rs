@@ -60,23 +60,13 @@ use route::{Family, Route};
 
 const JSON: &str = "application/json";
 
-/// Buffers that are kept between requests for their allocation.
-#[derive(Debug, Default)]
-pub struct Buffers {
-    /// Where bodies are rendered before their length is known.
-    scratch: Vec<u8>,
-    /// Where small values are collected.
-    value: Vec<u8>,
-}
-
 /// Answers requests on behalf of a node, for the time of one turn.
 #[derive(Debug)]
 pub struct Api<'n> {
     node: &'n mut Node,
     guard: &'n mut Guard,
-    /// See [`Buffers`].
+    /// Where bodies are rendered before their length is known; kept between requests for its allocation.
     scratch: &'n mut Vec<u8>,
-    value_buffer: &'n mut Vec<u8>,
     /// Milliseconds since the node started.
     now_ms: u64,
     outcome: &'n mut Outcome,
@@ -89,24 +79,25 @@ impl<'n> Api<'n> {
     pub fn new(
         node: &'n mut Node,
         guard: &'n mut Guard,
-        buffers: &'n mut Buffers,
+        scratch: &'n mut Vec<u8>,
         outcome: &'n mut Outcome,
         now_ms: u64,
     ) -> Self {
-        let Buffers { scratch, value: value_buffer } = buffers;
         let asked = Answer::expected(None, Method::Other);
-        Self { node, guard, scratch, value_buffer, now_ms, outcome, asked }
+        Self { node, guard, scratch, now_ms, outcome, asked }
     }
 
     /// The partition that a request names, whatever its role.
     #[inline]
     fn any_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
-        let id = match partition_id(head)? {
-            Some(id) => id,
-            None => self.node.default_partition().map_err(unavailable)?,
+        let partition = match partition_id(head)? {
+            Some(id) => {
+                self.asked.expect_partition(id);
+                self.node.partition(id)
+            }
+            None => self.node.unnamed_partition().inspect(|partition| self.asked.expect_partition(partition.id())),
         };
-        self.expect_partition(id);
-        self.node.partition(id).map_err(unavailable)
+        partition.map_err(unavailable)
     }
 
     /// The partition that a request names, for a read.
@@ -157,7 +148,7 @@ impl<'n> Api<'n> {
 impl Handler for Api<'_> {
     type Intake = Intake;
 
-    fn begin(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
+    fn begin(&mut self, head: &Head<'_>, body: Option<&[u8]>, reply: Reply<'_>) -> Begin<Intake> {
         self.node.loop_stats.request_count += 1;
         self.outcome.note_request();
         let route = Route::of(head.path);
@@ -184,7 +175,7 @@ impl Handler for Api<'_> {
             return Begin::Answered;
         }
         match route.family() {
-            Family::KeyValue => self.begin_kv(route, head, reply),
+            Family::KeyValue => self.begin_kv(route, head, body, reply),
             Family::Health => {
                 self.answer_health(route, head, reply);
                 Begin::Answered
@@ -246,7 +237,7 @@ impl Handler for Api<'_> {
 #[inline]
 fn partition_id(head: &Head<'_>) -> Result<Option<u32>, Refusal> {
     let by_header = head.partition_id.map(partition_number).transpose()?;
-    let by_query = if head.query.is_some() { Query::new(head.query).get("partition")? } else { None };
+    let by_query = if head.query.is_some() { Query::new(head.target()).get("partition")? } else { None };
     let by_query = by_query.map(|value| partition_number(&value)).transpose()?;
     Ok(by_header.or(by_query))
 }

@@ -72,10 +72,10 @@ impl PercentDecoder {
     }
 }
 
-/// Decodes a whole text; borrows it when there is nothing to decode.
+/// Decodes a whole text; borrows it when there is nothing to decode, which may be known already.
 #[inline]
-pub(super) fn decode(text: &[u8], plus: Plus) -> Result<Cow<'_, [u8]>, BadEscape> {
-    if !has_escape(text) {
+pub(super) fn decode(text: &[u8], plus: Plus, is_literal: bool) -> Result<Cow<'_, [u8]>, BadEscape> {
+    if is_literal || !has_escape(text) {
         return Ok(Cow::Borrowed(text));
     }
     let mut out = Vec::with_capacity(text.len());
@@ -121,7 +121,7 @@ mod tests {
             ("%+1", Plus::Space, Err(BadEscape)),
         ] {
             let expected = expected.map(|text: &str| text.as_bytes().to_vec());
-            assert_eq!(decode(text.as_bytes(), plus).map(Cow::into_owned), expected, "{text}");
+            assert_eq!(decode(text.as_bytes(), plus, false).map(Cow::into_owned), expected, "{text}");
             for cut in 0..=text.len() {
                 let mut out = Vec::new();
                 let mut decoder = PercentDecoder::new(plus);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::http::Refusal;
+use crate::http::{Refusal, Target};
 use crate::lsm::KEY_MAX_BYTES;
 
 use super::percent::{BadEscape, Plus, decode};
@@ -13,20 +13,28 @@ use super::values::number;
 
 /// A raw query string.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Query<'b>(&'b [u8]);
+pub(super) struct Query<'b> {
+    raw: &'b [u8],
+    is_literal: bool,
+}
 
 impl<'b> Query<'b> {
     /// The query of a request, without its `?`.
     #[inline]
-    pub(super) fn new(raw: Option<&'b [u8]>) -> Self {
-        Self(raw.unwrap_or_default())
+    pub(super) fn new(target: Target<'b>) -> Self {
+        Self { raw: target.query.unwrap_or_default(), is_literal: target.is_literal }
     }
 
     /// The decoded value of a parameter, if it is there. One that is there twice is refused.
     #[inline]
     pub(super) fn get(self, name: &str) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
-        let mut found = None;
-        for pair in self.0.split(|byte| *byte == b'&') {
+        let (mut found, mut rest) = (None, Some(self.raw));
+        while let Some(text) = rest {
+            let (pair, behind) = match memchr::memchr(b'&', text) {
+                Some(at) => (&text[..at], Some(&text[at + 1..])),
+                None => (text, None),
+            };
+            rest = behind;
             let Some(behind) = pair.strip_prefix(name.as_bytes()) else { continue };
             let value = match behind.split_first() {
                 Some((b'=', value)) => value,
@@ -38,7 +46,7 @@ impl<'b> Query<'b> {
             }
         }
         let Some(raw) = found else { return Ok(None) };
-        decode(raw, Plus::Space).map(Some).map_err(|BadEscape| {
+        decode(raw, Plus::Space, self.is_literal).map(Some).map_err(|BadEscape| {
             bad_query(format!(
                 "?{name}= has a % that is not followed by two hexadecimal digits: send %25 for a percent sign"
             ))
@@ -78,8 +86,8 @@ impl<'b> Query<'b> {
 
 /// The key of a `/kv/{key}` path, given the part behind `/kv/`.
 #[inline]
-pub(super) fn decode_path_key(raw: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
-    decode(raw, Plus::Plus).map_err(|BadEscape| {
+pub(super) fn decode_path_key(raw: &[u8], is_literal: bool) -> Result<Cow<'_, [u8]>, Refusal> {
+    decode(raw, Plus::Plus, is_literal).map_err(|BadEscape| {
         let message = "the path has a % that is not followed by two hexadecimal digits: send %25 for a percent sign";
         Refusal::new(400, "bad_path", message)
     })
@@ -123,7 +131,8 @@ mod tests {
             ("key=a&key=a", Err(400)),
             ("key=%f", Err(400)),
         ] {
-            let found = Query::new(Some(query.as_bytes())).get("key");
+            let target = Target { path: b"/", query: Some(query.as_bytes()), is_literal: false };
+            let found = Query::new(target).get("key");
             let found = found.map(|value| value.map(Cow::into_owned)).map_err(|refusal| refusal.status);
             assert_eq!(found, expected.map(|value| value.map(|text| text.as_bytes().to_vec())), "{query}");
         }

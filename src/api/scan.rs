@@ -173,7 +173,7 @@ impl Api<'_> {
     }
 
     fn scan(&mut self, head: &Head<'_>) -> Result<ScanSource, Refusal> {
-        let query = Query::new(head.query);
+        let query = Query::new(head.target());
         let wanted = Wanted::of(query)?;
         let at = query.number("at", "the version of the first page")?;
         let is_held = query.flag("consistent")?.unwrap_or(false);

@@ -149,7 +149,7 @@ impl Api<'_> {
     }
 
     fn watch_request(&mut self, head: &Head<'_>) -> Result<WatchRequest, Refusal> {
-        let query = Query::new(head.query);
+        let query = Query::new(head.target());
         let wants_events = head.accept.is_some_and(|accept| accepts(accept, EVENT_STREAM));
         let form = if wants_events { WatchForm::Events } else { WatchForm::LongPoll };
         let prefix = query.bytes("prefix", "prefix_encoding")?.unwrap_or_default().into();

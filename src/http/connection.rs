@@ -302,7 +302,14 @@ impl<I: Intake> Connection<I> {
         // request begins; and a long body is not worth reading.
         let is_long = matches!(head.framing, Framing::Length(bytes) if bytes > turn.limits.discard_bytes);
         exchange.keep_alive &= !(is_long || (head.expect_continue && head.has_body()));
-        let Some(intake) = turn.begin(head, &mut exchange) else {
+        let whole_body = whole_body(head, body);
+        let Some(intake) = turn.begin(head, whole_body, &mut exchange) else {
+            if let Some(body) = whole_body {
+                // Answered or not because of it, it is over.
+                turn.charge(body.len());
+                self.state = if exchange.keep_alive { State::Head } else { State::Closing };
+                return body.len();
+            }
             self.answered(exchange, BodyDecoder::new(head.framing), turn.limits);
             return 0;
         };
@@ -432,6 +439,14 @@ impl<I: Intake> Connection<I> {
 impl<I: Intake> Default for Connection<I> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The body, if all of it has come with the head.
+fn whole_body<'b>(head: &Head<'_>, behind: &'b [u8]) -> Option<&'b [u8]> {
+    match head.framing {
+        Framing::Length(length) if !head.expect_continue => behind.get(..usize::try_from(length).ok()?),
+        _ => None,
     }
 }
 

@@ -66,7 +66,7 @@ struct Echoes {
 impl Handler for Echoes {
     type Intake = Echo;
 
-    fn begin(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Echo> {
+    fn begin(&mut self, head: &Head<'_>, _: Option<&[u8]>, reply: Reply<'_>) -> Begin<Echo> {
         self.begun += 1;
         match head.path {
             b"/early" => reply.status(403).content_type("text/plain").body(b"no"),

@@ -26,6 +26,7 @@ pub(super) fn read_target<'b>(target: &'b [u8], head: &mut Head<'b>) -> Result<(
     if !target.is_ascii() {
         return Err(Refusal::bad_request("a byte that is not ASCII in the request target: percent-encode it"));
     }
+    head.is_literal = memchr2(b'%', b'+', target).is_none();
     if head.method == Method::Connect {
         head.path = target;
         return Ok(());

@@ -43,8 +43,9 @@ pub trait Handler {
     /// What collects its bodies.
     type Intake: Intake;
 
-    /// A head arrived. Answers it now (no body wanted, and every refusal), or gives what shall collect the body.
-    fn begin(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Self::Intake>;
+    /// A head arrived. Answers it now (no body wanted, and every refusal), or gives what shall collect the body. `body`: all of
+    /// it, where its length is known and it has come with the head; then it may be what the answer is about.
+    fn begin(&mut self, head: &Head<'_>, body: Option<&[u8]>, reply: Reply<'_>) -> Begin<Self::Intake>;
 
     /// Head and whole body are there: answers.
     fn finish(&mut self, head: &Head<'_>, intake: Self::Intake, reply: Reply<'_>);
@@ -99,9 +100,9 @@ impl<H: Handler> Turn<'_, H> {
     }
 
     /// Asks the handler; `None`: the request is answered.
-    pub(super) fn begin(&mut self, head: &Head<'_>, exchange: &mut Exchange) -> Option<H::Intake> {
+    pub(super) fn begin(&mut self, head: &Head<'_>, body: Option<&[u8]>, exchange: &mut Exchange) -> Option<H::Intake> {
         let start = self.out.bytes().len();
-        let begun = self.handler.begin(head, Reply::new(self.out, self.date, exchange));
+        let begun = self.handler.begin(head, body, Reply::new(self.out, self.date, exchange));
         match begun {
             Begin::Receive(intake) if !exchange.answered => {
                 // In case a response was begun and dropped.

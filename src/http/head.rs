@@ -37,6 +37,8 @@ pub struct Target<'b> {
     pub path: &'b [u8],
     /// As in a [`Head`].
     pub query: Option<&'b [u8]>,
+    /// As in a [`Head`].
+    pub is_literal: bool,
 }
 
 /// What a request says before its body. Values are trimmed of white space and otherwise as they came.
@@ -48,6 +50,8 @@ pub struct Head<'b> {
     pub path: &'b [u8],
     /// What follows the first `?`, still percent-encoded.
     pub query: Option<&'b [u8]>,
+    /// There is neither `%` nor `+` in the target: path and query mean what they say.
+    pub is_literal: bool,
     /// 0 or 1, of `HTTP/1.x`.
     pub http_minor: u8,
     /// The peer allows another request on this connection.
@@ -139,7 +143,7 @@ impl<'b> Head<'b> {
 impl<'b> Head<'b> {
     /// What the request is about.
     pub fn target(&self) -> Target<'b> {
-        Target { path: self.path, query: self.query }
+        Target { path: self.path, query: self.query, is_literal: self.is_literal }
     }
 }
 
@@ -157,6 +161,7 @@ impl Default for Head<'_> {
             method: Method::Get,
             path: b"/",
             query: None,
+            is_literal: true,
             http_minor: 1,
             keep_alive: true,
             framing: Framing::None,

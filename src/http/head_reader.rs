@@ -79,7 +79,7 @@ impl HeadReader {
     pub(super) fn read_alike<'b>(&self, input: &'b [u8], head: &mut Head<'b>) -> Option<usize> {
         let Alike { target, known, head_bytes } = self.find_alike(input)?;
         *head = known.head;
-        (head.path, head.query) = (target.path, target.query);
+        (head.path, head.query, head.is_literal) = (target.path, target.query, target.is_literal);
         let tail = &input[head_bytes - known.tail.len()..head_bytes];
         for (field, range) in &known.values {
             *head.field_mut(*field) = Some(&tail[range.clone()]);
@@ -112,16 +112,19 @@ impl HeadReader {
             [b'D', b'E', b'L', b'E', b'T', b'E', b' ', b'/', ..] => (&self.known[3], 7),
             _ => return None,
         };
-        let (path, mut rest) = input[path_at..].split_at(plain_bytes(&input[path_at..]));
+        let (path_bytes, mut is_literal) = plain_bytes(&input[path_at..]);
+        let (path, mut rest) = input[path_at..].split_at(path_bytes);
         let mut query = None;
         if let [b'?', behind @ ..] = rest {
-            let query_bytes = behind.iter().position(|byte| !is_plain(*byte) && *byte != b'?')?;
+            // Another `?` in a query is data; such heads are parsed.
+            let (query_bytes, is_query_literal) = plain_bytes(behind);
             query = Some(&behind[..query_bytes]);
             rest = &behind[query_bytes..];
+            is_literal &= is_query_literal;
         }
         let head_bytes = input.len() - rest.len() + known.tail.len();
         let is_alike = !known.tail.is_empty() && rest.starts_with(&known.tail) && head_bytes <= self.limits.head_bytes;
-        is_alike.then_some(Alike { target: Target { path, query }, known, head_bytes })
+        is_alike.then_some(Alike { target: Target { path, query, is_literal }, known, head_bytes })
     }
 
     /// Remembers what a whole head says behind its target, if that is where all of it stands.
@@ -172,23 +175,26 @@ const PLAIN: [bool; 256] = {
     table
 };
 
-/// How many plain bytes there are before any other; all, if there is no other.
-#[inline]
-fn plain_bytes(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(eight) = bytes[at..].first_chunk() {
+/// How many plain bytes there are before any other (all, if there is no other), and whether none of them is `%` or `+`.
+#[inline(always)] // once for a path, once for a query
+fn plain_bytes(bytes: &[u8]) -> (usize, bool) {
+    let (mut at, mut is_literal) = (0, true);
+    for eight in bytes.as_chunks().0 {
         let word = u64::from_le_bytes(*eight);
-        let others = swar::below(word, 0x21)
-            | swar::equal(word, 0x7f)
-            | swar::equal(word, b'?')
-            | swar::equal(word, b'#')
-            | swar::not_ascii(word);
+        let others =
+            swar::below(word, 0x21) | swar::above(word, 0x7e) | swar::equal(word, b'?') | swar::equal(word, b'#');
+        let escapes = swar::equal(word, b'%') | swar::equal(word, b'+');
         if others != 0 {
-            return at + swar::first(others);
+            // Of those below the lowest mark; it is a single bit.
+            is_literal &= escapes & ((others & others.wrapping_neg()) - 1) == 0;
+            return (at + swar::first(others), is_literal);
         }
+        is_literal &= escapes == 0;
         at += 8;
     }
-    at + bytes[at..].iter().position(|byte| !is_plain(*byte)).unwrap_or(bytes.len() - at)
+    let rest = &bytes[at..];
+    let rest = &rest[..rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len())];
+    (at + rest.len(), is_literal && !rest.iter().any(|byte| matches!(byte, b'%' | b'+')))
 }
 
 #[inline]

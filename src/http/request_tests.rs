@@ -59,6 +59,8 @@ fn target(line: &str) -> Option<(String, Option<String>, String)> {
     let utf8 = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
     match parse(text.as_bytes()) {
         ParsedHead::Complete { head, .. } => {
+            let is_literal = !line.contains(['%', '+']);
+            assert_eq!(head.is_literal, is_literal, "{line}");
             Some((utf8(head.path), head.query.map(utf8), utf8(head.host.expect("a host"))))
         }
         _ => None,
@@ -72,6 +74,7 @@ fn a_whole_head() {
         Sec-Fetch-Site: none\r\nIf-Match: \"1\"\r\nIf-None-Match: *\r\nX-Partition-ID: 3\r\nX-TTL: 1.5\r\n\
         X-Min-Acks: 2\r\nExpect: 100-Continue\r\nX-Unknown: \xff\r\nEmpty:\r\n\r\n";
     let expected = Head {
+        is_literal: false,
         method: Method::Post,
         path: b"/set",
         query: Some(b"key=a%20b"),
@@ -346,7 +349,20 @@ fn what_is_remembered_changes_nothing() {
         "If-Match: \"1\"",
         "X-Unknown: ?",
     ];
-    const TARGETS: [&str; 9] = ["/", "/kv/a", "/kv/a%20b", "/get?key=a?b", "/?", "/#", "http://x/y", "*", "/\u{e9}"];
+    const TARGETS: [&str; 12] = [
+        "/",
+        "/kv/a",
+        "/kv/a%20b",
+        "/kv/a-longer-one+",
+        "/get?key=longer+than-eight",
+        "/get?key=100%25&key=%41",
+        "/get?key=a?b",
+        "/?",
+        "/#",
+        "http://x/y",
+        "*",
+        "/\u{e9}",
+    ];
     let (mut alike_count, mut whole_count) = (0, 0);
     for seed in 0..300 {
         let mut rng = fastrand::Rng::with_seed(seed);

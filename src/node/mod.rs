@@ -256,16 +256,23 @@ impl Node {
         self.partitions.binary_search_by_key(&id, Partition::id).ok()
     }
 
-    /// The number that a request means which names none: 0, or that of the only partition there is.
+    /// Where the partition is that a request means which names none: number 0, or the only one there is.
     #[inline]
-    pub fn default_partition(&self) -> Result<u32, Unavailable> {
+    fn unnamed_index(&self) -> Result<usize, Unavailable> {
         match (&self.partitions[..], self.stage) {
             (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
-            ([first, ..], _) if first.id() == DEFAULT_PARTITION => Ok(DEFAULT_PARTITION),
-            ([only], _) => Ok(only.id()),
+            ([first, ..], _) if first.id() == DEFAULT_PARTITION => Ok(0),
+            ([_], _) => Ok(0),
             ([], _) => Err(Unavailable::Unassigned),
             _ => Err(Unavailable::Unnamed),
         }
+    }
+
+    /// The partition that a request means which names none.
+    #[inline]
+    pub fn unnamed_partition(&mut self) -> Result<&mut Partition, Unavailable> {
+        let index = self.unnamed_index()?;
+        Ok(&mut self.partitions[index])
     }
 
     /// The partition with a number, if it is here.

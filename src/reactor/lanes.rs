@@ -105,7 +105,7 @@ impl Reactor {
         let Some(Ok(Some(len))) = read else { return };
         let Some(key) = self.ready.get(lane) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let mut api = Api::new(&mut self.node, &mut self.guard, &mut self.buffers, outcome, self.clock.now());
+        let mut api = Api::new(&mut self.node, &mut self.guard, &mut self.scratch, outcome, self.clock.now());
         let mut turn = Turn {
             handler: &mut api,
             heads: &mut self.heads,
@@ -126,7 +126,7 @@ impl Reactor {
         let sent_bytes_before = session.sent_bytes;
         let released = session.take_released();
         let mut visit = Visit {
-            handler: Api::new(&mut self.node, &mut self.guard, &mut self.buffers, outcome, self.clock.now()),
+            handler: Api::new(&mut self.node, &mut self.guard, &mut self.scratch, outcome, self.clock.now()),
             input: &mut self.input[room.clone()],
             read: read.take(),
             output,

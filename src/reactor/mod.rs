@@ -55,7 +55,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use crate::api::{Answer, Buffers, Guard};
+use crate::api::{Answer, Guard};
 use crate::config::Config;
 use crate::http::{HeadLimits, HeadReader, HttpDate, Limits, Waiting};
 use crate::node::{DiskNews, Node};
@@ -123,7 +123,7 @@ struct Reactor {
     connection_max: usize,
     input: Box<[u8]>,
     lanes: [Lane; LANES],
-    buffers: Buffers,
+    scratch: Vec<u8>,
     /// Connections may be waiting to be accepted.
     is_accepting: bool,
     /// Out of descriptors until then.
@@ -187,7 +187,7 @@ impl Reactor {
             _waker: waker,
             input: vec![0; READ_BUFFER_BYTES].into(),
             lanes: lanes::lanes(),
-            buffers: Buffers::default(),
+            scratch: Vec::new(),
             is_accepting: false,
             accept_again_at: None,
             drain_until: None,
