@@ -136,7 +136,7 @@ impl Peer {
         loop {
             self.out.generate(7);
             let mut slices = [IoSlice::new(&[]); 4];
-            let count = self.out.slices(&mut slices);
+            let (count, _) = self.out.slices(&mut slices, usize::MAX);
             let before = self.got.len();
             for slice in &slices[..count] {
                 self.got.extend_from_slice(slice);

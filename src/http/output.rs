@@ -222,28 +222,33 @@ impl Output {
         work
     }
 
-    /// The first unsent slices that are not held back, in order; returns how many of `into` are set.
-    pub fn slices<'o>(&'o self, into: &mut [IoSlice<'o>]) -> usize {
+    /// The first unsent slices that are not held back, in order, up to `max_bytes` of them; returns how many of `into` are set, and
+    /// the bytes in them.
+    pub fn slices<'o>(&'o self, into: &mut [IoSlice<'o>], max_bytes: usize) -> (usize, usize) {
         // A value of a reply that is held back lies behind the reply's head.
         let end = self.held_from.unwrap_or(self.bytes.len());
-        let (mut count, mut at) = (0, self.sent);
-        let mut push = |slice: &'o [u8]| match into.get_mut(count) {
-            Some(slot) if !slice.is_empty() => {
-                *slot = IoSlice::new(slice);
-                count += 1;
-                true
+        let (mut count, mut left_bytes, mut at) = (0, max_bytes, self.sent);
+        let mut push = |slice: &'o [u8]| {
+            let slice = &slice[..slice.len().min(left_bytes)];
+            match into.get_mut(count) {
+                Some(slot) if !slice.is_empty() => {
+                    *slot = IoSlice::new(slice);
+                    count += 1;
+                    left_bytes -= slice.len();
+                    true
+                }
+                slot => slot.is_some() && left_bytes > 0,
             }
-            slot => slot.is_some(),
         };
         let mut skip = self.blob_sent;
         for placed in self.blobs.iter().take_while(|placed| placed.at <= end) {
             if !push(&self.bytes[at..placed.at]) || !push(&placed.blob[skip..]) {
-                return count;
+                return (count, max_bytes - left_bytes);
             }
             (at, skip) = (placed.at, 0);
         }
         push(&self.bytes[at..end]);
-        count
+        (count, max_bytes - left_bytes)
     }
 
     /// Drops the first `sent` unsent bytes.

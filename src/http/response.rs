@@ -356,7 +356,7 @@ mod tests {
             out.generate(1000);
         }
         let mut slices = [std::io::IoSlice::new(&[]); 8];
-        let count = out.slices(&mut slices);
+        let (count, _) = out.slices(&mut slices, usize::MAX);
         let bytes = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
         (String::from_utf8(bytes).expect("text").replace(HEAD, ""), exchange)
     }

@@ -110,11 +110,13 @@ impl Garbage {
             self.blob = Arc::into_inner(blob);
             work.spend(work::FREE);
         } else if let Some(segment) = &mut self.segment {
-            match segment.pop_large() {
-                Some(blob) => self.blobs.push(blob),
-                None => self.segment = None,
+            if let Some(blob) = segment.pop_large() {
+                self.blobs.push(blob);
+                work.spend(work::FREE);
+            } else {
+                self.segment = None;
+                work.spend(work::GIVE_BACK);
             }
-            work.spend(work::FREE);
         } else if let Some(chunk) = self.chunks.pop() {
             if let Some(chunk) = Arc::into_inner(chunk) {
                 self.alive.subtract(chunk.footprint());
@@ -122,6 +124,7 @@ impl Garbage {
                 self.blobs = blobs;
                 if self.spare_bytes + bytes.len() > SPARE_BYTES {
                     bytes.give_back();
+                    work.spend(work::GIVE_BACK);
                 } else {
                     self.spare_bytes += bytes.len();
                 }
