@@ -14,7 +14,7 @@ use crate::http::{Output, Turn};
 use super::Reactor;
 use super::clock::Clock;
 use super::gates::Gates;
-use super::limits::{LANE_RENDER_BYTES, READ_MAX_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN};
+use super::limits::{BUSY_SLICE_WORK, LANE_RENDER_BYTES, READ_MAX_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN};
 use super::measure;
 use super::ready::enqueue;
 use super::session::{Next, Session, Visit};
@@ -50,15 +50,17 @@ impl Reactor {
     pub(super) fn visit_ready(&mut self) -> bool {
         let mut budget = TURN_WORK_BYTES;
         let mut visits_left = VISITS_PER_TURN;
-        while budget > 0 && visits_left > 0 && !self.ready.is_empty() {
+        let mut is_first = true;
+        while budget > 0 && visits_left > 0 && !self.ready.is_empty() && (is_first || !self.owes_much()) {
             let count_max = self.ready.len().min(LANES).min(visits_left);
             let mut count = 0;
-            while count < count_max && budget > 0 {
+            while count < count_max && budget > 0 && (is_first || !self.owes_much()) {
                 let read = self.read_ahead(count..count_max, budget);
                 for lane in count..read {
                     self.carry_out(lane, &mut budget);
                 }
                 count = read;
+                is_first = false;
             }
             // Whoever was read is visited, too: its answers are kept in no other place.
             for lane in 0..count {
@@ -68,6 +70,12 @@ impl Reactor {
             visits_left -= count;
         }
         self.ready.is_empty()
+    }
+
+    /// Whether as much maintenance is owed as a turn pays: with more writes it would never be done with. Some requests are carried out
+    /// all the same; what is owed may not be theirs, but that of a stream from a leader.
+    fn owes_much(&self) -> bool {
+        self.node.owed_work() >= BUSY_SLICE_WORK
     }
 
     /// Reads sessions that wait, each to its lane: as many as are carried out within the budget, about, or as what they look for
