@@ -66,7 +66,7 @@ struct Echoes {
 impl Handler for Echoes {
     type Intake = Echo;
 
-    fn begin(&mut self, head: &Head<'_>, _: Option<&[u8]>, reply: Reply<'_>) -> Begin<Echo> {
+    fn begin(&mut self, head: &Head<'_>, body: Option<&[u8]>, reply: Reply<'_>) -> Begin<Echo> {
         self.begun += 1;
         match head.path {
             b"/early" => reply.status(403).content_type("text/plain").body(b"no"),
@@ -80,6 +80,12 @@ impl Handler for Echoes {
             path => {
                 let room = if path == b"/small" { 10 } else { 100_000 };
                 let steps = if path == b"/slow" { 5 } else { 1 };
+                let is_taken = |body: &&[u8]| body.len() <= room && steps == 1 && !body.starts_with(b"bad");
+                if let Some(body) = body.filter(is_taken) {
+                    self.finished += 1;
+                    reply.status(200).body(&[b"took ", path, b" ", body].concat());
+                    return Begin::Answered;
+                }
                 return Begin::Receive(Echo { body: Vec::new(), room, steps });
             }
         }

@@ -4,7 +4,7 @@
 
 use super::chunk::{
     BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, Chunk, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE, HEADER_BYTES,
-    KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, bucket_of, read_u16, slots_with, tag_of,
+    KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, bucket_of, read_u16, tag_of,
 };
 use super::hash::KeyHasher;
 use super::record::{Blob, Entry, Value};
@@ -18,6 +18,8 @@ const BUCKET_FILL: usize = 17;
 pub struct ChunkBuilder {
     bytes: Vec<u8>,
     index: Vec<(u32, u16)>,
+    /// Slots taken in each bucket, while they are made.
+    fills: Vec<u8>,
     restarts: Vec<u16>,
     blobs: Vec<Blob>,
     hash_seed: u64,
@@ -36,6 +38,7 @@ impl ChunkBuilder {
         Self {
             bytes,
             index: Vec::new(),
+            fills: Vec::new(),
             restarts: Vec::new(),
             blobs: Vec::new(),
             hash_seed: hasher.seed(),
@@ -201,20 +204,20 @@ impl ChunkBuilder {
         let start = self.bytes.len();
         let bucket_count = self.index.len().div_ceil(BUCKET_FILL);
         self.bytes.resize(start + bucket_count * BUCKET_BYTES, 0);
-        let buckets = &mut self.bytes[start..];
+        let buckets = &mut self.bytes[start..].as_chunks_mut::<BUCKET_BYTES>().0;
+        self.fills.clear();
+        self.fills.resize(bucket_count, 0);
         for &(hash, offset) in &self.index {
             let mut index = bucket_of(hash, bucket_count);
             // Ends: there are more slots than entries.
-            let (bucket, slot) = loop {
-                let bucket = &buckets[index * BUCKET_BYTES..][..BUCKET_BYTES];
-                if let Some(slot) = slots_with(0, bucket).next() {
-                    break (&mut buckets[index * BUCKET_BYTES..][..BUCKET_BYTES], slot);
-                }
-                buckets[index * BUCKET_BYTES + BUCKET_BYTES - 1] = 1;
+            while usize::from(self.fills[index]) == BUCKET_SLOTS {
+                buckets[index][BUCKET_BYTES - 1] = 1;
                 index = if index + 1 == bucket_count { 0 } else { index + 1 };
-            };
-            bucket[slot] = tag_of(hash);
-            bucket[BUCKET_SLOTS + 2 * slot..][..2].copy_from_slice(&offset.to_le_bytes());
+            }
+            let slot = usize::from(self.fills[index]);
+            self.fills[index] += 1;
+            buckets[index][slot] = tag_of(hash);
+            buckets[index][BUCKET_SLOTS + 2 * slot..][..2].copy_from_slice(&offset.to_le_bytes());
         }
     }
 

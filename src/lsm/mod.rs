@@ -84,9 +84,9 @@ use work::Work;
 /// is giving back one mebibyte of a large value.
 pub const WORK_LUMP_MAX: usize = 128 * 1024;
 
-/// Work owed for each unit that a write brings in: flushing (about 2), small merges (1 a level) and its share of rewriting the
-/// bottom (9), with a margin so that the debt shrinks under any load.
-const DEBT_FACTOR: usize = 16;
+/// Work owed for each unit that a write brings in: sorting (about 1.5), small merges (1 a level) and its share of rewriting the
+/// bottom (7), with a margin so that the debt shrinks under any load.
+const DEBT_FACTOR: usize = 14;
 
 /// What the engine needs to know at the start.
 #[derive(Clone, Copy, Debug)]

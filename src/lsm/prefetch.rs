@@ -174,24 +174,27 @@ impl Lsm {
         }
         let probes = &probes[..count];
         let mut places = [[0; PLACES_MAX]; PREFETCH_KEYS_MAX];
-        // Of two layers one is begun with while what was asked for of the other comes.
+        // Of two layers one is begun with while what was asked for of the other comes. The bottom, whose memory is farthest away,
+        // goes first.
         let mut before = [Step::None; PREFETCH_KEYS_MAX];
-        for (step, probe) in before.iter_mut().zip(probes) {
-            *step = Step::begin_in(&self.memtable, Some(self.wal.active()), probe);
-        }
-        let mut layer_count = 0;
-        for layer in self.levels.contents() {
+        let layers = self.levels.contents();
+        let layer_count = layers.len();
+        for (index, layer) in layers.enumerate().rev() {
             let mut steps = [Step::None; PREFETCH_KEYS_MAX];
             for ((step, probe), places) in steps.iter_mut().zip(probes).zip(&mut places) {
                 let mut place = 0;
-                *step = Step::begin(layer, probe, places.get_mut(layer_count).unwrap_or(&mut place));
+                *step = Step::begin(layer, probe, places.get_mut(index).unwrap_or(&mut place));
             }
             go_on(&mut before, probes);
             go_on(&mut steps, probes);
             before = steps;
-            layer_count += 1;
+        }
+        let mut steps = [Step::None; PREFETCH_KEYS_MAX];
+        for (step, probe) in steps.iter_mut().zip(probes) {
+            *step = Step::begin_in(&self.memtable, Some(self.wal.active()), probe);
         }
         go_on(&mut before, probes);
+        go_on(&mut steps, probes);
         self.places.begin(self.levels.generation());
         for (probe, places) in probes.iter().zip(places) {
             self.places.remember(probe, places, layer_count.min(PLACES_MAX));

@@ -11,10 +11,10 @@ pub(super) const EVENTS_PER_POLL: usize = 256;
 pub(super) const VISITS_PER_TURN: usize = 32;
 
 /// Work on requests in one turn, in bytes of input and output.
-pub(super) const TURN_WORK_BYTES: usize = 256 * 1024;
+pub(super) const TURN_WORK_BYTES: usize = 192 * 1024;
 
 /// Most maintenance in one turn while requests wait, in units of work: a few hundred microseconds.
-pub(super) const BUSY_SLICE_WORK: usize = 320 * 1024;
+pub(super) const BUSY_SLICE_WORK: usize = 224 * 1024;
 
 /// Maintenance in one turn when there is nothing else to do: what a request that comes in meanwhile waits for.
 pub(super) const IDLE_SLICE_WORK: usize = 128 * 1024;
