@@ -8,6 +8,7 @@ use super::request::{HeadLimits, parse_head};
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 2048, header_count: 20 };
 
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum ParsedHead<'b> {
     Incomplete,
     Complete { head: Head<'b>, head_bytes: usize },

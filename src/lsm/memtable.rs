@@ -69,7 +69,11 @@ pub(super) struct Memtable {
     shards: Vec<Shard>,
     shard_shift: u32,
     records: Records,
-    /// Which records are superseded, by number of the segment; of a segment that has none, nothing or zeros.
+    /// Which records are superseded, by number of the segment.
+    #[expect(
+        clippy::vec_box,
+        reason = "the list grows by a pointer for each segment: no write pays for copying marks"
+    )]
     superseded: Vec<Box<Marks>>,
     entry_count: usize,
     log_bytes: usize,
@@ -129,6 +133,9 @@ impl Memtable {
     /// Takes in a record just appended to the log's `active` segment.
     pub(super) fn insert(&mut self, active: &Segment, hash: u32, key: &[u8], appended: Appended, stored_bytes: usize) {
         self.records.segments.extend(appended.sealed);
+        if self.superseded.len() <= self.records.segments.len() {
+            self.superseded.push(Box::new([0; _]));
+        }
         let base = self.records.segments.len() << SEGMENT_SHIFT;
         let place = Place::try_from(base + appended.offset).expect("memtables are frozen long before 4 GiB");
         self.log_bytes += stored_bytes;
@@ -148,9 +155,6 @@ impl Memtable {
 
     fn mark_superseded(&mut self, place: Place) {
         let (segment, word, bit) = mark_of(place);
-        while self.superseded.len() <= segment {
-            self.superseded.push(Box::new([0; _]));
-        }
         self.superseded[segment][word] |= bit;
     }
 
@@ -279,7 +283,7 @@ impl FrozenMemtable {
     #[inline]
     fn is_superseded(&self, place: Place) -> bool {
         let (segment, word, bit) = mark_of(place);
-        self.memtable.superseded.get(segment).is_some_and(|marks| marks[word] & bit != 0)
+        self.memtable.superseded[segment][word] & bit != 0
     }
 
     /// Asks for the memory of a record.

@@ -1,6 +1,6 @@
 //! One flush, merge or sweep under way: layers on top, merged into the run below them, a chunk at a time.
 //!
-//! A flush merges one frozen memtable into a new, empty run; a merge of small layers does the same with several; a merge
+//! A flush merges frozen memtables into a new, empty run; a merge of small runs does the same with those; a merge
 //! into the lowest level goes into the run that is there, replacing its chunks. A sweep is a merge of nothing into a run: all
 //! of them rewrite the chunks that they pass of which a good part has expired.
 //!

@@ -1,11 +1,11 @@
 //! The engine: an in-memory log-structured merge tree. Pure memory: no I/O, no clock, no HTTP.
 //!
 //! A write becomes a record at the end of the log (`wal`), found through the active memtable's hash index (`memtable`). A full
-//! memtable is frozen and pushed onto the immutable layers (`levels`); maintenance flushes it into a run of chunks (`run`,
-//! `chunk`) and merges runs (`merge_job`, `merge`). A read asks the memtable, then the layers, newest first, but for runs of
-//! which a filter says that they have no such key (`filter`); a snapshot clones the layers' `Arc`s (`snapshot`). A snapshot
-//! leaves as chunks (`chunk_walk`), and chunks become an engine (`adoption`); the log leaves and comes as a stream of records
-//! (`log_stream`).
+//! memtable is frozen and pushed onto the immutable layers (`levels`); maintenance sorts it (`sorter`), and merges memtables and
+//! runs of chunks (`run`, `chunk`) into other runs (`merge_job`, `merge`). A read asks the memtable, then the layers, newest
+//! first, but for runs of which a filter says that they have no such key (`filter`); a snapshot clones the layers' `Arc`s
+//! (`snapshot`). A snapshot leaves as chunks (`chunk_walk`), and chunks become an engine (`adoption`); the log leaves and
+//! comes as a stream of records (`log_stream`).
 //!
 //! Invariants:
 //! 1. One version per write, ascending without a gap; a key reads as its newest write.

@@ -154,3 +154,38 @@ fn merge_some(
         merged.extend_from_slice(&keys[rest]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::lsm::{Lsm, NewValue, Options, ScanState};
+
+    /// Memtables of any size, with keys that are overwritten, share their beginnings or all of their first bytes, against a map;
+    /// whatever the budget of a step.
+    #[test]
+    fn the_newest_of_each_key_comes_in_order() {
+        for seed in 0..24 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut lsm = Lsm::new(Options { memtable_bytes: 64 << 20, hash_seed: seed });
+            let mut model = BTreeMap::new();
+            let prefix = ["", "key:", "a prefix that all keys share: ", "0000000"][rng.usize(..4)];
+            let key_count = [10, 3_000, u32::MAX][rng.usize(..3)];
+            for _ in 0..[0, 1, 1_024, 1_025, 2_048, 5_000, 9_000][rng.usize(..7)] {
+                let key = format!("{prefix}{}", rng.u32(..key_count)).into_bytes();
+                let version = lsm.set(&key, NewValue::Inline(b"v"), None);
+                model.insert(key, version);
+            }
+            let (budget, snapshot) = (rng.usize(1..100_000), lsm.snapshot());
+            let (mut scan, mut found) = (snapshot.scan(b""), Vec::new());
+            loop {
+                match scan.step(budget).0 {
+                    ScanState::Searching => {}
+                    ScanState::Found => found.extend(scan.entry().map(|entry| (entry.key.to_vec(), entry.version))),
+                    ScanState::End => break,
+                }
+            }
+            assert!(found.into_iter().eq(model), "seed {seed}");
+        }
+    }
+}

@@ -1,7 +1,11 @@
-//! Visiting sessions some at a time: first each of them is read, and what their requests will look for is asked of memory; then all
-//! requests are carried out; then all answers are sent. So waits for memory overlap, and neither the loop's code nor the kernel's
-//! drives the other's out of the processor's cache with each request. (Reads of a million entries, 64 connections: 7 % less time of
-//! the processor for a request than with each session on its own.)
+//! Visiting sessions some at a time: they are read and carried out, as many together as memory can be asked at once for what their
+//! requests look for; then all answers are sent. So waits for memory overlap, neither the loop's code nor the kernel's drives the
+//! other's out of the processor's cache with each request, and who reads the answers is woken once for many. (A million entries,
+//! 64 connections: 7 % less time of the processor for a read than with each session on its own; 20 % with 16 pipelined.)
+//!
+//! Invariants:
+//! 1. What is read is carried out and visited in the same call: requests and answers are kept in no other place than a lane.
+//! 2. A turn carries out no more writes than it pays maintenance for, but for what one look ahead takes in.
 //!
 //! Not here: what is asked for (`api/ahead.rs`), what a visit does (`session.rs`).
 
