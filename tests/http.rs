@@ -659,6 +659,31 @@ fn a_request_cut_anywhere_is_the_same_request() {
     }
 }
 
+/// Which of several faults is told of does not depend on whether the value came with the head.
+#[test]
+fn a_refusal_does_not_depend_on_the_cut() {
+    const FAULTS: [&str; 5] =
+        ["If-Match: bad", "X-TTL: bad", "X-Min-Acks: bad", "X-Partition-ID: 9", "If-None-Match: bad"];
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    for (method, target) in [("PUT", "/kv/k"), ("POST", "/set?key=k"), ("PUT", "/kv/%zz"), ("PUT", "/kv/")] {
+        for (at, first) in FAULTS.iter().enumerate() {
+            for second in &FAULTS[at..] {
+                let headers = if first == second { &[*first][..] } else { &[*first, *second] };
+                let request = request_bytes(method, target, headers, b"value");
+                client.send(&request);
+                let whole = timeless(client.response(false));
+                assert!(whole.status >= 400, "{}", whole.text());
+                client.send(&request[..request.len() - 5]);
+                node.settle();
+                client.send(&request[request.len() - 5..]);
+                assert_eq!(timeless(client.response(false)), whole, "{method} {target} with {headers:?}");
+            }
+        }
+    }
+    assert_eq!(node.status()["partitions"][0]["lastVersion"], 0, "nothing was written");
+}
+
 #[test]
 fn a_thousand_pipelined_requests_are_answered_in_order() {
     const COUNT: usize = 1000;

@@ -229,8 +229,9 @@ impl Api<'_> {
     ) {
         let min_acks = self.min_acks(head);
         let written = self.growable_partition(head).and_then(|partition| {
-            let conditions = conditions_of(head)?;
+            // First what can be refused before the body is there: the answer must not depend on how a request was cut.
             let ttl_ms = ttl_of(head, body_ttl_ms)?;
+            let conditions = conditions_of(head)?;
             let min_acks = min_acks?;
             let written = match action {
                 Action::Put => {
