@@ -5,7 +5,9 @@
 //!
 //! Invariants:
 //! 1. What is read is carried out and visited in the same call: requests and answers are kept in no other place than a lane.
-//! 2. A turn carries out no more writes than it pays maintenance for, but for what one look ahead takes in.
+//! 2. Whatever others ask for, every session gets on: what is left of its input is carried out in its place in the queue, and one
+//!    that has something else to do is visited before the budget is used up.
+//! 3. A turn carries out no more writes than it pays maintenance for, but for what one look ahead takes in.
 //!
 //! Not here: what is asked for (`api/ahead.rs`), what a visit does (`session.rs`).
 
@@ -65,6 +67,10 @@ impl Reactor {
                 }
                 count = read;
                 is_first = false;
+                if self.lanes[count - 1].read.is_none() {
+                    // It has other things to do than to carry out requests, and not all of the budget is to be gone by then.
+                    break;
+                }
             }
             // Whoever was read is visited, too: its answers are kept in no other place.
             for lane in 0..count {
@@ -102,8 +108,12 @@ impl Reactor {
                 }
             }
             let Lane { room, read: before, .. } = &mut self.lanes[lane];
+            let is_carried_out = read.is_some();
             (*room, *before) = (room_bytes * lane..room_bytes * (lane + 1), read);
             lane += 1;
+            if !is_carried_out {
+                break;
+            }
         }
         if let Some(mut ahead) = ahead {
             ahead.fetch(&mut self.node);

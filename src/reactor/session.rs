@@ -382,11 +382,15 @@ impl Session {
         outcome.map(|_| ())
     }
 
-    /// Reads once, if that is what the next visit would do first. It is to be told.
+    /// Reads once, if that is what the next visit would do first; nothing, if it has yet to carry out what it read before. None: it
+    /// has other things to do. It is to be told.
     pub(super) fn read_ahead(&mut self, buffer: &mut [u8]) -> Option<io::Result<Option<usize>>> {
-        let is_next =
-            self.stage == Stage::Open && self.wants == Wants::Input && self.is_readable && self.output.is_empty();
-        is_next.then(|| self.read(buffer))
+        match self.wants {
+            _ if self.stage != Stage::Open || !self.output.is_empty() => None,
+            Wants::Input if self.is_readable => Some(self.read(buffer)),
+            Wants::Turn => Some(Ok(Some(0))),
+            _ => None,
+        }
     }
 
     /// Reads once. `None`: look again at what to do, there is no input.
