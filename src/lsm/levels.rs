@@ -45,9 +45,6 @@ const LEVEL_RUNS: usize = 4;
 /// a write than the one before.
 const BOTTOM_SHARE: usize = 6;
 
-/// The same when there is nothing else to do.
-const IDLE_BOTTOM_SHARE: usize = 12;
-
 /// Where a layer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -286,8 +283,7 @@ impl Levels {
         let start = self.layers[..end].iter().rposition(|layer| layer.state != LayerState::Idle).map_or(0, |at| at + 1);
         let upper_bytes: usize = self.layers[start..end].iter().map(|layer| layer.content.memory_bytes()).sum();
         let bottom_bytes = bottom.map_or(0, |layer| layer.content.memory_bytes());
-        let share = if self.is_flush_due { IDLE_BOTTOM_SHARE } else { BOTTOM_SHARE };
-        let is_large = upper_bytes.saturating_mul(share) >= bottom_bytes;
+        let is_large = upper_bytes.saturating_mul(BOTTOM_SHARE) >= bottom_bytes;
         let is_compaction = self.is_compaction_due && start == 0 && self.jobs.is_empty();
         (start < end && (is_large || is_compaction)).then_some(start..end)
     }
