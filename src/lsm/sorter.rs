@@ -1,8 +1,8 @@
 //! Sorting a frozen memtable a bounded piece at a time.
 //!
 //! Entries are gathered in the order of the log, sorted in runs of [`RUN_ENTRIES`], and neighbouring runs merged until there is one:
-//! two at a time, since a merge of two goes through memory in order and without a branch that nobody can predict. (Through a
-//! heap of all runs an entry took 100 ns; in six passes it takes 25.) Nothing is reallocated on the way: all buffers get their
+//! two at a time, since a merge of two goes through memory in order and without a branch that nobody can predict, as
+//! a heap of all runs does not. Nothing is reallocated on the way: all buffers get their
 //! final size when they are first needed.
 
 use std::ops::Range;
