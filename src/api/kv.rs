@@ -96,14 +96,7 @@ impl Api<'_> {
         });
         match outcome {
             Ok(Ok(key)) => {
-                match action {
-                    Action::Get(form) => self.answer_get(form, head, &key, reply),
-                    Action::Delete(form) => self.answer_delete(form, head, &key, reply),
-                    Action::Set | Action::Put => {
-                        let value = NewValue::Inline(value.unwrap_or_default());
-                        self.answer_set(action, head, &key, value, None, reply);
-                    }
-                }
+                self.act(action, head, &key, NewValue::Inline(value.unwrap_or_default()), None, reply);
                 Begin::Answered
             }
             Ok(Err(intake)) => Begin::Receive(intake),
@@ -163,17 +156,31 @@ impl Api<'_> {
             Ok(Some((action, key, received)))
         });
         match outcome {
-            Ok(Some((action, key, received))) => match action {
-                Action::Get(form) => self.answer_get(form, head, &key, reply),
-                Action::Delete(form) => self.answer_delete(form, head, &key, reply),
-                Action::Set | Action::Put => {
-                    let value = received.value.as_ref().map_or(NewValue::Inline(&[]), ReadyValue::as_new_value);
-                    self.answer_set(action, head, &key, value, received.ttl_ms, reply);
-                }
-            },
+            Ok(Some((action, key, received))) => {
+                let value = received.value.as_ref().map_or(NewValue::Inline(&[]), ReadyValue::as_new_value);
+                self.act(action, head, &key, value, received.ttl_ms, reply);
+            }
             // The path had a route when the request began; it still does.
             Ok(None) => reply.error(&Refusal::new(404, "not_found", "no such path")),
             Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    /// Carries out a request; `value` and `body_ttl_ms` are for one that has a value.
+    #[inline]
+    fn act(
+        &mut self,
+        action: Action,
+        head: &Head<'_>,
+        key: &[u8],
+        value: NewValue<'_>,
+        body_ttl_ms: Option<u64>,
+        reply: Reply<'_>,
+    ) {
+        match action {
+            Action::Get(form) => self.answer_get(form, head, key, reply),
+            Action::Set | Action::Put => self.answer_set(action, head, key, value, body_ttl_ms, reply),
+            Action::Delete(form) => self.answer_delete(form, head, key, reply),
         }
     }
 
