@@ -680,6 +680,8 @@ fn loading_is_told_while_it_lasts() {
     // A checkpoint, which is read in pieces, each of which will take long.
     let node = start(&data, &[]);
     write_numbered(&node, 100);
+    // A good part of all there is to read: the log file behind the checkpoint has room for 16 MiB.
+    node.request("PUT", "/kv/large", &[], &vec![b'x'; 1 << 20]);
     node.request("POST", "/admin/checkpoint", &[], b"");
     wait_for("the checkpoint", || checkpoint_version(&node) > 0);
     stop(node);
