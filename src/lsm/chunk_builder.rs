@@ -27,6 +27,8 @@ pub struct ChunkBuilder {
     version_width: usize,
     first_expiry: u64,
     tombstone_count: u16,
+    /// How long the chunk may become.
+    max_bytes: usize,
 }
 
 impl ChunkBuilder {
@@ -46,7 +48,14 @@ impl ChunkBuilder {
             version_width: used_bits.div_ceil(8).max(1) as usize,
             first_expiry: NO_EXPIRY,
             tombstone_count: 0,
+            max_bytes: CHUNK_MAX_BYTES,
         }
+    }
+
+    /// Has the chunk that is being built be shorter than [`CHUNK_MAX_BYTES`]. There must be an entry in it.
+    pub(super) fn limit(&mut self, max_bytes: usize) {
+        debug_assert!(!self.is_empty() && max_bytes <= CHUNK_MAX_BYTES, "an empty builder has room for any entry");
+        self.max_bytes = max_bytes;
     }
 
     /// Whether nothing was added since the last [`finish`](Self::finish).
@@ -73,9 +82,9 @@ impl ChunkBuilder {
         4 + self.version_width + expires_bytes + entry.key.len() + value_bytes
     }
 
-    /// Whether one more entry would keep the chunk within [`CHUNK_MAX_BYTES`]. An empty builder has room for any entry.
+    /// Whether one more entry would keep the chunk as short as it is to be. An empty builder has room for any entry.
     pub fn has_room_for(&self, entry: &Entry<'_>) -> bool {
-        Self::total_bytes(self.bytes.len() + self.stored_bytes(entry), self.index.len() + 1) <= CHUNK_MAX_BYTES
+        Self::total_bytes(self.bytes.len() + self.stored_bytes(entry), self.index.len() + 1) <= self.max_bytes
     }
 
     /// Adds an entry; keys must ascend, and there must be room. Returns the bytes it takes, about.
@@ -139,7 +148,7 @@ impl ChunkBuilder {
             let next =
                 key_start + usize::from(key_word & KEY_LEN_MASK) + usize::from(read_u16(&chunk.bytes, offset + 2));
             let entries_end = self.bytes.len() + next - begin;
-            if key_word & !KEY_LEN_MASK != 0 || Self::total_bytes(entries_end, self.index.len() + 1) > CHUNK_MAX_BYTES {
+            if key_word & !KEY_LEN_MASK != 0 || Self::total_bytes(entries_end, self.index.len() + 1) > self.max_bytes {
                 break;
             }
             let key = &chunk.bytes[key_start..][..usize::from(key_word & KEY_LEN_MASK)];
@@ -228,5 +237,6 @@ impl ChunkBuilder {
         self.restarts.clear();
         self.first_expiry = NO_EXPIRY;
         self.tombstone_count = 0;
+        self.max_bytes = CHUNK_MAX_BYTES;
     }
 }

@@ -32,6 +32,10 @@ impl Filter {
         Self { blocks: vec![FilterBlock([0; 8]); block_count].into() }
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.blocks)
+    }
+
     pub(super) fn put(&mut self, hash: u32) {
         let at = self.block_of(hash);
         for (word, bit) in bits_of(hash) {

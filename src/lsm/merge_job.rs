@@ -9,8 +9,9 @@
 //!    at once by chunks that hold the same entries and those of the sources within the group's range. The sources still
 //!    shadow all they brought, so doing it again, or stopping for good, is harmless.
 //! 2. Chunks that no source entry falls into, and of which little has expired, are left as they are, not copied.
+//! 3. Beyond the target itself a job holds one chunk being built and the finished chunks of one group; a group, and what replaces
+//!    it, is a bounded number of chunks, whatever lies in them.
 //! 4. What has expired is written as a tombstone, or not at all where nothing lies below it.
-//! 3. Beyond the target itself a job holds one chunk being built and the finished chunks of one group.
 //!
 //! Not here: which layers to merge (`levels.rs`).
 
@@ -30,6 +31,9 @@ use super::work::{self, Work};
 
 /// A chunk that a merge leaves is at least this long, its neighbours permitting; smaller ones are joined as merges pass by.
 const CHUNK_MIN_BYTES: usize = CHUNK_MAX_BYTES / 2;
+
+/// Chunks read and finished when a group is ended at the latest: it is replaced at once.
+const GROUP_MAX_CHUNKS: usize = 16;
 
 /// Entries copied at once.
 const COPY_ENTRIES: usize = 64;
@@ -69,6 +73,15 @@ struct Output {
 }
 
 impl Output {
+    /// Makes a filter for so many keys, unless they are too many or go to the bottom, which has most keys anyway.
+    fn make_filter(&mut self, key_count: usize, work: &mut Work) {
+        if self.tombstones == Tombstones::Keep && (1..=FILTER_MAX_KEYS).contains(&key_count) {
+            let filter = Filter::new(key_count);
+            work.spend(work::of_new(filter.memory_bytes()));
+            self.filter = Some(filter);
+        }
+    }
+
     fn add(&mut self, entry: &Entry<'_>, work: &mut Work) {
         work.spend(work::of_entry(entry.key.len()));
         let gone = Entry { expires_at_ms: None, value: Value::Tombstone, ..*entry };
@@ -109,9 +122,6 @@ impl MergeJob {
         last_version: u64,
         tombstones: Tombstones,
     ) -> Self {
-        // The bottom has most keys anyway.
-        let key_count = layers.iter().map(ImmutableLayer::entry_count).sum();
-        let has_filter = tombstones == Tombstones::Keep && (1..=FILTER_MAX_KEYS).contains(&key_count);
         Self {
             preparation: Preparation::new(layers.iter()),
             layers,
@@ -126,7 +136,7 @@ impl MergeJob {
                 hasher,
                 tombstones,
                 removed_until_ms: 0,
-                filter: has_filter.then(|| Filter::new(key_count)),
+                filter: None,
             },
         }
     }
@@ -146,9 +156,12 @@ impl MergeJob {
                 return false;
             }
             self.upper = Some(MergeCursor::new(self.layers.iter(), &[]));
+            self.output.make_filter(self.layers.iter().map(ImmutableLayer::entry_count).sum(), work);
         }
         while !work.is_used_up() {
-            if self.current.is_some() {
+            if self.group_chunk_count + self.output.finished.len() >= GROUP_MAX_CHUNKS {
+                self.end_group(target, work, garbage);
+            } else if self.current.is_some() {
                 self.merge_some(work);
             } else if self.between_chunks(target, work, garbage) {
                 return true;
@@ -196,13 +209,12 @@ impl MergeJob {
 
     /// All chunks of the group are read: goes on with the gap behind them, the next chunk, or the next group. True at the end.
     fn between_chunks(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) -> bool {
-        work.spend(work::CHUNK_LOOK);
         let Some(upper) = &mut self.upper else { return false };
         let next = target.chunk(self.next);
         let entry = upper.entry();
         let Some(next) = next.filter(|next| entry.is_none_or(|entry| entry.key >= next.first_key())) else {
             let Some(entry) = entry else {
-                self.replace_group(target, work, garbage);
+                self.end_group(target, work, garbage);
                 return true;
             };
             // The entry belongs into the gap before the next chunk.
@@ -214,6 +226,7 @@ impl MergeJob {
             }
             return false;
         };
+        work.spend(work::CHUNK_LOOK);
         let behind = target.chunk(target.next(self.next));
         // Nothing of the sources falls into it: it is passed, unless it is small or much of it has expired.
         let is_passed = entry.is_none_or(|entry| behind.is_some_and(|behind| entry.key >= behind.first_key()));
@@ -231,8 +244,13 @@ impl MergeJob {
             let fits = entry.is_some() || built_bytes + next.bytes().len() <= CHUNK_MAX_BYTES;
             let is_done = built_bytes >= CHUNK_MIN_BYTES || self.output.builder.is_empty();
             if is_done || (!fits && !is_worth_sweeping(next, self.output.removed_until_ms, work)) {
-                self.replace_group(target, work, garbage);
+                self.end_group(target, work, garbage);
                 return false;
+            }
+            let both_bytes = built_bytes + next.bytes().len();
+            if both_bytes > CHUNK_MAX_BYTES {
+                // In halves: filled up, it would leave a small rest, and so would each of the full chunks that may follow.
+                self.output.builder.limit(both_bytes / 2);
             }
         }
         self.current = Some((Arc::clone(next), next.begin()));
@@ -241,9 +259,24 @@ impl MergeJob {
         false
     }
 
-    fn replace_group(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
+    /// Replaces the group by what was made of it. Of a chunk that was read in part the rest becomes a chunk of its own, the next.
+    fn end_group(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
         self.output.finish_chunk(work);
+        let rest_at = self.output.finished.len();
+        if let Some((chunk, mut offset)) = self.current.take() {
+            while offset < chunk.end() {
+                let (entry, next_offset) = chunk.entry_at(offset);
+                self.output.add(&entry, work);
+                offset = next_offset;
+            }
+            self.output.finish_chunk(work);
+        }
+        let rest_key = self.output.finished.get(rest_at).map(|rest| rest.first_key().to_vec());
         self.put_finished(target, garbage);
+        if let Some(key) = rest_key {
+            self.group = target.seek(&key);
+            self.next = self.group;
+        }
     }
 
     /// Replaces the chunks read so far by the finished ones, which hold all entries of theirs.
@@ -266,4 +299,109 @@ fn is_worth_sweeping(chunk: &Chunk, removed_until_ms: u64, work: &mut Work) -> b
     let is_looked_at = chunk.first_expiry_ms() <= removed_until_ms;
     work.spend(if is_looked_at { work::EXPIRY_LOOK * chunk.entry_count() } else { 0 });
     is_looked_at && chunk.is_worth_sweeping(removed_until_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::figures::Footprint;
+    use super::*;
+
+    /// Keys, and how long their values are.
+    type Model = BTreeMap<Vec<u8>, usize>;
+
+    /// A run of these entries, in chunks that are full or end anywhere.
+    fn run(rng: &mut fastrand::Rng, entries: &Model, version: u64, ends_anywhere: bool) -> Run {
+        let hasher = KeyHasher::new(1);
+        let (mut run, mut at, value) = (Run::default(), Position::default(), vec![b'v'; 20_000]);
+        let mut builder = ChunkBuilder::new(&hasher, version);
+        for (key, value_bytes) in entries {
+            let entry = Entry { key, version, expires_at_ms: None, value: Value::Inline(&value[..*value_bytes]) };
+            if !builder.has_room_for(&entry) || (ends_anywhere && !builder.is_empty() && rng.u8(..100) == 0) {
+                at = run.insert(at, Arc::new(builder.finish()));
+            }
+            builder.add(&entry, hasher.hash(key));
+        }
+        if !builder.is_empty() {
+            run.insert(at, Arc::new(builder.finish()));
+        }
+        run
+    }
+
+    /// What is in a run, and how many of its chunks are small.
+    fn content(run: &Run) -> (Model, usize) {
+        let (mut at, mut all, mut small_count) = (Position::default(), Model::new(), 0);
+        while let Some(chunk) = run.chunk(at) {
+            let mut offset = chunk.begin();
+            while offset < chunk.end() {
+                let (entry, next_offset) = chunk.entry_at(offset);
+                all.insert(entry.key.to_vec(), entry.value.len());
+                offset = next_offset;
+            }
+            small_count += usize::from(chunk.bytes().len() < CHUNK_MIN_BYTES);
+            at = run.next(at);
+        }
+        (all, small_count)
+    }
+
+    /// Merges a run into another a little at a time; returns the most chunks that were held meanwhile.
+    fn merge(rng: &mut fastrand::Rng, source: Run, target: &mut Run) -> usize {
+        let layers = vec![ImmutableLayer::Run(source)];
+        let mut job = MergeJob::new(layers, KeyHasher::new(1), 2, Tombstones::Drop);
+        let mut garbage = Garbage::new(Footprint::default());
+        let mut held_max = 0;
+        while !job.step(target, 0, &mut Work::new(rng.usize(1..50_000)), &mut garbage) {
+            held_max = held_max.max(job.group_chunk_count + job.output.finished.len());
+        }
+        held_max
+    }
+
+    fn keys(count: usize, value_bytes: usize) -> impl Iterator<Item = (Vec<u8>, usize)> {
+        (0..count).map(move |number| (format!("key {number:09}").into_bytes(), value_bytes))
+    }
+
+    /// Runs of any shape against a map.
+    #[test]
+    fn what_is_held_is_bounded_whatever_is_merged() {
+        for seed in 0..40 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let value_bytes = [0, 30, 1_000, 15_000][rng.usize(..4)];
+            let of_target = keys(4_000_000 / (50 + value_bytes), value_bytes);
+            let mut model: Model = of_target.filter(|_| rng.u8(..4) > 0).collect();
+            let is_ragged = rng.bool();
+            let mut target = run(&mut rng, &model, 1, is_ragged);
+            // Some keys all over, or many at one place; new ones or others' newer values.
+            let first = rng.usize(..1_000);
+            let of_source: Model = match rng.u8(..3) {
+                0 => model.keys().filter(|_| rng.u8(..40) == 0).map(|key| (key.clone(), value_bytes)).collect(),
+                1 => keys(first + 2_000, value_bytes).skip(first).collect(),
+                _ => (0..20_000).map(|number| (format!("key {first:09} {number:09}").into_bytes(), 30)).collect(),
+            };
+            let source = run(&mut rng, &of_source, 2, false);
+            let held_max = merge(&mut rng, source, &mut target);
+            model.extend(of_source);
+            assert!(content(&target).0 == model, "seed {seed}");
+            // What one chunk turns into comes on top.
+            assert!(held_max <= GROUP_MAX_CHUNKS + 2, "seed {seed}: {held_max} chunks");
+        }
+    }
+
+    /// Behind a small chunk, full ones that nothing is added to could each leave a rest that is as small.
+    #[test]
+    fn a_small_chunk_moves_its_neighbour_and_no_more() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let all: Model = keys(100_000, 30).collect();
+        let mut target = run(&mut rng, &all, 1, false);
+        let (small, next) = target.remove(Position::default());
+        let few: Model = keys(100, 30).collect();
+        let small_run = run(&mut rng, &few, 1, false);
+        let at = target.insert(next, Arc::clone(small_run.chunk(Position::default()).expect("one chunk")));
+        assert_eq!(target.chunk(at).map(|chunk| chunk.first_key() > small.first_key()), Some(true));
+        // A few keys at the very end, so that everything before could be left as it is.
+        let source = run(&mut rng, &keys(100_000, 30).skip(99_990).collect(), 2, false);
+        let held_max = merge(&mut rng, source, &mut target);
+        assert!(held_max <= 4, "{held_max} chunks");
+        assert!(content(&target).1 <= 1, "small chunks are left");
+    }
 }

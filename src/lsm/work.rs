@@ -7,8 +7,8 @@
 /// Handling one entry in a merge, beside its bytes: comparing, hashing, indexing.
 pub(super) const ENTRY: usize = 64;
 
-/// Looking at a chunk or a layer without touching its entries.
-pub(super) const CHUNK_LOOK: usize = 64;
+/// Looking at a chunk or a layer and its first key: memory that nobody has looked at for long.
+pub(super) const CHUNK_LOOK: usize = 512;
 
 /// Looking whether an entry of a chunk has expired.
 pub(super) const EXPIRY_LOOK: usize = 8;
@@ -42,6 +42,11 @@ pub(super) fn of_entry(bytes: usize) -> usize {
 /// Freeing a large value: the kernel takes its pages back one by one.
 pub(super) fn of_free(bytes: usize) -> usize {
     FREE + bytes / 16
+}
+
+/// Filling memory that the system has just given: it makes the pages one by one as they are touched.
+pub(super) fn of_new(bytes: usize) -> usize {
+    bytes
 }
 
 /// A budget that is spent down.
