@@ -20,7 +20,7 @@ use crate::http::{Output, Turn};
 use super::Reactor;
 use super::clock::Clock;
 use super::gates::Gates;
-use super::limits::{BUSY_SLICE_WORK, LANE_RENDER_BYTES, READ_MAX_BYTES, TURN_WORK_BYTES, VISITS_PER_TURN};
+use super::limits::{BUSY_SLICE_WORK, LANE_RENDER_BYTES, READ_MAX_BYTES, TURN_WORK_BYTES, VISITS_US};
 use super::measure;
 use super::ready::enqueue;
 use super::session::{Next, Session, Visit};
@@ -55,12 +55,12 @@ impl Reactor {
     /// Visits sessions until the budget of the turn is used up; true when none is left waiting.
     pub(super) fn visit_ready(&mut self) -> bool {
         let mut budget = TURN_WORK_BYTES;
-        let mut visits_left = VISITS_PER_TURN;
+        let until_us = self.clock.read_us() + VISITS_US;
         let mut is_first = true;
-        while budget > 0 && visits_left > 0 && !self.ready.is_empty() && (is_first || !self.owes_much()) {
-            let count_max = self.ready.len().min(LANES).min(visits_left);
+        while budget > 0 && !self.ready.is_empty() && (is_first || self.may_go_on(until_us)) {
+            let count_max = self.ready.len().min(LANES);
             let mut count = 0;
-            while count < count_max && budget > 0 && (is_first || !self.owes_much()) {
+            while count < count_max && budget > 0 && (is_first || self.may_go_on(until_us)) {
                 let read = self.read_ahead(count..count_max, budget);
                 for lane in count..read {
                     self.carry_out(lane, &mut budget);
@@ -77,15 +77,14 @@ impl Reactor {
                 let Some(key) = self.ready.pop_front() else { break };
                 self.visit(key, lane, &mut budget);
             }
-            visits_left -= count;
         }
         self.ready.is_empty()
     }
 
-    /// Whether as much maintenance is owed as a turn pays: with more writes it would never be done with. Some requests are carried out
-    /// all the same; what is owed may not be theirs, but that of a stream from a leader.
-    fn owes_much(&self) -> bool {
-        self.node.owed_work() >= BUSY_SLICE_WORK
+    /// Whether there is time to carry out more requests, and less maintenance owed than a turn pays: with more writes it would never
+    /// be done with. Some are carried out all the same; what is owed may not be theirs, but that of a stream from a leader.
+    fn may_go_on(&self, until_us: u64) -> bool {
+        self.node.owed_work() < BUSY_SLICE_WORK && self.clock.read_us() < until_us
     }
 
     /// Reads sessions that wait, each to its lane: as many as are carried out within the budget, about, or as what they look for

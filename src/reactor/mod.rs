@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Invariants:
-//! 1. A turn does bounded work: so many bytes of requests, so many sessions (`limits.rs`), a slice of maintenance. What is over
+//! 1. A turn does bounded work: so much time for requests and so many bytes (`limits.rs`), a slice of maintenance. What is over
 //!    waits on the ready list, first come first served.
 //! 2. Sockets are registered once, for reading and writing, and never again.
 //! 3. Nothing else reads a clock, touches a socket or handles a signal.
