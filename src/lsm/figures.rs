@@ -179,6 +179,31 @@ mod tests {
         drop(snapshot);
     }
 
+    /// What merges replace is then there twice: as long as a snapshot is held, as little as writes owe.
+    #[test]
+    fn time_to_spare_is_not_used_to_merge_what_is_pinned() {
+        let mut lsm = lsm();
+        write(&mut lsm, 0..100_000, &[1; 100]);
+        lsm.compact();
+        settle(&mut lsm);
+        let data_bytes = lsm.stats().runs.bytes;
+        let snapshot = lsm.snapshot();
+        let (mut rng, mut pinned_bytes, mut merged_bytes) = (fastrand::Rng::with_seed(1), 0, 0);
+        for _ in 0..5_000 {
+            let first = rng.u32(..100_000);
+            write(&mut lsm, first..first + 10, &[2; 100]);
+            settle(&mut lsm);
+            let more_bytes = lsm.pinned().bytes.saturating_sub(pinned_bytes);
+            assert!(more_bytes < data_bytes / 8, "{more_bytes} bytes replaced for ten writes");
+            pinned_bytes += more_bytes;
+            merged_bytes = merged_bytes.max(pinned_bytes);
+        }
+        assert!(merged_bytes > data_bytes / 2, "writes have paid for {merged_bytes} bytes");
+        drop(snapshot);
+        settle(&mut lsm);
+        assert_eq!(lsm.garbage.alive(), lsm.levels.footprint());
+    }
+
     /// Whatever is written, frozen, merged and held: what was made is freed, and once nothing is held, what is alive is live.
     #[test]
     fn what_is_made_is_freed() {

@@ -268,15 +268,10 @@ impl Lsm {
         true
     }
 
-    /// Has everything written so far merged into one run, as maintenance goes on.
+    /// Has everything written so far merged into one run, as maintenance goes on: some of it is owed in every turn until it is done.
     pub fn compact(&mut self) {
         self.freeze();
         self.levels.compact();
-    }
-
-    /// Frees what merging can free, soon: what is overwritten, deleted or has expired.
-    pub fn reclaim(&mut self) {
-        self.compact();
         self.sweeps.hurry();
     }
 
@@ -305,7 +300,9 @@ impl Lsm {
             work.spend(work::FREE);
         }
         self.garbage.step(&mut work);
-        if self.owed_work == 0 {
+        if self.is_pinned() {
+            work.limit(self.owed_work());
+        } else if self.owed_work == 0 {
             // More is paid than is owed: there is time for what else could wait.
             self.levels.flush();
         }
@@ -329,12 +326,19 @@ impl Lsm {
 
     /// Whether maintenance has nothing to do.
     pub fn is_idle(&self) -> bool {
-        !self.is_due() && !self.levels.is_waiting()
+        !self.is_due() && (self.is_pinned() || !self.levels.is_waiting())
+    }
+
+    /// Whether a snapshot holds on to layers. What merges replace is then there twice, so no more is merged than is owed.
+    fn is_pinned(&self) -> bool {
+        self.snapshots.live_count() > 0
     }
 
     /// Whether there is maintenance that is not to wait for when there is nothing else to do.
     fn is_due(&self) -> bool {
-        !self.garbage.is_empty() || self.snapshots.has_returned() || self.levels.is_due() || self.is_sweep_due()
+        let may_merge = !self.is_pinned() || self.owed_work > 0 || self.sweeps.is_urgent();
+        let is_merge_due = may_merge && self.levels.is_due();
+        !self.garbage.is_empty() || self.snapshots.has_returned() || is_merge_due || self.is_sweep_due()
     }
 
     /// A view of everything written so far.

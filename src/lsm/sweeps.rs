@@ -27,7 +27,7 @@ pub(super) struct Sweeps {
     pub(super) now_ms: u64,
     /// When the last one began.
     begun_at_ms: u64,
-    /// Maintenance is to go on whatever is written, until none is due: a sweep began, or memory is short.
+    /// Maintenance is to go on whatever is written, until none is due: a sweep began, or merging was asked for.
     is_urgent: bool,
 }
 
@@ -56,9 +56,14 @@ impl Sweeps {
         self.is_urgent = true;
     }
 
-    /// Memory is short.
+    /// Maintenance is not to wait.
     pub(super) fn hurry(&mut self) {
         self.is_urgent = true;
+    }
+
+    /// Whether maintenance is to go on whatever is written.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.is_urgent
     }
 
     /// There is no maintenance to do.

@@ -61,6 +61,11 @@ impl Work {
         Self { budget, spent: 0 }
     }
 
+    /// Lowers the budget to this, if it is higher.
+    pub(super) fn limit(&mut self, budget: usize) {
+        self.budget = self.budget.min(budget);
+    }
+
     pub(super) fn spend(&mut self, units: usize) {
         self.spent += units;
     }

@@ -355,7 +355,7 @@ impl Partition {
     pub fn reclaim(&mut self) {
         if self.lsm.is_idle() && self.has_to_reclaim() {
             self.reclaimed_version = self.lsm.last_version();
-            self.lsm.reclaim();
+            self.lsm.compact();
         }
     }
 
