@@ -478,3 +478,67 @@ fn backups_that_are_not_read_cost_little() {
     wait_for("the snapshots to be let go", || node.status()["partitions"][0]["pinnedSnapshots"] == 0);
     assert_eq!(node.request("HEAD", "/snapshot", &[], b"").status, 200);
 }
+
+/// Connections that each ask for so much that a turn ends within somebody's requests: whoever is cut off gets on in its turn, and is not
+/// passed by those who asked later.
+#[test]
+fn who_is_cut_off_is_not_passed_by() {
+    let node = Node::start(&[]);
+    let requests = request_bytes("GET", "/kv/missing", &[], b"").repeat(PIPELINED);
+    // How many rounds each connection has had, and of all others as of its last one.
+    let mut rounds = [0_u64; CONNECTIONS];
+    let (mut rounds_then, mut most) = (vec![rounds; CONNECTIONS], 0);
+    let mut pipeliners = Pipeliners::start(&node);
+    while rounds[0] < 2_000 {
+        pipeliners.sweep(|index| {
+            rounds[index] += 1;
+            most = most.max(rounds.iter().zip(&rounds_then[index]).map(|(now, then)| now - then).max().unwrap_or(0));
+            rounds_then[index] = rounds;
+            requests.clone()
+        });
+    }
+    // Their own, one in which they are cut off, and what comes of looking at one after the other.
+    assert!(most <= 6, "others had {most} rounds meanwhile");
+}
+
+const CONNECTIONS: usize = 64;
+const PIPELINED: usize = 16;
+
+/// Connections that each send some requests at once, and as many again when all are answered.
+struct Pipeliners {
+    clients: Vec<Client>,
+    answers: Vec<Vec<u8>>,
+    is_fresh: [bool; CONNECTIONS],
+    buffer: Vec<u8>,
+}
+
+impl Pipeliners {
+    fn start(node: &Node) -> Self {
+        let clients: Vec<Client> = (0..CONNECTIONS).map(|_| node.connect()).collect();
+        for client in &clients {
+            client.stream.set_nonblocking(true).expect("set");
+        }
+        Self {
+            clients,
+            answers: vec![Vec::new(); CONNECTIONS],
+            is_fresh: [true; CONNECTIONS],
+            buffer: vec![0; 64 * 1024],
+        }
+    }
+
+    /// Reads what there is of each connection once; those that have all answers send the requests that they are given.
+    fn sweep(&mut self, mut next: impl FnMut(usize) -> Vec<u8>) {
+        for (index, (client, answers)) in self.clients.iter_mut().zip(&mut self.answers).enumerate() {
+            match client.stream.read(&mut self.buffer) {
+                Ok(0) => panic!("closed"),
+                Ok(count) => answers.extend_from_slice(&self.buffer[..count]),
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+            let answer_count = answers.windows(9).filter(|bytes| bytes == b"HTTP/1.1 ").count();
+            if answer_count == PIPELINED || std::mem::take(&mut self.is_fresh[index]) {
+                answers.clear();
+                client.stream.write_all(&next(index)).expect("room");
+            }
+        }
+    }
+}

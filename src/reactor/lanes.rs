@@ -5,8 +5,7 @@
 //!
 //! Invariants:
 //! 1. What is read is carried out and visited in the same call: requests and answers are kept in no other place than a lane.
-//! 2. Whatever others ask for, every session gets on: what is left of its input is carried out in its place in the queue, and one
-//!    that has something else to do is visited before the budget is used up.
+//! 2. Whatever others ask for, every session gets on: one whose turn comes when the budget is used up keeps its place in the queue.
 //! 3. A turn carries out no more writes than it pays maintenance for, but for what one look ahead takes in.
 //!
 //! Not here: what is asked for (`api/ahead.rs`), what a visit does (`session.rs`).
@@ -42,12 +41,19 @@ pub(super) struct Lane {
     output: Output,
     /// What requests leave to be done; nothing between visits.
     outcome: Outcome,
+    /// Its turn came when nothing was left of the budget.
+    has_missed: bool,
 }
 
 /// One for each session that is visited together with others.
 pub(super) fn lanes() -> [Lane; LANES] {
-    let lane =
-        |_| Lane { room: 0..0, read: None, output: Output::keeping(LANE_RENDER_BYTES), outcome: Outcome::default() };
+    let lane = |_| Lane {
+        room: 0..0,
+        read: None,
+        output: Output::keeping(LANE_RENDER_BYTES),
+        outcome: Outcome::default(),
+        has_missed: false,
+    };
     std::array::from_fn(lane)
 }
 
@@ -67,15 +73,18 @@ impl Reactor {
                 }
                 count = read;
                 is_first = false;
-                if self.lanes[count - 1].read.is_none() {
-                    // It has other things to do than to carry out requests, and not all of the budget is to be gone by then.
-                    break;
-                }
             }
             // Whoever was read is visited, too: its answers are kept in no other place.
+            let (mut missed, mut missed_count) = ([0; LANES], 0);
             for lane in 0..count {
                 let Some(key) = self.ready.pop_front() else { break };
-                self.visit(key, lane, &mut budget);
+                if self.visit(key, lane, &mut budget) {
+                    missed[missed_count] = key;
+                    missed_count += 1;
+                }
+            }
+            for key in missed[..missed_count].iter().rev() {
+                self.ready.push_front(*key);
             }
         }
         self.ready.is_empty()
@@ -107,12 +116,8 @@ impl Reactor {
                 }
             }
             let Lane { room, read: before, .. } = &mut self.lanes[lane];
-            let is_carried_out = read.is_some();
             (*room, *before) = (room_bytes * lane..room_bytes * (lane + 1), read);
             lane += 1;
-            if !is_carried_out {
-                break;
-            }
         }
         if let Some(mut ahead) = ahead {
             ahead.fetch(&mut self.node);
@@ -122,8 +127,9 @@ impl Reactor {
 
     /// Carries out what a lane's session was read to ask for. Nothing is sent.
     fn carry_out(&mut self, lane: usize, budget: &mut usize) {
-        let Lane { room, read, output, outcome } = &mut self.lanes[lane];
+        let Lane { room, read, output, outcome, has_missed } = &mut self.lanes[lane];
         let Some(Ok(Some(len))) = read else { return };
+        *has_missed = *budget == 0;
         let Some(key) = self.ready.get(lane) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
         let mut api = Api::new(&mut self.node, &mut self.guard, &mut self.scratch, outcome, self.clock.now());
@@ -140,10 +146,14 @@ impl Reactor {
         hold_back(session, key, outcome, &mut self.gates, &self.clock);
     }
 
-    fn visit(&mut self, key: usize, lane: usize, budget: &mut usize) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+    /// Visits a session. True: nothing was left of the budget when its turn came, and it keeps its place in the queue.
+    fn visit(&mut self, key: usize, lane: usize, budget: &mut usize) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
         session.is_queued = false;
-        let Lane { room, read, output, outcome } = &mut self.lanes[lane];
+        let Lane { room, read, output, outcome, has_missed } = &mut self.lanes[lane];
+        if !matches!(read, Some(Ok(Some(_)))) {
+            *has_missed = *budget == 0;
+        }
         let sent_bytes_before = session.sent_bytes;
         let released = session.take_released();
         let mut visit = Visit {
@@ -162,11 +172,13 @@ impl Reactor {
         measure::note_bytes(session, sent_bytes_before, &mut self.node.stats);
         let has_progressed = outcome.has_requests() || session.sent_bytes != sent_bytes_before;
         let watch = outcome.end();
+        let keeps_place = *has_missed && next == Next::Visit;
         match next {
             Next::Close => {
                 self.closed.push(key);
-                return;
+                return false;
             }
+            Next::Visit if keeps_place => session.is_queued = true,
             Next::Visit => enqueue(&mut self.ready, session, key),
             Next::Event => {}
         }
@@ -177,6 +189,7 @@ impl Reactor {
             self.note_drained(key);
         }
         self.set_deadline(key, has_progressed);
+        keeps_place
     }
 }
 

@@ -26,6 +26,11 @@ impl Ready {
         self.keys.get(index).copied()
     }
 
+    /// Puts back who was taken out and not served.
+    pub(super) fn push_front(&mut self, key: usize) {
+        self.keys.push_front(key);
+    }
+
     pub(super) fn pop_front(&mut self) -> Option<usize> {
         self.keys.pop_front()
     }
