@@ -80,20 +80,33 @@ def large_values(rounds: int, seconds: float) -> dict:
 
 
 def turns(keys: int, seconds: float, times: int) -> dict:
-    """The longest slice of maintenance and the longest turn under a load of SETs, in us of processor time; the least of several nodes,
-    since what the hypervisor takes meanwhile counts as theirs."""
-    found = []
-    for _ in range(times):
-        server = node()
-        try:
-            fill(server, keys)
-            bench(server, "--reads", 0, "--keys", keys, "--seconds", seconds, "--pipeline", 4, "--warm-up-seconds", 0)
-            found.append(json.loads(ask(server, "GET", "/status"))["loop"])
-        finally:
-            server.stop()
-    least = {key: min(one[key] for one in found) for key in ("longestTurnUs", "longestSliceUs")}
+    """The longest slice of maintenance and the longest turn under a load of SETs, in us of processor time: of each of several nodes, and the
+    least of them. What the hypervisor takes meanwhile counts as theirs; beside each node stands the longest request of the bare loop, under
+    as many requests and for as long."""
+    found, bare_longest_us = [], []
+    with tempfile.TemporaryDirectory() as name:
+        longest = Path(name) / "longest"
+        for _ in range(times):
+            server, begun = node(), time.monotonic()
+            try:
+                fill(server, keys)
+                load = ["--reads", 0, "--keys", keys, "--pipeline", 4, "--warm-up-seconds", 0]
+                bench(server, *load, "--seconds", seconds)
+                lasted = time.monotonic() - begun
+                found.append(json.loads(ask(server, "GET", "/status"))["loop"])
+                answer = servers.answer_of(server, "/kv/key:000000000001")
+            finally:
+                server.stop()
+            server = servers.bare(Path(name), answer, longest)
+            try:
+                bench(server, *load, "--seconds", lasted)
+            finally:
+                server.stop()
+            bare_longest_us.append(float(longest.read_text()))
+    each = {key: [one[key] for one in found] for key in ("longestTurnUs", "longestSliceUs")}
+    least = {key: min(values) for key, values in each.items()}
     shares = [one["slowTurns"] / one["turns"] for one in found]
-    return {"keys": keys, **least, "slowTurnShare": min(shares)}
+    return {"keys": keys, **least, "each": each | {"bareLongestRequestUs": bare_longest_us}, "slowTurnShare": min(shares)}
 
 
 def half_load(server: Server, keys: int) -> int:

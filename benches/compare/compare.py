@@ -82,6 +82,8 @@ def main() -> None:
             report.figures[f"turns at {count}"] = found
             report.judge(f"longest slice of maintenance at {count:,} entries, us of CPU", found["longestSliceUs"], 1000, 250)
             report.judge(f"longest turn at {count:,} entries, us of CPU", found["longestTurnUs"], 1000, 250)
+            longest = ", ".join(f"{turn} beside {bare:.0f}" for turn, bare in zip(found["each"]["longestTurnUs"], found["each"]["bareLongestRequestUs"]))
+            report.add(f"Longest turns of nodes with {count:,} entries, each beside the longest single request of H as long under such load, us: {longest}.", "")
     report.write()
 
 

@@ -94,9 +94,9 @@ def redis(name: str = "redis") -> Server:
     return Server(name, ["redis-server", "--port", PORTS[name], "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
 
 
-def bare(folder: Path, answer: bytes) -> Server:
+def bare(folder: Path, answer: bytes, *options) -> Server:
     (folder / "answer").write_bytes(answer)
-    return Server("H", [BARE, PORTS["H"], folder / "answer"])
+    return Server("H", [BARE, PORTS["H"], folder / "answer", *options])
 
 
 def answer_of(server: Server, path: str) -> bytes:
