@@ -501,6 +501,35 @@ fn who_is_cut_off_is_not_passed_by() {
     assert!(most <= 6, "others had {most} rounds meanwhile");
 }
 
+/// However fast writes come, merging keeps up: a turn carries out no more of them than it pays for.
+#[test]
+fn merging_keeps_up_with_pipelined_writes() {
+    let node = Node::start(&[]);
+    let mut layers_max = 0;
+    std::thread::scope(|scope| {
+        let node = &node;
+        let writers: Vec<_> = (0..8).map(|seed| scope.spawn(move || write_pipelined(node, seed))).collect();
+        while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            let layers = node.status()["partitions"][0]["levels"].as_array().cloned().unwrap_or_default();
+            layers_max = layers_max.max(layers.iter().filter_map(|level| level["layers"].as_u64()).sum());
+        }
+    });
+    assert!(layers_max > 2, "something is merged");
+    assert!(layers_max < 16, "{layers_max} layers wait to be merged");
+}
+
+fn write_pipelined(node: &Node, seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut client = node.connect();
+    for _ in 0..250 {
+        let put = |_| request_bytes("PUT", &format!("/kv/{}", rng.u32(..5_000)), &[], &[b'v'; 15_000]);
+        client.send(&(0..PIPELINED).flat_map(put).collect::<Vec<u8>>());
+        for _ in 0..PIPELINED {
+            assert!(client.response(false).status < 300);
+        }
+    }
+}
+
 const CONNECTIONS: usize = 64;
 const PIPELINED: usize = 16;
 

@@ -19,6 +19,7 @@ use super::intake::{Intake, ReadyValue};
 use super::json_value::{JsonValueSource, render_value};
 use super::kv::{DELETED, NOT_DELETED, condition_failed};
 use super::kv_fields::KvLimits;
+use super::promise::Due;
 use super::{Api, JSON, refuse};
 
 /// Bytes of values that the gets of one batch may ask for; large ones, which are not copied, do not count.
@@ -169,19 +170,19 @@ impl Api<'_> {
             let is_read_only = operations.iter().all(|operation| matches!(operation.action, Action::Get));
             if is_read_only {
                 let (results, _) = results_of(self.readable_partition(head)?, &operations)?;
-                return Ok((results, None));
+                return Ok((results, Due::default()));
             }
             let adds = operations.iter().any(|operation| matches!(operation.action, Action::Set { .. }));
             let partition = if adds { self.growable_partition(head)? } else { self.writable_partition(head)? };
             let (results, writes) = results_of(partition, &operations)?;
-            let version_before = partition.lsm().last_version();
+            let (version_before, incurred) = (partition.lsm().last_version(), partition.lsm().incurred_work());
             write(partition, &operations, &writes);
             let has_written = partition.lsm().last_version() > version_before;
-            Ok((results, if has_written { Self::gate_of_write(partition, min_acks) } else { None }))
+            Ok((results, if has_written { Self::due_of_write(partition, min_acks, incurred) } else { Due::default() }))
         });
         match outcome {
-            Ok((mut results, gate)) => {
-                let reply = self.promise(gate, reply).status(200).content_type(JSON);
+            Ok((mut results, due)) => {
+                let reply = self.promise(due, reply).status(200).content_type(JSON);
                 match results.pieces.pop_front() {
                     Some(Piece::Text(text)) if results.pieces.is_empty() => reply.body(&text),
                     first => {

@@ -240,6 +240,7 @@ impl Api<'_> {
             let ttl_ms = ttl_of(head, body_ttl_ms)?;
             let conditions = conditions_of(head)?;
             let min_acks = min_acks?;
+            let incurred = partition.lsm().incurred_work();
             let written = match action {
                 Action::Put => {
                     partition.put(key, value, ttl_ms, &conditions).map(|written| (written.version, !written.replaced))
@@ -247,16 +248,16 @@ impl Api<'_> {
                 _ => partition.set(key, value, ttl_ms, &conditions).map(|version| (version, false)),
             };
             let (version, created) = written.map_err(condition_failed)?;
-            Ok((version, created, Self::gate_of_write(partition, min_acks)))
+            Ok((version, created, Self::due_of_write(partition, min_acks, incurred)))
         });
         match written {
-            Ok((version, created, gate)) => {
+            Ok((version, created, due)) => {
                 self.scratch.clear();
                 self.scratch.extend_from_slice(b"{\"success\":true,\"version\":");
                 self.scratch.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
                 self.scratch.push(b'}');
                 let status = if created { 201 } else { 200 };
-                let reply = self.promise(gate, reply);
+                let reply = self.promise(due, reply);
                 reply.status(status).content_type(JSON).etag(version).body(self.scratch);
             }
             Err(refusal) => refuse(reply, &refusal),
@@ -267,15 +268,16 @@ impl Api<'_> {
         let deleted = conditions_of(head).and_then(|conditions| {
             let min_acks = self.min_acks(head)?;
             let partition = self.writable_partition(head)?;
+            let incurred = partition.lsm().incurred_work();
             let deleted = partition.delete(key, &conditions).map_err(|failed| match (form, failed.current) {
                 // Without the condition it would be 404, and then conditions do not count (RFC 9110, section 13.2.1).
                 (Form::Raw, None) => key_not_found(),
                 _ => condition_failed(failed),
             })?;
-            Ok(deleted.map(|_| Self::gate_of_write(partition, min_acks)))
+            Ok(deleted.map(|_| Self::due_of_write(partition, min_acks, incurred)))
         });
         let reply = match deleted {
-            Ok(Some(gate)) => self.promise(gate, reply),
+            Ok(Some(due)) => self.promise(due, reply),
             _ => reply,
         };
         match (form, deleted) {

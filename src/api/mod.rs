@@ -228,6 +228,11 @@ impl Handler for Api<'_> {
         self.count_answer(status);
     }
 
+    #[inline]
+    fn take_owed(&mut self) -> usize {
+        std::mem::take(&mut self.outcome.owed_work)
+    }
+
     fn note_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
         self.count_refusal(head, status);
     }

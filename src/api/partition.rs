@@ -10,7 +10,7 @@ use crate::storage::Role;
 
 use super::intake::{Intake, ReadyValue};
 use super::kv_fields::KvLimits;
-use super::promise::Gate;
+use super::promise::{Due, Gate};
 use super::{Api, JSON, refuse, unavailable};
 
 /// Longest body.
@@ -63,7 +63,7 @@ impl Api<'_> {
         match self.assign(intake) {
             Ok((answer, gate)) => {
                 let body = serde_json::to_vec(&answer).expect("plain fields serialize");
-                self.promise(gate, reply).status(200).content_type(JSON).body(&body);
+                self.promise(Due { gate, ..Due::default() }, reply).status(200).content_type(JSON).body(&body);
             }
             Err(refusal) => refuse(reply, &refusal),
         }

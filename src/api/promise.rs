@@ -21,6 +21,14 @@ pub struct Gate {
     pub number: u64,
 }
 
+/// What a write leaves to be done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Due {
+    pub(super) gate: Option<Gate>,
+    /// Merging, in units of work: as long as handling so many bytes takes, about.
+    pub(super) work: usize,
+}
+
 /// What the requests of one visit leave to be done.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -31,6 +39,8 @@ pub struct Outcome {
     pub(super) watch: Option<WatchRequest>,
     request_count: usize,
     promise_count: usize,
+    /// Work that is not charged to the turn yet.
+    pub(super) owed_work: usize,
     /// Requests since the first promise.
     later_request_count: usize,
 }
@@ -75,20 +85,24 @@ impl Outcome {
 }
 
 impl Api<'_> {
-    /// What the reply to a write that was just made in a partition waits for.
+    /// What a write that was just made in a partition leaves to be done, given what all writes before had incurred.
     #[inline]
-    pub(super) fn gate_of_write(partition: &Partition, min_acks: u8) -> Option<Gate> {
+    pub(super) fn due_of_write(partition: &Partition, min_acks: u8, incurred_before: u64) -> Due {
         let (id, number, tenure) = (partition.id(), partition.lsm().last_version(), partition.tenure());
-        if min_acks > 0 {
-            return Some(Gate { partition: id, wait: Wait::Acks { count: min_acks, tenure }, number });
-        }
-        partition.gate().map(|number| Gate { partition: id, wait: Wait::Disk { tenure }, number })
+        let gate = if min_acks > 0 {
+            Some(Gate { partition: id, wait: Wait::Acks { count: min_acks, tenure }, number })
+        } else {
+            partition.gate().map(|number| Gate { partition: id, wait: Wait::Disk { tenure }, number })
+        };
+        let work = usize::try_from(partition.lsm().incurred_work() - incurred_before).unwrap_or(usize::MAX);
+        Due { gate, work }
     }
 
     /// The reply: it goes when its gate opens.
     #[inline]
-    pub(super) fn promise<'o>(&mut self, gate: Option<Gate>, reply: Reply<'o>) -> Reply<'o> {
-        let Some(gate) = gate else { return reply };
+    pub(super) fn promise<'o>(&mut self, due: Due, reply: Reply<'o>) -> Reply<'o> {
+        self.outcome.owed_work += due.work;
+        let Some(gate) = due.gate else { return reply };
         self.outcome.add(gate);
         reply.hold()
     }

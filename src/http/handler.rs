@@ -55,6 +55,11 @@ pub trait Handler {
         let _ = status;
     }
 
+    /// Work, in bytes, that requests answered since this was asked last have left for the rest of the turn.
+    fn take_owed(&mut self) -> usize {
+        0
+    }
+
     /// A request was refused without this handler: what came is none (then there is no head), or its body is wrong.
     fn note_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
         let _ = (head, status);
@@ -83,7 +88,7 @@ pub struct Turn<'t, H> {
     pub date: &'t HttpDate,
     /// How much one connection may ask for.
     pub limits: &'t Limits,
-    /// Work left, in bytes: of input and of rendered output, a constant a request and a step.
+    /// Work left, in bytes: of input and of rendered output, a constant a request and a step, and what requests leave to be done.
     pub budget: &'t mut usize,
 }
 
@@ -135,5 +140,7 @@ impl<H: Handler> Turn<'_, H> {
             Reply::new(self.out, self.date, exchange).error(&refusal);
         }
         self.handler.note_answer(exchange.status);
+        let owed_bytes = self.handler.take_owed();
+        self.charge(owed_bytes);
     }
 }

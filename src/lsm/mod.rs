@@ -107,6 +107,7 @@ pub struct Lsm {
     places: Places,
     garbage: Garbage,
     owed_work: usize,
+    incurred_work: u64,
     snapshots: SnapshotHome,
     sweeps: Sweeps,
     /// Records up to here are in runs.
@@ -132,6 +133,7 @@ impl Lsm {
             levels,
             places: Places::default(),
             owed_work: 0,
+            incurred_work: 0,
             snapshots: SnapshotHome::new(),
             sweeps: Sweeps::default(),
             flushed_version: position.version,
@@ -242,7 +244,9 @@ impl Lsm {
         let version = appended.version;
         self.memtable.insert(self.wal.active(), hash, key, appended, record_bytes);
         // A large value is moved by reference: it owes what an entry owes.
-        self.owed_work += DEBT_FACTOR * work::of_entry(record_bytes.min(INLINE_VALUE_MAX_BYTES));
+        let owed_work = DEBT_FACTOR * work::of_entry(record_bytes.min(INLINE_VALUE_MAX_BYTES));
+        self.owed_work += owed_work;
+        self.incurred_work += owed_work as u64;
         if self.memtable.log_bytes() >= self.options.memtable_bytes {
             self.freeze();
         }
@@ -322,6 +326,12 @@ impl Lsm {
     /// Work that writes since the last payment owe, in units for [`maintain`](Self::maintain); 0 when nothing is due.
     pub fn owed_work(&self) -> usize {
         if self.is_due() { self.owed_work.max(self.sweeps.owed_work(self.is_sweep_due())) } else { 0 }
+    }
+
+    /// What all writes so far have owed, paid or not.
+    #[inline]
+    pub fn incurred_work(&self) -> u64 {
+        self.incurred_work
     }
 
     /// Whether maintenance has nothing to do.

@@ -6,7 +6,7 @@
 //! Invariants:
 //! 1. What is read is carried out and visited in the same call: requests and answers are kept in no other place than a lane.
 //! 2. Whatever others ask for, every session gets on: one whose turn comes when the budget is used up keeps its place in the queue.
-//! 3. A turn carries out no more writes than it pays maintenance for, but for what one look ahead takes in.
+//! 3. A turn carries out no more writes than it pays maintenance for, but for the last one; while more is owed than that, a part of it.
 //!
 //! Not here: what is asked for (`api/ahead.rs`), what a visit does (`session.rs`).
 
@@ -19,7 +19,7 @@ use crate::http::{Output, Turn};
 use super::Reactor;
 use super::clock::Clock;
 use super::gates::Gates;
-use super::limits::{BUSY_SLICE_WORK, LANE_RENDER_BYTES, READ_MAX_BYTES, TURN_WORK_BYTES, VISITS_US};
+use super::limits::{BEHIND_SHARE, LANE_RENDER_BYTES, READ_MAX_BYTES, TURN_WORK_BYTES, VISITS_US};
 use super::measure;
 use super::ready::enqueue;
 use super::session::{Next, Session, Visit};
@@ -60,13 +60,14 @@ pub(super) fn lanes() -> [Lane; LANES] {
 impl Reactor {
     /// Visits sessions until the budget of the turn is used up; true when none is left waiting.
     pub(super) fn visit_ready(&mut self) -> bool {
-        let mut budget = TURN_WORK_BYTES;
+        let owes_much = self.node.owed_work() >= TURN_WORK_BYTES;
+        let mut budget = if owes_much { TURN_WORK_BYTES / BEHIND_SHARE } else { TURN_WORK_BYTES };
         let until_us = self.clock.read_us() + VISITS_US;
         let mut is_first = true;
-        while budget > 0 && !self.ready.is_empty() && (is_first || self.may_go_on(until_us)) {
+        while budget > 0 && !self.ready.is_empty() && (is_first || self.clock.read_us() < until_us) {
             let count_max = self.ready.len().min(LANES);
             let mut count = 0;
-            while count < count_max && budget > 0 && (is_first || self.may_go_on(until_us)) {
+            while count < count_max && budget > 0 && (is_first || self.clock.read_us() < until_us) {
                 let read = self.read_ahead(count..count_max, budget);
                 for lane in count..read {
                     self.carry_out(lane, &mut budget);
@@ -88,12 +89,6 @@ impl Reactor {
             }
         }
         self.ready.is_empty()
-    }
-
-    /// Whether there is time to carry out more requests, and less maintenance owed than a turn pays: with more writes it would never
-    /// be done with. Some are carried out all the same; what is owed may not be theirs, but that of a stream from a leader.
-    fn may_go_on(&self, until_us: u64) -> bool {
-        self.node.owed_work() < BUSY_SLICE_WORK && self.clock.read_us() < until_us
     }
 
     /// Reads sessions that wait, each to its lane: as many as are carried out within the budget, about, or as what they look for

@@ -6,7 +6,7 @@ use crate::allocator;
 use crate::http::HttpDate;
 use crate::node::SLOW_TURN_US;
 
-use super::limits::{BUSY_SLICE_WORK, IDLE_SLICE_WORK};
+use super::limits::{IDLE_SLICE_WORK, TURN_WORK_BYTES};
 use super::timers::Millis;
 use super::{Reactor, clock};
 
@@ -62,7 +62,7 @@ impl Reactor {
         if self.node.is_idle() {
             return;
         }
-        let work = if is_quiet { IDLE_SLICE_WORK } else { self.node.owed_work().min(BUSY_SLICE_WORK) };
+        let work = if is_quiet { IDLE_SLICE_WORK } else { self.node.owed_work().min(TURN_WORK_BYTES) };
         if work == 0 {
             return;
         }
