@@ -9,6 +9,7 @@ Prints:
 - 5,000 idle watchers: memory each, and how long after a write the one whom it concerns is told.
 """
 
+import argparse
 import http.client
 import json
 import random
@@ -161,7 +162,9 @@ def watchers() -> None:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", type=int, nargs="?", default=5)
+    rounds = parser.parse_args().rounds
     build()
     generator = str(BENCH)
     expiry()

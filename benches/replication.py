@@ -8,6 +8,7 @@ Prints, for a leader with 1 M entries (16 + 32 bytes) in memory:
 - the leader's peak memory while it is overwritten, without and with joining replicas.
 """
 
+import argparse
 import json
 import os
 import re
@@ -132,7 +133,9 @@ def with_joins(leader: Node, pinned: tuple[str, ...], work) -> tuple[dict, int]:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", type=int, nargs="?", default=5)
+    rounds = parser.parse_args().rounds
     build()
     generator = str(BENCH)
     leader = Node(LEADER)

@@ -146,6 +146,24 @@ fn pages_of_one_scan_are_of_one_point_in_time() {
     assert_error(&gone, 410, "snapshot_gone");
 }
 
+/// Prefix and ends, whatever bytes they are of.
+#[test]
+fn any_bytes_bound_a_scan() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let keys = [[0xfe, 7], [0xff, 1], [0xff, 2], [0xff, 3]];
+    for key in &keys {
+        client.request("PUT", &format!("/kv/{}", percent_encoded(key)), &[], b"");
+    }
+    let base64 = |bytes: &[u8]| percent_encoded(BASE64.encode(bytes).as_bytes());
+    let mut found =
+        |query: &str| -> Vec<Vec<u8>> { scan(&mut client, query).items.into_iter().map(|(key, _)| key).collect() };
+    assert_eq!(found(&format!("prefix={}&prefix_encoding=base64", base64(&[0xff]))), keys[1..]);
+    let (start, end) = (base64(&keys[0]), base64(&keys[2]));
+    let query = format!("start={start}&start_encoding=base64&end={end}&end_encoding=base64");
+    assert_eq!(found(&query), keys[..2]);
+}
+
 #[test]
 fn scans_that_cannot_be() {
     let node = Node::start(&[]);
@@ -162,6 +180,9 @@ fn scans_that_cannot_be() {
         "after=%25&after_encoding=base64",
         "after=a&after_encoding=rot13",
         "prefix=%f",
+        "prefix=%25&prefix_encoding=base64",
+        "start=a&start_encoding=rot13",
+        "end=%25&end_encoding=base64",
         "min_version=x",
     ] {
         let response = client.request("GET", &format!("/scan?{query}"), &[], b"");

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
-db-node-bench [OPTIONS] ADDRESS: load for a node, and what came of it
+db-node-bench [OPTIONS] [ADDRESS]: load for a node (at 127.0.0.1:9001), and what came of it
 
   --protocol NAME           raw and json: the node's /kv/{key}, and its /get and /set; resp: Redis' own;
                             memcached: its text protocol; webdis, etcd: their HTTP [raw]
@@ -19,7 +19,7 @@ db-node-bench [OPTIONS] ADDRESS: load for a node, and what came of it
   --rate N                  open loop: requests a second, due at fixed times
   --seconds N               how long, warm-up aside [10]
   --requests N              how many instead
-  --warm-up-seconds N       before latencies count [1]
+  --warm-up-seconds N       before anything counts [1; 0 with --requests]
   --fill                    write every key once, in order, and end
   --seed N                  of keys and of the mix [1]
   --slice-ms N              latencies are told for each so many milliseconds, too [1000]
@@ -117,6 +117,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Opt
         pids: Vec::new(),
         json: None,
     };
+    let mut has_warm_up = false;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
         let name = match argument {
@@ -132,8 +133,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Opt
             options.fill = true;
             continue;
         }
+        if !HELP.contains(&format!("  {name} ")) {
+            return Err(format!("unknown option {name}; see --help"));
+        }
         let value = parser.value().map_err(|error| error.to_string())?.to_string_lossy().into_owned();
+        has_warm_up |= name == "--warm-up-seconds";
         set(&mut options, &name, &value)?;
+    }
+    if options.request_count.is_some() && !has_warm_up {
+        options.warm_up_seconds = 0.0;
     }
     if options.fill {
         (options.read_share, options.order) = (0.0, Order::Sequential);

@@ -37,6 +37,9 @@ pub fn tell(options: &Options, outcome: &Outcome) -> Result<(), String> {
         let cpu_us = micros(usage.cpu_ns) / float(outcome.answered.max(1));
         println!("server: {cpu_us:.2} us of processor time a request, {} KiB resident", usage.resident_kib);
     }
+    if outcome.refused > 0 && outcome.refused == outcome.answered {
+        return Err("every request was refused: ask once by hand (curl -i) to see why".to_owned());
+    }
     Ok(())
 }
 

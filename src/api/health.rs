@@ -75,7 +75,7 @@ impl Api<'_> {
         let role = partition.roles().role();
         let wanted = if route == Route::Leader { Role::Leader } else { Role::Replica };
         if role != wanted {
-            return Ok(Err(format!("this node is {}", role.name())));
+            return Ok(Err(format!("the role of this node is {}", role.name())));
         }
         if let Some(obstacle) = obstacle_of(partition) {
             return Ok(Err(obstacle));

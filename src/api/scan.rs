@@ -36,9 +36,9 @@ struct Wanted {
 
 impl Wanted {
     fn of(query: Query<'_>) -> Result<Self, Refusal> {
-        let text = |name| Ok(query.get(name)?.map(std::borrow::Cow::into_owned));
-        let prefix = text("prefix")?.unwrap_or_default();
-        let mut from = text("start")?.unwrap_or_default().max(prefix.clone());
+        let prefix = query.bytes("prefix", "prefix_encoding")?.unwrap_or_default();
+        let mut from = query.bytes("start", "start_encoding")?.unwrap_or_default().max(prefix.clone());
+        let end = query.bytes("end", "end_encoding")?;
         if let Some(mut after) = query.bytes("after", "after_encoding")? {
             check_key(&after)?;
             after.push(0);
@@ -50,7 +50,7 @@ impl Wanted {
             return Err(Refusal::new(400, "bad_query", message));
         }
         let with_values = query.flag("values")?.unwrap_or(true);
-        Ok(Self { from, prefix, end: text("end")?, limit, with_values })
+        Ok(Self { from, prefix, end, limit, with_values })
     }
 
     fn includes(&self, key: &[u8]) -> bool {

@@ -194,9 +194,11 @@ impl Partition {
         }
     }
 
-    /// The leader cannot be reached.
+    /// The leader cannot be reached. Logged once for each reason: the next try is never far.
     pub fn note_unreachable(&mut self, leader: &str, reason: String, now_ms: u64) {
         if matches!(self.following.dial, Dial::UnderWay) && self.roles.standing().leader.as_deref() == Some(leader) {
+            let is_known = self.following.obstacle.as_ref() == Some(&reason);
+            log::log!(if is_known { log::Level::Debug } else { log::Level::Warn }, "partition {}: {reason}", self.id);
             self.following.retry(reason, now_ms);
         }
     }

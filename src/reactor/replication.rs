@@ -330,7 +330,6 @@ impl Replication {
 }
 
 fn give_up(dial: &Dial, reason: &str, node: &mut Node, now: Millis) {
-    log::debug!("partition {}: the leader {} cannot be reached: {reason}", dial.partition, dial.leader);
     node.note_unreachable(dial, format!("the leader {} cannot be reached: {reason}", dial.leader), now);
 }
 
