@@ -204,6 +204,23 @@ mod tests {
         assert_eq!(lsm.garbage.alive(), lsm.levels.footprint());
     }
 
+    /// Each snapshot freezes a memtable and lets go of all layers when it is dropped, and there is always one.
+    #[test]
+    fn snapshots_that_come_and_go_leave_merging_its_share() {
+        let mut lsm = lsm();
+        let (held, mut last, mut layers_max) = (lsm.snapshot(), lsm.snapshot(), 0);
+        for round in 0..3_000 {
+            write(&mut lsm, round..round + 1, &[1; 100]);
+            last = lsm.snapshot();
+            settle(&mut lsm);
+            layers_max = layers_max.max(lsm.levels.contents().len());
+        }
+        assert!(layers_max < 30, "{layers_max} layers");
+        drop((held, last));
+        settle(&mut lsm);
+        assert_eq!(lsm.garbage.alive(), lsm.levels.footprint());
+    }
+
     /// Whatever is written, frozen, merged and held: what was made is freed, and once nothing is held, what is alive is live.
     #[test]
     fn what_is_made_is_freed() {

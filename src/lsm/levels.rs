@@ -263,9 +263,7 @@ impl Levels {
         if let Some(sources) = self.due_for_bottom() {
             return Some((sources, Level::Bottom));
         }
-        let highest = self.layers.iter().filter_map(Layer::upper_number).max()?;
-        (0..=highest).find_map(|level| {
-            let layers = self.idle_layers_of(level);
+        self.idle_runs().find_map(|(layers, level)| {
             let enough = if level == 0 && self.is_flush_due { 1 } else { LEVEL_RUNS };
             (layers.len() >= enough).then_some((layers, Level::Upper(level + 1)))
         })
@@ -286,12 +284,20 @@ impl Levels {
         (start < end && (is_large || is_compaction)).then_some(start..end)
     }
 
-    /// The idle layers of a level; they lie side by side, since a busy one is older than all idle ones.
-    fn idle_layers_of(&self, level: u8) -> Range<usize> {
-        let is_idle = |layer: &Layer| layer.level == Level::Upper(level) && layer.state == LayerState::Idle;
-        let start = self.layers.iter().position(is_idle).unwrap_or(0);
-        let count = self.layers[start..].iter().take_while(|layer| is_idle(layer)).count();
-        start..start + count
+    /// Idle layers above the bottom that lie side by side and are of one level, and that level, lowest first. A layer counts as of the
+    /// level of those above it, if that is higher: merges of newer layers can end before those of older ones, and what is left of
+    /// a low level below others would never have enough neighbours.
+    fn idle_runs(&self) -> impl Iterator<Item = (Range<usize>, u8)> {
+        let (mut at, mut level) = (0, 0);
+        std::iter::from_fn(move || {
+            let is_idle = |layer: &Layer| layer.state == LayerState::Idle && layer.level != Level::Bottom;
+            let start = at + self.layers[at..].iter().position(is_idle)?;
+            level = level.max(self.layers[start].upper_number()?);
+            let is_alike =
+                |layer: &&Layer| is_idle(layer) && layer.upper_number().is_some_and(|number| number <= level);
+            at = start + self.layers[start..].iter().take_while(is_alike).count();
+            Some((start..at, level))
+        })
     }
 
     fn start_job(&mut self, sources: Range<usize>, level: Level, last_version: u64) {
@@ -341,7 +347,7 @@ impl Levels {
 
     /// Whether there are memtables that wait for others.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.idle_layers_of(0).is_empty()
+        self.idle_runs().any(|(_, level)| level == 0)
     }
 
     /// Work owed by jobs under way and by memtables that wait for one. An estimate.
@@ -399,5 +405,29 @@ impl Layer {
 
     fn merge_work(&self) -> usize {
         super::work::ENTRY * self.content.entry_count() + self.content.memory_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chunk_builder::ChunkBuilder;
+    use super::super::record::Value;
+    use super::*;
+
+    #[test]
+    fn a_low_level_below_others_counts_as_theirs() {
+        let hasher = KeyHasher::new(1);
+        let mut builder = ChunkBuilder::new(&hasher, 1);
+        builder.add(&Entry { key: b"key", version: 1, expires_at_ms: None, value: Value::Inline(b"") }, 0);
+        let mut bottom = Run::default();
+        bottom.insert(Position::default(), Arc::new(builder.finish()));
+        let due = |numbers: &[u8]| {
+            let upper = numbers.iter().map(|number| (Level::Upper(*number), Run::default()));
+            Levels::adopt(hasher, upper.chain([(Level::Bottom, bottom.clone())]).collect()).due()
+        };
+        assert_eq!(due(&[1, 1, 1, 2, 2, 3]), None);
+        assert_eq!(due(&[1, 1, 2, 2, 2, 2, 3]), Some((2..6, Level::Upper(3))));
+        assert_eq!(due(&[1, 4, 4, 5, 5, 7, 1, 3, 3]), Some((5..9, Level::Upper(8))));
+        assert_eq!(due(&[0, 0, 2, 1, 1, 1, 1]), Some((2..7, Level::Upper(3))));
     }
 }

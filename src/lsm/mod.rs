@@ -88,6 +88,12 @@ pub const WORK_LUMP_MAX: usize = 128 * 1024;
 /// bottom (7), with a margin so that the debt shrinks under any load.
 const DEBT_FACTOR: usize = 14;
 
+/// Done in every turn while there is something to free or to sweep, whatever is written: reads alone owe nothing.
+const TURN_WORK: usize = 32 * 1024;
+
+/// Log segments let go of at once.
+const RELEASED_SEGMENTS: usize = 1024;
+
 /// What the engine needs to know at the start.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -301,11 +307,14 @@ impl Lsm {
             && let Some(layer) = self.snapshots.take_returned()
         {
             self.garbage.push_layer(layer);
-            work.spend(work::FREE);
+            work.spend(work::RETURN);
         }
+        self.release_log();
         self.garbage.step(&mut work);
+        // Freeing comes first and is no part of what is owed, or merging would get nothing wherever there is much to free.
+        let freed = work.spent();
         if self.is_pinned() {
-            work.limit(self.owed_work());
+            work.limit(freed + self.owed_work());
         } else if self.owed_work == 0 {
             // More is paid than is owed: there is time for what else could wait.
             self.levels.flush();
@@ -315,7 +324,7 @@ impl Lsm {
             self.flushed_version = oldest.unwrap_or(&self.memtable).base_version();
             self.release_log();
         }
-        self.owed_work = self.owed_work.saturating_sub(work.spent());
+        self.owed_work = self.owed_work.saturating_sub(work.spent() - freed);
         if !self.is_due() {
             self.owed_work = 0;
             self.sweeps.note_idle();
@@ -323,9 +332,15 @@ impl Lsm {
         work.spent()
     }
 
-    /// Work that writes since the last payment owe, in units for [`maintain`](Self::maintain); 0 when nothing is due.
+    /// Work that is to be done now whatever else there is to do, in units for [`maintain`](Self::maintain): what writes since the last
+    /// payment owe; and something while there is anything to free, or merging was asked for. 0 when nothing is due.
     pub fn owed_work(&self) -> usize {
-        if self.is_due() { self.owed_work.max(self.sweeps.owed_work(self.is_sweep_due())) } else { 0 }
+        if !self.is_due() {
+            return 0;
+        }
+        let has_to_free = self.snapshots.has_returned() || !self.garbage.is_empty();
+        let of_turn = if has_to_free || self.sweeps.is_urgent() || self.is_sweep_due() { TURN_WORK } else { 0 };
+        self.owed_work.max(of_turn)
     }
 
     /// What all writes so far have owed, paid or not.
@@ -416,7 +431,9 @@ impl Lsm {
 
     fn release_log(&mut self) {
         let version = self.flushed_version.min(self.read_version);
-        while let Some(segment) = self.wal.release(version, self.retained_log_bytes) {
+        // More go with the next slice of maintenance, which these are reason for.
+        for _ in 0..RELEASED_SEGMENTS {
+            let Some(segment) = self.wal.release(version, self.retained_log_bytes) else { break };
             self.garbage.push_segment(segment);
         }
     }

@@ -18,9 +18,6 @@ const INTERVAL_MS: u64 = 5_000;
 /// … and so much more for each chunk with entries that expire: a hundred times what looking at all entries of one takes.
 const INTERVAL_PER_CHUNK_MS: u64 = 1;
 
-/// Paid for a sweep, and for what it brings about, in every turn, whatever is written: reads alone owe nothing.
-const SLICE_WORK: usize = 32 * 1024;
-
 /// The time and the sweeps.
 #[derive(Debug, Default)]
 pub(super) struct Sweeps {
@@ -69,10 +66,5 @@ impl Sweeps {
     /// There is no maintenance to do.
     pub(super) fn note_idle(&mut self) {
         self.is_urgent = false;
-    }
-
-    /// Work that is to be done in a turn, whatever was written.
-    pub(super) fn owed_work(&self, is_due: bool) -> usize {
-        if self.is_urgent || is_due { SLICE_WORK } else { 0 }
     }
 }

@@ -28,6 +28,9 @@ pub(super) const SORT_RUN: usize = 48;
 /// Merging one entry out of two sorted runs.
 pub(super) const SORT_MERGE: usize = 12;
 
+/// Taking back a layer from a snapshot that was dropped; if it was the last to hold it, freeing it comes on top.
+pub(super) const RETURN: usize = 512;
+
 /// Freeing one allocation.
 pub(super) const FREE: usize = 4 * 1024;
 

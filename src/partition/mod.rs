@@ -321,7 +321,7 @@ impl Partition {
 
     /// Maintenance owed for the writes so far, in units of work.
     pub fn owed_work(&self) -> usize {
-        self.lsm.owed_work()
+        self.lsm.owed_work() + self.abandoned.iter().map(Lsm::owed_work).sum::<usize>()
     }
 
     /// Whether maintenance has nothing to do.
@@ -332,17 +332,13 @@ impl Partition {
     /// Does maintenance, at most about `budget` units of work; returns the units spent.
     pub fn maintain(&mut self, budget: usize) -> usize {
         let mut spent = self.lsm.maintain(budget);
-        while spent < budget
-            && let Some(lsm) = self.abandoned.last_mut()
-        {
-            spent += lsm.maintain(budget - spent);
-            // Its last snapshots send their layers home to it.
-            if lsm.is_idle() && lsm.snapshot_count() == 0 {
-                self.abandoned.pop();
-            } else if lsm.is_idle() {
-                break;
+        for lsm in &mut self.abandoned {
+            if spent < budget {
+                spent += lsm.maintain(budget - spent);
             }
         }
+        // The last snapshots of one send their layers home to it.
+        self.abandoned.retain(|lsm| !lsm.is_idle() || lsm.snapshot_count() > 0);
         spent
     }
 
@@ -457,6 +453,31 @@ mod tests {
 
     fn only_if(set: VersionSet) -> Conditions {
         Conditions { if_match: Some(set), if_none_match: None }
+    }
+
+    /// However many engines were let go of while snapshots of theirs are held, each is freed when its own are dropped.
+    #[test]
+    fn engines_that_are_let_go_of_are_freed_in_any_order() {
+        let mut partition = partition();
+        let mut snapshots = Vec::new();
+        for _ in 0..3 {
+            let mut engine = Lsm::new(partition.options.engine);
+            for key in 0..1_000_u32 {
+                engine.set(&key.to_be_bytes(), NewValue::Inline(&[1; 100]), None);
+            }
+            snapshots.push(engine.snapshot());
+            partition.abandon(engine);
+        }
+        let settle = |partition: &mut Partition| {
+            let is_idle = (0..1_000).any(|_| partition.is_idle() || partition.maintain(100_000) == usize::MAX);
+            assert!(is_idle, "it never rests");
+        };
+        settle(&mut partition);
+        for (at, left) in [(1, 2), (0, 1), (0, 0)] {
+            drop(snapshots.remove(at));
+            settle(&mut partition);
+            assert_eq!(partition.abandoned.len(), left);
+        }
     }
 
     #[test]
