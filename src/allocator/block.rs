@@ -72,6 +72,7 @@ impl Block {
     /// Frees the block, and has the system take back the memory that it lay in, though its place is kept.
     pub fn give_back(mut self) {
         super::give_back(&mut self);
+        arena().note_given_back(self.region, self.start, grains(self.len));
     }
 }
 
@@ -102,6 +103,11 @@ impl Drop for Block {
     }
 }
 
+/// Memory of freed blocks that was not given back, in bytes, about: blocks that are made next may lie there.
+pub fn spare_bytes() -> usize {
+    arena().spare_count * GRAIN_BYTES
+}
+
 /// Grains that so many bytes take; an empty block takes one, so that every block has a place.
 fn grains(bytes: usize) -> usize {
     bytes.div_ceil(GRAIN_BYTES).max(1)
@@ -119,14 +125,21 @@ struct Arena {
     hole_max: Vec<u16>,
     /// A region without a block.
     empty: Option<usize>,
+    /// Grains that are touched and free.
+    spare_count: usize,
 }
+
+/// A bit for each grain.
+type Bits = [u64; GRAINS / 64];
 
 #[derive(Debug)]
 struct Region {
     start: NonNull<u8>,
-    /// A bit for each grain that is in use.
-    used: [u64; GRAINS / 64],
+    /// Grains that are in use.
+    used: Bits,
     used_count: usize,
+    /// Grains that were in use since the system gave their memory last, which so may hold some.
+    touched: Bits,
 }
 
 // SAFETY: a region's memory is reached through its blocks alone; here its address is a number.
@@ -135,7 +148,7 @@ unsafe impl Send for Region {}
 
 impl Arena {
     const fn new() -> Self {
-        Self { regions: Slab::new(), hole_max: Vec::new(), empty: None }
+        Self { regions: Slab::new(), hole_max: Vec::new(), empty: None, spare_count: 0 }
     }
 
     fn allocate(&mut self, count: usize) -> (usize, NonNull<u8>) {
@@ -148,6 +161,7 @@ impl Arena {
                     if region.used_count == 0 {
                         self.empty = None;
                     }
+                    self.spare_count -= region.touch(grain, count);
                     return (number, region.take(grain, count));
                 }
                 Err(hole_max) => self.hole_max[number] = small(hole_max),
@@ -159,12 +173,15 @@ impl Arena {
             self.hole_max.push(0);
         }
         self.hole_max[number] = small(GRAINS);
-        (number, self.regions[number].take(0, count))
+        let region = &mut self.regions[number];
+        region.touch(0, count);
+        (number, region.take(0, count))
     }
 
     fn free(&mut self, number: usize, start: NonNull<u8>, count: usize) {
         let region = &mut self.regions[number];
-        region.put_back(start, count);
+        let grain = region.put_back(start, count);
+        self.spare_count += region.touched_count(grain, count);
         // It may have joined others.
         self.hole_max[number] = small(GRAINS - region.used_count);
         if region.used_count > 0 {
@@ -177,9 +194,18 @@ impl Arena {
                 let (kept, gone) = (other.min(number), other.max(number));
                 self.empty = Some(kept);
                 self.hole_max[gone] = 0;
-                self.regions.remove(gone).unmap();
+                let region = self.regions.remove(gone);
+                self.spare_count -= region.touched_count(0, GRAINS);
+                region.unmap();
             }
         }
+    }
+
+    /// The memory of a block that is about to be freed is with the system.
+    fn note_given_back(&mut self, number: usize, start: NonNull<u8>, count: usize) {
+        let region = &mut self.regions[number];
+        let grain = region.grain_of(start);
+        region.set_touched(grain, count, false);
     }
 }
 
@@ -192,7 +218,7 @@ impl Region {
     fn map() -> Self {
         let layout = Layout::from_size_align(REGION_BYTES, 1).expect("a size");
         let Some(start) = map() else { handle_alloc_error(layout) };
-        Self { start, used: [0; GRAINS / 64], used_count: 0 }
+        Self { start, used: [0; GRAINS / 64], used_count: 0, touched: [0; GRAINS / 64] }
     }
 
     #[expect(unsafe_code, reason = "what was mapped is unmapped")]
@@ -238,9 +264,33 @@ impl Region {
         unsafe { self.start.add(grain * GRAIN_BYTES) }
     }
 
-    fn put_back(&mut self, start: NonNull<u8>, count: usize) {
-        let grain = (start.addr().get() - self.start.addr().get()) / GRAIN_BYTES;
+    /// Returns its first grain.
+    fn put_back(&mut self, start: NonNull<u8>, count: usize) -> usize {
+        let grain = self.grain_of(start);
         self.mark(grain, count, false);
+        grain
+    }
+
+    fn grain_of(&self, start: NonNull<u8>) -> usize {
+        (start.addr().get() - self.start.addr().get()) / GRAIN_BYTES
+    }
+
+    /// Takes note that grains are touched; returns how many of them were before.
+    fn touch(&mut self, grain: usize, count: usize) -> usize {
+        let before = self.touched_count(grain, count);
+        self.set_touched(grain, count, true);
+        before
+    }
+
+    fn touched_count(&self, grain: usize, count: usize) -> usize {
+        (grain..grain + count).filter(|at| self.touched[at / 64] & (1 << (at % 64)) != 0).count()
+    }
+
+    fn set_touched(&mut self, grain: usize, count: usize, is_touched: bool) {
+        for at in grain..grain + count {
+            let bit = 1 << (at % 64);
+            self.touched[at / 64] = if is_touched { self.touched[at / 64] | bit } else { self.touched[at / 64] & !bit };
+        }
     }
 
     fn mark(&mut self, grain: usize, count: usize, is_used: bool) {
@@ -291,10 +341,16 @@ mod tests {
                     held.push((number, start, count));
                 } else {
                     let (number, start, count) = held.swap_remove(rng.usize(..held.len()));
+                    if rng.bool() {
+                        // Afterwards as many less are touched as are used: the next allocation there touches them again.
+                        arena.note_given_back(number, start, count);
+                    }
                     arena.free(number, start, count);
                     used -= count;
                 }
                 assert_eq!(arena.regions.iter().map(|(_, region)| region.used_count).sum::<usize>(), used);
+                let touched = arena.regions.iter().map(|(_, region)| region.touched_count(0, GRAINS)).sum::<usize>();
+                assert_eq!(arena.spare_count, touched - used, "seed {seed}");
                 assert!(
                     arena.regions.len() <= 2 + 2 * used.max(3 * GRAINS) / GRAINS,
                     "seed {seed}: holes are not used"

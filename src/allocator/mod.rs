@@ -24,7 +24,7 @@ mod block;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use block::{BLOCK_MAX_BYTES, Block};
+pub use block::{BLOCK_MAX_BYTES, Block, spare_bytes};
 
 /// The system's allocator, counted.
 #[derive(Debug)]

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use crate::allocator::spare_bytes;
+
 use super::chunk::Chunk;
 use super::figures::Footprint;
 use super::immutable_layer::ImmutableLayer;
@@ -18,7 +20,7 @@ use super::work::{self, Work};
 /// Freed at once of a large value: allocators give the end of a large block back to the system where it lies.
 const BLOB_PIECE_BYTES: usize = 1024 * 1024;
 
-/// Freed chunks up to here are left to the allocator, for those that merges make next; of more, the memory is given back to the
+/// So much of freed chunks is left to the allocator, for those that merges make next; of more, the memory is given back to the
 /// system, which takes a call for each now, and page faults when it is needed again.
 const SPARE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -29,8 +31,6 @@ pub(super) struct Garbage {
     blob: Option<Vec<u8>>,
     blobs: Vec<Blob>,
     chunks: Vec<Arc<Chunk>>,
-    /// Bytes of chunks that were freed and are left to the allocator; less what was made of them since.
-    spare_bytes: usize,
     block: Option<Block>,
     blocks: Vec<Blocks>,
     segments: Vec<Arc<Segment>>,
@@ -74,7 +74,6 @@ impl Garbage {
     /// A chunk was made.
     pub(super) fn note_made(&mut self, chunk: &Chunk) {
         self.alive.add(chunk.footprint());
-        self.spare_bytes = self.spare_bytes.saturating_sub(chunk.bytes().len());
     }
 
     pub(super) fn push_segment(&mut self, segment: Arc<Segment>) {
@@ -122,11 +121,9 @@ impl Garbage {
                 self.alive.subtract(chunk.footprint());
                 let (bytes, blobs) = chunk.into_parts();
                 self.blobs = blobs;
-                if self.spare_bytes + bytes.len() > SPARE_BYTES {
+                if spare_bytes() + bytes.len() > SPARE_BYTES {
                     bytes.give_back();
                     work.spend(work::GIVE_BACK);
-                } else {
-                    self.spare_bytes += bytes.len();
                 }
             }
             work.spend(work::FREE);
