@@ -342,7 +342,6 @@ mod tests {
                 } else {
                     let (number, start, count) = held.swap_remove(rng.usize(..held.len()));
                     if rng.bool() {
-                        // Afterwards as many less are touched as are used: the next allocation there touches them again.
                         arena.note_given_back(number, start, count);
                     }
                     arena.free(number, start, count);

@@ -175,9 +175,9 @@ impl Api<'_> {
             let adds = operations.iter().any(|operation| matches!(operation.action, Action::Set { .. }));
             let partition = if adds { self.growable_partition(head)? } else { self.writable_partition(head)? };
             let (results, writes) = results_of(partition, &operations)?;
-            let (version_before, incurred) = (partition.lsm().last_version(), partition.lsm().incurred_work());
+            let incurred = partition.lsm().incurred_work();
             write(partition, &operations, &writes);
-            let has_written = partition.lsm().last_version() > version_before;
+            let has_written = partition.lsm().incurred_work() > incurred;
             Ok((results, if has_written { Self::due_of_write(partition, min_acks, incurred) } else { Due::default() }))
         });
         match outcome {
