@@ -127,13 +127,16 @@ fn run(seed: u64) {
     let mut version = 0;
     let mut held: Vec<Held> = Vec::new();
     // Keys of the next operations, which the engine may be told of beforehand.
-    let prefetches = rng.bool();
+    let (prefetches, are_all_read) = (rng.bool(), rng.bool());
     let mut next_keys: Vec<Vec<u8>> = Vec::new();
     for _ in 0..rng.usize(2_000..12_000) {
         if next_keys.is_empty() {
             next_keys = (0..rng.usize(1..2 * PREFETCH_KEYS_MAX)).map(|_| random_key(&mut rng, key_space)).collect();
-            if prefetches {
-                lsm.prefetch(&next_keys.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let keys: Vec<&[u8]> = next_keys.iter().map(Vec::as_slice).collect();
+            if prefetches && (are_all_read || rng.bool()) {
+                lsm.prefetch(&keys);
+            } else if prefetches {
+                lsm.prefetch_for_writes(&keys);
             }
         }
         let key = next_keys.swap_remove(rng.usize(..next_keys.len()));

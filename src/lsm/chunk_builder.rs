@@ -142,13 +142,18 @@ impl ChunkBuilder {
         }
         let begin = offset;
         let (mut offset, mut count) = (begin, 0);
+        // Up to here there is room for sure, without looking closer: one line more is what rounding up can take.
+        let most_bytes = Self::total_bytes(self.bytes.len(), self.index.len() + count_max) + BUCKET_BYTES;
+        let sure_end = self.bytes.len() + self.max_bytes.saturating_sub(most_bytes);
         while count < count_max && offset < chunk.end() {
             let key_word = read_u16(&chunk.bytes, offset);
             let key_start = offset + 4 + chunk.version_width;
             let next =
                 key_start + usize::from(key_word & KEY_LEN_MASK) + usize::from(read_u16(&chunk.bytes, offset + 2));
             let entries_end = self.bytes.len() + next - begin;
-            if key_word & !KEY_LEN_MASK != 0 || Self::total_bytes(entries_end, self.index.len() + 1) > self.max_bytes {
+            let has_room =
+                entries_end <= sure_end || Self::total_bytes(entries_end, self.index.len() + 1) <= self.max_bytes;
+            if key_word & !KEY_LEN_MASK != 0 || !has_room {
                 break;
             }
             let key = &chunk.bytes[key_start..][..usize::from(key_word & KEY_LEN_MASK)];

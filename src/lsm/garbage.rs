@@ -6,15 +6,15 @@
 
 use std::sync::Arc;
 
-use crate::allocator::spare_bytes;
+use crate::allocator::{Block, spare_bytes};
 
 use super::chunk::Chunk;
 use super::figures::Footprint;
 use super::immutable_layer::ImmutableLayer;
 use super::memtable::FrozenMemtable;
 use super::record::Blob;
-use super::run::{Block, Blocks};
-use super::wal::Segment;
+use super::run::{self, Blocks};
+use super::wal::{Segment, Wal};
 use super::work::{self, Work};
 
 /// Freed at once of a large value: allocators give the end of a large block back to the system where it lies.
@@ -31,7 +31,9 @@ pub(super) struct Garbage {
     blob: Option<Vec<u8>>,
     blobs: Vec<Blob>,
     chunks: Vec<Arc<Chunk>>,
-    block: Option<Block>,
+    /// Memory of its own, as that of indexes.
+    bytes: Vec<Block>,
+    block: Option<run::Block>,
     blocks: Vec<Blocks>,
     segments: Vec<Arc<Segment>>,
     segment: Option<Segment>,
@@ -84,6 +86,7 @@ impl Garbage {
         self.blob.is_none()
             && self.blobs.is_empty()
             && self.chunks.is_empty()
+            && self.bytes.is_empty()
             && self.block.is_none()
             && self.blocks.is_empty()
             && self.segments.is_empty()
@@ -92,11 +95,12 @@ impl Garbage {
     }
 
     /// Frees until `work` is used up or nothing is left; smallest things first, so that the queue stays short.
-    pub(super) fn step(&mut self, work: &mut Work) {
-        while !work.is_used_up() && self.free_one(work) {}
+    /// Buffers of segments go back to the log, which has need of them while it is written to.
+    pub(super) fn step(&mut self, wal: &mut Wal, work: &mut Work) {
+        while !work.is_used_up() && self.free_one(wal, work) {}
     }
 
-    fn free_one(&mut self, work: &mut Work) -> bool {
+    fn free_one(&mut self, wal: &mut Wal, work: &mut Work) -> bool {
         if let Some(blob) = &mut self.blob {
             let kept_bytes = blob.len().saturating_sub(BLOB_PIECE_BYTES);
             work.spend(work::of_free(blob.len() - kept_bytes));
@@ -108,24 +112,24 @@ impl Garbage {
         } else if let Some(blob) = self.blobs.pop() {
             self.blob = Arc::into_inner(blob);
             work.spend(work::FREE);
-        } else if let Some(segment) = &mut self.segment {
+        } else if let Some(mut segment) = self.segment.take() {
             if let Some(blob) = segment.pop_large() {
                 self.blobs.push(blob);
+                self.segment = Some(segment);
                 work.spend(work::FREE);
             } else {
-                self.segment = None;
-                work.spend(work::GIVE_BACK);
+                work.spend(if wal.recycle(segment) { work::FREE } else { work::GIVE_BACK });
             }
         } else if let Some(chunk) = self.chunks.pop() {
             if let Some(chunk) = Arc::into_inner(chunk) {
                 self.alive.subtract(chunk.footprint());
                 let (bytes, blobs) = chunk.into_parts();
                 self.blobs = blobs;
-                if spare_bytes() + bytes.len() > SPARE_BYTES {
-                    bytes.give_back();
-                    work.spend(work::GIVE_BACK);
-                }
+                free(bytes, work);
             }
+            work.spend(work::FREE);
+        } else if let Some(bytes) = self.bytes.pop() {
+            free(bytes, work);
             work.spend(work::FREE);
         } else if let Some(segment) = self.segments.pop() {
             self.segment = Arc::into_inner(segment);
@@ -140,7 +144,7 @@ impl Garbage {
                 None => drop(self.blocks.pop()),
             }
         } else if let Some(memtable) = self.memtables.last_mut() {
-            if !memtable.shrink(&mut self.segments) {
+            if !memtable.shrink(&mut self.segments, &mut self.bytes) {
                 self.memtables.pop();
             }
             work.spend(work::FREE);
@@ -148,5 +152,62 @@ impl Garbage {
             return false;
         }
         true
+    }
+}
+
+fn free(bytes: Block, work: &mut Work) {
+    if spare_bytes() + bytes.len() > SPARE_BYTES {
+        work.spend(work::of_give_back(bytes.len()));
+        bytes.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::lsm::{Lsm, NewValue, Options};
+
+    /// Writes some memtables, and pays what is owed.
+    fn write(lsm: &mut Lsm) {
+        for number in 0..200_000_u32 {
+            lsm.set(&number.to_be_bytes(), NewValue::Inline(&[b'v'; 32]), None);
+            if number % 100 == 0 {
+                lsm.maintain(lsm.owed_work());
+            }
+        }
+    }
+
+    /// What is owed, turn by turn, until nothing is.
+    fn pay(lsm: &mut Lsm) {
+        for _ in 0..10_000 {
+            let owed_work = lsm.owed_work();
+            if owed_work == 0 {
+                return;
+            }
+            lsm.maintain(owed_work);
+        }
+        panic!("something is owed for ever");
+    }
+
+    #[test]
+    fn buffers_are_kept_while_they_are_needed_and_no_longer() {
+        let new = || Lsm::new(Options { memtable_bytes: 1 << 20, hash_seed: 1 });
+        let mut lsm = new();
+        lsm.note_time(5_000);
+        write(&mut lsm);
+        assert!(lsm.wal.has_spare() && lsm.levels.has_spare(), "nothing is kept");
+        pay(&mut lsm);
+        assert!(lsm.has_spare(), "freed although there may be more writes at once");
+        lsm.note_time(7_000);
+        pay(&mut lsm);
+        assert!(!lsm.has_spare(), "kept although there is nothing to write, in a loop that is never idle");
+        write(&mut lsm);
+        while !lsm.is_idle() {
+            lsm.maintain(100_000);
+        }
+        assert!(!lsm.has_spare(), "kept although there is time to free it");
+        write(&mut lsm);
+        lsm.abandon();
+        pay(&mut lsm);
+        assert!(lsm.is_idle() && !lsm.has_spare(), "kept by an engine that is good for nothing else");
     }
 }

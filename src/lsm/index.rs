@@ -1,32 +1,72 @@
 //! A hash table from keys to places in the log: one shard of a memtable's index.
 //!
-//! Open addressing with linear probing over slots of eight bytes: a look into it is one cache line, whose address is known from
-//! the hash, so that it can be fetched ahead. Keys are not in it; who looks says which place has the right one.
+//! Open addressing with linear probing over cache lines of eight slots. A look into it is one line as a rule, whose address is
+//! known from the hash, so that it can be fetched ahead; and its slots are compared all at once, without a branch for each that
+//! no processor could predict. Keys are not in it; who looks says which place has the right one.
 //!
 //! Invariants:
 //! 1. At most three quarters of the slots are taken, so every search ends, and soon.
-//! 2. Nothing is ever taken out.
+//! 2. Nothing is ever taken out. The slots of a line are taken in order: a line whose last one is free ends a search.
 
-use crate::allocator::prefetch;
+use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 
 use super::memtable::Place;
 
-const FIRST_SLOTS: usize = 8;
+const LINE_SLOTS: usize = 8;
 
 /// No place: the log of a memtable is far shorter.
 const FREE: Place = Place::MAX;
 
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    hash: u32,
-    place: Place,
+/// Slots that lie in one cache line: their hashes, then their places.
+#[derive(Clone, Copy)]
+struct Line<'s>(&'s [[u8; 4]; 2 * LINE_SLOTS]);
+
+const _: () = assert!(CACHE_LINE_BYTES == 4 * 2 * LINE_SLOTS);
+
+impl Line<'_> {
+    #[inline]
+    fn hash(self, slot: usize) -> u32 {
+        u32::from_ne_bytes(self.0[slot])
+    }
+
+    #[inline]
+    fn place(self, slot: usize) -> Place {
+        Place::from_ne_bytes(self.0[LINE_SLOTS + slot])
+    }
+
+    /// The slot of a key.
+    #[inline]
+    fn find(self, hash: u32, is_it: impl Fn(Place) -> bool) -> Option<usize> {
+        let mut candidates = (0..LINE_SLOTS).fold(0, |all, slot| all | u32::from(self.hash(slot) == hash) << slot);
+        while candidates != 0 {
+            let slot = candidates.trailing_zeros() as usize;
+            let place = self.place(slot);
+            if place != FREE && is_it(place) {
+                return Some(slot);
+            }
+            candidates &= candidates - 1;
+        }
+        None
+    }
+
+    /// Whether there may be keys of this line in the next.
+    #[inline]
+    fn is_full(self) -> bool {
+        self.place(LINE_SLOTS - 1) != FREE
+    }
+
+    /// The slots that are taken.
+    #[inline]
+    fn taken_count(self) -> usize {
+        (0..LINE_SLOTS).filter(|slot| self.place(*slot) != FREE).count()
+    }
 }
 
 /// A hash table of places.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Shard {
-    /// A power of two of them, or none.
-    slots: Box<[Slot]>,
+    /// A power of two of lines, or none; all ones where nothing is.
+    block: Option<Block>,
     count: usize,
 }
 
@@ -34,20 +74,30 @@ impl Shard {
     /// The place that has a key, by its hash and `is_it`.
     #[inline]
     pub(super) fn find(&self, hash: u32, is_it: impl Fn(Place) -> bool) -> Option<Place> {
-        let at = self.find_slot(hash, is_it).ok()?;
-        Some(self.slots[at].place)
+        let (line, slot) = self.find_slot(hash, is_it).ok()?;
+        Some(Line(&self.lines()[line]).place(slot))
     }
 
-    /// Puts a place in for a key, and returns the one that it had before.
+    /// Puts a place in for a key, and returns the one that it had before. With the first comes room for `expected_count`.
     #[inline]
-    pub(super) fn put(&mut self, hash: u32, place: Place, is_it: impl Fn(Place) -> bool) -> Option<Place> {
+    pub(super) fn put(
+        &mut self,
+        hash: u32,
+        place: Place,
+        expected_count: usize,
+        is_it: impl Fn(Place) -> bool,
+    ) -> Option<Place> {
         assert!(place != FREE, "a place in the log of a memtable");
         match self.find_slot(hash, is_it) {
-            Ok(at) => return Some(std::mem::replace(&mut self.slots[at].place, place)),
-            Err(at) if 4 * (self.count + 1) <= 3 * self.slots.len() => self.slots[at] = Slot { hash, place },
+            Ok((line, slot)) => {
+                let before = Line(&self.lines()[line]).place(slot);
+                self.set(line, slot, hash, place);
+                return Some(before);
+            }
+            Err(line) if 4 * (self.count + 1) <= 3 * LINE_SLOTS * self.lines().len() => self.take(line, hash, place),
             Err(_) => {
-                self.grow();
-                self.put_new(Slot { hash, place });
+                self.grow(expected_count);
+                self.put_new(hash, place);
             }
         }
         self.count += 1;
@@ -57,48 +107,83 @@ impl Shard {
     /// Asks for the memory that looking for a hash begins with.
     #[inline]
     pub(super) fn prefetch(&self, hash: u32) {
-        if let Some(slot) = self.slots.get(self.first(hash)) {
-            prefetch(slot);
+        let lines = self.lines();
+        if let Some(line) = lines.get(first(lines, hash)) {
+            prefetch(line);
         }
     }
 
-    /// Where a search begins.
-    #[inline]
-    fn first(&self, hash: u32) -> usize {
-        hash as usize & self.slots.len().wrapping_sub(1)
+    /// Its memory, for freeing it.
+    pub(super) fn into_block(self) -> Option<Block> {
+        self.block
     }
 
-    /// The slot of a key, or the free one where it belongs.
     #[inline]
-    fn find_slot(&self, hash: u32, is_it: impl Fn(Place) -> bool) -> Result<usize, usize> {
-        let mut at = self.first(hash);
-        while let Some(slot) = self.slots.get(at) {
-            if slot.place == FREE {
+    fn lines(&self) -> &[[[u8; 4]; 2 * LINE_SLOTS]] {
+        self.block.as_ref().map_or(&[], |block| block.as_chunks().0.as_chunks().0)
+    }
+
+    /// The line and slot of a key, or the line where it belongs, which has a free slot.
+    #[inline]
+    fn find_slot(&self, hash: u32, is_it: impl Fn(Place) -> bool) -> Result<(usize, usize), usize> {
+        let lines = self.lines();
+        let mut at = first(lines, hash);
+        while let Some(line) = lines.get(at).map(Line) {
+            if let Some(slot) = line.find(hash, &is_it) {
+                return Ok((at, slot));
+            }
+            if !line.is_full() {
                 return Err(at);
             }
-            if slot.hash == hash && is_it(slot.place) {
-                return Ok(at);
-            }
-            at = (at + 1) & (self.slots.len() - 1);
+            at = (at + 1) & (lines.len() - 1);
         }
         Err(0)
     }
 
-    fn put_new(&mut self, slot: Slot) {
-        if let Err(at) = self.find_slot(slot.hash, |_| false) {
-            self.slots[at] = slot;
+    /// Takes the first free slot of a line.
+    #[inline]
+    fn take(&mut self, line: usize, hash: u32, place: Place) {
+        let slot = Line(&self.lines()[line]).taken_count();
+        self.set(line, slot, hash, place);
+    }
+
+    #[inline]
+    fn set(&mut self, line: usize, slot: usize, hash: u32, place: Place) {
+        if let Some(block) = &mut self.block {
+            let line = &mut block[line * CACHE_LINE_BYTES..][..CACHE_LINE_BYTES];
+            line[4 * slot..][..4].copy_from_slice(&hash.to_ne_bytes());
+            line[4 * (LINE_SLOTS + slot)..][..4].copy_from_slice(&place.to_ne_bytes());
         }
     }
 
-    fn grow(&mut self) {
-        let slot_count = (2 * self.slots.len()).max(FIRST_SLOTS);
-        let free = vec![Slot { hash: 0, place: FREE }; slot_count].into_boxed_slice();
-        for slot in std::mem::replace(&mut self.slots, free) {
-            if slot.place != FREE {
-                self.put_new(slot);
+    fn put_new(&mut self, hash: u32, place: Place) {
+        if let Err(line) = self.find_slot(hash, |_| false) {
+            self.take(line, hash, place);
+        }
+    }
+
+    /// Doubles the room there is; the first is for `expected_count`, two thirds full then, so that few shards must grow after all.
+    #[cold]
+    fn grow(&mut self, expected_count: usize) {
+        let line_count = match self.lines().len() {
+            0 => (3 * expected_count).div_ceil(2 * LINE_SLOTS).next_power_of_two(),
+            line_count => 2 * line_count,
+        };
+        let mut block = Block::new(line_count * CACHE_LINE_BYTES);
+        block.fill(0xff);
+        let before = Self { block: self.block.replace(block), count: self.count };
+        for line in before.lines().iter().map(Line) {
+            for slot in 0..line.taken_count() {
+                self.put_new(line.hash(slot), line.place(slot));
             }
         }
     }
+}
+
+/// The line that a search begins with.
+#[inline]
+fn first<T>(lines: &[T], hash: u32) -> usize {
+    hash as usize & lines.len().wrapping_sub(1)
 }
 
 #[cfg(test)]
@@ -117,14 +202,15 @@ mod tests {
             let (mut shard, mut model) = (Shard::default(), HashMap::new());
             // The key of a place, as the log would tell it.
             let mut keys = Vec::new();
+            let expected_count = [0, 1, 300, 5_000][rng.usize(..4)];
             for _ in 0..rng.usize(..2_000) {
                 let key = rng.u32(..500);
                 let place = Place::try_from(keys.len()).expect("few");
                 keys.push(key);
-                let before = shard.put(hash_of(key), place, |place| keys[place as usize] == key);
+                let before = shard.put(hash_of(key), place, expected_count, |place| keys[place as usize] == key);
                 assert_eq!(before, model.insert(key, place), "seed {seed}");
                 assert_eq!(shard.count, model.len());
-                assert!(4 * shard.count <= 3 * shard.slots.len());
+                assert!(4 * shard.count <= 3 * LINE_SLOTS * shard.lines().len());
             }
             for key in 0..600 {
                 shard.prefetch(hash_of(key));

@@ -31,6 +31,7 @@ use super::immutable_layer::ImmutableLayer;
 use super::memtable::FrozenMemtable;
 use super::merge::Preparation;
 use super::merge_job::{MergeJob, Tombstones};
+use super::prefetch::NOWHERE;
 use super::record::Entry;
 use super::run::{Position, Probe, Run};
 use super::work::Work;
@@ -103,7 +104,7 @@ impl Levels {
             layers: Vec::new(),
             jobs: Vec::new(),
             next_job_id: 0,
-            preparation: Preparation::default(),
+            preparation: Preparation::of_many(),
             hasher,
             is_compaction_due: false,
             is_flush_due: false,
@@ -115,6 +116,7 @@ impl Levels {
     #[inline]
     pub(super) fn get(&self, probe: &Probe<'_>, places: &[u32]) -> Option<Entry<'_>> {
         self.layers.iter().enumerate().find_map(|(index, layer)| match (&layer.content, places.get(index)) {
+            (_, Some(&NOWHERE)) => None,
             (ImmutableLayer::Run(run), Some(place)) => run.get_in(Position::unpack(*place), probe),
             (content, _) => content.get(probe),
         })
@@ -151,6 +153,16 @@ impl Levels {
         self.jobs.clear();
         self.preparation = Preparation::default();
         self.layers.drain(..).for_each(|layer| garbage.push_layer(layer.content));
+    }
+
+    /// Frees what is kept for memtables to come; false: there is nothing.
+    pub(super) fn free_spare(&mut self) -> bool {
+        self.preparation.free_buffers()
+    }
+
+    /// Whether something is kept for memtables to come.
+    pub(super) fn has_spare(&self) -> bool {
+        self.preparation.has_buffers()
     }
 
     /// What is in the layers, newest first.

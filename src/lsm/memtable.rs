@@ -16,6 +16,7 @@ use super::figures::Footprint;
 use super::index::Shard;
 use super::record::{Entry, RECORD_HEAD_BYTES};
 use super::wal::{Appended, SEGMENT_BYTES, Segment};
+use crate::allocator::Block;
 use crate::swar;
 
 /// Log bytes that one shard is meant for: some thousand of the smallest records.
@@ -77,8 +78,10 @@ pub(super) struct Memtable {
     superseded: Vec<Box<Marks>>,
     entry_count: usize,
     log_bytes: usize,
-    /// Bytes that all keys have in common at their start, and a place that has them: sorting looks behind them.
-    shared_prefix: Option<(usize, Place)>,
+    /// What all keys have in common at their start: sorting looks behind it. None: there is no key.
+    shared_prefix: Option<Vec<u8>>,
+    /// So many keys are expected in each shard.
+    shard_keys: usize,
     /// That of the record before its first.
     base_version: u64,
     last_version: u64,
@@ -87,17 +90,19 @@ pub(super) struct Memtable {
 }
 
 impl Memtable {
-    /// An empty memtable to be frozen at about `freeze_bytes` of log, for records behind `base_version`.
-    pub(super) fn new(freeze_bytes: usize, base_version: u64) -> Self {
+    /// An empty memtable to be frozen at about `freeze_bytes` of log, for records behind `base_version`. If there are about
+    /// `expected_keys` in the end, its index need not grow on the way.
+    pub(super) fn new(freeze_bytes: usize, base_version: u64, expected_keys: usize) -> Self {
         let shard_count = (freeze_bytes / SHARD_LOG_BYTES).next_power_of_two().clamp(2, 1 << 14);
         Self {
-            shards: vec![Shard::default(); shard_count],
+            shards: std::iter::repeat_with(Shard::default).take(shard_count).collect(),
             shard_shift: u32::BITS - shard_count.trailing_zeros(),
             records: Records::default(),
             superseded: Vec::new(),
             entry_count: 0,
             log_bytes: 0,
             shared_prefix: None,
+            shard_keys: expected_keys / shard_count,
             base_version,
             last_version: base_version,
             first_expiry_ms: u64::MAX,
@@ -122,12 +127,11 @@ impl Memtable {
         self.shard(hash).prefetch(hash);
     }
 
-    /// Asks for the memory of the record that looking for a hash most likely comes to.
+    /// Asks for the memory of the record that looking for a hash most likely comes to; false: there is none.
     #[inline]
-    pub(super) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) {
-        if let Some(place) = self.shard(hash).find(hash, |_| true) {
-            self.records.prefetch(active, place);
-        }
+    pub(super) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) -> bool {
+        let place = self.shard(hash).find(hash, |_| true);
+        place.inspect(|place| self.records.prefetch(active, *place)).is_some()
     }
 
     /// Takes in a record just appended to the log's `active` segment.
@@ -142,15 +146,15 @@ impl Memtable {
         self.last_version = appended.version;
         let records = &self.records;
         let shard = &mut self.shards[(hash >> self.shard_shift) as usize];
-        if let Some(before) = shard.put(hash, place, |other| records.key(Some(active), other) == key) {
+        if let Some(before) = shard.put(hash, place, self.shard_keys, |other| records.key(Some(active), other) == key) {
             self.mark_superseded(before);
             return;
         }
         self.entry_count += 1;
-        self.shared_prefix = Some(match self.shared_prefix {
-            None => (key.len(), place),
-            Some((len, at)) => (common_prefix_len(&records.key(Some(active), at)[..len], key), at),
-        });
+        let prefix = self.shared_prefix.get_or_insert_with(|| key.to_vec());
+        if !key.starts_with(prefix) {
+            prefix.truncate(common_prefix_len(prefix, key));
+        }
     }
 
     fn mark_superseded(&mut self, place: Place) {
@@ -276,7 +280,7 @@ impl FrozenMemtable {
         if self.is_superseded(place) {
             return Some((None, next));
         }
-        let skip = self.memtable.shared_prefix.map_or(0, |(len, _)| len);
+        let skip = self.memtable.shared_prefix.as_ref().map_or(0, Vec::len);
         Some((Some(SortKey::new(&segment.key(offset)[skip..], place)), next))
     }
 
@@ -298,10 +302,10 @@ impl FrozenMemtable {
         a.prefix.cmp(&b.prefix).then_with(|| self.key(a.place).cmp(self.key(b.place)))
     }
 
-    /// Frees a bounded part of it; false when nothing of size is left.
-    pub(super) fn shrink(&mut self, garbage: &mut Vec<Arc<Segment>>) -> bool {
-        garbage.extend(self.memtable.records.segments.pop());
-        self.memtable.shards.pop();
+    /// Takes a bounded part out, to be freed; false when nothing of size is left.
+    pub(super) fn shrink(&mut self, segments: &mut Vec<Arc<Segment>>, blocks: &mut Vec<Block>) -> bool {
+        segments.extend(self.memtable.records.segments.pop());
+        blocks.extend(self.memtable.shards.pop().and_then(Shard::into_block));
         self.memtable.superseded.pop();
         !(self.memtable.records.segments.is_empty() && self.memtable.shards.is_empty())
     }

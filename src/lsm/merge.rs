@@ -14,7 +14,7 @@ use super::immutable_layer::ImmutableLayer;
 use super::memtable::FrozenMemtable;
 use super::record::Entry;
 use super::run::{Fence, Position, Run};
-use super::sorter::Sorter;
+use super::sorter::{Buffers, Sorter};
 use super::work::Work;
 
 /// So many entries ahead a record is asked for.
@@ -184,6 +184,9 @@ impl MergeCursor {
 pub(super) struct Preparation {
     waiting: Vec<Arc<FrozenMemtable>>,
     sorter: Option<Sorter>,
+    buffers: Buffers,
+    /// Buffers are kept although nothing waits: more will come.
+    keeps_buffers: bool,
 }
 
 impl Preparation {
@@ -192,7 +195,12 @@ impl Preparation {
             ImmutableLayer::Memtable(frozen) => Some(Arc::clone(frozen)),
             ImmutableLayer::Run(_) => None,
         });
-        Self { waiting: waiting.collect(), sorter: None }
+        Self { waiting: waiting.collect(), ..Self::default() }
+    }
+
+    /// Of memtables that come one after the other.
+    pub(super) fn of_many() -> Self {
+        Self { keeps_buffers: true, ..Self::default() }
     }
 
     /// Another one to sort.
@@ -209,14 +217,27 @@ impl Preparation {
     pub(super) fn step(&mut self, work: &mut Work) -> bool {
         while let Some(frozen) = self.waiting.last() {
             if frozen.order().is_none() {
-                let sorter = self.sorter.get_or_insert_with(|| Sorter::new(frozen));
+                let sorter = self.sorter.get_or_insert_with(|| Sorter::new(frozen, std::mem::take(&mut self.buffers)));
                 if !sorter.step(frozen, work) {
                     return false;
                 }
             }
-            self.sorter = None;
+            self.buffers = self.sorter.take().map(Sorter::into_buffers).unwrap_or_default();
             self.waiting.pop();
         }
+        if !self.keeps_buffers {
+            self.free_buffers();
+        }
         true
+    }
+
+    /// Frees buffers that are kept for memtables to come; false: there are none.
+    pub(super) fn free_buffers(&mut self) -> bool {
+        std::mem::take(&mut self.buffers).iter().any(|buffer| buffer.capacity() > 0)
+    }
+
+    /// Whether there are buffers that are kept for memtables to come.
+    pub(super) fn has_buffers(&self) -> bool {
+        self.buffers.iter().any(|buffer| buffer.capacity() > 0)
     }
 }

@@ -188,19 +188,21 @@ impl MergeJob {
             if *offset == chunk.end() {
                 break;
             }
-            let (lower_entry, next_offset) = chunk.entry_at(*offset);
-            let order = upper_entry.map_or(Ordering::Greater, |entry| entry.key.cmp(lower_entry.key));
-            if order != Ordering::Less {
+            let order = upper_entry.map_or(Ordering::Greater, |entry| entry.key.cmp(chunk.key_at(*offset)));
+            if order == Ordering::Greater {
+                let (lower_entry, next_offset) = chunk.entry_at(*offset);
+                self.output.add(&lower_entry, work);
                 *offset = next_offset;
+                continue;
             }
-            match upper_entry {
-                Some(entry) if order != Ordering::Greater => {
-                    self.output.add(&entry, work);
-                    upper.advance();
-                    break;
-                }
-                _ => self.output.add(&lower_entry, work),
+            if order == Ordering::Equal {
+                *offset = chunk.entry_end(*offset);
             }
+            if let Some(entry) = upper_entry {
+                self.output.add(&entry, work);
+                upper.advance();
+            }
+            break;
         }
         if *offset == chunk.end() {
             self.current = None;

@@ -91,6 +91,9 @@ const DEBT_FACTOR: usize = 14;
 /// Done in every turn while there is something to free or to sweep, whatever is written: reads alone owe nothing.
 const TURN_WORK: usize = 32 * 1024;
 
+/// Buffers that were freed are kept for the next writes, and merges, so long after a segment was filled.
+const SPARE_KEPT_MS: u64 = 1_000;
+
 /// Log segments let go of at once.
 const RELEASED_SEGMENTS: usize = 1024;
 
@@ -122,6 +125,8 @@ pub struct Lsm {
     read_version: u64,
     /// So much log is kept even if nobody is known to want it.
     retained_log_bytes: usize,
+    /// Until then buffers are kept.
+    spare_until_ms: u64,
 }
 
 impl Lsm {
@@ -134,7 +139,7 @@ impl Lsm {
         Self {
             options,
             wal: Wal::new(position),
-            memtable: Memtable::new(options.memtable_bytes, position.version),
+            memtable: Memtable::new(options.memtable_bytes, position.version, 0),
             garbage: Garbage::new(levels.footprint()),
             levels,
             places: Places::default(),
@@ -145,6 +150,7 @@ impl Lsm {
             flushed_version: position.version,
             read_version: u64::MAX,
             retained_log_bytes: 0,
+            spare_until_ms: 0,
         }
     }
 
@@ -248,6 +254,9 @@ impl Lsm {
             self.memtable.note_expiry(expires_at_ms);
         }
         let version = appended.version;
+        if appended.sealed.is_some() {
+            self.spare_until_ms = self.sweeps.now_ms.saturating_add(SPARE_KEPT_MS);
+        }
         self.memtable.insert(self.wal.active(), hash, key, appended, record_bytes);
         // A large value is moved by reference: it owes what an entry owes.
         let owed_work = DEBT_FACTOR * work::of_entry(record_bytes.min(INLINE_VALUE_MAX_BYTES));
@@ -270,7 +279,8 @@ impl Lsm {
             return false;
         }
         let last_segment = self.wal.seal();
-        let next = Memtable::new(self.options.memtable_bytes, self.wal.last().version);
+        // Most are like the one before.
+        let next = Memtable::new(self.options.memtable_bytes, self.wal.last().version, self.memtable.entry_count());
         let memtable = std::mem::replace(&mut self.memtable, next);
         let frozen = memtable.freeze(last_segment);
         self.garbage.note_frozen(&frozen);
@@ -291,6 +301,7 @@ impl Lsm {
         self.freeze();
         self.levels.clear(&mut self.garbage);
         self.wal.clear().for_each(|segment| self.garbage.push_segment(segment));
+        self.spare_until_ms = 0;
     }
 
     /// Does maintenance, at most about `budget` units; returns the units spent, 0 when nothing is due.
@@ -310,7 +321,10 @@ impl Lsm {
             work.spend(work::RETURN);
         }
         self.release_log();
-        self.garbage.step(&mut work);
+        self.garbage.step(&mut self.wal, &mut work);
+        while (self.owed_work == 0 || self.has_needless_spare()) && !work.is_used_up() && self.free_spare() {
+            work.spend(work::GIVE_BACK);
+        }
         // Freeing comes first and is no part of what is owed, or merging would get nothing wherever there is much to free.
         let freed = work.spent();
         if self.is_pinned() {
@@ -338,8 +352,7 @@ impl Lsm {
         if !self.is_due() {
             return 0;
         }
-        let has_to_free = self.snapshots.has_returned() || !self.garbage.is_empty();
-        let of_turn = if has_to_free || self.sweeps.is_urgent() || self.is_sweep_due() { TURN_WORK } else { 0 };
+        let of_turn = if self.has_to_free() || self.sweeps.is_urgent() || self.is_sweep_due() { TURN_WORK } else { 0 };
         self.owed_work.max(of_turn)
     }
 
@@ -351,7 +364,7 @@ impl Lsm {
 
     /// Whether maintenance has nothing to do.
     pub fn is_idle(&self) -> bool {
-        !self.is_due() && (self.is_pinned() || !self.levels.is_waiting())
+        !self.is_due() && !self.has_spare() && (self.is_pinned() || !self.levels.is_waiting())
     }
 
     /// Whether a snapshot holds on to layers. What merges replace is then there twice, so no more is merged than is owed.
@@ -363,7 +376,25 @@ impl Lsm {
     fn is_due(&self) -> bool {
         let may_merge = !self.is_pinned() || self.owed_work > 0 || self.sweeps.is_urgent();
         let is_merge_due = may_merge && self.levels.is_due();
-        !self.garbage.is_empty() || self.snapshots.has_returned() || is_merge_due || self.is_sweep_due()
+        self.has_to_free() || is_merge_due || self.is_sweep_due()
+    }
+
+    fn has_to_free(&self) -> bool {
+        !self.garbage.is_empty() || self.snapshots.has_returned() || self.has_needless_spare()
+    }
+
+    /// Whether there is memory that is kept for writes, and there were few for long.
+    fn has_needless_spare(&self) -> bool {
+        self.spare_until_ms <= self.sweeps.now_ms && self.has_spare()
+    }
+
+    fn has_spare(&self) -> bool {
+        self.wal.has_spare() || self.levels.has_spare()
+    }
+
+    /// Frees a piece of memory that is kept for writes; false: there is none.
+    fn free_spare(&mut self) -> bool {
+        self.wal.free_spare() || self.levels.free_spare()
     }
 
     /// A view of everything written so far.

@@ -24,67 +24,89 @@ pub const PREFETCH_KEYS_MAX: usize = 16;
 /// Less data than this stays in the processor's cache by itself: the second level of most has 512 KiB or more.
 const WORTH_BYTES: usize = 512 * 1024;
 
-/// The first steps of looking for a key in one layer.
+/// Layers that are asked at the same time; there are rarely more.
+const LAYERS_AT_ONCE: usize = 8;
+
+/// Where keys may be.
 #[derive(Clone, Copy)]
-enum Step<'a> {
-    None,
-    /// The slot of the index is asked for.
-    Memtable(&'a Memtable, Option<&'a Segment>),
-    /// The chunk is asked for.
-    Chunk(&'a Chunk),
-    /// Its bucket is.
-    Bucket(&'a Chunk),
+enum Layer<'a> {
+    Active(&'a Memtable, &'a Segment),
+    Immutable(&'a ImmutableLayer),
 }
 
-impl<'a> Step<'a> {
-    /// Begins to look for a key in a layer.
-    #[inline]
-    fn begin(layer: &'a ImmutableLayer, probe: &Probe<'_>, place: &mut u32) -> Self {
+/// What was asked for of one layer.
+enum Asked<'a> {
+    Nothing,
+    /// Where a search for each key begins in its index.
+    Memtable(&'a Memtable, Option<&'a Segment>),
+    /// The chunks that keys belong to, then their buckets.
+    Chunks([Option<&'a Chunk>; PREFETCH_KEYS_MAX]),
+}
+
+impl<'a> Asked<'a> {
+    /// Begins to look for keys in a layer; `places`: where they belong.
+    fn begin(layer: Layer<'a>, probes: &[Probe<'_>], places: &mut [u32; PREFETCH_KEYS_MAX]) -> Self {
         match layer {
-            ImmutableLayer::Memtable(frozen) => Self::begin_in(frozen.memtable(), None, probe),
-            ImmutableLayer::Run(run) => {
-                let position = run.find_chunk(probe);
-                *place = Position::pack(position);
-                match position.and_then(|position| run.chunk(position)) {
-                    Some(chunk) => {
+            Layer::Active(memtable, segment) => Self::begin_in(memtable, Some(segment), probes),
+            Layer::Immutable(ImmutableLayer::Memtable(frozen)) => Self::begin_in(frozen.memtable(), None, probes),
+            Layer::Immutable(ImmutableLayer::Run(run)) => {
+                let mut chunks = [None; PREFETCH_KEYS_MAX];
+                for ((chunk, probe), place) in chunks.iter_mut().zip(probes).zip(places) {
+                    let position = run.find_chunk(probe);
+                    *place = position.map_or(NOWHERE, Position::pack);
+                    *chunk = position.and_then(|position| run.chunk(position)).map(|chunk| {
                         chunk.prefetch();
-                        Self::Chunk(chunk)
+                        &**chunk
+                    });
+                }
+                Self::Chunks(chunks)
+            }
+        }
+    }
+
+    fn begin_in(memtable: &'a Memtable, active: Option<&'a Segment>, probes: &[Probe<'_>]) -> Self {
+        for probe in probes {
+            memtable.prefetch_slot(probe.hash);
+        }
+        Self::Memtable(memtable, active)
+    }
+
+    /// Goes on with what has come meanwhile.
+    fn go_on(&self, probes: &[Probe<'_>], places: &mut [u32; PREFETCH_KEYS_MAX]) {
+        match self {
+            Self::Nothing => {}
+            Self::Memtable(memtable, active) => {
+                for (probe, place) in probes.iter().zip(places) {
+                    *place = if memtable.prefetch_record(*active, probe.hash) { 0 } else { NOWHERE };
+                }
+            }
+            Self::Chunks(chunks) => {
+                for (chunk, probe) in chunks.iter().zip(probes) {
+                    if let Some(chunk) = chunk {
+                        chunk.prefetch_bucket(probe.hash);
                     }
-                    None => Self::None,
                 }
             }
         }
     }
 
-    #[inline]
-    fn begin_in(memtable: &'a Memtable, active: Option<&'a Segment>, probe: &Probe<'_>) -> Self {
-        memtable.prefetch_slot(probe.hash);
-        Self::Memtable(memtable, active)
-    }
-
-    /// Goes on with what was asked for and has come meanwhile.
-    #[inline]
-    fn go_on(self, probe: &Probe<'_>) -> Self {
-        match self {
-            Self::None => Self::None,
-            Self::Memtable(memtable, active) => {
-                memtable.prefetch_record(active, probe.hash);
-                Self::None
-            }
-            Self::Chunk(chunk) => {
-                chunk.prefetch_bucket(probe.hash);
-                Self::Bucket(chunk)
-            }
-            Self::Bucket(chunk) => {
-                chunk.prefetch_entry(probe.hash);
-                Self::None
+    /// Ends with asking for the entries.
+    fn end(&self, probes: &[Probe<'_>]) {
+        if let Self::Chunks(chunks) = self {
+            for (chunk, probe) in chunks.iter().zip(probes) {
+                if let Some(chunk) = chunk {
+                    chunk.prefetch_entry(probe.hash);
+                }
             }
         }
     }
 }
 
-/// Layers of which is remembered where in them a key belongs; there are rarely more.
-const PLACES_MAX: usize = 8;
+/// Layers of which is remembered where in them a key belongs.
+const PLACES_MAX: usize = LAYERS_AT_ONCE;
+
+/// The place of a key that a layer has not.
+pub(super) const NOWHERE: u32 = u32::MAX;
 
 /// Keys that are remembered at most: some times as many as are fetched for at once, so that few take each other's slot.
 const SLOTS: usize = 128;
@@ -145,10 +167,12 @@ impl Places {
         }
     }
 
-    fn remember(&mut self, probe: &Probe<'_>, places: [u32; PLACES_MAX], place_count: usize) {
+    fn remember(&mut self, probe: &Probe<'_>, places: impl ExactSizeIterator<Item = u32>) {
         if probe.key.len() <= Fence::BYTES {
-            self.slots[slot_of(probe.fence)] =
-                Sought { fence: probe.fence, key_len: probe.key.len(), hash: probe.hash, places, place_count };
+            let sought = &mut self.slots[slot_of(probe.fence)];
+            (sought.fence, sought.key_len, sought.hash) = (probe.fence, probe.key.len(), probe.hash);
+            sought.place_count = places.len();
+            sought.places.iter_mut().zip(places).for_each(|(known, place)| *known = place);
         }
     }
 }
@@ -164,6 +188,16 @@ impl Lsm {
         self.levels.memory_bytes() + self.memtable.log_bytes() > WORTH_BYTES
     }
 
+    /// Fetches what writes of these keys will touch, if nothing is looked up before; at most [`PREFETCH_KEYS_MAX`].
+    pub fn prefetch_for_writes(&mut self, keys: &[&[u8]]) {
+        self.places.begin(self.levels.generation());
+        for key in keys.iter().take(PREFETCH_KEYS_MAX) {
+            let probe = Probe::new(key, self.levels.hasher().hash(key));
+            self.memtable.prefetch_slot(probe.hash);
+            self.places.remember(&probe, std::iter::empty());
+        }
+    }
+
     /// Fetches what reads of these keys will touch; at most [`PREFETCH_KEYS_MAX`].
     pub fn prefetch(&mut self, keys: &[&[u8]]) {
         let hasher = self.levels.hasher();
@@ -173,37 +207,32 @@ impl Lsm {
             *probe = Probe::new(key, hasher.hash(key));
         }
         let probes = &probes[..count];
-        let mut places = [[0; PLACES_MAX]; PREFETCH_KEYS_MAX];
-        // Of two layers one is begun with while what was asked for of the other comes. The bottom, whose memory is farthest away,
-        // goes first.
-        let mut before = [Step::None; PREFETCH_KEYS_MAX];
-        let layers = self.levels.contents();
-        let layer_count = layers.len();
-        for (index, layer) in layers.enumerate().rev() {
-            let mut steps = [Step::None; PREFETCH_KEYS_MAX];
-            for ((step, probe), places) in steps.iter_mut().zip(probes).zip(&mut places) {
-                let mut place = 0;
-                *step = Step::begin(layer, probe, places.get_mut(index).unwrap_or(&mut place));
+        let mut places = [[0; PREFETCH_KEYS_MAX]; PLACES_MAX];
+        let mut no_places = [0; PREFETCH_KEYS_MAX];
+        // What is asked for of some layers comes while others are asked. The bottom, whose memory is farthest away, goes first.
+        let immutable_count = self.levels.contents().len();
+        let immutable = self.levels.contents().map(Layer::Immutable).enumerate().rev();
+        let active = Layer::Active(&self.memtable, self.wal.active());
+        let mut layers = immutable.chain(std::iter::once((PLACES_MAX, active)));
+        loop {
+            let mut asked = [const { (PLACES_MAX, Asked::Nothing) }; LAYERS_AT_ONCE];
+            let mut asked_count = 0;
+            for (asked, (index, layer)) in asked.iter_mut().zip(&mut layers) {
+                *asked = (index, Asked::begin(layer, probes, places.get_mut(index).unwrap_or(&mut no_places)));
+                asked_count += 1;
             }
-            go_on(&mut before, probes);
-            go_on(&mut steps, probes);
-            before = steps;
+            if asked_count == 0 {
+                break;
+            }
+            for (index, asked) in &asked[..asked_count] {
+                asked.go_on(probes, places.get_mut(*index).unwrap_or(&mut no_places));
+            }
+            asked[..asked_count].iter().for_each(|(_, asked)| asked.end(probes));
         }
-        let mut steps = [Step::None; PREFETCH_KEYS_MAX];
-        for (step, probe) in steps.iter_mut().zip(probes) {
-            *step = Step::begin_in(&self.memtable, Some(self.wal.active()), probe);
-        }
-        go_on(&mut before, probes);
-        go_on(&mut steps, probes);
+        let known = &places[..immutable_count.min(PLACES_MAX)];
         self.places.begin(self.levels.generation());
-        for (probe, places) in probes.iter().zip(places) {
-            self.places.remember(probe, places, layer_count.min(PLACES_MAX));
+        for (index, probe) in probes.iter().enumerate() {
+            self.places.remember(probe, known.iter().map(|places| places[index]));
         }
-    }
-}
-
-fn go_on(steps: &mut [Step<'_>; PREFETCH_KEYS_MAX], probes: &[Probe<'_>]) {
-    for (step, probe) in steps.iter_mut().zip(probes) {
-        *step = step.go_on(probe);
     }
 }

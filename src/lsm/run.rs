@@ -42,14 +42,14 @@ impl Fence {
         (a ^ b.rotate_left(23) ^ c.rotate_left(46)).wrapping_mul(GOLDEN)
     }
 
-    #[expect(
-        clippy::needless_bitwise_bool,
-        reason = "without a branch: which way a search goes is never known beforehand"
-    )]
+    /// Subtracts as if they were one long number, and asks for the borrow: without a branch, for which way a search goes is never
+    /// known beforehand.
     #[inline]
     fn is_below(self, other: Self) -> bool {
-        let [high, other_high] = [self, other].map(|Self([a, b, _])| u128::from(a) << 64 | u128::from(b));
-        (high < other_high) | ((high == other_high) & (self.0[2] < other.0[2]))
+        let (Self([high, middle, low]), Self([other_high, other_middle, other_low])) = (self, other);
+        let borrow = low < other_low;
+        let borrow = middle.borrowing_sub(other_middle, borrow).1;
+        high.borrowing_sub(other_high, borrow).1
     }
 }
 
@@ -138,10 +138,11 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// As one number. `None`, the place of a key that is below all, becomes a position behind all.
+    /// As one number.
     #[inline]
-    pub(super) fn pack(at: Option<Self>) -> u32 {
-        at.and_then(|at| u32::try_from(at.block * BLOCK_MAX_CHUNKS + at.chunk).ok()).unwrap_or(u32::MAX)
+    pub(super) fn pack(self) -> u32 {
+        u32::try_from(self.block * BLOCK_MAX_CHUNKS + self.chunk)
+            .expect("a run has fewer chunks than a number can name")
     }
 
     #[inline]

@@ -33,6 +33,9 @@ enum Phase {
     TakePlaces,
 }
 
+/// What a sort needs beside the order that it finds; worth keeping for the next.
+pub(super) type Buffers = [Vec<SortKey>; 2];
+
 /// The state of one sort.
 #[derive(Debug)]
 pub(super) struct Sorter {
@@ -43,9 +46,18 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    pub(super) fn new(frozen: &FrozenMemtable) -> Self {
-        let keys = Vec::with_capacity(frozen.entry_count());
-        Self { phase: Phase::Gather { next: 0 }, keys, merged: Vec::new(), order: Vec::new() }
+    /// A sort of a memtable, in empty buffers.
+    pub(super) fn new(frozen: &FrozenMemtable, [mut keys, merged]: Buffers) -> Self {
+        keys.reserve_exact(frozen.entry_count());
+        Self { phase: Phase::Gather { next: 0 }, keys, merged, order: Vec::new() }
+    }
+
+    /// Its buffers, empty again.
+    pub(super) fn into_buffers(self) -> Buffers {
+        [self.keys, self.merged].map(|mut buffer| {
+            buffer.clear();
+            buffer
+        })
     }
 
     /// Goes on until `work` is used up; true when the memtable has its order.
@@ -116,7 +128,6 @@ impl Sorter {
             let (left, right) = next_runs(0, run_entries, self.keys.len());
             Phase::MergeRuns { run_entries, left, right }
         } else {
-            self.merged = Vec::new();
             self.order.reserve_exact(self.keys.len());
             Phase::TakePlaces
         };

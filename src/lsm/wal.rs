@@ -23,6 +23,9 @@ use super::record::{self, Blob, Entry, RecordHead, Write};
 /// enough that a sealed, half-empty one (every freeze leaves one) costs little.
 pub const SEGMENT_BYTES: usize = 256 * 1024;
 
+/// Buffers kept at most: what the merge of a few memtables lets go of at once.
+const SPARE_BUFFERS_MAX: usize = 64;
+
 // Any record fits into an empty segment.
 const _: () =
     assert!(record::RECORD_HEAD_BYTES + 8 + record::KEY_MAX_BYTES + record::INLINE_VALUE_MAX_BYTES <= SEGMENT_BYTES);
@@ -175,6 +178,8 @@ pub(super) struct Wal {
     sealed_total_bytes: u64,
     active: Segment,
     last: LogPosition,
+    /// Empty buffers of segments that are gone, for the next ones.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Wal {
@@ -209,7 +214,7 @@ impl Wal {
         let is_full = self.active.bytes.len() + needed_bytes > SEGMENT_BYTES;
         let sealed = if is_full { self.seal() } else { None };
         if self.active.bytes.capacity() == 0 {
-            self.active.bytes.reserve_exact(SEGMENT_BYTES);
+            self.active.bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
         }
         sealed
     }
@@ -246,6 +251,27 @@ impl Wal {
         self.sealed_bytes -= released.stream_bytes();
         self.first_number += 1;
         Some(released)
+    }
+
+    /// Keeps the buffer of a segment that nobody reads any more for one of the next; false: there are enough of them.
+    pub(super) fn recycle(&mut self, segment: Segment) -> bool {
+        let mut buffer = segment.bytes;
+        let is_kept = self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() == SEGMENT_BYTES;
+        if is_kept {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+        is_kept
+    }
+
+    /// Frees one of the buffers that are kept for the next segments; false: there is none.
+    pub(super) fn free_spare(&mut self) -> bool {
+        self.spare.pop().is_some()
+    }
+
+    /// Whether buffers are kept for the next segments.
+    pub(super) fn has_spare(&self) -> bool {
+        !self.spare.is_empty()
     }
 
     /// A cursor behind the newest record.

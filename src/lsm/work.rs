@@ -32,10 +32,15 @@ pub(super) const SORT_MERGE: usize = 12;
 pub(super) const RETURN: usize = 512;
 
 /// Freeing one allocation.
-pub(super) const FREE: usize = 4 * 1024;
+pub(super) const FREE: usize = 1024;
 
 /// The same, and giving its memory back to the system: of a chunk or a segment of the log, some ten microseconds.
 pub(super) const GIVE_BACK: usize = 24 * 1024;
+
+/// Giving a part of a region back to the system.
+pub(super) fn of_give_back(bytes: usize) -> usize {
+    bytes * GIVE_BACK / (64 * 1024)
+}
 
 /// What a merge pays for one entry of `bytes`.
 pub(super) fn of_entry(bytes: usize) -> usize {
