@@ -374,6 +374,24 @@ fn debt_is_bounded_when_writes_pay_what_they_owe() {
     assert!(last <= first + first / 2, "debt grows: {highest_debt:?}");
 }
 
+/// What is written while there is nothing to do is not paid for later, all at once.
+#[test]
+fn nothing_is_owed_for_times_when_nothing_was_due() {
+    let mut lsm = Lsm::new(Options { memtable_bytes: 1 << 20, hash_seed: 1 });
+    let mut freeze_count = 0;
+    for number in 0..200_000_u32 {
+        let (owed_before, incurred_before) = (lsm.owed_work(), lsm.incurred_work());
+        lsm.set(format!("key:{number:012}").as_bytes(), NewValue::Inline(&[b'v'; 32]), None);
+        let incurred = usize::try_from(lsm.incurred_work() - incurred_before).expect("the work of one write");
+        assert!(lsm.owed_work() <= owed_before + incurred, "write {number} owes for others: {}", lsm.owed_work());
+        freeze_count += usize::from(owed_before == 0 && lsm.owed_work() > 0);
+        if number % 64 == 0 {
+            maintain(&mut lsm, 300_000);
+        }
+    }
+    assert!(freeze_count > 3, "{freeze_count} times something became due");
+}
+
 /// The work that slices report is what they do: seen from outside, by the entries that change place in one slice.
 #[test]
 fn a_slice_moves_no_more_than_its_budget_pays_for() {
