@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! 1. What is read is carried out and visited in the same call: requests and answers are kept in no other place than a lane.
-//! 2. Whatever others ask for, every session gets on: one whose turn comes when the budget is used up keeps its place in the queue.
+//! 2. Whatever others ask for, every session gets on: one whose turn comes when the budget is used up keeps its place in the queue. So
+//!    does one that is cut off in the middle of what it asked for, once: or it might be the same one in every round.
 //! 3. A turn carries out no more writes than it pays maintenance for, but for the last one; while more is owed than that, a part of it.
 //!
 //! Not here: what is asked for (`api/ahead.rs`), what a visit does (`session.rs`).
@@ -22,7 +23,7 @@ use super::gates::Gates;
 use super::limits::{BEHIND_SHARE, LANE_RENDER_BYTES, READ_MAX_BYTES, TURN_WORK_BYTES, VISITS_US};
 use super::measure;
 use super::ready::enqueue;
-use super::session::{Next, Session, Visit};
+use super::session::{LastVisit, Next, Session, Visit};
 
 /// Sessions that are visited together.
 pub(super) const LANES: usize = 16;
@@ -141,7 +142,7 @@ impl Reactor {
         hold_back(session, key, outcome, &mut self.gates, &self.clock);
     }
 
-    /// Visits a session. True: nothing was left of the budget when its turn came, and it keeps its place in the queue.
+    /// Visits a session. True: it has not had its turn, or not all of it, and keeps its place in the queue.
     fn visit(&mut self, key: usize, lane: usize, budget: &mut usize) -> bool {
         let Some(session) = self.sessions.get_mut(key) else { return false };
         session.is_queued = false;
@@ -167,7 +168,11 @@ impl Reactor {
         measure::note_bytes(session, sent_bytes_before, &mut self.node.stats);
         let has_progressed = outcome.has_requests() || session.sent_bytes != sent_bytes_before;
         let watch = outcome.end();
-        let keeps_place = *has_missed && next == Next::Visit;
+        let is_cut = next == Next::Visit && session.is_cut();
+        let keeps_place = *has_missed || is_cut && session.last_visit == LastVisit::Whole;
+        if !*has_missed {
+            session.last_visit = if is_cut { LastVisit::Cut } else { LastVisit::Whole };
+        }
         match next {
             Next::Close => {
                 self.closed.push(key);
@@ -184,7 +189,7 @@ impl Reactor {
             self.note_drained(key);
         }
         self.set_deadline(key, has_progressed);
-        keeps_place
+        keeps_place && next == Next::Visit
     }
 }
 

@@ -82,6 +82,14 @@ pub(super) enum Slot {
     TurnedAway,
 }
 
+/// How a visit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastVisit {
+    Whole,
+    /// Before it was through with what it had read.
+    Cut,
+}
+
 /// The peer's sending side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Peer {
@@ -123,6 +131,7 @@ pub(super) struct Session {
     /// The same of the visit that read last: when the requests came that are being answered.
     pub(super) came_at_us: u64,
     pub(super) slot: Slot,
+    pub(super) last_visit: LastVisit,
     pub(super) patience: Patience,
     promise: Option<Promise>,
     /// What is held back, or was and has not been sent yet.
@@ -162,6 +171,7 @@ impl Session {
             queued_at_us: 0,
             came_at_us: 0,
             slot: Slot::Served,
+            last_visit: LastVisit::Whole,
             patience: Patience::default(),
             promise: None,
             held: None,
@@ -294,6 +304,11 @@ impl Session {
     /// Whether output waits for the peer to read.
     pub(super) fn has_unsent(&self) -> bool {
         if self.is_fed() { self.output.pending_bytes() > 0 } else { !self.output.is_empty() }
+    }
+
+    /// Whether there is more to carry out of what it has read.
+    pub(super) fn is_cut(&self) -> bool {
+        self.stage == Stage::Open && self.wants == Wants::Turn
     }
 
     /// Whether it is past its last answer.
