@@ -9,6 +9,7 @@ use crate::http::HeadReader;
 use crate::lsm::PREFETCH_KEYS_MAX;
 use crate::node::Node;
 
+use super::json_text::plain_bytes;
 use super::kv::key_of_target;
 use super::route::{Family, Route};
 
@@ -17,6 +18,8 @@ use super::route::{Family, Route};
 pub struct Ahead<'b> {
     keys: [&'b [u8]; PREFETCH_KEYS_MAX],
     count: usize,
+    /// Whether any of them is to be looked up, not just written.
+    is_read: bool,
     /// Whether there were as many as can be fetched for at once.
     is_enough: bool,
 }
@@ -29,12 +32,19 @@ impl<'b> Ahead<'b> {
 
     /// Looks at the requests that `input` begins with.
     pub fn look(&mut self, input: &'b [u8], heads: &HeadReader, node: &mut Node) {
-        for target in heads.look_ahead(input) {
-            let route = Route::of(target.path).filter(|route| route.family() == Family::KeyValue);
-            let key = route.and_then(|route| key_of_target(route, target).ok().flatten());
-            if let Some(Cow::Borrowed(key)) = key {
+        for (target, body) in heads.look_ahead(input) {
+            let Some(route) = Route::of(target.path).filter(|route| route.family() == Family::KeyValue) else {
+                continue;
+            };
+            let key = match key_of_target(route, target) {
+                Ok(Some(Cow::Borrowed(key))) => Some(key),
+                Ok(None) => key_of_body(body),
+                _ => None,
+            };
+            if let Some(key) = key {
                 self.keys[self.count] = key;
                 self.count += 1;
+                self.is_read |= route != Route::Set;
                 if self.count == PREFETCH_KEYS_MAX {
                     self.is_enough = true;
                     self.fetch(node);
@@ -48,11 +58,18 @@ impl<'b> Ahead<'b> {
         self.is_enough
     }
 
-    /// Fetches what reads of the keys will touch. Of one there is nothing to gain.
+    /// Fetches what the requests will touch. Of one there is nothing to gain.
     pub fn fetch(&mut self, node: &mut Node) {
         if self.count > 1 {
-            node.prefetch(&self.keys[..self.count]);
+            node.prefetch(&self.keys[..self.count], self.is_read);
         }
-        self.count = 0;
+        (self.count, self.is_read) = (0, false);
     }
+}
+
+/// The key in a body of JSON, if it is what most are like.
+fn key_of_body(body: &[u8]) -> Option<&[u8]> {
+    let text = body.strip_prefix(b"{\"key\":\"")?;
+    let (key, rest) = text.split_at(plain_bytes(text));
+    rest.starts_with(b"\"").then_some(key)
 }

@@ -17,7 +17,7 @@ pub(super) fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
 
 /// How many bytes there are before the first that needs an escape.
 #[inline]
-fn plain_bytes(text: &[u8]) -> usize {
+pub(super) fn plain_bytes(text: &[u8]) -> usize {
     let (eights, rest) = text.as_chunks();
     for (index, eight) in eights.iter().enumerate() {
         let word = u64::from_le_bytes(*eight);

@@ -87,9 +87,9 @@ impl HeadReader {
         Some(head_bytes)
     }
 
-    /// The targets of the requests that `input` begins with, as far as they are like those before; for guessing what is going to
-    /// be asked.
-    pub fn look_ahead<'b>(&self, input: &'b [u8]) -> impl Iterator<Item = Target<'b>> {
+    /// The targets of the requests that `input` begins with, as far as they are like those before, and their bodies, empty where they
+    /// are not whole; for guessing what is going to be asked.
+    pub fn look_ahead<'b>(&self, input: &'b [u8]) -> impl Iterator<Item = (Target<'b>, &'b [u8])> {
         let mut rest = input;
         std::iter::from_fn(move || {
             let Alike { target, known, head_bytes } = self.find_alike(rest)?;
@@ -98,8 +98,9 @@ impl HeadReader {
                 Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
                 Framing::Chunked => usize::MAX,
             };
-            rest = rest.get(head_bytes.saturating_add(body_bytes)..).unwrap_or_default();
-            Some(target)
+            let (body, behind) = rest[head_bytes..].split_at_checked(body_bytes).unwrap_or_default();
+            rest = behind;
+            Some((target, body))
         })
     }
 
@@ -181,6 +182,11 @@ fn plain_bytes(bytes: &[u8]) -> (usize, bool) {
     let (mut at, mut is_literal) = (0, true);
     for eight in bytes.as_chunks().0 {
         let word = u64::from_le_bytes(*eight);
+        // All that means something is in here, for most words of a target at once.
+        if swar::below(word, b'+' + 1) | swar::above(word, 0x7e) | swar::equal(word, b'?') == 0 {
+            at += 8;
+            continue;
+        }
         let others =
             swar::below(word, 0x21) | swar::above(word, 0x7e) | swar::equal(word, b'?') | swar::equal(word, b'#');
         let escapes = swar::equal(word, b'%') | swar::equal(word, b'+');

@@ -403,7 +403,7 @@ fn looking_ahead() {
     for known in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"] {
         assert!(reader.read(known.as_bytes(), &mut 0, &mut Head::default()).is_ok());
     }
-    let paths = |stream| reader.look_ahead(stream).map(|target| target.path.to_vec()).collect::<Vec<_>>();
+    let paths = |stream| reader.look_ahead(stream).map(|(target, _)| target.path.to_vec()).collect::<Vec<_>>();
     assert_eq!(paths(stream), [b"/kv/a", b"/kv/b", b"/kv/c"]);
     assert_eq!(paths(&stream[..90]), [b"/kv/a", b"/kv/b"], "cut within the third");
 }
