@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::form_body::FormBody;
 use super::json_body::JsonBody;
+use super::json_plain::plain_fields;
 use super::kv_fields::{Allowed, KvLimits, KvParts};
 use crate::http::Refusal;
 
@@ -38,6 +39,29 @@ fn parts(key: Option<&str>, value: Option<&str>) -> KvParts {
 
 fn with_ttl(ttl_ms: u64, parts: KvParts) -> KvParts {
     KvParts { ttl_ms: Some(ttl_ms), ..parts }
+}
+
+/// What clients send most is plain, and what is not plainly right is left to the decoder.
+#[test]
+fn plain_bodies() {
+    let with = |key, value| Some((key, value));
+    for (text, expected) in [
+        (r#"{"key":"k","value":"v"}"#, with("k", Some("v"))),
+        (r#"{"value": "", "key": "é"}"#, with("é", Some(""))),
+        (" \t\r\n{ \"key\" : \"k\" } \n", with("k", None)),
+        (r#"{"value":"v"}"#, None),
+        (r#"{"key":"k","key":"k"}"#, None),
+        (r#"{"key":"k","ttl":"5"}"#, None),
+        (r#"{"key":"a\n"}"#, None),
+        (r#"{"key":"k"}}"#, None),
+        (r#"{"key":"k","#, None),
+        (r#"{"key":"k",}"#, None),
+        ("{\"key\":\"a\u{1}\"}", None),
+    ] {
+        let expected = expected.map(|(key, value): (&str, Option<&str>)| (key.as_bytes(), value.map(str::as_bytes)));
+        assert_eq!(plain_fields(text.as_bytes()), expected, "{text}");
+    }
+    assert_eq!(plain_fields(b"{\"key\":\"\xff\"}"), None);
 }
 
 /// Accepted bodies, whole and cut at every byte.
@@ -151,12 +175,12 @@ fn long_base64_is_decoded_in_steps() {
 }
 
 /// Random documents, most of them damaged: what we accept, `serde_json` accepts with the same strings; what it accepts as a
-/// flat object of known strings, we accept.
+/// flat object of known strings, we accept. What is read as plain is read alike.
 #[test]
 fn agrees_with_serde_json() {
     let seed = 7;
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut accepted_count = 0;
+    let (mut accepted_count, mut plain_count) = (0, 0);
     for round in 0..60_000 {
         let mut text = random_document(&mut rng);
         for _ in 0..rng.usize(..3) {
@@ -172,6 +196,11 @@ fn agrees_with_serde_json() {
         let ours = decode_json(&[head, tail], WIDE, Allowed::KeyAndValue);
         let theirs = serde_json::from_slice::<BTreeMap<String, String>>(&text);
         let shown = String::from_utf8_lossy(&text);
+        if let Some((key, value)) = plain_fields(&text).filter(|(key, _)| !key.is_empty()) {
+            plain_count += 1;
+            let found = ours.as_ref().map(|parts| (parts.key.as_deref(), parts.value.as_deref()));
+            assert_eq!(found, Ok((Some(key), value)), "seed {seed}, round {round}: {shown}");
+        }
         match (ours, theirs) {
             (Ok(KvParts { key, value, .. }), Ok(map)) => {
                 accepted_count += 1;
@@ -194,13 +223,15 @@ fn agrees_with_serde_json() {
         }
     }
     assert!(accepted_count > 5_000, "only {accepted_count} documents were accepted");
+    assert!(plain_count > 5_000, "only {plain_count} documents were plain");
 }
 
 fn random_document(rng: &mut fastrand::Rng) -> Vec<u8> {
     let string = |rng: &mut fastrand::Rng| {
         let mut text = String::from('"');
+        let kinds = if rng.bool() { 0..6 } else { 3..6 };
         for _ in 0..rng.usize(1..12) {
-            match rng.u8(..6) {
+            match rng.u8(kinds.clone()) {
                 0 => text.push_str(["\\n", "\\\"", "\\\\", "\\/", "\\t"][rng.usize(..5)]),
                 1 => write!(text, "\\u{:04x}", rng.u16(..)).expect("a string takes everything"),
                 2 => text.push_str("\\ud83d\\uDE00"),

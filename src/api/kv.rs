@@ -9,6 +9,7 @@ use crate::partition::{ConditionFailed, Partition};
 
 use super::conditions::conditions_of;
 use super::intake::{Intake, ReadyValue};
+use super::json_plain::plain_fields;
 use super::json_value::{JsonValueSource, render_value};
 use super::kv_fields::{Allowed, KvLimits, value_too_large};
 use super::query::{Query, check_key, decode_path_key};
@@ -84,18 +85,25 @@ impl Api<'_> {
     ) -> Begin<Intake> {
         let action = Action::of(route, head);
         let value_max_bytes = self.node.config().max_value_bytes.min(INLINE_VALUE_MAX_BYTES);
-        let value = body.filter(|body| action.has_value() && body.len() <= value_max_bytes);
-        let outcome = key_of_target(route, head.target()).and_then(|key| match key {
-            Some(key) if !action.has_value() => {
-                // A body beside a key in the address says nothing more; the connection reads past it.
-                self.partition(head)?;
-                Ok(Ok(key))
+        let outcome = key_of_target(route, head.target()).and_then(|key| match (key, body) {
+            // A body beside a key in the address says nothing more; the connection reads past it.
+            (Some(key), _) if !action.has_value() => self.partition(head).map(|_| Ok((key, None))),
+            (Some(key), Some(value)) if value.len() <= value_max_bytes => Ok(Ok((key, Some(value)))),
+            (Some(_), _) => self.intake(action, true, head).map(Err),
+            (None, body) => {
+                let fields = body.and_then(plain_fields).filter(|(key, value)| {
+                    let is_value_right =
+                        value.map_or(!action.has_value(), |value| action.has_value() && value.len() <= value_max_bytes);
+                    is_value_right && check_key(key).is_ok()
+                });
+                match fields {
+                    Some((key, value)) => self.partition(head).map(|_| Ok((Cow::Borrowed(key), value))),
+                    None => self.intake(action, false, head).map(Err),
+                }
             }
-            Some(key) if value.is_some() => Ok(Ok(key)),
-            key => self.intake(action, key.is_some(), head).map(Err),
         });
         match outcome {
-            Ok(Ok(key)) => {
+            Ok(Ok((key, value))) => {
                 self.act(action, head, &key, NewValue::Inline(value.unwrap_or_default()), None, reply);
                 Begin::Answered
             }

@@ -23,6 +23,7 @@ mod intake;
 mod json_body;
 #[cfg(test)]
 mod json_body_tests;
+mod json_plain;
 mod json_text;
 mod json_value;
 mod kv;
