@@ -1,4 +1,4 @@
-//! Blocks of memory for what is most of the data: chunks, and segments of the log.
+//! Blocks of memory for what is most of the data, chunks, and for what comes and goes beside it, the indexes of memtables.
 //!
 //! They are cut out of regions of their own, which go back to the system when they are empty.
 //!
@@ -24,7 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
 
-/// A region: some chunks and segments, and far more than a page.
+/// A region: some dozens of chunks, and far more than a page.
 const REGION_BYTES: usize = 2 * 1024 * 1024;
 
 /// Blocks begin at multiples of this within their region.

@@ -20,7 +20,7 @@ use super::work::{self, Work};
 /// Freed at once of a large value: allocators give the end of a large block back to the system where it lies.
 const BLOB_PIECE_BYTES: usize = 1024 * 1024;
 
-/// So much of freed chunks is left to the allocator, for those that merges make next; of more, the memory is given back to the
+/// So much of freed blocks is left to the allocator, for those that are made next; of more, the memory is given back to the
 /// system, which takes a call for each now, and page faults when it is needed again.
 const SPARE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -31,8 +31,8 @@ pub(super) struct Garbage {
     blob: Option<Vec<u8>>,
     blobs: Vec<Blob>,
     chunks: Vec<Arc<Chunk>>,
-    /// Memory of its own, as that of indexes.
-    bytes: Vec<Block>,
+    /// Of memtables.
+    indexes: Vec<Block>,
     block: Option<run::Block>,
     blocks: Vec<Blocks>,
     segments: Vec<Arc<Segment>>,
@@ -86,7 +86,7 @@ impl Garbage {
         self.blob.is_none()
             && self.blobs.is_empty()
             && self.chunks.is_empty()
-            && self.bytes.is_empty()
+            && self.indexes.is_empty()
             && self.block.is_none()
             && self.blocks.is_empty()
             && self.segments.is_empty()
@@ -128,7 +128,7 @@ impl Garbage {
                 free(bytes, work);
             }
             work.spend(work::FREE);
-        } else if let Some(bytes) = self.bytes.pop() {
+        } else if let Some(bytes) = self.indexes.pop() {
             free(bytes, work);
             work.spend(work::FREE);
         } else if let Some(segment) = self.segments.pop() {
@@ -144,7 +144,7 @@ impl Garbage {
                 None => drop(self.blocks.pop()),
             }
         } else if let Some(memtable) = self.memtables.last_mut() {
-            if !memtable.shrink(&mut self.segments, &mut self.bytes) {
+            if !memtable.shrink(&mut self.segments, &mut self.indexes) {
                 self.memtables.pop();
             }
             work.spend(work::FREE);
@@ -155,6 +155,7 @@ impl Garbage {
     }
 }
 
+/// Leaves the memory of a block to those that are made next, or to the system.
 fn free(bytes: Block, work: &mut Work) {
     if spare_bytes() + bytes.len() > SPARE_BYTES {
         work.spend(work::of_give_back(bytes.len()));

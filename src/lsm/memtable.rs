@@ -303,9 +303,9 @@ impl FrozenMemtable {
     }
 
     /// Takes a bounded part out, to be freed; false when nothing of size is left.
-    pub(super) fn shrink(&mut self, segments: &mut Vec<Arc<Segment>>, blocks: &mut Vec<Block>) -> bool {
+    pub(super) fn shrink(&mut self, segments: &mut Vec<Arc<Segment>>, indexes: &mut Vec<Block>) -> bool {
         segments.extend(self.memtable.records.segments.pop());
-        blocks.extend(self.memtable.shards.pop().and_then(Shard::into_block));
+        indexes.extend(self.memtable.shards.pop().and_then(Shard::into_block));
         self.memtable.superseded.pop();
         !(self.memtable.records.segments.is_empty() && self.memtable.shards.is_empty())
     }

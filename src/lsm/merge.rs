@@ -222,7 +222,9 @@ impl Preparation {
                     return false;
                 }
             }
-            self.buffers = self.sorter.take().map(Sorter::into_buffers).unwrap_or_default();
+            if let Some(sorter) = self.sorter.take() {
+                self.buffers = sorter.into_buffers();
+            }
             self.waiting.pop();
         }
         if !self.keeps_buffers {
