@@ -4,8 +4,8 @@
 //! known from the one before. Of several keys that are known ahead the waits overlap instead: first the bucket of each is asked
 //! for, and when it has come the entry that it points to. (The gain is in `cargo bench --bench engine -- "get hit"`.)
 //!
-//! What was computed on the way is remembered: the hash of each key, and which chunk of each run it belongs to. The read that
-//! comes soon after need not do that again.
+//! What was found on the way is remembered: the hash of each key, which layers have not got it, and which chunk of each run it belongs
+//! to. The read that comes soon after need not do that again.
 //!
 //! Invariants:
 //! 1. What is asked for in vain costs time and nothing else.
