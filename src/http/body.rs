@@ -100,12 +100,11 @@ impl BodyDecoder {
         self.state == State::Done
     }
 
-    /// Bytes still to come, where the head told: `None` for chunks.
-    pub fn remaining_bytes(&self) -> Option<u64> {
+    /// Bytes that are still to come for sure: of the body, or of its chunk at hand.
+    pub fn due_bytes(&self) -> u64 {
         match self.state {
-            State::Length { left } => Some(left),
-            State::Done => Some(0),
-            _ => None,
+            State::Length { left } | State::Chunk { left } => left,
+            _ => 0,
         }
     }
 

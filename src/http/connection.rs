@@ -310,7 +310,7 @@ impl<I: Intake> Connection<I> {
                 self.state = if exchange.keep_alive { State::Head } else { State::Closing };
                 return body.len();
             }
-            self.answered(exchange, BodyDecoder::new(head.framing), turn.limits);
+            self.answered(exchange, BodyDecoder::new(head.framing), 0, turn.limits);
             return 0;
         };
         let mut incoming = Incoming::new(head.framing, intake);
@@ -374,27 +374,28 @@ impl<I: Intake> Connection<I> {
                 turn.refuse(Some(head), &mut exchange, &refusal);
             }
             Standing::Refused(refusal) => {
-                // Of chunks the rest is unknown: guess that as much is to come as came.
-                let rest_bytes = decoder.remaining_bytes().unwrap_or(received_bytes);
-                exchange.keep_alive &= rest_bytes <= turn.limits.discard_bytes;
+                // Up to the end of the body, or of the chunk at hand: wherever the input was cut, that is the same.
+                exchange.keep_alive &= received_bytes.saturating_add(decoder.due_bytes()) <= turn.limits.discard_bytes;
                 turn.refuse(Some(head), &mut exchange, &refusal);
             }
+            Standing::RefusedWhole(refusal) => turn.refuse(Some(head), &mut exchange, &refusal),
             Standing::Starved | Standing::OutOfBudget => {
                 debug_assert!(false, "there is nothing to conclude");
                 exchange.keep_alive = false;
             }
         }
-        self.answered(exchange, decoder, turn.limits);
+        self.answered(exchange, decoder, received_bytes, turn.limits);
     }
 
-    /// What becomes of the connection after an answer.
-    fn answered(&mut self, exchange: Exchange, decoder: BodyDecoder, limits: &Limits) {
+    /// What becomes of the connection after an answer: of a body so much was received, and what is left of it is read if that is little.
+    fn answered(&mut self, exchange: Exchange, decoder: BodyDecoder, received_bytes: u64, limits: &Limits) {
         self.state = if !exchange.keep_alive {
             State::Closing
         } else if decoder.is_done() {
             State::Head
         } else {
-            State::Discard { decoder, left_bytes: limits.discard_bytes, received_bytes: 0 }
+            let left_bytes = limits.discard_bytes.saturating_sub(received_bytes);
+            State::Discard { decoder, left_bytes, received_bytes: 0 }
         };
     }
 

@@ -31,8 +31,10 @@ pub(super) enum Standing {
     Whole,
     /// By the decoder: the framing is lost.
     Broken(Refusal),
-    /// By the intake.
+    /// By the intake, before all of it was there.
     Refused(Refusal),
+    /// By the intake, which has all of it.
+    RefusedWhole(Refusal),
 }
 
 impl<I: Intake> Incoming<I> {
@@ -72,7 +74,7 @@ impl<I: Intake> Incoming<I> {
             match self.intake.step() {
                 Ok(true) => return Standing::Whole,
                 Ok(false) => *budget = budget.saturating_sub(STEP_WORK_BYTES),
-                Err(refusal) => return Standing::Refused(refusal),
+                Err(refusal) => return Standing::RefusedWhole(refusal),
             }
             if *budget == 0 {
                 return Standing::OutOfBudget;
