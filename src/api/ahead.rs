@@ -60,8 +60,11 @@ impl<'b> Ahead<'b> {
 
     /// Fetches what the requests will touch. Of one there is nothing to gain.
     pub fn fetch(&mut self, node: &mut Node) {
-        if self.count > 1 {
-            node.prefetch(&self.keys[..self.count], self.is_read);
+        let keys = &self.keys[..self.count];
+        match keys {
+            [] | [_] => {}
+            _ if self.is_read => node.prefetch(keys),
+            _ => node.prefetch_for_writes(keys),
         }
         (self.count, self.is_read) = (0, false);
     }
@@ -72,4 +75,17 @@ fn key_of_body(body: &[u8]) -> Option<&[u8]> {
     let text = body.strip_prefix(b"{\"key\":\"")?;
     let (key, rest) = text.split_at(plain_bytes(text));
     rest.starts_with(b"\"").then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_where_they_are_plain() {
+        assert_eq!(key_of_body(br#"{"key":"k","value":"v"}"#), Some(&b"k"[..]));
+        for other in [&br#"{"value":"v","key":"k"}"#[..], br#"{"key":"a\n"}"#, br#"{"key":"k"#, b""] {
+            assert_eq!(key_of_body(other), None);
+        }
+    }
 }

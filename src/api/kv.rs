@@ -97,7 +97,9 @@ impl Api<'_> {
                     is_value_right && check_key(key).is_ok()
                 });
                 match fields {
-                    Some((key, value)) => self.partition(head).map(|_| Ok((Cow::Borrowed(key), value))),
+                    // A write looks for its partition itself, before anything else.
+                    Some((key, Some(value))) => Ok(Ok((Cow::Borrowed(key), Some(value)))),
+                    Some((key, None)) => self.partition(head).map(|_| Ok((Cow::Borrowed(key), None))),
                     None => self.intake(action, false, head).map(Err),
                 }
             }

@@ -182,13 +182,13 @@ fn plain_bytes(bytes: &[u8]) -> (usize, bool) {
     let (mut at, mut is_literal) = (0, true);
     for eight in bytes.as_chunks().0 {
         let word = u64::from_le_bytes(*eight);
-        // All that means something is in here, for most words of a target at once.
-        if swar::below(word, b'+' + 1) | swar::above(word, 0x7e) | swar::equal(word, b'?') == 0 {
+        // Most words of a target have nothing that means anything, which is seen at once: all of it is in here.
+        let ends = swar::above(word, 0x7e) | swar::equal(word, b'?');
+        if swar::below(word, b'+' + 1) | ends == 0 {
             at += 8;
             continue;
         }
-        let others =
-            swar::below(word, 0x21) | swar::above(word, 0x7e) | swar::equal(word, b'?') | swar::equal(word, b'#');
+        let others = ends | swar::below(word, 0x21) | swar::equal(word, b'#');
         let escapes = swar::equal(word, b'%') | swar::equal(word, b'+');
         if others != 0 {
             // Of those below the lowest mark; it is a single bit.

@@ -406,6 +406,9 @@ fn looking_ahead() {
     let paths = |stream| reader.look_ahead(stream).map(|(target, _)| target.path.to_vec()).collect::<Vec<_>>();
     assert_eq!(paths(stream), [b"/kv/a", b"/kv/b", b"/kv/c"]);
     assert_eq!(paths(&stream[..90]), [b"/kv/a", b"/kv/b"], "cut within the third");
+    let put = b"PUT /kv/d HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nxyz";
+    let bodies = |stream| reader.look_ahead(stream).map(|(_, body)| body.to_vec()).collect::<Vec<_>>();
+    assert_eq!((bodies(put), bodies(&put[..put.len() - 1])), (vec![b"xyz".to_vec()], vec![b"".to_vec()]));
 }
 
 #[test]

@@ -278,7 +278,10 @@ impl Lsm {
         if self.memtable.entry_count() == 0 {
             return false;
         }
-        self.forgive();
+        // What writes owe while there is nothing to do is not asked for later, all at once: those to come owe enough.
+        if !self.is_due() {
+            self.owed_work = 0;
+        }
         let last_segment = self.wal.seal();
         // Most are like the one before.
         let next = Memtable::new(self.options.memtable_bytes, self.wal.last().version, self.memtable.entry_count());
@@ -341,17 +344,10 @@ impl Lsm {
         }
         self.owed_work = self.owed_work.saturating_sub(work.spent() - freed);
         if !self.is_due() {
-            self.forgive();
+            self.owed_work = 0;
             self.sweeps.note_idle();
         }
         work.spent()
-    }
-
-    /// What writes owe while there is nothing to do is not asked for later, all at once: those to come owe enough.
-    fn forgive(&mut self) {
-        if !self.is_due() {
-            self.owed_work = 0;
-        }
     }
 
     /// Work that is to be done now whatever else there is to do, in units for [`maintain`](Self::maintain): what writes since the last

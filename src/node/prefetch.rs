@@ -3,12 +3,18 @@
 use super::Node;
 
 impl Node {
-    /// Fetches into the processor's cache what reads of these keys will touch, or if none is read what writes will, in the partition
-    /// that is meant if none is named.
-    pub fn prefetch(&mut self, keys: &[&[u8]], is_read: bool) {
-        let Ok(partition) = self.unnamed_partition() else { return };
-        let lsm = partition.lsm_mut();
-        if is_read { lsm.prefetch(keys) } else { lsm.prefetch_for_writes(keys) }
+    /// Fetches into the processor's cache what reads of these keys will touch, in the partition that is meant if none is named.
+    pub fn prefetch(&mut self, keys: &[&[u8]]) {
+        if let Ok(partition) = self.unnamed_partition() {
+            partition.lsm_mut().prefetch(keys);
+        }
+    }
+
+    /// The same of writes, if nothing is looked up before.
+    pub fn prefetch_for_writes(&mut self, keys: &[&[u8]]) {
+        if let Ok(partition) = self.unnamed_partition() {
+            partition.lsm_mut().prefetch_for_writes(keys);
+        }
     }
 
     /// Whether there is so much data that fetching ahead is worth anything.
