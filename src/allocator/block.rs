@@ -18,6 +18,7 @@
 //!    something in them is freed.
 
 use std::alloc::{Layout, handle_alloc_error};
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -56,10 +57,15 @@ unsafe impl Sync for Block {}
 impl Block {
     /// A block of `len` bytes, at most [`BLOCK_MAX_BYTES`], with anything in them.
     pub fn new(len: usize) -> Self {
+        Self::new_counted(len).0
+    }
+
+    /// The same, and how many bytes of it the system has yet to give memory for.
+    pub fn new_counted(len: usize) -> (Self, usize) {
         assert!(len <= BLOCK_MAX_BYTES, "a block of {len} bytes");
-        let (region, start) = arena().allocate(grains(len));
+        let (region, start, touched_count) = arena().allocate(grains(len));
         super::add(grains(len) * GRAIN_BYTES);
-        Self { start, len, region }
+        (Self { start, len, region }, (grains(len) - touched_count) * GRAIN_BYTES)
     }
 
     /// A block that holds these bytes.
@@ -69,10 +75,33 @@ impl Block {
         block
     }
 
-    /// Frees the block, and has the system take back the memory that it lay in, though its place is kept.
-    pub fn give_back(mut self) {
+    /// Frees what lies behind the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len <= self.len, "a block of {} bytes cannot be cut to {len}", self.len);
+        let (kept, all) = (grains(len), grains(self.len));
+        self.len = len;
+        if kept < all {
+            super::subtract((all - kept) * GRAIN_BYTES);
+            arena().cut(self.region, self.start, kept, all);
+        }
+    }
+
+    /// Frees the block. Returns how many bytes went back to the system with it: those of a region that has become empty.
+    pub fn free(self) -> usize {
+        ManuallyDrop::new(self).release()
+    }
+
+    /// Has the system take back the memory that the block lies in, though its place is kept, and frees it as [`free`](Self::free) does.
+    pub fn give_back(mut self) -> usize {
         super::give_back(&mut self);
         arena().note_given_back(self.region, self.start, grains(self.len));
+        self.free()
+    }
+
+    /// To be done once, last of all.
+    fn release(&mut self) -> usize {
+        super::subtract(grains(self.len) * GRAIN_BYTES);
+        arena().free(self.region, self.start, grains(self.len)) * GRAIN_BYTES
     }
 }
 
@@ -98,8 +127,7 @@ impl DerefMut for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        super::subtract(grains(self.len) * GRAIN_BYTES);
-        arena().free(self.region, self.start, grains(self.len));
+        self.release();
     }
 }
 
@@ -151,7 +179,8 @@ impl Arena {
         Self { regions: Slab::new(), hole_max: Vec::new(), empty: None, spare_count: 0 }
     }
 
-    fn allocate(&mut self, count: usize) -> (usize, NonNull<u8>) {
+    /// Returns the region's number, the block's start, and how many grains of it were touched.
+    fn allocate(&mut self, count: usize) -> (usize, NonNull<u8>, usize) {
         let mut number = 0;
         while let Some(at) = self.hole_max[number..].iter().position(|hole| usize::from(*hole) >= count) {
             number += at;
@@ -161,8 +190,9 @@ impl Arena {
                     if region.used_count == 0 {
                         self.empty = None;
                     }
-                    self.spare_count -= region.touch(grain, count);
-                    return (number, region.take(grain, count));
+                    let touched_count = region.touch(grain, count);
+                    self.spare_count -= touched_count;
+                    return (number, region.take(grain, count), touched_count);
                 }
                 Err(hole_max) => self.hole_max[number] = small(hole_max),
             }
@@ -175,30 +205,45 @@ impl Arena {
         self.hole_max[number] = small(GRAINS);
         let region = &mut self.regions[number];
         region.touch(0, count);
-        (number, region.take(0, count))
+        (number, region.take(0, count), 0)
     }
 
-    fn free(&mut self, number: usize, start: NonNull<u8>, count: usize) {
+    /// Returns how many grains that were touched went back to the system: those of a region that has become empty.
+    fn free(&mut self, number: usize, start: NonNull<u8>, count: usize) -> usize {
         let region = &mut self.regions[number];
         let grain = region.put_back(start, count);
         self.spare_count += region.touched_count(grain, count);
         // It may have joined others.
         self.hole_max[number] = small(GRAINS - region.used_count);
         if region.used_count > 0 {
-            return;
+            return 0;
         }
         match self.empty {
-            None => self.empty = Some(number),
+            None => {
+                self.empty = Some(number);
+                0
+            }
             Some(other) => {
                 // The older one is kept.
                 let (kept, gone) = (other.min(number), other.max(number));
                 self.empty = Some(kept);
                 self.hole_max[gone] = 0;
                 let region = self.regions.remove(gone);
-                self.spare_count -= region.touched_count(0, GRAINS);
+                let touched_count = region.touched_count(0, GRAINS);
+                self.spare_count -= touched_count;
                 region.unmap();
+                touched_count
             }
         }
+    }
+
+    /// Frees all but the first `kept` grains of a block of `count`.
+    fn cut(&mut self, number: usize, start: NonNull<u8>, kept: usize, count: usize) {
+        let region = &mut self.regions[number];
+        let (grain, count) = (region.grain_of(start) + kept, count - kept);
+        region.mark(grain, count, false);
+        self.spare_count += region.touched_count(grain, count);
+        self.hole_max[number] = small(GRAINS - region.used_count);
     }
 
     /// The memory of a block that is about to be freed is with the system.
@@ -328,7 +373,9 @@ mod tests {
                 let wants_more = if used > 3 * GRAINS { rng.u8(..4) == 0 } else { rng.u8(..4) > 0 };
                 if wants_more || held.is_empty() {
                     let count = if rng.bool() { rng.usize(1..=64) } else { rng.usize(1..=GRAINS / 4) };
-                    let (number, start) = arena.allocate(count);
+                    let spare_before = arena.spare_count;
+                    let (number, start, touched_count) = arena.allocate(count);
+                    assert_eq!(arena.spare_count, spare_before - touched_count, "seed {seed}");
                     let place = start.addr().get();
                     for (_, other, other_count) in &held {
                         let other = other.addr().get();
@@ -339,12 +386,26 @@ mod tests {
                     }
                     used += count;
                     held.push((number, start, count));
+                } else if rng.u8(..4) == 0 {
+                    let index = rng.usize(..held.len());
+                    let (number, start, count) = &mut held[index];
+                    let kept = rng.usize(1..=*count);
+                    if kept < *count {
+                        arena.cut(*number, *start, kept, *count);
+                    }
+                    used -= *count - kept;
+                    *count = kept;
                 } else {
                     let (number, start, count) = held.swap_remove(rng.usize(..held.len()));
                     if rng.bool() {
                         arena.note_given_back(number, start, count);
                     }
-                    arena.free(number, start, count);
+                    let of_regions = |arena: &Arena| {
+                        arena.regions.iter().map(|(_, region)| region.touched_count(0, GRAINS)).sum::<usize>()
+                    };
+                    let touched_before = of_regions(&arena);
+                    let gone = arena.free(number, start, count);
+                    assert_eq!(of_regions(&arena), touched_before - gone, "seed {seed}");
                     used -= count;
                 }
                 assert_eq!(arena.regions.iter().map(|(_, region)| region.used_count).sum::<usize>(), used);
@@ -374,8 +435,12 @@ mod tests {
             given.fill(0xff);
             given.give_back();
         }
-        for (block, fill, len) in blocks {
+        for (mut block, fill, len) in blocks {
             assert_eq!(block.len(), len);
+            block.truncate(len - len / 3);
+            let mut other = Block::new(70_000);
+            other.fill(0xff);
+            assert_eq!(block.len(), len - len / 3);
             assert!(block.iter().all(|byte| *byte == fill));
             assert_eq!(block.as_ptr().align_offset(64), 0, "blocks begin with a cache line");
         }

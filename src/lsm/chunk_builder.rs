@@ -13,10 +13,22 @@ use crate::allocator::Block;
 /// Mean fill that buckets are made for: 17 of 21 slots, so that one in seven overflows into its neighbour.
 const BUCKET_FILL: usize = 17;
 
-/// Builds chunks, one after the other, in one buffer.
+/// A chunk that would leave at least so much of the block that was prepared for it gets one of its own length.
+const LEFT_MAX_BYTES: usize = CHUNK_MAX_BYTES / 16;
+
+/// Touched at once: no more than a page anywhere.
+const PAGE_BYTES: usize = 4096;
+
+/// Builds chunks, one after the other, in one buffer. (Each built where it is going to lie takes longer: the buffer stays in the
+/// processor's cache.)
 #[derive(Debug)]
 pub struct ChunkBuilder {
     bytes: Vec<u8>,
+    /// Where the chunk is going to lie; see [`prepare`](Self::prepare).
+    place: Option<Block>,
+    /// How far its memory was touched, and how much of it has never been.
+    touched_bytes: usize,
+    new_bytes: usize,
     index: Vec<(u32, u16)>,
     /// Slots taken in each bucket, while they are made.
     fills: Vec<u8>,
@@ -39,6 +51,9 @@ impl ChunkBuilder {
         bytes.resize(HEADER_BYTES, 0);
         Self {
             bytes,
+            place: None,
+            touched_bytes: 0,
+            new_bytes: 0,
             index: Vec::new(),
             fills: Vec::new(),
             restarts: Vec::new(),
@@ -167,6 +182,29 @@ impl ChunkBuilder {
         (count, offset)
     }
 
+    /// Touches the memory that the chunk is going to lie in, as far as the chunk has grown: so the system gives it a page at a time,
+    /// and not all of it when the chunk is finished. Returns how much it gave, in bytes.
+    #[inline]
+    pub(super) fn prepare(&mut self) -> usize {
+        if self.touched_bytes < self.bytes.len() { self.touch() } else { 0 }
+    }
+
+    fn touch(&mut self) -> usize {
+        let place = self.place.get_or_insert_with(|| {
+            let (place, new_bytes) = Block::new_counted(CHUNK_MAX_BYTES);
+            self.new_bytes = new_bytes;
+            place
+        });
+        let mut given_bytes = 0;
+        while self.touched_bytes < self.bytes.len() {
+            place[self.touched_bytes] = 0;
+            self.touched_bytes += PAGE_BYTES;
+            given_bytes += self.new_bytes.min(PAGE_BYTES);
+            self.new_bytes -= self.new_bytes.min(PAGE_BYTES);
+        }
+        given_bytes
+    }
+
     /// Takes note of an entry.
     fn note(&mut self, offset: usize, hash: u32) {
         let offset = u16::try_from(offset).expect("a chunk with room for the entry");
@@ -203,13 +241,8 @@ impl ChunkBuilder {
         self.bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         let mut blobs = std::mem::take(&mut self.blobs);
         blobs.shrink_to_fit();
-        let chunk = Chunk {
-            bytes: Block::copy_of(&self.bytes),
-            blobs,
-            restarts_at,
-            buckets_at,
-            version_width: self.version_width,
-        };
+        let chunk =
+            Chunk { bytes: self.take_place(), blobs, restarts_at, buckets_at, version_width: self.version_width };
         self.clear();
         chunk
     }
@@ -233,6 +266,21 @@ impl ChunkBuilder {
             buckets[index][slot] = tag_of(hash);
             buckets[index][BUCKET_SLOTS + 2 * slot..][..2].copy_from_slice(&offset.to_le_bytes());
         }
+    }
+
+    /// A copy of what was built.
+    fn take_place(&mut self) -> Block {
+        self.touched_bytes = 0;
+        let place = self.place.take().filter(|place| place.len() - self.bytes.len() < LEFT_MAX_BYTES);
+        // One that is freed here is most likely where the copy comes to lie.
+        place.map_or_else(
+            || Block::copy_of(&self.bytes),
+            |mut place| {
+                place.truncate(self.bytes.len());
+                place.copy_from_slice(&self.bytes);
+                place
+            },
+        )
     }
 
     fn clear(&mut self) {

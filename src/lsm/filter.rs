@@ -6,8 +6,10 @@
 //! Invariant: for every hash that was put in, [`may_have`](Filter::may_have) is true.
 
 use super::run::GOLDEN;
+use super::work::Work;
+use crate::allocator::Block;
 
-/// Runs of more keys than this have no filter: it is made, and freed, in one piece.
+/// Runs of more keys than this have no filter: it is freed in one piece.
 pub(super) const FILTER_MAX_KEYS: usize = 320 * 1024;
 
 /// Keys that a block is made for.
@@ -15,45 +17,60 @@ const BLOCK_KEYS: usize = 48;
 
 const PROBES: usize = 6;
 
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct FilterBlock([u64; 8]);
+/// A cache line of eight words.
+type FilterBlock = [[u8; 8]; 8];
+
+/// Cleared at once.
+const CLEARED_BYTES: usize = 4096;
 
 /// Which hashes there are, about.
 #[derive(Debug)]
 pub(super) struct Filter {
-    blocks: Box<[FilterBlock]>,
+    bytes: Block,
+    /// Of these, so many are cleared: all, before anything is put in.
+    cleared_bytes: usize,
 }
 
 impl Filter {
-    /// An empty one, for so many keys.
+    /// One for so many keys, to be cleared.
     pub(super) fn new(key_count: usize) -> Self {
         let block_count = key_count.div_ceil(BLOCK_KEYS).max(1);
-        Self { blocks: vec![FilterBlock([0; 8]); block_count].into() }
+        Self { bytes: Block::new(block_count * size_of::<FilterBlock>()), cleared_bytes: 0 }
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.blocks)
+    /// Goes on clearing it until `work` is used up; true when it is.
+    pub(super) fn clear(&mut self, work: &mut Work) -> bool {
+        while self.cleared_bytes < self.bytes.len() && !work.is_used_up() {
+            let rest = &mut self.bytes[self.cleared_bytes..];
+            let len = rest.len().min(CLEARED_BYTES);
+            rest[..len].fill(0);
+            self.cleared_bytes += len;
+            work.spend_on_new(len);
+        }
+        self.cleared_bytes == self.bytes.len()
     }
 
     pub(super) fn put(&mut self, hash: u32) {
-        let at = self.block_of(hash);
+        debug_assert!(self.cleared_bytes == self.bytes.len(), "a filter that is not cleared");
+        let at = self.block_at(hash);
+        let words = self.bytes[at..][..size_of::<FilterBlock>()].as_chunks_mut().0;
         for (word, bit) in bits_of(hash) {
-            self.blocks[at].0[word] |= bit;
+            words[word] = (u64::from_le_bytes(words[word]) | bit).to_le_bytes();
         }
     }
 
     /// False: no key with this hash was put in.
     #[inline]
     pub(super) fn may_have(&self, hash: u32) -> bool {
-        let FilterBlock(words) = &self.blocks[self.block_of(hash)];
-        bits_of(hash).fold(0, |missing, (word, bit)| missing | (bit & !words[word])) == 0
+        let words = self.bytes[self.block_at(hash)..][..size_of::<FilterBlock>()].as_chunks().0;
+        bits_of(hash).fold(0, |missing, (word, bit)| missing | (bit & !u64::from_le_bytes(words[word]))) == 0
     }
 
     /// High bits of the hash choose the block …
     #[inline]
-    fn block_of(&self, hash: u32) -> usize {
-        ((u64::from(hash) * self.blocks.len() as u64) >> 32) as usize
+    fn block_at(&self, hash: u32) -> usize {
+        let block_count = self.bytes.len() / size_of::<FilterBlock>();
+        ((u64::from(hash) * block_count as u64) >> 32) as usize * size_of::<FilterBlock>()
     }
 }
 
@@ -76,6 +93,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         for key_count in [0, 1, 47, 5_000, FILTER_MAX_KEYS] {
             let mut filter = Filter::new(key_count);
+            while !filter.clear(&mut Work::new(rng.usize(1..1 << 20))) {}
             let hashes: Vec<u32> = (0..key_count).map(|_| rng.u32(..)).collect();
             for hash in &hashes {
                 filter.put(*hash);

@@ -14,7 +14,7 @@ use super::immutable_layer::ImmutableLayer;
 use super::memtable::FrozenMemtable;
 use super::record::Blob;
 use super::run::{self, Blocks};
-use super::wal::{Segment, Wal};
+use super::wal::{SEGMENT_BYTES, Segment, Wal};
 use super::work::{self, Work};
 
 /// Freed at once of a large value: allocators give the end of a large block back to the system where it lies.
@@ -118,7 +118,7 @@ impl Garbage {
                 self.segment = Some(segment);
                 work.spend(work::FREE);
             } else {
-                work.spend(if wal.recycle(segment) { work::FREE } else { work::GIVE_BACK });
+                work.spend(if wal.recycle(segment) { work::FREE } else { work::of_give_back(SEGMENT_BYTES) });
             }
         } else if let Some(chunk) = self.chunks.pop() {
             if let Some(chunk) = Arc::into_inner(chunk) {
@@ -157,10 +157,13 @@ impl Garbage {
 
 /// Leaves the memory of a block to those that are made next, or to the system.
 fn free(bytes: Block, work: &mut Work) {
-    if spare_bytes() + bytes.len() > SPARE_BYTES {
+    let unmapped_bytes = if spare_bytes() + bytes.len() > SPARE_BYTES {
         work.spend(work::of_give_back(bytes.len()));
-        bytes.give_back();
-    }
+        bytes.give_back()
+    } else {
+        bytes.free()
+    };
+    work.spend(work::of_unmap(unmapped_bytes));
 }
 
 #[cfg(test)]

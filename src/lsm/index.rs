@@ -78,7 +78,8 @@ impl Shard {
         Some(Line(&self.lines()[line]).place(slot))
     }
 
-    /// Puts a place in for a key, and returns the one that it had before. With the first comes room for `expected_count`.
+    /// Puts a place in for a key, and returns the one that it had before, and for how many bytes the system had to give memory. With
+    /// the first comes room for `expected_count`.
     #[inline]
     pub(super) fn put(
         &mut self,
@@ -86,22 +87,23 @@ impl Shard {
         place: Place,
         expected_count: usize,
         is_it: impl Fn(Place) -> bool,
-    ) -> Option<Place> {
+    ) -> (Option<Place>, usize) {
         assert!(place != FREE, "a place in the log of a memtable");
+        let mut new_bytes = 0;
         match self.find_slot(hash, is_it) {
             Ok((line, slot)) => {
                 let before = Line(&self.lines()[line]).place(slot);
                 self.set(line, slot, hash, place);
-                return Some(before);
+                return (Some(before), 0);
             }
             Err(line) if 4 * (self.count + 1) <= 3 * LINE_SLOTS * self.lines().len() => self.take(line, hash, place),
             Err(_) => {
-                self.grow(expected_count);
+                new_bytes = self.grow(expected_count);
                 self.put_new(hash, place);
             }
         }
         self.count += 1;
-        None
+        (None, new_bytes)
     }
 
     /// Asks for the memory that looking for a hash begins with.
@@ -163,13 +165,14 @@ impl Shard {
     }
 
     /// Doubles the room there is; the first is for `expected_count`, two thirds full then, so that few shards must grow after all.
+    /// Returns for how many bytes the system has to give memory.
     #[cold]
-    fn grow(&mut self, expected_count: usize) {
+    fn grow(&mut self, expected_count: usize) -> usize {
         let line_count = match self.lines().len() {
             0 => (3 * expected_count).div_ceil(2 * LINE_SLOTS).next_power_of_two(),
             line_count => 2 * line_count,
         };
-        let mut block = Block::new(line_count * CACHE_LINE_BYTES);
+        let (mut block, new_bytes) = Block::new_counted(line_count * CACHE_LINE_BYTES);
         block.fill(0xff);
         let before = Self { block: self.block.replace(block), count: self.count };
         for line in before.lines().iter().map(Line) {
@@ -177,6 +180,7 @@ impl Shard {
                 self.put_new(line.hash(slot), line.place(slot));
             }
         }
+        new_bytes
     }
 }
 
@@ -207,7 +211,7 @@ mod tests {
                 let key = rng.u32(..500);
                 let place = Place::try_from(keys.len()).expect("few");
                 keys.push(key);
-                let before = shard.put(hash_of(key), place, expected_count, |place| keys[place as usize] == key);
+                let (before, _) = shard.put(hash_of(key), place, expected_count, |place| keys[place as usize] == key);
                 assert_eq!(before, model.insert(key, place), "seed {seed}");
                 assert_eq!(shard.count, model.len());
                 assert!(4 * shard.count <= 3 * LINE_SLOTS * shard.lines().len());

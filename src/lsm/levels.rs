@@ -216,13 +216,13 @@ impl Levels {
         while !work.is_used_up()
             && let Some(job) = self.jobs.first_mut()
         {
-            let spent_before = work.spent();
+            let done_before = work.done();
             let target = self.layers.iter_mut().find(|layer| layer.state == LayerState::Target(job.id));
             let Some(ImmutableLayer::Run(target)) = target.map(|layer| &mut layer.content) else {
                 unreachable!("a job's target is a run among the layers");
             };
             let is_done = job.merge.step(target, removed_until_ms, work, garbage);
-            job.done_work += work.spent() - spent_before;
+            job.done_work += work.done() - done_before;
             if is_done {
                 self.finish_first_job(garbage);
                 has_finished = true;

@@ -134,8 +134,16 @@ impl Memtable {
         place.inspect(|place| self.records.prefetch(active, *place)).is_some()
     }
 
-    /// Takes in a record just appended to the log's `active` segment.
-    pub(super) fn insert(&mut self, active: &Segment, hash: u32, key: &[u8], appended: Appended, stored_bytes: usize) {
+    /// Takes in a record just appended to the log's `active` segment. Returns for how many bytes of the index the system had to give
+    /// memory.
+    pub(super) fn insert(
+        &mut self,
+        active: &Segment,
+        hash: u32,
+        key: &[u8],
+        appended: Appended,
+        stored_bytes: usize,
+    ) -> usize {
         self.records.segments.extend(appended.sealed);
         if self.superseded.len() <= self.records.segments.len() {
             self.superseded.push(Box::new([0; _]));
@@ -146,15 +154,18 @@ impl Memtable {
         self.last_version = appended.version;
         let records = &self.records;
         let shard = &mut self.shards[(hash >> self.shard_shift) as usize];
-        if let Some(before) = shard.put(hash, place, self.shard_keys, |other| records.key(Some(active), other) == key) {
+        let is_it = |other| records.key(Some(active), other) == key;
+        let (before, new_bytes) = shard.put(hash, place, self.shard_keys, is_it);
+        if let Some(before) = before {
             self.mark_superseded(before);
-            return;
+            return 0;
         }
         self.entry_count += 1;
         let prefix = self.shared_prefix.get_or_insert_with(|| key.to_vec());
         if !key.starts_with(prefix) {
             prefix.truncate(common_prefix_len(prefix, key));
         }
+        new_bytes
     }
 
     fn mark_superseded(&mut self, place: Place) {

@@ -73,13 +73,13 @@ struct Output {
 }
 
 impl Output {
-    /// Makes a filter for so many keys, unless they are too many or go to the bottom, which has most keys anyway.
-    fn make_filter(&mut self, key_count: usize, work: &mut Work) {
-        if self.tombstones == Tombstones::Keep && (1..=FILTER_MAX_KEYS).contains(&key_count) {
-            let filter = Filter::new(key_count);
-            work.spend(work::of_new(filter.memory_bytes()));
-            self.filter = Some(filter);
+    /// Goes on making a filter for so many keys, unless they are too many or go to the bottom, which has most keys anyway. True at
+    /// the end.
+    fn make_filter(&mut self, key_count: usize, work: &mut Work) -> bool {
+        if self.tombstones == Tombstones::Drop || !(1..=FILTER_MAX_KEYS).contains(&key_count) {
+            return true;
         }
+        self.filter.get_or_insert_with(|| Filter::new(key_count)).clear(work)
     }
 
     fn add(&mut self, entry: &Entry<'_>, work: &mut Work) {
@@ -97,12 +97,14 @@ impl Output {
             filter.put(hash);
         }
         work.spend(self.builder.add(entry, hash));
+        work.spend_on_new(self.builder.prepare());
     }
 
     /// Adds entries of a chunk with keys below `end`, as far as they can be copied as they lie there. Returns the offset behind.
     fn add_some_of(&mut self, chunk: &Chunk, offset: usize, end: Option<&[u8]>, work: &mut Work) -> usize {
         let (count, behind) = self.builder.add_some_of(chunk, offset, end, COPY_ENTRIES, &self.hasher);
         work.spend(count * work::ENTRY + behind - offset);
+        work.spend_on_new(self.builder.prepare());
         behind
     }
 
@@ -152,11 +154,11 @@ impl MergeJob {
     ) -> bool {
         self.output.removed_until_ms = removed_until_ms;
         if self.upper.is_none() {
-            if !self.preparation.step(work) {
+            let entry_count = self.layers.iter().map(ImmutableLayer::entry_count).sum();
+            if !self.preparation.step(work) || !self.output.make_filter(entry_count, work) {
                 return false;
             }
             self.upper = Some(MergeCursor::new(self.layers.iter(), &[]));
-            self.output.make_filter(self.layers.iter().map(ImmutableLayer::entry_count).sum(), work);
         }
         while !work.is_used_up() {
             if self.group_chunk_count + self.output.finished.len() >= GROUP_MAX_CHUNKS {

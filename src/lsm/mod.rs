@@ -257,11 +257,11 @@ impl Lsm {
         if appended.sealed.is_some() {
             self.spare_until_ms = self.sweeps.now_ms.saturating_add(SPARE_KEPT_MS);
         }
-        self.memtable.insert(self.wal.active(), hash, key, appended, record_bytes);
+        let new_bytes = self.memtable.insert(self.wal.active(), hash, key, appended, record_bytes);
         // A large value is moved by reference: it owes what an entry owes.
         let owed_work = DEBT_FACTOR * work::of_entry(record_bytes.min(INLINE_VALUE_MAX_BYTES));
         self.owed_work += owed_work;
-        self.incurred_work += owed_work as u64;
+        self.incurred_work += (owed_work + work::of_new(new_bytes)) as u64;
         if self.memtable.log_bytes() >= self.options.memtable_bytes {
             self.freeze();
         }
@@ -327,10 +327,10 @@ impl Lsm {
         self.release_log();
         self.garbage.step(&mut self.wal, &mut work);
         while (self.owed_work == 0 || self.has_needless_spare()) && !work.is_used_up() && self.free_spare() {
-            work.spend(work::GIVE_BACK);
+            work.spend(work::of_give_back(SEGMENT_BYTES));
         }
         // Freeing comes first and is no part of what is owed, or merging would get nothing wherever there is much to free.
-        let freed = work.spent();
+        let (freed, done_before) = (work.spent(), work.done());
         if self.is_pinned() {
             work.limit(freed + self.owed_work());
         } else if self.owed_work == 0 {
@@ -342,7 +342,7 @@ impl Lsm {
             self.flushed_version = oldest.unwrap_or(&self.memtable).base_version();
             self.release_log();
         }
-        self.owed_work = self.owed_work.saturating_sub(work.spent() - freed);
+        self.owed_work = self.owed_work.saturating_sub(work.done() - done_before);
         if !self.is_due() {
             self.owed_work = 0;
             self.sweeps.note_idle();
@@ -360,7 +360,7 @@ impl Lsm {
         self.owed_work.max(of_turn)
     }
 
-    /// What all writes so far have owed, paid or not.
+    /// What all writes so far have owed, paid or not, and what the memory that they were given has taken.
     #[inline]
     pub fn incurred_work(&self) -> u64 {
         self.incurred_work

@@ -94,9 +94,13 @@ impl Sorter {
                         self.begin_pass(run_entries);
                     }
                 }
-                Phase::MergeRuns { left, right, .. } => {
+                Phase::MergeRuns { run_entries, left, right } => {
                     merge_some(&self.keys, left, right, frozen, &mut self.merged);
                     work.spend(work::SORT_MERGE * STEP_ENTRIES);
+                    if *run_entries == RUN_ENTRIES {
+                        // The first to write there.
+                        work.spend_on_new(STEP_ENTRIES * size_of::<SortKey>());
+                    }
                 }
                 Phase::TakePlaces if self.order.len() < self.keys.len() => {
                     let next = &self.keys[self.order.len()..];

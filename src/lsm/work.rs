@@ -8,7 +8,7 @@
 pub(super) const ENTRY: usize = 64;
 
 /// Looking at a chunk or a layer and its first key: memory that nobody has looked at for long.
-pub(super) const CHUNK_LOOK: usize = 512;
+pub(super) const CHUNK_LOOK: usize = 1536;
 
 /// Looking whether an entry of a chunk has expired.
 pub(super) const EXPIRY_LOOK: usize = 8;
@@ -34,12 +34,9 @@ pub(super) const RETURN: usize = 512;
 /// Freeing one allocation.
 pub(super) const FREE: usize = 1024;
 
-/// The same, and giving its memory back to the system: of a chunk or a segment of the log, some ten microseconds.
-pub(super) const GIVE_BACK: usize = 24 * 1024;
-
-/// Giving a part of a region back to the system.
+/// Giving memory back to the system: of a chunk, some ten microseconds.
 pub(super) fn of_give_back(bytes: usize) -> usize {
-    bytes * GIVE_BACK / (64 * 1024)
+    bytes * 3 / 8
 }
 
 /// What a merge pays for one entry of `bytes`.
@@ -47,14 +44,20 @@ pub(super) fn of_entry(bytes: usize) -> usize {
     ENTRY + bytes
 }
 
-/// Freeing a large value: the kernel takes its pages back one by one.
+/// Freeing a large value.
 pub(super) fn of_free(bytes: usize) -> usize {
-    FREE + bytes / 16
+    FREE + of_unmap(bytes)
 }
 
-/// Filling memory that the system has just given: it makes the pages one by one as they are touched.
+/// Unmapping so many bytes that were touched: the kernel takes the pages back one by one.
+pub(super) fn of_unmap(bytes: usize) -> usize {
+    bytes / 16
+}
+
+/// Filling memory that the system has just given: it makes the pages one by one as they are touched, in 1 us, or in 30 where a
+/// virtual machine's host has to give them first.
 pub(super) fn of_new(bytes: usize) -> usize {
-    bytes
+    2 * bytes
 }
 
 /// A budget that is spent down.
@@ -62,11 +65,13 @@ pub(super) fn of_new(bytes: usize) -> usize {
 pub(super) struct Work {
     budget: usize,
     spent: usize,
+    /// Of that, what brings nobody nearer to the end.
+    waited: usize,
 }
 
 impl Work {
     pub(super) fn new(budget: usize) -> Self {
-        Self { budget, spent: 0 }
+        Self { budget, spent: 0, waited: 0 }
     }
 
     /// Lowers the budget to this, if it is higher.
@@ -76,6 +81,17 @@ impl Work {
 
     pub(super) fn spend(&mut self, units: usize) {
         self.spent += units;
+    }
+
+    /// Spends what it takes to fill memory that the system has just given. What is done is not measured in that.
+    pub(super) fn spend_on_new(&mut self, bytes: usize) {
+        self.spent += of_new(bytes);
+        self.waited += of_new(bytes);
+    }
+
+    /// What was done, in the units in which work is owed.
+    pub(super) fn done(&self) -> usize {
+        self.spent - self.waited
     }
 
     pub(super) fn spent(&self) -> usize {
