@@ -147,6 +147,12 @@ impl Chunk {
     /// The entry for a key whose hash under the chunk's seed is `hash`.
     #[inline]
     pub fn get(&self, hash: u32, key: &[u8]) -> Option<Entry<'_>> {
+        self.find(hash, key).map(|offset| self.entry_at(offset).0)
+    }
+
+    /// The offset of that.
+    #[inline]
+    pub(super) fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
         let buckets = &self.bytes[self.buckets_at..];
         let bucket_count = buckets.len() / BUCKET_BYTES;
         let mut index = bucket_of(hash, bucket_count);
@@ -155,7 +161,7 @@ impl Chunk {
             for slot in slots_with(tag_of(hash), bucket) {
                 let offset = usize::from(read_u16(bucket, BUCKET_SLOTS + 2 * slot));
                 if self.key_at(offset) == key {
-                    return Some(self.entry_at(offset).0);
+                    return Some(offset);
                 }
             }
             if bucket[BUCKET_BYTES - 1] == 0 {

@@ -182,26 +182,73 @@ impl ChunkBuilder {
         (count, offset)
     }
 
+    /// Begins with a chunk as it is, whose entries are then [`replace`](Self::replace)d. The builder must be empty; until it is
+    /// [finished](Self::finish_as), nothing may be added. There must be no large values in the chunk.
+    pub(super) fn begin_as(&mut self, chunk: &Chunk) {
+        assert!(
+            self.is_empty() && chunk.blobs.is_empty(),
+            "only an empty builder begins, and only without large values"
+        );
+        self.bytes.clear();
+        self.bytes.extend_from_slice(chunk.bytes());
+    }
+
+    /// Whether an entry of a chunk can be replaced by one with its key: both are nothing but a value, and as long.
+    pub(super) fn can_replace(&self, chunk: &Chunk, offset: usize, entry: &Entry<'_>) -> bool {
+        let has_flags = read_u16(&chunk.bytes, offset) & !KEY_LEN_MASK != 0;
+        let value_len = usize::from(read_u16(&chunk.bytes, offset + 2));
+        let Value::Inline(value) = entry.value else { return false };
+        !has_flags
+            && value.len() == value_len
+            && entry.expires_at_ms.is_none()
+            && chunk.version_width == self.version_width
+    }
+
+    /// Replaces the entry at an offset by one that [can](Self::can_replace).
+    pub(super) fn replace(&mut self, offset: usize, entry: &Entry<'_>) {
+        let Value::Inline(value) = entry.value else { return };
+        let stored = &mut self.bytes[offset + 4..][..self.version_width + entry.key.len() + value.len()];
+        let (version, key_and_value) = stored.split_at_mut(self.version_width);
+        version.copy_from_slice(&entry.version.to_le_bytes()[..self.version_width]);
+        key_and_value[entry.key.len()..].copy_from_slice(value);
+    }
+
+    /// Makes the chunk that was begun as another; the builder is empty again.
+    pub(super) fn finish_as(&mut self, before: &Chunk) -> Chunk {
+        let checksum = crc32c::crc32c(&self.bytes[4..]);
+        self.bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        let chunk = Chunk { bytes: self.take_place(), blobs: Vec::new(), ..*before };
+        self.clear();
+        chunk
+    }
+
     /// Touches the memory that the chunk is going to lie in, as far as the chunk has grown: so the system gives it a page at a time,
     /// and not all of it when the chunk is finished. Returns how much it gave, in bytes.
     #[inline]
     pub(super) fn prepare(&mut self) -> usize {
-        if self.touched_bytes < self.bytes.len() { self.touch() } else { 0 }
+        let mut given_bytes = 0;
+        while let Some(of_page) = self.prepare_page() {
+            given_bytes += of_page;
+        }
+        given_bytes
     }
 
-    fn touch(&mut self) -> usize {
+    /// The same for the next page; `None`: there is none.
+    #[inline]
+    pub(super) fn prepare_page(&mut self) -> Option<usize> {
+        (self.touched_bytes < self.bytes.len()).then(|| self.touch_page())
+    }
+
+    fn touch_page(&mut self) -> usize {
         let place = self.place.get_or_insert_with(|| {
             let (place, new_bytes) = Block::new_counted(CHUNK_MAX_BYTES);
             self.new_bytes = new_bytes;
             place
         });
-        let mut given_bytes = 0;
-        while self.touched_bytes < self.bytes.len() {
-            place[self.touched_bytes] = 0;
-            self.touched_bytes += PAGE_BYTES;
-            given_bytes += self.new_bytes.min(PAGE_BYTES);
-            self.new_bytes -= self.new_bytes.min(PAGE_BYTES);
-        }
+        place[self.touched_bytes] = 0;
+        self.touched_bytes += PAGE_BYTES;
+        let given_bytes = self.new_bytes.min(PAGE_BYTES);
+        self.new_bytes -= given_bytes;
         given_bytes
     }
 

@@ -80,13 +80,13 @@ use sweeps::Sweeps;
 use wal::{Appended, Wal};
 use work::Work;
 
-/// The most that one call of [`Lsm::maintain`] spends beyond its budget: the largest piece of work that is not divided, which
-/// is giving back one mebibyte of a large value.
-pub const WORK_LUMP_MAX: usize = 128 * 1024;
+/// The most that one call of [`Lsm::maintain`] spends beyond its budget: the largest piece of work that is not divided, which is giving
+/// back a chunk and the region of memory that is empty then.
+pub const WORK_LUMP_MAX: usize = 192 * 1024;
 
 /// Work owed for each unit that a write brings in: sorting (about 1.5), small merges (1 a level) and its share of rewriting the
-/// bottom (7), with a margin so that the debt shrinks under any load.
-const DEBT_FACTOR: usize = 14;
+/// bottom (9), with a margin so that the debt shrinks under any load.
+const DEBT_FACTOR: usize = 16;
 
 /// Done in every turn while there is something to free or to sweep, whatever is written: reads alone owe nothing.
 const TURN_WORK: usize = 32 * 1024;

@@ -16,6 +16,9 @@ pub(super) const EXPIRY_LOOK: usize = 8;
 /// Finishing a chunk: checksum, exact copy, hash table.
 pub(super) const CHUNK_FINISH: usize = 16 * 1024;
 
+/// Copying a chunk.
+pub(super) const CHUNK_COPY: usize = 8 * 1024;
+
 /// Flushing a memtable with little in it, and merging that on: a chunk for each, in the end.
 pub(super) const SMALL_LAYER: usize = 4 * CHUNK_FINISH;
 
