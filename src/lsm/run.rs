@@ -1,4 +1,4 @@
-//! A run: sorted chunks that do not overlap, found by key through a flat index of fences.
+//! A run: sorted chunks that do not overlap, found by key through a flat index of the eight bytes in which their first keys differ.
 //!
 //! Invariants:
 //! 1. Chunks ascend and do not overlap; none is empty; no block is empty.
@@ -35,6 +35,23 @@ impl Fence {
         Self([part(0), part(8), part(16)])
     }
 
+    /// How many bytes two of them have in common at their start; no more than leave eight behind.
+    #[inline]
+    fn shared_bytes(self, other: Self) -> usize {
+        let [first, second, _] = std::array::from_fn(|at| self.0[at] ^ other.0[at]);
+        let shared_bits = if first != 0 { first.leading_zeros() } else { u64::BITS + second.leading_zeros() };
+        shared_bits as usize / 8
+    }
+
+    /// The eight bytes behind so many, of which there are no more than leave eight.
+    #[inline]
+    fn head_behind(self, skip: usize) -> u64 {
+        let [first, second, third] = self.0;
+        let (word, next) = [(first, second), (second, third), (third, 0)][skip / 8];
+        // Shifted in two steps, since all 64 bits at once are too many.
+        word << (8 * (skip % 8)) | next >> 1 >> (63 - 8 * (skip % 8))
+    }
+
     /// A number that differs where fences do, more or less.
     #[inline]
     pub(super) fn mix(self) -> u64 {
@@ -67,35 +84,14 @@ impl<'a> Probe<'a> {
         Self { key, hash, fence: Fence::new(key) }
     }
 
-    /// How many of some ascending chunks, or blocks of chunks, start at or below this key.
-    #[inline]
-    fn count_of<'c, T>(
-        &self,
-        starts: &[T],
-        fence: impl Fn(&T) -> Fence,
-        first_key: impl Fn(usize) -> &'c [u8],
-    ) -> usize {
-        let below = starts.partition_point(|start| fence(start).is_below(self.fence));
-        // Of equal fences the keys decide.
-        let (mut low, mut high) = (below, starts.len());
-        while low < high && fence(&starts[low]) == self.fence {
-            let middle = usize::midpoint(low, high);
-            if fence(&starts[middle]) == self.fence && first_key(middle) <= self.key {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
-    }
-
     /// The chunk of a run that holds this key if any does: the last one that starts at or below it.
     #[inline]
     fn find(&self, blocks: &Blocks) -> Option<Position> {
-        let count = self.count_of(blocks, |(fence, _)| *fence, |index| blocks[index].1.chunks[0].first_key());
-        let block = count.checked_sub(1)?;
-        let Block { chunks, fences } = &*blocks[block].1;
-        let count = self.count_of(fences, |fence| *fence, |index| chunks[index].first_key());
+        let count = blocks.partition_point(|(fence, _)| fence.is_below(self.fence));
+        let equal_count = blocks[count..]
+            .partition_point(|(fence, block)| *fence == self.fence && block.chunks[0].first_key() <= self.key);
+        let block = (count + equal_count).checked_sub(1)?;
+        let count = blocks[block].1.count_up_to(self);
         Some(Position { block, chunk: count.checked_sub(1)? })
     }
 }
@@ -104,21 +100,68 @@ impl<'a> Probe<'a> {
 pub(super) struct Block {
     chunks: Vec<Arc<Chunk>>,
     fences: Vec<Fence>,
+    /// What the fences have in common at their start, in bytes, and what comes next in each: a search among these, which lie close
+    /// together, decides most of it.
+    skip: usize,
+    heads: Vec<u64>,
 }
 
 impl Block {
+    /// How many chunks start at or below a key that comes no earlier than the first of them.
+    #[inline]
+    fn count_up_to(&self, probe: &Probe<'_>) -> usize {
+        let len = self.chunks.len();
+        let Some(first) = self.fences.first() else { return 0 };
+        if probe.fence.shared_bytes(*first) < self.skip {
+            return len;
+        }
+        let head = probe.fence.head_behind(self.skip);
+        let (mut low, mut high) = (self.heads.partition_point(|other| *other < head), len);
+        while low < high && self.heads[low] == head {
+            let middle = usize::midpoint(low, high);
+            // Of equal heads the fences decide, and of equal fences the keys.
+            let order = self.heads[middle].cmp(&head).then(self.fences[middle].cmp(&probe.fence));
+            if order.then_with(|| self.chunks[middle].first_key().cmp(probe.key)).is_le() {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
     fn insert(&mut self, at: usize, chunk: Arc<Chunk>) {
-        self.fences.insert(at, Fence::new(chunk.first_key()));
+        let fence = Fence::new(chunk.first_key());
+        self.fences.insert(at, fence);
         self.chunks.insert(at, chunk);
+        self.heads.insert(at, fence.head_behind(self.skip));
+        self.note_ends();
     }
 
     fn remove(&mut self, at: usize) -> Arc<Chunk> {
         self.fences.remove(at);
+        self.heads.remove(at);
+        self.note_ends();
         self.chunks.remove(at)
     }
 
     fn split_off(&mut self, at: usize) -> Self {
-        Self { chunks: self.chunks.split_off(at), fences: self.fences.split_off(at) }
+        let (chunks, fences) = (self.chunks.split_off(at), self.fences.split_off(at));
+        let mut behind = Self { chunks, fences, skip: self.skip, heads: self.heads.split_off(at) };
+        self.note_ends();
+        behind.note_ends();
+        behind
+    }
+
+    /// The first or the last fence may be another than before.
+    fn note_ends(&mut self) {
+        let (Some(first), Some(last)) = (self.fences.first(), self.fences.last()) else { return };
+        let skip = first.shared_bytes(*last);
+        if skip != self.skip {
+            self.skip = skip;
+            self.heads.clear();
+            self.heads.extend(self.fences.iter().map(|fence| fence.head_behind(skip)));
+        }
     }
 
     /// Takes the last chunk out, for freeing them one by one.
@@ -327,8 +370,11 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(seed);
             let mut run = Run::default();
             let mut model: Vec<Vec<u8>> = Vec::new();
+            let long = "a prefix that is longer than a fence is ";
+            let prefixes =
+                [["", ""], ["", long], [&long[..rng.usize(..26)]; 2], [&long[..7], &long[..15]]][rng.usize(..4)];
             for _ in 0..2000 {
-                let prefix = if rng.bool() { "" } else { "a prefix that is longer than a fence is " };
+                let prefix = prefixes[rng.usize(..2)];
                 let key = format!("{prefix}{:04}", rng.u32(..3000)).into_bytes();
                 let held = if rng.u8(..50) == 0 { Some((run.clone(), model.clone())) } else { None };
                 let mut at = run.seek(&key);
@@ -351,6 +397,13 @@ mod tests {
                     }
                 }
                 assert_eq!(run.entry_count(), model.len());
+                // One like those that are there, but for a byte anywhere.
+                let mut other = model.get(rng.usize(..=model.len())).cloned().unwrap_or_default();
+                let changed = rng.usize(..=other.len());
+                other.get_mut(changed).into_iter().for_each(|byte| *byte = rng.u8(..));
+                let sought = run.chunk(run.seek(&other)).map(|chunk| chunk.first_key().to_vec());
+                let index = model.partition_point(|key| *key <= other).saturating_sub(1);
+                assert_eq!(sought, model.get(index).cloned(), "seed {seed}: looked for {other:?}");
                 if let Some((run, model)) = held {
                     assert_eq!(keys(&run), model, "a clone changed, seed {seed}");
                 }
