@@ -13,8 +13,9 @@ use crate::allocator::Block;
 /// Mean fill that buckets are made for: 17 of 21 slots, so that one in seven overflows into its neighbour.
 const BUCKET_FILL: usize = 17;
 
-/// A chunk that would leave at least so much of the block that was prepared for it gets one of its own length.
-const LEFT_MAX_BYTES: usize = CHUNK_MAX_BYTES / 16;
+/// A chunk that would leave so much of the block that was prepared for it gets one of its own length: holes of that size between
+/// chunks are good for nothing else.
+const LEFT_MAX_BYTES: usize = 1024;
 
 /// Touched at once: no more than a page anywhere.
 const PAGE_BYTES: usize = 4096;
@@ -29,6 +30,8 @@ pub struct ChunkBuilder {
     /// How far its memory was touched, and how much of it has never been.
     touched_bytes: usize,
     new_bytes: usize,
+    /// Of a chunk that was begun as another, what is made an ordinary one.
+    kept_end: usize,
     index: Vec<(u32, u16)>,
     /// Slots taken in each bucket, while they are made.
     fills: Vec<u8>,
@@ -54,6 +57,7 @@ impl ChunkBuilder {
             place: None,
             touched_bytes: 0,
             new_bytes: 0,
+            kept_end: 0,
             index: Vec::new(),
             fills: Vec::new(),
             restarts: Vec::new(),
@@ -141,15 +145,15 @@ impl ChunkBuilder {
         self.bytes.len() - start + BUCKET_BYTES / BUCKET_FILL
     }
 
-    /// Adds entries of a chunk as they lie there, from `offset` on: up to `count_max` of those whose keys are below `end`, if there
-    /// is one, as long as there is room. Tombstones, large values and what expires are not among them, nor is anything if versions
+    /// Adds entries of a chunk as they lie there, from `offset` on: up to so many of those whose keys are below `end`, if there is one,
+    /// and about so many bytes, as long as there is room. Tombstones, large values and what expires are not among them, nor is anything if versions
     /// are not as wide as in this chunk. Returns how many there were, and the offset behind them.
     pub(super) fn add_some_of(
         &mut self,
         chunk: &Chunk,
         offset: usize,
         end: Option<&[u8]>,
-        count_max: usize,
+        (count_max, bytes_max): (usize, usize),
         hasher: &KeyHasher,
     ) -> (usize, usize) {
         if chunk.version_width != self.version_width {
@@ -160,7 +164,7 @@ impl ChunkBuilder {
         // Up to here there is room for sure, without looking closer: one line more is what rounding up can take.
         let most_bytes = Self::total_bytes(self.bytes.len(), self.index.len() + count_max) + BUCKET_BYTES;
         let sure_end = self.bytes.len() + self.max_bytes.saturating_sub(most_bytes);
-        while count < count_max && offset < chunk.end() {
+        while count < count_max && offset < chunk.end() && offset - begin < bytes_max {
             let key_word = read_u16(&chunk.bytes, offset);
             let key_start = offset + 4 + chunk.version_width;
             let next =
@@ -182,8 +186,8 @@ impl ChunkBuilder {
         (count, offset)
     }
 
-    /// Begins with a chunk as it is, whose entries are then [`replace`](Self::replace)d. The builder must be empty; until it is
-    /// [finished](Self::finish_as), nothing may be added. There must be no large values in the chunk.
+    /// Begins with a chunk as it is, whose entries are then [`replace`](Self::replace)d. The builder must be empty; nothing may be added
+    /// until it is [finished](Self::finish_as), or what is to be [kept](Self::keep_some) is. There must be no large values in the chunk.
     pub(super) fn begin_as(&mut self, chunk: &Chunk) {
         assert!(
             self.is_empty() && chunk.blobs.is_empty(),
@@ -191,6 +195,25 @@ impl ChunkBuilder {
         );
         self.bytes.clear();
         self.bytes.extend_from_slice(chunk.bytes());
+        self.kept_end = chunk.begin();
+        self.reserve_place(chunk.bytes().len());
+    }
+
+    /// Of a chunk that was begun as another goes on making an ordinary one, as if up to `count_max` more entries of those before an
+    /// offset had been added. Returns how many there were; fewer: that was all, and what follows is dropped.
+    pub(super) fn keep_some(&mut self, before: &Chunk, end: usize, count_max: usize, hasher: &KeyHasher) -> usize {
+        let mut count = 0;
+        while count < count_max && self.kept_end < end {
+            let (entry, next) = before.entry_at(self.kept_end);
+            self.note(self.kept_end, hasher.hash(entry.key));
+            self.first_expiry = self.first_expiry.min(entry.expires_at_ms.unwrap_or(NO_EXPIRY));
+            self.tombstone_count += u16::from(entry.value.is_tombstone());
+            (self.kept_end, count) = (next, count + 1);
+        }
+        if count < count_max {
+            self.bytes.truncate(end);
+        }
+        count
     }
 
     /// Whether an entry of a chunk can be replaced by one with its key: both are nothing but a value, and as long.
@@ -240,16 +263,21 @@ impl ChunkBuilder {
     }
 
     fn touch_page(&mut self) -> usize {
-        let place = self.place.get_or_insert_with(|| {
-            let (place, new_bytes) = Block::new_counted(CHUNK_MAX_BYTES);
-            self.new_bytes = new_bytes;
-            place
-        });
-        place[self.touched_bytes] = 0;
+        if self.place.is_none() {
+            self.reserve_place(CHUNK_MAX_BYTES);
+        }
+        if let Some(byte) = self.place.as_mut().and_then(|place| place.get_mut(self.touched_bytes)) {
+            *byte = 0;
+        }
         self.touched_bytes += PAGE_BYTES;
         let given_bytes = self.new_bytes.min(PAGE_BYTES);
         self.new_bytes -= given_bytes;
         given_bytes
+    }
+
+    fn reserve_place(&mut self, len: usize) {
+        let (place, new_bytes) = Block::new_counted(len);
+        (self.place, self.touched_bytes, self.new_bytes) = (Some(place), 0, new_bytes);
     }
 
     /// Takes note of an entry.
@@ -318,7 +346,10 @@ impl ChunkBuilder {
     /// A copy of what was built.
     fn take_place(&mut self) -> Block {
         self.touched_bytes = 0;
-        let place = self.place.take().filter(|place| place.len() - self.bytes.len() < LEFT_MAX_BYTES);
+        let place = self
+            .place
+            .take()
+            .filter(|place| (self.bytes.len()..self.bytes.len() + LEFT_MAX_BYTES).contains(&place.len()));
         // One that is freed here is most likely where the copy comes to lie.
         place.map_or_else(
             || Block::copy_of(&self.bytes),

@@ -6,7 +6,7 @@
 //! Invariant: for every hash that was put in, [`may_have`](Filter::may_have) is true.
 
 use super::run::GOLDEN;
-use super::work::Work;
+use super::work::{self, Work};
 use crate::allocator::Block;
 
 /// Runs of more keys than this have no filter: it is freed in one piece.
@@ -45,7 +45,7 @@ impl Filter {
             let len = rest.len().min(CLEARED_BYTES);
             rest[..len].fill(0);
             self.cleared_bytes += len;
-            work.spend_on_new(len);
+            work.spend(work::of_new(len));
         }
         self.cleared_bytes == self.bytes.len()
     }

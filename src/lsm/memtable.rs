@@ -77,6 +77,8 @@ pub(super) struct Memtable {
     )]
     superseded: Vec<Box<Marks>>,
     entry_count: usize,
+    /// Of the keys of its entries.
+    key_bytes: usize,
     log_bytes: usize,
     /// What all keys have in common at their start: sorting looks behind it. None: there is no key.
     shared_prefix: Option<Vec<u8>>,
@@ -100,6 +102,7 @@ impl Memtable {
             records: Records::default(),
             superseded: Vec::new(),
             entry_count: 0,
+            key_bytes: 0,
             log_bytes: 0,
             shared_prefix: None,
             shard_keys: expected_keys / shard_count,
@@ -161,6 +164,7 @@ impl Memtable {
             return 0;
         }
         self.entry_count += 1;
+        self.key_bytes += key.len();
         let prefix = self.shared_prefix.get_or_insert_with(|| key.to_vec());
         if !key.starts_with(prefix) {
             prefix.truncate(common_prefix_len(prefix, key));
@@ -311,6 +315,13 @@ impl FrozenMemtable {
     #[inline]
     pub(super) fn compare(&self, a: SortKey, b: SortKey) -> Ordering {
         a.prefix.cmp(&b.prefix).then_with(|| self.key(a.place).cmp(self.key(b.place)))
+    }
+
+    /// What comparing two keys looks at where their [`SortKey`]s have the same prefix, in bytes, on the mean.
+    pub(super) fn mean_rest_bytes(&self) -> usize {
+        let Memtable { key_bytes, entry_count, shared_prefix, .. } = &self.memtable;
+        let skip = shared_prefix.as_ref().map_or(0, Vec::len) + size_of::<u64>();
+        (key_bytes / (*entry_count).max(1)).saturating_sub(skip)
     }
 
     /// Takes a bounded part out, to be freed; false when nothing of size is left.

@@ -37,8 +37,12 @@ const CHUNK_MIN_BYTES: usize = CHUNK_MAX_BYTES / 2;
 /// Chunks read and finished when a group is ended at the latest: it is replaced at once.
 const GROUP_MAX_CHUNKS: usize = 16;
 
-/// Entries copied at once.
+/// Entries copied at once, and their bytes, about.
 const COPY_ENTRIES: usize = 64;
+const COPY_BYTES: usize = 8 * 1024;
+
+/// Most chunks that are not tried to be updated after one that did not go well.
+const UNTRIED_MAX: usize = 63;
 
 /// Whether a merge ends in the lowest level, where nothing is left for a tombstone to hide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +63,14 @@ pub(super) struct MergeJob {
     /// Chunks of the target in the group, all read but for `current`.
     group_chunk_count: usize,
     current: Option<(Arc<Chunk>, usize)>,
+    /// The group is being ended with so many chunks, but for what is left of the current one.
+    ended_with: Option<usize>,
     /// The only one in the group, while all that changes in it are values that are as long as before: it is copied whole, and needs no
     /// new index.
     updated: Option<Arc<Chunk>>,
+    /// Chunks that are not tried to be updated: after each of which that did not go well, twice as many.
+    untried_count: usize,
+    untried_max: usize,
     output: Output,
 }
 
@@ -102,14 +111,14 @@ impl Output {
             filter.put(hash);
         }
         work.spend(self.builder.add(entry, hash));
-        work.spend_on_new(self.builder.prepare());
+        work.spend(work::of_new(self.builder.prepare()));
     }
 
     /// Adds entries of a chunk with keys below `end`, as far as they can be copied as they lie there. Returns the offset behind.
     fn add_some_of(&mut self, chunk: &Chunk, offset: usize, end: Option<&[u8]>, work: &mut Work) -> usize {
-        let (count, behind) = self.builder.add_some_of(chunk, offset, end, COPY_ENTRIES, &self.hasher);
+        let (count, behind) = self.builder.add_some_of(chunk, offset, end, (COPY_ENTRIES, COPY_BYTES), &self.hasher);
         work.spend(count * work::ENTRY + behind - offset);
-        work.spend_on_new(self.builder.prepare());
+        work.spend(work::of_new(self.builder.prepare()));
         behind
     }
 
@@ -120,6 +129,22 @@ impl Output {
         }
         let offset = chunk.find(self.hasher.hash(entry.key), entry.key)?;
         self.builder.can_replace(chunk, offset, entry).then_some(offset)
+    }
+
+    /// Goes on preparing the memory for what is in the builder; true when all of it is there.
+    fn prepare(&mut self, work: &mut Work) -> bool {
+        while !work.is_used_up() {
+            let Some(new_bytes) = self.builder.prepare_page() else { return true };
+            work.spend(work::of_new(new_bytes));
+        }
+        false
+    }
+
+    /// Goes on making an entry each of what comes before an offset in the copy of a chunk, and drops what follows in the end; true then.
+    fn keep_some(&mut self, chunk: &Chunk, end: usize, work: &mut Work) -> bool {
+        let count = self.builder.keep_some(chunk, end, COPY_ENTRIES, &self.hasher);
+        work.spend(count * work::ENTRY);
+        count < COPY_ENTRIES
     }
 
     fn finish_chunk(&mut self, work: &mut Work) {
@@ -146,7 +171,10 @@ impl MergeJob {
             next: Position::default(),
             group_chunk_count: 0,
             current: None,
+            ended_with: None,
             updated: None,
+            untried_count: 0,
+            untried_max: 0,
             output: Output {
                 builder: ChunkBuilder::new(&hasher, last_version),
                 finished: Vec::new(),
@@ -176,8 +204,11 @@ impl MergeJob {
             self.upper = Some(MergeCursor::new(self.layers.iter(), &[]));
         }
         while !work.is_used_up() {
-            if self.group_chunk_count + self.output.finished.len() >= GROUP_MAX_CHUNKS {
-                self.end_group(target, work, garbage);
+            if let Some(count) = self.ended_with {
+                self.end_within(count, target, work, garbage);
+            } else if self.group_chunk_count + self.output.finished.len() >= GROUP_MAX_CHUNKS {
+                self.output.finish_chunk(work);
+                self.ended_with = Some(self.output.finished.len());
             } else if self.updated.is_some() {
                 self.update_some(target, work, garbage);
             } else if self.current.is_some() {
@@ -207,6 +238,9 @@ impl MergeJob {
             if *offset == chunk.end() {
                 break;
             }
+            if work.is_used_up() {
+                return;
+            }
             let order = upper_entry.map_or(Ordering::Greater, |entry| entry.key.cmp(chunk.key_at(*offset)));
             if order == Ordering::Greater {
                 let (lower_entry, next_offset) = chunk.entry_at(*offset);
@@ -228,8 +262,8 @@ impl MergeJob {
         }
     }
 
-    /// Puts the next source entries into the copy of the chunk that is updated; if one would not fit into its place, the copy is merged
-    /// with that and those that follow.
+    /// Puts the next source entries into the copy of the chunk that is updated; from one on that does not fit into its place, the chunk
+    /// is merged as others are.
     fn update_some(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
         let (Some(upper), Some(chunk)) = (&mut self.upper, &self.updated) else { return };
         let end = target.chunk(self.next).map(|behind| behind.first_key());
@@ -238,24 +272,27 @@ impl MergeJob {
                 return;
             }
             let Some(offset) = self.output.place_in(chunk, &entry) else {
-                let copy = self.output.builder.finish_as(chunk);
-                self.current = Some((Arc::new(copy), chunk.begin()));
-                self.updated = None;
-                return;
+                let rest = chunk.seek(entry.key);
+                if self.output.prepare(work) && self.output.keep_some(chunk, rest, work) {
+                    self.current = Some((Arc::clone(chunk), rest));
+                    self.updated = None;
+                    self.untried_max = UNTRIED_MAX.min(2 * self.untried_max + 1);
+                    self.untried_count = self.untried_max;
+                    return;
+                }
+                continue;
             };
             self.output.builder.replace(offset, &entry);
             work.spend(work::of_entry(entry.key.len() + entry.value.len()));
             upper.advance();
         }
-        while let Some(new_bytes) = self.output.builder.prepare_page() {
-            work.spend_on_new(new_bytes);
-            if work.is_used_up() {
-                return;
-            }
+        if !self.output.prepare(work) {
+            return;
         }
         self.output.finished.push(self.output.builder.finish_as(chunk));
         work.spend(work::CHUNK_FINISH);
         self.updated = None;
+        self.untried_max = 0;
         self.put_finished(target, garbage);
     }
 
@@ -290,7 +327,10 @@ impl MergeJob {
                 self.group = self.next;
                 return false;
             }
-            let is_updated = !is_small
+            let is_tried = self.untried_count == 0;
+            self.untried_count = self.untried_count.saturating_sub(1);
+            let is_updated = is_tried
+                && !is_small
                 && next.first_expiry_ms() > self.output.removed_until_ms
                 && next.blobs().is_empty()
                 && entry.is_some_and(|entry| self.output.place_in(next, &entry).is_some());
@@ -323,19 +363,29 @@ impl MergeJob {
         false
     }
 
-    /// Replaces the group by what was made of it. Of a chunk that was read in part the rest becomes a chunk of its own, the next.
+    /// Replaces the group, all of which is read, by what was made of it.
     fn end_group(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
         self.output.finish_chunk(work);
-        let rest_at = self.output.finished.len();
-        if let Some((chunk, mut offset)) = self.current.take() {
-            while offset < chunk.end() {
-                let (entry, next_offset) = chunk.entry_at(offset);
-                self.output.add(&entry, work);
-                offset = next_offset;
+        self.put_finished(target, garbage);
+    }
+
+    /// Goes on ending the group within the current chunk: what is left of that becomes a chunk of its own, the next one behind `count`.
+    fn end_within(&mut self, count: usize, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
+        while let Some((chunk, offset)) = self.current.as_mut().filter(|(chunk, offset)| *offset < chunk.end()) {
+            if work.is_used_up() {
+                return;
             }
-            self.output.finish_chunk(work);
+            let before = *offset;
+            *offset = self.output.add_some_of(chunk, before, None, work);
+            if *offset == before {
+                let (entry, next_offset) = chunk.entry_at(before);
+                self.output.add(&entry, work);
+                *offset = next_offset;
+            }
         }
-        let rest_key = self.output.finished.get(rest_at).map(|rest| rest.first_key().to_vec());
+        (self.current, self.ended_with) = (None, None);
+        self.output.finish_chunk(work);
+        let rest_key = self.output.finished.get(count).map(|rest| rest.first_key().to_vec());
         self.put_finished(target, garbage);
         if let Some(key) = rest_key {
             self.group = target.seek(&key);
@@ -378,6 +428,10 @@ mod tests {
     /// The same with versions.
     type Versioned = BTreeMap<Vec<u8>, (Option<usize>, u64)>;
 
+    fn expires(key: &[u8], version: u64) -> bool {
+        key.ends_with(if version == 1 { b"77" } else { b"33" })
+    }
+
     /// A run of these entries, in chunks that are full or end anywhere. Values are of bytes that tell the version.
     fn run(rng: &mut fastrand::Rng, entries: &Model, version: u64, ends_anywhere: bool) -> Run {
         let hasher = KeyHasher::new(1);
@@ -385,7 +439,9 @@ mod tests {
         let mut builder = ChunkBuilder::new(&hasher, 2);
         for (key, value_bytes) in entries {
             let value = value_bytes.map_or(Value::Tombstone, |value_bytes| Value::Inline(&value[..value_bytes]));
-            let entry = Entry { key, version, expires_at_ms: None, value };
+            // Some expire, one day.
+            let expires_at_ms = expires(key, version).then_some(u64::from(key[8]));
+            let entry = Entry { key, version, expires_at_ms, value };
             if !builder.has_room_for(&entry) || (ends_anywhere && !builder.is_empty() && rng.u8(..100) == 0) {
                 at = run.insert(at, Arc::new(builder.finish()));
             }
@@ -405,6 +461,8 @@ mod tests {
             let mut offset = chunk.begin();
             while offset < chunk.end() {
                 let (entry, next_offset) = chunk.entry_at(offset);
+                assert_eq!(entry.expires_at_ms.is_some(), expires(entry.key, entry.version), "what expires");
+                assert!(all.keys().next_back().is_none_or(|last: &Vec<u8>| &last[..] < entry.key), "keys ascend");
                 let value_bytes = match entry.value {
                     Value::Inline(value) => {
                         assert!(value.iter().all(|byte| u64::from(*byte) == entry.version), "a value of that version");

@@ -85,7 +85,7 @@ use work::Work;
 pub const WORK_LUMP_MAX: usize = 192 * 1024;
 
 /// Work owed for each unit that a write brings in: sorting (about 1.5), small merges (1 a level) and its share of rewriting the
-/// bottom (9), with a margin so that the debt shrinks under any load.
+/// bottom (7), and memory that is new (2), with a margin so that the debt shrinks under any load.
 const DEBT_FACTOR: usize = 16;
 
 /// Done in every turn while there is something to free or to sweep, whatever is written: reads alone owe nothing.
@@ -330,7 +330,7 @@ impl Lsm {
             work.spend(work::of_give_back(SEGMENT_BYTES));
         }
         // Freeing comes first and is no part of what is owed, or merging would get nothing wherever there is much to free.
-        let (freed, done_before) = (work.spent(), work.done());
+        let freed = work.spent();
         if self.is_pinned() {
             work.limit(freed + self.owed_work());
         } else if self.owed_work == 0 {
@@ -342,7 +342,7 @@ impl Lsm {
             self.flushed_version = oldest.unwrap_or(&self.memtable).base_version();
             self.release_log();
         }
-        self.owed_work = self.owed_work.saturating_sub(work.done() - done_before);
+        self.owed_work = self.owed_work.saturating_sub(work.spent() - freed);
         if !self.is_due() {
             self.owed_work = 0;
             self.sweeps.note_idle();

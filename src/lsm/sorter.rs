@@ -10,8 +10,12 @@ use std::ops::Range;
 use super::memtable::{FrozenMemtable, Place, SortKey};
 use super::work::{self, Work};
 
-/// Entries sorted at once: some ten microseconds.
+/// Entries sorted at once: some ten microseconds; fewer where what decides lies deep in long keys.
 const RUN_ENTRIES: usize = 1024;
+const RUN_ENTRIES_MIN: usize = 16;
+
+/// Bytes of two keys that are compared in one unit of work.
+const COMPARED_BYTES: usize = 8;
 
 /// Records gathered, or entries merged, between two looks at the budget.
 const STEP_ENTRIES: usize = 64;
@@ -43,13 +47,26 @@ pub(super) struct Sorter {
     keys: Vec<SortKey>,
     merged: Vec<SortKey>,
     order: Vec<Place>,
+    /// Entries that are sorted at once.
+    run_entries: usize,
+    /// Work of comparing two keys, at most, about.
+    compare_work: usize,
 }
 
 impl Sorter {
     /// A sort of a memtable, in empty buffers.
     pub(super) fn new(frozen: &FrozenMemtable, [mut keys, merged]: Buffers) -> Self {
         keys.reserve_exact(frozen.entry_count());
-        Self { phase: Phase::Gather { next: 0 }, keys, merged, order: Vec::new() }
+        let compare_work = frozen.mean_rest_bytes() / COMPARED_BYTES;
+        let run_entries = RUN_ENTRIES >> (1 + compare_work / 4).ilog2();
+        Self {
+            phase: Phase::Gather { next: 0 },
+            keys,
+            merged,
+            order: Vec::new(),
+            run_entries: run_entries.max(RUN_ENTRIES_MIN),
+            compare_work,
+        }
     }
 
     /// Its buffers, empty again.
@@ -73,16 +90,17 @@ impl Sorter {
                     };
                 }
                 Phase::SortRuns { next_run: start } if *start < self.keys.len() => {
-                    let end = self.keys.len().min(*start + RUN_ENTRIES);
+                    let end = self.keys.len().min(*start + self.run_entries);
                     self.keys[*start..end].sort_unstable_by(|a, b| frozen.compare(*a, *b));
-                    work.spend(work::SORT_RUN * (end - *start));
+                    let depth = self.run_entries.ilog2() as usize;
+                    work.spend((work::SORT_RUN + depth * self.compare_work) * (end - *start));
                     *start = end;
                 }
                 Phase::SortRuns { .. } => {
-                    if self.keys.len() > RUN_ENTRIES {
+                    if self.keys.len() > self.run_entries {
                         self.merged.reserve_exact(self.keys.len());
                     }
-                    self.begin_pass(RUN_ENTRIES);
+                    self.begin_pass(self.run_entries);
                 }
                 Phase::MergeRuns { run_entries, left, right } if Range::is_empty(left) && Range::is_empty(right) => {
                     if right.end < self.keys.len() {
@@ -96,10 +114,10 @@ impl Sorter {
                 }
                 Phase::MergeRuns { run_entries, left, right } => {
                     merge_some(&self.keys, left, right, frozen, &mut self.merged);
-                    work.spend(work::SORT_MERGE * STEP_ENTRIES);
-                    if *run_entries == RUN_ENTRIES {
+                    work.spend((work::SORT_MERGE + self.compare_work) * STEP_ENTRIES);
+                    if *run_entries == self.run_entries {
                         // The first to write there.
-                        work.spend_on_new(STEP_ENTRIES * size_of::<SortKey>());
+                        work.spend(work::of_new(STEP_ENTRIES * size_of::<SortKey>()));
                     }
                 }
                 Phase::TakePlaces if self.order.len() < self.keys.len() => {

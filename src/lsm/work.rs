@@ -68,13 +68,11 @@ pub(super) fn of_new(bytes: usize) -> usize {
 pub(super) struct Work {
     budget: usize,
     spent: usize,
-    /// Of that, what brings nobody nearer to the end.
-    waited: usize,
 }
 
 impl Work {
     pub(super) fn new(budget: usize) -> Self {
-        Self { budget, spent: 0, waited: 0 }
+        Self { budget, spent: 0 }
     }
 
     /// Lowers the budget to this, if it is higher.
@@ -84,17 +82,6 @@ impl Work {
 
     pub(super) fn spend(&mut self, units: usize) {
         self.spent += units;
-    }
-
-    /// Spends what it takes to fill memory that the system has just given. What is done is not measured in that.
-    pub(super) fn spend_on_new(&mut self, bytes: usize) {
-        self.spent += of_new(bytes);
-        self.waited += of_new(bytes);
-    }
-
-    /// What was done, in the units in which work is owed.
-    pub(super) fn done(&self) -> usize {
-        self.spent - self.waited
     }
 
     pub(super) fn spent(&self) -> usize {
