@@ -81,8 +81,8 @@ def large_values(rounds: int, seconds: float) -> dict:
 
 def turns(keys: int, seconds: float, times: int) -> dict:
     """The longest slice of maintenance and the longest turn under a load of SETs, in us of processor time: of each of several nodes, and the
-    least of them. What the hypervisor takes meanwhile counts as theirs; beside each node stands the longest request of the bare loop, under
-    as many requests and for as long."""
+    least of them. What the hypervisor takes meanwhile counts as theirs, in the middle of anything, and can only be too much: so the least
+    says most about the node. Beside each stands the longest request of the bare loop, under as many requests and for as long."""
     found, bare_longest_us = [], []
     with tempfile.TemporaryDirectory() as name:
         longest = Path(name) / "longest"

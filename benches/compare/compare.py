@@ -78,7 +78,7 @@ def main() -> None:
         report.judge("per idle connection, bytes resident", found["residentBytesEach"], 1024, 512)
     if "turns" in parts:
         for count in [10_000] if options.quick else [MILLION, 10 * MILLION]:
-            found = behaviour.turns(count, 4 * options.seconds, 1 if options.quick else 3)
+            found = behaviour.turns(count, 4 * options.seconds, 1 if options.quick else 5)
             report.figures[f"turns at {count}"] = found
             report.judge(f"longest slice of maintenance at {count:,} entries, us of CPU", found["longestSliceUs"], 1000, 250)
             report.judge(f"longest turn at {count:,} entries, us of CPU", found["longestTurnUs"], 1000, 250)

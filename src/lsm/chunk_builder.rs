@@ -146,8 +146,8 @@ impl ChunkBuilder {
     }
 
     /// Adds entries of a chunk as they lie there, from `offset` on: up to so many of those whose keys are below `end`, if there is one,
-    /// and about so many bytes, as long as there is room. Tombstones, large values and what expires are not among them, nor is anything if versions
-    /// are not as wide as in this chunk. Returns how many there were, and the offset behind them.
+    /// and about so many bytes, as long as there is room. Tombstones, large values and what expires are not among them, nor is
+    /// anything if versions are not as wide as in this chunk. Returns how many there were, and the offset behind them.
     pub(super) fn add_some_of(
         &mut self,
         chunk: &Chunk,
