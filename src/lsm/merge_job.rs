@@ -419,7 +419,7 @@ fn is_worth_sweeping(chunk: &Chunk, removed_until_ms: u64, work: &mut Work) -> b
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::figures::Footprint;
+    use super::super::{WORK_LUMP_MAX, figures::Footprint};
     use super::*;
 
     /// Keys, and how long their values are; none: deleted.
@@ -440,7 +440,7 @@ mod tests {
         for (key, value_bytes) in entries {
             let value = value_bytes.map_or(Value::Tombstone, |value_bytes| Value::Inline(&value[..value_bytes]));
             // Some expire, one day.
-            let expires_at_ms = expires(key, version).then_some(u64::from(key[8]));
+            let expires_at_ms = expires(key, version).then_some(1 << 40);
             let entry = Entry { key, version, expires_at_ms, value };
             if !builder.has_room_for(&entry) || (ends_anywhere && !builder.is_empty() && rng.u8(..100) == 0) {
                 at = run.insert(at, Arc::new(builder.finish()));
@@ -485,7 +485,14 @@ mod tests {
         let mut job = MergeJob::new(layers, KeyHasher::new(1), 2, Tombstones::Drop);
         let mut garbage = Garbage::new(Footprint::default());
         let mut held_max = 0;
-        while !job.step(target, 0, &mut Work::new(rng.usize(1..50_000)), &mut garbage) {
+        loop {
+            let budget = rng.usize(1..50_000);
+            let mut work = Work::new(budget);
+            let is_done = job.step(target, 0, &mut work, &mut garbage);
+            assert!(work.spent() <= budget + WORK_LUMP_MAX, "a step of {budget} spent {}", work.spent());
+            if is_done {
+                break;
+            }
             held_max = held_max.max(job.group_chunk_count + job.output.finished.len());
         }
         held_max
@@ -549,5 +556,18 @@ mod tests {
         let held_max = merge(&mut rng, source, &mut target);
         assert!(held_max <= 4, "{held_max} chunks");
         assert!(content(&target).1 <= 1, "small chunks are left");
+    }
+
+    /// A chunk of thousands of entries, in the middle of which comes more than a group may hold.
+    #[test]
+    fn what_is_left_of_a_chunk_is_moved_in_steps() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut all: Model = (0..60_000_u32).map(|number| (number.to_be_bytes()[1..].to_vec(), Some(0))).collect();
+        let mut target = run(&mut rng, &all, 1, false);
+        let large: Model = (0..140).map(|number| (vec![0, 65, 60, number], Some(16_000))).collect();
+        let source = run(&mut rng, &large, 2, false);
+        merge(&mut rng, source, &mut target);
+        all.extend(large);
+        assert!(content(&target).0.into_iter().map(|(key, (bytes, _))| (key, bytes)).eq(all));
     }
 }
