@@ -40,6 +40,8 @@ mod log_stream;
 mod memtable;
 mod merge;
 mod merge_job;
+#[cfg(test)]
+mod merge_job_tests;
 mod prefetch;
 mod record;
 mod record_reader;
