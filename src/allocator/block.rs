@@ -75,15 +75,13 @@ impl Block {
         block
     }
 
-    /// Frees what lies behind the first `len` bytes.
-    pub fn truncate(&mut self, len: usize) {
-        assert!(len <= self.len, "a block of {} bytes cannot be cut to {len}", self.len);
-        let (kept, all) = (grains(len), grains(self.len));
-        self.len = len;
-        if kept < all {
-            super::subtract((all - kept) * GRAIN_BYTES);
-            arena().cut(self.region, self.start, kept, all);
+    /// Shortens the block, if it is one of `len` bytes already but for bookkeeping: it takes as much memory. False: it does not.
+    pub fn shorten(&mut self, len: usize) -> bool {
+        let fits = len <= self.len && grains(len) == grains(self.len);
+        if fits {
+            self.len = len;
         }
+        fits
     }
 
     /// Frees the block. Returns how many bytes went back to the system with it: those of a region that has become empty.
@@ -237,15 +235,6 @@ impl Arena {
         }
     }
 
-    /// Frees all but the first `kept` grains of a block of `count`.
-    fn cut(&mut self, number: usize, start: NonNull<u8>, kept: usize, count: usize) {
-        let region = &mut self.regions[number];
-        let (grain, count) = (region.grain_of(start) + kept, count - kept);
-        region.mark(grain, count, false);
-        self.spare_count += region.touched_count(grain, count);
-        self.hole_max[number] = small(GRAINS - region.used_count);
-    }
-
     /// The memory of a block that is about to be freed is with the system.
     fn note_given_back(&mut self, number: usize, start: NonNull<u8>, count: usize) {
         let region = &mut self.regions[number];
@@ -386,15 +375,6 @@ mod tests {
                     }
                     used += count;
                     held.push((number, start, count));
-                } else if rng.u8(..4) == 0 {
-                    let index = rng.usize(..held.len());
-                    let (number, start, count) = &mut held[index];
-                    let kept = rng.usize(1..=*count);
-                    if kept < *count {
-                        arena.cut(*number, *start, kept, *count);
-                    }
-                    used -= *count - kept;
-                    *count = kept;
                 } else {
                     let (number, start, count) = held.swap_remove(rng.usize(..held.len()));
                     if rng.bool() {
@@ -437,10 +417,15 @@ mod tests {
         }
         for (mut block, fill, len) in blocks {
             assert_eq!(block.len(), len);
-            block.truncate(len - len / 3);
-            let mut other = Block::new(70_000);
-            other.fill(0xff);
-            assert_eq!(block.len(), len - len / 3);
+            for shorter in [len / 2, len.saturating_sub(1)] {
+                let is_alike = shorter.div_ceil(GRAIN_BYTES).max(1) == len.div_ceil(GRAIN_BYTES).max(1);
+                assert_eq!(block.shorten(shorter), is_alike, "{len} to {shorter}");
+                assert_eq!(block.len(), if is_alike { shorter } else { len });
+                assert!(!block.shorten(len + GRAIN_BYTES), "a block grows");
+                if is_alike {
+                    break;
+                }
+            }
             assert!(block.iter().all(|byte| *byte == fill));
             assert_eq!(block.as_ptr().align_offset(64), 0, "blocks begin with a cache line");
         }

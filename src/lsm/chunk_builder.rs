@@ -13,10 +13,6 @@ use crate::allocator::Block;
 /// Mean fill that buckets are made for: 17 of 21 slots, so that one in seven overflows into its neighbour.
 const BUCKET_FILL: usize = 17;
 
-/// A chunk that would leave so much of the block that was prepared for it gets one of its own length: holes of that size between
-/// chunks are good for nothing else.
-const LEFT_MAX_BYTES: usize = 1024;
-
 /// Touched at once: no more than a page anywhere.
 const PAGE_BYTES: usize = 4096;
 
@@ -343,22 +339,17 @@ impl ChunkBuilder {
         }
     }
 
-    /// A copy of what was built.
+    /// A copy of what was built, in the block that was prepared if that is no longer: holes between chunks are good for nothing else.
     fn take_place(&mut self) -> Block {
         self.touched_bytes = 0;
-        let place = self
-            .place
-            .take()
-            .filter(|place| (self.bytes.len()..self.bytes.len() + LEFT_MAX_BYTES).contains(&place.len()));
-        // One that is freed here is most likely where the copy comes to lie.
-        place.map_or_else(
-            || Block::copy_of(&self.bytes),
-            |mut place| {
-                place.truncate(self.bytes.len());
-                place.copy_from_slice(&self.bytes);
-                place
-            },
-        )
+        if let Some(mut place) = self.place.take()
+            && place.shorten(self.bytes.len())
+        {
+            place.copy_from_slice(&self.bytes);
+            return place;
+        }
+        // Most likely it comes to lie where one was prepared, which is free again.
+        Block::copy_of(&self.bytes)
     }
 
     fn clear(&mut self) {

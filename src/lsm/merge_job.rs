@@ -61,17 +61,26 @@ pub(super) struct MergeJob {
     group: Position,
     /// First chunk of the target behind the group.
     next: Position,
-    /// Chunks of the target in the group, all read but for `current`.
+    /// Chunks of the target in the group, all read but for that of the stage.
     group_chunk_count: usize,
-    current: Option<(Arc<Chunk>, usize)>,
-    /// The group is being ended: so many chunks are finished, and what is left of the current one becomes the next.
-    ended_with: Option<usize>,
-    /// The only chunk in the group, as long as all that changes in it are values that stay as long as they are.
-    updated: Option<Arc<Chunk>>,
+    stage: Stage,
     /// Chunks that are still not tried to be updated, and how many were not in all since that went wrong last: each time twice as many.
     untried_count: usize,
     untried_max: usize,
     output: Output,
+}
+
+/// What is done with a chunk of the target.
+#[derive(Debug)]
+enum Stage {
+    /// There is none: all of the group are read.
+    Between,
+    /// All that changes in it, the only one of the group, are values that stay as long as they are: they are put into a copy.
+    Update(Arc<Chunk>),
+    /// It is read from an offset on.
+    Read(Arc<Chunk>, usize),
+    /// The group is ended: what is left of the chunk from an offset on becomes the next one behind so many that are finished.
+    End(Arc<Chunk>, usize, usize),
 }
 
 /// The chunks that will replace the group.
@@ -170,9 +179,7 @@ impl MergeJob {
             group: Position::default(),
             next: Position::default(),
             group_chunk_count: 0,
-            current: None,
-            ended_with: None,
-            updated: None,
+            stage: Stage::Between,
             untried_count: 0,
             untried_max: 0,
             output: Output {
@@ -204,17 +211,22 @@ impl MergeJob {
             self.upper = Some(MergeCursor::new(self.layers.iter(), &[]));
         }
         while !work.is_used_up() {
-            if let Some(count) = self.ended_with {
-                self.end_within(count, target, work, garbage);
-            } else if self.group_chunk_count + self.output.finished.len() >= GROUP_MAX_CHUNKS {
-                self.output.finish_chunk(work);
-                self.ended_with = Some(self.output.finished.len());
-            } else if self.updated.is_some() {
-                self.update_some(target, work, garbage);
-            } else if self.current.is_some() {
-                self.merge_some(work);
-            } else if self.between_chunks(target, work, garbage) {
-                return true;
+            let is_full = self.group_chunk_count + self.output.finished.len() >= GROUP_MAX_CHUNKS;
+            match &self.stage {
+                Stage::Between if is_full => self.end_group(target, work, garbage),
+                Stage::Between => {
+                    if self.between_chunks(target, work, garbage) {
+                        return true;
+                    }
+                }
+                Stage::Update(_) => self.update_some(target, work, garbage),
+                Stage::Read(chunk, offset) if is_full => {
+                    let (chunk, offset) = (Arc::clone(chunk), *offset);
+                    self.output.finish_chunk(work);
+                    self.stage = Stage::End(chunk, offset, self.output.finished.len());
+                }
+                Stage::Read(..) => self.merge_some(work),
+                Stage::End(..) => self.end_within(target, work, garbage),
             }
         }
         false
@@ -234,7 +246,7 @@ impl MergeJob {
 
     /// Moves the entries of the current chunk that come before the next source entry, and then that.
     fn merge_some(&mut self, work: &mut Work) {
-        let (Some(upper), Some((chunk, offset))) = (&mut self.upper, &mut self.current) else { return };
+        let (Some(upper), Stage::Read(chunk, offset)) = (&mut self.upper, &mut self.stage) else { return };
         let upper_entry = upper.entry();
         while *offset < chunk.end() {
             if work.is_used_up() {
@@ -264,14 +276,14 @@ impl MergeJob {
             break;
         }
         if *offset == chunk.end() {
-            self.current = None;
+            self.stage = Stage::Between;
         }
     }
 
     /// Puts the next source entries into the copy of the chunk that is updated; from one on that does not fit into its place, the chunk
     /// is merged as others are.
     fn update_some(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
-        let (Some(upper), Some(chunk)) = (&mut self.upper, &self.updated) else { return };
+        let (Some(upper), Stage::Update(chunk)) = (&mut self.upper, &self.stage) else { return };
         let end = target.chunk(self.next).map(|behind| behind.first_key());
         while let Some(entry) = upper.entry().filter(|entry| end.is_none_or(|end| entry.key < end)) {
             if work.is_used_up() {
@@ -280,8 +292,7 @@ impl MergeJob {
             let Some(offset) = self.output.place_in(chunk, &entry) else {
                 let rest = chunk.seek(entry.key);
                 if self.output.prepare(work) && self.output.keep_some(chunk, rest, work) {
-                    self.current = Some((Arc::clone(chunk), rest));
-                    self.updated = None;
+                    self.stage = Stage::Read(Arc::clone(chunk), rest);
                     self.untried_max = UNTRIED_MAX.min(2 * self.untried_max + 1);
                     self.untried_count = self.untried_max;
                     return;
@@ -297,7 +308,7 @@ impl MergeJob {
         }
         self.output.finished.push(self.output.builder.finish_as(chunk));
         work.spend(work::CHUNK_FINISH);
-        self.updated = None;
+        self.stage = Stage::Between;
         self.untried_max = 0;
         self.put_finished(target, garbage);
     }
@@ -343,7 +354,7 @@ impl MergeJob {
             if is_updated {
                 self.output.builder.begin_as(next);
                 work.spend(work::CHUNK_COPY);
-                self.updated = Some(Arc::clone(next));
+                self.stage = Stage::Update(Arc::clone(next));
                 self.next = target.next(self.next);
                 self.group_chunk_count += 1;
                 return false;
@@ -363,7 +374,7 @@ impl MergeJob {
                 self.output.builder.limit(both_bytes / 2);
             }
         }
-        self.current = Some((Arc::clone(next), next.begin()));
+        self.stage = Stage::Read(Arc::clone(next), next.begin());
         self.next = target.next(self.next);
         self.group_chunk_count += 1;
         false
@@ -375,9 +386,10 @@ impl MergeJob {
         self.put_finished(target, garbage);
     }
 
-    /// Goes on ending the group within the current chunk: what is left of that becomes a chunk of its own, the next one behind `count`.
-    fn end_within(&mut self, count: usize, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
-        while let Some((chunk, offset)) = self.current.as_mut().filter(|(chunk, offset)| *offset < chunk.end()) {
+    /// Goes on ending the group within a chunk.
+    fn end_within(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
+        let Stage::End(chunk, offset, count) = &mut self.stage else { return };
+        while *offset < chunk.end() {
             if work.is_used_up() {
                 return;
             }
@@ -389,7 +401,8 @@ impl MergeJob {
                 *offset = next_offset;
             }
         }
-        (self.current, self.ended_with) = (None, None);
+        let count = *count;
+        self.stage = Stage::Between;
         self.output.finish_chunk(work);
         let rest_key = self.output.finished.get(count).map(|rest| rest.first_key().to_vec());
         self.put_finished(target, garbage);

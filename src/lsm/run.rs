@@ -88,6 +88,7 @@ impl<'a> Probe<'a> {
     #[inline]
     fn find(&self, blocks: &Blocks) -> Option<Position> {
         let count = blocks.partition_point(|(fence, _)| fence.is_below(self.fence));
+        // Of equal fences the keys decide.
         let equal_count = blocks[count..]
             .partition_point(|(fence, block)| *fence == self.fence && block.chunks[0].first_key() <= self.key);
         let block = (count + equal_count).checked_sub(1)?;
