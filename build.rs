@@ -11,7 +11,11 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=DB_NODE_COMMIT");
     let given = std::env::var("DB_NODE_COMMIT").unwrap_or_default();
-    let commit = if given.trim().is_empty() { git_commit() } else { Some(given) };
+    let commit = if given.trim().is_empty() {
+        git_commit()
+    } else {
+        Some(given)
+    };
     if let Some(commit) = commit.as_deref().and_then(shown) {
         println!("cargo::rustc-env=DB_NODE_BUILD_COMMIT={commit}");
     }
@@ -24,7 +28,11 @@ fn git_commit() -> Option<String> {
     // In a worktree these are in different folders; git knows where. A file that is not there would have every build ask.
     let log = git_path("logs/HEAD");
     // A commit on a branch does not change HEAD, but its log; where no log is kept, some file among the branches.
-    let watched = [git_path("HEAD"), log.or_else(|| git_path("refs/heads")), git_path("packed-refs")];
+    let watched = [
+        git_path("HEAD"),
+        log.or_else(|| git_path("refs/heads")),
+        git_path("packed-refs"),
+    ];
     for path in watched.into_iter().flatten() {
         println!("cargo::rerun-if-changed={path}");
     }
@@ -46,5 +54,9 @@ fn git(arguments: &[&str]) -> Option<String> {
 fn shown(commit: &str) -> Option<String> {
     let word = commit.split_whitespace().next()?;
     let is_hash = word.len() > HASH_DIGITS && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    Some(if is_hash { word[..HASH_DIGITS].to_owned() } else { word.to_owned() })
+    Some(if is_hash {
+        word[..HASH_DIGITS].to_owned()
+    } else {
+        word.to_owned()
+    })
 }

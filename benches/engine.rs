@@ -6,7 +6,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
-use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
 use db_node::lsm::{Lsm, NewValue, Options, PREFETCH_KEYS_MAX, ScanState};
 
 const ENTRY_COUNTS: [u32; 3] = [10_000, 100_000, 1_000_000];
@@ -40,7 +42,10 @@ fn settle(lsm: &mut Lsm) {
 
 /// An engine with all of `count` keys, written in random order, its debt paid.
 fn filled(count: u32) -> Lsm {
-    let mut lsm = Lsm::new(Options { memtable_bytes: MEMTABLE_BYTES, hash_seed: 7 });
+    let mut lsm = Lsm::new(Options {
+        memtable_bytes: MEMTABLE_BYTES,
+        hash_seed: 7,
+    });
     let mut numbers: Vec<u32> = (0..count).collect();
     fastrand::Rng::with_seed(1).shuffle(&mut numbers);
     for number in numbers {
@@ -59,9 +64,12 @@ fn bench_get(group: &mut BenchmarkGroup<'_, WallTime>, lsm: &mut Lsm, count: u32
     group.throughput(Throughput::Elements(PREFETCH_KEYS_MAX as u64));
     group.bench_function(BenchmarkId::new("get hit, prefetched", count), |bencher| {
         bencher.iter(|| {
-            let keys: [[u8; 16]; PREFETCH_KEYS_MAX] = std::array::from_fn(|_| key(rng.u32(..count)));
+            let keys: [[u8; 16]; PREFETCH_KEYS_MAX] =
+                std::array::from_fn(|_| key(rng.u32(..count)));
             lsm.prefetch(&keys.each_ref().map(|key| &key[..]));
-            keys.iter().filter(|key| black_box(lsm.get(&key[..])).is_some()).count()
+            keys.iter()
+                .filter(|key| black_box(lsm.get(&key[..])).is_some())
+                .count()
         });
     });
     group.throughput(Throughput::Elements(1));
@@ -99,15 +107,21 @@ fn bench_scan(group: &mut BenchmarkGroup<'_, WallTime>, lsm: &mut Lsm, count: u3
 fn bench_overwrite(group: &mut BenchmarkGroup<'_, WallTime>, lsm: &mut Lsm, count: u32) {
     let mut rng = fastrand::Rng::with_seed(3);
     group.throughput(Throughput::Elements(1));
-    group.bench_function(BenchmarkId::new("overwrite, maintained", count), |bencher| {
-        bencher.iter(|| set(lsm, rng.u32(..count)));
-    });
+    group.bench_function(
+        BenchmarkId::new("overwrite, maintained", count),
+        |bencher| {
+            bencher.iter(|| set(lsm, rng.u32(..count)));
+        },
+    );
     settle(lsm);
 }
 
 fn bench_reads_and_overwrites(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("engine");
-    group.measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500)).sample_size(20);
+    group
+        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(500))
+        .sample_size(20);
     for count in ENTRY_COUNTS {
         let mut lsm = filled(count);
         bench_get(&mut group, &mut lsm, count);
@@ -121,11 +135,17 @@ fn bench_reads_and_overwrites(criterion: &mut Criterion) {
 /// merged into an empty bottom. "merge": a compaction that rewrites a bottom of `count` entries with the few layers above it.
 fn bench_building(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("engine");
-    group.measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500)).sample_size(10);
+    group
+        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(500))
+        .sample_size(10);
     for count in ENTRY_COUNTS {
         let mut numbers: Vec<u32> = (0..count).collect();
         fastrand::Rng::with_seed(4).shuffle(&mut numbers);
-        let one_memtable = Options { memtable_bytes: 1 << 30, hash_seed: 7 };
+        let one_memtable = Options {
+            memtable_bytes: 1 << 30,
+            hash_seed: 7,
+        };
         let put_all = |lsm: &mut Lsm| {
             for number in &numbers {
                 lsm.set(&key(*number), NewValue::Inline(&VALUE), None);

@@ -31,11 +31,23 @@ fn run(config: &config::Config) -> Result<(), (String, u8)> {
     let (mut seed, mut identity) = ([0; 8], [0; 16]);
     for bytes in [&mut seed[..], &mut identity[..]] {
         #[expect(clippy::disallowed_methods, reason = "the one place that draws seeds")]
-        getrandom::fill(bytes)
-            .map_err(|error| (format!("no random numbers from the system: {error}"), EXIT_RUNTIME))?;
+        getrandom::fill(bytes).map_err(|error| {
+            (
+                format!("no random numbers from the system: {error}"),
+                EXIT_RUNTIME,
+            )
+        })?;
     }
-    reactor::run(config, u64::from_ne_bytes(seed), Mint::new(identity))
-        .map_err(|error| (error.to_string(), if error.is_usage() { EXIT_USAGE } else { EXIT_RUNTIME }))
+    reactor::run(config, u64::from_ne_bytes(seed), Mint::new(identity)).map_err(|error| {
+        (
+            error.to_string(),
+            if error.is_usage() {
+                EXIT_USAGE
+            } else {
+                EXIT_RUNTIME
+            },
+        )
+    })
 }
 
 /// Whoever reads our output may have gone: that is no reason to fail loudly.

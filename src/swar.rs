@@ -52,7 +52,10 @@ pub fn big_endian_prefix(bytes: &[u8]) -> u64 {
         let [first, last] = [first, last].map(|half| u64::from(u32::from_be_bytes(*half)));
         return first << 32 | last << (64 - 8 * bytes.len());
     }
-    bytes.iter().rev().fold(0, |number, byte| (number >> 8) | u64::from(*byte) << 56)
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |number, byte| (number >> 8) | u64::from(*byte) << 56)
 }
 
 #[cfg(test)]
@@ -64,17 +67,42 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..100_000 {
             // Few values, so that they meet; those around the limits, so that they differ by one.
-            let bytes: [u8; 8] =
-                std::array::from_fn(|_| [0, 1, 0x20, 0x21, 0x22, 0x7f, 0x80, 0x81, 0xff][rng.usize(..9)]);
+            let bytes: [u8; 8] = std::array::from_fn(|_| {
+                [0, 1, 0x20, 0x21, 0x22, 0x7f, 0x80, 0x81, 0xff][rng.usize(..9)]
+            });
             let word = u64::from_le_bytes(bytes);
-            let position = |is_it: &dyn Fn(u8) -> bool| bytes.iter().position(|byte| is_it(*byte)).unwrap_or(8);
-            assert_eq!(first(below(word, 0x21)), position(&|byte| byte < 0x21), "{bytes:x?}");
-            assert_eq!(first(equal(word, 0x21)), position(&|byte| byte == 0x21), "{bytes:x?}");
-            let each: Vec<usize> = (0..8).filter(|at| each_equal(word, 0x21) >> (8 * at) & 0x80 != 0).collect();
-            assert_eq!(each, (0..8).filter(|at| bytes[*at] == 0x21).collect::<Vec<_>>(), "{bytes:x?}");
+            let position = |is_it: &dyn Fn(u8) -> bool| {
+                bytes.iter().position(|byte| is_it(*byte)).unwrap_or(8)
+            };
+            assert_eq!(
+                first(below(word, 0x21)),
+                position(&|byte| byte < 0x21),
+                "{bytes:x?}"
+            );
+            assert_eq!(
+                first(equal(word, 0x21)),
+                position(&|byte| byte == 0x21),
+                "{bytes:x?}"
+            );
+            let each: Vec<usize> = (0..8)
+                .filter(|at| each_equal(word, 0x21) >> (8 * at) & 0x80 != 0)
+                .collect();
+            assert_eq!(
+                each,
+                (0..8).filter(|at| bytes[*at] == 0x21).collect::<Vec<_>>(),
+                "{bytes:x?}"
+            );
             assert_eq!(each_equal(word, 0x21) & !HIGHS, 0);
-            assert_eq!(first(above(word, 0x7e)), position(&|byte| byte > 0x7e), "{bytes:x?}");
-            assert_eq!(first(above(word, 0x20)), position(&|byte| byte > 0x20), "{bytes:x?}");
+            assert_eq!(
+                first(above(word, 0x7e)),
+                position(&|byte| byte > 0x7e),
+                "{bytes:x?}"
+            );
+            assert_eq!(
+                first(above(word, 0x20)),
+                position(&|byte| byte > 0x20),
+                "{bytes:x?}"
+            );
         }
     }
 
@@ -84,7 +112,11 @@ mod tests {
         for len in 0..=bytes.len() {
             let mut filled = [0; 8];
             filled[..len.min(8)].copy_from_slice(&bytes[..len.min(8)]);
-            assert_eq!(big_endian_prefix(&bytes[..len]), u64::from_be_bytes(filled), "{len}");
+            assert_eq!(
+                big_endian_prefix(&bytes[..len]),
+                u64::from_be_bytes(filled),
+                "{len}"
+            );
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Replication between real nodes: replicas become and stay the same as their leader, writes wait for those they ask for, roles
 //! change hands without losing what was confirmed, and nobody who connects can do harm.
+
+#![expect(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks, files and sockets of their own"
@@ -18,13 +20,16 @@ use std::time::{Duration, Instant};
 
 use db_node::lsm::LogPosition;
 use db_node::replication::frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, NodeId, PROTOCOL_VERSION, Refusal,
-    RefusalCode, SnapshotStart,
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, NodeId, PROTOCOL_VERSION,
+    Refusal, RefusalCode, SnapshotStart,
 };
 use db_node::storage::{HistoryId, Lineage};
 use serde_json::{Value as Json, json};
 
-use common::{Folder, Node, NodeLog, PATIENCE, Response, assert_error, let_pass, request_bytes, text, wait_for};
+use common::{
+    Folder, Node, NodeLog, PATIENCE, Response, assert_error, let_pass, request_bytes, text,
+    wait_for,
+};
 
 /// What a leader says when a replica gets all data.
 const GETS_SNAPSHOT: &str = "gets a snapshot";
@@ -72,7 +77,9 @@ impl Member {
     /// A node with its data in a folder.
     fn durable(folder: &Folder, arguments: &[&str]) -> Self {
         let member = Self::start(&[&["--data-dir", folder.path()], arguments].concat());
-        wait_for("the data to be loaded", || member.request("GET", "/health", &[], b"").status == 200);
+        wait_for("the data to be loaded", || {
+            member.request("GET", "/health", &[], b"").status == 200
+        });
         member
     }
 
@@ -117,7 +124,8 @@ impl Member {
     /// Stops the process, without ending it.
     fn freeze(&self) {
         self.signal("STOP");
-        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("read /proc");
+        let stat =
+            || std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("read /proc");
         wait_for("the node to stand still", || stat().contains(") T "));
     }
 
@@ -126,7 +134,12 @@ impl Member {
     }
 
     fn assign(&self, assignment: &Json) -> Response {
-        self.request("POST", "/partition/assign", &[], assignment.to_string().as_bytes())
+        self.request(
+            "POST",
+            "/partition/assign",
+            &[],
+            assignment.to_string().as_bytes(),
+        )
     }
 
     #[track_caller]
@@ -137,7 +150,8 @@ impl Member {
 
     #[track_caller]
     fn follow(&self, leader: &Self, epoch: u64) {
-        let response = self.assign(&json!({"id": 0, "role": "replica", "leader": leader.url(), "epoch": epoch}));
+        let response = self
+            .assign(&json!({"id": 0, "role": "replica", "leader": leader.url(), "epoch": epoch}));
         assert_eq!(response.status, 200, "{}", response.text());
     }
 
@@ -159,12 +173,19 @@ impl Member {
 }
 
 fn put_bytes(number: usize, value_bytes: usize) -> Vec<u8> {
-    request_bytes("PUT", &format!("/kv/key-{number}"), &[], &value_of(number, value_bytes))
+    request_bytes(
+        "PUT",
+        &format!("/kv/key-{number}"),
+        &[],
+        &value_of(number, value_bytes),
+    )
 }
 
 /// The number over and over.
 fn value_of(number: usize, value_bytes: usize) -> Vec<u8> {
-    let mut value = format!("{number:010} ").into_bytes().repeat(value_bytes.div_ceil(11));
+    let mut value = format!("{number:010} ")
+        .into_bytes()
+        .repeat(value_bytes.div_ceil(11));
     value.truncate(value_bytes);
     value
 }
@@ -181,10 +202,15 @@ fn own_address() -> String {
 fn assert_follows(replica: &Member, leader: &Member) {
     let version = leader.version();
     wait_for("the replica to be in sync", || {
-        replica.get("/readyz").status == 200 && replica.version() >= version && replica.get("/replica").status == 200
+        replica.get("/readyz").status == 200
+            && replica.version() >= version
+            && replica.get("/replica").status == 200
     });
     let (ours, theirs) = (leader.digest(), replica.digest());
-    assert!(ours["keys"].is_u64() && ours["digest"].is_string(), "{ours}");
+    assert!(
+        ours["keys"].is_u64() && ours["digest"].is_string(),
+        "{ours}"
+    );
     assert_eq!(ours, theirs);
 }
 
@@ -201,19 +227,27 @@ fn an_empty_replica_becomes_the_same_as_its_leader() {
     let leader = Member::start(&["--memtable-bytes", "256KiB"]);
     leader.fill(0..KEY_COUNT, 100);
     leader.fill(KEY_COUNT..KEY_COUNT + 8, 1 << 20);
-    let deleted = leader
-        .pipeline(0..KEY_COUNT / 4, |number| request_bytes("DELETE", &format!("/kv/key-{}", number * 4), &[], b""));
+    let deleted = leader.pipeline(0..KEY_COUNT / 4, |number| {
+        request_bytes("DELETE", &format!("/kv/key-{}", number * 4), &[], b"")
+    });
     assert!(deleted.iter().all(|response| response.status == 204));
 
     let replica = Member::replica_of(&leader, &["--memtable-bytes", "64KiB"]);
     // Written while the snapshot is on its way.
     leader.fill(KEY_COUNT / 2..KEY_COUNT, 50);
     assert_follows(&replica, &leader);
-    assert_eq!(replica.digest()["keys"], KEY_COUNT - KEY_COUNT / 4 + KEY_COUNT / 8 + 8);
+    assert_eq!(
+        replica.digest()["keys"],
+        KEY_COUNT - KEY_COUNT / 4 + KEY_COUNT / 8 + 8
+    );
     for number in (0..KEY_COUNT).step_by(97).chain(KEY_COUNT..KEY_COUNT + 8) {
         let key = format!("/kv/key-{number}");
         let (ours, theirs) = (leader.get(&key), replica.get(&key));
-        assert_eq!((ours.status, ours.header("ETag")), (theirs.status, theirs.header("ETag")), "{key}");
+        assert_eq!(
+            (ours.status, ours.header("ETag")),
+            (theirs.status, theirs.header("ETag")),
+            "{key}"
+        );
         assert!(ours.body == theirs.body, "{key}");
     }
     leader.fill(KEY_COUNT..KEY_COUNT + 2, 20);
@@ -239,11 +273,18 @@ fn a_replica_serves_reads_and_sends_writers_to_its_leader() {
     ] {
         let response = replica.request(method, target, &[], body);
         assert_error(&response, 421, "not_leader");
-        assert_eq!(response.header("X-Leader"), Some(leader.url().as_str()), "{method} {target}");
+        assert_eq!(
+            response.header("X-Leader"),
+            Some(leader.url().as_str()),
+            "{method} {target}"
+        );
     }
     assert_eq!(replica.get("/kv/k").text(), "v");
 
-    for (node, mine, other) in [(&leader, "/leader", "/replica"), (&replica, "/replica", "/leader")] {
+    for (node, mine, other) in [
+        (&leader, "/leader", "/replica"),
+        (&replica, "/replica", "/leader"),
+    ] {
         assert_eq!(node.get(mine).status, 200, "{}", node.get(mine).text());
         assert_eq!(node.get(other).status, 503, "{}", node.get(other).text());
         assert_eq!(node.get("/readyz").status, 200);
@@ -260,9 +301,16 @@ fn a_replica_serves_reads_and_sends_writers_to_its_leader() {
         assert_error(&node.get("/get?key=k&min_version=99"), 503, "behind");
         assert_error(&node.get("/get?key=k&min_version=x"), 400, "bad_query");
     }
-    let version = leader.put("k", &["X-Min-Acks: 1"], "new").header("ETag").map(|tag| tag.replace('"', ""));
+    let version = leader
+        .put("k", &["X-Min-Acks: 1"], "new")
+        .header("ETag")
+        .map(|tag| tag.replace('"', ""));
     let at_least = format!("/kv/k?min_version={}", version.expect("a version"));
-    assert_eq!(replica.get(&at_least).text(), "new", "what was confirmed can be read there");
+    assert_eq!(
+        replica.get(&at_least).text(),
+        "new",
+        "what was confirmed can be read there"
+    );
 }
 
 #[test]
@@ -273,7 +321,8 @@ fn writes_wait_for_as_many_replicas_as_they_ask_for() {
     let replica = Member::replica_of(&leader, &[]);
     assert_follows(&replica, &leader);
     let mut client = leader.connect();
-    let mut put = |acks: &str, key: &str| client.request("PUT", &format!("/kv/{key}"), &[acks], b"v");
+    let mut put =
+        |acks: &str, key: &str| client.request("PUT", &format!("/kv/{key}"), &[acks], b"v");
     assert_eq!(put("X-Min-Acks: 1", "one").status, 201);
     assert_eq!(put("X-Min-Acks: 0", "none").status, 201);
     // On the same connection as what comes before and after.
@@ -290,23 +339,40 @@ fn writes_wait_for_as_many_replicas_as_they_ask_for() {
     // Nothing but the answers that wait comes late, and each write finds the ones before it.
     let second = Member::replica_of(&leader, &[]);
     assert_follows(&second, &leader);
-    assert_eq!(client.request("PUT", "/kv/two", &["X-Min-Acks: 2"], b"v").status, 200);
+    assert_eq!(
+        client
+            .request("PUT", "/kv/two", &["X-Min-Acks: 2"], b"v")
+            .status,
+        200
+    );
     let acks = ["X-Min-Acks: 2", "X-Min-Acks: 0", "X-Min-Acks: 1"];
     let responses = leader.pipeline(0..300, |number| match number % 4 {
         3 => request_bytes("GET", &format!("/kv/count-{}", number / 4), &[], b""),
-        step => {
-            request_bytes("PUT", &format!("/kv/count-{}", number / 4), &[acks[step]], number.to_string().as_bytes())
-        }
+        step => request_bytes(
+            "PUT",
+            &format!("/kv/count-{}", number / 4),
+            &[acks[step]],
+            number.to_string().as_bytes(),
+        ),
     });
     let mut last_version = 0;
     for (number, response) in responses.iter().enumerate() {
-        let version = response.header("ETag").and_then(|tag| tag.trim_matches('"').parse().ok()).unwrap_or(0_u64);
+        let version = response
+            .header("ETag")
+            .and_then(|tag| tag.trim_matches('"').parse().ok())
+            .unwrap_or(0_u64);
         match number % 4 {
             0 => assert_eq!(response.status, 201, "{number}: {}", response.text()),
-            3 => assert_eq!((response.text(), version), ((number - 1).to_string(), last_version)),
+            3 => assert_eq!(
+                (response.text(), version),
+                ((number - 1).to_string(), last_version)
+            ),
             _ => assert_eq!(response.status, 200, "{number}: {}", response.text()),
         }
-        assert!(version > last_version || (number % 4 == 3 && version == last_version), "{number}: out of order");
+        assert!(
+            version > last_version || (number % 4 == 3 && version == last_version),
+            "{number}: out of order"
+        );
         last_version = version;
     }
     assert_follows(&second, &leader);
@@ -318,11 +384,17 @@ fn a_pipeline_that_is_not_confirmed_is_cut_and_the_node_goes_on() {
     let leader = Member::start(&["--ack-timeout-ms", "300"]);
     let mut client = leader.connect();
     client.send(
-        &[0, 1, 2].map(|number| request_bytes("PUT", &format!("/kv/{number}"), &["X-Min-Acks: 1"], b"v")).concat(),
+        &[0, 1, 2]
+            .map(|number| request_bytes("PUT", &format!("/kv/{number}"), &["X-Min-Acks: 1"], b"v"))
+            .concat(),
     );
     let response = client.response(false);
     assert_error(&response, 504, "acks_timeout");
-    assert_eq!(response.header("Connection"), Some("close"), "two more answers cannot come");
+    assert_eq!(
+        response.header("Connection"),
+        Some("close"),
+        "two more answers cannot come"
+    );
     client.assert_end();
     assert_eq!(leader.get("/kv/2").text(), "v");
 }
@@ -351,7 +423,12 @@ fn a_replica_that_was_away_goes_on_where_it_was() {
         replica = Member::durable(&folder, &["--replica-of", &leader.url()]);
         assert_follows(&replica, &leader);
     }
-    assert_eq!(leader.log.count(GETS_SNAPSHOT), 1, "the first, and no other: {}", leader.log.text());
+    assert_eq!(
+        leader.log.count(GETS_SNAPSHOT),
+        1,
+        "the first, and no other: {}",
+        leader.log.text()
+    );
 }
 
 #[test]
@@ -367,31 +444,49 @@ fn a_replica_that_was_away_too_long_gets_a_snapshot() {
     replica = Member::durable(&folder, &["--replica-of", &leader.url()]);
     assert_follows(&replica, &leader);
     assert_eq!(leader.log.count(GETS_SNAPSHOT), 2, "{}", leader.log.text());
-    leader.log.assert_has("gets a snapshot of version 21000: the log no longer has what it lacks");
-    replica.log.assert_has("gets a snapshot of version 21000 from its leader");
+    leader
+        .log
+        .assert_has("gets a snapshot of version 21000: the log no longer has what it lacks");
+    replica
+        .log
+        .assert_has("gets a snapshot of version 21000 from its leader");
 
     // What is on its way to nobody is kept by nobody.
     let is_done = |node: &Member| {
         let now = node.partition();
         now["pinnedSnapshots"] == 0 && now["debt"] == 0
     };
-    wait_for("the snapshot to be let go", || is_done(&leader) && is_done(&replica));
+    wait_for("the snapshot to be let go", || {
+        is_done(&leader) && is_done(&replica)
+    });
     leader.fill(0..20_000, 200);
     assert_follows(&replica, &leader);
-    wait_for("all to be confirmed", || fed(&leader)["durableVersion"] == leader.version() && is_done(&leader));
+    wait_for("all to be confirmed", || {
+        fed(&leader)["durableVersion"] == leader.version() && is_done(&leader)
+    });
     let log_bytes = leader.partition()["logBytes"].as_u64().expect("a number");
     // Segments go whole, and the one that is written stays; so does what is in the memtable.
     let slack_bytes = 2 * 256 * 1024 + 64 * 1024;
-    assert!((RETAINED_BYTES..=RETAINED_BYTES + slack_bytes).contains(&log_bytes), "{log_bytes} bytes of log are kept");
+    assert!(
+        (RETAINED_BYTES..=RETAINED_BYTES + slack_bytes).contains(&log_bytes),
+        "{log_bytes} bytes of log are kept"
+    );
 }
 
 /// Writes keys of its own, one after the other, until the connection breaks; the number of those that were confirmed.
 fn write_until_cut(address: SocketAddr, writer: usize, confirmed_count: &AtomicUsize) -> usize {
     let mut stream = TcpStream::connect(address).expect("connect");
-    stream.set_read_timeout(Some(PATIENCE)).expect("set a time-out");
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("set a time-out");
     let mut unread = Vec::new();
     for number in 0.. {
-        let request = request_bytes("PUT", &format!("/kv/writer-{writer}-{number}"), &[], &value_of(number, 100));
+        let request = request_bytes(
+            "PUT",
+            &format!("/kv/writer-{writer}-{number}"),
+            &[],
+            &value_of(number, 100),
+        );
         let mut buffer = [0; 4096];
         let sent = stream.write_all(&request);
         while !unread.ends_with(b"}") {
@@ -400,7 +495,11 @@ fn write_until_cut(address: SocketAddr, writer: usize, confirmed_count: &AtomicU
                 _ => return number,
             }
         }
-        assert!(unread.starts_with(b"HTTP/1.1 201 "), "{}", String::from_utf8_lossy(&unread));
+        assert!(
+            unread.starts_with(b"HTTP/1.1 201 "),
+            "{}",
+            String::from_utf8_lossy(&unread)
+        );
         unread.clear();
         confirmed_count.fetch_add(1, Ordering::Relaxed);
     }
@@ -413,8 +512,12 @@ fn what_was_confirmed_is_there_after_a_failover() {
     let folders = ["a", "b", "c"].map(|name| Folder::new(&format!("failover-{name}")));
     let arguments = ["--min-acks", "1", "--ack-timeout-ms", "10000"];
     let mut old = Member::durable(&folders[0], &arguments);
-    let replicas =
-        [1, 2].map(|index| Member::durable(&folders[index], &[&["--replica-of", &old.url()], &arguments[..]].concat()));
+    let replicas = [1, 2].map(|index| {
+        Member::durable(
+            &folders[index],
+            &[&["--replica-of", &old.url()], &arguments[..]].concat(),
+        )
+    });
     for replica in &replicas {
         assert_follows(replica, &old);
     }
@@ -425,32 +528,61 @@ fn what_was_confirmed_is_there_after_a_failover() {
         let writers: Vec<_> = (0..WRITER_COUNT)
             .map(|writer| scope.spawn(move || write_until_cut(address, writer, confirmed_count)))
             .collect();
-        wait_for("writes under way", || confirmed_count.load(Ordering::Relaxed) >= 40 * WRITER_COUNT);
+        wait_for("writes under way", || {
+            confirmed_count.load(Ordering::Relaxed) >= 40 * WRITER_COUNT
+        });
         old.kill();
-        writers.into_iter().map(|writer| writer.join().expect("no panic")).collect::<Vec<_>>()
+        writers
+            .into_iter()
+            .map(|writer| writer.join().expect("no panic"))
+            .collect::<Vec<_>>()
     });
     eprintln!("confirmed: {confirmed:?}");
 
     // The replica that is ahead leads.
     wait_for("the replicas to notice", || {
-        replicas.iter().all(|replica| replica.partition()["leader"]["state"] == "connecting")
+        replicas
+            .iter()
+            .all(|replica| replica.partition()["leader"]["state"] == "connecting")
     });
     let [first, second] = &replicas;
-    let (new, other) = if first.version() >= second.version() { (first, second) } else { (second, first) };
+    let (new, other) = if first.version() >= second.version() {
+        (first, second)
+    } else {
+        (second, first)
+    };
     new.lead(1);
     other.follow(new, 1);
     assert_follows(other, new);
-    assert_eq!(new.log.count(GETS_SNAPSHOT), 0, "the histories agree: {}", new.log.text());
-    let revived = Member::start(&[&["--data-dir", folders[0].path(), "--await-assignment"], &arguments[..]].concat());
-    wait_for("the data to be loaded", || revived.get("/health").status == 200);
+    assert_eq!(
+        new.log.count(GETS_SNAPSHOT),
+        0,
+        "the histories agree: {}",
+        new.log.text()
+    );
+    let revived = Member::start(
+        &[
+            &["--data-dir", folders[0].path(), "--await-assignment"],
+            &arguments[..],
+        ]
+        .concat(),
+    );
+    wait_for("the data to be loaded", || {
+        revived.get("/health").status == 200
+    });
     revived.follow(new, 1);
     assert_follows(&revived, new);
     for (writer, count) in confirmed.iter().enumerate() {
         for node in [new, other, &revived] {
-            let responses = node
-                .pipeline(0..*count, |number| request_bytes("GET", &format!("/kv/writer-{writer}-{number}"), &[], b""));
+            let responses = node.pipeline(0..*count, |number| {
+                request_bytes("GET", &format!("/kv/writer-{writer}-{number}"), &[], b"")
+            });
             for (number, response) in responses.iter().enumerate() {
-                assert!(response.body == value_of(number, 100), "writer-{writer}-{number}: {}", response.text());
+                assert!(
+                    response.body == value_of(number, 100),
+                    "writer-{writer}-{number}: {}",
+                    response.text()
+                );
             }
         }
     }
@@ -464,11 +596,18 @@ fn what_was_confirmed_is_there_after_a_failover() {
 fn saved_lines(folder: &Folder) -> Vec<Json> {
     let entries = std::fs::read_dir(folder.join("partition-0")).expect("read the folder");
     let paths = entries.map(|entry| entry.expect("an entry").path());
-    let is_saved =
-        |path: &PathBuf| text(path).contains("diverged-") && path.extension().is_some_and(|end| end == "jsonl");
-    let texts = paths.filter(is_saved).map(|path| std::fs::read_to_string(path).expect("text"));
+    let is_saved = |path: &PathBuf| {
+        text(path).contains("diverged-") && path.extension().is_some_and(|end| end == "jsonl")
+    };
+    let texts = paths
+        .filter(is_saved)
+        .map(|path| std::fs::read_to_string(path).expect("text"));
     texts
-        .flat_map(|text| text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<_>>())
+        .flat_map(|text| {
+            text.lines()
+                .map(|line| serde_json::from_str(line).expect("JSON"))
+                .collect::<Vec<_>>()
+        })
         .collect()
 }
 
@@ -482,13 +621,20 @@ fn what_only_the_old_leader_had_is_saved_in_a_file() {
     new.wait_for_disk();
     new.kill();
     let large = value_of(7, 1 << 20);
-    for (key, value) in
-        [("lost-text", &b"v"[..]), ("lost-bytes", b"\xff\xfe"), ("lost-large", &large), ("key-1", b"mine")]
-    {
+    for (key, value) in [
+        ("lost-text", &b"v"[..]),
+        ("lost-bytes", b"\xff\xfe"),
+        ("lost-large", &large),
+        ("key-1", b"mine"),
+    ] {
         let response = old.request("PUT", &format!("/kv/{key}"), &["X-Min-Acks: 0"], value);
         assert!(response.status < 300, "{}", response.text());
     }
-    assert_eq!(old.request("DELETE", "/kv/key-2", &["X-Min-Acks: 0"], b"").status, 204);
+    assert_eq!(
+        old.request("DELETE", "/kv/key-2", &["X-Min-Acks: 0"], b"")
+            .status,
+        204
+    );
     assert_eq!(old.version(), 105);
     old.kill();
 
@@ -498,8 +644,10 @@ fn what_only_the_old_leader_had_is_saved_in_a_file() {
     let mut old = Member::durable(&folders[0], &["--await-assignment"]);
     old.follow(&new, 1);
     assert_follows(&old, &new);
-    new.log.assert_has("gets a snapshot of version 101: its history has parted from this one");
-    old.log.assert_has("5 writes that only this node had are dropped; they are saved in ");
+    new.log
+        .assert_has("gets a snapshot of version 101: its history has parted from this one");
+    old.log
+        .assert_has("5 writes that only this node had are dropped; they are saved in ");
     let expected = [
         json!({"version": 104, "key": "key-1", "value": "mine"}),
         json!({"version": 105, "key": "key-2", "deleted": true}),
@@ -507,7 +655,11 @@ fn what_only_the_old_leader_had_is_saved_in_a_file() {
         json!({"version": 103, "key": "lost-large", "value": String::from_utf8(large).expect("text")}),
         json!({"version": 101, "key": "lost-text", "value": "v"}),
     ];
-    assert!(saved_lines(&folders[0]) == expected, "{:.2000}", json!(saved_lines(&folders[0])).to_string());
+    assert!(
+        saved_lines(&folders[0]) == expected,
+        "{:.2000}",
+        json!(saved_lines(&folders[0])).to_string()
+    );
     assert_eq!(old.get("/kv/lost-text").status, 404);
     assert_eq!(old.get("/kv/key-1").text(), "theirs");
     assert!(saved_lines(&folders[1]).is_empty());
@@ -529,9 +681,16 @@ fn a_write_that_was_dropped_is_never_confirmed() {
     old.fill(0..10, 10);
     assert_follows(&new, &old);
     new.lead(1);
-    wait_for("the replica to leave", || old.partition()["replicas"] == json!([]));
+    wait_for("the replica to leave", || {
+        old.partition()["replicas"] == json!([])
+    });
     let mut writer = old.connect();
-    writer.send(&request_bytes("PUT", "/kv/dropped", &["X-Min-Acks: 1"], b"v"));
+    writer.send(&request_bytes(
+        "PUT",
+        "/kv/dropped",
+        &["X-Min-Acks: 1"],
+        b"v",
+    ));
     old.settle();
     assert_eq!(old.version(), 11);
     new.fill(0..10, 20);
@@ -539,7 +698,8 @@ fn a_write_that_was_dropped_is_never_confirmed() {
     assert_follows(&old, &new);
     // Whoever follows it now confirms versions of another history.
     let third = Member::replica_of(&old, &[]);
-    let response = third.assign(&json!({"id": 0, "role": "replica", "leader": old.url(), "epoch": 1}));
+    let response =
+        third.assign(&json!({"id": 0, "role": "replica", "leader": old.url(), "epoch": 1}));
     assert_eq!(response.status, 200);
     assert_follows(&third, &old);
     assert_error(&writer.response(false), 504, "role_changed");
@@ -556,7 +716,8 @@ fn the_epoch_decides_which_role_a_node_has() {
     let first_history = history();
     for _ in 0..2 {
         let response = node.assign(&leader(5));
-        let expected = json!({"success": true, "id": 0, "role": "leader", "epoch": 5, "version": 1});
+        let expected =
+            json!({"success": true, "id": 0, "role": "leader", "epoch": 5, "version": 1});
         assert_eq!((response.status, response.json()), (200, expected));
     }
     for outdated in [leader(4), replica(4), leader(0), replica(0)] {
@@ -565,9 +726,15 @@ fn the_epoch_decides_which_role_a_node_has() {
     assert_error(&node.assign(&replica(5)), 409, "epoch_taken");
     assert_eq!(node.assign(&leader(7)).status, 200);
     assert_error(&node.assign(&leader(5)), 409, "epoch_outdated");
-    assert_eq!((&node.partition()["role"], &node.partition()["epoch"]), (&json!("leader"), &json!(7)));
+    assert_eq!(
+        (&node.partition()["role"], &node.partition()["epoch"]),
+        (&json!("leader"), &json!(7))
+    );
     let raised_history = history();
-    assert_ne!(raised_history, first_history, "each epoch of a leader has a history of its own");
+    assert_ne!(
+        raised_history, first_history,
+        "each epoch of a leader has a history of its own"
+    );
     assert_eq!(node.put("k", &[], "v").status, 200);
 
     assert_eq!(node.assign(&replica(8)).status, 200);
@@ -576,7 +743,10 @@ fn the_epoch_decides_which_role_a_node_has() {
     assert_error(&node.put("k", &[], "v"), 421, "not_leader");
     assert_eq!(node.assign(&replica(8)).status, 200);
     // Without an epoch a promotion takes the next one.
-    assert_eq!(node.assign(&json!({"id": 0, "role": "leader"})).json()["epoch"], 9);
+    assert_eq!(
+        node.assign(&json!({"id": 0, "role": "leader"})).json()["epoch"],
+        9
+    );
     assert_ne!(history(), raised_history);
     assert_eq!(node.put("k", &[], "v").status, 200);
 }
@@ -612,14 +782,30 @@ fn malformed_assignments_are_refused() {
         let response = node.request("POST", "/partition/assign", &[], body.as_bytes());
         assert_error(&response, 400, "bad_request");
     }
-    let long = format!(r#"{{"id":0,"role":"leader","more":"{}"}}"#, "x".repeat(20_000));
-    assert_error(&node.request("POST", "/partition/assign", &[], long.as_bytes()), 413, "body_too_large");
-    assert_eq!(node.request("GET", "/partition/assign", &[], b"").status, 405);
-    assert_eq!((&node.partition()["role"], &node.partition()["epoch"]), (&json!("leader"), &json!(0)));
+    let long = format!(
+        r#"{{"id":0,"role":"leader","more":"{}"}}"#,
+        "x".repeat(20_000)
+    );
+    assert_error(
+        &node.request("POST", "/partition/assign", &[], long.as_bytes()),
+        413,
+        "body_too_large",
+    );
+    assert_eq!(
+        node.request("GET", "/partition/assign", &[], b"").status,
+        405
+    );
+    assert_eq!(
+        (&node.partition()["role"], &node.partition()["epoch"]),
+        (&json!("leader"), &json!(0))
+    );
     assert_eq!(node.get("/health").json()["partitions"], json!([0]));
     // Fields of other controllers do no harm.
     let more = br#"{"id":0,"role":"leader","replicas":["http://127.0.0.1:1"],"else":{}}"#;
-    assert_eq!(node.request("POST", "/partition/assign", &[], more).status, 200);
+    assert_eq!(
+        node.request("POST", "/partition/assign", &[], more).status,
+        200
+    );
 }
 
 #[test]
@@ -641,17 +827,36 @@ fn roles_survive_a_restart() {
         }
         replica = Member::durable(&folders[1], &[]);
         let now = replica.partition();
-        assert_eq!((&now["role"], &now["epoch"]), (&json!("replica"), &json!(3)), "{how}");
+        assert_eq!(
+            (&now["role"], &now["epoch"]),
+            (&json!("replica"), &json!(3)),
+            "{how}"
+        );
         assert_eq!(now["leader"]["address"], format!("http://{place}"));
         assert_error(&replica.put("k", &[], "w"), 421, "not_leader");
         // What a controller has said counts for more than the command line.
-        let arguments = ["--listen", &place, "--replication-listen", &any_port, "--replica-of", "127.0.0.1:1"];
+        let arguments = [
+            "--listen",
+            &place,
+            "--replication-listen",
+            &any_port,
+            "--replica-of",
+            "127.0.0.1:1",
+        ];
         leader = Member::durable(&folders[0], &arguments);
         let now = leader.partition();
-        assert_eq!((&now["role"], &now["epoch"]), (&json!("leader"), &json!(3)), "{how}");
+        assert_eq!(
+            (&now["role"], &now["epoch"]),
+            (&json!("leader"), &json!(3)),
+            "{how}"
+        );
         assert!(leader.put("k", &["X-Min-Acks: 0"], how).status < 300);
         assert_follows(&replica, &leader);
-        assert_error(&leader.assign(&json!({"id": 0, "role": "leader", "epoch": 2})), 409, "epoch_outdated");
+        assert_error(
+            &leader.assign(&json!({"id": 0, "role": "leader", "epoch": 2})),
+            409,
+            "epoch_outdated",
+        );
     }
 }
 
@@ -666,9 +871,16 @@ fn a_node_can_wait_for_its_role() {
         for target in ["/readyz", "/leader", "/replica"] {
             assert_eq!(node.get(target).status, 503, "{target}");
         }
-        assert!(node.get("/readyz").text().starts_with("unassigned"), "{}", node.get("/readyz").text());
+        assert!(
+            node.get("/readyz").text().starts_with("unassigned"),
+            "{}",
+            node.get("/readyz").text()
+        );
         let health = node.get("/health");
-        assert_eq!((health.status, &health.json()["role"]), (200, &json!("unassigned")));
+        assert_eq!(
+            (health.status, &health.json()["role"]),
+            (200, &json!("unassigned"))
+        );
     };
     let in_memory = Member::start(&["--await-assignment"]);
     assert_waits(&in_memory);
@@ -682,7 +894,11 @@ fn a_node_can_wait_for_its_role() {
     durable.kill();
     durable = Member::durable(&folder, &["--await-assignment"]);
     assert_waits(&durable);
-    assert_error(&durable.assign(&json!({"id": 0, "role": "leader", "epoch": 0})), 409, "epoch_outdated");
+    assert_error(
+        &durable.assign(&json!({"id": 0, "role": "leader", "epoch": 0})),
+        409,
+        "epoch_outdated",
+    );
     durable.lead(1);
     assert_eq!(durable.get("/kv/k").text(), "v");
 }
@@ -698,8 +914,14 @@ fn partitions_have_data_and_roles_of_their_own() {
         let response = node.assign(&json!({"id": id, "role": "leader", "epoch": 1}));
         assert_eq!(response.status, 200, "{}", response.text());
     };
-    let put = |node: &Member, id: u32, value: &str| node.put("k", &[&format!("X-Partition-ID: {id}")], value).status;
-    let read = |node: &Member, id: u32| node.request("GET", "/kv/k", &[&format!("X-Partition-ID: {id}")], b"").text();
+    let put = |node: &Member, id: u32, value: &str| {
+        node.put("k", &[&format!("X-Partition-ID: {id}")], value)
+            .status
+    };
+    let read = |node: &Member, id: u32| {
+        node.request("GET", "/kv/k", &[&format!("X-Partition-ID: {id}")], b"")
+            .text()
+    };
     lead(&one, 7);
     assert_eq!(one.put("k", &[], "the only one is meant").status, 201);
     lead(&one, 1);
@@ -709,25 +931,63 @@ fn partitions_have_data_and_roles_of_their_own() {
     assert_eq!(put(&one, 1, "one"), 201);
     assert_eq!(put(&two, 2, "two"), 201);
     assert_eq!(put(&one, 3, "three"), 404);
-    assert_error(&one.put("k", &["X-Partition-ID: x"], "v"), 400, "bad_request");
-    let follow = json!({"id": 7, "role": "replica", "leader": format!("http://{place}"), "epoch": 1});
+    assert_error(
+        &one.put("k", &["X-Partition-ID: x"], "v"),
+        400,
+        "bad_request",
+    );
+    let follow =
+        json!({"id": 7, "role": "replica", "leader": format!("http://{place}"), "epoch": 1});
     assert_eq!(two.assign(&follow).status, 200);
-    assert_eq!(two.assign(&json!({"id": 2, "role": "replica", "leader": one.url(), "epoch": 1})).status, 409);
+    assert_eq!(
+        two.assign(&json!({"id": 2, "role": "replica", "leader": one.url(), "epoch": 1}))
+            .status,
+        409
+    );
 
     for round in 0..2 {
-        wait_for("partition 7 to follow", || read(&two, 7) == "seven" && two.get("/readyz").status == 200);
-        assert_eq!((read(&one, 1).as_str(), read(&one, 7).as_str(), read(&two, 2).as_str()), ("one", "seven", "two"));
-        assert_eq!(one.get("/health").json()["partitions"], json!([1, 7]), "{round}");
+        wait_for("partition 7 to follow", || {
+            read(&two, 7) == "seven" && two.get("/readyz").status == 200
+        });
+        assert_eq!(
+            (
+                read(&one, 1).as_str(),
+                read(&one, 7).as_str(),
+                read(&two, 2).as_str()
+            ),
+            ("one", "seven", "two")
+        );
+        assert_eq!(
+            one.get("/health").json()["partitions"],
+            json!([1, 7]),
+            "{round}"
+        );
         let health = two.get("/health").json();
-        assert_eq!((&health["partitions"], &health["role"]), (&json!([2, 7]), &json!("mixed")), "{round}");
-        assert_eq!(one.get("/digest?partition=7").json(), two.get("/digest?partition=7").json());
+        assert_eq!(
+            (&health["partitions"], &health["role"]),
+            (&json!([2, 7]), &json!("mixed")),
+            "{round}"
+        );
+        assert_eq!(
+            one.get("/digest?partition=7").json(),
+            two.get("/digest?partition=7").json()
+        );
         assert_eq!(put(&two, 7, "x"), 421);
-        assert_eq!((two.get("/leader?partition=2").status, two.get("/leader?partition=7").status), (200, 503));
+        assert_eq!(
+            (
+                two.get("/leader?partition=2").status,
+                two.get("/leader?partition=7").status
+            ),
+            (200, 503)
+        );
         assert_eq!(put(&one, 7, "seven"), 200);
         one.kill();
         two.kill();
         two = Member::durable(&folders[1], &[]);
-        one = Member::durable(&folders[0], &["--listen", &place, "--replication-listen", &any_port]);
+        one = Member::durable(
+            &folders[0],
+            &["--listen", &place, "--replication-listen", &any_port],
+        );
     }
 }
 
@@ -741,12 +1001,22 @@ fn a_partition_that_is_being_made_knows_its_epoch() {
         json!({"id": 1, "role": "leader", "epoch": 4}),
         json!({"id": 1, "role": "replica", "leader": "http://127.0.0.1:1", "epoch": 5}),
     ];
-    let assign = |assignment: &Json| request_bytes("POST", "/partition/assign", &[], assignment.to_string().as_bytes());
+    let assign = |assignment: &Json| {
+        request_bytes(
+            "POST",
+            "/partition/assign",
+            &[],
+            assignment.to_string().as_bytes(),
+        )
+    };
     client.send(&assignments.iter().flat_map(assign).collect::<Vec<u8>>());
     assert_eq!(client.response(false).status, 200);
     assert_error(&client.response(false), 409, "epoch_outdated");
     assert_error(&client.response(false), 409, "epoch_taken");
-    assert_eq!((&node.partition()["role"], &node.partition()["epoch"]), (&json!("leader"), &json!(5)));
+    assert_eq!(
+        (&node.partition()["role"], &node.partition()["epoch"]),
+        (&json!("leader"), &json!(5))
+    );
 }
 
 /// Asserts that a replica keeps what it holds, is not ready, and says what can be done.
@@ -754,9 +1024,18 @@ fn a_partition_that_is_being_made_knows_its_epoch() {
 fn assert_keeps(replica: &Member, digest: &Json, words: &str) {
     wait_for(words, || {
         let ready = replica.get("/readyz");
-        ready.status == 503 && ready.text().contains(words) && ready.text().starts_with("not in sync: ")
+        ready.status == 503
+            && ready.text().contains(words)
+            && ready.text().starts_with("not in sync: ")
     });
-    assert!(replica.get("/readyz").text().contains("Make this node the leader"), "{}", replica.get("/readyz").text());
+    assert!(
+        replica
+            .get("/readyz")
+            .text()
+            .contains("Make this node the leader"),
+        "{}",
+        replica.get("/readyz").text()
+    );
     assert_eq!(replica.get("/replica").status, 503);
     assert_eq!(&replica.digest(), digest);
     replica.log.assert_has(words);
@@ -779,12 +1058,24 @@ fn emptied_leader() -> (Member, Member, Json) {
 #[test]
 fn an_empty_leader_does_not_empty_its_replica() {
     let (leader, replica, digest) = emptied_leader();
-    assert_keeps(&replica, &digest, "the leader is empty and this replica is not: its data is kept");
-    assert_eq!(replica.get("/kv/key-7").status, 200, "what it has is served");
+    assert_keeps(
+        &replica,
+        &digest,
+        "the leader is empty and this replica is not: its data is kept",
+    );
+    assert_eq!(
+        replica.get("/kv/key-7").status,
+        200,
+        "what it has is served"
+    );
     // An epoch does not make an empty leader's data anything.
     leader.lead(1);
     replica.follow(&leader, 1);
-    assert_keeps(&replica, &digest, "the leader is empty and this replica is not: its data is kept");
+    assert_keeps(
+        &replica,
+        &digest,
+        "the leader is empty and this replica is not: its data is kept",
+    );
     // The way out that it names.
     replica.lead(2);
     leader.follow(&replica, 2);
@@ -796,12 +1087,18 @@ fn an_empty_leader_does_not_empty_its_replica() {
 fn a_leader_with_other_data_takes_over_only_with_a_higher_epoch() {
     let (leader, replica, digest) = emptied_leader();
     leader.fill(0..300, 50);
-    assert_keeps(&replica, &digest, "have the leader assigned with an epoch above 0");
+    assert_keeps(
+        &replica,
+        &digest,
+        "have the leader assigned with an epoch above 0",
+    );
     leader.lead(1);
     replica.follow(&leader, 1);
     assert_follows(&replica, &leader);
     assert_eq!(replica.get("/kv/key-250").body, value_of(250, 50));
-    replica.log.assert_has("which only this node had, are dropped");
+    replica
+        .log
+        .assert_has("which only this node had, are dropped");
 }
 
 #[test]
@@ -814,31 +1111,52 @@ fn a_leader_that_hears_of_a_higher_epoch_leads_no_more() {
     assert_follows(&new, &old);
     assert_follows(&third, &old);
     new.lead(5);
-    assert_eq!(old.put("only-here", &[], "v").status, 201, "it has not heard yet");
+    assert_eq!(
+        old.put("only-here", &[], "v").status,
+        201,
+        "it has not heard yet"
+    );
     third.follow(&old, 5);
-    wait_for("the old leader to hear", || old.get("/leader").status == 503);
+    wait_for("the old leader to hear", || {
+        old.get("/leader").status == 503
+    });
     let refused = old.put("k", &[], "v");
     assert_error(&refused, 421, "not_leader");
-    assert_eq!(refused.header("X-Leader"), None, "it has not heard who leads");
-    old.log.assert_has("epoch 5 has begun elsewhere: this node leads no more");
+    assert_eq!(
+        refused.header("X-Leader"),
+        None,
+        "it has not heard who leads"
+    );
+    old.log
+        .assert_has("epoch 5 has begun elsewhere: this node leads no more");
     let ready = old.get("/readyz");
-    assert_eq!((ready.status, ready.text().as_str()), (503, "not in sync: no leader is known: assign one\n"));
+    assert_eq!(
+        (ready.status, ready.text().as_str()),
+        (503, "not in sync: no leader is known: assign one\n")
+    );
     old.wait_for_disk();
     old.kill();
     old = Member::durable(&folder, &[]);
-    assert_eq!((&old.partition()["role"], &old.partition()["epoch"]), (&json!("replica"), &json!(5)));
+    assert_eq!(
+        (&old.partition()["role"], &old.partition()["epoch"]),
+        (&json!("replica"), &json!(5))
+    );
     assert_error(&old.put("k", &[], "v"), 421, "not_leader");
     for node in [&old, &third] {
         node.follow(&new, 5);
         assert_follows(node, &new);
     }
-    wait_for("what is dropped to be saved", || saved_lines(&folder).len() == 1);
+    wait_for("what is dropped to be saved", || {
+        saved_lines(&folder).len() == 1
+    });
     assert_eq!(new.get("/kv/only-here").status, 404);
 
     // One that followed before it led is no more ready than that.
     old.lead(6);
     third.follow(&new, 6);
-    wait_for("the new leader to hear", || new.get("/leader").status == 503);
+    wait_for("the new leader to hear", || {
+        new.get("/leader").status == 503
+    });
     assert_eq!(new.get("/readyz").status, 503);
     assert_eq!(new.get("/replica").status, 503);
 }
@@ -849,7 +1167,10 @@ fn replicas_feed_replicas() {
     let any_port = own_address();
     let first = Member::start(&[]);
     first.fill(0..1_000, 100);
-    let mut middle = Member::durable(&folder, &["--listen", &any_port, "--replica-of", &first.url()]);
+    let mut middle = Member::durable(
+        &folder,
+        &["--listen", &any_port, "--replica-of", &first.url()],
+    );
     let place = middle.address.to_string();
     let last = Member::replica_of(&middle, &[]);
     assert_follows(&middle, &first);
@@ -863,14 +1184,26 @@ fn replicas_feed_replicas() {
     first.fill(500..700, 200);
     assert_eq!(last.digest(), digest);
     assert_eq!(last.get("/kv/key-1").status, 200);
-    let arguments = ["--listen", &place, "--replication-listen", &any_port, "--replica-of", &first.url()];
+    let arguments = [
+        "--listen",
+        &place,
+        "--replication-listen",
+        &any_port,
+        "--replica-of",
+        &first.url(),
+    ];
     middle = Member::durable(&folder, &arguments);
     assert_follows(&last, &first);
     assert_follows(&middle, &first);
     first.fill(0..100, 300);
     assert_follows(&last, &first);
     assert_eq!(middle.log.count(GETS_SNAPSHOT), 0, "{}", middle.log.text());
-    assert_eq!(first.log.count(GETS_SNAPSHOT), 0, "its log was all there: {}", first.log.text());
+    assert_eq!(
+        first.log.count(GETS_SNAPSHOT),
+        0,
+        "its log was all there: {}",
+        first.log.text()
+    );
 }
 
 #[test]
@@ -879,18 +1212,40 @@ fn a_leader_is_found_by_name_and_by_address() {
     leader.fill(0..10, 10);
     let port = leader.address.port();
     for (name, address) in [
-        (format!("localhost:{port}"), format!("http://localhost:{port}")),
-        (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{port}")),
-        (format!("http://localhost:{port}/"), format!("http://localhost:{port}")),
+        (
+            format!("localhost:{port}"),
+            format!("http://localhost:{port}"),
+        ),
+        (
+            format!("http://127.0.0.1:{port}"),
+            format!("http://127.0.0.1:{port}"),
+        ),
+        (
+            format!("http://localhost:{port}/"),
+            format!("http://localhost:{port}"),
+        ),
     ] {
         let replica = Member::start(&["--replica-of", &name]);
         assert_follows(&replica, &leader);
-        assert_eq!(replica.put("k", &[], "v").header("X-Leader"), Some(address.as_str()), "{name}");
+        assert_eq!(
+            replica.put("k", &[], "v").header("X-Leader"),
+            Some(address.as_str()),
+            "{name}"
+        );
     }
     leader.follow(&leader, 1);
-    wait_for("the reason", || leader.get("/readyz").text().contains("this is the same node"));
+    wait_for("the reason", || {
+        leader
+            .get("/readyz")
+            .text()
+            .contains("this is the same node")
+    });
     let lost = Member::start(&["--replica-of", "no-such-host.invalid:1"]);
-    wait_for("the reason", || lost.get("/readyz").text().contains("no-such-host.invalid:1 cannot be reached"));
+    wait_for("the reason", || {
+        lost.get("/readyz")
+            .text()
+            .contains("no-such-host.invalid:1 cannot be reached")
+    });
 }
 
 #[test]
@@ -901,7 +1256,12 @@ fn a_leader_may_come_later_and_come_back() {
     let place = leader.address.to_string();
     leader.kill();
     let replica = Member::start(&["--replica-of", &place]);
-    wait_for("the reason", || replica.get("/readyz").text().contains(&format!("http://{place} cannot be reached")));
+    wait_for("the reason", || {
+        replica
+            .get("/readyz")
+            .text()
+            .contains(&format!("http://{place} cannot be reached"))
+    });
     assert_eq!(replica.get("/readyz").status, 503);
     let arguments = ["--listen", &place, "--replication-listen", &any_port];
     leader = Member::durable(&folder, &arguments);
@@ -909,9 +1269,15 @@ fn a_leader_may_come_later_and_come_back() {
     assert_follows(&replica, &leader);
     for round in 0..2 {
         leader.kill();
-        wait_for("the replica to notice", || replica.partition()["leader"]["state"] == "connecting");
+        wait_for("the replica to notice", || {
+            replica.partition()["leader"]["state"] == "connecting"
+        });
         assert_eq!(replica.get("/readyz").status, 200, "it serves what it has");
-        assert_eq!(replica.get("/replica?max_lag=1000").status, 503, "nobody knows how far it is behind");
+        assert_eq!(
+            replica.get("/replica?max_lag=1000").status,
+            503,
+            "nobody knows how far it is behind"
+        );
         leader = Member::durable(&folder, &arguments);
         leader.fill(round * 100..round * 100 + 300, 150);
         assert_follows(&replica, &leader);
@@ -930,7 +1296,12 @@ fn a_large_memtable_is_not_held_against_replicas() {
     assert_eq!(response.status, 201, "{}", response.text());
     leader.fill(0..10, 100);
     assert_follows(&replica, &leader);
-    assert_eq!(leader.log.count("pins more log"), 0, "{}", leader.log.text());
+    assert_eq!(
+        leader.log.count("pins more log"),
+        0,
+        "{}",
+        leader.log.text()
+    );
 }
 
 const TOKEN: &str = "correct-horse-battery-staple";
@@ -958,9 +1329,13 @@ fn encoded(frames: &[Frame<'_>]) -> Vec<u8> {
 
 /// A connection to a node's replication socket.
 fn dial(node: &Member) -> TcpStream {
-    let port = node.get("/health").json()["replicationPort"].as_u64().and_then(|port| u16::try_from(port).ok());
+    let port = node.get("/health").json()["replicationPort"]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok());
     let stream = TcpStream::connect((node.address.ip(), port.expect("a port"))).expect("connect");
-    stream.set_read_timeout(Some(PATIENCE)).expect("set a time-out");
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("set a time-out");
     stream
 }
 
@@ -977,7 +1352,8 @@ fn read_all(stream: &mut TcpStream) -> Vec<u8> {
 #[track_caller]
 fn assert_ended(node: &Member, stream: &TcpStream, reason: &str) {
     let address = stream.local_addr().expect("an address");
-    node.log.assert_has(&format!("replication with {address}: {reason}"));
+    node.log
+        .assert_has(&format!("replication with {address}: {reason}"));
 }
 
 #[test]
@@ -989,7 +1365,10 @@ fn hostile_replicas_are_turned_away() {
     let bearer = format!("Authorization: Bearer {TOKEN}");
     assert_eq!(leader.put("k", &[&bearer], "v").status, 201);
     let status = leader.request("GET", "/status", &[&bearer], b"").json();
-    let history = status["partitions"][0]["historyId"].as_str().and_then(|id| id.parse().ok()).expect("an id");
+    let history = status["partitions"][0]["historyId"]
+        .as_str()
+        .and_then(|id| id.parse().ok())
+        .expect("an id");
     let good = hello(TOKEN);
     let of = |hello: Hello<'_>| encoded(&[Frame::Hello(hello)]);
     let head = |len: u32| [&len.to_le_bytes()[..], &[1, 0, 0, 0, 0, 0, 0, 0]].concat();
@@ -998,55 +1377,151 @@ fn hostile_replicas_are_turned_away() {
         bytes[at] ^= 1;
         bytes
     };
-    let future = LogPosition { version: 1_000_000, checksum: 1 };
-    let ack = Ack { applied_version: u64::MAX, durable_version: u64::MAX };
+    let future = LogPosition {
+        version: 1_000_000,
+        checksum: 1,
+    };
+    let ack = Ack {
+        applied_version: u64::MAX,
+        durable_version: u64::MAX,
+    };
     for (bytes, reason) in [
-        (vec![b'x'; 5_000], "the peer sent a frame with an impossible head"),
-        (b"GET /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), "the peer sent a frame with an impossible head"),
-        (head(u32::MAX), "the peer sent a frame with an impossible head"),
-        (head(100_000), "the peer sent a frame with an impossible head"),
-        (damaged(20), "the peer sent a frame whose checksum does not hold"),
-        (damaged(4), "the peer sent a frame whose checksum does not hold"),
-        (encoded(&[Frame::Ack(ack)]), "a stranger did not say hello"),
-        (encoded(&[Frame::Records(b"x")]), "a stranger did not say hello"),
-        (of(hello("")), "a replica is turned away: the token is missing or wrong"),
-        (of(hello("wrong-horse-battery-staple")), "a replica is turned away: the token is missing or wrong"),
-        (of(hello(&TOKEN[1..])), "a replica is turned away: the token is missing or wrong"),
-        // Who it is comes first: nobody without the token ends its time as leader.
-        (of(Hello { epoch: u64::MAX, ..hello("wrong") }), "a replica is turned away: the token is missing or wrong"),
-        (of(Hello { protocol_version: 0, ..good }), "a replica is turned away: this node speaks version 1"),
-        (of(Hello { protocol_version: u16::MAX, ..good }), "a replica is turned away: this node speaks version 1"),
-        (of(Hello { partition: 3, ..good }), "a replica is turned away: partition 3 is not here"),
         (
-            of(Hello { history, position: future, ..good }),
+            vec![b'x'; 5_000],
+            "the peer sent a frame with an impossible head",
+        ),
+        (
+            b"GET /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+            "the peer sent a frame with an impossible head",
+        ),
+        (
+            head(u32::MAX),
+            "the peer sent a frame with an impossible head",
+        ),
+        (
+            head(100_000),
+            "the peer sent a frame with an impossible head",
+        ),
+        (
+            damaged(20),
+            "the peer sent a frame whose checksum does not hold",
+        ),
+        (
+            damaged(4),
+            "the peer sent a frame whose checksum does not hold",
+        ),
+        (encoded(&[Frame::Ack(ack)]), "a stranger did not say hello"),
+        (
+            encoded(&[Frame::Records(b"x")]),
+            "a stranger did not say hello",
+        ),
+        (
+            of(hello("")),
+            "a replica is turned away: the token is missing or wrong",
+        ),
+        (
+            of(hello("wrong-horse-battery-staple")),
+            "a replica is turned away: the token is missing or wrong",
+        ),
+        (
+            of(hello(&TOKEN[1..])),
+            "a replica is turned away: the token is missing or wrong",
+        ),
+        // Who it is comes first: nobody without the token ends its time as leader.
+        (
+            of(Hello {
+                epoch: u64::MAX,
+                ..hello("wrong")
+            }),
+            "a replica is turned away: the token is missing or wrong",
+        ),
+        (
+            of(Hello {
+                protocol_version: 0,
+                ..good
+            }),
+            "a replica is turned away: this node speaks version 1",
+        ),
+        (
+            of(Hello {
+                protocol_version: u16::MAX,
+                ..good
+            }),
+            "a replica is turned away: this node speaks version 1",
+        ),
+        (
+            of(Hello {
+                partition: 3,
+                ..good
+            }),
+            "a replica is turned away: partition 3 is not here",
+        ),
+        (
+            of(Hello {
+                history,
+                position: future,
+                ..good
+            }),
             "a replica is turned away: this replica is at version 1000000",
         ),
         (
-            of(Hello { history, position: LogPosition { version: 1, checksum: 1 }, ..good }),
+            of(Hello {
+                history,
+                position: LogPosition {
+                    version: 1,
+                    checksum: 1,
+                },
+                ..good
+            }),
             "a replica is turned away: this replica has another record of the same version",
         ),
-        (encoded(&[Frame::Hello(good), Frame::Hello(good)]), "the replica sent what only a leader sends"),
-        (encoded(&[Frame::Hello(good), Frame::Records(b"x")]), "the replica sent what only a leader sends"),
-        (encoded(&[Frame::Hello(good), Frame::Ack(ack)]), "the replica confirms what it cannot have"),
+        (
+            encoded(&[Frame::Hello(good), Frame::Hello(good)]),
+            "the replica sent what only a leader sends",
+        ),
+        (
+            encoded(&[Frame::Hello(good), Frame::Records(b"x")]),
+            "the replica sent what only a leader sends",
+        ),
+        (
+            encoded(&[Frame::Hello(good), Frame::Ack(ack)]),
+            "the replica confirms what it cannot have",
+        ),
     ] {
         let start = Instant::now();
         let mut stream = dial(&leader);
         stream.write_all(&bytes).expect("send");
         let received = read_all(&mut stream);
-        assert!(start.elapsed() < Duration::from_secs(2), "{reason}: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{reason}: {:?}",
+            start.elapsed()
+        );
         assert_ended(&leader, &stream, reason);
         if reason.contains("is turned away") {
             let mut input = &received[..];
             let mut reader = FrameReader::new(DATA_MAX_BYTES);
             let refusal = reader.next(&mut input);
-            assert!(matches!(refusal, Ok(Some(Frame::Refusal(refusal))) if reason.contains(&refusal.text[..20])));
+            assert!(
+                matches!(refusal, Ok(Some(Frame::Refusal(refusal))) if reason.contains(&refusal.text[..20]))
+            );
         }
         assert_eq!(leader.request("GET", "/kv/k", &[&bearer], b"").text(), "v");
     }
     assert_eq!(leader.put("k", &[&bearer], "w").status, 200, "it leads");
-    assert!(!leader.log.text().contains(&TOKEN[1..]), "the token is in the log");
-    let replica = Member::start(&["--replica-of", &leader.url(), "--token-file", text(&token_file)]);
-    wait_for("a replica with the token", || replica.request("GET", "/kv/k", &[&bearer], b"").text() == "w");
+    assert!(
+        !leader.log.text().contains(&TOKEN[1..]),
+        "the token is in the log"
+    );
+    let replica = Member::start(&[
+        "--replica-of",
+        &leader.url(),
+        "--token-file",
+        text(&token_file),
+    ]);
+    wait_for("a replica with the token", || {
+        replica.request("GET", "/kv/k", &[&bearer], b"").text() == "w"
+    });
 }
 
 /// Takes as long as a node listens to silence.
@@ -1074,7 +1549,11 @@ fn silent_peers_are_let_go() {
     }
     for (stream, (_, reason)) in streams.iter_mut().zip(peers) {
         read_all(stream);
-        assert!((9..15).contains(&start.elapsed().as_secs()), "{reason}: {:?}", start.elapsed());
+        assert!(
+            (9..15).contains(&start.elapsed().as_secs()),
+            "{reason}: {:?}",
+            start.elapsed()
+        );
         assert_ended(&leader, stream, reason);
     }
     assert_eq!(leader.partition()["replicas"], json!([]));
@@ -1089,21 +1568,36 @@ fn a_replica_that_does_not_read_is_let_go_and_no_writer_waits_for_it() {
     assert_follows(&replica, &leader);
     let before_kib = leader.memory_kib("VmRSS");
     let mut idle = dial(&leader);
-    idle.write_all(&encoded(&[Frame::Hello(hello(""))])).expect("send");
+    idle.write_all(&encoded(&[Frame::Hello(hello(""))]))
+        .expect("send");
     let mut largest_kib = 0;
     for round in 0..12 {
         leader.pipeline(0..8, |_| put_bytes(round, 1 << 20));
         largest_kib = largest_kib.max(leader.memory_kib("VmRSS").saturating_sub(before_kib));
-        assert_eq!(leader.put("k", &["X-Min-Acks: 1"], "v").status, if round == 0 { 201 } else { 200 });
+        assert_eq!(
+            leader.put("k", &["X-Min-Acks: 1"], "v").status,
+            if round == 0 { 201 } else { 200 }
+        );
     }
-    assert_ended(&leader, &idle, "the replica pins more log than is kept for one: it starts over");
+    assert_ended(
+        &leader,
+        &idle,
+        "the replica pins more log than is kept for one: it starts over",
+    );
     read_all(&mut idle);
     eprintln!("at most {largest_kib} KiB more");
     // 64 MiB may be pinned, 12 are there to stay, 16 are kept for those who come back.
     assert!(largest_kib < 112 * 1024, "{largest_kib} KiB more");
     assert_follows(&replica, &leader);
-    assert_eq!(replica.log.count("in sync with its leader"), 1, "the other was fed on: {}", replica.log.text());
-    wait_for("the memory to be given back", || leader.memory_kib("VmRSS").saturating_sub(before_kib) < 48 * 1024);
+    assert_eq!(
+        replica.log.count("in sync with its leader"),
+        1,
+        "the other was fed on: {}",
+        replica.log.text()
+    );
+    wait_for("the memory to be given back", || {
+        leader.memory_kib("VmRSS").saturating_sub(before_kib) < 48 * 1024
+    });
 }
 
 #[test]
@@ -1112,21 +1606,31 @@ fn connections_that_come_and_go_leave_nothing_behind() {
     leader.fill(0..100, 100);
     let replica = Member::replica_of(&leader, &[]);
     assert_follows(&replica, &leader);
-    let open_descriptors = || std::fs::read_dir(format!("/proc/{}/fd", leader.pid())).expect("read /proc").count();
+    let open_descriptors = || {
+        std::fs::read_dir(format!("/proc/{}/fd", leader.pid()))
+            .expect("read /proc")
+            .count()
+    };
     let (descriptors, before_kib) = (open_descriptors(), leader.memory_kib("VmRSS"));
     let address = dial(&leader).peer_addr().expect("an address");
     let greeting = encoded(&[Frame::Hello(hello(""))]);
     for number in 0..2_000 {
         let mut stream = TcpStream::connect(address).expect("connect");
         if number % 4 == 0 {
-            stream.write_all(&greeting[..number % greeting.len()]).expect("send");
+            stream
+                .write_all(&greeting[..number % greeting.len()])
+                .expect("send");
         }
         if number % 2 == 0 {
             // Closing then resets the connection.
-            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("set linger");
+            socket2::SockRef::from(&stream)
+                .set_linger(Some(Duration::ZERO))
+                .expect("set linger");
         }
     }
-    wait_for("all descriptors to be closed", || open_descriptors() <= descriptors);
+    wait_for("all descriptors to be closed", || {
+        open_descriptors() <= descriptors
+    });
     let grown_kib = leader.memory_kib("VmRSS").saturating_sub(before_kib);
     assert!(grown_kib < 8 * 1024, "{grown_kib} KiB stayed");
     leader.fill(0..100, 200);
@@ -1135,7 +1639,9 @@ fn connections_that_come_and_go_leave_nothing_behind() {
     assert_follows(&next, &leader);
 
     // As many as there are places: nobody else gets in, and everybody is served.
-    let crowd: Vec<TcpStream> = (0..1_100).map(|_| TcpStream::connect(address).expect("connect")).collect();
+    let crowd: Vec<TcpStream> = (0..1_100)
+        .map(|_| TcpStream::connect(address).expect("connect"))
+        .collect();
     leader.fill(0..100, 300);
     assert_follows(&replica, &leader);
     drop(crowd);
@@ -1151,23 +1657,46 @@ fn a_controller_need_not_speak_of_epochs() {
     let place = one.address.to_string();
     let mut two = Member::durable(&folders[1], &["--await-assignment"]);
     for id in [3, 4] {
-        assert_eq!(one.assign(&json!({"id": id, "role": "leader", "replicas": [two.url()]})).status, 200);
-        assert_eq!(two.assign(&json!({"id": id, "role": "replica", "leader": one.url()})).status, 200);
+        assert_eq!(
+            one.assign(&json!({"id": id, "role": "leader", "replicas": [two.url()]}))
+                .status,
+            200
+        );
+        assert_eq!(
+            two.assign(&json!({"id": id, "role": "replica", "leader": one.url()}))
+                .status,
+            200
+        );
     }
     // One whose leader was never there has heard of no epoch.
-    assert_eq!(two.assign(&json!({"id": 5, "role": "replica", "leader": "http://127.0.0.1:1"})).status, 200);
-    let put = |node: &Member, value: &str| node.put("k", &["X-Partition-ID: 4", "X-Min-Acks: 1"], value).status;
+    assert_eq!(
+        two.assign(&json!({"id": 5, "role": "replica", "leader": "http://127.0.0.1:1"}))
+            .status,
+        200
+    );
+    let put = |node: &Member, value: &str| {
+        node.put("k", &["X-Partition-ID: 4", "X-Min-Acks: 1"], value)
+            .status
+    };
     wait_for("a write that is confirmed", || put(&one, "v") < 300);
     for _ in 0..2 {
         one.kill();
         two.kill();
-        one = Member::durable(&folders[0], &["--listen", &place, "--replication-listen", &any_port]);
+        one = Member::durable(
+            &folders[0],
+            &["--listen", &place, "--replication-listen", &any_port],
+        );
         two = Member::durable(&folders[1], &[]);
         assert_eq!(
-            (&one.get("/health").json()["role"], &two.get("/health").json()["role"]),
+            (
+                &one.get("/health").json()["role"],
+                &two.get("/health").json()["role"]
+            ),
             (&json!("leader"), &json!("replica"))
         );
-        wait_for("the replica to follow", || two.get("/replica?partition=4").status == 200);
+        wait_for("the replica to follow", || {
+            two.get("/replica?partition=4").status == 200
+        });
         assert_eq!(put(&two, "v"), 421);
         assert_eq!(put(&one, "v"), 200);
     }
@@ -1184,7 +1713,11 @@ fn false_leader(answer: Vec<u8>, says_more: bool) -> String {
         for mut stream in http.incoming().flatten() {
             let body = format!("{{\"replicationPort\":{port}}}");
             let _ = stream.read(&mut [0; 4096]);
-            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
         }
     });
     thread::spawn(move || {
@@ -1209,45 +1742,119 @@ fn a_false_leader_does_no_harm() {
     assert_follows(&replica, &leader);
     let digest = replica.digest();
     let before_kib = replica.memory_kib("VmRSS");
-    let own = replica.partition()["historyId"].as_str().and_then(|id| id.parse::<HistoryId>().ok()).expect("an id");
-    let ours = |epoch: u64| Frame::Continue(Continue { epoch, last_version: 50, lineage: Lineage::new(own) });
-    let theirs = Lineage::new(HistoryId([9; 16]));
-    let other = Frame::Continue(Continue { epoch: 1, last_version: 90, lineage: theirs.clone() });
-    let snapshot = |epoch: u64, version: u64| {
-        Frame::SnapshotStart(SnapshotStart { epoch, version, about_bytes: u64::MAX, lineage: theirs.clone() })
+    let own = replica.partition()["historyId"]
+        .as_str()
+        .and_then(|id| id.parse::<HistoryId>().ok())
+        .expect("an id");
+    let ours = |epoch: u64| {
+        Frame::Continue(Continue {
+            epoch,
+            last_version: 50,
+            lineage: Lineage::new(own),
+        })
     };
-    let far = Frame::Heartbeat(Heartbeat { last_version: u64::MAX, time_ms: u64::MAX });
-    let evil = Frame::Refusal(Refusal { code: RefusalCode::Busy, text: "go\u{1b}[31m\r\naway" });
+    let theirs = Lineage::new(HistoryId([9; 16]));
+    let other = Frame::Continue(Continue {
+        epoch: 1,
+        last_version: 90,
+        lineage: theirs.clone(),
+    });
+    let snapshot = |epoch: u64, version: u64| {
+        Frame::SnapshotStart(SnapshotStart {
+            epoch,
+            version,
+            about_bytes: u64::MAX,
+            lineage: theirs.clone(),
+        })
+    };
+    let far = Frame::Heartbeat(Heartbeat {
+        last_version: u64::MAX,
+        time_ms: u64::MAX,
+    });
+    let evil = Frame::Refusal(Refusal {
+        code: RefusalCode::Busy,
+        text: "go\u{1b}[31m\r\naway",
+    });
     let (noise, zeros) = (vec![0xa5; DATA_MAX_BYTES], vec![0; DATA_MAX_BYTES]);
     for (answer, reason) in [
-        (noise.clone(), "the peer sent a frame with an impossible head"),
-        (encoded(&[Frame::Records(b"x")]), "the leader sent a frame out of its turn"),
-        (encoded(&[Frame::Hello(hello(""))]), "the leader sent a frame out of its turn"),
-        (encoded(&[ours(1), ours(1)]), "the leader sent a frame out of its turn"),
-        (encoded(&[ours(0)]), "the leader is of epoch 0, and epoch 1 has begun: assign it anew"),
-        (encoded(&[other]), "the leader goes on from what this node does not have"),
-        (encoded(&[ours(1), far, Frame::Records(&zeros)]), "the log does not continue what is here"),
-        (encoded(&[ours(1), Frame::Records(&noise)]), "the log does not continue what is here"),
+        (
+            noise.clone(),
+            "the peer sent a frame with an impossible head",
+        ),
+        (
+            encoded(&[Frame::Records(b"x")]),
+            "the leader sent a frame out of its turn",
+        ),
+        (
+            encoded(&[Frame::Hello(hello(""))]),
+            "the leader sent a frame out of its turn",
+        ),
+        (
+            encoded(&[ours(1), ours(1)]),
+            "the leader sent a frame out of its turn",
+        ),
+        (
+            encoded(&[ours(0)]),
+            "the leader is of epoch 0, and epoch 1 has begun: assign it anew",
+        ),
+        (
+            encoded(&[other]),
+            "the leader goes on from what this node does not have",
+        ),
+        (
+            encoded(&[ours(1), far, Frame::Records(&zeros)]),
+            "the log does not continue what is here",
+        ),
+        (
+            encoded(&[ours(1), Frame::Records(&noise)]),
+            "the log does not continue what is here",
+        ),
         (encoded(&[snapshot(1, 60)]), "this replica holds version 50"),
-        (encoded(&[snapshot(9, 0)]), "the leader is empty and this replica is not"),
-        (encoded(&[snapshot(9, 60), Frame::SnapshotData(&noise)]), "the snapshot is damaged"),
-        (encoded(&[snapshot(9, 60), Frame::SnapshotData(&zeros)]), "the snapshot is damaged"),
-        (encoded(&[snapshot(9, 60), Frame::Records(&noise)]), "the leader sent a frame out of its turn"),
+        (
+            encoded(&[snapshot(9, 0)]),
+            "the leader is empty and this replica is not",
+        ),
+        (
+            encoded(&[snapshot(9, 60), Frame::SnapshotData(&noise)]),
+            "the snapshot is damaged",
+        ),
+        (
+            encoded(&[snapshot(9, 60), Frame::SnapshotData(&zeros)]),
+            "the snapshot is damaged",
+        ),
+        (
+            encoded(&[snapshot(9, 60), Frame::Records(&noise)]),
+            "the leader sent a frame out of its turn",
+        ),
         (encoded(&[evil]), "the leader refuses: go [31m  away"),
     ] {
         let address = false_leader(answer, true);
-        let response = replica.assign(&json!({"id": 0, "role": "replica", "leader": address, "epoch": 1}));
+        let response =
+            replica.assign(&json!({"id": 0, "role": "replica", "leader": address, "epoch": 1}));
         assert_eq!(response.status, 200, "{}", response.text());
-        replica.log.assert_has(&format!("replication with {address}: {reason}"));
+        replica
+            .log
+            .assert_has(&format!("replication with {address}: {reason}"));
         assert_eq!(replica.digest(), digest, "{reason}");
         assert_eq!(replica.partition()["epoch"], 1, "{reason}");
     }
     // One that goes away in the middle of a snapshot.
     let address = false_leader(encoded(&[snapshot(9, 60)]), false);
-    assert_eq!(replica.assign(&json!({"id": 0, "role": "replica", "leader": address, "epoch": 1})).status, 200);
-    replica.log.assert_has(&format!("replication with {address}: the "));
+    assert_eq!(
+        replica
+            .assign(&json!({"id": 0, "role": "replica", "leader": address, "epoch": 1}))
+            .status,
+        200
+    );
+    replica
+        .log
+        .assert_has(&format!("replication with {address}: the "));
     assert_eq!(replica.get("/kv/key-7").status, 200);
-    assert_eq!(replica.get("/readyz").status, 503, "of its data only a part may be what the leader has");
+    assert_eq!(
+        replica.get("/readyz").status,
+        503,
+        "of its data only a part may be what the leader has"
+    );
     let grown_kib = replica.memory_kib("VmRSS").saturating_sub(before_kib);
     assert!(grown_kib < 16 * 1024, "{grown_kib} KiB more");
     replica.follow(&leader, 1);
@@ -1259,8 +1866,10 @@ fn a_false_leader_does_no_harm() {
 #[test]
 fn a_replica_that_is_killed_while_it_takes_over_starts_over() {
     let folders = ["leader", "replica"].map(|name| Folder::new(&format!("takes-over-{name}")));
-    let seed =
-        std::env::var("DB_NODE_TEST_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().expect("a number"));
+    let seed = std::env::var("DB_NODE_TEST_SEED").map_or_else(
+        |_| fastrand::u64(..),
+        |text| text.parse().expect("a number"),
+    );
     eprintln!("DB_NODE_TEST_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let leader = Member::durable(&folders[0], &["--fsync", "never"]);
@@ -1271,7 +1880,10 @@ fn a_replica_that_is_killed_while_it_takes_over_starts_over() {
     for round in 0..6 {
         // It leads alone for a while, then it follows again: all data is replaced.
         replica.lead(2 * round + 1);
-        assert_eq!(replica.put(&format!("only-{round}"), &[], "here").status, 201);
+        assert_eq!(
+            replica.put(&format!("only-{round}"), &[], "here").status,
+            201
+        );
         leader.lead(2 * round + 2);
         replica.follow(&leader, 2 * round + 2);
         let_pass(Duration::from_millis(rng.u64(0..80)));
@@ -1279,7 +1891,11 @@ fn a_replica_that_is_killed_while_it_takes_over_starts_over() {
         replica = Member::durable(&folders[1], &[]);
         assert_follows(&replica, &leader);
         let key = json!(format!("only-{round}"));
-        wait_for("what is dropped to be saved", || saved_lines(&folders[1]).iter().any(|line| line["key"] == key));
+        wait_for("what is dropped to be saved", || {
+            saved_lines(&folders[1])
+                .iter()
+                .any(|line| line["key"] == key)
+        });
         assert_eq!(replica.get(&format!("/kv/only-{round}")).status, 404);
         replica.wait_for_disk();
     }
@@ -1290,7 +1906,10 @@ fn a_replica_that_is_killed_while_it_takes_over_starts_over() {
     assert_eq!(leader.log.count(GETS_SNAPSHOT), snapshot_count);
     let names = std::fs::read_dir(folders[1].join("partition-0")).expect("read the folder");
     let mut paths = names.map(|entry| entry.expect("an entry").path());
-    assert!(paths.all(|path| path.extension().is_none_or(|end| end != "tmp")), "drafts are left");
+    assert!(
+        paths.all(|path| path.extension().is_none_or(|end| end != "tmp")),
+        "drafts are left"
+    );
 }
 
 #[test]
@@ -1303,7 +1922,9 @@ fn load_balancers_leave_a_node_that_is_stopping() {
         asking.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n").as_bytes());
         node.settle();
         node.signal("TERM");
-        wait_for("new connections to be refused", || TcpStream::connect(node.address).is_err());
+        wait_for("new connections to be refused", || {
+            TcpStream::connect(node.address).is_err()
+        });
         asking.send(b"\r\n");
         assert_eq!(asking.response(false).status, 404);
         drop(asking);

@@ -23,14 +23,25 @@ use std::time::{Duration, Instant};
 
 use db_node::storage::LOG_FILE_BYTES;
 
-use common::{Folder, Node, PATIENCE, Response, assert_error, command, let_pass, request_bytes, text, wait_for};
+use common::{
+    Folder, Node, PATIENCE, Response, assert_error, command, let_pass, request_bytes, text,
+    wait_for,
+};
 
 fn copy_folder(from: &Path, to: &Path) {
-    assert!(Command::new("cp").args(["-r", text(from), text(to)]).status().expect("run cp").success());
+    assert!(
+        Command::new("cp")
+            .args(["-r", text(from), text(to)])
+            .status()
+            .expect("run cp")
+            .success()
+    );
 }
 
 fn number_from_env(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
 }
 
 /// The seed of this run, which is printed.
@@ -56,7 +67,9 @@ fn value_of(number: u64) -> Vec<u8> {
         _ => 20 + spread % 2_980,
     };
     let len = usize::try_from(len).expect("a length");
-    let mut value = format!("{number:020}").into_bytes().repeat(len.div_ceil(20));
+    let mut value = format!("{number:020}")
+        .into_bytes()
+        .repeat(len.div_ceil(20));
     value.truncate(len);
     value
 }
@@ -64,9 +77,21 @@ fn value_of(number: u64) -> Vec<u8> {
 /// The number that a value stands for, which must be whole.
 #[track_caller]
 fn number_of(value: &[u8]) -> u64 {
-    let number = value.get(..20).and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse().ok());
-    let number = number.unwrap_or_else(|| panic!("not a value of this test: {:?}", value.escape_ascii().to_string()));
-    assert!(value == value_of(number), "the value for {number} is not whole: {} bytes", value.len());
+    let number = value
+        .get(..20)
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .and_then(|text| text.parse().ok());
+    let number = number.unwrap_or_else(|| {
+        panic!(
+            "not a value of this test: {:?}",
+            value.escape_ascii().to_string()
+        )
+    });
+    assert!(
+        value == value_of(number),
+        "the value for {number} is not whole: {} bytes",
+        value.len()
+    );
     number
 }
 
@@ -89,11 +114,15 @@ impl Wire {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, unread: Vec::new() })
+        Ok(Self {
+            stream,
+            unread: Vec::new(),
+        })
     }
 
     fn send(&mut self, method: &str, target: &str, body: &[u8]) -> io::Result<()> {
-        self.stream.write_all(&request_bytes(method, target, &[], body))
+        self.stream
+            .write_all(&request_bytes(method, target, &[], body))
     }
 
     fn read_more(&mut self) -> io::Result<()> {
@@ -109,16 +138,30 @@ impl Wire {
 
     fn answer(&mut self) -> io::Result<Answer> {
         let head_len = loop {
-            if let Some(end) = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            if let Some(end) = self
+                .unread
+                .windows(4)
+                .position(|bytes| bytes == b"\r\n\r\n")
+            {
                 break end + 4;
             }
             self.read_more()?;
         };
         let head = String::from_utf8(self.unread[..head_len].to_vec()).expect("a head of text");
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{head:?}"));
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or_else(|| panic!("{head:?}"));
         let header = |name: &str| {
-            let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(name))?;
-            line.split_once(": ")?.1.trim_matches('"').parse::<u64>().ok()
+            let line = head
+                .lines()
+                .find(|line| line.to_ascii_lowercase().starts_with(name))?;
+            line.split_once(": ")?
+                .1
+                .trim_matches('"')
+                .parse::<u64>()
+                .ok()
         };
         let body_len = usize::try_from(header("content-length:").unwrap_or(0)).expect("a length");
         while self.unread.len() < head_len + body_len {
@@ -126,7 +169,11 @@ impl Wire {
         }
         let body = self.unread[head_len..head_len + body_len].to_vec();
         self.unread.drain(..head_len + body_len);
-        Ok(Answer { status, version: header("etag:"), body })
+        Ok(Answer {
+            status,
+            version: header("etag:"),
+            body,
+        })
     }
 
     fn ask(&mut self, method: &str, target: &str, body: &[u8]) -> io::Result<Answer> {
@@ -162,7 +209,12 @@ fn start(folder: &Path, more: &[&str]) -> Node {
 fn kill(node: &mut Node) {
     node.signal("KILL");
     let signal = node.wait().signal();
-    assert_eq!(signal, Some(9), "it had ended already: {}", node.rest_of_log());
+    assert_eq!(
+        signal,
+        Some(9),
+        "it had ended already: {}",
+        node.rest_of_log()
+    );
 }
 
 /// Asks a node to end, which it does at once; returns its exit code and its log.
@@ -171,7 +223,11 @@ fn terminate(mut node: Node) -> (Option<i32>, String) {
     node.signal("TERM");
     let status = node.wait();
     let log = node.rest_of_log();
-    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?} to end: {log}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "it took {:?} to end: {log}",
+        start.elapsed()
+    );
     (status.code(), log)
 }
 
@@ -194,10 +250,21 @@ fn stop_failed(node: Node) -> String {
 /// The one line that is no log line.
 #[track_caller]
 fn fatal_line(stderr: &str) -> String {
-    let is_log_line = |line: &&str| ["ERROR", "WARN", "INFO"].iter().any(|level| line.split(' ').nth(1) == Some(level));
+    let is_log_line = |line: &&str| {
+        ["ERROR", "WARN", "INFO"]
+            .iter()
+            .any(|level| line.split(' ').nth(1) == Some(level))
+    };
     let lines: Vec<&str> = stderr.lines().filter(|line| !is_log_line(line)).collect();
-    assert!(lines.len() == 1 && lines[0].starts_with("db-node: "), "not one line: {stderr:?}");
-    assert_eq!(stderr.lines().last(), Some(lines[0]), "the line is not the last: {stderr:?}");
+    assert!(
+        lines.len() == 1 && lines[0].starts_with("db-node: "),
+        "not one line: {stderr:?}"
+    );
+    assert_eq!(
+        stderr.lines().last(),
+        Some(lines[0]),
+        "the line is not the last: {stderr:?}"
+    );
     lines[0].to_owned()
 }
 
@@ -221,7 +288,13 @@ impl Writer {
     fn new(name: &str, key_count: usize) -> Self {
         let name = name.to_owned();
         let (acknowledged, versions) = (vec![None; key_count], vec![None; key_count]);
-        Self { name, acknowledged, versions, unanswered: VecDeque::new(), next_number: 1 }
+        Self {
+            name,
+            acknowledged,
+            versions,
+            unanswered: VecDeque::new(),
+            next_number: 1,
+        }
     }
 
     fn target(&self, key: usize) -> String {
@@ -273,27 +346,41 @@ impl Writer {
     /// Asserts that every acknowledged write is there, and that of the others, which were sent in order, the first few
     /// are there and the rest is not; goes on from what is there.
     fn check(&mut self, node: &Node) {
-        let read = Wire::connect(node.address).and_then(|mut wire| self.read(&mut wire)).expect("read");
+        let read = Wire::connect(node.address)
+            .and_then(|mut wire| self.read(&mut wire))
+            .expect("read");
         let found: Vec<_> = read.iter().map(|(number, _)| *number).collect();
         let mut expected = self.acknowledged.clone();
         let mut unanswered = std::mem::take(&mut self.unanswered);
         while found != expected {
             let Some((key, number)) = unanswered.pop_front() else {
                 let (acknowledged, name) = (&self.acknowledged, &self.name);
-                panic!("{name}: found {found:?}\nacknowledged {acknowledged:?}\nwith all that was sent {expected:?}");
+                panic!(
+                    "{name}: found {found:?}\nacknowledged {acknowledged:?}\nwith all that was sent {expected:?}"
+                );
             };
             expected[key] = number;
         }
         for (key, (number, version)) in read.into_iter().enumerate() {
-            if number.is_some() && number == self.acknowledged[key] && self.versions[key].is_some() {
-                assert_eq!(version, self.versions[key], "{}-{key} has another version than it was given", self.name);
+            if number.is_some() && number == self.acknowledged[key] && self.versions[key].is_some()
+            {
+                assert_eq!(
+                    version, self.versions[key],
+                    "{}-{key} has another version than it was given",
+                    self.name
+                );
             }
             (self.acknowledged[key], self.versions[key]) = (number, version);
         }
     }
 
     /// Writes as fast as it can until the connection breaks.
-    fn write_until_cut(&mut self, address: SocketAddr, rng: &mut fastrand::Rng, answers: &AtomicU64) -> io::Result<()> {
+    fn write_until_cut(
+        &mut self,
+        address: SocketAddr,
+        rng: &mut fastrand::Rng,
+        answers: &AtomicU64,
+    ) -> io::Result<()> {
         let start = Instant::now();
         let mut wire = Wire::connect(address)?;
         while start.elapsed() < PATIENCE {
@@ -304,7 +391,11 @@ impl Writer {
             }
             for _ in 0..count {
                 let answer = self.take_answer(&mut wire)?;
-                assert!(answer.status < 300 || answer.status == 404, "{}", String::from_utf8_lossy(&answer.body));
+                assert!(
+                    answer.status < 300 || answer.status == 404,
+                    "{}",
+                    String::from_utf8_lossy(&answer.body)
+                );
                 answers.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -317,7 +408,9 @@ fn acknowledged_writes_survive_kill_9() {
     let mut rng = fastrand::Rng::with_seed(seed());
     let kill_count = number_from_env("DB_NODE_TEST_KILLS").unwrap_or(20);
     let folder = Folder::new("kill-9");
-    let mut writers: Vec<Writer> = (0..64).map(|index| Writer::new(&format!("writer{index}"), 12)).collect();
+    let mut writers: Vec<Writer> = (0..64)
+        .map(|index| Writer::new(&format!("writer{index}"), 12))
+        .collect();
     let (mut answer_count, mut unanswered_count, mut checkpoint_count) = (0, 0, 0);
     for _ in 0..kill_count {
         let mut node = start(&folder.0, &["--memtable-bytes", "64KiB"]);
@@ -345,7 +438,10 @@ fn acknowledged_writes_survive_kill_9() {
             kill(&mut node);
         });
         answer_count += answers.into_inner();
-        unanswered_count += writers.iter().map(|writer| writer.unanswered.len()).sum::<usize>();
+        unanswered_count += writers
+            .iter()
+            .map(|writer| writer.unanswered.len())
+            .sum::<usize>();
     }
     let node = start(&folder.0, &[]);
     for writer in &mut writers {
@@ -363,7 +459,9 @@ fn partition_status(node: &Node) -> serde_json::Value {
 }
 
 fn checkpoint_version(node: &Node) -> u64 {
-    partition_status(node)["disk"]["checkpointVersion"].as_u64().expect("a number")
+    partition_status(node)["disk"]["checkpointVersion"]
+        .as_u64()
+        .expect("a number")
 }
 
 /// What is made to happen at a system call of the node.
@@ -377,7 +475,16 @@ struct Fault {
 const CRASH: &str = "signal=SIGKILL";
 
 /// The calls by which the node changes files, and lets them last.
-const CALLS: [&str; 8] = ["pwritev", "fdatasync", "fsync", "rename", "unlink", "fallocate", "ftruncate", "openat"];
+const CALLS: [&str; 8] = [
+    "pwritev",
+    "fdatasync",
+    "fsync",
+    "rename",
+    "unlink",
+    "fallocate",
+    "ftruncate",
+    "openat",
+];
 
 impl Fault {
     /// Whether there are few such calls, and most of them where log files begin and end.
@@ -400,7 +507,12 @@ impl Fault {
         let mut strace = Command::new("strace");
         // As a grandchild, so that the node is the child.
         strace.args(["-D", "-f", "-qq", "-o", text(&folder.join("trace"))]);
-        strace.args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:{action}:when={when}")]);
+        strace.args([
+            "-e",
+            &format!("trace={call}"),
+            "-e",
+            &format!("inject={call}:{action}:when={when}"),
+        ]);
         if call == "openat" {
             // The dynamic linker opens files, too.
             strace.args(["-P", text(&folder.join("data/partition-0"))]);
@@ -410,7 +522,12 @@ impl Fault {
         for (name, _) in node.get_envs() {
             strace.env_remove(name);
         }
-        strace.args(["--listen", "127.0.0.1:0", "--data-dir", text(&folder.join("data"))]);
+        strace.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            text(&folder.join("data")),
+        ]);
         strace
     }
 }
@@ -420,7 +537,16 @@ fn can_inject() -> bool {
     let folder = Folder::new("strace");
     let trace = folder.join("trace");
     let mut strace = Command::new("strace");
-    strace.args(["-D", "-f", "-qq", "-o", text(&trace), "-e", "trace=fsync", "true"]);
+    strace.args([
+        "-D",
+        "-f",
+        "-qq",
+        "-o",
+        text(&trace),
+        "-e",
+        "trace=fsync",
+        "true",
+    ]);
     let can = strace.output().is_ok_and(|output| output.status.success());
     if !can {
         eprintln!("skipped: strace is missing, too old, or may not trace");
@@ -445,13 +571,21 @@ fn work(writer: &mut Writer, address: SocketAddr, fills_a_file: bool) -> io::Res
     for step in 0..18 {
         if step == 12 {
             let answer = wire.ask("POST", "/admin/checkpoint", b"")?;
-            let answer = if answer.status == 202 { wait_for_checkpoint(&mut wire)? } else { Some(answer) };
+            let answer = if answer.status == 202 {
+                wait_for_checkpoint(&mut wire)?
+            } else {
+                Some(answer)
+            };
             if let Some(refusal) = answer {
                 assert_refused(&refusal);
                 return Ok(End::Failed);
             }
         }
-        let numbers_skipped = if fills_a_file && (8..10).contains(&step) { HUGE } else { 0 };
+        let numbers_skipped = if fills_a_file && (8..10).contains(&step) {
+            HUGE
+        } else {
+            0
+        };
         writer.next_number += numbers_skipped;
         let answer = writer.write(&mut wire, step * 5 % 7, step % 4 == 3)?;
         writer.next_number -= numbers_skipped;
@@ -496,15 +630,35 @@ fn assert_refused(answer: &Answer) {
 
 /// Asserts that a node whose storage has failed takes no writes, says so, and serves reads of all acknowledged.
 fn assert_reads_only(node: &Node, writer: &Writer) {
-    assert_error(&node.request("PUT", "/kv/more", &[], b"v"), 503, "storage_failed");
-    assert_error(&node.request("DELETE", "/kv/more", &[], b""), 503, "storage_failed");
+    assert_error(
+        &node.request("PUT", "/kv/more", &[], b"v"),
+        503,
+        "storage_failed",
+    );
+    assert_error(
+        &node.request("DELETE", "/kv/more", &[], b""),
+        503,
+        "storage_failed",
+    );
     let ready = node.request("GET", "/readyz", &[], b"");
-    assert!(ready.status == 503 && ready.text().starts_with("storage failed"), "{}", ready.text());
+    assert!(
+        ready.status == 503 && ready.text().starts_with("storage failed"),
+        "{}",
+        ready.text()
+    );
     assert_eq!(node.request("GET", "/livez", &[], b"").status, 200);
-    let read = Wire::connect(node.address).and_then(|mut wire| writer.read(&mut wire)).expect("read");
+    let read = Wire::connect(node.address)
+        .and_then(|mut wire| writer.read(&mut wire))
+        .expect("read");
     for (key, (number, _)) in read.into_iter().enumerate() {
-        let is_open = writer.unanswered.iter().any(|change| *change == (key, number));
-        assert!(number == writer.acknowledged[key] || is_open, "key {key} reads as {number:?}");
+        let is_open = writer
+            .unanswered
+            .iter()
+            .any(|change| *change == (key, number));
+        assert!(
+            number == writer.acknowledged[key] || is_open,
+            "key {key} reads as {number:?}"
+        );
     }
 }
 
@@ -517,13 +671,28 @@ fn directory_after_a_crash() -> (Folder, Writer) {
     let mut wire = Wire::connect(node.address).expect("connect");
     for step in 0..8 {
         if step == 5 {
-            assert_eq!(wire.ask("POST", "/admin/checkpoint", b"").expect("ask").status, 202);
+            assert_eq!(
+                wire.ask("POST", "/admin/checkpoint", b"")
+                    .expect("ask")
+                    .status,
+                202
+            );
             assert!(wait_for_checkpoint(&mut wire).expect("ask").is_none());
         }
-        assert!(writer.write(&mut wire, step % 7, step == 7).expect("write").status < 300);
+        assert!(
+            writer
+                .write(&mut wire, step % 7, step == 7)
+                .expect("write")
+                .status
+                < 300
+        );
     }
     kill(&mut node);
-    fs::write(data.join("partition-0/checkpoint-00000000000000000009.dbn.tmp"), b"half").expect("write");
+    fs::write(
+        data.join("partition-0/checkpoint-00000000000000000009.dbn.tmp"),
+        b"half",
+    )
+    .expect("write");
     (folder, writer)
 }
 
@@ -537,10 +706,18 @@ fn run_with(fault: Fault, nth: usize, template: &Folder, mut writer: Writer) -> 
             if fault.action == CRASH {
                 node.signal("TERM");
                 let status = node.wait();
-                assert!(status.signal() == Some(9) || status.code() == Some(0), "{status}: {}", node.rest_of_log());
+                assert!(
+                    status.signal() == Some(9) || status.code() == Some(0),
+                    "{status}: {}",
+                    node.rest_of_log()
+                );
                 status.signal().is_some()
             } else {
-                let has_struck = || fs::read_to_string(folder.join("trace")).expect("a trace").contains("(INJECTED)");
+                let has_struck = || {
+                    fs::read_to_string(folder.join("trace"))
+                        .expect("a trace")
+                        .contains("(INJECTED)")
+                };
                 match end {
                     End::Gone => {
                         let (status, log) = (node.wait(), node.rest_of_log());
@@ -550,7 +727,11 @@ fn run_with(fault: Fault, nth: usize, template: &Folder, mut writer: Writer) -> 
                     End::Failed => {
                         assert_reads_only(&node, &writer);
                         let line = stop_failed(node);
-                        assert_eq!(line.contains("make room"), fault.action == "error=ENOSPC", "{line}");
+                        assert_eq!(
+                            line.contains("make room"),
+                            fault.action == "error=ENOSPC",
+                            "{line}"
+                        );
                     }
                     End::Done => {
                         let (code, log) = terminate(node);
@@ -605,13 +786,24 @@ fn run_all(faults: &[Fault]) {
 
 #[test]
 fn a_crash_at_every_system_call_loses_nothing() {
-    run_all(&CALLS.map(|call| Fault { call, action: CRASH }));
+    run_all(&CALLS.map(|call| Fault {
+        call,
+        action: CRASH,
+    }));
 }
 
 #[test]
 fn an_error_of_any_system_call_loses_nothing() {
-    let mut faults = CALLS.map(|call| Fault { call, action: "error=EIO" }).to_vec();
-    faults.extend(["pwritev", "fallocate"].map(|call| Fault { call, action: "error=ENOSPC" }));
+    let mut faults = CALLS
+        .map(|call| Fault {
+            call,
+            action: "error=EIO",
+        })
+        .to_vec();
+    faults.extend(["pwritev", "fallocate"].map(|call| Fault {
+        call,
+        action: "error=ENOSPC",
+    }));
     run_all(&faults);
 }
 
@@ -624,7 +816,10 @@ fn only_replies_to_writes_wait_for_the_disk() {
     }
     let folder = Folder::new("slow-disk");
     // The first sync is that of the new log file; the delay is in microseconds.
-    let fault = Fault { call: "fdatasync", action: "delay_enter=1500000" };
+    let fault = Fault {
+        call: "fdatasync",
+        action: "delay_enter=1500000",
+    };
     let node = Node::spawn(fault.command_from(2, &folder));
     wait_until_ready(node.address).expect("ready");
     let mut writer = Wire::connect(node.address).expect("connect");
@@ -635,10 +830,16 @@ fn only_replies_to_writes_wait_for_the_disk() {
     assert_eq!(writer.answer().expect("what was asked first").status, 404);
     let mut reader = Wire::connect(node.address).expect("connect");
     // It may see what is not on disk yet: the README says so.
-    wait_for("the write to be read", || reader.ask("GET", "/get?key=a", b"").expect("read").status == 200);
+    wait_for("the write to be read", || {
+        reader.ask("GET", "/get?key=a", b"").expect("read").status == 200
+    });
     writer.stream.set_nonblocking(true).expect("set");
     let too_early = writer.answer().err().map(|error| error.kind());
-    assert_eq!(too_early, Some(io::ErrorKind::WouldBlock), "answered before the sync");
+    assert_eq!(
+        too_early,
+        Some(io::ErrorKind::WouldBlock),
+        "answered before the sync"
+    );
     let durable = |node: &Node| node.status()["partitions"][0]["durableVersion"].as_u64();
     assert_eq!(durable(&node), Some(0));
     writer.stream.set_nonblocking(false).expect("set");
@@ -656,16 +857,32 @@ fn writers_that_outrun_the_disk_are_held_back() {
     }
     let folder = Folder::new("outrun");
     // The first write is the header of the log file.
-    let mut command = Fault { call: "pwritev", action: "delay_enter=5000000" }.command_from(2, &folder);
+    let mut command = Fault {
+        call: "pwritev",
+        action: "delay_enter=5000000",
+    }
+    .command_from(2, &folder);
     command.args(["--fsync", "never"]);
     let mut node = Node::spawn(command);
     wait_until_ready(node.address).expect("ready");
     let value = vec![b'x'; 1 << 20];
     let mut writer = Wire::connect(node.address).expect("connect");
-    writer.stream.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
-    let answered = (0..60).take_while(|number| writer.ask("PUT", &format!("/kv/{number}"), &value).is_ok()).count();
-    assert_eq!(answered, 31, "what was answered, and the one that is held back, are just over 32 MiB");
-    assert_eq!(node.request("GET", "/kv/7", &[], b"").body, value, "reads go on");
+    writer
+        .stream
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .expect("set");
+    let answered = (0..60)
+        .take_while(|number| writer.ask("PUT", &format!("/kv/{number}"), &value).is_ok())
+        .count();
+    assert_eq!(
+        answered, 31,
+        "what was answered, and the one that is held back, are just over 32 MiB"
+    );
+    assert_eq!(
+        node.request("GET", "/kv/7", &[], b"").body,
+        value,
+        "reads go on"
+    );
     kill(&mut node);
 }
 
@@ -685,15 +902,25 @@ fn loading_is_told_while_it_lasts() {
     node.request("POST", "/admin/checkpoint", &[], b"");
     wait_for("the checkpoint", || checkpoint_version(&node) > 0);
     stop(node);
-    let fault = Fault { call: "pread64", action: "delay_enter=400000" };
+    let fault = Fault {
+        call: "pread64",
+        action: "delay_enter=400000",
+    };
     let mut node = Node::spawn(fault.command_from(1, &folder));
     let ask = |target| node.request("GET", target, &[], b"");
     assert_eq!(ask("/livez").status, 200);
     let readiness = ask("/readyz");
     assert_eq!(readiness.status, 503);
-    assert!(readiness.text().starts_with("loading: "), "{}", readiness.text());
+    assert!(
+        readiness.text().starts_with("loading: "),
+        "{}",
+        readiness.text()
+    );
     let health = ask("/health");
-    assert_eq!((health.status, health.json()["status"].as_str()), (503, Some("LOADING")));
+    assert_eq!(
+        (health.status, health.json()["status"].as_str()),
+        (503, Some("LOADING"))
+    );
     for request in [ask("/get?key=a"), node.request("PUT", "/kv/a", &[], b"1")] {
         assert_error(&request, 503, "loading");
         assert!(request.header("Retry-After").is_some());
@@ -707,7 +934,11 @@ fn loading_is_told_while_it_lasts() {
     node.signal("TERM");
     assert_eq!(node.wait().code(), Some(0));
     let log = node.rest_of_log();
-    assert!(log.lines().any(|line| line.contains("loading: ") && line.contains("% of")), "{log}");
+    assert!(
+        log.lines()
+            .any(|line| line.contains("loading: ") && line.contains("% of")),
+        "{log}"
+    );
     // One that is told to stop while it loads does not load to the end first.
     let node = Node::spawn(fault.command_from(1, &folder));
     assert_eq!(node.request("GET", "/readyz", &[], b"").status, 503);
@@ -723,7 +954,9 @@ impl SmallDisk {
     fn mount(size: &str) -> Option<Self> {
         let folder = Folder::new("small-disk");
         let size = format!("size={size}");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs", folder.path()]).output();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs", folder.path()])
+            .output();
         if mount.is_ok_and(|output| output.status.success()) {
             return Some(Self(folder));
         }
@@ -740,14 +973,21 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_stops_writes_and_nothing_else() {
-    let Some(disk) = SmallDisk::mount("40m") else { return };
+    let Some(disk) = SmallDisk::mount("40m") else {
+        return;
+    };
     let data = disk.0.join("data");
     let node = start(&data, &[]);
     let value = |number: usize| format!("{number:08}").into_bytes().repeat(128 * 1024);
     let mut client = node.connect();
     let mut acknowledged = 0;
     let refusal = loop {
-        let response = client.request("PUT", &format!("/kv/{acknowledged}"), &[], &value(acknowledged));
+        let response = client.request(
+            "PUT",
+            &format!("/kv/{acknowledged}"),
+            &[],
+            &value(acknowledged),
+        );
         if response.status != 201 {
             break response;
         }
@@ -761,15 +1001,42 @@ fn a_full_disk_stops_writes_and_nothing_else() {
     // The connection was closed with the broken promise; others go on.
     let mut client = node.connect();
     for _ in 0..2 {
-        assert_error(&client.request("PUT", "/kv/small", &[], b"v"), 503, "storage_failed");
-        assert_error(&client.request("DELETE", "/kv/0", &[], b""), 503, "storage_failed");
-        assert_error(&client.request("POST", "/admin/checkpoint", &[], b""), 503, "storage_failed");
+        assert_error(
+            &client.request("PUT", "/kv/small", &[], b"v"),
+            503,
+            "storage_failed",
+        );
+        assert_error(
+            &client.request("DELETE", "/kv/0", &[], b""),
+            503,
+            "storage_failed",
+        );
+        assert_error(
+            &client.request("POST", "/admin/checkpoint", &[], b""),
+            503,
+            "storage_failed",
+        );
         let ready = client.request("GET", "/readyz", &[], b"");
-        assert!(ready.status == 503 && ready.text().contains("make room"), "{}", ready.text());
+        assert!(
+            ready.status == 503 && ready.text().contains("make room"),
+            "{}",
+            ready.text()
+        );
         assert_eq!(client.request("GET", "/livez", &[], b"").status, 200);
-        assert!(client.request("GET", "/status", &[], b"").text().contains("make room"));
+        assert!(
+            client
+                .request("GET", "/status", &[], b"")
+                .text()
+                .contains("make room")
+        );
         for number in 0..acknowledged {
-            assert!(client.request("GET", &format!("/kv/{number}"), &[], b"").body == value(number), "{number}");
+            assert!(
+                client
+                    .request("GET", &format!("/kv/{number}"), &[], b"")
+                    .body
+                    == value(number),
+                "{number}"
+            );
         }
     }
     drop(client);
@@ -781,7 +1048,13 @@ fn a_full_disk_stops_writes_and_nothing_else() {
     let node = start(&roomy.join("data"), &[]);
     let mut client = node.connect();
     for number in 0..acknowledged {
-        assert!(client.request("GET", &format!("/kv/{number}"), &[], b"").body == value(number), "{number}");
+        assert!(
+            client
+                .request("GET", &format!("/kv/{number}"), &[], b"")
+                .body
+                == value(number),
+            "{number}"
+        );
     }
     assert!(client.request("PUT", "/kv/more", &[], b"v").status == 201);
     drop(client);
@@ -811,8 +1084,14 @@ fn assert_names(line: &str, parts: &[&str]) {
 /// Where `needle` is in a file.
 fn find(file: &Path, needle: &[u8]) -> usize {
     let bytes = fs::read(file).expect("read");
-    let mut places = bytes.windows(needle.len()).enumerate().filter(|(_, window)| *window == needle);
-    places.next().unwrap_or_else(|| panic!("{} does not hold {}", file.display(), needle.escape_ascii())).0
+    let mut places = bytes
+        .windows(needle.len())
+        .enumerate()
+        .filter(|(_, window)| *window == needle);
+    places
+        .next()
+        .unwrap_or_else(|| panic!("{} does not hold {}", file.display(), needle.escape_ascii()))
+        .0
 }
 
 fn change_file(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -824,7 +1103,9 @@ fn change_file(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 /// The files of a kind in the directory of the partition, oldest first.
 fn files(data: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(data.join("partition-0")).expect("a folder");
-    let mut found: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     found.retain(|path| {
         let name = text(path).rsplit('/').next().expect("a name");
         name.starts_with(prefix) && name.ends_with(suffix)
@@ -837,7 +1118,12 @@ fn files(data: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
 fn write_numbered(node: &Node, count: usize) {
     let mut client = node.connect();
     for number in 0..count {
-        let response = client.request("PUT", &format!("/kv/key{number}"), &[], numbered(number).as_bytes());
+        let response = client.request(
+            "PUT",
+            &format!("/kv/key{number}"),
+            &[],
+            numbered(number).as_bytes(),
+        );
         assert!(response.status < 300, "{}", response.text());
     }
 }
@@ -850,8 +1136,13 @@ fn numbered(number: usize) -> String {
 fn count_numbered(node: &Node, up_to: usize) -> usize {
     let mut client = node.connect();
     let mut get = |number: usize| client.request("GET", &format!("/kv/key{number}"), &[], b"");
-    let count = (0..up_to).take_while(|number| get(*number).text() == numbered(*number)).count();
-    assert!((count..up_to).all(|number| get(number).status == 404), "a gap behind {count} keys");
+    let count = (0..up_to)
+        .take_while(|number| get(*number).text() == numbered(*number))
+        .count();
+    assert!(
+        (count..up_to).all(|number| get(number).status == 404),
+        "a gap behind {count} keys"
+    );
     count
 }
 
@@ -877,12 +1168,25 @@ fn a_directory_that_is_not_ours_alone_is_refused() {
     let foreign = folder.join("foreign");
     fs::create_dir(&foreign).expect("make");
     fs::write(foreign.join("thesis.txt"), "years of work").expect("write");
-    assert_names(&refuses(&["--data-dir", text(&foreign)], 2), &["--data-dir", "thesis.txt", "empty directory"]);
-    assert_eq!(fs::read_dir(&foreign).expect("read").count(), 1, "it was left as it was");
+    assert_names(
+        &refuses(&["--data-dir", text(&foreign)], 2),
+        &["--data-dir", "thesis.txt", "empty directory"],
+    );
+    assert_eq!(
+        fs::read_dir(&foreign).expect("read").count(),
+        1,
+        "it was left as it was"
+    );
     let orphan = folder.join("missing/data");
-    assert_names(&refuses(&["--data-dir", text(&orphan)], 2), &["--data-dir", text(&orphan), "parent"]);
+    assert_names(
+        &refuses(&["--data-dir", text(&orphan)], 2),
+        &["--data-dir", text(&orphan), "parent"],
+    );
     let file = foreign.join("thesis.txt");
-    assert_names(&refuses(&["--data-dir", text(&file)], 2), &["--data-dir", text(&file), "directory"]);
+    assert_names(
+        &refuses(&["--data-dir", text(&file)], 2),
+        &["--data-dir", text(&file), "directory"],
+    );
     assert_eq!(fs::read_to_string(&file).expect("read"), "years of work");
 
     let node = start(&data, &[]);
@@ -902,15 +1206,23 @@ fn a_damaged_log_is_refused_until_the_loss_is_accepted() {
     let offset = format!("at byte {}", place - 20 - "key6".len());
     for _ in 0..2 {
         let line = refuses(&["--data-dir", text(&data)], 1);
-        assert_names(&line, &[text(&log), &offset, "--restore", "--accept-data-loss"]);
-        assert!(fs::read(&log).expect("read") == damaged, "a refusal changes nothing");
+        assert_names(
+            &line,
+            &[text(&log), &offset, "--restore", "--accept-data-loss"],
+        );
+        assert!(
+            fs::read(&log).expect("read") == damaged,
+            "a refusal changes nothing"
+        );
     }
     let node = start(&data, &["--accept-data-loss"]);
     assert_eq!(count_numbered(&node, 10), 6);
     assert_eq!(node.status()["partitions"][0]["lastVersion"], 6);
     write_numbered(&node, 8);
     let log = stop(node);
-    let aside = files(&data, "", ".damaged").pop().expect("a file that was set aside");
+    let aside = files(&data, "", ".damaged")
+        .pop()
+        .expect("a file that was set aside");
     assert!(log.contains(text(&aside)), "{log}");
     find(&aside, numbered(9).as_bytes());
     // It is sound again.
@@ -925,19 +1237,37 @@ fn a_damaged_checkpoint_is_refused_until_the_loss_is_accepted() {
     let data = folder.join("data");
     let node = start(&data, &[]);
     write_numbered(&node, 400);
-    assert_eq!(node.request("POST", "/admin/checkpoint", &[], b"").status, 202);
+    assert_eq!(
+        node.request("POST", "/admin/checkpoint", &[], b"").status,
+        202
+    );
     wait_for("the checkpoint", || checkpoint_version(&node) == 400);
     stop(node);
-    let checkpoint = files(&data, "checkpoint-", ".dbn").pop().expect("a checkpoint");
+    let checkpoint = files(&data, "checkpoint-", ".dbn")
+        .pop()
+        .expect("a checkpoint");
     change_file(&checkpoint, |bytes| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
     });
     let line = refuses(&["--data-dir", text(&data)], 1);
-    assert_names(&line, &[text(&checkpoint), "damaged at byte", "--restore", "--accept-data-loss"]);
+    assert_names(
+        &line,
+        &[
+            text(&checkpoint),
+            "damaged at byte",
+            "--restore",
+            "--accept-data-loss",
+        ],
+    );
     let node = start(&data, &["--accept-data-loss"]);
-    let kept =
-        (0..400).filter(|number| node.request("GET", &format!("/kv/key{number}"), &[], b"").status == 200).count();
+    let kept = (0..400)
+        .filter(|number| {
+            node.request("GET", &format!("/kv/key{number}"), &[], b"")
+                .status
+                == 200
+        })
+        .count();
     eprintln!("{kept} of 400 keys were saved from a damaged checkpoint");
     stop(node);
     assert_eq!(files(&data, "checkpoint-", ".damaged").len(), 1);
@@ -949,12 +1279,19 @@ fn files_of_a_newer_version_are_refused() {
     let folder = directory_with_log(3);
     let data = folder.join("data");
     let log = files(&data, "wal-", ".log").pop().expect("a log file");
-    change_file(&log, |bytes| bytes[8..12].copy_from_slice(&2_u32.to_le_bytes()));
-    for arguments in [&["--data-dir", text(&data)][..], &["--data-dir", text(&data), "--accept-data-loss"]] {
+    change_file(&log, |bytes| {
+        bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    });
+    for arguments in [
+        &["--data-dir", text(&data)][..],
+        &["--data-dir", text(&data), "--accept-data-loss"],
+    ] {
         let line = refuses(arguments, 1);
         assert_names(&line, &[text(&log), "format 2", "newer"]);
     }
-    change_file(&log, |bytes| bytes[8..12].copy_from_slice(&1_u32.to_le_bytes()));
+    change_file(&log, |bytes| {
+        bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    });
     let node = start(&data, &[]);
     assert_eq!(count_numbered(&node, 3), 3);
     stop(node);
@@ -969,19 +1306,40 @@ fn a_backup_that_is_not_whole_is_refused() {
     let fresh = folder.join("fresh");
     for len in [0, 1, 63, 64, 70, backup.len() / 2, backup.len() - 1] {
         fs::write(&file, &backup[..len]).expect("write");
-        for arguments in [&["--restore", text(&file)][..], &["--restore", text(&file), "--data-dir", text(&fresh)]] {
+        for arguments in [
+            &["--restore", text(&file)][..],
+            &["--restore", text(&file), "--data-dir", text(&fresh)],
+        ] {
             let line = refuses(arguments, 1);
-            assert_names(&line, &["--restore", text(&file), "not a whole backup", "/snapshot"]);
+            assert_names(
+                &line,
+                &["--restore", text(&file), "not a whole backup", "/snapshot"],
+            );
         }
     }
     fs::write(&file, &backup).expect("write");
     stop(node);
-    let line = refuses(&["--restore", text(&file), "--data-dir", text(&folder.join("data"))], 2);
+    let line = refuses(
+        &[
+            "--restore",
+            text(&file),
+            "--data-dir",
+            text(&folder.join("data")),
+        ],
+        2,
+    );
     assert_names(&line, &["--restore", "--data-dir", "empty"]);
-    assert_names(&refuses(&["--restore", text(&folder.join("nothing"))], 2), &["--restore", "nothing"]);
+    assert_names(
+        &refuses(&["--restore", text(&folder.join("nothing"))], 2),
+        &["--restore", "nothing"],
+    );
     // What was refused, or cut off by a crash, has left the directory fit for what is whole.
     fs::create_dir(fresh.join("partition-0")).expect("make a folder");
-    fs::write(fresh.join("partition-0/checkpoint-00000000000000000050.dbn.tmp"), b"half").expect("write");
+    fs::write(
+        fresh.join("partition-0/checkpoint-00000000000000000050.dbn.tmp"),
+        b"half",
+    )
+    .expect("write");
     let node = start(&fresh, &["--restore", text(&file)]);
     assert_eq!(count_numbered(&node, 50), 50);
     stop(node);
@@ -1001,11 +1359,15 @@ fn a_torn_tail_is_cut_and_only_that_is_lost() {
     let log = files(&data, "wal-", ".log").pop().expect("a log file");
     let place = find(&log, numbered(8).as_bytes());
     let (begin, end) = (place - 20 - "key8".len(), place + numbered(8).len());
-    for cut in [begin + 1, begin + 4, begin + 20, end - 1].into_iter().chain((0..6).map(|_| rng.usize(begin + 1..end)))
+    for cut in [begin + 1, begin + 4, begin + 20, end - 1]
+        .into_iter()
+        .chain((0..6).map(|_| rng.usize(begin + 1..end)))
     {
         let copy = folder.join("copy");
         copy_folder(&data, &copy);
-        let log = copy.join("partition-0").join(log.file_name().expect("a name"));
+        let log = copy
+            .join("partition-0")
+            .join(log.file_name().expect("a name"));
         let file = fs::OpenOptions::new().write(true).open(&log).expect("open");
         file.set_len(cut as u64).expect("cut");
         let mut node = start(&copy, &[]);
@@ -1014,11 +1376,17 @@ fn a_torn_tail_is_cut_and_only_that_is_lost() {
         write_numbered(&node, 10);
         kill(&mut node);
         let said = node.rest_of_log();
-        assert!(said.contains(&format!("{} was cut at byte {begin}", text(&log))), "cut at {cut}: {said}");
+        assert!(
+            said.contains(&format!("{} was cut at byte {begin}", text(&log))),
+            "cut at {cut}: {said}"
+        );
         let node = start(&copy, &[]);
         assert_eq!(count_numbered(&node, 10), 10);
         let said = stop(node);
-        assert!(!said.contains("was cut"), "what was acknowledged was cut: {said}");
+        assert!(
+            !said.contains("was cut"),
+            "what was acknowledged was cut: {said}"
+        );
         fs::remove_dir_all(&copy).expect("remove");
     }
 }
@@ -1042,20 +1410,35 @@ fn assert_state_after(node: &Node, write_count: u64) {
             None => assert_eq!(response.status, 404, "k{key} after {write_count} writes"),
             Some(number) => {
                 assert_eq!(response.status, 200, "k{key} after {write_count} writes");
-                assert_eq!(response.header("ETag"), Some(format!("\"{number}\"").as_str()));
-                assert!(response.body == backup_value(number), "k{key} after {write_count} writes");
+                assert_eq!(
+                    response.header("ETag"),
+                    Some(format!("\"{number}\"").as_str())
+                );
+                assert!(
+                    response.body == backup_value(number),
+                    "k{key} after {write_count} writes"
+                );
             }
         }
     }
 }
 
 /// Writes to one key after the other until told to stop, and counts.
-fn write_in_turn(address: SocketAddr, sent: &AtomicU64, answered: &AtomicU64, is_over: &AtomicBool) -> io::Result<()> {
+fn write_in_turn(
+    address: SocketAddr,
+    sent: &AtomicU64,
+    answered: &AtomicU64,
+    is_over: &AtomicBool,
+) -> io::Result<()> {
     let mut wire = Wire::connect(address)?;
     let start = Instant::now();
     while !is_over.load(Ordering::SeqCst) && start.elapsed() < PATIENCE {
         let number = sent.fetch_add(1, Ordering::SeqCst) + 1;
-        let answer = wire.ask("PUT", &format!("/kv/k{}", (number - 1) % BACKUP_KEYS), &backup_value(number))?;
+        let answer = wire.ask(
+            "PUT",
+            &format!("/kv/k{}", (number - 1) % BACKUP_KEYS),
+            &backup_value(number),
+        )?;
         assert_eq!(answer.version, Some(number), "{}", answer.status);
         answered.fetch_add(1, Ordering::SeqCst);
     }
@@ -1069,7 +1452,9 @@ fn back_up(node: &Node, sent: &AtomicU64, answered: &AtomicU64) -> (Vec<u8>, Ran
     client.send_request("GET", "/snapshot", &[], b"");
     node.settle();
     let after = sent.load(Ordering::SeqCst);
-    wait_for("more writes", || answered.load(Ordering::SeqCst) > after + 2 * BACKUP_KEYS);
+    wait_for("more writes", || {
+        answered.load(Ordering::SeqCst) > after + 2 * BACKUP_KEYS
+    });
     let response: Response = client.response(false);
     assert_eq!(response.status, 200);
     (response.body, before..=after)
@@ -1088,7 +1473,10 @@ fn a_backup_is_one_point_in_time() {
         writing.join().expect("no panic").expect("all is answered");
         backups
     });
-    let mut histories = BTreeSet::from([partition_status(&source)["historyId"].as_str().expect("text").to_owned()]);
+    let mut histories = BTreeSet::from([partition_status(&source)["historyId"]
+        .as_str()
+        .expect("text")
+        .to_owned()]);
     assert_state_after(&source, answered.load(Ordering::SeqCst));
     drop(source);
     for (index, (bytes, taken)) in backups.iter().enumerate() {
@@ -1102,10 +1490,16 @@ fn a_backup_is_one_point_in_time() {
             wait_until_ready(node.address).expect("it starts");
             let status = partition_status(&node);
             let version = status["lastVersion"].as_u64().expect("a number");
-            assert!(taken.contains(&version), "{version} is not within {taken:?}");
+            assert!(
+                taken.contains(&version),
+                "{version} is not within {taken:?}"
+            );
             assert_state_after(&node, version);
             let history = status["historyId"].as_str().expect("text").to_owned();
-            assert!(histories.insert(history.clone()), "a history of its own: {status}");
+            assert!(
+                histories.insert(history.clone()),
+                "a history of its own: {status}"
+            );
             let written = node.request("PUT", "/kv/more", &[], b"v").json();
             assert_eq!(written["version"], version + 1);
             if arguments.len() > 2 {

@@ -1,6 +1,9 @@
 //! The shipped `haproxy.cfg` with a real `haproxy`: writes find the leader, reads the replicas, also after a failover, and no write
 //! is ever sent twice. Passed over, and says so, where `haproxy` is not installed.
-#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks and sockets of their own"
+)]
 
 mod common;
 
@@ -34,24 +37,42 @@ struct Proxy {
 impl Proxy {
     /// In front of these nodes; none if there is no `haproxy` on this machine.
     fn start(servers: [SocketAddr; 3]) -> Option<Self> {
-        if Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_err() {
+        if Command::new("haproxy")
+            .arg("-v")
+            .stdout(Stdio::null())
+            .status()
+            .is_err()
+        {
             eprintln!("haproxy is not installed: this test is passed over");
             return None;
         }
         // HAProxy takes a socket that listens already: so the system may choose the port.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
+        socket
+            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .expect("bind");
         socket.listen(16).expect("listen");
         socket.set_cloexec(false).expect("keep it open");
-        let address = socket.local_addr().expect("an address").as_socket().expect("of IP");
+        let address = socket
+            .local_addr()
+            .expect("an address")
+            .as_socket()
+            .expect("of IP");
         let folder = Folder::new("haproxy");
         let path = folder.join("haproxy.cfg");
         std::fs::write(&path, configuration(servers, socket.as_raw_fd())).expect("write");
         let mut command = Command::new("haproxy");
         let log = File::create(folder.join("log")).expect("create");
-        command.args(["-db", "-f", text(&path)]).stdout(Stdio::null()).stderr(log);
+        command
+            .args(["-db", "-f", text(&path)])
+            .stdout(Stdio::null())
+            .stderr(log);
         let child = command.spawn().expect("start haproxy");
-        Some(Self { child, address, _folder: folder })
+        Some(Self {
+            child,
+            address,
+            _folder: folder,
+        })
     }
 
     fn connect(&self) -> Client {
@@ -80,14 +101,24 @@ impl Drop for Proxy {
 fn configuration(servers: [SocketAddr; 3], listener: i32) -> String {
     let mut configuration = CONFIGURATION.to_owned();
     for line in ["    user haproxy\n", "    group haproxy\n"] {
-        assert!(configuration.contains(line), "the shipped file has changed: {line}");
+        assert!(
+            configuration.contains(line),
+            "the shipped file has changed: {line}"
+        );
         configuration = configuration.replace(line, "");
     }
     for (shipped, server) in SERVERS.iter().zip(servers) {
-        assert_eq!(configuration.matches(shipped).count(), 3, "the shipped file has changed: {shipped}");
+        assert_eq!(
+            configuration.matches(shipped).count(),
+            3,
+            "the shipped file has changed: {shipped}"
+        );
         configuration = configuration.replace(shipped, &server.to_string());
     }
-    assert!(configuration.contains(BIND), "the shipped file has changed: {BIND}");
+    assert!(
+        configuration.contains(BIND),
+        "the shipped file has changed: {BIND}"
+    );
     configuration.replace(BIND, &format!("bind fd@{listener}"))
 }
 
@@ -101,7 +132,12 @@ fn reader(proxy: &Proxy) -> (String, u64) {
 }
 
 fn assign(node: &Node, assignment: &Json) {
-    let response = node.request("POST", "/partition/assign", &[], assignment.to_string().as_bytes());
+    let response = node.request(
+        "POST",
+        "/partition/assign",
+        &[],
+        assignment.to_string().as_bytes(),
+    );
     assert_eq!(response.status, 200, "{}", response.text());
 }
 
@@ -118,10 +154,16 @@ fn writes_go_to_the_leader_and_reads_to_replicas_before_and_after_a_failover() {
     let leader = Node::start(&["--ack-timeout-ms", "30000"]);
     let follow = || Node::start(&["--replica-of", &url(&leader)]);
     let (first, second) = (follow(), follow());
-    let Some(proxy) = Proxy::start([leader.address, first.address, second.address]) else { return };
+    let Some(proxy) = Proxy::start([leader.address, first.address, second.address]) else {
+        return;
+    };
     // Before its first checks the proxy takes every node for anything.
-    wait_for("writes to go to the leader", || (0..10).all(|_| proxy.put("a", "1").status / 100 == 2));
-    wait_for("reads to go to replicas", || (0..10).all(|_| reader(&proxy).0 == "replica"));
+    wait_for("writes to go to the leader", || {
+        (0..10).all(|_| proxy.put("a", "1").status / 100 == 2)
+    });
+    wait_for("reads to go to replicas", || {
+        (0..10).all(|_| reader(&proxy).0 == "replica")
+    });
     assert_eq!(get(&leader, "a").text(), "1");
 
     let mut readers = HashSet::new();
@@ -129,39 +171,80 @@ fn writes_go_to_the_leader_and_reads_to_replicas_before_and_after_a_failover() {
         readers.extend([reader(&proxy)]);
         readers.len() == 2
     });
-    assert!(readers.iter().all(|(role, _)| role == "replica"), "{readers:?}");
-    let written = proxy.request("POST", "/set", &["X-Partition-ID: 0", "X-Min-Acks: 2"], br#"{"key":"b","value":"2"}"#);
+    assert!(
+        readers.iter().all(|(role, _)| role == "replica"),
+        "{readers:?}"
+    );
+    let written = proxy.request(
+        "POST",
+        "/set",
+        &["X-Partition-ID: 0", "X-Min-Acks: 2"],
+        br#"{"key":"b","value":"2"}"#,
+    );
     assert_eq!(written.status, 200, "{}", written.text());
-    assert_eq!(proxy.request("POST", "/get", &[], br#"{"key":"b"}"#).json()["value"], "2");
+    assert_eq!(
+        proxy.request("POST", "/get", &[], br#"{"key":"b"}"#).json()["value"],
+        "2"
+    );
     let newest = format!("/get?key=b&min_version={}", written.json()["version"]);
     assert_eq!(proxy.request("GET", &newest, &[], b"").json()["value"], "2");
     // What the node says of a partition that it has not.
     let elsewhere = proxy.request("PUT", "/kv/a", &["X-Partition-ID: 7"], b"x");
     let direct = leader.request("PUT", "/kv/a", &["X-Partition-ID: 7"], b"x");
     assert_ne!(direct.status / 100, 2, "{}", direct.text());
-    assert_eq!((elsewhere.status, elsewhere.text()), (direct.status, direct.text()));
-    assert_error(&proxy.request("POST", "/partition/assign", &[], b"{}"), 403, "not_through_proxy");
-    assert_error(&proxy.request("POST", "/admin/freeze", &[], b""), 403, "not_through_proxy");
+    assert_eq!(
+        (elsewhere.status, elsewhere.text()),
+        (direct.status, direct.text())
+    );
+    assert_error(
+        &proxy.request("POST", "/partition/assign", &[], b"{}"),
+        403,
+        "not_through_proxy",
+    );
+    assert_error(
+        &proxy.request("POST", "/admin/freeze", &[], b""),
+        403,
+        "not_through_proxy",
+    );
 
     drop(leader);
     for _ in 0..20 {
-        assert_eq!(proxy.request("GET", "/kv/b", &[], b"").text(), "2", "reads go on");
+        assert_eq!(
+            proxy.request("GET", "/kv/b", &[], b"").text(),
+            "2",
+            "reads go on"
+        );
     }
-    wait_for("the loss to be noticed", || proxy.put("c", "3").status == 503);
+    wait_for("the loss to be noticed", || {
+        proxy.put("c", "3").status == 503
+    });
     let refused = proxy.put("c", "3");
     assert_error(&refused, 503, "no_node");
     assert_eq!(refused.header("Retry-After"), Some("1"));
 
     assign(&first, &json!({"id": 0, "role": "leader", "epoch": 2}));
-    assign(&second, &json!({"id": 0, "role": "replica", "epoch": 2, "leader": url(&first)}));
-    wait_for("writes to flow again", || proxy.put("c", "4").status / 100 == 2);
+    assign(
+        &second,
+        &json!({"id": 0, "role": "replica", "epoch": 2, "leader": url(&first)}),
+    );
+    wait_for("writes to flow again", || {
+        proxy.put("c", "4").status / 100 == 2
+    });
     assert_eq!(get(&first, "c").text(), "4");
-    wait_for("the other replica to have it", || get(&second, "c").status == 200);
-    wait_for("reads from the replica that is left", || reader(&proxy).0 == "replica");
+    wait_for("the other replica to have it", || {
+        get(&second, "c").status == 200
+    });
+    wait_for("reads from the replica that is left", || {
+        reader(&proxy).0 == "replica"
+    });
 
     drop(second);
     for _ in 0..20 {
-        assert_eq!(proxy.request("GET", "/kv/c", &[], b"").text(), "4", "the leader serves where no replica does");
+        assert_eq!(
+            proxy.request("GET", "/kv/c", &[], b"").text(),
+            "4",
+            "the leader serves where no replica does"
+        );
     }
     wait_for("reads from the leader", || reader(&proxy).0 == "leader");
 }
@@ -196,7 +279,9 @@ impl BreaksOff {
 
     /// Waits until the proxy knows what this is. Before its first checks it takes every node for good.
     fn wait_for_checks(&self, count: usize) {
-        wait_for("health checks", || self.counts.checks.load(Ordering::SeqCst) >= count);
+        wait_for("health checks", || {
+            self.counts.checks.load(Ordering::SeqCst) >= count
+        });
     }
 
     fn request_count(&self) -> usize {
@@ -247,7 +332,10 @@ fn no_write_is_sent_twice() {
     for answered_count in [0, 1] {
         let leader = BreaksOff::start("/leader", answered_count);
         let others = ["/nothing", "/replica"].map(|role| BreaksOff::start(role, 0));
-        let Some(proxy) = Proxy::start([leader.address, others[0].address, others[1].address]) else { return };
+        let Some(proxy) = Proxy::start([leader.address, others[0].address, others[1].address])
+        else {
+            return;
+        };
         for node in [&leader, &others[0], &others[1]] {
             node.wait_for_checks(6);
         }
@@ -273,7 +361,9 @@ fn reads_are_sent_again() {
     let bad = BreaksOff::start("/replica", 0);
     let good = BreaksOff::start("/replica", usize::MAX);
     let neither = BreaksOff::start("/nothing", 0);
-    let Some(proxy) = Proxy::start([bad.address, good.address, neither.address]) else { return };
+    let Some(proxy) = Proxy::start([bad.address, good.address, neither.address]) else {
+        return;
+    };
     for node in [&bad, &good, &neither] {
         node.wait_for_checks(6);
     }

@@ -1,6 +1,11 @@
 //! The key-value API and its HTTP over real sockets: what each request gets, however its bytes are cut, and that a
 //! malformed one harms nobody.
-#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+
+#![expect(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks and sockets of their own"
+)]
 
 mod common;
 
@@ -19,8 +24,14 @@ fn assert_json(response: &Response, expected: &serde_json::Value) {
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(response.header("Content-Type"), Some("application/json"));
     assert_eq!(&response.json(), expected);
-    let version = expected["version"].as_u64().map(|version| format!("\"{version}\""));
-    assert_eq!(response.header("ETag"), version.as_deref(), "the version is the entity tag");
+    let version = expected["version"]
+        .as_u64()
+        .map(|version| format!("\"{version}\""));
+    assert_eq!(
+        response.header("ETag"),
+        version.as_deref(),
+        "the version is the entity tag"
+    );
 }
 
 #[track_caller]
@@ -55,30 +66,70 @@ fn set_get_delete_with_json() {
     for method in ["GET", "POST"] {
         assert_json(&client.request(method, "/get?key=a", &[], b""), &a);
         assert_json(&client.request(method, "/get", &[JSON], &key("a")), &a);
-        assert_json(&client.request(method, "/get", &[CHUNKED], &chunked(&key("a"), 3)), &a);
+        assert_json(
+            &client.request(method, "/get", &[CHUNKED], &chunked(&key("a"), 3)),
+            &a,
+        );
         // A body beside ?key= says nothing more, and is read past.
-        assert_json(&client.request(method, "/get?key=a", &[], b"GET /get?key=b HTTP/1.1\r\n\r\n"), &a);
+        assert_json(
+            &client.request(
+                method,
+                "/get?key=a",
+                &[],
+                b"GET /get?key=b HTTP/1.1\r\n\r\n",
+            ),
+            &a,
+        );
         assert_not_found(&client.request(method, "/get", &[JSON], &key("c")));
     }
     let response = client.request("GET", "/get?key=b", &[], b"");
-    assert_json(&response, &json!({"success": true, "value": "é\"\\\n\u{0}", "version": 2}));
+    assert_json(
+        &response,
+        &json!({"success": true, "value": "é\"\\\n\u{0}", "version": 2}),
+    );
     assert_eq!(stored(&mut client, b"b"), "é\"\\\n\u{0}".as_bytes());
 
     let deleted = |deleted: bool| json!({"success": true, "deleted": deleted});
-    assert_json(&client.request("DELETE", "/delete?key=a", &[], b""), &deleted(true));
-    assert_json(&client.request("DELETE", "/delete?key=a", &[], b""), &deleted(false));
-    assert_json(&client.request("POST", "/delete", &[JSON], &key("b")), &deleted(true));
-    assert_json(&client.request("DELETE", "/delete", &[JSON], &key("b")), &deleted(false));
+    assert_json(
+        &client.request("DELETE", "/delete?key=a", &[], b""),
+        &deleted(true),
+    );
+    assert_json(
+        &client.request("DELETE", "/delete?key=a", &[], b""),
+        &deleted(false),
+    );
+    assert_json(
+        &client.request("POST", "/delete", &[JSON], &key("b")),
+        &deleted(true),
+    );
+    assert_json(
+        &client.request("DELETE", "/delete", &[JSON], &key("b")),
+        &deleted(false),
+    );
     for gone in ["/get?key=a", "/get?key=b"] {
         assert_not_found(&client.request("GET", gone, &[], b""));
     }
     // Two deletes wrote, two found nothing and did not.
-    assert_eq!(client.request("POST", "/set", &[JSON], &set("a", "")).json()["version"], 6);
-    assert_json(&client.request("GET", "/get?key=a", &[], b""), &json!({"success": true, "value": "", "version": 6}));
+    assert_eq!(
+        client
+            .request("POST", "/set", &[JSON], &set("a", ""))
+            .json()["version"],
+        6
+    );
+    assert_json(
+        &client.request("GET", "/get?key=a", &[], b""),
+        &json!({"success": true, "value": "", "version": 6}),
+    );
 }
 
 /// Target, headers and body; the key and the value that they set.
-type SetRow = (&'static str, &'static [&'static str], &'static [u8], &'static [u8], &'static [u8]);
+type SetRow = (
+    &'static str,
+    &'static [&'static str],
+    &'static [u8],
+    &'static [u8],
+    &'static [u8],
+);
 
 #[test]
 fn what_a_set_body_means() {
@@ -86,10 +137,28 @@ fn what_a_set_body_means() {
     let mut client = node.connect();
     let table: &[SetRow] = &[
         // What `curl -d '{…}'` sends, and other types: an object is JSON whatever it is called.
-        ("/set", &[FORM], br#"{"key":"f","value":"a=b&c"}"#, b"f", b"a=b&c"),
-        ("/set", &["Content-Type: text/plain"], b" \r\n\t{\"value\":\"v\",\"key\":\"p\"} \n", b"p", b"v"),
+        (
+            "/set",
+            &[FORM],
+            br#"{"key":"f","value":"a=b&c"}"#,
+            b"f",
+            b"a=b&c",
+        ),
+        (
+            "/set",
+            &["Content-Type: text/plain"],
+            b" \r\n\t{\"value\":\"v\",\"key\":\"p\"} \n",
+            b"p",
+            b"v",
+        ),
         ("/set", &[], br#"{"key":"n","value":"v"}"#, b"n", b"v"),
-        ("/set", &["Content-Type: Application/JSON; charset=utf-8"], br#"{"key":"j","value":""}"#, b"j", b""),
+        (
+            "/set",
+            &["Content-Type: Application/JSON; charset=utf-8"],
+            br#"{"key":"j","value":""}"#,
+            b"j",
+            b"",
+        ),
         (
             "/set",
             &[JSON],
@@ -97,17 +166,65 @@ fn what_a_set_body_means() {
             "é😀".as_bytes(),
             b"\0/\x08\x0c\n\r\t\\\"",
         ),
-        ("/set", &[JSON], br#"{"key":"u","value":"eA","encoding":"utf-8"}"#, b"u", b"eA"),
-        ("/set", &[JSON], br#"{"encoding":"base64","value":"AP+A","key":"b64"}"#, b"b64", b"\0\xff\x80"),
-        ("/set", &[JSON], br#"{"key":"nopad","value":"/w","encoding":"base64"}"#, b"nopad", b"\xff"),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"u","value":"eA","encoding":"utf-8"}"#,
+            b"u",
+            b"eA",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"encoding":"base64","value":"AP+A","key":"b64"}"#,
+            b"b64",
+            b"\0\xff\x80",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"nopad","value":"/w","encoding":"base64"}"#,
+            b"nopad",
+            b"\xff",
+        ),
         // Forms.
-        ("/set", &[FORM], b"key=k+1&value=a+b%2Bc%00%fF", b"k 1", b"a b+c\0\xff"),
+        (
+            "/set",
+            &[FORM],
+            b"key=k+1&value=a+b%2Bc%00%fF",
+            b"k 1",
+            b"a b+c\0\xff",
+        ),
         ("/set", &[FORM], b"value=&key=%ff", b"\xff", b""),
-        ("/set", &[FORM], b"key=form64&value=AP%2BA&encoding=base64", b"form64", b"\0\xff\x80"),
+        (
+            "/set",
+            &[FORM],
+            b"key=form64&value=AP%2BA&encoding=base64",
+            b"form64",
+            b"\0\xff\x80",
+        ),
         // With the key in the address the body is the value, whatever it looks like and is called.
-        ("/set?key=r", &[], b"\0\xff\r\n\r\nraw", b"r", b"\0\xff\r\n\r\nraw"),
-        ("/set?key=r+2%2B", &[JSON], br#"{"key":"x","value":"y"}"#, b"r 2+", br#"{"key":"x","value":"y"}"#),
-        ("/set?other=1&key=q", &[FORM], b"key=x&value=y", b"q", b"key=x&value=y"),
+        (
+            "/set?key=r",
+            &[],
+            b"\0\xff\r\n\r\nraw",
+            b"r",
+            b"\0\xff\r\n\r\nraw",
+        ),
+        (
+            "/set?key=r+2%2B",
+            &[JSON],
+            br#"{"key":"x","value":"y"}"#,
+            b"r 2+",
+            br#"{"key":"x","value":"y"}"#,
+        ),
+        (
+            "/set?other=1&key=q",
+            &[FORM],
+            b"key=x&value=y",
+            b"q",
+            b"key=x&value=y",
+        ),
         ("/set?key=empty", &[], b"", b"empty", b""),
     ];
     for (index, &(target, headers, body, key, value)) in table.iter().enumerate() {
@@ -152,24 +269,47 @@ fn keys_in_paths_are_bytes() {
         assert_eq!(created.status, 201, "{}", created.text());
         let version = created.json()["version"].as_u64().expect("a version");
         assert_eq!(created.json(), json!({"success": true, "version": version}));
-        assert_eq!(created.header("ETag"), Some(format!("\"{version}\"").as_str()));
+        assert_eq!(
+            created.header("ETag"),
+            Some(format!("\"{version}\"").as_str())
+        );
         for target in [&target, &same] {
             let response = client.request("GET", target, &[], b"");
             assert_eq!((response.status, &response.body), (200, &value), "{target}");
-            assert_eq!(response.header("Content-Type"), Some("application/octet-stream"));
+            assert_eq!(
+                response.header("Content-Type"),
+                Some("application/octet-stream")
+            );
             assert_eq!(response.header("ETag"), created.header("ETag"));
             let head = client.request("HEAD", target, &[], b"");
             assert_eq!(head.status, 200);
-            assert_eq!(head.header("Content-Length"), Some(value.len().to_string().as_str()));
+            assert_eq!(
+                head.header("Content-Length"),
+                Some(value.len().to_string().as_str())
+            );
             assert_eq!(head.header("ETag"), created.header("ETag"));
         }
-        assert_eq!(client.request("GET", &query, &[], b"").json()["version"], version, "{query}");
+        assert_eq!(
+            client.request("GET", &query, &[], b"").json()["version"],
+            version,
+            "{query}"
+        );
 
         let replaced = client.request("PUT", &same, &[CHUNKED], &chunked(b"", 1));
-        assert_eq!((replaced.status, &replaced.json()["version"]), (200, &json!(version + 1)));
+        assert_eq!(
+            (replaced.status, &replaced.json()["version"]),
+            (200, &json!(version + 1))
+        );
         assert_eq!(stored(&mut client, key), b"");
         let deleted = client.request("DELETE", &target, &[], b"");
-        assert_eq!((deleted.status, deleted.header("Content-Length"), deleted.body.len()), (204, None, 0));
+        assert_eq!(
+            (
+                deleted.status,
+                deleted.header("Content-Length"),
+                deleted.body.len()
+            ),
+            (204, None, 0)
+        );
         assert_not_found(&client.request("GET", &same, &[], b""));
     }
     assert_error(&client.request("GET", "/kv/", &[], b""), 400, "key_empty");
@@ -185,16 +325,33 @@ fn values_that_are_no_text() {
     let node = Node::start(&[]);
     let mut client = node.connect();
     let (binary, text) = (b"\0\xff\xfe plain".as_slice(), "héllo".as_bytes());
-    for (key, value) in [("binary", binary), ("cut", &text[..2]), ("surrogate", b"\xed\xa0\x80")] {
+    for (key, value) in [
+        ("binary", binary),
+        ("cut", &text[..2]),
+        ("surrogate", b"\xed\xa0\x80"),
+    ] {
         let target = format!("/get?key={key}");
-        assert_eq!(client.request("PUT", &format!("/kv/{key}"), &[], value).status, 201);
+        assert_eq!(
+            client
+                .request("PUT", &format!("/kv/{key}"), &[], value)
+                .status,
+            201
+        );
         let response = client.request("GET", &target, &[], b"");
         let version = response.json()["version"].as_u64().expect("a version");
         let encoded = BASE64.encode(value);
-        assert_json(&response, &json!({"success": true, "value": encoded, "encoding": "base64", "version": version}));
+        assert_json(
+            &response,
+            &json!({"success": true, "value": encoded, "encoding": "base64", "version": version}),
+        );
         // What was answered can be sent back as it is.
         let body = json!({"key": "copy", "value": encoded, "encoding": "base64"}).to_string();
-        assert_eq!(client.request("POST", "/set", &[JSON], body.as_bytes()).status, 200);
+        assert_eq!(
+            client
+                .request("POST", "/set", &[JSON], body.as_bytes())
+                .status,
+            200
+        );
         assert_eq!(stored(&mut client, b"copy"), value);
         for accept in [RAW, "Accept: text/html, Application/Octet-Stream;q=0.5"] {
             let raw = client.request("GET", &target, &[accept], b"");
@@ -204,12 +361,23 @@ fn values_that_are_no_text() {
         }
         let head = client.request("HEAD", &target, &[], b"");
         assert_eq!(head.status, 200);
-        assert_eq!(head.header("Content-Length"), Some(response.body.len().to_string().as_str()));
+        assert_eq!(
+            head.header("Content-Length"),
+            Some(response.body.len().to_string().as_str())
+        );
         assert_eq!(head.header("ETag"), response.header("ETag"));
     }
-    assert_eq!(client.request("GET", "/get?key=copy", &["Accept: */*"], b"").json()["encoding"], "base64");
+    assert_eq!(
+        client
+            .request("GET", "/get?key=copy", &["Accept: */*"], b"")
+            .json()["encoding"],
+        "base64"
+    );
     assert_not_found(&client.request("GET", "/get?key=none", &[RAW], b""));
-    assert_eq!(client.request("HEAD", "/get?key=none", &[], b"").status, 404);
+    assert_eq!(
+        client.request("HEAD", "/get?key=none", &[], b"").status,
+        404
+    );
 }
 
 #[test]
@@ -237,7 +405,11 @@ fn conditions_on_reads() {
                 let response = client.request(method, target, &[condition], b"");
                 assert_eq!(response.status, status, "{method} {target} {condition}");
                 if status < 400 {
-                    assert_eq!(response.header("ETag"), Some("\"2\""), "{method} {target} {condition}");
+                    assert_eq!(
+                        response.header("ETag"),
+                        Some("\"2\""),
+                        "{method} {target} {condition}"
+                    );
                 }
                 if method == "GET" && status == 412 {
                     assert_error(&response, 412, "condition_failed");
@@ -257,8 +429,11 @@ fn conditions_on_writes() {
     let node = Node::start(&[]);
     let mut client = node.connect();
     let set_body = br#"{"key":"k","value":"json"}"#.as_slice();
-    let writes: [(&str, &str, &[u8]); 3] =
-        [("PUT", "/kv/k", b"put"), ("POST", "/set?key=k", b"raw"), ("POST", "/set", set_body)];
+    let writes: [(&str, &str, &[u8]); 3] = [
+        ("PUT", "/kv/k", b"put"),
+        ("POST", "/set?key=k", b"raw"),
+        ("POST", "/set", set_body),
+    ];
     for (method, target, body) in writes {
         client.request("DELETE", "/kv/k", &[], b"");
         let mut write = |condition: &str| client.request(method, target, &[condition], body);
@@ -269,15 +444,33 @@ fn conditions_on_writes() {
         assert!(created.status < 300, "{}", created.text());
         let version = created.json()["version"].as_u64().expect("a version");
         assert_error(&write("If-None-Match: *"), 412, "condition_failed");
-        assert_error(&write(&format!("If-None-Match: \"{version}\"")), 412, "condition_failed");
-        assert_error(&write(&format!("If-Match: \"{}\"", version - 1)), 412, "condition_failed");
+        assert_error(
+            &write(&format!("If-None-Match: \"{version}\"")),
+            412,
+            "condition_failed",
+        );
+        assert_error(
+            &write(&format!("If-Match: \"{}\"", version - 1)),
+            412,
+            "condition_failed",
+        );
         assert_error(&write("If-Match: nonsense"), 400, "bad_request");
         let replaced = write(&format!("If-Match: \"{version}\""));
-        assert_eq!((replaced.status, &replaced.json()["version"]), (200, &json!(version + 1)));
-        assert_error(&write(&format!("If-Match: \"{version}\"")), 412, "condition_failed");
+        assert_eq!(
+            (replaced.status, &replaced.json()["version"]),
+            (200, &json!(version + 1))
+        );
+        assert_error(
+            &write(&format!("If-Match: \"{version}\"")),
+            412,
+            "condition_failed",
+        );
         // None of the refused ones wrote.
         let next = write("If-Match: *");
-        assert_eq!((next.status, &next.json()["version"]), (200, &json!(version + 2)));
+        assert_eq!(
+            (next.status, &next.json()["version"]),
+            (200, &json!(version + 2))
+        );
     }
     for (method, target, success) in [("DELETE", "/kv/k", 204), ("DELETE", "/delete?key=k", 200)] {
         let created = client.request("PUT", "/kv/k", &[], b"v");
@@ -299,8 +492,18 @@ fn conditions_on_writes() {
 fn partitions_are_named_by_header_or_parameter() {
     let node = Node::start(&[]);
     let mut client = node.connect();
-    assert_eq!(client.request("POST", "/set?key=k&partition=0", &[], b"v").status, 200);
-    assert_eq!(client.request("GET", "/get?key=k", &["X-Partition-ID: 0"], b"").json()["value"], "v");
+    assert_eq!(
+        client
+            .request("POST", "/set?key=k&partition=0", &[], b"v")
+            .status,
+        200
+    );
+    assert_eq!(
+        client
+            .request("GET", "/get?key=k", &["X-Partition-ID: 0"], b"")
+            .json()["value"],
+        "v"
+    );
     let body = br#"{"key":"k","value":"w"}"#;
     let table: &[(&str, &str, &[u8])] = &[
         ("POST", "/set?key=k", b"w"),
@@ -320,7 +523,12 @@ fn partitions_are_named_by_header_or_parameter() {
         assert_error(&response, 404, "partition_not_found");
         let response = client.request(method, &format!("{target}{join}partition=7"), &[], body);
         assert_error(&response, 404, "partition_not_found");
-        for bad in ["X-Partition-ID: x", "X-Partition-ID: -1", "X-Partition-ID: 99999999999", "X-Partition-ID: "] {
+        for bad in [
+            "X-Partition-ID: x",
+            "X-Partition-ID: -1",
+            "X-Partition-ID: 99999999999",
+            "X-Partition-ID: ",
+        ] {
             let response = client.request(method, target, &[bad], body);
             assert_error(&response, 400, "bad_request");
         }
@@ -346,11 +554,20 @@ fn methods_and_paths() {
     ];
     for (path, allow) in table {
         let options = client.request("OPTIONS", path, &[], b"");
-        assert_eq!((options.status, options.header("Allow")), (204, Some(allow)), "{path}");
+        assert_eq!(
+            (options.status, options.header("Allow")),
+            (204, Some(allow)),
+            "{path}"
+        );
         for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE"] {
             let is_allowed = allow.split(", ").any(|allowed| allowed == method);
             let response = client.request(method, path, &[], b"");
-            assert_eq!(response.status != 405, is_allowed, "{method} {path}: {}", response.status);
+            assert_eq!(
+                response.status != 405,
+                is_allowed,
+                "{method} {path}: {}",
+                response.status
+            );
             if !is_allowed {
                 assert_eq!(response.header("Allow"), Some(allow), "{method} {path}");
                 if method != "HEAD" {
@@ -360,16 +577,31 @@ fn methods_and_paths() {
         }
     }
     let options = client.request("OPTIONS", "*", &[], b"");
-    assert_eq!((options.status, options.header("Allow")), (204, Some("GET, HEAD, POST, PUT, DELETE, OPTIONS")));
+    assert_eq!(
+        (options.status, options.header("Allow")),
+        (204, Some("GET, HEAD, POST, PUT, DELETE, OPTIONS"))
+    );
     for path in ["/", "/nothing", "/get/", "/GET", "/kv", "/set/x", "//get"] {
         assert_error(&client.request("GET", path, &[], b""), 404, "not_found");
-        assert_error(&client.request("POST", path, &[], b"body"), 404, "not_found");
+        assert_error(
+            &client.request("POST", path, &[], b"body"),
+            404,
+            "not_found",
+        );
         assert_error(&client.request("OPTIONS", path, &[], b""), 404, "not_found");
     }
     for method in ["BREW", "get", "PROPFIND"] {
-        assert_error(&client.request(method, "/get?key=k", &[], b""), 501, "not_implemented");
+        assert_error(
+            &client.request(method, "/get?key=k", &[], b""),
+            501,
+            "not_implemented",
+        );
     }
-    assert_error(&client.request("CONNECT", "localhost:80", &[], b""), 501, "not_implemented");
+    assert_error(
+        &client.request("CONNECT", "localhost:80", &[], b""),
+        501,
+        "not_implemented",
+    );
 }
 
 #[test]
@@ -379,7 +611,14 @@ fn reads_never_change_state() {
     client.request("PUT", "/kv/k", &[], b"v");
     let body = br#"{"key":"k","value":"w"}"#;
     for method in ["GET", "HEAD"] {
-        for target in ["/set?key=k&value=w", "/set", "/delete?key=k", "/delete", "/admin/freeze", "/kv/k"] {
+        for target in [
+            "/set?key=k&value=w",
+            "/set",
+            "/delete?key=k",
+            "/delete",
+            "/admin/freeze",
+            "/kv/k",
+        ] {
             let bytes = request_bytes(method, target, &[JSON], body);
             client.send(&bytes);
             client.response(method == "HEAD");
@@ -397,17 +636,47 @@ fn keys_up_to_their_limit() {
     let mut client = node.connect();
     for (key, value) in [(vec![b'k'; 4096], "text"), (vec![0xff; 4096], "binary")] {
         let encoded = percent_encoded(&key);
-        assert_eq!(client.request("PUT", &format!("/kv/{encoded}"), &[], value.as_bytes()).status, 201);
-        assert_eq!(client.request("GET", &format!("/get?key={encoded}"), &[], b"").json()["value"], value);
-        assert_eq!(client.request("POST", &format!("/set?key={encoded}"), &[], b"2").status, 200);
+        assert_eq!(
+            client
+                .request("PUT", &format!("/kv/{encoded}"), &[], value.as_bytes())
+                .status,
+            201
+        );
+        assert_eq!(
+            client
+                .request("GET", &format!("/get?key={encoded}"), &[], b"")
+                .json()["value"],
+            value
+        );
+        assert_eq!(
+            client
+                .request("POST", &format!("/set?key={encoded}"), &[], b"2")
+                .status,
+            200
+        );
         let form = format!("key={encoded}&value=3");
-        assert_eq!(client.request("POST", "/set", &[FORM], form.as_bytes()).status, 200);
+        assert_eq!(
+            client
+                .request("POST", "/set", &[FORM], form.as_bytes())
+                .status,
+            200
+        );
         assert_eq!(stored(&mut client, &key), b"3");
-        assert_eq!(client.request("DELETE", &format!("/delete?key={encoded}"), &[], b"").json()["deleted"], true);
+        assert_eq!(
+            client
+                .request("DELETE", &format!("/delete?key={encoded}"), &[], b"")
+                .json()["deleted"],
+            true
+        );
     }
     let longest = "k".repeat(4096);
     let body = json!({"key": longest, "value": "json"}).to_string();
-    assert_eq!(client.request("POST", "/set", &[JSON], body.as_bytes()).status, 200);
+    assert_eq!(
+        client
+            .request("POST", "/set", &[JSON], body.as_bytes())
+            .status,
+        200
+    );
     assert_eq!(stored(&mut client, longest.as_bytes()), b"json");
 
     let long = "k".repeat(4097);
@@ -429,7 +698,11 @@ fn keys_up_to_their_limit() {
     for (method, target, headers, body) in table {
         let response = client.request(method, target, headers, body.as_bytes());
         assert_error(&response, 414, "key_too_long");
-        assert!(response.text().contains("4096"), "the limit is named: {}", response.text());
+        assert!(
+            response.text().contains("4096"),
+            "the limit is named: {}",
+            response.text()
+        );
     }
     assert_eq!(node.status()["partitions"][0]["lastVersion"], 9);
 }
@@ -440,7 +713,9 @@ type Request = (&'static str, &'static str, Vec<&'static str>, Vec<u8>);
 /// All ways to set a key to `value`.
 fn ways_to_set(value: &[u8]) -> Vec<Request> {
     let text = String::from_utf8(value.to_vec()).expect("text");
-    let escaped = value.iter().fold(String::new(), |text, byte| text + &format!("\\u{byte:04x}"));
+    let escaped = value
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("\\u{byte:04x}"));
     let base64 = BASE64.encode(value);
     let plain_json = json!({"key": "k", "value": text}).to_string().into_bytes();
     vec![
@@ -449,12 +724,44 @@ fn ways_to_set(value: &[u8]) -> Vec<Request> {
         ("POST", "/set?key=k", vec![], value.to_vec()),
         ("POST", "/set?key=k", vec![CHUNKED], chunked(value, 1)),
         ("POST", "/set", vec![JSON], plain_json.clone()),
-        ("POST", "/set", vec![JSON, CHUNKED], chunked(&plain_json, 1000)),
-        ("POST", "/set", vec![JSON], format!(r#"{{"value":"{escaped}","key":"k"}}"#).into_bytes()),
-        ("POST", "/set", vec![FORM], [b"key=k&value=", value].concat()),
-        ("POST", "/set", vec![FORM], format!("value={}&key=k", percent_encoded(value)).into_bytes()),
-        ("POST", "/set", vec![JSON], json!({"key": "k", "value": base64, "encoding": "base64"}).to_string().into()),
-        ("POST", "/set", vec![JSON], format!(r#"{{"encoding":"base64","key":"k","value":"{base64}"}}"#).into_bytes()),
+        (
+            "POST",
+            "/set",
+            vec![JSON, CHUNKED],
+            chunked(&plain_json, 1000),
+        ),
+        (
+            "POST",
+            "/set",
+            vec![JSON],
+            format!(r#"{{"value":"{escaped}","key":"k"}}"#).into_bytes(),
+        ),
+        (
+            "POST",
+            "/set",
+            vec![FORM],
+            [b"key=k&value=", value].concat(),
+        ),
+        (
+            "POST",
+            "/set",
+            vec![FORM],
+            format!("value={}&key=k", percent_encoded(value)).into_bytes(),
+        ),
+        (
+            "POST",
+            "/set",
+            vec![JSON],
+            json!({"key": "k", "value": base64, "encoding": "base64"})
+                .to_string()
+                .into(),
+        ),
+        (
+            "POST",
+            "/set",
+            vec![JSON],
+            format!(r#"{{"encoding":"base64","key":"k","value":"{base64}"}}"#).into_bytes(),
+        ),
     ]
 }
 
@@ -469,16 +776,37 @@ fn values_up_to_their_limit() {
         let (method, target, headers, body) = fitting;
         client.request("PUT", "/kv/k", &[], b"before");
         let response = client.request(method, target, &headers, &body);
-        assert_eq!(response.status, 200, "{method} {target} {headers:?}: {}", response.text());
-        assert_eq!(stored(&mut client, b"k"), fits, "{method} {target} {headers:?}");
+        assert_eq!(
+            response.status,
+            200,
+            "{method} {target} {headers:?}: {}",
+            response.text()
+        );
+        assert_eq!(
+            stored(&mut client, b"k"),
+            fits,
+            "{method} {target} {headers:?}"
+        );
 
         let (method, target, headers, body) = over;
         let response = client.request(method, target, &headers, &body);
         assert_error(&response, 413, "value_too_large");
-        assert!(response.text().contains("5000"), "the limit is named: {}", response.text());
+        assert!(
+            response.text().contains("5000"),
+            "the limit is named: {}",
+            response.text()
+        );
         // Where the request ends is still known, so the connection stays, and nothing was written.
-        assert_eq!(response.header("Connection"), None, "{method} {target} {headers:?}");
-        assert_eq!(stored(&mut client, b"k"), fits, "{method} {target} {headers:?}");
+        assert_eq!(
+            response.header("Connection"),
+            None,
+            "{method} {target} {headers:?}"
+        );
+        assert_eq!(
+            stored(&mut client, b"k"),
+            fits,
+            "{method} {target} {headers:?}"
+        );
     }
 }
 
@@ -486,7 +814,11 @@ fn values_up_to_their_limit() {
 fn a_declared_length_far_over_the_limit_is_refused_at_once() {
     let node = Node::start(&[]);
     for target in ["/kv/k", "/set?key=k"] {
-        let method = if target.starts_with("/kv") { "PUT" } else { "POST" };
+        let method = if target.starts_with("/kv") {
+            "PUT"
+        } else {
+            "POST"
+        };
         let mut client = node.connect();
         client.send_request(method, target, &["Content-Length: 17179869184"], b"");
         let response = client.response(false);
@@ -498,7 +830,13 @@ fn a_declared_length_far_over_the_limit_is_refused_at_once() {
 }
 
 /// Target, headers and body; the status and the code that they get.
-type RefusedRow = (&'static str, &'static [&'static str], &'static [u8], u16, &'static str);
+type RefusedRow = (
+    &'static str,
+    &'static [&'static str],
+    &'static [u8],
+    u16,
+    &'static str,
+);
 
 #[test]
 fn bodies_that_are_refused() {
@@ -510,37 +848,199 @@ fn bodies_that_are_refused() {
         ("/set", &[JSON], b"{", 400, "bad_json"),
         ("/set", &[JSON], b"[]", 400, "bad_json"),
         ("/set", &[JSON], b"\"k\"", 400, "bad_json"),
-        ("/set", &[JSON], br#"{"key":"k","value":"w"}x"#, 400, "bad_json"),
-        ("/set", &[JSON], br#"{"key":"k","value":"w",}"#, 400, "bad_json"),
-        ("/set", &[JSON], br#"{"key":"k" "value":"w"}"#, 400, "bad_json"),
-        ("/set", &[JSON], br#"{"key":"k","value":"w"#, 400, "bad_json"),
-        ("/set", &[JSON], br#"{"key":"k","value":"\x"}"#, 400, "bad_json"),
-        ("/set", &[JSON], br#"{"key":"k","value":"\ud800"}"#, 400, "bad_json"),
-        ("/set", &[JSON], br#"{"key":"k","value":"\udc00\ud800"}"#, 400, "bad_json"),
-        ("/set", &[JSON], br#"{"key":"k","value":"\u12g4"}"#, 400, "bad_json"),
-        ("/set", &[JSON], b"{\"key\":\"k\",\"value\":\"a\nb\"}", 400, "bad_json"),
-        ("/set", &[JSON], b"{\"key\":\"k\",\"value\":\"\xff\"}", 400, "bad_json"),
-        ("/set", &[JSON], b"{\"key\":\"k\",\"value\":\"\xc3\"}", 400, "bad_json"),
-        ("/set", &[JSON], b"\xef\xbb\xbf{\"key\":\"k\",\"value\":\"w\"}", 400, "bad_json"),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"w"}x"#,
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"w",}"#,
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k" "value":"w"}"#,
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"w"#,
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"\x"}"#,
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"\ud800"}"#,
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"\udc00\ud800"}"#,
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"\u12g4"}"#,
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            b"{\"key\":\"k\",\"value\":\"a\nb\"}",
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            b"{\"key\":\"k\",\"value\":\"\xff\"}",
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            b"{\"key\":\"k\",\"value\":\"\xc3\"}",
+            400,
+            "bad_json",
+        ),
+        (
+            "/set",
+            &[JSON],
+            b"\xef\xbb\xbf{\"key\":\"k\",\"value\":\"w\"}",
+            400,
+            "bad_json",
+        ),
         // JSON that says something else.
-        ("/set", &[JSON], br#"{"key":"k","value":"w","key":"k"}"#, 400, "bad_request"),
-        ("/set", &[JSON], br#"{"key":"k","value":"w","value":"w"}"#, 400, "bad_request"),
-        ("/set", &[JSON], br#"{"key":"k","value":"w","\u006bey":"k"}"#, 400, "bad_request"),
-        ("/set", &[JSON], br#"{"key":"k","value":"w","more":"x"}"#, 400, "bad_request"),
-        ("/set", &[JSON], br#"{"key":"k","Value":"w"}"#, 400, "bad_request"),
-        ("/set", &[JSON], br#"{"key":"k","value":1}"#, 400, "bad_request"),
-        ("/set", &[JSON], br#"{"key":"k","value":null}"#, 400, "bad_request"),
-        ("/set", &[JSON], br#"{"key":["k"],"value":"w"}"#, 400, "bad_request"),
-        ("/set", &[JSON], br#"{"key":"k","value":"w","encoding":"rot13"}"#, 400, "bad_request"),
-        ("/set", &[JSON], br#"{"key":"k","value":"?!","encoding":"base64"}"#, 400, "bad_base64"),
-        ("/set", &[JSON], br#"{"key":"k","value":"A","encoding":"base64"}"#, 400, "bad_base64"),
-        ("/set", &[JSON], br#"{"key":"k","value":"AA==AA==","encoding":"base64"}"#, 400, "bad_base64"),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"w","key":"k"}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"w","value":"w"}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"w","\u006bey":"k"}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"w","more":"x"}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","Value":"w"}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":1}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":null}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":["k"],"value":"w"}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"w","encoding":"rot13"}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"?!","encoding":"base64"}"#,
+            400,
+            "bad_base64",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"A","encoding":"base64"}"#,
+            400,
+            "bad_base64",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"AA==AA==","encoding":"base64"}"#,
+            400,
+            "bad_base64",
+        ),
         ("/set", &[JSON], b"{}", 400, "key_missing"),
         ("/set", &[JSON], br#"{"value":"w"}"#, 400, "key_missing"),
         ("/set", &[JSON], br#"{"key":"k"}"#, 400, "value_missing"),
-        ("/set", &[JSON], br#"{"key":"","value":"w"}"#, 400, "key_empty"),
-        ("/delete", &[JSON], br#"{"key":"k","value":"w"}"#, 400, "bad_request"),
-        ("/get", &[JSON], br#"{"key":"k","encoding":"base64"}"#, 400, "bad_request"),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"","value":"w"}"#,
+            400,
+            "key_empty",
+        ),
+        (
+            "/delete",
+            &[JSON],
+            br#"{"key":"k","value":"w"}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            "/get",
+            &[JSON],
+            br#"{"key":"k","encoding":"base64"}"#,
+            400,
+            "bad_request",
+        ),
         ("/delete", &[JSON], b"{}", 400, "key_missing"),
         // Forms.
         ("/set", &[FORM], b"key=k&value=w&key=k", 400, "bad_request"),
@@ -549,9 +1049,21 @@ fn bodies_that_are_refused() {
         ("/set", &[FORM], b"value=w", 400, "key_missing"),
         ("/set", &[FORM], b"key=&value=w", 400, "key_empty"),
         // Other types say neither key nor value.
-        ("/set", &["Content-Type: text/plain"], b"key=k&value=w", 415, "unsupported_media_type"),
+        (
+            "/set",
+            &["Content-Type: text/plain"],
+            b"key=k&value=w",
+            415,
+            "unsupported_media_type",
+        ),
         ("/set", &[], b"k=w", 415, "unsupported_media_type"),
-        ("/delete", &["Content-Type: text/plain"], b"k", 415, "unsupported_media_type"),
+        (
+            "/delete",
+            &["Content-Type: text/plain"],
+            b"k",
+            415,
+            "unsupported_media_type",
+        ),
         // Nothing at all.
         ("/set", &[JSON], b"", 400, "key_missing"),
         ("/get", &[], b"", 400, "key_missing"),
@@ -563,15 +1075,45 @@ fn bodies_that_are_refused() {
         ("/set?key=k&ttl=0", &[], b"w", 400, "bad_ttl"),
         ("/set?key=k&ttl=", &[], b"w", 400, "bad_ttl"),
         ("/set?key=k", &["X-TTL: soon"], b"w", 400, "bad_ttl"),
-        ("/set?ttl=-1", &[JSON], br#"{"key":"k","value":"w"}"#, 400, "bad_ttl"),
-        ("/set", &[JSON], br#"{"key":"k","value":"w","ttl":1e10}"#, 400, "bad_ttl"),
-        ("/set", &[JSON], br#"{"ttl":"1.5s","key":"k","value":"w"}"#, 400, "bad_ttl"),
-        ("/set", &[JSON, "X-TTL: 10"], br#"{"key":"k","value":"w","ttl":10}"#, 400, "bad_ttl"),
+        (
+            "/set?ttl=-1",
+            &[JSON],
+            br#"{"key":"k","value":"w"}"#,
+            400,
+            "bad_ttl",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"key":"k","value":"w","ttl":1e10}"#,
+            400,
+            "bad_ttl",
+        ),
+        (
+            "/set",
+            &[JSON],
+            br#"{"ttl":"1.5s","key":"k","value":"w"}"#,
+            400,
+            "bad_ttl",
+        ),
+        (
+            "/set",
+            &[JSON, "X-TTL: 10"],
+            br#"{"key":"k","value":"w","ttl":10}"#,
+            400,
+            "bad_ttl",
+        ),
         ("/set?key=k&ttl=10", &["X-TTL: 10"], b"w", 400, "bad_ttl"),
         // What can never be kept.
         ("/set?key=k", &["X-Min-Acks: one"], b"w", 400, "bad_request"),
         ("/set?key=k", &["X-Min-Acks: 33"], b"w", 400, "bad_request"),
-        ("/set", &[JSON, "X-Min-Acks: -1"], br#"{"key":"k","value":"w"}"#, 400, "bad_request"),
+        (
+            "/set",
+            &[JSON, "X-Min-Acks: -1"],
+            br#"{"key":"k","value":"w"}"#,
+            400,
+            "bad_request",
+        ),
     ];
     for &(target, headers, body, status, code) in table {
         eprintln!("{target} {headers:?} {}", String::from_utf8_lossy(body));
@@ -579,31 +1121,75 @@ fn bodies_that_are_refused() {
         assert_error(&response, status, code);
         let headers: Vec<&str> = headers.iter().copied().chain([CHUNKED]).collect();
         let response = client.request("POST", target, &headers, &chunked(body, 1));
-        assert_eq!(response.status, status, "the same in chunks: {}", response.text());
+        assert_eq!(
+            response.status,
+            status,
+            "the same in chunks: {}",
+            response.text()
+        );
     }
-    assert_error(&client.request("PUT", "/kv/k", &["X-TTL: 0"], b"w"), 400, "bad_ttl");
+    assert_error(
+        &client.request("PUT", "/kv/k", &["X-TTL: 0"], b"w"),
+        400,
+        "bad_ttl",
+    );
     for header in ["X-Min-Acks: x", "X-Min-Acks: 999"] {
         // A delete is a write too.
-        assert_error(&client.request("PUT", "/kv/k", &[header], b"w"), 400, "bad_request");
-        assert_error(&client.request("DELETE", "/kv/k", &[header], b""), 400, "bad_request");
-        assert_error(&client.request("DELETE", "/delete?key=k", &[header], b""), 400, "bad_request");
-        assert_error(&client.request("POST", "/delete", &[header], br#"{"key":"k"}"#), 400, "bad_request");
+        assert_error(
+            &client.request("PUT", "/kv/k", &[header], b"w"),
+            400,
+            "bad_request",
+        );
+        assert_error(
+            &client.request("DELETE", "/kv/k", &[header], b""),
+            400,
+            "bad_request",
+        );
+        assert_error(
+            &client.request("DELETE", "/delete?key=k", &[header], b""),
+            400,
+            "bad_request",
+        );
+        assert_error(
+            &client.request("POST", "/delete", &[header], br#"{"key":"k"}"#),
+            400,
+            "bad_request",
+        );
         // Reads promise nothing that these could be about.
-        assert_eq!(client.request("GET", "/get?key=k", &[header], b"").status, 200);
-        assert_eq!(client.request("GET", "/get", &[header], br#"{"key":"k"}"#).status, 200);
+        assert_eq!(
+            client.request("GET", "/get?key=k", &[header], b"").status,
+            200
+        );
+        assert_eq!(
+            client
+                .request("GET", "/get", &[header], br#"{"key":"k"}"#)
+                .status,
+            200
+        );
     }
-    assert_eq!(client.request("PUT", "/kv/k", &["X-Min-Acks: 0"], b"kept").status, 200);
+    assert_eq!(
+        client
+            .request("PUT", "/kv/k", &["X-Min-Acks: 0"], b"kept")
+            .status,
+        200
+    );
     // A value without any length.
     client.send(b"POST /set?key=k HTTP/1.1\r\nHost: localhost\r\n\r\nPUT /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_error(&client.response(false), 411, "length_required");
     assert_error(&client.response(false), 411, "length_required");
     assert_eq!(stored(&mut client, b"k"), b"kept");
-    assert_eq!(node.status()["partitions"][0]["lastVersion"], 2, "nothing else was written");
+    assert_eq!(
+        node.status()["partitions"][0]["lastVersion"],
+        2,
+        "nothing else was written"
+    );
 }
 
 /// A response without what changes from one to the next.
 fn timeless(mut response: Response) -> Response {
-    response.headers.retain(|(name, _)| !["Date", "ETag"].contains(&name.as_str()));
+    response
+        .headers
+        .retain(|(name, _)| !["Date", "ETag"].contains(&name.as_str()));
     response
 }
 
@@ -613,9 +1199,19 @@ fn a_request_cut_anywhere_is_the_same_request() {
     let mut client = node.connect();
     client.request("PUT", "/kv/k", &[], b"v");
     let body = "{\"key\":\"\\u006b\",\"value\":\"caf\u{e9} \\ud83d\\ude00\"}";
-    let posted = request_bytes("POST", "/set", &["Content-Type: application/json"], body.as_bytes());
+    let posted = request_bytes(
+        "POST",
+        "/set",
+        &["Content-Type: application/json"],
+        body.as_bytes(),
+    );
     let trailers = b"4;ext=\"x\"\r\nab\r\n\r\n0000003\r\ncde\r\n0\r\nX-Sum: 1\r\nY: z\r\n\r\n";
-    let chunks = request_bytes("PUT", "/kv/k", &["Transfer-Encoding: chunked", "Trailer: X-Sum"], trailers);
+    let chunks = request_bytes(
+        "PUT",
+        "/kv/k",
+        &["Transfer-Encoding: chunked", "Trailer: X-Sum"],
+        trailers,
+    );
     let form = request_bytes("POST", "/set", &[FORM], b"key=%6B&value=a%2Bb+c");
     let requests: [(&[u8], &[u8]); 4] = [
         (b"\r\nGET /kv/%6b?a=b HTTP/1.1\r\nHost: localhost\r\nX-Other:  a b \t\r\nAccept: */*\r\n\r\n", b"v"),
@@ -647,7 +1243,12 @@ fn a_request_cut_anywhere_is_the_same_request() {
                 assert_eq!(response.json()["success"], true);
             }
             let read = client.request("GET", "/get", &[RAW], key_body);
-            assert_eq!(read.body, value, "cut at {cut} of {:?}", String::from_utf8_lossy(request));
+            assert_eq!(
+                read.body,
+                value,
+                "cut at {cut} of {:?}",
+                String::from_utf8_lossy(request)
+            );
         }
         // And byte by byte.
         for byte in request {
@@ -662,14 +1263,28 @@ fn a_request_cut_anywhere_is_the_same_request() {
 /// Which of several faults is told of does not depend on whether the value came with the head.
 #[test]
 fn a_refusal_does_not_depend_on_the_cut() {
-    const FAULTS: [&str; 5] =
-        ["If-Match: bad", "X-TTL: bad", "X-Min-Acks: bad", "X-Partition-ID: 9", "If-None-Match: bad"];
+    const FAULTS: [&str; 5] = [
+        "If-Match: bad",
+        "X-TTL: bad",
+        "X-Min-Acks: bad",
+        "X-Partition-ID: 9",
+        "If-None-Match: bad",
+    ];
     let node = Node::start(&[]);
     let mut client = node.connect();
-    for (method, target) in [("PUT", "/kv/k"), ("POST", "/set?key=k"), ("PUT", "/kv/%zz"), ("PUT", "/kv/")] {
+    for (method, target) in [
+        ("PUT", "/kv/k"),
+        ("POST", "/set?key=k"),
+        ("PUT", "/kv/%zz"),
+        ("PUT", "/kv/"),
+    ] {
         for (at, first) in FAULTS.iter().enumerate() {
             for second in &FAULTS[at..] {
-                let headers = if first == second { &[*first][..] } else { &[*first, *second] };
+                let headers = if first == second {
+                    &[*first][..]
+                } else {
+                    &[*first, *second]
+                };
                 let request = request_bytes(method, target, headers, b"value");
                 client.send(&request);
                 let whole = timeless(client.response(false));
@@ -677,11 +1292,19 @@ fn a_refusal_does_not_depend_on_the_cut() {
                 client.send(&request[..request.len() - 5]);
                 node.settle();
                 client.send(&request[request.len() - 5..]);
-                assert_eq!(timeless(client.response(false)), whole, "{method} {target} with {headers:?}");
+                assert_eq!(
+                    timeless(client.response(false)),
+                    whole,
+                    "{method} {target} with {headers:?}"
+                );
             }
         }
     }
-    assert_eq!(node.status()["partitions"][0]["lastVersion"], 0, "nothing was written");
+    assert_eq!(
+        node.status()["partitions"][0]["lastVersion"],
+        0,
+        "nothing was written"
+    );
 }
 
 #[test]
@@ -695,8 +1318,18 @@ fn a_thousand_pipelined_requests_are_answered_in_order() {
         let value = format!("value {index}");
         bytes.extend(match index % 3 {
             0 => request_bytes("PUT", "/kv/k", &[], value.as_bytes()),
-            1 => request_bytes("POST", "/set?key=k", &[CHUNKED], &chunked(value.as_bytes(), 4)),
-            _ => request_bytes("POST", "/set", &[], json!({"key": "k", "value": value}).to_string().as_bytes()),
+            1 => request_bytes(
+                "POST",
+                "/set?key=k",
+                &[CHUNKED],
+                &chunked(value.as_bytes(), 4),
+            ),
+            _ => request_bytes(
+                "POST",
+                "/set",
+                &[],
+                json!({"key": "k", "value": value}).to_string().as_bytes(),
+            ),
         });
         bytes.extend(request_bytes("GET", "/get?key=k", &[], b""));
         if index % 10 == 9 {
@@ -709,9 +1342,16 @@ fn a_thousand_pipelined_requests_are_answered_in_order() {
     for index in 0..COUNT {
         version += 1;
         let written = client.response(false);
-        assert_eq!(written.json(), json!({"success": true, "version": version}), "request {index}");
+        assert_eq!(
+            written.json(),
+            json!({"success": true, "version": version}),
+            "request {index}"
+        );
         let read = client.response(false);
-        assert_json(&read, &json!({"success": true, "value": format!("value {index}"), "version": version}));
+        assert_json(
+            &read,
+            &json!({"success": true, "value": format!("value {index}"), "version": version}),
+        );
         if index % 10 == 9 {
             version += 1;
             assert_eq!(client.response(false).status, 204);
@@ -752,14 +1392,42 @@ fn how_long_a_connection_lasts() {
     // request, what Connection says in the answer, whether it stays open
     let table: &[(&str, Option<&str>, bool)] = &[
         ("GET /kv/k HTTP/1.1\r\nHost: h\r\n\r\n", None, true),
-        ("GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", None, true),
-        ("GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", Some("close"), false),
-        ("GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: foo, CLOSE\r\n\r\n", Some("close"), false),
-        ("GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: foo\r\nConnection: close\r\n\r\n", Some("close"), false),
+        (
+            "GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n",
+            None,
+            true,
+        ),
+        (
+            "GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+            Some("close"),
+            false,
+        ),
+        (
+            "GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: foo, CLOSE\r\n\r\n",
+            Some("close"),
+            false,
+        ),
+        (
+            "GET /kv/k HTTP/1.1\r\nHost: h\r\nConnection: foo\r\nConnection: close\r\n\r\n",
+            Some("close"),
+            false,
+        ),
         ("GET /kv/k HTTP/1.0\r\n\r\n", Some("close"), false),
-        ("GET /kv/k HTTP/1.0\r\nHost: h\r\nConnection: Keep-Alive\r\n\r\n", Some("keep-alive"), true),
-        ("GET /kv/k HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", Some("close"), false),
-        ("PUT /kv/k HTTP/1.0\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\nv", Some("keep-alive"), true),
+        (
+            "GET /kv/k HTTP/1.0\r\nHost: h\r\nConnection: Keep-Alive\r\n\r\n",
+            Some("keep-alive"),
+            true,
+        ),
+        (
+            "GET /kv/k HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n",
+            Some("close"),
+            false,
+        ),
+        (
+            "PUT /kv/k HTTP/1.0\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\nv",
+            Some("keep-alive"),
+            true,
+        ),
     ];
     for (request, connection, stays) in table {
         let mut client = node.connect();
@@ -767,13 +1435,21 @@ fn how_long_a_connection_lasts() {
         // What follows the last request must not be carried out.
         client.send(&request_bytes("PUT", "/kv/after", &[], b"x"));
         let response = client.response(false);
-        assert_eq!((response.status, response.header("Connection")), (200, *connection), "{request:?}");
+        assert_eq!(
+            (response.status, response.header("Connection")),
+            (200, *connection),
+            "{request:?}"
+        );
         if *stays {
             assert_eq!(client.response(false).status, 201, "{request:?}");
             assert_eq!(client.request("DELETE", "/kv/after", &[], b"").status, 204);
         } else {
             client.assert_end();
-            assert_eq!(node.request("GET", "/kv/after", &[], b"").status, 404, "{request:?}");
+            assert_eq!(
+                node.request("GET", "/kv/after", &[], b"").status,
+                404,
+                "{request:?}"
+            );
         }
     }
     // HTTP/1.0 has no chunks: an answer whose length is not known ends with the connection.
@@ -784,7 +1460,11 @@ fn how_long_a_connection_lasts() {
     if head.header("Content-Length").is_none() {
         assert_eq!(head.header("Connection"), Some("close"));
         let body: serde_json::Value = serde_json::from_slice(&client.read_to_end()).expect("JSON");
-        assert!(body["value"].as_str().is_some_and(|value| value.as_bytes() == big));
+        assert!(
+            body["value"]
+                .as_str()
+                .is_some_and(|value| value.as_bytes() == big)
+        );
     }
 }
 
@@ -807,13 +1487,20 @@ fn leniency_that_is_settled() {
     ] {
         client.send(request.as_bytes());
         let response = client.response(false);
-        assert_eq!((response.status, response.text().as_str()), (200, "v"), "{request:?}: {}", response.text());
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, "v"),
+            "{request:?}: {}",
+            response.text()
+        );
     }
 }
 
 /// Requests that cannot be read, and the status and code that each gets.
 fn malformed() -> Vec<(Vec<u8>, u16, &'static str)> {
-    let get = |headers: &str| format!("GET /kv/k HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes();
+    let get = |headers: &str| {
+        format!("GET /kv/k HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()
+    };
     let set = |headers: &str, body: &str| {
         format!("POST /set?key=k HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}").into_bytes()
     };
@@ -822,8 +1509,14 @@ fn malformed() -> Vec<(Vec<u8>, u16, &'static str)> {
     let bad = |request: Vec<u8>| (request, 400, "bad_request");
     let mut table = vec![
         // Two lengths, or one that is none.
-        bad(set("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
-        bad(set("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n")),
+        bad(set(
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "0\r\n\r\n",
+        )),
+        bad(set(
+            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+            "0\r\n\r\n",
+        )),
         bad(set("Content-Length: 1\r\nContent-Length: 1\r\n", "x")),
         bad(set("Content-Length: 1\r\ncontent-length: 2\r\n", "x")),
         bad(set("Content-Length: 1, 1\r\n", "x")),
@@ -833,13 +1526,24 @@ fn malformed() -> Vec<(Vec<u8>, u16, &'static str)> {
         bad(set("Content-Length: 1 1\r\n", "x")),
         bad(set("Content-Length:\r\n", "x")),
         bad(set("Content-Length: 18446744073709551616\r\n", "x")),
-        bad(set("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
+        bad(set(
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "0\r\n\r\n",
+        )),
         bad(set("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n")),
         bad(set("Transfer-Encoding: chunked, gzip, \r\n", "0\r\n\r\n")),
         bad(set("Transfer-Encoding:\r\n", "0\r\n\r\n")),
         bad(b"POST /set?key=k HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec()),
-        (set("Transfer-Encoding: gzip, chunked\r\n", ""), 501, "transfer_coding_not_implemented"),
-        (set("Transfer-Encoding: xchunked\r\n", ""), 501, "transfer_coding_not_implemented"),
+        (
+            set("Transfer-Encoding: gzip, chunked\r\n", ""),
+            501,
+            "transfer_coding_not_implemented",
+        ),
+        (
+            set("Transfer-Encoding: xchunked\r\n", ""),
+            501,
+            "transfer_coding_not_implemented",
+        ),
         // Lines.
         bad(b"GET /kv/k HTTP/1.1\nHost: localhost\n\n".to_vec()),
         bad(b"GET /kv/k HTTP/1.1\r\nHost: localhost\nA: b\r\n\r\n".to_vec()),
@@ -873,15 +1577,27 @@ fn malformed() -> Vec<(Vec<u8>, u16, &'static str)> {
         bad(line("GET /kv/a b HTTP/1.1")),
         bad(line("G\u{1}T /kv/k HTTP/1.1")),
         (line("GET /kv/k HTTP/2.0"), 505, "version_not_supported"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505, "version_not_supported"),
+        (
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            505,
+            "version_not_supported",
+        ),
         (line("GET /kv/k HTTP/0.9"), 505, "version_not_supported"),
         // Not HTTP.
         bad(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
         bad(b"\0\0\0\0".to_vec()),
         bad(b"\n\n\nGET / HTTP/1.1\r\n\r\n".to_vec()),
         // Too much.
-        (format!("GET /kv/{} HTTP/1.1\r\n", "k".repeat(17_000)).into_bytes(), 414, "uri_too_long"),
-        (get(&format!("A: {}\r\n", "b".repeat(17_000))), 431, "head_too_large"),
+        (
+            format!("GET /kv/{} HTTP/1.1\r\n", "k".repeat(17_000)).into_bytes(),
+            414,
+            "uri_too_long",
+        ),
+        (
+            get(&format!("A: {}\r\n", "b".repeat(17_000))),
+            431,
+            "head_too_large",
+        ),
         (get(&"A: b\r\n".repeat(101)), 431, "too_many_headers"),
         (get("Expect: miracles\r\n"), 417, "expectation_failed"),
         // Chunks.
@@ -895,8 +1611,15 @@ fn malformed() -> Vec<(Vec<u8>, u16, &'static str)> {
         bad(in_chunks("1;a\nb\r\na\r\n0\r\n\r\n")),
         bad(in_chunks("0\r\nno colon\r\n\r\n")),
         bad(in_chunks("0\r\nA: b\nC: d\r\n\r\n")),
-        bad(in_chunks(&format!("1;{}\r\na\r\n0\r\n\r\n", "e".repeat(5000)))),
-        (in_chunks(&format!("0\r\nT: {}\r\n\r\n", "t".repeat(9000))), 431, "trailers_too_large"),
+        bad(in_chunks(&format!(
+            "1;{}\r\na\r\n0\r\n\r\n",
+            "e".repeat(5000)
+        ))),
+        (
+            in_chunks(&format!("0\r\nT: {}\r\n\r\n", "t".repeat(9000))),
+            431,
+            "trailers_too_large",
+        ),
     ];
     let mut fields = get("");
     fields.truncate(fields.len() - 2);
@@ -954,14 +1677,27 @@ fn a_client_that_asks_first_is_told_to_go_on() {
         ("PUT", "/kv/k", "Content-Length: 1", b"v".to_vec()),
         ("POST", "/set?key=k", CHUNKED, chunked(b"v", 1)),
         ("POST", "/set", "Content-Length: 23", body.to_vec()),
-        ("GET", "/get", "Content-Length: 11", br#"{"key":"k"}"#.to_vec()),
+        (
+            "GET",
+            "/get",
+            "Content-Length: 11",
+            br#"{"key":"k"}"#.to_vec(),
+        ),
     ] {
         client.send_request(method, target, &["expect: 100-Continue", framing], b"");
         let interim = client.response_head();
-        assert_eq!((interim.status, interim.headers.len()), (100, 0), "{method} {target}");
+        assert_eq!(
+            (interim.status, interim.headers.len()),
+            (100, 0),
+            "{method} {target}"
+        );
         client.send(&body);
         let response = client.response(false);
-        assert!(matches!(response.status, 200 | 201), "{method} {target}: {}", response.text());
+        assert!(
+            matches!(response.status, 200 | 201),
+            "{method} {target}: {}",
+            response.text()
+        );
         assert_eq!(response.header("Connection"), None, "{method} {target}");
     }
     // Nobody waits where the body is there already, or where there is none.
@@ -979,7 +1715,12 @@ fn a_client_that_asks_first_and_is_refused_is_told_so_at_once() {
     std::fs::create_dir_all(&directory).expect("a directory");
     let token_file = directory.join("token");
     std::fs::write(&token_file, "0123456789abcdef").expect("write the token");
-    let node = Node::start(&["--token-file", token_file.to_str().expect("a path"), "--max-value-bytes", "10"]);
+    let node = Node::start(&[
+        "--token-file",
+        token_file.to_str().expect("a path"),
+        "--max-value-bytes",
+        "10",
+    ]);
     std::fs::remove_dir_all(&directory).expect("clean up");
     let token = "Authorization: Bearer 0123456789abcdef";
     for (method, target, headers, status) in [
@@ -988,7 +1729,12 @@ fn a_client_that_asks_first_and_is_refused_is_told_so_at_once() {
         ("POST", "/nothing", vec!["Content-Length: 5", token], 404),
         ("GET", "/set", vec!["Content-Length: 5", token], 405),
         ("PUT", "/kv/k", vec![CHUNKED, "X-TTL: 0", token], 400),
-        ("PUT", "/kv/k?partition=3", vec!["Content-Length: 5", token], 404),
+        (
+            "PUT",
+            "/kv/k?partition=3",
+            vec!["Content-Length: 5", token],
+            404,
+        ),
     ] {
         let mut client = node.connect();
         let headers: Vec<&str> = headers.into_iter().chain([EXPECT]).collect();
@@ -1003,7 +1749,10 @@ fn a_client_that_asks_first_and_is_refused_is_told_so_at_once() {
 
 #[test]
 fn nodes_with_the_same_content_have_the_same_digest() {
-    let nodes = [Node::start(&[]), Node::start(&["--memtable-bytes", "64KiB"])];
+    let nodes = [
+        Node::start(&[]),
+        Node::start(&["--memtable-bytes", "64KiB"]),
+    ];
     let large = vec![b'x'; 100_000];
     for (index, node) in nodes.iter().enumerate() {
         for number in 0..300 {
@@ -1019,7 +1768,10 @@ fn nodes_with_the_same_content_have_the_same_digest() {
     nodes[1].settle();
     let digest = |node: &Node| node.request("GET", "/digest", &[], b"").json();
     let of_first = digest(&nodes[0]);
-    assert_eq!((of_first["version"].as_u64(), of_first["keys"].as_u64()), (Some(302), Some(300)));
+    assert_eq!(
+        (of_first["version"].as_u64(), of_first["keys"].as_u64()),
+        (Some(302), Some(300))
+    );
     assert_eq!(of_first["digest"].as_str().map(str::len), Some(32));
     assert_eq!(of_first, digest(&nodes[1]));
     nodes[1].request("PUT", "/kv/large", &[], b"small");

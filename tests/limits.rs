@@ -1,5 +1,8 @@
 //! Limits, time-outs and large values: what is over is told so and ends, what is not is never cut, and nobody else notices.
-#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks and sockets of their own"
+)]
 
 mod common;
 
@@ -36,7 +39,12 @@ fn while_serving_others<T>(node: &Node, what: &str, work: impl FnOnce() -> T) ->
             while !is_over.load(Ordering::Relaxed) || count == 0 {
                 let start = Instant::now();
                 let value = count.to_string();
-                assert_eq!(client.request("PUT", "/kv/small", &[], value.as_bytes()).status, 200);
+                assert_eq!(
+                    client
+                        .request("PUT", "/kv/small", &[], value.as_bytes())
+                        .status,
+                    200
+                );
                 assert_eq!(client.request("GET", "/kv/small", &[], b"").text(), value);
                 longest = longest.max(start.elapsed());
                 count += 1;
@@ -76,13 +84,24 @@ fn large_raw_values_in_and_out() {
             client.send_request("PUT", "/kv/large", &[CHUNKED], b"");
             client.send(&chunked(&value, chunk_bytes));
             assert_eq!(client.response(false).status, 201);
-            assert!(client.request("GET", "/kv/large", &[], b"").body == value, "chunks of {chunk_bytes}");
+            assert!(
+                client.request("GET", "/kv/large", &[], b"").body == value,
+                "chunks of {chunk_bytes}"
+            );
         });
     }
     let head = client.request("HEAD", "/kv/large", &[], b"");
-    assert_eq!((head.status, head.header("Content-Length")), (200, Some("16777216")));
+    assert_eq!(
+        (head.status, head.header("Content-Length")),
+        (200, Some("16777216"))
+    );
     // The answer to HEAD had no body: the connection is where it should be.
-    let raw = client.request("GET", "/get?key=large", &["Accept: application/octet-stream"], b"");
+    let raw = client.request(
+        "GET",
+        "/get?key=large",
+        &["Accept: application/octet-stream"],
+        b"",
+    );
     assert!(raw.body == value);
     // One more byte, of which the node hears only at the end.
     client.send_request("PUT", "/kv/large", &[CHUNKED], b"");
@@ -102,7 +121,9 @@ fn large_json_values_in_and_out() {
     let mut random = fastrand::Rng::with_seed(2);
     while text.len() < LARGE_BYTES - 4 {
         text.push(
-            *random.choice(&['a', '"', '\\', '\n', '\u{0}', '\u{1f}', 'é', '€', '😀', '/']).expect("one of them"),
+            *random
+                .choice(&['a', '"', '\\', '\n', '\u{0}', '\u{1f}', 'é', '€', '😀', '/'])
+                .expect("one of them"),
         );
     }
     text.push_str(&"x".repeat(LARGE_BYTES - text.len()));
@@ -119,7 +140,8 @@ fn large_json_values_in_and_out() {
 
     let binary = pattern(3, LARGE_BYTES);
     let encoded = BASE64.encode(&binary);
-    let body = serde_json::json!({"key": "binary", "value": encoded, "encoding": "base64"}).to_string();
+    let body =
+        serde_json::json!({"key": "binary", "value": encoded, "encoding": "base64"}).to_string();
     while_serving_others(&node, "base64", || {
         let set = client.request("POST", "/set", &[], body.as_bytes());
         assert_eq!(set.status, 200, "{}", set.text());
@@ -137,7 +159,11 @@ fn large_json_values_in_and_out() {
     assert!(got["value"].as_str() == Some(BASE64.encode(&almost).as_str()));
     let head = client.request("HEAD", "/get?key=text", &[], b"");
     assert_eq!(head.status, 200);
-    assert_eq!(client.request("GET", "/livez", &[], b"").status, 200, "no body followed the head");
+    assert_eq!(
+        client.request("GET", "/livez", &[], b"").status,
+        200,
+        "no body followed the head"
+    );
 }
 
 #[test]
@@ -174,7 +200,8 @@ fn slow_requests_time_out() {
         b"GET /livez HTTP/1.1\r\nHost: localhost\r\n".to_vec(),
         b"PUT /kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n".to_vec(),
         b"PUT /kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf".to_vec(),
-        b"PUT /kv/k HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nval".to_vec(),
+        b"PUT /kv/k HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nval"
+            .to_vec(),
         b"POST /set HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n\r\n{\"key\":".to_vec(),
     ] {
         let mut client = node.connect();
@@ -213,7 +240,10 @@ fn a_head_that_drips_times_out() {
         let response = client.response(false);
         drop(set_over);
         assert_error(&response, 408, "request_timeout");
-        assert!(drip.join().expect("no panic"), "as long as bytes came, the head was waited for");
+        assert!(
+            drip.join().expect("no panic"),
+            "as long as bytes came, the head was waited for"
+        );
     });
     assert!(start.elapsed() >= HEADER_TIMEOUT);
 }
@@ -232,7 +262,11 @@ fn idle_connections_are_closed_silently() {
     }
     let start = Instant::now();
     client.assert_end();
-    assert!(start.elapsed() >= IDLE_TIMEOUT.saturating_sub(Duration::from_millis(10)), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= IDLE_TIMEOUT.saturating_sub(Duration::from_millis(10)),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -264,7 +298,10 @@ fn a_long_answer_that_keeps_being_read_is_not_cut() {
         while received < LARGE_BYTES {
             match client.stream.read(&mut buffer) {
                 Ok(count @ 1..) => received += count,
-                ended => panic!("{target}: {ended:?} after {received} bytes and {:?}", start.elapsed()),
+                ended => panic!(
+                    "{target}: {ended:?} after {received} bytes and {:?}",
+                    start.elapsed()
+                ),
             }
             // Much slower than the node could, and never silent for long.
             if received % 7 < 4 {
@@ -272,7 +309,11 @@ fn a_long_answer_that_keeps_being_read_is_not_cut() {
             }
         }
         eprintln!("{target}: read for {:?}", start.elapsed());
-        assert!(start.elapsed() > 2 * IDLE_TIMEOUT, "too fast to prove anything: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() > 2 * IDLE_TIMEOUT,
+            "too fast to prove anything: {:?}",
+            start.elapsed()
+        );
     }
 }
 
@@ -281,7 +322,11 @@ fn the_last_answer_is_not_cut_either() {
     /// Longer than a connection may take to close, once it has nothing more to say.
     const SLOW: Duration = Duration::from_secs(3);
     let node = Node::start(&[]);
-    assert_eq!(node.request("PUT", "/kv/k", &[], &pattern(8, LARGE_BYTES)).status, 201);
+    assert_eq!(
+        node.request("PUT", "/kv/k", &[], &pattern(8, LARGE_BYTES))
+            .status,
+        201
+    );
     let readers = ["Connection: close", "Connection: keep-alive"].map(|connection| {
         let mut client = node.connect_with_small_buffer();
         client.send_request("GET", "/kv/k", &[connection], b"");
@@ -302,7 +347,10 @@ fn the_last_answer_is_not_cut_either() {
     });
     for reader in readers {
         let (connection, received, elapsed) = reader.join().expect("no panic");
-        assert!(received > LARGE_BYTES, "{connection}: cut after {received} bytes and {elapsed:?}");
+        assert!(
+            received > LARGE_BYTES,
+            "{connection}: cut after {received} bytes and {elapsed:?}"
+        );
         assert!(elapsed > SLOW, "too fast to prove anything: {elapsed:?}");
     }
 }
@@ -310,10 +358,16 @@ fn the_last_answer_is_not_cut_either() {
 #[test]
 fn a_peer_that_stops_reading_is_let_go() {
     let node = Node::start(&IMPATIENT);
-    assert_eq!(node.request("PUT", "/kv/k", &[], &vec![0; LARGE_BYTES]).status, 201);
+    assert_eq!(
+        node.request("PUT", "/kv/k", &[], &vec![0; LARGE_BYTES])
+            .status,
+        201
+    );
     let mut client = node.connect_with_small_buffer();
     client.send_request("GET", "/kv/k", &[], b"");
-    wait_for("the connection to be closed", || node.status()["loop"]["connections"] == 1);
+    wait_for("the connection to be closed", || {
+        node.status()["loop"]["connections"] == 1
+    });
     let mut received = Vec::new();
     let _ = client.stream.read_to_end(&mut received);
     assert!(received.len() < LARGE_BYTES, "all of it came");
@@ -333,11 +387,19 @@ fn too_many_connections_are_told_so() {
         let response = refused.response(false);
         assert_error(&response, 503, "too_many_connections");
         assert_eq!(response.header("Connection"), Some("close"));
-        assert!(response.header("Retry-After").is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
+        assert!(
+            response
+                .header("Retry-After")
+                .is_some_and(|seconds| seconds.parse::<u32>().is_ok())
+        );
         refused.assert_end();
     }
     for client in &mut clients {
-        assert_eq!(client.request("GET", "/kv/k", &[], b"").status, 404, "those inside are served on");
+        assert_eq!(
+            client.request("GET", "/kv/k", &[], b"").status,
+            404,
+            "those inside are served on"
+        );
     }
     clients.pop();
     wait_for("the slot that was freed", || {
@@ -377,35 +439,59 @@ fn clients_that_do_not_read_cost_little_and_get_all_in_the_end() {
     const REQUEST_COUNT: usize = 5_000;
     const KEY_COUNT: usize = 10;
     let node = Node::start(&[]);
-    let values: Vec<Vec<u8>> =
-        (0..KEY_COUNT).map(|index| vec![b'0' + u8::try_from(index).expect("small"); 2_000]).collect();
+    let values: Vec<Vec<u8>> = (0..KEY_COUNT)
+        .map(|index| vec![b'0' + u8::try_from(index).expect("small"); 2_000])
+        .collect();
     for (index, value) in values.iter().enumerate() {
-        assert_eq!(node.request("PUT", &format!("/kv/{index}"), &[], value).status, 201);
+        assert_eq!(
+            node.request("PUT", &format!("/kv/{index}"), &[], value)
+                .status,
+            201
+        );
     }
     let mut other = node.connect();
     let requests: Vec<u8> = (0..REQUEST_COUNT)
         .flat_map(|index| request_bytes("GET", &format!("/kv/{}", index % KEY_COUNT), &[], b""))
         .collect();
     let before_kib = node.memory_kib("VmRSS");
-    let clients: Vec<Client> = (0..CLIENT_COUNT).map(|_| node.connect_with_small_buffer()).collect();
-    let sending: Vec<_> = clients.iter().map(|client| client.send_in_background(requests.clone())).collect();
+    let clients: Vec<Client> = (0..CLIENT_COUNT)
+        .map(|_| node.connect_with_small_buffer())
+        .collect();
+    let sending: Vec<_> = clients
+        .iter()
+        .map(|client| client.send_in_background(requests.clone()))
+        .collect();
     // Until the node has done for them all that it can.
-    let served = |other: &mut Client| other.request("GET", "/status", &[], b"").json()["loop"]["requests"].as_u64();
+    let served = |other: &mut Client| {
+        other.request("GET", "/status", &[], b"").json()["loop"]["requests"].as_u64()
+    };
     let mut last = None;
     wait_for("the node to stop answering", || {
         let now = served(&mut other);
         let_pass(Duration::from_millis(30));
         let next = served(&mut other);
-        let is_still = last == now && next == now.map(|count| count + 1) && now > Some(10 + CLIENT_COUNT as u64);
+        let is_still = last == now
+            && next == now.map(|count| count + 1)
+            && now > Some(10 + CLIENT_COUNT as u64);
         last = next.map(|count| count + 1);
         is_still
     });
     let total = served(&mut other).expect("a number");
     let growth_kib = node.memory_kib("VmRSS").saturating_sub(before_kib);
     eprintln!("{total} requests answered ahead, {growth_kib} KiB more for {CLIENT_COUNT} clients");
-    assert!(total < (CLIENT_COUNT * REQUEST_COUNT) as u64, "nothing was held back: send more");
-    assert!(growth_kib <= 1024 * CLIENT_COUNT as u64, "{growth_kib} KiB for {CLIENT_COUNT} clients");
-    assert_eq!(other.request("PUT", "/kv/other", &[], b"v").status, 201, "others are served");
+    assert!(
+        total < (CLIENT_COUNT * REQUEST_COUNT) as u64,
+        "nothing was held back: send more"
+    );
+    assert!(
+        growth_kib <= 1024 * CLIENT_COUNT as u64,
+        "{growth_kib} KiB for {CLIENT_COUNT} clients"
+    );
+    assert_eq!(
+        other.request("PUT", "/kv/other", &[], b"v").status,
+        201,
+        "others are served"
+    );
     assert_eq!(other.request("GET", "/kv/other", &[], b"").text(), "v");
     std::thread::scope(|scope| {
         for mut client in clients {
@@ -413,7 +499,10 @@ fn clients_that_do_not_read_cost_little_and_get_all_in_the_end() {
             scope.spawn(move || {
                 for index in 0..REQUEST_COUNT {
                     let response = client.response(false);
-                    assert!(response.status == 200 && response.body == values[index % KEY_COUNT], "answer {index}");
+                    assert!(
+                        response.status == 200 && response.body == values[index % KEY_COUNT],
+                        "answer {index}"
+                    );
                 }
             });
         }
@@ -426,8 +515,16 @@ fn clients_that_do_not_read_cost_little_and_get_all_in_the_end() {
 #[test]
 fn connections_that_vanish_leave_nothing_behind() {
     let node = Node::start(&[]);
-    assert_eq!(node.request("PUT", "/kv/k", &[], &pattern(9, LARGE_BYTES)).status, 201);
-    let open_descriptors = || std::fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("read /proc").count();
+    assert_eq!(
+        node.request("PUT", "/kv/k", &[], &pattern(9, LARGE_BYTES))
+            .status,
+        201
+    );
+    let open_descriptors = || {
+        std::fs::read_dir(format!("/proc/{}/fd", node.pid()))
+            .expect("read /proc")
+            .count()
+    };
     let (descriptors, before_kib) = (open_descriptors(), node.memory_kib("VmRSS"));
     let half = vec![b'h'; 2 << 20];
     for round in 0..100 {
@@ -438,17 +535,28 @@ fn connections_that_vanish_leave_nothing_behind() {
             2 => client.send_request("GET", ["/kv/k", "/get?key=k"][round % 2], &[], b""),
             3 => client.send_request("PUT", "/kv/new", &["Content-Length: 4000000"], &half),
             _ => {
-                client.send_request("POST", "/set", &["Content-Length: 4000000"], b"{\"key\":\"new\",\"value\":\"half");
+                client.send_request(
+                    "POST",
+                    "/set",
+                    &["Content-Length: 4000000"],
+                    b"{\"key\":\"new\",\"value\":\"half",
+                );
             }
         }
         node.settle();
         if round % 2 == 0 {
             // Closing then resets the connection.
-            socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("set linger");
+            socket2::SockRef::from(&client.stream)
+                .set_linger(Some(Duration::ZERO))
+                .expect("set linger");
         }
     }
-    wait_for("all of them to be noticed", || node.status()["loop"]["connections"] == 1);
-    wait_for("all descriptors to be closed", || open_descriptors() <= descriptors);
+    wait_for("all of them to be noticed", || {
+        node.status()["loop"]["connections"] == 1
+    });
+    wait_for("all descriptors to be closed", || {
+        open_descriptors() <= descriptors
+    });
     let growth_kib = node.memory_kib("VmRSS").saturating_sub(before_kib);
     assert!(growth_kib <= 8 * 1024, "{growth_kib} KiB stayed");
     assert_eq!(node.request("GET", "/kv/new", &[], b"").status, 404);
@@ -461,7 +569,11 @@ fn backups_that_are_not_read_cost_little() {
     let node = Node::start(&[]);
     let value = pattern(1, 1 << 20);
     for number in 0..40 {
-        assert_eq!(node.request("PUT", &format!("/kv/{number}"), &[], &value).status, 201);
+        assert_eq!(
+            node.request("PUT", &format!("/kv/{number}"), &[], &value)
+                .status,
+            201
+        );
     }
     node.settle();
     let before_kib = node.memory_kib("VmRSS");
@@ -470,13 +582,22 @@ fn backups_that_are_not_read_cost_little() {
         reader.send_request("GET", "/snapshot", &[], b"");
         assert_eq!(reader.response_head().status, 200);
     }
-    assert_error(&node.request("GET", "/snapshot", &[], b""), 503, "too_many_snapshots");
+    assert_error(
+        &node.request("GET", "/snapshot", &[], b""),
+        503,
+        "too_many_snapshots",
+    );
     assert_eq!(node.status()["partitions"][0]["pinnedSnapshots"], 4);
     assert_eq!(node.request("GET", "/kv/7", &[], b"").body, value);
     let grown_kib = node.memory_kib("VmRSS").saturating_sub(before_kib);
-    assert!(grown_kib < 8 * 1024, "{grown_kib} KiB for four backups of 40 MiB");
+    assert!(
+        grown_kib < 8 * 1024,
+        "{grown_kib} KiB for four backups of 40 MiB"
+    );
     drop(readers);
-    wait_for("the snapshots to be let go", || node.status()["partitions"][0]["pinnedSnapshots"] == 0);
+    wait_for("the snapshots to be let go", || {
+        node.status()["partitions"][0]["pinnedSnapshots"] == 0
+    });
     assert_eq!(node.request("HEAD", "/snapshot", &[], b"").status, 200);
 }
 
@@ -496,14 +617,22 @@ fn who_is_cut_off_is_not_passed_by() {
 fn rounds_of_others(node: &Node, request: &[u8]) -> u64 {
     let mut answered = [0_u64; CONNECTIONS];
     // Of requests sent and not answered: how many were sent at once, and what was answered then.
-    let mut waiting: [VecDeque<(usize, [u64; CONNECTIONS])>; CONNECTIONS] = std::array::from_fn(|_| VecDeque::new());
+    let mut waiting: [VecDeque<(usize, [u64; CONNECTIONS])>; CONNECTIONS] =
+        std::array::from_fn(|_| VecDeque::new());
     let (mut most, mut pipeliners) = (0, Pipeliners::start(node));
     while answered[0] < 30_000 {
         pipeliners.sweep(|index, mut count| {
             let more = count;
             if let Some((_, then)) = waiting[index].front() {
                 answered[index] += count as u64;
-                most = most.max(answered.iter().zip(then).map(|(now, then)| now - then).max().unwrap_or(0));
+                most = most.max(
+                    answered
+                        .iter()
+                        .zip(then)
+                        .map(|(now, then)| now - then)
+                        .max()
+                        .unwrap_or(0),
+                );
                 while let Some((sent, _)) = waiting[index].front_mut().filter(|_| count > 0) {
                     let done = count.min(*sent);
                     (*sent, count) = (*sent - done, count - done);
@@ -526,10 +655,23 @@ fn merging_keeps_up_with_pipelined_writes() {
     let mut layers_max = 0;
     std::thread::scope(|scope| {
         let node = &node;
-        let writers: Vec<_> = (0..8).map(|seed| scope.spawn(move || write_pipelined(node, seed))).collect();
-        while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
-            let layers = node.status()["partitions"][0]["levels"].as_array().cloned().unwrap_or_default();
-            layers_max = layers_max.max(layers.iter().filter_map(|level| level["layers"].as_u64()).sum());
+        let writers: Vec<_> = (0..8)
+            .map(|seed| scope.spawn(move || write_pipelined(node, seed)))
+            .collect();
+        while !writers
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
+            let layers = node.status()["partitions"][0]["levels"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            layers_max = layers_max.max(
+                layers
+                    .iter()
+                    .filter_map(|level| level["layers"].as_u64())
+                    .sum(),
+            );
         }
     });
     assert!(layers_max > 2, "something is merged");
@@ -540,7 +682,14 @@ fn write_pipelined(node: &Node, seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut client = node.connect();
     for _ in 0..250 {
-        let put = |_| request_bytes("PUT", &format!("/kv/{}", rng.u32(..5_000)), &[], &[b'v'; 15_000]);
+        let put = |_| {
+            request_bytes(
+                "PUT",
+                &format!("/kv/{}", rng.u32(..5_000)),
+                &[],
+                &[b'v'; 15_000],
+            )
+        };
         client.send(&(0..PIPELINED).flat_map(put).collect::<Vec<u8>>());
         for _ in 0..PIPELINED {
             assert!(client.response(false).status < 300);
@@ -566,7 +715,12 @@ impl Pipeliners {
         for client in &clients {
             client.stream.set_nonblocking(true).expect("set");
         }
-        Self { clients, ends: vec![Vec::new(); CONNECTIONS], is_fresh: [true; CONNECTIONS], buffer: vec![0; 64 * 1024] }
+        Self {
+            clients,
+            ends: vec![Vec::new(); CONNECTIONS],
+            is_fresh: [true; CONNECTIONS],
+            buffer: vec![0; 64 * 1024],
+        }
     }
 
     /// Reads what there is of each connection once, and sends what is to follow so many answers; first of all, some requests.
@@ -578,9 +732,16 @@ impl Pipeliners {
                 Ok(count) => end.extend_from_slice(&self.buffer[..count]),
                 Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
             }
-            let begun = end.windows(BEGIN.len()).filter(|bytes| *bytes == BEGIN).count();
+            let begun = end
+                .windows(BEGIN.len())
+                .filter(|bytes| *bytes == BEGIN)
+                .count();
             end.drain(..end.len().saturating_sub(BEGIN.len() - 1));
-            let count = if std::mem::take(&mut self.is_fresh[index]) { PIPELINED } else { begun };
+            let count = if std::mem::take(&mut self.is_fresh[index]) {
+                PIPELINED
+            } else {
+                begun
+            };
             if count > 0 {
                 client.stream.write_all(&next(index, count)).expect("room");
             }

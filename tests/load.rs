@@ -1,7 +1,10 @@
 //! The load generator against real nodes: its counts are the node's own, and a server that stands still is seen to. Only with the
 //! feature `bench`.
 #![cfg(feature = "bench")]
-#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks and sockets of their own"
+)]
 
 mod common;
 
@@ -19,25 +22,49 @@ fn bench(arguments: &[&str]) -> Json {
         .args(["--json", "-"])
         .output()
         .expect("the load generator");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 fn requests(node: &Node) -> u64 {
-    node.status()["loop"]["requests"].as_u64().expect("a number")
+    node.status()["loop"]["requests"]
+        .as_u64()
+        .expect("a number")
 }
 
 #[test]
 fn counts_are_those_of_the_node() {
     let node = Node::start(&[]);
     let (address, pid) = (node.address.to_string(), node.pid().to_string());
-    let filled = bench(&[&address, "--fill", "--keys", "5000", "--connections", "7", "--pipeline", "20"]);
-    assert_eq!((&filled["answered"], &filled["refused"]), (&5000.into(), &0.into()), "{filled}");
-    assert_eq!(node.request("GET", "/digest", &[], b"").json()["keys"], 5_000);
+    let filled = bench(&[
+        &address,
+        "--fill",
+        "--keys",
+        "5000",
+        "--connections",
+        "7",
+        "--pipeline",
+        "20",
+    ]);
+    assert_eq!(
+        (&filled["answered"], &filled["refused"]),
+        (&5000.into(), &0.into()),
+        "{filled}"
+    );
+    assert_eq!(
+        node.request("GET", "/digest", &[], b"").json()["keys"],
+        5_000
+    );
     for protocol in ["raw", "json"] {
-        for arguments in
-            [vec!["--pipeline", "8"], vec!["--rate", "4000"], vec!["--order", "zipf:0.9", "--reads", "0.5"]]
-        {
+        for arguments in [
+            vec!["--pipeline", "8"],
+            vec!["--rate", "4000"],
+            vec!["--order", "zipf:0.9", "--reads", "0.5"],
+        ] {
             let before = requests(&node);
             let common = [
                 "--protocol",
@@ -55,13 +82,28 @@ fn counts_are_those_of_the_node() {
             // One is that for the count.
             assert_eq!(requests(&node) - before, 2_000 + 1, "{outcome}");
             assert_eq!(outcome["answered"], 2_000, "{outcome}");
-            assert_eq!((&outcome["missing"], &outcome["refused"]), (&0.into(), &0.into()), "{outcome}");
+            assert_eq!(
+                (&outcome["missing"], &outcome["refused"]),
+                (&0.into(), &0.into()),
+                "{outcome}"
+            );
             assert!(outcome["cpuUsPerRequest"].as_f64() > Some(0.0), "{outcome}");
         }
     }
-    let missing = bench(&[&address, "--keys", "10000", "--requests", "2000", "--warm-up-seconds", "0"]);
+    let missing = bench(&[
+        &address,
+        "--keys",
+        "10000",
+        "--requests",
+        "2000",
+        "--warm-up-seconds",
+        "0",
+    ]);
     let share = missing["missing"].as_f64().expect("a number") / 2_000.0;
-    assert!((0.4..0.6).contains(&share), "half of the keys are there: {missing}");
+    assert!(
+        (0.4..0.6).contains(&share),
+        "half of the keys are there: {missing}"
+    );
 }
 
 #[test]
@@ -70,15 +112,36 @@ fn figures_are_told_by_slices_of_time_and_of_several_processes() {
     let address = node.address.to_string();
     bench(&[&address, "--fill", "--keys", "100000", "--pipeline", "20"]);
     let run = |pids: &str| {
-        let paced = ["--rate", "2000", "--requests", "1000", "--warm-up-seconds", "0", "--slice-ms", "100"];
-        bench(&[&[&address[..], "--keys", "100000", "--pid", pids], &paced[..]].concat())
+        let paced = [
+            "--rate",
+            "2000",
+            "--requests",
+            "1000",
+            "--warm-up-seconds",
+            "0",
+            "--slice-ms",
+            "100",
+        ];
+        bench(
+            &[
+                &[&address[..], "--keys", "100000", "--pid", pids],
+                &paced[..],
+            ]
+            .concat(),
+        )
     };
     let outcome = run(&node.pid().to_string());
     let series = outcome["series"].as_array().expect("slices");
-    let counts: Vec<u64> = series.iter().map(|slice| slice["answered"].as_u64().expect("a number")).collect();
+    let counts: Vec<u64> = series
+        .iter()
+        .map(|slice| slice["answered"].as_u64().expect("a number"))
+        .collect();
     assert_eq!(counts.iter().sum::<u64>(), 1_000, "{counts:?}");
     // Half a second, in slices of a tenth; more if the machine is busy.
-    assert!(counts.len() >= 5 && counts.iter().all(|count| *count <= 600), "{counts:?}");
+    assert!(
+        counts.len() >= 5 && counts.iter().all(|count| *count <= 600),
+        "{counts:?}"
+    );
     let resident = |outcome: &Json| outcome["residentKib"].as_u64().expect("a number");
     let of_both = run(&format!("{},{}", node.pid(), other.pid()));
     assert!(resident(&of_both) > resident(&outcome) + 1_000, "{of_both}");
@@ -101,13 +164,24 @@ fn a_server_that_stands_still_is_seen_to() {
                 if answered == 500 {
                     let_pass(Duration::from_millis(400));
                 }
-                if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() {
+                if stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    .is_err()
+                {
                     return;
                 }
             }
         }
     });
-    let common = [&address[..], "--connections", "1", "--requests", "1000", "--warm-up-seconds", "0"];
+    let common = [
+        &address[..],
+        "--connections",
+        "1",
+        "--requests",
+        "1000",
+        "--warm-up-seconds",
+        "0",
+    ];
     let outcome = bench(&[&common[..], &["--rate", "1000"]].concat());
     server.join().expect("the server");
     // Of a second the server stood still for 0.4: some 400 requests were due meanwhile, and waited 200 ms in the mean.

@@ -1,5 +1,8 @@
 //! `--max-memory` on real nodes: sets are refused beyond it, everything else goes on, and what can be freed is freed.
-#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks and sockets of their own"
+)]
 
 mod common;
 
@@ -46,21 +49,59 @@ fn sets_are_refused_and_all_else_goes_on() {
         let node = Node::start(&["--max-memory", "16MiB", "--memtable-bytes", "1MiB"]);
         let mut client = node.connect();
         let count = fill(&node, &mut client, &value);
-        assert!(count * value.len() > 8 << 20, "only {count} values of {} bytes", value.len());
+        assert!(
+            count * value.len() > 8 << 20,
+            "only {count} values of {} bytes",
+            value.len()
+        );
         let peak_kib = node.memory_kib("VmHWM");
-        assert!(peak_kib < RESIDENT_MAX_KIB, "{peak_kib} KiB resident with a limit of {LIMIT_KIB}");
-        assert_eq!(put(&mut client, 0, b"smaller"), 507, "an overwrite adds, too");
-        let batch = |op: &str| json!({ "ops": [{ "op": op, "key": "key:00000001" }] }).to_string().into_bytes();
-        let set = json!({ "ops": [{ "op": "set", "key": "key:00000001", "value": "v" }] }).to_string();
-        assert_error(&client.request("POST", "/batch", &[], set.as_bytes()), 507, "memory_limit");
-        assert_eq!(client.request("POST", "/batch", &[], &batch("get")).status, 200);
-        assert_eq!(client.request("GET", "/kv/key:00000001", &[], b"").body, value);
+        assert!(
+            peak_kib < RESIDENT_MAX_KIB,
+            "{peak_kib} KiB resident with a limit of {LIMIT_KIB}"
+        );
+        assert_eq!(
+            put(&mut client, 0, b"smaller"),
+            507,
+            "an overwrite adds, too"
+        );
+        let batch = |op: &str| {
+            json!({ "ops": [{ "op": op, "key": "key:00000001" }] })
+                .to_string()
+                .into_bytes()
+        };
+        let set =
+            json!({ "ops": [{ "op": "set", "key": "key:00000001", "value": "v" }] }).to_string();
+        assert_error(
+            &client.request("POST", "/batch", &[], set.as_bytes()),
+            507,
+            "memory_limit",
+        );
+        assert_eq!(
+            client.request("POST", "/batch", &[], &batch("get")).status,
+            200
+        );
+        assert_eq!(
+            client.request("GET", "/kv/key:00000001", &[], b"").body,
+            value
+        );
         assert_eq!(client.request("GET", "/scan?limit=5", &[], b"").status, 200);
-        assert_eq!(client.request("POST", "/batch", &[], &batch("delete")).status, 200);
+        assert_eq!(
+            client
+                .request("POST", "/batch", &[], &batch("delete"))
+                .status,
+            200
+        );
         for number in 2..count / 2 {
-            assert_eq!(client.request("DELETE", &format!("/kv/key:{number:08}"), &[], b"").status, 204);
+            assert_eq!(
+                client
+                    .request("DELETE", &format!("/kv/key:{number:08}"), &[], b"")
+                    .status,
+                204
+            );
         }
-        wait_for("room to be made", || put(&mut node.connect(), 1, b"again") == 201);
+        wait_for("room to be made", || {
+            put(&mut node.connect(), 1, b"again") == 201
+        });
         for number in 2..count / 4 {
             wait_for("more room", || put(&mut client, number, &value) == 201);
         }
@@ -77,6 +118,12 @@ fn what_is_overwritten_makes_room() {
         while put(&mut client, number % 10_000, &value) == 507 {}
     }
     let peak_kib = node.memory_kib("VmHWM");
-    assert!(peak_kib < RESIDENT_MAX_KIB, "{peak_kib} KiB resident with a limit of {LIMIT_KIB}");
-    assert_eq!(client.request("GET", "/digest", &[], b"").json()["keys"], 10_000);
+    assert!(
+        peak_kib < RESIDENT_MAX_KIB,
+        "{peak_kib} KiB resident with a limit of {LIMIT_KIB}"
+    );
+    assert_eq!(
+        client.request("GET", "/digest", &[], b"").json()["keys"],
+        10_000
+    );
 }

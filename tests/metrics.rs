@@ -1,5 +1,8 @@
 //! `/metrics` and the log of slow requests, on real nodes: the text is what Prometheus reads, and what it says is what has happened.
-#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks and sockets of their own"
+)]
 
 mod common;
 
@@ -20,7 +23,9 @@ struct Scraped {
 /// Reads `{a="b",c="d"} 1` behind a name.
 fn read_labels(text: &str) -> (BTreeMap<String, String>, &str) {
     let mut labels = BTreeMap::new();
-    let Some(mut rest) = text.strip_prefix('{') else { return (labels, text) };
+    let Some(mut rest) = text.strip_prefix('{') else {
+        return (labels, text);
+    };
     loop {
         let (name, behind) = rest.split_once("=\"").expect("a label");
         let mut value = String::new();
@@ -36,11 +41,19 @@ fn read_labels(text: &str) -> (BTreeMap<String, String>, &str) {
                 (_, other) => value.push(other),
             }
         };
-        assert!(labels.insert(name.to_owned(), value).is_none(), "{name} twice in {text}");
+        assert!(
+            labels.insert(name.to_owned(), value).is_none(),
+            "{name} twice in {text}"
+        );
         rest = &behind[end + 1..];
         match rest.strip_prefix(',') {
             Some(more) => rest = more,
-            None => return (labels, rest.strip_prefix('}').expect("the end of the labels")),
+            None => {
+                return (
+                    labels,
+                    rest.strip_prefix('}').expect("the end of the labels"),
+                );
+            }
         }
     }
 }
@@ -49,7 +62,10 @@ impl Scraped {
     fn of(node: &Node) -> Self {
         let response = node.request("GET", "/metrics", &[], b"");
         assert_eq!(response.status, 200, "{}", response.text());
-        assert_eq!(response.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        assert_eq!(
+            response.header("Content-Type"),
+            Some("text/plain; version=0.0.4; charset=utf-8")
+        );
         Self::read(&response.text())
     }
 
@@ -69,17 +85,34 @@ impl Scraped {
                 assert_eq!(name, family, "the type comes behind the help");
                 assert!(matches!(kind, "counter" | "gauge" | "histogram"), "{line}");
                 assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
-                assert!(kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} has two types");
+                assert!(
+                    kinds.insert(name.to_owned(), kind.to_owned()).is_none(),
+                    "{name} has two types"
+                );
             } else {
                 let end = line.find(['{', ' ']).expect("a name");
                 let (labels, value) = read_labels(&line[end..]);
-                let value: f64 = value.trim_start().parse().unwrap_or_else(|_| panic!("{line}"));
+                let value: f64 = value
+                    .trim_start()
+                    .parse()
+                    .unwrap_or_else(|_| panic!("{line}"));
                 let is_histogram = kinds.get(&family).is_some_and(|kind| kind == "histogram");
-                let of_family = line[..end].strip_prefix(&family).unwrap_or_else(|| panic!("{line} within {family}"));
-                let suffixes: &[&str] = if is_histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
+                let of_family = line[..end]
+                    .strip_prefix(&family)
+                    .unwrap_or_else(|| panic!("{line} within {family}"));
+                let suffixes: &[&str] = if is_histogram {
+                    &["_bucket", "_sum", "_count"]
+                } else {
+                    &[""]
+                };
                 assert!(suffixes.contains(&of_family), "{line}");
                 assert!(value >= 0.0, "{line}");
-                assert!(samples.insert((line[..end].to_owned(), labels), value).is_none(), "twice: {line}");
+                assert!(
+                    samples
+                        .insert((line[..end].to_owned(), labels), value)
+                        .is_none(),
+                    "twice: {line}"
+                );
             }
         }
         let scraped = Self { samples, kinds };
@@ -95,17 +128,27 @@ impl Scraped {
                 if *sample == format!("{name}_bucket") {
                     let mut labels = labels.clone();
                     let bound = labels.remove("le").expect("a bound");
-                    let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().expect("a number") };
+                    let bound = if bound == "+Inf" {
+                        f64::INFINITY
+                    } else {
+                        bound.parse().expect("a number")
+                    };
                     buckets.entry(labels).or_default().push((bound, *value));
                 }
             }
             assert!(!buckets.is_empty(), "{name} has no buckets");
             for (labels, mut buckets) in buckets {
                 buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-                assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{name} {labels:?}: {buckets:?}");
+                assert!(
+                    buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1),
+                    "{name} {labels:?}: {buckets:?}"
+                );
                 let (bound, all) = *buckets.last().expect("a bucket");
                 assert!(bound.is_infinite(), "{name} {labels:?} lacks +Inf");
-                assert_same(all, self.samples[&(format!("{name}_count"), labels.clone())]);
+                assert_same(
+                    all,
+                    self.samples[&(format!("{name}_count"), labels.clone())],
+                );
                 let sum = self.samples[&(format!("{name}_sum"), labels.clone())];
                 assert!(all > 0.0 || sum == 0.0, "{name} {labels:?}");
             }
@@ -114,8 +157,14 @@ impl Scraped {
 
     /// A sample, or 0 if there is none.
     fn get(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        self.samples.get(&(format!("dbnode_{name}"), labels)).copied().unwrap_or(0.0)
+        let labels = labels
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        self.samples
+            .get(&(format!("dbnode_{name}"), labels))
+            .copied()
+            .unwrap_or(0.0)
     }
 
     fn requests(&self, route: &str, code: &str) -> f64 {
@@ -137,7 +186,10 @@ impl Scraped {
 #[track_caller]
 fn assert_same(found: f64, expected: impl Into<f64>) {
     let expected = expected.into();
-    assert!((found - expected).abs() < 0.5, "{found} instead of {expected}");
+    assert!(
+        (found - expected).abs() < 0.5,
+        "{found} instead of {expected}"
+    );
 }
 
 /// Like [`assert_same`], for what is counted a little later than it happens.
@@ -182,7 +234,14 @@ fn answers_are_counted_by_route_and_status() {
     ] {
         assert_same(scraped.requests(route, code), count);
     }
-    assert_same(scraped.all("requests_total").iter().map(|(_, count)| count).sum(), 19);
+    assert_same(
+        scraped
+            .all("requests_total")
+            .iter()
+            .map(|(_, count)| count)
+            .sum(),
+        19,
+    );
     let durations = |group| scraped.get("request_seconds_count", &[("group", group)]);
     assert_same(durations("read"), 3);
     assert_same(durations("write"), 12);
@@ -202,10 +261,14 @@ fn pipelined_requests_and_bodies_in_pieces_are_counted_once() {
     let node = Node::start(&[]);
     let mut client = node.connect();
     let many: Vec<u8> = (0..3_000)
-        .flat_map(|number| common::request_bytes("PUT", &format!("/kv/{}", number % 10), &[], b"some value"))
+        .flat_map(|number| {
+            common::request_bytes("PUT", &format!("/kv/{}", number % 10), &[], b"some value")
+        })
         .collect();
     let sending = client.send_in_background(many);
-    let created = (0..3_000).filter(|_| client.response(false).status == 201).count();
+    let created = (0..3_000)
+        .filter(|_| client.response(false).status == 201)
+        .count();
     sending.join().expect("no panic").expect("sent");
     assert_eq!(created, 10);
     client.send(b"PUT /kv/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab");
@@ -222,7 +285,9 @@ fn pipelined_requests_and_bodies_in_pieces_are_counted_once() {
 fn writes_that_are_held_are_counted_when_they_go_and_so_are_syncs() {
     let folder = Folder::new("metrics");
     let node = Node::start(&["--data-dir", folder.path()]);
-    wait_for("the data to be loaded", || node.request("GET", "/readyz", &[], b"").status == 200);
+    wait_for("the data to be loaded", || {
+        node.request("GET", "/readyz", &[], b"").status == 200
+    });
     let mut client = node.connect();
     for number in 0..5 {
         client.request("PUT", &format!("/kv/{number}"), &[], b"v");
@@ -230,7 +295,10 @@ fn writes_that_are_held_are_counted_when_they_go_and_so_are_syncs() {
     let partition = ("partition", "0");
     let scraped = Scraped::of(&node);
     assert_same(scraped.requests("/kv/{key}", "201"), 5);
-    assert_same(scraped.get("gate_wait_seconds_count", &[("kind", "disk")]), 5);
+    assert_same(
+        scraped.get("gate_wait_seconds_count", &[("kind", "disk")]),
+        5,
+    );
     assert!(scraped.get("gate_wait_seconds_sum", &[("kind", "disk")]) > 0.0);
     assert_same(scraped.get("log_sync_seconds_count", &[]), 5);
     assert!(scraped.get("log_sync_seconds_sum", &[]) > 0.0);
@@ -241,26 +309,37 @@ fn writes_that_are_held_are_counted_when_they_go_and_so_are_syncs() {
     assert_same(scraped.get("storage_failed", &[partition]), 0);
     let group = [("group", "write")];
     let wait = scraped.get("gate_wait_seconds_sum", &[("kind", "disk")]);
-    assert!(scraped.get("request_seconds_sum", &group) >= wait, "requests last as long as they wait");
+    assert!(
+        scraped.get("request_seconds_sum", &group) >= wait,
+        "requests last as long as they wait"
+    );
 
     // Several at once: what is held is held together.
-    let many: Vec<u8> =
-        (0..50).flat_map(|number| common::request_bytes("PUT", &format!("/kv/{number}"), &[], b"w")).collect();
+    let many: Vec<u8> = (0..50)
+        .flat_map(|number| common::request_bytes("PUT", &format!("/kv/{number}"), &[], b"w"))
+        .collect();
     client.send(&many);
     (0..50).for_each(|_| drop(client.response(false)));
     let scraped = Scraped::of(&node);
-    assert_same(scraped.requests("/kv/{key}", "201") + scraped.requests("/kv/{key}", "200"), 55);
+    assert_same(
+        scraped.requests("/kv/{key}", "201") + scraped.requests("/kv/{key}", "200"),
+        55,
+    );
     assert_same(scraped.get("held_replies", &[]), 0);
 
     node.request("POST", "/admin/checkpoint", &[], b"");
-    wait_for_count(&node, "the checkpoint", 55.0, |scraped| scraped.get("checkpoint_version", &[partition]));
+    wait_for_count(&node, "the checkpoint", 55.0, |scraped| {
+        scraped.get("checkpoint_version", &[partition])
+    });
 }
 
 #[test]
 fn a_leader_tells_of_its_replicas_and_a_replica_of_its_leader() {
     let folder = Folder::new("metrics-leader");
     let leader = Node::start(&["--data-dir", folder.path(), "--ack-timeout-ms", "300"]);
-    wait_for("the data to be loaded", || leader.request("GET", "/readyz", &[], b"").status == 200);
+    wait_for("the data to be loaded", || {
+        leader.request("GET", "/readyz", &[], b"").status == 200
+    });
     for number in 0..100 {
         leader.request("PUT", &format!("/kv/{number}"), &[], b"v");
     }
@@ -269,16 +348,28 @@ fn a_leader_tells_of_its_replicas_and_a_replica_of_its_leader() {
     let scraped = Scraped::of(&leader);
     assert_same(scraped.requests("/kv/{key}", "504"), 1);
     assert_same(scraped.requests("/kv/{key}", "201"), 100);
-    assert_same(scraped.get("gate_wait_seconds_count", &[("kind", "acks")]), 1);
+    assert_same(
+        scraped.get("gate_wait_seconds_count", &[("kind", "acks")]),
+        1,
+    );
     assert!(scraped.get("gate_wait_seconds_sum", &[("kind", "acks")]) > 0.25);
 
     // With its log gone, whoever joins gets a snapshot.
     leader.request("POST", "/admin/compact", &[], b"");
     let partition = ("partition", "0");
-    wait_for_count(&leader, "the log to go", 0.0, |scraped| scraped.get("log_memory_bytes", &[partition]));
+    wait_for_count(&leader, "the log to go", 0.0, |scraped| {
+        scraped.get("log_memory_bytes", &[partition])
+    });
     let replica = Node::start(&["--replica-of", &format!("http://{}", leader.address)]);
-    wait_for("the replica", || replica.request("GET", "/replica", &[], b"").status == 200);
-    assert_eq!(leader.request("PUT", "/kv/both", &["X-Min-Acks: 1"], b"v").status, 201);
+    wait_for("the replica", || {
+        replica.request("GET", "/replica", &[], b"").status == 200
+    });
+    assert_eq!(
+        leader
+            .request("PUT", "/kv/both", &["X-Min-Acks: 1"], b"v")
+            .status,
+        201
+    );
     wait_for("the replica to confirm", || {
         let scraped = Scraped::of(&leader);
         let lags = scraped.all("replica_lag_versions");
@@ -288,7 +379,10 @@ fn a_leader_tells_of_its_replicas_and_a_replica_of_its_leader() {
     assert_same(scraped.get("replicas", &[partition]), 1);
     assert_same(scraped.get("snapshots_sent_total", &[partition]), 1);
     assert_same(scraped.get("role", &[partition, ("role", "leader")]), 1);
-    assert_same(scraped.get("gate_wait_seconds_count", &[("kind", "acks")]), 2);
+    assert_same(
+        scraped.get("gate_wait_seconds_count", &[("kind", "acks")]),
+        2,
+    );
     assert!(scraped.get("replication_sent_bytes_total", &[]) > 1_000.0);
     let scraped = Scraped::of(&replica);
     assert_same(scraped.get("role", &[partition, ("role", "replica")]), 1);
@@ -298,7 +392,9 @@ fn a_leader_tells_of_its_replicas_and_a_replica_of_its_leader() {
     assert_same(scraped.get("leader_lag_versions", &[partition]), 0);
     assert!(scraped.get("replication_received_bytes_total", &[]) > 1_000.0);
     drop(leader);
-    wait_for_count(&replica, "the leader to be gone", 0.0, |scraped| scraped.get("leader_connected", &[partition]));
+    wait_for_count(&replica, "the leader to be gone", 0.0, |scraped| {
+        scraped.get("leader_connected", &[partition])
+    });
 }
 
 #[test]
@@ -318,13 +414,18 @@ fn what_a_backup_pins_is_told() {
     load(&mut client, 2);
     node.request("POST", "/admin/compact", &[], b"");
     let pinned = |scraped: &Scraped| scraped.get("pinned_bytes", &[partition, ("what", "data")]);
-    wait_for("what the backup pins", || pinned(&Scraped::of(&node)) > 15e6);
+    wait_for("what the backup pins", || {
+        pinned(&Scraped::of(&node)) > 15e6
+    });
     let scraped = Scraped::of(&node);
     assert_same(scraped.get("snapshots", &[partition]), 1);
     assert!(scraped.get("memory_bytes", &[("owner", "snapshots")]) > 15e6);
     assert!(scraped.get("memory_bytes", &[("owner", "runs")]) > 15e6);
     let status = node.status();
-    assert!(status["partitions"][0]["pinnedBytes"].as_u64() > Some(15_000_000), "{status}");
+    assert!(
+        status["partitions"][0]["pinnedBytes"].as_u64() > Some(15_000_000),
+        "{status}"
+    );
     drop(reader);
     wait_for_count(&node, "it to be freed", 0.0, pinned);
 }
@@ -335,7 +436,12 @@ fn many_partitions_are_told_whole() {
     let mut client = node.connect();
     for id in 0..1_024 {
         let body = format!("{{\"id\":{id},\"role\":\"leader\"}}");
-        assert_eq!(client.request("POST", "/partition/assign", &[], body.as_bytes()).status, 200);
+        assert_eq!(
+            client
+                .request("POST", "/partition/assign", &[], body.as_bytes())
+                .status,
+            200
+        );
     }
     let scraped = Scraped::of(&node);
     assert_eq!(scraped.all("epoch").len(), 1_024);
@@ -348,10 +454,18 @@ fn many_partitions_are_told_whole() {
         }
         assert_eq!(reader.response_head().status, 200);
     }
-    wait_for("all places to be taken", || node.request("GET", "/metrics", &[], b"").status == 503);
-    assert_error(&node.request("GET", "/metrics", &[], b""), 503, "too_many_scrapes");
+    wait_for("all places to be taken", || {
+        node.request("GET", "/metrics", &[], b"").status == 503
+    });
+    assert_error(
+        &node.request("GET", "/metrics", &[], b""),
+        503,
+        "too_many_scrapes",
+    );
     idle.pop();
-    wait_for("a place", || node.request("GET", "/metrics", &[], b"").status == 200);
+    wait_for("a place", || {
+        node.request("GET", "/metrics", &[], b"").status == 200
+    });
 }
 
 #[test]
@@ -360,7 +474,12 @@ fn slow_requests_are_logged_and_not_too_many() {
     let log = node.collect_log();
     let mut clients: Vec<_> = (0..20).map(|_| node.connect()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
-        client.send_request("PUT", &format!("/kv/secret{number}"), &["X-Min-Acks: 1"], b"v");
+        client.send_request(
+            "PUT",
+            &format!("/kv/secret{number}"),
+            &["X-Min-Acks: 1"],
+            b"v",
+        );
     }
     for client in &mut clients {
         assert_eq!(client.response(false).status, 504);
@@ -379,7 +498,12 @@ fn slow_requests_are_logged_and_not_too_many() {
 
     let mut quiet = Node::start(&["--slow-request-ms", "0", "--ack-timeout-ms", "120"]);
     let log = quiet.collect_log();
-    assert_eq!(quiet.request("PUT", "/kv/a", &["X-Min-Acks: 1"], b"v").status, 504);
+    assert_eq!(
+        quiet
+            .request("PUT", "/kv/a", &["X-Min-Acks: 1"], b"v")
+            .status,
+        504
+    );
     quiet.settle();
     assert_same(Scraped::of(&quiet).get("slow_requests_total", &[]), 0);
     assert_eq!(log.count("slow"), 0);
@@ -390,17 +514,27 @@ fn slow_requests_are_logged_and_not_too_many() {
 fn metrics_that_are_documented_are_there() {
     let folder = Folder::new("metrics-names");
     let node = Node::start(&["--data-dir", folder.path()]);
-    wait_for("the data to be loaded", || node.request("GET", "/readyz", &[], b"").status == 200);
+    wait_for("the data to be loaded", || {
+        node.request("GET", "/readyz", &[], b"").status == 200
+    });
     let kinds = Scraped::of(&node).kinds;
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     for (file, count) in [("README.md", 20), ("packaging/alerts.yaml", 20)] {
         let text = std::fs::read_to_string(root.join(file)).expect("read it");
         let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
-        let behind = text.split("dbnode_").skip(1).map(|rest| rest.split(|c| !is_part(c)).next().unwrap_or_default());
-        let named: Vec<String> = behind.map(|name| format!("dbnode_{}", name.trim_end_matches("_bucket"))).collect();
+        let behind = text
+            .split("dbnode_")
+            .skip(1)
+            .map(|rest| rest.split(|c| !is_part(c)).next().unwrap_or_default());
+        let named: Vec<String> = behind
+            .map(|name| format!("dbnode_{}", name.trim_end_matches("_bucket")))
+            .collect();
         assert!(named.len() >= count, "{file} names {} metrics", named.len());
         for name in named {
-            assert!(kinds.contains_key(&name), "{file} names {name}, which is no metric");
+            assert!(
+                kinds.contains_key(&name),
+                "{file} names {name}, which is no metric"
+            );
         }
     }
 }

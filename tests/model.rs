@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use db_node::lsm::{
-    Adoption, ChunkStep, ChunkWalk, Digest, Digester, INLINE_VALUE_MAX_BYTES, LargeValue, Lsm, NewValue, Options,
-    PREFETCH_KEYS_MAX, ScanState, Snapshot, Stats, WORK_LUMP_MAX,
+    Adoption, ChunkStep, ChunkWalk, Digest, Digester, INLINE_VALUE_MAX_BYTES, LargeValue, Lsm,
+    NewValue, Options, PREFETCH_KEYS_MAX, ScanState, Snapshot, Stats, WORK_LUMP_MAX,
 };
 
 /// What a key should read as: version and value.
@@ -27,7 +27,10 @@ impl Model {
 
     /// Everything that can be read.
     fn content(&self) -> Content {
-        self.keys.keys().filter_map(|key| Some((key.clone(), self.get(key)?))).collect()
+        self.keys
+            .keys()
+            .filter_map(|key| Some((key.clone(), self.get(key)?)))
+            .collect()
     }
 }
 
@@ -37,7 +40,11 @@ struct Held {
 }
 
 fn seeds(default_runs: u64) -> Vec<u64> {
-    let from_env = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let from_env = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
     match from_env("DB_NODE_TEST_SEED") {
         Some(seed) => vec![seed],
         None => (0..from_env("DB_NODE_TEST_RUNS").unwrap_or(default_runs)).collect(),
@@ -49,7 +56,11 @@ fn random_key(rng: &mut fastrand::Rng, key_space: u32) -> Vec<u8> {
     match number % 4 {
         0 => format!("key:{number:08}").into_bytes(),
         // With zeros at the end, more or fewer of them.
-        1 if number % 8 == 1 => [(number / 64).to_be_bytes().as_slice(), &[0; 8][..number as usize / 8 % 8]].concat(),
+        1 if number % 8 == 1 => [
+            (number / 64).to_be_bytes().as_slice(),
+            &[0; 8][..number as usize / 8 % 8],
+        ]
+        .concat(),
         1 => number.to_be_bytes().to_vec(),
         2 => vec![b'x'; 1 + (number as usize % 300)],
         _ => format!("a common prefix that is longer than any fence:{number}").into_bytes(),
@@ -84,13 +95,20 @@ fn bytes_of(value: db_node::lsm::Value<'_>) -> Vec<u8> {
 }
 
 fn check_snapshot(held: &Held, rng: &mut fastrand::Rng, key_space: u32) {
-    let start = if rng.bool() { Vec::new() } else { random_key(rng, key_space) };
+    let start = if rng.bool() {
+        Vec::new()
+    } else {
+        random_key(rng, key_space)
+    };
     let mut scan = held.snapshot.scan(&start);
     let mut expected = held.content.range(start..);
     loop {
         let budget = rng.usize(1..100_000);
         let (state, spent) = scan.step(budget);
-        assert!(spent <= budget + WORK_LUMP_MAX, "a scan step of {budget} spent {spent}");
+        assert!(
+            spent <= budget + WORK_LUMP_MAX,
+            "a scan step of {budget} spent {spent}"
+        );
         match state {
             ScanState::Searching => {}
             ScanState::Found => {
@@ -107,7 +125,10 @@ fn check_snapshot(held: &Held, rng: &mut fastrand::Rng, key_space: u32) {
 
 fn maintain(lsm: &mut Lsm, budget: usize) {
     let spent = lsm.maintain(budget);
-    assert!(spent <= budget + WORK_LUMP_MAX, "a slice of {budget} spent {spent}");
+    assert!(
+        spent <= budget + WORK_LUMP_MAX,
+        "a slice of {budget} spent {spent}"
+    );
 }
 
 /// One random history. The weights of operations are drawn too, so that runs differ in kind and not only in detail.
@@ -115,11 +136,17 @@ fn run(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let key_space = [50, 2_000, 100_000][rng.usize(..3)];
     let memtable_bytes = rng.usize(1_000..300_000);
-    let mut lsm = Lsm::new(Options { memtable_bytes, hash_seed: rng.u64(..) });
+    let mut lsm = Lsm::new(Options {
+        memtable_bytes,
+        hash_seed: rng.u64(..),
+    });
     let delete_weight = rng.u32(1..40);
     let maintain_weight = rng.u32(1..60);
     let budget_max = [100, 20_000, 2_000_000][rng.usize(..3)];
-    let mut model = Model { keys: BTreeMap::new(), now_ms: 1_000 };
+    let mut model = Model {
+        keys: BTreeMap::new(),
+        now_ms: 1_000,
+    };
     lsm.note_time(model.now_ms);
     // Of a hundred writes so many expire, most of them soon.
     let ttl_weight = [0, 5, 60, 100][rng.usize(..4)];
@@ -131,7 +158,9 @@ fn run(seed: u64) {
     let mut next_keys: Vec<Vec<u8>> = Vec::new();
     for _ in 0..rng.usize(2_000..12_000) {
         if next_keys.is_empty() {
-            next_keys = (0..rng.usize(1..2 * PREFETCH_KEYS_MAX)).map(|_| random_key(&mut rng, key_space)).collect();
+            next_keys = (0..rng.usize(1..2 * PREFETCH_KEYS_MAX))
+                .map(|_| random_key(&mut rng, key_space))
+                .collect();
             let keys: Vec<&[u8]> = next_keys.iter().map(Vec::as_slice).collect();
             if prefetches && (are_all_read || rng.bool()) {
                 lsm.prefetch(&keys);
@@ -152,12 +181,22 @@ fn run(seed: u64) {
             1 if rng.u8(..5) == 0 => {
                 let mut other = reborn(&mut lsm, &mut rng, memtable_bytes);
                 other.note_time(model.now_ms);
-                assert_eq!(digest(&mut other, &mut rng), digest(&mut lsm, &mut rng), "equal content, equal digest");
+                assert_eq!(
+                    digest(&mut other, &mut rng),
+                    digest(&mut lsm, &mut rng),
+                    "equal content, equal digest"
+                );
                 lsm = other;
             }
             2 if held.len() < 4 => {
-                held.push(Held { snapshot: lsm.snapshot(), content: model.content() });
-                assert_eq!(held.last().expect("just pushed").snapshot.version(), version);
+                held.push(Held {
+                    snapshot: lsm.snapshot(),
+                    content: model.content(),
+                });
+                assert_eq!(
+                    held.last().expect("just pushed").snapshot.version(),
+                    version
+                );
             }
             3 if !held.is_empty() => {
                 let index = rng.usize(..held.len());
@@ -175,12 +214,17 @@ fn run(seed: u64) {
             n if n < 130 => {
                 let value = random_value(&mut rng);
                 version += 1;
-                let expires_at_ms = (rng.u32(..100) < ttl_weight).then(|| model.now_ms + rng.u64(..ttl_max_ms));
+                let expires_at_ms =
+                    (rng.u32(..100) < ttl_weight).then(|| model.now_ms + rng.u64(..ttl_max_ms));
                 assert_eq!(set(&mut lsm, &key, &value, expires_at_ms), version);
-                model.keys.insert(key, (version, value, expires_at_ms.unwrap_or(u64::MAX)));
+                model
+                    .keys
+                    .insert(key, (version, value, expires_at_ms.unwrap_or(u64::MAX)));
             }
             _ => {
-                let found = lsm.get(&key).map(|entry| (entry.version, bytes_of(entry.value)));
+                let found = lsm
+                    .get(&key)
+                    .map(|entry| (entry.version, bytes_of(entry.value)));
                 assert_eq!(found, model.get(&key), "get");
             }
         }
@@ -213,12 +257,31 @@ fn finish(mut lsm: Lsm, model: &Model, held: Vec<Held>, rng: &mut fastrand::Rng,
     assert_eq!(lsm.snapshot_count(), 0);
     assert_eq!(stats.debt, 0, "debt of an idle engine");
     // Where something expires, a little of it may stay until its chunk is rewritten.
-    if compacts && model.keys.values().all(|(_, _, expires_at_ms)| *expires_at_ms == u64::MAX) {
+    if compacts
+        && model
+            .keys
+            .values()
+            .all(|(_, _, expires_at_ms)| *expires_at_ms == u64::MAX)
+    {
         let expected = (usize::from(!content.is_empty()), content.len());
-        assert_eq!(counts(&stats), expected, "one layer without tombstones and overwritten entries");
-        assert_eq!(stats.wal_segment_count, 0, "log segments that nothing needs");
+        assert_eq!(
+            counts(&stats),
+            expected,
+            "one layer without tombstones and overwritten entries"
+        );
+        assert_eq!(
+            stats.wal_segment_count, 0,
+            "log segments that nothing needs"
+        );
     }
-    check_snapshot(&Held { snapshot: lsm.snapshot(), content }, rng, key_space);
+    check_snapshot(
+        &Held {
+            snapshot: lsm.snapshot(),
+            content,
+        },
+        rng,
+        key_space,
+    );
 }
 
 /// Immutable layers and their entries, in all levels.
@@ -226,7 +289,9 @@ fn counts(stats: &Stats) -> (usize, usize) {
     stats
         .levels
         .iter()
-        .fold((0, 0), |(layers, entries), level| (layers + level.layer_count, entries + level.entry_count))
+        .fold((0, 0), |(layers, entries), level| {
+            (layers + level.layer_count, entries + level.entry_count)
+        })
 }
 
 /// The digest of all content, and of that alone: a change changes it.
@@ -247,14 +312,24 @@ fn reborn(lsm: &mut Lsm, rng: &mut fastrand::Rng, memtable_bytes: usize) -> Lsm 
     loop {
         let budget = rng.usize(1..300_000);
         let (step, spent) = walk.step(budget);
-        assert!(spent <= budget + WORK_LUMP_MAX, "a step of {budget} spent {spent}");
+        assert!(
+            spent <= budget + WORK_LUMP_MAX,
+            "a step of {budget} spent {spent}"
+        );
         match step {
             ChunkStep::Working => {}
             ChunkStep::Layer(level) => adoption.begin_layer(level).expect("a layer"),
             ChunkStep::Chunk(chunk) => {
-                adoption.add_chunk(chunk.bytes(), chunk.blobs().to_vec()).expect("a sound chunk");
+                adoption
+                    .add_chunk(chunk.bytes(), chunk.blobs().to_vec())
+                    .expect("a sound chunk");
             }
-            ChunkStep::End => return adoption.finish(Options { memtable_bytes, hash_seed: 0 }),
+            ChunkStep::End => {
+                return adoption.finish(Options {
+                    memtable_bytes,
+                    hash_seed: 0,
+                });
+            }
         }
     }
 }
@@ -262,7 +337,10 @@ fn reborn(lsm: &mut Lsm, rng: &mut fastrand::Rng, memtable_bytes: usize) -> Lsm 
 #[test]
 fn a_digest_is_that_of_the_content() {
     let rng = &mut fastrand::Rng::with_seed(1);
-    let options = Options { memtable_bytes: 100_000, hash_seed: 1 };
+    let options = Options {
+        memtable_bytes: 100_000,
+        hash_seed: 1,
+    };
     let mut lsm = Lsm::new(options);
     let mut seen = vec![digest(&mut lsm, rng)];
     assert_eq!((seen[0].version, seen[0].key_count), (0, 0));
@@ -276,7 +354,10 @@ fn a_digest_is_that_of_the_content() {
     for (key, value) in writes {
         set(&mut lsm, key, &value, None);
         let next = digest(&mut lsm, rng);
-        assert!(seen.iter().all(|other| other.digest != next.digest), "{key:?} did not change it");
+        assert!(
+            seen.iter().all(|other| other.digest != next.digest),
+            "{key:?} did not change it"
+        );
         seen.push(next);
     }
     let before = digest(&mut lsm, rng);
@@ -293,7 +374,10 @@ fn a_digest_is_that_of_the_content() {
 fn engine_behaves_as_a_sorted_map() {
     for seed in seeds(150) {
         let outcome = std::panic::catch_unwind(|| run(seed));
-        assert!(outcome.is_ok(), "failed with seed {seed}: repeat with DB_NODE_TEST_SEED={seed}");
+        assert!(
+            outcome.is_ok(),
+            "failed with seed {seed}: repeat with DB_NODE_TEST_SEED={seed}"
+        );
     }
 }
 
@@ -302,7 +386,10 @@ fn let_pass(lsm: &mut Lsm, until_ms: u64) {
     while let Some(at_ms) = lsm.sweep_at_ms().filter(|at_ms| *at_ms <= until_ms) {
         lsm.note_time(at_ms.max(lsm.time_ms()));
         while !lsm.is_idle() {
-            assert!(lsm.owed_work() > 0, "nobody would pay for the sweep while requests are answered");
+            assert!(
+                lsm.owed_work() > 0,
+                "nobody would pay for the sweep while requests are answered"
+            );
             maintain(lsm, 30_000);
         }
     }
@@ -314,14 +401,30 @@ fn let_pass(lsm: &mut Lsm, until_ms: u64) {
 fn memory_of_what_has_expired_comes_back() {
     const KEYS: u32 = 60_000;
     for keeps_every in [2, 40, u32::MAX] {
-        let mut lsm = Lsm::new(Options { memtable_bytes: 256 * 1024, hash_seed: 1 });
+        let mut lsm = Lsm::new(Options {
+            memtable_bytes: 256 * 1024,
+            hash_seed: 1,
+        });
         let mut rng = fastrand::Rng::with_seed(3);
         let is_kept = |number: u32| keeps_every != u32::MAX && number.is_multiple_of(keeps_every);
         lsm.note_time(1_000_000);
         for number in 0..KEYS {
-            let expires_at_ms = if is_kept(number) { None } else { Some(1_010_000 + rng.u64(..1_000)) };
-            let value = if number % 1_000 == 7 { vec![1; INLINE_VALUE_MAX_BYTES + 1] } else { vec![1; 32] };
-            set(&mut lsm, format!("key:{number:012}").as_bytes(), &value, expires_at_ms);
+            let expires_at_ms = if is_kept(number) {
+                None
+            } else {
+                Some(1_010_000 + rng.u64(..1_000))
+            };
+            let value = if number % 1_000 == 7 {
+                vec![1; INLINE_VALUE_MAX_BYTES + 1]
+            } else {
+                vec![1; 32]
+            };
+            set(
+                &mut lsm,
+                format!("key:{number:012}").as_bytes(),
+                &value,
+                expires_at_ms,
+            );
             if lsm.owed_work() > 0 {
                 maintain(&mut lsm, 10_000);
             }
@@ -331,16 +434,28 @@ fn memory_of_what_has_expired_comes_back() {
         }
         let full_bytes = lsm.data_bytes();
         let_pass(&mut lsm, 1_009_000);
-        assert!(lsm.data_bytes() * 10 > full_bytes * 9, "something went before its time");
+        assert!(
+            lsm.data_bytes() * 10 > full_bytes * 9,
+            "something went before its time"
+        );
         let_pass(&mut lsm, 1_030_000);
         let kept_count = (0..KEYS).filter(|number| is_kept(*number)).count();
-        let live_count = (0..KEYS).filter(|number| lsm.get(format!("key:{number:012}").as_bytes()).is_some()).count();
+        let live_count = (0..KEYS)
+            .filter(|number| lsm.get(format!("key:{number:012}").as_bytes()).is_some())
+            .count();
         assert_eq!(live_count, kept_count);
         let (_, entry_count) = counts(&lsm.stats());
         // An eighth of a chunk may be what has expired, and tombstones wait for their merge.
-        assert!(entry_count <= kept_count * 5 / 4, "{entry_count} entries for {kept_count} keys, every {keeps_every}.");
+        assert!(
+            entry_count <= kept_count * 5 / 4,
+            "{entry_count} entries for {kept_count} keys, every {keeps_every}."
+        );
         if kept_count == 0 {
-            assert_eq!((lsm.data_bytes(), lsm.sweep_at_ms()), (0, None), "all memory, and nothing to wake up for");
+            assert_eq!(
+                (lsm.data_bytes(), lsm.sweep_at_ms()),
+                (0, None),
+                "all memory, and nothing to wake up for"
+            );
         }
     }
 }
@@ -348,7 +463,10 @@ fn memory_of_what_has_expired_comes_back() {
 /// Writers that pay what they owe keep the debt bounded: it does not grow from pass to pass.
 #[test]
 fn debt_is_bounded_when_writes_pay_what_they_owe() {
-    let mut lsm = Lsm::new(Options { memtable_bytes: 64 * 1024, hash_seed: 1 });
+    let mut lsm = Lsm::new(Options {
+        memtable_bytes: 64 * 1024,
+        hash_seed: 1,
+    });
     let mut rng = fastrand::Rng::with_seed(5);
     let mut highest_debt = Vec::new();
     let mut highest_level_count = 0;
@@ -369,7 +487,10 @@ fn debt_is_bounded_when_writes_pay_what_they_owe() {
         let (layer_count, _) = counts(&stats);
         assert!(layer_count <= 16, "{layer_count} layers: {stats:?}");
     }
-    assert!(highest_level_count >= 3, "only {highest_level_count} levels");
+    assert!(
+        highest_level_count >= 3,
+        "only {highest_level_count} levels"
+    );
     let (first, last) = (highest_debt[1], highest_debt[5]);
     assert!(last <= first + first / 2, "debt grows: {highest_debt:?}");
 }
@@ -377,19 +498,34 @@ fn debt_is_bounded_when_writes_pay_what_they_owe() {
 /// What is written while there is nothing to do is not paid for later, all at once.
 #[test]
 fn nothing_is_owed_for_times_when_nothing_was_due() {
-    let mut lsm = Lsm::new(Options { memtable_bytes: 1 << 20, hash_seed: 1 });
+    let mut lsm = Lsm::new(Options {
+        memtable_bytes: 1 << 20,
+        hash_seed: 1,
+    });
     let mut freeze_count = 0;
     for number in 0..200_000_u32 {
         let (owed_before, incurred_before) = (lsm.owed_work(), lsm.incurred_work());
-        lsm.set(format!("key:{number:012}").as_bytes(), NewValue::Inline(&[b'v'; 32]), None);
-        let incurred = usize::try_from(lsm.incurred_work() - incurred_before).expect("the work of one write");
-        assert!(lsm.owed_work() <= owed_before + incurred, "write {number} owes for others: {}", lsm.owed_work());
+        lsm.set(
+            format!("key:{number:012}").as_bytes(),
+            NewValue::Inline(&[b'v'; 32]),
+            None,
+        );
+        let incurred =
+            usize::try_from(lsm.incurred_work() - incurred_before).expect("the work of one write");
+        assert!(
+            lsm.owed_work() <= owed_before + incurred,
+            "write {number} owes for others: {}",
+            lsm.owed_work()
+        );
         freeze_count += usize::from(owed_before == 0 && lsm.owed_work() > 0);
         if number % 64 == 0 {
             maintain(&mut lsm, 300_000);
         }
     }
-    assert!(freeze_count > 3, "{freeze_count} times something became due");
+    assert!(
+        freeze_count > 3,
+        "{freeze_count} times something became due"
+    );
 }
 
 /// The work that slices report is what they do: seen from outside, by the entries that change place in one slice.
@@ -398,7 +534,10 @@ fn a_slice_moves_no_more_than_its_budget_pays_for() {
     const BUDGET: usize = 20_000;
     // What the budget pays for at 64 units an entry, and the entries of a chunk or two that earlier slices built.
     const MOVED_MAX: usize = BUDGET / 64 + 2 * 1_300;
-    let mut lsm = Lsm::new(Options { memtable_bytes: 4 << 20, hash_seed: 1 });
+    let mut lsm = Lsm::new(Options {
+        memtable_bytes: 4 << 20,
+        hash_seed: 1,
+    });
     let mut slice_count = 0;
     for pass in 0..3 {
         for number in 0..50_000_u32 {
@@ -407,17 +546,31 @@ fn a_slice_moves_no_more_than_its_budget_pays_for() {
         }
         lsm.compact();
         while !lsm.is_idle() {
-            let entries_of =
-                |lsm: &Lsm| -> Vec<usize> { lsm.stats().levels.iter().map(|level| level.entry_count).collect() };
+            let entries_of = |lsm: &Lsm| -> Vec<usize> {
+                lsm.stats()
+                    .levels
+                    .iter()
+                    .map(|level| level.entry_count)
+                    .collect()
+            };
             let before = entries_of(&lsm);
             maintain(&mut lsm, BUDGET);
             slice_count += 1;
             let after = entries_of(&lsm);
             let grown = after.iter().zip(before.iter().chain(std::iter::repeat(&0)));
-            let moved = grown.map(|(after, before)| after.saturating_sub(*before)).max().unwrap_or(0);
+            let moved = grown
+                .map(|(after, before)| after.saturating_sub(*before))
+                .max()
+                .unwrap_or(0);
             let is_relabelled = after.len() != before.len();
-            assert!(moved <= MOVED_MAX || is_relabelled, "one slice moved {moved} entries: {before:?} to {after:?}");
+            assert!(
+                moved <= MOVED_MAX || is_relabelled,
+                "one slice moved {moved} entries: {before:?} to {after:?}"
+            );
         }
     }
-    assert!(slice_count > 1_000, "only {slice_count} slices for 300,000 merged entries");
+    assert!(
+        slice_count > 1_000,
+        "only {slice_count} slices for 300,000 merged entries"
+    );
 }

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use db_node::lsm::{
-    INLINE_VALUE_MAX_BYTES, LargeValue, LogBatch, Lsm, NewValue, Options, ScanState, Snapshot, Value, WalCursor,
+    INLINE_VALUE_MAX_BYTES, LargeValue, LogBatch, Lsm, NewValue, Options, ScanState, Snapshot,
+    Value, WalCursor,
 };
 use db_node::storage::{HistoryId, Recovered, RecoveryOptions, StorageError, Store, recover};
 
@@ -26,7 +27,10 @@ const HISTORY: HistoryId = HistoryId([1; 16]);
 
 fn options(log_file_bytes: u64) -> RecoveryOptions {
     RecoveryOptions {
-        engine: Options { memtable_bytes: 4_000, hash_seed: 5 },
+        engine: Options {
+            memtable_bytes: 4_000,
+            hash_seed: 5,
+        },
         fresh_history: HISTORY,
         accept_data_loss: false,
         log_file_bytes,
@@ -34,11 +38,17 @@ fn options(log_file_bytes: u64) -> RecoveryOptions {
 }
 
 fn start(disk: &SimDisk, options: RecoveryOptions) -> Result<Recovered<SimDisk>, StorageError> {
-    recover(disk.clone(), options, &mut |progress| assert!(progress.done_bytes <= progress.total_bytes))
+    recover(disk.clone(), options, &mut |progress| {
+        assert!(progress.done_bytes <= progress.total_bytes);
+    })
 }
 
 fn seeds(default_runs: u64) -> Vec<u64> {
-    let from_env = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let from_env = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
     match from_env("DB_NODE_TEST_SEED") {
         Some(seed) => vec![seed],
         None => (0..from_env("DB_NODE_TEST_RUNS").unwrap_or(default_runs)).collect(),
@@ -93,7 +103,11 @@ fn apply(lsm: &mut Lsm, writes: &[Write]) {
                 NewValue::Large(large)
             }
         };
-        db_node::lsm::Write { key, value, expires_at_ms: None }
+        db_node::lsm::Write {
+            key,
+            value,
+            expires_at_ms: None,
+        }
     }));
 }
 
@@ -105,7 +119,11 @@ fn random_write(rng: &mut fastrand::Rng) -> Write {
         _ => rng.usize(..60),
     };
     // Zeros among the values, since zeros are also what is behind the log.
-    let value = if rng.bool() { vec![0; len] } else { vec![rng.u8(..); len] };
+    let value = if rng.bool() {
+        vec![0; len]
+    } else {
+        vec![rng.u8(..); len]
+    };
     (key, (rng.u8(..5) > 0).then_some(value))
 }
 
@@ -146,20 +164,44 @@ impl Driver {
     }
 
     fn check(&mut self, recovered: Recovered<SimDisk>) -> Running {
-        let Recovered { mut lsm, store, history, .. } = recovered;
+        let Recovered {
+            mut lsm,
+            store,
+            history,
+            ..
+        } = recovered;
         assert_eq!(history, HISTORY);
         let version = lsm.last_version();
-        assert!(version >= self.synced_version, "version {version} of {} synced", self.synced_version);
+        assert!(
+            version >= self.synced_version,
+            "version {version} of {} synced",
+            self.synced_version
+        );
         let count = usize::try_from(version).expect("small");
-        assert!(count <= self.writes.len(), "version {version} of {} written", self.writes.len());
-        assert!(!self.open_versions.contains(&version), "version {version} is within a batch");
+        assert!(
+            count <= self.writes.len(),
+            "version {version} of {} written",
+            self.writes.len()
+        );
+        assert!(
+            !self.open_versions.contains(&version),
+            "version {version} is within a batch"
+        );
         self.writes.truncate(count);
         self.open_versions.retain(|open| *open < version);
         // What was served must not be lost by the next crash.
         self.synced_version = version;
-        assert_eq!(content_of(&mut lsm), content_after(&self.writes), "version {version}");
+        assert_eq!(
+            content_of(&mut lsm),
+            content_after(&self.writes),
+            "version {version}"
+        );
         lsm.keep_log_behind(version);
-        Running { cursor: lsm.log_end(), lsm, store }
+        Running {
+            cursor: lsm.log_end(),
+            lsm,
+            store,
+        }
     }
 
     /// Works until a call fails or the steps are done.
@@ -171,7 +213,11 @@ impl Driver {
                 n if n < sync_weight => {
                     let mut batch = LogBatch::default();
                     lsm.read_log(cursor, self.rng.usize(1..20_000), u64::MAX, &mut batch);
-                    lsm.keep_log_behind(batch.last().map_or(store.written_version(), |last| last.version));
+                    lsm.keep_log_behind(
+                        batch
+                            .last()
+                            .map_or(store.written_version(), |last| last.version),
+                    );
                     store.append(&batch)?;
                     if self.rng.u8(..3) > 0 {
                         self.synced_version = store.sync()?;
@@ -184,11 +230,17 @@ impl Driver {
                 41..50 => drop(store.checkpoint_step()?),
                 50..60 => drop(lsm.maintain(self.rng.usize(1..200_000))),
                 _ => {
-                    let count = if self.rng.u8(..8) == 0 { self.rng.u64(2..8) } else { 1 };
-                    let writes: Vec<Write> = (0..count).map(|_| random_write(&mut self.rng)).collect();
+                    let count = if self.rng.u8(..8) == 0 {
+                        self.rng.u64(2..8)
+                    } else {
+                        1
+                    };
+                    let writes: Vec<Write> =
+                        (0..count).map(|_| random_write(&mut self.rng)).collect();
                     apply(lsm, &writes);
                     self.writes.extend(writes);
-                    self.open_versions.extend(lsm.last_version() - count + 1..lsm.last_version());
+                    self.open_versions
+                        .extend(lsm.last_version() - count + 1..lsm.last_version());
                 }
             }
         }
@@ -200,13 +252,23 @@ fn run_crashes(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let options = options([2_000, 20_000, 300_000][rng.usize(..3)]);
     let disk = SimDisk::new(rng.u64(..));
-    let mut driver =
-        Driver { disk, options, rng, writes: Vec::new(), open_versions: BTreeSet::new(), synced_version: 0 };
+    let mut driver = Driver {
+        disk,
+        options,
+        rng,
+        writes: Vec::new(),
+        open_versions: BTreeSet::new(),
+        synced_version: 0,
+    };
     for _ in 0..12 {
         let mut running = driver.start();
         if driver.rng.u8(..4) > 0 {
             let kind = [io::ErrorKind::Other, io::ErrorKind::StorageFull][driver.rng.usize(..2)];
-            let fault = if driver.rng.bool() { Fault::PowerCut } else { Fault::Error(kind) };
+            let fault = if driver.rng.bool() {
+                Fault::PowerCut
+            } else {
+                Fault::Error(kind)
+            };
             driver.disk.fail_after(driver.rng.u64(..120), fault);
         }
         let steps = driver.rng.usize(..400);
@@ -224,7 +286,10 @@ fn run_crashes(seed: u64) {
 fn crashes_lose_nothing_that_was_synced() {
     for seed in seeds(400) {
         let outcome = std::panic::catch_unwind(|| run_crashes(seed));
-        assert!(outcome.is_ok(), "failed with seed {seed}: repeat with DB_NODE_TEST_SEED={seed}");
+        assert!(
+            outcome.is_ok(),
+            "failed with seed {seed}: repeat with DB_NODE_TEST_SEED={seed}"
+        );
     }
 }
 
@@ -232,14 +297,22 @@ fn crashes_lose_nothing_that_was_synced() {
 const SMALL_BATCH: std::ops::Range<usize> = 3..6;
 
 /// Files of a partition with these writes, all synced and marked; with a checkpoint of the first ones if asked for.
-fn small_files(writes: &[Write], checkpoint_after: Option<usize>, log_file_bytes: u64) -> BTreeMap<String, Vec<u8>> {
+fn small_files(
+    writes: &[Write],
+    checkpoint_after: Option<usize>,
+    log_file_bytes: u64,
+) -> BTreeMap<String, Vec<u8>> {
     let disk = SimDisk::new(1);
-    let Recovered { mut lsm, mut store, .. } = start(&disk, options(log_file_bytes)).expect("an empty disk");
+    let Recovered {
+        mut lsm, mut store, ..
+    } = start(&disk, options(log_file_bytes)).expect("an empty disk");
     lsm.keep_log_behind(0);
     let mut cursor = lsm.log_end();
     for index in 0..writes.len() {
         if checkpoint_after == Some(index) {
-            store.begin_checkpoint(lsm.snapshot()).expect("a checkpoint");
+            store
+                .begin_checkpoint(lsm.snapshot())
+                .expect("a checkpoint");
             while store.checkpoint_step().expect("a piece").is_none() {}
         }
         match &writes[SMALL_BATCH] {
@@ -269,7 +342,12 @@ fn small_writes() -> Vec<Write> {
 
 /// The last log file, by name.
 fn last_log(files: &BTreeMap<String, Vec<u8>>) -> String {
-    files.keys().filter(|name| name.starts_with("wal-")).max().expect("a log file").clone()
+    files
+        .keys()
+        .filter(|name| name.starts_with("wal-"))
+        .max()
+        .expect("a log file")
+        .clone()
 }
 
 #[test]
@@ -284,8 +362,15 @@ fn a_log_cut_at_any_byte_gives_the_writes_before_the_cut() {
         match start(&SimDisk::with_files(&cut_files), options(4_096)) {
             Ok(Recovered { mut lsm, .. }) => {
                 let count = usize::try_from(lsm.last_version()).expect("small");
-                assert_eq!(content_of(&mut lsm), content_after(&writes[..count]), "cut at {cut}");
-                assert!(counts.last().is_none_or(|last| *last <= count), "cut at {cut}: fewer than before");
+                assert_eq!(
+                    content_of(&mut lsm),
+                    content_after(&writes[..count]),
+                    "cut at {cut}"
+                );
+                assert!(
+                    counts.last().is_none_or(|last| *last <= count),
+                    "cut at {cut}: fewer than before"
+                );
                 counts.push(count);
             }
             Err(StorageError::Damaged { .. }) => assert!(cut < 64, "cut at {cut} was refused"),
@@ -293,12 +378,18 @@ fn a_log_cut_at_any_byte_gives_the_writes_before_the_cut() {
         }
     }
     counts.dedup();
-    let expected = (0..=writes.len()).filter(|count| !(SMALL_BATCH.start < *count && *count < SMALL_BATCH.end));
+    let expected = (0..=writes.len())
+        .filter(|count| !(SMALL_BATCH.start < *count && *count < SMALL_BATCH.end));
     assert!(counts.iter().copied().eq(expected), "{counts:?}");
 }
 
 /// Flips bits in a file and looks at what recovery makes of it, with and without accepting a loss.
-fn flip_bits(files: &BTreeMap<String, Vec<u8>>, name: &str, writes: &[Write], bits: impl Iterator<Item = usize>) {
+fn flip_bits(
+    files: &BTreeMap<String, Vec<u8>>,
+    name: &str,
+    writes: &[Write],
+    bits: impl Iterator<Item = usize>,
+) {
     let whole = content_after(writes);
     let mut refused_count = 0;
     for bit in bits {
@@ -317,20 +408,38 @@ fn flip_bits(files: &BTreeMap<String, Vec<u8>>, name: &str, writes: &[Write], bi
             Err(error) => panic!("{at}: {error}"),
         }
         let disk = SimDisk::with_files(&damaged);
-        let accepting = RecoveryOptions { accept_data_loss: true, ..options(4_096) };
-        let Ok(Recovered { mut lsm, set_aside, .. }) = start(&disk, accepting) else {
-            assert!((64..96).contains(&bit), "{at} was refused although the loss was accepted");
+        let accepting = RecoveryOptions {
+            accept_data_loss: true,
+            ..options(4_096)
+        };
+        let Ok(Recovered {
+            mut lsm, set_aside, ..
+        }) = start(&disk, accepting)
+        else {
+            assert!(
+                (64..96).contains(&bit),
+                "{at} was refused although the loss was accepted"
+            );
             continue;
         };
         let saved = content_of(&mut lsm);
-        assert!(saved == whole || !set_aside.is_empty(), "{at}: a loss that nothing was set aside for");
+        assert!(
+            saved == whole || !set_aside.is_empty(),
+            "{at}: a loss that nothing was set aside for"
+        );
         if name.starts_with("wal-") {
-            let is_prefix = (0..=writes.len()).any(|count| content_after(&writes[..count]) == saved);
+            let is_prefix =
+                (0..=writes.len()).any(|count| content_after(&writes[..count]) == saved);
             assert!(is_prefix, "{at}: what was saved was never the state");
         }
         drop(lsm);
-        let Recovered { mut lsm, .. } = start(&disk, options(4_096)).expect("what was saved is sound");
-        assert_eq!(content_of(&mut lsm), saved, "{at}: what was saved was lost again");
+        let Recovered { mut lsm, .. } =
+            start(&disk, options(4_096)).expect("what was saved is sound");
+        assert_eq!(
+            content_of(&mut lsm),
+            saved,
+            "{at}: what was saved was lost again"
+        );
     }
     assert!(refused_count > 0, "no damage in {name} was refused");
 }
@@ -339,10 +448,17 @@ fn flip_bits(files: &BTreeMap<String, Vec<u8>>, name: &str, writes: &[Write], bi
 fn a_flipped_bit_in_the_log_is_refused_or_does_not_matter() {
     let writes = small_writes();
     let files = small_files(&writes, None, 700);
-    let logs: Vec<&String> = files.keys().filter(|name| name.starts_with("wal-")).collect();
+    let logs: Vec<&String> = files
+        .keys()
+        .filter(|name| name.starts_with("wal-"))
+        .collect();
     assert!(logs.len() >= 3, "{logs:?}");
     for name in logs {
-        let used_bytes = files[name].iter().rposition(|byte| *byte != 0).expect("a header") + 1;
+        let used_bytes = files[name]
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .expect("a header")
+            + 1;
         flip_bits(&files, name, &writes, 0..used_bytes * 8);
     }
 }
@@ -352,16 +468,28 @@ fn a_flipped_bit_in_a_checkpoint_is_refused_or_does_not_matter() {
     let mut writes = small_writes();
     writes[3] = (b"large".to_vec(), Some(vec![6; INLINE_VALUE_MAX_BYTES + 1]));
     let files = small_files(&writes, Some(9), 4_096);
-    let name = files.keys().find(|name| name.starts_with("checkpoint-")).expect("a checkpoint").clone();
+    let name = files
+        .keys()
+        .find(|name| name.starts_with("checkpoint-"))
+        .expect("a checkpoint")
+        .clone();
     let mut rng = fastrand::Rng::with_seed(4);
     let bit_count = files[&name].len() * 8;
     let sampled: Vec<usize> = (0..3_000).map(|_| rng.usize(..bit_count)).collect();
     flip_bits(&files, &name, &writes, (0..64 * 8).chain(sampled));
     for cut in (0..files[&name].len()).step_by(97) {
         let mut cut_files = files.clone();
-        cut_files.get_mut(&name).expect("the checkpoint").truncate(cut);
-        let error = start(&SimDisk::with_files(&cut_files), options(4_096)).map(|_| ()).expect_err("cut off");
-        assert!(matches!(error, StorageError::Damaged { .. }), "cut at {cut}: {error}");
+        cut_files
+            .get_mut(&name)
+            .expect("the checkpoint")
+            .truncate(cut);
+        let error = start(&SimDisk::with_files(&cut_files), options(4_096))
+            .map(|_| ())
+            .expect_err("cut off");
+        assert!(
+            matches!(error, StorageError::Damaged { .. }),
+            "cut at {cut}: {error}"
+        );
     }
 }
 
@@ -400,7 +528,12 @@ fn a_torn_tail_is_cut_and_reported() {
     // A record was on its way behind the last mark.
     log[end.next_multiple_of(32) + 20..][..30].fill(0xab);
     let disk = SimDisk::with_files(&files);
-    let Recovered { mut lsm, torn, set_aside, .. } = start(&disk, options(4_096)).expect("nothing is lost");
+    let Recovered {
+        mut lsm,
+        torn,
+        set_aside,
+        ..
+    } = start(&disk, options(4_096)).expect("nothing is lost");
     assert_eq!(content_of(&mut lsm), content_after(&writes));
     let torn = torn.expect("reported");
     assert_eq!((torn.path, set_aside.len()), (name, 0));

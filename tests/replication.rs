@@ -117,7 +117,9 @@ fn content_of(partition: &mut Partition) -> Content {
             ScanState::End => return content,
             ScanState::Found => {
                 let entry = scan.entry().expect("found");
-                let Value::Inline(value) = entry.value else { panic!("no such value was written") };
+                let Value::Inline(value) = entry.value else {
+                    panic!("no such value was written")
+                };
                 content.insert(entry.key.to_vec(), (entry.version, value.to_vec()));
             }
         }
@@ -129,7 +131,13 @@ impl Run {
         let mut rng = fastrand::Rng::with_seed(seed);
         let kind = [Kind::Synced, Kind::Written, Kind::Memory][rng.usize(..3)];
         let mut arguments = vec!["--memtable-bytes=64KiB"];
-        arguments.push(["--wal-retain-bytes=0", "--wal-retain-bytes=2000", "--wal-retain-bytes=1MiB"][rng.usize(..3)]);
+        arguments.push(
+            [
+                "--wal-retain-bytes=0",
+                "--wal-retain-bytes=2000",
+                "--wal-retain-bytes=1MiB",
+            ][rng.usize(..3)],
+        );
         if rng.bool() {
             arguments.push("--await-assignment");
         }
@@ -173,7 +181,11 @@ impl Run {
 
     /// Some milliseconds, with whatever comes to mind.
     fn step(&mut self, is_stormy: bool) {
-        let passed_ms = if self.chance(30) { self.cluster.rng.u64(..3_000) } else { self.cluster.rng.u64(1..20) };
+        let passed_ms = if self.chance(30) {
+            self.cluster.rng.u64(..3_000)
+        } else {
+            self.cluster.rng.u64(1..20)
+        };
         self.cluster.step(passed_ms);
         if is_stormy {
             self.storm();
@@ -202,12 +214,18 @@ impl Run {
         }
         if self.chance(60) {
             let with_power = self.kind == Kind::Synced && self.cluster.rng.bool();
-            let disks = self.cluster.hosts[a].disks.clone().filter(|_| with_power && b > 0);
+            let disks = self.cluster.hosts[a]
+                .disks
+                .clone()
+                .filter(|_| with_power && b > 0);
             match disks {
                 // Somewhere in the middle of what the disk does next.
                 Some(disks) => {
                     let after = self.cluster.rng.u64(..40);
-                    disks.all().iter().for_each(|disk| disk.fail_after(after, Fault::PowerCut));
+                    disks
+                        .all()
+                        .iter()
+                        .for_each(|disk| disk.fail_after(after, Fault::PowerCut));
                 }
                 None => self.cluster.crash(a, with_power),
             }
@@ -235,7 +253,12 @@ impl Run {
         if matches!(self.stage, Stage::Steady) {
             self.epoch += 1;
             self.stage = Stage::Fencing;
-            log::debug!("{}: nobody is to follow node {} in epoch {}", self.cluster.now_ms, self.leader, self.epoch);
+            log::debug!(
+                "{}: nobody is to follow node {} in epoch {}",
+                self.cluster.now_ms,
+                self.leader,
+                self.epoch
+            );
         }
     }
 
@@ -249,7 +272,8 @@ impl Run {
                 Stage::Steady => self.leader,
                 // Anybody but the old one; who it is does not matter yet.
                 Stage::Fencing => {
-                    (self.leader + 1 + usize::from(host == (self.leader + 1) % self.host_count())) % self.host_count()
+                    (self.leader + 1 + usize::from(host == (self.leader + 1) % self.host_count()))
+                        % self.host_count()
                 }
             };
             if matches!(self.stage, Stage::Fencing) && host == self.leader {
@@ -267,8 +291,16 @@ impl Run {
 
     fn assign(&mut self, host: usize, leader: usize, epoch: u64) {
         let is_leader = host == leader;
-        let role = if is_leader { Role::Leader } else { Role::Replica };
-        let assignment = Assignment { role, epoch: Some(epoch), leader: (!is_leader).then(|| address(leader)) };
+        let role = if is_leader {
+            Role::Leader
+        } else {
+            Role::Replica
+        };
+        let assignment = Assignment {
+            role,
+            epoch: Some(epoch),
+            leader: (!is_leader).then(|| address(leader)),
+        };
         if let Some(node) = self.cluster.node(host) {
             // Refused where it is outdated.
             let _ = node.assign(0, assignment);
@@ -277,19 +309,26 @@ impl Run {
 
     /// Whether every node but the old leader is there and follows it no more. One that lost all it had has nothing to lose.
     fn is_fenced(&mut self) -> bool {
-        (0..self.host_count()).filter(|host| *host != self.leader).all(|host| {
-            let epoch = self.epoch;
-            partition(&mut self.cluster, host).is_some_and(|partition| {
-                partition.roles().standing().epoch == epoch && partition.roles().is_settled() && partition.is_replaced()
+        (0..self.host_count())
+            .filter(|host| *host != self.leader)
+            .all(|host| {
+                let epoch = self.epoch;
+                partition(&mut self.cluster, host).is_some_and(|partition| {
+                    partition.roles().standing().epoch == epoch
+                        && partition.roles().is_settled()
+                        && partition.is_replaced()
+                })
             })
-        })
     }
 
     fn promote(&mut self) {
         let mut best = None;
         for host in (0..self.host_count()).filter(|host| *host != self.leader) {
             let partition = partition(&mut self.cluster, host).expect("it is fenced");
-            let (epoch, version) = (partition.roles().standing().data_epoch, partition.lsm().last_version());
+            let (epoch, version) = (
+                partition.roles().standing().data_epoch,
+                partition.lsm().last_version(),
+            );
             // One that has nothing is worse than any other.
             best = best.max(Some((version > 0, epoch, version, host)));
         }
@@ -297,7 +336,11 @@ impl Run {
         self.epoch += 1;
         self.leader = leader;
         let picture = self.picture();
-        log::debug!("{}: node {leader} is to lead in epoch {}: {picture}", self.cluster.now_ms, self.epoch);
+        log::debug!(
+            "{}: node {leader} is to lead in epoch {}: {picture}",
+            self.cluster.now_ms,
+            self.epoch
+        );
         self.stage = Stage::Steady;
         self.orders.push((self.epoch, leader));
         self.assign(leader, leader, self.epoch);
@@ -311,7 +354,10 @@ impl Run {
             if partition.get(&acked.key).is_none() {
                 // Where nothing survives a crash, all who had it may have crashed.
                 let key = String::from_utf8_lossy(&acked.key);
-                assert!(self.kind == Kind::Memory, "{key} was confirmed, and node {leader} leads without it");
+                assert!(
+                    self.kind == Kind::Memory,
+                    "{key} was confirmed, and node {leader} leads without it"
+                );
                 acked.is_lost = true;
             }
         }
@@ -324,30 +370,54 @@ impl Run {
         let is_confirmed = self.chance(2);
         let (number, short) = (self.write_count, self.cluster.rng.u8(..20));
         let count = self.cluster.rng.u8(1..3);
-        let value_bytes = if self.chance(50) { 16_000 } else { self.cluster.rng.usize(..300) };
-        let Some(partition) = partition(&mut self.cluster, host) else { return };
+        let value_bytes = if self.chance(50) {
+            16_000
+        } else {
+            self.cluster.rng.usize(..300)
+        };
+        let Some(partition) = partition(&mut self.cluster, host) else {
+            return;
+        };
         if partition.roles().role() != Role::Leader || !partition.roles().is_settled() {
             return;
         }
         let epoch = partition.roles().standing().epoch;
         // Each confirmed write has a key of its own, so that it can be looked for.
-        let key = if is_confirmed { format!("confirmed-{number}") } else { format!("key-{short}") }.into_bytes();
+        let key = if is_confirmed {
+            format!("confirmed-{number}")
+        } else {
+            format!("key-{short}")
+        }
+        .into_bytes();
         let is_deletion = !is_confirmed && number % 5 == 0;
-        let value = (!is_deletion).then(|| format!("{number}").into_bytes().repeat(value_bytes / 8 + 1));
+        let value =
+            (!is_deletion).then(|| format!("{number}").into_bytes().repeat(value_bytes / 8 + 1));
         let ttl_unit_ms = if number % 2 == 0 { 50 } else { 5_000 };
-        let ttl_ms = (!is_confirmed && number % 3 == 0).then_some(u64::from(short) * ttl_unit_ms + 1);
+        let ttl_ms =
+            (!is_confirmed && number % 3 == 0).then_some(u64::from(short) * ttl_unit_ms + 1);
         let expires_at_ms = ttl_ms.map_or(u64::MAX, |ttl_ms| partition.lsm().time_ms() + ttl_ms);
         let none = Conditions::default();
-        let batch_count = if !is_confirmed && number % 7 == 0 { 2 + number % 30 } else { 1 };
+        let batch_count = if !is_confirmed && number % 7 == 0 {
+            2 + number % 30
+        } else {
+            1
+        };
         let keys: Vec<Vec<u8>> = match batch_count {
             1 => vec![key.clone()],
-            count => (0..count).map(|at| format!("key-{}", (u64::from(short) + at) % 40).into_bytes()).collect(),
+            count => (0..count)
+                .map(|at| format!("key-{}", (u64::from(short) + at) % 40).into_bytes())
+                .collect(),
         };
         let version = match &value {
-            Some(value) if batch_count > 1 => {
-                Some(partition.write_batch(keys.iter().map(|key| (&key[..], NewValue::Inline(value), ttl_ms))))
-            }
-            Some(value) => partition.set(&key, NewValue::Inline(value), ttl_ms, &none).ok(),
+            Some(value) if batch_count > 1 => Some(
+                partition.write_batch(
+                    keys.iter()
+                        .map(|key| (&key[..], NewValue::Inline(value), ttl_ms)),
+                ),
+            ),
+            Some(value) => partition
+                .set(&key, NewValue::Inline(value), ttl_ms, &none)
+                .ok(),
             None => partition.delete(&key, &none).expect("no conditions"),
         };
         let Some(version) = version else { return };
@@ -357,23 +427,49 @@ impl Run {
             assert_eq!(first, host, "two nodes took writes in epoch {epoch}");
         }
         self.write_count += 1;
-        let keys = if value.is_some() { keys } else { vec![key.clone()] };
+        let keys = if value.is_some() {
+            keys
+        } else {
+            vec![key.clone()]
+        };
         for (at, key) in (version + 1 - keys.len() as u64..).zip(keys) {
-            let write = Write { key, value: value.clone(), expires_at_ms, goes_on: at < version };
+            let write = Write {
+                key,
+                value: value.clone(),
+                expires_at_ms,
+                goes_on: at < version,
+            };
             let before = self.told.entry(history.0).or_default().insert(at, write);
-            assert!(before.is_none() || self.kind != Kind::Memory, "a history has two writes of version {at}");
+            assert!(
+                before.is_none() || self.kind != Kind::Memory,
+                "a history has two writes of version {at}"
+            );
         }
         if is_confirmed {
             let wait = Wait::Acks { count, tenure };
             let since_ms = self.cluster.now_ms;
-            self.pending.push(Pending { host, incarnation, wait, version, key, since_ms });
+            self.pending.push(Pending {
+                host,
+                incarnation,
+                wait,
+                version,
+                key,
+                since_ms,
+            });
         }
     }
 
     fn note_acks(&mut self) {
         let now_ms = self.cluster.now_ms;
         for at in (0..self.pending.len()).rev() {
-            let Pending { host, incarnation, wait, version, since_ms, .. } = self.pending[at];
+            let Pending {
+                host,
+                incarnation,
+                wait,
+                version,
+                since_ms,
+                ..
+            } = self.pending[at];
             let is_same = self.cluster.hosts[host].incarnation == incarnation;
             let reached = match self.cluster.node(host).filter(|_| is_same) {
                 Some(node) if now_ms - since_ms < ACK_TIMEOUT_MS => node.reached(0, wait),
@@ -383,8 +479,14 @@ impl Run {
                 Reached::UpTo(reached) if reached < version => {}
                 Reached::UpTo(_) => {
                     let key = self.pending.swap_remove(at).key;
-                    log::debug!("{now_ms}: {} is confirmed to node {host}", String::from_utf8_lossy(&key));
-                    self.acked.push(Acked { key, is_lost: false });
+                    log::debug!(
+                        "{now_ms}: {} is confirmed to node {host}",
+                        String::from_utf8_lossy(&key)
+                    );
+                    self.acked.push(Acked {
+                        key,
+                        is_lost: false,
+                    });
                 }
                 Reached::Never => drop(self.pending.swap_remove(at)),
             }
@@ -395,8 +497,13 @@ impl Run {
     fn read(&mut self) {
         let host = self.any_host();
         let key = format!("key-{}", self.cluster.rng.u8(..20)).into_bytes();
-        let Some(partition) = partition(&mut self.cluster, host) else { return };
-        let (lineage, last_version) = (partition.roles().standing().lineage.clone(), partition.lsm().last_version());
+        let Some(partition) = partition(&mut self.cluster, host) else {
+            return;
+        };
+        let (lineage, last_version) = (
+            partition.roles().standing().lineage.clone(),
+            partition.lsm().last_version(),
+        );
         let found = partition.get(&key).map_or(0, |entry| entry.version);
         // What a leader's disk does not hold yet may be lost with it, whoever has read it: that is no promise.
         let tenure = partition.tenure();
@@ -404,7 +511,10 @@ impl Run {
         if partition.roles().role() == Role::Leader && !is_held {
             return;
         }
-        let (history, min_version, mut seen) = self.reader.take().unwrap_or((lineage.history(), 0, BTreeMap::new()));
+        let (history, min_version, mut seen) =
+            self.reader
+                .take()
+                .unwrap_or((lineage.history(), 0, BTreeMap::new()));
         let common = lineage.common_version(history, min_version);
         if common != Some(min_version) {
             // What it has seen is not in this node's history: it begins anew.
@@ -416,7 +526,10 @@ impl Run {
         }
         let before = seen.insert(key.clone(), found).unwrap_or(0);
         let key = String::from_utf8_lossy(&key);
-        assert!(found >= before || found == 0, "{key} went from version {before} back to {found}");
+        assert!(
+            found >= before || found == 0,
+            "{key} went from version {before} back to {found}"
+        );
         self.reader = Some((lineage.history(), last_version, seen));
     }
 
@@ -424,13 +537,30 @@ impl Run {
     fn check(&mut self) {
         for host in 0..self.host_count() {
             let incarnation = self.cluster.hosts[host].incarnation;
-            let Some(partition) = partition(&mut self.cluster, host) else { continue };
+            let Some(partition) = partition(&mut self.cluster, host) else {
+                continue;
+            };
             let standing = partition.roles().standing();
             let (lineage, data_epoch) = (standing.lineage.clone(), standing.data_epoch);
-            let now = Seen { incarnation, lineage, version: partition.lsm().last_version(), data_epoch };
-            if let Some(seen) = self.seen.get(&host).filter(|seen| seen.incarnation == incarnation) {
-                assert!(now.version > 0 || seen.version == 0, "node {host} was emptied");
-                let common = now.lineage.common_version(seen.lineage.history(), seen.version).unwrap_or(0);
+            let now = Seen {
+                incarnation,
+                lineage,
+                version: partition.lsm().last_version(),
+                data_epoch,
+            };
+            if let Some(seen) = self
+                .seen
+                .get(&host)
+                .filter(|seen| seen.incarnation == incarnation)
+            {
+                assert!(
+                    now.version > 0 || seen.version == 0,
+                    "node {host} was emptied"
+                );
+                let common = now
+                    .lineage
+                    .common_version(seen.lineage.history(), seen.version)
+                    .unwrap_or(0);
                 let kept = common.min(now.version);
                 assert!(
                     kept >= seen.version || now.data_epoch > seen.data_epoch,
@@ -463,7 +593,9 @@ impl Run {
                 // Every replica is to hear what time it is, too.
                 if !self.is_agreed() {
                     agreed_since_ms = u64::MAX;
-                } else if agreed_since_ms.min(self.cluster.now_ms) + 2 * HEARTBEAT_MS <= self.cluster.now_ms {
+                } else if agreed_since_ms.min(self.cluster.now_ms) + 2 * HEARTBEAT_MS
+                    <= self.cluster.now_ms
+                {
                     return;
                 } else {
                     agreed_since_ms = agreed_since_ms.min(self.cluster.now_ms);
@@ -481,12 +613,22 @@ impl Run {
         let (leader, epoch) = (self.leader, self.epoch);
         let mut position = None;
         (0..self.host_count()).all(|host| {
-            let Some(partition) = partition(&mut self.cluster, host) else { return false };
-            let role = if host == leader { Role::Leader } else { Role::Replica };
+            let Some(partition) = partition(&mut self.cluster, host) else {
+                return false;
+            };
+            let role = if host == leader {
+                Role::Leader
+            } else {
+                Role::Replica
+            };
             let roles = partition.roles();
-            let is_settled = roles.is_settled() && roles.role() == role && roles.standing().epoch == epoch;
+            let is_settled =
+                roles.is_settled() && roles.role() == role && roles.standing().epoch == epoch;
             let here = partition.lsm().position();
-            is_settled && partition.is_in_sync() && partition.is_replaced() && *position.get_or_insert(here) == here
+            is_settled
+                && partition.is_in_sync()
+                && partition.is_replaced()
+                && *position.get_or_insert(here) == here
         })
     }
 
@@ -509,8 +651,10 @@ impl Run {
     /// What the history of the leader was told, is what every node holds.
     fn check_content(&mut self) {
         let partition_of_leader = partition(&mut self.cluster, self.leader).expect("it leads");
-        let (lineage, version) =
-            (partition_of_leader.roles().standing().lineage.clone(), partition_of_leader.lsm().last_version());
+        let (lineage, version) = (
+            partition_of_leader.roles().standing().lineage.clone(),
+            partition_of_leader.lsm().last_version(),
+        );
         let leader_time_ms = partition_of_leader.lsm().time_ms();
         let mut written: BTreeMap<&Vec<u8>, (u64, &Write)> = BTreeMap::new();
         let mut histories: Vec<(HistoryId, u64)> = vec![(lineage.history(), version)];
@@ -535,28 +679,53 @@ impl Run {
         }
         // A node remembers only so many histories.
         let is_all = lineage.past().len() < PAST_MAX;
-        assert!(!is_all || count == version, "{count} writes made version {version}");
+        assert!(
+            !is_all || count == version,
+            "{count} writes made version {version}"
+        );
         for host in 0..self.host_count() {
             let partition = partition(&mut self.cluster, host).expect("all are up");
             let time_ms = partition.lsm().time_ms();
-            assert!(time_ms.abs_diff(leader_time_ms) <= CLOCKS_APART_MS, "{time_ms} on {host}, {leader_time_ms} leads");
+            assert!(
+                time_ms.abs_diff(leader_time_ms) <= CLOCKS_APART_MS,
+                "{time_ms} on {host}, {leader_time_ms} leads"
+            );
             let content = content_of(partition);
             let is_live = |write: &Write| write.value.is_some() && write.expires_at_ms > time_ms;
             let live = written.iter().filter(|(_, (_, write))| is_live(write));
             let expected: Content = live
-                .map(|(key, (version, write))| ((*key).clone(), (*version, write.value.clone().unwrap_or_default())))
+                .map(|(key, (version, write))| {
+                    (
+                        (*key).clone(),
+                        (*version, write.value.clone().unwrap_or_default()),
+                    )
+                })
                 .collect();
             if is_all && content != expected {
                 let differs = |key: &&Vec<u8>| content.get(*key) != expected.get(*key);
-                let keys: std::collections::BTreeSet<&Vec<u8>> =
-                    content.keys().chain(expected.keys()).filter(differs).collect();
-                let versions = |key: &Vec<u8>| (content.get(key).map(|at| at.0), expected.get(key).map(|at| at.0));
-                let shown: Vec<_> = keys.into_iter().map(|key| (String::from_utf8_lossy(key), versions(key))).collect();
+                let keys: std::collections::BTreeSet<&Vec<u8>> = content
+                    .keys()
+                    .chain(expected.keys())
+                    .filter(differs)
+                    .collect();
+                let versions = |key: &Vec<u8>| {
+                    (
+                        content.get(key).map(|at| at.0),
+                        expected.get(key).map(|at| at.0),
+                    )
+                };
+                let shown: Vec<_> = keys
+                    .into_iter()
+                    .map(|key| (String::from_utf8_lossy(key), versions(key)))
+                    .collect();
                 panic!("node {host} holds something else than its history: {shown:?}");
             }
             for acked in self.acked.iter().filter(|acked| !acked.is_lost) {
                 let key = String::from_utf8_lossy(&acked.key);
-                assert!(content.contains_key(&acked.key), "{key} was confirmed and is not on node {host}");
+                assert!(
+                    content.contains_key(&acked.key),
+                    "{key} was confirmed and is not on node {host}"
+                );
             }
         }
     }
@@ -593,11 +762,18 @@ fn run(seed: u64) -> Outcome {
     let leader = run.leader;
     run.check_acked(leader);
     run.check_content();
-    Outcome { epoch: run.epoch, acked_count: run.acked.len() }
+    Outcome {
+        epoch: run.epoch,
+        acked_count: run.acked.len(),
+    }
 }
 
 fn seeds(default_runs: u64) -> Vec<u64> {
-    let from_env = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let from_env = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
     match from_env("DB_NODE_TEST_SEED") {
         Some(seed) => {
             let _ = log::set_logger(&Teller).map(|()| log::set_max_level(log::LevelFilter::Debug));
@@ -617,13 +793,21 @@ fn whatever_happens_nothing_confirmed_is_lost_and_all_agree_in_the_end() {
     let seeds = seeds(3_000);
     let (mut failover_count, mut acked_count) = (0, 0);
     for seed in &seeds {
-        let Ok(outcome) = try_seed(*seed) else { panic!("seed {seed} fails: repeat it with DB_NODE_TEST_SEED={seed}") };
+        let Ok(outcome) = try_seed(*seed) else {
+            panic!("seed {seed} fails: repeat it with DB_NODE_TEST_SEED={seed}")
+        };
         failover_count += outcome.epoch / 2;
         acked_count += outcome.acked_count;
     }
-    eprintln!("{} runs, {failover_count} failovers, {acked_count} confirmed writes", seeds.len());
+    eprintln!(
+        "{} runs, {failover_count} failovers, {acked_count} confirmed writes",
+        seeds.len()
+    );
     // A simulation in which nothing happens proves nothing.
-    assert!(seeds.len() < 100 || (failover_count > seeds.len() as u64 && acked_count > 10 * seeds.len()));
+    assert!(
+        seeds.len() < 100
+            || (failover_count > seeds.len() as u64 && acked_count > 10 * seeds.len())
+    );
 }
 
 #[test]
@@ -634,7 +818,9 @@ fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
     for bug in Bug::ALL {
         plant(Some(bug));
-        let found = seeds(20_000).into_iter().find(|seed| try_seed(*seed).is_err());
+        let found = seeds(20_000)
+            .into_iter()
+            .find(|seed| try_seed(*seed).is_err());
         plant(None);
         match found {
             Some(seed) => eprintln!("{bug:?}: found by seed {seed}"),

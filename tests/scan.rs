@@ -1,5 +1,8 @@
 //! `/scan` on a real node: the keys that there are, in order, from one point in time, whatever is written meanwhile.
-#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks and sockets of their own"
+)]
 
 mod common;
 
@@ -15,7 +18,11 @@ type Model = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 
 fn put(client: &mut Client, model: &mut Model, key: &[u8], value: Vec<u8>) {
     let response = client.request("PUT", &format!("/kv/{}", percent_encoded(key)), &[], &value);
-    let tag = response.header("ETag").expect("a version").trim_matches('"').to_owned();
+    let tag = response
+        .header("ETag")
+        .expect("a version")
+        .trim_matches('"')
+        .to_owned();
     model.insert(key.to_vec(), (tag.parse().expect("a number"), value));
 }
 
@@ -45,10 +52,18 @@ fn scan(client: &mut Client, query: &str) -> Page {
     assert_eq!(json["success"], true);
     let item = |item: &Json| {
         let value = bytes(item, "value", "encoding").unwrap_or_default();
-        (bytes(item, "key", "keyEncoding").expect("a key"), (item["version"].as_u64().expect("a version"), value))
+        (
+            bytes(item, "key", "keyEncoding").expect("a key"),
+            (item["version"].as_u64().expect("a version"), value),
+        )
     };
     Page {
-        items: json["items"].as_array().expect("items").iter().map(item).collect(),
+        items: json["items"]
+            .as_array()
+            .expect("items")
+            .iter()
+            .map(item)
+            .collect(),
         next: bytes(&json, "next", "nextEncoding"),
         version: json["version"].as_u64().expect("a version"),
     }
@@ -64,7 +79,11 @@ fn random_key(rng: &mut fastrand::Rng) -> Vec<u8> {
 }
 
 fn random_value(rng: &mut fastrand::Rng) -> Vec<u8> {
-    let len = if rng.u8(..100) == 0 { 40_000 } else { rng.usize(..80) };
+    let len = if rng.u8(..100) == 0 {
+        40_000
+    } else {
+        rng.usize(..80)
+    };
     vec![if rng.u8(..5) == 0 { 0xff } else { b'v' }; len]
 }
 
@@ -79,7 +98,12 @@ fn a_scan_finds_what_is_in_its_range() {
         for _ in 0..rng.usize(..20) {
             let key = random_key(&mut rng);
             if rng.u8(..4) == 0 {
-                client.request("DELETE", &format!("/kv/{}", percent_encoded(&key)), &[], b"");
+                client.request(
+                    "DELETE",
+                    &format!("/kv/{}", percent_encoded(&key)),
+                    &[],
+                    b"",
+                );
                 model.remove(&key);
             } else {
                 let value = random_value(&mut rng);
@@ -88,14 +112,29 @@ fn a_scan_finds_what_is_in_its_range() {
         }
         let mut query = Vec::new();
         let mut pick = |rng: &mut fastrand::Rng, name: &str| {
-            let key = if rng.u8(..3) == 0 { Some(random_key(rng)) } else { None };
-            query.extend(key.as_ref().map(|key| format!("{name}={}", percent_encoded(key))));
+            let key = if rng.u8(..3) == 0 {
+                Some(random_key(rng))
+            } else {
+                None
+            };
+            query.extend(
+                key.as_ref()
+                    .map(|key| format!("{name}={}", percent_encoded(key))),
+            );
             key
         };
-        let (start, end, after) = (pick(&mut rng, "start"), pick(&mut rng, "end"), pick(&mut rng, "after"));
+        let (start, end, after) = (
+            pick(&mut rng, "start"),
+            pick(&mut rng, "end"),
+            pick(&mut rng, "after"),
+        );
         let prefix = pick(&mut rng, "prefix").map(|prefix| prefix[..1].to_vec());
         query.retain(|parameter| !parameter.starts_with("prefix"));
-        query.extend(prefix.as_ref().map(|prefix| format!("prefix={}", percent_encoded(prefix))));
+        query.extend(
+            prefix
+                .as_ref()
+                .map(|prefix| format!("prefix={}", percent_encoded(prefix))),
+        );
         let limit = if rng.bool() { rng.usize(1..30) } else { 100 };
         query.push(format!("limit={limit}"));
         let is_found = |key: &[u8]| {
@@ -107,9 +146,17 @@ fn a_scan_finds_what_is_in_its_range() {
         let all: Vec<_> = model.iter().filter(|(key, _)| is_found(key)).collect();
         let page = scan(&mut client, &query.join("&"));
         let at = format!("seed {seed}, round {round}: {query:?}");
-        let expected: Vec<_> = all.iter().take(limit).map(|(key, value)| ((*key).clone(), (*value).clone())).collect();
+        let expected: Vec<_> = all
+            .iter()
+            .take(limit)
+            .map(|(key, value)| ((*key).clone(), (*value).clone()))
+            .collect();
         assert_eq!(page.items, expected, "{at}");
-        let next = if all.len() > limit { expected.last().map(|(key, _)| key.clone()) } else { None };
+        let next = if all.len() > limit {
+            expected.last().map(|(key, _)| key.clone())
+        } else {
+            None
+        };
         assert_eq!(page.next, next, "{at}");
     }
 }
@@ -135,13 +182,22 @@ fn pages_of_one_scan_are_of_one_point_in_time() {
             put(&mut client, &mut model, &key, b"later".to_vec());
         }
         let after = percent_encoded(BASE64.encode(next).as_bytes());
-        page = scan(&mut client, &format!("at={version}&limit=70&after={after}&after_encoding=base64"));
+        page = scan(
+            &mut client,
+            &format!("at={version}&limit=70&after={after}&after_encoding=base64"),
+        );
         assert_eq!(page.version, version);
         found.extend(page.items);
     }
-    assert!(found == expected.into_iter().collect::<Vec<_>>(), "the pages are of different times");
+    assert!(
+        found == expected.into_iter().collect::<Vec<_>>(),
+        "the pages are of different times"
+    );
     let now = scan(&mut client, "limit=10000");
-    assert!(now.items == model.into_iter().collect::<Vec<_>>(), "what was written meanwhile");
+    assert!(
+        now.items == model.into_iter().collect::<Vec<_>>(),
+        "what was written meanwhile"
+    );
     let gone = client.request("GET", "/scan?at=7", &[], b"");
     assert_error(&gone, 410, "snapshot_gone");
 }
@@ -156,9 +212,20 @@ fn any_bytes_bound_a_scan() {
         client.request("PUT", &format!("/kv/{}", percent_encoded(key)), &[], b"");
     }
     let base64 = |bytes: &[u8]| percent_encoded(BASE64.encode(bytes).as_bytes());
-    let mut found =
-        |query: &str| -> Vec<Vec<u8>> { scan(&mut client, query).items.into_iter().map(|(key, _)| key).collect() };
-    assert_eq!(found(&format!("prefix={}&prefix_encoding=base64", base64(&[0xff]))), keys[1..]);
+    let mut found = |query: &str| -> Vec<Vec<u8>> {
+        scan(&mut client, query)
+            .items
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect()
+    };
+    assert_eq!(
+        found(&format!(
+            "prefix={}&prefix_encoding=base64",
+            base64(&[0xff])
+        )),
+        keys[1..]
+    );
     let (start, end) = (base64(&keys[0]), base64(&keys[2]));
     let query = format!("start={start}&start_encoding=base64&end={end}&end_encoding=base64");
     assert_eq!(found(&query), keys[..2]);
@@ -188,16 +255,33 @@ fn scans_that_cannot_be() {
         let response = client.request("GET", &format!("/scan?{query}"), &[], b"");
         assert_eq!(response.status, 400, "{query}: {}", response.text());
     }
-    assert_error(&client.request("GET", "/scan?min_version=1", &[], b""), 503, "behind");
+    assert_error(
+        &client.request("GET", "/scan?min_version=1", &[], b""),
+        503,
+        "behind",
+    );
     let page = scan(&mut client, "");
     assert_eq!((page.items.len(), page.next, page.version), (0, None, 0));
     client.request("PUT", "/kv/a", &[], b"value");
     let response = client.request("GET", "/scan?values=false", &[], b"");
-    assert_eq!(response.text(), r#"{"success":true,"items":[{"key":"a","version":1}],"next":null,"version":1}"#);
+    assert_eq!(
+        response.text(),
+        r#"{"success":true,"items":[{"key":"a","version":1}],"next":null,"version":1}"#
+    );
     assert_eq!(client.request("HEAD", "/scan", &[], b"").status, 200);
-    assert_error(&client.request("POST", "/scan", &[], b"{}"), 405, "method_not_allowed");
+    assert_error(
+        &client.request("POST", "/scan", &[], b"{}"),
+        405,
+        "method_not_allowed",
+    );
     // Snapshots for further pages are few.
-    let held: Vec<u16> = (0..9).map(|_| client.request("GET", "/scan?consistent=true", &[], b"").status).collect();
+    let held: Vec<u16> = (0..9)
+        .map(|_| {
+            client
+                .request("GET", "/scan?consistent=true", &[], b"")
+                .status
+        })
+        .collect();
     assert_eq!(held, [200, 200, 200, 200, 200, 200, 200, 200, 503]);
 }
 
@@ -212,25 +296,38 @@ fn a_slow_reader_costs_little() {
     }
     // What is merged while a scan has it is there twice: nothing is left to merge.
     client.request("POST", "/admin/compact", &[], b"");
-    wait_for("all to be merged", || node.status()["partitions"][0]["debt"] == 0);
+    wait_for("all to be merged", || {
+        node.status()["partitions"][0]["debt"] == 0
+    });
     let before = node.memory_kib("VmRSS");
     let mut slow: Vec<Client> = (0..20).map(|_| node.connect_with_small_buffer()).collect();
     for reader in &mut slow {
         reader.send_request("GET", "/scan?limit=3000", &[], b"");
     }
-    wait_for("all to be under way", || node.status()["loop"]["requests"].as_u64() >= Some(3_020));
+    wait_for("all to be under way", || {
+        node.status()["loop"]["requests"].as_u64() >= Some(3_020)
+    });
     let_pass(std::time::Duration::from_millis(300));
     let grown = node.memory_kib("VmRSS").saturating_sub(before);
-    assert!(grown < 20 * 300, "{grown} KiB for 20 readers that do not read");
+    assert!(
+        grown < 20 * 300,
+        "{grown} KiB for 20 readers that do not read"
+    );
     // There are only so many at a time.
     let mut more: Vec<Client> = (20..64).map(|_| node.connect_with_small_buffer()).collect();
     for reader in &mut more {
         reader.send_request("GET", "/scan?limit=3000", &[], b"");
         assert_eq!(reader.response_head().status, 200);
     }
-    assert_error(&client.request("GET", "/scan", &[], b""), 503, "too_many_scans");
+    assert_error(
+        &client.request("GET", "/scan", &[], b""),
+        503,
+        "too_many_scans",
+    );
     drop(more);
-    wait_for("the others to be forgotten", || client.request("GET", "/scan", &[], b"").status == 200);
+    wait_for("the others to be forgotten", || {
+        client.request("GET", "/scan", &[], b"").status == 200
+    });
     for reader in &mut slow {
         assert!(reader.response(false).text().ends_with("\"version\":3000}"));
     }

@@ -62,11 +62,22 @@ impl Connection {
     fn open(address: SocketAddr, poll: &Poll, token: usize) -> Result<Self, String> {
         let problem = |error: std::io::Error| format!("connecting to {address}: {error}");
         let stream = Blocking::connect(address).map_err(problem)?;
-        stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).map_err(problem)?;
+        stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.set_nodelay(true))
+            .map_err(problem)?;
         let mut stream = TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        poll.registry().register(&mut stream, Token(token), interest).map_err(problem)?;
-        Ok(Self { stream, due: VecDeque::new(), out: Vec::new(), sent: 0, input: Vec::new() })
+        poll.registry()
+            .register(&mut stream, Token(token), interest)
+            .map_err(problem)?;
+        Ok(Self {
+            stream,
+            due: VecDeque::new(),
+            out: Vec::new(),
+            sent: 0,
+            input: Vec::new(),
+        })
     }
 
     fn flush(&mut self) -> Result<(), String> {
@@ -106,7 +117,10 @@ impl Connection {
         }
         let mut taken = 0;
         while let Some((verdict, length)) = protocol.answer(&self.input[taken..])? {
-            let due = self.due.pop_front().ok_or("an answer that nobody asked for")?;
+            let due = self
+                .due
+                .pop_front()
+                .ok_or("an answer that nobody asked for")?;
             taken += length;
             note(due, verdict);
         }
@@ -129,7 +143,15 @@ struct Tally {
 impl Tally {
     fn new(begun: Instant, slice_ms: u32) -> Self {
         let (latency, series) = (histogram(), Vec::new());
-        Self { begun, slice_ms, answered: 0, missing: 0, refused: 0, latency, series }
+        Self {
+            begun,
+            slice_ms,
+            answered: 0,
+            missing: 0,
+            refused: 0,
+            latency,
+            series,
+        }
     }
 
     fn note(&mut self, due: Instant, now: Instant, verdict: Verdict) {
@@ -168,12 +190,30 @@ struct Source<'o> {
     left: u64,
 }
 
-impl Source<'_> {
+impl<'o> Source<'o> {
+    fn new(options: &'o Options) -> Self {
+        Self {
+            options,
+            keys: Keys::new(options.order, options.key_count),
+            rng: fastrand::Rng::with_seed(options.seed),
+            value: b"value-of-thirty-two-bytes-length"
+                .iter()
+                .copied()
+                .cycle()
+                .take(options.value_bytes)
+                .collect(),
+            made: 0,
+            left: options.request_count.unwrap_or(u64::MAX),
+        }
+    }
+
     fn render(&mut self, due: Instant, connection: &mut Connection) {
         let is_read = self.options.read_share >= 1.0 || self.rng.f64() < self.options.read_share;
         let kind = if is_read { Kind::Get } else { Kind::Set };
         let key = self.keys.next(&mut self.rng);
-        self.options.protocol.render(kind, key, &self.value, &mut connection.out);
+        self.options
+            .protocol
+            .render(kind, key, &self.value, &mut connection.out);
         connection.due.push_back(due);
         self.made += 1;
         self.left -= 1;
@@ -184,19 +224,17 @@ impl Source<'_> {
 pub fn run(options: &Options) -> Result<Outcome, String> {
     let mut poll = Poll::new().map_err(|error| format!("epoll: {error}"))?;
     let open = |token| Connection::open(options.address, &poll, token);
-    let mut connections = (0..options.connection_count).map(open).collect::<Result<Vec<_>, _>>()?;
+    let mut connections = (0..options.connection_count)
+        .map(open)
+        .collect::<Result<Vec<_>, _>>()?;
     let server = (!options.pids.is_empty()).then(|| Server::new(&options.pids));
     let begun = Instant::now();
     let counts_from = begun + Duration::from_secs_f64(options.warm_up_seconds);
-    let ends = options.request_count.is_none().then(|| counts_from + Duration::from_secs_f64(options.seconds));
-    let mut source = Source {
-        options,
-        keys: Keys::new(options.order, options.key_count),
-        rng: fastrand::Rng::with_seed(options.seed),
-        value: b"value-of-thirty-two-bytes-length".iter().copied().cycle().take(options.value_bytes).collect(),
-        made: 0,
-        left: options.request_count.unwrap_or(u64::MAX),
-    };
+    let ends = options
+        .request_count
+        .is_none()
+        .then(|| counts_from + Duration::from_secs_f64(options.seconds));
+    let mut source = Source::new(options);
     let (mut tally, mut lateness) = (Tally::new(counts_from, options.slice_ms), histogram());
     let mut before = None;
     let bar = progress_bar(options);
@@ -208,19 +246,32 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
             before = Some(server.as_ref().map(Server::usage).transpose()?);
         }
         let is_over = ends.is_some_and(|ends| now >= ends);
-        if is_over || (source.left == 0 && connections.iter().all(|connection| connection.due.is_empty())) {
+        if is_over
+            || (source.left == 0
+                && connections
+                    .iter()
+                    .all(|connection| connection.due.is_empty()))
+        {
             break;
         }
         if now - heard_at > PATIENCE {
             return Err(format!("no answer for {} s", PATIENCE.as_secs()));
         }
         let wait = if let Some(rate) = options.rate {
-            send_due(&mut source, &mut connections, begun, rate, counts_from, &mut lateness)?
+            send_due(
+                &mut source,
+                &mut connections,
+                begun,
+                rate,
+                counts_from,
+                &mut lateness,
+            )?
         } else {
             send_next(&mut source, &mut connections, now)?;
             Duration::from_millis(10)
         };
-        poll.poll(&mut events, Some(wait)).map_err(|error| format!("epoll: {error}"))?;
+        poll.poll(&mut events, Some(wait))
+            .map_err(|error| format!("epoll: {error}"))?;
         if events.is_empty() && wait.is_zero() {
             // Leaves some of the processor to whoever shares it, and costs some ten microseconds of lateness.
             std::thread::sleep(NAP);
@@ -248,8 +299,24 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
         (Some(before), Some(server)) => Some(server.usage()?.since(before)),
         _ => None,
     };
-    let Tally { answered, missing, refused, latency, series, .. } = tally;
-    Ok(Outcome { answered, missing, refused, seconds, latency, lateness, series, usage })
+    let Tally {
+        answered,
+        missing,
+        refused,
+        latency,
+        series,
+        ..
+    } = tally;
+    Ok(Outcome {
+        answered,
+        missing,
+        refused,
+        seconds,
+        latency,
+        lateness,
+        series,
+        usage,
+    })
 }
 
 /// Open loop: sends what is due; how long until the next one is.
@@ -276,14 +343,27 @@ fn send_due(
             lateness.saturating_record(nanos(due.elapsed()));
         }
     }
-    let next = if source.left > 0 { due_at(source.made).saturating_duration_since(Instant::now()) } else { PATIENCE };
+    let next = if source.left > 0 {
+        due_at(source.made).saturating_duration_since(Instant::now())
+    } else {
+        PATIENCE
+    };
     // A poll sleeps for whole milliseconds, and a little longer: what is due earlier is waited for awake.
-    Ok(next.saturating_sub(Duration::from_millis(1)).min(Duration::from_millis(10)))
+    Ok(next
+        .saturating_sub(Duration::from_millis(1))
+        .min(Duration::from_millis(10)))
 }
 
 /// Closed loop: whoever has all its answers asks anew.
-fn send_next(source: &mut Source<'_>, connections: &mut [Connection], now: Instant) -> Result<(), String> {
-    for connection in connections.iter_mut().filter(|connection| connection.due.is_empty()) {
+fn send_next(
+    source: &mut Source<'_>,
+    connections: &mut [Connection],
+    now: Instant,
+) -> Result<(), String> {
+    for connection in connections
+        .iter_mut()
+        .filter(|connection| connection.due.is_empty())
+    {
         for _ in 0..source.options.pipeline {
             if source.left > 0 {
                 source.render(now, connection);
@@ -294,7 +374,10 @@ fn send_next(source: &mut Source<'_>, connections: &mut [Connection], now: Insta
     Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "fewer requests than a float can count")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "fewer requests than a float can count"
+)]
 fn float(number: u64) -> f64 {
     number as f64
 }
@@ -304,7 +387,10 @@ fn progress_bar(options: &Options) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let total_ms = nanos(Duration::from_secs_f64(options.seconds + options.warm_up_seconds)) / 1_000_000;
-    let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {eta} left").expect("a template");
+    let total_ms = nanos(Duration::from_secs_f64(
+        options.seconds + options.warm_up_seconds,
+    )) / 1_000_000;
+    let style =
+        ProgressStyle::with_template("{bar:40} {percent:>3} %  {eta} left").expect("a template");
     ProgressBar::new(options.request_count.unwrap_or(total_ms)).with_style(style)
 }

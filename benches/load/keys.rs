@@ -15,8 +15,15 @@ pub struct Keys {
 #[derive(Debug)]
 enum Drawn {
     Uniform,
-    Sequential { next: u64 },
-    Zipf { alpha: f64, zeta_n: f64, eta: f64, half: f64 },
+    Sequential {
+        next: u64,
+    },
+    Zipf {
+        alpha: f64,
+        zeta_n: f64,
+        eta: f64,
+        half: f64,
+    },
 }
 
 impl Keys {
@@ -27,8 +34,14 @@ impl Keys {
             Order::Zipf(exponent) => {
                 let zeta = |n: u64| (1..=n).map(|rank| float(rank).powf(-exponent)).sum::<f64>();
                 let (zeta_n, zeta_2) = (zeta(count), zeta(count.min(2)));
-                let eta = (1.0 - (2.0 / float(count)).powf(1.0 - exponent)) / (1.0 - zeta_2 / zeta_n);
-                Drawn::Zipf { alpha: 1.0 / (1.0 - exponent), zeta_n, eta, half: 0.5_f64.powf(exponent) }
+                let eta =
+                    (1.0 - (2.0 / float(count)).powf(1.0 - exponent)) / (1.0 - zeta_2 / zeta_n);
+                Drawn::Zipf {
+                    alpha: 1.0 / (1.0 - exponent),
+                    zeta_n,
+                    eta,
+                    half: 0.5_f64.powf(exponent),
+                }
             }
         };
         Self { count, order }
@@ -42,7 +55,12 @@ impl Keys {
                 *next = (key + 1) % self.count;
                 key
             }
-            Drawn::Zipf { alpha, zeta_n, eta, half } => {
+            Drawn::Zipf {
+                alpha,
+                zeta_n,
+                eta,
+                half,
+            } => {
                 let drawn = rng.f64();
                 let scaled = drawn * *zeta_n;
                 let rank = if scaled < 1.0 {
@@ -64,12 +82,19 @@ fn scatter(rank: u64, count: u64) -> u64 {
     (mixed ^ (mixed >> 32)) % count
 }
 
-#[expect(clippy::cast_precision_loss, reason = "there are fewer keys than a float can count")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "there are fewer keys than a float can count"
+)]
 fn float(number: u64) -> f64 {
     number as f64
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank below the count")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rank below the count"
+)]
 fn whole(number: f64) -> u64 {
     number as u64
 }
@@ -95,7 +120,10 @@ mod tests {
     #[test]
     fn uniform_keys_come_equally_often() {
         let counts = counts(Order::Uniform, 100, 100_000);
-        assert!(counts.iter().all(|count| (800..1_200).contains(count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|count| (800..1_200).contains(count)),
+            "{counts:?}"
+        );
     }
 
     /// The first ranks come as often as the law says: rank r in proportion to r to the power of minus the exponent.
@@ -104,11 +132,16 @@ mod tests {
         let (count, draws, exponent) = (1_000, 1_000_000, 0.9);
         let mut counts = counts(Order::Zipf(exponent), count, draws);
         counts.sort_unstable_by(|a, b| b.cmp(a));
-        let zeta: f64 = (1..=count as u64).map(|rank| float(rank).powf(-exponent)).sum();
+        let zeta: f64 = (1..=count as u64)
+            .map(|rank| float(rank).powf(-exponent))
+            .sum();
         for rank in [1, 2, 5] {
             let expected = float(draws as u64) * float(rank).powf(-exponent) / zeta;
             let found = float(counts[usize::try_from(rank - 1).expect("small")] as u64);
-            assert!((found / expected - 1.0).abs() < 0.15, "rank {rank}: {found} instead of {expected}");
+            assert!(
+                (found / expected - 1.0).abs() < 0.15,
+                "rank {rank}: {found} instead of {expected}"
+            );
         }
     }
 }

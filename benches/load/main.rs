@@ -6,8 +6,15 @@
 //! answers; this finds out how many a server can answer.
 //!
 //! One thread, one event loop. Not here: what servers are compared, and under which conditions (`benches/`).
-#![allow(clippy::disallowed_methods, reason = "a load generator has a clock, files and sockets of its own")]
-#![allow(missing_docs, unreachable_pub, reason = "a program: nobody else sees its modules")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a load generator has a clock, files and sockets of its own"
+)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "a program: nobody else sees its modules"
+)]
 
 mod drive;
 mod keys;

@@ -59,7 +59,10 @@ impl Protocol {
 
     /// As on the command line.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, protocol)| *protocol == self).map_or("", |(name, _)| name)
+        Self::ALL
+            .iter()
+            .find(|(_, protocol)| *protocol == self)
+            .map_or("", |(name, _)| name)
     }
 }
 
@@ -127,7 +130,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Opt
                 continue;
             }
             lexopt::Arg::Long(name) => format!("--{name}"),
-            lexopt::Arg::Short(letter) => return Err(format!("unknown option -{letter}; see --help")),
+            lexopt::Arg::Short(letter) => {
+                return Err(format!("unknown option -{letter}; see --help"));
+            }
         };
         if name == "--fill" {
             options.fill = true;
@@ -136,7 +141,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Opt
         if !HELP.contains(&format!("  {name} ")) {
             return Err(format!("unknown option {name}; see --help"));
         }
-        let value = parser.value().map_err(|error| error.to_string())?.to_string_lossy().into_owned();
+        let value = parser
+            .value()
+            .map_err(|error| error.to_string())?
+            .to_string_lossy()
+            .into_owned();
         has_warm_up |= name == "--warm-up-seconds";
         set(&mut options, &name, &value)?;
     }
@@ -175,7 +184,10 @@ fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String> {
         "--seed" => options.seed = number(name, value, 0..=u64::MAX)?,
         "--slice-ms" => options.slice_ms = number(name, value, 1..=1_000_000)?,
         "--pid" => {
-            options.pids = value.split(',').map(|pid| number(name, pid, 1..=u32::MAX)).collect::<Result<_, _>>()?;
+            options.pids = value
+                .split(',')
+                .map(|pid| number(name, pid, 1..=u32::MAX))
+                .collect::<Result<_, _>>()?;
         }
         "--json" => options.json = Some(value.to_owned()),
         _ => return Err(format!("unknown option {name}; see --help")),
@@ -184,7 +196,10 @@ fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String> {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let found = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let found = text
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next());
     found.ok_or_else(|| format!("{text}: give an address and a port, such as 127.0.0.1:9001"))
 }
 
@@ -193,7 +208,13 @@ where
     T: FromStr + PartialOrd + std::fmt::Display,
 {
     let number = text.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| format!("{name} {text}: give a number from {} to {}", range.start(), range.end()))
+    number.ok_or_else(|| {
+        format!(
+            "{name} {text}: give a number from {} to {}",
+            range.start(),
+            range.end()
+        )
+    })
 }
 
 fn order(text: &str) -> Result<Order, String> {
@@ -202,6 +223,8 @@ fn order(text: &str) -> Result<Order, String> {
         ("uniform", _) => Ok(Order::Uniform),
         ("sequential", _) => Ok(Order::Sequential),
         ("zipf", Ok(exponent)) if exponent > 0.0 && exponent < 1.0 => Ok(Order::Zipf(exponent)),
-        _ => Err(format!("--order {text}: give uniform, sequential, or zipf with an exponent between 0 and 1")),
+        _ => Err(format!(
+            "--order {text}: give uniform, sequential, or zipf with an exponent between 0 and 1"
+        )),
     }
 }

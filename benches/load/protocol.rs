@@ -31,8 +31,14 @@ impl Protocol {
     pub fn render(self, kind: Kind, key: u64, value: &[u8], out: &mut Vec<u8>) {
         let base64 = |bytes: &[u8]| STANDARD.encode(bytes);
         let written = match (self, kind) {
-            (Self::Raw, Kind::Get) => write!(out, "GET /kv/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-            (Self::Json, Kind::Get) => write!(out, "GET /get?key=key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (Self::Raw, Kind::Get) => write!(
+                out,
+                "GET /kv/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            ),
+            (Self::Json, Kind::Get) => write!(
+                out,
+                "GET /get?key=key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            ),
             (Self::Resp, Kind::Get) => write!(out, "*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n"),
             (Self::Raw, Kind::Set) => {
                 let length = value.len();
@@ -41,22 +47,34 @@ impl Protocol {
             }
             (Self::Json, Kind::Set) => {
                 let length = value.len() + r#"{"key":"key:000000000000","value":""}"#.len();
-                let head = "POST /set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
-                write!(out, "{head}Content-Length: {length}\r\n\r\n{{\"key\":\"key:{key:012}\",\"value\":\"")
-                    .and_then(|()| out.write_all(value))
-                    .and_then(|()| out.write_all(b"\"}"))
+                let head =
+                    "POST /set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+                write!(
+                    out,
+                    "{head}Content-Length: {length}\r\n\r\n{{\"key\":\"key:{key:012}\",\"value\":\""
+                )
+                .and_then(|()| out.write_all(value))
+                .and_then(|()| out.write_all(b"\"}"))
             }
             (Self::Resp, Kind::Set) => {
                 let length = value.len();
-                write!(out, "*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${length}\r\n")
+                write!(
+                    out,
+                    "*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${length}\r\n"
+                )
+                .and_then(|()| out.write_all(value))
+                .and_then(|()| out.write_all(b"\r\n"))
+            }
+            (Self::Memcached, Kind::Get) => write!(out, "get key:{key:012}\r\n"),
+            (Self::Memcached, Kind::Set) => {
+                write!(out, "set key:{key:012} 0 0 {}\r\n", value.len())
                     .and_then(|()| out.write_all(value))
                     .and_then(|()| out.write_all(b"\r\n"))
             }
-            (Self::Memcached, Kind::Get) => write!(out, "get key:{key:012}\r\n"),
-            (Self::Memcached, Kind::Set) => write!(out, "set key:{key:012} 0 0 {}\r\n", value.len())
-                .and_then(|()| out.write_all(value))
-                .and_then(|()| out.write_all(b"\r\n")),
-            (Self::Webdis, Kind::Get) => write!(out, "GET /GET/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (Self::Webdis, Kind::Get) => write!(
+                out,
+                "GET /GET/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            ),
             (Self::Webdis, Kind::Set) => {
                 let length = value.len();
                 write!(out, "PUT /SET/key:{key:012} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")
@@ -66,10 +84,16 @@ impl Protocol {
                 let key = base64(format!("key:{key:012}").as_bytes());
                 let (path, body) = match kind {
                     Kind::Get => ("range", format!("{{\"key\":\"{key}\"}}")),
-                    Kind::Set => ("put", format!("{{\"key\":\"{key}\",\"value\":\"{}\"}}", base64(value))),
+                    Kind::Set => (
+                        "put",
+                        format!("{{\"key\":\"{key}\",\"value\":\"{}\"}}", base64(value)),
+                    ),
                 };
                 let length = body.len();
-                write!(out, "POST /v3/kv/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+                write!(
+                    out,
+                    "POST /v3/kv/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+                )
             }
         };
         written.expect("memory takes it");
@@ -86,13 +110,20 @@ impl Protocol {
 }
 
 fn http_answer(bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
-    let Some(head_end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
+    let Some(head_end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
+        return Ok(None);
+    };
     let head = &bytes[..head_end];
-    let status = head.strip_prefix(b"HTTP/1.").and_then(|rest| digits(rest.get(2..5)?));
+    let status = head
+        .strip_prefix(b"HTTP/1.")
+        .and_then(|rest| digits(rest.get(2..5)?));
     let status = status.ok_or_else(|| no_answer(bytes))?;
     let length = match status {
         204 | 304 => 0,
-        _ => head.split(|byte| *byte == b'\n').find_map(content_length).ok_or_else(|| no_answer(bytes))?,
+        _ => head
+            .split(|byte| *byte == b'\n')
+            .find_map(content_length)
+            .ok_or_else(|| no_answer(bytes))?,
     };
     let verdict = match status {
         200..=299 => Verdict::Done,
@@ -106,7 +137,11 @@ fn http_answer(bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
 fn content_length(line: &[u8]) -> Option<usize> {
     const NAME: &[u8] = b"content-length:";
     let (name, value) = line.split_at_checked(NAME.len())?;
-    if name.eq_ignore_ascii_case(NAME) { digits(value.trim_ascii()) } else { None }
+    if name.eq_ignore_ascii_case(NAME) {
+        digits(value.trim_ascii())
+    } else {
+        None
+    }
 }
 
 fn digits(text: &[u8]) -> Option<usize> {
@@ -114,7 +149,9 @@ fn digits(text: &[u8]) -> Option<usize> {
 }
 
 fn resp_answer(bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
-    let Some(line_end) = memchr::memmem::find(bytes, b"\r\n") else { return Ok(None) };
+    let Some(line_end) = memchr::memmem::find(bytes, b"\r\n") else {
+        return Ok(None);
+    };
     let line = &bytes[..line_end];
     let after = line_end + 2;
     match line.split_first() {
@@ -131,13 +168,19 @@ fn resp_answer(bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
 
 fn memcached_answer(bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
     const END: &[u8] = b"END\r\n";
-    let Some(line_end) = memchr::memmem::find(bytes, b"\r\n") else { return Ok(None) };
+    let Some(line_end) = memchr::memmem::find(bytes, b"\r\n") else {
+        return Ok(None);
+    };
     let after = line_end + 2;
     match &bytes[..line_end] {
         b"END" => Ok(Some((Verdict::Missing, after))),
         b"STORED" => Ok(Some((Verdict::Done, after))),
         line if line.starts_with(b"VALUE ") => {
-            let length = line.rsplit(|byte| *byte == b' ').next().and_then(digits).ok_or_else(|| no_answer(bytes))?;
+            let length = line
+                .rsplit(|byte| *byte == b' ')
+                .next()
+                .and_then(digits)
+                .ok_or_else(|| no_answer(bytes))?;
             let end = after + length + 2 + END.len();
             Ok((bytes.len() >= end).then_some((Verdict::Done, end)))
         }
@@ -147,7 +190,10 @@ fn memcached_answer(bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
 }
 
 fn no_answer(bytes: &[u8]) -> String {
-    format!("this is no answer: {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(200)]))
+    format!(
+        "this is no answer: {:?}",
+        String::from_utf8_lossy(&bytes[..bytes.len().min(200)])
+    )
 }
 
 #[cfg(test)]
@@ -157,24 +203,48 @@ mod tests {
     #[test]
     fn requests_are_those_of_the_protocol() {
         let table = [
-            (Protocol::Raw, Kind::Get, "GET /kv/key:000000000042 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (
+                Protocol::Raw,
+                Kind::Get,
+                "GET /kv/key:000000000042 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            ),
             (
                 Protocol::Raw,
                 Kind::Set,
                 "PUT /kv/key:000000000042 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nvv",
             ),
-            (Protocol::Json, Kind::Get, "GET /get?key=key:000000000042 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (
+                Protocol::Json,
+                Kind::Get,
+                "GET /get?key=key:000000000042 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            ),
             (
                 Protocol::Json,
                 Kind::Set,
                 "POST /set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 39\r\n\r\n\
                  {\"key\":\"key:000000000042\",\"value\":\"vv\"}",
             ),
-            (Protocol::Resp, Kind::Get, "*2\r\n$3\r\nGET\r\n$16\r\nkey:000000000042\r\n"),
-            (Protocol::Resp, Kind::Set, "*3\r\n$3\r\nSET\r\n$16\r\nkey:000000000042\r\n$2\r\nvv\r\n"),
+            (
+                Protocol::Resp,
+                Kind::Get,
+                "*2\r\n$3\r\nGET\r\n$16\r\nkey:000000000042\r\n",
+            ),
+            (
+                Protocol::Resp,
+                Kind::Set,
+                "*3\r\n$3\r\nSET\r\n$16\r\nkey:000000000042\r\n$2\r\nvv\r\n",
+            ),
             (Protocol::Memcached, Kind::Get, "get key:000000000042\r\n"),
-            (Protocol::Memcached, Kind::Set, "set key:000000000042 0 0 2\r\nvv\r\n"),
-            (Protocol::Webdis, Kind::Get, "GET /GET/key:000000000042 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            (
+                Protocol::Memcached,
+                Kind::Set,
+                "set key:000000000042 0 0 2\r\nvv\r\n",
+            ),
+            (
+                Protocol::Webdis,
+                Kind::Get,
+                "GET /GET/key:000000000042 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            ),
             (
                 Protocol::Webdis,
                 Kind::Set,
@@ -195,7 +265,11 @@ mod tests {
         for (protocol, kind, expected) in table {
             let mut rendered = Vec::new();
             protocol.render(kind, 42, b"vv", &mut rendered);
-            assert_eq!(String::from_utf8_lossy(&rendered), expected, "{protocol:?} {kind:?}");
+            assert_eq!(
+                String::from_utf8_lossy(&rendered),
+                expected,
+                "{protocol:?} {kind:?}"
+            );
         }
     }
 
@@ -203,27 +277,59 @@ mod tests {
     #[test]
     fn answers_cut_anywhere() {
         let table: &[(Protocol, &[u8], Verdict)] = &[
-            (Protocol::Raw, b"HTTP/1.1 200 OK\r\nX: 1\r\ncontent-LENGTH: 5\r\nY: 2\r\n\r\nhello", Verdict::Done),
-            (Protocol::Raw, b"HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n", Verdict::Done),
-            (Protocol::Json, b"HTTP/1.0 404 Not Found\r\nContent-Length: 2\r\n\r\n{}", Verdict::Missing),
-            (Protocol::Raw, b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", Verdict::Refused),
+            (
+                Protocol::Raw,
+                b"HTTP/1.1 200 OK\r\nX: 1\r\ncontent-LENGTH: 5\r\nY: 2\r\n\r\nhello",
+                Verdict::Done,
+            ),
+            (
+                Protocol::Raw,
+                b"HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n",
+                Verdict::Done,
+            ),
+            (
+                Protocol::Json,
+                b"HTTP/1.0 404 Not Found\r\nContent-Length: 2\r\n\r\n{}",
+                Verdict::Missing,
+            ),
+            (
+                Protocol::Raw,
+                b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
+                Verdict::Refused,
+            ),
             (Protocol::Resp, b"+OK\r\n", Verdict::Done),
             (Protocol::Resp, b"$5\r\nhe\r\no\r\n", Verdict::Done),
             (Protocol::Resp, b"$0\r\n\r\n", Verdict::Done),
             (Protocol::Resp, b"$-1\r\n", Verdict::Missing),
             (Protocol::Resp, b"-ERR no\r\n", Verdict::Refused),
-            (Protocol::Memcached, b"VALUE key:1 0 5\r\nhe\r\no\r\nEND\r\n", Verdict::Done),
+            (
+                Protocol::Memcached,
+                b"VALUE key:1 0 5\r\nhe\r\no\r\nEND\r\n",
+                Verdict::Done,
+            ),
             (Protocol::Memcached, b"STORED\r\n", Verdict::Done),
             (Protocol::Memcached, b"END\r\n", Verdict::Missing),
-            (Protocol::Memcached, b"SERVER_ERROR out of memory\r\n", Verdict::Refused),
+            (
+                Protocol::Memcached,
+                b"SERVER_ERROR out of memory\r\n",
+                Verdict::Refused,
+            ),
         ];
         for (protocol, bytes, verdict) in table {
             let shown = String::from_utf8_lossy(bytes);
             for cut in 0..bytes.len() {
-                assert_eq!(protocol.answer(&bytes[..cut]), Ok(None), "{shown:?} cut at {cut}");
+                assert_eq!(
+                    protocol.answer(&bytes[..cut]),
+                    Ok(None),
+                    "{shown:?} cut at {cut}"
+                );
             }
             let followed = [bytes, &b"HTTP/1.1 200"[..]].concat();
-            assert_eq!(protocol.answer(&followed), Ok(Some((*verdict, bytes.len()))), "{shown:?}");
+            assert_eq!(
+                protocol.answer(&followed),
+                Ok(Some((*verdict, bytes.len()))),
+                "{shown:?}"
+            );
         }
         for (protocol, bytes) in [
             (Protocol::Raw, &b"SSH-2.0\r\n\r\n"[..]),
@@ -232,7 +338,11 @@ mod tests {
             (Protocol::Resp, b"$x\r\n"),
             (Protocol::Memcached, b"ERROR\r\n"),
         ] {
-            assert!(protocol.answer(bytes).is_err(), "{:?}", String::from_utf8_lossy(bytes));
+            assert!(
+                protocol.answer(bytes).is_err(),
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 }

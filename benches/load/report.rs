@@ -6,7 +6,13 @@ use serde_json::{Value as Json, json};
 use crate::drive::Outcome;
 use crate::options::{Options, Order};
 
-const PERCENTILES: [(&str, f64); 5] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0)];
+const PERCENTILES: [(&str, f64); 5] = [
+    ("p50", 50.0),
+    ("p90", 90.0),
+    ("p99", 99.0),
+    ("p999", 99.9),
+    ("max", 100.0),
+];
 
 /// Prints a table, and writes JSON where that is wanted.
 pub fn tell(options: &Options, outcome: &Outcome) -> Result<(), String> {
@@ -16,7 +22,8 @@ pub fn tell(options: &Options, outcome: &Outcome) -> Result<(), String> {
             println!("{figures}");
             return Ok(());
         }
-        Some(path) => std::fs::write(path, format!("{figures}\n")).map_err(|error| format!("{path}: {error}"))?,
+        Some(path) => std::fs::write(path, format!("{figures}\n"))
+            .map_err(|error| format!("{path}: {error}"))?,
         None => {}
     }
     let per_second = per_second(outcome);
@@ -25,8 +32,9 @@ pub fn tell(options: &Options, outcome: &Outcome) -> Result<(), String> {
         outcome.answered, outcome.seconds, outcome.missing, outcome.refused
     );
     let line = |name: &str, histogram: &Histogram<u64>| {
-        let shown =
-            PERCENTILES.map(|(name, share)| format!("{name} {:.0}", micros(histogram.value_at_percentile(share))));
+        let shown = PERCENTILES.map(|(name, share)| {
+            format!("{name} {:.0}", micros(histogram.value_at_percentile(share)))
+        });
         println!("{name} us: {}", shown.join("  "));
     };
     line("latency", &outcome.latency);
@@ -35,7 +43,10 @@ pub fn tell(options: &Options, outcome: &Outcome) -> Result<(), String> {
     }
     if let Some(usage) = outcome.usage {
         let cpu_us = micros(usage.cpu_ns) / float(outcome.answered.max(1));
-        println!("server: {cpu_us:.2} us of processor time a request, {} KiB resident", usage.resident_kib);
+        println!(
+            "server: {cpu_us:.2} us of processor time a request, {} KiB resident",
+            usage.resident_kib
+        );
     }
     if outcome.refused > 0 && outcome.refused == outcome.answered {
         return Err("every request was refused: ask once by hand (curl -i) to see why".to_owned());
@@ -48,8 +59,10 @@ fn figures(options: &Options, outcome: &Outcome) -> Json {
         let mut figures = json!({ "mean": histogram.mean() / 1_000.0 });
         // From the median to one in ten thousand, each time half of what is left.
         let curve = (1..=14).map(|halves| 100.0 - 100.0 / f64::from(1 << halves));
-        figures["curve"] =
-            curve.map(|share| json!([share, micros(histogram.value_at_percentile(share))])).collect::<Vec<_>>().into();
+        figures["curve"] = curve
+            .map(|share| json!([share, micros(histogram.value_at_percentile(share))]))
+            .collect::<Vec<_>>()
+            .into();
         for (name, share) in PERCENTILES {
             figures[name] = json!(micros(histogram.value_at_percentile(share)));
         }

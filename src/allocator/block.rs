@@ -65,7 +65,10 @@ impl Block {
         assert!(len <= BLOCK_MAX_BYTES, "a block of {len} bytes");
         let (region, start, touched_count) = arena().allocate(grains(len));
         super::add(grains(len) * GRAIN_BYTES);
-        (Self { start, len, region }, (grains(len) - touched_count) * GRAIN_BYTES)
+        (
+            Self { start, len, region },
+            (grains(len) - touched_count) * GRAIN_BYTES,
+        )
     }
 
     /// A block that holds these bytes.
@@ -174,13 +177,21 @@ unsafe impl Send for Region {}
 
 impl Arena {
     const fn new() -> Self {
-        Self { regions: Slab::new(), hole_max: Vec::new(), empty: None, spare_count: 0 }
+        Self {
+            regions: Slab::new(),
+            hole_max: Vec::new(),
+            empty: None,
+            spare_count: 0,
+        }
     }
 
     /// Returns the region's number, the block's start, and how many grains of it were touched.
     fn allocate(&mut self, count: usize) -> (usize, NonNull<u8>, usize) {
         let mut number = 0;
-        while let Some(at) = self.hole_max[number..].iter().position(|hole| usize::from(*hole) >= count) {
+        while let Some(at) = self.hole_max[number..]
+            .iter()
+            .position(|hole| usize::from(*hole) >= count)
+        {
             number += at;
             let region = &mut self.regions[number];
             match region.find(count) {
@@ -251,8 +262,15 @@ impl Region {
     /// A region from the system, of zeros.
     fn map() -> Self {
         let layout = Layout::from_size_align(REGION_BYTES, 1).expect("a size");
-        let Some(start) = map() else { handle_alloc_error(layout) };
-        Self { start, used: [0; GRAINS / 64], used_count: 0, touched: [0; GRAINS / 64] }
+        let Some(start) = map() else {
+            handle_alloc_error(layout)
+        };
+        Self {
+            start,
+            used: [0; GRAINS / 64],
+            used_count: 0,
+            touched: [0; GRAINS / 64],
+        }
     }
 
     #[expect(unsafe_code, reason = "what was mapped is unmapped")]
@@ -281,7 +299,11 @@ impl Region {
     fn next(&self, start: usize, is_used: bool) -> Option<usize> {
         let mut at = start;
         while at < GRAINS {
-            let word = if is_used { self.used[at / 64] } else { !self.used[at / 64] };
+            let word = if is_used {
+                self.used[at / 64]
+            } else {
+                !self.used[at / 64]
+            };
             let rest = word >> (at % 64);
             if rest != 0 {
                 return Some(at + rest.trailing_zeros() as usize);
@@ -291,7 +313,10 @@ impl Region {
         None
     }
 
-    #[expect(unsafe_code, reason = "a place within the region is named by a pointer")]
+    #[expect(
+        unsafe_code,
+        reason = "a place within the region is named by a pointer"
+    )]
     fn take(&mut self, grain: usize, count: usize) -> NonNull<u8> {
         self.mark(grain, count, true);
         // SAFETY: the grain lies within the region.
@@ -317,33 +342,54 @@ impl Region {
     }
 
     fn touched_count(&self, grain: usize, count: usize) -> usize {
-        (grain..grain + count).filter(|at| self.touched[at / 64] & (1 << (at % 64)) != 0).count()
+        (grain..grain + count)
+            .filter(|at| self.touched[at / 64] & (1 << (at % 64)) != 0)
+            .count()
     }
 
     fn set_touched(&mut self, grain: usize, count: usize, is_touched: bool) {
         for at in grain..grain + count {
             let bit = 1 << (at % 64);
-            self.touched[at / 64] = if is_touched { self.touched[at / 64] | bit } else { self.touched[at / 64] & !bit };
+            self.touched[at / 64] = if is_touched {
+                self.touched[at / 64] | bit
+            } else {
+                self.touched[at / 64] & !bit
+            };
         }
     }
 
     fn mark(&mut self, grain: usize, count: usize, is_used: bool) {
         for at in grain..grain + count {
             let bit = 1 << (at % 64);
-            assert!((self.used[at / 64] & bit != 0) != is_used, "a grain is taken once, and put back once");
+            assert!(
+                (self.used[at / 64] & bit != 0) != is_used,
+                "a grain is taken once, and put back once"
+            );
             self.used[at / 64] ^= bit;
         }
-        self.used_count = if is_used { self.used_count + count } else { self.used_count - count };
+        self.used_count = if is_used {
+            self.used_count + count
+        } else {
+            self.used_count - count
+        };
     }
 }
 
 /// Maps a region.
 #[expect(unsafe_code, reason = "memory is asked for from the system")]
 fn map() -> Option<NonNull<u8>> {
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let (protection, flags) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
     // SAFETY: a new mapping at an address that the system chooses.
-    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), REGION_BYTES, protection, flags, -1, 0) };
-    if mapped == libc::MAP_FAILED { None } else { NonNull::new(mapped.cast()) }
+    let mapped =
+        unsafe { libc::mmap(std::ptr::null_mut(), REGION_BYTES, protection, flags, -1, 0) };
+    if mapped == libc::MAP_FAILED {
+        None
+    } else {
+        NonNull::new(mapped.cast())
+    }
 }
 
 #[cfg(test)]
@@ -359,17 +405,30 @@ mod tests {
             let mut held: Vec<(usize, NonNull<u8>, usize)> = Vec::new();
             let mut used = 0;
             for _ in 0..3000 {
-                let wants_more = if used > 3 * GRAINS { rng.u8(..4) == 0 } else { rng.u8(..4) > 0 };
+                let wants_more = if used > 3 * GRAINS {
+                    rng.u8(..4) == 0
+                } else {
+                    rng.u8(..4) > 0
+                };
                 if wants_more || held.is_empty() {
-                    let count = if rng.bool() { rng.usize(1..=64) } else { rng.usize(1..=GRAINS / 4) };
+                    let count = if rng.bool() {
+                        rng.usize(1..=64)
+                    } else {
+                        rng.usize(1..=GRAINS / 4)
+                    };
                     let spare_before = arena.spare_count;
                     let (number, start, touched_count) = arena.allocate(count);
-                    assert_eq!(arena.spare_count, spare_before - touched_count, "seed {seed}");
+                    assert_eq!(
+                        arena.spare_count,
+                        spare_before - touched_count,
+                        "seed {seed}"
+                    );
                     let place = start.addr().get();
                     for (_, other, other_count) in &held {
                         let other = other.addr().get();
                         assert!(
-                            place + count * GRAIN_BYTES <= other || other + other_count * GRAIN_BYTES <= place,
+                            place + count * GRAIN_BYTES <= other
+                                || other + other_count * GRAIN_BYTES <= place,
                             "seed {seed}: two blocks in one place"
                         );
                     }
@@ -381,15 +440,30 @@ mod tests {
                         arena.note_given_back(number, start, count);
                     }
                     let of_regions = |arena: &Arena| {
-                        arena.regions.iter().map(|(_, region)| region.touched_count(0, GRAINS)).sum::<usize>()
+                        arena
+                            .regions
+                            .iter()
+                            .map(|(_, region)| region.touched_count(0, GRAINS))
+                            .sum::<usize>()
                     };
                     let touched_before = of_regions(&arena);
                     let gone = arena.free(number, start, count);
                     assert_eq!(of_regions(&arena), touched_before - gone, "seed {seed}");
                     used -= count;
                 }
-                assert_eq!(arena.regions.iter().map(|(_, region)| region.used_count).sum::<usize>(), used);
-                let touched = arena.regions.iter().map(|(_, region)| region.touched_count(0, GRAINS)).sum::<usize>();
+                assert_eq!(
+                    arena
+                        .regions
+                        .iter()
+                        .map(|(_, region)| region.used_count)
+                        .sum::<usize>(),
+                    used
+                );
+                let touched = arena
+                    .regions
+                    .iter()
+                    .map(|(_, region)| region.touched_count(0, GRAINS))
+                    .sum::<usize>();
                 assert_eq!(arena.spare_count, touched - used, "seed {seed}");
                 assert!(
                     arena.regions.len() <= 2 + 2 * used.max(3 * GRAINS) / GRAINS,
@@ -399,7 +473,11 @@ mod tests {
             for (number, start, count) in held {
                 arena.free(number, start, count);
             }
-            assert_eq!((arena.regions.len(), arena.empty.is_some()), (1, true), "seed {seed}");
+            assert_eq!(
+                (arena.regions.len(), arena.empty.is_some()),
+                (1, true),
+                "seed {seed}"
+            );
             let last = arena.empty.expect("one is kept");
             arena.regions.remove(last).unmap();
         }
@@ -408,7 +486,10 @@ mod tests {
     #[test]
     fn bytes_stay_until_they_are_freed() {
         let mut blocks = Vec::new();
-        for (index, len) in [0, 1, 1023, 1024, 1025, 65_536, BLOCK_MAX_BYTES, 5_000].into_iter().enumerate() {
+        for (index, len) in [0, 1, 1023, 1024, 1025, 65_536, BLOCK_MAX_BYTES, 5_000]
+            .into_iter()
+            .enumerate()
+        {
             let fill = u8::try_from(index).expect("few");
             blocks.push((Block::copy_of(&vec![fill; len]), fill, len));
             let mut given = Block::new(70_000);
@@ -418,7 +499,8 @@ mod tests {
         for (mut block, fill, len) in blocks {
             assert_eq!(block.len(), len);
             for shorter in [len / 2, len.saturating_sub(1)] {
-                let is_alike = shorter.div_ceil(GRAIN_BYTES).max(1) == len.div_ceil(GRAIN_BYTES).max(1);
+                let is_alike =
+                    shorter.div_ceil(GRAIN_BYTES).max(1) == len.div_ceil(GRAIN_BYTES).max(1);
                 assert_eq!(block.shorten(shorter), is_alike, "{len} to {shorter}");
                 assert_eq!(block.len(), if is_alike { shorter } else { len });
                 assert!(!block.shorten(len + GRAIN_BYTES), "a block grows");
@@ -427,7 +509,11 @@ mod tests {
                 }
             }
             assert!(block.iter().all(|byte| *byte == fill));
-            assert_eq!(block.as_ptr().align_offset(64), 0, "blocks begin with a cache line");
+            assert_eq!(
+                block.as_ptr().align_offset(64),
+                0,
+                "blocks begin with a cache line"
+            );
         }
     }
 }

@@ -35,7 +35,10 @@ static COUNTING: Counting = Counting;
 
 static ALLOCATED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-#[expect(unsafe_code, reason = "an allocator is implemented by an unsafe trait; this one only counts")]
+#[expect(
+    unsafe_code,
+    reason = "an allocator is implemented by an unsafe trait; this one only counts"
+)]
 // SAFETY: every call is handed on to `System` as it is, whose promises are those of the trait; counting allocates nothing and
 // cannot panic. A block that could not be had is not counted.
 unsafe impl GlobalAlloc for Counting {
@@ -94,12 +97,16 @@ const MMAP_THRESHOLD_BYTES: i32 = 128 * 1024;
 pub fn return_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        #[expect(unsafe_code, reason = "glibc has no safe way to set this; the gain is in the module's documentation")]
+        #[expect(
+            unsafe_code,
+            reason = "glibc has no safe way to set this; the gain is in the module's documentation"
+        )]
         // SAFETY: `mallopt` takes two integers, keeps no pointer, and locks the arena that it changes (mallopt(3): MT-Safe
         // init). M_MMAP_THRESHOLD takes any size from 0 to HEAP_MAX/2 (32 MiB); others are refused without effect.
         // M_ARENA_MAX takes any count.
         let is_set = unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) == 1 && libc::mallopt(libc::M_ARENA_MAX, 1) == 1
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) == 1
+                && libc::mallopt(libc::M_ARENA_MAX, 1) == 1
         };
         debug_assert!(is_set, "both values are within bounds");
     }
@@ -120,11 +127,15 @@ fn give_back(bytes: &mut [u8]) {
     let inner = &mut bytes[to_page..];
     let whole_bytes = inner.len() / page_bytes * page_bytes;
     if cfg!(target_os = "linux") && whole_bytes > 0 {
-        #[expect(unsafe_code, reason = "there is no safe way to give back a part of a mapping; the gain is above")]
+        #[expect(
+            unsafe_code,
+            reason = "there is no safe way to give back a part of a mapping; the gain is above"
+        )]
         // SAFETY: the range is whole pages within a slice that is borrowed mutably, of a region of blocks: a mapping that is
         // anonymous and private. The pages stay mapped and initialized, to zeros (madvise(2), MADV_DONTNEED). Failing is
         // harmless.
-        let _ = unsafe { libc::madvise(inner.as_mut_ptr().cast(), whole_bytes, libc::MADV_DONTNEED) };
+        let _ =
+            unsafe { libc::madvise(inner.as_mut_ptr().cast(), whole_bytes, libc::MADV_DONTNEED) };
     }
 }
 
@@ -138,7 +149,10 @@ pub fn prefetch<T>(begin: &T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        #[expect(unsafe_code, reason = "there is no safe way to prefetch; the gain is in lsm/prefetch.rs")]
+        #[expect(
+            unsafe_code,
+            reason = "there is no safe way to prefetch; the gain is in lsm/prefetch.rs"
+        )]
         // SAFETY: the address is that of a live reference; a prefetch reads nothing that the program could see, and SSE is part
         // of every x86-64.
         unsafe {

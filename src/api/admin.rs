@@ -9,7 +9,8 @@ use super::{Api, JSON, refuse, status, storage_failed};
 impl Api<'_> {
     pub(super) fn answer_admin(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
         if route == Route::Status {
-            let body = serde_json::to_vec(&status::of(self.node, self.now_ms)).expect("plain fields serialize");
+            let body = serde_json::to_vec(&status::of(self.node, self.now_ms))
+                .expect("plain fields serialize");
             reply.status(200).content_type(JSON).body(&body);
             return;
         }
@@ -28,18 +29,26 @@ impl Api<'_> {
         }
     }
 
-    fn administer(&mut self, route: Route, head: &Head<'_>) -> Result<(u16, &'static [u8]), Refusal> {
+    fn administer(
+        &mut self,
+        route: Route,
+        head: &Head<'_>,
+    ) -> Result<(u16, &'static [u8]), Refusal> {
         match route {
             Route::Compact => {
                 self.any_partition(head)?.lsm_mut().compact();
                 Ok((202, b"{\"success\":true}"))
             }
-            Route::Checkpoint if self.durable_partition(head)?.request_checkpoint() => Ok((202, b"{\"success\":true}")),
+            Route::Checkpoint if self.durable_partition(head)?.request_checkpoint() => {
+                Ok((202, b"{\"success\":true}"))
+            }
             Route::Checkpoint => {
                 let message = "this node keeps its data in memory only: start it with --data-dir, or use GET /snapshot";
                 Err(Refusal::new(409, "memory_only", message))
             }
-            _ if self.any_partition(head)?.lsm_mut().freeze() => Ok((200, b"{\"success\":true,\"frozen\":true}")),
+            _ if self.any_partition(head)?.lsm_mut().freeze() => {
+                Ok((200, b"{\"success\":true,\"frozen\":true}"))
+            }
             _ => Ok((200, b"{\"success\":true,\"frozen\":false}")),
         }
     }

@@ -33,7 +33,9 @@ impl<'b> Ahead<'b> {
     /// Looks at the requests that `input` begins with.
     pub fn look(&mut self, input: &'b [u8], heads: &HeadReader, node: &mut Node) {
         for (target, body) in heads.look_ahead(input) {
-            let Some(route) = Route::of(target.path).filter(|route| route.family() == Family::KeyValue) else {
+            let Some(route) =
+                Route::of(target.path).filter(|route| route.family() == Family::KeyValue)
+            else {
                 continue;
             };
             let key = match key_of_target(route, target) {
@@ -84,7 +86,12 @@ mod tests {
     #[test]
     fn keys_are_found_where_they_are_plain() {
         assert_eq!(key_of_body(br#"{"key":"k","value":"v"}"#), Some(&b"k"[..]));
-        for other in [&br#"{"value":"v","key":"k"}"#[..], br#"{"key":"a\n"}"#, br#"{"key":"k"#, b""] {
+        for other in [
+            &br#"{"value":"v","key":"k"}"#[..],
+            br#"{"key":"a\n"}"#,
+            br#"{"key":"k"#,
+            b"",
+        ] {
             assert_eq!(key_of_body(other), None);
         }
     }

@@ -41,19 +41,33 @@ pub struct Answer {
 
 impl Answer {
     /// To what could not be read as a request.
-    const INVALID: Self =
-        Self { endpoint: small(INVALID), group: Group::Other, method: Method::Other, status: 0, partition: None };
+    const INVALID: Self = Self {
+        endpoint: small(INVALID),
+        group: Group::Other,
+        method: Method::Other,
+        status: 0,
+        partition: None,
+    };
 
     /// A request that was begun.
     #[inline]
     pub(super) fn expected(route: Option<Route>, method: Method) -> Self {
         let endpoint = route.map_or(small(OTHER), |route| small(route.number()));
-        Self { endpoint, group: Group::of(route, method), method, status: 0, partition: None }
+        Self {
+            endpoint,
+            group: Group::of(route, method),
+            method,
+            status: 0,
+            partition: None,
+        }
     }
 
     /// To a connection that began a request and did not end it in time.
     pub fn timed_out() -> Self {
-        Self { status: 408, ..Self::INVALID }
+        Self {
+            status: 408,
+            ..Self::INVALID
+        }
     }
 
     /// Notes which partition it is about.
@@ -87,14 +101,22 @@ impl fmt::Display for Answer {
             Method::Options => "OPTIONS",
             _ => "-",
         };
-        write!(f, "{method} {} {}", endpoint_name(usize::from(self.endpoint)), self.status)?;
-        self.partition.map_or(Ok(()), |id| write!(f, " in partition {id}"))
+        write!(
+            f,
+            "{method} {} {}",
+            endpoint_name(usize::from(self.endpoint)),
+            self.status
+        )?;
+        self.partition
+            .map_or(Ok(()), |id| write!(f, " in partition {id}"))
     }
 }
 
 /// All endpoints by number and name.
 pub(super) fn endpoints() -> impl Iterator<Item = (usize, &'static str)> {
-    (0..Route::PATTERNS.len()).chain([OTHER, INVALID]).map(|endpoint| (endpoint, endpoint_name(endpoint)))
+    (0..Route::PATTERNS.len())
+        .chain([OTHER, INVALID])
+        .map(|endpoint| (endpoint, endpoint_name(endpoint)))
 }
 
 fn endpoint_name(endpoint: usize) -> &'static str {
@@ -122,10 +144,19 @@ impl Group {
             Some(Route::Get) => Self::Read,
             Some(Route::Key) if matches!(method, Method::Get | Method::Head) => Self::Read,
             Some(Route::Set | Route::Delete | Route::Key | Route::Batch) => Self::Write,
-            Some(Route::Scan | Route::Watch | Route::Snapshot | Route::Digest | Route::Metrics) => Self::Stream,
-            Some(Route::Health | Route::Live | Route::Ready | Route::Leader | Route::Replica) => Self::Health,
+            Some(Route::Scan | Route::Watch | Route::Snapshot | Route::Digest | Route::Metrics) => {
+                Self::Stream
+            }
+            Some(Route::Health | Route::Live | Route::Ready | Route::Leader | Route::Replica) => {
+                Self::Health
+            }
             Some(
-                Route::Status | Route::OpenApi | Route::Freeze | Route::Compact | Route::Checkpoint | Route::Assign,
+                Route::Status
+                | Route::OpenApi
+                | Route::Freeze
+                | Route::Compact
+                | Route::Checkpoint
+                | Route::Assign,
             ) => Self::Admin,
             None => Self::Other,
         }
@@ -195,14 +226,19 @@ impl Api<'_> {
             answers.held.push(answer);
             return;
         }
-        self.node.stats.requests.count(usize::from(answer.endpoint), status);
+        self.node
+            .stats
+            .requests
+            .count(usize::from(answer.endpoint), status);
         answers.sent_counts[answer.group.number()] += 1;
         answers.last_sent = Some(answer);
     }
 
     #[cold]
     pub(super) fn count_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
-        self.asked = head.map_or(Answer::INVALID, |head| Answer::expected(Route::of(head.path), head.method));
+        self.asked = head.map_or(Answer::INVALID, |head| {
+            Answer::expected(Route::of(head.path), head.method)
+        });
         self.count_answer(status);
     }
 }

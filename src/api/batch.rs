@@ -55,15 +55,22 @@ impl Results {
             Value::Inline(bytes) => {
                 self.read_bytes += bytes.len();
                 if self.read_bytes > READ_MAX_BYTES {
-                    let message = format!("the gets of a batch read more than {READ_MAX_BYTES} bytes: send several");
+                    let message = format!(
+                        "the gets of a batch read more than {READ_MAX_BYTES} bytes: send several"
+                    );
                     return Err(Refusal::new(413, "batch_too_large", message));
                 }
                 render_value(self.text(), bytes, version);
             }
             Value::Large(blob) => {
-                self.pieces.push_back(Piece::Large(JsonValueSource::new(Arc::clone(blob), version)));
+                self.pieces.push_back(Piece::Large(JsonValueSource::new(
+                    Arc::clone(blob),
+                    version,
+                )));
             }
-            Value::Tombstone => self.text().extend_from_slice(b"{\"success\":false,\"error\":\"key not found\"}"),
+            Value::Tombstone => self
+                .text()
+                .extend_from_slice(b"{\"success\":false,\"error\":\"key not found\"}"),
         }
         Ok(())
     }
@@ -82,7 +89,11 @@ impl BodySource for Results {
         if fill == Fill::Done {
             self.pieces.pop_front();
         }
-        if self.pieces.is_empty() { Fill::Done } else { Fill::More }
+        if self.pieces.is_empty() {
+            Fill::Done
+        } else {
+            Fill::More
+        }
     }
 }
 
@@ -94,7 +105,10 @@ enum Now<'o> {
 }
 
 /// What carrying out the operations would answer, and which of them would write.
-fn results_of(partition: &Partition, operations: &[Operation]) -> Result<(Results, Vec<bool>), Refusal> {
+fn results_of(
+    partition: &Partition,
+    operations: &[Operation],
+) -> Result<(Results, Vec<bool>), Refusal> {
     for (index, operation) in operations.iter().enumerate() {
         let checked = partition.check(&operation.key, &operation.conditions);
         checked.map_err(|failed| about_operation(index, condition_failed(failed)))?;
@@ -102,7 +116,9 @@ fn results_of(partition: &Partition, operations: &[Operation]) -> Result<(Result
     let (mut results, mut writes) = (Results::default(), Vec::with_capacity(operations.len()));
     let mut changed: BTreeMap<&[u8], Now<'_>> = BTreeMap::new();
     let mut version = partition.lsm().last_version();
-    results.text().extend_from_slice(b"{\"success\":true,\"results\":[");
+    results
+        .text()
+        .extend_from_slice(b"{\"success\":true,\"results\":[");
     for (index, Operation { key, action, .. }) in operations.iter().enumerate() {
         if index > 0 {
             results.text().push(b',');
@@ -126,16 +142,22 @@ fn results_of(partition: &Partition, operations: &[Operation]) -> Result<(Result
                 };
                 version += u64::from(exists);
                 changed.insert(key, Now::Deleted);
-                results.text().extend_from_slice(if exists { DELETED } else { NOT_DELETED });
+                results
+                    .text()
+                    .extend_from_slice(if exists { DELETED } else { NOT_DELETED });
                 exists
             }
             Action::Get => {
                 let (value, version) = match now {
                     Some(Now::Set { value, version }) => (value.as_value(), version),
                     Some(Now::Deleted) => (Value::Tombstone, 0),
-                    None => partition.get(key).map_or((Value::Tombstone, 0), |entry| (entry.value, entry.version)),
+                    None => partition
+                        .get(key)
+                        .map_or((Value::Tombstone, 0), |entry| (entry.value, entry.version)),
                 };
-                results.add_value(value, version).map_err(|refusal| about_operation(index, refusal))?;
+                results
+                    .add_value(value, version)
+                    .map_err(|refusal| about_operation(index, refusal))?;
                 false
             }
         };
@@ -147,15 +169,23 @@ fn results_of(partition: &Partition, operations: &[Operation]) -> Result<(Result
 
 impl Api<'_> {
     pub(super) fn begin_batch(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
-        let outcome = self.partition(head).map(drop).and_then(|()| match head.framing {
-            Framing::Length(length) if length > BATCH_MAX_BYTES as u64 => Err(super::batch_body::too_large()),
-            Framing::None => Err(super::batch_body::malformed()),
-            _ => Ok(()),
-        });
+        let outcome = self
+            .partition(head)
+            .map(drop)
+            .and_then(|()| match head.framing {
+                Framing::Length(length) if length > BATCH_MAX_BYTES as u64 => {
+                    Err(super::batch_body::too_large())
+                }
+                Framing::None => Err(super::batch_body::malformed()),
+                _ => Ok(()),
+            });
         match outcome {
             Ok(()) => {
                 let value_bytes = self.node.config().max_value_bytes;
-                Begin::Receive(Intake::batch(KvLimits { key_bytes: KEY_MAX_BYTES, value_bytes }))
+                Begin::Receive(Intake::batch(KvLimits {
+                    key_bytes: KEY_MAX_BYTES,
+                    value_bytes,
+                }))
             }
             Err(refusal) => {
                 refuse(reply, &refusal);
@@ -167,18 +197,33 @@ impl Api<'_> {
     pub(super) fn finish_batch(&mut self, head: &Head<'_>, intake: Intake, reply: Reply<'_>) {
         let operations = intake.into_operations();
         let outcome = self.min_acks(head).and_then(|min_acks| {
-            let is_read_only = operations.iter().all(|operation| matches!(operation.action, Action::Get));
+            let is_read_only = operations
+                .iter()
+                .all(|operation| matches!(operation.action, Action::Get));
             if is_read_only {
                 let (results, _) = results_of(self.readable_partition(head)?, &operations)?;
                 return Ok((results, Due::default()));
             }
-            let adds = operations.iter().any(|operation| matches!(operation.action, Action::Set { .. }));
-            let partition = if adds { self.growable_partition(head)? } else { self.writable_partition(head)? };
+            let adds = operations
+                .iter()
+                .any(|operation| matches!(operation.action, Action::Set { .. }));
+            let partition = if adds {
+                self.growable_partition(head)?
+            } else {
+                self.writable_partition(head)?
+            };
             let (results, writes) = results_of(partition, &operations)?;
             let incurred = partition.lsm().incurred_work();
             write(partition, &operations, &writes);
             let has_written = partition.lsm().incurred_work() > incurred;
-            Ok((results, if has_written { Self::due_of_write(partition, min_acks, incurred) } else { Due::default() }))
+            Ok((
+                results,
+                if has_written {
+                    Self::due_of_write(partition, min_acks, incurred)
+                } else {
+                    Due::default()
+                },
+            ))
         });
         match outcome {
             Ok((mut results, due)) => {
@@ -199,7 +244,11 @@ impl Api<'_> {
 
 /// Makes the writes of the operations that have any.
 fn write(partition: &mut Partition, operations: &[Operation], writes: &[bool]) {
-    let writing = operations.iter().zip(writes).filter(|(_, writes)| **writes).map(|(operation, _)| operation);
+    let writing = operations
+        .iter()
+        .zip(writes)
+        .filter(|(_, writes)| **writes)
+        .map(|(operation, _)| operation);
     partition.write_batch(writing.map(|Operation { key, action, .. }| match action {
         Action::Set { value, ttl_ms } => (&key[..], value.as_new_value(), *ttl_ms),
         Action::Delete | Action::Get => (&key[..], NewValue::Tombstone, None),

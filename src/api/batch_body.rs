@@ -35,7 +35,10 @@ pub(super) struct Operation {
 /// What it does.
 #[derive(Debug)]
 pub(super) enum Action {
-    Set { value: ReadyValue, ttl_ms: Option<u64> },
+    Set {
+        value: ReadyValue,
+        ttl_ms: Option<u64>,
+    },
     Delete,
     Get,
 }
@@ -77,7 +80,14 @@ pub(super) struct BatchBody {
 impl BatchBody {
     pub(super) fn new(limits: KvLimits) -> Self {
         let (texts, operations) = (VecDeque::new(), Vec::new());
-        Self { limits, state: State::Object, current: None, texts, operations, received_bytes: 0 }
+        Self {
+            limits,
+            state: State::Object,
+            current: None,
+            texts,
+            operations,
+            received_bytes: 0,
+        }
     }
 
     /// Takes in the next piece.
@@ -90,7 +100,9 @@ impl BatchBody {
         while let Some(&byte) = rest.first() {
             if let Some(current) = &mut self.current {
                 let index = self.texts.len();
-                let used = current.push_object(rest).map_err(|refusal| about_operation(index, refusal))?;
+                let used = current
+                    .push_object(rest)
+                    .map_err(|refusal| about_operation(index, refusal))?;
                 rest = &rest[used..];
                 self.end_operation()?;
                 continue;
@@ -109,7 +121,9 @@ impl BatchBody {
     }
 
     fn end_operation(&mut self) -> Result<(), Refusal> {
-        let Some(current) = self.current.take_if(|current| current.is_whole()) else { return Ok(()) };
+        let Some(current) = self.current.take_if(|current| current.is_whole()) else {
+            return Ok(());
+        };
         self.state = State::AfterOperation;
         if self.texts.len() == OPERATIONS_MAX {
             return Err(too_large());
@@ -141,19 +155,29 @@ impl BatchBody {
             return Err(malformed());
         }
         for _ in 0..STEP_OPERATIONS {
-            if let Some(Operation { action: Action::Set { value: ReadyValue::Large(large), .. }, .. }) =
-                self.operations.last_mut()
+            if let Some(Operation {
+                action:
+                    Action::Set {
+                        value: ReadyValue::Large(large),
+                        ..
+                    },
+                ..
+            }) = self.operations.last_mut()
                 && !large.step(STEP_BYTES)
             {
                 return Ok(false);
             }
-            let Some(fields) = self.texts.front_mut() else { return Ok(true) };
+            let Some(fields) = self.texts.front_mut() else {
+                return Ok(true);
+            };
             let about = |refusal| about_operation(self.operations.len(), refusal);
             // Of a value in base64 a piece is decoded.
             if !fields.step().map_err(about)? {
                 return Ok(false);
             }
-            let Some(fields) = self.texts.pop_front() else { return Ok(true) };
+            let Some(fields) = self.texts.pop_front() else {
+                return Ok(true);
+            };
             let operation = fields.into_parts().and_then(operation).map_err(about)?;
             self.operations.push(operation);
         }
@@ -167,12 +191,31 @@ impl BatchBody {
 }
 
 fn operation(parts: KvParts) -> Result<Operation, Refusal> {
-    let KvParts { key, value, ttl_ms, op, conditions } = parts;
-    let key = key.ok_or_else(|| Refusal::new(400, "key_missing", "no key: an operation needs a field \"key\""))?;
+    let KvParts {
+        key,
+        value,
+        ttl_ms,
+        op,
+        conditions,
+    } = parts;
+    let key = key.ok_or_else(|| {
+        Refusal::new(
+            400,
+            "key_missing",
+            "no key: an operation needs a field \"key\"",
+        )
+    })?;
     let action = match (op.as_deref(), value) {
-        (Some(b"set"), Some(value)) => Action::Set { value: ready(value), ttl_ms },
+        (Some(b"set"), Some(value)) => Action::Set {
+            value: ready(value),
+            ttl_ms,
+        },
         (Some(b"set"), None) => {
-            return Err(Refusal::new(400, "value_missing", "no value: a set needs a field \"value\""));
+            return Err(Refusal::new(
+                400,
+                "value_missing",
+                "no value: a set needs a field \"value\"",
+            ));
         }
         (Some(b"delete"), None) if ttl_ms.is_none() => Action::Delete,
         (Some(b"get"), None) if ttl_ms.is_none() && conditions.is_empty() => Action::Get,
@@ -180,9 +223,17 @@ fn operation(parts: KvParts) -> Result<Operation, Refusal> {
             let message = "only a set has a \"value\" and a \"ttl\", and a get has no conditions";
             return Err(Refusal::bad_request(message));
         }
-        _ => return Err(Refusal::bad_request("\"op\" must be \"set\", \"delete\" or \"get\"")),
+        _ => {
+            return Err(Refusal::bad_request(
+                "\"op\" must be \"set\", \"delete\" or \"get\"",
+            ));
+        }
     };
-    Ok(Operation { key, action, conditions })
+    Ok(Operation {
+        key,
+        action,
+        conditions,
+    })
 }
 
 /// A refusal that says which operation it is about, counted from 0.
@@ -200,6 +251,8 @@ pub(super) fn malformed() -> Refusal {
 
 #[cold]
 pub(super) fn too_large() -> Refusal {
-    let message = format!("a batch has at most {OPERATIONS_MAX} operations and {BATCH_MAX_BYTES} bytes: send several");
+    let message = format!(
+        "a batch has at most {OPERATIONS_MAX} operations and {BATCH_MAX_BYTES} bytes: send several"
+    );
     Refusal::new(413, "batch_too_large", message)
 }

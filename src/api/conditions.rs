@@ -22,8 +22,14 @@ pub(super) fn conditions_of(head: &Head<'_>) -> Result<Conditions, Refusal> {
         return Ok(Conditions::default());
     }
     Ok(Conditions {
-        if_match: head.if_match.map(|value| parse(value, Comparison::Strong)).transpose()?,
-        if_none_match: head.if_none_match.map(|value| parse(value, Comparison::Weak)).transpose()?,
+        if_match: head
+            .if_match
+            .map(|value| parse(value, Comparison::Strong))
+            .transpose()?,
+        if_none_match: head
+            .if_none_match
+            .map(|value| parse(value, Comparison::Weak))
+            .transpose()?,
     })
 }
 
@@ -48,9 +54,14 @@ fn parse(value: &[u8], comparison: Comparison) -> Result<VersionSet, Refusal> {
         if rest.is_empty() {
             return Ok(VersionSet::Of(versions));
         }
-        rest = rest.strip_prefix(b",").ok_or_else(malformed)?.trim_ascii_start();
+        rest = rest
+            .strip_prefix(b",")
+            .ok_or_else(malformed)?
+            .trim_ascii_start();
     }
-    Err(Refusal::bad_request("too many entity tags in a condition: send at most 64"))
+    Err(Refusal::bad_request(
+        "too many entity tags in a condition: send at most 64",
+    ))
 }
 
 /// The versions that a field of a body names: `*`, or one version.
@@ -60,17 +71,29 @@ pub(super) fn version_set(text: &[u8]) -> Result<VersionSet, Refusal> {
     }
     parse_version(text)
         .map(|version| VersionSet::Of(vec![version]))
-        .ok_or_else(|| Refusal::bad_request("\"ifMatch\" and \"ifNoneMatch\" take \"*\" or a version, such as 17"))
+        .ok_or_else(|| {
+            Refusal::bad_request(
+                "\"ifMatch\" and \"ifNoneMatch\" take \"*\" or a version, such as 17",
+            )
+        })
 }
 
 fn parse_version(digits: &[u8]) -> Option<u64> {
-    let is_canonical = digits.first().is_some_and(|first| first.is_ascii_digit() && *first != b'0');
-    if is_canonical { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
+    let is_canonical = digits
+        .first()
+        .is_some_and(|first| first.is_ascii_digit() && *first != b'0');
+    if is_canonical {
+        std::str::from_utf8(digits).ok()?.parse().ok()
+    } else {
+        None
+    }
 }
 
 #[cold]
 fn malformed() -> Refusal {
-    Refusal::bad_request("malformed condition: If-Match and If-None-Match take * or quoted versions such as \"17\"")
+    Refusal::bad_request(
+        "malformed condition: If-Match and If-None-Match take * or quoted versions such as \"17\"",
+    )
 }
 
 #[cfg(test)]
@@ -92,7 +115,11 @@ mod tests {
             ("\"1\" \"2\"", Comparison::Strong, Err(400)),
             ("\"1\",", Comparison::Strong, Err(400)),
         ] {
-            assert_eq!(parse(value.as_bytes(), comparison).map_err(|refusal| refusal.status), expected, "{value}");
+            assert_eq!(
+                parse(value.as_bytes(), comparison).map_err(|refusal| refusal.status),
+                expected,
+                "{value}"
+            );
         }
         let many = vec!["\"1\""; TAG_MAX_COUNT + 1].join(",");
         assert!(parse(many.as_bytes(), Comparison::Strong).is_err());

@@ -15,8 +15,16 @@ struct DigestSource {
 
 impl BodySource for DigestSource {
     fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
-        let Some(Digest { version, key_count, digest }) = self.digester.step(budget_bytes) else { return Fill::More };
-        let body = format!("{{\"version\":{version},\"keys\":{key_count},\"digest\":\"{digest:032x}\"}}");
+        let Some(Digest {
+            version,
+            key_count,
+            digest,
+        }) = self.digester.step(budget_bytes)
+        else {
+            return Fill::More;
+        };
+        let body =
+            format!("{{\"version\":{version},\"keys\":{key_count},\"digest\":\"{digest:032x}\"}}");
         out.extend_from_slice(body.as_bytes());
         Fill::Done
     }
@@ -28,8 +36,14 @@ impl Api<'_> {
         match at_ms.and_then(|at_ms| Ok((at_ms, self.snapshot(head)?))) {
             Ok((at_ms, (snapshot, _, slot))) => {
                 let snapshot = snapshot.at_time(at_ms.unwrap_or(0));
-                let source = DigestSource { digester: Digester::new(snapshot), _slot: slot };
-                reply.status(200).content_type(JSON).source(Box::new(source));
+                let source = DigestSource {
+                    digester: Digester::new(snapshot),
+                    _slot: slot,
+                };
+                reply
+                    .status(200)
+                    .content_type(JSON)
+                    .source(Box::new(source));
             }
             Err(refusal) => refuse(reply, &refusal),
         }

@@ -25,7 +25,11 @@ pub(super) struct FormBody {
 impl FormBody {
     pub(super) fn new(limits: KvLimits, allowed: Allowed) -> Self {
         let fields = Box::new(KvFields::new(limits, allowed));
-        Self { fields, state: State::Name, decoder: PercentDecoder::new(Plus::Space) }
+        Self {
+            fields,
+            state: State::Name,
+            decoder: PercentDecoder::new(Plus::Space),
+        }
     }
 
     /// Takes in the next piece.
@@ -53,11 +57,15 @@ impl FormBody {
     fn take(&mut self, text: &[u8]) -> Result<(), Refusal> {
         match self.state {
             State::Name => {
-                self.decoder.push(text, &mut self.fields.name).map_err(|BadEscape| bad_form())?;
+                self.decoder
+                    .push(text, &mut self.fields.name)
+                    .map_err(|BadEscape| bad_form())?;
                 self.fields.check_name_len()
             }
             State::Value(field) => {
-                self.decoder.push(text, self.fields.text_of(field)).map_err(|BadEscape| bad_form())?;
+                self.decoder
+                    .push(text, self.fields.text_of(field))
+                    .map_err(|BadEscape| bad_form())?;
                 self.fields.check_len(field)
             }
         }
@@ -71,7 +79,11 @@ impl FormBody {
             State::Name if self.fields.name.is_empty() && end == b'&' => State::Name,
             State::Name => {
                 let field = self.fields.open()?;
-                if end == b'=' { State::Value(field) } else { State::Name }
+                if end == b'=' {
+                    State::Value(field)
+                } else {
+                    State::Name
+                }
             }
             State::Value(_) => State::Name,
         };

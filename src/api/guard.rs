@@ -35,7 +35,11 @@ impl Guard {
         } else {
             Hosts::Any
         };
-        Self { hosts, token: config.token.clone(), last_good_host: Vec::new() }
+        Self {
+            hosts,
+            token: config.token.clone(),
+            last_good_host: Vec::new(),
+        }
     }
 
     /// Refuses what comes through a foreign name or from a foreign web page.
@@ -55,12 +59,21 @@ impl Guard {
     }
 
     fn check_host(&self, host: &[u8]) -> Result<(), Refusal> {
-        let Hosts::Named(names) = &self.hosts else { return Ok(()) };
+        let Hosts::Named(names) = &self.hosts else {
+            return Ok(());
+        };
         let name = without_port(host);
-        let is_ip = |name: &str| name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+        let is_ip = |name: &str| {
+            name.trim_start_matches('[')
+                .trim_end_matches(']')
+                .parse::<IpAddr>()
+                .is_ok()
+        };
         let is_known = name.is_empty()
             || name.eq_ignore_ascii_case(b"localhost")
-            || names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+            || names
+                .iter()
+                .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
             || std::str::from_utf8(name).is_ok_and(is_ip);
         if is_known {
             return Ok(());
@@ -75,7 +88,9 @@ impl Guard {
     /// Refuses requests without the token, if there is one.
     #[inline]
     pub fn check_token(&self, head: &Head<'_>) -> Result<(), Refusal> {
-        let Some(token) = &self.token else { return Ok(()) };
+        let Some(token) = &self.token else {
+            return Ok(());
+        };
         let presented = head.authorization.and_then(bearer);
         if presented.is_some_and(|presented| token.matches(presented)) {
             return Ok(());
@@ -87,11 +102,17 @@ impl Guard {
 
 fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = authorization.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| rest.trim_ascii())
 }
 
 fn without_port(host: &[u8]) -> &[u8] {
-    let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = host
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     match host[..host.len() - digits].strip_suffix(b":") {
         // An IPv6 literal in brackets may end in `]`, a bare one has colons that are not of a port.
         Some(name) if !name.contains(&b':') || name.ends_with(b"]") => name,
@@ -102,20 +123,21 @@ fn without_port(host: &[u8]) -> &[u8] {
 #[cold]
 fn check_web_page(head: &Head<'_>) -> Result<(), Refusal> {
     let refusal = || {
-        let message =
-            "requests from web pages of other sites are not answered: call the node from a program or its own page";
+        let message = "requests from web pages of other sites are not answered: call the node from a program or its own page";
         Err(Refusal::new(403, "foreign_origin", message))
     };
-    if head
-        .sec_fetch_site
-        .is_some_and(|site| site.eq_ignore_ascii_case(b"cross-site") || site.eq_ignore_ascii_case(b"same-site"))
-    {
+    if head.sec_fetch_site.is_some_and(|site| {
+        site.eq_ignore_ascii_case(b"cross-site") || site.eq_ignore_ascii_case(b"same-site")
+    }) {
         return refusal();
     }
-    let Some(origin) = head.origin else { return Ok(()) };
-    let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
-    let is_own =
-        matches!((authority, head.host), (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host));
+    let Some(origin) = head.origin else {
+        return Ok(());
+    };
+    let authority = origin
+        .strip_prefix(b"http://")
+        .or_else(|| origin.strip_prefix(b"https://"));
+    let is_own = matches!((authority, head.host), (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host));
     if is_own { Ok(()) } else { refusal() }
 }
 
@@ -132,20 +154,37 @@ mod tests {
     }
 
     fn status_for_host(guard: &mut Guard, host: &str) -> u16 {
-        let head = Head { host: Some(host.as_bytes()), ..Head::default() };
-        guard.check_source(&head).map_or_else(|refusal| refusal.status, |()| 200)
+        let head = Head {
+            host: Some(host.as_bytes()),
+            ..Head::default()
+        };
+        guard
+            .check_source(&head)
+            .map_or_else(|refusal| refusal.status, |()| 200)
     }
 
     #[test]
     fn on_loopback_only_addresses_and_localhost_are_hosts() {
         let mut guard = guard(&[]);
-        for host in
-            ["127.0.0.1:9001", "127.0.0.1", "localhost", "LocalHost:9001", "[::1]:9001", "[::1]", "10.0.0.7:80", ""]
-        {
+        for host in [
+            "127.0.0.1:9001",
+            "127.0.0.1",
+            "localhost",
+            "LocalHost:9001",
+            "[::1]:9001",
+            "[::1]",
+            "10.0.0.7:80",
+            "",
+        ] {
             assert_eq!(status_for_host(&mut guard, host), 200, "{host}");
         }
-        for host in ["evil.example", "evil.example:9001", "localhost.evil.example", "127.0.0.1.evil.example", "[evil]"]
-        {
+        for host in [
+            "evil.example",
+            "evil.example:9001",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "[evil]",
+        ] {
             assert_eq!(status_for_host(&mut guard, host), 421, "{host}");
         }
     }
@@ -170,11 +209,22 @@ mod tests {
                 sec_fetch_site: site.map(str::as_bytes),
                 ..Head::default()
             };
-            guard.check_source(&head).map_or_else(|refusal| refusal.status, |()| 200)
+            guard
+                .check_source(&head)
+                .map_or_else(|refusal| refusal.status, |()| 200)
         };
-        assert_eq!(status(Some("http://127.0.0.1:9001"), Some("same-origin")), 200);
+        assert_eq!(
+            status(Some("http://127.0.0.1:9001"), Some("same-origin")),
+            200
+        );
         assert_eq!(status(None, Some("none")), 200);
-        for origin in ["http://evil.example", "http://127.0.0.1:8080", "null", "", "ftp://127.0.0.1:9001"] {
+        for origin in [
+            "http://evil.example",
+            "http://127.0.0.1:8080",
+            "null",
+            "",
+            "ftp://127.0.0.1:9001",
+        ] {
             assert_eq!(status(Some(origin), None), 403, "{origin}");
         }
         assert_eq!(status(None, Some("cross-site")), 403);

@@ -34,12 +34,19 @@ impl Api<'_> {
         match route {
             Route::Health => {
                 let body = serde_json::to_vec(&self.health()).expect("plain fields serialize");
-                let status = if self.node.loading().is_some() { 503 } else { 200 };
+                let status = if self.node.loading().is_some() {
+                    503
+                } else {
+                    200
+                };
                 reply.status(status).content_type(JSON).body(&body);
             }
             Route::Ready => match self.obstacle() {
                 Some(obstacle) => {
-                    let reply = reply.status(503).content_type(TEXT).header("Retry-After", "1");
+                    let reply = reply
+                        .status(503)
+                        .content_type(TEXT)
+                        .header("Retry-After", "1");
                     reply.body(obstacle.as_bytes());
                 }
                 None => reply.status(200).content_type(TEXT).body(b"ready\n"),
@@ -55,25 +62,45 @@ impl Api<'_> {
             return reply.status(404).content_type(TEXT).body(b"draining\n");
         }
         match self.check_role(route, head) {
-            Ok(Ok(role)) => reply.status(200).content_type(TEXT).body(format!("{}\n", role.name()).as_bytes()),
+            Ok(Ok(role)) => reply
+                .status(200)
+                .content_type(TEXT)
+                .body(format!("{}\n", role.name()).as_bytes()),
             Ok(Err(reason)) => {
-                reply.status(503).content_type(TEXT).header("Retry-After", "1").body(format!("{reason}\n").as_bytes());
+                reply
+                    .status(503)
+                    .content_type(TEXT)
+                    .header("Retry-After", "1")
+                    .body(format!("{reason}\n").as_bytes());
             }
             Err(refusal) => refuse(reply, &refusal),
         }
     }
 
-    fn check_role(&mut self, route: Route, head: &Head<'_>) -> Result<Result<Role, String>, Refusal> {
-        let max_lag = match Query::new(head.target()).get("max_lag")? {
-            None => None,
-            Some(value) => {
-                let number = std::str::from_utf8(&value).ok().and_then(|text| text.parse::<u64>().ok());
-                Some(number.ok_or_else(|| Refusal::bad_request("max_lag must be a number of versions"))?)
-            }
-        };
+    fn check_role(
+        &mut self,
+        route: Route,
+        head: &Head<'_>,
+    ) -> Result<Result<Role, String>, Refusal> {
+        let max_lag =
+            match Query::new(head.target()).get("max_lag")? {
+                None => None,
+                Some(value) => {
+                    let number = std::str::from_utf8(&value)
+                        .ok()
+                        .and_then(|text| text.parse::<u64>().ok());
+                    Some(number.ok_or_else(|| {
+                        Refusal::bad_request("max_lag must be a number of versions")
+                    })?)
+                }
+            };
         let partition = self.any_partition(head)?;
         let role = partition.roles().role();
-        let wanted = if route == Route::Leader { Role::Leader } else { Role::Replica };
+        let wanted = if route == Route::Leader {
+            Role::Leader
+        } else {
+            Role::Replica
+        };
         if role != wanted {
             return Ok(Err(format!("the role of this node is {}", role.name())));
         }
@@ -85,7 +112,9 @@ impl Api<'_> {
             (Some(_), None) if role == Role::Replica => {
                 Err("the leader is not connected: the lag is not known".to_owned())
             }
-            (Some(max), Some(lag)) if lag > max => Err(format!("behind the leader by {lag} versions")),
+            (Some(max), Some(lag)) if lag > max => {
+                Err(format!("behind the leader by {lag} versions"))
+            }
             _ => Ok(role),
         })
     }
@@ -113,16 +142,35 @@ impl Api<'_> {
 
     fn health(&self) -> Health {
         let partitions = self.node.partitions();
-        let stats: Vec<_> = partitions.iter().map(|partition| partition.lsm().stats()).collect();
+        let stats: Vec<_> = partitions
+            .iter()
+            .map(|partition| partition.lsm().stats())
+            .collect();
         let mut roles = partitions.iter().map(|partition| partition.roles().role());
         let role = roles.next().unwrap_or(Role::Unassigned);
         Health {
-            status: if self.node.loading().is_some() { "LOADING" } else { "OK" },
+            status: if self.node.loading().is_some() {
+                "LOADING"
+            } else {
+                "OK"
+            },
             mem_table_size: stats.iter().map(|stats| stats.memtable_bytes).sum(),
-            levels: stats.iter().map(|stats| stats.levels.len().max(1)).max().unwrap_or(0),
+            levels: stats
+                .iter()
+                .map(|stats| stats.levels.len().max(1))
+                .max()
+                .unwrap_or(0),
             partitions: partitions.iter().map(Partition::id).collect(),
-            role: if roles.all(|other| other == role) { role.name() } else { "mixed" },
-            version: stats.iter().map(|stats| stats.last_version).max().unwrap_or(0),
+            role: if roles.all(|other| other == role) {
+                role.name()
+            } else {
+                "mixed"
+            },
+            version: stats
+                .iter()
+                .map(|stats| stats.last_version)
+                .max()
+                .unwrap_or(0),
             uptime_ms: self.now_ms,
             replication_port: self.node.replication_port,
         }
@@ -141,7 +189,9 @@ fn obstacle_of(partition: &Partition) -> Option<String> {
         Role::Replica if partition.is_in_sync() => None,
         Role::Replica => {
             let stats = partition.following_stats();
-            let obstacle = stats.and_then(|stats| stats.obstacle).unwrap_or_else(|| "catching up".to_owned());
+            let obstacle = stats
+                .and_then(|stats| stats.obstacle)
+                .unwrap_or_else(|| "catching up".to_owned());
             Some(format!("not in sync: {obstacle}"))
         }
     }

@@ -100,18 +100,36 @@ pub struct Intake {
 impl Intake {
     /// For a body that is the value, as it is. `declared_bytes` is its length, if the request says so.
     pub(super) fn raw(limits: KvLimits, declared_bytes: Option<usize>) -> Self {
-        Self { state: State::Raw { value: Vec::new(), declared_bytes }, limits, received_bytes: 0 }
+        Self {
+            state: State::Raw {
+                value: Vec::new(),
+                declared_bytes,
+            },
+            limits,
+            received_bytes: 0,
+        }
     }
 
     /// For a body with fields, as JSON or as a form.
     pub(super) fn fields(limits: KvLimits, allowed: Allowed, head: &Head<'_>) -> Self {
         let content_type = content_type_of(head);
-        Self { state: State::Unknown { content_type, allowed }, limits, received_bytes: 0 }
+        Self {
+            state: State::Unknown {
+                content_type,
+                allowed,
+            },
+            limits,
+            received_bytes: 0,
+        }
     }
 
     /// For a body with a batch of operations.
     pub(super) fn batch(limits: KvLimits) -> Self {
-        Self { state: State::Batch(Box::new(BatchBody::new(limits))), limits, received_bytes: 0 }
+        Self {
+            state: State::Batch(Box::new(BatchBody::new(limits))),
+            limits,
+            received_bytes: 0,
+        }
     }
 
     /// The operations of a batch.
@@ -130,8 +148,15 @@ impl Intake {
         }
     }
 
-    fn push_unknown(&mut self, data: &[u8], content_type: ContentType, allowed: Allowed) -> Result<(), Refusal> {
-        let Some(at) = data.iter().position(|byte| !byte.is_ascii_whitespace()) else { return Ok(()) };
+    fn push_unknown(
+        &mut self,
+        data: &[u8],
+        content_type: ContentType,
+        allowed: Allowed,
+    ) -> Result<(), Refusal> {
+        let Some(at) = data.iter().position(|byte| !byte.is_ascii_whitespace()) else {
+            return Ok(());
+        };
         // curl -d sends a form content type with whatever it is given.
         self.state = match content_type {
             _ if data[at] == b'{' => State::Json(JsonBody::new(self.limits, allowed)),
@@ -151,15 +176,25 @@ impl Intake {
     }
 
     fn push_raw(&mut self, data: &[u8]) -> Result<(), Refusal> {
-        let State::Raw { value, declared_bytes } = &mut self.state else { return Ok(()) };
+        let State::Raw {
+            value,
+            declared_bytes,
+        } = &mut self.state
+        else {
+            return Ok(());
+        };
         if data.len() > self.limits.value_bytes - value.len() {
             return Err(value_too_large(self.limits.value_bytes));
         }
         let free_bytes = value.capacity() - value.len();
         if free_bytes < data.len() {
             // Doubling, but to no more than was declared: a value then lies in a buffer of its length.
-            let wanted = (value.capacity() * 2).max(value.len() + data.len()).max(FIRST_RESERVE_BYTES);
-            let wanted = declared_bytes.map_or(wanted, |declared| wanted.min(declared).max(value.len() + data.len()));
+            let wanted = (value.capacity() * 2)
+                .max(value.len() + data.len())
+                .max(FIRST_RESERVE_BYTES);
+            let wanted = declared_bytes.map_or(wanted, |declared| {
+                wanted.min(declared).max(value.len() + data.len())
+            });
             value.reserve_exact(wanted - value.len());
         }
         value.extend_from_slice(data);
@@ -179,11 +214,16 @@ impl http::Intake for Intake {
             _ => {}
         }
         self.received_bytes = self.received_bytes.saturating_add(data.len());
-        if self.received_bytes > self.limits.value_bytes.saturating_mul(TEXT_EXPANSION) + TEXT_OVERHEAD_BYTES {
+        if self.received_bytes
+            > self.limits.value_bytes.saturating_mul(TEXT_EXPANSION) + TEXT_OVERHEAD_BYTES
+        {
             return Err(value_too_large(self.limits.value_bytes));
         }
         match self.state {
-            State::Unknown { content_type, allowed } => self.push_unknown(data, content_type, allowed),
+            State::Unknown {
+                content_type,
+                allowed,
+            } => self.push_unknown(data, content_type, allowed),
             _ => self.push_text(data),
         }
     }
@@ -196,9 +236,17 @@ impl http::Intake for Intake {
                 if !fields.step()? {
                     return Ok(false);
                 }
-                let State::Fields(fields) = self.take_state() else { return Ok(true) };
-                let KvParts { key, value, ttl_ms, .. } = fields.into_parts()?;
-                self.state = State::Whole(Received { key, value: value.map(ready), ttl_ms });
+                let State::Fields(fields) = self.take_state() else {
+                    return Ok(true);
+                };
+                let KvParts {
+                    key, value, ttl_ms, ..
+                } = fields.into_parts()?;
+                self.state = State::Whole(Received {
+                    key,
+                    value: value.map(ready),
+                    ttl_ms,
+                });
                 self.step()
             }
             State::Json(_) | State::Form(_) => {
@@ -211,10 +259,16 @@ impl http::Intake for Intake {
             }
             State::Raw { value, .. } => {
                 let value = ready(std::mem::take(value));
-                self.state = State::Whole(Received { value: Some(value), ..Received::default() });
+                self.state = State::Whole(Received {
+                    value: Some(value),
+                    ..Received::default()
+                });
                 self.step()
             }
-            State::Whole(Received { value: Some(ReadyValue::Large(large)), .. }) => Ok(large.step(STEP_BYTES)),
+            State::Whole(Received {
+                value: Some(ReadyValue::Large(large)),
+                ..
+            }) => Ok(large.step(STEP_BYTES)),
             State::Whole(_) => Ok(true),
         }
     }
@@ -231,7 +285,9 @@ pub(super) fn ready(mut bytes: Vec<u8>) -> ReadyValue {
 fn content_type_of(head: &Head<'_>) -> ContentType {
     match head.content_type {
         Some(value) if is_media_type(value, JSON) => ContentType::Json,
-        Some(value) if is_media_type(value, "application/x-www-form-urlencoded") => ContentType::Form,
+        Some(value) if is_media_type(value, "application/x-www-form-urlencoded") => {
+            ContentType::Form
+        }
         _ => ContentType::Other,
     }
 }

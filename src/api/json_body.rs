@@ -82,7 +82,9 @@ impl JsonBody {
     /// Takes in the next piece.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         let used = self.push_object(piece)?;
-        piece[used..].iter().try_for_each(|byte| self.read_structure(*byte))
+        piece[used..]
+            .iter()
+            .try_for_each(|byte| self.read_structure(*byte))
     }
 
     /// Whether the object is over.
@@ -110,7 +112,11 @@ impl JsonBody {
 
     /// The text is over: the fields, if it was whole.
     pub(super) fn end(self) -> Result<Box<KvFields>, Refusal> {
-        if self.is_whole() { Ok(self.fields) } else { Err(self.bad_json("the text ends early")) }
+        if self.is_whole() {
+            Ok(self.fields)
+        } else {
+            Err(self.bad_json("the text ends early"))
+        }
     }
 
     fn read_structure(&mut self, byte: u8) -> Result<(), Refusal> {
@@ -128,9 +134,12 @@ impl JsonBody {
             }
             (State::AfterValue, b',') => State::NextName,
             (State::FirstName | State::AfterValue, b'}') => State::End,
-            (State::Value, _) if self.open.is_number() => return Err(self.bad_json("expected a number")),
+            (State::Value, _) if self.open.is_number() => {
+                return Err(self.bad_json("expected a number"));
+            }
             (State::Value, _) => {
-                let message = "a field is not a string: put it in quotes, or store it raw with PUT /kv/{key}";
+                let message =
+                    "a field is not a string: put it in quotes, or store it raw with PUT /kv/{key}";
                 return Err(Refusal::bad_request(message));
             }
             (State::Object, _) => return Err(self.bad_json("expected an object, {…}")),
@@ -142,8 +151,12 @@ impl JsonBody {
 
     /// Reads the rest of a number; whether it is one is seen by whoever wants it. Returns the bytes used.
     fn read_number(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
-        let is_of_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
-        let end = rest.iter().position(|byte| !is_of_number(byte)).unwrap_or(rest.len());
+        let is_of_number =
+            |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+        let end = rest
+            .iter()
+            .position(|byte| !is_of_number(byte))
+            .unwrap_or(rest.len());
         self.append(Text::Of(self.open), &rest[..end])?;
         if end < rest.len() {
             self.state = State::AfterValue;
@@ -183,8 +196,14 @@ impl JsonBody {
     fn take_run(&mut self, text: Text, run: &[u8]) -> Result<(), Refusal> {
         self.refuse_lone_surrogate()?;
         // The smallest byte, since that is found many bytes at a time.
-        if run.iter().fold(u8::MAX, |smallest, byte| smallest.min(*byte)) < 0x20 {
-            return Err(self.bad_json("a control character in a string: write it as \\n or \\u00XX"));
+        if run
+            .iter()
+            .fold(u8::MAX, |smallest, byte| smallest.min(*byte))
+            < 0x20
+        {
+            return Err(
+                self.bad_json("a control character in a string: write it as \\n or \\u00XX")
+            );
         }
         if !self.utf8.push(run) {
             return Err(self.bad_json("not UTF-8"));
@@ -207,12 +226,18 @@ impl JsonBody {
 
     fn read_escape(&mut self, text: Text, byte: u8) -> Result<(), Refusal> {
         if let Escape::Unicode { digit_count, unit } = self.escape {
-            let Some(digit) = char::from(byte).to_digit(16).and_then(|digit| u16::try_from(digit).ok()) else {
+            let Some(digit) = char::from(byte)
+                .to_digit(16)
+                .and_then(|digit| u16::try_from(digit).ok())
+            else {
                 return Err(self.bad_json("\\u needs four hexadecimal digits"));
             };
             let unit = unit << 4 | digit;
             if digit_count < 3 {
-                self.escape = Escape::Unicode { digit_count: digit_count + 1, unit };
+                self.escape = Escape::Unicode {
+                    digit_count: digit_count + 1,
+                    unit,
+                };
                 return Ok(());
             }
             self.escape = Escape::None;
@@ -227,7 +252,10 @@ impl JsonBody {
             b'r' => b'\r',
             b't' => b'\t',
             b'u' => {
-                self.escape = Escape::Unicode { digit_count: 0, unit: 0 };
+                self.escape = Escape::Unicode {
+                    digit_count: 0,
+                    unit: 0,
+                };
                 return Ok(());
             }
             _ => return Err(self.bad_json("unknown escape")),
@@ -246,7 +274,11 @@ impl JsonBody {
             }
             None => [unit, 0],
         };
-        let len = if (0xd800..0xdc00).contains(&units[0]) { 2 } else { 1 };
+        let len = if (0xd800..0xdc00).contains(&units[0]) {
+            2
+        } else {
+            1
+        };
         match char::decode_utf16(units[..len].iter().copied()).next() {
             Some(Ok(character)) => self.append(text, character.encode_utf8(&mut [0; 4]).as_bytes()),
             _ => Err(self.bad_json("half of a surrogate pair")),
@@ -254,7 +286,11 @@ impl JsonBody {
     }
 
     fn refuse_lone_surrogate(&self) -> Result<(), Refusal> {
-        if self.high_surrogate.is_some() { Err(self.bad_json("half of a surrogate pair")) } else { Ok(()) }
+        if self.high_surrogate.is_some() {
+            Err(self.bad_json("half of a surrogate pair"))
+        } else {
+            Ok(())
+        }
     }
 
     #[cold]

@@ -9,8 +9,14 @@ use super::json_plain::plain_fields;
 use super::kv_fields::{Allowed, KvLimits, KvParts};
 use crate::http::Refusal;
 
-const LIMITS: KvLimits = KvLimits { key_bytes: 20, value_bytes: 30 };
-const WIDE: KvLimits = KvLimits { key_bytes: 4096, value_bytes: 1 << 20 };
+const LIMITS: KvLimits = KvLimits {
+    key_bytes: 20,
+    value_bytes: 30,
+};
+const WIDE: KvLimits = KvLimits {
+    key_bytes: 4096,
+    value_bytes: 1 << 20,
+};
 
 fn decode_json(pieces: &[&[u8]], limits: KvLimits, allowed: Allowed) -> Result<KvParts, Refusal> {
     let mut body = JsonBody::new(limits, allowed);
@@ -34,11 +40,18 @@ fn decode_form(pieces: &[&[u8]], limits: KvLimits) -> Result<KvParts, Refusal> {
 
 fn parts(key: Option<&str>, value: Option<&str>) -> KvParts {
     let bytes = |text: &str| text.as_bytes().to_vec();
-    KvParts { key: key.map(bytes), value: value.map(bytes), ..KvParts::default() }
+    KvParts {
+        key: key.map(bytes),
+        value: value.map(bytes),
+        ..KvParts::default()
+    }
 }
 
 fn with_ttl(ttl_ms: u64, parts: KvParts) -> KvParts {
-    KvParts { ttl_ms: Some(ttl_ms), ..parts }
+    KvParts {
+        ttl_ms: Some(ttl_ms),
+        ..parts
+    }
 }
 
 /// What clients send most is plain, and what is not plainly right is left to the decoder.
@@ -58,7 +71,8 @@ fn plain_bodies() {
         (r#"{"key":"k",}"#, None),
         ("{\"key\":\"a\u{1}\"}", None),
     ] {
-        let expected = expected.map(|(key, value): (&str, Option<&str>)| (key.as_bytes(), value.map(str::as_bytes)));
+        let expected = expected
+            .map(|(key, value): (&str, Option<&str>)| (key.as_bytes(), value.map(str::as_bytes)));
         assert_eq!(plain_fields(text.as_bytes()), expected, "{text}");
     }
     assert_eq!(plain_fields(b"{\"key\":\"\xff\"}"), None);
@@ -69,20 +83,51 @@ fn plain_bodies() {
 fn accepted_whatever_the_cut() {
     for (text, expected) in [
         (r#"{"key":"k","value":"v"}"#, parts(Some("k"), Some("v"))),
-        (" \t\r\n{ \"value\" : \"\" ,\n\"key\":\"k\" } \n", parts(Some("k"), Some(""))),
-        (r#"{"key":"\u00e9\ud83d\ude00é😀\"\\\/\b\f\n\r\t"}"#, parts(Some("é😀é😀\"\\/\u{8}\u{c}\n\r\t"), None)),
+        (
+            " \t\r\n{ \"value\" : \"\" ,\n\"key\":\"k\" } \n",
+            parts(Some("k"), Some("")),
+        ),
+        (
+            r#"{"key":"\u00e9\ud83d\ude00é😀\"\\\/\b\f\n\r\t"}"#,
+            parts(Some("é😀é😀\"\\/\u{8}\u{c}\n\r\t"), None),
+        ),
         (r#"{"k\u0065y":"k"}"#, parts(Some("k"), None)),
-        (r#"{"key":"k","value":"aGVsbG8=","encoding":"base64"}"#, parts(Some("k"), Some("hello"))),
-        (r#"{"key":"k","encoding":"base64","value":"aGVsbG8"}"#, parts(Some("k"), Some("hello"))),
-        (r#"{"key":"k","encoding":"utf-8","value":"aGVsbG8"}"#, parts(Some("k"), Some("aGVsbG8"))),
+        (
+            r#"{"key":"k","value":"aGVsbG8=","encoding":"base64"}"#,
+            parts(Some("k"), Some("hello")),
+        ),
+        (
+            r#"{"key":"k","encoding":"base64","value":"aGVsbG8"}"#,
+            parts(Some("k"), Some("hello")),
+        ),
+        (
+            r#"{"key":"k","encoding":"utf-8","value":"aGVsbG8"}"#,
+            parts(Some("k"), Some("aGVsbG8")),
+        ),
         ("{}", parts(None, None)),
-        (r#"{"key":"k","ttl":2.5,"value":"v"}"#, with_ttl(2_500, parts(Some("k"), Some("v")))),
-        (r#"{"ttl":1E+2 ,"key":"k"}"#, with_ttl(100_000, parts(Some("k"), None))),
-        (r#"{"key":"k","ttl":60}"#, with_ttl(60_000, parts(Some("k"), None))),
-        (r#"{"key":"k","ttl":"60"}"#, with_ttl(60_000, parts(Some("k"), None))),
+        (
+            r#"{"key":"k","ttl":2.5,"value":"v"}"#,
+            with_ttl(2_500, parts(Some("k"), Some("v"))),
+        ),
+        (
+            r#"{"ttl":1E+2 ,"key":"k"}"#,
+            with_ttl(100_000, parts(Some("k"), None)),
+        ),
+        (
+            r#"{"key":"k","ttl":60}"#,
+            with_ttl(60_000, parts(Some("k"), None)),
+        ),
+        (
+            r#"{"key":"k","ttl":"60"}"#,
+            with_ttl(60_000, parts(Some("k"), None)),
+        ),
     ] {
         let bytes = text.as_bytes();
-        assert_eq!(decode_json(&[bytes], LIMITS, Allowed::KeyAndValue), Ok(expected.clone()), "{text}");
+        assert_eq!(
+            decode_json(&[bytes], LIMITS, Allowed::KeyAndValue),
+            Ok(expected.clone()),
+            "{text}"
+        );
         for cut in 0..=bytes.len() {
             let (head, tail) = bytes.split_at(cut);
             let found = decode_json(&[head, tail], LIMITS, Allowed::KeyAndValue);
@@ -124,42 +169,86 @@ fn refused_with_status_and_code() {
         (r#"{"key":"k","ttl":-5}"#, 400, "bad_ttl"),
         (r#"{"key":"k","ttl":1-5}"#, 400, "bad_ttl"),
         (r#"{"key":"k","ttl":5,"ttl":5}"#, 400, "bad_request"),
-        (r#"{"key":"k","ttl":99999999999999999999999999999999999}"#, 400, "bad_ttl"),
-        (r#"{"key":"k","value":"v","encoding":"hex"}"#, 400, "bad_request"),
-        (r#"{"key":"k","value":"a=b=","encoding":"base64"}"#, 400, "bad_base64"),
-        (r#"{"key":"k","value":"!","encoding":"base64"}"#, 400, "bad_base64"),
+        (
+            r#"{"key":"k","ttl":99999999999999999999999999999999999}"#,
+            400,
+            "bad_ttl",
+        ),
+        (
+            r#"{"key":"k","value":"v","encoding":"hex"}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            r#"{"key":"k","value":"a=b=","encoding":"base64"}"#,
+            400,
+            "bad_base64",
+        ),
+        (
+            r#"{"key":"k","value":"!","encoding":"base64"}"#,
+            400,
+            "bad_base64",
+        ),
         (r#"{"key":""}"#, 400, "key_empty"),
         (&long_key, 414, "key_too_long"),
         (&long_value, 413, "value_too_large"),
         (&far_too_long_value, 413, "value_too_large"),
     ] {
         let found = decode_json(&[text.as_bytes()], LIMITS, Allowed::KeyAndValue).expect_err(text);
-        assert_eq!((found.status, found.code), (status, code), "{text}: {}", found.message);
+        assert_eq!(
+            (found.status, found.code),
+            (status, code),
+            "{text}: {}",
+            found.message
+        );
     }
-    let not_utf8 = decode_json(&[b"{\"key\":\"\xff\"}"], LIMITS, Allowed::KeyOnly).expect_err("not UTF-8");
+    let not_utf8 =
+        decode_json(&[b"{\"key\":\"\xff\"}"], LIMITS, Allowed::KeyOnly).expect_err("not UTF-8");
     assert_eq!(not_utf8.code, "bad_json");
-    let cut_character = decode_json(&[b"{\"key\":\"\xc3\"}"], LIMITS, Allowed::KeyOnly).expect_err("half a character");
+    let cut_character = decode_json(&[b"{\"key\":\"\xc3\"}"], LIMITS, Allowed::KeyOnly)
+        .expect_err("half a character");
     assert_eq!(cut_character.code, "bad_json");
-    let value_of_get = decode_json(&[br#"{"key":"k","value":"v"}"#], LIMITS, Allowed::KeyOnly).expect_err("a value");
-    assert!(value_of_get.message.contains("only \"key\""), "{}", value_of_get.message);
+    let value_of_get = decode_json(&[br#"{"key":"k","value":"v"}"#], LIMITS, Allowed::KeyOnly)
+        .expect_err("a value");
+    assert!(
+        value_of_get.message.contains("only \"key\""),
+        "{}",
+        value_of_get.message
+    );
 }
 
 #[test]
 fn the_longest_value_is_accepted_as_text_and_as_base64() {
     let text = "v".repeat(30);
     let body = format!(r#"{{"key":"k","value":"{text}"}}"#);
-    assert_eq!(decode_json(&[body.as_bytes()], LIMITS, Allowed::KeyAndValue), Ok(parts(Some("k"), Some(&text))));
-    let body = format!(r#"{{"key":"k","value":"{}","encoding":"base64"}}"#, "dnZ2".repeat(10));
-    assert_eq!(decode_json(&[body.as_bytes()], LIMITS, Allowed::KeyAndValue), Ok(parts(Some("k"), Some(&text))));
-    let body = format!(r#"{{"key":"k","value":"{}dg","encoding":"base64"}}"#, "dnZ2".repeat(10));
-    let refused = decode_json(&[body.as_bytes()], LIMITS, Allowed::KeyAndValue).expect_err("one byte more");
+    assert_eq!(
+        decode_json(&[body.as_bytes()], LIMITS, Allowed::KeyAndValue),
+        Ok(parts(Some("k"), Some(&text)))
+    );
+    let body = format!(
+        r#"{{"key":"k","value":"{}","encoding":"base64"}}"#,
+        "dnZ2".repeat(10)
+    );
+    assert_eq!(
+        decode_json(&[body.as_bytes()], LIMITS, Allowed::KeyAndValue),
+        Ok(parts(Some("k"), Some(&text)))
+    );
+    let body = format!(
+        r#"{{"key":"k","value":"{}dg","encoding":"base64"}}"#,
+        "dnZ2".repeat(10)
+    );
+    let refused =
+        decode_json(&[body.as_bytes()], LIMITS, Allowed::KeyAndValue).expect_err("one byte more");
     assert_eq!(refused.status, 413);
 }
 
 /// Base64 that takes several steps: padding is for the end only.
 #[test]
 fn long_base64_is_decoded_in_steps() {
-    let body = format!(r#"{{"key":"k","value":"{}","encoding":"base64"}}"#, "dnZ2".repeat(100_000));
+    let body = format!(
+        r#"{{"key":"k","value":"{}","encoding":"base64"}}"#,
+        "dnZ2".repeat(100_000)
+    );
     let mut decoder = JsonBody::new(WIDE, Allowed::KeyAndValue);
     decoder.push(body.as_bytes()).expect("JSON");
     let mut fields = decoder.end().expect("whole");
@@ -168,7 +257,10 @@ fn long_base64_is_decoded_in_steps() {
         step_count += 1;
     }
     assert!(step_count > 5, "{step_count} steps");
-    assert_eq!(fields.into_parts().expect("parts").value, Some(vec![b'v'; 300_000]));
+    assert_eq!(
+        fields.into_parts().expect("parts").value,
+        Some(vec![b'v'; 300_000])
+    );
     let padded_inside = format!("{}dg=={}", "dnZ2".repeat(64 * 1024 / 4 - 1), "dnZ2");
     let body = format!(r#"{{"key":"k","value":"{padded_inside}","encoding":"base64"}}"#);
     assert!(decode_json(&[body.as_bytes()], WIDE, Allowed::KeyAndValue).is_err());
@@ -198,32 +290,54 @@ fn agrees_with_serde_json() {
         let shown = String::from_utf8_lossy(&text);
         if let Some((key, value)) = plain_fields(&text).filter(|(key, _)| !key.is_empty()) {
             plain_count += 1;
-            let found = ours.as_ref().map(|parts| (parts.key.as_deref(), parts.value.as_deref()));
-            assert_eq!(found, Ok((Some(key), value)), "seed {seed}, round {round}: {shown}");
+            let found = ours
+                .as_ref()
+                .map(|parts| (parts.key.as_deref(), parts.value.as_deref()));
+            assert_eq!(
+                found,
+                Ok((Some(key), value)),
+                "seed {seed}, round {round}: {shown}"
+            );
         }
         match (ours, theirs) {
             (Ok(KvParts { key, value, .. }), Ok(map)) => {
                 accepted_count += 1;
-                assert_eq!(key.as_deref(), map.get("key").map(String::as_bytes), "seed {seed}, round {round}: {shown}");
+                assert_eq!(
+                    key.as_deref(),
+                    map.get("key").map(String::as_bytes),
+                    "seed {seed}, round {round}: {shown}"
+                );
                 assert_eq!(
                     value.as_deref(),
                     map.get("value").map(String::as_bytes),
                     "seed {seed}, round {round}: {shown}"
                 );
             }
-            (Ok(_), Err(error)) => panic!("seed {seed}, round {round}: serde_json refuses ({error}): {shown}"),
+            (Ok(_), Err(error)) => {
+                panic!("seed {seed}, round {round}: serde_json refuses ({error}): {shown}")
+            }
             (Err(refusal), Ok(map)) => {
                 // serde_json lets the last of two equal fields win, and knows no fields or limits of ours.
                 let is_stricter = map.keys().any(|name| name != "key" && name != "value")
                     || map.get("key").is_some_and(String::is_empty)
                     || refusal.message.contains("twice");
-                assert!(is_stricter, "seed {seed}, round {round}: refused with {}: {shown}", refusal.message);
+                assert!(
+                    is_stricter,
+                    "seed {seed}, round {round}: refused with {}: {shown}",
+                    refusal.message
+                );
             }
             (Err(_), Err(_)) => {}
         }
     }
-    assert!(accepted_count > 5_000, "only {accepted_count} documents were accepted");
-    assert!(plain_count > 5_000, "only {plain_count} documents were plain");
+    assert!(
+        accepted_count > 5_000,
+        "only {accepted_count} documents were accepted"
+    );
+    assert!(
+        plain_count > 5_000,
+        "only {plain_count} documents were plain"
+    );
 }
 
 fn random_document(rng: &mut fastrand::Rng) -> Vec<u8> {
@@ -250,12 +364,21 @@ fn random_document(rng: &mut fastrand::Rng) -> Vec<u8> {
 fn forms_whatever_the_cut() {
     for (text, expected) in [
         ("key=k&value=v", Ok(parts(Some("k"), Some("v")))),
-        ("value=dark+blue%26%3D%2B&key=%6b", Ok(parts(Some("k"), Some("dark blue&=+")))),
+        (
+            "value=dark+blue%26%3D%2B&key=%6b",
+            Ok(parts(Some("k"), Some("dark blue&=+"))),
+        ),
         ("key=k&value=a=b", Ok(parts(Some("k"), Some("a=b")))),
         ("&&key=k&&", Ok(parts(Some("k"), None))),
         ("k%65y=k&value", Ok(parts(Some("k"), Some("")))),
-        ("value=aGVsbG8%3D&encoding=base64&key=k", Ok(parts(Some("k"), Some("hello")))),
-        ("key=k&value=v&ttl=0.5", Ok(with_ttl(500, parts(Some("k"), Some("v"))))),
+        (
+            "value=aGVsbG8%3D&encoding=base64&key=k",
+            Ok(parts(Some("k"), Some("hello"))),
+        ),
+        (
+            "key=k&value=v&ttl=0.5",
+            Ok(with_ttl(500, parts(Some("k"), Some("v")))),
+        ),
         ("key=k&ttl=soon", Err("bad_ttl")),
         ("key=a&key=b", Err("bad_request")),
         ("colour=red", Err("bad_request")),
@@ -264,7 +387,10 @@ fn forms_whatever_the_cut() {
         ("key=%4&value=1", Err("bad_form")),
         ("key=", Err("key_empty")),
         ("key=kkkkkkkkkkkkkkkkkkkkk", Err("key_too_long")),
-        ("a-very-long-field-name-that-nobody-ever-would-send=1", Err("bad_request")),
+        (
+            "a-very-long-field-name-that-nobody-ever-would-send=1",
+            Err("bad_request"),
+        ),
     ] {
         for cut in 0..=text.len() {
             let (head, tail) = text.as_bytes().split_at(cut);

@@ -30,7 +30,11 @@ pub(super) fn plain_fields(body: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
         }
     }
     let behind = rest.strip_prefix(b"}")?;
-    if skip_space(behind).is_empty() { Some((key?, value)) } else { None }
+    if skip_space(behind).is_empty() {
+        Some((key?, value))
+    } else {
+        None
+    }
 }
 
 #[inline]

@@ -26,7 +26,11 @@ pub(super) fn plain_bytes(text: &[u8]) -> usize {
             return 8 * index + swar::first(found);
         }
     }
-    text.len() - rest.len() + rest.iter().position(|byte| needs_escape(*byte)).unwrap_or(rest.len())
+    text.len() - rest.len()
+        + rest
+            .iter()
+            .position(|byte| needs_escape(*byte))
+            .unwrap_or(rest.len())
 }
 
 #[inline]
@@ -65,7 +69,9 @@ impl Utf8Validator {
     pub(super) fn push(&mut self, piece: &[u8]) -> bool {
         let mut rest = piece;
         while self.cut_len > 0 {
-            let Some((&byte, behind)) = rest.split_first() else { return true };
+            let Some((&byte, behind)) = rest.split_first() else {
+                return true;
+            };
             self.cut[self.cut_len] = byte;
             self.cut_len += 1;
             rest = behind;

@@ -55,7 +55,9 @@ fn render_end(out: &mut Vec<u8>, encoding: Encoding, version: u64) {
 pub(super) fn encode_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
-    STANDARD.encode_slice(bytes, &mut out[start..]).expect("room for four characters for each three bytes");
+    STANDARD
+        .encode_slice(bytes, &mut out[start..])
+        .expect("room for four characters for each three bytes");
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,13 @@ impl JsonValueSource {
 
     /// An object that begins otherwise, up to the quote before the value.
     pub(super) fn beginning(begin: Vec<u8>, value: Blob, version: u64) -> Self {
-        Self { begin, value, version, phase: Phase::Validate(Utf8Validator::default()), done_bytes: 0 }
+        Self {
+            begin,
+            value,
+            version,
+            phase: Phase::Validate(Utf8Validator::default()),
+            done_bytes: 0,
+        }
     }
 
     fn take(&mut self, max_bytes: usize) -> std::ops::Range<usize> {
@@ -110,10 +118,17 @@ impl BodySource for JsonValueSource {
             Phase::Validate(_) => {
                 let range = self.take(slice_bytes * VALIDATED_PER_BUDGET_BYTE);
                 let is_last = range.end == value.len();
-                let Phase::Validate(validator) = &mut self.phase else { return Fill::More };
-                let is_text = validator.push(&value[range]) && (!is_last || validator.is_complete());
+                let Phase::Validate(validator) = &mut self.phase else {
+                    return Fill::More;
+                };
+                let is_text =
+                    validator.push(&value[range]) && (!is_last || validator.is_complete());
                 if is_last || !is_text {
-                    self.phase = Phase::Render(if is_text { Encoding::Text } else { Encoding::Base64 });
+                    self.phase = Phase::Render(if is_text {
+                        Encoding::Text
+                    } else {
+                        Encoding::Base64
+                    });
                     self.done_bytes = 0;
                     out.append(&mut self.begin);
                 }
@@ -173,12 +188,19 @@ mod tests {
             loop {
                 let before = sliced.len();
                 let fill = source.fill(&mut sliced, budget);
-                assert!(sliced.len() - before <= 6 * budget + 100, "a slice of {budget} rendered too much");
+                assert!(
+                    sliced.len() - before <= 6 * budget + 100,
+                    "a slice of {budget} rendered too much"
+                );
                 if fill == Fill::Done {
                     break;
                 }
             }
-            assert_eq!(String::from_utf8_lossy(&sliced), String::from_utf8_lossy(&whole), "seed {seed}, round {round}");
+            assert_eq!(
+                String::from_utf8_lossy(&sliced),
+                String::from_utf8_lossy(&whole),
+                "seed {seed}, round {round}"
+            );
             let parsed: serde_json::Value = serde_json::from_slice(&whole).expect("JSON");
             let text = parsed["value"].as_str().expect("a string");
             let back = match parsed["encoding"].as_str() {

@@ -61,9 +61,15 @@ impl Action {
 
 /// The key named in the address: in the path, or as `?key=`.
 #[inline]
-pub(super) fn key_of_target(route: Route, target: Target<'_>) -> Result<Option<Cow<'_, [u8]>>, Refusal> {
+pub(super) fn key_of_target(
+    route: Route,
+    target: Target<'_>,
+) -> Result<Option<Cow<'_, [u8]>>, Refusal> {
     let key = match route {
-        Route::Key => Some(decode_path_key(Route::raw_key(target.path), target.is_literal)?),
+        Route::Key => Some(decode_path_key(
+            Route::raw_key(target.path),
+            target.is_literal,
+        )?),
         _ if target.query.is_some() => Query::new(target).get("key")?,
         _ => None,
     };
@@ -84,29 +90,45 @@ impl Api<'_> {
         reply: Reply<'_>,
     ) -> Begin<Intake> {
         let action = Action::of(route, head);
-        let value_max_bytes = self.node.config().max_value_bytes.min(INLINE_VALUE_MAX_BYTES);
+        let value_max_bytes = self
+            .node
+            .config()
+            .max_value_bytes
+            .min(INLINE_VALUE_MAX_BYTES);
         let outcome = key_of_target(route, head.target()).and_then(|key| match (key, body) {
             // A body beside a key in the address says nothing more; the connection reads past it.
             (Some(key), _) if !action.has_value() => self.partition(head).map(|_| Ok((key, None))),
-            (Some(key), Some(value)) if value.len() <= value_max_bytes => Ok(Ok((key, Some(value)))),
+            (Some(key), Some(value)) if value.len() <= value_max_bytes => {
+                Ok(Ok((key, Some(value))))
+            }
             (Some(_), _) => self.intake(action, true, head).map(Err),
             (None, body) => {
                 let fields = body.and_then(plain_fields).filter(|(key, value)| {
-                    let is_value_right =
-                        value.map_or(!action.has_value(), |value| action.has_value() && value.len() <= value_max_bytes);
+                    let is_value_right = value.map_or(!action.has_value(), |value| {
+                        action.has_value() && value.len() <= value_max_bytes
+                    });
                     is_value_right && check_key(key).is_ok()
                 });
                 match fields {
                     // A write looks for its partition itself, before anything else.
                     Some((key, Some(value))) => Ok(Ok((Cow::Borrowed(key), Some(value)))),
-                    Some((key, None)) => self.partition(head).map(|_| Ok((Cow::Borrowed(key), None))),
+                    Some((key, None)) => {
+                        self.partition(head).map(|_| Ok((Cow::Borrowed(key), None)))
+                    }
                     None => self.intake(action, false, head).map(Err),
                 }
             }
         });
         match outcome {
             Ok(Ok((key, value))) => {
-                self.act(action, head, &key, NewValue::Inline(value.unwrap_or_default()), None, reply);
+                self.act(
+                    action,
+                    head,
+                    &key,
+                    NewValue::Inline(value.unwrap_or_default()),
+                    None,
+                    reply,
+                );
                 Begin::Answered
             }
             Ok(Err(intake)) => Begin::Receive(intake),
@@ -117,7 +139,12 @@ impl Api<'_> {
         }
     }
 
-    fn intake(&mut self, action: Action, has_key: bool, head: &Head<'_>) -> Result<Intake, Refusal> {
+    fn intake(
+        &mut self,
+        action: Action,
+        has_key: bool,
+        head: &Head<'_>,
+    ) -> Result<Intake, Refusal> {
         if action.has_value() {
             self.growable_partition(head)?;
             // Refused before its value is sent.
@@ -125,8 +152,15 @@ impl Api<'_> {
         } else {
             self.partition(head)?;
         }
-        let limits = KvLimits { key_bytes: KEY_MAX_BYTES, value_bytes: self.node.config().max_value_bytes };
-        let allowed = if action.has_value() { Allowed::KeyAndValue } else { Allowed::KeyOnly };
+        let limits = KvLimits {
+            key_bytes: KEY_MAX_BYTES,
+            value_bytes: self.node.config().max_value_bytes,
+        };
+        let allowed = if action.has_value() {
+            Allowed::KeyAndValue
+        } else {
+            Allowed::KeyOnly
+        };
         match head.framing {
             Framing::None if has_key => {
                 let message = "no length: send Content-Length (0 for an empty value) or Transfer-Encoding: chunked";
@@ -167,7 +201,10 @@ impl Api<'_> {
         });
         match outcome {
             Ok(Some((action, key, received))) => {
-                let value = received.value.as_ref().map_or(NewValue::Inline(&[]), ReadyValue::as_new_value);
+                let value = received
+                    .value
+                    .as_ref()
+                    .map_or(NewValue::Inline(&[]), ReadyValue::as_new_value);
                 self.act(action, head, &key, value, received.ttl_ms, reply);
             }
             // The path had a route when the request began; it still does.
@@ -189,7 +226,9 @@ impl Api<'_> {
     ) {
         match action {
             Action::Get(form) => self.answer_get(form, head, key, reply),
-            Action::Set | Action::Put => self.answer_set(action, head, key, value, body_ttl_ms, reply),
+            Action::Set | Action::Put => {
+                self.answer_set(action, head, key, value, body_ttl_ms, reply);
+            }
             Action::Delete(form) => self.answer_delete(form, head, key, reply),
         }
     }
@@ -198,9 +237,12 @@ impl Api<'_> {
     #[inline]
     pub(super) fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
         let query = head.query.is_some().then(|| Query::new(head.target()));
-        let min_version = query.map_or(Ok(None), |query| query.number("min_version", "a version"))?;
+        let min_version =
+            query.map_or(Ok(None), |query| query.number("min_version", "a version"))?;
         let partition = self.partition(head)?;
-        let Some(min_version) = min_version else { return Ok(partition) };
+        let Some(min_version) = min_version else {
+            return Ok(partition);
+        };
         if partition.lsm().last_version() < min_version {
             return Err(behind(partition.lsm().last_version(), min_version));
         }
@@ -216,10 +258,19 @@ impl Api<'_> {
             let entry = partition.get(key).ok_or_else(key_not_found)?;
             let now_ms = partition.lsm().time_ms();
             let current = Some(entry.version);
-            if conditions.if_match.is_some_and(|set| !set.contains(current)) {
+            if conditions
+                .if_match
+                .is_some_and(|set| !set.contains(current))
+            {
                 return Err(condition_failed(ConditionFailed { current }));
             }
-            Ok((entry, now_ms, conditions.if_none_match.is_some_and(|set| set.contains(current))))
+            Ok((
+                entry,
+                now_ms,
+                conditions
+                    .if_none_match
+                    .is_some_and(|set| set.contains(current)),
+            ))
         });
         *self.scratch = match found {
             Ok((entry, _, true)) => {
@@ -252,23 +303,35 @@ impl Api<'_> {
             let min_acks = min_acks?;
             let incurred = partition.lsm().incurred_work();
             let written = match action {
-                Action::Put => {
-                    partition.put(key, value, ttl_ms, &conditions).map(|written| (written.version, !written.replaced))
-                }
-                _ => partition.set(key, value, ttl_ms, &conditions).map(|version| (version, false)),
+                Action::Put => partition
+                    .put(key, value, ttl_ms, &conditions)
+                    .map(|written| (written.version, !written.replaced)),
+                _ => partition
+                    .set(key, value, ttl_ms, &conditions)
+                    .map(|version| (version, false)),
             };
             let (version, created) = written.map_err(condition_failed)?;
-            Ok((version, created, Self::due_of_write(partition, min_acks, incurred)))
+            Ok((
+                version,
+                created,
+                Self::due_of_write(partition, min_acks, incurred),
+            ))
         });
         match written {
             Ok((version, created, due)) => {
                 self.scratch.clear();
-                self.scratch.extend_from_slice(b"{\"success\":true,\"version\":");
-                self.scratch.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+                self.scratch
+                    .extend_from_slice(b"{\"success\":true,\"version\":");
+                self.scratch
+                    .extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
                 self.scratch.push(b'}');
                 let status = if created { 201 } else { 200 };
                 let reply = self.promise(due, reply);
-                reply.status(status).content_type(JSON).etag(version).body(self.scratch);
+                reply
+                    .status(status)
+                    .content_type(JSON)
+                    .etag(version)
+                    .body(self.scratch);
             }
             Err(refusal) => refuse(reply, &refusal),
         }
@@ -279,10 +342,12 @@ impl Api<'_> {
             let min_acks = self.min_acks(head)?;
             let partition = self.writable_partition(head)?;
             let incurred = partition.lsm().incurred_work();
-            let deleted = partition.delete(key, &conditions).map_err(|failed| match (form, failed.current) {
-                // Without the condition it would be 404, and then conditions do not count (RFC 9110, section 13.2.1).
-                (Form::Raw, None) => key_not_found(),
-                _ => condition_failed(failed),
+            let deleted = partition.delete(key, &conditions).map_err(|failed| {
+                match (form, failed.current) {
+                    // Without the condition it would be 404, and then conditions do not count (RFC 9110, section 13.2.1).
+                    (Form::Raw, None) => key_not_found(),
+                    _ => condition_failed(failed),
+                }
             })?;
             Ok(deleted.map(|_| Self::due_of_write(partition, min_acks, incurred)))
         });
@@ -306,7 +371,13 @@ impl Api<'_> {
 
 /// Answers with a value; returns the buffer it may have rendered into.
 #[inline]
-fn send_value(form: Form, entry: &Entry<'_>, now_ms: u64, reply: Reply<'_>, mut scratch: Vec<u8>) -> Vec<u8> {
+fn send_value(
+    form: Form,
+    entry: &Entry<'_>,
+    now_ms: u64,
+    reply: Reply<'_>,
+    mut scratch: Vec<u8>,
+) -> Vec<u8> {
     let reply = match (entry.expires_at_ms, entry.value) {
         (_, Value::Tombstone) => {
             refuse(reply, &key_not_found());
@@ -322,11 +393,19 @@ fn send_value(form: Form, entry: &Entry<'_>, now_ms: u64, reply: Reply<'_>, mut 
         }
         (Form::Json, Value::Large(blob)) => {
             let source = JsonValueSource::new(Arc::clone(blob), entry.version);
-            reply.content_type(JSON).etag(entry.version).source(Box::new(source));
+            reply
+                .content_type(JSON)
+                .etag(entry.version)
+                .source(Box::new(source));
         }
-        (Form::Raw, Value::Inline(value)) => reply.content_type(RAW).etag(entry.version).body(value),
+        (Form::Raw, Value::Inline(value)) => {
+            reply.content_type(RAW).etag(entry.version).body(value);
+        }
         (Form::Raw, Value::Large(blob)) => {
-            reply.content_type(RAW).etag(entry.version).blob(Arc::clone(blob));
+            reply
+                .content_type(RAW)
+                .etag(entry.version)
+                .blob(Arc::clone(blob));
         }
         (_, Value::Tombstone) => {}
     }
@@ -335,7 +414,9 @@ fn send_value(form: Form, entry: &Entry<'_>, now_ms: u64, reply: Reply<'_>, mut 
 
 #[cold]
 pub(super) fn behind(version: u64, min_version: u64) -> Refusal {
-    let message = format!("this node is at version {version}, not yet at {min_version}: try again, or ask the leader");
+    let message = format!(
+        "this node is at version {version}, not yet at {min_version}: try again, or ask the leader"
+    );
     Refusal::new(503, "behind", message)
 }
 
@@ -347,7 +428,9 @@ fn key_not_found() -> Refusal {
 #[cold]
 pub(super) fn condition_failed(failed: ConditionFailed) -> Refusal {
     let message = match failed.current {
-        Some(version) => format!("the condition does not hold: the key is at version {version}; read it again"),
+        Some(version) => {
+            format!("the condition does not hold: the key is at version {version}; read it again")
+        }
         None => "the condition does not hold: the key does not exist".to_owned(),
     };
     Refusal::new(412, "condition_failed", message)

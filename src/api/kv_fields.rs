@@ -121,7 +121,11 @@ impl KvFields {
 
     /// Checks that a name that is still being read can be one of ours.
     pub(super) fn check_name_len(&self) -> Result<(), Refusal> {
-        if self.name.len() > NAME_MAX_BYTES { Err(self.unknown_field()) } else { Ok(()) }
+        if self.name.len() > NAME_MAX_BYTES {
+            Err(self.unknown_field())
+        } else {
+            Ok(())
+        }
     }
 
     /// Opens the field whose name was read.
@@ -130,7 +134,9 @@ impl KvFields {
         let slot = &mut self.texts[field as usize];
         if slot.is_some() {
             let name = String::from_utf8_lossy(&self.name);
-            return Err(Refusal::bad_request(format!("the field \"{name}\" is there twice: send it once")));
+            return Err(Refusal::bad_request(format!(
+                "the field \"{name}\" is there twice: send it once"
+            )));
         }
         *slot = Some(Vec::new());
         self.name.clear();
@@ -148,16 +154,22 @@ impl KvFields {
         match field {
             Field::Key if len > self.limits.key_bytes => Err(key_too_long()),
             // It may turn out to be base64, whose text is a third longer.
-            Field::Value if len > self.text_max_bytes() => Err(value_too_large(self.limits.value_bytes)),
+            Field::Value if len > self.text_max_bytes() => {
+                Err(value_too_large(self.limits.value_bytes))
+            }
             Field::Encoding if len > WORD_MAX_BYTES => Err(unknown_encoding()),
             Field::Ttl if len > WORD_MAX_BYTES => parse_ttl(b"").map(drop),
-            Field::Op | Field::IfMatch | Field::IfNoneMatch if len > WORD_MAX_BYTES => Err(word_too_long()),
+            Field::Op | Field::IfMatch | Field::IfNoneMatch if len > WORD_MAX_BYTES => {
+                Err(word_too_long())
+            }
             _ => Ok(()),
         }
     }
 
     fn text_max_bytes(&self) -> usize {
-        self.limits.value_bytes.saturating_add(self.limits.value_bytes / 3 + 4)
+        self.limits
+            .value_bytes
+            .saturating_add(self.limits.value_bytes / 3 + 4)
     }
 
     /// Decodes a piece of a base64 value; true when nothing is left to do.
@@ -195,13 +207,25 @@ impl KvFields {
         if let Some(key) = &key {
             check_key(key)?;
         }
-        if value.as_ref().is_some_and(|value| value.len() > self.limits.value_bytes) {
+        if value
+            .as_ref()
+            .is_some_and(|value| value.len() > self.limits.value_bytes)
+        {
             return Err(value_too_large(self.limits.value_bytes));
         }
         let versions = |text: Option<Vec<u8>>| text.map(|text| version_set(&text)).transpose();
-        let conditions = Conditions { if_match: versions(if_match)?, if_none_match: versions(if_none_match)? };
+        let conditions = Conditions {
+            if_match: versions(if_match)?,
+            if_none_match: versions(if_none_match)?,
+        };
         let ttl_ms = ttl.map(|text| parse_ttl(&text)).transpose()?;
-        Ok(KvParts { key, value, ttl_ms, op, conditions })
+        Ok(KvParts {
+            key,
+            value,
+            ttl_ms,
+            op,
+            conditions,
+        })
     }
 
     #[cold]
@@ -229,7 +253,9 @@ pub(super) fn value_too_large(limit_bytes: usize) -> Refusal {
 
 #[cold]
 fn word_too_long() -> Refusal {
-    Refusal::bad_request(format!("the value of a field is longer than {WORD_MAX_BYTES} bytes: it is no word or number"))
+    Refusal::bad_request(format!(
+        "the value of a field is longer than {WORD_MAX_BYTES} bytes: it is no word or number"
+    ))
 }
 
 #[cold]

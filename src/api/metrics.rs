@@ -61,7 +61,9 @@ impl PartitionReport {
         let role = partition.roles().role();
         let mut engine = partition.lsm().stats();
         // Levels that are empty are told, too, down to the bottom.
-        engine.levels.resize(engine.bottom_level + 1, LevelStats::default());
+        engine
+            .levels
+            .resize(engine.bottom_level + 1, LevelStats::default());
         Self {
             id: partition.id(),
             role,
@@ -102,7 +104,9 @@ impl BodySource for Scrape {
                     tell(partition, &mut text);
                     self.partition += 1;
                 }
-                (Samples::OfPartition(_), None) => (self.family, self.partition) = (self.family + 1, 0),
+                (Samples::OfPartition(_), None) => {
+                    (self.family, self.partition) = (self.family + 1, 0);
+                }
                 (Samples::OfNode(tell), _) => {
                     tell(&self.report, &mut text);
                     self.family += 1;
@@ -119,12 +123,22 @@ impl BodySource for Scrape {
 impl Api<'_> {
     pub(super) fn answer_metrics(&mut self, reply: Reply<'_>) {
         let Some(slot) = self.node.scrape_slots.take(SCRAPE_MAX) else {
-            let message = format!("{SCRAPE_MAX} answers with metrics are being read: try again when one is done");
+            let message = format!(
+                "{SCRAPE_MAX} answers with metrics are being read: try again when one is done"
+            );
             return refuse(reply, &Refusal::new(503, "too_many_scrapes", message));
         };
         let report = self.report();
-        let source = Scrape { report, family: 0, partition: 0, _slot: slot };
-        reply.status(200).content_type(EXPOSITION).source(Box::new(source));
+        let source = Scrape {
+            report,
+            family: 0,
+            partition: 0,
+            _slot: slot,
+        };
+        reply
+            .status(200)
+            .content_type(EXPOSITION)
+            .source(Box::new(source));
     }
 
     fn report(&self) -> Report {

@@ -30,15 +30,30 @@ pub(super) struct Family {
 }
 
 pub(super) const fn counter(name: &'static str, help: &'static str, samples: Samples) -> Family {
-    Family { name, kind: Kind::Counter, help, samples }
+    Family {
+        name,
+        kind: Kind::Counter,
+        help,
+        samples,
+    }
 }
 
 pub(super) const fn gauge(name: &'static str, help: &'static str, samples: Samples) -> Family {
-    Family { name, kind: Kind::Gauge, help, samples }
+    Family {
+        name,
+        kind: Kind::Gauge,
+        help,
+        samples,
+    }
 }
 
 pub(super) const fn histogram(name: &'static str, help: &'static str, samples: Samples) -> Family {
-    Family { name, kind: Kind::Histogram, help, samples }
+    Family {
+        name,
+        kind: Kind::Histogram,
+        help,
+        samples,
+    }
 }
 
 // The turn that counts as slow is named in a help text.
@@ -51,7 +66,10 @@ const OF_NODE: &[Family] = &[
         "Version and commit of the program; always 1.",
         Samples::OfNode(|_, text| {
             let commit = crate::version::COMMIT.unwrap_or("");
-            text.sample(&[("version", &crate::version::VERSION), ("commit", &commit)], 1);
+            text.sample(
+                &[("version", &crate::version::VERSION), ("commit", &commit)],
+                1,
+            );
         }),
     ),
     gauge(
@@ -85,7 +103,10 @@ const OF_NODE: &[Family] = &[
         "From the turn in which a request came to the write of its answer, waits for disk and replicas included.",
         Samples::OfNode(|node, text| {
             for (group, name) in Group::NAMES {
-                text.histogram(&[("group", &name)], node.stats.requests.durations(group.number()));
+                text.histogram(
+                    &[("group", &name)],
+                    node.stats.requests.durations(group.number()),
+                );
             }
         }),
     ),
@@ -178,7 +199,10 @@ const OF_NODE: &[Family] = &[
         "How long connections waited with the replies they held back, by what they waited for.",
         Samples::OfNode(|node, text| {
             for kind in GateKind::ALL {
-                text.histogram(&[("kind", &kind.name())], &node.stats.gate_waits[kind as usize]);
+                text.histogram(
+                    &[("kind", &kind.name())],
+                    &node.stats.gate_waits[kind as usize],
+                );
             }
         }),
     ),
@@ -254,14 +278,26 @@ fn requests(node: &Report, text: &mut Exposition<'_>) {
 }
 
 fn memory(node: &Report, text: &mut Exposition<'_>) {
-    let sum = |bytes: fn(&PartitionReport) -> usize| node.partitions.iter().map(bytes).sum::<usize>();
+    let sum =
+        |bytes: fn(&PartitionReport) -> usize| node.partitions.iter().map(bytes).sum::<usize>();
     for (owner, bytes) in [
-        ("memtables", sum(|partition| partition.engine.memtables.bytes)),
+        (
+            "memtables",
+            sum(|partition| partition.engine.memtables.bytes),
+        ),
         ("runs", sum(|partition| partition.engine.runs.bytes)),
-        ("large_values", sum(|partition| partition.engine.memtables.large_bytes + partition.engine.runs.large_bytes)),
+        (
+            "large_values",
+            sum(|partition| {
+                partition.engine.memtables.large_bytes + partition.engine.runs.large_bytes
+            }),
+        ),
         ("log", sum(|partition| partition.engine.retained_log_bytes)),
         ("snapshots", sum(|partition| partition.pinned.bytes)),
-        ("connections", node.stats.connection_bytes + node.stats.connection_table_bytes),
+        (
+            "connections",
+            node.stats.connection_bytes + node.stats.connection_table_bytes,
+        ),
     ] {
         text.sample(&[("owner", &owner)], bytes);
     }

@@ -17,7 +17,10 @@ pub(super) const OF_PARTITION: &[Family] = &[
         "1 for the role that the partition has.",
         Samples::OfPartition(|partition, text| {
             for role in [Role::Unassigned, Role::Leader, Role::Replica] {
-                text.sample(&[id(partition), ("role", &role.name())], u8::from(partition.role == role));
+                text.sample(
+                    &[id(partition), ("role", &role.name())],
+                    u8::from(partition.role == role),
+                );
             }
         }),
     ),
@@ -62,7 +65,14 @@ pub(super) const OF_PARTITION: &[Family] = &[
         "frozen_memtables",
         "Memtables that wait to be flushed.",
         Samples::OfPartition(|partition, text| {
-            text.sample(&[id(partition)], partition.engine.levels.first().map_or(0, |frozen| frozen.layer_count));
+            text.sample(
+                &[id(partition)],
+                partition
+                    .engine
+                    .levels
+                    .first()
+                    .map_or(0, |frozen| frozen.layer_count),
+            );
         }),
     ),
     gauge(
@@ -88,7 +98,10 @@ pub(super) const OF_PARTITION: &[Family] = &[
         "Bytes by level, large values included.",
         Samples::OfPartition(|partition, text| {
             for (level, stats) in partition.engine.levels.iter().enumerate() {
-                text.sample(&[id(partition), ("level", &level)], stats.footprint.total_bytes());
+                text.sample(
+                    &[id(partition), ("level", &level)],
+                    stats.footprint.total_bytes(),
+                );
             }
         }),
     ),
@@ -125,7 +138,10 @@ pub(super) const OF_PARTITION: &[Family] = &[
         "What snapshots alone keep alive: data that was overwritten or merged since, until it is freed. Large values at most: newer layers may share them.",
         Samples::OfPartition(|partition, text| {
             text.sample(&[id(partition), ("what", &"data")], partition.pinned.bytes);
-            text.sample(&[id(partition), ("what", &"large_values")], partition.pinned.large_bytes);
+            text.sample(
+                &[id(partition), ("what", &"large_values")],
+                partition.pinned.large_bytes,
+            );
         }),
     ),
     counter(
@@ -222,9 +238,23 @@ pub(super) const OF_PARTITION: &[Family] = &[
         Samples::OfPartition(|partition, text| {
             for replica in &partition.replicas {
                 let node = NodeName(replica.node_id.0);
-                let lag = partition.engine.last_version.saturating_sub(replica.feed.applied_version);
-                let labels = [("replica", &node as &dyn Display), ("address", &replica.address)];
-                text.sample(&[id(partition), labels[0], labels[1], ("state", &replica.feed.state)], lag);
+                let lag = partition
+                    .engine
+                    .last_version
+                    .saturating_sub(replica.feed.applied_version);
+                let labels = [
+                    ("replica", &node as &dyn Display),
+                    ("address", &replica.address),
+                ];
+                text.sample(
+                    &[
+                        id(partition),
+                        labels[0],
+                        labels[1],
+                        ("state", &replica.feed.state),
+                    ],
+                    lag,
+                );
             }
         }),
     ),
@@ -234,8 +264,18 @@ pub(super) const OF_PARTITION: &[Family] = &[
         Samples::OfPartition(|partition, text| {
             for replica in &partition.replicas {
                 let node = NodeName(replica.node_id.0);
-                let lag = partition.engine.last_version.saturating_sub(replica.feed.durable_version);
-                text.sample(&[id(partition), ("replica", &node), ("address", &replica.address)], lag);
+                let lag = partition
+                    .engine
+                    .last_version
+                    .saturating_sub(replica.feed.durable_version);
+                text.sample(
+                    &[
+                        id(partition),
+                        ("replica", &node),
+                        ("address", &replica.address),
+                    ],
+                    lag,
+                );
             }
         }),
     ),
@@ -246,7 +286,14 @@ pub(super) const OF_PARTITION: &[Family] = &[
             for replica in &partition.replicas {
                 let node = NodeName(replica.node_id.0);
                 let silent_us = replica.feed.silent_ms.saturating_mul(1_000);
-                text.seconds(&[id(partition), ("replica", &node), ("address", &replica.address)], silent_us);
+                text.seconds(
+                    &[
+                        id(partition),
+                        ("replica", &node),
+                        ("address", &replica.address),
+                    ],
+                    silent_us,
+                );
             }
         }),
     ),

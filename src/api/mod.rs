@@ -85,7 +85,14 @@ impl<'n> Api<'n> {
         now_ms: u64,
     ) -> Self {
         let asked = Answer::expected(None, Method::Other);
-        Self { node, guard, scratch, now_ms, outcome, asked }
+        Self {
+            node,
+            guard,
+            scratch,
+            now_ms,
+            outcome,
+            asked,
+        }
     }
 
     /// The partition that a request names, whatever its role.
@@ -96,7 +103,10 @@ impl<'n> Api<'n> {
                 self.asked.expect_partition(id);
                 self.node.partition(id)
             }
-            None => self.node.unnamed_partition().inspect(|partition| self.asked.expect_partition(partition.id())),
+            None => self
+                .node
+                .unnamed_partition()
+                .inspect(|partition| self.asked.expect_partition(partition.id())),
         };
         partition.map_err(unavailable)
     }
@@ -118,7 +128,9 @@ impl<'n> Api<'n> {
         let roles = partition.roles();
         match partition.write_obstacle() {
             Some(error) => Err(storage_failed(error)),
-            None if roles.role() != Role::Leader => Err(not_leader(roles.standing().leader.as_deref())),
+            None if roles.role() != Role::Leader => {
+                Err(not_leader(roles.standing().leader.as_deref()))
+            }
             None if !roles.is_settled() => Err(changing()),
             None => Ok(partition),
         }
@@ -129,20 +141,31 @@ impl<'n> Api<'n> {
     fn growable_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
         let is_full = self.node.is_full();
         let partition = self.writable_partition(head)?;
-        if is_full { Err(memory_limit()) } else { Ok(partition) }
+        if is_full {
+            Err(memory_limit())
+        } else {
+            Ok(partition)
+        }
     }
 
     /// Everything that is decided without the body. On `Err` nothing was written.
     fn admit(&mut self, route: Option<Route>, head: &Head<'_>) -> Result<Route, Refusal> {
         if matches!(head.method, Method::Connect | Method::Other) {
-            let message = "this method is not implemented: use GET, HEAD, POST, PUT, DELETE or OPTIONS";
+            let message =
+                "this method is not implemented: use GET, HEAD, POST, PUT, DELETE or OPTIONS";
             return Err(Refusal::new(501, "not_implemented", message));
         }
         self.guard.check_source(head)?;
         if !route.is_some_and(Route::is_public) {
             self.guard.check_token(head)?;
         }
-        route.ok_or_else(|| Refusal::new(404, "not_found", "no such path: GET /openapi.json tells what there is"))
+        route.ok_or_else(|| {
+            Refusal::new(
+                404,
+                "not_found",
+                "no such path: GET /openapi.json tells what there is",
+            )
+        })
     }
 }
 
@@ -155,7 +178,10 @@ impl Handler for Api<'_> {
         let route = Route::of(head.path);
         self.expect_answer(route, head);
         if head.method == Method::Options && head.path == b"*" {
-            reply.status(204).header("Allow", route::ALL_METHODS).empty();
+            reply
+                .status(204)
+                .header("Allow", route::ALL_METHODS)
+                .empty();
             return Begin::Answered;
         }
         let route = match self.admit(route, head) {
@@ -167,11 +193,17 @@ impl Handler for Api<'_> {
         };
         if !route.allows(head.method) {
             if head.method == Method::Options {
-                reply.status(204).header("Allow", route.allowed_methods()).empty();
+                reply
+                    .status(204)
+                    .header("Allow", route.allowed_methods())
+                    .empty();
             } else {
                 let message = format!("this path takes {}", route.allowed_methods());
                 let refusal = Refusal::new(405, "method_not_allowed", message);
-                reply.status(405).header("Allow", route.allowed_methods()).error(&refusal);
+                reply
+                    .status(405)
+                    .header("Allow", route.allowed_methods())
+                    .error(&refusal);
             }
             return Begin::Answered;
         }
@@ -243,21 +275,29 @@ impl Handler for Api<'_> {
 #[inline]
 fn partition_id(head: &Head<'_>) -> Result<Option<u32>, Refusal> {
     let by_header = head.partition_id.map(partition_number).transpose()?;
-    let by_query = if head.query.is_some() { Query::new(head.target()).get("partition")? } else { None };
+    let by_query = if head.query.is_some() {
+        Query::new(head.target()).get("partition")?
+    } else {
+        None
+    };
     let by_query = by_query.map(|value| partition_number(&value)).transpose()?;
     Ok(by_header.or(by_query))
 }
 
 fn partition_number(value: &[u8]) -> Result<u32, Refusal> {
-    values::number(value)
-        .ok_or_else(|| Refusal::bad_request("the partition must be a number: send X-Partition-ID: 0, or leave it out"))
+    values::number(value).ok_or_else(|| {
+        Refusal::bad_request(
+            "the partition must be a number: send X-Partition-ID: 0, or leave it out",
+        )
+    })
 }
 
 #[cold]
 fn unavailable(reason: Unavailable) -> Refusal {
     match reason {
         Unavailable::Unknown(id) => {
-            let message = format!("partition {id} is not on this node: GET /health lists those that are");
+            let message =
+                format!("partition {id} is not on this node: GET /health lists those that are");
             Refusal::new(404, "partition_not_found", message)
         }
         Unavailable::Unassigned => unassigned(),
@@ -274,18 +314,25 @@ fn unavailable(reason: Unavailable) -> Refusal {
 
 #[cold]
 fn unassigned() -> Refusal {
-    Refusal::new(503, "unassigned", "this node waits for a controller to give it a role: POST /partition/assign")
+    Refusal::new(
+        503,
+        "unassigned",
+        "this node waits for a controller to give it a role: POST /partition/assign",
+    )
 }
 
 #[cold]
 fn changing() -> Refusal {
-    Refusal::new(503, "role_changing", "the role of this node is changing: try again")
+    Refusal::new(
+        503,
+        "role_changing",
+        "the role of this node is changing: try again",
+    )
 }
 
 #[cold]
 fn memory_limit() -> Refusal {
-    let message =
-        "more memory is in use than --max-memory allows: delete something, or wait until merging has freed some";
+    let message = "more memory is in use than --max-memory allows: delete something, or wait until merging has freed some";
     Refusal::new(507, "memory_limit", message)
 }
 
@@ -294,9 +341,13 @@ fn memory_limit() -> Refusal {
 fn not_leader(leader: Option<&str>) -> Refusal {
     let refusal = |message: String| Refusal::new(421, "not_leader", message);
     match leader {
-        Some(leader) => refusal(format!("this node is a replica: send writes to its leader, {leader}"))
-            .with_header("X-Leader", leader),
-        None => refusal("this node leads no more, and has not heard who does: ask the controller".to_owned()),
+        Some(leader) => refusal(format!(
+            "this node is a replica: send writes to its leader, {leader}"
+        ))
+        .with_header("X-Leader", leader),
+        None => refusal(
+            "this node leads no more, and has not heard who does: ask the controller".to_owned(),
+        ),
     }
 }
 
@@ -312,7 +363,10 @@ pub fn storage_failed(error: &StorageError) -> Refusal {
 fn refuse(reply: Reply<'_>, refusal: &Refusal) {
     match (refusal.status, &refusal.header) {
         (status, Some((name, value))) => reply.status(status).header(name, value).error(refusal),
-        (401, None) => reply.status(401).header("WWW-Authenticate", "Bearer").error(refusal),
+        (401, None) => reply
+            .status(401)
+            .header("WWW-Authenticate", "Bearer")
+            .error(refusal),
         (503, None) => reply.status(503).header("Retry-After", "1").error(refusal),
         _ => reply.error(refusal),
     }

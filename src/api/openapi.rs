@@ -41,17 +41,37 @@ mod tests {
         let document = document();
         let paths = document["paths"].as_object().expect("paths");
         let names: BTreeSet<String> = paths.keys().cloned().collect();
-        assert_eq!(names, Route::PATTERNS.iter().map(|&path| path.to_owned()).collect());
+        assert_eq!(
+            names,
+            Route::PATTERNS
+                .iter()
+                .map(|&path| path.to_owned())
+                .collect()
+        );
         for (route, &path) in Route::ALL.iter().zip(Route::PATTERNS) {
             let item = paths[path].as_object().expect("a path");
-            let methods: BTreeSet<String> = item.keys().filter(|name| *name != "parameters").cloned().collect();
-            let allowed = route.allowed_methods().split(", ").map(str::to_lowercase).collect();
+            let methods: BTreeSet<String> = item
+                .keys()
+                .filter(|name| *name != "parameters")
+                .cloned()
+                .collect();
+            let allowed = route
+                .allowed_methods()
+                .split(", ")
+                .map(str::to_lowercase)
+                .collect();
             assert_eq!(methods, allowed, "{route:?}");
             for method in &methods {
-                let is_public = item[method]["security"].as_array().is_some_and(Vec::is_empty);
+                let is_public = item[method]["security"]
+                    .as_array()
+                    .is_some_and(Vec::is_empty);
                 assert_eq!(is_public, route.is_public(), "{method} {route:?}");
                 let responses = item[method]["responses"].as_object().expect("responses");
-                assert_eq!(responses.contains_key("401"), !route.is_public(), "{method} {route:?}");
+                assert_eq!(
+                    responses.contains_key("401"),
+                    !route.is_public(),
+                    "{method} {route:?}"
+                );
             }
         }
     }
@@ -67,7 +87,9 @@ mod tests {
         match value {
             Json::Object(object) => {
                 found.extend(object.get(name).and_then(Json::as_str).map(str::to_owned));
-                object.values().for_each(|value| members(value, name, found));
+                object
+                    .values()
+                    .for_each(|value| members(value, name, found));
             }
             Json::Array(array) => array.iter().for_each(|value| members(value, name, found)),
             _ => {}
@@ -84,13 +106,21 @@ mod tests {
             assert!(document.pointer(pointer).is_some(), "{reference}");
         }
         for kind in ["parameters", "headers", "responses", "schemas"] {
-            for name in document["components"][kind].as_object().expect("components").keys() {
+            for name in document["components"][kind]
+                .as_object()
+                .expect("components")
+                .keys()
+            {
                 let reference = format!("#/components/{kind}/{name}");
                 assert!(references.contains(&reference), "{reference} is not used");
             }
         }
         members(&document["paths"], "operationId", &mut names);
-        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "an operationId is there twice");
+        assert_eq!(
+            names.iter().collect::<BTreeSet<_>>().len(),
+            names.len(),
+            "an operationId is there twice"
+        );
     }
 
     fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -108,23 +138,43 @@ mod tests {
     fn codes_in(text: &str) -> impl Iterator<Item = &str> {
         text.split("Refusal::new(").skip(1).filter_map(|call| {
             let (_, behind) = call.trim_start().split_at_checked(3)?;
-            behind.strip_prefix(',')?.trim_start().strip_prefix('"')?.split('"').next()
+            behind
+                .strip_prefix(',')?
+                .trim_start()
+                .strip_prefix('"')?
+                .split('"')
+                .next()
         })
     }
 
     #[test]
     fn codes_are_those_that_refusals_have() {
         let mut paths = Vec::new();
-        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut paths);
+        sources(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut paths,
+        );
         let mut codes = BTreeSet::from(["bad_request".to_owned()]);
-        for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
+        for path in paths
+            .iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        {
             let text = std::fs::read_to_string(path).expect("text");
-            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            let code = text
+                .split("#[cfg(test)]\nmod tests {")
+                .next()
+                .unwrap_or_default();
             codes.extend(codes_in(code).map(str::to_owned));
         }
         let document = document();
-        let listed = document["components"]["schemas"]["Code"]["enum"].as_array().expect("codes");
-        let listed: BTreeSet<String> = listed.iter().filter_map(Json::as_str).map(str::to_owned).collect();
+        let listed = document["components"]["schemas"]["Code"]["enum"]
+            .as_array()
+            .expect("codes");
+        let listed: BTreeSet<String> = listed
+            .iter()
+            .filter_map(Json::as_str)
+            .map(str::to_owned)
+            .collect();
         assert_eq!(listed, codes);
     }
 }

@@ -56,14 +56,29 @@ impl Api<'_> {
             reply.error(&Refusal::new(413, "body_too_large", message));
             return Begin::Answered;
         }
-        Begin::Receive(Intake::raw(KvLimits { key_bytes: 0, value_bytes: BODY_MAX_BYTES }, declared_bytes))
+        Begin::Receive(Intake::raw(
+            KvLimits {
+                key_bytes: 0,
+                value_bytes: BODY_MAX_BYTES,
+            },
+            declared_bytes,
+        ))
     }
 
     pub(super) fn finish_assign(&mut self, intake: Intake, reply: Reply<'_>) {
         match self.assign(intake) {
             Ok((answer, gate)) => {
                 let body = serde_json::to_vec(&answer).expect("plain fields serialize");
-                self.promise(Due { gate, ..Due::default() }, reply).status(200).content_type(JSON).body(&body);
+                self.promise(
+                    Due {
+                        gate,
+                        ..Due::default()
+                    },
+                    reply,
+                )
+                .status(200)
+                .content_type(JSON)
+                .body(&body);
             }
             Err(refusal) => refuse(reply, &refusal),
         }
@@ -83,12 +98,26 @@ impl Api<'_> {
         let assignment = assignment_of(&body)?;
         let (id, role) = (body.id, assignment.role);
         let change = self.node.assign(id, assignment).map_err(refusal_of)?;
-        let gate = Gate { partition: id, wait: Wait::Settled, number: change };
-        let is_settled = matches!(self.node.reached(id, Wait::Settled), Reached::UpTo(count) if count >= change);
+        let gate = Gate {
+            partition: id,
+            wait: Wait::Settled,
+            number: change,
+        };
+        let is_settled =
+            matches!(self.node.reached(id, Wait::Settled), Reached::UpTo(count) if count >= change);
         let partition = self.node.partition(id).ok();
-        let epoch = partition.as_ref().map(|partition| partition.roles().standing().epoch).or(body.epoch);
+        let epoch = partition
+            .as_ref()
+            .map(|partition| partition.roles().standing().epoch)
+            .or(body.epoch);
         let version = partition.map_or(0, |partition| partition.lsm().last_version());
-        let answer = Answer { success: true, id, role: role.name(), epoch, version };
+        let answer = Answer {
+            success: true,
+            id,
+            role: role.name(),
+            epoch,
+            version,
+        };
         Ok((answer, (!is_settled).then_some(gate)))
     }
 }
@@ -98,12 +127,20 @@ fn assignment_of(body: &Body) -> Result<Assignment, Refusal> {
         BodyRole::Leader => (Role::Leader, None),
         BodyRole::Replica => {
             let message = "a replica needs its leader: add \"leader\":\"http://host:port\"";
-            let leader = body.leader.as_deref().ok_or_else(|| Refusal::bad_request(message))?;
-            let leader = parse_peer(leader).map_err(|problem| Refusal::bad_request(format!("leader: {problem}")))?;
+            let leader = body
+                .leader
+                .as_deref()
+                .ok_or_else(|| Refusal::bad_request(message))?;
+            let leader = parse_peer(leader)
+                .map_err(|problem| Refusal::bad_request(format!("leader: {problem}")))?;
             (Role::Replica, Some(leader))
         }
     };
-    Ok(Assignment { role, epoch: body.epoch, leader })
+    Ok(Assignment {
+        role,
+        epoch: body.epoch,
+        leader,
+    })
 }
 
 #[cold]
@@ -115,18 +152,25 @@ fn refusal_of(refusal: AssignRefusal) -> Refusal {
             Refusal::new(409, "epoch_outdated", message)
         }
         AssignRefusal::Standing(AssignError::Taken { epoch, role }) => {
-            let message = format!("this node is {} in epoch {epoch}: another role needs a higher epoch", role.name());
+            let message = format!(
+                "this node is {} in epoch {epoch}: another role needs a higher epoch",
+                role.name()
+            );
             Refusal::new(409, "epoch_taken", message)
         }
-        AssignRefusal::Standing(AssignError::Exhausted) => {
-            Refusal::new(409, "epoch_exhausted", "there is no higher epoch: start with an empty node")
-        }
+        AssignRefusal::Standing(AssignError::Exhausted) => Refusal::new(
+            409,
+            "epoch_exhausted",
+            "there is no higher epoch: start with an empty node",
+        ),
         AssignRefusal::TooMany => {
             let message = format!("this node has {PARTITIONS_MAX} partitions, and takes no more");
             Refusal::new(409, "too_many_partitions", message)
         }
-        AssignRefusal::Failed => {
-            Refusal::new(503, "storage_failed", "the disk has failed: roles cannot change until the node is restarted")
-        }
+        AssignRefusal::Failed => Refusal::new(
+            503,
+            "storage_failed",
+            "the disk has failed: roles cannot change until the node is restarted",
+        ),
     }
 }

@@ -32,7 +32,10 @@ pub(super) struct PercentDecoder {
 
 impl PercentDecoder {
     pub(super) fn new(plus: Plus) -> Self {
-        Self { plus, escape: Escape::None }
+        Self {
+            plus,
+            escape: Escape::None,
+        }
     }
 
     /// Appends what `piece` stands for.
@@ -68,13 +71,21 @@ impl PercentDecoder {
 
     /// Whether the text may end here.
     pub(super) fn finish(&mut self) -> Result<(), BadEscape> {
-        if std::mem::replace(&mut self.escape, Escape::None) == Escape::None { Ok(()) } else { Err(BadEscape) }
+        if std::mem::replace(&mut self.escape, Escape::None) == Escape::None {
+            Ok(())
+        } else {
+            Err(BadEscape)
+        }
     }
 }
 
 /// Decodes a whole text; borrows it when there is nothing to decode, which may be known already.
 #[inline]
-pub(super) fn decode(text: &[u8], plus: Plus, is_literal: bool) -> Result<Cow<'_, [u8]>, BadEscape> {
+pub(super) fn decode(
+    text: &[u8],
+    plus: Plus,
+    is_literal: bool,
+) -> Result<Cow<'_, [u8]>, BadEscape> {
     if is_literal || !has_escape(text) {
         return Ok(Cow::Borrowed(text));
     }
@@ -121,7 +132,11 @@ mod tests {
             ("%+1", Plus::Space, Err(BadEscape)),
         ] {
             let expected = expected.map(|text: &str| text.as_bytes().to_vec());
-            assert_eq!(decode(text.as_bytes(), plus, false).map(Cow::into_owned), expected, "{text}");
+            assert_eq!(
+                decode(text.as_bytes(), plus, false).map(Cow::into_owned),
+                expected,
+                "{text}"
+            );
             for cut in 0..=text.len() {
                 let mut out = Vec::new();
                 let mut decoder = PercentDecoder::new(plus);

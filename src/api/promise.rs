@@ -68,14 +68,19 @@ impl Outcome {
     pub fn end(&mut self) -> Option<WatchRequest> {
         self.answers.clear();
         self.gates.clear();
-        (self.request_count, self.promise_count, self.later_request_count) = (0, 0, 0);
+        (
+            self.request_count,
+            self.promise_count,
+            self.later_request_count,
+        ) = (0, 0, 0);
         self.watch.take()
     }
 
     fn add(&mut self, gate: Gate) {
         self.promise_count += 1;
         self.answers.hold();
-        let is_same = |other: &&mut Gate| (other.partition, other.wait) == (gate.partition, gate.wait);
+        let is_same =
+            |other: &&mut Gate| (other.partition, other.wait) == (gate.partition, gate.wait);
         match self.gates.iter_mut().find(is_same) {
             // Numbers ascend: the newest stands for all.
             Some(same) => same.number = gate.number,
@@ -88,13 +93,29 @@ impl Api<'_> {
     /// What a write that was just made in a partition leaves to be done, given what all writes before had incurred.
     #[inline]
     pub(super) fn due_of_write(partition: &Partition, min_acks: u8, incurred_before: u64) -> Due {
-        let (id, number, tenure) = (partition.id(), partition.lsm().last_version(), partition.tenure());
+        let (id, number, tenure) = (
+            partition.id(),
+            partition.lsm().last_version(),
+            partition.tenure(),
+        );
         let gate = if min_acks > 0 {
-            Some(Gate { partition: id, wait: Wait::Acks { count: min_acks, tenure }, number })
+            Some(Gate {
+                partition: id,
+                wait: Wait::Acks {
+                    count: min_acks,
+                    tenure,
+                },
+                number,
+            })
         } else {
-            partition.gate().map(|number| Gate { partition: id, wait: Wait::Disk { tenure }, number })
+            partition.gate().map(|number| Gate {
+                partition: id,
+                wait: Wait::Disk { tenure },
+                number,
+            })
         };
-        let work = usize::try_from(partition.lsm().incurred_work() - incurred_before).unwrap_or(usize::MAX);
+        let work = usize::try_from(partition.lsm().incurred_work() - incurred_before)
+            .unwrap_or(usize::MAX);
         Due { gate, work }
     }
 
@@ -110,18 +131,23 @@ impl Api<'_> {
     /// Replicas that must hold a write, as asked for by the request or else by the command line.
     #[inline]
     pub(super) fn min_acks(&self, head: &Head<'_>) -> Result<u8, Refusal> {
-        let Some(value) = head.min_acks else { return Ok(self.node.config().min_acks) };
-        number(value).filter(|count| *count <= MIN_ACKS_MAX).ok_or_else(|| {
-            Refusal::bad_request(format!("X-Min-Acks must be a number of replicas, 0 to {MIN_ACKS_MAX}"))
-        })
+        let Some(value) = head.min_acks else {
+            return Ok(self.node.config().min_acks);
+        };
+        number(value)
+            .filter(|count| *count <= MIN_ACKS_MAX)
+            .ok_or_else(|| {
+                Refusal::bad_request(format!(
+                    "X-Min-Acks must be a number of replicas, 0 to {MIN_ACKS_MAX}"
+                ))
+            })
     }
 }
 
 /// What a write gets that was waiting when the node ceased to lead.
 #[cold]
 pub fn role_changed() -> Refusal {
-    let message =
-        "applied here, but this node leads no more: whether the write lasts is not known; read it from the new leader";
+    let message = "applied here, but this node leads no more: whether the write lasts is not known; read it from the new leader";
     Refusal::new(504, "role_changed", message)
 }
 

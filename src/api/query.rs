@@ -22,7 +22,10 @@ impl<'b> Query<'b> {
     /// The query of a request, without its `?`.
     #[inline]
     pub(super) fn new(target: Target<'b>) -> Self {
-        Self { raw: target.query.unwrap_or_default(), is_literal: target.is_literal }
+        Self {
+            raw: target.query.unwrap_or_default(),
+            is_literal: target.is_literal,
+        }
     }
 
     /// The decoded value of a parameter, if it is there. One that is there twice is refused.
@@ -35,7 +38,9 @@ impl<'b> Query<'b> {
                 None => (text, None),
             };
             rest = behind;
-            let Some(behind) = pair.strip_prefix(name.as_bytes()) else { continue };
+            let Some(behind) = pair.strip_prefix(name.as_bytes()) else {
+                continue;
+            };
             let value = match behind.split_first() {
                 Some((b'=', value)) => value,
                 Some(_) => continue,
@@ -59,11 +64,14 @@ impl<'b> Query<'b> {
         match (value, self.get(encoding_name)?.as_deref()) {
             (value, None | Some(b"utf-8")) => Ok(value.map(Cow::into_owned)),
             (None, Some(b"base64")) => Ok(None),
-            (Some(value), Some(b"base64")) => STANDARD
-                .decode(&value[..])
-                .map(Some)
-                .map_err(|_| bad_query(format!("?{name}= is not base64: percent-encode it, + as %2B"))),
-            _ => Err(bad_query(format!("?{encoding_name}= must be base64, or left out"))),
+            (Some(value), Some(b"base64")) => STANDARD.decode(&value[..]).map(Some).map_err(|_| {
+                bad_query(format!(
+                    "?{name}= is not base64: percent-encode it, + as %2B"
+                ))
+            }),
+            _ => Err(bad_query(format!(
+                "?{encoding_name}= must be base64, or left out"
+            ))),
         }
     }
 
@@ -79,8 +87,12 @@ impl<'b> Query<'b> {
 
     /// The number that a parameter holds, if it is there; `meaning` says what is wanted.
     pub(super) fn number(self, name: &str, meaning: &str) -> Result<Option<u64>, Refusal> {
-        let Some(value) = self.get(name)? else { return Ok(None) };
-        number(&value).map(Some).ok_or_else(|| bad_query(format!("?{name}= must be {meaning}: a number")))
+        let Some(value) = self.get(name)? else {
+            return Ok(None);
+        };
+        number(&value)
+            .map(Some)
+            .ok_or_else(|| bad_query(format!("?{name}= must be {meaning}: a number")))
     }
 }
 
@@ -97,7 +109,11 @@ pub(super) fn decode_path_key(raw: &[u8], is_literal: bool) -> Result<Cow<'_, [u
 #[inline]
 pub(super) fn check_key(key: &[u8]) -> Result<(), Refusal> {
     match key.len() {
-        0 => Err(Refusal::new(400, "key_empty", "the key is empty: a key has 1 to 4096 bytes")),
+        0 => Err(Refusal::new(
+            400,
+            "key_empty",
+            "the key is empty: a key has 1 to 4096 bytes",
+        )),
         1..=KEY_MAX_BYTES => Ok(()),
         _ => Err(key_too_long()),
     }
@@ -106,7 +122,11 @@ pub(super) fn check_key(key: &[u8]) -> Result<(), Refusal> {
 /// The refusal of a key that is known to be too long before all of it is there.
 #[cold]
 pub(super) fn key_too_long() -> Refusal {
-    Refusal::new(414, "key_too_long", "the key is too long: a key has 1 to 4096 bytes")
+    Refusal::new(
+        414,
+        "key_too_long",
+        "the key is too long: a key has 1 to 4096 bytes",
+    )
 }
 
 #[cold]
@@ -131,10 +151,20 @@ mod tests {
             ("key=a&key=a", Err(400)),
             ("key=%f", Err(400)),
         ] {
-            let target = Target { path: b"/", query: Some(query.as_bytes()), is_literal: false };
+            let target = Target {
+                path: b"/",
+                query: Some(query.as_bytes()),
+                is_literal: false,
+            };
             let found = Query::new(target).get("key");
-            let found = found.map(|value| value.map(Cow::into_owned)).map_err(|refusal| refusal.status);
-            assert_eq!(found, expected.map(|value| value.map(|text| text.as_bytes().to_vec())), "{query}");
+            let found = found
+                .map(|value| value.map(Cow::into_owned))
+                .map_err(|refusal| refusal.status);
+            assert_eq!(
+                found,
+                expected.map(|value| value.map(|text| text.as_bytes().to_vec())),
+                "{query}"
+            );
         }
     }
 
@@ -142,6 +172,9 @@ mod tests {
     fn keys_have_one_to_4096_bytes() {
         assert!(check_key(b"k").is_ok() && check_key(&[0; KEY_MAX_BYTES]).is_ok());
         assert_eq!(check_key(b"").map_err(|refusal| refusal.status), Err(400));
-        assert_eq!(check_key(&[0; KEY_MAX_BYTES + 1]).map_err(|refusal| refusal.status), Err(414));
+        assert_eq!(
+            check_key(&[0; KEY_MAX_BYTES + 1]).map_err(|refusal| refusal.status),
+            Err(414)
+        );
     }
 }

@@ -92,7 +92,9 @@ impl Route {
     pub(super) fn family(self) -> Family {
         match self {
             Self::Set | Self::Get | Self::Delete | Self::Key => Family::KeyValue,
-            Self::Health | Self::Live | Self::Ready | Self::Leader | Self::Replica => Family::Health,
+            Self::Health | Self::Live | Self::Ready | Self::Leader | Self::Replica => {
+                Family::Health
+            }
             Self::Assign => Family::Partition,
             Self::Batch => Family::Batch,
             Self::Scan => Family::Scan,
@@ -114,12 +116,18 @@ impl Route {
     #[inline]
     pub(super) fn allows(self, method: Method) -> bool {
         match self {
-            Self::Set | Self::Batch | Self::Freeze | Self::Compact | Self::Checkpoint | Self::Assign => {
-                method == Method::Post
-            }
+            Self::Set
+            | Self::Batch
+            | Self::Freeze
+            | Self::Compact
+            | Self::Checkpoint
+            | Self::Assign => method == Method::Post,
             Self::Get => matches!(method, Method::Get | Method::Head | Method::Post),
             Self::Delete => matches!(method, Method::Delete | Method::Post),
-            Self::Key => matches!(method, Method::Get | Method::Head | Method::Put | Method::Delete),
+            Self::Key => matches!(
+                method,
+                Method::Get | Method::Head | Method::Put | Method::Delete
+            ),
             Self::Health
             | Self::Live
             | Self::Ready
@@ -140,7 +148,12 @@ impl Route {
     /// The same as the value of `Allow`.
     pub(super) fn allowed_methods(self) -> &'static str {
         match self {
-            Self::Set | Self::Batch | Self::Freeze | Self::Compact | Self::Checkpoint | Self::Assign => "POST, OPTIONS",
+            Self::Set
+            | Self::Batch
+            | Self::Freeze
+            | Self::Compact
+            | Self::Checkpoint
+            | Self::Assign => "POST, OPTIONS",
             Self::Get => "GET, HEAD, POST, OPTIONS",
             Self::Delete => "DELETE, POST, OPTIONS",
             Self::Key => "GET, HEAD, PUT, DELETE, OPTIONS",
@@ -178,7 +191,11 @@ mod tests {
         for route in Route::ALL {
             let listed: Vec<&str> = route.allowed_methods().split(", ").collect();
             for (method, name) in methods {
-                assert_eq!(route.allows(method), listed.contains(&name), "{name} {route:?}");
+                assert_eq!(
+                    route.allows(method),
+                    listed.contains(&name),
+                    "{name} {route:?}"
+                );
             }
         }
         assert_eq!(Route::of(b"/kv"), None);
@@ -189,7 +206,11 @@ mod tests {
     fn patterns_are_those_of_the_table() {
         for (number, pattern) in Route::PATTERNS.iter().enumerate() {
             let path = pattern.replace("{key}", "a");
-            assert_eq!(Route::of(path.as_bytes()).map(Route::number), Some(number), "{pattern}");
+            assert_eq!(
+                Route::of(path.as_bytes()).map(Route::number),
+                Some(number),
+                "{pattern}"
+            );
         }
     }
 }

@@ -36,21 +36,35 @@ struct Wanted {
 
 impl Wanted {
     fn of(query: Query<'_>) -> Result<Self, Refusal> {
-        let prefix = query.bytes("prefix", "prefix_encoding")?.unwrap_or_default();
-        let mut from = query.bytes("start", "start_encoding")?.unwrap_or_default().max(prefix.clone());
+        let prefix = query
+            .bytes("prefix", "prefix_encoding")?
+            .unwrap_or_default();
+        let mut from = query
+            .bytes("start", "start_encoding")?
+            .unwrap_or_default()
+            .max(prefix.clone());
         let end = query.bytes("end", "end_encoding")?;
         if let Some(mut after) = query.bytes("after", "after_encoding")? {
             check_key(&after)?;
             after.push(0);
             from = from.max(after);
         }
-        let limit = query.number("limit", "how many keys")?.unwrap_or(LIMIT_DEFAULT);
+        let limit = query
+            .number("limit", "how many keys")?
+            .unwrap_or(LIMIT_DEFAULT);
         if !(1..=LIMIT_MAX).contains(&limit) {
-            let message = format!("?limit= must be 1 to {LIMIT_MAX}: ask for the next keys with ?after=");
+            let message =
+                format!("?limit= must be 1 to {LIMIT_MAX}: ask for the next keys with ?after=");
             return Err(Refusal::new(400, "bad_query", message));
         }
         let with_values = query.flag("values")?.unwrap_or(true);
-        Ok(Self { from, prefix, end, limit, with_values })
+        Ok(Self {
+            from,
+            prefix,
+            end,
+            limit,
+            with_values,
+        })
     }
 
     fn includes(&self, key: &[u8]) -> bool {
@@ -100,7 +114,15 @@ impl BodySource for ScanSource {
 impl ScanSource {
     /// Adds the entry that the scan has found; false if the result ends before it.
     fn add_found(&mut self, out: &mut Vec<u8>) -> bool {
-        let Some(Entry { key, version, value, .. }) = self.scan.entry() else { return false };
+        let Some(Entry {
+            key,
+            version,
+            value,
+            ..
+        }) = self.scan.entry()
+        else {
+            return false;
+        };
         if !self.wanted.includes(key) || self.item_count == self.wanted.limit {
             return false;
         }
@@ -133,8 +155,11 @@ impl ScanSource {
             out.extend_from_slice(ITEMS);
         }
         out.extend_from_slice(b"],");
-        let is_more =
-            state == ScanState::Found && self.scan.entry().is_some_and(|entry| self.wanted.includes(entry.key));
+        let is_more = state == ScanState::Found
+            && self
+                .scan
+                .entry()
+                .is_some_and(|entry| self.wanted.includes(entry.key));
         if is_more {
             add_bytes(out, "next", &self.last_key, "nextEncoding");
         } else {
@@ -167,7 +192,10 @@ pub(super) fn add_bytes(out: &mut Vec<u8>, name: &str, bytes: &[u8], encoding_na
 impl Api<'_> {
     pub(super) fn answer_scan(&mut self, head: &Head<'_>, reply: Reply<'_>) {
         match self.scan(head) {
-            Ok(source) => reply.status(200).content_type(JSON).source(Box::new(source)),
+            Ok(source) => reply
+                .status(200)
+                .content_type(JSON)
+                .source(Box::new(source)),
             Err(refusal) => refuse(reply, &refusal),
         }
     }
@@ -184,21 +212,38 @@ impl Api<'_> {
         })?;
         let snapshot = self.view(head, at, is_held)?;
         let (version, scan) = (snapshot.version(), snapshot.into_scan(&wanted.from));
-        Ok(ScanSource { scan, version, wanted, item_count: 0, last_key: Vec::new(), large: None, _slot: slot })
+        Ok(ScanSource {
+            scan,
+            version,
+            wanted,
+            item_count: 0,
+            last_key: Vec::new(),
+            large: None,
+            _slot: slot,
+        })
     }
 
     /// What is scanned: the state as it is, kept for further pages if that is asked for; or what was kept.
-    fn view(&mut self, head: &Head<'_>, at: Option<u64>, is_held: bool) -> Result<Snapshot, Refusal> {
+    fn view(
+        &mut self,
+        head: &Head<'_>,
+        at: Option<u64>,
+        is_held: bool,
+    ) -> Result<Snapshot, Refusal> {
         let now_ms = self.now_ms;
         let partition = self.partition(head)?;
         let (id, time_ms) = (partition.id(), partition.lsm().time_ms());
         if let Some(version) = at {
             let kept = self.node.held_snapshots.get(id, version, now_ms);
             // What has expired since is not shown any more.
-            return kept.map(|snapshot| snapshot.at_time(time_ms)).ok_or_else(|| {
-                let message = format!("version {version} is not kept any more: begin again with ?consistent=true");
-                Refusal::new(410, "snapshot_gone", message)
-            });
+            return kept
+                .map(|snapshot| snapshot.at_time(time_ms))
+                .ok_or_else(|| {
+                    let message = format!(
+                        "version {version} is not kept any more: begin again with ?consistent=true"
+                    );
+                    Refusal::new(410, "snapshot_gone", message)
+                });
         }
         let snapshot = partition.lsm_mut().snapshot();
         if is_held && !self.node.held_snapshots.hold(id, snapshot.clone(), now_ms) {

@@ -30,11 +30,15 @@ impl BodySource for Backup {
 
 impl Api<'_> {
     /// A snapshot of the partition that a request names, and its history, unless too many are being read.
-    pub(super) fn snapshot(&mut self, head: &Head<'_>) -> Result<(Snapshot, HistoryId, Slot), Refusal> {
+    pub(super) fn snapshot(
+        &mut self,
+        head: &Head<'_>,
+    ) -> Result<(Snapshot, HistoryId, Slot), Refusal> {
         let slot = self.node.backup_slots.take(BACKUP_MAX);
         let partition = self.any_partition(head)?;
         let Some(slot) = slot else {
-            let message = format!("{BACKUP_MAX} backups are being read: try again when one is done");
+            let message =
+                format!("{BACKUP_MAX} backups are being read: try again when one is done");
             return Err(Refusal::new(503, "too_many_snapshots", message));
         };
         Ok((partition.lsm_mut().snapshot(), partition.history(), slot))
@@ -46,8 +50,16 @@ impl Api<'_> {
                 let encoder = CheckpointEncoder::new(snapshot, history);
                 let version = encoder.header().position.version;
                 let name = format!("attachment; filename=\"db-node-{version}.dbn\"");
-                let reply = reply.status(200).content_type("application/octet-stream").etag(version);
-                reply.header("Content-Disposition", &name).source(Box::new(Backup { encoder, _slot: slot }));
+                let reply = reply
+                    .status(200)
+                    .content_type("application/octet-stream")
+                    .etag(version);
+                reply
+                    .header("Content-Disposition", &name)
+                    .source(Box::new(Backup {
+                        encoder,
+                        _slot: slot,
+                    }));
             }
             Err(refusal) => refuse(reply, &refusal),
         }

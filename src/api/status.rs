@@ -166,8 +166,15 @@ pub(super) fn of(node: &Node, now_ms: u64) -> Status {
             max_head_bytes: config.max_head_bytes,
             token: config.token.is_some(),
             allowed_hosts: config.allowed_hosts.clone(),
-            durability: if config.data_dir.is_some() { config.fsync.name() } else { "memory" },
-            data_dir: config.data_dir.as_ref().map(|path| path.display().to_string()),
+            durability: if config.data_dir.is_some() {
+                config.fsync.name()
+            } else {
+                "memory"
+            },
+            data_dir: config
+                .data_dir
+                .as_ref()
+                .map(|path| path.display().to_string()),
             fsync_interval_ms: config.fsync_interval_ms,
             replication_listen: config.replication_listen.map(|address| address.to_string()),
             replica_of: config.replica_of.clone(),
@@ -177,7 +184,11 @@ pub(super) fn of(node: &Node, now_ms: u64) -> Status {
             wal_retain_bytes: config.wal_retain_bytes,
         },
         event_loop: LoopStatus::from(node.loop_stats),
-        partitions: node.partitions().iter().map(|partition| PartitionStatus::of(partition, now_ms)).collect(),
+        partitions: node
+            .partitions()
+            .iter()
+            .map(|partition| PartitionStatus::of(partition, now_ms))
+            .collect(),
     }
 }
 
@@ -211,12 +222,22 @@ impl PartitionStatus {
             last_version: stats.last_version,
             durable_version: partition.disk().map(DiskLog::synced_version),
             past_histories: standing.lineage.past().map(PastStatus::from).collect(),
-            leader: partition.following_stats().map(|stats| LeaderStatus::of(stats, standing, partition)),
-            replicas: partition.follower_stats(now_ms).map(ReplicaStatus::from).collect(),
+            leader: partition
+                .following_stats()
+                .map(|stats| LeaderStatus::of(stats, standing, partition)),
+            replicas: partition
+                .follower_stats(now_ms)
+                .map(ReplicaStatus::from)
+                .collect(),
             disk: partition.disk().map(DiskStatus::from),
             memtable_entries: stats.memtable_entry_count,
             memtable_bytes: stats.memtable_bytes,
-            levels: stats.levels.iter().enumerate().map(LevelStatus::from).collect(),
+            levels: stats
+                .levels
+                .iter()
+                .enumerate()
+                .map(LevelStatus::from)
+                .collect(),
             wal_segments: stats.wal_segment_count,
             wal_bytes: stats.wal_bytes,
             debt: stats.debt,
@@ -229,7 +250,10 @@ impl PartitionStatus {
 
 impl From<&PastHistory> for PastStatus {
     fn from(past: &PastHistory) -> Self {
-        Self { history_id: past.history.to_string(), end_version: past.end_version }
+        Self {
+            history_id: past.history.to_string(),
+            end_version: past.end_version,
+        }
     }
 }
 
@@ -275,7 +299,16 @@ impl From<&DiskLog> for DiskStatus {
 
 impl From<(usize, &LevelStats)> for LevelStatus {
     fn from((level, stats): (usize, &LevelStats)) -> Self {
-        let LevelStats { layer_count, entry_count, footprint } = *stats;
-        Self { level, layers: layer_count, entries: entry_count, bytes: footprint.total_bytes() }
+        let LevelStats {
+            layer_count,
+            entry_count,
+            footprint,
+        } = *stats;
+        Self {
+            level,
+            layers: layer_count,
+            entries: entry_count,
+            bytes: footprint.total_bytes(),
+        }
     }
 }

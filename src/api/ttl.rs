@@ -12,8 +12,14 @@ pub(super) fn parse_ttl(text: &[u8]) -> Result<u64, Refusal> {
     // A JSON number, wherever it stands.
     let seconds = serde_json::from_slice::<f64>(text.trim_ascii()).ok();
     match seconds {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
-        Some(seconds) if seconds > 0.0 && seconds <= TTL_MAX_SECONDS => Ok((seconds * 1_000.0).ceil() as u64),
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the range is checked"
+        )]
+        Some(seconds) if seconds > 0.0 && seconds <= TTL_MAX_SECONDS => {
+            Ok((seconds * 1_000.0).ceil() as u64)
+        }
         _ => Err(bad_ttl()),
     }
 }
@@ -21,14 +27,20 @@ pub(super) fn parse_ttl(text: &[u8]) -> Result<u64, Refusal> {
 /// The time to live that a request names beside its body, or in it: once at most.
 #[inline]
 pub(super) fn ttl_of(head: &Head<'_>, body_ttl_ms: Option<u64>) -> Result<Option<u64>, Refusal> {
-    let in_query = if head.query.is_some() { Query::new(head.target()).get("ttl")? } else { None };
+    let in_query = if head.query.is_some() {
+        Query::new(head.target()).get("ttl")?
+    } else {
+        None
+    };
     match (head.ttl, in_query, body_ttl_ms) {
         (None, None, body_ttl_ms) => Ok(body_ttl_ms),
         (Some(text), None, None) => parse_ttl(text).map(Some),
         (None, Some(text), None) => parse_ttl(&text).map(Some),
-        _ => {
-            Err(Refusal::new(400, "bad_ttl", "the time to live is there twice: send X-TTL, ?ttl= or the field \"ttl\""))
-        }
+        _ => Err(Refusal::new(
+            400,
+            "bad_ttl",
+            "the time to live is there twice: send X-TTL, ?ttl= or the field \"ttl\"",
+        )),
     }
 }
 

@@ -4,19 +4,25 @@ use std::str::FromStr;
 
 /// The number that a value is: digits only, and no more than fit.
 pub(super) fn number<N: FromStr>(value: &[u8]) -> Option<N> {
-    let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let digits = std::str::from_utf8(value)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits?.parse().ok()
 }
 
 /// Whether a Content-Type, or one range of Accept, names a media type, whatever its parameters.
 pub(super) fn is_media_type(value: &[u8], media_type: &str) -> bool {
     let named = value.split(|byte| *byte == b';').next().unwrap_or_default();
-    named.trim_ascii().eq_ignore_ascii_case(media_type.as_bytes())
+    named
+        .trim_ascii()
+        .eq_ignore_ascii_case(media_type.as_bytes())
 }
 
 /// Whether an Accept value names a media type.
 pub(super) fn accepts(accept: &[u8], media_type: &str) -> bool {
-    accept.split(|byte| *byte == b',').any(|range| is_media_type(range, media_type))
+    accept
+        .split(|byte| *byte == b',')
+        .any(|range| is_media_type(range, media_type))
 }
 
 #[cfg(test)]
@@ -25,10 +31,25 @@ mod tests {
 
     #[test]
     fn numbers_are_digits_that_fit() {
-        for (value, expected) in [("0", Some(0)), ("007", Some(7)), ("255", Some(255)), ("256", None)] {
+        for (value, expected) in [
+            ("0", Some(0)),
+            ("007", Some(7)),
+            ("255", Some(255)),
+            ("256", None),
+        ] {
             assert_eq!(number::<u8>(value.as_bytes()), expected, "{value}");
         }
-        for value in ["", "+1", "-1", " 1", "1 ", "1.0", "0x1", "\u{661}", "18446744073709551616"] {
+        for value in [
+            "",
+            "+1",
+            "-1",
+            " 1",
+            "1 ",
+            "1.0",
+            "0x1",
+            "\u{661}",
+            "18446744073709551616",
+        ] {
             assert_eq!(number::<u64>(value.as_bytes()), None, "{value}");
         }
         assert_eq!(number::<u64>(&[0xff]), None);
@@ -36,10 +57,19 @@ mod tests {
 
     #[test]
     fn media_types_have_case_and_parameters_that_do_not_count() {
-        for accept in ["text/event-stream", "a/b, Text/Event-Stream ;q=0.5", "*/*,text/event-stream"] {
+        for accept in [
+            "text/event-stream",
+            "a/b, Text/Event-Stream ;q=0.5",
+            "*/*,text/event-stream",
+        ] {
             assert!(accepts(accept.as_bytes(), "text/event-stream"), "{accept}");
         }
-        for accept in ["", "*/*", "text/event-streams", "text/plain;text/event-stream"] {
+        for accept in [
+            "",
+            "*/*",
+            "text/event-streams",
+            "text/plain;text/event-stream",
+        ] {
             assert!(!accepts(accept.as_bytes(), "text/event-stream"), "{accept}");
         }
         assert!(!is_media_type(b"a/b, c/d", "c/d"), "Content-Type names one");

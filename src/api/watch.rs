@@ -70,7 +70,11 @@ impl WatchForm {
             }
             Self::Events => {
                 out.extend_from_slice(b"id: ");
-                out.extend_from_slice(itoa::Buffer::new().format(record.position().version).as_bytes());
+                out.extend_from_slice(
+                    itoa::Buffer::new()
+                        .format(record.position().version)
+                        .as_bytes(),
+                );
                 out.extend_from_slice(b"\nevent: ");
                 out.extend_from_slice(op(record));
                 out.extend_from_slice(b"\ndata: ");
@@ -99,12 +103,20 @@ impl WatchForm {
 }
 
 fn op(record: &StreamRecord<'_>) -> &'static [u8] {
-    if record.is_tombstone() { b"delete" } else { b"set" }
+    if record.is_tombstone() {
+        b"delete"
+    } else {
+        b"set"
+    }
 }
 
 fn add_change(record: &StreamRecord<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"version\":");
-    out.extend_from_slice(itoa::Buffer::new().format(record.position().version).as_bytes());
+    out.extend_from_slice(
+        itoa::Buffer::new()
+            .format(record.position().version)
+            .as_bytes(),
+    );
     out.extend_from_slice(b",\"op\":\"");
     out.extend_from_slice(op(record));
     out.extend_from_slice(b"\",");
@@ -137,7 +149,10 @@ impl Api<'_> {
                     WatchForm::LongPoll => JSON,
                     WatchForm::Events => EVENT_STREAM,
                 };
-                let reply = reply.status(200).content_type(content_type).header("Cache-Control", "no-store");
+                let reply = reply
+                    .status(200)
+                    .content_type(content_type)
+                    .header("Cache-Control", "no-store");
                 let mut begin = Vec::new();
                 request.form.begin(request.version, &mut begin);
                 if reply.feed(&begin) {
@@ -150,9 +165,18 @@ impl Api<'_> {
 
     fn watch_request(&mut self, head: &Head<'_>) -> Result<WatchRequest, Refusal> {
         let query = Query::new(head.target());
-        let wants_events = head.accept.is_some_and(|accept| accepts(accept, EVENT_STREAM));
-        let form = if wants_events { WatchForm::Events } else { WatchForm::LongPoll };
-        let prefix = query.bytes("prefix", "prefix_encoding")?.unwrap_or_default().into();
+        let wants_events = head
+            .accept
+            .is_some_and(|accept| accepts(accept, EVENT_STREAM));
+        let form = if wants_events {
+            WatchForm::Events
+        } else {
+            WatchForm::LongPoll
+        };
+        let prefix = query
+            .bytes("prefix", "prefix_encoding")?
+            .unwrap_or_default()
+            .into();
         let last_event = head.last_event_id.map(last_event_version).transpose()?;
         let since = query.number("since", "a version")?;
         // A client that was cut off comes with what it had last.
@@ -171,11 +195,16 @@ impl Api<'_> {
                 "what followed version {version} is no longer in the log: the oldest version to watch from is {oldest_version}; \
                  scan, then watch from the version of the scan"
             );
-            return Err(
-                Refusal::new(410, "log_gone", message).with_header("X-Oldest-Version", &oldest_version.to_string())
-            );
+            return Err(Refusal::new(410, "log_gone", message)
+                .with_header("X-Oldest-Version", &oldest_version.to_string()));
         }
-        Ok(WatchRequest { partition: partition.id(), prefix, version, form, timeout_ms })
+        Ok(WatchRequest {
+            partition: partition.id(),
+            prefix,
+            version,
+            form,
+            timeout_ms,
+        })
     }
 }
 
@@ -185,16 +214,28 @@ fn timeout_of(query: Query<'_>, form: WatchForm) -> Result<Option<u64>, Refusal>
     };
     let seconds = serde_json::from_slice::<f64>(&text).ok();
     let timeout_ms = match seconds {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number beyond the range is cut")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a number beyond the range is cut"
+        )]
         Some(seconds) if seconds >= 0.0 => Some((seconds * 1_000.0) as u64),
         _ => None,
     };
-    timeout_ms.filter(|ms| *ms <= TIMEOUT_MAX_MS).map(Some).ok_or_else(|| {
-        let message = format!("?timeout= must be a number of seconds, 0 to {}", TIMEOUT_MAX_MS / 1_000);
-        Refusal::new(400, "bad_query", message)
-    })
+    timeout_ms
+        .filter(|ms| *ms <= TIMEOUT_MAX_MS)
+        .map(Some)
+        .ok_or_else(|| {
+            let message = format!(
+                "?timeout= must be a number of seconds, 0 to {}",
+                TIMEOUT_MAX_MS / 1_000
+            );
+            Refusal::new(400, "bad_query", message)
+        })
 }
 
 fn last_event_version(id: &[u8]) -> Result<u64, Refusal> {
-    number(id).ok_or_else(|| Refusal::bad_request("Last-Event-ID must be the id of an event of this path: a version"))
+    number(id).ok_or_else(|| {
+        Refusal::bad_request("Last-Event-ID must be the id of an event of this path: a version")
+    })
 }

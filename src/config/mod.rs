@@ -119,7 +119,10 @@ impl Token {
     fn new(content: &[u8]) -> Result<Self, String> {
         let token = content.trim_ascii_end();
         if !(TOKEN_MIN_BYTES..=TOKEN_MAX_BYTES).contains(&token.len()) {
-            return Err(format!("holds {} bytes; a token has {TOKEN_MIN_BYTES} to {TOKEN_MAX_BYTES}", token.len()));
+            return Err(format!(
+                "holds {} bytes; a token has {TOKEN_MIN_BYTES} to {TOKEN_MAX_BYTES}",
+                token.len()
+            ));
         }
         if !token.iter().all(u8::is_ascii_graphic) {
             return Err("holds more than visible ASCII characters".to_owned());
@@ -144,24 +147,45 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// A memtable of one log segment is the least that makes sense; places in one are 32 bits wide.
-const MEMTABLE_BYTES: Bounds = Bounds { min: 64 * KIB, max: GIB };
+const MEMTABLE_BYTES: Bounds = Bounds {
+    min: 64 * KIB,
+    max: GIB,
+};
 /// Less than an empty node takes would refuse everything.
-const MAX_MEMORY_BYTES: Bounds = Bounds { min: 4 * MIB, max: 1 << 50 };
+const MAX_MEMORY_BYTES: Bounds = Bounds {
+    min: 4 * MIB,
+    max: 1 << 50,
+};
 /// More than any process has descriptors for.
-const MAX_CONNECTIONS: Bounds = Bounds { min: 1, max: 1 << 20 };
+const MAX_CONNECTIONS: Bounds = Bounds {
+    min: 1,
+    max: 1 << 20,
+};
 /// A day; a time-out of 0 would close every connection at once.
-const TIMEOUT_MS: Bounds = Bounds { min: 1, max: 24 * 60 * 60 * 1000 };
+const TIMEOUT_MS: Bounds = Bounds {
+    min: 1,
+    max: 24 * 60 * 60 * 1000,
+};
 /// A day; 0 is never.
-const SLOW_REQUEST_MS: Bounds = Bounds { min: 0, max: TIMEOUT_MS.max };
+const SLOW_REQUEST_MS: Bounds = Bounds {
+    min: 0,
+    max: TIMEOUT_MS.max,
+};
 /// Lengths of values are 32 bits wide on disk and wire.
 const MAX_VALUE_BYTES: Bounds = Bounds { min: 1, max: GIB };
 /// A key of 4,096 bytes, percent-encoded, must fit into the largest head.
-const MAX_HEAD_BYTES: Bounds = Bounds { min: 512, max: 64 * KIB };
+const MAX_HEAD_BYTES: Bounds = Bounds {
+    min: 512,
+    max: 64 * KIB,
+};
 
 /// As many as there are confirmations to count in one byte's worth of replicas; more than anybody runs.
 const MIN_ACKS: Bounds = Bounds { min: 0, max: 32 };
 /// Nothing, or what is still a small part of a machine.
-const WAL_RETAIN_BYTES: Bounds = Bounds { min: 0, max: 64 * GIB };
+const WAL_RETAIN_BYTES: Bounds = Bounds {
+    min: 0,
+    max: 64 * GIB,
+};
 /// What the replication port is above that of HTTP, unless it is given.
 const REPLICATION_PORT_OFFSET: u16 = 1000;
 
@@ -174,35 +198,155 @@ struct OptionSpec {
     meaning: &'static str,
 }
 
-const fn option(flag: &'static str, value: &'static str, default: &'static str, meaning: &'static str) -> OptionSpec {
-    OptionSpec { flag, value, default, meaning }
+const fn option(
+    flag: &'static str,
+    value: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> OptionSpec {
+    OptionSpec {
+        flag,
+        value,
+        default,
+        meaning,
+    }
 }
 
 const OPTIONS: &[OptionSpec] = &[
-    option("listen", "ADDR", "127.0.0.1:9001", "address and port to serve HTTP on"),
-    option("data-dir", "DIR", "", "keep data there; else in memory only"),
-    option("fsync", "WHEN", "always", "sync to disk: always, interval or never"),
-    option("fsync-interval-ms", "N", "1000", "time between syncs with --fsync interval"),
-    option("replication-listen", "ADDR", "", "for replicas, or off; default: --listen, port + 1000"),
-    option("replica-of", "ADDR", "", "follow the leader with this HTTP address"),
-    option("await-assignment", "", "", "take no role until a controller assigns one"),
-    option("min-acks", "N", "0", "replicas that must hold a write before the reply"),
-    option("ack-timeout-ms", "N", "1000", "wait for them so long, then answer 504"),
-    option("wal-retain-bytes", "N", "16MiB", "log kept for replicas that come back"),
-    option("restore", "FILE", "", "start from a backup that GET /snapshot gave"),
-    option("accept-data-loss", "", "", "start without what is damaged; it is set aside"),
-    option("memtable-bytes", "N", "4MiB", "freeze the memtable at this size"),
-    option("max-memory", "N", "", "with more memory in use sets get 507, deletes go on"),
+    option(
+        "listen",
+        "ADDR",
+        "127.0.0.1:9001",
+        "address and port to serve HTTP on",
+    ),
+    option(
+        "data-dir",
+        "DIR",
+        "",
+        "keep data there; else in memory only",
+    ),
+    option(
+        "fsync",
+        "WHEN",
+        "always",
+        "sync to disk: always, interval or never",
+    ),
+    option(
+        "fsync-interval-ms",
+        "N",
+        "1000",
+        "time between syncs with --fsync interval",
+    ),
+    option(
+        "replication-listen",
+        "ADDR",
+        "",
+        "for replicas, or off; default: --listen, port + 1000",
+    ),
+    option(
+        "replica-of",
+        "ADDR",
+        "",
+        "follow the leader with this HTTP address",
+    ),
+    option(
+        "await-assignment",
+        "",
+        "",
+        "take no role until a controller assigns one",
+    ),
+    option(
+        "min-acks",
+        "N",
+        "0",
+        "replicas that must hold a write before the reply",
+    ),
+    option(
+        "ack-timeout-ms",
+        "N",
+        "1000",
+        "wait for them so long, then answer 504",
+    ),
+    option(
+        "wal-retain-bytes",
+        "N",
+        "16MiB",
+        "log kept for replicas that come back",
+    ),
+    option(
+        "restore",
+        "FILE",
+        "",
+        "start from a backup that GET /snapshot gave",
+    ),
+    option(
+        "accept-data-loss",
+        "",
+        "",
+        "start without what is damaged; it is set aside",
+    ),
+    option(
+        "memtable-bytes",
+        "N",
+        "4MiB",
+        "freeze the memtable at this size",
+    ),
+    option(
+        "max-memory",
+        "N",
+        "",
+        "with more memory in use sets get 507, deletes go on",
+    ),
     option("max-value-bytes", "N", "16MiB", "longest value"),
     option("max-head-bytes", "N", "16KiB", "longest request head"),
-    option("max-connections", "N", "10240", "connections at a time; more get 503"),
-    option("idle-timeout-ms", "N", "60000", "silence allowed between requests"),
-    option("header-timeout-ms", "N", "10000", "time for a request head; bodies earn more"),
-    option("token-file", "FILE", "", "requests need the token in this file"),
-    option("allowed-host", "NAME", "", "a Host name to answer under; may be repeated"),
-    option("allow-open", "", "", "listen beyond loopback without a token"),
-    option("slow-request-ms", "N", "100", "log requests that take so long; 0: none"),
-    option("log", "LEVEL", "info", "off, error, warn, info, debug or trace"),
+    option(
+        "max-connections",
+        "N",
+        "10240",
+        "connections at a time; more get 503",
+    ),
+    option(
+        "idle-timeout-ms",
+        "N",
+        "60000",
+        "silence allowed between requests",
+    ),
+    option(
+        "header-timeout-ms",
+        "N",
+        "10000",
+        "time for a request head; bodies earn more",
+    ),
+    option(
+        "token-file",
+        "FILE",
+        "",
+        "requests need the token in this file",
+    ),
+    option(
+        "allowed-host",
+        "NAME",
+        "",
+        "a Host name to answer under; may be repeated",
+    ),
+    option(
+        "allow-open",
+        "",
+        "",
+        "listen beyond loopback without a token",
+    ),
+    option(
+        "slow-request-ms",
+        "N",
+        "100",
+        "log requests that take so long; 0: none",
+    ),
+    option(
+        "log",
+        "LEVEL",
+        "info",
+        "off, error, warn, info, debug or trace",
+    ),
 ];
 
 /// What the command line asks for.
@@ -236,20 +380,37 @@ struct Given {
 
 impl Given {
     fn texts(&self, flag: &str) -> &[(String, String)] {
-        let index = OPTIONS.iter().position(|option| option.flag == flag).expect("an option of the table");
+        let index = OPTIONS
+            .iter()
+            .position(|option| option.flag == flag)
+            .expect("an option of the table");
         &self.values[index]
     }
 
     /// The last value of an option, or its default, as a `T`.
-    fn parsed<T>(&self, flag: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
-        let default = OPTIONS.iter().find(|option| option.flag == flag).map_or("", |option| option.default);
+    fn parsed<T>(
+        &self,
+        flag: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let default = OPTIONS
+            .iter()
+            .find(|option| option.flag == flag)
+            .map_or("", |option| option.default);
         let from_default = (format!("--{flag}"), default.to_owned());
         let (name, text) = self.texts(flag).last().unwrap_or(&from_default);
-        parse(text).map_err(|problem| ConfigError(format!("{}: {problem}", format!("{name} {text}").trim_end())))
+        parse(text).map_err(|problem| {
+            ConfigError(format!(
+                "{}: {problem}",
+                format!("{name} {text}").trim_end()
+            ))
+        })
     }
 
     fn bytes(&self, flag: &str, bounds: &Bounds) -> Result<usize, ConfigError> {
-        self.parsed(flag, |text| parse_bytes(text).and_then(|number| within(number, bounds)))
+        self.parsed(flag, |text| {
+            parse_bytes(text).and_then(|number| within(number, bounds))
+        })
     }
 
     fn number(&self, flag: &str, bounds: &Bounds) -> Result<u64, ConfigError> {
@@ -273,26 +434,47 @@ pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Invocation, ConfigError> {
-    let mut given = Given { values: OPTIONS.iter().map(|option| from_environment(option, &environment)).collect() };
+    let mut given = Given {
+        values: OPTIONS
+            .iter()
+            .map(|option| from_environment(option, &environment))
+            .collect(),
+    };
     let mut is_from_flag = vec![false; OPTIONS.len()];
     let mut parser = lexopt::Parser::from_args(arguments);
-    while let Some(argument) = parser.next().map_err(|error| ConfigError(format!("{error}; see --help")))? {
+    while let Some(argument) = parser
+        .next()
+        .map_err(|error| ConfigError(format!("{error}; see --help")))?
+    {
         let flag = match argument {
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Invocation::Help),
-            lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Invocation::Version),
+            lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => {
+                return Ok(Invocation::Version);
+            }
             lexopt::Arg::Long(flag) => flag.to_owned(),
-            lexopt::Arg::Short(letter) => return Err(ConfigError(format!("unknown option -{letter}; see --help"))),
+            lexopt::Arg::Short(letter) => {
+                return Err(ConfigError(format!("unknown option -{letter}; see --help")));
+            }
             lexopt::Arg::Value(value) => {
                 let value = value.to_string_lossy().into_owned();
-                return Err(ConfigError(format!("unexpected argument {value}; options begin with --, see --help")));
+                return Err(ConfigError(format!(
+                    "unexpected argument {value}; options begin with --, see --help"
+                )));
             }
         };
-        let index = OPTIONS.iter().position(|option| option.flag == flag).ok_or_else(|| unknown_option(&flag))?;
+        let index = OPTIONS
+            .iter()
+            .position(|option| option.flag == flag)
+            .ok_or_else(|| unknown_option(&flag))?;
         let text = if OPTIONS[index].value.is_empty() {
             "true".to_owned()
         } else {
-            let value = parser.value().map_err(|_| ConfigError(format!("--{flag} needs a value; see --help")))?;
-            value.into_string().map_err(|_| ConfigError(format!("--{flag}: the value is not UTF-8")))?
+            let value = parser
+                .value()
+                .map_err(|_| ConfigError(format!("--{flag} needs a value; see --help")))?;
+            value
+                .into_string()
+                .map_err(|_| ConfigError(format!("--{flag}: the value is not UTF-8")))?
         };
         if !std::mem::replace(&mut is_from_flag[index], true) {
             given.values[index].clear();
@@ -302,12 +484,20 @@ pub fn parse(
     Ok(Invocation::Run(Box::new(build(&given)?)))
 }
 
-fn from_environment(option: &OptionSpec, environment: &impl Fn(&str) -> Option<OsString>) -> Vec<(String, String)> {
+fn from_environment(
+    option: &OptionSpec,
+    environment: &impl Fn(&str) -> Option<OsString>,
+) -> Vec<(String, String)> {
     let name = environment_name(option.flag);
-    let Some(value) = environment(&name).filter(|value| !value.is_empty()) else { return Vec::new() };
+    let Some(value) = environment(&name).filter(|value| !value.is_empty()) else {
+        return Vec::new();
+    };
     let value = value.to_string_lossy().into_owned();
     if option.flag == "allowed-host" {
-        return value.split(',').map(|part| (name.clone(), part.trim().to_owned())).collect();
+        return value
+            .split(',')
+            .map(|part| (name.clone(), part.trim().to_owned()))
+            .collect();
     }
     vec![(name, value)]
 }
@@ -323,16 +513,26 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
         listen: given.parsed("listen", parse_address)?,
         replication_listen: given.parsed("replication-listen", |text| match text {
             "off" => Ok(None),
-            "" => {
-                Ok(Some(given.parsed("listen", parse_address).map_err(|error| error.0)?)).and_then(replication_address)
-            }
+            "" => Ok(Some(
+                given
+                    .parsed("listen", parse_address)
+                    .map_err(|error| error.0)?,
+            ))
+            .and_then(replication_address),
             _ => parse_address(text).map(Some),
         })?,
-        replica_of: given
-            .parsed("replica-of", |text| if text.is_empty() { Ok(None) } else { parse_peer(text).map(Some) })?,
+        replica_of: given.parsed("replica-of", |text| {
+            if text.is_empty() {
+                Ok(None)
+            } else {
+                parse_peer(text).map(Some)
+            }
+        })?,
         await_assignment: given.switch("await-assignment")?,
         min_acks: given.parsed("min-acks", |text| {
-            text.parse().map_err(|_| "give a whole number".to_owned()).and_then(|number| within(number, &MIN_ACKS))
+            text.parse()
+                .map_err(|_| "give a whole number".to_owned())
+                .and_then(|number| within(number, &MIN_ACKS))
         })?,
         ack_timeout_ms: given.number("ack-timeout-ms", &TIMEOUT_MS)?,
         wal_retain_bytes: given.bytes("wal-retain-bytes", &WAL_RETAIN_BYTES)?,
@@ -349,15 +549,24 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
         memtable_bytes: given.bytes("memtable-bytes", &MEMTABLE_BYTES)?,
         max_memory_bytes: given.parsed("max-memory", |text| {
             let bytes = || parse_bytes(text).and_then(|number| within(number, &MAX_MEMORY_BYTES));
-            if text.is_empty() { Ok(None) } else { bytes().map(Some) }
+            if text.is_empty() {
+                Ok(None)
+            } else {
+                bytes().map(Some)
+            }
         })?,
         max_connections: small(given.number("max-connections", &MAX_CONNECTIONS)?),
         idle_timeout_ms: given.number("idle-timeout-ms", &TIMEOUT_MS)?,
         header_timeout_ms: given.number("header-timeout-ms", &TIMEOUT_MS)?,
         max_value_bytes: given.bytes("max-value-bytes", &MAX_VALUE_BYTES)?,
         max_head_bytes: given.bytes("max-head-bytes", &MAX_HEAD_BYTES)?,
-        token: given
-            .parsed("token-file", |path| if path.is_empty() { Ok(None) } else { read_token(path).map(Some) })?,
+        token: given.parsed("token-file", |path| {
+            if path.is_empty() {
+                Ok(None)
+            } else {
+                read_token(path).map(Some)
+            }
+        })?,
         allowed_hosts: given
             .texts("allowed-host")
             .iter()
@@ -365,7 +574,8 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
             .collect::<Result<_, _>>()?,
         slow_request_ms: given.number("slow-request-ms", &SLOW_REQUEST_MS)?,
         log_level: given.parsed("log", |text| {
-            log::LevelFilter::from_str(text).map_err(|_| "give off, error, warn, info, debug or trace".to_owned())
+            log::LevelFilter::from_str(text)
+                .map_err(|_| "give off, error, warn, info, debug or trace".to_owned())
         })?,
     };
     if config.data_dir.is_none()
@@ -385,15 +595,23 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
 }
 
 fn check_host_name(name: &str, host: &str) -> Result<String, ConfigError> {
-    let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    let is_name = !host.is_empty()
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if is_name {
         return Ok(host.to_owned());
     }
-    Err(ConfigError(format!("{name} {host}: give a host name without scheme and port, such as db.example")))
+    Err(ConfigError(format!(
+        "{name} {host}: give a host name without scheme and port, such as db.example"
+    )))
 }
 
 fn unknown_option(flag: &str) -> ConfigError {
-    let nearest = OPTIONS.iter().map(|option| (distance(option.flag, flag), option.flag)).min();
+    let nearest = OPTIONS
+        .iter()
+        .map(|option| (distance(option.flag, flag), option.flag))
+        .min();
     match nearest {
         Some((distance, known)) if distance <= 3 => {
             ConfigError(format!("unknown option --{flag}; did you mean --{known}?"))
@@ -418,15 +636,22 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// The text of `--help`: one screen.
 pub fn help() -> String {
-    let mut text =
-        String::from("db-node [OPTIONS]: the database node of a distributed key-value system, over HTTP\n\n");
+    let mut text = String::from(
+        "db-node [OPTIONS]: the database node of a distributed key-value system, over HTTP\n\n",
+    );
     for option in OPTIONS {
         let flag = format!("--{} {}", option.flag, option.value);
-        let default = if option.default.is_empty() { String::new() } else { format!(" [{}]", option.default) };
+        let default = if option.default.is_empty() {
+            String::new()
+        } else {
+            format!(" [{}]", option.default)
+        };
         let _ = writeln!(text, "  {flag:<25} {}{default}", option.meaning);
     }
     text.push_str("  -h, --help; -V, --version\n\n");
-    text.push_str("Each is an environment variable too: --max-connections is DB_NODE_MAX_CONNECTIONS.\n");
+    text.push_str(
+        "Each is an environment variable too: --max-connections is DB_NODE_MAX_CONNECTIONS.\n",
+    );
     text.push_str("Try: curl localhost:9001/set -d '{\"key\":\"a\",\"value\":\"1\"}'\n");
     text
 }

@@ -3,7 +3,12 @@
 use super::*;
 
 fn parse_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
-    let lookup = |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+    let lookup = |name: &str| {
+        environment
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.into())
+    };
     match parse(arguments.iter().map(OsString::from), lookup) {
         Ok(Invocation::Run(config)) => Ok(*config),
         Ok(other) => panic!("{other:?}"),
@@ -42,10 +47,21 @@ fn every_option_by_flag_and_by_environment() {
         let default = show(parse_with(&[base], &[]));
         let by_flag = show(parse_with(&[base, &flag, value], &[]));
         assert_ne!(by_flag, default, "{flag} changes nothing");
-        assert_eq!(show(parse_with(&[base, &flag, value], &[(&name, other)])), by_flag, "{flag} does not win");
-        assert_eq!(show(parse_with(&[base, &format!("{flag}={value}")], &[])), by_flag);
+        assert_eq!(
+            show(parse_with(&[base, &flag, value], &[(&name, other)])),
+            by_flag,
+            "{flag} does not win"
+        );
+        assert_eq!(
+            show(parse_with(&[base, &format!("{flag}={value}")], &[])),
+            by_flag
+        );
         if option.flag != "data-dir" {
-            assert_eq!(show(parse_with(&[base], &[(&name, value)])), by_flag, "{name}");
+            assert_eq!(
+                show(parse_with(&[base], &[(&name, value)])),
+                by_flag,
+                "{name}"
+            );
         }
         assert!(help().contains(&flag));
     }
@@ -55,16 +71,31 @@ fn every_option_by_flag_and_by_environment() {
 fn defaults_are_those_of_the_documentation() {
     let config = parse_with(&[], &[]).expect("defaults are valid");
     assert_eq!(config.listen.to_string(), "127.0.0.1:9001");
-    assert_eq!((config.memtable_bytes, config.max_value_bytes), (4 << 20, 16 << 20));
+    assert_eq!(
+        (config.memtable_bytes, config.max_value_bytes),
+        (4 << 20, 16 << 20)
+    );
     assert!(config.token.is_none() && config.allowed_hosts.is_empty());
 }
 
 #[test]
 fn mistakes_are_told_with_the_way_out() {
     for (arguments, environment, expected) in [
-        (&["--listen", "0.0.0.0:9001"][..], &[][..], "--token-file FILE"),
-        (&["--listen", "0.0.0.0:9001"], &[("DB_NODE_ALLOW_OPEN", "no")], "give true or false"),
-        (&["--listen", "0.0.0.0:9001"], &[("DB_NODE_ALLOW_OPEN", "0")], "--allow-open"),
+        (
+            &["--listen", "0.0.0.0:9001"][..],
+            &[][..],
+            "--token-file FILE",
+        ),
+        (
+            &["--listen", "0.0.0.0:9001"],
+            &[("DB_NODE_ALLOW_OPEN", "no")],
+            "give true or false",
+        ),
+        (
+            &["--listen", "0.0.0.0:9001"],
+            &[("DB_NODE_ALLOW_OPEN", "0")],
+            "--allow-open",
+        ),
         (&["--listen", "[::]:9001"], &[], "--allow-open"),
         (&["--listen", "9001"], &[], "127.0.0.1:9001"),
         (&["--listen"], &[], "--listen needs a value"),
@@ -80,8 +111,16 @@ fn mistakes_are_told_with_the_way_out() {
         (&["--max-connections", "-1"], &[], "whole number"),
         (&["--token-file", "/nowhere/token"], &[], "cannot read it"),
         (&["--allowed-host", "http://x"], &[], "without scheme"),
-        (&[], &[("DB_NODE_ALLOWED_HOST", "ok,http://x")], "DB_NODE_ALLOWED_HOST http://x:"),
-        (&["--listen", "127.0.0.1:65000"], &[], "--replication-listen: there is no port 1000 above"),
+        (
+            &[],
+            &[("DB_NODE_ALLOWED_HOST", "ok,http://x")],
+            "DB_NODE_ALLOWED_HOST http://x:",
+        ),
+        (
+            &["--listen", "127.0.0.1:65000"],
+            &[],
+            "--replication-listen: there is no port 1000 above",
+        ),
         (&["--log", "loud"], &[], "give off, error"),
         (&[], &[("DB_NODE_LOG", "loud")], "DB_NODE_LOG loud"),
     ] {
@@ -94,12 +133,21 @@ fn mistakes_are_told_with_the_way_out() {
 #[test]
 fn open_listening_is_allowed_when_asked_for() {
     assert!(parse_with(&["--listen", "0.0.0.0:9001", "--allow-open"], &[]).is_ok());
-    assert!(parse_with(&["--listen", "0.0.0.0:9001"], &[("DB_NODE_ALLOW_OPEN", "true")]).is_ok());
+    assert!(
+        parse_with(
+            &["--listen", "0.0.0.0:9001"],
+            &[("DB_NODE_ALLOW_OPEN", "true")]
+        )
+        .is_ok()
+    );
 }
 
 #[test]
 fn lists_come_from_repeated_flags_or_commas() {
-    let flags = parse_with(&["--allowed-host", "a", "--allowed-host", "b"], &[("DB_NODE_ALLOWED_HOST", "c")]);
+    let flags = parse_with(
+        &["--allowed-host", "a", "--allowed-host", "b"],
+        &[("DB_NODE_ALLOWED_HOST", "c")],
+    );
     assert_eq!(flags.expect("valid").allowed_hosts, ["a", "b"]);
     let environment = parse_with(&[], &[("DB_NODE_ALLOWED_HOST", "c, d")]);
     assert_eq!(environment.expect("valid").allowed_hosts, ["c", "d"]);
@@ -109,7 +157,11 @@ fn lists_come_from_repeated_flags_or_commas() {
 fn tokens_are_checked_compared_and_never_shown() {
     let token = Token::new(b"0123456789abcdef\n").expect("valid");
     assert!(token.matches(b"0123456789abcdef"));
-    assert!(!token.matches(b"0123456789abcdeX") && !token.matches(b"0123456789abcde") && !token.matches(b""));
+    assert!(
+        !token.matches(b"0123456789abcdeX")
+            && !token.matches(b"0123456789abcde")
+            && !token.matches(b"")
+    );
     assert_eq!(format!("{token:?}"), "Token(…)");
     assert!(Token::new(b"short").is_err());
     assert!(Token::new(b"with a space inside it").is_err());
@@ -119,7 +171,10 @@ fn tokens_are_checked_compared_and_never_shown() {
 fn help_fits_one_screen() {
     let help = help();
     assert!(help.lines().count() <= 30, "{} lines", help.lines().count());
-    assert!(help.lines().all(|line| line.chars().count() <= 90), "{help}");
+    assert!(
+        help.lines().all(|line| line.chars().count() <= 90),
+        "{help}"
+    );
 }
 
 #[test]

@@ -12,18 +12,26 @@ pub(super) struct Bounds {
 
 pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     // `localhost:9001` and other names of this machine are resolved once, here.
-    let mut addresses = text
-        .to_socket_addrs()
-        .map_err(|_| "give an address and a port, such as 127.0.0.1:9001 or [::1]:9001".to_owned())?;
-    addresses.next().ok_or_else(|| "no address has that name".to_owned())
+    let mut addresses = text.to_socket_addrs().map_err(|_| {
+        "give an address and a port, such as 127.0.0.1:9001 or [::1]:9001".to_owned()
+    })?;
+    addresses
+        .next()
+        .ok_or_else(|| "no address has that name".to_owned())
 }
 
 /// The replication address that goes with an HTTP address: another port of the system's choice for one of its choice.
-pub(super) fn replication_address(listen: Option<SocketAddr>) -> Result<Option<SocketAddr>, String> {
-    let Some(mut address) = listen else { return Ok(None) };
+pub(super) fn replication_address(
+    listen: Option<SocketAddr>,
+) -> Result<Option<SocketAddr>, String> {
+    let Some(mut address) = listen else {
+        return Ok(None);
+    };
     if address.port() != 0 {
         let port = address.port().checked_add(REPLICATION_PORT_OFFSET);
-        address.set_port(port.ok_or("there is no port 1000 above that of --listen: give one, or off")?);
+        address.set_port(
+            port.ok_or("there is no port 1000 above that of --listen: give one, or off")?,
+        );
     }
     Ok(Some(address))
 }
@@ -38,8 +46,11 @@ pub fn parse_peer(text: &str) -> Result<String, String> {
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     let (host, port) = authority.rsplit_once(':').ok_or_else(problem)?;
     let is_bracketed = host.starts_with('[') && host.ends_with(']');
-    let is_host =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte) || (is_bracketed && b"[]:%".contains(&byte));
+    let is_host = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || b"-._".contains(&byte)
+            || (is_bracketed && b"[]:%".contains(&byte))
+    };
     let is_valid = (1..=255).contains(&host.len()) && host.bytes().all(is_host);
     if !is_valid || port.parse::<u16>().map_or(true, |port| port == 0) {
         return Err(problem());
@@ -48,7 +59,9 @@ pub fn parse_peer(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits_end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let unit = match text[digits_end..].trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kib" => KIB,
@@ -56,9 +69,12 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
         "g" | "gib" => GIB,
         _ => return Err("give bytes, or a number with KiB, MiB or GiB".to_owned()),
     };
-    let number: u64 =
-        text[..digits_end].parse().map_err(|_| "give bytes, or a number with KiB, MiB or GiB".to_owned())?;
-    number.checked_mul(unit).ok_or_else(|| "that is more than there is".to_owned())
+    let number: u64 = text[..digits_end]
+        .parse()
+        .map_err(|_| "give bytes, or a number with KiB, MiB or GiB".to_owned())?;
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| "that is more than there is".to_owned())
 }
 
 pub(super) fn within<T: TryFrom<u64>>(number: u64, bounds: &Bounds) -> Result<T, String> {
@@ -70,7 +86,11 @@ pub(super) fn within<T: TryFrom<u64>>(number: u64, bounds: &Bounds) -> Result<T,
 }
 
 pub(super) fn read_token(path: &str) -> Result<Token, String> {
-    #[expect(clippy::disallowed_methods, reason = "read once, before the node starts")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "read once, before the node starts"
+    )]
     let content = std::fs::read(path).map_err(|error| format!("cannot read it: {error}"))?;
-    Token::new(&content).map_err(|problem| format!("{problem}; make one with: openssl rand -hex 32 > FILE"))
+    Token::new(&content)
+        .map_err(|problem| format!("{problem}; make one with: openssl rand -hex 32 > FILE"))
 }

@@ -90,9 +90,16 @@ impl BodyDecoder {
         let state = match framing {
             Framing::None | Framing::Length(0) => State::Done,
             Framing::Length(left) => State::Length { left },
-            Framing::Chunked => State::Size { size: 0, digit_count: 0 },
+            Framing::Chunked => State::Size {
+                size: 0,
+                digit_count: 0,
+            },
         };
-        Self { state, extension_bytes_left: EXTENSION_BYTES, trailer_bytes_left: TRAILER_BYTES }
+        Self {
+            state,
+            extension_bytes_left: EXTENSION_BYTES,
+            trailer_bytes_left: TRAILER_BYTES,
+        }
     }
 
     /// The body is whole.
@@ -115,7 +122,11 @@ impl BodyDecoder {
         while let Some(&byte) = input.get(at) {
             if let State::Length { left } | State::Chunk { left } = self.state {
                 let data = self.take(left, &input[at..]);
-                return Ok(Decoded { consumed: at + data.len(), data, done: self.is_done() });
+                return Ok(Decoded {
+                    consumed: at + data.len(),
+                    data,
+                    done: self.is_done(),
+                });
             }
             if self.state == State::Done {
                 break;
@@ -123,7 +134,11 @@ impl BodyDecoder {
             self.state = self.line_byte(byte)?;
             at += 1;
         }
-        Ok(Decoded { consumed: at, data: &[], done: self.is_done() })
+        Ok(Decoded {
+            consumed: at,
+            data: &[],
+            done: self.is_done(),
+        })
     }
 
     /// The data at the start of `input`, of which `left` bytes are due.
@@ -151,7 +166,9 @@ impl BodyDecoder {
             State::Extension { size } => match byte {
                 b'\r' => Ok(State::SizeLf { size }),
                 _ if is_text(byte) => self.extension(State::Extension { size }),
-                _ => Err(Refusal::bad_request("a control byte or bare LF in a chunk extension: end lines with CR LF")),
+                _ => Err(Refusal::bad_request(
+                    "a control byte or bare LF in a chunk extension: end lines with CR LF",
+                )),
             },
             State::SizeLf { size } => match byte {
                 b'\n' if size == 0 => Ok(State::Trailer),
@@ -159,10 +176,13 @@ impl BodyDecoder {
                 _ => Err(bare_cr()),
             },
             State::ChunkCr if byte == b'\r' => Ok(State::ChunkLf),
-            State::ChunkLf if byte == b'\n' => Ok(State::Size { size: 0, digit_count: 0 }),
-            State::ChunkCr | State::ChunkLf => {
-                Err(Refusal::bad_request("no CR LF after the data of a chunk: the chunk size does not fit its data"))
-            }
+            State::ChunkLf if byte == b'\n' => Ok(State::Size {
+                size: 0,
+                digit_count: 0,
+            }),
+            State::ChunkCr | State::ChunkLf => Err(Refusal::bad_request(
+                "no CR LF after the data of a chunk: the chunk size does not fit its data",
+            )),
             _ => self.trailer_byte(byte),
         }
     }
@@ -179,10 +199,15 @@ impl BodyDecoder {
             _ => return Err(malformed_size()),
         };
         if digit_count == SIZE_DIGIT_COUNT {
-            return Err(Refusal::bad_request("a chunk size of more than 16 digits: send smaller chunks"));
+            return Err(Refusal::bad_request(
+                "a chunk size of more than 16 digits: send smaller chunks",
+            ));
         }
         // Sixteen digits of four bits never shift a set bit out.
-        Ok(State::Size { size: (size << 4) | u64::from(digit), digit_count: digit_count + 1 })
+        Ok(State::Size {
+            size: (size << 4) | u64::from(digit),
+            digit_count: digit_count + 1,
+        })
     }
 
     fn trailer_byte(&mut self, byte: u8) -> Result<State, Refusal> {
@@ -195,11 +220,21 @@ impl BodyDecoder {
             (State::Trailer | State::TrailerName, _) if is_token_byte(byte) => State::TrailerName,
             (State::TrailerValue, b'\r') => State::TrailerLf,
             (State::TrailerValue, _) if is_text(byte) => State::TrailerValue,
-            _ => return Err(Refusal::bad_request("malformed trailer: write `name: value` lines that end with CR LF")),
+            _ => {
+                return Err(Refusal::bad_request(
+                    "malformed trailer: write `name: value` lines that end with CR LF",
+                ));
+            }
         };
         match self.trailer_bytes_left.checked_sub(1) {
             Some(left) => self.trailer_bytes_left = left,
-            None => return Err(Refusal::new(431, "trailers_too_large", "too many bytes of trailers: send fewer")),
+            None => {
+                return Err(Refusal::new(
+                    431,
+                    "trailers_too_large",
+                    "too many bytes of trailers: send fewer",
+                ));
+            }
         }
         Ok(next)
     }
@@ -208,7 +243,11 @@ impl BodyDecoder {
     fn extension(&mut self, next: State) -> Result<State, Refusal> {
         match self.extension_bytes_left.checked_sub(1) {
             Some(left) => self.extension_bytes_left = left,
-            None => return Err(Refusal::bad_request("too many bytes of chunk extensions: send none")),
+            None => {
+                return Err(Refusal::bad_request(
+                    "too many bytes of chunk extensions: send none",
+                ));
+            }
         }
         Ok(next)
     }
@@ -240,7 +279,9 @@ mod tests {
         loop {
             visible = input.len().min(visible.max(at) + piece);
             loop {
-                let found = decoder.decode(&input[at..visible]).map_err(|refusal| refusal.status)?;
+                let found = decoder
+                    .decode(&input[at..visible])
+                    .map_err(|refusal| refusal.status)?;
                 assert!(found.data.len() <= found.consumed);
                 at += found.consumed;
                 data.extend_from_slice(found.data);
@@ -257,7 +298,11 @@ mod tests {
     fn chunked(input: &[u8]) -> Result<(Vec<u8>, bool, usize), u16> {
         let whole = decode(Framing::Chunked, input, usize::MAX >> 1);
         for piece in 1..input.len().min(40) {
-            assert_eq!(decode(Framing::Chunked, input, piece), whole, "in pieces of {piece}");
+            assert_eq!(
+                decode(Framing::Chunked, input, piece),
+                whole,
+                "in pieces of {piece}"
+            );
         }
         whole
     }
@@ -265,9 +310,18 @@ mod tests {
     #[test]
     fn lengths() {
         for piece in 1..9 {
-            assert_eq!(decode(Framing::Length(5), b"helloGET", piece), Ok((b"hello".to_vec(), true, 3)));
-            assert_eq!(decode(Framing::Length(9), b"hello", piece), Ok((b"hello".to_vec(), false, 0)));
-            assert_eq!(decode(Framing::Length(0), b"GET", piece), Ok((vec![], true, 3)));
+            assert_eq!(
+                decode(Framing::Length(5), b"helloGET", piece),
+                Ok((b"hello".to_vec(), true, 3))
+            );
+            assert_eq!(
+                decode(Framing::Length(9), b"hello", piece),
+                Ok((b"hello".to_vec(), false, 0))
+            );
+            assert_eq!(
+                decode(Framing::Length(0), b"GET", piece),
+                Ok((vec![], true, 3))
+            );
             assert_eq!(decode(Framing::None, b"GET", piece), Ok((vec![], true, 3)));
         }
     }
@@ -277,7 +331,10 @@ mod tests {
         let body = b"5\r\nhello\r\n1;a=\"b\"\r\n,\r\n00A \t;x\r\n0123456789\r\n0;last\r\nA: b\r\nc:\r\n\r\nGET /";
         assert_eq!(chunked(body), Ok((b"hello,0123456789".to_vec(), true, 5)));
         assert_eq!(chunked(b"0\r\n\r\n"), Ok((vec![], true, 0)));
-        assert_eq!(chunked(b"FFFFFFFFFFFFFFFF\r\nab"), Ok((b"ab".to_vec(), false, 0)));
+        assert_eq!(
+            chunked(b"FFFFFFFFFFFFFFFF\r\nab"),
+            Ok((b"ab".to_vec(), false, 0))
+        );
     }
 
     #[test]
@@ -330,19 +387,39 @@ mod tests {
             b"0\r\na: b\r\n folded",
         ];
         for input in table {
-            assert_eq!(chunked(input), Err(400), "{:?}", String::from_utf8_lossy(input));
+            assert_eq!(
+                chunked(input),
+                Err(400),
+                "{:?}",
+                String::from_utf8_lossy(input)
+            );
         }
     }
 
     #[test]
     fn budgets_for_extensions_and_trailers() {
-        let extension = |bytes: usize| [b"1;".as_slice(), &vec![b'e'; bytes - 1], b"\r\na\r\n0\r\n\r\n"].concat();
-        assert_eq!(chunked(&extension(EXTENSION_BYTES)), Ok((b"a".to_vec(), true, 0)));
+        let extension = |bytes: usize| {
+            [
+                b"1;".as_slice(),
+                &vec![b'e'; bytes - 1],
+                b"\r\na\r\n0\r\n\r\n",
+            ]
+            .concat()
+        };
+        assert_eq!(
+            chunked(&extension(EXTENSION_BYTES)),
+            Ok((b"a".to_vec(), true, 0))
+        );
         assert_eq!(chunked(&extension(EXTENSION_BYTES + 1)), Err(400));
-        let many_small = [b"1;e\r\na\r\n".repeat(EXTENSION_BYTES / 2 + 1), b"0\r\n\r\n".to_vec()].concat();
+        let many_small = [
+            b"1;e\r\na\r\n".repeat(EXTENSION_BYTES / 2 + 1),
+            b"0\r\n\r\n".to_vec(),
+        ]
+        .concat();
         assert_eq!(chunked(&many_small), Err(400));
 
-        let trailer = |bytes: usize| [b"0\r\nt:".as_slice(), &vec![b'v'; bytes - 4], b"\r\n\r\n"].concat();
+        let trailer =
+            |bytes: usize| [b"0\r\nt:".as_slice(), &vec![b'v'; bytes - 4], b"\r\n\r\n"].concat();
         let fits = chunked(&trailer(TRAILER_BYTES));
         assert_eq!(fits, Ok((vec![], true, 0)));
         assert_eq!(chunked(&trailer(TRAILER_BYTES + 1)), Err(431));

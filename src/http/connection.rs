@@ -84,7 +84,11 @@ enum State<I> {
     /// A body is coming in, or its intake is at work on it.
     Body(Box<Parked<I>>),
     /// The rest of the body of a request that is answered.
-    Discard { decoder: BodyDecoder, left_bytes: u64, received_bytes: u64 },
+    Discard {
+        decoder: BodyDecoder,
+        left_bytes: u64,
+        received_bytes: u64,
+    },
     /// Nothing more is read or answered.
     Closing,
 }
@@ -116,12 +120,22 @@ struct Pass {
 impl<I: Intake> Connection<I> {
     /// A connection just accepted.
     pub fn new() -> Self {
-        Self { pending: Vec::new(), start: 0, scanned: 0, state: State::Head, course: Course::Open }
+        Self {
+            pending: Vec::new(),
+            start: 0,
+            scanned: 0,
+            state: State::Head,
+            course: Course::Open,
+        }
     }
 
     /// Feeds `input` (empty: to go on after `Output` or `Turn`), and executes whole requests in order until the input, the
     /// room in the output or the budget is used up. Input that is not consumed is kept; feed more only after `Wants::Input`.
-    pub fn advance<H: Handler<Intake = I>>(&mut self, input: &[u8], turn: &mut Turn<'_, H>) -> Wants {
+    pub fn advance<H: Handler<Intake = I>>(
+        &mut self,
+        input: &[u8],
+        turn: &mut Turn<'_, H>,
+    ) -> Wants {
         if self.pending.is_empty() {
             let (used, wants) = self.run(input, turn);
             self.pending = input[used..].to_vec();
@@ -154,7 +168,8 @@ impl<I: Intake> Connection<I> {
             State::Discard { .. } | State::Closing => false,
         };
         if begun && !out.is_generating() {
-            let message = "the request did not arrive in time: send it without pauses, on a new connection";
+            let message =
+                "the request did not arrive in time: send it without pauses, on a new connection";
             let refusal = Refusal::new(408, "request_timeout", message);
             Reply::new(out, date, &mut Exchange::broken()).error(&refusal);
         }
@@ -171,11 +186,13 @@ impl<I: Intake> Connection<I> {
             // All of it was looked at and no end was found; else it has not been its turn yet.
             State::Head if self.scanned == rest.len() => Waiting::Head,
             State::Body(parked) if rest.is_empty() && !parked.incoming.decoder.is_done() => {
-                Waiting::Body { received_bytes: parked.incoming.received_bytes }
+                Waiting::Body {
+                    received_bytes: parked.incoming.received_bytes,
+                }
             }
-            State::Discard { received_bytes, .. } if rest.is_empty() => {
-                Waiting::Body { received_bytes: *received_bytes }
-            }
+            State::Discard { received_bytes, .. } if rest.is_empty() => Waiting::Body {
+                received_bytes: *received_bytes,
+            },
             State::Head | State::Body(_) | State::Discard { .. } => Waiting::Reply,
         }
     }
@@ -184,7 +201,9 @@ impl<I: Intake> Connection<I> {
     pub fn heap_bytes(&self) -> usize {
         let parked_bytes = match &self.state {
             State::Body(parked) => {
-                size_of::<Parked<I>>() + parked.raw_head.capacity() + parked.incoming.intake.heap_bytes()
+                size_of::<Parked<I>>()
+                    + parked.raw_head.capacity()
+                    + parked.incoming.intake.heap_bytes()
             }
             _ => 0,
         };
@@ -203,7 +222,11 @@ impl<I: Intake> Connection<I> {
         }
     }
 
-    fn run<H: Handler<Intake = I>>(&mut self, input: &[u8], turn: &mut Turn<'_, H>) -> (usize, Wants) {
+    fn run<H: Handler<Intake = I>>(
+        &mut self,
+        input: &[u8],
+        turn: &mut Turn<'_, H>,
+    ) -> (usize, Wants) {
         let mut used = 0;
         loop {
             let rest = &input[used..];
@@ -228,8 +251,10 @@ impl<I: Intake> Connection<I> {
 
     /// What keeps it from going on, input apart.
     fn pause<H: Handler>(&self, rest: &[u8], turn: &Turn<'_, H>) -> Option<Wants> {
-        let has_work =
-            || !rest.is_empty() || matches!(&self.state, State::Body(parked) if parked.incoming.decoder.is_done());
+        let has_work = || {
+            !rest.is_empty()
+                || matches!(&self.state, State::Body(parked) if parked.incoming.decoder.is_done())
+        };
         if turn.out.is_generating() {
             Some(Wants::Output)
         } else if matches!(self.state, State::Closing) {
@@ -260,12 +285,17 @@ impl<I: Intake> Connection<I> {
         match mem::replace(&mut self.state, State::Head) {
             State::Head => self.head(rest, turn),
             State::Body(parked) => self.resume(parked, rest, turn),
-            State::Discard { decoder, left_bytes, received_bytes } => {
-                self.discard(decoder, left_bytes, received_bytes, rest, turn)
-            }
+            State::Discard {
+                decoder,
+                left_bytes,
+                received_bytes,
+            } => self.discard(decoder, left_bytes, received_bytes, rest, turn),
             State::Closing => {
                 self.state = State::Closing;
-                Pass { used: 0, starved: true }
+                Pass {
+                    used: 0,
+                    starved: true,
+                }
             }
         }
     }
@@ -273,18 +303,27 @@ impl<I: Intake> Connection<I> {
     fn head<H: Handler<Intake = I>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
         let mut head = Head::default();
         match turn.heads.read(rest, &mut self.scanned, &mut head) {
-            Ok(None) => Pass { used: 0, starved: true },
+            Ok(None) => Pass {
+                used: 0,
+                starved: true,
+            },
             Ok(Some(head_bytes)) => {
                 self.scanned = 0;
                 turn.charge(head_bytes.saturating_add(REQUEST_WORK_BYTES));
                 let (raw_head, body) = rest.split_at(head_bytes);
                 let used = self.begin(&head, raw_head, body, turn);
-                Pass { used: head_bytes + used, starved: false }
+                Pass {
+                    used: head_bytes + used,
+                    starved: false,
+                }
             }
             Err(refusal) => {
                 turn.refuse(None, &mut Exchange::broken(), &refusal);
                 self.state = State::Closing;
-                Pass { used: 0, starved: false }
+                Pass {
+                    used: 0,
+                    starved: false,
+                }
             }
         }
     }
@@ -300,14 +339,19 @@ impl<I: Intake> Connection<I> {
         let mut exchange = self.exchange(head);
         // Answered before the body, whether a peer that waits for `100 Continue` sends it is unknown, and so is where the next
         // request begins; and a long body is not worth reading.
-        let is_long = matches!(head.framing, Framing::Length(bytes) if bytes > turn.limits.discard_bytes);
+        let is_long =
+            matches!(head.framing, Framing::Length(bytes) if bytes > turn.limits.discard_bytes);
         exchange.keep_alive &= !(is_long || (head.expect_continue && head.has_body()));
         let whole_body = whole_body(head, body);
         let Some(intake) = turn.begin(head, whole_body, &mut exchange) else {
             if let Some(body) = whole_body {
                 // Answered or not because of it, it is over.
                 turn.charge(body.len());
-                self.state = if exchange.keep_alive { State::Head } else { State::Closing };
+                self.state = if exchange.keep_alive {
+                    State::Head
+                } else {
+                    State::Closing
+                };
                 return body.len();
             }
             self.answered(exchange, BodyDecoder::new(head.framing), 0, turn.limits);
@@ -318,9 +362,14 @@ impl<I: Intake> Connection<I> {
         match standing {
             Standing::Starved | Standing::OutOfBudget => {
                 if head.expect_continue && body.is_empty() && head.has_body() {
-                    turn.out.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    turn.out
+                        .bytes()
+                        .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
-                self.state = State::Body(Box::new(Parked { raw_head: raw_head.to_vec(), incoming }));
+                self.state = State::Body(Box::new(Parked {
+                    raw_head: raw_head.to_vec(),
+                    incoming,
+                }));
             }
             standing => self.conclude(head, incoming, standing, turn),
         }
@@ -338,7 +387,10 @@ impl<I: Intake> Connection<I> {
         match standing {
             Standing::Starved => {
                 self.state = State::Body(parked);
-                return Pass { used, starved: true };
+                return Pass {
+                    used,
+                    starved: true,
+                };
             }
             Standing::OutOfBudget => self.state = State::Body(parked),
             standing => {
@@ -348,13 +400,20 @@ impl<I: Intake> Connection<I> {
                     self.conclude(&head, incoming, standing, turn);
                 } else {
                     // Only if the limits were lowered meanwhile.
-                    let refusal = Refusal::new(503, "limits_changed", "the limits changed meanwhile: send it again");
+                    let refusal = Refusal::new(
+                        503,
+                        "limits_changed",
+                        "the limits changed meanwhile: send it again",
+                    );
                     turn.refuse(None, &mut Exchange::broken(), &refusal);
                     self.state = State::Closing;
                 }
             }
         }
-        Pass { used, starved: false }
+        Pass {
+            used,
+            starved: false,
+        }
     }
 
     /// The body is whole, or will not be.
@@ -365,7 +424,11 @@ impl<I: Intake> Connection<I> {
         standing: Standing,
         turn: &mut Turn<'_, H>,
     ) {
-        let Incoming { decoder, intake, received_bytes } = incoming;
+        let Incoming {
+            decoder,
+            intake,
+            received_bytes,
+        } = incoming;
         let mut exchange = self.exchange(head);
         match standing {
             Standing::Whole => turn.finish(head, intake, &mut exchange),
@@ -375,7 +438,8 @@ impl<I: Intake> Connection<I> {
             }
             Standing::Refused(refusal) => {
                 // Up to the end of the body, or of the chunk at hand: wherever the input was cut, that is the same.
-                exchange.keep_alive &= received_bytes.saturating_add(decoder.due_bytes()) <= turn.limits.discard_bytes;
+                exchange.keep_alive &=
+                    received_bytes.saturating_add(decoder.due_bytes()) <= turn.limits.discard_bytes;
                 turn.refuse(Some(head), &mut exchange, &refusal);
             }
             Standing::RefusedWhole(refusal) => turn.refuse(Some(head), &mut exchange, &refusal),
@@ -388,14 +452,24 @@ impl<I: Intake> Connection<I> {
     }
 
     /// What becomes of the connection after an answer: of a body so much was received, and what is left of it is read if that is little.
-    fn answered(&mut self, exchange: Exchange, decoder: BodyDecoder, received_bytes: u64, limits: &Limits) {
+    fn answered(
+        &mut self,
+        exchange: Exchange,
+        decoder: BodyDecoder,
+        received_bytes: u64,
+        limits: &Limits,
+    ) {
         self.state = if !exchange.keep_alive {
             State::Closing
         } else if decoder.is_done() {
             State::Head
         } else {
             let left_bytes = limits.discard_bytes.saturating_sub(received_bytes);
-            State::Discard { decoder, left_bytes, received_bytes: 0 }
+            State::Discard {
+                decoder,
+                left_bytes,
+                received_bytes: 0,
+            }
         };
     }
 
@@ -417,11 +491,18 @@ impl<I: Intake> Connection<I> {
         let mut used = 0;
         while !decoder.is_done() && used < rest.len() && *turn.budget > 0 {
             let room = (rest.len() - used).min(*turn.budget);
-            let consumed = decoder.decode(&rest[used..used + room]).ok().map(|decoded| decoded.consumed);
-            let Some((consumed, left)) = consumed.and_then(|used| Some((used, left_bytes.checked_sub(used as u64)?)))
+            let consumed = decoder
+                .decode(&rest[used..used + room])
+                .ok()
+                .map(|decoded| decoded.consumed);
+            let Some((consumed, left)) =
+                consumed.and_then(|used| Some((used, left_bytes.checked_sub(used as u64)?)))
             else {
                 self.state = State::Closing;
-                return Pass { used, starved: false };
+                return Pass {
+                    used,
+                    starved: false,
+                };
             };
             turn.charge(consumed);
             used += consumed;
@@ -430,10 +511,20 @@ impl<I: Intake> Connection<I> {
         }
         if decoder.is_done() {
             self.state = State::Head;
-            return Pass { used, starved: false };
+            return Pass {
+                used,
+                starved: false,
+            };
         }
-        self.state = State::Discard { decoder, left_bytes, received_bytes };
-        Pass { used, starved: used == rest.len() }
+        self.state = State::Discard {
+            decoder,
+            left_bytes,
+            received_bytes,
+        };
+        Pass {
+            used,
+            starved: used == rest.len(),
+        }
     }
 }
 
@@ -446,7 +537,9 @@ impl<I: Intake> Default for Connection<I> {
 /// The body, if all of it has come with the head.
 fn whole_body<'b>(head: &Head<'_>, behind: &'b [u8]) -> Option<&'b [u8]> {
     match head.framing {
-        Framing::Length(length) if !head.expect_continue => behind.get(..usize::try_from(length).ok()?),
+        Framing::Length(length) if !head.expect_continue => {
+            behind.get(..usize::try_from(length).ok()?)
+        }
         _ => None,
     }
 }

@@ -14,12 +14,18 @@ fn what_it_waits_for() {
     peer.feed(b"POST /slow HTTP/1.1\r\n", usize::MAX);
     assert_eq!(peer.connection.waiting(), Waiting::Head);
     peer.feed(b"Host: h\r\nContent-Length: 3\r\n\r\na", usize::MAX);
-    assert_eq!(peer.connection.waiting(), Waiting::Body { received_bytes: 1 });
+    assert_eq!(
+        peer.connection.waiting(),
+        Waiting::Body { received_bytes: 1 }
+    );
     assert!(peer.connection.heap_bytes() > 50);
     assert_eq!(peer.once(b"bc", 1000), Wants::Turn);
     assert_eq!(peer.connection.waiting(), Waiting::Reply);
     peer.feed_on();
-    assert_eq!((peer.connection.waiting(), peer.connection.heap_bytes()), (Waiting::Idle, 0));
+    assert_eq!(
+        (peer.connection.waiting(), peer.connection.heap_bytes()),
+        (Waiting::Idle, 0)
+    );
     peer.feed(b"BAD\r\n\r\n", usize::MAX);
     assert_eq!(peer.connection.waiting(), Waiting::Closing);
 }
@@ -30,14 +36,25 @@ fn time_outs() {
         (b"", &[]),
         (b"\r\n", &[]),
         (b"GET / HT", &["408"]),
-        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab", &["408"]),
-        (b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab", &["403"]),
+        (
+            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab",
+            &["408"],
+        ),
+        (
+            b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab",
+            &["403"],
+        ),
         (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", &["200"]),
     ];
     for (input, expected) in cases {
         let mut peer = Peer::new();
         peer.feed(input, usize::MAX);
-        assert_eq!(peer.time_out(), expected, "{}", String::from_utf8_lossy(input));
+        assert_eq!(
+            peer.time_out(),
+            expected,
+            "{}",
+            String::from_utf8_lossy(input)
+        );
     }
 }
 
@@ -49,12 +66,19 @@ fn a_peer_that_closed_gets_what_it_asked_for_whole() {
     peer.feed_on();
     assert_eq!((peer.statuses().len(), peer.wants), (3, Wants::Close));
 
-    for partial in [&b"GET /a HT"[..], b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab", b""] {
+    for partial in [
+        &b"GET /a HT"[..],
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab",
+        b"",
+    ] {
         let mut peer = Peer::new();
         peer.feed(partial, usize::MAX);
         peer.connection.peer_closed();
         peer.feed_on();
-        assert_eq!((peer.got.len(), peer.wants, peer.connection.heap_bytes()), (0, Wants::Close, 0));
+        assert_eq!(
+            (peer.got.len(), peer.wants, peer.connection.heap_bytes()),
+            (0, Wants::Close, 0)
+        );
     }
 }
 
@@ -82,6 +106,10 @@ fn draining_answers_what_is_in_flight() {
             Ordering::Greater => ("get /next?-", true),
         };
         assert!(answers.ends_with(last), "cut at {cut}: {answers}");
-        assert_eq!(answers.contains("Connection: close\r\n\r\n"), closes, "cut at {cut}: {answers}");
+        assert_eq!(
+            answers.contains("Connection: close\r\n\r\n"),
+            closes,
+            "cut at {cut}: {answers}"
+        );
     }
 }

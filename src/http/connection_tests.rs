@@ -6,13 +6,19 @@
 use std::io::IoSlice;
 
 use super::{
-    Begin, Blob, BodySource, Connection, Fill, Handler, Head, HeadLimits, HeadReader, HttpDate, Intake, Limits, Method,
-    Output, Refusal, Reply, Turn, Waiting, Wants,
+    Begin, Blob, BodySource, Connection, Fill, Handler, Head, HeadLimits, HeadReader, HttpDate,
+    Intake, Limits, Method, Output, Refusal, Reply, Turn, Waiting, Wants,
 };
 
-const LIMITS: Limits = Limits { output_high_bytes: 64 * 1024, discard_bytes: 1000 };
+const LIMITS: Limits = Limits {
+    output_high_bytes: 64 * 1024,
+    discard_bytes: 1000,
+};
 
-const HEAD_LIMITS: HeadLimits = HeadLimits { head_bytes: 1024, header_count: 20 };
+const HEAD_LIMITS: HeadLimits = HeadLimits {
+    head_bytes: 1024,
+    header_count: 20,
+};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -70,23 +76,35 @@ impl Handler for Echoes {
         self.begun += 1;
         match head.path {
             b"/early" => reply.status(403).content_type("text/plain").body(b"no"),
-            b"/blob" => reply.status(200).etag(1).blob(Blob::new(vec![b'B'; 100_000])),
+            b"/blob" => reply
+                .status(200)
+                .etag(1)
+                .blob(Blob::new(vec![b'B'; 100_000])),
             b"/source" => reply.status(200).source(Box::new(Count(3))),
             b"/nothing" => reply.status(204).empty(),
             b"/mute" => drop(reply.status(200)),
             _ if head.method == Method::Get && !head.has_body() => {
-                reply.status(200).body(&[b"get ", head.path, b"?", head.query.unwrap_or(b"-")].concat());
+                reply
+                    .status(200)
+                    .body(&[b"get ", head.path, b"?", head.query.unwrap_or(b"-")].concat());
             }
             path => {
                 let room = if path == b"/small" { 10 } else { 100_000 };
                 let steps = if path == b"/slow" { 5 } else { 1 };
-                let is_taken = |body: &&[u8]| body.len() <= room && steps == 1 && !body.starts_with(b"bad");
+                let is_taken =
+                    |body: &&[u8]| body.len() <= room && steps == 1 && !body.starts_with(b"bad");
                 if let Some(body) = body.filter(is_taken) {
                     self.finished += 1;
-                    reply.status(200).body(&[b"took ", path, b" ", body].concat());
+                    reply
+                        .status(200)
+                        .body(&[b"took ", path, b" ", body].concat());
                     return Begin::Answered;
                 }
-                return Begin::Receive(Echo { body: Vec::new(), room, steps });
+                return Begin::Receive(Echo {
+                    body: Vec::new(),
+                    room,
+                    steps,
+                });
             }
         }
         Begin::Answered
@@ -95,7 +113,9 @@ impl Handler for Echoes {
     fn finish(&mut self, head: &Head<'_>, intake: Echo, reply: Reply<'_>) {
         self.finished += 1;
         assert!(intake.steps == 0);
-        reply.status(200).body(&[b"took ", head.path, b" ", &intake.body[..]].concat());
+        reply
+            .status(200)
+            .body(&[b"took ", head.path, b" ", &intake.body[..]].concat());
     }
 }
 
@@ -131,8 +151,22 @@ impl Peer {
 
     /// The same, with what is left of the budget.
     fn once_within(&mut self, input: &[u8], mut budget: usize) -> (Wants, usize) {
-        let Self { connection, handler, heads, out, date, .. } = self;
-        let mut turn = Turn { handler, heads, out, date, limits: &LIMITS, budget: &mut budget };
+        let Self {
+            connection,
+            handler,
+            heads,
+            out,
+            date,
+            ..
+        } = self;
+        let mut turn = Turn {
+            handler,
+            heads,
+            out,
+            date,
+            limits: &LIMITS,
+            budget: &mut budget,
+        };
         self.wants = connection.advance(input, &mut turn);
         self.turns += 1;
         (self.wants, budget)
@@ -177,9 +211,17 @@ impl Peer {
     }
 
     pub(super) fn time_out(&mut self) -> Vec<String> {
-        let Self { connection, out, date, .. } = self;
+        let Self {
+            connection,
+            out,
+            date,
+            ..
+        } = self;
         assert_eq!(connection.time_out(out, date), Wants::Close);
-        assert_eq!((connection.waiting(), connection.heap_bytes()), (Waiting::Closing, 0));
+        assert_eq!(
+            (connection.waiting(), connection.heap_bytes()),
+            (Waiting::Closing, 0)
+        );
         self.send();
         self.statuses()
     }
@@ -187,12 +229,17 @@ impl Peer {
     /// What it answered, without interim responses and dates.
     pub(super) fn answers(&self) -> String {
         let text = String::from_utf8_lossy(&self.got);
-        text.replace("HTTP/1.1 100 Continue\r\n\r\n", "").replace("Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", "")
+        text.replace("HTTP/1.1 100 Continue\r\n\r\n", "")
+            .replace("Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", "")
     }
 
     pub(super) fn statuses(&self) -> Vec<String> {
         let answers = self.answers();
-        answers.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect()
+        answers
+            .split("HTTP/1.1 ")
+            .skip(1)
+            .map(|answer| answer[..3].to_owned())
+            .collect()
     }
 }
 
@@ -233,13 +280,20 @@ fn streams() -> Vec<Vec<u8>> {
 }
 
 fn seed() -> u64 {
-    std::env::var("HTTP_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..))
+    std::env::var("HTTP_TEST_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..))
 }
 
 #[test]
 fn answers_in_order() {
-    let answer =
-        |status: &str, body: &str| format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let answer = |status: &str, body: &str| {
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
     let (text, closed) = whole(&streams()[0]);
     let expected = [
         answer("200 OK", "get /a?b"),
@@ -269,7 +323,12 @@ fn statuses_and_endings_of_the_streams() {
     for (stream, expected) in streams().iter().zip(expected) {
         let mut peer = Peer::new();
         peer.feed(stream, usize::MAX);
-        assert_eq!(peer.statuses(), expected, "{}", String::from_utf8_lossy(stream));
+        assert_eq!(
+            peer.statuses(),
+            expected,
+            "{}",
+            String::from_utf8_lossy(stream)
+        );
         assert_eq!(peer.wants, Wants::Close);
         let answers = peer.answers();
         let last = &answers[answers.rfind("HTTP/1.1 ").expect("an answer")..];
@@ -287,13 +346,21 @@ fn cuts_change_nothing() {
             let mut peer = Peer::new();
             peer.feed(&stream[..cut], usize::MAX);
             peer.feed(&stream[cut..], usize::MAX);
-            assert_eq!((peer.answers(), peer.wants == Wants::Close), expected, "cut at {cut}");
+            assert_eq!(
+                (peer.answers(), peer.wants == Wants::Close),
+                expected,
+                "cut at {cut}"
+            );
         }
         let mut peer = Peer::new();
         for byte in &stream {
             peer.feed(&[*byte], usize::MAX);
         }
-        assert_eq!((peer.answers(), peer.wants == Wants::Close), expected, "byte by byte");
+        assert_eq!(
+            (peer.answers(), peer.wants == Wants::Close),
+            expected,
+            "byte by byte"
+        );
     }
 }
 
@@ -312,7 +379,11 @@ fn random_pieces_and_budgets_change_nothing() {
                 peer.feed(piece, budget);
                 rest = after;
             }
-            assert_eq!((peer.answers(), peer.wants == Wants::Close), expected, "HTTP_TEST_SEED={seed}");
+            assert_eq!(
+                (peer.answers(), peer.wants == Wants::Close),
+                expected,
+                "HTTP_TEST_SEED={seed}"
+            );
         }
     }
 }
@@ -322,9 +393,12 @@ fn mutated_streams_never_panic_and_cuts_change_nothing() {
     let seed = seed();
     println!("HTTP_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let streams: Vec<_> =
-        streams().into_iter().filter(|stream| !stream.windows(5).any(|part| part == b"/blob")).collect();
-    let spice = b"\r\n|\n|\r|\0| |:|\r\n\r\n|ffffffffffffffff|0\r\n\r\n|\xff|;|HTTP/1.1".split(|byte| *byte == b'|');
+    let streams: Vec<_> = streams()
+        .into_iter()
+        .filter(|stream| !stream.windows(5).any(|part| part == b"/blob"))
+        .collect();
+    let spice = b"\r\n|\n|\r|\0| |:|\r\n\r\n|ffffffffffffffff|0\r\n\r\n|\xff|;|HTTP/1.1"
+        .split(|byte| *byte == b'|');
     let spice: Vec<&[u8]> = spice.collect();
     for round in 0..100_000 {
         let mut stream = streams[round % streams.len()].clone();
@@ -334,7 +408,9 @@ fn mutated_streams_never_panic_and_cuts_change_nothing() {
                 0 => stream[at] = random.u8(..),
                 1 => stream[at] ^= 1 << random.u8(..8),
                 2 => drop(stream.drain(at.min(other)..at.max(other))),
-                3 => drop(stream.splice(at..at, random.choice(&spice).expect("some").iter().copied())),
+                3 => drop(
+                    stream.splice(at..at, random.choice(&spice).expect("some").iter().copied()),
+                ),
                 4 => stream.swap(at, other),
                 _ => {
                     let copy = stream[at.min(other)..at.max(other)].to_vec();
@@ -355,8 +431,17 @@ fn mutated_streams_never_panic_and_cuts_change_nothing() {
         at_once.feed(&stream, usize::MAX);
         at_once.connection.peer_closed();
         at_once.feed_on();
-        assert_eq!((peer.wants, at_once.wants), (Wants::Close, Wants::Close), "HTTP_TEST_SEED={seed}");
-        assert_eq!(peer.answers(), at_once.answers(), "HTTP_TEST_SEED={seed}: {}", stream.escape_ascii());
+        assert_eq!(
+            (peer.wants, at_once.wants),
+            (Wants::Close, Wants::Close),
+            "HTTP_TEST_SEED={seed}"
+        );
+        assert_eq!(
+            peer.answers(),
+            at_once.answers(),
+            "HTTP_TEST_SEED={seed}: {}",
+            stream.escape_ascii()
+        );
     }
 }
 
@@ -364,16 +449,30 @@ fn mutated_streams_never_panic_and_cuts_change_nothing() {
 #[test]
 fn whether_the_rest_of_a_refused_body_is_read_does_not_depend_on_the_cut() {
     for (framing, body, closes) in [
-        ("Transfer-Encoding: chunked", format!("3e7\r\n{}\r\n0\r\n\r\n", "x".repeat(999)), true),
-        ("Transfer-Encoding: chunked", format!("320\r\n{}\r\n0\r\n\r\n", "x".repeat(800)), false),
+        (
+            "Transfer-Encoding: chunked",
+            format!("3e7\r\n{}\r\n0\r\n\r\n", "x".repeat(999)),
+            true,
+        ),
+        (
+            "Transfer-Encoding: chunked",
+            format!("320\r\n{}\r\n0\r\n\r\n", "x".repeat(800)),
+            false,
+        ),
         ("Content-Length: 1001", "x".repeat(1001), true),
         ("Content-Length: 1000", "x".repeat(1000), false),
     ] {
         let stream = format!("POST /small HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n{body}");
         for most in [1, 7, 500, stream.len()] {
             let mut peer = Peer::new();
-            stream.as_bytes().chunks(most).for_each(|piece| peer.feed(piece, usize::MAX));
-            let found = (peer.answers().contains("Connection: close"), peer.wants == Wants::Close);
+            stream
+                .as_bytes()
+                .chunks(most)
+                .for_each(|piece| peer.feed(piece, usize::MAX));
+            let found = (
+                peer.answers().contains("Connection: close"),
+                peer.wants == Wants::Close,
+            );
             assert_eq!(found, (closes, closes), "{framing} in pieces of {most}");
         }
     }
@@ -387,13 +486,19 @@ fn a_thousand_in_one_input() {
     peer.feed(&stream, usize::MAX);
     assert_eq!((peer.handler.begun, peer.handler.finished), (1000, 500));
     assert_eq!(peer.answers().matches("get /n?-").count(), 500);
-    assert_eq!((peer.wants, peer.connection.waiting()), (Wants::Input, Waiting::Idle));
+    assert_eq!(
+        (peer.wants, peer.connection.waiting()),
+        (Wants::Input, Waiting::Idle)
+    );
     assert_eq!(peer.connection.heap_bytes(), 0);
 
     let mut bit_by_bit = Peer::new();
     bit_by_bit.feed(&stream, 1);
     assert_eq!(bit_by_bit.answers(), peer.answers());
-    assert!(bit_by_bit.turns >= 1000, "a budget of 1 lets one request through a turn");
+    assert!(
+        bit_by_bit.turns >= 1000,
+        "a budget of 1 lets one request through a turn"
+    );
 }
 
 #[test]
@@ -401,25 +506,50 @@ fn room_and_budget_are_respected() {
     let one = b"GET /blob HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut peer = Peer::new();
     assert_eq!(peer.once(&one.repeat(3), usize::MAX), Wants::Output);
-    assert_eq!((peer.handler.begun, peer.connection.waiting()), (1, Waiting::Reply));
-    assert_eq!(peer.once(b"", usize::MAX), Wants::Output, "nothing was sent");
-    peer.out.consume(peer.out.unsent_bytes() - LIMITS.output_high_bytes);
-    assert_eq!((peer.once(b"", usize::MAX), peer.handler.begun), (Wants::Output, 2));
+    assert_eq!(
+        (peer.handler.begun, peer.connection.waiting()),
+        (1, Waiting::Reply)
+    );
+    assert_eq!(
+        peer.once(b"", usize::MAX),
+        Wants::Output,
+        "nothing was sent"
+    );
+    peer.out
+        .consume(peer.out.unsent_bytes() - LIMITS.output_high_bytes);
+    assert_eq!(
+        (peer.once(b"", usize::MAX), peer.handler.begun),
+        (Wants::Output, 2)
+    );
     peer.send();
-    assert_eq!((peer.once(b"", usize::MAX), peer.handler.begun), (Wants::Output, 3));
+    assert_eq!(
+        (peer.once(b"", usize::MAX), peer.handler.begun),
+        (Wants::Output, 3)
+    );
     peer.send();
     assert_eq!(peer.once(b"", usize::MAX), Wants::Input);
 
     let small = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut peer = Peer::new();
     assert_eq!(peer.once_within(&small.repeat(20), 5000), (Wants::Turn, 0));
-    assert!((4..=6).contains(&peer.handler.begun), "{} requests for 5,000 bytes of work", peer.handler.begun);
-    assert_eq!((peer.once(b"", usize::MAX), peer.handler.begun), (Wants::Input, 20));
+    assert!(
+        (4..=6).contains(&peer.handler.begun),
+        "{} requests for 5,000 bytes of work",
+        peer.handler.begun
+    );
+    assert_eq!(
+        (peer.once(b"", usize::MAX), peer.handler.begun),
+        (Wants::Input, 20)
+    );
 
     let head = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 90\r\n\r\n";
     assert_eq!(peer.once(head, usize::MAX), Wants::Input);
     for (length, budget, expected) in [(40, 50, (Wants::Input, 10)), (50, 49, (Wants::Turn, 0))] {
-        assert_eq!(peer.once_within(&vec![b'x'; length], budget), expected, "{length} bytes of a body");
+        assert_eq!(
+            peer.once_within(&vec![b'x'; length], budget),
+            expected,
+            "{length} bytes of a body"
+        );
     }
 }
 
@@ -427,18 +557,26 @@ fn room_and_budget_are_respected() {
 fn a_source_holds_what_follows() {
     let mut peer = Peer::new();
     let stream = b"GET /source HTTP/1.1\r\nHost: h\r\n\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n";
-    assert_eq!((peer.once(stream, usize::MAX), peer.handler.begun), (Wants::Output, 1));
-    peer.send();
-    assert_eq!((peer.once(b"", usize::MAX), peer.handler.begun), (Wants::Input, 2));
-    peer.send();
-    assert!(
-        peer.answers()
-            .contains("\r\n\r\n00000002\r\n3,\r\n00000002\r\n2,\r\n00000002\r\n1,\r\n0\r\n\r\nHTTP/1.1 200 OK")
+    assert_eq!(
+        (peer.once(stream, usize::MAX), peer.handler.begun),
+        (Wants::Output, 1)
     );
+    peer.send();
+    assert_eq!(
+        (peer.once(b"", usize::MAX), peer.handler.begun),
+        (Wants::Input, 2)
+    );
+    peer.send();
+    assert!(peer.answers().contains(
+        "\r\n\r\n00000002\r\n3,\r\n00000002\r\n2,\r\n00000002\r\n1,\r\n0\r\n\r\nHTTP/1.1 200 OK"
+    ));
 
     // On HTTP/1.0 the end of the connection ends the body: close only when it is rendered.
     let mut peer = Peer::new();
-    assert_eq!(peer.once(b"GET /source HTTP/1.0\r\n\r\n", usize::MAX), Wants::Output);
+    assert_eq!(
+        peer.once(b"GET /source HTTP/1.0\r\n\r\n", usize::MAX),
+        Wants::Output
+    );
     peer.send();
     assert_eq!(peer.once(b"", usize::MAX), Wants::Close);
     assert!(peer.answers().ends_with("Connection: close\r\n\r\n3,2,1,"));
@@ -453,7 +591,13 @@ fn continue_is_sent_only_while_the_peer_waits() {
     peer.feed(b"a", usize::MAX);
     peer.feed(b"bc", usize::MAX);
     assert!(peer.answers().ends_with("took /e abc") && peer.wants == Wants::Input);
-    assert_eq!(peer.got.windows(CONTINUE.len()).filter(|part| *part == CONTINUE).count(), 1);
+    assert_eq!(
+        peer.got
+            .windows(CONTINUE.len())
+            .filter(|part| *part == CONTINUE)
+            .count(),
+        1
+    );
 
     for body in [&b"a"[..], b"abc"] {
         let mut peer = Peer::new();
@@ -461,8 +605,14 @@ fn continue_is_sent_only_while_the_peer_waits() {
         assert!(!peer.got.starts_with(CONTINUE));
     }
     let mut peer = Peer::new();
-    peer.feed(b"POST /early HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n", usize::MAX);
-    assert_eq!((peer.statuses(), peer.wants), (vec!["403".to_owned()], Wants::Close));
+    peer.feed(
+        b"POST /early HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n",
+        usize::MAX,
+    );
+    assert_eq!(
+        (peer.statuses(), peer.wants),
+        (vec!["403".to_owned()], Wants::Close)
+    );
 }
 
 #[test]
@@ -473,7 +623,10 @@ fn unwanted_bodies_are_discarded_within_a_bound() {
     };
     let mut peer = Peer::new();
     peer.feed(&body_of(1000), usize::MAX);
-    assert_eq!((peer.wants, peer.connection.waiting()), (Wants::Input, Waiting::Idle));
+    assert_eq!(
+        (peer.wants, peer.connection.waiting()),
+        (Wants::Input, Waiting::Idle)
+    );
     assert!(!peer.answers().contains("Connection: close"));
     peer.feed(&body_of(1001), usize::MAX);
     assert_eq!(peer.wants, Wants::Close);
@@ -481,10 +634,21 @@ fn unwanted_bodies_are_discarded_within_a_bound() {
 
     // Chunks do not tell: the connection just ends at the bound.
     let mut peer = Peer::new();
-    peer.feed(b"POST /early HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", usize::MAX);
+    peer.feed(
+        b"POST /early HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
+        usize::MAX,
+    );
     peer.feed(b"fff\r\n", usize::MAX);
     peer.feed(&[b'x'; 900], usize::MAX);
-    assert_eq!((peer.wants, peer.connection.waiting()), (Wants::Input, Waiting::Body { received_bytes: 905 }));
+    assert_eq!(
+        (peer.wants, peer.connection.waiting()),
+        (
+            Wants::Input,
+            Waiting::Body {
+                received_bytes: 905
+            }
+        )
+    );
     peer.feed(&[b'x'; 95], usize::MAX);
     assert_eq!(peer.wants, Wants::Input);
     peer.feed(b"x", usize::MAX);

@@ -16,7 +16,20 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
         )
 }
 
@@ -24,7 +37,9 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 pub(super) fn read_target<'b>(target: &'b [u8], head: &mut Head<'b>) -> Result<(), Refusal> {
     // httparse has seen to control bytes and spaces; it lets UTF-8 through.
     if !target.is_ascii() {
-        return Err(Refusal::bad_request("a byte that is not ASCII in the request target: percent-encode it"));
+        return Err(Refusal::bad_request(
+            "a byte that is not ASCII in the request target: percent-encode it",
+        ));
     }
     head.is_literal = memchr2(b'%', b'+', target).is_none();
     if head.method == Method::Connect {
@@ -47,7 +62,9 @@ fn read_path<'b>(target: &'b [u8], head: &mut Head<'b>) -> Result<(), Refusal> {
         Some(at) => {
             let query = &target[at + 1..];
             if target[at] == b'#' || memchr(b'#', query).is_some() {
-                return Err(Refusal::bad_request("a `#` in the request target: percent-encode it as %23"));
+                return Err(Refusal::bad_request(
+                    "a `#` in the request target: percent-encode it as %23",
+                ));
             }
             head.path = &target[..at];
             head.query = Some(query);
@@ -63,16 +80,27 @@ fn read_path<'b>(target: &'b [u8], head: &mut Head<'b>) -> Result<(), Refusal> {
 fn read_absolute<'b>(target: &'b [u8], head: &mut Head<'b>) -> Result<(), Refusal> {
     let scheme_bytes = [&b"http://"[..], b"https://"]
         .into_iter()
-        .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
+        .find(|scheme| {
+            target
+                .get(..scheme.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        })
         .map(<[u8]>::len);
     let Some(scheme_bytes) = scheme_bytes else {
-        return Err(Refusal::bad_request("malformed request target: write a path that begins with `/`"));
+        return Err(Refusal::bad_request(
+            "malformed request target: write a path that begins with `/`",
+        ));
     };
     let rest = &target[scheme_bytes..];
-    let authority_bytes = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    let authority_bytes = rest
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?' | b'#'))
+        .unwrap_or(rest.len());
     let (authority, path) = rest.split_at(authority_bytes);
     if authority.is_empty() {
-        return Err(Refusal::bad_request("no host in the request target: write `http://host/path`, or only the path"));
+        return Err(Refusal::bad_request(
+            "no host in the request target: write `http://host/path`, or only the path",
+        ));
     }
     check_host(authority)?;
     head.host = Some(authority);
@@ -85,17 +113,23 @@ pub(super) fn check_host(value: &[u8]) -> Result<(), Refusal> {
         memchr(b']', rest).and_then(|end| {
             let (address, port) = (&rest[..end], &rest[end + 1..]);
             let is_address = address.contains(&b':')
-                && address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'));
+                && address
+                    .iter()
+                    .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'));
             is_address.then_some(port)
         })
     } else {
         let (name, port) = value.split_at(memchr(b':', value).unwrap_or(value.len()));
-        name.iter().all(|&byte| is_host_name_byte(byte)).then_some(port)
+        name.iter()
+            .all(|&byte| is_host_name_byte(byte))
+            .then_some(port)
     };
     match port {
         Some([]) => Ok(()),
         Some([b':', digits @ ..]) if is_port(digits) => Ok(()),
-        _ => Err(Refusal::bad_request("invalid Host: write a name or an address, and `:port` if needed")),
+        _ => Err(Refusal::bad_request(
+            "invalid Host: write a name or an address, and `:port` if needed",
+        )),
     }
 }
 
@@ -108,7 +142,20 @@ const HOST_NAME_BYTES: [bool; 256] = {
         table[byte as usize] = byte.is_ascii_alphanumeric()
             || matches!(
                 byte,
-                b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b';'
+                    | b'='
             );
         byte += 1;
     }
@@ -137,7 +184,8 @@ fn is_port(digits: &[u8]) -> bool {
 
 /// Digits only, and no more than fit.
 pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
-    let malformed = || Refusal::bad_request("malformed Content-Length: write one number of bytes, digits only");
+    let malformed =
+        || Refusal::bad_request("malformed Content-Length: write one number of bytes, digits only");
     if value.is_empty() {
         return Err(malformed());
     }
@@ -146,7 +194,9 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
         if !digit.is_ascii_digit() {
             return Err(malformed());
         }
-        let next = length.checked_mul(10).and_then(|tens| tens.checked_add(u64::from(digit - b'0')));
+        let next = length
+            .checked_mul(10)
+            .and_then(|tens| tens.checked_add(u64::from(digit - b'0')));
         length = next.ok_or_else(malformed)?;
     }
     Ok(length)
@@ -158,8 +208,13 @@ pub(super) fn transfer_encoding(value: &[u8]) -> Result<Framing, Refusal> {
         return Ok(Framing::Chunked);
     }
     let mut codings = value.rsplit(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-    let last_is_chunked = codings.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
-    let (mut chunked_earlier, mut any_empty) = (false, value.trim_ascii_end().ends_with(b",") || value.is_empty());
+    let last_is_chunked = codings
+        .next()
+        .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    let (mut chunked_earlier, mut any_empty) = (
+        false,
+        value.trim_ascii_end().ends_with(b",") || value.is_empty(),
+    );
     for coding in codings {
         chunked_earlier |= coding.eq_ignore_ascii_case(b"chunked");
         any_empty |= coding.is_empty();
@@ -174,7 +229,11 @@ pub(super) fn transfer_encoding(value: &[u8]) -> Result<Framing, Refusal> {
     } else {
         "this transfer coding is not implemented: use Transfer-Encoding: chunked"
     };
-    Err(Refusal::new(501, "transfer_coding_not_implemented", message))
+    Err(Refusal::new(
+        501,
+        "transfer_coding_not_implemented",
+        message,
+    ))
 }
 
 /// Adds one Connection line to what earlier ones said; options we do not know are none of our business.

@@ -45,7 +45,12 @@ pub trait Handler {
 
     /// A head arrived. Answers it now (no body wanted, and every refusal), or gives what shall collect the body. `body`: all of
     /// it, where its length is known and it has come with the head; then it may be what the answer is about.
-    fn begin(&mut self, head: &Head<'_>, body: Option<&[u8]>, reply: Reply<'_>) -> Begin<Self::Intake>;
+    fn begin(
+        &mut self,
+        head: &Head<'_>,
+        body: Option<&[u8]>,
+        reply: Reply<'_>,
+    ) -> Begin<Self::Intake>;
 
     /// Head and whole body are there: answers.
     fn finish(&mut self, head: &Head<'_>, intake: Self::Intake, reply: Reply<'_>);
@@ -99,15 +104,27 @@ impl<H: Handler> Turn<'_, H> {
 
     /// Answers instead of the handler.
     #[cold]
-    pub(super) fn refuse(&mut self, head: Option<&Head<'_>>, exchange: &mut Exchange, refusal: &Refusal) {
+    pub(super) fn refuse(
+        &mut self,
+        head: Option<&Head<'_>>,
+        exchange: &mut Exchange,
+        refusal: &Refusal,
+    ) {
         Reply::new(self.out, self.date, exchange).error(refusal);
         self.handler.note_refusal(head, refusal.status);
     }
 
     /// Asks the handler; `None`: the request is answered.
-    pub(super) fn begin(&mut self, head: &Head<'_>, body: Option<&[u8]>, exchange: &mut Exchange) -> Option<H::Intake> {
+    pub(super) fn begin(
+        &mut self,
+        head: &Head<'_>,
+        body: Option<&[u8]>,
+        exchange: &mut Exchange,
+    ) -> Option<H::Intake> {
         let start = self.out.bytes().len();
-        let begun = self.handler.begin(head, body, Reply::new(self.out, self.date, exchange));
+        let begun = self
+            .handler
+            .begin(head, body, Reply::new(self.out, self.date, exchange));
         match begun {
             Begin::Receive(intake) if !exchange.answered => {
                 // In case a response was begun and dropped.
@@ -128,7 +145,8 @@ impl<H: Handler> Turn<'_, H> {
 
     pub(super) fn finish(&mut self, head: &Head<'_>, intake: H::Intake, exchange: &mut Exchange) {
         let start = self.out.bytes().len();
-        self.handler.finish(head, intake, Reply::new(self.out, self.date, exchange));
+        self.handler
+            .finish(head, intake, Reply::new(self.out, self.date, exchange));
         self.make_sure_of_answer(start, exchange);
     }
 
@@ -136,7 +154,11 @@ impl<H: Handler> Turn<'_, H> {
     fn make_sure_of_answer(&mut self, start: usize, exchange: &mut Exchange) {
         if !exchange.answered {
             self.out.bytes().truncate(start);
-            let refusal = Refusal::new(500, "internal_error", "the request was not answered: please report this");
+            let refusal = Refusal::new(
+                500,
+                "internal_error",
+                "the request was not answered: please report this",
+            );
             Reply::new(self.out, self.date, exchange).error(&refusal);
         }
         self.handler.note_answer(exchange.status);

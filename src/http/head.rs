@@ -143,7 +143,11 @@ impl<'b> Head<'b> {
 impl<'b> Head<'b> {
     /// What the request is about.
     pub fn target(&self) -> Target<'b> {
-        Target { path: self.path, query: self.query, is_literal: self.is_literal }
+        Target {
+            path: self.path,
+            query: self.query,
+            is_literal: self.is_literal,
+        }
     }
 }
 

@@ -52,7 +52,10 @@ pub struct HeadReader {
 impl HeadReader {
     /// Nothing is remembered yet.
     pub fn new(limits: HeadLimits) -> Self {
-        Self { limits, known: Default::default() }
+        Self {
+            limits,
+            known: Default::default(),
+        }
     }
 
     /// Reads the head that `input` begins with into `head`, which is that of [`Head::default`], and returns its length; see
@@ -77,7 +80,11 @@ impl HeadReader {
     /// Reads a head that is like the last one of its method; `None`: it is not, or not plainly.
     #[inline]
     pub(super) fn read_alike<'b>(&self, input: &'b [u8], head: &mut Head<'b>) -> Option<usize> {
-        let Alike { target, known, head_bytes } = self.find_alike(input)?;
+        let Alike {
+            target,
+            known,
+            head_bytes,
+        } = self.find_alike(input)?;
         *head = known.head;
         (head.path, head.query, head.is_literal) = (target.path, target.query, target.is_literal);
         let tail = &input[head_bytes - known.tail.len()..head_bytes];
@@ -92,13 +99,19 @@ impl HeadReader {
     pub fn look_ahead<'b>(&self, input: &'b [u8]) -> impl Iterator<Item = (Target<'b>, &'b [u8])> {
         let mut rest = input;
         std::iter::from_fn(move || {
-            let Alike { target, known, head_bytes } = self.find_alike(rest)?;
+            let Alike {
+                target,
+                known,
+                head_bytes,
+            } = self.find_alike(rest)?;
             let body_bytes = match known.head.framing {
                 Framing::None => 0,
                 Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
                 Framing::Chunked => usize::MAX,
             };
-            let (body, behind) = rest[head_bytes..].split_at_checked(body_bytes).unwrap_or_default();
+            let (body, behind) = rest[head_bytes..]
+                .split_at_checked(body_bytes)
+                .unwrap_or_default();
             rest = behind;
             Some((target, body))
         })
@@ -124,27 +137,46 @@ impl HeadReader {
             is_literal &= is_query_literal;
         }
         let head_bytes = input.len() - rest.len() + known.tail.len();
-        let is_alike = !known.tail.is_empty() && rest.starts_with(&known.tail) && head_bytes <= self.limits.head_bytes;
-        is_alike.then_some(Alike { target: Target { path, query, is_literal }, known, head_bytes })
+        let is_alike = !known.tail.is_empty()
+            && rest.starts_with(&known.tail)
+            && head_bytes <= self.limits.head_bytes;
+        is_alike.then_some(Alike {
+            target: Target {
+                path,
+                query,
+                is_literal,
+            },
+            known,
+            head_bytes,
+        })
     }
 
     /// Remembers what a whole head says behind its target, if that is where all of it stands.
     fn remember(&mut self, bytes: &[u8], head: &Head<'_>) {
-        let Some(at) = METHODS.iter().position(|method| *method == head.method) else { return };
+        let Some(at) = METHODS.iter().position(|method| *method == head.method) else {
+            return;
+        };
         let known = &mut self.known[at];
         known.tail.clear();
         known.values.clear();
         let last_of_target = head.query.unwrap_or(head.path);
-        let Some(tail_at) = offset_in(bytes, last_of_target).map(|at| at + last_of_target.len()) else { return };
+        let Some(tail_at) = offset_in(bytes, last_of_target).map(|at| at + last_of_target.len())
+        else {
+            return;
+        };
         let tail = &bytes[tail_at..];
         if tail.len() > TAIL_MAX_BYTES {
             return;
         }
         let mut head = *head;
         for field in Field::ALL {
-            let Some(value) = *head.field_mut(field) else { continue };
+            let Some(value) = *head.field_mut(field) else {
+                continue;
+            };
             // The authority of an absolute-form target stands for Host, and before the tail.
-            let Some(start) = offset_in(tail, value) else { return };
+            let Some(start) = offset_in(tail, value) else {
+                return;
+            };
             known.values.push((field, start..start + value.len()));
         }
         known.head = Head {
@@ -199,8 +231,14 @@ fn plain_bytes(bytes: &[u8]) -> (usize, bool) {
         at += 8;
     }
     let rest = &bytes[at..];
-    let rest = &rest[..rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len())];
-    (at + rest.len(), is_literal && !rest.iter().any(|byte| matches!(byte, b'%' | b'+')))
+    let rest = &rest[..rest
+        .iter()
+        .position(|byte| !is_plain(*byte))
+        .unwrap_or(rest.len())];
+    (
+        at + rest.len(),
+        is_literal && !rest.iter().any(|byte| matches!(byte, b'%' | b'+')),
+    )
 }
 
 #[inline]

@@ -39,7 +39,11 @@ pub(super) enum Standing {
 
 impl<I: Intake> Incoming<I> {
     pub(super) fn new(framing: Framing, intake: I) -> Self {
-        Self { decoder: BodyDecoder::new(framing), intake, received_bytes: 0 }
+        Self {
+            decoder: BodyDecoder::new(framing),
+            intake,
+            received_bytes: 0,
+        }
     }
 
     /// Feeds the intake; returns how much of `input` was used.

@@ -53,7 +53,10 @@ pub trait BodySource {
 /// A body that comes bit by bit.
 enum Generated {
     /// Rendered as the peer takes it.
-    Source { source: Box<dyn BodySource>, chunked: bool },
+    Source {
+        source: Box<dyn BodySource>,
+        chunked: bool,
+    },
     /// Whoever has something to say says it, and when it is over.
     Fed { chunked: bool },
 }
@@ -100,7 +103,10 @@ impl Output {
 
     /// An output that keeps up to `keep_bytes` of its buffer when everything is sent: one to render into again and again.
     pub fn keeping(keep_bytes: usize) -> Self {
-        Self { keep_bytes, ..Self::default() }
+        Self {
+            keep_bytes,
+            ..Self::default()
+        }
     }
 
     /// Nothing is queued.
@@ -125,7 +131,9 @@ impl Output {
 
     /// Takes back what is held: it will never be true.
     pub fn drop_held(&mut self) {
-        let Some(from) = self.held_from.take() else { return };
+        let Some(from) = self.held_from.take() else {
+            return;
+        };
         self.bytes.truncate(from);
         while let Some(placed) = self.blobs.pop_back_if(|placed| placed.at > from) {
             self.blob_bytes -= placed.blob.len();
@@ -156,28 +164,43 @@ impl Output {
 
     /// The buffer to render into; append only.
     pub fn bytes(&mut self) -> &mut Vec<u8> {
-        debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
+        debug_assert!(
+            self.generated.is_none(),
+            "nothing may be queued after a source"
+        );
         &mut self.bytes
     }
 
     /// Queues a shared value.
     pub fn push_blob(&mut self, blob: Blob) {
-        debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
+        debug_assert!(
+            self.generated.is_none(),
+            "nothing may be queued after a source"
+        );
         if !blob.is_empty() {
             self.blob_bytes += blob.len();
-            self.blobs.push_back(PlacedBlob { at: self.bytes.len(), blob });
+            self.blobs.push_back(PlacedBlob {
+                at: self.bytes.len(),
+                blob,
+            });
         }
     }
 
     /// Queues a body that is rendered as the peer takes it, in chunk framing if `chunked`.
     pub fn push_source(&mut self, source: Box<dyn BodySource>, chunked: bool) {
-        debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
+        debug_assert!(
+            self.generated.is_none(),
+            "nothing may be queued after a source"
+        );
         self.generated = Some(Generated::Source { source, chunked });
     }
 
     /// Queues a body that is fed, in chunk framing if `chunked`.
     pub fn push_feed(&mut self, chunked: bool) {
-        debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
+        debug_assert!(
+            self.generated.is_none(),
+            "nothing may be queued after a source"
+        );
         self.generated = Some(Generated::Fed { chunked });
     }
 
@@ -188,7 +211,9 @@ impl Output {
 
     /// Appends what `render` renders to the body that is fed; none if there is no such body.
     pub fn feed<R>(&mut self, render: impl FnOnce(&mut Vec<u8>) -> R) -> Option<R> {
-        let Some(Generated::Fed { chunked }) = self.generated else { return None };
+        let Some(Generated::Fed { chunked }) = self.generated else {
+            return None;
+        };
         Some(frame(&mut self.bytes, chunked, render))
     }
 
@@ -196,7 +221,8 @@ impl Output {
     pub fn end_feed(&mut self) {
         if let Some(Generated::Fed { chunked }) = self.generated {
             self.generated = None;
-            self.bytes.extend_from_slice(if chunked { LAST_CHUNK } else { b"" });
+            self.bytes
+                .extend_from_slice(if chunked { LAST_CHUNK } else { b"" });
             self.reclaim();
         }
     }
@@ -204,8 +230,13 @@ impl Output {
     /// Lets the source render while little is unsent; returns the work done, which may be a step more than the budget.
     pub fn generate(&mut self, budget_bytes: usize) -> usize {
         let mut work = 0;
-        while self.held_from.is_none() && work < budget_bytes && self.pending_bytes() < GENERATE_BELOW_BYTES {
-            let Some(Generated::Source { source, chunked }) = &mut self.generated else { break };
+        while self.held_from.is_none()
+            && work < budget_bytes
+            && self.pending_bytes() < GENERATE_BELOW_BYTES
+        {
+            let Some(Generated::Source { source, chunked }) = &mut self.generated else {
+                break;
+            };
             let step = GENERATE_STEP_BYTES.min(budget_bytes - work);
             let before = self.bytes.len();
             let fill = fill(&mut **source, *chunked, &mut self.bytes, step);
@@ -272,7 +303,10 @@ impl Output {
             self.blobs.pop_front();
         }
         if self.blobs.is_empty() {
-            assert!(left <= self.pending_bytes(), "more was consumed than queued");
+            assert!(
+                left <= self.pending_bytes(),
+                "more was consumed than queued"
+            );
             self.sent += left;
         }
         self.reclaim();
@@ -280,7 +314,10 @@ impl Output {
 
     /// Moves what `other` holds behind what is queued here.
     pub fn append(&mut self, other: &mut Output) {
-        debug_assert!(self.generated.is_none(), "nothing may be queued after a source");
+        debug_assert!(
+            self.generated.is_none(),
+            "nothing may be queued after a source"
+        );
         let take_buffer = self.is_empty() && other.pending_bytes() > other.bytes.capacity() / 2;
         if take_buffer {
             std::mem::swap(&mut self.bytes, &mut other.bytes);
@@ -294,9 +331,15 @@ impl Output {
             let held_from = other.held_from.take().map(|at| at - other.sent + base);
             self.held_from = self.held_from.or(held_from);
             let moved = other.blobs.drain(..);
-            self.blobs.extend(moved.map(|placed| PlacedBlob { at: placed.at - other.sent + base, ..placed }));
+            self.blobs.extend(moved.map(|placed| PlacedBlob {
+                at: placed.at - other.sent + base,
+                ..placed
+            }));
         }
-        debug_assert!(other.blob_sent == 0 || self.blob_sent == 0, "what is behind was sent before what is in front");
+        debug_assert!(
+            other.blob_sent == 0 || self.blob_sent == 0,
+            "what is behind was sent before what is in front"
+        );
         self.blob_sent += std::mem::take(&mut other.blob_sent);
         self.blob_bytes += std::mem::take(&mut other.blob_bytes);
         self.generated = other.generated.take();
@@ -321,7 +364,8 @@ impl Output {
             self.held_from = self.held_from.map(|at| at - self.sent);
             self.sent = 0;
             if self.bytes.len() < self.bytes.capacity() / 4 {
-                self.bytes.shrink_to(self.keep_bytes.max(self.bytes.len() * 2));
+                self.bytes
+                    .shrink_to(self.keep_bytes.max(self.bytes.len() * 2));
             }
         }
     }
@@ -331,7 +375,12 @@ impl Output {
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// One call of the source, framed as one chunk (none if it rendered nothing), and the last chunk when it is done.
-fn fill(source: &mut dyn BodySource, chunked: bool, bytes: &mut Vec<u8>, budget_bytes: usize) -> Fill {
+fn fill(
+    source: &mut dyn BodySource,
+    chunked: bool,
+    bytes: &mut Vec<u8>,
+    budget_bytes: usize,
+) -> Fill {
     let fill = frame(bytes, chunked, |bytes| source.fill(bytes, budget_bytes));
     if fill == Fill::Done && chunked {
         bytes.extend_from_slice(LAST_CHUNK);

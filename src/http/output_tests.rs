@@ -10,8 +10,14 @@ fn drain(out: &mut Output, count: usize, step: usize) -> Vec<u8> {
     loop {
         let mut slices = [IoSlice::new(&[]); 8];
         let (used, bytes) = out.slices(&mut slices[..count], 2 * step);
-        let shown: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.to_vec()).collect();
-        assert!(slices[..used].iter().all(|slice| !slice.is_empty()), "an empty slice looks like a closed peer");
+        let shown: Vec<u8> = slices[..used]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect();
+        assert!(
+            slices[..used].iter().all(|slice| !slice.is_empty()),
+            "an empty slice looks like a closed peer"
+        );
         assert!(shown.len() == bytes && bytes <= 2 * step);
         if shown.is_empty() {
             return all;
@@ -43,7 +49,11 @@ fn order_holds_whatever_is_sent_at_a_time() {
         for count in 1..8 {
             let (mut out, expected) = mixed();
             assert_eq!((out.pending_bytes(), out.unsent_bytes()), (6, 20));
-            assert_eq!(drain(&mut out, count, step), expected, "{step} bytes, {count} slices a time");
+            assert_eq!(
+                drain(&mut out, count, step),
+                expected,
+                "{step} bytes, {count} slices a time"
+            );
             assert!(out.is_empty() && out.unsent_bytes() == 0);
             assert_eq!(out.heap_bytes(), 0);
         }
@@ -72,7 +82,13 @@ fn append_moves_what_is_unsent() {
     }
     // A source comes along.
     let (mut own, mut scratch) = (Output::new(), Output::new());
-    scratch.push_source(Box::new(Source { left: 1, idle: true }), false);
+    scratch.push_source(
+        Box::new(Source {
+            left: 1,
+            idle: true,
+        }),
+        false,
+    );
     own.append(&mut scratch);
     assert!(own.is_generating() && scratch.is_empty());
 }
@@ -86,7 +102,11 @@ fn a_kept_buffer_renders_without_growing() {
     assert_eq!(out.heap_bytes(), capacity, "kept");
     out.bytes().resize(100_000, b'x');
     out.consume(100_000);
-    assert!((600..=1000).contains(&out.heap_bytes()), "{} bytes kept", out.heap_bytes());
+    assert!(
+        (600..=1000).contains(&out.heap_bytes()),
+        "{} bytes kept",
+        out.heap_bytes()
+    );
 
     // A slow connection takes over a copy of its size, not the buffer of all.
     out.bytes().extend_from_slice(b"few");
@@ -105,15 +125,27 @@ fn memory_follows_what_is_unsent() {
     let mut next = 0;
     while out.pending_bytes() > 0 {
         let mut slices = [IoSlice::new(&[])];
-        assert_eq!(out.slices(&mut slices, usize::MAX), (1, out.pending_bytes()));
+        assert_eq!(
+            out.slices(&mut slices, usize::MAX),
+            (1, out.pending_bytes())
+        );
         assert_eq!(usize::from(slices[0][0]), next % 251);
         let step = 997.min(out.pending_bytes());
         next += step;
         out.consume(step);
         let bound = (4 * out.pending_bytes()).max(2 * COMPACT_BYTES) + COMPACT_BYTES;
-        assert!(out.heap_bytes() <= bound.max(size.next_power_of_two()), "{} held", out.heap_bytes());
+        assert!(
+            out.heap_bytes() <= bound.max(size.next_power_of_two()),
+            "{} held",
+            out.heap_bytes()
+        );
         if out.pending_bytes() < size / 16 {
-            assert!(out.heap_bytes() <= bound + size / 8, "{} held for {}", out.heap_bytes(), out.pending_bytes());
+            assert!(
+                out.heap_bytes() <= bound + size / 8,
+                "{} held for {}",
+                out.heap_bytes(),
+                out.pending_bytes()
+            );
         }
     }
     assert_eq!((next, out.heap_bytes()), (size, 0));
@@ -150,7 +182,10 @@ fn work_without_output_is_charged() {
     assert_eq!(out.generate(100), 100);
     assert!(out.is_generating() && out.pending_bytes() == 0);
     out.generate(100);
-    assert_eq!((out.is_generating(), drain(&mut out, 1, 9)), (false, b"0\r\n\r\n".to_vec()));
+    assert_eq!(
+        (out.is_generating(), drain(&mut out, 1, 9)),
+        (false, b"0\r\n\r\n".to_vec())
+    );
 }
 
 /// Renders `left` bytes, nothing on every other call.
@@ -167,7 +202,11 @@ impl BodySource for Source {
             out.resize(out.len() + now, b's');
             self.left -= now;
         }
-        if self.left == 0 { Fill::Done } else { Fill::More }
+        if self.left == 0 {
+            Fill::Done
+        } else {
+            Fill::More
+        }
     }
 }
 
@@ -175,7 +214,13 @@ impl BodySource for Source {
 fn sources_render_as_there_is_room() {
     let mut out = Output::new();
     out.bytes().extend_from_slice(b"head:");
-    out.push_source(Box::new(Source { left: 1_000_000, idle: false }), false);
+    out.push_source(
+        Box::new(Source {
+            left: 1_000_000,
+            idle: false,
+        }),
+        false,
+    );
     assert!(!out.is_empty() && out.is_generating());
     assert!(out.generate(1) >= 1, "calls without output cost work too");
     let mut all = Vec::new();
@@ -192,12 +237,28 @@ fn sources_render_as_there_is_room() {
 #[test]
 fn chunks_of_a_source() {
     let mut out = Output::new();
-    out.push_source(Box::new(Source { left: 6000, idle: false }), true);
+    out.push_source(
+        Box::new(Source {
+            left: 6000,
+            idle: false,
+        }),
+        true,
+    );
     let work = out.generate(usize::MAX);
     assert!(work >= 6000 && !out.is_generating());
     let body = drain(&mut out, 1, 100_000);
-    let expected = [&b"00001388\r\n"[..], &[b's'; 5000], b"\r\n000003e8\r\n", &[b's'; 1000], b"\r\n0\r\n\r\n"].concat();
-    assert_eq!(String::from_utf8_lossy(&body), String::from_utf8_lossy(&expected));
+    let expected = [
+        &b"00001388\r\n"[..],
+        &[b's'; 5000],
+        b"\r\n000003e8\r\n",
+        &[b's'; 1000],
+        b"\r\n0\r\n\r\n",
+    ]
+    .concat();
+    assert_eq!(
+        String::from_utf8_lossy(&body),
+        String::from_utf8_lossy(&expected)
+    );
 }
 
 /// Random outputs, cut at random into what may go and what is held back, moved between buffers, sent in random steps: what may go
@@ -251,7 +312,13 @@ fn a_generated_body_that_is_held_back_is_not_rendered() {
     let mut out = Output::new();
     out.hold();
     out.bytes().extend_from_slice(b"head");
-    out.push_source(Box::new(Source { left: 1, idle: false }), false);
+    out.push_source(
+        Box::new(Source {
+            left: 1,
+            idle: false,
+        }),
+        false,
+    );
     assert_eq!((out.generate(1_000), out.pending_bytes()), (0, 4));
     out.release();
     assert!(out.generate(1_000) > 0);

@@ -32,21 +32,32 @@ impl Refusal {
     /// A refusal with this status, code and message.
     #[cold]
     pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Parts { status, code, message: message.into(), header: None }))
+        Self(Box::new(Parts {
+            status,
+            code,
+            message: message.into(),
+            header: None,
+        }))
     }
 
     /// The same with a header.
     #[cold]
     #[must_use]
     pub fn with_header(self, name: &'static str, value: &str) -> Self {
-        Self(Box::new(Parts { header: Some((name, value.into())), ..*self.0 }))
+        Self(Box::new(Parts {
+            header: Some((name, value.into())),
+            ..*self.0
+        }))
     }
 
     /// The same in other words.
     #[cold]
     #[must_use]
     pub fn with_message(self, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Parts { message: message.into(), ..*self.0 }))
+        Self(Box::new(Parts {
+            message: message.into(),
+            ..*self.0
+        }))
     }
 
     /// `400 bad_request`.
@@ -65,7 +76,12 @@ impl Refusal {
             code: &'r str,
         }
         // Two strings and a bool always serialize into memory; an empty body would still leave the status.
-        serde_json::to_vec(&Body { success: false, error: &self.message, code: self.code }).unwrap_or_default()
+        serde_json::to_vec(&Body {
+            success: false,
+            error: &self.message,
+            code: self.code,
+        })
+        .unwrap_or_default()
     }
 }
 
@@ -86,6 +102,9 @@ mod tests {
         let refusal = Refusal::new(404, "not_found", "no \"such\"\nthing");
         let body = refusal.to_json();
         let golden = br#"{"success":false,"error":"no \"such\"\nthing","code":"not_found"}"#;
-        assert_eq!(String::from_utf8_lossy(&body), String::from_utf8_lossy(golden));
+        assert_eq!(
+            String::from_utf8_lossy(&body),
+            String::from_utf8_lossy(golden)
+        );
     }
 }

@@ -51,11 +51,19 @@ pub fn parse_head<'b>(
     let window = &input[..input.len().min(limits.head_bytes)];
     let Some(start) = skip_empty_lines(window)? else {
         *scanned = input.len();
-        return if window.len() < limits.head_bytes { Ok(None) } else { Err(over_limit(window)) };
+        return if window.len() < limits.head_bytes {
+            Ok(None)
+        } else {
+            Err(over_limit(window))
+        };
     };
     let Some(end) = find_end(window, start, *scanned)? else {
         *scanned = input.len();
-        return if window.len() < limits.head_bytes { Ok(None) } else { Err(over_limit(&window[start..])) };
+        return if window.len() < limits.head_bytes {
+            Ok(None)
+        } else {
+            Err(over_limit(&window[start..]))
+        };
     };
     parse_whole(&input[start..end], limits.header_count, head)?;
     Ok(Some(end))
@@ -102,24 +110,38 @@ fn find_end(window: &[u8], start: usize, scanned: usize) -> Result<Option<usize>
 #[cold]
 fn over_limit(window: &[u8]) -> Refusal {
     if memchr(b'\n', window).is_none() {
-        Refusal::new(414, "uri_too_long", "the request line is over the limit for a head: send a long key in the body")
+        Refusal::new(
+            414,
+            "uri_too_long",
+            "the request line is over the limit for a head: send a long key in the body",
+        )
     } else {
-        Refusal::new(431, "head_too_large", "the request head is over the limit (--max-head-bytes): send fewer headers")
+        Refusal::new(
+            431,
+            "head_too_large",
+            "the request head is over the limit (--max-head-bytes): send fewer headers",
+        )
     }
 }
 
 /// Parses exactly one head: every LF in `bytes` follows a CR, and the only empty line is the last.
-fn parse_whole<'b>(bytes: &'b [u8], header_count: usize, head: &mut Head<'b>) -> Result<(), Refusal> {
+fn parse_whole<'b>(
+    bytes: &'b [u8],
+    header_count: usize,
+    head: &mut Head<'b>,
+) -> Result<(), Refusal> {
     let mut table = [const { MaybeUninit::uninit() }; MAX_HEADER_COUNT];
     let mut request = httparse::Request::new(&mut []);
-    let parsed = request.parse_with_uninit_headers(bytes, &mut table[..header_count.min(MAX_HEADER_COUNT)]);
+    let parsed =
+        request.parse_with_uninit_headers(bytes, &mut table[..header_count.min(MAX_HEADER_COUNT)]);
     match parsed {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
         // What is left over or missing is a request line cut short: the end of the head is known to be there.
         Ok(_) => return Err(refuse_request_line(bytes)),
         Err(error) => return Err(refuse_syntax(error, bytes)),
     }
-    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
         return Err(refuse_request_line(bytes));
     };
     head.method = method_of(method.as_bytes());
@@ -158,7 +180,12 @@ struct Seen<'b> {
 }
 
 /// Takes in one header: by length first, since most lengths belong to no name we know.
-fn read_header<'b>(name: &[u8], value: &'b [u8], head: &mut Head<'b>, seen: &mut Seen<'b>) -> Result<(), Refusal> {
+fn read_header<'b>(
+    name: &[u8],
+    value: &'b [u8],
+    head: &mut Head<'b>,
+    seen: &mut Seen<'b>,
+) -> Result<(), Refusal> {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     match name.len() {
         4 if is("host") => once(&mut head.host, value, "Host"),
@@ -171,7 +198,11 @@ fn read_header<'b>(name: &[u8], value: &'b [u8], head: &mut Head<'b>, seen: &mut
         6 if is("expect") => fields::read_expect(value, head),
         8 if is("if-match") => once(&mut head.if_match, value, "If-Match"),
         10 if is("connection") => {
-            fields::read_connection(value, &mut seen.connection_close, &mut seen.connection_keep_alive);
+            fields::read_connection(
+                value,
+                &mut seen.connection_close,
+                &mut seen.connection_keep_alive,
+            );
             Ok(())
         }
         10 if is("x-min-acks") => once(&mut head.min_acks, value, "X-Min-Acks"),
@@ -182,7 +213,9 @@ fn read_header<'b>(name: &[u8], value: &'b [u8], head: &mut Head<'b>, seen: &mut
         14 if is("content-length") => once(&mut seen.content_length, value, "Content-Length"),
         14 if is("sec-fetch-site") => once(&mut head.sec_fetch_site, value, "Sec-Fetch-Site"),
         14 if is("x-partition-id") => once(&mut head.partition_id, value, "X-Partition-ID"),
-        17 if is("transfer-encoding") => once(&mut seen.transfer_encoding, value, "Transfer-Encoding"),
+        17 if is("transfer-encoding") => {
+            once(&mut seen.transfer_encoding, value, "Transfer-Encoding")
+        }
         _ => Ok(()),
     }
 }
@@ -191,18 +224,23 @@ fn read_header<'b>(name: &[u8], value: &'b [u8], head: &mut Head<'b>, seen: &mut
 fn once<'b>(slot: &mut Option<&'b [u8]>, value: &'b [u8], name: &str) -> Result<(), Refusal> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(Refusal::bad_request(format!("{name} given more than once: send it once"))),
+        Some(_) => Err(Refusal::bad_request(format!(
+            "{name} given more than once: send it once"
+        ))),
     }
 }
 
 impl Seen<'_> {
     fn finish(&self, head: &mut Head<'_>) -> Result<(), Refusal> {
-        head.keep_alive = !self.connection_close && (head.http_minor == 1 || self.connection_keep_alive);
+        head.keep_alive =
+            !self.connection_close && (head.http_minor == 1 || self.connection_keep_alive);
         head.framing = match (self.content_length, self.transfer_encoding) {
             (None, None) => Framing::None,
             (Some(length), None) => Framing::Length(fields::content_length(length)?),
             (Some(_), Some(_)) => {
-                return Err(Refusal::bad_request("Content-Length and Transfer-Encoding together: send one of them"));
+                return Err(Refusal::bad_request(
+                    "Content-Length and Transfer-Encoding together: send one of them",
+                ));
             }
             (None, Some(_)) if head.http_minor == 0 => {
                 return Err(Refusal::bad_request(
@@ -223,14 +261,16 @@ impl Seen<'_> {
 fn refuse_syntax(error: httparse::Error, head: &[u8]) -> Refusal {
     use httparse::Error;
     match error {
-        Error::TooManyHeaders => Refusal::new(431, "too_many_headers", "too many header lines: send fewer"),
+        Error::TooManyHeaders => {
+            Refusal::new(431, "too_many_headers", "too many header lines: send fewer")
+        }
         Error::HeaderName => Refusal::bad_request(
             "malformed header line: write `name: value`, without folding and without a space before the name or the colon",
         ),
         Error::HeaderValue => Refusal::bad_request("a control byte in a header value: remove it"),
-        Error::NewLine => {
-            Refusal::bad_request("malformed line ending: end each line with one CR LF, nothing before it")
-        }
+        Error::NewLine => Refusal::bad_request(
+            "malformed line ending: end each line with one CR LF, nothing before it",
+        ),
         Error::Token | Error::Status | Error::Version => refuse_request_line(head),
     }
 }
@@ -242,12 +282,18 @@ fn refuse_request_line(head: &[u8]) -> Refusal {
     let mut words = line.split(|&byte| byte == b' ');
     match (words.next(), words.next(), words.next(), words.next()) {
         (Some(_), Some(_), Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
-            if major.is_ascii_digit() && minor.is_ascii_digit() && !(*major == b'1' && *minor <= b'1') =>
+            if major.is_ascii_digit()
+                && minor.is_ascii_digit()
+                && !(*major == b'1' && *minor <= b'1') =>
         {
-            Refusal::new(505, "version_not_supported", "this HTTP version is not spoken here: use HTTP/1.1")
+            Refusal::new(
+                505,
+                "version_not_supported",
+                "this HTTP version is not spoken here: use HTTP/1.1",
+            )
         }
-        _ => {
-            Refusal::bad_request("malformed request line: write `GET /path HTTP/1.1`, with one space between the parts")
-        }
+        _ => Refusal::bad_request(
+            "malformed request line: write `GET /path HTTP/1.1`, with one space between the parts",
+        ),
     }
 }

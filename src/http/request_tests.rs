@@ -5,7 +5,10 @@ use super::head_reader::HeadReader;
 use super::refusal::Refusal;
 use super::request::{HeadLimits, parse_head};
 
-const LIMITS: HeadLimits = HeadLimits { head_bytes: 2048, header_count: 20 };
+const LIMITS: HeadLimits = HeadLimits {
+    head_bytes: 2048,
+    header_count: 20,
+};
 
 #[derive(Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
@@ -16,7 +19,9 @@ enum ParsedHead<'b> {
 }
 
 /// What comes of reading, by `read`.
-fn verdict<'b>(read: impl FnOnce(&mut Head<'b>) -> Result<Option<usize>, Refusal>) -> ParsedHead<'b> {
+fn verdict<'b>(
+    read: impl FnOnce(&mut Head<'b>) -> Result<Option<usize>, Refusal>,
+) -> ParsedHead<'b> {
     let mut head = Head::default();
     match read(&mut head) {
         Ok(None) => ParsedHead::Incomplete,
@@ -36,7 +41,12 @@ fn parse(input: &[u8]) -> ParsedHead<'_> {
     for end in 0..=input.len() {
         let piecewise = verdict(|head| parse_head(&input[..end], &mut scanned, &LIMITS, head));
         if piecewise != ParsedHead::Incomplete {
-            assert_eq!(piecewise, whole, "after {end} bytes of {:?}", String::from_utf8_lossy(input));
+            assert_eq!(
+                piecewise,
+                whole,
+                "after {end} bytes of {:?}",
+                String::from_utf8_lossy(input)
+            );
             return whole;
         }
     }
@@ -62,7 +72,11 @@ fn target(line: &str) -> Option<(String, Option<String>, String)> {
         ParsedHead::Complete { head, .. } => {
             let is_literal = !line.contains(['%', '+']);
             assert_eq!(head.is_literal, is_literal, "{line}");
-            Some((utf8(head.path), head.query.map(utf8), utf8(head.host.expect("a host"))))
+            Some((
+                utf8(head.path),
+                head.query.map(utf8),
+                utf8(head.host.expect("a host")),
+            ))
         }
         _ => None,
     }
@@ -102,7 +116,9 @@ fn a_whole_head() {
 #[test]
 fn only_the_head_is_taken() {
     let input = b"GET / HTTP/1.1\r\nHost:\r\n\r\nGET /next";
-    let ParsedHead::Complete { head, head_bytes } = parse(input) else { panic!("whole") };
+    let ParsedHead::Complete { head, head_bytes } = parse(input) else {
+        panic!("whole")
+    };
     assert_eq!((head.host, head_bytes), (Some(&b""[..]), 25));
     assert_eq!(parse(&input[..24]), ParsedHead::Incomplete);
     assert_eq!(parse(b""), ParsedHead::Incomplete);
@@ -111,12 +127,21 @@ fn only_the_head_is_taken() {
 
 #[test]
 fn methods() {
-    for (name, method) in
-        [("GET", Method::Get), ("DELETE", Method::Delete), ("BREW", Method::Other), ("get", Method::Other)]
-    {
-        assert_eq!(head(format!("{name} / HTTP/1.0\r\n\r\n").as_bytes()).method, method);
+    for (name, method) in [
+        ("GET", Method::Get),
+        ("DELETE", Method::Delete),
+        ("BREW", Method::Other),
+        ("get", Method::Other),
+    ] {
+        assert_eq!(
+            head(format!("{name} / HTTP/1.0\r\n\r\n").as_bytes()).method,
+            method
+        );
     }
-    assert_eq!(head(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").path, b"a:1");
+    assert_eq!(
+        head(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").path,
+        b"a:1"
+    );
 }
 
 #[test]
@@ -128,7 +153,10 @@ fn targets() {
     assert_eq!(target("GET /a?"), found("/a", Some(""), "h:1"));
     assert_eq!(target("GET //a"), found("//a", None, "h:1"));
     assert_eq!(target("OPTIONS *"), found("*", None, "h:1"));
-    assert_eq!(target("GET http://other:80/x?y"), found("/x", Some("y"), "other:80"));
+    assert_eq!(
+        target("GET http://other:80/x?y"),
+        found("/x", Some("y"), "other:80")
+    );
     assert_eq!(target("GET HTTPS://[::1]"), found("/", None, "[::1]"));
     assert_eq!(target("GET http://other?y"), found("/", Some("y"), "other"));
     for refused in [
@@ -152,9 +180,16 @@ fn hosts() {
         let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
         matches!(parse(text.as_bytes()), ParsedHead::Complete { .. })
     };
-    for valid in
-        ["a", "a.b-c_d", "127.0.0.1:9001", "[::1]", "[::ffff:1.2.3.4]:65535", "a:", "", "xn--e1aybc.example:80"]
-    {
+    for valid in [
+        "a",
+        "a.b-c_d",
+        "127.0.0.1:9001",
+        "[::1]",
+        "[::ffff:1.2.3.4]:65535",
+        "a:",
+        "",
+        "xn--e1aybc.example:80",
+    ] {
         assert!(parse_host(valid), "{valid:?}");
     }
     let invalid = [
@@ -187,8 +222,9 @@ fn hosts() {
 
 #[test]
 fn keep_alive() {
-    let keeps =
-        |minor: u8, lines: &str| head(format!("GET / HTTP/1.{minor}\r\nHost: h\r\n{lines}\r\n").as_bytes()).keep_alive;
+    let keeps = |minor: u8, lines: &str| {
+        head(format!("GET / HTTP/1.{minor}\r\nHost: h\r\n{lines}\r\n").as_bytes()).keep_alive
+    };
     assert!(keeps(1, "") && !keeps(0, ""));
     assert!(keeps(0, "Connection: foo, Keep-Alive\r\n"));
     assert!(!keeps(1, "Connection: x ,\tCLOSE\r\n"));
@@ -199,34 +235,62 @@ fn keep_alive() {
 
 #[test]
 fn http_1_0_has_no_expectations() {
-    let head = head(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nExpect: tea\r\nContent-Length: 1\r\n\r\n");
+    let head = head(
+        b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nExpect: tea\r\nContent-Length: 1\r\n\r\n",
+    );
     assert!(!head.expect_continue);
 }
 
 #[test]
 fn header_count_is_limited() {
     let with = |count: usize| format!("GET / HTTP/1.0\r\n{}\r\n", "a: b\r\n".repeat(count));
-    assert!(matches!(parse(with(20).as_bytes()), ParsedHead::Complete { .. }));
-    assert!(matches!(parse(with(21).as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 431));
-    let beyond = HeadLimits { head_bytes: 10_000, header_count: usize::MAX };
+    assert!(matches!(
+        parse(with(20).as_bytes()),
+        ParsedHead::Complete { .. }
+    ));
+    assert!(
+        matches!(parse(with(21).as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 431)
+    );
+    let beyond = HeadLimits {
+        head_bytes: 10_000,
+        header_count: usize::MAX,
+    };
     for count in [100, 101] {
         let text = with(count);
         let found = verdict(|head| parse_head(text.as_bytes(), &mut 0, &beyond, head));
-        assert_eq!(matches!(found, ParsedHead::Complete { .. }), count == 100, "{found:?}");
+        assert_eq!(
+            matches!(found, ParsedHead::Complete { .. }),
+            count == 100,
+            "{found:?}"
+        );
     }
 }
 
 #[test]
 fn head_bytes_are_limited() {
     let with = |bytes: usize| format!("GET / HTTP/1.0\r\na: {}\r\n\r\n", "v".repeat(bytes - 23));
-    assert!(matches!(parse(with(2048).as_bytes()), ParsedHead::Complete { head_bytes: 2048, .. }));
-    assert!(matches!(parse(with(2049).as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 431));
-    assert_eq!(parse(&with(2049).as_bytes()[..2047]), ParsedHead::Incomplete);
+    assert!(matches!(
+        parse(with(2048).as_bytes()),
+        ParsedHead::Complete {
+            head_bytes: 2048,
+            ..
+        }
+    ));
+    assert!(
+        matches!(parse(with(2049).as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 431)
+    );
+    assert_eq!(
+        parse(&with(2049).as_bytes()[..2047]),
+        ParsedHead::Incomplete
+    );
     let long_line = format!("GET /{} HTTP/1.0\r\n\r\n", "p".repeat(2048));
-    assert!(matches!(parse(long_line.as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 414));
+    assert!(
+        matches!(parse(long_line.as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 414)
+    );
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn malformed_heads() {
     const R: &str = "GET / HTTP/1.1\r\nHost: h\r\n";
     let lines = |status: u16, lines: &str| (status, format!("{R}{lines}\r\n\r\n").into_bytes());
@@ -245,7 +309,10 @@ fn malformed_heads() {
         lines(400, "Content-Length:"),
         lines(400, "Content-Length: 18446744073709551616"),
         lines(400, "Content-Length: 99999999999999999999999999"),
-        lines(400, "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+        lines(
+            400,
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        ),
         lines(400, "Transfer-Encoding: chunked, gzip"),
         lines(400, "Transfer-Encoding: chunked, chunked"),
         lines(400, "Transfer-Encoding: chunked,"),
@@ -326,7 +393,10 @@ fn malformed_heads() {
     for (status, input) in table {
         match parse(&input) {
             ParsedHead::Refused(refusal) if refusal.status == status => {}
-            other => panic!("{:?}: {status} expected, {other:?} found", String::from_utf8_lossy(&input)),
+            other => panic!(
+                "{:?}: {status} expected, {other:?} found",
+                String::from_utf8_lossy(&input)
+            ),
         }
     }
 }
@@ -372,7 +442,10 @@ fn what_is_remembered_changes_nothing() {
         let some: Vec<&str> = (0..3).map(|_| LINES[rng.usize(..LINES.len())]).collect();
         for _ in 0..100 {
             let method = ["GET", "PUT", "POST", "DELETE", "HEAD", "GETS"][rng.usize(..6)];
-            let (target, minor) = (TARGETS[rng.usize(..TARGETS.len())], u8::from(rng.u8(..8) > 0));
+            let (target, minor) = (
+                TARGETS[rng.usize(..TARGETS.len())],
+                u8::from(rng.u8(..8) > 0),
+            );
             let mut text = format!("{method} {target} HTTP/1.{minor}\r\n");
             for line in some.iter().filter(|_| rng.u8(..8) > 0) {
                 text.extend([*line, "\r\n"]);
@@ -380,17 +453,36 @@ fn what_is_remembered_changes_nothing() {
             let mut input = (text + "\r\nGET").into_bytes();
             if rng.u8(..4) == 0 {
                 let at = rng.usize(..input.len());
-                input[at] = if rng.bool() { rng.u8(..) } else { b" \r\n?#:"[rng.usize(..6)] };
+                input[at] = if rng.bool() {
+                    rng.u8(..)
+                } else {
+                    b" \r\n?#:"[rng.usize(..6)]
+                };
             }
-            input.truncate(input.len() - if rng.bool() { rng.usize(..input.len()) } else { 0 });
+            input.truncate(
+                input.len()
+                    - if rng.bool() {
+                        rng.usize(..input.len())
+                    } else {
+                        0
+                    },
+            );
             alike_count += usize::from(reader.read_alike(&input, &mut Head::default()).is_some());
             let expected = verdict(|head| parse_head(&input, &mut 0, &LIMITS, head));
             whole_count += usize::from(matches!(expected, ParsedHead::Complete { .. }));
             let found = verdict(|head| reader.read(&input, &mut 0, head));
-            assert_eq!(found, expected, "seed {seed}: {:?}", String::from_utf8_lossy(&input));
+            assert_eq!(
+                found,
+                expected,
+                "seed {seed}: {:?}",
+                String::from_utf8_lossy(&input)
+            );
         }
     }
-    assert!(alike_count > whole_count / 10, "{alike_count} of {whole_count} heads were found to be like one before");
+    assert!(
+        alike_count > whole_count / 10,
+        "{alike_count} of {whole_count} heads were found to be like one before"
+    );
 }
 
 /// What is going to be asked is found as far as it is plain, and no further.
@@ -400,33 +492,65 @@ fn looking_ahead() {
         Host: h\r\n\r\n\r\nGET /kv/e HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut reader = HeadReader::new(LIMITS);
     assert_eq!(reader.look_ahead(stream).count(), 0, "nothing is known yet");
-    for known in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"] {
-        assert!(reader.read(known.as_bytes(), &mut 0, &mut Head::default()).is_ok());
+    for known in [
+        "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n",
+    ] {
+        assert!(
+            reader
+                .read(known.as_bytes(), &mut 0, &mut Head::default())
+                .is_ok()
+        );
     }
-    let paths = |stream| reader.look_ahead(stream).map(|(target, _)| target.path.to_vec()).collect::<Vec<_>>();
+    let paths = |stream| {
+        reader
+            .look_ahead(stream)
+            .map(|(target, _)| target.path.to_vec())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(paths(stream), [b"/kv/a", b"/kv/b", b"/kv/c"]);
-    assert_eq!(paths(&stream[..90]), [b"/kv/a", b"/kv/b"], "cut within the third");
+    assert_eq!(
+        paths(&stream[..90]),
+        [b"/kv/a", b"/kv/b"],
+        "cut within the third"
+    );
     let put = b"PUT /kv/d HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nxyz";
-    let bodies = |stream| reader.look_ahead(stream).map(|(_, body)| body.to_vec()).collect::<Vec<_>>();
-    assert_eq!((bodies(put), bodies(&put[..put.len() - 1])), (vec![b"xyz".to_vec()], vec![b"".to_vec()]));
+    let bodies = |stream| {
+        reader
+            .look_ahead(stream)
+            .map(|(_, body)| body.to_vec())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (bodies(put), bodies(&put[..put.len() - 1])),
+        (vec![b"xyz".to_vec()], vec![b"".to_vec()])
+    );
 }
 
 #[test]
 fn long_heads_are_not_remembered() {
     let input = format!("GET / HTTP/1.0\r\na: {}\r\n\r\n", "v".repeat(1024)).into_bytes();
     let mut reader = HeadReader::new(LIMITS);
-    assert!(matches!(verdict(|head| reader.read(&input, &mut 0, head)), ParsedHead::Complete { .. }));
+    assert!(matches!(
+        verdict(|head| reader.read(&input, &mut 0, head)),
+        ParsedHead::Complete { .. }
+    ));
     assert_eq!(reader.read_alike(&input, &mut Head::default()), None);
 }
 
 /// A head that is remembered under a limit is still held to it with a longer target.
 #[test]
 fn the_limit_holds_for_what_is_alike() {
-    let with = |bytes: usize| format!("GET /{} HTTP/1.0\r\n\r\n", "p".repeat(bytes - 18)).into_bytes();
+    let with =
+        |bytes: usize| format!("GET /{} HTTP/1.0\r\n\r\n", "p".repeat(bytes - 18)).into_bytes();
     let mut reader = HeadReader::new(LIMITS);
     for (bytes, fits) in [(100, true), (2048, true), (2049, false)] {
         let input = with(bytes);
         let found = verdict(|head| reader.read(&input, &mut 0, head));
-        assert_eq!(matches!(found, ParsedHead::Complete { .. }), fits, "{bytes}");
+        assert_eq!(
+            matches!(found, ParsedHead::Complete { .. }),
+            fits,
+            "{bytes}"
+        );
     }
 }

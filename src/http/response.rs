@@ -71,7 +71,13 @@ impl Exchange {
 
     /// The exchange of what could not be read as a request.
     pub(super) fn broken() -> Self {
-        Self { head_only: false, http_minor: 1, keep_alive: false, answered: false, status: 0 }
+        Self {
+            head_only: false,
+            http_minor: 1,
+            keep_alive: false,
+            answered: false,
+            status: 0,
+        }
     }
 }
 
@@ -87,7 +93,11 @@ pub struct Reply<'o> {
 impl<'o> Reply<'o> {
     /// The response to `exchange`, to be written behind what `out` holds.
     pub fn new(out: &'o mut Output, date: &'o HttpDate, exchange: &'o mut Exchange) -> Self {
-        Self { out, date, exchange }
+        Self {
+            out,
+            date,
+            exchange,
+        }
     }
 
     /// Closes the connection after this response.
@@ -104,7 +114,10 @@ impl<'o> Reply<'o> {
 
     /// Begins the response: status line and Date.
     pub fn status(self, status: u16) -> ReplyHead<'o> {
-        debug_assert!((200..=599).contains(&status), "{status} is not the status of a final response");
+        debug_assert!(
+            (200..=599).contains(&status),
+            "{status} is not the status of a final response"
+        );
         let bytes = self.out.bytes();
         bytes.reserve(HEAD_ROOM_BYTES);
         if let Some(line) = status_line(status) {
@@ -116,7 +129,10 @@ impl<'o> Reply<'o> {
         }
         bytes.extend_from_slice(self.date.as_bytes());
         bytes.extend_from_slice(b"\r\n");
-        ReplyHead { reply: self, status }
+        ReplyHead {
+            reply: self,
+            status,
+        }
     }
 
     /// Answers with a refusal, as JSON.
@@ -139,7 +155,12 @@ impl ReplyHead<'_> {
     /// Content-Type. The value is one of ours, so it is not looked at byte by byte.
     #[inline]
     pub fn content_type(self, value: &'static str) -> Self {
-        debug_assert!(value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), "{value:?} is a content type");
+        debug_assert!(
+            value
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() || byte == b' '),
+            "{value:?} is a content type"
+        );
         let bytes = self.reply.out.bytes();
         bytes.extend_from_slice(b"Content-Type: ");
         bytes.extend_from_slice(value.as_bytes());
@@ -221,7 +242,10 @@ impl ReplyHead<'_> {
     fn begin_generated(&mut self) -> bool {
         let chunked = self.reply.exchange.http_minor == 1;
         if chunked {
-            self.reply.out.bytes().extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            self.reply
+                .out
+                .bytes()
+                .extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         } else {
             self.reply.exchange.keep_alive = false;
         }
@@ -247,7 +271,8 @@ impl ReplyHead<'_> {
     /// Ends the response with a refusal as JSON, when headers stand beside it (`Allow`, `Retry-After`).
     #[cold]
     pub fn error(self, refusal: &Refusal) {
-        self.content_type("application/json").body(&refusal.to_json());
+        self.content_type("application/json")
+            .body(&refusal.to_json());
     }
 
     /// These never have a body, and no Content-Length that claims one.
@@ -259,7 +284,11 @@ impl ReplyHead<'_> {
     #[inline]
     fn end_head_with_length(&mut self, length_bytes: u64) -> bool {
         if self.is_bodiless() {
-            debug_assert!(length_bytes == 0 || self.status == 304, "{} has no body", self.status);
+            debug_assert!(
+                length_bytes == 0 || self.status == 304,
+                "{} has no body",
+                self.status
+            );
             self.end_head();
             return false;
         }
@@ -351,18 +380,34 @@ mod tests {
     /// What `answer` renders, and the exchange afterwards.
     fn render(mut exchange: Exchange, answer: impl FnOnce(Reply<'_>)) -> (String, Exchange) {
         let mut out = Output::new();
-        answer(Reply::new(&mut out, &HttpDate::from_unix_seconds(784_111_777), &mut exchange));
+        answer(Reply::new(
+            &mut out,
+            &HttpDate::from_unix_seconds(784_111_777),
+            &mut exchange,
+        ));
         while out.is_generating() {
             out.generate(1000);
         }
         let mut slices = [std::io::IoSlice::new(&[]); 8];
         let (count, _) = out.slices(&mut slices, usize::MAX);
-        let bytes = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
-        (String::from_utf8(bytes).expect("text").replace(HEAD, ""), exchange)
+        let bytes = slices[..count]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect();
+        (
+            String::from_utf8(bytes).expect("text").replace(HEAD, ""),
+            exchange,
+        )
     }
 
     fn get() -> Exchange {
-        Exchange { head_only: false, http_minor: 1, keep_alive: true, answered: false, status: 0 }
+        Exchange {
+            head_only: false,
+            http_minor: 1,
+            keep_alive: true,
+            answered: false,
+            status: 0,
+        }
     }
 
     struct Once;
@@ -375,17 +420,37 @@ mod tests {
 
     #[test]
     fn dates_are_fixed_width() {
-        assert_eq!(HttpDate::from_unix_seconds(784_111_777).as_bytes(), b"Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(HttpDate::from_unix_seconds(u64::MAX).as_bytes(), b"Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(
+            HttpDate::from_unix_seconds(784_111_777).as_bytes(),
+            b"Sun, 06 Nov 1994 08:49:37 GMT"
+        );
+        assert_eq!(
+            HttpDate::from_unix_seconds(u64::MAX).as_bytes(),
+            b"Fri, 31 Dec 9999 23:59:59 GMT"
+        );
     }
 
     #[test]
     fn bodies() {
-        let (text, exchange) = render(get(), |reply| reply.status(200).content_type("text/plain").etag(7).body(b"hi"));
-        assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nETag: \"7\"\r\nContent-Length: 2\r\n\r\nhi");
+        let (text, exchange) = render(get(), |reply| {
+            reply
+                .status(200)
+                .content_type("text/plain")
+                .etag(7)
+                .body(b"hi");
+        });
+        assert_eq!(
+            text,
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nETag: \"7\"\r\nContent-Length: 2\r\n\r\nhi"
+        );
         assert!(exchange.answered && exchange.keep_alive);
-        let (text, _) = render(get(), |reply| reply.status(201).blob(Blob::new(b"shared".to_vec())));
-        assert_eq!(text, "HTTP/1.1 201 Created\r\nContent-Length: 6\r\n\r\nshared");
+        let (text, _) = render(get(), |reply| {
+            reply.status(201).blob(Blob::new(b"shared".to_vec()));
+        });
+        assert_eq!(
+            text,
+            "HTTP/1.1 201 Created\r\nContent-Length: 6\r\n\r\nshared"
+        );
         let (text, _) = render(get(), |reply| reply.status(204).empty());
         assert_eq!(text, "HTTP/1.1 204 No Content\r\n\r\n");
         let (text, _) = render(get(), |reply| reply.status(404).empty());
@@ -396,31 +461,65 @@ mod tests {
 
     #[test]
     fn head_has_the_head_only() {
-        let head = Exchange { head_only: true, ..get() };
+        let head = Exchange {
+            head_only: true,
+            ..get()
+        };
         let expected = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
-        assert_eq!(render(head, |reply| reply.status(200).body(b"hi")).0, expected);
-        assert_eq!(render(head, |reply| reply.status(200).blob(Blob::new(b"hi".to_vec()))).0, expected);
-        assert_eq!(render(head, |reply| reply.status(200).length_only(2)).0, expected);
+        assert_eq!(
+            render(head, |reply| reply.status(200).body(b"hi")).0,
+            expected
+        );
+        assert_eq!(
+            render(head, |reply| reply
+                .status(200)
+                .blob(Blob::new(b"hi".to_vec())))
+            .0,
+            expected
+        );
+        assert_eq!(
+            render(head, |reply| reply.status(200).length_only(2)).0,
+            expected
+        );
         let (text, _) = render(head, |reply| reply.status(200).source(Box::new(Once)));
-        assert_eq!(text, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(
+            text,
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
     }
 
     #[test]
     fn sources_are_chunked_or_end_with_the_connection() {
         let (text, exchange) = render(get(), |reply| reply.status(200).source(Box::new(Once)));
         let chunks = "00000013\r\nhello, chunked worl\r\n0\r\n\r\n";
-        assert_eq!(text, format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"));
+        assert_eq!(
+            text,
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}")
+        );
         assert!(exchange.keep_alive);
-        let old = Exchange { http_minor: 0, ..get() };
+        let old = Exchange {
+            http_minor: 0,
+            ..get()
+        };
         let (text, exchange) = render(old, |reply| reply.status(200).source(Box::new(Once)));
-        assert_eq!(text, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello, chunked worl");
+        assert_eq!(
+            text,
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello, chunked worl"
+        );
         assert!(!exchange.keep_alive);
     }
 
     #[test]
     fn connection_header() {
-        let old = Exchange { http_minor: 0, ..get() };
-        assert!(render(old, |reply| reply.status(200).empty()).0.contains("\r\nConnection: keep-alive\r\n"));
+        let old = Exchange {
+            http_minor: 0,
+            ..get()
+        };
+        assert!(
+            render(old, |reply| reply.status(200).empty())
+                .0
+                .contains("\r\nConnection: keep-alive\r\n")
+        );
         let (text, exchange) = render(get(), |reply| reply.close().status(200).empty());
         assert!(text.contains("\r\nConnection: close\r\n") && !exchange.keep_alive);
     }
@@ -428,16 +527,31 @@ mod tests {
     #[test]
     fn errors_are_json() {
         let refusal = Refusal::new(405, "method_not_allowed", "use GET");
-        let (text, _) = render(get(), |reply| reply.status(405).header("Allow", "GET").error(&refusal));
+        let (text, _) = render(get(), |reply| {
+            reply.status(405).header("Allow", "GET").error(&refusal);
+        });
         let head = "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: application/json\r\nContent-Length: 63\r\n\r\n";
-        assert_eq!(text, format!("{head}{}", r#"{"success":false,"error":"use GET","code":"method_not_allowed"}"#));
+        assert_eq!(
+            text,
+            format!(
+                "{head}{}",
+                r#"{"success":false,"error":"use GET","code":"method_not_allowed"}"#
+            )
+        );
     }
 
     #[test]
     fn a_value_cannot_end_its_line() {
         let evil = "http://a\r\nSet-Cookie: x\r\n\r\nHTTP/1.1 200 OK\0\n";
-        let (text, _) = render(get(), |reply| reply.status(421).header("X-Leader", evil).empty());
+        let (text, _) = render(get(), |reply| {
+            reply.status(421).header("X-Leader", evil).empty();
+        });
         let value = "http://a  Set-Cookie: x    HTTP/1.1 200 OK  ";
-        assert_eq!(text, format!("HTTP/1.1 421 Misdirected Request\r\nX-Leader: {value}\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(
+            text,
+            format!(
+                "HTTP/1.1 421 Misdirected Request\r\nX-Leader: {value}\r\nContent-Length: 0\r\n\r\n"
+            )
+        );
     }
 }

@@ -36,7 +36,13 @@ pub struct Adoption {
 impl Adoption {
     /// Begins an engine that will stand at `position`, with chunks made with the given hasher.
     pub fn new(hasher: KeyHasher, position: LogPosition) -> Self {
-        Self { hasher, position, runs: Vec::new(), at: Position::default(), last_key: Vec::new() }
+        Self {
+            hasher,
+            position,
+            runs: Vec::new(),
+            at: Position::default(),
+            last_key: Vec::new(),
+        }
     }
 
     /// Begins the next layer, older than those before it.
@@ -55,14 +61,17 @@ impl Adoption {
 
     /// Adds the next chunk of the layer, with the large values it refers to.
     pub fn add_chunk(&mut self, bytes: &[u8], blobs: Vec<Blob>) -> Result<(), AdoptionError> {
-        let Some((_, run)) = self.runs.last_mut() else { return Err(AdoptionError("a chunk outside of any layer")) };
-        let (chunk, last_entry) =
-            Chunk::adopt(bytes, blobs, &self.hasher, self.position.version).map_err(AdoptionError)?;
+        let Some((_, run)) = self.runs.last_mut() else {
+            return Err(AdoptionError("a chunk outside of any layer"));
+        };
+        let (chunk, last_entry) = Chunk::adopt(bytes, blobs, &self.hasher, self.position.version)
+            .map_err(AdoptionError)?;
         if !self.last_key.is_empty() && chunk.first_key() <= self.last_key.as_slice() {
             return Err(AdoptionError("chunks that overlap"));
         }
         self.last_key.clear();
-        self.last_key.extend_from_slice(chunk.entry_at(last_entry).0.key);
+        self.last_key
+            .extend_from_slice(chunk.entry_at(last_entry).0.key);
         self.at = run.insert(self.at, Arc::new(chunk));
         Ok(())
     }
@@ -70,7 +79,10 @@ impl Adoption {
     /// The engine. It has the chunks' hasher, whatever `options` say.
     pub fn finish(mut self, options: Options) -> Lsm {
         self.runs.retain(|(_, run)| run.entry_count() > 0);
-        let options = Options { hash_seed: self.hasher.seed(), ..options };
+        let options = Options {
+            hash_seed: self.hasher.seed(),
+            ..options
+        };
         let levels = Levels::adopt(self.hasher, self.runs);
         Lsm::from_parts(options, levels, self.position)
     }

@@ -131,8 +131,12 @@ impl Chunk {
         while offset < self.end() {
             let (entry, next) = self.entry_at(offset);
             if entry.is_expired(now_ms) {
-                expired_bytes +=
-                    next - offset + if matches!(entry.value, Value::Large(_)) { CHUNK_MAX_BYTES } else { 0 };
+                expired_bytes += next - offset
+                    + if matches!(entry.value, Value::Large(_)) {
+                        CHUNK_MAX_BYTES
+                    } else {
+                        0
+                    };
             }
             offset = next;
         }
@@ -167,7 +171,11 @@ impl Chunk {
             if bucket[BUCKET_BYTES - 1] == 0 {
                 return None;
             }
-            index = if index + 1 == bucket_count { 0 } else { index + 1 };
+            index = if index + 1 == bucket_count {
+                0
+            } else {
+                index + 1
+            };
         }
         None
     }
@@ -249,13 +257,18 @@ impl Chunk {
         let value = if key_word & FLAG_TOMBSTONE != 0 {
             Value::Tombstone
         } else if key_word & FLAG_LARGE != 0 {
-            let index = u32::from_le_bytes(*stored_value.first_chunk().expect("an index of four bytes"));
+            let index =
+                u32::from_le_bytes(*stored_value.first_chunk().expect("an index of four bytes"));
             Value::Large(&self.blobs[index as usize])
         } else {
             Value::Inline(stored_value)
         };
-        let entry =
-            Entry { key: &bytes[key_start..key_end], version: u64::from_le_bytes(version), expires_at_ms, value };
+        let entry = Entry {
+            key: &bytes[key_start..key_end],
+            version: u64::from_le_bytes(version),
+            expires_at_ms,
+            value,
+        };
         (entry, key_end + value_len)
     }
 
@@ -264,7 +277,8 @@ impl Chunk {
     pub(super) fn key_at(&self, offset: usize) -> &[u8] {
         let key_word = read_u16(&self.bytes, offset);
         let expires_bytes = if key_word & FLAG_EXPIRES == 0 { 0 } else { 8 };
-        &self.bytes[offset + 4 + self.version_width + expires_bytes..][..usize::from(key_word & KEY_LEN_MASK)]
+        &self.bytes[offset + 4 + self.version_width + expires_bytes..]
+            [..usize::from(key_word & KEY_LEN_MASK)]
     }
 
     /// The offset behind the entry at an offset.
@@ -273,7 +287,12 @@ impl Chunk {
         let key_word = read_u16(&self.bytes, offset);
         let expires_bytes = if key_word & FLAG_EXPIRES == 0 { 0 } else { 8 };
         let value_bytes = usize::from(read_u16(&self.bytes, offset + 2));
-        offset + 4 + self.version_width + expires_bytes + usize::from(key_word & KEY_LEN_MASK) + value_bytes
+        offset
+            + 4
+            + self.version_width
+            + expires_bytes
+            + usize::from(key_word & KEY_LEN_MASK)
+            + value_bytes
     }
 
     fn expiry_at(&self, offset: usize, key_word: u16) -> (Option<u64>, usize) {
@@ -281,7 +300,14 @@ impl Chunk {
         if key_word & FLAG_EXPIRES == 0 {
             return (None, at);
         }
-        (Some(u64::from_le_bytes(*self.bytes[at..].first_chunk().expect("an expiry of eight bytes"))), at + 8)
+        (
+            Some(u64::from_le_bytes(
+                *self.bytes[at..]
+                    .first_chunk()
+                    .expect("an expiry of eight bytes"),
+            )),
+            at + 8,
+        )
     }
 
     fn header_u16(&self, at: usize) -> u16 {
@@ -290,7 +316,10 @@ impl Chunk {
 
     /// What it takes.
     pub(super) fn footprint(&self) -> Footprint {
-        Footprint { bytes: self.bytes.len(), large_bytes: self.memory_bytes() - self.bytes.len() }
+        Footprint {
+            bytes: self.bytes.len(),
+            large_bytes: self.memory_bytes() - self.bytes.len(),
+        }
     }
 
     /// Its bytes, and the large values, for freeing them one by one.
@@ -309,8 +338,12 @@ pub(super) fn read_u16(bytes: &[u8], at: usize) -> u16 {
 pub(super) fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> + use<> {
     // The last eight tags overlap those before them.
     const STARTS: [usize; 3] = [0, 8, BUCKET_SLOTS - 8];
-    let mut marks =
-        STARTS.map(|at| swar::each_equal(u64::from_le_bytes(*bucket[at..].first_chunk().expect("tags")), tag));
+    let mut marks = STARTS.map(|at| {
+        swar::each_equal(
+            u64::from_le_bytes(*bucket[at..].first_chunk().expect("tags")),
+            tag,
+        )
+    });
     marks[2] &= !(u64::MAX >> (8 * STARTS[2] - 64));
     let mut part = 0;
     std::iter::from_fn(move || {

@@ -3,8 +3,8 @@
 //! Not here: the layout (`chunk.rs`).
 
 use super::chunk::{
-    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, Chunk, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE, HEADER_BYTES,
-    KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, bucket_of, read_u16, tag_of,
+    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, Chunk, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE,
+    HEADER_BYTES, KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, bucket_of, read_u16, tag_of,
 };
 use super::hash::KeyHasher;
 use super::record::{Blob, Entry, Value};
@@ -69,7 +69,10 @@ impl ChunkBuilder {
 
     /// Has the chunk that is being built be shorter than [`CHUNK_MAX_BYTES`]. There must be an entry in it.
     pub(super) fn limit(&mut self, max_bytes: usize) {
-        debug_assert!(!self.is_empty() && max_bytes <= CHUNK_MAX_BYTES, "an empty builder has room for any entry");
+        debug_assert!(
+            !self.is_empty() && max_bytes <= CHUNK_MAX_BYTES,
+            "an empty builder has room for any entry"
+        );
         self.max_bytes = max_bytes;
     }
 
@@ -85,7 +88,8 @@ impl ChunkBuilder {
 
     fn total_bytes(entries_end: usize, entry_count: usize) -> usize {
         let restarts_end = entries_end + 2 * entry_count.div_ceil(RESTART_ENTRIES);
-        restarts_end.next_multiple_of(BUCKET_BYTES) + BUCKET_BYTES * entry_count.div_ceil(BUCKET_FILL)
+        restarts_end.next_multiple_of(BUCKET_BYTES)
+            + BUCKET_BYTES * entry_count.div_ceil(BUCKET_FILL)
     }
 
     fn stored_bytes(&self, entry: &Entry<'_>) -> usize {
@@ -99,7 +103,10 @@ impl ChunkBuilder {
 
     /// Whether one more entry would keep the chunk as short as it is to be. An empty builder has room for any entry.
     pub fn has_room_for(&self, entry: &Entry<'_>) -> bool {
-        Self::total_bytes(self.bytes.len() + self.stored_bytes(entry), self.index.len() + 1) <= self.max_bytes
+        Self::total_bytes(
+            self.bytes.len() + self.stored_bytes(entry),
+            self.index.len() + 1,
+        ) <= self.max_bytes
     }
 
     /// Adds an entry; keys must ascend, and there must be room. Returns the bytes it takes, about.
@@ -117,7 +124,10 @@ impl ChunkBuilder {
             key_word |= FLAG_EXPIRES;
             self.first_expiry = self.first_expiry.min(expires_at_ms);
         }
-        debug_assert!(self.version_width == 8 || entry.version >> (8 * self.version_width) == 0, "version too wide");
+        debug_assert!(
+            self.version_width == 8 || entry.version >> (8 * self.version_width) == 0,
+            "version too wide"
+        );
         // As one piece, and what is too long cut off again: so the compiler knows the length.
         let mut head = [0; 12];
         head[..2].copy_from_slice(&key_word.to_le_bytes());
@@ -158,16 +168,18 @@ impl ChunkBuilder {
         let begin = offset;
         let (mut offset, mut count) = (begin, 0);
         // Up to here there is room for sure, without looking closer: one line more is what rounding up can take.
-        let most_bytes = Self::total_bytes(self.bytes.len(), self.index.len() + count_max) + BUCKET_BYTES;
+        let most_bytes =
+            Self::total_bytes(self.bytes.len(), self.index.len() + count_max) + BUCKET_BYTES;
         let sure_end = self.bytes.len() + self.max_bytes.saturating_sub(most_bytes);
         while count < count_max && offset < chunk.end() && offset - begin < bytes_max {
             let key_word = read_u16(&chunk.bytes, offset);
             let key_start = offset + 4 + chunk.version_width;
-            let next =
-                key_start + usize::from(key_word & KEY_LEN_MASK) + usize::from(read_u16(&chunk.bytes, offset + 2));
+            let next = key_start
+                + usize::from(key_word & KEY_LEN_MASK)
+                + usize::from(read_u16(&chunk.bytes, offset + 2));
             let entries_end = self.bytes.len() + next - begin;
-            let has_room =
-                entries_end <= sure_end || Self::total_bytes(entries_end, self.index.len() + 1) <= self.max_bytes;
+            let has_room = entries_end <= sure_end
+                || Self::total_bytes(entries_end, self.index.len() + 1) <= self.max_bytes;
             if key_word & !KEY_LEN_MASK != 0 || !has_room {
                 break;
             }
@@ -197,12 +209,20 @@ impl ChunkBuilder {
 
     /// Of a chunk that was begun as another goes on making an ordinary one, as if up to `count_max` more entries of those before an
     /// offset had been added. Returns how many there were; fewer: that was all, and what follows is dropped.
-    pub(super) fn keep_some(&mut self, before: &Chunk, end: usize, count_max: usize, hasher: &KeyHasher) -> usize {
+    pub(super) fn keep_some(
+        &mut self,
+        before: &Chunk,
+        end: usize,
+        count_max: usize,
+        hasher: &KeyHasher,
+    ) -> usize {
         let mut count = 0;
         while count < count_max && self.kept_end < end {
             let (entry, next) = before.entry_at(self.kept_end);
             self.note(self.kept_end, hasher.hash(entry.key));
-            self.first_expiry = self.first_expiry.min(entry.expires_at_ms.unwrap_or(NO_EXPIRY));
+            self.first_expiry = self
+                .first_expiry
+                .min(entry.expires_at_ms.unwrap_or(NO_EXPIRY));
             self.tombstone_count += u16::from(entry.value.is_tombstone());
             (self.kept_end, count) = (next, count + 1);
         }
@@ -216,7 +236,9 @@ impl ChunkBuilder {
     pub(super) fn can_replace(&self, chunk: &Chunk, offset: usize, entry: &Entry<'_>) -> bool {
         let has_flags = read_u16(&chunk.bytes, offset) & !KEY_LEN_MASK != 0;
         let value_len = usize::from(read_u16(&chunk.bytes, offset + 2));
-        let Value::Inline(value) = entry.value else { return false };
+        let Value::Inline(value) = entry.value else {
+            return false;
+        };
         !has_flags
             && value.len() == value_len
             && entry.expires_at_ms.is_none()
@@ -225,8 +247,11 @@ impl ChunkBuilder {
 
     /// Replaces the entry at an offset by one that [can](Self::can_replace).
     pub(super) fn replace(&mut self, offset: usize, entry: &Entry<'_>) {
-        let Value::Inline(value) = entry.value else { return };
-        let stored = &mut self.bytes[offset + 4..][..self.version_width + entry.key.len() + value.len()];
+        let Value::Inline(value) = entry.value else {
+            return;
+        };
+        let stored =
+            &mut self.bytes[offset + 4..][..self.version_width + entry.key.len() + value.len()];
         let (version, key_and_value) = stored.split_at_mut(self.version_width);
         version.copy_from_slice(&entry.version.to_le_bytes()[..self.version_width]);
         key_and_value[entry.key.len()..].copy_from_slice(value);
@@ -236,7 +261,11 @@ impl ChunkBuilder {
     pub(super) fn finish_as(&mut self, before: &Chunk) -> Chunk {
         let checksum = crc32c::crc32c(&self.bytes[4..]);
         self.bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-        let chunk = Chunk { bytes: self.take_place(), blobs: Vec::new(), ..*before };
+        let chunk = Chunk {
+            bytes: self.take_place(),
+            blobs: Vec::new(),
+            ..*before
+        };
         self.clear();
         chunk
     }
@@ -262,7 +291,11 @@ impl ChunkBuilder {
         if self.place.is_none() {
             self.reserve_place(CHUNK_MAX_BYTES);
         }
-        if let Some(byte) = self.place.as_mut().and_then(|place| place.get_mut(self.touched_bytes)) {
+        if let Some(byte) = self
+            .place
+            .as_mut()
+            .and_then(|place| place.get_mut(self.touched_bytes))
+        {
             *byte = 0;
         }
         self.touched_bytes += PAGE_BYTES;
@@ -295,7 +328,11 @@ impl ChunkBuilder {
         let buckets_at = self.bytes.len().next_multiple_of(BUCKET_BYTES);
         self.bytes.resize(buckets_at, 0);
         self.append_buckets();
-        let small = |count: usize| u16::try_from(count).expect("counts within a chunk").to_le_bytes();
+        let small = |count: usize| {
+            u16::try_from(count)
+                .expect("counts within a chunk")
+                .to_le_bytes()
+        };
         let len = u32::try_from(self.bytes.len()).expect("a chunk is small");
         let bucket_count = (self.bytes.len() - buckets_at) / BUCKET_BYTES;
         let header = &mut self.bytes[..HEADER_BYTES];
@@ -312,8 +349,13 @@ impl ChunkBuilder {
         self.bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         let mut blobs = std::mem::take(&mut self.blobs);
         blobs.shrink_to_fit();
-        let chunk =
-            Chunk { bytes: self.take_place(), blobs, restarts_at, buckets_at, version_width: self.version_width };
+        let chunk = Chunk {
+            bytes: self.take_place(),
+            blobs,
+            restarts_at,
+            buckets_at,
+            version_width: self.version_width,
+        };
         self.clear();
         chunk
     }
@@ -330,7 +372,11 @@ impl ChunkBuilder {
             // Ends: there are more slots than entries.
             while usize::from(self.fills[index]) == BUCKET_SLOTS {
                 buckets[index][BUCKET_BYTES - 1] = 1;
-                index = if index + 1 == bucket_count { 0 } else { index + 1 };
+                index = if index + 1 == bucket_count {
+                    0
+                } else {
+                    index + 1
+                };
             }
             let slot = usize::from(self.fills[index]);
             self.fills[index] += 1;

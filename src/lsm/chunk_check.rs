@@ -5,8 +5,8 @@
 //! lets through can give wrong answers only if its writer meant to, and never a panic.
 
 use super::chunk::{
-    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE, HEADER_BYTES, KEY_LEN_MASK,
-    NO_EXPIRY, RESTART_ENTRIES, read_u16,
+    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE,
+    HEADER_BYTES, KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, read_u16,
 };
 use super::hash::KeyHasher;
 use super::record::{Blob, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, VALUE_MAX_BYTES};
@@ -55,8 +55,18 @@ pub(super) fn check(
     let mut starts = EntryStarts([0; CHUNK_MAX_BYTES / 64]);
     let last_entry = check_entries(bytes, blobs, &header, last_version, &mut starts)?;
     check_buckets(&bytes[header.buckets_at..], header.entry_count, &mut starts)?;
-    let Header { restarts_at, buckets_at, version_width, .. } = header;
-    Ok(Checked { restarts_at, buckets_at, version_width, last_entry })
+    let Header {
+        restarts_at,
+        buckets_at,
+        version_width,
+        ..
+    } = header;
+    Ok(Checked {
+        restarts_at,
+        buckets_at,
+        version_width,
+        last_entry,
+    })
 }
 
 fn ensure(holds: bool, problem: &'static str) -> Result<(), &'static str> {
@@ -67,13 +77,29 @@ fn read_u64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
 }
 
-fn check_header(bytes: &[u8], blob_count: usize, hasher: &KeyHasher) -> Result<Header, &'static str> {
-    ensure((HEADER_BYTES..=CHUNK_MAX_BYTES).contains(&bytes.len()), "a chunk of impossible length")?;
+fn check_header(
+    bytes: &[u8],
+    blob_count: usize,
+    hasher: &KeyHasher,
+) -> Result<Header, &'static str> {
+    ensure(
+        (HEADER_BYTES..=CHUNK_MAX_BYTES).contains(&bytes.len()),
+        "a chunk of impossible length",
+    )?;
     let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"));
-    ensure(word(0) == crc32c::crc32c(&bytes[4..]), "a chunk whose checksum does not hold")?;
+    ensure(
+        word(0) == crc32c::crc32c(&bytes[4..]),
+        "a chunk whose checksum does not hold",
+    )?;
     ensure(bytes[35] == hasher.format(), "a chunk of another format")?;
-    ensure(word(4) as usize == bytes.len() && word(36) == 0, "a chunk with a wrong header")?;
-    ensure(read_u64(bytes, 8) == hasher.seed(), "a chunk with another hash seed")?;
+    ensure(
+        word(4) as usize == bytes.len() && word(36) == 0,
+        "a chunk with a wrong header",
+    )?;
+    ensure(
+        read_u64(bytes, 8) == hasher.seed(),
+        "a chunk with another hash seed",
+    )?;
     let small = |at: usize| usize::from(read_u16(bytes, at));
     let (entry_count, restarts_at, bucket_count) = (small(24), small(30), small(32));
     let restarts_end = restarts_at + 2 * entry_count.div_ceil(RESTART_ENTRIES);
@@ -81,7 +107,9 @@ fn check_header(bytes: &[u8], blob_count: usize, hasher: &KeyHasher) -> Result<H
     ensure(
         entry_count > 0
             && restarts_at > HEADER_BYTES
-            && bytes.get(restarts_end..buckets_at).is_some_and(|zeros| zeros.len() < BUCKET_BYTES)
+            && bytes
+                .get(restarts_end..buckets_at)
+                .is_some_and(|zeros| zeros.len() < BUCKET_BYTES)
             && bucket_count * BUCKET_SLOTS >= entry_count
             && (1..=8).contains(&bytes[34])
             && small(28) == blob_count,
@@ -111,7 +139,10 @@ fn check_entries(
     for index in 0..header.entry_count {
         let fixed_end = at + 4 + header.version_width;
         ensure(fixed_end <= entries.len(), "an entry that is cut off")?;
-        let (key_word, value_len) = (read_u16(entries, at), usize::from(read_u16(entries, at + 2)));
+        let (key_word, value_len) = (
+            read_u16(entries, at),
+            usize::from(read_u16(entries, at + 2)),
+        );
         let expires = key_word & FLAG_EXPIRES != 0;
         let key_start = fixed_end + if expires { 8 } else { 0 };
         let key_end = key_start + usize::from(key_word & KEY_LEN_MASK);
@@ -119,12 +150,18 @@ fn check_entries(
         ensure(end <= entries.len(), "an entry that is cut off")?;
         let mut version = [0; 8];
         version[..header.version_width].copy_from_slice(&entries[at + 4..fixed_end]);
-        ensure((1..=last_version).contains(&u64::from_le_bytes(version)), "an entry with an impossible version")?;
+        ensure(
+            (1..=last_version).contains(&u64::from_le_bytes(version)),
+            "an entry with an impossible version",
+        )?;
         if expires {
             first_expiry = first_expiry.min(read_u64(entries, fixed_end));
         }
         let key = &entries[key_start..key_end];
-        ensure((1..=KEY_MAX_BYTES).contains(&key.len()) && key > last_key, "keys that are out of order")?;
+        ensure(
+            (1..=KEY_MAX_BYTES).contains(&key.len()) && key > last_key,
+            "keys that are out of order",
+        )?;
         match (key_word & FLAG_TOMBSTONE != 0, key_word & FLAG_LARGE != 0) {
             (true, is_large) => {
                 ensure(value_len == 0 && !is_large, "a tombstone with a value")?;
@@ -137,7 +174,10 @@ fn check_entries(
                 ensure(names_next && is_large, "a large value that is not there")?;
                 blob_count += 1;
             }
-            (false, false) => ensure(value_len <= INLINE_VALUE_MAX_BYTES, "a value that is too long")?,
+            (false, false) => ensure(
+                value_len <= INLINE_VALUE_MAX_BYTES,
+                "a value that is too long",
+            )?,
         }
         if index % RESTART_ENTRIES == 0 {
             let restart = read_u16(bytes, header.restarts_at + index / RESTART_ENTRIES * 2);
@@ -158,7 +198,11 @@ fn check_entries(
 
 /// Each entry is in one slot, and each slot names an entry. Whether a slot is where its key's hash wants it is not
 /// checked: a wrong one is not found, and that is all.
-fn check_buckets(buckets: &[u8], entry_count: usize, starts: &mut EntryStarts) -> Result<(), &'static str> {
+fn check_buckets(
+    buckets: &[u8],
+    entry_count: usize,
+    starts: &mut EntryStarts,
+) -> Result<(), &'static str> {
     let mut slot_count = 0;
     for bucket in buckets.chunks_exact(BUCKET_BYTES) {
         for slot in 0..BUCKET_SLOTS {

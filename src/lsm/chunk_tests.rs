@@ -8,13 +8,20 @@ use super::hash::KeyHasher;
 use super::record::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, Value};
 
 fn entry<'a>(key: &'a [u8], version: u64, value: Value<'a>) -> Entry<'a> {
-    Entry { key, version, expires_at_ms: None, value }
+    Entry {
+        key,
+        version,
+        expires_at_ms: None,
+        value,
+    }
 }
 
 #[test]
 fn golden_bytes() {
     for format in 1..=KeyHasher::NEWEST_FORMAT {
-        check_golden_bytes(&KeyHasher::of_format(format, 0x0102_0304_0506_0708).expect("a known format"));
+        check_golden_bytes(
+            &KeyHasher::of_format(format, 0x0102_0304_0506_0708).expect("a known format"),
+        );
     }
 }
 
@@ -24,7 +31,12 @@ fn check_golden_bytes(hasher: &KeyHasher) {
     let entries = [
         entry(b"a", 1, Value::Inline(b"xyz")),
         entry(b"bb", 300, Value::Tombstone),
-        Entry { key: b"c", version: 2, expires_at_ms: Some(5), value: Value::Large(&blob) },
+        Entry {
+            key: b"c",
+            version: 2,
+            expires_at_ms: Some(5),
+            value: Value::Large(&blob),
+        },
     ];
     for entry in &entries {
         builder.add(entry, hasher.hash(entry.key));
@@ -37,7 +49,8 @@ fn check_golden_bytes(hasher: &KeyHasher) {
         8, 7, 6, 5, 4, 3, 2, 1, // hash_seed
         5, 0, 0, 0, 0, 0, 0, 0, // first_expiry
         3, 0, 1, 0, 1, 0, // entries, tombstones, blobs
-        77, 0, 1, 0, 2, 0, 0, 0, 0, 0, // restarts_at, bucket_count, version_width, format (below), zero
+        77, 0, 1, 0, 2, 0, 0, 0, 0,
+        0, // restarts_at, bucket_count, version_width, format (below), zero
         1, 0, 3, 0, 1, 0, b'a', b'x', b'y', b'z', // "a"
         2, 0x20, 0, 0, 44, 1, b'b', b'b', // "bb"
         1, 0xc0, 4, 0, 2, 0, 5, 0, 0, 0, 0, 0, 0, 0, b'c', 0, 0, 0, 0, // "c"
@@ -48,7 +61,10 @@ fn check_golden_bytes(hasher: &KeyHasher) {
     let (zeros, bucket) = bytes[4 + expected_head.len()..].split_at(128 - 79);
     assert_eq!(zeros, [0; 128 - 79]);
     assert_eq!(bucket.len(), 64);
-    let tags: Vec<u8> = entries.iter().map(|entry| hasher.hash(entry.key).to_le_bytes()[0].max(1)).collect();
+    let tags: Vec<u8> = entries
+        .iter()
+        .map(|entry| hasher.hash(entry.key).to_le_bytes()[0].max(1))
+        .collect();
     assert_eq!(bucket[..4], [tags[0], tags[1], tags[2], 0]);
     assert_eq!(bucket[21..29], [40, 0, 50, 0, 58, 0, 0, 0]);
     assert_eq!(bucket[63], 0);
@@ -73,7 +89,10 @@ fn fill_and_check(value_len: usize, key_of: impl Fn(usize) -> Vec<u8>) {
     let chunk = builder.finish();
     assert_eq!(chunk.bytes().len(), promised_len);
     assert!(promised_len <= CHUNK_MAX_BYTES);
-    assert!(builder.is_empty() && builder.has_room_for(&entry(&[0; KEY_MAX_BYTES], 1, Value::Inline(&value))));
+    assert!(
+        builder.is_empty()
+            && builder.has_room_for(&entry(&[0; KEY_MAX_BYTES], 1, Value::Inline(&value)))
+    );
     let mut offset = chunk.begin();
     for (index, key) in keys.iter().enumerate() {
         let expected = entry(key, index as u64, Value::Inline(&value));
@@ -118,7 +137,12 @@ fn adopted_chunks_never_panic() {
             _ => Value::Inline(b"some value"),
         };
         let expires_at_ms = (number % 3 == 0).then_some(number);
-        let entry = Entry { key: key.as_bytes(), version: 1 + number, expires_at_ms, value };
+        let entry = Entry {
+            key: key.as_bytes(),
+            version: 1 + number,
+            expires_at_ms,
+            value,
+        };
         builder.add(&entry, hasher.hash(key.as_bytes()));
     }
     let sound = builder.finish();
@@ -131,18 +155,30 @@ fn adopted_chunks_never_panic() {
         let mut bytes = sound.bytes().to_vec();
         for _ in 0..rng.usize(1..4) {
             let at = rng.usize(4..bytes.len());
-            bytes[at] = if rng.bool() { rng.u8(..) } else { bytes[at] ^ (1 << rng.u8(..8)) };
+            bytes[at] = if rng.bool() {
+                rng.u8(..)
+            } else {
+                bytes[at] ^ (1 << rng.u8(..8))
+            };
         }
         let checksum = crc32c::crc32c(&bytes[4..]);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-        let Ok((chunk, _)) = adopt(bytes) else { continue };
+        let Ok((chunk, _)) = adopt(bytes) else {
+            continue;
+        };
         accepted_count += 1;
         let mut at = chunk.begin();
         while at < chunk.end() {
             let (entry, next) = chunk.entry_at(at);
-            let _ = (chunk.get(hasher.hash(entry.key), entry.key), chunk.seek(entry.key));
+            let _ = (
+                chunk.get(hasher.hash(entry.key), entry.key),
+                chunk.seek(entry.key),
+            );
             at = next;
         }
     }
-    assert!(accepted_count > 1000, "changed values and tags are let through: {accepted_count}");
+    assert!(
+        accepted_count > 1000,
+        "changed values and tags are let through: {accepted_count}"
+    );
 }

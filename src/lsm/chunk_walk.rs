@@ -92,7 +92,11 @@ impl ChunkWalk {
                 *at = run.next(*at);
                 ChunkStep::Chunk(Arc::clone(chunk))
             }),
-            State::Memtable { frozen, next, builder } => build(frozen, next, builder, self.hasher, work),
+            State::Memtable {
+                frozen,
+                next,
+                builder,
+            } => build(frozen, next, builder, self.hasher, work),
         };
         step.unwrap_or_else(|| self.begin_layer())
     }
@@ -105,12 +109,19 @@ impl ChunkWalk {
         self.next_layer += 1;
         match layer {
             ImmutableLayer::Run(run) => {
-                self.state = State::Run { run: run.clone(), at: Position::default() };
+                self.state = State::Run {
+                    run: run.clone(),
+                    at: Position::default(),
+                };
                 ChunkStep::Layer(*level)
             }
             ImmutableLayer::Memtable(frozen) => {
                 let builder = ChunkBuilder::new(&self.hasher, frozen.last_version());
-                self.state = State::Memtable { frozen: Arc::clone(frozen), next: 0, builder };
+                self.state = State::Memtable {
+                    frozen: Arc::clone(frozen),
+                    next: 0,
+                    builder,
+                };
                 ChunkStep::Layer(Level::Upper(1))
             }
         }
@@ -132,7 +143,9 @@ fn build(
             break;
         }
         builder.add(&entry, hasher.hash(entry.key));
-        work.spend(work::of_entry(entry.key.len() + entry.value.len().min(super::INLINE_VALUE_MAX_BYTES)));
+        work.spend(work::of_entry(
+            entry.key.len() + entry.value.len().min(super::INLINE_VALUE_MAX_BYTES),
+        ));
         *next += 1;
         if work.is_used_up() {
             return Some(ChunkStep::Working);

@@ -40,7 +40,13 @@ impl Digester {
     /// The digest of a snapshot.
     pub fn new(snapshot: Snapshot) -> Self {
         let (version, scan) = (snapshot.version(), snapshot.into_scan(&[]));
-        Self { version, scan, hasher: SipHasher24::new(), key_count: 0, large: None }
+        Self {
+            version,
+            scan,
+            hasher: SipHasher24::new(),
+            key_count: 0,
+            large: None,
+        }
     }
 
     /// Goes on, doing at most about `budget` units of work; the digest when it is done.
@@ -64,7 +70,11 @@ impl Digester {
                 ScanState::Found => left = left.saturating_sub(self.add_entry()),
                 ScanState::End => {
                     let digest = self.hasher.finish128().as_u128();
-                    return Some(Digest { version: self.version, key_count: self.key_count, digest });
+                    return Some(Digest {
+                        version: self.version,
+                        key_count: self.key_count,
+                        digest,
+                    });
                 }
             }
         }
@@ -73,9 +83,21 @@ impl Digester {
 
     /// Takes in the entry that the scan has found; returns the work.
     fn add_entry(&mut self) -> usize {
-        let Some(Entry { key, version, expires_at_ms, value }) = self.scan.entry() else { return 0 };
+        let Some(Entry {
+            key,
+            version,
+            expires_at_ms,
+            value,
+        }) = self.scan.entry()
+        else {
+            return 0;
+        };
         self.key_count += 1;
-        self.hasher.write(&u16::try_from(key.len()).expect("a key of legal length").to_le_bytes());
+        self.hasher.write(
+            &u16::try_from(key.len())
+                .expect("a key of legal length")
+                .to_le_bytes(),
+        );
         self.hasher.write(key);
         self.hasher.write(&version.to_le_bytes());
         self.hasher.write(&expires_at_ms.unwrap_or(0).to_le_bytes());

@@ -98,7 +98,11 @@ impl Lsm {
         memtables.add(self.wal.active().footprint());
         let mut runs = Footprint::default();
         for (level, stats) in levels.iter().enumerate() {
-            if level == 0 { memtables.add(stats.footprint) } else { runs.add(stats.footprint) }
+            if level == 0 {
+                memtables.add(stats.footprint);
+            } else {
+                runs.add(stats.footprint);
+            }
         }
         let log_bytes = self.wal.held_bytes();
         Stats {
@@ -125,7 +129,10 @@ mod tests {
     use super::*;
 
     fn lsm() -> Lsm {
-        Lsm::new(Options { memtable_bytes: 64 * 1024, hash_seed: 7 })
+        Lsm::new(Options {
+            memtable_bytes: 64 * 1024,
+            hash_seed: 7,
+        })
     }
 
     fn write(lsm: &mut Lsm, keys: std::ops::Range<u32>, value: &[u8]) {
@@ -155,11 +162,19 @@ mod tests {
         let data = lsm.stats().runs;
         assert_eq!(lsm.pinned(), Footprint::default());
         let (old, same) = (lsm.snapshot(), lsm.snapshot());
-        assert_eq!(lsm.pinned(), Footprint::default(), "everything is live, too");
+        assert_eq!(
+            lsm.pinned(),
+            Footprint::default(),
+            "everything is live, too"
+        );
         write(&mut lsm, 0..10_000, &[2; 100]);
         lsm.compact();
         settle(&mut lsm);
-        assert_eq!((lsm.pinned(), lsm.snapshot_count()), (data, 2), "all that there was, counted once");
+        assert_eq!(
+            (lsm.pinned(), lsm.snapshot_count()),
+            (data, 2),
+            "all that there was, counted once"
+        );
         drop(old);
         settle(&mut lsm);
         assert_eq!(lsm.pinned(), data);
@@ -178,7 +193,10 @@ mod tests {
         lsm.compact();
         settle(&mut lsm);
         let pinned = lsm.pinned();
-        assert!(pinned.bytes > data.bytes / 25 && pinned.bytes < data.bytes / 10, "{pinned:?} of {data:?}");
+        assert!(
+            pinned.bytes > data.bytes / 25 && pinned.bytes < data.bytes / 10,
+            "{pinned:?} of {data:?}"
+        );
         drop(snapshot);
     }
 
@@ -194,10 +212,16 @@ mod tests {
             write(&mut lsm, first..first + 10, &[2; 100]);
             settle(&mut lsm);
             let more_bytes = lsm.pinned().bytes.saturating_sub(pinned_bytes);
-            assert!(more_bytes < data_bytes / 8, "{more_bytes} bytes replaced for ten writes");
+            assert!(
+                more_bytes < data_bytes / 8,
+                "{more_bytes} bytes replaced for ten writes"
+            );
             pinned_bytes += more_bytes;
         }
-        assert!(pinned_bytes > data_bytes / 2, "writes have paid for {pinned_bytes} bytes");
+        assert!(
+            pinned_bytes > data_bytes / 2,
+            "writes have paid for {pinned_bytes} bytes"
+        );
         drop(snapshot);
         settle(&mut lsm);
         assert_eq!(lsm.garbage.alive(), lsm.levels.footprint());
@@ -231,7 +255,9 @@ mod tests {
                 let first = rng.u32(..2_000);
                 match rng.u8(..12) {
                     0 => snapshots.push(lsm.snapshot()),
-                    1 if !snapshots.is_empty() => drop(snapshots.swap_remove(rng.usize(..snapshots.len()))),
+                    1 if !snapshots.is_empty() => {
+                        drop(snapshots.swap_remove(rng.usize(..snapshots.len())));
+                    }
                     2 => {
                         let mut large = LargeValue::new(vec![1; 20_000]);
                         while !large.step(usize::MAX) {}
@@ -243,12 +269,19 @@ mod tests {
                 }
                 lsm.maintain(rng.usize(..200_000));
                 let (alive, live) = (lsm.garbage.alive(), lsm.levels.footprint());
-                assert!(alive.bytes >= live.bytes && alive.large_bytes >= live.large_bytes, "seed {seed}");
+                assert!(
+                    alive.bytes >= live.bytes && alive.large_bytes >= live.large_bytes,
+                    "seed {seed}"
+                );
             }
             snapshots.clear();
             settle(&mut lsm);
             assert_eq!(lsm.garbage.alive(), lsm.levels.footprint(), "seed {seed}");
-            assert_eq!(lsm.stats().retained_log_bytes, 0, "seed {seed}: no replica wants any log");
+            assert_eq!(
+                lsm.stats().retained_log_bytes,
+                0,
+                "seed {seed}: no replica wants any log"
+            );
         }
     }
 }

@@ -35,7 +35,10 @@ impl Filter {
     /// One for so many keys, to be cleared.
     pub(super) fn new(key_count: usize) -> Self {
         let block_count = key_count.div_ceil(BLOCK_KEYS).max(1);
-        Self { bytes: Block::new(block_count * size_of::<FilterBlock>()), cleared_bytes: 0 }
+        Self {
+            bytes: Block::new(block_count * size_of::<FilterBlock>()),
+            cleared_bytes: 0,
+        }
     }
 
     /// Goes on clearing it until `work` is used up; true when it is.
@@ -51,9 +54,14 @@ impl Filter {
     }
 
     pub(super) fn put(&mut self, hash: u32) {
-        debug_assert!(self.cleared_bytes == self.bytes.len(), "a filter that is not cleared");
+        debug_assert!(
+            self.cleared_bytes == self.bytes.len(),
+            "a filter that is not cleared"
+        );
         let at = self.block_at(hash);
-        let words = self.bytes[at..][..size_of::<FilterBlock>()].as_chunks_mut().0;
+        let words = self.bytes[at..][..size_of::<FilterBlock>()]
+            .as_chunks_mut()
+            .0;
         for (word, bit) in bits_of(hash) {
             words[word] = (u64::from_le_bytes(words[word]) | bit).to_le_bytes();
         }
@@ -62,8 +70,12 @@ impl Filter {
     /// False: no key with this hash was put in.
     #[inline]
     pub(super) fn may_have(&self, hash: u32) -> bool {
-        let words = self.bytes[self.block_at(hash)..][..size_of::<FilterBlock>()].as_chunks().0;
-        bits_of(hash).fold(0, |missing, (word, bit)| missing | (bit & !u64::from_le_bytes(words[word]))) == 0
+        let words = self.bytes[self.block_at(hash)..][..size_of::<FilterBlock>()]
+            .as_chunks()
+            .0;
+        bits_of(hash).fold(0, |missing, (word, bit)| {
+            missing | (bit & !u64::from_le_bytes(words[word]))
+        }) == 0
     }
 
     /// High bits of the hash choose the block …
@@ -98,9 +110,17 @@ mod tests {
             for hash in &hashes {
                 filter.put(*hash);
             }
-            assert!(hashes.iter().all(|hash| filter.may_have(*hash)), "{key_count} keys");
-            let wrong_count = (0..100_000).filter(|_| filter.may_have(rng.u32(..))).count();
-            assert!(wrong_count < 3_000, "{wrong_count} of 100,000 hashes seem to be among {key_count}");
+            assert!(
+                hashes.iter().all(|hash| filter.may_have(*hash)),
+                "{key_count} keys"
+            );
+            let wrong_count = (0..100_000)
+                .filter(|_| filter.may_have(rng.u32(..)))
+                .count();
+            assert!(
+                wrong_count < 3_000,
+                "{wrong_count} of 100,000 hashes seem to be among {key_count}"
+            );
         }
     }
 }

@@ -45,7 +45,10 @@ pub(super) struct Garbage {
 impl Garbage {
     /// Nothing to free; `alive` is what the engine begins with.
     pub(super) fn new(alive: Footprint) -> Self {
-        Self { alive, ..Self::default() }
+        Self {
+            alive,
+            ..Self::default()
+        }
     }
 
     /// Frozen memtables and chunks that were made and not freed.
@@ -61,7 +64,9 @@ impl Garbage {
     pub(super) fn push_layer(&mut self, layer: ImmutableLayer) {
         match layer {
             ImmutableLayer::Memtable(frozen) => {
-                let Some(frozen) = Arc::into_inner(frozen) else { return };
+                let Some(frozen) = Arc::into_inner(frozen) else {
+                    return;
+                };
                 self.alive.subtract(frozen.footprint());
                 self.memtables.push(frozen);
             }
@@ -118,7 +123,11 @@ impl Garbage {
                 self.segment = Some(segment);
                 work.spend(work::FREE);
             } else {
-                work.spend(if wal.recycle(segment) { work::FREE } else { work::of_give_back(SEGMENT_BYTES) });
+                work.spend(if wal.recycle(segment) {
+                    work::FREE
+                } else {
+                    work::of_give_back(SEGMENT_BYTES)
+                });
             }
         } else if let Some(chunk) = self.chunks.pop() {
             if let Some(chunk) = Arc::into_inner(chunk) {
@@ -194,16 +203,30 @@ mod tests {
 
     #[test]
     fn buffers_are_kept_while_they_are_needed_and_no_longer() {
-        let new = || Lsm::new(Options { memtable_bytes: 1 << 20, hash_seed: 1 });
+        let new = || {
+            Lsm::new(Options {
+                memtable_bytes: 1 << 20,
+                hash_seed: 1,
+            })
+        };
         let mut lsm = new();
         lsm.note_time(5_000);
         write(&mut lsm);
-        assert!(lsm.wal.has_spare() && lsm.levels.has_spare(), "nothing is kept");
+        assert!(
+            lsm.wal.has_spare() && lsm.levels.has_spare(),
+            "nothing is kept"
+        );
         pay(&mut lsm);
-        assert!(lsm.has_spare(), "freed although there may be more writes at once");
+        assert!(
+            lsm.has_spare(),
+            "freed although there may be more writes at once"
+        );
         lsm.note_time(7_000);
         pay(&mut lsm);
-        assert!(!lsm.has_spare(), "kept although there is nothing to write, in a loop that is never idle");
+        assert!(
+            !lsm.has_spare(),
+            "kept although there is nothing to write, in a loop that is never idle"
+        );
         write(&mut lsm);
         while !lsm.is_idle() {
             lsm.maintain(100_000);
@@ -212,6 +235,9 @@ mod tests {
         write(&mut lsm);
         lsm.abandon();
         pay(&mut lsm);
-        assert!(lsm.is_idle() && !lsm.has_spare(), "kept by an engine that is good for nothing else");
+        assert!(
+            lsm.is_idle() && !lsm.has_spare(),
+            "kept by an engine that is good for nothing else"
+        );
     }
 }

@@ -36,13 +36,19 @@ impl KeyHasher {
 
     /// A hasher for the given seed.
     pub fn new(seed: u64) -> Self {
-        Self { seed, algorithm: Algorithm::Rapid(RapidSecrets::seed(seed)) }
+        Self {
+            seed,
+            algorithm: Algorithm::Rapid(RapidSecrets::seed(seed)),
+        }
     }
 
     /// The hasher of chunks of a format; none if it is not known.
     pub fn of_format(format: u8, seed: u64) -> Option<Self> {
         match format {
-            1 => Some(Self { seed, algorithm: Algorithm::Sip(SipHasher13::new_with_keys(seed, KEY_HIGH)) }),
+            1 => Some(Self {
+                seed,
+                algorithm: Algorithm::Sip(SipHasher13::new_with_keys(seed, KEY_HIGH)),
+            }),
             Self::NEWEST_FORMAT => Some(Self::new(seed)),
             _ => None,
         }
@@ -90,8 +96,22 @@ mod tests {
     fn hashes_are_fixed_for_good() {
         let long = [7; 100];
         for (format, keys) in [
-            (1, [(&b"key"[..], 0x2de8_0c46), (b"a key of 18 bytes!", 0xbb5f_c6de), (&long, 0x4590_2bce)]),
-            (2, [(&b"key"[..], 0x4b34_a3b1), (b"a key of 18 bytes!", 0x1fbd_78d7), (&long, 0x2df6_9bde)]),
+            (
+                1,
+                [
+                    (&b"key"[..], 0x2de8_0c46),
+                    (b"a key of 18 bytes!", 0xbb5f_c6de),
+                    (&long, 0x4590_2bce),
+                ],
+            ),
+            (
+                2,
+                [
+                    (&b"key"[..], 0x4b34_a3b1),
+                    (b"a key of 18 bytes!", 0x1fbd_78d7),
+                    (&long, 0x2df6_9bde),
+                ],
+            ),
         ] {
             let hasher = |seed| KeyHasher::of_format(format, seed).expect("a known format");
             for (key, expected) in keys {

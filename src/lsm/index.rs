@@ -37,7 +37,9 @@ impl Line<'_> {
     /// The slot of a key.
     #[inline]
     fn find(self, hash: u32, is_it: impl Fn(Place) -> bool) -> Option<usize> {
-        let mut candidates = (0..LINE_SLOTS).fold(0, |all, slot| all | u32::from(self.hash(slot) == hash) << slot);
+        let mut candidates = (0..LINE_SLOTS).fold(0, |all, slot| {
+            all | u32::from(self.hash(slot) == hash) << slot
+        });
         while candidates != 0 {
             let slot = candidates.trailing_zeros() as usize;
             let place = self.place(slot);
@@ -58,7 +60,9 @@ impl Line<'_> {
     /// The slots that are taken.
     #[inline]
     fn taken_count(self) -> usize {
-        (0..LINE_SLOTS).filter(|slot| self.place(*slot) != FREE).count()
+        (0..LINE_SLOTS)
+            .filter(|slot| self.place(*slot) != FREE)
+            .count()
     }
 }
 
@@ -96,7 +100,9 @@ impl Shard {
                 self.set(line, slot, hash, place);
                 return (Some(before), 0);
             }
-            Err(line) if 4 * (self.count + 1) <= 3 * LINE_SLOTS * self.lines().len() => self.take(line, hash, place),
+            Err(line) if 4 * (self.count + 1) <= 3 * LINE_SLOTS * self.lines().len() => {
+                self.take(line, hash, place);
+            }
             Err(_) => {
                 new_bytes = self.grow(expected_count);
                 self.put_new(hash, place);
@@ -122,7 +128,9 @@ impl Shard {
 
     #[inline]
     fn lines(&self) -> &[[[u8; 4]; 2 * LINE_SLOTS]] {
-        self.block.as_ref().map_or(&[], |block| block.as_chunks().0.as_chunks().0)
+        self.block
+            .as_ref()
+            .map_or(&[], |block| block.as_chunks().0.as_chunks().0)
     }
 
     /// The line and slot of a key, or the line where it belongs, which has a free slot.
@@ -169,12 +177,17 @@ impl Shard {
     #[cold]
     fn grow(&mut self, expected_count: usize) -> usize {
         let line_count = match self.lines().len() {
-            0 => (3 * expected_count).div_ceil(2 * LINE_SLOTS).next_power_of_two(),
+            0 => (3 * expected_count)
+                .div_ceil(2 * LINE_SLOTS)
+                .next_power_of_two(),
             line_count => 2 * line_count,
         };
         let (mut block, new_bytes) = Block::new_counted(line_count * CACHE_LINE_BYTES);
         block.fill(0xff);
-        let before = Self { block: self.block.replace(block), count: self.count };
+        let before = Self {
+            block: self.block.replace(block),
+            count: self.count,
+        };
         for line in before.lines().iter().map(Line) {
             for slot in 0..line.taken_count() {
                 self.put_new(line.hash(slot), line.place(slot));
@@ -211,7 +224,9 @@ mod tests {
                 let key = rng.u32(..500);
                 let place = Place::try_from(keys.len()).expect("few");
                 keys.push(key);
-                let (before, _) = shard.put(hash_of(key), place, expected_count, |place| keys[place as usize] == key);
+                let (before, _) = shard.put(hash_of(key), place, expected_count, |place| {
+                    keys[place as usize] == key
+                });
                 assert_eq!(before, model.insert(key, place), "seed {seed}");
                 assert_eq!(shard.count, model.len());
                 assert!(4 * shard.count <= 3 * LINE_SLOTS * shard.lines().len());

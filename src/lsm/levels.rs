@@ -115,10 +115,14 @@ impl Levels {
     /// Looks in one layer after the other. `places`: what [`Places`](super::prefetch::Places) knows of the first of them.
     #[inline]
     pub(super) fn get(&self, probe: &Probe<'_>, places: &[u32]) -> Option<Entry<'_>> {
-        self.layers.iter().enumerate().find_map(|(index, layer)| match (&layer.content, places.get(index)) {
-            (_, Some(&NOWHERE)) => None,
-            (ImmutableLayer::Run(run), Some(place)) => run.get_in(Position::unpack(*place), probe),
-            (content, _) => content.get(probe),
+        self.layers.iter().enumerate().find_map(|(index, layer)| {
+            match (&layer.content, places.get(index)) {
+                (_, Some(&NOWHERE)) => None,
+                (ImmutableLayer::Run(run), Some(place)) => {
+                    run.get_in(Position::unpack(*place), probe)
+                }
+                (content, _) => content.get(probe),
+            }
         })
     }
 
@@ -132,18 +136,35 @@ impl Levels {
         self.generation += 1;
         self.preparation.add(Arc::clone(&frozen));
         let content = ImmutableLayer::Memtable(frozen);
-        self.layers.insert(0, Layer { level: Level::Upper(0), state: LayerState::Idle, content });
+        self.layers.insert(
+            0,
+            Layer {
+                level: Level::Upper(0),
+                state: LayerState::Idle,
+                content,
+            },
+        );
     }
 
     /// Levels whose layers are the given runs, newest first.
     pub(super) fn adopt(hasher: KeyHasher, runs: Vec<(Level, Run)>) -> Self {
-        let idle = |(level, run)| Layer { level, state: LayerState::Idle, content: ImmutableLayer::Run(run) };
-        Self { layers: runs.into_iter().map(idle).collect(), ..Self::new(hasher) }
+        let idle = |(level, run)| Layer {
+            level,
+            state: LayerState::Idle,
+            content: ImmutableLayer::Run(run),
+        };
+        Self {
+            layers: runs.into_iter().map(idle).collect(),
+            ..Self::new(hasher)
+        }
     }
 
     /// Clones of all layers, newest first.
     pub(super) fn snapshot(&self) -> Vec<(Level, ImmutableLayer)> {
-        self.layers.iter().map(|layer| (layer.level, layer.content.clone())).collect()
+        self.layers
+            .iter()
+            .map(|layer| (layer.level, layer.content.clone()))
+            .collect()
     }
 
     /// Hands all layers over to be freed.
@@ -152,7 +173,9 @@ impl Levels {
         // These hold on to layers.
         self.jobs.clear();
         self.preparation = Preparation::default();
-        self.layers.drain(..).for_each(|layer| garbage.push_layer(layer.content));
+        self.layers
+            .drain(..)
+            .for_each(|layer| garbage.push_layer(layer.content));
     }
 
     /// Frees what is kept for memtables to come; false: there is nothing.
@@ -166,18 +189,26 @@ impl Levels {
     }
 
     /// What is in the layers, newest first.
-    pub(super) fn contents(&self) -> impl DoubleEndedIterator<Item = &ImmutableLayer> + ExactSizeIterator {
+    pub(super) fn contents(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = &ImmutableLayer> + ExactSizeIterator {
         self.layers.iter().map(|layer| &layer.content)
     }
 
     /// Bytes of all layers, large values included.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.layers.iter().map(|layer| layer.content.memory_bytes()).sum()
+        self.layers
+            .iter()
+            .map(|layer| layer.content.memory_bytes())
+            .sum()
     }
 
     /// Frozen memtables that wait to be flushed, or are being flushed.
     pub(super) fn frozen_count(&self) -> usize {
-        self.layers.iter().filter(|layer| layer.level == Level::Upper(0)).count()
+        self.layers
+            .iter()
+            .filter(|layer| layer.level == Level::Upper(0))
+            .count()
     }
 
     /// Asks for all layers to become one.
@@ -187,10 +218,13 @@ impl Levels {
 
     /// The oldest frozen memtable that is not in runs yet.
     pub(super) fn oldest_memtable(&self) -> Option<&FrozenMemtable> {
-        self.layers.iter().rev().find_map(|layer| match &layer.content {
-            ImmutableLayer::Memtable(frozen) => Some(&**frozen),
-            ImmutableLayer::Run(_) => None,
-        })
+        self.layers
+            .iter()
+            .rev()
+            .find_map(|layer| match &layer.content {
+                ImmutableLayer::Memtable(frozen) => Some(&**frozen),
+                ImmutableLayer::Run(_) => None,
+            })
     }
 
     /// Has memtables that wait for others become runs.
@@ -217,7 +251,10 @@ impl Levels {
             && let Some(job) = self.jobs.first_mut()
         {
             let spent_before = work.spent();
-            let target = self.layers.iter_mut().find(|layer| layer.state == LayerState::Target(job.id));
+            let target = self
+                .layers
+                .iter_mut()
+                .find(|layer| layer.state == LayerState::Target(job.id));
             let Some(ImmutableLayer::Run(target)) = target.map(|layer| &mut layer.content) else {
                 unreachable!("a job's target is a run among the layers");
             };
@@ -236,14 +273,20 @@ impl Levels {
         let Job { id, merge, .. } = self.jobs.remove(0);
         let filter = merge.into_filter();
         let is_source = |layer: &mut Layer| layer.state == LayerState::Source(id);
-        self.layers.extract_if(.., is_source).for_each(|source| garbage.push_layer(source.content));
-        let target = self.layers.iter_mut().find(|layer| layer.state == LayerState::Target(id));
+        self.layers
+            .extract_if(.., is_source)
+            .for_each(|source| garbage.push_layer(source.content));
+        let target = self
+            .layers
+            .iter_mut()
+            .find(|layer| layer.state == LayerState::Target(id));
         let target = target.expect("the target of the job");
         target.state = LayerState::Idle;
         if let (ImmutableLayer::Run(run), Some(filter)) = (&mut target.content, filter) {
             run.set_filter(filter);
         }
-        self.layers.retain(|layer| layer.state != LayerState::Idle || layer.content.entry_count() > 0);
+        self.layers
+            .retain(|layer| layer.state != LayerState::Idle || layer.content.entry_count() > 0);
     }
 
     /// Chunks with entries that expire, some day.
@@ -276,20 +319,33 @@ impl Levels {
             return Some((sources, Level::Bottom));
         }
         self.idle_runs().find_map(|(layers, level)| {
-            let enough = if level == 0 && self.is_flush_due { 1 } else { LEVEL_RUNS };
+            let enough = if level == 0 && self.is_flush_due {
+                1
+            } else {
+                LEVEL_RUNS
+            };
             (layers.len() >= enough).then_some((layers, Level::Upper(level + 1)))
         })
     }
 
     /// The idle layers directly above the bottom, if they are to be merged into it now.
     fn due_for_bottom(&self) -> Option<Range<usize>> {
-        let bottom = self.layers.last().filter(|layer| layer.level == Level::Bottom);
+        let bottom = self
+            .layers
+            .last()
+            .filter(|layer| layer.level == Level::Bottom);
         if bottom.is_some_and(|layer| layer.state != LayerState::Idle) {
             return None;
         }
         let end = self.layers.len() - usize::from(bottom.is_some());
-        let start = self.layers[..end].iter().rposition(|layer| layer.state != LayerState::Idle).map_or(0, |at| at + 1);
-        let upper_bytes: usize = self.layers[start..end].iter().map(|layer| layer.content.memory_bytes()).sum();
+        let start = self.layers[..end]
+            .iter()
+            .rposition(|layer| layer.state != LayerState::Idle)
+            .map_or(0, |at| at + 1);
+        let upper_bytes: usize = self.layers[start..end]
+            .iter()
+            .map(|layer| layer.content.memory_bytes())
+            .sum();
         let bottom_bytes = bottom.map_or(0, |layer| layer.content.memory_bytes());
         let is_large = upper_bytes.saturating_mul(BOTTOM_SHARE) >= bottom_bytes;
         let is_compaction = self.is_compaction_due && start == 0 && self.jobs.is_empty();
@@ -302,11 +358,13 @@ impl Levels {
     fn idle_runs(&self) -> impl Iterator<Item = (Range<usize>, u8)> {
         let (mut at, mut level) = (0, 0);
         std::iter::from_fn(move || {
-            let is_idle = |layer: &Layer| layer.state == LayerState::Idle && layer.level != Level::Bottom;
+            let is_idle =
+                |layer: &Layer| layer.state == LayerState::Idle && layer.level != Level::Bottom;
             let start = at + self.layers[at..].iter().position(is_idle)?;
             level = level.max(self.layers[start].upper_number()?);
-            let is_alike =
-                |layer: &&Layer| is_idle(layer) && layer.upper_number().is_some_and(|number| number <= level);
+            let is_alike = |layer: &&Layer| {
+                is_idle(layer) && layer.upper_number().is_some_and(|number| number <= level)
+            };
             at = start + self.layers[start..].iter().take_while(is_alike).count();
             Some((start..at, level))
         })
@@ -320,7 +378,14 @@ impl Levels {
         let has_target = level == Level::Bottom && target_at < self.layers.len();
         if !has_target {
             let content = ImmutableLayer::Run(Run::default());
-            self.layers.insert(target_at, Layer { level, state: LayerState::Idle, content });
+            self.layers.insert(
+                target_at,
+                Layer {
+                    level,
+                    state: LayerState::Idle,
+                    content,
+                },
+            );
         }
         self.start_job_into(sources, target_at, last_version);
     }
@@ -331,22 +396,46 @@ impl Levels {
         self.next_job_id += 1;
         let level = self.layers[target_at].level;
         // Nothing lies below the bottom: there, tombstones have done their work.
-        let tombstones = if level == Level::Bottom { Tombstones::Drop } else { Tombstones::Keep };
-        let layers = self.layers[sources.clone()].iter().map(|layer| layer.content.clone()).collect();
+        let tombstones = if level == Level::Bottom {
+            Tombstones::Drop
+        } else {
+            Tombstones::Keep
+        };
+        let layers = self.layers[sources.clone()]
+            .iter()
+            .map(|layer| layer.content.clone())
+            .collect();
         let merge = MergeJob::new(layers, self.hasher, last_version, tombstones);
-        let merged = if sources.is_empty() { sources.clone() } else { sources.start..target_at + 1 };
+        let merged = if sources.is_empty() {
+            sources.clone()
+        } else {
+            sources.start..target_at + 1
+        };
         let expected_work = self.layers[merged].iter().map(Layer::merge_work).sum();
         for layer in &mut self.layers[sources] {
             layer.state = LayerState::Source(id);
         }
         self.layers[target_at].state = LayerState::Target(id);
-        let at = self.jobs.partition_point(|job| self.position_of(job.id) < target_at);
-        self.jobs.insert(at, Job { id, merge, expected_work, done_work: 0 });
+        let at = self
+            .jobs
+            .partition_point(|job| self.position_of(job.id) < target_at);
+        self.jobs.insert(
+            at,
+            Job {
+                id,
+                merge,
+                expected_work,
+                done_work: 0,
+            },
+        );
     }
 
     fn position_of(&self, id: JobId) -> usize {
         let is_target = |layer: &Layer| layer.state == LayerState::Target(id);
-        self.layers.iter().position(is_target).expect("the target of a job")
+        self.layers
+            .iter()
+            .position(is_target)
+            .expect("the target of a job")
     }
 
     /// Whether a step would do anything.
@@ -354,7 +443,8 @@ impl Levels {
         !self.jobs.is_empty()
             || !self.preparation.is_done()
             || self.due().is_some()
-            || (self.is_compaction_due && self.layers.iter().any(|layer| layer.level != Level::Bottom))
+            || (self.is_compaction_due
+                && self.layers.iter().any(|layer| layer.level != Level::Bottom))
     }
 
     /// Whether there are memtables that wait for others.
@@ -364,9 +454,20 @@ impl Levels {
 
     /// Work owed by jobs under way and by memtables that wait for one. An estimate.
     pub(super) fn debt(&self) -> usize {
-        let of_jobs: usize = self.jobs.iter().map(|job| job.expected_work.saturating_sub(job.done_work).max(1)).sum();
-        let is_waiting = |layer: &&Layer| layer.level == Level::Upper(0) && layer.state == LayerState::Idle;
-        of_jobs + self.layers.iter().filter(is_waiting).map(Layer::merge_work).sum::<usize>()
+        let of_jobs: usize = self
+            .jobs
+            .iter()
+            .map(|job| job.expected_work.saturating_sub(job.done_work).max(1))
+            .sum();
+        let is_waiting =
+            |layer: &&Layer| layer.level == Level::Upper(0) && layer.state == LayerState::Idle;
+        of_jobs
+            + self
+                .layers
+                .iter()
+                .filter(is_waiting)
+                .map(Layer::merge_work)
+                .sum::<usize>()
     }
 
     /// Levels from 0 down, empty ones in between included.
@@ -386,13 +487,22 @@ impl Levels {
     /// What all layers take.
     pub(super) fn footprint(&self) -> Footprint {
         let mut all = Footprint::default();
-        self.layers.iter().for_each(|layer| all.add(layer.content.footprint()));
+        self.layers
+            .iter()
+            .for_each(|layer| all.add(layer.content.footprint()));
         all
     }
 
     /// The number of the bottom: behind those of all other levels.
     pub(super) fn bottom_number(&self) -> usize {
-        usize::from(self.layers.iter().filter_map(Layer::upper_number).max().unwrap_or(0).max(1)) + 1
+        usize::from(
+            self.layers
+                .iter()
+                .filter_map(Layer::upper_number)
+                .max()
+                .unwrap_or(0)
+                .max(1),
+        ) + 1
     }
 
     pub(super) fn hasher(&self) -> KeyHasher {
@@ -430,16 +540,33 @@ mod tests {
     fn a_low_level_below_others_counts_as_theirs() {
         let hasher = KeyHasher::new(1);
         let mut builder = ChunkBuilder::new(&hasher, 1);
-        builder.add(&Entry { key: b"key", version: 1, expires_at_ms: None, value: Value::Inline(b"") }, 0);
+        builder.add(
+            &Entry {
+                key: b"key",
+                version: 1,
+                expires_at_ms: None,
+                value: Value::Inline(b""),
+            },
+            0,
+        );
         let mut bottom = Run::default();
         bottom.insert(Position::default(), Arc::new(builder.finish()));
         let due = |numbers: &[u8]| {
-            let upper = numbers.iter().map(|number| (Level::Upper(*number), Run::default()));
-            Levels::adopt(hasher, upper.chain([(Level::Bottom, bottom.clone())]).collect()).due()
+            let upper = numbers
+                .iter()
+                .map(|number| (Level::Upper(*number), Run::default()));
+            Levels::adopt(
+                hasher,
+                upper.chain([(Level::Bottom, bottom.clone())]).collect(),
+            )
+            .due()
         };
         assert_eq!(due(&[1, 1, 1, 2, 2, 3]), None);
         assert_eq!(due(&[1, 1, 2, 2, 2, 2, 3]), Some((2..6, Level::Upper(3))));
-        assert_eq!(due(&[1, 4, 4, 5, 5, 7, 1, 3, 3]), Some((5..9, Level::Upper(8))));
+        assert_eq!(
+            due(&[1, 4, 4, 5, 5, 7, 1, 3, 3]),
+            Some((5..9, Level::Upper(8)))
+        );
         assert_eq!(due(&[0, 0, 2, 1, 1, 1, 1]), Some((2..7, Level::Upper(3))));
     }
 }

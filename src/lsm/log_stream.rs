@@ -64,14 +64,21 @@ impl LogPosition {
         }
         let stream_bytes = head.stream_bytes();
         let Some(bytes) = bytes.get(..stream_bytes) else {
-            return Err(RecordError::Incomplete { needed_bytes: stream_bytes });
+            return Err(RecordError::Incomplete {
+                needed_bytes: stream_bytes,
+            });
         };
         if self.chained(&bytes[4..]) != head.checksum {
             return Err(RecordError::Damaged("its checksum does not hold"));
         }
         let (stored, large) = bytes.split_at(head.stored_bytes());
         let large = head.is_large().then_some(LargeBytes::InStream(large));
-        Ok(StreamRecord { head, stored, large, before: *self })
+        Ok(StreamRecord {
+            head,
+            stored,
+            large,
+            before: *self,
+        })
     }
 
     /// The checksum that the next record has if the bytes behind its own are these, or begin so.
@@ -92,8 +99,18 @@ impl<'a> StreamRecord<'a> {
     }
 
     /// A record whose large value was collected apart, and found to hold.
-    pub(super) fn collected(head: RecordHead, stored: &'a [u8], large: &'a Blob, before: LogPosition) -> Self {
-        Self { head, stored, large: Some(LargeBytes::Collected(large)), before }
+    pub(super) fn collected(
+        head: RecordHead,
+        stored: &'a [u8],
+        large: &'a Blob,
+        before: LogPosition,
+    ) -> Self {
+        Self {
+            head,
+            stored,
+            large: Some(LargeBytes::Collected(large)),
+            before,
+        }
     }
 
     /// Whether it is of a batch that the next record belongs to, too.
@@ -172,10 +189,21 @@ impl LogBatch {
     /// The bytes, piece by piece, in order.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.blobs.iter().map(|(at, _)| *at));
-        let ends = self.blobs.iter().map(|(at, _)| *at).chain(std::iter::once(self.bytes.len()));
+        let ends = self
+            .blobs
+            .iter()
+            .map(|(at, _)| *at)
+            .chain(std::iter::once(self.bytes.len()));
         let plain = starts.zip(ends).map(|(start, end)| &self.bytes[start..end]);
-        let blobs = self.blobs.iter().map(|(_, blob)| blob.as_slice()).chain(std::iter::once(&[][..]));
-        plain.zip(blobs).flat_map(|(plain, blob)| [plain, blob]).filter(|part| !part.is_empty())
+        let blobs = self
+            .blobs
+            .iter()
+            .map(|(_, blob)| blob.as_slice())
+            .chain(std::iter::once(&[][..]));
+        plain
+            .zip(blobs)
+            .flat_map(|(plain, blob)| [plain, blob])
+            .filter(|part| !part.is_empty())
     }
 
     /// Empties it and keeps up to `keep_bytes` of its allocation.
@@ -196,7 +224,10 @@ impl LogBatch {
     /// Adds a record from a stream.
     pub fn push_record(&mut self, record: &StreamRecord<'_>) {
         self.push(record.stored(), record.position(), record.goes_on());
-        record.large_value().into_iter().for_each(|blob| self.push_blob(blob));
+        record
+            .large_value()
+            .into_iter()
+            .for_each(|blob| self.push_blob(blob));
     }
 
     /// Its records, given where the history stands before the first. They were found to continue it when they were added.
@@ -206,9 +237,18 @@ impl LogBatch {
             let head = RecordHead::parse(&self.bytes[offset..])?;
             let stored = &self.bytes[offset..offset + head.stored_bytes()];
             offset += stored.len();
-            let large = if head.is_large() { blobs.next().map(|(_, blob)| LargeBytes::Collected(blob)) } else { None };
+            let large = if head.is_large() {
+                blobs.next().map(|(_, blob)| LargeBytes::Collected(blob))
+            } else {
+                None
+            };
             let before = std::mem::replace(&mut at, head.position());
-            Some(StreamRecord { head, stored, large, before })
+            Some(StreamRecord {
+                head,
+                stored,
+                large,
+                before,
+            })
         })
     }
 
@@ -232,11 +272,35 @@ mod tests {
     fn stream() -> Vec<u8> {
         let mut out = Vec::new();
         let value = NewValue::Inline(b"value");
-        let (first, _) = encode(&mut out, 0, 1, Write { key: b"key", value, expires_at_ms: None }, false);
-        let write = Write { key: b"key", value: NewValue::Tombstone, expires_at_ms: Some(77) };
+        let (first, _) = encode(
+            &mut out,
+            0,
+            1,
+            Write {
+                key: b"key",
+                value,
+                expires_at_ms: None,
+            },
+            false,
+        );
+        let write = Write {
+            key: b"key",
+            value: NewValue::Tombstone,
+            expires_at_ms: Some(77),
+        };
         let (second, _) = encode(&mut out, first, 2, write, true);
         let value = NewValue::Inline(&[b'v'; 100]);
-        encode(&mut out, second, 3, Write { key: b"another", value, expires_at_ms: None }, false);
+        encode(
+            &mut out,
+            second,
+            3,
+            Write {
+                key: b"another",
+                value,
+                expires_at_ms: None,
+            },
+            false,
+        );
         out
     }
 
@@ -261,7 +325,9 @@ mod tests {
         for cut in 0..stream.len() {
             let (versions, error) = read(&stream[..cut]);
             assert!(versions.iter().copied().eq(1..=versions.len() as u64));
-            let RecordError::Incomplete { needed_bytes } = error else { panic!("cut at {cut}: {error:?}") };
+            let RecordError::Incomplete { needed_bytes } = error else {
+                panic!("cut at {cut}: {error:?}")
+            };
             assert!(needed_bytes > 0 && versions.len() < 3);
         }
     }
@@ -289,10 +355,18 @@ mod tests {
         head[8] = 1;
         head[10] = 4;
         head[12] = 1;
-        let error = LogPosition::default().next_record(&head).expect_err("too long");
+        let error = LogPosition::default()
+            .next_record(&head)
+            .expect_err("too long");
         assert!(matches!(error, RecordError::Damaged(_)), "{error:?}");
-        head[4..8].copy_from_slice(&u32::try_from(INLINE_VALUE_MAX_BYTES).expect("small").to_le_bytes());
-        let error = LogPosition::default().next_record(&head).expect_err("large although it is not");
+        head[4..8].copy_from_slice(
+            &u32::try_from(INLINE_VALUE_MAX_BYTES)
+                .expect("small")
+                .to_le_bytes(),
+        );
+        let error = LogPosition::default()
+            .next_record(&head)
+            .expect_err("large although it is not");
         assert!(matches!(error, RecordError::Damaged(_)), "{error:?}");
     }
 }

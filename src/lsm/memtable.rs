@@ -44,7 +44,12 @@ impl Records {
     /// The record at `place`; `active` is the segment behind the sealed ones, if the memtable still takes writes.
     fn locate<'a>(&'a self, active: Option<&'a Segment>, place: Place) -> (&'a Segment, usize) {
         let index = (place >> SEGMENT_SHIFT) as usize;
-        let segment = self.segments.get(index).map(|segment| &**segment).or(active).expect("a place in this memtable");
+        let segment = self
+            .segments
+            .get(index)
+            .map(|segment| &**segment)
+            .or(active)
+            .expect("a place in this memtable");
         (segment, place as usize & (SEGMENT_BYTES - 1))
     }
 
@@ -95,9 +100,13 @@ impl Memtable {
     /// An empty memtable to be frozen at about `freeze_bytes` of log, for records behind `base_version`. If there are about
     /// `expected_keys` in the end, its index need not grow on the way.
     pub(super) fn new(freeze_bytes: usize, base_version: u64, expected_keys: usize) -> Self {
-        let shard_count = (freeze_bytes / SHARD_LOG_BYTES).next_power_of_two().clamp(2, 1 << 14);
+        let shard_count = (freeze_bytes / SHARD_LOG_BYTES)
+            .next_power_of_two()
+            .clamp(2, 1 << 14);
         Self {
-            shards: std::iter::repeat_with(Shard::default).take(shard_count).collect(),
+            shards: std::iter::repeat_with(Shard::default)
+                .take(shard_count)
+                .collect(),
             shard_shift: u32::BITS - shard_count.trailing_zeros(),
             records: Records::default(),
             superseded: Vec::new(),
@@ -114,8 +123,15 @@ impl Memtable {
 
     /// The newest record of a key, if this memtable has one.
     #[inline]
-    pub(super) fn get<'a>(&'a self, active: Option<&'a Segment>, hash: u32, key: &[u8]) -> Option<Entry<'a>> {
-        let place = self.shard(hash).find(hash, |place| self.records.key(active, place) == key)?;
+    pub(super) fn get<'a>(
+        &'a self,
+        active: Option<&'a Segment>,
+        hash: u32,
+        key: &[u8],
+    ) -> Option<Entry<'a>> {
+        let place = self
+            .shard(hash)
+            .find(hash, |place| self.records.key(active, place) == key)?;
         Some(self.records.entry(active, place))
     }
 
@@ -134,7 +150,9 @@ impl Memtable {
     #[inline]
     pub(super) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) -> bool {
         let place = self.shard(hash).find(hash, |_| true);
-        place.inspect(|place| self.records.prefetch(active, *place)).is_some()
+        place
+            .inspect(|place| self.records.prefetch(active, *place))
+            .is_some()
     }
 
     /// Takes in a record just appended to the log's `active` segment. Returns for how many bytes of the index the system had to give
@@ -152,7 +170,8 @@ impl Memtable {
             self.superseded.push(Box::new([0; _]));
         }
         let base = self.records.segments.len() << SEGMENT_SHIFT;
-        let place = Place::try_from(base + appended.offset).expect("memtables are frozen long before 4 GiB");
+        let place = Place::try_from(base + appended.offset)
+            .expect("memtables are frozen long before 4 GiB");
         self.log_bytes += stored_bytes;
         self.last_version = appended.version;
         let records = &self.records;
@@ -180,7 +199,10 @@ impl Memtable {
     /// Freezes it; `last_segment` is the log's active segment, sealed for this.
     pub(super) fn freeze(mut self, last_segment: Option<Arc<Segment>>) -> FrozenMemtable {
         self.records.segments.extend(last_segment);
-        FrozenMemtable { memtable: self, order: OnceLock::new() }
+        FrozenMemtable {
+            memtable: self,
+            order: OnceLock::new(),
+        }
     }
 
     pub(super) fn entry_count(&self) -> usize {
@@ -195,7 +217,10 @@ impl Memtable {
     /// What its sealed segments take.
     pub(super) fn footprint(&self) -> Footprint {
         let mut all = Footprint::default();
-        self.records.segments.iter().for_each(|segment| all.add(segment.footprint()));
+        self.records
+            .segments
+            .iter()
+            .for_each(|segment| all.add(segment.footprint()));
         all
     }
 
@@ -225,7 +250,10 @@ pub(super) struct SortKey {
 
 impl SortKey {
     pub(super) fn new(key_rest: &[u8], place: Place) -> Self {
-        Self { prefix: swar::big_endian_prefix(key_rest), place }
+        Self {
+            prefix: swar::big_endian_prefix(key_rest),
+            place,
+        }
     }
 }
 
@@ -291,12 +319,16 @@ impl FrozenMemtable {
         let Some(record_bytes) = segment.record_bytes(offset) else {
             return self.next_record(Place::try_from((index + 1) << SEGMENT_SHIFT).ok()?);
         };
-        let next = place + Place::try_from(record_bytes).expect("a record is smaller than a segment");
+        let next =
+            place + Place::try_from(record_bytes).expect("a record is smaller than a segment");
         if self.is_superseded(place) {
             return Some((None, next));
         }
         let skip = self.memtable.shared_prefix.as_ref().map_or(0, Vec::len);
-        Some((Some(SortKey::new(&segment.key(offset)[skip..], place)), next))
+        Some((
+            Some(SortKey::new(&segment.key(offset)[skip..], place)),
+            next,
+        ))
     }
 
     #[inline]
@@ -314,18 +346,29 @@ impl FrozenMemtable {
     /// The order of two entries.
     #[inline]
     pub(super) fn compare(&self, a: SortKey, b: SortKey) -> Ordering {
-        a.prefix.cmp(&b.prefix).then_with(|| self.key(a.place).cmp(self.key(b.place)))
+        a.prefix
+            .cmp(&b.prefix)
+            .then_with(|| self.key(a.place).cmp(self.key(b.place)))
     }
 
     /// What comparing two keys looks at where their [`SortKey`]s have the same prefix, in bytes, on the mean.
     pub(super) fn mean_rest_bytes(&self) -> usize {
-        let Memtable { key_bytes, entry_count, shared_prefix, .. } = &self.memtable;
+        let Memtable {
+            key_bytes,
+            entry_count,
+            shared_prefix,
+            ..
+        } = &self.memtable;
         let skip = shared_prefix.as_ref().map_or(0, Vec::len) + size_of::<u64>();
         (key_bytes / (*entry_count).max(1)).saturating_sub(skip)
     }
 
     /// Takes a bounded part out, to be freed; false when nothing of size is left.
-    pub(super) fn shrink(&mut self, segments: &mut Vec<Arc<Segment>>, indexes: &mut Vec<Block>) -> bool {
+    pub(super) fn shrink(
+        &mut self,
+        segments: &mut Vec<Arc<Segment>>,
+        indexes: &mut Vec<Block>,
+    ) -> bool {
         segments.extend(self.memtable.records.segments.pop());
         indexes.extend(self.memtable.shards.pop().and_then(Shard::into_block));
         self.memtable.superseded.pop();

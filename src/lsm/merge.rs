@@ -31,8 +31,16 @@ struct Source {
 /// Where a source stands.
 #[derive(Debug)]
 enum Place {
-    Memtable { frozen: Arc<FrozenMemtable>, index: usize },
-    Run { run: Run, position: Position, chunk: Option<Arc<Chunk>>, offset: usize },
+    Memtable {
+        frozen: Arc<FrozenMemtable>,
+        index: usize,
+    },
+    Run {
+        run: Run,
+        position: Position,
+        chunk: Option<Arc<Chunk>>,
+        offset: usize,
+    },
 }
 
 impl Place {
@@ -42,13 +50,21 @@ impl Place {
             ImmutableLayer::Memtable(frozen) => {
                 let order = frozen.order().expect("sorted before it is read in order");
                 let index = order.partition_point(|place| frozen.key(*place) < start);
-                Self::Memtable { frozen: Arc::clone(frozen), index }
+                Self::Memtable {
+                    frozen: Arc::clone(frozen),
+                    index,
+                }
             }
             ImmutableLayer::Run(run) => {
                 let position = run.seek(start);
                 let chunk = run.chunk(position).map(Arc::clone);
                 let offset = chunk.as_ref().map_or(0, |chunk| chunk.seek(start));
-                let mut place = Self::Run { run: run.clone(), position, chunk, offset };
+                let mut place = Self::Run {
+                    run: run.clone(),
+                    position,
+                    chunk,
+                    offset,
+                };
                 place.skip_finished_chunk();
                 place
             }
@@ -62,7 +78,9 @@ impl Place {
                 let order = frozen.order().expect("sorted before it is read in order");
                 order.get(*index).map(|place| frozen.entry(*place))
             }
-            Self::Run { chunk, offset, .. } => chunk.as_ref().map(|chunk| chunk.entry_at(*offset).0),
+            Self::Run { chunk, offset, .. } => {
+                chunk.as_ref().map(|chunk| chunk.entry_at(*offset).0)
+            }
         }
     }
 
@@ -79,7 +97,10 @@ impl Place {
             Self::Memtable { frozen, index } => {
                 *index += 1;
                 // In the order of keys records lie anywhere.
-                if let Some(place) = frozen.order().and_then(|order| order.get(*index + PREFETCH_ENTRIES)) {
+                if let Some(place) = frozen
+                    .order()
+                    .and_then(|order| order.get(*index + PREFETCH_ENTRIES))
+                {
                     frozen.prefetch(*place);
                 }
             }
@@ -93,7 +114,12 @@ impl Place {
     }
 
     fn skip_finished_chunk(&mut self) {
-        if let Self::Run { run, position, chunk, offset } = self
+        if let Self::Run {
+            run,
+            position,
+            chunk,
+            offset,
+        } = self
             && chunk.as_ref().is_some_and(|chunk| *offset == chunk.end())
         {
             *position = run.next(*position);
@@ -120,7 +146,9 @@ impl Source {
     fn compare(&self, other: &Self) -> Ordering {
         // Behind all keys is the end.
         match (self.fence, other.fence) {
-            (Some(fence), Some(other_fence)) if fence == other_fence => self.place.key().cmp(&other.place.key()),
+            (Some(fence), Some(other_fence)) if fence == other_fence => {
+                self.place.key().cmp(&other.place.key())
+            }
             (Some(fence), Some(other_fence)) => fence.cmp(&other_fence),
             (fence, other_fence) => fence.is_none().cmp(&other_fence.is_none()),
         }
@@ -140,7 +168,10 @@ impl MergeCursor {
     /// Merges `layers`, newest first, from key `start` on. Memtables among them must have their order
     /// ([`Preparation`]).
     pub(super) fn new<'a>(layers: impl Iterator<Item = &'a ImmutableLayer>, start: &[u8]) -> Self {
-        let mut cursor = Self { sources: layers.map(|layer| Source::new(layer, start)).collect(), current: 0 };
+        let mut cursor = Self {
+            sources: layers.map(|layer| Source::new(layer, start)).collect(),
+            current: 0,
+        };
         cursor.find_smallest();
         cursor
     }
@@ -153,7 +184,11 @@ impl MergeCursor {
 
     /// Goes on to the next key.
     pub(super) fn advance(&mut self) {
-        let Some((current, older)) = self.sources.get_mut(self.current..).and_then(<[Source]>::split_first_mut) else {
+        let Some((current, older)) = self
+            .sources
+            .get_mut(self.current..)
+            .and_then(<[Source]>::split_first_mut)
+        else {
             return;
         };
         if current.fence.is_none() {
@@ -172,7 +207,10 @@ impl MergeCursor {
     fn find_smallest(&mut self) {
         self.current = 0;
         for index in 1..self.sources.len() {
-            if self.sources[index].compare(&self.sources[self.current]).is_lt() {
+            if self.sources[index]
+                .compare(&self.sources[self.current])
+                .is_lt()
+            {
                 self.current = index;
             }
         }
@@ -195,12 +233,18 @@ impl Preparation {
             ImmutableLayer::Memtable(frozen) => Some(Arc::clone(frozen)),
             ImmutableLayer::Run(_) => None,
         });
-        Self { waiting: waiting.collect(), ..Self::default() }
+        Self {
+            waiting: waiting.collect(),
+            ..Self::default()
+        }
     }
 
     /// Of memtables that come one after the other.
     pub(super) fn of_many() -> Self {
-        Self { keeps_buffers: true, ..Self::default() }
+        Self {
+            keeps_buffers: true,
+            ..Self::default()
+        }
     }
 
     /// Another one to sort.
@@ -217,7 +261,9 @@ impl Preparation {
     pub(super) fn step(&mut self, work: &mut Work) -> bool {
         while let Some(frozen) = self.waiting.last() {
             if frozen.order().is_none() {
-                let sorter = self.sorter.get_or_insert_with(|| Sorter::new(frozen, std::mem::take(&mut self.buffers)));
+                let sorter = self
+                    .sorter
+                    .get_or_insert_with(|| Sorter::new(frozen, std::mem::take(&mut self.buffers)));
                 if !sorter.step(frozen, work) {
                     return false;
                 }
@@ -235,7 +281,9 @@ impl Preparation {
 
     /// Frees buffers that are kept for memtables to come; false: there are none.
     pub(super) fn free_buffers(&mut self) -> bool {
-        std::mem::take(&mut self.buffers).iter().any(|buffer| buffer.capacity() > 0)
+        std::mem::take(&mut self.buffers)
+            .iter()
+            .any(|buffer| buffer.capacity() > 0)
     }
 
     /// Whether there are buffers that are kept for memtables to come.

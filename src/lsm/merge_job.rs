@@ -102,13 +102,23 @@ impl Output {
         if self.tombstones == Tombstones::Drop || !(1..=FILTER_MAX_KEYS).contains(&key_count) {
             return true;
         }
-        self.filter.get_or_insert_with(|| Filter::new(key_count)).clear(work)
+        self.filter
+            .get_or_insert_with(|| Filter::new(key_count))
+            .clear(work)
     }
 
     fn add(&mut self, entry: &Entry<'_>, work: &mut Work) {
         work.spend(work::of_entry(entry.key.len()));
-        let gone = Entry { expires_at_ms: None, value: Value::Tombstone, ..*entry };
-        let entry = if entry.is_expired(self.removed_until_ms) { &gone } else { entry };
+        let gone = Entry {
+            expires_at_ms: None,
+            value: Value::Tombstone,
+            ..*entry
+        };
+        let entry = if entry.is_expired(self.removed_until_ms) {
+            &gone
+        } else {
+            entry
+        };
         if self.tombstones == Tombstones::Drop && entry.value.is_tombstone() {
             return;
         }
@@ -124,8 +134,16 @@ impl Output {
     }
 
     /// Adds entries of a chunk with keys below `end`, as far as they can be copied as they lie there. Returns the offset behind.
-    fn add_some_of(&mut self, chunk: &Chunk, offset: usize, end: Option<&[u8]>, work: &mut Work) -> usize {
-        let (count, behind) = self.builder.add_some_of(chunk, offset, end, (COPY_ENTRIES, COPY_BYTES), &self.hasher);
+    fn add_some_of(
+        &mut self,
+        chunk: &Chunk,
+        offset: usize,
+        end: Option<&[u8]>,
+        work: &mut Work,
+    ) -> usize {
+        let (count, behind) =
+            self.builder
+                .add_some_of(chunk, offset, end, (COPY_ENTRIES, COPY_BYTES), &self.hasher);
         work.spend(count * work::ENTRY + behind - offset);
         work.spend(work::of_new(self.builder.prepare()));
         behind
@@ -137,13 +155,17 @@ impl Output {
             return None;
         }
         let offset = chunk.find(self.hasher.hash(entry.key), entry.key)?;
-        self.builder.can_replace(chunk, offset, entry).then_some(offset)
+        self.builder
+            .can_replace(chunk, offset, entry)
+            .then_some(offset)
     }
 
     /// Goes on preparing the memory for what is in the builder; true when all of it is there.
     fn prepare(&mut self, work: &mut Work) -> bool {
         while !work.is_used_up() {
-            let Some(new_bytes) = self.builder.prepare_page() else { return true };
+            let Some(new_bytes) = self.builder.prepare_page() else {
+                return true;
+            };
             work.spend(work::of_new(new_bytes));
         }
         false
@@ -151,7 +173,9 @@ impl Output {
 
     /// Goes on making an entry each of what comes before an offset in the copy of a chunk, and drops what follows in the end; true then.
     fn keep_some(&mut self, chunk: &Chunk, end: usize, work: &mut Work) -> bool {
-        let count = self.builder.keep_some(chunk, end, COPY_ENTRIES, &self.hasher);
+        let count = self
+            .builder
+            .keep_some(chunk, end, COPY_ENTRIES, &self.hasher);
         work.spend(count * work::ENTRY);
         count < COPY_ENTRIES
     }
@@ -246,20 +270,26 @@ impl MergeJob {
 
     /// Moves the entries of the current chunk that come before the next source entry, and then that.
     fn merge_some(&mut self, work: &mut Work) {
-        let (Some(upper), Stage::Read(chunk, offset)) = (&mut self.upper, &mut self.stage) else { return };
+        let (Some(upper), Stage::Read(chunk, offset)) = (&mut self.upper, &mut self.stage) else {
+            return;
+        };
         let upper_entry = upper.entry();
         while *offset < chunk.end() {
             if work.is_used_up() {
                 return;
             }
-            *offset = self.output.add_some_of(chunk, *offset, upper_entry.map(|entry| entry.key), work);
+            *offset =
+                self.output
+                    .add_some_of(chunk, *offset, upper_entry.map(|entry| entry.key), work);
             if *offset == chunk.end() {
                 break;
             }
             if work.is_used_up() {
                 return;
             }
-            let order = upper_entry.map_or(Ordering::Greater, |entry| entry.key.cmp(chunk.key_at(*offset)));
+            let order = upper_entry.map_or(Ordering::Greater, |entry| {
+                entry.key.cmp(chunk.key_at(*offset))
+            });
             if order == Ordering::Greater {
                 let (lower_entry, next_offset) = chunk.entry_at(*offset);
                 self.output.add(&lower_entry, work);
@@ -283,9 +313,14 @@ impl MergeJob {
     /// Puts the next source entries into the copy of the chunk that is updated; from one on that does not fit into its place, the chunk
     /// is merged as others are.
     fn update_some(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
-        let (Some(upper), Stage::Update(chunk)) = (&mut self.upper, &self.stage) else { return };
+        let (Some(upper), Stage::Update(chunk)) = (&mut self.upper, &self.stage) else {
+            return;
+        };
         let end = target.chunk(self.next).map(|behind| behind.first_key());
-        while let Some(entry) = upper.entry().filter(|entry| end.is_none_or(|end| entry.key < end)) {
+        while let Some(entry) = upper
+            .entry()
+            .filter(|entry| end.is_none_or(|end| entry.key < end))
+        {
             if work.is_used_up() {
                 return;
             }
@@ -306,7 +341,9 @@ impl MergeJob {
         if !self.output.prepare(work) {
             return;
         }
-        self.output.finished.push(self.output.builder.finish_as(chunk));
+        self.output
+            .finished
+            .push(self.output.builder.finish_as(chunk));
         work.spend(work::CHUNK_FINISH);
         self.stage = Stage::Between;
         self.untried_max = 0;
@@ -315,10 +352,14 @@ impl MergeJob {
 
     /// All chunks of the group are read: goes on with the gap behind them, the next chunk, or the next group. True at the end.
     fn between_chunks(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) -> bool {
-        let Some(upper) = &mut self.upper else { return false };
+        let Some(upper) = &mut self.upper else {
+            return false;
+        };
         let next = target.chunk(self.next);
         let entry = upper.entry();
-        let Some(next) = next.filter(|next| entry.is_none_or(|entry| entry.key >= next.first_key())) else {
+        let Some(next) =
+            next.filter(|next| entry.is_none_or(|entry| entry.key >= next.first_key()))
+        else {
             let Some(entry) = entry else {
                 self.end_group(target, work, garbage);
                 return true;
@@ -335,11 +376,15 @@ impl MergeJob {
         work.spend(work::CHUNK_LOOK);
         let behind = target.chunk(target.next(self.next));
         // Nothing of the sources falls into it: it is passed, unless it is small or much of it has expired.
-        let is_passed = entry.is_none_or(|entry| behind.is_some_and(|behind| entry.key >= behind.first_key()));
+        let is_passed =
+            entry.is_none_or(|entry| behind.is_some_and(|behind| entry.key >= behind.first_key()));
         let is_group_empty = self.group_chunk_count == 0 && self.output.builder.is_empty();
         if is_group_empty {
             let is_small = entry.is_some() && next.bytes().len() < CHUNK_MIN_BYTES;
-            if is_passed && !is_small && !is_worth_sweeping(next, self.output.removed_until_ms, work) {
+            if is_passed
+                && !is_small
+                && !is_worth_sweeping(next, self.output.removed_until_ms, work)
+            {
                 self.next = target.next(self.next);
                 self.group = self.next;
                 return false;
@@ -388,7 +433,9 @@ impl MergeJob {
 
     /// Goes on ending the group within a chunk.
     fn end_within(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
-        let Stage::End(chunk, offset, count) = &mut self.stage else { return };
+        let Stage::End(chunk, offset, count) = &mut self.stage else {
+            return;
+        };
         while *offset < chunk.end() {
             if work.is_used_up() {
                 return;
@@ -404,7 +451,11 @@ impl MergeJob {
         let count = *count;
         self.stage = Stage::Between;
         self.output.finish_chunk(work);
-        let rest_key = self.output.finished.get(count).map(|rest| rest.first_key().to_vec());
+        let rest_key = self
+            .output
+            .finished
+            .get(count)
+            .map(|rest| rest.first_key().to_vec());
         self.put_finished(target, garbage);
         if let Some(key) = rest_key {
             self.group = target.seek(&key);
@@ -430,6 +481,10 @@ impl MergeJob {
 
 fn is_worth_sweeping(chunk: &Chunk, removed_until_ms: u64, work: &mut Work) -> bool {
     let is_looked_at = chunk.first_expiry_ms() <= removed_until_ms;
-    work.spend(if is_looked_at { work::EXPIRY_LOOK * chunk.entry_count() } else { 0 });
+    work.spend(if is_looked_at {
+        work::EXPIRY_LOOK * chunk.entry_count()
+    } else {
+        0
+    });
     is_looked_at && chunk.is_worth_sweeping(removed_until_ms)
 }

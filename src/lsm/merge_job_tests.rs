@@ -28,14 +28,27 @@ fn expires(key: &[u8], version: u64) -> bool {
 /// A run of these entries, in chunks that are full or end anywhere. Values are of bytes that tell the version.
 fn run(rng: &mut fastrand::Rng, entries: &Model, version: u64, ends_anywhere: bool) -> Run {
     let hasher = KeyHasher::new(1);
-    let (mut run, mut at, value) = (Run::default(), Position::default(), vec![version.to_le_bytes()[0]; 20_000]);
+    let (mut run, mut at, value) = (
+        Run::default(),
+        Position::default(),
+        vec![version.to_le_bytes()[0]; 20_000],
+    );
     let mut builder = ChunkBuilder::new(&hasher, 2);
     for (key, value_bytes) in entries {
-        let value = value_bytes.map_or(Value::Tombstone, |value_bytes| Value::Inline(&value[..value_bytes]));
+        let value = value_bytes.map_or(Value::Tombstone, |value_bytes| {
+            Value::Inline(&value[..value_bytes])
+        });
         // Some expire, one day.
         let expires_at_ms = expires(key, version).then_some(1 << 40);
-        let entry = Entry { key, version, expires_at_ms, value };
-        if !builder.has_room_for(&entry) || (ends_anywhere && !builder.is_empty() && rng.u8(..100) == 0) {
+        let entry = Entry {
+            key,
+            version,
+            expires_at_ms,
+            value,
+        };
+        if !builder.has_room_for(&entry)
+            || (ends_anywhere && !builder.is_empty() && rng.u8(..100) == 0)
+        {
             at = run.insert(at, Arc::new(builder.finish()));
         }
         builder.add(&entry, hasher.hash(key));
@@ -54,11 +67,23 @@ fn content(run: &Run) -> (Versioned, usize) {
         let mut offset = chunk.begin();
         while offset < chunk.end() {
             let (entry, next_offset) = chunk.entry_at(offset);
-            assert_eq!(entry.expires_at_ms.is_some(), expires(entry.key, entry.version), "what expires");
-            assert!(all.keys().next_back().is_none_or(|last: &Vec<u8>| &last[..] < entry.key), "keys ascend");
+            assert_eq!(
+                entry.expires_at_ms.is_some(),
+                expires(entry.key, entry.version),
+                "what expires"
+            );
+            assert!(
+                all.keys()
+                    .next_back()
+                    .is_none_or(|last: &Vec<u8>| &last[..] < entry.key),
+                "keys ascend"
+            );
             let value_bytes = match entry.value {
                 Value::Inline(value) => {
-                    assert!(value.iter().all(|byte| u64::from(*byte) == entry.version), "a value of that version");
+                    assert!(
+                        value.iter().all(|byte| u64::from(*byte) == entry.version),
+                        "a value of that version"
+                    );
                     Some(value.len())
                 }
                 _ => None,
@@ -82,7 +107,11 @@ fn merge(rng: &mut fastrand::Rng, source: Run, target: &mut Run) -> usize {
         let budget = rng.usize(1..50_000);
         let mut work = Work::new(budget);
         let is_done = job.step(target, 0, &mut work, &mut garbage);
-        assert!(work.spent() <= budget + WORK_LUMP_MAX, "a step of {budget} spent {}", work.spent());
+        assert!(
+            work.spent() <= budget + WORK_LUMP_MAX,
+            "a step of {budget} spent {}",
+            work.spent()
+        );
         if is_done {
             break;
         }
@@ -108,27 +137,48 @@ fn what_is_held_is_bounded_whatever_is_merged() {
         // Some keys all over, or many at one place; new ones or others' newer values.
         let first = rng.usize(..1_000);
         let of_source: Model = match rng.u8(..4) {
-            0 => model.keys().filter(|_| rng.u8(..40) == 0).map(|key| (key.clone(), Some(value_bytes))).collect(),
+            0 => model
+                .keys()
+                .filter(|_| rng.u8(..40) == 0)
+                .map(|key| (key.clone(), Some(value_bytes)))
+                .collect(),
             // Now and then one of another length, or none.
             1 => model
                 .keys()
                 .filter_map(|key| {
                     let chance = rng.u16(..10_000);
                     let other_bytes = [Some(value_bytes + 1), None][usize::from(chance % 2)];
-                    (chance < 1_000).then(|| (key.clone(), if chance < 5 { other_bytes } else { Some(value_bytes) }))
+                    (chance < 1_000).then(|| {
+                        (
+                            key.clone(),
+                            if chance < 5 {
+                                other_bytes
+                            } else {
+                                Some(value_bytes)
+                            },
+                        )
+                    })
                 })
                 .collect(),
             2 => keys(first + 2_000, value_bytes).skip(first).collect(),
-            _ => (0..20_000).map(|number| (format!("key {first:09} {number:09}").into_bytes(), Some(30))).collect(),
+            _ => (0..20_000)
+                .map(|number| (format!("key {first:09} {number:09}").into_bytes(), Some(30)))
+                .collect(),
         };
         let source = run(&mut rng, &of_source, 2, false);
         let held_max = merge(&mut rng, source, &mut target);
-        let mut expected: Versioned = model.into_iter().map(|(key, bytes)| (key, (bytes, 1))).collect();
+        let mut expected: Versioned = model
+            .into_iter()
+            .map(|(key, bytes)| (key, (bytes, 1)))
+            .collect();
         expected.extend(of_source.into_iter().map(|(key, bytes)| (key, (bytes, 2))));
         expected.retain(|_, (bytes, _)| bytes.is_some());
         assert!(content(&target).0 == expected, "seed {seed}");
         // What one chunk turns into comes on top.
-        assert!(held_max <= GROUP_MAX_CHUNKS + 2, "seed {seed}: {held_max} chunks");
+        assert!(
+            held_max <= GROUP_MAX_CHUNKS + 2,
+            "seed {seed}: {held_max} chunks"
+        );
     }
 }
 
@@ -141,10 +191,23 @@ fn a_small_chunk_moves_its_neighbour_and_no_more() {
     let (small, next) = target.remove(Position::default());
     let few: Model = keys(100, 30).collect();
     let small_run = run(&mut rng, &few, 1, false);
-    let at = target.insert(next, Arc::clone(small_run.chunk(Position::default()).expect("one chunk")));
-    assert_eq!(target.chunk(at).map(|chunk| chunk.first_key() > small.first_key()), Some(true));
+    let at = target.insert(
+        next,
+        Arc::clone(small_run.chunk(Position::default()).expect("one chunk")),
+    );
+    assert_eq!(
+        target
+            .chunk(at)
+            .map(|chunk| chunk.first_key() > small.first_key()),
+        Some(true)
+    );
     // A few keys at the very end, so that everything before could be left as it is.
-    let source = run(&mut rng, &keys(100_000, 30).skip(99_990).collect(), 2, false);
+    let source = run(
+        &mut rng,
+        &keys(100_000, 30).skip(99_990).collect(),
+        2,
+        false,
+    );
     let held_max = merge(&mut rng, source, &mut target);
     assert!(held_max <= 4, "{held_max} chunks");
     assert!(content(&target).1 <= 1, "small chunks are left");
@@ -154,11 +217,21 @@ fn a_small_chunk_moves_its_neighbour_and_no_more() {
 #[test]
 fn what_is_left_of_a_chunk_is_moved_in_steps() {
     let mut rng = fastrand::Rng::with_seed(1);
-    let mut all: Model = (0..60_000_u32).map(|number| (number.to_be_bytes()[1..].to_vec(), Some(0))).collect();
+    let mut all: Model = (0..60_000_u32)
+        .map(|number| (number.to_be_bytes()[1..].to_vec(), Some(0)))
+        .collect();
     let mut target = run(&mut rng, &all, 1, false);
-    let large: Model = (0..140).map(|number| (vec![0, 65, 60, number], Some(16_000))).collect();
+    let large: Model = (0..140)
+        .map(|number| (vec![0, 65, 60, number], Some(16_000)))
+        .collect();
     let source = run(&mut rng, &large, 2, false);
     merge(&mut rng, source, &mut target);
     all.extend(large);
-    assert!(content(&target).0.into_iter().map(|(key, (bytes, _))| (key, bytes)).eq(all));
+    assert!(
+        content(&target)
+            .0
+            .into_iter()
+            .map(|(key, (bytes, _))| (key, bytes))
+            .eq(all)
+    );
 }

@@ -65,8 +65,8 @@ pub use levels::Level;
 pub use log_stream::{LogBatch, LogPosition, RecordError, StreamRecord};
 pub use prefetch::PREFETCH_KEYS_MAX;
 pub use record::{
-    Blob, Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, LargeValue, NewValue, RECORD_HEAD_BYTES, VALUE_MAX_BYTES,
-    Value, Write,
+    Blob, Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, LargeValue, NewValue, RECORD_HEAD_BYTES,
+    VALUE_MAX_BYTES, Value, Write,
 };
 pub use record_reader::RecordReader;
 pub use snapshot::{Scan, ScanState, Snapshot};
@@ -134,7 +134,11 @@ pub struct Lsm {
 impl Lsm {
     /// An empty engine.
     pub fn new(options: Options) -> Self {
-        Self::from_parts(options, Levels::new(KeyHasher::new(options.hash_seed)), LogPosition::default())
+        Self::from_parts(
+            options,
+            Levels::new(KeyHasher::new(options.hash_seed)),
+            LogPosition::default(),
+        )
     }
 
     fn from_parts(options: Options, levels: Levels, position: LogPosition) -> Self {
@@ -169,11 +173,15 @@ impl Lsm {
 
     /// When maintenance has something to do next although nothing is written; none while nothing expires.
     pub fn sweep_at_ms(&self) -> Option<u64> {
-        self.sweeps.due_at_ms(self.levels.expiring_chunk_count(), self.memtable.first_expiry_ms())
+        self.sweeps.due_at_ms(
+            self.levels.expiring_chunk_count(),
+            self.memtable.first_expiry_ms(),
+        )
     }
 
     fn is_sweep_due(&self) -> bool {
-        self.sweep_at_ms().is_some_and(|at_ms| at_ms <= self.sweeps.now_ms)
+        self.sweep_at_ms()
+            .is_some_and(|at_ms| at_ms <= self.sweeps.now_ms)
     }
 
     /// The newest write of a key; `None` when there is none, it is a tombstone, or its time is over.
@@ -190,8 +198,14 @@ impl Lsm {
         let entry = self
             .memtable
             .get(Some(self.wal.active()), hash, key)
-            .or_else(|| self.levels.get(&Probe::new(key, hash), sought.map_or(&[], Sought::places)));
-        (hash, entry.filter(|entry| entry.is_live(self.sweeps.now_ms)))
+            .or_else(|| {
+                self.levels
+                    .get(&Probe::new(key, hash), sought.map_or(&[], Sought::places))
+            });
+        (
+            hash,
+            entry.filter(|entry| entry.is_live(self.sweeps.now_ms)),
+        )
     }
 
     #[inline]
@@ -203,14 +217,38 @@ impl Lsm {
     /// Writes a key and returns the version. The key is 1 to [`KEY_MAX_BYTES`] long. `expires_at_ms`: Unix time in milliseconds
     /// from which on it is gone.
     pub fn set(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> u64 {
-        self.write(self.hash(key), Write { key, value, expires_at_ms }, false)
+        self.write(
+            self.hash(key),
+            Write {
+                key,
+                value,
+                expires_at_ms,
+            },
+            false,
+        )
     }
 
     /// The same, and the version that the key had before.
-    pub fn exchange(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> (u64, Option<u64>) {
+    pub fn exchange(
+        &mut self,
+        key: &[u8],
+        value: NewValue<'_>,
+        expires_at_ms: Option<u64>,
+    ) -> (u64, Option<u64>) {
         let (hash, before) = self.find(key);
         let before = before.map(|entry| entry.version);
-        (self.write(hash, Write { key, value, expires_at_ms }, false), before)
+        (
+            self.write(
+                hash,
+                Write {
+                    key,
+                    value,
+                    expires_at_ms,
+                },
+                false,
+            ),
+            before,
+        )
     }
 
     /// Does some writes as one: they are in the log together, and wherever it goes, or not at all. Returns the version of the last.
@@ -225,21 +263,35 @@ impl Lsm {
 
     #[inline]
     fn write(&mut self, hash: u32, write: Write<'_>, goes_on: bool) -> u64 {
-        let Write { key, expires_at_ms, .. } = write;
+        let Write {
+            key, expires_at_ms, ..
+        } = write;
         let value_bytes = match &write.value {
             NewValue::Tombstone => 0,
             NewValue::Inline(bytes) => bytes.len(),
             NewValue::Large(large) => large.len(),
         };
         let appended = self.wal.append(write, goes_on);
-        self.index(hash, key, appended, expires_at_ms, RECORD_HEAD_BYTES + key.len() + value_bytes)
+        self.index(
+            hash,
+            key,
+            appended,
+            expires_at_ms,
+            RECORD_HEAD_BYTES + key.len() + value_bytes,
+        )
     }
 
     /// Writes what a record of the log says, again. It must continue the history: [`position`](Self::position) made it.
     pub fn replay(&mut self, record: &StreamRecord<'_>) -> u64 {
         let appended = self.wal.append_record(record);
         let hash = self.levels.hasher().hash(record.key());
-        self.index(hash, record.key(), appended, record.expires_at_ms(), record.stream_bytes())
+        self.index(
+            hash,
+            record.key(),
+            appended,
+            record.expires_at_ms(),
+            record.stream_bytes(),
+        )
     }
 
     /// Makes a record that was appended the newest of its key.
@@ -259,7 +311,9 @@ impl Lsm {
         if appended.sealed.is_some() {
             self.spare_until_ms = self.sweeps.now_ms.saturating_add(SPARE_KEPT_MS);
         }
-        let new_bytes = self.memtable.insert(self.wal.active(), hash, key, appended, record_bytes);
+        let new_bytes = self
+            .memtable
+            .insert(self.wal.active(), hash, key, appended, record_bytes);
         // A large value is moved by reference: it owes what an entry owes.
         let owed_work = DEBT_FACTOR * work::of_entry(record_bytes.min(INLINE_VALUE_MAX_BYTES));
         self.owed_work += owed_work;
@@ -286,7 +340,11 @@ impl Lsm {
         }
         let last_segment = self.wal.seal();
         // Most are like the one before.
-        let next = Memtable::new(self.options.memtable_bytes, self.wal.last().version, self.memtable.entry_count());
+        let next = Memtable::new(
+            self.options.memtable_bytes,
+            self.wal.last().version,
+            self.memtable.entry_count(),
+        );
         let memtable = std::mem::replace(&mut self.memtable, next);
         let frozen = memtable.freeze(last_segment);
         self.garbage.note_frozen(&frozen);
@@ -306,7 +364,9 @@ impl Lsm {
     pub fn abandon(&mut self) {
         self.freeze();
         self.levels.clear(&mut self.garbage);
-        self.wal.clear().for_each(|segment| self.garbage.push_segment(segment));
+        self.wal
+            .clear()
+            .for_each(|segment| self.garbage.push_segment(segment));
         self.spare_until_ms = 0;
     }
 
@@ -328,7 +388,10 @@ impl Lsm {
         }
         self.release_log();
         self.garbage.step(&mut self.wal, &mut work);
-        while (self.owed_work == 0 || self.has_needless_spare()) && !work.is_used_up() && self.free_spare() {
+        while (self.owed_work == 0 || self.has_needless_spare())
+            && !work.is_used_up()
+            && self.free_spare()
+        {
             work.spend(work::of_give_back(SEGMENT_BYTES));
         }
         // Freeing comes first and is no part of what is owed, or merging would get nothing wherever there is much to free.
@@ -339,7 +402,12 @@ impl Lsm {
             // More is paid than is owed: there is time for what else could wait.
             self.levels.flush();
         }
-        if self.levels.step(self.wal.last().version, self.sweeps.removed_until_ms(), &mut work, &mut self.garbage) {
+        if self.levels.step(
+            self.wal.last().version,
+            self.sweeps.removed_until_ms(),
+            &mut work,
+            &mut self.garbage,
+        ) {
             let oldest = self.levels.oldest_memtable().map(FrozenMemtable::memtable);
             self.flushed_version = oldest.unwrap_or(&self.memtable).base_version();
             self.release_log();
@@ -358,7 +426,11 @@ impl Lsm {
         if !self.is_due() {
             return 0;
         }
-        let of_turn = if self.has_to_free() || self.sweeps.is_urgent() || self.is_sweep_due() { TURN_WORK } else { 0 };
+        let of_turn = if self.has_to_free() || self.sweeps.is_urgent() || self.is_sweep_due() {
+            TURN_WORK
+        } else {
+            0
+        };
         self.owed_work.max(of_turn)
     }
 
@@ -409,7 +481,12 @@ impl Lsm {
             // However little was frozen, it is merged like more.
             self.owed_work += work::SMALL_LAYER;
         }
-        self.snapshots.snapshot(self.levels.snapshot(), self.wal.last(), self.levels.hasher(), self.sweeps.now_ms)
+        self.snapshots.snapshot(
+            self.levels.snapshot(),
+            self.wal.last(),
+            self.levels.hasher(),
+            self.sweeps.now_ms,
+        )
     }
 
     /// A cursor behind the newest record, for reading what is written from now on. The log is kept for it only if
@@ -419,7 +496,13 @@ impl Lsm {
     }
 
     /// Reads the records behind `cursor`, up to `version`, into `batch` until it holds about `max_bytes`.
-    pub fn read_log(&self, cursor: &mut WalCursor, max_bytes: usize, version: u64, batch: &mut LogBatch) {
+    pub fn read_log(
+        &self,
+        cursor: &mut WalCursor,
+        max_bytes: usize,
+        version: u64,
+        batch: &mut LogBatch,
+    ) {
         self.wal.read(cursor, max_bytes, version, batch);
     }
 
@@ -470,7 +553,9 @@ impl Lsm {
         let version = self.flushed_version.min(self.read_version);
         // More go with the next slice of maintenance, which these are reason for.
         for _ in 0..RELEASED_SEGMENTS {
-            let Some(segment) = self.wal.release(version, self.retained_log_bytes) else { break };
+            let Some(segment) = self.wal.release(version, self.retained_log_bytes) else {
+                break;
+            };
             self.garbage.push_segment(segment);
         }
     }

@@ -45,19 +45,27 @@ enum Asked<'a> {
 
 impl<'a> Asked<'a> {
     /// Begins to look for keys in a layer; `places`: where they belong.
-    fn begin(layer: Layer<'a>, probes: &[Probe<'_>], places: &mut [u32; PREFETCH_KEYS_MAX]) -> Self {
+    fn begin(
+        layer: Layer<'a>,
+        probes: &[Probe<'_>],
+        places: &mut [u32; PREFETCH_KEYS_MAX],
+    ) -> Self {
         match layer {
             Layer::Active(memtable, segment) => Self::begin_in(memtable, Some(segment), probes),
-            Layer::Immutable(ImmutableLayer::Memtable(frozen)) => Self::begin_in(frozen.memtable(), None, probes),
+            Layer::Immutable(ImmutableLayer::Memtable(frozen)) => {
+                Self::begin_in(frozen.memtable(), None, probes)
+            }
             Layer::Immutable(ImmutableLayer::Run(run)) => {
                 let mut chunks = [None; PREFETCH_KEYS_MAX];
                 for ((chunk, probe), place) in chunks.iter_mut().zip(probes).zip(places) {
                     let position = run.find_chunk(probe);
                     *place = position.map_or(NOWHERE, Position::pack);
-                    *chunk = position.and_then(|position| run.chunk(position)).map(|chunk| {
-                        chunk.prefetch();
-                        &**chunk
-                    });
+                    *chunk = position
+                        .and_then(|position| run.chunk(position))
+                        .map(|chunk| {
+                            chunk.prefetch();
+                            &**chunk
+                        });
                 }
                 Self::Chunks(chunks)
             }
@@ -77,7 +85,11 @@ impl<'a> Asked<'a> {
             Self::Nothing => {}
             Self::Memtable(memtable, active) => {
                 for (probe, place) in probes.iter().zip(places) {
-                    *place = if memtable.prefetch_record(*active, probe.hash) { 0 } else { NOWHERE };
+                    *place = if memtable.prefetch_record(*active, probe.hash) {
+                        0
+                    } else {
+                        NOWHERE
+                    };
                 }
             }
             Self::Chunks(chunks) => {
@@ -154,7 +166,9 @@ impl Places {
         }
         let fence = Fence::new(key);
         // A key that is not longer than a fence is told by that and its length.
-        self.slots.get(slot_of(fence)).filter(|sought| sought.key_len == key.len() && sought.fence == fence)
+        self.slots
+            .get(slot_of(fence))
+            .filter(|sought| sought.key_len == key.len() && sought.fence == fence)
     }
 
     /// Forgets what is not of this generation.
@@ -162,7 +176,13 @@ impl Places {
         if self.generation != generation || self.slots.is_empty() {
             self.generation = generation;
             self.slots.clear();
-            let free = Sought { fence: Fence::new(&[]), key_len: 0, hash: 0, places: [0; PLACES_MAX], place_count: 0 };
+            let free = Sought {
+                fence: Fence::new(&[]),
+                key_len: 0,
+                hash: 0,
+                places: [0; PLACES_MAX],
+                place_count: 0,
+            };
             self.slots.resize(SLOTS, free);
         }
     }
@@ -170,9 +190,14 @@ impl Places {
     fn remember(&mut self, probe: &Probe<'_>, places: impl ExactSizeIterator<Item = u32>) {
         if probe.key.len() <= Fence::BYTES {
             let sought = &mut self.slots[slot_of(probe.fence)];
-            (sought.fence, sought.key_len, sought.hash) = (probe.fence, probe.key.len(), probe.hash);
+            (sought.fence, sought.key_len, sought.hash) =
+                (probe.fence, probe.key.len(), probe.hash);
             sought.place_count = places.len();
-            sought.places.iter_mut().zip(places).for_each(|(known, place)| *known = place);
+            sought
+                .places
+                .iter_mut()
+                .zip(places)
+                .for_each(|(known, place)| *known = place);
         }
     }
 }
@@ -211,14 +236,26 @@ impl Lsm {
         let mut no_places = [0; PREFETCH_KEYS_MAX];
         // What is asked for of some layers comes while others are asked. The bottom, whose memory is farthest away, goes first.
         let immutable_count = self.levels.contents().len();
-        let immutable = self.levels.contents().map(Layer::Immutable).enumerate().rev();
+        let immutable = self
+            .levels
+            .contents()
+            .map(Layer::Immutable)
+            .enumerate()
+            .rev();
         let active = Layer::Active(&self.memtable, self.wal.active());
         let mut layers = immutable.chain(std::iter::once((PLACES_MAX, active)));
         loop {
             let mut asked = [const { (PLACES_MAX, Asked::Nothing) }; LAYERS_AT_ONCE];
             let mut asked_count = 0;
             for (asked, (index, layer)) in asked.iter_mut().zip(&mut layers) {
-                *asked = (index, Asked::begin(layer, probes, places.get_mut(index).unwrap_or(&mut no_places)));
+                *asked = (
+                    index,
+                    Asked::begin(
+                        layer,
+                        probes,
+                        places.get_mut(index).unwrap_or(&mut no_places),
+                    ),
+                );
                 asked_count += 1;
             }
             if asked_count == 0 {
@@ -227,12 +264,15 @@ impl Lsm {
             for (index, asked) in &asked[..asked_count] {
                 asked.go_on(probes, places.get_mut(*index).unwrap_or(&mut no_places));
             }
-            asked[..asked_count].iter().for_each(|(_, asked)| asked.end(probes));
+            asked[..asked_count]
+                .iter()
+                .for_each(|(_, asked)| asked.end(probes));
         }
         let known = &places[..immutable_count.min(PLACES_MAX)];
         self.places.begin(self.levels.generation());
         for (index, probe) in probes.iter().enumerate() {
-            self.places.remember(probe, known.iter().map(|places| places[index]));
+            self.places
+                .remember(probe, known.iter().map(|places| places[index]));
         }
     }
 }

@@ -122,8 +122,16 @@ pub struct LargeValue {
 impl LargeValue {
     /// Takes over a value longer than [`INLINE_VALUE_MAX_BYTES`]; [`step`](Self::step) until it is digested.
     pub fn new(bytes: Vec<u8>) -> Self {
-        assert!(bytes.len() > INLINE_VALUE_MAX_BYTES, "a value of {} bytes is not large", bytes.len());
-        Self { blob: Arc::new(bytes), crc: 0, digested_bytes: 0 }
+        assert!(
+            bytes.len() > INLINE_VALUE_MAX_BYTES,
+            "a value of {} bytes is not large",
+            bytes.len()
+        );
+        Self {
+            blob: Arc::new(bytes),
+            crc: 0,
+            digested_bytes: 0,
+        }
     }
 
     /// The value.
@@ -143,7 +151,10 @@ impl LargeValue {
 
     /// Digests up to `budget_bytes` more; true when nothing is left to do.
     pub fn step(&mut self, budget_bytes: usize) -> bool {
-        let end = self.blob.len().min(self.digested_bytes.saturating_add(budget_bytes));
+        let end = self
+            .blob
+            .len()
+            .min(self.digested_bytes.saturating_add(budget_bytes));
         self.crc = crc32c::crc32c_append(self.crc, &self.blob[self.digested_bytes..end]);
         self.digested_bytes = end;
         end == self.blob.len()
@@ -203,7 +214,8 @@ impl RecordHead {
             value_len: u32::from_le_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
             key_len: u16::from_le_bytes([fixed[8], fixed[9]]),
             version: u64::from_le_bytes([
-                fixed[12], fixed[13], fixed[14], fixed[15], fixed[16], fixed[17], fixed[18], fixed[19],
+                fixed[12], fixed[13], fixed[14], fixed[15], fixed[16], fixed[17], fixed[18],
+                fixed[19],
             ]),
             expires_at_ms,
             flags,
@@ -228,7 +240,10 @@ impl RecordHead {
 
     /// Where the history stands after the record.
     pub(super) fn position(&self) -> LogPosition {
-        LogPosition { version: self.version, checksum: self.checksum }
+        LogPosition {
+            version: self.version,
+            checksum: self.checksum,
+        }
     }
 
     /// Whether [`encode`] could have written it, the checksum aside.
@@ -250,13 +265,22 @@ impl RecordHead {
 
     /// Bytes the record takes in its segment: all of it, but for a large value.
     pub(super) fn stored_bytes(&self) -> usize {
-        let value_bytes = if self.is_large() { 0 } else { self.value_len as usize };
+        let value_bytes = if self.is_large() {
+            0
+        } else {
+            self.value_len as usize
+        };
         self.key_offset() + usize::from(self.key_len) + value_bytes
     }
 
     /// Where the key starts.
     pub(super) fn key_offset(&self) -> usize {
-        RECORD_HEAD_BYTES + if self.expires_at_ms.is_some() { EXPIRES_BYTES } else { 0 }
+        RECORD_HEAD_BYTES
+            + if self.expires_at_ms.is_some() {
+                EXPIRES_BYTES
+            } else {
+                0
+            }
     }
 }
 
@@ -266,7 +290,14 @@ pub(super) fn stored_bytes(write: &Write<'_>) -> usize {
         NewValue::Inline(bytes) => bytes.len(),
         NewValue::Tombstone | NewValue::Large(_) => 0,
     };
-    RECORD_HEAD_BYTES + if write.expires_at_ms.is_some() { EXPIRES_BYTES } else { 0 } + write.key.len() + value_bytes
+    RECORD_HEAD_BYTES
+        + if write.expires_at_ms.is_some() {
+            EXPIRES_BYTES
+        } else {
+            0
+        }
+        + write.key.len()
+        + value_bytes
 }
 
 /// Appends a record to `out` and returns its checksum and, for a large value, the blob that belongs behind it.
@@ -279,16 +310,31 @@ pub(super) fn encode(
     write: Write<'_>,
     goes_on: bool,
 ) -> (u32, Option<Blob>) {
-    let Write { key, value, expires_at_ms } = write;
-    assert!((1..=KEY_MAX_BYTES).contains(&key.len()), "key of {} bytes", key.len());
+    let Write {
+        key,
+        value,
+        expires_at_ms,
+    } = write;
+    assert!(
+        (1..=KEY_MAX_BYTES).contains(&key.len()),
+        "key of {} bytes",
+        key.len()
+    );
     let (mut flags, value_len) = match &value {
         NewValue::Tombstone => (FLAG_TOMBSTONE, 0),
         NewValue::Inline(bytes) => {
-            assert!(bytes.len() <= INLINE_VALUE_MAX_BYTES, "inline value of {} bytes", bytes.len());
+            assert!(
+                bytes.len() <= INLINE_VALUE_MAX_BYTES,
+                "inline value of {} bytes",
+                bytes.len()
+            );
             (0, bytes.len())
         }
         NewValue::Large(large) => {
-            assert!(large.digested_bytes == large.blob.len(), "large value not digested");
+            assert!(
+                large.digested_bytes == large.blob.len(),
+                "large value not digested"
+            );
             (FLAG_LARGE, large.blob.len())
         }
     };
@@ -300,8 +346,16 @@ pub(super) fn encode(
     }
     let start = out.len();
     let mut head = [0; RECORD_HEAD_BYTES];
-    head[4..8].copy_from_slice(&u32::try_from(value_len).expect("value below 4 GiB").to_le_bytes());
-    head[8..10].copy_from_slice(&u16::try_from(key.len()).expect("key length checked").to_le_bytes());
+    head[4..8].copy_from_slice(
+        &u32::try_from(value_len)
+            .expect("value below 4 GiB")
+            .to_le_bytes(),
+    );
+    head[8..10].copy_from_slice(
+        &u16::try_from(key.len())
+            .expect("key length checked")
+            .to_le_bytes(),
+    );
     head[10] = flags;
     head[12..].copy_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&head);
@@ -336,13 +390,23 @@ pub(super) fn decode<'a>(bytes: &'a [u8], large: impl FnOnce() -> &'a Blob) -> E
     } else {
         Value::Inline(&bytes[key_end..key_end + head.value_len as usize])
     };
-    Entry { key: &bytes[key_start..key_end], version: head.version, expires_at_ms: head.expires_at_ms, value }
+    Entry {
+        key: &bytes[key_start..key_end],
+        version: head.version,
+        expires_at_ms: head.expires_at_ms,
+        value,
+    }
 }
 
 /// The key of the record at the start of `bytes`; the hot half of [`decode`].
 pub(super) fn key_of(bytes: &[u8]) -> &[u8] {
     let key_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let key_start = RECORD_HEAD_BYTES + if bytes[10] & FLAG_EXPIRES == 0 { 0 } else { EXPIRES_BYTES };
+    let key_start = RECORD_HEAD_BYTES
+        + if bytes[10] & FLAG_EXPIRES == 0 {
+            0
+        } else {
+            EXPIRES_BYTES
+        };
     &bytes[key_start..key_start + key_len]
 }
 
@@ -351,21 +415,34 @@ mod tests {
     use super::*;
 
     fn set<'a>(key: &'a [u8], value: NewValue<'a>) -> Write<'a> {
-        Write { key, value, expires_at_ms: None }
+        Write {
+            key,
+            value,
+            expires_at_ms: None,
+        }
     }
 
     #[test]
     fn golden_bytes() {
         let mut out = Vec::new();
-        let (first, _) = encode(&mut out, 0, 1, set(b"key", NewValue::Inline(b"value")), false);
-        let write = Write { expires_at_ms: Some(0x0102_0304), ..set(b"key", NewValue::Tombstone) };
+        let (first, _) = encode(
+            &mut out,
+            0,
+            1,
+            set(b"key", NewValue::Inline(b"value")),
+            false,
+        );
+        let write = Write {
+            expires_at_ms: Some(0x0102_0304),
+            ..set(b"key", NewValue::Tombstone)
+        };
         let (second, _) = encode(&mut out, first, 2, write, false);
         encode(&mut out, second, 3, set(b"k", NewValue::Inline(b"")), true);
         let expected: &[u8] = &[
-            0xca, 0xcc, 0x81, 0x60, 5, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'k', b'e', b'y', b'v', b'a', b'l',
-            b'u', b'e', // the first record
-            0x71, 0xf1, 0x00, 0x58, 0, 0, 0, 0, 3, 0, 3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0, 0, b'k', b'e',
-            b'y', // the second
+            0xca, 0xcc, 0x81, 0x60, 5, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'k', b'e',
+            b'y', b'v', b'a', b'l', b'u', b'e', // the first record
+            0x71, 0xf1, 0x00, 0x58, 0, 0, 0, 0, 3, 0, 3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4, 3, 2, 1, 0,
+            0, 0, 0, b'k', b'e', b'y', // the second
             0x42, 0x1d, 0xa8, 0x55, 0, 0, 0, 0, 1, 0, 8, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'k',
         ];
         assert_eq!(out, expected);
@@ -391,10 +468,21 @@ mod tests {
     fn decode_returns_what_was_encoded() {
         for expires_at_ms in [None, Some(77)] {
             let mut out = Vec::new();
-            let write = || Write { expires_at_ms, ..set(b"some key", NewValue::Inline(b"")) };
+            let write = || Write {
+                expires_at_ms,
+                ..set(b"some key", NewValue::Inline(b""))
+            };
             encode(&mut out, 3, 12, write(), false);
             let entry = decode(&out, || unreachable!("not large"));
-            assert_eq!(entry, Entry { key: b"some key", version: 12, expires_at_ms, value: Value::Inline(b"") });
+            assert_eq!(
+                entry,
+                Entry {
+                    key: b"some key",
+                    version: 12,
+                    expires_at_ms,
+                    value: Value::Inline(b"")
+                }
+            );
             assert_eq!(key_of(&out), b"some key");
             assert_eq!(stored_bytes(&write()), out.len());
         }

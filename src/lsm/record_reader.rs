@@ -33,12 +33,20 @@ pub struct RecordReader {
 impl RecordReader {
     /// A reader of what follows a position.
     pub fn new(at: LogPosition) -> Self {
-        Self { at, stored: Vec::new(), large: None, is_spent: false }
+        Self {
+            at,
+            stored: Vec::new(),
+            large: None,
+            is_spent: false,
+        }
     }
 
     /// The record that `input` begins with or completes; moves `input` on. `None`: all of it was taken, and more is needed. An error
     /// is final: what came does not continue the history.
-    pub fn next<'r, 'i: 'r>(&'r mut self, input: &mut &'i [u8]) -> Result<Option<StreamRecord<'r>>, &'static str> {
+    pub fn next<'r, 'i: 'r>(
+        &'r mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<StreamRecord<'r>>, &'static str> {
         if std::mem::take(&mut self.is_spent) {
             self.stored.clear();
             self.large = None;
@@ -54,7 +62,9 @@ impl RecordReader {
                 Err(RecordError::Incomplete { .. }) => {}
             }
         }
-        let Some(head) = self.collect_stored(input)? else { return Ok(None) };
+        let Some(head) = self.collect_stored(input)? else {
+            return Ok(None);
+        };
         if !head.is_large() {
             return self.finish_stored().map(Some);
         }
@@ -106,13 +116,20 @@ impl RecordReader {
         input: &mut &[u8],
     ) -> Result<Option<StreamRecord<'r>>, &'static str> {
         let (at, stored) = (self.at, &self.stored);
-        let begin = || Large { head, checksum: at.chained(&stored[4..]), value: Blob::default() };
+        let begin = || Large {
+            head,
+            checksum: at.chained(&stored[4..]),
+            value: Blob::default(),
+        };
         let large = self.large.get_or_insert_with(begin);
         let len = large.head.stream_bytes() - large.head.stored_bytes();
         let value = Blob::get_mut(&mut large.value).expect("shared only once it is whole");
         let (taken, rest) = input.split_at(input.len().min(len - value.len()));
         if value.capacity() - value.len() < taken.len() {
-            let wanted = (value.capacity() * 2).max(value.len() + taken.len()).max(FIRST_RESERVE_BYTES).min(len);
+            let wanted = (value.capacity() * 2)
+                .max(value.len() + taken.len())
+                .max(FIRST_RESERVE_BYTES)
+                .min(len);
             value.reserve_exact(wanted - value.len());
         }
         value.extend_from_slice(taken);
@@ -126,7 +143,12 @@ impl RecordReader {
         }
         self.is_spent = true;
         self.at = large.head.position();
-        Ok(Some(StreamRecord::collected(large.head, stored, &large.value, at)))
+        Ok(Some(StreamRecord::collected(
+            large.head,
+            stored,
+            &large.value,
+            at,
+        )))
     }
 }
 
@@ -136,7 +158,10 @@ mod tests {
     use super::super::{LogBatch, Lsm, Options};
     use super::*;
 
-    const OPTIONS: Options = Options { memtable_bytes: 1 << 20, hash_seed: 7 };
+    const OPTIONS: Options = Options {
+        memtable_bytes: 1 << 20,
+        hash_seed: 7,
+    };
 
     fn engine(rng: &mut fastrand::Rng) -> (Lsm, Vec<u8>) {
         let mut lsm = Lsm::new(OPTIONS);
@@ -148,7 +173,11 @@ mod tests {
                 0 => drop(lsm.delete(&key)),
                 1 => drop(lsm.set(&key, NewValue::Inline(&vec![1; rng.usize(..500)]), expires)),
                 _ => {
-                    let mut large = LargeValue::new(vec![rng.u8(..); rng.usize(INLINE_VALUE_MAX_BYTES + 1..100_000)]);
+                    let mut large =
+                        LargeValue::new(vec![
+                            rng.u8(..);
+                            rng.usize(INLINE_VALUE_MAX_BYTES + 1..100_000)
+                        ]);
                     while !large.step(usize::MAX) {}
                     lsm.set(&key, NewValue::Large(large), expires);
                 }
@@ -160,7 +189,11 @@ mod tests {
     }
 
     fn read(stream: &[u8], rng: &mut fastrand::Rng) -> Result<Lsm, &'static str> {
-        let (mut lsm, mut reader, mut rest) = (Lsm::new(OPTIONS), RecordReader::new(LogPosition::default()), stream);
+        let (mut lsm, mut reader, mut rest) = (
+            Lsm::new(OPTIONS),
+            RecordReader::new(LogPosition::default()),
+            stream,
+        );
         while !rest.is_empty() {
             let (mut piece, behind) = rest.split_at(rng.usize(1..=rest.len().min(50_000)));
             rest = behind;
@@ -177,7 +210,8 @@ mod tests {
         for seed in 0..50 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let (lsm, stream) = engine(&mut rng);
-            let copy = read(&stream, &mut rng).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
+            let copy =
+                read(&stream, &mut rng).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
             assert_eq!(copy.position(), lsm.position(), "seed {seed}");
             for len in 1..40 {
                 let key = vec![b'k'; len];

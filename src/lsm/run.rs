@@ -39,7 +39,11 @@ impl Fence {
     #[inline]
     fn shared_bytes(self, other: Self) -> usize {
         let [first, second, _] = std::array::from_fn(|at| self.0[at] ^ other.0[at]);
-        let shared_bits = if first != 0 { first.leading_zeros() } else { u64::BITS + second.leading_zeros() };
+        let shared_bits = if first != 0 {
+            first.leading_zeros()
+        } else {
+            u64::BITS + second.leading_zeros()
+        };
         shared_bits as usize / 8
     }
 
@@ -63,7 +67,8 @@ impl Fence {
     /// known beforehand.
     #[inline]
     fn is_below(self, other: Self) -> bool {
-        let (Self([high, middle, low]), Self([other_high, other_middle, other_low])) = (self, other);
+        let (Self([high, middle, low]), Self([other_high, other_middle, other_low])) =
+            (self, other);
         let borrow = low < other_low;
         let borrow = middle.borrowing_sub(other_middle, borrow).1;
         high.borrowing_sub(other_high, borrow).1
@@ -81,7 +86,11 @@ pub(super) struct Probe<'a> {
 impl<'a> Probe<'a> {
     #[inline]
     pub(super) fn new(key: &'a [u8], hash: u32) -> Self {
-        Self { key, hash, fence: Fence::new(key) }
+        Self {
+            key,
+            hash,
+            fence: Fence::new(key),
+        }
     }
 
     /// The chunk of a run that holds this key if any does: the last one that starts at or below it.
@@ -89,11 +98,15 @@ impl<'a> Probe<'a> {
     fn find(&self, blocks: &Blocks) -> Option<Position> {
         let count = blocks.partition_point(|(fence, _)| fence.is_below(self.fence));
         // Of equal fences the keys decide.
-        let equal_count = blocks[count..]
-            .partition_point(|(fence, block)| *fence == self.fence && block.chunks[0].first_key() <= self.key);
+        let equal_count = blocks[count..].partition_point(|(fence, block)| {
+            *fence == self.fence && block.chunks[0].first_key() <= self.key
+        });
         let block = (count + equal_count).checked_sub(1)?;
         let count = blocks[block].1.count_up_to(self);
-        Some(Position { block, chunk: count.checked_sub(1)? })
+        Some(Position {
+            block,
+            chunk: count.checked_sub(1)?,
+        })
     }
 }
 
@@ -112,7 +125,9 @@ impl Block {
     #[inline]
     fn count_up_to(&self, probe: &Probe<'_>) -> usize {
         let len = self.chunks.len();
-        let Some(first) = self.fences.first() else { return 0 };
+        let Some(first) = self.fences.first() else {
+            return 0;
+        };
         if probe.fence.shared_bytes(*first) < self.skip {
             return len;
         }
@@ -121,8 +136,13 @@ impl Block {
         while low < high && self.heads[low] == head {
             let middle = usize::midpoint(low, high);
             // Of equal heads the fences decide, and of equal fences the keys.
-            let order = self.heads[middle].cmp(&head).then(self.fences[middle].cmp(&probe.fence));
-            if order.then_with(|| self.chunks[middle].first_key().cmp(probe.key)).is_le() {
+            let order = self.heads[middle]
+                .cmp(&head)
+                .then(self.fences[middle].cmp(&probe.fence));
+            if order
+                .then_with(|| self.chunks[middle].first_key().cmp(probe.key))
+                .is_le()
+            {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -148,7 +168,12 @@ impl Block {
 
     fn split_off(&mut self, at: usize) -> Self {
         let (chunks, fences) = (self.chunks.split_off(at), self.fences.split_off(at));
-        let mut behind = Self { chunks, fences, skip: self.skip, heads: self.heads.split_off(at) };
+        let mut behind = Self {
+            chunks,
+            fences,
+            skip: self.skip,
+            heads: self.heads.split_off(at),
+        };
         self.note_ends();
         behind.note_ends();
         behind
@@ -156,12 +181,15 @@ impl Block {
 
     /// The first or the last fence may be another than before.
     fn note_ends(&mut self) {
-        let (Some(first), Some(last)) = (self.fences.first(), self.fences.last()) else { return };
+        let (Some(first), Some(last)) = (self.fences.first(), self.fences.last()) else {
+            return;
+        };
         let skip = first.shared_bytes(*last);
         if skip != self.skip {
             self.skip = skip;
             self.heads.clear();
-            self.heads.extend(self.fences.iter().map(|fence| fence.head_behind(skip)));
+            self.heads
+                .extend(self.fences.iter().map(|fence| fence.head_behind(skip)));
         }
     }
 
@@ -192,7 +220,10 @@ impl Position {
     #[inline]
     pub(super) fn unpack(packed: u32) -> Self {
         let packed = packed as usize;
-        Self { block: packed / BLOCK_MAX_CHUNKS, chunk: packed % BLOCK_MAX_CHUNKS }
+        Self {
+            block: packed / BLOCK_MAX_CHUNKS,
+            chunk: packed % BLOCK_MAX_CHUNKS,
+        }
     }
 }
 
@@ -231,7 +262,11 @@ impl Run {
     /// says that the key is not there.
     #[inline]
     pub(super) fn find_chunk(&self, probe: &Probe<'_>) -> Option<Position> {
-        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(probe.hash)) {
+        if self
+            .filter
+            .as_ref()
+            .is_some_and(|filter| !filter.may_have(probe.hash))
+        {
             return None;
         }
         probe.find(&self.blocks)
@@ -250,12 +285,18 @@ impl Run {
 
     /// The position one chunk on.
     pub(super) fn next(&self, at: Position) -> Position {
-        self.normalize(Position { block: at.block, chunk: at.chunk + 1 })
+        self.normalize(Position {
+            block: at.block,
+            chunk: at.chunk + 1,
+        })
     }
 
     fn normalize(&self, at: Position) -> Position {
         match self.blocks.get(at.block) {
-            Some((_, block)) if at.chunk >= block.chunks.len() => Position { block: at.block + 1, chunk: 0 },
+            Some((_, block)) if at.chunk >= block.chunks.len() => Position {
+                block: at.block + 1,
+                chunk: 0,
+            },
             _ => at,
         }
     }
@@ -303,7 +344,10 @@ impl Run {
 
     /// What it takes.
     pub(super) fn footprint(&self) -> Footprint {
-        Footprint { bytes: self.memory_bytes - self.large_bytes, large_bytes: self.large_bytes }
+        Footprint {
+            bytes: self.memory_bytes - self.large_bytes,
+            large_bytes: self.large_bytes,
+        }
     }
 
     /// Chunks with entries that expire, some day.
@@ -322,7 +366,10 @@ fn make_room(blocks: &mut Blocks, at: Position) -> Position {
     let is_full = |block: &Block| block.chunks.len() >= BLOCK_MAX_CHUNKS;
     if at.chunk == 0 && at.block > 0 && !is_full(&blocks[at.block - 1].1) {
         let block = at.block - 1;
-        return Position { block, chunk: blocks[block].1.chunks.len() };
+        return Position {
+            block,
+            chunk: blocks[block].1.chunks.len(),
+        };
     }
     if at.block == blocks.len() {
         blocks.push((Fence::new(&[]), Arc::default()));
@@ -335,7 +382,10 @@ fn make_room(blocks: &mut Blocks, at: Position) -> Position {
     let upper = Arc::make_mut(block).split_off(BLOCK_MAX_CHUNKS / 2);
     blocks.insert(at.block + 1, (upper.fences[0], Arc::new(upper)));
     match at.chunk.checked_sub(BLOCK_MAX_CHUNKS / 2) {
-        Some(chunk) => Position { block: at.block + 1, chunk },
+        Some(chunk) => Position {
+            block: at.block + 1,
+            chunk,
+        },
         None => at,
     }
 }
@@ -349,7 +399,12 @@ mod tests {
 
     fn chunk(key: &[u8]) -> Arc<Chunk> {
         let mut builder = ChunkBuilder::new(&KeyHasher::new(0), 1);
-        let entry = Entry { key, version: 1, expires_at_ms: None, value: Value::Inline(b"") };
+        let entry = Entry {
+            key,
+            version: 1,
+            expires_at_ms: None,
+            value: Value::Inline(b""),
+        };
         builder.add(&entry, KeyHasher::new(0).hash(key));
         Arc::new(builder.finish())
     }
@@ -372,39 +427,76 @@ mod tests {
             let mut run = Run::default();
             let mut model: Vec<Vec<u8>> = Vec::new();
             let long = "a prefix that is longer than a fence is ";
-            let prefixes =
-                [["", ""], ["", long], [&long[..rng.usize(..26)]; 2], [&long[..7], &long[..15]]][rng.usize(..4)];
+            let prefixes = [
+                ["", ""],
+                ["", long],
+                [&long[..rng.usize(..26)]; 2],
+                [&long[..7], &long[..15]],
+            ][rng.usize(..4)];
             for _ in 0..2000 {
                 let prefix = prefixes[rng.usize(..2)];
                 let key = format!("{prefix}{:04}", rng.u32(..3000)).into_bytes();
-                let held = if rng.u8(..50) == 0 { Some((run.clone(), model.clone())) } else { None };
+                let held = if rng.u8(..50) == 0 {
+                    Some((run.clone(), model.clone()))
+                } else {
+                    None
+                };
                 let mut at = run.seek(&key);
-                while run.chunk(at).is_some_and(|chunk| chunk.first_key() < &key[..]) {
+                while run
+                    .chunk(at)
+                    .is_some_and(|chunk| chunk.first_key() < &key[..])
+                {
                     at = run.next(at);
                 }
                 match model.binary_search(&key) {
                     Ok(index) => {
-                        assert!(run.get(&Probe::new(&key, KeyHasher::new(0).hash(&key))).is_some(), "seed {seed}");
+                        assert!(
+                            run.get(&Probe::new(&key, KeyHasher::new(0).hash(&key)))
+                                .is_some(),
+                            "seed {seed}"
+                        );
                         let (removed, behind) = run.remove(at);
                         assert_eq!(removed.first_key(), key);
                         model.remove(index);
-                        assert_eq!(run.chunk(behind).map(|c| c.first_key().to_vec()), model.get(index).cloned());
+                        assert_eq!(
+                            run.chunk(behind).map(|c| c.first_key().to_vec()),
+                            model.get(index).cloned()
+                        );
                     }
                     Err(index) => {
-                        assert!(run.get(&Probe::new(&key, KeyHasher::new(0).hash(&key))).is_none(), "seed {seed}");
+                        assert!(
+                            run.get(&Probe::new(&key, KeyHasher::new(0).hash(&key)))
+                                .is_none(),
+                            "seed {seed}"
+                        );
                         let behind = run.insert(at, chunk(&key));
                         model.insert(index, key);
-                        assert_eq!(run.chunk(behind).map(|c| c.first_key().to_vec()), model.get(index + 1).cloned());
+                        assert_eq!(
+                            run.chunk(behind).map(|c| c.first_key().to_vec()),
+                            model.get(index + 1).cloned()
+                        );
                     }
                 }
                 assert_eq!(run.entry_count(), model.len());
                 // One like those that are there, but for a byte anywhere.
-                let mut other = model.get(rng.usize(..=model.len())).cloned().unwrap_or_default();
+                let mut other = model
+                    .get(rng.usize(..=model.len()))
+                    .cloned()
+                    .unwrap_or_default();
                 let changed = rng.usize(..=other.len());
-                other.get_mut(changed).into_iter().for_each(|byte| *byte = rng.u8(..));
-                let sought = run.chunk(run.seek(&other)).map(|chunk| chunk.first_key().to_vec());
+                other
+                    .get_mut(changed)
+                    .into_iter()
+                    .for_each(|byte| *byte = rng.u8(..));
+                let sought = run
+                    .chunk(run.seek(&other))
+                    .map(|chunk| chunk.first_key().to_vec());
                 let index = model.partition_point(|key| *key <= other).saturating_sub(1);
-                assert_eq!(sought, model.get(index).cloned(), "seed {seed}: looked for {other:?}");
+                assert_eq!(
+                    sought,
+                    model.get(index).cloned(),
+                    "seed {seed}: looked for {other:?}"
+                );
                 if let Some((run, model)) = held {
                     assert_eq!(keys(&run), model, "a clone changed, seed {seed}");
                 }

@@ -53,7 +53,11 @@ pub(super) struct SnapshotHome {
 impl SnapshotHome {
     pub(super) fn new() -> Self {
         let (sender, receiver) = channel();
-        Self { sender, receiver, counts: Arc::default() }
+        Self {
+            sender,
+            receiver,
+            counts: Arc::default(),
+        }
     }
 
     pub(super) fn snapshot(
@@ -64,7 +68,14 @@ impl SnapshotHome {
         time_ms: u64,
     ) -> Snapshot {
         self.counts.live.fetch_add(1, Ordering::Relaxed);
-        Snapshot { layers, position, hasher, time_ms, home: self.sender.clone(), counts: Arc::clone(&self.counts) }
+        Snapshot {
+            layers,
+            position,
+            hasher,
+            time_ms,
+            home: self.sender.clone(),
+            counts: Arc::clone(&self.counts),
+        }
     }
 
     /// Snapshots not yet dropped.
@@ -132,7 +143,10 @@ impl Snapshot {
 
     /// A scan of the newest write of each key, whether it has expired or not, and deletions so long as their tombstones were not merged away.
     pub fn into_scan_of_writes(self) -> Scan {
-        Scan { tombstones: Tombstones::Keep, ..self.into_scan(&[]) }
+        Scan {
+            tombstones: Tombstones::Keep,
+            ..self.into_scan(&[])
+        }
     }
 
     fn layers(&self) -> impl Iterator<Item = &ImmutableLayer> {
@@ -205,9 +219,13 @@ impl Scan {
             }
             self.cursor = Some(MergeCursor::new(self.snapshot.layers(), &self.start));
         }
-        let Some(cursor) = &mut self.cursor else { return ScanState::Searching };
+        let Some(cursor) = &mut self.cursor else {
+            return ScanState::Searching;
+        };
         loop {
-            let Some(entry) = cursor.entry() else { return ScanState::End };
+            let Some(entry) = cursor.entry() else {
+                return ScanState::End;
+            };
             work.spend(work::of_entry(entry.key.len()));
             if self.tombstones == Tombstones::Keep || entry.is_live(self.snapshot.time_ms) {
                 return ScanState::Found;

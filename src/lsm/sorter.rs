@@ -102,7 +102,11 @@ impl Sorter {
                     }
                     self.begin_pass(self.run_entries);
                 }
-                Phase::MergeRuns { run_entries, left, right } if Range::is_empty(left) && Range::is_empty(right) => {
+                Phase::MergeRuns {
+                    run_entries,
+                    left,
+                    right,
+                } if Range::is_empty(left) && Range::is_empty(right) => {
                     if right.end < self.keys.len() {
                         (*left, *right) = next_runs(right.end, *run_entries, self.keys.len());
                     } else {
@@ -112,7 +116,11 @@ impl Sorter {
                         self.begin_pass(run_entries);
                     }
                 }
-                Phase::MergeRuns { run_entries, left, right } => {
+                Phase::MergeRuns {
+                    run_entries,
+                    left,
+                    right,
+                } => {
                     merge_some(&self.keys, left, right, frozen, &mut self.merged);
                     work.spend((work::SORT_MERGE + self.compare_work) * STEP_ENTRIES);
                     if *run_entries == self.run_entries {
@@ -122,7 +130,8 @@ impl Sorter {
                 }
                 Phase::TakePlaces if self.order.len() < self.keys.len() => {
                     let next = &self.keys[self.order.len()..];
-                    self.order.extend(next.iter().take(STEP_ENTRIES).map(|key| key.place));
+                    self.order
+                        .extend(next.iter().take(STEP_ENTRIES).map(|key| key.place));
                     work.spend(work::SORT_MERGE * STEP_ENTRIES);
                 }
                 Phase::TakePlaces => {
@@ -148,7 +157,11 @@ impl Sorter {
     fn begin_pass(&mut self, run_entries: usize) {
         self.phase = if run_entries < self.keys.len() {
             let (left, right) = next_runs(0, run_entries, self.keys.len());
-            Phase::MergeRuns { run_entries, left, right }
+            Phase::MergeRuns {
+                run_entries,
+                left,
+                right,
+            }
         } else {
             self.order.reserve_exact(self.keys.len());
             Phase::TakePlaces
@@ -200,7 +213,10 @@ mod tests {
     fn the_newest_of_each_key_comes_in_order() {
         for seed in 0..24 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let mut lsm = Lsm::new(Options { memtable_bytes: 64 << 20, hash_seed: seed });
+            let mut lsm = Lsm::new(Options {
+                memtable_bytes: 64 << 20,
+                hash_seed: seed,
+            });
             let mut model = BTreeMap::new();
             let prefix = ["", "key:", "a prefix that all keys share: ", "0000000"][rng.usize(..4)];
             let key_count = [10, 3_000, u32::MAX][rng.usize(..3)];
@@ -214,7 +230,10 @@ mod tests {
             loop {
                 match scan.step(budget).0 {
                     ScanState::Searching => {}
-                    ScanState::Found => found.extend(scan.entry().map(|entry| (entry.key.to_vec(), entry.version))),
+                    ScanState::Found => found.extend(
+                        scan.entry()
+                            .map(|entry| (entry.key.to_vec(), entry.version)),
+                    ),
                     ScanState::End => break,
                 }
             }

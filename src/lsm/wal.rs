@@ -27,8 +27,10 @@ pub const SEGMENT_BYTES: usize = 256 * 1024;
 const SPARE_BUFFERS_MAX: usize = 64;
 
 // Any record fits into an empty segment.
-const _: () =
-    assert!(record::RECORD_HEAD_BYTES + 8 + record::KEY_MAX_BYTES + record::INLINE_VALUE_MAX_BYTES <= SEGMENT_BYTES);
+const _: () = assert!(
+    record::RECORD_HEAD_BYTES + 8 + record::KEY_MAX_BYTES + record::INLINE_VALUE_MAX_BYTES
+        <= SEGMENT_BYTES
+);
 const _: () = assert!(SEGMENT_BYTES.is_power_of_two());
 
 /// A run of records in one buffer.
@@ -51,7 +53,10 @@ impl Segment {
     #[inline]
     pub(super) fn entry(&self, offset: usize) -> Entry<'_> {
         record::decode(&self.bytes[offset..], || {
-            let index = self.large.binary_search_by_key(&offset, |(at, _)| *at).expect("a blob for each large record");
+            let index = self
+                .large
+                .binary_search_by_key(&offset, |(at, _)| *at)
+                .expect("a blob for each large record");
             &self.large[index].1
         })
     }
@@ -83,13 +88,22 @@ impl Segment {
 
     /// What its records take.
     pub(super) fn footprint(&self) -> Footprint {
-        Footprint { bytes: self.bytes.len(), large_bytes: self.large_bytes }
+        Footprint {
+            bytes: self.bytes.len(),
+            large_bytes: self.large_bytes,
+        }
     }
 
     /// Copies records from `offset` on into `batch`, until it holds `max_bytes`, the segment ends or `version` is reached;
     /// returns the offset behind them. Only a large value ends it early for its bytes: the rest of a segment is little. A batch of
     /// writes is not cut.
-    fn read(&self, mut offset: usize, max_bytes: usize, version: u64, batch: &mut LogBatch) -> usize {
+    fn read(
+        &self,
+        mut offset: usize,
+        max_bytes: usize,
+        version: u64,
+        batch: &mut LogBatch,
+    ) -> usize {
         let (segment_end, last, goes_on) = self.end_at(offset, version);
         let first_large = self.large.partition_point(|(at, _)| *at < offset);
         for (at, blob) in &self.large[first_large..] {
@@ -118,7 +132,9 @@ impl Segment {
             return (self.bytes.len(), self.last, self.goes_on);
         }
         let (mut position, mut goes_on) = (self.base, false);
-        while let Some(head) = RecordHead::parse(&self.bytes[offset..]).filter(|head| head.version <= version) {
+        while let Some(head) =
+            RecordHead::parse(&self.bytes[offset..]).filter(|head| head.version <= version)
+        {
             offset += head.stored_bytes();
             (position, goes_on) = (head.position(), head.goes_on());
         }
@@ -185,8 +201,15 @@ pub(super) struct Wal {
 impl Wal {
     /// An empty log that goes on from `position`.
     pub(super) fn new(position: LogPosition) -> Self {
-        let active = Segment { base: position, ..Segment::default() };
-        Self { last: position, active, ..Self::default() }
+        let active = Segment {
+            base: position,
+            ..Segment::default()
+        };
+        Self {
+            last: position,
+            active,
+            ..Self::default()
+        }
     }
 
     /// Appends a new record; `goes_on`: the next one is of the same batch.
@@ -194,9 +217,19 @@ impl Wal {
         let sealed = self.make_room(record::stored_bytes(&write));
         let offset = self.active.bytes.len();
         let version = self.last.version + 1;
-        let (checksum, blob) = record::encode(&mut self.active.bytes, self.last.checksum, version, write, goes_on);
+        let (checksum, blob) = record::encode(
+            &mut self.active.bytes,
+            self.last.checksum,
+            version,
+            write,
+            goes_on,
+        );
         self.note(offset, LogPosition { version, checksum }, goes_on, blob);
-        Appended { version, offset, sealed }
+        Appended {
+            version,
+            offset,
+            sealed,
+        }
     }
 
     /// Appends a record as it came from a stream. It must be the next one.
@@ -205,8 +238,17 @@ impl Wal {
         let sealed = self.make_room(record.stored().len());
         let offset = self.active.bytes.len();
         self.active.bytes.extend_from_slice(record.stored());
-        self.note(offset, record.position(), record.goes_on(), record.large_value());
-        Appended { version: self.last.version, offset, sealed }
+        self.note(
+            offset,
+            record.position(),
+            record.goes_on(),
+            record.large_value(),
+        );
+        Appended {
+            version: self.last.version,
+            offset,
+            sealed,
+        }
     }
 
     /// Makes room in the active segment; returns the segment that had to be sealed for it.
@@ -214,7 +256,10 @@ impl Wal {
         let is_full = self.active.bytes.len() + needed_bytes > SEGMENT_BYTES;
         let sealed = if is_full { self.seal() } else { None };
         if self.active.bytes.capacity() == 0 {
-            self.active.bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
+            self.active.bytes = self
+                .spare
+                .pop()
+                .unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
         }
         sealed
     }
@@ -233,7 +278,10 @@ impl Wal {
         if self.active.bytes.is_empty() {
             return None;
         }
-        let next = Segment { base: self.last, ..Segment::default() };
+        let next = Segment {
+            base: self.last,
+            ..Segment::default()
+        };
         let segment = Arc::new(std::mem::replace(&mut self.active, next));
         self.sealed_bytes += segment.stream_bytes();
         self.sealed_total_bytes += segment.stream_bytes() as u64;
@@ -244,9 +292,11 @@ impl Wal {
     /// Lets one segment go whose records are all at or below `version`, unless fewer than `kept_bytes` of log would be left;
     /// call until it returns none.
     pub(super) fn release(&mut self, version: u64, kept_bytes: usize) -> Option<Arc<Segment>> {
-        let spare_bytes = (self.sealed_bytes + self.active.stream_bytes()).saturating_sub(kept_bytes);
-        let may_go =
-            |segment: &mut Arc<Segment>| segment.last.version <= version && segment.stream_bytes() <= spare_bytes;
+        let spare_bytes =
+            (self.sealed_bytes + self.active.stream_bytes()).saturating_sub(kept_bytes);
+        let may_go = |segment: &mut Arc<Segment>| {
+            segment.last.version <= version && segment.stream_bytes() <= spare_bytes
+        };
         let released = self.sealed.pop_front_if(may_go)?;
         self.sealed_bytes -= released.stream_bytes();
         self.first_number += 1;
@@ -276,7 +326,10 @@ impl Wal {
 
     /// A cursor behind the newest record.
     pub(super) fn end(&self) -> WalCursor {
-        WalCursor { segment: self.first_number + self.sealed.len() as u64, offset: self.active.bytes.len() }
+        WalCursor {
+            segment: self.first_number + self.sealed.len() as u64,
+            offset: self.active.bytes.len(),
+        }
     }
 
     /// A cursor behind the record with this version, and where the history stood there; none if the log has not what
@@ -286,26 +339,50 @@ impl Wal {
             return Some((self.end(), self.last));
         }
         // The first segment with a record behind that version.
-        let index = self.sealed.partition_point(|segment| segment.last.version <= version);
-        let segment = self.sealed.get(index).map_or(&self.active, |segment| segment);
+        let index = self
+            .sealed
+            .partition_point(|segment| segment.last.version <= version);
+        let segment = self
+            .sealed
+            .get(index)
+            .map_or(&self.active, |segment| segment);
         let (offset, position) = segment.seek(version)?;
-        Some((WalCursor { segment: self.first_number + index as u64, offset }, position))
+        Some((
+            WalCursor {
+                segment: self.first_number + index as u64,
+                offset,
+            },
+            position,
+        ))
     }
 
     /// What follows this version is here.
     pub(super) fn oldest_version(&self) -> u64 {
-        self.sealed.front().map_or(self.active.base, |segment| segment.base).version
+        self.sealed
+            .front()
+            .map_or(self.active.base, |segment| segment.base)
+            .version
     }
 
     /// Reads records behind a cursor, up to `version`, into `batch` until it holds about `max_bytes`; neither a record nor a batch
     /// of writes is cut.
-    pub(super) fn read(&self, cursor: &mut WalCursor, max_bytes: usize, version: u64, batch: &mut LogBatch) {
+    pub(super) fn read(
+        &self,
+        cursor: &mut WalCursor,
+        max_bytes: usize,
+        version: u64,
+        batch: &mut LogBatch,
+    ) {
         // Whoever reads keeps what it has not read: a segment that is gone was read to its end.
         if cursor.segment < self.first_number {
-            *cursor = WalCursor { segment: self.first_number, offset: 0 };
+            *cursor = WalCursor {
+                segment: self.first_number,
+                offset: 0,
+            };
         }
         while batch.stream_bytes() < max_bytes || batch.is_open() {
-            let index = usize::try_from(cursor.segment - self.first_number).expect("fewer segments than bytes");
+            let index = usize::try_from(cursor.segment - self.first_number)
+                .expect("fewer segments than bytes");
             let sealed = self.sealed.get(index);
             let segment = sealed.map_or(&self.active, |segment| segment);
             cursor.offset = segment.read(cursor.offset, max_bytes, version, batch);
@@ -315,7 +392,10 @@ impl Wal {
             if sealed.is_none() {
                 return;
             }
-            *cursor = WalCursor { segment: cursor.segment + 1, offset: 0 };
+            *cursor = WalCursor {
+                segment: cursor.segment + 1,
+                offset: 0,
+            };
         }
     }
 
@@ -354,13 +434,20 @@ impl Wal {
 
     /// The same of its segments whose records are all at or below `version`. Costs a look at each.
     pub(super) fn held_bytes_up_to(&self, version: u64) -> usize {
-        let segments = self.sealed.iter().take_while(|segment| segment.last.version <= version);
+        let segments = self
+            .sealed
+            .iter()
+            .take_while(|segment| segment.last.version <= version);
         segments.map(|segment| segment.stream_bytes()).sum()
     }
 
     /// Bytes of records in the log, large values not counted.
     pub(super) fn stored_bytes(&self) -> usize {
-        self.sealed.iter().map(|segment| segment.stored_bytes()).sum::<usize>() + self.active.stored_bytes()
+        self.sealed
+            .iter()
+            .map(|segment| segment.stored_bytes())
+            .sum::<usize>()
+            + self.active.stored_bytes()
     }
 }
 
@@ -370,7 +457,11 @@ mod tests {
     use crate::lsm::record::{INLINE_VALUE_MAX_BYTES, NewValue, Value};
 
     fn set<'a>(key: &'a [u8], value: NewValue<'a>) -> Write<'a> {
-        Write { key, value, expires_at_ms: None }
+        Write {
+            key,
+            value,
+            expires_at_ms: None,
+        }
     }
 
     #[test]
@@ -380,19 +471,37 @@ mod tests {
         let mut sealed = Vec::new();
         for _ in 0..100 {
             let appended = wal.append(set(b"key", NewValue::Inline(&value)), false);
-            assert_eq!(wal.active().entry(appended.offset).version, appended.version);
-            assert!(wal.active().bytes.capacity() <= SEGMENT_BYTES, "a segment was reallocated");
+            assert_eq!(
+                wal.active().entry(appended.offset).version,
+                appended.version
+            );
+            assert!(
+                wal.active().bytes.capacity() <= SEGMENT_BYTES,
+                "a segment was reallocated"
+            );
             sealed.extend(appended.sealed);
         }
         assert_eq!(wal.last().version, 100);
         assert_eq!(wal.segment_count(), sealed.len() + 1);
         let first_last = sealed[0].last.version;
-        assert!(wal.release(first_last - 1, 0).is_none(), "released although a record is still needed");
-        assert!(Arc::ptr_eq(&wal.release(first_last, 0).expect("released"), &sealed[0]));
+        assert!(
+            wal.release(first_last - 1, 0).is_none(),
+            "released although a record is still needed"
+        );
+        assert!(Arc::ptr_eq(
+            &wal.release(first_last, 0).expect("released"),
+            &sealed[0]
+        ));
         assert!(wal.release(first_last, 0).is_none());
         let left_bytes = wal.sealed_bytes + wal.active().stream_bytes();
-        assert!(wal.release(u64::MAX, left_bytes).is_none(), "released although it is to be kept");
-        assert!(wal.release(u64::MAX, left_bytes - sealed[1].stream_bytes()).is_some());
+        assert!(
+            wal.release(u64::MAX, left_bytes).is_none(),
+            "released although it is to be kept"
+        );
+        assert!(
+            wal.release(u64::MAX, left_bytes - sealed[1].stream_bytes())
+                .is_some()
+        );
     }
 
     #[test]
@@ -402,7 +511,9 @@ mod tests {
         while !large.step(usize::MAX) {}
         wal.append(set(b"a", NewValue::Inline(b"small")), false);
         let appended = wal.append(set(b"b", NewValue::Large(large)), false);
-        let Value::Large(blob) = wal.active().entry(appended.offset).value else { panic!("not large") };
+        let Value::Large(blob) = wal.active().entry(appended.offset).value else {
+            panic!("not large")
+        };
         assert_eq!(blob.len(), INLINE_VALUE_MAX_BYTES + 1);
         assert!(wal.stored_bytes() < 100);
     }
@@ -412,7 +523,10 @@ mod tests {
     fn a_cursor_reads_every_record_once() {
         for seed in 0..30 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let start = LogPosition { version: rng.u64(..1000), checksum: rng.u32(..) };
+            let start = LogPosition {
+                version: rng.u64(..1000),
+                checksum: rng.u32(..),
+            };
             let mut wal = Wal::new(start);
             let mut cursor = wal.end();
             let (mut stream, mut read, mut read_to) = (Vec::new(), start, start);
@@ -455,7 +569,10 @@ mod tests {
     fn the_log_is_read_from_any_version_it_has() {
         for seed in 0..20 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let start = LogPosition { version: rng.u64(..1000), checksum: rng.u32(..) };
+            let start = LogPosition {
+                version: rng.u64(..1000),
+                checksum: rng.u32(..),
+            };
             let mut wal = Wal::new(start);
             let mut positions = vec![start];
             for _ in 0..rng.usize(1..200) {
@@ -468,15 +585,23 @@ mod tests {
             }
             let mut oldest = start;
             for _ in 0..rng.usize(..4) {
-                oldest = wal.release(u64::MAX, 0).map_or(oldest, |segment| segment.last);
+                oldest = wal
+                    .release(u64::MAX, 0)
+                    .map_or(oldest, |segment| segment.last);
             }
             assert!(wal.seek(wal.last().version + 1).is_none(), "seed {seed}");
             for position in positions {
                 let Some((mut cursor, found)) = wal.seek(position.version) else {
-                    assert!(position.version < oldest.version, "seed {seed}: {position:?} is there");
+                    assert!(
+                        position.version < oldest.version,
+                        "seed {seed}: {position:?} is there"
+                    );
                     continue;
                 };
-                assert!(position.version >= oldest.version, "seed {seed}: {position:?} was released");
+                assert!(
+                    position.version >= oldest.version,
+                    "seed {seed}: {position:?} was released"
+                );
                 assert_eq!(found, position, "seed {seed}");
                 let mut batch = LogBatch::default();
                 wal.read(&mut cursor, 1, u64::MAX, &mut batch);

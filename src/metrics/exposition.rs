@@ -46,7 +46,9 @@ impl<'o> Exposition<'o> {
             Kind::Histogram => "histogram",
         };
         let name = self.name;
-        self.write(format_args!("# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}\n"));
+        self.write(format_args!(
+            "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}\n"
+        ));
     }
 
     /// One sample.
@@ -69,11 +71,21 @@ impl<'o> Exposition<'o> {
         self.line("_count", labels, None, histogram.count());
     }
 
-    fn line(&mut self, suffix: &str, labels: &[Label<'_>], bound: Option<&dyn Display>, value: impl Display) {
+    fn line(
+        &mut self,
+        suffix: &str,
+        labels: &[Label<'_>],
+        bound: Option<&dyn Display>,
+        value: impl Display,
+    ) {
         let name = self.name;
         self.write(format_args!("{PREFIX}{name}{suffix}"));
         let mut mark = '{';
-        for (name, value) in labels.iter().copied().chain(bound.map(|bound| ("le", bound))) {
+        for (name, value) in labels
+            .iter()
+            .copied()
+            .chain(bound.map(|bound| ("le", bound)))
+        {
             self.write(format_args!("{mark}{name}=\""));
             let start = self.out.len();
             self.write(format_args!("{value}"));
@@ -89,7 +101,10 @@ impl<'o> Exposition<'o> {
 
     /// Escapes what a label's value may not hold, from an index on.
     fn escape(&mut self, start: usize) {
-        if self.out[start..].iter().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        if self.out[start..]
+            .iter()
+            .any(|byte| matches!(byte, b'\\' | b'"' | b'\n'))
+        {
             for byte in self.out.split_off(start) {
                 match byte {
                     b'\n' => self.out.extend_from_slice(b"\\n"),
@@ -154,7 +169,10 @@ mod tests {
         let mut out = Vec::new();
         Exposition::new(&mut out, "h").histogram(&[("kind", &"disk")], &histogram);
         let text = String::from_utf8(out).expect("text");
-        assert!(text.starts_with("dbnode_h_bucket{kind=\"disk\",le=\"0.000016\"} 0\n"), "{text}");
+        assert!(
+            text.starts_with("dbnode_h_bucket{kind=\"disk\",le=\"0.000016\"} 0\n"),
+            "{text}"
+        );
         let end = "le=\"+Inf\"} 1\ndbnode_h_sum{kind=\"disk\"} 0.000017\ndbnode_h_count{kind=\"disk\"} 1\n";
         assert!(text.ends_with(end), "{text}");
     }

@@ -54,7 +54,9 @@ impl Histogram {
 #[inline]
 fn bucket_of(us: u64) -> usize {
     // 17 to 32 µs less one is 16 to 31: as many bits as its bucket's bound less one has.
-    let bits = (us.saturating_sub(1) / FIRST_BOUND_US).checked_ilog2().map_or(0, |log| log as usize + 1);
+    let bits = (us.saturating_sub(1) / FIRST_BOUND_US)
+        .checked_ilog2()
+        .map_or(0, |log| log as usize + 1);
     bits.min(BOUND_COUNT)
 }
 
@@ -68,7 +70,11 @@ mod tests {
             let mut histogram = Histogram::default();
             histogram.record(us);
             for (bound_us, count) in histogram.cumulative() {
-                assert_eq!(count, u64::from(us <= bound_us), "{us} µs, bound {bound_us}");
+                assert_eq!(
+                    count,
+                    u64::from(us <= bound_us),
+                    "{us} µs, bound {bound_us}"
+                );
             }
             assert_eq!((histogram.count(), histogram.sum_us()), (1, us));
         }
@@ -81,7 +87,10 @@ mod tests {
         histogram.record(16);
         histogram.record(1_000_000_000);
         let bounds: Vec<(u64, u64)> = histogram.cumulative().collect();
-        assert_eq!((bounds[0], bounds[1], bounds[20]), ((16, 1), (32, 4), (16_777_216, 4)));
+        assert_eq!(
+            (bounds[0], bounds[1], bounds[20]),
+            ((16, 1), (32, 4), (16_777_216, 4))
+        );
         assert_eq!((histogram.count(), histogram.sum_us()), (5, 1_000_000_076));
     }
 }

@@ -12,8 +12,8 @@ pub const GROUP_COUNT: usize = 6;
 
 /// Statuses that are counted by themselves.
 const STATUSES: [u16; 29] = [
-    200, 201, 202, 204, 206, 304, 400, 401, 403, 404, 405, 408, 409, 410, 411, 412, 413, 414, 415, 417, 421, 429, 431,
-    500, 501, 503, 504, 505, 507,
+    200, 201, 202, 204, 206, 304, 400, 401, 403, 404, 405, 408, 409, 410, 411, 412, 413, 414, 415,
+    417, 421, 429, 431, 500, 501, 503, 504, 505, 507,
 ];
 
 /// Those and any other.
@@ -42,7 +42,10 @@ pub struct RequestStats {
 
 impl Default for RequestStats {
     fn default() -> Self {
-        Self { counts: Box::new([[0; STATUS_COUNT]; ROUTE_MAX]), durations: [Histogram::default(); GROUP_COUNT] }
+        Self {
+            counts: Box::new([[0; STATUS_COUNT]; ROUTE_MAX]),
+            durations: [Histogram::default(); GROUP_COUNT],
+        }
     }
 }
 
@@ -50,7 +53,9 @@ impl RequestStats {
     /// Counts an answer.
     #[inline]
     pub fn count(&mut self, route: usize, status: u16) {
-        let index = INDEX_OF_STATUS.get(usize::from(status)).map_or(STATUSES.len(), |index| usize::from(*index));
+        let index = INDEX_OF_STATUS
+            .get(usize::from(status))
+            .map_or(STATUSES.len(), |index| usize::from(*index));
         self.counts[route][index] += 1;
     }
 
@@ -63,7 +68,9 @@ impl RequestStats {
     /// Answers of a route by status; 0 stands for any other. Only those that were given.
     pub fn counts(&self, route: usize) -> impl Iterator<Item = (u16, u64)> {
         let statuses = STATUSES.iter().copied().chain([0]);
-        statuses.zip(self.counts[route]).filter(|(_, count)| *count > 0)
+        statuses
+            .zip(self.counts[route])
+            .filter(|(_, count)| *count > 0)
     }
 
     /// How long the answers of a group took.
@@ -83,8 +90,14 @@ mod tests {
             stats.count(3, status);
             stats.note_durations(1, 100, 1);
         }
-        assert_eq!(stats.counts(3).collect::<Vec<_>>(), [(200, 2), (503, 1), (507, 1), (0, 2)]);
+        assert_eq!(
+            stats.counts(3).collect::<Vec<_>>(),
+            [(200, 2), (503, 1), (507, 1), (0, 2)]
+        );
         assert_eq!(stats.counts(2).count(), 0);
-        assert_eq!((stats.durations(1).count(), stats.durations(0).count()), (6, 0));
+        assert_eq!(
+            (stats.durations(1).count(), stats.durations(0).count()),
+            (6, 0)
+        );
     }
 }

@@ -42,14 +42,19 @@ impl HeldSnapshots {
     pub fn hold(&mut self, partition: u32, snapshot: Snapshot, now_ms: u64) -> bool {
         let has_room = self.0.len() < HELD_MAX;
         if has_room {
-            self.0.push(Held { partition, snapshot, until_ms: now_ms + HELD_MS });
+            self.0.push(Held {
+                partition,
+                snapshot,
+                until_ms: now_ms + HELD_MS,
+            });
         }
         has_room
     }
 
     /// The one of a version, if it is still kept; from now on as long as a new one.
     pub fn get(&mut self, partition: u32, version: u64, now_ms: u64) -> Option<Snapshot> {
-        let is_it = |held: &&mut Held| held.partition == partition && held.snapshot.version() == version;
+        let is_it =
+            |held: &&mut Held| held.partition == partition && held.snapshot.version() == version;
         let held = self.0.iter_mut().find(is_it)?;
         held.until_ms = now_ms + HELD_MS;
         Some(held.snapshot.clone())
@@ -78,7 +83,10 @@ mod tests {
     }
 
     fn lsm() -> Lsm {
-        Lsm::new(Options { memtable_bytes: 1 << 20, hash_seed: 1 })
+        Lsm::new(Options {
+            memtable_bytes: 1 << 20,
+            hash_seed: 1,
+        })
     }
 
     #[test]
@@ -86,7 +94,10 @@ mod tests {
         let (mut lsm, mut held) = (lsm(), HeldSnapshots::default());
         assert_eq!(held.next_ms(), None);
         assert!(held.hold(7, snapshot(&mut lsm), 1_000) && held.hold(7, snapshot(&mut lsm), 2_000));
-        assert!(held.get(7, 3, 2_000).is_none() && held.get(8, 1, 2_000).is_none(), "another version or partition");
+        assert!(
+            held.get(7, 3, 2_000).is_none() && held.get(8, 1, 2_000).is_none(),
+            "another version or partition"
+        );
         held.release(30_999);
         assert_eq!(held.get(7, 1, 30_999).expect("in time").version(), 1);
         assert_eq!(held.next_ms(), Some(32_000));

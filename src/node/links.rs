@@ -45,7 +45,11 @@ pub struct Dial {
 impl Link {
     /// A connection that was just accepted.
     pub fn accepted(address: String, now_ms: u64) -> Self {
-        Self::Stranger { reader: FrameReader::new(HELLO_MAX_BYTES), address, since_ms: now_ms }
+        Self::Stranger {
+            reader: FrameReader::new(HELLO_MAX_BYTES),
+            address,
+            since_ms: now_ms,
+        }
     }
 }
 
@@ -60,23 +64,40 @@ impl Node {
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<(), Ended> {
-        if let Link::Stranger { reader, address, .. } = link {
+        if let Link::Stranger {
+            reader, address, ..
+        } = link
+        {
             let hello = match reader.next(input)? {
                 Some(Frame::Hello(hello)) => hello,
                 Some(_) => return Err(Ended("a stranger did not say hello".to_owned())),
                 None => return Ok(()),
             };
-            let is_known = self.config.token.as_ref().is_none_or(|token| token.matches(hello.token));
+            let is_known = self
+                .config
+                .token
+                .as_ref()
+                .is_none_or(|token| token.matches(hello.token));
             let refusal = match self.index_of(hello.partition) {
                 _ if !is_known => (
                     RefusalCode::Token,
-                    "the token is missing or wrong: give both nodes the same --token-file".to_owned(),
+                    "the token is missing or wrong: give both nodes the same --token-file"
+                        .to_owned(),
                 ),
-                None if self.loading().is_some() => (RefusalCode::Busy, "the node is loading its data".to_owned()),
-                None => (RefusalCode::Partition, format!("partition {} is not here", hello.partition)),
-                Some(index) => match self.partitions[index].greet(id, address, &hello, now_ms, out) {
+                None if self.loading().is_some() => {
+                    (RefusalCode::Busy, "the node is loading its data".to_owned())
+                }
+                None => (
+                    RefusalCode::Partition,
+                    format!("partition {} is not here", hello.partition),
+                ),
+                Some(index) => match self.partitions[index].greet(id, address, &hello, now_ms, out)
+                {
                     Ok(()) => {
-                        *link = Link::Of { partition: hello.partition, peer: Peer::Replica };
+                        *link = Link::Of {
+                            partition: hello.partition,
+                            peer: Peer::Replica,
+                        };
                         return self.receive(id, link, input, now_ms, out);
                     }
                     Err(turned) => (turned.code, turned.text),
@@ -86,8 +107,12 @@ impl Node {
             Frame::Refusal(Refusal { code, text: &text }).encode(out);
             return Err(Ended(format!("a replica is turned away: {text}")));
         }
-        let Link::Of { partition, peer } = *link else { return Ok(()) };
-        let partition = self.partition(partition).map_err(|_| Ended("the partition is gone".to_owned()))?;
+        let Link::Of { partition, peer } = *link else {
+            return Ok(());
+        };
+        let partition = self
+            .partition(partition)
+            .map_err(|_| Ended("the partition is gone".to_owned()))?;
         match peer {
             Peer::Replica => {
                 let all = std::mem::take(input);
@@ -115,7 +140,9 @@ impl Node {
             }
             Link::Stranger { .. } => Ok(()),
             Link::Of { partition, peer } => {
-                let partition = self.partition(partition).map_err(|_| Ended("the partition is gone".to_owned()))?;
+                let partition = self
+                    .partition(partition)
+                    .map_err(|_| Ended("the partition is gone".to_owned()))?;
                 match peer {
                     Peer::Replica => partition.feed_replica(id, budget, now_ms, out),
                     Peer::Leader => partition.confirm_to_leader(id, now_ms, out),
@@ -127,9 +154,12 @@ impl Node {
     /// Whether what a peer sends can be taken now.
     pub fn wants_input(&mut self, link: &Link) -> bool {
         match *link {
-            Link::Of { partition, peer: Peer::Leader } => {
-                self.partition(partition).is_ok_and(|partition| partition.wants_from_leader())
-            }
+            Link::Of {
+                partition,
+                peer: Peer::Leader,
+            } => self
+                .partition(partition)
+                .is_ok_and(|partition| partition.wants_from_leader()),
             _ => true,
         }
     }
@@ -139,7 +169,9 @@ impl Node {
         match *link {
             Link::Stranger { since_ms, .. } => (false, since_ms + SILENCE_MS),
             Link::Of { partition, peer } => {
-                let Ok(partition) = self.partition(partition) else { return (true, now_ms) };
+                let Ok(partition) = self.partition(partition) else {
+                    return (true, now_ms);
+                };
                 let state = match peer {
                     Peer::Replica => partition.feed_state(id, now_ms),
                     Peer::Leader => partition.confirm_at_ms().map(|at_ms| (false, at_ms)),
@@ -168,9 +200,12 @@ impl Node {
         if self.loading().is_some() || self.is_draining {
             return None;
         }
-        self.partitions
-            .iter_mut()
-            .find_map(|partition| partition.take_dial(now_ms).map(|leader| Dial { partition: partition.id(), leader }))
+        self.partitions.iter_mut().find_map(|partition| {
+            partition.take_dial(now_ms).map(|leader| Dial {
+                partition: partition.id(),
+                leader,
+            })
+        })
     }
 
     /// When the next leader is to be connected to.
@@ -178,15 +213,31 @@ impl Node {
         if self.is_draining {
             return None;
         }
-        self.partitions().iter().filter_map(crate::partition::Partition::dial_at_ms).min()
+        self.partitions()
+            .iter()
+            .filter_map(crate::partition::Partition::dial_at_ms)
+            .min()
     }
 
     /// A leader's replication socket is open; what is to be said first goes to `out`. None: it is not wanted any more.
-    pub fn connected(&mut self, id: LinkId, dial: &Dial, now_ms: u64, out: &mut Vec<u8>) -> Option<Link> {
+    pub fn connected(
+        &mut self,
+        id: LinkId,
+        dial: &Dial,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Option<Link> {
         let index = self.index_of(dial.partition)?;
-        let token = self.config.token.as_ref().map_or(&[][..], |token| token.expose());
+        let token = self
+            .config
+            .token
+            .as_ref()
+            .map_or(&[][..], |token| token.expose());
         let is_wanted = self.partitions[index].connected(id, &dial.leader, token, now_ms, out);
-        is_wanted.then_some(Link::Of { partition: dial.partition, peer: Peer::Leader })
+        is_wanted.then_some(Link::Of {
+            partition: dial.partition,
+            peer: Peer::Leader,
+        })
     }
 
     /// A leader cannot be reached.

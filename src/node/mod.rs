@@ -15,9 +15,13 @@ mod watches;
 use crate::config::Config;
 use crate::lsm::{Lsm, Options};
 use crate::metrics::NodeStats;
-use crate::partition::{AssignError, Assignment, DiskLog, Partition, PartitionOptions, Reached, Roles, Wait};
+use crate::partition::{
+    AssignError, Assignment, DiskLog, Partition, PartitionOptions, Reached, Roles, Wait,
+};
 use crate::replication::NodeId;
-use crate::storage::{Command, Event, HistoryId, Lineage, Loaded, Mint, Progress, Role, Standing, StorageError};
+use crate::storage::{
+    Command, Event, HistoryId, Lineage, Loaded, Mint, Progress, Role, Standing, StorageError,
+};
 
 pub use holds::{HeldSnapshots, Slot, Slots};
 pub use links::{Dial, Link};
@@ -150,15 +154,26 @@ impl Node {
     /// A node with one empty partition, in memory; or, if it has data to load, one that waits for it. The seed and the mint are to
     /// be random.
     pub fn new(config: Config, hash_seed: u64, mut mint: Mint) -> Self {
-        let engine = Options { memtable_bytes: config.memtable_bytes, hash_seed };
+        let engine = Options {
+            memtable_bytes: config.memtable_bytes,
+            hash_seed,
+        };
         let node_id = NodeId(mint.draw());
         let (fsync, wal_retain_bytes) = (config.fsync, config.wal_retain_bytes);
         let mut node = Self {
-            stage: Stage::Loading(Progress { done_bytes: 0, total_bytes: 0 }),
+            stage: Stage::Loading(Progress {
+                done_bytes: 0,
+                total_bytes: 0,
+            }),
             partitions: Vec::new(),
             opening: Vec::new(),
             to_open: Vec::new(),
-            options: PartitionOptions { engine, fsync, wal_retain_bytes, node_id },
+            options: PartitionOptions {
+                engine,
+                fsync,
+                wal_retain_bytes,
+                node_id,
+            },
             mint,
             next_to_maintain: 0,
             time_ms: 0,
@@ -178,7 +193,8 @@ impl Node {
         if !node.config.loads_data() {
             node.stage = Stage::Running;
             if !node.config.await_assignment {
-                let standing = Standing::new(Role::Leader, Lineage::new(HistoryId(node.mint.draw())));
+                let standing =
+                    Standing::new(Role::Leader, Lineage::new(HistoryId(node.mint.draw())));
                 node.insert(DEFAULT_PARTITION, Lsm::new(engine), standing, None);
             }
         }
@@ -194,7 +210,9 @@ impl Node {
     pub fn note_time(&mut self, time_ms: u64) {
         if time_ms != self.time_ms {
             self.time_ms = time_ms;
-            self.partitions.iter_mut().for_each(|partition| partition.note_time(time_ms));
+            self.partitions
+                .iter_mut()
+                .for_each(|partition| partition.note_time(time_ms));
         }
     }
 
@@ -204,11 +222,16 @@ impl Node {
         let was_full = self.is_full;
         // Not to change from one turn to the next, a little has to be freed.
         let spare_bytes = |max_bytes: usize| if was_full { max_bytes / FULL_SHARE } else { 0 };
-        self.is_full =
-            self.config.max_memory_bytes.is_some_and(|max_bytes| used_bytes > max_bytes - spare_bytes(max_bytes));
+        self.is_full = self
+            .config
+            .max_memory_bytes
+            .is_some_and(|max_bytes| used_bytes > max_bytes - spare_bytes(max_bytes));
         if self.is_full != was_full {
-            let words =
-                if self.is_full { "sets are refused: more than --max-memory is" } else { "sets are taken again:" };
+            let words = if self.is_full {
+                "sets are refused: more than --max-memory is"
+            } else {
+                "sets are taken again:"
+            };
             log::warn!("{words} {} MiB in use", used_bytes >> 20);
         }
         if self.is_full && self.time_ms.abs_diff(self.reclaimed_at_ms) >= RECLAIM_MS {
@@ -232,12 +255,16 @@ impl Node {
     pub fn maintain_in_ms(&self) -> Option<u64> {
         let due_in_ms = |partition: &Partition| {
             let lsm = partition.lsm();
-            lsm.sweep_at_ms().map(|at_ms| at_ms.saturating_sub(lsm.time_ms()))
+            lsm.sweep_at_ms()
+                .map(|at_ms| at_ms.saturating_sub(lsm.time_ms()))
         };
         let sweep_in_ms = self.partitions().iter().filter_map(due_in_ms).min();
         let is_reclaiming = self.is_full && self.partitions().iter().any(Partition::has_to_reclaim);
         let reclaim_in_ms = RECLAIM_MS.saturating_sub(self.time_ms.abs_diff(self.reclaimed_at_ms));
-        sweep_in_ms.into_iter().chain(is_reclaiming.then_some(reclaim_in_ms)).min()
+        sweep_in_ms
+            .into_iter()
+            .chain(is_reclaiming.then_some(reclaim_in_ms))
+            .min()
     }
 
     /// How far loading has come, until it is done.
@@ -250,10 +277,16 @@ impl Node {
 
     #[inline]
     fn index_of(&self, id: u32) -> Option<usize> {
-        if self.partitions.first().is_some_and(|partition| partition.id() == id) {
+        if self
+            .partitions
+            .first()
+            .is_some_and(|partition| partition.id() == id)
+        {
             return Some(0);
         }
-        self.partitions.binary_search_by_key(&id, Partition::id).ok()
+        self.partitions
+            .binary_search_by_key(&id, Partition::id)
+            .ok()
     }
 
     /// Where the partition is that a request means which names none: number 0, or the only one there is.
@@ -293,7 +326,11 @@ impl Node {
 
     /// All partitions.
     pub fn partitions(&self) -> &[Partition] {
-        if self.loading().is_some() { &[] } else { &self.partitions }
+        if self.loading().is_some() {
+            &[]
+        } else {
+            &self.partitions
+        }
     }
 
     /// Why no writes are taken, if so.
@@ -346,17 +383,25 @@ impl Node {
         if let Some(id) = self.to_open.pop() {
             return Some(Command::Open(id));
         }
-        self.partitions.iter_mut().find_map(|partition| partition.take_disk_command(now_us))
+        self.partitions
+            .iter_mut()
+            .find_map(|partition| partition.take_disk_command(now_us))
     }
 
     /// Whether something is written and waits for a sync that nobody asked for yet.
     pub fn is_sync_owed(&self) -> bool {
-        self.partitions().iter().filter_map(Partition::disk).any(DiskLog::is_sync_owed)
+        self.partitions()
+            .iter()
+            .filter_map(Partition::disk)
+            .any(DiskLog::is_sync_owed)
     }
 
     /// Until when writes wait to be handed over for more to come, if they do; in microseconds since the node started.
     pub fn gathering_until_us(&self) -> Option<u64> {
-        self.partitions().iter().filter_map(|partition| partition.disk()?.gathering_until_us()).min()
+        self.partitions()
+            .iter()
+            .filter_map(|partition| partition.disk()?.gathering_until_us())
+            .min()
     }
 
     /// Whether the disk thread has been given all there is for it.
@@ -366,7 +411,9 @@ impl Node {
 
     /// What of the replies that wait for something in a partition may go. One that the disk still makes has done nothing yet.
     pub fn reached(&self, id: u32, wait: Wait) -> Reached {
-        self.index_of(id).map_or(Reached::UpTo(0), |index| self.partitions[index].reached(wait))
+        self.index_of(id).map_or(Reached::UpTo(0), |index| {
+            self.partitions[index].reached(wait)
+        })
     }
 
     /// A controller says what a partition is to be; the number of the change, which [`Wait::Settled`] waits for.
@@ -379,10 +426,14 @@ impl Node {
         }
         let history = HistoryId(self.mint.draw());
         if let Some(index) = self.index_of(id) {
-            return self.partitions[index].assign(&assignment, history).map_err(AssignRefusal::Standing);
+            return self.partitions[index]
+                .assign(&assignment, history)
+                .map_err(AssignRefusal::Standing);
         }
         if let Some((_, opening)) = self.opening.iter_mut().find(|(opening, _)| *opening == id) {
-            opening.check_next(&assignment).map_err(AssignRefusal::Standing)?;
+            opening
+                .check_next(&assignment)
+                .map_err(AssignRefusal::Standing)?;
             *opening = assignment;
             return Ok(1);
         }
@@ -395,7 +446,13 @@ impl Node {
             return Ok(1);
         }
         let standing = Standing::new(Role::Unassigned, Lineage::new(history));
-        self.make(id, Lsm::new(self.options.engine), standing, None, &assignment)
+        self.make(
+            id,
+            Lsm::new(self.options.engine),
+            standing,
+            None,
+            &assignment,
+        )
     }
 
     /// A partition that did not exist before.
@@ -408,15 +465,25 @@ impl Node {
         assignment: &Assignment,
     ) -> Result<u64, AssignRefusal> {
         let history = HistoryId(self.mint.draw());
-        let mut partition = Partition::new(id, lsm, Roles::in_force(standing), disk, self.options.clone());
-        let change = partition.assign(assignment, history).map_err(AssignRefusal::Standing)?;
+        let mut partition = Partition::new(
+            id,
+            lsm,
+            Roles::in_force(standing),
+            disk,
+            self.options.clone(),
+        );
+        let change = partition
+            .assign(assignment, history)
+            .map_err(AssignRefusal::Standing)?;
         self.add(partition);
         Ok(change)
     }
 
     fn add(&mut self, mut partition: Partition) {
         partition.note_time(self.time_ms);
-        let at = self.partitions.partition_point(|other| other.id() < partition.id());
+        let at = self
+            .partitions
+            .partition_point(|other| other.id() < partition.id());
         self.partitions.insert(at, partition);
     }
 
@@ -424,12 +491,20 @@ impl Node {
     fn insert(&mut self, id: u32, lsm: Lsm, mut standing: Standing, disk: Option<DiskLog>) {
         // What a controller has said counts for more than the command line, which it cannot change.
         let is_assigned = standing.epoch > 0;
-        let leader = self.config.replica_of.clone().filter(|_| id == DEFAULT_PARTITION && !is_assigned);
+        let leader = self
+            .config
+            .replica_of
+            .clone()
+            .filter(|_| id == DEFAULT_PARTITION && !is_assigned);
         if let Some(leader) = leader {
             (standing.role, standing.leader) = (Role::Replica, Some(leader));
         }
         let awaits = self.config.await_assignment;
-        let roles = if awaits { Roles::awaiting(standing) } else { Roles::in_force(standing) };
+        let roles = if awaits {
+            Roles::awaiting(standing)
+        } else {
+            Roles::in_force(standing)
+        };
         let partition = Partition::new(id, lsm, roles, disk, self.options.clone());
         self.add(partition);
     }
@@ -444,22 +519,48 @@ impl Node {
                 self.stage = Stage::Running;
                 return DiskNews::Loaded;
             }
-            Event::Written { partition, version, synced_version, sync_us, batches, stats } => {
+            Event::Written {
+                partition,
+                version,
+                synced_version,
+                sync_us,
+                batches,
+                stats,
+            } => {
                 if let Some(us) = sync_us {
                     self.stats.log_syncs.record(us);
                 }
-                self.partition(partition).expect(known).note_written(version, synced_version, batches, stats);
+                self.partition(partition).expect(known).note_written(
+                    version,
+                    synced_version,
+                    batches,
+                    stats,
+                );
             }
-            Event::Checkpointed { partition, version, stats } => {
+            Event::Checkpointed {
+                partition,
+                version,
+                stats,
+            } => {
                 log::info!("partition {partition}: checkpoint of version {version} is in place");
-                self.partition(partition).expect(known).note_checkpointed(stats);
+                self.partition(partition)
+                    .expect(known)
+                    .note_checkpointed(stats);
             }
             Event::Settled { partition } => self.partition(partition).expect(known).note_settled(),
-            Event::Replaced { partition, number, stats } => {
-                self.partition(partition).expect(known).note_replaced(number, stats);
+            Event::Replaced {
+                partition,
+                number,
+                stats,
+            } => {
+                self.partition(partition)
+                    .expect(known)
+                    .note_replaced(number, stats);
             }
             Event::Failed(error) => {
-                self.partitions.iter_mut().for_each(|partition| partition.note_failed(error.clone()));
+                self.partitions
+                    .iter_mut()
+                    .for_each(|partition| partition.note_failed(error.clone()));
                 return DiskNews::Failed(error);
             }
             Event::Closed => return DiskNews::Closed,
@@ -468,8 +569,16 @@ impl Node {
     }
 
     fn take_over(&mut self, loaded: Loaded) {
-        let Loaded { partition: id, lsm, mut standing, checkpoint_version, replayed_count, torn, set_aside, stats } =
-            loaded;
+        let Loaded {
+            partition: id,
+            lsm,
+            mut standing,
+            checkpoint_version,
+            replayed_count,
+            torn,
+            set_aside,
+            stats,
+        } = loaded;
         let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
         if let Some(at) = self.opening.iter().position(|(opening, _)| *opening == id) {
             let (_, assignment) = self.opening.swap_remove(at);

@@ -19,6 +19,7 @@ impl Node {
 
     /// Whether there is so much data that fetching ahead is worth anything.
     pub fn is_prefetch_worth(&self) -> bool {
-        self.unnamed_index().is_ok_and(|index| self.partitions[index].lsm().is_prefetch_worth())
+        self.unnamed_index()
+            .is_ok_and(|index| self.partitions[index].lsm().is_prefetch_worth())
     }
 }

@@ -105,17 +105,30 @@ impl Watches {
             self.audiences.push(Audience::new(partition));
         }
         let generation = self.audience(id).map_or(0, |audience| audience.generation);
-        self.watchers.insert(key, Watcher { partition: id, prefix, version, place: Place::Busy, generation });
+        self.watchers.insert(
+            key,
+            Watcher {
+                partition: id,
+                prefix,
+                version,
+                place: Place::Busy,
+                generation,
+            },
+        );
         self.list(key);
     }
 
     fn audience(&mut self, partition: u32) -> Option<&mut Audience> {
-        self.audiences.iter_mut().find(|audience| audience.partition == partition)
+        self.audiences
+            .iter_mut()
+            .find(|audience| audience.partition == partition)
     }
 
     /// Somebody is not there any more.
     pub fn leave(&mut self, key: usize) {
-        let Some(watcher) = self.watchers.remove(&key) else { return };
+        let Some(watcher) = self.watchers.remove(&key) else {
+            return;
+        };
         if watcher.place == Place::Resting
             && let Some(audience) = self.audience(watcher.partition)
         {
@@ -134,7 +147,10 @@ impl Watches {
 
     /// The partitions that are watched.
     pub fn partitions(&self) -> Vec<u32> {
-        self.audiences.iter().map(|audience| audience.partition).collect()
+        self.audiences
+            .iter()
+            .map(|audience| audience.partition)
+            .collect()
     }
 
     /// Whether somebody is to read on.
@@ -154,8 +170,16 @@ impl Watches {
             }
             let Some(key) = key else { continue };
             // It may have left, and another one come under its number.
-            let expected = if woken_at.is_some() { Place::Resting } else { Place::Listed };
-            let Some(watcher) = self.watchers.get_mut(&key).filter(|watcher| watcher.place == expected) else {
+            let expected = if woken_at.is_some() {
+                Place::Resting
+            } else {
+                Place::Listed
+            };
+            let Some(watcher) = self
+                .watchers
+                .get_mut(&key)
+                .filter(|watcher| watcher.place == expected)
+            else {
                 continue;
             };
             watcher.place = Place::Busy;
@@ -172,7 +196,11 @@ impl Watches {
 
     /// Somebody who does not rest is to read on.
     pub fn list(&mut self, key: usize) {
-        if let Some(watcher) = self.watchers.get_mut(&key).filter(|watcher| watcher.place == Place::Busy) {
+        if let Some(watcher) = self
+            .watchers
+            .get_mut(&key)
+            .filter(|watcher| watcher.place == Place::Busy)
+        {
             watcher.place = Place::Listed;
             self.due.push_back(Due::One(key));
         }
@@ -191,7 +219,9 @@ impl Watches {
     /// Looks at what was written in a partition, and wakes those whom it concerns; true if there is more to look at.
     pub fn look(&mut self, partition: &Partition) -> bool {
         let is_it = |audience: &&mut Audience| audience.partition == partition.id();
-        let Some(audience) = self.audiences.iter_mut().find(is_it) else { return false };
+        let Some(audience) = self.audiences.iter_mut().find(is_it) else {
+            return false;
+        };
         let committed_version = partition.committed_version();
         if audience.history != partition.history() && !audience.follow(partition) {
             self.due.extend(audience.cut(partition));
@@ -207,7 +237,9 @@ impl Watches {
             self.due.extend(audience.cut(partition));
             return false;
         };
-        partition.lsm().read_log(&mut cursor, LOOK_BYTES, committed_version, &mut self.batch);
+        partition
+            .lsm()
+            .read_log(&mut cursor, LOOK_BYTES, committed_version, &mut self.batch);
         let mut lookup_count = 0;
         for record in self.batch.records(before) {
             let version = record.position().version;
@@ -226,10 +258,17 @@ impl Watches {
     }
 
     /// Somebody reads on: `tell` is called with each record that concerns it until it returns false.
-    pub fn read(&mut self, key: usize, partition: &Partition, mut tell: impl FnMut(&StreamRecord<'_>) -> bool) -> Told {
+    pub fn read(
+        &mut self,
+        key: usize,
+        partition: &Partition,
+        mut tell: impl FnMut(&StreamRecord<'_>) -> bool,
+    ) -> Told {
         let is_it = |audience: &&mut Audience| audience.partition == partition.id();
         let audience = self.audiences.iter_mut().find(is_it);
-        let (Some(watcher), Some(audience)) = (self.watchers.get_mut(&key), audience) else { return Told::Cut };
+        let (Some(watcher), Some(audience)) = (self.watchers.get_mut(&key), audience) else {
+            return Told::Cut;
+        };
         let committed_version = partition.committed_version();
         self.looked_bytes = 0;
         let mut is_cut = watcher.generation != audience.generation;
@@ -237,7 +276,12 @@ impl Watches {
             match partition.lsm().log_behind(watcher.version) {
                 None => is_cut = true,
                 Some((mut cursor, before)) => {
-                    partition.lsm().read_log(&mut cursor, LOOK_BYTES, committed_version, &mut self.batch);
+                    partition.lsm().read_log(
+                        &mut cursor,
+                        LOOK_BYTES,
+                        committed_version,
+                        &mut self.batch,
+                    );
                     self.looked_bytes = self.batch.stream_bytes();
                     for record in self.batch.records(before) {
                         watcher.version = record.position().version;
@@ -299,7 +343,9 @@ impl Audience {
     }
 
     fn remove(&mut self, prefix: &[u8], key: usize) {
-        let Some(keys) = self.resting.get_mut(prefix) else { return };
+        let Some(keys) = self.resting.get_mut(prefix) else {
+            return;
+        };
         keys.remove(&key);
         if keys.is_empty() {
             self.take(prefix);
@@ -320,15 +366,28 @@ impl Audience {
 
     /// Those whom a key concerns rest no more.
     fn take_concerned(&mut self, key: &[u8]) -> Resting {
-        let lens: Vec<usize> = self.prefix_lens.range(..=key.len()).map(|(len, _)| *len).collect();
-        lens.into_iter().filter_map(|len| self.take(&key[..len])).collect()
+        let lens: Vec<usize> = self
+            .prefix_lens
+            .range(..=key.len())
+            .map(|(len, _)| *len)
+            .collect();
+        lens.into_iter()
+            .filter_map(|len| self.take(&key[..len]))
+            .collect()
     }
 
     /// Nobody who watches now can be told what follows: they find that out when they read on.
     fn cut(&mut self, partition: &Partition) -> Option<Due> {
-        let Self { generation, resting, .. } = std::mem::replace(self, Self::new(partition));
+        let Self {
+            generation,
+            resting,
+            ..
+        } = std::mem::replace(self, Self::new(partition));
         self.generation = generation + 1;
-        (!resting.is_empty()).then_some(Due::Woken { keys: resting, version: 1 })
+        (!resting.is_empty()).then_some(Due::Woken {
+            keys: resting,
+            version: 1,
+        })
     }
 
     /// Goes on in another history, if that has all that those who rest know.

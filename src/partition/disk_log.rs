@@ -204,7 +204,9 @@ impl DiskLog {
         self.gathering_until_us = None;
         let mut batch = std::mem::take(&mut self.spare);
         lsm.read_log(&mut self.cursor, BATCH_MAX_BYTES, u64::MAX, &mut batch);
-        self.handed_version = batch.last().map_or(self.handed_version, |last| last.version);
+        self.handed_version = batch
+            .last()
+            .map_or(self.handed_version, |last| last.version);
         self.in_flight_bytes = batch.stream_bytes();
         self.bytes_since_checkpoint += batch.stream_bytes();
         Some(batch)
@@ -214,7 +216,9 @@ impl DiskLog {
     pub(super) fn take_checkpoint(&mut self, lsm: &mut Lsm) -> Option<Snapshot> {
         let since_bytes = self.bytes_since_checkpoint;
         let is_due = match self.checkpoint {
-            CheckpointState::Idle => since_bytes >= CHECKPOINT_MIN_BYTES && since_bytes >= lsm.data_bytes(),
+            CheckpointState::Idle => {
+                since_bytes >= CHECKPOINT_MIN_BYTES && since_bytes >= lsm.data_bytes()
+            }
             CheckpointState::Requested => true,
             CheckpointState::UnderWay => false,
         };
@@ -250,7 +254,11 @@ impl DiskLog {
         }
         for mut batch in batches {
             self.in_flight_bytes -= batch.stream_bytes();
-            self.written_bytes += if self.is_replacing { 0 } else { batch.stream_bytes() as u64 };
+            self.written_bytes += if self.is_replacing {
+                0
+            } else {
+                batch.stream_bytes() as u64
+            };
             batch.clear(SPARE_BATCH_BYTES);
             self.spare = batch;
         }

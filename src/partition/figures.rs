@@ -27,7 +27,15 @@ impl Partition {
 
     /// Snapshots of its data, of what was replaced too, and those sent to replicas and received.
     pub fn snapshot_stats(&self) -> SnapshotStats {
-        let live_count = self.lsm.snapshot_count() + self.abandoned.iter().map(Lsm::snapshot_count).sum::<usize>();
-        SnapshotStats { live_count, ..self.snapshot_stats }
+        let live_count = self.lsm.snapshot_count()
+            + self
+                .abandoned
+                .iter()
+                .map(Lsm::snapshot_count)
+                .sum::<usize>();
+        SnapshotStats {
+            live_count,
+            ..self.snapshot_stats
+        }
     }
 }

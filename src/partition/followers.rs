@@ -36,7 +36,10 @@ pub struct Turned {
 }
 
 fn turned(code: RefusalCode, text: impl Into<String>) -> Turned {
-    Turned { code, text: text.into() }
+    Turned {
+        code,
+        text: text.into(),
+    }
 }
 
 /// Figures about one replica.
@@ -65,18 +68,31 @@ struct Follower {
 
 impl Followers {
     fn get(&mut self, link: LinkId) -> Option<&mut Feed> {
-        self.feeds.iter_mut().find(|follower| follower.link == link).map(|follower| &mut follower.feed)
+        self.feeds
+            .iter_mut()
+            .find(|follower| follower.link == link)
+            .map(|follower| &mut follower.feed)
     }
 
     /// What is behind this version must stay in the log.
     pub(super) fn needed_version(&self) -> u64 {
-        self.feeds.iter().map(|follower| follower.feed.needed_version()).min().unwrap_or(u64::MAX)
+        self.feeds
+            .iter()
+            .map(|follower| follower.feed.needed_version())
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
     /// The version that so many of them hold.
     pub(super) fn acked_version(&self, count: usize) -> u64 {
-        let Some(rank) = count.checked_sub(1) else { return u64::MAX };
-        let mut versions: Vec<u64> = self.feeds.iter().map(|follower| follower.feed.acked().durable_version).collect();
+        let Some(rank) = count.checked_sub(1) else {
+            return u64::MAX;
+        };
+        let mut versions: Vec<u64> = self
+            .feeds
+            .iter()
+            .map(|follower| follower.feed.acked().durable_version)
+            .collect();
         versions.sort_unstable_by(|a, b| b.cmp(a));
         versions.get(rank).copied().unwrap_or(0)
     }
@@ -87,7 +103,10 @@ impl Followers {
     }
 
     fn snapshot_count(&self) -> usize {
-        self.feeds.iter().filter(|follower| follower.feed.snapshot().is_some()).count()
+        self.feeds
+            .iter()
+            .filter(|follower| follower.feed.snapshot().is_some())
+            .count()
     }
 }
 
@@ -109,20 +128,29 @@ impl Partition {
         self.check_hello(hello)?;
         self.retain_log();
         let feed = self.begin_feed(address, hello, now_ms, out)?;
-        self.followers.feeds.push(Follower { link, address: address.to_owned(), feed });
+        self.followers.feeds.push(Follower {
+            link,
+            address: address.to_owned(),
+            feed,
+        });
         self.keep_log();
         Ok(())
     }
 
-    fn begin_feed(&mut self, address: &str, hello: &Hello<'_>, now_ms: u64, out: &mut Vec<u8>) -> Result<Feed, Turned> {
+    fn begin_feed(
+        &mut self,
+        address: &str,
+        hello: &Hello<'_>,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Feed, Turned> {
         let reason = match self.common_version(hello) {
             Ok(()) => {
                 if let Some(feed) = Feed::from_log(hello, &self.source(now_ms), out) {
                     return Ok(feed);
                 }
                 if self.lsm.log_behind(hello.position.version).is_some() {
-                    let text =
-                        "this replica has another record of the same version and history: empty it, or lead by it";
+                    let text = "this replica has another record of the same version and history: empty it, or lead by it";
                     return Err(turned(RefusalCode::Ahead, text));
                 }
                 "the log no longer has what it lacks"
@@ -130,43 +158,71 @@ impl Partition {
             Err(reason) => reason,
         };
         if self.followers.snapshot_count() >= SNAPSHOTS_MAX {
-            return Err(turned(RefusalCode::Busy, format!("{SNAPSHOTS_MAX} snapshots are being sent: try again")));
+            return Err(turned(
+                RefusalCode::Busy,
+                format!("{SNAPSHOTS_MAX} snapshots are being sent: try again"),
+            ));
         }
         let snapshot = self.shared_snapshot();
         self.snapshot_stats.sent_count += 1;
         let version = snapshot.version();
-        log::info!("partition {}: {address} gets a snapshot of version {version}: {reason}", self.id);
+        log::info!(
+            "partition {}: {address} gets a snapshot of version {version}: {reason}",
+            self.id
+        );
         Feed::from_snapshot(hello, snapshot, &self.source(now_ms), out)
             .ok_or_else(|| turned(RefusalCode::Busy, "the log has moved on: try again"))
     }
 
     fn check_hello(&mut self, hello: &Hello<'_>) -> Result<(), Turned> {
         if hello.protocol_version != PROTOCOL_VERSION {
-            let text = format!("this node speaks version {PROTOCOL_VERSION} of the protocol: upgrade the older node");
+            let text = format!(
+                "this node speaks version {PROTOCOL_VERSION} of the protocol: upgrade the older node"
+            );
             return Err(turned(RefusalCode::Protocol, text));
         }
         if hello.node_id == self.options.node_id {
-            return Err(turned(RefusalCode::NotLeader, "this is the same node: name another as the leader"));
+            return Err(turned(
+                RefusalCode::NotLeader,
+                "this is the same node: name another as the leader",
+            ));
         }
         let epoch = self.roles.standing().epoch;
         if hello.epoch > epoch && !is_planted(Bug::EpochNotHeard) {
             self.hear_epoch(hello.epoch);
-            let text = format!("epoch {} has begun, and this node knows of {epoch}: assign it anew", hello.epoch);
+            let text = format!(
+                "epoch {} has begun, and this node knows of {epoch}: assign it anew",
+                hello.epoch
+            );
             return Err(turned(RefusalCode::Epoch, text));
         }
         if !self.roles.is_settled() {
-            return Err(turned(RefusalCode::Busy, "the role of this node is changing: try again"));
+            return Err(turned(
+                RefusalCode::Busy,
+                "the role of this node is changing: try again",
+            ));
         }
         match self.roles.role() {
             Role::Leader => {}
             Role::Replica if self.following.sync() == Sync::InSync => {}
-            Role::Replica => return Err(turned(RefusalCode::Busy, "this replica is not in sync itself: try again")),
+            Role::Replica => {
+                return Err(turned(
+                    RefusalCode::Busy,
+                    "this replica is not in sync itself: try again",
+                ));
+            }
             Role::Unassigned => {
-                return Err(turned(RefusalCode::NotLeader, "this node has no role yet: assign one"));
+                return Err(turned(
+                    RefusalCode::NotLeader,
+                    "this node has no role yet: assign one",
+                ));
             }
         }
         if self.followers.feeds.len() >= FOLLOWERS_MAX {
-            return Err(turned(RefusalCode::Busy, format!("{FOLLOWERS_MAX} replicas are fed: follow one of them")));
+            return Err(turned(
+                RefusalCode::Busy,
+                format!("{FOLLOWERS_MAX} replicas are fed: follow one of them"),
+            ));
         }
         let last_version = self.lsm.last_version();
         if hello.history == self.history() && hello.position.version > last_version {
@@ -185,7 +241,12 @@ impl Partition {
         if version == 0 {
             return Ok(());
         }
-        match self.roles.standing().lineage.common_version(hello.history, version) {
+        match self
+            .roles
+            .standing()
+            .lineage
+            .common_version(hello.history, version)
+        {
             Some(common) if common == version && version <= self.lsm.last_version() => Ok(()),
             Some(_) => Err("its history has parted from this one"),
             None => Err("it holds another history"),
@@ -194,7 +255,12 @@ impl Partition {
 
     /// A snapshot for a replica: one that is on its way to another, if the log goes on behind it.
     fn shared_snapshot(&mut self) -> Snapshot {
-        let shared = self.followers.feeds.iter().rev().find_map(|follower| follower.feed.snapshot());
+        let shared = self
+            .followers
+            .feeds
+            .iter()
+            .rev()
+            .find_map(|follower| follower.feed.snapshot());
         match shared.filter(|snapshot| self.lsm.log_behind(snapshot.version()).is_some()) {
             Some(snapshot) => snapshot.clone(),
             None => self.lsm.snapshot(),
@@ -204,7 +270,11 @@ impl Partition {
     fn source(&mut self, now_ms: u64) -> Source<'_> {
         let is_early = is_planted(Bug::SendBeforeSync);
         Source {
-            released_version: if is_early { u64::MAX } else { self.released_version() },
+            released_version: if is_early {
+                u64::MAX
+            } else {
+                self.released_version()
+            },
             // That of its data: what a replica has only heard of gives its data no more weight.
             epoch: self.roles.standing().data_epoch,
             lineage: &self.roles.standing().lineage,
@@ -214,7 +284,12 @@ impl Partition {
     }
 
     /// A replica says something.
-    pub fn receive_from_replica(&mut self, link: LinkId, input: &[u8], now_ms: u64) -> Result<(), Ended> {
+    pub fn receive_from_replica(
+        &mut self,
+        link: LinkId,
+        input: &[u8],
+        now_ms: u64,
+    ) -> Result<(), Ended> {
         let feed = self.followers.get(link).ok_or_else(gone)?;
         let confirmed = feed.needed_version();
         feed.receive(input, now_ms)?;
@@ -225,17 +300,28 @@ impl Partition {
     }
 
     /// Appends what a replica is to be sent next, about `budget` bytes.
-    pub fn feed_replica(&mut self, link: LinkId, budget: usize, now_ms: u64, out: &mut Vec<u8>) -> Result<(), Ended> {
+    pub fn feed_replica(
+        &mut self,
+        link: LinkId,
+        budget: usize,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Ended> {
         let needed_version = self.followers.needed_version();
         let max_bytes = self.pinned_max_bytes();
         // Log of memtables is there anyway, however large they are.
-        let is_too_much = self.lsm.log_bytes() > max_bytes && self.lsm.flushed_log_bytes() > max_bytes;
+        let is_too_much =
+            self.lsm.log_bytes() > max_bytes && self.lsm.flushed_log_bytes() > max_bytes;
         let mut feeds = std::mem::take(&mut self.followers.feeds);
         let source = self.source(now_ms);
         let outcome = match feeds.iter_mut().find(|follower| follower.link == link) {
             None => Err(gone()),
-            Some(Follower { feed, .. }) if is_too_much && feed.needed_version() == needed_version => {
-                Err(Ended("the replica pins more log than is kept for one: it starts over".to_owned()))
+            Some(Follower { feed, .. })
+                if is_too_much && feed.needed_version() == needed_version =>
+            {
+                Err(Ended(
+                    "the replica pins more log than is kept for one: it starts over".to_owned(),
+                ))
             }
             Some(Follower { feed, .. }) => feed.fill(&source, budget, out),
         };
@@ -247,14 +333,18 @@ impl Partition {
     /// confirmed: so much comes on top.
     fn pinned_max_bytes(&self) -> usize {
         let log_bytes = PINNED_MIN_BYTES.max(self.options.wal_retain_bytes * 2);
-        log_bytes.max(self.lsm.data_bytes() / PINNED_DATA_SHARE) + self.options.engine.memtable_bytes
+        log_bytes.max(self.lsm.data_bytes() / PINNED_DATA_SHARE)
+            + self.options.engine.memtable_bytes
     }
 
     /// Whether there is something to send to a replica, and when to look again at the latest.
     pub fn feed_state(&mut self, link: LinkId, now_ms: u64) -> Option<(bool, u64)> {
         let feeds = std::mem::take(&mut self.followers.feeds);
         let source = self.source(now_ms);
-        let feed = feeds.iter().find(|follower| follower.link == link).map(|follower| &follower.feed);
+        let feed = feeds
+            .iter()
+            .find(|follower| follower.link == link)
+            .map(|follower| &follower.feed);
         let state = feed.map(|feed| (feed.has_more(&source), feed.wake_at_ms()));
         self.followers.feeds = feeds;
         state
@@ -262,7 +352,9 @@ impl Partition {
 
     /// A connection to a replica has ended.
     pub fn forget_replica(&mut self, link: LinkId) {
-        self.followers.feeds.retain(|follower| follower.link != link);
+        self.followers
+            .feeds
+            .retain(|follower| follower.link != link);
         self.keep_log();
     }
 

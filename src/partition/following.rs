@@ -93,7 +93,11 @@ impl Follows {
 
     fn retry(&mut self, reason: String, now_ms: u64) {
         self.dial = Dial::At(now_ms + self.retry_ms);
-        let max_ms = if self.sync == Sync::Parted { RETRY_PARTED_MS } else { RETRY_MAX_MS };
+        let max_ms = if self.sync == Sync::Parted {
+            RETRY_PARTED_MS
+        } else {
+            RETRY_MAX_MS
+        };
         self.retry_ms = (self.retry_ms * 2).min(max_ms);
         self.obstacle = Some(reason);
     }
@@ -102,8 +106,14 @@ impl Follows {
 impl Partition {
     /// Takes on a role; the number of the change, which [`Wait::Settled`](super::Wait::Settled) waits for. `history`: for one
     /// that begins.
-    pub fn assign(&mut self, assignment: &Assignment, history: HistoryId) -> Result<u64, AssignError> {
-        let standing = self.roles.assigned(assignment, self.lsm.last_version(), history)?;
+    pub fn assign(
+        &mut self,
+        assignment: &Assignment,
+        history: HistoryId,
+    ) -> Result<u64, AssignError> {
+        let standing = self
+            .roles
+            .assigned(assignment, self.lsm.last_version(), history)?;
         let before = self.roles.standing().clone();
         let role_before = self.roles.role();
         self.change_standing(standing);
@@ -112,7 +122,12 @@ impl Partition {
         }
         let now = self.roles.standing();
         if (now.role, &now.leader, now.epoch) != (role_before, &before.leader, before.epoch) {
-            log::info!("partition {}: {} in epoch {}", self.id, now.role.name(), now.epoch);
+            log::info!(
+                "partition {}: {} in epoch {}",
+                self.id,
+                now.role.name(),
+                now.epoch
+            );
             self.disconnect();
         }
         Ok(self.roles.changed_count())
@@ -121,7 +136,10 @@ impl Partition {
     /// Somebody knows of a higher epoch: whoever leads in it, it is not this node.
     pub(super) fn hear_epoch(&mut self, epoch: u64) {
         if self.roles.role() == Role::Leader {
-            log::warn!("partition {}: epoch {epoch} has begun elsewhere: this node leads no more", self.id);
+            log::warn!(
+                "partition {}: epoch {epoch} has begun elsewhere: this node leads no more",
+                self.id
+            );
             self.tenure += 1;
             self.change_standing(self.roles.deposed(epoch));
             self.disconnect();
@@ -135,11 +153,13 @@ impl Partition {
 
     /// The leader's clock showed this when it sent its heartbeat. The one that was under way for the shortest time tells most.
     fn note_leader_time(&mut self, link: LinkId, time_ms: u64) {
-        let ahead_ms =
-            time_ms.saturating_sub(self.time_ms).cast_signed() - self.time_ms.saturating_sub(time_ms).cast_signed();
+        let ahead_ms = time_ms.saturating_sub(self.time_ms).cast_signed()
+            - self.time_ms.saturating_sub(time_ms).cast_signed();
         let follows = &mut self.following;
         follows.clock_ahead_ms = match follows.clock_link.replace(link) {
-            Some(same) if same == link => ahead_ms.max(follows.clock_ahead_ms - CLOCK_DRIFT_MS_PER_BEAT),
+            Some(same) if same == link => {
+                ahead_ms.max(follows.clock_ahead_ms - CLOCK_DRIFT_MS_PER_BEAT)
+            }
             _ => ahead_ms,
         };
         self.note_time(self.time_ms);
@@ -148,7 +168,8 @@ impl Partition {
     /// Tells what time it is, in Unix ms. A replica goes by its leader's clock: what has expired there has expired here.
     pub fn note_time(&mut self, time_ms: u64) {
         self.time_ms = time_ms;
-        self.lsm.note_time(time_ms.saturating_add_signed(self.following.clock_ahead_ms));
+        self.lsm
+            .note_time(time_ms.saturating_add_signed(self.following.clock_ahead_ms));
     }
 
     /// Ends all connections, and looks for the leader anew.
@@ -159,7 +180,11 @@ impl Partition {
             Role::Replica => (self.following.sync, self.following.clock_ahead_ms),
             Role::Leader | Role::Unassigned => (Sync::Behind, 0),
         };
-        let begun = Follows { sync, clock_ahead_ms, ..Follows::default() };
+        let begun = Follows {
+            sync,
+            clock_ahead_ms,
+            ..Follows::default()
+        };
         let follows = std::mem::replace(&mut self.following, begun);
         if let Dial::Connected(_, upstream) = follows.dial {
             self.free_upstream(*upstream);
@@ -196,20 +221,39 @@ impl Partition {
 
     /// The leader cannot be reached. Logged once for each reason: the next try is never far.
     pub fn note_unreachable(&mut self, leader: &str, reason: String, now_ms: u64) {
-        if matches!(self.following.dial, Dial::UnderWay) && self.roles.standing().leader.as_deref() == Some(leader) {
+        if matches!(self.following.dial, Dial::UnderWay)
+            && self.roles.standing().leader.as_deref() == Some(leader)
+        {
             let is_known = self.following.obstacle.as_ref() == Some(&reason);
-            log::log!(if is_known { log::Level::Debug } else { log::Level::Warn }, "partition {}: {reason}", self.id);
+            log::log!(
+                if is_known {
+                    log::Level::Debug
+                } else {
+                    log::Level::Warn
+                },
+                "partition {}: {reason}",
+                self.id
+            );
             self.following.retry(reason, now_ms);
         }
     }
 
     /// The leader's replication socket is open: what is to be said first goes to `out`. False if it is not wanted any more.
-    pub fn connected(&mut self, link: LinkId, leader: &str, token: &[u8], now_ms: u64, out: &mut Vec<u8>) -> bool {
+    pub fn connected(
+        &mut self,
+        link: LinkId,
+        leader: &str,
+        token: &[u8],
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> bool {
         let standing = self.roles.standing();
-        let is_wanted = matches!(self.following.dial, Dial::UnderWay) && standing.leader.as_deref() == Some(leader);
+        let is_wanted = matches!(self.following.dial, Dial::UnderWay)
+            && standing.leader.as_deref() == Some(leader);
         if is_wanted {
             let (node_id, position) = (self.options.node_id, self.lsm.position());
-            let upstream = Upstream::greet(self.id, node_id, standing, position, token, now_ms, out);
+            let upstream =
+                Upstream::greet(self.id, node_id, standing, position, token, now_ms, out);
             self.following.dial = Dial::Connected(link, Box::new(upstream));
         }
         is_wanted
@@ -217,37 +261,67 @@ impl Partition {
 
     /// Whether the leader is to be listened to now: neither the disk nor maintenance is too far behind.
     pub fn wants_from_leader(&self) -> bool {
-        let unwritten = self.disk.as_ref().map_or(0, |disk| self.lsm.last_version() - disk.handed_version());
-        self.roles.is_settled() && self.lsm.owed_work() < OWED_MAX_WORK && unwritten < UNWRITTEN_MAX_COUNT
+        let unwritten = self
+            .disk
+            .as_ref()
+            .map_or(0, |disk| self.lsm.last_version() - disk.handed_version());
+        self.roles.is_settled()
+            && self.lsm.owed_work() < OWED_MAX_WORK
+            && unwritten < UNWRITTEN_MAX_COUNT
     }
 
     /// The leader says something. Takes all of `input`, unless a change of standing has to be on disk first: then call again with the
     /// rest once [`wants_from_leader`](Self::wants_from_leader).
-    pub fn receive_from_leader(&mut self, link: LinkId, input: &mut &[u8], now_ms: u64) -> Result<(), Ended> {
+    pub fn receive_from_leader(
+        &mut self,
+        link: LinkId,
+        input: &mut &[u8],
+        now_ms: u64,
+    ) -> Result<(), Ended> {
         while self.roles.is_settled() {
-            let Dial::Connected(id, upstream) = &mut self.following.dial else { return Err(left()) };
+            let Dial::Connected(id, upstream) = &mut self.following.dial else {
+                return Err(left());
+            };
             if *id != link {
                 return Err(left());
             }
             let standing = self.roles.standing();
-            let outcome = upstream.receive(input, &mut self.lsm, standing, self.options.engine, now_ms);
+            let outcome =
+                upstream.receive(input, &mut self.lsm, standing, self.options.engine, now_ms);
             if upstream.sync() == Sync::Parted {
                 self.following.sync = Sync::Parted;
             }
-            let Some(following) = outcome? else { return Ok(()) };
+            let Some(following) = outcome? else {
+                return Ok(());
+            };
             if upstream.sync() == Sync::InSync && self.following.sync != Sync::InSync {
                 self.following.sync = Sync::InSync;
-                log::info!("partition {}: in sync with its leader at version {}", self.id, self.lsm.last_version());
+                log::info!(
+                    "partition {}: in sync with its leader at version {}",
+                    self.id,
+                    self.lsm.last_version()
+                );
             }
             match following {
                 Following::Noted => {}
                 Following::Beat { time_ms } => self.note_leader_time(link, time_ms),
                 Following::Continues { epoch, lineage } => {
                     (self.following.obstacle, self.following.retry_ms) = (None, RETRY_MIN_MS);
-                    log::debug!("partition {}: goes on behind version {}", self.id, self.lsm.last_version());
-                    self.change_standing(Standing { epoch, lineage, ..self.roles.standing().clone() });
+                    log::debug!(
+                        "partition {}: goes on behind version {}",
+                        self.id,
+                        self.lsm.last_version()
+                    );
+                    self.change_standing(Standing {
+                        epoch,
+                        lineage,
+                        ..self.roles.standing().clone()
+                    });
                 }
-                Following::SnapshotBegins { version, about_bytes } => {
+                Following::SnapshotBegins {
+                    version,
+                    about_bytes,
+                } => {
                     self.following.sync = Sync::Behind;
                     self.following.obstacle = None;
                     log::info!(
@@ -270,30 +344,53 @@ impl Partition {
             && matches!(&self.following.dial, Dial::Connected(_, upstream) if upstream.epoch() == Some(standing.epoch))
             && standing.lineage.begun_version() <= self.lsm.last_version()
         {
-            self.change_standing(Standing { data_epoch: standing.epoch, ..standing.clone() });
+            self.change_standing(Standing {
+                data_epoch: standing.epoch,
+                ..standing.clone()
+            });
         }
     }
 
     /// Replaces all data.
     fn install(&mut self, installed: Installed) {
-        let Installed { lsm, epoch, lineage } = installed;
+        let Installed {
+            lsm,
+            epoch,
+            lineage,
+        } = installed;
         self.snapshot_stats.received_count += 1;
         self.following.retry_ms = RETRY_MIN_MS;
         let before = self.roles.standing().clone();
         let version = self.lsm.last_version();
-        let common_version = lineage.common_version(before.lineage.history(), version).unwrap_or(0);
-        let standing = Standing { epoch, data_epoch: epoch, lineage, ..before.clone() };
+        let common_version = lineage
+            .common_version(before.lineage.history(), version)
+            .unwrap_or(0);
+        let standing = Standing {
+            epoch,
+            data_epoch: epoch,
+            lineage,
+            ..before.clone()
+        };
         let mut old = std::mem::replace(&mut self.lsm, lsm);
         self.lsm.note_time(old.time_ms());
         let dropped = (common_version < version).then(|| {
             let (history, snapshot) = (before.lineage.history(), old.snapshot());
-            Dropped { snapshot, history, common_version }
+            Dropped {
+                snapshot,
+                history,
+                common_version,
+            }
         });
         self.followers.clear();
         if let Some(disk) = &mut self.disk {
             let number = disk.begin_replacement(&self.lsm);
             let snapshot = self.lsm.snapshot();
-            self.replacement = Some(Box::new(Replacement { number, snapshot, standing: standing.clone(), dropped }));
+            self.replacement = Some(Box::new(Replacement {
+                number,
+                snapshot,
+                standing: standing.clone(),
+                dropped,
+            }));
             self.roles.replace(standing);
         } else {
             if dropped.is_some() {
@@ -311,7 +408,12 @@ impl Partition {
     }
 
     /// Appends what is to be confirmed to the leader.
-    pub fn confirm_to_leader(&mut self, link: LinkId, now_ms: u64, out: &mut Vec<u8>) -> Result<(), Ended> {
+    pub fn confirm_to_leader(
+        &mut self,
+        link: LinkId,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Ended> {
         let is_early = is_planted(Bug::AckBeforeSync);
         let durable_version = match self.released_version() {
             _ if is_early => u64::MAX,
@@ -354,14 +456,21 @@ impl Partition {
         }
         let (state, leader_version) = match &self.following.dial {
             Dial::Connected(_, upstream) => (upstream.state_name(), upstream.leader_version()),
-            Dial::At(_) | Dial::UnderWay if self.roles.standing().leader.is_none() => ("no leader known", None),
+            Dial::At(_) | Dial::UnderWay if self.roles.standing().leader.is_none() => {
+                ("no leader known", None)
+            }
             Dial::At(_) | Dial::UnderWay => ("connecting", None),
         };
         let obstacle = match &self.roles.standing().leader {
             Some(_) => self.following.obstacle.clone(),
             None => Some("no leader is known: assign one".to_owned()),
         };
-        Some(FollowingStats { state, sync: self.following.sync, leader_version, obstacle })
+        Some(FollowingStats {
+            state,
+            sync: self.following.sync,
+            leader_version,
+            obstacle,
+        })
     }
 
     /// Whether its data can be served: a leader's always, a replica's once it has caught up.

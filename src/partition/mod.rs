@@ -94,9 +94,19 @@ impl Conditions {
     }
 
     fn allow(&self, current: Option<u64>) -> Result<(), ConditionFailed> {
-        let is_refused = self.if_match.as_ref().is_some_and(|set| !set.contains(current))
-            || self.if_none_match.as_ref().is_some_and(|set| set.contains(current));
-        if is_refused { Err(ConditionFailed { current }) } else { Ok(()) }
+        let is_refused = self
+            .if_match
+            .as_ref()
+            .is_some_and(|set| !set.contains(current))
+            || self
+                .if_none_match
+                .as_ref()
+                .is_some_and(|set| set.contains(current));
+        if is_refused {
+            Err(ConditionFailed { current })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -158,7 +168,13 @@ pub struct Partition {
 
 impl Partition {
     /// A partition of an engine, which has a log on disk or lives in memory only.
-    pub fn new(id: u32, lsm: Lsm, roles: Roles, disk: Option<DiskLog>, options: PartitionOptions) -> Self {
+    pub fn new(
+        id: u32,
+        lsm: Lsm,
+        roles: Roles,
+        disk: Option<DiskLog>,
+        options: PartitionOptions,
+    ) -> Self {
         let following = Follows::default();
         let (replacement, followers, abandoned) = (None, Followers::default(), Vec::new());
         let snapshot_stats = SnapshotStats::default();
@@ -221,16 +237,19 @@ impl Partition {
                 Reached::Never
             }
             Wait::Disk { .. } => Reached::UpTo(self.released_version()),
-            Wait::Acks { count, .. } => {
-                Reached::UpTo(self.released_version().min(self.followers.acked_version(usize::from(count))))
-            }
+            Wait::Acks { count, .. } => Reached::UpTo(
+                self.released_version()
+                    .min(self.followers.acked_version(usize::from(count))),
+            ),
             Wait::Settled => Reached::UpTo(self.roles.settled_count()),
         }
     }
 
     /// Held as clients are promised up to here.
     fn released_version(&self) -> u64 {
-        self.disk.as_ref().map_or(u64::MAX, DiskLog::released_version)
+        self.disk
+            .as_ref()
+            .map_or(u64::MAX, DiskLog::released_version)
     }
 
     /// Writes up to here can be told of: held as clients are promised.
@@ -262,22 +281,34 @@ impl Partition {
         {
             return Some(Command::Settle(self.id, Box::new(standing)));
         }
-        disk.take_checkpoint(&mut self.lsm).map(|snapshot| Command::Checkpoint(self.id, snapshot))
+        disk.take_checkpoint(&mut self.lsm)
+            .map(|snapshot| Command::Checkpoint(self.id, snapshot))
     }
 
     /// Whether it has something for the disk that was not handed over yet, and can be.
     pub fn is_ahead_of_disk(&self) -> bool {
-        let has_more = |disk: &DiskLog| disk.failure().is_none() && (disk.has_more(&self.lsm) || disk.is_replacing());
+        let has_more = |disk: &DiskLog| {
+            disk.failure().is_none() && (disk.has_more(&self.lsm) || disk.is_replacing())
+        };
         self.disk.as_ref().is_some_and(has_more) || self.roles.has_unsettled()
     }
 
     /// Has a checkpoint made soon; false when it lives in memory only.
     pub fn request_checkpoint(&mut self) -> bool {
-        self.disk.as_mut().map(DiskLog::request_checkpoint).is_some()
+        self.disk
+            .as_mut()
+            .map(DiskLog::request_checkpoint)
+            .is_some()
     }
 
     /// The disk has told how far it is.
-    pub fn note_written(&mut self, written: u64, synced: u64, batches: Vec<LogBatch>, stats: StoreStats) {
+    pub fn note_written(
+        &mut self,
+        written: u64,
+        synced: u64,
+        batches: Vec<LogBatch>,
+        stats: StoreStats,
+    ) {
         if let Some(disk) = &mut self.disk {
             disk.note_written(written, synced, batches, stats);
         }
@@ -312,9 +343,17 @@ impl Partition {
 
     /// Keeps the log that somebody still has to read, and no more.
     fn keep_log(&mut self) {
-        let unwritten = self.disk.as_ref().filter(|disk| disk.failure().is_none()).map(DiskLog::handed_version);
+        let unwritten = self
+            .disk
+            .as_ref()
+            .filter(|disk| disk.failure().is_none())
+            .map(DiskLog::handed_version);
         let is_early = is_planted(Bug::LogFreedTooEarly);
-        let needed = if is_early { u64::MAX } else { self.followers.needed_version() };
+        let needed = if is_early {
+            u64::MAX
+        } else {
+            self.followers.needed_version()
+        };
         let version = unwritten.unwrap_or(u64::MAX).min(needed);
         self.lsm.keep_log_behind(version);
     }
@@ -338,7 +377,8 @@ impl Partition {
             }
         }
         // The last snapshots of one send their layers home to it.
-        self.abandoned.retain(|lsm| !lsm.is_idle() || lsm.snapshot_count() > 0);
+        self.abandoned
+            .retain(|lsm| !lsm.is_idle() || lsm.snapshot_count() > 0);
         spent
     }
 
@@ -398,15 +438,26 @@ impl Partition {
     }
 
     /// The version of a key, none if it does not exist, if the conditions hold.
-    pub fn check(&self, key: &[u8], conditions: &Conditions) -> Result<Option<u64>, ConditionFailed> {
+    pub fn check(
+        &self,
+        key: &[u8],
+        conditions: &Conditions,
+    ) -> Result<Option<u64>, ConditionFailed> {
         let current = self.lsm.get(key).map(|entry| entry.version);
         conditions.allow(current).map(|()| current)
     }
 
     /// Does all these writes as one, whatever is there; returns the version of the last. Each has its time to live.
-    pub fn write_batch<'w>(&mut self, writes: impl Iterator<Item = (&'w [u8], NewValue<'w>, Option<u64>)>) -> u64 {
+    pub fn write_batch<'w>(
+        &mut self,
+        writes: impl Iterator<Item = (&'w [u8], NewValue<'w>, Option<u64>)>,
+    ) -> u64 {
         let now_ms = self.lsm.time_ms();
-        let write = |(key, value, ttl_ms)| Write { key, value, expires_at_ms: expiry(now_ms, ttl_ms) };
+        let write = |(key, value, ttl_ms)| Write {
+            key,
+            value,
+            expires_at_ms: expiry(now_ms, ttl_ms),
+        };
         self.lsm.write_batch(writes.map(write))
     }
 
@@ -421,12 +472,21 @@ impl Partition {
         if !conditions.is_empty() {
             self.check(key, conditions)?;
         }
-        let (version, before) = self.lsm.exchange(key, value, expiry(self.lsm.time_ms(), ttl_ms));
-        Ok(Written { version, replaced: before.is_some() })
+        let (version, before) = self
+            .lsm
+            .exchange(key, value, expiry(self.lsm.time_ms(), ttl_ms));
+        Ok(Written {
+            version,
+            replaced: before.is_some(),
+        })
     }
 
     /// Deletes a key; `None`, and no write, when it does not exist.
-    pub fn delete(&mut self, key: &[u8], conditions: &Conditions) -> Result<Option<u64>, ConditionFailed> {
+    pub fn delete(
+        &mut self,
+        key: &[u8],
+        conditions: &Conditions,
+    ) -> Result<Option<u64>, ConditionFailed> {
         let current = self.check(key, conditions)?;
         Ok(current.map(|_| self.lsm.delete(key)))
     }

@@ -25,7 +25,9 @@ impl Assignment {
         let history = HistoryId([0; 16]);
         let made = Roles::in_force(Standing::new(Role::Unassigned, Lineage::new(history)));
         let assigned = made.assigned(self, 0, history)?;
-        Roles::in_force(assigned).assigned(next, 0, history).map(drop)
+        Roles::in_force(assigned)
+            .assigned(next, 0, history)
+            .map(drop)
     }
 }
 
@@ -78,12 +80,21 @@ pub struct Roles {
 impl Roles {
     /// As the standing says.
     pub fn in_force(standing: Standing) -> Self {
-        Self { standing, duty: Duty::OnDuty, change: Change::Settled, changed_count: 0, settled_count: 0 }
+        Self {
+            standing,
+            duty: Duty::OnDuty,
+            change: Change::Settled,
+            changed_count: 0,
+            settled_count: 0,
+        }
     }
 
     /// The standing is kept, but the role is not taken before a controller assigns one.
     pub fn awaiting(standing: Standing) -> Self {
-        Self { duty: Duty::Awaiting, ..Self::in_force(standing) }
+        Self {
+            duty: Duty::Awaiting,
+            ..Self::in_force(standing)
+        }
     }
 
     /// What the partition is now.
@@ -174,14 +185,26 @@ impl Roles {
             None => now.epoch,
         };
         if epoch < now.epoch {
-            return Err(AssignError::Outdated { in_force: now.epoch });
+            return Err(AssignError::Outdated {
+                in_force: now.epoch,
+            });
         }
         // Without an epoch there is no controller that could have given another node this one.
-        let is_taken = epoch == now.epoch && now.role != assignment.role && now.role != Role::Unassigned;
-        if is_taken && (assignment.epoch.is_some_and(|epoch| epoch > 0) || assignment.role == Role::Leader) {
-            return Err(AssignError::Taken { epoch, role: now.role });
+        let is_taken =
+            epoch == now.epoch && now.role != assignment.role && now.role != Role::Unassigned;
+        if is_taken
+            && (assignment.epoch.is_some_and(|epoch| epoch > 0) || assignment.role == Role::Leader)
+        {
+            return Err(AssignError::Taken {
+                epoch,
+                role: now.role,
+            });
         }
-        let mut standing = Standing { role: assignment.role, epoch, ..now.clone() };
+        let mut standing = Standing {
+            role: assignment.role,
+            epoch,
+            ..now.clone()
+        };
         if assignment.role == Role::Leader {
             standing.leader = None;
             standing.data_epoch = epoch;
@@ -198,7 +221,12 @@ impl Roles {
 
     /// The standing once a higher epoch was heard of: whoever led until then follows, though it is not known whom yet.
     pub(super) fn deposed(&self, epoch: u64) -> Standing {
-        Standing { role: Role::Replica, epoch, leader: None, ..self.standing.clone() }
+        Standing {
+            role: Role::Replica,
+            epoch,
+            leader: None,
+            ..self.standing.clone()
+        }
     }
 }
 
@@ -208,12 +236,26 @@ mod tests {
 
     fn roles(role: Role, epoch: u64) -> Roles {
         let lineage = Lineage::new(HistoryId([1; 16]));
-        Roles::in_force(Standing { role, epoch, leader: None, data_epoch: epoch, lineage })
+        Roles::in_force(Standing {
+            role,
+            epoch,
+            leader: None,
+            data_epoch: epoch,
+            lineage,
+        })
     }
 
     fn assign(roles: &Roles, role: Role, epoch: Option<u64>) -> Result<Standing, AssignError> {
         let leader = (role == Role::Replica).then(|| "http://h:1".to_owned());
-        roles.assigned(&Assignment { role, epoch, leader }, 70, HistoryId([2; 16]))
+        roles.assigned(
+            &Assignment {
+                role,
+                epoch,
+                leader,
+            },
+            70,
+            HistoryId([2; 16]),
+        )
     }
 
     #[test]
@@ -222,7 +264,10 @@ mod tests {
             for wanted in [Role::Leader, Role::Replica] {
                 let outdated = Err(AssignError::Outdated { in_force: 5 });
                 assert_eq!(assign(&roles(role, 5), wanted, Some(4)), outdated);
-                assert_eq!(assign(&roles(role, 5), wanted, Some(6)).map(|standing| standing.epoch), Ok(6));
+                assert_eq!(
+                    assign(&roles(role, 5), wanted, Some(6)).map(|standing| standing.epoch),
+                    Ok(6)
+                );
             }
         }
     }
@@ -230,26 +275,51 @@ mod tests {
     #[test]
     fn a_role_is_taken_once_in_an_epoch() {
         for (role, other) in [(Role::Leader, Role::Replica), (Role::Replica, Role::Leader)] {
-            assert_eq!(assign(&roles(role, 5), other, Some(5)), Err(AssignError::Taken { epoch: 5, role }));
-            assert!(assign(&roles(role, 5), role, Some(5)).is_ok(), "the same again");
+            assert_eq!(
+                assign(&roles(role, 5), other, Some(5)),
+                Err(AssignError::Taken { epoch: 5, role })
+            );
+            assert!(
+                assign(&roles(role, 5), role, Some(5)).is_ok(),
+                "the same again"
+            );
             assert!(assign(&roles(Role::Unassigned, 5), role, Some(5)).is_ok());
         }
-        assert_eq!(assign(&roles(Role::Replica, 5), Role::Leader, None).map(|standing| standing.epoch), Ok(6));
-        assert_eq!(assign(&roles(Role::Leader, 5), Role::Leader, None).map(|standing| standing.epoch), Ok(5));
-        assert_eq!(assign(&roles(Role::Leader, 5), Role::Replica, None).map(|standing| standing.epoch), Ok(5));
-        assert_eq!(assign(&roles(Role::Replica, u64::MAX), Role::Leader, None), Err(AssignError::Exhausted));
+        assert_eq!(
+            assign(&roles(Role::Replica, 5), Role::Leader, None).map(|standing| standing.epoch),
+            Ok(6)
+        );
+        assert_eq!(
+            assign(&roles(Role::Leader, 5), Role::Leader, None).map(|standing| standing.epoch),
+            Ok(5)
+        );
+        assert_eq!(
+            assign(&roles(Role::Leader, 5), Role::Replica, None).map(|standing| standing.epoch),
+            Ok(5)
+        );
+        assert_eq!(
+            assign(&roles(Role::Replica, u64::MAX), Role::Leader, None),
+            Err(AssignError::Exhausted)
+        );
     }
 
     #[test]
     fn a_promotion_begins_a_history() {
         let promoted = assign(&roles(Role::Replica, 5), Role::Leader, Some(9)).expect("allowed");
         assert_eq!(promoted.lineage.history(), HistoryId([2; 16]));
-        assert_eq!(promoted.lineage.common_version(HistoryId([1; 16]), 100), Some(70));
+        assert_eq!(
+            promoted.lineage.common_version(HistoryId([1; 16]), 100),
+            Some(70)
+        );
         assert_eq!(promoted.data_epoch, 9);
         let raised = assign(&roles(Role::Leader, 5), Role::Leader, Some(9)).expect("allowed");
         assert_eq!(raised.lineage, promoted.lineage);
         let again = assign(&roles(Role::Leader, 5), Role::Leader, Some(5)).expect("allowed");
-        assert_eq!(again.lineage.history(), HistoryId([1; 16]), "whoever leads goes on");
+        assert_eq!(
+            again.lineage.history(),
+            HistoryId([1; 16]),
+            "whoever leads goes on"
+        );
     }
 
     #[test]
@@ -263,7 +333,10 @@ mod tests {
         roles.change(second, false);
         roles.note_settled();
         assert!(!roles.is_settled(), "the second is not written yet");
-        assert_eq!(roles.take_unsettled().map(|standing| standing.epoch), Some(7));
+        assert_eq!(
+            roles.take_unsettled().map(|standing| standing.epoch),
+            Some(7)
+        );
         roles.note_settled();
         assert!(roles.is_settled());
         assert_eq!((roles.changed_count(), roles.settled_count()), (2, 2));

@@ -13,13 +13,17 @@ use super::{Reactor, enqueue};
 impl Reactor {
     pub(super) fn accept(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else { return };
+            let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else {
+                return;
+            };
             match listener.accept() {
                 Accepted::Stream(stream) => self.admit(stream),
                 Accepted::Lost => self.node.loop_stats.refused_count += 1,
                 Accepted::NoneWaiting => self.is_accepting = false,
                 Accepted::OutOfDescriptors => {
-                    log::warn!("out of file descriptors: new connections wait; raise the limit (ulimit -n)");
+                    log::warn!(
+                        "out of file descriptors: new connections wait; raise the limit (ulimit -n)"
+                    );
                     self.is_accepting = false;
                     self.accept_again_at = Some(self.clock.now() + RETRY_MS);
                 }
@@ -39,13 +43,21 @@ impl Reactor {
             }
             self.turned_away_count += 1;
             let message = "too many connections: close some, or start the node with a higher --max-connections";
-            Session::turned_away(stream, &self.answer(&Refusal::new(503, "too_many_connections", message), false))
+            Session::turned_away(
+                stream,
+                &self.answer(&Refusal::new(503, "too_many_connections", message), false),
+            )
         };
         let entry = self.sessions.vacant_entry();
         let key = entry.key();
         let session = entry.insert(session);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if self.poll.registry().register(&mut session.stream, Token(key), interest).is_err() {
+        if self
+            .poll
+            .registry()
+            .register(&mut session.stream, Token(key), interest)
+            .is_err()
+        {
             self.closed.push(key);
             return;
         }
@@ -59,9 +71,18 @@ impl Reactor {
     /// A refusal in bytes; without `keep_alive` the connection is to be closed after it.
     pub(super) fn answer(&self, refusal: &Refusal, keep_alive: bool) -> Vec<u8> {
         let mut output = Output::new();
-        let mut exchange = Exchange { head_only: false, http_minor: 1, keep_alive, answered: false, status: 0 };
+        let mut exchange = Exchange {
+            head_only: false,
+            http_minor: 1,
+            keep_alive,
+            answered: false,
+            status: 0,
+        };
         let reply = Reply::new(&mut output, &self.date, &mut exchange);
-        reply.status(refusal.status).header("Retry-After", "1").error(refusal);
+        reply
+            .status(refusal.status)
+            .header("Retry-After", "1")
+            .error(refusal);
         std::mem::take(output.bytes())
     }
 }

@@ -17,7 +17,11 @@ pub(super) struct Clock {
 impl Clock {
     /// Starts at zero.
     pub(super) fn start() -> Self {
-        Self { started_us: monotonic_us(), now: 0, now_us: 0 }
+        Self {
+            started_us: monotonic_us(),
+            now: 0,
+            now_us: 0,
+        }
     }
 
     /// Reads the clock for this turn.
@@ -47,7 +51,10 @@ impl Clock {
 /// Microseconds since some moment, for the disk thread to measure by.
 pub(super) fn monotonic_us() -> u64 {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
-    let (seconds, nanos) = (u64::try_from(tv_sec).unwrap_or(0), u64::try_from(tv_nsec).unwrap_or(0));
+    let (seconds, nanos) = (
+        u64::try_from(tv_sec).unwrap_or(0),
+        u64::try_from(tv_nsec).unwrap_or(0),
+    );
     seconds.saturating_mul(1_000_000) + nanos / 1_000
 }
 
@@ -63,5 +70,8 @@ pub(super) fn thread_cpu_time() -> Duration {
 
 fn read(id: ClockId) -> Duration {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(id);
-    Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
+    Duration::new(
+        u64::try_from(tv_sec).unwrap_or(0),
+        u32::try_from(tv_nsec).unwrap_or(0),
+    )
 }

@@ -76,8 +76,20 @@ pub(super) struct Patience {
 
 impl Patience {
     /// The deadline after a visit.
-    pub(super) fn until(&mut self, situation: Situation, now: Millis, time_outs: TimeOuts) -> Millis {
-        let Situation { waiting, is_ending, has_progressed, streamed_bytes, awaits_acks, watches_until } = situation;
+    pub(super) fn until(
+        &mut self,
+        situation: Situation,
+        now: Millis,
+        time_outs: TimeOuts,
+    ) -> Millis {
+        let Situation {
+            waiting,
+            is_ending,
+            has_progressed,
+            streamed_bytes,
+            awaits_acks,
+            watches_until,
+        } = situation;
         if let Some(until) = watches_until.filter(|_| !is_ending) {
             self.kind = Kind::Watching;
             return until;
@@ -92,7 +104,10 @@ impl Patience {
             Waiting::Body { .. } => Kind::Body,
             Waiting::Reply => Kind::Reading,
         };
-        if kind != self.kind || (has_progressed && !matches!(kind, Kind::Ending | Kind::Streaming | Kind::Confirming)) {
+        if kind != self.kind
+            || (has_progressed
+                && !matches!(kind, Kind::Ending | Kind::Streaming | Kind::Confirming))
+        {
             self.kind = kind;
             self.since = now;
             self.sent_before = streamed_bytes.unwrap_or(0);
@@ -102,11 +117,13 @@ impl Patience {
             _ if kind == Kind::Confirming => time_outs.acks_ms,
             _ if kind == Kind::Streaming => {
                 let sent_bytes = streamed_bytes.unwrap_or(0).saturating_sub(self.sent_before);
-                time_outs.idle_ms.saturating_add(sent_bytes / STREAM_MIN_BYTES_PER_MS)
+                time_outs
+                    .idle_ms
+                    .saturating_add(sent_bytes / STREAM_MIN_BYTES_PER_MS)
             }
-            Waiting::Body { received_bytes } => {
-                time_outs.header_ms.saturating_add(received_bytes / BODY_MIN_BYTES_PER_MS)
-            }
+            Waiting::Body { received_bytes } => time_outs
+                .header_ms
+                .saturating_add(received_bytes / BODY_MIN_BYTES_PER_MS),
             Waiting::Head => time_outs.header_ms,
             _ => time_outs.idle_ms,
         };
@@ -118,7 +135,11 @@ impl Patience {
 mod tests {
     use super::*;
 
-    const TIME_OUTS: TimeOuts = TimeOuts { idle_ms: 60_000, header_ms: 10_000, acks_ms: 1_000 };
+    const TIME_OUTS: TimeOuts = TimeOuts {
+        idle_ms: 60_000,
+        header_ms: 10_000,
+        acks_ms: 1_000,
+    };
 
     fn open(waiting: Waiting, has_progressed: bool) -> Situation {
         Situation {
@@ -134,32 +155,76 @@ mod tests {
     #[test]
     fn a_stream_earns_time_with_its_bytes() {
         let mut patience = Patience::default();
-        let streaming = |sent| Situation { streamed_bytes: Some(sent), ..open(Waiting::Reply, true) };
+        let streaming = |sent| Situation {
+            streamed_bytes: Some(sent),
+            ..open(Waiting::Reply, true)
+        };
         assert_eq!(patience.until(streaming(1_000), 100, TIME_OUTS), 60_100);
-        assert_eq!(patience.until(streaming(1_000 + 640), 50_000, TIME_OUTS), 60_110);
-        assert_eq!(patience.until(open(Waiting::Idle, true), 60_000, TIME_OUTS), 120_000);
+        assert_eq!(
+            patience.until(streaming(1_000 + 640), 50_000, TIME_OUTS),
+            60_110
+        );
+        assert_eq!(
+            patience.until(open(Waiting::Idle, true), 60_000, TIME_OUTS),
+            120_000
+        );
     }
 
     #[test]
     fn a_head_that_drips_has_one_deadline() {
         let mut patience = Patience::default();
-        assert_eq!(patience.until(open(Waiting::Idle, false), 5, TIME_OUTS), 60_000);
-        assert_eq!(patience.until(open(Waiting::Head, false), 100, TIME_OUTS), 10_100);
-        assert_eq!(patience.until(open(Waiting::Head, false), 9_000, TIME_OUTS), 10_100);
-        assert_eq!(patience.until(open(Waiting::Head, true), 9_500, TIME_OUTS), 19_500, "the head of a new request");
+        assert_eq!(
+            patience.until(open(Waiting::Idle, false), 5, TIME_OUTS),
+            60_000
+        );
+        assert_eq!(
+            patience.until(open(Waiting::Head, false), 100, TIME_OUTS),
+            10_100
+        );
+        assert_eq!(
+            patience.until(open(Waiting::Head, false), 9_000, TIME_OUTS),
+            10_100
+        );
+        assert_eq!(
+            patience.until(open(Waiting::Head, true), 9_500, TIME_OUTS),
+            19_500,
+            "the head of a new request"
+        );
     }
 
     #[test]
     fn a_body_earns_time_with_its_bytes() {
         let mut patience = Patience::default();
-        assert_eq!(patience.until(open(Waiting::Body { received_bytes: 0 }, true), 100, TIME_OUTS), 10_100);
-        assert_eq!(patience.until(open(Waiting::Body { received_bytes: 5_000 }, false), 9_000, TIME_OUTS), 15_100);
+        assert_eq!(
+            patience.until(
+                open(Waiting::Body { received_bytes: 0 }, true),
+                100,
+                TIME_OUTS
+            ),
+            10_100
+        );
+        assert_eq!(
+            patience.until(
+                open(
+                    Waiting::Body {
+                        received_bytes: 5_000
+                    },
+                    false
+                ),
+                9_000,
+                TIME_OUTS
+            ),
+            15_100
+        );
     }
 
     #[test]
     fn an_ending_connection_has_one_deadline() {
         let mut patience = Patience::default();
-        let ending = Situation { is_ending: true, ..open(Waiting::Closing, true) };
+        let ending = Situation {
+            is_ending: true,
+            ..open(Waiting::Closing, true)
+        };
         assert_eq!(patience.until(ending, 100, TIME_OUTS), 100 + LINGER_MS);
         assert_eq!(patience.until(ending, 900, TIME_OUTS), 100 + LINGER_MS);
     }

@@ -8,7 +8,8 @@ use crate::config::{Config, Fsync};
 use crate::lsm::Options;
 use crate::node::{DEFAULT_PARTITION, Node};
 use crate::storage::{
-    Command, DataDir, DiskThread, Event, HistoryId, LOG_FILE_BYTES, Mint, Plan, Progress, RecoveryOptions, StorageError,
+    Command, DataDir, DiskThread, Event, HistoryId, LOG_FILE_BYTES, Mint, Plan, Progress,
+    RecoveryOptions, StorageError,
 };
 
 use super::RunError;
@@ -38,7 +39,12 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Takes the data directory and starts the thread, if the configuration has something to load.
-    pub(super) fn start(config: &Config, hash_seed: u64, mut mint: Mint, waker: Arc<Waker>) -> Result<Self, RunError> {
+    pub(super) fn start(
+        config: &Config,
+        hash_seed: u64,
+        mut mint: Mint,
+        waker: Arc<Waker>,
+    ) -> Result<Self, RunError> {
         let mut disk = Self {
             state: State::None,
             progress_bar: ProgressBar::new(),
@@ -48,9 +54,17 @@ impl Disk {
         if !config.loads_data() {
             return Ok(disk);
         }
-        let engine = Options { memtable_bytes: config.memtable_bytes, hash_seed };
+        let engine = Options {
+            memtable_bytes: config.memtable_bytes,
+            hash_seed,
+        };
         let plan = Plan {
-            data_dir: config.data_dir.as_deref().map(DataDir::open).transpose().map_err(RunError::Storage)?,
+            data_dir: config
+                .data_dir
+                .as_deref()
+                .map(DataDir::open)
+                .transpose()
+                .map_err(RunError::Storage)?,
             recovery: RecoveryOptions {
                 engine,
                 fresh_history: HistoryId(mint.draw()),
@@ -67,7 +81,8 @@ impl Disk {
             // An eventfd that is full has woken the loop already.
             let _ = waker.wake();
         };
-        let thread = DiskThread::start(plan, wake).map_err(|error| RunError::System("clone", error))?;
+        let thread =
+            DiskThread::start(plan, wake).map_err(|error| RunError::System("clone", error))?;
         disk.state = State::Running(thread);
         Ok(disk)
     }
@@ -91,7 +106,8 @@ impl Disk {
 
     /// It has ended, all done.
     pub(super) fn note_closed(&mut self) {
-        if let State::Running(mut thread) | State::Closing(mut thread) = std::mem::replace(&mut self.state, State::None)
+        if let State::Running(mut thread) | State::Closing(mut thread) =
+            std::mem::replace(&mut self.state, State::None)
         {
             thread.join();
         }
@@ -106,12 +122,16 @@ impl Disk {
 
     /// Hands over what the node has for it, and asks for a sync when it is time.
     pub(super) fn hand_over(&mut self, node: &mut Node, now_us: u64) {
-        let State::Running(thread) = &self.state else { return };
+        let State::Running(thread) = &self.state else {
+            return;
+        };
         while let Some(command) = node.take_disk_command(now_us) {
             thread.send(command);
         }
         let now = now_us / 1_000;
-        let Some(interval_ms) = self.sync_interval_ms else { return };
+        let Some(interval_ms) = self.sync_interval_ms else {
+            return;
+        };
         match self.sync_at {
             Some(at) if at <= now => {
                 thread.send(Command::Sync);

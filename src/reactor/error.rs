@@ -40,7 +40,10 @@ impl fmt::Display for RunError {
                 "cannot listen on {address}: the port is in use; stop the process that has it or choose another with --listen"
             ),
             Self::Listen(address, error) => {
-                write!(f, "cannot listen on {address}: {error}; choose an address of this machine with --listen")
+                write!(
+                    f,
+                    "cannot listen on {address}: {error}; choose an address of this machine with --listen"
+                )
             }
             Self::ListenForReplicas(address, error) => write!(
                 f,
@@ -49,9 +52,15 @@ impl fmt::Display for RunError {
             Self::System(call, error) => write!(f, "{call} failed: {error}"),
             Self::Storage(error) => error.fmt(f),
             Self::DiskStalled => {
-                write!(f, "the disk did not finish within {DRAIN_MS} ms: the last writes may not be on it")
+                write!(
+                    f,
+                    "the disk did not finish within {DRAIN_MS} ms: the last writes may not be on it"
+                )
             }
-            Self::Interrupted => write!(f, "stopped at once by a second signal; requests in flight were cut off"),
+            Self::Interrupted => write!(
+                f,
+                "stopped at once by a second signal; requests in flight were cut off"
+            ),
         }
     }
 }

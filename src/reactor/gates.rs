@@ -38,8 +38,15 @@ impl Gates {
         let ticket = self.last_ticket;
         for gate in gates {
             let queue = self.queue(gate.partition, gate.wait);
-            debug_assert!(queue.back().is_none_or(|last| last.number <= gate.number), "numbers ascend");
-            queue.push_back(Waiting { number: gate.number, key, ticket });
+            debug_assert!(
+                queue.back().is_none_or(|last| last.number <= gate.number),
+                "numbers ascend"
+            );
+            queue.push_back(Waiting {
+                number: gate.number,
+                key,
+                ticket,
+            });
         }
         ticket
     }
@@ -47,7 +54,11 @@ impl Gates {
     fn queue(&mut self, partition: u32, wait: Wait) -> &mut VecDeque<Waiting> {
         let is_it = |queue: &Queue| queue.partition == partition && queue.wait == wait;
         let index = self.queues.iter().position(is_it).unwrap_or_else(|| {
-            self.queues.push(Queue { partition, wait, waiting: VecDeque::new() });
+            self.queues.push(Queue {
+                partition,
+                wait,
+                waiting: VecDeque::new(),
+            });
             self.queues.len() - 1
         });
         &mut self.queues[index].waiting
@@ -67,17 +78,25 @@ impl Gates {
         mut leave: impl FnMut(Waiting, Wait, bool),
     ) {
         let mut left = max;
-        for queue in self.queues.iter_mut().filter(|queue| !queue.waiting.is_empty()) {
+        for queue in self
+            .queues
+            .iter_mut()
+            .filter(|queue| !queue.waiting.is_empty())
+        {
             let so_far = reached(queue.partition, queue.wait);
             while left > 0
-                && let Some(waiting) = queue.waiting.pop_front_if(|waiting| is_over(waiting, so_far))
+                && let Some(waiting) = queue
+                    .waiting
+                    .pop_front_if(|waiting| is_over(waiting, so_far))
             {
                 left -= 1;
                 leave(waiting, queue.wait, so_far != Reached::Never);
             }
         }
         // Nobody comes to those of a tenure that is over.
-        self.queues.retain(|queue| !queue.waiting.is_empty() || reached(queue.partition, queue.wait) != Reached::Never);
+        self.queues.retain(|queue| {
+            !queue.waiting.is_empty() || reached(queue.partition, queue.wait) != Reached::Never
+        });
     }
 
     /// Whether [`open`](Self::open) would find anybody.

@@ -62,10 +62,15 @@ impl Reactor {
     /// Visits sessions until the budget of the turn is used up; true when none is left waiting.
     pub(super) fn visit_ready(&mut self) -> bool {
         let owes_much = self.node.owed_work() >= TURN_WORK_BYTES;
-        let mut budget = if owes_much { TURN_WORK_BYTES / BEHIND_SHARE } else { TURN_WORK_BYTES };
+        let mut budget = if owes_much {
+            TURN_WORK_BYTES / BEHIND_SHARE
+        } else {
+            TURN_WORK_BYTES
+        };
         let until_us = self.clock.read_us() + VISITS_US;
         let mut is_first = true;
-        while budget > 0 && !self.ready.is_empty() && (is_first || self.clock.read_us() < until_us) {
+        while budget > 0 && !self.ready.is_empty() && (is_first || self.clock.read_us() < until_us)
+        {
             let count_max = self.ready.len().min(LANES);
             let mut count = 0;
             while count < count_max && budget > 0 && (is_first || self.clock.read_us() < until_us) {
@@ -79,7 +84,9 @@ impl Reactor {
             // Whoever was read is visited, too: its answers are kept in no other place.
             let (mut missed, mut missed_count) = ([0; LANES], 0);
             for lane in 0..count {
-                let Some(key) = self.ready.pop_front() else { break };
+                let Some(key) = self.ready.pop_front() else {
+                    break;
+                };
                 if self.visit(key, lane, &mut budget) {
                     missed[missed_count] = key;
                     missed_count += 1;
@@ -100,10 +107,14 @@ impl Reactor {
         let mut ahead = Ahead::new(&self.node);
         let (mut lane, mut expected_work) = (lanes.start, 0);
         while lane < lanes.end
-            && (lane == lanes.start || expected_work < budget && !ahead.as_ref().is_some_and(Ahead::is_enough))
+            && (lane == lanes.start
+                || expected_work < budget && !ahead.as_ref().is_some_and(Ahead::is_enough))
             && let Some(room) = rooms.next()
         {
-            let session = self.ready.get(lane).and_then(|key| self.sessions.get_mut(key));
+            let session = self
+                .ready
+                .get(lane)
+                .and_then(|key| self.sessions.get_mut(key));
             let read = session.and_then(|session| session.read_ahead(room));
             if let Some(Ok(Some(len))) = read {
                 expected_work += len * WORK_PER_BYTE;
@@ -111,7 +122,9 @@ impl Reactor {
                     ahead.look(&room[..len], &self.heads, &mut self.node);
                 }
             }
-            let Lane { room, read: before, .. } = &mut self.lanes[lane];
+            let Lane {
+                room, read: before, ..
+            } = &mut self.lanes[lane];
             (*room, *before) = (room_bytes * lane..room_bytes * (lane + 1), read);
             lane += 1;
         }
@@ -123,12 +136,28 @@ impl Reactor {
 
     /// Carries out what a lane's session was read to ask for. Nothing is sent.
     fn carry_out(&mut self, lane: usize, budget: &mut usize) {
-        let Lane { room, read, output, outcome, has_missed } = &mut self.lanes[lane];
+        let Lane {
+            room,
+            read,
+            output,
+            outcome,
+            has_missed,
+        } = &mut self.lanes[lane];
         let Some(Ok(Some(len))) = read else { return };
         *has_missed = *budget == 0;
-        let Some(key) = self.ready.get(lane) else { return };
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let mut api = Api::new(&mut self.node, &mut self.guard, &mut self.scratch, outcome, self.clock.now());
+        let Some(key) = self.ready.get(lane) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let mut api = Api::new(
+            &mut self.node,
+            &mut self.guard,
+            &mut self.scratch,
+            outcome,
+            self.clock.now(),
+        );
         let mut turn = Turn {
             handler: &mut api,
             heads: &mut self.heads,
@@ -144,16 +173,30 @@ impl Reactor {
 
     /// Visits a session. True: it has not had its turn, or not all of it, and keeps its place in the queue.
     fn visit(&mut self, key: usize, lane: usize, budget: &mut usize) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
         session.is_queued = false;
-        let Lane { room, read, output, outcome, has_missed } = &mut self.lanes[lane];
+        let Lane {
+            room,
+            read,
+            output,
+            outcome,
+            has_missed,
+        } = &mut self.lanes[lane];
         if !matches!(read, Some(Ok(Some(_)))) {
             *has_missed = *budget == 0;
         }
         let sent_bytes_before = session.sent_bytes;
         let released = session.take_released();
         let mut visit = Visit {
-            handler: Api::new(&mut self.node, &mut self.guard, &mut self.scratch, outcome, self.clock.now()),
+            handler: Api::new(
+                &mut self.node,
+                &mut self.guard,
+                &mut self.scratch,
+                outcome,
+                self.clock.now(),
+            ),
             input: &mut self.input[room.clone()],
             read: read.take(),
             output,
@@ -164,14 +207,24 @@ impl Reactor {
         };
         let next = session.visit(&mut visit).unwrap_or(Next::Close);
         hold_back(session, key, outcome, &mut self.gates, &self.clock);
-        self.measure.note_visit(session, &outcome.answers, released, &mut self.node.stats, &self.clock);
+        self.measure.note_visit(
+            session,
+            &outcome.answers,
+            released,
+            &mut self.node.stats,
+            &self.clock,
+        );
         measure::note_bytes(session, sent_bytes_before, &mut self.node.stats);
         let has_progressed = outcome.has_requests() || session.sent_bytes != sent_bytes_before;
         let watch = outcome.end();
         let is_cut = next == Next::Visit && session.is_cut();
         let keeps_place = *has_missed || is_cut && session.last_visit == LastVisit::Whole;
         if !*has_missed {
-            session.last_visit = if is_cut { LastVisit::Cut } else { LastVisit::Whole };
+            session.last_visit = if is_cut {
+                LastVisit::Cut
+            } else {
+                LastVisit::Whole
+            };
         }
         match next {
             Next::Close => {
@@ -194,10 +247,21 @@ impl Reactor {
 }
 
 /// Has a session wait where its replies do.
-fn hold_back(session: &mut Session, key: usize, outcome: &mut Outcome, gates: &mut Gates, clock: &Clock) {
+fn hold_back(
+    session: &mut Session,
+    key: usize,
+    outcome: &mut Outcome,
+    gates: &mut Gates,
+    clock: &Clock,
+) {
     if !outcome.gates.is_empty() {
         let ticket = gates.enter(&outcome.gates, key);
-        session.hold(ticket, &outcome.gates, outcome.is_promise_alone(), clock.now_us());
+        session.hold(
+            ticket,
+            &outcome.gates,
+            outcome.is_promise_alone(),
+            clock.now_us(),
+        );
         outcome.gates.clear();
     }
 }

@@ -70,11 +70,17 @@ const RESERVED_DESCRIPTORS: usize = 16;
 /// Raises the limit on descriptors as far as it goes, and returns how many connections fit under it.
 pub(super) fn connection_max(wanted: usize) -> usize {
     let mut limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if setrlimit(Resource::Nofile, raised).is_ok() {
         limit = raised;
     }
-    let descriptors = limit.current.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let descriptors = limit
+        .current
+        .and_then(|count| usize::try_from(count).ok())
+        .unwrap_or(usize::MAX);
     // Under a low limit those who are turned away get a share of it, no more.
     let reserved = RESERVED_DESCRIPTORS + TURNED_AWAY_MAX.min(descriptors / 8);
     let room = descriptors.saturating_sub(reserved).max(1);

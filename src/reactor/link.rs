@@ -38,7 +38,16 @@ fn lost(error: &io::Error) -> Ended {
 impl LinkSession {
     pub(super) fn new(stream: TcpStream, link: Link, peer: String) -> Self {
         let (out, held_input) = (Vec::new(), Vec::new());
-        Self { stream, link, peer, out, sent: 0, held_input, is_readable: true, is_writable: true }
+        Self {
+            stream,
+            link,
+            peer,
+            out,
+            sent: 0,
+            held_input,
+            is_readable: true,
+            is_writable: true,
+        }
     }
 
     /// The buffer for what is to be sent.
@@ -87,14 +96,30 @@ impl LinkSession {
     }
 
     /// Sends what there is to send, up to a budget of bytes.
-    pub(super) fn write(&mut self, id: LinkId, node: &mut Node, budget: &mut usize, now_ms: u64) -> Result<(), Ended> {
+    pub(super) fn write(
+        &mut self,
+        id: LinkId,
+        node: &mut Node,
+        budget: &mut usize,
+        now_ms: u64,
+    ) -> Result<(), Ended> {
         loop {
             self.flush().map_err(|error| lost(&error))?;
             if !self.out.is_empty() || *budget == 0 {
                 // The peer does not read, or the turn is over: whether it lives is looked at all the same.
-                return if self.out.is_empty() { Ok(()) } else { node.fill(id, &self.link, 0, now_ms, &mut self.out) };
+                return if self.out.is_empty() {
+                    Ok(())
+                } else {
+                    node.fill(id, &self.link, 0, now_ms, &mut self.out)
+                };
             }
-            node.fill(id, &self.link, (*budget).min(super::limits::LINK_FILL_BYTES), now_ms, &mut self.out)?;
+            node.fill(
+                id,
+                &self.link,
+                (*budget).min(super::limits::LINK_FILL_BYTES),
+                now_ms,
+                &mut self.out,
+            )?;
             if self.out.is_empty() {
                 return Ok(());
             }
@@ -132,7 +157,8 @@ impl LinkSession {
     pub(super) fn has_work(&self, id: LinkId, node: &mut Node, now_ms: u64) -> (bool, u64) {
         let (has_more, wake_at_ms) = node.link_state(id, &self.link, now_ms);
         let can_send = self.is_writable && (has_more || !self.out.is_empty());
-        let can_take = (self.is_readable || !self.held_input.is_empty()) && node.wants_input(&self.link);
+        let can_take =
+            (self.is_readable || !self.held_input.is_empty()) && node.wants_input(&self.link);
         (can_send || can_take, wake_at_ms)
     }
 }

@@ -43,7 +43,11 @@ pub(super) enum Accepted {
 impl Listener {
     /// Listens on `address`.
     pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
         // A restarted node gets its port back at once, connections of its predecessor in TIME_WAIT or not.
         socket.set_reuse_address(true)?;
         // Answers are sent whole: nothing is gained by waiting for more. On Linux connections inherit this.
@@ -51,7 +55,10 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Self { listener: TcpListener::from_std(socket.into()), spare: new_spare().ok() })
+        Ok(Self {
+            listener: TcpListener::from_std(socket.into()),
+            spare: new_spare().ok(),
+        })
     }
 
     /// The address it listens on, with the port the system chose for port 0.
@@ -82,7 +89,11 @@ impl Listener {
         }
         let outcome = self.listener.accept().map(drop);
         self.spare = new_spare().ok();
-        if outcome.is_ok() { Accepted::Lost } else { Accepted::OutOfDescriptors }
+        if outcome.is_ok() {
+            Accepted::Lost
+        } else {
+            Accepted::OutOfDescriptors
+        }
     }
 }
 
@@ -93,5 +104,7 @@ fn new_spare() -> io::Result<Socket> {
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let code = error.raw_os_error();
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter().any(|errno| code == Some(errno.raw_os_error()))
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
 }

@@ -31,12 +31,20 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn one(answer: Answer, came_at_us: u64) -> Self {
-        Self { first: answer, rest: Vec::new(), came_at_us }
+        Self {
+            first: answer,
+            rest: Vec::new(),
+            came_at_us,
+        }
     }
 
     fn of(answers: &[Answer], came_at_us: u64) -> Option<Self> {
         let (first, rest) = answers.split_first()?;
-        Some(Self { first: *first, rest: rest.to_vec(), came_at_us })
+        Some(Self {
+            first: *first,
+            rest: rest.to_vec(),
+            came_at_us,
+        })
     }
 
     pub(super) fn count(&self) -> usize {
@@ -58,7 +66,9 @@ pub(super) struct Measure {
 
 impl Measure {
     pub(super) fn new(slow_request_ms: u64) -> Self {
-        Self { slow_log: SlowLog::new(slow_request_ms) }
+        Self {
+            slow_log: SlowLog::new(slow_request_ms),
+        }
     }
 
     /// Counts what a visit has sent. `released`: what was held back before it.
@@ -82,7 +92,12 @@ impl Measure {
             }
         }
         let took_us = now_us.saturating_sub(session.came_at_us);
-        for (group, count) in answers.sent_counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        for (group, count) in answers
+            .sent_counts
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+        {
             stats.requests.note_durations(group, took_us, *count);
         }
         if took_us >= self.slow_log.threshold_us()
@@ -108,7 +123,10 @@ impl Measure {
 
 /// Answers wait to be sent.
 pub(super) fn hold(session: &mut Session, held: Held, stats: &mut NodeStats) {
-    debug_assert!(session.held.is_none(), "nothing is asked while answers wait");
+    debug_assert!(
+        session.held.is_none(),
+        "nothing is asked while answers wait"
+    );
     stats.held_reply_count += held.count();
     session.held = Some(held);
 }

@@ -69,7 +69,8 @@ use disk::Disk;
 use gates::Gates;
 use lanes::{LANES, Lane};
 use limits::{
-    DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, OUTPUT_HIGH_BYTES, READ_BUFFER_BYTES, connection_max,
+    DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, OUTPUT_HIGH_BYTES,
+    READ_BUFFER_BYTES, connection_max,
 };
 use listener::Listener;
 use measure::{Held, Measure};
@@ -135,20 +136,36 @@ struct Reactor {
 impl Reactor {
     fn new(config: &Config, hash_seed: u64, mut mint: Mint) -> Result<Self, RunError> {
         let poll = Poll::new().map_err(|error| RunError::System("epoll_create", error))?;
-        let mut listener = Listener::bind(config.listen).map_err(|error| RunError::Listen(config.listen, error))?;
-        let address = listener.local_addr().map_err(|error| RunError::System("getsockname", error))?;
+        let mut listener = Listener::bind(config.listen)
+            .map_err(|error| RunError::Listen(config.listen, error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| RunError::System("getsockname", error))?;
         let register = |error| RunError::System("epoll_ctl", error);
-        poll.registry().register(listener.source(), LISTENER, Interest::READABLE).map_err(register)?;
+        poll.registry()
+            .register(listener.source(), LISTENER, Interest::READABLE)
+            .map_err(register)?;
         let mut signals = Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
             .map_err(|error| RunError::System("sigaction", error))?;
-        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(register)?;
-        let waker = Waker::new(poll.registry(), WAKE).map_err(|error| RunError::System("eventfd", error))?;
+        poll.registry()
+            .register(&mut signals, SIGNALS, Interest::READABLE)
+            .map_err(register)?;
+        let waker = Waker::new(poll.registry(), WAKE)
+            .map_err(|error| RunError::System("eventfd", error))?;
         let waker = Arc::new(waker);
-        let (replication, replication_address) =
-            Replication::start(config.replication_listen, poll.registry(), Arc::clone(&waker))?;
+        let (replication, replication_address) = Replication::start(
+            config.replication_listen,
+            poll.registry(),
+            Arc::clone(&waker),
+        )?;
         let disk = Disk::start(config, hash_seed, mint.split(), Arc::clone(&waker))?;
-        let head = HeadLimits { head_bytes: config.max_head_bytes, header_count: crate::http::MAX_HEADER_COUNT };
-        let for_replicas = replication_address.map_or(String::new(), |address| format!(", for replicas on {address}"));
+        let head = HeadLimits {
+            head_bytes: config.max_head_bytes,
+            header_count: crate::http::MAX_HEADER_COUNT,
+        };
+        let for_replicas = replication_address.map_or(String::new(), |address| {
+            format!(", for replicas on {address}")
+        });
         let (version, durability) = (crate::version::full(), durability(config));
         log::info!("db-node {version} listens on http://{address}{for_replicas}, {durability}");
         let serving = format!("serving on http://{address}, {durability}");
@@ -170,7 +187,10 @@ impl Reactor {
             date_seconds: 0,
             guard: Guard::new(config),
             heads: HeadReader::new(head),
-            limits: Limits { output_high_bytes: OUTPUT_HIGH_BYTES, discard_bytes: DISCARD_BYTES },
+            limits: Limits {
+                output_high_bytes: OUTPUT_HIGH_BYTES,
+                discard_bytes: DISCARD_BYTES,
+            },
             time_outs: TimeOuts {
                 idle_ms: config.idle_timeout_ms,
                 header_ms: config.header_timeout_ms,
@@ -213,7 +233,8 @@ impl Reactor {
             self.note_disk()?;
             let is_quiet = self.ready.is_empty();
             let (registry, now) = (self.poll.registry(), self.clock.now());
-            self.replication.read(&mut self.node, registry, is_quiet, now);
+            self.replication
+                .read(&mut self.node, registry, is_quiet, now);
             // What gathered during the last sync goes before its replies do: the disk works while they are sent.
             self.disk.hand_over(&mut self.node, self.clock.now_us());
             self.release();
@@ -305,24 +326,41 @@ impl Reactor {
         let session = &mut self.sessions[key];
         // While an answer is on its way the peer is to read, whatever comes after: another request or the end.
         let situation = Situation {
-            waiting: if session.has_unsent() { Waiting::Reply } else { session.http.waiting() },
+            waiting: if session.has_unsent() {
+                Waiting::Reply
+            } else {
+                session.http.waiting()
+            },
             is_ending: session.is_ending(),
             has_progressed,
             streamed_bytes: session.is_streaming().then_some(session.sent_bytes),
             awaits_acks: session.awaits_acks(),
-            watches_until: if session.has_unsent() { None } else { self.watching.deadline_of(key) },
+            watches_until: if session.has_unsent() {
+                None
+            } else {
+                self.watching.deadline_of(key)
+            },
         };
-        let at = session.patience.until(situation, self.clock.now(), self.time_outs);
+        let at = session
+            .patience
+            .until(situation, self.clock.now(), self.time_outs);
         self.timers.set(key, &mut session.patience.deadline, at);
     }
 
     fn look_at_deadlines(&mut self) {
         let now = self.clock.now();
         for _ in 0..DEADLINES_PER_TURN {
-            let Some(entry) = self.timers.pop(now) else { break };
+            let Some(entry) = self.timers.pop(now) else {
+                break;
+            };
             let (_, key) = entry;
-            let Some(session) = self.sessions.get_mut(key) else { continue };
-            if !self.timers.is_due(entry, &mut session.patience.deadline, now) {
+            let Some(session) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            if !self
+                .timers
+                .is_due(entry, &mut session.patience.deadline, now)
+            {
                 continue;
             }
             if session.is_fed() && !session.has_unsent() {
@@ -340,7 +378,10 @@ impl Reactor {
             self.set_deadline(key, true);
         }
         if self.drain_until.is_some_and(|until| until <= now) && !self.sessions.is_empty() {
-            log::warn!("stopping with {} connections cut off: they took too long", self.sessions.len());
+            log::warn!(
+                "stopping with {} connections cut off: they took too long",
+                self.sessions.len()
+            );
             self.closed.extend(self.sessions.iter().map(|(key, _)| key));
         }
     }
@@ -358,11 +399,17 @@ impl Reactor {
 
     /// Whether all is said and done, the log on disk included.
     fn is_drained(&mut self) -> Result<bool, RunError> {
-        let Some(until) = self.drain_until.filter(|_| self.sessions.is_empty()) else { return Ok(false) };
+        let Some(until) = self.drain_until.filter(|_| self.sessions.is_empty()) else {
+            return Ok(false);
+        };
         if self.disk.finish(&mut self.node, self.clock.now_us())? {
             return Ok(true);
         }
-        if self.clock.now() >= until + DRAIN_MS { Err(RunError::DiskStalled) } else { Ok(false) }
+        if self.clock.now() >= until + DRAIN_MS {
+            Err(RunError::DiskStalled)
+        } else {
+            Ok(false)
+        }
     }
 }
 

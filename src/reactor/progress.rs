@@ -24,7 +24,11 @@ pub(super) struct ProgressBar {
 
 impl ProgressBar {
     pub(super) fn new() -> Self {
-        Self { is_terminal: std::io::stderr().is_terminal(), next_at: INTERVAL_MS, is_shown: false }
+        Self {
+            is_terminal: std::io::stderr().is_terminal(),
+            next_at: INTERVAL_MS,
+            is_shown: false,
+        }
     }
 
     /// Shows how far it is, if it is time to.

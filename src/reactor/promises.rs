@@ -23,19 +23,22 @@ impl Reactor {
         let (node, sessions, ready) = (&self.node, &mut self.sessions, &mut self.ready);
         let reached = |partition, wait| node.reached(partition, wait);
         let mut broken = Vec::new();
-        self.gates.open(RELEASES_PER_TURN, reached, |waiting, wait, is_kept| {
-            let Some(session) = sessions.get_mut(waiting.key) else { return };
-            if session.waits_with(waiting.ticket)
-                && let Some(since_us) = session.holds_since_us()
-            {
-                waits[kind_of(wait) as usize].record(now_us.saturating_sub(since_us));
-            }
-            if !is_kept && session.waits_with(waiting.ticket) {
-                broken.push(waiting);
-            } else if is_kept && session.leave_gate(waiting.ticket) {
-                enqueue(ready, session, waiting.key);
-            }
-        });
+        self.gates
+            .open(RELEASES_PER_TURN, reached, |waiting, wait, is_kept| {
+                let Some(session) = sessions.get_mut(waiting.key) else {
+                    return;
+                };
+                if session.waits_with(waiting.ticket)
+                    && let Some(since_us) = session.holds_since_us()
+                {
+                    waits[kind_of(wait) as usize].record(now_us.saturating_sub(since_us));
+                }
+                if !is_kept && session.waits_with(waiting.ticket) {
+                    broken.push(waiting);
+                } else if is_kept && session.leave_gate(waiting.ticket) {
+                    enqueue(ready, session, waiting.key);
+                }
+            });
         self.node.stats.gate_waits = waits;
         for waiting in broken {
             // One that waits at two gates is here twice.
@@ -55,8 +58,9 @@ impl Reactor {
             usize::MAX,
             |_, _| Reached::Never,
             |waiting, _, _| {
-                if let Some(session) =
-                    sessions.get_mut(waiting.key).filter(|session| session.waits_with(waiting.ticket))
+                if let Some(session) = sessions
+                    .get_mut(waiting.key)
+                    .filter(|session| session.waits_with(waiting.ticket))
                 {
                     replace_held(session, refusal.status, stats);
                     session.break_promise(&answer, true);
@@ -72,7 +76,10 @@ impl Reactor {
             let waited_us = self.clock.now_us().saturating_sub(since_us);
             self.node.stats.gate_waits[GateKind::Acks as usize].record(waited_us);
         }
-        self.break_promise(key, &crate::api::acks_timeout(self.node.config().ack_timeout_ms));
+        self.break_promise(
+            key,
+            &crate::api::acks_timeout(self.node.config().ack_timeout_ms),
+        );
     }
 
     /// What one session waits for will not be said. If more answers wait behind the one, they are dropped with the connection.

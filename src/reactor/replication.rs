@@ -81,10 +81,14 @@ impl Replication {
         waker: Arc<Waker>,
     ) -> Result<(Self, Option<SocketAddr>), RunError> {
         let listener = listen.map(|address| {
-            let mut listener = Listener::bind(address).map_err(|error| RunError::ListenForReplicas(address, error))?;
-            let register = registry.register(listener.source(), REPLICA_LISTENER, Interest::READABLE);
+            let mut listener = Listener::bind(address)
+                .map_err(|error| RunError::ListenForReplicas(address, error))?;
+            let register =
+                registry.register(listener.source(), REPLICA_LISTENER, Interest::READABLE);
             register.map_err(|error| RunError::System("epoll_ctl", error))?;
-            let address = listener.local_addr().map_err(|error| RunError::System("getsockname", error))?;
+            let address = listener
+                .local_addr()
+                .map_err(|error| RunError::System("getsockname", error))?;
             Ok((listener, address))
         });
         let (listener, address) = listener.transpose()?.unzip();
@@ -108,7 +112,9 @@ impl Replication {
             self.is_accepting = self.accept_again_at.is_none();
             return true;
         }
-        let Some(key) = event.token().0.checked_sub(LINK_BASE) else { return false };
+        let Some(key) = event.token().0.checked_sub(LINK_BASE) else {
+            return false;
+        };
         let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
         let is_writable = event.is_writable() || event.is_write_closed() || event.is_error();
         match self.slots.get_mut(key) {
@@ -129,7 +135,10 @@ impl Replication {
             return Some(0);
         }
         let link_at = (!self.slots.is_empty()).then_some(self.wake_at);
-        [link_at, node.dial_at_ms(), self.accept_again_at].into_iter().flatten().min()
+        [link_at, node.dial_at_ms(), self.accept_again_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// No more replicas; leaders are not dialed again.
@@ -140,7 +149,13 @@ impl Replication {
     }
 
     /// Reads from all links, and dials what is to be dialed.
-    pub(super) fn read(&mut self, node: &mut Node, registry: &Registry, is_quiet: bool, now: Millis) {
+    pub(super) fn read(
+        &mut self,
+        node: &mut Node,
+        registry: &Registry,
+        is_quiet: bool,
+        now: Millis,
+    ) {
         self.accept(node, registry, now);
         while let Some(dial) = node.take_dial(now) {
             let authority = dial.leader.trim_start_matches("http://").to_owned();
@@ -149,27 +164,41 @@ impl Replication {
         while let Some(resolved) = self.resolver.next() {
             self.probe(resolved, node, registry, now);
         }
-        let mut budget = if is_quiet { QUIET_LINK_BYTES } else { BUSY_LINK_BYTES };
+        let mut budget = if is_quiet {
+            QUIET_LINK_BYTES
+        } else {
+            BUSY_LINK_BYTES
+        };
         let mut buffer = std::mem::take(&mut self.buffer);
         if self.slots.is_empty() {
             buffer = Vec::new();
         } else {
             buffer.resize(QUIET_LINK_BYTES, 0);
         }
-        self.for_each(node, now, |session, id, node| session.read(id, node, &mut buffer, &mut budget, now));
+        self.for_each(node, now, |session, id, node| {
+            session.read(id, node, &mut buffer, &mut budget, now)
+        });
         self.buffer = buffer;
         self.advance_dials(node, registry, now);
     }
 
     /// Sends to all links.
     pub(super) fn write(&mut self, node: &mut Node, is_quiet: bool, now: Millis) {
-        let mut budget = if is_quiet { QUIET_LINK_BYTES } else { BUSY_LINK_BYTES };
-        self.for_each(node, now, |session, id, node| session.write(id, node, &mut budget, now));
+        let mut budget = if is_quiet {
+            QUIET_LINK_BYTES
+        } else {
+            BUSY_LINK_BYTES
+        };
+        self.for_each(node, now, |session, id, node| {
+            session.write(id, node, &mut budget, now)
+        });
         self.next = self.next.wrapping_add(1);
         (self.is_busy, self.wake_at) = (false, Millis::MAX);
         for (key, slot) in &mut self.slots {
             match slot {
-                Slot::Probing { until, .. } | Slot::Connecting { until, .. } => self.wake_at = self.wake_at.min(*until),
+                Slot::Probing { until, .. } | Slot::Connecting { until, .. } => {
+                    self.wake_at = self.wake_at.min(*until);
+                }
                 Slot::Open(session) => {
                     let (has_work, wake_at) = session.has_work(LinkId(key), node, now);
                     self.is_busy |= has_work;
@@ -195,7 +224,9 @@ impl Replication {
         let count = self.slots.capacity().min(LINKS_MAX);
         for offset in 0..count {
             let key = self.next.wrapping_add(offset) % count;
-            let Some(Slot::Open(session)) = self.slots.get_mut(key) else { continue };
+            let Some(Slot::Open(session)) = self.slots.get_mut(key) else {
+                continue;
+            };
             if let Err(ended) = visit(session, LinkId(key), node) {
                 self.close(key, node, &ended, now);
             }
@@ -203,7 +234,9 @@ impl Replication {
     }
 
     fn close(&mut self, key: usize, node: &mut Node, ended: &Ended, now: Millis) {
-        let Some(Slot::Open(mut session)) = self.slots.try_remove(key) else { return };
+        let Some(Slot::Open(mut session)) = self.slots.try_remove(key) else {
+            return;
+        };
         // A refusal, if there is one.
         let _ = session.flush();
         log::info!("replication with {}: {ended}", session.peer);
@@ -216,13 +249,18 @@ impl Replication {
             self.is_accepting = true;
         }
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else { return };
+            let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else {
+                return;
+            };
             match listener.accept() {
                 // One too many is closed; the peer tries again.
                 Accepted::Stream(_) if self.slots.len() >= LINKS_MAX => {}
                 Accepted::Stream(stream) => {
-                    let address = stream.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
-                    let session = LinkSession::new(stream, Link::accepted(address.clone(), now), address);
+                    let address = stream
+                        .peer_addr()
+                        .map_or_else(|_| "?".to_owned(), |address| address.to_string());
+                    let session =
+                        LinkSession::new(stream, Link::accepted(address.clone(), now), address);
                     self.insert(Slot::Open(session), node, registry);
                 }
                 Accepted::Lost => {}
@@ -239,15 +277,33 @@ impl Replication {
         let entry = self.slots.vacant_entry();
         let token = Token(LINK_BASE + entry.key());
         let slot = entry.insert(slot);
-        let registered = registry.register(slot.stream(), token, Interest::READABLE | Interest::WRITABLE);
-        debug_assert!(registered.is_ok() || node.is_draining(), "registering fails only for lack of memory");
+        let registered = registry.register(
+            slot.stream(),
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        );
+        debug_assert!(
+            registered.is_ok() || node.is_draining(),
+            "registering fails only for lack of memory"
+        );
     }
 
     /// Asks the leader for its port, at the first of its addresses that takes the connection.
-    fn probe(&mut self, resolved: Resolved<Dial>, node: &mut Node, registry: &Registry, now: Millis) {
-        let Resolved { of: dial, addresses } = resolved;
+    fn probe(
+        &mut self,
+        resolved: Resolved<Dial>,
+        node: &mut Node,
+        registry: &Registry,
+        now: Millis,
+    ) {
+        let Resolved {
+            of: dial,
+            addresses,
+        } = resolved;
         match addresses {
-            Ok(addresses) if !addresses.is_empty() => self.probe_first(dial, addresses, node, registry, now),
+            Ok(addresses) if !addresses.is_empty() => {
+                self.probe_first(dial, addresses, node, registry, now);
+            }
             Ok(_) => give_up(&dial, "its name has no address", node, now),
             Err(error) => give_up(&dial, &format!("its name is not found: {error}"), node, now),
         }
@@ -267,7 +323,14 @@ impl Replication {
         match TcpStream::connect(addresses[0]) {
             Ok(stream) => {
                 let (probe, until) = (Probe::default(), now + CONNECT_TIMEOUT_MS);
-                let slot = Slot::Probing { stream, dial, addresses, probe, is_asked: false, until };
+                let slot = Slot::Probing {
+                    stream,
+                    dial,
+                    addresses,
+                    probe,
+                    is_asked: false,
+                    until,
+                };
                 self.insert(slot, node, registry);
             }
             Err(error) => give_up(&dial, &error.to_string(), node, now),
@@ -282,22 +345,41 @@ impl Replication {
             match self.slots[key].advance(now) {
                 Advance::Wait => {}
                 Advance::Port(port) => {
-                    let Slot::Probing { dial, addresses, .. } = self.slots.remove(key) else { continue };
+                    let Slot::Probing {
+                        dial, addresses, ..
+                    } = self.slots.remove(key)
+                    else {
+                        continue;
+                    };
                     let address = SocketAddr::new(addresses[0].ip(), port);
                     match TcpStream::connect(address) {
                         Ok(stream) => {
                             let until = now + CONNECT_TIMEOUT_MS;
-                            self.insert(Slot::Connecting { stream, dial, until }, node, registry);
+                            self.insert(
+                                Slot::Connecting {
+                                    stream,
+                                    dial,
+                                    until,
+                                },
+                                node,
+                                registry,
+                            );
                         }
                         Err(error) => give_up(&dial, &error.to_string(), node, now),
                     }
                 }
                 Advance::Connected => {
-                    let Slot::Connecting { stream, dial, .. } = self.slots.remove(key) else { continue };
+                    let Slot::Connecting { stream, dial, .. } = self.slots.remove(key) else {
+                        continue;
+                    };
                     self.open(stream, &dial, node, registry, now);
                 }
                 Advance::Failed(reason) => match self.slots.remove(key) {
-                    Slot::Probing { dial, mut addresses, .. } if addresses.len() > 1 => {
+                    Slot::Probing {
+                        dial,
+                        mut addresses,
+                        ..
+                    } if addresses.len() > 1 => {
                         addresses.remove(0);
                         self.probe_first(dial, addresses, node, registry, now);
                     }
@@ -311,26 +393,45 @@ impl Replication {
     }
 
     /// A leader's replication socket is open.
-    fn open(&mut self, mut stream: TcpStream, dial: &Dial, node: &mut Node, registry: &Registry, now: Millis) {
+    fn open(
+        &mut self,
+        mut stream: TcpStream,
+        dial: &Dial,
+        node: &mut Node,
+        registry: &Registry,
+        now: Millis,
+    ) {
         let _ = stream.set_nodelay(true);
         let _ = registry.deregister(&mut stream);
         let entry = self.slots.vacant_entry();
         let key = entry.key();
         let mut out = Vec::new();
-        let Some(link) = node.connected(LinkId(key), dial, now, &mut out) else { return };
+        let Some(link) = node.connected(LinkId(key), dial, now, &mut out) else {
+            return;
+        };
         let token = Token(LINK_BASE + key);
-        let registered = registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE);
+        let registered =
+            registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE);
         let mut session = LinkSession::new(stream, link, dial.leader.clone());
         session.out().append(&mut out);
         entry.insert(Slot::Open(session));
         if let Err(error) = registered {
-            self.close(key, node, &Ended(format!("it cannot be watched: {error}")), now);
+            self.close(
+                key,
+                node,
+                &Ended(format!("it cannot be watched: {error}")),
+                now,
+            );
         }
     }
 }
 
 fn give_up(dial: &Dial, reason: &str, node: &mut Node, now: Millis) {
-    node.note_unreachable(dial, format!("the leader {} cannot be reached: {reason}", dial.leader), now);
+    node.note_unreachable(
+        dial,
+        format!("the leader {} cannot be reached: {reason}", dial.leader),
+        now,
+    );
 }
 
 /// What became of a connection on its way.
@@ -351,7 +452,13 @@ impl Slot {
 
     fn advance(&mut self, now: Millis) -> Advance {
         let outcome = match self {
-            Self::Probing { stream, dial, probe, is_asked, .. } => ask(stream, dial, probe, is_asked),
+            Self::Probing {
+                stream,
+                dial,
+                probe,
+                is_asked,
+                ..
+            } => ask(stream, dial, probe, is_asked),
             Self::Connecting { stream, .. } => match is_connected(stream) {
                 Ok(true) => return Advance::Connected,
                 Ok(false) => Ok(None),
@@ -359,7 +466,9 @@ impl Slot {
             },
             Self::Open(_) => return Advance::Wait,
         };
-        let (Self::Probing { until, .. } | Self::Connecting { until, .. }) = self else { return Advance::Wait };
+        let (Self::Probing { until, .. } | Self::Connecting { until, .. }) = self else {
+            return Advance::Wait;
+        };
         match outcome {
             Ok(Some(port)) => Advance::Port(port),
             Ok(None) if *until <= now => Advance::Failed("it does not answer".to_owned()),
@@ -382,7 +491,12 @@ fn is_connected(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// Asks a leader for its port; the port when it has answered.
-fn ask(stream: &mut TcpStream, dial: &Dial, probe: &mut Probe, is_asked: &mut bool) -> Result<Option<u16>, String> {
+fn ask(
+    stream: &mut TcpStream,
+    dial: &Dial,
+    probe: &mut Probe,
+    is_asked: &mut bool,
+) -> Result<Option<u16>, String> {
     if !is_connected(stream).map_err(|error| error.to_string())? {
         return Ok(None);
     }

@@ -27,29 +27,51 @@ impl<T: Clone + Send + 'static> Resolver<T> {
     /// The waker wakes the loop when [`next`](Self::next) has something.
     pub(super) fn new(waker: Arc<Waker>) -> Self {
         let (sender, receiver) = channel();
-        Self { sender, receiver, waker }
+        Self {
+            sender,
+            receiver,
+            waker,
+        }
     }
 
     /// Asks for the addresses of an authority such as `10.0.0.7:9001` or `db-0:9001`.
     pub(super) fn ask(&self, authority: &str, of: T) {
         let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
         let Ok(port) = port.parse::<u16>() else {
-            return self.tell(Resolved { of, addresses: Err(io::ErrorKind::InvalidInput.into()) });
+            return self.tell(Resolved {
+                of,
+                addresses: Err(io::ErrorKind::InvalidInput.into()),
+            });
         };
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = literal.parse::<IpAddr>() {
-            return self.tell(Resolved { of, addresses: Ok(vec![SocketAddr::new(address, port)]) });
+            return self.tell(Resolved {
+                of,
+                addresses: Ok(vec![SocketAddr::new(address, port)]),
+            });
         }
-        let (sender, waker, host) = (self.sender.clone(), Arc::clone(&self.waker), host.to_owned());
+        let (sender, waker, host) = (
+            self.sender.clone(),
+            Arc::clone(&self.waker),
+            host.to_owned(),
+        );
         let asked_for = of.clone();
         let resolve = move || {
-            let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            let addresses = (host.as_str(), port)
+                .to_socket_addrs()
+                .map(Iterator::collect);
             let _ = sender.send(Resolved { of, addresses });
             let _ = waker.wake();
         };
-        let thread = std::thread::Builder::new().name("resolve".to_owned()).stack_size(256 * 1024).spawn(resolve);
+        let thread = std::thread::Builder::new()
+            .name("resolve".to_owned())
+            .stack_size(256 * 1024)
+            .spawn(resolve);
         if let Err(error) = thread {
-            self.tell(Resolved { of: asked_for, addresses: Err(error) });
+            self.tell(Resolved {
+                of: asked_for,
+                addresses: Err(error),
+            });
         }
     }
 

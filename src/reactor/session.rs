@@ -17,7 +17,9 @@ use std::io::{self, IoSlice, Read, Write};
 use mio::net::TcpStream;
 
 use crate::api::{Gate, Intake};
-use crate::http::{Connection, Handler, HeadReader, HttpDate, Limits, Output, Turn, Waiting, Wants};
+use crate::http::{
+    Connection, Handler, HeadReader, HttpDate, Limits, Output, Turn, Waiting, Wants,
+};
 use crate::partition::Wait;
 
 use super::deadlines::Patience;
@@ -215,13 +217,25 @@ impl Session {
             return Next::Close;
         }
         self.wants = self.http.time_out(&mut self.output, date);
-        if self.output.is_empty() { Next::Close } else { Next::Visit }
+        if self.output.is_empty() {
+            Next::Close
+        } else {
+            Next::Visit
+        }
     }
 
     /// What this visit has held back waits at gates.
     pub(super) fn hold(&mut self, ticket: u64, gates: &[Gate], is_alone: bool, since_us: u64) {
-        let awaits_acks = gates.iter().any(|gate| matches!(gate.wait, Wait::Acks { .. }));
-        self.promise = Some(Promise { ticket, gate_count: gates.len(), awaits_acks, is_alone, since_us });
+        let awaits_acks = gates
+            .iter()
+            .any(|gate| matches!(gate.wait, Wait::Acks { .. }));
+        self.promise = Some(Promise {
+            ticket,
+            gate_count: gates.len(),
+            awaits_acks,
+            is_alone,
+            since_us,
+        });
     }
 
     /// Since when something is held back, if it is; in microseconds since the node started.
@@ -231,7 +245,11 @@ impl Session {
 
     /// What was held back and goes with the next visit.
     pub(super) fn take_released(&mut self) -> Option<Held> {
-        if self.promise.is_none() { self.held.take() } else { None }
+        if self.promise.is_none() {
+            self.held.take()
+        } else {
+            None
+        }
     }
 
     /// Heap it owns.
@@ -246,7 +264,13 @@ impl Session {
 
     /// A gate is open; true if it was the last one and what was held back goes.
     pub(super) fn leave_gate(&mut self, ticket: u64) -> bool {
-        let Some(promise) = self.promise.as_mut().filter(|promise| promise.ticket == ticket) else { return false };
+        let Some(promise) = self
+            .promise
+            .as_mut()
+            .filter(|promise| promise.ticket == ticket)
+        else {
+            return false;
+        };
         promise.gate_count -= 1;
         if promise.gate_count > 0 {
             return false;
@@ -303,7 +327,11 @@ impl Session {
 
     /// Whether output waits for the peer to read.
     pub(super) fn has_unsent(&self) -> bool {
-        if self.is_fed() { self.output.pending_bytes() > 0 } else { !self.output.is_empty() }
+        if self.is_fed() {
+            self.output.pending_bytes() > 0
+        } else {
+            !self.output.is_empty()
+        }
     }
 
     /// Whether there is more to carry out of what it has read.
@@ -317,7 +345,10 @@ impl Session {
     }
 
     /// Does what can be done now. An error means that the connection is gone.
-    pub(super) fn visit<H: Handler<Intake = Intake>>(&mut self, visit: &mut Visit<'_, H>) -> io::Result<Next> {
+    pub(super) fn visit<H: Handler<Intake = Intake>>(
+        &mut self,
+        visit: &mut Visit<'_, H>,
+    ) -> io::Result<Next> {
         if let Some(read) = visit.read.take() {
             read?;
             self.send(visit)?;
@@ -333,7 +364,9 @@ impl Session {
                 )? {
                     Flushed::All => {}
                     // A listener that has left, or says that it will say nothing more.
-                    Flushed::Held if self.output.is_fed() && self.peer != Peer::Sending => return Ok(Next::Close),
+                    Flushed::Held if self.output.is_fed() && self.peer != Peer::Sending => {
+                        return Ok(Next::Close);
+                    }
                     Flushed::WouldBlock | Flushed::Held => return Ok(Next::Event),
                     Flushed::OutOfBudget => return Ok(Next::Visit),
                 }
@@ -367,12 +400,20 @@ impl Session {
     }
 
     /// Runs the state machine on what was read.
-    pub(super) fn carry_out<H: Handler<Intake = Intake>>(&mut self, input: &[u8], turn: &mut Turn<'_, H>) {
+    pub(super) fn carry_out<H: Handler<Intake = Intake>>(
+        &mut self,
+        input: &[u8],
+        turn: &mut Turn<'_, H>,
+    ) {
         self.wants = self.http.advance(input, turn);
     }
 
     /// The same, and sends what it rendered.
-    fn advance<H: Handler<Intake = Intake>>(&mut self, input_len: usize, visit: &mut Visit<'_, H>) -> io::Result<()> {
+    fn advance<H: Handler<Intake = Intake>>(
+        &mut self,
+        input_len: usize,
+        visit: &mut Visit<'_, H>,
+    ) -> io::Result<()> {
         let mut turn = Turn {
             handler: &mut visit.handler,
             heads: visit.heads,
@@ -391,7 +432,13 @@ impl Session {
         if output.is_empty() {
             return Ok(());
         }
-        let outcome = flush(&mut self.stream, output, &mut self.is_writable, &mut self.sent_bytes, visit.budget);
+        let outcome = flush(
+            &mut self.stream,
+            output,
+            &mut self.is_writable,
+            &mut self.sent_bytes,
+            visit.budget,
+        );
         // Nothing of this session may stay behind in the loop's buffer.
         self.output.append(output);
         outcome.map(|_| ())
@@ -438,9 +485,13 @@ impl Session {
             if *visit.budget == 0 {
                 return Ok(Next::Visit);
             }
-            let Some(len) = self.read(visit.input)? else { continue };
+            let Some(len) = self.read(visit.input)? else {
+                continue;
+            };
             *visit.budget = visit.budget.saturating_sub(len);
-            let Stage::Lingering { dropped_bytes } = &mut self.stage else { break };
+            let Stage::Lingering { dropped_bytes } = &mut self.stage else {
+                break;
+            };
             *dropped_bytes += len;
             if self.peer == Peer::Ended || *dropped_bytes > LINGER_MAX_BYTES {
                 return Ok(Next::Close);
@@ -478,7 +529,11 @@ fn flush(
             return Ok(Flushed::OutOfBudget);
         }
         // A single buffer costs the kernel less than a list of one.
-        let outcome = if count == 1 { stream.write(&slices[0]) } else { stream.write_vectored(&slices[..count]) };
+        let outcome = if count == 1 {
+            stream.write(&slices[0])
+        } else {
+            stream.write_vectored(&slices[..count])
+        };
         match outcome {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(sent) => {

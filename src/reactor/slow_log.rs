@@ -23,8 +23,17 @@ pub(super) struct SlowLog {
 impl SlowLog {
     /// Logs what takes so long or longer; 0: nothing.
     pub(super) fn new(slow_ms: u64) -> Self {
-        let threshold_us = if slow_ms == 0 { u64::MAX } else { slow_ms.saturating_mul(1_000) };
-        Self { threshold_us, line_count: 0, since: 0, left_out_count: 0 }
+        let threshold_us = if slow_ms == 0 {
+            u64::MAX
+        } else {
+            slow_ms.saturating_mul(1_000)
+        };
+        Self {
+            threshold_us,
+            line_count: 0,
+            since: 0,
+            left_out_count: 0,
+        }
     }
 
     #[inline]
@@ -68,7 +77,10 @@ mod tests {
     #[test]
     fn a_second_has_so_many_lines_and_the_rest_is_counted() {
         let mut log = SlowLog::new(100);
-        assert_eq!((log.threshold_us(), SlowLog::new(0).threshold_us()), (100_000, u64::MAX));
+        assert_eq!(
+            (log.threshold_us(), SlowLog::new(0).threshold_us()),
+            (100_000, u64::MAX)
+        );
         log.tick(10_000);
         for _ in 0..20 {
             log.note(&Answer::timed_out(), 100_000, 1);

@@ -32,7 +32,10 @@ impl Log for StderrLog {
         if !self.enabled(record.metadata()) {
             return;
         }
-        #[expect(clippy::disallowed_methods, reason = "the time of a log line is no input to anything")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the time of a log line is no input to anything"
+        )]
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         let text = record.args().to_string().replace(['\n', '\r'], " ");
         let mut line = format!("{now} {:<5} {text}", record.level());
@@ -54,6 +57,9 @@ impl Log for StderrLog {
 /// Whether a line can be written without waiting.
 fn has_room(stderr: &StderrLock<'_>) -> bool {
     let mut room = [PollFd::new(stderr, PollFlags::OUT)];
-    let no_wait = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let no_wait = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     poll(&mut room, Some(&no_wait)).is_ok() && room[0].revents().contains(PollFlags::OUT)
 }

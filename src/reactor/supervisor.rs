@@ -68,8 +68,13 @@ struct Watchdog {
 
 impl Supervisor {
     /// Whom the environment names, if anybody. `serving` says where requests are served.
-    pub(super) fn from_environment(environment: impl Fn(&str) -> Option<OsString>, serving: String) -> Self {
-        let Some(name) = environment("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return Self(None) };
+    pub(super) fn from_environment(
+        environment: impl Fn(&str) -> Option<OsString>,
+        serving: String,
+    ) -> Self {
+        let Some(name) = environment("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
+            return Self(None);
+        };
         let watchdog = watchdog(&environment);
         let manager = open(&name).map(|(socket, address)| Manager {
             socket,
@@ -85,7 +90,9 @@ impl Supervisor {
         });
         if let Err(error) = &manager {
             let name = name.to_string_lossy();
-            log::warn!("the service manager will not hear of this node: NOTIFY_SOCKET {name}: {error}");
+            log::warn!(
+                "the service manager will not hear of this node: NOTIFY_SOCKET {name}: {error}"
+            );
         }
         Self(manager.ok())
     }
@@ -103,14 +110,23 @@ impl Supervisor {
     /// The disk is lost; the node serves on, without writes.
     pub(super) fn note_failed(&mut self, error: &StorageError) {
         if let Some(manager) = &mut self.0 {
-            manager.say("STATUS", &format!("storage failed, writes are off: {error}"));
+            manager.say(
+                "STATUS",
+                &format!("storage failed, writes are off: {error}"),
+            );
         }
     }
 
     /// When the loop is to turn, whatever else there is to do.
     pub(super) fn wake_at(&self) -> Option<Millis> {
         let manager = self.0.as_ref()?;
-        [manager.watchdog.map(|watchdog| watchdog.at), manager.send_at].into_iter().flatten().min()
+        [
+            manager.watchdog.map(|watchdog| watchdog.at),
+            manager.send_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 
@@ -164,7 +180,12 @@ impl Manager {
         if self.unsent.is_empty() {
             return;
         }
-        let lines = self.unsent.iter().fold(String::new(), |lines, (name, value)| lines + name + "=" + value + "\n");
+        let lines = self
+            .unsent
+            .iter()
+            .fold(String::new(), |lines, (name, value)| {
+                lines + name + "=" + value + "\n"
+            });
         match self.socket.send_to_addr(lines.as_bytes(), &self.address) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.send_at = Some(now + RETRY_MS);
@@ -182,7 +203,12 @@ fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         [b'/', ..] => SocketAddr::from_pathname(name)?,
-        _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "only paths and @names are known")),
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "only paths and @names are known",
+            ));
+        }
     };
     // Not connected: a manager that has begun anew at the same address is found again.
     let socket = UnixDatagram::unbound()?;
@@ -192,10 +218,17 @@ fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
 
 /// At what interval the manager is to hear that the loop turns: half of what it waits for.
 fn watchdog(environment: &impl Fn(&str) -> Option<OsString>) -> Option<Watchdog> {
-    let number = |name: &str| environment(name).and_then(|value| value.to_str().map(str::parse::<u64>));
-    let is_for_another = number("WATCHDOG_PID").is_some_and(|pid| pid != Ok(u64::from(std::process::id())));
-    let patience_us = number("WATCHDOG_USEC")?.ok().filter(|&patience_us| patience_us > 0 && !is_for_another)?;
-    Some(Watchdog { interval_ms: (patience_us / 2_000).max(1), at: 0 })
+    let number =
+        |name: &str| environment(name).and_then(|value| value.to_str().map(str::parse::<u64>));
+    let is_for_another =
+        number("WATCHDOG_PID").is_some_and(|pid| pid != Ok(u64::from(std::process::id())));
+    let patience_us = number("WATCHDOG_USEC")?
+        .ok()
+        .filter(|&patience_us| patience_us > 0 && !is_for_another)?;
+    Some(Watchdog {
+        interval_ms: (patience_us / 2_000).max(1),
+        at: 0,
+    })
 }
 
 #[cfg(test)]
@@ -210,9 +243,15 @@ mod tests {
         listening.set_nonblocking(true).expect("set");
         let environment = |wanted: &str| match wanted {
             "NOTIFY_SOCKET" => Some(OsString::from(format!("@{name}"))),
-            _ => settings.iter().find(|(known, _)| *known == wanted).map(|(_, value)| value.into()),
+            _ => settings
+                .iter()
+                .find(|(known, _)| *known == wanted)
+                .map(|(_, value)| value.into()),
         };
-        (listening, Supervisor::from_environment(environment, "serving".to_owned()))
+        (
+            listening,
+            Supervisor::from_environment(environment, "serving".to_owned()),
+        )
     }
 
     fn received(socket: &UnixDatagram) -> Option<String> {
@@ -225,10 +264,20 @@ mod tests {
     fn the_watchdog_is_fed_at_half_its_patience() {
         let (listening, mut supervisor) = pair("watchdog", &[("WATCHDOG_USEC", "3000000")]);
         let manager = supervisor.0.as_mut().expect("named");
-        for (now, is_fed) in [(0, true), (1_499, false), (1_500, true), (10_000, true), (10_001, false)] {
+        for (now, is_fed) in [
+            (0, true),
+            (1_499, false),
+            (1_500, true),
+            (10_000, true),
+            (10_001, false),
+        ] {
             manager.beat(now);
             manager.send(now);
-            assert_eq!(received(&listening), is_fed.then(|| "WATCHDOG=1\n".to_owned()), "at {now}");
+            assert_eq!(
+                received(&listening),
+                is_fed.then(|| "WATCHDOG=1\n".to_owned()),
+                "at {now}"
+            );
         }
         assert_eq!(supervisor.wake_at(), Some(11_500));
     }
@@ -247,22 +296,39 @@ mod tests {
         manager.say("READY", "1");
         manager.say("STATUS", "the\nlast");
         for expected in 0..sent_count - 1 {
-            assert_eq!(received(&listening), Some(format!("STATUS=message {expected}\n")));
+            assert_eq!(
+                received(&listening),
+                Some(format!("STATUS=message {expected}\n"))
+            );
         }
         manager.send(RETRY_MS - 1);
         assert_eq!(received(&listening), None, "it rests");
         manager.send(RETRY_MS);
-        assert_eq!(received(&listening).as_deref(), Some("READY=1\nSTATUS=the last\n"));
+        assert_eq!(
+            received(&listening).as_deref(),
+            Some("READY=1\nSTATUS=the last\n")
+        );
         assert_eq!(supervisor.wake_at(), None);
     }
 
     #[test]
     fn who_is_not_asked_says_nothing() {
         let without = |name: &str| (name == "WATCHDOG_USEC").then(|| "1000".into());
-        assert!(Supervisor::from_environment(without, String::new()).0.is_none());
+        assert!(
+            Supervisor::from_environment(without, String::new())
+                .0
+                .is_none()
+        );
         let unknown = |name: &str| (name == "NOTIFY_SOCKET").then(|| "vsock:2:1234".into());
-        assert!(Supervisor::from_environment(unknown, String::new()).0.is_none());
-        let (_, of_another) = pair("other", &[("WATCHDOG_USEC", "3000000"), ("WATCHDOG_PID", "1")]);
+        assert!(
+            Supervisor::from_environment(unknown, String::new())
+                .0
+                .is_none()
+        );
+        let (_, of_another) = pair(
+            "other",
+            &[("WATCHDOG_USEC", "3000000"), ("WATCHDOG_PID", "1")],
+        );
         assert_eq!(of_another.wake_at(), Some(0), "the first turn, no watchdog");
         let (_, unreadable) = pair("unreadable", &[("WATCHDOG_USEC", "soon")]);
         assert_eq!(unreadable.wake_at(), Some(0));

@@ -24,7 +24,10 @@ pub(super) struct Deadline {
 
 impl Default for Deadline {
     fn default() -> Self {
-        Self { at: Millis::MAX, scheduled: Millis::MAX }
+        Self {
+            at: Millis::MAX,
+            scheduled: Millis::MAX,
+        }
     }
 }
 
@@ -55,7 +58,12 @@ impl Timers {
     }
 
     /// Whether the connection of a popped entry is past its deadline; if it is not, it is scheduled anew.
-    pub(super) fn is_due(&mut self, (entry_at, key): (Millis, usize), deadline: &mut Deadline, now: Millis) -> bool {
+    pub(super) fn is_due(
+        &mut self,
+        (entry_at, key): (Millis, usize),
+        deadline: &mut Deadline,
+        now: Millis,
+    ) -> bool {
         if deadline.scheduled != entry_at {
             return false;
         }
@@ -93,7 +101,10 @@ mod tests {
             timers.set(1, &mut deadline, at);
         }
         assert_eq!(timers.heap.len(), 1);
-        assert!(!pop_due(&mut timers, &mut deadline, 150), "looked at, not due");
+        assert!(
+            !pop_due(&mut timers, &mut deadline, 150),
+            "looked at, not due"
+        );
         assert_eq!(timers.next(), Some(199));
         assert!(pop_due(&mut timers, &mut deadline, 199));
         assert_eq!(timers.next(), None);
@@ -107,7 +118,10 @@ mod tests {
         assert!(!pop_due(&mut timers, &mut deadline, 9));
         assert!(pop_due(&mut timers, &mut deadline, 10));
         timers.set(1, &mut deadline, 300);
-        assert!(!pop_due(&mut timers, &mut deadline, 100), "the entry for 100 is outdated");
+        assert!(
+            !pop_due(&mut timers, &mut deadline, 100),
+            "the entry for 100 is outdated"
+        );
         assert!(pop_due(&mut timers, &mut deadline, 300));
     }
 }

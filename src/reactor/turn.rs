@@ -13,8 +13,15 @@ use super::{Reactor, clock};
 impl Reactor {
     /// How long the poll may wait.
     pub(super) fn time_out(&self) -> Option<Duration> {
-        let is_busy = !self.ready.is_empty() || self.is_accepting || !self.node.is_idle() || self.watching.is_busy();
-        if is_busy || self.gates.is_due(|partition, wait| self.node.reached(partition, wait)) {
+        let is_busy = !self.ready.is_empty()
+            || self.is_accepting
+            || !self.node.is_idle()
+            || self.watching.is_busy();
+        if is_busy
+            || self
+                .gates
+                .is_due(|partition, wait| self.node.reached(partition, wait))
+        {
             return Some(Duration::ZERO);
         }
         let link_at = self.replication.wake_at(&self.node);
@@ -22,7 +29,10 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         let gathered_at = self.node.gathering_until_us().map(|at_us| at_us / 1_000);
-        let maintain_at = self.node.maintain_in_ms().map(|in_ms| self.clock.now() + in_ms);
+        let maintain_at = self
+            .node
+            .maintain_in_ms()
+            .map(|in_ms| self.clock.now() + in_ms);
         let deadlines = [
             self.timers.next(),
             self.accept_again_at,
@@ -34,9 +44,15 @@ impl Reactor {
             self.node.held_snapshots.next_ms(),
             self.supervisor.wake_at(),
         ];
-        let next = deadlines.map(|at| at.unwrap_or(Millis::MAX)).into_iter().min().filter(|&at| at != Millis::MAX)?;
+        let next = deadlines
+            .map(|at| at.unwrap_or(Millis::MAX))
+            .into_iter()
+            .min()
+            .filter(|&at| at != Millis::MAX)?;
         // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.
-        Some(Duration::from_millis(next.saturating_sub(self.clock.now()) + 1))
+        Some(Duration::from_millis(
+            next.saturating_sub(self.clock.now()) + 1,
+        ))
     }
 
     pub(super) fn start_turn(&mut self) {
@@ -62,7 +78,11 @@ impl Reactor {
         if self.node.is_idle() {
             return;
         }
-        let work = if is_quiet { IDLE_SLICE_WORK } else { self.node.owed_work().min(TURN_WORK_BYTES) };
+        let work = if is_quiet {
+            IDLE_SLICE_WORK
+        } else {
+            self.node.owed_work().min(TURN_WORK_BYTES)
+        };
         if work == 0 {
             return;
         }

@@ -34,7 +34,12 @@ struct Telling {
 
 impl Telling {
     fn new(form: WatchForm, until: Option<Millis>, version: u64, now: Millis) -> Self {
-        Self { form, until, silent_until: now + SIGN_OF_LIFE_MS, version }
+        Self {
+            form,
+            until,
+            silent_until: now + SIGN_OF_LIFE_MS,
+            version,
+        }
     }
 
     /// When it is to hear from us, having been told everything.
@@ -93,14 +98,22 @@ impl Watching {
 impl Reactor {
     /// A request is to be told of changes from now on.
     pub(super) fn begin_watch(&mut self, key: usize, request: WatchRequest) {
-        let WatchRequest { partition, prefix, version, form, timeout_ms } = request;
+        let WatchRequest {
+            partition,
+            prefix,
+            version,
+            form,
+            timeout_ms,
+        } = request;
         let Some(partition) = self.node.look_at(partition) else {
             self.closed.push(key);
             return;
         };
         let now = self.clock.now();
         let until = timeout_ms.map(|ms| now.saturating_add(ms));
-        self.watching.tellings.insert(key, Telling::new(form, until, version, now));
+        self.watching
+            .tellings
+            .insert(key, Telling::new(form, until, version, now));
         self.watching.watches.enter(key, partition, prefix, version);
     }
 
@@ -117,22 +130,29 @@ impl Reactor {
         }
         let mut left = TOLD_WORK_BYTES;
         while left > 0 {
-            let Some(key) = self.watching.watches.take_due() else { break };
+            let Some(key) = self.watching.watches.take_due() else {
+                break;
+            };
             left = left.saturating_sub(self.tell(key));
         }
     }
 
     /// Tells one watcher what there is for it; returns the work.
     fn tell(&mut self, key: usize) -> usize {
-        let Watching { watches, tellings, .. } = &mut self.watching;
-        let (Some(session), Some(telling)) = (self.sessions.get_mut(key), tellings.get_mut(&key)) else {
+        let Watching {
+            watches, tellings, ..
+        } = &mut self.watching;
+        let (Some(session), Some(telling)) = (self.sessions.get_mut(key), tellings.get_mut(&key))
+        else {
             return 0;
         };
         if session.has_unsent() {
             // Once it has read what it was told it is asked again.
             return 0;
         }
-        let partition = watches.partition_of(key).and_then(|id| self.node.look_at(id));
+        let partition = watches
+            .partition_of(key)
+            .and_then(|id| self.node.look_at(id));
         let (form, mut count) = (telling.form, 0);
         let told = session
             .feed(|out| {
@@ -148,7 +168,9 @@ impl Reactor {
             telling.version = version;
         }
         telling.silent_until = self.clock.now() + SIGN_OF_LIFE_MS;
-        let work = TELL_WORK_BYTES + session.unsent_bytes() + watches.looked_bytes() / LOOKED_PER_WORK_BYTE;
+        let work = TELL_WORK_BYTES
+            + session.unsent_bytes()
+            + watches.looked_bytes() / LOOKED_PER_WORK_BYTE;
         let is_over = form == WatchForm::LongPoll && count > 0;
         match told {
             None | Some(Told::Cut) => {
@@ -166,7 +188,9 @@ impl Reactor {
 
     /// The answer is whole.
     fn end_watch(&mut self, key: usize) {
-        let (Some(session), Some(telling)) = (self.sessions.get_mut(key), self.watching.tellings.get(&key)) else {
+        let (Some(session), Some(telling)) =
+            (self.sessions.get_mut(key), self.watching.tellings.get(&key))
+        else {
             return;
         };
         session.feed(|out| telling.form.end(telling.version, out));
@@ -191,7 +215,10 @@ impl Reactor {
     /// The time of a watcher that was told everything is over, or it is to hear a sign of life.
     pub(super) fn time_watch_out(&mut self, key: usize) {
         let now = self.clock.now();
-        let (Some(session), Some(telling)) = (self.sessions.get_mut(key), self.watching.tellings.get_mut(&key)) else {
+        let (Some(session), Some(telling)) = (
+            self.sessions.get_mut(key),
+            self.watching.tellings.get_mut(&key),
+        ) else {
             return;
         };
         if session.feed(|out| telling.time_out(now, out)) == Some(true) {
@@ -235,6 +262,9 @@ mod tests {
         let timed = Telling::new(WatchForm::Events, Some(20_000), 0, 100);
         assert_eq!(heard(timed), [said(15_100, ":\n\n"), said(20_000, "")]);
         // What is in one answer has nothing to be said in between.
-        assert_eq!(heard(Telling::new(WatchForm::LongPoll, Some(60_000), 0, 100)), [said(60_000, "")]);
+        assert_eq!(
+            heard(Telling::new(WatchForm::LongPoll, Some(60_000), 0, 100)),
+            [said(60_000, "")]
+        );
     }
 }

@@ -163,8 +163,15 @@ pub enum RefusalCode {
 }
 
 impl RefusalCode {
-    const ALL: [Self; 7] =
-        [Self::Protocol, Self::Token, Self::Partition, Self::NotLeader, Self::Epoch, Self::Busy, Self::Ahead];
+    const ALL: [Self; 7] = [
+        Self::Protocol,
+        Self::Token,
+        Self::Partition,
+        Self::NotLeader,
+        Self::Epoch,
+        Self::Busy,
+        Self::Ahead,
+    ];
 }
 
 /// The leader turns the replica away, and closes.
@@ -220,10 +227,18 @@ impl Frame<'_> {
         let start = begin(out);
         match self {
             Self::Hello(hello) => {
-                assert!(hello.token.len() <= TOKEN_MAX_BYTES, "a token of {} bytes", hello.token.len());
+                assert!(
+                    hello.token.len() <= TOKEN_MAX_BYTES,
+                    "a token of {} bytes",
+                    hello.token.len()
+                );
                 out.extend_from_slice(HELLO_MAGIC);
                 out.extend_from_slice(&hello.protocol_version.to_le_bytes());
-                out.extend_from_slice(&u16::try_from(hello.token.len()).expect("checked").to_le_bytes());
+                out.extend_from_slice(
+                    &u16::try_from(hello.token.len())
+                        .expect("checked")
+                        .to_le_bytes(),
+                );
                 out.extend_from_slice(&hello.partition.to_le_bytes());
                 out.extend_from_slice(&hello.node_id.0);
                 out.extend_from_slice(&hello.epoch.to_le_bytes());
@@ -232,26 +247,45 @@ impl Frame<'_> {
                 out.extend_from_slice(&hello.position.checksum.to_le_bytes());
                 out.extend_from_slice(hello.token);
             }
-            Self::Continue(Continue { epoch, last_version, lineage }) => {
+            Self::Continue(Continue {
+                epoch,
+                last_version,
+                lineage,
+            }) => {
                 out.extend_from_slice(&epoch.to_le_bytes());
                 out.extend_from_slice(&last_version.to_le_bytes());
                 encode_lineage(lineage, out);
             }
-            Self::SnapshotStart(SnapshotStart { epoch, version, about_bytes, lineage }) => {
+            Self::SnapshotStart(SnapshotStart {
+                epoch,
+                version,
+                about_bytes,
+                lineage,
+            }) => {
                 out.extend_from_slice(&epoch.to_le_bytes());
                 out.extend_from_slice(&version.to_le_bytes());
                 out.extend_from_slice(&about_bytes.to_le_bytes());
                 encode_lineage(lineage, out);
             }
             Self::SnapshotData(data) | Self::Records(data) => {
-                assert!((1..=DATA_MAX_BYTES).contains(&data.len()), "{} bytes of data", data.len());
+                assert!(
+                    (1..=DATA_MAX_BYTES).contains(&data.len()),
+                    "{} bytes of data",
+                    data.len()
+                );
                 out.extend_from_slice(data);
             }
-            Self::Ack(Ack { applied_version, durable_version }) => {
+            Self::Ack(Ack {
+                applied_version,
+                durable_version,
+            }) => {
                 out.extend_from_slice(&applied_version.to_le_bytes());
                 out.extend_from_slice(&durable_version.to_le_bytes());
             }
-            Self::Heartbeat(Heartbeat { last_version, time_ms }) => {
+            Self::Heartbeat(Heartbeat {
+                last_version,
+                time_ms,
+            }) => {
                 out.extend_from_slice(&last_version.to_le_bytes());
                 out.extend_from_slice(&time_ms.to_le_bytes());
             }
@@ -284,7 +318,10 @@ fn begin(out: &mut Vec<u8>) -> usize {
 
 fn finish(out: &mut [u8], start: usize, kind: u8) {
     let payload_bytes = out.len() - start - HEAD_BYTES;
-    assert!(payload_bytes <= DATA_MAX_BYTES, "a payload of {payload_bytes} bytes");
+    assert!(
+        payload_bytes <= DATA_MAX_BYTES,
+        "a payload of {payload_bytes} bytes"
+    );
     let len = u32::try_from(payload_bytes).expect("payloads are small");
     out[start..start + 4].copy_from_slice(&len.to_le_bytes());
     out[start + 4] = kind;
@@ -310,7 +347,10 @@ struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
-        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(FrameError("a frame that is too short"))?;
+        let (field, rest) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or(FrameError("a frame that is too short"))?;
         self.0 = rest;
         Ok(*field)
     }
@@ -331,17 +371,28 @@ impl<'a> Fields<'a> {
             if past.len() == PAST_MAX {
                 return Err(FrameError("a frame that is too long"));
             }
-            past.push(PastHistory { history: self.history()?, end_version: self.u64()? });
+            past.push(PastHistory {
+                history: self.history()?,
+                end_version: self.u64()?,
+            });
         }
         Ok(Lineage::with_past(history, past))
     }
 
     fn end(&self) -> Result<(), FrameError> {
-        if self.0.is_empty() { Ok(()) } else { Err(FrameError("a frame that is too long")) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(FrameError("a frame that is too long"))
+        }
     }
 
     fn data(self) -> Result<&'a [u8], FrameError> {
-        if self.0.is_empty() { Err(FrameError("a frame without data")) } else { Ok(self.0) }
+        if self.0.is_empty() {
+            Err(FrameError("a frame without data"))
+        } else {
+            Ok(self.0)
+        }
     }
 }
 
@@ -349,9 +400,11 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame<'_>, FrameError> {
     let mut fields = Fields(payload);
     let frame = match kind {
         HELLO => return decode_hello(fields),
-        CONTINUE => {
-            Frame::Continue(Continue { epoch: fields.u64()?, last_version: fields.u64()?, lineage: fields.lineage()? })
-        }
+        CONTINUE => Frame::Continue(Continue {
+            epoch: fields.u64()?,
+            last_version: fields.u64()?,
+            lineage: fields.lineage()?,
+        }),
         SNAPSHOT_START => Frame::SnapshotStart(SnapshotStart {
             epoch: fields.u64()?,
             version: fields.u64()?,
@@ -360,13 +413,25 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame<'_>, FrameError> {
         }),
         SNAPSHOT_DATA => return fields.data().map(Frame::SnapshotData),
         RECORDS => return fields.data().map(Frame::Records),
-        ACK => Frame::Ack(Ack { applied_version: fields.u64()?, durable_version: fields.u64()? }),
-        HEARTBEAT => Frame::Heartbeat(Heartbeat { last_version: fields.u64()?, time_ms: fields.u64()? }),
+        ACK => Frame::Ack(Ack {
+            applied_version: fields.u64()?,
+            durable_version: fields.u64()?,
+        }),
+        HEARTBEAT => Frame::Heartbeat(Heartbeat {
+            last_version: fields.u64()?,
+            time_ms: fields.u64()?,
+        }),
         REFUSAL => {
             let code = u16::from_le_bytes(fields.array()?);
-            let code = RefusalCode::ALL.into_iter().find(|known| *known as u16 == code);
-            let text = std::str::from_utf8(fields.0).map_err(|_| FrameError("a refusal that is not text"))?;
-            return Ok(Frame::Refusal(Refusal { code: code.ok_or(FrameError("an unknown refusal"))?, text }));
+            let code = RefusalCode::ALL
+                .into_iter()
+                .find(|known| *known as u16 == code);
+            let text = std::str::from_utf8(fields.0)
+                .map_err(|_| FrameError("a refusal that is not text"))?;
+            return Ok(Frame::Refusal(Refusal {
+                code: code.ok_or(FrameError("an unknown refusal"))?,
+                text,
+            }));
         }
         _ => return Err(FrameError("a frame of an unknown type")),
     };
@@ -386,7 +451,10 @@ fn decode_hello(mut fields: Fields<'_>) -> Result<Frame<'_>, FrameError> {
         node_id: NodeId(fields.array()?),
         epoch: fields.u64()?,
         history: fields.history()?,
-        position: LogPosition { version: fields.u64()?, checksum: u32::from_le_bytes(fields.array()?) },
+        position: LogPosition {
+            version: fields.u64()?,
+            checksum: u32::from_le_bytes(fields.array()?),
+        },
         token: fields.0,
     };
     if hello.token.len() != token_len || token_len > TOKEN_MAX_BYTES {
@@ -415,11 +483,18 @@ pub struct FrameReader {
 impl FrameReader {
     /// A reader that takes payloads up to a length.
     pub fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, partial: Vec::new(), is_spent: false }
+        Self {
+            max_bytes,
+            partial: Vec::new(),
+            is_spent: false,
+        }
     }
 
     /// The frame that `input` begins with or completes; moves `input` on. `None`: all of it was taken, and more is needed.
-    pub fn next<'f, 'i: 'f>(&'f mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'f>>, FrameError> {
+    pub fn next<'f, 'i: 'f>(
+        &'f mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Frame<'f>>, FrameError> {
         if std::mem::take(&mut self.is_spent) {
             self.partial.clear();
         }
@@ -432,12 +507,15 @@ impl FrameReader {
         }
         // The head first, since it tells how much follows.
         for _ in 0..2 {
-            let wanted = wanted_bytes(&self.partial, self.max_bytes)?.saturating_sub(self.partial.len());
+            let wanted =
+                wanted_bytes(&self.partial, self.max_bytes)?.saturating_sub(self.partial.len());
             let (taken, rest) = input.split_at(wanted.min(input.len()));
             self.partial.extend_from_slice(taken);
             *input = rest;
         }
-        if self.partial.len() < HEAD_BYTES || self.partial.len() < wanted_bytes(&self.partial, self.max_bytes)? {
+        if self.partial.len() < HEAD_BYTES
+            || self.partial.len() < wanted_bytes(&self.partial, self.max_bytes)?
+        {
             return Ok(None);
         }
         self.is_spent = true;
@@ -447,7 +525,9 @@ impl FrameReader {
 
 /// Bytes to have of a frame that begins so, before more can be said: those of the head, then all of it.
 fn wanted_bytes(partial: &[u8], max_bytes: usize) -> Result<usize, FrameError> {
-    let Some(head) = partial.first_chunk::<HEAD_BYTES>() else { return Ok(HEAD_BYTES) };
+    let Some(head) = partial.first_chunk::<HEAD_BYTES>() else {
+        return Ok(HEAD_BYTES);
+    };
     let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
     if len > max_bytes || head[5..8] != [0; 3] {
         return Err(FrameError("a frame with an impossible head"));

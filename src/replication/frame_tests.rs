@@ -1,8 +1,8 @@
 //! Frames: golden bytes, cut anywhere, damaged anywhere, made of noise.
 
 use super::frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, NodeId, PROTOCOL_VERSION, Refusal,
-    RefusalCode, SnapshotStart,
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, NodeId, PROTOCOL_VERSION,
+    Refusal, RefusalCode, SnapshotStart,
 };
 use crate::lsm::LogPosition;
 use crate::storage::{HistoryId, Lineage};
@@ -18,16 +18,37 @@ fn frames() -> Vec<Frame<'static>> {
             node_id: NodeId([1; 16]),
             epoch: 4,
             history,
-            position: LogPosition { version: 5, checksum: 0x0a0b_0c0d },
+            position: LogPosition {
+                version: 5,
+                checksum: 0x0a0b_0c0d,
+            },
             token: b"secret",
         }),
-        Frame::Continue(Continue { epoch: 4, last_version: 9, lineage: lineage.clone() }),
-        Frame::SnapshotStart(SnapshotStart { epoch: 4, version: 9, about_bytes: 70_000, lineage }),
+        Frame::Continue(Continue {
+            epoch: 4,
+            last_version: 9,
+            lineage: lineage.clone(),
+        }),
+        Frame::SnapshotStart(SnapshotStart {
+            epoch: 4,
+            version: 9,
+            about_bytes: 70_000,
+            lineage,
+        }),
         Frame::SnapshotData(&DATA),
         Frame::Records(b"r"),
-        Frame::Ack(Ack { applied_version: 9, durable_version: 8 }),
-        Frame::Heartbeat(Heartbeat { last_version: 9, time_ms: 0x0102 }),
-        Frame::Refusal(Refusal { code: RefusalCode::Busy, text: "try again" }),
+        Frame::Ack(Ack {
+            applied_version: 9,
+            durable_version: 8,
+        }),
+        Frame::Heartbeat(Heartbeat {
+            last_version: 9,
+            time_ms: 0x0102,
+        }),
+        Frame::Refusal(Refusal {
+            code: RefusalCode::Busy,
+            text: "try again",
+        }),
     ]
 }
 
@@ -56,7 +77,10 @@ fn read(pieces: &[&[u8]]) -> (Vec<String>, bool) {
 
 #[test]
 fn golden_bytes() {
-    let payloads: Vec<Vec<u8>> = frames().iter().map(|frame| encoded(frame)[12..].to_vec()).collect();
+    let payloads: Vec<Vec<u8>> = frames()
+        .iter()
+        .map(|frame| encoded(frame)[12..].to_vec())
+        .collect();
     let mut hello = b"dbnr\x01\0\x06\0\x03\0\0\0".to_vec();
     hello.extend([1; 16]);
     hello.extend([4, 0, 0, 0, 0, 0, 0, 0]);
@@ -67,17 +91,28 @@ fn golden_bytes() {
     let mut lineage = vec![2; 16];
     lineage.extend([1; 16]);
     lineage.extend([8, 0, 0, 0, 0, 0, 0, 0]);
-    let numbers = [4, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0x70, 0x11, 1, 0, 0, 0, 0, 0];
+    let numbers = [
+        4, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0x70, 0x11, 1, 0, 0, 0, 0, 0,
+    ];
     assert_eq!(payloads[1], [&numbers[..16], &lineage].concat());
     assert_eq!(payloads[2], [&numbers[..], &lineage].concat());
     assert_eq!(payloads[3].len(), DATA_MAX_BYTES);
     assert_eq!(payloads[4], b"r");
-    assert_eq!(payloads[5], [9, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(payloads[6], [9, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(
+        payloads[5],
+        [9, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]
+    );
+    assert_eq!(
+        payloads[6],
+        [9, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]
+    );
     assert_eq!(payloads[7], *b"\x06\0try again");
     let records = encoded(&Frame::Records(b"r"));
     assert_eq!(records[..8], [1, 0, 0, 0, 5, 0, 0, 0]);
-    assert_eq!(records[8..12], crc32c::crc32c(b"\x01\0\0\0\x05\0\0\0r").to_le_bytes());
+    assert_eq!(
+        records[8..12],
+        crc32c::crc32c(b"\x01\0\0\0\x05\0\0\0r").to_le_bytes()
+    );
     for (index, frame) in frames().iter().enumerate() {
         assert_eq!(usize::from(encoded(frame)[4]), index + 1, "type of {index}");
     }
@@ -96,7 +131,11 @@ fn frames_come_out_as_they_went_in_however_the_stream_is_cut() {
         let mut rest = &stream[..];
         let mut pieces = Vec::new();
         while !rest.is_empty() {
-            let len = if rng.bool() { rng.usize(1..30) } else { rng.usize(1..50_000) };
+            let len = if rng.bool() {
+                rng.usize(1..30)
+            } else {
+                rng.usize(1..50_000)
+            };
             let (piece, behind) = rest.split_at(len.min(rest.len()));
             pieces.push(piece);
             rest = behind;
@@ -105,19 +144,29 @@ fn frames_come_out_as_they_went_in_however_the_stream_is_cut() {
     }
     // Byte by byte, without the long one.
     let mut short = Vec::new();
-    frames().iter().filter(|frame| !matches!(frame, Frame::SnapshotData(_))).for_each(|frame| frame.encode(&mut short));
+    frames()
+        .iter()
+        .filter(|frame| !matches!(frame, Frame::SnapshotData(_)))
+        .for_each(|frame| frame.encode(&mut short));
     let bytes: Vec<&[u8]> = short.chunks(1).collect();
     assert_eq!(read(&bytes).0.len(), expected.len() - 1);
 }
 
 #[test]
 fn a_flipped_bit_is_an_error_or_waits_for_more() {
-    for frame in frames().iter().filter(|frame| !matches!(frame, Frame::SnapshotData(_))) {
+    for frame in frames()
+        .iter()
+        .filter(|frame| !matches!(frame, Frame::SnapshotData(_)))
+    {
         let sound = encoded(frame);
         for bit in 0..sound.len() * 8 {
             let mut damaged = sound.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(read(&[&damaged]).0, Vec::<String>::new(), "bit {bit} of {frame:?}");
+            assert_eq!(
+                read(&[&damaged]).0,
+                Vec::<String>::new(),
+                "bit {bit} of {frame:?}"
+            );
         }
     }
 }
@@ -140,10 +189,16 @@ fn noise_is_an_error_and_costs_no_memory() {
     }
     assert!(error_count > 10_000, "{error_count}");
     let announced = [0xff, 0xff, 0xff, 0xff, 5, 0, 0, 0, 0, 0, 0, 0];
-    assert!(read(&[&announced]).1, "an impossible length is not waited for");
+    assert!(
+        read(&[&announced]).1,
+        "an impossible length is not waited for"
+    );
 }
 
 #[test]
 fn tokens_are_not_shown() {
-    assert!(!format!("{:?}", frames()[0]).contains("secret") && !format!("{:?}", frames()[0]).contains("115, 101"));
+    assert!(
+        !format!("{:?}", frames()[0]).contains("secret")
+            && !format!("{:?}", frames()[0]).contains("115, 101")
+    );
 }

@@ -13,7 +13,8 @@ use crate::planted::{Bug, is_planted};
 use crate::storage::{CheckpointEncoder, EncodeStep, Lineage};
 
 use super::frame::{
-    self, Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, HELLO_MAX_BYTES, Heartbeat, Hello, NodeId,
+    self, Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, HELLO_MAX_BYTES, Heartbeat, Hello,
+    NodeId,
 };
 use super::{Ended, HEARTBEAT_MS, SILENCE_MS};
 
@@ -96,9 +97,23 @@ impl Feed {
             return None;
         }
         let (epoch, last_version) = (source.epoch, source.lsm.last_version());
-        Frame::Continue(Continue { epoch, last_version, lineage: source.lineage.clone() }).encode(out);
-        let state = State::Log { cursor, batch: LogBatch::default(), sent_bytes: 0 };
-        Some(Self::new(hello, state, hello.position.version, source.now_ms))
+        Frame::Continue(Continue {
+            epoch,
+            last_version,
+            lineage: source.lineage.clone(),
+        })
+        .encode(out);
+        let state = State::Log {
+            cursor,
+            batch: LogBatch::default(),
+            sent_bytes: 0,
+        };
+        Some(Self::new(
+            hello,
+            state,
+            hello.position.version,
+            source.now_ms,
+        ))
     }
 
     /// A replica is to get all data, as of a snapshot behind which the log is there; says so in `out`.
@@ -109,13 +124,28 @@ impl Feed {
         out: &mut Vec<u8>,
     ) -> Option<Self> {
         let (version, epoch) = (snapshot.version(), source.epoch);
-        let late = u64::from(is_planted(Bug::SnapshotOffByOne) && source.lsm.last_version() > version);
+        let late =
+            u64::from(is_planted(Bug::SnapshotOffByOne) && source.lsm.last_version() > version);
         let (cursor, _) = source.lsm.log_behind(version + late)?;
         let about_bytes = source.lsm.data_bytes() as u64;
         let lineage = source.lineage.clone();
-        Frame::SnapshotStart(frame::SnapshotStart { epoch, version, about_bytes, lineage }).encode(out);
-        let encoder = Box::new(CheckpointEncoder::new(snapshot.clone(), source.lineage.history()));
-        let state = State::Snapshot { encoder, snapshot, cursor, sent_bytes: 0 };
+        Frame::SnapshotStart(frame::SnapshotStart {
+            epoch,
+            version,
+            about_bytes,
+            lineage,
+        })
+        .encode(out);
+        let encoder = Box::new(CheckpointEncoder::new(
+            snapshot.clone(),
+            source.lineage.history(),
+        ));
+        let state = State::Snapshot {
+            encoder,
+            snapshot,
+            cursor,
+            sent_bytes: 0,
+        };
         Some(Self::new(hello, state, version, source.now_ms))
     }
 
@@ -126,7 +156,10 @@ impl Feed {
             state,
             begun_version,
             sent_version: begun_version,
-            acked: Ack { applied_version: 0, durable_version: 0 },
+            acked: Ack {
+                applied_version: 0,
+                durable_version: 0,
+            },
             heard_at_ms: now_ms,
             beat_at_ms: None,
         }
@@ -175,14 +208,17 @@ impl Feed {
     pub fn receive(&mut self, mut input: &[u8], now_ms: u64) -> Result<(), Ended> {
         while let Some(frame) = self.reader.next(&mut input)? {
             let Frame::Ack(ack) = frame else {
-                return Err(Ended("the replica sent what only a leader sends".to_owned()));
+                return Err(Ended(
+                    "the replica sent what only a leader sends".to_owned(),
+                ));
             };
             self.heard_at_ms = now_ms;
             // Until the snapshot is sent there is nothing to confirm.
             if matches!(self.state, State::Snapshot { .. }) || ack.applied_version == 0 {
                 continue;
             }
-            if ack.applied_version > self.sent_version || ack.durable_version > ack.applied_version {
+            if ack.applied_version > self.sent_version || ack.durable_version > ack.applied_version
+            {
                 return Err(Ended("the replica confirms what it cannot have".to_owned()));
             }
             self.acked.applied_version = self.acked.applied_version.max(ack.applied_version);
@@ -192,7 +228,12 @@ impl Feed {
     }
 
     /// Appends what is to be sent next, about `budget` bytes of it.
-    pub fn fill(&mut self, source: &Source<'_>, budget: usize, out: &mut Vec<u8>) -> Result<(), Ended> {
+    pub fn fill(
+        &mut self,
+        source: &Source<'_>,
+        budget: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Ended> {
         if source.now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
             return Err(Ended(format!("the replica was silent for {SILENCE_MS} ms")));
         }
@@ -202,12 +243,21 @@ impl Feed {
         }
         let before = out.len();
         let end = before + budget;
-        if let State::Snapshot { encoder, snapshot, cursor, sent_bytes } = &mut self.state
+        if let State::Snapshot {
+            encoder,
+            snapshot,
+            cursor,
+            sent_bytes,
+        } = &mut self.state
             && snapshot.version() <= source.released_version
         {
             if send_snapshot(encoder, end, out) == EncodeStep::Done {
                 let cursor = *cursor;
-                self.state = State::Log { cursor, batch: LogBatch::default(), sent_bytes: 0 };
+                self.state = State::Log {
+                    cursor,
+                    batch: LogBatch::default(),
+                    sent_bytes: 0,
+                };
                 beat(source, out);
             } else {
                 *sent_bytes += (out.len() - before) as u64;
@@ -226,7 +276,9 @@ impl Feed {
     pub fn has_more(&self, source: &Source<'_>) -> bool {
         match &self.state {
             State::Snapshot { snapshot, .. } => snapshot.version() <= source.released_version,
-            State::Log { batch, sent_bytes, .. } => {
+            State::Log {
+                batch, sent_bytes, ..
+            } => {
                 *sent_bytes < batch.stream_bytes()
                     || self.sent_version < source.released_version.min(source.lsm.last_version())
             }
@@ -234,7 +286,14 @@ impl Feed {
     }
 
     fn send_log(&mut self, source: &Source<'_>, end: usize, out: &mut Vec<u8>) {
-        let State::Log { cursor, batch, sent_bytes } = &mut self.state else { return };
+        let State::Log {
+            cursor,
+            batch,
+            sent_bytes,
+        } = &mut self.state
+        else {
+            return;
+        };
         while out.len() < end {
             if *sent_bytes == batch.stream_bytes() {
                 batch.clear(0);
@@ -242,7 +301,9 @@ impl Feed {
                 if self.sent_version >= source.released_version.min(source.lsm.last_version()) {
                     return;
                 }
-                source.lsm.read_log(cursor, LOG_READ_BYTES, source.released_version, batch);
+                source
+                    .lsm
+                    .read_log(cursor, LOG_READ_BYTES, source.released_version, batch);
                 let Some(last) = batch.last() else { return };
                 self.sent_version = last.version;
             }
@@ -253,7 +314,11 @@ impl Feed {
 
 fn beat(source: &Source<'_>, out: &mut Vec<u8>) {
     let last_version = source.lsm.last_version().min(source.released_version);
-    Frame::Heartbeat(Heartbeat { last_version, time_ms: source.lsm.time_ms() }).encode(out);
+    Frame::Heartbeat(Heartbeat {
+        last_version,
+        time_ms: source.lsm.time_ms(),
+    })
+    .encode(out);
 }
 
 /// Sends the next pieces of a snapshot, each in a frame.
@@ -264,7 +329,9 @@ fn send_snapshot(encoder: &mut CheckpointEncoder, end: usize, out: &mut Vec<u8>)
         if out.len() >= end {
             break;
         }
-        if frame::encode_snapshot_data(out, |out| encoder.next(SNAPSHOT_FRAME_BYTES, out)) == EncodeStep::Done {
+        if frame::encode_snapshot_data(out, |out| encoder.next(SNAPSHOT_FRAME_BYTES, out))
+            == EncodeStep::Done
+        {
             return EncodeStep::Done;
         }
     }

@@ -26,34 +26,57 @@ struct Health {
 impl Probe {
     /// The request, to be sent to an authority such as `10.0.0.7:9001`.
     pub fn request(authority: &str) -> Vec<u8> {
-        format!("GET /health HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n").into_bytes()
+        format!("GET /health HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n")
+            .into_bytes()
     }
 
     /// Takes in what comes; the port once the answer is whole.
     pub fn receive(&mut self, input: &[u8]) -> Result<Option<u16>, ProbeError> {
         if self.answer.len() + input.len() > ANSWER_MAX_BYTES {
-            return Err(ProbeError("its /health is too long: is it a db-node?".to_owned()));
+            return Err(ProbeError(
+                "its /health is too long: is it a db-node?".to_owned(),
+            ));
         }
         self.answer.extend_from_slice(input);
         let mut headers = [httparse::EMPTY_HEADER; HEADER_MAX];
         let mut response = httparse::Response::new(&mut headers);
         let no_node = || ProbeError("it does not answer as a db-node does".to_owned());
-        let httparse::Status::Complete(head_bytes) = response.parse(&self.answer).map_err(|_| no_node())? else {
+        let httparse::Status::Complete(head_bytes) =
+            response.parse(&self.answer).map_err(|_| no_node())?
+        else {
             return Ok(None);
         };
-        let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-        let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
-        let length = length.filter(|length| *length <= ANSWER_MAX_BYTES).ok_or_else(no_node)?;
-        let Some(body) = self.answer[head_bytes..].get(..length) else { return Ok(None) };
+        let length = response
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case("content-length"));
+        let length = length.and_then(|header| {
+            std::str::from_utf8(header.value)
+                .ok()?
+                .parse::<usize>()
+                .ok()
+        });
+        let length = length
+            .filter(|length| *length <= ANSWER_MAX_BYTES)
+            .ok_or_else(no_node)?;
+        let Some(body) = self.answer[head_bytes..].get(..length) else {
+            return Ok(None);
+        };
         match response.code {
             Some(200) => {}
             Some(503) => return Err(ProbeError("it is loading its data".to_owned())),
-            code => return Err(ProbeError(format!("its /health answers {}", code.unwrap_or(0)))),
+            code => {
+                return Err(ProbeError(format!(
+                    "its /health answers {}",
+                    code.unwrap_or(0)
+                )));
+            }
         }
         let health: Health = serde_json::from_slice(body).map_err(|_| no_node())?;
         let port = health.replication_port.filter(|port| *port > 0);
-        port.map(Some)
-            .ok_or_else(|| ProbeError("it has no replication socket: see its --replication-listen".to_owned()))
+        port.map(Some).ok_or_else(|| {
+            ProbeError("it has no replication socket: see its --replication-listen".to_owned())
+        })
     }
 }
 
@@ -77,7 +100,8 @@ mod tests {
     #[test]
     fn the_port_is_found_however_the_answer_is_cut() {
         let body = br#"{"status":"OK","partitions":[0],"replicationPort":10001}"#;
-        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+        let mut answer =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
         answer.extend_from_slice(body);
         for piece_bytes in 1..=answer.len() {
             assert_eq!(ask(&answer, piece_bytes), Ok(Some(10001)));
@@ -97,7 +121,11 @@ mod tests {
             b"HTTP/1.1 200 OK\r\n\r\n{}",
             ANSWER,
         ] {
-            assert!(ask(answer, 7).is_err(), "{}", String::from_utf8_lossy(answer));
+            assert!(
+                ask(answer, 7).is_err(),
+                "{}",
+                String::from_utf8_lossy(answer)
+            );
         }
         assert!(ask(&vec![b'H'; 100_000], 1000).is_err());
     }

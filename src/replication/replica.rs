@@ -14,7 +14,8 @@ use crate::planted::{Bug, is_planted};
 use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, Standing};
 
 use super::frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, NodeId, PROTOCOL_VERSION, RefusalCode, SnapshotStart,
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, NodeId, PROTOCOL_VERSION,
+    RefusalCode, SnapshotStart,
 };
 use super::{Ended, HEARTBEAT_MS, SILENCE_MS};
 
@@ -134,7 +135,10 @@ impl Upstream {
             leader_version: None,
             epoch: None,
             sync: Sync::Behind,
-            acked: Ack { applied_version: 0, durable_version: 0 },
+            acked: Ack {
+                applied_version: 0,
+                durable_version: 0,
+            },
             heard_at_ms: now_ms,
             acked_at_ms: now_ms,
         }
@@ -174,31 +178,53 @@ impl Upstream {
         options: Options,
         now_ms: u64,
     ) -> Result<Option<Following>, Ended> {
-        let Some(frame) = self.reader.next(input)? else { return Ok(None) };
+        let Some(frame) = self.reader.next(input)? else {
+            return Ok(None);
+        };
         self.heard_at_ms = now_ms;
         let following = match (frame, &mut self.state) {
             (Frame::Refusal(refusal), _) => {
                 if refusal.code == RefusalCode::Ahead {
                     self.sync = Sync::Parted;
                 }
-                return Err(Ended(format!("the leader refuses: {}", printable(refusal.text))));
+                return Err(Ended(format!(
+                    "the leader refuses: {}",
+                    printable(refusal.text)
+                )));
             }
             (Frame::Continue(answer), State::Greeted) => {
                 check_epoch(answer.epoch, standing)?;
-                check_continue(&answer, standing, lsm.last_version()).inspect_err(|_| self.sync = Sync::Parted)?;
+                check_continue(&answer, standing, lsm.last_version())
+                    .inspect_err(|_| self.sync = Sync::Parted)?;
                 self.leader_version = Some(answer.last_version);
                 self.epoch = Some(answer.epoch);
                 self.state = State::Log(LogTail::new(lsm));
-                Following::Continues { epoch: answer.epoch, lineage: answer.lineage }
+                Following::Continues {
+                    epoch: answer.epoch,
+                    lineage: answer.lineage,
+                }
             }
             (Frame::SnapshotStart(start), State::Greeted) => {
                 check_epoch(start.epoch, standing)?;
-                check_snapshot(&start, standing, lsm.last_version()).inspect_err(|_| self.sync = Sync::Parted)?;
-                let begins = Following::SnapshotBegins { version: start.version, about_bytes: start.about_bytes };
-                self.state = State::Snapshot { start, decoder: Box::default(), pending: Vec::new() };
+                check_snapshot(&start, standing, lsm.last_version())
+                    .inspect_err(|_| self.sync = Sync::Parted)?;
+                let begins = Following::SnapshotBegins {
+                    version: start.version,
+                    about_bytes: start.about_bytes,
+                };
+                self.state = State::Snapshot {
+                    start,
+                    decoder: Box::default(),
+                    pending: Vec::new(),
+                };
                 begins
             }
-            (Frame::SnapshotData(data), State::Snapshot { decoder, pending, .. }) => {
+            (
+                Frame::SnapshotData(data),
+                State::Snapshot {
+                    decoder, pending, ..
+                },
+            ) => {
                 if !decode(data, decoder, pending)? {
                     return Ok(Some(Following::Noted));
                 }
@@ -208,17 +234,23 @@ impl Upstream {
             }
             (Frame::Records(data), State::Log(tail)) => {
                 tail.apply(data, lsm)?;
-                self.leader_version = self.leader_version.map(|version| version.max(lsm.last_version()));
+                self.leader_version = self
+                    .leader_version
+                    .map(|version| version.max(lsm.last_version()));
                 Following::Noted
             }
             (Frame::Heartbeat(heartbeat), _) => {
                 self.leader_version = Some(heartbeat.last_version);
-                Following::Beat { time_ms: heartbeat.time_ms }
+                Following::Beat {
+                    time_ms: heartbeat.time_ms,
+                }
             }
             _ => return Err(Ended("the leader sent a frame out of its turn".to_owned())),
         };
         if matches!(self.state, State::Log(_))
-            && self.leader_version.is_some_and(|version| version <= lsm.last_version())
+            && self
+                .leader_version
+                .is_some_and(|version| version <= lsm.last_version())
         {
             self.sync = Sync::InSync;
         }
@@ -226,15 +258,30 @@ impl Upstream {
     }
 
     fn finish_snapshot(&mut self, options: Options) -> Result<Installed, Ended> {
-        let State::Snapshot { start, decoder, .. } = std::mem::replace(&mut self.state, State::Greeted) else {
+        let State::Snapshot { start, decoder, .. } =
+            std::mem::replace(&mut self.state, State::Greeted)
+        else {
             return Err(Ended("there is no snapshot to finish".to_owned()));
         };
-        let SnapshotStart { epoch, version, lineage, .. } = start;
+        let SnapshotStart {
+            epoch,
+            version,
+            lineage,
+            ..
+        } = start;
         match decoder.finish(options) {
-            Some((lsm, header)) if header.history == lineage.history() && header.position.version == version => {
-                Ok(Installed { lsm, epoch, lineage })
+            Some((lsm, header))
+                if header.history == lineage.history() && header.position.version == version =>
+            {
+                Ok(Installed {
+                    lsm,
+                    epoch,
+                    lineage,
+                })
             }
-            _ => Err(Ended("the leader sent a snapshot of something else".to_owned())),
+            _ => Err(Ended(
+                "the leader sent a snapshot of something else".to_owned(),
+            )),
         }
     }
 
@@ -251,12 +298,24 @@ impl Upstream {
         }
         let ack = match &self.state {
             State::Log(_) if is_planted(Bug::AckBeforeApply) => {
-                let version = self.leader_version.unwrap_or(applied_version).max(applied_version);
-                Ack { applied_version: version, durable_version: version }
+                let version = self
+                    .leader_version
+                    .unwrap_or(applied_version)
+                    .max(applied_version);
+                Ack {
+                    applied_version: version,
+                    durable_version: version,
+                }
             }
-            State::Log(_) => Ack { applied_version, durable_version: durable_version.min(applied_version) },
+            State::Log(_) => Ack {
+                applied_version,
+                durable_version: durable_version.min(applied_version),
+            },
             // Alive, and nothing to confirm yet.
-            State::Greeted | State::Snapshot { .. } => Ack { applied_version: 0, durable_version: 0 },
+            State::Greeted | State::Snapshot { .. } => Ack {
+                applied_version: 0,
+                durable_version: 0,
+            },
         };
         if ack != self.acked || now_ms.saturating_sub(self.acked_at_ms) >= HEARTBEAT_MS {
             self.acked = ack;
@@ -282,9 +341,13 @@ impl Upstream {
 
 /// Whether the log of a leader may be followed from where the replica is.
 fn check_continue(answer: &Continue, standing: &Standing, version: u64) -> Result<(), Ended> {
-    let common_version = answer.lineage.common_version(standing.lineage.history(), version);
+    let common_version = answer
+        .lineage
+        .common_version(standing.lineage.history(), version);
     if version > 0 && common_version != Some(version) {
-        return Err(Ended("the leader goes on from what this node does not have".to_owned()));
+        return Err(Ended(
+            "the leader goes on from what this node does not have".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -299,8 +362,13 @@ fn check_snapshot(start: &SnapshotStart, standing: &Standing, version: u64) -> R
             "the leader is empty and this replica is not: its data is kept. Make this node the leader, or start it empty".to_owned(),
         ));
     }
-    let common_version = start.lineage.common_version(standing.lineage.history(), version).unwrap_or(0);
-    let is_told = start.epoch > standing.data_epoch || is_planted(Bug::DataGivenUp) || is_planted(Bug::EmptinessTaken);
+    let common_version = start
+        .lineage
+        .common_version(standing.lineage.history(), version)
+        .unwrap_or(0);
+    let is_told = start.epoch > standing.data_epoch
+        || is_planted(Bug::DataGivenUp)
+        || is_planted(Bug::EmptinessTaken);
     if common_version < version && !is_told {
         return Err(Ended(format!(
             "this replica holds version {version}, of which the leader has only what is up to {common_version}: its data is kept. \
@@ -322,7 +390,11 @@ fn check_epoch(epoch: u64, standing: &Standing) -> Result<(), Ended> {
 }
 
 /// Takes in a piece of a snapshot; true when it is whole.
-fn decode(mut data: &[u8], decoder: &mut CheckpointDecoder, pending: &mut Vec<u8>) -> Result<bool, Ended> {
+fn decode(
+    mut data: &[u8],
+    decoder: &mut CheckpointDecoder,
+    pending: &mut Vec<u8>,
+) -> Result<bool, Ended> {
     while !data.is_empty() {
         let wanted = decoder.wanted_bytes();
         if wanted == 0 {
@@ -340,10 +412,16 @@ fn decode(mut data: &[u8], decoder: &mut CheckpointDecoder, pending: &mut Vec<u8
         match decoder.feed(std::mem::take(pending)) {
             Ok(DecodeStep::More) => {}
             Ok(DecodeStep::Done) if data.is_empty() => return Ok(true),
-            Ok(DecodeStep::Done) => return Err(Ended("the leader sent more than a snapshot".to_owned())),
-            Err(FormatError::Damaged(problem)) => return Err(Ended(format!("the snapshot is damaged: {problem}"))),
+            Ok(DecodeStep::Done) => {
+                return Err(Ended("the leader sent more than a snapshot".to_owned()));
+            }
+            Err(FormatError::Damaged(problem)) => {
+                return Err(Ended(format!("the snapshot is damaged: {problem}")));
+            }
             Err(FormatError::TooNew(format)) => {
-                return Err(Ended(format!("the leader is of a later version (format {format}): upgrade this node")));
+                return Err(Ended(format!(
+                    "the leader is of a later version (format {format}): upgrade this node"
+                )));
             }
         }
     }
@@ -352,7 +430,10 @@ fn decode(mut data: &[u8], decoder: &mut CheckpointDecoder, pending: &mut Vec<u8
 
 impl LogTail {
     fn new(lsm: &Lsm) -> Self {
-        Self { reader: RecordReader::new(lsm.position()), held: LogBatch::default() }
+        Self {
+            reader: RecordReader::new(lsm.position()),
+            held: LogBatch::default(),
+        }
     }
 
     /// Applies records; those of a batch once it is whole.
@@ -366,7 +447,9 @@ impl LogTail {
             }
             self.held.push_record(&record);
             if self.held.stream_bytes() > BATCH_MAX_BYTES {
-                return Err(Ended(format!("the leader sent a batch of more than {BATCH_MAX_BYTES} bytes")));
+                return Err(Ended(format!(
+                    "the leader sent a batch of more than {BATCH_MAX_BYTES} bytes"
+                )));
             }
             if !self.held.is_open() {
                 let before = lsm.position();
@@ -382,5 +465,7 @@ impl LogTail {
 
 /// A peer's text, for the log.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }

@@ -25,7 +25,8 @@
 use std::sync::Arc;
 
 use crate::lsm::{
-    Adoption, Blob, CHUNK_MAX_BYTES, Chunk, ChunkStep, ChunkWalk, Level, Lsm, Options, Snapshot, VALUE_MAX_BYTES,
+    Adoption, Blob, CHUNK_MAX_BYTES, Chunk, ChunkStep, ChunkWalk, Level, Lsm, Options, Snapshot,
+    VALUE_MAX_BYTES,
 };
 
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
@@ -92,8 +93,17 @@ pub struct CheckpointEncoder {
 impl CheckpointEncoder {
     /// The bytes of a snapshot, as of this history.
     pub fn new(snapshot: Snapshot, history: HistoryId) -> Self {
-        let header = FileHeader { history, position: snapshot.position(), hasher: Some(snapshot.hasher()) };
-        Self { header, walk: ChunkWalk::new(snapshot), state: EncodeState::Header, chain: 0 }
+        let header = FileHeader {
+            history,
+            position: snapshot.position(),
+            hasher: Some(snapshot.hasher()),
+        };
+        Self {
+            header,
+            walk: ChunkWalk::new(snapshot),
+            state: EncodeState::Header,
+            chain: 0,
+        }
     }
 
     /// What its header says.
@@ -118,21 +128,37 @@ impl CheckpointEncoder {
                     work_left = work_left.saturating_sub(spent);
                     self.encode_step(step, out);
                 }
-                EncodeState::Digest { chunk, index, digested, crc } => {
+                EncodeState::Digest {
+                    chunk,
+                    index,
+                    digested,
+                    crc,
+                } => {
                     let blob = &chunk.blobs()[*index];
                     let upto = blob.len().min(*digested + DIGEST_STEP_BYTES);
                     *crc = crc32c::crc32c_append(*crc, &blob[*digested..upto]);
                     work_left = work_left.saturating_sub((upto - *digested) / 8);
                     *digested = upto;
                     if upto == blob.len() {
-                        let (len, crc, index, chunk) = (blob.len(), *crc, *index, Arc::clone(chunk));
+                        let (len, crc, index, chunk) =
+                            (blob.len(), *crc, *index, Arc::clone(chunk));
                         self.push_item_head(KIND_VALUE, 0, len, crc, out);
-                        self.state = EncodeState::Copy { chunk, index, copied: 0 };
+                        self.state = EncodeState::Copy {
+                            chunk,
+                            index,
+                            copied: 0,
+                        };
                     }
                 }
-                EncodeState::Copy { chunk, index, copied } => {
+                EncodeState::Copy {
+                    chunk,
+                    index,
+                    copied,
+                } => {
                     let blob = &chunk.blobs()[*index];
-                    let upto = blob.len().min(*copied + end.saturating_sub(out.len()).max(1));
+                    let upto = blob
+                        .len()
+                        .min(*copied + end.saturating_sub(out.len()).max(1));
                     out.extend_from_slice(&blob[*copied..upto]);
                     *copied = upto;
                     if upto == blob.len() {
@@ -142,7 +168,11 @@ impl CheckpointEncoder {
                 EncodeState::Done => return EncodeStep::Done,
             }
         }
-        if matches!(self.state, EncodeState::Done) { EncodeStep::Done } else { EncodeStep::More }
+        if matches!(self.state, EncodeState::Done) {
+            EncodeStep::Done
+        } else {
+            EncodeStep::More
+        }
     }
 
     fn encode_step(&mut self, step: ChunkStep, out: &mut Vec<u8>) {
@@ -168,10 +198,21 @@ impl CheckpointEncoder {
         }
     }
 
-    fn push_item_head(&mut self, kind: u8, level: u8, len: usize, checksum: u32, out: &mut Vec<u8>) {
+    fn push_item_head(
+        &mut self,
+        kind: u8,
+        level: u8,
+        len: usize,
+        checksum: u32,
+        out: &mut Vec<u8>,
+    ) {
         let mut head = [0; ITEM_HEAD_BYTES];
         head[..2].copy_from_slice(&[kind, level]);
-        head[4..8].copy_from_slice(&u32::try_from(len).expect("chunks and values are below 4 GiB").to_le_bytes());
+        head[4..8].copy_from_slice(
+            &u32::try_from(len)
+                .expect("chunks and values are below 4 GiB")
+                .to_le_bytes(),
+        );
         head[8..12].copy_from_slice(&checksum.to_le_bytes());
         self.chain = chain(self.chain, &head);
         head[12..].copy_from_slice(&self.chain.to_le_bytes());
@@ -186,7 +227,12 @@ fn chain(before: u32, head: &[u8]) -> u32 {
 /// What to do about the large value `index` of a chunk, or behind the last.
 fn value_state(chunk: Arc<Chunk>, index: usize) -> EncodeState {
     if index < chunk.blobs().len() {
-        EncodeState::Digest { chunk, index, digested: 0, crc: 0 }
+        EncodeState::Digest {
+            chunk,
+            index,
+            digested: 0,
+            crc: 0,
+        }
     } else {
         EncodeState::Walk
     }
@@ -205,8 +251,15 @@ pub enum DecodeStep {
 enum DecodeState {
     Header,
     ItemHead,
-    Chunk { len: usize },
-    Value { len: usize, checksum: u32, crc: u32, value: Vec<u8> },
+    Chunk {
+        len: usize,
+    },
+    Value {
+        len: usize,
+        checksum: u32,
+        crc: u32,
+        value: Vec<u8>,
+    },
     Done,
 }
 
@@ -228,7 +281,15 @@ pub struct CheckpointDecoder {
 impl Default for CheckpointDecoder {
     fn default() -> Self {
         let (state, header, adoption, chunk) = (DecodeState::Header, None, None, None);
-        Self { state, header, adoption, chain: 0, chunk, offset: 0, sound_to: 0 }
+        Self {
+            state,
+            header,
+            adoption,
+            chain: 0,
+            chunk,
+            offset: 0,
+            sound_to: 0,
+        }
     }
 }
 
@@ -270,7 +331,9 @@ impl CheckpointDecoder {
             DecodeState::Header => {
                 let (header, checksum) = FileHeader::decode(FileKind::Checkpoint, &bytes)?;
                 self.chain = checksum;
-                self.adoption = header.hasher.map(|hasher| Adoption::new(hasher, header.position));
+                self.adoption = header
+                    .hasher
+                    .map(|hasher| Adoption::new(hasher, header.position));
                 self.header = Some(header);
                 self.state = DecodeState::ItemHead;
             }
@@ -279,12 +342,19 @@ impl CheckpointDecoder {
                 self.chunk = Some((bytes, Vec::new(), begin));
                 self.state = DecodeState::ItemHead;
             }
-            DecodeState::Value { len, checksum, crc, value } => {
+            DecodeState::Value {
+                len,
+                checksum,
+                crc,
+                value,
+            } => {
                 *crc = crc32c::crc32c_append(*crc, &bytes);
                 if value.is_empty() {
                     *value = bytes;
                 } else {
-                    let wanted = (value.capacity() * 2).min(*len).max(value.len() + bytes.len());
+                    let wanted = (value.capacity() * 2)
+                        .min(*len)
+                        .max(value.len() + bytes.len());
                     value.reserve_exact(wanted - value.len());
                     value.extend_from_slice(&bytes);
                 }
@@ -292,7 +362,9 @@ impl CheckpointDecoder {
                     return Ok(DecodeStep::More);
                 }
                 if crc != checksum {
-                    return Err(FormatError::Damaged("the checksum of a value does not hold"));
+                    return Err(FormatError::Damaged(
+                        "the checksum of a value does not hold",
+                    ));
                 }
                 let Some((_, blobs, _)) = &mut self.chunk else {
                     return Err(FormatError::Damaged("a large value outside of any chunk"));
@@ -303,44 +375,70 @@ impl CheckpointDecoder {
             DecodeState::Done => {}
         }
         self.sound_to = self.offset;
-        Ok(if matches!(self.state, DecodeState::Done) { DecodeStep::Done } else { DecodeStep::More })
+        Ok(if matches!(self.state, DecodeState::Done) {
+            DecodeStep::Done
+        } else {
+            DecodeStep::More
+        })
     }
 
     fn item_head(&mut self, head: &[u8]) -> Result<(), FormatError> {
         let chain = chain(self.chain, head);
         if chain != word(head, 12) {
-            return Err(FormatError::Damaged("the checksum of an item's head does not hold"));
+            return Err(FormatError::Damaged(
+                "the checksum of an item's head does not hold",
+            ));
         }
         self.chain = chain;
-        let (kind, level, len, checksum) = (head[0], head[1], word(head, 4) as usize, word(head, 8));
+        let (kind, level, len, checksum) =
+            (head[0], head[1], word(head, 4) as usize, word(head, 8));
         if kind != KIND_VALUE {
             self.adopt_chunk()?;
         }
         self.state = match kind {
             KIND_LAYER if len == 0 => {
-                let level = if level == BOTTOM { Level::Bottom } else { Level::Upper(level) };
-                self.adoption()?.begin_layer(level).map_err(|error| FormatError::Damaged(error.0))?;
+                let level = if level == BOTTOM {
+                    Level::Bottom
+                } else {
+                    Level::Upper(level)
+                };
+                self.adoption()?
+                    .begin_layer(level)
+                    .map_err(|error| FormatError::Damaged(error.0))?;
                 DecodeState::ItemHead
             }
             KIND_CHUNK if (1..=CHUNK_MAX_BYTES).contains(&len) => DecodeState::Chunk { len },
-            KIND_VALUE if (1..=VALUE_MAX_BYTES).contains(&len) => {
-                DecodeState::Value { len, checksum, crc: 0, value: Vec::new() }
-            }
+            KIND_VALUE if (1..=VALUE_MAX_BYTES).contains(&len) => DecodeState::Value {
+                len,
+                checksum,
+                crc: 0,
+                value: Vec::new(),
+            },
             KIND_END if len == 0 => DecodeState::Done,
-            _ => return Err(FormatError::Damaged("an item of an unknown kind or an impossible length")),
+            _ => {
+                return Err(FormatError::Damaged(
+                    "an item of an unknown kind or an impossible length",
+                ));
+            }
         };
         Ok(())
     }
 
     fn adoption(&mut self) -> Result<&mut Adoption, FormatError> {
-        self.adoption.as_mut().ok_or(FormatError::Damaged("an item before the header"))
+        self.adoption
+            .as_mut()
+            .ok_or(FormatError::Damaged("an item before the header"))
     }
 
     /// The chunk is complete once anything but a large value follows.
     fn adopt_chunk(&mut self) -> Result<(), FormatError> {
-        let Some((bytes, blobs, begin)) = self.chunk.take() else { return Ok(()) };
+        let Some((bytes, blobs, begin)) = self.chunk.take() else {
+            return Ok(());
+        };
         let head_begin = std::mem::replace(&mut self.sound_to, begin);
-        self.adoption()?.add_chunk(&bytes, blobs).map_err(|error| FormatError::Damaged(error.0))?;
+        self.adoption()?
+            .add_chunk(&bytes, blobs)
+            .map_err(|error| FormatError::Damaged(error.0))?;
         self.sound_to = head_begin;
         Ok(())
     }
@@ -356,7 +454,10 @@ mod tests {
     use super::*;
     use crate::lsm::{INLINE_VALUE_MAX_BYTES, KeyHasher, LargeValue, LogPosition, NewValue};
 
-    const OPTIONS: Options = Options { memtable_bytes: 1 << 20, hash_seed: 0x0102 };
+    const OPTIONS: Options = Options {
+        memtable_bytes: 1 << 20,
+        hash_seed: 0x0102,
+    };
 
     fn engine() -> Lsm {
         filled(Lsm::new(OPTIONS))
@@ -385,7 +486,9 @@ mod tests {
     fn decode(bytes: &[u8]) -> Result<Option<Lsm>, FormatError> {
         let (mut decoder, mut rest) = (CheckpointDecoder::default(), bytes);
         loop {
-            let Some((next, behind)) = rest.split_at_checked(decoder.wanted_bytes()) else { return Ok(None) };
+            let Some((next, behind)) = rest.split_at_checked(decoder.wanted_bytes()) else {
+                return Ok(None);
+            };
             rest = behind;
             if decoder.feed(next.to_vec())? == DecodeStep::Done {
                 assert!(rest.is_empty());
@@ -415,14 +518,21 @@ mod tests {
         assert_eq!(bytes[value..value + 8], [3, 0, 0, 0, 1, 0x40, 0, 0]);
         let below = value + 16 + INLINE_VALUE_MAX_BYTES + 1;
         assert_eq!(bytes[below..below + 2], [1, 255]);
-        assert_eq!(bytes[bytes.len() - 16..][..12], [4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            bytes[bytes.len() - 16..][..12],
+            [4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
     }
 
     #[test]
     fn decoding_gives_the_engine_back() {
         let mut lsm = engine();
         let whole = encode(&mut lsm, 1 << 20);
-        assert_eq!(encode(&mut lsm, 1), whole, "the bytes do not depend on the budget");
+        assert_eq!(
+            encode(&mut lsm, 1),
+            whole,
+            "the bytes do not depend on the budget"
+        );
         let back = decode(&whole).expect("sound").expect("whole");
         assert_eq!(back.position(), lsm.position());
         assert_eq!(back.get(b"a"), None);
@@ -433,10 +543,16 @@ mod tests {
     #[test]
     fn an_earlier_format_stays_what_it_is() {
         let hasher = KeyHasher::of_format(1, 5).expect("a known format");
-        let whole = encode(&mut filled(Adoption::new(hasher, LogPosition::default()).finish(OPTIONS)), 1 << 20);
+        let whole = encode(
+            &mut filled(Adoption::new(hasher, LogPosition::default()).finish(OPTIONS)),
+            1 << 20,
+        );
         assert_eq!(whole[8..12], [1, 0, 0, 0]);
         let mut back = decode(&whole).expect("sound").expect("whole");
-        assert_eq!((back.get(b"a"), back.get(b"b").map(|entry| entry.version)), (None, Some(2)));
+        assert_eq!(
+            (back.get(b"a"), back.get(b"b").map(|entry| entry.version)),
+            (None, Some(2))
+        );
         back.set(b"c", NewValue::Inline(b"2"), None);
         let again = encode(&mut back, 1 << 20);
         assert_eq!(again[8..12], [1, 0, 0, 0]);
@@ -448,14 +564,21 @@ mod tests {
     fn no_damage_goes_unnoticed() {
         let whole = encode(&mut engine(), 1 << 20);
         for cut in 0..whole.len() {
-            assert!(decode(&whole[..cut]).is_ok_and(|lsm| lsm.is_none()), "cut at {cut}");
+            assert!(
+                decode(&whole[..cut]).is_ok_and(|lsm| lsm.is_none()),
+                "cut at {cut}"
+            );
         }
         let mut rng = fastrand::Rng::with_seed(1);
         let sampled = (0..20_000).map(|_| rng.usize(..whole.len() * 8));
         for bit in (0..2_000).chain(sampled) {
             let mut damaged = whole.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(!matches!(decode(&damaged), Ok(Some(_))), "bit {bit} of {}", whole.len() * 8);
+            assert!(
+                !matches!(decode(&damaged), Ok(Some(_))),
+                "bit {bit} of {}",
+                whole.len() * 8
+            );
         }
     }
 }

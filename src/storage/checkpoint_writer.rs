@@ -41,9 +41,18 @@ impl<F: DiskFile> CheckpointWriter<F> {
     ) -> Result<Self, StorageError> {
         let name = checkpoint_name(snapshot.version());
         let draft = format!("{name}.tmp");
-        let file = disk.create(&draft, 0).map_err(|error| StorageError::io("beginning", disk.path(&draft), &error))?;
+        let file = disk
+            .create(&draft, 0)
+            .map_err(|error| StorageError::io("beginning", disk.path(&draft), &error))?;
         let encoder = CheckpointEncoder::new(snapshot, history);
-        Ok(Self { encoder, file, name, draft, offset: 0, buffer: Vec::new() })
+        Ok(Self {
+            encoder,
+            file,
+            name,
+            draft,
+            offset: 0,
+            buffer: Vec::new(),
+        })
     }
 
     /// The version it will be complete up to.
@@ -53,7 +62,8 @@ impl<F: DiskFile> CheckpointWriter<F> {
 
     /// Writes the next piece; true when the checkpoint has its name and that lasts.
     pub(super) fn step<D: Disk<File = F>>(&mut self, disk: &D) -> Result<bool, StorageError> {
-        self.write(disk).map_err(|error| StorageError::io("writing", disk.path(&self.draft), &error))
+        self.write(disk)
+            .map_err(|error| StorageError::io("writing", disk.path(&self.draft), &error))
     }
 
     fn write<D: Disk<File = F>>(&mut self, disk: &D) -> std::io::Result<bool> {
@@ -74,9 +84,15 @@ impl<F: DiskFile> CheckpointWriter<F> {
 
     /// Removes checkpoints of older versions, once this one has its name.
     pub(super) fn remove_older<D: Disk>(disk: &D, version: u64) -> Result<(), StorageError> {
-        let names = disk.names().map_err(|error| StorageError::io("listing", disk.path(""), &error))?;
-        for name in names.iter().filter(|name| checkpoint_version(name).is_some_and(|older| older < version)) {
-            disk.remove(name).map_err(|error| StorageError::io("removing", disk.path(name), &error))?;
+        let names = disk
+            .names()
+            .map_err(|error| StorageError::io("listing", disk.path(""), &error))?;
+        for name in names
+            .iter()
+            .filter(|name| checkpoint_version(name).is_some_and(|older| older < version))
+        {
+            disk.remove(name)
+                .map_err(|error| StorageError::io("removing", disk.path(name), &error))?;
         }
         Ok(())
     }

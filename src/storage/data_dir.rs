@@ -42,12 +42,18 @@ impl DataDir {
             )));
         }
         let lock = lock(folder)?;
-        Ok(Self { folder: folder.to_owned(), _lock: lock })
+        Ok(Self {
+            folder: folder.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Whether no partition has data here yet; drafts that a crash left do not count.
     pub fn is_empty(&self) -> Result<bool, StorageError> {
-        for name in names_in(&self.folder)?.iter().filter(|name| !HARMLESS_NAMES.contains(&name.as_str())) {
+        for name in names_in(&self.folder)?
+            .iter()
+            .filter(|name| !HARMLESS_NAMES.contains(&name.as_str()))
+        {
             let is_draft = |name: &String| name.strip_suffix(".tmp").is_some();
             if !names_in(&self.folder.join(name)).is_ok_and(|names| names.iter().all(is_draft)) {
                 return Ok(false);
@@ -93,7 +99,9 @@ fn names_in(folder: &Path) -> Result<Vec<String>, StorageError> {
     };
     list().map_err(|error| {
         let shown = folder.display();
-        StorageError::Unusable(format!("--data-dir {shown} cannot be read: {error}; name a directory"))
+        StorageError::Unusable(format!(
+            "--data-dir {shown} cannot be read: {error}; name a directory"
+        ))
     })
 }
 
@@ -102,9 +110,15 @@ fn lock(folder: &Path) -> Result<File, StorageError> {
     let path = folder.join(LOCK_NAME);
     let unusable = |error: &io::Error| {
         let shown = folder.display();
-        StorageError::Unusable(format!("--data-dir {shown} cannot be written to: {error}; check owner and mode"))
+        StorageError::Unusable(format!(
+            "--data-dir {shown} cannot be written to: {error}; check owner and mode"
+        ))
     };
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
     let file = file.map_err(|error| unusable(&error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

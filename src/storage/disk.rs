@@ -60,7 +60,9 @@ pub struct SystemDisk {
 impl SystemDisk {
     /// The directory, which is there.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self {
+            folder: folder.to_owned(),
+        }
     }
 }
 
@@ -68,18 +70,28 @@ impl Disk for SystemDisk {
     type File = File;
 
     fn names(&self) -> io::Result<Vec<String>> {
-        fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        fs::read_dir(&self.folder)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
     }
 
     #[expect(clippy::disallowed_methods, reason = "storage touches files")]
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.folder.join(name))
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.folder.join(name))
     }
 
     #[expect(clippy::disallowed_methods, reason = "storage touches files")]
     fn create(&self, name: &str, room_bytes: u64) -> io::Result<File> {
         let path = self.folder.join(name);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
         if room_bytes > 0 {
             match fallocate(&file, FallocateFlags::empty(), 0, room_bytes) {
                 // A file system that cannot: the file grows as it is written.

@@ -41,16 +41,32 @@ pub(super) struct DivergedWriter<D: Disk> {
 
 impl<D: Disk> DivergedWriter<D> {
     pub(super) fn begin(dropped: Dropped) -> Self {
-        let Dropped { snapshot, history, common_version } = dropped;
-        let name = format!("diverged-{history}-{common_version}-{}.jsonl", snapshot.version());
+        let Dropped {
+            snapshot,
+            history,
+            common_version,
+        } = dropped;
+        let name = format!(
+            "diverged-{history}-{common_version}-{}.jsonl",
+            snapshot.version()
+        );
         let scan = snapshot.into_scan_of_writes();
-        Self { scan, common_version, name, file: None, offset: 0, buffer: Vec::new(), count: 0 }
+        Self {
+            scan,
+            common_version,
+            name,
+            file: None,
+            offset: 0,
+            buffer: Vec::new(),
+            count: 0,
+        }
     }
 
     /// Writes the next piece; true when the file has its name and that lasts.
     pub(super) fn step(&mut self, disk: &D) -> Result<bool, StorageError> {
         let is_done = self.collect();
-        self.write(disk, is_done).map_err(|error| StorageError::io("writing", disk.path(&self.name), &error))?;
+        self.write(disk, is_done)
+            .map_err(|error| StorageError::io("writing", disk.path(&self.name), &error))?;
         if is_done && self.count > 0 {
             log::warn!(
                 "{} writes that only this node had are dropped; they are saved in {}",
@@ -71,7 +87,11 @@ impl<D: Disk> DivergedWriter<D> {
                 ScanState::Searching => {}
                 ScanState::End => return true,
                 ScanState::Found => {
-                    if let Some(entry) = self.scan.entry().filter(|entry| entry.version > self.common_version) {
+                    if let Some(entry) = self
+                        .scan
+                        .entry()
+                        .filter(|entry| entry.version > self.common_version)
+                    {
                         render(&entry, &mut self.buffer);
                         self.count += 1;
                     }

@@ -53,14 +53,26 @@ pub enum StorageError {
 impl StorageError {
     /// A system call that failed.
     pub fn io(action: &'static str, path: String, error: &io::Error) -> Self {
-        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        Self::Io { action, path, problem: error.to_string(), is_full }
+        let is_full = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        );
+        Self::Io {
+            action,
+            path,
+            problem: error.to_string(),
+            is_full,
+        }
     }
 
     /// Damage in a file, or a format that is too new.
     pub fn format(path: String, offset: u64, error: FormatError) -> Self {
         match error {
-            FormatError::Damaged(problem) => Self::Damaged { path, offset, problem },
+            FormatError::Damaged(problem) => Self::Damaged {
+                path,
+                offset,
+                problem,
+            },
             FormatError::TooNew(format) => Self::TooNew { path, format },
         }
     }
@@ -71,9 +83,16 @@ impl fmt::Display for StorageError {
         match self {
             Self::Unusable(problem) | Self::BadBackup(problem) => f.write_str(problem),
             Self::Locked(path) => {
-                write!(f, "{path} is in use by another db-node: stop that one, or choose another --data-dir")
+                write!(
+                    f,
+                    "{path} is in use by another db-node: stop that one, or choose another --data-dir"
+                )
             }
-            Self::Damaged { path, offset, problem } => write!(
+            Self::Damaged {
+                path,
+                offset,
+                problem,
+            } => write!(
                 f,
                 "{path} is damaged at byte {offset}: {problem}. Restore a backup into an empty directory with --restore FILE, \
                  or start with --accept-data-loss to keep what precedes the damage (the rest is set aside, not deleted)"
@@ -82,9 +101,18 @@ impl fmt::Display for StorageError {
                 f,
                 "{path} has format {format}, which this version does not know: start the newer db-node that wrote it"
             ),
-            Self::Io { action, path, problem, is_full } => {
+            Self::Io {
+                action,
+                path,
+                problem,
+                is_full,
+            } => {
                 write!(f, "{action} {path} failed: {problem}")?;
-                if *is_full { f.write_str("; make room and restart the node") } else { Ok(()) }
+                if *is_full {
+                    f.write_str("; make room and restart the node")
+                } else {
+                    Ok(())
+                }
             }
         }
     }

@@ -55,7 +55,10 @@ impl<D: Disk> Disk for Generation<D> {
 
     fn names(&self) -> io::Result<Vec<String>> {
         let names = self.disk.names()?;
-        let of_this = names.iter().map(|name| split(name)).filter(|(number, _)| *number == self.number);
+        let of_this = names
+            .iter()
+            .map(|name| split(name))
+            .filter(|(number, _)| *number == self.number);
         Ok(of_this.map(|(_, name)| name.to_owned()).collect())
     }
 
@@ -68,7 +71,8 @@ impl<D: Disk> Disk for Generation<D> {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(&self.name_in_folder(from), &self.name_in_folder(to))
+        self.disk
+            .rename(&self.name_in_folder(from), &self.name_in_folder(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

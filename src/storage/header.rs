@@ -56,7 +56,9 @@ impl FileHeader {
     pub(super) fn encode(&self, kind: FileKind) -> ([u8; HEADER_BYTES], u32) {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&kind.magic());
-        let format = self.hasher.map_or(LOG_FORMAT, |hasher| u32::from(hasher.format()));
+        let format = self
+            .hasher
+            .map_or(LOG_FORMAT, |hasher| u32::from(hasher.format()));
         bytes[8..12].copy_from_slice(&format.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.history.0);
         bytes[32..40].copy_from_slice(&self.position.version.to_le_bytes());
@@ -73,28 +75,48 @@ impl FileHeader {
             return Err(FormatError::Damaged("the header is cut off"));
         };
         if bytes[..8] != kind.magic() {
-            return Err(FormatError::Damaged("it does not begin as a file of its kind does"));
+            return Err(FormatError::Damaged(
+                "it does not begin as a file of its kind does",
+            ));
         }
         let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"));
         let format = word(8);
-        let newest = if kind == FileKind::Log { LOG_FORMAT } else { u32::from(KeyHasher::NEWEST_FORMAT) };
+        let newest = if kind == FileKind::Log {
+            LOG_FORMAT
+        } else {
+            u32::from(KeyHasher::NEWEST_FORMAT)
+        };
         if format > newest {
             return Err(FormatError::TooNew(format));
         }
         let checksum = word(60);
         if checksum != crc32c::crc32c(&bytes[..60]) {
-            return Err(FormatError::Damaged("the checksum of the header does not hold"));
+            return Err(FormatError::Damaged(
+                "the checksum of the header does not hold",
+            ));
         }
         let long = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"));
         let history = HistoryId(*bytes[16..].first_chunk().expect("sixteen bytes"));
-        let position = LogPosition { version: long(32), checksum: word(40) };
+        let position = LogPosition {
+            version: long(32),
+            checksum: word(40),
+        };
         let hasher = match kind {
             FileKind::Log => None,
             FileKind::Checkpoint => {
-                let hasher = u8::try_from(format).ok().and_then(|format| KeyHasher::of_format(format, long(48)));
+                let hasher = u8::try_from(format)
+                    .ok()
+                    .and_then(|format| KeyHasher::of_format(format, long(48)));
                 Some(hasher.ok_or(FormatError::Damaged("a format that there never was"))?)
             }
         };
-        Ok((Self { history, position, hasher }, checksum))
+        Ok((
+            Self {
+                history,
+                position,
+                hasher,
+            },
+            checksum,
+        ))
     }
 }

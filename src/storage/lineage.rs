@@ -34,7 +34,9 @@ impl FromStr for HistoryId {
         if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(NoHistoryId);
         }
-        u128::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(|_| NoHistoryId)
+        u128::from_str_radix(text, 16)
+            .map(|number| Self(number.to_be_bytes()))
+            .map_err(|_| NoHistoryId)
     }
 }
 
@@ -54,7 +56,9 @@ impl Mint {
     /// The next sixteen bytes.
     pub fn draw(&mut self) -> [u8; 16] {
         self.count += 1;
-        SipHasher24::new_with_key(&self.seed).hash(&self.count.to_le_bytes()).as_bytes()
+        SipHasher24::new_with_key(&self.seed)
+            .hash(&self.count.to_le_bytes())
+            .as_bytes()
     }
 
     /// A mint of its own, for another thread.
@@ -84,12 +88,18 @@ pub struct Lineage {
 impl Lineage {
     /// A history that grew out of none.
     pub fn new(history: HistoryId) -> Self {
-        Self { history, past: VecDeque::new() }
+        Self {
+            history,
+            past: VecDeque::new(),
+        }
     }
 
     /// A history with its past, newest first; what is over [`PAST_MAX`] is left out.
     pub fn with_past(history: HistoryId, past: impl IntoIterator<Item = PastHistory>) -> Self {
-        Self { history, past: past.into_iter().take(PAST_MAX).collect() }
+        Self {
+            history,
+            past: past.into_iter().take(PAST_MAX).collect(),
+        }
     }
 
     /// The history that goes on.
@@ -111,9 +121,14 @@ impl Lineage {
     #[must_use]
     pub fn begin(&self, history: HistoryId, end_version: u64) -> Self {
         // What was to come in an older history can no longer come.
-        let older =
-            self.past.iter().map(|past| PastHistory { end_version: past.end_version.min(end_version), ..*past });
-        let newest = PastHistory { history: self.history, end_version };
+        let older = self.past.iter().map(|past| PastHistory {
+            end_version: past.end_version.min(end_version),
+            ..*past
+        });
+        let newest = PastHistory {
+            history: self.history,
+            end_version,
+        };
         Self::with_past(history, std::iter::once(newest).chain(older))
     }
 
@@ -156,7 +171,13 @@ mod tests {
             lineage = lineage.begin(id(number), u64::from(number));
         }
         assert_eq!(lineage.past().len(), PAST_MAX);
-        assert_eq!(lineage.past().next(), Some(&PastHistory { history: id(38), end_version: 39 }));
+        assert_eq!(
+            lineage.past().next(),
+            Some(&PastHistory {
+                history: id(38),
+                end_version: 39
+            })
+        );
         assert_eq!(lineage.common_version(id(1), 1), None);
     }
 
@@ -165,7 +186,13 @@ mod tests {
         let id = HistoryId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
         assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0eff");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for text in ["", "0", "+00102030405060708090a0b0c0d0eff", "000102030405060708090a0b0c0d0ef", "é"] {
+        for text in [
+            "",
+            "0",
+            "+00102030405060708090a0b0c0d0eff",
+            "000102030405060708090a0b0c0d0ef",
+            "é",
+        ] {
             assert_eq!(text.parse::<HistoryId>(), Err(NoHistoryId), "{text}");
         }
     }
@@ -174,7 +201,13 @@ mod tests {
     fn a_mint_repeats_nothing() {
         let mut mint = Mint::new([7; 16]);
         let mut child = mint.split();
-        let made = [mint.draw(), mint.draw(), child.draw(), child.draw(), Mint::new([8; 16]).draw()];
+        let made = [
+            mint.draw(),
+            mint.draw(),
+            child.draw(),
+            child.draw(),
+            Mint::new([8; 16]).draw(),
+        ];
         assert!((1..made.len()).all(|at| !made[..at].contains(&made[at])));
     }
 }

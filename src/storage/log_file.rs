@@ -38,7 +38,11 @@ pub(super) fn first_version_of(name: &str) -> Option<u64> {
 }
 
 /// The mark that stands at `offset` of the file with this header checksum.
-pub(super) fn encode_mark(header_checksum: u32, offset: u64, synced_version: u64) -> [u8; MARK_BYTES] {
+pub(super) fn encode_mark(
+    header_checksum: u32,
+    offset: u64,
+    synced_version: u64,
+) -> [u8; MARK_BYTES] {
     let mut bytes = [0; MARK_BYTES];
     bytes[4..8].copy_from_slice(&MARK_LEN_FIELD);
     bytes[8..16].copy_from_slice(&synced_version.to_le_bytes());
@@ -57,7 +61,11 @@ pub(super) fn mark_at(file: &[u8], offset: usize, header_checksum: u32) -> Optio
 }
 
 /// The highest synced version that any mark at or behind `offset` tells.
-pub(super) fn synced_version_behind(file: &[u8], offset: usize, header_checksum: u32) -> Option<u64> {
+pub(super) fn synced_version_behind(
+    file: &[u8],
+    offset: usize,
+    header_checksum: u32,
+) -> Option<u64> {
     let finder = memchr::memmem::Finder::new(&MARK_LEN_FIELD);
     let (mut from, mut highest) = (offset, None);
     while let Some(found) = file.get(from..).and_then(|rest| finder.find(rest)) {
@@ -77,8 +85,15 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let position = LogPosition { version: 0x0102, checksum: 0x0a0b_0c0d };
-        let header = FileHeader { history: HistoryId([7; 16]), position, hasher: None };
+        let position = LogPosition {
+            version: 0x0102,
+            checksum: 0x0a0b_0c0d,
+        };
+        let header = FileHeader {
+            history: HistoryId([7; 16]),
+            position,
+            hasher: None,
+        };
         let (bytes, checksum) = header.encode(FileKind::Log);
         let mut expected = b"dbnodlog\x01\0\0\0\0\0\0\0".to_vec();
         expected.extend([7; 16]);
@@ -86,14 +101,17 @@ mod tests {
         expected.extend([0; 16]);
         expected.extend(0x8696_9fdc_u32.to_le_bytes());
         assert_eq!(bytes, *expected, "{checksum:#x}");
-        assert_eq!(FileHeader::decode(FileKind::Log, &bytes), Ok((header, checksum)));
+        assert_eq!(
+            FileHeader::decode(FileKind::Log, &bytes),
+            Ok((header, checksum))
+        );
         assert_eq!(log_name(position), "wal-00000000000000000259.log");
         assert_eq!(first_version_of("wal-00000000000000000259.log"), Some(259));
 
         let mark = encode_mark(1, 96, 300);
         let expected_mark = [
-            0xe9, 0x57, 0x93, 0x70, 0xff, 0xff, 0xff, 0xff, 44, 1, 0, 0, 0, 0, 0, 0, 96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-            0, 0, 0, 0, 0,
+            0xe9, 0x57, 0x93, 0x70, 0xff, 0xff, 0xff, 0xff, 44, 1, 0, 0, 0, 0, 0, 0, 96, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         ];
         assert_eq!(mark, expected_mark);
     }
@@ -111,7 +129,11 @@ mod tests {
         assert_eq!(synced_version_behind(&file, 0, 9), Some(12));
         assert_eq!(synced_version_behind(&file, at, 9), Some(12));
         assert_eq!(synced_version_behind(&file, at + 1, 9), Some(11));
-        assert_eq!(synced_version_behind(&file[1..], 0, 9), None, "a mark in another place");
+        assert_eq!(
+            synced_version_behind(&file[1..], 0, 9),
+            None,
+            "a mark in another place"
+        );
         file[at + 9] ^= 1;
         assert_eq!(mark_at(&file, at, 9), None);
     }

@@ -81,16 +81,28 @@ impl<F: DiskFile> LogWriter<F> {
     }
 
     /// Writes a batch, which continues the log.
-    pub(super) fn append<D: Disk<File = F>>(&mut self, disk: &D, batch: &LogBatch) -> Result<(), StorageError> {
-        let Some(last) = batch.last() else { return Ok(()) };
+    pub(super) fn append<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        batch: &LogBatch,
+    ) -> Result<(), StorageError> {
+        let Some(last) = batch.last() else {
+            return Ok(());
+        };
         let needed_bytes = (MARK_BYTES + batch.stream_bytes()) as u64;
         if self.offset + needed_bytes > self.file_max_bytes && self.written != self.begun_at() {
             self.rotate(disk)?;
         }
         let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
-        let mark_parts = if self.is_mark_due { &[&mark[..]][..] } else { &[] };
+        let mark_parts = if self.is_mark_due {
+            &[&mark[..]][..]
+        } else {
+            &[]
+        };
         let parts: Vec<&[u8]> = mark_parts.iter().copied().chain(batch.parts()).collect();
-        self.file.write_at(&parts, self.offset).map_err(|error| self.failed(disk, "writing", &error))?;
+        self.file
+            .write_at(&parts, self.offset)
+            .map_err(|error| self.failed(disk, "writing", &error))?;
         let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
         self.offset += bytes;
         self.written_stats.count += 1;
@@ -103,10 +115,15 @@ impl<F: DiskFile> LogWriter<F> {
     fn write_zeros_ahead<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
         self.zeroed_to = self.zeroed_to.max(self.offset);
         let is_near = self.offset + (ZERO_AHEAD_BYTES / 2) as u64 > self.zeroed_to;
-        let room = self.file_max_bytes.saturating_sub(self.zeroed_to).min(ZERO_AHEAD_BYTES as u64);
+        let room = self
+            .file_max_bytes
+            .saturating_sub(self.zeroed_to)
+            .min(ZERO_AHEAD_BYTES as u64);
         if is_near && room > 0 {
             let zeros = &self.zeros[..usize::try_from(room).unwrap_or(0)];
-            self.file.write_at(&[zeros], self.zeroed_to).map_err(|error| self.failed(disk, "writing", &error))?;
+            self.file
+                .write_at(&[zeros], self.zeroed_to)
+                .map_err(|error| self.failed(disk, "writing", &error))?;
             self.zeroed_to += room;
             self.written_stats.bytes += room;
         }
@@ -116,7 +133,9 @@ impl<F: DiskFile> LogWriter<F> {
     /// Makes everything written last; returns the version up to which it is on disk.
     pub(super) fn sync<D: Disk<File = F>>(&mut self, disk: &D) -> Result<u64, StorageError> {
         if self.synced_version < self.written.version {
-            self.file.sync().map_err(|error| self.failed(disk, "syncing", &error))?;
+            self.file
+                .sync()
+                .map_err(|error| self.failed(disk, "syncing", &error))?;
             self.synced_version = self.written.version;
             self.is_mark_due = true;
         }
@@ -127,7 +146,9 @@ impl<F: DiskFile> LogWriter<F> {
     pub(super) fn write_mark<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
         if std::mem::take(&mut self.is_mark_due) {
             let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
-            self.file.write_at(&[&mark], self.offset).map_err(|error| self.failed(disk, "writing", &error))?;
+            self.file
+                .write_at(&[&mark], self.offset)
+                .map_err(|error| self.failed(disk, "writing", &error))?;
             self.offset += MARK_BYTES as u64;
             self.written_stats.bytes += MARK_BYTES as u64;
         }
@@ -137,9 +158,12 @@ impl<F: DiskFile> LogWriter<F> {
     fn rotate<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
         self.sync(disk)?;
         // Gives back the room that was not needed; that this lasts is of no importance.
-        self.file.truncate(self.offset).map_err(|error| self.failed(disk, "truncating", &error))?;
+        self.file
+            .truncate(self.offset)
+            .map_err(|error| self.failed(disk, "truncating", &error))?;
         self.older_bytes += self.offset;
-        (self.file, self.header_checksum) = begin_file(disk, self.history, self.written, self.file_max_bytes)?;
+        (self.file, self.header_checksum) =
+            begin_file(disk, self.history, self.written, self.file_max_bytes)?;
         self.files.push_back((self.written, log_name(self.written)));
         self.offset = HEADER_BYTES as u64;
         self.zeroed_to = self.offset;
@@ -148,11 +172,25 @@ impl<F: DiskFile> LogWriter<F> {
     }
 
     /// Removes files that hold nothing behind `version`.
-    pub(super) fn remove_up_to<D: Disk>(&mut self, disk: &D, version: u64) -> Result<(), StorageError> {
-        while self.files.get(1).is_some_and(|(begun_at, _)| begun_at.version <= version) {
-            let Some((_, name)) = self.files.pop_front() else { break };
-            let bytes = disk.open(&name).and_then(|file| file.len_bytes()).unwrap_or(0);
-            disk.remove(&name).map_err(|error| StorageError::io("removing", disk.path(&name), &error))?;
+    pub(super) fn remove_up_to<D: Disk>(
+        &mut self,
+        disk: &D,
+        version: u64,
+    ) -> Result<(), StorageError> {
+        while self
+            .files
+            .get(1)
+            .is_some_and(|(begun_at, _)| begun_at.version <= version)
+        {
+            let Some((_, name)) = self.files.pop_front() else {
+                break;
+            };
+            let bytes = disk
+                .open(&name)
+                .and_then(|file| file.len_bytes())
+                .unwrap_or(0);
+            disk.remove(&name)
+                .map_err(|error| StorageError::io("removing", disk.path(&name), &error))?;
             self.older_bytes = self.older_bytes.saturating_sub(bytes);
         }
         Ok(())
@@ -204,10 +242,17 @@ impl<F: DiskFile> LogWriter<F> {
     }
 
     fn begun_at(&self) -> LogPosition {
-        self.files.back().map_or(self.written, |(begun_at, _)| *begun_at)
+        self.files
+            .back()
+            .map_or(self.written, |(begun_at, _)| *begun_at)
     }
 
-    fn failed<D: Disk>(&self, disk: &D, action: &'static str, error: &std::io::Error) -> StorageError {
+    fn failed<D: Disk>(
+        &self,
+        disk: &D,
+        action: &'static str,
+        error: &std::io::Error,
+    ) -> StorageError {
         let name = self.files.back().map_or("", |(_, name)| name);
         StorageError::io(action, disk.path(name), error)
     }
@@ -222,7 +267,12 @@ fn begin_file<D: Disk>(
 ) -> Result<(D::File, u32), StorageError> {
     let name = log_name(position);
     let draft = format!("{name}.tmp");
-    let (bytes, checksum) = FileHeader { history, position, hasher: None }.encode(FileKind::Log);
+    let (bytes, checksum) = FileHeader {
+        history,
+        position,
+        hasher: None,
+    }
+    .encode(FileKind::Log);
     let begin = || {
         let mut file = disk.create(&draft, room_bytes)?;
         file.write_at(&[&bytes], 0)?;

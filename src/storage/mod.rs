@@ -55,5 +55,6 @@ pub use worker::{Command, DiskWorker, Disks, Event, Loaded};
 /// The number in a file name such as `wal-00000000000000000001.log`.
 fn version_in_name(name: &str, prefix: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
-    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| digits.parse().ok())?
 }

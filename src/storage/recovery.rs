@@ -59,13 +59,20 @@ pub struct Progress {
 impl Progress {
     /// The same in whole percent; 0 while it is not known how much there is.
     pub fn percent(&self) -> u64 {
-        (self.done_bytes.min(self.total_bytes) * 100).checked_div(self.total_bytes).unwrap_or(0)
+        (self.done_bytes.min(self.total_bytes) * 100)
+            .checked_div(self.total_bytes)
+            .unwrap_or(0)
     }
 }
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} % of {} MiB", self.percent(), self.total_bytes.div_ceil(1 << 20))
+        write!(
+            f,
+            "{} % of {} MiB",
+            self.percent(),
+            self.total_bytes.div_ceil(1 << 20)
+        )
     }
 }
 
@@ -130,23 +137,53 @@ pub fn recover<D: Disk>(
 ) -> Result<Recovered<D>, StorageError> {
     let (standing, generation) = standing::read(&disk)?.unzip();
     let (root, disk) = (disk.clone(), Generation::new(disk, generation.unwrap_or(0)));
-    let progress = Progress { done_bytes: 0, total_bytes: 0 };
+    let progress = Progress {
+        done_bytes: 0,
+        total_bytes: 0,
+    };
     let (torn, set_aside) = (None, Vec::new());
-    Recovery { root, disk, standing, options, on_progress, progress, torn, set_aside, replayed_count: 0 }.run()
+    Recovery {
+        root,
+        disk,
+        standing,
+        options,
+        on_progress,
+        progress,
+        torn,
+        set_aside,
+        replayed_count: 0,
+    }
+    .run()
 }
 
 impl<D: Disk> Recovery<'_, D> {
     fn run(mut self) -> Result<Recovered<D>, StorageError> {
         remove_other_generations(&self.disk)?;
-        let names = self.disk.names().map_err(|error| self.io("listing", "", &error))?;
-        for draft in names.iter().filter(|name| name.strip_suffix(".tmp").is_some()) {
-            self.disk.remove(draft).map_err(|error| self.io("removing", draft, &error))?;
+        let names = self
+            .disk
+            .names()
+            .map_err(|error| self.io("listing", "", &error))?;
+        for draft in names
+            .iter()
+            .filter(|name| name.strip_suffix(".tmp").is_some())
+        {
+            self.disk
+                .remove(draft)
+                .map_err(|error| self.io("removing", draft, &error))?;
         }
-        let checkpoint = names.iter().filter_map(|name| checkpoint_version(name)).max();
-        let mut logs: Vec<u64> = names.iter().filter_map(|name| first_version_of(name)).collect();
+        let checkpoint = names
+            .iter()
+            .filter_map(|name| checkpoint_version(name))
+            .max();
+        let mut logs: Vec<u64> = names
+            .iter()
+            .filter_map(|name| first_version_of(name))
+            .collect();
         logs.sort_unstable();
         // Files whose records are all in the checkpoint are not read.
-        let covered = logs.partition_point(|first| *first <= checkpoint.unwrap_or(0) + 1).saturating_sub(1);
+        let covered = logs
+            .partition_point(|first| *first <= checkpoint.unwrap_or(0) + 1)
+            .saturating_sub(1);
         let logs: Vec<String> = logs.iter().map(|first| log_name_of(*first)).collect();
         let (covered, logs) = logs.split_at(covered);
         self.count_bytes(checkpoint, logs)?;
@@ -174,9 +211,18 @@ impl<D: Disk> Recovery<'_, D> {
         }
         CheckpointWriter::<D::File>::remove_older(&self.disk, checkpoint_version)?;
         for name in covered {
-            self.disk.remove(name).map_err(|error| self.io("removing", name, &error))?;
+            self.disk
+                .remove(name)
+                .map_err(|error| self.io("removing", name, &error))?;
         }
-        let log = LogWriter::start(&self.disk, history, lsm.position(), kept, kept_bytes, self.options.log_file_bytes)?;
+        let log = LogWriter::start(
+            &self.disk,
+            history,
+            lsm.position(),
+            kept,
+            kept_bytes,
+            self.options.log_file_bytes,
+        )?;
         Ok(Recovered {
             lsm,
             store: Store::new(self.root, self.disk, log, checkpoint_version),
@@ -194,7 +240,11 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     fn damaged(&self, name: &str, offset: usize, problem: &'static str) -> StorageError {
-        StorageError::Damaged { path: self.disk.path(name), offset: offset as u64, problem }
+        StorageError::Damaged {
+            path: self.disk.path(name),
+            offset: offset as u64,
+            problem,
+        }
     }
 
     fn open(&self, name: &str) -> Result<(D::File, u64), StorageError> {
@@ -206,7 +256,11 @@ impl<D: Disk> Recovery<'_, D> {
         open().map_err(|error| self.io("opening", name, &error))
     }
 
-    fn count_bytes(&mut self, checkpoint: Option<u64>, logs: &[String]) -> Result<(), StorageError> {
+    fn count_bytes(
+        &mut self,
+        checkpoint: Option<u64>,
+        logs: &[String],
+    ) -> Result<(), StorageError> {
         for name in checkpoint.map(checkpoint_name).iter().chain(logs) {
             self.progress.total_bytes += self.open(name)?.1;
         }
@@ -219,7 +273,9 @@ impl<D: Disk> Recovery<'_, D> {
         checkpoint: Option<u64>,
         logs: &[String],
     ) -> Result<(Lsm, Option<HistoryId>, bool), StorageError> {
-        let Some(version) = checkpoint else { return Ok((Lsm::new(self.options.engine), None, false)) };
+        let Some(version) = checkpoint else {
+            return Ok((Lsm::new(self.options.engine), None, false));
+        };
         let name = checkpoint_name(version);
         let (file, file_bytes) = self.open(&name)?;
         let (progress, on_progress) = (&mut self.progress, &mut *self.on_progress);
@@ -229,15 +285,22 @@ impl<D: Disk> Recovery<'_, D> {
         };
         let read = read_checkpoint(&file, file_bytes, self.options.engine, &mut on_read)
             .map_err(|error| self.io("reading", &name, &error))?;
-        let ReadCheckpoint { engine, offset, outcome } = read;
+        let ReadCheckpoint {
+            engine,
+            offset,
+            outcome,
+        } = read;
         match (engine, outcome) {
             (Some((lsm, header)), Ok(())) => Ok((lsm, Some(header.history), false)),
-            (engine, Err(FormatError::Damaged(_))) if self.options.accept_data_loss => match engine {
+            (engine, Err(FormatError::Damaged(_))) if self.options.accept_data_loss => match engine
+            {
                 Some((lsm, header)) => Ok((lsm, Some(header.history), true)),
                 None => Ok((self.empty_below(logs), None, true)),
             },
             (_, outcome) => {
-                let error = outcome.err().unwrap_or(FormatError::Damaged("it is cut off"));
+                let error = outcome
+                    .err()
+                    .unwrap_or(FormatError::Damaged("it is cut off"));
                 Err(StorageError::format(self.disk.path(&name), offset, error))
             }
         }
@@ -247,7 +310,8 @@ impl<D: Disk> Recovery<'_, D> {
     fn empty_below(&self, logs: &[String]) -> Lsm {
         let header = logs.first().and_then(|name| self.header_of(name));
         let position = header.map_or(LogPosition::default(), |header| header.position);
-        Adoption::new(KeyHasher::new(self.options.engine.hash_seed), position).finish(self.options.engine)
+        Adoption::new(KeyHasher::new(self.options.engine.hash_seed), position)
+            .finish(self.options.engine)
     }
 
     /// Replays what the log has beyond the engine; notes the files that stay.
@@ -264,8 +328,10 @@ impl<D: Disk> Recovery<'_, D> {
         for (index, name) in logs.iter().enumerate() {
             let (mut file, file_bytes) = self.open(name)?;
             bytes.resize(usize::try_from(file_bytes).unwrap_or(usize::MAX), 0);
-            file.read_at(&mut bytes, 0).map_err(|error| self.io("reading", name, &error))?;
-            let outcome = self.replay_file(lsm, &mut at, index == 0, name, &bytes, logs.get(index + 1));
+            file.read_at(&mut bytes, 0)
+                .map_err(|error| self.io("reading", name, &error))?;
+            let outcome =
+                self.replay_file(lsm, &mut at, index == 0, name, &bytes, logs.get(index + 1));
             self.progress.done_bytes += file_bytes;
             (self.on_progress)(self.progress);
             let (end, header) = match outcome {
@@ -275,7 +341,9 @@ impl<D: Disk> Recovery<'_, D> {
                     if offset < HEADER_BYTES {
                         return Ok(());
                     }
-                    let header = FileHeader::decode(FileKind::Log, &bytes).ok().map(|(header, _)| header);
+                    let header = FileHeader::decode(FileKind::Log, &bytes)
+                        .ok()
+                        .map(|(header, _)| header);
                     self.end_file(&mut file, name, offset)?;
                     kept.extend(header.map(|header| (header.position, name.clone())));
                     *kept_bytes += offset as u64;
@@ -322,7 +390,14 @@ impl<D: Disk> Recovery<'_, D> {
             header.position == *at
         };
         if !continues {
-            return Err((0, self.damaged(name, 0, "the records between the file before and this one are missing")));
+            return Err((
+                0,
+                self.damaged(
+                    name,
+                    0,
+                    "the records between the file before and this one are missing",
+                ),
+            ));
         }
         let (offset, end) = self.replay_records(lsm, at, name, bytes, header_checksum)?;
         let next_header = next_name.and_then(|name| self.header_of(name));
@@ -337,19 +412,31 @@ impl<D: Disk> Recovery<'_, D> {
             };
             return Err((offset, self.damaged(name, offset, problem)));
         }
-        let dropped_bytes = bytes[offset..].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let dropped_bytes = bytes[offset..]
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
         let is_torn = matches!(end, End::Bad(_)) || dropped_bytes > 0;
         if is_torn && next_name.is_none() {
             let (path, dropped_bytes) = (self.disk.path(name), dropped_bytes as u64);
-            self.torn = Some(Torn { path, offset: offset as u64, dropped_bytes });
+            self.torn = Some(Torn {
+                path,
+                offset: offset as u64,
+                dropped_bytes,
+            });
         }
         Ok((offset, header))
     }
 
     fn header_of(&self, name: &str) -> Option<FileHeader> {
         let mut bytes = [0; HEADER_BYTES];
-        self.disk.open(name).and_then(|file| file.read_at(&mut bytes, 0)).ok()?;
-        FileHeader::decode(FileKind::Log, &bytes).ok().map(|(header, _)| header)
+        self.disk
+            .open(name)
+            .and_then(|file| file.read_at(&mut bytes, 0))
+            .ok()?;
+        FileHeader::decode(FileKind::Log, &bytes)
+            .ok()
+            .map(|(header, _)| header)
     }
 
     /// Goes through the records of a file, up to whatever is not one.
@@ -364,23 +451,36 @@ impl<D: Disk> Recovery<'_, D> {
         let mut offset = HEADER_BYTES;
         loop {
             let rest = &bytes[offset..];
-            match at.next_record(rest).and_then(|record| check_batch(record, rest)) {
+            match at
+                .next_record(rest)
+                .and_then(|record| check_batch(record, rest))
+            {
                 Ok(record) => {
                     let mut next = Some(record);
                     while let Some(record) = next {
-                        if record.position().version == lsm.last_version() && record.position() != lsm.position() {
+                        if record.position().version == lsm.last_version()
+                            && record.position() != lsm.position()
+                        {
                             let problem = "the log and the checkpoint are of different histories";
                             return Err((offset, self.damaged(name, offset, problem)));
                         }
                         self.apply(lsm, &record);
                         *at = record.position();
                         offset += record.stream_bytes();
-                        next = if record.goes_on() { at.next_record(&bytes[offset..]).ok() } else { None };
+                        next = if record.goes_on() {
+                            at.next_record(&bytes[offset..]).ok()
+                        } else {
+                            None
+                        };
                     }
                 }
                 Err(_) if mark_at(bytes, offset, header_checksum).is_some() => offset += MARK_BYTES,
-                Err(_) if rest.iter().take(MARK_BYTES).all(|byte| *byte == 0) => return Ok((offset, End::Clean)),
-                Err(RecordError::Incomplete { .. }) => return Ok((offset, End::Bad("a record is cut off"))),
+                Err(_) if rest.iter().take(MARK_BYTES).all(|byte| *byte == 0) => {
+                    return Ok((offset, End::Clean));
+                }
+                Err(RecordError::Incomplete { .. }) => {
+                    return Ok((offset, End::Bad("a record is cut off")));
+                }
                 Err(RecordError::Damaged(problem)) => return Ok((offset, End::Bad(problem))),
             }
         }
@@ -423,7 +523,10 @@ impl<D: Disk> Recovery<'_, D> {
 
     fn rename_aside(&mut self, name: &str) -> Result<(), StorageError> {
         let aside = format!("{name}.damaged");
-        let renamed = self.disk.rename(name, &aside).and_then(|()| self.disk.sync_names());
+        let renamed = self
+            .disk
+            .rename(name, &aside)
+            .and_then(|()| self.disk.sync_names());
         renamed.map_err(|error| self.io("renaming", name, &error))?;
         self.set_aside.push(self.disk.path(&aside));
         Ok(())
@@ -432,7 +535,8 @@ impl<D: Disk> Recovery<'_, D> {
 
 /// The record that `bytes` begins with, if it is of no batch or the batch is whole.
 fn check_batch<'a>(first: StreamRecord<'a>, bytes: &[u8]) -> Result<StreamRecord<'a>, RecordError> {
-    let (mut goes_on, mut at, mut offset) = (first.goes_on(), first.position(), first.stream_bytes());
+    let (mut goes_on, mut at, mut offset) =
+        (first.goes_on(), first.position(), first.stream_bytes());
     while goes_on {
         let record = at.next_record(&bytes[offset..])?;
         (goes_on, at) = (record.goes_on(), record.position());
@@ -442,7 +546,10 @@ fn check_batch<'a>(first: StreamRecord<'a>, bytes: &[u8]) -> Result<StreamRecord
 }
 
 fn log_name_of(first_version: u64) -> String {
-    super::log_file::log_name(LogPosition { version: first_version.saturating_sub(1), checksum: 0 })
+    super::log_file::log_name(LogPosition {
+        version: first_version.saturating_sub(1),
+        checksum: 0,
+    })
 }
 
 /// What was read of a checkpoint.
@@ -476,11 +583,19 @@ pub(super) fn read_checkpoint<F: DiskFile>(
         }
         on_read(wanted as u64);
     };
-    Ok(ReadCheckpoint { offset: decoder.sound_to(), engine: decoder.finish(options), outcome })
+    Ok(ReadCheckpoint {
+        offset: decoder.sound_to(),
+        engine: decoder.finish(options),
+        outcome,
+    })
 }
 
 /// Writes a checkpoint of an engine to the end.
-pub(super) fn write_checkpoint<D: Disk>(disk: &D, lsm: &mut Lsm, history: HistoryId) -> Result<(), StorageError> {
+pub(super) fn write_checkpoint<D: Disk>(
+    disk: &D,
+    lsm: &mut Lsm,
+    history: HistoryId,
+) -> Result<(), StorageError> {
     let mut writer = CheckpointWriter::begin(disk, lsm.snapshot(), history)?;
     while !writer.step(disk)? {}
     Ok(())

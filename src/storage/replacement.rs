@@ -61,12 +61,28 @@ pub(super) struct Replaced<D: Disk> {
 
 impl<D: Disk> ReplacementWriter<D> {
     /// Begins to write the next generation of files.
-    pub(super) fn begin(root: &D, generation: u32, replacement: Replacement) -> Result<Self, StorageError> {
-        let Replacement { number, snapshot, standing, dropped } = replacement;
+    pub(super) fn begin(
+        root: &D,
+        generation: u32,
+        replacement: Replacement,
+    ) -> Result<Self, StorageError> {
+        let Replacement {
+            number,
+            snapshot,
+            standing,
+            dropped,
+        } = replacement;
         let disk = Generation::new(root.clone(), generation);
         let position = snapshot.position();
         let checkpoint = CheckpointWriter::begin(&disk, snapshot, standing.lineage.history())?;
-        Ok(Self { number, diverged: dropped.map(DivergedWriter::begin), checkpoint, position, disk, standing })
+        Ok(Self {
+            number,
+            diverged: dropped.map(DivergedWriter::begin),
+            checkpoint,
+            position,
+            disk,
+            standing,
+        })
     }
 
     /// Changes where the partition will stand.
@@ -75,7 +91,11 @@ impl<D: Disk> ReplacementWriter<D> {
     }
 
     /// Writes the next piece; what the store goes on with when the new data is in force.
-    pub(super) fn step(&mut self, root: &D, log_file_bytes: u64) -> Result<Option<Replaced<D>>, StorageError> {
+    pub(super) fn step(
+        &mut self,
+        root: &D,
+        log_file_bytes: u64,
+    ) -> Result<Option<Replaced<D>>, StorageError> {
         if let Some(diverged) = &mut self.diverged {
             if diverged.step(root)? {
                 self.diverged = None;
@@ -87,13 +107,25 @@ impl<D: Disk> ReplacementWriter<D> {
         }
         let disk = self.disk.clone();
         let history = self.standing.lineage.history();
-        let log = LogWriter::start(&disk, history, self.position, VecDeque::new(), 0, log_file_bytes)?;
+        let log = LogWriter::start(
+            &disk,
+            history,
+            self.position,
+            VecDeque::new(),
+            0,
+            log_file_bytes,
+        )?;
         if is_planted(Bug::OldFilesRemovedFirst) {
             remove_other_generations(&disk)?;
         }
         standing::write(root, &self.standing, disk.number())?;
         remove_other_generations(&disk)?;
-        Ok(Some(Replaced { number: self.number, disk, log, checkpoint_version: self.position.version }))
+        Ok(Some(Replaced {
+            number: self.number,
+            disk,
+            log,
+            checkpoint_version: self.position.version,
+        }))
     }
 }
 
@@ -103,5 +135,6 @@ pub(super) fn remove_other_generations<D: Disk>(disk: &Generation<D>) -> Result<
         let whole = name.strip_suffix(".tmp").unwrap_or(name);
         first_version_of(whole).is_some() || checkpoint_version(whole).is_some()
     };
-    disk.remove_others(is_data).map_err(|error| StorageError::io("removing", disk.path(""), &error))
+    disk.remove_others(is_data)
+        .map_err(|error| StorageError::io("removing", disk.path(""), &error))
 }

@@ -22,19 +22,28 @@ pub(super) fn read_backup(
 ) -> Result<Lsm, StorageError> {
     let shown = path.display();
     let unusable = |error: std::io::Error| {
-        StorageError::Unusable(format!("--restore {shown}: {error}; name a file that GET /snapshot gave"))
+        StorageError::Unusable(format!(
+            "--restore {shown}: {error}; name a file that GET /snapshot gave"
+        ))
     };
     let file = File::open(path).map_err(unusable)?;
     let total_bytes = file.len_bytes().map_err(unusable)?;
-    let mut progress = Progress { done_bytes: 0, total_bytes };
+    let mut progress = Progress {
+        done_bytes: 0,
+        total_bytes,
+    };
     let mut on_read = |bytes: u64| {
         progress.done_bytes += bytes;
         on_progress(progress);
     };
-    let read = read_checkpoint(&file, total_bytes, options.engine, &mut on_read).map_err(unusable)?;
+    let read =
+        read_checkpoint(&file, total_bytes, options.engine, &mut on_read).map_err(unusable)?;
     match (read.engine, read.outcome) {
         (Some((lsm, _)), Ok(())) => Ok(lsm),
-        (_, Err(FormatError::TooNew(format))) => Err(StorageError::TooNew { path: path.display().to_string(), format }),
+        (_, Err(FormatError::TooNew(format))) => Err(StorageError::TooNew {
+            path: path.display().to_string(),
+            format,
+        }),
         (_, outcome) => {
             let problem = match outcome {
                 Err(FormatError::Damaged(problem)) => problem,
@@ -49,12 +58,23 @@ pub(super) fn read_backup(
 }
 
 /// Makes the directory of a partition, still empty, that of an engine.
-pub(super) fn settle<D: Disk>(root: D, mut lsm: Lsm, options: &RecoveryOptions) -> Result<Recovered<D>, StorageError> {
+pub(super) fn settle<D: Disk>(
+    root: D,
+    mut lsm: Lsm,
+    options: &RecoveryOptions,
+) -> Result<Recovered<D>, StorageError> {
     let disk = Generation::new(root.clone(), 0);
     let history = options.fresh_history;
     write_checkpoint(&disk, &mut lsm, history)?;
     let checkpoint_version = lsm.last_version();
-    let log = LogWriter::start(&disk, history, lsm.position(), VecDeque::new(), 0, options.log_file_bytes)?;
+    let log = LogWriter::start(
+        &disk,
+        history,
+        lsm.position(),
+        VecDeque::new(),
+        0,
+        options.log_file_bytes,
+    )?;
     Ok(Recovered {
         store: Store::new(root, disk, log, checkpoint_version),
         lsm,

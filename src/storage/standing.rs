@@ -69,7 +69,13 @@ pub struct Standing {
 impl Standing {
     /// That of a partition that nobody has assigned yet.
     pub fn new(role: Role, lineage: Lineage) -> Self {
-        Self { role, epoch: 0, leader: None, data_epoch: 0, lineage }
+        Self {
+            role,
+            epoch: 0,
+            leader: None,
+            data_epoch: 0,
+            lineage,
+        }
     }
 }
 
@@ -94,7 +100,10 @@ struct FilePast {
 }
 
 fn encode(standing: &Standing, generation: u32) -> Vec<u8> {
-    let past = |past: &PastHistory| FilePast { history: past.history.to_string(), end_version: past.end_version };
+    let past = |past: &PastHistory| FilePast {
+        history: past.history.to_string(),
+        end_version: past.end_version,
+    };
     let file = File {
         format: FORMAT,
         generation,
@@ -112,41 +121,77 @@ fn encode(standing: &Standing, generation: u32) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Result<(Standing, u32), FormatError> {
-    let line_end = bytes.iter().position(|byte| *byte == b'\n').ok_or(FormatError::Damaged("it is cut off"))?;
+    let line_end = bytes
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or(FormatError::Damaged("it is cut off"))?;
     let (line, rest) = bytes.split_at(line_end);
     if rest != format!("\n{:08x}\n", crc32c::crc32c(line)).as_bytes() {
         return Err(FormatError::Damaged("its checksum does not hold"));
     }
     let not_ours = FormatError::Damaged("it is not what a node writes");
     let value: serde_json::Value = serde_json::from_slice(line).map_err(|_| not_ours)?;
-    let format = value.get("format").and_then(serde_json::Value::as_u64).ok_or(not_ours)?;
+    let format = value
+        .get("format")
+        .and_then(serde_json::Value::as_u64)
+        .ok_or(not_ours)?;
     if format > u64::from(FORMAT) {
-        return Err(FormatError::TooNew(u32::try_from(format).unwrap_or(u32::MAX)));
+        return Err(FormatError::TooNew(
+            u32::try_from(format).unwrap_or(u32::MAX),
+        ));
     }
     let file: File = serde_json::from_value(value).map_err(|_| not_ours)?;
     let history = |text: &str| text.parse::<HistoryId>().map_err(|_| not_ours);
     let past = file.past.iter().take(PAST_MAX);
-    let past = past.map(|past| Ok(PastHistory { history: history(&past.history)?, end_version: past.end_version }));
-    let lineage = Lineage::with_past(history(&file.history)?, past.collect::<Result<Vec<_>, _>>()?);
+    let past = past.map(|past| {
+        Ok(PastHistory {
+            history: history(&past.history)?,
+            end_version: past.end_version,
+        })
+    });
+    let lineage = Lineage::with_past(
+        history(&file.history)?,
+        past.collect::<Result<Vec<_>, _>>()?,
+    );
     let (role, epoch, leader, data_epoch) = (file.role, file.epoch, file.leader, file.data_epoch);
-    Ok((Standing { role, epoch, leader, data_epoch, lineage }, file.generation))
+    Ok((
+        Standing {
+            role,
+            epoch,
+            leader,
+            data_epoch,
+            lineage,
+        },
+        file.generation,
+    ))
 }
 
 /// Reads the file, if it is there: where the partition stands, and the generation of its files.
 pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<(Standing, u32)>, StorageError> {
     let io = |error: std::io::Error| StorageError::io("reading", disk.path(STANDING_NAME), &error);
-    if !disk.names().map_err(io)?.iter().any(|name| name == STANDING_NAME) {
+    if !disk
+        .names()
+        .map_err(io)?
+        .iter()
+        .any(|name| name == STANDING_NAME)
+    {
         return Ok(None);
     }
     let file = disk.open(STANDING_NAME).map_err(io)?;
     let file_bytes = file.len_bytes().map_err(io)?.min(FILE_MAX_BYTES);
     let mut bytes = vec![0; usize::try_from(file_bytes).unwrap_or(0)];
     file.read_at(&mut bytes, 0).map_err(io)?;
-    decode(&bytes).map(Some).map_err(|error| StorageError::format(disk.path(STANDING_NAME), 0, error))
+    decode(&bytes)
+        .map(Some)
+        .map_err(|error| StorageError::format(disk.path(STANDING_NAME), 0, error))
 }
 
 /// Replaces the file; when this returns, that lasts.
-pub(super) fn write<D: Disk>(disk: &D, standing: &Standing, generation: u32) -> Result<(), StorageError> {
+pub(super) fn write<D: Disk>(
+    disk: &D,
+    standing: &Standing,
+    generation: u32,
+) -> Result<(), StorageError> {
     let draft = format!("{STANDING_NAME}.tmp");
     let write = || {
         let mut file = disk.create(&draft, 0)?;
@@ -164,7 +209,13 @@ mod tests {
 
     fn standing() -> Standing {
         let lineage = Lineage::new(HistoryId([1; 16])).begin(HistoryId([2; 16]), 120);
-        Standing { role: Role::Replica, epoch: 3, leader: Some("http://h:1".to_owned()), data_epoch: 2, lineage }
+        Standing {
+            role: Role::Replica,
+            epoch: 3,
+            leader: Some("http://h:1".to_owned()),
+            data_epoch: 2,
+            lineage,
+        }
     }
 
     #[test]
@@ -186,7 +237,10 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(decode(&damaged), Err(FormatError::Damaged(_))), "bit {bit}");
+            assert!(
+                matches!(decode(&damaged), Err(FormatError::Damaged(_))),
+                "bit {bit}"
+            );
         }
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
@@ -196,7 +250,11 @@ mod tests {
     #[test]
     fn a_later_format_is_told_from_damage() {
         let line = br#"{"format":2,"anything":true}"#;
-        let bytes = [&line[..], format!("\n{:08x}\n", crc32c::crc32c(line)).as_bytes()].concat();
+        let bytes = [
+            &line[..],
+            format!("\n{:08x}\n", crc32c::crc32c(line)).as_bytes(),
+        ]
+        .concat();
         assert_eq!(decode(&bytes), Err(FormatError::TooNew(2)));
     }
 }

@@ -34,7 +34,10 @@ pub struct Written {
 
 impl Written {
     fn and(self, other: Self) -> Self {
-        Self { count: self.count + other.count, bytes: self.bytes + other.bytes }
+        Self {
+            count: self.count + other.count,
+            bytes: self.bytes + other.bytes,
+        }
     }
 }
 
@@ -53,7 +56,12 @@ pub struct Store<D: Disk> {
 
 impl<D: Disk> Store<D> {
     /// A store that goes on where recovery ended.
-    pub(super) fn new(root: D, disk: Generation<D>, log: LogWriter<D::File>, checkpoint_version: u64) -> Self {
+    pub(super) fn new(
+        root: D,
+        disk: Generation<D>,
+        log: LogWriter<D::File>,
+        checkpoint_version: u64,
+    ) -> Self {
         Self {
             root,
             disk,
@@ -90,7 +98,11 @@ impl<D: Disk> Store<D> {
         // A checkpoint of the old data would be written for nothing.
         self.checkpoint = None;
         let generation = self.disk.number() + 1;
-        self.replacement = Some(Box::new(ReplacementWriter::begin(&self.root, generation, replacement)?));
+        self.replacement = Some(Box::new(ReplacementWriter::begin(
+            &self.root,
+            generation,
+            replacement,
+        )?));
         Ok(())
     }
 
@@ -101,9 +113,18 @@ impl<D: Disk> Store<D> {
 
     /// Goes on with the replacement; its number when the new data is in force.
     pub fn replacement_step(&mut self) -> Result<Option<u64>, StorageError> {
-        let Some(replacement) = &mut self.replacement else { return Ok(None) };
-        let Some(replaced) = replacement.step(&self.root, self.log.file_max_bytes())? else { return Ok(None) };
-        let Replaced { number, disk, log, checkpoint_version } = replaced;
+        let Some(replacement) = &mut self.replacement else {
+            return Ok(None);
+        };
+        let Some(replaced) = replacement.step(&self.root, self.log.file_max_bytes())? else {
+            return Ok(None);
+        };
+        let Replaced {
+            number,
+            disk,
+            log,
+            checkpoint_version,
+        } = replaced;
         self.written_before = self.written_before.and(self.log.written());
         (self.disk, self.log, self.checkpoint_version) = (disk, log, checkpoint_version);
         self.replacement = None;
@@ -144,7 +165,11 @@ impl<D: Disk> Store<D> {
     /// way goes on instead.
     pub fn begin_checkpoint(&mut self, snapshot: Snapshot) -> Result<(), StorageError> {
         if self.checkpoint.is_none() {
-            self.checkpoint = Some(CheckpointWriter::begin(&self.disk, snapshot, self.log.history())?);
+            self.checkpoint = Some(CheckpointWriter::begin(
+                &self.disk,
+                snapshot,
+                self.log.history(),
+            )?);
         }
         Ok(())
     }
@@ -156,7 +181,9 @@ impl<D: Disk> Store<D> {
 
     /// Goes on with the checkpoint; its version when it is done, and all that it covers is removed.
     pub fn checkpoint_step(&mut self) -> Result<Option<u64>, StorageError> {
-        let Some(checkpoint) = &mut self.checkpoint else { return Ok(None) };
+        let Some(checkpoint) = &mut self.checkpoint else {
+            return Ok(None);
+        };
         if !checkpoint.step(&self.disk)? {
             return Ok(None);
         }

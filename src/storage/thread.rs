@@ -59,10 +59,19 @@ impl DiskThread {
     pub fn start(plan: Plan, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let (command_sender, commands) = channel();
         let (sender, events) = channel();
-        let teller = Teller { sender, wake: Box::new(wake) };
+        let teller = Teller {
+            sender,
+            wake: Box::new(wake),
+        };
         let run = move || run(plan, &commands, &teller);
-        let handle = std::thread::Builder::new().name("disk".to_owned()).spawn(run)?;
-        Ok(Self { commands: Some(command_sender), events, handle: Some(handle) })
+        let handle = std::thread::Builder::new()
+            .name("disk".to_owned())
+            .spawn(run)?;
+        Ok(Self {
+            commands: Some(command_sender),
+            events,
+            handle: Some(handle),
+        })
     }
 
     /// Hands a command over. After [`close`](Self::close), or when the thread has ended, it is dropped.
@@ -124,11 +133,18 @@ fn load(mut plan: Plan, teller: &Teller) -> Result<Option<DiskWorker<DataDir>>, 
             teller.tell(Event::Progress(progress));
         }
     };
-    let options = RecoveryOptions { fresh_history: HistoryId(plan.mint.draw()), ..plan.recovery };
+    let options = RecoveryOptions {
+        fresh_history: HistoryId(plan.mint.draw()),
+        ..plan.recovery
+    };
     let Some(data_dir) = plan.data_dir else {
         if let Some(path) = &plan.restore {
             let lsm = restore::read_backup(path, &options, &mut on_progress)?;
-            teller.tell(Event::Loaded(Box::new(Loaded::in_memory(0, lsm, options.fresh_history))));
+            teller.tell(Event::Loaded(Box::new(Loaded::in_memory(
+                0,
+                lsm,
+                options.fresh_history,
+            ))));
         }
         teller.tell(Event::Ready);
         return Ok(None);
@@ -170,7 +186,11 @@ enum Waiting {
     End,
 }
 
-fn work(mut worker: DiskWorker<DataDir>, commands: &Receiver<Command>, teller: &Teller) -> Result<(), StorageError> {
+fn work(
+    mut worker: DiskWorker<DataDir>,
+    commands: &Receiver<Command>,
+    teller: &Teller,
+) -> Result<(), StorageError> {
     let tell = &mut |event| teller.tell(event);
     // Since the last piece of a checkpoint.
     let mut commit_count = 0;

@@ -129,7 +129,16 @@ impl Loaded {
         let checkpoint_version = lsm.last_version();
         let standing = Standing::new(Role::Leader, Lineage::new(history));
         let (torn, set_aside, stats) = (None, Vec::new(), None);
-        Self { partition, lsm, standing, checkpoint_version, replayed_count: 0, torn, set_aside, stats }
+        Self {
+            partition,
+            lsm,
+            standing,
+            checkpoint_version,
+            replayed_count: 0,
+            torn,
+            set_aside,
+            stats,
+        }
     }
 }
 
@@ -161,7 +170,15 @@ pub struct DiskWorker<S: Disks> {
 impl<S: Disks> DiskWorker<S> {
     /// A worker that has nothing open yet.
     pub fn new(disks: S, options: RecoveryOptions, mint: Mint, fsync: Fsync) -> Self {
-        Self { disks, options, mint, fsync, open: BTreeMap::new(), is_sync_due: false, clock_us: None }
+        Self {
+            disks,
+            options,
+            mint,
+            fsync,
+            open: BTreeMap::new(),
+            is_sync_due: false,
+            clock_us: None,
+        }
     }
 
     /// Has syncs measured by a clock; without one they are not.
@@ -170,8 +187,15 @@ impl<S: Disks> DiskWorker<S> {
     }
 
     /// Recovers a partition from its directory, an empty one too.
-    pub fn load(&mut self, id: u32, on_progress: &mut dyn FnMut(Progress)) -> Result<Loaded, StorageError> {
-        let options = RecoveryOptions { fresh_history: HistoryId(self.mint.draw()), ..self.options };
+    pub fn load(
+        &mut self,
+        id: u32,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Loaded, StorageError> {
+        let options = RecoveryOptions {
+            fresh_history: HistoryId(self.mint.draw()),
+            ..self.options
+        };
         let recovered = recover(self.disks.partition(id)?, options, on_progress)?;
         let mut loaded = self.adopt(id, recovered);
         // Writes that others have may not have reached this disk before a power cut: what follows here is another history, so that
@@ -187,21 +211,53 @@ impl<S: Disks> DiskWorker<S> {
 
     /// Takes a recovered partition in.
     pub(super) fn adopt(&mut self, id: u32, recovered: Recovered<S::Disk>) -> Loaded {
-        let Recovered { lsm, store, standing, history, checkpoint_version, replayed_count, torn, set_aside } =
-            recovered;
-        let standing = standing.unwrap_or_else(|| Standing::new(Role::Leader, Lineage::new(history)));
+        let Recovered {
+            lsm,
+            store,
+            standing,
+            history,
+            checkpoint_version,
+            replayed_count,
+            torn,
+            set_aside,
+        } = recovered;
+        let standing =
+            standing.unwrap_or_else(|| Standing::new(Role::Leader, Lineage::new(history)));
         let stats = Some(store.stats());
         let told = (store.written_version(), store.synced_version());
-        self.open.insert(id, Open { store, batches: Vec::new(), told, unsettled_count: 0 });
-        Loaded { partition: id, lsm, standing, checkpoint_version, replayed_count, torn, set_aside, stats }
+        self.open.insert(
+            id,
+            Open {
+                store,
+                batches: Vec::new(),
+                told,
+                unsettled_count: 0,
+            },
+        );
+        Loaded {
+            partition: id,
+            lsm,
+            standing,
+            checkpoint_version,
+            replayed_count,
+            torn,
+            set_aside,
+            stats,
+        }
     }
 
     fn store(&mut self, id: u32) -> &mut Open<S::Disk> {
-        self.open.get_mut(&id).expect("commands are for partitions that are open")
+        self.open
+            .get_mut(&id)
+            .expect("commands are for partitions that are open")
     }
 
     /// Carries a command out; [`commit`](Self::commit) after one or more.
-    pub fn carry_out(&mut self, command: Command, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
+    pub fn carry_out(
+        &mut self,
+        command: Command,
+        tell: &mut dyn FnMut(Event),
+    ) -> Result<(), StorageError> {
         match command {
             Command::Open(id) => {
                 let loaded = self.load(id, &mut |_| {})?;
@@ -222,7 +278,9 @@ impl<S: Disks> DiskWorker<S> {
                     open.unsettled_count += 1;
                 }
             }
-            Command::Replace(id, replacement) => self.store(id).store.begin_replacement(*replacement)?,
+            Command::Replace(id, replacement) => {
+                self.store(id).store.begin_replacement(*replacement)?;
+            }
         }
         Ok(())
     }
@@ -235,7 +293,10 @@ impl<S: Disks> DiskWorker<S> {
             if is_sync_due && open.store.synced_version() < open.store.written_version() {
                 let begun_us = self.clock_us.map(|now_us| now_us());
                 open.store.sync()?;
-                sync_us = self.clock_us.zip(begun_us).map(|(now_us, begun_us)| now_us().saturating_sub(begun_us));
+                sync_us = self
+                    .clock_us
+                    .zip(begun_us)
+                    .map(|(now_us, begun_us)| now_us().saturating_sub(begun_us));
             }
             let versions = (open.store.written_version(), open.store.synced_version());
             if versions == open.told && open.batches.is_empty() {
@@ -244,33 +305,58 @@ impl<S: Disks> DiskWorker<S> {
             open.told = versions;
             let (version, synced_version) = versions;
             let (batches, stats) = (std::mem::take(&mut open.batches), open.store.stats());
-            tell(Event::Written { partition: *id, version, synced_version, sync_us, batches, stats });
+            tell(Event::Written {
+                partition: *id,
+                version,
+                synced_version,
+                sync_us,
+                batches,
+                stats,
+            });
         }
         Ok(())
     }
 
     /// Whether a mark, a piece of a checkpoint or one of a replacement is to be written.
     pub fn has_more(&self) -> bool {
-        let has_more =
-            |store: &Store<S::Disk>| store.is_mark_due() || store.has_checkpoint_work() || store.has_replacement_work();
+        let has_more = |store: &Store<S::Disk>| {
+            store.is_mark_due() || store.has_checkpoint_work() || store.has_replacement_work()
+        };
         self.open.values().any(|open| has_more(&open.store))
     }
 
     /// To be called when nothing more is to be appended for now.
     pub fn rest(&mut self) -> Result<(), StorageError> {
-        self.open.values_mut().try_for_each(|open| open.store.rest())
+        self.open
+            .values_mut()
+            .try_for_each(|open| open.store.rest())
     }
 
     /// Writes one piece of whatever is under way.
     pub fn write_piece(&mut self, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
-        let has_piece = |store: &Store<S::Disk>| store.has_checkpoint_work() || store.has_replacement_work();
-        let Some((id, open)) = self.open.iter_mut().find(|(_, open)| has_piece(&open.store)) else { return Ok(()) };
+        let has_piece =
+            |store: &Store<S::Disk>| store.has_checkpoint_work() || store.has_replacement_work();
+        let Some((id, open)) = self
+            .open
+            .iter_mut()
+            .find(|(_, open)| has_piece(&open.store))
+        else {
+            return Ok(());
+        };
         if let Some(version) = open.store.checkpoint_step()? {
-            tell(Event::Checkpointed { partition: *id, version, stats: open.store.stats() });
+            tell(Event::Checkpointed {
+                partition: *id,
+                version,
+                stats: open.store.stats(),
+            });
         }
         if let Some(number) = open.store.replacement_step()? {
             open.told = (open.store.written_version(), open.store.synced_version());
-            tell(Event::Replaced { partition: *id, number, stats: open.store.stats() });
+            tell(Event::Replaced {
+                partition: *id,
+                number,
+                stats: open.store.stats(),
+            });
             for _ in 0..std::mem::take(&mut open.unsettled_count) {
                 tell(Event::Settled { partition: *id });
             }

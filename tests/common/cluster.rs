@@ -8,7 +8,9 @@ use db_node::lsm::Options;
 use db_node::node::{Dial, DiskNews, Link, Node};
 use db_node::partition::LinkId;
 use db_node::replication::Ended;
-use db_node::storage::{Command, DiskWorker, Disks, Event, HistoryId, Mint, RecoveryOptions, Role, StorageError};
+use db_node::storage::{
+    Command, DiskWorker, Disks, Event, HistoryId, Mint, RecoveryOptions, Role, StorageError,
+};
 
 use crate::sim_disk::SimDisk;
 
@@ -24,11 +26,19 @@ pub(crate) struct SimDisks {
 
 impl SimDisks {
     fn new(seed: u64) -> Self {
-        Self { disks: Arc::default(), seed }
+        Self {
+            disks: Arc::default(),
+            seed,
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<SimDisk> {
-        self.disks.lock().expect("one thread").values().cloned().collect()
+        self.disks
+            .lock()
+            .expect("one thread")
+            .values()
+            .cloned()
+            .collect()
     }
 }
 
@@ -36,12 +46,21 @@ impl Disks for SimDisks {
     type Disk = SimDisk;
 
     fn partitions(&self) -> Result<Vec<u32>, StorageError> {
-        Ok(self.disks.lock().expect("one thread").keys().copied().collect())
+        Ok(self
+            .disks
+            .lock()
+            .expect("one thread")
+            .keys()
+            .copied()
+            .collect())
     }
 
     fn partition(&self, id: u32) -> Result<SimDisk, StorageError> {
         let mut disks = self.disks.lock().expect("one thread");
-        Ok(disks.entry(id).or_insert_with(|| SimDisk::new(self.seed ^ u64::from(id))).clone())
+        Ok(disks
+            .entry(id)
+            .or_insert_with(|| SimDisk::new(self.seed ^ u64::from(id)))
+            .clone())
     }
 }
 
@@ -114,11 +133,16 @@ pub(crate) fn address(host: usize) -> String {
 }
 
 fn epoch_of(node: &mut Node, partition: u32) -> u64 {
-    node.partition(partition).map_or(0, |partition| partition.roles().standing().epoch)
+    node.partition(partition)
+        .map_or(0, |partition| partition.roles().standing().epoch)
 }
 
 fn host_of(address: &str) -> usize {
-    address.trim_start_matches("http://n").trim_end_matches(":1").parse().expect("an address of ours")
+    address
+        .trim_start_matches("http://n")
+        .trim_end_matches(":1")
+        .parse()
+        .expect("an address of ours")
 }
 
 fn config_of(arguments: &[String]) -> Config {
@@ -130,7 +154,12 @@ fn config_of(arguments: &[String]) -> Config {
 
 impl Cluster {
     /// Hosts that are not started yet.
-    pub(crate) fn new(mut rng: fastrand::Rng, host_count: usize, has_disks: bool, arguments: &[&str]) -> Self {
+    pub(crate) fn new(
+        mut rng: fastrand::Rng,
+        host_count: usize,
+        has_disks: bool,
+        arguments: &[&str],
+    ) -> Self {
         let mut arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         if has_disks {
             arguments.push("--data-dir=simulated".to_owned());
@@ -145,12 +174,25 @@ impl Cluster {
         let hosts = (0..host_count).map(|_| host()).collect();
         let (connections, weather) = (Vec::new(), BTreeMap::new());
         let steps_per_piece = [1, 2, 40][rng.usize(..3)];
-        let clocks_ms = (0..host_count).map(|_| rng.u64(1_000_000..1_004_000)).collect();
-        Self { rng, now_ms: 0, hosts, connections, weather, clocks_ms, steps_per_piece }
+        let clocks_ms = (0..host_count)
+            .map(|_| rng.u64(1_000_000..1_004_000))
+            .collect();
+        Self {
+            rng,
+            now_ms: 0,
+            hosts,
+            connections,
+            weather,
+            clocks_ms,
+            steps_per_piece,
+        }
     }
 
     pub(crate) fn node(&mut self, host: usize) -> Option<&mut Node> {
-        self.hosts[host].process.as_mut().map(|process| &mut process.node)
+        self.hosts[host]
+            .process
+            .as_mut()
+            .map(|process| &mut process.node)
     }
 
     /// Starts a host; false if its disk failed on the way, which is a crash.
@@ -162,7 +204,10 @@ impl Cluster {
         let host = &mut self.hosts[host];
         host.incarnation += 1;
         let config = config_of(&host.arguments);
-        let engine = Options { memtable_bytes: config.memtable_bytes, hash_seed: self.rng.u64(..) };
+        let engine = Options {
+            memtable_bytes: config.memtable_bytes,
+            hash_seed: self.rng.u64(..),
+        };
         let (fsync, first) = (config.fsync, (!config.await_assignment).then_some(0));
         let mut node = Node::new(config, engine.hash_seed, mint.split());
         let mut worker = None;
@@ -193,7 +238,11 @@ impl Cluster {
         }
         log::debug!("{}: a node starts", self.now_ms);
         node.note_time(time_ms);
-        host.process = Some(Process { node, worker, queue: VecDeque::new() });
+        host.process = Some(Process {
+            node,
+            worker,
+            queue: VecDeque::new(),
+        });
         true
     }
 
@@ -202,7 +251,10 @@ impl Cluster {
         if self.hosts[host].process.take().is_none() {
             return;
         }
-        log::debug!("{}: node {host} crashes, with power: {with_power}", self.now_ms);
+        log::debug!(
+            "{}: node {host} crashes, with power: {with_power}",
+            self.now_ms
+        );
         if let Some(disks) = self.hosts[host].disks.as_ref().filter(|_| with_power) {
             disks.all().iter().for_each(SimDisk::crash);
         }
@@ -229,18 +281,31 @@ impl Cluster {
     }
 
     fn weather(&self, a: usize, b: usize) -> Weather {
-        self.weather.get(&(a.min(b), a.max(b))).copied().unwrap_or(Weather::Fine)
+        self.weather
+            .get(&(a.min(b), a.max(b)))
+            .copied()
+            .unwrap_or(Weather::Fine)
     }
 
     fn close(&mut self, at: usize, ended: &Ended) {
         // Nothing is damaged here but by the nodes themselves.
-        for sign in
-            ["does not continue", "damaged", "out of its turn", "cannot have", "something else", "more than a snapshot"]
-        {
+        for sign in [
+            "does not continue",
+            "damaged",
+            "out of its turn",
+            "cannot have",
+            "something else",
+            "more than a snapshot",
+        ] {
             assert!(!ended.0.contains(sign), "a connection ended: {ended}");
         }
         let connection = self.connections.swap_remove(at);
-        log::debug!("{}: {} and {}: {ended}", self.now_ms, connection.ends[0].host, connection.ends[1].host);
+        log::debug!(
+            "{}: {} and {}: {ended}",
+            self.now_ms,
+            connection.ends[0].host,
+            connection.ends[1].host
+        );
         let now_ms = self.now_ms;
         for end in connection.ends {
             if let Some(node) = self.node(end.host) {
@@ -275,8 +340,17 @@ impl Cluster {
 
     fn step_disk(&mut self, host: usize) {
         let now_us = self.now_ms * 1_000;
-        let Some(process) = &mut self.hosts[host].process else { return };
-        let Process { node, worker: Some(worker), queue } = process else { return };
+        let Some(process) = &mut self.hosts[host].process else {
+            return;
+        };
+        let Process {
+            node,
+            worker: Some(worker),
+            queue,
+        } = process
+        else {
+            return;
+        };
         while let Some(command) = node.take_disk_command(now_us) {
             queue.push_back(command);
         }
@@ -284,7 +358,9 @@ impl Cluster {
         let mut work = || {
             let mut tell = |event| events.push(event);
             for _ in 0..self.rng.usize(..4) {
-                let Some(command) = queue.pop_front() else { break };
+                let Some(command) = queue.pop_front() else {
+                    break;
+                };
                 worker.carry_out(command, &mut tell)?;
             }
             if self.rng.u8(..4) == 0 {
@@ -311,7 +387,9 @@ impl Cluster {
 
     fn dial(&mut self, host: usize) {
         let now_ms = self.now_ms;
-        while let Some(Dial { partition, leader }) = self.node(host).and_then(|node| node.take_dial(now_ms)) {
+        while let Some(Dial { partition, leader }) =
+            self.node(host).and_then(|node| node.take_dial(now_ms))
+        {
             let dial = Dial { partition, leader };
             let other = host_of(&dial.leader);
             let is_there = other != host && self.hosts[other].process.is_some();
@@ -321,16 +399,29 @@ impl Cluster {
                 continue;
             }
             let (mut out, id) = (Vec::new(), self.next_link(host));
-            let link = self.node(host).and_then(|node| node.connected(id, &dial, now_ms, &mut out));
+            let link = self
+                .node(host)
+                .and_then(|node| node.connected(id, &dial, now_ms, &mut out));
             let Some(link) = link else { continue };
             let other_id = self.next_link(other);
             let hello_epoch = self.node(host).map_or(0, |node| epoch_of(node, partition));
             let end = |host, id, link, out| {
                 let (wire, held) = (VecDeque::new(), Vec::new());
-                End { host, id, link, out, wire, held, hello_epoch }
+                End {
+                    host,
+                    id,
+                    link,
+                    out,
+                    wire,
+                    held,
+                    hello_epoch,
+                }
             };
             let accepted = Link::accepted(address(host), now_ms);
-            let ends = [end(host, id, link, out), end(other, other_id, accepted, Vec::new())];
+            let ends = [
+                end(host, id, link, out),
+                end(other, other_id, accepted, Vec::new()),
+            ];
             self.connections.push(Connection { ends });
         }
     }
@@ -358,22 +449,48 @@ impl Cluster {
 
     /// One end sends.
     fn send(&mut self, at: usize, side: usize, step_bytes: usize) -> Result<(), Ended> {
-        let Self { connections, hosts, now_ms, rng, .. } = self;
+        let Self {
+            connections,
+            hosts,
+            now_ms,
+            rng,
+            ..
+        } = self;
         let [a, b] = &mut connections[at].ends;
         let (from, to) = if side == 0 { (a, b) } else { (b, a) };
-        let node = &mut hosts[from.host].process.as_mut().expect("connections end with their hosts").node;
-        let budget = if from.out.is_empty() { rng.usize(1..100_000) } else { 0 };
+        let node = &mut hosts[from.host]
+            .process
+            .as_mut()
+            .expect("connections end with their hosts")
+            .node;
+        let budget = if from.out.is_empty() {
+            rng.usize(1..100_000)
+        } else {
+            0
+        };
         node.fill(from.id, &from.link, budget, *now_ms, &mut from.out)?;
-        let room = WIRE_BYTES.saturating_sub(to.wire.len()).min(step_bytes).min(from.out.len());
+        let room = WIRE_BYTES
+            .saturating_sub(to.wire.len())
+            .min(step_bytes)
+            .min(from.out.len());
         to.wire.extend(from.out.drain(..room));
         Ok(())
     }
 
     /// One end takes in what has come.
     fn take(&mut self, at: usize, side: usize, step_bytes: usize) -> Result<(), Ended> {
-        let Self { connections, hosts, now_ms, .. } = self;
+        let Self {
+            connections,
+            hosts,
+            now_ms,
+            ..
+        } = self;
         let end = &mut connections[at].ends[side];
-        let node = &mut hosts[end.host].process.as_mut().expect("connections end with their hosts").node;
+        let node = &mut hosts[end.host]
+            .process
+            .as_mut()
+            .expect("connections end with their hosts")
+            .node;
         if !node.wants_input(&end.link) {
             return Ok(());
         }
@@ -388,8 +505,15 @@ impl Cluster {
         let outcome = node.receive(end.id, &mut end.link, &mut input, *now_ms, &mut end.out);
         end.held = input.to_vec();
         let has_heard = !is_greeted && (outcome.is_err() || matches!(end.link, Link::Of { .. }));
-        if has_heard && node.partition(0).is_ok_and(|partition| partition.roles().role() == Role::Leader) {
-            assert!(epoch_of(node, 0) >= end.hello_epoch, "a leader goes on although a higher epoch was heard");
+        if has_heard
+            && node
+                .partition(0)
+                .is_ok_and(|partition| partition.roles().role() == Role::Leader)
+        {
+            assert!(
+                epoch_of(node, 0) >= end.hello_epoch,
+                "a leader goes on although a higher epoch was heard"
+            );
         }
         if outcome.is_err() && !is_greeted {
             // The refusal reaches the other side before the end does.
@@ -397,7 +521,13 @@ impl Cluster {
             let other = &mut connections[at].ends[1 - side];
             if let Some(process) = &mut hosts[other.host].process {
                 let mut input = &refusal[..];
-                let refused = process.node.receive(other.id, &mut other.link, &mut input, *now_ms, &mut other.out);
+                let refused = process.node.receive(
+                    other.id,
+                    &mut other.link,
+                    &mut input,
+                    *now_ms,
+                    &mut other.out,
+                );
                 return refused.and(outcome);
             }
         }

@@ -1,7 +1,14 @@
 //! A real node as a child process, and a client that shows every byte.
 #![allow(dead_code, reason = "each test binary uses its part")]
-#![allow(unreachable_pub, missing_docs, reason = "a module of each test binary, which is no one's library")]
-#![allow(clippy::disallowed_methods, reason = "tests are the outside: they have clocks and sockets of their own")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    reason = "a module of each test binary, which is no one's library"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks and sockets of their own"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -30,12 +37,16 @@ impl Node {
 
     /// Starts what `command` says, which is to become a node.
     pub fn spawn(command: Command) -> Self {
-        Self::try_spawn(command).unwrap_or_else(|(_, log)| panic!("the node does not say where it listens: {log}"))
+        Self::try_spawn(command)
+            .unwrap_or_else(|(_, log)| panic!("the node does not say where it listens: {log}"))
     }
 
     /// Starts what `command` says, which may become a node; if it ends before it listens: how, and what it said.
     pub fn try_spawn(mut command: Command) -> Result<Self, (ExitStatus, String)> {
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("start the node");
+        let mut child = command
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the node");
         let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
         let mut log = String::new();
         let address = loop {
@@ -44,11 +55,20 @@ impl Node {
                 return Err((child.wait().expect("wait"), log));
             }
             if let Some((_, rest)) = line.split_once("http://") {
-                break rest.split([',', ' ']).next().expect("an address").parse().expect("an address");
+                break rest
+                    .split([',', ' '])
+                    .next()
+                    .expect("an address")
+                    .parse()
+                    .expect("an address");
             }
             log.push_str(&line);
         };
-        Ok(Self { child, address, stderr: Some(stderr) })
+        Ok(Self {
+            child,
+            address,
+            stderr: Some(stderr),
+        })
     }
 
     /// Closes the reading end of the node's standard error.
@@ -59,7 +79,11 @@ impl Node {
     /// The rest of the log, once the node has ended.
     pub fn rest_of_log(&mut self) -> String {
         let mut text = String::new();
-        self.stderr.take().expect("not closed").read_to_string(&mut text).expect("read the log");
+        self.stderr
+            .take()
+            .expect("not closed")
+            .read_to_string(&mut text)
+            .expect("read the log");
         text
     }
 
@@ -71,7 +95,9 @@ impl Node {
         std::thread::spawn(move || {
             let mut line = String::new();
             while stderr.read_line(&mut line).is_ok_and(|len| len > 0) {
-                text.lock().expect("no panic").push_str(&std::mem::take(&mut line));
+                text.lock()
+                    .expect("no panic")
+                    .push_str(&std::mem::take(&mut line));
             }
         });
         log
@@ -87,15 +113,22 @@ impl Node {
 
     /// A connection that receives into a small buffer, so that the node cannot send far ahead of what is read.
     pub fn connect_with_small_buffer(&self) -> Client {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        socket.set_recv_buffer_size(32 * 1024).expect("set the buffer");
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket
+            .set_recv_buffer_size(32 * 1024)
+            .expect("set the buffer");
         socket.connect(&self.address.into()).expect("connect");
         Client::new(socket.into())
     }
 
     /// Returns once the node has dealt with what was sent to it before: it has one thread, and serves first come first.
     pub fn settle(&self) {
-        assert_eq!(self.request("GET", "/livez", &["Connection: close"], b"").status, 200);
+        assert_eq!(
+            self.request("GET", "/livez", &["Connection: close"], b"")
+                .status,
+            200
+        );
     }
 
     /// One request on a connection of its own.
@@ -109,7 +142,13 @@ impl Node {
 
     pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().expect("run kill").success());
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .expect("run kill")
+                .success()
+        );
     }
 
     /// Waits for the node to end by itself.
@@ -131,9 +170,17 @@ impl Node {
 
     /// A line of `/proc/PID/status`, in KiB.
     pub fn memory_kib(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("read /proc");
-        let line = status.lines().find(|line| line.starts_with(field)).expect(field);
-        line.split_ascii_whitespace().nth(1).expect("a number").parse().expect("a number")
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("read /proc");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(field))
+            .expect(field);
+        line.split_ascii_whitespace()
+            .nth(1)
+            .expect("a number")
+            .parse()
+            .expect("a number")
     }
 }
 
@@ -157,7 +204,10 @@ impl NodeLog {
 
     /// Lines so far with these words.
     pub fn count(&self, words: &str) -> usize {
-        self.text().lines().filter(|line| line.contains(words)).count()
+        self.text()
+            .lines()
+            .filter(|line| line.contains(words))
+            .count()
     }
 
     #[track_caller]
@@ -173,7 +223,8 @@ impl Folder {
     pub fn new(name: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("db-node-{name}-{}-{number}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("db-node-{name}-{}-{number}", std::process::id()));
         std::fs::create_dir(&path).expect("make a folder");
         Self(path)
     }
@@ -246,11 +297,15 @@ pub struct Response {
 
 impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     pub fn text(&self) -> String {
@@ -265,10 +320,18 @@ impl Client {
     }
 
     fn new(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).expect("set a time-out");
-        stream.set_write_timeout(Some(PATIENCE)).expect("set a time-out");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("set a time-out");
+        stream
+            .set_write_timeout(Some(PATIENCE))
+            .expect("set a time-out");
         stream.set_nodelay(true).expect("set nodelay");
-        Self { stream, unread: Vec::new(), taken: 0 }
+        Self {
+            stream,
+            unread: Vec::new(),
+            taken: 0,
+        }
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -276,7 +339,10 @@ impl Client {
     }
 
     /// Sends from another thread, for more than the sockets hold.
-    pub fn send_in_background(&self, bytes: Vec<u8>) -> std::thread::JoinHandle<std::io::Result<()>> {
+    pub fn send_in_background(
+        &self,
+        bytes: Vec<u8>,
+    ) -> std::thread::JoinHandle<std::io::Result<()>> {
         let mut stream = self.stream.try_clone().expect("clone");
         std::thread::spawn(move || stream.write_all(&bytes))
     }
@@ -290,7 +356,13 @@ impl Client {
         self.send(&request_bytes(method, target, headers, body));
     }
 
-    pub fn request(&mut self, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Response {
+    pub fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[&str],
+        body: &[u8],
+    ) -> Response {
         self.send_request(method, target, headers, body);
         self.response(method == "HEAD")
     }
@@ -307,7 +379,11 @@ impl Client {
     }
 
     fn read_more_or_fail(&mut self) {
-        assert!(self.read_more(), "the connection ended early: {:?}", String::from_utf8_lossy(&self.unread));
+        assert!(
+            self.read_more(),
+            "the connection ended early: {:?}",
+            String::from_utf8_lossy(&self.unread)
+        );
     }
 
     fn take(&mut self, count: usize) -> Vec<u8> {
@@ -321,7 +397,10 @@ impl Client {
 
     fn take_line(&mut self) -> String {
         loop {
-            if let Some(end) = self.unread[self.taken..].windows(2).position(|pair| pair == b"\r\n") {
+            if let Some(end) = self.unread[self.taken..]
+                .windows(2)
+                .position(|pair| pair == b"\r\n")
+            {
                 let line = self.take(end + 2);
                 return String::from_utf8(line[..end].to_vec()).expect("a line of text");
             }
@@ -333,12 +412,20 @@ impl Client {
     pub fn response_head(&mut self) -> Response {
         let line = self.take_line();
         assert!(line.starts_with("HTTP/1.1 "), "{line:?}");
-        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));
+        let status = line
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or_else(|| panic!("{line:?}"));
         let mut headers = Vec::new();
         loop {
             let line = self.take_line();
             if line.is_empty() {
-                return Response { status, headers, body: Vec::new() };
+                return Response {
+                    status,
+                    headers,
+                    body: Vec::new(),
+                };
             }
             let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("{line:?}"));
             headers.push((name.to_owned(), value.to_owned()));
@@ -348,7 +435,10 @@ impl Client {
     /// The next response; `is_head`: to a HEAD request, so without a body.
     pub fn response(&mut self, is_head: bool) -> Response {
         let response = self.response_of_anyone(is_head);
-        assert_eq!(response.header("Date").map(str::len), Some("Sun, 06 Nov 1994 08:49:37 GMT".len()));
+        assert_eq!(
+            response.header("Date").map(str::len),
+            Some("Sun, 06 Nov 1994 08:49:37 GMT".len())
+        );
         response
     }
 
@@ -372,7 +462,11 @@ impl Client {
                 response.body.extend(chunk);
             }
         } else {
-            let length = response.header("Content-Length").expect("a length").parse().expect("a number");
+            let length = response
+                .header("Content-Length")
+                .expect("a length")
+                .parse()
+                .expect("a number");
             response.body = self.take(length);
         }
         response
@@ -387,7 +481,11 @@ impl Client {
     /// Asserts that the connection ends here, without another byte and without a reset.
     pub fn assert_end(&mut self) {
         let rest = self.read_to_end();
-        assert!(rest.is_empty(), "unexpected: {:?}", String::from_utf8_lossy(&rest));
+        assert!(
+            rest.is_empty(),
+            "unexpected: {:?}",
+            String::from_utf8_lossy(&rest)
+        );
     }
 }
 
@@ -427,7 +525,9 @@ pub fn chunked(body: &[u8], chunk_bytes: usize) -> Vec<u8> {
 
 /// Everything percent-encoded.
 pub fn percent_encoded(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("%{byte:02X}"))
+    bytes
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("%{byte:02X}"))
 }
 
 /// Asserts that a response is the error it should be: status, JSON, and its three fields.
@@ -439,6 +539,15 @@ pub fn assert_error(response: &Response, status: u16, code: &str) {
     let json = response.json();
     assert_eq!(json["success"], false, "{text}");
     assert_eq!(json["code"], code, "{text}");
-    assert!(json["error"].as_str().is_some_and(|message| !message.is_empty()), "{text}");
-    assert_eq!(json.as_object().map(serde_json::Map::len), Some(3), "{text}");
+    assert!(
+        json["error"]
+            .as_str()
+            .is_some_and(|message| !message.is_empty()),
+        "{text}"
+    );
+    assert_eq!(
+        json.as_object().map(serde_json::Map::len),
+        Some(3),
+        "{text}"
+    );
 }

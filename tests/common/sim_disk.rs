@@ -67,7 +67,10 @@ pub(crate) struct SimFile {
 
 fn apply(bytes: &mut Vec<u8>, change: &Change) {
     match change {
-        Change::Write { offset, bytes: written } => {
+        Change::Write {
+            offset,
+            bytes: written,
+        } => {
             let end = offset + written.len();
             if bytes.len() < end {
                 bytes.resize(end, 0);
@@ -110,7 +113,10 @@ impl State {
     }
 
     fn inode_of(&self, name: &str) -> io::Result<usize> {
-        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.names
+            .get(name)
+            .copied()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn change_names(&mut self, change: NameChange) {
@@ -133,7 +139,10 @@ impl State {
                         let sector_end = (offset + at + 1).next_multiple_of(SECTOR_BYTES) - offset;
                         let end = sector_end.min(bytes.len());
                         if self.rng.f64() < kept_share {
-                            let part = Change::Write { offset: offset + at, bytes: bytes[at..end].to_vec() };
+                            let part = Change::Write {
+                                offset: offset + at,
+                                bytes: bytes[at..end].to_vec(),
+                            };
                             apply(&mut self.inodes[inode].durable, &part);
                         }
                         at = end;
@@ -162,7 +171,9 @@ impl SimDisk {
             fault: None,
             is_off: false,
         };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -194,11 +205,19 @@ impl SimDisk {
             .iter()
             .map(|(_, inode)| {
                 let durable = std::mem::take(&mut state.inodes[*inode].durable);
-                Inode { bytes: durable.clone(), durable, pending: Vec::new() }
+                Inode {
+                    bytes: durable.clone(),
+                    durable,
+                    pending: Vec::new(),
+                }
             })
             .collect();
         state.inodes = inodes;
-        state.names = kept.into_iter().enumerate().map(|(inode, (name, _))| (name, inode)).collect();
+        state.names = kept
+            .into_iter()
+            .enumerate()
+            .map(|(inode, (name, _))| (name, inode))
+            .collect();
         state.durable_names = state.names.clone();
         (state.fault, state.is_off) = (None, false);
     }
@@ -206,7 +225,11 @@ impl SimDisk {
     /// All files with their bytes.
     pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let state = self.state();
-        state.names.iter().map(|(name, inode)| (name.clone(), state.inodes[*inode].bytes.clone())).collect()
+        state
+            .names
+            .iter()
+            .map(|(name, inode)| (name.clone(), state.inodes[*inode].bytes.clone()))
+            .collect()
     }
 
     /// A disk that holds these files.
@@ -216,7 +239,11 @@ impl SimDisk {
             let mut state = disk.state();
             for (inode, (name, bytes)) in files.iter().enumerate() {
                 state.names.insert(name.clone(), inode);
-                state.inodes.push(Inode { bytes: bytes.clone(), durable: bytes.clone(), pending: Vec::new() });
+                state.inodes.push(Inode {
+                    bytes: bytes.clone(),
+                    durable: bytes.clone(),
+                    pending: Vec::new(),
+                });
             }
             state.durable_names = state.names.clone();
         }
@@ -236,7 +263,10 @@ impl Disk for SimDisk {
     fn open(&self, name: &str) -> io::Result<SimFile> {
         let mut state = self.state();
         state.call()?;
-        Ok(SimFile { inode: state.inode_of(name)?, disk: self.clone() })
+        Ok(SimFile {
+            inode: state.inode_of(name)?,
+            disk: self.clone(),
+        })
     }
 
     fn create(&self, name: &str, room_bytes: u64) -> io::Result<SimFile> {
@@ -246,9 +276,15 @@ impl Disk for SimDisk {
         let inode = state.inodes.len() - 1;
         state.change_names(NameChange::Link(name.to_owned(), inode));
         if room_bytes > 0 {
-            state.change(inode, Change::Length(usize::try_from(room_bytes).expect("small")));
+            state.change(
+                inode,
+                Change::Length(usize::try_from(room_bytes).expect("small")),
+            );
         }
-        Ok(SimFile { inode, disk: self.clone() })
+        Ok(SimFile {
+            inode,
+            disk: self.clone(),
+        })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -293,7 +329,9 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state();
         state.call()?;
         let offset = usize::try_from(offset).expect("small");
-        let bytes = state.inodes[self.inode].bytes.get(offset..offset + into.len());
+        let bytes = state.inodes[self.inode]
+            .bytes
+            .get(offset..offset + into.len());
         into.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
@@ -314,7 +352,10 @@ impl DiskFile for SimFile {
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         let mut state = self.disk.state();
         state.call()?;
-        state.change(self.inode, Change::Length(usize::try_from(bytes).expect("small")));
+        state.change(
+            self.inode,
+            Change::Length(usize::try_from(bytes).expect("small")),
+        );
         Ok(())
     }
 
