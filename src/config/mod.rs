@@ -32,6 +32,8 @@ pub struct Config {
     pub replication_listen: Option<SocketAddr>,
     /// The HTTP address of the leader to follow.
     pub replica_of: Option<String>,
+    /// The HTTP address that other nodes and clients reach this node at, where it is not `listen`.
+    pub advertise: Option<String>,
     /// Take no role before a controller assigns one.
     pub await_assignment: bool,
     /// Replicas that must hold a write before it is acknowledged.
@@ -248,6 +250,12 @@ const OPTIONS: &[OptionSpec] = &[
         "ADDR",
         "",
         "follow the leader with this HTTP address",
+    ),
+    option(
+        "advertise",
+        "URL",
+        "",
+        "the HTTP address that others reach this node at",
     ),
     option(
         "await-assignment",
@@ -521,13 +529,8 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
             .and_then(replication_address),
             _ => parse_address(text).map(Some),
         })?,
-        replica_of: given.parsed("replica-of", |text| {
-            if text.is_empty() {
-                Ok(None)
-            } else {
-                parse_peer(text).map(Some)
-            }
-        })?,
+        replica_of: given.parsed("replica-of", optional_peer)?,
+        advertise: given.parsed("advertise", optional_peer)?,
         await_assignment: given.switch("await-assignment")?,
         min_acks: given.parsed("min-acks", |text| {
             text.parse()
@@ -592,6 +595,15 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
         )));
     }
     Ok(config)
+}
+
+/// The address of a node, if one is given.
+fn optional_peer(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        parse_peer(text).map(Some)
+    }
 }
 
 fn check_host_name(name: &str, host: &str) -> Result<String, ConfigError> {

@@ -35,6 +35,7 @@ fn every_option_by_flag_and_by_environment() {
             "max-memory" => ("64MiB", "1GiB"),
             "replication-listen" => ("127.0.0.1:1", "off"),
             "replica-of" => ("http://h:1", "h:2"),
+            "advertise" => ("http://h:1", "h:2"),
             "min-acks" => ("1", "2"),
             "fsync" => ("interval", "never"),
             _ => ("4000", "5000"),
