@@ -7,6 +7,7 @@
 //!
 //! Not here: what each value does. Exit codes are `main.rs`'s.
 
+mod nearest;
 mod values;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
 
+pub use nearest::nearest;
 pub use values::parse_peer;
 
 use values::{Bounds, parse_address, parse_bytes, read_token, replication_address, within};
@@ -620,30 +622,10 @@ fn check_host_name(name: &str, host: &str) -> Result<String, ConfigError> {
 }
 
 fn unknown_option(flag: &str) -> ConfigError {
-    let nearest = OPTIONS
-        .iter()
-        .map(|option| (distance(option.flag, flag), option.flag))
-        .min();
-    match nearest {
-        Some((distance, known)) if distance <= 3 => {
-            ConfigError(format!("unknown option --{flag}; did you mean --{known}?"))
-        }
-        _ => ConfigError(format!("unknown option --{flag}; see --help")),
+    match nearest(flag, OPTIONS.iter().map(|option| option.flag)) {
+        Some(known) => ConfigError(format!("unknown option --{flag}; did you mean --{known}?")),
+        None => ConfigError(format!("unknown option --{flag}; see --help")),
     }
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// The text of `--help`: one screen.
