@@ -219,7 +219,7 @@ fn what_a_set_body_means() {
             br#"{"key":"x","value":"y"}"#,
         ),
         (
-            "/set?other=1&key=q",
+            "/set?partition=0&key=q",
             &[FORM],
             b"key=x&value=y",
             b"q",
@@ -316,7 +316,10 @@ fn keys_in_paths_are_bytes() {
     assert_error(&client.request("PUT", "/kv/%4", &[], b"v"), 400, "bad_path");
     assert_error(&client.request("GET", "/kv/%zz", &[], b""), 400, "bad_path");
     // A query is no part of the key.
-    assert_eq!(client.request("PUT", "/kv/q?x=1", &[], b"v").status, 201);
+    assert_eq!(
+        client.request("PUT", "/kv/q?partition=0", &[], b"v").status,
+        201
+    );
     assert_eq!(stored(&mut client, b"q"), b"v");
 }
 
@@ -1156,15 +1159,10 @@ fn bodies_that_are_refused() {
             "bad_request",
         );
         // Reads promise nothing that these could be about.
-        assert_eq!(
-            client.request("GET", "/get?key=k", &[header], b"").status,
-            200
-        );
-        assert_eq!(
-            client
-                .request("GET", "/get", &[header], br#"{"key":"k"}"#)
-                .status,
-            200
+        assert_error(
+            &client.request("GET", "/get?key=k", &[header], b""),
+            400,
+            "unexpected_header",
         );
     }
     assert_eq!(
@@ -1214,7 +1212,7 @@ fn a_request_cut_anywhere_is_the_same_request() {
     );
     let form = request_bytes("POST", "/set", &[FORM], b"key=%6B&value=a%2Bb+c");
     let requests: [(&[u8], &[u8]); 4] = [
-        (b"\r\nGET /kv/%6b?a=b HTTP/1.1\r\nHost: localhost\r\nX-Other:  a b \t\r\nAccept: */*\r\n\r\n", b"v"),
+        (b"\r\nGET /kv/%6b?partition=0 HTTP/1.1\r\nHost: localhost\r\nX-Other:  a b \t\r\nAccept: */*\r\n\r\n", b"v"),
         (&posted, "café 😀".as_bytes()),
         (&chunks, b"ab\r\ncde"),
         (&form, b"a+b c"),
@@ -1305,6 +1303,332 @@ fn a_refusal_does_not_depend_on_the_cut() {
         0,
         "nothing was written"
     );
+}
+
+/// A list on several lines is one list, wherever it stands; and no route that has no conditions minds.
+#[test]
+fn lists_may_stand_on_several_lines() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let tag_of = |client: &mut Client, target: &str| {
+        let response = client.request("GET", target, &[], b"");
+        response.header("ETag").expect("a tag").to_owned()
+    };
+    client.request("PUT", "/kv/other", &[], b"");
+    client.request("PUT", "/kv/k", &[], b"v");
+    for (name, order) in [
+        ("If-Match", [0, 1]),
+        ("If-Match", [1, 0]),
+        ("if-none-match", [0, 1]),
+        ("if-none-match", [1, 0]),
+    ] {
+        let (other, tag) = (
+            tag_of(&mut client, "/kv/other"),
+            tag_of(&mut client, "/kv/k"),
+        );
+        let lines = [format!("{name}: {other}"), format!("{name}: {tag}")];
+        let lines = [&*lines[order[0]], "X-Between: 1", &*lines[order[1]]];
+        let read = client.request("GET", "/kv/k", &lines, b"");
+        let is_match = name == "If-Match";
+        assert_eq!(read.status, if is_match { 200 } else { 304 }, "{lines:?}");
+        let written = client.request("PUT", "/kv/other", &lines, b"w");
+        assert_eq!(written.status == 200, is_match, "{lines:?}");
+        let health = client.request("GET", "/health", &lines, b"");
+        assert_eq!(health.status, 200, "{}", health.text());
+    }
+    // Each line says what the client takes.
+    let raw = client.request(
+        "GET",
+        "/get?key=k",
+        &["Accept: text/html", RAW, "Accept: image/png"],
+        b"",
+    );
+    assert_eq!((raw.status, raw.text().as_str()), (200, "v"));
+}
+
+/// A single value that stands twice is refused where it matters, and the connection goes on.
+#[test]
+fn single_values_that_stand_twice_are_refused_where_they_matter() {
+    let folder = common::Folder::new("twice");
+    let token_file = folder.join("token");
+    std::fs::write(&token_file, "0123456789abcdef").expect("write the token");
+    let node = Node::start(&["--token-file", common::text(&token_file)]);
+    let mut client = node.connect();
+    let token = "Authorization: Bearer 0123456789abcdef";
+    let json = br#"{"key":"k","value":"v"}"#.as_slice();
+    for (method, target, line, body) in [
+        ("PUT", "/kv/k", "X-TTL: 5", b"v".as_slice()),
+        ("PUT", "/kv/k", "X-Partition-ID: 0", b"v"),
+        ("PUT", "/kv/k", "X-Min-Acks: 0", b"v"),
+        ("POST", "/set", JSON, json),
+        ("POST", "/batch", "X-Min-Acks: 0", br#"{"ops":[]}"#),
+        ("GET", "/kv/k", token, b""),
+        ("GET", "/kv/k", "Origin: http://localhost", b""),
+        ("GET", "/watch?timeout=0", "Last-Event-ID: 0", b""),
+        ("GET", "/leader", "X-Partition-ID: 0", b""),
+        ("GET", "/health", "Sec-Fetch-Site: none", b""),
+        ("GET", "/nothing", "Sec-Fetch-Site: none", b""),
+    ] {
+        let headers = if line == token {
+            vec![line, line]
+        } else {
+            vec![line, token, line]
+        };
+        let response = client.request(method, target, &headers, body);
+        assert_error(&response, 400, "bad_request");
+        let name = line.split(':').next().expect("a name");
+        assert!(response.text().contains(name), "{}", response.text());
+        assert_eq!(response.header("Connection"), None, "{target} {line}");
+    }
+    for (target, line, status) in [
+        ("/health", token, 200),
+        ("/livez", "X-TTL: 5", 200),
+        ("/readyz", "X-Min-Acks: 1", 200),
+        ("/leader", "If-Unmodified-Since: never", 200),
+        ("/health", "X-Partition-ID: 3", 200),
+        ("/kv/k", JSON, 404),
+        ("/kv/k", "X-Unknown: 1", 404),
+    ] {
+        let response = client.request("GET", target, &[line, token, line], b"");
+        let expected = if line == token { 401 } else { status };
+        let expected = if target == "/health" { 200 } else { expected };
+        assert_eq!(
+            response.status,
+            expected,
+            "{target} {line}: {}",
+            response.text()
+        );
+    }
+}
+
+/// What changes the meaning of a request and is not obeyed is refused by name, and nothing is written.
+#[test]
+fn what_a_request_does_not_take_is_refused_by_name() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    client.request("PUT", "/kv/k", &[], b"foobar");
+    let batch = br#"{"ops":[{"op":"set","key":"k","value":"w"}]}"#.as_slice();
+    let json = br#"{"key":"k","value":"w"}"#.as_slice();
+    let role = br#"{"id":0,"role":"leader"}"#.as_slice();
+    let range = "Content-Range: bytes 3-5/6";
+    let table: &[(&str, &str, &[u8], &str)] = &[
+        ("PUT", "/kv/k", b"bar", range),
+        ("PUT", "/kv/k", b"bar", "content-range: nonsense"),
+        ("POST", "/set?key=k", b"bar", range),
+        ("POST", "/set", json, range),
+        ("DELETE", "/kv/k", b"", range),
+        ("DELETE", "/delete?key=k", b"", range),
+        ("POST", "/batch", batch, range),
+        ("POST", "/partition/assign", role, range),
+        (
+            "PUT",
+            "/kv/k",
+            b"w",
+            "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT",
+        ),
+        (
+            "DELETE",
+            "/kv/k",
+            b"",
+            "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT",
+        ),
+        ("POST", "/batch", batch, "If-Match: \"1\""),
+        ("POST", "/batch", batch, "If-None-Match: *"),
+        ("POST", "/batch", batch, "X-TTL: 5"),
+        ("POST", "/batch", batch, "X-HTTP-Method-Override: GET"),
+        ("POST", "/delete?key=k", b"", "X-HTTP-Method-Override: GET"),
+        ("DELETE", "/kv/k", b"", "X-TTL: 5"),
+        ("GET", "/kv/k", b"", "X-TTL: 5"),
+        ("GET", "/kv/k", b"", "X-Min-Acks: 1"),
+        ("GET", "/scan", b"", "If-None-Match: *"),
+        ("GET", "/status", b"", "X-Partition-ID: 0"),
+        ("POST", "/admin/freeze", b"", "X-TTL: 5"),
+        ("POST", "/admin/freeze", b"", "If-Match: *"),
+        ("POST", "/partition/assign", role, "X-Partition-ID: 0"),
+        ("POST", "/partition/assign", role, "If-Match: *"),
+        ("GET", "/kv/k", b"", "Last-Event-ID: 1"),
+    ];
+    for &(method, target, body, line) in table {
+        let response = client.request(method, target, &[line], body);
+        assert_error(&response, 400, "unexpected_header");
+        let name = line.split(':').next().expect("a name").to_lowercase();
+        assert!(
+            response.text().to_lowercase().contains(&name),
+            "{}",
+            response.text()
+        );
+        assert_eq!(
+            response.header("Connection"),
+            None,
+            "{method} {target} {line}"
+        );
+    }
+    let encoded = "Content-Encoding: gzip";
+    let encodings = [encoded, "Content-Encoding: identity, br"];
+    for (method, target, body) in [
+        ("PUT", "/kv/k", b"w".as_slice()),
+        ("PUT", "/kv/k", b""),
+        ("POST", "/set", json),
+        ("POST", "/set?key=k", b"w"),
+        ("DELETE", "/delete", json),
+        ("GET", "/get", json),
+        ("POST", "/batch", batch),
+        ("POST", "/partition/assign", role),
+    ] {
+        for line in encodings {
+            let response = client.request(method, target, &[line], body);
+            assert_error(&response, 415, "unsupported_encoding");
+            assert_eq!(response.header("Accept-Encoding"), Some("identity"));
+        }
+    }
+    for (method, target, param, expected) in [
+        ("PUT", "/kv/k?tll=5", "tll", "did you mean \\\"ttl\\\"?"),
+        (
+            "PUT",
+            "/kv/k?x=1&ttl=5",
+            "x",
+            "this path takes partition, ttl",
+        ),
+        ("DELETE", "/kv/k?ttl=5", "ttl", "POST /set, PUT /kv/{key}"),
+        ("GET", "/kv/k?ttl=5", "ttl", "POST /set, PUT /kv/{key}"),
+        (
+            "POST",
+            "/set?key=k&min_version=1",
+            "min_version",
+            "GET /get",
+        ),
+        ("POST", "/batch?ttl=5", "ttl", "operation of the batch"),
+        (
+            "GET",
+            "/scan?prefx=user/",
+            "prefx",
+            "did you mean \\\"prefix\\\"?",
+        ),
+        (
+            "GET",
+            "/watch?prefx=a&timeout=0",
+            "prefx",
+            "did you mean \\\"prefix\\\"?",
+        ),
+        ("GET", "/watch?limit=1&timeout=0", "limit", "GET /scan"),
+        (
+            "GET",
+            "/get?key=k&Partition=0",
+            "Partition",
+            "did you mean \\\"partition\\\"?",
+        ),
+        (
+            "GET",
+            "/status?partition=0",
+            "partition",
+            "the node as a whole",
+        ),
+        ("GET", "/metrics?x", "x", "takes none"),
+        ("GET", "/openapi.json?x", "x", "takes none"),
+        ("GET", "/health?verbose=1", "verbose", "partition, max_lag"),
+        ("GET", "/livez?x=1", "x", "partition, max_lag"),
+        (
+            "GET",
+            "/leader?maxlag=1",
+            "maxlag",
+            "did you mean \\\"max_lag\\\"?",
+        ),
+        (
+            "POST",
+            "/partition/assign?partition=1",
+            "partition",
+            "in the body",
+        ),
+        (
+            "POST",
+            "/admin/compact?x=1",
+            "x",
+            "this path takes partition",
+        ),
+        ("GET", "/digest?x=1", "x", "this path takes"),
+        ("GET", "/snapshot?at=1", "at", "GET /scan"),
+    ] {
+        let body = if target.starts_with("/batch") {
+            batch
+        } else {
+            b""
+        };
+        let response = client.request(method, target, &[], body);
+        assert_error(&response, 400, "unknown_parameter");
+        let text = response.text();
+        assert!(text.contains(&format!("\\\"{param}\\\"")), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    assert_eq!(stored(&mut client, b"k"), b"foobar");
+    assert_eq!(node.status()["partitions"][0]["lastVersion"], 1);
+    // A name may be percent-encoded like anything else.
+    assert_eq!(
+        client.request("PUT", "/kv/k?t%74l=0", &[], b"w").status,
+        400
+    );
+    let written = client.request(
+        "PUT",
+        "/kv/k?t%74l=50",
+        &["Content-Encoding: identity"],
+        b"w",
+    );
+    assert_eq!(written.status, 200, "{}", written.text());
+    assert!(
+        client
+            .request("GET", "/kv/k", &[], b"")
+            .header("X-TTL")
+            .is_some()
+    );
+    // Health checks are answered whatever comes along.
+    for target in [
+        "/health",
+        "/livez",
+        "/readyz",
+        "/leader?partition=0&max_lag=5",
+    ] {
+        let lines = [
+            range,
+            encoded,
+            "If-Match: \"x",
+            "X-TTL: z",
+            "X-Min-Acks: z",
+            "Last-Event-ID: z",
+        ];
+        let response = client.request("GET", target, &lines, b"");
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+}
+
+/// `/readyz` of one partition is about that one.
+#[test]
+fn readiness_of_a_partition() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let body = br#"{"id":7,"role":"replica","leader":"http://127.0.0.1:1"}"#;
+    assert_eq!(
+        client
+            .request("POST", "/partition/assign", &[], body)
+            .status,
+        200
+    );
+    for (target, headers, status) in [
+        ("/readyz", &[][..], 503),
+        ("/readyz?partition=0", &[], 200),
+        ("/readyz?partition=0&max_lag=3", &[], 200),
+        ("/readyz?partition=7", &[], 503),
+        ("/readyz", &["X-Partition-ID: 0"], 200),
+        ("/readyz", &["X-Partition-ID: 7"], 503),
+        ("/readyz?partition=8", &[], 404),
+        ("/readyz?max_lag=x", &[], 400),
+    ] {
+        let response = client.request("GET", target, headers, b"");
+        assert_eq!(
+            response.status,
+            status,
+            "{target} {headers:?}: {}",
+            response.text()
+        );
+    }
 }
 
 #[test]
@@ -1475,7 +1799,7 @@ fn leniency_that_is_settled() {
     client.request("PUT", "/kv/k", &[], b"v");
     for request in [
         "GET http://localhost/kv/k HTTP/1.1\r\nHost: other.example\r\n\r\n",
-        "GET HTTP://127.0.0.1:1/kv/k?x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET HTTP://127.0.0.1:1/kv/k? HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "\r\nGET /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "\r\n\r\nGET /kv/k HTTP/1.1\r\nhost:localhost:9001\r\n\r\n",
         "GET /kv/k HTTP/1.1\r\nHost: [::1]:9001\r\n\r\n",

@@ -92,18 +92,10 @@ impl Answer {
 /// As the log says it: `PUT /kv/{key} 200 in partition 0`.
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let method = match self.method {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Delete => "DELETE",
-            Method::Options => "OPTIONS",
-            _ => "-",
-        };
         write!(
             f,
-            "{method} {} {}",
+            "{} {} {}",
+            self.method.name(),
             endpoint_name(usize::from(self.endpoint)),
             self.status
         )?;

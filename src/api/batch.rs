@@ -207,6 +207,8 @@ impl Api<'_> {
             let adds = operations
                 .iter()
                 .any(|operation| matches!(operation.action, Action::Set { .. }));
+            self.writable_partition(head)?;
+            self.readable_partition(head)?;
             let partition = if adds {
                 self.growable_partition(head)?
             } else {

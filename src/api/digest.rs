@@ -5,7 +5,7 @@ use crate::http::{BodySource, Fill, Head, Reply};
 use crate::lsm::{Digest, Digester};
 use crate::node::Slot;
 
-use super::query::Query;
+use super::params::Param;
 use super::{Api, JSON, refuse};
 
 struct DigestSource {
@@ -32,7 +32,9 @@ impl BodySource for DigestSource {
 
 impl Api<'_> {
     pub(super) fn answer_digest(&mut self, head: &Head<'_>, reply: Reply<'_>) {
-        let at_ms = Query::new(head.target()).number("at", "a time in Unix milliseconds");
+        let at_ms = self
+            .query(head)
+            .number(Param::At, "a time in Unix milliseconds");
         match at_ms.and_then(|at_ms| Ok((at_ms, self.snapshot(head)?))) {
             Ok((at_ms, (snapshot, _, slot))) => {
                 let snapshot = snapshot.at_time(at_ms.unwrap_or(0));

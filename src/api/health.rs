@@ -6,7 +6,7 @@ use crate::http::{Head, Refusal, Reply};
 use crate::partition::Partition;
 use crate::storage::Role;
 
-use super::query::Query;
+use super::params::Param;
 use super::route::Route;
 use super::{Api, JSON, refuse};
 
@@ -41,15 +41,16 @@ impl Api<'_> {
                 };
                 reply.status(status).content_type(JSON).body(&body);
             }
-            Route::Ready => match self.obstacle() {
-                Some(obstacle) => {
+            Route::Ready => match self.check_ready(head) {
+                Ok(Some(obstacle)) => {
                     let reply = reply
                         .status(503)
                         .content_type(TEXT)
                         .header("Retry-After", "1");
                     reply.body(obstacle.as_bytes());
                 }
-                None => reply.status(200).content_type(TEXT).body(b"ready\n"),
+                Ok(None) => reply.status(200).content_type(TEXT).body(b"ready\n"),
+                Err(refusal) => refuse(reply, &refusal),
             },
             Route::Leader | Route::Replica => self.answer_role(route, head, reply),
             _ => reply.status(200).content_type(TEXT).body(b"alive\n"),
@@ -82,18 +83,7 @@ impl Api<'_> {
         route: Route,
         head: &Head<'_>,
     ) -> Result<Result<Role, String>, Refusal> {
-        let max_lag =
-            match Query::new(head.target()).get("max_lag")? {
-                None => None,
-                Some(value) => {
-                    let number = std::str::from_utf8(&value)
-                        .ok()
-                        .and_then(|text| text.parse::<u64>().ok());
-                    Some(number.ok_or_else(|| {
-                        Refusal::bad_request("max_lag must be a number of versions")
-                    })?)
-                }
-            };
+        let max_lag = self.max_lag(head)?;
         let partition = self.any_partition(head)?;
         let role = partition.roles().role();
         let wanted = if route == Route::Leader {
@@ -107,20 +97,30 @@ impl Api<'_> {
         if let Some(obstacle) = obstacle_of(partition) {
             return Ok(Err(obstacle));
         }
-        let lag = lag_of(partition);
-        Ok(match (max_lag, lag) {
-            (Some(_), None) if role == Role::Replica => {
-                Err("the leader is not connected: the lag is not known".to_owned())
-            }
-            (Some(max), Some(lag)) if lag > max => {
-                Err(format!("behind the leader by {lag} versions"))
-            }
-            _ => Ok(role),
-        })
+        Ok(lag_obstacle(partition, max_lag).map_or(Ok(role), Err))
+    }
+
+    /// Versions that a replica may be behind its leader, if the request says so.
+    fn max_lag(&self, head: &Head<'_>) -> Result<Option<u64>, Refusal> {
+        self.query(head)
+            .number(Param::MaxLag, "how many versions a replica may be behind")
+    }
+
+    /// Why requests should go elsewhere: those for one partition if the request names it, else those for any.
+    fn check_ready(&mut self, head: &Head<'_>) -> Result<Option<String>, Refusal> {
+        let max_lag = self.max_lag(head)?;
+        let is_of_one =
+            head.partition_id.is_some() || self.query(head).get(Param::Partition)?.is_some();
+        if !is_of_one || self.node.is_draining() || self.node.loading().is_some() {
+            return Ok(self.obstacle(max_lag));
+        }
+        let partition = self.any_partition(head)?;
+        let obstacle = obstacle_of(partition).or_else(|| lag_obstacle(partition, max_lag));
+        Ok(obstacle.map(|obstacle| obstacle + "\n"))
     }
 
     /// Why requests should go elsewhere, as one line.
-    fn obstacle(&self) -> Option<String> {
+    fn obstacle(&self, max_lag: Option<u64>) -> Option<String> {
         if self.node.is_draining() {
             return Some("draining: the node is stopping\n".to_owned());
         }
@@ -132,7 +132,7 @@ impl Api<'_> {
         }
         let partitions = self.node.partitions();
         partitions.iter().find_map(|partition| {
-            let obstacle = obstacle_of(partition)?;
+            let obstacle = obstacle_of(partition).or_else(|| lag_obstacle(partition, max_lag))?;
             Some(match partitions {
                 [_] => format!("{obstacle}\n"),
                 _ => format!("partition {}: {obstacle}\n", partition.id()),
@@ -194,6 +194,18 @@ fn obstacle_of(partition: &Partition) -> Option<String> {
                 .unwrap_or_else(|| "catching up".to_owned());
             Some(format!("not in sync: {obstacle}"))
         }
+    }
+}
+
+/// Why a replica is too far behind its leader, if it may be behind by so many versions and no more.
+fn lag_obstacle(partition: &Partition, max_lag: Option<u64>) -> Option<String> {
+    let max_lag = max_lag?;
+    match lag_of(partition) {
+        None if partition.roles().role() == Role::Replica => {
+            Some("the leader is not connected: the lag is not known".to_owned())
+        }
+        Some(lag) if lag > max_lag => Some(format!("behind the leader by {lag} versions")),
+        _ => None,
     }
 }
 

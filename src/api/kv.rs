@@ -12,6 +12,7 @@ use super::intake::{Intake, ReadyValue};
 use super::json_plain::plain_fields;
 use super::json_value::{JsonValueSource, render_value};
 use super::kv_fields::{Allowed, KvLimits, value_too_large};
+use super::params::Param;
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
 use super::ttl::{remaining, ttl_of};
@@ -70,7 +71,7 @@ pub(super) fn key_of_target(
             Route::raw_key(target.path),
             target.is_literal,
         )?),
-        _ if target.query.is_some() => Query::new(target).get("key")?,
+        _ if target.query.is_some() => Query::new(target).get(Param::Key)?,
         _ => None,
     };
     if let Some(key) = &key {
@@ -148,7 +149,7 @@ impl Api<'_> {
         if action.has_value() {
             self.growable_partition(head)?;
             // Refused before its value is sent.
-            ttl_of(head, None)?;
+            ttl_of(head, self.query(head), None)?;
         } else {
             self.partition(head)?;
         }
@@ -236,9 +237,7 @@ impl Api<'_> {
     /// The partition that a request names, for a read of what it has at least.
     #[inline]
     pub(super) fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
-        let query = head.query.is_some().then(|| Query::new(head.target()));
-        let min_version =
-            query.map_or(Ok(None), |query| query.number("min_version", "a version"))?;
+        let min_version = self.query(head).number(Param::MinVersion, "a version")?;
         let partition = self.partition(head)?;
         let Some(min_version) = min_version else {
             return Ok(partition);
@@ -295,10 +294,10 @@ impl Api<'_> {
         body_ttl_ms: Option<u64>,
         reply: Reply<'_>,
     ) {
-        let min_acks = self.min_acks(head);
+        let (query, min_acks) = (self.query(head), self.min_acks(head));
         let written = self.growable_partition(head).and_then(|partition| {
             // First what can be refused before the body is there: the answer must not depend on how a request was cut.
-            let ttl_ms = ttl_of(head, body_ttl_ms)?;
+            let ttl_ms = ttl_of(head, query, body_ttl_ms)?;
             let conditions = conditions_of(head)?;
             let min_acks = min_acks?;
             let incurred = partition.lsm().incurred_work();

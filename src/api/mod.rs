@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. A request is judged in this order, so that the answer never depends on the state of the store before it is known to be
-//!    allowed: method known, host and origin, token, path, method allowed, partition, then the route's own checks.
+//!    allowed: method known, fields that stand once, host and origin, token, path, method allowed, fields and
+//!    parameters that the route takes, partition, then the route's own checks.
 //! 2. GET and HEAD never change state.
 //! 3. No call does work proportional to a value: large ones come in through [`Intake`] and go out through
 //!    [`json_value`], piece by piece.
@@ -32,6 +33,7 @@ mod metrics;
 mod metrics_list;
 mod metrics_partition;
 mod openapi;
+mod params;
 mod partition;
 mod percent;
 mod promise;
@@ -40,6 +42,7 @@ mod route;
 mod scan;
 mod snapshot;
 mod status;
+mod takes;
 mod ttl;
 mod values;
 mod watch;
@@ -56,6 +59,7 @@ pub use intake::Intake;
 pub use promise::{Gate, Outcome, acks_timeout, role_changed};
 pub use watch::{WatchForm, WatchRequest};
 
+use params::{Param, ParamSet};
 use query::Query;
 use route::{Family, Route};
 
@@ -73,6 +77,8 @@ pub struct Api<'n> {
     outcome: &'n mut Outcome,
     /// The request at hand, for counting its answer.
     asked: Answer,
+    /// The query parameters that it may have.
+    params: ParamSet,
 }
 
 impl<'n> Api<'n> {
@@ -92,13 +98,20 @@ impl<'n> Api<'n> {
             now_ms,
             outcome,
             asked,
+            params: ParamSet::ALL,
         }
+    }
+
+    /// The query of the request at hand.
+    #[inline]
+    fn query<'b>(&self, head: &Head<'b>) -> Query<'b> {
+        Query::with(head.target(), self.params)
     }
 
     /// The partition that a request names, whatever its role.
     #[inline]
     fn any_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
-        let partition = match partition_id(head)? {
+        let partition = match partition_id(head, self.query(head))? {
             Some(id) => {
                 self.asked.expect_partition(id);
                 self.node.partition(id)
@@ -155,6 +168,7 @@ impl<'n> Api<'n> {
                 "this method is not implemented: use GET, HEAD, POST, PUT, DELETE or OPTIONS";
             return Err(Refusal::new(501, "not_implemented", message));
         }
+        takes::check_repeated(route, head)?;
         self.guard.check_source(head)?;
         if !route.is_some_and(Route::is_public) {
             self.guard.check_token(head)?;
@@ -207,6 +221,13 @@ impl Handler for Api<'_> {
             }
             return Begin::Answered;
         }
+        match takes::check(route, head) {
+            Ok(params) => self.params = params,
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                return Begin::Answered;
+            }
+        }
         match route.family() {
             Family::KeyValue => self.begin_kv(route, head, body, reply),
             Family::Health => {
@@ -249,6 +270,7 @@ impl Handler for Api<'_> {
     fn finish(&mut self, head: &Head<'_>, intake: Intake, reply: Reply<'_>) {
         let route = Route::of(head.path);
         self.expect_answer(route, head);
+        self.params = ParamSet::ALL;
         match route {
             Some(Route::Assign) => self.finish_assign(intake, reply),
             Some(Route::Batch) => self.finish_batch(head, intake, reply),
@@ -273,13 +295,9 @@ impl Handler for Api<'_> {
 
 /// The partition that a request names, by header or else by parameter.
 #[inline]
-fn partition_id(head: &Head<'_>) -> Result<Option<u32>, Refusal> {
+fn partition_id(head: &Head<'_>, query: Query<'_>) -> Result<Option<u32>, Refusal> {
     let by_header = head.partition_id.map(partition_number).transpose()?;
-    let by_query = if head.query.is_some() {
-        Query::new(head.target()).get("partition")?
-    } else {
-        None
-    };
+    let by_query = query.get(Param::Partition)?;
     let by_query = by_query.map(|value| partition_number(&value)).transpose()?;
     Ok(by_header.or(by_query))
 }

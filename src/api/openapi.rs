@@ -29,7 +29,11 @@ mod tests {
 
     use serde_json::Value as Json;
 
+    use crate::http::{Field, Method};
+
+    use super::super::params::Param;
     use super::super::route::Route;
+    use super::super::takes::MEANING;
     use super::*;
 
     fn document() -> Json {
@@ -71,6 +75,59 @@ mod tests {
                     responses.contains_key("401"),
                     !route.is_public(),
                     "{method} {route:?}"
+                );
+            }
+        }
+    }
+
+    /// A parameter of the description, followed where it refers to.
+    fn parameter<'d>(document: &'d Json, found: &'d Json) -> &'d Json {
+        let Some(reference) = found["$ref"].as_str() else {
+            return found;
+        };
+        document
+            .pointer(&reference[1..])
+            .expect("a reference within")
+    }
+
+    #[test]
+    fn parameters_and_headers_are_those_that_requests_take() {
+        let document = document();
+        let methods = [
+            Method::Get,
+            Method::Head,
+            Method::Post,
+            Method::Put,
+            Method::Delete,
+        ];
+        for (route, &path) in Route::ALL.iter().zip(Route::PATTERNS) {
+            for method in methods.iter().filter(|method| route.allows(**method)) {
+                let operation = &document["paths"][path][method.name().to_lowercase()];
+                let listed = |object: &Json| object["parameters"].as_array().cloned();
+                let listed = [listed(&document["paths"][path]), listed(operation)];
+                let (mut params, mut fields) = (BTreeSet::new(), BTreeSet::new());
+                for found in listed.iter().flatten().flatten() {
+                    let found = parameter(&document, found);
+                    let name = found["name"].as_str().expect("a name").to_owned();
+                    match found["in"].as_str() {
+                        Some("query") => params.insert(name),
+                        Some("header") => fields.insert(name),
+                        _ => continue,
+                    };
+                }
+                let takes = route.takes(*method);
+                let named = |param: Param| param.name().to_owned();
+                assert_eq!(
+                    params,
+                    takes.params.iter().map(named).collect(),
+                    "{method:?} {path}"
+                );
+                let named = |field: Field| field.name().to_owned();
+                let read = takes.fields.within(MEANING);
+                assert_eq!(
+                    fields,
+                    read.iter().map(named).collect(),
+                    "{method:?} {path}"
                 );
             }
         }

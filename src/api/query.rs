@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::http::{Refusal, Target};
 use crate::lsm::KEY_MAX_BYTES;
 
+use super::params::{Param, ParamSet};
 use super::percent::{BadEscape, Plus, decode};
 use super::values::number;
 
@@ -16,37 +17,61 @@ use super::values::number;
 pub(super) struct Query<'b> {
     raw: &'b [u8],
     is_literal: bool,
+    /// The parameters that may be in it; it is not searched for others.
+    params: ParamSet,
 }
 
 impl<'b> Query<'b> {
     /// The query of a request, without its `?`.
     #[inline]
     pub(super) fn new(target: Target<'b>) -> Self {
+        Self::with(target, ParamSet::ALL)
+    }
+
+    /// The same, of which it is known which parameters are in it.
+    #[inline]
+    pub(super) fn with(target: Target<'b>, params: ParamSet) -> Self {
         Self {
             raw: target.query.unwrap_or_default(),
             is_literal: target.is_literal,
+            params,
         }
+    }
+
+    /// Decoded names and raw values, in order. A name that cannot be decoded is as it came.
+    #[inline]
+    pub(super) fn pairs(self) -> impl Iterator<Item = (Cow<'b, [u8]>, &'b [u8])> {
+        let mut rest = Some(self.raw);
+        std::iter::from_fn(move || {
+            loop {
+                let text = rest?;
+                let pair;
+                (pair, rest) = match memchr::memchr(b'&', text) {
+                    Some(at) => (&text[..at], Some(&text[at + 1..])),
+                    None => (text, None),
+                };
+                let (name, value) = match memchr::memchr(b'=', pair) {
+                    Some(at) => (&pair[..at], &pair[at + 1..]),
+                    // Nothing between two `&`: nothing was meant.
+                    None if pair.is_empty() => continue,
+                    None => (pair, &[][..]),
+                };
+                let decoded = decode(name, Plus::Space, self.is_literal);
+                return Some((decoded.unwrap_or(Cow::Borrowed(name)), value));
+            }
+        })
     }
 
     /// The decoded value of a parameter, if it is there. One that is there twice is refused.
     #[inline]
-    pub(super) fn get(self, name: &str) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
-        let (mut found, mut rest) = (None, Some(self.raw));
-        while let Some(text) = rest {
-            let (pair, behind) = match memchr::memchr(b'&', text) {
-                Some(at) => (&text[..at], Some(&text[at + 1..])),
-                None => (text, None),
-            };
-            rest = behind;
-            let Some(behind) = pair.strip_prefix(name.as_bytes()) else {
-                continue;
-            };
-            let value = match behind.split_first() {
-                Some((b'=', value)) => value,
-                Some(_) => continue,
-                None => behind,
-            };
-            if found.replace(value).is_some() {
+    pub(super) fn get(self, param: Param) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
+        if !self.params.has(param) {
+            return Ok(None);
+        }
+        let name = param.name();
+        let mut found = None;
+        for (other, value) in self.pairs() {
+            if *other == *name.as_bytes() && found.replace(value).is_some() {
                 return Err(bad_query(format!("?{name}= is there twice: send it once")));
             }
         }
@@ -59,40 +84,49 @@ impl<'b> Query<'b> {
     }
 
     /// The bytes that a parameter holds, if it is there; as base64 if another one says so.
-    pub(super) fn bytes(self, name: &str, encoding_name: &str) -> Result<Option<Vec<u8>>, Refusal> {
-        let value = self.get(name)?;
-        match (value, self.get(encoding_name)?.as_deref()) {
+    pub(super) fn bytes(
+        self,
+        param: Param,
+        encoding_param: Param,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        let value = self.get(param)?;
+        match (value, self.get(encoding_param)?.as_deref()) {
             (value, None | Some(b"utf-8")) => Ok(value.map(Cow::into_owned)),
             (None, Some(b"base64")) => Ok(None),
             (Some(value), Some(b"base64")) => STANDARD.decode(&value[..]).map(Some).map_err(|_| {
                 bad_query(format!(
-                    "?{name}= is not base64: percent-encode it, + as %2B"
+                    "?{}= is not base64: percent-encode it, + as %2B",
+                    param.name()
                 ))
             }),
             _ => Err(bad_query(format!(
-                "?{encoding_name}= must be base64, or left out"
+                "?{}= must be base64, or left out",
+                encoding_param.name()
             ))),
         }
     }
 
     /// Whether a parameter is true or false, if it is there.
-    pub(super) fn flag(self, name: &str) -> Result<Option<bool>, Refusal> {
-        match self.get(name)?.as_deref() {
+    pub(super) fn flag(self, param: Param) -> Result<Option<bool>, Refusal> {
+        match self.get(param)?.as_deref() {
             None => Ok(None),
             Some(b"true" | b"1") => Ok(Some(true)),
             Some(b"false" | b"0") => Ok(Some(false)),
-            Some(_) => Err(bad_query(format!("?{name}= must be true or false"))),
+            Some(_) => Err(bad_query(format!(
+                "?{}= must be true or false",
+                param.name()
+            ))),
         }
     }
 
     /// The number that a parameter holds, if it is there; `meaning` says what is wanted.
-    pub(super) fn number(self, name: &str, meaning: &str) -> Result<Option<u64>, Refusal> {
-        let Some(value) = self.get(name)? else {
+    pub(super) fn number(self, param: Param, meaning: &str) -> Result<Option<u64>, Refusal> {
+        let Some(value) = self.get(param)? else {
             return Ok(None);
         };
         number(&value)
             .map(Some)
-            .ok_or_else(|| bad_query(format!("?{name}= must be {meaning}: a number")))
+            .ok_or_else(|| bad_query(format!("?{}= must be {meaning}: a number", param.name())))
     }
 }
 
@@ -147,6 +181,8 @@ mod tests {
             ("key=", Ok(Some(""))),
             ("key", Ok(Some(""))),
             ("akey=1&keyb=2", Ok(None)),
+            ("k%65y=a", Ok(Some("a"))),
+            ("%6Bey=a&key=b", Err(400)),
             ("", Ok(None)),
             ("key=a&key=a", Err(400)),
             ("key=%f", Err(400)),
@@ -156,7 +192,7 @@ mod tests {
                 query: Some(query.as_bytes()),
                 is_literal: false,
             };
-            let found = Query::new(target).get("key");
+            let found = Query::new(target).get(Param::Key);
             let found = found
                 .map(|value| value.map(Cow::into_owned))
                 .map_err(|refusal| refusal.status);

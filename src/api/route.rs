@@ -18,7 +18,6 @@ macro_rules! routes {
             pub(super) const PATTERNS: &[&str] = &[$($pattern,)*];
 
             /// All of them, in the same order.
-            #[cfg(test)]
             pub(super) const ALL: &[Self] = &[$(Self::$route,)*];
 
             /// The route of a raw path.

@@ -13,6 +13,7 @@ use crate::node::Slot;
 
 use super::json_text::escape_into;
 use super::json_value::{JsonValueSource, encode_base64, is_text, render_rest};
+use super::params::Param;
 use super::query::{Query, check_key};
 use super::{Api, JSON, refuse};
 
@@ -37,27 +38,27 @@ struct Wanted {
 impl Wanted {
     fn of(query: Query<'_>) -> Result<Self, Refusal> {
         let prefix = query
-            .bytes("prefix", "prefix_encoding")?
+            .bytes(Param::Prefix, Param::PrefixEncoding)?
             .unwrap_or_default();
         let mut from = query
-            .bytes("start", "start_encoding")?
+            .bytes(Param::Start, Param::StartEncoding)?
             .unwrap_or_default()
             .max(prefix.clone());
-        let end = query.bytes("end", "end_encoding")?;
-        if let Some(mut after) = query.bytes("after", "after_encoding")? {
+        let end = query.bytes(Param::End, Param::EndEncoding)?;
+        if let Some(mut after) = query.bytes(Param::After, Param::AfterEncoding)? {
             check_key(&after)?;
             after.push(0);
             from = from.max(after);
         }
         let limit = query
-            .number("limit", "how many keys")?
+            .number(Param::Limit, "how many keys")?
             .unwrap_or(LIMIT_DEFAULT);
         if !(1..=LIMIT_MAX).contains(&limit) {
             let message =
                 format!("?limit= must be 1 to {LIMIT_MAX}: ask for the next keys with ?after=");
             return Err(Refusal::new(400, "bad_query", message));
         }
-        let with_values = query.flag("values")?.unwrap_or(true);
+        let with_values = query.flag(Param::Values)?.unwrap_or(true);
         Ok(Self {
             from,
             prefix,
@@ -201,10 +202,10 @@ impl Api<'_> {
     }
 
     fn scan(&mut self, head: &Head<'_>) -> Result<ScanSource, Refusal> {
-        let query = Query::new(head.target());
+        let query = self.query(head);
         let wanted = Wanted::of(query)?;
-        let at = query.number("at", "the version of the first page")?;
-        let is_held = query.flag("consistent")?.unwrap_or(false);
+        let at = query.number(Param::At, "the version of the first page")?;
+        let is_held = query.flag(Param::Consistent)?.unwrap_or(false);
         self.readable_partition(head)?;
         let slot = self.node.scan_slots.take(SCAN_MAX).ok_or_else(|| {
             let message = format!("{SCAN_MAX} scans are under way: try again");

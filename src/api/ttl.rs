@@ -2,6 +2,7 @@
 
 use crate::http::{Head, Refusal};
 
+use super::params::Param;
 use super::query::Query;
 
 /// A hundred years: more is a mistake in the unit.
@@ -26,13 +27,12 @@ pub(super) fn parse_ttl(text: &[u8]) -> Result<u64, Refusal> {
 
 /// The time to live that a request names beside its body, or in it: once at most.
 #[inline]
-pub(super) fn ttl_of(head: &Head<'_>, body_ttl_ms: Option<u64>) -> Result<Option<u64>, Refusal> {
-    let in_query = if head.query.is_some() {
-        Query::new(head.target()).get("ttl")?
-    } else {
-        None
-    };
-    match (head.ttl, in_query, body_ttl_ms) {
+pub(super) fn ttl_of(
+    head: &Head<'_>,
+    query: Query<'_>,
+    body_ttl_ms: Option<u64>,
+) -> Result<Option<u64>, Refusal> {
+    match (head.ttl, query.get(Param::Ttl)?, body_ttl_ms) {
         (None, None, body_ttl_ms) => Ok(body_ttl_ms),
         (Some(text), None, None) => parse_ttl(text).map(Some),
         (None, Some(text), None) => parse_ttl(&text).map(Some),

@@ -10,6 +10,7 @@ use crate::lsm::StreamRecord;
 
 use super::json_text::escape_into;
 use super::json_value::{encode_base64, is_text};
+use super::params::Param;
 use super::query::Query;
 use super::scan::add_bytes;
 use super::values::{accepts, number};
@@ -164,7 +165,7 @@ impl Api<'_> {
     }
 
     fn watch_request(&mut self, head: &Head<'_>) -> Result<WatchRequest, Refusal> {
-        let query = Query::new(head.target());
+        let query = self.query(head);
         let wants_events = head
             .accept
             .is_some_and(|accept| accepts(accept, EVENT_STREAM));
@@ -174,11 +175,11 @@ impl Api<'_> {
             WatchForm::LongPoll
         };
         let prefix = query
-            .bytes("prefix", "prefix_encoding")?
+            .bytes(Param::Prefix, Param::PrefixEncoding)?
             .unwrap_or_default()
             .into();
         let last_event = head.last_event_id.map(last_event_version).transpose()?;
-        let since = query.number("since", "a version")?;
+        let since = query.number(Param::Since, "a version")?;
         // A client that was cut off comes with what it had last.
         let since = last_event.filter(|_| form == WatchForm::Events).or(since);
         let timeout_ms = timeout_of(query, form)?;
@@ -209,7 +210,7 @@ impl Api<'_> {
 }
 
 fn timeout_of(query: Query<'_>, form: WatchForm) -> Result<Option<u64>, Refusal> {
-    let Some(text) = query.get("timeout")? else {
+    let Some(text) = query.get(Param::Timeout)? else {
         return Ok((form == WatchForm::LongPoll).then_some(TIMEOUT_DEFAULT_MS));
     };
     let seconds = serde_json::from_slice::<f64>(&text).ok();

@@ -301,8 +301,11 @@ impl<I: Intake> Connection<I> {
     }
 
     fn head<H: Handler<Intake = I>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
-        let mut head = Head::default();
-        match turn.heads.read(rest, &mut self.scanned, &mut head) {
+        let (mut joined, mut head) = (Vec::new(), Head::default());
+        let found = turn
+            .heads
+            .read(rest, &mut self.scanned, &mut joined, &mut head);
+        match found {
             Ok(None) => Pass {
                 used: 0,
                 starved: true,
@@ -395,8 +398,9 @@ impl<I: Intake> Connection<I> {
             Standing::OutOfBudget => self.state = State::Body(parked),
             standing => {
                 let Parked { raw_head, incoming } = *parked;
-                let mut head = Head::default();
-                if let Ok(Some(_)) = turn.heads.read(&raw_head, &mut 0, &mut head) {
+                let (mut joined, mut head) = (Vec::new(), Head::default());
+                let found = turn.heads.read(&raw_head, &mut 0, &mut joined, &mut head);
+                if let Ok(Some(_)) = found {
                     self.conclude(&head, incoming, standing, turn);
                 } else {
                     // Only if the limits were lowered meanwhile.

@@ -249,10 +249,25 @@ pub(super) fn read_expect(value: &[u8], head: &mut Head<'_>) -> Result<(), Refus
     if head.http_minor == 0 {
         return Ok(());
     }
-    if !value.eq_ignore_ascii_case(b"100-continue") {
-        let message = "this expectation cannot be met: send Expect: 100-continue or none";
-        return Err(Refusal::new(417, "expectation_failed", message));
+    for expectation in members(value) {
+        if !expectation.eq_ignore_ascii_case(b"100-continue") {
+            let message = "this expectation cannot be met: send Expect: 100-continue or none";
+            return Err(Refusal::new(417, "expectation_failed", message));
+        }
+        head.expect_continue = true;
     }
-    head.expect_continue = true;
     Ok(())
+}
+
+/// Whether a Content-Encoding says that the content is as it is.
+pub(super) fn is_identity(value: &[u8]) -> bool {
+    members(value).all(|coding| coding.eq_ignore_ascii_case(b"identity"))
+}
+
+/// The members of a list, without the empty ones (RFC 9110, section 5.6.1.2).
+fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
 }

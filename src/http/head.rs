@@ -2,6 +2,8 @@
 //!
 //! Not here: reading it (`request.rs`), what it is taken to mean (the api layer).
 
+use super::field_table::{Field, FieldSet};
+
 /// The method of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "RFC 9110 section 9.3 documents them")]
@@ -17,6 +19,24 @@ pub enum Method {
     Connect,
     /// Any other token.
     Other,
+}
+
+impl Method {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+            Self::Patch => "PATCH",
+            Self::Trace => "TRACE",
+            Self::Connect => "CONNECT",
+            Self::Other => "-",
+        }
+    }
 }
 
 /// How the end of the body is found.
@@ -41,7 +61,8 @@ pub struct Target<'b> {
     pub is_literal: bool,
 }
 
-/// What a request says before its body. Values are trimmed of white space and otherwise as they came.
+/// What a request says before its body. Values are trimmed of white space and otherwise as they came; a list on several lines is
+/// joined by commas, and of a single value on several lines the first is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head<'b> {
     /// The method.
@@ -64,7 +85,7 @@ pub struct Head<'b> {
     pub host: Option<&'b [u8]>,
     /// Content-Type.
     pub content_type: Option<&'b [u8]>,
-    /// Accept; of several lines the first.
+    /// Accept.
     pub accept: Option<&'b [u8]>,
     /// Authorization.
     pub authorization: Option<&'b [u8]>,
@@ -84,58 +105,37 @@ pub struct Head<'b> {
     pub last_event_id: Option<&'b [u8]>,
     /// X-Min-Acks.
     pub min_acks: Option<&'b [u8]>,
-}
-
-/// A header whose value is part of a [`Head`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
-    Host,
-    ContentType,
-    Accept,
-    Authorization,
-    Origin,
-    SecFetchSite,
-    IfMatch,
-    IfNoneMatch,
-    PartitionId,
-    Ttl,
-    LastEventId,
-    MinAcks,
-}
-
-impl Field {
-    pub(super) const ALL: [Self; 12] = [
-        Self::Host,
-        Self::ContentType,
-        Self::Accept,
-        Self::Authorization,
-        Self::Origin,
-        Self::SecFetchSite,
-        Self::IfMatch,
-        Self::IfNoneMatch,
-        Self::PartitionId,
-        Self::Ttl,
-        Self::LastEventId,
-        Self::MinAcks,
-    ];
+    /// The fields that are there, but for a Content-Encoding that says that there is none.
+    pub given: FieldSet,
+    /// Those that have one value and stand on several lines all the same.
+    pub repeated: FieldSet,
 }
 
 impl<'b> Head<'b> {
+    /// Where the value of a field is kept; `None`: this field has no value of its own here.
     #[inline]
-    pub(super) fn field_mut(&mut self, field: Field) -> &mut Option<&'b [u8]> {
+    pub(super) fn value_mut(&mut self, field: Field) -> Option<&mut Option<&'b [u8]>> {
         match field {
-            Field::Host => &mut self.host,
-            Field::ContentType => &mut self.content_type,
-            Field::Accept => &mut self.accept,
-            Field::Authorization => &mut self.authorization,
-            Field::Origin => &mut self.origin,
-            Field::SecFetchSite => &mut self.sec_fetch_site,
-            Field::IfMatch => &mut self.if_match,
-            Field::IfNoneMatch => &mut self.if_none_match,
-            Field::PartitionId => &mut self.partition_id,
-            Field::Ttl => &mut self.ttl,
-            Field::LastEventId => &mut self.last_event_id,
-            Field::MinAcks => &mut self.min_acks,
+            Field::Host => Some(&mut self.host),
+            Field::ContentType => Some(&mut self.content_type),
+            Field::Accept => Some(&mut self.accept),
+            Field::Authorization => Some(&mut self.authorization),
+            Field::Origin => Some(&mut self.origin),
+            Field::SecFetchSite => Some(&mut self.sec_fetch_site),
+            Field::IfMatch => Some(&mut self.if_match),
+            Field::IfNoneMatch => Some(&mut self.if_none_match),
+            Field::PartitionId => Some(&mut self.partition_id),
+            Field::Ttl => Some(&mut self.ttl),
+            Field::LastEventId => Some(&mut self.last_event_id),
+            Field::MinAcks => Some(&mut self.min_acks),
+            Field::ContentLength
+            | Field::TransferEncoding
+            | Field::Connection
+            | Field::Expect
+            | Field::ContentEncoding
+            | Field::ContentRange
+            | Field::IfUnmodifiedSince
+            | Field::MethodOverride => None,
         }
     }
 }
@@ -182,6 +182,8 @@ impl Default for Head<'_> {
             ttl: None,
             last_event_id: None,
             min_acks: None,
+            given: FieldSet::EMPTY,
+            repeated: FieldSet::EMPTY,
         }
     }
 }

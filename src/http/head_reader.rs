@@ -14,7 +14,8 @@ use std::ops::Range;
 
 use crate::swar;
 
-use super::head::{Field, Framing, Head, Method, Target};
+use super::field_table::Field;
+use super::head::{Framing, Head, Method, Target};
 use super::refusal::Refusal;
 use super::request::{HeadLimits, parse_head};
 
@@ -65,12 +66,13 @@ impl HeadReader {
         &mut self,
         input: &'b [u8],
         scanned: &mut usize,
+        joined: &'b mut Vec<u8>,
         head: &mut Head<'b>,
     ) -> Result<Option<usize>, Refusal> {
         if let Some(head_bytes) = self.read_alike(input, head) {
             return Ok(Some(head_bytes));
         }
-        let found = parse_head(input, scanned, &self.limits, head)?;
+        let found = parse_head(input, scanned, &self.limits, joined, head)?;
         if let Some(head_bytes) = found {
             self.remember(&input[..head_bytes], head);
         }
@@ -89,7 +91,9 @@ impl HeadReader {
         (head.path, head.query, head.is_literal) = (target.path, target.query, target.is_literal);
         let tail = &input[head_bytes - known.tail.len()..head_bytes];
         for (field, range) in &known.values {
-            *head.field_mut(*field) = Some(&tail[range.clone()]);
+            if let Some(value) = head.value_mut(*field) {
+                *value = Some(&tail[range.clone()]);
+            }
         }
         Some(head_bytes)
     }
@@ -169,11 +173,11 @@ impl HeadReader {
             return;
         }
         let mut head = *head;
-        for field in Field::ALL {
-            let Some(value) = *head.field_mut(field) else {
+        for &field in Field::ALL {
+            let Some(&mut Some(value)) = head.value_mut(field) else {
                 continue;
             };
-            // The authority of an absolute-form target stands for Host, and before the tail.
+            // Not in the tail: an authority in the target stands for Host, and lists are joined elsewhere.
             let Some(start) = offset_in(tail, value) else {
                 return;
             };
@@ -185,6 +189,8 @@ impl HeadReader {
             keep_alive: head.keep_alive,
             framing: head.framing,
             expect_continue: head.expect_continue,
+            given: head.given,
+            repeated: head.repeated,
             ..Head::default()
         };
         known.tail.extend_from_slice(tail);

@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `refusal.rs` | why a request is turned down: status, code, message |
+//! | `field_table.rs` | which header fields are read, and which of them are lists |
 //! | `fields.rs` | the grammar of single parts of a head |
 //! | `head.rs` | what a request says before its body |
 //! | `request.rs` | reading a head: where it ends, what is refused |
@@ -23,6 +24,7 @@
 
 pub mod body;
 pub mod connection;
+pub mod field_table;
 mod fields;
 pub mod handler;
 pub mod head;
@@ -44,10 +46,11 @@ mod request_tests;
 
 pub use body::{BodyDecoder, Decoded};
 pub use connection::{Connection, Waiting, Wants};
+pub use field_table::{Field, FieldSet};
 pub use handler::{Begin, Handler, Intake, Limits, Turn};
 pub use head::{Framing, Head, Method, Target};
 pub use head_reader::HeadReader;
 pub use output::{Blob, BodySource, Fill, Output};
 pub use refusal::Refusal;
-pub use request::{HeadLimits, MAX_HEADER_COUNT, parse_head};
+pub use request::{HeadLimits, MAX_HEADER_COUNT, given_twice, parse_head};
 pub use response::{Exchange, HttpDate, Reply, ReplyHead, reason};

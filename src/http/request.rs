@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. Looking for the end of a head costs work linear in its bytes, however it was cut on the way.
-//! 2. A head is parsed once, whole, without allocation; everything in [`Head`] borrows from the input.
+//! 2. A head is parsed once, whole, without allocation; everything in [`Head`] borrows from the input. A list on several lines is
+//!    joined in a buffer.
 //! 3. Two readers cannot disagree about where a request ends: what RFC 9112 leaves to leniency (bare LF, line folding, two
 //!    lengths, two hosts, a space before a colon) is refused. See the table in `request_tests.rs`.
 //! 4. The verdict does not depend on how the bytes were cut: a head is judged when its last byte is there, and only a bare LF,
@@ -15,6 +16,7 @@ use std::mem::MaybeUninit;
 
 use memchr::{memchr, memchr_iter};
 
+use super::field_table::{Field, FieldSet, Repeat};
 use super::fields;
 use super::head::{Framing, Head, Method};
 use super::refusal::Refusal;
@@ -39,6 +41,8 @@ pub struct HeadLimits {
 /// `scanned`: how far earlier calls looked for the end of the head, so that a head that arrives byte by byte costs linear
 /// work. Zero for a new head; the caller keeps it between calls and passes the same bytes with more behind them.
 ///
+/// `joined`: where lists on several lines are joined; empty, and left so by nearly all heads.
+///
 /// Returns the length of the head, where the body begins, once all of it is there and read into `head`, which is that of
 /// [`Head::default`]: a head is large, and moving it from call to call would cost as much as reading it. A refusal: this is not a
 /// request we read, and where the next one begins is unknown; answer and close.
@@ -46,6 +50,7 @@ pub fn parse_head<'b>(
     input: &'b [u8],
     scanned: &mut usize,
     limits: &HeadLimits,
+    joined: &'b mut Vec<u8>,
     head: &mut Head<'b>,
 ) -> Result<Option<usize>, Refusal> {
     let window = &input[..input.len().min(limits.head_bytes)];
@@ -65,7 +70,7 @@ pub fn parse_head<'b>(
             Err(over_limit(&window[start..]))
         };
     };
-    parse_whole(&input[start..end], limits.header_count, head)?;
+    parse_whole(&input[start..end], limits.header_count, joined, head)?;
     Ok(Some(end))
 }
 
@@ -128,6 +133,7 @@ fn over_limit(window: &[u8]) -> Refusal {
 fn parse_whole<'b>(
     bytes: &'b [u8],
     header_count: usize,
+    joined: &'b mut Vec<u8>,
     head: &mut Head<'b>,
 ) -> Result<(), Refusal> {
     let mut table = [const { MaybeUninit::uninit() }; MAX_HEADER_COUNT];
@@ -148,7 +154,12 @@ fn parse_whole<'b>(
     head.http_minor = minor;
     let mut seen = Seen::default();
     for header in &*request.headers {
-        read_header(header.name.as_bytes(), header.value, head, &mut seen)?;
+        if let Some(field) = Field::of(header.name.as_bytes()) {
+            read_field(field, header.value, head, &mut seen)?;
+        }
+    }
+    if !seen.lists.is_empty() {
+        join(request.headers, head, &mut seen, joined);
     }
     seen.finish(head)?;
     // After the headers: the authority of an absolute-form target takes the place of Host.
@@ -177,56 +188,96 @@ struct Seen<'b> {
     transfer_encoding: Option<&'b [u8]>,
     connection_close: bool,
     connection_keep_alive: bool,
+    /// Lists that stand on several lines.
+    lists: FieldSet,
 }
 
-/// Takes in one header: by length first, since most lengths belong to no name we know.
-fn read_header<'b>(
-    name: &[u8],
+/// Takes in one line.
+fn read_field<'b>(
+    field: Field,
     value: &'b [u8],
     head: &mut Head<'b>,
     seen: &mut Seen<'b>,
 ) -> Result<(), Refusal> {
-    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-    match name.len() {
-        4 if is("host") => once(&mut head.host, value, "Host"),
-        5 if is("x-ttl") => once(&mut head.ttl, value, "X-TTL"),
-        6 if is("accept") => {
-            head.accept.get_or_insert(value);
-            Ok(())
-        }
-        6 if is("origin") => once(&mut head.origin, value, "Origin"),
-        6 if is("expect") => fields::read_expect(value, head),
-        8 if is("if-match") => once(&mut head.if_match, value, "If-Match"),
-        10 if is("connection") => {
+    match field {
+        // What they say adds up line by line.
+        Field::Connection => {
             fields::read_connection(
                 value,
                 &mut seen.connection_close,
                 &mut seen.connection_keep_alive,
             );
-            Ok(())
+            return Ok(());
         }
-        10 if is("x-min-acks") => once(&mut head.min_acks, value, "X-Min-Acks"),
-        12 if is("content-type") => once(&mut head.content_type, value, "Content-Type"),
-        13 if is("last-event-id") => once(&mut head.last_event_id, value, "Last-Event-ID"),
-        13 if is("authorization") => once(&mut head.authorization, value, "Authorization"),
-        13 if is("if-none-match") => once(&mut head.if_none_match, value, "If-None-Match"),
-        14 if is("content-length") => once(&mut seen.content_length, value, "Content-Length"),
-        14 if is("sec-fetch-site") => once(&mut head.sec_fetch_site, value, "Sec-Fetch-Site"),
-        14 if is("x-partition-id") => once(&mut head.partition_id, value, "X-Partition-ID"),
-        17 if is("transfer-encoding") => {
-            once(&mut seen.transfer_encoding, value, "Transfer-Encoding")
-        }
-        _ => Ok(()),
+        Field::Expect => return fields::read_expect(value, head),
+        Field::ContentEncoding if fields::is_identity(value) => return Ok(()),
+        _ => {}
     }
+    if !head.given.insert(field) {
+        return repeated(field, head, seen);
+    }
+    match field {
+        Field::ContentLength => seen.content_length = Some(value),
+        Field::TransferEncoding => seen.transfer_encoding = Some(value),
+        _ => {
+            if let Some(slot) = head.value_mut(field) {
+                *slot = Some(value);
+            }
+        }
+    }
+    Ok(())
 }
 
-/// Two values for one question are an ambiguity that somebody else resolves differently.
-fn once<'b>(slot: &mut Option<&'b [u8]>, value: &'b [u8], name: &str) -> Result<(), Refusal> {
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(Refusal::bad_request(format!(
-            "{name} given more than once: send it once"
-        ))),
+/// A line more of a field that was there before.
+#[cold]
+fn repeated(field: Field, head: &mut Head<'_>, seen: &mut Seen<'_>) -> Result<(), Refusal> {
+    match field.repeat() {
+        Repeat::List => seen.lists.insert(field),
+        Repeat::Single => head.repeated.insert(field),
+        // Two values for one question are an ambiguity that an intermediary may resolve differently.
+        Repeat::Framing => return Err(given_twice(field)),
+    };
+    Ok(())
+}
+
+/// The refusal of a single value that stands on several lines.
+#[cold]
+pub fn given_twice(field: Field) -> Refusal {
+    Refusal::bad_request(format!(
+        "{} given more than once: send it once",
+        field.name()
+    ))
+}
+
+/// Joins the lines of lists by commas.
+#[cold]
+fn join<'b>(
+    headers: &[httparse::Header<'_>],
+    head: &mut Head<'b>,
+    seen: &mut Seen<'b>,
+    joined: &'b mut Vec<u8>,
+) {
+    let mut ends = [0; Field::ALL.len()];
+    for (field, end) in seen.lists.iter().zip(&mut ends) {
+        let mut comma: &[u8] = b"";
+        for header in headers {
+            if Field::of(header.name.as_bytes()) == Some(field) {
+                joined.extend_from_slice(comma);
+                joined.extend_from_slice(header.value);
+                comma = b", ";
+            }
+        }
+        *end = joined.len();
+    }
+    let (joined, mut start) = (&joined[..], 0);
+    for (field, end) in seen.lists.iter().zip(ends) {
+        let value = Some(&joined[start..end]);
+        start = end;
+        if field == Field::TransferEncoding {
+            seen.transfer_encoding = value;
+        } else if let Some(slot) = head.value_mut(field) {
+            *slot = value;
+        }
     }
 }
 
