@@ -152,6 +152,41 @@ const OF_NODE: &[Family] = &[
             text.sample(&[], node.loop_stats.refused_count);
         }),
     ),
+    gauge(
+        "connections_max",
+        "HTTP connections that may be open, by --max-connections and the limit on descriptors.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.loop_stats.connection_max);
+        }),
+    ),
+    gauge(
+        "replication_connections",
+        "Replication connections open now, in both directions.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.loop_stats.link_count);
+        }),
+    ),
+    gauge(
+        "replication_strangers",
+        "Connections to the replication port that have not said hello yet.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.loop_stats.stranger_count);
+        }),
+    ),
+    counter(
+        "refused_replication_connections_total",
+        "Connections to the replication port that ended without becoming that of a replica.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.loop_stats.refused_link_count);
+        }),
+    ),
+    gauge(
+        "descriptor_limit",
+        "File descriptors that the process may have open.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.loop_stats.descriptor_limit);
+        }),
+    ),
     histogram(
         "loop_turn_seconds",
         "Processor time of the turns of the loop, polls included: what a request that comes meanwhile waits for.",

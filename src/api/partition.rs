@@ -167,6 +167,13 @@ fn refusal_of(refusal: AssignRefusal) -> Refusal {
             let message = format!("this node has {PARTITIONS_MAX} partitions, and takes no more");
             Refusal::new(409, "too_many_partitions", message)
         }
+        AssignRefusal::TooFewDescriptors { partition_max } => {
+            let message = format!(
+                "the limit on file descriptors allows {partition_max} partitions on disk: \
+                 start the node with a higher one (ulimit -n)"
+            );
+            Refusal::new(409, "too_many_partitions", message)
+        }
         AssignRefusal::Failed => Refusal::new(
             503,
             "storage_failed",

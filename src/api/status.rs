@@ -55,9 +55,14 @@ struct ConfigStatus {
 #[serde(rename_all = "camelCase")]
 struct LoopStatus {
     connections: usize,
+    /// That may be open, by the configuration and the limit on descriptors.
+    connections_max: usize,
     watchers: usize,
     accepted_connections: u64,
     refused_connections: u64,
+    replication_connections: usize,
+    refused_replication_connections: u64,
+    descriptor_limit: usize,
     requests: u64,
     turns: u64,
     longest_turn_us: u64,
@@ -198,9 +203,13 @@ impl From<LoopStats> for LoopStatus {
     fn from(stats: LoopStats) -> Self {
         Self {
             connections: stats.connection_count,
+            connections_max: stats.connection_max,
             watchers: stats.watcher_count,
             accepted_connections: stats.accepted_count,
             refused_connections: stats.refused_count,
+            replication_connections: stats.link_count,
+            refused_replication_connections: stats.refused_link_count,
+            descriptor_limit: stats.descriptor_limit,
             requests: stats.request_count,
             turns: stats.turn_count,
             longest_turn_us: stats.longest_turn_us,

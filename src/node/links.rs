@@ -7,10 +7,13 @@
 //! Not here: sockets, and how much is read from which when (`reactor/`).
 
 use crate::partition::{LinkId, Peer};
+use crate::replication::Ended;
 use crate::replication::frame::{Frame, FrameReader, HELLO_MAX_BYTES, Refusal, RefusalCode};
-use crate::replication::{Ended, SILENCE_MS};
 
 use super::Node;
+
+/// A replica says hello with its first bytes: a connection that has not done so after this long is closed.
+pub const HELLO_MS: u64 = 2_000;
 
 /// The other end of a connection.
 #[derive(Debug)]
@@ -50,6 +53,11 @@ impl Link {
             address,
             since_ms: now_ms,
         }
+    }
+
+    /// Whether it has not said hello yet.
+    pub fn is_stranger(&self) -> bool {
+        matches!(self, Self::Stranger { .. })
     }
 }
 
@@ -135,7 +143,7 @@ impl Node {
         out: &mut Vec<u8>,
     ) -> Result<(), Ended> {
         match *link {
-            Link::Stranger { since_ms, .. } if now_ms.saturating_sub(since_ms) >= SILENCE_MS => {
+            Link::Stranger { since_ms, .. } if now_ms.saturating_sub(since_ms) >= HELLO_MS => {
                 Err(Ended("a stranger did not say hello in time".to_owned()))
             }
             Link::Stranger { .. } => Ok(()),
@@ -167,7 +175,7 @@ impl Node {
     /// Whether there is something to send to a peer, and when to look again at the latest.
     pub fn link_state(&mut self, id: LinkId, link: &Link, now_ms: u64) -> (bool, u64) {
         match *link {
-            Link::Stranger { since_ms, .. } => (false, since_ms + SILENCE_MS),
+            Link::Stranger { since_ms, .. } => (false, since_ms + HELLO_MS),
             Link::Of { partition, peer } => {
                 let Ok(partition) = self.partition(partition) else {
                     return (true, now_ms);

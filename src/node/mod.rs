@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::lsm::{Lsm, Options};
 use crate::metrics::NodeStats;
 use crate::partition::{
-    AssignError, Assignment, DiskLog, Partition, PartitionOptions, Reached, Roles, Wait,
+    AssignError, Assignment, BulkWrites, DiskLog, Partition, PartitionOptions, Reached, Roles, Wait,
 };
 use crate::replication::NodeId;
 use crate::storage::{
@@ -24,7 +24,7 @@ use crate::storage::{
 };
 
 pub use holds::{HeldSnapshots, Slot, Slots};
-pub use links::{Dial, Link};
+pub use links::{Dial, HELLO_MS, Link};
 pub use watches::{Told, Watches};
 
 /// The partition that a request means when it names none, if it is here.
@@ -53,6 +53,16 @@ pub struct LoopStats {
     pub accepted_count: u64,
     /// Connections turned away because there were too many.
     pub refused_count: u64,
+    /// Connections that may be open, by `--max-connections` and the limit on descriptors.
+    pub connection_max: usize,
+    /// Replication connections open now, in both directions.
+    pub link_count: usize,
+    /// Of these, connections that have not said hello.
+    pub stranger_count: usize,
+    /// Connections to the replication port that ended without becoming that of a replica.
+    pub refused_link_count: u64,
+    /// The limit on descriptors in force.
+    pub descriptor_limit: usize,
     /// Requests answered since the start.
     pub request_count: u64,
     /// Turns of the loop since the start.
@@ -88,6 +98,11 @@ pub enum AssignRefusal {
     Standing(AssignError),
     /// There are [`PARTITIONS_MAX`] already.
     TooMany,
+    /// Each has a file open, and the limit on descriptors allows no more than this.
+    TooFewDescriptors {
+        /// Partitions on disk, at most.
+        partition_max: usize,
+    },
     /// The disk has failed.
     Failed,
 }
@@ -122,6 +137,11 @@ pub struct Node {
     opening: Vec<(u32, Assignment)>,
     /// Those the disk was not told of yet.
     to_open: Vec<u32>,
+    /// Descriptors are left for so many of them.
+    openable_count: usize,
+    /// Partitions that descriptors are enough for, if they are on disk.
+    partition_max: usize,
+    bulk_writes: BulkWrites,
     options: PartitionOptions,
     mint: Mint,
     next_to_maintain: usize,
@@ -168,6 +188,9 @@ impl Node {
             partitions: Vec::new(),
             opening: Vec::new(),
             to_open: Vec::new(),
+            openable_count: usize::MAX,
+            partition_max: PARTITIONS_MAX,
+            bulk_writes: BulkWrites::default(),
             options: PartitionOptions {
                 engine,
                 fsync,
@@ -380,12 +403,46 @@ impl Node {
         if self.loading().is_some() {
             return None;
         }
-        if let Some(id) = self.to_open.pop() {
+        if let Some(id) = self.to_open.pop_if(|_| self.openable_count > 0) {
+            self.openable_count -= 1;
             return Some(Command::Open(id));
         }
-        self.partitions
+        let is_open =
+            |id: u32, is_open: fn(&Partition) -> bool| self.look_at(id).is_some_and(is_open);
+        let BulkWrites {
+            checkpoint_of,
+            replacement_of,
+        } = self.bulk_writes;
+        let mut bulk = BulkWrites {
+            checkpoint_of: checkpoint_of.filter(|id| is_open(*id, Partition::has_checkpoint_open)),
+            replacement_of: replacement_of
+                .filter(|id| is_open(*id, Partition::has_replacement_open)),
+        };
+        let command = self
+            .partitions
             .iter_mut()
-            .find_map(|partition| partition.take_disk_command(now_us))
+            .find_map(|partition| partition.take_disk_command(now_us, &mut bulk));
+        self.bulk_writes = bulk;
+        command
+    }
+
+    /// Partitions that have a file open, or will have.
+    pub fn file_count(&self) -> usize {
+        match self.config.data_dir {
+            Some(_) => self.partitions.len() + self.opening.len(),
+            None => 0,
+        }
+    }
+
+    /// Tells how many partitions may have files, and how many more can be opened now.
+    pub fn note_descriptors(&mut self, partition_max: usize, openable_count: usize) {
+        self.partition_max = partition_max;
+        self.openable_count = openable_count;
+    }
+
+    /// Whether a partition waits for a descriptor.
+    pub fn is_short_of_descriptors(&self) -> bool {
+        !self.to_open.is_empty() && self.openable_count == 0
     }
 
     /// Whether something is written and waits for a sync that nobody asked for yet.
@@ -441,6 +498,11 @@ impl Node {
             return Err(AssignRefusal::TooMany);
         }
         if self.config.data_dir.is_some() {
+            if self.file_count() >= self.partition_max {
+                return Err(AssignRefusal::TooFewDescriptors {
+                    partition_max: self.partition_max,
+                });
+            }
             self.opening.push((id, assignment));
             self.to_open.push(id);
             return Ok(1);

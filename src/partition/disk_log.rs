@@ -264,6 +264,11 @@ impl DiskLog {
         }
     }
 
+    /// Whether a checkpoint is being written.
+    pub(super) fn is_checkpointing(&self) -> bool {
+        self.checkpoint == CheckpointState::UnderWay
+    }
+
     pub(super) fn note_checkpointed(&mut self, stats: StoreStats) {
         self.checkpoint = CheckpointState::Idle;
         self.stats = stats;

@@ -143,6 +143,26 @@ pub struct PartitionOptions {
     pub node_id: NodeId,
 }
 
+/// The partitions whose data the disk thread writes whole, in files of their own: one checkpoint and one replacement at a time,
+/// whatever is asked for, so that the files that are open are few. The thread would not write two any sooner.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BulkWrites {
+    /// The partition whose checkpoint was handed over last, until it is done.
+    pub checkpoint_of: Option<u32>,
+    /// The partition whose replacement was handed over last, until it is done.
+    pub replacement_of: Option<u32>,
+}
+
+impl BulkWrites {
+    fn admits_checkpoint(self, id: u32) -> bool {
+        self.checkpoint_of.is_none_or(|other| other == id)
+    }
+
+    fn admits_replacement(&mut self, id: u32) -> bool {
+        *self.replacement_of.get_or_insert(id) == id
+    }
+}
+
 /// One partition.
 #[derive(Debug)]
 pub struct Partition {
@@ -263,12 +283,16 @@ impl Partition {
     }
 
     /// The next command for the disk. `now_us`: microseconds since the node started.
-    pub fn take_disk_command(&mut self, now_us: u64) -> Option<Command> {
+    pub fn take_disk_command(&mut self, now_us: u64, bulk: &mut BulkWrites) -> Option<Command> {
         let disk = self.disk.as_mut()?;
         if disk.failure().is_some() {
             return None;
         }
-        if let Some(replacement) = self.replacement.take() {
+        if self.replacement.is_some() {
+            // Nothing goes before it: what follows is about the new data.
+            let replacement = self
+                .replacement
+                .take_if(|_| bulk.admits_replacement(self.id))?;
             return Some(Command::Replace(self.id, replacement));
         }
         if let Some(batch) = disk.hand_over(&self.lsm, now_us) {
@@ -281,8 +305,26 @@ impl Partition {
         {
             return Some(Command::Settle(self.id, Box::new(standing)));
         }
-        disk.take_checkpoint(&mut self.lsm)
-            .map(|snapshot| Command::Checkpoint(self.id, snapshot))
+        if !bulk.admits_checkpoint(self.id) {
+            return None;
+        }
+        let snapshot = disk.take_checkpoint(&mut self.lsm)?;
+        bulk.checkpoint_of = Some(self.id);
+        Some(Command::Checkpoint(self.id, snapshot))
+    }
+
+    /// Whether the disk thread may have a checkpoint of it open.
+    pub fn has_checkpoint_open(&self) -> bool {
+        let is_open = |disk: &DiskLog| {
+            disk.failure().is_none() && (disk.is_checkpointing() || self.replacement.is_some())
+        };
+        self.disk.as_ref().is_some_and(is_open)
+    }
+
+    /// Whether the disk thread may have a replacement of its data open.
+    pub fn has_replacement_open(&self) -> bool {
+        let is_open = |disk: &DiskLog| disk.failure().is_none() && disk.is_replacing();
+        self.disk.as_ref().is_some_and(is_open)
     }
 
     /// Whether it has something for the disk that was not handed over yet, and can be.

@@ -5,7 +5,6 @@ use mio::{Interest, Token};
 
 use crate::http::{Exchange, Output, Refusal, Reply};
 
-use super::limits::TURNED_AWAY_MAX;
 use super::listener::{ACCEPTS_PER_TURN, Accepted, RETRY_MS};
 use super::session::Session;
 use super::{Reactor, enqueue};
@@ -17,7 +16,7 @@ impl Reactor {
                 return;
             };
             match listener.accept() {
-                Accepted::Stream(stream) => self.admit(stream),
+                Accepted::Stream(stream, _) => self.admit(stream),
                 Accepted::Lost => self.node.loop_stats.refused_count += 1,
                 Accepted::NoneWaiting => self.is_accepting = false,
                 Accepted::OutOfDescriptors => {
@@ -26,6 +25,9 @@ impl Reactor {
                     );
                     self.is_accepting = false;
                     self.accept_again_at = Some(self.clock.now() + RETRY_MS);
+                    // Shares are made so that this does not happen: the limit was lowered meanwhile,
+                    // or the whole machine is short.
+                    self.descriptors.read_again();
                 }
             }
         }
@@ -34,11 +36,11 @@ impl Reactor {
     /// Takes a connection in, or turns it away.
     fn admit(&mut self, stream: TcpStream) {
         self.node.loop_stats.accepted_count += 1;
-        let session = if self.sessions.len() - self.turned_away_count < self.connection_max {
+        let session = if self.sessions.len() - self.turned_away_count < self.shares.connections {
             Session::new(stream)
         } else {
             self.node.loop_stats.refused_count += 1;
-            if self.turned_away_count >= TURNED_AWAY_MAX {
+            if self.turned_away_count >= self.shares.turned_away {
                 return;
             }
             self.turned_away_count += 1;
@@ -66,6 +68,21 @@ impl Reactor {
         }
         self.node.stats.connection_table_bytes = self.sessions.capacity() * size_of::<Session>();
         self.set_deadline(key, true);
+    }
+
+    /// Shares descriptors out, as of the partitions that there are and the limit in force.
+    pub(super) fn share_descriptors(&mut self) {
+        let partition_count = self.node.file_count();
+        let wanted = self.node.config().max_connections;
+        self.shares = self.descriptors.shares(partition_count, wanted);
+        let used = self.sessions.len() + self.replication.descriptor_count();
+        self.node.note_descriptors(
+            self.descriptors.partition_max(),
+            self.descriptors.openable_count(partition_count, used),
+        );
+        self.replication.limit(self.shares);
+        self.node.loop_stats.connection_max = self.shares.connections;
+        self.node.loop_stats.descriptor_limit = self.descriptors.limit();
     }
 
     /// A refusal in bytes; without `keep_alive` the connection is to be closed after it.

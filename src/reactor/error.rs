@@ -15,6 +15,13 @@ pub enum RunError {
     Listen(SocketAddr, io::Error),
     /// The same of the one for replicas.
     ListenForReplicas(SocketAddr, io::Error),
+    /// The limit on descriptors leaves next to nothing for connections.
+    TooFewDescriptors {
+        /// The limit.
+        limit: usize,
+        /// What it has to be at least.
+        needed: usize,
+    },
     /// A system call that the loop cannot do without failed.
     System(&'static str, io::Error),
     /// A second signal came before the node had stopped.
@@ -48,6 +55,10 @@ impl fmt::Display for RunError {
             Self::ListenForReplicas(address, error) => write!(
                 f,
                 "cannot listen for replicas on {address}: {error}; choose another address with --replication-listen, or off"
+            ),
+            Self::TooFewDescriptors { limit, needed } => write!(
+                f,
+                "the limit on file descriptors is {limit}, and {needed} are needed at least: raise it (ulimit -n)"
             ),
             Self::System(call, error) => write!(f, "{call} failed: {error}"),
             Self::Storage(error) => error.fmt(f),

@@ -1,6 +1,5 @@
-//! The limits of the loop: what a turn may do, what a connection may hold. Configured ones are in `config.rs`.
-
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+//! The limits of the loop: what a turn may do, what a connection may hold. Configured ones are in `config.rs`; how many
+//! descriptors there are for what is in `descriptors.rs`.
 
 use super::timers::Millis;
 
@@ -40,8 +39,23 @@ pub(super) const DISCARD_BYTES: u64 = 1024 * 1024;
 /// Replies released in one turn: each costs a look at its session.
 pub(super) const RELEASES_PER_TURN: usize = 1024;
 
-/// Replication connections at a time.
+/// Replication connections at a time, where there are descriptors enough.
 pub(super) const LINKS_MAX: usize = 1024;
+
+/// Of these, connections that have not said hello: a newcomer takes the place of an older one.
+pub(super) const STRANGERS_MAX: usize = 256;
+
+/// Read from all of them together in one turn: some hellos.
+pub(super) const STRANGER_BYTES: usize = 64 * 1024;
+
+/// Lines of the log about strangers that come at once; then some a second.
+pub(super) const STRANGER_LINES: u32 = 100;
+
+/// Names of leaders that are looked up at a time: each takes a thread, and some descriptors.
+pub(super) const LOOKUPS_MAX: usize = 4;
+
+/// Descriptors of one look-up: files that list names, and sockets to name servers.
+pub(super) const LOOKUP_DESCRIPTORS: usize = 3;
 
 /// Read from, and sent to, all replication connections in one turn while requests wait …
 pub(super) const BUSY_LINK_BYTES: usize = 64 * 1024;
@@ -63,31 +77,3 @@ pub(super) const TURNED_AWAY_MAX: usize = 64;
 
 /// How long what is in flight may take once the node is told to stop.
 pub(super) const DRAIN_MS: Millis = 10_000;
-
-/// Descriptors kept for anything but connections: listener, poll, signals, standard streams, the spare one.
-const RESERVED_DESCRIPTORS: usize = 16;
-
-/// Raises the limit on descriptors as far as it goes, and returns how many connections fit under it.
-pub(super) fn connection_max(wanted: usize) -> usize {
-    let mut limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if setrlimit(Resource::Nofile, raised).is_ok() {
-        limit = raised;
-    }
-    let descriptors = limit
-        .current
-        .and_then(|count| usize::try_from(count).ok())
-        .unwrap_or(usize::MAX);
-    // Under a low limit those who are turned away get a share of it, no more.
-    let reserved = RESERVED_DESCRIPTORS + TURNED_AWAY_MAX.min(descriptors / 8);
-    let room = descriptors.saturating_sub(reserved).max(1);
-    if room < wanted {
-        log::warn!(
-            "at most {room} connections instead of {wanted}: the limit on file descriptors is {descriptors} (ulimit -n)"
-        );
-    }
-    wanted.min(room)
-}

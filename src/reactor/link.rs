@@ -15,6 +15,8 @@ use crate::node::{Link, Node};
 use crate::partition::LinkId;
 use crate::replication::Ended;
 
+use super::strangers::Origin;
+
 /// A connection whose other end is a node.
 #[derive(Debug)]
 pub(super) struct LinkSession {
@@ -22,6 +24,8 @@ pub(super) struct LinkSession {
     pub(super) link: Link,
     /// Where the other end is, for messages.
     pub(super) peer: String,
+    /// Of a connection that has not said hello: what it is counted under.
+    pub(super) stranger_from: Option<Origin>,
     out: Vec<u8>,
     sent: usize,
     /// Came, and not taken yet.
@@ -42,6 +46,7 @@ impl LinkSession {
             stream,
             link,
             peer,
+            stranger_from: None,
             out,
             sent: 0,
             held_input,

@@ -30,8 +30,8 @@ pub(super) struct Listener {
 /// What came of an accept.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    /// A connection.
-    Stream(TcpStream),
+    /// A connection, and where it comes from.
+    Stream(TcpStream, SocketAddr),
     /// A connection that was gone before it was taken, or that no descriptor was left for; there may be more.
     Lost,
     /// None is waiting.
@@ -74,7 +74,7 @@ impl Listener {
     /// Takes one connection.
     pub(super) fn accept(&mut self) -> Accepted {
         match self.listener.accept() {
-            Ok((stream, _)) => Accepted::Stream(stream),
+            Ok((stream, address)) => Accepted::Stream(stream, address),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::NoneWaiting,
             Err(error) if is_out_of_descriptors(&error) => self.turn_one_away(),
             // The peer gave up meanwhile, or a signal came: neither says anything about the next one.

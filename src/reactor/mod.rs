@@ -26,11 +26,13 @@
 mod admission;
 mod clock;
 mod deadlines;
+mod descriptors;
 mod disk;
 mod error;
 mod gates;
 mod lanes;
 mod limits;
+mod line_limit;
 mod link;
 mod listener;
 mod measure;
@@ -42,6 +44,7 @@ mod resolver;
 mod session;
 mod slow_log;
 mod stderr_log;
+mod strangers;
 mod supervisor;
 mod timers;
 mod turn;
@@ -65,12 +68,13 @@ pub use error::RunError;
 
 use clock::Clock;
 use deadlines::{Situation, TimeOuts};
+use descriptors::{Descriptors, Shares, TooFew};
 use disk::Disk;
 use gates::Gates;
 use lanes::{LANES, Lane};
 use limits::{
     DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, OUTPUT_HIGH_BYTES,
-    READ_BUFFER_BYTES, connection_max,
+    READ_BUFFER_BYTES,
 };
 use listener::Listener;
 use measure::{Held, Measure};
@@ -121,7 +125,8 @@ struct Reactor {
     heads: HeadReader,
     limits: Limits,
     time_outs: TimeOuts,
-    connection_max: usize,
+    descriptors: Descriptors,
+    shares: Shares,
     input: Box<[u8]>,
     lanes: [Lane; LANES],
     scratch: Vec<u8>,
@@ -158,6 +163,21 @@ impl Reactor {
             poll.registry(),
             Arc::clone(&waker),
         )?;
+        // All is open that stays open, but for files.
+        let descriptors = Descriptors::at_start();
+        descriptors
+            .check()
+            .map_err(|TooFew { limit, needed }| RunError::TooFewDescriptors { limit, needed })?;
+        let shares = descriptors.shares(1, config.max_connections);
+        if shares.connections < config.max_connections {
+            log::warn!(
+                "at most {} connections instead of {}: the limit on file descriptors is {} (ulimit -n), and files and \
+                 replication have their share of it",
+                shares.connections,
+                config.max_connections,
+                descriptors.limit()
+            );
+        }
         let disk = Disk::start(config, hash_seed, mint.split(), Arc::clone(&waker))?;
         let head = HeadLimits {
             head_bytes: config.max_head_bytes,
@@ -196,7 +216,8 @@ impl Reactor {
                 header_ms: config.header_timeout_ms,
                 acks_ms: config.ack_timeout_ms,
             },
-            connection_max: connection_max(config.max_connections),
+            descriptors,
+            shares,
             node,
             disk,
             replication,

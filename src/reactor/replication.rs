@@ -6,7 +6,12 @@
 //! Invariants:
 //! 1. A turn's work is bounded: so many bytes read and sent over all links, more when nobody else waits for the loop.
 //! 2. Links come in turns: the one that begins is another in every turn.
-//! 3. Whoever is not a replica yet gets no more than a place for a hello, and there are at most [`LINKS_MAX`] places.
+//! 3. A connection that has not said hello is a stranger: it holds one buffer for a hello, for a short time
+//!    ([`HELLO_MS`](crate::node::HELLO_MS)). There are few, and a newcomer takes the place of an older one (`strangers.rs`).
+//! 4. Connections of all kinds, those that are dialed and names that are looked up included, hold no more descriptors than
+//!    replication may have (`descriptors.rs`).
+//! 5. Strangers are read before others are accepted, out of a budget of their own: no stranger makes room while its hello waits
+//!    to be read.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -21,10 +26,16 @@ use crate::partition::LinkId;
 use crate::replication::{Ended, Probe};
 
 use super::RunError;
-use super::limits::{BUSY_LINK_BYTES, LINKS_MAX, QUIET_LINK_BYTES};
+use super::descriptors::Shares;
+use super::limits::{
+    BUSY_LINK_BYTES, LINKS_MAX, LOOKUP_DESCRIPTORS, QUIET_LINK_BYTES, STRANGER_BYTES,
+    STRANGER_LINES,
+};
+use super::line_limit::LineLimit;
 use super::link::LinkSession;
 use super::listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
 use super::resolver::{Resolved, Resolver};
+use super::strangers::{Origin, Strangers};
 use super::timers::Millis;
 
 /// The listener's token, and the first of those of links; those of HTTP connections are small.
@@ -63,6 +74,12 @@ pub(super) struct Replication {
     is_accepting: bool,
     accept_again_at: Option<Millis>,
     slots: Slab<Slot>,
+    strangers: Strangers,
+    /// Descriptors that all of it may hold.
+    descriptor_max: usize,
+    stranger_max: usize,
+    /// Of lines about strangers.
+    stranger_lines: LineLimit,
     resolver: Resolver<Dial>,
     /// What is read at a time; larger than for requests, so that most frames come whole. Only while there are links.
     buffer: Vec<u8>,
@@ -97,6 +114,10 @@ impl Replication {
             is_accepting: false,
             accept_again_at: None,
             slots: Slab::new(),
+            strangers: Strangers::default(),
+            descriptor_max: 1,
+            stranger_max: 1,
+            stranger_lines: LineLimit::new(STRANGER_LINES),
             resolver: Resolver::new(waker),
             buffer: Vec::new(),
             next: 0,
@@ -104,6 +125,26 @@ impl Replication {
             is_busy: false,
         };
         Ok((replication, address))
+    }
+
+    /// Sets how many connections there may be.
+    pub(super) fn limit(&mut self, shares: Shares) {
+        (self.descriptor_max, self.stranger_max) = (shares.links, shares.strangers);
+    }
+
+    /// Descriptors that it holds.
+    pub(super) fn descriptor_count(&self) -> usize {
+        self.slots.len() + self.resolver.lookup_count() * LOOKUP_DESCRIPTORS
+    }
+
+    /// Connections, those on their way included.
+    pub(super) fn link_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Connections that have not said hello.
+    pub(super) fn stranger_count(&self) -> usize {
+        self.strangers.len()
     }
 
     /// Takes note of an event, if it is for a link.
@@ -156,7 +197,10 @@ impl Replication {
         is_quiet: bool,
         now: Millis,
     ) {
-        self.accept(node, registry, now);
+        let left_out_count = self.stranger_lines.tick(now);
+        if left_out_count > 0 {
+            log::info!("replication: and {left_out_count} more strangers within a second");
+        }
         while let Some(dial) = node.take_dial(now) {
             let authority = dial.leader.trim_start_matches("http://").to_owned();
             self.resolver.ask(&authority, dial);
@@ -175,10 +219,16 @@ impl Replication {
         } else {
             buffer.resize(QUIET_LINK_BYTES, 0);
         }
+        let mut stranger_budget = STRANGER_BYTES;
         self.for_each(node, now, |session, id, node| {
-            session.read(id, node, &mut buffer, &mut budget, now)
+            let budget = match session.stranger_from {
+                Some(_) => &mut stranger_budget,
+                None => &mut budget,
+            };
+            session.read(id, node, &mut buffer, budget, now)
         });
         self.buffer = buffer;
+        self.accept(node, registry, now);
         self.advance_dials(node, registry, now);
     }
 
@@ -227,7 +277,13 @@ impl Replication {
             let Some(Slot::Open(session)) = self.slots.get_mut(key) else {
                 continue;
             };
-            if let Err(ended) = visit(session, LinkId(key), node) {
+            let outcome = visit(session, LinkId(key), node);
+            if !session.link.is_stranger()
+                && let Some(origin) = session.stranger_from.take()
+            {
+                self.strangers.leave(origin, key);
+            }
+            if let Err(ended) = outcome {
                 self.close(key, node, &ended, now);
             }
         }
@@ -239,8 +295,36 @@ impl Replication {
         };
         // A refusal, if there is one.
         let _ = session.flush();
-        log::info!("replication with {}: {ended}", session.peer);
+        let is_told = match session.stranger_from {
+            Some(origin) => {
+                self.strangers.leave(origin, key);
+                node.loop_stats.refused_link_count += 1;
+                self.stranger_lines.admits(1)
+            }
+            None => true,
+        };
+        if is_told {
+            log::info!("replication with {}: {ended}", session.peer);
+        }
         node.forget(LinkId(key), &session.link, ended, now);
+    }
+
+    /// Whether there is room for one more connection; a stranger makes room, if there is one.
+    fn make_room(&mut self, node: &mut Node, now: Millis) -> bool {
+        if self.slots.len() < LINKS_MAX && self.descriptor_count() < self.descriptor_max {
+            return true;
+        }
+        self.let_stranger_go(node, now)
+    }
+
+    /// Ends the connection of the stranger whose turn it is; false if there is none.
+    fn let_stranger_go(&mut self, node: &mut Node, now: Millis) -> bool {
+        let Some(key) = self.strangers.first_to_go() else {
+            return false;
+        };
+        let ended = Ended("a stranger made room for a newer connection".to_owned());
+        self.close(key, node, &ended, now);
+        true
     }
 
     fn accept(&mut self, node: &mut Node, registry: &Registry, now: Millis) {
@@ -248,20 +332,14 @@ impl Replication {
             self.accept_again_at = None;
             self.is_accepting = true;
         }
-        for _ in 0..ACCEPTS_PER_TURN {
+        // Not more than there may be strangers: each is read once before it has to make room.
+        for _ in 0..ACCEPTS_PER_TURN.min(self.stranger_max) {
             let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else {
                 return;
             };
             match listener.accept() {
-                // One too many is closed; the peer tries again.
-                Accepted::Stream(_) if self.slots.len() >= LINKS_MAX => {}
-                Accepted::Stream(stream) => {
-                    let address = stream
-                        .peer_addr()
-                        .map_or_else(|_| "?".to_owned(), |address| address.to_string());
-                    let session =
-                        LinkSession::new(stream, Link::accepted(address.clone(), now), address);
-                    self.insert(Slot::Open(session), node, registry);
+                Accepted::Stream(stream, address) => {
+                    self.admit(stream, address, node, registry, now);
                 }
                 Accepted::Lost => {}
                 Accepted::NoneWaiting => self.is_accepting = false,
@@ -271,6 +349,33 @@ impl Replication {
                 }
             }
         }
+    }
+
+    /// Takes a stranger in; where there is no room it is closed, and tries again if it is a replica.
+    fn admit(
+        &mut self,
+        stream: TcpStream,
+        address: SocketAddr,
+        node: &mut Node,
+        registry: &Registry,
+        now: Millis,
+    ) {
+        let is_full = self.strangers.len() >= self.stranger_max;
+        let has_room = if is_full {
+            self.let_stranger_go(node, now)
+        } else {
+            self.make_room(node, now)
+        };
+        if !has_room {
+            node.loop_stats.refused_link_count += 1;
+            return;
+        }
+        let origin = Origin::of(address.ip());
+        let link = Link::accepted(address.to_string(), now);
+        let mut session = LinkSession::new(stream, link, address.to_string());
+        session.stranger_from = Some(origin);
+        self.strangers.enter(origin, self.slots.vacant_key());
+        self.insert(Slot::Open(session), node, registry);
     }
 
     fn insert(&mut self, slot: Slot, node: &mut Node, registry: &Registry) {
@@ -317,7 +422,7 @@ impl Replication {
         registry: &Registry,
         now: Millis,
     ) {
-        if self.slots.len() >= LINKS_MAX {
+        if !self.make_room(node, now) {
             return give_up(&dial, "too many connections", node, now);
         }
         match TcpStream::connect(addresses[0]) {

@@ -1,12 +1,18 @@
 //! Host names to addresses. The system's resolver blocks, so each question gets a thread for as long as it takes; addresses
 //! given as such need none.
+//!
+//! Invariant: at most [`LOOKUPS_MAX`] threads run at a time, so that the descriptors they open are few; other questions wait in
+//! order. There is one question for each partition at most.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::Waker;
+
+use super::limits::LOOKUPS_MAX;
 
 /// What came of a question, with what it was asked for.
 #[derive(Debug)]
@@ -15,12 +21,29 @@ pub(super) struct Resolved<T> {
     pub(super) addresses: io::Result<Vec<SocketAddr>>,
 }
 
+/// An answer, and whether a thread gave it.
+#[derive(Debug)]
+struct Answer<T> {
+    resolved: Resolved<T>,
+    is_lookup: bool,
+}
+
+/// A name to look up.
+#[derive(Debug)]
+struct Question<T> {
+    host: String,
+    port: u16,
+    of: T,
+}
+
 /// Questions under way.
 #[derive(Debug)]
 pub(super) struct Resolver<T> {
-    sender: Sender<Resolved<T>>,
-    receiver: Receiver<Resolved<T>>,
+    sender: Sender<Answer<T>>,
+    receiver: Receiver<Answer<T>>,
     waker: Arc<Waker>,
+    waiting: VecDeque<Question<T>>,
+    lookup_count: usize,
 }
 
 impl<T: Clone + Send + 'static> Resolver<T> {
@@ -31,11 +54,18 @@ impl<T: Clone + Send + 'static> Resolver<T> {
             sender,
             receiver,
             waker,
+            waiting: VecDeque::new(),
+            lookup_count: 0,
         }
     }
 
+    /// Names that are being looked up now.
+    pub(super) fn lookup_count(&self) -> usize {
+        self.lookup_count
+    }
+
     /// Asks for the addresses of an authority such as `10.0.0.7:9001` or `db-0:9001`.
-    pub(super) fn ask(&self, authority: &str, of: T) {
+    pub(super) fn ask(&mut self, authority: &str, of: T) {
         let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
         let Ok(port) = port.parse::<u16>() else {
             return self.tell(Resolved {
@@ -50,37 +80,86 @@ impl<T: Clone + Send + 'static> Resolver<T> {
                 addresses: Ok(vec![SocketAddr::new(address, port)]),
             });
         }
-        let (sender, waker, host) = (
-            self.sender.clone(),
-            Arc::clone(&self.waker),
-            host.to_owned(),
-        );
-        let asked_for = of.clone();
-        let resolve = move || {
-            let addresses = (host.as_str(), port)
-                .to_socket_addrs()
-                .map(Iterator::collect);
-            let _ = sender.send(Resolved { of, addresses });
-            let _ = waker.wake();
-        };
-        let thread = std::thread::Builder::new()
-            .name("resolve".to_owned())
-            .stack_size(256 * 1024)
-            .spawn(resolve);
-        if let Err(error) = thread {
-            self.tell(Resolved {
-                of: asked_for,
-                addresses: Err(error),
-            });
+        let host = host.to_owned();
+        self.waiting.push_back(Question { host, port, of });
+        self.look_up();
+    }
+
+    /// Begins look-ups while there are few.
+    fn look_up(&mut self) {
+        while self.lookup_count < LOOKUPS_MAX
+            && let Some(Question { host, port, of }) = self.waiting.pop_front()
+        {
+            let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
+            let asked_for = of.clone();
+            let resolve = move || {
+                let addresses = (host.as_str(), port)
+                    .to_socket_addrs()
+                    .map(Iterator::collect);
+                let _ = sender.send(Answer {
+                    resolved: Resolved { of, addresses },
+                    is_lookup: true,
+                });
+                let _ = waker.wake();
+            };
+            let thread = std::thread::Builder::new()
+                .name("resolve".to_owned())
+                .stack_size(256 * 1024)
+                .spawn(resolve);
+            match thread {
+                Ok(_) => self.lookup_count += 1,
+                Err(error) => self.tell(Resolved {
+                    of: asked_for,
+                    addresses: Err(error),
+                }),
+            }
         }
     }
 
     fn tell(&self, resolved: Resolved<T>) {
-        let _ = self.sender.send(resolved);
+        let _ = self.sender.send(Answer {
+            resolved,
+            is_lookup: false,
+        });
     }
 
     /// The next answer, if there is one.
-    pub(super) fn next(&self) -> Option<Resolved<T>> {
-        self.receiver.try_recv().ok()
+    pub(super) fn next(&mut self) -> Option<Resolved<T>> {
+        let answer = self.receiver.try_recv().ok()?;
+        if answer.is_lookup {
+            self.lookup_count -= 1;
+            self.look_up();
+        }
+        Some(answer.resolved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many names at once: few threads, and every question is answered once.
+    #[test]
+    fn few_names_are_looked_up_at_a_time() {
+        let poll = mio::Poll::new().expect("a poll");
+        let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let mut resolver = Resolver::new(Arc::new(waker));
+        let mut answered = [0; 50];
+        for number in 0..answered.len() {
+            resolver.ask("localhost:1", number);
+            assert!(resolver.lookup_count() <= LOOKUPS_MAX);
+        }
+        while answered.contains(&0) {
+            // Threads answer when they please; the test ends with the last of them.
+            let Ok(Answer { resolved, .. }) = resolver.receiver.recv() else {
+                break;
+            };
+            answered[resolved.of] += 1;
+            resolver.lookup_count -= 1;
+            resolver.look_up();
+            assert!(resolver.lookup_count() <= LOOKUPS_MAX);
+        }
+        assert_eq!(answered, [1; 50]);
+        assert_eq!(resolver.lookup_count(), 0);
     }
 }

@@ -1,12 +1,14 @@
 //! Slow requests, a line each in the log, so that who looks for the reason knows when and what.
 //!
-//! Invariant: there are at most [`LINES_PER_SECOND`] lines a second, and one that tells how many were left out: a node that is in trouble
+//! Invariant: there are at most [`LINES_PER_SECOND`] lines a second (`line_limit.rs`), and one that tells how many were left out: a node that is in trouble
 //! is not to be drowned in its own log. Where standard error is not read, lines are dropped (`stderr_log.rs`), and the loop goes on.
 
 use crate::api::Answer;
 
+use super::line_limit::LineLimit;
 use super::timers::Millis;
 
+/// Lines in a second.
 const LINES_PER_SECOND: u32 = 5;
 
 /// The log of slow requests.
@@ -14,10 +16,7 @@ const LINES_PER_SECOND: u32 = 5;
 pub(super) struct SlowLog {
     /// All ones: nothing is slow.
     threshold_us: u64,
-    /// Lines in the second that began then.
-    line_count: u32,
-    since: Millis,
-    left_out_count: u64,
+    limit: LineLimit,
 }
 
 impl SlowLog {
@@ -30,9 +29,7 @@ impl SlowLog {
         };
         Self {
             threshold_us,
-            line_count: 0,
-            since: 0,
-            left_out_count: 0,
+            limit: LineLimit::new(LINES_PER_SECOND),
         }
     }
 
@@ -41,32 +38,21 @@ impl SlowLog {
         self.threshold_us
     }
 
-    /// A turn begins: a second later there are lines again. Until a turn comes nobody is told what was left out.
+    /// A turn begins. Until a turn comes nobody is told what was left out.
     #[inline]
     pub(super) fn tick(&mut self, now: Millis) {
-        if self.line_count == 0 || now < self.since + 1_000 {
-            if self.line_count == 0 {
-                self.since = now;
-            }
-            return;
-        }
-        let left_out_count = std::mem::take(&mut self.left_out_count);
+        let left_out_count = self.limit.tick(now);
         if left_out_count > 0 {
             log::warn!("slow: and {left_out_count} more within a second");
         }
-        (self.line_count, self.since) = (0, now);
     }
 
     /// So many of one connection were slow together; the last of them is told.
     #[cold]
     pub(super) fn note(&mut self, answer: &Answer, us: u64, count: u64) {
-        if self.line_count == LINES_PER_SECOND {
-            self.left_out_count += count;
-            return;
+        if self.limit.admits(count) {
+            log::warn!("slow: {answer} took {} ms", us / 1_000);
         }
-        self.line_count += 1;
-        self.left_out_count += count - 1;
-        log::warn!("slow: {answer} took {} ms", us / 1_000);
     }
 }
 
@@ -75,20 +61,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_has_so_many_lines_and_the_rest_is_counted() {
-        let mut log = SlowLog::new(100);
-        assert_eq!(
-            (log.threshold_us(), SlowLog::new(0).threshold_us()),
-            (100_000, u64::MAX)
-        );
-        log.tick(10_000);
-        for _ in 0..20 {
-            log.note(&Answer::timed_out(), 100_000, 1);
-        }
-        assert_eq!((log.line_count, log.left_out_count), (LINES_PER_SECOND, 15));
-        log.tick(10_999);
-        assert_eq!(log.left_out_count, 15);
-        log.tick(11_000);
-        assert_eq!((log.line_count, log.left_out_count), (0, 0));
+    fn a_threshold_of_nothing_is_never_reached() {
+        assert_eq!(SlowLog::new(0).threshold_us(), u64::MAX);
+        assert_eq!(SlowLog::new(100).threshold_us(), 100_000);
     }
 }

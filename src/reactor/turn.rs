@@ -7,6 +7,7 @@ use crate::http::HttpDate;
 use crate::node::SLOW_TURN_US;
 
 use super::limits::{IDLE_SLICE_WORK, TURN_WORK_BYTES};
+use super::listener::RETRY_MS;
 use super::timers::Millis;
 use super::{Reactor, clock};
 
@@ -43,6 +44,7 @@ impl Reactor {
             maintain_at,
             self.node.held_snapshots.next_ms(),
             self.supervisor.wake_at(),
+            (self.node.is_short_of_descriptors()).then(|| self.clock.now() + RETRY_MS),
         ];
         let next = deadlines
             .map(|at| at.unwrap_or(Millis::MAX))
@@ -63,6 +65,7 @@ impl Reactor {
         self.node.note_time(unix_ms);
         self.node.note_memory(allocator::allocated_bytes());
         self.node.held_snapshots.release(now);
+        self.share_descriptors();
         let seconds = unix_ms / 1_000;
         if seconds != self.date_seconds {
             self.date_seconds = seconds;
@@ -104,6 +107,8 @@ impl Reactor {
         stats.slow_turn_count += u64::from(turn_us > SLOW_TURN_US);
         stats.connection_count = self.sessions.len();
         stats.watcher_count = self.watching.count();
+        stats.link_count = self.replication.link_count();
+        stats.stranger_count = self.replication.stranger_count();
         self.node.stats.turns.record(turn_us);
     }
 }

@@ -44,7 +44,7 @@ pub use error::{FormatError, StorageError};
 pub use header::FileHeader;
 pub use lineage::{HistoryId, Lineage, Mint, PAST_MAX, PastHistory};
 pub use log_writer::LOG_FILE_BYTES;
-pub use process::resident_bytes;
+pub use process::{open_descriptor_count, resident_bytes};
 pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
 pub use replacement::{Dropped, Replacement};
 pub use standing::{Role, Standing};

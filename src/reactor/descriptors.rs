@@ -1,0 +1,215 @@
+//! How the file descriptors of the process are shared out: what the loop needs, files, replication, HTTP.
+//!
+//! The soft limit (`RLIMIT_NOFILE`) is raised to the hard one at the start. Under that limit
+//! descriptors are reserved in this order; HTTP gets what is left:
+//!
+//! | for | how many |
+//! |---|---|
+//! | the process itself | those open once the loop is set up, and [`SPARE`] |
+//! | files | [`FILES_AT_ONCE`], and one log file for each partition on disk |
+//! | partitions to come | [`PARTITIONS_AHEAD`], or a sixteenth of the limit |
+//! | replication, both ways | a quarter of the rest, at most [`LINKS_MAX`] |
+//! | connections that are told that there are too many | a sixteenth, at most [`TURNED_AWAY_MAX`] |
+//! | HTTP connections | the rest, at most `--max-connections` |
+//!
+//! Invariant: whatever clients and peers do, a log file, a checkpoint and what else the disk thread opens
+//! find a descriptor.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::node::PARTITIONS_MAX;
+
+use super::limits::{LINKS_MAX, STRANGERS_MAX, TURNED_AWAY_MAX};
+
+/// Open for a moment, or opened later: a connection that is closed as soon as it is accepted, the
+/// file that tells resident memory, the socket of the service manager, the lock of the data directory.
+const SPARE: usize = 8;
+
+/// Most files that the disk thread has open beside the log of each partition: a checkpoint and a
+/// replacement (its checkpoint, its log, what only this node had), the next log file, the metadata
+/// of a partition and the directory that is synced with it. `Node` begins one checkpoint and one
+/// replacement at a time.
+const FILES_AT_ONCE: usize = 8;
+
+/// Partitions on disk that can be made before connections have to make room for them.
+const PARTITIONS_AHEAD: usize = 16;
+
+/// Least that connections of all kinds get: below it the node does not start.
+const CONNECTIONS_MIN: usize = 16;
+
+/// Open before anything is accepted, where the system does not tell.
+const OPEN_UNKNOWN: usize = 32;
+
+/// The limit, and what of it is taken whatever clients do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descriptors {
+    limit: usize,
+    /// Open once the loop was set up, inherited ones included.
+    open_at_start: usize,
+}
+
+/// Who may have how many descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// HTTP connections that are served.
+    pub(super) connections: usize,
+    /// HTTP connections beyond those, which are told so.
+    pub(super) turned_away: usize,
+    /// Replication: accepted, dialed, and looked up.
+    pub(super) links: usize,
+    /// Of these, accepted and not introduced yet.
+    pub(super) strangers: usize,
+}
+
+/// The limit is too low to serve anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooFew {
+    pub(super) limit: usize,
+    pub(super) needed: usize,
+}
+
+impl Descriptors {
+    /// Raises the limit as far as it goes. Call it when all is open that stays open.
+    pub(super) fn at_start() -> Self {
+        let before = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: before.maximum,
+            ..before
+        };
+        // Refused, the limit stays what it was.
+        let _ = setrlimit(Resource::Nofile, raised);
+        Self {
+            limit: current_limit(),
+            open_at_start: crate::storage::open_descriptor_count().unwrap_or(OPEN_UNKNOWN),
+        }
+    }
+
+    /// Reads the limit again: it can be lowered from outside.
+    pub(super) fn read_again(&mut self) {
+        self.limit = current_limit();
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Most partitions that may lie on disk: half of what is left of the limit.
+    pub(super) fn partition_max(&self) -> usize {
+        let own = self.open_at_start + SPARE + FILES_AT_ONCE;
+        (self.limit.saturating_sub(own) / 2).min(PARTITIONS_MAX)
+    }
+
+    /// Partitions that can be opened while so many lie on disk and connections of all kinds use `used`.
+    pub(super) fn openable_count(&self, partition_count: usize, used: usize) -> usize {
+        self.limit
+            .saturating_sub(self.reserved(partition_count) + used)
+    }
+
+    /// Refuses a limit under which next to nothing could be served.
+    pub(super) fn check(&self) -> Result<(), TooFew> {
+        let needed = self.reserved(1) + self.ahead() + CONNECTIONS_MIN;
+        if self.limit < needed {
+            return Err(TooFew {
+                limit: self.limit,
+                needed,
+            });
+        }
+        Ok(())
+    }
+
+    /// Who may have how many while so many partitions lie on disk.
+    pub(super) fn shares(&self, partition_count: usize, connections_wanted: usize) -> Shares {
+        let taken = self.reserved(partition_count) + self.ahead();
+        let room = self.limit.saturating_sub(taken);
+        let links = (room / 4).clamp(1, LINKS_MAX);
+        let turned_away = (room / 16).clamp(1, TURNED_AWAY_MAX);
+        let left = room.saturating_sub(links + turned_away).max(1);
+        Shares {
+            connections: left.min(connections_wanted),
+            turned_away,
+            links,
+            strangers: (links / 2).clamp(1, STRANGERS_MAX),
+        }
+    }
+
+    fn reserved(&self, partition_count: usize) -> usize {
+        self.open_at_start + SPARE + FILES_AT_ONCE + partition_count
+    }
+
+    fn ahead(&self) -> usize {
+        PARTITIONS_AHEAD.min(self.limit / 16)
+    }
+}
+
+fn current_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit
+        .and_then(|count| usize::try_from(count).ok())
+        .unwrap_or(usize::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptors(limit: usize) -> Descriptors {
+        Descriptors {
+            limit,
+            open_at_start: 14,
+        }
+    }
+
+    /// Whatever the limit and however many partitions there are, all shares together leave to files
+    /// what they need.
+    #[test]
+    fn connections_never_get_what_files_need() {
+        for limit in (64..5_000).chain([65_536, 1 << 20, usize::MAX / 2]) {
+            let descriptors = descriptors(limit);
+            assert_eq!(descriptors.check(), Ok(()), "{limit}");
+            let partition_max = descriptors.partition_max();
+            for partitions in [0, 1, 2, partition_max / 2, partition_max] {
+                let shares = descriptors.shares(partitions, 10_240);
+                let used = shares.connections + shares.turned_away + shares.links;
+                let files = FILES_AT_ONCE + partitions;
+                assert!(14 + SPARE + files + used <= limit, "{limit}: {shares:?}");
+                assert!(
+                    descriptors.openable_count(partitions, used) > 0,
+                    "{limit}: one more partition waits for no connection"
+                );
+                assert!(shares.strangers <= shares.links && shares.connections > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn shares_by_limit() {
+        let shares = |limit, partitions| {
+            let Shares {
+                connections,
+                turned_away,
+                links,
+                strangers,
+            } = descriptors(limit).shares(partitions, 10_240);
+            [connections, turned_away, links, strangers]
+        };
+        assert_eq!(shares(64, 1), [21, 1, 7, 3]);
+        assert_eq!(shares(256, 1), [144, 13, 52, 26]);
+        assert_eq!(shares(1_024, 1), [672, 61, 244, 122]);
+        assert_eq!(shares(1_024, 400), [398, 36, 144, 72]);
+        assert_eq!(shares(65_536, 1), [10_240, 64, 1_024, 256]);
+        let too_few = TooFew {
+            limit: 48,
+            needed: 50,
+        };
+        assert_eq!(descriptors(48).check(), Err(too_few));
+    }
+
+    #[test]
+    fn partitions_are_made_only_where_a_descriptor_is_left() {
+        let descriptors = descriptors(256);
+        assert_eq!(descriptors.partition_max(), 113);
+        assert_eq!(descriptors.openable_count(1, 220), 5);
+        assert_eq!(descriptors.openable_count(1, 225), 0);
+        assert_eq!(descriptors.openable_count(1, 500), 0);
+    }
+}

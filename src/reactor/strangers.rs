@@ -1,0 +1,100 @@
+//! Connections to the replication port that have not said hello, by where they come from.
+//!
+//! Where there are as many as may be, the next one takes the place of another: the oldest of the
+//! address that has most. So a flood from one address costs that address alone, and one from many
+//! addresses leaves each newcomer the time in which as many others come: a replica, which says hello
+//! at once, needs a fraction of that.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+/// Where a connection comes from: an address, or the network of an IPv6 host, which has 2^64 of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Origin(IpAddr);
+
+impl Origin {
+    pub(super) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = u128::from(address) >> 64 << 64;
+                Self(IpAddr::V6(network.into()))
+            }
+            v4 @ IpAddr::V4(_) => Self(v4),
+        }
+    }
+}
+
+/// Keys of connections by their origin, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    by_origin: BTreeMap<Origin, VecDeque<usize>>,
+    count: usize,
+}
+
+impl Strangers {
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn enter(&mut self, origin: Origin, key: usize) {
+        self.by_origin.entry(origin).or_default().push_back(key);
+        self.count += 1;
+    }
+
+    /// A connection has said hello, or has ended.
+    pub(super) fn leave(&mut self, origin: Origin, key: usize) {
+        let Some(keys) = self.by_origin.get_mut(&origin) else {
+            return;
+        };
+        let before = keys.len();
+        keys.retain(|other| *other != key);
+        self.count -= before - keys.len();
+        if keys.is_empty() {
+            self.by_origin.remove(&origin);
+        }
+    }
+
+    /// The one that makes room: the oldest of the origin with most.
+    pub(super) fn first_to_go(&self) -> Option<usize> {
+        let most = self.by_origin.values().max_by_key(|keys| keys.len())?;
+        most.front().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(text: &str) -> Origin {
+        Origin::of(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn the_oldest_of_the_origin_with_most_makes_room() {
+        let (flood, replica) = (origin("10.0.0.1"), origin("10.0.0.2"));
+        let mut strangers = Strangers::default();
+        assert_eq!(strangers.first_to_go(), None);
+        strangers.enter(replica, 7);
+        for key in 10..13 {
+            strangers.enter(flood, key);
+        }
+        for expected in [10, 11] {
+            let key = strangers.first_to_go().expect("a stranger");
+            assert_eq!(key, expected, "not the replica, which came first");
+            strangers.leave(flood, key);
+        }
+        strangers.leave(replica, 7);
+        strangers.leave(replica, 7);
+        assert_eq!((strangers.len(), strangers.first_to_go()), (1, Some(12)));
+        strangers.leave(flood, 12);
+        assert_eq!((strangers.len(), strangers.first_to_go()), (0, None));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_origin() {
+        assert_eq!(origin("2001:db8::1"), origin("2001:db8::2:3:4:5"));
+        assert_ne!(origin("2001:db8::1"), origin("2001:db8:0:1::1"));
+        assert_eq!(origin("::ffff:10.0.0.1"), origin("10.0.0.1"));
+        assert_ne!(origin("10.0.0.1"), origin("10.0.0.2"));
+    }
+}

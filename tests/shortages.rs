@@ -1,0 +1,270 @@
+//! What runs short does not end what matters more: floods of connections leave descriptors to files, and
+//! writes, replicas and health checks go on.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks and sockets of their own"
+)]
+
+mod common;
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Folder, Node, assert_error, command, let_pass, wait_for};
+use serde_json::json;
+
+/// A node that may have so many descriptors open, and no more.
+fn start_with_descriptors(limit: usize, arguments: &[&str]) -> Node {
+    let mut shell = Command::new("sh");
+    let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+    shell
+        .arg("-c")
+        .arg(script)
+        .arg(command().get_program())
+        .args(["--listen", "127.0.0.1:0", "--log", "warn"])
+        .args(arguments)
+        .env_clear();
+    // A line of the log says where it listens.
+    shell.args(["--log", "info"]);
+    let node = Node::spawn(shell);
+    wait_for("the data to be loaded", || {
+        node.request("GET", "/readyz", &[], b"").status == 200
+    });
+    assert_eq!(node.status()["loop"]["descriptorLimit"], limit);
+    node
+}
+
+fn replication_address(node: &Node) -> SocketAddr {
+    let health = node.request("GET", "/health", &[], b"").json();
+    let port = health["replicationPort"].as_u64().expect("a port");
+    SocketAddr::new(node.address.ip(), u16::try_from(port).expect("a port"))
+}
+
+/// Opens connections as fast as they are taken, says nothing on them, and holds those that the node does
+/// not close, up to a number. One that is told something it does not close for some seconds either.
+struct Flood {
+    is_over: AtomicBool,
+    opened: AtomicUsize,
+}
+
+impl Flood {
+    /// Does `work` meanwhile, from when the flood has opened what it is to hold; returns what came of it.
+    fn during<T>(address: SocketAddr, held: usize, work: impl FnOnce() -> T) -> T {
+        let flood = Self {
+            is_over: AtomicBool::new(false),
+            opened: AtomicUsize::new(0),
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| flood.run(address, held));
+            let end = EndOnDrop(&flood.is_over);
+            wait_for("the flood", || flood.opened.load(Ordering::Relaxed) >= held);
+            let outcome = work();
+            drop(end);
+            eprintln!(
+                "{} connections were opened",
+                flood.opened.load(Ordering::Relaxed)
+            );
+            outcome
+        })
+    }
+
+    fn run(&self, address: SocketAddr, held: usize) {
+        let mut connections = VecDeque::new();
+        while !self.is_over.load(Ordering::Relaxed) {
+            // Some of those that are there are looked at for each one that comes.
+            for _ in 0..connections.len().min(4) {
+                let oldest = connections.pop_front();
+                connections.extend(oldest.filter(|(stream, since)| is_held(stream, *since)));
+            }
+            if connections.len() >= held {
+                let_pass(Duration::from_millis(1));
+                continue;
+            }
+            // With a full backlog a connection takes a second: it is given up sooner.
+            if let Ok(connection) = TcpStream::connect_timeout(&address, Duration::from_millis(50))
+            {
+                connection.set_nonblocking(true).expect("set");
+                connections.push_back((connection, Instant::now()));
+            }
+            self.opened.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether the node has not closed a connection, or has just told something on it.
+fn is_held(connection: &TcpStream, since: Instant) -> bool {
+    match connection.peek(&mut [0]) {
+        Ok(0) => false,
+        Ok(_) => since.elapsed() < Duration::from_secs(3),
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}
+
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Writes more than a log file holds on a connection that is there, for some seconds.
+fn write_through(node: &Node, flooded: SocketAddr, held: usize, what: &str) {
+    const VALUE_COUNT: usize = 20;
+    let value = vec![b'v'; 1_000_000];
+    let mut client = node.connect();
+    assert_eq!(client.request("PUT", "/kv/first", &[], b"v").status, 201);
+    let longest = Flood::during(flooded, held, || {
+        let mut longest = Duration::ZERO;
+        for number in 0..VALUE_COUNT {
+            let start = Instant::now();
+            let put = client.request("PUT", &format!("/kv/{number}"), &[], &value);
+            assert_eq!(put.status, 201, "{what}: {}", put.text());
+            longest = longest.max(start.elapsed());
+            let_pass(Duration::from_millis(100));
+        }
+        longest
+    });
+    eprintln!("{what}: the longest write took {longest:?}");
+    assert_eq!(client.request("GET", "/readyz", &[], b"").status, 200);
+    let disk = &node.status()["partitions"][0]["disk"];
+    assert!(disk["logFiles"].as_u64() > Some(1), "{what}: {disk}");
+}
+
+#[test]
+fn a_flood_of_http_connections_leaves_descriptors_to_the_log() {
+    for limit in [256, 1024] {
+        let folder = Folder::new("flood-http");
+        let node = start_with_descriptors(limit, &["--data-dir", folder.path()]);
+        write_through(&node, node.address, limit * 2, &format!("HTTP, {limit}"));
+    }
+}
+
+#[test]
+fn a_flood_of_replication_connections_leaves_descriptors_to_the_log() {
+    for limit in [256, 1024] {
+        let folder = Folder::new("flood-replication");
+        let node = start_with_descriptors(limit, &["--data-dir", folder.path()]);
+        let address = replication_address(&node);
+        write_through(&node, address, limit * 2, &format!("replication, {limit}"));
+        let mut new = node.connect();
+        assert_eq!(
+            new.request("GET", "/kv/first", &[], b"").text(),
+            "v",
+            "the flood costs HTTP nothing"
+        );
+    }
+}
+
+#[test]
+fn floods_on_both_ports_leave_descriptors_to_the_log() {
+    let folder = Folder::new("flood-both");
+    let node = start_with_descriptors(256, &["--data-dir", folder.path()]);
+    Flood::during(replication_address(&node), 500, || {
+        write_through(&node, node.address, 500, "both, 256");
+    });
+}
+
+/// A replica says hello at once: it is taken in whatever else connects to the port.
+#[test]
+fn a_flood_does_not_keep_replicas_out() {
+    let leader = start_with_descriptors(256, &[]);
+    assert_eq!(leader.request("PUT", "/kv/k", &[], b"v").status, 201);
+    let authority = leader.address.to_string();
+    Flood::during(replication_address(&leader), 1_000, || {
+        for _ in 0..3 {
+            let replica = Node::start(&["--replica-of", &authority]);
+            wait_for("the replica to follow", || {
+                replica.request("GET", "/replica", &[], b"").status == 200
+            });
+            assert_eq!(replica.request("GET", "/kv/k", &[], b"").text(), "v");
+        }
+        let stats = &leader.status()["loop"];
+        assert!(
+            stats["replicationConnections"].as_u64() <= Some(52),
+            "{stats}"
+        );
+        assert!(
+            stats["refusedReplicationConnections"].as_u64() > Some(100),
+            "{stats}"
+        );
+    });
+    // Those that said nothing are let go soon, without a newcomer in their place.
+    let mut silent = common::Client::to(replication_address(&leader));
+    let start = Instant::now();
+    silent.assert_end();
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// Each partition on disk has a file open: there are no more of them than descriptors, and what is asked
+/// of all of them at once does not open more.
+#[test]
+fn partitions_and_their_files_fit_under_the_limit() {
+    let folder = Folder::new("few-descriptors");
+    let node = start_with_descriptors(64, &["--data-dir", folder.path()]);
+    // Takes connections into its backlog, and never answers.
+    let deaf = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let deaf_address = deaf.local_addr().expect("an address");
+    let mut client = node.connect();
+    let assign = |id: usize, role: serde_json::Value| {
+        let mut body = json!({ "id": id, "epoch": 1 });
+        body.as_object_mut()
+            .expect("an object")
+            .extend(role.as_object().expect("an object").clone());
+        node.request(
+            "POST",
+            "/partition/assign",
+            &[],
+            body.to_string().as_bytes(),
+        )
+    };
+    let mut count = 1;
+    loop {
+        let answer = assign(count, json!({ "role": "leader" }));
+        if answer.status != 200 {
+            assert_error(&answer, 409, "too_many_partitions");
+            break;
+        }
+        count += 1;
+    }
+    assert!((10..30).contains(&count), "{count} partitions");
+    let mut write_to_all = |value: &[u8]| {
+        for id in 0..count {
+            let headers = [&format!("X-Partition-ID: {id}")[..]];
+            let put = client.request("PUT", "/kv/k", &headers, value);
+            assert!(put.status < 300, "{id}: {}", put.text());
+        }
+    };
+    write_to_all(b"v");
+    for id in 0..count {
+        let target = format!("/admin/checkpoint?partition={id}");
+        assert_eq!(node.request("POST", &target, &[], b"").status, 202);
+    }
+    wait_for("all checkpoints", || {
+        let status = node.status();
+        let partitions = status["partitions"].as_array().expect("partitions");
+        partitions.iter().all(|partition| {
+            let disk = &partition["disk"];
+            assert_eq!(disk["failure"], serde_json::Value::Null);
+            disk["checkpointVersion"].as_u64() > Some(0)
+        })
+    });
+    write_to_all(b"w");
+    // All but the first look for a leader that does not answer, and hold a connection each while they do.
+    for id in 1..count {
+        let leader =
+            json!({ "role": "replica", "leader": format!("http://{deaf_address}"), "epoch": 2 });
+        assert_eq!(assign(id, leader).status, 200);
+    }
+    for number in 0..50 {
+        let put = node.request("PUT", "/kv/k", &["X-Partition-ID: 0"], &[b'v'; 10_000]);
+        assert_eq!(put.status, 200, "{}", put.text());
+        let links = node.status()["loop"]["replicationConnections"].clone();
+        assert!(links.as_u64() <= Some(8), "{links} connections, {number}");
+        let_pass(Duration::from_millis(20));
+    }
+}
