@@ -20,7 +20,7 @@ use cluster::{Cluster, Weather, address};
 use db_node::lsm::{NewValue, ScanState, Value};
 use db_node::partition::{Assignment, Conditions, Partition, Reached, Wait};
 use db_node::replication::HEARTBEAT_MS;
-use db_node::storage::{HistoryId, Lineage, PAST_MAX, Role};
+use db_node::storage::{HistoryId, Lineage, Role, SHARED_PAST_MAX};
 use sim_disk::Fault;
 
 type Content = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
@@ -559,7 +559,7 @@ impl Run {
                 );
                 let common = now
                     .lineage
-                    .common_version(seen.lineage.history(), seen.version)
+                    .common_version_with(&seen.lineage, seen.version)
                     .unwrap_or(0);
                 let kept = common.min(now.version);
                 assert!(
@@ -677,8 +677,8 @@ impl Run {
             assert!(!is_within_batch, "a batch was cut at version {end_version}");
             from = from.max(end_version);
         }
-        // A node remembers only so many histories.
-        let is_all = lineage.past().len() < PAST_MAX;
+        // A node that joined was told of only so many histories.
+        let is_all = lineage.past().len() < SHARED_PAST_MAX;
         assert!(
             !is_all || count == version,
             "{count} writes made version {version}"

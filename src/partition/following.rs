@@ -306,6 +306,7 @@ impl Partition {
                 Following::Noted => {}
                 Following::Beat { time_ms } => self.note_leader_time(link, time_ms),
                 Following::Continues { epoch, lineage } => {
+                    let lineage = lineage.with_older_of(&self.roles.standing().lineage);
                     (self.following.obstacle, self.following.retry_ms) = (None, RETRY_MIN_MS);
                     log::debug!(
                         "partition {}: goes on behind version {}",
@@ -363,12 +364,12 @@ impl Partition {
         let before = self.roles.standing().clone();
         let version = self.lsm.last_version();
         let common_version = lineage
-            .common_version(before.lineage.history(), version)
+            .common_version_with(&before.lineage, version)
             .unwrap_or(0);
         let standing = Standing {
             epoch,
             data_epoch: epoch,
-            lineage,
+            lineage: lineage.with_older_of(&before.lineage),
             ..before.clone()
         };
         let mut old = std::mem::replace(&mut self.lsm, lsm);

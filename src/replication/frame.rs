@@ -39,7 +39,7 @@
 use std::fmt;
 
 use crate::lsm::LogPosition;
-use crate::storage::{HistoryId, Lineage, PAST_MAX, PastHistory};
+use crate::storage::{HistoryId, Lineage, PastHistory, SHARED_PAST_MAX};
 
 /// What both sides must speak.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -331,7 +331,7 @@ fn finish(out: &mut [u8], start: usize, kind: u8) {
 
 fn encode_lineage(lineage: &Lineage, out: &mut Vec<u8>) {
     out.extend_from_slice(&lineage.history().0);
-    for past in lineage.past() {
+    for past in lineage.past().take(SHARED_PAST_MAX) {
         out.extend_from_slice(&past.history.0);
         out.extend_from_slice(&past.end_version.to_le_bytes());
     }
@@ -368,7 +368,7 @@ impl<'a> Fields<'a> {
         let history = self.history()?;
         let mut past = Vec::new();
         while !self.0.is_empty() {
-            if past.len() == PAST_MAX {
+            if past.len() == SHARED_PAST_MAX {
                 return Err(FrameError("a frame that is too long"));
             }
             past.push(PastHistory {

@@ -100,7 +100,7 @@ impl Feed {
         Frame::Continue(Continue {
             epoch,
             last_version,
-            lineage: source.lineage.clone(),
+            lineage: source.lineage.shared_with(hello.history),
         })
         .encode(out);
         let state = State::Log {
@@ -128,7 +128,7 @@ impl Feed {
             u64::from(is_planted(Bug::SnapshotOffByOne) && source.lsm.last_version() > version);
         let (cursor, _) = source.lsm.log_behind(version + late)?;
         let about_bytes = source.lsm.data_bytes() as u64;
-        let lineage = source.lineage.clone();
+        let lineage = source.lineage.shared_with(hello.history);
         Frame::SnapshotStart(frame::SnapshotStart {
             epoch,
             version,

@@ -124,7 +124,7 @@ impl Upstream {
             partition,
             node_id,
             epoch: standing.epoch,
-            history: standing.lineage.history(),
+            history: standing.lineage.history_at(position.version),
             position,
             token,
         })
@@ -343,7 +343,7 @@ impl Upstream {
 fn check_continue(answer: &Continue, standing: &Standing, version: u64) -> Result<(), Ended> {
     let common_version = answer
         .lineage
-        .common_version(standing.lineage.history(), version);
+        .common_version_with(&standing.lineage, version);
     if version > 0 && common_version != Some(version) {
         return Err(Ended(
             "the leader goes on from what this node does not have".to_owned(),
@@ -364,7 +364,7 @@ fn check_snapshot(start: &SnapshotStart, standing: &Standing, version: u64) -> R
     }
     let common_version = start
         .lineage
-        .common_version(standing.lineage.history(), version)
+        .common_version_with(&standing.lineage, version)
         .unwrap_or(0);
     let is_told = start.epoch > standing.data_epoch
         || is_planted(Bug::DataGivenUp)

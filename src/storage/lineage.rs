@@ -4,14 +4,23 @@
 //! A history is begun by every promotion, every restore and every accepted loss; it remembers the ones before it and where each
 //! ended, so that whoever holds a part of those can go on without starting over.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 
 use siphasher::sip128::SipHasher24;
 
-/// Histories remembered: a replica that missed more promotions than this gets a snapshot.
-pub const PAST_MAX: usize = 16;
+use super::version_token::{HistoryPrefix, VersionToken};
+
+/// Past histories remembered: a version token of an older one is not taken back.
+pub const PAST_MAX: usize = 128;
+
+/// Past histories that a leader tells a replica: the newest, and the one that the replica names.
+pub const SHARED_PAST_MAX: usize = 16;
+
+/// Past histories that all nodes of a partition know. Tokens are named after these.
+const COMMON_PAST_MAX: usize = SHARED_PAST_MAX - 1;
+
+const _: () = assert!(SHARED_PAST_MAX <= PAST_MAX);
 
 /// One lineage of writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,24 +90,35 @@ pub struct PastHistory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lineage {
     history: HistoryId,
-    /// Newest first, at most [`PAST_MAX`].
-    past: VecDeque<PastHistory>,
+    /// Newest first, at most [`PAST_MAX`]; where they ended never rises from one to the next.
+    past: Vec<PastHistory>,
+    /// That of the present history: every answer with a value carries it.
+    prefix: HistoryPrefix,
+    /// The version that the present history was begun behind.
+    begun_version: u64,
 }
 
 impl Lineage {
     /// A history that grew out of none.
     pub fn new(history: HistoryId) -> Self {
-        Self {
-            history,
-            past: VecDeque::new(),
-        }
+        Self::with_past(history, [])
     }
 
-    /// A history with its past, newest first; what is over [`PAST_MAX`] is left out.
+    /// A history with its past, newest first; what is over [`PAST_MAX`] is left out. A history
+    /// counts at most up to where a newer one ended.
     pub fn with_past(history: HistoryId, past: impl IntoIterator<Item = PastHistory>) -> Self {
+        let mut end_max = u64::MAX;
+        let cut = |mut past: PastHistory| {
+            end_max = end_max.min(past.end_version);
+            past.end_version = end_max;
+            past
+        };
+        let past: Vec<PastHistory> = past.into_iter().take(PAST_MAX).map(cut).collect();
         Self {
             history,
-            past: past.into_iter().take(PAST_MAX).collect(),
+            prefix: HistoryPrefix::of(&history),
+            begun_version: past.first().map_or(0, |past| past.end_version),
+            past,
         }
     }
 
@@ -112,24 +132,77 @@ impl Lineage {
         self.past.iter()
     }
 
+    /// What a leader of this lineage tells a replica that names a history of its own.
+    #[must_use]
+    pub fn shared_with(&self, named: HistoryId) -> Self {
+        let Some((newest, older)) = self.past.split_at_checked(COMMON_PAST_MAX) else {
+            return self.clone();
+        };
+        let is_named = |past: &&PastHistory| past.history == named;
+        let more = older.iter().find(is_named).or(older.first());
+        Self::with_past(self.history, newest.iter().chain(more).copied())
+    }
+
     /// The version that this history was begun behind.
     pub fn begun_version(&self) -> u64 {
-        self.past.front().map_or(0, |past| past.end_version)
+        self.begun_version
+    }
+
+    /// The first digits of the history that goes on.
+    #[inline]
+    pub fn prefix(&self) -> HistoryPrefix {
+        self.prefix
+    }
+
+    /// The token of a version of this lineage.
+    #[inline]
+    pub fn token_of(&self, version: u64) -> VersionToken {
+        let history = if version > self.begun_version {
+            self.prefix
+        } else {
+            self.past_prefix_of(version)
+        };
+        VersionToken { version, history }
+    }
+
+    #[inline(never)]
+    fn past_prefix_of(&self, version: u64) -> HistoryPrefix {
+        let common_past = &self.past[..self.past.len().min(COMMON_PAST_MAX)];
+        written_in(common_past, version).map_or(self.prefix, |history| HistoryPrefix::of(&history))
+    }
+
+    /// The history in which a version was written, as far as it is remembered: what is at that
+    /// version is the same in all histories after it, of which other nodes may not have heard.
+    pub fn history_at(&self, version: u64) -> HistoryId {
+        written_in(&self.past, version).unwrap_or(self.history)
     }
 
     /// A new history that goes on behind `end_version` of this one.
     #[must_use]
     pub fn begin(&self, history: HistoryId, end_version: u64) -> Self {
-        // What was to come in an older history can no longer come.
-        let older = self.past.iter().map(|past| PastHistory {
-            end_version: past.end_version.min(end_version),
-            ..*past
-        });
         let newest = PastHistory {
             history: self.history,
             end_version,
         };
-        Self::with_past(history, std::iter::once(newest).chain(older))
+        Self::with_past(
+            history,
+            std::iter::once(newest).chain(self.past.iter().copied()),
+        )
+    }
+
+    /// The same with the histories that `known` has behind the oldest one of this lineage: a leader
+    /// tells its replicas only of the newest.
+    #[must_use]
+    pub fn with_older_of(self, known: &Self) -> Self {
+        let oldest = self.past.last().map_or(self.history, |past| past.history);
+        let older = if known.history == oldest {
+            &known.past[..]
+        } else {
+            let at = known.past.iter().position(|past| past.history == oldest);
+            at.map_or(&[][..], |at| &known.past[at + 1..])
+        };
+        let past = self.past.iter().chain(older).copied();
+        Self::with_past(self.history, past)
     }
 
     /// The highest version up to which somebody at `version` of `history` has what this lineage has; none if the two have
@@ -141,6 +214,25 @@ impl Lineage {
         let past = self.past.iter().find(|past| past.history == history)?;
         Some(past.end_version.min(version))
     }
+
+    /// The same of a node at `version` of another lineage, by all histories that both know.
+    pub fn common_version_with(&self, other: &Self, version: u64) -> Option<u64> {
+        let past = other
+            .past
+            .iter()
+            .map(|past| (past.history, past.end_version.min(version)));
+        std::iter::once((other.history, version))
+            .chain(past)
+            .filter_map(|(history, version)| self.common_version(history, version))
+            .max()
+    }
+}
+
+/// The past history in which a version was written; none if that is the present one.
+fn written_in(past: &[PastHistory], version: u64) -> Option<HistoryId> {
+    // The oldest that goes so far: those after it only took the version over.
+    let count = past.partition_point(|past| past.end_version >= version);
+    count.checked_sub(1).map(|at| past[at].history)
 }
 
 #[cfg(test)]
@@ -167,18 +259,75 @@ mod tests {
     #[test]
     fn the_past_is_bounded() {
         let mut lineage = Lineage::new(id(0));
-        for number in 1..40 {
+        for number in 1..200 {
             lineage = lineage.begin(id(number), u64::from(number));
         }
         assert_eq!(lineage.past().len(), PAST_MAX);
         assert_eq!(
             lineage.past().next(),
             Some(&PastHistory {
-                history: id(38),
-                end_version: 39
+                history: id(198),
+                end_version: 199
             })
         );
         assert_eq!(lineage.common_version(id(1), 1), None);
+        // What is older than what all nodes know is named by the oldest of that.
+        let oldest = lineage.past[COMMON_PAST_MAX - 1].history;
+        assert_eq!(lineage.token_of(1).history, HistoryPrefix::of(&oldest));
+        assert!(lineage.holds(lineage.token_of(1)));
+        for (named, more) in [(id(100), id(100)), (id(1), id(183)), (id(190), id(183))] {
+            let shared = lineage.shared_with(named);
+            assert_eq!(shared.past().len(), SHARED_PAST_MAX);
+            assert_eq!(
+                shared.past[..COMMON_PAST_MAX],
+                lineage.past[..COMMON_PAST_MAX]
+            );
+            assert_eq!(shared.past[COMMON_PAST_MAX].history, more);
+            assert_eq!(shared.token_of(1), lineage.token_of(1));
+        }
+    }
+
+    #[test]
+    fn lineages_agree_by_any_history_that_both_know() {
+        let common = Lineage::new(id(1)).begin(id(2), 100);
+        // A leader that went on, and one that started again and wrote nothing since.
+        let ours = common.begin(id(3), 120);
+        let theirs = common.begin(id(4), 110).begin(id(5), 110);
+        for (version, expected) in [(50, 50), (110, 110), (130, 110)] {
+            assert_eq!(ours.common_version_with(&theirs, version), Some(expected));
+        }
+        assert_eq!(ours.common_version_with(&Lineage::new(id(9)), 50), None);
+        for (version, history) in [(50, 1), (100, 1), (101, 2), (110, 2), (111, 5)] {
+            assert_eq!(theirs.history_at(version), id(history), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_past_never_rises() {
+        let past = |byte, end_version| PastHistory {
+            history: id(byte),
+            end_version,
+        };
+        let lineage = Lineage::with_past(id(9), [past(3, 50), past(2, 70), past(1, 20)]);
+        assert_eq!(lineage.common_version(id(2), 60), Some(50));
+        assert_eq!(lineage.common_version(id(1), 60), Some(20));
+    }
+
+    #[test]
+    fn what_a_leader_no_longer_tells_is_kept() {
+        let mut leaders = Lineage::new(id(0));
+        for number in 1..40 {
+            leaders = leaders.begin(id(number), u64::from(number) * 10);
+        }
+        let told = leaders.shared_with(id(30));
+        for known in [
+            &leaders,
+            &Lineage::with_past(id(30), leaders.past[9..].to_vec()),
+        ] {
+            assert_eq!(told.clone().with_older_of(known), leaders);
+        }
+        let strange = Lineage::new(id(250)).begin(id(251), 5);
+        assert_eq!(told.clone().with_older_of(&strange), told);
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod restore;
 mod standing;
 mod store;
 mod thread;
+mod version_token;
 mod worker;
 
 pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, DecodeStep, EncodeStep};
@@ -42,7 +43,7 @@ pub use data_dir::DataDir;
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{FormatError, StorageError};
 pub use header::FileHeader;
-pub use lineage::{HistoryId, Lineage, Mint, PAST_MAX, PastHistory};
+pub use lineage::{HistoryId, Lineage, Mint, PAST_MAX, PastHistory, SHARED_PAST_MAX};
 pub use log_writer::LOG_FILE_BYTES;
 pub use process::{open_descriptor_count, resident_bytes};
 pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
@@ -50,6 +51,7 @@ pub use replacement::{Dropped, Replacement};
 pub use standing::{Role, Standing};
 pub use store::{Store, StoreStats, Written};
 pub use thread::{DiskThread, Plan};
+pub use version_token::{HistoryPrefix, Position, VersionToken};
 pub use worker::{Command, DiskWorker, Disks, Event, Loaded};
 
 /// The number in a file name such as `wal-00000000000000000001.log`.

@@ -192,16 +192,19 @@ impl<S: Disks> DiskWorker<S> {
         id: u32,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Loaded, StorageError> {
+        let fresh_history = HistoryId(self.mint.draw());
         let options = RecoveryOptions {
-            fresh_history: HistoryId(self.mint.draw()),
+            fresh_history,
             ..self.options
         };
         let recovered = recover(self.disks.partition(id)?, options, on_progress)?;
         let mut loaded = self.adopt(id, recovered);
-        // Writes that others have may not have reached this disk before a power cut: what follows here is another history, so that
-        // theirs is not taken for its part.
-        let version = loaded.lsm.last_version();
-        if self.fsync != Fsync::Always && loaded.standing.role == Role::Leader && version > 0 {
+        // Clients, and without `--fsync always` replicas, may have read writes that never reached
+        // this disk. What a leader writes from now on is another history, so that the versions of
+        // those writes are not taken for versions of these.
+        let is_known = loaded.standing.lineage.history() != fresh_history;
+        if loaded.standing.role == Role::Leader && is_known {
+            let version = loaded.lsm.last_version();
             let history = HistoryId(self.mint.draw());
             loaded.standing.lineage = loaded.standing.lineage.begin(history, version);
             self.store(id).store.settle(loaded.standing.clone())?;
