@@ -46,7 +46,11 @@ fn apply(model: &mut Model, version: &mut u64, op: &Json) -> Json {
         Some("delete") => {
             let deleted = model.remove(&key).is_some();
             *version += u64::from(deleted);
-            json!({ "success": true, "deleted": deleted })
+            if deleted {
+                json!({ "success": true, "deleted": true, "version": *version })
+            } else {
+                json!({ "success": true, "deleted": false })
+            }
         }
         _ => match model.get(&key) {
             Some((version, value)) => {
@@ -57,7 +61,9 @@ fn apply(model: &mut Model, version: &mut u64, op: &Json) -> Json {
     }
 }
 
-fn random_op(rng: &mut fastrand::Rng, model: &Model) -> Json {
+/// An operation; `history` is the part of a token behind its version.
+fn random_op(rng: &mut fastrand::Rng, model: &Model, history: &str) -> Json {
+    let token = |version: u64| json!(format!("{version}-{history}"));
     let key = format!("key {}", rng.u8(..40));
     let current = model.get(&key).map_or(1, |(version, _)| *version);
     let mut op = match rng.u8(..3) {
@@ -73,10 +79,12 @@ fn random_op(rng: &mut fastrand::Rng, model: &Model) -> Json {
         }
     };
     let (name, condition) = match rng.u8(..40) {
-        0 => ("ifMatch", json!(current)),
+        0 => ("ifMatch", token(current)),
         1 => ("ifMatch", json!("*")),
         2 => ("ifNoneMatch", json!("*")),
-        3 => ("ifNoneMatch", json!(current.to_string())),
+        3 => ("ifNoneMatch", token(current)),
+        4 => ("ifMatch", json!(format!("{current}-00000000"))),
+        5 => ("ifNoneMatch", json!(format!("{current}-00000000"))),
         _ => return op,
     };
     op[name] = condition;
@@ -84,14 +92,14 @@ fn random_op(rng: &mut fastrand::Rng, model: &Model) -> Json {
 }
 
 /// Whether the conditions of an operation hold before the batch.
-fn holds(model: &Model, op: &Json) -> bool {
+fn holds(model: &Model, op: &Json, history: &str) -> bool {
     let current = model
         .get(op["key"].as_str().expect("a key"))
-        .map(|(version, _)| *version);
-    let matches = |condition: &Json| match (condition, current) {
-        (_, None) => false,
-        (Json::String(text), Some(current)) => text == "*" || *text == current.to_string(),
-        (condition, Some(current)) => *condition == current,
+        .map(|(version, _)| format!("{version}-{history}"));
+    let matches = |condition: &Json| {
+        current
+            .as_ref()
+            .is_some_and(|current| condition == "*" || condition == current)
     };
     let is_matched = op.get("ifMatch").is_none_or(matches);
     is_matched && !op.get("ifNoneMatch").is_some_and(matches)
@@ -104,13 +112,17 @@ fn results_are_those_of_the_operations_one_by_one() {
     let node = Node::start(&["--memtable-bytes", "64KiB"]);
     let mut client = node.connect();
     let (mut model, mut version, mut refused_count) = (Model::new(), 0, 0);
+    let history = node.status()["partitions"][0]["historyId"]
+        .as_str()
+        .expect("text")[..8]
+        .to_owned();
     for round in 0..1_500 {
         let ops: Vec<Json> = (0..rng.usize(..12))
-            .map(|_| random_op(&mut rng, &model))
+            .map(|_| random_op(&mut rng, &model, &history))
             .collect();
         let response = batch(&mut client, &ops);
         let at = format!("seed {seed}, round {round}: {ops:?}");
-        if let Some(failing) = ops.iter().position(|op| !holds(&model, op)) {
+        if let Some(failing) = ops.iter().position(|op| !holds(&model, op, &history)) {
             refused_count += 1;
             assert_error(&response, 412, "condition_failed");
             assert!(
@@ -120,16 +132,20 @@ fn results_are_those_of_the_operations_one_by_one() {
             );
             continue;
         }
+        let version_before = version;
         let expected: Vec<Json> = ops
             .iter()
             .map(|op| apply(&mut model, &mut version, op))
             .collect();
         assert_eq!(response.status, 200, "{at}: {}", response.text());
         assert_eq!(
-            response.json(),
+            response.plain_json(),
             json!({ "success": true, "results": expected }),
             "{at}"
         );
+        // The tag is that of the last write, if there was one.
+        let written = (version > version_before).then(|| format!("{version}-{history}"));
+        assert_eq!(response.token(), written.as_deref(), "{at}");
     }
     assert!(refused_count > 50, "only {refused_count} were refused");
     assert_eq!(last_version(&node), version, "a refused batch left a write");
@@ -141,7 +157,7 @@ fn results_are_those_of_the_operations_one_by_one() {
             json!({ "key": key }).to_string().as_bytes(),
         );
         assert_eq!(
-            response.json(),
+            response.plain_json(),
             json!({ "success": true, "value": value, "version": version })
         );
     }
@@ -205,6 +221,21 @@ fn what_a_batch_must_look_like() {
         ),
         (
             r#"{"ops":[{"op":"set","key":"a","value":"b","ifMatch":-1}]}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            r#"{"ops":[{"op":"set","key":"a","value":"b","ifMatch":1}]}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            r#"{"ops":[{"op":"delete","key":"a","ifNoneMatch":"1"}]}"#,
+            400,
+            "bad_request",
+        ),
+        (
+            r#"{"ops":[{"op":"delete","key":"a","ifMatch":true}]}"#,
             400,
             "bad_request",
         ),

@@ -301,11 +301,8 @@ fn a_replica_serves_reads_and_sends_writers_to_its_leader() {
         assert_error(&node.get("/get?key=k&min_version=99"), 503, "behind");
         assert_error(&node.get("/get?key=k&min_version=x"), 400, "bad_query");
     }
-    let version = leader
-        .put("k", &["X-Min-Acks: 1"], "new")
-        .header("ETag")
-        .map(|tag| tag.replace('"', ""));
-    let at_least = format!("/kv/k?min_version={}", version.expect("a version"));
+    let written = leader.put("k", &["X-Min-Acks: 1"], "new");
+    let at_least = format!("/kv/k?min_version={}", written.token().expect("a token"));
     assert_eq!(
         replica.get(&at_least).text(),
         "new",
@@ -357,10 +354,7 @@ fn writes_wait_for_as_many_replicas_as_they_ask_for() {
     });
     let mut last_version = 0;
     for (number, response) in responses.iter().enumerate() {
-        let version = response
-            .header("ETag")
-            .and_then(|tag| tag.trim_matches('"').parse().ok())
-            .unwrap_or(0_u64);
+        let version = response.tag_version().unwrap_or(0);
         match number % 4 {
             0 => assert_eq!(response.status, 201, "{number}: {}", response.text()),
             3 => assert_eq!(

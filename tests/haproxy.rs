@@ -186,7 +186,10 @@ fn writes_go_to_the_leader_and_reads_to_replicas_before_and_after_a_failover() {
         proxy.request("POST", "/get", &[], br#"{"key":"b"}"#).json()["value"],
         "2"
     );
-    let newest = format!("/get?key=b&min_version={}", written.json()["version"]);
+    let newest = format!(
+        "/get?key=b&min_version={}",
+        written.token().expect("a token")
+    );
     assert_eq!(proxy.request("GET", &newest, &[], b"").json()["value"], "2");
     // What the node says of a partition that it has not.
     let elsewhere = proxy.request("PUT", "/kv/a", &["X-Partition-ID: 7"], b"x");

@@ -210,7 +210,7 @@ fn answers_are_counted_by_route_and_status() {
     client.request("GET", "/kv/missing", &[], b"");
     client.request("GET", "/get?key=missing", &[], b"");
     client.request("POST", "/set", &[], b"{no json");
-    client.request("PUT", "/kv/1", &["If-Match: \"99\""], b"");
+    client.request("PUT", "/kv/1", &["If-Match: \"99-00000000\""], b"");
     client.request("POST", "/kv/1", &[], b"");
     for path in ["/nothing", "/no/more", "/kv"] {
         client.request("GET", path, &[], b"");

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use common::{Client, Node, assert_error, let_pass, percent_encoded, wait_for};
+use common::{
+    Client, Node, assert_error, let_pass, percent_encoded, version_of, wait_for, without_tokens,
+};
 use serde_json::Value as Json;
 
 /// Key to version and value.
@@ -18,12 +20,8 @@ type Model = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 
 fn put(client: &mut Client, model: &mut Model, key: &[u8], value: Vec<u8>) {
     let response = client.request("PUT", &format!("/kv/{}", percent_encoded(key)), &[], &value);
-    let tag = response
-        .header("ETag")
-        .expect("a version")
-        .trim_matches('"')
-        .to_owned();
-    model.insert(key.to_vec(), (tag.parse().expect("a number"), value));
+    let version = response.tag_version().expect("a version");
+    model.insert(key.to_vec(), (version, value));
 }
 
 /// What a field and its encoding stand for.
@@ -42,13 +40,14 @@ type Item = (Vec<u8>, (u64, Vec<u8>));
 struct Page {
     items: Vec<Item>,
     next: Option<Vec<u8>>,
-    version: u64,
+    position: String,
 }
 
 fn scan(client: &mut Client, query: &str) -> Page {
     let response = client.request("GET", &format!("/scan?{query}"), &[], b"");
     assert_eq!(response.status, 200, "{query}: {}", response.text());
-    let json = response.json();
+    let position = response.json()["position"].as_str().map(str::to_owned);
+    let json = without_tokens(response.json());
     assert_eq!(json["success"], true);
     let item = |item: &Json| {
         let value = bytes(item, "value", "encoding").unwrap_or_default();
@@ -65,7 +64,7 @@ fn scan(client: &mut Client, query: &str) -> Page {
             .map(item)
             .collect(),
         next: bytes(&json, "next", "nextEncoding"),
-        version: json["version"].as_u64().expect("a version"),
+        position: position.expect("a position"),
     }
 }
 
@@ -174,7 +173,7 @@ fn pages_of_one_scan_are_of_one_point_in_time() {
     }
     let expected = model.clone();
     let mut page = scan(&mut client, "consistent=true&limit=70");
-    let version = page.version;
+    let position = page.position;
     let mut found = page.items;
     while let Some(next) = page.next {
         for _ in 0..5 {
@@ -184,9 +183,9 @@ fn pages_of_one_scan_are_of_one_point_in_time() {
         let after = percent_encoded(BASE64.encode(next).as_bytes());
         page = scan(
             &mut client,
-            &format!("at={version}&limit=70&after={after}&after_encoding=base64"),
+            &format!("at={position}&limit=70&after={after}&after_encoding=base64"),
         );
-        assert_eq!(page.version, version);
+        assert_eq!(page.position, position);
         found.extend(page.items);
     }
     assert!(
@@ -198,8 +197,14 @@ fn pages_of_one_scan_are_of_one_point_in_time() {
         now.items == model.into_iter().collect::<Vec<_>>(),
         "what was written meanwhile"
     );
-    let gone = client.request("GET", "/scan?at=7", &[], b"");
-    assert_error(&gone, 410, "snapshot_gone");
+    // The version alone will do; that of another history will not.
+    let version = version_of(&position);
+    let same = scan(&mut client, &format!("at={version}"));
+    assert_eq!(same.position, position);
+    for at in ["7".to_owned(), format!("{version}-00000000")] {
+        let gone = client.request("GET", &format!("/scan?at={at}"), &[], b"");
+        assert_error(&gone, 410, "snapshot_gone");
+    }
 }
 
 /// Prefix and ends, whatever bytes they are of.
@@ -261,12 +266,21 @@ fn scans_that_cannot_be() {
         "behind",
     );
     let page = scan(&mut client, "");
-    assert_eq!((page.items.len(), page.next, page.version), (0, None, 0));
+    assert_eq!((page.items.len(), page.next), (0, None));
+    assert_eq!(version_of(&page.position), 0);
     client.request("PUT", "/kv/a", &[], b"value");
     let response = client.request("GET", "/scan?values=false", &[], b"");
+    let (json, token) = (response.json(), client.request("HEAD", "/kv/a", &[], b""));
+    let token = token.token().expect("a token");
+    assert_eq!(
+        (json["position"].as_str(), version_of(token)),
+        (Some(token), 1)
+    );
     assert_eq!(
         response.text(),
-        r#"{"success":true,"items":[{"key":"a","version":1}],"next":null,"version":1}"#
+        format!(
+            r#"{{"success":true,"items":[{{"key":"a","version":1,"etag":"{token}"}}],"next":null,"version":1,"position":"{token}"}}"#
+        )
     );
     assert_eq!(client.request("HEAD", "/scan", &[], b"").status, 200);
     assert_error(
@@ -329,6 +343,7 @@ fn a_slow_reader_costs_little() {
         client.request("GET", "/scan", &[], b"").status == 200
     });
     for reader in &mut slow {
-        assert!(reader.response(false).text().ends_with("\"version\":3000}"));
+        let text = reader.response(false).text();
+        assert!(text.ends_with("\"}") && text.contains("\"version\":3000,\"position\":\"3000-"));
     }
 }

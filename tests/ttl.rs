@@ -106,7 +106,7 @@ fn every_way_to_write_takes_a_time_to_live_and_every_way_to_read_keeps_to_it() {
     let scan = node
         .request("GET", "/scan?consistent=true", &[], b"")
         .json();
-    let version = scan["version"].as_u64().expect("a version");
+    let position = scan["position"].as_str().expect("a position").to_owned();
     let response = node.request("GET", "/get?key=json", &[], b"");
     if written.elapsed() < TTL / 2 {
         assert_eq!(
@@ -119,7 +119,7 @@ fn every_way_to_write_takes_a_time_to_live_and_every_way_to_read_keeps_to_it() {
     // At the first moment that one is gone, it is gone for every kind of request.
     let_pass(TTL.saturating_sub(written.elapsed()));
     let scan = node
-        .request("GET", &format!("/scan?at={version}"), &[], b"")
+        .request("GET", &format!("/scan?at={position}"), &[], b"")
         .json();
     let found = scan["items"]
         .as_array()

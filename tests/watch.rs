@@ -8,16 +8,18 @@ mod common;
 
 use std::collections::VecDeque;
 
-use common::{Client, Folder, Node, assert_error, wait_for};
+use common::{Client, Folder, Node, assert_error, version_of, wait_for, without_tokens};
 use serde_json::{Value as Json, json};
 
 const EVENTS: &str = "Accept: text/event-stream";
 
-/// A listener to server-sent events.
+/// A listener to server-sent events, as an `EventSource` is one.
 struct Listener {
     client: Client,
-    /// Told and not yet taken, with their ids.
+    /// Told and not yet taken, with their versions.
     told: VecDeque<(u64, Json)>,
+    /// The last id that came, with an event or alone.
+    last_id: String,
 }
 
 impl Listener {
@@ -34,37 +36,60 @@ impl Listener {
             (head.status, head.header("Content-Type")),
             (200, Some("text/event-stream"))
         );
-        let begin = client.chunk().expect("a comment");
-        assert!(
-            begin.starts_with(b": changes after version "),
-            "{}",
-            String::from_utf8_lossy(&begin)
-        );
+        let begin = String::from_utf8(client.chunk().expect("a comment")).expect("text");
+        let (comment, id) = begin.split_once("\nid: ").expect("an id");
+        let version = comment.strip_prefix(": changes after version ");
+        let last_id = id.strip_suffix("\n\n").expect("one block").to_owned();
+        assert_eq!(version, Some(&*version_of(&last_id).to_string()), "{begin}");
         Self {
             client,
             told: VecDeque::new(),
+            last_id,
         }
+    }
+
+    /// Takes in what came together; false at the end.
+    fn read_more(&mut self) -> bool {
+        let Some(chunk) = self.client.chunk() else {
+            return false;
+        };
+        let chunk = String::from_utf8(chunk).expect("text");
+        for event in chunk.split_terminator("\n\n") {
+            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+            field("id: ").expect("an id").clone_into(&mut self.last_id);
+            let Some(data) = field("data: ") else {
+                assert_eq!(event, format!("id: {}", self.last_id), "nothing but an id");
+                continue;
+            };
+            let change: Json = serde_json::from_str(data).expect("JSON");
+            assert_eq!(field("event: "), change["op"].as_str());
+            assert_eq!(change["etag"], *self.last_id);
+            self.told
+                .push_back((version_of(&self.last_id), without_tokens(change)));
+        }
+        true
     }
 
     /// The next change; none at the end.
     fn next(&mut self) -> Option<(u64, Json)> {
         while self.told.is_empty() {
-            let chunk = String::from_utf8(self.client.chunk()?).expect("text");
-            for event in chunk.split_terminator("\n\n").filter(|event| *event != ":") {
-                let field = |name: &str| {
-                    event
-                        .lines()
-                        .find_map(|line| line.strip_prefix(name))
-                        .expect("a field")
-                };
-                let change: Json = serde_json::from_str(field("data: ")).expect("JSON");
-                assert_eq!(field("event: "), change["op"]);
-                self.told
-                    .push_back((field("id: ").parse().expect("a version"), change));
+            if !self.read_more() {
+                return None;
             }
         }
         self.told.pop_front()
     }
+}
+
+/// The answer to a long poll, and its position.
+fn poll(client: &mut Client, query: &str) -> (Json, String) {
+    let response = client.request("GET", &format!("/watch?{query}"), &[], b"");
+    assert_eq!(response.status, 200, "{query}: {}", response.text());
+    let position = response.json()["position"]
+        .as_str()
+        .expect("a position")
+        .to_owned();
+    (response.plain_json(), position)
 }
 
 /// What a batch of random writes changes, in order.
@@ -111,8 +136,9 @@ fn every_change_is_told_once_and_in_order() {
         let mut rng = fastrand::Rng::with_seed(2);
         let (mut version, mut changes) = (0, Vec::new());
         let mut listeners: Vec<(&str, u64, Listener)> = Vec::new();
-        let mut polls: Vec<(&str, u64, Vec<Json>)> = ["", "a", "bb/1"]
-            .map(|prefix| (prefix, 0, Vec::new()))
+        let mut client = node.connect();
+        let mut polls: Vec<(&str, String, Vec<Json>)> = ["", "a", "bb/1"]
+            .map(|prefix| (prefix, "0".to_owned(), Vec::new()))
             .to_vec();
         for round in 0..150 {
             if round % 10 == 0 {
@@ -124,10 +150,10 @@ fn every_change_is_told_once_and_in_order() {
             changes.extend(write(&node, &mut rng, &mut version));
             if round % 7 == 0 {
                 for (prefix, since, told) in &mut polls {
-                    let target = format!("/watch?timeout=0.05&since={since}&prefix={prefix}");
-                    let answer = node.request("GET", &target, &[], b"").json();
+                    let query = format!("timeout=0.05&since={since}&prefix={prefix}");
+                    let (answer, position) = poll(&mut client, &query);
                     told.extend(answer["events"].as_array().expect("events").clone());
-                    *since = answer["version"].as_u64().expect("a version");
+                    *since = position;
                 }
             }
         }
@@ -142,11 +168,11 @@ fn every_change_is_told_once_and_in_order() {
             }
         }
         for (prefix, mut since, mut told) in polls {
-            while since < version {
-                let target = format!("/watch?timeout=1&since={since}&prefix={prefix}");
-                let answer = node.request("GET", &target, &[], b"").json();
+            while since == "0" || version_of(&since) < version {
+                let query = format!("timeout=1&since={since}&prefix={prefix}");
+                let (answer, position) = poll(&mut client, &query);
                 told.extend(answer["events"].as_array().expect("events").clone());
-                since = answer["version"].as_u64().expect("a version");
+                since = position;
             }
             let expected: Vec<&Json> = changes
                 .iter()
@@ -169,7 +195,7 @@ fn a_long_poll_waits_for_what_concerns_it() {
     while let Some(chunk) = waiting.chunk() {
         body.extend(chunk);
     }
-    let answer: Json = serde_json::from_slice(&body).expect("JSON");
+    let answer = without_tokens(serde_json::from_slice(&body).expect("JSON"));
     assert_eq!(
         answer["events"],
         json!([{ "version": 2, "op": "set", "key": "user:1", "value": "v" }])
@@ -177,9 +203,7 @@ fn a_long_poll_waits_for_what_concerns_it() {
     assert_eq!(answer["version"], 2);
     // The connection goes on.
     assert_eq!(waiting.request("GET", "/kv/user:1", &[], b"").text(), "v");
-    let nothing = waiting
-        .request("GET", "/watch?prefix=user:&timeout=0.1", &[], b"")
-        .json();
+    let (nothing, _) = poll(&mut waiting, "prefix=user:&timeout=0.1");
     assert_eq!(
         nothing,
         json!({ "success": true, "events": [], "version": 2 })
@@ -188,9 +212,7 @@ fn a_long_poll_waits_for_what_concerns_it() {
     let bytes = node.request("PUT", "/kv/%FF", &[], &[0xfe]);
     assert_eq!(bytes.status, 201);
     node.request("PUT", "/kv/large", &[], &vec![b'v'; 100_000]);
-    let answer = waiting
-        .request("GET", "/watch?since=2&timeout=5", &[], b"")
-        .json();
+    let (answer, _) = poll(&mut waiting, "since=2&timeout=5");
     let expected = json!([
         { "version": 3, "op": "set", "key": "/w==", "keyEncoding": "base64", "value": "/g==", "encoding": "base64" },
         { "version": 4, "op": "set", "key": "large", "valueBytes": 100_000 },
@@ -210,18 +232,117 @@ fn a_time_out_does_not_cut_an_answer() {
         "since=0&timeout=0.002&prefix=key",
     ] {
         for _ in 0..20 {
-            let answer = client
-                .request("GET", &format!("/watch?{query}"), &[], b"")
-                .json();
+            let (answer, _) = poll(&mut client, query);
             let events = answer["events"].as_array().expect("events");
             assert!(
-                events.len() == 1 || answer["version"] == 0,
+                events.len() == 1 && answer["version"] == 1,
                 "{query}: {answer}"
             );
         }
     }
     let mut listener = Listener::start(&node, "since=0&timeout=0", &[]);
-    while listener.next().is_some() {}
+    assert_eq!(listener.next().expect("a change").0, 1);
+    assert_eq!(listener.next(), None);
+}
+
+/// Polls that do not wait, or hardly, come past what others write, however much that is, and are
+/// told of what concerns them behind it.
+#[test]
+fn polls_get_on_through_writes_that_do_not_concern_them() {
+    let node = Node::start(&["--memtable-bytes", "64MiB"]);
+    let mut client = node.connect();
+    client.request("GET", "/watch?timeout=0", &[], b"");
+    let write = |client: &mut Client, count: usize| {
+        for number in 0..count {
+            client.request("PUT", &format!("/kv/other-{number}"), &[], &[b'v'; 10_000]);
+        }
+    };
+    write(&mut client, 300);
+    client.request("PUT", "/kv/w-first", &[], b"v");
+    write(&mut client, 300);
+    for timeout in ["0", "0.001", "0.003"] {
+        let (mut since, mut told) = ("0".to_owned(), Vec::new());
+        for count in 0.. {
+            assert!(count < 12, "{timeout}: still at {since}");
+            let query = format!("prefix=w&timeout={timeout}&since={since}");
+            let (answer, position) = poll(&mut client, &query);
+            told.extend(answer["events"].as_array().expect("events").clone());
+            assert_ne!(position, since, "no progress");
+            since = position;
+            if version_of(&since) == 601 {
+                break;
+            }
+        }
+        assert_eq!(told.len(), 1, "{told:?}");
+        // Listeners likewise: those who come back go on where they were.
+        let (mut id, mut told) = ("Last-Event-ID: 0".to_owned(), 0);
+        for count in 0.. {
+            assert!(count < 12, "{timeout}: still at {id}");
+            let query = format!("prefix=w&timeout={timeout}");
+            let mut listener = Listener::start(&node, &query, &[&id]);
+            while listener.next().is_some() {
+                told += 1;
+            }
+            assert_ne!(id, format!("Last-Event-ID: {}", listener.last_id));
+            id = format!("Last-Event-ID: {}", listener.last_id);
+            if version_of(&listener.last_id) == 601 {
+                break;
+            }
+        }
+        assert_eq!(told, 1);
+    }
+}
+
+/// A watcher whom nothing concerns does not fall out of the log: the answer to a poll that waited
+/// and the end of a stream say how far the log was looked at meanwhile.
+#[test]
+fn a_quiet_prefix_is_not_left_behind() {
+    let node = Node::start(&["--wal-retain-bytes", "64KiB", "--memtable-bytes", "64KiB"]);
+    let mut writer = node.connect();
+    let mut waiting = node.connect();
+    waiting.send_request("GET", "/watch?prefix=w&timeout=1", &[], b"");
+    assert_eq!(waiting.response_head().status, 200);
+    let mut listener = Listener::start(&node, "prefix=w&timeout=1", &[]);
+    let begun_at = listener.last_id.clone();
+    for number in 0..3_000 {
+        writer.request("PUT", &format!("/kv/{number}"), &[], &[b'v'; 1_000]);
+    }
+    writer.request("POST", "/admin/compact", &[], b"");
+    wait_for("the log to be let go", || {
+        let target = format!("/watch?timeout=0&since={begun_at}");
+        writer.request("GET", &target, &[], b"").status == 410
+    });
+    let mut body = Vec::new();
+    while let Some(chunk) = waiting.chunk() {
+        body.extend(chunk);
+    }
+    let answer: Json = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(listener.next(), None, "its time is over");
+    for position in [
+        answer["position"].as_str().expect("text"),
+        &listener.last_id,
+    ] {
+        assert_eq!(version_of(position), 3_000);
+        poll(&mut writer, &format!("prefix=w&timeout=0&since={position}"));
+    }
+}
+
+/// A listener that was cut off before its first event comes back with what it heard at the
+/// beginning, and is told of what came between.
+#[test]
+fn a_listener_that_heard_nothing_goes_on_where_it_began() {
+    let node = Node::start(&[]);
+    node.request("PUT", "/kv/before", &[], b"v");
+    for query in ["", "prefix=k", "timeout=100"] {
+        let listener = Listener::start(&node, query, &[]);
+        let id = format!("Last-Event-ID: {}", listener.last_id);
+        drop(listener);
+        let written = node.request("PUT", "/kv/k", &[], query.as_bytes());
+        let mut listener = Listener::start(&node, query, &[&id]);
+        let (version, change) = listener.next().expect("a change");
+        assert_eq!(Some(version), written.tag_version());
+        assert_eq!(change["value"], query);
+    }
 }
 
 #[test]
@@ -245,11 +366,18 @@ fn what_cannot_be_watched() {
         400,
         "bad_request",
     );
-    assert_error(
-        &client.request("GET", "/watch?since=1", &[], b""),
-        503,
-        "behind",
-    );
+    // A version that this leader has not written yet says nothing of what the client has seen.
+    for since in ["1", "0-00000000", "1-00000000"] {
+        let target = format!("/watch?since={since}");
+        for headers in [&[][..], &[EVENTS]] {
+            let refused = client.request("GET", &target, headers, b"");
+            assert_error(&refused, 410, "unknown_position");
+            assert!(refused.text().contains("scan"), "{}", refused.text());
+        }
+        let id = format!("Last-Event-ID: {since}");
+        let refused = client.request("GET", "/watch?since=0", &[EVENTS, &id], b"");
+        assert_error(&refused, 410, "unknown_position");
+    }
     for number in 0..2_000 {
         client.request("PUT", &format!("/kv/{number}"), &[], &[b'v'; 500]);
     }
@@ -263,9 +391,10 @@ fn what_cannot_be_watched() {
         }
         assert_error(&first, 410, "log_gone");
         let oldest = first
-            .header("X-Oldest-Version")
-            .expect("the oldest version")
+            .header("X-Oldest-Position")
+            .expect("the oldest position")
             .to_owned();
+        version_of(&oldest);
         assert!(
             first.text().contains(&format!("watch from is {oldest}")),
             "{}",
@@ -277,7 +406,7 @@ fn what_cannot_be_watched() {
         }
         assert_error(&next, 410, "log_gone");
         assert_ne!(
-            next.header("X-Oldest-Version"),
+            next.header("X-Oldest-Position"),
             Some(&oldest[..]),
             "what is told to be there is there"
         );
@@ -288,12 +417,18 @@ fn what_cannot_be_watched() {
 #[test]
 fn a_listener_goes_on_where_it_was() {
     let node = Node::start(&[]);
-    for number in 0..5 {
-        node.request("PUT", &format!("/kv/{number}"), &[], b"v");
+    let tokens = (0..5).map(|number| {
+        let written = node.request("PUT", &format!("/kv/{number}"), &[], b"v");
+        written.token().expect("a token").to_owned()
+    });
+    let tokens: Vec<String> = tokens.collect();
+    for id in ["3", &tokens[2]] {
+        let id = format!("Last-Event-ID: {id}");
+        let mut listener = Listener::start(&node, "since=0", &[&id]);
+        assert_eq!(listener.last_id, tokens[2]);
+        assert_eq!(listener.next().expect("a change").0, 4);
+        assert_eq!(listener.last_id, tokens[4], "both came together");
     }
-    let mut listener = Listener::start(&node, "since=0", &["Last-Event-ID: 3"]);
-    assert_eq!(listener.next().expect("a change").0, 4);
-    drop(listener);
     let mut timed = Listener::start(&node, "since=4&timeout=0.2", &[]);
     assert_eq!(timed.next().expect("a change").0, 5);
     assert_eq!(timed.next(), None, "its time is over");
@@ -348,7 +483,11 @@ fn watches_end_with_the_node() {
     while let Some(chunk) = poll.chunk() {
         body.extend(chunk);
     }
-    assert_eq!(body, br#"{"success":true,"events":[],"version":0}"#);
+    let answer: Json = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(
+        without_tokens(answer),
+        json!({ "success": true, "events": [], "version": 0 })
+    );
     assert!(node.wait().success());
 }
 

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use crate::http::{Begin, BodySource, Fill, Framing, Head, Refusal, Reply};
 use crate::lsm::{KEY_MAX_BYTES, NewValue, Value};
 use crate::partition::Partition;
+use crate::storage::VersionToken;
 
 use super::batch_body::{Action, BATCH_MAX_BYTES, Operation, about_operation};
 use super::intake::{Intake, ReadyValue};
 use super::json_value::{JsonValueSource, render_value};
-use super::kv::{DELETED, NOT_DELETED, condition_failed};
+use super::kv::{NOT_DELETED, condition_failed};
 use super::kv_fields::KvLimits;
-use super::promise::Due;
+use super::positions::{add_version, with_etag};
 use super::{Api, JSON, refuse};
 
 /// Bytes of values that the gets of one batch may ask for; large ones, which are not copied, do not count.
@@ -50,7 +51,7 @@ impl Results {
         }
     }
 
-    fn add_value(&mut self, value: Value<'_>, version: u64) -> Result<(), Refusal> {
+    fn add_value(&mut self, value: Value<'_>, token: VersionToken) -> Result<(), Refusal> {
         match value {
             Value::Inline(bytes) => {
                 self.read_bytes += bytes.len();
@@ -60,13 +61,11 @@ impl Results {
                     );
                     return Err(Refusal::new(413, "batch_too_large", message));
                 }
-                render_value(self.text(), bytes, version);
+                render_value(self.text(), bytes, token);
             }
             Value::Large(blob) => {
-                self.pieces.push_back(Piece::Large(JsonValueSource::new(
-                    Arc::clone(blob),
-                    version,
-                )));
+                self.pieces
+                    .push_back(Piece::Large(JsonValueSource::new(Arc::clone(blob), token)));
             }
             Value::Tombstone => self
                 .text()
@@ -128,10 +127,7 @@ fn results_of(
             Action::Set { value, .. } => {
                 version += 1;
                 changed.insert(key, Now::Set { value, version });
-                let text = results.text();
-                text.extend_from_slice(b"{\"success\":true,\"version\":");
-                text.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
-                text.push(b'}');
+                add_written(results.text(), b"", partition.token_of(version));
                 true
             }
             Action::Delete => {
@@ -142,9 +138,12 @@ fn results_of(
                 };
                 version += u64::from(exists);
                 changed.insert(key, Now::Deleted);
-                results
-                    .text()
-                    .extend_from_slice(if exists { DELETED } else { NOT_DELETED });
+                if exists {
+                    let token = partition.token_of(version);
+                    add_written(results.text(), b"\"deleted\":true,", token);
+                } else {
+                    results.text().extend_from_slice(NOT_DELETED);
+                }
                 exists
             }
             Action::Get => {
@@ -156,7 +155,7 @@ fn results_of(
                         .map_or((Value::Tombstone, 0), |entry| (entry.value, entry.version)),
                 };
                 results
-                    .add_value(value, version)
+                    .add_value(value, partition.token_of(version))
                     .map_err(|refusal| about_operation(index, refusal))?;
                 false
             }
@@ -165,6 +164,14 @@ fn results_of(
     }
     results.text().extend_from_slice(b"]}");
     Ok((results, writes))
+}
+
+/// Adds the result of a write: `{"success":true,` with more fields, and the version that it made.
+fn add_written(text: &mut Vec<u8>, fields: &[u8], token: VersionToken) {
+    text.extend_from_slice(b"{\"success\":true,");
+    text.extend_from_slice(fields);
+    add_version(text, token);
+    text.push(b'}');
 }
 
 impl Api<'_> {
@@ -202,7 +209,7 @@ impl Api<'_> {
                 .all(|operation| matches!(operation.action, Action::Get));
             if is_read_only {
                 let (results, _) = results_of(self.readable_partition(head)?, &operations)?;
-                return Ok((results, Due::default()));
+                return Ok((results, None));
             }
             let adds = operations
                 .iter()
@@ -217,19 +224,19 @@ impl Api<'_> {
             let (results, writes) = results_of(partition, &operations)?;
             let incurred = partition.lsm().incurred_work();
             write(partition, &operations, &writes);
-            let has_written = partition.lsm().incurred_work() > incurred;
-            Ok((
-                results,
-                if has_written {
-                    Self::due_of_write(partition, min_acks, incurred)
-                } else {
-                    Due::default()
-                },
-            ))
+            let written = writes.contains(&true).then(|| {
+                let due = Self::due_of_write(partition, min_acks, incurred);
+                (due, partition.last_token())
+            });
+            Ok((results, written))
         });
         match outcome {
-            Ok((mut results, due)) => {
-                let reply = self.promise(due, reply).status(200).content_type(JSON);
+            Ok((mut results, written)) => {
+                let reply = match written {
+                    Some((due, token)) => with_etag(self.promise(due, reply).status(200), token),
+                    None => reply.status(200),
+                };
+                let reply = reply.content_type(JSON);
                 match results.pieces.pop_front() {
                     Some(Piece::Text(text)) if results.pieces.is_empty() => reply.body(&text),
                     first => {

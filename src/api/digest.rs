@@ -4,28 +4,31 @@
 use crate::http::{BodySource, Fill, Head, Reply};
 use crate::lsm::{Digest, Digester};
 use crate::node::Slot;
+use crate::storage::VersionToken;
 
 use super::params::Param;
+use super::positions::add_position;
+use super::snapshot::FullView;
 use super::{Api, JSON, refuse};
 
 struct DigestSource {
     digester: Digester,
+    token: VersionToken,
     _slot: Slot,
 }
 
 impl BodySource for DigestSource {
     fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
         let Some(Digest {
-            version,
-            key_count,
-            digest,
+            key_count, digest, ..
         }) = self.digester.step(budget_bytes)
         else {
             return Fill::More;
         };
-        let body =
-            format!("{{\"version\":{version},\"keys\":{key_count},\"digest\":\"{digest:032x}\"}}");
-        out.extend_from_slice(body.as_bytes());
+        out.push(b'{');
+        add_position(out, self.token);
+        let rest = format!(",\"keys\":{key_count},\"digest\":\"{digest:032x}\"}}");
+        out.extend_from_slice(rest.as_bytes());
         Fill::Done
     }
 }
@@ -35,11 +38,18 @@ impl Api<'_> {
         let at_ms = self
             .query(head)
             .number(Param::At, "a time in Unix milliseconds");
-        match at_ms.and_then(|at_ms| Ok((at_ms, self.snapshot(head)?))) {
-            Ok((at_ms, (snapshot, _, slot))) => {
+        match at_ms.and_then(|at_ms| Ok((at_ms, self.full_view(head)?))) {
+            Ok((at_ms, view)) => {
+                let FullView {
+                    snapshot,
+                    token,
+                    slot,
+                    ..
+                } = view;
                 let snapshot = snapshot.at_time(at_ms.unwrap_or(0));
                 let source = DigestSource {
                     digester: Digester::new(snapshot),
+                    token,
                     _slot: slot,
                 };
                 reply

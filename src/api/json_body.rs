@@ -134,7 +134,7 @@ impl JsonBody {
             }
             (State::AfterValue, b',') => State::NextName,
             (State::FirstName | State::AfterValue, b'}') => State::End,
-            (State::Value, _) if self.open.is_number() => {
+            (State::Value, _) if self.open == Field::Ttl => {
                 return Err(self.bad_json("expected a number"));
             }
             (State::Value, _) => {

@@ -1,7 +1,7 @@
 //! The answer that carries a value as JSON, at once or in slices.
 //!
-//! `{"success":true,"value":"…","version":N}`, and for a value that is not UTF-8
-//! `{"success":true,"value":"…","encoding":"base64","version":N}`.
+//! `{"success":true,"value":"…","version":N,"etag":"N-hhhhhhhh"}`, and for a value that is not UTF-8
+//! `{"success":true,"value":"…","encoding":"base64","version":N,"etag":"N-hhhhhhhh"}`.
 
 use std::sync::Arc;
 
@@ -10,8 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::http::{BodySource, Fill};
 use crate::lsm::Blob;
+use crate::storage::VersionToken;
 
 use super::json_text::{Utf8Validator, escape_into};
+use super::positions::add_version;
 
 const BEGIN: &[u8] = b"{\"success\":true,\"value\":\"";
 
@@ -26,29 +28,29 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
 
 /// Appends the whole answer; for values that are not large.
 #[inline]
-pub(super) fn render_value(out: &mut Vec<u8>, value: &[u8], version: u64) {
+pub(super) fn render_value(out: &mut Vec<u8>, value: &[u8], token: VersionToken) {
     out.extend_from_slice(BEGIN);
-    render_rest(out, value, version);
+    render_rest(out, value, token);
 }
 
 /// The same behind the quote that begins the value.
 #[inline]
-pub(super) fn render_rest(out: &mut Vec<u8>, value: &[u8], version: u64) {
+pub(super) fn render_rest(out: &mut Vec<u8>, value: &[u8], token: VersionToken) {
     if is_text(value) {
         escape_into(out, value);
-        render_end(out, Encoding::Text, version);
+        render_end(out, Encoding::Text, token);
     } else {
         encode_base64(out, value);
-        render_end(out, Encoding::Base64, version);
+        render_end(out, Encoding::Base64, token);
     }
 }
 
-fn render_end(out: &mut Vec<u8>, encoding: Encoding, version: u64) {
+fn render_end(out: &mut Vec<u8>, encoding: Encoding, token: VersionToken) {
     out.extend_from_slice(match encoding {
-        Encoding::Text => b"\",\"version\":",
-        Encoding::Base64 => b"\",\"encoding\":\"base64\",\"version\":",
+        Encoding::Text => b"\",",
+        Encoding::Base64 => b"\",\"encoding\":\"base64\",",
     });
-    out.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+    add_version(out, token);
     out.push(b'}');
 }
 
@@ -79,23 +81,23 @@ pub(super) struct JsonValueSource {
     /// What goes before the value, up to its quote.
     begin: Vec<u8>,
     value: Blob,
-    version: u64,
+    token: VersionToken,
     phase: Phase,
     /// How far the phase has come.
     done_bytes: usize,
 }
 
 impl JsonValueSource {
-    pub(super) fn new(value: Blob, version: u64) -> Self {
-        Self::beginning(BEGIN.to_vec(), value, version)
+    pub(super) fn new(value: Blob, token: VersionToken) -> Self {
+        Self::beginning(BEGIN.to_vec(), value, token)
     }
 
     /// An object that begins otherwise, up to the quote before the value.
-    pub(super) fn beginning(begin: Vec<u8>, value: Blob, version: u64) -> Self {
+    pub(super) fn beginning(begin: Vec<u8>, value: Blob, token: VersionToken) -> Self {
         Self {
             begin,
             value,
-            version,
+            token,
             phase: Phase::Validate(Utf8Validator::default()),
             done_bytes: 0,
         }
@@ -143,7 +145,7 @@ impl BodySource for JsonValueSource {
         if self.done_bytes < value.len() {
             return Fill::More;
         }
-        render_end(out, encoding, self.version);
+        render_end(out, encoding, self.token);
         Fill::Done
     }
 }
@@ -151,6 +153,7 @@ impl BodySource for JsonValueSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::{HistoryId, Lineage};
 
     /// Values with what JSON has to escape, with characters of all lengths, and now and then not UTF-8.
     fn random_value(rng: &mut fastrand::Rng) -> Vec<u8> {
@@ -178,12 +181,14 @@ mod tests {
     fn slices_make_the_same_answer_and_it_parses_back() {
         let seed = 11;
         let mut rng = fastrand::Rng::with_seed(seed);
+        let lineage = Lineage::new(HistoryId([0xab; 16]));
         for round in 0..3_000 {
             let value = random_value(&mut rng);
+            let token = lineage.token_of(round);
             let mut whole = Vec::new();
-            render_value(&mut whole, &value, round);
+            render_value(&mut whole, &value, token);
             let mut sliced = Vec::new();
-            let mut source = JsonValueSource::new(Arc::new(value.clone()), round);
+            let mut source = JsonValueSource::new(Arc::new(value.clone()), token);
             let budget = rng.usize(1..200);
             loop {
                 let before = sliced.len();
@@ -213,6 +218,7 @@ mod tests {
             };
             assert_eq!(back, value);
             assert_eq!(parsed["version"], round);
+            assert_eq!(parsed["etag"], format!("{round}-abababab"));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, Target};
 use crate::lsm::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, NewValue, Value};
 use crate::partition::{ConditionFailed, Partition};
+use crate::storage::VersionToken;
 
 use super::conditions::conditions_of;
 use super::intake::{Intake, ReadyValue};
@@ -13,6 +14,7 @@ use super::json_plain::plain_fields;
 use super::json_value::{JsonValueSource, render_value};
 use super::kv_fields::{Allowed, KvLimits, value_too_large};
 use super::params::Param;
+use super::positions::{add_version, check_min_version, with_etag};
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
 use super::ttl::{remaining, ttl_of};
@@ -237,13 +239,10 @@ impl Api<'_> {
     /// The partition that a request names, for a read of what it has at least.
     #[inline]
     pub(super) fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
-        let min_version = self.query(head).number(Param::MinVersion, "a version")?;
+        let min_version = self.query(head).position(Param::MinVersion)?;
         let partition = self.partition(head)?;
-        let Some(min_version) = min_version else {
-            return Ok(partition);
-        };
-        if partition.lsm().last_version() < min_version {
-            return Err(behind(partition.lsm().last_version(), min_version));
+        if let Some(min_version) = min_version {
+            check_min_version(partition, min_version)?;
         }
         Ok(partition)
     }
@@ -256,27 +255,28 @@ impl Api<'_> {
             let partition = self.readable_partition(head)?;
             let entry = partition.get(key).ok_or_else(key_not_found)?;
             let now_ms = partition.lsm().time_ms();
-            let current = Some(entry.version);
+            let (current, lineage) = (Some(entry.version), partition.lineage());
+            let token = lineage.token_of(entry.version);
             if conditions
                 .if_match
-                .is_some_and(|set| !set.contains(current))
+                .is_some_and(|set| !set.contains(current, lineage))
             {
+                let current = Some(token);
                 return Err(condition_failed(ConditionFailed { current }));
             }
-            Ok((
-                entry,
-                now_ms,
-                conditions
-                    .if_none_match
-                    .is_some_and(|set| set.contains(current)),
-            ))
+            let is_known = conditions
+                .if_none_match
+                .is_some_and(|set| set.contains(current, lineage));
+            Ok((entry, token, now_ms, is_known))
         });
         *self.scratch = match found {
-            Ok((entry, _, true)) => {
-                reply.status(304).etag(entry.version).empty();
+            Ok((_, token, _, true)) => {
+                with_etag(reply.status(304), token).empty();
                 scratch
             }
-            Ok((entry, now_ms, false)) => send_value(form, &entry, now_ms, reply, scratch),
+            Ok((entry, token, now_ms, false)) => {
+                send_value(form, &entry, token, now_ms, reply, scratch)
+            }
             Err(refusal) => {
                 refuse(reply, &refusal);
                 scratch
@@ -311,26 +311,20 @@ impl Api<'_> {
             };
             let (version, created) = written.map_err(condition_failed)?;
             Ok((
-                version,
+                partition.token_of(version),
                 created,
                 Self::due_of_write(partition, min_acks, incurred),
             ))
         });
         match written {
-            Ok((version, created, due)) => {
+            Ok((token, created, due)) => {
                 self.scratch.clear();
-                self.scratch
-                    .extend_from_slice(b"{\"success\":true,\"version\":");
-                self.scratch
-                    .extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+                self.scratch.extend_from_slice(b"{\"success\":true,");
+                add_version(self.scratch, token);
                 self.scratch.push(b'}');
                 let status = if created { 201 } else { 200 };
                 let reply = self.promise(due, reply);
-                reply
-                    .status(status)
-                    .content_type(JSON)
-                    .etag(version)
-                    .body(self.scratch);
+                with_etag(reply.status(status).content_type(JSON), token).body(self.scratch);
             }
             Err(refusal) => refuse(reply, &refusal),
         }
@@ -348,20 +342,23 @@ impl Api<'_> {
                     _ => condition_failed(failed),
                 }
             })?;
-            Ok(deleted.map(|_| Self::due_of_write(partition, min_acks, incurred)))
+            Ok(deleted.map(|version| {
+                let due = Self::due_of_write(partition, min_acks, incurred);
+                (due, partition.token_of(version))
+            }))
         });
         let reply = match deleted {
-            Ok(Some(due)) => self.promise(due, reply),
+            Ok(Some((due, _))) => self.promise(due, reply),
             _ => reply,
         };
         match (form, deleted) {
-            (Form::Json, Ok(Some(_))) => {
-                reply.status(200).content_type(JSON).body(DELETED);
+            (Form::Json, Ok(Some((_, token)))) => {
+                with_etag(reply.status(200).content_type(JSON), token).body(DELETED);
             }
             (Form::Json, Ok(None)) => {
                 reply.status(200).content_type(JSON).body(NOT_DELETED);
             }
-            (Form::Raw, Ok(Some(_))) => reply.status(204).empty(),
+            (Form::Raw, Ok(Some((_, token)))) => with_etag(reply.status(204), token).empty(),
             (Form::Raw, Ok(None)) => refuse(reply, &key_not_found()),
             (_, Err(refusal)) => refuse(reply, &refusal),
         }
@@ -373,6 +370,7 @@ impl Api<'_> {
 fn send_value(
     form: Form,
     entry: &Entry<'_>,
+    token: VersionToken,
     now_ms: u64,
     reply: Reply<'_>,
     mut scratch: Vec<u8>,
@@ -387,36 +385,22 @@ fn send_value(
     };
     match (form, entry.value) {
         (Form::Json, Value::Inline(value)) => {
-            render_value(&mut scratch, value, entry.version);
-            reply.content_type(JSON).etag(entry.version).body(&scratch);
+            render_value(&mut scratch, value, token);
+            with_etag(reply.content_type(JSON), token).body(&scratch);
         }
         (Form::Json, Value::Large(blob)) => {
-            let source = JsonValueSource::new(Arc::clone(blob), entry.version);
-            reply
-                .content_type(JSON)
-                .etag(entry.version)
-                .source(Box::new(source));
+            let source = JsonValueSource::new(Arc::clone(blob), token);
+            with_etag(reply.content_type(JSON), token).source(Box::new(source));
         }
         (Form::Raw, Value::Inline(value)) => {
-            reply.content_type(RAW).etag(entry.version).body(value);
+            with_etag(reply.content_type(RAW), token).body(value);
         }
         (Form::Raw, Value::Large(blob)) => {
-            reply
-                .content_type(RAW)
-                .etag(entry.version)
-                .blob(Arc::clone(blob));
+            with_etag(reply.content_type(RAW), token).blob(Arc::clone(blob));
         }
         (_, Value::Tombstone) => {}
     }
     scratch
-}
-
-#[cold]
-pub(super) fn behind(version: u64, min_version: u64) -> Refusal {
-    let message = format!(
-        "this node is at version {version}, not yet at {min_version}: try again, or ask the leader"
-    );
-    Refusal::new(503, "behind", message)
 }
 
 #[cold]
@@ -427,8 +411,8 @@ fn key_not_found() -> Refusal {
 #[cold]
 pub(super) fn condition_failed(failed: ConditionFailed) -> Refusal {
     let message = match failed.current {
-        Some(version) => {
-            format!("the condition does not hold: the key is at version {version}; read it again")
+        Some(token) => {
+            format!("the condition does not hold: the key is at version {token}; read it again")
         }
         None => "the condition does not hold: the key does not exist".to_owned(),
     };

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use crate::http::Refusal;
 use crate::partition::Conditions;
 
-use super::conditions::version_set;
+use super::conditions::token_set;
 use super::query::{check_key, key_too_long};
 use super::ttl::parse_ttl;
 
@@ -213,10 +213,10 @@ impl KvFields {
         {
             return Err(value_too_large(self.limits.value_bytes));
         }
-        let versions = |text: Option<Vec<u8>>| text.map(|text| version_set(&text)).transpose();
+        let tokens = |text: Option<Vec<u8>>| text.map(|text| token_set(&text)).transpose();
         let conditions = Conditions {
-            if_match: versions(if_match)?,
-            if_none_match: versions(if_none_match)?,
+            if_match: tokens(if_match)?,
+            if_none_match: tokens(if_none_match)?,
         };
         let ttl_ms = ttl.map(|text| parse_ttl(&text)).transpose()?;
         Ok(KvParts {

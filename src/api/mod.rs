@@ -36,6 +36,7 @@ mod openapi;
 mod params;
 mod partition;
 mod percent;
+mod positions;
 mod promise;
 mod query;
 mod route;

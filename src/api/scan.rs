@@ -3,17 +3,19 @@
 //! Invariants:
 //! 1. Memory and the work of one call are bounded whatever the limit, the values and the deletions in between: the scan rests
 //!    wherever it is (`lsm/snapshot.rs`).
-//! 2. Pages that name the version of the first (`at`) are of one point in time, all of them.
+//! 2. Pages that name the position of the first (`at`) are of one point in time, all of them.
 
 use std::sync::Arc;
 
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::{Entry, Scan, ScanState, Snapshot, Value};
 use crate::node::Slot;
+use crate::storage::{Lineage, Position, VersionToken};
 
 use super::json_text::escape_into;
 use super::json_value::{JsonValueSource, encode_base64, is_text, render_rest};
 use super::params::Param;
+use super::positions::{add_position, add_version};
 use super::query::{Query, check_key};
 use super::{Api, JSON, refuse};
 
@@ -77,7 +79,9 @@ impl Wanted {
 #[derive(Debug)]
 struct ScanSource {
     scan: Scan,
-    version: u64,
+    token: VersionToken,
+    /// That of the entries.
+    lineage: Lineage,
     wanted: Wanted,
     item_count: u64,
     last_key: Vec<u8>,
@@ -133,18 +137,19 @@ impl ScanSource {
         self.last_key.extend_from_slice(key);
         out.push(b'{');
         add_bytes(out, "key", key, "keyEncoding");
+        let token = self.lineage.token_of(version);
         match value {
             Value::Large(blob) if self.wanted.with_values => {
                 let begin = b",\"value\":\"".to_vec();
-                self.large = Some(JsonValueSource::beginning(begin, Arc::clone(blob), version));
+                self.large = Some(JsonValueSource::beginning(begin, Arc::clone(blob), token));
             }
             Value::Inline(bytes) if self.wanted.with_values => {
                 out.extend_from_slice(b",\"value\":\"");
-                render_rest(out, bytes, version);
+                render_rest(out, bytes, token);
             }
             _ => {
-                out.extend_from_slice(b",\"version\":");
-                out.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+                out.push(b',');
+                add_version(out, token);
                 out.push(b'}');
             }
         }
@@ -166,8 +171,8 @@ impl ScanSource {
         } else {
             out.extend_from_slice(b"\"next\":null");
         }
-        out.extend_from_slice(b",\"version\":");
-        out.extend_from_slice(itoa::Buffer::new().format(self.version).as_bytes());
+        out.push(b',');
+        add_position(out, self.token);
         out.push(b'}');
     }
 }
@@ -204,18 +209,19 @@ impl Api<'_> {
     fn scan(&mut self, head: &Head<'_>) -> Result<ScanSource, Refusal> {
         let query = self.query(head);
         let wanted = Wanted::of(query)?;
-        let at = query.number(Param::At, "the version of the first page")?;
+        let at = query.position(Param::At)?;
         let is_held = query.flag(Param::Consistent)?.unwrap_or(false);
         self.readable_partition(head)?;
         let slot = self.node.scan_slots.take(SCAN_MAX).ok_or_else(|| {
             let message = format!("{SCAN_MAX} scans are under way: try again");
             Refusal::new(503, "too_many_scans", message)
         })?;
-        let snapshot = self.view(head, at, is_held)?;
-        let (version, scan) = (snapshot.version(), snapshot.into_scan(&wanted.from));
+        let (snapshot, token) = self.view(head, at, is_held)?;
+        let lineage = self.partition(head)?.lineage().clone();
         Ok(ScanSource {
-            scan,
-            version,
+            scan: snapshot.into_scan(&wanted.from),
+            token,
+            lineage,
             wanted,
             item_count: 0,
             last_key: Vec::new(),
@@ -228,29 +234,34 @@ impl Api<'_> {
     fn view(
         &mut self,
         head: &Head<'_>,
-        at: Option<u64>,
+        at: Option<Position>,
         is_held: bool,
-    ) -> Result<Snapshot, Refusal> {
+    ) -> Result<(Snapshot, VersionToken), Refusal> {
         let now_ms = self.now_ms;
         let partition = self.partition(head)?;
         let (id, time_ms) = (partition.id(), partition.lsm().time_ms());
-        if let Some(version) = at {
-            let kept = self.node.held_snapshots.get(id, version, now_ms);
-            // What has expired since is not shown any more.
-            return kept
-                .map(|snapshot| snapshot.at_time(time_ms))
-                .ok_or_else(|| {
-                    let message = format!(
-                        "version {version} is not kept any more: begin again with ?consistent=true"
-                    );
-                    Refusal::new(410, "snapshot_gone", message)
-                });
+        if let Some(position) = at {
+            let token = partition
+                .version_at(position)
+                .map(|version| partition.token_of(version));
+            let kept = token.ok().and_then(|token| {
+                let snapshot = self.node.held_snapshots.get(id, token, now_ms)?;
+                // What has expired since is not shown any more.
+                Some((snapshot.at_time(time_ms), token))
+            });
+            return kept.ok_or_else(|| {
+                let message =
+                    format!("version {position} is not kept: begin again with ?consistent=true");
+                Refusal::new(410, "snapshot_gone", message)
+            });
         }
         let snapshot = partition.lsm_mut().snapshot();
-        if is_held && !self.node.held_snapshots.hold(id, snapshot.clone(), now_ms) {
+        let token = partition.token_of(snapshot.version());
+        let kept = &mut self.node.held_snapshots;
+        if is_held && !kept.hold(id, token, snapshot.clone(), now_ms) {
             let message = "as many snapshots are kept for scans as may be: try again, or scan without ?consistent=true";
             return Err(Refusal::new(503, "too_many_snapshots", message));
         }
-        Ok(snapshot)
+        Ok((snapshot, token))
     }
 }

@@ -7,8 +7,9 @@
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::Snapshot;
 use crate::node::Slot;
-use crate::storage::{CheckpointEncoder, EncodeStep, HistoryId};
+use crate::storage::{CheckpointEncoder, EncodeStep, HistoryId, VersionToken};
 
+use super::positions::with_etag;
 use super::{Api, refuse};
 
 /// Backups and digests at a time: each pins all data as it was.
@@ -28,12 +29,18 @@ impl BodySource for Backup {
     }
 }
 
+/// A snapshot of a partition, for an answer with all of it.
+pub(super) struct FullView {
+    pub(super) snapshot: Snapshot,
+    /// That of the snapshot's version.
+    pub(super) token: VersionToken,
+    pub(super) history: HistoryId,
+    pub(super) slot: Slot,
+}
+
 impl Api<'_> {
-    /// A snapshot of the partition that a request names, and its history, unless too many are being read.
-    pub(super) fn snapshot(
-        &mut self,
-        head: &Head<'_>,
-    ) -> Result<(Snapshot, HistoryId, Slot), Refusal> {
+    /// A snapshot of the partition that a request names, unless too many are being read.
+    pub(super) fn full_view(&mut self, head: &Head<'_>) -> Result<FullView, Refusal> {
         let slot = self.node.backup_slots.take(BACKUP_MAX);
         let partition = self.any_partition(head)?;
         let Some(slot) = slot else {
@@ -41,20 +48,27 @@ impl Api<'_> {
                 format!("{BACKUP_MAX} backups are being read: try again when one is done");
             return Err(Refusal::new(503, "too_many_snapshots", message));
         };
-        Ok((partition.lsm_mut().snapshot(), partition.history(), slot))
+        let snapshot = partition.lsm_mut().snapshot();
+        Ok(FullView {
+            token: partition.token_of(snapshot.version()),
+            history: partition.history(),
+            snapshot,
+            slot,
+        })
     }
 
     pub(super) fn answer_snapshot(&mut self, head: &Head<'_>, reply: Reply<'_>) {
-        match self.snapshot(head) {
-            Ok((snapshot, history, slot)) => {
+        match self.full_view(head) {
+            Ok(FullView {
+                snapshot,
+                token,
+                history,
+                slot,
+            }) => {
                 let encoder = CheckpointEncoder::new(snapshot, history);
-                let version = encoder.header().position.version;
-                let name = format!("attachment; filename=\"db-node-{version}.dbn\"");
-                let reply = reply
-                    .status(200)
-                    .content_type("application/octet-stream")
-                    .etag(version);
-                reply
+                let name = format!("attachment; filename=\"db-node-{token}.dbn\"");
+                let reply = reply.status(200).content_type("application/octet-stream");
+                with_etag(reply, token)
                     .header("Content-Disposition", &name)
                     .source(Box::new(Backup {
                         encoder,

@@ -82,6 +82,8 @@ struct PartitionStatus {
     settled: bool,
     history_id: String,
     last_version: u64,
+    /// The token of the last version.
+    position: String,
     /// Version up to which writes are synced to this node's disk; none in memory only.
     durable_version: Option<u64>,
     past_histories: Vec<PastStatus>,
@@ -231,6 +233,7 @@ impl PartitionStatus {
             settled: partition.roles().is_settled(),
             history_id: partition.history().to_string(),
             last_version: stats.last_version,
+            position: partition.token_of(stats.last_version).to_string(),
             durable_version: partition.disk().map(DiskLog::synced_version),
             past_histories: standing.lineage.past().map(PastStatus::from).collect(),
             leader: partition

@@ -1,19 +1,26 @@
 //! `/watch`: changes as they are committed, as one answer once there are some (long poll), or as server-sent events.
 //!
-//! A change is `{"version":N,"op":"set","key":…,"value":…}`, or with `"op":"delete"` and no value. A value longer than 16 KiB is
-//! left out, with `"valueBytes"` in its place: whoever wants it reads the key. That a key has expired is not a change.
+//! A change is `{"version":N,"etag":"N-hhhhhhhh","op":"set","key":…,"value":…}`, or with `"op":"delete"` and no value. A value longer
+//! than 16 KiB is left out, with `"valueBytes"` in its place: whoever wants it reads the key. That a key has expired is not a change.
+//!
+//! A listener to events learns how far it has heard at once, with every event and with every sign of
+//! life, by blocks that have an `id` and no data: an `EventSource` keeps the id, and dispatches
+//! nothing. So a listener that is cut off before its first event comes back with a position.
 //!
 //! Not here: who is to be told when (`node/watches.rs`), when it is said (`reactor/watching.rs`).
 
 use crate::http::{Head, Refusal, Reply};
 use crate::lsm::StreamRecord;
+use crate::partition::PositionError;
+use crate::storage::{Position, Role, VersionToken};
 
 use super::json_text::escape_into;
 use super::json_value::{encode_base64, is_text};
 use super::params::Param;
+use super::positions::{add_position, add_version, gone, not_here};
 use super::query::Query;
 use super::scan::add_bytes;
-use super::values::{accepts, number};
+use super::values::accepts;
 use super::{Api, JSON, refuse};
 
 const EVENT_STREAM: &str = "text/event-stream";
@@ -42,7 +49,7 @@ pub struct WatchRequest {
     /// Of the keys that concern it.
     pub prefix: Box<[u8]>,
     /// What follows this version.
-    pub version: u64,
+    pub position: VersionToken,
     /// How.
     pub form: WatchForm,
     /// For how long, if not for good.
@@ -51,56 +58,69 @@ pub struct WatchRequest {
 
 impl WatchForm {
     /// What goes before the changes.
-    pub fn begin(self, version: u64, out: &mut Vec<u8>) {
+    pub fn begin(self, position: VersionToken, out: &mut Vec<u8>) {
         match self {
             Self::LongPoll => out.extend_from_slice(b"{\"success\":true,\"events\":["),
             Self::Events => {
                 out.extend_from_slice(b": changes after version ");
-                out.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
-                out.extend_from_slice(b"\n\n");
+                out.extend_from_slice(itoa::Buffer::new().format(position.version).as_bytes());
+                out.push(b'\n');
+                self.sign_of_life(position, out);
             }
         }
     }
 
-    /// Tells a change; false when that is enough for one time. `count`: those told before in the same answer.
-    pub fn change(self, record: &StreamRecord<'_>, count: usize, out: &mut Vec<u8>) -> bool {
+    /// Tells a change; false when that is enough for one time. `token`: of its version. `count`:
+    /// those told before in the same answer.
+    pub fn change(
+        self,
+        record: &StreamRecord<'_>,
+        token: VersionToken,
+        count: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
         match self {
             Self::LongPoll => {
                 out.extend_from_slice(if count == 0 { b"" } else { b"," });
-                add_change(record, out);
+                add_change(record, token, out);
             }
             Self::Events => {
-                out.extend_from_slice(b"id: ");
-                out.extend_from_slice(
-                    itoa::Buffer::new()
-                        .format(record.position().version)
-                        .as_bytes(),
-                );
-                out.extend_from_slice(b"\nevent: ");
+                add_id(token, out);
+                out.extend_from_slice(b"event: ");
                 out.extend_from_slice(op(record));
                 out.extend_from_slice(b"\ndata: ");
-                add_change(record, out);
+                add_change(record, token, out);
                 out.extend_from_slice(b"\n\n");
             }
         }
         out.len() < TOLD_MAX_BYTES
     }
 
-    /// What goes behind the changes up to a version.
-    pub fn end(self, version: u64, out: &mut Vec<u8>) {
-        if self == Self::LongPoll {
-            out.extend_from_slice(b"],\"version\":");
-            out.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
-            out.push(b'}');
+    /// What goes behind the changes up to a position.
+    pub fn end(self, position: VersionToken, out: &mut Vec<u8>) {
+        match self {
+            Self::LongPoll => {
+                out.extend_from_slice(b"],");
+                add_position(out, position);
+                out.push(b'}');
+            }
+            Self::Events => self.sign_of_life(position, out),
         }
     }
 
-    /// What is said to a listener when nothing else was for a while: that it is still listened to.
-    pub fn sign_of_life(self, out: &mut Vec<u8>) {
+    /// What a listener hears when there was nothing else for a while: how far it has heard.
+    pub fn sign_of_life(self, position: VersionToken, out: &mut Vec<u8>) {
         if self == Self::Events {
-            out.extend_from_slice(b":\n\n");
+            add_id(position, out);
+            out.push(b'\n');
         }
     }
+}
+
+fn add_id(token: VersionToken, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"id: ");
+    token.render(out);
+    out.push(b'\n');
 }
 
 fn op(record: &StreamRecord<'_>) -> &'static [u8] {
@@ -111,13 +131,9 @@ fn op(record: &StreamRecord<'_>) -> &'static [u8] {
     }
 }
 
-fn add_change(record: &StreamRecord<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"version\":");
-    out.extend_from_slice(
-        itoa::Buffer::new()
-            .format(record.position().version)
-            .as_bytes(),
-    );
+fn add_change(record: &StreamRecord<'_>, token: VersionToken, out: &mut Vec<u8>) {
+    out.push(b'{');
+    add_version(out, token);
     out.extend_from_slice(b",\"op\":\"");
     out.extend_from_slice(op(record));
     out.extend_from_slice(b"\",");
@@ -155,7 +171,7 @@ impl Api<'_> {
                     .content_type(content_type)
                     .header("Cache-Control", "no-store");
                 let mut begin = Vec::new();
-                request.form.begin(request.version, &mut begin);
+                request.form.begin(request.position, &mut begin);
                 if reply.feed(&begin) {
                     self.outcome.watch = Some(request);
                 }
@@ -178,31 +194,38 @@ impl Api<'_> {
             .bytes(Param::Prefix, Param::PrefixEncoding)?
             .unwrap_or_default()
             .into();
-        let last_event = head.last_event_id.map(last_event_version).transpose()?;
-        let since = query.number(Param::Since, "a version")?;
+        let last_event = head.last_event_id.map(last_event_position).transpose()?;
+        let since = query.position(Param::Since)?;
         // A client that was cut off comes with what it had last.
         let since = last_event.filter(|_| form == WatchForm::Events).or(since);
         let timeout_ms = timeout_of(query, form)?;
         let partition = self.partition(head)?;
         partition.retain_log();
-        let last_version = partition.lsm().last_version();
-        let version = since.unwrap_or_else(|| partition.committed_version());
-        if version > last_version {
-            return Err(super::kv::behind(last_version, version));
-        }
+        let version = match since.map(|since| (since, partition.version_at(since))) {
+            None => partition.committed_version(),
+            Some((_, Ok(version))) => version,
+            // A replica may get there. On a leader the next write of that version is another one.
+            Some((since, Err(PositionError::Ahead)))
+                if partition.roles().role() == Role::Replica =>
+            {
+                return Err(not_here(partition, since, PositionError::Ahead));
+            }
+            Some((since, Err(_))) => return Err(gone(partition, since)),
+        };
         if partition.lsm().log_behind(version).is_none() {
-            let oldest_version = partition.lsm().oldest_log_version();
+            let version = partition.token_of(version);
+            let oldest = partition.token_of(partition.lsm().oldest_log_version());
             let message = format!(
-                "what followed version {version} is no longer in the log: the oldest version to watch from is {oldest_version}; \
-                 scan, then watch from the version of the scan"
+                "what followed version {version} is no longer in the log: the oldest version to watch from is {oldest}; \
+                 scan, then watch from the position of the scan"
             );
             return Err(Refusal::new(410, "log_gone", message)
-                .with_header("X-Oldest-Version", &oldest_version.to_string()));
+                .with_header("X-Oldest-Position", &oldest.to_string()));
         }
         Ok(WatchRequest {
             partition: partition.id(),
             prefix,
-            version,
+            position: partition.token_of(version),
             form,
             timeout_ms,
         })
@@ -235,8 +258,10 @@ fn timeout_of(query: Query<'_>, form: WatchForm) -> Result<Option<u64>, Refusal>
         })
 }
 
-fn last_event_version(id: &[u8]) -> Result<u64, Refusal> {
-    number(id).ok_or_else(|| {
-        Refusal::bad_request("Last-Event-ID must be the id of an event of this path: a version")
+fn last_event_position(id: &[u8]) -> Result<Position, Refusal> {
+    Position::parse(id).ok_or_else(|| {
+        Refusal::bad_request(
+            "Last-Event-ID must be an id that this path has told, such as 17-1a2b3c4d",
+        )
     })
 }

@@ -168,10 +168,15 @@ impl ReplyHead<'_> {
         self
     }
 
-    /// `ETag: "N"`.
+    /// `ETag: "N-hhhhhhhh"`: a number, and eight digits that tell whose number it is.
     #[inline]
-    pub fn etag(mut self, version: u64) -> Self {
-        self.number("ETag: \"", version, "\"\r\n");
+    pub fn etag(self, number: u64, digits: &[u8; 8]) -> Self {
+        let mut end = *b"-        \"\r\n";
+        end[1..9].copy_from_slice(digits);
+        let bytes = self.reply.out.bytes();
+        bytes.extend_from_slice(b"ETag: \"");
+        bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        bytes.extend_from_slice(&end);
         self
     }
 
@@ -436,12 +441,12 @@ mod tests {
             reply
                 .status(200)
                 .content_type("text/plain")
-                .etag(7)
+                .etag(7, b"1a2b3c4d")
                 .body(b"hi");
         });
         assert_eq!(
             text,
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nETag: \"7\"\r\nContent-Length: 2\r\n\r\nhi"
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nETag: \"7-1a2b3c4d\"\r\nContent-Length: 2\r\n\r\nhi"
         );
         assert!(exchange.answered && exchange.keep_alive);
         let (text, _) = render(get(), |reply| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::lsm::Snapshot;
+use crate::storage::VersionToken;
 
 /// Snapshots kept at a time: each pins all data as it was.
 const HELD_MAX: usize = 8;
@@ -28,6 +29,7 @@ impl Slots {
 #[derive(Debug)]
 struct Held {
     partition: u32,
+    token: VersionToken,
     snapshot: Snapshot,
     until_ms: u64,
 }
@@ -37,13 +39,20 @@ struct Held {
 pub struct HeldSnapshots(Vec<Held>);
 
 impl HeldSnapshots {
-    /// Keeps one for a while, unless too many are kept.
+    /// Keeps one for a while, unless too many are kept. `token`: of its version.
     #[must_use]
-    pub fn hold(&mut self, partition: u32, snapshot: Snapshot, now_ms: u64) -> bool {
+    pub fn hold(
+        &mut self,
+        partition: u32,
+        token: VersionToken,
+        snapshot: Snapshot,
+        now_ms: u64,
+    ) -> bool {
         let has_room = self.0.len() < HELD_MAX;
         if has_room {
             self.0.push(Held {
                 partition,
+                token,
                 snapshot,
                 until_ms: now_ms + HELD_MS,
             });
@@ -52,9 +61,8 @@ impl HeldSnapshots {
     }
 
     /// The one of a version, if it is still kept; from now on as long as a new one.
-    pub fn get(&mut self, partition: u32, version: u64, now_ms: u64) -> Option<Snapshot> {
-        let is_it =
-            |held: &&mut Held| held.partition == partition && held.snapshot.version() == version;
+    pub fn get(&mut self, partition: u32, token: VersionToken, now_ms: u64) -> Option<Snapshot> {
+        let is_it = |held: &&mut Held| held.partition == partition && held.token == token;
         let held = self.0.iter_mut().find(is_it)?;
         held.until_ms = now_ms + HELD_MS;
         Some(held.snapshot.clone())
@@ -75,6 +83,17 @@ impl HeldSnapshots {
 mod tests {
     use super::*;
     use crate::lsm::{Lsm, NewValue, Options};
+    use crate::storage::{HistoryId, Lineage};
+
+    fn token(version: u64) -> VersionToken {
+        Lineage::new(HistoryId([1; 16])).token_of(version)
+    }
+
+    /// Keeps a snapshot of the next version.
+    fn hold(held: &mut HeldSnapshots, partition: u32, lsm: &mut Lsm, now_ms: u64) -> bool {
+        let snapshot = snapshot(lsm);
+        held.hold(partition, token(snapshot.version()), snapshot, now_ms)
+    }
 
     /// A snapshot of a version of its own.
     fn snapshot(lsm: &mut Lsm) -> Snapshot {
@@ -93,18 +112,24 @@ mod tests {
     fn a_snapshot_is_kept_for_a_while_after_it_was_asked_for() {
         let (mut lsm, mut held) = (lsm(), HeldSnapshots::default());
         assert_eq!(held.next_ms(), None);
-        assert!(held.hold(7, snapshot(&mut lsm), 1_000) && held.hold(7, snapshot(&mut lsm), 2_000));
-        assert!(
-            held.get(7, 3, 2_000).is_none() && held.get(8, 1, 2_000).is_none(),
-            "another version or partition"
-        );
+        assert!(hold(&mut held, 7, &mut lsm, 1_000) && hold(&mut held, 7, &mut lsm, 2_000));
+        let strange = Lineage::new(HistoryId([2; 16])).token_of(1);
+        for (partition, token) in [(7, token(3)), (8, token(1)), (7, strange)] {
+            assert!(
+                held.get(partition, token, 2_000).is_none(),
+                "another version, history or partition"
+            );
+        }
         held.release(30_999);
-        assert_eq!(held.get(7, 1, 30_999).expect("in time").version(), 1);
+        assert_eq!(held.get(7, token(1), 30_999).expect("in time").version(), 1);
         assert_eq!(held.next_ms(), Some(32_000));
         held.release(32_000);
-        assert!(held.get(7, 2, 32_000).is_none(), "30 s have passed");
+        assert!(held.get(7, token(2), 32_000).is_none(), "30 s have passed");
         held.release(60_998);
-        assert!(held.get(7, 1, 60_998).is_some(), "30 s since the last page");
+        assert!(
+            held.get(7, token(1), 60_998).is_some(),
+            "30 s since the last page"
+        );
         held.release(90_998);
         assert_eq!((held.next_ms(), lsm.snapshot_count()), (None, 0));
     }
@@ -113,13 +138,13 @@ mod tests {
     fn few_snapshots_are_kept() {
         let (mut lsm, mut held) = (lsm(), HeldSnapshots::default());
         for now_ms in 0..8 {
-            assert!(held.hold(0, snapshot(&mut lsm), now_ms));
+            assert!(hold(&mut held, 0, &mut lsm, now_ms));
         }
-        assert!(!held.hold(0, snapshot(&mut lsm), 8) && !held.hold(1, snapshot(&mut lsm), 8));
+        assert!(!hold(&mut held, 0, &mut lsm, 8) && !hold(&mut held, 1, &mut lsm, 8));
         assert_eq!(lsm.snapshot_count(), 8, "what is not kept goes at once");
         held.release(30_000);
-        assert!(held.hold(0, snapshot(&mut lsm), 30_000), "one has gone");
-        assert!(!held.hold(0, snapshot(&mut lsm), 30_000));
+        assert!(hold(&mut held, 0, &mut lsm, 30_000), "one has gone");
+        assert!(!hold(&mut held, 0, &mut lsm, 30_000));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::lsm::{LogBatch, StreamRecord};
 use crate::partition::Partition;
-use crate::storage::HistoryId;
+use crate::storage::{HistoryId, VersionToken};
 
 /// Log looked at in one go.
 const LOOK_BYTES: usize = 64 * 1024;
@@ -34,6 +34,8 @@ struct Watcher {
     prefix: Box<[u8]>,
     /// Has been told of everything up to here.
     version: u64,
+    /// The token of the version that it had been told of when it last read.
+    token: VersionToken,
     place: Place,
     /// That of its audience when it came.
     generation: u64,
@@ -78,10 +80,10 @@ struct Audience {
 /// What a watcher gets when it reads on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// This is not all: it is on the list again.
-    More,
+    /// It has been told of everything up to this version. This is not all: it is on the list again.
+    More(VersionToken),
     /// It has been told of everything up to this version, and rests.
-    UpTo(u64),
+    UpTo(VersionToken),
     /// What it would have to read is gone, or is of another history: it is a watcher no more.
     Cut,
 }
@@ -111,6 +113,7 @@ impl Watches {
                 partition: id,
                 prefix,
                 version,
+                token: partition.token_of(version),
                 place: Place::Busy,
                 generation,
             },
@@ -211,6 +214,35 @@ impl Watches {
         self.looked_bytes
     }
 
+    /// Whether a watcher has nothing to read, as far as the log was looked at.
+    pub fn rests(&self, key: usize) -> bool {
+        self.resting_version(key).is_some()
+    }
+
+    /// Up to where the log was looked at for a watcher that rests.
+    fn resting_version(&self, key: usize) -> Option<u64> {
+        let watcher = self.watchers.get(&key)?;
+        let is_it = |audience: &&Audience| audience.partition == watcher.partition;
+        let audience = self.audiences.iter().find(is_it)?;
+        let keys = audience.resting.get(&watcher.prefix)?;
+        (watcher.generation == audience.generation && keys.contains(&key))
+            .then(|| audience.version.max(watcher.version))
+    }
+
+    /// Up to where a watcher knows everything that concerns it. What others wrote meanwhile counts,
+    /// so that a watcher to whom nothing happens does not fall out of the log.
+    pub fn position_of(&self, key: usize, partition: &Partition) -> Option<VersionToken> {
+        let watcher = self.watchers.get(&key)?;
+        let is_it = |audience: &&Audience| audience.partition == partition.id();
+        let audience = self.audiences.iter().find(is_it)?;
+        // The log that was looked at may be that of another history than the present one.
+        let is_present = audience.history == partition.history();
+        Some(match self.resting_version(key).filter(|_| is_present) {
+            Some(version) => partition.token_of(version),
+            None => watcher.token,
+        })
+    }
+
     /// The partition that somebody watches.
     pub fn partition_of(&self, key: usize) -> Option<u32> {
         self.watchers.get(&key).map(|watcher| watcher.partition)
@@ -271,7 +303,8 @@ impl Watches {
         };
         let committed_version = partition.committed_version();
         self.looked_bytes = 0;
-        let mut is_cut = watcher.generation != audience.generation;
+        let mut is_cut =
+            watcher.generation != audience.generation || !partition.lineage().holds(watcher.token);
         if watcher.version < committed_version && !is_cut {
             match partition.lsm().log_behind(watcher.version) {
                 None => is_cut = true,
@@ -293,21 +326,22 @@ impl Watches {
                 }
             }
         }
-        let version = watcher.version;
         if is_cut {
             self.leave(key);
             return Told::Cut;
         }
+        let (version, token) = (watcher.version, partition.token_of(watcher.version));
+        watcher.token = token;
         if version < committed_version {
             self.list(key);
-            return Told::More;
+            return Told::More(token);
         }
         watcher.place = Place::Resting;
         if audience.resting.is_empty() {
             audience.version = version;
         }
         audience.add(watcher.prefix.clone(), key);
-        Told::UpTo(version)
+        Told::UpTo(token)
     }
 }
 
@@ -392,7 +426,7 @@ impl Audience {
 
     /// Goes on in another history, if that has all that those who rest know.
     fn follow(&mut self, partition: &Partition) -> bool {
-        let lineage = &partition.roles().standing().lineage;
+        let lineage = partition.lineage();
         let follows = lineage.common_version(self.history, self.version) == Some(self.version);
         self.history = partition.history();
         follows

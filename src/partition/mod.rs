@@ -19,7 +19,9 @@ use crate::config::Fsync;
 use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Options, Write};
 use crate::planted::{Bug, is_planted};
 use crate::replication::NodeId;
-use crate::storage::{Command, HistoryId, Replacement, StorageError, StoreStats};
+use crate::storage::{
+    Command, HistoryId, Lineage, Position, Replacement, StorageError, StoreStats, VersionToken,
+};
 
 pub use disk_log::DiskLog;
 pub use figures::SnapshotStats;
@@ -62,27 +64,30 @@ pub enum Reached {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
     /// `If-Match`: the write goes ahead only if this matches.
-    pub if_match: Option<VersionSet>,
+    pub if_match: Option<TokenSet>,
     /// `If-None-Match`: the write goes ahead only if this does not match.
-    pub if_none_match: Option<VersionSet>,
+    pub if_none_match: Option<TokenSet>,
 }
 
-/// The versions that a condition names.
+/// The versions of a key that a condition names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum VersionSet {
+pub enum TokenSet {
     /// `*`: any version, so long as the key exists.
     Any,
     /// The listed ones.
-    Of(Vec<u64>),
+    Of(Vec<VersionToken>),
 }
 
-impl VersionSet {
-    /// Whether a key's current version (`None`: it does not exist) is in the set.
-    pub fn contains(&self, current: Option<u64>) -> bool {
+impl TokenSet {
+    /// Whether a key's current version (`None`: it does not exist) is in the set, given the lineage
+    /// that it is a version of.
+    pub fn contains(&self, current: Option<u64>, lineage: &Lineage) -> bool {
         match (self, current) {
             (_, None) => false,
             (Self::Any, Some(_)) => true,
-            (Self::Of(versions), Some(current)) => versions.contains(&current),
+            (Self::Of(tokens), Some(current)) => tokens
+                .iter()
+                .any(|token| token.version == current && lineage.holds(*token)),
         }
     }
 }
@@ -93,16 +98,17 @@ impl Conditions {
         self.if_match.is_none() && self.if_none_match.is_none()
     }
 
-    fn allow(&self, current: Option<u64>) -> Result<(), ConditionFailed> {
+    fn allow(&self, current: Option<u64>, lineage: &Lineage) -> Result<(), ConditionFailed> {
         let is_refused = self
             .if_match
             .as_ref()
-            .is_some_and(|set| !set.contains(current))
+            .is_some_and(|set| !set.contains(current, lineage))
             || self
                 .if_none_match
                 .as_ref()
-                .is_some_and(|set| set.contains(current));
+                .is_some_and(|set| set.contains(current, lineage));
         if is_refused {
+            let current = current.map(|version| lineage.token_of(version));
             Err(ConditionFailed { current })
         } else {
             Ok(())
@@ -114,7 +120,16 @@ impl Conditions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConditionFailed {
     /// Version of the key as it is; `None`: it does not exist.
-    pub current: Option<u64>,
+    pub current: Option<VersionToken>,
+}
+
+/// Why a partition does not have the place that a client names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PositionError {
+    /// It is of a history that is not known here, or behind the end of one that is.
+    Unknown,
+    /// It is behind the newest write that is here.
+    Ahead,
 }
 
 /// What a write did.
@@ -217,9 +232,35 @@ impl Partition {
         partition
     }
 
-    /// The lineage of its writes.
+    /// The history of its writes.
     pub fn history(&self) -> HistoryId {
-        self.roles.standing().lineage.history()
+        self.lineage().history()
+    }
+
+    /// That history with those before it.
+    #[inline]
+    pub fn lineage(&self) -> &Lineage {
+        &self.roles.standing().lineage
+    }
+
+    /// The token of a version that is here.
+    #[inline]
+    pub fn token_of(&self, version: u64) -> VersionToken {
+        self.lineage().token_of(version)
+    }
+
+    /// The token of the newest version that is here.
+    pub fn last_token(&self) -> VersionToken {
+        self.token_of(self.lsm.last_version())
+    }
+
+    /// The version that a client's position names, if that is here.
+    pub fn version_at(&self, position: Position) -> Result<u64, PositionError> {
+        match self.lineage().version_at(position) {
+            None => Err(PositionError::Unknown),
+            Some(version) if version > self.lsm.last_version() => Err(PositionError::Ahead),
+            Some(version) => Ok(version),
+        }
     }
 
     /// Its role, its epoch, its histories.
@@ -486,7 +527,7 @@ impl Partition {
         conditions: &Conditions,
     ) -> Result<Option<u64>, ConditionFailed> {
         let current = self.lsm.get(key).map(|entry| entry.version);
-        conditions.allow(current).map(|()| current)
+        conditions.allow(current, self.lineage()).map(|()| current)
     }
 
     /// Does all these writes as one, whatever is there; returns the version of the last. Each has its time to live.

@@ -25,7 +25,7 @@ fn partition() -> Partition {
     )
 }
 
-fn only_if(set: VersionSet) -> Conditions {
+fn only_if(set: TokenSet) -> Conditions {
     Conditions {
         if_match: Some(set),
         if_none_match: None,
@@ -64,13 +64,16 @@ fn conditions_guard_writes() {
     let none = Conditions::default();
     let create_only = Conditions {
         if_match: None,
-        if_none_match: Some(VersionSet::Any),
+        if_none_match: Some(TokenSet::Any),
     };
     assert_eq!(
         partition.set(b"k", NewValue::Inline(b"1"), None, &create_only),
         Ok(1)
     );
-    let failed = Err(ConditionFailed { current: Some(1) });
+    let token = |version| Lineage::new(HistoryId([0; 16])).token_of(version);
+    let failed = Err(ConditionFailed {
+        current: Some(token(1)),
+    });
     assert_eq!(
         partition.set(b"k", NewValue::Inline(b"2"), None, &create_only),
         failed
@@ -85,13 +88,15 @@ fn conditions_guard_writes() {
             b"k",
             NewValue::Inline(b"2"),
             None,
-            &only_if(VersionSet::Of(vec![9, 1]))
+            &only_if(TokenSet::Of(vec![token(9), token(1)]))
         ),
         Ok(2)
     );
-    let failed = Err(ConditionFailed { current: Some(2) });
+    let failed = Err(ConditionFailed {
+        current: Some(token(2)),
+    });
     assert_eq!(
-        partition.delete(b"k", &only_if(VersionSet::Of(vec![1]))),
+        partition.delete(b"k", &only_if(TokenSet::Of(vec![token(1)]))),
         failed
     );
     assert_eq!(partition.delete(b"k", &none), Ok(Some(3)));
@@ -99,7 +104,7 @@ fn conditions_guard_writes() {
     let failed = Err(ConditionFailed { current: None });
     assert_eq!(
         partition
-            .put(b"k", NewValue::Inline(b""), None, &only_if(VersionSet::Any))
+            .put(b"k", NewValue::Inline(b""), None, &only_if(TokenSet::Any))
             .map(|w| w.version),
         failed
     );
@@ -111,4 +116,54 @@ fn conditions_guard_writes() {
             replaced: false
         })
     );
+}
+
+/// A version that was written in one history is not taken for the same version of another.
+#[test]
+fn conditions_and_positions_tell_histories_apart() {
+    let mut partition = partition();
+    let none = Conditions::default();
+    let set = |partition: &mut Partition, value: &[u8]| {
+        partition.set(b"k", NewValue::Inline(value), None, &none)
+    };
+    assert_eq!(set(&mut partition, b"kept"), Ok(1));
+    let kept = partition.last_token();
+    // A leader that this partition replaces had another write of version 2.
+    let lost = partition.token_of(2);
+    let leader = Assignment {
+        role: Role::Leader,
+        epoch: Some(5),
+        leader: None,
+    };
+    partition
+        .assign(&leader, HistoryId([1; 16]))
+        .expect("allowed");
+    let if_match = |token| only_if(TokenSet::Of(vec![token]));
+    assert_eq!(partition.check(b"k", &if_match(kept)), Ok(Some(1)));
+    assert_eq!(partition.last_token(), kept, "what stays keeps its token");
+    assert_eq!(set(&mut partition, b"new"), Ok(2));
+    let new = partition.last_token();
+    assert_eq!((lost.version, new.version), (2, 2));
+    assert_ne!(lost, new);
+    let failed = Err(ConditionFailed { current: Some(new) });
+    assert_eq!(partition.check(b"k", &if_match(lost)), failed);
+    assert_eq!(partition.check(b"k", &if_match(new)), Ok(Some(2)));
+    let unless_lost = Conditions {
+        if_match: None,
+        if_none_match: Some(TokenSet::Of(vec![lost, kept])),
+    };
+    assert_eq!(partition.check(b"k", &unless_lost), Ok(Some(2)));
+    let unknown = Lineage::new(HistoryId([9; 16])).token_of(1);
+    let ahead = partition.token_of(3);
+    for (position, expected) in [
+        (Position::Token(kept), Ok(1)),
+        (Position::Token(new), Ok(2)),
+        (Position::Token(lost), Err(PositionError::Unknown)),
+        (Position::Token(unknown), Err(PositionError::Unknown)),
+        (Position::Token(ahead), Err(PositionError::Ahead)),
+        (Position::Version(2), Ok(2)),
+        (Position::Version(3), Err(PositionError::Ahead)),
+    ] {
+        assert_eq!(partition.version_at(position), expected, "{position}");
+    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::api::{WatchForm, WatchRequest};
 use crate::node::{Told, Watches};
+use crate::storage::VersionToken;
 
 use super::limits::TOLD_WORK_BYTES;
 use super::timers::Millis;
@@ -20,31 +21,45 @@ const TELL_WORK_BYTES: usize = 1024;
 /// Bytes of log looked through for the price of one that is rendered.
 const LOOKED_PER_WORK_BYTE: usize = 4;
 
+/// A watcher reads so much of the log, or all of it, however short its time is: polls that do not
+/// wait get on through what is written to keys of others.
+const LOOKED_MIN_BYTES: usize = 1024 * 1024;
+
 /// What is known of a watcher's connection.
 #[derive(Debug)]
 struct Telling {
     form: WatchForm,
     /// When it has heard enough.
     until: Option<Millis>,
+    /// Its time is over, and it still has to read.
+    is_overdue: bool,
     /// When it is to hear a sign of life.
     silent_until: Millis,
     /// It has been told of everything up to here.
-    version: u64,
+    position: VersionToken,
+    /// Log that was read for it.
+    looked_bytes: usize,
 }
 
 impl Telling {
-    fn new(form: WatchForm, until: Option<Millis>, version: u64, now: Millis) -> Self {
+    fn new(form: WatchForm, until: Option<Millis>, position: VersionToken, now: Millis) -> Self {
         Self {
             form,
             until,
+            is_overdue: false,
             silent_until: now + SIGN_OF_LIFE_MS,
-            version,
+            position,
+            looked_bytes: 0,
         }
     }
 
     /// When it is to hear from us, having been told everything.
     fn deadline(&self) -> Millis {
-        let until = self.until.unwrap_or(Millis::MAX);
+        let until = match self.until {
+            // It ends once it has read enough.
+            Some(until) if !self.is_overdue => until,
+            _ => Millis::MAX,
+        };
         match self.form {
             WatchForm::LongPoll => until,
             WatchForm::Events => until.min(self.silent_until),
@@ -55,7 +70,7 @@ impl Telling {
     fn time_out(&mut self, now: Millis, out: &mut Vec<u8>) -> bool {
         let is_over = self.until.is_some_and(|until| until <= now);
         if !is_over {
-            self.form.sign_of_life(out);
+            self.form.sign_of_life(self.position, out);
             self.silent_until = now + SIGN_OF_LIFE_MS;
         }
         is_over
@@ -101,7 +116,7 @@ impl Reactor {
         let WatchRequest {
             partition,
             prefix,
-            version,
+            position,
             form,
             timeout_ms,
         } = request;
@@ -113,7 +128,8 @@ impl Reactor {
         let until = timeout_ms.map(|ms| now.saturating_add(ms));
         self.watching
             .tellings
-            .insert(key, Telling::new(form, until, version, now));
+            .insert(key, Telling::new(form, until, position, now));
+        let version = position.version;
         self.watching.watches.enter(key, partition, prefix, version);
     }
 
@@ -158,42 +174,63 @@ impl Reactor {
             .feed(|out| {
                 let partition = partition?;
                 Some(watches.read(key, partition, |record| {
-                    telling.version = record.position().version;
+                    let token = partition.token_of(record.position().version);
                     count += 1;
-                    form.change(record, count - 1, out)
+                    form.change(record, token, count - 1, out)
                 }))
             })
             .flatten();
-        if let Some(Told::UpTo(version)) = told {
-            telling.version = version;
+        if let Some(Told::More(position) | Told::UpTo(position)) = told {
+            telling.position = position;
         }
-        telling.silent_until = self.clock.now() + SIGN_OF_LIFE_MS;
+        if count > 0 {
+            telling.silent_until = self.clock.now() + SIGN_OF_LIFE_MS;
+        }
+        telling.looked_bytes += watches.looked_bytes();
         let work = TELL_WORK_BYTES
             + session.unsent_bytes()
             + watches.looked_bytes() / LOOKED_PER_WORK_BYTE;
-        let is_over = form == WatchForm::LongPoll && count > 0;
+        let has_read_enough =
+            matches!(told, Some(Told::UpTo(_))) || telling.looked_bytes >= LOOKED_MIN_BYTES;
+        let is_over =
+            form == WatchForm::LongPoll && count > 0 || telling.is_overdue && has_read_enough;
         match told {
             None | Some(Told::Cut) => {
                 // A body without its end tells the client that it was cut off.
                 self.closed.push(key);
                 return work;
             }
-            Some(Told::More | Told::UpTo(_)) if is_over => self.end_watch(key),
+            Some(Told::More(_) | Told::UpTo(_)) if is_over => self.end_watch(key),
             // An empty answer goes when its time is over.
-            Some(Told::More | Told::UpTo(_)) => {}
+            Some(Told::More(_) | Told::UpTo(_)) => {}
         }
         self.go_on(key);
         work
     }
 
+    /// Brings up to date how far a watcher has heard.
+    fn find_position(&mut self, key: usize) {
+        let Watching {
+            watches, tellings, ..
+        } = &mut self.watching;
+        let position = watches
+            .partition_of(key)
+            .and_then(|id| self.node.look_at(id))
+            .and_then(|partition| watches.position_of(key, partition));
+        if let (Some(telling), Some(position)) = (tellings.get_mut(&key), position) {
+            telling.position = position;
+        }
+    }
+
     /// The answer is whole.
     fn end_watch(&mut self, key: usize) {
+        self.find_position(key);
         let (Some(session), Some(telling)) =
             (self.sessions.get_mut(key), self.watching.tellings.get(&key))
         else {
             return;
         };
-        session.feed(|out| telling.form.end(telling.version, out));
+        session.feed(|out| telling.form.end(telling.position, out));
         session.end_feed();
         self.watching.forget(key);
     }
@@ -215,6 +252,8 @@ impl Reactor {
     /// The time of a watcher that was told everything is over, or it is to hear a sign of life.
     pub(super) fn time_watch_out(&mut self, key: usize) {
         let now = self.clock.now();
+        self.find_position(key);
+        let rests = self.watching.watches.rests(key);
         let (Some(session), Some(telling)) = (
             self.sessions.get_mut(key),
             self.watching.tellings.get_mut(&key),
@@ -222,7 +261,11 @@ impl Reactor {
             return;
         };
         if session.feed(|out| telling.time_out(now, out)) == Some(true) {
-            self.end_watch(key);
+            if rests || telling.looked_bytes >= LOOKED_MIN_BYTES {
+                self.end_watch(key);
+            } else {
+                telling.is_overdue = true;
+            }
         }
         self.go_on(key);
     }
@@ -239,6 +282,12 @@ impl Reactor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::{HistoryId, Lineage};
+
+    fn telling(form: WatchForm, until: Option<Millis>) -> Telling {
+        let position = Lineage::new(HistoryId([0xab; 16])).token_of(7);
+        Telling::new(form, until, position, 100)
+    }
 
     /// What it hears at its next deadlines, until its time is over or some are past; and when.
     fn heard(mut telling: Telling) -> Vec<(Millis, String)> {
@@ -255,15 +304,16 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_hears_a_sign_of_life_every_15_seconds() {
+    fn a_listener_hears_how_far_it_is_every_15_seconds() {
         let said = |at, text: &str| (at, text.to_owned());
-        let signs = [15_100, 30_100, 45_100].map(|at| said(at, ":\n\n"));
-        assert_eq!(heard(Telling::new(WatchForm::Events, None, 0, 100)), signs);
-        let timed = Telling::new(WatchForm::Events, Some(20_000), 0, 100);
-        assert_eq!(heard(timed), [said(15_100, ":\n\n"), said(20_000, "")]);
+        let sign = "id: 7-abababab\n\n";
+        let signs = [15_100, 30_100, 45_100].map(|at| said(at, sign));
+        assert_eq!(heard(telling(WatchForm::Events, None)), signs);
+        let timed = telling(WatchForm::Events, Some(20_000));
+        assert_eq!(heard(timed), [said(15_100, sign), said(20_000, "")]);
         // What is in one answer has nothing to be said in between.
         assert_eq!(
-            heard(Telling::new(WatchForm::LongPoll, Some(60_000), 0, 100)),
+            heard(telling(WatchForm::LongPoll, Some(60_000))),
             [said(60_000, "")]
         );
     }

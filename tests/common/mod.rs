@@ -311,6 +311,69 @@ impl Response {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+
+    /// The version token that the answer carries as its entity tag.
+    pub fn token(&self) -> Option<&str> {
+        let tag = self.header("ETag")?;
+        let token = tag
+            .strip_prefix('"')
+            .and_then(|tag| tag.strip_suffix('"'))
+            .unwrap_or_else(|| panic!("no quotes: {tag}"));
+        version_of(token);
+        Some(token)
+    }
+
+    /// The version in the entity tag.
+    pub fn tag_version(&self) -> Option<u64> {
+        self.token().map(version_of)
+    }
+
+    /// The body without its tokens; see [`without_tokens`].
+    pub fn plain_json(&self) -> serde_json::Value {
+        without_tokens(self.json())
+    }
+}
+
+/// The version in a token such as `17-1a2b3c4d`.
+#[track_caller]
+pub fn version_of(token: &str) -> u64 {
+    let (version, history) = token
+        .split_once('-')
+        .unwrap_or_else(|| panic!("no token: {token}"));
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    assert!(
+        history.len() == 8 && history.bytes().all(is_digit),
+        "no token: {token}"
+    );
+    version.parse().expect("a version")
+}
+
+/// Takes `etag` or `position` out wherever there is a `version`; it has to be the token of that.
+#[track_caller]
+pub fn without_tokens(mut json: serde_json::Value) -> serde_json::Value {
+    take_tokens(&mut json);
+    json
+}
+
+#[track_caller]
+fn take_tokens(json: &mut serde_json::Value) {
+    match json {
+        serde_json::Value::Object(fields) => {
+            let version = fields.get("version").and_then(serde_json::Value::as_u64);
+            let texts = [fields.remove("etag"), fields.remove("position")];
+            let tokens: Vec<_> = texts.iter().flatten().collect();
+            match (version, &tokens[..]) {
+                (None, []) => {}
+                (Some(version), [token]) => {
+                    assert_eq!(version_of(token.as_str().expect("text")), version);
+                }
+                _ => panic!("{tokens:?} beside version {version:?} of {fields:?}"),
+            }
+            fields.values_mut().for_each(take_tokens);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(take_tokens),
+        _ => {}
+    }
 }
 
 impl Client {
