@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Folder, Node, assert_error, command, let_pass, wait_for};
+use common::{Client, Folder, Node, assert_error, command, let_pass, request_bytes, wait_for};
 use serde_json::json;
 
 /// A node that may have so many descriptors open, and no more.
@@ -194,7 +194,7 @@ fn a_flood_does_not_keep_replicas_out() {
         );
     });
     // Those that said nothing are let go soon, without a newcomer in their place.
-    let mut silent = common::Client::to(replication_address(&leader));
+    let mut silent = Client::to(replication_address(&leader));
     let start = Instant::now();
     silent.assert_end();
     assert!(start.elapsed() < Duration::from_secs(5));
@@ -266,5 +266,140 @@ fn partitions_and_their_files_fit_under_the_limit() {
         let links = node.status()["loop"]["replicationConnections"].clone();
         assert!(links.as_u64() <= Some(8), "{links} connections, {number}");
         let_pass(Duration::from_millis(20));
+    }
+}
+
+/// As many clients as there may be, none of them idle for long.
+fn fill(node: &Node, count: usize) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..count).map(|_| node.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.request("GET", "/livez", &[], b"").status, 200);
+    }
+    clients
+}
+
+#[test]
+fn questions_about_the_node_are_answered_however_many_connections_there_are() {
+    let folder = Folder::new("questions");
+    let token_file = folder.join("token");
+    std::fs::write(&token_file, "0123456789abcdef").expect("write");
+    let token = ["--token-file", common::text(&token_file)];
+    let node = Node::start(&[&["--max-connections", "5"], &token[..]].concat());
+    let bearer = "Authorization: Bearer 0123456789abcdef";
+    let inside = fill(&node, 5);
+    // More than may wait for an answer, and nothing is heard of them.
+    let silent: Vec<Client> = (0..200).map(|_| node.connect()).collect();
+    for (method, target, status) in [
+        ("GET", "/health", 200),
+        ("HEAD", "/health", 200),
+        ("GET", "/livez", 200),
+        ("GET", "/readyz", 200),
+        ("GET", "/leader", 200),
+        ("GET", "/replica", 503),
+        ("GET", "/metrics", 200),
+        ("GET", "/status", 200),
+        ("POST", "/livez", 405),
+    ] {
+        let answer = node.request(method, target, &[bearer], b"");
+        assert_eq!(answer.status, status, "{method} {target}");
+        assert!(!answer.text().contains("too_many"), "{method} {target}");
+        if target != "/metrics" {
+            assert_eq!(answer.header("Connection"), Some("close"), "{target}");
+        }
+    }
+    let long = vec![b'v'; 300_000];
+    for (method, target, body) in [
+        ("GET", "/kv/k", &b""[..]),
+        ("PUT", "/kv/k", b"v"),
+        ("PUT", "/kv/k", &long),
+        ("POST", "/partition/assign", b"{}"),
+        ("GET", "/scan", b""),
+        ("GET", "/openapi.json", b""),
+        ("GET", "/nothing", b""),
+    ] {
+        let answer = node.request(method, target, &[bearer], body);
+        assert_error(&answer, 503, "too_many_connections");
+        assert_eq!(answer.header("Connection"), Some("close"), "{target}");
+    }
+    // What needs the token needs it here, too.
+    assert_eq!(node.request("GET", "/status", &[], b"").status, 401);
+    assert_eq!(node.request("GET", "/livez", &[], b"").status, 200);
+    // In pieces, and with another one behind it, which is not answered.
+    let mut client = node.connect();
+    for piece in request_bytes("GET", "/livez", &[], b"").chunks(7) {
+        client.send(piece);
+        let_pass(Duration::from_millis(5));
+    }
+    client.send_request("GET", "/livez", &[], b"");
+    assert_eq!(client.response(false).status, 200);
+    client.assert_end();
+    // One that says nothing, or half of something, is told why it ends.
+    for begun in [&b""[..], b"GET /livez HTTP/1.1\r\n"] {
+        let mut client = node.connect();
+        client.send(begun);
+        let start = Instant::now();
+        assert_error(&client.response(false), 503, "too_many_connections");
+        client.assert_end();
+        assert!(start.elapsed() < Duration::from_secs(4));
+    }
+    drop((inside, silent));
+}
+
+#[test]
+fn a_flood_does_not_keep_questions_about_the_node_out() {
+    let node = Node::start(&["--max-connections", "5"]);
+    let _inside = fill(&node, 5);
+    Flood::during(node.address, 1_000, || {
+        for _ in 0..50 {
+            assert_eq!(node.request("GET", "/livez", &[], b"").status, 200);
+            let_pass(Duration::from_millis(10));
+        }
+    });
+}
+
+/// The longest idle connection is closed for the next one that comes; connections in use are not.
+#[test]
+fn idle_connections_make_room() {
+    let node = Node::start(&["--max-connections", "5"]);
+    let [
+        mut first,
+        mut second,
+        mut third,
+        mut uploading,
+        mut watching,
+    ] = <[Client; 5]>::try_from(fill(&node, 5)).ok().expect("five");
+    uploading.send_request("PUT", "/kv/up", &["Content-Length: 4"], b"up");
+    watching.send_request("GET", "/watch?timeout=20", &[], b"");
+    let start = Instant::now();
+    assert_error(
+        &node.request("GET", "/kv/k", &[], b""),
+        503,
+        "too_many_connections",
+    );
+    let_pass(Duration::from_millis(1_500));
+    for client in [&mut first, &mut third] {
+        assert_eq!(client.request("GET", "/kv/k", &[], b"").status, 404);
+        let_pass(Duration::from_millis(100));
+    }
+    // In the order in which they were used last.
+    let mut inside = Vec::new();
+    for idle in [&mut second, &mut first, &mut third] {
+        wait_for("an idle connection to make room", || {
+            let mut client = node.connect();
+            let answer = client.request("GET", "/kv/k", &[], b"");
+            let is_served = answer.status == 404;
+            assert!(is_served || answer.status == 503, "{}", answer.text());
+            inside.extend(is_served.then_some(client));
+            is_served
+        });
+        assert!(start.elapsed() >= Duration::from_secs(4));
+        idle.assert_end();
+    }
+    assert_eq!(node.status()["loop"]["evictedConnections"], 3);
+    uploading.send(b"->");
+    assert_eq!(uploading.response(false).status, 201);
+    assert_eq!(watching.response(false).json()["events"][0]["key"], "up");
+    for client in &mut inside {
+        assert_eq!(client.request("GET", "/kv/up", &[], b"").text(), "up->");
     }
 }

@@ -152,6 +152,13 @@ const OF_NODE: &[Family] = &[
             text.sample(&[], node.loop_stats.refused_count);
         }),
     ),
+    counter(
+        "evicted_connections_total",
+        "Idle HTTP connections closed to make room for others.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.loop_stats.evicted_count);
+        }),
+    ),
     gauge(
         "connections_max",
         "HTTP connections that may be open, by --max-connections and the limit on descriptors.",

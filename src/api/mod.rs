@@ -80,6 +80,16 @@ pub struct Api<'n> {
     asked: Answer,
     /// The query parameters that it may have.
     params: ParamSet,
+    scope: Scope,
+}
+
+/// What is answered on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every request.
+    All,
+    /// Health, metrics and status: the connection is one too many.
+    AboutNode,
 }
 
 impl<'n> Api<'n> {
@@ -100,7 +110,14 @@ impl<'n> Api<'n> {
             outcome,
             asked,
             params: ParamSet::ALL,
+            scope: Scope::All,
         }
+    }
+
+    /// The same for a connection on which not every request is answered.
+    #[must_use]
+    pub fn within(self, scope: Scope) -> Self {
+        Self { scope, ..self }
     }
 
     /// The query of the request at hand.
@@ -192,6 +209,10 @@ impl Handler for Api<'_> {
         self.outcome.note_request();
         let route = Route::of(head.path);
         self.expect_answer(route, head);
+        if self.scope == Scope::AboutNode && !route.is_some_and(Route::is_about_node) {
+            refuse(reply.close(), &too_many_connections());
+            return Begin::Answered;
+        }
         if head.method == Method::Options && head.path == b"*" {
             reply
                 .status(204)
@@ -329,6 +350,14 @@ fn unavailable(reason: Unavailable) -> Refusal {
             Refusal::new(503, "loading", message)
         }
     }
+}
+
+/// What a connection beyond the limit gets.
+#[cold]
+pub fn too_many_connections() -> Refusal {
+    let message =
+        "too many connections: close some, or start the node with a higher --max-connections";
+    Refusal::new(503, "too_many_connections", message)
 }
 
 #[cold]

@@ -111,6 +111,11 @@ impl Route {
         self.family() == Family::Health
     }
 
+    /// Whether it tells how the node does: answered however many connections there are.
+    pub(super) fn is_about_node(self) -> bool {
+        matches!(self.family(), Family::Health | Family::Metrics) || self == Self::Status
+    }
+
     /// Whether it takes a method.
     #[inline]
     pub(super) fn allows(self, method: Method) -> bool {

@@ -97,6 +97,8 @@ enum State<I> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Course {
     Open,
+    /// The answer to the next request, which may be yet to come, is the last.
+    OneMore,
     /// The next answer is the last.
     Draining,
     /// What came whole is answered, then it ends.
@@ -153,9 +155,14 @@ impl<I: Intake> Connection<I> {
         self.course = Course::PeerClosed;
     }
 
+    /// The next request is the last, however long it is in coming.
+    pub fn end_after_next(&mut self) {
+        self.course = Course::OneMore;
+    }
+
     /// The node stops: the request in flight, if any, is the last. Advance once more: it tells whether there is one.
     pub fn drain_after_current(&mut self) {
-        if self.course == Course::Open {
+        if matches!(self.course, Course::Open | Course::OneMore) {
             self.course = Course::Draining;
         }
     }
@@ -272,7 +279,7 @@ impl<I: Intake> Connection<I> {
     fn starved(&mut self, rest: &[u8]) -> Wants {
         let between_requests = matches!(self.state, State::Head) && is_blank(rest);
         match self.course {
-            Course::Open => Wants::Input,
+            Course::Open | Course::OneMore => Wants::Input,
             Course::Draining if !between_requests => Wants::Input,
             Course::Draining | Course::PeerClosed => {
                 self.state = State::Closing;
@@ -479,7 +486,7 @@ impl<I: Intake> Connection<I> {
 
     fn exchange(&self, head: &Head<'_>) -> Exchange {
         let mut exchange = Exchange::new(head);
-        exchange.keep_alive &= self.course != Course::Draining;
+        exchange.keep_alive &= !matches!(self.course, Course::OneMore | Course::Draining);
         exchange
     }
 

@@ -113,3 +113,28 @@ fn draining_answers_what_is_in_flight() {
         );
     }
 }
+
+/// Wherever the input is cut: one answer, and it says that it is the last.
+#[test]
+fn one_that_ends_after_the_next_request_waits_for_it_and_answers_no_other() {
+    let first = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
+    let stream = [&first[..], b"GET /next HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
+    for cut in 0..stream.len() {
+        let mut peer = Peer::new();
+        peer.connection.end_after_next();
+        peer.feed(&stream[..cut], usize::MAX);
+        if cut < first.len() {
+            assert_eq!((peer.wants, peer.got.len()), (Wants::Input, 0), "{cut}");
+        }
+        peer.feed(&stream[cut..], usize::MAX);
+        assert_eq!(peer.wants, Wants::Close);
+        let answers = peer.answers();
+        assert!(answers.ends_with("took /p abc"), "cut at {cut}: {answers}");
+        assert!(answers.contains("Connection: close\r\n\r\n"), "{answers}");
+    }
+    let mut peer = Peer::new();
+    peer.connection.end_after_next();
+    peer.connection.drain_after_current();
+    peer.feed_on();
+    assert_eq!((peer.wants, peer.got.len()), (Wants::Close, 0), "stopping");
+}

@@ -53,6 +53,8 @@ pub struct LoopStats {
     pub accepted_count: u64,
     /// Connections turned away because there were too many.
     pub refused_count: u64,
+    /// Connections closed between two requests to make room for others.
+    pub evicted_count: u64,
     /// Connections that may be open, by `--max-connections` and the limit on descriptors.
     pub connection_max: usize,
     /// Replication connections open now, in both directions.

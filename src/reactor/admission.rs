@@ -1,16 +1,29 @@
-//! Connections that come: taken in, or turned away with an answer.
+//! Connections that come: taken in, or given one answer where there are too many.
+//!
+//! Where as many connections are open as may be, the one that has waited for its next request for longest is closed for the one
+//! that comes, if it has waited for [`EVICT_IDLE_MS`]: what good servers do with connections that are kept for later. A client
+//! sees that between two requests, which HTTP allows at any time. Where none is idle, the request of the newcomer is read:
+//! questions about the node (health, metrics, status) are answered, or a supervisor would take a busy node for a dead one; all
+//! else gets `503`. Either way the connection ends with the answer. There are few such connections, for a short time; one that
+//! has sent nothing makes room for the next.
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
+use crate::api::too_many_connections;
 use crate::http::{Exchange, Output, Refusal, Reply};
 
+use super::idle_queue::Look;
+use super::limits::EVICT_IDLE_MS;
 use super::listener::{ACCEPTS_PER_TURN, Accepted, RETRY_MS};
 use super::session::Session;
 use super::{Reactor, enqueue};
 
 impl Reactor {
     pub(super) fn accept(&mut self) {
+        if self.node.is_short_of_descriptors() {
+            self.close_idlest();
+        }
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else {
                 return;
@@ -33,26 +46,31 @@ impl Reactor {
         }
     }
 
-    /// Takes a connection in, or turns it away.
+    /// Takes a connection in. Beyond the limit another one that is idle makes room for it; where none is, it gets one answer.
     fn admit(&mut self, stream: TcpStream) {
         self.node.loop_stats.accepted_count += 1;
-        let session = if self.sessions.len() - self.turned_away_count < self.shares.connections {
-            Session::new(stream)
-        } else {
+        let has_room = self.sessions.len() - self.turned_away.len() < self.shares.connections
+            || self.close_idlest();
+        if !has_room {
             self.node.loop_stats.refused_count += 1;
-            if self.turned_away_count >= self.shares.turned_away {
+            if self.turned_away.len() >= self.shares.turned_away && !self.close_silent() {
                 return;
             }
-            self.turned_away_count += 1;
-            let message = "too many connections: close some, or start the node with a higher --max-connections";
-            Session::turned_away(
-                stream,
-                &self.answer(&Refusal::new(503, "too_many_connections", message), false),
-            )
-        };
+        }
         let entry = self.sessions.vacant_entry();
         let key = entry.key();
-        let session = entry.insert(session);
+        let session = entry.insert(if has_room {
+            Session::new(stream)
+        } else {
+            Session::turned_away(stream)
+        });
+        let now = self.clock.now();
+        if has_room {
+            session.idle_entry_at = now;
+            self.idle_queue.enter(key, now);
+        } else {
+            self.turned_away.push_back(key);
+        }
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self
             .poll
@@ -63,11 +81,58 @@ impl Reactor {
             self.closed.push(key);
             return;
         }
-        if session.is_ending() {
-            enqueue(&mut self.ready, session, key);
-        }
         self.node.stats.connection_table_bytes = self.sessions.capacity() * size_of::<Session>();
         self.set_deadline(key, true);
+    }
+
+    /// Closes the connection that has waited for its next request for longest; false if none has for [`EVICT_IDLE_MS`].
+    /// It is freed at once: the events of this turn are noted, and nothing else of this turn has its key.
+    fn close_idlest(&mut self) -> bool {
+        let now = self.clock.now();
+        let Some(until) = now.checked_sub(EVICT_IDLE_MS) else {
+            return false;
+        };
+        let sessions = &mut self.sessions;
+        let idlest = self.idle_queue.idlest(until, |key, at| {
+            let session = &mut sessions[key];
+            let idle_since = session.patience.idle_since();
+            let used_until = match idle_since.filter(|_| session.is_resting()) {
+                Some(since) if since <= at && session.is_silent() => return Look::Idle,
+                Some(since) if since > at => since,
+                _ => now,
+            };
+            session.idle_entry_at = used_until;
+            Look::UsedUntil(used_until)
+        });
+        let Some(key) = idlest else {
+            return false;
+        };
+        self.node.loop_stats.evicted_count += 1;
+        self.free(key);
+        true
+    }
+
+    /// Closes the oldest of the connections beyond the limit that have sent no request; false if all have.
+    fn close_silent(&mut self) -> bool {
+        let (sessions, turned_away) = (&mut self.sessions, &self.turned_away);
+        let silent = turned_away.iter().copied().find(|key| {
+            let session = sessions.get_mut(*key);
+            session.is_some_and(|session| session.is_resting() && session.is_silent())
+        });
+        let Some(key) = silent else {
+            return false;
+        };
+        self.free(key);
+        true
+    }
+
+    /// A connection beyond the limit has sent no request in time.
+    pub(super) fn turn_away(&mut self, key: usize) {
+        let answer = self.answer(&too_many_connections(), false);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.answer_unasked(&answer);
+            enqueue(&mut self.ready, session, key);
+        }
     }
 
     /// Shares descriptors out, as of the partitions that there are and the limit in force.

@@ -11,7 +11,8 @@
 //! | replicas to confirm a write | the ack time-out after the write |
 //! | the peer to close | [`LINGER_MS`] after its last answer |
 //!
-//! So slow heads and slow bodies end however steadily they drip, and fast ones of any size do not.
+//! So slow heads and slow bodies end however steadily they drip, and fast ones of any size do not. A connection beyond the limit
+//! has [`TURNED_AWAY_MS`] where others have the idle or the header time-out.
 
 use crate::http::Waiting;
 
@@ -26,6 +27,9 @@ const STREAM_MIN_BYTES_PER_MS: u64 = 64;
 /// How long a peer that has had its last answer may go on sending.
 const LINGER_MS: u64 = 2_000;
 
+/// How long a connection beyond the limit may take for its request, and to read the answer.
+const TURNED_AWAY_MS: u64 = 1_000;
+
 /// The configured part.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_field_names, reason = "the unit stands last")]
@@ -33,6 +37,17 @@ pub(super) struct TimeOuts {
     pub(super) idle_ms: u64,
     pub(super) header_ms: u64,
     pub(super) acks_ms: u64,
+}
+
+impl TimeOuts {
+    /// Those of a connection beyond the limit.
+    pub(super) fn of_turned_away(self) -> Self {
+        Self {
+            idle_ms: self.idle_ms.min(TURNED_AWAY_MS),
+            header_ms: self.header_ms.min(TURNED_AWAY_MS),
+            ..self
+        }
+    }
 }
 
 /// What a session waits for; the states that have different time-outs.
@@ -75,6 +90,11 @@ pub(super) struct Patience {
 }
 
 impl Patience {
+    /// Since when it waits for the next request, if that is what it does.
+    pub(super) fn idle_since(&self) -> Option<Millis> {
+        (self.kind == Kind::Idle).then_some(self.since)
+    }
+
     /// The deadline after a visit.
     pub(super) fn until(
         &mut self,

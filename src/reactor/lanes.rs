@@ -157,7 +157,8 @@ impl Reactor {
             &mut self.scratch,
             outcome,
             self.clock.now(),
-        );
+        )
+        .within(session.scope());
         let mut turn = Turn {
             handler: &mut api,
             heads: &mut self.heads,
@@ -196,7 +197,8 @@ impl Reactor {
                 &mut self.scratch,
                 outcome,
                 self.clock.now(),
-            ),
+            )
+            .within(session.scope()),
             input: &mut self.input[room.clone()],
             read: read.take(),
             output,

@@ -72,7 +72,10 @@ pub(super) const TOLD_WORK_BYTES: usize = 64 * 1024;
 /// Deadlines looked at in one turn.
 pub(super) const DEADLINES_PER_TURN: usize = 64;
 
-/// Connections beyond the limit that are told so; more are closed at once.
+/// Where there are as many connections as may be, one that has been idle for so long makes room for a new one.
+pub(super) const EVICT_IDLE_MS: Millis = 5_000;
+
+/// Connections beyond the limit that get an answer; more are closed at once.
 pub(super) const TURNED_AWAY_MAX: usize = 64;
 
 /// How long what is in flight may take once the node is told to stop.

@@ -30,6 +30,7 @@ mod descriptors;
 mod disk;
 mod error;
 mod gates;
+mod idle_queue;
 mod lanes;
 mod limits;
 mod line_limit;
@@ -50,6 +51,7 @@ mod timers;
 mod turn;
 mod watching;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +73,7 @@ use deadlines::{Situation, TimeOuts};
 use descriptors::{Descriptors, Shares, TooFew};
 use disk::Disk;
 use gates::Gates;
+use idle_queue::IdleQueue;
 use lanes::{LANES, Lane};
 use limits::{
     DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, OUTPUT_HIGH_BYTES,
@@ -102,8 +105,9 @@ struct Reactor {
     listener: Option<Listener>,
     signals: Signals,
     sessions: Slab<Session>,
-    /// How many of them only get to hear that there are too many.
-    turned_away_count: usize,
+    /// Those beyond the limit, the oldest first.
+    turned_away: VecDeque<usize>,
+    idle_queue: IdleQueue,
     /// Sessions to visit, in order.
     ready: Ready,
     /// Sessions to free at the end of the turn.
@@ -198,7 +202,8 @@ impl Reactor {
             listener: Some(listener),
             signals,
             sessions: Slab::new(),
-            turned_away_count: 0,
+            turned_away: VecDeque::new(),
+            idle_queue: IdleQueue::default(),
             ready: Ready::default(),
             closed: Vec::new(),
             timers: Timers::default(),
@@ -362,9 +367,13 @@ impl Reactor {
                 self.watching.deadline_of(key)
             },
         };
+        let time_outs = match session.slot {
+            Slot::Served => self.time_outs,
+            Slot::TurnedAway => self.time_outs.of_turned_away(),
+        };
         let at = session
             .patience
-            .until(situation, self.clock.now(), self.time_outs);
+            .until(situation, self.clock.now(), time_outs);
         self.timers.set(key, &mut session.patience.deadline, at);
     }
 
@@ -384,7 +393,9 @@ impl Reactor {
             {
                 continue;
             }
-            if session.is_fed() && !session.has_unsent() {
+            if session.slot == Slot::TurnedAway && session.is_resting() {
+                self.turn_away(key);
+            } else if session.is_fed() && !session.has_unsent() {
                 self.time_watch_out(key);
             } else if session.awaits_acks() {
                 self.time_out_acks(key);
@@ -408,13 +419,20 @@ impl Reactor {
     }
 
     fn free_closed(&mut self) {
-        for key in self.closed.drain(..) {
-            // A session can be closed for two reasons in one turn.
-            if let Some(session) = self.sessions.try_remove(key) {
-                self.watching.forget(key);
-                self.turned_away_count -= usize::from(session.slot == Slot::TurnedAway);
-                Self::forget_session(&session, &mut self.node.stats);
+        for key in std::mem::take(&mut self.closed) {
+            self.free(key);
+        }
+    }
+
+    /// Frees a session, unless it was closed for two reasons and is gone.
+    fn free(&mut self, key: usize) {
+        if let Some(session) = self.sessions.try_remove(key) {
+            self.watching.forget(key);
+            match session.slot {
+                Slot::Served => self.idle_queue.leave(key, session.idle_entry_at),
+                Slot::TurnedAway => self.turned_away.retain(|other| *other != key),
             }
+            Self::forget_session(&session, &mut self.node.stats);
         }
     }
 

@@ -16,7 +16,7 @@ use std::io::{self, IoSlice, Read, Write};
 
 use mio::net::TcpStream;
 
-use crate::api::{Gate, Intake};
+use crate::api::{Gate, Intake, Scope};
 use crate::http::{
     Connection, Handler, HeadReader, HttpDate, Limits, Output, Turn, Waiting, Wants,
 };
@@ -24,6 +24,7 @@ use crate::partition::Wait;
 
 use super::deadlines::Patience;
 use super::measure::Held;
+use super::timers::Millis;
 
 /// Most bytes handed to the kernel at once: copying them takes a hundred microseconds. (In halves, a byte costs a quarter more.)
 const WRITE_MAX_BYTES: usize = 512 * 1024;
@@ -80,7 +81,7 @@ enum Stage {
 pub(super) enum Slot {
     /// That of connections.
     Served,
-    /// That of connections that only get to hear that there are too many.
+    /// That of connections beyond that limit: they get one answer, about the node, or that there are too many.
     TurnedAway,
 }
 
@@ -133,6 +134,8 @@ pub(super) struct Session {
     /// The same of the visit that read last: when the requests came that are being answered.
     pub(super) came_at_us: u64,
     pub(super) slot: Slot,
+    /// The time of the entry that counts in the queue of idle connections.
+    pub(super) idle_entry_at: Millis,
     pub(super) last_visit: LastVisit,
     pub(super) patience: Patience,
     promise: Option<Promise>,
@@ -173,6 +176,7 @@ impl Session {
             queued_at_us: 0,
             came_at_us: 0,
             slot: Slot::Served,
+            idle_entry_at: 0,
             last_visit: LastVisit::Whole,
             patience: Patience::default(),
             promise: None,
@@ -181,13 +185,44 @@ impl Session {
         }
     }
 
-    /// A session that gets one answer, already rendered, whatever it asks.
-    pub(super) fn turned_away(stream: TcpStream, answer: &[u8]) -> Self {
+    /// A session beyond the limit: one request is answered.
+    pub(super) fn turned_away(stream: TcpStream) -> Self {
         let mut session = Self::new(stream);
-        session.output.bytes().extend_from_slice(answer);
-        session.stage = Stage::Flushing;
+        session.http.end_after_next();
         session.slot = Slot::TurnedAway;
         session
+    }
+
+    /// What is answered on it.
+    pub(super) fn scope(&self) -> Scope {
+        match self.slot {
+            Slot::Served => Scope::All,
+            Slot::TurnedAway => Scope::AboutNode,
+        }
+    }
+
+    /// Whether nothing is under way, and nothing has come that was not looked at.
+    pub(super) fn is_resting(&self) -> bool {
+        self.stage == Stage::Open
+            && !self.is_queued
+            && !self.is_readable
+            && self.peer == Peer::Sending
+            && self.output.is_empty()
+            && matches!(self.http.waiting(), Waiting::Idle | Waiting::Head)
+    }
+
+    /// Whether the system has nothing to read from it either, as of now.
+    pub(super) fn is_silent(&mut self) -> bool {
+        let outcome = self.stream.peek(&mut [0]);
+        self.is_readable =
+            !matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        !self.is_readable
+    }
+
+    /// Answers instead of waiting for a request. It is to be visited.
+    pub(super) fn answer_unasked(&mut self, answer: &[u8]) {
+        self.output.bytes().extend_from_slice(answer);
+        self.stage = Stage::Flushing;
     }
 
     /// Takes note of an event.
