@@ -289,6 +289,9 @@ fn questions_about_the_node_are_answered_however_many_connections_there_are() {
     let inside = fill(&node, 5);
     // More than may wait for an answer, and nothing is heard of them.
     let silent: Vec<Client> = (0..200).map(|_| node.connect()).collect();
+    assert_eq!(node.request("GET", "/livez", &[], b"").status, 200);
+    // By now all of them were told that they are too many, and do not close.
+    let_pass(Duration::from_millis(1_500));
     for (method, target, status) in [
         ("GET", "/health", 200),
         ("HEAD", "/health", 200),

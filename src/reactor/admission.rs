@@ -5,7 +5,7 @@
 //! sees that between two requests, which HTTP allows at any time. Where none is idle, the request of the newcomer is read:
 //! questions about the node (health, metrics, status) are answered, or a supervisor would take a busy node for a dead one; all
 //! else gets `503`. Either way the connection ends with the answer. There are few such connections, for a short time; one that
-//! has sent nothing makes room for the next.
+//! has sent nothing, or has had its answer, makes room for the next.
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
@@ -53,7 +53,7 @@ impl Reactor {
             || self.close_idlest();
         if !has_room {
             self.node.loop_stats.refused_count += 1;
-            if self.turned_away.len() >= self.shares.turned_away && !self.close_silent() {
+            if self.turned_away.len() >= self.shares.turned_away && !self.close_turned_away() {
                 return;
             }
         }
@@ -112,14 +112,17 @@ impl Reactor {
         true
     }
 
-    /// Closes the oldest of the connections beyond the limit that have sent no request; false if all have.
-    fn close_silent(&mut self) -> bool {
+    /// Closes the oldest of the connections beyond the limit that have sent no request or have had their answer; false if there is
+    /// none.
+    fn close_turned_away(&mut self) -> bool {
         let (sessions, turned_away) = (&mut self.sessions, &self.turned_away);
-        let silent = turned_away.iter().copied().find(|key| {
+        let needless = turned_away.iter().copied().find(|key| {
             let session = sessions.get_mut(*key);
-            session.is_some_and(|session| session.is_resting() && session.is_silent())
+            session.is_some_and(|session| {
+                session.is_lingering() || session.is_resting() && session.is_silent()
+            })
         });
-        let Some(key) = silent else {
+        let Some(key) = needless else {
             return false;
         };
         self.free(key);

@@ -211,6 +211,11 @@ impl Session {
             && matches!(self.http.waiting(), Waiting::Idle | Waiting::Head)
     }
 
+    /// Whether it has had its last answer, and its peer is to close.
+    pub(super) fn is_lingering(&self) -> bool {
+        matches!(self.stage, Stage::Lingering { .. })
+    }
+
     /// Whether the system has nothing to read from it either, as of now.
     pub(super) fn is_silent(&mut self) -> bool {
         let outcome = self.stream.peek(&mut [0]);
