@@ -1,4 +1,4 @@
-//! Known bugs, to be switched on one at a time by the simulation that has to find them (`tests/replication.rs`). Only with the
+//! Known bugs, to be switched on one at a time by the simulation that has to find them (`tests/replication.rs`, `tests/controller.rs`). Only with the
 //! feature `planted-bugs`, which no binary is built with; without it [`is_planted`] is `false` and nothing of them is left.
 
 /// A bug that somebody could write.
@@ -36,11 +36,19 @@ pub enum Bug {
     BatchCut,
     /// Confirmations of replicas count although the node has led, followed and leads again.
     TenureIgnored,
+    /// A node leads as soon as its claim is granted, although the node that granted it has more.
+    TakeoverTooEarly,
+    /// A node leads without asking any other.
+    PeersNotAsked,
+    /// A node that grants a claim goes on as before.
+    GrantNotKept,
+    /// An epoch that a node chose itself lets data be dropped.
+    OwnEpochObeyed,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::AckBeforeApply,
         Self::AckBeforeSync,
         Self::SendBeforeSync,
@@ -57,7 +65,24 @@ impl Bug {
         Self::OldFilesRemovedFirst,
         Self::BatchCut,
         Self::TenureIgnored,
+        Self::TakeoverTooEarly,
+        Self::PeersNotAsked,
+        Self::GrantNotKept,
+        Self::OwnEpochObeyed,
     ];
+}
+
+impl Bug {
+    /// Whether it shows with a controller that names no epochs (`tests/controller.rs`).
+    pub fn is_of_takeover(self) -> bool {
+        matches!(
+            self,
+            Self::TakeoverTooEarly
+                | Self::PeersNotAsked
+                | Self::GrantNotKept
+                | Self::OwnEpochObeyed
+        )
+    }
 }
 
 #[cfg(feature = "planted-bugs")]

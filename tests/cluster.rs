@@ -11,8 +11,6 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::ops::{Deref, DerefMut, Range};
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -20,199 +18,17 @@ use std::time::{Duration, Instant};
 
 use db_node::lsm::LogPosition;
 use db_node::replication::frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, NodeId, PROTOCOL_VERSION,
-    Refusal, RefusalCode, SnapshotStart,
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, Intent, NodeId,
+    PROTOCOL_MIN, PROTOCOL_VERSION, PeerState, Refusal, RefusalCode, SnapshotStart,
 };
 use db_node::storage::{HistoryId, Lineage};
 use serde_json::{Value as Json, json};
 
-use common::{
-    Folder, Node, NodeLog, PATIENCE, Response, assert_error, let_pass, request_bytes, text,
-    wait_for,
-};
+use common::member::{Member, assert_follows, own_address, put_bytes, value_of};
+use common::{Folder, PATIENCE, assert_error, let_pass, request_bytes, text, wait_for};
 
 /// What a leader says when a replica gets all data.
 const GETS_SNAPSHOT: &str = "gets a snapshot";
-
-/// A node of a cluster, with what it has said so far.
-struct Member {
-    node: Node,
-    log: NodeLog,
-}
-
-impl Deref for Member {
-    type Target = Node;
-
-    fn deref(&self) -> &Node {
-        &self.node
-    }
-}
-
-impl DerefMut for Member {
-    fn deref_mut(&mut self) -> &mut Node {
-        &mut self.node
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("{} says:\n{}", self.address, self.log.text());
-        }
-    }
-}
-
-impl Member {
-    fn start(arguments: &[&str]) -> Self {
-        let mut node = Node::start(arguments);
-        let log = node.collect_log();
-        Self { node, log }
-    }
-
-    /// A replica of another node.
-    fn replica_of(leader: &Self, arguments: &[&str]) -> Self {
-        Self::start(&[&["--replica-of", &leader.url()], arguments].concat())
-    }
-
-    /// A node with its data in a folder.
-    fn durable(folder: &Folder, arguments: &[&str]) -> Self {
-        let member = Self::start(&[&["--data-dir", folder.path()], arguments].concat());
-        wait_for("the data to be loaded", || {
-            member.request("GET", "/health", &[], b"").status == 200
-        });
-        member
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    fn get(&self, target: &str) -> Response {
-        self.request("GET", target, &[], b"")
-    }
-
-    fn put(&self, key: &str, headers: &[&str], value: &str) -> Response {
-        self.request("PUT", &format!("/kv/{key}"), headers, value.as_bytes())
-    }
-
-    fn partition(&self) -> Json {
-        self.status()["partitions"][0].clone()
-    }
-
-    fn version(&self) -> u64 {
-        self.partition()["lastVersion"].as_u64().expect("a number")
-    }
-
-    fn digest(&self) -> Json {
-        self.get("/digest").json()
-    }
-
-    fn kill(&mut self) {
-        self.signal("KILL");
-        assert_eq!(self.wait().signal(), Some(9));
-    }
-
-    /// Waits until all that it holds, and what it is, is on its disk.
-    #[track_caller]
-    fn wait_for_disk(&self) {
-        wait_for("the disk to have it", || {
-            let now = self.partition();
-            now["durableVersion"] == now["lastVersion"] && now["settled"] == true
-        });
-    }
-
-    /// Stops the process, without ending it.
-    fn freeze(&self) {
-        self.signal("STOP");
-        let stat =
-            || std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("read /proc");
-        wait_for("the node to stand still", || stat().contains(") T "));
-    }
-
-    fn thaw(&self) {
-        self.signal("CONT");
-    }
-
-    fn assign(&self, assignment: &Json) -> Response {
-        self.request(
-            "POST",
-            "/partition/assign",
-            &[],
-            assignment.to_string().as_bytes(),
-        )
-    }
-
-    #[track_caller]
-    fn lead(&self, epoch: u64) {
-        let response = self.assign(&json!({"id": 0, "role": "leader", "epoch": epoch}));
-        assert_eq!(response.status, 200, "{}", response.text());
-    }
-
-    #[track_caller]
-    fn follow(&self, leader: &Self, epoch: u64) {
-        let response = self
-            .assign(&json!({"id": 0, "role": "replica", "leader": leader.url(), "epoch": epoch}));
-        assert_eq!(response.status, 200, "{}", response.text());
-    }
-
-    /// Sends one request for each number, without waiting for answers in between; returns those.
-    fn pipeline(&self, numbers: Range<usize>, request: impl Fn(usize) -> Vec<u8>) -> Vec<Response> {
-        let mut client = self.connect();
-        let sending = client.send_in_background(numbers.clone().flat_map(request).collect());
-        let responses = numbers.map(|_| client.response(false)).collect();
-        sending.join().expect("no panic").expect("all is sent");
-        responses
-    }
-
-    /// Writes `key-N` for each number.
-    fn fill(&self, numbers: Range<usize>, value_bytes: usize) {
-        for response in self.pipeline(numbers, |number| put_bytes(number, value_bytes)) {
-            assert!(response.status < 300, "{}", response.text());
-        }
-    }
-}
-
-fn put_bytes(number: usize, value_bytes: usize) -> Vec<u8> {
-    request_bytes(
-        "PUT",
-        &format!("/kv/key-{number}"),
-        &[],
-        &value_of(number, value_bytes),
-    )
-}
-
-/// The number over and over.
-fn value_of(number: usize, value_bytes: usize) -> Vec<u8> {
-    let mut value = format!("{number:010} ")
-        .into_bytes()
-        .repeat(value_bytes.div_ceil(11));
-    value.truncate(value_bytes);
-    value
-}
-
-/// An address of this machine that no other node and no client has, with any port: whoever is started again where it was finds its
-/// port free. Its replication port may be another then.
-fn own_address() -> String {
-    static COUNT: AtomicUsize = AtomicUsize::new(1);
-    format!("127.0.1.{}:0", COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Waits until a replica has all that its leader has; both are then the same.
-#[track_caller]
-fn assert_follows(replica: &Member, leader: &Member) {
-    let version = leader.version();
-    wait_for("the replica to be in sync", || {
-        replica.get("/readyz").status == 200
-            && replica.version() >= version
-            && replica.get("/replica").status == 200
-    });
-    let (ours, theirs) = (leader.digest(), replica.digest());
-    assert!(
-        ours["keys"].is_u64() && ours["digest"].is_string(),
-        "{ours}"
-    );
-    assert_eq!(ours, theirs);
-}
 
 /// The only replica that a leader feeds.
 fn fed(leader: &Member) -> Json {
@@ -670,11 +486,13 @@ fn what_only_the_old_leader_had_is_saved_in_a_file() {
 
 #[test]
 fn a_write_that_was_dropped_is_never_confirmed() {
-    let old = Member::start(&["--ack-timeout-ms", "3000"]);
-    let new = Member::replica_of(&old, &[]);
+    let folder = Folder::new("dropped");
+    let old = Member::start(&["--ack-timeout-ms", "30000"]);
+    let mut new = Member::durable(&folder, &["--replica-of", &old.url()]);
     old.fill(0..10, 10);
     assert_follows(&new, &old);
-    new.lead(1);
+    new.wait_for_disk();
+    new.kill();
     wait_for("the replica to leave", || {
         old.partition()["replicas"] == json!([])
     });
@@ -687,16 +505,15 @@ fn a_write_that_was_dropped_is_never_confirmed() {
     ));
     old.settle();
     assert_eq!(old.version(), 11);
+    // The old leader cannot be asked, and hears of its successor when it goes on.
+    old.freeze();
+    new = Member::durable(&folder, &["--await-assignment"]);
+    new.lead(1);
+    wait_for("the new leader", || new.get("/leader").status == 200);
     new.fill(0..10, 20);
-    old.follow(&new, 1);
-    assert_follows(&old, &new);
-    // Whoever follows it now confirms versions of another history.
-    let third = Member::replica_of(&old, &[]);
-    let response =
-        third.assign(&json!({"id": 0, "role": "replica", "leader": old.url(), "epoch": 1}));
-    assert_eq!(response.status, 200);
-    assert_follows(&third, &old);
+    old.thaw();
     assert_error(&writer.response(false), 504, "role_changed");
+    assert_follows(&old, &new);
     assert_eq!(old.get("/kv/dropped").status, 404);
 }
 
@@ -1055,25 +872,17 @@ fn an_empty_leader_does_not_empty_its_replica() {
     assert_keeps(
         &replica,
         &digest,
-        "the leader is empty and this replica is not: its data is kept",
+        "the leader began empty and this replica holds 200 versions: its data is kept",
     );
     assert_eq!(
         replica.get("/kv/key-7").status,
         200,
         "what it has is served"
     );
-    // An epoch does not make an empty leader's data anything.
+    // Told to lead, it first fetches what the replica holds.
     leader.lead(1);
     replica.follow(&leader, 1);
-    assert_keeps(
-        &replica,
-        &digest,
-        "the leader is empty and this replica is not: its data is kept",
-    );
-    // The way out that it names.
-    replica.lead(2);
-    leader.follow(&replica, 2);
-    assert_follows(&leader, &replica);
+    assert_follows(&replica, &leader);
     assert_eq!(leader.digest()["digest"], digest["digest"]);
 }
 
@@ -1084,7 +893,7 @@ fn a_leader_with_other_data_takes_over_only_with_a_higher_epoch() {
     assert_keeps(
         &replica,
         &digest,
-        "have the leader assigned with an epoch above 0",
+        "the leader began empty and this replica holds 200 versions",
     );
     leader.lead(1);
     replica.follow(&leader, 1);
@@ -1092,7 +901,7 @@ fn a_leader_with_other_data_takes_over_only_with_a_higher_epoch() {
     assert_eq!(replica.get("/kv/key-250").body, value_of(250, 50));
     replica
         .log
-        .assert_has("which only this node had, are dropped");
+        .assert_has("which the leader's history lacks, are dropped");
 }
 
 #[test]
@@ -1104,12 +913,7 @@ fn a_leader_that_hears_of_a_higher_epoch_leads_no_more() {
     old.fill(0..20, 10);
     assert_follows(&new, &old);
     assert_follows(&third, &old);
-    new.lead(5);
-    assert_eq!(
-        old.put("only-here", &[], "v").status,
-        201,
-        "it has not heard yet"
-    );
+    // A replica that a controller has told of an epoch, and of no new leader.
     third.follow(&old, 5);
     wait_for("the old leader to hear", || {
         old.get("/leader").status == 503
@@ -1119,7 +923,7 @@ fn a_leader_that_hears_of_a_higher_epoch_leads_no_more() {
     assert_eq!(
         refused.header("X-Leader"),
         None,
-        "it has not heard who leads"
+        "it has not heard which node leads"
     );
     old.log
         .assert_has("epoch 5 has begun elsewhere: this node leads no more");
@@ -1136,23 +940,19 @@ fn a_leader_that_hears_of_a_higher_epoch_leads_no_more() {
         (&json!("replica"), &json!(5))
     );
     assert_error(&old.put("k", &[], "v"), 421, "not_leader");
+    new.lead(5);
     for node in [&old, &third] {
         node.follow(&new, 5);
         assert_follows(node, &new);
     }
-    wait_for("what is dropped to be saved", || {
-        saved_lines(&folder).len() == 1
-    });
-    assert_eq!(new.get("/kv/only-here").status, 404);
 
-    // One that followed before it led is no more ready than that.
+    // One that followed before it led hears of its successor from that, and follows it.
     old.lead(6);
-    third.follow(&new, 6);
-    wait_for("the new leader to hear", || {
-        new.get("/leader").status == 503
+    wait_for("the successor to be followed", || {
+        new.get("/leader").status == 503 && new.get("/replica").status == 200
     });
-    assert_eq!(new.get("/readyz").status, 503);
-    assert_eq!(new.get("/replica").status, 503);
+    assert_error(&new.put("k", &[], "v"), 421, "not_leader");
+    assert_follows(&new, &old);
 }
 
 #[test]
@@ -1303,13 +1103,27 @@ const TOKEN: &str = "correct-horse-battery-staple";
 /// What somebody sends who wants to be fed.
 fn hello(token: &str) -> Hello<'_> {
     Hello {
-        protocol_version: PROTOCOL_VERSION,
+        protocol_version: PROTOCOL_MIN,
         partition: 0,
         node_id: NodeId([7; 16]),
         epoch: 0,
         history: HistoryId([0; 16]),
         position: LogPosition::default(),
         token: token.as_bytes(),
+    }
+}
+
+/// Where a node without data says that it stands.
+fn state(intent: Intent, epoch: u64) -> PeerState {
+    PeerState {
+        intent,
+        epoch,
+        ordered_epoch: epoch,
+        data_epoch: epoch,
+        data_ordered_epoch: epoch,
+        last_version: 0,
+        lineage: Lineage::new(HistoryId([0; 16])),
+        address: String::new(),
     }
 }
 
@@ -1434,14 +1248,46 @@ fn hostile_replicas_are_turned_away() {
                 protocol_version: 0,
                 ..good
             }),
-            "a replica is turned away: this node speaks version 1",
+            "a replica is turned away: this node speaks protocol 1 to 2",
+        ),
+        // A newer protocol: more is to follow the hello.
+        (
+            encoded(&[
+                Frame::Hello(Hello {
+                    protocol_version: u16::MAX,
+                    ..good
+                }),
+                Frame::Ack(ack),
+            ]),
+            "a stranger did not say hello",
+        ),
+        (
+            encoded(&[
+                Frame::Hello(Hello {
+                    protocol_version: PROTOCOL_VERSION,
+                    ..good
+                }),
+                Frame::PeerState(state(Intent::Follow, 7)),
+            ]),
+            "a node contradicts its own hello",
+        ),
+        (
+            encoded(&[
+                Frame::Hello(Hello {
+                    protocol_version: PROTOCOL_VERSION,
+                    ..good
+                }),
+                Frame::PeerState(state(Intent::Follow, 0)),
+                Frame::PeerState(state(Intent::Grant, 0)),
+            ]),
+            "the peer told its state out of its turn",
         ),
         (
             of(Hello {
-                protocol_version: u16::MAX,
+                epoch: u64::MAX,
                 ..good
             }),
-            "a replica is turned away: this node speaks version 1",
+            "a replica is turned away: epoch 18446744073709551615 is not believed",
         ),
         (
             of(Hello {
@@ -1748,7 +1594,13 @@ fn a_false_leader_does_no_harm() {
             lineage: Lineage::new(own),
         })
     };
-    let theirs = Lineage::new(HistoryId([9; 16]));
+    let theirs = Lineage::new(HistoryId([8; 16])).begin(HistoryId([9; 16]), 60);
+    // A controller named epoch 9 for its data, so it says.
+    let ordered = Frame::PeerState(PeerState {
+        last_version: 60,
+        lineage: theirs.clone(),
+        ..state(Intent::Tell, 9)
+    });
     let other = Frame::Continue(Continue {
         epoch: 1,
         last_version: 90,
@@ -1806,19 +1658,32 @@ fn a_false_leader_does_no_harm() {
         ),
         (encoded(&[snapshot(1, 60)]), "this replica holds version 50"),
         (
+            // No controller named the epoch.
+            encoded(&[snapshot(9, 60)]),
+            "this replica holds version 50",
+        ),
+        (
             encoded(&[snapshot(9, 0)]),
-            "the leader is empty and this replica is not",
+            "the leader began empty and this replica holds 50 versions",
         ),
         (
-            encoded(&[snapshot(9, 60), Frame::SnapshotData(&noise)]),
+            encoded(&[
+                ordered.clone(),
+                snapshot(9, 60),
+                Frame::SnapshotData(&noise),
+            ]),
             "the snapshot is damaged",
         ),
         (
-            encoded(&[snapshot(9, 60), Frame::SnapshotData(&zeros)]),
+            encoded(&[
+                ordered.clone(),
+                snapshot(9, 60),
+                Frame::SnapshotData(&zeros),
+            ]),
             "the snapshot is damaged",
         ),
         (
-            encoded(&[snapshot(9, 60), Frame::Records(&noise)]),
+            encoded(&[ordered.clone(), snapshot(9, 60), Frame::Records(&noise)]),
             "the leader sent a frame out of its turn",
         ),
         (encoded(&[evil]), "the leader refuses: go [31m  away"),
@@ -1834,7 +1699,7 @@ fn a_false_leader_does_no_harm() {
         assert_eq!(replica.partition()["epoch"], 1, "{reason}");
     }
     // One that goes away in the middle of a snapshot.
-    let address = false_leader(encoded(&[snapshot(9, 60)]), false);
+    let address = false_leader(encoded(&[ordered, snapshot(9, 60)]), false);
     assert_eq!(
         replica
             .assign(&json!({"id": 0, "role": "replica", "leader": address, "epoch": 1}))
@@ -1867,19 +1732,38 @@ fn a_replica_that_is_killed_while_it_takes_over_starts_over() {
     );
     eprintln!("DB_NODE_TEST_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
-    let leader = Member::durable(&folders[0], &["--fsync", "never"]);
+    let any_port = own_address();
+    let mut leader = Member::durable(&folders[0], &["--fsync", "never", "--listen", &any_port]);
+    let place = leader.address.to_string();
     leader.fill(0..2_000, 1_000);
     leader.fill(2_000..2_006, 1 << 20);
     let mut replica = Member::durable(&folders[1], &["--replica-of", &leader.url()]);
     assert_follows(&replica, &leader);
     for round in 0..6 {
-        // It leads alone for a while, then it follows again: all data is replaced.
+        // Each leads alone for a while; then one follows the other: all its data is replaced.
+        leader.kill();
         replica.lead(2 * round + 1);
         assert_eq!(
             replica.put(&format!("only-{round}"), &[], "here").status,
             201
         );
+        replica.wait_for_disk();
+        replica.kill();
+        leader = Member::durable(
+            &folders[0],
+            &[
+                "--listen",
+                &place,
+                "--replication-listen",
+                &any_port,
+                "--fsync",
+                "never",
+            ],
+        );
         leader.lead(2 * round + 2);
+        wait_for("the leader", || leader.get("/leader").status == 200);
+        assert!(leader.put("there", &[], "too").status < 300);
+        replica = Member::durable(&folders[1], &[]);
         replica.follow(&leader, 2 * round + 2);
         let_pass(Duration::from_millis(rng.u64(0..80)));
         replica.kill();

@@ -84,6 +84,7 @@ impl Api<'_> {
         head: &Head<'_>,
     ) -> Result<Result<Role, String>, Refusal> {
         let max_lag = self.max_lag(head)?;
+        let now_ms = self.now_ms;
         let partition = self.any_partition(head)?;
         let role = partition.roles().role();
         let wanted = if route == Route::Leader {
@@ -91,13 +92,13 @@ impl Api<'_> {
         } else {
             Role::Replica
         };
-        if role != wanted {
+        if role != wanted && !partition.roles().is_taking_over() {
             return Ok(Err(format!("the role of this node is {}", role.name())));
         }
-        if let Some(obstacle) = obstacle_of(partition) {
+        if let Some(obstacle) = obstacle_of(partition, now_ms) {
             return Ok(Err(obstacle));
         }
-        Ok(lag_obstacle(partition, max_lag).map_or(Ok(role), Err))
+        Ok(lag_obstacle(partition, max_lag, now_ms).map_or(Ok(role), Err))
     }
 
     /// Versions that a replica may be behind its leader, if the request says so.
@@ -114,8 +115,10 @@ impl Api<'_> {
         if !is_of_one || self.node.is_draining() || self.node.loading().is_some() {
             return Ok(self.obstacle(max_lag));
         }
+        let now_ms = self.now_ms;
         let partition = self.any_partition(head)?;
-        let obstacle = obstacle_of(partition).or_else(|| lag_obstacle(partition, max_lag));
+        let obstacle =
+            obstacle_of(partition, now_ms).or_else(|| lag_obstacle(partition, max_lag, now_ms));
         Ok(obstacle.map(|obstacle| obstacle + "\n"))
     }
 
@@ -132,7 +135,8 @@ impl Api<'_> {
         }
         let partitions = self.node.partitions();
         partitions.iter().find_map(|partition| {
-            let obstacle = obstacle_of(partition).or_else(|| lag_obstacle(partition, max_lag))?;
+            let obstacle = obstacle_of(partition, self.now_ms)
+                .or_else(|| lag_obstacle(partition, max_lag, self.now_ms))?;
             Some(match partitions {
                 [_] => format!("{obstacle}\n"),
                 _ => format!("partition {}: {obstacle}\n", partition.id()),
@@ -178,9 +182,17 @@ impl Api<'_> {
 }
 
 /// Why a partition cannot do what its role is.
-fn obstacle_of(partition: &Partition) -> Option<String> {
+fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
     if let Some(error) = partition.write_obstacle() {
         return Some(format!("storage failed, writes are off: {error}"));
+    }
+    if partition.roles().is_taking_over() {
+        let stats = partition.following_stats(now_ms);
+        let obstacle = stats.and_then(|stats| stats.obstacle).unwrap_or_default();
+        let separator = if obstacle.is_empty() { "" } else { ": " };
+        return Some(format!(
+            "taking over as the leader: catching up with the other nodes first{separator}{obstacle}"
+        ));
     }
     match partition.roles().role() {
         Role::Unassigned => Some("unassigned: no role yet".to_owned()),
@@ -188,7 +200,7 @@ fn obstacle_of(partition: &Partition) -> Option<String> {
         Role::Leader => None,
         Role::Replica if partition.is_in_sync() => None,
         Role::Replica => {
-            let stats = partition.following_stats();
+            let stats = partition.following_stats(now_ms);
             let obstacle = stats
                 .and_then(|stats| stats.obstacle)
                 .unwrap_or_else(|| "catching up".to_owned());
@@ -198,19 +210,20 @@ fn obstacle_of(partition: &Partition) -> Option<String> {
 }
 
 /// Why a replica is too far behind its leader, if it may be behind by so many versions and no more.
-fn lag_obstacle(partition: &Partition, max_lag: Option<u64>) -> Option<String> {
+fn lag_obstacle(partition: &Partition, max_lag: Option<u64>, now_ms: u64) -> Option<String> {
     let max_lag = max_lag?;
-    match lag_of(partition) {
+    match lag_of(partition, now_ms) {
         None if partition.roles().role() == Role::Replica => {
-            Some("the leader is not connected: the lag is not known".to_owned())
+            Some("the leader is not heard: the lag is not known".to_owned())
         }
         Some(lag) if lag > max_lag => Some(format!("behind the leader by {lag} versions")),
         _ => None,
     }
 }
 
-/// Versions that a replica is behind its leader, as far as it knows; none while it is not connected.
-pub(super) fn lag_of(partition: &Partition) -> Option<u64> {
-    let leader_version = partition.following_stats()?.leader_version?;
+/// Versions that a replica is behind its leader; none while it cannot tell: it is not connected, or its leader has missed two
+/// heartbeats.
+pub(super) fn lag_of(partition: &Partition, now_ms: u64) -> Option<u64> {
+    let leader_version = partition.following_stats(now_ms)?.leader_version?;
     Some(leader_version.saturating_sub(partition.lsm().last_version()))
 }

@@ -75,7 +75,7 @@ impl PartitionReport {
             durable_version: partition.disk().map(DiskLog::synced_version),
             has_failed: partition.write_obstacle().is_some(),
             is_in_sync: (role == Role::Replica).then(|| partition.is_in_sync()),
-            lag: lag_of(partition),
+            lag: lag_of(partition, now_ms),
             replicas: partition.follower_stats(now_ms).collect(),
         }
     }

@@ -159,6 +159,7 @@ impl<'n> Api<'n> {
         let roles = partition.roles();
         match partition.write_obstacle() {
             Some(error) => Err(storage_failed(error)),
+            None if roles.is_taking_over() => Err(taking_over()),
             None if roles.role() != Role::Leader => {
                 Err(not_leader(roles.standing().leader.as_deref()))
             }
@@ -382,6 +383,13 @@ fn changing() -> Refusal {
 fn memory_limit() -> Refusal {
     let message = "more memory is in use than --max-memory allows: delete something, or wait until merging has freed some";
     Refusal::new(507, "memory_limit", message)
+}
+
+/// A leader takes no writes before it has what its peers hold.
+#[cold]
+fn taking_over() -> Refusal {
+    let message = "this node is to lead, and is still catching up with the other nodes: nothing was done, try again";
+    Refusal::new(503, "catching_up", message)
 }
 
 /// Writes belong to the leader.

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::parse_peer;
 use crate::http::{Begin, Framing, Head, Refusal, Reply};
 use crate::node::{AssignRefusal, PARTITIONS_MAX, Unavailable};
-use crate::partition::{AssignError, Assignment, Reached, Wait};
-use crate::storage::Role;
+use crate::partition::{AssignError, Assignment, EPOCH_LEAP_MAX, Reached, Wait};
+use crate::storage::{PEERS_MAX, Role};
 
 use super::intake::{Intake, ReadyValue};
 use super::kv_fields::KvLimits;
@@ -25,6 +25,8 @@ struct Body {
     leader: Option<String>,
     #[serde(default)]
     epoch: Option<u64>,
+    #[serde(default)]
+    replicas: Vec<String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -42,6 +44,9 @@ struct Answer {
     role: &'static str,
     epoch: Option<u64>,
     version: u64,
+    /// Of a leader that takes first what its peers hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
 }
 
 impl Api<'_> {
@@ -110,6 +115,10 @@ impl Api<'_> {
             .as_ref()
             .map(|partition| partition.roles().standing().epoch)
             .or(body.epoch);
+        let state = partition
+            .as_ref()
+            .is_some_and(|partition| partition.roles().is_taking_over())
+            .then_some("catching_up");
         let version = partition.map_or(0, |partition| partition.lsm().last_version());
         let answer = Answer {
             success: true,
@@ -117,6 +126,7 @@ impl Api<'_> {
             role: role.name(),
             epoch,
             version,
+            state,
         };
         Ok((answer, (!is_settled).then_some(gate)))
     }
@@ -136,10 +146,19 @@ fn assignment_of(body: &Body) -> Result<Assignment, Refusal> {
             (Role::Replica, Some(leader))
         }
     };
+    if body.replicas.len() > PEERS_MAX {
+        let message = format!("replicas: name at most {PEERS_MAX} addresses");
+        return Err(Refusal::bad_request(message));
+    }
+    let peers = body.replicas.iter().map(|peer| parse_peer(peer)).collect();
+    let peers = Result::map_err(peers, |problem| {
+        Refusal::bad_request(format!("replicas: {problem}"))
+    })?;
     Ok(Assignment {
         role,
         epoch: body.epoch,
         leader,
+        peers,
     })
 }
 
@@ -158,11 +177,12 @@ fn refusal_of(refusal: AssignRefusal) -> Refusal {
             );
             Refusal::new(409, "epoch_taken", message)
         }
-        AssignRefusal::Standing(AssignError::Exhausted) => Refusal::new(
-            409,
-            "epoch_exhausted",
-            "there is no higher epoch: start with an empty node",
-        ),
+        AssignRefusal::Standing(AssignError::Leap { max }) => {
+            let message = format!(
+                "the epoch leaps: it may be {EPOCH_LEAP_MAX} above the one in force at most, which is {max} here"
+            );
+            Refusal::new(409, "epoch_leaps", message)
+        }
         AssignRefusal::TooMany => {
             let message = format!("this node has {PARTITIONS_MAX} partitions, and takes no more");
             Refusal::new(409, "too_many_partitions", message)

@@ -79,8 +79,14 @@ struct PartitionStatus {
     epoch: u64,
     /// The epoch whose leader's data this is.
     data_epoch: u64,
+    /// The highest epoch that a controller named.
+    ordered_epoch: u64,
     /// Whether role and epoch are on disk, if there is one.
     settled: bool,
+    /// What the node does: `leading`, `catching up to lead`, `in sync`, …
+    state: &'static str,
+    /// Other nodes of the partition, as a controller named them.
+    peers: Vec<String>,
     history_id: String,
     last_version: u64,
     /// The token of the last version.
@@ -232,15 +238,18 @@ impl PartitionStatus {
             role: partition.roles().role().name(),
             epoch: standing.epoch,
             data_epoch: standing.data_epoch,
+            ordered_epoch: standing.ordered_epoch,
             settled: partition.roles().is_settled(),
+            state: partition.state_name(),
+            peers: standing.peers.clone(),
             history_id: partition.history().to_string(),
             last_version: stats.last_version,
             position: partition.token_of(stats.last_version).to_string(),
             durable_version: partition.disk().map(DiskLog::synced_version),
             past_histories: standing.lineage.past().map(PastStatus::from).collect(),
             leader: partition
-                .following_stats()
-                .map(|stats| LeaderStatus::of(stats, standing, partition)),
+                .following_stats(now_ms)
+                .map(|stats| LeaderStatus::of(stats, standing, partition, now_ms)),
             replicas: partition
                 .follower_stats(now_ms)
                 .map(ReplicaStatus::from)
@@ -274,13 +283,13 @@ impl From<&PastHistory> for PastStatus {
 }
 
 impl LeaderStatus {
-    fn of(stats: FollowingStats, standing: &Standing, partition: &Partition) -> Self {
+    fn of(stats: FollowingStats, standing: &Standing, partition: &Partition, now_ms: u64) -> Self {
         Self {
             address: standing.leader.clone(),
             state: stats.state,
             in_sync: stats.sync == Sync::InSync,
             version: stats.leader_version,
-            lag: lag_of(partition),
+            lag: lag_of(partition, now_ms),
             obstacle: stats.obstacle,
         }
     }

@@ -7,8 +7,10 @@
 //! Not here: sockets, and how much is read from which when (`reactor/`).
 
 use crate::partition::{LinkId, Peer};
-use crate::replication::Ended;
-use crate::replication::frame::{Frame, FrameReader, HELLO_MAX_BYTES, Refusal, RefusalCode};
+use crate::replication::frame::{
+    Frame, FrameReader, HELLO_MAX_BYTES, PROTOCOL_MIN, PROTOCOL_VERSION, Refusal, RefusalCode,
+};
+use crate::replication::{Ended, Greeting};
 
 use super::Node;
 
@@ -22,6 +24,8 @@ pub enum Link {
     Stranger {
         /// What came of the hello.
         reader: FrameReader,
+        /// The hello, while what the node tells of itself has yet to come.
+        hello: Option<Box<Greeting>>,
         /// Where it connects from.
         address: String,
         /// When it connected.
@@ -43,13 +47,22 @@ pub struct Dial {
     pub partition: u32,
     /// Its HTTP address, as given.
     pub leader: String,
+    /// How long finding its port, and connecting to that, may take each.
+    pub timeout_ms: u64,
 }
+
+/// … for a leader that is to be followed.
+const DIAL_TIMEOUT_MS: u64 = 3_000;
+
+/// … for a node that a takeover visits: the partition has no leader meanwhile.
+const VISIT_TIMEOUT_MS: u64 = 1_000;
 
 impl Link {
     /// A connection that was just accepted.
     pub fn accepted(address: String, now_ms: u64) -> Self {
         Self::Stranger {
             reader: FrameReader::new(HELLO_MAX_BYTES),
+            hello: None,
             address,
             since_ms: now_ms,
         }
@@ -73,47 +86,37 @@ impl Node {
         out: &mut Vec<u8>,
     ) -> Result<(), Ended> {
         if let Link::Stranger {
-            reader, address, ..
+            reader,
+            hello,
+            address,
+            ..
         } = link
         {
-            let hello = match reader.next(input)? {
-                Some(Frame::Hello(hello)) => hello,
-                Some(_) => return Err(Ended("a stranger did not say hello".to_owned())),
-                None => return Ok(()),
+            let Some(greeting) = self.read_hello(reader, hello, input, out)? else {
+                return Ok(());
             };
-            let is_known = self
-                .config
-                .token
-                .as_ref()
-                .is_none_or(|token| token.matches(hello.token));
-            let refusal = match self.index_of(hello.partition) {
-                _ if !is_known => (
-                    RefusalCode::Token,
-                    "the token is missing or wrong: give both nodes the same --token-file"
-                        .to_owned(),
-                ),
+            let refusal = match self.index_of(greeting.partition) {
                 None if self.loading().is_some() => {
                     (RefusalCode::Busy, "the node is loading its data".to_owned())
                 }
                 None => (
                     RefusalCode::Partition,
-                    format!("partition {} is not here", hello.partition),
+                    format!("partition {} is not here", greeting.partition),
                 ),
-                Some(index) => match self.partitions[index].greet(id, address, &hello, now_ms, out)
-                {
-                    Ok(()) => {
-                        *link = Link::Of {
-                            partition: hello.partition,
-                            peer: Peer::Replica,
-                        };
-                        return self.receive(id, link, input, now_ms, out);
+                Some(index) => {
+                    match self.partitions[index].greet(id, address, &greeting, now_ms, out) {
+                        Ok(()) => {
+                            *link = Link::Of {
+                                partition: greeting.partition,
+                                peer: Peer::Replica,
+                            };
+                            return self.receive(id, link, input, now_ms, out);
+                        }
+                        Err(turned) => (turned.code, turned.text),
                     }
-                    Err(turned) => (turned.code, turned.text),
-                },
+                }
             };
-            let (code, text) = refusal;
-            Frame::Refusal(Refusal { code, text: &text }).encode(out);
-            return Err(Ended(format!("a replica is turned away: {text}")));
+            return Err(turn_away(refusal.0, &refusal.1, out));
         }
         let Link::Of { partition, peer } = *link else {
             return Ok(());
@@ -121,16 +124,68 @@ impl Node {
         let partition = self
             .partition(partition)
             .map_err(|_| Ended("the partition is gone".to_owned()))?;
-        match peer {
-            Peer::Replica => {
-                let all = std::mem::take(input);
-                partition.receive_from_replica(id, all, now_ms)
-            }
-            Peer::Leader => {
-                let outcome = partition.receive_from_leader(id, input, now_ms);
-                outcome.and_then(|()| partition.confirm_to_leader(id, now_ms, out))
+        let outcome = match peer {
+            Peer::Replica => partition.receive_from_replica(id, input, now_ms),
+            Peer::Leader => partition
+                .receive_from_leader(id, input, now_ms)
+                .and_then(|()| partition.confirm_to_leader(id, now_ms, out)),
+        };
+        if outcome.is_err() {
+            partition.say_farewell(id, out);
+        }
+        outcome
+    }
+
+    /// Reads what a node says first: its hello, and with protocol 2 what it tells of itself.
+    fn read_hello(
+        &self,
+        reader: &mut FrameReader,
+        hello: &mut Option<Box<Greeting>>,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Greeting>, Ended> {
+        while let Some(frame) = reader.next(input)? {
+            match (frame, hello.take()) {
+                (Frame::Hello(said), None) => {
+                    let token = self.config.token.as_ref();
+                    if !token.is_none_or(|token| token.matches(said.token)) {
+                        let text =
+                            "the token is missing or wrong: give both nodes the same --token-file";
+                        return Err(turn_away(RefusalCode::Token, text, out));
+                    }
+                    if said.protocol_version < PROTOCOL_MIN {
+                        let text = format!(
+                            "this node speaks protocol {PROTOCOL_MIN} to {PROTOCOL_VERSION}: upgrade the older node"
+                        );
+                        return Err(turn_away(RefusalCode::Protocol, &text, out));
+                    }
+                    let greeting = Greeting {
+                        protocol: said.protocol_version.min(PROTOCOL_VERSION),
+                        partition: said.partition,
+                        node_id: said.node_id,
+                        epoch: said.epoch,
+                        history: said.history,
+                        position: said.position,
+                        state: None,
+                    };
+                    if greeting.protocol == PROTOCOL_MIN {
+                        return Ok(Some(greeting));
+                    }
+                    *hello = Some(Box::new(greeting));
+                }
+                (Frame::PeerState(state), Some(mut greeting)) => {
+                    let is_same = state.epoch == greeting.epoch
+                        && state.last_version == greeting.position.version;
+                    if !is_same {
+                        return Err(Ended("a node contradicts its own hello".to_owned()));
+                    }
+                    greeting.state = Some(state);
+                    return Ok(Some(*greeting));
+                }
+                _ => return Err(Ended("a stranger did not say hello".to_owned())),
             }
         }
+        Ok(None)
     }
 
     /// Appends what a peer is to be sent next, about `budget` bytes.
@@ -151,10 +206,14 @@ impl Node {
                 let partition = self
                     .partition(partition)
                     .map_err(|_| Ended("the partition is gone".to_owned()))?;
-                match peer {
+                let outcome = match peer {
                     Peer::Replica => partition.feed_replica(id, budget, now_ms, out),
                     Peer::Leader => partition.confirm_to_leader(id, now_ms, out),
+                };
+                if outcome.is_err() {
+                    partition.say_farewell(id, out);
                 }
+                outcome
             }
         }
     }
@@ -212,6 +271,11 @@ impl Node {
             partition.take_dial(now_ms).map(|leader| Dial {
                 partition: partition.id(),
                 leader,
+                timeout_ms: if partition.roles().is_taking_over() {
+                    VISIT_TIMEOUT_MS
+                } else {
+                    DIAL_TIMEOUT_MS
+                },
             })
         })
     }
@@ -248,10 +312,22 @@ impl Node {
         })
     }
 
-    /// A leader cannot be reached.
-    pub fn note_unreachable(&mut self, dial: &Dial, reason: String, now_ms: u64) {
+    /// A leader cannot be reached; `is_starting`: it answers that it is not ready yet.
+    pub fn note_unreachable(
+        &mut self,
+        dial: &Dial,
+        reason: String,
+        is_starting: bool,
+        now_ms: u64,
+    ) {
         if let Some(index) = self.index_of(dial.partition) {
-            self.partitions[index].note_unreachable(&dial.leader, reason, now_ms);
+            self.partitions[index].note_unreachable(&dial.leader, reason, is_starting, now_ms);
         }
     }
+}
+
+/// Refuses a node that wants to follow this one, and says why.
+fn turn_away(code: RefusalCode, text: &str, out: &mut Vec<u8>) -> Ended {
+    Frame::Refusal(Refusal { code, text }).encode(out);
+    Ended(format!("a replica is turned away: {text}"))
 }

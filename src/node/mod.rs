@@ -198,6 +198,8 @@ impl Node {
                 fsync,
                 wal_retain_bytes,
                 node_id,
+                address: own_address(&config),
+                has_token: config.token.is_some(),
             },
             mint,
             next_to_maintain: 0,
@@ -483,10 +485,9 @@ impl Node {
         if self.write_obstacle().is_some() {
             return Err(AssignRefusal::Failed);
         }
-        let history = HistoryId(self.mint.draw());
         if let Some(index) = self.index_of(id) {
             return self.partitions[index]
-                .assign(&assignment, history)
+                .assign(&assignment)
                 .map_err(AssignRefusal::Standing);
         }
         if let Some((_, opening)) = self.opening.iter_mut().find(|(opening, _)| *opening == id) {
@@ -509,6 +510,7 @@ impl Node {
             self.to_open.push(id);
             return Ok(1);
         }
+        let history = HistoryId(self.mint.draw());
         let standing = Standing::new(Role::Unassigned, Lineage::new(history));
         self.make(
             id,
@@ -528,16 +530,16 @@ impl Node {
         disk: Option<DiskLog>,
         assignment: &Assignment,
     ) -> Result<u64, AssignRefusal> {
-        let history = HistoryId(self.mint.draw());
         let mut partition = Partition::new(
             id,
             lsm,
             Roles::in_force(standing),
             disk,
             self.options.clone(),
+            self.mint.split(),
         );
         let change = partition
-            .assign(assignment, history)
+            .assign(assignment)
             .map_err(AssignRefusal::Standing)?;
         self.add(partition);
         Ok(change)
@@ -569,7 +571,9 @@ impl Node {
         } else {
             Roles::in_force(standing)
         };
-        let partition = Partition::new(id, lsm, roles, disk, self.options.clone());
+        let ids = self.mint.split();
+        let mut partition = Partition::new(id, lsm, roles, disk, self.options.clone(), ids);
+        partition.resume_office();
         self.add(partition);
     }
 
@@ -667,5 +671,14 @@ impl Node {
             log::warn!("data was lost as accepted: what could not be read is in {path}");
         }
         self.insert(id, lsm, standing, disk);
+    }
+}
+
+/// The HTTP address that this node tells others. Where it listens on all addresses, they see its host themselves.
+fn own_address(config: &Config) -> String {
+    match &config.advertise {
+        Some(address) => address.clone(),
+        None if config.listen.ip().is_unspecified() => format!(":{}", config.listen.port()),
+        None => format!("http://{}", config.listen),
     }
 }

@@ -8,10 +8,14 @@
 
 use crate::lsm::Snapshot;
 use crate::planted::{Bug, is_planted};
-use crate::replication::frame::{Hello, PROTOCOL_VERSION, RefusalCode};
-use crate::replication::{Ended, Feed, FeedStats, NodeId, Source, Sync};
-use crate::storage::Role;
+use crate::replication::frame::{Frame, PROTOCOL_MIN, RefusalCode};
+use crate::replication::{
+    Ended, Feed, FeedStats, Greeting, Intent, NodeId, PeerState, Relation, Source, Sync,
+    is_feed_expected, relation, whole_address,
+};
+use crate::storage::{Lineage, Role};
 
+use super::roles::EPOCH_LEAP_MAX;
 use super::{LinkId, Partition};
 
 /// Replicas of one partition at a time.
@@ -60,14 +64,16 @@ pub(super) struct Followers {
 }
 
 #[derive(Debug)]
-struct Follower {
+pub(super) struct Follower {
     link: LinkId,
     address: String,
+    /// Where it serves HTTP, if it has told.
+    http_address: String,
     feed: Feed,
 }
 
 impl Followers {
-    fn get(&mut self, link: LinkId) -> Option<&mut Feed> {
+    pub(super) fn get(&mut self, link: LinkId) -> Option<&mut Feed> {
         self.feeds
             .iter_mut()
             .find(|follower| follower.link == link)
@@ -97,6 +103,33 @@ impl Followers {
         versions.get(rank).copied().unwrap_or(0)
     }
 
+    /// Where those that follow serve HTTP.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &String> {
+        self.feeds.iter().map(|follower| &follower.http_address)
+    }
+
+    /// Connections on which states can be told.
+    pub(super) fn links(&self) -> impl Iterator<Item = LinkId> {
+        let tells = |follower: &&Follower| follower.feed.protocol() > PROTOCOL_MIN;
+        self.feeds
+            .iter()
+            .filter(tells)
+            .map(|follower| follower.link)
+    }
+
+    /// Takes one out, to be [`put`](Self::put) back when the others are gone.
+    pub(super) fn take(&mut self, link: LinkId) -> Option<Follower> {
+        let at = self
+            .feeds
+            .iter()
+            .position(|follower| follower.link == link)?;
+        Some(self.feeds.swap_remove(at))
+    }
+
+    pub(super) fn put(&mut self, follower: Option<Follower>) {
+        self.feeds.extend(follower);
+    }
+
     /// Ends all connections: the next call for one finds it gone.
     pub(super) fn clear(&mut self) {
         self.feeds.clear();
@@ -110,37 +143,82 @@ impl Followers {
     }
 }
 
+/// The host of a socket's address.
+fn host_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or("", |(host, _)| host)
+}
+
 /// The connection is no longer one of this partition's.
 fn gone() -> Ended {
     Ended("the role of this node has changed".to_owned())
 }
 
 impl Partition {
-    /// A replica says hello from an address; the answer goes to `out`.
+    /// A node says hello from an address; the answer goes to `out`.
     pub fn greet(
         &mut self,
         link: LinkId,
         address: &str,
-        hello: &Hello<'_>,
+        hello: &Greeting,
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<(), Turned> {
         self.check_hello(hello)?;
-        self.retain_log();
-        let feed = self.begin_feed(address, hello, now_ms, out)?;
+        let http_address = hello.state.as_ref().map_or("", |state| &state.address);
+        let http_address = whole_address(http_address, host_of(address));
+        self.note_peer(&http_address);
+        let is_claim = matches!(hello.intent(), Intent::Claim | Intent::OrderedClaim);
+        // What answers a claim comes once it is on disk.
+        if hello.protocol > PROTOCOL_MIN && !is_claim {
+            Frame::PeerState(self.own_state(Intent::Tell)).encode(out);
+        }
+        let feed = match hello.intent() {
+            Intent::Survey if self.is_feed_expected(hello) => {
+                self.retain_log();
+                self.begin_feed(address, hello, now_ms, out)?
+            }
+            Intent::Follow => {
+                self.retain_log();
+                self.begin_feed(address, hello, now_ms, out)?
+            }
+            _ => Feed::idle(hello, now_ms),
+        };
         self.followers.feeds.push(Follower {
             link,
             address: address.to_owned(),
+            http_address,
             feed,
         });
         self.keep_log();
-        Ok(())
+        match &hello.state {
+            Some(state) if is_claim => self
+                .receive_peer_state(link, state.clone())
+                .map_err(|ended| turned(RefusalCode::Epoch, ended.0)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a node that surveys this one lacks what is here.
+    fn is_feed_expected(&self, hello: &Greeting) -> bool {
+        let Some(state) = &hello.state else {
+            return false;
+        };
+        let standing = self.roles.standing();
+        let related = relation(
+            (&state.lineage, hello.position.version),
+            (&standing.lineage, self.lsm.last_version()),
+        );
+        is_feed_expected(
+            related,
+            state.data_ordered_epoch,
+            standing.data_ordered_epoch,
+        )
     }
 
     fn begin_feed(
         &mut self,
         address: &str,
-        hello: &Hello<'_>,
+        hello: &Greeting,
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<Feed, Turned> {
@@ -174,27 +252,15 @@ impl Partition {
             .ok_or_else(|| turned(RefusalCode::Busy, "the log has moved on: try again"))
     }
 
-    fn check_hello(&mut self, hello: &Hello<'_>) -> Result<(), Turned> {
-        if hello.protocol_version != PROTOCOL_VERSION {
-            let text = format!(
-                "this node speaks version {PROTOCOL_VERSION} of the protocol: upgrade the older node"
-            );
-            return Err(turned(RefusalCode::Protocol, text));
-        }
+    fn check_hello(&mut self, hello: &Greeting) -> Result<(), Turned> {
         if hello.node_id == self.options.node_id {
             return Err(turned(
                 RefusalCode::NotLeader,
                 "this is the same node: name another as the leader",
             ));
         }
-        let epoch = self.roles.standing().epoch;
-        if hello.epoch > epoch && !is_planted(Bug::EpochNotHeard) {
-            self.hear_epoch(hello.epoch);
-            let text = format!(
-                "epoch {} has begun, and this node knows of {epoch}: assign it anew",
-                hello.epoch
-            );
-            return Err(turned(RefusalCode::Epoch, text));
+        if hello.intent() == Intent::Follow {
+            self.check_follower(hello)?;
         }
         if !self.roles.is_settled() {
             return Err(turned(
@@ -202,8 +268,39 @@ impl Partition {
                 "the role of this node is changing: try again",
             ));
         }
+        if self.followers.feeds.len() >= FOLLOWERS_MAX {
+            return Err(turned(
+                RefusalCode::Busy,
+                format!("{FOLLOWERS_MAX} replicas are fed: follow one of them"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether this node may be followed by one that says hello.
+    fn check_follower(&mut self, hello: &Greeting) -> Result<(), Turned> {
+        let epoch = self.roles.standing().epoch;
+        if hello.epoch > epoch && !is_planted(Bug::EpochNotHeard) {
+            return Err(self.hear_epoch(hello));
+        }
+        if hello.epoch == epoch && self.has_made_way() && !self.roles.is_taking_over() {
+            // That node knows the epoch in which this one made way, and was told to follow this one all the same.
+            self.hear_from_replica(hello);
+            let text = "this node takes over as the leader: try again";
+            return Err(turned(RefusalCode::Busy, text));
+        }
         match self.roles.role() {
+            Role::Leader if self.is_behind(hello) => {
+                self.fetch_from_peers();
+                let text =
+                    "this node lacks what the replica holds, and fetches it first: try again";
+                return Err(turned(RefusalCode::Busy, text));
+            }
             Role::Leader => {}
+            Role::Replica if self.roles.is_taking_over() => {
+                let text = "this node takes over as the leader: try again";
+                return Err(turned(RefusalCode::Busy, text));
+            }
             Role::Replica if self.following.sync() == Sync::InSync => {}
             Role::Replica => {
                 return Err(turned(
@@ -218,12 +315,6 @@ impl Partition {
                 ));
             }
         }
-        if self.followers.feeds.len() >= FOLLOWERS_MAX {
-            return Err(turned(
-                RefusalCode::Busy,
-                format!("{FOLLOWERS_MAX} replicas are fed: follow one of them"),
-            ));
-        }
         let last_version = self.lsm.last_version();
         if hello.history == self.history() && hello.position.version > last_version {
             let text = format!(
@@ -235,11 +326,63 @@ impl Partition {
         Ok(())
     }
 
+    /// Whether a controller told this node to lead, and a node that wants to follow it holds all that it holds, and more.
+    fn is_behind(&mut self, hello: &Greeting) -> bool {
+        let Some(state) = &hello.state else {
+            return false;
+        };
+        let own = (&self.roles.standing().lineage, self.lsm.last_version());
+        let is_behind = self.is_told_to_lead
+            && relation(own, (&state.lineage, state.last_version)) == Relation::Newer;
+        if is_behind {
+            self.note_peer(&state.address);
+        }
+        is_behind
+    }
+
+    /// A node that wants to follow this one knows of a higher epoch.
+    fn hear_epoch(&mut self, hello: &Greeting) -> Turned {
+        let epoch = self.roles.standing().epoch;
+        if hello.epoch - epoch > EPOCH_LEAP_MAX {
+            let text = format!(
+                "epoch {} is not believed: it is more than {EPOCH_LEAP_MAX} above {epoch}",
+                hello.epoch
+            );
+            return turned(RefusalCode::Epoch, text);
+        }
+        let is_believed = match &hello.state {
+            Some(state) => self.is_believed(&state.lineage, state.last_version),
+            None => self.is_believed(&Lineage::new(hello.history), hello.position.version),
+        };
+        if !is_believed {
+            let text = format!(
+                "epoch {} is not believed: the data of this node and of that one have nothing in common",
+                hello.epoch
+            );
+            return turned(RefusalCode::Epoch, text);
+        }
+        if let Some(state) = &hello.state {
+            self.note_peer(&state.address);
+        }
+        self.hear_from_replica(hello);
+        let text = format!(
+            "epoch {} has begun, and this node knew of {epoch}: try again, or assign it anew",
+            hello.epoch
+        );
+        turned(RefusalCode::Epoch, text)
+    }
+
     /// Whether the replica has nothing but what is here too, so far as histories tell; else why it needs a snapshot.
-    fn common_version(&self, hello: &Hello<'_>) -> Result<(), &'static str> {
+    fn common_version(&self, hello: &Greeting) -> Result<(), &'static str> {
         let version = hello.position.version;
         if version == 0 {
             return Ok(());
+        }
+        if let Some(state) = &hello.state {
+            let own = (&self.roles.standing().lineage, self.lsm.last_version());
+            if relation(own, (&state.lineage, version)) == Relation::Covered {
+                return Ok(());
+            }
         }
         match self
             .roles
@@ -278,6 +421,7 @@ impl Partition {
             // That of its data: what a replica has only heard of gives its data no more weight.
             epoch: self.roles.standing().data_epoch,
             lineage: &self.roles.standing().lineage,
+            is_settled: self.roles.is_settled(),
             lsm: &mut self.lsm,
             now_ms,
         }
@@ -287,16 +431,33 @@ impl Partition {
     pub fn receive_from_replica(
         &mut self,
         link: LinkId,
-        input: &[u8],
+        input: &mut &[u8],
         now_ms: u64,
     ) -> Result<(), Ended> {
-        let feed = self.followers.get(link).ok_or_else(gone)?;
-        let confirmed = feed.needed_version();
-        feed.receive(input, now_ms)?;
-        if feed.needed_version() != confirmed {
-            self.keep_log();
+        loop {
+            let feed = self.followers.get(link).ok_or_else(gone)?;
+            let confirmed = feed.needed_version();
+            let told = feed.receive(input, now_ms)?;
+            if feed.needed_version() != confirmed {
+                self.keep_log();
+            }
+            match told {
+                Some(state) => self.receive_peer_state(link, state)?,
+                None => return Ok(()),
+            }
         }
-        Ok(())
+    }
+
+    /// A node that is connected tells where it stands.
+    fn receive_peer_state(&mut self, link: LinkId, mut state: PeerState) -> Result<(), Ended> {
+        let found = self
+            .followers
+            .feeds
+            .iter()
+            .find(|follower| follower.link == link);
+        let address = found.map_or("", |follower| &follower.address);
+        state.address = whole_address(&state.address, host_of(address));
+        self.receive_state(link, &state)
     }
 
     /// Appends what a replica is to be sent next, about `budget` bytes.

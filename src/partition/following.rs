@@ -7,10 +7,14 @@
 //!    [`RETRY_MAX_MS`] in the end, or of [`RETRY_PARTED_MS`] where the leader holds other data.
 
 use crate::planted::{Bug, is_planted};
-use crate::replication::{Ended, Following, Installed, Sync, Upstream};
-use crate::storage::{Dropped, HistoryId, Replacement, Role, Standing};
+use crate::replication::frame::{PROTOCOL_MIN, PROTOCOL_VERSION, RefusalCode};
+use crate::replication::{
+    Ended, Following, HEARTBEAT_MS, Installed, Intent, PeerState, Sync, Upstream, whole_address,
+};
+use crate::storage::{Dropped, Replacement, Role, Standing};
 
 use super::roles::{AssignError, Assignment};
+use super::takeover::{Basis, VisitEnd};
 use super::{DiskLog, LinkId, Partition};
 
 /// First wait after a failure, and the longest.
@@ -26,6 +30,9 @@ const OWED_MAX_WORK: usize = 4 * 1024 * 1024;
 /// The disk may be behind by so much before the leader is listened to again.
 const UNWRITTEN_MAX_COUNT: u64 = 200_000;
 
+/// A leader that was silent for so long may have gone on without this node: two heartbeats were missed.
+const UNHEARD_MS: u64 = 2 * HEARTBEAT_MS + HEARTBEAT_MS / 4;
+
 /// How fast what is known of the leader's clock follows it back: heartbeats that were under way for long make it seem late.
 const CLOCK_DRIFT_MS_PER_BEAT: i64 = 1;
 
@@ -39,7 +46,7 @@ pub enum Peer {
 }
 
 #[derive(Debug)]
-enum Dial {
+pub(super) enum Dial {
     /// To be dialed then.
     At(u64),
     UnderWay,
@@ -62,12 +69,14 @@ pub struct FollowingStats {
 /// A replica's side of its leader.
 #[derive(Debug)]
 pub(super) struct Follows {
-    dial: Dial,
+    pub(super) dial: Dial,
     retry_ms: u64,
+    /// The protocol that the next dial speaks.
+    protocol: u16,
     /// Survives a connection that is lost: what is here is what the leader had, if not all of it. Not a time as leader: whoever
     /// follows after that may hold what its new leader has not.
     sync: Sync,
-    obstacle: Option<String>,
+    pub(super) obstacle: Option<String>,
     /// The leader's clock is so far ahead of this node's, as far as is known, and from which connection.
     clock_ahead_ms: i64,
     clock_link: Option<LinkId>,
@@ -78,6 +87,7 @@ impl Default for Follows {
         Self {
             dial: Dial::At(0),
             retry_ms: RETRY_MIN_MS,
+            protocol: PROTOCOL_VERSION,
             sync: Sync::Behind,
             obstacle: None,
             clock_ahead_ms: 0,
@@ -104,49 +114,75 @@ impl Follows {
 }
 
 impl Partition {
-    /// Takes on a role; the number of the change, which [`Wait::Settled`](super::Wait::Settled) waits for. `history`: for one
-    /// that begins.
-    pub fn assign(
-        &mut self,
-        assignment: &Assignment,
-        history: HistoryId,
-    ) -> Result<u64, AssignError> {
-        let standing = self
-            .roles
-            .assigned(assignment, self.lsm.last_version(), history)?;
+    /// Takes on a role; the number of the change, which [`Wait::Settled`](super::Wait::Settled) waits for.
+    pub fn assign(&mut self, assignment: &Assignment) -> Result<u64, AssignError> {
+        let mut standing = self.roles.assigned(assignment)?;
         let before = self.roles.standing().clone();
-        let role_before = self.roles.role();
+        let (role_before, took_over) = (self.roles.role(), self.roles.is_taking_over());
+        if let Some(leader) = &before.leader {
+            self.last_leader = Some(leader.clone());
+        }
+        self.roles.take_duty();
+        self.is_told_to_lead = standing.role == Role::Leader;
+        let is_same_epoch = standing.epoch == before.epoch;
+        if standing.role == Role::Leader {
+            standing.peers = self.with_known_peers(&standing.peers);
+            if is_same_epoch && took_over {
+                self.change_standing(standing);
+                self.add_to_takeover(&assignment.peers);
+                return Ok(self.roles.changed_count());
+            }
+            let basis = match assignment.epoch {
+                Some(epoch) if epoch > 0 => Basis::Ordered,
+                _ if before.role == Role::Leader => Basis::Resumed,
+                _ => Basis::OwnEpoch,
+            };
+            if is_same_epoch && role_before == Role::Leader {
+                self.change_standing(standing);
+                let peers = self.roles.standing().peers.clone();
+                self.reassure_peers(&peers, basis);
+                return Ok(self.roles.changed_count());
+            }
+            self.change_standing(standing);
+            if role_before == Role::Leader {
+                self.leave_office();
+            }
+            self.roles.begin_takeover();
+            self.tell_leader();
+            self.disconnect();
+            self.begin_takeover(basis);
+            return Ok(self.roles.changed_count().min(self.ordered_change()));
+        }
         self.change_standing(standing);
-        if role_before == Role::Leader && self.roles.role() != Role::Leader {
+        if role_before == Role::Leader {
             self.tenure += 1;
         }
         let now = self.roles.standing();
-        if (now.role, &now.leader, now.epoch) != (role_before, &before.leader, before.epoch) {
+        if took_over
+            || (now.role, &now.leader, now.epoch) != (role_before, &before.leader, before.epoch)
+        {
             log::info!(
                 "partition {}: {} in epoch {}",
                 self.id,
                 now.role.name(),
                 now.epoch
             );
+            self.takeover = None;
             self.disconnect();
         }
         Ok(self.roles.changed_count())
     }
 
-    /// Somebody knows of a higher epoch: whoever leads in it, it is not this node.
-    pub(super) fn hear_epoch(&mut self, epoch: u64) {
-        if self.roles.role() == Role::Leader {
-            log::warn!(
-                "partition {}: epoch {epoch} has begun elsewhere: this node leads no more",
-                self.id
-            );
-            self.tenure += 1;
-            self.change_standing(self.roles.deposed(epoch));
-            self.disconnect();
+    /// Goes on as the leader that the partition was before a restart, once its peers were asked.
+    pub fn resume_office(&mut self) {
+        let standing = self.roles.standing();
+        let is_in_office = standing.data_epoch == standing.epoch;
+        if self.roles.role() == Role::Leader && !(is_in_office && standing.peers.is_empty()) {
+            self.begin_takeover(Basis::Resumed);
         }
     }
 
-    fn change_standing(&mut self, standing: Standing) {
+    pub(super) fn change_standing(&mut self, standing: Standing) {
         let lasts = self.disk.is_none();
         self.roles.change(standing, lasts);
     }
@@ -173,7 +209,7 @@ impl Partition {
     }
 
     /// Ends all connections, and looks for the leader anew.
-    fn disconnect(&mut self) {
+    pub(super) fn disconnect(&mut self) {
         self.followers.clear();
         // What was known of a leader's clock is worth something until the next one is heard; a leader goes by its own.
         let (sync, clock_ahead_ms) = match self.roles.role() {
@@ -189,6 +225,8 @@ impl Partition {
         if let Dial::Connected(_, upstream) = follows.dial {
             self.free_upstream(*upstream);
         }
+        // A leader goes by its own clock from its first heartbeat on.
+        self.note_time(self.time_ms);
         self.keep_log();
     }
 
@@ -198,9 +236,12 @@ impl Partition {
         }
     }
 
-    /// The leader's address, if it is to be dialed now. [`connected`](Self::connected) or [`note_unreachable`](Self::note_unreachable)
-    /// follows.
+    /// The address of the leader, or of another node that a takeover visits, if it is to be dialed now.
+    /// [`connected`](Self::connected) or [`note_unreachable`](Self::note_unreachable) follows.
     pub fn take_dial(&mut self, now_ms: u64) -> Option<String> {
+        if self.takeover.is_some() {
+            return self.take_visit(now_ms);
+        }
         let at_ms = self.dial_at_ms()?;
         if at_ms > now_ms {
             return None;
@@ -210,8 +251,11 @@ impl Partition {
         Some(leader)
     }
 
-    /// When the leader is to be dialed, if it is.
+    /// When a node is to be dialed, if one is.
     pub fn dial_at_ms(&self) -> Option<u64> {
+        if self.takeover.is_some() {
+            return self.visit_at_ms();
+        }
         let is_due = self.roles.role() == Role::Replica && self.roles.is_settled();
         match self.following.dial {
             Dial::At(at_ms) if is_due && self.roles.standing().leader.is_some() => Some(at_ms),
@@ -219,41 +263,64 @@ impl Partition {
         }
     }
 
-    /// The leader cannot be reached. Logged once for each reason: the next try is never far.
-    pub fn note_unreachable(&mut self, leader: &str, reason: String, now_ms: u64) {
-        if matches!(self.following.dial, Dial::UnderWay)
-            && self.roles.standing().leader.as_deref() == Some(leader)
-        {
-            let is_known = self.following.obstacle.as_ref() == Some(&reason);
-            log::log!(
-                if is_known {
-                    log::Level::Debug
-                } else {
-                    log::Level::Warn
-                },
-                "partition {}: {reason}",
-                self.id
-            );
+    /// The node that is dialed: that of a visit, or the leader.
+    fn dialed(&self) -> Option<&str> {
+        if self.takeover.is_some() {
+            self.visited()
+        } else {
+            self.roles.standing().leader.as_deref()
+        }
+    }
+
+    /// A node cannot be reached; `is_starting`: it answers that it is not ready yet. Logged once for each reason: the next
+    /// try is never far.
+    pub fn note_unreachable(
+        &mut self,
+        address: &str,
+        reason: String,
+        is_starting: bool,
+        now_ms: u64,
+    ) {
+        if !matches!(self.following.dial, Dial::UnderWay) || self.dialed() != Some(address) {
+            return;
+        }
+        let is_known = self.following.obstacle.as_ref() == Some(&reason);
+        let level = if is_known {
+            log::Level::Debug
+        } else {
+            log::Level::Warn
+        };
+        log::log!(level, "partition {}: {reason}", self.id);
+        if self.takeover.is_some() {
+            (self.following.dial, self.following.obstacle) = (Dial::At(now_ms), Some(reason));
+            self.visit_unreachable(is_starting, now_ms);
+        } else {
             self.following.retry(reason, now_ms);
         }
     }
 
-    /// The leader's replication socket is open: what is to be said first goes to `out`. False if it is not wanted any more.
+    /// A replication socket is open: what is to be said first goes to `out`. False if it is not wanted any more.
     pub fn connected(
         &mut self,
         link: LinkId,
-        leader: &str,
+        address: &str,
         token: &[u8],
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> bool {
-        let standing = self.roles.standing();
-        let is_wanted = matches!(self.following.dial, Dial::UnderWay)
-            && standing.leader.as_deref() == Some(leader);
+        let is_wanted =
+            matches!(self.following.dial, Dial::UnderWay) && self.dialed() == Some(address);
         if is_wanted {
-            let (node_id, position) = (self.options.node_id, self.lsm.position());
-            let upstream =
-                Upstream::greet(self.id, node_id, standing, position, token, now_ms, out);
+            let upstream = Upstream::greet(
+                self.id,
+                self.options.node_id,
+                self.own_state(self.intent()),
+                self.lsm.position(),
+                token,
+                self.following.protocol,
+                now_ms,
+                out,
+            );
             self.following.dial = Dial::Connected(link, Box::new(upstream));
         }
         is_wanted
@@ -288,13 +355,20 @@ impl Partition {
             let standing = self.roles.standing();
             let outcome =
                 upstream.receive(input, &mut self.lsm, standing, self.options.engine, now_ms);
-            if upstream.sync() == Sync::Parted {
+            let is_visit = self.takeover.is_some();
+            if upstream.sync() == Sync::Parted && !is_visit {
                 self.following.sync = Sync::Parted;
+            } else if upstream
+                .refusal()
+                .is_some_and(|code| code != RefusalCode::Busy)
+            {
+                // What it serves grows old, and no one knows how old.
+                self.following.sync = Sync::Behind;
             }
             let Some(following) = outcome? else {
                 return Ok(());
             };
-            if upstream.sync() == Sync::InSync && self.following.sync != Sync::InSync {
+            if !is_visit && upstream.sync() == Sync::InSync && self.following.sync != Sync::InSync {
                 self.following.sync = Sync::InSync;
                 log::info!(
                     "partition {}: in sync with its leader at version {}",
@@ -304,6 +378,14 @@ impl Partition {
             }
             match following {
                 Following::Noted => {}
+                Following::Told => {
+                    let told = upstream.peer().cloned();
+                    if let (Some(told), false) = (told, is_visit) {
+                        self.receive_from_leader_state(told);
+                    }
+                }
+                // Only a leader's clock counts, not that of a node that is visited.
+                Following::Beat { .. } if is_visit => {}
                 Following::Beat { time_ms } => self.note_leader_time(link, time_ms),
                 Following::Continues { epoch, lineage } => {
                     let lineage = lineage.with_older_of(&self.roles.standing().lineage);
@@ -313,10 +395,14 @@ impl Partition {
                         self.id,
                         self.lsm.last_version()
                     );
+                    let ordered_epoch = upstream.peer().map_or(0, |peer| peer.ordered_epoch);
+                    let standing = self.roles.standing().clone();
+                    let epoch = epoch.max(standing.epoch);
                     self.change_standing(Standing {
                         epoch,
+                        ordered_epoch: ordered_epoch.min(epoch).max(standing.ordered_epoch),
                         lineage,
-                        ..self.roles.standing().clone()
+                        ..standing
                     });
                 }
                 Following::SnapshotBegins {
@@ -334,19 +420,44 @@ impl Partition {
                 Following::Installed(installed) => self.install(*installed),
             }
             self.note_epoch_of_data();
+            if self.takeover.is_some() {
+                self.step_visit(now_ms)?;
+            }
         }
         Ok(())
     }
 
-    /// Once all is here that the leader's epoch began with, the data is of that epoch.
-    fn note_epoch_of_data(&mut self) {
+    /// The leader tells where it stands: by its first words, or because it leads no more.
+    fn receive_from_leader_state(&mut self, mut told: PeerState) {
+        let leader = self.roles.standing().leader.as_deref().unwrap_or_default();
+        let host = leader
+            .trim_start_matches("http://")
+            .rsplit_once(':')
+            .map_or("", |(host, _)| host);
+        told.address = whole_address(&told.address, host);
         let standing = self.roles.standing();
-        if standing.data_epoch < standing.epoch
-            && matches!(&self.following.dial, Dial::Connected(_, upstream) if upstream.epoch() == Some(standing.epoch))
-            && standing.lineage.begun_version() <= self.lsm.last_version()
-        {
+        let is_leading = told.address.is_empty() || Some(&told.address) == standing.leader.as_ref();
+        if !is_leading && told.intent == Intent::Tell {
+            self.hear_of_leader(&told);
+        }
+    }
+
+    /// Once all is here that the epoch of the peer's data began with, the data is of that epoch.
+    fn note_epoch_of_data(&mut self) {
+        let Dial::Connected(_, upstream) = &self.following.dial else {
+            return;
+        };
+        let standing = self.roles.standing();
+        let ordered_epoch = upstream.peer().map_or(0, |peer| peer.data_ordered_epoch);
+        let Some(data_epoch) = upstream.epoch() else {
+            return;
+        };
+        let is_news = data_epoch > standing.data_epoch
+            || (data_epoch == standing.data_epoch && ordered_epoch > standing.data_ordered_epoch);
+        if is_news && standing.lineage.begun_version() <= self.lsm.last_version() {
             self.change_standing(Standing {
-                data_epoch: standing.epoch,
+                data_epoch,
+                data_ordered_epoch: ordered_epoch.max(standing.data_ordered_epoch),
                 ..standing.clone()
             });
         }
@@ -366,9 +477,17 @@ impl Partition {
         let common_version = lineage
             .common_version_with(&before.lineage, version)
             .unwrap_or(0);
+        let peer = match &self.following.dial {
+            Dial::Connected(_, upstream) => upstream.peer(),
+            Dial::At(_) | Dial::UnderWay => None,
+        };
+        let ordered_epoch = peer.map_or(0, |peer| peer.ordered_epoch);
+        let epoch_now = epoch.max(before.epoch);
         let standing = Standing {
-            epoch,
+            epoch: epoch_now,
+            ordered_epoch: ordered_epoch.min(epoch_now).max(before.ordered_epoch),
             data_epoch: epoch,
+            data_ordered_epoch: peer.map_or(0, |peer| peer.data_ordered_epoch),
             lineage: lineage.with_older_of(&before.lineage),
             ..before.clone()
         };
@@ -396,7 +515,7 @@ impl Partition {
         } else {
             if dropped.is_some() {
                 log::warn!(
-                    "partition {}: writes of versions {} to {version}, which only this node had, are dropped; without --data-dir there \
+                    "partition {}: writes of versions {} to {version}, which the leader's history lacks, are dropped; without --data-dir there \
                      is no place to save them",
                     self.id,
                     common_version + 1
@@ -439,30 +558,57 @@ impl Partition {
         }
     }
 
-    /// The connection to the leader has ended.
+    /// The connection to the leader, or to a node that was visited, has ended.
     pub fn forget_leader(&mut self, link: LinkId, reason: &Ended, now_ms: u64) {
-        if matches!(self.following.dial, Dial::Connected(id, _) if id == link) {
-            let dial = std::mem::replace(&mut self.following.dial, Dial::At(now_ms));
+        if !matches!(self.following.dial, Dial::Connected(id, _) if id == link) {
+            return;
+        }
+        let dial = std::mem::replace(&mut self.following.dial, Dial::At(now_ms));
+        let Dial::Connected(_, upstream) = dial else {
+            return;
+        };
+        let (refusal, protocol) = (upstream.refusal(), upstream.protocol());
+        let ended = VisitEnd {
+            refusal,
+            sync: upstream.sync(),
+            protocol,
+        };
+        self.free_upstream(*upstream);
+        let is_older = refusal == Some(RefusalCode::Protocol) && protocol > PROTOCOL_MIN;
+        self.following.protocol = if is_older {
+            PROTOCOL_MIN
+        } else {
+            PROTOCOL_VERSION
+        };
+        if self.takeover.is_some() {
+            self.visit_ended(ended, now_ms);
+        } else if is_older {
+            self.following.dial = Dial::At(now_ms);
+        } else {
             self.following.retry(reason.0.clone(), now_ms);
-            if let Dial::Connected(_, upstream) = dial {
-                self.free_upstream(*upstream);
-            }
         }
     }
 
     /// Figures about the leader, of a replica.
-    pub fn following_stats(&self) -> Option<FollowingStats> {
+    pub fn following_stats(&self, now_ms: u64) -> Option<FollowingStats> {
         if self.roles.role() != Role::Replica {
             return None;
         }
         let (state, leader_version) = match &self.following.dial {
-            Dial::Connected(_, upstream) => (upstream.state_name(), upstream.leader_version()),
+            Dial::Connected(_, upstream) => {
+                let is_heard = upstream.silent_ms(now_ms) < UNHEARD_MS;
+                (
+                    upstream.state_name(),
+                    upstream.leader_version().filter(|_| is_heard),
+                )
+            }
             Dial::At(_) | Dial::UnderWay if self.roles.standing().leader.is_none() => {
                 ("no leader known", None)
             }
             Dial::At(_) | Dial::UnderWay => ("connecting", None),
         };
         let obstacle = match &self.roles.standing().leader {
+            _ if self.takeover.is_some() => self.following.obstacle.clone(),
             Some(_) => self.following.obstacle.clone(),
             None => Some("no leader is known: assign one".to_owned()),
         };
@@ -472,6 +618,21 @@ impl Partition {
             leader_version,
             obstacle,
         })
+    }
+
+    /// What it does, in words.
+    pub fn state_name(&self) -> &'static str {
+        match self.roles.role() {
+            _ if self.roles.is_taking_over() => "catching up to lead",
+            _ if !self.roles.is_settled() => "changing its role",
+            Role::Leader => "leading",
+            Role::Unassigned => "unassigned",
+            Role::Replica => match self.following.sync {
+                Sync::Behind => "catching up",
+                Sync::InSync => "in sync",
+                Sync::Parted => "parted from its leader",
+            },
+        }
     }
 
     /// Whether its data can be served: a leader's always, a replica's once it has caught up.

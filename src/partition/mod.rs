@@ -9,28 +9,33 @@
 //!
 //! Not here: which partition a request means (`node/`), HTTP (`api/`).
 
+mod claims;
 mod disk_log;
 mod figures;
 mod followers;
 mod following;
 mod roles;
+mod takeover;
 
 use crate::config::Fsync;
 use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Options, Write};
 use crate::planted::{Bug, is_planted};
-use crate::replication::NodeId;
+use crate::replication::frame::Frame;
+use crate::replication::{NodeId, PeerState};
 use crate::storage::{
-    Command, HistoryId, Lineage, Position, Replacement, StorageError, StoreStats, VersionToken,
+    Command, HistoryId, Lineage, Mint, Position, Replacement, StorageError, StoreStats,
+    VersionToken,
 };
 
 pub use disk_log::DiskLog;
 pub use figures::SnapshotStats;
 pub use followers::{FollowerStats, Turned};
 pub use following::{FollowingStats, Peer};
-pub use roles::{AssignError, Assignment, Roles};
+pub use roles::{AssignError, Assignment, EPOCH_LEAP_MAX, Roles};
 
 use followers::Followers;
 use following::Follows;
+use takeover::Takeover;
 
 /// What a reply waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,6 +161,10 @@ pub struct PartitionOptions {
     pub wal_retain_bytes: usize,
     /// Who this node is.
     pub node_id: NodeId,
+    /// Its HTTP address, as it tells other nodes: `:port` where they see the host themselves.
+    pub address: String,
+    /// Nodes that connect have presented a token.
+    pub has_token: bool,
 }
 
 /// The partitions whose data the disk thread writes whole, in files of their own: one checkpoint and one replacement at a time,
@@ -190,6 +199,18 @@ pub struct Partition {
     replacement: Option<Box<Replacement>>,
     followers: Followers,
     following: Follows,
+    /// Coming to lead, or telling nodes that were not reached then.
+    takeover: Option<Takeover>,
+    /// A controller told it to lead, since the process started.
+    is_told_to_lead: bool,
+    /// The leader it followed last.
+    last_leader: Option<String>,
+    /// Addresses of nodes that have connected.
+    recent_peers: Vec<String>,
+    /// What connections are still to be told before they end.
+    farewells: Vec<(LinkId, PeerState)>,
+    /// For histories that begin here.
+    ids: Mint,
     /// Engines that are freed piece by piece.
     abandoned: Vec<Lsm>,
     snapshot_stats: SnapshotStats,
@@ -209,7 +230,9 @@ impl Partition {
         roles: Roles,
         disk: Option<DiskLog>,
         options: PartitionOptions,
+        ids: Mint,
     ) -> Self {
+        let last_leader = roles.standing().leader.clone();
         let following = Follows::default();
         let (replacement, followers, abandoned) = (None, Followers::default(), Vec::new());
         let snapshot_stats = SnapshotStats::default();
@@ -222,6 +245,12 @@ impl Partition {
             replacement,
             followers,
             following,
+            takeover: None,
+            is_told_to_lead: false,
+            last_leader,
+            recent_peers: Vec::new(),
+            farewells: Vec::new(),
+            ids,
             abandoned,
             snapshot_stats,
             tenure: 0,
@@ -302,7 +331,14 @@ impl Partition {
                 self.released_version()
                     .min(self.followers.acked_version(usize::from(count))),
             ),
-            Wait::Settled => Reached::UpTo(self.roles.settled_count()),
+            Wait::Settled => {
+                let count = self.roles.settled_count();
+                let held = self
+                    .takeover
+                    .as_ref()
+                    .and_then(|takeover| takeover.held_change(count));
+                Reached::UpTo(held.map_or(count, |held| held.min(count)))
+            }
         }
     }
 
@@ -407,6 +443,15 @@ impl Partition {
     /// The disk has told that where the partition stands lasts.
     pub fn note_settled(&mut self) {
         self.roles.note_settled();
+        self.finish_takeover();
+    }
+
+    /// Tells a connection that is about to end what it has to hear.
+    pub fn say_farewell(&mut self, link: LinkId, out: &mut Vec<u8>) {
+        if let Some(at) = self.farewells.iter().position(|(told, _)| *told == link) {
+            let (_, state) = self.farewells.swap_remove(at);
+            Frame::PeerState(state).encode(out);
+        }
     }
 
     /// The disk has told that all data is replaced.

@@ -1,12 +1,18 @@
 //! What a partition is on this node: its role, the epoch, its histories, and how a controller changes them.
 //!
 //! Invariants:
-//! 1. The epoch never goes down, and whoever has led or followed in an epoch takes another role only in a higher one.
+//! 1. The epoch never goes down. A node that was assigned a role in an epoch takes another role only in a higher one.
 //! 2. A change counts when it is on disk, if there is one; until then it is *unsettled*, and neither role is carried out.
 //! 3. Every promotion, and every new epoch of a leader, begins a new history and remembers where the one before it ended.
+//! 4. A node that is to lead acts as a replica until it has what its peers hold (`takeover.rs`).
+//! 5. One message moves the epoch by at most [`EPOCH_LEAP_MAX`]: no typing error uses all epochs up.
 
 use crate::planted::{Bug, is_planted};
 use crate::storage::{HistoryId, Lineage, Role, Standing};
+
+/// How far above the one in force an epoch may be. Enough for counters and for seconds since 1970, and too little to come near
+/// the last epoch.
+pub const EPOCH_LEAP_MAX: u64 = 1 << 32;
 
 /// What a controller wants a partition to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +23,8 @@ pub struct Assignment {
     pub epoch: Option<u64>,
     /// Of a replica, its leader's address.
     pub leader: Option<String>,
+    /// Addresses of the partition's other nodes; empty: not said.
+    pub peers: Vec<String>,
 }
 
 impl Assignment {
@@ -24,10 +32,8 @@ impl Assignment {
     pub fn check_next(&self, next: &Self) -> Result<(), AssignError> {
         let history = HistoryId([0; 16]);
         let made = Roles::in_force(Standing::new(Role::Unassigned, Lineage::new(history)));
-        let assigned = made.assigned(self, 0, history)?;
-        Roles::in_force(assigned)
-            .assigned(next, 0, history)
-            .map(drop)
+        let assigned = made.assigned(self)?;
+        Roles::in_force(assigned).assigned(next).map(drop)
     }
 }
 
@@ -46,8 +52,11 @@ pub enum AssignError {
         /// That role.
         role: Role,
     },
-    /// There is no epoch above.
-    Exhausted,
+    /// The epoch is too far above the one in force.
+    Leap {
+        /// The highest that would be taken.
+        max: u64,
+    },
 }
 
 /// How far a change of standing is on its way to disk.
@@ -62,7 +71,9 @@ enum Change {
 /// Whether the role on disk is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Duty {
-    OnDuty,
+    Taken,
+    /// It is to lead, and acts as a replica until it has what its peers hold.
+    TakingOver,
     /// Not before a controller says so again.
     Awaiting,
 }
@@ -82,7 +93,7 @@ impl Roles {
     pub fn in_force(standing: Standing) -> Self {
         Self {
             standing,
-            duty: Duty::OnDuty,
+            duty: Duty::Taken,
             change: Change::Settled,
             changed_count: 0,
             settled_count: 0,
@@ -99,10 +110,21 @@ impl Roles {
 
     /// What the partition is now.
     pub fn role(&self) -> Role {
-        match self.duty {
-            Duty::OnDuty => self.standing.role,
-            Duty::Awaiting => Role::Unassigned,
+        match (self.duty, self.standing.role) {
+            (Duty::Awaiting, _) => Role::Unassigned,
+            (Duty::TakingOver, Role::Leader) => Role::Replica,
+            (_, role) => role,
         }
+    }
+
+    /// From now on it acts as a replica until [`take_office`](Self::take_office).
+    pub(super) fn begin_takeover(&mut self) {
+        self.duty = Duty::TakingOver;
+    }
+
+    /// Whether it is to lead, and does not yet.
+    pub fn is_taking_over(&self) -> bool {
+        self.duty == Duty::TakingOver
     }
 
     /// Where it stands.
@@ -145,12 +167,22 @@ impl Roles {
         }
     }
 
-    /// Changes the standing; `lasts`: there is no disk that has to have it first.
+    /// A controller has said what to be.
+    pub(super) fn take_duty(&mut self) {
+        if self.duty == Duty::Awaiting {
+            self.duty = Duty::Taken;
+        }
+    }
+
+    /// Changes the standing; `lasts`: there is no disk that has to have it first. A takeover goes on if the role is still that
+    /// of a leader.
     pub(super) fn change(&mut self, standing: Standing, lasts: bool) {
-        if standing == self.standing && self.duty == Duty::OnDuty {
+        if standing == self.standing {
             return;
         }
-        self.duty = Duty::OnDuty;
+        if self.duty == Duty::TakingOver && standing.role != Role::Leader {
+            self.duty = Duty::Taken;
+        }
         self.standing = standing;
         if lasts {
             self.changed_count += 1;
@@ -169,19 +201,12 @@ impl Roles {
         self.standing = standing;
     }
 
-    /// The standing that an assignment makes of this one. `version`: of the newest write here; `history`: for one that begins.
-    pub(super) fn assigned(
-        &self,
-        assignment: &Assignment,
-        version: u64,
-        history: HistoryId,
-    ) -> Result<Standing, AssignError> {
+    /// The standing that an assignment makes of this one. That of a leader is not yet in office.
+    pub(super) fn assigned(&self, assignment: &Assignment) -> Result<Standing, AssignError> {
         let now = &self.standing;
         let epoch = match assignment.epoch {
             Some(epoch) => epoch,
-            None if assignment.role == Role::Leader && now.role != Role::Leader => {
-                now.epoch.checked_add(1).ok_or(AssignError::Exhausted)?
-            }
+            None if assignment.role == Role::Leader && now.role != Role::Leader => now.epoch + 1,
             None => now.epoch,
         };
         if epoch < now.epoch {
@@ -189,9 +214,15 @@ impl Roles {
                 in_force: now.epoch,
             });
         }
+        let max = now.epoch.saturating_add(EPOCH_LEAP_MAX);
+        if epoch > max {
+            return Err(AssignError::Leap { max });
+        }
         // Without an epoch there is no controller that could have given another node this one.
-        let is_taken =
-            epoch == now.epoch && now.role != assignment.role && now.role != Role::Unassigned;
+        let is_taken = epoch == now.epoch
+            && !now.is_heard
+            && now.role != assignment.role
+            && now.role != Role::Unassigned;
         if is_taken
             && (assignment.epoch.is_some_and(|epoch| epoch > 0) || assignment.role == Role::Leader)
         {
@@ -200,32 +231,71 @@ impl Roles {
                 role: now.role,
             });
         }
-        let mut standing = Standing {
+        let leader = match assignment.role {
+            Role::Leader => None,
+            Role::Replica | Role::Unassigned => assignment.leader.clone(),
+        };
+        let peers = if assignment.peers.is_empty() {
+            now.peers.clone()
+        } else {
+            assignment.peers.clone()
+        };
+        Ok(Standing {
             role: assignment.role,
             epoch,
+            ordered_epoch: now.ordered_epoch.max(assignment.epoch.unwrap_or(0)),
+            is_heard: false,
+            leader,
+            peers,
             ..now.clone()
-        };
-        if assignment.role == Role::Leader {
-            standing.leader = None;
-            standing.data_epoch = epoch;
-            // Each epoch's leader has a history of its own: where that begins, its epoch begins.
-            let is_new = now.role == Role::Replica || epoch > now.epoch;
-            if is_new && !is_planted(Bug::HistoryKept) {
-                standing.lineage = now.lineage.begin(history, version);
-            }
-        } else {
-            standing.leader.clone_from(&assignment.leader);
-        }
-        Ok(standing)
+        })
     }
 
-    /// The standing once a higher epoch was heard of: whoever led until then follows, though it is not known whom yet.
-    pub(super) fn deposed(&self, epoch: u64) -> Standing {
+    /// The standing of a leader that takes its office with data up to `version`. `history`: for one that begins; none: the one that is
+    /// there goes on.
+    pub(super) fn in_office(&self, version: u64, history: Option<HistoryId>) -> Standing {
+        let now = &self.standing;
+        let data_ordered_epoch = if now.ordered_epoch == now.epoch {
+            now.epoch
+        } else {
+            now.data_ordered_epoch
+        };
+        let lineage = match history {
+            Some(history) if !is_planted(Bug::HistoryKept) => now.lineage.begin(history, version),
+            _ => now.lineage.clone(),
+        };
         Standing {
-            role: Role::Replica,
+            data_epoch: now.epoch,
+            data_ordered_epoch,
+            lineage,
+            ..now.clone()
+        }
+    }
+
+    /// Leads from now on.
+    pub(super) fn take_office(&mut self) {
+        self.duty = Duty::Taken;
+    }
+
+    /// The standing once a higher epoch was heard of: the node leads no more. `leader`: the one of that epoch, if it is known.
+    pub(super) fn deposed(
+        &self,
+        epoch: u64,
+        ordered_epoch: u64,
+        leader: Option<String>,
+    ) -> Standing {
+        let now = &self.standing;
+        let role = match now.role {
+            Role::Unassigned => Role::Unassigned,
+            Role::Leader | Role::Replica => Role::Replica,
+        };
+        Standing {
+            role,
             epoch,
-            leader: None,
-            ..self.standing.clone()
+            ordered_epoch: now.ordered_epoch.max(ordered_epoch.min(epoch)),
+            is_heard: true,
+            leader,
+            ..now.clone()
         }
     }
 }
@@ -237,25 +307,20 @@ mod tests {
     fn roles(role: Role, epoch: u64) -> Roles {
         let lineage = Lineage::new(HistoryId([1; 16]));
         Roles::in_force(Standing {
-            role,
             epoch,
-            leader: None,
             data_epoch: epoch,
-            lineage,
+            ..Standing::new(role, lineage)
         })
     }
 
     fn assign(roles: &Roles, role: Role, epoch: Option<u64>) -> Result<Standing, AssignError> {
         let leader = (role == Role::Replica).then(|| "http://h:1".to_owned());
-        roles.assigned(
-            &Assignment {
-                role,
-                epoch,
-                leader,
-            },
-            70,
-            HistoryId([2; 16]),
-        )
+        roles.assigned(&Assignment {
+            role,
+            epoch,
+            leader,
+            peers: Vec::new(),
+        })
     }
 
     #[test]
@@ -273,6 +338,18 @@ mod tests {
     }
 
     #[test]
+    fn epochs_do_not_leap() {
+        for role in [Role::Leader, Role::Replica, Role::Unassigned] {
+            let max = 5 + EPOCH_LEAP_MAX;
+            for epoch in [max + 1, 1 << 53, u64::MAX] {
+                let refused = Err(AssignError::Leap { max });
+                assert_eq!(assign(&roles(role, 5), Role::Leader, Some(epoch)), refused);
+            }
+            assert!(assign(&roles(role, 5), Role::Leader, Some(max)).is_ok());
+        }
+    }
+
+    #[test]
     fn a_role_is_taken_once_in_an_epoch() {
         for (role, other) in [(Role::Leader, Role::Replica), (Role::Replica, Role::Leader)] {
             assert_eq!(
@@ -285,41 +362,64 @@ mod tests {
             );
             assert!(assign(&roles(Role::Unassigned, 5), role, Some(5)).is_ok());
         }
+        let epoch_of =
+            |role, wanted| assign(&roles(role, 5), wanted, None).map(|standing| standing.epoch);
+        assert_eq!(epoch_of(Role::Replica, Role::Leader), Ok(6));
+        assert_eq!(epoch_of(Role::Leader, Role::Leader), Ok(5));
+        assert_eq!(epoch_of(Role::Leader, Role::Replica), Ok(5));
+    }
+
+    #[test]
+    fn an_epoch_that_was_only_heard_of_is_free_for_any_role() {
+        let mut roles = roles(Role::Leader, 1);
+        roles.change(roles.deposed(2, 0, None), true);
+        assert_eq!(roles.role(), Role::Replica);
+        let led = assign(&roles, Role::Leader, Some(2)).expect("no role was assigned in epoch 2");
+        roles.change(led, true);
         assert_eq!(
-            assign(&roles(Role::Replica, 5), Role::Leader, None).map(|standing| standing.epoch),
-            Ok(6)
-        );
-        assert_eq!(
-            assign(&roles(Role::Leader, 5), Role::Leader, None).map(|standing| standing.epoch),
-            Ok(5)
-        );
-        assert_eq!(
-            assign(&roles(Role::Leader, 5), Role::Replica, None).map(|standing| standing.epoch),
-            Ok(5)
-        );
-        assert_eq!(
-            assign(&roles(Role::Replica, u64::MAX), Role::Leader, None),
-            Err(AssignError::Exhausted)
+            assign(&roles, Role::Replica, Some(2)),
+            Err(AssignError::Taken {
+                epoch: 2,
+                role: Role::Leader
+            })
         );
     }
 
     #[test]
     fn a_promotion_begins_a_history() {
-        let promoted = assign(&roles(Role::Replica, 5), Role::Leader, Some(9)).expect("allowed");
+        let mut roles = roles(Role::Replica, 5);
+        let ordered = assign(&roles, Role::Leader, Some(9)).expect("allowed");
+        roles.change(ordered, true);
+        let promoted = roles.in_office(70, Some(HistoryId([2; 16])));
         assert_eq!(promoted.lineage.history(), HistoryId([2; 16]));
         assert_eq!(
             promoted.lineage.common_version(HistoryId([1; 16]), 100),
             Some(70)
         );
-        assert_eq!(promoted.data_epoch, 9);
-        let raised = assign(&roles(Role::Leader, 5), Role::Leader, Some(9)).expect("allowed");
-        assert_eq!(raised.lineage, promoted.lineage);
-        let again = assign(&roles(Role::Leader, 5), Role::Leader, Some(5)).expect("allowed");
-        assert_eq!(
-            again.lineage.history(),
-            HistoryId([1; 16]),
-            "whoever leads goes on"
-        );
+        assert_eq!((promoted.data_epoch, promoted.data_ordered_epoch), (9, 9));
+        let again = roles.in_office(70, None);
+        assert_eq!(again.lineage.history(), HistoryId([1; 16]));
+    }
+
+    #[test]
+    fn an_epoch_that_the_node_chose_is_no_order() {
+        let mut roles = roles(Role::Replica, 5);
+        let chosen = assign(&roles, Role::Leader, None).expect("allowed");
+        roles.change(chosen, true);
+        let promoted = roles.in_office(70, Some(HistoryId([2; 16])));
+        assert_eq!((promoted.data_epoch, promoted.data_ordered_epoch), (6, 0));
+    }
+
+    #[test]
+    fn a_node_that_takes_over_acts_as_a_replica() {
+        let mut roles = roles(Role::Leader, 5);
+        roles.begin_takeover();
+        assert_eq!(roles.role(), Role::Replica);
+        roles.take_office();
+        assert_eq!(roles.role(), Role::Leader);
+        roles.begin_takeover();
+        roles.change(roles.deposed(6, 0, None), true);
+        assert!(!roles.is_taking_over(), "it leads no more");
     }
 
     #[test]
@@ -329,7 +429,7 @@ mod tests {
         roles.change(first, false);
         assert!(!roles.is_settled());
         assert!(roles.take_unsettled().is_some() && roles.take_unsettled().is_none());
-        let second = roles.deposed(7);
+        let second = roles.deposed(7, 0, None);
         roles.change(second, false);
         roles.note_settled();
         assert!(!roles.is_settled(), "the second is not written yet");

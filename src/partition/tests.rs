@@ -1,7 +1,7 @@
 //! Conditions, and engines that are let go of.
 
 use super::*;
-use crate::storage::{Lineage, Role, Standing};
+use crate::storage::{Lineage, Mint, Role, Standing};
 
 fn partition() -> Partition {
     let engine = Options {
@@ -14,6 +14,8 @@ fn partition() -> Partition {
         fsync,
         wal_retain_bytes,
         node_id,
+        address: "http://h:1".to_owned(),
+        has_token: false,
     };
     let standing = Standing::new(Role::Leader, Lineage::new(HistoryId([0; 16])));
     Partition::new(
@@ -22,6 +24,7 @@ fn partition() -> Partition {
         Roles::in_force(standing),
         None,
         options,
+        Mint::new([1; 16]),
     )
 }
 
@@ -134,10 +137,9 @@ fn conditions_and_positions_tell_histories_apart() {
         role: Role::Leader,
         epoch: Some(5),
         leader: None,
+        peers: Vec::new(),
     };
-    partition
-        .assign(&leader, HistoryId([1; 16]))
-        .expect("allowed");
+    partition.assign(&leader).expect("allowed");
     let if_match = |token| only_if(TokenSet::Of(vec![token]));
     assert_eq!(partition.check(b"k", &if_match(kept)), Ok(Some(1)));
     assert_eq!(partition.last_token(), kept, "what stays keeps its token");

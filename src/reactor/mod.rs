@@ -194,7 +194,11 @@ impl Reactor {
         log::info!("db-node {version} listens on http://{address}{for_replicas}, {durability}");
         let serving = format!("serving on http://{address}, {durability}");
         let supervisor = Supervisor::from_environment(|name| std::env::var_os(name), serving);
-        let mut node = Node::new(config.clone(), hash_seed, mint);
+        let config_in_force = Config {
+            listen: address,
+            ..config.clone()
+        };
+        let mut node = Node::new(config_in_force, hash_seed, mint);
         node.stats.started_unix_ms = clock::unix_ms();
         node.replication_port = replication_address.map(|address| address.port());
         Ok(Self {

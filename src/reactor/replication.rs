@@ -23,7 +23,7 @@ use slab::Slab;
 
 use crate::node::{Dial, Link, Node};
 use crate::partition::LinkId;
-use crate::replication::{Ended, Probe};
+use crate::replication::{Ended, Probe, ProbeError};
 
 use super::RunError;
 use super::descriptors::Shares;
@@ -41,9 +41,6 @@ use super::timers::Millis;
 /// The listener's token, and the first of those of links; those of HTTP connections are small.
 const REPLICA_LISTENER: Token = Token(usize::MAX / 2);
 const LINK_BASE: usize = usize::MAX / 2 + 1;
-
-/// How long finding a leader's port, or connecting to it, may take.
-const CONNECT_TIMEOUT_MS: Millis = 3_000;
 
 /// A connection on its way.
 #[derive(Debug)]
@@ -410,7 +407,7 @@ impl Replication {
                 self.probe_first(dial, addresses, node, registry, now);
             }
             Ok(_) => give_up(&dial, "its name has no address", node, now),
-            Err(error) => give_up(&dial, &format!("its name is not found: {error}"), node, now),
+            Err(error) => give_up(&dial, format!("its name is not found: {error}"), node, now),
         }
     }
 
@@ -427,7 +424,7 @@ impl Replication {
         }
         match TcpStream::connect(addresses[0]) {
             Ok(stream) => {
-                let (probe, until) = (Probe::default(), now + CONNECT_TIMEOUT_MS);
+                let (probe, until) = (Probe::default(), now + dial.timeout_ms);
                 let slot = Slot::Probing {
                     stream,
                     dial,
@@ -438,7 +435,7 @@ impl Replication {
                 };
                 self.insert(slot, node, registry);
             }
-            Err(error) => give_up(&dial, &error.to_string(), node, now),
+            Err(error) => give_up(&dial, error, node, now),
         }
     }
 
@@ -459,7 +456,7 @@ impl Replication {
                     let address = SocketAddr::new(addresses[0].ip(), port);
                     match TcpStream::connect(address) {
                         Ok(stream) => {
-                            let until = now + CONNECT_TIMEOUT_MS;
+                            let until = now + dial.timeout_ms;
                             self.insert(
                                 Slot::Connecting {
                                     stream,
@@ -470,7 +467,7 @@ impl Replication {
                                 registry,
                             );
                         }
-                        Err(error) => give_up(&dial, &error.to_string(), node, now),
+                        Err(error) => give_up(&dial, error, node, now),
                     }
                 }
                 Advance::Connected => {
@@ -489,7 +486,7 @@ impl Replication {
                         self.probe_first(dial, addresses, node, registry, now);
                     }
                     Slot::Probing { dial, .. } | Slot::Connecting { dial, .. } => {
-                        give_up(&dial, &reason, node, now);
+                        give_up(&dial, reason, node, now);
                     }
                     Slot::Open(_) => {}
                 },
@@ -531,12 +528,55 @@ impl Replication {
     }
 }
 
-fn give_up(dial: &Dial, reason: &str, node: &mut Node, now: Millis) {
-    node.note_unreachable(
-        dial,
-        format!("the leader {} cannot be reached: {reason}", dial.leader),
-        now,
-    );
+fn give_up(dial: &Dial, failure: impl Into<DialFailure>, node: &mut Node, now: Millis) {
+    let DialFailure {
+        reason,
+        is_starting,
+    } = failure.into();
+    let reason = format!("{} cannot be reached: {reason}", dial.leader);
+    node.note_unreachable(dial, reason, is_starting, now);
+}
+
+/// Why a node cannot be reached.
+struct DialFailure {
+    reason: String,
+    /// It answers that it is not ready yet.
+    is_starting: bool,
+}
+
+impl From<String> for DialFailure {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            is_starting: false,
+        }
+    }
+}
+
+impl From<&str> for DialFailure {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
+}
+
+impl From<io::Error> for DialFailure {
+    fn from(error: io::Error) -> Self {
+        error.to_string().into()
+    }
+}
+
+impl From<ProbeError> for DialFailure {
+    fn from(
+        ProbeError {
+            reason,
+            is_starting,
+        }: ProbeError,
+    ) -> Self {
+        Self {
+            reason,
+            is_starting,
+        }
+    }
 }
 
 /// What became of a connection on its way.
@@ -544,7 +584,7 @@ enum Advance {
     Wait,
     Port(u16),
     Connected,
-    Failed(String),
+    Failed(DialFailure),
 }
 
 impl Slot {
@@ -567,7 +607,7 @@ impl Slot {
             Self::Connecting { stream, .. } => match is_connected(stream) {
                 Ok(true) => return Advance::Connected,
                 Ok(false) => Ok(None),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(error.into()),
             },
             Self::Open(_) => return Advance::Wait,
         };
@@ -576,7 +616,7 @@ impl Slot {
         };
         match outcome {
             Ok(Some(port)) => Advance::Port(port),
-            Ok(None) if *until <= now => Advance::Failed("it does not answer".to_owned()),
+            Ok(None) if *until <= now => Advance::Failed("it does not answer".into()),
             Ok(None) => Advance::Wait,
             Err(reason) => Advance::Failed(reason),
         }
@@ -601,31 +641,31 @@ fn ask(
     dial: &Dial,
     probe: &mut Probe,
     is_asked: &mut bool,
-) -> Result<Option<u16>, String> {
-    if !is_connected(stream).map_err(|error| error.to_string())? {
+) -> Result<Option<u16>, DialFailure> {
+    if !is_connected(stream)? {
         return Ok(None);
     }
     if !*is_asked {
         let request = Probe::request(dial.leader.trim_start_matches("http://"));
         match stream.write(&request) {
             Ok(sent) if sent == request.len() => *is_asked = true,
-            Ok(_) => return Err("it takes no request".to_owned()),
+            Ok(_) => return Err("it takes no request".into()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         }
     }
     let mut buffer = [0; 4096];
     loop {
         match stream.read(&mut buffer) {
-            Ok(0) => return Err("it closed the connection before it answered".to_owned()),
+            Ok(0) => return Err("it closed the connection before it answered".into()),
             Ok(len) => {
-                if let Some(port) = probe.receive(&buffer[..len]).map_err(|error| error.0)? {
+                if let Some(port) = probe.receive(&buffer[..len])? {
                     return Ok(Some(port));
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Frames: the only home of what goes over the replication socket.
 //!
-//! A replica dials and says [`Hello`]; the leader answers [`Continue`], [`SnapshotStart`] or [`Refusal`]. After a `SnapshotStart`
+//! A replica dials and says [`Hello`], and from protocol 2 on its [`PeerState`]; the leader answers with its own state and with
+//! [`Continue`], [`SnapshotStart`] or [`Refusal`]. After a `SnapshotStart`
 //! come `SnapshotData` frames, whose data put together is a checkpoint (`storage/checkpoint.rs`), and after that, or after a
 //! `Continue`, `Records` frames, whose data put together is the log (`lsm/record.rs`), from the record behind the
 //! snapshot's version, or behind the one in the hello. The replica sends [`Ack`]s, the leader [`Heartbeat`]s.
@@ -25,6 +26,10 @@
 //!    6  replica  ack:       8 version applied, 8 version on its disk (the one applied if it has none)
 //!    7  leader   heartbeat: 8 the leader's version, 8 the leader's time in Unix ms, by which entries expire
 //!    8  leader   refusal:   2 code, then what to do, as text
+//!   11  both     state:     1 intent, 1 zero, 2 address length, 8 epoch, 8 ordered epoch, 8 epoch of the data, 8 ordered epoch
+//!                           of the data, 8 version, address, lineage; protocol 2, types 9 and 10 are kept free
+//!
+//! intent: 0 follows, 1 surveys, 2 claims to lead, 3 claims on an order, 4 grants a claim, 5 tells
 //!
 //! lineage: 16 history id; then for each history before it, newest first and at most 16: 16 history id, 8 its end version
 //! ```
@@ -41,8 +46,14 @@ use std::fmt;
 use crate::lsm::LogPosition;
 use crate::storage::{HistoryId, Lineage, PastHistory, SHARED_PAST_MAX};
 
-/// What both sides must speak.
-pub const PROTOCOL_VERSION: u16 = 1;
+/// The newest protocol. Both sides speak the lower of their newest ones.
+pub const PROTOCOL_VERSION: u16 = 2;
+
+/// The oldest protocol that is still spoken: without [`PeerState`].
+pub const PROTOCOL_MIN: u16 = 1;
+
+/// Longest address in a [`PeerState`].
+pub const ADDRESS_MAX_BYTES: usize = 512;
 
 /// Most data in one frame: what either side spends on one at a time.
 pub const DATA_MAX_BYTES: usize = 128 * 1024;
@@ -62,6 +73,7 @@ const RECORDS: u8 = 5;
 const ACK: u8 = 6;
 const HEARTBEAT: u8 = 7;
 const REFUSAL: u8 = 8;
+const PEER_STATE: u8 = 11;
 
 /// What tells one node from another, at random at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +195,57 @@ pub struct Refusal<'a> {
     pub text: &'a str,
 }
 
+/// What a node wants of its peer when it sends its [`PeerState`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Intent {
+    /// It follows the peer as its leader.
+    Follow = 0,
+    /// It is to lead, and first takes what the peer has and it lacks.
+    Survey = 1,
+    /// It is about to lead in an epoch that it chose itself, or leads in it.
+    Claim = 2,
+    /// It is about to lead in an epoch that a controller named, or that it led in before, or leads in it.
+    OrderedClaim = 3,
+    /// It grants the peer's claim: it leads no more and takes nothing from leaders of lower epochs.
+    Grant = 4,
+    /// It tells where it stands.
+    Tell = 5,
+}
+
+impl Intent {
+    const ALL: [Self; 6] = [
+        Self::Follow,
+        Self::Survey,
+        Self::Claim,
+        Self::OrderedClaim,
+        Self::Grant,
+        Self::Tell,
+    ];
+}
+
+/// Where a node stands: its epochs and its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerState {
+    /// What it wants.
+    pub intent: Intent,
+    /// The highest epoch that it has taken a role in or granted.
+    pub epoch: u64,
+    /// The highest epoch that a controller named, as far as the node has heard.
+    pub ordered_epoch: u64,
+    /// The epoch of its data.
+    pub data_epoch: u64,
+    /// The epoch of its data, as a controller named it; 0: none did.
+    pub data_ordered_epoch: u64,
+    /// Its newest version.
+    pub last_version: u64,
+    /// The lineage of its data.
+    pub lineage: Lineage,
+    /// The HTTP address of the leader as the node knows it: its own when it claims. `:port` means
+    /// the host that the connection comes from; empty: not known.
+    pub address: String,
+}
+
 /// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
@@ -202,6 +265,8 @@ pub enum Frame<'a> {
     Heartbeat(Heartbeat),
     /// See [`Refusal`].
     Refusal(Refusal<'a>),
+    /// See [`PeerState`].
+    PeerState(PeerState),
 }
 
 /// What came is no frame: close the connection. The text says why.
@@ -219,6 +284,7 @@ impl Frame<'_> {
             Self::Ack(_) => ACK,
             Self::Heartbeat(_) => HEARTBEAT,
             Self::Refusal(_) => REFUSAL,
+            Self::PeerState(_) => PEER_STATE,
         }
     }
 
@@ -293,6 +359,7 @@ impl Frame<'_> {
                 out.extend_from_slice(&(*code as u16).to_le_bytes());
                 out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(1024)]);
             }
+            Self::PeerState(state) => encode_peer_state(state, out),
         }
         finish(out, start, self.kind());
     }
@@ -327,6 +394,24 @@ fn finish(out: &mut [u8], start: usize, kind: u8) {
     out[start + 4] = kind;
     let checksum = checksum_of(&out[start..]);
     out[start + 8..start + HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn encode_peer_state(state: &PeerState, out: &mut Vec<u8>) {
+    let address = &state.address.as_bytes()[..state.address.floor_char_boundary(ADDRESS_MAX_BYTES)];
+    out.extend_from_slice(&[state.intent as u8, 0]);
+    let address_len = u16::try_from(address.len()).expect("cut to its longest");
+    out.extend_from_slice(&address_len.to_le_bytes());
+    for number in [
+        state.epoch,
+        state.ordered_epoch,
+        state.data_epoch,
+        state.data_ordered_epoch,
+        state.last_version,
+    ] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(address);
+    encode_lineage(&state.lineage, out);
 }
 
 fn encode_lineage(lineage: &Lineage, out: &mut Vec<u8>) {
@@ -433,10 +518,40 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame<'_>, FrameError> {
                 text,
             }));
         }
+        PEER_STATE => Frame::PeerState(decode_peer_state(&mut fields)?),
         _ => return Err(FrameError("a frame of an unknown type")),
     };
     fields.end()?;
     Ok(frame)
+}
+
+fn decode_peer_state(fields: &mut Fields<'_>) -> Result<PeerState, FrameError> {
+    let [intent, zero] = fields.array()?;
+    let intent = Intent::ALL.into_iter().find(|known| *known as u8 == intent);
+    let address_len = usize::from(u16::from_le_bytes(fields.array()?));
+    let (epoch, ordered_epoch) = (fields.u64()?, fields.u64()?);
+    let (data_epoch, data_ordered_epoch) = (fields.u64()?, fields.u64()?);
+    let last_version = fields.u64()?;
+    let too_short = FrameError("a frame that is too short");
+    let (address, rest) = fields.0.split_at_checked(address_len).ok_or(too_short)?;
+    fields.0 = rest;
+    let address = std::str::from_utf8(address).ok();
+    let is_short = address_len <= ADDRESS_MAX_BYTES;
+    Ok(PeerState {
+        intent: intent
+            .filter(|_| zero == 0)
+            .ok_or(FrameError("a state of unknown intent"))?,
+        epoch,
+        ordered_epoch,
+        data_epoch,
+        data_ordered_epoch,
+        last_version,
+        address: address
+            .filter(|_| is_short)
+            .ok_or(FrameError("a state with an impossible address"))?
+            .to_owned(),
+        lineage: fields.lineage()?,
+    })
 }
 
 fn decode_hello(mut fields: Fields<'_>) -> Result<Frame<'_>, FrameError> {

@@ -1,8 +1,8 @@
 //! Frames: golden bytes, cut anywhere, damaged anywhere, made of noise.
 
 use super::frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, NodeId, PROTOCOL_VERSION,
-    Refusal, RefusalCode, SnapshotStart,
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, Intent, NodeId,
+    PROTOCOL_MIN, PeerState, Refusal, RefusalCode, SnapshotStart,
 };
 use crate::lsm::LogPosition;
 use crate::storage::{HistoryId, Lineage};
@@ -13,7 +13,7 @@ fn frames() -> Vec<Frame<'static>> {
     let lineage = Lineage::new(HistoryId([1; 16])).begin(history, 8);
     vec![
         Frame::Hello(Hello {
-            protocol_version: PROTOCOL_VERSION,
+            protocol_version: PROTOCOL_MIN,
             partition: 3,
             node_id: NodeId([1; 16]),
             epoch: 4,
@@ -33,7 +33,7 @@ fn frames() -> Vec<Frame<'static>> {
             epoch: 4,
             version: 9,
             about_bytes: 70_000,
-            lineage,
+            lineage: lineage.clone(),
         }),
         Frame::SnapshotData(&DATA),
         Frame::Records(b"r"),
@@ -48,6 +48,16 @@ fn frames() -> Vec<Frame<'static>> {
         Frame::Refusal(Refusal {
             code: RefusalCode::Busy,
             text: "try again",
+        }),
+        Frame::PeerState(PeerState {
+            intent: Intent::OrderedClaim,
+            epoch: 6,
+            ordered_epoch: 5,
+            data_epoch: 4,
+            data_ordered_epoch: 3,
+            last_version: 9,
+            lineage,
+            address: "http://h:1".to_owned(),
         }),
     ]
 }
@@ -107,15 +117,22 @@ fn golden_bytes() {
         [9, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]
     );
     assert_eq!(payloads[7], *b"\x06\0try again");
+    let state = [
+        &[3, 0, 10, 0, 6, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0][..],
+        &[4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0],
+        &[9, 0, 0, 0, 0, 0, 0, 0],
+        b"http://h:1",
+        &lineage,
+    ];
+    assert_eq!(payloads[8], state.concat());
     let records = encoded(&Frame::Records(b"r"));
     assert_eq!(records[..8], [1, 0, 0, 0, 5, 0, 0, 0]);
     assert_eq!(
         records[8..12],
         crc32c::crc32c(b"\x01\0\0\0\x05\0\0\0r").to_le_bytes()
     );
-    for (index, frame) in frames().iter().enumerate() {
-        assert_eq!(usize::from(encoded(frame)[4]), index + 1, "type of {index}");
-    }
+    let types: Vec<u8> = frames().iter().map(|frame| encoded(frame)[4]).collect();
+    assert_eq!(types, [1, 2, 3, 4, 5, 6, 7, 8, 11]);
 }
 
 #[test]

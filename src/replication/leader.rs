@@ -13,10 +13,10 @@ use crate::planted::{Bug, is_planted};
 use crate::storage::{CheckpointEncoder, EncodeStep, Lineage};
 
 use super::frame::{
-    self, Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, HELLO_MAX_BYTES, Heartbeat, Hello,
-    NodeId,
+    self, Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, HELLO_MAX_BYTES, Heartbeat, NodeId,
+    PROTOCOL_MIN, PeerState,
 };
-use super::{Ended, HEARTBEAT_MS, SILENCE_MS};
+use super::{Ended, Greeting, HEARTBEAT_MS, SILENCE_MS};
 
 /// Asked of the encoder for one frame: with a whole chunk more it still fits.
 const SNAPSHOT_FRAME_BYTES: usize = 48 * 1024;
@@ -35,12 +35,16 @@ pub struct Source<'a> {
     pub epoch: u64,
     /// Nothing behind this version is sent.
     pub released_version: u64,
+    /// Whether role and epoch are on disk: what is told of them may be told.
+    pub is_settled: bool,
     /// Milliseconds since the node started.
     pub now_ms: u64,
 }
 
 #[derive(Debug)]
 enum State {
+    /// The peer has all that is here: it only makes a claim.
+    Idle,
     Snapshot {
         encoder: Box<CheckpointEncoder>,
         snapshot: Snapshot,
@@ -77,6 +81,9 @@ pub struct FeedStats {
 #[derive(Debug)]
 pub struct Feed {
     node_id: NodeId,
+    protocol: u16,
+    /// To be told to the peer next.
+    untold: Option<PeerState>,
     reader: FrameReader,
     state: State,
     /// What the replica had when its log was begun.
@@ -91,7 +98,7 @@ pub struct Feed {
 
 impl Feed {
     /// A replica that holds what the hello says goes on from the log, if it is still there; says so in `out`.
-    pub fn from_log(hello: &Hello<'_>, source: &Source<'_>, out: &mut Vec<u8>) -> Option<Self> {
+    pub fn from_log(hello: &Greeting, source: &Source<'_>, out: &mut Vec<u8>) -> Option<Self> {
         let (cursor, position) = source.lsm.log_behind(hello.position.version)?;
         if position != hello.position {
             return None;
@@ -118,7 +125,7 @@ impl Feed {
 
     /// A replica is to get all data, as of a snapshot behind which the log is there; says so in `out`.
     pub fn from_snapshot(
-        hello: &Hello<'_>,
+        hello: &Greeting,
         snapshot: Snapshot,
         source: &Source<'_>,
         out: &mut Vec<u8>,
@@ -149,9 +156,24 @@ impl Feed {
         Some(Self::new(hello, state, version, source.now_ms))
     }
 
-    fn new(hello: &Hello<'_>, state: State, begun_version: u64, now_ms: u64) -> Self {
+    /// A peer that holds all that is here.
+    pub fn idle(hello: &Greeting, now_ms: u64) -> Self {
+        // Nothing is kept for it.
+        Self::new(hello, State::Idle, u64::MAX, now_ms)
+    }
+
+    /// Tells the peer where this node stands, if the protocol has words for it.
+    pub fn tell(&mut self, state: PeerState) {
+        if self.protocol > PROTOCOL_MIN {
+            self.untold = Some(state);
+        }
+    }
+
+    fn new(hello: &Greeting, state: State, begun_version: u64, now_ms: u64) -> Self {
         Self {
             node_id: hello.node_id,
+            protocol: hello.protocol,
+            untold: None,
             reader: FrameReader::new(HELLO_MAX_BYTES),
             state,
             begun_version,
@@ -170,6 +192,16 @@ impl Feed {
         self.node_id
     }
 
+    /// Whether it is sent data.
+    pub fn is_fed(&self) -> bool {
+        !matches!(self.state, State::Idle)
+    }
+
+    /// The protocol that is spoken.
+    pub fn protocol(&self) -> u16 {
+        self.protocol
+    }
+
     /// What it has confirmed.
     pub fn acked(&self) -> Ack {
         self.acked
@@ -179,7 +211,7 @@ impl Feed {
     pub fn snapshot(&self) -> Option<&Snapshot> {
         match &self.state {
             State::Snapshot { snapshot, .. } => Some(snapshot),
-            State::Log { .. } => None,
+            State::Idle | State::Log { .. } => None,
         }
     }
 
@@ -193,6 +225,7 @@ impl Feed {
         let (state, snapshot_sent_bytes) = match &self.state {
             State::Snapshot { sent_bytes, .. } => ("snapshot", *sent_bytes),
             State::Log { .. } => ("log", 0),
+            State::Idle => ("idle", 0),
         };
         FeedStats {
             state,
@@ -204,17 +237,24 @@ impl Feed {
         }
     }
 
-    /// Takes in what the replica says.
-    pub fn receive(&mut self, mut input: &[u8], now_ms: u64) -> Result<(), Ended> {
-        while let Some(frame) = self.reader.next(&mut input)? {
-            let Frame::Ack(ack) = frame else {
-                return Err(Ended(
-                    "the replica sent what only a leader sends".to_owned(),
-                ));
+    /// Takes in what the replica says, up to where it tells its state.
+    pub fn receive(&mut self, input: &mut &[u8], now_ms: u64) -> Result<Option<PeerState>, Ended> {
+        while let Some(frame) = self.reader.next(input)? {
+            let ack = match frame {
+                Frame::Ack(ack) => ack,
+                Frame::PeerState(state) => {
+                    self.heard_at_ms = now_ms;
+                    return Ok(Some(state));
+                }
+                _ => {
+                    return Err(Ended(
+                        "the replica sent what only a leader sends".to_owned(),
+                    ));
+                }
             };
             self.heard_at_ms = now_ms;
             // Until the snapshot is sent there is nothing to confirm.
-            if matches!(self.state, State::Snapshot { .. }) || ack.applied_version == 0 {
+            if !matches!(self.state, State::Log { .. }) || ack.applied_version == 0 {
                 continue;
             }
             if ack.applied_version > self.sent_version || ack.durable_version > ack.applied_version
@@ -224,7 +264,7 @@ impl Feed {
             self.acked.applied_version = self.acked.applied_version.max(ack.applied_version);
             self.acked.durable_version = self.acked.durable_version.max(ack.durable_version);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Appends what is to be sent next, about `budget` bytes of it.
@@ -236,6 +276,11 @@ impl Feed {
     ) -> Result<(), Ended> {
         if source.now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
             return Err(Ended(format!("the replica was silent for {SILENCE_MS} ms")));
+        }
+        if source.is_settled
+            && let Some(state) = self.untold.take()
+        {
+            Frame::PeerState(state).encode(out);
         }
         if self.wake_at_ms() <= source.now_ms {
             self.beat_at_ms = Some(source.now_ms);
@@ -274,7 +319,11 @@ impl Feed {
 
     /// Whether there is something to send.
     pub fn has_more(&self, source: &Source<'_>) -> bool {
+        if self.untold.is_some() && source.is_settled {
+            return true;
+        }
         match &self.state {
+            State::Idle => false,
             State::Snapshot { snapshot, .. } => snapshot.version() <= source.released_version,
             State::Log {
                 batch, sent_bytes, ..

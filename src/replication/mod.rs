@@ -9,8 +9,10 @@
 //! 2. A leader sends nothing that its own disk could lose while others have it: a replica is never ahead of a leader that was killed
 //!    and started again. (A power cut with `--fsync interval` or `never` can take what others have; the leader then begins a history
 //!    of its own, so that this shows.)
-//! 3. A replica gives up nothing that it holds to follow a leader unless a higher epoch says so, and nothing at all to follow an empty
-//!    one.
+//! 3. A replica drops nothing that it holds to follow a leader unless a controller named a higher epoch for the leader's data, and
+//!    nothing at all to follow a leader that began empty.
+//!
+//! A node that is to lead speaks the same dialogue with the partition's other nodes first (`partition/takeover.rs`).
 //!
 //! Not here: roles, epochs and what they allow (`partition/`), sockets (`reactor/`).
 
@@ -19,13 +21,18 @@ pub mod frame;
 mod frame_tests;
 mod leader;
 mod probe;
+mod relation;
 mod replica;
 
 use std::fmt;
 
-pub use frame::{FrameReader, NodeId};
+use crate::lsm::LogPosition;
+use crate::storage::HistoryId;
+
+pub use frame::{FrameReader, Intent, NodeId, PeerState};
 pub use leader::{Feed, FeedStats, Source};
 pub use probe::{Probe, ProbeError};
+pub use relation::{Relation, is_feed_expected, relation};
 pub use replica::{Following, Installed, Sync, Upstream};
 
 /// A connection without anything to say repeats itself so often, so that the other side knows that it is there.
@@ -33,6 +40,42 @@ pub const HEARTBEAT_MS: u64 = 1_000;
 
 /// A peer that is silent for so long is given up: ten heartbeats.
 pub const SILENCE_MS: u64 = 10_000;
+
+/// A node that has connected and presented the right token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The protocol that both sides speak.
+    pub protocol: u16,
+    /// The partition it wants.
+    pub partition: u32,
+    /// Its id.
+    pub node_id: NodeId,
+    /// The highest epoch it has heard of.
+    pub epoch: u64,
+    /// The history of its data.
+    pub history: HistoryId,
+    /// Where its data ends; version 0: it holds nothing.
+    pub position: LogPosition,
+    /// What else it tells of itself; none with protocol 1.
+    pub state: Option<PeerState>,
+}
+
+impl Greeting {
+    /// What it wants.
+    pub fn intent(&self) -> Intent {
+        self.state
+            .as_ref()
+            .map_or(Intent::Follow, |state| state.intent)
+    }
+}
+
+/// The address that a peer told, made whole with the host that the peer is at: `:9001` is a port there. Empty: not known.
+pub fn whole_address(told: &str, host: &str) -> String {
+    match told.strip_prefix(':') {
+        Some(port) => format!("http://{host}:{port}"),
+        None => told.to_owned(),
+    }
+}
 
 /// A connection is to be closed, for this reason.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,9 +7,24 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
 const HEADER_MAX: usize = 32;
 
-/// The answer is of no use. The text says why.
+/// The answer is of no use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeError(pub String);
+pub struct ProbeError {
+    /// Why.
+    pub reason: String,
+    /// The node loads its data: it will be ready soon.
+    pub is_starting: bool,
+}
+
+impl ProbeError {
+    fn new(reason: impl Into<String>) -> Self {
+        let (reason, is_starting) = (reason.into(), false);
+        Self {
+            reason,
+            is_starting,
+        }
+    }
+}
 
 /// A question under way.
 #[derive(Debug, Default)]
@@ -33,14 +48,12 @@ impl Probe {
     /// Takes in what comes; the port once the answer is whole.
     pub fn receive(&mut self, input: &[u8]) -> Result<Option<u16>, ProbeError> {
         if self.answer.len() + input.len() > ANSWER_MAX_BYTES {
-            return Err(ProbeError(
-                "its /health is too long: is it a db-node?".to_owned(),
-            ));
+            return Err(ProbeError::new("its /health is too long: is it a db-node?"));
         }
         self.answer.extend_from_slice(input);
         let mut headers = [httparse::EMPTY_HEADER; HEADER_MAX];
         let mut response = httparse::Response::new(&mut headers);
-        let no_node = || ProbeError("it does not answer as a db-node does".to_owned());
+        let no_node = || ProbeError::new("it does not answer as a db-node does");
         let httparse::Status::Complete(head_bytes) =
             response.parse(&self.answer).map_err(|_| no_node())?
         else {
@@ -64,9 +77,14 @@ impl Probe {
         };
         match response.code {
             Some(200) => {}
-            Some(503) => return Err(ProbeError("it is loading its data".to_owned())),
+            Some(503) => {
+                return Err(ProbeError {
+                    is_starting: true,
+                    ..ProbeError::new("it is loading its data")
+                });
+            }
             code => {
-                return Err(ProbeError(format!(
+                return Err(ProbeError::new(format!(
                     "its /health answers {}",
                     code.unwrap_or(0)
                 )));
@@ -75,7 +93,7 @@ impl Probe {
         let health: Health = serde_json::from_slice(body).map_err(|_| no_node())?;
         let port = health.replication_port.filter(|port| *port > 0);
         port.map(Some).ok_or_else(|| {
-            ProbeError("it has no replication socket: see its --replication-listen".to_owned())
+            ProbeError::new("it has no replication socket: see its --replication-listen")
         })
     }
 }

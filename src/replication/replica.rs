@@ -14,9 +14,10 @@ use crate::planted::{Bug, is_planted};
 use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, Standing};
 
 use super::frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, NodeId, PROTOCOL_VERSION,
-    RefusalCode, SnapshotStart,
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, Intent, NodeId, PROTOCOL_MIN,
+    PeerState, RefusalCode, SnapshotStart,
 };
+use super::relation::{Relation, is_feed_expected, is_prefix, relation};
 use super::{Ended, HEARTBEAT_MS, SILENCE_MS};
 
 /// Most bytes of one batch of writes: more than a leader of this version takes at once, whatever it is set to.
@@ -68,6 +69,8 @@ pub enum Following {
         /// By the leader's clock.
         time_ms: u64,
     },
+    /// The peer has told where it stands: [`Upstream::peer`].
+    Told,
     /// Nothing to be done about.
     Noted,
 }
@@ -76,6 +79,8 @@ pub enum Following {
 enum State {
     /// The hello is sent.
     Greeted,
+    /// The peer holds nothing that is wanted: there is only a claim to be made.
+    Surveyed,
     Snapshot {
         start: SnapshotStart,
         decoder: Box<CheckpointDecoder>,
@@ -93,11 +98,22 @@ struct LogTail {
     held: LogBatch,
 }
 
-/// The connection to the leader.
+/// The connection to the leader, or to a peer that is surveyed.
 #[derive(Debug)]
 pub struct Upstream {
     reader: FrameReader,
     state: State,
+    intent: Intent,
+    protocol: u16,
+    /// What the peer told of itself last.
+    peer: Option<PeerState>,
+    /// The epoch of the claim made last; what the peer tells after it is the answer.
+    claimed_epoch: Option<u64>,
+    has_answer: bool,
+    /// To be sent next.
+    unsent: Option<PeerState>,
+    /// Why the peer has refused.
+    refusal: Option<RefusalCode>,
     /// The leader's newest version, as last heard; none behind a snapshot until it says.
     leader_version: Option<u64>,
     /// The epoch of the leader's data, once it has answered.
@@ -109,29 +125,44 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Begins a connection by saying who is there and what it holds.
+    /// Begins a connection by saying hello: where this node stands, and what it wants.
+    #[expect(clippy::too_many_arguments, reason = "what a hello is made of")]
     pub fn greet(
         partition: u32,
         node_id: NodeId,
-        standing: &Standing,
+        state: PeerState,
         position: LogPosition,
         token: &[u8],
+        protocol: u16,
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Self {
         Frame::Hello(Hello {
-            protocol_version: PROTOCOL_VERSION,
+            protocol_version: protocol,
             partition,
             node_id,
-            epoch: standing.epoch,
-            history: standing.lineage.history_at(position.version),
+            epoch: state.epoch,
+            history: state.lineage.history_at(position.version),
             position,
             token,
         })
         .encode(out);
+        let intent = state.intent;
+        let claimed_epoch =
+            matches!(intent, Intent::Claim | Intent::OrderedClaim).then_some(state.epoch);
+        if protocol > PROTOCOL_MIN {
+            Frame::PeerState(state).encode(out);
+        }
         Self {
             reader: FrameReader::new(DATA_MAX_BYTES),
             state: State::Greeted,
+            intent,
+            protocol,
+            peer: None,
+            claimed_epoch,
+            has_answer: false,
+            unsent: None,
+            refusal: None,
             leader_version: None,
             epoch: None,
             sync: Sync::Behind,
@@ -142,6 +173,54 @@ impl Upstream {
             heard_at_ms: now_ms,
             acked_at_ms: now_ms,
         }
+    }
+
+    /// What the peer told of itself last.
+    pub fn peer(&self) -> Option<&PeerState> {
+        self.peer.as_ref()
+    }
+
+    /// The protocol that is spoken.
+    pub fn protocol(&self) -> u16 {
+        self.protocol
+    }
+
+    /// Why the peer has refused, if it has.
+    pub fn refusal(&self) -> Option<RefusalCode> {
+        self.refusal
+    }
+
+    /// Milliseconds since the peer was heard.
+    pub fn silent_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.heard_at_ms)
+    }
+
+    /// Whether all that is wanted of the peer's data is here.
+    pub fn has_all(&self) -> bool {
+        match self.state {
+            State::Surveyed => true,
+            State::Log(_) => self.sync == Sync::InSync,
+            State::Greeted | State::Snapshot { .. } => false,
+        }
+    }
+
+    /// Whether more of the peer's data comes by itself.
+    pub fn is_fed(&self) -> bool {
+        !matches!(self.state, State::Surveyed)
+    }
+
+    /// Makes a claim, once for each epoch.
+    pub fn claim(&mut self, state: PeerState) {
+        if self.claimed_epoch != Some(state.epoch) {
+            self.claimed_epoch = Some(state.epoch);
+            self.has_answer = false;
+            self.unsent = Some(state);
+        }
+    }
+
+    /// What the peer has answered to the claim, if it has.
+    pub fn answer(&self) -> Option<&PeerState> {
+        self.peer.as_ref().filter(|_| self.has_answer)
     }
 
     /// How far it is.
@@ -163,6 +242,7 @@ impl Upstream {
     pub fn state_name(&self) -> &'static str {
         match (&self.state, self.sync) {
             (State::Greeted, _) => "connecting",
+            (State::Surveyed, _) => "claiming",
             (State::Snapshot { .. }, _) => "snapshot",
             (State::Log(_), Sync::Behind | Sync::Parted) => "catching up",
             (State::Log(_), Sync::InSync) => "in sync",
@@ -184,6 +264,7 @@ impl Upstream {
         self.heard_at_ms = now_ms;
         let following = match (frame, &mut self.state) {
             (Frame::Refusal(refusal), _) => {
+                self.refusal = Some(refusal.code);
                 if refusal.code == RefusalCode::Ahead {
                     self.sync = Sync::Parted;
                 }
@@ -192,8 +273,21 @@ impl Upstream {
                     printable(refusal.text)
                 )));
             }
+            (Frame::PeerState(peer), state) => {
+                if matches!(state, State::Greeted) && self.intent != Intent::Follow {
+                    let own = (&standing.lineage, lsm.last_version());
+                    let related = relation(own, (&peer.lineage, peer.last_version));
+                    let (own, its) = (standing.data_ordered_epoch, peer.data_ordered_epoch);
+                    if self.intent != Intent::Survey || !is_feed_expected(related, own, its) {
+                        self.state = State::Surveyed;
+                    }
+                }
+                self.has_answer = self.claimed_epoch.is_some();
+                self.peer = Some(peer);
+                Following::Told
+            }
             (Frame::Continue(answer), State::Greeted) => {
-                check_epoch(answer.epoch, standing)?;
+                self.check_epoch(answer.epoch, standing)?;
                 check_continue(&answer, standing, lsm.last_version())
                     .inspect_err(|_| self.sync = Sync::Parted)?;
                 self.leader_version = Some(answer.last_version);
@@ -205,8 +299,9 @@ impl Upstream {
                 }
             }
             (Frame::SnapshotStart(start), State::Greeted) => {
-                check_epoch(start.epoch, standing)?;
-                check_snapshot(&start, standing, lsm.last_version())
+                self.check_epoch(start.epoch, standing)?;
+                let ordered_epoch = self.peer.as_ref().map_or(0, |peer| peer.data_ordered_epoch);
+                check_snapshot(&start, ordered_epoch, standing, lsm.last_version())
                     .inspect_err(|_| self.sync = Sync::Parted)?;
                 let begins = Following::SnapshotBegins {
                     version: start.version,
@@ -296,6 +391,9 @@ impl Upstream {
         if now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
             return Err(Ended(format!("the leader was silent for {SILENCE_MS} ms")));
         }
+        if let Some(state) = self.unsent.take() {
+            Frame::PeerState(state).encode(out);
+        }
         let ack = match &self.state {
             State::Log(_) if is_planted(Bug::AckBeforeApply) => {
                 let version = self
@@ -312,7 +410,7 @@ impl Upstream {
                 durable_version: durable_version.min(applied_version),
             },
             // Alive, and nothing to confirm yet.
-            State::Greeted | State::Snapshot { .. } => Ack {
+            State::Greeted | State::Surveyed | State::Snapshot { .. } => Ack {
                 applied_version: 0,
                 durable_version: 0,
             },
@@ -334,17 +432,15 @@ impl Upstream {
     pub fn into_remains(self, options: Options) -> Option<Lsm> {
         match self.state {
             State::Snapshot { decoder, .. } => decoder.finish(options).map(|(lsm, _)| lsm),
-            State::Greeted | State::Log(_) => None,
+            State::Greeted | State::Surveyed | State::Log(_) => None,
         }
     }
 }
 
 /// Whether the log of a leader may be followed from where the replica is.
 fn check_continue(answer: &Continue, standing: &Standing, version: u64) -> Result<(), Ended> {
-    let common_version = answer
-        .lineage
-        .common_version_with(&standing.lineage, version);
-    if version > 0 && common_version != Some(version) {
+    let leader = (&answer.lineage, answer.last_version.max(version));
+    if version > 0 && !is_prefix((&standing.lineage, version), leader) {
         return Err(Ended(
             "the leader goes on from what this node does not have".to_owned(),
         ));
@@ -352,41 +448,57 @@ fn check_continue(answer: &Continue, standing: &Standing, version: u64) -> Resul
     Ok(())
 }
 
-/// Whether the data may be replaced by that of a leader.
-fn check_snapshot(start: &SnapshotStart, standing: &Standing, version: u64) -> Result<(), Ended> {
+/// Whether the data may be replaced by that of a leader. `ordered_epoch`: the epoch of the leader's data, as a controller
+/// named it. An epoch that nodes chose themselves lets no data be dropped.
+fn check_snapshot(
+    start: &SnapshotStart,
+    ordered_epoch: u64,
+    standing: &Standing,
+    version: u64,
+) -> Result<(), Ended> {
     if version == 0 {
         return Ok(());
     }
-    if start.version == 0 && !is_planted(Bug::EmptinessTaken) {
-        return Err(Ended(
-            "the leader is empty and this replica is not: its data is kept. Make this node the leader, or start it empty".to_owned(),
-        ));
+    let is_empty_taken = is_planted(Bug::EmptinessTaken);
+    let own = (&standing.lineage, version);
+    if relation(own, (&start.lineage, start.version)) == Relation::Newer {
+        return Ok(());
     }
     let common_version = start
         .lineage
         .common_version_with(&standing.lineage, version)
-        .unwrap_or(0);
-    let is_told = start.epoch > standing.data_epoch
-        || is_planted(Bug::DataGivenUp)
-        || is_planted(Bug::EmptinessTaken);
-    if common_version < version && !is_told {
+        .unwrap_or(0)
+        .min(start.version);
+    let is_begun_empty = common_version == 0 && start.lineage.begun_version() == 0;
+    if (start.version == 0 || is_begun_empty) && !is_empty_taken {
         return Err(Ended(format!(
-            "this replica holds version {version}, of which the leader has only what is up to {common_version}: its data is kept. \
-             Make this node the leader, or have the leader assigned with an epoch above {}",
-            standing.data_epoch
+            "the leader began empty and this replica holds {version} versions: its data is kept. Make this node the \
+             leader, or start it empty"
         )));
     }
-    Ok(())
+    let is_ordered = ordered_epoch > standing.data_ordered_epoch
+        || (is_planted(Bug::OwnEpochObeyed) && start.epoch > standing.data_epoch);
+    if is_ordered || is_planted(Bug::DataGivenUp) || is_empty_taken {
+        return Ok(());
+    }
+    Err(Ended(format!(
+        "this replica holds version {version}, of which the leader has only what is up to {common_version}: its data is kept. \
+         Make this node the leader, or have a controller assign the leader with an epoch above {}",
+        standing.data_ordered_epoch.max(standing.epoch)
+    )))
 }
 
-fn check_epoch(epoch: u64, standing: &Standing) -> Result<(), Ended> {
-    if epoch < standing.epoch && !is_planted(Bug::EpochNotChecked) {
-        return Err(Ended(format!(
-            "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew",
-            standing.epoch
-        )));
+impl Upstream {
+    fn check_epoch(&self, epoch: u64, standing: &Standing) -> Result<(), Ended> {
+        let is_outdated = self.intent == Intent::Follow && epoch < standing.epoch;
+        if is_outdated && !is_planted(Bug::EpochNotChecked) {
+            return Err(Ended(format!(
+                "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew",
+                standing.epoch
+            )));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Takes in a piece of a snapshot; true when it is whole.

@@ -48,7 +48,7 @@ pub use log_writer::LOG_FILE_BYTES;
 pub use process::{open_descriptor_count, resident_bytes};
 pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
 pub use replacement::{Dropped, Replacement};
-pub use standing::{Role, Standing};
+pub use standing::{PEERS_MAX, Role, Standing};
 pub use store::{Store, StoreStats, Written};
 pub use thread::{DiskThread, Plan};
 pub use version_token::{HistoryPrefix, Position, VersionToken};

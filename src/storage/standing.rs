@@ -4,12 +4,15 @@
 //! ```text
 //! partition.json
 //!   {"format":1,"generation":0,"role":"replica","epoch":3,"leader":"http://10.0.0.7:9001","dataEpoch":3,
-//!    "history":"000102030405060708090a0b0c0d0e0f","past":[{"history":"…","endVersion":120}]}
+//!    "history":"000102030405060708090a0b0c0d0e0f","past":[{"history":"…","endVersion":120}],
+//!    "orderedEpoch":3,"dataOrderedEpoch":2,"heard":true,"peers":["http://10.0.0.8:9001"]}
 //!   e3069283                                  the CRC-32C of the line before, its end not included, in hexadecimal
 //! ```
 //!
 //! `generation` names the files in force: those of generation 3 begin with `g3-`, those of generation 0 with nothing. When all data
 //! is replaced by that of a leader, the new files are written beside the old ones, and this file then makes the change at once.
+//!
+//! `orderedEpoch` and what follows it are left out where they are 0, false or empty; a file without them is read as that.
 //!
 //! Without the file a partition is what it was made as: of generation 0, with the history that its log names.
 
@@ -64,7 +67,19 @@ pub struct Standing {
     pub data_epoch: u64,
     /// That history.
     pub lineage: Lineage,
+    /// The highest epoch that a controller named, as far as this node has heard: at most `epoch`, which nodes may have raised
+    /// by themselves since.
+    pub ordered_epoch: u64,
+    /// The same of the data. Only data of a higher one may replace what this node alone holds.
+    pub data_ordered_epoch: u64,
+    /// The epoch was heard of from another node: this node was assigned no role in it.
+    pub is_heard: bool,
+    /// HTTP addresses of the other nodes of the partition, as a controller named them.
+    pub peers: Vec<String>,
 }
+
+/// Most peers of a partition.
+pub const PEERS_MAX: usize = 32;
 
 impl Standing {
     /// That of a partition that nobody has assigned yet.
@@ -75,6 +90,10 @@ impl Standing {
             leader: None,
             data_epoch: 0,
             lineage,
+            ordered_epoch: 0,
+            data_ordered_epoch: 0,
+            is_heard: false,
+            peers: Vec::new(),
         }
     }
 }
@@ -90,6 +109,18 @@ struct File {
     data_epoch: u64,
     history: String,
     past: Vec<FilePast>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    ordered_epoch: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    data_ordered_epoch: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    heard: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    peers: Vec<String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,6 +144,10 @@ fn encode(standing: &Standing, generation: u32) -> Vec<u8> {
         data_epoch: standing.data_epoch,
         history: standing.lineage.history().to_string(),
         past: standing.lineage.past().map(past).collect(),
+        ordered_epoch: standing.ordered_epoch,
+        data_ordered_epoch: standing.data_ordered_epoch,
+        heard: standing.is_heard,
+        peers: standing.peers.clone(),
     };
     let mut bytes = serde_json::to_vec(&file).expect("plain fields serialize");
     let checksum = crc32c::crc32c(&bytes);
@@ -161,6 +196,10 @@ fn decode(bytes: &[u8]) -> Result<(Standing, u32), FormatError> {
             leader,
             data_epoch,
             lineage,
+            ordered_epoch: file.ordered_epoch,
+            data_ordered_epoch: file.data_ordered_epoch,
+            is_heard: file.heard,
+            peers: file.peers.into_iter().take(PEERS_MAX).collect(),
         },
         file.generation,
     ))
@@ -215,7 +254,27 @@ mod tests {
             leader: Some("http://h:1".to_owned()),
             data_epoch: 2,
             lineage,
+            ordered_epoch: 0,
+            data_ordered_epoch: 0,
+            is_heard: false,
+            peers: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_is_not_default_is_written_and_read_back() {
+        let standing = Standing {
+            ordered_epoch: 3,
+            data_ordered_epoch: 2,
+            is_heard: true,
+            peers: vec!["http://h:2".to_owned(), "http://h:3".to_owned()],
+            ..standing()
+        };
+        let bytes = encode(&standing, 4);
+        let text = String::from_utf8_lossy(&bytes);
+        let end = r#"}],"orderedEpoch":3,"dataOrderedEpoch":2,"heard":true,"peers":["http://h:2","http://h:3"]}"#;
+        assert!(text.contains(end), "{text}");
+        assert_eq!(decode(&bytes), Ok((standing, 4)));
     }
 
     #[test]

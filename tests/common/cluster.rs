@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use db_node::config::{self, Config, Invocation};
 use db_node::lsm::Options;
-use db_node::node::{Dial, DiskNews, Link, Node};
+use db_node::node::{DiskNews, Link, Node};
 use db_node::partition::LinkId;
 use db_node::replication::Ended;
 use db_node::storage::{
-    Command, DiskWorker, Disks, Event, HistoryId, Mint, RecoveryOptions, Role, StorageError,
+    Command, DiskWorker, Disks, Event, HistoryId, Mint, RecoveryOptions, Role, Standing,
+    StorageError,
 };
 
 use crate::sim_disk::SimDisk;
@@ -25,7 +26,7 @@ pub(crate) struct SimDisks {
 }
 
 impl SimDisks {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             disks: Arc::default(),
             seed,
@@ -93,7 +94,7 @@ struct End {
     wire: VecDeque<u8>,
     /// Came, and was not taken yet.
     held: Vec<u8>,
-    /// The epoch in the hello that is on its way to it.
+    /// The epoch in the hello that is on its way to it, if the other side wants to follow it and has data of the same origin.
     hello_epoch: u64,
 }
 
@@ -164,14 +165,18 @@ impl Cluster {
         if has_disks {
             arguments.push("--data-dir=simulated".to_owned());
         }
-        let mut host = || Host {
-            arguments: arguments.clone(),
+        let mut host = |number| Host {
+            arguments: [
+                &arguments[..],
+                &[format!("--advertise={}", address(number))],
+            ]
+            .concat(),
             disks: has_disks.then(|| SimDisks::new(rng.u64(..))),
             process: None,
             incarnation: 0,
             next_link: 0,
         };
-        let hosts = (0..host_count).map(|_| host()).collect();
+        let hosts = (0..host_count).map(&mut host).collect();
         let (connections, weather) = (Vec::new(), BTreeMap::new());
         let steps_per_piece = [1, 2, 40][rng.usize(..3)];
         let clocks_ms = (0..host_count)
@@ -327,6 +332,7 @@ impl Cluster {
         }
         for at in (0..self.connections.len()).rev() {
             if let Err(ended) = self.step_connection(at) {
+                self.deliver_last_words(at);
                 self.close(at, &ended);
             }
         }
@@ -387,15 +393,13 @@ impl Cluster {
 
     fn dial(&mut self, host: usize) {
         let now_ms = self.now_ms;
-        while let Some(Dial { partition, leader }) =
-            self.node(host).and_then(|node| node.take_dial(now_ms))
-        {
-            let dial = Dial { partition, leader };
+        while let Some(dial) = self.node(host).and_then(|node| node.take_dial(now_ms)) {
+            let partition = dial.partition;
             let other = host_of(&dial.leader);
             let is_there = other != host && self.hosts[other].process.is_some();
             if !is_there || matches!(self.weather(host, other), Weather::Cut | Weather::Stalled) {
                 let node = self.node(host).expect("it dials");
-                node.note_unreachable(&dial, "it is not there".to_owned(), now_ms);
+                node.note_unreachable(&dial, "it is not there".to_owned(), false, now_ms);
                 continue;
             }
             let (mut out, id) = (Vec::new(), self.next_link(host));
@@ -404,7 +408,7 @@ impl Cluster {
                 .and_then(|node| node.connected(id, &dial, now_ms, &mut out));
             let Some(link) = link else { continue };
             let other_id = self.next_link(other);
-            let hello_epoch = self.node(host).map_or(0, |node| epoch_of(node, partition));
+            let hello_epoch = self.heard_epoch(host, other, partition);
             let end = |host, id, link, out| {
                 let (wire, held) = (VecDeque::new(), Vec::new());
                 End {
@@ -423,6 +427,36 @@ impl Cluster {
                 end(other, other_id, accepted, Vec::new()),
             ];
             self.connections.push(Connection { ends });
+        }
+    }
+
+    /// The epoch that a node is to believe when another wants to follow it.
+    fn heard_epoch(&mut self, from: usize, to: usize, partition: u32) -> u64 {
+        let place = |node: &mut Node| {
+            let partition = node.partition(partition).ok()?;
+            let version = partition.lsm().last_version();
+            Some((partition.roles().standing().clone(), version))
+        };
+        let is_visit = self
+            .node(from)
+            .and_then(|node| node.partition(partition).ok())
+            .is_none_or(|partition| {
+                partition.roles().role() != Role::Replica || partition.roles().is_taking_over()
+            });
+        let (Some(from), Some(to)) = (
+            self.node(from).and_then(place),
+            self.node(to).and_then(place),
+        ) else {
+            return 0;
+        };
+        let knows = |a: &(Standing, u64), b: &(Standing, u64)| {
+            a.0.lineage.common_version_with(&b.0.lineage, b.1).is_some()
+        };
+        let is_believed = to.1 == 0 || knows(&from, &to) || knows(&to, &from);
+        if is_believed && !is_visit {
+            from.0.epoch
+        } else {
+            0
         }
     }
 
@@ -445,6 +479,33 @@ impl Cluster {
             sent.and(taken)?;
         }
         Ok(())
+    }
+
+    /// What each side has said before it closed reaches the other, refusals and farewells, unless the network swallows it.
+    fn deliver_last_words(&mut self, at: usize) {
+        let hosts = self.connections[at].ends.each_ref().map(|end| end.host);
+        if matches!(
+            self.weather(hosts[0], hosts[1]),
+            Weather::Cut | Weather::Stalled
+        ) {
+            return;
+        }
+        for side in 0..2 {
+            let [a, b] = &mut self.connections[at].ends;
+            let (from, to) = if side == 0 { (a, b) } else { (b, a) };
+            let mut words: Vec<u8> = std::mem::take(&mut to.held);
+            words.extend(to.wire.drain(..));
+            words.append(&mut from.out);
+            let Some(process) = &mut self.hosts[to.host].process else {
+                continue;
+            };
+            let mut input = &words[..];
+            let mut answer = Vec::new();
+            // How it takes them no longer matters: the connection ends.
+            let _ = process
+                .node
+                .receive(to.id, &mut to.link, &mut input, self.now_ms, &mut answer);
+        }
     }
 
     /// One end sends.
@@ -514,22 +575,6 @@ impl Cluster {
                 epoch_of(node, 0) >= end.hello_epoch,
                 "a leader goes on although a higher epoch was heard"
             );
-        }
-        if outcome.is_err() && !is_greeted {
-            // The refusal reaches the other side before the end does.
-            let refusal = std::mem::take(&mut end.out);
-            let other = &mut connections[at].ends[1 - side];
-            if let Some(process) = &mut hosts[other.host].process {
-                let mut input = &refusal[..];
-                let refused = process.node.receive(
-                    other.id,
-                    &mut other.link,
-                    &mut input,
-                    *now_ms,
-                    &mut other.out,
-                );
-                return refused.and(outcome);
-            }
         }
         outcome
     }

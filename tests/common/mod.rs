@@ -10,6 +10,8 @@
     reason = "tests are the outside: they have clocks and sockets of their own"
 )]
 
+pub mod member;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};

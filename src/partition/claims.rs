@@ -1,0 +1,212 @@
+//! Making way: what a node does about the claims of others to lead, and about epochs that it hears of.
+//!
+//! Invariants:
+//! 1. A claim is granted only to a higher epoch, or to the node that is already followed in the same one. Of two nodes that claim the
+//!    same epoch one gives way: the one with the lower node id.
+//! 2. Data that only this node holds is dropped for no epoch but one that a controller named (`replication/replica.rs`).
+//! 3. A stranger's word of an epoch changes nothing ([`Partition::is_believed`]), and no word makes the epoch leap.
+//! 4. The leader and the replicas of a node that makes way are told before their connections end.
+//!
+//! Not here: claiming (`takeover.rs`).
+
+use std::cmp::Ordering;
+
+use crate::planted::{Bug, is_planted};
+use crate::replication::frame::PROTOCOL_MIN;
+use crate::replication::{Ended, Greeting, Intent, PeerState};
+use crate::storage::{Lineage, Role};
+
+use super::following::Dial;
+use super::roles::EPOCH_LEAP_MAX;
+use super::{LinkId, Partition};
+
+impl Partition {
+    /// What a leader loses with its office: replies that wait can never be kept.
+    pub(super) fn leave_office(&mut self) {
+        self.tenure += 1;
+        self.tell_followers();
+        self.followers.clear();
+        self.keep_log();
+    }
+
+    /// This node leads no more: it was told of an epoch, and perhaps of its leader.
+    pub(super) fn step_down(&mut self, epoch: u64, ordered_epoch: u64, leader: &str) {
+        let was_leader = self.roles.role() == Role::Leader;
+        let consequence = if was_leader || self.roles.is_taking_over() {
+            "this node leads no more"
+        } else {
+            "this node follows its leader"
+        };
+        log::warn!(
+            "partition {}: epoch {epoch} has begun elsewhere: {consequence}",
+            self.id
+        );
+        let leader = Some(leader.to_owned()).filter(|leader| leader.starts_with("http://"));
+        self.change_standing(self.roles.deposed(epoch, ordered_epoch, leader));
+        self.takeover = None;
+        if was_leader {
+            self.tenure += 1;
+        }
+        self.tell_followers();
+        self.disconnect();
+    }
+
+    /// A peer claims to lead, or tells of an epoch.
+    pub(super) fn receive_state(&mut self, link: LinkId, state: &PeerState) -> Result<(), Ended> {
+        match state.intent {
+            Intent::Claim | Intent::OrderedClaim => self.receive_claim(link, state),
+            Intent::Tell => {
+                self.hear_of_leader(state);
+                Ok(())
+            }
+            Intent::Follow | Intent::Survey | Intent::Grant => {
+                Err(Ended("the peer told its state out of its turn".to_owned()))
+            }
+        }
+    }
+
+    /// A peer tells of an epoch, and perhaps of its leader.
+    pub(super) fn hear_of_leader(&mut self, state: &PeerState) {
+        let standing = self.roles.standing();
+        let is_news =
+            state.epoch > standing.epoch && state.epoch - standing.epoch <= EPOCH_LEAP_MAX;
+        if !is_news || is_planted(Bug::EpochNotHeard) {
+            return;
+        }
+        let is_own = state.address == self.options.address;
+        let leader = if is_own { "" } else { &state.address };
+        match self.roles.role() {
+            Role::Leader => self.step_down(state.epoch, state.ordered_epoch, leader),
+            _ if self.roles.is_taking_over() => {
+                if state.ordered_epoch > standing.ordered_epoch {
+                    self.step_down(state.epoch, state.ordered_epoch, leader);
+                } else {
+                    self.disconnect();
+                    self.raise_epoch(state.epoch);
+                }
+            }
+            Role::Replica if !leader.is_empty() => {
+                self.step_down(state.epoch, state.ordered_epoch, leader);
+            }
+            Role::Replica | Role::Unassigned => {}
+        }
+    }
+
+    /// A peer claims to lead: the claim is granted, or the peer is told why not.
+    fn receive_claim(&mut self, link: LinkId, claim: &PeerState) -> Result<(), Ended> {
+        let standing = self.roles.standing();
+        if claim.epoch.saturating_sub(standing.epoch) > EPOCH_LEAP_MAX {
+            return Err(Ended(format!(
+                "a claim to epoch {} is refused: epoch {} is in force, and it leaps",
+                claim.epoch, standing.epoch
+            )));
+        }
+        let Some((node_id, is_fed)) = self
+            .followers
+            .get(link)
+            .map(|feed| (feed.node_id(), feed.is_fed()))
+        else {
+            return Ok(());
+        };
+        let is_believed = is_fed || self.is_believed(&claim.lineage, claim.last_version);
+        let is_contender = self.roles.role() == Role::Leader || self.roles.is_taking_over();
+        let is_same_leader =
+            standing.leader.is_none() || standing.leader.as_ref() == Some(&claim.address);
+        let is_granted = match claim.epoch.cmp(&standing.epoch) {
+            Ordering::Less => false,
+            Ordering::Equal if is_contender => is_believed && node_id.0 > self.options.node_id.0,
+            Ordering::Equal => claim.intent == Intent::OrderedClaim || is_same_leader,
+            Ordering::Greater => is_believed,
+        };
+        if is_granted && !is_planted(Bug::GrantNotKept) {
+            self.grant(link, claim);
+        }
+        let intent = if is_granted {
+            Intent::Grant
+        } else {
+            Intent::Tell
+        };
+        let state = self.own_state(intent);
+        if let Some(feed) = self.followers.get(link) {
+            feed.tell(state);
+        }
+        Ok(())
+    }
+
+    /// Makes way for a leader of a higher epoch.
+    fn grant(&mut self, link: LinkId, claim: &PeerState) {
+        let was_leader = self.roles.role() == Role::Leader;
+        let was_contender = was_leader || self.roles.is_taking_over();
+        let standing = self.roles.standing();
+        let is_known =
+            standing.leader.as_ref() == Some(&claim.address) && claim.epoch == standing.epoch;
+        if is_known && !was_contender {
+            return;
+        }
+        let leader = Some(claim.address.clone()).filter(|leader| leader.starts_with("http://"));
+        log::warn!(
+            "partition {}: {} leads in epoch {}: this node makes way",
+            self.id,
+            leader.as_deref().unwrap_or("another node"),
+            claim.epoch
+        );
+        self.change_standing(self.roles.deposed(claim.epoch, claim.ordered_epoch, leader));
+        self.takeover = None;
+        if was_leader {
+            self.tenure += 1;
+        }
+        self.tell_followers();
+        self.tell_leader();
+        let claimant = self.followers.take(link);
+        self.disconnect();
+        self.followers.put(claimant);
+        self.keep_log();
+    }
+
+    /// Replicas of this node are told where it stands, before their connections end.
+    fn tell_followers(&mut self) {
+        let state = self.own_state(Intent::Tell);
+        let links = self.followers.links();
+        self.farewells
+            .extend(links.map(|link| (link, state.clone())));
+    }
+
+    /// The leader of this node is told where it stands, before the connection to it ends.
+    pub(super) fn tell_leader(&mut self) {
+        if let Dial::Connected(link, upstream) = &self.following.dial
+            && upstream.protocol() > PROTOCOL_MIN
+        {
+            let farewell = (*link, self.own_state(Intent::Tell));
+            self.farewells.push(farewell);
+        }
+    }
+
+    /// Whether a peer's word of an epoch counts: it presented the token, or its data and this node's have grown out of one
+    /// another, which a stranger could not know. A node without data has nothing to lose by it.
+    pub(super) fn is_believed(&self, lineage: &Lineage, version: u64) -> bool {
+        let (own, own_version) = (&self.roles.standing().lineage, self.lsm.last_version());
+        self.options.has_token
+            || own_version == 0
+            || own.common_version_with(lineage, version).is_some()
+            || lineage.common_version_with(own, own_version).is_some()
+    }
+
+    /// A replica that was told to follow this node has heard of an epoch that this node has not.
+    pub(super) fn hear_from_replica(&mut self, hello: &Greeting) {
+        let standing = self.roles.standing();
+        let ordered_epoch = hello
+            .state
+            .as_ref()
+            .map_or(hello.epoch, |state| state.ordered_epoch);
+        let is_contender = self.roles.role() == Role::Leader || self.roles.is_taking_over();
+        if !is_contender && !self.has_made_way() {
+            return;
+        }
+        if ordered_epoch > standing.ordered_epoch {
+            // A controller names epochs: it will say what this node is in that one.
+            return self.step_down(hello.epoch, ordered_epoch, "");
+        }
+        // No controller named that epoch: what was written in it is fetched, and then this node leads above it.
+        self.fetch_above(hello.epoch);
+    }
+}

@@ -1,0 +1,653 @@
+//! Coming to lead: asking the partition's other nodes first.
+//!
+//! A node that is made leader visits the partition's other nodes one after another: those that a controller named, its last leader, and
+//! the nodes that have connected to it. From each it first takes what that node has and it lacks (a *survey*: the ordinary
+//! dialogue of a replica). Then it *claims* to lead in its epoch, and the other node *grants* that: it leads no more, takes
+//! nothing from leaders of lower epochs, and tells them. Once every node that can be reached has granted the claim, the node takes its
+//! *office*: a new history begins, and writes are taken. Nodes that could not be reached are told later (they are
+//! *announced* to), so that a leader that was cut off hears of its successor as soon as it is back.
+//!
+//! Invariants:
+//! 1. A node in office holds what every node that it could reach held when that granted its claim, unless a controller's order
+//!    (an explicit epoch) or newer data of its own (a higher epoch of data) stands against it.
+//! 2. Everything is bounded: [`PEERS_MAX`] nodes, one connection at a time, [`PATIENCE_MS`] for one that does not get on.
+//!
+//! Not here: the other side, a node that grants a claim (`claims.rs`), following a leader (`following.rs`), what assignments are
+//! allowed (`roles.rs`).
+
+use crate::config::Fsync;
+use crate::planted::{Bug, is_planted};
+use crate::replication::frame::{PROTOCOL_MIN, RefusalCode};
+use crate::replication::{Ended, Intent, PeerState, Relation, Sync, relation};
+use crate::storage::{HistoryId, Lineage, PEERS_MAX, Role, Standing};
+
+use super::Partition;
+use super::following::Dial;
+use super::roles::EPOCH_LEAP_MAX;
+
+/// A node that answers, but cannot be surveyed yet, is asked again so soon.
+const BUSY_RETRY_MS: u64 = 50;
+
+/// A node that answers is waited for so long until it can be surveyed. It may be loading its data.
+const PATIENCE_MS: u64 = 10_000;
+
+/// Data that has parted is looked at again so often: a controller may have decided meanwhile.
+const PARTED_RETRY_MS: u64 = 2_000;
+
+/// Nodes that could not be reached are announced to so often, at first and in the end.
+const ANNOUNCE_MIN_MS: u64 = 500;
+const ANNOUNCE_MAX_MS: u64 = 10_000;
+
+/// The answer to an assignment waits so long for the office.
+const ANSWER_MAX_MS: u64 = 1_000;
+
+/// Why this node claims to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Basis {
+    /// It was told to, and chose the epoch itself: it may choose a higher one.
+    OwnEpoch,
+    /// A controller named the epoch.
+    Ordered,
+    /// It led in this epoch before it was restarted.
+    Resumed,
+}
+
+/// How far the visit to one node has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Visit {
+    /// To be made then.
+    Due(u64),
+    /// It has granted the claim, or has nothing to do with the partition.
+    Done,
+    /// It cannot be reached.
+    Unreachable,
+}
+
+/// How the connection of a visit ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct VisitEnd {
+    pub(super) refusal: Option<RefusalCode>,
+    pub(super) sync: Sync,
+    pub(super) protocol: u16,
+}
+
+/// A takeover that is under way, or the announcements after it.
+#[derive(Debug)]
+pub(super) struct Takeover {
+    basis: Basis,
+    visits: Vec<(String, Visit)>,
+    /// The one that is under way.
+    current: usize,
+    begun_at_ms: Option<u64>,
+    /// Since when the visits are being made; they may be made again in a higher epoch.
+    visiting_since_ms: Option<u64>,
+    /// In office; only nodes that were not reached are still to be told.
+    is_announcing: bool,
+    /// It was told to lead while it was in office: a controller wants it to lead above any epoch that others know of.
+    is_told_again: bool,
+    retry_ms: u64,
+    /// The change whose reply waits for the office, and that of the office.
+    ordered_change: u64,
+    office_change: Option<u64>,
+    is_answer_due: bool,
+}
+
+impl Takeover {
+    fn new(basis: Basis, peers: Vec<String>, ordered_change: u64) -> Self {
+        Self {
+            basis,
+            visits: peers
+                .into_iter()
+                .map(|peer| (peer, Visit::Due(0)))
+                .collect(),
+            current: 0,
+            begun_at_ms: None,
+            visiting_since_ms: None,
+            is_announcing: false,
+            is_told_again: false,
+            retry_ms: ANNOUNCE_MIN_MS,
+            ordered_change,
+            office_change: None,
+            is_answer_due: false,
+        }
+    }
+
+    /// When the next visit is due.
+    fn due_at_ms(&self) -> Option<u64> {
+        let due = |(_, visit): &(String, Visit)| match visit {
+            Visit::Due(at_ms) => Some(*at_ms),
+            Visit::Done | Visit::Unreachable => None,
+        };
+        self.visits.iter().filter_map(due).min()
+    }
+
+    /// The node of the visit that is under way.
+    fn current(&self) -> Option<&str> {
+        self.visits
+            .get(self.current)
+            .map(|(address, _)| &address[..])
+    }
+
+    fn set_visit(&mut self, visit: Visit) {
+        if let Some((_, current)) = self.visits.get_mut(self.current) {
+            *current = visit;
+        }
+    }
+
+    fn add(&mut self, address: String) {
+        let is_known = self.visits.iter().any(|(known, _)| *known == address);
+        if !is_known && self.visits.len() < PEERS_MAX {
+            self.visits.push((address, Visit::Due(0)));
+        }
+    }
+
+    /// All visits are to be made again.
+    fn restart(&mut self) {
+        self.visiting_since_ms = None;
+        self.visits
+            .iter_mut()
+            .for_each(|(_, visit)| *visit = Visit::Due(0));
+    }
+
+    /// Whether nodes that are not ready have been waited for long enough.
+    fn is_out_of_patience(&self, now_ms: u64) -> bool {
+        self.visiting_since_ms
+            .is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= PATIENCE_MS)
+    }
+
+    /// The highest change that replies may hear of as lasting, if they wait for the office.
+    pub(super) fn held_change(&self, settled_count: u64) -> Option<u64> {
+        let is_awaited = !self.is_announcing
+            || self
+                .office_change
+                .is_some_and(|change| settled_count < change);
+        (is_awaited && !self.is_answer_due).then(|| self.ordered_change.saturating_sub(1))
+    }
+}
+
+impl Partition {
+    /// Begins to take over as the leader that the standing already names, or leads at once where there is no other node to ask.
+    pub(super) fn begin_takeover(&mut self, basis: Basis) {
+        let mut peers = self.with_known_peers(&self.roles.standing().peers);
+        if is_planted(Bug::PeersNotAsked) {
+            peers.clear();
+        }
+        self.roles.begin_takeover();
+        if !peers.is_empty() {
+            log::info!(
+                "partition {}: takes over in epoch {}: first it takes what {} hold",
+                self.id,
+                self.roles.standing().epoch,
+                peers.join(", ")
+            );
+        }
+        let change = self.roles.changed_count();
+        self.takeover = Some(Takeover::new(basis, peers, change));
+        self.conclude_takeover(0);
+    }
+
+    /// A leader in office was told once more to lead: nodes that do not follow it are told.
+    pub(super) fn reassure_peers(&mut self, named: &[String], basis: Basis) {
+        let is_followed = |peer: &String| self.followers.addresses().any(|address| address == peer);
+        let absent: Vec<String> = named
+            .iter()
+            .filter(|peer| !is_followed(peer))
+            .cloned()
+            .collect();
+        match &mut self.takeover {
+            Some(takeover) => {
+                takeover.is_told_again |= takeover.is_announcing;
+                for peer in absent {
+                    takeover.add(peer);
+                }
+            }
+            None if !absent.is_empty() => {
+                let change = self.roles.changed_count();
+                let mut takeover = Takeover::new(basis, absent, change);
+                (takeover.is_announcing, takeover.is_told_again) = (true, true);
+                self.takeover = Some(takeover);
+            }
+            None => {}
+        }
+    }
+
+    /// The change that the order to take over made.
+    pub(super) fn ordered_change(&self) -> u64 {
+        self.takeover
+            .as_ref()
+            .map_or(u64::MAX, |takeover| takeover.ordered_change)
+    }
+
+    /// Nodes that the takeover under way is to visit, too.
+    pub(super) fn add_to_takeover(&mut self, peers: &[String]) {
+        if let Some(takeover) = &mut self.takeover {
+            peers.iter().cloned().for_each(|peer| takeover.add(peer));
+        }
+    }
+
+    /// Addresses of the partition's other nodes: those that a controller named, the last leader, and nodes that have connected.
+    pub(super) fn with_known_peers(&self, named: &[String]) -> Vec<String> {
+        let own = &self.options.address;
+        let mut peers: Vec<String> = Vec::new();
+        for peer in named
+            .iter()
+            .chain(&self.last_leader)
+            .chain(&self.recent_peers)
+        {
+            if !peers.contains(peer) && peer != own && peers.len() < PEERS_MAX {
+                peers.push(peer.clone());
+            }
+        }
+        peers
+    }
+
+    /// Remembers where a node of the partition is.
+    pub(super) fn note_peer(&mut self, address: &str) {
+        if address.starts_with("http://") && !self.recent_peers.iter().any(|known| known == address)
+        {
+            if self.recent_peers.len() >= PEERS_MAX {
+                self.recent_peers.remove(0);
+            }
+            self.recent_peers.push(address.to_owned());
+        }
+    }
+
+    /// The node to dial for a takeover, if there is one and it is due.
+    pub(super) fn take_visit(&mut self, now_ms: u64) -> Option<String> {
+        let takeover = self.takeover.as_mut()?;
+        let begun_at_ms = *takeover.begun_at_ms.get_or_insert(now_ms);
+        takeover.visiting_since_ms.get_or_insert(now_ms);
+        takeover.is_answer_due |= now_ms.saturating_sub(begun_at_ms) >= ANSWER_MAX_MS;
+        if !self.roles.is_settled() || !matches!(self.following.dial, Dial::At(_)) {
+            return None;
+        }
+        let is_due =
+            |(_, visit): &(String, Visit)| matches!(visit, Visit::Due(at_ms) if *at_ms <= now_ms);
+        takeover.current = takeover.visits.iter().position(is_due)?;
+        self.following.dial = Dial::UnderWay;
+        takeover.current().map(str::to_owned)
+    }
+
+    /// When a visit is due, or a reply has waited long enough.
+    pub(super) fn visit_at_ms(&self) -> Option<u64> {
+        let takeover = self.takeover.as_ref()?;
+        let Some(begun_at_ms) = takeover.begun_at_ms else {
+            return Some(0);
+        };
+        let answer_at_ms = (!takeover.is_announcing && !takeover.is_answer_due)
+            .then_some(begun_at_ms + ANSWER_MAX_MS);
+        let is_free = self.roles.is_settled() && matches!(self.following.dial, Dial::At(_));
+        let due_at_ms = takeover.due_at_ms().filter(|_| is_free);
+        answer_at_ms.into_iter().chain(due_at_ms).min()
+    }
+
+    /// The node that a takeover visits now.
+    pub(super) fn visited(&self) -> Option<&str> {
+        self.takeover.as_ref().and_then(Takeover::current)
+    }
+
+    /// What a visit begins by telling.
+    pub(super) fn intent(&self) -> Intent {
+        match &self.takeover {
+            None => Intent::Follow,
+            Some(takeover) if takeover.is_announcing => self.claim_intent(),
+            Some(_) => Intent::Survey,
+        }
+    }
+
+    fn claim_intent(&self) -> Intent {
+        let standing = self.roles.standing();
+        if standing.ordered_epoch == standing.epoch && standing.epoch > 0 {
+            Intent::OrderedClaim
+        } else {
+            Intent::Claim
+        }
+    }
+
+    /// Where this node stands, for a peer. The address is that of this node unless it only tells of a leader.
+    pub(super) fn own_state(&self, intent: Intent) -> PeerState {
+        let standing = self.roles.standing();
+        let is_of_leader = matches!(intent, Intent::Grant | Intent::Tell)
+            && self.roles.role() != Role::Leader
+            && !self.roles.is_taking_over();
+        PeerState {
+            intent,
+            epoch: standing.epoch,
+            ordered_epoch: standing.ordered_epoch,
+            data_epoch: standing.data_epoch,
+            data_ordered_epoch: standing.data_ordered_epoch,
+            last_version: self.lsm.last_version(),
+            lineage: self.shared_lineage(),
+            address: if is_of_leader {
+                standing.leader.clone().unwrap_or_default()
+            } else {
+                self.options.address.clone()
+            },
+        }
+    }
+
+    /// The lineage as it is told: the newest histories, and the one that the newest version was written in.
+    fn shared_lineage(&self) -> Lineage {
+        let lineage = &self.roles.standing().lineage;
+        lineage.shared_with(lineage.history_at(self.lsm.last_version()))
+    }
+
+    /// Goes on with the visit that is under way, after the peer has said something. An error ends the visit.
+    pub(super) fn step_visit(&mut self, now_ms: u64) -> Result<(), Ended> {
+        let Dial::Connected(_, upstream) = &self.following.dial else {
+            return Ok(());
+        };
+        let Some(takeover) = &self.takeover else {
+            return Ok(());
+        };
+        let basis = takeover.basis;
+        let Some(peer) = upstream.peer() else {
+            // One that speaks protocol 1 takes no claims; it has heard the epoch in the hello.
+            return if upstream.has_all() {
+                self.end_visit(Visit::Done)
+            } else {
+                Ok(())
+            };
+        };
+        let standing = self.roles.standing();
+        if peer.epoch > standing.epoch {
+            let (epoch, ordered_epoch) = (peer.epoch, peer.ordered_epoch);
+            let leader = peer.address.clone();
+            return self.claim_refused(epoch, ordered_epoch, &leader);
+        }
+        let related = relation(
+            (&standing.lineage, self.lsm.last_version()),
+            (&peer.lineage, peer.last_version),
+        );
+        if takeover.is_announcing && related == Relation::Newer {
+            // It leads without what this peer holds, and has written nothing since: that is fetched first.
+            let epoch = peer.epoch;
+            self.fetch_above(epoch);
+            return Err(Ended("a peer holds more than this leader".to_owned()));
+        }
+        if !takeover.is_announcing {
+            let is_newer = related == Relation::Parted
+                && peer.data_ordered_epoch == standing.data_ordered_epoch
+                && peer.data_epoch >= standing.data_epoch;
+            if is_newer && basis != Basis::Ordered {
+                return self.end_parted(now_ms, peer.last_version);
+            }
+            if related == Relation::Newer && !upstream.is_fed() {
+                // It was written to since it was surveyed.
+                return self.end_visit(Visit::Due(now_ms));
+            }
+        }
+        match upstream.answer() {
+            Some(answer) if answer.intent == Intent::Grant && answer.epoch == standing.epoch => {
+                let is_behind = related == Relation::Newer && !takeover.is_announcing;
+                if is_behind && upstream.is_fed() && !is_planted(Bug::TakeoverTooEarly) {
+                    return Ok(());
+                }
+                self.end_visit(Visit::Done)
+            }
+            Some(answer) => {
+                let (epoch, ordered_epoch) = (answer.epoch, answer.ordered_epoch);
+                let leader = answer.address.clone();
+                self.claim_refused(epoch, ordered_epoch, &leader)
+            }
+            None => {
+                if upstream.has_all() {
+                    let state = self.own_state(self.claim_intent());
+                    if let Dial::Connected(_, upstream) = &mut self.following.dial {
+                        upstream.claim(state);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn end_visit(&mut self, visit: Visit) -> Result<(), Ended> {
+        if let Some(takeover) = &mut self.takeover {
+            takeover.set_visit(visit);
+        }
+        Err(Ended("the visit is over".to_owned()))
+    }
+
+    fn end_parted(&mut self, now_ms: u64, peer_version: u64) -> Result<(), Ended> {
+        let address = self.visited().unwrap_or_default();
+        let standing = self.roles.standing();
+        let reason = format!(
+            "cannot lead: {address} holds writes (up to version {peer_version}) that this node lacks, and this node \
+             holds writes that {address} lacks. Assign the one that is to be kept as leader, with an epoch above {}",
+            standing.epoch
+        );
+        if self.following.obstacle.as_ref() != Some(&reason) {
+            log::error!("partition {}: {reason}", self.id);
+        }
+        self.following.obstacle = Some(reason);
+        self.end_visit(Visit::Due(now_ms + PARTED_RETRY_MS))
+    }
+
+    /// A peer does not grant the claim: it knows of this epoch.
+    fn claim_refused(&mut self, epoch: u64, ordered_epoch: u64, leader: &str) -> Result<(), Ended> {
+        let standing = self.roles.standing();
+        let (own_epoch, own_ordered) = (standing.epoch, standing.ordered_epoch);
+        if epoch < own_epoch {
+            // It holds other data, and believes no stranger.
+            return self.end_visit(Visit::Done);
+        }
+        if epoch - own_epoch > EPOCH_LEAP_MAX {
+            log::warn!(
+                "partition {}: epoch {epoch} of a peer is not believed: it leaps",
+                self.id
+            );
+            return self.end_visit(Visit::Done);
+        }
+        let is_outdated = epoch > own_epoch
+            && self
+                .takeover
+                .as_ref()
+                .is_some_and(|takeover| takeover.is_announcing && !takeover.is_told_again);
+        let is_ordered_away = is_outdated
+            || ordered_epoch > own_ordered
+            || (ordered_epoch == own_ordered && ordered_epoch == epoch && epoch == own_epoch);
+        if is_ordered_away {
+            self.step_down(epoch, ordered_epoch, leader);
+        } else {
+            self.raise_epoch(epoch);
+        }
+        Err(Ended(format!("a peer knows of epoch {epoch}")))
+    }
+
+    /// Claims an epoch above one that was heard of.
+    pub(super) fn raise_epoch(&mut self, heard_epoch: u64) {
+        let epoch = heard_epoch + 1;
+        log::info!(
+            "partition {}: epoch {heard_epoch} was begun elsewhere: takes over in epoch {epoch}",
+            self.id
+        );
+        self.take_over_in(epoch, Basis::OwnEpoch);
+    }
+
+    /// Makes all visits, in an epoch that is not below the one in force.
+    fn take_over_in(&mut self, epoch: u64, basis: Basis) {
+        let was_leader = self.roles.role() == Role::Leader;
+        let standing = self.roles.standing().clone();
+        self.roles.begin_takeover();
+        self.change_standing(Standing {
+            role: Role::Leader,
+            epoch,
+            leader: None,
+            is_heard: false,
+            ..standing
+        });
+        if was_leader {
+            self.leave_office();
+        }
+        if let Some(takeover) = &mut self.takeover {
+            takeover.basis = basis;
+            takeover.is_announcing = false;
+            takeover.office_change = None;
+            takeover.restart();
+        }
+    }
+
+    /// The connection of a visit has ended.
+    pub(super) fn visit_ended(&mut self, ended: VisitEnd, now_ms: u64) {
+        let VisitEnd {
+            refusal,
+            sync,
+            protocol,
+        } = ended;
+        let Some(takeover) = &mut self.takeover else {
+            return;
+        };
+        let current = takeover
+            .visits
+            .get(takeover.current)
+            .map(|(_, visit)| *visit);
+        let is_patient = !takeover.is_out_of_patience(now_ms);
+        // A visit that has said how it ended stays as it is.
+        if matches!(current, Some(Visit::Due(at_ms)) if at_ms <= now_ms) {
+            let again = if is_patient {
+                Visit::Due(now_ms + BUSY_RETRY_MS)
+            } else {
+                Visit::Unreachable
+            };
+            takeover.set_visit(match (refusal, sync) {
+                // It is asked again in the older protocol, and hears of the epoch in the hello.
+                (Some(RefusalCode::Protocol), _) if protocol > PROTOCOL_MIN => Visit::Due(now_ms),
+                (
+                    Some(RefusalCode::Partition | RefusalCode::NotLeader | RefusalCode::Protocol),
+                    _,
+                ) => Visit::Done,
+                (Some(RefusalCode::Epoch), _) if protocol == PROTOCOL_MIN => Visit::Done,
+                (Some(RefusalCode::Token), _) => Visit::Unreachable,
+                (_, Sync::Parted) if takeover.basis == Basis::Ordered => Visit::Done,
+                (_, Sync::Parted) => Visit::Due(now_ms + PARTED_RETRY_MS),
+                _ => again,
+            });
+        }
+        self.conclude_takeover(now_ms);
+    }
+
+    /// The node that is visited cannot be reached; `is_starting`: it answers, and will be ready soon.
+    pub(super) fn visit_unreachable(&mut self, is_starting: bool, now_ms: u64) {
+        let Some(takeover) = &mut self.takeover else {
+            return;
+        };
+        let waits = is_starting && !takeover.is_out_of_patience(now_ms);
+        takeover.set_visit(if waits {
+            Visit::Due(now_ms + BUSY_RETRY_MS)
+        } else {
+            Visit::Unreachable
+        });
+        self.conclude_takeover(now_ms);
+    }
+
+    /// Takes office if no visit is left to be made; plans announcements.
+    fn conclude_takeover(&mut self, now_ms: u64) {
+        let Some(takeover) = &mut self.takeover else {
+            return;
+        };
+        if takeover.due_at_ms().is_some() {
+            return;
+        }
+        if !takeover.is_announcing {
+            self.take_office();
+        }
+        let Some(takeover) = &mut self.takeover else {
+            return;
+        };
+        takeover
+            .visits
+            .retain(|(_, visit)| *visit == Visit::Unreachable);
+        let retry_at_ms = now_ms + takeover.retry_ms;
+        takeover.retry_ms = (takeover.retry_ms * 2).min(ANNOUNCE_MAX_MS);
+        takeover
+            .visits
+            .iter_mut()
+            .for_each(|(_, visit)| *visit = Visit::Due(retry_at_ms));
+        self.finish_takeover();
+    }
+
+    /// Ends the takeover if the office is on disk and no node is left to be told.
+    pub(super) fn finish_takeover(&mut self) {
+        let settled_count = self.roles.settled_count();
+        let is_over = |takeover: &Takeover| {
+            takeover.is_announcing
+                && takeover.visits.is_empty()
+                && takeover
+                    .office_change
+                    .is_none_or(|change| change <= settled_count)
+        };
+        if self.takeover.as_ref().is_some_and(is_over) {
+            self.takeover = None;
+        }
+    }
+
+    /// Leads from now on.
+    fn take_office(&mut self) {
+        let Some(takeover) = &mut self.takeover else {
+            return;
+        };
+        let standing = self.roles.standing();
+        let is_missed = takeover
+            .visits
+            .iter()
+            .any(|(_, visit)| *visit == Visit::Unreachable);
+        // What this node lost with the power a node that was not reached may still hold.
+        let may_lack = is_missed && self.options.fsync != Fsync::Always;
+        let begins =
+            takeover.basis != Basis::Resumed || standing.data_epoch != standing.epoch || may_lack;
+        let version = self.lsm.last_version();
+        let history = begins.then(|| HistoryId(self.ids.draw()));
+        let office = self.roles.in_office(version, history);
+        let missed: Vec<&str> = takeover
+            .visits
+            .iter()
+            .filter(|(_, visit)| *visit == Visit::Unreachable)
+            .map(|(address, _)| &address[..])
+            .collect();
+        let missed = if missed.is_empty() {
+            String::new()
+        } else {
+            format!("; not reached: {}", missed.join(", "))
+        };
+        log::info!(
+            "partition {}: leader in epoch {} from version {version} on{missed}",
+            self.id,
+            office.epoch
+        );
+        takeover.is_announcing = true;
+        self.roles.take_office();
+        self.change_standing(office);
+        if let Some(takeover) = &mut self.takeover {
+            takeover.office_change = Some(self.roles.changed_count());
+        }
+        self.disconnect();
+    }
+
+    /// Whether a controller's last word to this node was to lead, and another node has since claimed to.
+    pub(super) fn has_made_way(&self) -> bool {
+        self.is_told_to_lead && self.roles.role() == Role::Replica && self.roles.standing().is_heard
+    }
+
+    /// This leader lacks what others hold: it takes over anew.
+    pub(super) fn fetch_from_peers(&mut self) {
+        self.fetch_above(self.roles.standing().epoch);
+    }
+
+    pub(super) fn fetch_above(&mut self, heard_epoch: u64) {
+        let peers = self.with_known_peers(&self.roles.standing().peers);
+        if self.takeover.is_none() {
+            let change = self.roles.changed_count();
+            self.takeover = Some(Takeover::new(Basis::OwnEpoch, Vec::new(), change));
+        }
+        self.add_to_takeover(&peers);
+        self.disconnect();
+        let standing = self.roles.standing();
+        if standing.ordered_epoch == standing.epoch && heard_epoch <= standing.epoch {
+            // A controller named the epoch: it stays the one to lead in.
+            self.take_over_in(standing.epoch, Basis::Ordered);
+        } else {
+            self.raise_epoch(heard_epoch.max(standing.epoch));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! How the data of two nodes relate, told by their histories alone.
+//!
+//! Not here: which of two nodes may lead (`partition/takeover.rs`), whether data may be dropped (`replica.rs`).
+
+use crate::storage::Lineage;
+
+/// What a peer holds, seen from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// Nothing that this node lacks.
+    Covered,
+    /// All that this node holds, and more.
+    Newer,
+    /// Something that this node lacks, and not all that this node holds: their histories have parted.
+    Parted,
+}
+
+/// Relates the data of a peer to this node's: each is a lineage and the newest version in it.
+pub fn relation(own: (&Lineage, u64), peer: (&Lineage, u64)) -> Relation {
+    if peer.1 == 0 || is_prefix(peer, own) {
+        Relation::Covered
+    } else if own.1 == 0 || is_prefix(own, peer) {
+        Relation::Newer
+    } else {
+        Relation::Parted
+    }
+}
+
+/// Whether all of `short` is in `long`.
+pub(super) fn is_prefix(short: (&Lineage, u64), long: (&Lineage, u64)) -> bool {
+    // By any history that both know: one that was begun, and not written in, is nothing that `long` lacks.
+    let common_version = long.0.common_version_with(short.0, short.1);
+    common_version == Some(short.1) && short.1 <= long.1
+}
+
+/// Whether a peer that is surveyed sends what it has: it is newer, or a controller has named a higher epoch for its data than
+/// for this node's. Both sides ask this, each from the side of the surveying node, and so agree.
+pub fn is_feed_expected(
+    relation: Relation,
+    own_ordered_epoch: u64,
+    peer_ordered_epoch: u64,
+) -> bool {
+    match relation {
+        Relation::Covered => false,
+        Relation::Newer => true,
+        Relation::Parted => peer_ordered_epoch > own_ordered_epoch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::HistoryId;
+
+    #[test]
+    fn data_is_related_by_histories() {
+        let first = Lineage::new(HistoryId([1; 16]));
+        let second = first.begin(HistoryId([2; 16]), 10);
+        let third = first.begin(HistoryId([3; 16]), 8);
+        for (own, peer, expected) in [
+            ((&first, 5), (&first, 5), Relation::Covered),
+            ((&first, 5), (&first, 4), Relation::Covered),
+            ((&first, 5), (&first, 6), Relation::Newer),
+            ((&second, 12), (&first, 10), Relation::Covered),
+            ((&second, 12), (&first, 11), Relation::Parted),
+            ((&first, 10), (&second, 12), Relation::Newer),
+            ((&first, 11), (&second, 12), Relation::Parted),
+            ((&second, 12), (&third, 9), Relation::Parted),
+            ((&second, 0), (&third, 9), Relation::Newer),
+            ((&second, 12), (&third, 0), Relation::Covered),
+            ((&third, 8), (&first, 8), Relation::Covered),
+            // Histories that were begun, and not written in.
+            ((&first, 12), (&second, 10), Relation::Covered),
+            ((&second, 10), (&first, 12), Relation::Newer),
+            ((&third, 8), (&second, 12), Relation::Newer),
+            ((&third, 8), (&second, 10), Relation::Newer),
+            ((&third, 9), (&second, 10), Relation::Parted),
+        ] {
+            assert_eq!(relation(own, peer), expected, "{own:?} {peer:?}");
+        }
+    }
+}
