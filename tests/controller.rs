@@ -3,7 +3,8 @@
 //! their data, and are cut off from each other meanwhile.
 //!
 //! Checked in every step: no node drops a write, since no epoch is a controller's. Whenever a node begins to lead: every confirmed write
-//! that a node held which it could reach the whole time is on it. In the end, when all is mended and the controller has said
+//! that a node held which it could reach the whole time is on it, unless its data is of a later epoch: then that node was out of
+//! reach when the epoch began. In the end, when all is mended and the controller has said
 //! once more what it wants: the node that it named leads, the others follow it, and all confirmed writes that were not lost
 //! with every node that held them are there. Where two nodes wrote without knowing of each other, they say so, drop nothing, and
 //! an order with an epoch ends it.
@@ -59,6 +60,7 @@ struct Seen {
     taking_over_since_ms: Option<u64>,
     is_leading: bool,
     epoch: u64,
+    data_epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -397,7 +399,14 @@ impl Run {
                 taking_over_since_ms,
                 is_leading: roles.role() == Role::Leader,
                 epoch: roles.standing().epoch,
+                data_epoch: roles.standing().data_epoch,
             };
+            // That of its data before it leads, also from before a restart that kept the data.
+            let data_epoch = self
+                .seen
+                .get(&host)
+                .filter(|seen| seen.incarnation == incarnation || self.keeps_data)
+                .map_or(0, |seen| seen.data_epoch);
             let mut office = None;
             if let Some(seen) = before {
                 let own = (&now.lineage, now.version);
@@ -415,12 +424,12 @@ impl Run {
             }
             self.seen.insert(host, now);
             if let Some(since_ms) = office {
-                self.check_office(host, since_ms);
+                self.check_office(host, since_ms, data_epoch);
             }
         }
     }
 
-    fn check_office(&mut self, leader: usize, since_ms: u64) {
+    fn check_office(&mut self, leader: usize, since_ms: u64, data_epoch: u64) {
         self.takeover_count += 1;
         let confirmed = std::mem::take(&mut self.confirmed);
         for key in confirmed {
@@ -432,7 +441,7 @@ impl Run {
                 let is_reached =
                     self.is_reached(leader, other, since_ms) && self.holds(other, &key);
                 assert!(
-                    !is_reached || self.has_newer_data(leader, other),
+                    !is_reached || data_epoch > self.data_epoch(other),
                     "node {leader} leads without {}, which node {other} holds: {}",
                     String::from_utf8_lossy(&key),
                     self.picture()
@@ -442,16 +451,9 @@ impl Run {
         }
     }
 
-    /// Whether the data of a leader is of a later epoch than that of another node: that node was out of reach when it began.
-    fn has_newer_data(&mut self, leader: usize, other: usize) -> bool {
-        let mut past = |host: usize| {
-            let partition = partition(&mut self.cluster, host).expect("it is up");
-            partition.roles().standing().clone()
-        };
-        let (leader, other) = (past(leader), past(other));
-        // The leader's data before this office was of the epoch in which the history before this one began.
-        let led_before = leader.lineage.past().next().map(|past| past.history);
-        led_before != Some(other.lineage.history()) && leader.data_epoch > other.data_epoch + 1
+    fn data_epoch(&mut self, host: usize) -> u64 {
+        let partition = partition(&mut self.cluster, host).expect("it is up");
+        partition.roles().standing().data_epoch
     }
 
     fn picture(&mut self) -> String {

@@ -75,6 +75,8 @@ pub(super) struct VisitEnd {
 #[derive(Debug)]
 pub(super) struct Takeover {
     basis: Basis,
+    /// The history of the data before anything was fetched.
+    begun_in: HistoryId,
     visits: Vec<(String, Visit)>,
     /// The one that is under way.
     current: usize,
@@ -93,9 +95,10 @@ pub(super) struct Takeover {
 }
 
 impl Takeover {
-    fn new(basis: Basis, peers: Vec<String>, ordered_change: u64) -> Self {
+    fn new(basis: Basis, begun_in: HistoryId, peers: Vec<String>, ordered_change: u64) -> Self {
         Self {
             basis,
+            begun_in,
             visits: peers
                 .into_iter()
                 .map(|peer| (peer, Visit::Due(0)))
@@ -182,7 +185,7 @@ impl Partition {
             );
         }
         let change = self.roles.changed_count();
-        self.takeover = Some(Takeover::new(basis, peers, change));
+        self.takeover = Some(Takeover::new(basis, self.history(), peers, change));
         self.conclude_takeover(0);
     }
 
@@ -194,6 +197,7 @@ impl Partition {
             .filter(|peer| !is_followed(peer))
             .cloned()
             .collect();
+        let history = self.history();
         match &mut self.takeover {
             Some(takeover) => {
                 takeover.is_told_again |= takeover.is_announcing;
@@ -203,7 +207,7 @@ impl Partition {
             }
             None if !absent.is_empty() => {
                 let change = self.roles.changed_count();
-                let mut takeover = Takeover::new(basis, absent, change);
+                let mut takeover = Takeover::new(basis, history, absent, change);
                 (takeover.is_announcing, takeover.is_told_again) = (true, true);
                 self.takeover = Some(takeover);
             }
@@ -638,7 +642,8 @@ impl Partition {
         let peers = self.with_known_peers(&self.roles.standing().peers);
         if self.takeover.is_none() {
             let change = self.roles.changed_count();
-            self.takeover = Some(Takeover::new(Basis::OwnEpoch, Vec::new(), change));
+            let history = self.history();
+            self.takeover = Some(Takeover::new(Basis::OwnEpoch, history, Vec::new(), change));
         }
         self.add_to_takeover(&peers);
         self.disconnect();
