@@ -598,8 +598,9 @@ impl Partition {
             .any(|(_, visit)| *visit == Visit::Unreachable);
         // What this node lost with the power a node that was not reached may still hold.
         let may_lack = is_missed && self.options.fsync != Fsync::Always;
-        let begins =
-            takeover.basis != Basis::Resumed || standing.data_epoch != standing.epoch || may_lack;
+        // The history of data that was fetched is another node's.
+        let is_own = takeover.begun_in == standing.lineage.history();
+        let begins = takeover.basis != Basis::Resumed || !is_own || may_lack;
         let version = self.lsm.last_version();
         let history = begins.then(|| HistoryId(self.ids.draw()));
         let office = self.roles.in_office(version, history);
