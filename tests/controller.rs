@@ -228,6 +228,21 @@ impl Run {
             && self.started_ms[to] <= since_ms
     }
 
+    fn crash(&mut self, host: usize, with_power: bool) {
+        self.cluster.crash(host, with_power);
+        if !self.keeps_data {
+            // What only this node still held is gone with it.
+            let confirmed = std::mem::take(&mut self.confirmed);
+            for key in confirmed {
+                if (0..self.host_count()).any(|host| self.holds(host, &key)) {
+                    self.confirmed.push(key);
+                } else {
+                    self.lost_count += 1;
+                }
+            }
+        }
+    }
+
     fn start(&mut self, host: usize) {
         if self.cluster.hosts[host].process.is_none() && self.cluster.start(host) {
             self.started_ms[host] = self.cluster.now_ms;
@@ -281,7 +296,7 @@ impl Run {
                         .iter()
                         .for_each(|disk| disk.fail_after(after, Fault::PowerCut));
                 }
-                None => self.cluster.crash(a, with_power),
+                None => self.crash(a, with_power),
             }
         }
         if self.chance(15) {
@@ -619,7 +634,7 @@ impl Run {
                 self.until(|run| run.is_led_by(0));
             }
             Script::Emptied => {
-                self.cluster.crash(0, false);
+                self.crash(0, false);
                 if self.keeps_data {
                     self.cluster.hosts[0].disks = Some(cluster::SimDisks::new(7));
                 }

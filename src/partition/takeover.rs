@@ -63,6 +63,35 @@ enum Visit {
     Unreachable,
 }
 
+/// A node to be visited.
+#[derive(Debug)]
+struct Stop {
+    address: String,
+    visit: Visit,
+    /// Since when it answers that it is not ready.
+    busy_since_ms: Option<u64>,
+}
+
+impl Stop {
+    fn new(address: String) -> Self {
+        Self {
+            address,
+            visit: Visit::Due(0),
+            busy_since_ms: None,
+        }
+    }
+
+    /// It answers that it is not ready: it is waited for, up to [`PATIENCE_MS`].
+    fn wait(&mut self, now_ms: u64) {
+        let since_ms = *self.busy_since_ms.get_or_insert(now_ms);
+        self.visit = if now_ms.saturating_sub(since_ms) < PATIENCE_MS {
+            Visit::Due(now_ms + BUSY_RETRY_MS)
+        } else {
+            Visit::Unreachable
+        };
+    }
+}
+
 /// How the connection of a visit ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VisitEnd {
@@ -77,12 +106,10 @@ pub(super) struct Takeover {
     basis: Basis,
     /// The history of the data before anything was fetched.
     begun_in: HistoryId,
-    visits: Vec<(String, Visit)>,
+    stops: Vec<Stop>,
     /// The one that is under way.
     current: usize,
     begun_at_ms: Option<u64>,
-    /// Since when the visits are being made; they may be made again in a higher epoch.
-    visiting_since_ms: Option<u64>,
     /// In office; only nodes that were not reached are still to be told.
     is_announcing: bool,
     /// It was told to lead while it was in office: a controller wants it to lead above any epoch that others know of.
@@ -99,13 +126,9 @@ impl Takeover {
         Self {
             basis,
             begun_in,
-            visits: peers
-                .into_iter()
-                .map(|peer| (peer, Visit::Due(0)))
-                .collect(),
+            stops: peers.into_iter().map(Stop::new).collect(),
             current: 0,
             begun_at_ms: None,
-            visiting_since_ms: None,
             is_announcing: false,
             is_told_again: false,
             retry_ms: ANNOUNCE_MIN_MS,
@@ -117,45 +140,48 @@ impl Takeover {
 
     /// When the next visit is due.
     fn due_at_ms(&self) -> Option<u64> {
-        let due = |(_, visit): &(String, Visit)| match visit {
-            Visit::Due(at_ms) => Some(*at_ms),
+        let due = |stop: &Stop| match stop.visit {
+            Visit::Due(at_ms) => Some(at_ms),
             Visit::Done | Visit::Unreachable => None,
         };
-        self.visits.iter().filter_map(due).min()
+        self.stops.iter().filter_map(due).min()
     }
 
     /// The node of the visit that is under way.
     fn current(&self) -> Option<&str> {
-        self.visits
-            .get(self.current)
-            .map(|(address, _)| &address[..])
+        self.stops.get(self.current).map(|stop| &stop.address[..])
     }
 
     fn set_visit(&mut self, visit: Visit) {
-        if let Some((_, current)) = self.visits.get_mut(self.current) {
-            *current = visit;
+        if let Some(stop) = self.stops.get_mut(self.current) {
+            stop.visit = visit;
+        }
+    }
+
+    /// The node that is visited has told where it stands.
+    fn note_answer(&mut self) {
+        if let Some(stop) = self.stops.get_mut(self.current) {
+            stop.busy_since_ms = None;
         }
     }
 
     fn add(&mut self, address: String) {
-        let is_known = self.visits.iter().any(|(known, _)| *known == address);
-        if !is_known && self.visits.len() < PEERS_MAX {
-            self.visits.push((address, Visit::Due(0)));
+        let is_known = self.stops.iter().any(|stop| stop.address == address);
+        if !is_known && self.stops.len() < PEERS_MAX {
+            self.stops.push(Stop::new(address));
         }
     }
 
     /// All visits are to be made again.
     fn restart(&mut self) {
-        self.visiting_since_ms = None;
-        self.visits
-            .iter_mut()
-            .for_each(|(_, visit)| *visit = Visit::Due(0));
+        for stop in &mut self.stops {
+            (stop.visit, stop.busy_since_ms) = (Visit::Due(0), None);
+        }
     }
 
-    /// Whether nodes that are not ready have been waited for long enough.
-    fn is_out_of_patience(&self, now_ms: u64) -> bool {
-        self.visiting_since_ms
-            .is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= PATIENCE_MS)
+    fn missed(&self) -> impl Iterator<Item = &Stop> {
+        let stops = self.stops.iter();
+        stops.filter(|stop| stop.visit == Visit::Unreachable)
     }
 
     /// The highest change that replies may hear of as lasting, if they wait for the office.
@@ -260,14 +286,12 @@ impl Partition {
     pub(super) fn take_visit(&mut self, now_ms: u64) -> Option<String> {
         let takeover = self.takeover.as_mut()?;
         let begun_at_ms = *takeover.begun_at_ms.get_or_insert(now_ms);
-        takeover.visiting_since_ms.get_or_insert(now_ms);
         takeover.is_answer_due |= now_ms.saturating_sub(begun_at_ms) >= ANSWER_MAX_MS;
         if !self.roles.is_settled() || !matches!(self.following.dial, Dial::At(_)) {
             return None;
         }
-        let is_due =
-            |(_, visit): &(String, Visit)| matches!(visit, Visit::Due(at_ms) if *at_ms <= now_ms);
-        takeover.current = takeover.visits.iter().position(is_due)?;
+        let is_due = |stop: &Stop| matches!(stop.visit, Visit::Due(at_ms) if at_ms <= now_ms);
+        takeover.current = takeover.stops.iter().position(is_due)?;
         self.following.dial = Dial::UnderWay;
         takeover.current().map(str::to_owned)
     }
@@ -341,9 +365,13 @@ impl Partition {
         let Dial::Connected(_, upstream) = &self.following.dial else {
             return Ok(());
         };
-        let Some(takeover) = &self.takeover else {
+        let Some(takeover) = &mut self.takeover else {
             return Ok(());
         };
+        if upstream.peer().is_some() {
+            takeover.note_answer();
+        }
+        let takeover = &*takeover;
         let basis = takeover.basis;
         let Some(peer) = upstream.peer() else {
             // One that speaks protocol 1 takes no claims; it has heard the epoch in the hello.
@@ -502,19 +530,12 @@ impl Partition {
         let Some(takeover) = &mut self.takeover else {
             return;
         };
-        let current = takeover
-            .visits
-            .get(takeover.current)
-            .map(|(_, visit)| *visit);
-        let is_patient = !takeover.is_out_of_patience(now_ms);
+        let Some(stop) = takeover.stops.get_mut(takeover.current) else {
+            return;
+        };
         // A visit that has said how it ended stays as it is.
-        if matches!(current, Some(Visit::Due(at_ms)) if at_ms <= now_ms) {
-            let again = if is_patient {
-                Visit::Due(now_ms + BUSY_RETRY_MS)
-            } else {
-                Visit::Unreachable
-            };
-            takeover.set_visit(match (refusal, sync) {
+        if matches!(stop.visit, Visit::Due(at_ms) if at_ms <= now_ms) {
+            stop.visit = match (refusal, sync) {
                 // It is asked again in the older protocol, and hears of the epoch in the hello.
                 (Some(RefusalCode::Protocol), _) if protocol > PROTOCOL_MIN => Visit::Due(now_ms),
                 (
@@ -525,8 +546,11 @@ impl Partition {
                 (Some(RefusalCode::Token), _) => Visit::Unreachable,
                 (_, Sync::Parted) if takeover.basis == Basis::Ordered => Visit::Done,
                 (_, Sync::Parted) => Visit::Due(now_ms + PARTED_RETRY_MS),
-                _ => again,
-            });
+                _ => {
+                    stop.wait(now_ms);
+                    stop.visit
+                }
+            };
         }
         self.conclude_takeover(now_ms);
     }
@@ -536,12 +560,13 @@ impl Partition {
         let Some(takeover) = &mut self.takeover else {
             return;
         };
-        let waits = is_starting && !takeover.is_out_of_patience(now_ms);
-        takeover.set_visit(if waits {
-            Visit::Due(now_ms + BUSY_RETRY_MS)
-        } else {
-            Visit::Unreachable
-        });
+        if let Some(stop) = takeover.stops.get_mut(takeover.current) {
+            if is_starting {
+                stop.wait(now_ms);
+            } else {
+                stop.visit = Visit::Unreachable;
+            }
+        }
         self.conclude_takeover(now_ms);
     }
 
@@ -560,14 +585,13 @@ impl Partition {
             return;
         };
         takeover
-            .visits
-            .retain(|(_, visit)| *visit == Visit::Unreachable);
+            .stops
+            .retain(|stop| stop.visit == Visit::Unreachable);
         let retry_at_ms = now_ms + takeover.retry_ms;
         takeover.retry_ms = (takeover.retry_ms * 2).min(ANNOUNCE_MAX_MS);
-        takeover
-            .visits
-            .iter_mut()
-            .for_each(|(_, visit)| *visit = Visit::Due(retry_at_ms));
+        for stop in &mut takeover.stops {
+            stop.visit = Visit::Due(retry_at_ms);
+        }
         self.finish_takeover();
     }
 
@@ -576,7 +600,7 @@ impl Partition {
         let settled_count = self.roles.settled_count();
         let is_over = |takeover: &Takeover| {
             takeover.is_announcing
-                && takeover.visits.is_empty()
+                && takeover.stops.is_empty()
                 && takeover
                     .office_change
                     .is_none_or(|change| change <= settled_count)
@@ -592,10 +616,7 @@ impl Partition {
             return;
         };
         let standing = self.roles.standing();
-        let is_missed = takeover
-            .visits
-            .iter()
-            .any(|(_, visit)| *visit == Visit::Unreachable);
+        let is_missed = takeover.missed().next().is_some();
         // What this node lost with the power a node that was not reached may still hold.
         let may_lack = is_missed && self.options.fsync != Fsync::Always;
         // The history of data that was fetched is another node's.
@@ -604,12 +625,7 @@ impl Partition {
         let version = self.lsm.last_version();
         let history = begins.then(|| HistoryId(self.ids.draw()));
         let office = self.roles.in_office(version, history);
-        let missed: Vec<&str> = takeover
-            .visits
-            .iter()
-            .filter(|(_, visit)| *visit == Visit::Unreachable)
-            .map(|(address, _)| &address[..])
-            .collect();
+        let missed: Vec<&str> = takeover.missed().map(|stop| &stop.address[..]).collect();
         let missed = if missed.is_empty() {
             String::new()
         } else {
