@@ -327,6 +327,25 @@ fn a_quiet_prefix_is_not_left_behind() {
     }
 }
 
+/// Every 15 s a listener to whom nothing happens hears how far the log was looked at; an
+/// `EventSource` keeps that as its last id, and dispatches nothing.
+#[test]
+fn signs_of_life_say_how_far_the_log_was_looked_at() {
+    let node = Node::start(&[]);
+    let mut listener = Listener::start(&node, "prefix=w", &[]);
+    assert_eq!(version_of(&listener.last_id), 0);
+    let mut token = String::new();
+    for number in 0..50 {
+        let written = node.request("PUT", &format!("/kv/{number}"), &[], b"v");
+        written.token().expect("a token").clone_into(&mut token);
+    }
+    assert!(listener.read_more() && listener.told.is_empty());
+    assert_eq!(listener.last_id, token);
+    // The node does not speak up again because of writes that do not concern it.
+    node.request("PUT", "/kv/w", &[], b"v");
+    assert_eq!(listener.next().expect("a change").0, 51);
+}
+
 /// A listener that was cut off before its first event comes back with what it heard at the
 /// beginning, and is told of what came between.
 #[test]

@@ -80,10 +80,10 @@ struct Audience {
 /// What a watcher gets when it reads on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// It has been told of everything up to this version. This is not all: it is on the list again.
-    More(VersionToken),
-    /// It has been told of everything up to this version, and rests.
-    UpTo(VersionToken),
+    /// This is not all: it is on the list again.
+    More,
+    /// It has been told of everything, and rests.
+    All,
     /// What it would have to read is gone, or is of another history: it is a watcher no more.
     Cut,
 }
@@ -330,18 +330,18 @@ impl Watches {
             self.leave(key);
             return Told::Cut;
         }
-        let (version, token) = (watcher.version, partition.token_of(watcher.version));
-        watcher.token = token;
+        let version = watcher.version;
+        watcher.token = partition.token_of(version);
         if version < committed_version {
             self.list(key);
-            return Told::More(token);
+            return Told::More;
         }
         watcher.place = Place::Resting;
         if audience.resting.is_empty() {
             audience.version = version;
         }
         audience.add(watcher.prefix.clone(), key);
-        Told::UpTo(token)
+        Told::All
     }
 }
 
@@ -430,5 +430,109 @@ impl Audience {
         let follows = lineage.common_version(self.history, self.version) == Some(self.version);
         self.history = partition.history();
         follows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Fsync;
+    use crate::lsm::{Lsm, NewValue, Options};
+    use crate::partition::{PartitionOptions, Roles};
+    use crate::replication::NodeId;
+    use crate::storage::{Lineage, Role, Standing};
+
+    const KEY: usize = 7;
+
+    /// A leader in memory with so many writes.
+    fn partition(lineage: Lineage, write_count: u64) -> Partition {
+        let engine = Options {
+            memtable_bytes: 1 << 20,
+            hash_seed: 1,
+        };
+        let options = PartitionOptions {
+            engine,
+            fsync: Fsync::Always,
+            wal_retain_bytes: 1 << 20,
+            node_id: NodeId([0; 16]),
+        };
+        let roles = Roles::in_force(Standing::new(Role::Leader, lineage));
+        let mut partition = Partition::new(0, Lsm::new(engine), roles, None, options);
+        partition.retain_log();
+        write(&mut partition, write_count);
+        partition
+    }
+
+    fn write(partition: &mut Partition, count: u64) {
+        for _ in 0..count {
+            partition
+                .lsm_mut()
+                .set(b"other", NewValue::Inline(b"v"), None);
+        }
+    }
+
+    fn read(watches: &mut Watches, partition: &Partition) -> Told {
+        assert_eq!(watches.take_due(), Some(KEY));
+        watches.read(KEY, partition, |_| true)
+    }
+
+    #[test]
+    fn a_watcher_that_rests_knows_what_was_looked_at() {
+        let mut partition = partition(Lineage::new(HistoryId([1; 16])), 3);
+        let mut watches = Watches::default();
+        watches.enter(KEY, &partition, (*b"w").into(), 1);
+        let known = |watches: &Watches, partition: &Partition| {
+            let token = watches.position_of(KEY, partition).expect("it watches");
+            (token.version, watches.rests(KEY))
+        };
+        assert_eq!(known(&watches, &partition), (1, false));
+        assert_eq!(read(&mut watches, &partition), Told::All);
+        assert_eq!(known(&watches, &partition), (3, true));
+        write(&mut partition, 10);
+        assert_eq!(
+            known(&watches, &partition),
+            (3, true),
+            "nothing was looked at"
+        );
+        assert!(!watches.look(&partition) && !watches.is_due());
+        assert_eq!(known(&watches, &partition), (13, true));
+        // What concerns it is behind what it knows until it is told.
+        partition
+            .lsm_mut()
+            .set(b"watched", NewValue::Inline(b"v"), None);
+        watches.look(&partition);
+        assert_eq!(known(&watches, &partition), (3, false));
+        assert_eq!(read(&mut watches, &partition), Told::All);
+        assert_eq!(known(&watches, &partition), (14, true));
+    }
+
+    /// A watcher that knows what another history does not have is cut, wherever it is; until then its position is still one of
+    /// the history that it knows.
+    #[test]
+    fn a_watcher_does_not_go_on_in_a_history_that_has_parted() {
+        let old = Lineage::new(HistoryId([1; 16]));
+        let before = partition(old.clone(), 3);
+        // It has what was written up to version 2, and has gone on otherwise since.
+        let after = partition(old.begin(HistoryId([2; 16]), 2), 5);
+        for (version, is_cut) in [(1, false), (2, false), (3, true)] {
+            let mut watches = Watches::default();
+            watches.enter(KEY, &before, (*b"w").into(), version);
+            let token = before.token_of(version);
+            assert_eq!(watches.position_of(KEY, &after), Some(token));
+            let told = read(&mut watches, &after);
+            let expected = if is_cut { Told::Cut } else { Told::All };
+            assert_eq!(told, expected, "{version}");
+        }
+        let mut watches = Watches::default();
+        watches.enter(KEY, &before, (*b"w").into(), 0);
+        read(&mut watches, &before);
+        let token = before.token_of(3);
+        assert_eq!(
+            watches.position_of(KEY, &after),
+            Some(token),
+            "while it rests"
+        );
+        watches.look(&after);
+        assert_eq!(read(&mut watches, &after), Told::Cut);
     }
 }

@@ -128,6 +128,7 @@ impl Roles {
     }
 
     /// Where it stands.
+    #[inline]
     pub fn standing(&self) -> &Standing {
         &self.standing
     }

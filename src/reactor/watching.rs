@@ -35,7 +35,7 @@ struct Telling {
     is_overdue: bool,
     /// When it is to hear a sign of life.
     silent_until: Millis,
-    /// It has been told of everything up to here.
+    /// It has been told of everything up to here, as last found out.
     position: VersionToken,
     /// Log that was read for it.
     looked_bytes: usize,
@@ -180,9 +180,6 @@ impl Reactor {
                 }))
             })
             .flatten();
-        if let Some(Told::More(position) | Told::UpTo(position)) = told {
-            telling.position = position;
-        }
         if count > 0 {
             telling.silent_until = self.clock.now() + SIGN_OF_LIFE_MS;
         }
@@ -190,8 +187,7 @@ impl Reactor {
         let work = TELL_WORK_BYTES
             + session.unsent_bytes()
             + watches.looked_bytes() / LOOKED_PER_WORK_BYTE;
-        let has_read_enough =
-            matches!(told, Some(Told::UpTo(_))) || telling.looked_bytes >= LOOKED_MIN_BYTES;
+        let has_read_enough = told == Some(Told::All) || telling.looked_bytes >= LOOKED_MIN_BYTES;
         let is_over =
             form == WatchForm::LongPoll && count > 0 || telling.is_overdue && has_read_enough;
         match told {
@@ -200,9 +196,9 @@ impl Reactor {
                 self.closed.push(key);
                 return work;
             }
-            Some(Told::More(_) | Told::UpTo(_)) if is_over => self.end_watch(key),
+            Some(Told::More | Told::All) if is_over => self.end_watch(key),
             // An empty answer goes when its time is over.
-            Some(Told::More(_) | Told::UpTo(_)) => {}
+            Some(Told::More | Told::All) => {}
         }
         self.go_on(key);
         work
