@@ -65,9 +65,15 @@ impl<'b> Query<'b> {
     /// The decoded value of a parameter, if it is there. One that is there twice is refused.
     #[inline]
     pub(super) fn get(self, param: Param) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
+        // Most requests have none: nothing is called then.
         if !self.params.has(param) {
             return Ok(None);
         }
+        self.find(param)
+    }
+
+    #[inline(never)]
+    fn find(self, param: Param) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
         let name = param.name();
         let mut found = None;
         for (other, value) in self.pairs() {
