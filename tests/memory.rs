@@ -8,7 +8,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Client, Node, assert_error, let_pass, wait_for};
+use common::{Client, Node, assert_error, chunked, let_pass, request_bytes, wait_for};
 use serde_json::json;
 
 const LIMIT_KIB: u64 = 16 * 1024;
@@ -126,4 +126,143 @@ fn what_is_overwritten_makes_room() {
         client.request("GET", "/digest", &[], b"").json()["keys"],
         10_000
     );
+}
+
+const UPLOAD_BYTES: usize = 16 << 20;
+
+/// The bytes of an upload as a raw body with a length, in chunks, as JSON, as a form.
+fn uploads(value: &[u8]) -> [Vec<u8>; 4] {
+    let text = String::from_utf8_lossy(value);
+    let json = json!({ "key": "up", "value": text }).to_string();
+    let form = format!("key=up&value={text}");
+    let chunks = ["Transfer-Encoding: chunked"];
+    let form_type = ["Content-Type: application/x-www-form-urlencoded"];
+    let mut raw_in_chunks = request_bytes("PUT", "/kv/up", &chunks, b"");
+    raw_in_chunks.extend(chunked(value, 100_000));
+    [
+        request_bytes("PUT", "/kv/up", &[], value),
+        raw_in_chunks,
+        request_bytes("POST", "/set", &[], json.as_bytes()),
+        request_bytes("POST", "/set", &form_type, form.as_bytes()),
+    ]
+}
+
+/// Uploads that stop before their end hold little, and not for long: small writes go on, and an upload that comes gets in.
+#[test]
+fn uploads_that_stop_hold_little_and_make_room() {
+    const UPLOAD_COUNT: usize = 40;
+    for whole in uploads(&vec![b'v'; UPLOAD_BYTES]) {
+        let node = Node::start(&["--max-memory", "64MiB"]);
+        let what = String::from_utf8_lossy(&whole[..40]).into_owned();
+        let stalled: Vec<Client> = (0..UPLOAD_COUNT).map(|_| node.connect()).collect();
+        std::thread::scope(|scope| {
+            for client in &stalled {
+                let part = &whole[..UPLOAD_BYTES / 16 * 15];
+                let mut stream = client.stream.try_clone().expect("clone");
+                // Those that are refused are closed while they send.
+                scope.spawn(move || {
+                    let _ = std::io::Write::write_all(&mut stream, part);
+                });
+            }
+        });
+        let mut small = node.connect();
+        assert!(put(&mut small, 1, b"small") < 300, "{what}");
+        // As many as fit were taken, and they are silent now.
+        wait_for("room for another upload", || {
+            assert!(put(&mut small, 1, b"small") < 300, "{what}");
+            let mut client = node.connect();
+            client.stream.set_write_timeout(None).expect("set");
+            let sending = client.send_in_background(whole.clone());
+            let answer = client.response(false);
+            if answer.status == 507 {
+                assert!(answer.header("Retry-After").is_some(), "{}", answer.text());
+            } else {
+                assert!(answer.status < 300, "{what}: {}", answer.text());
+                sending.join().expect("no panic").expect("all is sent");
+            }
+            answer.status < 300
+        });
+        let peak_kib = node.memory_kib("VmHWM");
+        eprintln!("{what:?}: {peak_kib} KiB resident at most");
+        assert!(peak_kib < 80 * 1024, "{what}: {peak_kib} KiB resident");
+        let loop_stats = &node.status()["loop"];
+        assert!(loop_stats["endedUploads"].as_u64() >= Some(1), "{what}");
+    }
+}
+
+#[test]
+fn an_upload_that_is_ended_is_told_why() {
+    let node = Node::start(&["--max-memory", "24MiB"]);
+    let part = vec![b'v'; UPLOAD_BYTES / 2];
+    let head = ["Content-Length: 16000000"];
+    // Alone it may have more than the half that others would share.
+    let mut slow = node.connect();
+    slow.send_request("PUT", "/kv/slow", &head, &part);
+    node.settle();
+    assert_error(
+        &node.request("PUT", "/kv/next", &head, b"begun"),
+        507,
+        "memory_limit",
+    );
+    let response = slow.response(false);
+    assert_error(&response, 507, "upload_too_slow");
+    assert_eq!(response.header("Connection"), Some("close"));
+    slow.assert_end();
+    assert_eq!(node.request("GET", "/kv/slow", &[], b"").status, 404);
+    let whole = vec![b'v'; 16_000_000];
+    assert_eq!(node.request("PUT", "/kv/next", &[], &whole).status, 201);
+    assert_eq!(node.request("GET", "/kv/next", &[], b"").body, whole);
+}
+
+/// The one that stands still goes, the one that gets on stays, however long it takes.
+#[test]
+fn of_two_uploads_the_slower_is_ended() {
+    let node = Node::start(&["--max-upload-memory", "32MiB"]);
+    let [mut standing, mut getting_on] = [(); 2].map(|()| {
+        let mut client = node.connect();
+        let head = ["Content-Length: 16000000"];
+        client.send_request("PUT", "/kv/k", &head, &[b'v'; 1_000]);
+        client
+    });
+    let third_value = vec![b'3'; 2_000_000];
+    let mut sent = 1_000;
+    let mut third = None;
+    while sent < 16_000_000 {
+        let piece = (16_000_000 - sent).min(200_000);
+        getting_on.send(&vec![b'v'; piece]);
+        sent += piece;
+        let_pass(Duration::from_millis(20));
+        if third.is_none() {
+            let answer = node.request("PUT", "/kv/third", &[], &third_value);
+            assert!(matches!(answer.status, 201 | 507), "{}", answer.text());
+            third = (answer.status == 201).then_some(sent);
+        }
+    }
+    assert!(third.is_some(), "the third has got in meanwhile");
+    assert_eq!(getting_on.response(false).status, 201);
+    assert_error(&standing.response(false), 507, "upload_too_slow");
+    standing.assert_end();
+}
+
+/// Without a limit on memory there is one on uploads. What frees memory goes on whatever it says.
+#[test]
+fn uploads_together_are_limited_and_deletes_go_on() {
+    let node = Node::start(&["--max-upload-memory", "1MiB"]);
+    assert_eq!(node.request("PUT", "/kv/k", &[], b"v").status, 201);
+    let mut first = node.connect();
+    first.send_request("PUT", "/kv/a", &["Content-Length: 900000"], &[b'v'; 5]);
+    node.settle();
+    let mut second = node.connect();
+    let expecting = ["Content-Length: 900000", "Expect: 100-continue"];
+    second.send_request("PUT", "/kv/b", &expecting, b"");
+    assert_error(&second.response(false), 507, "upload_limit");
+    let mut deleting = node.connect();
+    deleting.send_request("DELETE", "/delete", &["Content-Length: 11"], b"{\"key\":");
+    node.settle();
+    deleting.send(b"\"k\"}");
+    assert_eq!(deleting.response(false).json()["deleted"], true);
+    first.send(&vec![b'v'; 899_995]);
+    assert_eq!(first.response(false).status, 201);
+    let all = vec![b'v'; 900_000];
+    assert_eq!(node.request("PUT", "/kv/b", &[], &all).status, 201);
 }

@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use crate::http::{Begin, BodySource, Fill, Framing, Head, Refusal, Reply};
 use crate::lsm::{KEY_MAX_BYTES, NewValue, Value};
+use crate::node::ClaimKind;
 use crate::partition::Partition;
 use crate::storage::VersionToken;
 
 use super::batch_body::{Action, BATCH_MAX_BYTES, Operation, about_operation};
-use super::intake::{Intake, ReadyValue};
+use super::intake::{Intake, ReadyValue, claim_refused};
 use super::json_value::{JsonValueSource, render_value};
-use super::kv::{NOT_DELETED, condition_failed};
+use super::kv::{NOT_DELETED, condition_failed, declared_bytes};
 use super::kv_fields::KvLimits;
 use super::positions::{add_version, with_etag};
 use super::{Api, JSON, refuse};
@@ -184,15 +185,20 @@ impl Api<'_> {
                     Err(super::batch_body::too_large())
                 }
                 Framing::None => Err(super::batch_body::malformed()),
-                _ => Ok(()),
+                _ => Ok(declared_bytes(head, BATCH_MAX_BYTES)),
+            })
+            .and_then(|bytes| {
+                let claim = self.node.bodies.claim(bytes, ClaimKind::Any);
+                claim.map_err(claim_refused)
             });
         match outcome {
-            Ok(()) => {
+            Ok(claim) => {
                 let value_bytes = self.node.config().max_value_bytes;
-                Begin::Receive(Intake::batch(KvLimits {
+                let intake = Intake::batch(KvLimits {
                     key_bytes: KEY_MAX_BYTES,
                     value_bytes,
-                }))
+                });
+                Begin::Receive(intake.claiming(claim))
             }
             Err(refusal) => {
                 refuse(reply, &refusal);

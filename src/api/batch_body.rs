@@ -90,6 +90,11 @@ impl BatchBody {
         }
     }
 
+    /// Heap of what was taken in, about: text doubles its room as it grows, and each operation has a few fields.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.received_bytes * 2 + (self.texts.len() + self.operations.len()) * size_of::<KvFields>()
+    }
+
     /// Takes in the next piece.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         self.received_bytes += piece.len();

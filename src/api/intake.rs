@@ -3,11 +3,14 @@
 //! Invariants:
 //! 1. Memory is bounded by the limits: a body that holds too long a key or value is refused as soon as that is known, and the
 //!    bytes of one body are counted, so that white space cannot go on for ever.
-//! 2. No call does work proportional to more than the piece it is given; what is left after the last byte (decoding,
+//! 2. What a body takes is claimed before it is allocated ([`BodyClaim`]), or, where text is decoded, right after: by no more than
+//!    the text doubles.
+//! 3. No call does work proportional to more than the piece it is given; what is left after the last byte (decoding,
 //!    the checksum of a large value) is done in steps.
 
 use crate::http::{self, Head, Refusal};
 use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue, Value};
+use crate::node::{BodyClaim, ClaimRefusal};
 
 use super::JSON;
 use super::batch_body::{BatchBody, Operation};
@@ -81,6 +84,18 @@ pub(super) struct Received {
     pub(super) ttl_ms: Option<u64>,
 }
 
+impl Received {
+    /// Heap of key and value.
+    fn heap_bytes(&self) -> usize {
+        let value_bytes = match &self.value {
+            Some(ReadyValue::Small(bytes)) => bytes.capacity(),
+            Some(ReadyValue::Large(large)) => large.blob().capacity(),
+            None => 0,
+        };
+        self.key.as_ref().map_or(0, Vec::capacity) + value_bytes
+    }
+}
+
 /// What Content-Type says of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ContentType {
@@ -95,6 +110,8 @@ pub struct Intake {
     state: State,
     limits: KvLimits,
     received_bytes: usize,
+    /// What it claims of the memory for bodies on their way.
+    claim: Option<Box<BodyClaim>>,
 }
 
 impl Intake {
@@ -107,6 +124,7 @@ impl Intake {
             },
             limits,
             received_bytes: 0,
+            claim: None,
         }
     }
 
@@ -120,6 +138,7 @@ impl Intake {
             },
             limits,
             received_bytes: 0,
+            claim: None,
         }
     }
 
@@ -129,7 +148,21 @@ impl Intake {
             state: State::Batch(Box::new(BatchBody::new(limits))),
             limits,
             received_bytes: 0,
+            claim: None,
         }
+    }
+
+    /// The same on account of a claim.
+    pub(super) fn claiming(self, claim: BodyClaim) -> Self {
+        Self {
+            claim: Some(Box::new(claim)),
+            ..self
+        }
+    }
+
+    /// Memory that it claims, of what there is for bodies on their way.
+    pub fn claimed_bytes(&self) -> usize {
+        self.claim.as_ref().map_or(0, |claim| claim.bytes())
     }
 
     /// The operations of a batch.
@@ -188,17 +221,26 @@ impl Intake {
         }
         let free_bytes = value.capacity() - value.len();
         if free_bytes < data.len() {
-            // Doubling, but to no more than was declared: a value then lies in a buffer of its length.
-            let wanted = (value.capacity() * 2)
-                .max(value.len() + data.len())
-                .max(FIRST_RESERVE_BYTES);
-            let wanted = declared_bytes.map_or(wanted, |declared| {
-                wanted.min(declared).max(value.len() + data.len())
-            });
+            // Doubling, but to no more than was declared, or than a value may have: it then lies in a buffer of its length.
+            let wanted = (value.capacity() * 2).max(FIRST_RESERVE_BYTES);
+            let most = declared_bytes.unwrap_or(self.limits.value_bytes);
+            let wanted = wanted.min(most).max(value.len() + data.len());
+            if let Some(claim) = &mut self.claim {
+                claim.hold(wanted).map_err(claim_refused)?;
+            }
             value.reserve_exact(wanted - value.len());
         }
         value.extend_from_slice(data);
         Ok(())
+    }
+
+    /// Counts what the text has allocated.
+    fn hold(&mut self) -> Result<(), Refusal> {
+        let bytes = http::Intake::heap_bytes(self);
+        match &mut self.claim {
+            Some(claim) => claim.hold(bytes).map_err(claim_refused),
+            None => Ok(()),
+        }
     }
 
     fn take_state(&mut self) -> State {
@@ -210,7 +252,10 @@ impl http::Intake for Intake {
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
         match &mut self.state {
             State::Raw { .. } => return self.push_raw(data),
-            State::Batch(body) => return body.push(data),
+            State::Batch(body) => {
+                body.push(data)?;
+                return self.hold();
+            }
             _ => {}
         }
         self.received_bytes = self.received_bytes.saturating_add(data.len());
@@ -225,6 +270,19 @@ impl http::Intake for Intake {
                 allowed,
             } => self.push_unknown(data, content_type, allowed),
             _ => self.push_text(data),
+        }?;
+        self.hold()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match &self.state {
+            State::Unknown { .. } => 0,
+            State::Json(body) => size_of::<KvFields>() + body.heap_bytes(),
+            State::Form(body) => size_of::<KvFields>() + body.heap_bytes(),
+            State::Batch(body) => size_of::<BatchBody>() + body.heap_bytes(),
+            State::Raw { value, .. } => value.capacity(),
+            State::Fields(fields) => size_of::<KvFields>() + fields.heap_bytes(),
+            State::Whole(received) => received.heap_bytes(),
         }
     }
 
@@ -290,6 +348,28 @@ fn content_type_of(head: &Head<'_>) -> ContentType {
         }
         _ => ContentType::Other,
     }
+}
+
+/// What a body gets that there is no memory for.
+#[cold]
+pub(super) fn claim_refused(refusal: ClaimRefusal) -> Refusal {
+    let refusal = match refusal {
+        ClaimRefusal::Memory => super::memory_limit(),
+        ClaimRefusal::Share => {
+            let message = "other requests on their way take the memory that there is for their bodies: try again, \
+                           or start the node with a higher --max-upload-memory";
+            Refusal::new(507, "upload_limit", message)
+        }
+    };
+    refusal.with_header("Retry-After", "1")
+}
+
+/// What an upload gets that was ended because memory is short.
+#[cold]
+pub fn upload_too_slow() -> Refusal {
+    let message =
+        "memory is short, and this upload was among the slowest: send it again without pauses";
+    Refusal::new(507, "upload_too_slow", message)
 }
 
 #[cold]

@@ -79,6 +79,11 @@ impl JsonBody {
         }
     }
 
+    /// Heap of what was taken in.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.fields.heap_bytes()
+    }
+
     /// Takes in the next piece.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         let used = self.push_object(piece)?;

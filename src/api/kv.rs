@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, Target};
 use crate::lsm::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, NewValue, Value};
+use crate::node::ClaimKind;
 use crate::partition::{ConditionFailed, Partition};
 use crate::storage::VersionToken;
 
 use super::conditions::conditions_of;
-use super::intake::{Intake, ReadyValue};
+use super::intake::{Intake, ReadyValue, claim_refused};
 use super::json_plain::plain_fields;
 use super::json_value::{JsonValueSource, render_value};
 use super::kv_fields::{Allowed, KvLimits, value_too_large};
@@ -59,6 +60,14 @@ impl Action {
 
     fn has_value(self) -> bool {
         matches!(self, Self::Set | Self::Put)
+    }
+}
+
+/// What a body takes that says how long it is, and `max_bytes` at most; 0 where it does not say.
+pub(super) fn declared_bytes(head: &Head<'_>, max_bytes: usize) -> usize {
+    match head.framing {
+        Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX).min(max_bytes),
+        Framing::None | Framing::Chunked => 0,
     }
 }
 
@@ -164,7 +173,7 @@ impl Api<'_> {
         } else {
             Allowed::KeyOnly
         };
-        match head.framing {
+        let intake = match head.framing {
             Framing::None if has_key => {
                 let message = "no length: send Content-Length (0 for an empty value) or Transfer-Encoding: chunked";
                 Err(Refusal::new(411, "length_required", message))
@@ -180,7 +189,13 @@ impl Api<'_> {
             },
             _ if has_key => Ok(Intake::raw(limits, None)),
             _ => Ok(Intake::fields(limits, allowed, head)),
+        }?;
+        if !action.has_value() {
+            return Ok(intake);
         }
+        let bytes = declared_bytes(head, limits.body_max_bytes());
+        let claim = self.node.bodies.claim(bytes, ClaimKind::Adding);
+        Ok(intake.claiming(claim.map_err(claim_refused)?))
     }
 
     /// Carries out a request whose body is there.

@@ -38,6 +38,14 @@ pub(super) struct KvLimits {
     pub(super) value_bytes: usize,
 }
 
+impl KvLimits {
+    /// Text of a key and of a value in base64: what is kept of a body at most.
+    pub(super) fn body_max_bytes(self) -> usize {
+        let text_bytes = self.value_bytes.saturating_add(self.value_bytes / 3);
+        text_bytes.saturating_add(self.key_bytes)
+    }
+}
+
 /// Which fields a body may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allowed {
@@ -117,6 +125,17 @@ impl KvFields {
             decoded_text_bytes: 0,
             decoded_bytes: 0,
         }
+    }
+
+    /// Heap of the texts so far.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.name.capacity()
+            + self
+                .texts
+                .iter()
+                .flatten()
+                .map(Vec::capacity)
+                .sum::<usize>()
     }
 
     /// Checks that a name that is still being read can be one of ours.

@@ -32,6 +32,7 @@ pub(super) struct Report {
     pub(super) allocated_bytes: usize,
     /// 0: none.
     pub(super) memory_limit_bytes: usize,
+    pub(super) upload_claimed_bytes: usize,
     pub(super) is_loading: bool,
     pub(super) is_draining: bool,
     pub(super) partitions: Vec<PartitionReport>,
@@ -149,6 +150,7 @@ impl Api<'_> {
             resident_bytes: crate::storage::resident_bytes(),
             allocated_bytes: self.node.used_bytes(),
             memory_limit_bytes: self.node.config().max_memory_bytes.unwrap_or(0),
+            upload_claimed_bytes: self.node.bodies.claimed_bytes(),
             is_loading: self.node.loading().is_some(),
             is_draining: self.node.is_draining(),
             partitions: self.node.partitions().iter().map(of).collect(),

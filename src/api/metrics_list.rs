@@ -270,6 +270,20 @@ const OF_NODE: &[Family] = &[
         }),
     ),
     gauge(
+        "upload_claimed_bytes",
+        "Memory that request bodies on their way claim: what they say they will take, or have taken.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.upload_claimed_bytes);
+        }),
+    ),
+    counter(
+        "ended_uploads_total",
+        "Uploads ended because memory was short and they were among the slowest.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.stats.ended_upload_count);
+        }),
+    ),
+    gauge(
         "resident_memory_bytes",
         "Memory of the process as the system counts it.",
         Samples::OfNode(|node, text| {

@@ -56,7 +56,7 @@ use crate::storage::{Role, StorageError};
 pub use ahead::Ahead;
 pub use answered::{Answer, Answers};
 pub use guard::Guard;
-pub use intake::Intake;
+pub use intake::{Intake, upload_too_slow};
 pub use promise::{Gate, Outcome, acks_timeout, role_changed};
 pub use watch::{WatchForm, WatchRequest};
 
@@ -418,7 +418,6 @@ pub fn storage_failed(error: &StorageError) -> Refusal {
 #[cold]
 fn refuse(reply: Reply<'_>, refusal: &Refusal) {
     match (refusal.status, &refusal.header) {
-        (status, Some((name, value))) => reply.status(status).header(name, value).error(refusal),
         (401, None) => reply
             .status(401)
             .header("WWW-Authenticate", "Bearer")

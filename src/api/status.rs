@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::lsm::LevelStats;
-use crate::node::{LoopStats, Node};
+use crate::node::Node;
 use crate::partition::{DiskLog, FollowerStats, FollowingStats, Partition};
 use crate::replication::Sync;
 use crate::storage::{PastHistory, Standing};
@@ -48,6 +48,7 @@ struct ConfigStatus {
     ack_timeout_ms: u64,
     wal_retain_bytes: usize,
     max_memory_bytes: Option<usize>,
+    max_upload_bytes: usize,
     slow_request_ms: u64,
 }
 
@@ -64,6 +65,7 @@ struct LoopStatus {
     replication_connections: usize,
     refused_replication_connections: u64,
     descriptor_limit: usize,
+    ended_uploads: u64,
     requests: u64,
     turns: u64,
     longest_turn_us: u64,
@@ -174,6 +176,7 @@ pub(super) fn of(node: &Node, now_ms: u64) -> Status {
             memtable_bytes: config.memtable_bytes,
             max_connections: config.max_connections,
             max_memory_bytes: config.max_memory_bytes,
+            max_upload_bytes: config.max_upload_bytes,
             slow_request_ms: config.slow_request_ms,
             idle_timeout_ms: config.idle_timeout_ms,
             header_timeout_ms: config.header_timeout_ms,
@@ -199,7 +202,7 @@ pub(super) fn of(node: &Node, now_ms: u64) -> Status {
             ack_timeout_ms: config.ack_timeout_ms,
             wal_retain_bytes: config.wal_retain_bytes,
         },
-        event_loop: LoopStatus::from(node.loop_stats),
+        event_loop: LoopStatus::of(node),
         partitions: node
             .partitions()
             .iter()
@@ -208,9 +211,11 @@ pub(super) fn of(node: &Node, now_ms: u64) -> Status {
     }
 }
 
-impl From<LoopStats> for LoopStatus {
-    fn from(stats: LoopStats) -> Self {
+impl LoopStatus {
+    fn of(node: &Node) -> Self {
+        let stats = node.loop_stats;
         Self {
+            ended_uploads: node.stats.ended_upload_count,
             connections: stats.connection_count,
             connections_max: stats.connection_max,
             watchers: stats.watcher_count,

@@ -56,6 +56,8 @@ pub struct Config {
     pub memtable_bytes: usize,
     /// Memory from which on sets are refused.
     pub max_memory_bytes: Option<usize>,
+    /// Memory for request bodies that are on their way, all together.
+    pub max_upload_bytes: usize,
     /// Connections at a time.
     pub max_connections: usize,
     /// How long a connection may be silent between requests.
@@ -159,6 +161,11 @@ const MEMTABLE_BYTES: Bounds = Bounds {
 const MAX_MEMORY_BYTES: Bounds = Bounds {
     min: 4 * MIB,
     max: 1 << 50,
+};
+/// One body alone is taken whatever this says; more than any machine has memory.
+const MAX_UPLOAD_BYTES: Bounds = Bounds {
+    min: MIB,
+    max: MAX_MEMORY_BYTES.max,
 };
 /// More than any process has descriptors for.
 const MAX_CONNECTIONS: Bounds = Bounds {
@@ -306,6 +313,12 @@ const OPTIONS: &[OptionSpec] = &[
         "N",
         "",
         "with more memory in use sets get 507, deletes go on",
+    ),
+    option(
+        "max-upload-memory",
+        "N",
+        "1GiB",
+        "for request bodies on their way; more get 507",
     ),
     option("max-value-bytes", "N", "16MiB", "longest value"),
     option("max-head-bytes", "N", "16KiB", "longest request head"),
@@ -560,6 +573,7 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
                 bytes().map(Some)
             }
         })?,
+        max_upload_bytes: given.bytes("max-upload-memory", &MAX_UPLOAD_BYTES)?,
         max_connections: small(given.number("max-connections", &MAX_CONNECTIONS)?),
         idle_timeout_ms: given.number("idle-timeout-ms", &TIMEOUT_MS)?,
         header_timeout_ms: given.number("header-timeout-ms", &TIMEOUT_MS)?,

@@ -32,7 +32,7 @@ fn every_option_by_flag_and_by_environment() {
                 continue;
             }
             "memtable-bytes" => ("1MiB", "2MiB"),
-            "max-memory" => ("64MiB", "1GiB"),
+            "max-memory" | "max-upload-memory" => ("64MiB", "2GiB"),
             "replication-listen" => ("127.0.0.1:1", "off"),
             "replica-of" | "advertise" => ("http://h:1", "h:2"),
             "min-acks" => ("1", "2"),

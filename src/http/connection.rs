@@ -169,16 +169,26 @@ impl<I: Intake> Connection<I> {
 
     /// The peer was too slow: answers `408` if a request had begun and was not answered yet, and ends the connection.
     pub fn time_out(&mut self, out: &mut Output, date: &HttpDate) -> Wants {
+        let message =
+            "the request did not arrive in time: send it without pauses, on a new connection";
+        let refusal = || Refusal::new(408, "request_timeout", message);
+        self.cut_off(refusal, out, date)
+    }
+
+    /// Refuses a request that had begun and was not answered yet, and ends the connection.
+    pub fn cut_off(
+        &mut self,
+        refusal: impl FnOnce() -> Refusal,
+        out: &mut Output,
+        date: &HttpDate,
+    ) -> Wants {
         let begun = match &self.state {
             State::Head => self.waiting() == Waiting::Head,
             State::Body(parked) => !parked.incoming.decoder.is_done(),
             State::Discard { .. } | State::Closing => false,
         };
         if begun && !out.is_generating() {
-            let message =
-                "the request did not arrive in time: send it without pauses, on a new connection";
-            let refusal = Refusal::new(408, "request_timeout", message);
-            Reply::new(out, date, &mut Exchange::broken()).error(&refusal);
+            Reply::new(out, date, &mut Exchange::broken()).error(&refusal());
         }
         (self.pending, self.start, self.state) = (Vec::new(), 0, State::Closing);
         Wants::Close
@@ -201,6 +211,16 @@ impl<I: Intake> Connection<I> {
                 received_bytes: *received_bytes,
             },
             State::Head | State::Body(_) | State::Discard { .. } => Waiting::Reply,
+        }
+    }
+
+    /// What collects the body that is on its way, if one is.
+    pub fn intake(&self) -> Option<&I> {
+        match &self.state {
+            State::Body(parked) if !parked.incoming.decoder.is_done() => {
+                Some(&parked.incoming.intake)
+            }
+            _ => None,
         }
     }
 

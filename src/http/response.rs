@@ -138,7 +138,12 @@ impl<'o> Reply<'o> {
     /// Answers with a refusal, as JSON.
     #[cold]
     pub fn error(self, refusal: &Refusal) {
-        self.status(refusal.status).error(refusal);
+        let head = self.status(refusal.status);
+        let head = match &refusal.header {
+            Some((name, value)) => head.header(name, value),
+            None => head,
+        };
+        head.error(refusal);
     }
 }
 

@@ -48,6 +48,8 @@ pub struct NodeStats {
     pub connection_bytes: usize,
     /// Now: the table of connections itself.
     pub connection_table_bytes: usize,
+    /// Uploads ended because memory was short and they were slow.
+    pub ended_upload_count: u64,
     /// Now: replies that are held back.
     pub held_reply_count: usize,
     /// How long connections waited with what they held back, by [`GateKind`].

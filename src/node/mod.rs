@@ -7,6 +7,7 @@
 //!    simulation, too (`tests/replication.rs`).
 //! 3. Until its data is loaded it has no partition, and says how far it is.
 
+mod body_budget;
 mod holds;
 mod links;
 mod prefetch;
@@ -23,6 +24,7 @@ use crate::storage::{
     Command, Event, HistoryId, Lineage, Loaded, Mint, Progress, Role, Standing, StorageError,
 };
 
+pub use body_budget::{BodyBudget, BodyClaim, ClaimKind, ClaimRefusal};
 pub use holds::{HeldSnapshots, Slot, Slots};
 pub use links::{Dial, HELLO_MS, Link};
 pub use watches::{Told, Watches};
@@ -164,6 +166,8 @@ pub struct Node {
     pub backup_slots: Slots,
     /// Taken by scans.
     pub scan_slots: Slots,
+    /// Claimed by request bodies on their way.
+    pub bodies: BodyBudget,
     /// For the next pages of scans.
     pub held_snapshots: HeldSnapshots,
     /// Counts, shown by `/metrics`.
@@ -212,6 +216,7 @@ impl Node {
             loop_stats: LoopStats::default(),
             backup_slots: Slots::default(),
             scan_slots: Slots::default(),
+            bodies: BodyBudget::new(config.max_upload_bytes),
             held_snapshots: HeldSnapshots::default(),
             stats: NodeStats::default(),
             scrape_slots: Slots::default(),
@@ -246,6 +251,10 @@ impl Node {
     /// Tells how much memory is in use. With too much, merging frees what it can, at most every [`RECLAIM_MS`].
     pub fn note_memory(&mut self, used_bytes: usize) {
         self.used_bytes = used_bytes;
+        if let Some(max_bytes) = self.config.max_memory_bytes {
+            self.bodies
+                .note_memory(used_bytes, max_bytes, self.config.max_upload_bytes);
+        }
         let was_full = self.is_full;
         // Not to change from one turn to the next, a little has to be freed.
         let spare_bytes = |max_bytes: usize| if was_full { max_bytes / FULL_SHARE } else { 0 };
@@ -270,6 +279,12 @@ impl Node {
     /// Memory in use, as told last.
     pub fn used_bytes(&self) -> usize {
         self.used_bytes
+    }
+
+    /// Memory in use beyond what may be.
+    pub fn over_bytes(&self) -> usize {
+        let max_bytes = self.config.max_memory_bytes.unwrap_or(usize::MAX);
+        self.used_bytes.saturating_sub(max_bytes)
     }
 
     /// Whether more memory is in use than may be: nothing is to be added.

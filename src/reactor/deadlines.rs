@@ -24,6 +24,9 @@ const BODY_MIN_BYTES_PER_MS: u64 = 1;
 /// A backup read slower than this for good (64 KB/s) pins a snapshot for longer than it is worth.
 const STREAM_MIN_BYTES_PER_MS: u64 = 64;
 
+/// How fast a peer is is measured over at least so long.
+const PACE_MS: u64 = 1_000;
+
 /// How long a peer that has had its last answer may go on sending.
 const LINGER_MS: u64 = 2_000;
 
@@ -79,11 +82,59 @@ pub(super) struct Situation {
     pub(super) watches_until: Option<Millis>,
 }
 
+/// How fast a peer is, as of late: over a second or two, however fast it was before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// When this measurement began, and the bytes that had been moved by then.
+    since: Millis,
+    bytes_before: u64,
+    /// Bytes moved by now, and when the last ones were.
+    bytes: u64,
+    moved_at: Millis,
+    /// What the measurement before came to.
+    bytes_per_s: Option<u64>,
+}
+
+impl Pace {
+    fn begin(bytes: u64, now: Millis) -> Self {
+        Self {
+            since: now,
+            bytes_before: bytes,
+            bytes,
+            moved_at: now,
+            bytes_per_s: None,
+        }
+    }
+
+    fn note(&mut self, bytes: u64, now: Millis) {
+        if bytes == self.bytes {
+            return;
+        }
+        (self.bytes, self.moved_at) = (bytes, now);
+        self.bytes_per_s = self.bytes_per_s(now);
+        if now.saturating_sub(self.since) >= PACE_MS {
+            (self.since, self.bytes_before) = (now, bytes);
+        }
+    }
+
+    fn bytes_per_s(&self, now: Millis) -> Option<u64> {
+        if now.saturating_sub(self.moved_at) >= PACE_MS {
+            return Some(0);
+        }
+        let passed_ms = now.saturating_sub(self.since);
+        if passed_ms < PACE_MS {
+            return self.bytes_per_s;
+        }
+        Some(self.bytes.saturating_sub(self.bytes_before) * 1_000 / passed_ms)
+    }
+}
+
 /// A session's record of what it waits for and since when.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Patience {
     kind: Kind,
     since: Millis,
+    pace: Pace,
     /// Bytes sent before the generated body.
     sent_before: u64,
     pub(super) deadline: Deadline,
@@ -93,6 +144,14 @@ impl Patience {
     /// Since when it waits for the next request, if that is what it does.
     pub(super) fn idle_since(&self) -> Option<Millis> {
         (self.kind == Kind::Idle).then_some(self.since)
+    }
+
+    /// Bytes a second in which a body comes, as of late; none while none comes, or for too short a time to tell.
+    pub(super) fn upload_bytes_per_s(&self, now: Millis) -> Option<u64> {
+        match self.kind {
+            Kind::Body => self.pace.bytes_per_s(now),
+            _ => None,
+        }
     }
 
     /// The deadline after a visit.
@@ -124,6 +183,13 @@ impl Patience {
             Waiting::Body { .. } => Kind::Body,
             Waiting::Reply => Kind::Reading,
         };
+        if let Waiting::Body { received_bytes } = waiting {
+            if kind == self.kind && !has_progressed {
+                self.pace.note(received_bytes, now);
+            } else {
+                self.pace = Pace::begin(received_bytes, now);
+            }
+        }
         if kind != self.kind
             || (has_progressed
                 && !matches!(kind, Kind::Ending | Kind::Streaming | Kind::Confirming))
@@ -236,6 +302,40 @@ mod tests {
             ),
             15_100
         );
+    }
+
+    #[test]
+    fn the_pace_of_a_body_is_that_of_late() {
+        let mut patience = Patience::default();
+        let mut received = |at, bytes, is_new| {
+            let waiting = Waiting::Body {
+                received_bytes: bytes,
+            };
+            patience.until(open(waiting, is_new), at, TIME_OUTS);
+            patience
+        };
+        let patience = received(0, 5_000, true);
+        assert_eq!(patience.upload_bytes_per_s(999), None, "too short to tell");
+        assert_eq!(patience.upload_bytes_per_s(1_000), Some(0), "silent since");
+        let patience = received(500, 1_005_000, false);
+        assert_eq!(patience.upload_bytes_per_s(1_499), Some(667_111));
+        assert_eq!(
+            patience.upload_bytes_per_s(1_500),
+            Some(0),
+            "it was fast once"
+        );
+        let patience = received(1_000, 2_005_000, false);
+        assert_eq!(patience.upload_bytes_per_s(1_100), Some(2_000_000));
+        assert_eq!(patience.upload_bytes_per_s(1_999), Some(2_000_000));
+        assert_eq!(patience.upload_bytes_per_s(2_000), Some(0));
+        // Some bytes now and then are not fast, whatever came before.
+        for at in 1..40 {
+            received(1_000 + at * 100, 2_005_000 + at, false);
+        }
+        let patience = received(5_000, 2_006_000, false);
+        assert!(patience.upload_bytes_per_s(5_001) < Some(1_000));
+        let patience = received(5_500, 100, true);
+        assert_eq!(patience.upload_bytes_per_s(5_501), None, "another body");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //!   5 hand over  the turn's records to the disk thread, if it rests, and to replicas
 //!   6 maintain   one slice, paid by the bytes written this turn; more when there is nothing else to do
 //!   7 deadlines  of connections that are too slow
+//!     relieve    memory, where it is short, of what slow peers take
 //!   8 close      free closed slots; only here, so that a stale event never meets a reused key
 //!     report     to the service manager, if there is one
 //! ```
@@ -40,6 +41,7 @@ mod measure;
 mod progress;
 mod promises;
 mod ready;
+mod relief;
 mod replication;
 mod resolver;
 mod session;
@@ -82,6 +84,7 @@ use limits::{
 use listener::Listener;
 use measure::{Held, Measure};
 use ready::{Ready, enqueue};
+use relief::Relief;
 use replication::Replication;
 use session::{Next, Session, Slot};
 use supervisor::Supervisor;
@@ -122,6 +125,7 @@ struct Reactor {
     supervisor: Supervisor,
     gates: Gates,
     watching: Watching,
+    relief: Relief,
     measure: Measure,
     /// Held here too: closed together with a thread that woke the loop by it, it would take the event along.
     _waker: Arc<Waker>,
@@ -233,6 +237,7 @@ impl Reactor {
             supervisor,
             gates: Gates::default(),
             watching: Watching::default(),
+            relief: Relief::default(),
             measure: Measure::new(config.slow_request_ms),
             _waker: waker,
             input: vec![0; READ_BUFFER_BYTES].into(),
@@ -274,6 +279,7 @@ impl Reactor {
             self.replication.write(&mut self.node, is_quiet, now);
             self.maintain(visited_all && events.is_empty());
             self.look_at_deadlines();
+            self.relieve();
             self.free_closed();
             self.supervisor.report(&self.node, now);
             self.end_turn();

@@ -18,7 +18,7 @@ use mio::net::TcpStream;
 
 use crate::api::{Gate, Intake, Scope};
 use crate::http::{
-    Connection, Handler, HeadReader, HttpDate, Limits, Output, Turn, Waiting, Wants,
+    Connection, Handler, HeadReader, HttpDate, Limits, Output, Refusal, Turn, Waiting, Wants,
 };
 use crate::partition::Wait;
 
@@ -262,6 +262,21 @@ impl Session {
         } else {
             Next::Visit
         }
+    }
+
+    /// Memory that the body on its way claims.
+    pub(super) fn upload_claimed_bytes(&self) -> usize {
+        self.http.intake().map_or(0, Intake::claimed_bytes)
+    }
+
+    /// Whether the request whose body is on its way can be answered now: nothing else is to be said.
+    pub(super) fn can_be_refused(&self) -> bool {
+        self.stage == Stage::Open && self.output.is_empty() && self.http.intake().is_some()
+    }
+
+    /// Refuses the request whose body is on its way. It is to be visited.
+    pub(super) fn end_upload(&mut self, refusal: Refusal, date: &HttpDate) {
+        self.wants = self.http.cut_off(|| refusal, &mut self.output, date);
     }
 
     /// What this visit has held back waits at gates.

@@ -44,6 +44,7 @@ impl Reactor {
             maintain_at,
             self.node.held_snapshots.next_ms(),
             self.supervisor.wake_at(),
+            self.relief.wake_at(self.node.is_full(), self.clock.now()),
             (self.node.is_short_of_descriptors()).then(|| self.clock.now() + RETRY_MS),
         ];
         let next = deadlines
