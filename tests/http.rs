@@ -122,6 +122,49 @@ fn set_get_delete_with_json() {
     );
 }
 
+/// The load balancer of the system sends one message for everything: a key and a value, whichever request it is.
+#[test]
+fn messages_with_key_and_value_are_taken_by_every_request() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let message = |key: &str, value: &str| {
+        format!("{{\"key\":\"{key}\",\"value\":\"{value}\"}}").into_bytes()
+    };
+    // As its HTTP library sends them, on one connection that stays open.
+    let headers = [
+        "User-Agent: Go-http-client/1.1",
+        JSON,
+        "Accept-Encoding: gzip",
+    ];
+    for (index, key) in ["k1", "k2", "k\\u00e9"].into_iter().enumerate() {
+        let version = 2 * index + 1;
+        let set = client.request("POST", "/set", &headers, &message(key, "v1"));
+        assert_json(&set, &json!({"success": true, "version": version}));
+        let found = json!({"success": true, "value": "v1", "version": version});
+        let long = "x".repeat(100_000);
+        for value in ["", "other", &long] {
+            let body = message(key, value);
+            assert_json(&client.request("GET", "/get", &headers, &body), &found);
+            assert_json(&client.request("POST", "/get", &headers, &body), &found);
+        }
+        let form = format!("value=&key={}", key.replace("\\u00e9", "%C3%A9"));
+        assert_json(
+            &client.request("GET", "/get", &[FORM], form.as_bytes()),
+            &found,
+        );
+        let in_chunks = chunked(&message(key, ""), 7);
+        assert_json(
+            &client.request("GET", "/get", &[CHUNKED], &in_chunks),
+            &found,
+        );
+        let deleted = client.request("DELETE", "/delete", &headers, &message(key, ""));
+        assert_json(&deleted, &json!({"success": true, "deleted": true}));
+        let deleted = client.request("DELETE", "/delete", &headers, &message(key, ""));
+        assert_json(&deleted, &json!({"success": true, "deleted": false}));
+        assert_not_found(&client.request("GET", "/get", &headers, &message(key, "")));
+    }
+}
+
 /// Target, headers and body; the key and the value that they set.
 type SetRow = (
     &'static str,
@@ -1054,7 +1097,7 @@ fn bodies_that_are_refused() {
         (
             "/delete",
             &[JSON],
-            br#"{"key":"k","value":"w"}"#,
+            br#"{"key":"k","ttl":1}"#,
             400,
             "bad_request",
         ),

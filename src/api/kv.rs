@@ -107,17 +107,17 @@ impl Api<'_> {
             (Some(_), _) => self.intake(action, true, head).map(Err),
             (None, body) => {
                 let fields = body.and_then(plain_fields).filter(|(key, value)| {
-                    let is_value_right = value.map_or(!action.has_value(), |value| {
-                        action.has_value() && value.len() <= value_max_bytes
-                    });
+                    let is_value_right = !action.has_value()
+                        || value.is_some_and(|value| value.len() <= value_max_bytes);
                     is_value_right && check_key(key).is_ok()
                 });
                 match fields {
                     // A write looks for its partition itself, before anything else.
-                    Some((key, Some(value))) => Ok(Ok((Cow::Borrowed(key), Some(value)))),
-                    Some((key, None)) => {
-                        self.partition(head).map(|_| Ok((Cow::Borrowed(key), None)))
+                    Some((key, Some(value))) if action.has_value() => {
+                        Ok(Ok((Cow::Borrowed(key), Some(value))))
                     }
+                    // Load balancers send one message for everything: the value says nothing here.
+                    Some((key, _)) => self.partition(head).map(|_| Ok((Cow::Borrowed(key), None))),
                     None => self.intake(action, false, head).map(Err),
                 }
             }
@@ -162,7 +162,7 @@ impl Api<'_> {
         let allowed = if action.has_value() {
             Allowed::KeyAndValue
         } else {
-            Allowed::KeyOnly
+            Allowed::Key
         };
         match head.framing {
             Framing::None if has_key => {
