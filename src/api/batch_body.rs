@@ -90,6 +90,14 @@ impl BatchBody {
         }
     }
 
+    /// So many bytes are said to come next.
+    pub(super) fn expect(&self, bytes: u64) -> Result<(), Refusal> {
+        if bytes > (BATCH_MAX_BYTES - self.received_bytes) as u64 {
+            return Err(too_large());
+        }
+        Ok(())
+    }
+
     /// Takes in the next piece.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         self.received_bytes += piece.len();

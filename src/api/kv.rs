@@ -23,6 +23,10 @@ use super::{Api, JSON, refuse};
 
 const RAW: &str = "application/octet-stream";
 
+/// What goes with a value, in either form. Parts of values are not sent.
+const JSON_LINES: &str = "Content-Type: application/json\r\nAccept-Ranges: none\r\n";
+const RAW_LINES: &str = "Content-Type: application/octet-stream\r\nAccept-Ranges: none\r\n";
+
 /// What a delete answers.
 pub(super) const DELETED: &[u8] = b"{\"success\":true,\"deleted\":true}";
 pub(super) const NOT_DELETED: &[u8] = b"{\"success\":true,\"deleted\":false}";
@@ -104,7 +108,7 @@ impl Api<'_> {
             (Some(key), Some(value)) if value.len() <= value_max_bytes => {
                 Ok(Ok((key, Some(value))))
             }
-            (Some(_), _) => self.intake(action, true, head).map(Err),
+            (Some(key), _) => self.intake(action, Some(&key), head).map(Err),
             (None, body) => {
                 let fields = body.and_then(plain_fields).filter(|(key, value)| {
                     let is_value_right = !action.has_value()
@@ -118,7 +122,7 @@ impl Api<'_> {
                     }
                     // Load balancers send one message for everything: the value says nothing here.
                     Some((key, _)) => self.partition(head).map(|_| Ok((Cow::Borrowed(key), None))),
-                    None => self.intake(action, false, head).map(Err),
+                    None => self.intake(action, None, head).map(Err),
                 }
             }
         });
@@ -142,19 +146,27 @@ impl Api<'_> {
         }
     }
 
+    /// What is to collect a body. What is wrong without it is refused before it is sent, as it would be with it.
     fn intake(
         &mut self,
         action: Action,
-        has_key: bool,
+        key: Option<&[u8]>,
         head: &Head<'_>,
     ) -> Result<Intake, Refusal> {
         if action.has_value() {
-            self.growable_partition(head)?;
-            // Refused before its value is sent.
-            ttl_of(head, self.query(head), None)?;
+            let (query, min_acks) = (self.query(head), self.min_acks(head));
+            let partition = self.growable_partition(head)?;
+            ttl_of(head, query, None)?;
+            let conditions = conditions_of(head)?;
+            min_acks?;
+            if let Some(key) = key {
+                let checked = partition.check(key, &conditions);
+                checked.map_err(condition_failed)?;
+            }
         } else {
             self.partition(head)?;
         }
+        let has_key = key.is_some();
         let limits = KvLimits {
             key_bytes: KEY_MAX_BYTES,
             value_bytes: self.node.config().max_value_bytes,
@@ -386,17 +398,17 @@ fn send_value(
     match (form, entry.value) {
         (Form::Json, Value::Inline(value)) => {
             render_value(&mut scratch, value, token);
-            with_etag(reply.content_type(JSON), token).body(&scratch);
+            with_etag(reply.lines(JSON_LINES), token).body(&scratch);
         }
         (Form::Json, Value::Large(blob)) => {
             let source = JsonValueSource::new(Arc::clone(blob), token);
-            with_etag(reply.content_type(JSON), token).source(Box::new(source));
+            with_etag(reply.lines(JSON_LINES), token).source(Box::new(source));
         }
         (Form::Raw, Value::Inline(value)) => {
-            with_etag(reply.content_type(RAW), token).body(value);
+            with_etag(reply.lines(RAW_LINES), token).body(value);
         }
         (Form::Raw, Value::Large(blob)) => {
-            with_etag(reply.content_type(RAW), token).blob(Arc::clone(blob));
+            with_etag(reply.lines(RAW_LINES), token).blob(Arc::clone(blob));
         }
         (_, Value::Tombstone) => {}
     }

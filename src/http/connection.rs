@@ -375,7 +375,7 @@ impl<I: Intake> Connection<I> {
             return 0;
         };
         let mut incoming = Incoming::new(head.framing, intake);
-        let (used, standing) = incoming.advance(body, turn.budget);
+        let (used, standing) = incoming.begin(body, turn.budget);
         match standing {
             Standing::Starved | Standing::OutOfBudget => {
                 if head.expect_continue && body.is_empty() && head.has_body() {
@@ -458,6 +458,8 @@ impl<I: Intake> Connection<I> {
                 // Up to the end of the body, or of the chunk at hand: wherever the input was cut, that is the same.
                 exchange.keep_alive &= received_bytes.saturating_add(decoder.due_bytes())
                     <= turn.limits.kept_body_bytes;
+                // Not told to go on, the peer may not send it.
+                exchange.keep_alive &= !(head.expect_continue && received_bytes == 0);
                 turn.refuse(Some(head), &mut exchange, &refusal);
             }
             Standing::RefusedWhole(refusal) => turn.refuse(Some(head), &mut exchange, &refusal),
@@ -502,16 +504,16 @@ impl<I: Intake> Connection<I> {
         let mut used = 0;
         while !decoder.is_done() && used < rest.len() && *turn.budget > 0 {
             let room = (rest.len() - used).min(*turn.budget);
-            let Ok(decoded) = decoder.decode(&rest[used..used + room]) else {
+            let Ok(piece) = decoder.decode(&rest[used..used + room]) else {
                 self.state = State::Closing;
                 return Pass {
                     used,
                     starved: false,
                 };
             };
-            turn.charge(decoded.consumed);
-            used += decoded.consumed;
-            received_bytes = received_bytes.saturating_add(decoded.consumed as u64);
+            turn.charge(piece.consumed);
+            used += piece.consumed;
+            received_bytes = received_bytes.saturating_add(piece.consumed as u64);
         }
         if decoder.is_done() {
             self.state = State::Head;

@@ -31,6 +31,14 @@ pub(super) struct Echo {
 }
 
 impl Intake for Echo {
+    fn expect(&mut self, bytes: u64) -> Result<(), Refusal> {
+        assert!(bytes > 0);
+        if bytes > (self.room - self.body.len()) as u64 {
+            return Err(Refusal::new(413, "too_large", "too large: send less"));
+        }
+        Ok(())
+    }
+
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
         assert!(!data.is_empty());
         if data.len() > self.room - self.body.len() {
@@ -474,6 +482,42 @@ fn whether_the_rest_of_a_refused_body_is_read_does_not_depend_on_the_cut() {
                 peer.wants == Wants::Close,
             );
             assert_eq!(found, (closes, closes), "{framing} in pieces of {most}");
+        }
+    }
+}
+
+/// What is said to come and does not fit is refused before it comes, and before a peer that waits is told to go on.
+#[test]
+fn what_does_not_fit_is_refused_when_it_is_said() {
+    for (head, closes) in [
+        ("Content-Length: 11\r\n\r\n", false),
+        ("Content-Length: 1001\r\n\r\n", true),
+        ("Content-Length: 11\r\nExpect: 100-continue\r\n\r\n", true),
+        ("Transfer-Encoding: chunked\r\n\r\nb\r\n", false),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n",
+            false,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+            true,
+        ),
+    ] {
+        let text = format!("POST /small HTTP/1.1\r\nHost: h\r\n{head}");
+        for most in [1, text.len()] {
+            let mut peer = Peer::new();
+            for piece in text.as_bytes().chunks(most) {
+                assert_eq!(peer.got, b"", "too early");
+                peer.feed(piece, usize::MAX);
+            }
+            assert_eq!(peer.statuses(), ["413"], "{head}");
+            assert!(!peer.got.starts_with(CONTINUE));
+            let found = peer.answers().contains("Connection: close");
+            assert_eq!(
+                (found, peer.wants == Wants::Close),
+                (closes, closes),
+                "{head}"
+            );
         }
     }
 }

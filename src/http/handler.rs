@@ -16,6 +16,12 @@ use super::response::{Exchange, HttpDate, Reply};
 
 /// What collects a request body.
 pub trait Intake {
+    /// So many bytes are said to come next: the whole body, or its next chunk. A refusal (`413`) is the answer, before they come.
+    fn expect(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let _ = bytes;
+        Ok(())
+    }
+
     /// Takes in the next piece. A refusal (`413`) is the answer; the rest of the body is read and dropped.
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal>;
 

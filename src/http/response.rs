@@ -168,6 +168,17 @@ impl ReplyHead<'_> {
         self
     }
 
+    /// Header lines as they are, each with its CR LF: some of ours that always go together.
+    #[inline]
+    pub fn lines(self, lines: &'static str) -> Self {
+        debug_assert!(
+            lines.ends_with("\r\n") && lines.is_ascii() && !lines.contains("\r\n\r\n"),
+            "{lines:?} are header lines"
+        );
+        self.reply.out.bytes().extend_from_slice(lines.as_bytes());
+        self
+    }
+
     /// `ETag: "N-hhhhhhhh"`: a number, and eight digits that tell whose number it is.
     #[inline]
     pub fn etag(self, number: u64, digits: &[u8; 8]) -> Self {
