@@ -3,22 +3,22 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, Target};
+use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, ReplyHead, Target};
 use crate::lsm::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, NewValue, Value};
 use crate::partition::{ConditionFailed, Partition};
 use crate::storage::VersionToken;
 
+use super::accept::preferred;
 use super::conditions::conditions_of;
 use super::intake::{Intake, ReadyValue};
 use super::json_plain::plain_fields;
 use super::json_value::{JsonValueSource, render_value};
 use super::kv_fields::{Allowed, KvLimits, value_too_large};
 use super::params::Param;
-use super::positions::{add_version, check_min_version, with_etag};
+use super::positions::{add_version, check_min_version, with_etag, with_weak_etag};
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
 use super::ttl::{remaining, ttl_of};
-use super::values::accepts;
 use super::{Api, JSON, refuse};
 
 const RAW: &str = "application/octet-stream";
@@ -46,19 +46,24 @@ enum Action {
 enum Form {
     Json,
     Raw,
+    /// The same where Accept asks for it: the path has another form, too, and says so in its entity tag.
+    RawByChoice,
 }
 
 impl Action {
-    fn of(route: Route, head: &Head<'_>) -> Self {
-        match (route, head.method) {
+    #[inline]
+    fn of(route: Route, head: &Head<'_>) -> Result<Self, Refusal> {
+        Ok(match (route, head.method) {
             (Route::Set, _) => Self::Set,
             (Route::Key, Method::Put) => Self::Put,
             (Route::Key, Method::Delete) => Self::Delete(Form::Raw),
             (Route::Key, _) => Self::Get(Form::Raw),
             (Route::Delete, _) => Self::Delete(Form::Json),
-            _ if head.accept.is_some_and(|accept| accepts(accept, RAW)) => Self::Get(Form::Raw),
-            _ => Self::Get(Form::Json),
-        }
+            _ => match preferred(head.accept, &[JSON, RAW])? {
+                RAW => Self::Get(Form::RawByChoice),
+                _ => Self::Get(Form::Json),
+            },
+        })
     }
 
     fn has_value(self) -> bool {
@@ -96,7 +101,13 @@ impl Api<'_> {
         body: Option<&[u8]>,
         reply: Reply<'_>,
     ) -> Begin<Intake> {
-        let action = Action::of(route, head);
+        let action = match Action::of(route, head) {
+            Ok(action) => action,
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                return Begin::Answered;
+            }
+        };
         let value_max_bytes = self
             .node
             .config()
@@ -207,7 +218,7 @@ impl Api<'_> {
                     return Err(Refusal::new(400, "key_missing", message));
                 }
             };
-            let action = Action::of(route, head);
+            let action = Action::of(route, head)?;
             if action.has_value() && received.value.is_none() {
                 let message = "no value: the body needs a field \"value\"";
                 return Err(Refusal::new(400, "value_missing", message));
@@ -283,7 +294,7 @@ impl Api<'_> {
         });
         *self.scratch = match found {
             Ok((_, token, _, true)) => {
-                with_etag(reply.status(304), token).empty();
+                with_etag_of(form, reply.status(304), token).empty();
                 scratch
             }
             Ok((entry, token, now_ms, false)) => {
@@ -370,10 +381,22 @@ impl Api<'_> {
             (Form::Json, Ok(None)) => {
                 reply.status(200).content_type(JSON).body(NOT_DELETED);
             }
-            (Form::Raw, Ok(Some((_, token)))) => with_etag(reply.status(204), token).empty(),
-            (Form::Raw, Ok(None)) => refuse(reply, &key_not_found()),
+            (Form::Raw | Form::RawByChoice, Ok(Some((_, token)))) => {
+                with_etag(reply.status(204), token).empty();
+            }
+            (Form::Raw | Form::RawByChoice, Ok(None)) => refuse(reply, &key_not_found()),
             (_, Err(refusal)) => refuse(reply, &refusal),
         }
+    }
+}
+
+/// The head with the entity tag of a form. Two forms of one path may not share a strong tag, or a cache could send one for the
+/// other (RFC 9110, section 8.8.1): the form that is sent by choice has a weak one, with the same token in it.
+#[inline]
+fn with_etag_of(form: Form, head: ReplyHead<'_>, token: VersionToken) -> ReplyHead<'_> {
+    match form {
+        Form::Json | Form::Raw => with_etag(head, token),
+        Form::RawByChoice => with_weak_etag(head, token),
     }
 }
 
@@ -404,11 +427,11 @@ fn send_value(
             let source = JsonValueSource::new(Arc::clone(blob), token);
             with_etag(reply.lines(JSON_LINES), token).source(Box::new(source));
         }
-        (Form::Raw, Value::Inline(value)) => {
-            with_etag(reply.lines(RAW_LINES), token).body(value);
+        (Form::Raw | Form::RawByChoice, Value::Inline(value)) => {
+            with_etag_of(form, reply.lines(RAW_LINES), token).body(value);
         }
-        (Form::Raw, Value::Large(blob)) => {
-            with_etag(reply.lines(RAW_LINES), token).blob(Arc::clone(blob));
+        (Form::Raw | Form::RawByChoice, Value::Large(blob)) => {
+            with_etag_of(form, reply.lines(RAW_LINES), token).blob(Arc::clone(blob));
         }
         (_, Value::Tombstone) => {}
     }

@@ -1,6 +1,6 @@
 //! The table of paths: what each is, and which methods it takes.
 
-use crate::http::Method;
+use crate::http::{Method, Vary};
 
 /// What `OPTIONS *` answers.
 pub(super) const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
@@ -165,6 +165,15 @@ impl Route {
     /// Whether it tells how the node does: answered however many connections there are.
     pub(super) fn is_about_node(self) -> bool {
         matches!(self.family(), Family::Health | Family::Metrics) || self == Self::Status
+    }
+
+    /// What the form of its answers depends on.
+    #[inline]
+    pub(super) fn vary(self) -> Vary {
+        match self {
+            Self::Get | Self::Watch => Vary::Accept,
+            _ => Vary::Nothing,
+        }
     }
 
     /// Whether it takes a method.
