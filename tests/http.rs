@@ -122,6 +122,49 @@ fn set_get_delete_with_json() {
     );
 }
 
+/// The load balancer of the system sends one message for everything: a key and a value, whichever request it is.
+#[test]
+fn messages_with_key_and_value_are_taken_by_every_request() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    let message = |key: &str, value: &str| {
+        format!("{{\"key\":\"{key}\",\"value\":\"{value}\"}}").into_bytes()
+    };
+    // As its HTTP library sends them, on one connection that stays open.
+    let headers = [
+        "User-Agent: Go-http-client/1.1",
+        JSON,
+        "Accept-Encoding: gzip",
+    ];
+    for (index, key) in ["k1", "k2", "k\\u00e9"].into_iter().enumerate() {
+        let version = 2 * index + 1;
+        let set = client.request("POST", "/set", &headers, &message(key, "v1"));
+        assert_json(&set, &json!({"success": true, "version": version}));
+        let found = json!({"success": true, "value": "v1", "version": version});
+        let long = "x".repeat(100_000);
+        for value in ["", "other", &long] {
+            let body = message(key, value);
+            assert_json(&client.request("GET", "/get", &headers, &body), &found);
+            assert_json(&client.request("POST", "/get", &headers, &body), &found);
+        }
+        let form = format!("value=&key={}", key.replace("\\u00e9", "%C3%A9"));
+        assert_json(
+            &client.request("GET", "/get", &[FORM], form.as_bytes()),
+            &found,
+        );
+        let in_chunks = chunked(&message(key, ""), 7);
+        assert_json(
+            &client.request("GET", "/get", &[CHUNKED], &in_chunks),
+            &found,
+        );
+        let deleted = client.request("DELETE", "/delete", &headers, &message(key, ""));
+        assert_json(&deleted, &json!({"success": true, "deleted": true}));
+        let deleted = client.request("DELETE", "/delete", &headers, &message(key, ""));
+        assert_json(&deleted, &json!({"success": true, "deleted": false}));
+        assert_not_found(&client.request("GET", "/get", &headers, &message(key, "")));
+    }
+}
+
 /// Target, headers and body; the key and the value that they set.
 type SetRow = (
     &'static str,
@@ -361,7 +404,10 @@ fn values_that_are_no_text() {
             let raw = client.request("GET", &target, &[accept], b"");
             assert_eq!((raw.status, raw.body.as_slice()), (200, value));
             assert_eq!(raw.header("Content-Type"), Some("application/octet-stream"));
-            assert_eq!(raw.token(), response.json()["etag"].as_str());
+            // Another form of the same write.
+            let etag = response.json()["etag"].as_str().map(str::to_owned);
+            let weak = etag.map(|etag| format!("W/\"{etag}\""));
+            assert_eq!(raw.header("ETag"), weak.as_deref());
         }
         let head = client.request("HEAD", &target, &[], b"");
         assert_eq!(head.status, 200);
@@ -1054,7 +1100,7 @@ fn bodies_that_are_refused() {
         (
             "/delete",
             &[JSON],
-            br#"{"key":"k","value":"w"}"#,
+            br#"{"key":"k","ttl":1}"#,
             400,
             "bad_request",
         ),
@@ -1824,7 +1870,8 @@ fn leniency_that_is_settled() {
         "\r\nGET /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "\r\n\r\nGET /kv/k HTTP/1.1\r\nhost:localhost:9001\r\n\r\n",
         "GET /kv/k HTTP/1.1\r\nHost: [::1]:9001\r\n\r\n",
-        "GET /kv/k HTTP/1.1\r\nHost:\r\n\r\n",
+        "GET http://localhost/kv/k HTTP/1.1\r\nHost:\r\n\r\n",
+        "GET /%6Bv/%6b HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET /kv/k HTTP/1.1\r\nHost: localhost\r\nX-Bytes: \u{e9}\t\r\nX-Empty:\r\n\r\n",
         "GET /kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\nignored",
         "GET /kv/k HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n1;a=b\r\nx\r\n0;c\r\nT: t\r\n\r\n",
@@ -1905,6 +1952,8 @@ fn malformed() -> Vec<(Vec<u8>, u16, &'static str)> {
         // Hosts.
         bad(b"GET /kv/k HTTP/1.1\r\n\r\n".to_vec()),
         bad(get("Host: localhost\r\n")),
+        bad(b"GET /kv/k HTTP/1.1\r\nHost:\r\n\r\n".to_vec()),
+        bad(b"GET /health HTTP/1.1\r\nHost: :9001\r\n\r\n".to_vec()),
         bad(b"GET /kv/k HTTP/1.1\r\nHost: a b\r\n\r\n".to_vec()),
         bad(b"GET /kv/k HTTP/1.1\r\nHost: user@localhost\r\n\r\n".to_vec()),
         bad(b"GET /kv/k HTTP/1.1\r\nHost: localhost:99999\r\n\r\n".to_vec()),
@@ -1954,6 +2003,8 @@ fn malformed() -> Vec<(Vec<u8>, u16, &'static str)> {
         bad(in_chunks("1 \r\na\r\n0\r\n\r\n")),
         bad(in_chunks("10000000000000000\r\n")),
         bad(in_chunks("1;a\nb\r\na\r\n0\r\n\r\n")),
+        bad(in_chunks("1;bad[=x\r\na\r\n0\r\n\r\n")),
+        bad(in_chunks("1;a=\"b\r\na\r\n0\r\n\r\n")),
         bad(in_chunks("0\r\nno colon\r\n\r\n")),
         bad(in_chunks("0\r\nA: b\nC: d\r\n\r\n")),
         bad(in_chunks(&format!(
@@ -2090,6 +2141,231 @@ fn a_client_that_asks_first_and_is_refused_is_told_so_at_once() {
         assert_eq!(response.header("Connection"), Some("close"));
         client.assert_end();
     }
+}
+
+/// What is wrong without the value is told before it is sent; nothing is told to go on.
+#[test]
+fn a_client_that_asks_first_is_told_what_fails_without_its_value() {
+    let node = Node::start(&[]);
+    let replica = Node::start(&["--replica-of", "127.0.0.1:1"]);
+    let mut client = node.connect();
+    let first = client.request("PUT", "/kv/k", &[], b"v");
+    client.request("PUT", "/kv/k", &[], b"v");
+    let tag = first.header("ETag").expect("a tag");
+    let outdated = format!("If-Match: {tag}");
+    let token = "Authorization: Bearer 0123456789abcdef";
+    let long = "Content-Length: 104857600";
+    let (short, not_there) = ("Content-Length: 5", "If-None-Match: *");
+    let table: &[(&Node, &str, &str, &[&str], u16)] = &[
+        (&node, "PUT", "/kv/k", &[short, &outdated], 412),
+        (&node, "PUT", "/kv/k", &[CHUNKED, &outdated], 412),
+        (&node, "PUT", "/kv/k", &[short, not_there], 412),
+        (&node, "PUT", "/kv/none", &[short, "If-Match: *"], 412),
+        (&node, "POST", "/set?key=k", &[short, &outdated], 412),
+        (&node, "POST", "/set?key=k", &[CHUNKED, not_there], 412),
+        (&node, "PUT", "/kv/k", &[short, "If-Match: x"], 400),
+        (&node, "PUT", "/kv/k", &[short, "X-Min-Acks: x"], 400),
+        (&node, "POST", "/batch", &[short, "X-Min-Acks: x"], 400),
+        (&node, "POST", "/set", &[short, "If-Match: x"], 400),
+        (&node, "PUT", "/kv/k?tll=5", &[short], 400),
+        (
+            &node,
+            "PUT",
+            "/kv/k",
+            &[short, "Content-Encoding: gzip"],
+            415,
+        ),
+        (
+            &node,
+            "PUT",
+            "/kv/k",
+            &[short, "Content-Range: bytes 0-4/9"],
+            400,
+        ),
+        (
+            &node,
+            "PUT",
+            "/kv/k",
+            &[short, "Origin: http://evil.example"],
+            403,
+        ),
+        (&node, "PUT", "/kv/k", &[long], 413),
+        (&node, "POST", "/set", &[long, JSON], 413),
+        (&node, "GET", "/get", &[long, JSON], 413),
+        (&node, "POST", "/batch", &[long], 413),
+        (&node, "POST", "/partition/assign", &[long], 413),
+        (&replica, "PUT", "/kv/k", &[short, token], 421),
+    ];
+    for (node, method, target, headers, status) in table {
+        let mut client = node.connect();
+        let headers: Vec<&str> = headers.iter().copied().chain([EXPECT]).collect();
+        client.send_request(method, target, &headers, b"");
+        let response = client.response(false);
+        assert_eq!(
+            response.status,
+            *status,
+            "{target} {headers:?}: {}",
+            response.text()
+        );
+        assert_eq!(response.header("Connection"), Some("close"));
+        client.assert_end();
+    }
+    // A condition that holds when the client asks, and not when its value is there.
+    let tag = client.request("GET", "/kv/k", &[], b"");
+    let current = format!("If-Match: {}", tag.header("ETag").expect("a tag"));
+    let mut slow = node.connect();
+    slow.send_request("PUT", "/kv/k", &[short, &current, EXPECT], b"");
+    assert_eq!(slow.response_head().status, 100);
+    client.request("PUT", "/kv/k", &[], b"faster");
+    slow.send(b"slow!");
+    assert_error(&slow.response(false), 412, "condition_failed");
+    assert_eq!(stored(&mut client, b"k"), b"faster");
+}
+
+/// A chunk that is longer than what is taken is refused at the line with its size.
+#[test]
+fn a_chunk_that_is_too_long_is_refused_at_its_size() {
+    let node = Node::start(&["--max-value-bytes", "1000"]);
+    for (method, target, begin) in [
+        ("PUT", "/kv/k", "3e9\r\n"),
+        ("PUT", "/kv/k", "3e8\r\n<1000>\r\n1;a=b\r\n"),
+        ("POST", "/set?key=k", "FFFFFFFFFFFFFFFF\r\n"),
+        ("POST", "/set", "1000000\r\n"),
+        ("GET", "/get", "1000000\r\n"),
+        ("POST", "/batch", "100001\r\n"),
+        ("POST", "/partition/assign", "4001\r\n"),
+    ] {
+        let mut client = node.connect();
+        client.send_request(method, target, &[CHUNKED], b"");
+        let begin = begin.replace("<1000>", &"v".repeat(1000));
+        client.send(begin.as_bytes());
+        assert_eq!(client.response(false).status, 413, "{method} {target}");
+    }
+    assert_eq!(node.request("GET", "/kv/k", &[], b"").status, 404);
+}
+
+#[test]
+fn parts_of_values_are_not_sent() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    client.request("PUT", "/kv/k", &[], b"foobar");
+    client.request("PUT", "/kv/large", &[], &vec![b'v'; 100_000]);
+    for target in ["/kv/k", "/get?key=k", "/kv/large", "/get?key=large"] {
+        for method in ["GET", "HEAD"] {
+            for headers in [&[][..], &["Range: bytes=1-2"], &["Range: bytes=1-", RAW]] {
+                let response = client.request(method, target, headers, b"");
+                assert_eq!(response.status, 200, "{method} {target} {headers:?}");
+                assert_eq!(response.header("Accept-Ranges"), Some("none"));
+                assert_eq!(response.header("Content-Range"), None);
+            }
+        }
+    }
+    assert_eq!(stored(&mut client, b"k"), b"foobar");
+}
+
+/// The client gets the form that it gives the highest weight, never one that it excludes, and caches can tell forms apart.
+#[test]
+fn forms_are_negotiated() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    client.request("PUT", "/kv/k", &[], b"v");
+    let tag = client.request("GET", "/kv/k", &[], b"");
+    assert_eq!(tag.header("Vary"), None, "this path has one form");
+    let strong = tag.header("ETag").expect("a tag").to_owned();
+    let weak = format!("W/{strong}");
+    let (json_type, raw_type) = ("application/json", "application/octet-stream");
+    let body = br#"{"key":"k"}"#.as_slice();
+    for (accept, expected) in [
+        ("*/*", json_type),
+        ("application/octet-stream", raw_type),
+        ("application/octet-stream;q=0", json_type),
+        ("application/json;q=0", raw_type),
+        (
+            "application/json;q=0.2, application/octet-stream;q=0.3",
+            raw_type,
+        ),
+        (
+            "application/json;q=0.3, application/octet-stream;q=0.2",
+            json_type,
+        ),
+    ] {
+        let accept = format!("Accept: {accept}");
+        for (method, target, body) in [
+            ("GET", "/get?key=k", b"".as_slice()),
+            ("HEAD", "/get?key=k", b""),
+            ("POST", "/get?key=k", b""),
+            ("GET", "/get", body),
+        ] {
+            let response = client.request(method, target, &[&accept], body);
+            assert_eq!(response.header("Content-Type"), Some(expected), "{accept}");
+            assert_eq!(response.header("Vary"), Some("Accept"), "{accept}");
+            let own = if expected == raw_type { &weak } else { &strong };
+            assert_eq!(response.header("ETag"), Some(&**own), "{accept}");
+            // Either tag says that the client has the value, and is answered by that of its form.
+            for known in [&strong, &weak] {
+                let known = format!("If-None-Match: {known}");
+                let response = client.request(method, target, &[&accept, &known], body);
+                assert_eq!(response.status, 304, "{accept} {known}");
+                assert_eq!(response.header("ETag"), Some(&**own), "{accept}");
+                assert_eq!(response.header("Vary"), Some("Accept"), "{accept}");
+            }
+        }
+    }
+    for target in ["/get?key=k", "/watch?timeout=0"] {
+        let response = client.request("GET", target, &["Accept: */*;q=0"], b"");
+        assert_error(&response, 406, "not_acceptable");
+        assert_eq!(response.header("Vary"), Some("Accept"));
+        assert!(response.text().contains(json_type), "{}", response.text());
+    }
+    let missing = client.request("GET", "/get?key=none", &[], b"");
+    assert_eq!(
+        (missing.status, missing.header("Vary")),
+        (404, Some("Accept"))
+    );
+    for (accept, expected) in [
+        ("*/*", json_type),
+        ("text/event-stream", "text/event-stream"),
+        ("text/event-stream;q=0", json_type),
+        ("text/event-stream;q=0.1, */*;q=0.5", json_type),
+        ("application/json;q=0.1, text/*;q=0.5", "text/event-stream"),
+        ("text/html, application/json;q=0", "text/event-stream"),
+    ] {
+        let accept = format!("Accept: {accept}");
+        let response = client.request("GET", "/watch?timeout=0", &[&accept], b"");
+        assert_eq!(response.header("Content-Type"), Some(expected), "{accept}");
+        assert_eq!(response.header("Vary"), Some("Accept"), "{accept}");
+        // Where nginx is in between, events must not wait for more of them.
+        let buffering = (expected == "text/event-stream").then_some("no");
+        assert_eq!(response.header("X-Accel-Buffering"), buffering, "{accept}");
+    }
+}
+
+#[test]
+fn encoded_letters_in_paths_are_letters() {
+    let node = Node::start(&[]);
+    let mut client = node.connect();
+    assert_eq!(
+        client.request("PUT", "/%6B%76/a%2Fb", &[], b"v").status,
+        201
+    );
+    assert_eq!(stored(&mut client, b"a/b"), b"v");
+    assert_eq!(
+        client.request("GET", "/g%65t?key=a/b", &[], b"").json()["value"],
+        "v"
+    );
+    for (path, status) in [
+        ("/%68ealth", 200),
+        ("/%6c%69vez", 200),
+        ("/health%2f", 404),
+        ("/kv%2Fa", 404),
+        ("/%25%36%38ealth", 404),
+        ("/%zzhealth", 404),
+        ("/%", 404),
+    ] {
+        let response = client.request("GET", path, &[], b"");
+        assert_eq!(response.status, status, "{path}: {}", response.text());
+    }
+    assert_eq!(client.request("PATCH", "/%68ealth", &[], b"").status, 405);
 }
 
 #[test]

@@ -177,10 +177,12 @@ fn add_written(text: &mut Vec<u8>, fields: &[u8], token: VersionToken) {
 
 impl Api<'_> {
     pub(super) fn begin_batch(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<Intake> {
+        let min_acks = self.min_acks(head);
         let outcome = self
             .partition(head)
             .map(drop)
-            .and_then(|()| match head.framing {
+            .and(min_acks)
+            .and_then(|_| match head.framing {
                 Framing::Length(length) if length > BATCH_MAX_BYTES as u64 => {
                     Err(super::batch_body::too_large())
                 }

@@ -95,6 +95,14 @@ impl BatchBody {
         self.received_bytes * 2 + (self.texts.len() + self.operations.len()) * size_of::<KvFields>()
     }
 
+    /// So many bytes are said to come next.
+    pub(super) fn expect(&self, bytes: u64) -> Result<(), Refusal> {
+        if bytes > (BATCH_MAX_BYTES - self.received_bytes) as u64 {
+            return Err(too_large());
+        }
+        Ok(())
+    }
+
     /// Takes in the next piece.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         self.received_bytes += piece.len();

@@ -243,12 +243,28 @@ impl Intake {
         }
     }
 
+    /// The longest text that can hold the longest value.
+    fn text_max_bytes(&self) -> usize {
+        self.limits.value_bytes.saturating_mul(TEXT_EXPANSION) + TEXT_OVERHEAD_BYTES
+    }
+
     fn take_state(&mut self) -> State {
         std::mem::replace(&mut self.state, State::Whole(Received::default()))
     }
 }
 
 impl http::Intake for Intake {
+    fn expect(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let fits = |room_bytes: usize| bytes <= room_bytes as u64;
+        match &self.state {
+            State::Raw { value, .. } if fits(self.limits.value_bytes - value.len()) => Ok(()),
+            State::Raw { .. } => Err(value_too_large(self.limits.value_bytes)),
+            State::Batch(body) => body.expect(bytes),
+            _ if fits(self.text_max_bytes().saturating_sub(self.received_bytes)) => Ok(()),
+            _ => Err(value_too_large(self.limits.value_bytes)),
+        }
+    }
+
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
         match &mut self.state {
             State::Raw { .. } => return self.push_raw(data),
@@ -259,9 +275,7 @@ impl http::Intake for Intake {
             _ => {}
         }
         self.received_bytes = self.received_bytes.saturating_add(data.len());
-        if self.received_bytes
-            > self.limits.value_bytes.saturating_mul(TEXT_EXPANSION) + TEXT_OVERHEAD_BYTES
-        {
+        if self.received_bytes > self.text_max_bytes() {
             return Err(value_too_large(self.limits.value_bytes));
         }
         match self.state {

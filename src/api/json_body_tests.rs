@@ -203,18 +203,46 @@ fn refused_with_status_and_code() {
         );
     }
     let not_utf8 =
-        decode_json(&[b"{\"key\":\"\xff\"}"], LIMITS, Allowed::KeyOnly).expect_err("not UTF-8");
+        decode_json(&[b"{\"key\":\"\xff\"}"], LIMITS, Allowed::Key).expect_err("not UTF-8");
     assert_eq!(not_utf8.code, "bad_json");
-    let cut_character = decode_json(&[b"{\"key\":\"\xc3\"}"], LIMITS, Allowed::KeyOnly)
-        .expect_err("half a character");
+    let cut_character =
+        decode_json(&[b"{\"key\":\"\xc3\"}"], LIMITS, Allowed::Key).expect_err("half a character");
     assert_eq!(cut_character.code, "bad_json");
-    let value_of_get = decode_json(&[br#"{"key":"k","value":"v"}"#], LIMITS, Allowed::KeyOnly)
-        .expect_err("a value");
+    let ttl_of_get = decode_json(&[br#"{"key":"k","ttl":5}"#], LIMITS, Allowed::Key)
+        .expect_err("nothing to expire");
     assert!(
-        value_of_get.message.contains("only \"key\""),
+        ttl_of_get.message.contains("\"ttl\": known are \"key\""),
         "{}",
-        value_of_get.message
+        ttl_of_get.message
     );
+}
+
+/// The value in a message that names a key: read past, whatever its length, and nothing of it kept.
+#[test]
+fn where_only_the_key_counts_a_value_is_read_past() {
+    let long = "v".repeat(1000);
+    let texts = [
+        r#"{"key":"k","value":""}"#.to_owned(),
+        r#"{"value":"","key":"k"}"#.to_owned(),
+        r#"{"key":"k","value":"\u00e9 \"v\""}"#.to_owned(),
+        format!(r#"{{"value":"{long}","key":"k"}}"#),
+    ];
+    for text in &texts {
+        for cut in 0..=text.len() {
+            let (head, tail) = text.as_bytes().split_at(cut);
+            let found = decode_json(&[head, tail], LIMITS, Allowed::Key);
+            assert_eq!(found, Ok(parts(Some("k"), None)), "{text} cut at {cut}");
+        }
+    }
+    for text in [
+        r#"{"key":"k","value":"","value":""}"#,
+        r#"{"key":"k","value":"\x"}"#,
+        r#"{"key":"k","value":""#,
+        r#"{"value":""} "#,
+    ] {
+        let found = decode_json(&[text.as_bytes()], LIMITS, Allowed::Key);
+        assert_ne!(found, Ok(parts(Some("k"), None)), "{text}");
+    }
 }
 
 #[test]

@@ -3,26 +3,30 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, Target};
+use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, ReplyHead, Target};
 use crate::lsm::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, NewValue, Value};
 use crate::node::ClaimKind;
 use crate::partition::{ConditionFailed, Partition};
 use crate::storage::VersionToken;
 
+use super::accept::preferred;
 use super::conditions::conditions_of;
 use super::intake::{Intake, ReadyValue, claim_refused};
 use super::json_plain::plain_fields;
 use super::json_value::{JsonValueSource, render_value};
 use super::kv_fields::{Allowed, KvLimits, value_too_large};
 use super::params::Param;
-use super::positions::{add_version, check_min_version, with_etag};
+use super::positions::{add_version, check_min_version, with_etag, with_weak_etag};
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
 use super::ttl::{remaining, ttl_of};
-use super::values::accepts;
 use super::{Api, JSON, refuse};
 
 const RAW: &str = "application/octet-stream";
+
+/// What goes with a value, in either form. Parts of values are not sent.
+const JSON_LINES: &str = "Content-Type: application/json\r\nAccept-Ranges: none\r\n";
+const RAW_LINES: &str = "Content-Type: application/octet-stream\r\nAccept-Ranges: none\r\n";
 
 /// What a delete answers.
 pub(super) const DELETED: &[u8] = b"{\"success\":true,\"deleted\":true}";
@@ -43,19 +47,24 @@ enum Action {
 enum Form {
     Json,
     Raw,
+    /// The same where Accept asks for it: the path has another form, too, and says so in its entity tag.
+    RawByChoice,
 }
 
 impl Action {
-    fn of(route: Route, head: &Head<'_>) -> Self {
-        match (route, head.method) {
+    #[inline]
+    fn of(route: Route, head: &Head<'_>) -> Result<Self, Refusal> {
+        Ok(match (route, head.method) {
             (Route::Set, _) => Self::Set,
             (Route::Key, Method::Put) => Self::Put,
             (Route::Key, Method::Delete) => Self::Delete(Form::Raw),
             (Route::Key, _) => Self::Get(Form::Raw),
             (Route::Delete, _) => Self::Delete(Form::Json),
-            _ if head.accept.is_some_and(|accept| accepts(accept, RAW)) => Self::Get(Form::Raw),
-            _ => Self::Get(Form::Json),
-        }
+            _ => match preferred(head.accept, &[JSON, RAW])? {
+                RAW => Self::Get(Form::RawByChoice),
+                _ => Self::Get(Form::Json),
+            },
+        })
     }
 
     fn has_value(self) -> bool {
@@ -101,7 +110,13 @@ impl Api<'_> {
         body: Option<&[u8]>,
         reply: Reply<'_>,
     ) -> Begin<Intake> {
-        let action = Action::of(route, head);
+        let action = match Action::of(route, head) {
+            Ok(action) => action,
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                return Begin::Answered;
+            }
+        };
         let value_max_bytes = self
             .node
             .config()
@@ -113,21 +128,21 @@ impl Api<'_> {
             (Some(key), Some(value)) if value.len() <= value_max_bytes => {
                 Ok(Ok((key, Some(value))))
             }
-            (Some(_), _) => self.intake(action, true, head).map(Err),
+            (Some(key), _) => self.intake(action, Some(&key), head).map(Err),
             (None, body) => {
                 let fields = body.and_then(plain_fields).filter(|(key, value)| {
-                    let is_value_right = value.map_or(!action.has_value(), |value| {
-                        action.has_value() && value.len() <= value_max_bytes
-                    });
+                    let is_value_right = !action.has_value()
+                        || value.is_some_and(|value| value.len() <= value_max_bytes);
                     is_value_right && check_key(key).is_ok()
                 });
                 match fields {
                     // A write looks for its partition itself, before anything else.
-                    Some((key, Some(value))) => Ok(Ok((Cow::Borrowed(key), Some(value)))),
-                    Some((key, None)) => {
-                        self.partition(head).map(|_| Ok((Cow::Borrowed(key), None)))
+                    Some((key, Some(value))) if action.has_value() => {
+                        Ok(Ok((Cow::Borrowed(key), Some(value))))
                     }
-                    None => self.intake(action, false, head).map(Err),
+                    // Load balancers send one message for everything: the value says nothing here.
+                    Some((key, _)) => self.partition(head).map(|_| Ok((Cow::Borrowed(key), None))),
+                    None => self.intake(action, None, head).map(Err),
                 }
             }
         });
@@ -151,19 +166,27 @@ impl Api<'_> {
         }
     }
 
+    /// What is to collect a body. What is wrong without it is refused before it is sent, as it would be with it.
     fn intake(
         &mut self,
         action: Action,
-        has_key: bool,
+        key: Option<&[u8]>,
         head: &Head<'_>,
     ) -> Result<Intake, Refusal> {
         if action.has_value() {
-            self.growable_partition(head)?;
-            // Refused before its value is sent.
-            ttl_of(head, self.query(head), None)?;
+            let (query, min_acks) = (self.query(head), self.min_acks(head));
+            let partition = self.growable_partition(head)?;
+            ttl_of(head, query, None)?;
+            let conditions = conditions_of(head)?;
+            min_acks?;
+            if let Some(key) = key {
+                let checked = partition.check(key, &conditions);
+                checked.map_err(condition_failed)?;
+            }
         } else {
             self.partition(head)?;
         }
+        let has_key = key.is_some();
         let limits = KvLimits {
             key_bytes: KEY_MAX_BYTES,
             value_bytes: self.node.config().max_value_bytes,
@@ -171,7 +194,7 @@ impl Api<'_> {
         let allowed = if action.has_value() {
             Allowed::KeyAndValue
         } else {
-            Allowed::KeyOnly
+            Allowed::Key
         };
         let intake = match head.framing {
             Framing::None if has_key => {
@@ -210,7 +233,7 @@ impl Api<'_> {
                     return Err(Refusal::new(400, "key_missing", message));
                 }
             };
-            let action = Action::of(route, head);
+            let action = Action::of(route, head)?;
             if action.has_value() && received.value.is_none() {
                 let message = "no value: the body needs a field \"value\"";
                 return Err(Refusal::new(400, "value_missing", message));
@@ -286,7 +309,7 @@ impl Api<'_> {
         });
         *self.scratch = match found {
             Ok((_, token, _, true)) => {
-                with_etag(reply.status(304), token).empty();
+                with_etag_of(form, reply.status(304), token).empty();
                 scratch
             }
             Ok((entry, token, now_ms, false)) => {
@@ -373,10 +396,22 @@ impl Api<'_> {
             (Form::Json, Ok(None)) => {
                 reply.status(200).content_type(JSON).body(NOT_DELETED);
             }
-            (Form::Raw, Ok(Some((_, token)))) => with_etag(reply.status(204), token).empty(),
-            (Form::Raw, Ok(None)) => refuse(reply, &key_not_found()),
+            (Form::Raw | Form::RawByChoice, Ok(Some((_, token)))) => {
+                with_etag(reply.status(204), token).empty();
+            }
+            (Form::Raw | Form::RawByChoice, Ok(None)) => refuse(reply, &key_not_found()),
             (_, Err(refusal)) => refuse(reply, &refusal),
         }
+    }
+}
+
+/// The head with the entity tag of a form. Two forms of one path may not share a strong tag, or a cache could send one for the
+/// other (RFC 9110, section 8.8.1): the form that is sent by choice has a weak one, with the same token in it.
+#[inline]
+fn with_etag_of(form: Form, head: ReplyHead<'_>, token: VersionToken) -> ReplyHead<'_> {
+    match form {
+        Form::Json | Form::Raw => with_etag(head, token),
+        Form::RawByChoice => with_weak_etag(head, token),
     }
 }
 
@@ -401,17 +436,17 @@ fn send_value(
     match (form, entry.value) {
         (Form::Json, Value::Inline(value)) => {
             render_value(&mut scratch, value, token);
-            with_etag(reply.content_type(JSON), token).body(&scratch);
+            with_etag(reply.lines(JSON_LINES), token).body(&scratch);
         }
         (Form::Json, Value::Large(blob)) => {
             let source = JsonValueSource::new(Arc::clone(blob), token);
-            with_etag(reply.content_type(JSON), token).source(Box::new(source));
+            with_etag(reply.lines(JSON_LINES), token).source(Box::new(source));
         }
-        (Form::Raw, Value::Inline(value)) => {
-            with_etag(reply.content_type(RAW), token).body(value);
+        (Form::Raw | Form::RawByChoice, Value::Inline(value)) => {
+            with_etag_of(form, reply.lines(RAW_LINES), token).body(value);
         }
-        (Form::Raw, Value::Large(blob)) => {
-            with_etag(reply.content_type(RAW), token).blob(Arc::clone(blob));
+        (Form::Raw | Form::RawByChoice, Value::Large(blob)) => {
+            with_etag_of(form, reply.lines(RAW_LINES), token).blob(Arc::clone(blob));
         }
         (_, Value::Tombstone) => {}
     }

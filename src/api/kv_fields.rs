@@ -49,7 +49,8 @@ impl KvLimits {
 /// Which fields a body may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allowed {
-    KeyOnly,
+    /// The key; a value is read past, since some clients send one message for everything.
+    Key,
     KeyAndValue,
     /// Those of an operation in a batch.
     Operation,
@@ -74,8 +75,8 @@ impl Field {
     fn of(name: &[u8], allowed: Allowed) -> Option<Self> {
         Some(match (name, allowed) {
             (b"key", _) => Self::Key,
-            (_, Allowed::KeyOnly) => return None,
             (b"value", _) => Self::Value,
+            (_, Allowed::Key) => return None,
             (b"encoding", _) => Self::Encoding,
             (b"ttl", _) => Self::Ttl,
             (b"op", Allowed::Operation) => Self::Op,
@@ -167,10 +168,14 @@ impl KvFields {
         self.texts[field as usize].get_or_insert_default()
     }
 
-    /// Checks an open field against its limit.
-    pub(super) fn check_len(&self, field: Field) -> Result<(), Refusal> {
-        let len = self.texts[field as usize].as_ref().map_or(0, Vec::len);
+    /// Checks an open field against its limit, and lets go what nothing will read.
+    pub(super) fn check_len(&mut self, field: Field) -> Result<(), Refusal> {
+        let len = self.text_of(field).len();
         match field {
+            Field::Value if self.allowed == Allowed::Key => {
+                *self.text_of(field) = Vec::new();
+                Ok(())
+            }
             Field::Key if len > self.limits.key_bytes => Err(key_too_long()),
             // It may turn out to be base64, whose text is a third longer.
             Field::Value if len > self.text_max_bytes() => {
@@ -240,7 +245,7 @@ impl KvFields {
         let ttl_ms = ttl.map(|text| parse_ttl(&text)).transpose()?;
         Ok(KvParts {
             key,
-            value,
+            value: value.filter(|_| self.allowed != Allowed::Key),
             ttl_ms,
             op,
             conditions,
@@ -251,7 +256,7 @@ impl KvFields {
     fn unknown_field(&self) -> Refusal {
         let shown = String::from_utf8_lossy(&self.name[..self.name.len().min(NAME_MAX_BYTES)]);
         let known = match self.allowed {
-            Allowed::KeyOnly => "only \"key\" is known here",
+            Allowed::Key => "known are \"key\", and \"value\", which says nothing here",
             Allowed::KeyAndValue => "known are \"key\", \"value\", \"encoding\" and \"ttl\"",
             Allowed::Operation => {
                 "known are \"op\", \"key\", \"value\", \"encoding\", \"ttl\", \"ifMatch\" and \"ifNoneMatch\""

@@ -10,6 +10,7 @@
 //!
 //! Not here: bytes on the wire (`http/`), the store (`partition.rs`, `lsm/`).
 
+mod accept;
 mod admin;
 mod ahead;
 mod answered;
@@ -244,6 +245,7 @@ impl Handler for Api<'_> {
             }
             return Begin::Answered;
         }
+        let reply = reply.vary(route.vary());
         match takes::check(route, head) {
             Ok(params) => self.params = params,
             Err(refusal) => {
@@ -294,6 +296,7 @@ impl Handler for Api<'_> {
         let route = Route::of(head.path);
         self.expect_answer(route, head);
         self.params = ParamSet::ALL;
+        let reply = reply.vary(route.map(Route::vary).unwrap_or_default());
         match route {
             Some(Route::Assign) => self.finish_assign(intake, reply),
             Some(Route::Batch) => self.finish_batch(head, intake, reply),

@@ -40,6 +40,12 @@ pub(super) fn with_etag(head: ReplyHead<'_>, token: VersionToken) -> ReplyHead<'
     head.etag(token.version, token.history.as_bytes())
 }
 
+/// The same, for one of two forms that have it in common.
+#[inline]
+pub(super) fn with_weak_etag(head: ReplyHead<'_>, token: VersionToken) -> ReplyHead<'_> {
+    head.weak_etag(token.version, token.history.as_bytes())
+}
+
 impl Query<'_> {
     /// The position that a parameter names, if it is there.
     #[inline]

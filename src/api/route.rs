@@ -1,6 +1,6 @@
 //! The table of paths: what each is, and which methods it takes.
 
-use crate::http::Method;
+use crate::http::{Method, Vary};
 
 /// What `OPTIONS *` answers.
 pub(super) const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
@@ -26,6 +26,25 @@ macro_rules! routes {
                 match path {
                     $($path => Some(Self::$route),)*
                     _ if path.starts_with(KEY_PREFIX) => Some(Self::Key),
+                    _ => Self::of_encoded(path),
+                }
+            }
+
+            /// The route of a path in which letters are percent-encoded, which says the same (RFC 3986, section 2.3).
+            #[cold]
+            fn of_encoded(path: &[u8]) -> Option<Self> {
+                let mut decoded = [0; PATH_MAX_BYTES];
+                let (mut len, mut rest) = (0, path);
+                while let Some((byte, behind)) = first_byte(rest) {
+                    *decoded.get_mut(len)? = byte;
+                    (len, rest) = (len + 1, behind);
+                    // The rest is the key's.
+                    if decoded[..len] == *KEY_PREFIX {
+                        return Some(Self::Key);
+                    }
+                }
+                match &decoded[..len] {
+                    $($path => Some(Self::$route),)*
                     _ => None,
                 }
             }
@@ -76,6 +95,27 @@ pub(super) enum Family {
 /// What a key in the path follows.
 const KEY_PREFIX: &[u8] = b"/kv/";
 
+/// No path is longer, keys aside.
+const PATH_MAX_BYTES: usize = 32;
+
+/// The first byte of a path, decoded if it is an encoded one that means the same as it does plain, and what is behind it.
+fn first_byte(path: &[u8]) -> Option<(u8, &[u8])> {
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    if let [b'%', high, low, behind @ ..] = path
+        && let (Some(high), Some(low)) = (digit(*high), digit(*low))
+    {
+        let byte = high << 4 | low;
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            return Some((byte, behind));
+        }
+    }
+    path.split_first().map(|(byte, behind)| (*byte, behind))
+}
+
 impl Route {
     /// Its place in the table.
     #[inline]
@@ -84,8 +124,19 @@ impl Route {
     }
 
     /// The part of a raw `/kv/{key}` path that is the key.
+    #[inline]
     pub(super) fn raw_key(path: &[u8]) -> &[u8] {
-        path.strip_prefix(KEY_PREFIX).unwrap_or_default()
+        path.strip_prefix(KEY_PREFIX)
+            .unwrap_or_else(|| Self::raw_key_of_encoded(path))
+    }
+
+    #[cold]
+    fn raw_key_of_encoded(path: &[u8]) -> &[u8] {
+        let mut rest = path;
+        for _ in KEY_PREFIX {
+            rest = first_byte(rest).map_or(&[], |(_, behind)| behind);
+        }
+        rest
     }
 
     pub(super) fn family(self) -> Family {
@@ -114,6 +165,15 @@ impl Route {
     /// Whether it tells how the node does: answered however many connections there are.
     pub(super) fn is_about_node(self) -> bool {
         matches!(self.family(), Family::Health | Family::Metrics) || self == Self::Status
+    }
+
+    /// What the form of its answers depends on.
+    #[inline]
+    pub(super) fn vary(self) -> Vary {
+        match self {
+            Self::Get | Self::Watch => Vary::Accept,
+            _ => Vary::Nothing,
+        }
     }
 
     /// Whether it takes a method.
@@ -204,6 +264,48 @@ mod tests {
         }
         assert_eq!(Route::of(b"/kv"), None);
         assert_eq!(Route::raw_key(b"/kv/a/b%2F"), b"a/b%2F");
+    }
+
+    /// Each path with each letter encoded, and with all of them; but a slash that is encoded separates nothing.
+    #[test]
+    fn encoded_letters_are_letters() {
+        let encoded = |byte: u8| format!("%{byte:02X}").into_bytes();
+        for (route, pattern) in Route::ALL.iter().zip(Route::PATTERNS) {
+            let path = pattern.replace("{key}", "").into_bytes();
+            for at in 0..path.len() {
+                let one = [&path[..at], &encoded(path[at]), &path[at + 1..]].concat();
+                let expected = (path[at] != b'/').then_some(*route);
+                assert_eq!(Route::of(&one), expected, "{}", one.escape_ascii());
+                let lower = one.to_ascii_lowercase();
+                assert_eq!(Route::of(&lower), expected, "{}", lower.escape_ascii());
+            }
+            let letters = path.iter().flat_map(|&byte| match byte {
+                b'/' => vec![byte],
+                _ => encoded(byte),
+            });
+            assert_eq!(Route::of(&letters.collect::<Vec<u8>>()), Some(*route));
+        }
+        for other in [
+            &b"/%"[..],
+            b"/%6",
+            b"/%6g",
+            b"/healt%68h",
+            b"/health%00",
+            b"/health%2F",
+            b"/%25%36%38ealth",
+            b"/a-path-that-is-longer-than-any-there-is",
+        ] {
+            assert_eq!(Route::of(other), None, "{}", other.escape_ascii());
+        }
+        for (path, key) in [
+            (&b"/%6Bv/a%2Fb"[..], &b"a%2Fb"[..]),
+            (b"/%6b%76/%6b", b"%6b"),
+            (b"/k%76/", b""),
+            (b"/k%76//kv/", b"/kv/"),
+        ] {
+            assert_eq!(Route::of(path), Some(Route::Key));
+            assert_eq!(Route::raw_key(path), key, "{}", path.escape_ascii());
+        }
     }
 
     #[test]

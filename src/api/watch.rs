@@ -14,13 +14,13 @@ use crate::lsm::StreamRecord;
 use crate::partition::PositionError;
 use crate::storage::{Position, Role, VersionToken};
 
+use super::accept::preferred;
 use super::json_text::escape_into;
 use super::json_value::{encode_base64, is_text};
 use super::params::Param;
 use super::positions::{add_position, add_version, gone, not_here};
 use super::query::Query;
 use super::scan::add_bytes;
-use super::values::accepts;
 use super::{Api, JSON, refuse};
 
 const EVENT_STREAM: &str = "text/event-stream";
@@ -162,14 +162,14 @@ impl Api<'_> {
     pub(super) fn answer_watch(&mut self, head: &Head<'_>, reply: Reply<'_>) {
         match self.watch_request(head) {
             Ok(request) => {
-                let content_type = match request.form {
-                    WatchForm::LongPoll => JSON,
-                    WatchForm::Events => EVENT_STREAM,
+                let reply = reply.status(200).header("Cache-Control", "no-store");
+                let reply = match request.form {
+                    WatchForm::LongPoll => reply.content_type(JSON),
+                    // nginx in between would keep events until it has a buffer full of them.
+                    WatchForm::Events => reply
+                        .content_type(EVENT_STREAM)
+                        .header("X-Accel-Buffering", "no"),
                 };
-                let reply = reply
-                    .status(200)
-                    .content_type(content_type)
-                    .header("Cache-Control", "no-store");
                 let mut begin = Vec::new();
                 request.form.begin(request.position, &mut begin);
                 if reply.feed(&begin) {
@@ -182,13 +182,9 @@ impl Api<'_> {
 
     fn watch_request(&mut self, head: &Head<'_>) -> Result<WatchRequest, Refusal> {
         let query = self.query(head);
-        let wants_events = head
-            .accept
-            .is_some_and(|accept| accepts(accept, EVENT_STREAM));
-        let form = if wants_events {
-            WatchForm::Events
-        } else {
-            WatchForm::LongPoll
+        let form = match preferred(head.accept, &[JSON, EVENT_STREAM])? {
+            EVENT_STREAM => WatchForm::Events,
+            _ => WatchForm::LongPoll,
         };
         let prefix = query
             .bytes(Param::Prefix, Param::PrefixEncoding)?

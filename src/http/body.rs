@@ -10,7 +10,7 @@
 //!    line there, and requests get smuggled through the difference).
 //!
 //! Not here: how large a body may be and where it goes (the intake, `handler.rs`), discarding (`connection.rs`). Trailers and
-//! chunk extensions are checked and dropped: nothing in the api uses them.
+//! chunk extensions are checked against their grammar and dropped: nothing in the api uses them.
 
 use super::fields::is_token_byte;
 use super::head::Framing;
@@ -45,13 +45,10 @@ enum State {
         size: u64,
         digit_count: u8,
     },
-    /// White space after the size: only an extension may follow.
-    SizeSpace {
-        size: u64,
-    },
-    /// After `;`, up to the CR.
+    /// Behind the size, up to the CR.
     Extension {
         size: u64,
+        at: Extension,
     },
     /// The LF of the line with the size.
     SizeLf {
@@ -73,6 +70,25 @@ enum State {
     Done,
 }
 
+/// Where in chunk extensions the next byte is (RFC 9112, section 7.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// In white space that only another extension may follow.
+    Between,
+    /// Behind `;`: white space, or the first byte of a name.
+    Begin,
+    Name,
+    /// In white space behind a name: `=` or another extension may follow.
+    AfterName,
+    /// Behind `=`: white space, or the first byte of a value.
+    BeginValue,
+    Value,
+    Quoted,
+    /// Behind a backslash in quotes.
+    Escaped,
+    AfterQuoted,
+}
+
 /// What one call of [`BodyDecoder::decode`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded<'b> {
@@ -80,6 +96,8 @@ pub struct Decoded<'b> {
     pub consumed: usize,
     /// A piece of the body; may be empty.
     pub data: &'b [u8],
+    /// Bytes of the chunk whose size was just read; 0: none was.
+    pub declared_bytes: u64,
     /// The body is whole with this piece.
     pub done: bool,
 }
@@ -118,27 +136,30 @@ impl BodyDecoder {
     /// Takes in some input and returns the next piece of data in it. Call again with the rest until `done` or until nothing
     /// is consumed (then more input is needed). After a refusal the framing is lost: answer and close.
     pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<Decoded<'b>, Refusal> {
-        let mut at = 0;
-        while let Some(&byte) = input.get(at) {
+        let mut found = Decoded {
+            consumed: 0,
+            data: &[],
+            declared_bytes: 0,
+            done: false,
+        };
+        while let Some(&byte) = input.get(found.consumed) {
             if let State::Length { left } | State::Chunk { left } = self.state {
-                let data = self.take(left, &input[at..]);
-                return Ok(Decoded {
-                    consumed: at + data.len(),
-                    data,
-                    done: self.is_done(),
-                });
+                found.data = self.take(left, &input[found.consumed..]);
+                found.consumed += found.data.len();
+                break;
             }
             if self.state == State::Done {
                 break;
             }
             self.state = self.line_byte(byte)?;
-            at += 1;
+            found.consumed += 1;
+            if let State::Chunk { left } = self.state {
+                found.declared_bytes = left;
+                break;
+            }
         }
-        Ok(Decoded {
-            consumed: at,
-            data: &[],
-            done: self.is_done(),
-        })
+        found.done = self.is_done();
+        Ok(found)
     }
 
     /// The data at the start of `input`, of which `left` bytes are due.
@@ -158,18 +179,7 @@ impl BodyDecoder {
     fn line_byte(&mut self, byte: u8) -> Result<State, Refusal> {
         match self.state {
             State::Size { size, digit_count } => self.size_byte(size, digit_count, byte),
-            State::SizeSpace { size } => match byte {
-                b' ' | b'\t' => self.extension(State::SizeSpace { size }),
-                b';' => self.extension(State::Extension { size }),
-                _ => Err(malformed_size()),
-            },
-            State::Extension { size } => match byte {
-                b'\r' => Ok(State::SizeLf { size }),
-                _ if is_text(byte) => self.extension(State::Extension { size }),
-                _ => Err(Refusal::bad_request(
-                    "a control byte or bare LF in a chunk extension: end lines with CR LF",
-                )),
-            },
+            State::Extension { size, at } => self.extension_byte(size, at, byte),
             State::SizeLf { size } => match byte {
                 b'\n' if size == 0 => Ok(State::Trailer),
                 b'\n' => Ok(State::Chunk { left: size }),
@@ -194,8 +204,8 @@ impl BodyDecoder {
             b'A'..=b'F' => byte - b'A' + 10,
             _ if digit_count == 0 => return Err(malformed_size()),
             b'\r' => return Ok(State::SizeLf { size }),
-            b';' => return self.extension(State::Extension { size }),
-            b' ' | b'\t' => return self.extension(State::SizeSpace { size }),
+            b';' => return self.extension(size, Extension::Begin),
+            b' ' | b'\t' => return self.extension(size, Extension::Between),
             _ => return Err(malformed_size()),
         };
         if digit_count == SIZE_DIGIT_COUNT {
@@ -239,8 +249,36 @@ impl BodyDecoder {
         Ok(next)
     }
 
+    /// One byte of what stands behind a size: `;name` or `;name=value`, again and again.
+    fn extension_byte(&mut self, size: u64, at: Extension, byte: u8) -> Result<State, Refusal> {
+        use Extension::{
+            AfterName, AfterQuoted, Begin, BeginValue, Between, Escaped, Name, Quoted, Value,
+        };
+        let next = match (at, byte) {
+            (Name | Value | AfterQuoted, b'\r') => return Ok(State::SizeLf { size }),
+            (Name | Value | AfterQuoted | Between | AfterName, b';') => Begin,
+            (Name | AfterName, b'=') => BeginValue,
+            (Name | AfterName, b' ' | b'\t') => AfterName,
+            (Value | AfterQuoted | Between, b' ' | b'\t') => Between,
+            (Begin | BeginValue, b' ' | b'\t') => at,
+            (Quoted, b'"') => AfterQuoted,
+            (Quoted, b'\\') => Escaped,
+            (BeginValue, b'"') | (Quoted | Escaped, _) if is_text(byte) => Quoted,
+            (Begin | Name, _) if is_token_byte(byte) => Name,
+            (BeginValue | Value, _) if is_token_byte(byte) => Value,
+            // What a size alone may not have behind it.
+            (Between, _) => return Err(malformed_size()),
+            _ => {
+                return Err(Refusal::bad_request(
+                    "malformed chunk extension: write `;name` or `;name=value` and CR LF, or send none",
+                ));
+            }
+        };
+        self.extension(size, next)
+    }
+
     /// Pays for one byte of a chunk extension.
-    fn extension(&mut self, next: State) -> Result<State, Refusal> {
+    fn extension(&mut self, size: u64, at: Extension) -> Result<State, Refusal> {
         match self.extension_bytes_left.checked_sub(1) {
             Some(left) => self.extension_bytes_left = left,
             None => {
@@ -249,7 +287,7 @@ impl BodyDecoder {
                 ));
             }
         }
-        Ok(next)
+        Ok(State::Extension { size, at })
     }
 }
 
@@ -392,6 +430,76 @@ mod tests {
                 Err(400),
                 "{:?}",
                 String::from_utf8_lossy(input)
+            );
+        }
+    }
+
+    /// RFC 9112, section 7.1.1: `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`.
+    #[test]
+    fn extensions_have_a_grammar() {
+        for extension in [
+            ";a",
+            ";a=b",
+            ";a=\"\"",
+            ";a;b;c=d",
+            " ; a = b\t; c",
+            ";a=\"x;=, \\\"y\\\\ \u{e9}\t\";b",
+            ";a=\"b\" ;c=\"d\"",
+            ";!#$%&'*+-.^_`|~09aZ=1",
+        ] {
+            for size in ["1", "0001"] {
+                let body = format!("{size}{extension}\r\na\r\n0{extension}\r\n\r\n");
+                let found = chunked(body.as_bytes());
+                assert_eq!(found, Ok((b"a".to_vec(), true, 0)), "{extension}");
+            }
+        }
+        for extension in [
+            ";",
+            ";;a",
+            ";a;",
+            "; ",
+            " ",
+            ";a ",
+            ";a=",
+            ";a= ",
+            ";a=b ",
+            ";=b",
+            ";a b",
+            ";a=b c",
+            ";a=b=c",
+            ";a==b",
+            ";bad[=x",
+            ";a=b[",
+            ";a=\"b",
+            ";a=\"b\"c",
+            ";a=\"b\\\"",
+            ";a=b\"c\"",
+            ";a=\"\u{1}\"",
+            ";a=\"\\\u{1}\"",
+            ";\u{e9}",
+            ";a=\u{e9}",
+            ",a",
+        ] {
+            for last in ["1", "0"] {
+                let body = format!("{last}{extension}\r\na\r\n0\r\n\r\n");
+                assert_eq!(chunked(body.as_bytes()), Err(400), "{extension}");
+            }
+        }
+    }
+
+    /// A size is told when its line is read, before any of its data.
+    #[test]
+    fn sizes_are_told_at_their_line() {
+        let mut decoder = BodyDecoder::new(Framing::Chunked);
+        for (input, consumed, declared_bytes, data) in [
+            (&b"1000000;a=b"[..], 11, 0, &b""[..]),
+            (b"\r\nabc", 2, 0x0100_0000, b""),
+            (b"abc", 3, 0, b"abc"),
+        ] {
+            let found = decoder.decode(input).expect("valid");
+            assert_eq!(
+                (found.consumed, found.declared_bytes, found.data),
+                (consumed, declared_bytes, data)
             );
         }
     }

@@ -21,7 +21,7 @@
 use std::mem;
 
 use super::body::BodyDecoder;
-use super::handler::{Handler, Intake, Limits, Turn};
+use super::handler::{Handler, Intake, Turn};
 use super::head::{Framing, Head};
 use super::incoming::{Incoming, Standing};
 use super::output::Output;
@@ -59,6 +59,11 @@ pub enum Waiting {
         /// Bytes of it that came, framing included; to tell a slow peer from a silent one.
         received_bytes: u64,
     },
+    /// The rest of the body of a request that is answered already.
+    Discarded {
+        /// The same.
+        received_bytes: u64,
+    },
     /// Nothing from the peer: the next step is ours, or waits for output to be sent.
     Reply,
     /// The end.
@@ -86,7 +91,6 @@ enum State<I> {
     /// The rest of the body of a request that is answered.
     Discard {
         decoder: BodyDecoder,
-        left_bytes: u64,
         received_bytes: u64,
     },
     /// Nothing more is read or answered.
@@ -207,7 +211,7 @@ impl<I: Intake> Connection<I> {
                     received_bytes: parked.incoming.received_bytes,
                 }
             }
-            State::Discard { received_bytes, .. } if rest.is_empty() => Waiting::Body {
+            State::Discard { received_bytes, .. } if rest.is_empty() => Waiting::Discarded {
                 received_bytes: *received_bytes,
             },
             State::Head | State::Body(_) | State::Discard { .. } => Waiting::Reply,
@@ -295,12 +299,16 @@ impl<I: Intake> Connection<I> {
         }
     }
 
-    /// There is not enough input to go on; does anybody wait for more?
+    /// There is not enough input to go on; is more of it waited for?
     fn starved(&mut self, rest: &[u8]) -> Wants {
-        let between_requests = matches!(self.state, State::Head) && is_blank(rest);
+        let is_answered = match self.state {
+            State::Head => is_blank(rest),
+            State::Discard { .. } => true,
+            State::Body(_) | State::Closing => false,
+        };
         match self.course {
             Course::Open | Course::OneMore => Wants::Input,
-            Course::Draining if !between_requests => Wants::Input,
+            Course::Draining if !is_answered => Wants::Input,
             Course::Draining | Course::PeerClosed => {
                 self.state = State::Closing;
                 Wants::Close
@@ -314,9 +322,8 @@ impl<I: Intake> Connection<I> {
             State::Body(parked) => self.resume(parked, rest, turn),
             State::Discard {
                 decoder,
-                left_bytes,
                 received_bytes,
-            } => self.discard(decoder, left_bytes, received_bytes, rest, turn),
+            } => self.discard(decoder, received_bytes, rest, turn),
             State::Closing => {
                 self.state = State::Closing;
                 Pass {
@@ -367,10 +374,10 @@ impl<I: Intake> Connection<I> {
         turn: &mut Turn<'_, H>,
     ) -> usize {
         let mut exchange = self.exchange(head);
-        // Answered before the body, whether a peer that waits for `100 Continue` sends it is unknown, and so is where the next
-        // request begins; and a long body is not worth reading.
+        // If it is answered before the body: a peer that waits for `100 Continue` may send the body or not, and where the next
+        // request begins is unknown; and a body that is longer than any that is taken is not worth a connection.
         let is_long =
-            matches!(head.framing, Framing::Length(bytes) if bytes > turn.limits.discard_bytes);
+            matches!(head.framing, Framing::Length(bytes) if bytes > turn.limits.kept_body_bytes);
         exchange.keep_alive &= !(is_long || (head.expect_continue && head.has_body()));
         let whole_body = whole_body(head, body);
         let Some(intake) = turn.begin(head, whole_body, &mut exchange) else {
@@ -384,11 +391,11 @@ impl<I: Intake> Connection<I> {
                 };
                 return body.len();
             }
-            self.answered(exchange, BodyDecoder::new(head.framing), 0, turn.limits);
+            self.answered(exchange, BodyDecoder::new(head.framing));
             return 0;
         };
         let mut incoming = Incoming::new(head.framing, intake);
-        let (used, standing) = incoming.advance(body, turn.budget);
+        let (used, standing) = incoming.begin(body, turn.budget);
         match standing {
             Standing::Starved | Standing::OutOfBudget => {
                 if head.expect_continue && body.is_empty() && head.has_body() {
@@ -469,8 +476,10 @@ impl<I: Intake> Connection<I> {
             }
             Standing::Refused(refusal) => {
                 // Up to the end of the body, or of the chunk at hand: wherever the input was cut, that is the same.
-                exchange.keep_alive &=
-                    received_bytes.saturating_add(decoder.due_bytes()) <= turn.limits.discard_bytes;
+                exchange.keep_alive &= received_bytes.saturating_add(decoder.due_bytes())
+                    <= turn.limits.kept_body_bytes;
+                // Not told to go on, the peer may not send it.
+                exchange.keep_alive &= !(head.expect_continue && received_bytes == 0);
                 turn.refuse(Some(head), &mut exchange, &refusal);
             }
             Standing::RefusedWhole(refusal) => turn.refuse(Some(head), &mut exchange, &refusal),
@@ -479,26 +488,18 @@ impl<I: Intake> Connection<I> {
                 exchange.keep_alive = false;
             }
         }
-        self.answered(exchange, decoder, received_bytes, turn.limits);
+        self.answered(exchange, decoder);
     }
 
-    /// What becomes of the connection after an answer: of a body so much was received, and what is left of it is read if that is little.
-    fn answered(
-        &mut self,
-        exchange: Exchange,
-        decoder: BodyDecoder,
-        received_bytes: u64,
-        limits: &Limits,
-    ) {
+    /// What becomes of the connection after an answer: what is left of the body is read before the next request.
+    fn answered(&mut self, exchange: Exchange, decoder: BodyDecoder) {
         self.state = if !exchange.keep_alive {
             State::Closing
         } else if decoder.is_done() {
             State::Head
         } else {
-            let left_bytes = limits.discard_bytes.saturating_sub(received_bytes);
             State::Discard {
                 decoder,
-                left_bytes,
                 received_bytes: 0,
             }
         };
@@ -510,11 +511,12 @@ impl<I: Intake> Connection<I> {
         exchange
     }
 
-    /// Reads over the rest of a body. What goes wrong here has no answer any more: the request was answered.
+    /// Reads over the rest of a body, however long it is: many clients send all of it before they read the answer, and a connection
+    /// that is closed under them loses it (RFC 9112, section 9.6). It costs no memory, and the caller ends it by time.
+    /// What goes wrong here has no answer any more: the request was answered.
     fn discard<H: Handler>(
         &mut self,
         mut decoder: BodyDecoder,
-        mut left_bytes: u64,
         mut received_bytes: u64,
         rest: &[u8],
         turn: &mut Turn<'_, H>,
@@ -522,23 +524,16 @@ impl<I: Intake> Connection<I> {
         let mut used = 0;
         while !decoder.is_done() && used < rest.len() && *turn.budget > 0 {
             let room = (rest.len() - used).min(*turn.budget);
-            let consumed = decoder
-                .decode(&rest[used..used + room])
-                .ok()
-                .map(|decoded| decoded.consumed);
-            let Some((consumed, left)) =
-                consumed.and_then(|used| Some((used, left_bytes.checked_sub(used as u64)?)))
-            else {
+            let Ok(piece) = decoder.decode(&rest[used..used + room]) else {
                 self.state = State::Closing;
                 return Pass {
                     used,
                     starved: false,
                 };
             };
-            turn.charge(consumed);
-            used += consumed;
-            left_bytes = left;
-            received_bytes = received_bytes.saturating_add(consumed as u64);
+            turn.charge(piece.consumed);
+            used += piece.consumed;
+            received_bytes = received_bytes.saturating_add(piece.consumed as u64);
         }
         if decoder.is_done() {
             self.state = State::Head;
@@ -549,7 +544,6 @@ impl<I: Intake> Connection<I> {
         }
         self.state = State::Discard {
             decoder,
-            left_bytes,
             received_bytes,
         };
         Pass {

@@ -12,7 +12,7 @@ use super::{
 
 const LIMITS: Limits = Limits {
     output_high_bytes: 64 * 1024,
-    discard_bytes: 1000,
+    kept_body_bytes: 1000,
 };
 
 const HEAD_LIMITS: HeadLimits = HeadLimits {
@@ -31,6 +31,14 @@ pub(super) struct Echo {
 }
 
 impl Intake for Echo {
+    fn expect(&mut self, bytes: u64) -> Result<(), Refusal> {
+        assert!(bytes > 0);
+        if bytes > (self.room - self.body.len()) as u64 {
+            return Err(Refusal::new(413, "too_large", "too large: send less"));
+        }
+        Ok(())
+    }
+
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
         assert!(!data.is_empty());
         if data.len() > self.room - self.body.len() {
@@ -478,6 +486,42 @@ fn whether_the_rest_of_a_refused_body_is_read_does_not_depend_on_the_cut() {
     }
 }
 
+/// What is said to come and does not fit is refused before it comes, and before a peer that waits is told to go on.
+#[test]
+fn what_does_not_fit_is_refused_when_it_is_said() {
+    for (head, closes) in [
+        ("Content-Length: 11\r\n\r\n", false),
+        ("Content-Length: 1001\r\n\r\n", true),
+        ("Content-Length: 11\r\nExpect: 100-continue\r\n\r\n", true),
+        ("Transfer-Encoding: chunked\r\n\r\nb\r\n", false),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n",
+            false,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+            true,
+        ),
+    ] {
+        let text = format!("POST /small HTTP/1.1\r\nHost: h\r\n{head}");
+        for most in [1, text.len()] {
+            let mut peer = Peer::new();
+            for piece in text.as_bytes().chunks(most) {
+                assert_eq!(peer.got, b"", "too early");
+                peer.feed(piece, usize::MAX);
+            }
+            assert_eq!(peer.statuses(), ["413"], "{head}");
+            assert!(!peer.got.starts_with(CONTINUE));
+            let found = peer.answers().contains("Connection: close");
+            assert_eq!(
+                (found, peer.wants == Wants::Close),
+                (closes, closes),
+                "{head}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_thousand_in_one_input() {
     let stream =
@@ -616,7 +660,7 @@ fn continue_is_sent_only_while_the_peer_waits() {
 }
 
 #[test]
-fn unwanted_bodies_are_discarded_within_a_bound() {
+fn unwanted_bodies_are_read_to_their_end() {
     let body_of = |bytes: usize| {
         let head = format!("POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: {bytes}\r\n\r\n");
         [head.into_bytes(), vec![b'x'; bytes]].concat()
@@ -628,29 +672,62 @@ fn unwanted_bodies_are_discarded_within_a_bound() {
         (Wants::Input, Waiting::Idle)
     );
     assert!(!peer.answers().contains("Connection: close"));
+    // One that is known to be longer ends the connection: the caller reads on, and drops what comes.
     peer.feed(&body_of(1001), usize::MAX);
     assert_eq!(peer.wants, Wants::Close);
     assert!(peer.answers().contains("Connection: close"));
 
-    // Chunks do not tell: the connection just ends at the bound.
+    // Chunks do not tell: they are read up to the end, and the connection goes on.
     let mut peer = Peer::new();
     peer.feed(
         b"POST /early HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
         usize::MAX,
     );
     peer.feed(b"fff\r\n", usize::MAX);
-    peer.feed(&[b'x'; 900], usize::MAX);
+    for received_bytes in (905..=3805).step_by(100) {
+        let piece = if received_bytes == 905 { 900 } else { 100 };
+        peer.feed(&vec![b'x'; piece], usize::MAX);
+        assert_eq!(
+            (peer.wants, peer.connection.waiting()),
+            (Wants::Input, Waiting::Discarded { received_bytes })
+        );
+        assert_eq!(peer.connection.heap_bytes(), 0, "nothing of it is kept");
+    }
+    peer.feed(&[b'x'; 295], usize::MAX);
+    peer.feed(
+        b"\r\n0\r\n\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n",
+        usize::MAX,
+    );
+    assert_eq!(peer.statuses(), ["403", "200"]);
     assert_eq!(
         (peer.wants, peer.connection.waiting()),
-        (
-            Wants::Input,
-            Waiting::Body {
-                received_bytes: 905
-            }
-        )
+        (Wants::Input, Waiting::Idle)
     );
-    peer.feed(&[b'x'; 95], usize::MAX);
-    assert_eq!(peer.wants, Wants::Input);
-    peer.feed(b"x", usize::MAX);
-    assert_eq!((peer.wants, peer.statuses().len()), (Wants::Close, 1));
+}
+
+/// What is dropped is work like any other: a turn ends within it.
+#[test]
+fn discarding_is_paid_for() {
+    let head = b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 900\r\n\r\n";
+    let mut peer = Peer::new();
+    peer.once(head, usize::MAX);
+    for (length, budget, expected) in [
+        (400, 500, (Wants::Input, 100)),
+        (400, 150, (Wants::Turn, 0)),
+    ] {
+        assert_eq!(peer.once_within(&vec![b'x'; length], budget), expected);
+    }
+}
+
+/// A node that stops does not wait for the end of a body that is answered.
+#[test]
+fn draining_does_not_wait_for_what_is_not_wanted() {
+    for framing in ["Content-Length: 900", "Transfer-Encoding: chunked"] {
+        let head = format!("POST /early HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n1\r\n");
+        let mut peer = Peer::new();
+        peer.feed(head.as_bytes(), usize::MAX);
+        peer.connection.drain_after_current();
+        peer.feed_on();
+        assert_eq!((peer.statuses().len(), peer.wants), (1, Wants::Close));
+    }
 }

@@ -97,12 +97,12 @@ fn read_absolute<'b>(target: &'b [u8], head: &mut Head<'b>) -> Result<(), Refusa
         .position(|byte| matches!(byte, b'/' | b'?' | b'#'))
         .unwrap_or(rest.len());
     let (authority, path) = rest.split_at(authority_bytes);
-    if authority.is_empty() {
+    check_host(authority)?;
+    if is_nameless(authority) {
         return Err(Refusal::bad_request(
             "no host in the request target: write `http://host/path`, or only the path",
         ));
     }
-    check_host(authority)?;
     head.host = Some(authority);
     read_path(path, head)
 }
@@ -131,6 +131,11 @@ pub(super) fn check_host(value: &[u8]) -> Result<(), Refusal> {
             "invalid Host: write a name or an address, and `:port` if needed",
         )),
     }
+}
+
+/// Whether there is neither name nor address before the port.
+pub(super) fn is_nameless(host: &[u8]) -> bool {
+    matches!(host, [] | [b':', ..])
 }
 
 /// The characters of RFC 3986's reg-name, without the comma, by which intermediaries join repeated headers. A table, since every

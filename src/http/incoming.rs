@@ -46,6 +46,17 @@ impl<I: Intake> Incoming<I> {
         }
     }
 
+    /// Tells the intake how long the body is, if the head says so, and feeds it what came with the head.
+    pub(super) fn begin(&mut self, input: &[u8], budget: &mut usize) -> (usize, Standing) {
+        let due_bytes = self.decoder.due_bytes();
+        if due_bytes > 0
+            && let Err(refusal) = self.intake.expect(due_bytes)
+        {
+            return (0, Standing::Refused(refusal));
+        }
+        self.advance(input, budget)
+    }
+
     /// Feeds the intake; returns how much of `input` was used.
     pub(super) fn advance(&mut self, input: &[u8], budget: &mut usize) -> (usize, Standing) {
         let mut used = 0;
@@ -64,9 +75,12 @@ impl<I: Intake> Incoming<I> {
             used += decoded.consumed;
             *budget -= decoded.consumed;
             self.received_bytes = self.received_bytes.saturating_add(decoded.consumed as u64);
-            if !decoded.data.is_empty()
-                && let Err(refusal) = self.intake.push(decoded.data)
-            {
+            let taken = match decoded {
+                _ if !decoded.data.is_empty() => self.intake.push(decoded.data),
+                _ if decoded.declared_bytes > 0 => self.intake.expect(decoded.declared_bytes),
+                _ => Ok(()),
+            };
+            if let Err(refusal) = taken {
                 return (used, Standing::Refused(refusal));
             }
         }

@@ -53,4 +53,4 @@ pub use head_reader::HeadReader;
 pub use output::{Blob, BodySource, Fill, Output};
 pub use refusal::Refusal;
 pub use request::{HeadLimits, MAX_HEADER_COUNT, given_twice, parse_head};
-pub use response::{Exchange, HttpDate, Reply, ReplyHead, reason};
+pub use response::{Exchange, HttpDate, Reply, ReplyHead, Vary, reason};

@@ -163,7 +163,12 @@ fn parse_whole<'b>(
     }
     seen.finish(head)?;
     // After the headers: the authority of an absolute-form target takes the place of Host.
-    fields::read_target(target.as_bytes(), head)
+    fields::read_target(target.as_bytes(), head)?;
+    if head.http_minor == 1 && head.host.is_none_or(fields::is_nameless) {
+        let message = "empty Host: HTTP/1.1 requires the name or the address of the node";
+        return Err(Refusal::bad_request(message));
+    }
+    Ok(())
 }
 
 fn method_of(method: &[u8]) -> Method {

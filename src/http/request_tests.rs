@@ -223,7 +223,7 @@ fn a_content_encoding_is_given_only_if_it_encodes() {
 
 #[test]
 fn only_the_head_is_taken() {
-    let input = b"GET / HTTP/1.1\r\nHost:\r\n\r\nGET /next";
+    let input = b"GET / HTTP/1.0\r\nHost:\r\n\r\nGET /next";
     let ParsedHead::Complete { head, head_bytes } = parse(input) else {
         panic!("whole")
     };
@@ -272,6 +272,7 @@ fn targets() {
         "GET a",
         "GET ftp://h/",
         "GET http:///x",
+        "GET http://:80/x",
         "GET http://u@h/",
         "GET /#",
         "GET /?#",
@@ -295,12 +296,14 @@ fn hosts() {
         "[::1]",
         "[::ffff:1.2.3.4]:65535",
         "a:",
-        "",
         "xn--e1aybc.example:80",
     ] {
         assert!(parse_host(valid), "{valid:?}");
     }
     let invalid = [
+        "",
+        ":",
+        ":80",
         "a b",
         "a,b",
         "u@h",
@@ -325,6 +328,23 @@ fn hosts() {
     ];
     for invalid in invalid {
         assert!(!parse_host(invalid), "{invalid:?}");
+    }
+}
+
+/// The authority of the target stands for Host; HTTP/1.0 needs none.
+#[test]
+fn an_empty_host_is_refused_where_it_names_the_node() {
+    for (text, is_refused) in [
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n", true),
+        ("GET / HTTP/1.1\r\nHost: \t\r\n\r\n", true),
+        ("OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n", true),
+        ("GET http://h/ HTTP/1.1\r\nHost:\r\n\r\n", false),
+        ("GET / HTTP/1.0\r\nHost:\r\n\r\n", false),
+        ("GET / HTTP/1.0\r\n\r\n", false),
+    ] {
+        let found = parse(text.as_bytes());
+        let refused = matches!(&found, ParsedHead::Refused(refusal) if refusal.status == 400);
+        assert_eq!(refused, is_refused, "{text:?}: {found:?}");
     }
 }
 

@@ -55,6 +55,18 @@ pub struct Exchange {
     pub answered: bool,
     /// Of the response, once it is rendered.
     pub status: u16,
+    /// What its form depends on.
+    pub vary: Vary,
+}
+
+/// What the form of a response depends on beside its target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vary {
+    /// Nothing: there is one form.
+    #[default]
+    Nothing,
+    /// Accept.
+    Accept,
 }
 
 impl Exchange {
@@ -66,6 +78,7 @@ impl Exchange {
             keep_alive: head.keep_alive,
             answered: false,
             status: 0,
+            vary: Vary::Nothing,
         }
     }
 
@@ -77,6 +90,7 @@ impl Exchange {
             keep_alive: false,
             answered: false,
             status: 0,
+            vary: Vary::Nothing,
         }
     }
 }
@@ -106,6 +120,13 @@ impl<'o> Reply<'o> {
         self
     }
 
+    /// Says what the form of this response depends on.
+    #[inline]
+    pub fn vary(self, vary: Vary) -> Self {
+        self.exchange.vary = vary;
+        self
+    }
+
     /// Holds this response back, and all that follow, until the output is released: it says what is not true yet.
     pub fn hold(self) -> Self {
         self.out.hold();
@@ -128,7 +149,11 @@ impl<'o> Reply<'o> {
             bytes.extend_from_slice(b" \r\nDate: ");
         }
         bytes.extend_from_slice(self.date.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
+        let end: &[u8] = match self.exchange.vary {
+            Vary::Nothing => b"\r\n",
+            Vary::Accept => b"\r\nVary: Accept\r\n",
+        };
+        bytes.extend_from_slice(end);
         ReplyHead {
             reply: self,
             status,
@@ -173,13 +198,35 @@ impl ReplyHead<'_> {
         self
     }
 
+    /// Header lines as they are, each with its CR LF: some of ours that always go together.
+    #[inline]
+    pub fn lines(self, lines: &'static str) -> Self {
+        debug_assert!(
+            lines.ends_with("\r\n") && lines.is_ascii() && !lines.contains("\r\n\r\n"),
+            "{lines:?} are header lines"
+        );
+        self.reply.out.bytes().extend_from_slice(lines.as_bytes());
+        self
+    }
+
     /// `ETag: "N-hhhhhhhh"`: a number, and eight digits that tell whose number it is.
     #[inline]
     pub fn etag(self, number: u64, digits: &[u8; 8]) -> Self {
+        self.tag(b"ETag: \"", number, *digits)
+    }
+
+    /// `ETag: W/"N-hhhhhhhh"`: the same of a form that shares its number with another one.
+    #[inline]
+    pub fn weak_etag(self, number: u64, digits: &[u8; 8]) -> Self {
+        self.tag(b"ETag: W/\"", number, *digits)
+    }
+
+    #[inline(always)] // so that the pieces are of known length
+    fn tag(self, before: &[u8], number: u64, digits: [u8; 8]) -> Self {
         let mut end = *b"-        \"\r\n";
-        end[1..9].copy_from_slice(digits);
+        end[1..9].copy_from_slice(&digits);
         let bytes = self.reply.out.bytes();
-        bytes.extend_from_slice(b"ETag: \"");
+        bytes.extend_from_slice(before);
         bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         bytes.extend_from_slice(&end);
         self
@@ -360,6 +407,7 @@ statuses! {
     403 "Forbidden"
     404 "Not Found"
     405 "Method Not Allowed"
+    406 "Not Acceptable"
     408 "Request Timeout"
     409 "Conflict"
     410 "Gone"
@@ -417,6 +465,7 @@ mod tests {
             keep_alive: true,
             answered: false,
             status: 0,
+            vary: Vary::Nothing,
         }
     }
 

@@ -440,7 +440,7 @@ mod tests {
     use crate::lsm::{Lsm, NewValue, Options};
     use crate::partition::{PartitionOptions, Roles};
     use crate::replication::NodeId;
-    use crate::storage::{Lineage, Role, Standing};
+    use crate::storage::{Lineage, Mint, Role, Standing};
 
     const KEY: usize = 7;
 
@@ -455,9 +455,18 @@ mod tests {
             fsync: Fsync::Always,
             wal_retain_bytes: 1 << 20,
             node_id: NodeId([0; 16]),
+            address: "http://h:1".to_owned(),
+            has_token: false,
         };
         let roles = Roles::in_force(Standing::new(Role::Leader, lineage));
-        let mut partition = Partition::new(0, Lsm::new(engine), roles, None, options);
+        let mut partition = Partition::new(
+            0,
+            Lsm::new(engine),
+            roles,
+            None,
+            options,
+            Mint::new([1; 16]),
+        );
         partition.retain_log();
         write(&mut partition, write_count);
         partition

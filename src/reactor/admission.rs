@@ -11,7 +11,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Token};
 
 use crate::api::too_many_connections;
-use crate::http::{Exchange, Output, Refusal, Reply};
+use crate::http::{Exchange, Output, Refusal, Reply, Vary};
 
 use super::idle_queue::Look;
 use super::limits::EVICT_IDLE_MS;
@@ -162,6 +162,7 @@ impl Reactor {
             keep_alive,
             answered: false,
             status: 0,
+            vary: Vary::Nothing,
         };
         let reply = Reply::new(&mut output, &self.date, &mut exchange);
         reply

@@ -9,7 +9,8 @@
 //! | … a generated body | the idle time-out, plus the time its bytes take at [`STREAM_MIN_BYTES_PER_MS`]: it may pin a snapshot |
 //! | changes to tell a watcher of | its time-out, or the next sign of life |
 //! | replicas to confirm a write | the ack time-out after the write |
-//! | the peer to close | [`LINGER_MS`] after its last answer |
+//! | the end of a body that is answered already, or the peer to close after its last answer | [`DROP_SILENCE_MS`] after it sent \
+//!   something, and [`DROP_MS`] after the answer; [`DROP_STOPPING_MS`] when the node stops |
 //!
 //! So slow heads and slow bodies end however steadily they drip, and fast ones of any size do not. A connection beyond the limit
 //! has [`TURNED_AWAY_MS`] where others have the idle or the header time-out.
@@ -27,8 +28,14 @@ const STREAM_MIN_BYTES_PER_MS: u64 = 64;
 /// How fast a peer is is measured over at least so long.
 const PACE_MS: u64 = 1_000;
 
-/// How long a peer that has had its last answer may go on sending.
-const LINGER_MS: u64 = 2_000;
+/// How long a peer that has its answer may go on sending what is not wanted: so long without a pause of [`DROP_SILENCE_MS`]. Before
+/// it has sent all, many clients do not read the answer. (nginx has the same for its `lingering_time`
+/// and `lingering_timeout`.)
+const DROP_MS: u64 = 30_000;
+const DROP_SILENCE_MS: u64 = 5_000;
+
+/// The same once the node is told to stop: stopping does not wait for what is not wanted.
+const DROP_STOPPING_MS: u64 = 1_000;
 
 /// How long a connection beyond the limit may take for its request, and to read the answer.
 const TURNED_AWAY_MS: u64 = 1_000;
@@ -64,14 +71,22 @@ enum Kind {
     Streaming,
     Confirming,
     Watching,
+    /// For the end of a body that is answered already.
+    Discarding,
+    /// For the peer to close.
     Ending,
+    /// Either, while the node stops.
+    Stopping,
 }
 
 /// What a session looks like after a visit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
     pub(super) waiting: Waiting,
-    pub(super) is_ending: bool,
+    /// Bytes that were dropped since the last answer; `None`: it was not sent yet.
+    pub(super) ending_bytes: Option<u64>,
+    /// The node is told to stop.
+    pub(super) is_stopping: bool,
     /// A request was begun or answered, or output sent, in that visit.
     pub(super) has_progressed: bool,
     /// Bytes sent on the connection so far, if a generated body is on its way.
@@ -137,6 +152,9 @@ pub(super) struct Patience {
     pace: Pace,
     /// Bytes sent before the generated body.
     sent_before: u64,
+    /// Bytes dropped so far, and when the last of them came.
+    dropped_bytes: u64,
+    dropped_at: Millis,
     pub(super) deadline: Deadline,
 }
 
@@ -163,24 +181,31 @@ impl Patience {
     ) -> Millis {
         let Situation {
             waiting,
-            is_ending,
+            ending_bytes,
+            is_stopping,
             has_progressed,
             streamed_bytes,
             awaits_acks,
             watches_until,
         } = situation;
-        if let Some(until) = watches_until.filter(|_| !is_ending) {
+        if let Some(until) = watches_until.filter(|_| ending_bytes.is_none()) {
             self.kind = Kind::Watching;
             return until;
         }
+        let dropped_bytes = match waiting {
+            Waiting::Discarded { received_bytes } => ending_bytes.or(Some(received_bytes)),
+            _ => ending_bytes,
+        };
         let kind = match waiting {
-            _ if is_ending => Kind::Ending,
+            _ if dropped_bytes.is_some() && is_stopping => Kind::Stopping,
+            _ if ending_bytes.is_some() => Kind::Ending,
             _ if awaits_acks => Kind::Confirming,
             _ if streamed_bytes.is_some() => Kind::Streaming,
             Waiting::Closing => Kind::Ending,
             Waiting::Idle => Kind::Idle,
             Waiting::Head => Kind::Head,
             Waiting::Body { .. } => Kind::Body,
+            Waiting::Discarded { .. } => Kind::Discarding,
             Waiting::Reply => Kind::Reading,
         };
         if let Waiting::Body { received_bytes } = waiting {
@@ -190,16 +215,26 @@ impl Patience {
                 self.pace = Pace::begin(received_bytes, now);
             }
         }
-        if kind != self.kind
-            || (has_progressed
-                && !matches!(kind, Kind::Ending | Kind::Streaming | Kind::Confirming))
-        {
+        let is_fresh = has_progressed
+            && !matches!(
+                kind,
+                Kind::Ending | Kind::Stopping | Kind::Streaming | Kind::Confirming
+            );
+        if kind != self.kind || is_fresh {
             self.kind = kind;
             self.since = now;
             self.sent_before = streamed_bytes.unwrap_or(0);
+            self.dropped_at = now;
+        }
+        if let Some(dropped_bytes) = dropped_bytes.filter(|bytes| *bytes != self.dropped_bytes) {
+            (self.dropped_bytes, self.dropped_at) = (dropped_bytes, now);
         }
         let patience_ms = match waiting {
-            _ if kind == Kind::Ending => LINGER_MS,
+            _ if kind == Kind::Stopping => DROP_STOPPING_MS,
+            _ if matches!(kind, Kind::Ending | Kind::Discarding) => {
+                let silence_until = self.dropped_at.saturating_add(DROP_SILENCE_MS);
+                return silence_until.min(self.since.saturating_add(DROP_MS));
+            }
             _ if kind == Kind::Confirming => time_outs.acks_ms,
             _ if kind == Kind::Streaming => {
                 let sent_bytes = streamed_bytes.unwrap_or(0).saturating_sub(self.sent_before);
@@ -230,7 +265,8 @@ mod tests {
     fn open(waiting: Waiting, has_progressed: bool) -> Situation {
         Situation {
             waiting,
-            is_ending: false,
+            ending_bytes: None,
+            is_stopping: false,
             has_progressed,
             streamed_bytes: None,
             awaits_acks: false,
@@ -304,6 +340,22 @@ mod tests {
         );
     }
 
+    /// Bytes that are dropped, after an answer or after the last one.
+    fn dropping(dropped_bytes: u64, is_last: bool) -> Situation {
+        if is_last {
+            return Situation {
+                ending_bytes: Some(dropped_bytes),
+                ..open(Waiting::Closing, true)
+            };
+        }
+        open(
+            Waiting::Discarded {
+                received_bytes: dropped_bytes,
+            },
+            false,
+        )
+    }
+
     #[test]
     fn the_pace_of_a_body_is_that_of_late() {
         let mut patience = Patience::default();
@@ -339,13 +391,48 @@ mod tests {
     }
 
     #[test]
-    fn an_ending_connection_has_one_deadline() {
+    fn what_is_not_wanted_may_come_for_a_while_without_a_pause() {
+        for is_last in [false, true] {
+            let mut patience = Patience::default();
+            let mut until = |bytes, now| patience.until(dropping(bytes, is_last), now, TIME_OUTS);
+            assert_eq!(until(0, 100), 100 + DROP_SILENCE_MS);
+            assert_eq!(until(0, 900), 100 + DROP_SILENCE_MS, "nothing came");
+            assert_eq!(until(1, 4_000), 4_000 + DROP_SILENCE_MS);
+            assert_eq!(until(1, 8_000), 4_000 + DROP_SILENCE_MS);
+            assert_eq!(until(9_000_000, 28_000), 100 + DROP_MS, "in all");
+            assert_eq!(until(9_000_001, 29_000), 100 + DROP_MS);
+        }
+        // The body of another request has its own time.
         let mut patience = Patience::default();
-        let ending = Situation {
-            is_ending: true,
-            ..open(Waiting::Closing, true)
+        assert_eq!(
+            patience.until(dropping(5, false), 100, TIME_OUTS),
+            100 + DROP_SILENCE_MS
+        );
+        let next = Situation {
+            has_progressed: true,
+            ..dropping(5, false)
         };
-        assert_eq!(patience.until(ending, 100, TIME_OUTS), 100 + LINGER_MS);
-        assert_eq!(patience.until(ending, 900, TIME_OUTS), 100 + LINGER_MS);
+        assert_eq!(
+            patience.until(next, 29_000, TIME_OUTS),
+            29_000 + DROP_SILENCE_MS
+        );
+    }
+
+    #[test]
+    fn a_node_that_stops_does_not_wait_for_what_is_not_wanted() {
+        for is_last in [false, true] {
+            let mut patience = Patience::default();
+            patience.until(dropping(0, is_last), 100, TIME_OUTS);
+            for (now, bytes) in [(5_000, 1), (5_500, 2), (5_900, 900)] {
+                let stopping = Situation {
+                    is_stopping: true,
+                    ..dropping(bytes, is_last)
+                };
+                assert_eq!(
+                    patience.until(stopping, now, TIME_OUTS),
+                    5_000 + DROP_STOPPING_MS
+                );
+            }
+        }
     }
 }

@@ -33,8 +33,9 @@ pub(super) const LANE_RENDER_BYTES: usize = 16 * 1024;
 /// No request is begun on a connection while more than this is unsent.
 pub(super) const OUTPUT_HIGH_BYTES: usize = 64 * 1024;
 
-/// Of a body that nobody wants, so much is read to keep the connection.
-pub(super) const DISCARD_BYTES: u64 = 1024 * 1024;
+/// A body up to this length, or up to that of the longest value, is read to its end where it is not wanted: that costs less than a
+/// new connection.
+pub(super) const KEPT_BODY_BYTES: u64 = 1024 * 1024;
 
 /// Replies released in one turn: each costs a look at its session.
 pub(super) const RELEASES_PER_TURN: usize = 1024;

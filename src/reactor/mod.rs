@@ -78,7 +78,7 @@ use gates::Gates;
 use idle_queue::IdleQueue;
 use lanes::{LANES, Lane};
 use limits::{
-    DEADLINES_PER_TURN, DISCARD_BYTES, DRAIN_MS, EVENTS_PER_POLL, OUTPUT_HIGH_BYTES,
+    DEADLINES_PER_TURN, DRAIN_MS, EVENTS_PER_POLL, KEPT_BODY_BYTES, OUTPUT_HIGH_BYTES,
     READ_BUFFER_BYTES,
 };
 use listener::Listener;
@@ -222,7 +222,7 @@ impl Reactor {
             heads: HeadReader::new(head),
             limits: Limits {
                 output_high_bytes: OUTPUT_HIGH_BYTES,
-                discard_bytes: DISCARD_BYTES,
+                kept_body_bytes: KEPT_BODY_BYTES.max(config.max_value_bytes as u64),
             },
             time_outs: TimeOuts {
                 idle_ms: config.idle_timeout_ms,
@@ -367,7 +367,8 @@ impl Reactor {
             } else {
                 session.http.waiting()
             },
-            is_ending: session.is_ending(),
+            ending_bytes: session.ending_bytes().filter(|_| !session.has_unsent()),
+            is_stopping: self.drain_until.is_some(),
             has_progressed,
             streamed_bytes: session.is_streaming().then_some(session.sent_bytes),
             awaits_acks: session.awaits_acks(),

@@ -7,8 +7,8 @@
 //!    its own socket, and holds no more memory than one read and one bounded output.
 //! 3. A visit does bounded work: the budget of the turn, one write of [`WRITE_MAX_BYTES`] at a time.
 //! 4. Of the output nothing goes that is held back for the disk; meanwhile nothing is read either (2).
-//! 5. The last answer reaches the peer: the sending side is shut down, what the peer still sends is read and dropped within
-//!    bounds, and only then is the socket closed. Closing with unread input would reset the connection.
+//! 5. The last answer reaches the peer: the sending side is shut down, what the peer still sends is read and dropped, for as long as
+//!    `deadlines.rs` allows, and only then is the socket closed. Closing with unread input would reset the connection.
 //!
 //! Not here: which session is visited when (`mod.rs`), deadlines (`deadlines.rs`).
 
@@ -34,9 +34,6 @@ const WRITE_SLICES: usize = 16;
 
 /// Bytes to send that cost as much as one byte of input that is parsed.
 const SENT_PER_WORK_BYTE: usize = 8;
-
-/// What is read and dropped from a peer that has had its last answer.
-const LINGER_MAX_BYTES: usize = 1024 * 1024;
 
 /// What a visit works with.
 pub(super) struct Visit<'t, H> {
@@ -73,7 +70,7 @@ enum Stage {
     /// The last answer is on its way.
     Flushing,
     /// It is sent; what the peer still sends is dropped.
-    Lingering { dropped_bytes: usize },
+    Lingering { dropped_bytes: u64 },
 }
 
 /// Which limit a session counts against.
@@ -394,9 +391,13 @@ impl Session {
         self.stage == Stage::Open && self.wants == Wants::Turn
     }
 
-    /// Whether it is past its last answer.
-    pub(super) fn is_ending(&self) -> bool {
-        self.stage != Stage::Open
+    /// Bytes that were read and dropped since the last answer; `None`: it is not past it.
+    pub(super) fn ending_bytes(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Open => None,
+            Stage::Flushing => Some(0),
+            Stage::Lingering { dropped_bytes } => Some(dropped_bytes),
+        }
     }
 
     /// Does what can be done now. An error means that the connection is gone.
@@ -547,8 +548,8 @@ impl Session {
             let Stage::Lingering { dropped_bytes } = &mut self.stage else {
                 break;
             };
-            *dropped_bytes += len;
-            if self.peer == Peer::Ended || *dropped_bytes > LINGER_MAX_BYTES {
+            *dropped_bytes += len as u64;
+            if self.peer == Peer::Ended {
                 return Ok(Next::Close);
             }
         }
