@@ -1,5 +1,6 @@
-//! Known bugs, to be switched on one at a time by the simulation that has to find them (`tests/replication.rs`, `tests/controller.rs`). Only with the
-//! feature `planted-bugs`, which no binary is built with; without it [`is_planted`] is `false` and nothing of them is left.
+//! Known bugs, to be switched on one at a time by the simulation that has to find them
+//! (`tests/replication.rs`, `tests/controller.rs`). Only with the feature `planted-bugs`, which no
+//! binary is built with; without it [`is_planted`] is `false` and nothing of them is left.
 
 /// A bug that somebody could write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

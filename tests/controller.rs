@@ -1,16 +1,19 @@
-//! A controller that names no epochs, under simulation: it tells a replaced leader nothing, changes its mind without looking, and sends
-//! its messages at once, so that they come in any order, late, twice or not at all. Nodes crash, come back with or without
-//! their data, and are cut off from each other meanwhile.
+//! A controller that names no epochs, under simulation: it tells a replaced leader nothing, changes
+//! its mind without looking, and sends its messages at once, so that they come in any order, late,
+//! twice or not at all. Nodes crash, come back with or without their data, and are cut off from
+//! each other meanwhile.
 //!
-//! Checked in every step: no node drops a write, since no epoch is a controller's. Whenever a node begins to lead: every confirmed write
-//! that a node held which it could reach the whole time is on it, unless its data is of a later epoch: then that node was out of
-//! reach when the epoch began. In the end, when all is mended and the controller has said
-//! once more what it wants: the node that it named leads, the others follow it, and all confirmed writes that were not lost
-//! with every node that held them are there. Where two nodes wrote without knowing of each other, they say so, drop nothing, and
-//! an order with an epoch ends it.
+//! Checked in every step: no node drops a write, since no epoch is a controller's. Whenever a node
+//! begins to lead: every confirmed write that a node held which it could reach the whole time is on
+//! it, unless its data is of a later epoch: then that node was out of reach when the epoch began.
+//! In the end, when all is mended and the controller has said once more what it wants: the node
+//! that it named leads, the others follow it, and all confirmed writes that were not lost with
+//! every node that held them are there. Where two nodes wrote without knowing of each other, they
+//! say so, drop nothing, and an order with an epoch ends it.
 //!
-//! Seeds begin with one of the sequences of messages that once lost writes, or with none. `DB_NODE_TEST_SEED=n` repeats a run,
-//! `DB_NODE_TEST_RUNS=n` does more of them. With the feature `planted-bugs` the bugs in taking over have to be found.
+//! Seeds begin with one of the sequences of messages that once lost writes, or with none.
+//! `DB_NODE_TEST_SEED=n` repeats a run, `DB_NODE_TEST_RUNS=n` does more of them. With the feature
+//! `planted-bugs` the bugs in taking over have to be found.
 
 #[path = "common/cluster.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
@@ -218,7 +221,8 @@ impl Run {
         }
     }
 
-    /// Whether a node could be reached from another all the time since some moment, with time to spare.
+    /// Whether a node could be reached from another all the time since some moment, with time to
+    /// spare.
     fn is_reached(&mut self, from: usize, to: usize, since_ms: u64) -> bool {
         let pair = (from.min(to), from.max(to));
         let fine_since_ms = self.fine_since_ms.get(&pair).copied().unwrap_or(0);
@@ -488,7 +492,8 @@ impl Run {
         lines.join("\n")
     }
 
-    /// Everything is mended, and the controller says once more what it wants; true if two nodes hold what the other lacks.
+    /// Everything is mended, and the controller says once more what it wants; true if two nodes
+    /// hold what the other lacks.
     fn settle(&mut self) -> bool {
         for a in 0..self.host_count() {
             for b in 0..a {
@@ -536,7 +541,8 @@ impl Run {
         true
     }
 
-    /// Whether the nodes come to agree. `epoch`: of the order that they were given, if it named one; data may be dropped then.
+    /// Whether the nodes come to agree. `epoch`: of the order that they were given, if it named
+    /// one; data may be dropped then.
     fn agrees(&mut self, steps: usize, epoch: Option<u64>) -> bool {
         for _ in 0..steps {
             if epoch.is_none() {

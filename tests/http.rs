@@ -122,7 +122,8 @@ fn set_get_delete_with_json() {
     );
 }
 
-/// The load balancer of the system sends one message for everything: a key and a value, whichever request it is.
+/// The load balancer of the system sends one message for everything: a key and a value, whichever
+/// request it is.
 #[test]
 fn messages_with_key_and_value_are_taken_by_every_request() {
     let node = Node::start(&[]);
@@ -1372,7 +1373,8 @@ fn a_refusal_does_not_depend_on_the_cut() {
     );
 }
 
-/// A list on several lines is one list, wherever it stands; and no route that has no conditions minds.
+/// A list on several lines is one list, wherever it stands; and no route that has no conditions
+/// minds.
 #[test]
 fn lists_may_stand_on_several_lines() {
     let node = Node::start(&[]);
@@ -1468,7 +1470,8 @@ fn single_values_that_stand_twice_are_refused_where_they_matter() {
     }
 }
 
-/// What changes the meaning of a request and is not obeyed is refused by name, and nothing is written.
+/// What changes the meaning of a request and is not obeyed is refused by name, and nothing is
+/// written.
 #[test]
 fn what_a_request_does_not_take_is_refused_by_name() {
     let node = Node::start(&[]);
@@ -2263,7 +2266,8 @@ fn parts_of_values_are_not_sent() {
     assert_eq!(stored(&mut client, b"k"), b"foobar");
 }
 
-/// The client gets the form that it gives the highest weight, never one that it excludes, and caches can tell forms apart.
+/// The client gets the form that it gives the highest weight, never one that it excludes, and
+/// caches can tell forms apart.
 #[test]
 fn forms_are_negotiated() {
     let node = Node::start(&[]);

@@ -1,4 +1,5 @@
-//! Version tokens on real nodes: a token counts wherever the write that it was given out for is still there, and nowhere else.
+//! Version tokens on real nodes: a token counts wherever the write that it was given out for is
+//! still there, and nowhere else.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks, files and sockets of their own"
@@ -154,7 +155,8 @@ fn assert_counts(node: &Node, key: &str, token: &str) {
     }
 }
 
-/// However a node loses what it has written, what it writes next has the same versions and other tokens.
+/// However a node loses what it has written, what it writes next has the same versions and other
+/// tokens.
 #[test]
 fn tokens_of_lost_writes_count_for_nothing() {
     // Nothing is kept.
@@ -268,7 +270,8 @@ fn tokens_of_damaged_writes_count_for_nothing() {
     assert_counts_for_nothing(&node, "k", &lost[1]);
 }
 
-/// A token is that of its write for good: over restarts of any kind, more of them than a replica is told of.
+/// A token is that of its write for good: over restarts of any kind, more of them than a replica is
+/// told of.
 #[test]
 fn tokens_of_kept_writes_outlive_restarts() {
     let folder = Folder::new("identity-kept");
@@ -369,7 +372,8 @@ fn tokens_of_writes_that_a_failover_dropped_count_for_nothing() {
     assert_counts(&new, "kept", &kept);
     old.signal("CONT");
 
-    // The old leader comes to follow: what it had is told apart there, too, also the page that it kept.
+    // The old leader comes to follow: what it had is told apart there, too, also the page that it
+    // kept.
     follow(&old, &new, 2);
     wait_for_replica(&old, last_version(&new));
     assert_is_no_position(&old, lost);
@@ -382,7 +386,8 @@ fn tokens_of_writes_that_a_failover_dropped_count_for_nothing() {
     }
 }
 
-/// A replica does not vouch for a history that it has not got yet, however high its own versions are.
+/// A replica does not vouch for a history that it has not got yet, however high its own versions
+/// are.
 #[test]
 fn a_replica_vouches_only_for_histories_that_it_has() {
     let (one, other) = (start(&[]), start(&[]));
@@ -422,7 +427,8 @@ fn a_replica_vouches_only_for_histories_that_it_has() {
     assert_is_no_position(&replica, &newest);
 }
 
-/// A leader that was started again, over and over, and its replica: none of it costs a snapshot, whichever of them leads then.
+/// A leader that was started again, over and over, and its replica: none of it costs a snapshot,
+/// whichever of them leads then.
 #[test]
 fn restarts_of_a_leader_cost_no_snapshots() {
     let folder = Folder::new("identity-restarts");

@@ -373,7 +373,8 @@ fn a_peer_that_stops_reading_is_let_go() {
     assert!(received.len() < LARGE_BYTES, "all of it came");
 }
 
-/// A client as most are: it sends all of its request, and only then reads. Then it waits for the end of the connection.
+/// A client as most are: it sends all of its request, and only then reads. Then it waits for the
+/// end of the connection.
 fn send_all_then_read(node: &Node, request: &[u8]) -> (u16, String) {
     let mut client = node.connect();
     if let Err(error) = client.stream.write_all(request) {
@@ -385,7 +386,8 @@ fn send_all_then_read(node: &Node, request: &[u8]) -> (u16, String) {
     (response.status, response.text())
 }
 
-/// A request with a body that is too long, or not wanted at all, or whose head is refused: whatever the answer, it can be read.
+/// A request with a body that is too long, or not wanted at all, or whose head is refused: whatever
+/// the answer, it can be read.
 #[test]
 fn a_client_that_sends_all_before_it_reads_gets_its_answer() {
     let folder = common::Folder::new("early");
@@ -468,7 +470,8 @@ fn a_client_that_sends_all_before_it_reads_gets_its_answer() {
     assert_eq!(plain.status()["partitions"][0]["lastVersion"], 0);
 }
 
-/// A body that is not wanted, and no longer than the longest value, is read to its end: the connection goes on.
+/// A body that is not wanted, and no longer than the longest value, is read to its end: the
+/// connection goes on.
 #[test]
 fn bodies_up_to_the_longest_value_cost_no_connection() {
     let node = Node::start(&[]);
@@ -527,7 +530,8 @@ fn what_is_dropped_costs_no_memory_and_no_turns() {
     );
 }
 
-/// A peer that has its answer and neither sends nor goes is let go, and does not hold up the end of the node.
+/// A peer that has its answer and neither sends nor goes is let go, and does not hold up the end of
+/// the node.
 #[test]
 fn what_is_not_wanted_is_not_waited_for_long() {
     let heads = [

@@ -147,7 +147,8 @@ fn uploads(value: &[u8]) -> [Vec<u8>; 4] {
     ]
 }
 
-/// Uploads that stop before their end hold little, and not for long: small writes go on, and an upload that comes gets in.
+/// Uploads that stop before their end hold little, and not for long: small writes go on, and an
+/// upload that comes gets in.
 #[test]
 fn uploads_that_stop_hold_little_and_make_room() {
     const UPLOAD_COUNT: usize = 40;

@@ -1,5 +1,6 @@
-//! What a controller may do to nodes without a write being lost: one that names no epochs, tells a replaced leader nothing, and
-//! sends its messages at once and in any order; one that names epochs; and errors in either. Real nodes and real messages.
+//! What a controller may do to nodes without a write being lost: one that names no epochs, tells a
+//! replaced leader nothing, and sends its messages at once and in any order; one that names epochs;
+//! and errors in either. Real nodes and real messages.
 
 #![allow(
     clippy::disallowed_methods,
@@ -441,7 +442,8 @@ fn a_restarted_leader_asks_its_replicas_first() {
     });
 }
 
-/// Writes that two nodes took without knowing of one another: neither is dropped until a controller says which is kept.
+/// Writes that two nodes took without knowing of one another: neither is dropped until a controller
+/// says which is kept.
 #[test]
 fn data_that_has_parted_is_dropped_only_on_an_order() {
     for has_disks in [false, true] {
@@ -481,7 +483,8 @@ fn data_that_has_parted_is_dropped_only_on_an_order() {
         });
         assert_eq!(value(a, "x").as_deref(), Some("only-a"));
         assert_eq!(value(b, "y").as_deref(), Some("only-b"));
-        // Told to lead without an epoch, A does not: B's data is newer, and would be lost to readers.
+        // Told to lead without an epoch, A does not: B's data is newer, and would be lost to
+        // readers.
         tell(a, &leader_order(&[b, c]));
         a.log.assert_has("cannot lead");
         assert!(!is_ready(a, "leader"));

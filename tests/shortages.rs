@@ -1,5 +1,5 @@
-//! What runs short does not end what matters more: floods of connections leave descriptors to files, and
-//! writes, replicas and health checks go on.
+//! What runs short does not end what matters more: floods of connections leave descriptors to
+//! files, and writes, replicas and health checks go on.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"
@@ -44,15 +44,17 @@ fn replication_address(node: &Node) -> SocketAddr {
     SocketAddr::new(node.address.ip(), u16::try_from(port).expect("a port"))
 }
 
-/// Opens connections as fast as they are taken, says nothing on them, and holds those that the node does
-/// not close, up to a number. One that is told something it does not close for some seconds either.
+/// Opens connections as fast as they are taken, says nothing on them, and holds those that the node
+/// does not close, up to a number. One that is told something it does not close for some seconds
+/// either.
 struct Flood {
     is_over: AtomicBool,
     opened: AtomicUsize,
 }
 
 impl Flood {
-    /// Does `work` meanwhile, from when the flood has opened what it is to hold; returns what came of it.
+    /// Does `work` meanwhile, from when the flood has opened what it is to hold; returns what came
+    /// of it.
     fn during<T>(address: SocketAddr, held: usize, work: impl FnOnce() -> T) -> T {
         let flood = Self {
             is_over: AtomicBool::new(false),
@@ -200,8 +202,8 @@ fn a_flood_does_not_keep_replicas_out() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
-/// Each partition on disk has a file open: there are no more of them than descriptors, and what is asked
-/// of all of them at once does not open more.
+/// Each partition on disk has a file open: there are no more of them than descriptors, and what is
+/// asked of all of them at once does not open more.
 #[test]
 fn partitions_and_their_files_fit_under_the_limit() {
     let folder = Folder::new("few-descriptors");
@@ -254,7 +256,8 @@ fn partitions_and_their_files_fit_under_the_limit() {
         })
     });
     write_to_all(b"w");
-    // All but the first look for a leader that does not answer, and hold a connection each while they do.
+    // All but the first look for a leader that does not answer, and hold a connection each while
+    // they do.
     for id in 1..count {
         let leader =
             json!({ "role": "replica", "leader": format!("http://{deaf_address}"), "epoch": 2 });

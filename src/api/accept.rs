@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! 1. A form that is excluded (`q=0`) is never sent.
-//! 2. Of the others the one with the highest weight is, and of those alike the one that is named most exactly, then the one that the
-//!    path prefers. What names none of the forms does not count: many clients name what they show best.
+//! 2. Of the others the one with the highest weight is, and of those alike the one that is named
+//!    most exactly, then the one that the path prefers. What names none of the forms does not
+//!    count: many clients name what they show best.
 
 use crate::http::Refusal;
 

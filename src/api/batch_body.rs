@@ -90,7 +90,8 @@ impl BatchBody {
         }
     }
 
-    /// Heap of what was taken in, about: text doubles its room as it grows, and each operation has a few fields.
+    /// Heap of what was taken in, about: text doubles its room as it grows, and each operation has
+    /// a few fields.
     pub(super) fn heap_bytes(&self) -> usize {
         self.received_bytes * 2 + (self.texts.len() + self.operations.len()) * size_of::<KvFields>()
     }

@@ -107,7 +107,8 @@ impl Api<'_> {
             .number(Param::MaxLag, "how many versions a replica may be behind")
     }
 
-    /// Why requests should go elsewhere: those for one partition if the request names it, else those for any.
+    /// Why requests should go elsewhere: those for one partition if the request names it, else
+    /// those for any.
     fn check_ready(&mut self, head: &Head<'_>) -> Result<Option<String>, Refusal> {
         let max_lag = self.max_lag(head)?;
         let is_of_one =
@@ -221,8 +222,8 @@ fn lag_obstacle(partition: &Partition, max_lag: Option<u64>, now_ms: u64) -> Opt
     }
 }
 
-/// Versions that a replica is behind its leader; none while it cannot tell: it is not connected, or its leader has missed two
-/// heartbeats.
+/// Versions that a replica is behind its leader; none while it cannot tell: it is not connected, or
+/// its leader has missed two heartbeats.
 pub(super) fn lag_of(partition: &Partition, now_ms: u64) -> Option<u64> {
     let leader_version = partition.following_stats(now_ms)?.leader_version?;
     Some(leader_version.saturating_sub(partition.lsm().last_version()))

@@ -3,10 +3,10 @@
 //! Invariants:
 //! 1. Memory is bounded by the limits: a body that holds too long a key or value is refused as soon as that is known, and the
 //!    bytes of one body are counted, so that white space cannot go on for ever.
-//! 2. What a body takes is claimed before it is allocated ([`BodyClaim`]), or, where text is decoded, right after: by no more than
-//!    the text doubles.
-//! 3. No call does work proportional to more than the piece it is given; what is left after the last byte (decoding,
-//!    the checksum of a large value) is done in steps.
+//! 2. What a body takes is claimed before it is allocated ([`BodyClaim`]), or, where text is
+//!    decoded, right after: by no more than the text doubles.
+//! 3. No call does work proportional to more than the piece it is given; what is left after the
+//!    last byte (decoding, the checksum of a large value) is done in steps.
 
 use crate::http::{self, Head, Refusal};
 use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue, Value};
@@ -221,7 +221,8 @@ impl Intake {
         }
         let free_bytes = value.capacity() - value.len();
         if free_bytes < data.len() {
-            // Doubling, but to no more than was declared, or than a value may have: it then lies in a buffer of its length.
+            // Doubling, but to no more than was declared, or than a value may have: it then lies in
+            // a buffer of its length.
             let wanted = (value.capacity() * 2).max(FIRST_RESERVE_BYTES);
             let most = declared_bytes.unwrap_or(self.limits.value_bytes);
             let wanted = wanted.min(most).max(value.len() + data.len());

@@ -1,7 +1,7 @@
 //! The answer that carries a value as JSON, at once or in slices.
 //!
-//! `{"success":true,"value":"…","version":N,"etag":"N-hhhhhhhh"}`, and for a value that is not UTF-8
-//! `{"success":true,"value":"…","encoding":"base64","version":N,"etag":"N-hhhhhhhh"}`.
+//! `{"success":true,"value":"…","version":N,"etag":"N-hhhhhhhh"}`, and for a value that is not
+//! UTF-8 `{"success":true,"value":"…","encoding":"base64","version":N,"etag":"N-hhhhhhhh"}`.
 
 use std::sync::Arc;
 

@@ -47,7 +47,8 @@ enum Action {
 enum Form {
     Json,
     Raw,
-    /// The same where Accept asks for it: the path has another form, too, and says so in its entity tag.
+    /// The same where Accept asks for it: the path has another form, too, and says so in its entity
+    /// tag.
     RawByChoice,
 }
 
@@ -166,7 +167,8 @@ impl Api<'_> {
         }
     }
 
-    /// What is to collect a body. What is wrong without it is refused before it is sent, as it would be with it.
+    /// What is to collect a body. What is wrong without it is refused before it is sent, as it
+    /// would be with it.
     fn intake(
         &mut self,
         action: Action,
@@ -405,8 +407,9 @@ impl Api<'_> {
     }
 }
 
-/// The head with the entity tag of a form. Two forms of one path may not share a strong tag, or a cache could send one for the
-/// other (RFC 9110, section 8.8.1): the form that is sent by choice has a weak one, with the same token in it.
+/// The head with the entity tag of a form. Two forms of one path may not share a strong tag, or a
+/// cache could send one for the other (RFC 9110, section 8.8.1): the form that is sent by choice
+/// has a weak one, with the same token in it.
 #[inline]
 fn with_etag_of(form: Form, head: ReplyHead<'_>, token: VersionToken) -> ReplyHead<'_> {
     match form {

@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. A request is judged in this order, so that the answer never depends on the state of the store before it is known to be
-//!    allowed: method known, fields that stand once, host and origin, token, path, method allowed, fields and
-//!    parameters that the route takes, partition, then the route's own checks.
+//!    allowed: method known, fields that stand once, host and origin, token, path, method allowed,
+//!    fields and parameters that the route takes, partition, then the route's own checks.
 //! 2. GET and HEAD never change state.
 //! 3. No call does work proportional to a value: large ones come in through [`Intake`] and go out through
 //!    [`json_value`], piece by piece.

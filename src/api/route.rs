@@ -30,7 +30,8 @@ macro_rules! routes {
                 }
             }
 
-            /// The route of a path in which letters are percent-encoded, which says the same (RFC 3986, section 2.3).
+            /// The route of a path in which letters are percent-encoded, which says the same (RFC
+            /// 3986, section 2.3).
             #[cold]
             fn of_encoded(path: &[u8]) -> Option<Self> {
                 let mut decoded = [0; PATH_MAX_BYTES];
@@ -98,7 +99,8 @@ const KEY_PREFIX: &[u8] = b"/kv/";
 /// No path is longer, keys aside.
 const PATH_MAX_BYTES: usize = 32;
 
-/// The first byte of a path, decoded if it is an encoded one that means the same as it does plain, and what is behind it.
+/// The first byte of a path, decoded if it is an encoded one that means the same as it does plain,
+/// and what is behind it.
 fn first_byte(path: &[u8]) -> Option<(u8, &[u8])> {
     let digit = |byte: u8| {
         char::from(byte)
@@ -266,7 +268,8 @@ mod tests {
         assert_eq!(Route::raw_key(b"/kv/a/b%2F"), b"a/b%2F");
     }
 
-    /// Each path with each letter encoded, and with all of them; but a slash that is encoded separates nothing.
+    /// Each path with each letter encoded, and with all of them; but a slash that is encoded
+    /// separates nothing.
     #[test]
     fn encoded_letters_are_letters() {
         let encoded = |byte: u8| format!("%{byte:02X}").into_bytes();

@@ -1,11 +1,13 @@
-//! The table of what each request takes beside its path and body: header fields that change what it means, and query parameters.
+//! The table of what each request takes beside its path and body: header fields that change what it
+//! means, and query parameters.
 //!
 //! Invariants:
-//! 1. A field or parameter that changes what a request means is obeyed or refused by name, never ignored: a condition that is
-//!    ignored is a lost update, and a mistyped time to live a key that stays for good. This table decides which;
-//!    a route reads no other.
+//! 1. A field or parameter that changes what a request means is obeyed or refused by name, never
+//!    ignored: a condition that is ignored is a lost update, and a mistyped time to live a key that
+//!    stays for good. This table decides which; a route reads no other.
 //! 2. Fields that change no meaning are nobody's business here, as HTTP wants it.
-//! 3. What load balancers ask is answered whatever fields come along: they send those that they send everywhere.
+//! 3. What load balancers ask is answered whatever fields come along: they send those that they
+//!    send everywhere.
 //!
 //! Not here: what the values mean (each route).
 
@@ -154,7 +156,8 @@ impl Route {
     }
 }
 
-/// Refuses a request in which a field that has one value stands on several lines, if it matters to the request.
+/// Refuses a request in which a field that has one value stands on several lines, if it matters to
+/// the request.
 #[inline]
 pub(super) fn check_repeated(route: Option<Route>, head: &Head<'_>) -> Result<(), Refusal> {
     if head.repeated.is_empty() {
@@ -299,8 +302,8 @@ mod tests {
             .map_err(|refusal| format!("{} {}", refusal.status, refusal.message))
     }
 
-    /// Every field that changes a meaning, and every parameter, at every route with every method: taken as the table says, or refused
-    /// by name.
+    /// Every field that changes a meaning, and every parameter, at every route with every method:
+    /// taken as the table says, or refused by name.
     #[test]
     fn what_is_not_taken_is_refused_by_name() {
         let methods = [

@@ -1,10 +1,11 @@
 //! `/watch`: changes as they are committed, as one answer once there are some (long poll), or as server-sent events.
 //!
-//! A change is `{"version":N,"etag":"N-hhhhhhhh","op":"set","key":…,"value":…}`, or with `"op":"delete"` and no value. A value longer
-//! than 16 KiB is left out, with `"valueBytes"` in its place: whoever wants it reads the key. That a key has expired is not a change.
+//! A change is `{"version":N,"etag":"N-hhhhhhhh","op":"set","key":…,"value":…}`, or with
+//! `"op":"delete"` and no value. A value longer than 16 KiB is left out, with `"valueBytes"` in its
+//! place: whoever wants it reads the key. That a key has expired is not a change.
 //!
-//! A listener to events learns how far it has heard at once, with every event and with every sign of
-//! life, by blocks that have an `id` and no data: an `EventSource` keeps the id, and dispatches
+//! A listener to events learns how far it has heard at once, with every event and with every sign
+//! of life, by blocks that have an `id` and no data: an `EventSource` keeps the id, and dispatches
 //! nothing. So a listener that is cut off before its first event comes back with a position.
 //!
 //! Not here: who is to be told when (`node/watches.rs`), when it is said (`reactor/watching.rs`).

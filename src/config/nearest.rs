@@ -3,8 +3,8 @@
 /// A longer name is no typing mistake, and comparing it costs time.
 const NAME_MAX_BYTES: usize = 64;
 
-/// The nearest of the known names, if one is near: one typing mistake for three letters, whatever the case; or one name begins
-/// with the other.
+/// The nearest of the known names, if one is near: one typing mistake for three letters, whatever
+/// the case; or one name begins with the other.
 pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let wanted = fold(name);
     if wanted.is_empty() || wanted.len() > NAME_MAX_BYTES {
@@ -28,7 +28,8 @@ fn fold(name: &str) -> String {
     name.to_ascii_lowercase().replace('-', "_")
 }
 
-/// How many typing mistakes make one name of another: letters added, left out, replaced or swapped with the next.
+/// How many typing mistakes make one name of another: letters added, left out, replaced or swapped
+/// with the next.
 fn distance(a: &[u8], b: &[u8]) -> usize {
     let mut before = vec![0; b.len() + 1];
     let mut row: Vec<usize> = (0..=b.len()).collect();

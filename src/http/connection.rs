@@ -374,8 +374,9 @@ impl<I: Intake> Connection<I> {
         turn: &mut Turn<'_, H>,
     ) -> usize {
         let mut exchange = self.exchange(head);
-        // If it is answered before the body: a peer that waits for `100 Continue` may send the body or not, and where the next
-        // request begins is unknown; and a body that is longer than any that is taken is not worth a connection.
+        // If it is answered before the body: a peer that waits for `100 Continue` may send the body
+        // or not, and where the next request begins is unknown; and a body that is longer than any
+        // that is taken is not worth a connection.
         let is_long =
             matches!(head.framing, Framing::Length(bytes) if bytes > turn.limits.kept_body_bytes);
         exchange.keep_alive &= !(is_long || (head.expect_continue && head.has_body()));
@@ -491,7 +492,8 @@ impl<I: Intake> Connection<I> {
         self.answered(exchange, decoder);
     }
 
-    /// What becomes of the connection after an answer: what is left of the body is read before the next request.
+    /// What becomes of the connection after an answer: what is left of the body is read before the
+    /// next request.
     fn answered(&mut self, exchange: Exchange, decoder: BodyDecoder) {
         self.state = if !exchange.keep_alive {
             State::Closing
@@ -511,9 +513,10 @@ impl<I: Intake> Connection<I> {
         exchange
     }
 
-    /// Reads over the rest of a body, however long it is: many clients send all of it before they read the answer, and a connection
-    /// that is closed under them loses it (RFC 9112, section 9.6). It costs no memory, and the caller ends it by time.
-    /// What goes wrong here has no answer any more: the request was answered.
+    /// Reads over the rest of a body, however long it is: many clients send all of it before they
+    /// read the answer, and a connection that is closed under them loses it (RFC 9112, section
+    /// 9.6). It costs no memory, and the caller ends it by time. What goes wrong here has no answer
+    /// any more: the request was answered.
     fn discard<H: Handler>(
         &mut self,
         mut decoder: BodyDecoder,

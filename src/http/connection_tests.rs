@@ -486,7 +486,8 @@ fn whether_the_rest_of_a_refused_body_is_read_does_not_depend_on_the_cut() {
     }
 }
 
-/// What is said to come and does not fit is refused before it comes, and before a peer that waits is told to go on.
+/// What is said to come and does not fit is refused before it comes, and before a peer that waits
+/// is told to go on.
 #[test]
 fn what_does_not_fit_is_refused_when_it_is_said() {
     for (head, closes) in [
@@ -672,7 +673,8 @@ fn unwanted_bodies_are_read_to_their_end() {
         (Wants::Input, Waiting::Idle)
     );
     assert!(!peer.answers().contains("Connection: close"));
-    // One that is known to be longer ends the connection: the caller reads on, and drops what comes.
+    // One that is known to be longer ends the connection: the caller reads on, and drops what
+    // comes.
     peer.feed(&body_of(1001), usize::MAX);
     assert_eq!(peer.wants, Wants::Close);
     assert!(peer.answers().contains("Connection: close"));

@@ -1,12 +1,15 @@
-//! The table of header fields that the node reads, and what it means that one stands on several lines (RFC 9110, section 5.3).
+//! The table of header fields that the node reads, and what it means that one stands on several
+//! lines (RFC 9110, section 5.3).
 //!
 //! Invariants:
 //! 1. Every field that is read anywhere has its row here; all others are ignored, as HTTP wants it.
-//! 2. A list on several lines says the same as its lines joined by commas; it is joined before anything reads it.
-//! 3. A single value on several lines is refused where the value matters, and ignored elsewhere. What decides
-//!    where a request ends or which node it is for always matters.
+//! 2. A list on several lines says the same as its lines joined by commas; it is joined before
+//!    anything reads it.
+//! 3. A single value on several lines is refused where the value matters, and ignored elsewhere.
+//!    What decides where a request ends or which node it is for always matters.
 //!
-//! Not here: the grammar of values (`fields.rs`), which request may have which field (the api layer).
+//! Not here: the grammar of values (`fields.rs`), which request may have which field (the api
+//! layer).
 
 /// What it means that a field stands on several lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +79,8 @@ fields! {
 }
 
 impl Field {
-    /// The field with a name, if it has a row: by length first, since most lengths belong to no row.
+    /// The field with a name, if it has a row: by length first, since most lengths belong to no
+    /// row.
     #[inline]
     pub(super) fn of(name: &[u8]) -> Option<Self> {
         let is = |field: Self| {

@@ -16,13 +16,15 @@ use super::response::{Exchange, HttpDate, Reply};
 
 /// What collects a request body.
 pub trait Intake {
-    /// So many bytes are said to come next: the whole body, or its next chunk. A refusal (`413`) is the answer, before they come.
+    /// So many bytes are said to come next: the whole body, or its next chunk. A refusal (`413`) is
+    /// the answer, before they come.
     fn expect(&mut self, bytes: u64) -> Result<(), Refusal> {
         let _ = bytes;
         Ok(())
     }
 
-    /// Takes in the next piece. A refusal (`413`) is the answer; the rest of the body is read and dropped.
+    /// Takes in the next piece. A refusal (`413`) is the answer; the rest of the body is read and
+    /// dropped.
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal>;
 
     /// Work left after the last byte (decoding of a large value), a bounded step a call; true when done. Called at least
@@ -82,7 +84,8 @@ pub trait Handler {
 pub struct Limits {
     /// No request is begun while more than this is unsent, shared values included.
     pub output_high_bytes: usize,
-    /// A body of which so many bytes are known to come, and no more, is read to its end where it is not wanted, to keep the connection.
+    /// A body of which so many bytes are known to come, and no more, is read to its end where it is
+    /// not wanted, to keep the connection.
     pub kept_body_bytes: u64,
 }
 

@@ -61,8 +61,9 @@ pub struct Target<'b> {
     pub is_literal: bool,
 }
 
-/// What a request says before its body. Values are trimmed of white space and otherwise as they came; a list on several lines is
-/// joined by commas, and of a single value on several lines the first is here.
+/// What a request says before its body. Values are trimmed of white space and otherwise as they
+/// came; a list on several lines is joined by commas, and of a single value on several lines the
+/// first is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head<'b> {
     /// The method.

@@ -177,7 +177,8 @@ impl HeadReader {
             let Some(&mut Some(value)) = head.value_mut(field) else {
                 continue;
             };
-            // Not in the tail: an authority in the target stands for Host, and lists are joined elsewhere.
+            // Not in the tail: an authority in the target stands for Host, and lists are joined
+            // elsewhere.
             let Some(start) = offset_in(tail, value) else {
                 return;
             };

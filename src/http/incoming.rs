@@ -46,7 +46,8 @@ impl<I: Intake> Incoming<I> {
         }
     }
 
-    /// Tells the intake how long the body is, if the head says so, and feeds it what came with the head.
+    /// Tells the intake how long the body is, if the head says so, and feeds it what came with the
+    /// head.
     pub(super) fn begin(&mut self, input: &[u8], budget: &mut usize) -> (usize, Standing) {
         let due_bytes = self.decoder.due_bytes();
         if due_bytes > 0

@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. Looking for the end of a head costs work linear in its bytes, however it was cut on the way.
-//! 2. A head is parsed once, whole, without allocation; everything in [`Head`] borrows from the input. A list on several lines is
-//!    joined in a buffer.
+//! 2. A head is parsed once, whole, without allocation; everything in [`Head`] borrows from the
+//!    input. A list on several lines is joined in a buffer.
 //! 3. Two readers cannot disagree about where a request ends: what RFC 9112 leaves to leniency (bare LF, line folding, two
 //!    lengths, two hosts, a space before a colon) is refused. See the table in `request_tests.rs`.
 //! 4. The verdict does not depend on how the bytes were cut: a head is judged when its last byte is there, and only a bare LF,
@@ -239,7 +239,8 @@ fn repeated(field: Field, head: &mut Head<'_>, seen: &mut Seen<'_>) -> Result<()
     match field.repeat() {
         Repeat::List => seen.lists.insert(field),
         Repeat::Single => head.repeated.insert(field),
-        // Two values for one question are an ambiguity that an intermediary may resolve differently.
+        // Two values for one question are an ambiguity that an intermediary may resolve
+        // differently.
         Repeat::Framing => return Err(given_twice(field)),
     };
     Ok(())

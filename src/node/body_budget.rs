@@ -1,12 +1,14 @@
-//! Memory for request bodies that are not whole yet: a body is counted when it is begun, with what it says
-//! that it will take, or as it grows where it says nothing.
+//! Memory for request bodies that are not whole yet: a body is counted when it is begun, with what
+//! it says that it will take, or as it grows where it says nothing.
 //!
 //! Invariants:
-//! 1. Bodies together claim no more than their share, and those that add data no more than memory has room
-//!    for. One body alone may go beyond both: a body is not refused for what no other one takes.
+//! 1. Bodies together claim no more than their share, and those that add data no more than memory
+//!    has room for. One body alone may go beyond both: a body is not refused for what no other one
+//!    takes.
 //! 2. A claim ends with its body, whatever becomes of it.
 //!
-//! Not here: what a body takes (`api/intake.rs`), which upload is ended where there is no room (`reactor/relief.rs`).
+//! Not here: what a body takes (`api/intake.rs`), which upload is ended where there is no room
+//! (`reactor/relief.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,7 +49,8 @@ struct Counts {
     refused_bytes: AtomicUsize,
 }
 
-/// The claims of all bodies. There is one thread; the counters are atomic because claims are owned by bodies.
+/// The claims of all bodies. There is one thread; the counters are atomic because claims are owned
+/// by bodies.
 #[derive(Debug)]
 pub struct BodyBudget(Arc<Counts>);
 
@@ -188,7 +191,8 @@ mod tests {
         drop(first);
         assert_eq!(second.hold(41), Ok(()));
         assert_eq!(budget.claimed_bytes(), 41);
-        // 41 of the 80 in use are its own: of 103, 64 are left for bodies, and half of it is their share.
+        // 41 of the 80 in use are its own: of 103, 64 are left for bodies, and half of it is their
+        // share.
         budget.note_memory(80, 103, 1_000);
         let third = budget.claim(10, ClaimKind::Adding).expect("room");
         assert_eq!(second.hold(50), Err(ClaimRefusal::Share));

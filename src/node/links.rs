@@ -14,7 +14,8 @@ use crate::replication::{Ended, Greeting};
 
 use super::Node;
 
-/// A replica says hello with its first bytes: a connection that has not done so after this long is closed.
+/// A replica says hello with its first bytes: a connection that has not done so after this long is
+/// closed.
 pub const HELLO_MS: u64 = 2_000;
 
 /// The other end of a connection.

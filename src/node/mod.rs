@@ -689,7 +689,8 @@ impl Node {
     }
 }
 
-/// The HTTP address that this node tells others. Where it listens on all addresses, they see its host themselves.
+/// The HTTP address that this node tells others. Where it listens on all addresses, they see its
+/// host themselves.
 fn own_address(config: &Config) -> String {
     match &config.advertise {
         Some(address) => address.clone(),

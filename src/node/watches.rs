@@ -515,8 +515,8 @@ mod tests {
         assert_eq!(known(&watches, &partition), (14, true));
     }
 
-    /// A watcher that knows what another history does not have is cut, wherever it is; until then its position is still one of
-    /// the history that it knows.
+    /// A watcher that knows what another history does not have is cut, wherever it is; until then
+    /// its position is still one of the history that it knows.
     #[test]
     fn a_watcher_does_not_go_on_in_a_history_that_has_parted() {
         let old = Lineage::new(HistoryId([1; 16]));

@@ -1,10 +1,14 @@
-//! Making way: what a node does about the claims of others to lead, and about epochs that it hears of.
+//! Making way: what a node does about the claims of others to lead, and about epochs that it hears
+//! of.
 //!
 //! Invariants:
-//! 1. A claim is granted only to a higher epoch, or to the node that is already followed in the same one. Of two nodes that claim the
-//!    same epoch one gives way: the one with the lower node id.
-//! 2. Data that only this node holds is dropped for no epoch but one that a controller named (`replication/replica.rs`).
-//! 3. A stranger's word of an epoch changes nothing ([`Partition::is_believed`]), and no word makes the epoch leap.
+//! 1. A claim is granted only to a higher epoch, or to the node that is already followed in the
+//!    same one. Of two nodes that claim the same epoch one gives way: the one with the lower node
+//!    id.
+//! 2. Data that only this node holds is dropped for no epoch but one that a controller named
+//!    (`replication/replica.rs`).
+//! 3. A stranger's word of an epoch changes nothing ([`Partition::is_believed`]), and no word makes
+//!    the epoch leap.
 //! 4. The leader and the replicas of a node that makes way are told before their connections end.
 //!
 //! Not here: claiming (`takeover.rs`).
@@ -181,8 +185,9 @@ impl Partition {
         }
     }
 
-    /// Whether a peer's word of an epoch counts: it presented the token, or its data and this node's have grown out of one
-    /// another, which a stranger could not know. A node without data has nothing to lose by it.
+    /// Whether a peer's word of an epoch counts: it presented the token, or its data and this
+    /// node's have grown out of one another, which a stranger could not know. A node without data
+    /// has nothing to lose by it.
     pub(super) fn is_believed(&self, lineage: &Lineage, version: u64) -> bool {
         let (own, own_version) = (&self.roles.standing().lineage, self.lsm.last_version());
         self.options.has_token
@@ -206,7 +211,8 @@ impl Partition {
             // A controller names epochs: it will say what this node is in that one.
             return self.step_down(hello.epoch, ordered_epoch, "");
         }
-        // No controller named that epoch: what was written in it is fetched, and then this node leads above it.
+        // No controller named that epoch: what was written in it is fetched, and then this node
+        // leads above it.
         self.fetch_above(hello.epoch);
     }
 }

@@ -284,7 +284,8 @@ impl Partition {
             return Err(self.hear_epoch(hello));
         }
         if hello.epoch == epoch && self.has_made_way() && !self.roles.is_taking_over() {
-            // That node knows the epoch in which this one made way, and was told to follow this one all the same.
+            // That node knows the epoch in which this one made way, and was told to follow this one
+            // all the same.
             self.hear_from_replica(hello);
             let text = "this node takes over as the leader: try again";
             return Err(turned(RefusalCode::Busy, text));
@@ -326,7 +327,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Whether a controller told this node to lead, and a node that wants to follow it holds all that it holds, and more.
+    /// Whether a controller told this node to lead, and a node that wants to follow it holds all
+    /// that it holds, and more.
     fn is_behind(&mut self, hello: &Greeting) -> bool {
         let Some(state) = &hello.state else {
             return false;

@@ -30,7 +30,8 @@ const OWED_MAX_WORK: usize = 4 * 1024 * 1024;
 /// The disk may be behind by so much before the leader is listened to again.
 const UNWRITTEN_MAX_COUNT: u64 = 200_000;
 
-/// A leader that was silent for so long may have gone on without this node: two heartbeats were missed.
+/// A leader that was silent for so long may have gone on without this node: two heartbeats were
+/// missed.
 const UNHEARD_MS: u64 = 2 * HEARTBEAT_MS + HEARTBEAT_MS / 4;
 
 /// How fast what is known of the leader's clock follows it back: heartbeats that were under way for long make it seem late.
@@ -114,7 +115,8 @@ impl Follows {
 }
 
 impl Partition {
-    /// Takes on a role; the number of the change, which [`Wait::Settled`](super::Wait::Settled) waits for.
+    /// Takes on a role; the number of the change, which [`Wait::Settled`](super::Wait::Settled)
+    /// waits for.
     pub fn assign(&mut self, assignment: &Assignment) -> Result<u64, AssignError> {
         let mut standing = self.roles.assigned(assignment)?;
         let before = self.roles.standing().clone();
@@ -236,8 +238,8 @@ impl Partition {
         }
     }
 
-    /// The address of the leader, or of another node that a takeover visits, if it is to be dialed now.
-    /// [`connected`](Self::connected) or [`note_unreachable`](Self::note_unreachable) follows.
+    /// The address of the leader, or of another node that a takeover visits, if it is to be dialed
+    /// now. [`connected`](Self::connected) or [`note_unreachable`](Self::note_unreachable) follows.
     pub fn take_dial(&mut self, now_ms: u64) -> Option<String> {
         if self.takeover.is_some() {
             return self.take_visit(now_ms);
@@ -272,8 +274,8 @@ impl Partition {
         }
     }
 
-    /// A node cannot be reached; `is_starting`: it answers that it is not ready yet. Logged once for each reason: the next
-    /// try is never far.
+    /// A node cannot be reached; `is_starting`: it answers that it is not ready yet. Logged once
+    /// for each reason: the next try is never far.
     pub fn note_unreachable(
         &mut self,
         address: &str,
@@ -299,7 +301,8 @@ impl Partition {
         }
     }
 
-    /// A replication socket is open: what is to be said first goes to `out`. False if it is not wanted any more.
+    /// A replication socket is open: what is to be said first goes to `out`. False if it is not
+    /// wanted any more.
     pub fn connected(
         &mut self,
         link: LinkId,

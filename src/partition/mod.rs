@@ -167,8 +167,9 @@ pub struct PartitionOptions {
     pub has_token: bool,
 }
 
-/// The partitions whose data the disk thread writes whole, in files of their own: one checkpoint and one replacement at a time,
-/// whatever is asked for, so that the files that are open are few. The thread would not write two any sooner.
+/// The partitions whose data the disk thread writes whole, in files of their own: one checkpoint
+/// and one replacement at a time, whatever is asked for, so that the files that are open are few.
+/// The thread would not write two any sooner.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BulkWrites {
     /// The partition whose checkpoint was handed over last, until it is done.

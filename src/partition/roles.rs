@@ -1,17 +1,19 @@
 //! What a partition is on this node: its role, the epoch, its histories, and how a controller changes them.
 //!
 //! Invariants:
-//! 1. The epoch never goes down. A node that was assigned a role in an epoch takes another role only in a higher one.
+//! 1. The epoch never goes down. A node that was assigned a role in an epoch takes another role
+//!    only in a higher one.
 //! 2. A change counts when it is on disk, if there is one; until then it is *unsettled*, and neither role is carried out.
 //! 3. Every promotion, and every new epoch of a leader, begins a new history and remembers where the one before it ended.
 //! 4. A node that is to lead acts as a replica until it has what its peers hold (`takeover.rs`).
-//! 5. One message moves the epoch by at most [`EPOCH_LEAP_MAX`]: no typing error uses all epochs up.
+//! 5. One message moves the epoch by at most [`EPOCH_LEAP_MAX`]: no typing error uses all epochs
+//!    up.
 
 use crate::planted::{Bug, is_planted};
 use crate::storage::{HistoryId, Lineage, Role, Standing};
 
-/// How far above the one in force an epoch may be. Enough for counters and for seconds since 1970, and too little to come near
-/// the last epoch.
+/// How far above the one in force an epoch may be. Enough for counters and for seconds since 1970,
+/// and too little to come near the last epoch.
 pub const EPOCH_LEAP_MAX: u64 = 1 << 32;
 
 /// What a controller wants a partition to be.
@@ -175,8 +177,8 @@ impl Roles {
         }
     }
 
-    /// Changes the standing; `lasts`: there is no disk that has to have it first. A takeover goes on if the role is still that
-    /// of a leader.
+    /// Changes the standing; `lasts`: there is no disk that has to have it first. A takeover goes
+    /// on if the role is still that of a leader.
     pub(super) fn change(&mut self, standing: Standing, lasts: bool) {
         if standing == self.standing {
             return;
@@ -252,8 +254,8 @@ impl Roles {
         })
     }
 
-    /// The standing of a leader that takes its office with data up to `version`. `history`: for one that begins; none: the one that is
-    /// there goes on.
+    /// The standing of a leader that takes its office with data up to `version`. `history`: for one
+    /// that begins; none: the one that is there goes on.
     pub(super) fn in_office(&self, version: u64, history: Option<HistoryId>) -> Standing {
         let now = &self.standing;
         let data_ordered_epoch = if now.ordered_epoch == now.epoch {
@@ -278,7 +280,8 @@ impl Roles {
         self.duty = Duty::Taken;
     }
 
-    /// The standing once a higher epoch was heard of: the node leads no more. `leader`: the one of that epoch, if it is known.
+    /// The standing once a higher epoch was heard of: the node leads no more. `leader`: the one of
+    /// that epoch, if it is known.
     pub(super) fn deposed(
         &self,
         epoch: u64,

@@ -1,19 +1,24 @@
 //! Coming to lead: asking the partition's other nodes first.
 //!
-//! A node that is made leader visits the partition's other nodes one after another: those that a controller named, its last leader, and
-//! the nodes that have connected to it. From each it first takes what that node has and it lacks (a *survey*: the ordinary
-//! dialogue of a replica). Then it *claims* to lead in its epoch, and the other node *grants* that: it leads no more, takes
-//! nothing from leaders of lower epochs, and tells them. Once every node that can be reached has granted the claim, the node takes its
-//! *office*: a new history begins, and writes are taken. Nodes that could not be reached are told later (they are
+//! A node that is made leader visits the partition's other nodes one after another: those that a
+//! controller named, its last leader, and the nodes that have connected to it. From each it first
+//! takes what that node has and it lacks (a *survey*: the ordinary dialogue of a replica). Then it
+//! *claims* to lead in its epoch, and the other node *grants* that: it leads no more, takes nothing
+//! from leaders of lower epochs, and tells them. Once every node that can be reached has granted
+//! the claim, the node takes its
+//! *office*: a new history begins, and writes are taken. Nodes that could not be reached are told
+//! later (they are
 //! *announced* to), so that a leader that was cut off hears of its successor as soon as it is back.
 //!
 //! Invariants:
-//! 1. A node in office holds what every node that it could reach held when that granted its claim, unless a controller's order
-//!    (an explicit epoch) or newer data of its own (a higher epoch of data) stands against it.
-//! 2. Everything is bounded: [`PEERS_MAX`] nodes, one connection at a time, [`PATIENCE_MS`] for one that does not get on.
+//! 1. A node in office holds what every node that it could reach held when that granted its claim,
+//!    unless a controller's order (an explicit epoch) or newer data of its own (a higher epoch of
+//!    data) stands against it.
+//! 2. Everything is bounded: [`PEERS_MAX`] nodes, one connection at a time, [`PATIENCE_MS`] for one
+//!    that does not get on.
 //!
-//! Not here: the other side, a node that grants a claim (`claims.rs`), following a leader (`following.rs`), what assignments are
-//! allowed (`roles.rs`).
+//! Not here: the other side, a node that grants a claim (`claims.rs`), following a leader
+//! (`following.rs`), what assignments are allowed (`roles.rs`).
 
 use crate::config::Fsync;
 use crate::planted::{Bug, is_planted};
@@ -112,7 +117,8 @@ pub(super) struct Takeover {
     begun_at_ms: Option<u64>,
     /// In office; only nodes that were not reached are still to be told.
     is_announcing: bool,
-    /// It was told to lead while it was in office: a controller wants it to lead above any epoch that others know of.
+    /// It was told to lead while it was in office: a controller wants it to lead above any epoch
+    /// that others know of.
     is_told_again: bool,
     retry_ms: u64,
     /// The change whose reply waits for the office, and that of the office.
@@ -195,7 +201,8 @@ impl Takeover {
 }
 
 impl Partition {
-    /// Begins to take over as the leader that the standing already names, or leads at once where there is no other node to ask.
+    /// Begins to take over as the leader that the standing already names, or leads at once where
+    /// there is no other node to ask.
     pub(super) fn begin_takeover(&mut self, basis: Basis) {
         let mut peers = self.with_known_peers(&self.roles.standing().peers);
         if is_planted(Bug::PeersNotAsked) {
@@ -255,7 +262,8 @@ impl Partition {
         }
     }
 
-    /// Addresses of the partition's other nodes: those that a controller named, the last leader, and nodes that have connected.
+    /// Addresses of the partition's other nodes: those that a controller named, the last leader,
+    /// and nodes that have connected.
     pub(super) fn with_known_peers(&self, named: &[String]) -> Vec<String> {
         let own = &self.options.address;
         let mut peers: Vec<String> = Vec::new();
@@ -332,7 +340,8 @@ impl Partition {
         }
     }
 
-    /// Where this node stands, for a peer. The address is that of this node unless it only tells of a leader.
+    /// Where this node stands, for a peer. The address is that of this node unless it only tells of
+    /// a leader.
     pub(super) fn own_state(&self, intent: Intent) -> PeerState {
         let standing = self.roles.standing();
         let is_of_leader = matches!(intent, Intent::Grant | Intent::Tell)
@@ -354,13 +363,15 @@ impl Partition {
         }
     }
 
-    /// The lineage as it is told: the newest histories, and the one that the newest version was written in.
+    /// The lineage as it is told: the newest histories, and the one that the newest version was
+    /// written in.
     fn shared_lineage(&self) -> Lineage {
         let lineage = &self.roles.standing().lineage;
         lineage.shared_with(lineage.history_at(self.lsm.last_version()))
     }
 
-    /// Goes on with the visit that is under way, after the peer has said something. An error ends the visit.
+    /// Goes on with the visit that is under way, after the peer has said something. An error ends
+    /// the visit.
     pub(super) fn step_visit(&mut self, now_ms: u64) -> Result<(), Ended> {
         let Dial::Connected(_, upstream) = &self.following.dial else {
             return Ok(());
@@ -392,7 +403,8 @@ impl Partition {
             (&peer.lineage, peer.last_version),
         );
         if takeover.is_announcing && related == Relation::Newer {
-            // It leads without what this peer holds, and has written nothing since: that is fetched first.
+            // It leads without what this peer holds, and has written nothing since: that is fetched
+            // first.
             let epoch = peer.epoch;
             self.fetch_above(epoch);
             return Err(Ended("a peer holds more than this leader".to_owned()));
@@ -555,7 +567,8 @@ impl Partition {
         self.conclude_takeover(now_ms);
     }
 
-    /// The node that is visited cannot be reached; `is_starting`: it answers, and will be ready soon.
+    /// The node that is visited cannot be reached; `is_starting`: it answers, and will be ready
+    /// soon.
     pub(super) fn visit_unreachable(&mut self, is_starting: bool, now_ms: u64) {
         let Some(takeover) = &mut self.takeover else {
             return;
@@ -645,7 +658,8 @@ impl Partition {
         self.disconnect();
     }
 
-    /// Whether a controller's last word to this node was to lead, and another node has since claimed to.
+    /// Whether a controller's last word to this node was to lead, and another node has since
+    /// claimed to.
     pub(super) fn has_made_way(&self) -> bool {
         self.is_told_to_lead && self.roles.role() == Role::Replica && self.roles.standing().is_heard
     }

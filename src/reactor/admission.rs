@@ -1,11 +1,13 @@
 //! Connections that come: taken in, or given one answer where there are too many.
 //!
-//! Where as many connections are open as may be, the one that has waited for its next request for longest is closed for the one
-//! that comes, if it has waited for [`EVICT_IDLE_MS`]: what good servers do with connections that are kept for later. A client
-//! sees that between two requests, which HTTP allows at any time. Where none is idle, the request of the newcomer is read:
-//! questions about the node (health, metrics, status) are answered, or a supervisor would take a busy node for a dead one; all
-//! else gets `503`. Either way the connection ends with the answer. There are few such connections, for a short time; one that
-//! has sent nothing, or has had its answer, makes room for the next.
+//! Where as many connections are open as may be, the one that has waited for its next request for
+//! longest is closed for the one that comes, if it has waited for [`EVICT_IDLE_MS`]: what good
+//! servers do with connections that are kept for later. A client sees that between two requests,
+//! which HTTP allows at any time. Where none is idle, the request of the newcomer is read:
+//! questions about the node (health, metrics, status) are answered, or a supervisor would take a
+//! busy node for a dead one; all else gets `503`. Either way the connection ends with the answer.
+//! There are few such connections, for a short time; one that has sent nothing, or has had its
+//! answer, makes room for the next.
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
@@ -38,15 +40,16 @@ impl Reactor {
                     );
                     self.is_accepting = false;
                     self.accept_again_at = Some(self.clock.now() + RETRY_MS);
-                    // Shares are made so that this does not happen: the limit was lowered meanwhile,
-                    // or the whole machine is short.
+                    // Shares are made so that this does not happen: the limit was lowered
+                    // meanwhile, or the whole machine is short.
                     self.descriptors.read_again();
                 }
             }
         }
     }
 
-    /// Takes a connection in. Beyond the limit another one that is idle makes room for it; where none is, it gets one answer.
+    /// Takes a connection in. Beyond the limit another one that is idle makes room for it; where
+    /// none is, it gets one answer.
     fn admit(&mut self, stream: TcpStream) {
         self.node.loop_stats.accepted_count += 1;
         let has_room = self.sessions.len() - self.turned_away.len() < self.shares.connections
@@ -85,8 +88,9 @@ impl Reactor {
         self.set_deadline(key, true);
     }
 
-    /// Closes the connection that has waited for its next request for longest; false if none has for [`EVICT_IDLE_MS`].
-    /// It is freed at once: the events of this turn are noted, and nothing else of this turn has its key.
+    /// Closes the connection that has waited for its next request for longest; false if none has
+    /// for [`EVICT_IDLE_MS`]. It is freed at once: the events of this turn are noted, and nothing
+    /// else of this turn has its key.
     fn close_idlest(&mut self) -> bool {
         let now = self.clock.now();
         let Some(until) = now.checked_sub(EVICT_IDLE_MS) else {
@@ -112,8 +116,8 @@ impl Reactor {
         true
     }
 
-    /// Closes the oldest of the connections beyond the limit that have sent no request or have had their answer; false if there is
-    /// none.
+    /// Closes the oldest of the connections beyond the limit that have sent no request or have had
+    /// their answer; false if there is none.
     fn close_turned_away(&mut self) -> bool {
         let (sessions, turned_away) = (&mut self.sessions, &self.turned_away);
         let needless = turned_away.iter().copied().find(|key| {

@@ -12,8 +12,9 @@
 //! | the end of a body that is answered already, or the peer to close after its last answer | [`DROP_SILENCE_MS`] after it sent \
 //!   something, and [`DROP_MS`] after the answer; [`DROP_STOPPING_MS`] when the node stops |
 //!
-//! So slow heads and slow bodies end however steadily they drip, and fast ones of any size do not. A connection beyond the limit
-//! has [`TURNED_AWAY_MS`] where others have the idle or the header time-out.
+//! So slow heads and slow bodies end however steadily they drip, and fast ones of any size do not.
+//! A connection beyond the limit has [`TURNED_AWAY_MS`] where others have the idle or the header
+//! time-out.
 
 use crate::http::Waiting;
 
@@ -28,9 +29,9 @@ const STREAM_MIN_BYTES_PER_MS: u64 = 64;
 /// How fast a peer is is measured over at least so long.
 const PACE_MS: u64 = 1_000;
 
-/// How long a peer that has its answer may go on sending what is not wanted: so long without a pause of [`DROP_SILENCE_MS`]. Before
-/// it has sent all, many clients do not read the answer. (nginx has the same for its `lingering_time`
-/// and `lingering_timeout`.)
+/// How long a peer that has its answer may go on sending what is not wanted: so long without a
+/// pause of [`DROP_SILENCE_MS`]. Before it has sent all, many clients do not read the answer.
+/// (nginx has the same for its `lingering_time` and `lingering_timeout`.)
 const DROP_MS: u64 = 30_000;
 const DROP_SILENCE_MS: u64 = 5_000;
 
@@ -164,7 +165,8 @@ impl Patience {
         (self.kind == Kind::Idle).then_some(self.since)
     }
 
-    /// Bytes a second in which a body comes, as of late; none while none comes, or for too short a time to tell.
+    /// Bytes a second in which a body comes, as of late; none while none comes, or for too short a
+    /// time to tell.
     pub(super) fn upload_bytes_per_s(&self, now: Millis) -> Option<u64> {
         match self.kind {
             Kind::Body => self.pace.bytes_per_s(now),

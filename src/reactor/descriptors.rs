@@ -1,4 +1,5 @@
-//! How the file descriptors of the process are shared out: what the loop needs, files, replication, HTTP.
+//! How the file descriptors of the process are shared out: what the loop needs, files, replication,
+//! HTTP.
 //!
 //! The soft limit (`RLIMIT_NOFILE`) is raised to the hard one at the start. Under that limit
 //! descriptors are reserved in this order; HTTP gets what is left:
@@ -12,8 +13,8 @@
 //! | connections that are told that there are too many | a sixteenth, at most [`TURNED_AWAY_MAX`] |
 //! | HTTP connections | the rest, at most `--max-connections` |
 //!
-//! Invariant: whatever clients and peers do, a log file, a checkpoint and what else the disk thread opens
-//! find a descriptor.
+//! Invariant: whatever clients and peers do, a log file, a checkpoint and what else the disk thread
+//! opens find a descriptor.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -22,7 +23,8 @@ use crate::node::PARTITIONS_MAX;
 use super::limits::{LINKS_MAX, STRANGERS_MAX, TURNED_AWAY_MAX};
 
 /// Open for a moment, or opened later: a connection that is closed as soon as it is accepted, the
-/// file that tells resident memory, the socket of the service manager, the lock of the data directory.
+/// file that tells resident memory, the socket of the service manager, the lock of the data
+/// directory.
 const SPARE: usize = 8;
 
 /// Most files that the disk thread has open beside the log of each partition: a checkpoint and a
@@ -99,7 +101,8 @@ impl Descriptors {
         (self.limit.saturating_sub(own) / 2).min(PARTITIONS_MAX)
     }
 
-    /// Partitions that can be opened while so many lie on disk and connections of all kinds use `used`.
+    /// Partitions that can be opened while so many lie on disk and connections of all kinds use
+    /// `used`.
     pub(super) fn openable_count(&self, partition_count: usize, used: usize) -> usize {
         self.limit
             .saturating_sub(self.reserved(partition_count) + used)

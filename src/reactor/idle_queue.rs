@@ -1,12 +1,15 @@
-//! Connections by how long they have been idle: which one makes room when there are as many as may be.
+//! Connections by how long they have been idle: which one makes room when there are as many as may
+//! be.
 //!
-//! A connection has one entry, with a time at which it was known to be idle or in use. A request does not
-//! touch the entry: only when it comes up is the connection looked at, and queued anew if it was in use
-//! since. So a request costs nothing here, and what is found is the one that has been idle for longest.
+//! A connection has one entry, with a time at which it was known to be idle or in use. A request
+//! does not touch the entry: only when it comes up is the connection looked at, and queued anew if
+//! it was in use since. So a request costs nothing here, and what is found is the one that has been
+//! idle for longest.
 //!
 //! Invariants:
 //! 1. The time of an entry is at most that since which its connection is idle.
-//! 2. One search looks at [`LOOKS_MAX`] connections at most; what it has queued anew helps the next one.
+//! 2. One search looks at [`LOOKS_MAX`] connections at most; what it has queued anew helps the next
+//!    one.
 
 use std::collections::BTreeSet;
 

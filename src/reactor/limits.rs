@@ -1,5 +1,5 @@
-//! The limits of the loop: what a turn may do, what a connection may hold. Configured ones are in `config.rs`; how many
-//! descriptors there are for what is in `descriptors.rs`.
+//! The limits of the loop: what a turn may do, what a connection may hold. Configured ones are in
+//! `config.rs`; how many descriptors there are for what is in `descriptors.rs`.
 
 use super::timers::Millis;
 
@@ -33,8 +33,8 @@ pub(super) const LANE_RENDER_BYTES: usize = 16 * 1024;
 /// No request is begun on a connection while more than this is unsent.
 pub(super) const OUTPUT_HIGH_BYTES: usize = 64 * 1024;
 
-/// A body up to this length, or up to that of the longest value, is read to its end where it is not wanted: that costs less than a
-/// new connection.
+/// A body up to this length, or up to that of the longest value, is read to its end where it is not
+/// wanted: that costs less than a new connection.
 pub(super) const KEPT_BODY_BYTES: u64 = 1024 * 1024;
 
 /// Replies released in one turn: each costs a look at its session.
@@ -73,7 +73,8 @@ pub(super) const TOLD_WORK_BYTES: usize = 64 * 1024;
 /// Deadlines looked at in one turn.
 pub(super) const DEADLINES_PER_TURN: usize = 64;
 
-/// Where there are as many connections as may be, one that has been idle for so long makes room for a new one.
+/// Where there are as many connections as may be, one that has been idle for so long makes room for
+/// a new one.
 pub(super) const EVICT_IDLE_MS: Millis = 5_000;
 
 /// Connections beyond the limit that get an answer; more are closed at once.

@@ -1,4 +1,5 @@
-//! At most some lines of one kind in the log each second: what others cause must not drown the rest.
+//! At most some lines of one kind in the log each second: what others cause must not drown the
+//! rest.
 
 use super::timers::Millis;
 
@@ -43,7 +44,8 @@ impl LineLimit {
         std::mem::take(&mut self.left_out_count)
     }
 
-    /// `count` events of the kind have come; true if one line may tell of them. The others are left out.
+    /// `count` events of the kind have come; true if one line may tell of them. The others are left
+    /// out.
     pub(super) fn admits(&mut self, count: u64) -> bool {
         if self.left_count == 0 {
             self.left_out_count += count;

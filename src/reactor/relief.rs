@@ -1,8 +1,9 @@
 //! What is ended where memory is short, so that the rest goes on: uploads whose peers are slow.
 //!
-//! Memory is short while more is in use than `--max-memory` allows, or when a body was refused because
-//! others on their way take what there is for all of them. Then connections are looked through in rounds,
-//! and the slowest go first. A peer that moves [`FAST_BYTES_PER_S`] is never ended for it.
+//! Memory is short while more is in use than `--max-memory` allows, or when a body was refused
+//! because others on their way take what there is for all of them. Then connections are looked
+//! through in rounds, and the slowest go first. A peer that moves [`FAST_BYTES_PER_S`] is never
+//! ended for it.
 //!
 //! Invariants:
 //! 1. A turn looks at [`LOOKS_PER_TURN`] connections, a round ends at most [`ENDED_PER_ROUND`].
@@ -23,10 +24,12 @@ const LOOKS_PER_TURN: usize = 512;
 /// Connections ended by one round.
 const ENDED_PER_ROUND: usize = 16;
 
-/// Peers as fast as this are left alone: more than a slow line gives, and a body of 16 MiB takes four minutes.
+/// Peers as fast as this are left alone: more than a slow line gives, and a body of 16 MiB takes
+/// four minutes.
 const FAST_BYTES_PER_S: u64 = 64 * 1024;
 
-/// Room is made for a body that was refused for so long: an upload that has just begun is not known to be slow before.
+/// Room is made for a body that was refused for so long: an upload that has just begun is not known
+/// to be slow before.
 const REFUSED_MS: Millis = 2_000;
 
 /// Time between two rounds where the last one has ended something …

@@ -6,12 +6,13 @@
 //! Invariants:
 //! 1. A turn's work is bounded: so many bytes read and sent over all links, more when nobody else waits for the loop.
 //! 2. Links come in turns: the one that begins is another in every turn.
-//! 3. A connection that has not said hello is a stranger: it holds one buffer for a hello, for a short time
-//!    ([`HELLO_MS`](crate::node::HELLO_MS)). There are few, and a newcomer takes the place of an older one (`strangers.rs`).
-//! 4. Connections of all kinds, those that are dialed and names that are looked up included, hold no more descriptors than
-//!    replication may have (`descriptors.rs`).
-//! 5. Strangers are read before others are accepted, out of a budget of their own: no stranger makes room while its hello waits
-//!    to be read.
+//! 3. A connection that has not said hello is a stranger: it holds one buffer for a hello, for a
+//!    short time ([`HELLO_MS`](crate::node::HELLO_MS)). There are few, and a newcomer takes the
+//!    place of an older one (`strangers.rs`).
+//! 4. Connections of all kinds, those that are dialed and names that are looked up included, hold
+//!    no more descriptors than replication may have (`descriptors.rs`).
+//! 5. Strangers are read before others are accepted, out of a budget of their own: no stranger
+//!    makes room while its hello waits to be read.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -348,7 +349,8 @@ impl Replication {
         }
     }
 
-    /// Takes a stranger in; where there is no room it is closed, and tries again if it is a replica.
+    /// Takes a stranger in; where there is no room it is closed, and tries again if it is a
+    /// replica.
     fn admit(
         &mut self,
         stream: TcpStream,

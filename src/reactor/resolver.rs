@@ -1,8 +1,8 @@
 //! Host names to addresses. The system's resolver blocks, so each question gets a thread for as long as it takes; addresses
 //! given as such need none.
 //!
-//! Invariant: at most [`LOOKUPS_MAX`] threads run at a time, so that the descriptors they open are few; other questions wait in
-//! order. There is one question for each partition at most.
+//! Invariant: at most [`LOOKUPS_MAX`] threads run at a time, so that the descriptors they open are
+//! few; other questions wait in order. There is one question for each partition at most.
 
 use std::collections::VecDeque;
 use std::io;

@@ -7,8 +7,9 @@
 //!    its own socket, and holds no more memory than one read and one bounded output.
 //! 3. A visit does bounded work: the budget of the turn, one write of [`WRITE_MAX_BYTES`] at a time.
 //! 4. Of the output nothing goes that is held back for the disk; meanwhile nothing is read either (2).
-//! 5. The last answer reaches the peer: the sending side is shut down, what the peer still sends is read and dropped, for as long as
-//!    `deadlines.rs` allows, and only then is the socket closed. Closing with unread input would reset the connection.
+//! 5. The last answer reaches the peer: the sending side is shut down, what the peer still sends is
+//!    read and dropped, for as long as `deadlines.rs` allows, and only then is the socket closed.
+//!    Closing with unread input would reset the connection.
 //!
 //! Not here: which session is visited when (`mod.rs`), deadlines (`deadlines.rs`).
 
@@ -78,7 +79,8 @@ enum Stage {
 pub(super) enum Slot {
     /// That of connections.
     Served,
-    /// That of connections beyond that limit: they get one answer, about the node, or that there are too many.
+    /// That of connections beyond that limit: they get one answer, about the node, or that there
+    /// are too many.
     TurnedAway,
 }
 
@@ -266,7 +268,8 @@ impl Session {
         self.http.intake().map_or(0, Intake::claimed_bytes)
     }
 
-    /// Whether the request whose body is on its way can be answered now: nothing else is to be said.
+    /// Whether the request whose body is on its way can be answered now: nothing else is to be
+    /// said.
     pub(super) fn can_be_refused(&self) -> bool {
         self.stage == Stage::Open && self.output.is_empty() && self.http.intake().is_some()
     }

@@ -1,7 +1,8 @@
 //! Slow requests, a line each in the log, so that who looks for the reason knows when and what.
 //!
-//! Invariant: there are at most [`LINES_PER_SECOND`] lines a second (`line_limit.rs`), and one that tells how many were left out: a node that is in trouble
-//! is not to be drowned in its own log. Where standard error is not read, lines are dropped (`stderr_log.rs`), and the loop goes on.
+//! Invariant: there are at most [`LINES_PER_SECOND`] lines a second (`line_limit.rs`), and one that
+//! tells how many were left out: a node that is in trouble is not to be drowned in its own log.
+//! Where standard error is not read, lines are dropped (`stderr_log.rs`), and the loop goes on.
 
 use crate::api::Answer;
 

@@ -2,13 +2,14 @@
 //!
 //! Where there are as many as may be, the next one takes the place of another: the oldest of the
 //! address that has most. So a flood from one address costs that address alone, and one from many
-//! addresses leaves each newcomer the time in which as many others come: a replica, which says hello
-//! at once, needs a fraction of that.
+//! addresses leaves each newcomer the time in which as many others come: a replica, which says
+//! hello at once, needs a fraction of that.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-/// Where a connection comes from: an address, or the network of an IPv6 host, which has 2^64 of them.
+/// Where a connection comes from: an address, or the network of an IPv6 host, which has 2^64 of
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Origin(IpAddr);
 

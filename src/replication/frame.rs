@@ -1,10 +1,11 @@
 //! Frames: the only home of what goes over the replication socket.
 //!
-//! A replica dials and says [`Hello`], and from protocol 2 on its [`PeerState`]; the leader answers with its own state and with
-//! [`Continue`], [`SnapshotStart`] or [`Refusal`]. After a `SnapshotStart`
-//! come `SnapshotData` frames, whose data put together is a checkpoint (`storage/checkpoint.rs`), and after that, or after a
-//! `Continue`, `Records` frames, whose data put together is the log (`lsm/record.rs`), from the record behind the
-//! snapshot's version, or behind the one in the hello. The replica sends [`Ack`]s, the leader [`Heartbeat`]s.
+//! A replica dials and says [`Hello`], and from protocol 2 on its [`PeerState`]; the leader answers
+//! with its own state and with [`Continue`], [`SnapshotStart`] or [`Refusal`]. After a
+//! `SnapshotStart` come `SnapshotData` frames, whose data put together is a checkpoint
+//! (`storage/checkpoint.rs`), and after that, or after a `Continue`, `Records` frames, whose data
+//! put together is the log (`lsm/record.rs`), from the record behind the snapshot's version, or
+//! behind the one in the hello. The replica sends [`Ack`]s, the leader [`Heartbeat`]s.
 //!
 //! All integers are little-endian.
 //!
@@ -205,7 +206,8 @@ pub enum Intent {
     Survey = 1,
     /// It is about to lead in an epoch that it chose itself, or leads in it.
     Claim = 2,
-    /// It is about to lead in an epoch that a controller named, or that it led in before, or leads in it.
+    /// It is about to lead in an epoch that a controller named, or that it led in before, or leads
+    /// in it.
     OrderedClaim = 3,
     /// It grants the peer's claim: it leads no more and takes nothing from leaders of lower epochs.
     Grant = 4,

@@ -9,10 +9,11 @@
 //! 2. A leader sends nothing that its own disk could lose while others have it: a replica is never ahead of a leader that was killed
 //!    and started again. (A power cut with `--fsync interval` or `never` can take what others have; the leader then begins a history
 //!    of its own, so that this shows.)
-//! 3. A replica drops nothing that it holds to follow a leader unless a controller named a higher epoch for the leader's data, and
-//!    nothing at all to follow a leader that began empty.
+//! 3. A replica drops nothing that it holds to follow a leader unless a controller named a higher
+//!    epoch for the leader's data, and nothing at all to follow a leader that began empty.
 //!
-//! A node that is to lead speaks the same dialogue with the partition's other nodes first (`partition/takeover.rs`).
+//! A node that is to lead speaks the same dialogue with the partition's other nodes first
+//! (`partition/takeover.rs`).
 //!
 //! Not here: roles, epochs and what they allow (`partition/`), sockets (`reactor/`).
 
@@ -69,7 +70,8 @@ impl Greeting {
     }
 }
 
-/// The address that a peer told, made whole with the host that the peer is at: `:9001` is a port there. Empty: not known.
+/// The address that a peer told, made whole with the host that the peer is at: `:9001` is a port
+/// there. Empty: not known.
 pub fn whole_address(told: &str, host: &str) -> String {
     match told.strip_prefix(':') {
         Some(port) => format!("http://{host}:{port}"),

@@ -1,6 +1,7 @@
 //! How the data of two nodes relate, told by their histories alone.
 //!
-//! Not here: which of two nodes may lead (`partition/takeover.rs`), whether data may be dropped (`replica.rs`).
+//! Not here: which of two nodes may lead (`partition/takeover.rs`), whether data may be dropped
+//! (`replica.rs`).
 
 use crate::storage::Lineage;
 
@@ -11,7 +12,8 @@ pub enum Relation {
     Covered,
     /// All that this node holds, and more.
     Newer,
-    /// Something that this node lacks, and not all that this node holds: their histories have parted.
+    /// Something that this node lacks, and not all that this node holds: their histories have
+    /// parted.
     Parted,
 }
 
@@ -28,13 +30,15 @@ pub fn relation(own: (&Lineage, u64), peer: (&Lineage, u64)) -> Relation {
 
 /// Whether all of `short` is in `long`.
 pub(super) fn is_prefix(short: (&Lineage, u64), long: (&Lineage, u64)) -> bool {
-    // By any history that both know: one that was begun, and not written in, is nothing that `long` lacks.
+    // By any history that both know: one that was begun, and not written in, is nothing that `long`
+    // lacks.
     let common_version = long.0.common_version_with(short.0, short.1);
     common_version == Some(short.1) && short.1 <= long.1
 }
 
-/// Whether a peer that is surveyed sends what it has: it is newer, or a controller has named a higher epoch for its data than
-/// for this node's. Both sides ask this, each from the side of the surveying node, and so agree.
+/// Whether a peer that is surveyed sends what it has: it is newer, or a controller has named a
+/// higher epoch for its data than for this node's. Both sides ask this, each from the side of the
+/// surveying node, and so agree.
 pub fn is_feed_expected(
     relation: Relation,
     own_ordered_epoch: u64,

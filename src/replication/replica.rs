@@ -448,8 +448,8 @@ fn check_continue(answer: &Continue, standing: &Standing, version: u64) -> Resul
     Ok(())
 }
 
-/// Whether the data may be replaced by that of a leader. `ordered_epoch`: the epoch of the leader's data, as a controller
-/// named it. An epoch that nodes chose themselves lets no data be dropped.
+/// Whether the data may be replaced by that of a leader. `ordered_epoch`: the epoch of the leader's
+/// data, as a controller named it. An epoch that nodes chose themselves lets no data be dropped.
 fn check_snapshot(
     start: &SnapshotStart,
     ordered_epoch: u64,

@@ -7,7 +7,8 @@ pub fn resident_bytes() -> Option<u64> {
     page_count.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
 }
 
-/// Descriptors that the process has open; none where the system does not tell. For the start: it takes as long as there are many.
+/// Descriptors that the process has open; none where the system does not tell. For the start: it
+/// takes as long as there are many.
 pub fn open_descriptor_count() -> Option<usize> {
     let entries = std::fs::read_dir("/proc/self/fd").ok()?;
     // One of them is that of the listing.

@@ -12,7 +12,8 @@
 //! `generation` names the files in force: those of generation 3 begin with `g3-`, those of generation 0 with nothing. When all data
 //! is replaced by that of a leader, the new files are written beside the old ones, and this file then makes the change at once.
 //!
-//! `orderedEpoch` and what follows it are left out where they are 0, false or empty; a file without them is read as that.
+//! `orderedEpoch` and what follows it are left out where they are 0, false or empty; a file without
+//! them is read as that.
 //!
 //! Without the file a partition is what it was made as: of generation 0, with the history that its log names.
 
@@ -67,8 +68,8 @@ pub struct Standing {
     pub data_epoch: u64,
     /// That history.
     pub lineage: Lineage,
-    /// The highest epoch that a controller named, as far as this node has heard: at most `epoch`, which nodes may have raised
-    /// by themselves since.
+    /// The highest epoch that a controller named, as far as this node has heard: at most `epoch`,
+    /// which nodes may have raised by themselves since.
     pub ordered_epoch: u64,
     /// The same of the data. Only data of a higher one may replace what this node alone holds.
     pub data_ordered_epoch: u64,

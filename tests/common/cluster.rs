@@ -94,7 +94,8 @@ struct End {
     wire: VecDeque<u8>,
     /// Came, and was not taken yet.
     held: Vec<u8>,
-    /// The epoch in the hello that is on its way to it, if the other side wants to follow it and has data of the same origin.
+    /// The epoch in the hello that is on its way to it, if the other side wants to follow it and
+    /// has data of the same origin.
     hello_epoch: u64,
 }
 
@@ -481,7 +482,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// What each side has said before it closed reaches the other, refusals and farewells, unless the network swallows it.
+    /// What each side has said before it closed reaches the other, refusals and farewells, unless
+    /// the network swallows it.
     fn deliver_last_words(&mut self, at: usize) {
         let hosts = self.connections[at].ends.each_ref().map(|end| end.host);
         if matches!(
