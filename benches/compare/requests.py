@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import statistics
 import subprocess
 import time
 
@@ -34,7 +33,7 @@ def asks(name: str, measure: str) -> bool:
 
 def compare(candidates: dict[str, Server], keys: int, rounds: int, seconds: float) -> dict[tuple[str, str], list[dict]]:
     outcomes: dict[tuple[str, str], list[dict]] = {}
-    for _ in range(rounds):
+    for at in range(rounds):
         for measure in MEASURES:
             for name, server, protocol in faces(candidates):
                 if asks(name, measure):
@@ -46,7 +45,7 @@ def compare(candidates: dict[str, Server], keys: int, rounds: int, seconds: floa
                         # webdis 0.1.9 answers a request twice now and then. The generator has said what was wrong.
                         print(f"{name}, {measure}: went wrong, this round does not count")
                         continue
-                    outcomes.setdefault((measure, name), []).append(outcome)
+                    outcomes.setdefault((measure, name), []).append(outcome | {"round": at})
     return outcomes
 
 
@@ -91,9 +90,9 @@ def system_calls(candidates: dict[str, Server], keys: int) -> dict[tuple[str, st
     return found
 
 
-def over_sizes(sizes: list[int], rounds: int, seconds: float) -> dict[str, dict[int, float]]:
-    """CPU us a request of node and Redis, by candidate and measure, over the number of entries."""
-    figures: dict[str, dict[int, float]] = {}
+def over_sizes(sizes: list[int], rounds: int, seconds: float) -> dict[str, dict[int, list[float]]]:
+    """CPU us a request of node and Redis in each round, by candidate and measure, over the number of entries."""
+    figures: dict[str, dict[int, list[float]]] = {}
     for size in sizes:
         candidates = {"node": servers.node(), **({"redis": servers.redis()} if shutil.which("redis-server") else {})}
         try:
@@ -108,15 +107,15 @@ def over_sizes(sizes: list[int], rounds: int, seconds: float) -> dict[str, dict[
                         cost = bench(server, *load(measure, protocol, size, seconds))["cpuUsPerRequest"]
                         found.setdefault(f"{name} {measure}", []).append(cost)
             for name, costs in found.items():
-                figures.setdefault(name, {})[size] = statistics.median(costs)
+                figures.setdefault(name, {})[size] = costs
         finally:
             for server in candidates.values():
                 server.stop()
     return figures
 
 
-def over_connections(candidates: dict[str, Server], counts: list[int], keys: int, rounds: int, seconds: float) -> dict[str, dict[int, float]]:
-    """GETs a second, by candidate and number of connections."""
+def over_connections(candidates: dict[str, Server], counts: list[int], keys: int, rounds: int, seconds: float) -> dict[str, dict[int, list[float]]]:
+    """GETs a second in each round, by candidate and number of connections."""
     found: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
         for count in counts:
@@ -125,4 +124,4 @@ def over_connections(candidates: dict[str, Server], counts: list[int], keys: int
                     outcome = bench(server, *load("get", protocol, keys, seconds), "--connections", count)
                     found.setdefault((name, count), []).append(outcome["perSecond"])
     names = dict.fromkeys(name for name, _ in found)
-    return {name: {count: statistics.median(found[name, count]) for count in counts} for name in names}
+    return {name: {count: found[name, count] for count in counts} for name in names}
