@@ -118,7 +118,7 @@ impl DiskLog {
     /// The disk holds it.
     pub(super) fn note_replaced(&mut self, number: u64, stats: StoreStats) {
         // One that another has taken the place of is not what is here.
-        if number != self.replacement_count && !is_planted(Bug::ReplacementMistaken) {
+        if number != self.replacement_count {
             return;
         }
         self.is_replacing = false;
@@ -277,5 +277,32 @@ impl DiskLog {
     pub(super) fn note_failed(&mut self, failure: StorageError) {
         self.failure = Some(failure);
         self.gathering_until_us = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsm::{NewValue, Options};
+
+    /// Of two replacements in a row the disk may tell that the first is done when the second has
+    /// begun: what the second holds is not on disk then.
+    #[test]
+    fn a_replacement_counts_only_if_it_is_the_last_one() {
+        let mut lsm = Lsm::new(Options {
+            memtable_bytes: 64 * 1024,
+            hash_seed: 1,
+        });
+        let mut disk = DiskLog::new(&lsm, Fsync::Always, StoreStats::default());
+        lsm.set(b"a", NewValue::Inline(b"1"), None);
+        let first = disk.begin_replacement(&lsm);
+        lsm.set(b"b", NewValue::Inline(b"2"), None);
+        let second = disk.begin_replacement(&lsm);
+        disk.note_replaced(first, StoreStats::default());
+        assert!(disk.is_replacing());
+        assert_eq!((disk.synced_version(), disk.released_version()), (0, 0));
+        disk.note_replaced(second, StoreStats::default());
+        assert!(!disk.is_replacing());
+        assert_eq!((disk.synced_version(), disk.released_version()), (2, 2));
     }
 }

@@ -63,6 +63,8 @@ pub struct FollowingStats {
     pub sync: Sync,
     /// Its version as last heard, while connected.
     pub leader_version: Option<u64>,
+    /// The epoch of its data, once its log is followed.
+    pub leader_epoch: Option<u64>,
     /// Why it is not followed, if so.
     pub obstacle: Option<String>,
 }
@@ -597,18 +599,19 @@ impl Partition {
         if self.roles.role() != Role::Replica {
             return None;
         }
-        let (state, leader_version) = match &self.following.dial {
+        let (state, leader_version, leader_epoch) = match &self.following.dial {
             Dial::Connected(_, upstream) => {
                 let is_heard = upstream.silent_ms(now_ms) < UNHEARD_MS;
                 (
                     upstream.state_name(),
                     upstream.leader_version().filter(|_| is_heard),
+                    upstream.epoch(),
                 )
             }
             Dial::At(_) | Dial::UnderWay if self.roles.standing().leader.is_none() => {
-                ("no leader known", None)
+                ("no leader known", None, None)
             }
-            Dial::At(_) | Dial::UnderWay => ("connecting", None),
+            Dial::At(_) | Dial::UnderWay => ("connecting", None, None),
         };
         let obstacle = match &self.roles.standing().leader {
             _ if self.takeover.is_some() => self.following.obstacle.clone(),
@@ -619,6 +622,7 @@ impl Partition {
             state,
             sync: self.following.sync,
             leader_version,
+            leader_epoch,
             obstacle,
         })
     }

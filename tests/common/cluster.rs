@@ -94,9 +94,8 @@ struct End {
     wire: VecDeque<u8>,
     /// Came, and was not taken yet.
     held: Vec<u8>,
-    /// The epoch in the hello that is on its way to it, if the other side wants to follow it and
-    /// has data of the same origin.
-    hello_epoch: u64,
+    /// Where the other side stood when it said hello, if it wants to follow.
+    hello: Option<(Standing, u64)>,
 }
 
 #[derive(Debug)]
@@ -137,6 +136,24 @@ pub(crate) fn address(host: usize) -> String {
 fn epoch_of(node: &mut Node, partition: u32) -> u64 {
     node.partition(partition)
         .map_or(0, |partition| partition.roles().standing().epoch)
+}
+
+/// The epoch that a node is to believe when another wants to follow it: that of data with the same
+/// origin as its own.
+fn believed_epoch(node: &mut Node, (hello, hello_version): &(Standing, u64)) -> u64 {
+    let Ok(partition) = node.partition(0) else {
+        return 0;
+    };
+    let (own, version) = (
+        &partition.roles().standing().lineage,
+        partition.lsm().last_version(),
+    );
+    let is_believed = version == 0
+        || hello.lineage.common_version_with(own, version).is_some()
+        || own
+            .common_version_with(&hello.lineage, *hello_version)
+            .is_some();
+    if is_believed { hello.epoch } else { 0 }
 }
 
 fn host_of(address: &str) -> usize {
@@ -409,8 +426,8 @@ impl Cluster {
                 .and_then(|node| node.connected(id, &dial, now_ms, &mut out));
             let Some(link) = link else { continue };
             let other_id = self.next_link(other);
-            let hello_epoch = self.heard_epoch(host, other, partition);
-            let end = |host, id, link, out| {
+            let hello = self.hello_of(host, partition);
+            let end = |host, id, link, out, hello| {
                 let (wire, held) = (VecDeque::new(), Vec::new());
                 End {
                     host,
@@ -419,46 +436,24 @@ impl Cluster {
                     out,
                     wire,
                     held,
-                    hello_epoch,
+                    hello,
                 }
             };
             let accepted = Link::accepted(address(host), now_ms);
             let ends = [
-                end(host, id, link, out),
-                end(other, other_id, accepted, Vec::new()),
+                end(host, id, link, out, None),
+                end(other, other_id, accepted, Vec::new(), hello),
             ];
             self.connections.push(Connection { ends });
         }
     }
 
-    /// The epoch that a node is to believe when another wants to follow it.
-    fn heard_epoch(&mut self, from: usize, to: usize, partition: u32) -> u64 {
-        let place = |node: &mut Node| {
-            let partition = node.partition(partition).ok()?;
-            let version = partition.lsm().last_version();
-            Some((partition.roles().standing().clone(), version))
-        };
-        let is_visit = self
-            .node(from)
-            .and_then(|node| node.partition(partition).ok())
-            .is_none_or(|partition| {
-                partition.roles().role() != Role::Replica || partition.roles().is_taking_over()
-            });
-        let (Some(from), Some(to)) = (
-            self.node(from).and_then(place),
-            self.node(to).and_then(place),
-        ) else {
-            return 0;
-        };
-        let knows = |a: &(Standing, u64), b: &(Standing, u64)| {
-            a.0.lineage.common_version_with(&b.0.lineage, b.1).is_some()
-        };
-        let is_believed = to.1 == 0 || knows(&from, &to) || knows(&to, &from);
-        if is_believed && !is_visit {
-            from.0.epoch
-        } else {
-            0
-        }
+    /// Where a node stands that wants to follow another.
+    fn hello_of(&mut self, from: usize, partition: u32) -> Option<(Standing, u64)> {
+        let partition = self.node(from)?.partition(partition).ok()?;
+        let roles = partition.roles();
+        let is_visit = roles.role() != Role::Replica || roles.is_taking_over();
+        (!is_visit).then(|| (roles.standing().clone(), partition.lsm().last_version()))
     }
 
     fn next_link(&mut self, host: usize) -> LinkId {
@@ -565,6 +560,10 @@ impl Cluster {
         let held = std::mem::take(&mut end.held);
         let mut input = &held[..];
         let is_greeted = matches!(end.link, Link::Of { .. });
+        let heard_epoch = end
+            .hello
+            .as_ref()
+            .map_or(0, |hello| believed_epoch(node, hello));
         let outcome = node.receive(end.id, &mut end.link, &mut input, *now_ms, &mut end.out);
         end.held = input.to_vec();
         let has_heard = !is_greeted && (outcome.is_err() || matches!(end.link, Link::Of { .. }));
@@ -574,7 +573,7 @@ impl Cluster {
                 .is_ok_and(|partition| partition.roles().role() == Role::Leader)
         {
             assert!(
-                epoch_of(node, 0) >= end.hello_epoch,
+                epoch_of(node, 0) >= heard_epoch,
                 "a leader goes on although a higher epoch was heard"
             );
         }
