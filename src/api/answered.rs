@@ -148,7 +148,8 @@ impl Group {
                 | Route::Freeze
                 | Route::Compact
                 | Route::Checkpoint
-                | Route::Assign,
+                | Route::Assign
+                | Route::Partition,
             ) => Self::Admin,
             None => Self::Other,
         }

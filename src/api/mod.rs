@@ -58,7 +58,7 @@ pub use ahead::Ahead;
 pub use answered::{Answer, Answers};
 pub use guard::Guard;
 pub use intake::{Intake, upload_too_slow};
-pub use promise::{Gate, Outcome, acks_timeout, role_changed};
+pub use promise::{Gate, Outcome, acks_timeout, broken};
 pub use watch::{WatchForm, WatchRequest};
 
 use params::{Param, ParamSet};
@@ -277,6 +277,10 @@ impl Handler for Api<'_> {
             }
             Family::Admin => {
                 self.answer_admin(route, head, reply);
+                Begin::Answered
+            }
+            Family::Partition if route == Route::Partition => {
+                self.answer_removal(head, reply);
                 Begin::Answered
             }
             Family::Partition => Self::begin_assign(head, reply),

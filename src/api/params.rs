@@ -52,6 +52,8 @@ params! {
     Since "since"
     Timeout "timeout"
     MaxLag "max_lag"
+    Epoch "epoch"
+    Discard "discard"
 }
 
 /// A set of parameters.

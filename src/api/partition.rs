@@ -1,16 +1,18 @@
-//! `/partition/assign`: what a controller tells a node to be.
+//! `/partition/assign` and `/partition/{id}`: what a controller tells a node to be, or to be no more.
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::parse_peer;
 use crate::http::{Begin, Framing, Head, Refusal, Reply};
-use crate::node::{AssignRefusal, PARTITIONS_MAX, Unavailable};
-use crate::partition::{AssignError, Assignment, EPOCH_LEAP_MAX, Reached, Wait};
+use crate::node::{AssignRefusal, GiveUp, GiveUpRefusal, PARTITIONS_MAX, Unavailable};
+use crate::partition::{AssignError, Assignment, EPOCH_LEAP_MAX, GiveUpError, Reached, Wait};
 use crate::storage::{PEERS_MAX, Role};
 
 use super::intake::{Intake, ReadyValue};
 use super::kv_fields::KvLimits;
+use super::params::Param;
 use super::promise::{Due, Gate};
+use super::route::Route;
 use super::{Api, JSON, refuse, unavailable};
 
 /// Longest body.
@@ -27,6 +29,9 @@ struct Body {
     epoch: Option<u64>,
     #[serde(default)]
     replicas: Vec<String>,
+    /// With the role `none`: data that no other node is known to hold is dropped, too.
+    #[serde(default)]
+    discard: bool,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -34,6 +39,18 @@ struct Body {
 enum BodyRole {
     Leader,
     Replica,
+    /// The partition is given up.
+    None,
+}
+
+/// The answer to an order to give a partition up.
+#[derive(Serialize)]
+struct RemovalAnswer {
+    success: bool,
+    id: u32,
+    role: &'static str,
+    /// Whether it was here.
+    deleted: bool,
 }
 
 #[derive(Serialize)]
@@ -71,45 +88,84 @@ impl Api<'_> {
     }
 
     pub(super) fn finish_assign(&mut self, intake: Intake, reply: Reply<'_>) {
-        match self.assign(intake) {
-            Ok((answer, gate)) => {
-                let body = serde_json::to_vec(&answer).expect("plain fields serialize");
-                self.promise(
-                    Due {
-                        gate,
-                        ..Due::default()
-                    },
-                    reply,
-                )
-                .status(200)
-                .content_type(JSON)
-                .body(&body);
+        let outcome = body_of(intake).and_then(|body| match body.role {
+            BodyRole::None => {
+                let order = GiveUp {
+                    epoch: body.epoch,
+                    discards: body.discard,
+                };
+                self.give_up(body.id, order)
+            }
+            BodyRole::Leader | BodyRole::Replica => self.assign(&body),
+        });
+        self.answer_order(outcome, reply);
+    }
+
+    /// Answers `DELETE /partition/{id}`.
+    pub(super) fn answer_removal(&mut self, head: &Head<'_>, reply: Reply<'_>) {
+        let query = self.query(head);
+        let epoch = query.number(Param::Epoch, "the epoch of this order");
+        let outcome = epoch.and_then(|epoch| {
+            let discards = query.flag(Param::Discard)?.unwrap_or(false);
+            let id = Route::partition_in(head.path).ok_or_else(|| {
+                Refusal::bad_request("the partition must be a number: DELETE /partition/7")
+            })?;
+            self.give_up(id, GiveUp { epoch, discards })
+        });
+        self.answer_order(outcome, reply);
+    }
+
+    /// Answers once what was ordered lasts.
+    fn answer_order(
+        &mut self,
+        outcome: Result<(Vec<u8>, Option<Gate>), Refusal>,
+        reply: Reply<'_>,
+    ) {
+        match outcome {
+            Ok((body, gate)) => {
+                let due = Due {
+                    gate,
+                    ..Due::default()
+                };
+                let reply = self.promise(due, reply).status(200);
+                reply.content_type(JSON).body(&body);
             }
             Err(refusal) => refuse(reply, &refusal),
         }
     }
 
-    fn assign(&mut self, intake: Intake) -> Result<(Answer, Option<Gate>), Refusal> {
-        let value = intake.into_received()?.value;
-        let bytes = match &value {
-            Some(ReadyValue::Small(bytes)) => &bytes[..],
-            _ => &[],
+    fn give_up(&mut self, id: u32, order: GiveUp) -> Result<(Vec<u8>, Option<Gate>), Refusal> {
+        self.asked.expect_partition(id);
+        let given_up = self
+            .node
+            .give_up(id, order, self.now_ms)
+            .map_err(|refusal| kept(id, refusal))?;
+        let answer = RemovalAnswer {
+            success: true,
+            id,
+            role: "none",
+            deleted: given_up.was_here,
         };
-        let body: Body = serde_json::from_slice(bytes).map_err(|error| {
-            Refusal::bad_request(format!(
-                "send {{\"id\":0,\"role\":\"leader\"}} or {{\"id\":0,\"role\":\"replica\",\"leader\":\"http://host:port\"}}: {error}"
-            ))
-        })?;
-        let assignment = assignment_of(&body)?;
+        let gate = given_up.removal.map(|number| Gate {
+            partition: id,
+            wait: Wait::Removed,
+            number,
+        });
+        let body = serde_json::to_vec(&answer).expect("plain fields serialize");
+        Ok((body, gate))
+    }
+
+    fn assign(&mut self, body: &Body) -> Result<(Vec<u8>, Option<Gate>), Refusal> {
+        let assignment = assignment_of(body)?;
         let (id, role) = (body.id, assignment.role);
         let change = self.node.assign(id, assignment).map_err(refusal_of)?;
-        let gate = Gate {
+        let gate = self.node.settled_wait(id).map(|wait| Gate {
             partition: id,
-            wait: Wait::Settled,
+            wait,
             number: change,
-        };
-        let is_settled =
-            matches!(self.node.reached(id, Wait::Settled), Reached::UpTo(count) if count >= change);
+        });
+        let is_settled = |gate: &Gate| matches!(self.node.reached(id, gate.wait), Reached::UpTo(count) if count >= change);
+        let gate = gate.filter(|gate| !is_settled(gate));
         let partition = self.node.partition(id).ok();
         let epoch = partition
             .as_ref()
@@ -128,12 +184,28 @@ impl Api<'_> {
             version,
             state,
         };
-        Ok((answer, (!is_settled).then_some(gate)))
+        let body = serde_json::to_vec(&answer).expect("plain fields serialize");
+        Ok((body, gate))
     }
+}
+
+fn body_of(intake: Intake) -> Result<Body, Refusal> {
+    let value = intake.into_received()?.value;
+    let bytes = match &value {
+        Some(ReadyValue::Small(bytes)) => &bytes[..],
+        _ => &[],
+    };
+    serde_json::from_slice(bytes).map_err(|error| {
+        Refusal::bad_request(format!(
+            "send {{\"id\":0,\"role\":\"leader\"}}, {{\"id\":0,\"role\":\"replica\",\"leader\":\"http://host:port\"}} \
+             or {{\"id\":0,\"role\":\"none\"}}: {error}"
+        ))
+    })
 }
 
 fn assignment_of(body: &Body) -> Result<Assignment, Refusal> {
     let (role, leader) = match body.role {
+        BodyRole::None => (Role::Unassigned, None),
         BodyRole::Leader => (Role::Leader, None),
         BodyRole::Replica => {
             let message = "a replica needs its leader: add \"leader\":\"http://host:port\"";
@@ -160,6 +232,45 @@ fn assignment_of(body: &Body) -> Result<Assignment, Refusal> {
         leader,
         peers,
     })
+}
+
+/// Why a partition is not given up.
+#[cold]
+fn kept(id: u32, refusal: GiveUpRefusal) -> Refusal {
+    match refusal {
+        GiveUpRefusal::AsAssignment(refusal) => refusal_of(refusal),
+        GiveUpRefusal::Opening => {
+            let message = format!("partition {id} is being made: try again");
+            Refusal::new(503, "role_changing", message)
+        }
+        GiveUpRefusal::Kept(GiveUpError::Epoch(error)) => {
+            refusal_of(AssignRefusal::Standing(error))
+        }
+        GiveUpRefusal::Kept(GiveUpError::EpochMissing { in_force }) => {
+            let message = format!(
+                "partition {id} is assigned with epochs, and epoch {in_force} is in force: add ?epoch={in_force}, or the \
+                 next one"
+            );
+            Refusal::new(409, "epoch_missing", message)
+        }
+        GiveUpRefusal::Kept(GiveUpError::Leads) => {
+            let message = format!(
+                "this node leads partition {id}, and other nodes follow it: make one of them the leader first, or add \
+                 ?epoch= to leave them without one"
+            );
+            Refusal::new(409, "leads", message)
+        }
+        GiveUpRefusal::Kept(GiveUpError::OnlyCopy {
+            version,
+            held_version,
+        }) => {
+            let message = format!(
+                "no other node is known to hold what this one has of partition {id}: it is at version {version}, and \
+                 others up to {held_version}. Let a replica catch up first, or add ?discard=true to drop the data"
+            );
+            Refusal::new(409, "only_copy", message)
+        }
+    }
 }
 
 #[cold]

@@ -144,9 +144,21 @@ impl Api<'_> {
     }
 }
 
+/// What is said instead of a reply that waits for something that will not come.
+#[cold]
+pub fn broken(wait: Wait) -> Refusal {
+    match wait {
+        Wait::Disk { .. } | Wait::Acks { .. } => role_changed(),
+        Wait::Settled { .. } | Wait::Removed => {
+            let message = "the partition was given up before this was done: ask for its state, and order again";
+            Refusal::new(409, "superseded", message)
+        }
+    }
+}
+
 /// What a write gets that was waiting when the node ceased to lead.
 #[cold]
-pub fn role_changed() -> Refusal {
+fn role_changed() -> Refusal {
     let message = "applied here, but this node leads no more: whether the write lasts is not known; read it from the new leader";
     Refusal::new(504, "role_changed", message)
 }

@@ -46,7 +46,7 @@ macro_rules! routes {
                 }
                 match &decoded[..len] {
                     $($path => Some(Self::$route),)*
-                    _ => None,
+                    path => partition_digits(path).map(|_| Self::Partition),
                 }
             }
         }
@@ -72,6 +72,7 @@ routes! {
     Compact b"/admin/compact" "/admin/compact"
     Checkpoint b"/admin/checkpoint" "/admin/checkpoint"
     Assign b"/partition/assign" "/partition/assign"
+    Partition b"/partition/{id}" "/partition/{id}"
     Leader b"/leader" "/leader"
     Replica b"/replica" "/replica"
     OpenApi b"/openapi.json" "/openapi.json"
@@ -95,6 +96,15 @@ pub(super) enum Family {
 
 /// What a key in the path follows.
 const KEY_PREFIX: &[u8] = b"/kv/";
+
+/// What the number of a partition in the path follows.
+const PARTITION_PREFIX: &[u8] = b"/partition/";
+
+/// The number of a partition in a decoded path.
+fn partition_digits(path: &[u8]) -> Option<&[u8]> {
+    let digits = path.strip_prefix(PARTITION_PREFIX)?;
+    (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit)).then_some(digits)
+}
 
 /// No path is longer, keys aside.
 const PATH_MAX_BYTES: usize = 32;
@@ -141,13 +151,28 @@ impl Route {
         rest
     }
 
+    /// The partition that a raw `/partition/{id}` path names; none if what stands there is not the
+    /// number of one.
+    pub(super) fn partition_in(path: &[u8]) -> Option<u32> {
+        let mut decoded = [0; PATH_MAX_BYTES];
+        let (mut len, mut rest) = (0, path);
+        while let Some((byte, behind)) = first_byte(rest) {
+            *decoded.get_mut(len)? = byte;
+            (len, rest) = (len + 1, behind);
+        }
+        std::str::from_utf8(partition_digits(&decoded[..len])?)
+            .ok()?
+            .parse()
+            .ok()
+    }
+
     pub(super) fn family(self) -> Family {
         match self {
             Self::Set | Self::Get | Self::Delete | Self::Key => Family::KeyValue,
             Self::Health | Self::Live | Self::Ready | Self::Leader | Self::Replica => {
                 Family::Health
             }
-            Self::Assign => Family::Partition,
+            Self::Assign | Self::Partition => Family::Partition,
             Self::Batch => Family::Batch,
             Self::Scan => Family::Scan,
             Self::Watch => Family::Watch,
@@ -190,6 +215,7 @@ impl Route {
             | Self::Assign => method == Method::Post,
             Self::Get => matches!(method, Method::Get | Method::Head | Method::Post),
             Self::Delete => matches!(method, Method::Delete | Method::Post),
+            Self::Partition => method == Method::Delete,
             Self::Key => matches!(
                 method,
                 Method::Get | Method::Head | Method::Put | Method::Delete
@@ -222,6 +248,7 @@ impl Route {
             | Self::Assign => "POST, OPTIONS",
             Self::Get => "GET, HEAD, POST, OPTIONS",
             Self::Delete => "DELETE, POST, OPTIONS",
+            Self::Partition => "DELETE, OPTIONS",
             Self::Key => "GET, HEAD, PUT, DELETE, OPTIONS",
             Self::Health
             | Self::Live
@@ -274,7 +301,8 @@ mod tests {
     fn encoded_letters_are_letters() {
         let encoded = |byte: u8| format!("%{byte:02X}").into_bytes();
         for (route, pattern) in Route::ALL.iter().zip(Route::PATTERNS) {
-            let path = pattern.replace("{key}", "").into_bytes();
+            let path = pattern.replace("{key}", "").replace("{id}", "7");
+            let path = path.into_bytes();
             for at in 0..path.len() {
                 let one = [&path[..at], &encoded(path[at]), &path[at + 1..]].concat();
                 let expected = (path[at] != b'/').then_some(*route);
@@ -296,6 +324,12 @@ mod tests {
             b"/health%00",
             b"/health%2F",
             b"/%25%36%38ealth",
+            b"/partition/",
+            b"/partition",
+            b"/partition/7/",
+            b"/partition/-7",
+            b"/partition/assigned",
+            b"/partition%2F7",
             b"/a-path-that-is-longer-than-any-there-is",
         ] {
             assert_eq!(Route::of(other), None, "{}", other.escape_ascii());
@@ -312,9 +346,23 @@ mod tests {
     }
 
     #[test]
+    fn partitions_are_numbers_in_the_path() {
+        for (path, number) in [
+            (&b"/partition/7"[..], Some(7)),
+            (b"/%70artition/%31%32", Some(12)),
+            (b"/partition/4294967295", Some(u32::MAX)),
+            (b"/partition/4294967296", None),
+            (b"/partition/{id}", None),
+        ] {
+            assert_eq!(Route::of(path), Some(Route::Partition));
+            assert_eq!(Route::partition_in(path), number, "{}", path.escape_ascii());
+        }
+    }
+
+    #[test]
     fn patterns_are_those_of_the_table() {
         for (number, pattern) in Route::PATTERNS.iter().enumerate() {
-            let path = pattern.replace("{key}", "a");
+            let path = pattern.replace("{key}", "a").replace("{id}", "7");
             assert_eq!(
                 Route::of(path.as_bytes()).map(Route::number),
                 Some(number),

@@ -131,6 +131,7 @@ impl Route {
             ],
         );
         const DIGEST: Takes = takes(&[PartitionId], &[Param::At, Param::Partition]);
+        const REMOVAL: Takes = takes(&[], &[Param::Epoch, Param::Discard]);
         const HEALTH: Takes = takes_without_token(&[], &[Param::Partition, Param::MaxLag]);
         const READY: Takes =
             takes_without_token(&[PartitionId], &[Param::Partition, Param::MaxLag]);
@@ -150,6 +151,7 @@ impl Route {
             Self::Ready | Self::Leader | Self::Replica => &READY,
             Self::Snapshot | Self::Freeze | Self::Compact | Self::Checkpoint => &PARTITION,
             Self::Digest => &DIGEST,
+            Self::Partition => &REMOVAL,
             // An assignment names its partition in the body.
             Self::Status | Self::Metrics | Self::Assign | Self::OpenApi => &NODE,
         }
@@ -263,6 +265,7 @@ fn in_operation(name: &str) -> String {
 fn about_partition(route: Route) -> String {
     match route {
         Route::Assign => "name the partition in the body, as \"id\"".to_owned(),
+        Route::Partition => "name the partition in the path".to_owned(),
         _ => "this path is about the node as a whole".to_owned(),
     }
 }

@@ -68,6 +68,11 @@ impl HeldSnapshots {
         Some(held.snapshot.clone())
     }
 
+    /// Lets those of a partition go.
+    pub fn forget(&mut self, partition: u32) {
+        self.0.retain(|held| held.partition != partition);
+    }
+
     /// Lets those go whose time is over.
     pub fn release(&mut self, now_ms: u64) {
         self.0.retain(|held| held.until_ms > now_ms);

@@ -122,9 +122,9 @@ impl Node {
         let Link::Of { partition, peer } = *link else {
             return Ok(());
         };
-        let partition = self
-            .partition(partition)
-            .map_err(|_| Ended("the partition is gone".to_owned()))?;
+        let Ok(partition) = self.partition(partition) else {
+            return Err(gone(partition, peer, out));
+        };
         let outcome = match peer {
             Peer::Replica => partition.receive_from_replica(id, input, now_ms),
             Peer::Leader => partition
@@ -204,9 +204,9 @@ impl Node {
             }
             Link::Stranger { .. } => Ok(()),
             Link::Of { partition, peer } => {
-                let partition = self
-                    .partition(partition)
-                    .map_err(|_| Ended("the partition is gone".to_owned()))?;
+                let Ok(partition) = self.partition(partition) else {
+                    return Err(gone(partition, peer, out));
+                };
                 let outcome = match peer {
                     Peer::Replica => partition.feed_replica(id, budget, now_ms, out),
                     Peer::Leader => partition.confirm_to_leader(id, now_ms, out),
@@ -324,6 +324,16 @@ impl Node {
         if let Some(index) = self.index_of(dial.partition) {
             self.partitions[index].note_unreachable(&dial.leader, reason, is_starting, now_ms);
         }
+    }
+}
+
+/// The partition of a connection was given up: a replica is told, so that it knows that what it
+/// serves grows old.
+fn gone(partition: u32, peer: Peer, out: &mut Vec<u8>) -> Ended {
+    let text = format!("partition {partition} was given up by this node");
+    match peer {
+        Peer::Replica => turn_away(RefusalCode::Partition, &text, out),
+        Peer::Leader => Ended(text),
     }
 }
 

@@ -11,6 +11,7 @@ mod body_budget;
 mod holds;
 mod links;
 mod prefetch;
+mod removal;
 mod watches;
 
 use crate::config::Config;
@@ -27,7 +28,10 @@ use crate::storage::{
 pub use body_budget::{BodyBudget, BodyClaim, ClaimKind, ClaimRefusal};
 pub use holds::{HeldSnapshots, Slot, Slots};
 pub use links::{Dial, HELLO_MS, Link};
+pub use removal::{GiveUp, GiveUpRefusal, GivenUp};
 pub use watches::{Told, Watches};
+
+use removal::Removals;
 
 /// The partition that a request means when it names none, if it is here.
 pub const DEFAULT_PARTITION: u32 = 0;
@@ -130,6 +134,16 @@ enum Stage {
     Running,
 }
 
+/// A partition that the disk makes.
+#[derive(Debug)]
+struct Opening {
+    id: u32,
+    /// What it is to be.
+    assignment: Assignment,
+    /// The tenure it begins with.
+    tenure: u64,
+}
+
 /// The node.
 #[derive(Debug)]
 pub struct Node {
@@ -137,12 +151,13 @@ pub struct Node {
     stage: Stage,
     /// In the order of their numbers.
     partitions: Vec<Partition>,
-    /// Partitions that the disk is to make, and what they are to be.
-    opening: Vec<(u32, Assignment)>,
+    /// Partitions that the disk is to make.
+    opening: Vec<Opening>,
     /// Those the disk was not told of yet.
     to_open: Vec<u32>,
     /// Descriptors are left for so many of them.
     openable_count: usize,
+    removals: Removals,
     /// Partitions that descriptors are enough for, if they are on disk.
     partition_max: usize,
     bulk_writes: BulkWrites,
@@ -195,6 +210,7 @@ impl Node {
             opening: Vec::new(),
             to_open: Vec::new(),
             openable_count: usize::MAX,
+            removals: Removals::default(),
             partition_max: PARTITIONS_MAX,
             bulk_writes: BulkWrites::default(),
             options: PartitionOptions {
@@ -392,17 +408,23 @@ impl Node {
 
     /// Maintenance owed for the writes so far, in units of work.
     pub fn owed_work(&self) -> usize {
-        self.partitions().iter().map(Partition::owed_work).sum()
+        let removals = self.removals.owed_work();
+        removals
+            + self
+                .partitions()
+                .iter()
+                .map(Partition::owed_work)
+                .sum::<usize>()
     }
 
     /// Whether maintenance has nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.partitions().iter().all(Partition::is_idle)
+        self.removals.is_idle() && self.partitions().iter().all(Partition::is_idle)
     }
 
     /// Does maintenance, at most about `budget` units of work; returns the units spent.
     pub fn maintain(&mut self, budget: usize) -> usize {
-        let mut spent = 0;
+        let mut spent = self.removals.maintain(budget);
         // In turns: a long merge in one partition must not keep the others from theirs.
         for _ in 0..self.partitions.len() {
             if spent >= budget {
@@ -421,6 +443,10 @@ impl Node {
     pub fn take_disk_command(&mut self, now_us: u64) -> Option<Command> {
         if self.loading().is_some() {
             return None;
+        }
+        // A new partition of the same number is opened behind it.
+        if let Some(command) = self.removals.take_command() {
+            return Some(command);
         }
         if let Some(id) = self.to_open.pop_if(|_| self.openable_count > 0) {
             self.openable_count -= 1;
@@ -448,9 +474,14 @@ impl Node {
     /// Partitions that have a file open, or will have.
     pub fn file_count(&self) -> usize {
         match self.config.data_dir {
-            Some(_) => self.partitions.len() + self.opening.len(),
+            Some(_) => self.partition_count(),
             None => 0,
         }
+    }
+
+    /// Partitions that are here, are being made, or have files to be removed.
+    fn partition_count(&self) -> usize {
+        self.partitions.len() + self.opening.len() + self.removals.pending_count()
     }
 
     /// Tells how many partitions may have files, and how many more can be opened now.
@@ -482,14 +513,28 @@ impl Node {
 
     /// Whether the disk thread has been given all there is for it.
     pub fn is_handed_over(&self) -> bool {
-        !self.partitions().iter().any(Partition::is_ahead_of_disk)
+        !self.removals.has_untold() && !self.partitions().iter().any(Partition::is_ahead_of_disk)
     }
 
     /// What of the replies that wait for something in a partition may go. One that the disk still makes has done nothing yet.
     pub fn reached(&self, id: u32, wait: Wait) -> Reached {
-        self.index_of(id).map_or(Reached::UpTo(0), |index| {
-            self.partitions[index].reached(wait)
-        })
+        if wait == Wait::Removed {
+            return Reached::UpTo(self.removals.done_count());
+        }
+        match self.index_of(id) {
+            Some(index) => self.partitions[index].reached(wait),
+            None if self.settled_wait(id) == Some(wait) => Reached::UpTo(0),
+            None => Reached::Never,
+        }
+    }
+
+    /// What the reply to the assignment of a partition waits for.
+    pub fn settled_wait(&self, id: u32) -> Option<Wait> {
+        let opening = self.opening.iter().find(|opening| opening.id == id);
+        let made = opening.map(|opening| Wait::Settled {
+            begun: opening.tenure,
+        });
+        made.or_else(|| self.look_at(id).map(Partition::settled_wait))
     }
 
     /// A controller says what a partition is to be; the number of the change, which [`Wait::Settled`] waits for.
@@ -505,14 +550,19 @@ impl Node {
                 .assign(&assignment)
                 .map_err(AssignRefusal::Standing);
         }
-        if let Some((_, opening)) = self.opening.iter_mut().find(|(opening, _)| *opening == id) {
+        let epoch = self.removals.epoch_of(id);
+        if let Some(opening) = self.opening.iter_mut().find(|opening| opening.id == id) {
             opening
-                .check_next(&assignment)
+                .assignment
+                .check_next(epoch, &assignment)
                 .map_err(AssignRefusal::Standing)?;
-            *opening = assignment;
+            opening.assignment = assignment;
             return Ok(1);
         }
-        if self.partitions.len() + self.opening.len() >= PARTITIONS_MAX {
+        assignment
+            .check_first(epoch)
+            .map_err(AssignRefusal::Standing)?;
+        if self.partition_count() >= PARTITIONS_MAX {
             return Err(AssignRefusal::TooMany);
         }
         if self.config.data_dir.is_some() {
@@ -521,30 +571,35 @@ impl Node {
                     partition_max: self.partition_max,
                 });
             }
-            self.opening.push((id, assignment));
+            let tenure = self.removals.next_tenure();
+            self.opening.push(Opening {
+                id,
+                assignment,
+                tenure,
+            });
             self.to_open.push(id);
             return Ok(1);
         }
         let history = HistoryId(self.mint.draw());
         let standing = Standing::new(Role::Unassigned, Lineage::new(history));
-        self.make(
+        let opening = Opening {
             id,
-            Lsm::new(self.options.engine),
-            standing,
-            None,
-            &assignment,
-        )
+            assignment,
+            tenure: self.removals.next_tenure(),
+        };
+        self.make(&opening, Lsm::new(self.options.engine), standing, None)
     }
 
     /// A partition that did not exist before.
     fn make(
         &mut self,
-        id: u32,
+        opening: &Opening,
         lsm: Lsm,
-        standing: Standing,
+        mut standing: Standing,
         disk: Option<DiskLog>,
-        assignment: &Assignment,
     ) -> Result<u64, AssignRefusal> {
+        let id = opening.id;
+        standing.epoch = self.removals.epoch_of(id);
         let mut partition = Partition::new(
             id,
             lsm,
@@ -552,9 +607,10 @@ impl Node {
             disk,
             self.options.clone(),
             self.mint.split(),
-        );
+        )
+        .counting_from(opening.tenure);
         let change = partition
-            .assign(assignment)
+            .assign(&opening.assignment)
             .map_err(AssignRefusal::Standing)?;
         self.add(partition);
         Ok(change)
@@ -594,8 +650,12 @@ impl Node {
 
     /// The disk has told something.
     pub fn note_disk(&mut self, event: Event) -> DiskNews {
+        if self.removals.concerns(&event) {
+            return DiskNews::None;
+        }
         let known = "the disk tells of partitions that are here";
         match event {
+            Event::Removed { .. } => {}
             Event::Progress(progress) => self.stage = Stage::Loading(progress),
             Event::Loaded(loaded) => self.take_over(*loaded),
             Event::Ready => {
@@ -663,10 +723,10 @@ impl Node {
             stats,
         } = loaded;
         let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
-        if let Some(at) = self.opening.iter().position(|(opening, _)| *opening == id) {
-            let (_, assignment) = self.opening.swap_remove(at);
+        if let Some(at) = self.opening.iter().position(|opening| opening.id == id) {
+            let opening = self.opening.swap_remove(at);
             standing.role = Role::Unassigned;
-            let outcome = self.make(id, lsm, standing, disk, &assignment);
+            let outcome = self.make(&opening, lsm, standing, disk);
             debug_assert!(outcome.is_ok(), "a new partition takes any role");
             return;
         }

@@ -289,6 +289,19 @@ impl Watches {
         audience.version < committed_version
     }
 
+    /// A partition is not here any more: its watchers find that out when they read on, those that
+    /// rest at once.
+    pub fn cut(&mut self, partition: u32) {
+        let Some(audience) = self.audience(partition) else {
+            return;
+        };
+        audience.prefix_lens.clear();
+        let keys = std::mem::take(&mut audience.resting);
+        if !keys.is_empty() {
+            self.due.push_back(Due::Woken { keys, version: 1 });
+        }
+    }
+
     /// Somebody reads on: `tell` is called with each record that concerns it until it returns false.
     pub fn read(
         &mut self,

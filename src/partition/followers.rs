@@ -103,6 +103,11 @@ impl Followers {
         versions.get(rank).copied().unwrap_or(0)
     }
 
+    /// Whether there is a node that follows.
+    pub(super) fn is_fed(&self) -> bool {
+        self.feeds.iter().any(|follower| follower.feed.is_fed())
+    }
+
     /// Where those that follow serve HTTP.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &String> {
         self.feeds.iter().map(|follower| &follower.http_address)

@@ -14,6 +14,7 @@ mod disk_log;
 mod figures;
 mod followers;
 mod following;
+mod giving_up;
 mod roles;
 mod takeover;
 
@@ -31,6 +32,7 @@ pub use disk_log::DiskLog;
 pub use figures::SnapshotStats;
 pub use followers::{FollowerStats, Turned};
 pub use following::{FollowingStats, Peer};
+pub use giving_up::GiveUpError;
 pub use roles::{AssignError, Assignment, EPOCH_LEAP_MAX, Roles};
 
 use followers::Followers;
@@ -53,7 +55,12 @@ pub enum Wait {
         tenure: u64,
     },
     /// That a change of role, counted, lasts.
-    Settled,
+    Settled {
+        /// The tenure that the partition began with.
+        begun: u64,
+    },
+    /// That no start finds the files of a removed partition: removals of the node are counted.
+    Removed,
 }
 
 /// How far a wait has come.
@@ -215,8 +222,10 @@ pub struct Partition {
     /// Engines that are freed piece by piece.
     abandoned: Vec<Lsm>,
     snapshot_stats: SnapshotStats,
-    /// How often it has ceased to lead.
+    /// Counts how often it has ceased to lead.
     tenure: u64,
+    /// What that count began with.
+    begun_tenure: u64,
     /// This node's clock, in Unix ms.
     time_ms: u64,
     /// As of when merging has freed what it can, or is about to.
@@ -255,11 +264,23 @@ impl Partition {
             abandoned,
             snapshot_stats,
             tenure: 0,
+            begun_tenure: 0,
             time_ms: 0,
             reclaimed_version: 0,
         };
         partition.keep_log();
         partition
+    }
+
+    /// The same, counting tenures from a number that no partition before it under its number has
+    /// had.
+    #[must_use]
+    pub fn counting_from(self, tenure: u64) -> Self {
+        Self {
+            tenure,
+            begun_tenure: tenure,
+            ..self
+        }
     }
 
     /// The history of its writes.
@@ -319,6 +340,12 @@ impl Partition {
         self.tenure
     }
 
+    /// What the reply to an assignment waits for.
+    pub fn settled_wait(&self) -> Wait {
+        let begun = self.begun_tenure;
+        Wait::Settled { begun }
+    }
+
     /// What of the replies that wait for something may go.
     pub fn reached(&self, wait: Wait) -> Reached {
         match wait {
@@ -332,7 +359,10 @@ impl Partition {
                 self.released_version()
                     .min(self.followers.acked_version(usize::from(count))),
             ),
-            Wait::Settled => {
+            // That of a partition that was here before this one, or of none.
+            Wait::Settled { begun } if begun != self.begun_tenure => Reached::Never,
+            Wait::Removed => Reached::Never,
+            Wait::Settled { .. } => {
                 let count = self.roles.settled_count();
                 let held = self
                     .takeover

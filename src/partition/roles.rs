@@ -30,13 +30,25 @@ pub struct Assignment {
 }
 
 impl Assignment {
+    /// Whether a partition that is still to be made takes this one. `epoch`: it begins with that.
+    pub fn check_first(&self, epoch: u64) -> Result<(), AssignError> {
+        unassigned(epoch).assigned(self).map(drop)
+    }
+
     /// Whether another may come after this one, on a partition that is still being made.
-    pub fn check_next(&self, next: &Self) -> Result<(), AssignError> {
-        let history = HistoryId([0; 16]);
-        let made = Roles::in_force(Standing::new(Role::Unassigned, Lineage::new(history)));
-        let assigned = made.assigned(self)?;
+    pub fn check_next(&self, epoch: u64, next: &Self) -> Result<(), AssignError> {
+        let assigned = unassigned(epoch).assigned(self)?;
         Roles::in_force(assigned).assigned(next).map(drop)
     }
+}
+
+/// A partition that was assigned no role yet.
+fn unassigned(epoch: u64) -> Roles {
+    let history = HistoryId([0; 16]);
+    Roles::in_force(Standing {
+        epoch,
+        ..Standing::new(Role::Unassigned, Lineage::new(history))
+    })
 }
 
 /// An assignment is refused: answer 409.

@@ -34,16 +34,16 @@ impl Reactor {
                     waits[kind_of(wait) as usize].record(now_us.saturating_sub(since_us));
                 }
                 if !is_kept && session.waits_with(waiting.ticket) {
-                    broken.push(waiting);
+                    broken.push((waiting, wait));
                 } else if is_kept && session.leave_gate(waiting.ticket) {
                     enqueue(ready, session, waiting.key);
                 }
             });
         self.node.stats.gate_waits = waits;
-        for waiting in broken {
+        for (waiting, wait) in broken {
             // One that waits at two gates is here twice.
             if self.sessions[waiting.key].waits_with(waiting.ticket) {
-                self.break_promise(waiting.key, &crate::api::role_changed());
+                self.break_promise(waiting.key, &crate::api::broken(wait));
             }
         }
     }
@@ -98,7 +98,7 @@ fn kind_of(wait: Wait) -> GateKind {
     match wait {
         Wait::Disk { .. } => GateKind::Disk,
         Wait::Acks { .. } => GateKind::Acks,
-        Wait::Settled => GateKind::Role,
+        Wait::Settled { .. } | Wait::Removed => GateKind::Role,
     }
 }
 

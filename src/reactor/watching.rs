@@ -140,8 +140,11 @@ impl Reactor {
         }
         self.watching.is_behind = false;
         for id in self.watching.watches.partitions() {
-            if let Some(partition) = self.node.look_at(id) {
-                self.watching.is_behind |= self.watching.watches.look(partition);
+            match self.node.look_at(id) {
+                Some(partition) => {
+                    self.watching.is_behind |= self.watching.watches.look(partition);
+                }
+                None => self.watching.watches.cut(id),
             }
         }
         let mut left = TOLD_WORK_BYTES;

@@ -1,4 +1,10 @@
 //! The data directory: one process at a time, and nothing in it that is not ours.
+//!
+//! A partition is removed by renaming its folder, `partition-3` to `partition-3.removed-1`, so that
+//! it is there whole or not at all, whenever the power goes. Then the files in it are removed one by
+//! one, but for those that were saved for an operator: `diverged-*` and `*.damaged`. A start goes on
+//! with that. An empty `partition-0.removed-1` stays: it tells the next start not to make the first
+//! partition anew.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -63,8 +69,41 @@ impl DataDir {
     }
 }
 
+impl DataDir {
+    /// Numbers of the partitions that were removed, as far as something tells of it: the first
+    /// partition always.
+    pub(super) fn removed_partitions(&self) -> Result<Vec<u32>, StorageError> {
+        let names = names_in(&self.folder)?;
+        let numbers = names.iter().filter_map(|name| removed_numbers(name));
+        Ok(numbers.map(|(id, _)| id).collect())
+    }
+}
+
 /// What the folder of a partition is called, before its number.
 const PARTITION_PREFIX: &str = "partition-";
+
+/// What the folder of a removed partition is called, between two numbers: that of the partition,
+/// and one that no other such folder has.
+const REMOVED: &str = ".removed-";
+
+/// The partition that a start makes where there is none.
+const FIRST_PARTITION: u32 = 0;
+
+/// The numbers in a name such as `partition-3.removed-1`.
+fn removed_numbers(name: &str) -> Option<(u32, u32)> {
+    let (id, number) = name.strip_prefix(PARTITION_PREFIX)?.split_once(REMOVED)?;
+    let numbers = (id.parse().ok()?, number.parse().ok()?);
+    (*name == removed_name(numbers.0, numbers.1)).then_some(numbers)
+}
+
+fn removed_name(id: u32, number: u32) -> String {
+    format!("{PARTITION_PREFIX}{id}{REMOVED}{number}")
+}
+
+/// Whether a file was saved for an operator.
+fn is_saved(name: &str) -> bool {
+    name.starts_with("diverged-") || name.strip_suffix(".damaged").is_some()
+}
 
 impl Disks for DataDir {
     type Disk = SystemDisk;
@@ -88,6 +127,45 @@ impl Disks for DataDir {
         };
         make().map_err(|error| StorageError::io("making", folder.display().to_string(), &error))?;
         Ok(SystemDisk::new(&folder))
+    }
+
+    fn remove(&self, id: u32) -> Result<(), StorageError> {
+        let folder = self.folder.join(format!("{PARTITION_PREFIX}{id}"));
+        let names = names_in(&self.folder)?;
+        let numbers = names.iter().filter_map(|name| removed_numbers(name));
+        let number = numbers
+            .filter(|(of, _)| *of == id)
+            .map(|(_, number)| number);
+        let target = removed_name(id, number.max().unwrap_or(0) + 1);
+        let rename = || {
+            fs::rename(&folder, self.folder.join(target))?;
+            sync_folder(&self.folder)
+        };
+        rename().map_err(|error| StorageError::io("renaming", folder.display().to_string(), &error))
+    }
+
+    fn clear_removed(&self) -> Result<bool, StorageError> {
+        for name in names_in(&self.folder)? {
+            let Some((id, number)) = removed_numbers(&name) else {
+                continue;
+            };
+            let folder = self.folder.join(&name);
+            let names = names_in(&folder)?;
+            let clear = || match names.iter().find(|name| !is_saved(name)) {
+                Some(file) => fs::remove_file(folder.join(file)).map(|()| true),
+                None if names.is_empty() && (id, number) != (FIRST_PARTITION, 1) => {
+                    fs::remove_dir(&folder).map(|()| true)
+                }
+                None => Ok(false),
+            };
+            let cleared = clear().map_err(|error| {
+                StorageError::io("removing", folder.display().to_string(), &error)
+            })?;
+            if cleared {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -150,6 +150,8 @@ fn load(mut plan: Plan, teller: &Teller) -> Result<Option<DiskWorker<DataDir>>, 
         return Ok(None);
     };
     let found = data_dir.partitions()?;
+    let removed = data_dir.removed_partitions()?;
+    let is_given_up = |id: u32| removed.contains(&id);
     let restored = match &plan.restore {
         Some(_) if !data_dir.is_empty()? => {
             return Err(StorageError::Unusable(
@@ -169,7 +171,8 @@ fn load(mut plan: Plan, teller: &Teller) -> Result<Option<DiskWorker<DataDir>>, 
     if let Some(recovered) = restored {
         teller.tell(Event::Loaded(Box::new(worker.adopt(0, recovered))));
     } else {
-        let made = plan.first_partition.filter(|_| found.is_empty());
+        let is_made = |id: &u32| found.is_empty() && !is_given_up(*id);
+        let made = plan.first_partition.filter(is_made);
         for id in found.into_iter().chain(made) {
             teller.tell(Event::Loaded(Box::new(worker.load(id, &mut on_progress)?)));
         }

@@ -30,6 +30,11 @@ pub trait Disks: fmt::Debug + Send + 'static {
     fn partitions(&self) -> Result<Vec<u32>, StorageError>;
     /// The directory of a partition, which is made if need be.
     fn partition(&self, id: u32) -> Result<Self::Disk, StorageError>;
+    /// Takes the directory of a partition out of the way, whole: once this has returned, no start
+    /// finds it. What is in it goes with [`clear_removed`](Self::clear_removed).
+    fn remove(&self, id: u32) -> Result<(), StorageError>;
+    /// Removes one file of directories that are out of the way; false if none is left.
+    fn clear_removed(&self) -> Result<bool, StorageError>;
 }
 
 /// What the loop asks for; numbers are those of partitions.
@@ -47,6 +52,8 @@ pub enum Command {
     Settle(u32, Box<Standing>),
     /// Replace all data. Nothing is appended until that is told as done.
     Replace(u32, Box<Replacement>),
+    /// Remove a partition. The next command about its number opens a new one.
+    Remove(u32),
 }
 
 /// What the worker tells.
@@ -95,6 +102,11 @@ pub enum Event {
         number: u64,
         /// Figures.
         stats: StoreStats,
+    },
+    /// No start will find the partition. Events that follow are about a new one.
+    Removed {
+        /// The partition.
+        partition: u32,
     },
     /// It is over: nothing was or will be written behind what was told before.
     Failed(StorageError),
@@ -163,6 +175,8 @@ pub struct DiskWorker<S: Disks> {
     fsync: Fsync,
     open: BTreeMap<u32, Open<S::Disk>>,
     is_sync_due: bool,
+    /// Files of removed partitions may be left.
+    is_clearing: bool,
     /// What syncs are measured by, in microseconds.
     clock_us: Option<fn() -> u64>,
 }
@@ -177,6 +191,8 @@ impl<S: Disks> DiskWorker<S> {
             fsync,
             open: BTreeMap::new(),
             is_sync_due: false,
+            // A crash may have left some.
+            is_clearing: true,
             clock_us: None,
         }
     }
@@ -284,6 +300,12 @@ impl<S: Disks> DiskWorker<S> {
             Command::Replace(id, replacement) => {
                 self.store(id).store.begin_replacement(*replacement)?;
             }
+            Command::Remove(id) => {
+                self.disks.remove(id)?;
+                self.open.remove(&id);
+                self.is_clearing = true;
+                tell(Event::Removed { partition: id });
+            }
         }
         Ok(())
     }
@@ -320,12 +342,13 @@ impl<S: Disks> DiskWorker<S> {
         Ok(())
     }
 
-    /// Whether a mark, a piece of a checkpoint or one of a replacement is to be written.
+    /// Whether a mark, a piece of a checkpoint or one of a replacement is to be written, or a file
+    /// of a removed partition is left.
     pub fn has_more(&self) -> bool {
         let has_more = |store: &Store<S::Disk>| {
             store.is_mark_due() || store.has_checkpoint_work() || store.has_replacement_work()
         };
-        self.open.values().any(|open| has_more(&open.store))
+        self.is_clearing || self.open.values().any(|open| has_more(&open.store))
     }
 
     /// To be called when nothing more is to be appended for now.
@@ -335,8 +358,20 @@ impl<S: Disks> DiskWorker<S> {
             .try_for_each(|open| open.store.rest())
     }
 
+    /// Removes one file of removed partitions. One that cannot be removed takes room until the next
+    /// start, and harms nothing else.
+    fn clear_piece(&mut self) {
+        if self.is_clearing {
+            self.is_clearing = self.disks.clear_removed().unwrap_or_else(|error| {
+                log::warn!("files of a removed partition are left until the next start: {error}");
+                false
+            });
+        }
+    }
+
     /// Writes one piece of whatever is under way.
     pub fn write_piece(&mut self, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
+        self.clear_piece();
         let has_piece =
             |store: &Store<S::Disk>| store.has_checkpoint_work() || store.has_replacement_work();
         let Some((id, open)) = self

@@ -63,6 +63,15 @@ impl Disks for SimDisks {
             .or_insert_with(|| SimDisk::new(self.seed ^ u64::from(id)))
             .clone())
     }
+
+    fn remove(&self, id: u32) -> Result<(), StorageError> {
+        self.disks.lock().expect("one thread").remove(&id);
+        Ok(())
+    }
+
+    fn clear_removed(&self) -> Result<bool, StorageError> {
+        Ok(false)
+    }
 }
 
 /// A process that runs.

@@ -1,0 +1,208 @@
+//! Giving partitions up: what an order needs for it, and what becomes of memory and files.
+//!
+//! Invariants:
+//! 1. From the moment an order is taken the partition is not here: requests do not find it, its
+//!    connections end, and replies that wait in it are told so.
+//! 2. The reply to the order waits until no start finds the partition's files. Until then what the
+//!    disk tells of its number is about the old partition, and a new one is not opened.
+//! 3. Memory is freed in slices.
+//! 4. A partition that is made under the number of a removed one has nothing of it but the epoch:
+//!    an order of a lower one came late, and is refused. The epochs of the last
+//!    [`EPOCHS_KEPT`] removals are known, for as long as the process runs.
+//!
+//! Not here: which data may be given up (`partition/giving_up.rs`), files (`storage/`).
+
+use std::collections::VecDeque;
+
+use crate::lsm::Lsm;
+use crate::partition::{GiveUpError, Partition};
+use crate::storage::{Command, Event};
+
+use super::{AssignRefusal, Node};
+
+/// As many as there may be partitions.
+const EPOCHS_KEPT: usize = super::PARTITIONS_MAX;
+
+/// An order to give a partition up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GiveUp {
+    /// The epoch that the order is of, if the controller counts them.
+    pub epoch: Option<u64>,
+    /// Data that no other node is known to hold is dropped, too.
+    pub discards: bool,
+}
+
+/// What came of such an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Whether the partition was here.
+    pub was_here: bool,
+    /// The number of the removal, which [`Wait::Removed`](crate::partition::Wait::Removed) waits
+    /// for; none if there is nothing to wait for.
+    pub removal: Option<u64>,
+}
+
+/// Why it was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveUpRefusal {
+    /// For the same reasons as an assignment.
+    AsAssignment(AssignRefusal),
+    /// The partition is being made: try again.
+    Opening,
+    /// The partition stays as it is.
+    Kept(GiveUpError),
+}
+
+/// Partitions on their way out, and what is known of those that are gone.
+#[derive(Debug, Default)]
+pub(super) struct Removals {
+    /// Partitions that the disk was not told to remove yet.
+    untold: VecDeque<u32>,
+    /// Partitions that the disk was told to remove.
+    told: VecDeque<u32>,
+    begun_count: u64,
+    /// Engines that are freed piece by piece.
+    engines: Vec<Lsm>,
+    epochs: VecDeque<(u32, u64)>,
+    /// No partition that is gone has had this tenure.
+    next_tenure: u64,
+}
+
+impl Removals {
+    /// Partitions whose files are still there.
+    pub(super) fn pending_count(&self) -> usize {
+        self.untold.len() + self.told.len()
+    }
+
+    /// Whether the files of a partition of this number are still there.
+    fn is_pending(&self, id: u32) -> bool {
+        self.untold.contains(&id) || self.told.contains(&id)
+    }
+
+    /// Removals that are done, of all that were begun: they are done in order.
+    pub(super) fn done_count(&self) -> u64 {
+        self.begun_count - self.pending_count() as u64
+    }
+
+    /// Whether the disk is still to be told of a removal.
+    pub(super) fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    pub(super) fn take_command(&mut self) -> Option<Command> {
+        let id = self.untold.pop_front()?;
+        self.told.push_back(id);
+        Some(Command::Remove(id))
+    }
+
+    /// Whether what the disk tells is about a partition that is gone.
+    pub(super) fn concerns(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Written { partition, .. }
+            | Event::Checkpointed { partition, .. }
+            | Event::Settled { partition }
+            | Event::Replaced { partition, .. } => self.is_pending(*partition),
+            Event::Removed { partition } => {
+                let first = self.told.pop_front();
+                debug_assert_eq!(first, Some(*partition), "removals are done in order");
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The epoch that a new partition of this number begins with.
+    pub(super) fn epoch_of(&self, id: u32) -> u64 {
+        let known = self.epochs.iter().find(|(of, _)| *of == id);
+        known.map_or(0, |(_, epoch)| *epoch)
+    }
+
+    /// The tenure that a new partition begins with.
+    pub(super) fn next_tenure(&self) -> u64 {
+        self.next_tenure
+    }
+
+    /// Maintenance owed, in units of work.
+    pub(super) fn owed_work(&self) -> usize {
+        self.engines.iter().map(Lsm::owed_work).sum()
+    }
+
+    /// Whether all memory is freed that can be.
+    pub(super) fn is_idle(&self) -> bool {
+        self.engines.iter().all(Lsm::is_idle)
+    }
+
+    /// Frees memory, at most about `budget` units of work; returns the units spent.
+    pub(super) fn maintain(&mut self, budget: usize) -> usize {
+        let mut spent = 0;
+        for lsm in &mut self.engines {
+            if spent < budget {
+                spent += lsm.maintain(budget - spent);
+            }
+        }
+        // A scan or backup that is still read sends its layers home to the engine.
+        self.engines
+            .retain(|lsm| !lsm.is_idle() || lsm.snapshot_count() > 0);
+        spent
+    }
+
+    fn begin(&mut self, partition: Partition, epoch: u64, is_on_disk: bool) {
+        let id = partition.id();
+        self.begun_count += 1;
+        self.next_tenure = self.next_tenure.max(partition.tenure() + 1);
+        self.epochs.retain(|(of, _)| *of != id);
+        if self.epochs.len() == EPOCHS_KEPT {
+            self.epochs.pop_front();
+        }
+        self.epochs.push_back((id, epoch));
+        self.engines.extend(partition.into_engines());
+        if is_on_disk {
+            self.untold.push_back(id);
+        }
+    }
+}
+
+impl Node {
+    /// A controller takes a partition away from this node.
+    pub fn give_up(
+        &mut self,
+        id: u32,
+        order: GiveUp,
+        now_ms: u64,
+    ) -> Result<GivenUp, GiveUpRefusal> {
+        if let Some(progress) = self.loading() {
+            return Err(GiveUpRefusal::AsAssignment(AssignRefusal::Loading(
+                progress,
+            )));
+        }
+        if self.write_obstacle().is_some() {
+            return Err(GiveUpRefusal::AsAssignment(AssignRefusal::Failed));
+        }
+        if self.opening.iter().any(|opening| opening.id == id) {
+            return Err(GiveUpRefusal::Opening);
+        }
+        let Some(index) = self.index_of(id) else {
+            // An order that is repeated is answered when the first one would be.
+            let removal = self.removals.is_pending(id);
+            return Ok(GivenUp {
+                was_here: false,
+                removal: removal.then_some(self.removals.begun_count),
+            });
+        };
+        let epoch = self.partitions[index]
+            .check_give_up(order.epoch, order.discards, now_ms)
+            .map_err(GiveUpRefusal::Kept)?;
+        let partition = self.partitions.remove(index);
+        log::info!(
+            "partition {id}: given up in epoch {epoch} at version {}",
+            partition.lsm().last_version()
+        );
+        self.held_snapshots.forget(id);
+        let is_on_disk = partition.disk().is_some();
+        self.removals.begin(partition, epoch, is_on_disk);
+        Ok(GivenUp {
+            was_here: true,
+            removal: is_on_disk.then_some(self.removals.begun_count),
+        })
+    }
+}
