@@ -25,7 +25,10 @@ use db_node::storage::{HistoryId, Lineage};
 use serde_json::{Value as Json, json};
 
 use common::member::{Member, assert_follows, own_address, put_bytes, value_of};
-use common::{Folder, PATIENCE, assert_error, let_pass, request_bytes, text, wait_for};
+use common::{
+    Folder, Node, PATIENCE, assert_error, command, let_pass, request_bytes, text, wait_for,
+    without_tokens,
+};
 
 /// What a leader says when a replica gets all data.
 const GETS_SNAPSHOT: &str = "gets a snapshot";
@@ -529,7 +532,7 @@ fn the_epoch_decides_which_role_a_node_has() {
         let response = node.assign(&leader(5));
         let expected =
             json!({"success": true, "id": 0, "role": "leader", "epoch": 5, "version": 1});
-        assert_eq!((response.status, response.json()), (200, expected));
+        assert_eq!((response.status, response.plain_json()), (200, expected));
     }
     for outdated in [leader(4), replica(4), leader(0), replica(0)] {
         assert_error(&node.assign(&outdated), 409, "epoch_outdated");
@@ -617,6 +620,45 @@ fn malformed_assignments_are_refused() {
         node.request("POST", "/partition/assign", &[], more).status,
         200
     );
+}
+
+/// A node that is told to follow itself would dial itself for ever.
+#[test]
+fn a_node_is_not_made_to_follow_itself() {
+    let node = Member::start(&["--advertise", "db-0.example:9001"]);
+    let port = node.address.port();
+    for leader in [
+        node.url(),
+        node.address.to_string(),
+        format!("http://localhost:{port}/"),
+        format!("[::ffff:127.0.0.1]:{port}"),
+        "http://db-0.example:9001".to_owned(),
+    ] {
+        let order = json!({"id": 0, "role": "replica", "leader": leader, "epoch": 9});
+        let refused = node.assign(&order);
+        assert_error(&refused, 400, "own_address");
+        assert!(refused.text().contains("this node itself"));
+    }
+    let partition = node.partition();
+    assert_eq!(
+        (&partition["role"], &partition["epoch"]),
+        (&json!("leader"), &json!(0))
+    );
+    // Another node of the same machine may be followed.
+    let other = Member::start(&[]);
+    other.lead(9);
+    assert_eq!(other.put("k", &[], "v").status, 201);
+    node.follow(&other, 9);
+    assert_follows(&node, &other);
+
+    let address = own_address().replace(":0", ":21003");
+    let mut started = command();
+    started.args(["--listen", &address, "--replica-of", &address]);
+    let Err((status, log)) = Node::try_spawn(started) else {
+        panic!("it starts");
+    };
+    assert_eq!(status.code(), Some(2));
+    assert!(log.contains("that is this node itself"), "{log}");
 }
 
 #[test]
@@ -774,6 +816,23 @@ fn partitions_have_data_and_roles_of_their_own() {
             "{round}"
         );
         let health = two.get("/health").json();
+        // Neither of the two is the one that is meant without a number.
+        let state = |node: &Member, id: u32| {
+            let health = node.get(&format!("/health?partition={id}")).json();
+            without_tokens(health["partitionStates"].clone())
+        };
+        let listed = health["partitionStates"].as_array().cloned();
+        assert_eq!(listed.map(|states| states.len()), Some(2), "{health}");
+        assert_eq!(
+            state(&two, 2),
+            json!([{"id": 2, "role": "leader", "state": "leading", "epoch": 1, "version": 1}])
+        );
+        assert_eq!(state(&two, 7)[0]["role"], "replica");
+        assert_eq!(state(&two, 3), json!([]));
+        assert_eq!(
+            (&health["position"], &health["epoch"]),
+            (&Json::Null, &Json::Null)
+        );
         assert_eq!(
             (&health["partitions"], &health["role"]),
             (&json!([2, 7]), &json!("mixed")),
@@ -800,6 +859,31 @@ fn partitions_have_data_and_roles_of_their_own() {
             &["--listen", &place, "--replication-listen", &any_port],
         );
     }
+}
+
+/// What `/health` tells at its top is about partition 0, which requests mean that name none; the
+/// list beside it is bounded, and reaches every partition by its number.
+#[test]
+fn health_tells_of_each_partition() {
+    let node = Member::start(&[]);
+    for id in 1..150 {
+        let order =
+            json!({"id": id, "role": "replica", "leader": "http://127.0.0.1:1", "epoch": id});
+        let assigned = node.assign(&order).json();
+        assert_eq!(without_tokens(assigned)["epoch"], id);
+    }
+    assert_eq!(node.put("k", &[], "v").status, 201);
+    let health = node.get("/health").json();
+    assert_eq!(
+        (&health["role"], &health["version"], &health["epoch"]),
+        (&json!("leader"), &json!(1), &json!(0))
+    );
+    assert_eq!(health["position"], node.partition()["position"]);
+    let states = health["partitionStates"].as_array().expect("a list");
+    assert_eq!((states.len(), &states[99]["id"]), (100, &json!(99)));
+    let last = node.get("/health?partition=149").json();
+    assert_eq!(last["partitionStates"][0]["epoch"], 149);
+    assert_error(&node.get("/health?partition=x"), 400, "bad_request");
 }
 
 #[test]
@@ -1002,7 +1086,7 @@ fn replicas_feed_replicas() {
 
 #[test]
 fn a_leader_is_found_by_name_and_by_address() {
-    let leader = Member::start(&[]);
+    let leader = Member::start(&["--allowed-host", "127.1"]);
     leader.fill(0..10, 10);
     let port = leader.address.port();
     for (name, address) in [
@@ -1027,7 +1111,9 @@ fn a_leader_is_found_by_name_and_by_address() {
             "{name}"
         );
     }
-    leader.follow(&leader, 1);
+    // This name of the node itself is seen through only once it is dialed.
+    let itself = json!({"id": 0, "role": "replica", "leader": format!("127.1:{port}"), "epoch": 1});
+    assert_eq!(leader.assign(&itself).status, 200);
     wait_for("the reason", || {
         leader
             .get("/readyz")

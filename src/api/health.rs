@@ -8,9 +8,13 @@ use crate::storage::Role;
 
 use super::params::Param;
 use super::route::Route;
-use super::{Api, JSON, refuse};
+use super::{Api, JSON, partition_number, refuse};
 
 const TEXT: &str = "text/plain";
+
+/// Partitions that `/health` tells of one by one: probes ask often, and nodes that look for this
+/// one's replication port read 64 KiB at most (`replication/probe.rs`).
+const STATES_MAX: usize = 100;
 
 /// The body of `/health`. The first four fields are what the controller reads.
 #[derive(Serialize)]
@@ -22,25 +26,61 @@ struct Health {
     /// Levels, the memtable's included, of the partition that has the most.
     levels: usize,
     partitions: Vec<u32>,
-    /// That of all partitions, or `mixed`.
+    /// That of the partition which requests mean that name none; where there is none such, that of
+    /// all partitions, or `mixed`.
     role: &'static str,
+    /// The same; or the highest.
     version: u64,
+    /// The token of that version; none where it may be of any partition.
+    position: Option<String>,
+    /// The epoch of that partition.
+    epoch: Option<u64>,
     uptime_ms: u64,
     replication_port: Option<u16>,
+    /// The first of them, at most [`STATES_MAX`], or the one that the request names.
+    partition_states: Vec<PartitionHealth>,
+}
+
+/// One partition in it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PartitionHealth {
+    id: u32,
+    role: &'static str,
+    /// What the node does, as in `/status`.
+    state: &'static str,
+    epoch: u64,
+    version: u64,
+    /// The token of that version.
+    position: String,
+}
+
+impl PartitionHealth {
+    fn of(partition: &Partition) -> Self {
+        let position = partition.last_token();
+        Self {
+            id: partition.id(),
+            role: partition.roles().role().name(),
+            state: partition.state_name(),
+            epoch: partition.roles().standing().epoch,
+            version: position.version,
+            position: position.to_string(),
+        }
+    }
 }
 
 impl Api<'_> {
     pub(super) fn answer_health(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
         match route {
-            Route::Health => {
-                let body = serde_json::to_vec(&self.health()).expect("plain fields serialize");
-                let status = if self.node.loading().is_some() {
-                    503
-                } else {
-                    200
-                };
-                reply.status(status).content_type(JSON).body(&body);
-            }
+            Route::Health => match self.health(head) {
+                Ok(health) => {
+                    let body = serde_json::to_vec(&health).expect("plain fields serialize");
+                    let is_loading = self.node.loading().is_some();
+                    let status = if is_loading { 503 } else { 200 };
+                    reply.status(status).content_type(JSON).body(&body);
+                }
+                Err(refusal) => refuse(reply, &refusal),
+            },
             Route::Ready => match self.check_ready(head) {
                 Ok(Some(obstacle)) => {
                     let reply = reply
@@ -145,15 +185,29 @@ impl Api<'_> {
         })
     }
 
-    fn health(&self) -> Health {
+    fn health(&self, head: &Head<'_>) -> Result<Health, Refusal> {
+        // A header is read past: probes send those that they send everywhere.
+        let named = self.query(head).get(Param::Partition)?;
+        let named = named.map(|value| partition_number(&value)).transpose()?;
         let partitions = self.node.partitions();
+        let listed = match named {
+            Some(id) => self.node.look_at(id).map(std::slice::from_ref),
+            None => Some(&partitions[..partitions.len().min(STATES_MAX)]),
+        };
+        let meant = self.node.look_at_unnamed();
         let stats: Vec<_> = partitions
             .iter()
             .map(|partition| partition.lsm().stats())
             .collect();
         let mut roles = partitions.iter().map(|partition| partition.roles().role());
         let role = roles.next().unwrap_or(Role::Unassigned);
-        Health {
+        let common_role = if roles.all(|other| other == role) {
+            role.name()
+        } else {
+            "mixed"
+        };
+        let highest = stats.iter().map(|stats| stats.last_version).max();
+        Ok(Health {
             status: if self.node.loading().is_some() {
                 "LOADING"
             } else {
@@ -166,19 +220,20 @@ impl Api<'_> {
                 .max()
                 .unwrap_or(0),
             partitions: partitions.iter().map(Partition::id).collect(),
-            role: if roles.all(|other| other == role) {
-                role.name()
-            } else {
-                "mixed"
-            },
-            version: stats
-                .iter()
-                .map(|stats| stats.last_version)
-                .max()
-                .unwrap_or(0),
+            role: meant.map_or(common_role, |partition| partition.roles().role().name()),
+            version: meant.map_or(highest.unwrap_or(0), |partition| {
+                partition.lsm().last_version()
+            }),
+            position: meant.map(|partition| partition.last_token().to_string()),
+            epoch: meant.map(|partition| partition.roles().standing().epoch),
             uptime_ms: self.now_ms,
             replication_port: self.node.replication_port,
-        }
+            partition_states: listed
+                .unwrap_or_default()
+                .iter()
+                .map(PartitionHealth::of)
+                .collect(),
+        })
     }
 }
 

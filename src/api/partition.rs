@@ -61,6 +61,9 @@ struct Answer {
     role: &'static str,
     epoch: Option<u64>,
     version: u64,
+    /// The token of that version; none while the partition is being made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<String>,
     /// Of a leader that takes first what its peers hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
@@ -157,6 +160,14 @@ impl Api<'_> {
 
     fn assign(&mut self, body: &Body) -> Result<(Vec<u8>, Option<Gate>), Refusal> {
         let assignment = assignment_of(body)?;
+        if let Some(leader) = &assignment.leader
+            && self.node.config().is_own_address(leader)
+        {
+            let message = format!(
+                "leader: {leader} is this node itself: name the node that is to be followed, or assign the role leader"
+            );
+            return Err(Refusal::new(400, "own_address", message));
+        }
         let (id, role) = (body.id, assignment.role);
         let change = self.node.assign(id, assignment).map_err(refusal_of)?;
         let gate = self.node.settled_wait(id).map(|wait| Gate {
@@ -175,13 +186,14 @@ impl Api<'_> {
             .as_ref()
             .is_some_and(|partition| partition.roles().is_taking_over())
             .then_some("catching_up");
-        let version = partition.map_or(0, |partition| partition.lsm().last_version());
+        let position = partition.map(|partition| partition.last_token());
         let answer = Answer {
             success: true,
             id,
             role: role.name(),
             epoch,
-            version,
+            version: position.map_or(0, |position| position.version),
+            position: position.map(|position| position.to_string()),
             state,
         };
         let body = serde_json::to_vec(&answer).expect("plain fields serialize");

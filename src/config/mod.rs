@@ -8,6 +8,7 @@
 //! Not here: what each value does. Exit codes are `main.rs`'s.
 
 mod nearest;
+mod own_address;
 mod values;
 
 use std::ffi::OsString;
@@ -602,6 +603,14 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
     {
         let problem = "nothing is synced without --data-dir: name a directory, or leave this out";
         return Err(ConfigError(format!("{name} {text}: {problem}")));
+    }
+    if let Some(leader) = &config.replica_of
+        && config.is_own_address(leader)
+    {
+        let (name, text) = given.texts("replica-of").last().expect("it was given");
+        return Err(ConfigError(format!(
+            "{name} {text}: that is this node itself: name the node to follow, or leave it out to lead"
+        )));
     }
     if !config.listen.ip().is_loopback() && config.token.is_none() && !given.switch("allow-open")? {
         return Err(ConfigError(format!(

@@ -382,6 +382,13 @@ impl Node {
         self.index_of(id).map(|index| &self.partitions[index])
     }
 
+    /// The partition that a request means which names none, to look at.
+    pub fn look_at_unnamed(&self) -> Option<&Partition> {
+        self.unnamed_index()
+            .ok()
+            .map(|index| &self.partitions[index])
+    }
+
     /// All partitions.
     pub fn partitions(&self) -> &[Partition] {
         if self.loading().is_some() {
