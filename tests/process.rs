@@ -127,7 +127,11 @@ fn web_pages_of_other_sites_are_refused() {
             421,
             "host_not_allowed",
         );
-        assert_error(&ask("GET", "/health", &[&foreign]), 421, "host_not_allowed");
+        // A supervisor names the node as it likes.
+        for path in ["/health", "/livez", "/readyz", "/leader"] {
+            assert_eq!(ask("GET", path, &[&foreign]).status, 200, "{path}");
+        }
+        assert_eq!(ask("GET", "/replica", &[&foreign]).status, 503);
     }
     // The authority of the target is the host, whatever Host says.
     assert_error(
@@ -169,6 +173,43 @@ fn hosts_can_be_allowed() {
         client.send(format!("GET /status HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
         assert_eq!(client.response(false).status, status, "{host}");
     }
+}
+
+/// What a proxy copies from the browser of a page that is allowed does not keep it out; a page that
+/// is not allowed stays out.
+#[test]
+fn origins_can_be_allowed() {
+    let node = Node::start(&[
+        "--allowed-origin",
+        "https://app.example",
+        "--allowed-origin",
+        "http://localhost:3000",
+    ]);
+    let mut client = node.connect();
+    let copied = |origin: &str, site: &str| {
+        [
+            format!("Origin: {origin}"),
+            format!("Sec-Fetch-Site: {site}"),
+        ]
+    };
+    for site in ["same-origin", "same-site", "cross-site"] {
+        for origin in ["https://app.example", "http://localhost:3000"] {
+            let headers = copied(origin, site);
+            let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+            let put = client.request("PUT", "/kv/k", &headers, b"v");
+            assert!(matches!(put.status, 200 | 201), "{origin} {site}");
+        }
+        for origin in ["http://app.example", "https://evil.example", "null"] {
+            let headers = copied(origin, site);
+            let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+            let put = client.request("PUT", "/kv/k", &headers, b"v");
+            assert_error(&put, 403, "foreign_origin");
+            assert!(put.text().contains("--allowed-origin"), "{}", put.text());
+        }
+    }
+    let config = &node.status()["config"];
+    let expected = ["https://app.example", "http://localhost:3000"];
+    assert_eq!(config["allowedOrigins"], serde_json::json!(expected));
 }
 
 #[test]

@@ -189,8 +189,9 @@ impl<'n> Api<'n> {
             return Err(Refusal::new(501, "not_implemented", message));
         }
         takes::check_repeated(route, head)?;
-        self.guard.check_source(head)?;
-        if !route.is_some_and(Route::is_public) {
+        let is_public = route.is_some_and(Route::is_public);
+        self.guard.check_source(head, is_public)?;
+        if !is_public {
             self.guard.check_token(head)?;
         }
         route.ok_or_else(|| {

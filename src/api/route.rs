@@ -184,7 +184,7 @@ impl Route {
         }
     }
 
-    /// Whether it is answered without the token: what a load balancer asks.
+    /// Whether it is answered without the token and under any Host: what a load balancer asks.
     pub(super) fn is_public(self) -> bool {
         self.family() == Family::Health
     }

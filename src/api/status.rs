@@ -36,6 +36,7 @@ struct ConfigStatus {
     max_head_bytes: usize,
     token: bool,
     allowed_hosts: Vec<String>,
+    allowed_origins: Vec<String>,
     /// `memory`, or when writes are synced.
     durability: &'static str,
     data_dir: Option<String>,
@@ -184,6 +185,9 @@ pub(super) fn of(node: &Node, now_ms: u64) -> Status {
             max_head_bytes: config.max_head_bytes,
             token: config.token.is_some(),
             allowed_hosts: config.allowed_hosts.clone(),
+            allowed_origins: (config.allowed_origins.iter())
+                .map(ToString::to_string)
+                .collect(),
             durability: if config.data_dir.is_some() {
                 config.fsync.name()
             } else {

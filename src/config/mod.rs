@@ -8,6 +8,8 @@
 //! Not here: what each value does. Exit codes are `main.rs`'s.
 
 mod nearest;
+mod options;
+mod origin;
 mod own_address;
 mod values;
 
@@ -20,9 +22,13 @@ use std::str::FromStr;
 use subtle::ConstantTimeEq;
 
 pub use nearest::nearest;
-pub use values::parse_peer;
+pub use origin::Origin;
+pub use values::{host_name_in, parse_peer};
 
-use values::{Bounds, parse_address, parse_bytes, read_token, replication_address, within};
+use options::{OPTIONS, OptionSpec};
+use values::{
+    Bounds, parse_address, parse_bytes, parse_host_name, read_token, replication_address, within,
+};
 
 /// Everything that can be set, in force.
 #[derive(Clone, Debug)]
@@ -71,8 +77,12 @@ pub struct Config {
     pub max_head_bytes: usize,
     /// What requests must present.
     pub token: Option<Token>,
-    /// Host names answered under, beside addresses and `localhost`.
+    /// Host names answered under, beside addresses, `localhost` and the node's own names.
     pub allowed_hosts: Vec<String>,
+    /// The name in `--listen`, where it is not an address.
+    pub listen_name: Option<String>,
+    /// Origins of web pages whose requests are answered.
+    pub allowed_origins: Vec<Origin>,
     /// Requests that take so long are logged; 0: none.
     pub slow_request_ms: u64,
     /// What is logged.
@@ -201,178 +211,6 @@ const WAL_RETAIN_BYTES: Bounds = Bounds {
 /// What the replication port is above that of HTTP, unless it is given.
 const REPLICATION_PORT_OFFSET: u16 = 1000;
 
-/// An option of the command line.
-struct OptionSpec {
-    flag: &'static str,
-    /// What stands for its value in `--help`; empty for a switch.
-    value: &'static str,
-    default: &'static str,
-    meaning: &'static str,
-}
-
-const fn option(
-    flag: &'static str,
-    value: &'static str,
-    default: &'static str,
-    meaning: &'static str,
-) -> OptionSpec {
-    OptionSpec {
-        flag,
-        value,
-        default,
-        meaning,
-    }
-}
-
-const OPTIONS: &[OptionSpec] = &[
-    option(
-        "listen",
-        "ADDR",
-        "127.0.0.1:9001",
-        "address and port to serve HTTP on",
-    ),
-    option(
-        "data-dir",
-        "DIR",
-        "",
-        "keep data there; else in memory only",
-    ),
-    option(
-        "fsync",
-        "WHEN",
-        "always",
-        "sync to disk: always, interval or never",
-    ),
-    option(
-        "fsync-interval-ms",
-        "N",
-        "1000",
-        "time between syncs with --fsync interval",
-    ),
-    option(
-        "replication-listen",
-        "ADDR",
-        "",
-        "for replicas, or off; default: --listen, port + 1000",
-    ),
-    option(
-        "replica-of",
-        "ADDR",
-        "",
-        "follow the leader with this HTTP address",
-    ),
-    option(
-        "advertise",
-        "URL",
-        "",
-        "the HTTP address that others reach this node at",
-    ),
-    option(
-        "await-assignment",
-        "",
-        "",
-        "take no role until a controller assigns one",
-    ),
-    option(
-        "min-acks",
-        "N",
-        "0",
-        "replicas that must hold a write before the reply",
-    ),
-    option(
-        "ack-timeout-ms",
-        "N",
-        "1000",
-        "wait for them so long, then answer 504",
-    ),
-    option(
-        "wal-retain-bytes",
-        "N",
-        "16MiB",
-        "log kept for replicas that come back",
-    ),
-    option(
-        "restore",
-        "FILE",
-        "",
-        "start from a backup that GET /snapshot gave",
-    ),
-    option(
-        "accept-data-loss",
-        "",
-        "",
-        "start without what is damaged; it is set aside",
-    ),
-    option(
-        "memtable-bytes",
-        "N",
-        "4MiB",
-        "freeze the memtable at this size",
-    ),
-    option(
-        "max-memory",
-        "N",
-        "",
-        "with more memory in use sets get 507, deletes go on",
-    ),
-    option(
-        "max-upload-memory",
-        "N",
-        "1GiB",
-        "for request bodies on their way; more get 507",
-    ),
-    option("max-value-bytes", "N", "16MiB", "longest value"),
-    option("max-head-bytes", "N", "16KiB", "longest request head"),
-    option(
-        "max-connections",
-        "N",
-        "10240",
-        "connections at a time; more get 503",
-    ),
-    option(
-        "idle-timeout-ms",
-        "N",
-        "60000",
-        "silence allowed between requests",
-    ),
-    option(
-        "header-timeout-ms",
-        "N",
-        "10000",
-        "time for a request head; bodies earn more",
-    ),
-    option(
-        "token-file",
-        "FILE",
-        "",
-        "requests need the token in this file",
-    ),
-    option(
-        "allowed-host",
-        "NAME",
-        "",
-        "a Host name to answer under; may be repeated",
-    ),
-    option(
-        "allow-open",
-        "",
-        "",
-        "listen beyond loopback without a token",
-    ),
-    option(
-        "slow-request-ms",
-        "N",
-        "100",
-        "log requests that take so long; 0: none",
-    ),
-    option(
-        "log",
-        "LEVEL",
-        "info",
-        "off, error, warn, info, debug or trace",
-    ),
-];
-
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
@@ -429,6 +267,18 @@ impl Given {
                 format!("{name} {text}").trim_end()
             ))
         })
+    }
+
+    /// All values of an option that may be repeated.
+    fn list<T>(
+        &self,
+        flag: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let parse = |(name, text): &(String, String)| {
+            parse(text).map_err(|problem| ConfigError(format!("{name} {text}: {problem}")))
+        };
+        self.texts(flag).iter().map(parse).collect()
     }
 
     fn bytes(&self, flag: &str, bounds: &Bounds) -> Result<usize, ConfigError> {
@@ -517,7 +367,7 @@ fn from_environment(
         return Vec::new();
     };
     let value = value.to_string_lossy().into_owned();
-    if option.flag == "allowed-host" {
+    if matches!(option.flag, "allowed-host" | "allowed-origin") {
         return value
             .split(',')
             .map(|part| (name.clone(), part.trim().to_owned()))
@@ -587,11 +437,9 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
                 read_token(path).map(Some)
             }
         })?,
-        allowed_hosts: given
-            .texts("allowed-host")
-            .iter()
-            .map(|(name, host)| check_host_name(name, host))
-            .collect::<Result<_, _>>()?,
+        allowed_hosts: given.list("allowed-host", parse_host_name)?,
+        listen_name: given.parsed("listen", |text| Ok(host_name_in(text)))?,
+        allowed_origins: given.list("allowed-origin", Origin::parse)?,
         slow_request_ms: given.number("slow-request-ms", &SLOW_REQUEST_MS)?,
         log_level: given.parsed("log", |text| {
             log::LevelFilter::from_str(text)
@@ -629,19 +477,6 @@ fn optional_peer(text: &str) -> Result<Option<String>, String> {
     } else {
         parse_peer(text).map(Some)
     }
-}
-
-fn check_host_name(name: &str, host: &str) -> Result<String, ConfigError> {
-    let is_name = !host.is_empty()
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    if is_name {
-        return Ok(host.to_owned());
-    }
-    Err(ConfigError(format!(
-        "{name} {host}: give a host name without scheme and port, such as db.example"
-    )))
 }
 
 fn unknown_option(flag: &str) -> ConfigError {

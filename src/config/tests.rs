@@ -25,6 +25,7 @@ fn every_option_by_flag_and_by_environment() {
             "listen" => ("127.0.0.1:1", "127.0.0.1:2"),
             "log" => ("debug", "error"),
             "allowed-host" => ("one.example", "two.example"),
+            "allowed-origin" => ("https://one.example", "*"),
             "allow-open" | "accept-data-loss" | "await-assignment" => continue,
             "token-file" => {
                 let error = parse_with(&["--token-file", &token_file], &[]).unwrap_err();
@@ -112,6 +113,11 @@ fn mistakes_are_told_with_the_way_out() {
         (&["--token-file", "/nowhere/token"], &[], "cannot read it"),
         (&["--allowed-host", "http://x"], &[], "without scheme"),
         (
+            &["--allowed-origin", "app.example"],
+            &[],
+            "--allowed-origin app.example: give scheme, host and port",
+        ),
+        (
             &[],
             &[("DB_NODE_ALLOWED_HOST", "ok,http://x")],
             "DB_NODE_ALLOWED_HOST http://x:",
@@ -149,6 +155,13 @@ fn lists_come_from_repeated_flags_or_commas() {
         &[("DB_NODE_ALLOWED_HOST", "c")],
     );
     assert_eq!(flags.expect("valid").allowed_hosts, ["a", "b"]);
+    let origins = parse_with(
+        &[],
+        &[("DB_NODE_ALLOWED_ORIGIN", "http://c, https://d:443")],
+    );
+    let origins = origins.expect("valid").allowed_origins;
+    assert_eq!(origins.len(), 2);
+    assert!(origins[1].matches(b"https://d"));
     let environment = parse_with(&[], &[("DB_NODE_ALLOWED_HOST", "c, d")]);
     assert_eq!(environment.expect("valid").allowed_hosts, ["c", "d"]);
 }

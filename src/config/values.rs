@@ -1,6 +1,6 @@
 //! What a value of an option may look like, and what is said about one that does not.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::{GIB, KIB, MIB, REPLICATION_PORT_OFFSET, Token};
 
@@ -56,6 +56,27 @@ pub fn parse_peer(text: &str) -> Result<String, String> {
         return Err(problem());
     }
     Ok(format!("http://{authority}"))
+}
+
+/// A name to answer under.
+pub(super) fn parse_host_name(host: &str) -> Result<String, String> {
+    let is_name = !host.is_empty()
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    if is_name {
+        Ok(host.to_owned())
+    } else {
+        Err("give a host name without scheme and port, such as db.example".to_owned())
+    }
+}
+
+/// The name before the port of an address, where it is not an IP address.
+pub fn host_name_in(address: &str) -> Option<String> {
+    let address = address.strip_prefix("http://").unwrap_or(address);
+    let (host, _) = address.rsplit_once(':')?;
+    let is_ip = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
+    (!is_ip && !host.is_empty()).then(|| host.to_owned())
 }
 
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {

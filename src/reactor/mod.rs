@@ -218,7 +218,7 @@ impl Reactor {
             clock: Clock::start(),
             date: HttpDate::from_unix_seconds(0),
             date_seconds: 0,
-            guard: Guard::new(config),
+            guard: Guard::new(config, &machine_name()),
             heads: HeadReader::new(head),
             limits: Limits {
                 output_high_bytes: OUTPUT_HIGH_BYTES,
@@ -461,6 +461,12 @@ impl Reactor {
             Ok(false)
         }
     }
+}
+
+/// What the machine calls itself; empty if that is no text.
+fn machine_name() -> String {
+    let names = rustix::system::uname();
+    names.nodename().to_str().unwrap_or_default().to_owned()
 }
 
 /// Where data is kept, in words.
