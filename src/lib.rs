@@ -9,6 +9,7 @@
 //! - [`planted`]: bugs for the simulation to find; compiled in for that alone.
 //! - [`version`]: which build this is.
 //! - [`swar`]: looking at eight bytes at once.
+//! - [`slew`]: a clock that is never set.
 //! - [`allocator`]: what is allocated is counted, and given back; the only `unsafe` code.
 //! - [`config`]: flags and environment into a validated `Config`. Read once, at the start.
 //! - [`metrics`]: counters and histograms, and the text that Prometheus reads.
@@ -39,6 +40,7 @@
 pub mod planted;
 pub mod version;
 pub mod swar;
+pub mod slew;
 pub mod allocator;
 pub mod config;
 pub mod metrics;

@@ -79,6 +79,20 @@ const OF_NODE: &[Family] = &[
             text.seconds(&[], node.stats.started_unix_ms * 1_000);
         }),
     ),
+    counter(
+        "clock_steps_total",
+        "How often the system's clock was set while the node ran.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.stats.clock_step_count);
+        }),
+    ),
+    gauge(
+        "clock_away_seconds",
+        "How far the system's clock is from the time that times to live go by; the node follows it slowly.",
+        Samples::OfNode(|node, text| {
+            text.seconds(&[], node.stats.clock_away_ms * 1_000);
+        }),
+    ),
     gauge(
         "loading",
         "1 while the node reads its data and answers no requests for keys.",

@@ -32,6 +32,10 @@ impl GateKind {
 pub struct NodeStats {
     /// Unix time of the start.
     pub started_unix_ms: u64,
+    /// How often the system's clock was set.
+    pub clock_step_count: u64,
+    /// Now: how far the system's clock is from what times to live go by.
+    pub clock_away_ms: u64,
     /// Answers.
     pub requests: RequestStats,
     /// Requests that took longer than the threshold of the slow log.

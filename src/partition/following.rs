@@ -11,6 +11,7 @@ use crate::replication::frame::{PROTOCOL_MIN, PROTOCOL_VERSION, RefusalCode};
 use crate::replication::{
     Ended, Following, HEARTBEAT_MS, Installed, Intent, PeerState, Sync, Upstream, whole_address,
 };
+use crate::slew::{LAST_UNIX_MS, SlewedClock};
 use crate::storage::{Dropped, Replacement, Role, Standing};
 
 use super::roles::{AssignError, Assignment};
@@ -83,6 +84,9 @@ pub(super) struct Follows {
     /// The leader's clock is so far ahead of this node's, as far as is known, and from which connection.
     clock_ahead_ms: i64,
     clock_link: Option<LinkId>,
+    /// A leader's time was taken over, be it earlier than this node's; from then on it does not go
+    /// back. Survives a connection and a change of leaders, as `sync` does.
+    has_leader_time: bool,
 }
 
 impl Default for Follows {
@@ -95,6 +99,7 @@ impl Default for Follows {
             obstacle: None,
             clock_ahead_ms: 0,
             clock_link: None,
+            has_leader_time: false,
         }
     }
 }
@@ -193,8 +198,7 @@ impl Partition {
 
     /// The leader's clock showed this when it sent its heartbeat. The one that was under way for the shortest time tells most.
     fn note_leader_time(&mut self, link: LinkId, time_ms: u64) {
-        let ahead_ms = time_ms.saturating_sub(self.time_ms).cast_signed()
-            - self.time_ms.saturating_sub(time_ms).cast_signed();
+        let ahead_ms = time_ms.min(LAST_UNIX_MS).cast_signed() - self.time_ms.cast_signed();
         let follows = &mut self.following;
         follows.clock_ahead_ms = match follows.clock_link.replace(link) {
             Some(same) if same == link => {
@@ -202,35 +206,45 @@ impl Partition {
             }
             _ => ahead_ms,
         };
+        if !std::mem::replace(&mut follows.has_leader_time, true) {
+            // What this node has shown so far was not this leader's data.
+            self.clock = SlewedClock::showing(time_ms.min(LAST_UNIX_MS));
+        }
         self.note_time(self.time_ms);
     }
 
-    /// Tells what time it is, in Unix ms. A replica goes by its leader's clock: what has expired there has expired here.
+    /// Tells what time it is, in Unix ms. A replica goes by its leader's clock: what has expired
+    /// there has expired here. A node that comes to lead goes on from there, and comes to its own
+    /// clock little by little: what has expired stays so, and nothing expires because of the change.
     pub fn note_time(&mut self, time_ms: u64) {
+        let reference_ms = time_ms.saturating_add_signed(self.following.clock_ahead_ms);
+        self.clock
+            .advance(time_ms.saturating_sub(self.time_ms), reference_ms);
+        let is_first = self.time_ms == 0;
+        if is_first || self.roles.role() == Role::Replica {
+            self.clock.catch_up(reference_ms);
+        }
         self.time_ms = time_ms;
-        self.lsm
-            .note_time(time_ms.saturating_add_signed(self.following.clock_ahead_ms));
+        self.lsm.note_time(self.clock.now_ms());
     }
 
     /// Ends all connections, and looks for the leader anew.
     pub(super) fn disconnect(&mut self) {
         self.followers.clear();
         // What was known of a leader's clock is worth something until the next one is heard; a leader goes by its own.
-        let (sync, clock_ahead_ms) = match self.roles.role() {
-            Role::Replica => (self.following.sync, self.following.clock_ahead_ms),
-            Role::Leader | Role::Unassigned => (Sync::Behind, 0),
-        };
-        let begun = Follows {
-            sync,
-            clock_ahead_ms,
-            ..Follows::default()
+        let begun = match self.roles.role() {
+            Role::Replica => Follows {
+                sync: self.following.sync,
+                clock_ahead_ms: self.following.clock_ahead_ms,
+                has_leader_time: self.following.has_leader_time,
+                ..Follows::default()
+            },
+            Role::Leader | Role::Unassigned => Follows::default(),
         };
         let follows = std::mem::replace(&mut self.following, begun);
         if let Dial::Connected(_, upstream) = follows.dial {
             self.free_upstream(*upstream);
         }
-        // A leader goes by its own clock from its first heartbeat on.
-        self.note_time(self.time_ms);
         self.keep_log();
     }
 

@@ -23,6 +23,7 @@ use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Options, Write};
 use crate::planted::{Bug, is_planted};
 use crate::replication::frame::Frame;
 use crate::replication::{NodeId, PeerState};
+use crate::slew::SlewedClock;
 use crate::storage::{
     Command, HistoryId, Lineage, Mint, Position, Replacement, StorageError, StoreStats,
     VersionToken,
@@ -228,6 +229,8 @@ pub struct Partition {
     begun_tenure: u64,
     /// This node's clock, in Unix ms.
     time_ms: u64,
+    /// What times to live go by: it never goes back, whatever is led or followed.
+    clock: SlewedClock,
     /// As of when merging has freed what it can, or is about to.
     reclaimed_version: u64,
 }
@@ -266,6 +269,7 @@ impl Partition {
             tenure: 0,
             begun_tenure: 0,
             time_ms: 0,
+            clock: SlewedClock::default(),
             reclaimed_version: 0,
         };
         partition.keep_log();

@@ -1,10 +1,22 @@
 //! The clocks, read nowhere else.
+//!
+//! Two of them count: what time-outs go by counts from the start of the node and nobody can set
+//! it; what times to live go by ([`WallClock`]) shows the time of day, and follows the system's
+//! clock without ever being set.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use crate::slew::{LAST_UNIX_MS, SlewedClock};
+
 use super::timers::Millis;
+
+/// A system's clock that is this much away from where it was to be has been set …
+const STEP_MS: u64 = 1_000;
+
+/// … and one part in so many of the time since the last look: so fast it may be made to go.
+const DRIFT_SHARE: u64 = 1_000;
 
 /// Time as the loop sees it: read once a turn.
 #[derive(Debug)]
@@ -12,6 +24,7 @@ pub(super) struct Clock {
     started_us: u64,
     now: Millis,
     now_us: u64,
+    wall: WallClock,
 }
 
 impl Clock {
@@ -21,6 +34,7 @@ impl Clock {
             started_us: monotonic_us(),
             now: 0,
             now_us: 0,
+            wall: WallClock::start(unix_ms(), since_boot_ms()),
         }
     }
 
@@ -29,6 +43,11 @@ impl Clock {
         self.now_us = self.read_us();
         self.now = self.now_us / 1_000;
         self.now
+    }
+
+    /// Reads the time of day for this turn.
+    pub(super) fn tick_wall(&mut self) -> WallTick {
+        self.wall.tick(unix_ms(), since_boot_ms())
     }
 
     /// Microseconds since the start, as of now: for measuring. Costs no system call where the kernel lends its clock (vDSO).
@@ -48,6 +67,53 @@ impl Clock {
     }
 }
 
+/// The time of day: that of the system at the start, and what has passed since, going a little
+/// faster or slower where the system's clock shows another time.
+#[derive(Debug)]
+struct WallClock {
+    clock: SlewedClock,
+    /// What the system's clocks showed at the last look.
+    system_ms: u64,
+    since_boot_ms: u64,
+}
+
+/// The time of day at one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "the unit stands last")]
+pub(super) struct WallTick {
+    /// What times to live go by.
+    pub(super) now_ms: u64,
+    /// What the system's clock shows.
+    pub(super) system_ms: u64,
+    /// The system's clock was set ahead by this, or back; 0: it was not.
+    pub(super) step_ms: i64,
+}
+
+impl WallClock {
+    fn start(system_ms: u64, since_boot_ms: u64) -> Self {
+        Self {
+            clock: SlewedClock::showing(system_ms),
+            system_ms,
+            since_boot_ms,
+        }
+    }
+
+    fn tick(&mut self, system_ms: u64, since_boot_ms: u64) -> WallTick {
+        let elapsed_ms = since_boot_ms.saturating_sub(self.since_boot_ms);
+        let expected_ms = self.system_ms.saturating_add(elapsed_ms);
+        // Both are of the years up to 9999.
+        let away_ms = system_ms.cast_signed() - expected_ms.min(LAST_UNIX_MS).cast_signed();
+        let is_step = away_ms.unsigned_abs() > STEP_MS + elapsed_ms / DRIFT_SHARE;
+        (self.system_ms, self.since_boot_ms) = (system_ms, since_boot_ms);
+        self.clock.advance(elapsed_ms, system_ms);
+        WallTick {
+            now_ms: self.clock.now_ms(),
+            system_ms,
+            step_ms: if is_step { away_ms } else { 0 },
+        }
+    }
+}
+
 /// Microseconds since some moment, for the disk thread to measure by.
 pub(super) fn monotonic_us() -> u64 {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
@@ -58,9 +124,18 @@ pub(super) fn monotonic_us() -> u64 {
     seconds.saturating_mul(1_000_000) + nanos / 1_000
 }
 
-/// Milliseconds since 1970; without a system call.
+/// Milliseconds since 1970, of the years 1970 to 9999; without a system call.
 pub(super) fn unix_ms() -> u64 {
-    u64::try_from(read(ClockId::Realtime).as_millis()).unwrap_or(u64::MAX)
+    ms(read(ClockId::Realtime)).min(LAST_UNIX_MS)
+}
+
+/// Milliseconds since the machine started, the time that it slept included.
+fn since_boot_ms() -> u64 {
+    ms(read(ClockId::Boottime))
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Processor time of this thread. A system call of some hundred nanoseconds.
@@ -68,10 +143,80 @@ pub(super) fn thread_cpu_time() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 
+/// What a clock shows; nothing where that is negative.
 fn read(id: ClockId) -> Duration {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(id);
     Duration::new(
         u64::try_from(tv_sec).unwrap_or(0),
         u32::try_from(tv_nsec).unwrap_or(0),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_MS: u64 = 3_600_000;
+
+    /// Looks at a clock every millisecond for so long, while the system's shows another time;
+    /// returns what it showed last and the steps that were seen.
+    fn run(clock: &mut WallClock, for_ms: u64, system_ms: impl Fn(u64) -> u64) -> (u64, Vec<i64>) {
+        let (begun_ms, mut steps, mut shown_ms) = (clock.since_boot_ms, Vec::new(), 0);
+        for at_ms in begun_ms + 1..=begun_ms + for_ms {
+            let tick = clock.tick(system_ms(at_ms), at_ms);
+            assert!(tick.now_ms >= shown_ms, "it goes back");
+            shown_ms = tick.now_ms;
+            steps.extend((tick.step_ms != 0).then_some(tick.step_ms));
+        }
+        (shown_ms, steps)
+    }
+
+    /// Two hours ahead, or back, for half a second: two steps are told, and nothing that lives for
+    /// a second ends before its time, or much later.
+    #[test]
+    fn a_step_for_a_moment_changes_next_to_nothing() {
+        let base_ms = 1_800_000_000_000;
+        for wrong_ms in [
+            base_ms + 2 * HOUR_MS,
+            base_ms - 2 * HOUR_MS,
+            0,
+            LAST_UNIX_MS,
+        ] {
+            let mut clock = WallClock::start(base_ms, 0);
+            let right = |at_ms| base_ms + at_ms;
+            let wrong = |at_ms: u64| (wrong_ms + at_ms).min(LAST_UNIX_MS);
+            assert_eq!(run(&mut clock, 1_000, right), (base_ms + 1_000, vec![]));
+            let (shown_ms, steps) = run(&mut clock, 500, wrong);
+            assert!(shown_ms.abs_diff(base_ms + 1_500) <= 25, "{shown_ms}");
+            let away_ms = wrong_ms.cast_signed() - base_ms.cast_signed();
+            assert_eq!(steps.len(), 1);
+            assert!(steps[0].abs_diff(away_ms) <= 1_001, "{steps:?}");
+            let (shown_ms, steps) = run(&mut clock, 1_000, right);
+            assert_eq!(shown_ms, base_ms + 2_500, "it has come back");
+            assert_eq!(steps.len(), 1);
+        }
+    }
+
+    /// A clock that is set for good, and one that is slowly corrected.
+    #[test]
+    fn the_systems_clock_is_followed_in_the_end() {
+        let mut clock = WallClock::start(HOUR_MS, 0);
+        let (shown_ms, steps) = run(&mut clock, 10 * 60_000, |at_ms| HOUR_MS + 20_000 + at_ms);
+        assert_eq!(
+            (shown_ms, steps),
+            (HOUR_MS + 20_000 + 600_000, vec![20_000])
+        );
+        let (shown_ms, steps) = run(&mut clock, 10 * 60_000, |at_ms| {
+            HOUR_MS + 20_000 + at_ms + (at_ms - 600_000) / 2_000
+        });
+        assert_eq!((shown_ms, steps), (HOUR_MS + 20_000 + 1_200_300, vec![]));
+    }
+
+    /// While the machine sleeps, or the node waits for hours, time goes on.
+    #[test]
+    fn a_long_sleep_is_no_step() {
+        let mut clock = WallClock::start(HOUR_MS, 0);
+        let tick = clock.tick(9 * HOUR_MS + 3_000, 8 * HOUR_MS);
+        assert_eq!((tick.now_ms, tick.step_ms), (9 * HOUR_MS + 3_000, 0));
+    }
 }

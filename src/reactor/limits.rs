@@ -82,3 +82,6 @@ pub(super) const TURNED_AWAY_MAX: usize = 64;
 
 /// How long what is in flight may take once the node is told to stop.
 pub(super) const DRAIN_MS: Millis = 10_000;
+
+/// Lines at once that tell of a system's clock that was set: something may set it without end.
+pub(super) const CLOCK_STEP_LINES: u32 = 8;

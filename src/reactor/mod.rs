@@ -78,9 +78,10 @@ use gates::Gates;
 use idle_queue::IdleQueue;
 use lanes::{LANES, Lane};
 use limits::{
-    DEADLINES_PER_TURN, DRAIN_MS, EVENTS_PER_POLL, KEPT_BODY_BYTES, OUTPUT_HIGH_BYTES,
-    READ_BUFFER_BYTES,
+    CLOCK_STEP_LINES, DEADLINES_PER_TURN, DRAIN_MS, EVENTS_PER_POLL, KEPT_BODY_BYTES,
+    OUTPUT_HIGH_BYTES, READ_BUFFER_BYTES,
 };
+use line_limit::LineLimit;
 use listener::Listener;
 use measure::{Held, Measure};
 use ready::{Ready, enqueue};
@@ -117,6 +118,7 @@ struct Reactor {
     closed: Vec<usize>,
     timers: Timers,
     clock: Clock,
+    clock_steps: LineLimit,
     date: HttpDate,
     date_seconds: u64,
     node: Node,
@@ -216,6 +218,7 @@ impl Reactor {
             closed: Vec::new(),
             timers: Timers::default(),
             clock: Clock::start(),
+            clock_steps: LineLimit::new(CLOCK_STEP_LINES),
             date: HttpDate::from_unix_seconds(0),
             date_seconds: 0,
             guard: Guard::new(config, &machine_name()),

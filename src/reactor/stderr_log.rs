@@ -4,10 +4,12 @@
 //! the loop behind a reader that does not read. This one asks first whether there is room, and drops the line if not.
 
 use std::io::{StderrLock, Write};
-use std::time::SystemTime;
+use std::time::{Duration, UNIX_EPOCH};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::clock;
 
 /// A pipe that polls as writable takes this much without blocking (`PIPE_BUF` on Linux).
 const LINE_MAX_BYTES: usize = 4096;
@@ -32,11 +34,9 @@ impl Log for StderrLog {
         if !self.enabled(record.metadata()) {
             return;
         }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the time of a log line is no input to anything"
-        )]
-        let now = humantime::format_rfc3339_millis(SystemTime::now());
+        // Of the years that a date can be written for, whatever the system's clock shows.
+        let since_1970 = Duration::from_millis(clock::unix_ms());
+        let now = humantime::format_rfc3339_millis(UNIX_EPOCH + since_1970);
         let text = record.args().to_string().replace(['\n', '\r'], " ");
         let mut line = format!("{now} {:<5} {text}", record.level());
         let mut end = line.len().min(LINE_MAX_BYTES - 1);

@@ -6,6 +6,7 @@ use crate::allocator;
 use crate::http::HttpDate;
 use crate::node::SLOW_TURN_US;
 
+use super::clock::WallTick;
 use super::limits::{IDLE_SLICE_WORK, TURN_WORK_BYTES};
 use super::listener::RETRY_MS;
 use super::timers::Millis;
@@ -62,12 +63,13 @@ impl Reactor {
         let now = self.clock.tick();
         self.ready.now_us = self.clock.now_us();
         self.measure.slow_log.tick(now);
-        let unix_ms = clock::unix_ms();
-        self.node.note_time(unix_ms);
+        let wall = self.clock.tick_wall();
+        self.node.note_time(wall.now_ms);
+        self.note_clock_step(&wall);
         self.node.note_memory(allocator::allocated_bytes());
         self.node.held_snapshots.release(now);
         self.share_descriptors();
-        let seconds = unix_ms / 1_000;
+        let seconds = wall.system_ms / 1_000;
         if seconds != self.date_seconds {
             self.date_seconds = seconds;
             self.date = HttpDate::from_unix_seconds(seconds);
@@ -75,6 +77,26 @@ impl Reactor {
         if self.accept_again_at.is_some_and(|at| at <= now) {
             self.accept_again_at = None;
             self.is_accepting = true;
+        }
+    }
+
+    /// Counts and logs that the system's clock was set.
+    fn note_clock_step(&mut self, wall: &WallTick) {
+        self.node.stats.clock_away_ms = wall.system_ms.abs_diff(wall.now_ms);
+        self.clock_steps.tick(self.clock.now());
+        if wall.step_ms == 0 {
+            return;
+        }
+        self.node.stats.clock_step_count += 1;
+        if self.clock_steps.admits(1) {
+            let direction = if wall.step_ms > 0 { "ahead" } else { "back" };
+            let by_ms = wall.step_ms.unsigned_abs();
+            log::warn!(
+                "the system's clock was set {direction} by {}.{:03} s: times to live go on by the time that \
+                 passes, and come to what the clock shows little by little",
+                by_ms / 1_000,
+                by_ms % 1_000
+            );
         }
     }
 

@@ -133,7 +133,7 @@ pub(crate) struct Cluster {
     connections: Vec<Connection>,
     weather: BTreeMap<(usize, usize), Weather>,
     /// What the hosts' clocks show at the start, in Unix ms.
-    clocks_ms: Vec<u64>,
+    pub(crate) clocks_ms: Vec<u64>,
     /// How many steps a disk takes to write a piece of a checkpoint, about.
     steps_per_piece: u32,
 }
