@@ -1278,19 +1278,22 @@ fn files_of_a_newer_version_are_refused() {
     let folder = directory_with_log(3);
     let data = folder.join("data");
     let log = files(&data, "wal-", ".log").pop().expect("a log file");
-    change_file(&log, |bytes| {
-        bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
-    });
+    let set_format = |format: u32| {
+        change_file(&log, |bytes| {
+            bytes[8..12].copy_from_slice(&format.to_le_bytes());
+            let checksum = crc32c::crc32c(&bytes[..60]);
+            bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+        });
+    };
+    set_format(3);
     for arguments in [
         &["--data-dir", text(&data)][..],
         &["--data-dir", text(&data), "--accept-data-loss"],
     ] {
         let line = refuses(arguments, 1);
-        assert_names(&line, &[text(&log), "format 2", "newer"]);
+        assert_names(&line, &[text(&log), "format 3", "newer"]);
     }
-    change_file(&log, |bytes| {
-        bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
-    });
+    set_format(2);
     let node = start(&data, &[]);
     assert_eq!(count_numbered(&node, 3), 3);
     stop(node);

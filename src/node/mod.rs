@@ -726,6 +726,7 @@ impl Node {
             checkpoint_version,
             replayed_count,
             torn,
+            losses,
             set_aside,
             stats,
         } = loaded;
@@ -749,8 +750,11 @@ impl Node {
                 torn.dropped_bytes
             );
         }
+        for loss in losses {
+            log::warn!("data was lost as accepted: {loss}");
+        }
         for path in set_aside {
-            log::warn!("data was lost as accepted: what could not be read is in {path}");
+            log::warn!("what could not be used is in {path}");
         }
         self.insert(id, lsm, standing, disk);
     }

@@ -1,12 +1,13 @@
 //! A checkpoint on its way to disk, a piece at a time: a draft, synced as it grows, then renamed.
 //!
-//! Invariant: a file has a checkpoint's name only when all of it is synced; the one before it and the log it covers go after
-//! that name is.
+//! Invariant: a file has a checkpoint's name only when all of it is synced; the one before it and the
+//! log it covers go when `log-end` says that the new one is in force.
 
 use crate::lsm::Snapshot;
 
 use super::checkpoint::{CheckpointEncoder, EncodeStep};
 use super::disk::{Disk, DiskFile};
+use super::header::FileHeader;
 use super::{HistoryId, StorageError};
 
 /// Written and synced in one step: what a commit that comes meanwhile waits for, about a millisecond.
@@ -55,18 +56,18 @@ impl<F: DiskFile> CheckpointWriter<F> {
         })
     }
 
-    /// The version it will be complete up to.
-    pub(super) fn version(&self) -> u64 {
-        self.encoder.header().position.version
+    /// Its header.
+    pub(super) fn header(&self) -> &FileHeader {
+        self.encoder.header()
     }
 
-    /// Writes the next piece; true when the checkpoint has its name and that lasts.
+    /// Writes and syncs the next piece; true when that was the last one.
     pub(super) fn step<D: Disk<File = F>>(&mut self, disk: &D) -> Result<bool, StorageError> {
-        self.write(disk)
+        self.write()
             .map_err(|error| StorageError::io("writing", disk.path(&self.draft), &error))
     }
 
-    fn write<D: Disk<File = F>>(&mut self, disk: &D) -> std::io::Result<bool> {
+    fn write(&mut self) -> std::io::Result<bool> {
         self.buffer.clear();
         let step = self.encoder.next(STEP_BYTES, &mut self.buffer);
         self.file.write_at(&[&self.buffer], self.offset)?;
@@ -74,12 +75,14 @@ impl<F: DiskFile> CheckpointWriter<F> {
         if !self.buffer.is_empty() {
             self.file.sync()?;
         }
-        if step == EncodeStep::More {
-            return Ok(false);
-        }
-        disk.rename(&self.draft, &self.name)?;
-        disk.sync_names()?;
-        Ok(true)
+        Ok(step == EncodeStep::Done)
+    }
+
+    /// Gives it its name once all of it is written; when this returns, that is durable.
+    pub(super) fn put_in_place<D: Disk<File = F>>(&self, disk: &D) -> Result<(), StorageError> {
+        disk.rename(&self.draft, &self.name)
+            .and_then(|()| disk.sync_names())
+            .map_err(|error| StorageError::io("renaming", disk.path(&self.draft), &error))
     }
 
     /// Removes checkpoints of older versions, once this one has its name.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::StorageError;
 use super::disk::{SystemDisk, sync_folder};
+use super::log_end::LOG_END_NAME;
 use super::worker::Disks;
 
 /// Its presence says that a directory is a node's.
@@ -54,14 +55,16 @@ impl DataDir {
         })
     }
 
-    /// Whether no partition has data here yet; drafts that a crash left do not count.
+    /// Whether no partition has data here yet; what a crash left that is no data does not count:
+    /// drafts, and a `log-end` that stands alone.
     pub fn is_empty(&self) -> Result<bool, StorageError> {
         for name in names_in(&self.folder)?
             .iter()
             .filter(|name| !HARMLESS_NAMES.contains(&name.as_str()))
         {
-            let is_draft = |name: &String| name.strip_suffix(".tmp").is_some();
-            if !names_in(&self.folder.join(name)).is_ok_and(|names| names.iter().all(is_draft)) {
+            let is_no_data =
+                |name: &String| name.strip_suffix(".tmp").is_some() || name == LOG_END_NAME;
+            if !names_in(&self.folder.join(name)).is_ok_and(|names| names.iter().all(is_no_data)) {
                 return Ok(false);
             }
         }

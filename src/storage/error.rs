@@ -28,6 +28,13 @@ pub enum StorageError {
         /// What is wrong there.
         problem: &'static str,
     },
+    /// A file that has to be there is missing, or is another one.
+    Lost {
+        /// The file.
+        path: String,
+        /// What is known of it, as the end of a sentence that begins with its path.
+        problem: String,
+    },
     /// A file of a later format.
     TooNew {
         /// The file.
@@ -65,6 +72,19 @@ impl StorageError {
         }
     }
 
+    /// What is lost, if that is the error: `--accept-data-loss` gets past it.
+    pub fn loss(&self) -> Option<String> {
+        match self {
+            Self::Damaged {
+                path,
+                offset,
+                problem,
+            } => Some(format!("{path} is damaged at byte {offset}: {problem}")),
+            Self::Lost { path, problem } => Some(format!("{path} {problem}")),
+            _ => None,
+        }
+    }
+
     /// Damage in a file, or a format that is too new.
     pub fn format(path: String, offset: u64, error: FormatError) -> Self {
         match error {
@@ -88,14 +108,18 @@ impl fmt::Display for StorageError {
                     "{path} is in use by another db-node: stop that one, or choose another --data-dir"
                 )
             }
-            Self::Damaged {
-                path,
-                offset,
-                problem,
-            } => write!(
+            Self::Damaged { .. } => write!(
                 f,
-                "{path} is damaged at byte {offset}: {problem}. Restore a backup into an empty directory with --restore FILE, \
-                 or start with --accept-data-loss to keep what precedes the damage (the rest is set aside, not deleted)"
+                "{}. Restore a backup into an empty directory with --restore FILE, or start with \
+                 --accept-data-loss to keep what precedes the damage (the rest is set aside, not deleted)",
+                self.loss().unwrap_or_default()
+            ),
+            Self::Lost { .. } => write!(
+                f,
+                "{}. Put the file back, restore a backup into an empty directory with --restore FILE, \
+                 or start with --accept-data-loss to go on with what is there (what does not fit is set \
+                 aside, not deleted)",
+                self.loss().unwrap_or_default()
             ),
             Self::TooNew { path, format } => write!(
                 f,

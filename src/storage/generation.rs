@@ -2,7 +2,9 @@
 
 use std::io;
 
+use super::checkpoint_writer::checkpoint_version;
 use super::disk::Disk;
+use super::log_file::first_version_of;
 
 /// The files of one generation.
 #[derive(Clone, Debug)]
@@ -28,21 +30,22 @@ impl<D: Disk> Generation<D> {
             number => format!("g{number}-{name}"),
         }
     }
+}
 
-    /// Removes the files of all other generations that `is_data` by the names they have in theirs.
-    pub(super) fn remove_others(&self, is_data: impl Fn(&str) -> bool) -> io::Result<()> {
-        for name in self.disk.names()? {
-            let (number, inner) = split(&name);
-            if number != self.number && is_data(inner) {
-                self.disk.remove(&name)?;
-            }
-        }
-        Ok(())
-    }
+/// Whether a name within a generation is that of a log file or checkpoint, or of a draft of one.
+fn is_data(name: &str) -> bool {
+    let whole = name.strip_suffix(".tmp").unwrap_or(name);
+    first_version_of(whole).is_some() || checkpoint_version(whole).is_some()
+}
+
+/// The generation that a name in the folder belongs to, if it is that of a log file or checkpoint.
+pub(super) fn generation_of_data(name: &str) -> Option<u32> {
+    let (number, inner) = split(name);
+    is_data(inner).then_some(number)
 }
 
 /// The generation that a name in the folder belongs to, and the name in it.
-fn split(name: &str) -> (u32, &str) {
+pub(super) fn split(name: &str) -> (u32, &str) {
     let prefixed = name.strip_prefix('g').and_then(|rest| rest.split_once('-'));
     match prefixed.and_then(|(number, inner)| Some((number.parse().ok()?, inner))) {
         Some((number, inner)) if number > 0 => (number, inner),

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!      0      8  "dbnodlog" or "dbnodchk"
-//!      8      4  format      of a log file 1, of a checkpoint that of its chunks: 1 or 2
+//!      8      4  format      of a log file 2, of a checkpoint that of its chunks: 1 or 2
 //!     12      4  zero
 //!     16     16  history id
 //!     32      8  version: of the last record before a log file; that a checkpoint is complete up to
@@ -14,15 +14,26 @@
 //!     56      4  zero
 //!     60      4  CRC-32C of bytes 0..60
 //! ```
+//!
+//! A log file of format 1 has the same layout, and is read. It was written by a version that knew no
+//! `log-end` (`log_end.rs`): one of format 2 is never there without.
 
 use crate::lsm::{KeyHasher, LogPosition};
 
+use super::log_end::FileId;
 use super::{FormatError, HistoryId};
 
 /// Bytes of a header.
 pub(super) const HEADER_BYTES: usize = 64;
 
-const LOG_FORMAT: u32 = 1;
+const LOG_FORMAT: u32 = 2;
+
+/// The format of log files before there was `log-end`.
+const LOG_FORMAT_ALONE: u32 = 1;
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"))
+}
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +63,32 @@ pub struct FileHeader {
 }
 
 impl FileHeader {
+    /// The header of a log file that is begun at a position.
+    pub(super) fn of_log(history: HistoryId, position: LogPosition) -> Self {
+        Self {
+            history,
+            position,
+            hasher: None,
+        }
+    }
+
+    /// What tells the file from any other of its kind.
+    pub(super) fn id(&self) -> FileId {
+        let kind = match self.hasher {
+            None => FileKind::Log,
+            Some(_) => FileKind::Checkpoint,
+        };
+        FileId {
+            version: self.position.version,
+            header_checksum: self.encode(kind).1,
+        }
+    }
+
+    /// Whether `bytes` are the header of a log file beside which there is a `log-end`.
+    pub(super) fn has_log_end(bytes: &[u8]) -> bool {
+        Self::decode(FileKind::Log, bytes).is_ok() && word(bytes, 8) != LOG_FORMAT_ALONE
+    }
+
     /// Its bytes, and its checksum, which the rest of the file is chained to.
     pub(super) fn encode(&self, kind: FileKind) -> ([u8; HEADER_BYTES], u32) {
         let mut bytes = [0; HEADER_BYTES];
@@ -79,8 +116,14 @@ impl FileHeader {
                 "it does not begin as a file of its kind does",
             ));
         }
-        let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"));
-        let format = word(8);
+        // Of any format: that of a later one tells it from damage.
+        let checksum = word(bytes, 60);
+        if checksum != crc32c::crc32c(&bytes[..60]) {
+            return Err(FormatError::Damaged(
+                "the checksum of the header does not hold",
+            ));
+        }
+        let format = word(bytes, 8);
         let newest = if kind == FileKind::Log {
             LOG_FORMAT
         } else {
@@ -89,17 +132,11 @@ impl FileHeader {
         if format > newest {
             return Err(FormatError::TooNew(format));
         }
-        let checksum = word(60);
-        if checksum != crc32c::crc32c(&bytes[..60]) {
-            return Err(FormatError::Damaged(
-                "the checksum of the header does not hold",
-            ));
-        }
         let long = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"));
         let history = HistoryId(*bytes[16..].first_chunk().expect("sixteen bytes"));
         let position = LogPosition {
             version: long(32),
-            checksum: word(40),
+            checksum: word(bytes, 40),
         };
         let hasher = match kind {
             FileKind::Log => None,

@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! 1. A file is begun only when all before it is synced, and has its name only when its header is.
+//!    Its first record is written when `log-end` names it as the newest file.
 //! 2. A mark tells a version only after the sync that covered it returned.
 //! 3. An error is final: nothing is tried again, since what a failed sync has lost nobody knows (after Rebello et al. 2020,
 //!    "Can Applications Recover from fsync Failures?").
@@ -14,6 +15,7 @@ use crate::lsm::{LogBatch, LogPosition};
 
 use super::disk::{Disk, DiskFile};
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
+use super::log_end::{DataFiles, LogEnd};
 use super::log_file::{MARK_BYTES, encode_mark, log_name};
 use super::store::Written;
 use super::{HistoryId, StorageError};
@@ -49,16 +51,17 @@ pub(super) struct LogWriter<F> {
 }
 
 impl<F: DiskFile> LogWriter<F> {
-    /// Begins a file at a position that is on disk; `older` are the files before it.
+    /// Begins a file at a position that is on disk; `older` are the files before it. That `log-end`
+    /// names it is left to the caller.
     pub(super) fn start<D: Disk<File = F>>(
         disk: &D,
-        history: HistoryId,
-        position: LogPosition,
+        header: &FileHeader,
         older: VecDeque<(LogPosition, String)>,
         older_bytes: u64,
         file_max_bytes: u64,
     ) -> Result<Self, StorageError> {
-        let (file, header_checksum) = begin_file(disk, history, position, file_max_bytes)?;
+        let file = begin_file(disk, header, file_max_bytes)?;
+        let (history, position) = (header.history, header.position);
         let mut files = older;
         // A file without a record gives way to its successor of the same name.
         files.retain(|(begun_at, _)| begun_at.version < position.version);
@@ -66,7 +69,7 @@ impl<F: DiskFile> LogWriter<F> {
         Ok(Self {
             file,
             files,
-            header_checksum,
+            header_checksum: header.id().header_checksum,
             history,
             offset: HEADER_BYTES as u64,
             zeroed_to: HEADER_BYTES as u64,
@@ -84,6 +87,7 @@ impl<F: DiskFile> LogWriter<F> {
     pub(super) fn append<D: Disk<File = F>>(
         &mut self,
         disk: &D,
+        log_end: &mut LogEnd<F>,
         batch: &LogBatch,
     ) -> Result<(), StorageError> {
         let Some(last) = batch.last() else {
@@ -91,7 +95,7 @@ impl<F: DiskFile> LogWriter<F> {
         };
         let needed_bytes = (MARK_BYTES + batch.stream_bytes()) as u64;
         if self.offset + needed_bytes > self.file_max_bytes && self.written != self.begun_at() {
-            self.rotate(disk)?;
+            self.rotate(disk, log_end)?;
         }
         let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
         let mark_parts = if self.is_mark_due {
@@ -155,15 +159,25 @@ impl<F: DiskFile> LogWriter<F> {
         Ok(())
     }
 
-    fn rotate<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+    fn rotate<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        log_end: &mut LogEnd<F>,
+    ) -> Result<(), StorageError> {
         self.sync(disk)?;
         // Gives back the room that was not needed; that this lasts is of no importance.
         self.file
             .truncate(self.offset)
             .map_err(|error| self.failed(disk, "truncating", &error))?;
         self.older_bytes += self.offset;
-        (self.file, self.header_checksum) =
-            begin_file(disk, self.history, self.written, self.file_max_bytes)?;
+        let header = FileHeader::of_log(self.history, self.written);
+        let next = DataFiles {
+            log: Some(header.id()),
+            synced_version: self.synced_version,
+            ..log_end.in_force()
+        };
+        self.file = log_end.change(next, || begin_file(disk, &header, self.file_max_bytes))?;
+        self.header_checksum = header.id().header_checksum;
         self.files.push_back((self.written, log_name(self.written)));
         self.offset = HEADER_BYTES as u64;
         self.zeroed_to = self.offset;
@@ -261,18 +275,12 @@ impl<F: DiskFile> LogWriter<F> {
 /// Makes a file with a synced header, under its name.
 fn begin_file<D: Disk>(
     disk: &D,
-    history: HistoryId,
-    position: LogPosition,
+    header: &FileHeader,
     room_bytes: u64,
-) -> Result<(D::File, u32), StorageError> {
-    let name = log_name(position);
+) -> Result<D::File, StorageError> {
+    let name = log_name(header.position);
     let draft = format!("{name}.tmp");
-    let (bytes, checksum) = FileHeader {
-        history,
-        position,
-        hasher: None,
-    }
-    .encode(FileKind::Log);
+    let (bytes, _) = header.encode(FileKind::Log);
     let begin = || {
         let mut file = disk.create(&draft, room_bytes)?;
         file.write_at(&[&bytes], 0)?;
@@ -281,6 +289,5 @@ fn begin_file<D: Disk>(
         disk.sync_names()?;
         Ok(file)
     };
-    let file = begin().map_err(|error| StorageError::io("beginning", disk.path(&name), &error))?;
-    Ok((file, checksum))
+    begin().map_err(|error| StorageError::io("beginning", disk.path(&name), &error))
 }

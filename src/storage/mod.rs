@@ -6,6 +6,7 @@
 //! A data directory holds a `lock` file and a folder a partition, with
 //! - `wal-N.log`: log files, named after the first version in them (`log_file.rs`);
 //! - `checkpoint-N.dbn`: all data as of version N (`checkpoint.rs`); the same bytes are a backup;
+//! - `log-end`: which files are the newest, and how far the log was synced (`log_end.rs`);
 //! - `*.tmp`: what was being written when the node went down; removed at the next start;
 //! - `*.damaged`: what `--accept-data-loss` set aside;
 //! - `partition.json`: role, epoch and histories, once they are more than those of a fresh partition (`standing.rs`);
@@ -16,6 +17,8 @@
 //! 1. What [`Event::Written`] tells as synced is read back by any later recovery, unless the disk itself loses it.
 //! 2. Recovery yields a state that the partition was once in, with every durable write in it, or refuses.
 //! 3. The first error is the last: nothing is written after it, and it is told once.
+//! 4. A file is removed only if it is a draft, or if something synced says that it is replaced. What
+//!    is missing or out of place is refused by name; `--accept-data-loss` gets past that.
 
 mod checkpoint;
 mod checkpoint_writer;
@@ -25,7 +28,9 @@ mod diverged;
 mod error;
 mod generation;
 mod header;
+mod inventory;
 mod lineage;
+mod log_end;
 mod log_file;
 mod log_writer;
 mod process;

@@ -1,13 +1,13 @@
 //! From files to an engine: the newest checkpoint, then the log behind it.
 //!
 //! Where the log ends, one question decides: had what is missing been on disk? Marks and the headers of later files
-//! tell (`log_file.rs`). If it had not, the power went while it was written, nobody was promised it, and the tail is cut off. If it
+//! tell (`log_file.rs`), and `log-end` does (`log_end.rs`). If it had not, the power went while it was written, nobody was promised it, and the tail is cut off. If it
 //! had, the disk has lost it: the node refuses to start, unless the loss is accepted; then what follows the damage is
 //! set aside.
 //!
 //! Invariants:
 //! 1. What comes out is a state the partition was once in, no batch of writes cut, with everything that was ever synced, or an error.
-//! 2. Nothing is deleted but drafts, torn tails, and what a later checkpoint covers.
+//! 2. Nothing is deleted but drafts, torn tails, and what a later checkpoint or generation replaces.
 //! 3. Memory: one log file at a time, and of memtables that wait to be flushed at most [`FROZEN_MAX`].
 
 use std::collections::VecDeque;
@@ -20,11 +20,12 @@ use super::checkpoint_writer::{CheckpointWriter, checkpoint_name, checkpoint_ver
 use super::disk::{Disk, DiskFile};
 use super::generation::Generation;
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
+use super::inventory::{self, Losses, free_name, other_version, read_header};
 use super::lineage::Lineage;
-use super::log_file::{MARK_BYTES, first_version_of, mark_at, synced_version_behind};
+use super::log_end::{DataFiles, FileId, LogEnd};
+use super::log_file::{MARK_BYTES, first_version_of, log_name_of, mark_at, synced_version_behind};
 use super::log_writer::LogWriter;
-use super::replacement::remove_other_generations;
-use super::standing::{self, Standing};
+use super::standing::{self, Role, Standing};
 use super::store::Store;
 use super::{FormatError, HistoryId, StorageError};
 
@@ -104,6 +105,8 @@ pub struct Recovered<D: Disk> {
     pub replayed_count: u64,
     /// The tail that was cut off, if any.
     pub torn: Option<Torn>,
+    /// What was lost, as accepted, one line each.
+    pub losses: Vec<String>,
     /// What an accepted loss set aside.
     pub set_aside: Vec<String>,
 }
@@ -121,122 +124,193 @@ struct Recovery<'p, D: Disk> {
     /// The generation of files in force.
     disk: Generation<D>,
     standing: Option<Standing>,
+    /// The files that `log-end` says are there, if it says so.
+    in_force: Option<DataFiles>,
     options: RecoveryOptions,
     on_progress: &'p mut dyn FnMut(Progress),
     progress: Progress,
     torn: Option<Torn>,
-    set_aside: Vec<String>,
+    losses: Losses,
     replayed_count: u64,
+}
+
+/// What the log came to.
+#[derive(Default)]
+struct Replayed {
+    /// The history of the last file.
+    history: Option<HistoryId>,
+    /// The files that stay, and where each begins.
+    kept: VecDeque<(LogPosition, String)>,
+    kept_bytes: u64,
 }
 
 /// Recovers a partition from its directory, an empty one too.
 pub fn recover<D: Disk>(
-    disk: D,
+    root: D,
     options: RecoveryOptions,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Recovered<D>, StorageError> {
-    let (standing, generation) = standing::read(&disk)?.unzip();
-    let (root, disk) = (disk.clone(), Generation::new(disk, generation.unwrap_or(0)));
+    let mut losses = Losses::new(options.accept_data_loss);
+    let found = inventory::take(&root, &mut losses)?;
+    let (standing, metadata) = found
+        .stored
+        .map(|stored| (stored.standing, stored.checksum))
+        .unzip();
     let progress = Progress {
         done_bytes: 0,
         total_bytes: 0,
     };
-    let (torn, set_aside) = (None, Vec::new());
-    Recovery {
+    let recovery = Recovery {
         root,
-        disk,
+        disk: found.disk,
         standing,
+        in_force: found.in_force,
         options,
         on_progress,
         progress,
-        torn,
-        set_aside,
+        torn: None,
+        losses,
         replayed_count: 0,
-    }
-    .run()
+    };
+    let (checkpoint, log_end) = (found.checkpoint, found.log_end);
+    recovery.run(checkpoint, &found.logs, &found.obsolete, log_end, metadata)
 }
 
 impl<D: Disk> Recovery<'_, D> {
-    fn run(mut self) -> Result<Recovered<D>, StorageError> {
-        remove_other_generations(&self.disk)?;
-        let names = self
-            .disk
-            .names()
-            .map_err(|error| self.io("listing", "", &error))?;
-        for draft in names
-            .iter()
-            .filter(|name| name.strip_suffix(".tmp").is_some())
-        {
-            self.disk
-                .remove(draft)
-                .map_err(|error| self.io("removing", draft, &error))?;
-        }
-        let checkpoint = names
-            .iter()
-            .filter_map(|name| checkpoint_version(name))
-            .max();
-        let mut logs: Vec<u64> = names
-            .iter()
-            .filter_map(|name| first_version_of(name))
-            .collect();
-        logs.sort_unstable();
+    fn run(
+        mut self,
+        checkpoint: Option<u64>,
+        logs: &[u64],
+        obsolete: &[String],
+        log_end: Option<LogEnd<D::File>>,
+        mut metadata: Option<u32>,
+    ) -> Result<Recovered<D>, StorageError> {
         // Files whose records are all in the checkpoint are not read.
-        let covered = logs
-            .partition_point(|first| *first <= checkpoint.unwrap_or(0) + 1)
-            .saturating_sub(1);
-        let logs: Vec<String> = logs.iter().map(|first| log_name_of(*first)).collect();
-        let (covered, logs) = logs.split_at(covered);
-        self.count_bytes(checkpoint, logs)?;
+        let covered_count = |version: u64| {
+            logs.partition_point(|first| *first <= version + 1)
+                .saturating_sub(1)
+        };
+        let names: Vec<String> = logs.iter().map(|first| log_name_of(*first)).collect();
+        self.count_bytes(checkpoint, &names[covered_count(checkpoint.unwrap_or(0))..])?;
 
-        let (mut lsm, mut history, is_salvaged) = self.load(checkpoint, logs)?;
-        let mut kept = VecDeque::new();
-        let mut kept_bytes = 0;
-        self.replay(&mut lsm, logs, &mut history, &mut kept, &mut kept_bytes)?;
+        let (mut lsm, mut history, is_salvaged) = self.load(checkpoint, &names)?;
+        let (covered, logs) = names.split_at(covered_count(lsm.last_version()));
+        let replayed = self.replay(&mut lsm, logs)?;
+        history = replayed.history.or(history);
         if let Some(standing) = &self.standing {
             history = Some(standing.lineage.history());
         }
-        if !self.set_aside.is_empty() || is_salvaged {
-            history = Some(self.options.fresh_history);
-            if let Some(standing) = &mut self.standing {
-                standing.lineage = Lineage::new(self.options.fresh_history);
-                standing::write(&self.root, standing, self.disk.number())?;
+        for name in obsolete {
+            match self.root.remove(name) {
+                // A draft that has its name by now.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(StorageError::io("removing", self.root.path(name), &error));
+                }
+                Ok(()) => {}
             }
         }
+        if self.losses.any() {
+            metadata = Some(self.leave_history()?);
+            history = Some(self.options.fresh_history);
+        }
         let history = history.unwrap_or(self.options.fresh_history);
-        let mut checkpoint_version = checkpoint.unwrap_or(0);
+        let mut checkpoint_name_now = checkpoint.map(checkpoint_name);
         if is_salvaged {
-            self.rename_aside(&checkpoint_name(checkpoint_version))?;
-            write_checkpoint(&self.disk, &mut lsm, history)?;
-            checkpoint_version = lsm.last_version();
+            let names = self
+                .disk
+                .names()
+                .map_err(|error| self.io("listing", "", &error))?;
+            for name in names
+                .iter()
+                .filter(|name| checkpoint_version(name).is_some())
+            {
+                self.losses.set_aside(&self.disk, name)?;
+            }
+            let salvaged = write_checkpoint(&self.disk, &mut lsm, history)?;
+            salvaged.put_in_place(&self.disk)?;
+            checkpoint_name_now = Some(checkpoint_name(lsm.last_version()));
         }
-        CheckpointWriter::<D::File>::remove_older(&self.disk, checkpoint_version)?;
-        for name in covered {
-            self.disk
-                .remove(name)
-                .map_err(|error| self.io("removing", name, &error))?;
+        let found = DataFiles {
+            generation: self.disk.number(),
+            metadata,
+            checkpoint: self.id_of(checkpoint_name_now.as_ref(), FileKind::Checkpoint)?,
+            log: self.id_of(replayed.kept.back().map(|(_, name)| name), FileKind::Log)?,
+            synced_version: lsm.last_version(),
+        };
+        let mut log_end = match log_end.filter(|_| !self.losses.any()) {
+            Some(mut log_end) => {
+                let log = self.in_force.and_then(|files| files.log);
+                log_end.set_in_force(DataFiles { log, ..found });
+                log_end
+            }
+            None => LogEnd::create(&self.root, found)?,
+        };
+        let header = FileHeader::of_log(history, lsm.position());
+        let files = DataFiles {
+            log: Some(header.id()),
+            ..log_end.in_force()
+        };
+        let (kept, kept_bytes) = (replayed.kept, replayed.kept_bytes);
+        let file_max_bytes = self.options.log_file_bytes;
+        let log = log_end.change(files, || {
+            LogWriter::start(&self.disk, &header, kept, kept_bytes, file_max_bytes)
+        })?;
+        let checkpoint_version = files.checkpoint.map_or(0, |id| id.version);
+        // After a loss, what the checkpoint replaces stays until the next start.
+        if !self.losses.any() {
+            CheckpointWriter::<D::File>::remove_older(&self.disk, checkpoint_version)?;
+            for name in covered {
+                self.disk
+                    .remove(name)
+                    .map_err(|error| self.io("removing", name, &error))?;
+            }
         }
-        let log = LogWriter::start(
-            &self.disk,
-            history,
-            lsm.position(),
-            kept,
-            kept_bytes,
-            self.options.log_file_bytes,
-        )?;
         Ok(Recovered {
             lsm,
-            store: Store::new(self.root, self.disk, log, checkpoint_version),
+            store: Store::new(self.root, self.disk, log, log_end),
             standing: self.standing,
             history,
             checkpoint_version,
             replayed_count: self.replayed_count,
             torn: self.torn,
-            set_aside: self.set_aside,
+            losses: self.losses.accepted,
+            set_aside: self.losses.set_aside,
         })
+    }
+
+    /// Begins the history that follows a loss, before anything is cut off: what a crash leaves is then
+    /// at odds with `log-end`, and refused again. Returns the checksum of the metadata.
+    fn leave_history(&mut self) -> Result<u32, StorageError> {
+        let lineage = Lineage::new(self.options.fresh_history);
+        let mut standing = self
+            .standing
+            .take()
+            .unwrap_or_else(|| Standing::new(Role::Leader, lineage.clone()));
+        standing.lineage = lineage;
+        standing::write(&self.root, &standing, self.disk.number())?;
+        let checksum = standing::checksum(&standing, self.disk.number());
+        self.standing = Some(standing);
+        Ok(checksum)
+    }
+
+    fn id_of(&self, name: Option<&String>, kind: FileKind) -> Result<Option<FileId>, StorageError> {
+        let header = name.map(|name| read_header(&self.disk, name, kind));
+        Ok(header
+            .transpose()?
+            .and_then(Result::ok)
+            .map(|header| header.id()))
     }
 
     fn io(&self, action: &'static str, name: &str, error: &std::io::Error) -> StorageError {
         StorageError::io(action, self.disk.path(name), error)
+    }
+
+    fn lost(&self, name: &str, problem: String) -> StorageError {
+        StorageError::Lost {
+            path: self.disk.path(name),
+            problem,
+        }
     }
 
     fn damaged(&self, name: &str, offset: usize, problem: &'static str) -> StorageError {
@@ -274,7 +348,16 @@ impl<D: Disk> Recovery<'_, D> {
         logs: &[String],
     ) -> Result<(Lsm, Option<HistoryId>, bool), StorageError> {
         let Some(version) = checkpoint else {
-            return Ok((Lsm::new(self.options.engine), None, false));
+            let is_lost = self
+                .in_force
+                .is_some_and(|files| files.checkpoint.is_some());
+            let lsm = if is_lost {
+                self.empty_below(logs)
+            } else {
+                Lsm::new(self.options.engine)
+            };
+            let is_salvaged = lsm.last_version() > 0;
+            return Ok((lsm, None, is_salvaged));
         };
         let name = checkpoint_name(version);
         let (file, file_bytes) = self.open(&name)?;
@@ -292,16 +375,16 @@ impl<D: Disk> Recovery<'_, D> {
         } = read;
         match (engine, outcome) {
             (Some((lsm, header)), Ok(())) => Ok((lsm, Some(header.history), false)),
-            (engine, Err(FormatError::Damaged(_))) if self.options.accept_data_loss => match engine
-            {
-                Some((lsm, header)) => Ok((lsm, Some(header.history), true)),
-                None => Ok((self.empty_below(logs), None, true)),
-            },
-            (_, outcome) => {
+            (engine, outcome) => {
                 let error = outcome
                     .err()
                     .unwrap_or(FormatError::Damaged("it is cut off"));
-                Err(StorageError::format(self.disk.path(&name), offset, error))
+                let error = StorageError::format(self.disk.path(&name), offset, error);
+                self.losses.refuse(error)?;
+                Ok(match engine {
+                    Some((lsm, header)) => (lsm, Some(header.history), true),
+                    None => (self.empty_below(logs), None, true),
+                })
             }
         }
     }
@@ -314,16 +397,10 @@ impl<D: Disk> Recovery<'_, D> {
             .finish(self.options.engine)
     }
 
-    /// Replays what the log has beyond the engine; notes the files that stay.
-    fn replay(
-        &mut self,
-        lsm: &mut Lsm,
-        logs: &[String],
-        history: &mut Option<HistoryId>,
-        kept: &mut VecDeque<(LogPosition, String)>,
-        kept_bytes: &mut u64,
-    ) -> Result<(), StorageError> {
+    /// Replays what the log has beyond the engine.
+    fn replay(&mut self, lsm: &mut Lsm, logs: &[String]) -> Result<Replayed, StorageError> {
         let mut at = lsm.position();
+        let mut replayed = Replayed::default();
         let mut bytes = Vec::new();
         for (index, name) in logs.iter().enumerate() {
             let (mut file, file_bytes) = self.open(name)?;
@@ -336,29 +413,31 @@ impl<D: Disk> Recovery<'_, D> {
             (self.on_progress)(self.progress);
             let (end, header) = match outcome {
                 Ok(replayed) => replayed,
-                Err((offset, StorageError::Damaged { .. })) if self.options.accept_data_loss => {
+                Err((offset, error)) => {
+                    self.losses.refuse(error)?;
+                    self.leave_history()?;
                     self.set_rest_aside(name, offset, &bytes, &logs[index + 1..])?;
                     if offset < HEADER_BYTES {
-                        return Ok(());
+                        return Ok(replayed);
                     }
                     let header = FileHeader::decode(FileKind::Log, &bytes)
                         .ok()
                         .map(|(header, _)| header);
                     self.end_file(&mut file, name, offset)?;
-                    kept.extend(header.map(|header| (header.position, name.clone())));
-                    *kept_bytes += offset as u64;
-                    return Ok(());
+                    let kept = header.map(|header| (header.position, name.clone()));
+                    replayed.kept.extend(kept);
+                    replayed.kept_bytes += offset as u64;
+                    return Ok(replayed);
                 }
-                Err((_, error)) => return Err(error),
             };
-            *history = Some(header.history);
-            kept.push_back((header.position, name.clone()));
-            *kept_bytes += end as u64;
+            replayed.history = Some(header.history);
+            replayed.kept.push_back((header.position, name.clone()));
+            replayed.kept_bytes += end as u64;
             if index + 1 == logs.len() {
                 self.end_file(&mut file, name, end)?;
             }
         }
-        Ok(())
+        Ok(replayed)
     }
 
     /// The last file ends where its records do. It is synced: what was read from it is about to be served.
@@ -383,34 +462,43 @@ impl<D: Disk> Recovery<'_, D> {
         let decoded = FileHeader::decode(FileKind::Log, bytes);
         let (header, header_checksum) =
             decoded.map_err(|error| (0, StorageError::format(self.disk.path(name), 0, error)))?;
-        let continues = if is_first && header.position.version < at.version {
+        if first_version_of(name) != Some(header.position.version + 1) {
+            let error = other_version(&self.disk, name, header.position.version);
+            return Err((0, error));
+        }
+        if is_first && header.position.version < at.version {
             *at = header.position;
-            true
-        } else {
-            header.position == *at
-        };
-        if !continues {
-            return Err((
-                0,
-                self.damaged(
-                    name,
-                    0,
-                    "the records between the file before and this one are missing",
+        } else if header.position != *at {
+            let problem = match header.position.version.checked_sub(at.version) {
+                Some(0) | None => "is not of the history of what is before it".to_owned(),
+                Some(missing_count) => format!(
+                    "does not follow what is before it: {missing_count} records behind version {} \
+                     are missing",
+                    at.version
                 ),
-            ));
+            };
+            return Err((0, self.lost(name, problem)));
         }
         let (offset, end) = self.replay_records(lsm, at, name, bytes, header_checksum)?;
         let next_header = next_name.and_then(|name| self.header_of(name));
         let synced_version = synced_version_behind(bytes, offset, header_checksum)
             .max(next_header.map(|header| header.position.version))
+            .max(self.witnessed_version(name))
             .unwrap_or(0);
         // What the checkpoint has need not be in the log.
         if synced_version > at.version.max(lsm.last_version()) {
-            let problem = match end {
-                End::Bad(problem) => problem,
-                End::Clean => "records that had been written are missing",
+            let error = match end {
+                End::Bad(problem) => self.damaged(name, offset, problem),
+                End::Clean => {
+                    let version = at.version;
+                    let problem = format!(
+                        "ends at byte {offset} with version {version}, but was synced up to \
+                         version {synced_version}"
+                    );
+                    self.lost(name, problem)
+                }
             };
-            return Err((offset, self.damaged(name, offset, problem)));
+            return Err((offset, error));
         }
         let dropped_bytes = bytes[offset..]
             .iter()
@@ -428,15 +516,15 @@ impl<D: Disk> Recovery<'_, D> {
         Ok((offset, header))
     }
 
+    /// Version up to which `log-end` says that this file was synced, if it speaks of this one.
+    fn witnessed_version(&self, name: &str) -> Option<u64> {
+        let files = self.in_force?;
+        let newest = files.log.map(|id| log_name_of(id.version + 1));
+        (newest.as_deref() == Some(name)).then_some(files.synced_version)
+    }
+
     fn header_of(&self, name: &str) -> Option<FileHeader> {
-        let mut bytes = [0; HEADER_BYTES];
-        self.disk
-            .open(name)
-            .and_then(|file| file.read_at(&mut bytes, 0))
-            .ok()?;
-        FileHeader::decode(FileKind::Log, &bytes)
-            .ok()
-            .map(|(header, _)| header)
+        read_header(&self.disk, name, FileKind::Log).ok()?.ok()
     }
 
     /// Goes through the records of a file, up to whatever is not one.
@@ -505,30 +593,26 @@ impl<D: Disk> Recovery<'_, D> {
         bytes: &[u8],
         later: &[String],
     ) -> Result<(), StorageError> {
-        if offset < HEADER_BYTES {
-            self.rename_aside(name)?;
-        } else {
-            let aside = format!("{name}.from-{offset}.damaged");
-            let write = || {
-                let mut file = self.disk.create(&aside, 0)?;
-                file.write_at(&[&bytes[offset..]], 0)?;
-                file.sync()?;
-                self.disk.sync_names()
-            };
-            write().map_err(|error| self.io("writing", &aside, &error))?;
-            self.set_aside.push(self.disk.path(&aside));
+        // The newest first: a crash on the way leaves no later file behind a gap.
+        for name in later.iter().rev() {
+            self.losses.set_aside(&self.disk, name)?;
         }
-        later.iter().try_for_each(|name| self.rename_aside(name))
-    }
-
-    fn rename_aside(&mut self, name: &str) -> Result<(), StorageError> {
-        let aside = format!("{name}.damaged");
-        let renamed = self
-            .disk
-            .rename(name, &aside)
-            .and_then(|()| self.disk.sync_names());
-        renamed.map_err(|error| self.io("renaming", name, &error))?;
-        self.set_aside.push(self.disk.path(&aside));
+        if offset < HEADER_BYTES {
+            return self.losses.set_aside(&self.disk, name);
+        }
+        if bytes[offset..].iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        let write = || {
+            let aside = free_name(&self.disk, &format!("{name}.from-{offset}"))?;
+            let mut file = self.disk.create(&aside, 0)?;
+            file.write_at(&[&bytes[offset..]], 0)?;
+            file.sync()?;
+            self.disk.sync_names()?;
+            Ok(aside)
+        };
+        let aside = write().map_err(|error| self.io("saving what is behind", name, &error))?;
+        self.losses.set_aside.push(self.disk.path(&aside));
         Ok(())
     }
 }
@@ -543,13 +627,6 @@ fn check_batch<'a>(first: StreamRecord<'a>, bytes: &[u8]) -> Result<StreamRecord
         offset += record.stream_bytes();
     }
     Ok(first)
-}
-
-fn log_name_of(first_version: u64) -> String {
-    super::log_file::log_name(LogPosition {
-        version: first_version.saturating_sub(1),
-        checksum: 0,
-    })
 }
 
 /// What was read of a checkpoint.
@@ -590,13 +667,13 @@ pub(super) fn read_checkpoint<F: DiskFile>(
     })
 }
 
-/// Writes a checkpoint of an engine to the end.
+/// Writes a checkpoint of an engine, all but its name.
 pub(super) fn write_checkpoint<D: Disk>(
     disk: &D,
     lsm: &mut Lsm,
     history: HistoryId,
-) -> Result<(), StorageError> {
+) -> Result<CheckpointWriter<D::File>, StorageError> {
     let mut writer = CheckpointWriter::begin(disk, lsm.snapshot(), history)?;
     while !writer.step(disk)? {}
-    Ok(())
+    Ok(writer)
 }

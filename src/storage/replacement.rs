@@ -7,11 +7,12 @@ use std::collections::VecDeque;
 use crate::lsm::{LogPosition, Snapshot};
 use crate::planted::{Bug, is_planted};
 
-use super::checkpoint_writer::{CheckpointWriter, checkpoint_version};
+use super::checkpoint_writer::CheckpointWriter;
 use super::disk::Disk;
 use super::diverged::DivergedWriter;
-use super::generation::Generation;
-use super::log_file::first_version_of;
+use super::generation::{Generation, generation_of_data};
+use super::header::FileHeader;
+use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
 use super::standing::{self, Standing};
 use super::{HistoryId, StorageError};
@@ -56,14 +57,13 @@ pub(super) struct Replaced<D: Disk> {
     pub(super) number: u64,
     pub(super) disk: Generation<D>,
     pub(super) log: LogWriter<D::File>,
-    pub(super) checkpoint_version: u64,
 }
 
 impl<D: Disk> ReplacementWriter<D> {
-    /// Begins to write the next generation of files.
+    /// Begins to write a generation of files that is newer than any in the folder.
     pub(super) fn begin(
         root: &D,
-        generation: u32,
+        log_end: &mut LogEnd<D::File>,
         replacement: Replacement,
     ) -> Result<Self, StorageError> {
         let Replacement {
@@ -72,6 +72,15 @@ impl<D: Disk> ReplacementWriter<D> {
             standing,
             dropped,
         } = replacement;
+        let names = root
+            .names()
+            .map_err(|error| StorageError::io("listing", root.path(""), &error))?;
+        let newest = names
+            .iter()
+            .filter_map(|name| generation_of_data(name))
+            .max();
+        let generation = newest.unwrap_or(0).max(log_end.in_force().generation) + 1;
+        log_end.announce_draft(generation)?;
         let disk = Generation::new(root.clone(), generation);
         let position = snapshot.position();
         let checkpoint = CheckpointWriter::begin(&disk, snapshot, standing.lineage.history())?;
@@ -94,6 +103,7 @@ impl<D: Disk> ReplacementWriter<D> {
     pub(super) fn step(
         &mut self,
         root: &D,
+        log_end: &mut LogEnd<D::File>,
         log_file_bytes: u64,
     ) -> Result<Option<Replaced<D>>, StorageError> {
         if let Some(diverged) = &mut self.diverged {
@@ -106,35 +116,40 @@ impl<D: Disk> ReplacementWriter<D> {
             return Ok(None);
         }
         let disk = self.disk.clone();
-        let history = self.standing.lineage.history();
-        let log = LogWriter::start(
-            &disk,
-            history,
-            self.position,
-            VecDeque::new(),
-            0,
-            log_file_bytes,
-        )?;
+        self.checkpoint.put_in_place(&disk)?;
+        let header = FileHeader::of_log(self.standing.lineage.history(), self.position);
+        let log = LogWriter::start(&disk, &header, VecDeque::new(), 0, log_file_bytes)?;
         if is_planted(Bug::OldFilesRemovedFirst) {
-            remove_other_generations(&disk)?;
+            remove_replaced(root, disk.number())?;
         }
-        standing::write(root, &self.standing, disk.number())?;
-        remove_other_generations(&disk)?;
+        let files = DataFiles {
+            generation: disk.number(),
+            metadata: Some(standing::checksum(&self.standing, disk.number())),
+            checkpoint: Some(self.checkpoint.header().id()),
+            log: Some(header.id()),
+            synced_version: self.position.version,
+        };
+        log_end.change(files, || {
+            standing::write(root, &self.standing, disk.number())
+        })?;
+        remove_replaced(root, disk.number())?;
         Ok(Some(Replaced {
             number: self.number,
             disk,
             log,
-            checkpoint_version: self.position.version,
         }))
     }
 }
 
-/// Removes data that is not in force: a replaced one, or one that was never whole.
-pub(super) fn remove_other_generations<D: Disk>(disk: &Generation<D>) -> Result<(), StorageError> {
-    let is_data = |name: &str| {
-        let whole = name.strip_suffix(".tmp").unwrap_or(name);
-        first_version_of(whole).is_some() || checkpoint_version(whole).is_some()
+/// Removes log and checkpoints of the generations before the one in force.
+fn remove_replaced<D: Disk>(root: &D, in_force: u32) -> Result<(), StorageError> {
+    let remove = || {
+        for name in root.names()? {
+            if generation_of_data(&name).is_some_and(|generation| generation < in_force) {
+                root.remove(&name)?;
+            }
+        }
+        Ok(())
     };
-    disk.remove_others(is_data)
-        .map_err(|error| StorageError::io("removing", disk.path(""), &error))
+    remove().map_err(|error| StorageError::io("removing", root.path(""), &error))
 }

@@ -8,6 +8,8 @@ use crate::lsm::Lsm;
 
 use super::disk::{Disk, DiskFile};
 use super::generation::Generation;
+use super::header::FileHeader;
+use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
 use super::recovery::{Progress, Recovered, RecoveryOptions, read_checkpoint, write_checkpoint};
 use super::store::Store;
@@ -65,24 +67,32 @@ pub(super) fn settle<D: Disk>(
 ) -> Result<Recovered<D>, StorageError> {
     let disk = Generation::new(root.clone(), 0);
     let history = options.fresh_history;
-    write_checkpoint(&disk, &mut lsm, history)?;
+    let checkpoint = write_checkpoint(&disk, &mut lsm, history)?;
+    let mut log_end = LogEnd::create(&root, DataFiles::default())?;
     let checkpoint_version = lsm.last_version();
-    let log = LogWriter::start(
-        &disk,
-        history,
-        lsm.position(),
-        VecDeque::new(),
-        0,
-        options.log_file_bytes,
-    )?;
+    let files = DataFiles {
+        checkpoint: Some(checkpoint.header().id()),
+        synced_version: checkpoint_version,
+        ..log_end.in_force()
+    };
+    log_end.change(files, || checkpoint.put_in_place(&disk))?;
+    let header = FileHeader::of_log(history, lsm.position());
+    let files = DataFiles {
+        log: Some(header.id()),
+        ..files
+    };
+    let log = log_end.change(files, || {
+        LogWriter::start(&disk, &header, VecDeque::new(), 0, options.log_file_bytes)
+    })?;
     Ok(Recovered {
-        store: Store::new(root, disk, log, checkpoint_version),
+        store: Store::new(root, disk, log, log_end),
         lsm,
         standing: None,
         history,
         checkpoint_version,
         replayed_count: 0,
         torn: None,
+        losses: Vec::new(),
         set_aside: Vec::new(),
     })
 }

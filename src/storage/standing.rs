@@ -131,7 +131,19 @@ struct FilePast {
     end_version: u64,
 }
 
+/// The checksum that the file of this content ends with.
+pub(super) fn checksum(standing: &Standing, generation: u32) -> u32 {
+    crc32c::crc32c(&encode_line(standing, generation))
+}
+
 fn encode(standing: &Standing, generation: u32) -> Vec<u8> {
+    let mut bytes = encode_line(standing, generation);
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(format!("\n{checksum:08x}\n").as_bytes());
+    bytes
+}
+
+fn encode_line(standing: &Standing, generation: u32) -> Vec<u8> {
     let past = |past: &PastHistory| FilePast {
         history: past.history.to_string(),
         end_version: past.end_version,
@@ -150,19 +162,26 @@ fn encode(standing: &Standing, generation: u32) -> Vec<u8> {
         heard: standing.is_heard,
         peers: standing.peers.clone(),
     };
-    let mut bytes = serde_json::to_vec(&file).expect("plain fields serialize");
-    let checksum = crc32c::crc32c(&bytes);
-    bytes.extend_from_slice(format!("\n{checksum:08x}\n").as_bytes());
-    bytes
+    serde_json::to_vec(&file).expect("plain fields serialize")
 }
 
-fn decode(bytes: &[u8]) -> Result<(Standing, u32), FormatError> {
+/// What the file says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StoredStanding {
+    pub(super) standing: Standing,
+    pub(super) generation: u32,
+    /// The checksum that it ends with.
+    pub(super) checksum: u32,
+}
+
+fn decode(bytes: &[u8]) -> Result<StoredStanding, FormatError> {
     let line_end = bytes
         .iter()
         .position(|byte| *byte == b'\n')
         .ok_or(FormatError::Damaged("it is cut off"))?;
     let (line, rest) = bytes.split_at(line_end);
-    if rest != format!("\n{:08x}\n", crc32c::crc32c(line)).as_bytes() {
+    let checksum = crc32c::crc32c(line);
+    if rest != format!("\n{checksum:08x}\n").as_bytes() {
         return Err(FormatError::Damaged("its checksum does not hold"));
     }
     let not_ours = FormatError::Damaged("it is not what a node writes");
@@ -190,24 +209,26 @@ fn decode(bytes: &[u8]) -> Result<(Standing, u32), FormatError> {
         past.collect::<Result<Vec<_>, _>>()?,
     );
     let (role, epoch, leader, data_epoch) = (file.role, file.epoch, file.leader, file.data_epoch);
-    Ok((
-        Standing {
-            role,
-            epoch,
-            leader,
-            data_epoch,
-            lineage,
-            ordered_epoch: file.ordered_epoch,
-            data_ordered_epoch: file.data_ordered_epoch,
-            is_heard: file.heard,
-            peers: file.peers.into_iter().take(PEERS_MAX).collect(),
-        },
-        file.generation,
-    ))
+    let standing = Standing {
+        role,
+        epoch,
+        leader,
+        data_epoch,
+        lineage,
+        ordered_epoch: file.ordered_epoch,
+        data_ordered_epoch: file.data_ordered_epoch,
+        is_heard: file.heard,
+        peers: file.peers.into_iter().take(PEERS_MAX).collect(),
+    };
+    Ok(StoredStanding {
+        standing,
+        generation: file.generation,
+        checksum,
+    })
 }
 
-/// Reads the file, if it is there: where the partition stands, and the generation of its files.
-pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<(Standing, u32)>, StorageError> {
+/// Reads the file, if it is there.
+pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<StoredStanding>, StorageError> {
     let io = |error: std::io::Error| StorageError::io("reading", disk.path(STANDING_NAME), &error);
     if !disk
         .names()
@@ -262,6 +283,14 @@ mod tests {
         }
     }
 
+    fn stored(standing: &Standing, generation: u32) -> StoredStanding {
+        StoredStanding {
+            standing: standing.clone(),
+            generation,
+            checksum: checksum(standing, generation),
+        }
+    }
+
     #[test]
     fn what_is_not_default_is_written_and_read_back() {
         let standing = Standing {
@@ -275,7 +304,7 @@ mod tests {
         let text = String::from_utf8_lossy(&bytes);
         let end = r#"}],"orderedEpoch":3,"dataOrderedEpoch":2,"heard":true,"peers":["http://h:2","http://h:3"]}"#;
         assert!(text.contains(end), "{text}");
-        assert_eq!(decode(&bytes), Ok((standing, 4)));
+        assert_eq!(decode(&bytes), Ok(stored(&standing, 4)));
     }
 
     #[test]
@@ -288,7 +317,7 @@ mod tests {
         );
         let bytes = encode(&standing(), 4);
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
-        assert_eq!(decode(&bytes), Ok((standing(), 4)));
+        assert_eq!(decode(&bytes), Ok(stored(&standing(), 4)));
     }
 
     #[test]

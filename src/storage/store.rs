@@ -5,6 +5,7 @@ use crate::lsm::{LogBatch, Snapshot};
 use super::checkpoint_writer::CheckpointWriter;
 use super::disk::Disk;
 use super::generation::Generation;
+use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
 use super::replacement::{Replaced, Replacement, ReplacementWriter};
 use super::standing::{self, Standing};
@@ -47,8 +48,8 @@ pub struct Store<D: Disk> {
     root: D,
     disk: Generation<D>,
     log: LogWriter<D::File>,
+    log_end: LogEnd<D::File>,
     checkpoint: Option<CheckpointWriter<D::File>>,
-    checkpoint_version: u64,
     replacement: Option<Box<ReplacementWriter<D>>>,
     /// To logs before this one.
     written_before: Written,
@@ -60,14 +61,14 @@ impl<D: Disk> Store<D> {
         root: D,
         disk: Generation<D>,
         log: LogWriter<D::File>,
-        checkpoint_version: u64,
+        log_end: LogEnd<D::File>,
     ) -> Self {
         Self {
             root,
             disk,
             log,
+            log_end,
             checkpoint: None,
-            checkpoint_version,
             replacement: None,
             written_before: Written::default(),
         }
@@ -85,9 +86,14 @@ impl<D: Disk> Store<D> {
             replacement.set_standing(standing);
             return Ok(false);
         }
-        self.log.sync(&self.disk)?;
-        let standing = &standing;
-        standing::write(&self.root, standing, self.disk.number())?;
+        let (generation, synced_version) = (self.disk.number(), self.log.sync(&self.disk)?);
+        let files = DataFiles {
+            metadata: Some(standing::checksum(&standing, generation)),
+            synced_version,
+            ..self.log_end.in_force()
+        };
+        self.log_end
+            .change(files, || standing::write(&self.root, &standing, generation))?;
         self.log.set_history(standing.lineage.history());
         Ok(true)
     }
@@ -97,12 +103,8 @@ impl<D: Disk> Store<D> {
     pub fn begin_replacement(&mut self, replacement: Replacement) -> Result<(), StorageError> {
         // A checkpoint of the old data would be written for nothing.
         self.checkpoint = None;
-        let generation = self.disk.number() + 1;
-        self.replacement = Some(Box::new(ReplacementWriter::begin(
-            &self.root,
-            generation,
-            replacement,
-        )?));
+        let writer = ReplacementWriter::begin(&self.root, &mut self.log_end, replacement)?;
+        self.replacement = Some(Box::new(writer));
         Ok(())
     }
 
@@ -116,29 +118,38 @@ impl<D: Disk> Store<D> {
         let Some(replacement) = &mut self.replacement else {
             return Ok(None);
         };
-        let Some(replaced) = replacement.step(&self.root, self.log.file_max_bytes())? else {
+        let file_max_bytes = self.log.file_max_bytes();
+        let replaced = replacement.step(&self.root, &mut self.log_end, file_max_bytes)?;
+        let Some(replaced) = replaced else {
             return Ok(None);
         };
-        let Replaced {
-            number,
-            disk,
-            log,
-            checkpoint_version,
-        } = replaced;
+        let Replaced { number, disk, log } = replaced;
         self.written_before = self.written_before.and(self.log.written());
-        (self.disk, self.log, self.checkpoint_version) = (disk, log, checkpoint_version);
+        (self.disk, self.log) = (disk, log);
         self.replacement = None;
         Ok(Some(number))
     }
 
     /// Writes a batch behind the log, without waiting for it to last.
     pub fn append(&mut self, batch: &LogBatch) -> Result<(), StorageError> {
-        self.log.append(&self.disk, batch)
+        self.log.append(&self.disk, &mut self.log_end, batch)
     }
 
     /// Makes the log last; returns the version up to which it does.
     pub fn sync(&mut self) -> Result<u64, StorageError> {
-        self.log.sync(&self.disk)
+        let version = self.log.sync(&self.disk)?;
+        self.log_end.record_synced(version)?;
+        Ok(version)
+    }
+
+    /// Whether [`sync_log_end`](Self::sync_log_end) has something to do.
+    pub fn is_log_end_behind(&self) -> bool {
+        self.log_end.is_sync_due()
+    }
+
+    /// Makes durable how far the log is synced.
+    pub fn sync_log_end(&mut self) -> Result<(), StorageError> {
+        self.log_end.sync()
     }
 
     /// To be called when nothing more is to be written for now.
@@ -187,9 +198,15 @@ impl<D: Disk> Store<D> {
         if !checkpoint.step(&self.disk)? {
             return Ok(None);
         }
-        let version = checkpoint.version();
+        let id = checkpoint.header().id();
+        let files = DataFiles {
+            checkpoint: Some(id),
+            ..self.log_end.in_force()
+        };
+        self.log_end
+            .change(files, || checkpoint.put_in_place(&self.disk))?;
         self.checkpoint = None;
-        self.checkpoint_version = version;
+        let version = id.version;
         CheckpointWriter::<D::File>::remove_older(&self.disk, version)?;
         self.log.remove_up_to(&self.disk, version)?;
         Ok(Some(version))
@@ -197,10 +214,11 @@ impl<D: Disk> Store<D> {
 
     /// Figures.
     pub fn stats(&self) -> StoreStats {
+        let checkpoint = self.log_end.in_force().checkpoint;
         StoreStats {
             log_file_count: self.log.file_count(),
             log_bytes: self.log.file_bytes(),
-            checkpoint_version: self.checkpoint_version,
+            checkpoint_version: checkpoint.map_or(0, |id| id.version),
             written: self.written_before.and(self.log.written()),
         }
     }

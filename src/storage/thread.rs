@@ -27,6 +27,9 @@ const COMMITS_PER_PIECE: usize = 8;
 /// How long a piece of a checkpoint, and a mark that the next batch would bring along, wait for commits that may come.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// How long after a sync of the log it may take until `log-end` tells of it for good.
+const LOG_END_DELAY_US: u64 = 1_000_000;
+
 /// What the thread is to do.
 #[derive(Debug)]
 pub struct Plan {
@@ -113,8 +116,9 @@ impl Teller {
 }
 
 fn run(plan: Plan, commands: &Receiver<Command>, teller: &Teller) {
+    let clock_us = plan.clock_us;
     let outcome = load(plan, teller).and_then(|worker| match worker {
-        Some(worker) => work(worker, commands, teller),
+        Some(worker) => work(worker, commands, teller, clock_us),
         None => Ok(()),
     });
     teller.tell(match outcome {
@@ -193,12 +197,25 @@ fn work(
     mut worker: DiskWorker<DataDir>,
     commands: &Receiver<Command>,
     teller: &Teller,
+    clock_us: fn() -> u64,
 ) -> Result<(), StorageError> {
     let tell = &mut |event| teller.tell(event);
     // Since the last piece of a checkpoint.
     let mut commit_count = 0;
+    // By when `log-end` is to be synced.
+    let mut log_end_due_us = None;
     loop {
-        match wait(&worker, commands) {
+        log_end_due_us = match log_end_due_us {
+            _ if !worker.is_log_end_behind() => None,
+            Some(due_us) if due_us <= clock_us() => {
+                worker.sync_log_ends()?;
+                None
+            }
+            due_us => due_us.or_else(|| Some(clock_us() + LOG_END_DELAY_US)),
+        };
+        let until_due =
+            log_end_due_us.map(|due_us| Duration::from_micros(due_us.saturating_sub(clock_us())));
+        match wait(&worker, commands, until_due) {
             Waiting::Command(command) => {
                 let mut next = Some(command);
                 while let Some(command) = next {
@@ -221,19 +238,28 @@ fn work(
     }
 }
 
-/// Waits for the next command; not for long if there is something else to do.
-fn wait(worker: &DiskWorker<DataDir>, commands: &Receiver<Command>) -> Waiting {
+/// Waits for the next command; not for long if there is something else to do, or `until_due`.
+fn wait(
+    worker: &DiskWorker<DataDir>,
+    commands: &Receiver<Command>,
+    until_due: Option<Duration>,
+) -> Waiting {
     match commands.try_recv() {
         Ok(command) => return Waiting::Command(command),
         Err(TryRecvError::Disconnected) => return Waiting::End,
         Err(TryRecvError::Empty) => {}
     }
-    if worker.has_more() {
-        return match commands.recv_timeout(PAUSE) {
-            Ok(command) => Waiting::Command(command),
-            Err(RecvTimeoutError::Timeout) => Waiting::Nothing,
-            Err(RecvTimeoutError::Disconnected) => Waiting::End,
-        };
+    let patience = if worker.has_more() {
+        Some(PAUSE)
+    } else {
+        until_due
+    };
+    let Some(patience) = patience else {
+        return commands.recv().map_or(Waiting::End, Waiting::Command);
+    };
+    match commands.recv_timeout(patience) {
+        Ok(command) => Waiting::Command(command),
+        Err(RecvTimeoutError::Timeout) => Waiting::Nothing,
+        Err(RecvTimeoutError::Disconnected) => Waiting::End,
     }
-    commands.recv().map_or(Waiting::End, Waiting::Command)
 }

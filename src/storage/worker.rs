@@ -129,6 +129,8 @@ pub struct Loaded {
     pub replayed_count: u64,
     /// The tail that was cut off, if any.
     pub torn: Option<Torn>,
+    /// What was lost, as accepted, one line each.
+    pub losses: Vec<String>,
     /// What an accepted loss set aside.
     pub set_aside: Vec<String>,
     /// Figures; none where there is no data directory.
@@ -140,7 +142,7 @@ impl Loaded {
     pub(super) fn in_memory(partition: u32, lsm: Lsm, history: HistoryId) -> Self {
         let checkpoint_version = lsm.last_version();
         let standing = Standing::new(Role::Leader, Lineage::new(history));
-        let (torn, set_aside, stats) = (None, Vec::new(), None);
+        let (torn, losses, set_aside, stats) = (None, Vec::new(), Vec::new(), None);
         Self {
             partition,
             lsm,
@@ -148,6 +150,7 @@ impl Loaded {
             checkpoint_version,
             replayed_count: 0,
             torn,
+            losses,
             set_aside,
             stats,
         }
@@ -238,6 +241,7 @@ impl<S: Disks> DiskWorker<S> {
             checkpoint_version,
             replayed_count,
             torn,
+            losses,
             set_aside,
         } = recovered;
         let standing =
@@ -260,6 +264,7 @@ impl<S: Disks> DiskWorker<S> {
             checkpoint_version,
             replayed_count,
             torn,
+            losses,
             set_aside,
             stats,
         }
@@ -369,6 +374,20 @@ impl<S: Disks> DiskWorker<S> {
         }
     }
 
+    /// Whether what is known of the end of a log is written and not yet synced.
+    pub fn is_log_end_behind(&self) -> bool {
+        self.open
+            .values()
+            .any(|open| open.store.is_log_end_behind())
+    }
+
+    /// To be called about a second after that, and when nothing else is to do.
+    pub fn sync_log_ends(&mut self) -> Result<(), StorageError> {
+        self.open
+            .values_mut()
+            .try_for_each(|open| open.store.sync_log_end())
+    }
+
     /// Writes one piece of whatever is under way.
     pub fn write_piece(&mut self, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
         self.clear_piece();
@@ -407,6 +426,7 @@ impl<S: Disks> DiskWorker<S> {
         for open in self.open.values_mut() {
             open.store.sync()?;
             open.store.rest()?;
+            open.store.sync_log_end()?;
         }
         Ok(())
     }

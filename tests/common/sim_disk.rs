@@ -1,6 +1,8 @@
 //! A disk in memory that behaves as badly as a real one may: what was not synced is kept, torn or lost by sectors when the
 //! power goes, whatever the order it was written in; calls can fail; a failed sync loses what it was to keep.
 
+#![allow(dead_code, reason = "not every test does everything to its disk")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -184,6 +186,61 @@ impl SimDisk {
     pub(crate) fn fail_after(&self, call_count: u64, fault: Fault) {
         let mut state = self.state();
         state.fault = Some((state.call_count + call_count, fault));
+    }
+
+    /// No call fails any more.
+    pub(crate) fn clear_fault(&self) {
+        self.state().fault = None;
+    }
+
+    /// A file is lost.
+    pub(crate) fn lose(&self, name: &str) {
+        let mut state = self.state();
+        state.names.remove(name);
+        state.durable_names.remove(name);
+    }
+
+    /// Two files have each other's name.
+    pub(crate) fn swap(&self, a: &str, b: &str) {
+        let (bytes_a, bytes_b) = (self.bytes_of(a), self.bytes_of(b));
+        self.put(a, bytes_b);
+        self.put(b, bytes_a);
+    }
+
+    /// A file has another name, over any other of that name.
+    pub(crate) fn move_over(&self, from: &str, to: &str) {
+        let bytes = self.bytes_of(from);
+        self.lose(from);
+        self.put(to, bytes);
+    }
+
+    /// A file is there under another name, too, over any other of that name.
+    pub(crate) fn duplicate(&self, from: &str, to: &str) {
+        self.put(to, self.bytes_of(from));
+    }
+
+    /// The bytes of a file are changed by another hand, for good.
+    pub(crate) fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = self.bytes_of(name);
+        change(&mut bytes);
+        self.put(name, bytes);
+    }
+
+    fn bytes_of(&self, name: &str) -> Vec<u8> {
+        let state = self.state();
+        state.inodes[state.names[name]].bytes.clone()
+    }
+
+    fn put(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.state();
+        let inode = state.inodes.len();
+        state.inodes.push(Inode {
+            durable: bytes.clone(),
+            bytes,
+            pending: Vec::new(),
+        });
+        state.names.insert(name.to_owned(), inode);
+        state.durable_names.insert(name.to_owned(), inode);
     }
 
     /// The power goes and comes back: what was not synced is kept in part.

@@ -1,0 +1,414 @@
+//! `log-end`: which files are the data of a partition, and how far its log was synced. The witness
+//! that each start holds the directory against. The only home of its layout.
+//!
+//! Log and checkpoints prove by their checksums that nothing within them is missing. They cannot
+//! prove that the newest of them is there: a log whose last file was removed looks like a log that
+//! ended earlier. This file names the newest ones by the checksums of their headers, and the version
+//! up to which the log was synced.
+//!
+//! All integers are little-endian. The file has 8,192 bytes, and two slots, at 0 and at 4,096:
+//!
+//! ```text
+//! slot, 128 bytes
+//!      0      8  "dbnodend"
+//!      8      4  format      1
+//!     12      4  draft generation: its files are a replacement on its way (`replacement.rs`); 0: none
+//!     16      8  number: of two slots that check out the one with the higher number counts
+//!     24     48  the files in force
+//!     72     48  the files that are in force once what is under way is done; else zeros
+//!    120      4  zero
+//!    124      4  CRC-32C of bytes 0..124
+//!
+//! files, 48 bytes
+//!      0      4  generation
+//!      4      4  flags: 1 these are files, 2 `partition.json`, 4 a checkpoint, 8 a log file
+//!      8      4  checksum in `partition.json`
+//!     12      4  checksum of the checkpoint's header
+//!     16      8  version of the checkpoint
+//!     24      8  version before the newest log file
+//!     32      4  checksum of that log file's header
+//!     36      4  zero
+//!     40      8  synced_version: all records up to this one are on disk
+//! ```
+//!
+//! Invariants:
+//! 1. A file gets a name that counts (a log file, a checkpoint, `partition.json`) only after a synced
+//!    slot announces it, and nothing relies on it before a synced slot confirms it. So a start after
+//!    a crash finds the files in force or the announced ones, and anything else is damage.
+//! 2. `synced_version` is written after each sync of the log, and synced later: when a file changes,
+//!    at a clean stop, and about a second after it was written. It is exact after the process was
+//!    killed; after a power cut it may be behind, never ahead.
+//! 3. Until a slot is synced, only that slot is written: however a power cut tears it, the other one
+//!    holds what was synced last.
+//!
+//! Not here: what a start does with it (`inventory.rs`).
+
+use super::disk::{Disk, DiskFile};
+use super::{FormatError, StorageError};
+
+/// The name of the file.
+pub(super) const LOG_END_NAME: &str = "log-end";
+
+const MAGIC: &[u8; 8] = b"dbnodend";
+
+const FORMAT: u32 = 1;
+
+/// From one slot to the other: at least a sector of any disk.
+const SLOT_STRIDE_BYTES: usize = 4_096;
+
+const SLOT_BYTES: usize = 128;
+
+const FILE_BYTES: usize = 2 * SLOT_STRIDE_BYTES;
+
+const ARE_FILES: u32 = 1;
+const HAS_METADATA: u32 = 2;
+const HAS_CHECKPOINT: u32 = 4;
+const HAS_LOG: u32 = 8;
+
+/// Which log file or checkpoint it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    /// The version in its header, which its name tells too.
+    pub(super) version: u64,
+    /// The checksum of its header.
+    pub(super) header_checksum: u32,
+}
+
+/// The files that are the data of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct DataFiles {
+    /// The generation of log and checkpoint.
+    pub(super) generation: u32,
+    /// The checksum in `partition.json`, if there is one.
+    pub(super) metadata: Option<u32>,
+    /// The newest checkpoint, if there is one.
+    pub(super) checkpoint: Option<FileId>,
+    /// The newest log file, once there is one.
+    pub(super) log: Option<FileId>,
+    /// Version up to which the log was synced.
+    pub(super) synced_version: u64,
+}
+
+impl DataFiles {
+    fn encode(&self, bytes: &mut [u8]) {
+        let id = |id: Option<FileId>| id.map_or((0, 0), |id| (id.version, id.header_checksum));
+        let flag = |is_there: bool, flag: u32| if is_there { flag } else { 0 };
+        let flags = ARE_FILES
+            | flag(self.metadata.is_some(), HAS_METADATA)
+            | flag(self.checkpoint.is_some(), HAS_CHECKPOINT)
+            | flag(self.log.is_some(), HAS_LOG);
+        let (checkpoint_version, checkpoint_checksum) = id(self.checkpoint);
+        let (log_version, log_checksum) = id(self.log);
+        bytes[..4].copy_from_slice(&self.generation.to_le_bytes());
+        bytes[4..8].copy_from_slice(&flags.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.metadata.unwrap_or(0).to_le_bytes());
+        bytes[12..16].copy_from_slice(&checkpoint_checksum.to_le_bytes());
+        bytes[16..24].copy_from_slice(&checkpoint_version.to_le_bytes());
+        bytes[24..32].copy_from_slice(&log_version.to_le_bytes());
+        bytes[32..36].copy_from_slice(&log_checksum.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.synced_version.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let flags = word(bytes, 4);
+        let id = |flag, version_at, checksum_at| {
+            (flags & flag != 0).then(|| FileId {
+                version: long(bytes, version_at),
+                header_checksum: word(bytes, checksum_at),
+            })
+        };
+        (flags & ARE_FILES != 0).then(|| Self {
+            generation: word(bytes, 0),
+            metadata: (flags & HAS_METADATA != 0).then(|| word(bytes, 8)),
+            checkpoint: id(HAS_CHECKPOINT, 16, 12),
+            log: id(HAS_LOG, 24, 32),
+            synced_version: long(bytes, 40),
+        })
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"))
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
+}
+
+/// What a slot says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    number: u64,
+    in_force: DataFiles,
+    announced: Option<DataFiles>,
+    draft_generation: u32,
+}
+
+impl Slot {
+    fn encode(&self) -> [u8; SLOT_BYTES] {
+        let mut bytes = [0; SLOT_BYTES];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.draft_generation.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
+        self.in_force.encode(&mut bytes[24..72]);
+        if let Some(announced) = &self.announced {
+            announced.encode(&mut bytes[72..120]);
+        }
+        let checksum = crc32c::crc32c(&bytes[..124]);
+        bytes[124..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let broken = FormatError::Damaged("no slot of it checks out");
+        if bytes[..8] != *MAGIC || word(bytes, 124) != crc32c::crc32c(&bytes[..124]) {
+            return Err(broken);
+        }
+        match word(bytes, 8) {
+            FORMAT => Ok(Self {
+                number: long(bytes, 16),
+                in_force: DataFiles::decode(&bytes[24..72]).ok_or(broken)?,
+                announced: DataFiles::decode(&bytes[72..120]),
+                draft_generation: word(bytes, 12),
+            }),
+            later => Err(FormatError::TooNew(later)),
+        }
+    }
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct LogEnd<F> {
+    file: F,
+    path: String,
+    slot: Slot,
+    /// Where what was synced last stands: 0 or 1. The other slot is written next.
+    synced_index: usize,
+    is_sync_due: bool,
+}
+
+impl<F: DiskFile> LogEnd<F> {
+    /// Makes the file, in place of any other, for data that is on disk.
+    pub(super) fn create<D: Disk<File = F>>(
+        root: &D,
+        in_force: DataFiles,
+    ) -> Result<Self, StorageError> {
+        let draft = format!("{LOG_END_NAME}.tmp");
+        let slot = Slot {
+            number: 1,
+            in_force,
+            announced: None,
+            draft_generation: 0,
+        };
+        let create = || {
+            let mut file = root.create(&draft, 0)?;
+            let mut bytes = [0; FILE_BYTES];
+            bytes[..SLOT_BYTES].copy_from_slice(&slot.encode());
+            file.write_at(&[&bytes], 0)?;
+            file.sync()?;
+            root.rename(&draft, LOG_END_NAME)?;
+            root.sync_names()?;
+            Ok(file)
+        };
+        let path = root.path(LOG_END_NAME);
+        let file = create().map_err(|error| StorageError::io("making", path.clone(), &error))?;
+        Ok(Self {
+            file,
+            path,
+            slot,
+            synced_index: 0,
+            is_sync_due: false,
+        })
+    }
+
+    /// Opens the file, which is there. Damage is told as such.
+    pub(super) fn open<D: Disk<File = F>>(root: &D) -> Result<Self, StorageError> {
+        let path = root.path(LOG_END_NAME);
+        let io = |error: std::io::Error| StorageError::io("opening", path.clone(), &error);
+        let mut file = root.open(LOG_END_NAME).map_err(io)?;
+        let mut bytes = [0; FILE_BYTES];
+        if file.len_bytes().map_err(io)? != FILE_BYTES as u64 {
+            let problem = FormatError::Damaged("it does not have its 8,192 bytes");
+            return Err(StorageError::format(path, 0, problem));
+        }
+        file.read_at(&mut bytes, 0).map_err(io)?;
+        let slots =
+            [0, 1].map(|index| Slot::decode(&bytes[index * SLOT_STRIDE_BYTES..][..SLOT_BYTES]));
+        let (slot, synced_index) = match slots {
+            [Err(FormatError::TooNew(format)), _] | [_, Err(FormatError::TooNew(format))] => {
+                return Err(StorageError::TooNew { path, format });
+            }
+            [Ok(first), Ok(second)] if second.number > first.number => (second, 1),
+            [Ok(first), _] => (first, 0),
+            [_, Ok(second)] => (second, 1),
+            [Err(error), _] => return Err(StorageError::format(path, 0, error)),
+        };
+        // What is read may be in the cache of a system whose process was killed, and nowhere else.
+        file.sync().map_err(io)?;
+        Ok(Self {
+            file,
+            path,
+            slot,
+            synced_index,
+            is_sync_due: false,
+        })
+    }
+
+    /// The files in force.
+    pub(super) fn in_force(&self) -> DataFiles {
+        self.slot.in_force
+    }
+
+    /// The files that a change which a crash ended would have put in force.
+    pub(super) fn announced(&self) -> Option<DataFiles> {
+        self.slot.announced
+    }
+
+    /// The generation of a replacement on its way; 0: there is none.
+    pub(super) fn draft_generation(&self) -> u32 {
+        self.slot.draft_generation
+    }
+
+    /// Settles which files a start has found to be in force. The next write says so.
+    pub(super) fn set_in_force(&mut self, files: DataFiles) {
+        (self.slot.in_force, self.slot.announced) = (files, None);
+        self.slot.draft_generation = 0;
+    }
+
+    /// Notes that files of this generation are about to be written, beside those in force: until
+    /// they are in force a start removes them.
+    pub(super) fn announce_draft(&mut self, generation: u32) -> Result<(), StorageError> {
+        self.slot.draft_generation = generation;
+        self.write_and_sync()
+    }
+
+    /// Has `act` put other files in force: announces them before, and confirms them after.
+    pub(super) fn change<T>(
+        &mut self,
+        files: DataFiles,
+        act: impl FnOnce() -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        self.slot.announced = Some(files);
+        self.write_and_sync()?;
+        let acted = act()?;
+        (self.slot.in_force, self.slot.announced) = (files, None);
+        if files.generation == self.slot.draft_generation {
+            self.slot.draft_generation = 0;
+        }
+        self.write_and_sync()?;
+        Ok(acted)
+    }
+
+    /// Notes how far the log is synced. That this is durable, too, waits for [`sync`](Self::sync).
+    pub(super) fn record_synced(&mut self, version: u64) -> Result<(), StorageError> {
+        if version <= self.slot.in_force.synced_version {
+            return Ok(());
+        }
+        self.slot.in_force.synced_version = version;
+        self.write()
+    }
+
+    /// Whether something of it is written and not synced.
+    pub(super) fn is_sync_due(&self) -> bool {
+        self.is_sync_due
+    }
+
+    /// Makes durable what was written.
+    pub(super) fn sync(&mut self) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.is_sync_due) {
+            self.file
+                .sync()
+                .map_err(|error| StorageError::io("syncing", self.path.clone(), &error))?;
+            self.synced_index = 1 - self.synced_index;
+        }
+        Ok(())
+    }
+
+    fn write_and_sync(&mut self) -> Result<(), StorageError> {
+        self.write()?;
+        self.sync()
+    }
+
+    fn write(&mut self) -> Result<(), StorageError> {
+        self.slot.number += 1;
+        let offset = (1 - self.synced_index) * SLOT_STRIDE_BYTES;
+        self.is_sync_due = true;
+        self.file
+            .write_at(&[&self.slot.encode()], offset as u64)
+            .map_err(|error| StorageError::io("writing", self.path.clone(), &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        let log = FileId {
+            version: 0x0102,
+            header_checksum: 0x0a0b_0c0d,
+        };
+        let in_force = DataFiles {
+            generation: 3,
+            metadata: Some(0x1122_3344),
+            checkpoint: None,
+            log: Some(log),
+            synced_version: 0x0203,
+        };
+        let checkpoint = Some(FileId {
+            version: 0x0203,
+            header_checksum: 0x5566_7788,
+        });
+        let announced = Some(DataFiles {
+            checkpoint,
+            ..in_force
+        });
+        Slot {
+            number: 9,
+            in_force,
+            announced,
+            draft_generation: 4,
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let mut expected = b"dbnodend\x01\0\0\0\x04\0\0\0\x09\0\0\0\0\0\0\0".to_vec();
+        expected.extend([3, 0, 0, 0, 0b1011, 0, 0, 0, 0x44, 0x33, 0x22, 0x11]);
+        expected.extend([0; 12]);
+        expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a, 0, 0, 0, 0]);
+        expected.extend([3, 2, 0, 0, 0, 0, 0, 0]);
+        expected.extend([3, 0, 0, 0, 0b1111, 0, 0, 0, 0x44, 0x33, 0x22, 0x11]);
+        expected.extend([0x88, 0x77, 0x66, 0x55, 3, 2, 0, 0, 0, 0, 0, 0]);
+        expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a, 0, 0, 0, 0]);
+        expected.extend([3, 2, 0, 0, 0, 0, 0, 0]);
+        expected.extend([0; 4]);
+        expected.extend(0xe5da_66b8_u32.to_le_bytes());
+        let bytes = slot().encode();
+        assert_eq!(bytes, *expected);
+        assert_eq!(Slot::decode(&bytes), Ok(slot()));
+    }
+
+    #[test]
+    fn damage_is_found_wherever_it_is() {
+        let bytes = slot().encode();
+        for bit in 0..SLOT_BYTES * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                matches!(Slot::decode(&damaged), Err(FormatError::Damaged(_))),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_later_format_is_told_from_damage() {
+        let mut bytes = slot().encode();
+        bytes[8] = 2;
+        let checksum = crc32c::crc32c(&bytes[..124]);
+        bytes[124..].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(Slot::decode(&bytes), Err(FormatError::TooNew(2)));
+    }
+}
