@@ -10,6 +10,7 @@
 //! that was never written. `DB_NODE_TEST_SEED=n` repeats one run; `DB_NODE_TEST_RUNS=n` sets how many.
 
 #[path = "common/sim_disk.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod sim_disk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -401,7 +402,7 @@ impl Run {
         let files = self.disk.files();
         let names: Vec<String> = files
             .keys()
-            .filter(|name| !name.ends_with(".tmp"))
+            .filter(|name| name.strip_suffix(".tmp").is_none())
             .cloned()
             .collect();
         // The newest of each kind is what matters most.

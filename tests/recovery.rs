@@ -4,6 +4,7 @@
 //! files were damaged, it refuses. `DB_NODE_TEST_SEED=n` repeats one run; `DB_NODE_TEST_RUNS=n` makes it longer.
 
 #[path = "common/sim_disk.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod sim_disk;
 
 use std::collections::{BTreeMap, BTreeSet};

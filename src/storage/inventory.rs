@@ -287,7 +287,7 @@ fn are_there<D: Disk>(root: &D, files: &DataFiles) -> Result<bool, StorageError>
 fn likely_generation(names: &[String]) -> u32 {
     let whole = names
         .iter()
-        .filter(|name| name.ends_with(".dbn"))
+        .filter(|name| checkpoint_version(split(name).1).is_some())
         .filter_map(|name| generation_of_data(name));
     let any = names.iter().filter_map(|name| generation_of_data(name));
     whole.max().or(any.min()).unwrap_or(0)
@@ -301,10 +301,10 @@ fn checkpoint<D: Disk>(
     in_force: Option<&DataFiles>,
     losses: &mut Losses,
 ) -> Result<Option<u64>, StorageError> {
-    let names = disk
+    let found = disk
         .names()
         .map_err(|error| StorageError::io("listing", disk.path(""), &error))?;
-    let mut versions: Vec<u64> = names
+    let mut versions: Vec<u64> = found
         .iter()
         .filter_map(|name| checkpoint_version(name))
         .collect();

@@ -1,8 +1,6 @@
 //! A disk in memory that behaves as badly as a real one may: what was not synced is kept, torn or lost by sectors when the
 //! power goes, whatever the order it was written in; calls can fail; a failed sync loses what it was to keep.
 
-#![allow(dead_code, reason = "not every test does everything to its disk")]
-
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,0 +1,296 @@
+//! The files of a data directory, as an operator finds, loses and mixes them up: what a start says,
+//! what it leaves alone, and how `--accept-data-loss` gets past it. On the real disk; `lost_files.rs`
+//! does it to a simulated one, in all ways.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks, files and sockets of their own"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Folder, Node, command, text, wait_for};
+
+fn start(data: &Path, more: &[&str]) -> Node {
+    let node = Node::start(&[&["--data-dir", text(data)], more].concat());
+    wait_for("the node to be ready", || {
+        node.request("GET", "/readyz", &[], b"").status == 200
+    });
+    node
+}
+
+fn put(node: &Node, key: &str, value: &[u8]) {
+    let response = node.request("PUT", &format!("/kv/{key}"), &[], value);
+    assert!(response.status < 300, "{}", response.text());
+}
+
+fn get(node: &Node, key: &str) -> Option<String> {
+    let response = node.request("GET", &format!("/kv/{key}"), &[], b"");
+    (response.status == 200).then(|| response.text())
+}
+
+/// Ends a node; returns its log.
+fn stop(mut node: Node) -> String {
+    node.signal("TERM");
+    assert_eq!(node.wait().code(), Some(0));
+    node.rest_of_log()
+}
+
+fn kill(mut node: Node) {
+    node.signal("KILL");
+    node.wait();
+}
+
+/// What a start that is refused says.
+fn refusal(data: &Path) -> String {
+    let mut command = command();
+    command.args(["--listen", "127.0.0.1:0", "--data-dir", text(data)]);
+    let (status, log) = match Node::try_spawn(command) {
+        Ok(mut node) => (node.wait(), node.rest_of_log()),
+        Err(ended) => ended,
+    };
+    assert_eq!(status.code(), Some(1), "{log}");
+    let ways_out = ["--restore FILE", "--accept-data-loss"];
+    assert!(ways_out.iter().all(|way| log.contains(way)), "{log}");
+    log
+}
+
+fn partition(data: &Path) -> PathBuf {
+    data.join("partition-0")
+}
+
+fn files(data: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(partition(data)).expect("a folder");
+    entries
+        .map(|entry| {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, fs::read(entry.path()).expect("read"))
+        })
+        .collect()
+}
+
+fn logs(data: &Path) -> Vec<String> {
+    let names = files(data).into_keys();
+    names.filter(|name| name.contains("wal-")).collect()
+}
+
+/// More than one log file of acknowledged writes; 1 MiB each.
+const WRITES: usize = 20;
+
+fn write_two_logs(data: &Path) -> Node {
+    let node = start(data, &[]);
+    for number in 0..WRITES {
+        put(&node, &format!("key{number}"), &vec![b'v'; 1 << 20]);
+    }
+    node
+}
+
+#[test]
+fn the_newest_log_file_is_missed() {
+    for is_killed in [false, true] {
+        let folder = Folder::new("newest-log");
+        let data = folder.join("data");
+        let node = write_two_logs(&data);
+        if is_killed {
+            kill(node);
+        } else {
+            drop(stop(node));
+        }
+        let newest = logs(&data).pop().expect("a log");
+        assert_eq!(logs(&data).len(), 2);
+        let path = partition(&data).join(&newest);
+        let whole = fs::read(&path).expect("read");
+
+        fs::remove_file(&path).expect("remove");
+        let before = files(&data);
+        let line = refusal(&data);
+        assert!(
+            line.contains(&newest) && line.contains("is missing"),
+            "{line}"
+        );
+        assert!(line.contains("version 20"), "{line}");
+        assert!(files(&data) == before, "a refusal changes nothing");
+        for damaged in [
+            Vec::new(),
+            vec![0; whole.len()],
+            whole[..1_000_000].to_vec(),
+        ] {
+            fs::write(&path, damaged).expect("write");
+            let line = refusal(&data);
+            assert!(line.contains(&newest), "{line}");
+        }
+        // It is back.
+        fs::write(&path, &whole).expect("write");
+        let node = start(&data, &[]);
+        assert!((0..WRITES).all(|number| get(&node, &format!("key{number}")).is_some()));
+        stop(node);
+    }
+}
+
+#[test]
+fn an_accepted_loss_of_the_newest_log_file_keeps_the_rest() {
+    let folder = Folder::new("accepted-log");
+    let data = folder.join("data");
+    stop(write_two_logs(&data));
+    let newest = logs(&data).pop().expect("a log");
+    fs::remove_file(partition(&data).join(&newest)).expect("remove");
+    let node = start(&data, &["--accept-data-loss"]);
+    let kept = (0..WRITES).filter(|number| get(&node, &format!("key{number}")).is_some());
+    let kept = kept.count();
+    assert!((10..WRITES).contains(&kept), "{kept}");
+    let log = stop(node);
+    assert!(
+        log.contains("data was lost as accepted") && log.contains(&newest),
+        "{log}"
+    );
+    // And the option is not needed again.
+    let node = start(&data, &[]);
+    assert_eq!(
+        get(&node, &format!("key{}", kept - 1)).map(|value| value.len()),
+        Some(1 << 20)
+    );
+    stop(node);
+}
+
+#[test]
+fn log_files_that_changed_names_are_refused() {
+    let folder = Folder::new("swapped-logs");
+    let data = folder.join("data");
+    stop(write_two_logs(&data));
+    let (a, b) = match &logs(&data)[..] {
+        [a, b] => (partition(&data).join(a), partition(&data).join(b)),
+        other => panic!("{other:?}"),
+    };
+    let other = folder.join("other");
+    fs::rename(&a, &other).expect("rename");
+    fs::rename(&b, &a).expect("rename");
+    fs::rename(&other, &b).expect("rename");
+    let line = refusal(&data);
+    assert!(line.contains("is not the file of that name"), "{line}");
+    // A copy under a number of its own.
+    fs::rename(&a, &other).expect("rename");
+    fs::rename(&b, &a).expect("rename");
+    fs::rename(&other, &b).expect("rename");
+    let copy = "wal-00000000000000000900.log";
+    fs::copy(&b, partition(&data).join(copy)).expect("copy");
+    let line = refusal(&data);
+    assert!(line.contains(copy) && line.contains("log-end"), "{line}");
+    fs::remove_file(partition(&data).join(copy)).expect("remove");
+    stop(start(&data, &[]));
+}
+
+#[test]
+fn metadata_that_is_missing_or_old_is_refused_and_no_file_is_removed() {
+    let folder = Folder::new("metadata");
+    let data = folder.join("data");
+    let node = start(&data, &[]);
+    put(&node, "a", b"1");
+    stop(node);
+    // The second start begins a history, the third another one.
+    stop(start(&data, &[]));
+    let old = files(&data).remove("partition.json").expect("metadata");
+    let node = start(&data, &[]);
+    put(&node, "b", b"2");
+    stop(node);
+    let metadata = partition(&data).join("partition.json");
+    let log_end = partition(&data).join("log-end");
+    let whole = files(&data);
+
+    fs::remove_file(&metadata).expect("remove");
+    let without = files(&data);
+    assert!(refusal(&data).contains("partition.json is missing"));
+    assert!(files(&data) == without, "a refusal changes nothing");
+    fs::write(&metadata, &old).expect("write");
+    assert!(refusal(&data).contains("partition.json is not the one that was written last"));
+    fs::write(&metadata, b"{}").expect("write");
+    assert!(refusal(&data).contains("partition.json is damaged"));
+    fs::write(&metadata, &whole["partition.json"]).expect("write");
+    fs::remove_file(&log_end).expect("remove");
+    assert!(refusal(&data).contains("log-end is missing"));
+    fs::write(&log_end, vec![0; 8_192]).expect("write");
+    assert!(refusal(&data).contains("log-end is damaged"));
+    // Without both, and the loss accepted: the data is there.
+    fs::remove_file(&metadata).expect("remove");
+    let node = start(&data, &["--accept-data-loss"]);
+    assert_eq!(
+        (get(&node, "a"), get(&node, "b")),
+        (Some("1".into()), Some("2".into()))
+    );
+    stop(node);
+    assert!(files(&data).contains_key("log-end.damaged"));
+    let node = start(&data, &[]);
+    assert_eq!(get(&node, "b"), Some("2".into()));
+    stop(node);
+}
+
+#[test]
+fn a_version_without_log_end_left_a_directory_that_is_taken_over() {
+    let expected: [(&str, &[(&str, &str)]); 2] = [
+        ("first-run", &[("a", "one"), ("b", "two")]),
+        (
+            "after-restart",
+            &[("a", "four"), ("b", "two"), ("c", "three")],
+        ),
+    ];
+    for (name, content) in expected {
+        let folder = Folder::new("old-directory");
+        let data = folder.join("data");
+        let old = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/old_directories")
+            .join(name);
+        fs::create_dir(&data).expect("make");
+        fs::write(data.join("lock"), b"").expect("write");
+        fs::create_dir(partition(&data)).expect("make");
+        for entry in fs::read_dir(old).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let file_name = path.file_name().expect("a name");
+            fs::copy(&path, partition(&data).join(file_name)).expect("copy");
+        }
+        for _ in 0..2 {
+            let node = start(&data, &[]);
+            for (key, value) in content {
+                assert_eq!(get(&node, key).as_deref(), Some(*value), "{key} of {name}");
+            }
+            stop(node);
+        }
+        // From now on its log ends where `log-end` says.
+        let newest = logs(&data).pop().expect("a log");
+        fs::remove_file(partition(&data).join(&newest)).expect("remove");
+        assert!(refusal(&data).contains(&newest));
+    }
+}
+
+/// Which files are in force `partition.json` says: without it, neither those nor any other are removed.
+#[test]
+fn files_of_a_generation_that_nothing_names_are_not_removed() {
+    let folder = Folder::new("generation");
+    let data = folder.join("data");
+    let node = start(&data, &[]);
+    put(&node, "a", b"1");
+    stop(node);
+    stop(start(&data, &[]));
+    // As a version without `log-end` left it, after all data was replaced once.
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old_directories/after-restart");
+    fs::remove_dir_all(partition(&data)).expect("remove");
+    fs::create_dir(partition(&data)).expect("make");
+    for entry in fs::read_dir(old).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a name");
+        if name != "partition.json" {
+            fs::copy(&path, partition(&data).join(format!("g1-{name}"))).expect("copy");
+        }
+    }
+    let before = files(&data);
+    assert!(refusal(&data).contains("partition.json is missing"));
+    assert!(files(&data) == before);
+    let node = start(&data, &["--accept-data-loss"]);
+    assert_eq!(get(&node, "c").as_deref(), Some("three"));
+    stop(node);
+}
