@@ -43,11 +43,13 @@ pub enum Bug {
     GrantNotKept,
     /// An epoch that a node chose itself lets data be dropped.
     OwnEpochObeyed,
+    /// A read shows what is to be confirmed before it is.
+    ReadNotAwaited,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::AckBeforeApply,
         Self::AckBeforeSync,
         Self::SendBeforeSync,
@@ -67,6 +69,7 @@ impl Bug {
         Self::PeersNotAsked,
         Self::GrantNotKept,
         Self::OwnEpochObeyed,
+        Self::ReadNotAwaited,
     ];
 }
 

@@ -133,7 +133,7 @@ fn a_replica_serves_reads_and_sends_writers_to_its_leader() {
 fn writes_wait_for_as_many_replicas_as_they_ask_for() {
     let leader = Member::start(&["--ack-timeout-ms", "300"]);
     let alone = leader.put("alone", &["X-Min-Acks: 1"], "v");
-    assert_error(&alone, 504, "acks_timeout");
+    assert_error(&alone, 503, "too_few_replicas");
     let replica = Member::replica_of(&leader, &[]);
     assert_follows(&replica, &leader);
     let mut client = leader.connect();
@@ -142,9 +142,13 @@ fn writes_wait_for_as_many_replicas_as_they_ask_for() {
     assert_eq!(put("X-Min-Acks: 1", "one").status, 201);
     assert_eq!(put("X-Min-Acks: 0", "none").status, 201);
     // On the same connection as what comes before and after.
+    assert_error(&put("X-Min-Acks: 2", "more"), 503, "too_few_replicas");
+    assert_eq!(leader.version(), 2, "nothing was done");
+    replica.freeze();
     for _ in 0..2 {
-        assert_error(&put("X-Min-Acks: 2", "two"), 504, "acks_timeout");
+        assert_error(&put("X-Min-Acks: 1", "two"), 504, "acks_timeout");
     }
+    replica.thaw();
     assert_eq!(put("X-Min-Acks: 1", "one").status, 200);
     assert_error(&put("X-Min-Acks: many", "x"), 400, "bad_request");
     assert_error(&put("X-Min-Acks: 33", "x"), 400, "bad_request");
@@ -195,6 +199,9 @@ fn writes_wait_for_as_many_replicas_as_they_ask_for() {
 #[test]
 fn a_pipeline_that_is_not_confirmed_is_cut_and_the_node_goes_on() {
     let leader = Member::start(&["--ack-timeout-ms", "300"]);
+    let replica = Member::replica_of(&leader, &[]);
+    assert_follows(&replica, &leader);
+    replica.freeze();
     let mut client = leader.connect();
     client.send(
         &[0, 1, 2]
@@ -499,6 +506,7 @@ fn a_write_that_was_dropped_is_never_confirmed() {
     wait_for("the replica to leave", || {
         old.partition()["replicas"] == json!([])
     });
+    // It left just now, and is waited for.
     let mut writer = old.connect();
     writer.send(&request_bytes(
         "PUT",

@@ -142,6 +142,8 @@ fn a_partition_is_given_up_in_an_epoch_and_begins_anew() {
             });
         }
 
+        // A replica that still held it would give it back to the new leader.
+        assert_given_up(&other, &delete(&other, "?epoch=6&discard=true"), true);
         // An order that comes late is refused; a new one begins with nothing.
         assert_error(&node.assign(&leader(5)), 409, "epoch_outdated");
         tell(&node, &leader(7));
@@ -303,7 +305,10 @@ fn clients_and_nodes_that_are_busy_with_it_are_told() {
     // The other way round: the leader of a replica that is given up goes on.
     tell(&node, &leader(3));
     tell(&follower, &replica(&node, 3));
-    assert_eq!(node.put("k", &[PARTITION], "v").status, 201);
+    // It fetches first what its replica still holds.
+    wait_for("a write to be taken", || {
+        node.put("k", &[PARTITION], "v").status == 201
+    });
     let other = json!({"id": 3, "role": "none", "epoch": 4, "discard": true});
     assert_given_up(&follower, &follower.assign(&other), true);
     wait_for("the leader to be alone", || {

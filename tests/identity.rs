@@ -344,6 +344,7 @@ fn tokens_of_writes_that_a_failover_dropped_count_for_nothing() {
     lead(&old, 1);
     let new = start(&new_arguments);
     follow(&new, &old, 1);
+    wait_for_replica(&new, 0);
     let kept = old.request("PUT", "/kv/kept", &["X-Min-Acks: 1"], b"v");
     let kept = kept.token().expect("a token").to_owned();
     wait_for_replica(&new, 1);

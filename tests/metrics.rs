@@ -336,15 +336,29 @@ fn writes_that_are_held_are_counted_when_they_go_and_so_are_syncs() {
 #[test]
 fn a_leader_tells_of_its_replicas_and_a_replica_of_its_leader() {
     let folder = Folder::new("metrics-leader");
-    let leader = Node::start(&["--data-dir", folder.path(), "--ack-timeout-ms", "300"]);
+    let leader = Node::start(&[
+        "--data-dir",
+        folder.path(),
+        "--ack-timeout-ms=300",
+        "--wal-retain-bytes=0",
+    ]);
     wait_for("the data to be loaded", || {
         leader.request("GET", "/readyz", &[], b"").status == 200
     });
     for number in 0..100 {
         leader.request("PUT", &format!("/kv/{number}"), &[], b"v");
     }
+    let frozen = Node::start(&["--replica-of", &format!("http://{}", leader.address)]);
+    wait_for("the replica", || {
+        frozen.request("GET", "/replica", &[], b"").status == 200
+    });
+    frozen.signal("STOP");
     let held = leader.request("PUT", "/kv/alone", &["X-Min-Acks: 1"], b"v");
     assert_error(&held, 504, "acks_timeout");
+    drop(frozen);
+    wait_for_count(&leader, "the replica to leave", 0.0, |scraped| {
+        scraped.get("replicas", &[("partition", "0")])
+    });
     let scraped = Scraped::of(&leader);
     assert_same(scraped.requests("/kv/{key}", "504"), 1);
     assert_same(scraped.requests("/kv/{key}", "201"), 100);
@@ -472,6 +486,11 @@ fn many_partitions_are_told_whole() {
 fn slow_requests_are_logged_and_not_too_many() {
     let mut node = Node::start(&["--slow-request-ms", "50", "--ack-timeout-ms", "120"]);
     let log = node.collect_log();
+    let replica = Node::start(&["--replica-of", &format!("http://{}", node.address)]);
+    wait_for("the replica", || {
+        replica.request("GET", "/replica", &[], b"").status == 200
+    });
+    replica.signal("STOP");
     let mut clients: Vec<_> = (0..20).map(|_| node.connect()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         client.send_request(
@@ -498,6 +517,11 @@ fn slow_requests_are_logged_and_not_too_many() {
 
     let mut quiet = Node::start(&["--slow-request-ms", "0", "--ack-timeout-ms", "120"]);
     let log = quiet.collect_log();
+    let replica = Node::start(&["--replica-of", &format!("http://{}", quiet.address)]);
+    wait_for("the replica", || {
+        replica.request("GET", "/replica", &[], b"").status == 200
+    });
+    replica.signal("STOP");
     assert_eq!(
         quiet
             .request("PUT", "/kv/a", &["X-Min-Acks: 1"], b"v")

@@ -3,8 +3,9 @@
 //!
 //! Checked in every step: at most one leader takes writes in an epoch; no replica follows a leader of a lower epoch than its own, or
 //! has what its leader's disk does not; nobody gives up data but for a higher epoch, and never for an empty leader; what was said to
-//! be on disk is there after a power cut; a reader who says what it has seen never sees less. At each promotion, and in the end: every write that replicas had
-//! confirmed is there. In the end, when all is mended: all nodes hold exactly what their history says.
+//! be on disk is there after a power cut; a reader who says what it has seen never sees less; a leader whose replicas have all left
+//! it, and that was not told, answers no read of what is acknowledged. At each promotion, and in the end: every write that replicas
+//! had confirmed is there, and so is everything that a read of what is acknowledged has shown. In the end, when all is mended: all nodes hold exactly what their history says.
 //!
 //! `DB_NODE_TEST_SEED=n` repeats a run, `DB_NODE_TEST_RUNS=n` does more of them. With the feature `planted-bugs` each of the bugs in
 //! `src/planted.rs` has to be found.
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use cluster::{Cluster, Weather, address};
 use db_node::lsm::{NewValue, ScanState, Value};
 use db_node::partition::{Assignment, Conditions, DiskLog, Partition, Reached, Wait};
-use db_node::replication::HEARTBEAT_MS;
+use db_node::replication::{HEARTBEAT_MS, UNHEARD_MS};
 use db_node::storage::{HistoryId, Lineage, Role, SHARED_PAST_MAX};
 use sim_disk::Fault;
 
@@ -85,6 +86,27 @@ struct Seen {
     durable_version: Option<u64>,
 }
 
+/// A read of what is acknowledged, whose answer waits.
+#[derive(Debug)]
+struct PendingRead {
+    host: usize,
+    incarnation: u64,
+    wait: Wait,
+    number: u64,
+    shown: Shown,
+    since_ms: u64,
+}
+
+/// What a read of what is acknowledged shows.
+#[derive(Clone, Debug)]
+struct Shown {
+    /// The key, if it is there.
+    key: Option<Vec<u8>>,
+    /// The history and version of the write that it shows; of the newest where it shows none.
+    history: HistoryId,
+    version: u64,
+}
+
 #[derive(Debug)]
 enum Stage {
     Steady,
@@ -107,6 +129,12 @@ struct Run {
     leader_of_epoch: BTreeMap<u64, usize>,
     seen: BTreeMap<usize, Seen>,
     reader: Option<(HistoryId, u64, BTreeMap<Vec<u8>, u64>)>,
+    /// Of readers alone, so that seeds are what they were without.
+    reader_rng: fastrand::Rng,
+    reads: Vec<PendingRead>,
+    shown: Vec<Shown>,
+    /// When the present leader was chosen.
+    promoted_ms: u64,
     write_count: u64,
 }
 
@@ -168,6 +196,10 @@ impl Run {
             leader_of_epoch: BTreeMap::new(),
             seen: BTreeMap::new(),
             reader: None,
+            reader_rng: fastrand::Rng::with_seed(!seed),
+            reads: Vec::new(),
+            shown: Vec::new(),
+            promoted_ms: 0,
             write_count: 0,
         }
     }
@@ -204,6 +236,8 @@ impl Run {
         }
         self.note_acks();
         self.read();
+        self.read_acknowledged();
+        self.note_reads();
         self.check();
     }
 
@@ -351,7 +385,9 @@ impl Run {
         self.stage = Stage::Steady;
         self.orders.push((self.epoch, leader));
         self.assign(leader, leader, self.epoch);
+        self.promoted_ms = self.cluster.now_ms;
         self.check_acked(leader);
+        self.check_shown(leader);
     }
 
     /// What replicas had confirmed is on the node that is to lead.
@@ -367,6 +403,106 @@ impl Run {
                 );
                 acked.is_lost = true;
             }
+        }
+    }
+
+    /// A client reads what is acknowledged, of a key that was written just now, or of one that is
+    /// deleted now and then.
+    fn read_acknowledged(&mut self) {
+        let (now_ms, host) = (
+            self.cluster.now_ms,
+            self.reader_rng.usize(..self.host_count()),
+        );
+        let count = self.reader_rng.u8(1..3);
+        let key = match self.pending.len() {
+            0 => None,
+            pending_count => Some(self.reader_rng.usize(..pending_count)),
+        };
+        let key = key.filter(|_| self.reader_rng.bool());
+        let key = key.map_or_else(
+            || format!("key-{}", self.reader_rng.u8(..20)).into_bytes(),
+            |at| self.pending[at].key.clone(),
+        );
+        // Whatever a node that has lost all it had was told anew.
+        let is_superseded = self.kind != Kind::Memory
+            && host != self.leader
+            && now_ms - self.promoted_ms > UNHEARD_MS;
+        let incarnation = self.cluster.hosts[host].incarnation;
+        let Some(partition) = partition(&mut self.cluster, host) else {
+            return;
+        };
+        let is_settled = partition.roles().is_settled();
+        if !is_settled || partition.check_read(count, now_ms).is_err() {
+            return;
+        }
+        assert!(
+            !is_superseded,
+            "node {host} was replaced, and reads of what is acknowledged are answered"
+        );
+        let found = partition.get(&key).map(|entry| entry.version);
+        let version = found.unwrap_or(partition.lsm().last_version());
+        let shown = Shown {
+            key: found.map(|_| key),
+            history: partition.lineage().history_at(version),
+            version,
+        };
+        match partition.read_gate(count, found) {
+            None => self.shown.push(shown),
+            Some(number) => {
+                let wait = partition.read_wait(count);
+                self.reads.push(PendingRead {
+                    host,
+                    incarnation,
+                    wait,
+                    number,
+                    shown,
+                    since_ms: now_ms,
+                });
+            }
+        }
+    }
+
+    fn note_reads(&mut self) {
+        let now_ms = self.cluster.now_ms;
+        for at in (0..self.reads.len()).rev() {
+            let read = &self.reads[at];
+            let is_same = self.cluster.hosts[read.host].incarnation == read.incarnation;
+            let is_in_time = now_ms - read.since_ms < ACK_TIMEOUT_MS;
+            let (wait, number) = (read.wait, read.number);
+            let node = self.cluster.node(read.host);
+            let reached = match node.filter(|_| is_same && is_in_time) {
+                Some(node) => node.reached(0, wait),
+                None => Reached::Never,
+            };
+            match reached {
+                Reached::UpTo(reached) if reached < number => {}
+                Reached::UpTo(_) => self.shown.push(self.reads.swap_remove(at).shown),
+                Reached::Never => drop(self.reads.swap_remove(at)),
+            }
+        }
+    }
+
+    /// What a read of what is acknowledged has shown is not lost: the node that is to lead has that
+    /// write, and holds keys that no one deletes.
+    fn check_shown(&mut self, leader: usize) {
+        if self.kind == Kind::Memory {
+            // All that had it may have crashed.
+            return;
+        }
+        let partition = partition(&mut self.cluster, leader).expect("it is there");
+        for shown in &self.shown {
+            let version = shown.version;
+            // Of a history that it was not told of it can have any part.
+            let common = partition.lineage().common_version(shown.history, version);
+            let has_it = common.is_none_or(|common| common == version)
+                && partition.lsm().last_version() >= version;
+            let is_kept = |key: &&Vec<u8>| key.starts_with(b"confirmed-");
+            let lacks = shown.key.as_ref().filter(is_kept);
+            let lacks = lacks.filter(|key| partition.get(key).is_none());
+            assert!(
+                has_it && lacks.is_none(),
+                "a read has shown {shown:?}, and node {leader} leads without it"
+            );
         }
     }
 
@@ -816,6 +952,7 @@ impl log::Log for Teller {
 struct Outcome {
     epoch: u64,
     acked_count: usize,
+    shown_count: usize,
 }
 
 fn run(seed: u64) -> Outcome {
@@ -827,10 +964,12 @@ fn run(seed: u64) -> Outcome {
     run.settle();
     let leader = run.leader;
     run.check_acked(leader);
+    run.check_shown(leader);
     run.check_content();
     Outcome {
         epoch: run.epoch,
         acked_count: run.acked.len(),
+        shown_count: run.shown.len(),
     }
 }
 
@@ -857,22 +996,25 @@ fn try_seed(seed: u64) -> std::thread::Result<Outcome> {
 #[test]
 fn whatever_happens_nothing_confirmed_is_lost_and_all_agree_in_the_end() {
     let seeds = seeds(3_000);
-    let (mut failover_count, mut acked_count) = (0, 0);
+    let (mut failover_count, mut acked_count, mut shown_count) = (0, 0, 0);
     for seed in &seeds {
         let Ok(outcome) = try_seed(*seed) else {
             panic!("seed {seed} fails: repeat it with DB_NODE_TEST_SEED={seed}")
         };
         failover_count += outcome.epoch / 2;
         acked_count += outcome.acked_count;
+        shown_count += outcome.shown_count;
     }
     eprintln!(
-        "{} runs, {failover_count} failovers, {acked_count} confirmed writes",
+        "{} runs, {failover_count} failovers, {acked_count} confirmed writes, {shown_count} reads of what is acknowledged",
         seeds.len()
     );
     // A simulation in which nothing happens proves nothing.
     assert!(
         seeds.len() < 100
-            || (failover_count > seeds.len() as u64 && acked_count > 10 * seeds.len())
+            || (failover_count > seeds.len() as u64
+                && acked_count > 10 * seeds.len()
+                && shown_count > 10 * seeds.len())
     );
 }
 

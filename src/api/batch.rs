@@ -17,6 +17,7 @@ use crate::partition::Partition;
 use crate::storage::VersionToken;
 
 use super::batch_body::{Action, BATCH_MAX_BYTES, Operation, about_operation};
+use super::consistency::{check_read, check_replicas, due_of_read};
 use super::intake::{Intake, ReadyValue, claim_refused};
 use super::json_value::{JsonValueSource, render_value};
 use super::kv::{NOT_DELETED, condition_failed, declared_bytes};
@@ -215,9 +216,15 @@ impl Api<'_> {
             let is_read_only = operations
                 .iter()
                 .all(|operation| matches!(operation.action, Action::Get));
+            let (read_acks, now_ms) = (self.read_acks(head)?, self.now_ms);
             if is_read_only {
-                let (results, _) = results_of(self.readable_partition(head)?, &operations)?;
-                return Ok((results, None));
+                let partition = self.readable_partition(head)?;
+                if let Some(count) = read_acks {
+                    check_read(partition, count, now_ms)?;
+                }
+                let (results, _) = results_of(partition, &operations)?;
+                let due = read_acks.map(|count| due_of_read(partition, count, None));
+                return Ok((results, due.unwrap_or_default(), None));
             }
             let adds = operations
                 .iter()
@@ -229,20 +236,30 @@ impl Api<'_> {
             } else {
                 self.writable_partition(head)?
             };
+            check_replicas(partition, min_acks, now_ms)?;
+            let reads = |operation: &Operation| matches!(operation.action, Action::Get);
+            let read_acks = read_acks.filter(|_| operations.iter().any(reads));
+            if let Some(count) = read_acks {
+                check_read(partition, count, now_ms)?;
+            }
+            // What it reads, others have written before it writes: the last write stands for all.
+            let acks = min_acks.max(read_acks.unwrap_or(0));
             let (results, writes) = results_of(partition, &operations)?;
             let incurred = partition.lsm().incurred_work();
             write(partition, &operations, &writes);
-            let written = writes.contains(&true).then(|| {
-                let due = Self::due_of_write(partition, min_acks, incurred);
-                (due, partition.last_token())
-            });
-            Ok((results, written))
+            if writes.contains(&true) {
+                let due = Self::due_of_write(partition, acks, incurred);
+                return Ok((results, due, Some(partition.last_token())));
+            }
+            let due = read_acks.map(|count| due_of_read(partition, count, None));
+            Ok((results, due.unwrap_or_default(), None))
         });
         match outcome {
-            Ok((mut results, written)) => {
+            Ok((mut results, due, written)) => {
+                let reply = self.promise(due, reply).status(200);
                 let reply = match written {
-                    Some((due, token)) => with_etag(self.promise(due, reply).status(200), token),
-                    None => reply.status(200),
+                    Some(token) => with_etag(reply, token),
+                    None => reply,
                 };
                 let reply = reply.content_type(JSON);
                 match results.pieces.pop_front() {

@@ -124,7 +124,7 @@ impl Api<'_> {
         head: &Head<'_>,
     ) -> Result<Result<Role, String>, Refusal> {
         let max_lag = self.max_lag(head)?;
-        let now_ms = self.now_ms;
+        let (now_ms, min_acks) = (self.now_ms, self.node.config().min_acks);
         let partition = self.any_partition(head)?;
         let role = partition.roles().role();
         let wanted = if route == Route::Leader {
@@ -137,6 +137,14 @@ impl Api<'_> {
         }
         if let Some(obstacle) = obstacle_of(partition, now_ms) {
             return Ok(Err(obstacle));
+        }
+        if role == Role::Leader
+            && let Err(few) = partition.check_replicas(min_acks, now_ms)
+        {
+            return Ok(Err(format!(
+                "{} of the {min_acks} replicas that --min-acks needs are connected: writes are refused",
+                few.count
+            )));
         }
         Ok(lag_obstacle(partition, max_lag, now_ms).map_or(Ok(role), Err))
     }

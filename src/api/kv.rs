@@ -11,12 +11,14 @@ use crate::storage::VersionToken;
 
 use super::accept::preferred;
 use super::conditions::conditions_of;
+use super::consistency::{check_read, check_replicas, due_of_read};
 use super::intake::{Intake, ReadyValue, claim_refused};
 use super::json_plain::plain_fields;
 use super::json_value::{JsonValueSource, render_value};
 use super::kv_fields::{Allowed, KvLimits, value_too_large};
 use super::params::Param;
 use super::positions::{add_version, check_min_version, with_etag, with_weak_etag};
+use super::promise::Due;
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
 use super::ttl::{remaining, ttl_of};
@@ -177,10 +179,11 @@ impl Api<'_> {
     ) -> Result<Intake, Refusal> {
         if action.has_value() {
             let (query, min_acks) = (self.query(head), self.min_acks(head));
+            let now_ms = self.now_ms;
             let partition = self.growable_partition(head)?;
             ttl_of(head, query, None)?;
             let conditions = conditions_of(head)?;
-            min_acks?;
+            check_replicas(partition, min_acks?, now_ms)?;
             if let Some(key) = key {
                 let checked = partition.check(key, &conditions);
                 checked.map_err(condition_failed)?;
@@ -287,8 +290,26 @@ impl Api<'_> {
         Ok(partition)
     }
 
+    /// What the answer waits for that shows a key as so many replicas hold it. Whatever it says, that
+    /// the key is not there or is what the client has, it says about that.
+    fn due_of_get(&mut self, count: u8, head: &Head<'_>, key: &[u8]) -> Result<Due, Refusal> {
+        let now_ms = self.now_ms;
+        let partition = self.readable_partition(head)?;
+        check_read(partition, count, now_ms)?;
+        let shown_version = partition.get(key).map(|entry| entry.version);
+        Ok(due_of_read(partition, count, shown_version))
+    }
+
     #[inline]
     fn answer_get(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
+        let reply = match self.read_acks(head) {
+            Ok(None) => reply,
+            Ok(Some(count)) => match self.due_of_get(count, head, key) {
+                Ok(due) => self.promise(due, reply),
+                Err(refusal) => return refuse(reply, &refusal),
+            },
+            Err(refusal) => return refuse(reply, &refusal),
+        };
         self.scratch.clear();
         let scratch = std::mem::take(self.scratch);
         let found = conditions_of(head).and_then(|conditions| {
@@ -334,12 +355,13 @@ impl Api<'_> {
         body_ttl_ms: Option<u64>,
         reply: Reply<'_>,
     ) {
-        let (query, min_acks) = (self.query(head), self.min_acks(head));
+        let (query, min_acks, now_ms) = (self.query(head), self.min_acks(head), self.now_ms);
         let written = self.growable_partition(head).and_then(|partition| {
             // First what can be refused before the body is there: the answer must not depend on how a request was cut.
             let ttl_ms = ttl_of(head, query, body_ttl_ms)?;
             let conditions = conditions_of(head)?;
             let min_acks = min_acks?;
+            check_replicas(partition, min_acks, now_ms)?;
             let incurred = partition.lsm().incurred_work();
             let written = match action {
                 Action::Put => partition
@@ -372,8 +394,9 @@ impl Api<'_> {
 
     fn answer_delete(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
         let deleted = conditions_of(head).and_then(|conditions| {
-            let min_acks = self.min_acks(head)?;
+            let (min_acks, now_ms) = (self.min_acks(head)?, self.now_ms);
             let partition = self.writable_partition(head)?;
+            check_replicas(partition, min_acks, now_ms)?;
             let incurred = partition.lsm().incurred_work();
             let deleted = partition.delete(key, &conditions).map_err(|failed| {
                 match (form, failed.current) {

@@ -17,6 +17,7 @@ mod answered;
 mod batch;
 mod batch_body;
 mod conditions;
+mod consistency;
 mod digest;
 mod form_body;
 mod guard;
@@ -58,7 +59,7 @@ pub use ahead::Ahead;
 pub use answered::{Answer, Answers};
 pub use guard::Guard;
 pub use intake::{Intake, upload_too_slow};
-pub use promise::{Gate, Outcome, acks_timeout, broken};
+pub use promise::{Gate, Outcome, acks_timeout, broken, unconfirmed};
 pub use watch::{WatchForm, WatchRequest};
 
 use params::{Param, ParamSet};

@@ -48,6 +48,7 @@ params! {
     Limit "limit"
     Values "values"
     Consistent "consistent"
+    Consistency "consistency"
     At "at"
     Since "since"
     Timeout "timeout"

@@ -149,6 +149,10 @@ impl Api<'_> {
 pub fn broken(wait: Wait) -> Refusal {
     match wait {
         Wait::Disk { .. } | Wait::Acks { .. } => role_changed(),
+        Wait::Read { .. } => {
+            let message = "this node leads no more: what was read may be out of date; read it from the new leader";
+            Refusal::new(503, "role_changing", message)
+        }
         Wait::Settled { .. } | Wait::Removed => {
             let message = "the partition was given up before this was done: ask for its state, and order again";
             Refusal::new(409, "superseded", message)
@@ -171,4 +175,14 @@ pub fn acks_timeout(timeout_ms: u64) -> Refusal {
          GET /status shows the replicas"
     );
     Refusal::new(504, "acks_timeout", message)
+}
+
+/// What a read gets that shows what replicas have not confirmed in time.
+#[cold]
+pub fn unconfirmed(timeout_ms: u64) -> Refusal {
+    let message = format!(
+        "what this read would show was not confirmed by enough replicas within {timeout_ms} ms: try again, or read with \
+         ?consistency=local; GET /status shows the replicas"
+    );
+    Refusal::new(503, "unconfirmed", message)
 }

@@ -12,10 +12,12 @@ use crate::lsm::{Entry, Scan, ScanState, Snapshot, Value};
 use crate::node::Slot;
 use crate::storage::{Lineage, Position, VersionToken};
 
+use super::consistency::{check_read, due_of_read};
 use super::json_text::escape_into;
 use super::json_value::{JsonValueSource, encode_base64, is_text, render_rest};
 use super::params::Param;
 use super::positions::{add_position, add_version};
+use super::promise::Due;
 use super::query::{Query, check_key};
 use super::{Api, JSON, refuse};
 
@@ -198,7 +200,8 @@ pub(super) fn add_bytes(out: &mut Vec<u8>, name: &str, bytes: &[u8], encoding_na
 impl Api<'_> {
     pub(super) fn answer_scan(&mut self, head: &Head<'_>, reply: Reply<'_>) {
         match self.scan(head) {
-            Ok(source) => reply
+            Ok((source, due)) => self
+                .promise(due, reply)
                 .status(200)
                 .content_type(JSON)
                 .source(Box::new(source)),
@@ -206,19 +209,25 @@ impl Api<'_> {
         }
     }
 
-    fn scan(&mut self, head: &Head<'_>) -> Result<ScanSource, Refusal> {
+    fn scan(&mut self, head: &Head<'_>) -> Result<(ScanSource, Due), Refusal> {
         let query = self.query(head);
         let wanted = Wanted::of(query)?;
         let at = query.position(Param::At)?;
         let is_held = query.flag(Param::Consistent)?.unwrap_or(false);
-        self.readable_partition(head)?;
+        let (acks, now_ms) = (self.read_acks(head)?, self.now_ms);
+        let partition = self.readable_partition(head)?;
+        if let Some(count) = acks {
+            check_read(partition, count, now_ms)?;
+        }
         let slot = self.node.scan_slots.take(SCAN_MAX).ok_or_else(|| {
             let message = format!("{SCAN_MAX} scans are under way: try again");
             Refusal::new(503, "too_many_scans", message)
         })?;
         let (snapshot, token) = self.view(head, at, is_held)?;
-        let lineage = self.partition(head)?.lineage().clone();
-        Ok(ScanSource {
+        let partition = self.partition(head)?;
+        let due = acks.map(|count| due_of_read(partition, count, Some(token.version)));
+        let lineage = partition.lineage().clone();
+        let source = ScanSource {
             scan: snapshot.into_scan(&wanted.from),
             token,
             lineage,
@@ -227,7 +236,8 @@ impl Api<'_> {
             last_key: Vec::new(),
             large: None,
             _slot: slot,
-        })
+        };
+        Ok((source, due.unwrap_or_default()))
     }
 
     /// What is scanned: the state as it is, kept for further pages if that is asked for; or what was kept.

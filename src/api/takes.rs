@@ -79,7 +79,12 @@ impl Route {
         );
         const GET: Takes = takes(
             &[ContentType, IfMatch, IfNoneMatch, PartitionId],
-            &[Param::Key, Param::MinVersion, Param::Partition],
+            &[
+                Param::Key,
+                Param::MinVersion,
+                Param::Consistency,
+                Param::Partition,
+            ],
         );
         const DELETE: Takes = takes(
             &[ContentType, IfMatch, IfNoneMatch, MinAcks, PartitionId],
@@ -87,7 +92,7 @@ impl Route {
         );
         const GET_KEY: Takes = takes(
             &[IfMatch, IfNoneMatch, PartitionId],
-            &[Param::MinVersion, Param::Partition],
+            &[Param::MinVersion, Param::Consistency, Param::Partition],
         );
         const PUT_KEY: Takes = takes(
             &[IfMatch, IfNoneMatch, Ttl, MinAcks, PartitionId],
@@ -99,7 +104,7 @@ impl Route {
         );
         const BATCH: Takes = takes(
             &[MinAcks, PartitionId],
-            &[Param::MinVersion, Param::Partition],
+            &[Param::MinVersion, Param::Consistency, Param::Partition],
         );
         const SCAN: Takes = takes(
             &[PartitionId],
@@ -117,6 +122,7 @@ impl Route {
                 Param::Consistent,
                 Param::At,
                 Param::MinVersion,
+                Param::Consistency,
                 Param::Partition,
             ],
         );

@@ -47,6 +47,8 @@ pub struct Config {
     pub await_assignment: bool,
     /// Replicas that must hold a write before it is acknowledged.
     pub min_acks: u8,
+    /// What reads show that do not say it themselves.
+    pub read_consistency: ReadConsistency,
     /// How long a reply waits for them.
     pub ack_timeout_ms: u64,
     /// Log kept for replicas that come back, once there was one.
@@ -87,6 +89,31 @@ pub struct Config {
     pub slow_request_ms: u64,
     /// What is logged.
     pub log_level: log::LevelFilter,
+}
+
+/// What a read shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadConsistency {
+    /// What this node has.
+    Local,
+    /// Only what as many replicas hold as `--min-acks` demands.
+    Acknowledged,
+}
+
+impl ReadConsistency {
+    /// As on the command line, and in requests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Acknowledged => "acknowledged",
+        }
+    }
+
+    /// The one with a name.
+    pub fn of(name: &[u8]) -> Option<Self> {
+        let all = [Self::Local, Self::Acknowledged];
+        all.into_iter().find(|one| one.name().as_bytes() == name)
+    }
 }
 
 /// When writes are made to last.
@@ -402,6 +429,10 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
             text.parse()
                 .map_err(|_| "give a whole number".to_owned())
                 .and_then(|number| within(number, &MIN_ACKS))
+        })?,
+        read_consistency: given.parsed("read-consistency", |text| {
+            ReadConsistency::of(text.as_bytes())
+                .ok_or_else(|| "give local or acknowledged".to_owned())
         })?,
         ack_timeout_ms: given.number("ack-timeout-ms", &TIMEOUT_MS)?,
         wal_retain_bytes: given.bytes("wal-retain-bytes", &WAL_RETAIN_BYTES)?,

@@ -85,6 +85,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "replicas that must hold a write before the reply",
     ),
     option(
+        "read-consistency",
+        "WHAT",
+        "local",
+        "reads show what is local, or acknowledged by replicas",
+    ),
+    option(
         "ack-timeout-ms",
         "N",
         "1000",

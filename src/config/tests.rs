@@ -37,6 +37,7 @@ fn every_option_by_flag_and_by_environment() {
             "replication-listen" => ("127.0.0.1:1", "off"),
             "replica-of" | "advertise" => ("http://h:1", "h:2"),
             "min-acks" => ("1", "2"),
+            "read-consistency" => ("acknowledged", "local"),
             "fsync" => ("interval", "never"),
             _ => ("4000", "5000"),
         };

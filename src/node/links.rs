@@ -256,7 +256,7 @@ impl Node {
             && let Ok(partition) = self.partition(partition)
         {
             match peer {
-                Peer::Replica => partition.forget_replica(id),
+                Peer::Replica => partition.forget_replica(id, now_ms),
                 Peer::Leader => partition.forget_leader(id, reason, now_ms),
             }
         }

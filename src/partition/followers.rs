@@ -6,12 +6,14 @@
 //! 3. What replicas pin is capped ([`Partition::pinned_max_bytes`]): beyond it the one that is furthest behind is let go. Writers
 //!    never wait for a replica.
 
+use std::collections::VecDeque;
+
 use crate::lsm::Snapshot;
 use crate::planted::{Bug, is_planted};
 use crate::replication::frame::{Frame, PROTOCOL_MIN, RefusalCode};
 use crate::replication::{
     Ended, Feed, FeedStats, Greeting, Intent, NodeId, PeerState, Relation, Source, Sync,
-    is_feed_expected, relation, whole_address,
+    UNHEARD_MS, is_feed_expected, relation, whole_address,
 };
 use crate::storage::{Lineage, Role};
 
@@ -61,6 +63,8 @@ pub struct FollowerStats {
 #[derive(Debug, Default)]
 pub(super) struct Followers {
     feeds: Vec<Follower>,
+    /// Replicas whose connections have ended, and when; the last ones.
+    lost: VecDeque<(NodeId, u64)>,
 }
 
 #[derive(Debug)]
@@ -103,6 +107,45 @@ impl Followers {
         versions.get(rank).copied().unwrap_or(0)
     }
 
+    /// Replicas that are connected and were heard within two heartbeats.
+    pub(super) fn heard_count(&self, now_ms: u64) -> usize {
+        self.heard(now_ms).count()
+    }
+
+    fn heard(&self, now_ms: u64) -> impl Iterator<Item = NodeId> {
+        let is_heard = move |follower: &&Follower| {
+            let feed = &follower.feed;
+            feed.is_fed() && feed.silent_ms(now_ms) < UNHEARD_MS
+        };
+        let heard = self.feeds.iter().filter(is_heard);
+        heard.map(|follower| follower.feed.node_id())
+    }
+
+    /// The same with those whose connection has ended since: they are likely to be back at once.
+    pub(super) fn recent_count(&self, now_ms: u64) -> usize {
+        let is_recent = |(node_id, at_ms): &&(NodeId, u64)| {
+            now_ms.saturating_sub(*at_ms) < UNHEARD_MS
+                && self.heard(now_ms).all(|heard| heard != *node_id)
+        };
+        self.heard_count(now_ms) + self.lost.iter().filter(is_recent).count()
+    }
+
+    /// A connection has ended.
+    fn forget(&mut self, link: LinkId, now_ms: u64) {
+        let Some(at) = self.feeds.iter().position(|follower| follower.link == link) else {
+            return;
+        };
+        let Follower { feed, .. } = self.feeds.remove(at);
+        if feed.is_fed() && feed.silent_ms(now_ms) < UNHEARD_MS {
+            let node_id = feed.node_id();
+            self.lost.retain(|(lost, _)| *lost != node_id);
+            if self.lost.len() == FOLLOWERS_MAX {
+                self.lost.pop_front();
+            }
+            self.lost.push_back((node_id, now_ms));
+        }
+    }
+
     /// Whether there is a node that follows.
     pub(super) fn is_fed(&self) -> bool {
         self.feeds.iter().any(|follower| follower.feed.is_fed())
@@ -138,6 +181,7 @@ impl Followers {
     /// Ends all connections: the next call for one finds it gone.
     pub(super) fn clear(&mut self) {
         self.feeds.clear();
+        self.lost.clear();
     }
 
     fn snapshot_count(&self) -> usize {
@@ -519,10 +563,8 @@ impl Partition {
     }
 
     /// A connection to a replica has ended.
-    pub fn forget_replica(&mut self, link: LinkId) {
-        self.followers
-            .feeds
-            .retain(|follower| follower.link != link);
+    pub fn forget_replica(&mut self, link: LinkId, now_ms: u64) {
+        self.followers.forget(link, now_ms);
         self.keep_log();
     }
 

@@ -9,7 +9,7 @@
 use crate::planted::{Bug, is_planted};
 use crate::replication::frame::{PROTOCOL_MIN, PROTOCOL_VERSION, RefusalCode};
 use crate::replication::{
-    Ended, Following, HEARTBEAT_MS, Installed, Intent, PeerState, Sync, Upstream, whole_address,
+    Ended, Following, Installed, Intent, PeerState, Sync, UNHEARD_MS, Upstream, whole_address,
 };
 use crate::slew::{LAST_UNIX_MS, SlewedClock};
 use crate::storage::{Dropped, Replacement, Role, Standing};
@@ -30,10 +30,6 @@ const OWED_MAX_WORK: usize = 4 * 1024 * 1024;
 
 /// The disk may be behind by so much before the leader is listened to again.
 const UNWRITTEN_MAX_COUNT: u64 = 200_000;
-
-/// A leader that was silent for so long may have gone on without this node: two heartbeats were
-/// missed.
-const UNHEARD_MS: u64 = 2 * HEARTBEAT_MS + HEARTBEAT_MS / 4;
 
 /// How fast what is known of the leader's clock follows it back: heartbeats that were under way for long make it seem late.
 const CLOCK_DRIFT_MS_PER_BEAT: i64 = 1;

@@ -9,6 +9,7 @@
 //!
 //! Not here: which partition a request means (`node/`), HTTP (`api/`).
 
+mod acknowledged;
 mod claims;
 mod disk_log;
 mod figures;
@@ -29,6 +30,7 @@ use crate::storage::{
     VersionToken,
 };
 
+pub use acknowledged::TooFewReplicas;
 pub use disk_log::DiskLog;
 pub use figures::SnapshotStats;
 pub use followers::{FollowerStats, Turned};
@@ -53,6 +55,13 @@ pub enum Wait {
         /// How many.
         count: u8,
         /// Of the partition when the write was made.
+        tenure: u64,
+    },
+    /// The same, for the reply to a read that shows the version.
+    Read {
+        /// How many.
+        count: u8,
+        /// Of the partition when it was read.
         tenure: u64,
     },
     /// That a change of role, counted, lasts.
@@ -231,6 +240,8 @@ pub struct Partition {
     time_ms: u64,
     /// What times to live go by: it never goes back, whatever is led or followed.
     clock: SlewedClock,
+    /// The same when it began to lead.
+    office_time_ms: u64,
     /// As of when merging has freed what it can, or is about to.
     reclaimed_version: u64,
 }
@@ -270,6 +281,7 @@ impl Partition {
             begun_tenure: 0,
             time_ms: 0,
             clock: SlewedClock::default(),
+            office_time_ms: 0,
             reclaimed_version: 0,
         };
         partition.keep_log();
@@ -353,13 +365,13 @@ impl Partition {
     /// What of the replies that wait for something may go.
     pub fn reached(&self, wait: Wait) -> Reached {
         match wait {
-            Wait::Disk { tenure } | Wait::Acks { tenure, .. }
+            Wait::Disk { tenure } | Wait::Acks { tenure, .. } | Wait::Read { tenure, .. }
                 if tenure != self.tenure && !is_planted(Bug::TenureIgnored) =>
             {
                 Reached::Never
             }
             Wait::Disk { .. } => Reached::UpTo(self.released_version()),
-            Wait::Acks { count, .. } => Reached::UpTo(
+            Wait::Acks { count, .. } | Wait::Read { count, .. } => Reached::UpTo(
                 self.released_version()
                     .min(self.followers.acked_version(usize::from(count))),
             ),

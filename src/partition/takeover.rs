@@ -650,6 +650,7 @@ impl Partition {
             office.epoch
         );
         takeover.is_announcing = true;
+        self.office_time_ms = self.time_ms;
         self.roles.take_office();
         self.change_standing(office);
         if let Some(takeover) = &mut self.takeover {

@@ -76,10 +76,13 @@ impl Reactor {
             let waited_us = self.clock.now_us().saturating_sub(since_us);
             self.node.stats.gate_waits[GateKind::Acks as usize].record(waited_us);
         }
-        self.break_promise(
-            key,
-            &crate::api::acks_timeout(self.node.config().ack_timeout_ms),
-        );
+        let timeout_ms = self.node.config().ack_timeout_ms;
+        let refusal = if self.sessions[key].is_promise_of_read() {
+            crate::api::unconfirmed(timeout_ms)
+        } else {
+            crate::api::acks_timeout(timeout_ms)
+        };
+        self.break_promise(key, &refusal);
     }
 
     /// What one session waits for will not be said. If more answers wait behind the one, they are dropped with the connection.
@@ -97,7 +100,7 @@ impl Reactor {
 fn kind_of(wait: Wait) -> GateKind {
     match wait {
         Wait::Disk { .. } => GateKind::Disk,
-        Wait::Acks { .. } => GateKind::Acks,
+        Wait::Acks { .. } | Wait::Read { .. } => GateKind::Acks,
         Wait::Settled { .. } | Wait::Removed => GateKind::Role,
     }
 }

@@ -151,6 +151,8 @@ struct Promise {
     /// Gates that are not open yet.
     gate_count: usize,
     awaits_acks: bool,
+    /// Nothing but replies to reads waits.
+    is_read: bool,
     /// It is one reply, and nothing is behind it.
     is_alone: bool,
     /// In microseconds since the node started.
@@ -281,13 +283,16 @@ impl Session {
 
     /// What this visit has held back waits at gates.
     pub(super) fn hold(&mut self, ticket: u64, gates: &[Gate], is_alone: bool, since_us: u64) {
+        let is_read = |gate: &Gate| matches!(gate.wait, Wait::Read { .. });
         let awaits_acks = gates
             .iter()
-            .any(|gate| matches!(gate.wait, Wait::Acks { .. }));
+            .any(|gate| matches!(gate.wait, Wait::Acks { .. }) || is_read(gate));
+        let is_read = gates.iter().all(is_read);
         self.promise = Some(Promise {
             ticket,
             gate_count: gates.len(),
             awaits_acks,
+            is_read,
             is_alone,
             since_us,
         });
@@ -338,6 +343,11 @@ impl Session {
     /// Whether what is held back waits for replicas.
     pub(super) fn awaits_acks(&self) -> bool {
         self.promise.is_some_and(|promise| promise.awaits_acks)
+    }
+
+    /// Whether replies to reads are held back, and no others.
+    pub(super) fn is_promise_of_read(&self) -> bool {
+        self.promise.is_some_and(|promise| promise.is_read)
     }
 
     /// Whether what is held back is one reply, with nothing behind it.

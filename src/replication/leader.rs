@@ -197,6 +197,11 @@ impl Feed {
         !matches!(self.state, State::Idle)
     }
 
+    /// Milliseconds since anything was heard of it.
+    pub fn silent_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.heard_at_ms)
+    }
+
     /// The protocol that is spoken.
     pub fn protocol(&self) -> u16 {
         self.protocol
@@ -233,7 +238,7 @@ impl Feed {
             applied_version: self.acked.applied_version,
             durable_version: self.acked.durable_version,
             snapshot_sent_bytes,
-            silent_ms: now_ms.saturating_sub(self.heard_at_ms),
+            silent_ms: self.silent_ms(now_ms),
         }
     }
 

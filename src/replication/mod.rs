@@ -42,6 +42,9 @@ pub const HEARTBEAT_MS: u64 = 1_000;
 /// A peer that is silent for so long is given up: ten heartbeats.
 pub const SILENCE_MS: u64 = 10_000;
 
+/// A peer that was silent for so long is not heard: two heartbeats were missed.
+pub const UNHEARD_MS: u64 = 2 * HEARTBEAT_MS + HEARTBEAT_MS / 4;
+
 /// A node that has connected and presented the right token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {

@@ -1,0 +1,73 @@
+//! Whether enough replicas are there for a write to be confirmed, and what a read waits for that
+//! shows only what is confirmed.
+//!
+//! Invariants:
+//! 1. A read of that kind shows no write that fewer replicas hold than it counts: the write that it
+//!    shows, or if it shows none, all that were made before it.
+//! 2. A leader that hears fewer replicas answers no such read. So one that was replaced, and that
+//!    nobody could tell, ceases to answer two heartbeats after its replicas have left it.
+//!
+//! Not here: counting confirmations (`followers.rs`), holding replies back (`reactor/`).
+
+use crate::planted::{Bug, is_planted};
+use crate::replication::UNHEARD_MS;
+use crate::storage::Role;
+
+use super::{Partition, Reached, Wait};
+
+/// Fewer replicas are there than are needed: answer 503.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooFewReplicas {
+    /// As many as are there.
+    pub count: usize,
+}
+
+impl Partition {
+    /// Whether so many replicas are connected that a write can be confirmed. One whose connection
+    /// has just ended counts for two heartbeats, and so do the nodes that a new leader knows of: they
+    /// are likely to connect before a reply has waited for too long.
+    pub fn check_replicas(&self, count: u8, now_ms: u64) -> Result<(), TooFewReplicas> {
+        let count = usize::from(count);
+        if count == 0 {
+            return Ok(());
+        }
+        let connected_count = self.followers.recent_count(now_ms);
+        if connected_count >= count {
+            return Ok(());
+        }
+        let is_new = self.time_ms.abs_diff(self.office_time_ms) < UNHEARD_MS;
+        if is_new && self.roles.standing().peers.len() >= count {
+            return Ok(());
+        }
+        Err(TooFewReplicas {
+            count: connected_count,
+        })
+    }
+
+    /// Whether this leader hears so many replicas that a read can show what is confirmed.
+    pub fn check_read(&self, count: u8, now_ms: u64) -> Result<(), TooFewReplicas> {
+        let heard_count = self.followers.heard_count(now_ms);
+        if self.roles.role() == Role::Leader && heard_count >= usize::from(count) {
+            Ok(())
+        } else {
+            Err(TooFewReplicas { count: heard_count })
+        }
+    }
+
+    /// What a read waits for that shows what so many replicas hold.
+    pub fn read_wait(&self, count: u8) -> Wait {
+        let tenure = self.tenure();
+        Wait::Read { count, tenure }
+    }
+
+    /// The version that the reply to such a read waits for; none: it may go at once.
+    /// `shown_version`: that of the write that it shows; none: it shows that there is none, or many.
+    pub fn read_gate(&self, count: u8, shown_version: Option<u64>) -> Option<u64> {
+        let last_version = self.lsm().last_version();
+        let needed = shown_version.unwrap_or(last_version);
+        let is_held =
+            matches!(self.reached(self.read_wait(count)), Reached::UpTo(held) if held >= needed);
+        // Numbers that are waited for ascend: that of the write alone might not.
+        (!is_held && !is_planted(Bug::ReadNotAwaited)).then_some(last_version)
+    }
+}
