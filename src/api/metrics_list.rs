@@ -297,6 +297,13 @@ const OF_NODE: &[Family] = &[
             text.sample(&[], node.stats.ended_upload_count);
         }),
     ),
+    counter(
+        "ended_downloads_total",
+        "Answers cut off because memory was short and their readers were slow, or did not read at all.",
+        Samples::OfNode(|node, text| {
+            text.sample(&[], node.stats.ended_download_count);
+        }),
+    ),
     gauge(
         "resident_memory_bytes",
         "Memory of the process as the system counts it.",

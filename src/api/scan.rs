@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::{Entry, Scan, ScanState, Snapshot, Value};
-use crate::node::Slot;
+use crate::node::{HeldUse, Slot};
 use crate::storage::{Lineage, Position, VersionToken};
 
 use super::consistency::{check_read, due_of_read};
@@ -89,6 +89,8 @@ struct ScanSource {
     last_key: Vec<u8>,
     /// A large value on its way.
     large: Option<JsonValueSource>,
+    /// What is scanned is kept for further pages.
+    view_use: Option<HeldUse>,
     _slot: Slot,
 }
 
@@ -171,6 +173,9 @@ impl ScanSource {
         if is_more {
             add_bytes(out, "next", &self.last_key, "nextEncoding");
         } else {
+            if let Some(view_use) = &self.view_use {
+                view_use.finish();
+            }
             out.extend_from_slice(b"\"next\":null");
         }
         out.push(b',');
@@ -223,7 +228,7 @@ impl Api<'_> {
             let message = format!("{SCAN_MAX} scans are under way: try again");
             Refusal::new(503, "too_many_scans", message)
         })?;
-        let (snapshot, token) = self.view(head, at, is_held)?;
+        let (snapshot, token, view_use) = self.view(head, at, is_held)?;
         let partition = self.partition(head)?;
         let due = acks.map(|count| due_of_read(partition, count, Some(token.version)));
         let lineage = partition.lineage().clone();
@@ -235,6 +240,7 @@ impl Api<'_> {
             item_count: 0,
             last_key: Vec::new(),
             large: None,
+            view_use,
             _slot: slot,
         };
         Ok((source, due.unwrap_or_default()))
@@ -246,7 +252,7 @@ impl Api<'_> {
         head: &Head<'_>,
         at: Option<Position>,
         is_held: bool,
-    ) -> Result<(Snapshot, VersionToken), Refusal> {
+    ) -> Result<(Snapshot, VersionToken, Option<HeldUse>), Refusal> {
         let now_ms = self.now_ms;
         let partition = self.partition(head)?;
         let (id, time_ms) = (partition.id(), partition.lsm().time_ms());
@@ -255,9 +261,9 @@ impl Api<'_> {
                 .version_at(position)
                 .map(|version| partition.token_of(version));
             let kept = token.ok().and_then(|token| {
-                let snapshot = self.node.held_snapshots.get(id, token, now_ms)?;
+                let (snapshot, view_use) = self.node.held_snapshots.get(id, token, now_ms)?;
                 // What has expired since is not shown any more.
-                Some((snapshot.at_time(time_ms), token))
+                Some((snapshot.at_time(time_ms), token, Some(view_use)))
             });
             return kept.ok_or_else(|| {
                 let message =
@@ -267,11 +273,15 @@ impl Api<'_> {
         }
         let snapshot = partition.lsm_mut().snapshot();
         let token = partition.token_of(snapshot.version());
-        let kept = &mut self.node.held_snapshots;
-        if is_held && !kept.hold(id, token, snapshot.clone(), now_ms) {
-            let message = "as many snapshots are kept for scans as may be: try again, or scan without ?consistent=true";
-            return Err(Refusal::new(503, "too_many_snapshots", message));
+        if !is_held {
+            return Ok((snapshot, token, None));
         }
-        Ok((snapshot, token))
+        let kept = &mut self.node.held_snapshots;
+        let view_use = kept.hold(id, token, snapshot.clone(), now_ms);
+        let view_use = view_use.ok_or_else(|| {
+            let message = "as many snapshots are kept for scans as may be, and all are in use: try again in a second, or scan without ?consistent=true";
+            Refusal::new(503, "too_many_snapshots", message)
+        })?;
+        Ok((snapshot, token, Some(view_use)))
     }
 }

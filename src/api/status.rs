@@ -68,6 +68,7 @@ struct LoopStatus {
     refused_replication_connections: u64,
     descriptor_limit: usize,
     ended_uploads: u64,
+    ended_downloads: u64,
     requests: u64,
     turns: u64,
     longest_turn_us: u64,
@@ -222,6 +223,7 @@ impl LoopStatus {
         let stats = node.loop_stats;
         Self {
             ended_uploads: node.stats.ended_upload_count,
+            ended_downloads: node.stats.ended_download_count,
             connections: stats.connection_count,
             connections_max: stats.connection_max,
             watchers: stats.watcher_count,

@@ -54,6 +54,8 @@ pub struct NodeStats {
     pub connection_table_bytes: usize,
     /// Uploads ended because memory was short and they were slow.
     pub ended_upload_count: u64,
+    /// Answers cut off because memory was short and their readers were slow.
+    pub ended_download_count: u64,
     /// Now: replies that are held back.
     pub held_reply_count: usize,
     /// How long connections waited with what they held back, by [`GateKind`].

@@ -1,6 +1,7 @@
 //! What requests hold on to: slots of which there are only so many, and snapshots kept for the next page of a scan.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::lsm::Snapshot;
 use crate::storage::VersionToken;
@@ -10,6 +11,10 @@ const HELD_MAX: usize = 8;
 
 /// How long one is kept for the next page.
 const HELD_MS: u64 = 30_000;
+
+/// One that no page was asked of for so long, and that none is sent of, is idle: it makes room for
+/// another one.
+const IDLE_MS: u64 = 1_000;
 
 /// So many at a time, counted by who holds one.
 #[derive(Debug, Default)]
@@ -26,12 +31,38 @@ impl Slots {
     }
 }
 
+/// A page is being sent from a snapshot that is kept: while there is one, the snapshot is in use.
+#[derive(Clone, Debug, Default)]
+pub struct HeldUse(Arc<AtomicBool>);
+
+impl HeldUse {
+    /// The page was the last one: the place of the snapshot is free for another one from now on.
+    pub fn finish(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug)]
 struct Held {
     partition: u32,
     token: VersionToken,
     snapshot: Snapshot,
     until_ms: u64,
+    /// Its pages have a clone each.
+    in_use: HeldUse,
+}
+
+impl Held {
+    fn is_finished(&self) -> bool {
+        self.in_use.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may go before its time.
+    fn is_idle(&self, now_ms: u64) -> bool {
+        let is_unused = Arc::strong_count(&self.in_use.0) == 1;
+        let asked_at_ms = self.until_ms.saturating_sub(HELD_MS);
+        is_unused && (self.is_finished() || now_ms.saturating_sub(asked_at_ms) >= IDLE_MS)
+    }
 }
 
 /// Snapshots that are kept until [`release`](Self::release) lets them go: call it before the others, whenever time has passed.
@@ -39,7 +70,8 @@ struct Held {
 pub struct HeldSnapshots(Vec<Held>);
 
 impl HeldSnapshots {
-    /// Keeps one for a while, unless too many are kept. `token`: of its version.
+    /// Keeps one for a while, in place of an idle one if there is no other room; none if all are in
+    /// use. `token`: of its version.
     #[must_use]
     pub fn hold(
         &mut self,
@@ -47,25 +79,45 @@ impl HeldSnapshots {
         token: VersionToken,
         snapshot: Snapshot,
         now_ms: u64,
-    ) -> bool {
-        let has_room = self.0.len() < HELD_MAX;
-        if has_room {
-            self.0.push(Held {
-                partition,
-                token,
-                snapshot,
-                until_ms: now_ms + HELD_MS,
-            });
+    ) -> Option<HeldUse> {
+        if self.0.len() >= HELD_MAX && !self.release_idle(now_ms) {
+            return None;
         }
-        has_room
+        let in_use = HeldUse::default();
+        self.0.push(Held {
+            partition,
+            token,
+            snapshot,
+            until_ms: now_ms + HELD_MS,
+            in_use: in_use.clone(),
+        });
+        Some(in_use)
+    }
+
+    /// Lets an idle one go: one whose last page was sent, or else the one that was not asked for the
+    /// longest. False if there is none.
+    pub fn release_idle(&mut self, now_ms: u64) -> bool {
+        let idle = (self.0.iter().enumerate()).filter(|(_, held)| held.is_idle(now_ms));
+        let first = idle.min_by_key(|(_, held)| (!held.is_finished(), held.until_ms));
+        let Some(at) = first.map(|(at, _)| at) else {
+            return false;
+        };
+        self.0.remove(at);
+        true
     }
 
     /// The one of a version, if it is still kept; from now on as long as a new one.
-    pub fn get(&mut self, partition: u32, token: VersionToken, now_ms: u64) -> Option<Snapshot> {
+    pub fn get(
+        &mut self,
+        partition: u32,
+        token: VersionToken,
+        now_ms: u64,
+    ) -> Option<(Snapshot, HeldUse)> {
         let is_it = |held: &&mut Held| held.partition == partition && held.token == token;
         let held = self.0.iter_mut().find(is_it)?;
         held.until_ms = now_ms + HELD_MS;
-        Some(held.snapshot.clone())
+        held.in_use.0.store(false, Ordering::Relaxed);
+        Some((held.snapshot.clone(), held.in_use.clone()))
     }
 
     /// Lets those of a partition go.
@@ -94,10 +146,11 @@ mod tests {
         Lineage::new(HistoryId([1; 16])).token_of(version)
     }
 
-    /// Keeps a snapshot of the next version.
+    /// Keeps a snapshot of the next version, which is not in use then.
     fn hold(held: &mut HeldSnapshots, partition: u32, lsm: &mut Lsm, now_ms: u64) -> bool {
         let snapshot = snapshot(lsm);
-        held.hold(partition, token(snapshot.version()), snapshot, now_ms)
+        let token = token(snapshot.version());
+        held.hold(partition, token, snapshot, now_ms).is_some()
     }
 
     /// A snapshot of a version of its own.
@@ -126,7 +179,10 @@ mod tests {
             );
         }
         held.release(30_999);
-        assert_eq!(held.get(7, token(1), 30_999).expect("in time").version(), 1);
+        assert_eq!(
+            held.get(7, token(1), 30_999).expect("in time").0.version(),
+            1
+        );
         assert_eq!(held.next_ms(), Some(32_000));
         held.release(32_000);
         assert!(held.get(7, token(2), 32_000).is_none(), "30 s have passed");
@@ -140,16 +196,48 @@ mod tests {
     }
 
     #[test]
-    fn few_snapshots_are_kept() {
+    fn few_snapshots_are_kept_and_idle_ones_make_room() {
         let (mut lsm, mut held) = (lsm(), HeldSnapshots::default());
         for now_ms in 0..8 {
             assert!(hold(&mut held, 0, &mut lsm, now_ms));
         }
         assert!(!hold(&mut held, 0, &mut lsm, 8) && !hold(&mut held, 1, &mut lsm, 8));
         assert_eq!(lsm.snapshot_count(), 8, "what is not kept goes at once");
-        held.release(30_000);
-        assert!(hold(&mut held, 0, &mut lsm, 30_000), "one has gone");
-        assert!(!hold(&mut held, 0, &mut lsm, 30_000));
+        let first = held.get(0, token(1), 900);
+        assert!(hold(&mut held, 0, &mut lsm, 1_002), "the second is idle");
+        assert!(held.get(0, token(2), 1_002).is_none());
+        assert!(held.get(0, token(1), 1_002).is_some(), "asked for late");
+        assert!(held.get(0, token(3), 1_002).is_some(), "not the oldest");
+        // Those in use stay, however long ago they were asked for.
+        let mut uses: Vec<_> = (4..=8)
+            .map(|version| held.get(0, token(version), 5_000))
+            .collect();
+        uses.extend([held.get(0, token(3), 5_000), first]);
+        let newest = lsm.last_version();
+        uses.push(held.get(0, token(newest), 5_000));
+        assert!(uses.iter().all(Option::is_some) && uses.len() == 8);
+        assert!(!hold(&mut held, 0, &mut lsm, 29_000), "all are in use");
+        // One that has sent its last page makes room at once.
+        let (_, last) = uses.remove(0).expect("it is kept");
+        last.finish();
+        assert!(!hold(&mut held, 0, &mut lsm, 29_000), "it is still sent");
+        drop(last);
+        assert!(hold(&mut held, 0, &mut lsm, 29_000));
+        assert!(held.get(0, token(4), 29_000).is_none());
+    }
+
+    #[test]
+    fn what_has_sent_its_last_page_goes_first() {
+        let (mut lsm, mut held) = (lsm(), HeldSnapshots::default());
+        for now_ms in 0..3 {
+            assert!(hold(&mut held, 0, &mut lsm, now_ms));
+        }
+        held.get(0, token(3), 10).expect("it is kept").1.finish();
+        held.get(0, token(2), 10).expect("it is kept").1.finish();
+        assert!(held.get(0, token(2), 10).is_some(), "another page of it");
+        assert!(held.release_idle(10) && !held.release_idle(10));
+        assert!(held.get(0, token(3), 10).is_none());
+        assert!(held.release_idle(1_010) && held.release_idle(1_010) && !held.release_idle(1_010));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::storage::{
 };
 
 pub use body_budget::{BodyBudget, BodyClaim, ClaimKind, ClaimRefusal};
-pub use holds::{HeldSnapshots, Slot, Slots};
+pub use holds::{HeldSnapshots, HeldUse, Slot, Slots};
 pub use links::{Dial, HELLO_MS, Link};
 pub use removal::{GiveUp, GiveUpRefusal, GivenUp};
 pub use watches::{Told, Watches};

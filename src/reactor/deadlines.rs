@@ -90,7 +90,9 @@ pub(super) struct Situation {
     pub(super) is_stopping: bool,
     /// A request was begun or answered, or output sent, in that visit.
     pub(super) has_progressed: bool,
-    /// Bytes sent on the connection so far, if a generated body is on its way.
+    /// Bytes sent on the connection so far.
+    pub(super) sent_bytes: u64,
+    /// The same if a generated body is on its way.
     pub(super) streamed_bytes: Option<u64>,
     /// What is held back waits for replicas.
     pub(super) awaits_acks: bool,
@@ -174,6 +176,15 @@ impl Patience {
         }
     }
 
+    /// Bytes a second that the peer takes of an answer, as of late; none while there is none to
+    /// take, or for too short a time to tell.
+    pub(super) fn download_bytes_per_s(&self, now: Millis) -> Option<u64> {
+        match self.kind {
+            Kind::Reading | Kind::Streaming => self.pace.bytes_per_s(now),
+            _ => None,
+        }
+    }
+
     /// The deadline after a visit.
     pub(super) fn until(
         &mut self,
@@ -186,6 +197,7 @@ impl Patience {
             ending_bytes,
             is_stopping,
             has_progressed,
+            sent_bytes,
             streamed_bytes,
             awaits_acks,
             watches_until,
@@ -215,6 +227,13 @@ impl Patience {
                 self.pace.note(received_bytes, now);
             } else {
                 self.pace = Pace::begin(received_bytes, now);
+            }
+        }
+        if matches!(kind, Kind::Reading | Kind::Streaming) {
+            if kind == self.kind {
+                self.pace.note(sent_bytes, now);
+            } else {
+                self.pace = Pace::begin(sent_bytes, now);
             }
         }
         let is_fresh = has_progressed
@@ -270,6 +289,7 @@ mod tests {
             ending_bytes: None,
             is_stopping: false,
             has_progressed,
+            sent_bytes: 0,
             streamed_bytes: None,
             awaits_acks: false,
             watches_until: None,

@@ -373,6 +373,7 @@ impl Reactor {
             ending_bytes: session.ending_bytes().filter(|_| !session.has_unsent()),
             is_stopping: self.drain_until.is_some(),
             has_progressed,
+            sent_bytes: session.sent_bytes,
             streamed_bytes: session.is_streaming().then_some(session.sent_bytes),
             awaits_acks: session.awaits_acks(),
             watches_until: if session.has_unsent() {

@@ -1,18 +1,23 @@
-//! What is ended where memory is short, so that the rest goes on: uploads whose peers are slow.
+//! What is ended where memory is short, so that the rest goes on: uploads whose peers are slow,
+//! and answers that peers do not read.
 //!
 //! Memory is short while more is in use than `--max-memory` allows, or when a body was refused
-//! because others on their way take what there is for all of them. Then connections are looked
+//! because others on their way take what there is for all of them. It is short, too, while snapshots
+//! pin more than they may ([`PINNED_SHARE`], or [`PINNED_MIN_BYTES`] and a part of the data where there
+//! is no limit). Then connections are looked
 //! through in rounds, and the slowest go first. A peer that moves [`FAST_BYTES_PER_S`] is never
-//! ended for it.
+//! ended for it. Where no connection is slow, a view that is kept for the next page of a scan goes.
 //!
 //! Invariants:
 //! 1. A turn looks at [`LOOKS_PER_TURN`] connections, a round ends at most [`ENDED_PER_ROUND`].
 //! 2. No more uploads are ended than free what is needed.
-//! 3. While memory is not short, a turn costs a look at two numbers.
+//! 3. While memory is not short, a turn costs a look at two numbers, and every [`LOOK_MS`] one at
+//!    what each partition has pinned.
 //!
 //! Not here: what bodies claim (`node/body_budget.rs`), how fast a peer is (`deadlines.rs`).
 
 use crate::api::{Answer, upload_too_slow};
+use crate::node::Node;
 
 use super::measure::{self, Held};
 use super::timers::Millis;
@@ -38,6 +43,21 @@ const ROUND_MS: Millis = 100;
 /// … and where it has found nothing to end.
 const VAIN_ROUND_MS: Millis = 500;
 
+/// Time between two looks at what snapshots pin.
+const LOOK_MS: Millis = 100;
+
+/// With a limit on memory, snapshots may pin one part in so many of it, and less while more is in
+/// use than may be …
+const PINNED_SHARE: usize = 8;
+const PINNED_SHARE_FULL: usize = 64;
+
+/// … and without one so much, or one part in [`PINNED_DATA_SHARE`] of the data, if that is more.
+const PINNED_MIN_BYTES: usize = 64 * 1024 * 1024;
+const PINNED_DATA_SHARE: usize = 4;
+
+/// An answer of which less is left does not matter.
+const KEPT_MIN_BYTES: usize = 64 * 1024;
+
 /// A connection that a round may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
@@ -54,6 +74,12 @@ pub(super) struct Relief {
     next_key: Option<usize>,
     /// The slowest uploads of the round, in order.
     uploads: Vec<Candidate>,
+    /// The slowest readers of the round, in order.
+    downloads: Vec<Candidate>,
+    /// Snapshots pin more than they may, as of the last look.
+    is_much_pinned: bool,
+    /// When the next look at that is due.
+    look_at: Millis,
     /// The largest body that was refused and that no room was made for yet.
     refused_bytes: usize,
     /// Until when room is made for it: its client tries again, or does not.
@@ -67,16 +93,21 @@ impl Relief {
     pub(super) fn wake_at(&self, is_memory_short: bool, now: Millis) -> Option<Millis> {
         match self.next_key {
             Some(_) => Some(now),
-            None => (is_memory_short || self.refused_bytes > 0).then_some(self.next_at),
+            None => self.is_wanted(is_memory_short).then_some(self.next_at),
         }
     }
 
-    fn note_upload(&mut self, candidate: Candidate) {
-        let at = self.uploads.partition_point(|other| *other < candidate);
-        if at < ENDED_PER_ROUND {
-            self.uploads.truncate(ENDED_PER_ROUND - 1);
-            self.uploads.insert(at, candidate);
-        }
+    fn is_wanted(&self, is_memory_short: bool) -> bool {
+        is_memory_short || self.is_much_pinned || self.refused_bytes > 0
+    }
+}
+
+/// Keeps the slowest, in order.
+fn note(candidates: &mut Vec<Candidate>, candidate: Candidate) {
+    let at = candidates.partition_point(|other| *other < candidate);
+    if at < ENDED_PER_ROUND {
+        candidates.truncate(ENDED_PER_ROUND - 1);
+        candidates.insert(at, candidate);
     }
 }
 
@@ -90,7 +121,11 @@ impl Reactor {
             relief.refused_bytes = relief.refused_bytes.max(refused_bytes);
             relief.refused_until = now + REFUSED_MS;
         }
-        let is_wanted = relief.refused_bytes > 0 || self.node.is_full();
+        if now >= relief.look_at {
+            relief.look_at = now + LOOK_MS;
+            relief.is_much_pinned = is_much_pinned(&self.node);
+        }
+        let is_wanted = relief.is_wanted(self.node.is_full());
         let begin = match relief.next_key {
             Some(key) => key,
             None if is_wanted && now >= relief.next_at => 0,
@@ -98,16 +133,26 @@ impl Reactor {
         };
         let end = (begin + LOOKS_PER_TURN).min(self.sessions.capacity());
         for key in begin..end {
-            if let Some(session) = self.sessions.get(key)
-                && let Some(bytes_per_s) = session.patience.upload_bytes_per_s(now)
-                && bytes_per_s < FAST_BYTES_PER_S
-            {
-                let freed_bytes = session.upload_claimed_bytes();
-                relief.note_upload(Candidate {
-                    bytes_per_s,
-                    key,
-                    freed_bytes,
-                });
+            let Some(session) = self.sessions.get(key) else {
+                continue;
+            };
+            let candidate = |bytes_per_s, freed_bytes| Candidate {
+                bytes_per_s,
+                key,
+                freed_bytes,
+            };
+            let slow = |pace: Option<u64>| pace.filter(|pace| *pace < FAST_BYTES_PER_S);
+            if let Some(pace) = slow(session.patience.upload_bytes_per_s(now)) {
+                let claimed_bytes = session.upload_claimed_bytes();
+                note(&mut relief.uploads, candidate(pace, claimed_bytes));
+            }
+            if let Some(pace) = slow(session.patience.download_bytes_per_s(now)) {
+                // A stream keeps what its snapshot pins.
+                let is_cause = relief.is_much_pinned || !session.is_streaming();
+                let kept_bytes = session.kept_bytes();
+                if is_cause && kept_bytes >= KEPT_MIN_BYTES {
+                    note(&mut relief.downloads, candidate(pace, kept_bytes));
+                }
             }
         }
         relief.next_key = Some(end).filter(|end| *end < self.sessions.capacity());
@@ -119,6 +164,7 @@ impl Reactor {
     /// All connections were looked at: ends the slowest.
     fn end_round(&mut self, now: Millis) {
         let uploads = std::mem::take(&mut self.relief.uploads);
+        let downloads = std::mem::take(&mut self.relief.downloads);
         let needed_bytes = self.relief.refused_bytes.max(self.node.over_bytes());
         let (mut freed_bytes, mut ended_count) = (0, 0);
         for Candidate {
@@ -136,12 +182,40 @@ impl Reactor {
         if freed_bytes >= self.relief.refused_bytes || now >= self.relief.refused_until {
             self.relief.refused_bytes = 0;
         }
+        if self.node.is_full() || self.relief.is_much_pinned {
+            for candidate in downloads {
+                ended_count += usize::from(self.end_download(candidate.key, now));
+            }
+            // Nothing else can be ended: then those who page through a view begin again.
+            let is_wanted = ended_count == 0 && self.relief.is_much_pinned;
+            if is_wanted && self.node.held_snapshots.release_idle(now) {
+                ended_count += 1;
+            }
+            self.relief.look_at = now;
+        }
         let pause_ms = if ended_count > 0 {
             ROUND_MS
         } else {
             VAIN_ROUND_MS
         };
         self.relief.next_at = now + pause_ms;
+    }
+
+    /// Ends an answer if its peer is still slow: the connection is closed in the middle of it.
+    fn end_download(&mut self, key: usize, now: Millis) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let is_slow = session
+            .patience
+            .download_bytes_per_s(now)
+            .is_some_and(|bytes_per_s| bytes_per_s < FAST_BYTES_PER_S);
+        if !is_slow || session.kept_bytes() < KEPT_MIN_BYTES {
+            return false;
+        }
+        self.node.stats.ended_download_count += 1;
+        self.closed.push(key);
+        true
     }
 
     /// Ends an upload if it is still slow, with an answer that says why.
@@ -170,26 +244,38 @@ impl Reactor {
     }
 }
 
+/// Whether snapshots pin more than they may.
+fn is_much_pinned(node: &Node) -> bool {
+    let (mut pinned_bytes, mut data_bytes) = (0, 0);
+    for partition in node.partitions() {
+        pinned_bytes += partition.pinned().total_bytes();
+        data_bytes += partition.lsm().data_bytes();
+    }
+    let max_bytes = match node.config().max_memory_bytes {
+        Some(max_bytes) if node.is_full() => max_bytes / PINNED_SHARE_FULL,
+        Some(max_bytes) => max_bytes / PINNED_SHARE,
+        None => PINNED_MIN_BYTES.max(data_bytes / PINNED_DATA_SHARE),
+    };
+    pinned_bytes > max_bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_slowest_are_kept_in_order() {
-        let mut relief = Relief::default();
+        let mut uploads = Vec::new();
         for number in 0..100 {
             let key = number * 37 % 100;
-            relief.note_upload(Candidate {
+            let candidate = Candidate {
                 bytes_per_s: key as u64 / 2,
                 key,
                 freed_bytes: 1,
-            });
+            };
+            note(&mut uploads, candidate);
         }
-        let keys: Vec<usize> = relief
-            .uploads
-            .iter()
-            .map(|candidate| candidate.key)
-            .collect();
+        let keys: Vec<usize> = uploads.iter().map(|candidate| candidate.key).collect();
         assert_eq!(keys, (0..ENDED_PER_ROUND).collect::<Vec<_>>());
     }
 }
