@@ -217,7 +217,7 @@ impl Run {
         let world = self.worlds[&before.0].clone();
         self.worlds.insert(self.history.0, world);
         let standing = self.next_standing(self.history);
-        running.store.settle(standing)?;
+        running.store.settle(&standing)?;
         self.settled();
         self.worlds.remove(&before.0);
         Ok(running)
@@ -321,11 +321,11 @@ impl Run {
                 }
                 25..35 => running.store.rest()?,
                 35..38 => running.store.sync_log_end()?,
-                38..41 => running.store.begin_checkpoint(running.lsm.snapshot())?,
+                38..41 => running.store.begin_checkpoint(running.lsm.snapshot()),
                 41..60 => drop(running.store.checkpoint_step()?),
                 60..63 => {
                     let standing = self.next_standing(self.history);
-                    running.store.settle(standing)?;
+                    running.store.settle(&standing)?;
                     self.settled();
                     let version = running.store.synced_version();
                     self.world().synced_version = version;
@@ -480,11 +480,12 @@ fn run(seed: u64, sister: &Files) -> (Damage, Verdict) {
     // What is there when it goes down, a start without damage says: on a disk of its own.
     let whole = run.disk.files();
     run.disk = SimDisk::with_files(&whole);
-    let worlds = run.worlds.clone();
+    let (worlds, standings) = (run.worlds.clone(), run.standings.clone());
     let recovered = run.recover(false).expect("an undamaged directory");
     drop(run.check(recovered, None));
     // What was not synced need not be found the next time, but may be.
     run.worlds.clone_from(&worlds);
+    run.standings = standings;
     run.disk = SimDisk::with_files(&whole);
     let damage = run.random_damage(sister);
     let least_version = run.least_version(&damage, &whole);

@@ -248,7 +248,11 @@ impl Api<'_> {
 /// Why a partition cannot do what its role is.
 fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
     if let Some(error) = partition.write_obstacle() {
-        return Some(format!("storage failed, writes are off: {error}"));
+        return Some(if error.is_passing() {
+            format!("writes wait, and go on by themselves once they can: {error}")
+        } else {
+            format!("storage failed, writes are off: {error}")
+        });
     }
     if partition.roles().is_taking_over() {
         let stats = partition.following_stats(now_ms);

@@ -199,6 +199,24 @@ pub(super) const OF_PARTITION: &[Family] = &[
         }),
     ),
     gauge(
+        "storage_stalled",
+        "1 while writes wait for room on the disk, or for file descriptors.",
+        Samples::OfPartition(|partition, text| {
+            if partition.disk.is_some() {
+                text.sample(&[id(partition)], u8::from(partition.is_stalled));
+            }
+        }),
+    ),
+    counter(
+        "checkpoints_given_up_total",
+        "Checkpoints that could not be written, for lack of room as a rule.",
+        Samples::OfPartition(|partition, text| {
+            if let Some(count) = partition.checkpoints_given_up {
+                text.sample(&[id(partition)], count);
+            }
+        }),
+    ),
+    gauge(
         "in_sync",
         "Of a replica: 1 once it has caught up with its leader.",
         Samples::OfPartition(|partition, text| {

@@ -416,9 +416,15 @@ fn not_leader(leader: Option<&str>) -> Refusal {
     }
 }
 
-/// What a write gets once the disk has failed.
+/// What a write gets once the disk has failed, or while it has no room.
 #[cold]
 pub fn storage_failed(error: &StorageError) -> Refusal {
+    if error.is_passing() {
+        let message = format!(
+            "writes wait, and go on by themselves once they can: {error}. This one is not confirmed: it may be there later"
+        );
+        return Refusal::new(503, "storage_stalled", message);
+    }
     let message = format!("writes are off until the node is restarted: {error}");
     Refusal::new(503, "storage_failed", message)
 }

@@ -156,6 +156,8 @@ struct DiskStatus {
     log_bytes: u64,
     checkpoint_version: u64,
     failure: Option<String>,
+    stall: Option<String>,
+    checkpoints_given_up: u64,
 }
 
 #[derive(Serialize)]
@@ -331,6 +333,8 @@ impl From<&DiskLog> for DiskStatus {
             log_bytes: stats.log_bytes,
             checkpoint_version: stats.checkpoint_version,
             failure: disk.failure().map(ToString::to_string),
+            stall: disk.stall().map(ToString::to_string),
+            checkpoints_given_up: disk.given_up_count(),
         }
     }
 }

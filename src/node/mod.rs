@@ -12,6 +12,7 @@ mod holds;
 mod links;
 mod prefetch;
 mod removal;
+mod shortage;
 mod watches;
 
 use crate::config::Config;
@@ -124,6 +125,10 @@ pub enum DiskNews {
     Loaded,
     /// No more writes; replies that wait will never be true. Before the data was loaded: the node cannot run.
     Failed(StorageError),
+    /// Writes of this partition wait for room or descriptors.
+    Stalled(u32, StorageError),
+    /// This partition could not be made.
+    NotOpened(u32, StorageError),
     /// Everything is synced, and the disk thread ends.
     Closed,
 }
@@ -400,7 +405,8 @@ impl Node {
 
     /// Why no writes are taken, if so.
     pub fn write_obstacle(&self) -> Option<&StorageError> {
-        self.partitions().iter().find_map(Partition::write_obstacle)
+        let mut disks = self.partitions().iter().filter_map(Partition::disk);
+        disks.find_map(DiskLog::failure)
     }
 
     /// Takes no new work from now on: not ready, and connections end after what is in flight.
@@ -697,6 +703,10 @@ impl Node {
                     .expect(known)
                     .note_checkpointed(stats);
             }
+            event @ (Event::CheckpointGivenUp { .. }
+            | Event::Stalled { .. }
+            | Event::Resumed { .. }
+            | Event::NotOpened { .. }) => return self.on_shortage(event),
             Event::Settled { partition } => self.partition(partition).expect(known).note_settled(),
             Event::Replaced {
                 partition,

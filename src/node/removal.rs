@@ -100,6 +100,9 @@ impl Removals {
         match event {
             Event::Written { partition, .. }
             | Event::Checkpointed { partition, .. }
+            | Event::CheckpointGivenUp { partition, .. }
+            | Event::Stalled { partition, .. }
+            | Event::Resumed { partition }
             | Event::Settled { partition }
             | Event::Replaced { partition, .. } => self.is_pending(*partition),
             Event::Removed { partition } => {

@@ -26,6 +26,9 @@ const BACKLOG_MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// A log shorter than this is never worth a checkpoint: it is read again in a fraction of a second.
 const CHECKPOINT_MIN_BYTES: usize = 64 * 1024 * 1024;
 
+/// After a checkpoint that could not be written, so long no other is begun, unless it is asked for.
+const CHECKPOINT_PAUSE_US: u64 = 60_000_000;
+
 /// A group that does not become what was expected waits so long: some syncs.
 const GATHER_MAX_US: u64 = 1_000;
 
@@ -73,6 +76,13 @@ pub struct DiskLog {
     replacement_count: u64,
     stats: StoreStats,
     failure: Option<StorageError>,
+    /// What is short, while writes wait for it.
+    stall: Option<StorageError>,
+    /// Checkpoints that could not be written.
+    given_up_count: u64,
+    /// A checkpoint was given up, and it is not settled yet when the next one may begin.
+    is_pause_due: bool,
+    checkpoint_not_before_us: u64,
 }
 
 impl DiskLog {
@@ -96,6 +106,10 @@ impl DiskLog {
             replacement_count: 0,
             stats,
             failure: None,
+            stall: None,
+            given_up_count: 0,
+            is_pause_due: false,
+            checkpoint_not_before_us: 0,
         }
     }
 
@@ -104,6 +118,8 @@ impl DiskLog {
         let is_early = is_planted(Bug::ReplacementNotAwaited);
         *self = Self {
             failure: self.failure.take(),
+            stall: self.stall.take(),
+            given_up_count: self.given_up_count,
             in_flight_bytes: self.in_flight_bytes,
             is_replacing: true,
             replacement_count: self.replacement_count + 1,
@@ -162,6 +178,21 @@ impl DiskLog {
         self.failure.as_ref()
     }
 
+    /// What is short, if writes wait for it.
+    pub fn stall(&self) -> Option<&StorageError> {
+        self.stall.as_ref()
+    }
+
+    /// Room or descriptors are short, or are there again.
+    pub(super) fn set_stall(&mut self, stall: Option<StorageError>) {
+        self.stall = stall;
+    }
+
+    /// Checkpoints that could not be written.
+    pub fn given_up_count(&self) -> u64 {
+        self.given_up_count
+    }
+
     /// The version that the reply to a write must wait for; none: it may go at once.
     pub(super) fn gate(&self, lsm: &Lsm) -> Option<u64> {
         let version = lsm.last_version();
@@ -213,11 +244,16 @@ impl DiskLog {
     }
 
     /// A snapshot to make a checkpoint of, if one is due.
-    pub(super) fn take_checkpoint(&mut self, lsm: &mut Lsm) -> Option<Snapshot> {
+    pub(super) fn take_checkpoint(&mut self, lsm: &mut Lsm, now_us: u64) -> Option<Snapshot> {
+        if std::mem::take(&mut self.is_pause_due) {
+            self.checkpoint_not_before_us = now_us + CHECKPOINT_PAUSE_US;
+        }
         let since_bytes = self.bytes_since_checkpoint;
         let is_due = match self.checkpoint {
             CheckpointState::Idle => {
-                since_bytes >= CHECKPOINT_MIN_BYTES && since_bytes >= lsm.data_bytes()
+                since_bytes >= CHECKPOINT_MIN_BYTES
+                    && since_bytes >= lsm.data_bytes()
+                    && now_us >= self.checkpoint_not_before_us
             }
             CheckpointState::Requested => true,
             CheckpointState::UnderWay => false,
@@ -272,6 +308,14 @@ impl DiskLog {
     pub(super) fn note_checkpointed(&mut self, stats: StoreStats) {
         self.checkpoint = CheckpointState::Idle;
         self.stats = stats;
+    }
+
+    /// The disk could not hold the checkpoint: the log stays, and another one is tried later.
+    pub(super) fn on_checkpoint_given_up(&mut self, stats: StoreStats) {
+        self.note_checkpointed(stats);
+        self.bytes_since_checkpoint = usize::try_from(stats.log_bytes).unwrap_or(usize::MAX);
+        self.given_up_count += 1;
+        self.is_pause_due = true;
     }
 
     pub(super) fn note_failed(&mut self, failure: StorageError) {

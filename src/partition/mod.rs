@@ -342,7 +342,8 @@ impl Partition {
 
     /// Why the disk takes no writes, if so.
     pub fn write_obstacle(&self) -> Option<&StorageError> {
-        self.disk.as_ref()?.failure()
+        let disk = self.disk.as_ref()?;
+        disk.failure().or(disk.stall())
     }
 
     /// The version that the reply to the write just made must wait for; none: it may go at once.
@@ -432,7 +433,7 @@ impl Partition {
         if !bulk.admits_checkpoint(self.id) {
             return None;
         }
-        let snapshot = disk.take_checkpoint(&mut self.lsm)?;
+        let snapshot = disk.take_checkpoint(&mut self.lsm, now_us)?;
         bulk.checkpoint_of = Some(self.id);
         Some(Command::Checkpoint(self.id, snapshot))
     }
@@ -514,6 +515,20 @@ impl Partition {
             disk.note_failed(failure);
         }
         self.keep_log();
+    }
+
+    /// The disk has told that room or descriptors are short, or are there again.
+    pub fn on_stall(&mut self, stall: Option<StorageError>) {
+        if let Some(disk) = &mut self.disk {
+            disk.set_stall(stall);
+        }
+    }
+
+    /// The disk has told that a checkpoint could not be written.
+    pub fn on_checkpoint_given_up(&mut self, stats: StoreStats) {
+        if let Some(disk) = &mut self.disk {
+            disk.on_checkpoint_given_up(stats);
+        }
     }
 
     /// Keeps the log that somebody still has to read, and no more.

@@ -66,6 +66,7 @@ use crate::api::{Answer, Guard};
 use crate::config::Config;
 use crate::http::{HeadLimits, HeadReader, HttpDate, Limits, Waiting};
 use crate::node::{DiskNews, Node};
+use crate::partition::Wait;
 use crate::storage::Mint;
 
 pub use error::RunError;
@@ -311,6 +312,14 @@ impl Reactor {
                     self.break_promises(&error);
                     self.supervisor.note_failed(&error);
                     self.disk.note_failed(error);
+                }
+                DiskNews::Stalled(id, error) => {
+                    self.break_stalled(&error, |partition, wait| {
+                        partition == id && matches!(wait, Wait::Disk { .. })
+                    });
+                }
+                DiskNews::NotOpened(id, error) => {
+                    self.break_stalled(&error, |partition, _| partition == id);
                 }
                 DiskNews::Closed => self.disk.note_closed(),
             }

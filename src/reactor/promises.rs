@@ -51,12 +51,27 @@ impl Reactor {
     /// The disk has failed: what waits for it will never be true.
     pub(super) fn break_promises(&mut self, error: &StorageError) {
         log::error!("no more writes until the node is restarted; reads go on: {error}");
+        self.break_stalled(error, |_, _| true);
+    }
+
+    /// The disk cannot do for now what the concerned replies wait for: they wait no longer.
+    pub(super) fn break_stalled(
+        &mut self,
+        error: &StorageError,
+        is_concerned: impl Fn(u32, Wait) -> bool,
+    ) {
         let refusal = crate::api::storage_failed(error);
         let answer = self.answer(&refusal, false);
         let (sessions, ready, stats) = (&mut self.sessions, &mut self.ready, &mut self.node.stats);
         self.gates.open(
             usize::MAX,
-            |_, _| Reached::Never,
+            |partition, wait| {
+                if is_concerned(partition, wait) {
+                    Reached::Never
+                } else {
+                    Reached::UpTo(0)
+                }
+            },
             |waiting, _, _| {
                 if let Some(session) = sessions
                     .get_mut(waiting.key)

@@ -27,33 +27,30 @@ pub(super) fn checkpoint_version(name: &str) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct CheckpointWriter<F> {
     encoder: CheckpointEncoder,
-    file: F,
+    /// Made by the first step.
+    file: Option<F>,
     name: String,
     draft: String,
     offset: u64,
+    /// Encoded, and not written yet.
     buffer: Vec<u8>,
+    is_encoded: bool,
+    is_named: bool,
 }
 
 impl<F: DiskFile> CheckpointWriter<F> {
-    pub(super) fn begin<D: Disk<File = F>>(
-        disk: &D,
-        snapshot: Snapshot,
-        history: HistoryId,
-    ) -> Result<Self, StorageError> {
+    pub(super) fn new(snapshot: Snapshot, history: HistoryId) -> Self {
         let name = checkpoint_name(snapshot.version());
-        let draft = format!("{name}.tmp");
-        let file = disk
-            .create(&draft, 0)
-            .map_err(|error| StorageError::io("beginning", disk.path(&draft), &error))?;
-        let encoder = CheckpointEncoder::new(snapshot, history);
-        Ok(Self {
-            encoder,
-            file,
+        Self {
+            encoder: CheckpointEncoder::new(snapshot, history),
+            file: None,
+            draft: format!("{name}.tmp"),
             name,
-            draft,
             offset: 0,
             buffer: Vec::new(),
-        })
+            is_encoded: false,
+            is_named: false,
+        }
     }
 
     /// Its header.
@@ -61,28 +58,50 @@ impl<F: DiskFile> CheckpointWriter<F> {
         self.encoder.header()
     }
 
-    /// Writes and syncs the next piece; true when that was the last one.
+    /// Writes and syncs the next piece; true when that was the last one. After an error the same piece
+    /// can be tried again.
     pub(super) fn step<D: Disk<File = F>>(&mut self, disk: &D) -> Result<bool, StorageError> {
-        self.write()
+        self.write(disk)
             .map_err(|error| StorageError::io("writing", disk.path(&self.draft), &error))
     }
 
-    fn write(&mut self) -> std::io::Result<bool> {
-        self.buffer.clear();
-        let step = self.encoder.next(STEP_BYTES, &mut self.buffer);
-        self.file.write_at(&[&self.buffer], self.offset)?;
-        self.offset += self.buffer.len() as u64;
-        if !self.buffer.is_empty() {
-            self.file.sync()?;
+    fn write<D: Disk<File = F>>(&mut self, disk: &D) -> std::io::Result<bool> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(disk.create(&self.draft, 0)?),
+        };
+        if self.buffer.is_empty() && !self.is_encoded {
+            self.is_encoded = self.encoder.next(STEP_BYTES, &mut self.buffer) == EncodeStep::Done;
         }
-        Ok(step == EncodeStep::Done)
+        if !self.buffer.is_empty() {
+            file.write_at(&[&self.buffer], self.offset)?;
+            file.sync()?;
+            self.offset += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(self.is_encoded)
     }
 
     /// Gives it its name once all of it is written; when this returns, that is durable.
-    pub(super) fn put_in_place<D: Disk<File = F>>(&self, disk: &D) -> Result<(), StorageError> {
-        disk.rename(&self.draft, &self.name)
-            .and_then(|()| disk.sync_names())
-            .map_err(|error| StorageError::io("renaming", disk.path(&self.draft), &error))
+    pub(super) fn put_in_place<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+        let failed = |action, error| StorageError::io(action, disk.path(&self.draft), &error);
+        if !self.is_named {
+            disk.rename(&self.draft, &self.name)
+                .map_err(|error| failed("renaming", error))?;
+            self.is_named = true;
+        }
+        disk.sync_names().map_err(|error| failed("syncing", error))
+    }
+
+    /// Whether it has its name, durable or not.
+    pub(super) fn is_named(&self) -> bool {
+        self.is_named
+    }
+
+    /// Removes the draft, as far as that can be done.
+    pub(super) fn give_up<D: Disk<File = F>>(self, disk: &D) {
+        drop(self.file);
+        let _ = disk.remove(&self.draft);
     }
 
     /// Removes checkpoints of older versions, once this one has its name.

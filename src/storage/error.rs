@@ -54,6 +54,9 @@ pub enum StorageError {
         problem: String,
         /// There is no room left.
         is_full: bool,
+        /// It was for lack of room or of descriptors, before anything was to be synced: to try again
+        /// later does no harm.
+        is_passing: bool,
     },
 }
 
@@ -69,7 +72,22 @@ impl StorageError {
             path,
             problem: error.to_string(),
             is_full,
+            // What a failed sync has lost nobody knows.
+            is_passing: action != "syncing" && (is_full || is_out_of_descriptors(error)),
         }
+    }
+
+    /// Whether it is a shortage that passes, and nothing was lost by it.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Io { is_passing, .. } if *is_passing)
+    }
+
+    /// The same, as what ends writing.
+    pub(super) fn into_final(mut self) -> Self {
+        if let Self::Io { is_passing, .. } = &mut self {
+            *is_passing = false;
+        }
+        self
     }
 
     /// What is lost, if that is the error: `--accept-data-loss` gets past it.
@@ -96,6 +114,14 @@ impl StorageError {
             FormatError::TooNew(format) => Self::TooNew { path, format },
         }
     }
+}
+
+/// Whether the process, or the system, has no file descriptor left.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let codes = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    codes
+        .iter()
+        .any(|code| error.raw_os_error() == Some(code.raw_os_error()))
 }
 
 impl fmt::Display for StorageError {
@@ -130,10 +156,15 @@ impl fmt::Display for StorageError {
                 path,
                 problem,
                 is_full,
+                is_passing,
             } => {
                 write!(f, "{action} {path} failed: {problem}")?;
                 if *is_full {
-                    f.write_str("; make room and restart the node")
+                    f.write_str("; make room on that disk")
+                } else if *is_passing {
+                    f.write_str(
+                        "; raise the limit on open files (ulimit -n), or close some elsewhere",
+                    )
                 } else {
                     Ok(())
                 }

@@ -185,6 +185,8 @@ pub(super) struct LogEnd<F> {
     slot: Slot,
     /// Where what was synced last stands: 0 or 1. The other slot is written next.
     synced_index: usize,
+    /// The slot says something that the file does not.
+    is_write_due: bool,
     is_sync_due: bool,
 }
 
@@ -218,6 +220,7 @@ impl<F: DiskFile> LogEnd<F> {
             path,
             slot,
             synced_index: 0,
+            is_write_due: false,
             is_sync_due: false,
         })
     }
@@ -251,6 +254,7 @@ impl<F: DiskFile> LogEnd<F> {
             path,
             slot,
             synced_index,
+            is_write_due: false,
             is_sync_due: false,
         })
     }
@@ -291,7 +295,7 @@ impl<F: DiskFile> LogEnd<F> {
     ) -> Result<T, StorageError> {
         self.slot.announced = Some(files);
         self.write_and_sync()?;
-        let acted = act()?;
+        let acted = act().inspect_err(|_| self.slot.announced = None)?;
         (self.slot.in_force, self.slot.announced) = (files, None);
         if files.generation == self.slot.draft_generation {
             self.slot.draft_generation = 0;
@@ -306,7 +310,11 @@ impl<F: DiskFile> LogEnd<F> {
             return Ok(());
         }
         self.slot.in_force.synced_version = version;
-        self.write()
+        match self.write() {
+            // It is written with the next sync.
+            Err(error) if error.is_passing() => Ok(()),
+            written => written,
+        }
     }
 
     /// Whether something of it is written and not synced.
@@ -316,6 +324,9 @@ impl<F: DiskFile> LogEnd<F> {
 
     /// Makes durable what was written.
     pub(super) fn sync(&mut self) -> Result<(), StorageError> {
+        if self.is_write_due {
+            self.write()?;
+        }
         if std::mem::take(&mut self.is_sync_due) {
             self.file
                 .sync()
@@ -333,10 +344,12 @@ impl<F: DiskFile> LogEnd<F> {
     fn write(&mut self) -> Result<(), StorageError> {
         self.slot.number += 1;
         let offset = (1 - self.synced_index) * SLOT_STRIDE_BYTES;
-        self.is_sync_due = true;
+        (self.is_write_due, self.is_sync_due) = (true, true);
         self.file
             .write_at(&[&self.slot.encode()], offset as u64)
-            .map_err(|error| StorageError::io("writing", self.path.clone(), &error))
+            .map_err(|error| StorageError::io("writing", self.path.clone(), &error))?;
+        self.is_write_due = false;
+        Ok(())
     }
 }
 

@@ -4,8 +4,9 @@
 //! 1. A file is begun only when all before it is synced, and has its name only when its header is.
 //!    Its first record is written when `log-end` names it as the newest file.
 //! 2. A mark tells a version only after the sync that covered it returned.
-//! 3. An error is final: nothing is tried again, since what a failed sync has lost nobody knows (after Rebello et al. 2020,
-//!    "Can Applications Recover from fsync Failures?").
+//! 3. A failed sync is final: nothing is tried again, since what it has lost nobody knows (after Rebello et al. 2020,
+//!    "Can Applications Recover from fsync Failures?"). So is a failed write, unless it failed for lack of room or of
+//!    descriptors: then nothing of the batch counts as written, and it may be tried again, over what is there of it.
 //!
 //! Not here: the layout (`log_file.rs`), when to sync (`store.rs`).
 
@@ -29,7 +30,8 @@ const ZERO_AHEAD_BYTES: usize = 256 * 1024;
 /// The log of one partition.
 #[derive(Debug)]
 pub(super) struct LogWriter<F> {
-    file: F,
+    /// None until the first one is begun.
+    file: Option<F>,
     /// Names of all files, the one written to last, each with the position it was begun at.
     files: VecDeque<(LogPosition, String)>,
     header_checksum: u32,
@@ -51,28 +53,22 @@ pub(super) struct LogWriter<F> {
 }
 
 impl<F: DiskFile> LogWriter<F> {
-    /// Begins a file at a position that is on disk; `older` are the files before it. That `log-end`
-    /// names it is left to the caller.
-    pub(super) fn start<D: Disk<File = F>>(
-        disk: &D,
-        header: &FileHeader,
+    /// A log that goes on at a position that is on disk; `older` are the files before it. Its first
+    /// file is begun by the first write, if not by [`begin`](Self::begin).
+    pub(super) fn new(
+        history: HistoryId,
+        position: LogPosition,
         older: VecDeque<(LogPosition, String)>,
         older_bytes: u64,
         file_max_bytes: u64,
-    ) -> Result<Self, StorageError> {
-        let file = begin_file(disk, header, file_max_bytes)?;
-        let (history, position) = (header.history, header.position);
-        let mut files = older;
-        // A file without a record gives way to its successor of the same name.
-        files.retain(|(begun_at, _)| begun_at.version < position.version);
-        files.push_back((position, log_name(position)));
-        Ok(Self {
-            file,
-            files,
-            header_checksum: header.id().header_checksum,
+    ) -> Self {
+        Self {
+            file: None,
+            files: older,
+            header_checksum: 0,
             history,
-            offset: HEADER_BYTES as u64,
-            zeroed_to: HEADER_BYTES as u64,
+            offset: 0,
+            zeroed_to: 0,
             zeros: vec![0; ZERO_AHEAD_BYTES].into(),
             written: position,
             synced_version: position.version,
@@ -80,7 +76,59 @@ impl<F: DiskFile> LogWriter<F> {
             older_bytes,
             file_max_bytes,
             written_stats: Written::default(),
-        })
+        }
+    }
+
+    /// Begins the next file, behind all that is written, and has `log-end` name it.
+    pub(super) fn begin<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        log_end: &mut LogEnd<F>,
+    ) -> Result<(), StorageError> {
+        let next = DataFiles {
+            log: Some(self.next_header().id()),
+            synced_version: self.synced_version,
+            ..log_end.in_force()
+        };
+        log_end.change(next, || self.begin_unnamed(disk))
+    }
+
+    /// The header of the file that is begun next.
+    pub(super) fn next_header(&self) -> FileHeader {
+        FileHeader::of_log(self.history, self.written)
+    }
+
+    /// Begins the next file. That `log-end` names it is left to the caller.
+    pub(super) fn begin_unnamed<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+    ) -> Result<(), StorageError> {
+        let header = self.next_header();
+        self.file = Some(begin_file(disk, &header, self.file_max_bytes)?);
+        self.header_checksum = header.id().header_checksum;
+        self.older_bytes += self.offset;
+        // A file without a record gives way to its successor of the same name.
+        self.files
+            .retain(|(begun_at, _)| begun_at.version < header.position.version);
+        self.files
+            .push_back((header.position, log_name(header.position)));
+        self.offset = HEADER_BYTES as u64;
+        self.zeroed_to = self.offset;
+        self.is_mark_due = false;
+        Ok(())
+    }
+
+    fn write_at<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        parts: &[&[u8]],
+        offset: u64,
+    ) -> Result<(), StorageError> {
+        let written = match &mut self.file {
+            Some(file) => file.write_at(parts, offset),
+            None => Ok(()),
+        };
+        written.map_err(|error| self.failed(disk, "writing", &error))
     }
 
     /// Writes a batch, which continues the log.
@@ -94,7 +142,8 @@ impl<F: DiskFile> LogWriter<F> {
             return Ok(());
         };
         let needed_bytes = (MARK_BYTES + batch.stream_bytes()) as u64;
-        if self.offset + needed_bytes > self.file_max_bytes && self.written != self.begun_at() {
+        let is_over = self.offset + needed_bytes > self.file_max_bytes;
+        if self.file.is_none() || (is_over && self.written != self.begun_at()) {
             self.rotate(disk, log_end)?;
         }
         let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
@@ -104,9 +153,8 @@ impl<F: DiskFile> LogWriter<F> {
             &[]
         };
         let parts: Vec<&[u8]> = mark_parts.iter().copied().chain(batch.parts()).collect();
-        self.file
-            .write_at(&parts, self.offset)
-            .map_err(|error| self.failed(disk, "writing", &error))?;
+        // What fails half-way is written over by the next try, from here on.
+        self.write_at(disk, &parts, self.offset)?;
         let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
         self.offset += bytes;
         self.written_stats.count += 1;
@@ -124,10 +172,19 @@ impl<F: DiskFile> LogWriter<F> {
             .saturating_sub(self.zeroed_to)
             .min(ZERO_AHEAD_BYTES as u64);
         if is_near && room > 0 {
-            let zeros = &self.zeros[..usize::try_from(room).unwrap_or(0)];
-            self.file
-                .write_at(&[zeros], self.zeroed_to)
-                .map_err(|error| self.failed(disk, "writing", &error))?;
+            let zeros = std::mem::take(&mut self.zeros);
+            let written = self.write_at(
+                disk,
+                &[&zeros[..usize::try_from(room).unwrap_or(0)]],
+                self.zeroed_to,
+            );
+            self.zeros = zeros;
+            match written {
+                Ok(()) => {}
+                // Without room for them a sync takes longer, and nothing else.
+                Err(error) if error.is_passing() => return Ok(()),
+                Err(error) => return Err(error),
+            }
             self.zeroed_to += room;
             self.written_stats.bytes += room;
         }
@@ -137,9 +194,10 @@ impl<F: DiskFile> LogWriter<F> {
     /// Makes everything written last; returns the version up to which it is on disk.
     pub(super) fn sync<D: Disk<File = F>>(&mut self, disk: &D) -> Result<u64, StorageError> {
         if self.synced_version < self.written.version {
-            self.file
-                .sync()
-                .map_err(|error| self.failed(disk, "syncing", &error))?;
+            if let Some(file) = &mut self.file {
+                let synced = file.sync();
+                synced.map_err(|error| self.failed(disk, "syncing", &error))?;
+            }
             self.synced_version = self.written.version;
             self.is_mark_due = true;
         }
@@ -150,9 +208,12 @@ impl<F: DiskFile> LogWriter<F> {
     pub(super) fn write_mark<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
         if std::mem::take(&mut self.is_mark_due) {
             let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
-            self.file
-                .write_at(&[&mark], self.offset)
-                .map_err(|error| self.failed(disk, "writing", &error))?;
+            match self.write_at(disk, &[&mark], self.offset) {
+                Ok(()) => {}
+                // The next sync earns another one.
+                Err(error) if error.is_passing() => return Ok(()),
+                Err(error) => return Err(error),
+            }
             self.offset += MARK_BYTES as u64;
             self.written_stats.bytes += MARK_BYTES as u64;
         }
@@ -166,23 +227,12 @@ impl<F: DiskFile> LogWriter<F> {
     ) -> Result<(), StorageError> {
         self.sync(disk)?;
         // Gives back the room that was not needed; that this lasts is of no importance.
-        self.file
-            .truncate(self.offset)
-            .map_err(|error| self.failed(disk, "truncating", &error))?;
-        self.older_bytes += self.offset;
-        let header = FileHeader::of_log(self.history, self.written);
-        let next = DataFiles {
-            log: Some(header.id()),
-            synced_version: self.synced_version,
-            ..log_end.in_force()
-        };
-        self.file = log_end.change(next, || begin_file(disk, &header, self.file_max_bytes))?;
-        self.header_checksum = header.id().header_checksum;
-        self.files.push_back((self.written, log_name(self.written)));
-        self.offset = HEADER_BYTES as u64;
-        self.zeroed_to = self.offset;
-        self.is_mark_due = false;
-        Ok(())
+        if let Some(file) = &mut self.file {
+            let cut = file.truncate(self.offset);
+            cut.map_err(|error| self.failed(disk, "truncating", &error))?;
+            self.zeroed_to = self.offset;
+        }
+        self.begin(disk, log_end)
     }
 
     /// Removes files that hold nothing behind `version`.
@@ -289,5 +339,9 @@ fn begin_file<D: Disk>(
         disk.sync_names()?;
         Ok(file)
     };
-    begin().map_err(|error| StorageError::io("beginning", disk.path(&name), &error))
+    begin().map_err(|error| {
+        // What there is of it takes room that may be wanted.
+        let _ = disk.remove(&draft);
+        StorageError::io("beginning", disk.path(&name), &error)
+    })
 }

@@ -54,7 +54,7 @@ pub use process::{open_descriptor_count, resident_bytes};
 pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
 pub use replacement::{Dropped, Replacement};
 pub use standing::{PEERS_MAX, Role, Standing};
-pub use store::{Store, StoreStats, Written};
+pub use store::{CheckpointEnd, Store, StoreStats, Written};
 pub use thread::{DiskThread, Plan};
 pub use version_token::{HistoryPrefix, Position, VersionToken};
 pub use worker::{Command, DiskWorker, Disks, Event, Loaded};

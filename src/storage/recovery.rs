@@ -227,7 +227,7 @@ impl<D: Disk> Recovery<'_, D> {
             {
                 self.losses.set_aside(&self.disk, name)?;
             }
-            let salvaged = write_checkpoint(&self.disk, &mut lsm, history)?;
+            let mut salvaged = write_checkpoint(&self.disk, &mut lsm, history)?;
             salvaged.put_in_place(&self.disk)?;
             checkpoint_name_now = Some(checkpoint_name(lsm.last_version()));
         }
@@ -246,16 +246,19 @@ impl<D: Disk> Recovery<'_, D> {
             }
             None => LogEnd::create(&self.root, found)?,
         };
-        let header = FileHeader::of_log(history, lsm.position());
-        let files = DataFiles {
-            log: Some(header.id()),
-            ..log_end.in_force()
-        };
-        let (kept, kept_bytes) = (replayed.kept, replayed.kept_bytes);
-        let file_max_bytes = self.options.log_file_bytes;
-        let log = log_end.change(files, || {
-            LogWriter::start(&self.disk, &header, kept, kept_bytes, file_max_bytes)
-        })?;
+        let mut log = LogWriter::new(
+            history,
+            lsm.position(),
+            replayed.kept,
+            replayed.kept_bytes,
+            self.options.log_file_bytes,
+        );
+        match log.begin(&self.disk, &mut log_end) {
+            // The first write begins it. Until there is room for that, there is all there is to read.
+            Err(error) if error.is_passing() => log::warn!("the log cannot go on yet: {error}"),
+            begun => begun?,
+        }
+        let files = log_end.in_force();
         let checkpoint_version = files.checkpoint.map_or(0, |id| id.version);
         // After a loss, what the checkpoint replaces stays until the next start.
         if !self.losses.any() {
@@ -673,7 +676,7 @@ pub(super) fn write_checkpoint<D: Disk>(
     lsm: &mut Lsm,
     history: HistoryId,
 ) -> Result<CheckpointWriter<D::File>, StorageError> {
-    let mut writer = CheckpointWriter::begin(disk, lsm.snapshot(), history)?;
+    let mut writer = CheckpointWriter::new(lsm.snapshot(), history);
     while !writer.step(disk)? {}
     Ok(writer)
 }

@@ -11,7 +11,6 @@ use super::checkpoint_writer::CheckpointWriter;
 use super::disk::Disk;
 use super::diverged::DivergedWriter;
 use super::generation::{Generation, generation_of_data};
-use super::header::FileHeader;
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
 use super::standing::{self, Standing};
@@ -83,7 +82,7 @@ impl<D: Disk> ReplacementWriter<D> {
         log_end.announce_draft(generation)?;
         let disk = Generation::new(root.clone(), generation);
         let position = snapshot.position();
-        let checkpoint = CheckpointWriter::begin(&disk, snapshot, standing.lineage.history())?;
+        let checkpoint = CheckpointWriter::new(snapshot, standing.lineage.history());
         Ok(Self {
             number,
             diverged: dropped.map(DivergedWriter::begin),
@@ -99,7 +98,8 @@ impl<D: Disk> ReplacementWriter<D> {
         self.standing = standing;
     }
 
-    /// Writes the next piece; what the store goes on with when the new data is in force.
+    /// Writes the next piece; what the store goes on with when the new data is in force. After a shortage the same piece can be
+    /// tried again.
     pub(super) fn step(
         &mut self,
         root: &D,
@@ -117,8 +117,10 @@ impl<D: Disk> ReplacementWriter<D> {
         }
         let disk = self.disk.clone();
         self.checkpoint.put_in_place(&disk)?;
-        let header = FileHeader::of_log(self.standing.lineage.history(), self.position);
-        let log = LogWriter::start(&disk, &header, VecDeque::new(), 0, log_file_bytes)?;
+        let history = self.standing.lineage.history();
+        let mut log = LogWriter::new(history, self.position, VecDeque::new(), 0, log_file_bytes);
+        let log_id = log.next_header().id();
+        log.begin_unnamed(&disk)?;
         if is_planted(Bug::OldFilesRemovedFirst) {
             remove_replaced(root, disk.number())?;
         }
@@ -126,7 +128,7 @@ impl<D: Disk> ReplacementWriter<D> {
             generation: disk.number(),
             metadata: Some(standing::checksum(&self.standing, disk.number())),
             checkpoint: Some(self.checkpoint.header().id()),
-            log: Some(header.id()),
+            log: Some(log_id),
             synced_version: self.position.version,
         };
         log_end.change(files, || {

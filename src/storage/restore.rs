@@ -8,7 +8,6 @@ use crate::lsm::Lsm;
 
 use super::disk::{Disk, DiskFile};
 use super::generation::Generation;
-use super::header::FileHeader;
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
 use super::recovery::{Progress, Recovered, RecoveryOptions, read_checkpoint, write_checkpoint};
@@ -67,7 +66,7 @@ pub(super) fn settle<D: Disk>(
 ) -> Result<Recovered<D>, StorageError> {
     let disk = Generation::new(root.clone(), 0);
     let history = options.fresh_history;
-    let checkpoint = write_checkpoint(&disk, &mut lsm, history)?;
+    let mut checkpoint = write_checkpoint(&disk, &mut lsm, history)?;
     let mut log_end = LogEnd::create(&root, DataFiles::default())?;
     let checkpoint_version = lsm.last_version();
     let files = DataFiles {
@@ -76,14 +75,14 @@ pub(super) fn settle<D: Disk>(
         ..log_end.in_force()
     };
     log_end.change(files, || checkpoint.put_in_place(&disk))?;
-    let header = FileHeader::of_log(history, lsm.position());
-    let files = DataFiles {
-        log: Some(header.id()),
-        ..files
-    };
-    let log = log_end.change(files, || {
-        LogWriter::start(&disk, &header, VecDeque::new(), 0, options.log_file_bytes)
-    })?;
+    let mut log = LogWriter::new(
+        history,
+        lsm.position(),
+        VecDeque::new(),
+        0,
+        options.log_file_bytes,
+    );
+    log.begin(&disk, &mut log_end)?;
     Ok(Recovered {
         store: Store::new(root, disk, log, log_end),
         lsm,

@@ -42,6 +42,15 @@ impl Written {
     }
 }
 
+/// How a checkpoint ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointEnd {
+    /// It is in place, as of this version.
+    InPlace(u64),
+    /// It could not be written, and what there was of it is removed.
+    GivenUp(StorageError),
+}
+
 /// The files of one partition.
 #[derive(Debug)]
 pub struct Store<D: Disk> {
@@ -81,19 +90,19 @@ impl<D: Disk> Store<D> {
 
     /// Makes last where the partition stands, and all that was written before; false if a replacement is under way, with whose end
     /// it will.
-    pub fn settle(&mut self, standing: Standing) -> Result<bool, StorageError> {
+    pub fn settle(&mut self, standing: &Standing) -> Result<bool, StorageError> {
         if let Some(replacement) = &mut self.replacement {
-            replacement.set_standing(standing);
+            replacement.set_standing(standing.clone());
             return Ok(false);
         }
         let (generation, synced_version) = (self.disk.number(), self.log.sync(&self.disk)?);
         let files = DataFiles {
-            metadata: Some(standing::checksum(&standing, generation)),
+            metadata: Some(standing::checksum(standing, generation)),
             synced_version,
             ..self.log_end.in_force()
         };
         self.log_end
-            .change(files, || standing::write(&self.root, &standing, generation))?;
+            .change(files, || standing::write(&self.root, standing, generation))?;
         self.log.set_history(standing.lineage.history());
         Ok(true)
     }
@@ -174,15 +183,10 @@ impl<D: Disk> Store<D> {
 
     /// Begins a checkpoint; [`checkpoint_step`](Self::checkpoint_step) until it is done. One at a time: another that is under
     /// way goes on instead.
-    pub fn begin_checkpoint(&mut self, snapshot: Snapshot) -> Result<(), StorageError> {
-        if self.checkpoint.is_none() {
-            self.checkpoint = Some(CheckpointWriter::begin(
-                &self.disk,
-                snapshot,
-                self.log.history(),
-            )?);
-        }
-        Ok(())
+    pub fn begin_checkpoint(&mut self, snapshot: Snapshot) {
+        let history = self.log.history();
+        self.checkpoint
+            .get_or_insert_with(|| CheckpointWriter::new(snapshot, history));
     }
 
     /// Whether a checkpoint is under way.
@@ -190,26 +194,40 @@ impl<D: Disk> Store<D> {
         self.checkpoint.is_some()
     }
 
-    /// Goes on with the checkpoint; its version when it is done, and all that it covers is removed.
-    pub fn checkpoint_step(&mut self) -> Result<Option<u64>, StorageError> {
+    /// Goes on with the checkpoint. Its end: all that it covers is removed, or it is given up.
+    pub fn checkpoint_step(&mut self) -> Result<Option<CheckpointEnd>, StorageError> {
         let Some(checkpoint) = &mut self.checkpoint else {
             return Ok(None);
         };
-        if !checkpoint.step(&self.disk)? {
-            return Ok(None);
-        }
-        let id = checkpoint.header().id();
-        let files = DataFiles {
-            checkpoint: Some(id),
-            ..self.log_end.in_force()
+        let (disk, id) = (&self.disk, checkpoint.header().id());
+        let failure = match checkpoint.step(disk) {
+            Ok(false) => return Ok(None),
+            Ok(true) => {
+                let files = DataFiles {
+                    checkpoint: Some(id),
+                    ..self.log_end.in_force()
+                };
+                let change = self.log_end.change(files, || checkpoint.put_in_place(disk));
+                match change {
+                    Ok(()) => None,
+                    Err(error) if error.is_passing() && !checkpoint.is_named() => Some(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            // The log has all that it was to have.
+            Err(error) => Some(error),
         };
-        self.log_end
-            .change(files, || checkpoint.put_in_place(&self.disk))?;
-        self.checkpoint = None;
+        let checkpoint = self.checkpoint.take();
+        if let Some(error) = failure {
+            if let Some(checkpoint) = checkpoint {
+                checkpoint.give_up(disk);
+            }
+            return Ok(Some(CheckpointEnd::GivenUp(error)));
+        }
         let version = id.version;
         CheckpointWriter::<D::File>::remove_older(&self.disk, version)?;
         self.log.remove_up_to(&self.disk, version)?;
-        Ok(Some(version))
+        Ok(Some(CheckpointEnd::InPlace(version)))
     }
 
     /// Figures.

@@ -30,6 +30,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// How long after a sync of the log it may take until `log-end` tells of it for good.
 const LOG_END_DELAY_US: u64 = 1_000_000;
 
+/// How long what fails for lack of room or descriptors waits until it is tried again.
+const RETRY_DELAY_US: u64 = 200_000;
+
 /// What the thread is to do.
 #[derive(Debug)]
 pub struct Plan {
@@ -123,7 +126,7 @@ fn run(plan: Plan, commands: &Receiver<Command>, teller: &Teller) {
     });
     teller.tell(match outcome {
         Ok(()) => Event::Closed,
-        Err(error) => Event::Failed(error),
+        Err(error) => Event::Failed(error.into_final()),
     });
 }
 
@@ -204,6 +207,8 @@ fn work(
     let mut commit_count = 0;
     // By when `log-end` is to be synced.
     let mut log_end_due_us = None;
+    // When what is stalled is tried again.
+    let mut retry_due_us = None;
     loop {
         log_end_due_us = match log_end_due_us {
             _ if !worker.is_log_end_behind() => None,
@@ -213,8 +218,18 @@ fn work(
             }
             due_us => due_us.or_else(|| Some(clock_us() + LOG_END_DELAY_US)),
         };
+        retry_due_us = match retry_due_us {
+            _ if !worker.is_stalled() => None,
+            Some(due_us) if due_us <= clock_us() => {
+                worker.try_stalled(tell)?;
+                worker.commit(tell)?;
+                Some(clock_us() + RETRY_DELAY_US)
+            }
+            due_us => due_us.or_else(|| Some(clock_us() + RETRY_DELAY_US)),
+        };
+        let next_due_us = log_end_due_us.into_iter().chain(retry_due_us).min();
         let until_due =
-            log_end_due_us.map(|due_us| Duration::from_micros(due_us.saturating_sub(clock_us())));
+            next_due_us.map(|due_us: u64| Duration::from_micros(due_us.saturating_sub(clock_us())));
         match wait(&worker, commands, until_due) {
             Waiting::Command(command) => {
                 let mut next = Some(command);

@@ -5,9 +5,11 @@
 //!
 //! Invariants:
 //! 1. For `Fsync::Always` an append is told as durable only after its sync.
-//! 2. After an error the worker is not to be used any more.
+//! 2. After an error the worker is not to be used any more. A lack of room or of descriptors is none:
+//!    what fails for that waits, and all that follows in its partition behind it; a checkpoint is
+//!    given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use crate::config::Fsync;
@@ -18,8 +20,11 @@ use super::lineage::{Lineage, Mint};
 use super::recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
 use super::replacement::Replacement;
 use super::standing::{Role, Standing};
-use super::store::{Store, StoreStats};
+use super::store::{CheckpointEnd, Store, StoreStats};
 use super::{HistoryId, StorageError};
+
+/// What fails for lack of room or descriptors is tried so often before that is told.
+const TRIES_UNTOLD: u32 = 5;
 
 /// The directories of all partitions.
 pub trait Disks: fmt::Debug + Send + 'static {
@@ -88,6 +93,34 @@ pub enum Event {
         version: u64,
         /// Figures.
         stats: StoreStats,
+    },
+    /// A checkpoint could not be written, and is given up. The log goes on.
+    CheckpointGivenUp {
+        /// The partition.
+        partition: u32,
+        /// Why.
+        error: StorageError,
+        /// Figures.
+        stats: StoreStats,
+    },
+    /// Room or descriptors are short: what was handed over waits, and is tried again.
+    Stalled {
+        /// The partition.
+        partition: u32,
+        /// What fails.
+        error: StorageError,
+    },
+    /// It goes on.
+    Resumed {
+        /// The partition.
+        partition: u32,
+    },
+    /// A partition could not be made.
+    NotOpened {
+        /// The partition.
+        partition: u32,
+        /// Why.
+        error: StorageError,
     },
     /// Where the partition stands lasts: one for each [`Command::Settle`], in order.
     Settled {
@@ -166,6 +199,41 @@ struct Open<D: Disk> {
     told: (u64, u64),
     /// [`Event::Settled`]s that wait for the end of a replacement.
     unsettled_count: usize,
+    /// Of the [`Command::Settle`]s that wait, the first ones nobody asked for.
+    untold_settle_count: usize,
+    /// What waits for room or descriptors, oldest first.
+    stalled: VecDeque<Command>,
+    /// A piece of a replacement waits for that.
+    is_replacement_stalled: bool,
+    /// How often the oldest of these has failed.
+    failed_tries: u32,
+}
+
+impl<D: Disk> Open<D> {
+    fn is_stalled(&self) -> bool {
+        self.is_replacement_stalled || !self.stalled.is_empty()
+    }
+
+    fn has_piece(&self) -> bool {
+        let has_replacement_piece =
+            self.store.has_replacement_work() && !self.is_replacement_stalled;
+        self.store.has_checkpoint_work() || has_replacement_piece
+    }
+
+    /// Something failed for lack of room or descriptors. What passes at once is not told.
+    fn on_shortage(&mut self, partition: u32, error: StorageError, tell: &mut dyn FnMut(Event)) {
+        self.failed_tries += 1;
+        if self.failed_tries == TRIES_UNTOLD {
+            tell(Event::Stalled { partition, error });
+        }
+    }
+
+    /// Nothing waits any more.
+    fn on_room(&mut self, partition: u32, tell: &mut dyn FnMut(Event)) {
+        if std::mem::take(&mut self.failed_tries) >= TRIES_UNTOLD {
+            tell(Event::Resumed { partition });
+        }
+    }
 }
 
 /// The worker.
@@ -226,7 +294,16 @@ impl<S: Disks> DiskWorker<S> {
             let version = loaded.lsm.last_version();
             let history = HistoryId(self.mint.draw());
             loaded.standing.lineage = loaded.standing.lineage.begin(history, version);
-            self.store(id).store.settle(loaded.standing.clone())?;
+            let open = self.store(id);
+            match open.store.settle(&loaded.standing) {
+                // Nothing is written before it.
+                Err(error) if error.is_passing() => {
+                    let standing = Box::new(loaded.standing.clone());
+                    open.stalled.push_back(Command::Settle(id, standing));
+                    open.untold_settle_count += 1;
+                }
+                settled => drop(settled?),
+            }
         }
         Ok(loaded)
     }
@@ -255,6 +332,10 @@ impl<S: Disks> DiskWorker<S> {
                 batches: Vec::new(),
                 told,
                 unsettled_count: 0,
+                untold_settle_count: 0,
+                stalled: VecDeque::new(),
+                is_replacement_stalled: false,
+                failed_tries: 0,
             },
         );
         Loaded {
@@ -283,25 +364,23 @@ impl<S: Disks> DiskWorker<S> {
         tell: &mut dyn FnMut(Event),
     ) -> Result<(), StorageError> {
         match command {
-            Command::Open(id) => {
-                let loaded = self.load(id, &mut |_| {})?;
-                tell(Event::Loaded(Box::new(loaded)));
-            }
-            Command::Append(id, batch) => {
+            Command::Open(id) => match self.load(id, &mut |_| {}) {
+                Ok(loaded) => tell(Event::Loaded(Box::new(loaded))),
+                Err(error) if error.is_passing() => tell(Event::NotOpened {
+                    partition: id,
+                    error,
+                }),
+                Err(error) => return Err(error),
+            },
+            Command::Append(id, _) | Command::Settle(id, _) => {
                 let open = self.store(id);
-                open.store.append(&batch)?;
-                open.batches.push(batch);
+                if open.stalled.is_empty() {
+                    return self.write(id, command, tell);
+                }
+                open.stalled.push_back(command);
             }
             Command::Sync => self.is_sync_due = true,
-            Command::Checkpoint(id, snapshot) => self.store(id).store.begin_checkpoint(snapshot)?,
-            Command::Settle(id, standing) => {
-                let open = self.store(id);
-                if open.store.settle(*standing)? {
-                    tell(Event::Settled { partition: id });
-                } else {
-                    open.unsettled_count += 1;
-                }
-            }
+            Command::Checkpoint(id, snapshot) => self.store(id).store.begin_checkpoint(snapshot),
             Command::Replace(id, replacement) => {
                 self.store(id).store.begin_replacement(*replacement)?;
             }
@@ -310,6 +389,70 @@ impl<S: Disks> DiskWorker<S> {
                 self.open.remove(&id);
                 self.is_clearing = true;
                 tell(Event::Removed { partition: id });
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out a command that is tried again if there is no room for it.
+    fn write(
+        &mut self,
+        id: u32,
+        command: Command,
+        tell: &mut dyn FnMut(Event),
+    ) -> Result<(), StorageError> {
+        let open = self.store(id);
+        let outcome = match &command {
+            Command::Append(_, batch) => open.store.append(batch),
+            Command::Settle(_, standing) => open.store.settle(standing).map(|is_settled| {
+                if open.untold_settle_count > 0 {
+                    open.untold_settle_count -= 1;
+                } else if is_settled {
+                    tell(Event::Settled { partition: id });
+                } else {
+                    open.unsettled_count += 1;
+                }
+            }),
+            _ => Ok(()),
+        };
+        match outcome {
+            Ok(()) => {
+                if let Command::Append(_, batch) = command {
+                    open.batches.push(batch);
+                }
+                Ok(())
+            }
+            Err(error) if error.is_passing() => {
+                open.stalled.push_front(command);
+                open.on_shortage(id, error, tell);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether something waits for room or descriptors.
+    pub fn is_stalled(&self) -> bool {
+        self.open.values().any(Open::is_stalled)
+    }
+
+    /// Tries again what waits for room or descriptors; [`commit`](Self::commit) after it.
+    pub fn try_stalled(&mut self, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
+        let is_stalled = |(id, open): (&u32, &Open<S::Disk>)| open.is_stalled().then_some(*id);
+        let ids: Vec<u32> = self.open.iter().filter_map(is_stalled).collect();
+        for id in ids {
+            let open = self.store(id);
+            open.is_replacement_stalled = false;
+            let mut waiting = std::mem::take(&mut open.stalled);
+            while self.store(id).stalled.is_empty()
+                && let Some(command) = waiting.pop_front()
+            {
+                self.write(id, command, tell)?;
+            }
+            let open = self.store(id);
+            open.stalled.append(&mut waiting);
+            if !open.is_stalled() && !open.store.has_replacement_work() {
+                open.on_room(id, tell);
             }
         }
         Ok(())
@@ -350,10 +493,8 @@ impl<S: Disks> DiskWorker<S> {
     /// Whether a mark, a piece of a checkpoint or one of a replacement is to be written, or a file
     /// of a removed partition is left.
     pub fn has_more(&self) -> bool {
-        let has_more = |store: &Store<S::Disk>| {
-            store.is_mark_due() || store.has_checkpoint_work() || store.has_replacement_work()
-        };
-        self.is_clearing || self.open.values().any(|open| has_more(&open.store))
+        let has_more = |open: &Open<S::Disk>| open.store.is_mark_due() || open.has_piece();
+        self.is_clearing || self.open.values().any(has_more)
     }
 
     /// To be called when nothing more is to be appended for now.
@@ -383,39 +524,56 @@ impl<S: Disks> DiskWorker<S> {
 
     /// To be called about a second after that, and when nothing else is to do.
     pub fn sync_log_ends(&mut self) -> Result<(), StorageError> {
-        self.open
-            .values_mut()
-            .try_for_each(|open| open.store.sync_log_end())
+        for open in self.open.values_mut() {
+            match open.store.sync_log_end() {
+                // It stays behind, and is tried again.
+                Err(error) if error.is_passing() => {}
+                synced => synced?,
+            }
+        }
+        Ok(())
     }
 
     /// Writes one piece of whatever is under way.
     pub fn write_piece(&mut self, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
         self.clear_piece();
-        let has_piece =
-            |store: &Store<S::Disk>| store.has_checkpoint_work() || store.has_replacement_work();
-        let Some((id, open)) = self
-            .open
-            .iter_mut()
-            .find(|(_, open)| has_piece(&open.store))
-        else {
+        let Some((id, open)) = self.open.iter_mut().find(|(_, open)| open.has_piece()) else {
             return Ok(());
         };
-        if let Some(version) = open.store.checkpoint_step()? {
-            tell(Event::Checkpointed {
-                partition: *id,
+        let id = *id;
+        match open.store.checkpoint_step()? {
+            None => {}
+            Some(CheckpointEnd::InPlace(version)) => tell(Event::Checkpointed {
+                partition: id,
                 version,
                 stats: open.store.stats(),
-            });
+            }),
+            Some(CheckpointEnd::GivenUp(error)) => tell(Event::CheckpointGivenUp {
+                partition: id,
+                error,
+                stats: open.store.stats(),
+            }),
         }
-        if let Some(number) = open.store.replacement_step()? {
+        let replaced = match open.store.replacement_step() {
+            Err(error) if error.is_passing() => {
+                open.is_replacement_stalled = true;
+                open.on_shortage(id, error, tell);
+                return Ok(());
+            }
+            replaced => replaced?,
+        };
+        if !open.is_stalled() {
+            open.on_room(id, tell);
+        }
+        if let Some(number) = replaced {
             open.told = (open.store.written_version(), open.store.synced_version());
             tell(Event::Replaced {
-                partition: *id,
+                partition: id,
                 number,
                 stats: open.store.stats(),
             });
             for _ in 0..std::mem::take(&mut open.unsettled_count) {
-                tell(Event::Settled { partition: *id });
+                tell(Event::Settled { partition: id });
             }
         }
         Ok(())
@@ -424,6 +582,14 @@ impl<S: Disks> DiskWorker<S> {
     /// Makes everything last.
     pub fn close(&mut self) -> Result<(), StorageError> {
         for open in self.open.values_mut() {
+            // The last try: with `--fsync interval` some of it was answered already.
+            for command in open.stalled.drain(..) {
+                match command {
+                    Command::Append(_, batch) => open.store.append(&batch)?,
+                    Command::Settle(_, standing) => drop(open.store.settle(&standing)?),
+                    _ => {}
+                }
+            }
             open.store.sync()?;
             open.store.rest()?;
             open.store.sync_log_end()?;
