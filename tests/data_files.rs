@@ -227,6 +227,38 @@ fn metadata_that_is_missing_or_old_is_refused_and_no_file_is_removed() {
     stop(node);
 }
 
+/// The files of a partition as a version without `log-end` left them: names and bytes. In
+/// `tests/old_directories` those that are not text are in hexadecimal.
+fn old_files(directory: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/old_directories")
+        .join(directory);
+    let file_of = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let (name, text) = (name.expect("a name"), fs::read(path).expect("read"));
+        match name.strip_suffix(".hex") {
+            Some(name) => (name.to_owned(), bytes_of_hex(&text)),
+            None => (name.to_owned(), text),
+        }
+    };
+    let entries = fs::read_dir(folder).expect("a folder");
+    entries
+        .map(|entry| file_of(&entry.expect("an entry").path()))
+        .collect()
+}
+
+fn bytes_of_hex(text: &[u8]) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .iter()
+        .filter_map(|digit| char::from(*digit).to_digit(16))
+        .map(|digit| u8::try_from(digit).expect("four bits"))
+        .collect();
+    digits
+        .chunks_exact(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect()
+}
+
 #[test]
 fn a_version_without_log_end_left_a_directory_that_is_taken_over() {
     let expected: [(&str, &[(&str, &str)]); 2] = [
@@ -239,16 +271,11 @@ fn a_version_without_log_end_left_a_directory_that_is_taken_over() {
     for (name, content) in expected {
         let folder = Folder::new("old-directory");
         let data = folder.join("data");
-        let old = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/old_directories")
-            .join(name);
         fs::create_dir(&data).expect("make");
         fs::write(data.join("lock"), b"").expect("write");
         fs::create_dir(partition(&data)).expect("make");
-        for entry in fs::read_dir(old).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            let file_name = path.file_name().expect("a name");
-            fs::copy(&path, partition(&data).join(file_name)).expect("copy");
+        for (file_name, bytes) in old_files(name) {
+            fs::write(partition(&data).join(file_name), bytes).expect("write");
         }
         for _ in 0..2 {
             let node = start(&data, &[]);
@@ -274,17 +301,11 @@ fn files_of_a_generation_that_nothing_names_are_not_removed() {
     stop(node);
     stop(start(&data, &[]));
     // As a version without `log-end` left it, after all data was replaced once.
-    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old_directories/after-restart");
     fs::remove_dir_all(partition(&data)).expect("remove");
     fs::create_dir(partition(&data)).expect("make");
-    for entry in fs::read_dir(old).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .expect("a name");
+    for (name, bytes) in old_files("after-restart") {
         if name != "partition.json" {
-            fs::copy(&path, partition(&data).join(format!("g1-{name}"))).expect("copy");
+            fs::write(partition(&data).join(format!("g1-{name}")), bytes).expect("write");
         }
     }
     let before = files(&data);
