@@ -86,6 +86,9 @@ impl std::fmt::Debug for Bytes {
     }
 }
 
+/// Bytes of the header of a log file.
+const HEADER_BYTES: usize = 64;
+
 /// What is done to the files.
 #[derive(Clone, Debug)]
 enum Damage {
@@ -454,6 +457,8 @@ impl Run {
         let synced_version = self.worlds[&self.history.0].synced_version;
         let newest_log = before.keys().filter(|name| name.contains("wal-")).max();
         let is_tail_gone = match damage {
+            // A file without its header is not the one that `log-end` names.
+            Damage::Truncate(_, len) if *len < HEADER_BYTES => false,
             Damage::Truncate(name, _) | Damage::CutOut(name, ..) | Damage::Replace(name, _) => {
                 Some(name) == newest_log
             }
