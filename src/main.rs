@@ -17,10 +17,16 @@ fn main() -> ExitCode {
     match config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Invocation::Help) => print(&config::help()),
         Ok(Invocation::Version) => print(&format!("db-node {}\n", version::full())),
-        Ok(Invocation::Run(config)) => match run(&config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err((message, code)) => fail(&message, code),
-        },
+        Ok(Invocation::Run(config)) => {
+            let names = std::env::vars_os().map(|(name, _)| name);
+            for warning in config::warnings_about_variables(names) {
+                let _ = writeln!(std::io::stderr(), "db-node: {warning}");
+            }
+            match run(&config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err((message, code)) => fail(&message, code),
+            }
+        }
         Err(error) => fail(&error.to_string(), EXIT_USAGE),
     }
 }

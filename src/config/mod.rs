@@ -27,7 +27,8 @@ pub use values::{host_name_in, parse_peer};
 
 use options::{OPTIONS, OptionSpec};
 use values::{
-    Bounds, parse_address, parse_bytes, parse_host_name, read_token, replication_address, within,
+    Bounds, bytes_within, parse_address, parse_bytes, parse_host_name, read_token,
+    replication_address, within,
 };
 
 /// Everything that can be set, in force.
@@ -310,7 +311,7 @@ impl Given {
 
     fn bytes(&self, flag: &str, bounds: &Bounds) -> Result<usize, ConfigError> {
         self.parsed(flag, |text| {
-            parse_bytes(text).and_then(|number| within(number, bounds))
+            parse_bytes(text).and_then(|number| bytes_within(number, bounds))
         })
     }
 
@@ -352,12 +353,18 @@ pub fn parse(
             lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => {
                 return Ok(Invocation::Version);
             }
+            lexopt::Arg::Short('p') | lexopt::Arg::Long("port") => "listen".to_owned(),
             lexopt::Arg::Long(flag) => flag.to_owned(),
             lexopt::Arg::Short(letter) => {
                 return Err(ConfigError(format!("unknown option -{letter}; see --help")));
             }
             lexopt::Arg::Value(value) => {
                 let value = value.to_string_lossy().into_owned();
+                match &*value {
+                    "help" => return Ok(Invocation::Help),
+                    "version" => return Ok(Invocation::Version),
+                    _ => {}
+                }
                 return Err(ConfigError(format!(
                     "unexpected argument {value}; options begin with --, see --help"
                 )));
@@ -401,6 +408,27 @@ fn from_environment(
             .collect();
     }
     vec![(name, value)]
+}
+
+/// What to tell of the names of environment variables: those that look like a mistyped one of this
+/// program. Names that are like none are left alone: a platform may set such variables.
+pub fn warnings_about_variables(names: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let known: Vec<String> = (OPTIONS.iter())
+        .map(|option| environment_name(option.flag))
+        .collect();
+    let warning = |name: OsString| {
+        let name = name.into_string().ok()?;
+        let rest = name.strip_prefix("DB_NODE_")?;
+        if known.contains(&name) {
+            return None;
+        }
+        let flag = nearest(rest, OPTIONS.iter().map(|option| option.flag))?;
+        let meant = environment_name(flag);
+        Some(format!(
+            "the environment variable {name} means nothing: did you mean {meant}?"
+        ))
+    };
+    names.into_iter().filter_map(warning).collect()
 }
 
 fn environment_name(flag: &str) -> String {
@@ -448,7 +476,8 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
         accept_data_loss: given.switch("accept-data-loss")?,
         memtable_bytes: given.bytes("memtable-bytes", &MEMTABLE_BYTES)?,
         max_memory_bytes: given.parsed("max-memory", |text| {
-            let bytes = || parse_bytes(text).and_then(|number| within(number, &MAX_MEMORY_BYTES));
+            let bytes =
+                || parse_bytes(text).and_then(|number| bytes_within(number, &MAX_MEMORY_BYTES));
             if text.is_empty() {
                 Ok(None)
             } else {
@@ -531,9 +560,10 @@ pub fn help() -> String {
         };
         let _ = writeln!(text, "  {flag:<25} {}{default}", option.meaning);
     }
-    text.push_str("  -h, --help; -V, --version\n\n");
+    text.push_str("  -p, --port N: --listen 127.0.0.1:N; -h, --help; -V, --version\n\n");
     text.push_str(
-        "Each is an environment variable too: --max-connections is DB_NODE_MAX_CONNECTIONS.\n",
+        "Sizes: 64MiB, 64MB and 64m are the same, 64 times 1,024 KiB.\n\
+         Each is an environment variable too: --max-connections is DB_NODE_MAX_CONNECTIONS.\n",
     );
     text.push_str("Try: curl localhost:9001/set -d '{\"key\":\"a\",\"value\":\"1\"}'\n");
     text

@@ -99,16 +99,27 @@ fn mistakes_are_told_with_the_way_out() {
             "--allow-open",
         ),
         (&["--listen", "[::]:9001"], &[], "--allow-open"),
-        (&["--listen", "9001"], &[], "127.0.0.1:9001"),
+        (&["--listen", "here"], &[], "127.0.0.1:9001"),
+        (&["--listen", "127.0.0.1"], &[], "an address and a port"),
+        (&["--listen", "70000"], &[], "up to 65535"),
+        (&["--port", "99999"], &[], "up to 65535"),
+        (
+            &["--listen", "no-such-name.invalid:9001"],
+            &[],
+            "the name no-such-name.invalid was not found",
+        ),
         (&["--listen"], &[], "--listen needs a value"),
         (&["--lisen", "x"], &[], "did you mean --listen?"),
         (&["--frobnicate"], &[], "see --help"),
         (&["-x"], &[], "see --help"),
         (&["serve"], &[], "unexpected argument serve"),
-        (&["--memtable-bytes", "1"], &[], "give a number from 65536"),
+        (&["--memtable-bytes", "1"], &[], "at least 64 KiB"),
+        (&["--max-memory", "100KiB"], &[], "at least 4 MiB"),
+        (&["--max-memory", "5000TB"], &[], "at most 1024 TiB"),
+        (&["--max-value-bytes", "0"], &[], "at least 1 byte"),
         (&["--memtable-bytes", "99999999999999999999"], &[], "KiB"),
         (&["--memtable-bytes", "4 parsecs"], &[], "KiB"),
-        (&["--max-value-bytes", "2GiB"], &[], "to 1073741824"),
+        (&["--max-value-bytes", "2GiB"], &[], "at most 1 GiB"),
         (&["--max-connections", "0"], &[], "from 1 to"),
         (&["--max-connections", "-1"], &[], "whole number"),
         (&["--token-file", "/nowhere/token"], &[], "cannot read it"),
@@ -195,4 +206,80 @@ fn help_fits_one_screen() {
 fn durability_without_a_directory_is_refused() {
     let error = parse_with(&["--fsync", "always"], &[]).unwrap_err();
     assert!(error.contains("--data-dir"), "{error}");
+}
+
+#[test]
+fn ports_and_sizes_as_people_write_them() {
+    let listens = |arguments: &[&str]| {
+        let config = parse_with(arguments, &[]).expect("valid");
+        config.listen.to_string()
+    };
+    for arguments in [
+        &["--port", "21001"][..],
+        &["-p", "21001"],
+        &["-p21001"],
+        &["--port=21001"],
+        &["--listen", "21001"],
+        &["--listen", ":21001"],
+        &["--listen", "127.0.0.1:1", "-p", "21001"],
+    ] {
+        assert_eq!(listens(arguments), "127.0.0.1:21001", "{arguments:?}");
+    }
+    let by_variable = parse_with(&[], &[("DB_NODE_LISTEN", "21001")]).expect("valid");
+    assert_eq!(by_variable.listen.port(), 21001);
+    for (text, bytes) in [
+        ("1GB", 1 << 30),
+        ("1g", 1 << 30),
+        ("1G", 1 << 30),
+        ("1GiB", 1 << 30),
+        ("1 gb", 1 << 30),
+        ("64m", 64 << 20),
+        ("64MB", 64 << 20),
+        ("8192k", 8 << 20),
+        ("8192Kb", 8 << 20),
+        ("1t", 1 << 40),
+        ("5000000", 5_000_000),
+    ] {
+        let config = parse_with(&["--max-memory", text], &[]).expect(text);
+        assert_eq!(config.max_memory_bytes, Some(bytes), "{text}");
+    }
+    for wrong in ["1.5GB", "GB", "1gib5", "-1g", "1e9"] {
+        let error = parse_with(&["--max-memory", wrong], &[]).unwrap_err();
+        assert!(error.contains("KiB, MiB, GiB or TiB"), "{error}");
+    }
+}
+
+#[test]
+fn words_for_help_and_version() {
+    let parse_word = |word: &str| parse([OsString::from(word)], |_| None);
+    assert!(matches!(parse_word("help"), Ok(Invocation::Help)));
+    assert!(matches!(parse_word("version"), Ok(Invocation::Version)));
+}
+
+#[test]
+fn mistyped_variables_are_named() {
+    let warnings = |name: &str| warnings_about_variables([OsString::from(name)]);
+    for (name, meant) in [
+        ("DB_NODE_LISTN", "DB_NODE_LISTEN"),
+        ("DB_NODE_MAX_MEMROY", "DB_NODE_MAX_MEMORY"),
+        ("DB_NODE_listen", "DB_NODE_LISTEN"),
+        ("DB_NODE_MAX-MEMORY", "DB_NODE_MAX_MEMORY"),
+    ] {
+        let told = warnings(name);
+        assert!(
+            told.len() == 1 && told[0].contains(meant),
+            "{name}: {told:?}"
+        );
+    }
+    // As Kubernetes sets them for a service of that name.
+    for name in [
+        "DB_NODE_LISTEN",
+        "DB_NODE_SERVICE_HOST",
+        "DB_NODE_SERVICE_PORT",
+        "DB_NODE_PORT",
+        "DB_NODE_PORT_9001_TCP_ADDR",
+        "PATH",
+    ] {
+        assert_eq!(warnings(name), [""; 0], "{name}");
+    }
 }

@@ -1,6 +1,6 @@
 //! What a value of an option may look like, and what is said about one that does not.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use super::{GIB, KIB, MIB, REPLICATION_PORT_OFFSET, Token};
 
@@ -10,14 +10,32 @@ pub(super) struct Bounds {
     pub(super) max: u64,
 }
 
+/// An address to listen on; a port alone is one of this machine.
 pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let problem =
+        || "give an address and a port, such as 127.0.0.1:9001 or [::1]:9001; or a port".to_owned();
+    let alone = text.strip_prefix(':').unwrap_or(text);
+    if !alone.is_empty() && alone.bytes().all(|byte| byte.is_ascii_digit()) {
+        let port: u16 = alone
+            .parse()
+            .map_err(|_| "a port is a number up to 65535".to_owned())?;
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(problem)?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(problem());
+    }
     // `localhost:9001` and other names of this machine are resolved once, here.
     let mut addresses = text.to_socket_addrs().map_err(|_| {
-        "give an address and a port, such as 127.0.0.1:9001 or [::1]:9001".to_owned()
+        if host_name_in(text).is_some_and(|name| parse_host_name(&name).is_ok()) {
+            format!("the name {host} was not found: give its IP address, such as 127.0.0.1:{port}")
+        } else {
+            problem()
+        }
     })?;
     addresses
         .next()
-        .ok_or_else(|| "no address has that name".to_owned())
+        .ok_or_else(|| format!("the name {host} has no address"))
 }
 
 /// The replication address that goes with an HTTP address: another port of the system's choice for one of its choice.
@@ -79,23 +97,53 @@ pub fn host_name_in(address: &str) -> Option<String> {
     (!is_ip && !host.is_empty()).then(|| host.to_owned())
 }
 
+/// A number of bytes. Units are powers of 1,024, however they are written.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let problem = || {
+        "give bytes, or a whole number with KiB, MiB, GiB or TiB (KB, k and the like are the same)"
+            .to_owned()
+    };
     let digits_end = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let unit = match text[digits_end..].trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
-        "k" | "kib" => KIB,
-        "m" | "mib" => MIB,
-        "g" | "gib" => GIB,
-        _ => return Err("give bytes, or a number with KiB, MiB or GiB".to_owned()),
+        "k" | "kb" | "kib" => KIB,
+        "m" | "mb" | "mib" => MIB,
+        "g" | "gb" | "gib" => GIB,
+        "t" | "tb" | "tib" => 1024 * GIB,
+        _ => return Err(problem()),
     };
-    let number: u64 = text[..digits_end]
-        .parse()
-        .map_err(|_| "give bytes, or a number with KiB, MiB or GiB".to_owned())?;
+    let number: u64 = text[..digits_end].parse().map_err(|_| problem())?;
     number
         .checked_mul(unit)
         .ok_or_else(|| "that is more than there is".to_owned())
+}
+
+/// A number of bytes as a person writes it: in the largest unit that it is a whole number of.
+fn show_bytes(bytes: u64) -> String {
+    let units = [
+        (1024 * GIB, "TiB"),
+        (GIB, "GiB"),
+        (MIB, "MiB"),
+        (KIB, "KiB"),
+    ];
+    let whole = units
+        .into_iter()
+        .find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    match whole {
+        Some((unit, name)) => format!("{} {name}", bytes / unit),
+        None if bytes == 1 => "1 byte".to_owned(),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+/// The same as [`within`] of a number of bytes.
+pub(super) fn bytes_within<T: TryFrom<u64>>(bytes: u64, bounds: &Bounds) -> Result<T, String> {
+    if bytes < bounds.min {
+        return Err(format!("give at least {}", show_bytes(bounds.min)));
+    }
+    within(bytes, bounds).map_err(|_| format!("give at most {}", show_bytes(bounds.max)))
 }
 
 pub(super) fn within<T: TryFrom<u64>>(number: u64, bounds: &Bounds) -> Result<T, String> {

@@ -21,6 +21,20 @@ const LOCK_NAME: &str = "lock";
 /// Found at the root of a file system of its own.
 const HARMLESS_NAMES: [&str; 2] = [LOCK_NAME, "lost+found"];
 
+/// Makes a directory and all that are missing above it, so that they last.
+fn make(folder: &Path) -> io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(folder)?;
+    for made in missing {
+        let parent = made
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        sync_folder(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
 /// A data directory that this process has for itself.
 #[derive(Debug)]
 pub struct DataDir {
@@ -30,14 +44,12 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes a directory, which is made if its parent is there. One that holds other things than a node's is refused.
+    /// Takes a directory, which is made with all those above it. One that holds other things than a node's is refused.
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
         let shown = folder.display();
-        if let Err(error) = fs::create_dir(folder)
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
+        if let Err(error) = make(folder) {
             return Err(StorageError::Unusable(format!(
-                "--data-dir {shown} cannot be made: {error}; name a directory whose parent is there and may be written to"
+                "--data-dir {shown} cannot be made: {error}; name a directory that this user may make"
             )));
         }
         let names = names_in(folder)?;
