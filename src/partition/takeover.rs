@@ -421,7 +421,7 @@ impl Partition {
                 return self.end_visit(Visit::Due(now_ms));
             }
         }
-        match upstream.answer() {
+        match upstream.answer_to(standing.epoch) {
             Some(answer) if answer.intent == Intent::Grant && answer.epoch == standing.epoch => {
                 let is_behind = related == Relation::Newer && !takeover.is_announcing;
                 if is_behind && upstream.is_fed() && !is_planted(Bug::TakeoverTooEarly) {

@@ -218,9 +218,11 @@ impl Upstream {
         }
     }
 
-    /// What the peer has answered to the claim, if it has.
-    pub fn answer(&self) -> Option<&PeerState> {
-        self.peer.as_ref().filter(|_| self.has_answer)
+    /// What the peer has answered to the claim to this epoch, if it has. An answer to an earlier
+    /// claim says nothing about this one.
+    pub fn answer_to(&self, epoch: u64) -> Option<&PeerState> {
+        let is_answered = self.has_answer && self.claimed_epoch == Some(epoch);
+        self.peer.as_ref().filter(|_| is_answered)
     }
 
     /// How far it is.
