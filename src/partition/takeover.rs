@@ -43,6 +43,10 @@ const PARTED_RETRY_MS: u64 = 2_000;
 const ANNOUNCE_MIN_MS: u64 = 500;
 const ANNOUNCE_MAX_MS: u64 = 10_000;
 
+/// A node that was visited longer ago than this may follow another one by now: before this node
+/// leads, it is asked again.
+const VISIT_FRESH_MS: u64 = 1_000;
+
 /// The answer to an assignment waits so long for the office.
 const ANSWER_MAX_MS: u64 = 1_000;
 
@@ -75,6 +79,8 @@ struct Stop {
     visit: Visit,
     /// Since when it answers that it is not ready.
     busy_since_ms: Option<u64>,
+    /// When the visit was over, if it was made.
+    done_at_ms: Option<u64>,
 }
 
 impl Stop {
@@ -83,6 +89,7 @@ impl Stop {
             address,
             visit: Visit::Due(0),
             busy_since_ms: None,
+            done_at_ms: None,
         }
     }
 
@@ -120,6 +127,8 @@ pub(super) struct Takeover {
     /// It was told to lead while it was in office: a controller wants it to lead above any epoch
     /// that others know of.
     is_told_again: bool,
+    /// Visits that were made long ago have been made again, once in this epoch.
+    is_refreshed: bool,
     retry_ms: u64,
     /// The change whose reply waits for the office, and that of the office.
     ordered_change: u64,
@@ -137,6 +146,7 @@ impl Takeover {
             begun_at_ms: None,
             is_announcing: false,
             is_told_again: false,
+            is_refreshed: false,
             retry_ms: ANNOUNCE_MIN_MS,
             ordered_change,
             office_change: None,
@@ -180,8 +190,32 @@ impl Takeover {
 
     /// All visits are to be made again.
     fn restart(&mut self) {
+        self.is_refreshed = false;
         for stop in &mut self.stops {
-            (stop.visit, stop.busy_since_ms) = (Visit::Due(0), None);
+            *stop = Stop::new(std::mem::take(&mut stop.address));
+        }
+    }
+
+    /// Notes when visits were over.
+    fn note_visits(&mut self, now_ms: u64) {
+        for stop in &mut self.stops {
+            if stop.visit == Visit::Done {
+                stop.done_at_ms.get_or_insert(now_ms);
+            }
+        }
+    }
+
+    /// Plans the visits once more that were made too long ago: only once in an epoch, so that slow
+    /// nodes cannot put the office off for ever.
+    fn refresh(&mut self, now_ms: u64) {
+        if std::mem::replace(&mut self.is_refreshed, true) {
+            return;
+        }
+        let is_old = |at_ms: u64| now_ms.saturating_sub(at_ms) > VISIT_FRESH_MS;
+        for stop in &mut self.stops {
+            if stop.done_at_ms.is_some_and(is_old) {
+                (stop.visit, stop.done_at_ms) = (Visit::Due(now_ms), None);
+            }
         }
     }
 
@@ -429,6 +463,17 @@ impl Partition {
                 }
                 self.end_visit(Visit::Done)
             }
+            Some(answer) if answer.epoch < standing.epoch => {
+                // A node with data of the same origin grants a higher epoch. What has come from it
+                // was sent before it heard of the claim: it makes way for another leader.
+                let is_related = answer.last_version == 0
+                    || self.is_believed(&answer.lineage, answer.last_version);
+                self.end_visit(if is_related {
+                    Visit::Due(now_ms + BUSY_RETRY_MS)
+                } else {
+                    Visit::Done
+                })
+            }
             Some(answer) => {
                 let (epoch, ordered_epoch) = (answer.epoch, answer.ordered_epoch);
                 let leader = answer.address.clone();
@@ -468,14 +513,10 @@ impl Partition {
         self.end_visit(Visit::Due(now_ms + PARTED_RETRY_MS))
     }
 
-    /// A peer does not grant the claim: it knows of this epoch.
+    /// A peer does not grant the claim: it knows of this epoch, which is not below this node's.
     fn claim_refused(&mut self, epoch: u64, ordered_epoch: u64, leader: &str) -> Result<(), Ended> {
         let standing = self.roles.standing();
         let (own_epoch, own_ordered) = (standing.epoch, standing.ordered_epoch);
-        if epoch < own_epoch {
-            // It holds other data, and believes no stranger.
-            return self.end_visit(Visit::Done);
-        }
         if epoch - own_epoch > EPOCH_LEAP_MAX {
             log::warn!(
                 "partition {}: epoch {epoch} of a peer is not believed: it leaps",
@@ -509,8 +550,11 @@ impl Partition {
         self.take_over_in(epoch, Basis::OwnEpoch);
     }
 
-    /// Makes all visits, in an epoch that is not below the one in force.
+    /// Visits all nodes that are known, in an epoch that is not below the one in force: also those
+    /// that followed this node until now, and those that have granted an earlier claim.
     fn take_over_in(&mut self, epoch: u64, basis: Basis) {
+        let peers = self.with_known_peers(&self.roles.standing().peers);
+        self.add_to_takeover(&peers);
         let was_leader = self.roles.role() == Role::Leader;
         let standing = self.roles.standing().clone();
         self.roles.begin_takeover();
@@ -588,6 +632,12 @@ impl Partition {
         let Some(takeover) = &mut self.takeover else {
             return;
         };
+        if !takeover.is_announcing {
+            takeover.note_visits(now_ms);
+            if takeover.due_at_ms().is_none() {
+                takeover.refresh(now_ms);
+            }
+        }
         if takeover.due_at_ms().is_some() {
             return;
         }
@@ -671,13 +721,11 @@ impl Partition {
     }
 
     pub(super) fn fetch_above(&mut self, heard_epoch: u64) {
-        let peers = self.with_known_peers(&self.roles.standing().peers);
         if self.takeover.is_none() {
             let change = self.roles.changed_count();
             let history = self.history();
             self.takeover = Some(Takeover::new(Basis::OwnEpoch, history, Vec::new(), change));
         }
-        self.add_to_takeover(&peers);
         self.disconnect();
         let standing = self.roles.standing();
         if standing.ordered_epoch == standing.epoch && heard_epoch <= standing.epoch {
