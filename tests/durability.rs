@@ -596,7 +596,8 @@ fn work(writer: &mut Writer, address: SocketAddr, fills_a_file: bool) -> io::Res
     Ok(End::Done)
 }
 
-/// Waits until a checkpoint of all there is is in place, or given up; if writing has ended, what a write is told.
+/// Waits until a checkpoint of all there is is in place, or given up; if writing has ended, what a
+/// write is told.
 fn wait_for_checkpoint(wire: &mut Wire) -> io::Result<Option<Answer>> {
     let mut outcome = Ok(None);
     wait_for("the checkpoint", || {
@@ -1237,20 +1238,29 @@ fn a_directory_that_is_not_ours_alone_is_refused() {
         1,
         "it was left as it was"
     );
-    let orphan = folder.join("missing/data");
-    assert_names(
-        &refuses(&["--data-dir", text(&orphan)], 2),
-        &["--data-dir", text(&orphan), "parent"],
-    );
     let file = foreign.join("thesis.txt");
-    assert_names(
-        &refuses(&["--data-dir", text(&file)], 2),
-        &["--data-dir", text(&file), "directory"],
-    );
+    for path in [file.clone(), file.join("data")] {
+        assert_names(
+            &refuses(&["--data-dir", text(&path)], 2),
+            &["--data-dir", text(&path), "directory"],
+        );
+    }
     assert_eq!(fs::read_to_string(&file).expect("read"), "years of work");
 
     let node = start(&data, &[]);
     assert_eq!(count_numbered(&node, 3), 3);
+    stop(node);
+}
+
+#[test]
+fn a_directory_is_made_with_those_above_it() {
+    let folder = Folder::new("made");
+    let data = folder.join("above/it/data");
+    let node = start(&data, &[]);
+    write_numbered(&node, 1);
+    stop(node);
+    let node = start(&data, &[]);
+    assert_eq!(count_numbered(&node, 1), 1);
     stop(node);
 }
 
