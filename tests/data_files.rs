@@ -1,6 +1,6 @@
 //! The files of a data directory, as an operator finds, loses and mixes them up: what a start says,
-//! what it leaves alone, and how `--accept-data-loss` gets past it. On the real disk; `lost_files.rs`
-//! does it to a simulated one, in all ways.
+//! what it leaves alone, and how `--accept-data-loss` gets past it. On the real disk;
+//! `lost_files.rs` does it to a simulated one, in all ways.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks, files and sockets of their own"
@@ -291,7 +291,25 @@ fn a_version_without_log_end_left_a_directory_that_is_taken_over() {
     }
 }
 
-/// Which files are in force `partition.json` says: without it, neither those nor any other are removed.
+#[test]
+fn files_of_a_later_generation_that_nothing_names_are_left_alone() {
+    let folder = Folder::new("later-generation");
+    let data = folder.join("data");
+    let node = start(&data, &[]);
+    put(&node, "a", b"1");
+    stop(node);
+    let newest = logs(&data).pop().expect("a log");
+    let unknown = partition(&data).join(format!("g7-{newest}"));
+    fs::copy(partition(&data).join(&newest), &unknown).expect("copy");
+    let before = fs::read(&unknown).expect("read");
+    let node = start(&data, &[]);
+    assert_eq!(get(&node, "a").as_deref(), Some("1"));
+    stop(node);
+    assert!(fs::read(&unknown).expect("it is still there") == before);
+}
+
+/// Which files are in force `partition.json` says: without it, neither those nor any other are
+/// removed.
 #[test]
 fn files_of_a_generation_that_nothing_names_are_not_removed() {
     let folder = Folder::new("generation");

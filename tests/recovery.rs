@@ -400,17 +400,18 @@ fn a_log_cut_at_any_byte_gives_the_writes_before_the_cut() {
     assert!(counts.iter().copied().eq(expected), "{counts:?}");
 }
 
+/// Where the records end in a log file that has two marks behind them.
+fn end_of_records(log: &[u8]) -> usize {
+    let last = log.iter().rposition(|byte| *byte != 0);
+    (last.expect("a mark") + 1).next_multiple_of(32) - 64
+}
+
 #[test]
 fn a_log_cut_below_what_was_synced_is_refused_with_the_version() {
     let writes = small_writes();
     let files = small_files(&writes, None, 4_096);
     let name = last_log(&files);
-    let used_bytes = files[&name]
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .expect("a mark")
-        + 1;
-    let end = used_bytes.next_multiple_of(32) - 64;
+    let end = end_of_records(&files[&name]);
     for cut in 0..files[&name].len() {
         let mut cut_files = files.clone();
         cut_files.get_mut(&name).expect("the log").truncate(cut);
@@ -440,12 +441,7 @@ fn bytes_cut_out_of_a_log_are_no_torn_tail() {
     let old = small_files(&[], None, 4_096);
     files.insert("log-end".to_owned(), old["log-end"].clone());
     let name = last_log(&files);
-    let used_bytes = files[&name]
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .expect("a mark")
-        + 1;
-    let end = used_bytes.next_multiple_of(32) - 64;
+    let end = end_of_records(&files[&name]);
     let mut rng = fastrand::Rng::with_seed(6);
     for _ in 0..2_000 {
         let from = rng.usize(64..end - 1);
