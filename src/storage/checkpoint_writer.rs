@@ -1,7 +1,7 @@
 //! A checkpoint on its way to disk, a piece at a time: a draft, synced as it grows, then renamed.
 //!
-//! Invariant: a file has a checkpoint's name only when all of it is synced; the one before it and the
-//! log it covers go when `log-end` says that the new one is in force.
+//! Invariant: a file has a checkpoint's name only when all of it is synced; the one before it and
+//! the log it covers go when `log-end` says that the new one is in force.
 
 use crate::lsm::Snapshot;
 
@@ -58,8 +58,8 @@ impl<F: DiskFile> CheckpointWriter<F> {
         self.encoder.header()
     }
 
-    /// Writes and syncs the next piece; true when that was the last one. After an error the same piece
-    /// can be tried again.
+    /// Writes and syncs the next piece; true when that was the last one. After an error the same
+    /// piece can be tried again.
     pub(super) fn step<D: Disk<File = F>>(&mut self, disk: &D) -> Result<bool, StorageError> {
         self.write(disk)
             .map_err(|error| StorageError::io("writing", disk.path(&self.draft), &error))
@@ -84,13 +84,14 @@ impl<F: DiskFile> CheckpointWriter<F> {
 
     /// Gives it its name once all of it is written; when this returns, that is durable.
     pub(super) fn put_in_place<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
-        let failed = |action, error| StorageError::io(action, disk.path(&self.draft), &error);
+        let path = || disk.path(&self.draft);
         if !self.is_named {
             disk.rename(&self.draft, &self.name)
-                .map_err(|error| failed("renaming", error))?;
+                .map_err(|error| StorageError::io("renaming", path(), &error))?;
             self.is_named = true;
         }
-        disk.sync_names().map_err(|error| failed("syncing", error))
+        disk.sync_names()
+            .map_err(|error| StorageError::sync(path(), &error))
     }
 
     /// Whether it has its name, durable or not.

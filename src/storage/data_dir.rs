@@ -1,10 +1,10 @@
 //! The data directory: one process at a time, and nothing in it that is not ours.
 //!
 //! A partition is removed by renaming its folder, `partition-3` to `partition-3.removed-1`, so that
-//! it is there whole or not at all, whenever the power goes. Then the files in it are removed one by
-//! one, but for those that were saved for an operator: `diverged-*` and `*.damaged`. A start goes on
-//! with that. An empty `partition-0.removed-1` stays: it tells the next start not to make the first
-//! partition anew.
+//! it is there whole or not at all, whenever the power goes. Then the files in it are removed one
+//! by one, but for those that were saved for an operator: `diverged-*` and `*.damaged`. A start
+//! goes on with that. An empty `partition-0.removed-1` stays: it tells the next start not to make
+//! the first partition anew.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -44,12 +44,14 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes a directory, which is made with all those above it. One that holds other things than a node's is refused.
+    /// Takes a directory, which is made with all those above it. One that holds other things than a
+    /// node's is refused.
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
         let shown = folder.display();
         if let Err(error) = make(folder) {
             return Err(StorageError::Unusable(format!(
-                "--data-dir {shown} cannot be made: {error}; name a directory that this user may make"
+                "--data-dir {shown} cannot be made: {error}; name a directory that this user may \
+                 make"
             )));
         }
         let names = names_in(folder)?;
@@ -82,9 +84,7 @@ impl DataDir {
         }
         Ok(true)
     }
-}
 
-impl DataDir {
     /// Numbers of the partitions that were removed, as far as something tells of it: the first
     /// partition always.
     pub(super) fn removed_partitions(&self) -> Result<Vec<u32>, StorageError> {

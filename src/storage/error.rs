@@ -54,8 +54,8 @@ pub enum StorageError {
         problem: String,
         /// There is no room left.
         is_full: bool,
-        /// It was for lack of room or of descriptors, before anything was to be synced: to try again
-        /// later does no harm.
+        /// It was for lack of room or of descriptors, before anything was to be synced: to try
+        /// again later does no harm.
         is_passing: bool,
     },
 }
@@ -72,9 +72,13 @@ impl StorageError {
             path,
             problem: error.to_string(),
             is_full,
-            // What a failed sync has lost nobody knows.
-            is_passing: action != "syncing" && (is_full || is_out_of_descriptors(error)),
+            is_passing: is_full || is_out_of_descriptors(error),
         }
+    }
+
+    /// A sync that failed. It ends writing whatever the reason: the kernel does not tell what is lost.
+    pub(super) fn sync(path: String, error: &io::Error) -> Self {
+        Self::io("syncing", path, error).into_final()
     }
 
     /// Whether it is a shortage that passes, and nothing was lost by it.
@@ -137,14 +141,15 @@ impl fmt::Display for StorageError {
             Self::Damaged { .. } => write!(
                 f,
                 "{}. Restore a backup into an empty directory with --restore FILE, or start with \
-                 --accept-data-loss to keep what precedes the damage (the rest is set aside, not deleted)",
+                 --accept-data-loss to keep what precedes the damage (the rest is set aside, not \
+                 deleted)",
                 self.loss().unwrap_or_default()
             ),
             Self::Lost { .. } => write!(
                 f,
-                "{}. Put the file back, restore a backup into an empty directory with --restore FILE, \
-                 or start with --accept-data-loss to go on with what is there (what does not fit is set \
-                 aside, not deleted)",
+                "{}. Put the file back, restore a backup into an empty directory with --restore \
+                 FILE, or start with --accept-data-loss to go on with what is there (what does not \
+                 fit is set aside, not deleted)",
                 self.loss().unwrap_or_default()
             ),
             Self::TooNew { path, format } => write!(

@@ -15,8 +15,8 @@
 //!     60      4  CRC-32C of bytes 0..60
 //! ```
 //!
-//! A log file of format 1 has the same layout, and is read. It was written by a version that knew no
-//! `log-end` (`log_end.rs`): one of format 2 is never there without.
+//! A log file of format 1 has the same layout, and is read. It was written by a version that knew
+//! no `log-end` (`log_end.rs`): one of format 2 is never there without.
 
 use crate::lsm::{KeyHasher, LogPosition};
 
@@ -31,8 +31,14 @@ const LOG_FORMAT: u32 = 2;
 /// The format of log files before there was `log-end`.
 const LOG_FORMAT_ALONE: u32 = 1;
 
-fn word(bytes: &[u8], at: usize) -> u32 {
+/// The integer of 4 bytes at an offset that is known to be there.
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"))
+}
+
+/// The integer of 8 bytes at an offset that is known to be there.
+pub(super) fn long(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
 }
 
 /// What a file is.
@@ -132,10 +138,9 @@ impl FileHeader {
         if format > newest {
             return Err(FormatError::TooNew(format));
         }
-        let long = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"));
         let history = HistoryId(*bytes[16..].first_chunk().expect("sixteen bytes"));
         let position = LogPosition {
-            version: long(32),
+            version: long(bytes, 32),
             checksum: word(bytes, 40),
         };
         let hasher = match kind {
@@ -143,7 +148,7 @@ impl FileHeader {
             FileKind::Checkpoint => {
                 let hasher = u8::try_from(format)
                     .ok()
-                    .and_then(|format| KeyHasher::of_format(format, long(48)));
+                    .and_then(|format| KeyHasher::of_format(format, long(bytes, 48)));
                 Some(hasher.ok_or(FormatError::Damaged("a format that there never was"))?)
             }
         };

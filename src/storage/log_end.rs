@@ -3,8 +3,8 @@
 //!
 //! Log and checkpoints prove by their checksums that nothing within them is missing. They cannot
 //! prove that the newest of them is there: a log whose last file was removed looks like a log that
-//! ended earlier. This file names the newest ones by the checksums of their headers, and the version
-//! up to which the log was synced.
+//! ended earlier. This file names the newest ones by the checksums of their headers, and the
+//! version up to which the log was synced.
 //!
 //! All integers are little-endian. The file has 8,192 bytes, and two slots, at 0 and at 4,096:
 //!
@@ -12,7 +12,7 @@
 //! slot, 128 bytes
 //!      0      8  "dbnodend"
 //!      8      4  format      1
-//!     12      4  draft generation: its files are a replacement on its way (`replacement.rs`); 0: none
+//!     12      4  draft generation: its files are a replacement on its way; 0: none
 //!     16      8  number: of two slots that check out the one with the higher number counts
 //!     24     48  the files in force
 //!     72     48  the files that are in force once what is under way is done; else zeros
@@ -32,18 +32,20 @@
 //! ```
 //!
 //! Invariants:
-//! 1. A file gets a name that counts (a log file, a checkpoint, `partition.json`) only after a synced
-//!    slot announces it, and nothing relies on it before a synced slot confirms it. So a start after
-//!    a crash finds the files in force or the announced ones, and anything else is damage.
-//! 2. `synced_version` is written after each sync of the log, and synced later: when a file changes,
-//!    at a clean stop, and about a second after it was written. It is exact after the process was
-//!    killed; after a power cut it may be behind, never ahead.
-//! 3. Until a slot is synced, only that slot is written: however a power cut tears it, the other one
-//!    holds what was synced last.
+//! 1. A file gets a name that counts (a log file, a checkpoint, `partition.json`) only after a
+//!    synced slot announces it, and nothing relies on it before a synced slot confirms it. So a
+//!    start after a crash finds the files in force or the announced ones, and anything else is
+//!    damage.
+//! 2. `synced_version` is written after each sync of the log, and synced later: when a file
+//!    changes, at a clean stop, and about a second after it was written. It is exact after the
+//!    process was killed; after a power cut it may be behind, never ahead.
+//! 3. Until a slot is synced, only that slot is written: however a power cut tears it, the other
+//!    one holds what was synced last.
 //!
 //! Not here: what a start does with it (`inventory.rs`).
 
 use super::disk::{Disk, DiskFile};
+use super::header::{long, word};
 use super::{FormatError, StorageError};
 
 /// The name of the file.
@@ -125,14 +127,6 @@ impl DataFiles {
             synced_version: long(bytes, 40),
         })
     }
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"))
-}
-
-fn long(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
 }
 
 /// What a slot says.
@@ -330,7 +324,7 @@ impl<F: DiskFile> LogEnd<F> {
         if std::mem::take(&mut self.is_sync_due) {
             self.file
                 .sync()
-                .map_err(|error| StorageError::io("syncing", self.path.clone(), &error))?;
+                .map_err(|error| StorageError::sync(self.path.clone(), &error))?;
             self.synced_index = 1 - self.synced_index;
         }
         Ok(())

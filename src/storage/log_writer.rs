@@ -4,9 +4,10 @@
 //! 1. A file is begun only when all before it is synced, and has its name only when its header is.
 //!    Its first record is written when `log-end` names it as the newest file.
 //! 2. A mark tells a version only after the sync that covered it returned.
-//! 3. A failed sync is final: nothing is tried again, since what it has lost nobody knows (after Rebello et al. 2020,
-//!    "Can Applications Recover from fsync Failures?"). So is a failed write, unless it failed for lack of room or of
-//!    descriptors: then nothing of the batch counts as written, and it may be tried again, over what is there of it.
+//! 3. A failed sync is final: it is not tried again, since the kernel does not tell what it has lost
+//!    (Rebello et al. 2020, "Can Applications Recover from fsync Failures?"). So is a failed write,
+//!    unless it failed for lack of room or of descriptors: then nothing of the batch counts as
+//!    written, and it may be tried again, over what is there of it.
 //!
 //! Not here: the layout (`log_file.rs`), when to sync (`store.rs`).
 
@@ -128,7 +129,7 @@ impl<F: DiskFile> LogWriter<F> {
             Some(file) => file.write_at(parts, offset),
             None => Ok(()),
         };
-        written.map_err(|error| self.failed(disk, "writing", &error))
+        written.map_err(|error| StorageError::io("writing", self.path(disk), &error))
     }
 
     /// Writes a batch, which continues the log.
@@ -196,7 +197,7 @@ impl<F: DiskFile> LogWriter<F> {
         if self.synced_version < self.written.version {
             if let Some(file) = &mut self.file {
                 let synced = file.sync();
-                synced.map_err(|error| self.failed(disk, "syncing", &error))?;
+                synced.map_err(|error| StorageError::sync(self.path(disk), &error))?;
             }
             self.synced_version = self.written.version;
             self.is_mark_due = true;
@@ -229,7 +230,7 @@ impl<F: DiskFile> LogWriter<F> {
         // Gives back the room that was not needed; that this lasts is of no importance.
         if let Some(file) = &mut self.file {
             let cut = file.truncate(self.offset);
-            cut.map_err(|error| self.failed(disk, "truncating", &error))?;
+            cut.map_err(|error| StorageError::io("truncating", self.path(disk), &error))?;
             self.zeroed_to = self.offset;
         }
         self.begin(disk, log_end)
@@ -311,14 +312,9 @@ impl<F: DiskFile> LogWriter<F> {
             .map_or(self.written, |(begun_at, _)| *begun_at)
     }
 
-    fn failed<D: Disk>(
-        &self,
-        disk: &D,
-        action: &'static str,
-        error: &std::io::Error,
-    ) -> StorageError {
-        let name = self.files.back().map_or("", |(_, name)| name);
-        StorageError::io(action, disk.path(name), error)
+    /// The path of the file that is written to.
+    fn path<D: Disk>(&self, disk: &D) -> String {
+        disk.path(self.files.back().map_or("", |(_, name)| name))
     }
 }
 

@@ -17,8 +17,8 @@
 //! 1. What [`Event::Written`] tells as synced is read back by any later recovery, unless the disk itself loses it.
 //! 2. Recovery yields a state that the partition was once in, with every durable write in it, or refuses.
 //! 3. The first error is the last: nothing is written after it, and it is told once.
-//! 4. A file is removed only if it is a draft, or if something synced says that it is replaced. What
-//!    is missing or out of place is refused by name; `--accept-data-loss` gets past that.
+//! 4. A file is removed only if it is a draft, or if something synced says that it is replaced.
+//!    What is missing or out of place is refused by name; `--accept-data-loss` gets past that.
 
 mod checkpoint;
 mod checkpoint_writer;

@@ -1,13 +1,15 @@
 //! From files to an engine: the newest checkpoint, then the log behind it.
 //!
-//! Where the log ends, one question decides: had what is missing been on disk? Marks and the headers of later files
-//! tell (`log_file.rs`), and `log-end` does (`log_end.rs`). If it had not, the power went while it was written, nobody was promised it, and the tail is cut off. If it
-//! had, the disk has lost it: the node refuses to start, unless the loss is accepted; then what follows the damage is
-//! set aside.
+//! Where the log ends, one question decides: had what is missing been on disk? Marks and the
+//! headers of later files tell (`log_file.rs`), and `log-end` does (`log_end.rs`). If it had not,
+//! the power went while it was written, no client was promised it, and the tail is cut off. If it
+//! had, the disk has lost it: the node refuses to start, unless the loss is accepted; then what follows
+//! the damage is set aside.
 //!
 //! Invariants:
 //! 1. What comes out is a state the partition was once in, no batch of writes cut, with everything that was ever synced, or an error.
-//! 2. Nothing is deleted but drafts, torn tails, and what a later checkpoint or generation replaces.
+//! 2. Nothing is deleted but drafts, torn tails, and what a later checkpoint or generation
+//!    replaces.
 //! 3. Memory: one log file at a time, and of memtables that wait to be flushed at most [`FROZEN_MAX`].
 
 use std::collections::VecDeque;
@@ -254,7 +256,8 @@ impl<D: Disk> Recovery<'_, D> {
             self.options.log_file_bytes,
         );
         match log.begin(&self.disk, &mut log_end) {
-            // The first write begins it. Until there is room for that, there is all there is to read.
+            // The first write begins it. Until there is room for that, there is all there is to
+            // read.
             Err(error) if error.is_passing() => log::warn!("the log cannot go on yet: {error}"),
             begun => begun?,
         }
@@ -282,8 +285,8 @@ impl<D: Disk> Recovery<'_, D> {
         })
     }
 
-    /// Begins the history that follows a loss, before anything is cut off: what a crash leaves is then
-    /// at odds with `log-end`, and refused again. Returns the checksum of the metadata.
+    /// Begins the history that follows a loss, before anything is cut off: what a crash leaves is
+    /// then at odds with `log-end`, and refused again. Returns the checksum of the metadata.
     fn leave_history(&mut self) -> Result<u32, StorageError> {
         let lineage = Lineage::new(self.options.fresh_history);
         let mut standing = self

@@ -98,8 +98,8 @@ impl<D: Disk> ReplacementWriter<D> {
         self.standing = standing;
     }
 
-    /// Writes the next piece; what the store goes on with when the new data is in force. After a shortage the same piece can be
-    /// tried again.
+    /// Writes the next piece; what the store goes on with when the new data is in force. After a
+    /// shortage the same piece can be tried again.
     pub(super) fn step(
         &mut self,
         root: &D,

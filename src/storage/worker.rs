@@ -5,9 +5,9 @@
 //!
 //! Invariants:
 //! 1. For `Fsync::Always` an append is told as durable only after its sync.
-//! 2. After an error the worker is not to be used any more. A lack of room or of descriptors is none:
-//!    what fails for that waits, and all that follows in its partition behind it; a checkpoint is
-//!    given up.
+//! 2. After an error the worker is not to be used any more. A lack of room or of descriptors is
+//!    none: what fails for that waits, and all that follows in its partition behind it; a
+//!    checkpoint is given up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -199,7 +199,8 @@ struct Open<D: Disk> {
     told: (u64, u64),
     /// [`Event::Settled`]s that wait for the end of a replacement.
     unsettled_count: usize,
-    /// Of the [`Command::Settle`]s that wait, the first ones nobody asked for.
+    /// Of the [`Command::Settle`]s that wait, so many first ones are the worker's own: no event is due
+    /// for them.
     untold_settle_count: usize,
     /// What waits for room or descriptors, oldest first.
     stalled: VecDeque<Command>,
