@@ -219,12 +219,9 @@ impl Api<'_> {
             let (read_acks, now_ms) = (self.read_acks(head)?, self.now_ms);
             if is_read_only {
                 let partition = self.readable_partition(head)?;
-                if let Some(count) = read_acks {
-                    check_read(partition, count, now_ms)?;
-                }
+                check_read(partition, read_acks, now_ms)?;
                 let (results, _) = results_of(partition, &operations)?;
-                let due = read_acks.map(|count| due_of_read(partition, count, None));
-                return Ok((results, due.unwrap_or_default(), None));
+                return Ok((results, due_of_read(partition, read_acks, None), None));
             }
             let adds = operations
                 .iter()
@@ -239,9 +236,7 @@ impl Api<'_> {
             check_replicas(partition, min_acks, now_ms)?;
             let reads = |operation: &Operation| matches!(operation.action, Action::Get);
             let read_acks = read_acks.filter(|_| operations.iter().any(reads));
-            if let Some(count) = read_acks {
-                check_read(partition, count, now_ms)?;
-            }
+            check_read(partition, read_acks, now_ms)?;
             // What it reads, others have written before it writes: the last write stands for all.
             let acks = min_acks.max(read_acks.unwrap_or(0));
             let (results, writes) = results_of(partition, &operations)?;
@@ -251,8 +246,7 @@ impl Api<'_> {
                 let due = Self::due_of_write(partition, acks, incurred);
                 return Ok((results, due, Some(partition.last_token())));
             }
-            let due = read_acks.map(|count| due_of_read(partition, count, None));
-            Ok((results, due.unwrap_or_default(), None))
+            Ok((results, due_of_read(partition, read_acks, None), None))
         });
         match outcome {
             Ok((mut results, due, written)) => {

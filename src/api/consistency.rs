@@ -1,7 +1,8 @@
 //! `?consistency=`: what a read may show, and what its answer waits for; and whether there are
 //! replicas enough for a write.
 //!
-//! Not here: who counts as connected, and what is confirmed (`partition/acknowledged.rs`).
+//! Not here: which replicas count as connected, and what is confirmed
+//! (`partition/acknowledged.rs`).
 
 use crate::config::ReadConsistency;
 use crate::http::{Head, Refusal};
@@ -28,8 +29,14 @@ impl Api<'_> {
     }
 }
 
-/// Refuses a read that shows only what so many replicas hold, on a node that cannot tell.
-pub(super) fn check_read(partition: &Partition, count: u8, now_ms: u64) -> Result<(), Refusal> {
+/// Refuses a read that shows only what so many replicas hold, if `acks` says so, on a node that
+/// cannot tell.
+pub(super) fn check_read(
+    partition: &Partition,
+    acks: Option<u8>,
+    now_ms: u64,
+) -> Result<(), Refusal> {
+    let Some(count) = acks else { return Ok(()) };
     let roles = partition.roles();
     if roles.is_taking_over() {
         return Err(taking_over());
@@ -45,16 +52,21 @@ pub(super) fn check_read(partition: &Partition, count: u8, now_ms: u64) -> Resul
         .map_err(|few| too_few(count, few))
 }
 
-/// What the answer to such a read waits for. `shown_version`: that of the write that it shows; none:
-/// it shows that there is none, or many.
-pub(super) fn due_of_read(partition: &Partition, count: u8, shown_version: Option<u64>) -> Due {
-    let gate = partition
-        .read_gate(count, shown_version)
-        .map(|number| Gate {
+/// What the answer to such a read waits for. `shown_version`: that of the write that it shows;
+/// none: it shows that there is none, or many.
+pub(super) fn due_of_read(
+    partition: &Partition,
+    acks: Option<u8>,
+    shown_version: Option<u64>,
+) -> Due {
+    let gate = acks.and_then(|count| {
+        let number = partition.read_gate(count, shown_version)?;
+        Some(Gate {
             partition: partition.id(),
             wait: partition.read_wait(count),
             number,
-        });
+        })
+    });
     Due {
         gate,
         ..Due::default()
@@ -73,8 +85,8 @@ pub(super) fn check_replicas(partition: &Partition, count: u8, now_ms: u64) -> R
 #[cold]
 fn too_few(needed_count: u8, few: TooFewReplicas) -> Refusal {
     let message = format!(
-        "{} of the {needed_count} replicas that are needed are connected: nothing was done, try again; GET /status shows \
-         the replicas",
+        "{} of the {needed_count} replicas that are needed are connected: nothing was done, try \
+         again; GET /status shows the replicas",
         few.count
     );
     Refusal::new(503, "too_few_replicas", message)
@@ -88,8 +100,8 @@ fn unknown_consistency() -> Refusal {
 
 #[cold]
 fn not_told_here(leader: Option<&str>) -> Refusal {
-    let message = "this node is a replica, and only the leader knows what is acknowledged: ask it, or read with \
-                   ?consistency=local";
+    let message = "this node is a replica, and only the leader knows what is acknowledged: ask it, \
+                   or read with ?consistency=local";
     let refusal = Refusal::new(421, "not_leader", message);
     match leader {
         Some(leader) => refusal.with_header("X-Leader", leader),

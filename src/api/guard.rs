@@ -1,10 +1,11 @@
 //! Who may talk to this node: foreign hosts, foreign web pages, strangers without the token.
 //!
-//! A node on a developer's machine listens on loopback without a token, and every web page in that developer's browser can
-//! send requests there. Two things tell such requests from others, both set by the browser and out of the page's reach:
-//! `Origin` and `Sec-Fetch-Site` say that another site asks, and `Host` carries the name that the page used, which under DNS
-//! rebinding is the attacker's. A proxy that copies the fields of a browser looks like that page: `--allowed-origin` names
-//! the pages that are let in.
+//! A node on a developer's machine listens on loopback without a token, and every web page in that
+//! developer's browser can send requests there. Two things tell such requests from others, both set
+//! by the browser and out of the page's reach: `Origin` and `Sec-Fetch-Site` say that another site
+//! asks, and `Host` carries the name that the page used, which under DNS rebinding is the
+//! attacker's. A proxy that copies the fields of a browser looks like that page: `--allowed-origin`
+//! names the pages that are let in.
 
 use std::net::IpAddr;
 
@@ -95,7 +96,8 @@ impl Guard {
         Err(Refusal::new(
             421,
             "host_not_allowed",
-            "this node does not answer under that Host name: use its IP address, its host name or localhost, or start it with --allowed-host NAME",
+            "this node does not answer under that Host name: use its IP address, its host name or \
+             localhost, or start it with --allowed-host NAME",
         ))
     }
 
@@ -110,7 +112,9 @@ impl Guard {
             return Ok(());
         }
         let refusal = || {
-            let message = "requests from web pages of other sites are not answered: call the node from a program or its own page, or start it with --allowed-origin ORIGIN";
+            let message = "requests from web pages of other sites are not answered: call the node \
+                           from a program or its own page, or start it with --allowed-origin \
+                           ORIGIN";
             Err(Refusal::new(403, "foreign_origin", message))
         };
         if head.sec_fetch_site.is_some_and(|site| {
@@ -124,7 +128,9 @@ impl Guard {
         let authority = origin
             .strip_prefix(b"http://")
             .or_else(|| origin.strip_prefix(b"https://"));
-        let is_own = matches!((authority, head.host), (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host));
+        let is_own = authority
+            .zip(head.host)
+            .is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host));
         if is_own { Ok(()) } else { refusal() }
     }
 

@@ -142,7 +142,8 @@ impl Api<'_> {
             && let Err(few) = partition.check_replicas(min_acks, now_ms)
         {
             return Ok(Err(format!(
-                "{} of the {min_acks} replicas that --min-acks needs are connected: writes are refused",
+                "{} of the {min_acks} replicas that --min-acks needs are connected: writes are \
+                 refused",
                 few.count
             )));
         }

@@ -127,7 +127,7 @@ impl Api<'_> {
             .min(INLINE_VALUE_MAX_BYTES);
         let outcome = key_of_target(route, head.target()).and_then(|key| match (key, body) {
             // A body beside a key in the address says nothing more; the connection reads past it.
-            (Some(key), _) if !action.has_value() => self.partition(head).map(|_| Ok((key, None))),
+            (Some(key), _) if !action.has_value() => Ok(Ok((key, None))),
             (Some(key), Some(value)) if value.len() <= value_max_bytes => {
                 Ok(Ok((key, Some(value))))
             }
@@ -139,12 +139,11 @@ impl Api<'_> {
                     is_value_right && check_key(key).is_ok()
                 });
                 match fields {
-                    // A write looks for its partition itself, before anything else.
                     Some((key, Some(value))) if action.has_value() => {
                         Ok(Ok((Cow::Borrowed(key), Some(value))))
                     }
                     // Load balancers send one message for everything: the value says nothing here.
-                    Some((key, _)) => self.partition(head).map(|_| Ok((Cow::Borrowed(key), None))),
+                    Some((key, _)) => Ok(Ok((Cow::Borrowed(key), None))),
                     None => self.intake(action, None, head).map(Err),
                 }
             }
@@ -290,21 +289,26 @@ impl Api<'_> {
         Ok(partition)
     }
 
-    /// What the answer waits for that shows a key as so many replicas hold it. Whatever it says, that
-    /// the key is not there or is what the client has, it says about that.
-    fn due_of_get(&mut self, count: u8, head: &Head<'_>, key: &[u8]) -> Result<Due, Refusal> {
+    /// What the answer waits for that shows a key as so many replicas hold it. Whatever it says,
+    /// that the key is not there or is what the client has, it says about that.
+    fn due_of_get(
+        &mut self,
+        acks: Option<u8>,
+        head: &Head<'_>,
+        key: &[u8],
+    ) -> Result<Due, Refusal> {
         let now_ms = self.now_ms;
         let partition = self.readable_partition(head)?;
-        check_read(partition, count, now_ms)?;
+        check_read(partition, acks, now_ms)?;
         let shown_version = partition.get(key).map(|entry| entry.version);
-        Ok(due_of_read(partition, count, shown_version))
+        Ok(due_of_read(partition, acks, shown_version))
     }
 
     #[inline]
     fn answer_get(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
         let reply = match self.read_acks(head) {
             Ok(None) => reply,
-            Ok(Some(count)) => match self.due_of_get(count, head, key) {
+            Ok(acks) => match self.due_of_get(acks, head, key) {
                 Ok(due) => self.promise(due, reply),
                 Err(refusal) => return refuse(reply, &refusal),
             },
@@ -312,8 +316,8 @@ impl Api<'_> {
         };
         self.scratch.clear();
         let scratch = std::mem::take(self.scratch);
-        let found = conditions_of(head).and_then(|conditions| {
-            let partition = self.readable_partition(head)?;
+        let found = self.readable_partition(head).and_then(|partition| {
+            let conditions = conditions_of(head)?;
             let entry = partition.get(key).ok_or_else(key_not_found)?;
             let now_ms = partition.lsm().time_ms();
             let (current, lineage) = (Some(entry.version), partition.lineage());

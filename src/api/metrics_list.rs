@@ -88,7 +88,8 @@ const OF_NODE: &[Family] = &[
     ),
     gauge(
         "clock_away_seconds",
-        "How far the system's clock is from the time that times to live go by; the node follows it slowly.",
+        "How far the system's clock is from the time that times to live go by; the node follows it \
+         slowly.",
         Samples::OfNode(|node, text| {
             text.seconds(&[], node.stats.clock_away_ms * 1_000);
         }),
@@ -299,7 +300,8 @@ const OF_NODE: &[Family] = &[
     ),
     counter(
         "ended_downloads_total",
-        "Answers cut off because memory was short and their readers were slow, or did not read at all.",
+        "Answers cut off because memory was short and their readers were slow, or did not read at \
+         all.",
         Samples::OfNode(|node, text| {
             text.sample(&[], node.stats.ended_download_count);
         }),

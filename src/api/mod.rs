@@ -421,7 +421,8 @@ fn not_leader(leader: Option<&str>) -> Refusal {
 pub fn storage_failed(error: &StorageError) -> Refusal {
     if error.is_passing() {
         let message = format!(
-            "writes wait, and go on by themselves once they can: {error}. This one is not confirmed: it may be there later"
+            "writes wait, and go on by themselves once they can: {error}. This one is not \
+             confirmed: it may be there later"
         );
         return Refusal::new(503, "storage_stalled", message);
     }

@@ -1,4 +1,5 @@
-//! `/partition/assign` and `/partition/{id}`: what a controller tells a node to be, or to be no more.
+//! `/partition/assign` and `/partition/{id}`: what a controller tells a node to be, or to be no
+//! more.
 
 use serde::{Deserialize, Serialize};
 
@@ -164,7 +165,8 @@ impl Api<'_> {
             && self.node.config().is_own_address(leader)
         {
             let message = format!(
-                "leader: {leader} is this node itself: name the node that is to be followed, or assign the role leader"
+                "leader: {leader} is this node itself: name the node that is to be followed, or \
+                 assign the role leader"
             );
             return Err(Refusal::new(400, "own_address", message));
         }
@@ -175,7 +177,10 @@ impl Api<'_> {
             wait,
             number: change,
         });
-        let is_settled = |gate: &Gate| matches!(self.node.reached(id, gate.wait), Reached::UpTo(count) if count >= change);
+        let is_settled = |gate: &Gate| match self.node.reached(id, gate.wait) {
+            Reached::UpTo(count) => count >= change,
+            Reached::Never => false,
+        };
         let gate = gate.filter(|gate| !is_settled(gate));
         let partition = self.node.partition(id).ok();
         let epoch = partition
@@ -209,8 +214,9 @@ fn body_of(intake: Intake) -> Result<Body, Refusal> {
     };
     serde_json::from_slice(bytes).map_err(|error| {
         Refusal::bad_request(format!(
-            "send {{\"id\":0,\"role\":\"leader\"}}, {{\"id\":0,\"role\":\"replica\",\"leader\":\"http://host:port\"}} \
-             or {{\"id\":0,\"role\":\"none\"}}: {error}"
+            "send {{\"id\":0,\"role\":\"leader\"}}, \
+             {{\"id\":0,\"role\":\"replica\",\"leader\":\"http://host:port\"}} or \
+             {{\"id\":0,\"role\":\"none\"}}: {error}"
         ))
     })
 }
@@ -260,15 +266,15 @@ fn kept(id: u32, refusal: GiveUpRefusal) -> Refusal {
         }
         GiveUpRefusal::Kept(GiveUpError::EpochMissing { in_force }) => {
             let message = format!(
-                "partition {id} is assigned with epochs, and epoch {in_force} is in force: add ?epoch={in_force}, or the \
-                 next one"
+                "partition {id} is assigned with epochs, and epoch {in_force} is in force: add \
+                 ?epoch={in_force}, or the next one"
             );
             Refusal::new(409, "epoch_missing", message)
         }
         GiveUpRefusal::Kept(GiveUpError::Leads) => {
             let message = format!(
-                "this node leads partition {id}, and other nodes follow it: make one of them the leader first, or add \
-                 ?epoch= to leave them without one"
+                "this node leads partition {id}, and other nodes follow it: make one of them the \
+                 leader first, or add ?epoch= to leave them without one"
             );
             Refusal::new(409, "leads", message)
         }
@@ -277,8 +283,9 @@ fn kept(id: u32, refusal: GiveUpRefusal) -> Refusal {
             held_version,
         }) => {
             let message = format!(
-                "no other node is known to hold what this one has of partition {id}: it is at version {version}, and \
-                 others up to {held_version}. Let a replica catch up first, or add ?discard=true to drop the data"
+                "no other node is known to hold what this one has of partition {id}: it is at \
+                 version {version}, and others up to {held_version}. Let a replica catch up first, \
+                 or add ?discard=true to drop the data"
             );
             Refusal::new(409, "only_copy", message)
         }

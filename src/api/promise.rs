@@ -150,11 +150,13 @@ pub fn broken(wait: Wait) -> Refusal {
     match wait {
         Wait::Disk { .. } | Wait::Acks { .. } => role_changed(),
         Wait::Read { .. } => {
-            let message = "this node leads no more: what was read may be out of date; read it from the new leader";
+            let message = "this node leads no more: what was read may be out of date; read it from \
+                           the new leader";
             Refusal::new(503, "role_changing", message)
         }
         Wait::Settled { .. } | Wait::Removed => {
-            let message = "the partition was given up before this was done: ask for its state, and order again";
+            let message = "the partition was given up before this was done: ask for its state, and \
+                           order again";
             Refusal::new(409, "superseded", message)
         }
     }
@@ -181,8 +183,8 @@ pub fn acks_timeout(timeout_ms: u64) -> Refusal {
 #[cold]
 pub fn unconfirmed(timeout_ms: u64) -> Refusal {
     let message = format!(
-        "what this read would show was not confirmed by enough replicas within {timeout_ms} ms: try again, or read with \
-         ?consistency=local; GET /status shows the replicas"
+        "what this read would show was not confirmed by enough replicas within {timeout_ms} ms: \
+         try again, or read with ?consistency=local; GET /status shows the replicas"
     );
     Refusal::new(503, "unconfirmed", message)
 }

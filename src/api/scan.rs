@@ -221,16 +221,14 @@ impl Api<'_> {
         let is_held = query.flag(Param::Consistent)?.unwrap_or(false);
         let (acks, now_ms) = (self.read_acks(head)?, self.now_ms);
         let partition = self.readable_partition(head)?;
-        if let Some(count) = acks {
-            check_read(partition, count, now_ms)?;
-        }
+        check_read(partition, acks, now_ms)?;
         let slot = self.node.scan_slots.take(SCAN_MAX).ok_or_else(|| {
             let message = format!("{SCAN_MAX} scans are under way: try again");
             Refusal::new(503, "too_many_scans", message)
         })?;
         let (snapshot, token, view_use) = self.view(head, at, is_held)?;
         let partition = self.partition(head)?;
-        let due = acks.map(|count| due_of_read(partition, count, Some(token.version)));
+        let due = due_of_read(partition, acks, Some(token.version));
         let lineage = partition.lineage().clone();
         let source = ScanSource {
             scan: snapshot.into_scan(&wanted.from),
@@ -243,7 +241,7 @@ impl Api<'_> {
             view_use,
             _slot: slot,
         };
-        Ok((source, due.unwrap_or_default()))
+        Ok((source, due))
     }
 
     /// What is scanned: the state as it is, kept for further pages if that is asked for; or what was kept.
@@ -279,7 +277,8 @@ impl Api<'_> {
         let kept = &mut self.node.held_snapshots;
         let view_use = kept.hold(id, token, snapshot.clone(), now_ms);
         let view_use = view_use.ok_or_else(|| {
-            let message = "as many snapshots are kept for scans as may be, and all are in use: try again in a second, or scan without ?consistent=true";
+            let message = "as many snapshots are kept for scans as may be, and all are in use: try \
+                           again in a second, or scan without ?consistent=true";
             Refusal::new(503, "too_many_snapshots", message)
         })?;
         Ok((snapshot, token, Some(view_use)))
