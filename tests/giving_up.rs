@@ -1,6 +1,6 @@
-//! A controller takes a partition away from a node: which orders are taken, what becomes of the data
-//! and of clients and nodes that are busy with it, and that it is there whole or gone, whenever the
-//! node ends.
+//! A controller takes a partition away from a node: which orders are taken, what becomes of the
+//! data and of clients and nodes that are busy with it, and that it is there whole or gone,
+//! whenever the node ends.
 
 #![allow(
     clippy::disallowed_methods,
@@ -476,7 +476,10 @@ fn what_the_disk_tells_late_is_about_the_partition_that_is_gone() {
                 15 => drop(node.partition(0).map(Partition::request_checkpoint)),
                 16 => {
                     let done = node.reached(0, Wait::Removed);
-                    let is_done = |removal: &Option<u64>| matches!((removal, done), (Some(number), Reached::UpTo(done)) if *number <= done);
+                    let is_done = |removal: &Option<u64>| match (removal, done) {
+                        (Some(number), Reached::UpTo(done)) => *number <= done,
+                        _ => false,
+                    };
                     lives.retain(|(_, removal)| !is_done(removal));
                     cluster.crash(0, true);
                     assert!(cluster.start(0));

@@ -1,13 +1,14 @@
 //! What a start makes of a directory in which a whole file is lost, swapped, renamed, copied over
 //! another, cut, zeroed, or put back from an older copy; after any life of the partition.
 //!
-//! The rule: the start comes to the state that the partition was in, with every synced write and its
-//! metadata; or it is refused, names a file, and changes nothing. Then a start that accepts the loss
-//! comes to a state that the partition was once in.
+//! The rule: the start comes to the state that the partition was in, with every synced write and
+//! its metadata; or it is refused, names a file, and changes nothing. Then a start that accepts the
+//! loss comes to a state that the partition was once in.
 //!
-//! One limit, which `Run::least_version` models: after a power cut `log-end` may be a second behind.
-//! Then a tail that is taken from the newest log file, all its later marks with it, looks like one
-//! that was never written. `DB_NODE_TEST_SEED=n` repeats one run; `DB_NODE_TEST_RUNS=n` sets how many.
+//! One limit, which `Run::least_version` models: after a power cut `log-end` may be a second
+//! behind. Then a tail that is taken from the newest log file, all its later marks with it, looks
+//! like one that was never written. `DB_NODE_TEST_SEED=n` repeats one run; `DB_NODE_TEST_RUNS=n`
+//! sets how many.
 
 #[path = "common/sim_disk.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]

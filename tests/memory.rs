@@ -277,8 +277,8 @@ fn overwrite(client: &mut Client, round: u8) {
     }
 }
 
-/// Scans and backups that nobody reads, and views that nobody pages through, of ever other states:
-/// sets go on, and what they pin is let go of.
+/// Clients ask for scans, backups and views of ever other states, and read none of them: sets go on,
+/// and what those pin is let go of.
 #[test]
 fn answers_that_nobody_reads_do_not_take_the_memory() {
     for arguments in [&["--max-memory", "64MiB"][..], &[]] {
@@ -310,7 +310,8 @@ fn answers_that_nobody_reads_do_not_take_the_memory() {
             let ended = node.status()["loop"]["endedDownloads"].as_u64();
             match target {
                 "/scan?limit=10000" => assert!(ended > Some(0), "{what}"),
-                // Of backups there are four at most: whether they pin too much is up to the machine.
+                // Of backups there are four at most: whether they pin too much is up to the
+                // machine.
                 "/snapshot" => {}
                 _ => assert_eq!(ended, Some(0), "{what}: views are not sent"),
             }

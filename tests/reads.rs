@@ -130,8 +130,8 @@ fn a_read_that_waits_is_answered_once_it_is_confirmed() {
 }
 
 /// A leader that does not hear its replica for two heartbeats refuses such reads at once, and
-/// writes, without doing anything; load balancers are told. So does one that was replaced, and that
-/// nobody could tell.
+/// writes, without doing anything; load balancers are told. So does a replaced
+/// leader that no message about it has reached.
 #[test]
 fn a_leader_that_hears_too_few_replicas_says_so() {
     let (leader, replica) = pair(&["--ack-timeout-ms", "20000"]);

@@ -1,11 +1,14 @@
 //! Replication under simulation: leaders, replicas and a controller, with a network that stalls, slows and cuts, and nodes that are
 //! killed, lose their power, and come back with their data or without.
 //!
-//! Checked in every step: at most one leader takes writes in an epoch; no replica follows a leader of a lower epoch than its own, or
-//! has what its leader's disk does not; nobody gives up data but for a higher epoch, and never for an empty leader; what was said to
-//! be on disk is there after a power cut; a reader who says what it has seen never sees less; a leader whose replicas have all left
-//! it, and that was not told, answers no read of what is acknowledged. At each promotion, and in the end: every write that replicas
-//! had confirmed is there, and so is everything that a read of what is acknowledged has shown. In the end, when all is mended: all nodes hold exactly what their history says.
+//! Checked in every step: at most one leader takes writes in an epoch; no replica follows a leader
+//! of a lower epoch than its own, or has what its leader's disk does not; no node gives up data but
+//! for a higher epoch, and never for an empty leader; what was said to be on disk is there after a
+//! power cut; a reader that says what it has seen never sees less; a leader whose replicas have all
+//! left it, and that was not told, answers no read of what is acknowledged. At each promotion, and
+//! in the end: every write that replicas had confirmed is there, and so is everything that a read
+//! of what is acknowledged has shown. In the end, when all is mended: all nodes hold exactly what
+//! their history says.
 //!
 //! `DB_NODE_TEST_SEED=n` repeats a run, `DB_NODE_TEST_RUNS=n` does more of them. With the feature `planted-bugs` each of the bugs in
 //! `src/planted.rs` has to be found.
@@ -736,7 +739,8 @@ impl Run {
                 let version = partition.lsm().last_version();
                 assert!(
                     host == leader || partition.history() != history || held >= Some(version),
-                    "node {host} has version {version}, of which the disk of its leader holds {held:?}"
+                    "node {host} has version {version}, of which the disk of its leader holds \
+                     {held:?}"
                 );
             }
         }
@@ -1006,7 +1010,8 @@ fn whatever_happens_nothing_confirmed_is_lost_and_all_agree_in_the_end() {
         shown_count += outcome.shown_count;
     }
     eprintln!(
-        "{} runs, {failover_count} failovers, {acked_count} confirmed writes, {shown_count} reads of what is acknowledged",
+        "{} runs, {failover_count} failovers, {acked_count} confirmed writes, {shown_count} reads \
+         of what is acknowledged",
         seeds.len()
     );
     // A simulation in which nothing happens proves nothing.

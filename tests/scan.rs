@@ -335,7 +335,7 @@ fn kept_views_make_room_when_they_are_not_in_use() {
     wait_for("one of them to be idle", || {
         view(&mut client, 8, "limit=1").status == 200
     });
-    // Nobody reads these, but they are under way.
+    // No client reads these, but they are under way.
     let mut readers = Vec::new();
     for _ in 0..8 {
         wait_for("room", || {

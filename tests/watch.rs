@@ -294,8 +294,8 @@ fn polls_get_on_through_writes_that_do_not_concern_them() {
     }
 }
 
-/// A watcher whom nothing concerns does not fall out of the log while it is connected: a change that
-/// concerns it reaches it after the log from where it began was let go.
+/// A watcher that no change concerns does not fall out of the log while it is connected: a change
+/// that concerns it reaches it after the log from where it began was let go.
 #[test]
 fn a_quiet_prefix_is_not_left_behind() {
     let node = Node::start(&["--wal-retain-bytes", "64KiB", "--memtable-bytes", "64KiB"]);

@@ -517,7 +517,8 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
     {
         let (name, text) = given.texts("replica-of").last().expect("it was given");
         return Err(ConfigError(format!(
-            "{name} {text}: that is this node itself: name the node to follow, or leave it out to lead"
+            "{name} {text}: that is this node itself: name the node to follow, or leave it out to \
+             lead"
         )));
     }
     if !config.listen.ip().is_loopback() && config.token.is_none() && !given.switch("allow-open")? {

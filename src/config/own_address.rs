@@ -1,7 +1,8 @@
 //! Whether an address is that of this node, as far as that can be known for certain without asking
 //! the network.
 //!
-//! Not here: addresses that turn out to be this node's once it is dialed (`partition/followers.rs`).
+//! Not here: addresses that turn out to be this node's once it is dialed
+//! (`partition/followers.rs`).
 
 use std::net::IpAddr;
 
@@ -49,7 +50,8 @@ mod tests {
             (
                 "127.0.0.1:9001",
                 "http://db-0.example:80",
-                "127.0.0.1:9001 localhost:9001 LocalHost:9001 [::ffff:127.0.0.1]:9001 DB-0.example:80",
+                "127.0.0.1:9001 localhost:9001 LocalHost:9001 [::ffff:127.0.0.1]:9001 \
+                 DB-0.example:80",
                 "127.0.0.1:9002 127.0.0.2:9001 10.0.0.7:9001 db-0.example:9001 db-0:80 [::1]:9001",
             ),
             (

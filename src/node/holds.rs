@@ -94,8 +94,8 @@ impl HeldSnapshots {
         Some(in_use)
     }
 
-    /// Lets an idle one go: one whose last page was sent, or else the one that was not asked for the
-    /// longest. False if there is none.
+    /// Lets an idle one go: one whose last page was sent, or else the one that was not asked for
+    /// the longest. False if there is none.
     pub fn release_idle(&mut self, now_ms: u64) -> bool {
         let idle = (self.0.iter().enumerate()).filter(|(_, held)| held.is_idle(now_ms));
         let first = idle.min_by_key(|(_, held)| (!held.is_finished(), held.until_ms));

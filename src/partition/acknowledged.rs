@@ -4,8 +4,8 @@
 //! Invariants:
 //! 1. A read of that kind shows no write that fewer replicas hold than it counts: the write that it
 //!    shows, or if it shows none, all that were made before it.
-//! 2. A leader that hears fewer replicas answers no such read. So one that was replaced, and that
-//!    nobody could tell, ceases to answer two heartbeats after its replicas have left it.
+//! 2. A leader that hears fewer replicas answers no such read. So a replaced leader that no message
+//!    about it reached ceases to answer two heartbeats after its replicas have left it.
 //!
 //! Not here: counting confirmations (`followers.rs`), holding replies back (`reactor/`).
 
@@ -24,13 +24,17 @@ pub struct TooFewReplicas {
 
 impl Partition {
     /// Whether so many replicas are connected that a write can be confirmed. One whose connection
-    /// has just ended counts for two heartbeats, and so do the nodes that a new leader knows of: they
-    /// are likely to connect before a reply has waited for too long.
+    /// has just ended counts for two heartbeats, and so do the nodes that a new leader knows of:
+    /// they are likely to connect before a reply has waited for too long.
+    #[inline]
     pub fn check_replicas(&self, count: u8, now_ms: u64) -> Result<(), TooFewReplicas> {
-        let count = usize::from(count);
-        if count == 0 {
-            return Ok(());
+        match count {
+            0 => Ok(()),
+            _ => self.count_replicas(usize::from(count), now_ms),
         }
+    }
+
+    fn count_replicas(&self, count: usize, now_ms: u64) -> Result<(), TooFewReplicas> {
         let connected_count = self.followers.recent_count(now_ms);
         if connected_count >= count {
             return Ok(());
@@ -61,7 +65,8 @@ impl Partition {
     }
 
     /// The version that the reply to such a read waits for; none: it may go at once.
-    /// `shown_version`: that of the write that it shows; none: it shows that there is none, or many.
+    /// `shown_version`: that of the write that it shows; none: it shows that there is none, or
+    /// many.
     pub fn read_gate(&self, count: u8, shown_version: Option<u64>) -> Option<u64> {
         let last_version = self.lsm().last_version();
         let needed = shown_version.unwrap_or(last_version);

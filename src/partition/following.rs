@@ -211,7 +211,8 @@ impl Partition {
 
     /// Tells what time it is, in Unix ms. A replica goes by its leader's clock: what has expired
     /// there has expired here. A node that comes to lead goes on from there, and comes to its own
-    /// clock little by little: what has expired stays so, and nothing expires because of the change.
+    /// clock little by little: what has expired stays so, and nothing expires because of the
+    /// change.
     pub fn note_time(&mut self, time_ms: u64) {
         let reference_ms = time_ms.saturating_add_signed(self.following.clock_ahead_ms);
         self.clock

@@ -1,7 +1,7 @@
 //! The clocks, read nowhere else.
 //!
-//! Two of them count: what time-outs go by counts from the start of the node and nobody can set
-//! it; what times to live go by ([`WallClock`]) shows the time of day, and follows the system's
+//! There are two. Time-outs go by one that counts from the start of the node and cannot be set.
+//! Times to live go by the other ([`WallClock`]): it shows the time of day, and follows the system's
 //! clock without ever being set.
 
 use std::time::Duration;

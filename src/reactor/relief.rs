@@ -2,11 +2,11 @@
 //! and answers that peers do not read.
 //!
 //! Memory is short while more is in use than `--max-memory` allows, or when a body was refused
-//! because others on their way take what there is for all of them. It is short, too, while snapshots
-//! pin more than they may ([`PINNED_SHARE`], or [`PINNED_MIN_BYTES`] and a part of the data where there
-//! is no limit). Then connections are looked
-//! through in rounds, and the slowest go first. A peer that moves [`FAST_BYTES_PER_S`] is never
-//! ended for it. Where no connection is slow, a view that is kept for the next page of a scan goes.
+//! because others on their way take what there is for all of them. It is short, too, while
+//! snapshots pin more than they may ([`PINNED_SHARE`], or [`PINNED_MIN_BYTES`] and a part of the
+//! data where there is no limit). Then connections are looked through in rounds, and the slowest go
+//! first. A peer that moves [`FAST_BYTES_PER_S`] is never ended for it. Where no connection is
+//! slow, a view that is kept for the next page of a scan goes.
 //!
 //! Invariants:
 //! 1. A turn looks at [`LOOKS_PER_TURN`] connections, a round ends at most [`ENDED_PER_ROUND`].
@@ -186,7 +186,7 @@ impl Reactor {
             for candidate in downloads {
                 ended_count += usize::from(self.end_download(candidate.key, now));
             }
-            // Nothing else can be ended: then those who page through a view begin again.
+            // Nothing else can be ended: then a client that pages through a view has to begin again.
             let is_wanted = ended_count == 0 && self.relief.is_much_pinned;
             if is_wanted && self.node.held_snapshots.release_idle(now) {
                 ended_count += 1;

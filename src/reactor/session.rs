@@ -370,8 +370,8 @@ impl Session {
         self.output.is_generating() && !self.output.is_fed()
     }
 
-    /// What answers that the peer does not take may keep in memory: what is not sent, and all that a
-    /// body that is rendered on its way may refer to.
+    /// What answers that the peer does not take may keep in memory: what is not sent, and all that
+    /// a body that is rendered on its way may refer to.
     pub(super) fn kept_bytes(&self) -> usize {
         if self.is_streaming() {
             usize::MAX

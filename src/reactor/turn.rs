@@ -92,8 +92,8 @@ impl Reactor {
             let direction = if wall.step_ms > 0 { "ahead" } else { "back" };
             let by_ms = wall.step_ms.unsigned_abs();
             log::warn!(
-                "the system's clock was set {direction} by {}.{:03} s: times to live go on by the time that \
-                 passes, and come to what the clock shows little by little",
+                "the system's clock was set {direction} by {}.{:03} s: times to live go on by the \
+                 time that passes, and come to what the clock shows little by little",
                 by_ms / 1_000,
                 by_ms % 1_000
             );
