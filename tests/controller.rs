@@ -460,7 +460,7 @@ impl Run {
                 let is_reached =
                     self.is_reached(leader, other, since_ms) && self.holds(other, &key);
                 assert!(
-                    !is_reached || data_epoch > self.data_epoch(other),
+                    !is_reached || self.data_of(other).is_none_or(|data| data_epoch > data.2),
                     "node {leader} leads without {}, which node {other} holds: {}",
                     String::from_utf8_lossy(&key),
                     self.picture()
@@ -468,11 +468,28 @@ impl Run {
             }
             self.lost_count += 1;
         }
+        let (own_lineage, own_version, _) = self.data_of(leader).expect("it leads");
+        for other in 0..self.host_count() {
+            let Some((lineage, version, epoch)) = self.data_of(other) else {
+                continue;
+            };
+            let related = relation((&own_lineage, own_version), (&lineage, version));
+            assert!(
+                related != Relation::Newer
+                    || data_epoch > epoch
+                    || !self.is_reached(leader, other, since_ms),
+                "node {leader} leads without writes that node {other} holds: {}",
+                self.picture()
+            );
+        }
     }
 
-    fn data_epoch(&mut self, host: usize) -> u64 {
-        let partition = partition(&mut self.cluster, host).expect("it is up");
-        partition.roles().standing().data_epoch
+    /// What a node holds: a lineage, its newest version, its epoch.
+    fn data_of(&mut self, host: usize) -> Option<(Lineage, u64, u64)> {
+        let partition = partition(&mut self.cluster, host)?;
+        let standing = partition.roles().standing();
+        let version = partition.lsm().last_version();
+        Some((standing.lineage.clone(), version, standing.data_epoch))
     }
 
     fn picture(&mut self) -> String {
@@ -514,7 +531,9 @@ impl Run {
         }
         let picture = self.picture();
         assert!(
-            picture.contains("its data is kept") || picture.contains("cannot lead"),
+            ["its data is kept", "cannot lead", "nothing in common"]
+                .iter()
+                .any(|reason| picture.contains(reason)),
             "the nodes do not agree, and do not say why: {picture}"
         );
         // An order with an epoch ends it: the node with the newest data leads.

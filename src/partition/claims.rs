@@ -114,12 +114,18 @@ impl Partition {
         };
         let is_believed = is_fed || self.is_believed(&claim.lineage, claim.last_version);
         let is_contender = self.roles.role() == Role::Leader || self.roles.is_taking_over();
-        let is_same_leader =
-            standing.leader.is_none() || standing.leader.as_ref() == Some(&claim.address);
+        // An epoch has one leader: one that a controller named in it, that has led in it, or that
+        // this node granted it to.
+        let is_its_leader = match &standing.leader {
+            Some(leader) => {
+                *leader == claim.address && (standing.is_heard || claim.data_epoch == claim.epoch)
+            }
+            None => claim.data_epoch == claim.epoch,
+        };
         let is_granted = match claim.epoch.cmp(&standing.epoch) {
             Ordering::Less => false,
             Ordering::Equal if is_contender => is_believed && node_id.0 > self.options.node_id.0,
-            Ordering::Equal => claim.intent == Intent::OrderedClaim || is_same_leader,
+            Ordering::Equal => claim.intent == Intent::OrderedClaim || is_its_leader,
             Ordering::Greater => is_believed,
         };
         if is_granted && !is_planted(Bug::GrantNotKept) {
@@ -161,10 +167,9 @@ impl Partition {
         }
         self.tell_followers();
         self.tell_leader();
-        let claimant = self.followers.take(link);
-        self.disconnect();
-        self.followers.put(claimant);
-        self.keep_log();
+        // The claimant goes on getting what it lacks: the log that it reads is kept.
+        self.followers.clear_but(link);
+        self.disconnect_from_leader();
     }
 
     /// Replicas of this node are told where it stands, before their connections end.

@@ -165,22 +165,15 @@ impl Followers {
             .map(|follower| follower.link)
     }
 
-    /// Takes one out, to be [`put`](Self::put) back when the others are gone.
-    pub(super) fn take(&mut self, link: LinkId) -> Option<Follower> {
-        let at = self
-            .feeds
-            .iter()
-            .position(|follower| follower.link == link)?;
-        Some(self.feeds.swap_remove(at))
-    }
-
-    pub(super) fn put(&mut self, follower: Option<Follower>) {
-        self.feeds.extend(follower);
-    }
-
     /// Ends all connections: the next call for one finds it gone.
     pub(super) fn clear(&mut self) {
         self.feeds.clear();
+        self.lost.clear();
+    }
+
+    /// Ends all connections but one.
+    pub(super) fn clear_but(&mut self, link: LinkId) {
+        self.feeds.retain(|follower| follower.link == link);
         self.lost.clear();
     }
 

@@ -228,6 +228,11 @@ impl Partition {
     /// Ends all connections, and looks for the leader anew.
     pub(super) fn disconnect(&mut self) {
         self.followers.clear();
+        self.disconnect_from_leader();
+    }
+
+    /// Ends the connection to the leader, or to a node that is visited.
+    pub(super) fn disconnect_from_leader(&mut self) {
         // What was known of a leader's clock is worth something until the next one is heard; a leader goes by its own.
         let begun = match self.roles.role() {
             Role::Replica => Follows {

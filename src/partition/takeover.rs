@@ -72,6 +72,18 @@ enum Visit {
     Unreachable,
 }
 
+/// How far a takeover has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// All nodes are visited in the epoch that it claims.
+    Gathering,
+    /// Those are visited again whose visits were made long ago: only once in an epoch, so that slow
+    /// nodes cannot put the office off for ever.
+    Confirming,
+    /// In office; only nodes that were not reached are still to be told.
+    Announcing,
+}
+
 /// A node to be visited.
 #[derive(Debug)]
 struct Stop {
@@ -122,13 +134,10 @@ pub(super) struct Takeover {
     /// The one that is under way.
     current: usize,
     begun_at_ms: Option<u64>,
-    /// In office; only nodes that were not reached are still to be told.
-    is_announcing: bool,
+    stage: Stage,
     /// It was told to lead while it was in office: a controller wants it to lead above any epoch
     /// that others know of.
     is_told_again: bool,
-    /// Visits that were made long ago have been made again, once in this epoch.
-    is_refreshed: bool,
     retry_ms: u64,
     /// The change whose reply waits for the office, and that of the office.
     ordered_change: u64,
@@ -144,14 +153,17 @@ impl Takeover {
             stops: peers.into_iter().map(Stop::new).collect(),
             current: 0,
             begun_at_ms: None,
-            is_announcing: false,
+            stage: Stage::Gathering,
             is_told_again: false,
-            is_refreshed: false,
             retry_ms: ANNOUNCE_MIN_MS,
             ordered_change,
             office_change: None,
             is_answer_due: false,
         }
+    }
+
+    fn is_announcing(&self) -> bool {
+        self.stage == Stage::Announcing
     }
 
     /// When the next visit is due.
@@ -190,7 +202,7 @@ impl Takeover {
 
     /// All visits are to be made again.
     fn restart(&mut self) {
-        self.is_refreshed = false;
+        self.stage = Stage::Gathering;
         for stop in &mut self.stops {
             *stop = Stop::new(std::mem::take(&mut stop.address));
         }
@@ -205,12 +217,9 @@ impl Takeover {
         }
     }
 
-    /// Plans the visits once more that were made too long ago: only once in an epoch, so that slow
-    /// nodes cannot put the office off for ever.
-    fn refresh(&mut self, now_ms: u64) {
-        if std::mem::replace(&mut self.is_refreshed, true) {
-            return;
-        }
+    /// Plans the visits once more that were made too long ago.
+    fn confirm(&mut self, now_ms: u64) {
+        self.stage = Stage::Confirming;
         let is_old = |at_ms: u64| now_ms.saturating_sub(at_ms) > VISIT_FRESH_MS;
         for stop in &mut self.stops {
             if stop.done_at_ms.is_some_and(is_old) {
@@ -226,7 +235,7 @@ impl Takeover {
 
     /// The highest change that replies may hear of as lasting, if they wait for the office.
     pub(super) fn held_change(&self, settled_count: u64) -> Option<u64> {
-        let is_awaited = !self.is_announcing
+        let is_awaited = !self.is_announcing()
             || self
                 .office_change
                 .is_some_and(|change| settled_count < change);
@@ -267,7 +276,7 @@ impl Partition {
         let history = self.history();
         match &mut self.takeover {
             Some(takeover) => {
-                takeover.is_told_again |= takeover.is_announcing;
+                takeover.is_told_again |= takeover.is_announcing();
                 for peer in absent {
                     takeover.add(peer);
                 }
@@ -275,7 +284,7 @@ impl Partition {
             None if !absent.is_empty() => {
                 let change = self.roles.changed_count();
                 let mut takeover = Takeover::new(basis, history, absent, change);
-                (takeover.is_announcing, takeover.is_told_again) = (true, true);
+                (takeover.stage, takeover.is_told_again) = (Stage::Announcing, true);
                 self.takeover = Some(takeover);
             }
             None => {}
@@ -344,7 +353,7 @@ impl Partition {
         let Some(begun_at_ms) = takeover.begun_at_ms else {
             return Some(0);
         };
-        let answer_at_ms = (!takeover.is_announcing && !takeover.is_answer_due)
+        let answer_at_ms = (!takeover.is_announcing() && !takeover.is_answer_due)
             .then_some(begun_at_ms + ANSWER_MAX_MS);
         let is_free = self.roles.is_settled() && matches!(self.following.dial, Dial::At(_));
         let due_at_ms = takeover.due_at_ms().filter(|_| is_free);
@@ -360,7 +369,7 @@ impl Partition {
     pub(super) fn intent(&self) -> Intent {
         match &self.takeover {
             None => Intent::Follow,
-            Some(takeover) if takeover.is_announcing => self.claim_intent(),
+            Some(takeover) if takeover.is_announcing() => self.claim_intent(),
             Some(_) => Intent::Survey,
         }
     }
@@ -427,7 +436,12 @@ impl Partition {
             };
         };
         let standing = self.roles.standing();
-        if peer.epoch > standing.epoch {
+        // An epoch has one leader: this one may have been another's.
+        let is_taken = !takeover.is_announcing()
+            && peer.data_epoch == standing.epoch
+            && standing.data_epoch < standing.epoch
+            && standing.ordered_epoch < standing.epoch;
+        if peer.epoch > standing.epoch || is_taken {
             let (epoch, ordered_epoch) = (peer.epoch, peer.ordered_epoch);
             let leader = peer.address.clone();
             return self.claim_refused(epoch, ordered_epoch, &leader);
@@ -436,14 +450,14 @@ impl Partition {
             (&standing.lineage, self.lsm.last_version()),
             (&peer.lineage, peer.last_version),
         );
-        if takeover.is_announcing && related == Relation::Newer {
+        if takeover.is_announcing() && related == Relation::Newer {
             // It leads without what this peer holds, and has written nothing since: that is fetched
             // first.
             let epoch = peer.epoch;
             self.fetch_above(epoch);
             return Err(Ended("a peer holds more than this leader".to_owned()));
         }
-        if !takeover.is_announcing {
+        if !takeover.is_announcing() {
             let is_newer = related == Relation::Parted
                 && peer.data_ordered_epoch == standing.data_ordered_epoch
                 && peer.data_epoch >= standing.data_epoch;
@@ -457,7 +471,7 @@ impl Partition {
         }
         match upstream.answer_to(standing.epoch) {
             Some(answer) if answer.intent == Intent::Grant && answer.epoch == standing.epoch => {
-                let is_behind = related == Relation::Newer && !takeover.is_announcing;
+                let is_behind = related == Relation::Newer && !takeover.is_announcing();
                 if is_behind && upstream.is_fed() && !is_planted(Bug::TakeoverTooEarly) {
                     return Ok(());
                 }
@@ -528,7 +542,7 @@ impl Partition {
             && self
                 .takeover
                 .as_ref()
-                .is_some_and(|takeover| takeover.is_announcing && !takeover.is_told_again);
+                .is_some_and(|takeover| takeover.is_announcing() && !takeover.is_told_again);
         let is_ordered_away = is_outdated
             || ordered_epoch > own_ordered
             || (ordered_epoch == own_ordered && ordered_epoch == epoch && epoch == own_epoch);
@@ -570,7 +584,6 @@ impl Partition {
         }
         if let Some(takeover) = &mut self.takeover {
             takeover.basis = basis;
-            takeover.is_announcing = false;
             takeover.office_change = None;
             takeover.restart();
         }
@@ -632,16 +645,16 @@ impl Partition {
         let Some(takeover) = &mut self.takeover else {
             return;
         };
-        if !takeover.is_announcing {
+        if takeover.stage == Stage::Gathering {
             takeover.note_visits(now_ms);
             if takeover.due_at_ms().is_none() {
-                takeover.refresh(now_ms);
+                takeover.confirm(now_ms);
             }
         }
         if takeover.due_at_ms().is_some() {
             return;
         }
-        if !takeover.is_announcing {
+        if !takeover.is_announcing() {
             self.take_office();
         }
         let Some(takeover) = &mut self.takeover else {
@@ -662,7 +675,7 @@ impl Partition {
     pub(super) fn finish_takeover(&mut self) {
         let settled_count = self.roles.settled_count();
         let is_over = |takeover: &Takeover| {
-            takeover.is_announcing
+            takeover.is_announcing()
                 && takeover.stops.is_empty()
                 && takeover
                     .office_change
@@ -699,7 +712,7 @@ impl Partition {
             self.id,
             office.epoch
         );
-        takeover.is_announcing = true;
+        takeover.stage = Stage::Announcing;
         self.office_time_ms = self.time_ms;
         self.roles.take_office();
         self.change_standing(office);
