@@ -110,6 +110,42 @@ fn what_has_expired_stays_so_when_another_node_leads() {
     }
 }
 
+/// A node is killed, or its power cut, when a value has expired, and its clock is set back while it
+/// is down.
+#[test]
+fn what_has_expired_stays_so_over_a_restart() {
+    for seed in 0..30 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let back_ms = [3_000, 8_000, 3_600_000][rng.usize(..3)];
+        let with_power = rng.bool();
+        let mut cluster = Cluster::new(rng, 1, true, &[]);
+        cluster.clocks_ms = vec![10_000_000];
+        assert!(cluster.start(0));
+        set(&mut cluster, 0, "short", 3_000);
+        set(&mut cluster, 0, "long", 100_000);
+        step_until(&mut cluster, "it expires", |cluster| {
+            !has(cluster, 0, "short")
+        });
+        // What a start goes by is written within 100 ms, and synced within a second.
+        for _ in 0..if with_power { 1_500 } else { 200 } {
+            cluster.step(1);
+        }
+        cluster.crash(0, with_power);
+        cluster.clocks_ms[0] -= back_ms;
+        assert!(cluster.start(0));
+        for _ in 0..12_000 {
+            let what = format!("seed {seed}, {back_ms} ms back, power cut: {with_power}");
+            assert!(!has(&mut cluster, 0, "short"), "{what}: it is back");
+            assert!(has(&mut cluster, 0, "long"), "{what}: ended early");
+            cluster.step(1);
+        }
+        for _ in 0..95_000 {
+            cluster.step(1);
+        }
+        assert!(!has(&mut cluster, 0, "long"), "seed {seed}: it lives on");
+    }
+}
+
 /// Whatever a leader's clock shows, its replica goes on.
 #[test]
 fn a_leader_whose_clock_shows_nonsense_does_no_harm() {

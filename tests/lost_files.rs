@@ -140,14 +140,14 @@ fn witnessed_version(files: &Files) -> u64 {
     let bytes = &files["log-end"];
     let long = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("whole"));
     let is_whole = |at: &usize| {
-        let (slot, checksum) = bytes[*at..*at + 128].split_at(124);
+        let (slot, checksum) = bytes[*at..*at + 136].split_at(132);
         slot.starts_with(b"dbnodend") && checksum == crc32c::crc32c(slot).to_le_bytes()
     };
     let newest = [0, 4_096]
         .into_iter()
         .filter(is_whole)
         .max_by_key(|at| long(at + 16));
-    long(newest.expect("a slot") + 24 + 40)
+    long(newest.expect("a slot") + 32 + 40)
 }
 
 struct Running {

@@ -37,6 +37,9 @@ const GATHER_MAX_US: u64 = 1_000;
 const LAZY_GATHER_US: u64 = 10_000;
 const LAZY_GROUP_COUNT: u64 = 1_000;
 
+/// So often the disk is told what time it is, while there are values whose lives end.
+const RECORD_TIME_MS: u64 = 100;
+
 /// What a batch keeps of its allocation.
 const SPARE_BATCH_BYTES: usize = 64 * 1024;
 
@@ -83,6 +86,8 @@ pub struct DiskLog {
     /// A checkpoint was given up, and it is not settled yet when the next one may begin.
     is_pause_due: bool,
     checkpoint_not_before_us: u64,
+    /// The time that the disk was told last.
+    recorded_time_ms: u64,
 }
 
 impl DiskLog {
@@ -110,6 +115,7 @@ impl DiskLog {
             given_up_count: 0,
             is_pause_due: false,
             checkpoint_not_before_us: 0,
+            recorded_time_ms: lsm.time_ms(),
         }
     }
 
@@ -241,6 +247,18 @@ impl DiskLog {
         self.in_flight_bytes = batch.stream_bytes();
         self.bytes_since_checkpoint += batch.stream_bytes();
         Some(batch)
+    }
+
+    /// The time that lives are held against, if it is to be recorded: what has expired for a client
+    /// stays so over a start.
+    pub(super) fn take_time(&mut self, lsm: &Lsm) -> Option<u64> {
+        let time_ms = lsm.time_ms();
+        let is_due = time_ms.abs_diff(self.recorded_time_ms) >= RECORD_TIME_MS
+            && lsm.sweep_at_ms().is_some();
+        is_due.then(|| {
+            self.recorded_time_ms = time_ms;
+            time_ms
+        })
     }
 
     /// A snapshot to make a checkpoint of, if one is due.

@@ -215,9 +215,11 @@ impl Partition {
     /// change.
     pub fn note_time(&mut self, time_ms: u64) {
         let reference_ms = time_ms.saturating_add_signed(self.following.clock_ahead_ms);
-        self.clock
-            .advance(time_ms.saturating_sub(self.time_ms), reference_ms);
+        // Until then it shows what it did before the start.
         let is_first = self.time_ms == 0;
+        let elapsed_ms = time_ms.saturating_sub(self.time_ms);
+        self.clock
+            .advance(if is_first { 0 } else { elapsed_ms }, reference_ms);
         if is_first || self.roles.role() == Role::Replica {
             self.clock.catch_up(reference_ms);
         }

@@ -260,6 +260,7 @@ impl Partition {
         let following = Follows::default();
         let (replacement, followers, abandoned) = (None, Followers::default(), Vec::new());
         let snapshot_stats = SnapshotStats::default();
+        let clock = SlewedClock::showing(lsm.time_ms());
         let mut partition = Self {
             id,
             options,
@@ -280,7 +281,7 @@ impl Partition {
             tenure: 0,
             begun_tenure: 0,
             time_ms: 0,
-            clock: SlewedClock::default(),
+            clock,
             office_time_ms: 0,
             reclaimed_version: 0,
         };
@@ -429,6 +430,9 @@ impl Partition {
             && let Some(standing) = self.roles.take_unsettled()
         {
             return Some(Command::Settle(self.id, Box::new(standing)));
+        }
+        if let Some(time_ms) = disk.take_time(&self.lsm) {
+            return Some(Command::RecordTime(self.id, time_ms));
         }
         if !bulk.admits_checkpoint(self.id) {
             return None;

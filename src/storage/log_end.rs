@@ -1,23 +1,27 @@
-//! `log-end`: which files are the data of a partition, and how far its log was synced. The witness
-//! that each start holds the directory against. The only home of its layout.
+//! `log-end`: which files are the data of a partition, how far its log was synced, and what time it
+//! was. The witness that each start holds the directory against. The only home of its layout.
 //!
 //! Log and checkpoints prove by their checksums that nothing within them is missing. They cannot
 //! prove that the newest of them is there: a log whose last file was removed looks like a log that
 //! ended earlier. This file names the newest ones by the checksums of their headers, and the
 //! version up to which the log was synced.
 //!
+//! Nor do they tell which values had expired. This file has the time that lives were held against,
+//! and the next start goes on from there, whatever its clock shows.
+//!
 //! All integers are little-endian. The file has 8,192 bytes, and two slots, at 0 and at 4,096:
 //!
 //! ```text
-//! slot, 128 bytes
+//! slot, 136 bytes
 //!      0      8  "dbnodend"
 //!      8      4  format      1
 //!     12      4  draft generation: its files are a replacement on its way; 0: none
 //!     16      8  number: of two slots that check out the one with the higher number counts
-//!     24     48  the files in force
-//!     72     48  the files that are in force once what is under way is done; else zeros
-//!    120      4  zero
-//!    124      4  CRC-32C of bytes 0..124
+//!     24      8  time that lives were held against, in Unix ms; 0: it was not told yet
+//!     32     48  the files in force
+//!     80     48  the files that are in force once what is under way is done; else zeros
+//!    128      4  zero
+//!    132      4  CRC-32C of bytes 0..132
 //!
 //! files, 48 bytes
 //!      0      4  generation
@@ -58,7 +62,7 @@ const FORMAT: u32 = 1;
 /// From one slot to the other: at least a sector of any disk.
 const SLOT_STRIDE_BYTES: usize = 4_096;
 
-const SLOT_BYTES: usize = 128;
+const SLOT_BYTES: usize = 136;
 
 const FILE_BYTES: usize = 2 * SLOT_STRIDE_BYTES;
 
@@ -133,6 +137,7 @@ impl DataFiles {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
     number: u64,
+    time_ms: u64,
     in_force: DataFiles,
     announced: Option<DataFiles>,
     draft_generation: u32,
@@ -145,25 +150,27 @@ impl Slot {
         bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.draft_generation.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
-        self.in_force.encode(&mut bytes[24..72]);
+        bytes[24..32].copy_from_slice(&self.time_ms.to_le_bytes());
+        self.in_force.encode(&mut bytes[32..80]);
         if let Some(announced) = &self.announced {
-            announced.encode(&mut bytes[72..120]);
+            announced.encode(&mut bytes[80..128]);
         }
-        let checksum = crc32c::crc32c(&bytes[..124]);
-        bytes[124..].copy_from_slice(&checksum.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..132]);
+        bytes[132..].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let broken = FormatError::Damaged("no slot of it checks out");
-        if bytes[..8] != *MAGIC || word(bytes, 124) != crc32c::crc32c(&bytes[..124]) {
+        if bytes[..8] != *MAGIC || word(bytes, 132) != crc32c::crc32c(&bytes[..132]) {
             return Err(broken);
         }
         match word(bytes, 8) {
             FORMAT => Ok(Self {
                 number: long(bytes, 16),
-                in_force: DataFiles::decode(&bytes[24..72]).ok_or(broken)?,
-                announced: DataFiles::decode(&bytes[72..120]),
+                time_ms: long(bytes, 24),
+                in_force: DataFiles::decode(&bytes[32..80]).ok_or(broken)?,
+                announced: DataFiles::decode(&bytes[80..128]),
                 draft_generation: word(bytes, 12),
             }),
             later => Err(FormatError::TooNew(later)),
@@ -189,10 +196,12 @@ impl<F: DiskFile> LogEnd<F> {
     pub(super) fn create<D: Disk<File = F>>(
         root: &D,
         in_force: DataFiles,
+        time_ms: u64,
     ) -> Result<Self, StorageError> {
         let draft = format!("{LOG_END_NAME}.tmp");
         let slot = Slot {
             number: 1,
+            time_ms,
             in_force,
             announced: None,
             draft_generation: 0,
@@ -253,6 +262,11 @@ impl<F: DiskFile> LogEnd<F> {
         })
     }
 
+    /// The time that lives were held against, in Unix ms; 0: it was not told yet.
+    pub(super) fn time_ms(&self) -> u64 {
+        self.slot.time_ms
+    }
+
     /// The files in force.
     pub(super) fn in_force(&self) -> DataFiles {
         self.slot.in_force
@@ -304,6 +318,17 @@ impl<F: DiskFile> LogEnd<F> {
             return Ok(());
         }
         self.slot.in_force.synced_version = version;
+        self.write_if_there_is_room()
+    }
+
+    /// Notes the time that lives are held against. That this is durable waits for
+    /// [`sync`](Self::sync), too.
+    pub(super) fn record_time(&mut self, time_ms: u64) -> Result<(), StorageError> {
+        self.slot.time_ms = time_ms;
+        self.write_if_there_is_room()
+    }
+
+    fn write_if_there_is_room(&mut self) -> Result<(), StorageError> {
         match self.write() {
             // It is written with the next sync.
             Err(error) if error.is_passing() => Ok(()),
@@ -373,6 +398,7 @@ mod tests {
         });
         Slot {
             number: 9,
+            time_ms: 0x0304,
             in_force,
             announced,
             draft_generation: 4,
@@ -382,6 +408,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let mut expected = b"dbnodend\x01\0\0\0\x04\0\0\0\x09\0\0\0\0\0\0\0".to_vec();
+        expected.extend([4, 3, 0, 0, 0, 0, 0, 0]);
         expected.extend([3, 0, 0, 0, 0b1011, 0, 0, 0, 0x44, 0x33, 0x22, 0x11]);
         expected.extend([0; 12]);
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a, 0, 0, 0, 0]);
@@ -391,7 +418,7 @@ mod tests {
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a, 0, 0, 0, 0]);
         expected.extend([3, 2, 0, 0, 0, 0, 0, 0]);
         expected.extend([0; 4]);
-        expected.extend(0xe5da_66b8_u32.to_le_bytes());
+        expected.extend(0xa2fd_5bdd_u32.to_le_bytes());
         let bytes = slot().encode();
         assert_eq!(bytes, *expected);
         assert_eq!(Slot::decode(&bytes), Ok(slot()));
@@ -414,8 +441,8 @@ mod tests {
     fn a_later_format_is_told_from_damage() {
         let mut bytes = slot().encode();
         bytes[8] = 2;
-        let checksum = crc32c::crc32c(&bytes[..124]);
-        bytes[124..].copy_from_slice(&checksum.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..132]);
+        bytes[132..].copy_from_slice(&checksum.to_le_bytes());
         assert_eq!(Slot::decode(&bytes), Err(FormatError::TooNew(2)));
     }
 }

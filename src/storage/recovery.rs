@@ -240,13 +240,14 @@ impl<D: Disk> Recovery<'_, D> {
             log: self.id_of(replayed.kept.back().map(|(_, name)| name), FileKind::Log)?,
             synced_version: lsm.last_version(),
         };
+        let time_ms = log_end.as_ref().map_or(0, LogEnd::time_ms);
         let mut log_end = match log_end.filter(|_| !self.losses.any()) {
             Some(mut log_end) => {
                 let log = self.in_force.and_then(|files| files.log);
                 log_end.set_in_force(DataFiles { log, ..found });
                 log_end
             }
-            None => LogEnd::create(&self.root, found)?,
+            None => LogEnd::create(&self.root, found, time_ms)?,
         };
         let mut log = LogWriter::new(
             history,
@@ -261,6 +262,7 @@ impl<D: Disk> Recovery<'_, D> {
             Err(error) if error.is_passing() => log::warn!("the log cannot go on yet: {error}"),
             begun => begun?,
         }
+        lsm.note_time(time_ms);
         let files = log_end.in_force();
         let checkpoint_version = files.checkpoint.map_or(0, |id| id.version);
         // After a loss, what the checkpoint replaces stays until the next start.

@@ -151,6 +151,11 @@ impl<D: Disk> Store<D> {
         Ok(version)
     }
 
+    /// Notes the time that lives are held against, in Unix ms, for the next start.
+    pub fn record_time(&mut self, time_ms: u64) -> Result<(), StorageError> {
+        self.log_end.record_time(time_ms)
+    }
+
     /// Whether [`sync_log_end`](Self::sync_log_end) has something to do.
     pub fn is_log_end_behind(&self) -> bool {
         self.log_end.is_sync_due()

@@ -55,6 +55,8 @@ pub enum Command {
     Checkpoint(u32, Snapshot),
     /// Make last where the partition stands.
     Settle(u32, Box<Standing>),
+    /// Note the time that lives are held against, in Unix ms.
+    RecordTime(u32, u64),
     /// Replace all data. Nothing is appended until that is told as done.
     Replace(u32, Box<Replacement>),
     /// Remove a partition. The next command about its number opens a new one.
@@ -152,7 +154,7 @@ pub enum Event {
 pub struct Loaded {
     /// Its number.
     pub partition: u32,
-    /// The engine.
+    /// The engine. Its time is the one that lives were held against before the start; 0: none.
     pub lsm: Lsm,
     /// Where the partition stands.
     pub standing: Standing,
@@ -381,6 +383,7 @@ impl<S: Disks> DiskWorker<S> {
                 open.stalled.push_back(command);
             }
             Command::Sync => self.is_sync_due = true,
+            Command::RecordTime(id, time_ms) => self.store(id).store.record_time(time_ms)?,
             Command::Checkpoint(id, snapshot) => self.store(id).store.begin_checkpoint(snapshot),
             Command::Replace(id, replacement) => {
                 self.store(id).store.begin_replacement(*replacement)?;

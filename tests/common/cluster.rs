@@ -403,6 +403,9 @@ impl Cluster {
             if self.rng.u8(..3) == 0 {
                 worker.rest()?;
             }
+            if self.rng.u8(..200) == 0 {
+                worker.sync_log_ends()?;
+            }
             if self.rng.u32(..self.steps_per_piece) == 0 {
                 worker.write_piece(&mut tell)?;
             }
