@@ -18,14 +18,21 @@ impl Api<'_> {
     #[inline]
     pub(super) fn read_acks(&self, head: &Head<'_>) -> Result<Option<u8>, Refusal> {
         let config = self.node.config();
-        let consistency = match self.query(head).get(Param::Consistency)? {
-            None => config.read_consistency,
-            Some(name) => ReadConsistency::of(&name).ok_or_else(unknown_consistency)?,
-        };
+        let mut consistency = config.read_consistency;
+        if self.params.has(Param::Consistency) {
+            consistency = self.consistency_of(head)?.unwrap_or(consistency);
+        }
         Ok(match consistency {
             ReadConsistency::Local => None,
             ReadConsistency::Acknowledged => Some(config.min_acks),
         })
+    }
+
+    #[cold]
+    fn consistency_of(&self, head: &Head<'_>) -> Result<Option<ReadConsistency>, Refusal> {
+        let name = self.query(head).get(Param::Consistency)?;
+        name.map(|name| ReadConsistency::of(&name).ok_or_else(unknown_consistency))
+            .transpose()
     }
 }
 

@@ -281,10 +281,11 @@ impl Api<'_> {
     /// The partition that a request names, for a read of what it has at least.
     #[inline]
     pub(super) fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
-        let min_version = self.query(head).position(Param::MinVersion)?;
+        let has_minimum = self.params.has(Param::MinVersion);
+        let query = self.query(head);
         let partition = self.partition(head)?;
-        if let Some(min_version) = min_version {
-            check_min_version(partition, min_version)?;
+        if has_minimum {
+            check_min_version(partition, query)?;
         }
         Ok(partition)
     }

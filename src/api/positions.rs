@@ -63,8 +63,11 @@ impl Query<'_> {
 }
 
 /// Refuses a read of a partition that does not have what the client has seen.
-#[inline]
-pub(super) fn check_min_version(partition: &Partition, position: Position) -> Result<(), Refusal> {
+#[cold]
+pub(super) fn check_min_version(partition: &Partition, query: Query<'_>) -> Result<(), Refusal> {
+    let Some(position) = query.position(Param::MinVersion)? else {
+        return Ok(());
+    };
     match partition.version_at(position) {
         Ok(_) => Ok(()),
         Err(error) => Err(not_here(partition, position, error)),
