@@ -34,6 +34,10 @@ use sim_disk::Fault;
 /// Patience of a client whose write is to be confirmed.
 const ACK_TIMEOUT_MS: u64 = 5_000;
 
+/// A node that asks others what they hold leads, at the latest, so long after they have answered:
+/// by then they may have answered another one.
+const OVERTAKEN_MS: u64 = 2_000;
+
 /// An order to a node, on its way.
 #[derive(Debug)]
 struct Message {
@@ -63,6 +67,8 @@ struct Seen {
     taking_over_since_ms: Option<u64>,
     is_leading: bool,
     epoch: u64,
+    /// Since when it knows of it.
+    epoch_since_ms: u64,
     data_epoch: u64,
 }
 
@@ -396,6 +402,7 @@ impl Run {
     /// No node drops anything, and a node that begins to lead has what it could reach.
     fn check(&mut self) {
         let now_ms = self.cluster.now_ms;
+        let mut offices = Vec::new();
         for host in 0..self.host_count() {
             let incarnation = self.cluster.hosts[host].incarnation;
             let Some(partition) = partition(&mut self.cluster, host) else {
@@ -411,13 +418,18 @@ impl Run {
                     .and_then(|seen| seen.taking_over_since_ms)
                     .unwrap_or(now_ms)
             });
+            let epoch = roles.standing().epoch;
+            let epoch_since_ms = before
+                .filter(|seen| seen.epoch == epoch)
+                .map_or(now_ms, |seen| seen.epoch_since_ms);
             let now = Seen {
                 incarnation,
                 lineage: roles.standing().lineage.clone(),
                 version: partition.lsm().last_version(),
                 taking_over_since_ms,
                 is_leading: roles.role() == Role::Leader,
-                epoch: roles.standing().epoch,
+                epoch,
+                epoch_since_ms,
                 data_epoch: roles.standing().data_epoch,
             };
             // That of its data before it leads, also from before a restart that kept the data.
@@ -442,9 +454,10 @@ impl Run {
                 office = Some(now_ms);
             }
             self.seen.insert(host, now);
-            if let Some(since_ms) = office {
-                self.check_office(host, since_ms, data_epoch);
-            }
+            offices.extend(office.map(|since_ms| (host, since_ms, data_epoch)));
+        }
+        for (host, since_ms, data_epoch) in offices {
+            self.check_office(host, since_ms, data_epoch);
         }
     }
 
@@ -457,8 +470,9 @@ impl Run {
                 continue;
             }
             for other in 0..self.host_count() {
-                let is_reached =
-                    self.is_reached(leader, other, since_ms) && self.holds(other, &key);
+                let is_reached = self.is_reached(leader, other, since_ms)
+                    && self.holds(other, &key)
+                    && !self.is_overtaken(leader, other);
                 assert!(
                     !is_reached || self.data_of(other).is_none_or(|data| data_epoch > data.2),
                     "node {leader} leads without {}, which node {other} holds: {}",
@@ -477,11 +491,21 @@ impl Run {
             assert!(
                 related != Relation::Newer
                     || data_epoch > epoch
-                    || !self.is_reached(leader, other, since_ms),
+                    || !self.is_reached(leader, other, since_ms)
+                    || self.is_overtaken(leader, other),
                 "node {leader} leads without writes that node {other} holds: {}",
                 self.picture()
             );
         }
+    }
+
+    /// Whether another node has just made way to a leader of a higher epoch than this leader's, which
+    /// is about to hear of it.
+    fn is_overtaken(&self, leader: usize, other: usize) -> bool {
+        let [seen, by] = [leader, other].map(|host| self.seen.get(&host));
+        seen.zip(by).is_some_and(|(seen, by)| {
+            by.epoch > seen.epoch && self.cluster.now_ms - by.epoch_since_ms <= OVERTAKEN_MS
+        })
     }
 
     /// What a node holds: a lineage, its newest version, its epoch.
