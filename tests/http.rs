@@ -603,7 +603,17 @@ fn partitions_are_named_by_header_or_parameter() {
             let response = client.request(method, target, &[bad], body);
             assert_error(&response, 400, "bad_request");
         }
+        // Two names of one partition are one, two partitions are a contradiction.
+        for (header, param) in [("0", "7"), ("7", "0"), ("0", "1")] {
+            let target = format!("{target}{join}partition={param}");
+            let header = format!("X-Partition-ID: {header}");
+            let response = client.request(method, &target, &[&header], body);
+            assert_error(&response, 400, "bad_request");
+            assert!(response.text().contains("X-Partition-ID"), "{target}");
+        }
     }
+    let named_alike = client.request("GET", "/get?key=k&partition=00", &["X-Partition-ID: 0"], b"");
+    assert_eq!(named_alike.json()["value"], "v");
     assert_eq!(stored(&mut client, b"k"), b"v");
 }
 
@@ -1507,6 +1517,8 @@ fn what_a_request_does_not_take_is_refused_by_name() {
         ("POST", "/batch", batch, "X-TTL: 5"),
         ("POST", "/batch", batch, "X-HTTP-Method-Override: GET"),
         ("POST", "/delete?key=k", b"", "X-HTTP-Method-Override: GET"),
+        ("POST", "/set?key=k", b"w", "X-HTTP-Method: DELETE"),
+        ("PUT", "/kv/k", b"w", "X-Method-Override: PATCH"),
         ("DELETE", "/kv/k", b"", "X-TTL: 5"),
         ("GET", "/kv/k", b"", "X-TTL: 5"),
         ("GET", "/kv/k", b"", "X-Min-Acks: 1"),

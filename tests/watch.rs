@@ -491,6 +491,19 @@ fn a_listener_goes_on_where_it_was() {
         assert_eq!(listener.next().expect("a change").0, 4);
         assert_eq!(listener.last_id, tokens[4], "both came together");
     }
+    // A poll that says it is not told either what the client has.
+    for (query, id, expected) in [
+        ("timeout=0", &tokens[3][..], &[5][..]),
+        ("timeout=0&since=0", "3", &[4, 5]),
+        ("timeout=0&since=4", "5", &[]),
+    ] {
+        let id = format!("Last-Event-ID: {id}");
+        let response = node.request("GET", &format!("/watch?{query}"), &[&id], b"");
+        let told = response.json()["events"].as_array().expect("events").clone();
+        let versions = told.iter().map(|change| change["version"].as_u64());
+        let versions: Option<Vec<u64>> = versions.collect();
+        assert_eq!(versions.as_deref(), Some(expected), "{query} {id}");
+    }
     let mut timed = Listener::start(&node, "since=4&timeout=0.2", &[]);
     assert_eq!(timed.next().expect("a change").0, 5);
     assert_eq!(timed.next(), None, "its time is over");

@@ -331,7 +331,12 @@ fn partition_id(head: &Head<'_>, query: Query<'_>) -> Result<Option<u32>, Refusa
     let by_header = head.partition_id.map(partition_number).transpose()?;
     let by_query = query.get(Param::Partition)?;
     let by_query = by_query.map(|value| partition_number(&value)).transpose()?;
-    Ok(by_header.or(by_query))
+    match (by_header, by_query) {
+        (Some(named), Some(other)) if named != other => Err(Refusal::bad_request(format!(
+            "X-Partition-ID names partition {named}, and ?partition= names {other}: send one of them"
+        ))),
+        _ => Ok(by_header.or(by_query)),
+    }
 }
 
 fn partition_number(value: &[u8]) -> Result<u32, Refusal> {

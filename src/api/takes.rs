@@ -30,6 +30,8 @@ pub(super) const MEANING: FieldSet = FieldSet::of(&[
     Field::Ttl,
     Field::MinAcks,
     Field::MethodOverride,
+    Field::HttpMethod,
+    Field::OtherMethod,
 ]);
 
 /// Fields that say who asks: they matter to all requests.
@@ -225,7 +227,9 @@ fn check_other_field(field: Field, route: Route, head: &Head<'_>) -> Result<(), 
         Field::ContentRange => {
             "a part of a value cannot be written: send the whole value without it".to_owned()
         }
-        Field::MethodOverride => "send the method itself".to_owned(),
+        Field::MethodOverride | Field::HttpMethod | Field::OtherMethod => {
+            "send the method itself".to_owned()
+        }
         Field::IfMatch if route == Route::Batch => in_operation("ifMatch"),
         Field::IfNoneMatch if route == Route::Batch => in_operation("ifNoneMatch"),
         Field::Ttl if route == Route::Batch => in_operation("ttl"),

@@ -194,7 +194,7 @@ impl Api<'_> {
         let last_event = head.last_event_id.map(last_event_position).transpose()?;
         let since = query.position(Param::Since)?;
         // A client that was cut off comes with what it had last.
-        let since = last_event.filter(|_| form == WatchForm::Events).or(since);
+        let since = last_event.or(since);
         let timeout_ms = timeout_of(query, form)?;
         let partition = self.partition(head)?;
         partition.retain_log();

@@ -76,6 +76,8 @@ fields! {
     Ttl "X-TTL" Single;
     MinAcks "X-Min-Acks" Single;
     MethodOverride "X-HTTP-Method-Override" Single;
+    HttpMethod "X-HTTP-Method" Single;
+    OtherMethod "X-Method-Override" Single;
 }
 
 impl Field {
@@ -99,12 +101,13 @@ impl Field {
             13 => is(Self::Authorization)
                 .or_else(|| is(Self::IfNoneMatch))
                 .or_else(|| is(Self::LastEventId))
-                .or_else(|| is(Self::ContentRange)),
+                .or_else(|| is(Self::ContentRange))
+                .or_else(|| is(Self::HttpMethod)),
             14 => is(Self::ContentLength)
                 .or_else(|| is(Self::SecFetchSite))
                 .or_else(|| is(Self::PartitionId)),
             16 => is(Self::ContentEncoding),
-            17 => is(Self::TransferEncoding),
+            17 => is(Self::TransferEncoding).or_else(|| is(Self::OtherMethod)),
             19 => is(Self::IfUnmodifiedSince),
             22 => is(Self::MethodOverride),
             _ => None,

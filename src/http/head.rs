@@ -136,7 +136,9 @@ impl<'b> Head<'b> {
             | Field::ContentEncoding
             | Field::ContentRange
             | Field::IfUnmodifiedSince
-            | Field::MethodOverride => None,
+            | Field::MethodOverride
+            | Field::HttpMethod
+            | Field::OtherMethod => None,
         }
     }
 }
