@@ -2182,6 +2182,9 @@ fn a_client_that_asks_first_is_told_what_fails_without_its_value() {
         (&node, "PUT", "/kv/k", &[short, "X-Min-Acks: x"], 400),
         (&node, "POST", "/batch", &[short, "X-Min-Acks: x"], 400),
         (&node, "POST", "/set", &[short, "If-Match: x"], 400),
+        (&node, "DELETE", "/delete", &[short, "If-Match: x"], 400),
+        (&node, "POST", "/delete", &[short, "X-Min-Acks: x"], 400),
+        (&node, "DELETE", "/delete", &[CHUNKED, "X-Min-Acks: 1"], 503),
         (&node, "PUT", "/kv/k?tll=5", &[short], 400),
         (
             &node,
@@ -2210,6 +2213,9 @@ fn a_client_that_asks_first_is_told_what_fails_without_its_value() {
         (&node, "POST", "/batch", &[long], 413),
         (&node, "POST", "/partition/assign", &[long], 413),
         (&replica, "PUT", "/kv/k", &[short, token], 421),
+        (&replica, "POST", "/set", &[short, JSON], 421),
+        (&replica, "DELETE", "/delete", &[short, JSON], 421),
+        (&replica, "POST", "/delete", &[CHUNKED, JSON], 421),
     ];
     for (node, method, target, headers, status) in table {
         let mut client = node.connect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, ReplyHead, Target};
 use crate::lsm::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, NewValue, Value};
 use crate::node::ClaimKind;
-use crate::partition::{ConditionFailed, Partition};
+use crate::partition::{ConditionFailed, Conditions, Partition};
 use crate::storage::VersionToken;
 
 use super::accept::preferred;
@@ -187,6 +187,8 @@ impl Api<'_> {
                 let checked = partition.check(key, &conditions);
                 checked.map_err(condition_failed)?;
             }
+        } else if matches!(action, Action::Delete(_)) {
+            self.deletable_partition(head)?;
         } else {
             self.partition(head)?;
         }
@@ -397,11 +399,22 @@ impl Api<'_> {
         }
     }
 
+    /// The partition that a request names, for a delete; its conditions; and the replicas that must
+    /// hold it.
+    fn deletable_partition(
+        &mut self,
+        head: &Head<'_>,
+    ) -> Result<(&mut Partition, Conditions, u8), Refusal> {
+        let conditions = conditions_of(head)?;
+        let (min_acks, now_ms) = (self.min_acks(head)?, self.now_ms);
+        let partition = self.writable_partition(head)?;
+        check_replicas(partition, min_acks, now_ms)?;
+        Ok((partition, conditions, min_acks))
+    }
+
     fn answer_delete(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
-        let deleted = conditions_of(head).and_then(|conditions| {
-            let (min_acks, now_ms) = (self.min_acks(head)?, self.now_ms);
-            let partition = self.writable_partition(head)?;
-            check_replicas(partition, min_acks, now_ms)?;
+        let outcome = self.deletable_partition(head);
+        let deleted = outcome.and_then(|(partition, conditions, min_acks)| {
             let incurred = partition.lsm().incurred_work();
             let deleted = partition.delete(key, &conditions).map_err(|failed| {
                 match (form, failed.current) {
