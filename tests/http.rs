@@ -612,7 +612,12 @@ fn partitions_are_named_by_header_or_parameter() {
             assert!(response.text().contains("X-Partition-ID"), "{target}");
         }
     }
-    let named_alike = client.request("GET", "/get?key=k&partition=00", &["X-Partition-ID: 0"], b"");
+    let named_alike = client.request(
+        "GET",
+        "/get?key=k&partition=00",
+        &["X-Partition-ID: 0"],
+        b"",
+    );
     assert_eq!(named_alike.json()["value"], "v");
     assert_eq!(stored(&mut client, b"k"), b"v");
 }

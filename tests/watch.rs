@@ -499,7 +499,10 @@ fn a_listener_goes_on_where_it_was() {
     ] {
         let id = format!("Last-Event-ID: {id}");
         let response = node.request("GET", &format!("/watch?{query}"), &[&id], b"");
-        let told = response.json()["events"].as_array().expect("events").clone();
+        let told = response.json()["events"]
+            .as_array()
+            .expect("events")
+            .clone();
         let versions = told.iter().map(|change| change["version"].as_u64());
         let versions: Option<Vec<u64>> = versions.collect();
         assert_eq!(versions.as_deref(), Some(expected), "{query} {id}");
