@@ -202,7 +202,49 @@ fn a_flood_does_not_keep_replicas_out() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
-/// Each partition on disk has a file open: there are no more of them than descriptors, and what is
+/// What is written and asked of many partitions at once finds descriptors, whatever connects.
+#[test]
+fn a_flood_leaves_descriptors_to_the_files_of_all_partitions() {
+    const LIMIT: usize = 256;
+    let folder = Folder::new("flood-partitions");
+    let node = start_with_descriptors(LIMIT, &["--data-dir", folder.path()]);
+    let mut client = node.connect();
+    let assign = |id: usize| {
+        let body = json!({ "id": id, "role": "leader" }).to_string();
+        let answer = node.request("POST", "/partition/assign", &[], body.as_bytes());
+        (answer.status, answer.text())
+    };
+    // As many as there may be.
+    let count = (1..LIMIT)
+        .find(|id| assign(*id).0 != 200)
+        .expect("a limit on partitions");
+    assert!(count > 40, "{count}: {:?}", assign(count));
+    let replication = replication_address(&node);
+    Flood::during(replication, LIMIT, || {
+        Flood::during(node.address, 2 * LIMIT, || {
+            for id in 0..count {
+                let headers = [&format!("X-Partition-ID: {id}")[..]];
+                let put = client.request("PUT", "/kv/k", &headers, b"v");
+                assert_eq!(put.status, 201, "{id}: {}", put.text());
+                let target = format!("/admin/checkpoint?partition={id}");
+                assert_eq!(client.request("POST", &target, &[], b"").status, 202);
+            }
+            let mut status = || client.request("GET", "/status", &[], b"").json();
+            wait_for("all checkpoints", || {
+                let status = status();
+                let partitions = status["partitions"].as_array().expect("partitions");
+                partitions.iter().all(|partition| {
+                    let disk = &partition["disk"];
+                    assert_eq!(disk["checkpointsGivenUp"], 0, "{disk}");
+                    assert_eq!(disk["stall"], serde_json::Value::Null, "{disk}");
+                    disk["checkpointVersion"].as_u64() > Some(0)
+                })
+            });
+        });
+    });
+}
+
+/// Each partition on disk has files open: there are no more of them than descriptors, and what is
 /// asked of all of them at once does not open more.
 #[test]
 fn partitions_and_their_files_fit_under_the_limit() {
@@ -233,7 +275,7 @@ fn partitions_and_their_files_fit_under_the_limit() {
         }
         count += 1;
     }
-    assert!((10..30).contains(&count), "{count} partitions");
+    assert!((5..30).contains(&count), "{count} partitions");
     let mut write_to_all = |value: &[u8]| {
         for id in 0..count {
             let headers = [&format!("X-Partition-ID: {id}")[..]];

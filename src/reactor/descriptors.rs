@@ -7,8 +7,8 @@
 //! | for | how many |
 //! |---|---|
 //! | the process itself | those open once the loop is set up, and [`SPARE`] |
-//! | files | [`FILES_AT_ONCE`], and one log file for each partition on disk |
-//! | partitions to come | [`PARTITIONS_AHEAD`], or a sixteenth of the limit |
+//! | files | [`FILES_AT_ONCE`], and [`FILES_OF_PARTITION`] for each partition on disk |
+//! | partitions to come | the same for [`PARTITIONS_AHEAD`], or a sixteenth of the limit |
 //! | replication, both ways | a quarter of the rest, at most [`LINKS_MAX`] |
 //! | connections that are told that there are too many | a sixteenth, at most [`TURNED_AWAY_MAX`] |
 //! | HTTP connections | the rest, at most `--max-connections` |
@@ -27,11 +27,14 @@ use super::limits::{LINKS_MAX, STRANGERS_MAX, TURNED_AWAY_MAX};
 /// directory.
 const SPARE: usize = 8;
 
-/// Most files that the disk thread has open beside the log of each partition: a checkpoint and a
+/// Most files that the disk thread has open beside [`FILES_OF_PARTITION`]: a checkpoint and a
 /// replacement (its checkpoint, its log, what only this node had), the next log file, the metadata
 /// of a partition and the directory that is synced with it. `Node` begins one checkpoint and one
 /// replacement at a time.
 const FILES_AT_ONCE: usize = 8;
+
+/// Open for as long as a partition is: its newest log file, and `log-end`.
+const FILES_OF_PARTITION: usize = 2;
 
 /// Partitions on disk that can be made before connections have to make room for them.
 const PARTITIONS_AHEAD: usize = 16;
@@ -98,14 +101,16 @@ impl Descriptors {
     /// Most partitions that may lie on disk: half of what is left of the limit.
     pub(super) fn partition_max(&self) -> usize {
         let own = self.open_at_start + SPARE + FILES_AT_ONCE;
-        (self.limit.saturating_sub(own) / 2).min(PARTITIONS_MAX)
+        (self.limit.saturating_sub(own) / 2 / FILES_OF_PARTITION).min(PARTITIONS_MAX)
     }
 
     /// Partitions that can be opened while so many lie on disk and connections of all kinds use
     /// `used`.
     pub(super) fn openable_count(&self, partition_count: usize, used: usize) -> usize {
-        self.limit
-            .saturating_sub(self.reserved(partition_count) + used)
+        let left = self
+            .limit
+            .saturating_sub(self.reserved(partition_count) + used);
+        left / FILES_OF_PARTITION
     }
 
     /// Refuses a limit under which next to nothing could be served.
@@ -136,11 +141,11 @@ impl Descriptors {
     }
 
     fn reserved(&self, partition_count: usize) -> usize {
-        self.open_at_start + SPARE + FILES_AT_ONCE + partition_count
+        self.open_at_start + SPARE + FILES_AT_ONCE + FILES_OF_PARTITION * partition_count
     }
 
     fn ahead(&self) -> usize {
-        PARTITIONS_AHEAD.min(self.limit / 16)
+        (FILES_OF_PARTITION * PARTITIONS_AHEAD).min(self.limit / 16)
     }
 }
 
@@ -173,7 +178,7 @@ mod tests {
             for partitions in [0, 1, 2, partition_max / 2, partition_max] {
                 let shares = descriptors.shares(partitions, 10_240);
                 let used = shares.connections + shares.turned_away + shares.links;
-                let files = FILES_AT_ONCE + partitions;
+                let files = FILES_AT_ONCE + FILES_OF_PARTITION * partitions;
                 assert!(14 + SPARE + files + used <= limit, "{limit}: {shares:?}");
                 assert!(
                     descriptors.openable_count(partitions, used) > 0,
@@ -195,14 +200,14 @@ mod tests {
             } = descriptors(limit).shares(partitions, 10_240);
             [connections, turned_away, links, strangers]
         };
-        assert_eq!(shares(64, 1), [21, 1, 7, 3]);
-        assert_eq!(shares(256, 1), [144, 13, 52, 26]);
-        assert_eq!(shares(1_024, 1), [672, 61, 244, 122]);
-        assert_eq!(shares(1_024, 400), [398, 36, 144, 72]);
+        assert_eq!(shares(64, 1), [20, 1, 7, 3]);
+        assert_eq!(shares(256, 1), [143, 13, 52, 26]);
+        assert_eq!(shares(1_024, 1), [660, 60, 240, 120]);
+        assert_eq!(shares(1_024, 200), [387, 35, 140, 70]);
         assert_eq!(shares(65_536, 1), [10_240, 64, 1_024, 256]);
         let too_few = TooFew {
             limit: 48,
-            needed: 50,
+            needed: 51,
         };
         assert_eq!(descriptors(48).check(), Err(too_few));
     }
@@ -210,9 +215,9 @@ mod tests {
     #[test]
     fn partitions_are_made_only_where_a_descriptor_is_left() {
         let descriptors = descriptors(256);
-        assert_eq!(descriptors.partition_max(), 113);
-        assert_eq!(descriptors.openable_count(1, 220), 5);
-        assert_eq!(descriptors.openable_count(1, 225), 0);
+        assert_eq!(descriptors.partition_max(), 56);
+        assert_eq!(descriptors.openable_count(1, 220), 2);
+        assert_eq!(descriptors.openable_count(1, 223), 0);
         assert_eq!(descriptors.openable_count(1, 500), 0);
     }
 }
