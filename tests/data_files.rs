@@ -7,12 +7,18 @@
 )]
 
 mod common;
+#[path = "common/sim_disk.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod sim_disk;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{Folder, Node, command, text, wait_for};
+use db_node::lsm::{LogBatch, Lsm, NewValue, Options, Value};
+use db_node::storage::{HistoryId, Recovered, RecoveryOptions, recover};
+use sim_disk::{Shortage, SimDisk};
 
 fn start(data: &Path, more: &[&str]) -> Node {
     let node = Node::start(&[&["--data-dir", text(data)], more].concat());
@@ -259,16 +265,18 @@ fn bytes_of_hex(text: &[u8]) -> Vec<u8> {
         .collect()
 }
 
+/// The old directories, and what is in them.
+const OLD: [(&str, &[(&str, &str)]); 2] = [
+    ("first-run", &[("a", "one"), ("b", "two")]),
+    (
+        "after-restart",
+        &[("a", "four"), ("b", "two"), ("c", "three")],
+    ),
+];
+
 #[test]
 fn a_version_without_log_end_left_a_directory_that_is_taken_over() {
-    let expected: [(&str, &[(&str, &str)]); 2] = [
-        ("first-run", &[("a", "one"), ("b", "two")]),
-        (
-            "after-restart",
-            &[("a", "four"), ("b", "two"), ("c", "three")],
-        ),
-    ];
-    for (name, content) in expected {
+    for (name, content) in OLD {
         let folder = Folder::new("old-directory");
         let data = folder.join("data");
         fs::create_dir(&data).expect("make");
@@ -288,6 +296,66 @@ fn a_version_without_log_end_left_a_directory_that_is_taken_over() {
         let newest = logs(&data).pop().expect("a log");
         fs::remove_file(partition(&data).join(&newest)).expect("remove");
         assert!(refusal(&data).contains(&newest));
+    }
+}
+
+fn assert_holds(lsm: &Lsm, content: &[(&str, &str)], name: &str) {
+    for (key, value) in content {
+        let entry = lsm.get(key.as_bytes());
+        let is_there = entry.is_some_and(
+            |entry| matches!(entry.value, Value::Inline(found) if found == value.as_bytes()),
+        );
+        assert!(is_there, "{key} of {name}");
+    }
+}
+
+/// On a full disk such a directory is read, and taken over by the first write that there is room
+/// for.
+#[test]
+fn a_directory_without_log_end_is_read_on_a_full_disk() {
+    let start = |disk: &SimDisk| {
+        let options = RecoveryOptions {
+            engine: Options {
+                memtable_bytes: 64 * 1024,
+                hash_seed: 1,
+            },
+            fresh_history: HistoryId([1; 16]),
+            accept_data_loss: false,
+            log_file_bytes: 4_096,
+        };
+        recover(disk.clone(), options, &mut |_| {})
+    };
+    for (name, content) in OLD {
+        for shortage in [Shortage::Room, Shortage::RoomForAnything] {
+            let disk = SimDisk::with_files(&old_files(name).into_iter().collect());
+            disk.set_shortage(Some(Shortage::Descriptors));
+            let refusal = start(&disk).map(drop).expect_err("nothing can be opened");
+            assert!(refusal.to_string().contains("ulimit -n"), "{refusal}");
+            disk.set_shortage(Some(shortage));
+            for _ in 0..2 {
+                let Recovered { lsm, .. } = start(&disk).expect("all can be read");
+                assert_holds(&lsm, content, name);
+                assert!(!disk.files().contains_key("log-end"));
+                disk.crash();
+            }
+            let Recovered {
+                mut lsm, mut store, ..
+            } = start(&disk).expect("all can be read");
+            lsm.keep_log_behind(lsm.last_version());
+            let (mut cursor, mut batch) = (lsm.log_end(), LogBatch::default());
+            lsm.set(b"new", NewValue::Inline(b"v"), None);
+            lsm.read_log(&mut cursor, 1_000, u64::MAX, &mut batch);
+            let error = store.append(&batch).expect_err("there is no room");
+            assert!(error.is_passing(), "{error}");
+            disk.set_shortage(None);
+            store.append(&batch).expect("there is room");
+            store.sync().expect("there is room");
+            disk.crash();
+            let Recovered { lsm, .. } = start(&disk).expect("it is taken over");
+            assert_holds(&lsm, content, name);
+            assert_holds(&lsm, &[("new", "v")], name);
+            assert!(disk.files().contains_key("log-end"));
+        }
     }
 }
 

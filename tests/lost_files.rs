@@ -360,7 +360,7 @@ impl Run {
             dropped: None,
         };
         // Nothing of it is promised before it is done.
-        running.store.begin_replacement(replacement)?;
+        running.store.begin_replacement(replacement);
         self.replaced.push(self.worlds[&before.0].clone());
         while running.store.replacement_step()?.is_none() {}
         self.worlds.remove(&before.0);

@@ -26,7 +26,7 @@ use db_node::lsm::{NewValue, ScanState, Value};
 use db_node::partition::{Assignment, Conditions, DiskLog, Partition, Reached, Wait};
 use db_node::replication::{HEARTBEAT_MS, UNHEARD_MS};
 use db_node::storage::{HistoryId, Lineage, Role, SHARED_PAST_MAX};
-use sim_disk::Fault;
+use sim_disk::{Fault, Shortage};
 
 type Content = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 
@@ -136,6 +136,9 @@ struct Run {
     reader_rng: fastrand::Rng,
     reads: Vec<PendingRead>,
     shown: Vec<Shown>,
+    /// Of shortages alone; none if nothing is ever short.
+    shortage_rng: Option<fastrand::Rng>,
+    shortage_count: usize,
     /// When the present leader was chosen.
     promoted_ms: u64,
     write_count: u64,
@@ -202,6 +205,8 @@ impl Run {
             reader_rng: fastrand::Rng::with_seed(!seed),
             reads: Vec::new(),
             shown: Vec::new(),
+            shortage_rng: (seed % 2 == 0).then(|| fastrand::Rng::with_seed(seed.rotate_left(32))),
+            shortage_count: 0,
             promoted_ms: 0,
             write_count: 0,
         }
@@ -230,6 +235,7 @@ impl Run {
         self.cluster.step(passed_ms);
         if is_stormy {
             self.storm();
+            self.run_short();
             for _ in 0..self.cluster.rng.usize(..4) {
                 self.write();
             }
@@ -288,6 +294,28 @@ impl Run {
         }
         if self.chance(80) {
             self.fail_over();
+        }
+    }
+
+    /// Room or descriptors of a node run out, or are there again.
+    fn run_short(&mut self) {
+        let host_count = self.host_count();
+        let Some(rng) = &mut self.shortage_rng else {
+            return;
+        };
+        if rng.u8(..60) > 0 {
+            return;
+        }
+        let host = rng.usize(..host_count);
+        let shortage = rng.bool().then(|| Shortage::ALL[rng.usize(..3)]);
+        self.set_shortage(host, shortage);
+    }
+
+    fn set_shortage(&mut self, host: usize, shortage: Option<Shortage>) {
+        let disks = self.cluster.hosts[host].disks.clone();
+        for disk in disks.iter().flat_map(|disks| disks.all()) {
+            self.shortage_count += usize::from(disk.shortage().is_none() && shortage.is_some());
+            disk.set_shortage(shortage);
         }
     }
 
@@ -752,6 +780,7 @@ impl Run {
             for b in 0..a {
                 self.cluster.set_weather(a, b, Weather::Fine);
             }
+            self.set_shortage(a, None);
         }
         let mut agreed_since_ms = u64::MAX;
         for round in 0.. {
@@ -957,6 +986,7 @@ struct Outcome {
     epoch: u64,
     acked_count: usize,
     shown_count: usize,
+    shortage_count: usize,
 }
 
 fn run(seed: u64) -> Outcome {
@@ -974,6 +1004,7 @@ fn run(seed: u64) -> Outcome {
         epoch: run.epoch,
         acked_count: run.acked.len(),
         shown_count: run.shown.len(),
+        shortage_count: run.shortage_count,
     }
 }
 
@@ -1001,6 +1032,7 @@ fn try_seed(seed: u64) -> std::thread::Result<Outcome> {
 fn whatever_happens_nothing_confirmed_is_lost_and_all_agree_in_the_end() {
     let seeds = seeds(3_000);
     let (mut failover_count, mut acked_count, mut shown_count) = (0, 0, 0);
+    let mut shortage_count = 0;
     for seed in &seeds {
         let Ok(outcome) = try_seed(*seed) else {
             panic!("seed {seed} fails: repeat it with DB_NODE_TEST_SEED={seed}")
@@ -1008,10 +1040,11 @@ fn whatever_happens_nothing_confirmed_is_lost_and_all_agree_in_the_end() {
         failover_count += outcome.epoch / 2;
         acked_count += outcome.acked_count;
         shown_count += outcome.shown_count;
+        shortage_count += outcome.shortage_count;
     }
     eprintln!(
         "{} runs, {failover_count} failovers, {acked_count} confirmed writes, {shown_count} reads \
-         of what is acknowledged",
+         of what is acknowledged, {shortage_count} shortages",
         seeds.len()
     );
     // A simulation in which nothing happens proves nothing.
@@ -1019,7 +1052,8 @@ fn whatever_happens_nothing_confirmed_is_lost_and_all_agree_in_the_end() {
         seeds.len() < 100
             || (failover_count > seeds.len() as u64
                 && acked_count > 10 * seeds.len()
-                && shown_count > 10 * seeds.len())
+                && shown_count > 10 * seeds.len()
+                && shortage_count > seeds.len() / 2)
     );
 }
 

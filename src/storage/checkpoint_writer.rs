@@ -84,19 +84,12 @@ impl<F: DiskFile> CheckpointWriter<F> {
 
     /// Gives it its name once all of it is written; when this returns, that is durable.
     pub(super) fn put_in_place<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
-        let path = || disk.path(&self.draft);
         if !self.is_named {
             disk.rename(&self.draft, &self.name)
-                .map_err(|error| StorageError::io("renaming", path(), &error))?;
+                .map_err(|error| StorageError::io("renaming", disk.path(&self.draft), &error))?;
             self.is_named = true;
         }
-        disk.sync_names()
-            .map_err(|error| StorageError::sync(path(), &error))
-    }
-
-    /// Whether it has its name, durable or not.
-    pub(super) fn is_named(&self) -> bool {
-        self.is_named
+        Ok(())
     }
 
     /// Removes the draft, as far as that can be done.

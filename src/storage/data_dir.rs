@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
-use super::disk::{SystemDisk, sync_folder};
+use super::disk::{SystemDisk, rename_in, sync_folder};
 use super::log_end::LOG_END_NAME;
 use super::worker::Disks;
 
@@ -136,27 +136,27 @@ impl Disks for DataDir {
     fn partition(&self, id: u32) -> Result<SystemDisk, StorageError> {
         let folder = self.folder.join(format!("{PARTITION_PREFIX}{id}"));
         let make = || match fs::create_dir(&folder) {
-            Ok(()) => sync_folder(&self.folder),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            // One that is there may not last yet.
+            _ => sync_folder(&self.folder),
         };
         make().map_err(|error| StorageError::io("making", folder.display().to_string(), &error))?;
         Ok(SystemDisk::new(&folder))
     }
 
     fn remove(&self, id: u32) -> Result<(), StorageError> {
-        let folder = self.folder.join(format!("{PARTITION_PREFIX}{id}"));
-        let names = names_in(&self.folder)?;
-        let numbers = names.iter().filter_map(|name| removed_numbers(name));
-        let number = numbers
-            .filter(|(of, _)| *of == id)
-            .map(|(_, number)| number);
-        let target = removed_name(id, number.max().unwrap_or(0) + 1);
+        let name = format!("{PARTITION_PREFIX}{id}");
         let rename = || {
-            fs::rename(&folder, self.folder.join(target))?;
-            sync_folder(&self.folder)
+            let names = list(&self.folder)?;
+            let numbers = names.iter().filter_map(|name| removed_numbers(name));
+            let number = numbers
+                .filter(|(of, _)| *of == id)
+                .map(|(_, number)| number);
+            let target = removed_name(id, number.max().unwrap_or(0) + 1);
+            rename_in(&self.folder, &name, &target)
         };
-        rename().map_err(|error| StorageError::io("renaming", folder.display().to_string(), &error))
+        let path = self.folder.join(&name).display().to_string();
+        rename().map_err(|error| StorageError::io("renaming", path, &error))
     }
 
     fn clear_removed(&self) -> Result<bool, StorageError> {
@@ -184,13 +184,14 @@ impl Disks for DataDir {
     }
 }
 
+fn list(folder: &Path) -> io::Result<Vec<String>> {
+    fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
 fn names_in(folder: &Path) -> Result<Vec<String>, StorageError> {
-    let list = || {
-        fs::read_dir(folder)?
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect::<io::Result<_>>()
-    };
-    list().map_err(|error| {
+    list(folder).map_err(|error| {
         let shown = folder.display();
         StorageError::Unusable(format!(
             "--data-dir {shown} cannot be read: {error}; name a directory"

@@ -3,7 +3,7 @@
 //! The traits are the seam where a simulated disk takes the real one's place in tests: one that fails, tears and forgets.
 //!
 //! What is relied on, and nothing else: a `sync` that returned keeps the file's bytes and length through a power cut; a
-//! `sync_names` that returned keeps what was created, renamed and removed in the directory before; a rename is there or not.
+//! `rename` that returned keeps what was created, renamed and removed in the directory before; a rename is there or not.
 //! Writes that were not synced may be there in any order and in part, by sectors of 512 bytes.
 
 use std::fs::{self, File, OpenOptions};
@@ -27,12 +27,11 @@ pub trait Disk: Clone + std::fmt::Debug + Send + 'static {
     fn open(&self, name: &str) -> io::Result<Self::File>;
     /// Makes an empty file, in place of any other of that name, with room for so many bytes.
     fn create(&self, name: &str, room_bytes: u64) -> io::Result<Self::File>;
-    /// Renames a file, over any other of that name.
+    /// Renames a file, over any other of that name, and makes that and all such changes before it
+    /// last. An error that says that room or descriptors are short came before anything was done.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a file.
+    /// Removes a file. That this lasts waits for the next rename.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes all of that last.
-    fn sync_names(&self) -> io::Result<()>;
     /// How a file is called in messages.
     fn path(&self, name: &str) -> String;
 }
@@ -103,20 +102,26 @@ impl Disk for SystemDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.folder.join(from), self.folder.join(to))
+        rename_in(&self.folder, from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.folder.join(name))
     }
 
-    fn sync_names(&self) -> io::Result<()> {
-        sync_folder(&self.folder)
-    }
-
     fn path(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
+}
+
+/// Renames a file or folder in a directory, and makes that last. For lack of room or descriptors
+/// nothing is done.
+#[expect(clippy::disallowed_methods, reason = "storage touches files")]
+pub(super) fn rename_in(folder: &Path, from: &str, to: &str) -> io::Result<()> {
+    let opened = File::open(folder)?;
+    fs::rename(folder.join(from), folder.join(to))?;
+    // Whatever the reason: the kernel does not tell what is lost.
+    opened.sync_all().map_err(io::Error::other)
 }
 
 /// Makes what was created, renamed and removed in a directory last.

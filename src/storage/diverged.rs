@@ -115,7 +115,6 @@ impl<D: Disk> DivergedWriter<D> {
         }
         if is_done && self.file.is_some() {
             disk.rename(&draft, &self.name)?;
-            disk.sync_names()?;
         }
         Ok(())
     }

@@ -82,10 +82,6 @@ impl<D: Disk> Disk for Generation<D> {
         self.disk.remove(&self.name_in_folder(name))
     }
 
-    fn sync_names(&self) -> io::Result<()> {
-        self.disk.sync_names()
-    }
-
     fn path(&self, name: &str) -> String {
         self.disk.path(&self.name_in_folder(name))
     }

@@ -56,7 +56,6 @@ impl Losses {
     pub(super) fn set_aside<D: Disk>(&mut self, disk: &D, name: &str) -> Result<(), StorageError> {
         let renamed = free_name(disk, name).and_then(|aside| {
             disk.rename(name, &aside)?;
-            disk.sync_names()?;
             Ok(aside)
         });
         let aside =
@@ -83,7 +82,7 @@ pub(super) struct Inventory<D: Disk> {
     /// What `partition.json` says, if it is there.
     pub(super) stored: Option<StoredStanding>,
     /// The witness; none if it has to be made.
-    pub(super) log_end: Option<LogEnd<D::File>>,
+    pub(super) log_end: Option<LogEnd<D>>,
     /// The files that the witness says are there; none if it says nothing.
     pub(super) in_force: Option<DataFiles>,
     /// Version of the checkpoint to load.
@@ -228,7 +227,7 @@ fn check_that_none_is_missing<D: Disk>(
 /// if it speaks of another directory than this, as it seems.
 fn in_force<D: Disk>(
     root: &D,
-    log_end: &LogEnd<D::File>,
+    log_end: &LogEnd<D>,
     stored: Option<&StoredStanding>,
     losses: &mut Losses,
 ) -> Result<Option<DataFiles>, StorageError> {

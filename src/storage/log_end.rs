@@ -180,56 +180,44 @@ impl Slot {
 
 /// The open file.
 #[derive(Debug)]
-pub(super) struct LogEnd<F> {
-    file: F,
-    path: String,
+pub(super) struct LogEnd<D: Disk> {
+    root: D,
+    /// None until it is made.
+    file: Option<D::File>,
     slot: Slot,
     /// Where what was synced last stands: 0 or 1. The other slot is written next.
     synced_index: usize,
     /// The slot says something that the file does not.
     is_write_due: bool,
     is_sync_due: bool,
+    /// That the files in force are so is only announced.
+    is_confirm_due: bool,
 }
 
-impl<F: DiskFile> LogEnd<F> {
-    /// Makes the file, in place of any other, for data that is on disk.
-    pub(super) fn create<D: Disk<File = F>>(
-        root: &D,
-        in_force: DataFiles,
-        time_ms: u64,
-    ) -> Result<Self, StorageError> {
-        let draft = format!("{LOG_END_NAME}.tmp");
+impl<D: Disk> LogEnd<D> {
+    /// The witness of data that is on disk. The file is made by the first write, in place of any
+    /// other.
+    pub(super) fn new(root: &D, in_force: DataFiles, time_ms: u64) -> Self {
         let slot = Slot {
-            number: 1,
+            number: 0,
             time_ms,
             in_force,
             announced: None,
             draft_generation: 0,
         };
-        let create = || {
-            let mut file = root.create(&draft, 0)?;
-            let mut bytes = [0; FILE_BYTES];
-            bytes[..SLOT_BYTES].copy_from_slice(&slot.encode());
-            file.write_at(&[&bytes], 0)?;
-            file.sync()?;
-            root.rename(&draft, LOG_END_NAME)?;
-            root.sync_names()?;
-            Ok(file)
-        };
-        let path = root.path(LOG_END_NAME);
-        let file = create().map_err(|error| StorageError::io("making", path.clone(), &error))?;
-        Ok(Self {
-            file,
-            path,
+        Self {
+            root: root.clone(),
+            file: None,
             slot,
-            synced_index: 0,
-            is_write_due: false,
-            is_sync_due: false,
-        })
+            synced_index: 1,
+            is_write_due: true,
+            is_sync_due: true,
+            is_confirm_due: false,
+        }
     }
 
     /// Opens the file, which is there. Damage is told as such.
-    pub(super) fn open<D: Disk<File = F>>(root: &D) -> Result<Self, StorageError> {
+    pub(super) fn open(root: &D) -> Result<Self, StorageError> {
         let path = root.path(LOG_END_NAME);
         let io = |error: std::io::Error| StorageError::io("opening", path.clone(), &error);
         let mut file = root.open(LOG_END_NAME).map_err(io)?;
@@ -253,12 +241,13 @@ impl<F: DiskFile> LogEnd<F> {
         // What is read may be in the cache of a system whose process was killed, and nowhere else.
         file.sync().map_err(io)?;
         Ok(Self {
-            file,
-            path,
+            root: root.clone(),
+            file: Some(file),
             slot,
             synced_index,
             is_write_due: false,
             is_sync_due: false,
+            is_confirm_due: false,
         })
     }
 
@@ -295,7 +284,8 @@ impl<F: DiskFile> LogEnd<F> {
         self.write_and_sync()
     }
 
-    /// Has `act` put other files in force: announces them before, and confirms them after.
+    /// Has `act` put other files in force: announces them before, and confirms them after. A lack
+    /// of room leaves that to [`confirm`](Self::confirm).
     pub(super) fn change<T>(
         &mut self,
         files: DataFiles,
@@ -308,8 +298,25 @@ impl<F: DiskFile> LogEnd<F> {
         if files.generation == self.slot.draft_generation {
             self.slot.draft_generation = 0;
         }
-        self.write_and_sync()?;
+        self.is_confirm_due = true;
+        match self.confirm() {
+            Err(error) if error.is_passing() => {}
+            confirmed => confirmed?,
+        }
         Ok(acted)
+    }
+
+    /// To be called before the files in force are relied on.
+    pub(super) fn confirm(&mut self) -> Result<(), StorageError> {
+        if self.is_confirm_due {
+            self.write_and_sync()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a start would find the files in force if those they replace were gone.
+    pub(super) fn is_confirmed(&self) -> bool {
+        !self.is_confirm_due
     }
 
     /// Notes how far the log is synced. That this is durable, too, waits for [`sync`](Self::sync).
@@ -347,10 +354,10 @@ impl<F: DiskFile> LogEnd<F> {
             self.write()?;
         }
         if std::mem::take(&mut self.is_sync_due) {
-            self.file
-                .sync()
-                .map_err(|error| StorageError::sync(self.path.clone(), &error))?;
+            let synced = self.file.as_mut().map_or(Ok(()), DiskFile::sync);
+            synced.map_err(|error| StorageError::sync(self.root.path(LOG_END_NAME), &error))?;
             self.synced_index = 1 - self.synced_index;
+            self.is_confirm_due = false;
         }
         Ok(())
     }
@@ -364,12 +371,29 @@ impl<F: DiskFile> LogEnd<F> {
         self.slot.number += 1;
         let offset = (1 - self.synced_index) * SLOT_STRIDE_BYTES;
         (self.is_write_due, self.is_sync_due) = (true, true);
-        self.file
-            .write_at(&[&self.slot.encode()], offset as u64)
-            .map_err(|error| StorageError::io("writing", self.path.clone(), &error))?;
+        let path = || self.root.path(LOG_END_NAME);
+        if let Some(file) = &mut self.file {
+            file.write_at(&[&self.slot.encode()], offset as u64)
+                .map_err(|error| StorageError::io("writing", path(), &error))?;
+        } else {
+            let made = make(&self.root, offset, &self.slot.encode());
+            self.file = Some(made.map_err(|error| StorageError::io("making", path(), &error))?);
+        }
         self.is_write_due = false;
         Ok(())
     }
+}
+
+/// Makes the file with one slot in it, in place of any other.
+fn make<D: Disk>(root: &D, offset: usize, slot: &[u8]) -> std::io::Result<D::File> {
+    let draft = format!("{LOG_END_NAME}.tmp");
+    let mut file = root.create(&draft, 0)?;
+    let mut bytes = [0; FILE_BYTES];
+    bytes[offset..][..slot.len()].copy_from_slice(slot);
+    file.write_at(&[&bytes], 0)?;
+    file.sync()?;
+    root.rename(&draft, LOG_END_NAME)?;
+    Ok(file)
 }
 
 #[cfg(test)]

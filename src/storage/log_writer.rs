@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use crate::lsm::{LogBatch, LogPosition};
 
 use super::disk::{Disk, DiskFile};
+use super::generation::Generation;
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
 use super::log_end::{DataFiles, LogEnd};
 use super::log_file::{MARK_BYTES, encode_mark, log_name};
@@ -83,8 +84,8 @@ impl<F: DiskFile> LogWriter<F> {
     /// Begins the next file, behind all that is written, and has `log-end` name it.
     pub(super) fn begin<D: Disk<File = F>>(
         &mut self,
-        disk: &D,
-        log_end: &mut LogEnd<F>,
+        disk: &Generation<D>,
+        log_end: &mut LogEnd<D>,
     ) -> Result<(), StorageError> {
         let next = DataFiles {
             log: Some(self.next_header().id()),
@@ -135,8 +136,8 @@ impl<F: DiskFile> LogWriter<F> {
     /// Writes a batch, which continues the log.
     pub(super) fn append<D: Disk<File = F>>(
         &mut self,
-        disk: &D,
-        log_end: &mut LogEnd<F>,
+        disk: &Generation<D>,
+        log_end: &mut LogEnd<D>,
         batch: &LogBatch,
     ) -> Result<(), StorageError> {
         let Some(last) = batch.last() else {
@@ -147,6 +148,7 @@ impl<F: DiskFile> LogWriter<F> {
         if self.file.is_none() || (is_over && self.written != self.begun_at()) {
             self.rotate(disk, log_end)?;
         }
+        log_end.confirm()?;
         let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
         let mark_parts = if self.is_mark_due {
             &[&mark[..]][..]
@@ -223,8 +225,8 @@ impl<F: DiskFile> LogWriter<F> {
 
     fn rotate<D: Disk<File = F>>(
         &mut self,
-        disk: &D,
-        log_end: &mut LogEnd<F>,
+        disk: &Generation<D>,
+        log_end: &mut LogEnd<D>,
     ) -> Result<(), StorageError> {
         self.sync(disk)?;
         // Gives back the room that was not needed; that this lasts is of no importance.
@@ -332,7 +334,6 @@ fn begin_file<D: Disk>(
         file.write_at(&[&bytes], 0)?;
         file.sync()?;
         disk.rename(&draft, &name)?;
-        disk.sync_names()?;
         Ok(file)
     };
     begin().map_err(|error| {

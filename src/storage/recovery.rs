@@ -184,7 +184,7 @@ impl<D: Disk> Recovery<'_, D> {
         checkpoint: Option<u64>,
         logs: &[u64],
         obsolete: &[String],
-        log_end: Option<LogEnd<D::File>>,
+        log_end: Option<LogEnd<D>>,
         mut metadata: Option<u32>,
     ) -> Result<Recovered<D>, StorageError> {
         // Files whose records are all in the checkpoint are not read.
@@ -247,7 +247,7 @@ impl<D: Disk> Recovery<'_, D> {
                 log_end.set_in_force(DataFiles { log, ..found });
                 log_end
             }
-            None => LogEnd::create(&self.root, found, time_ms)?,
+            None => LogEnd::new(&self.root, found, time_ms),
         };
         let mut log = LogWriter::new(
             history,
@@ -258,8 +258,10 @@ impl<D: Disk> Recovery<'_, D> {
         );
         match log.begin(&self.disk, &mut log_end) {
             // The first write begins it. Until there is room for that, there is all there is to
-            // read.
-            Err(error) if error.is_passing() => log::warn!("the log cannot go on yet: {error}"),
+            // read. What was accepted as lost must not be found missing again.
+            Err(error) if error.is_passing() && !self.losses.any() => {
+                log::warn!("the log cannot go on yet: {error}");
+            }
             begun => begun?,
         }
         lsm.note_time(time_ms);
@@ -613,10 +615,11 @@ impl<D: Disk> Recovery<'_, D> {
         }
         let write = || {
             let aside = free_name(&self.disk, &format!("{name}.from-{offset}"))?;
-            let mut file = self.disk.create(&aside, 0)?;
+            let draft = format!("{aside}.tmp");
+            let mut file = self.disk.create(&draft, 0)?;
             file.write_at(&[&bytes[offset..]], 0)?;
             file.sync()?;
-            self.disk.sync_names()?;
+            self.disk.rename(&draft, &aside)?;
             Ok(aside)
         };
         let aside = write().map_err(|error| self.io("saving what is behind", name, &error))?;

@@ -47,7 +47,8 @@ pub(super) struct ReplacementWriter<D: Disk> {
     diverged: Option<DivergedWriter<D>>,
     checkpoint: CheckpointWriter<D::File>,
     position: LogPosition,
-    disk: Generation<D>,
+    /// The generation that is written; none until it is announced.
+    disk: Option<Generation<D>>,
     standing: Standing,
 }
 
@@ -59,18 +60,28 @@ pub(super) struct Replaced<D: Disk> {
 }
 
 impl<D: Disk> ReplacementWriter<D> {
-    /// Begins to write a generation of files that is newer than any in the folder.
-    pub(super) fn begin(
-        root: &D,
-        log_end: &mut LogEnd<D::File>,
-        replacement: Replacement,
-    ) -> Result<Self, StorageError> {
+    pub(super) fn new(replacement: Replacement) -> Self {
         let Replacement {
             number,
             snapshot,
             standing,
             dropped,
         } = replacement;
+        Self {
+            number,
+            diverged: dropped.map(DivergedWriter::begin),
+            position: snapshot.position(),
+            checkpoint: CheckpointWriter::new(snapshot, standing.lineage.history()),
+            disk: None,
+            standing,
+        }
+    }
+
+    /// The generation to write, announced: newer than any in the folder.
+    fn disk(&mut self, root: &D, log_end: &mut LogEnd<D>) -> Result<Generation<D>, StorageError> {
+        if let Some(disk) = &self.disk {
+            return Ok(disk.clone());
+        }
         let names = root
             .names()
             .map_err(|error| StorageError::io("listing", root.path(""), &error))?;
@@ -81,16 +92,7 @@ impl<D: Disk> ReplacementWriter<D> {
         let generation = newest.unwrap_or(0).max(log_end.in_force().generation) + 1;
         log_end.announce_draft(generation)?;
         let disk = Generation::new(root.clone(), generation);
-        let position = snapshot.position();
-        let checkpoint = CheckpointWriter::new(snapshot, standing.lineage.history());
-        Ok(Self {
-            number,
-            diverged: dropped.map(DivergedWriter::begin),
-            checkpoint,
-            position,
-            disk,
-            standing,
-        })
+        Ok(self.disk.insert(disk).clone())
     }
 
     /// Changes where the partition will stand.
@@ -103,7 +105,7 @@ impl<D: Disk> ReplacementWriter<D> {
     pub(super) fn step(
         &mut self,
         root: &D,
-        log_end: &mut LogEnd<D::File>,
+        log_end: &mut LogEnd<D>,
         log_file_bytes: u64,
     ) -> Result<Option<Replaced<D>>, StorageError> {
         if let Some(diverged) = &mut self.diverged {
@@ -112,17 +114,17 @@ impl<D: Disk> ReplacementWriter<D> {
             }
             return Ok(None);
         }
-        if !self.checkpoint.step(&self.disk)? {
+        let disk = self.disk(root, log_end)?;
+        if !self.checkpoint.step(&disk)? {
             return Ok(None);
         }
-        let disk = self.disk.clone();
         self.checkpoint.put_in_place(&disk)?;
         let history = self.standing.lineage.history();
         let mut log = LogWriter::new(history, self.position, VecDeque::new(), 0, log_file_bytes);
         let log_id = log.next_header().id();
         log.begin_unnamed(&disk)?;
         if is_planted(Bug::OldFilesRemovedFirst) {
-            remove_replaced(root, disk.number())?;
+            remove_replaced(root, disk.number());
         }
         let files = DataFiles {
             generation: disk.number(),
@@ -134,7 +136,9 @@ impl<D: Disk> ReplacementWriter<D> {
         log_end.change(files, || {
             standing::write(root, &self.standing, disk.number())
         })?;
-        remove_replaced(root, disk.number())?;
+        if log_end.is_confirmed() {
+            remove_replaced(root, disk.number());
+        }
         Ok(Some(Replaced {
             number: self.number,
             disk,
@@ -143,8 +147,9 @@ impl<D: Disk> ReplacementWriter<D> {
     }
 }
 
-/// Removes log and checkpoints of the generations before the one in force.
-fn remove_replaced<D: Disk>(root: &D, in_force: u32) -> Result<(), StorageError> {
+/// Removes log and checkpoints of the generations before the one in force. What cannot be removed
+/// takes room until the next start, and harms nothing else.
+fn remove_replaced<D: Disk>(root: &D, in_force: u32) {
     let remove = || {
         for name in root.names()? {
             if generation_of_data(&name).is_some_and(|generation| generation < in_force) {
@@ -153,5 +158,11 @@ fn remove_replaced<D: Disk>(root: &D, in_force: u32) -> Result<(), StorageError>
         }
         Ok(())
     };
-    remove().map_err(|error| StorageError::io("removing", root.path(""), &error))
+    let removed: std::io::Result<()> = remove();
+    if let Err(error) = removed {
+        log::warn!(
+            "files that are replaced are left in {} until the next start: {error}",
+            root.path("")
+        );
+    }
 }

@@ -67,7 +67,7 @@ pub(super) fn settle<D: Disk>(
     let disk = Generation::new(root.clone(), 0);
     let history = options.fresh_history;
     let mut checkpoint = write_checkpoint(&disk, &mut lsm, history)?;
-    let mut log_end = LogEnd::create(&root, DataFiles::default(), 0)?;
+    let mut log_end = LogEnd::new(&root, DataFiles::default(), 0);
     let checkpoint_version = lsm.last_version();
     let files = DataFiles {
         checkpoint: Some(checkpoint.header().id()),

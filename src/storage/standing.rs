@@ -258,8 +258,7 @@ pub(super) fn write<D: Disk>(
         let mut file = disk.create(&draft, 0)?;
         file.write_at(&[&encode(standing, generation)], 0)?;
         file.sync()?;
-        disk.rename(&draft, STANDING_NAME)?;
-        disk.sync_names()
+        disk.rename(&draft, STANDING_NAME)
     };
     write().map_err(|error| StorageError::io("writing", disk.path(STANDING_NAME), &error))
 }

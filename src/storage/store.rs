@@ -57,7 +57,7 @@ pub struct Store<D: Disk> {
     root: D,
     disk: Generation<D>,
     log: LogWriter<D::File>,
-    log_end: LogEnd<D::File>,
+    log_end: LogEnd<D>,
     checkpoint: Option<CheckpointWriter<D::File>>,
     replacement: Option<Box<ReplacementWriter<D>>>,
     /// To logs before this one.
@@ -70,7 +70,7 @@ impl<D: Disk> Store<D> {
         root: D,
         disk: Generation<D>,
         log: LogWriter<D::File>,
-        log_end: LogEnd<D::File>,
+        log_end: LogEnd<D>,
     ) -> Self {
         Self {
             root,
@@ -109,12 +109,10 @@ impl<D: Disk> Store<D> {
 
     /// Begins to replace all data; [`replacement_step`](Self::replacement_step) until it is done. What is appended before that is
     /// lost with the old data.
-    pub fn begin_replacement(&mut self, replacement: Replacement) -> Result<(), StorageError> {
+    pub fn begin_replacement(&mut self, replacement: Replacement) {
         // A checkpoint of the old data would be written for nothing.
         self.checkpoint = None;
-        let writer = ReplacementWriter::begin(&self.root, &mut self.log_end, replacement)?;
-        self.replacement = Some(Box::new(writer));
-        Ok(())
+        self.replacement = Some(Box::new(ReplacementWriter::new(replacement)));
     }
 
     /// Whether a replacement is under way.
@@ -154,6 +152,11 @@ impl<D: Disk> Store<D> {
     /// Notes the time that lives are held against, in Unix ms, for the next start.
     pub fn record_time(&mut self, time_ms: u64) -> Result<(), StorageError> {
         self.log_end.record_time(time_ms)
+    }
+
+    /// What keeps `log-end` from being made, if it is not.
+    pub(super) fn make_log_end(&mut self) -> Result<(), StorageError> {
+        self.log_end.sync()
     }
 
     /// Whether [`sync_log_end`](Self::sync_log_end) has something to do.
@@ -215,7 +218,7 @@ impl<D: Disk> Store<D> {
                 let change = self.log_end.change(files, || checkpoint.put_in_place(disk));
                 match change {
                     Ok(()) => None,
-                    Err(error) if error.is_passing() && !checkpoint.is_named() => Some(error),
+                    Err(error) if error.is_passing() => Some(error),
                     Err(error) => return Err(error),
                 }
             }
@@ -229,10 +232,20 @@ impl<D: Disk> Store<D> {
             }
             return Ok(Some(CheckpointEnd::GivenUp(error)));
         }
-        let version = id.version;
-        CheckpointWriter::<D::File>::remove_older(&self.disk, version)?;
-        self.log.remove_up_to(&self.disk, version)?;
-        Ok(Some(CheckpointEnd::InPlace(version)))
+        if self.log_end.is_confirmed() {
+            self.remove_up_to(id.version);
+        }
+        Ok(Some(CheckpointEnd::InPlace(id.version)))
+    }
+
+    /// Removes what a checkpoint replaces. What cannot be removed takes room until the next one, or
+    /// the next start, and harms nothing else.
+    fn remove_up_to(&mut self, version: u64) {
+        let removed = CheckpointWriter::<D::File>::remove_older(&self.disk, version)
+            .and_then(|()| self.log.remove_up_to(&self.disk, version));
+        if let Err(error) = removed {
+            log::warn!("files that a checkpoint replaces are left for now: {error}");
+        }
     }
 
     /// Figures.

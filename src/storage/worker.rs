@@ -223,6 +223,21 @@ impl<D: Disk> Open<D> {
         self.store.has_checkpoint_work() || has_replacement_piece
     }
 
+    /// All data is being replaced: what waits is about the old.
+    fn drop_stalled(&mut self) {
+        self.is_replacement_stalled = false;
+        for command in std::mem::take(&mut self.stalled) {
+            match command {
+                Command::Append(_, batch) => self.batches.push(batch),
+                Command::Settle(..) if self.untold_settle_count > 0 => {
+                    self.untold_settle_count -= 1;
+                }
+                Command::Settle(..) => self.unsettled_count += 1,
+                _ => {}
+            }
+        }
+    }
+
     /// Something failed for lack of room or descriptors. What passes at once is not told.
     fn on_shortage(&mut self, partition: u32, error: StorageError, tell: &mut dyn FnMut(Event)) {
         self.failed_tries += 1;
@@ -249,6 +264,8 @@ pub struct DiskWorker<S: Disks> {
     fsync: Fsync,
     open: BTreeMap<u32, Open<S::Disk>>,
     is_sync_due: bool,
+    /// To be removed, oldest first: room or descriptors are short for that.
+    removals: VecDeque<u32>,
     /// Files of removed partitions may be left.
     is_clearing: bool,
     /// What syncs are measured by, in microseconds.
@@ -265,6 +282,7 @@ impl<S: Disks> DiskWorker<S> {
             fsync,
             open: BTreeMap::new(),
             is_sync_due: false,
+            removals: VecDeque::new(),
             // A crash may have left some.
             is_clearing: true,
             clock_us: None,
@@ -367,12 +385,15 @@ impl<S: Disks> DiskWorker<S> {
         tell: &mut dyn FnMut(Event),
     ) -> Result<(), StorageError> {
         match command {
-            Command::Open(id) => match self.load(id, &mut |_| {}) {
+            Command::Open(id) => match self.make(id, tell) {
                 Ok(loaded) => tell(Event::Loaded(Box::new(loaded))),
-                Err(error) if error.is_passing() => tell(Event::NotOpened {
-                    partition: id,
-                    error,
-                }),
+                Err(error) if error.is_passing() => {
+                    self.open.remove(&id);
+                    tell(Event::NotOpened {
+                        partition: id,
+                        error,
+                    });
+                }
                 Err(error) => return Err(error),
             },
             Command::Append(id, _) | Command::Settle(id, _) => {
@@ -386,16 +407,45 @@ impl<S: Disks> DiskWorker<S> {
             Command::RecordTime(id, time_ms) => self.store(id).store.record_time(time_ms)?,
             Command::Checkpoint(id, snapshot) => self.store(id).store.begin_checkpoint(snapshot),
             Command::Replace(id, replacement) => {
-                self.store(id).store.begin_replacement(*replacement)?;
+                let open = self.store(id);
+                open.store.begin_replacement(*replacement);
+                open.drop_stalled();
             }
             Command::Remove(id) => {
-                self.disks.remove(id)?;
                 self.open.remove(&id);
-                self.is_clearing = true;
-                tell(Event::Removed { partition: id });
+                self.removals.push_back(id);
+                self.try_removals(tell)?;
             }
         }
         Ok(())
+    }
+
+    /// Makes a partition, behind the removal of another one of its number.
+    fn make(&mut self, id: u32, tell: &mut dyn FnMut(Event)) -> Result<Loaded, StorageError> {
+        let obstacle = self.try_removals(tell)?;
+        if let Some(error) = obstacle.filter(|_| self.removals.contains(&id)) {
+            return Err(error);
+        }
+        let loaded = self.load(id, &mut |_| {})?;
+        self.store(id).store.make_log_end()?;
+        Ok(loaded)
+    }
+
+    /// Takes partitions out of the way, in order; what is short, if that keeps one there.
+    fn try_removals(
+        &mut self,
+        tell: &mut dyn FnMut(Event),
+    ) -> Result<Option<StorageError>, StorageError> {
+        while let Some(id) = self.removals.front().copied() {
+            match self.disks.remove(id) {
+                Err(error) if error.is_passing() => return Ok(Some(error)),
+                removed => removed?,
+            }
+            self.removals.pop_front();
+            self.is_clearing = true;
+            tell(Event::Removed { partition: id });
+        }
+        Ok(None)
     }
 
     /// Carries out a command that is tried again if there is no room for it.
@@ -437,11 +487,12 @@ impl<S: Disks> DiskWorker<S> {
 
     /// Whether something waits for room or descriptors.
     pub fn is_stalled(&self) -> bool {
-        self.open.values().any(Open::is_stalled)
+        !self.removals.is_empty() || self.open.values().any(Open::is_stalled)
     }
 
     /// Tries again what waits for room or descriptors; [`commit`](Self::commit) after it.
     pub fn try_stalled(&mut self, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
+        self.try_removals(tell)?;
         let is_stalled = |(id, open): (&u32, &Open<S::Disk>)| open.is_stalled().then_some(*id);
         let ids: Vec<u32> = self.open.iter().filter_map(is_stalled).collect();
         for id in ids {

@@ -13,7 +13,7 @@ use db_node::storage::{
     StorageError,
 };
 
-use crate::sim_disk::SimDisk;
+use crate::sim_disk::{Shortage, SimDisk};
 
 /// Bytes that fit between two ends of a connection, as in socket buffers.
 const WIRE_BYTES: usize = 200_000;
@@ -258,6 +258,16 @@ impl Cluster {
             for id in found {
                 match made.load(id, &mut |_| {}) {
                     Ok(loaded) => drop(node.note_disk(Event::Loaded(Box::new(loaded)))),
+                    // There is nothing to read with: it is to be started again.
+                    Err(error) if error.is_passing() => {
+                        let is_short =
+                            |disk: &SimDisk| disk.shortage() == Some(Shortage::Descriptors);
+                        assert!(
+                            disks.all().iter().any(is_short),
+                            "a node does not start: {error}"
+                        );
+                        return false;
+                    }
                     Err(StorageError::Io { .. }) => {
                         disks.all().iter().for_each(SimDisk::crash);
                         return false;
@@ -399,6 +409,9 @@ impl Cluster {
             if self.rng.u8(..4) == 0 {
                 worker.carry_out(Command::Sync, &mut tell)?;
             }
+            if worker.is_stalled() && self.rng.u8(..4) == 0 {
+                worker.try_stalled(&mut tell)?;
+            }
             worker.commit(&mut tell)?;
             if self.rng.u8(..3) == 0 {
                 worker.rest()?;
@@ -413,10 +426,13 @@ impl Cluster {
         };
         let outcome: Result<(), StorageError> = work();
         for event in events {
-            assert_eq!(node.note_disk(event), DiskNews::None);
+            let news = node.note_disk(event);
+            let is_fatal = matches!(news, DiskNews::Failed(..) | DiskNews::Closed);
+            assert!(!is_fatal, "{news:?}");
         }
         // The only errors are those of a power cut.
-        if outcome.is_err() {
+        if let Err(error) = outcome {
+            assert!(error.to_string().contains("the power is off"), "{error}");
             self.crash(host, true);
         }
     }

@@ -18,6 +18,24 @@ pub(crate) enum Fault {
     Error(io::ErrorKind),
 }
 
+/// What there is not enough of, until there is again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shortage {
+    /// Room: files do not grow, and new ones stay empty.
+    Room,
+    /// Room on a disk that writes nothing in place: no write is done whole, and none of a new name.
+    RoomForAnything,
+    /// Descriptors: no file and no folder can be opened.
+    Descriptors,
+}
+
+impl Shortage {
+    pub(crate) const ALL: [Self; 3] = [Self::Room, Self::RoomForAnything, Self::Descriptors];
+}
+
+/// Too many open files.
+const EMFILE: i32 = 24;
+
 #[derive(Clone, Debug)]
 enum Change {
     Write { offset: usize, bytes: Vec<u8> },
@@ -49,6 +67,7 @@ struct State {
     pending_names: Vec<NameChange>,
     call_count: u64,
     fault: Option<(u64, Fault)>,
+    shortage: Option<Shortage>,
     is_off: bool,
 }
 
@@ -112,6 +131,27 @@ impl State {
         }
     }
 
+    /// Something is to be opened.
+    fn open(&mut self) -> io::Result<()> {
+        self.call()?;
+        match self.shortage {
+            Some(Shortage::Descriptors) => Err(io::Error::from_raw_os_error(EMFILE)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many of so many bytes at an offset of a file there is room for.
+    fn room_for(&self, inode: usize, offset: usize, bytes: usize) -> usize {
+        match self.shortage {
+            None | Some(Shortage::Descriptors) => bytes,
+            Some(Shortage::Room) => {
+                let len = self.inodes[inode].bytes.len();
+                len.saturating_sub(offset).min(bytes)
+            }
+            Some(Shortage::RoomForAnything) => 0,
+        }
+    }
+
     fn inode_of(&self, name: &str) -> io::Result<usize> {
         self.names
             .get(name)
@@ -169,6 +209,7 @@ impl SimDisk {
             pending_names: Vec::new(),
             call_count: 0,
             fault: None,
+            shortage: None,
             is_off: false,
         };
         Self {
@@ -189,6 +230,16 @@ impl SimDisk {
     /// No call fails any more.
     pub(crate) fn clear_fault(&self) {
         self.state().fault = None;
+    }
+
+    /// From now on something is short, or nothing is any more. It lasts over power cuts.
+    pub(crate) fn set_shortage(&self, shortage: Option<Shortage>) {
+        self.state().shortage = shortage;
+    }
+
+    /// What is short.
+    pub(crate) fn shortage(&self) -> Option<Shortage> {
+        self.state().shortage
     }
 
     /// A file is lost.
@@ -311,13 +362,13 @@ impl Disk for SimDisk {
 
     fn names(&self) -> io::Result<Vec<String>> {
         let mut state = self.state();
-        state.call()?;
+        state.open()?;
         Ok(state.names.keys().cloned().collect())
     }
 
     fn open(&self, name: &str) -> io::Result<SimFile> {
         let mut state = self.state();
-        state.call()?;
+        state.open()?;
         Ok(SimFile {
             inode: state.inode_of(name)?,
             disk: self.clone(),
@@ -326,15 +377,16 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str, room_bytes: u64) -> io::Result<SimFile> {
         let mut state = self.state();
-        state.call()?;
+        state.open()?;
         state.inodes.push(Inode::default());
         let inode = state.inodes.len() - 1;
         state.change_names(NameChange::Link(name.to_owned(), inode));
+        let room_bytes = usize::try_from(room_bytes).expect("small");
+        if state.room_for(inode, 0, room_bytes) < room_bytes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if room_bytes > 0 {
-            state.change(
-                inode,
-                Change::Length(usize::try_from(room_bytes).expect("small")),
-            );
+            state.change(inode, Change::Length(room_bytes));
         }
         Ok(SimFile {
             inode,
@@ -343,10 +395,19 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.state();
-        state.call()?;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        state.open()?;
+        if state.shortage == Some(Shortage::RoomForAnything) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let inode = state.inode_of(from)?;
         state.change_names(NameChange::Rename(from.to_owned(), to.to_owned(), inode));
+        // Then the folder is synced.
+        state.call().map_err(io::Error::other)?;
+        for change in std::mem::take(&mut state.pending_names) {
+            apply_name(&mut state.durable_names, &change);
+        }
         Ok(())
     }
 
@@ -355,16 +416,6 @@ impl Disk for SimDisk {
         state.call()?;
         state.inode_of(name)?;
         state.change_names(NameChange::Unlink(name.to_owned()));
-        Ok(())
-    }
-
-    fn sync_names(&self) -> io::Result<()> {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        state.call()?;
-        for change in std::mem::take(&mut state.pending_names) {
-            apply_name(&mut state.durable_names, &change);
-        }
         Ok(())
     }
 
@@ -394,12 +445,18 @@ impl DiskFile for SimFile {
     fn write_at(&mut self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
         let mut state = self.disk.state();
         let mut bytes = parts.concat();
-        let outcome = state.call();
+        let offset = usize::try_from(offset).expect("small");
+        let mut outcome = state.call();
+        let room_bytes = state.room_for(self.inode, offset, bytes.len());
         if outcome.is_err() {
             let len = state.rng.usize(..=bytes.len());
             bytes.truncate(len);
+        } else if room_bytes < bytes.len() {
+            // What was left of a block may still take some.
+            let len = room_bytes + state.rng.usize(..=bytes.len() - room_bytes - 1);
+            bytes.truncate(len);
+            outcome = Err(io::ErrorKind::StorageFull.into());
         }
-        let offset = usize::try_from(offset).expect("small");
         state.change(self.inode, Change::Write { offset, bytes });
         outcome
     }
