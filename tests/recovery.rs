@@ -309,6 +309,51 @@ fn crashes_lose_nothing_that_was_synced() {
     );
 }
 
+/// A log file is named by `log-end` for good before anything is written to it, whatever call
+/// failed for lack of room when it was begun.
+#[test]
+fn a_log_file_that_was_written_to_is_missed_whatever_had_failed() {
+    let mut failed_count = 0;
+    for (call, seed) in (0..14).flat_map(|call| (0..10).map(move |seed| (call, seed))) {
+        let disk = SimDisk::new(seed);
+        let Recovered {
+            mut lsm, mut store, ..
+        } = start(&disk, options(2_000)).expect("an empty disk");
+        lsm.keep_log_behind(0);
+        let mut cursor = lsm.log_end();
+        for key in [b"a", b"b"] {
+            apply(&mut lsm, &[(key.to_vec(), Some(vec![7; 1_500]))]);
+            let mut batch = LogBatch::default();
+            lsm.read_log(&mut cursor, usize::MAX, u64::MAX, &mut batch);
+            while let Err(error) = store.append(&batch) {
+                failed_count += 1;
+                if !error.is_passing() {
+                    break;
+                }
+            }
+            disk.clear_fault();
+            if store.written_version() < lsm.last_version() {
+                continue;
+            }
+            store.sync().expect("synced");
+            disk.fail_after(call, Fault::Error(io::ErrorKind::StorageFull));
+        }
+        if store.synced_version() < 2 {
+            // A sync had failed.
+            continue;
+        }
+        drop(store);
+        disk.crash();
+        let newest = last_log(&disk.files());
+        disk.lose(&newest);
+        match start(&disk, options(2_000)) {
+            Err(StorageError::Lost { path, .. }) => assert_eq!(path, newest),
+            other => panic!("call {call}, seed {seed}: {:?}", other.map(drop)),
+        }
+    }
+    assert!(failed_count > 50, "{failed_count}");
+}
+
 /// Of small writes these are one batch.
 const SMALL_BATCH: std::ops::Range<usize> = 3..6;
 

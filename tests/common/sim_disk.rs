@@ -453,7 +453,7 @@ impl DiskFile for SimFile {
             bytes.truncate(len);
         } else if room_bytes < bytes.len() {
             // What was left of a block may still take some.
-            let len = room_bytes + state.rng.usize(..=bytes.len() - room_bytes - 1);
+            let len = room_bytes + state.rng.usize(..bytes.len() - room_bytes);
             bytes.truncate(len);
             outcome = Err(io::ErrorKind::StorageFull.into());
         }
