@@ -209,7 +209,9 @@ impl Run {
             reader_rng: fastrand::Rng::with_seed(!seed),
             reads: Vec::new(),
             shown: Vec::new(),
-            shortage_rng: (seed % 2 == 0).then(|| fastrand::Rng::with_seed(seed.rotate_left(32))),
+            shortage_rng: seed
+                .is_multiple_of(2)
+                .then(|| fastrand::Rng::with_seed(seed.rotate_left(32))),
             shortage_count: 0,
             promoted_ms: 0,
             write_count: 0,
@@ -317,7 +319,7 @@ impl Run {
 
     fn set_shortage(&mut self, host: usize, shortage: Option<Shortage>) {
         let disks = self.cluster.hosts[host].disks.clone();
-        for disk in disks.iter().flat_map(|disks| disks.all()) {
+        for disk in disks.iter().flat_map(SimDisks::all) {
             self.shortage_count += usize::from(disk.shortage().is_none() && shortage.is_some());
             disk.set_shortage(shortage);
         }

@@ -37,8 +37,8 @@
 //!
 //! Invariants:
 //! 1. A file gets a name that counts (a log file, a checkpoint, `partition.json`) only after a
-//!    synced slot announces it, and nothing relies on it before a synced slot confirms it. So a
-//!    start after a crash finds the files in force or the announced ones, and anything else is
+//!    synced slot announces it, and no log file is written to before a synced slot confirms it. So
+//!    a start after a crash finds the files in force or the announced ones, and anything else is
 //!    damage.
 //! 2. `synced_version` is written after each sync of the log, and synced later: when a file
 //!    changes, at a clean stop, and about a second after it was written. It is exact after the
@@ -306,17 +306,12 @@ impl<D: Disk> LogEnd<D> {
         Ok(acted)
     }
 
-    /// To be called before the files in force are relied on.
+    /// To be called before a log file that was put in force is written to.
     pub(super) fn confirm(&mut self) -> Result<(), StorageError> {
         if self.is_confirm_due {
             self.write_and_sync()?;
         }
         Ok(())
-    }
-
-    /// Whether a start would find the files in force if those they replace were gone.
-    pub(super) fn is_confirmed(&self) -> bool {
-        !self.is_confirm_due
     }
 
     /// Notes how far the log is synced. That this is durable, too, waits for [`sync`](Self::sync).

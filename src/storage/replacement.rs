@@ -136,9 +136,7 @@ impl<D: Disk> ReplacementWriter<D> {
         log_end.change(files, || {
             standing::write(root, &self.standing, disk.number())
         })?;
-        if log_end.is_confirmed() {
-            remove_replaced(root, disk.number());
-        }
+        remove_replaced(root, disk.number());
         Ok(Some(Replaced {
             number: self.number,
             disk,

@@ -232,9 +232,7 @@ impl<D: Disk> Store<D> {
             }
             return Ok(Some(CheckpointEnd::GivenUp(error)));
         }
-        if self.log_end.is_confirmed() {
-            self.remove_up_to(id.version);
-        }
+        self.remove_up_to(id.version);
         Ok(Some(CheckpointEnd::InPlace(id.version)))
     }
 
