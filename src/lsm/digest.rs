@@ -10,9 +10,9 @@ use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use super::record::{Blob, Entry, Value};
-use super::snapshot::{Scan, ScanState, Snapshot};
-use super::work;
+use crate::lsm::log::record::{Blob, Entry, Value};
+use crate::lsm::snapshot::{Scan, ScanState, Snapshot};
+use crate::lsm::work;
 
 /// What was digested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::figures::Footprint;
-use super::memtable::FrozenMemtable;
-use super::record::Entry;
-use super::run::{Probe, Run};
+use crate::lsm::footprint::Footprint;
+use crate::lsm::log::record::Entry;
+use crate::lsm::memtable::FrozenMemtable;
+use crate::lsm::run::{Probe, Run};
 
 /// Anything frozen. A clone shares everything.
 #[derive(Clone, Debug)]

@@ -24,17 +24,18 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::figures::{Footprint, LevelStats};
-use super::garbage::Garbage;
-use super::hash::KeyHasher;
-use super::immutable_layer::ImmutableLayer;
-use super::memtable::FrozenMemtable;
-use super::merge::Preparation;
-use super::merge_job::{MergeJob, Tombstones};
-use super::prefetch::NOWHERE;
-use super::record::Entry;
-use super::run::{Position, Probe, Run};
-use super::work::Work;
+use crate::lsm::footprint::Footprint;
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::immutable_layer::ImmutableLayer;
+use crate::lsm::log::record::Entry;
+use crate::lsm::lookup_cache::NOWHERE;
+use crate::lsm::memtable::FrozenMemtable;
+use crate::lsm::merge::cursor::Preparation;
+use crate::lsm::merge::job::{MergeJob, Tombstones};
+use crate::lsm::reclaim::Garbage;
+use crate::lsm::run::{Position, Probe, Run};
+use crate::lsm::stats::LevelStats;
+use crate::lsm::work::Work;
 
 /// Runs of one level that are merged into one of the next: reads pay for more runs, writes for fewer.
 const LEVEL_RUNS: usize = 4;
@@ -112,7 +113,7 @@ impl Levels {
         }
     }
 
-    /// Looks in one layer after the other. `places`: what [`Places`](super::prefetch::Places) knows of the first of them.
+    /// Looks in one layer after the other. `places`: what [`Places`](crate::lsm::lookup_cache::Places) knows of the first of them.
     #[inline]
     pub(super) fn get(&self, probe: &Probe<'_>, places: &[u32]) -> Option<Entry<'_>> {
         self.layers.iter().enumerate().find_map(|(index, layer)| {
@@ -526,15 +527,15 @@ impl Layer {
     }
 
     fn merge_work(&self) -> usize {
-        super::work::ENTRY * self.content.entry_count() + self.content.memory_bytes()
+        crate::lsm::work::ENTRY * self.content.entry_count() + self.content.memory_bytes()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::chunk_builder::ChunkBuilder;
-    use super::super::record::Value;
     use super::*;
+    use crate::lsm::chunk::build::ChunkBuilder;
+    use crate::lsm::log::record::Value;
 
     #[test]
     fn a_low_level_below_others_counts_as_theirs() {

@@ -21,65 +21,53 @@
 //!
 //! Not here: durability (`storage/`), conditions on writes (`partition.rs`).
 
-mod adoption;
 mod chunk;
-mod chunk_builder;
-mod chunk_check;
-#[cfg(test)]
-mod chunk_tests;
-mod chunk_walk;
 mod digest;
-mod figures;
-mod filter;
-mod garbage;
+mod expiry;
+mod footprint;
 mod hash;
 mod immutable_layer;
-mod index;
+mod ingest;
 mod levels;
-mod log_stream;
+mod log;
+mod lookup_cache;
 mod memtable;
 mod merge;
-mod merge_job;
-#[cfg(test)]
-mod merge_job_tests;
-mod prefetch;
-mod record;
-mod record_reader;
+mod reclaim;
 mod run;
 mod snapshot;
-mod sorter;
-mod sweeps;
-mod wal;
+mod stats;
 mod work;
 
 use std::sync::Arc;
 
-pub use adoption::{Adoption, AdoptionError};
+pub use chunk::build::ChunkBuilder;
+pub use chunk::walk::{ChunkStep, ChunkWalk};
 pub use chunk::{CHUNK_MAX_BYTES, Chunk};
-pub use chunk_builder::ChunkBuilder;
-pub use chunk_walk::{ChunkStep, ChunkWalk};
 pub use digest::{Digest, Digester};
-pub use figures::{Footprint, LevelStats, Stats};
+pub use footprint::Footprint;
 pub use hash::KeyHasher;
+pub use ingest::{Adoption, AdoptionError};
 pub use levels::Level;
-pub use log_stream::{LogBatch, LogPosition, RecordError, StreamRecord};
-pub use prefetch::PREFETCH_KEYS_MAX;
-pub use record::{
+pub use log::reader::RecordReader;
+pub use log::record::{
     Blob, Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, LargeValue, NewValue, RECORD_HEAD_BYTES,
     VALUE_MAX_BYTES, Value, Write,
 };
-pub use record_reader::RecordReader;
+pub use log::stream::{LogBatch, LogPosition, RecordError, StreamRecord};
+pub use log::wal::{SEGMENT_BYTES, WalCursor};
+pub use lookup_cache::PREFETCH_KEYS_MAX;
 pub use snapshot::{Scan, ScanState, Snapshot};
-pub use wal::{SEGMENT_BYTES, WalCursor};
+pub use stats::{LevelStats, Stats};
 
-use garbage::Garbage;
+use expiry::Sweeps;
 use levels::Levels;
+use log::wal::{Appended, Wal};
+use lookup_cache::{Places, Sought};
 use memtable::{FrozenMemtable, Memtable};
-use prefetch::{Places, Sought};
+use reclaim::Garbage;
 use run::Probe;
 use snapshot::SnapshotHome;
-use sweeps::Sweeps;
-use wal::{Appended, Wal};
 use work::Work;
 
 /// The most that one call of [`Lsm::maintain`] spends beyond its budget: the largest piece of work that is not divided, which is giving

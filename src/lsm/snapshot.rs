@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use super::hash::KeyHasher;
-use super::immutable_layer::ImmutableLayer;
-use super::levels::Level;
-use super::log_stream::LogPosition;
-use super::merge::{MergeCursor, Preparation};
-use super::merge_job::Tombstones;
-use super::record::Entry;
-use super::work::{self, Work};
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::immutable_layer::ImmutableLayer;
+use crate::lsm::levels::Level;
+use crate::lsm::log::record::Entry;
+use crate::lsm::log::stream::LogPosition;
+use crate::lsm::merge::cursor::{MergeCursor, Preparation};
+use crate::lsm::merge::job::Tombstones;
+use crate::lsm::work::{self, Work};
 
 /// A view of all data as of one version.
 #[derive(Debug)]

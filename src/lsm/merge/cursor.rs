@@ -9,13 +9,13 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::chunk::Chunk;
-use super::immutable_layer::ImmutableLayer;
-use super::memtable::FrozenMemtable;
-use super::record::Entry;
-use super::run::{Fence, Position, Run};
-use super::sorter::{Buffers, Sorter};
-use super::work::Work;
+use crate::lsm::chunk::Chunk;
+use crate::lsm::immutable_layer::ImmutableLayer;
+use crate::lsm::log::record::Entry;
+use crate::lsm::memtable::FrozenMemtable;
+use crate::lsm::memtable::sort::{Buffers, Sorter};
+use crate::lsm::run::{Fence, Position, Run};
+use crate::lsm::work::Work;
 
 /// So many entries ahead a record is asked for.
 const PREFETCH_ENTRIES: usize = 8;
@@ -157,7 +157,7 @@ impl Source {
 
 /// The merged view of some layers.
 #[derive(Debug)]
-pub(super) struct MergeCursor {
+pub(in crate::lsm) struct MergeCursor {
     /// Newest first.
     sources: Vec<Source>,
     /// The newest source with the smallest key.
@@ -167,7 +167,10 @@ pub(super) struct MergeCursor {
 impl MergeCursor {
     /// Merges `layers`, newest first, from key `start` on. Memtables among them must have their order
     /// ([`Preparation`]).
-    pub(super) fn new<'a>(layers: impl Iterator<Item = &'a ImmutableLayer>, start: &[u8]) -> Self {
+    pub(in crate::lsm) fn new<'a>(
+        layers: impl Iterator<Item = &'a ImmutableLayer>,
+        start: &[u8],
+    ) -> Self {
         let mut cursor = Self {
             sources: layers.map(|layer| Source::new(layer, start)).collect(),
             current: 0,
@@ -178,12 +181,12 @@ impl MergeCursor {
 
     /// The entry under the cursor; `None` at the end.
     #[inline]
-    pub(super) fn entry(&self) -> Option<Entry<'_>> {
+    pub(in crate::lsm) fn entry(&self) -> Option<Entry<'_>> {
         self.sources.get(self.current)?.place.entry()
     }
 
     /// Goes on to the next key.
-    pub(super) fn advance(&mut self) {
+    pub(in crate::lsm) fn advance(&mut self) {
         let Some((current, older)) = self
             .sources
             .get_mut(self.current..)
@@ -219,7 +222,7 @@ impl MergeCursor {
 
 /// Sorting whatever memtables among some layers have no order yet.
 #[derive(Debug, Default)]
-pub(super) struct Preparation {
+pub(in crate::lsm) struct Preparation {
     waiting: Vec<Arc<FrozenMemtable>>,
     sorter: Option<Sorter>,
     buffers: Buffers,
@@ -228,7 +231,7 @@ pub(super) struct Preparation {
 }
 
 impl Preparation {
-    pub(super) fn new<'a>(layers: impl Iterator<Item = &'a ImmutableLayer>) -> Self {
+    pub(in crate::lsm) fn new<'a>(layers: impl Iterator<Item = &'a ImmutableLayer>) -> Self {
         let waiting = layers.filter_map(|layer| match layer {
             ImmutableLayer::Memtable(frozen) => Some(Arc::clone(frozen)),
             ImmutableLayer::Run(_) => None,
@@ -240,7 +243,7 @@ impl Preparation {
     }
 
     /// Of memtables that come one after the other.
-    pub(super) fn of_many() -> Self {
+    pub(in crate::lsm) fn of_many() -> Self {
         Self {
             keeps_buffers: true,
             ..Self::default()
@@ -248,17 +251,17 @@ impl Preparation {
     }
 
     /// Another one to sort.
-    pub(super) fn add(&mut self, frozen: Arc<FrozenMemtable>) {
+    pub(in crate::lsm) fn add(&mut self, frozen: Arc<FrozenMemtable>) {
         self.waiting.insert(0, frozen);
     }
 
     /// Whether all have their order.
-    pub(super) fn is_done(&self) -> bool {
+    pub(in crate::lsm) fn is_done(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// Goes on until `work` is used up; true when all have their order.
-    pub(super) fn step(&mut self, work: &mut Work) -> bool {
+    pub(in crate::lsm) fn step(&mut self, work: &mut Work) -> bool {
         while let Some(frozen) = self.waiting.last() {
             if frozen.order().is_none() {
                 let sorter = self
@@ -280,14 +283,14 @@ impl Preparation {
     }
 
     /// Frees buffers that are kept for memtables to come; false: there are none.
-    pub(super) fn free_buffers(&mut self) -> bool {
+    pub(in crate::lsm) fn free_buffers(&mut self) -> bool {
         std::mem::take(&mut self.buffers)
             .iter()
             .any(|buffer| buffer.capacity() > 0)
     }
 
     /// Whether there are buffers that are kept for memtables to come.
-    pub(super) fn has_buffers(&self) -> bool {
+    pub(in crate::lsm) fn has_buffers(&self) -> bool {
         self.buffers.iter().any(|buffer| buffer.capacity() > 0)
     }
 }

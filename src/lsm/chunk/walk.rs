@@ -7,16 +7,16 @@
 
 use std::sync::Arc;
 
-use super::chunk::Chunk;
-use super::chunk_builder::ChunkBuilder;
-use super::hash::KeyHasher;
-use super::immutable_layer::ImmutableLayer;
-use super::levels::Level;
-use super::memtable::FrozenMemtable;
-use super::merge::Preparation;
-use super::run::{Position, Run};
-use super::snapshot::Snapshot;
-use super::work::{self, Work};
+use crate::lsm::chunk::Chunk;
+use crate::lsm::chunk::build::ChunkBuilder;
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::immutable_layer::ImmutableLayer;
+use crate::lsm::levels::Level;
+use crate::lsm::memtable::FrozenMemtable;
+use crate::lsm::merge::cursor::Preparation;
+use crate::lsm::run::{Position, Run};
+use crate::lsm::snapshot::Snapshot;
+use crate::lsm::work::{self, Work};
 
 /// What a step came to.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ fn build(
         }
         builder.add(&entry, hasher.hash(entry.key));
         work.spend(work::of_entry(
-            entry.key.len() + entry.value.len().min(super::INLINE_VALUE_MAX_BYTES),
+            entry.key.len() + entry.value.len().min(crate::lsm::INLINE_VALUE_MAX_BYTES),
         ));
         *next += 1;
         if work.is_used_up() {

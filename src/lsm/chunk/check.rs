@@ -4,19 +4,19 @@
 //! or be none of ours. So after the checksum everything is checked that reading, merging and scanning rely on; what this
 //! lets through can give wrong answers only if its writer meant to, and never a panic.
 
-use super::chunk::{
+use crate::lsm::chunk::{
     BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE,
     HEADER_BYTES, KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, read_u16,
 };
-use super::hash::KeyHasher;
-use super::record::{Blob, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, VALUE_MAX_BYTES};
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::log::record::{Blob, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, VALUE_MAX_BYTES};
 
 /// What a chunk keeps of its header.
-pub(super) struct Checked {
-    pub(super) restarts_at: usize,
-    pub(super) buckets_at: usize,
-    pub(super) version_width: usize,
-    pub(super) last_entry: usize,
+pub(in crate::lsm) struct Checked {
+    pub(in crate::lsm) restarts_at: usize,
+    pub(in crate::lsm) buckets_at: usize,
+    pub(in crate::lsm) version_width: usize,
+    pub(in crate::lsm) last_entry: usize,
 }
 
 struct Header {
@@ -45,7 +45,7 @@ impl EntryStarts {
     }
 }
 
-pub(super) fn check(
+pub(in crate::lsm) fn check(
     bytes: &[u8],
     blobs: &[Blob],
     hasher: &KeyHasher,

@@ -8,7 +8,7 @@
 //!
 //! Not here: the bytes of a record (`record.rs`), where records lie in memory (`wal.rs`) and in files (`storage/`).
 
-use super::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
+use crate::lsm::log::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
 
 /// Where a history stands after a record: its version and its checksum, which stands for all that came before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl LogPosition {
     }
 
     /// The checksum that the next record has if the bytes behind its own are these, or begin so.
-    pub(super) fn chained(&self, bytes: &[u8]) -> u32 {
+    pub(in crate::lsm) fn chained(&self, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c(&self.checksum.to_le_bytes()), bytes)
     }
 }
@@ -99,7 +99,7 @@ impl<'a> StreamRecord<'a> {
     }
 
     /// A record whose large value was collected apart, and found to hold.
-    pub(super) fn collected(
+    pub(in crate::lsm) fn collected(
         head: RecordHead,
         stored: &'a [u8],
         large: &'a Blob,
@@ -150,12 +150,12 @@ impl<'a> StreamRecord<'a> {
     }
 
     /// The part that lies in a segment.
-    pub(super) fn stored(&self) -> &'a [u8] {
+    pub(in crate::lsm) fn stored(&self) -> &'a [u8] {
         self.stored
     }
 
     /// The value, if it is large; copied unless it was collected.
-    pub(super) fn large_value(&self) -> Option<Blob> {
+    pub(in crate::lsm) fn large_value(&self) -> Option<Blob> {
         self.large.map(|large| match large {
             LargeBytes::InStream(bytes) => Blob::new(bytes.to_vec()),
             LargeBytes::Collected(blob) => Blob::clone(blob),
@@ -252,13 +252,13 @@ impl LogBatch {
         })
     }
 
-    pub(super) fn push(&mut self, records: &[u8], last: LogPosition, goes_on: bool) {
+    pub(in crate::lsm) fn push(&mut self, records: &[u8], last: LogPosition, goes_on: bool) {
         self.bytes.extend_from_slice(records);
         self.last = Some(last);
         self.is_open = goes_on;
     }
 
-    pub(super) fn push_blob(&mut self, blob: Blob) {
+    pub(in crate::lsm) fn push_blob(&mut self, blob: Blob) {
         self.blob_bytes += blob.len();
         self.blobs.push((self.bytes.len(), blob));
     }
@@ -266,8 +266,8 @@ impl LogBatch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{INLINE_VALUE_MAX_BYTES, NewValue, Write, encode};
     use super::*;
+    use crate::lsm::log::record::{INLINE_VALUE_MAX_BYTES, NewValue, Write, encode};
 
     fn stream() -> Vec<u8> {
         let mut out = Vec::new();

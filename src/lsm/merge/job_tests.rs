@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::WORK_LUMP_MAX;
-use super::chunk::Chunk;
-use super::chunk_builder::ChunkBuilder;
-use super::figures::Footprint;
-use super::garbage::Garbage;
-use super::hash::KeyHasher;
-use super::immutable_layer::ImmutableLayer;
-use super::merge_job::{CHUNK_MIN_BYTES, GROUP_MAX_CHUNKS, MergeJob, Tombstones};
-use super::record::{Entry, Value};
-use super::run::{Position, Run};
-use super::work::Work;
+use crate::lsm::WORK_LUMP_MAX;
+use crate::lsm::chunk::Chunk;
+use crate::lsm::chunk::build::ChunkBuilder;
+use crate::lsm::footprint::Footprint;
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::immutable_layer::ImmutableLayer;
+use crate::lsm::log::record::{Entry, Value};
+use crate::lsm::merge::job::{CHUNK_MIN_BYTES, GROUP_MAX_CHUNKS, MergeJob, Tombstones};
+use crate::lsm::reclaim::Garbage;
+use crate::lsm::run::{Position, Run};
+use crate::lsm::work::Work;
 
 /// Keys, and how long their values are; none: deleted.
 type Model = BTreeMap<Vec<u8>, Option<usize>>;

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use crate::allocator::{Block, spare_bytes};
 
-use super::chunk::Chunk;
-use super::figures::Footprint;
-use super::immutable_layer::ImmutableLayer;
-use super::memtable::FrozenMemtable;
-use super::record::Blob;
-use super::run::{self, Blocks};
-use super::wal::{SEGMENT_BYTES, Segment, Wal};
-use super::work::{self, Work};
+use crate::lsm::chunk::Chunk;
+use crate::lsm::footprint::Footprint;
+use crate::lsm::immutable_layer::ImmutableLayer;
+use crate::lsm::log::record::Blob;
+use crate::lsm::log::wal::{SEGMENT_BYTES, Segment, Wal};
+use crate::lsm::memtable::FrozenMemtable;
+use crate::lsm::run::{self, Blocks};
+use crate::lsm::work::{self, Work};
 
 /// Freed at once of a large value: allocators give the end of a large block back to the system where it lies.
 const BLOB_PIECE_BYTES: usize = 1024 * 1024;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::chunk::{CHUNK_MAX_BYTES, Chunk};
-use super::chunk_builder::ChunkBuilder;
-use super::hash::KeyHasher;
-use super::record::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, Value};
+use crate::lsm::chunk::build::ChunkBuilder;
+use crate::lsm::chunk::{CHUNK_MAX_BYTES, Chunk};
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::log::record::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, Value};
 
 fn entry<'a>(key: &'a [u8], version: u64, value: Value<'a>) -> Entry<'a> {
     Entry {

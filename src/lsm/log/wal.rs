@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use crate::allocator::{CACHE_LINE_BYTES, prefetch};
 
-use super::figures::Footprint;
-use super::log_stream::{LogBatch, LogPosition, StreamRecord};
-use super::record::{self, Blob, Entry, RecordHead, Write};
+use crate::lsm::footprint::Footprint;
+use crate::lsm::log::record::{self, Blob, Entry, RecordHead, Write};
+use crate::lsm::log::stream::{LogBatch, LogPosition, StreamRecord};
 
 /// Room in one segment. A power of two, so that a place in a memtable's log is segment and offset in one `u32`; small
 /// enough that a sealed, half-empty one (every freeze leaves one) costs little.
@@ -35,7 +35,7 @@ const _: () = assert!(SEGMENT_BYTES.is_power_of_two());
 
 /// A run of records in one buffer.
 #[derive(Debug, Default)]
-pub(super) struct Segment {
+pub(in crate::lsm) struct Segment {
     bytes: Vec<u8>,
     /// Large values by the offset of their record, ascending.
     large: Vec<(usize, Blob)>,
@@ -51,7 +51,7 @@ pub(super) struct Segment {
 impl Segment {
     /// The record at `offset`.
     #[inline]
-    pub(super) fn entry(&self, offset: usize) -> Entry<'_> {
+    pub(in crate::lsm) fn entry(&self, offset: usize) -> Entry<'_> {
         record::decode(&self.bytes[offset..], || {
             let index = self
                 .large
@@ -63,13 +63,13 @@ impl Segment {
 
     /// The key of the record at `offset`.
     #[inline]
-    pub(super) fn key(&self, offset: usize) -> &[u8] {
+    pub(in crate::lsm) fn key(&self, offset: usize) -> &[u8] {
         record::key_of(&self.bytes[offset..])
     }
 
     /// Asks for the memory of the record at `offset`.
     #[inline]
-    pub(super) fn prefetch(&self, offset: usize) {
+    pub(in crate::lsm) fn prefetch(&self, offset: usize) {
         prefetch(&self.bytes[offset]);
         if let Some(behind) = self.bytes.get(offset + CACHE_LINE_BYTES) {
             prefetch(behind);
@@ -77,17 +77,17 @@ impl Segment {
     }
 
     /// Bytes that the record at `offset` takes; `None` behind the last one.
-    pub(super) fn record_bytes(&self, offset: usize) -> Option<usize> {
+    pub(in crate::lsm) fn record_bytes(&self, offset: usize) -> Option<usize> {
         RecordHead::parse(&self.bytes[offset..]).map(|head| head.stored_bytes())
     }
 
     /// Bytes of records stored in the segment, large values not counted.
-    pub(super) fn stored_bytes(&self) -> usize {
+    pub(in crate::lsm) fn stored_bytes(&self) -> usize {
         self.bytes.len()
     }
 
     /// What its records take.
-    pub(super) fn footprint(&self) -> Footprint {
+    pub(in crate::lsm) fn footprint(&self) -> Footprint {
         Footprint {
             bytes: self.bytes.len(),
             large_bytes: self.large_bytes,
@@ -158,14 +158,14 @@ impl Segment {
     }
 
     /// Takes a large value out, for freeing them one by one.
-    pub(super) fn pop_large(&mut self) -> Option<Blob> {
+    pub(in crate::lsm) fn pop_large(&mut self) -> Option<Blob> {
         self.large.pop().map(|(_, blob)| blob)
     }
 }
 
 /// Where [`Wal::append`] put a record.
 #[derive(Debug)]
-pub(super) struct Appended {
+pub(in crate::lsm) struct Appended {
     /// Sequence number of the record.
     pub version: u64,
     /// Offset in the active segment.
@@ -184,7 +184,7 @@ pub struct WalCursor {
 
 /// The log.
 #[derive(Debug, Default)]
-pub(super) struct Wal {
+pub(in crate::lsm) struct Wal {
     /// Number of the first of `sealed`, or of the active segment if there is none.
     first_number: u64,
     sealed: VecDeque<Arc<Segment>>,
@@ -200,7 +200,7 @@ pub(super) struct Wal {
 
 impl Wal {
     /// An empty log that goes on from `position`.
-    pub(super) fn new(position: LogPosition) -> Self {
+    pub(in crate::lsm) fn new(position: LogPosition) -> Self {
         let active = Segment {
             base: position,
             ..Segment::default()
@@ -213,7 +213,7 @@ impl Wal {
     }
 
     /// Appends a new record; `goes_on`: the next one is of the same batch.
-    pub(super) fn append(&mut self, write: Write<'_>, goes_on: bool) -> Appended {
+    pub(in crate::lsm) fn append(&mut self, write: Write<'_>, goes_on: bool) -> Appended {
         let sealed = self.make_room(record::stored_bytes(&write));
         let offset = self.active.bytes.len();
         let version = self.last.version + 1;
@@ -233,7 +233,7 @@ impl Wal {
     }
 
     /// Appends a record as it came from a stream. It must be the next one.
-    pub(super) fn append_record(&mut self, record: &StreamRecord<'_>) -> Appended {
+    pub(in crate::lsm) fn append_record(&mut self, record: &StreamRecord<'_>) -> Appended {
         assert_eq!(record.before(), self.last, "a record out of line");
         let sealed = self.make_room(record.stored().len());
         let offset = self.active.bytes.len();
@@ -274,7 +274,7 @@ impl Wal {
     }
 
     /// Seals the active segment, if it has a record.
-    pub(super) fn seal(&mut self) -> Option<Arc<Segment>> {
+    pub(in crate::lsm) fn seal(&mut self) -> Option<Arc<Segment>> {
         if self.active.bytes.is_empty() {
             return None;
         }
@@ -291,7 +291,11 @@ impl Wal {
 
     /// Lets one segment go whose records are all at or below `version`, unless fewer than `kept_bytes` of log would be left;
     /// call until it returns none.
-    pub(super) fn release(&mut self, version: u64, kept_bytes: usize) -> Option<Arc<Segment>> {
+    pub(in crate::lsm) fn release(
+        &mut self,
+        version: u64,
+        kept_bytes: usize,
+    ) -> Option<Arc<Segment>> {
         let spare_bytes =
             (self.sealed_bytes + self.active.stream_bytes()).saturating_sub(kept_bytes);
         let may_go = |segment: &mut Arc<Segment>| {
@@ -304,7 +308,7 @@ impl Wal {
     }
 
     /// Keeps the buffer of a segment that nobody reads any more for one of the next; false: there are enough of them.
-    pub(super) fn recycle(&mut self, segment: Segment) -> bool {
+    pub(in crate::lsm) fn recycle(&mut self, segment: Segment) -> bool {
         let mut buffer = segment.bytes;
         let is_kept = self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() == SEGMENT_BYTES;
         if is_kept {
@@ -315,17 +319,17 @@ impl Wal {
     }
 
     /// Frees one of the buffers that are kept for the next segments; false: there is none.
-    pub(super) fn free_spare(&mut self) -> bool {
+    pub(in crate::lsm) fn free_spare(&mut self) -> bool {
         self.spare.pop().is_some()
     }
 
     /// Whether buffers are kept for the next segments.
-    pub(super) fn has_spare(&self) -> bool {
+    pub(in crate::lsm) fn has_spare(&self) -> bool {
         !self.spare.is_empty()
     }
 
     /// A cursor behind the newest record.
-    pub(super) fn end(&self) -> WalCursor {
+    pub(in crate::lsm) fn end(&self) -> WalCursor {
         WalCursor {
             segment: self.first_number + self.sealed.len() as u64,
             offset: self.active.bytes.len(),
@@ -334,7 +338,7 @@ impl Wal {
 
     /// A cursor behind the record with this version, and where the history stood there; none if the log has not what
     /// follows. Costs a look at each record of one segment.
-    pub(super) fn seek(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
+    pub(in crate::lsm) fn seek(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
         if version == self.last.version {
             return Some((self.end(), self.last));
         }
@@ -357,7 +361,7 @@ impl Wal {
     }
 
     /// What follows this version is here.
-    pub(super) fn oldest_version(&self) -> u64 {
+    pub(in crate::lsm) fn oldest_version(&self) -> u64 {
         self.sealed
             .front()
             .map_or(self.active.base, |segment| segment.base)
@@ -366,7 +370,7 @@ impl Wal {
 
     /// Reads records behind a cursor, up to `version`, into `batch` until it holds about `max_bytes`; neither a record nor a batch
     /// of writes is cut.
-    pub(super) fn read(
+    pub(in crate::lsm) fn read(
         &self,
         cursor: &mut WalCursor,
         max_bytes: usize,
@@ -400,7 +404,7 @@ impl Wal {
     }
 
     /// Lets go of all records. The log goes on where it stands.
-    pub(super) fn clear(&mut self) -> impl Iterator<Item = Arc<Segment>> {
+    pub(in crate::lsm) fn clear(&mut self) -> impl Iterator<Item = Arc<Segment>> {
         self.seal();
         self.first_number += self.sealed.len() as u64;
         self.sealed_bytes = 0;
@@ -408,32 +412,32 @@ impl Wal {
     }
 
     /// The segment that takes writes.
-    pub(super) fn active(&self) -> &Segment {
+    pub(in crate::lsm) fn active(&self) -> &Segment {
         &self.active
     }
 
     /// Where the history stands.
-    pub(super) fn last(&self) -> LogPosition {
+    pub(in crate::lsm) fn last(&self) -> LogPosition {
         self.last
     }
 
     /// Segments in the log, the active one included once it has a record.
-    pub(super) fn segment_count(&self) -> usize {
+    pub(in crate::lsm) fn segment_count(&self) -> usize {
         self.sealed.len() + usize::from(!self.active.bytes.is_empty())
     }
 
     /// Bytes of all records appended so far, large values and released segments included.
-    pub(super) fn appended_bytes(&self) -> u64 {
+    pub(in crate::lsm) fn appended_bytes(&self) -> u64 {
         self.sealed_total_bytes + self.active.stream_bytes() as u64
     }
 
     /// Bytes of records in the log, large values included.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(in crate::lsm) fn held_bytes(&self) -> usize {
         self.sealed_bytes + self.active.stream_bytes()
     }
 
     /// The same of its segments whose records are all at or below `version`. Costs a look at each.
-    pub(super) fn held_bytes_up_to(&self, version: u64) -> usize {
+    pub(in crate::lsm) fn held_bytes_up_to(&self, version: u64) -> usize {
         let segments = self
             .sealed
             .iter()
@@ -442,7 +446,7 @@ impl Wal {
     }
 
     /// Bytes of records in the log, large values not counted.
-    pub(super) fn stored_bytes(&self) -> usize {
+    pub(in crate::lsm) fn stored_bytes(&self) -> usize {
         self.sealed
             .iter()
             .map(|segment| segment.stored_bytes())
@@ -454,7 +458,7 @@ impl Wal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsm::record::{INLINE_VALUE_MAX_BYTES, NewValue, Value};
+    use crate::lsm::log::record::{INLINE_VALUE_MAX_BYTES, NewValue, Value};
 
     fn set<'a>(key: &'a [u8], value: NewValue<'a>) -> Write<'a> {
         Write {

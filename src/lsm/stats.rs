@@ -10,32 +10,7 @@
 //! Cost: O(layers + segments of memtables), and one allocation.
 
 use super::Lsm;
-
-/// Bytes of records or chunks, and of the large values they refer to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Footprint {
-    /// Of records or chunks themselves.
-    pub bytes: usize,
-    /// Of large values.
-    pub large_bytes: usize,
-}
-
-impl Footprint {
-    pub(super) fn add(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.large_bytes += other.large_bytes;
-    }
-
-    pub(super) fn subtract(&mut self, other: Self) {
-        self.bytes -= other.bytes;
-        self.large_bytes -= other.large_bytes;
-    }
-
-    /// Both.
-    pub fn total_bytes(self) -> usize {
-        self.bytes + self.large_bytes
-    }
-}
+use super::footprint::Footprint;
 
 /// What there is in one level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,8 +100,8 @@ impl Lsm {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LargeValue, NewValue, Options};
     use super::*;
+    use crate::lsm::{LargeValue, NewValue, Options};
 
     fn lsm() -> Lsm {
         Lsm::new(Options {

@@ -12,11 +12,11 @@
 //! 2. What is remembered is that of exactly this key, and forgotten as soon as anything has moved.
 
 use super::Lsm;
-use super::chunk::Chunk;
-use super::immutable_layer::ImmutableLayer;
-use super::memtable::Memtable;
-use super::run::{Fence, Position, Probe};
-use super::wal::Segment;
+use crate::lsm::chunk::Chunk;
+use crate::lsm::immutable_layer::ImmutableLayer;
+use crate::lsm::log::wal::Segment;
+use crate::lsm::memtable::Memtable;
+use crate::lsm::run::{Fence, Position, Probe};
 
 /// Keys fetched for at once: the processor asks memory for about so many lines at a time.
 pub const PREFETCH_KEYS_MAX: usize = 16;
@@ -141,7 +141,7 @@ impl Sought {
         self.hash
     }
 
-    /// Where in the first layers the key belongs; see [`Levels::get`](super::levels::Levels::get).
+    /// Where in the first layers the key belongs; see [`Levels::get`](crate::lsm::levels::Levels::get).
     #[inline]
     pub(super) fn places(&self) -> &[u32] {
         &self.places[..self.place_count]

@@ -10,7 +10,7 @@
 
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 
-use super::memtable::Place;
+use crate::lsm::memtable::Place;
 
 const LINE_SLOTS: usize = 8;
 
@@ -68,7 +68,7 @@ impl Line<'_> {
 
 /// A hash table of places.
 #[derive(Debug, Default)]
-pub(super) struct Shard {
+pub(in crate::lsm) struct Shard {
     /// A power of two of lines, or none; all ones where nothing is.
     block: Option<Block>,
     count: usize,
@@ -77,7 +77,7 @@ pub(super) struct Shard {
 impl Shard {
     /// The place that has a key, by its hash and `is_it`.
     #[inline]
-    pub(super) fn find(&self, hash: u32, is_it: impl Fn(Place) -> bool) -> Option<Place> {
+    pub(in crate::lsm) fn find(&self, hash: u32, is_it: impl Fn(Place) -> bool) -> Option<Place> {
         let (line, slot) = self.find_slot(hash, is_it).ok()?;
         Some(Line(&self.lines()[line]).place(slot))
     }
@@ -85,7 +85,7 @@ impl Shard {
     /// Puts a place in for a key, and returns the one that it had before, and for how many bytes the system had to give memory. With
     /// the first comes room for `expected_count`.
     #[inline]
-    pub(super) fn put(
+    pub(in crate::lsm) fn put(
         &mut self,
         hash: u32,
         place: Place,
@@ -114,7 +114,7 @@ impl Shard {
 
     /// Asks for the memory that looking for a hash begins with.
     #[inline]
-    pub(super) fn prefetch(&self, hash: u32) {
+    pub(in crate::lsm) fn prefetch(&self, hash: u32) {
         let lines = self.lines();
         if let Some(line) = lines.get(first(lines, hash)) {
             prefetch(line);
@@ -122,7 +122,7 @@ impl Shard {
     }
 
     /// Its memory, for freeing it.
-    pub(super) fn into_block(self) -> Option<Block> {
+    pub(in crate::lsm) fn into_block(self) -> Option<Block> {
         self.block
     }
 

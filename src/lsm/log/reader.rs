@@ -5,8 +5,8 @@
 //! 2. Of a record that is cut at most what came of it is held; a large value is collected into the buffer that it then lives in, and
 //!    digested as it comes, so that no call does work proportional to a value.
 
-use super::log_stream::{LogPosition, RecordError, StreamRecord};
-use super::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
+use crate::lsm::log::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
+use crate::lsm::log::stream::{LogPosition, RecordError, StreamRecord};
 
 /// First allocation for a large value: more follows as bytes come, whatever the head says.
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;
@@ -154,9 +154,9 @@ impl RecordReader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue};
-    use super::super::{LogBatch, Lsm, Options};
     use super::*;
+    use crate::lsm::log::record::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue};
+    use crate::lsm::{LogBatch, Lsm, Options};
 
     const OPTIONS: Options = Options {
         memtable_bytes: 1 << 20,

@@ -9,13 +9,13 @@
 
 use std::sync::Arc;
 
-use super::chunk::Chunk;
-use super::hash::KeyHasher;
-use super::levels::{Level, Levels};
-use super::log_stream::LogPosition;
-use super::record::Blob;
-use super::run::{Position, Run};
 use super::{Lsm, Options};
+use crate::lsm::chunk::Chunk;
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::levels::{Level, Levels};
+use crate::lsm::log::record::Blob;
+use crate::lsm::log::stream::LogPosition;
+use crate::lsm::run::{Position, Run};
 
 /// The bytes are not what an engine wrote. The text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,12 +5,12 @@
 //!
 //! Invariant: for every hash that was put in, [`may_have`](Filter::may_have) is true.
 
-use super::run::GOLDEN;
-use super::work::{self, Work};
 use crate::allocator::Block;
+use crate::lsm::run::GOLDEN;
+use crate::lsm::work::{self, Work};
 
 /// Runs of more keys than this have no filter: it is freed in one piece.
-pub(super) const FILTER_MAX_KEYS: usize = 320 * 1024;
+pub(in crate::lsm) const FILTER_MAX_KEYS: usize = 320 * 1024;
 
 /// Keys that a block is made for.
 const BLOCK_KEYS: usize = 48;
@@ -25,7 +25,7 @@ const CLEARED_BYTES: usize = 4096;
 
 /// Which hashes there are, about.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(in crate::lsm) struct Filter {
     bytes: Block,
     /// Of these, so many are cleared: all, before anything is put in.
     cleared_bytes: usize,
@@ -33,7 +33,7 @@ pub(super) struct Filter {
 
 impl Filter {
     /// One for so many keys, to be cleared.
-    pub(super) fn new(key_count: usize) -> Self {
+    pub(in crate::lsm) fn new(key_count: usize) -> Self {
         let block_count = key_count.div_ceil(BLOCK_KEYS).max(1);
         Self {
             bytes: Block::new(block_count * size_of::<FilterBlock>()),
@@ -42,7 +42,7 @@ impl Filter {
     }
 
     /// Goes on clearing it until `work` is used up; true when it is.
-    pub(super) fn clear(&mut self, work: &mut Work) -> bool {
+    pub(in crate::lsm) fn clear(&mut self, work: &mut Work) -> bool {
         while self.cleared_bytes < self.bytes.len() && !work.is_used_up() {
             let rest = &mut self.bytes[self.cleared_bytes..];
             let len = rest.len().min(CLEARED_BYTES);
@@ -53,7 +53,7 @@ impl Filter {
         self.cleared_bytes == self.bytes.len()
     }
 
-    pub(super) fn put(&mut self, hash: u32) {
+    pub(in crate::lsm) fn put(&mut self, hash: u32) {
         debug_assert!(
             self.cleared_bytes == self.bytes.len(),
             "a filter that is not cleared"
@@ -69,7 +69,7 @@ impl Filter {
 
     /// False: no key with this hash was put in.
     #[inline]
-    pub(super) fn may_have(&self, hash: u32) -> bool {
+    pub(in crate::lsm) fn may_have(&self, hash: u32) -> bool {
         let words = self.bytes[self.block_at(hash)..][..size_of::<FilterBlock>()]
             .as_chunks()
             .0;

@@ -40,26 +40,32 @@
 //!
 //! Ideas: restarts are `LevelDB`'s; buckets with tags are those of `F14` and Swiss tables, with offsets as small as the chunk.
 
-use super::figures::Footprint;
-use super::hash::KeyHasher;
-use super::record::{Blob, Entry, KEY_MAX_BYTES, Value};
+pub(in crate::lsm) mod build;
+mod check;
+#[cfg(test)]
+mod tests;
+pub(in crate::lsm) mod walk;
+
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
+use crate::lsm::footprint::Footprint;
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::log::record::{Blob, Entry, KEY_MAX_BYTES, Value};
 use crate::swar;
 
 /// The most bytes of a chunk: offsets fit 16 bits, and rewriting one is a bounded slice of work.
 pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
 
-pub(super) const HEADER_BYTES: usize = 40;
-pub(super) const RESTART_ENTRIES: usize = 16;
-pub(super) const BUCKET_BYTES: usize = 64;
-pub(super) const BUCKET_SLOTS: usize = 21;
+pub(in crate::lsm) const HEADER_BYTES: usize = 40;
+pub(in crate::lsm) const RESTART_ENTRIES: usize = 16;
+pub(in crate::lsm) const BUCKET_BYTES: usize = 64;
+pub(in crate::lsm) const BUCKET_SLOTS: usize = 21;
 
-pub(super) const KEY_LEN_MASK: u16 = (1 << 13) - 1;
-pub(super) const FLAG_TOMBSTONE: u16 = 1 << 13;
-pub(super) const FLAG_EXPIRES: u16 = 1 << 14;
-pub(super) const FLAG_LARGE: u16 = 1 << 15;
+pub(in crate::lsm) const KEY_LEN_MASK: u16 = (1 << 13) - 1;
+pub(in crate::lsm) const FLAG_TOMBSTONE: u16 = 1 << 13;
+pub(in crate::lsm) const FLAG_EXPIRES: u16 = 1 << 14;
+pub(in crate::lsm) const FLAG_LARGE: u16 = 1 << 15;
 
-pub(super) const NO_EXPIRY: u64 = u64::MAX;
+pub(in crate::lsm) const NO_EXPIRY: u64 = u64::MAX;
 
 /// A chunk is rewritten without its expired entries once they are one part in this many of it: each byte that is freed costs so
 /// many that are moved, at most, and no more than that part of memory is held by what has expired.
@@ -70,12 +76,12 @@ const _: () = assert!(KEY_MAX_BYTES <= KEY_LEN_MASK as usize);
 /// An immutable chunk.
 #[derive(Debug)]
 pub struct Chunk {
-    pub(super) bytes: Block,
-    pub(super) blobs: Vec<Blob>,
+    pub(in crate::lsm) bytes: Block,
+    pub(in crate::lsm) blobs: Vec<Blob>,
     // What a point read needs of the header, so that it need not touch the header's cache line.
-    pub(super) restarts_at: usize,
-    pub(super) buckets_at: usize,
-    pub(super) version_width: usize,
+    pub(in crate::lsm) restarts_at: usize,
+    pub(in crate::lsm) buckets_at: usize,
+    pub(in crate::lsm) version_width: usize,
 }
 
 impl Chunk {
@@ -87,7 +93,7 @@ impl Chunk {
         hasher: &KeyHasher,
         last_version: u64,
     ) -> Result<(Self, usize), &'static str> {
-        super::chunk_check::check(bytes, &blobs, hasher, last_version).map(|checked| {
+        check::check(bytes, &blobs, hasher, last_version).map(|checked| {
             let chunk = Self {
                 bytes: Block::copy_of(bytes),
                 blobs,
@@ -120,13 +126,13 @@ impl Chunk {
     }
 
     /// When the first of its entries expires, or expired; all ones: none ever does.
-    pub(super) fn first_expiry_ms(&self) -> u64 {
+    pub(in crate::lsm) fn first_expiry_ms(&self) -> u64 {
         u64::from_le_bytes(*self.bytes[16..].first_chunk().expect("a header"))
     }
 
     /// Whether enough of it has expired for rewriting it to pay: an [`EXPIRED_SHARE`]th of its bytes, or a large value. Looks at
     /// all entries.
-    pub(super) fn is_worth_sweeping(&self, now_ms: u64) -> bool {
+    pub(in crate::lsm) fn is_worth_sweeping(&self, now_ms: u64) -> bool {
         let (mut offset, mut expired_bytes) = (self.begin(), 0);
         while offset < self.end() {
             let (entry, next) = self.entry_at(offset);
@@ -156,7 +162,7 @@ impl Chunk {
 
     /// The offset of that.
     #[inline]
-    pub(super) fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
+    pub(in crate::lsm) fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
         let buckets = &self.bytes[self.buckets_at..];
         let bucket_count = buckets.len() / BUCKET_BYTES;
         let mut index = bucket_of(hash, bucket_count);
@@ -182,20 +188,20 @@ impl Chunk {
 
     /// Asks for what every read begins with.
     #[inline]
-    pub(super) fn prefetch(&self) {
+    pub(in crate::lsm) fn prefetch(&self) {
         prefetch(&self.bytes);
         prefetch(&self.version_width);
     }
 
     /// Asks for the memory that looking for a hash begins with.
     #[inline]
-    pub(super) fn prefetch_bucket(&self, hash: u32) {
+    pub(in crate::lsm) fn prefetch_bucket(&self, hash: u32) {
         prefetch(&self.bytes[self.bucket_at(hash)]);
     }
 
     /// Asks for the memory of the entry that looking for a hash most likely comes to.
     #[inline]
-    pub(super) fn prefetch_entry(&self, hash: u32) {
+    pub(in crate::lsm) fn prefetch_entry(&self, hash: u32) {
         let bucket = &self.bytes[self.bucket_at(hash)..][..BUCKET_BYTES];
         if let Some(slot) = slots_with(tag_of(hash), bucket).next() {
             let offset = usize::from(read_u16(bucket, BUCKET_SLOTS + 2 * slot));
@@ -274,7 +280,7 @@ impl Chunk {
 
     /// The key of the entry at an offset; the hot part of [`entry_at`](Self::entry_at).
     #[inline]
-    pub(super) fn key_at(&self, offset: usize) -> &[u8] {
+    pub(in crate::lsm) fn key_at(&self, offset: usize) -> &[u8] {
         let key_word = read_u16(&self.bytes, offset);
         let expires_bytes = if key_word & FLAG_EXPIRES == 0 { 0 } else { 8 };
         &self.bytes[offset + 4 + self.version_width + expires_bytes..]
@@ -283,7 +289,7 @@ impl Chunk {
 
     /// The offset behind the entry at an offset.
     #[inline]
-    pub(super) fn entry_end(&self, offset: usize) -> usize {
+    pub(in crate::lsm) fn entry_end(&self, offset: usize) -> usize {
         let key_word = read_u16(&self.bytes, offset);
         let expires_bytes = if key_word & FLAG_EXPIRES == 0 { 0 } else { 8 };
         let value_bytes = usize::from(read_u16(&self.bytes, offset + 2));
@@ -315,7 +321,7 @@ impl Chunk {
     }
 
     /// What it takes.
-    pub(super) fn footprint(&self) -> Footprint {
+    pub(in crate::lsm) fn footprint(&self) -> Footprint {
         Footprint {
             bytes: self.bytes.len(),
             large_bytes: self.memory_bytes() - self.bytes.len(),
@@ -323,19 +329,19 @@ impl Chunk {
     }
 
     /// Its bytes, and the large values, for freeing them one by one.
-    pub(super) fn into_parts(self) -> (Block, Vec<Blob>) {
+    pub(in crate::lsm) fn into_parts(self) -> (Block, Vec<Blob>) {
         (self.bytes, self.blobs)
     }
 }
 
 #[inline]
-pub(super) fn read_u16(bytes: &[u8], at: usize) -> u16 {
+pub(in crate::lsm) fn read_u16(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// The slots of a bucket with this tag.
 #[inline]
-pub(super) fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> + use<> {
+pub(in crate::lsm) fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> + use<> {
     // The last eight tags overlap those before them.
     const STARTS: [usize; 3] = [0, 8, BUCKET_SLOTS - 8];
     let mut marks = STARTS.map(|at| {
@@ -361,12 +367,12 @@ pub(super) fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> 
 
 /// High bits of the hash choose the bucket …
 #[inline]
-pub(super) fn bucket_of(hash: u32, bucket_count: usize) -> usize {
+pub(in crate::lsm) fn bucket_of(hash: u32, bucket_count: usize) -> usize {
     ((u64::from(hash) * bucket_count as u64) >> 32) as usize
 }
 
 /// … and low bits the tag; 0 is for free slots.
 #[inline]
-pub(super) fn tag_of(hash: u32) -> u8 {
+pub(in crate::lsm) fn tag_of(hash: u32) -> u8 {
     hash.to_le_bytes()[0].max(1)
 }

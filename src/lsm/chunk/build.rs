@@ -2,13 +2,13 @@
 //!
 //! Not here: the layout (`chunk.rs`).
 
-use super::chunk::{
+use crate::allocator::Block;
+use crate::lsm::chunk::{
     BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, Chunk, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE,
     HEADER_BYTES, KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, bucket_of, read_u16, tag_of,
 };
-use super::hash::KeyHasher;
-use super::record::{Blob, Entry, Value};
-use crate::allocator::Block;
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::log::record::{Blob, Entry, Value};
 
 /// Mean fill that buckets are made for: 17 of 21 slots, so that one in seven overflows into its neighbour.
 const BUCKET_FILL: usize = 17;
@@ -68,7 +68,7 @@ impl ChunkBuilder {
     }
 
     /// Has the chunk that is being built be shorter than [`CHUNK_MAX_BYTES`]. There must be an entry in it.
-    pub(super) fn limit(&mut self, max_bytes: usize) {
+    pub(in crate::lsm) fn limit(&mut self, max_bytes: usize) {
         debug_assert!(
             !self.is_empty() && max_bytes <= CHUNK_MAX_BYTES,
             "an empty builder has room for any entry"
@@ -154,7 +154,7 @@ impl ChunkBuilder {
     /// Adds entries of a chunk as they lie there, from `offset` on: up to so many of those whose keys are below `end`, if there is one,
     /// and about so many bytes, as long as there is room. Tombstones, large values and what expires are not among them, nor is
     /// anything if versions are not as wide as in this chunk. Returns how many there were, and the offset behind them.
-    pub(super) fn add_some_of(
+    pub(in crate::lsm) fn add_some_of(
         &mut self,
         chunk: &Chunk,
         offset: usize,
@@ -196,7 +196,7 @@ impl ChunkBuilder {
 
     /// Begins with a chunk as it is, whose entries are then [`replace`](Self::replace)d. The builder must be empty; nothing may be added
     /// until it is [finished](Self::finish_as), or what is to be [kept](Self::keep_some) is. There must be no large values in the chunk.
-    pub(super) fn begin_as(&mut self, chunk: &Chunk) {
+    pub(in crate::lsm) fn begin_as(&mut self, chunk: &Chunk) {
         assert!(
             self.is_empty() && chunk.blobs.is_empty(),
             "only an empty builder begins, and only without large values"
@@ -209,7 +209,7 @@ impl ChunkBuilder {
 
     /// Of a chunk that was begun as another goes on making an ordinary one, as if up to `count_max` more entries of those before an
     /// offset had been added. Returns how many there were; fewer: that was all, and what follows is dropped.
-    pub(super) fn keep_some(
+    pub(in crate::lsm) fn keep_some(
         &mut self,
         before: &Chunk,
         end: usize,
@@ -233,7 +233,12 @@ impl ChunkBuilder {
     }
 
     /// Whether an entry of a chunk can be replaced by one with its key: both are nothing but a value, and as long.
-    pub(super) fn can_replace(&self, chunk: &Chunk, offset: usize, entry: &Entry<'_>) -> bool {
+    pub(in crate::lsm) fn can_replace(
+        &self,
+        chunk: &Chunk,
+        offset: usize,
+        entry: &Entry<'_>,
+    ) -> bool {
         let has_flags = read_u16(&chunk.bytes, offset) & !KEY_LEN_MASK != 0;
         let value_len = usize::from(read_u16(&chunk.bytes, offset + 2));
         let Value::Inline(value) = entry.value else {
@@ -246,7 +251,7 @@ impl ChunkBuilder {
     }
 
     /// Replaces the entry at an offset by one that [can](Self::can_replace).
-    pub(super) fn replace(&mut self, offset: usize, entry: &Entry<'_>) {
+    pub(in crate::lsm) fn replace(&mut self, offset: usize, entry: &Entry<'_>) {
         let Value::Inline(value) = entry.value else {
             return;
         };
@@ -258,7 +263,7 @@ impl ChunkBuilder {
     }
 
     /// Makes the chunk that was begun as another; the builder is empty again.
-    pub(super) fn finish_as(&mut self, before: &Chunk) -> Chunk {
+    pub(in crate::lsm) fn finish_as(&mut self, before: &Chunk) -> Chunk {
         let checksum = crc32c::crc32c(&self.bytes[4..]);
         self.bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         let chunk = Chunk {
@@ -273,7 +278,7 @@ impl ChunkBuilder {
     /// Touches the memory that the chunk is going to lie in, as far as the chunk has grown: so the system gives it a page at a time,
     /// and not all of it when the chunk is finished. Returns how much it gave, in bytes.
     #[inline]
-    pub(super) fn prepare(&mut self) -> usize {
+    pub(in crate::lsm) fn prepare(&mut self) -> usize {
         let mut given_bytes = 0;
         while let Some(of_page) = self.prepare_page() {
             given_bytes += of_page;
@@ -283,7 +288,7 @@ impl ChunkBuilder {
 
     /// The same for the next page; `None`: there is none.
     #[inline]
-    pub(super) fn prepare_page(&mut self) -> Option<usize> {
+    pub(in crate::lsm) fn prepare_page(&mut self) -> Option<usize> {
         (self.touched_bytes < self.bytes.len()).then(|| self.touch_page())
     }
 

@@ -9,21 +9,24 @@
 //!
 //! Not here: when to freeze (`mod.rs`), turning one into chunks (`merge_job.rs`).
 
+mod index;
+pub(in crate::lsm) mod sort;
+
 use std::cmp::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use super::figures::Footprint;
-use super::index::Shard;
-use super::record::{Entry, RECORD_HEAD_BYTES};
-use super::wal::{Appended, SEGMENT_BYTES, Segment};
 use crate::allocator::Block;
+use crate::lsm::footprint::Footprint;
+use crate::lsm::log::record::{Entry, RECORD_HEAD_BYTES};
+use crate::lsm::log::wal::{Appended, SEGMENT_BYTES, Segment};
+use crate::lsm::memtable::index::Shard;
 use crate::swar;
 
 /// Log bytes that one shard is meant for: some thousand of the smallest records.
 const SHARD_LOG_BYTES: usize = 32 * 1024;
 
 /// Where a record lies in a memtable's part of the log: number of the segment × [`SEGMENT_BYTES`] + offset.
-pub(super) type Place = u32;
+pub(in crate::lsm) type Place = u32;
 
 const SEGMENT_SHIFT: u32 = SEGMENT_BYTES.trailing_zeros();
 
@@ -36,7 +39,7 @@ type Marks = [u64; SEGMENT_BYTES / MARK_BYTES / 64];
 
 /// The segments of one memtable, sealed ones first.
 #[derive(Debug, Default)]
-pub(super) struct Records {
+pub(in crate::lsm) struct Records {
     segments: Vec<Arc<Segment>>,
 }
 
@@ -63,7 +66,7 @@ impl Records {
         segment.prefetch(offset);
     }
 
-    pub(super) fn key<'a>(&'a self, active: Option<&'a Segment>, place: Place) -> &'a [u8] {
+    pub(in crate::lsm) fn key<'a>(&'a self, active: Option<&'a Segment>, place: Place) -> &'a [u8] {
         let (segment, offset) = self.locate(active, place);
         segment.key(offset)
     }
@@ -71,7 +74,7 @@ impl Records {
 
 /// The active memtable.
 #[derive(Debug)]
-pub(super) struct Memtable {
+pub(in crate::lsm) struct Memtable {
     shards: Vec<Shard>,
     shard_shift: u32,
     records: Records,
@@ -99,7 +102,11 @@ pub(super) struct Memtable {
 impl Memtable {
     /// An empty memtable to be frozen at about `freeze_bytes` of log, for records behind `base_version`. If there are about
     /// `expected_keys` in the end, its index need not grow on the way.
-    pub(super) fn new(freeze_bytes: usize, base_version: u64, expected_keys: usize) -> Self {
+    pub(in crate::lsm) fn new(
+        freeze_bytes: usize,
+        base_version: u64,
+        expected_keys: usize,
+    ) -> Self {
         let shard_count = (freeze_bytes / SHARD_LOG_BYTES)
             .next_power_of_two()
             .clamp(2, 1 << 14);
@@ -123,7 +130,7 @@ impl Memtable {
 
     /// The newest record of a key, if this memtable has one.
     #[inline]
-    pub(super) fn get<'a>(
+    pub(in crate::lsm) fn get<'a>(
         &'a self,
         active: Option<&'a Segment>,
         hash: u32,
@@ -142,13 +149,13 @@ impl Memtable {
 
     /// Asks for the memory that looking for a hash begins with.
     #[inline]
-    pub(super) fn prefetch_slot(&self, hash: u32) {
+    pub(in crate::lsm) fn prefetch_slot(&self, hash: u32) {
         self.shard(hash).prefetch(hash);
     }
 
     /// Asks for the memory of the record that looking for a hash most likely comes to; false: there is none.
     #[inline]
-    pub(super) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) -> bool {
+    pub(in crate::lsm) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) -> bool {
         let place = self.shard(hash).find(hash, |_| true);
         place
             .inspect(|place| self.records.prefetch(active, *place))
@@ -157,7 +164,7 @@ impl Memtable {
 
     /// Takes in a record just appended to the log's `active` segment. Returns for how many bytes of the index the system had to give
     /// memory.
-    pub(super) fn insert(
+    pub(in crate::lsm) fn insert(
         &mut self,
         active: &Segment,
         hash: u32,
@@ -197,7 +204,7 @@ impl Memtable {
     }
 
     /// Freezes it; `last_segment` is the log's active segment, sealed for this.
-    pub(super) fn freeze(mut self, last_segment: Option<Arc<Segment>>) -> FrozenMemtable {
+    pub(in crate::lsm) fn freeze(mut self, last_segment: Option<Arc<Segment>>) -> FrozenMemtable {
         self.records.segments.extend(last_segment);
         FrozenMemtable {
             memtable: self,
@@ -205,17 +212,17 @@ impl Memtable {
         }
     }
 
-    pub(super) fn entry_count(&self) -> usize {
+    pub(in crate::lsm) fn entry_count(&self) -> usize {
         self.entry_count
     }
 
     /// Bytes of log since the memtable was opened, overwritten records included.
-    pub(super) fn log_bytes(&self) -> usize {
+    pub(in crate::lsm) fn log_bytes(&self) -> usize {
         self.log_bytes
     }
 
     /// What its sealed segments take.
-    pub(super) fn footprint(&self) -> Footprint {
+    pub(in crate::lsm) fn footprint(&self) -> Footprint {
         let mut all = Footprint::default();
         self.records
             .segments
@@ -225,31 +232,31 @@ impl Memtable {
     }
 
     /// The version of the record before its first.
-    pub(super) fn base_version(&self) -> u64 {
+    pub(in crate::lsm) fn base_version(&self) -> u64 {
         self.base_version
     }
 
     /// Takes note that a record expires.
-    pub(super) fn note_expiry(&mut self, expires_at_ms: u64) {
+    pub(in crate::lsm) fn note_expiry(&mut self, expires_at_ms: u64) {
         self.first_expiry_ms = self.first_expiry_ms.min(expires_at_ms);
     }
 
     /// When the first of its records expires, or expired; all ones: none ever does.
-    pub(super) fn first_expiry_ms(&self) -> u64 {
+    pub(in crate::lsm) fn first_expiry_ms(&self) -> u64 {
         self.first_expiry_ms
     }
 }
 
 /// An entry to sort: the first bytes of its key behind what all keys share, and its place.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SortKey {
+pub(in crate::lsm) struct SortKey {
     /// Eight bytes, big-endian, so that comparing the numbers compares the bytes; short keys are filled with zeros.
-    pub(super) prefix: u64,
-    pub(super) place: Place,
+    pub(in crate::lsm) prefix: u64,
+    pub(in crate::lsm) place: Place,
 }
 
 impl SortKey {
-    pub(super) fn new(key_rest: &[u8], place: Place) -> Self {
+    pub(in crate::lsm) fn new(key_rest: &[u8], place: Place) -> Self {
         Self {
             prefix: swar::big_endian_prefix(key_rest),
             place,
@@ -259,60 +266,60 @@ impl SortKey {
 
 /// A memtable that takes no more writes.
 #[derive(Debug)]
-pub(super) struct FrozenMemtable {
+pub(in crate::lsm) struct FrozenMemtable {
     memtable: Memtable,
     order: OnceLock<Vec<Place>>,
 }
 
 impl FrozenMemtable {
     #[inline]
-    pub(super) fn get(&self, hash: u32, key: &[u8]) -> Option<Entry<'_>> {
+    pub(in crate::lsm) fn get(&self, hash: u32, key: &[u8]) -> Option<Entry<'_>> {
         self.memtable.get(None, hash, key)
     }
 
     /// The memtable, to prefetch from.
-    pub(super) fn memtable(&self) -> &Memtable {
+    pub(in crate::lsm) fn memtable(&self) -> &Memtable {
         &self.memtable
     }
 
-    /// The places of all entries in key order, once some [`Sorter`](super::sorter::Sorter) has found it.
-    pub(super) fn order(&self) -> Option<&[Place]> {
+    /// The places of all entries in key order, once some [`Sorter`](crate::lsm::memtable::sort::Sorter) has found it.
+    pub(in crate::lsm) fn order(&self) -> Option<&[Place]> {
         self.order.get().map(Vec::as_slice)
     }
 
     /// Stores the ordered view. Whoever is first wins; all orders of one memtable are the same.
-    pub(super) fn set_order(&self, order: Vec<Place>) {
+    pub(in crate::lsm) fn set_order(&self, order: Vec<Place>) {
         let _ = self.order.set(order);
     }
 
-    pub(super) fn entry(&self, place: Place) -> Entry<'_> {
+    pub(in crate::lsm) fn entry(&self, place: Place) -> Entry<'_> {
         self.memtable.records.entry(None, place)
     }
 
-    pub(super) fn key(&self, place: Place) -> &[u8] {
+    pub(in crate::lsm) fn key(&self, place: Place) -> &[u8] {
         self.memtable.records.key(None, place)
     }
 
-    pub(super) fn entry_count(&self) -> usize {
+    pub(in crate::lsm) fn entry_count(&self) -> usize {
         self.memtable.entry_count
     }
 
-    pub(super) fn log_bytes(&self) -> usize {
+    pub(in crate::lsm) fn log_bytes(&self) -> usize {
         self.memtable.log_bytes
     }
 
     /// What its records take.
-    pub(super) fn footprint(&self) -> Footprint {
+    pub(in crate::lsm) fn footprint(&self) -> Footprint {
         self.memtable.footprint()
     }
 
-    pub(super) fn last_version(&self) -> u64 {
+    pub(in crate::lsm) fn last_version(&self) -> u64 {
         self.memtable.last_version
     }
 
     /// Walks the log: where the record at `place` ends, and what sorting needs of it, if it is its key's newest. `None` at the end.
     #[inline]
-    pub(super) fn next_record(&self, place: Place) -> Option<(Option<SortKey>, Place)> {
+    pub(in crate::lsm) fn next_record(&self, place: Place) -> Option<(Option<SortKey>, Place)> {
         let index = (place >> SEGMENT_SHIFT) as usize;
         let offset = place as usize & (SEGMENT_BYTES - 1);
         let segment = self.memtable.records.segments.get(index)?;
@@ -339,20 +346,20 @@ impl FrozenMemtable {
 
     /// Asks for the memory of a record.
     #[inline]
-    pub(super) fn prefetch(&self, place: Place) {
+    pub(in crate::lsm) fn prefetch(&self, place: Place) {
         self.memtable.records.prefetch(None, place);
     }
 
     /// The order of two entries.
     #[inline]
-    pub(super) fn compare(&self, a: SortKey, b: SortKey) -> Ordering {
+    pub(in crate::lsm) fn compare(&self, a: SortKey, b: SortKey) -> Ordering {
         a.prefix
             .cmp(&b.prefix)
             .then_with(|| self.key(a.place).cmp(self.key(b.place)))
     }
 
     /// What comparing two keys looks at where their [`SortKey`]s have the same prefix, in bytes, on the mean.
-    pub(super) fn mean_rest_bytes(&self) -> usize {
+    pub(in crate::lsm) fn mean_rest_bytes(&self) -> usize {
         let Memtable {
             key_bytes,
             entry_count,
@@ -364,7 +371,7 @@ impl FrozenMemtable {
     }
 
     /// Takes a bounded part out, to be freed; false when nothing of size is left.
-    pub(super) fn shrink(
+    pub(in crate::lsm) fn shrink(
         &mut self,
         segments: &mut Vec<Arc<Segment>>,
         indexes: &mut Vec<Block>,

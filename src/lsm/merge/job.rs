@@ -21,22 +21,22 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::chunk::{CHUNK_MAX_BYTES, Chunk};
-use super::chunk_builder::ChunkBuilder;
-use super::filter::{FILTER_MAX_KEYS, Filter};
-use super::garbage::Garbage;
-use super::hash::KeyHasher;
-use super::immutable_layer::ImmutableLayer;
-use super::merge::{MergeCursor, Preparation};
-use super::record::{Entry, Value};
-use super::run::{Position, Run};
-use super::work::{self, Work};
+use crate::lsm::chunk::build::ChunkBuilder;
+use crate::lsm::chunk::{CHUNK_MAX_BYTES, Chunk};
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::immutable_layer::ImmutableLayer;
+use crate::lsm::log::record::{Entry, Value};
+use crate::lsm::merge::cursor::{MergeCursor, Preparation};
+use crate::lsm::reclaim::Garbage;
+use crate::lsm::run::filter::{FILTER_MAX_KEYS, Filter};
+use crate::lsm::run::{Position, Run};
+use crate::lsm::work::{self, Work};
 
 /// A chunk that a merge leaves is at least this long, its neighbours permitting; smaller ones are joined as merges pass by.
-pub(super) const CHUNK_MIN_BYTES: usize = CHUNK_MAX_BYTES / 2;
+pub(in crate::lsm) const CHUNK_MIN_BYTES: usize = CHUNK_MAX_BYTES / 2;
 
 /// Chunks read and finished when a group is ended at the latest: it is replaced at once.
-pub(super) const GROUP_MAX_CHUNKS: usize = 16;
+pub(in crate::lsm) const GROUP_MAX_CHUNKS: usize = 16;
 
 /// Entries copied at once, and their bytes, about.
 const COPY_ENTRIES: usize = 64;
@@ -47,13 +47,13 @@ const UNTRIED_MAX: usize = 63;
 
 /// Whether a merge ends in the lowest level, where nothing is left for a tombstone to hide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tombstones {
+pub(in crate::lsm) enum Tombstones {
     Keep,
     Drop,
 }
 
 #[derive(Debug)]
-pub(super) struct MergeJob {
+pub(in crate::lsm) struct MergeJob {
     layers: Vec<ImmutableLayer>,
     preparation: Preparation,
     upper: Option<MergeCursor>,
@@ -190,7 +190,7 @@ impl Output {
 
 impl MergeJob {
     /// A job that merges `layers`, newest first. `last_version` bounds the versions in them and in the target.
-    pub(super) fn new(
+    pub(in crate::lsm) fn new(
         layers: Vec<ImmutableLayer>,
         hasher: KeyHasher,
         last_version: u64,
@@ -219,7 +219,7 @@ impl MergeJob {
 
     /// Goes on until `work` is used up; true when the target holds everything. What has expired by `removed_until_ms`
     /// goes.
-    pub(super) fn step(
+    pub(in crate::lsm) fn step(
         &mut self,
         target: &mut Run,
         removed_until_ms: u64,
@@ -258,13 +258,13 @@ impl MergeJob {
 
     /// The filter over all keys of the sources, once the job is done: those of a target that was empty when it began. None for the
     /// bottom, a sweep, or so many keys that it would be too large.
-    pub(super) fn into_filter(self) -> Option<Filter> {
+    pub(in crate::lsm) fn into_filter(self) -> Option<Filter> {
         self.output.filter
     }
 
     /// Chunks of the group, and those that are finished.
     #[cfg(test)]
-    pub(super) fn held_count(&self) -> usize {
+    pub(in crate::lsm) fn held_count(&self) -> usize {
         self.group_chunk_count + self.output.finished.len()
     }
 

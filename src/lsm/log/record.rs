@@ -28,7 +28,7 @@
 
 use std::sync::Arc;
 
-use super::log_stream::LogPosition;
+use crate::lsm::log::stream::LogPosition;
 
 /// A large value: received into one buffer and shared from there to the reply, never copied.
 pub type Blob = Arc<Vec<u8>>;
@@ -106,7 +106,7 @@ impl Entry<'_> {
 
     /// Whether the key can be read.
     #[inline]
-    pub(super) fn is_live(&self, now_ms: u64) -> bool {
+    pub(in crate::lsm) fn is_live(&self, now_ms: u64) -> bool {
         !self.value.is_tombstone() && !self.is_expired(now_ms)
     }
 }
@@ -185,7 +185,7 @@ pub struct Write<'a> {
 
 /// The parts of a record that do not depend on where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RecordHead {
+pub(in crate::lsm) struct RecordHead {
     /// The checksum as stored; see [`RecordHead::parse`].
     pub checksum: u32,
     /// Bytes of the value, large or not.
@@ -202,7 +202,7 @@ pub(super) struct RecordHead {
 
 impl RecordHead {
     /// Reads a head; `None` when `bytes` is too short to hold it. Nothing is verified.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(in crate::lsm) fn parse(bytes: &[u8]) -> Option<Self> {
         let (fixed, rest) = bytes.split_first_chunk::<RECORD_HEAD_BYTES>()?;
         let flags = fixed[10];
         let expires_at_ms = match flags & FLAG_EXPIRES {
@@ -224,22 +224,22 @@ impl RecordHead {
     }
 
     /// Whether the record deletes its key.
-    pub(super) fn is_tombstone(&self) -> bool {
+    pub(in crate::lsm) fn is_tombstone(&self) -> bool {
         self.flags & FLAG_TOMBSTONE != 0
     }
 
     /// Whether the value is shared rather than stored behind the key.
-    pub(super) fn is_large(&self) -> bool {
+    pub(in crate::lsm) fn is_large(&self) -> bool {
         self.flags & FLAG_LARGE != 0
     }
 
     /// Whether it is of a batch that the next record belongs to, too.
-    pub(super) fn goes_on(&self) -> bool {
+    pub(in crate::lsm) fn goes_on(&self) -> bool {
         self.flags & FLAG_GOES_ON != 0
     }
 
     /// Where the history stands after the record.
-    pub(super) fn position(&self) -> LogPosition {
+    pub(in crate::lsm) fn position(&self) -> LogPosition {
         LogPosition {
             version: self.version,
             checksum: self.checksum,
@@ -247,7 +247,7 @@ impl RecordHead {
     }
 
     /// Whether [`encode`] could have written it, the checksum aside.
-    pub(super) fn is_well_formed(&self) -> bool {
+    pub(in crate::lsm) fn is_well_formed(&self) -> bool {
         let value_len = self.value_len as usize;
         let known_flags = FLAG_TOMBSTONE | FLAG_EXPIRES | FLAG_LARGE | FLAG_GOES_ON;
         self.flags & !known_flags == 0
@@ -259,12 +259,12 @@ impl RecordHead {
     }
 
     /// Bytes the record takes in the stream.
-    pub(super) fn stream_bytes(&self) -> usize {
+    pub(in crate::lsm) fn stream_bytes(&self) -> usize {
         self.key_offset() + usize::from(self.key_len) + self.value_len as usize
     }
 
     /// Bytes the record takes in its segment: all of it, but for a large value.
-    pub(super) fn stored_bytes(&self) -> usize {
+    pub(in crate::lsm) fn stored_bytes(&self) -> usize {
         let value_bytes = if self.is_large() {
             0
         } else {
@@ -274,7 +274,7 @@ impl RecordHead {
     }
 
     /// Where the key starts.
-    pub(super) fn key_offset(&self) -> usize {
+    pub(in crate::lsm) fn key_offset(&self) -> usize {
         RECORD_HEAD_BYTES
             + if self.expires_at_ms.is_some() {
                 EXPIRES_BYTES
@@ -285,7 +285,7 @@ impl RecordHead {
 }
 
 /// Bytes that a record with this key and value takes in its segment.
-pub(super) fn stored_bytes(write: &Write<'_>) -> usize {
+pub(in crate::lsm) fn stored_bytes(write: &Write<'_>) -> usize {
     let value_bytes = match write.value {
         NewValue::Inline(bytes) => bytes.len(),
         NewValue::Tombstone | NewValue::Large(_) => 0,
@@ -303,7 +303,7 @@ pub(super) fn stored_bytes(write: &Write<'_>) -> usize {
 /// Appends a record to `out` and returns its checksum and, for a large value, the blob that belongs behind it.
 ///
 /// The caller has checked key and value lengths (`KEY_MAX_BYTES`, values below 4 GiB).
-pub(super) fn encode(
+pub(in crate::lsm) fn encode(
     out: &mut Vec<u8>,
     previous_checksum: u32,
     version: u64,
@@ -379,7 +379,7 @@ pub(super) fn encode(
 }
 
 /// Reads the record at the start of `bytes`, which this process wrote; `large` finds the blob of a large value.
-pub(super) fn decode<'a>(bytes: &'a [u8], large: impl FnOnce() -> &'a Blob) -> Entry<'a> {
+pub(in crate::lsm) fn decode<'a>(bytes: &'a [u8], large: impl FnOnce() -> &'a Blob) -> Entry<'a> {
     let head = RecordHead::parse(bytes).expect("a whole record");
     let key_start = head.key_offset();
     let key_end = key_start + usize::from(head.key_len);
@@ -399,7 +399,7 @@ pub(super) fn decode<'a>(bytes: &'a [u8], large: impl FnOnce() -> &'a Blob) -> E
 }
 
 /// The key of the record at the start of `bytes`; the hot half of [`decode`].
-pub(super) fn key_of(bytes: &[u8]) -> &[u8] {
+pub(in crate::lsm) fn key_of(bytes: &[u8]) -> &[u8] {
     let key_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let key_start = RECORD_HEAD_BYTES
         + if bytes[10] & FLAG_EXPIRES == 0 {

@@ -7,30 +7,32 @@
 //!
 //! Not here: what is in a chunk (`chunk.rs`), when runs are merged (`levels.rs`).
 
+pub(in crate::lsm) mod filter;
+
 use std::sync::Arc;
 
-use super::chunk::{Chunk, NO_EXPIRY};
-use super::figures::Footprint;
-use super::filter::Filter;
-use super::record::Entry;
+use crate::lsm::chunk::{Chunk, NO_EXPIRY};
+use crate::lsm::footprint::Footprint;
+use crate::lsm::log::record::Entry;
+use crate::lsm::run::filter::Filter;
 use crate::swar;
 
 /// Chunks in one block: inserting moves a few kilobytes of pointers and fences.
 const BLOCK_MAX_CHUNKS: usize = 128;
 
 /// An odd number without a pattern, for multiplying: 2^64 divided by the golden ratio.
-pub(super) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(in crate::lsm) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The first 24 bytes of a key as big-endian numbers, filled with zeros. Equal fences decide nothing; the keys do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Fence([u64; 3]);
+pub(in crate::lsm) struct Fence([u64; 3]);
 
 impl Fence {
     /// Of a key no more than these are in it.
-    pub(super) const BYTES: usize = 24;
+    pub(in crate::lsm) const BYTES: usize = 24;
 
     #[inline]
-    pub(super) fn new(key: &[u8]) -> Self {
+    pub(in crate::lsm) fn new(key: &[u8]) -> Self {
         let part = |at: usize| key.get(at..).map_or(0, swar::big_endian_prefix);
         Self([part(0), part(8), part(16)])
     }
@@ -58,7 +60,7 @@ impl Fence {
 
     /// A number that differs where fences do, more or less.
     #[inline]
-    pub(super) fn mix(self) -> u64 {
+    pub(in crate::lsm) fn mix(self) -> u64 {
         let [a, b, c] = self.0;
         (a ^ b.rotate_left(23) ^ c.rotate_left(46)).wrapping_mul(GOLDEN)
     }
@@ -77,15 +79,15 @@ impl Fence {
 
 /// A key to look for, with what is computed from it once for all layers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Probe<'a> {
-    pub(super) key: &'a [u8],
-    pub(super) hash: u32,
-    pub(super) fence: Fence,
+pub(in crate::lsm) struct Probe<'a> {
+    pub(in crate::lsm) key: &'a [u8],
+    pub(in crate::lsm) hash: u32,
+    pub(in crate::lsm) fence: Fence,
 }
 
 impl<'a> Probe<'a> {
     #[inline]
-    pub(super) fn new(key: &'a [u8], hash: u32) -> Self {
+    pub(in crate::lsm) fn new(key: &'a [u8], hash: u32) -> Self {
         Self {
             key,
             hash,
@@ -111,7 +113,7 @@ impl<'a> Probe<'a> {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Block {
+pub(in crate::lsm) struct Block {
     chunks: Vec<Arc<Chunk>>,
     fences: Vec<Fence>,
     /// What the fences have in common at their start, in bytes, and what comes next in each: a search among these, which lie close
@@ -194,17 +196,17 @@ impl Block {
     }
 
     /// Takes the last chunk out, for freeing them one by one.
-    pub(super) fn pop(&mut self) -> Option<Arc<Chunk>> {
+    pub(in crate::lsm) fn pop(&mut self) -> Option<Arc<Chunk>> {
         self.chunks.pop()
     }
 }
 
 /// The list of a run's blocks, each with the fence of its first chunk.
-pub(super) type Blocks = Vec<(Fence, Arc<Block>)>;
+pub(in crate::lsm) type Blocks = Vec<(Fence, Arc<Block>)>;
 
 /// A place between two chunks of a run, or before the first, or behind the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) struct Position {
+pub(in crate::lsm) struct Position {
     block: usize,
     chunk: usize,
 }
@@ -212,13 +214,13 @@ pub(super) struct Position {
 impl Position {
     /// As one number.
     #[inline]
-    pub(super) fn pack(self) -> u32 {
+    pub(in crate::lsm) fn pack(self) -> u32 {
         u32::try_from(self.block * BLOCK_MAX_CHUNKS + self.chunk)
             .expect("a run has fewer chunks than a number can name")
     }
 
     #[inline]
-    pub(super) fn unpack(packed: u32) -> Self {
+    pub(in crate::lsm) fn unpack(packed: u32) -> Self {
         let packed = packed as usize;
         Self {
             block: packed / BLOCK_MAX_CHUNKS,
@@ -229,7 +231,7 @@ impl Position {
 
 /// A sorted run of chunks.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Run {
+pub(in crate::lsm) struct Run {
     blocks: Arc<Blocks>,
     entry_count: usize,
     memory_bytes: usize,
@@ -243,25 +245,25 @@ pub(super) struct Run {
 
 impl Run {
     #[inline]
-    pub(super) fn get(&self, probe: &Probe<'_>) -> Option<Entry<'_>> {
+    pub(in crate::lsm) fn get(&self, probe: &Probe<'_>) -> Option<Entry<'_>> {
         self.get_in(self.find_chunk(probe)?, probe)
     }
 
     /// From now on it is looked up in the filter first whether there is a key. The run gets no more keys.
-    pub(super) fn set_filter(&mut self, filter: Filter) {
+    pub(in crate::lsm) fn set_filter(&mut self, filter: Filter) {
         self.filter = Some(Arc::new(filter));
     }
 
     /// The same, where the position is known already.
     #[inline]
-    pub(super) fn get_in(&self, at: Position, probe: &Probe<'_>) -> Option<Entry<'_>> {
+    pub(in crate::lsm) fn get_in(&self, at: Position, probe: &Probe<'_>) -> Option<Entry<'_>> {
         self.chunk(at)?.get(probe.hash, probe.key)
     }
 
     /// The position of the chunk that holds a key if any does: the last one that starts at or below it. None also where the filter
     /// says that the key is not there.
     #[inline]
-    pub(super) fn find_chunk(&self, probe: &Probe<'_>) -> Option<Position> {
+    pub(in crate::lsm) fn find_chunk(&self, probe: &Probe<'_>) -> Option<Position> {
         if self
             .filter
             .as_ref()
@@ -273,18 +275,18 @@ impl Run {
     }
 
     /// The position of the chunk that holds `key` if any does, or else the first.
-    pub(super) fn seek(&self, key: &[u8]) -> Position {
+    pub(in crate::lsm) fn seek(&self, key: &[u8]) -> Position {
         Probe::new(key, 0).find(&self.blocks).unwrap_or_default()
     }
 
     /// The chunk behind a position.
     #[inline]
-    pub(super) fn chunk(&self, at: Position) -> Option<&Arc<Chunk>> {
+    pub(in crate::lsm) fn chunk(&self, at: Position) -> Option<&Arc<Chunk>> {
         self.blocks.get(at.block)?.1.chunks.get(at.chunk)
     }
 
     /// The position one chunk on.
-    pub(super) fn next(&self, at: Position) -> Position {
+    pub(in crate::lsm) fn next(&self, at: Position) -> Position {
         self.normalize(Position {
             block: at.block,
             chunk: at.chunk + 1,
@@ -302,7 +304,7 @@ impl Run {
     }
 
     /// Takes out the chunk behind a position, which then names the one that followed.
-    pub(super) fn remove(&mut self, at: Position) -> (Arc<Chunk>, Position) {
+    pub(in crate::lsm) fn remove(&mut self, at: Position) -> (Arc<Chunk>, Position) {
         let blocks = Arc::make_mut(&mut self.blocks);
         let (fence, block) = &mut blocks[at.block];
         let block = Arc::make_mut(block);
@@ -319,7 +321,7 @@ impl Run {
     }
 
     /// Puts a chunk in at a position, and returns the position behind it.
-    pub(super) fn insert(&mut self, at: Position, chunk: Arc<Chunk>) -> Position {
+    pub(in crate::lsm) fn insert(&mut self, at: Position, chunk: Arc<Chunk>) -> Position {
         self.entry_count += chunk.entry_count();
         self.memory_bytes += chunk.memory_bytes();
         self.large_bytes += chunk.footprint().large_bytes;
@@ -333,17 +335,17 @@ impl Run {
         self.next(at)
     }
 
-    pub(super) fn entry_count(&self) -> usize {
+    pub(in crate::lsm) fn entry_count(&self) -> usize {
         self.entry_count
     }
 
     /// Bytes of all chunks, large values included.
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(in crate::lsm) fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
 
     /// What it takes.
-    pub(super) fn footprint(&self) -> Footprint {
+    pub(in crate::lsm) fn footprint(&self) -> Footprint {
         Footprint {
             bytes: self.memory_bytes - self.large_bytes,
             large_bytes: self.large_bytes,
@@ -351,12 +353,12 @@ impl Run {
     }
 
     /// Chunks with entries that expire, some day.
-    pub(super) fn expiring_chunk_count(&self) -> usize {
+    pub(in crate::lsm) fn expiring_chunk_count(&self) -> usize {
         self.expiring_chunk_count
     }
 
     /// The list of blocks, for freeing it piece by piece.
-    pub(super) fn into_blocks(self) -> Arc<Blocks> {
+    pub(in crate::lsm) fn into_blocks(self) -> Arc<Blocks> {
         self.blocks
     }
 }
@@ -393,9 +395,9 @@ fn make_room(blocks: &mut Blocks, at: Position) -> Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsm::chunk_builder::ChunkBuilder;
+    use crate::lsm::chunk::build::ChunkBuilder;
     use crate::lsm::hash::KeyHasher;
-    use crate::lsm::record::Value;
+    use crate::lsm::log::record::Value;
 
     fn chunk(key: &[u8]) -> Arc<Chunk> {
         let mut builder = ChunkBuilder::new(&KeyHasher::new(0), 1);

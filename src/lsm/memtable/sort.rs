@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
-use super::memtable::{FrozenMemtable, Place, SortKey};
-use super::work::{self, Work};
+use crate::lsm::memtable::{FrozenMemtable, Place, SortKey};
+use crate::lsm::work::{self, Work};
 
 /// Entries sorted at once: some ten microseconds; fewer where what decides lies deep in long keys.
 const RUN_ENTRIES: usize = 1024;
@@ -38,11 +38,11 @@ enum Phase {
 }
 
 /// What a sort needs beside the order that it finds; worth keeping for the next.
-pub(super) type Buffers = [Vec<SortKey>; 2];
+pub(in crate::lsm) type Buffers = [Vec<SortKey>; 2];
 
 /// The state of one sort.
 #[derive(Debug)]
-pub(super) struct Sorter {
+pub(in crate::lsm) struct Sorter {
     phase: Phase,
     keys: Vec<SortKey>,
     merged: Vec<SortKey>,
@@ -55,7 +55,7 @@ pub(super) struct Sorter {
 
 impl Sorter {
     /// A sort of a memtable, in empty buffers.
-    pub(super) fn new(frozen: &FrozenMemtable, [mut keys, merged]: Buffers) -> Self {
+    pub(in crate::lsm) fn new(frozen: &FrozenMemtable, [mut keys, merged]: Buffers) -> Self {
         keys.reserve_exact(frozen.entry_count());
         let compare_work = frozen.mean_rest_bytes() / COMPARED_BYTES;
         let run_entries = RUN_ENTRIES >> (1 + compare_work / 4).ilog2();
@@ -70,7 +70,7 @@ impl Sorter {
     }
 
     /// Its buffers, empty again.
-    pub(super) fn into_buffers(self) -> Buffers {
+    pub(in crate::lsm) fn into_buffers(self) -> Buffers {
         [self.keys, self.merged].map(|mut buffer| {
             buffer.clear();
             buffer
@@ -78,7 +78,7 @@ impl Sorter {
     }
 
     /// Goes on until `work` is used up; true when the memtable has its order.
-    pub(super) fn step(&mut self, frozen: &FrozenMemtable, work: &mut Work) -> bool {
+    pub(in crate::lsm) fn step(&mut self, frozen: &FrozenMemtable, work: &mut Work) -> bool {
         while !work.is_used_up() {
             match &mut self.phase {
                 Phase::Gather { next } => {
