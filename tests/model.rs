@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use db_node::lsm::{
-    Adoption, ChunkStep, ChunkWalk, Digest, Digester, INLINE_VALUE_MAX_BYTES, LargeValue, Lsm,
+    ChunkStep, ChunkWalk, Digest, Digester, EngineBuilder, INLINE_VALUE_MAX_BYTES, LargeValue, Lsm,
     NewValue, Options, PREFETCH_KEYS_MAX, ScanState, Snapshot, Stats, WORK_LUMP_MAX,
 };
 
@@ -307,7 +307,7 @@ fn digest(lsm: &mut Lsm, rng: &mut fastrand::Rng) -> Digest {
 /// An engine made of another one's chunks, as recovery makes one: it must behave as the other would have.
 fn reborn(lsm: &mut Lsm, rng: &mut fastrand::Rng, memtable_bytes: usize) -> Lsm {
     let snapshot = lsm.snapshot();
-    let mut adoption = Adoption::new(snapshot.hasher(), snapshot.position());
+    let mut adoption = EngineBuilder::new(snapshot.hasher(), snapshot.position());
     let mut walk = ChunkWalk::new(snapshot);
     loop {
         let budget = rng.usize(1..300_000);

@@ -151,7 +151,7 @@ pub fn prefetch<T>(begin: &T) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         #[expect(
             unsafe_code,
-            reason = "there is no safe way to prefetch; the gain is in lsm/prefetch.rs"
+            reason = "there is no safe way to prefetch; the gain is in lsm/lookup_cache.rs"
         )]
         // SAFETY: the address is that of a live reference; a prefetch reads nothing that the program could see, and SSE is part
         // of every x86-64.

@@ -6,7 +6,7 @@
 //!
 //! Invariant: looking costs a bounded part of the time, however many chunks there are: they are looked at ever more rarely.
 //!
-//! Not here: a clock (the time is told, in Unix ms), how chunks are rewritten (`merge_job.rs`).
+//! Not here: a clock (the time is told, in Unix ms), how chunks are rewritten (`merge/job.rs`).
 
 /// What has expired is kept for so long: should the clock be set back, or another node with another clock lead, nodes still agree
 /// on what there is, as long as clocks are not further apart.
@@ -20,7 +20,7 @@ const INTERVAL_PER_CHUNK_MS: u64 = 1;
 
 /// The time and the sweeps.
 #[derive(Debug, Default)]
-pub(super) struct Sweeps {
+pub(super) struct ExpirySweeps {
     pub(super) now_ms: u64,
     /// When the last one began.
     begun_at_ms: u64,
@@ -28,7 +28,7 @@ pub(super) struct Sweeps {
     is_urgent: bool,
 }
 
-impl Sweeps {
+impl ExpirySweeps {
     /// What has expired by then can go.
     pub(super) fn removed_until_ms(&self) -> u64 {
         self.now_ms.saturating_sub(KEEP_EXPIRED_MS)
@@ -64,7 +64,7 @@ impl Sweeps {
     }
 
     /// There is no maintenance to do.
-    pub(super) fn note_idle(&mut self) {
+    pub(super) fn on_idle(&mut self) {
         self.is_urgent = false;
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::lsm::footprint::Footprint;
 use crate::lsm::log::record::Entry;
 use crate::lsm::memtable::FrozenMemtable;
-use crate::lsm::run::{Probe, Run};
+use crate::lsm::run::{LookupKey, Run};
 
 /// Anything frozen. A clone shares everything.
 #[derive(Clone, Debug)]
@@ -16,10 +16,10 @@ pub(super) enum ImmutableLayer {
 
 impl ImmutableLayer {
     #[inline]
-    pub(super) fn get(&self, probe: &Probe<'_>) -> Option<Entry<'_>> {
+    pub(super) fn get(&self, lookup: &LookupKey<'_>) -> Option<Entry<'_>> {
         match self {
-            Self::Memtable(frozen) => frozen.get(probe.hash, probe.key),
-            Self::Run(run) => run.get(probe),
+            Self::Memtable(frozen) => frozen.get(lookup.hash, lookup.key),
+            Self::Run(run) => run.get(lookup),
         }
     }
 

@@ -19,11 +19,11 @@ use crate::lsm::run::{Position, Run};
 
 /// The bytes are not what an engine wrote. The text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdoptionError(pub &'static str);
+pub struct IngestError(pub &'static str);
 
 /// An engine in the making.
 #[derive(Debug)]
-pub struct Adoption {
+pub struct EngineBuilder {
     hasher: KeyHasher,
     position: LogPosition,
     /// Newest first.
@@ -33,7 +33,7 @@ pub struct Adoption {
     last_key: Vec<u8>,
 }
 
-impl Adoption {
+impl EngineBuilder {
     /// Begins an engine that will stand at `position`, with chunks made with the given hasher.
     pub fn new(hasher: KeyHasher, position: LogPosition) -> Self {
         Self {
@@ -46,12 +46,12 @@ impl Adoption {
     }
 
     /// Begins the next layer, older than those before it.
-    pub fn begin_layer(&mut self, level: Level) -> Result<(), AdoptionError> {
+    pub fn begin_layer(&mut self, level: Level) -> Result<(), IngestError> {
         if level == Level::Upper(0) {
-            return Err(AdoptionError("a layer of chunks in level 0"));
+            return Err(IngestError("a layer of chunks in level 0"));
         }
         if self.runs.iter().any(|(level, _)| *level == Level::Bottom) {
-            return Err(AdoptionError("a layer below the bottom"));
+            return Err(IngestError("a layer below the bottom"));
         }
         self.runs.push((level, Run::default()));
         self.at = Position::default();
@@ -60,14 +60,14 @@ impl Adoption {
     }
 
     /// Adds the next chunk of the layer, with the large values it refers to.
-    pub fn add_chunk(&mut self, bytes: &[u8], blobs: Vec<Blob>) -> Result<(), AdoptionError> {
+    pub fn add_chunk(&mut self, bytes: &[u8], blobs: Vec<Blob>) -> Result<(), IngestError> {
         let Some((_, run)) = self.runs.last_mut() else {
-            return Err(AdoptionError("a chunk outside of any layer"));
+            return Err(IngestError("a chunk outside of any layer"));
         };
-        let (chunk, last_entry) = Chunk::adopt(bytes, blobs, &self.hasher, self.position.version)
-            .map_err(AdoptionError)?;
+        let (chunk, last_entry) =
+            Chunk::adopt(bytes, blobs, &self.hasher, self.position.version).map_err(IngestError)?;
         if !self.last_key.is_empty() && chunk.first_key() <= self.last_key.as_slice() {
-            return Err(AdoptionError("chunks that overlap"));
+            return Err(IngestError("chunks that overlap"));
         }
         self.last_key.clear();
         self.last_key

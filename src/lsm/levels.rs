@@ -7,7 +7,7 @@
 //! - otherwise [`LEVEL_RUNS`] memtables become a run of level 1, or as many runs of a level one of the next;
 //! - memtables that wait for others become a run when there is nothing else to do.
 //!
-//! Beside that, runs that hold what expires are swept from time to time (`sweeps.rs`): a job without sources rewrites chunks of
+//! Beside that, runs that hold what expires are swept from time to time (`expiry.rs`): a job without sources rewrites chunks of
 //! which a good part has expired.
 //!
 //! So reads look into few layers, memory beyond the live data is bounded by that share, and each entry is rewritten a
@@ -19,7 +19,7 @@
 //!    So every intermediate state reads right.
 //! 3. Layers leave oldest first within a level, and only when all of them is in the target.
 //!
-//! Not here: how a merge is done (`merge_job.rs`).
+//! Not here: how a merge is done (`merge/job.rs`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ use crate::lsm::lookup_cache::NOWHERE;
 use crate::lsm::memtable::FrozenMemtable;
 use crate::lsm::merge::cursor::Preparation;
 use crate::lsm::merge::job::{MergeJob, Tombstones};
-use crate::lsm::reclaim::Garbage;
-use crate::lsm::run::{Position, Probe, Run};
+use crate::lsm::reclaim::FreeQueue;
+use crate::lsm::run::{LookupKey, Position, Run};
 use crate::lsm::stats::LevelStats;
 use crate::lsm::work::Work;
 
@@ -113,16 +113,16 @@ impl Levels {
         }
     }
 
-    /// Looks in one layer after the other. `places`: what [`Places`](crate::lsm::lookup_cache::Places) knows of the first of them.
+    /// Looks in one layer after the other. `places`: what [`LookupCache`](crate::lsm::lookup_cache::LookupCache) knows of the first of them.
     #[inline]
-    pub(super) fn get(&self, probe: &Probe<'_>, places: &[u32]) -> Option<Entry<'_>> {
+    pub(super) fn get(&self, lookup: &LookupKey<'_>, places: &[u32]) -> Option<Entry<'_>> {
         self.layers.iter().enumerate().find_map(|(index, layer)| {
             match (&layer.content, places.get(index)) {
                 (_, Some(&NOWHERE)) => None,
                 (ImmutableLayer::Run(run), Some(place)) => {
-                    run.get_in(Position::unpack(*place), probe)
+                    run.get_in(Position::unpack(*place), lookup)
                 }
-                (content, _) => content.get(probe),
+                (content, _) => content.get(lookup),
             }
         })
     }
@@ -169,14 +169,14 @@ impl Levels {
     }
 
     /// Hands all layers over to be freed.
-    pub(super) fn clear(&mut self, garbage: &mut Garbage) {
+    pub(super) fn clear(&mut self, free_queue: &mut FreeQueue) {
         self.generation += 1;
         // These hold on to layers.
         self.jobs.clear();
         self.preparation = Preparation::default();
         self.layers
             .drain(..)
-            .for_each(|layer| garbage.push_layer(layer.content));
+            .for_each(|layer| free_queue.push_layer(layer.content));
     }
 
     /// Frees what is kept for memtables to come; false: there is nothing.
@@ -240,7 +240,7 @@ impl Levels {
         last_version: u64,
         removed_until_ms: u64,
         work: &mut Work,
-        garbage: &mut Garbage,
+        free_queue: &mut FreeQueue,
     ) -> bool {
         let mut has_finished = false;
         self.generation += 1;
@@ -259,10 +259,10 @@ impl Levels {
             let Some(ImmutableLayer::Run(target)) = target.map(|layer| &mut layer.content) else {
                 unreachable!("a job's target is a run among the layers");
             };
-            let is_done = job.merge.step(target, removed_until_ms, work, garbage);
+            let is_done = job.merge.step(target, removed_until_ms, work, free_queue);
             job.done_work += work.spent() - spent_before;
             if is_done {
-                self.finish_first_job(garbage);
+                self.finish_first_job(free_queue);
                 has_finished = true;
                 self.start_due_jobs(last_version);
             }
@@ -270,13 +270,13 @@ impl Levels {
         has_finished
     }
 
-    fn finish_first_job(&mut self, garbage: &mut Garbage) {
+    fn finish_first_job(&mut self, free_queue: &mut FreeQueue) {
         let Job { id, merge, .. } = self.jobs.remove(0);
         let filter = merge.into_filter();
         let is_source = |layer: &mut Layer| layer.state == LayerState::Source(id);
         self.layers
             .extract_if(.., is_source)
-            .for_each(|source| garbage.push_layer(source.content));
+            .for_each(|source| free_queue.push_layer(source.content));
         let target = self
             .layers
             .iter_mut()

@@ -16,7 +16,7 @@ use crate::lsm::chunk::Chunk;
 use crate::lsm::immutable_layer::ImmutableLayer;
 use crate::lsm::log::wal::Segment;
 use crate::lsm::memtable::Memtable;
-use crate::lsm::run::{Fence, Position, Probe};
+use crate::lsm::run::{Fence, LookupKey, Position};
 
 /// Keys fetched for at once: the processor asks memory for about so many lines at a time.
 pub const PREFETCH_KEYS_MAX: usize = 16;
@@ -47,18 +47,18 @@ impl<'a> Asked<'a> {
     /// Begins to look for keys in a layer; `places`: where they belong.
     fn begin(
         layer: Layer<'a>,
-        probes: &[Probe<'_>],
+        lookups: &[LookupKey<'_>],
         places: &mut [u32; PREFETCH_KEYS_MAX],
     ) -> Self {
         match layer {
-            Layer::Active(memtable, segment) => Self::begin_in(memtable, Some(segment), probes),
+            Layer::Active(memtable, segment) => Self::begin_in(memtable, Some(segment), lookups),
             Layer::Immutable(ImmutableLayer::Memtable(frozen)) => {
-                Self::begin_in(frozen.memtable(), None, probes)
+                Self::begin_in(frozen.memtable(), None, lookups)
             }
             Layer::Immutable(ImmutableLayer::Run(run)) => {
                 let mut chunks = [None; PREFETCH_KEYS_MAX];
-                for ((chunk, probe), place) in chunks.iter_mut().zip(probes).zip(places) {
-                    let position = run.find_chunk(probe);
+                for ((chunk, lookup), place) in chunks.iter_mut().zip(lookups).zip(places) {
+                    let position = run.find_chunk(lookup);
                     *place = position.map_or(NOWHERE, Position::pack);
                     *chunk = position
                         .and_then(|position| run.chunk(position))
@@ -72,20 +72,24 @@ impl<'a> Asked<'a> {
         }
     }
 
-    fn begin_in(memtable: &'a Memtable, active: Option<&'a Segment>, probes: &[Probe<'_>]) -> Self {
-        for probe in probes {
-            memtable.prefetch_slot(probe.hash);
+    fn begin_in(
+        memtable: &'a Memtable,
+        active: Option<&'a Segment>,
+        lookups: &[LookupKey<'_>],
+    ) -> Self {
+        for lookup in lookups {
+            memtable.prefetch_slot(lookup.hash);
         }
         Self::Memtable(memtable, active)
     }
 
     /// Goes on with what has come meanwhile.
-    fn go_on(&self, probes: &[Probe<'_>], places: &mut [u32; PREFETCH_KEYS_MAX]) {
+    fn go_on(&self, lookups: &[LookupKey<'_>], places: &mut [u32; PREFETCH_KEYS_MAX]) {
         match self {
             Self::Nothing => {}
             Self::Memtable(memtable, active) => {
-                for (probe, place) in probes.iter().zip(places) {
-                    *place = if memtable.prefetch_record(*active, probe.hash) {
+                for (lookup, place) in lookups.iter().zip(places) {
+                    *place = if memtable.prefetch_record(*active, lookup.hash) {
                         0
                     } else {
                         NOWHERE
@@ -93,9 +97,9 @@ impl<'a> Asked<'a> {
                 }
             }
             Self::Chunks(chunks) => {
-                for (chunk, probe) in chunks.iter().zip(probes) {
+                for (chunk, lookup) in chunks.iter().zip(lookups) {
                     if let Some(chunk) = chunk {
-                        chunk.prefetch_bucket(probe.hash);
+                        chunk.prefetch_bucket(lookup.hash);
                     }
                 }
             }
@@ -103,11 +107,11 @@ impl<'a> Asked<'a> {
     }
 
     /// Ends with asking for the entries.
-    fn end(&self, probes: &[Probe<'_>]) {
+    fn end(&self, lookups: &[LookupKey<'_>]) {
         if let Self::Chunks(chunks) = self {
-            for (chunk, probe) in chunks.iter().zip(probes) {
+            for (chunk, lookup) in chunks.iter().zip(lookups) {
                 if let Some(chunk) = chunk {
-                    chunk.prefetch_entry(probe.hash);
+                    chunk.prefetch_entry(lookup.hash);
                 }
             }
         }
@@ -126,7 +130,7 @@ const _: () = assert!(SLOTS <= 1 << u8::BITS);
 
 /// What is known of a key.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sought {
+pub(super) struct CachedLookup {
     fence: Fence,
     /// 0: the slot is free.
     key_len: usize,
@@ -135,7 +139,7 @@ pub(super) struct Sought {
     place_count: usize,
 }
 
-impl Sought {
+impl CachedLookup {
     #[inline]
     pub(super) fn hash(&self) -> u32 {
         self.hash
@@ -150,17 +154,17 @@ impl Sought {
 
 /// What is known of the keys that were fetched for last.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct LookupCache {
     /// In the slot that the key's fence says; no slots until something is fetched.
-    slots: Vec<Sought>,
+    slots: Vec<CachedLookup>,
     /// That of the levels then.
     generation: u64,
 }
 
-impl Places {
+impl LookupCache {
     /// What is known of a key.
     #[inline]
-    pub(super) fn of(&self, key: &[u8], generation: u64) -> Option<&Sought> {
+    pub(super) fn of(&self, key: &[u8], generation: u64) -> Option<&CachedLookup> {
         if self.slots.is_empty() || self.generation != generation {
             return None;
         }
@@ -168,7 +172,7 @@ impl Places {
         // A key that is not longer than a fence is told by that and its length.
         self.slots
             .get(slot_of(fence))
-            .filter(|sought| sought.key_len == key.len() && sought.fence == fence)
+            .filter(|cached| cached.key_len == key.len() && cached.fence == fence)
     }
 
     /// Forgets what is not of this generation.
@@ -176,7 +180,7 @@ impl Places {
         if self.generation != generation || self.slots.is_empty() {
             self.generation = generation;
             self.slots.clear();
-            let free = Sought {
+            let free = CachedLookup {
                 fence: Fence::new(&[]),
                 key_len: 0,
                 hash: 0,
@@ -187,13 +191,13 @@ impl Places {
         }
     }
 
-    fn remember(&mut self, probe: &Probe<'_>, places: impl ExactSizeIterator<Item = u32>) {
-        if probe.key.len() <= Fence::BYTES {
-            let sought = &mut self.slots[slot_of(probe.fence)];
-            (sought.fence, sought.key_len, sought.hash) =
-                (probe.fence, probe.key.len(), probe.hash);
-            sought.place_count = places.len();
-            sought
+    fn remember(&mut self, lookup: &LookupKey<'_>, places: impl ExactSizeIterator<Item = u32>) {
+        if lookup.key.len() <= Fence::BYTES {
+            let cached = &mut self.slots[slot_of(lookup.fence)];
+            (cached.fence, cached.key_len, cached.hash) =
+                (lookup.fence, lookup.key.len(), lookup.hash);
+            cached.place_count = places.len();
+            cached
                 .places
                 .iter_mut()
                 .zip(places)
@@ -217,21 +221,21 @@ impl Lsm {
     pub fn prefetch_for_writes(&mut self, keys: &[&[u8]]) {
         self.places.begin(self.levels.generation());
         for key in keys.iter().take(PREFETCH_KEYS_MAX) {
-            let probe = Probe::new(key, self.levels.hasher().hash(key));
-            self.memtable.prefetch_slot(probe.hash);
-            self.places.remember(&probe, std::iter::empty());
+            let lookup = LookupKey::new(key, self.levels.hasher().hash(key));
+            self.memtable.prefetch_slot(lookup.hash);
+            self.places.remember(&lookup, std::iter::empty());
         }
     }
 
     /// Fetches what reads of these keys will touch; at most [`PREFETCH_KEYS_MAX`].
     pub fn prefetch(&mut self, keys: &[&[u8]]) {
         let hasher = self.levels.hasher();
-        let mut probes = [Probe::new(&[], 0); PREFETCH_KEYS_MAX];
+        let mut lookups = [LookupKey::new(&[], 0); PREFETCH_KEYS_MAX];
         let count = keys.len().min(PREFETCH_KEYS_MAX);
-        for (probe, key) in probes.iter_mut().zip(keys) {
-            *probe = Probe::new(key, hasher.hash(key));
+        for (lookup, key) in lookups.iter_mut().zip(keys) {
+            *lookup = LookupKey::new(key, hasher.hash(key));
         }
-        let probes = &probes[..count];
+        let lookups = &lookups[..count];
         let mut places = [[0; PREFETCH_KEYS_MAX]; PLACES_MAX];
         let mut no_places = [0; PREFETCH_KEYS_MAX];
         // What is asked for of some layers comes while others are asked. The bottom, whose memory is farthest away, goes first.
@@ -252,7 +256,7 @@ impl Lsm {
                     index,
                     Asked::begin(
                         layer,
-                        probes,
+                        lookups,
                         places.get_mut(index).unwrap_or(&mut no_places),
                     ),
                 );
@@ -262,17 +266,17 @@ impl Lsm {
                 break;
             }
             for (index, asked) in &asked[..asked_count] {
-                asked.go_on(probes, places.get_mut(*index).unwrap_or(&mut no_places));
+                asked.go_on(lookups, places.get_mut(*index).unwrap_or(&mut no_places));
             }
             asked[..asked_count]
                 .iter()
-                .for_each(|(_, asked)| asked.end(probes));
+                .for_each(|(_, asked)| asked.end(lookups));
         }
         let known = &places[..immutable_count.min(PLACES_MAX)];
         self.places.begin(self.levels.generation());
-        for (index, probe) in probes.iter().enumerate() {
+        for (index, lookup) in lookups.iter().enumerate() {
             self.places
-                .remember(probe, known.iter().map(|places| places[index]));
+                .remember(lookup, known.iter().map(|places| places[index]));
         }
     }
 }

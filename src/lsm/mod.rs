@@ -19,7 +19,7 @@
 //! Entries may expire. The engine is told what time it is ([`Lsm::note_time`]); an entry whose time is over is not there any
 //! more for reads and for snapshots taken from then on.
 //!
-//! Not here: durability (`storage/`), conditions on writes (`partition.rs`).
+//! Not here: durability (`storage/`), conditions on writes (`partition/`).
 
 mod chunk;
 mod digest;
@@ -47,7 +47,7 @@ pub use chunk::{CHUNK_MAX_BYTES, Chunk};
 pub use digest::{Digest, Digester};
 pub use footprint::Footprint;
 pub use hash::KeyHasher;
-pub use ingest::{Adoption, AdoptionError};
+pub use ingest::{EngineBuilder, IngestError};
 pub use levels::Level;
 pub use log::reader::RecordReader;
 pub use log::record::{
@@ -60,13 +60,13 @@ pub use lookup_cache::PREFETCH_KEYS_MAX;
 pub use snapshot::{Scan, ScanState, Snapshot};
 pub use stats::{LevelStats, Stats};
 
-use expiry::Sweeps;
+use expiry::ExpirySweeps;
 use levels::Levels;
 use log::wal::{Appended, Wal};
-use lookup_cache::{Places, Sought};
+use lookup_cache::{CachedLookup, LookupCache};
 use memtable::{FrozenMemtable, Memtable};
-use reclaim::Garbage;
-use run::Probe;
+use reclaim::FreeQueue;
+use run::LookupKey;
 use snapshot::SnapshotHome;
 use work::Work;
 
@@ -103,12 +103,12 @@ pub struct Lsm {
     wal: Wal,
     memtable: Memtable,
     levels: Levels,
-    places: Places,
-    garbage: Garbage,
+    places: LookupCache,
+    free_queue: FreeQueue,
     owed_work: usize,
     incurred_work: u64,
     snapshots: SnapshotHome,
-    sweeps: Sweeps,
+    sweeps: ExpirySweeps,
     /// Records up to here are in runs.
     flushed_version: u64,
     /// Records behind this one are still to be read from the log.
@@ -134,13 +134,13 @@ impl Lsm {
             options,
             wal: Wal::new(position),
             memtable: Memtable::new(options.memtable_bytes, position.version, 0),
-            garbage: Garbage::new(levels.footprint()),
+            free_queue: FreeQueue::new(levels.footprint()),
             levels,
-            places: Places::default(),
+            places: LookupCache::default(),
             owed_work: 0,
             incurred_work: 0,
             snapshots: SnapshotHome::new(),
-            sweeps: Sweeps::default(),
+            sweeps: ExpirySweeps::default(),
             flushed_version: position.version,
             read_version: u64::MAX,
             retained_log_bytes: 0,
@@ -181,14 +181,16 @@ impl Lsm {
     /// The hash of a key, and what [`get`](Self::get) returns.
     #[inline]
     fn find(&self, key: &[u8]) -> (u32, Option<Entry<'_>>) {
-        let sought = self.places.of(key, self.levels.generation());
-        let hash = sought.map_or_else(|| self.levels.hasher().hash(key), Sought::hash);
+        let cached = self.places.of(key, self.levels.generation());
+        let hash = cached.map_or_else(|| self.levels.hasher().hash(key), CachedLookup::hash);
         let entry = self
             .memtable
             .get(Some(self.wal.active()), hash, key)
             .or_else(|| {
-                self.levels
-                    .get(&Probe::new(key, hash), sought.map_or(&[], Sought::places))
+                self.levels.get(
+                    &LookupKey::new(key, hash),
+                    cached.map_or(&[], CachedLookup::places),
+                )
             });
         (
             hash,
@@ -198,8 +200,8 @@ impl Lsm {
 
     #[inline]
     fn hash(&self, key: &[u8]) -> u32 {
-        let sought = self.places.of(key, self.levels.generation());
-        sought.map_or_else(|| self.levels.hasher().hash(key), Sought::hash)
+        let cached = self.places.of(key, self.levels.generation());
+        cached.map_or_else(|| self.levels.hasher().hash(key), CachedLookup::hash)
     }
 
     /// Writes a key and returns the version. The key is 1 to [`KEY_MAX_BYTES`] long. `expires_at_ms`: Unix time in milliseconds
@@ -293,7 +295,7 @@ impl Lsm {
         record_bytes: usize,
     ) -> u64 {
         if let Some(expires_at_ms) = expires_at_ms {
-            self.memtable.note_expiry(expires_at_ms);
+            self.memtable.record_expiry(expires_at_ms);
         }
         let version = appended.version;
         if appended.sealed.is_some() {
@@ -335,7 +337,7 @@ impl Lsm {
         );
         let memtable = std::mem::replace(&mut self.memtable, next);
         let frozen = memtable.freeze(last_segment);
-        self.garbage.note_frozen(&frozen);
+        self.free_queue.record_frozen(&frozen);
         self.levels.push_frozen(Arc::new(frozen));
         true
     }
@@ -349,12 +351,12 @@ impl Lsm {
 
     /// Gives up all content, for maintenance to free a bounded piece at a time; an engine that is dropped whole frees all at
     /// once. It is good for nothing else afterwards.
-    pub fn abandon(&mut self) {
+    pub fn retire(&mut self) {
         self.freeze();
-        self.levels.clear(&mut self.garbage);
+        self.levels.clear(&mut self.free_queue);
         self.wal
             .clear()
-            .for_each(|segment| self.garbage.push_segment(segment));
+            .for_each(|segment| self.free_queue.push_segment(segment));
         self.spare_until_ms = 0;
     }
 
@@ -371,11 +373,11 @@ impl Lsm {
         while !work.is_used_up()
             && let Some(layer) = self.snapshots.take_returned()
         {
-            self.garbage.push_layer(layer);
+            self.free_queue.push_layer(layer);
             work.spend(work::RETURN);
         }
         self.release_log();
-        self.garbage.step(&mut self.wal, &mut work);
+        self.free_queue.step(&mut self.wal, &mut work);
         while (self.owed_work == 0 || self.has_needless_spare())
             && !work.is_used_up()
             && self.free_spare()
@@ -394,7 +396,7 @@ impl Lsm {
             self.wal.last().version,
             self.sweeps.removed_until_ms(),
             &mut work,
-            &mut self.garbage,
+            &mut self.free_queue,
         ) {
             let oldest = self.levels.oldest_memtable().map(FrozenMemtable::memtable);
             self.flushed_version = oldest.unwrap_or(&self.memtable).base_version();
@@ -403,7 +405,7 @@ impl Lsm {
         self.owed_work = self.owed_work.saturating_sub(work.spent() - freed);
         if !self.is_due() {
             self.owed_work = 0;
-            self.sweeps.note_idle();
+            self.sweeps.on_idle();
         }
         work.spent()
     }
@@ -446,7 +448,7 @@ impl Lsm {
     }
 
     fn has_to_free(&self) -> bool {
-        !self.garbage.is_empty() || self.snapshots.has_returned() || self.has_needless_spare()
+        !self.free_queue.is_empty() || self.snapshots.has_returned() || self.has_needless_spare()
     }
 
     /// Whether there is memory that is kept for writes, and there were few for long.
@@ -544,7 +546,7 @@ impl Lsm {
             let Some(segment) = self.wal.release(version, self.retained_log_bytes) else {
                 break;
             };
-            self.garbage.push_segment(segment);
+            self.free_queue.push_segment(segment);
         }
     }
 

@@ -26,7 +26,7 @@ const SPARE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The queue of things to free.
 #[derive(Debug, Default)]
-pub(super) struct Garbage {
+pub(super) struct FreeQueue {
     /// A large value on its way out, cut off piece by piece from its end.
     blob: Option<Vec<u8>>,
     blobs: Vec<Blob>,
@@ -42,7 +42,7 @@ pub(super) struct Garbage {
     alive: Footprint,
 }
 
-impl Garbage {
+impl FreeQueue {
     /// Nothing to free; `alive` is what the engine begins with.
     pub(super) fn new(alive: Footprint) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Garbage {
     }
 
     /// A memtable was frozen.
-    pub(super) fn note_frozen(&mut self, frozen: &FrozenMemtable) {
+    pub(super) fn record_frozen(&mut self, frozen: &FrozenMemtable) {
         self.alive.add(frozen.footprint());
     }
 
@@ -79,7 +79,7 @@ impl Garbage {
     }
 
     /// A chunk was made.
-    pub(super) fn note_made(&mut self, chunk: &Chunk) {
+    pub(super) fn record_made(&mut self, chunk: &Chunk) {
         self.alive.add(chunk.footprint());
     }
 
@@ -233,7 +233,7 @@ mod tests {
         }
         assert!(!lsm.has_spare(), "kept although there is time to free it");
         write(&mut lsm);
-        lsm.abandon();
+        lsm.retire();
         pay(&mut lsm);
         assert!(
             lsm.is_idle() && !lsm.has_spare(),

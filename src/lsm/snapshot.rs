@@ -5,7 +5,7 @@
 //! 2. Taking one costs O(layers). Dropping one, on whatever thread, sends its layers home: what it alone held is freed by the
 //!    engine's maintenance, a bounded piece at a time.
 //!
-//! Not here: the view as chunks, for files and replicas (`chunk_walk.rs`).
+//! Not here: the view as chunks, for files and replicas (`chunk/walk.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! Figures for monitoring: what there is by level and by owner, and what snapshots alone keep alive.
 //!
 //! What is *pinned* is found without asking any snapshot. The engine counts the bytes of all frozen memtables and chunks that were made
-//! and not freed yet (`garbage.rs` frees all of them, those of snapshots too, which send their layers home). What of them is in no live
+//! and not freed yet (`reclaim.rs` frees all of them, those of snapshots too, which send their layers home). What of them is in no live
 //! layer any more is kept by snapshots, or waits to be freed, which is a slice of maintenance at most while maintenance keeps up.
 //!
 //! Large values are counted apart, once for each layer that refers to them: the value itself is there once, and may be in a live layer, too.
@@ -59,7 +59,7 @@ impl Lsm {
             return Footprint::default();
         }
         let live = self.levels.footprint();
-        let alive = self.garbage.alive();
+        let alive = self.free_queue.alive();
         Footprint {
             bytes: alive.bytes.saturating_sub(live.bytes),
             large_bytes: alive.large_bytes.saturating_sub(live.large_bytes),
@@ -156,7 +156,7 @@ mod tests {
         drop(same);
         assert_eq!(lsm.pinned(), Footprint::default());
         settle(&mut lsm);
-        assert_eq!(lsm.garbage.alive(), lsm.levels.footprint());
+        assert_eq!(lsm.free_queue.alive(), lsm.levels.footprint());
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
         );
         drop(snapshot);
         settle(&mut lsm);
-        assert_eq!(lsm.garbage.alive(), lsm.levels.footprint());
+        assert_eq!(lsm.free_queue.alive(), lsm.levels.footprint());
     }
 
     /// Each snapshot freezes a memtable and lets go of all layers when it is dropped, and there is always one.
@@ -216,7 +216,7 @@ mod tests {
         assert!(layers_max < 30, "{layers_max} layers");
         drop((held, last));
         settle(&mut lsm);
-        assert_eq!(lsm.garbage.alive(), lsm.levels.footprint());
+        assert_eq!(lsm.free_queue.alive(), lsm.levels.footprint());
     }
 
     /// Whatever is written, frozen, merged and held: what was made is freed, and once nothing is held, what is alive is live.
@@ -243,7 +243,7 @@ mod tests {
                     _ => write(&mut lsm, first..first + 100, &[1; 50]),
                 }
                 lsm.maintain(rng.usize(..200_000));
-                let (alive, live) = (lsm.garbage.alive(), lsm.levels.footprint());
+                let (alive, live) = (lsm.free_queue.alive(), lsm.levels.footprint());
                 assert!(
                     alive.bytes >= live.bytes && alive.large_bytes >= live.large_bytes,
                     "seed {seed}"
@@ -251,7 +251,11 @@ mod tests {
             }
             snapshots.clear();
             settle(&mut lsm);
-            assert_eq!(lsm.garbage.alive(), lsm.levels.footprint(), "seed {seed}");
+            assert_eq!(
+                lsm.free_queue.alive(),
+                lsm.levels.footprint(),
+                "seed {seed}"
+            );
             assert_eq!(
                 lsm.stats().retained_log_bytes,
                 0,

@@ -1,4 +1,4 @@
-//! Fetching ahead, for requests that name no partition; see `lsm/prefetch.rs`.
+//! Fetching ahead, for requests that name no partition; see `lsm/lookup_cache.rs`.
 
 use super::Node;
 

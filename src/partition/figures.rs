@@ -18,8 +18,8 @@ pub struct SnapshotStats {
 impl Partition {
     /// Bytes that snapshots alone keep alive, of data that was replaced too; of large values at most.
     pub fn pinned(&self) -> Footprint {
-        let abandoned = self.abandoned.iter().map(Lsm::pinned);
-        abandoned.fold(self.lsm.pinned(), |all, pinned| Footprint {
+        let retired = self.retired.iter().map(Lsm::pinned);
+        retired.fold(self.lsm.pinned(), |all, pinned| Footprint {
             bytes: all.bytes + pinned.bytes,
             large_bytes: all.large_bytes + pinned.large_bytes,
         })
@@ -27,12 +27,8 @@ impl Partition {
 
     /// Snapshots of its data, of what was replaced too, and those sent to replicas and received.
     pub fn snapshot_stats(&self) -> SnapshotStats {
-        let live_count = self.lsm.snapshot_count()
-            + self
-                .abandoned
-                .iter()
-                .map(Lsm::snapshot_count)
-                .sum::<usize>();
+        let live_count =
+            self.lsm.snapshot_count() + self.retired.iter().map(Lsm::snapshot_count).sum::<usize>();
         SnapshotStats {
             live_count,
             ..self.snapshot_stats

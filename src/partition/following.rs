@@ -254,7 +254,7 @@ impl Partition {
 
     fn free_upstream(&mut self, upstream: Upstream) {
         if let Some(remains) = upstream.into_remains(self.options.engine) {
-            self.abandon(remains);
+            self.retire(remains);
         }
     }
 
@@ -546,7 +546,7 @@ impl Partition {
             }
             self.change_standing(standing);
         }
-        self.abandon(old);
+        self.retire(old);
         self.keep_log();
     }
 

@@ -93,10 +93,10 @@ impl Partition {
     /// that it is gone.
     pub fn into_engines(mut self) -> Vec<Lsm> {
         self.disconnect();
-        let mut engines = std::mem::take(&mut self.abandoned);
+        let mut engines = std::mem::take(&mut self.retired);
         self.replacement = None;
         let mut lsm = self.lsm;
-        lsm.abandon();
+        lsm.retire();
         engines.push(lsm);
         engines
     }

@@ -230,7 +230,7 @@ pub struct Partition {
     /// For histories that begin here.
     ids: Mint,
     /// Engines that are freed piece by piece.
-    abandoned: Vec<Lsm>,
+    retired: Vec<Lsm>,
     snapshot_stats: SnapshotStats,
     /// Counts how often it has ceased to lead.
     tenure: u64,
@@ -258,7 +258,7 @@ impl Partition {
     ) -> Self {
         let last_leader = roles.standing().leader.clone();
         let following = Follows::default();
-        let (replacement, followers, abandoned) = (None, Followers::default(), Vec::new());
+        let (replacement, followers, retired) = (None, Followers::default(), Vec::new());
         let snapshot_stats = SnapshotStats::default();
         let clock = SlewedClock::showing(lsm.time_ms());
         let mut partition = Self {
@@ -276,7 +276,7 @@ impl Partition {
             recent_peers: Vec::new(),
             farewells: Vec::new(),
             ids,
-            abandoned,
+            retired,
             snapshot_stats,
             tenure: 0,
             begun_tenure: 0,
@@ -554,24 +554,24 @@ impl Partition {
 
     /// Maintenance owed for the writes so far, in units of work.
     pub fn owed_work(&self) -> usize {
-        self.lsm.owed_work() + self.abandoned.iter().map(Lsm::owed_work).sum::<usize>()
+        self.lsm.owed_work() + self.retired.iter().map(Lsm::owed_work).sum::<usize>()
     }
 
     /// Whether maintenance has nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.lsm.is_idle() && self.abandoned.iter().all(Lsm::is_idle)
+        self.lsm.is_idle() && self.retired.iter().all(Lsm::is_idle)
     }
 
     /// Does maintenance, at most about `budget` units of work; returns the units spent.
     pub fn maintain(&mut self, budget: usize) -> usize {
         let mut spent = self.lsm.maintain(budget);
-        for lsm in &mut self.abandoned {
+        for lsm in &mut self.retired {
             if spent < budget {
                 spent += lsm.maintain(budget - spent);
             }
         }
         // The last snapshots of one send their layers home to it.
-        self.abandoned
+        self.retired
             .retain(|lsm| !lsm.is_idle() || lsm.snapshot_count() > 0);
         spent
     }
@@ -590,9 +590,9 @@ impl Partition {
     }
 
     /// Lets an engine go without stopping for it.
-    fn abandon(&mut self, mut lsm: Lsm) {
-        lsm.abandon();
-        self.abandoned.push(lsm);
+    fn retire(&mut self, mut lsm: Lsm) {
+        lsm.retire();
+        self.retired.push(lsm);
     }
 
     /// Its number.

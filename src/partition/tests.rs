@@ -46,7 +46,7 @@ fn engines_that_are_let_go_of_are_freed_in_any_order() {
             engine.set(&key.to_be_bytes(), NewValue::Inline(&[1; 100]), None);
         }
         snapshots.push(engine.snapshot());
-        partition.abandon(engine);
+        partition.retire(engine);
     }
     let settle = |partition: &mut Partition| {
         let is_idle =
@@ -57,7 +57,7 @@ fn engines_that_are_let_go_of_are_freed_in_any_order() {
     for (at, left) in [(1, 2), (0, 1), (0, 0)] {
         drop(snapshots.remove(at));
         settle(&mut partition);
-        assert_eq!(partition.abandoned.len(), left);
+        assert_eq!(partition.retired.len(), left);
     }
 }
 

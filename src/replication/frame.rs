@@ -4,7 +4,7 @@
 //! with its own state and with [`Continue`], [`SnapshotStart`] or [`Refusal`]. After a
 //! `SnapshotStart` come `SnapshotData` frames, whose data put together is a checkpoint
 //! (`storage/checkpoint.rs`), and after that, or after a `Continue`, `Records` frames, whose data
-//! put together is the log (`lsm/record.rs`), from the record behind the snapshot's version, or
+//! put together is the log (`lsm/log/record.rs`), from the record behind the snapshot's version, or
 //! behind the one in the hello. The replica sends [`Ack`]s, the leader [`Heartbeat`]s.
 //!
 //! All integers are little-endian.

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! A layer's chunks follow it in the order of their keys, the large values of a chunk follow the chunk in the order of its entries,
-//! layers come newest first. Chunks are as they lie in memory (`lsm/chunk.rs`). The heads are a chain like the log's records:
+//! layers come newest first. Chunks are as they lie in memory (`lsm/chunk/mod.rs`). The heads are a chain like the log's records:
 //! that the end is there, and fits, says that everything before it is.
 //!
 //! Invariants:
@@ -25,8 +25,8 @@
 use std::sync::Arc;
 
 use crate::lsm::{
-    Adoption, Blob, CHUNK_MAX_BYTES, Chunk, ChunkStep, ChunkWalk, Level, Lsm, Options, Snapshot,
-    VALUE_MAX_BYTES,
+    Blob, CHUNK_MAX_BYTES, Chunk, ChunkStep, ChunkWalk, EngineBuilder, Level, Lsm, Options,
+    Snapshot, VALUE_MAX_BYTES,
 };
 
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
@@ -268,7 +268,7 @@ enum DecodeState {
 pub struct CheckpointDecoder {
     state: DecodeState,
     header: Option<FileHeader>,
-    adoption: Option<Adoption>,
+    adoption: Option<EngineBuilder>,
     chain: u32,
     /// A chunk that waits for its large values, and where it began.
     chunk: Option<(Vec<u8>, Vec<Blob>, u64)>,
@@ -333,7 +333,7 @@ impl CheckpointDecoder {
                 self.chain = checksum;
                 self.adoption = header
                     .hasher
-                    .map(|hasher| Adoption::new(hasher, header.position));
+                    .map(|hasher| EngineBuilder::new(hasher, header.position));
                 self.header = Some(header);
                 self.state = DecodeState::ItemHead;
             }
@@ -424,7 +424,7 @@ impl CheckpointDecoder {
         Ok(())
     }
 
-    fn adoption(&mut self) -> Result<&mut Adoption, FormatError> {
+    fn adoption(&mut self) -> Result<&mut EngineBuilder, FormatError> {
         self.adoption
             .as_mut()
             .ok_or(FormatError::Damaged("an item before the header"))
@@ -544,7 +544,7 @@ mod tests {
     fn an_earlier_format_stays_what_it_is() {
         let hasher = KeyHasher::of_format(1, 5).expect("a known format");
         let whole = encode(
-            &mut filled(Adoption::new(hasher, LogPosition::default()).finish(OPTIONS)),
+            &mut filled(EngineBuilder::new(hasher, LogPosition::default()).finish(OPTIONS)),
             1 << 20,
         );
         assert_eq!(whole[8..12], [1, 0, 0, 0]);

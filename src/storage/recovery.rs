@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use crate::lsm::{Adoption, KeyHasher, LogPosition, Lsm, Options, RecordError, StreamRecord};
+use crate::lsm::{EngineBuilder, KeyHasher, LogPosition, Lsm, Options, RecordError, StreamRecord};
 
 use super::checkpoint::{CheckpointDecoder, DecodeStep};
 use super::checkpoint_writer::{CheckpointWriter, checkpoint_name, checkpoint_version};
@@ -403,7 +403,7 @@ impl<D: Disk> Recovery<'_, D> {
     fn empty_below(&self, logs: &[String]) -> Lsm {
         let header = logs.first().and_then(|name| self.header_of(name));
         let position = header.map_or(LogPosition::default(), |header| header.position);
-        Adoption::new(KeyHasher::new(self.options.engine.hash_seed), position)
+        EngineBuilder::new(KeyHasher::new(self.options.engine.hash_seed), position)
             .finish(self.options.engine)
     }
 

@@ -1,6 +1,6 @@
 //! Building chunks.
 //!
-//! Not here: the layout (`chunk.rs`).
+//! Not here: the layout (`chunk/mod.rs`).
 
 use crate::allocator::Block;
 use crate::lsm::chunk::{

@@ -1,4 +1,4 @@
-//! Checking a chunk that came from a file or a peer, before anything reads it. The layout is `chunk.rs`'s.
+//! Checking a chunk that came from a file or a peer, before anything reads it. The layout is `chunk/mod.rs`'s.
 //!
 //! A checksum tells damage from what was written, not what was written from what should have been: a peer may have a bug,
 //! or be none of ours. So after the checksum everything is checked that reading, merging and scanning rely on; what this

@@ -36,7 +36,7 @@
 //! 1. A chunk is at most [`CHUNK_MAX_BYTES`] long and never empty; its memory is exactly as long as it is.
 //! 2. Every entry is reachable through the buckets and in key order.
 //!
-//! Not here: making one (`chunk_builder.rs`), checking one that came from elsewhere (`chunk_check.rs`).
+//! Not here: making one (`chunk/build.rs`), checking one that came from elsewhere (`chunk/check.rs`).
 //!
 //! Ideas: restarts are `LevelDB`'s; buckets with tags are those of `F14` and Swiss tables, with offsets as small as the chunk.
 

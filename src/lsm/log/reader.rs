@@ -1,7 +1,7 @@
 //! Records out of a stream that comes in pieces, cut anywhere.
 //!
 //! Invariants:
-//! 1. What comes out continues the history without a gap (`log_stream.rs`), whatever comes in.
+//! 1. What comes out continues the history without a gap (`log/stream.rs`), whatever comes in.
 //! 2. Of a record that is cut at most what came of it is held; a large value is collected into the buffer that it then lives in, and
 //!    digested as it comes, so that no call does work proportional to a value.
 

@@ -24,7 +24,7 @@
 //! 4. Records of a batch follow one another; all but the last have the flag. They are read, written to disk and taken over
 //!    together or not at all.
 //!
-//! Not here: where records lie (`wal.rs`), how they are found (`memtable.rs`), the sorted form (`chunk.rs`).
+//! Not here: where records lie (`log/wal.rs`), how they are found (`memtable/mod.rs`), the sorted form (`chunk/mod.rs`).
 
 use std::sync::Arc;
 

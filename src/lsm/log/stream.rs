@@ -6,7 +6,7 @@
 //!    is ever applied.
 //! 2. Lengths are checked against their limits before anything is made of them.
 //!
-//! Not here: the bytes of a record (`record.rs`), where records lie in memory (`wal.rs`) and in files (`storage/`).
+//! Not here: the bytes of a record (`log/record.rs`), where records lie in memory (`log/wal.rs`) and in files (`storage/`).
 
 use crate::lsm::log::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
 

@@ -8,7 +8,7 @@
 //!    ([`Wal::release`]). Memtables hold their own `Arc`s, so releasing never takes a record from under a reader.
 //! 4. A cursor reads each record once, in order, whatever is sealed meanwhile.
 //!
-//! Not here: the bytes of a record (`record.rs`), finding one by key (`memtable.rs`), files (`storage/`).
+//! Not here: the bytes of a record (`log/record.rs`), finding one by key (`memtable/mod.rs`), files (`storage/`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -10,12 +10,12 @@
 
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 
-use crate::lsm::memtable::Place;
+use crate::lsm::memtable::RecordOffset;
 
 const LINE_SLOTS: usize = 8;
 
 /// No place: the log of a memtable is far shorter.
-const FREE: Place = Place::MAX;
+const FREE: RecordOffset = RecordOffset::MAX;
 
 /// Slots that lie in one cache line: their hashes, then their places.
 #[derive(Clone, Copy)]
@@ -30,13 +30,13 @@ impl Line<'_> {
     }
 
     #[inline]
-    fn place(self, slot: usize) -> Place {
-        Place::from_ne_bytes(self.0[LINE_SLOTS + slot])
+    fn place(self, slot: usize) -> RecordOffset {
+        RecordOffset::from_ne_bytes(self.0[LINE_SLOTS + slot])
     }
 
     /// The slot of a key.
     #[inline]
-    fn find(self, hash: u32, is_it: impl Fn(Place) -> bool) -> Option<usize> {
+    fn find(self, hash: u32, is_it: impl Fn(RecordOffset) -> bool) -> Option<usize> {
         let mut candidates = (0..LINE_SLOTS).fold(0, |all, slot| {
             all | u32::from(self.hash(slot) == hash) << slot
         });
@@ -77,7 +77,11 @@ pub(in crate::lsm) struct Shard {
 impl Shard {
     /// The place that has a key, by its hash and `is_it`.
     #[inline]
-    pub(in crate::lsm) fn find(&self, hash: u32, is_it: impl Fn(Place) -> bool) -> Option<Place> {
+    pub(in crate::lsm) fn find(
+        &self,
+        hash: u32,
+        is_it: impl Fn(RecordOffset) -> bool,
+    ) -> Option<RecordOffset> {
         let (line, slot) = self.find_slot(hash, is_it).ok()?;
         Some(Line(&self.lines()[line]).place(slot))
     }
@@ -88,10 +92,10 @@ impl Shard {
     pub(in crate::lsm) fn put(
         &mut self,
         hash: u32,
-        place: Place,
+        place: RecordOffset,
         expected_count: usize,
-        is_it: impl Fn(Place) -> bool,
-    ) -> (Option<Place>, usize) {
+        is_it: impl Fn(RecordOffset) -> bool,
+    ) -> (Option<RecordOffset>, usize) {
         assert!(place != FREE, "a place in the log of a memtable");
         let mut new_bytes = 0;
         match self.find_slot(hash, is_it) {
@@ -135,7 +139,11 @@ impl Shard {
 
     /// The line and slot of a key, or the line where it belongs, which has a free slot.
     #[inline]
-    fn find_slot(&self, hash: u32, is_it: impl Fn(Place) -> bool) -> Result<(usize, usize), usize> {
+    fn find_slot(
+        &self,
+        hash: u32,
+        is_it: impl Fn(RecordOffset) -> bool,
+    ) -> Result<(usize, usize), usize> {
         let lines = self.lines();
         let mut at = first(lines, hash);
         while let Some(line) = lines.get(at).map(Line) {
@@ -152,13 +160,13 @@ impl Shard {
 
     /// Takes the first free slot of a line.
     #[inline]
-    fn take(&mut self, line: usize, hash: u32, place: Place) {
+    fn take(&mut self, line: usize, hash: u32, place: RecordOffset) {
         let slot = Line(&self.lines()[line]).taken_count();
         self.set(line, slot, hash, place);
     }
 
     #[inline]
-    fn set(&mut self, line: usize, slot: usize, hash: u32, place: Place) {
+    fn set(&mut self, line: usize, slot: usize, hash: u32, place: RecordOffset) {
         if let Some(block) = &mut self.block {
             let line = &mut block[line * CACHE_LINE_BYTES..][..CACHE_LINE_BYTES];
             line[4 * slot..][..4].copy_from_slice(&hash.to_ne_bytes());
@@ -166,7 +174,7 @@ impl Shard {
         }
     }
 
-    fn put_new(&mut self, hash: u32, place: Place) {
+    fn put_new(&mut self, hash: u32, place: RecordOffset) {
         if let Err(line) = self.find_slot(hash, |_| false) {
             self.take(line, hash, place);
         }
@@ -222,7 +230,7 @@ mod tests {
             let expected_count = [0, 1, 300, 5_000][rng.usize(..4)];
             for _ in 0..rng.usize(..2_000) {
                 let key = rng.u32(..500);
-                let place = Place::try_from(keys.len()).expect("few");
+                let place = RecordOffset::try_from(keys.len()).expect("few");
                 keys.push(key);
                 let (before, _) = shard.put(hash_of(key), place, expected_count, |place| {
                     keys[place as usize] == key

@@ -5,9 +5,9 @@
 //! 2. The index is many small tables (shards, by the top bits of the hash), each grown on its own: the most that one write
 //!    can pay for is moving one shard, some thousand slots of 8 bytes, without touching a record.
 //! 3. A record that a newer one of its key took the place of is marked as superseded: the records without a mark are the entries.
-//! 4. A frozen memtable never changes; its ordered view is computed once, on demand, a bounded piece at a time (`sorter.rs`).
+//! 4. A frozen memtable never changes; its ordered view is computed once, on demand, a bounded piece at a time (`memtable/sort.rs`).
 //!
-//! Not here: when to freeze (`mod.rs`), turning one into chunks (`merge_job.rs`).
+//! Not here: when to freeze (`mod.rs`), turning one into chunks (`merge/job.rs`).
 
 mod index;
 pub(in crate::lsm) mod sort;
@@ -26,7 +26,7 @@ use crate::swar;
 const SHARD_LOG_BYTES: usize = 32 * 1024;
 
 /// Where a record lies in a memtable's part of the log: number of the segment × [`SEGMENT_BYTES`] + offset.
-pub(in crate::lsm) type Place = u32;
+pub(in crate::lsm) type RecordOffset = u32;
 
 const SEGMENT_SHIFT: u32 = SEGMENT_BYTES.trailing_zeros();
 
@@ -45,7 +45,11 @@ pub(in crate::lsm) struct Records {
 
 impl Records {
     /// The record at `place`; `active` is the segment behind the sealed ones, if the memtable still takes writes.
-    fn locate<'a>(&'a self, active: Option<&'a Segment>, place: Place) -> (&'a Segment, usize) {
+    fn locate<'a>(
+        &'a self,
+        active: Option<&'a Segment>,
+        place: RecordOffset,
+    ) -> (&'a Segment, usize) {
         let index = (place >> SEGMENT_SHIFT) as usize;
         let segment = self
             .segments
@@ -56,17 +60,21 @@ impl Records {
         (segment, place as usize & (SEGMENT_BYTES - 1))
     }
 
-    fn entry<'a>(&'a self, active: Option<&'a Segment>, place: Place) -> Entry<'a> {
+    fn entry<'a>(&'a self, active: Option<&'a Segment>, place: RecordOffset) -> Entry<'a> {
         let (segment, offset) = self.locate(active, place);
         segment.entry(offset)
     }
 
-    fn prefetch(&self, active: Option<&Segment>, place: Place) {
+    fn prefetch(&self, active: Option<&Segment>, place: RecordOffset) {
         let (segment, offset) = self.locate(active, place);
         segment.prefetch(offset);
     }
 
-    pub(in crate::lsm) fn key<'a>(&'a self, active: Option<&'a Segment>, place: Place) -> &'a [u8] {
+    pub(in crate::lsm) fn key<'a>(
+        &'a self,
+        active: Option<&'a Segment>,
+        place: RecordOffset,
+    ) -> &'a [u8] {
         let (segment, offset) = self.locate(active, place);
         segment.key(offset)
     }
@@ -177,7 +185,7 @@ impl Memtable {
             self.superseded.push(Box::new([0; _]));
         }
         let base = self.records.segments.len() << SEGMENT_SHIFT;
-        let place = Place::try_from(base + appended.offset)
+        let place = RecordOffset::try_from(base + appended.offset)
             .expect("memtables are frozen long before 4 GiB");
         self.log_bytes += stored_bytes;
         self.last_version = appended.version;
@@ -198,7 +206,7 @@ impl Memtable {
         new_bytes
     }
 
-    fn mark_superseded(&mut self, place: Place) {
+    fn mark_superseded(&mut self, place: RecordOffset) {
         let (segment, word, bit) = mark_of(place);
         self.superseded[segment][word] |= bit;
     }
@@ -237,7 +245,7 @@ impl Memtable {
     }
 
     /// Takes note that a record expires.
-    pub(in crate::lsm) fn note_expiry(&mut self, expires_at_ms: u64) {
+    pub(in crate::lsm) fn record_expiry(&mut self, expires_at_ms: u64) {
         self.first_expiry_ms = self.first_expiry_ms.min(expires_at_ms);
     }
 
@@ -252,11 +260,11 @@ impl Memtable {
 pub(in crate::lsm) struct SortKey {
     /// Eight bytes, big-endian, so that comparing the numbers compares the bytes; short keys are filled with zeros.
     pub(in crate::lsm) prefix: u64,
-    pub(in crate::lsm) place: Place,
+    pub(in crate::lsm) place: RecordOffset,
 }
 
 impl SortKey {
-    pub(in crate::lsm) fn new(key_rest: &[u8], place: Place) -> Self {
+    pub(in crate::lsm) fn new(key_rest: &[u8], place: RecordOffset) -> Self {
         Self {
             prefix: swar::big_endian_prefix(key_rest),
             place,
@@ -268,7 +276,7 @@ impl SortKey {
 #[derive(Debug)]
 pub(in crate::lsm) struct FrozenMemtable {
     memtable: Memtable,
-    order: OnceLock<Vec<Place>>,
+    order: OnceLock<Vec<RecordOffset>>,
 }
 
 impl FrozenMemtable {
@@ -283,20 +291,20 @@ impl FrozenMemtable {
     }
 
     /// The places of all entries in key order, once some [`Sorter`](crate::lsm::memtable::sort::Sorter) has found it.
-    pub(in crate::lsm) fn order(&self) -> Option<&[Place]> {
+    pub(in crate::lsm) fn order(&self) -> Option<&[RecordOffset]> {
         self.order.get().map(Vec::as_slice)
     }
 
     /// Stores the ordered view. Whoever is first wins; all orders of one memtable are the same.
-    pub(in crate::lsm) fn set_order(&self, order: Vec<Place>) {
+    pub(in crate::lsm) fn set_order(&self, order: Vec<RecordOffset>) {
         let _ = self.order.set(order);
     }
 
-    pub(in crate::lsm) fn entry(&self, place: Place) -> Entry<'_> {
+    pub(in crate::lsm) fn entry(&self, place: RecordOffset) -> Entry<'_> {
         self.memtable.records.entry(None, place)
     }
 
-    pub(in crate::lsm) fn key(&self, place: Place) -> &[u8] {
+    pub(in crate::lsm) fn key(&self, place: RecordOffset) -> &[u8] {
         self.memtable.records.key(None, place)
     }
 
@@ -319,15 +327,18 @@ impl FrozenMemtable {
 
     /// Walks the log: where the record at `place` ends, and what sorting needs of it, if it is its key's newest. `None` at the end.
     #[inline]
-    pub(in crate::lsm) fn next_record(&self, place: Place) -> Option<(Option<SortKey>, Place)> {
+    pub(in crate::lsm) fn next_record(
+        &self,
+        place: RecordOffset,
+    ) -> Option<(Option<SortKey>, RecordOffset)> {
         let index = (place >> SEGMENT_SHIFT) as usize;
         let offset = place as usize & (SEGMENT_BYTES - 1);
         let segment = self.memtable.records.segments.get(index)?;
         let Some(record_bytes) = segment.record_bytes(offset) else {
-            return self.next_record(Place::try_from((index + 1) << SEGMENT_SHIFT).ok()?);
+            return self.next_record(RecordOffset::try_from((index + 1) << SEGMENT_SHIFT).ok()?);
         };
-        let next =
-            place + Place::try_from(record_bytes).expect("a record is smaller than a segment");
+        let next = place
+            + RecordOffset::try_from(record_bytes).expect("a record is smaller than a segment");
         if self.is_superseded(place) {
             return Some((None, next));
         }
@@ -339,14 +350,14 @@ impl FrozenMemtable {
     }
 
     #[inline]
-    fn is_superseded(&self, place: Place) -> bool {
+    fn is_superseded(&self, place: RecordOffset) -> bool {
         let (segment, word, bit) = mark_of(place);
         self.memtable.superseded[segment][word] & bit != 0
     }
 
     /// Asks for the memory of a record.
     #[inline]
-    pub(in crate::lsm) fn prefetch(&self, place: Place) {
+    pub(in crate::lsm) fn prefetch(&self, place: RecordOffset) {
         self.memtable.records.prefetch(None, place);
     }
 
@@ -385,7 +396,7 @@ impl FrozenMemtable {
 
 /// Where the mark of a record is: number of the segment, word, and bit in it.
 #[inline]
-fn mark_of(place: Place) -> (usize, usize, u64) {
+fn mark_of(place: RecordOffset) -> (usize, usize, u64) {
     let at = (place as usize & (SEGMENT_BYTES - 1)) / MARK_BYTES;
     ((place >> SEGMENT_SHIFT) as usize, at / 64, 1 << (at % 64))
 }

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::lsm::memtable::{FrozenMemtable, Place, SortKey};
+use crate::lsm::memtable::{FrozenMemtable, RecordOffset, SortKey};
 use crate::lsm::work::{self, Work};
 
 /// Entries sorted at once: some ten microseconds; fewer where what decides lies deep in long keys.
@@ -23,7 +23,7 @@ const STEP_ENTRIES: usize = 64;
 #[derive(Debug)]
 enum Phase {
     Gather {
-        next: Place,
+        next: RecordOffset,
     },
     SortRuns {
         next_run: usize,
@@ -46,7 +46,7 @@ pub(in crate::lsm) struct Sorter {
     phase: Phase,
     keys: Vec<SortKey>,
     merged: Vec<SortKey>,
-    order: Vec<Place>,
+    order: Vec<RecordOffset>,
     /// Entries that are sorted at once.
     run_entries: usize,
     /// Work of comparing two keys, at most, about.
@@ -144,7 +144,7 @@ impl Sorter {
     }
 
     /// Takes down the next records but for those that a newer one took the place of; `None` at the end.
-    fn gather(&mut self, frozen: &FrozenMemtable, mut place: Place) -> Option<Place> {
+    fn gather(&mut self, frozen: &FrozenMemtable, mut place: RecordOffset) -> Option<RecordOffset> {
         for _ in 0..STEP_ENTRIES {
             let (key, next) = frozen.next_record(place)?;
             self.keys.extend(key);

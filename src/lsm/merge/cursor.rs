@@ -4,7 +4,7 @@
 //! 1. Entries come in ascending key order, each key once, with the entry of the newest source that has it.
 //! 2. Nothing is held but `Arc`s and positions, so a merge can rest between any two entries for as long as it likes.
 //!
-//! Not here: what is done with the entries (`merge_job.rs`, `snapshot.rs`).
+//! Not here: what is done with the entries (`merge/job.rs`, `snapshot.rs`).
 
 use std::cmp::Ordering;
 use std::sync::Arc;

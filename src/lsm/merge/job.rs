@@ -27,7 +27,7 @@ use crate::lsm::hash::KeyHasher;
 use crate::lsm::immutable_layer::ImmutableLayer;
 use crate::lsm::log::record::{Entry, Value};
 use crate::lsm::merge::cursor::{MergeCursor, Preparation};
-use crate::lsm::reclaim::Garbage;
+use crate::lsm::reclaim::FreeQueue;
 use crate::lsm::run::filter::{FILTER_MAX_KEYS, Filter};
 use crate::lsm::run::{Position, Run};
 use crate::lsm::work::{self, Work};
@@ -224,7 +224,7 @@ impl MergeJob {
         target: &mut Run,
         removed_until_ms: u64,
         work: &mut Work,
-        garbage: &mut Garbage,
+        free_queue: &mut FreeQueue,
     ) -> bool {
         self.output.removed_until_ms = removed_until_ms;
         if self.upper.is_none() {
@@ -237,20 +237,20 @@ impl MergeJob {
         while !work.is_used_up() {
             let is_full = self.group_chunk_count + self.output.finished.len() >= GROUP_MAX_CHUNKS;
             match &self.stage {
-                Stage::Between if is_full => self.end_group(target, work, garbage),
+                Stage::Between if is_full => self.end_group(target, work, free_queue),
                 Stage::Between => {
-                    if self.between_chunks(target, work, garbage) {
+                    if self.between_chunks(target, work, free_queue) {
                         return true;
                     }
                 }
-                Stage::Update(_) => self.update_some(target, work, garbage),
+                Stage::Update(_) => self.update_some(target, work, free_queue),
                 Stage::Read(chunk, offset) if is_full => {
                     let (chunk, offset) = (Arc::clone(chunk), *offset);
                     self.output.finish_chunk(work);
                     self.stage = Stage::End(chunk, offset, self.output.finished.len());
                 }
                 Stage::Read(..) => self.merge_some(work),
-                Stage::End(..) => self.end_within(target, work, garbage),
+                Stage::End(..) => self.end_within(target, work, free_queue),
             }
         }
         false
@@ -312,7 +312,7 @@ impl MergeJob {
 
     /// Puts the next source entries into the copy of the chunk that is updated; from one on that does not fit into its place, the chunk
     /// is merged as others are.
-    fn update_some(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
+    fn update_some(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) {
         let (Some(upper), Stage::Update(chunk)) = (&mut self.upper, &self.stage) else {
             return;
         };
@@ -347,11 +347,16 @@ impl MergeJob {
         work.spend(work::CHUNK_FINISH);
         self.stage = Stage::Between;
         self.untried_max = 0;
-        self.put_finished(target, garbage);
+        self.put_finished(target, free_queue);
     }
 
     /// All chunks of the group are read: goes on with the gap behind them, the next chunk, or the next group. True at the end.
-    fn between_chunks(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) -> bool {
+    fn between_chunks(
+        &mut self,
+        target: &mut Run,
+        work: &mut Work,
+        free_queue: &mut FreeQueue,
+    ) -> bool {
         let Some(upper) = &mut self.upper else {
             return false;
         };
@@ -361,7 +366,7 @@ impl MergeJob {
             next.filter(|next| entry.is_none_or(|entry| entry.key >= next.first_key()))
         else {
             let Some(entry) = entry else {
-                self.end_group(target, work, garbage);
+                self.end_group(target, work, free_queue);
                 return true;
             };
             // The entry belongs into the gap before the next chunk.
@@ -369,7 +374,7 @@ impl MergeJob {
             self.output.add(&entry, work);
             upper.advance();
             if self.output.finished.len() > finished_before {
-                self.put_finished(target, garbage);
+                self.put_finished(target, free_queue);
             }
             return false;
         };
@@ -410,7 +415,7 @@ impl MergeJob {
             let fits = entry.is_some() || built_bytes + next.bytes().len() <= CHUNK_MAX_BYTES;
             let is_done = built_bytes >= CHUNK_MIN_BYTES || self.output.builder.is_empty();
             if is_done || (!fits && !is_worth_sweeping(next, self.output.removed_until_ms, work)) {
-                self.end_group(target, work, garbage);
+                self.end_group(target, work, free_queue);
                 return false;
             }
             let both_bytes = built_bytes + next.bytes().len();
@@ -426,13 +431,13 @@ impl MergeJob {
     }
 
     /// Replaces the group, all of which is read, by what was made of it.
-    fn end_group(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
+    fn end_group(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) {
         self.output.finish_chunk(work);
-        self.put_finished(target, garbage);
+        self.put_finished(target, free_queue);
     }
 
     /// Goes on ending the group within a chunk.
-    fn end_within(&mut self, target: &mut Run, work: &mut Work, garbage: &mut Garbage) {
+    fn end_within(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) {
         let Stage::End(chunk, offset, count) = &mut self.stage else {
             return;
         };
@@ -456,7 +461,7 @@ impl MergeJob {
             .finished
             .get(count)
             .map(|rest| rest.first_key().to_vec());
-        self.put_finished(target, garbage);
+        self.put_finished(target, free_queue);
         if let Some(key) = rest_key {
             self.group = target.seek(&key);
             self.next = self.group;
@@ -464,15 +469,15 @@ impl MergeJob {
     }
 
     /// Replaces the chunks read so far by the finished ones, which hold all entries of theirs.
-    fn put_finished(&mut self, target: &mut Run, garbage: &mut Garbage) {
+    fn put_finished(&mut self, target: &mut Run, free_queue: &mut FreeQueue) {
         for _ in 0..self.group_chunk_count {
             let (chunk, at) = target.remove(self.group);
-            garbage.push_chunk(chunk);
+            free_queue.push_chunk(chunk);
             self.group = at;
         }
         self.group_chunk_count = 0;
         for chunk in self.output.finished.drain(..) {
-            garbage.note_made(&chunk);
+            free_queue.record_made(&chunk);
             self.group = target.insert(self.group, Arc::new(chunk));
         }
         self.next = self.group;

@@ -11,7 +11,7 @@ use crate::lsm::hash::KeyHasher;
 use crate::lsm::immutable_layer::ImmutableLayer;
 use crate::lsm::log::record::{Entry, Value};
 use crate::lsm::merge::job::{CHUNK_MIN_BYTES, GROUP_MAX_CHUNKS, MergeJob, Tombstones};
-use crate::lsm::reclaim::Garbage;
+use crate::lsm::reclaim::FreeQueue;
 use crate::lsm::run::{Position, Run};
 use crate::lsm::work::Work;
 
@@ -101,12 +101,12 @@ fn content(run: &Run) -> (Versioned, usize) {
 fn merge(rng: &mut fastrand::Rng, source: Run, target: &mut Run) -> usize {
     let layers = vec![ImmutableLayer::Run(source)];
     let mut job = MergeJob::new(layers, KeyHasher::new(1), 2, Tombstones::Drop);
-    let mut garbage = Garbage::new(Footprint::default());
+    let mut free_queue = FreeQueue::new(Footprint::default());
     let mut held_max = 0;
     loop {
         let budget = rng.usize(1..50_000);
         let mut work = Work::new(budget);
-        let is_done = job.step(target, 0, &mut work, &mut garbage);
+        let is_done = job.step(target, 0, &mut work, &mut free_queue);
         assert!(
             work.spent() <= budget + WORK_LUMP_MAX,
             "a step of {budget} spent {}",

@@ -5,7 +5,7 @@
 //! 2. A clone is one `Arc`, whatever the size. Changing a run that was cloned copies its list of blocks and the one block
 //!    it touches, never the chunks: O(blocks + [`BLOCK_MAX_CHUNKS`]).
 //!
-//! Not here: what is in a chunk (`chunk.rs`), when runs are merged (`levels.rs`).
+//! Not here: what is in a chunk (`chunk/mod.rs`), when runs are merged (`levels.rs`).
 
 pub(in crate::lsm) mod filter;
 
@@ -79,13 +79,13 @@ impl Fence {
 
 /// A key to look for, with what is computed from it once for all layers.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::lsm) struct Probe<'a> {
+pub(in crate::lsm) struct LookupKey<'a> {
     pub(in crate::lsm) key: &'a [u8],
     pub(in crate::lsm) hash: u32,
     pub(in crate::lsm) fence: Fence,
 }
 
-impl<'a> Probe<'a> {
+impl<'a> LookupKey<'a> {
     #[inline]
     pub(in crate::lsm) fn new(key: &'a [u8], hash: u32) -> Self {
         Self {
@@ -125,24 +125,24 @@ pub(in crate::lsm) struct Block {
 impl Block {
     /// How many chunks start at or below a key that comes no earlier than the first of them.
     #[inline]
-    fn count_up_to(&self, probe: &Probe<'_>) -> usize {
+    fn count_up_to(&self, lookup: &LookupKey<'_>) -> usize {
         let len = self.chunks.len();
         let Some(first) = self.fences.first() else {
             return 0;
         };
-        if probe.fence.shared_bytes(*first) < self.skip {
+        if lookup.fence.shared_bytes(*first) < self.skip {
             return len;
         }
-        let head = probe.fence.head_behind(self.skip);
+        let head = lookup.fence.head_behind(self.skip);
         let (mut low, mut high) = (self.heads.partition_point(|other| *other < head), len);
         while low < high && self.heads[low] == head {
             let middle = usize::midpoint(low, high);
             // Of equal heads the fences decide, and of equal fences the keys.
             let order = self.heads[middle]
                 .cmp(&head)
-                .then(self.fences[middle].cmp(&probe.fence));
+                .then(self.fences[middle].cmp(&lookup.fence));
             if order
-                .then_with(|| self.chunks[middle].first_key().cmp(probe.key))
+                .then_with(|| self.chunks[middle].first_key().cmp(lookup.key))
                 .is_le()
             {
                 low = middle + 1;
@@ -245,8 +245,8 @@ pub(in crate::lsm) struct Run {
 
 impl Run {
     #[inline]
-    pub(in crate::lsm) fn get(&self, probe: &Probe<'_>) -> Option<Entry<'_>> {
-        self.get_in(self.find_chunk(probe)?, probe)
+    pub(in crate::lsm) fn get(&self, lookup: &LookupKey<'_>) -> Option<Entry<'_>> {
+        self.get_in(self.find_chunk(lookup)?, lookup)
     }
 
     /// From now on it is looked up in the filter first whether there is a key. The run gets no more keys.
@@ -256,27 +256,29 @@ impl Run {
 
     /// The same, where the position is known already.
     #[inline]
-    pub(in crate::lsm) fn get_in(&self, at: Position, probe: &Probe<'_>) -> Option<Entry<'_>> {
-        self.chunk(at)?.get(probe.hash, probe.key)
+    pub(in crate::lsm) fn get_in(&self, at: Position, lookup: &LookupKey<'_>) -> Option<Entry<'_>> {
+        self.chunk(at)?.get(lookup.hash, lookup.key)
     }
 
     /// The position of the chunk that holds a key if any does: the last one that starts at or below it. None also where the filter
     /// says that the key is not there.
     #[inline]
-    pub(in crate::lsm) fn find_chunk(&self, probe: &Probe<'_>) -> Option<Position> {
+    pub(in crate::lsm) fn find_chunk(&self, lookup: &LookupKey<'_>) -> Option<Position> {
         if self
             .filter
             .as_ref()
-            .is_some_and(|filter| !filter.may_have(probe.hash))
+            .is_some_and(|filter| !filter.may_have(lookup.hash))
         {
             return None;
         }
-        probe.find(&self.blocks)
+        lookup.find(&self.blocks)
     }
 
     /// The position of the chunk that holds `key` if any does, or else the first.
     pub(in crate::lsm) fn seek(&self, key: &[u8]) -> Position {
-        Probe::new(key, 0).find(&self.blocks).unwrap_or_default()
+        LookupKey::new(key, 0)
+            .find(&self.blocks)
+            .unwrap_or_default()
     }
 
     /// The chunk behind a position.
@@ -453,7 +455,7 @@ mod tests {
                 match model.binary_search(&key) {
                     Ok(index) => {
                         assert!(
-                            run.get(&Probe::new(&key, KeyHasher::new(0).hash(&key)))
+                            run.get(&LookupKey::new(&key, KeyHasher::new(0).hash(&key)))
                                 .is_some(),
                             "seed {seed}"
                         );
@@ -467,7 +469,7 @@ mod tests {
                     }
                     Err(index) => {
                         assert!(
-                            run.get(&Probe::new(&key, KeyHasher::new(0).hash(&key)))
+                            run.get(&LookupKey::new(&key, KeyHasher::new(0).hash(&key)))
                                 .is_none(),
                             "seed {seed}"
                         );
@@ -490,12 +492,12 @@ mod tests {
                     .get_mut(changed)
                     .into_iter()
                     .for_each(|byte| *byte = rng.u8(..));
-                let sought = run
+                let cached = run
                     .chunk(run.seek(&other))
                     .map(|chunk| chunk.first_key().to_vec());
                 let index = model.partition_point(|key| *key <= other).saturating_sub(1);
                 assert_eq!(
-                    sought,
+                    cached,
                     model.get(index).cloned(),
                     "seed {seed}: looked for {other:?}"
                 );
