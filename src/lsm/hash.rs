@@ -13,6 +13,9 @@
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_nano_inline};
 use siphasher::sip::SipHasher13;
 
+/// An odd number without a pattern, for multiplying: 2^64 divided by the golden ratio.
+pub(super) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Second half of the `SipHash` key: a 64-bit seed is secret enough, and is what a chunk's header has room for.
 /// Fractional digits of the square root of two, as a number with nothing up its sleeve.
 const KEY_HIGH: u64 = 0x6a09_e667_f3bc_c908;

@@ -9,12 +9,12 @@
 
 use std::sync::Arc;
 
-use super::{Lsm, Options};
+use super::engine::{Lsm, Options};
 use crate::lsm::chunk::Chunk;
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::levels::{Level, Levels};
+use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::Blob;
-use crate::lsm::log::stream::LogPosition;
 use crate::lsm::run::{Position, Run};
 
 /// The bytes are not what an engine wrote. The text says why.

@@ -28,7 +28,7 @@ use crate::lsm::footprint::Footprint;
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::immutable_layer::ImmutableLayer;
 use crate::lsm::log::record::Entry;
-use crate::lsm::lookup_cache::NOWHERE;
+use crate::lsm::lookup_cache::ABSENT;
 use crate::lsm::memtable::FrozenMemtable;
 use crate::lsm::merge::cursor::Preparation;
 use crate::lsm::merge::job::{MergeJob, Tombstones};
@@ -115,12 +115,12 @@ impl Levels {
 
     /// Looks in one layer after the other. `places`: what [`LookupCache`](crate::lsm::lookup_cache::LookupCache) knows of the first of them.
     #[inline]
-    pub(super) fn get(&self, lookup: &LookupKey<'_>, places: &[u32]) -> Option<Entry<'_>> {
+    pub(super) fn get(&self, lookup: &LookupKey<'_>, positions: &[u32]) -> Option<Entry<'_>> {
         self.layers.iter().enumerate().find_map(|(index, layer)| {
-            match (&layer.content, places.get(index)) {
-                (_, Some(&NOWHERE)) => None,
-                (ImmutableLayer::Run(run), Some(place)) => {
-                    run.get_in(Position::unpack(*place), lookup)
+            match (&layer.content, positions.get(index)) {
+                (_, Some(&ABSENT)) => None,
+                (ImmutableLayer::Run(run), Some(position)) => {
+                    run.get_in(Position::unpack(*position), lookup)
                 }
                 (content, _) => content.get(lookup),
             }

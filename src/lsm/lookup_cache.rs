@@ -1,65 +1,75 @@
-//! Fetching into the processor's cache what reads of some keys will touch, for all of them at once.
+//! Fetches into the processor's cache what the look-ups of some keys will touch, all of them at
+//! once, and remembers what it found on the way.
 //!
-//! In a million entries a read waits for memory two or three times in each layer, one after the other, since each place is only
-//! known from the one before. Of several keys that are known ahead the waits overlap instead: first the bucket of each is asked
-//! for, and when it has come the entry that it points to. (The gain is in `cargo bench --bench engine -- "get hit"`.)
+//! With a million entries a look-up waits for memory two or three times in each layer, one wait
+//! after the other, because each address comes out of the line before. For keys that are known
+//! ahead the waits overlap: all buckets are requested first, then all entries that they point to.
+//! (The gain is in `cargo bench --bench engine -- "get hit"`.)
 //!
-//! What was found on the way is remembered: the hash of each key, which layers have not got it, and which chunk of each run it belongs
-//! to. The read that comes soon after need not do that again.
+//! The cache keeps the hash of each key, the layers that do not hold it, and the chunk of each run
+//! that it belongs to. The look-up that follows does not repeat that work.
 //!
 //! Invariants:
-//! 1. What is asked for in vain costs time and nothing else.
-//! 2. What is remembered is that of exactly this key, and forgotten as soon as anything has moved.
+//! 1. A fetch that turns out to be useless costs time and nothing else.
+//! 2. A cached look-up is that of exactly this key. All are dropped when any layer or chunk moves.
 
-use super::Lsm;
-use crate::lsm::chunk::Chunk;
-use crate::lsm::immutable_layer::ImmutableLayer;
-use crate::lsm::log::wal::Segment;
-use crate::lsm::memtable::Memtable;
-use crate::lsm::run::{Fence, LookupKey, Position};
+use super::chunk::Chunk;
+use super::immutable_layer::ImmutableLayer;
+use super::log::wal::Segment;
+use super::memtable::Memtable;
+use super::run::{Fence, LookupKey, Position};
 
-/// Keys fetched for at once: the processor asks memory for about so many lines at a time.
+/// Keys that are fetched at once: the processor has about so many requests to memory under way.
 pub const PREFETCH_KEYS_MAX: usize = 16;
 
-/// Less data than this stays in the processor's cache by itself: the second level of most has 512 KiB or more.
-const WORTH_BYTES: usize = 512 * 1024;
-
-/// Layers that are asked at the same time; there are rarely more.
+/// Layers whose requests overlap. An engine rarely has more.
 const LAYERS_AT_ONCE: usize = 8;
 
-/// Where keys may be.
+/// Layers, counted from the newest, whose position of a key is cached.
+const CACHED_LAYERS: usize = LAYERS_AT_ONCE;
+
+/// The cached position of a key in a layer that does not hold it.
+pub(super) const ABSENT: u32 = u32::MAX;
+
+/// Cached look-ups: several times as many as are fetched at once, so that few share a slot.
+const SLOTS: usize = 128;
+const _: () = assert!(SLOTS <= 1 << u8::BITS);
+
+/// A layer to fetch from.
 #[derive(Clone, Copy)]
-enum Layer<'a> {
+enum SourceLayer<'a> {
     Active(&'a Memtable, &'a Segment),
     Immutable(&'a ImmutableLayer),
 }
 
-/// What was asked for of one layer.
-enum Asked<'a> {
+/// The requests to one layer.
+enum LayerFetch<'a> {
     Nothing,
-    /// Where a search for each key begins in its index.
+    /// The slot of each key in the index, then the record that it points to.
     Memtable(&'a Memtable, Option<&'a Segment>),
-    /// The chunks that keys belong to, then their buckets.
+    /// The chunk that each key belongs to, then its bucket, then its entry.
     Chunks([Option<&'a Chunk>; PREFETCH_KEYS_MAX]),
 }
 
-impl<'a> Asked<'a> {
-    /// Begins to look for keys in a layer; `places`: where they belong.
+impl<'a> LayerFetch<'a> {
+    /// Requests the first line of each key. `positions` receives where in the layer they belong.
     fn begin(
-        layer: Layer<'a>,
+        layer: SourceLayer<'a>,
         lookups: &[LookupKey<'_>],
-        places: &mut [u32; PREFETCH_KEYS_MAX],
+        positions: &mut [u32; PREFETCH_KEYS_MAX],
     ) -> Self {
         match layer {
-            Layer::Active(memtable, segment) => Self::begin_in(memtable, Some(segment), lookups),
-            Layer::Immutable(ImmutableLayer::Memtable(frozen)) => {
-                Self::begin_in(frozen.memtable(), None, lookups)
+            SourceLayer::Active(memtable, segment) => {
+                Self::begin_in_memtable(memtable, Some(segment), lookups)
             }
-            Layer::Immutable(ImmutableLayer::Run(run)) => {
+            SourceLayer::Immutable(ImmutableLayer::Memtable(frozen)) => {
+                Self::begin_in_memtable(frozen.memtable(), None, lookups)
+            }
+            SourceLayer::Immutable(ImmutableLayer::Run(run)) => {
                 let mut chunks = [None; PREFETCH_KEYS_MAX];
-                for ((chunk, lookup), place) in chunks.iter_mut().zip(lookups).zip(places) {
+                for ((chunk, lookup), known) in chunks.iter_mut().zip(lookups).zip(positions) {
                     let position = run.find_chunk(lookup);
-                    *place = position.map_or(NOWHERE, Position::pack);
+                    *known = position.map_or(ABSENT, Position::pack);
                     *chunk = position
                         .and_then(|position| run.chunk(position))
                         .map(|chunk| {
@@ -72,7 +82,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    fn begin_in(
+    fn begin_in_memtable(
         memtable: &'a Memtable,
         active: Option<&'a Segment>,
         lookups: &[LookupKey<'_>],
@@ -83,16 +93,16 @@ impl<'a> Asked<'a> {
         Self::Memtable(memtable, active)
     }
 
-    /// Goes on with what has come meanwhile.
-    fn go_on(&self, lookups: &[LookupKey<'_>], places: &mut [u32; PREFETCH_KEYS_MAX]) {
+    /// Requests the next line of each key, now that the first has arrived.
+    fn advance(&self, lookups: &[LookupKey<'_>], positions: &mut [u32; PREFETCH_KEYS_MAX]) {
         match self {
             Self::Nothing => {}
             Self::Memtable(memtable, active) => {
-                for (lookup, place) in lookups.iter().zip(places) {
-                    *place = if memtable.prefetch_record(*active, lookup.hash) {
+                for (lookup, known) in lookups.iter().zip(positions) {
+                    *known = if memtable.prefetch_record(*active, lookup.hash) {
                         0
                     } else {
-                        NOWHERE
+                        ABSENT
                     };
                 }
             }
@@ -106,8 +116,8 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Ends with asking for the entries.
-    fn end(&self, lookups: &[LookupKey<'_>]) {
+    /// Requests the entries, now that the buckets have arrived.
+    fn finish(&self, lookups: &[LookupKey<'_>]) {
         if let Self::Chunks(chunks) = self {
             for (chunk, lookup) in chunks.iter().zip(lookups) {
                 if let Some(chunk) = chunk {
@@ -118,16 +128,6 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Layers of which is remembered where in them a key belongs.
-const PLACES_MAX: usize = LAYERS_AT_ONCE;
-
-/// The place of a key that a layer has not.
-pub(super) const NOWHERE: u32 = u32::MAX;
-
-/// Keys that are remembered at most: some times as many as are fetched for at once, so that few take each other's slot.
-const SLOTS: usize = 128;
-const _: () = assert!(SLOTS <= 1 << u8::BITS);
-
 /// What is known of a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CachedLookup {
@@ -135,8 +135,8 @@ pub(super) struct CachedLookup {
     /// 0: the slot is free.
     key_len: usize,
     hash: u32,
-    places: [u32; PLACES_MAX],
-    place_count: usize,
+    positions: [u32; CACHED_LAYERS],
+    position_count: usize,
 }
 
 impl CachedLookup {
@@ -145,38 +145,94 @@ impl CachedLookup {
         self.hash
     }
 
-    /// Where in the first layers the key belongs; see [`Levels::get`](crate::lsm::levels::Levels::get).
+    /// Where the key belongs in the newest layers, for
+    /// [`Levels::get`](super::levels::Levels::get).
     #[inline]
-    pub(super) fn places(&self) -> &[u32] {
-        &self.places[..self.place_count]
+    pub(super) fn positions(&self) -> &[u32] {
+        &self.positions[..self.position_count]
     }
 }
 
-/// What is known of the keys that were fetched for last.
+/// The look-ups of the keys that were fetched last.
 #[derive(Debug, Default)]
 pub(super) struct LookupCache {
-    /// In the slot that the key's fence says; no slots until something is fetched.
+    /// A key's slot follows from its fence. Empty until the first fetch.
     slots: Vec<CachedLookup>,
-    /// That of the levels then.
+    /// The generation of the levels that the slots are about.
     generation: u64,
 }
 
 impl LookupCache {
-    /// What is known of a key.
+    /// What is known of a key, if the levels are still of that generation.
     #[inline]
-    pub(super) fn of(&self, key: &[u8], generation: u64) -> Option<&CachedLookup> {
+    pub(super) fn get(&self, key: &[u8], generation: u64) -> Option<&CachedLookup> {
         if self.slots.is_empty() || self.generation != generation {
             return None;
         }
         let fence = Fence::new(key);
-        // A key that is not longer than a fence is told by that and its length.
+        // Only keys no longer than a fence are cached: fence and length identify them.
         self.slots
             .get(slot_of(fence))
             .filter(|cached| cached.key_len == key.len() && cached.fence == fence)
     }
 
-    /// Forgets what is not of this generation.
-    fn begin(&mut self, generation: u64) {
+    /// Fetches what writes of some keys will touch, where nothing is looked up before them.
+    pub(super) fn fetch_for_writes<'k>(
+        &mut self,
+        lookups: impl Iterator<Item = LookupKey<'k>>,
+        memtable: &Memtable,
+        generation: u64,
+    ) {
+        self.enter_generation(generation);
+        for lookup in lookups {
+            memtable.prefetch_slot(lookup.hash);
+            self.insert(&lookup, std::iter::empty());
+        }
+    }
+
+    /// Fetches what look-ups of some keys, at most [`PREFETCH_KEYS_MAX`], will touch.
+    pub(super) fn fetch<'a>(
+        &mut self,
+        lookups: &[LookupKey<'_>],
+        active: (&'a Memtable, &'a Segment),
+        immutable: impl DoubleEndedIterator<Item = &'a ImmutableLayer> + ExactSizeIterator,
+        generation: u64,
+    ) {
+        let mut positions = [[0; PREFETCH_KEYS_MAX]; CACHED_LAYERS];
+        let mut uncached = [0; PREFETCH_KEYS_MAX];
+        let immutable_count = immutable.len();
+        // The bottom goes first: its memory is the slowest to arrive.
+        let immutable = immutable.map(SourceLayer::Immutable).enumerate().rev();
+        let active = SourceLayer::Active(active.0, active.1);
+        let mut layers = immutable.chain(std::iter::once((CACHED_LAYERS, active)));
+        loop {
+            let mut fetches = [const { (CACHED_LAYERS, LayerFetch::Nothing) }; LAYERS_AT_ONCE];
+            let mut fetch_count = 0;
+            for (fetch, (index, layer)) in fetches.iter_mut().zip(&mut layers) {
+                let known = positions.get_mut(index).unwrap_or(&mut uncached);
+                *fetch = (index, LayerFetch::begin(layer, lookups, known));
+                fetch_count += 1;
+            }
+            if fetch_count == 0 {
+                break;
+            }
+            let fetches = &fetches[..fetch_count];
+            for (index, fetch) in fetches {
+                fetch.advance(lookups, positions.get_mut(*index).unwrap_or(&mut uncached));
+            }
+            for (_, fetch) in fetches {
+                fetch.finish(lookups);
+            }
+        }
+        let known = &positions[..immutable_count.min(CACHED_LAYERS)];
+        self.enter_generation(generation);
+        for (index, lookup) in lookups.iter().enumerate() {
+            self.insert(lookup, known.iter().map(|positions| positions[index]));
+        }
+    }
+
+    /// Drops what is about another generation.
+    fn enter_generation(&mut self, generation: u64) {
         if self.generation != generation || self.slots.is_empty() {
             self.generation = generation;
             self.slots.clear();
@@ -184,24 +240,22 @@ impl LookupCache {
                 fence: Fence::new(&[]),
                 key_len: 0,
                 hash: 0,
-                places: [0; PLACES_MAX],
-                place_count: 0,
+                positions: [0; CACHED_LAYERS],
+                position_count: 0,
             };
             self.slots.resize(SLOTS, free);
         }
     }
 
-    fn remember(&mut self, lookup: &LookupKey<'_>, places: impl ExactSizeIterator<Item = u32>) {
+    fn insert(&mut self, lookup: &LookupKey<'_>, positions: impl ExactSizeIterator<Item = u32>) {
         if lookup.key.len() <= Fence::BYTES {
             let cached = &mut self.slots[slot_of(lookup.fence)];
             (cached.fence, cached.key_len, cached.hash) =
                 (lookup.fence, lookup.key.len(), lookup.hash);
-            cached.place_count = places.len();
-            cached
-                .places
-                .iter_mut()
-                .zip(places)
-                .for_each(|(known, place)| *known = place);
+            cached.position_count = positions.len();
+            for (known, position) in cached.positions.iter_mut().zip(positions) {
+                *known = position;
+            }
         }
     }
 }
@@ -209,74 +263,4 @@ impl LookupCache {
 #[inline]
 fn slot_of(fence: Fence) -> usize {
     usize::from(fence.mix().to_be_bytes()[0]) % SLOTS
-}
-
-impl Lsm {
-    /// Whether there is so much data that fetching ahead is worth anything.
-    pub fn is_prefetch_worth(&self) -> bool {
-        self.levels.memory_bytes() + self.memtable.log_bytes() > WORTH_BYTES
-    }
-
-    /// Fetches what writes of these keys will touch, if nothing is looked up before; at most [`PREFETCH_KEYS_MAX`].
-    pub fn prefetch_for_writes(&mut self, keys: &[&[u8]]) {
-        self.places.begin(self.levels.generation());
-        for key in keys.iter().take(PREFETCH_KEYS_MAX) {
-            let lookup = LookupKey::new(key, self.levels.hasher().hash(key));
-            self.memtable.prefetch_slot(lookup.hash);
-            self.places.remember(&lookup, std::iter::empty());
-        }
-    }
-
-    /// Fetches what reads of these keys will touch; at most [`PREFETCH_KEYS_MAX`].
-    pub fn prefetch(&mut self, keys: &[&[u8]]) {
-        let hasher = self.levels.hasher();
-        let mut lookups = [LookupKey::new(&[], 0); PREFETCH_KEYS_MAX];
-        let count = keys.len().min(PREFETCH_KEYS_MAX);
-        for (lookup, key) in lookups.iter_mut().zip(keys) {
-            *lookup = LookupKey::new(key, hasher.hash(key));
-        }
-        let lookups = &lookups[..count];
-        let mut places = [[0; PREFETCH_KEYS_MAX]; PLACES_MAX];
-        let mut no_places = [0; PREFETCH_KEYS_MAX];
-        // What is asked for of some layers comes while others are asked. The bottom, whose memory is farthest away, goes first.
-        let immutable_count = self.levels.contents().len();
-        let immutable = self
-            .levels
-            .contents()
-            .map(Layer::Immutable)
-            .enumerate()
-            .rev();
-        let active = Layer::Active(&self.memtable, self.wal.active());
-        let mut layers = immutable.chain(std::iter::once((PLACES_MAX, active)));
-        loop {
-            let mut asked = [const { (PLACES_MAX, Asked::Nothing) }; LAYERS_AT_ONCE];
-            let mut asked_count = 0;
-            for (asked, (index, layer)) in asked.iter_mut().zip(&mut layers) {
-                *asked = (
-                    index,
-                    Asked::begin(
-                        layer,
-                        lookups,
-                        places.get_mut(index).unwrap_or(&mut no_places),
-                    ),
-                );
-                asked_count += 1;
-            }
-            if asked_count == 0 {
-                break;
-            }
-            for (index, asked) in &asked[..asked_count] {
-                asked.go_on(lookups, places.get_mut(*index).unwrap_or(&mut no_places));
-            }
-            asked[..asked_count]
-                .iter()
-                .for_each(|(_, asked)| asked.end(lookups));
-        }
-        let known = &places[..immutable_count.min(PLACES_MAX)];
-        self.places.begin(self.levels.generation());
-        for (index, lookup) in lookups.iter().enumerate() {
-            self.places
-                .remember(lookup, known.iter().map(|places| places[index]));
-        }
-    }
 }

@@ -12,6 +12,7 @@ use crate::lsm::chunk::build::ChunkBuilder;
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::immutable_layer::ImmutableLayer;
 use crate::lsm::levels::Level;
+use crate::lsm::log::record::INLINE_VALUE_MAX_BYTES;
 use crate::lsm::memtable::FrozenMemtable;
 use crate::lsm::merge::cursor::Preparation;
 use crate::lsm::run::{Position, Run};
@@ -144,7 +145,7 @@ fn build(
         }
         builder.add(&entry, hasher.hash(entry.key));
         work.spend(work::of_entry(
-            entry.key.len() + entry.value.len().min(crate::lsm::INLINE_VALUE_MAX_BYTES),
+            entry.key.len() + entry.value.len().min(INLINE_VALUE_MAX_BYTES),
         ));
         *next += 1;
         if work.is_used_up() {

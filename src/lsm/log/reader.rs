@@ -5,8 +5,9 @@
 //! 2. Of a record that is cut at most what came of it is held; a large value is collected into the buffer that it then lives in, and
 //!    digested as it comes, so that no call does work proportional to a value.
 
+use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
-use crate::lsm::log::stream::{LogPosition, RecordError, StreamRecord};
+use crate::lsm::log::stream::{RecordError, StreamRecord};
 
 /// First allocation for a large value: more follows as bytes come, whatever the head says.
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;

@@ -28,7 +28,7 @@
 
 use std::sync::Arc;
 
-use crate::lsm::log::stream::LogPosition;
+use crate::lsm::log::position::LogPosition;
 
 /// A large value: received into one buffer and shared from there to the reply, never copied.
 pub type Blob = Arc<Vec<u8>>;

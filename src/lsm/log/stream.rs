@@ -8,16 +8,8 @@
 //!
 //! Not here: the bytes of a record (`log/record.rs`), where records lie in memory (`log/wal.rs`) and in files (`storage/`).
 
+use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
-
-/// Where a history stands after a record: its version and its checksum, which stands for all that came before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogPosition {
-    /// Version of the record; 0 before the first.
-    pub version: u64,
-    /// Its checksum; 0 before the first.
-    pub checksum: u32,
-}
 
 /// What stands in a stream is not the next record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

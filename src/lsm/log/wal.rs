@@ -16,8 +16,9 @@ use std::sync::Arc;
 use crate::allocator::{CACHE_LINE_BYTES, prefetch};
 
 use crate::lsm::footprint::Footprint;
+use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::{self, Blob, Entry, RecordHead, Write};
-use crate::lsm::log::stream::{LogBatch, LogPosition, StreamRecord};
+use crate::lsm::log::stream::{LogBatch, StreamRecord};
 
 /// Room in one segment. A power of two, so that a place in a memtable's log is segment and offset in one `u32`; small
 /// enough that a sealed, half-empty one (every freeze leaves one) costs little.

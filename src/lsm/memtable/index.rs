@@ -10,9 +10,10 @@
 
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 
-use crate::lsm::memtable::RecordOffset;
-
 const LINE_SLOTS: usize = 8;
+
+/// Where a record lies in a memtable's part of the log: number of the segment × `SEGMENT_BYTES` + offset in it.
+pub(in crate::lsm) type RecordOffset = u32;
 
 /// No place: the log of a memtable is far shorter.
 const FREE: RecordOffset = RecordOffset::MAX;

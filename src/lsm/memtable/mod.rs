@@ -19,14 +19,11 @@ use crate::allocator::Block;
 use crate::lsm::footprint::Footprint;
 use crate::lsm::log::record::{Entry, RECORD_HEAD_BYTES};
 use crate::lsm::log::wal::{Appended, SEGMENT_BYTES, Segment};
-use crate::lsm::memtable::index::Shard;
+use crate::lsm::memtable::index::{RecordOffset, Shard};
 use crate::swar;
 
 /// Log bytes that one shard is meant for: some thousand of the smallest records.
 const SHARD_LOG_BYTES: usize = 32 * 1024;
-
-/// Where a record lies in a memtable's part of the log: number of the segment × [`SEGMENT_BYTES`] + offset.
-pub(in crate::lsm) type RecordOffset = u32;
 
 const SEGMENT_SHIFT: u32 = SEGMENT_BYTES.trailing_zeros();
 

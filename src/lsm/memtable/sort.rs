@@ -7,7 +7,8 @@
 
 use std::ops::Range;
 
-use crate::lsm::memtable::{FrozenMemtable, RecordOffset, SortKey};
+use crate::lsm::memtable::index::RecordOffset;
+use crate::lsm::memtable::{FrozenMemtable, SortKey};
 use crate::lsm::work::{self, Work};
 
 /// Entries sorted at once: some ten microseconds; fewer where what decides lies deep in long keys.

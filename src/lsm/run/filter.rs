@@ -6,7 +6,7 @@
 //! Invariant: for every hash that was put in, [`may_have`](Filter::may_have) is true.
 
 use crate::allocator::Block;
-use crate::lsm::run::GOLDEN;
+use crate::lsm::hash::GOLDEN;
 use crate::lsm::work::{self, Work};
 
 /// Runs of more keys than this have no filter: it is freed in one piece.

@@ -13,15 +13,13 @@ use std::sync::Arc;
 
 use crate::lsm::chunk::{Chunk, NO_EXPIRY};
 use crate::lsm::footprint::Footprint;
+use crate::lsm::hash::GOLDEN;
 use crate::lsm::log::record::Entry;
 use crate::lsm::run::filter::Filter;
 use crate::swar;
 
 /// Chunks in one block: inserting moves a few kilobytes of pointers and fences.
 const BLOCK_MAX_CHUNKS: usize = 128;
-
-/// An odd number without a pattern, for multiplying: 2^64 divided by the golden ratio.
-pub(in crate::lsm) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The first 24 bytes of a key as big-endian numbers, filled with zeros. Equal fences decide nothing; the keys do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,0 +1,610 @@
+//! The engine: the layers, the log and the maintenance of both behind one owner.
+//!
+//! What it is made of and what it promises is in `lsm/mod.rs`.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::lsm::expiry::ExpirySweeps;
+use crate::lsm::footprint::Footprint;
+use crate::lsm::hash::KeyHasher;
+use crate::lsm::levels::Levels;
+use crate::lsm::log::position::LogPosition;
+use crate::lsm::log::record::{Entry, INLINE_VALUE_MAX_BYTES, NewValue, RECORD_HEAD_BYTES, Write};
+use crate::lsm::log::stream::{LogBatch, StreamRecord};
+use crate::lsm::log::wal::{Appended, SEGMENT_BYTES, Wal, WalCursor};
+use crate::lsm::lookup_cache::{CachedLookup, LookupCache, PREFETCH_KEYS_MAX};
+use crate::lsm::memtable::{FrozenMemtable, Memtable};
+use crate::lsm::reclaim::FreeQueue;
+use crate::lsm::run::LookupKey;
+use crate::lsm::snapshot::{Snapshot, SnapshotHome};
+use crate::lsm::stats::Stats;
+use crate::lsm::work::{self, Work};
+
+/// The most that one call of [`Lsm::maintain`] spends beyond its budget: the largest piece of work that is not divided, which is giving
+/// back a chunk and the region of memory that is empty then.
+pub const WORK_LUMP_MAX: usize = 192 * 1024;
+
+/// Work owed for each unit that a write brings in: sorting (about 1.5), small merges (1 a level) and its share of rewriting the
+/// bottom (7), and memory that is new (2), with a margin so that the debt shrinks under any load.
+const DEBT_FACTOR: usize = 16;
+
+/// Done in every turn while there is something to free or to sweep, whatever is written: reads alone owe nothing.
+const TURN_WORK: usize = 32 * 1024;
+
+/// Buffers that were freed are kept for the next writes, and merges, so long after a segment was filled.
+const SPARE_KEPT_MS: u64 = 1_000;
+
+/// Log segments let go of at once.
+const RELEASED_SEGMENTS: usize = 1024;
+
+/// Less data than this stays in the processor's cache by itself: the second level of most has
+/// 512 KiB or more.
+const PREFETCH_MIN_BYTES: usize = 512 * 1024;
+
+/// What the engine needs to know at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Log bytes after which the active memtable is frozen, large values included.
+    pub memtable_bytes: usize,
+    /// Seed of the key hash; to be random wherever keys come from strangers. An engine made of chunks has theirs.
+    pub hash_seed: u64,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Lsm {
+    options: Options,
+    wal: Wal,
+    memtable: Memtable,
+    levels: Levels,
+    lookup_cache: LookupCache,
+    free_queue: FreeQueue,
+    owed_work: usize,
+    incurred_work: u64,
+    snapshots: SnapshotHome,
+    sweeps: ExpirySweeps,
+    /// Records up to here are in runs.
+    flushed_version: u64,
+    /// Records behind this one are still to be read from the log.
+    read_version: u64,
+    /// So much log is kept even if nobody is known to want it.
+    retained_log_bytes: usize,
+    /// Until then buffers are kept.
+    spare_until_ms: u64,
+}
+
+impl Lsm {
+    /// An empty engine.
+    pub fn new(options: Options) -> Self {
+        Self::from_parts(
+            options,
+            Levels::new(KeyHasher::new(options.hash_seed)),
+            LogPosition::default(),
+        )
+    }
+
+    pub(in crate::lsm) fn from_parts(
+        options: Options,
+        levels: Levels,
+        position: LogPosition,
+    ) -> Self {
+        Self {
+            options,
+            wal: Wal::new(position),
+            memtable: Memtable::new(options.memtable_bytes, position.version, 0),
+            free_queue: FreeQueue::new(levels.footprint()),
+            levels,
+            lookup_cache: LookupCache::default(),
+            owed_work: 0,
+            incurred_work: 0,
+            snapshots: SnapshotHome::new(),
+            sweeps: ExpirySweeps::default(),
+            flushed_version: position.version,
+            read_version: u64::MAX,
+            retained_log_bytes: 0,
+            spare_until_ms: 0,
+        }
+    }
+
+    /// Tells what time it is, in Unix ms.
+    #[inline]
+    pub fn note_time(&mut self, now_ms: u64) {
+        self.sweeps.now_ms = now_ms;
+    }
+
+    /// The time it was told last.
+    pub fn time_ms(&self) -> u64 {
+        self.sweeps.now_ms
+    }
+
+    /// When maintenance has something to do next although nothing is written; none while nothing expires.
+    pub fn sweep_at_ms(&self) -> Option<u64> {
+        self.sweeps.due_at_ms(
+            self.levels.expiring_chunk_count(),
+            self.memtable.first_expiry_ms(),
+        )
+    }
+
+    fn is_sweep_due(&self) -> bool {
+        self.sweep_at_ms()
+            .is_some_and(|at_ms| at_ms <= self.sweeps.now_ms)
+    }
+
+    /// The newest write of a key; `None` when there is none, it is a tombstone, or its time is over.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
+        self.find(key).1
+    }
+
+    /// The hash of a key, and what [`get`](Self::get) returns.
+    #[inline]
+    fn find(&self, key: &[u8]) -> (u32, Option<Entry<'_>>) {
+        let cached = self.lookup_cache.get(key, self.levels.generation());
+        let hash = cached.map_or_else(|| self.levels.hasher().hash(key), CachedLookup::hash);
+        let entry = self
+            .memtable
+            .get(Some(self.wal.active()), hash, key)
+            .or_else(|| {
+                self.levels.get(
+                    &LookupKey::new(key, hash),
+                    cached.map_or(&[], CachedLookup::positions),
+                )
+            });
+        (
+            hash,
+            entry.filter(|entry| entry.is_live(self.sweeps.now_ms)),
+        )
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u8]) -> u32 {
+        let cached = self.lookup_cache.get(key, self.levels.generation());
+        cached.map_or_else(|| self.levels.hasher().hash(key), CachedLookup::hash)
+    }
+
+    /// Whether there is so much data that fetching ahead is worth anything.
+    pub fn is_prefetch_worth(&self) -> bool {
+        self.levels.memory_bytes() + self.memtable.log_bytes() > PREFETCH_MIN_BYTES
+    }
+
+    /// Fetches what writes of these keys will touch, if nothing is looked up before; at most
+    /// [`PREFETCH_KEYS_MAX`].
+    pub fn prefetch_for_writes(&mut self, keys: &[&[u8]]) {
+        let hasher = self.levels.hasher();
+        let lookups = keys.iter().take(PREFETCH_KEYS_MAX);
+        self.lookup_cache.fetch_for_writes(
+            lookups.map(|key| LookupKey::new(key, hasher.hash(key))),
+            &self.memtable,
+            self.levels.generation(),
+        );
+    }
+
+    /// Fetches what reads of these keys will touch; at most [`PREFETCH_KEYS_MAX`].
+    pub fn prefetch(&mut self, keys: &[&[u8]]) {
+        let hasher = self.levels.hasher();
+        let mut lookups = [LookupKey::new(&[], 0); PREFETCH_KEYS_MAX];
+        let count = keys.len().min(PREFETCH_KEYS_MAX);
+        for (lookup, key) in lookups.iter_mut().zip(keys) {
+            *lookup = LookupKey::new(key, hasher.hash(key));
+        }
+        self.lookup_cache.fetch(
+            &lookups[..count],
+            (&self.memtable, self.wal.active()),
+            self.levels.contents(),
+            self.levels.generation(),
+        );
+    }
+
+    /// Writes a key and returns the version. The key is 1 to `KEY_MAX_BYTES` long. `expires_at_ms`: Unix time in milliseconds
+    /// from which on it is gone.
+    pub fn set(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> u64 {
+        self.write(
+            self.hash(key),
+            Write {
+                key,
+                value,
+                expires_at_ms,
+            },
+            false,
+        )
+    }
+
+    /// The same, and the version that the key had before.
+    pub fn exchange(
+        &mut self,
+        key: &[u8],
+        value: NewValue<'_>,
+        expires_at_ms: Option<u64>,
+    ) -> (u64, Option<u64>) {
+        let (hash, before) = self.find(key);
+        let before = before.map(|entry| entry.version);
+        (
+            self.write(
+                hash,
+                Write {
+                    key,
+                    value,
+                    expires_at_ms,
+                },
+                false,
+            ),
+            before,
+        )
+    }
+
+    /// Does some writes as one: they are in the log together, and wherever it goes, or not at all. Returns the version of the last.
+    pub fn write_batch<'w>(&mut self, writes: impl Iterator<Item = Write<'w>>) -> u64 {
+        let mut writes = writes.peekable();
+        while let Some(write) = writes.next() {
+            let goes_on = writes.peek().is_some();
+            self.write(self.levels.hasher().hash(write.key), write, goes_on);
+        }
+        self.last_version()
+    }
+
+    #[inline]
+    fn write(&mut self, hash: u32, write: Write<'_>, goes_on: bool) -> u64 {
+        let Write {
+            key, expires_at_ms, ..
+        } = write;
+        let value_bytes = match &write.value {
+            NewValue::Tombstone => 0,
+            NewValue::Inline(bytes) => bytes.len(),
+            NewValue::Large(large) => large.len(),
+        };
+        let appended = self.wal.append(write, goes_on);
+        self.index(
+            hash,
+            key,
+            appended,
+            expires_at_ms,
+            RECORD_HEAD_BYTES + key.len() + value_bytes,
+        )
+    }
+
+    /// Writes what a record of the log says, again. It must continue the history: [`position`](Self::position) made it.
+    pub fn replay(&mut self, record: &StreamRecord<'_>) -> u64 {
+        let appended = self.wal.append_record(record);
+        let hash = self.levels.hasher().hash(record.key());
+        self.index(
+            hash,
+            record.key(),
+            appended,
+            record.expires_at_ms(),
+            record.stream_bytes(),
+        )
+    }
+
+    /// Makes a record that was appended the newest of its key.
+    #[inline]
+    fn index(
+        &mut self,
+        hash: u32,
+        key: &[u8],
+        appended: Appended,
+        expires_at_ms: Option<u64>,
+        record_bytes: usize,
+    ) -> u64 {
+        if let Some(expires_at_ms) = expires_at_ms {
+            self.memtable.record_expiry(expires_at_ms);
+        }
+        let version = appended.version;
+        if appended.sealed.is_some() {
+            self.spare_until_ms = self.sweeps.now_ms.saturating_add(SPARE_KEPT_MS);
+        }
+        let new_bytes = self
+            .memtable
+            .insert(self.wal.active(), hash, key, appended, record_bytes);
+        // A large value is moved by reference: it owes what an entry owes.
+        let owed_work = DEBT_FACTOR * work::of_entry(record_bytes.min(INLINE_VALUE_MAX_BYTES));
+        self.owed_work += owed_work;
+        self.incurred_work += (owed_work + work::of_new(new_bytes)) as u64;
+        if self.memtable.log_bytes() >= self.options.memtable_bytes {
+            self.freeze();
+        }
+        version
+    }
+
+    /// Writes a tombstone and returns the version.
+    pub fn delete(&mut self, key: &[u8]) -> u64 {
+        self.set(key, NewValue::Tombstone, None)
+    }
+
+    /// Makes the active memtable an immutable layer; false when it is empty.
+    pub fn freeze(&mut self) -> bool {
+        if self.memtable.entry_count() == 0 {
+            return false;
+        }
+        // What writes owe while there is nothing to do is not asked for later, all at once: those to come owe enough.
+        if !self.is_due() {
+            self.owed_work = 0;
+        }
+        let last_segment = self.wal.seal();
+        // Most are like the one before.
+        let next = Memtable::new(
+            self.options.memtable_bytes,
+            self.wal.last().version,
+            self.memtable.entry_count(),
+        );
+        let memtable = std::mem::replace(&mut self.memtable, next);
+        let frozen = memtable.freeze(last_segment);
+        self.free_queue.record_frozen(&frozen);
+        self.levels.push_frozen(Arc::new(frozen));
+        true
+    }
+
+    /// Has everything written so far merged into one run, as maintenance goes on: some of it is owed in every turn until it is done.
+    pub fn compact(&mut self) {
+        self.freeze();
+        self.levels.compact();
+        self.sweeps.hurry();
+    }
+
+    /// Gives up all content, for maintenance to free a bounded piece at a time; an engine that is dropped whole frees all at
+    /// once. It is good for nothing else afterwards.
+    pub fn retire(&mut self) {
+        self.freeze();
+        self.levels.clear(&mut self.free_queue);
+        self.wal
+            .clear()
+            .for_each(|segment| self.free_queue.push_segment(segment));
+        self.spare_until_ms = 0;
+    }
+
+    /// Does maintenance, at most about `budget` units; returns the units spent, 0 when nothing is due.
+    pub fn maintain(&mut self, budget: usize) -> usize {
+        let mut work = Work::new(budget);
+        if self.is_sweep_due() {
+            self.sweeps.begin();
+            if self.memtable.first_expiry_ms() <= self.sweeps.removed_until_ms() {
+                self.freeze();
+            }
+            self.levels.begin_sweep(self.wal.last().version);
+        }
+        while !work.is_used_up()
+            && let Some(layer) = self.snapshots.take_returned()
+        {
+            self.free_queue.push_layer(layer);
+            work.spend(work::RETURN);
+        }
+        self.release_log();
+        self.free_queue.step(&mut self.wal, &mut work);
+        while (self.owed_work == 0 || self.has_needless_spare())
+            && !work.is_used_up()
+            && self.free_spare()
+        {
+            work.spend(work::of_give_back(SEGMENT_BYTES));
+        }
+        // Freeing comes first and is no part of what is owed, or merging would get nothing wherever there is much to free.
+        let freed = work.spent();
+        if self.is_pinned() {
+            work.limit(freed + self.owed_work());
+        } else if self.owed_work == 0 {
+            // More is paid than is owed: there is time for what else could wait.
+            self.levels.flush();
+        }
+        if self.levels.step(
+            self.wal.last().version,
+            self.sweeps.removed_until_ms(),
+            &mut work,
+            &mut self.free_queue,
+        ) {
+            let oldest = self.levels.oldest_memtable().map(FrozenMemtable::memtable);
+            self.flushed_version = oldest.unwrap_or(&self.memtable).base_version();
+            self.release_log();
+        }
+        self.owed_work = self.owed_work.saturating_sub(work.spent() - freed);
+        if !self.is_due() {
+            self.owed_work = 0;
+            self.sweeps.on_idle();
+        }
+        work.spent()
+    }
+
+    /// Work that is to be done now whatever else there is to do, in units for [`maintain`](Self::maintain): what writes since the last
+    /// payment owe; and something while there is anything to free, or merging was asked for. 0 when nothing is due.
+    pub fn owed_work(&self) -> usize {
+        if !self.is_due() {
+            return 0;
+        }
+        let of_turn = if self.has_to_free() || self.sweeps.is_urgent() || self.is_sweep_due() {
+            TURN_WORK
+        } else {
+            0
+        };
+        self.owed_work.max(of_turn)
+    }
+
+    /// What all writes so far have owed, paid or not, and what the memory that they were given has taken.
+    #[inline]
+    pub fn incurred_work(&self) -> u64 {
+        self.incurred_work
+    }
+
+    /// Whether maintenance has nothing to do.
+    pub fn is_idle(&self) -> bool {
+        !self.is_due() && !self.has_spare() && (self.is_pinned() || !self.levels.is_waiting())
+    }
+
+    /// Whether a snapshot holds on to layers. What merges replace is then there twice, so no more is merged than is owed.
+    fn is_pinned(&self) -> bool {
+        self.snapshots.live_count() > 0
+    }
+
+    /// Whether there is maintenance that is not to wait for when there is nothing else to do.
+    fn is_due(&self) -> bool {
+        let may_merge = !self.is_pinned() || self.owed_work > 0 || self.sweeps.is_urgent();
+        let is_merge_due = may_merge && self.levels.is_due();
+        self.has_to_free() || is_merge_due || self.is_sweep_due()
+    }
+
+    fn has_to_free(&self) -> bool {
+        !self.free_queue.is_empty() || self.snapshots.has_returned() || self.has_needless_spare()
+    }
+
+    /// Whether there is memory that is kept for writes, and there were few for long.
+    fn has_needless_spare(&self) -> bool {
+        self.spare_until_ms <= self.sweeps.now_ms && self.has_spare()
+    }
+
+    fn has_spare(&self) -> bool {
+        self.wal.has_spare() || self.levels.has_spare()
+    }
+
+    /// Frees a piece of memory that is kept for writes; false: there is none.
+    fn free_spare(&mut self) -> bool {
+        self.wal.free_spare() || self.levels.free_spare()
+    }
+
+    /// A view of everything written so far.
+    pub fn snapshot(&mut self) -> Snapshot {
+        if self.freeze() {
+            // However little was frozen, it is merged like more.
+            self.owed_work += work::SMALL_LAYER;
+        }
+        self.snapshots.snapshot(
+            self.levels.snapshot(),
+            self.wal.last(),
+            self.levels.hasher(),
+            self.sweeps.now_ms,
+        )
+    }
+
+    /// A cursor behind the newest record, for reading what is written from now on. The log is kept for it only if
+    /// [`keep_log_behind`](Self::keep_log_behind) says so.
+    pub fn log_end(&self) -> WalCursor {
+        self.wal.end()
+    }
+
+    /// Reads the records behind `cursor`, up to `version`, into `batch` until it holds about `max_bytes`.
+    pub fn read_log(
+        &self,
+        cursor: &mut WalCursor,
+        max_bytes: usize,
+        version: u64,
+        batch: &mut LogBatch,
+    ) {
+        self.wal.read(cursor, max_bytes, version, batch);
+    }
+
+    /// Keeps the log behind `version` in memory until this is called with a higher one. Without it, log that is flushed goes.
+    pub fn keep_log_behind(&mut self, version: u64) {
+        self.read_version = version;
+        self.release_log();
+    }
+
+    /// Keeps so many bytes of log for those who come later, flushed or not.
+    pub fn retain_log(&mut self, bytes: usize) {
+        self.retained_log_bytes = bytes;
+        self.release_log();
+    }
+
+    /// A cursor behind the record with this version, and where the history stood there; none if the log in memory has not
+    /// what follows.
+    pub fn log_behind(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
+        self.wal.seek(version)
+    }
+
+    /// The oldest version that [`log_behind`](Self::log_behind) has a cursor for.
+    pub fn oldest_log_version(&self) -> u64 {
+        self.wal.oldest_version()
+    }
+
+    /// Bytes of all records written since the engine was made, large values included.
+    pub fn logged_bytes(&self) -> u64 {
+        self.wal.appended_bytes()
+    }
+
+    /// Bytes of records that the log in memory holds, large values included.
+    pub fn log_bytes(&self) -> usize {
+        self.wal.held_bytes()
+    }
+
+    /// The same of what is there only for those who read it: memtables have no need of it any more.
+    pub fn flushed_log_bytes(&self) -> usize {
+        self.wal.held_bytes_up_to(self.flushed_version)
+    }
+
+    /// Snapshots not yet dropped.
+    pub fn snapshot_count(&self) -> usize {
+        self.snapshots.live_count()
+    }
+
+    fn release_log(&mut self) {
+        let version = self.flushed_version.min(self.read_version);
+        // More go with the next slice of maintenance, which these are reason for.
+        for _ in 0..RELEASED_SEGMENTS {
+            let Some(segment) = self.wal.release(version, self.retained_log_bytes) else {
+                break;
+            };
+            self.free_queue.push_segment(segment);
+        }
+    }
+
+    /// Version of the newest write.
+    pub fn last_version(&self) -> u64 {
+        self.wal.last().version
+    }
+
+    /// Where the history stands.
+    pub fn position(&self) -> LogPosition {
+        self.wal.last()
+    }
+
+    /// Bytes of memtables and runs, large values included.
+    pub fn data_bytes(&self) -> usize {
+        self.memtable.log_bytes() + self.levels.memory_bytes()
+    }
+
+    /// Frozen memtables not yet flushed.
+    pub fn frozen_count(&self) -> usize {
+        self.levels.frozen_count()
+    }
+
+    /// What snapshots alone keep alive; of large values at most.
+    pub fn pinned(&self) -> Footprint {
+        if self.snapshot_count() == 0 {
+            return Footprint::default();
+        }
+        let live = self.levels.footprint();
+        let alive = self.free_queue.alive();
+        Footprint {
+            bytes: alive.bytes.saturating_sub(live.bytes),
+            large_bytes: alive.large_bytes.saturating_sub(live.large_bytes),
+        }
+    }
+
+    /// Figures about everything but snapshots.
+    pub fn stats(&self) -> Stats {
+        let levels = self.levels.stats();
+        let mut memtables = self.memtable.footprint();
+        memtables.add(self.wal.active().footprint());
+        let mut runs = Footprint::default();
+        for (level, stats) in levels.iter().enumerate() {
+            if level == 0 {
+                memtables.add(stats.footprint);
+            } else {
+                runs.add(stats.footprint);
+            }
+        }
+        let log_bytes = self.wal.held_bytes();
+        Stats {
+            last_version: self.last_version(),
+            memtable_entry_count: self.memtable.entry_count(),
+            memtable_bytes: self.memtable.log_bytes(),
+            memtables,
+            runs,
+            levels,
+            bottom_level: self.levels.bottom_number(),
+            wal_segment_count: self.wal.segment_count(),
+            wal_bytes: self.wal.stored_bytes(),
+            log_bytes,
+            // What memtables hold is in the log until it is flushed.
+            retained_log_bytes: log_bytes.saturating_sub(memtables.total_bytes()),
+            debt: self.levels.debt(),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Where the log stands.
+
+/// Where a history stands after a record: its version and its checksum, which stands for all that came before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// Version of the record; 0 before the first.
+    pub version: u64,
+    /// Its checksum; 0 before the first.
+    pub checksum: u32,
+}
