@@ -1,25 +1,19 @@
-//! The layers there are, newest first, and what to merge next.
+//! The immutable layers, newest first, and the merges among them.
 //!
-//! Level 0 holds frozen memtables, then come levels of small runs, about [`LEVEL_RUNS`] times larger from one to the next,
-//! and last the *bottom*: one run with most of the data. Policy (lazy levelling, after Dayan and Idreos 2018):
-//! - a frozen memtable is sorted, so that scans need not;
-//! - once the layers above the bottom add up to a [`BOTTOM_SHARE`]th of it, all of them are merged into it;
-//! - otherwise [`LEVEL_RUNS`] memtables become a run of level 1, or as many runs of a level one of the next;
-//! - memtables that wait for others become a run when there is nothing else to do.
+//! Level 0 holds frozen memtables. Then come levels of small runs, several times larger from one to
+//! the next, and last the *bottom*: one run with most of the data. A frozen memtable is sorted
+//! first, so that scans need not do it.
 //!
-//! Beside that, runs that hold what expires are swept from time to time (`expiry.rs`): a job without sources rewrites chunks of
-//! which a good part has expired.
-//!
-//! So reads look into few layers, memory beyond the live data is bounded by that share, and each entry is rewritten a
-//! number of times that grows with the logarithm of the data, plus [`BOTTOM_SHARE`] + 1 for the bottom.
+//! Besides merges there are sweeps (`expiry.rs`): a job without sources rewrites the chunks of a
+//! run of which a good part has expired.
 //!
 //! Invariants:
 //! 1. Layers are ordered: a key's newest entry is in the first layer that has it.
-//! 2. A source of a job keeps its place until the job is done; the job's target lies directly below its oldest source.
-//!    So every intermediate state reads right.
-//! 3. Layers leave oldest first within a level, and only when all of them is in the target.
+//! 2. A source of a job keeps its place until the job is done; the job's target lies directly below
+//!    its oldest source. So every intermediate state reads right.
+//! 3. Layers leave oldest first within a level, and only when the target holds all of them.
 //!
-//! Not here: how a merge is done (`merge/job.rs`).
+//! Not here: what to merge next (`merge/policy.rs`), how a merge is done (`merge/job.rs`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,32 +21,17 @@ use std::sync::Arc;
 use crate::lsm::footprint::Footprint;
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::immutable_layer::ImmutableLayer;
+use crate::lsm::level::Level;
 use crate::lsm::log::record::Entry;
 use crate::lsm::lookup_cache::ABSENT;
 use crate::lsm::memtable::FrozenMemtable;
 use crate::lsm::merge::cursor::Preparation;
 use crate::lsm::merge::job::{MergeJob, Tombstones};
+use crate::lsm::merge::policy::{self, DueMerge, LayerView, Requests};
 use crate::lsm::reclaim::FreeQueue;
 use crate::lsm::run::{LookupKey, Position, Run};
 use crate::lsm::stats::LevelStats;
 use crate::lsm::work::Work;
-
-/// Runs of one level that are merged into one of the next: reads pay for more runs, writes for fewer.
-const LEVEL_RUNS: usize = 4;
-
-/// The bottom is rewritten when the layers above add up to one part in this many of it. Overwriting a million small entries again
-/// and again took 1.1 times the memory of a fresh load with 8 and 1.1 to 1.15 with 6, for as much processor time a write; merging values
-/// of 1 KiB that do not stay as long as they are, so that chunks cannot be updated, took 30 % more of it with 8.
-const BOTTOM_SHARE: usize = 6;
-
-/// Where a layer stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// 0 for frozen memtables, above it for runs.
-    Upper(u8),
-    /// The one run with most of the data.
-    Bottom,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LayerState {
@@ -93,9 +72,7 @@ pub(super) struct Levels {
     /// Sorts memtables that were frozen, before anything else is done.
     preparation: Preparation,
     hasher: KeyHasher,
-    is_compaction_due: bool,
-    /// Memtables are not to wait for others.
-    is_flush_due: bool,
+    requests: Requests,
     generation: u64,
 }
 
@@ -107,8 +84,7 @@ impl Levels {
             next_job_id: 0,
             preparation: Preparation::of_many(),
             hasher,
-            is_compaction_due: false,
-            is_flush_due: false,
+            requests: Requests::default(),
             generation: 0,
         }
     }
@@ -214,7 +190,7 @@ impl Levels {
 
     /// Asks for all layers to become one.
     pub(super) fn compact(&mut self) {
-        self.is_compaction_due = true;
+        self.requests.has_compaction = true;
     }
 
     /// The oldest frozen memtable that is not in runs yet.
@@ -230,7 +206,7 @@ impl Levels {
 
     /// Has memtables that wait for others become runs.
     pub(super) fn flush(&mut self) {
-        self.is_flush_due = true;
+        self.requests.has_flush = true;
     }
 
     /// Works on what is due, until `work` is used up or nothing is due; true if a job was finished. What has expired by
@@ -307,73 +283,29 @@ impl Levels {
     }
 
     fn start_due_jobs(&mut self, last_version: u64) {
-        self.is_compaction_due &= self.layers.iter().any(|layer| layer.level != Level::Bottom);
-        while let Some((sources, level)) = self.due() {
-            self.start_job(sources, level, last_version);
+        self.requests.has_compaction &=
+            self.layers.iter().any(|layer| layer.level != Level::Bottom);
+        while let Some(DueMerge { sources, into }) = self.next_merge() {
+            self.start_job(sources, into, last_version);
         }
-        self.is_flush_due = false;
+        self.requests.has_flush = false;
     }
 
-    /// Which layers are to be merged next, and into which level.
-    fn due(&self) -> Option<(Range<usize>, Level)> {
-        if let Some(sources) = self.due_for_bottom() {
-            return Some((sources, Level::Bottom));
-        }
-        self.idle_runs().find_map(|(layers, level)| {
-            let enough = if level == 0 && self.is_flush_due {
-                1
-            } else {
-                LEVEL_RUNS
-            };
-            (layers.len() >= enough).then_some((layers, Level::Upper(level + 1)))
+    fn views(&self) -> impl Iterator<Item = LayerView> + Clone {
+        self.layers.iter().map(|layer| LayerView {
+            level: layer.level,
+            is_idle: layer.state == LayerState::Idle,
+            bytes: layer.content.memory_bytes(),
         })
     }
 
-    /// The idle layers directly above the bottom, if they are to be merged into it now.
-    fn due_for_bottom(&self) -> Option<Range<usize>> {
-        let bottom = self
-            .layers
-            .last()
-            .filter(|layer| layer.level == Level::Bottom);
-        if bottom.is_some_and(|layer| layer.state != LayerState::Idle) {
-            return None;
-        }
-        let end = self.layers.len() - usize::from(bottom.is_some());
-        let start = self.layers[..end]
-            .iter()
-            .rposition(|layer| layer.state != LayerState::Idle)
-            .map_or(0, |at| at + 1);
-        let upper_bytes: usize = self.layers[start..end]
-            .iter()
-            .map(|layer| layer.content.memory_bytes())
-            .sum();
-        let bottom_bytes = bottom.map_or(0, |layer| layer.content.memory_bytes());
-        let is_large = upper_bytes.saturating_mul(BOTTOM_SHARE) >= bottom_bytes;
-        let is_compaction = self.is_compaction_due && start == 0 && self.jobs.is_empty();
-        (start < end && (is_large || is_compaction)).then_some(start..end)
-    }
-
-    /// Idle layers above the bottom that lie side by side and are of one level, and that level, lowest first. A layer counts as of the
-    /// level of those above it, if that is higher: merges of newer layers can end before those of older ones, and what is left of
-    /// a low level below others would never have enough neighbours.
-    fn idle_runs(&self) -> impl Iterator<Item = (Range<usize>, u8)> {
-        let (mut at, mut level) = (0, 0);
-        std::iter::from_fn(move || {
-            let is_idle =
-                |layer: &Layer| layer.state == LayerState::Idle && layer.level != Level::Bottom;
-            let start = at + self.layers[at..].iter().position(is_idle)?;
-            level = level.max(self.layers[start].upper_number()?);
-            let is_alike = |layer: &&Layer| {
-                is_idle(layer) && layer.upper_number().is_some_and(|number| number <= level)
-            };
-            at = start + self.layers[start..].iter().take_while(is_alike).count();
-            Some((start..at, level))
-        })
+    fn next_merge(&self) -> Option<DueMerge> {
+        policy::next_merge(self.views(), self.requests)
     }
 
     fn start_job(&mut self, sources: Range<usize>, level: Level, last_version: u64) {
         if sources.start == 0 {
-            self.is_compaction_due &= level != Level::Bottom;
+            self.requests.has_compaction &= level != Level::Bottom;
         }
         let target_at = sources.end;
         let has_target = level == Level::Bottom && target_at < self.layers.len();
@@ -443,14 +375,14 @@ impl Levels {
     pub(super) fn is_due(&self) -> bool {
         !self.jobs.is_empty()
             || !self.preparation.is_done()
-            || self.due().is_some()
-            || (self.is_compaction_due
+            || self.next_merge().is_some()
+            || (self.requests.has_compaction
                 && self.layers.iter().any(|layer| layer.level != Level::Bottom))
     }
 
     /// Whether there are memtables that wait for others.
     pub(super) fn is_waiting(&self) -> bool {
-        self.idle_runs().any(|(_, level)| level == 0)
+        policy::idle_groups(self.views()).any(|(_, level)| level == 0)
     }
 
     /// Work owed by jobs under way and by memtables that wait for one. An estimate.
@@ -476,7 +408,7 @@ impl Levels {
         let bottom = self.bottom_number();
         let mut levels: Vec<LevelStats> = Vec::with_capacity(bottom + 1);
         for layer in &self.layers {
-            let level = layer.upper_number().map_or(bottom, usize::from);
+            let level = layer.level.upper_number().map_or(bottom, usize::from);
             levels.resize(levels.len().max(level + 1), LevelStats::default());
             levels[level].layer_count += 1;
             levels[level].entry_count += layer.content.entry_count();
@@ -499,7 +431,7 @@ impl Levels {
         usize::from(
             self.layers
                 .iter()
-                .filter_map(Layer::upper_number)
+                .filter_map(|layer| layer.level.upper_number())
                 .max()
                 .unwrap_or(0)
                 .max(1),
@@ -512,13 +444,6 @@ impl Levels {
 }
 
 impl Layer {
-    fn upper_number(&self) -> Option<u8> {
-        match self.level {
-            Level::Upper(number) => Some(number),
-            Level::Bottom => None,
-        }
-    }
-
     fn expiring_chunk_count(&self) -> usize {
         match &self.content {
             ImmutableLayer::Run(run) => run.expiring_chunk_count(),
@@ -528,46 +453,5 @@ impl Layer {
 
     fn merge_work(&self) -> usize {
         crate::lsm::work::ENTRY * self.content.entry_count() + self.content.memory_bytes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lsm::chunk::build::ChunkBuilder;
-    use crate::lsm::log::record::Value;
-
-    #[test]
-    fn a_low_level_below_others_counts_as_theirs() {
-        let hasher = KeyHasher::new(1);
-        let mut builder = ChunkBuilder::new(&hasher, 1);
-        builder.add(
-            &Entry {
-                key: b"key",
-                version: 1,
-                expires_at_ms: None,
-                value: Value::Inline(b""),
-            },
-            0,
-        );
-        let mut bottom = Run::default();
-        bottom.insert(Position::default(), Arc::new(builder.finish()));
-        let due = |numbers: &[u8]| {
-            let upper = numbers
-                .iter()
-                .map(|number| (Level::Upper(*number), Run::default()));
-            Levels::adopt(
-                hasher,
-                upper.chain([(Level::Bottom, bottom.clone())]).collect(),
-            )
-            .due()
-        };
-        assert_eq!(due(&[1, 1, 1, 2, 2, 3]), None);
-        assert_eq!(due(&[1, 1, 2, 2, 2, 2, 3]), Some((2..6, Level::Upper(3))));
-        assert_eq!(
-            due(&[1, 4, 4, 5, 5, 7, 1, 3, 3]),
-            Some((5..9, Level::Upper(8)))
-        );
-        assert_eq!(due(&[0, 0, 2, 1, 1, 1, 1]), Some((2..7, Level::Upper(3))));
     }
 }

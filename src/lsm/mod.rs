@@ -29,6 +29,7 @@ mod footprint;
 mod hash;
 mod immutable_layer;
 mod ingest;
+mod level;
 mod levels;
 mod log;
 mod lookup_cache;
@@ -48,7 +49,7 @@ pub use engine::{Lsm, Options, WORK_LUMP_MAX};
 pub use footprint::Footprint;
 pub use hash::KeyHasher;
 pub use ingest::{EngineBuilder, IngestError};
-pub use levels::Level;
+pub use level::Level;
 pub use log::position::LogPosition;
 pub use log::reader::RecordReader;
 pub use log::record::{

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::immutable_layer::ImmutableLayer;
-use crate::lsm::levels::Level;
+use crate::lsm::level::Level;
 use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::Entry;
 use crate::lsm::merge::cursor::{MergeCursor, Preparation};

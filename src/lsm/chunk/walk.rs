@@ -11,7 +11,7 @@ use crate::lsm::chunk::Chunk;
 use crate::lsm::chunk::build::ChunkBuilder;
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::immutable_layer::ImmutableLayer;
-use crate::lsm::levels::Level;
+use crate::lsm::level::Level;
 use crate::lsm::log::record::INLINE_VALUE_MAX_BYTES;
 use crate::lsm::memtable::FrozenMemtable;
 use crate::lsm::merge::cursor::Preparation;

@@ -17,6 +17,7 @@ use crate::lsm::log::stream::{LogBatch, StreamRecord};
 use crate::lsm::log::wal::{Appended, SEGMENT_BYTES, Wal, WalCursor};
 use crate::lsm::lookup_cache::{CachedLookup, LookupCache, PREFETCH_KEYS_MAX};
 use crate::lsm::memtable::{FrozenMemtable, Memtable};
+use crate::lsm::merge::policy::BOTTOM_REWRITES;
 use crate::lsm::reclaim::FreeQueue;
 use crate::lsm::run::LookupKey;
 use crate::lsm::snapshot::{Snapshot, SnapshotHome};
@@ -27,9 +28,10 @@ use crate::lsm::work::{self, Work};
 /// back a chunk and the region of memory that is empty then.
 pub const WORK_LUMP_MAX: usize = 192 * 1024;
 
-/// Work owed for each unit that a write brings in: sorting (about 1.5), small merges (1 a level) and its share of rewriting the
-/// bottom (7), and memory that is new (2), with a margin so that the debt shrinks under any load.
-const DEBT_FACTOR: usize = 16;
+/// Work that a write owes for each unit that it brings in: sorting it, merging it through the upper
+/// levels, rewriting the bottom, touching new memory, and a margin, so that the debt shrinks under
+/// any load.
+const DEBT_FACTOR: usize = 2 + 3 + BOTTOM_REWRITES + 2 + 2;
 
 /// Done in every turn while there is something to free or to sweep, whatever is written: reads alone owe nothing.
 const TURN_WORK: usize = 32 * 1024;

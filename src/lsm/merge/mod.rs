@@ -4,3 +4,4 @@ pub(in crate::lsm) mod cursor;
 pub(in crate::lsm) mod job;
 #[cfg(test)]
 mod job_tests;
+pub(in crate::lsm) mod policy;
