@@ -1,4 +1,5 @@
-//! The `db-node` program: arguments to configuration, configuration to a running node, failures to exit codes.
+//! The `db-node` program: arguments to configuration, configuration to a running node, failures to
+//! exit codes.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,7 +1,8 @@
 //! Looking at eight bytes at once, in an ordinary register ("SIMD within a register").
 //!
-//! Each function takes eight bytes in little-endian order and marks bytes by their high bits. The lowest mark is that of the first
-//! byte that is looked for, and there is none if there is no such byte; marks above the lowest may be wrong.
+//! Each function takes eight bytes in little-endian order and marks bytes by their high bits. The
+//! lowest mark is that of the first byte that is looked for, and there is none if there is no such
+//! byte; marks above the lowest may be wrong.
 //!
 //! Source: Mycroft's test for a zero byte (1987), as in Warren, Hacker's Delight, section 6-1.
 
@@ -31,7 +32,8 @@ pub fn each_equal(word: u64, byte: u8) -> u64 {
 /// Marks bytes above `limit`, which is below 0x80.
 #[inline]
 pub fn above(word: u64, limit: u8) -> u64 {
-    // The addition carries out of a byte only where it is above, and then the mark is not the lowest.
+    // The addition carries out of a byte only where it is above, and then the mark is not the
+    // lowest.
     (word.wrapping_add(u64::from(0x7f - limit) * ONES) | word) & HIGHS
 }
 
@@ -41,7 +43,8 @@ pub fn first(marks: u64) -> usize {
     marks.trailing_zeros() as usize / 8
 }
 
-/// The first eight bytes of a slice as a big-endian number, filled with zeros: numbers compare as the bytes do.
+/// The first eight bytes of a slice as a big-endian number, filled with zeros: numbers compare as
+/// the bytes do.
 #[inline]
 pub fn big_endian_prefix(bytes: &[u8]) -> u64 {
     if let Some(first) = bytes.first_chunk() {

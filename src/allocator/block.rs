@@ -1,21 +1,25 @@
-//! Blocks of memory for what is most of the data, chunks, and for what comes and goes beside it, the indexes of memtables.
+//! Blocks of memory for what is most of the data, chunks, and for what comes and goes beside it,
+//! the indexes of memtables.
 //!
 //! They are cut out of regions of their own, which go back to the system when they are empty.
 //!
-//! Why not in huge pages: the system clears one as a whole when it is touched first, which holds the loop for 0.3 ms, or for 8 to
-//! 25 ms where a virtual machine's host has yet to give the memory. Since what requests look for is fetched ahead, waits for tables
-//! of pages overlap, too. Measured with 1 M entries, with huge pages and without, in turns: GET 11.0 and 11.0 us of processor time,
-//! 16 pipelined 1.9 and 1.9; SET 14.1 and 11.8, 3.2 and 3.5. With 10 M: GET 11.0 and 11.3, 2.5 and 2.6; SET 16 pipelined 3.8 and
-//! 4.2. The longest slice of maintenance: 8 ms and 0.6 ms.
+//! Why not in huge pages: the system clears one as a whole when it is touched first, which holds
+//! the loop for 0.3 ms, or for 8 to 25 ms where a virtual machine's host has yet to give the
+//! memory. Since what requests look for is fetched ahead, waits for tables of pages overlap, too.
+//! Measured with 1 M entries, with huge pages and without, in turns: GET 11.0 and 11.0 us of
+//! processor time, 16 pipelined 1.9 and 1.9; SET 14.1 and 11.8, 3.2 and 3.5. With 10 M: GET 11.0
+//! and 11.3, 2.5 and 2.6; SET 16 pipelined 3.8 and 4.2. The longest slice of maintenance: 8 ms and
+//! 0.6 ms.
 //!
-//! A block takes the first hole that is large enough, in the oldest region that has one; so the newest regions become empty
-//! first when data gets less, and go back to the system.
+//! A block takes the first hole that is large enough, in the oldest region that has one; so the
+//! newest regions become empty first when data gets less, and go back to the system.
 //!
 //! Invariants:
-//! 1. The bytes of a block are its own from [`Block::new`] until it is dropped, and are always initialized.
+//! 1. The bytes of a block are its own from [`Block::new`] until it is dropped, and are always
+//!    initialized.
 //! 2. A region lives as long as any block of it. At most one region without a block is kept.
-//! 3. Finding a hole looks at the bitmaps of few regions: those that have been seen to have none are not looked at again before
-//!    something in them is freed.
+//! 3. Finding a hole looks at the bitmaps of few regions: those that have been seen to have none
+//!    are not looked at again before something in them is freed.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::mem::ManuallyDrop;
@@ -78,7 +82,8 @@ impl Block {
         block
     }
 
-    /// Shortens the block, if it is one of `len` bytes already but for bookkeeping: it takes as much memory. False: it does not.
+    /// Shortens the block, if it is one of `len` bytes already but for bookkeeping: it takes as
+    /// much memory. False: it does not.
     pub fn shorten(&mut self, len: usize) -> bool {
         let fits = len <= self.len && grains(len) == grains(self.len);
         if fits {
@@ -87,12 +92,14 @@ impl Block {
         fits
     }
 
-    /// Frees the block. Returns how many bytes went back to the system with it: those of a region that has become empty.
+    /// Frees the block. Returns how many bytes went back to the system with it: those of a region
+    /// that has become empty.
     pub fn free(self) -> usize {
         ManuallyDrop::new(self).release()
     }
 
-    /// Has the system take back the memory that the block lies in, though its place is kept, and frees it as [`free`](Self::free) does.
+    /// Has the system take back the memory that the block lies in, though its place is kept, and
+    /// frees it as [`free`](Self::free) does.
     pub fn give_back(mut self) -> usize {
         super::give_back(&mut self);
         arena().note_given_back(self.region, self.start, grains(self.len));
@@ -112,7 +119,8 @@ impl Deref for Block {
     #[inline(always)]
     #[expect(unsafe_code, reason = "a block has a pointer of its own")]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the bytes are the block's own and initialized (invariant 1), and borrowed as long as the block is.
+        // SAFETY: the bytes are the block's own and initialized (invariant 1), and borrowed as long
+        // as the block is.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -132,7 +140,8 @@ impl Drop for Block {
     }
 }
 
-/// Memory of freed blocks that was not given back, in bytes, about: blocks that are made next may lie there.
+/// Memory of freed blocks that was not given back, in bytes, about: blocks that are made next may
+/// lie there.
 pub fn spare_bytes() -> usize {
     arena().spare_count * GRAIN_BYTES
 }
@@ -217,7 +226,8 @@ impl Arena {
         (number, region.take(0, count), 0)
     }
 
-    /// Returns how many grains that were touched went back to the system: those of a region that has become empty.
+    /// Returns how many grains that were touched went back to the system: those of a region that
+    /// has become empty.
     fn free(&mut self, number: usize, start: NonNull<u8>, count: usize) -> usize {
         let region = &mut self.regions[number];
         let grain = region.put_back(start, count);
@@ -276,7 +286,8 @@ impl Region {
     #[expect(unsafe_code, reason = "what was mapped is unmapped")]
     fn unmap(self) {
         assert!(self.used_count == 0, "a region with blocks");
-        // SAFETY: the region was mapped with this length by `map`, no block of it is left, and it is gone from the arena.
+        // SAFETY: the region was mapped with this length by `map`, no block of it is left, and it
+        // is gone from the arena.
         let outcome = unsafe { libc::munmap(self.start.as_ptr().cast(), REGION_BYTES) };
         debug_assert!(outcome == 0, "a whole mapping is unmapped");
     }

@@ -1,12 +1,15 @@
 //! The seeded hash of keys, shared by memtables and chunks.
 //!
-//! Chunks carry their hash table and its seed to disk and to replicas, so an algorithm is fixed for good, and its number is the
-//! format of the chunks. All of an engine has one of them: the newest, or that of the chunks that it began with.
+//! Chunks carry their hash table and its seed to disk and to replicas, so an algorithm is fixed for
+//! good, and its number is the format of the chunks. All of an engine has one of them: the newest,
+//! or that of the chunks that it began with.
 //!
-//! 1. SipHash-1-3 (Aumasson and Bernstein 2012, with the reduced rounds that Rust's own maps use), until 2026-11.
-//! 2. rapidhash v3 nano (De Carli 2025, after Wang Yi's wyhash), whose secrets are derived from the seed. A merge hashes each key that it
-//!    moves; this takes a third of the instructions for a key of 16 bytes. Keys come from strangers: rapidhash is
-//!    not cryptographic, but collisions cannot be made without the secrets, which answers do not tell.
+//! 1. SipHash-1-3 (Aumasson and Bernstein 2012, with the reduced rounds that Rust's own maps use),
+//!    until 2026-11.
+//! 2. rapidhash v3 nano (De Carli 2025, after Wang Yi's wyhash), whose secrets are derived from the
+//!    seed. A merge hashes each key that it moves; this takes a third of the instructions for a key
+//!    of 16 bytes. Keys come from strangers: rapidhash is not cryptographic, but collisions cannot
+//!    be made without the secrets, which answers do not tell.
 //!
 //! 32 bits are enough: a table holds some thousand keys.
 
@@ -16,8 +19,9 @@ use siphasher::sip::SipHasher13;
 /// An odd number without a pattern, for multiplying: 2^64 divided by the golden ratio.
 pub(super) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Second half of the `SipHash` key: a 64-bit seed is secret enough, and is what a chunk's header has room for.
-/// Fractional digits of the square root of two, as a number with nothing up its sleeve.
+/// Second half of the `SipHash` key: a 64-bit seed is secret enough, and is what a chunk's header
+/// has room for. Fractional digits of the square root of two, as a number with nothing up its
+/// sleeve.
 const KEY_HIGH: u64 = 0x6a09_e667_f3bc_c908;
 
 /// Hashes keys with one seed.

@@ -3,8 +3,8 @@
 //! Chunks are adopted as they are: checked, not indexed again.
 //!
 //! Invariants:
-//! 1. Nothing is believed that a read, a merge or a scan relies on: each chunk is checked as a whole ([`Chunk::adopt`]), and
-//!    the chunks of a layer ascend without overlap.
+//! 1. Nothing is believed that a read, a merge or a scan relies on: each chunk is checked as a
+//!    whole ([`Chunk::adopt`]), and the chunks of a layer ascend without overlap.
 //! 2. No version in it lies behind the position that the engine then stands at.
 
 use std::sync::Arc;

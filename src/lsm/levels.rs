@@ -89,7 +89,8 @@ impl Levels {
         }
     }
 
-    /// Looks in one layer after the other. `places`: what [`LookupCache`](crate::lsm::lookup_cache::LookupCache) knows of the first of them.
+    /// Looks in one layer after the other. `places`: what
+    /// [`LookupCache`](crate::lsm::lookup_cache::LookupCache) knows of the first of them.
     #[inline]
     pub(super) fn get(&self, lookup: &LookupKey<'_>, positions: &[u32]) -> Option<Entry<'_>> {
         self.layers.iter().enumerate().find_map(|(index, layer)| {
@@ -209,8 +210,8 @@ impl Levels {
         self.requests.has_flush = true;
     }
 
-    /// Works on what is due, until `work` is used up or nothing is due; true if a job was finished. What has expired by
-    /// `removed_until_ms` goes.
+    /// Works on what is due, until `work` is used up or nothing is due; true if a job was finished.
+    /// What has expired by `removed_until_ms` goes.
     pub(super) fn step(
         &mut self,
         last_version: u64,
@@ -271,7 +272,8 @@ impl Levels {
         self.layers.iter().map(Layer::expiring_chunk_count).sum()
     }
 
-    /// Begins a sweep of all runs that hold what expires and are not being merged; memtables become runs.
+    /// Begins a sweep of all runs that hold what expires and are not being merged; memtables become
+    /// runs.
     pub(super) fn begin_sweep(&mut self, last_version: u64) {
         self.flush();
         for at in 0..self.layers.len() {

@@ -1,8 +1,8 @@
 //! What nobody reads any more, freed a bounded piece at a time.
 //!
-//! Dropping a large layer at once would hold the loop for as long as the allocator needs for thousands of chunks. Here it is
-//! taken apart instead: each step frees about one allocation. What a snapshot still shares is left to the snapshot, whose
-//! release comes here in its turn.
+//! Dropping a large layer at once would hold the loop for as long as the allocator needs for
+//! thousands of chunks. Here it is taken apart instead: each step frees about one allocation. What
+//! a snapshot still shares is left to the snapshot, whose release comes here in its turn.
 
 use std::sync::Arc;
 
@@ -17,11 +17,13 @@ use crate::lsm::memtable::FrozenMemtable;
 use crate::lsm::run::{self, Blocks};
 use crate::lsm::work::{self, Work};
 
-/// Freed at once of a large value: allocators give the end of a large block back to the system where it lies.
+/// Freed at once of a large value: allocators give the end of a large block back to the system
+/// where it lies.
 const BLOB_PIECE_BYTES: usize = 1024 * 1024;
 
-/// So much of freed blocks is left to the allocator, for those that are made next; of more, the memory is given back to the
-/// system, which takes a call for each now, and page faults when it is needed again.
+/// So much of freed blocks is left to the allocator, for those that are made next; of more, the
+/// memory is given back to the system, which takes a call for each now, and page faults when it is
+/// needed again.
 const SPARE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The queue of things to free.
@@ -38,7 +40,8 @@ pub(super) struct FreeQueue {
     segments: Vec<Arc<Segment>>,
     segment: Option<Segment>,
     memtables: Vec<FrozenMemtable>,
-    /// Frozen memtables and chunks that were made and not freed, here or in layers, live ones and those of snapshots.
+    /// Frozen memtables and chunks that were made and not freed, here or in layers, live ones and
+    /// those of snapshots.
     alive: Footprint,
 }
 
@@ -99,8 +102,9 @@ impl FreeQueue {
             && self.memtables.is_empty()
     }
 
-    /// Frees until `work` is used up or nothing is left; smallest things first, so that the queue stays short.
-    /// Buffers of segments go back to the log, which has need of them while it is written to.
+    /// Frees until `work` is used up or nothing is left; smallest things first, so that the queue
+    /// stays short. Buffers of segments go back to the log, which has need of them while it is
+    /// written to.
     pub(super) fn step(&mut self, wal: &mut Wal, work: &mut Work) {
         while !work.is_used_up() && self.free_one(wal, work) {}
     }

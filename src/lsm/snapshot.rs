@@ -1,9 +1,10 @@
 //! A point-in-time view of the engine, and ordered scans over it.
 //!
 //! Invariants:
-//! 1. A snapshot is complete up to its version and has nothing behind it, whatever is written, merged or freed later.
-//! 2. Taking one costs O(layers). Dropping one, on whatever thread, sends its layers home: what it alone held is freed by the
-//!    engine's maintenance, a bounded piece at a time.
+//! 1. A snapshot is complete up to its version and has nothing behind it, whatever is written,
+//!    merged or freed later.
+//! 2. Taking one costs O(layers). Dropping one, on whatever thread, sends its layers home: what it
+//!    alone held is freed by the engine's maintenance, a bounded piece at a time.
 //!
 //! Not here: the view as chunks, for files and replicas (`chunk/walk.rs`).
 
@@ -141,7 +142,8 @@ impl Snapshot {
         }
     }
 
-    /// A scan of the newest write of each key, whether it has expired or not, and deletions so long as their tombstones were not merged away.
+    /// A scan of the newest write of each key, whether it has expired or not, and deletions so long
+    /// as their tombstones were not merged away.
     pub fn into_scan_of_writes(self) -> Scan {
         Scan {
             tombstones: Tombstones::Keep,
@@ -172,7 +174,8 @@ impl Clone for Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         for (_, layer) in self.layers.drain(..) {
-            // An engine that is gone has nothing left to keep in time: then the layer goes here and now.
+            // An engine that is gone has nothing left to keep in time: then the layer goes here and
+            // now.
             self.counts.returning.fetch_add(1, Ordering::Release);
             let _ = self.home.send(layer);
         }
@@ -203,7 +206,8 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Goes to the next live key, doing at most about `budget` units of work; returns with what was spent.
+    /// Goes to the next live key, doing at most about `budget` units of work; returns with what was
+    /// spent.
     pub fn step(&mut self, budget: usize) -> (ScanState, usize) {
         let mut work = Work::new(budget);
         let state = self.find_next(&mut work);

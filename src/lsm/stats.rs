@@ -1,11 +1,15 @@
-//! Figures for monitoring: what there is by level and by owner, and what snapshots alone keep alive.
+//! Figures for monitoring: what there is by level and by owner, and what snapshots alone keep
+//! alive.
 //!
-//! What is *pinned* is found without asking any snapshot. The engine counts the bytes of all frozen memtables and chunks that were made
-//! and not freed yet (`reclaim.rs` frees all of them, those of snapshots too, which send their layers home). What of them is in no live
-//! layer any more is kept by snapshots, or waits to be freed, which is a slice of maintenance at most while maintenance keeps up.
+//! What is *pinned* is found without asking any snapshot. The engine counts the bytes of all frozen
+//! memtables and chunks that were made and not freed yet (`reclaim.rs` frees all of them, those of
+//! snapshots too, which send their layers home). What of them is in no live layer any more is kept
+//! by snapshots, or waits to be freed, which is a slice of maintenance at most while maintenance
+//! keeps up.
 //!
-//! Large values are counted apart, once for each layer that refers to them: the value itself is there once, and may be in a live layer, too.
-//! So what snapshots pin of them is at most what is told.
+//! Large values are counted apart, once for each layer that refers to them: the value itself is
+//! there once, and may be in a live layer, too. So what snapshots pin of them is at most what is
+//! told.
 //!
 //! Cost: O(layers + segments of memtables), and one allocation.
 

@@ -1,8 +1,8 @@
 //! Units of maintenance work, so that slices are bounded by what they do and not by a clock.
 //!
-//! One unit is about what moving one byte costs; the constants below say what else costs how much in the same coin. They were
-//! measured with `cargo bench --bench engine` and only need to be right within a factor of two: they bound a slice, they
-//! decide nothing else.
+//! One unit is about what moving one byte costs; the constants below say what else costs how much
+//! in the same coin. They were measured with `cargo bench --bench engine` and only need to be right
+//! within a factor of two: they bound a slice, they decide nothing else.
 
 /// Handling one entry in a merge, beside its bytes: comparing, hashing, indexing.
 pub(super) const ENTRY: usize = 64;
@@ -31,7 +31,8 @@ pub(super) const SORT_RUN: usize = 48;
 /// Merging one entry out of two sorted runs.
 pub(super) const SORT_MERGE: usize = 12;
 
-/// Taking back a layer from a snapshot that was dropped; if it was the last to hold it, freeing it comes on top.
+/// Taking back a layer from a snapshot that was dropped; if it was the last to hold it, freeing it
+/// comes on top.
 pub(super) const RETURN: usize = 512;
 
 /// Freeing one allocation.
@@ -57,8 +58,8 @@ pub(super) fn of_unmap(bytes: usize) -> usize {
     bytes / 16
 }
 
-/// Filling memory that the system has just given: it makes the pages one by one as they are touched, in 1 us, or in 30 where a
-/// virtual machine's host has to give them first.
+/// Filling memory that the system has just given: it makes the pages one by one as they are
+/// touched, in 1 us, or in 30 where a virtual machine's host has to give them first.
 pub(super) fn of_new(bytes: usize) -> usize {
     2 * bytes
 }

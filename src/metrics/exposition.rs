@@ -1,7 +1,8 @@
 //! Prometheus's text format, version 0.0.4: `# HELP`, `# TYPE`, and a line a sample.
 //!
 //! Invariants:
-//! 1. A family's help and type come once, before its samples, and all samples of a family are together: begin each family once.
+//! 1. A family's help and type come once, before its samples, and all samples of a family are
+//!    together: begin each family once.
 //! 2. Values of labels are escaped; durations are told in seconds, as the convention is.
 
 use std::fmt::{Display, Write};

@@ -1,6 +1,7 @@
 //! Durations, counted in buckets that grow by powers of two from 16 µs to 16.8 s.
 //!
-//! Invariant: the buckets together hold all that was recorded; what took longer than the last bound is in the bucket behind it.
+//! Invariant: the buckets together hold all that was recorded; what took longer than the last bound
+//! is in the bucket behind it.
 
 /// The first bucket takes what lasted up to so long.
 const FIRST_BOUND_US: u64 = 16;

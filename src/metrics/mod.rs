@@ -1,4 +1,5 @@
-//! What the node counts and how it is told: counters, histograms, and the text that Prometheus reads.
+//! What the node counts and how it is told: counters, histograms, and the text that Prometheus
+//! reads.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -8,10 +9,12 @@
 //! | `exposition.rs` | the text format: names, labels, values |
 //!
 //! Invariants:
-//! 1. Counting is adding to a number in memory that is there: no allocation, no clock, no system call.
+//! 1. Counting is adding to a number in memory that is there: no allocation, no clock, no system
+//!    call.
 //! 2. Every set of labels is bounded by the code, not by what peers send.
 //!
-//! Not here: who counts what (each layer its own), the list of metrics (`api/metrics.rs`), clocks (`reactor/`).
+//! Not here: who counts what (each layer its own), the list of metrics (`api/metrics.rs`), clocks
+//! (`reactor/`).
 
 mod exposition;
 mod histogram;

@@ -37,8 +37,9 @@
 //!
 //! Invariants:
 //! 1. A frame is given out only if its checksum holds and its payload is exactly what its type has.
-//! 2. The reader holds no more than one frame, whatever a peer announces: a length over its limit is an error before anything is
-//!    kept for it. Before a hello was found good that limit is the length of one.
+//! 2. The reader holds no more than one frame, whatever a peer announces: a length over its limit
+//!    is an error before anything is kept for it. Before a hello was found good that limit is the
+//!    length of one.
 //!
 //! Not here: what a hello is answered with, and what follows.
 
@@ -116,7 +117,8 @@ impl fmt::Debug for Hello<'_> {
 /// The leader's log has what the replica lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continue {
-    /// The epoch of the leader's data: that which it leads in, or of a replica that feeds others, that of its leader.
+    /// The epoch of the leader's data: that which it leads in, or of a replica that feeds others,
+    /// that of its leader.
     pub epoch: u64,
     /// The leader's newest version.
     pub last_version: u64,
@@ -127,7 +129,8 @@ pub struct Continue {
 /// It does not: all data comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotStart {
-    /// The epoch of the leader's data: that which it leads in, or of a replica that feeds others, that of its leader.
+    /// The epoch of the leader's data: that which it leads in, or of a replica that feeds others,
+    /// that of its leader.
     pub epoch: u64,
     /// The version that the snapshot is complete up to.
     pub version: u64,
@@ -290,7 +293,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Appends the frame. Data is at most [`DATA_MAX_BYTES`] long and not empty, a token at most [`TOKEN_MAX_BYTES`].
+    /// Appends the frame. Data is at most [`DATA_MAX_BYTES`] long and not empty, a token at most
+    /// [`TOKEN_MAX_BYTES`].
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = begin(out);
         match self {
@@ -367,7 +371,8 @@ impl Frame<'_> {
     }
 }
 
-/// Appends a `SnapshotData` frame with what `append` puts behind, at most [`DATA_MAX_BYTES`]; none if that is nothing.
+/// Appends a `SnapshotData` frame with what `append` puts behind, at most [`DATA_MAX_BYTES`]; none
+/// if that is nothing.
 pub fn encode_snapshot_data<T>(out: &mut Vec<u8>, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     let start = begin(out);
     let result = append(out);
@@ -607,7 +612,8 @@ impl FrameReader {
         }
     }
 
-    /// The frame that `input` begins with or completes; moves `input` on. `None`: all of it was taken, and more is needed.
+    /// The frame that `input` begins with or completes; moves `input` on. `None`: all of it was
+    /// taken, and more is needed.
     pub fn next<'f, 'i: 'f>(
         &'f mut self,
         input: &mut &'i [u8],
@@ -640,7 +646,8 @@ impl FrameReader {
     }
 }
 
-/// Bytes to have of a frame that begins so, before more can be said: those of the head, then all of it.
+/// Bytes to have of a frame that begins so, before more can be said: those of the head, then all of
+/// it.
 fn wanted_bytes(partial: &[u8], max_bytes: usize) -> Result<usize, FrameError> {
     let Some(head) = partial.first_chunk::<HEAD_BYTES>() else {
         return Ok(HEAD_BYTES);

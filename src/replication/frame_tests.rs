@@ -195,7 +195,8 @@ fn noise_is_an_error_and_costs_no_memory() {
     for _ in 0..20_000 {
         let mut noise: Vec<u8> = (0..rng.usize(1..200)).map(|_| rng.u8(..)).collect();
         if rng.bool() && noise.len() > 12 {
-            // With a head that could be and a checksum that holds, so that the payload is looked at.
+            // With a head that could be and a checksum that holds, so that the payload is looked
+            // at.
             let payload_len = u32::try_from(noise.len() - 12).expect("short");
             noise[..4].copy_from_slice(&payload_len.to_le_bytes());
             noise[4..8].copy_from_slice(&[rng.u8(..10), 0, 0, 0]);

@@ -1,10 +1,14 @@
 //! The leader's side of one replica: what it is sent, and what it has confirmed.
 //!
 //! Invariants:
-//! 1. There is no queue: a feed is a place in layers and log that all share. It is asked for bytes when its socket takes some.
-//! 2. Snapshot and log meet without a gap: the cursor is taken where the snapshot ends, before anything else is written.
-//! 3. Nothing is sent that is not released: written to this node's disk as its own clients are promised, if it has one.
-//! 4. What the feed still needs is pinned ([`Feed::needed_version`]) until the replica has confirmed it.
+//! 1. There is no queue: a feed is a place in layers and log that all share. It is asked for bytes
+//!    when its socket takes some.
+//! 2. Snapshot and log meet without a gap: the cursor is taken where the snapshot ends, before
+//!    anything else is written.
+//! 3. Nothing is sent that is not released: written to this node's disk as its own clients are
+//!    promised, if it has one.
+//! 4. What the feed still needs is pinned ([`Feed::needed_version`]) until the replica has
+//!    confirmed it.
 //!
 //! Not here: whether a replica may be fed at all (`partition/followers.rs`).
 
@@ -97,7 +101,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// A replica that holds what the hello says goes on from the log, if it is still there; says so in `out`.
+    /// A replica that holds what the hello says goes on from the log, if it is still there; says so
+    /// in `out`.
     pub fn from_log(hello: &Greeting, source: &Source<'_>, out: &mut Vec<u8>) -> Option<Self> {
         let (cursor, position) = source.lsm.log_behind(hello.position.version)?;
         if position != hello.position {
@@ -123,7 +128,8 @@ impl Feed {
         ))
     }
 
-    /// A replica is to get all data, as of a snapshot behind which the log is there; says so in `out`.
+    /// A replica is to get all data, as of a snapshot behind which the log is there; says so in
+    /// `out`.
     pub fn from_snapshot(
         hello: &Greeting,
         snapshot: Snapshot,
@@ -392,7 +398,8 @@ fn send_snapshot(encoder: &mut CheckpointEncoder, end: usize, out: &mut Vec<u8>)
     EncodeStep::More
 }
 
-/// Sends what follows `sent_bytes` of a batch, at most one frame; returns how much of the batch that was.
+/// Sends what follows `sent_bytes` of a batch, at most one frame; returns how much of the batch
+/// that was.
 fn send_part(batch: &LogBatch, sent_bytes: usize, max_bytes: usize, out: &mut Vec<u8>) -> usize {
     let mut skip = sent_bytes;
     for part in batch.parts() {

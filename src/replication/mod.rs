@@ -1,14 +1,17 @@
 //! What leader and replica say to each other, and when. Bytes in, bytes out: no socket, no clock.
 //!
-//! A replica dials the leader's replication socket and says what it holds; the leader goes on from there with its log, or sends a
-//! snapshot and then its log (`leader.rs`); the replica checks, applies and confirms (`replica.rs`). The bytes are in `frame.rs`, the
-//! question for the leader's port in `probe.rs`.
+//! A replica dials the leader's replication socket and says what it holds; the leader goes on from
+//! there with its log, or sends a snapshot and then its log (`leader.rs`); the replica checks,
+//! applies and confirms (`replica.rs`). The bytes are in `frame.rs`, the question for the leader's
+//! port in `probe.rs`.
 //!
 //! What is promised, and by whom:
-//! 1. Records arrive in order, each once: the log is a chain of checksums, and whoever reads it asserts that (`lsm/log/stream.rs`).
-//! 2. A leader sends nothing that its own disk could lose while others have it: a replica is never ahead of a leader that was killed
-//!    and started again. (A power cut with `--fsync interval` or `never` can take what others have; the leader then begins a history
-//!    of its own, so that this shows.)
+//! 1. Records arrive in order, each once: the log is a chain of checksums, and whoever reads it
+//!    asserts that (`lsm/log/stream.rs`).
+//! 2. A leader sends nothing that its own disk could lose while others have it: a replica is never
+//!    ahead of a leader that was killed and started again. (A power cut with `--fsync interval` or
+//!    `never` can take what others have; the leader then begins a history of its own, so that this
+//!    shows.)
 //! 3. A replica drops nothing that it holds to follow a leader unless a controller named a higher
 //!    epoch for the leader's data, and nothing at all to follow a leader that began empty.
 //!
@@ -36,7 +39,8 @@ pub use probe::{Probe, ProbeError};
 pub use relation::{Relation, is_feed_expected, relation};
 pub use replica::{Following, Installed, Sync, Upstream};
 
-/// A connection without anything to say repeats itself so often, so that the other side knows that it is there.
+/// A connection without anything to say repeats itself so often, so that the other side knows that
+/// it is there.
 pub const HEARTBEAT_MS: u64 = 1_000;
 
 /// A peer that is silent for so long is given up: ten heartbeats.

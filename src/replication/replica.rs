@@ -1,13 +1,17 @@
-//! The replica's side of the connection to its leader: what it asks for, what it accepts, what it confirms.
+//! The replica's side of the connection to its leader: what it asks for, what it accepts, what it
+//! confirms.
 //!
 //! Invariants:
-//! 1. What is applied continues the history without a gap ([`RecordReader`]), and of a batch of writes all or nothing.
-//! 2. A snapshot replaces the data only when it is whole, and only if nothing is given up by that, or a higher epoch than that of the
-//!    data says so. An empty leader never replaces anything.
+//! 1. What is applied continues the history without a gap ([`RecordReader`]), and of a batch of
+//!    writes all or nothing.
+//! 2. A snapshot replaces the data only when it is whole, and only if nothing is given up by that,
+//!    or a higher epoch than that of the data says so. An empty leader never replaces anything.
 //! 3. What is confirmed is applied.
-//! 4. A turn's work is bounded: whoever calls gives bounded input, and a frame costs no more than its length.
+//! 4. A turn's work is bounded: whoever calls gives bounded input, and a frame costs no more than
+//!    its length.
 //!
-//! Not here: what is done about the data and the role (`partition/following.rs`), dialing (`reactor/`).
+//! Not here: what is done about the data and the role (`partition/following.rs`), dialing
+//! (`reactor/`).
 
 use crate::lsm::{LogBatch, LogPosition, Lsm, Options, RecordReader};
 use crate::planted::{Bug, is_planted};
@@ -20,7 +24,8 @@ use super::frame::{
 use super::relation::{Relation, is_feed_expected, is_prefix, relation};
 use super::{Ended, HEARTBEAT_MS, SILENCE_MS};
 
-/// Most bytes of one batch of writes: more than a leader of this version takes at once, whatever it is set to.
+/// Most bytes of one batch of writes: more than a leader of this version takes at once, whatever it
+/// is set to.
 const BATCH_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// How far a replica is behind its leader.
@@ -382,7 +387,8 @@ impl Upstream {
         }
     }
 
-    /// Appends what is to be said to the leader: what was applied and is held as clients are promised, if that is news.
+    /// Appends what is to be said to the leader: what was applied and is held as clients are
+    /// promised, if that is news.
     pub fn confirm(
         &mut self,
         applied_version: u64,

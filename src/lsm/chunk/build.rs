@@ -10,14 +10,15 @@ use crate::lsm::chunk::{
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::log::record::{Blob, Entry, Value};
 
-/// Mean fill that buckets are made for: 17 of 21 slots, so that one in seven overflows into its neighbour.
+/// Mean fill that buckets are made for: 17 of 21 slots, so that one in seven overflows into its
+/// neighbour.
 const BUCKET_FILL: usize = 17;
 
 /// Touched at once: no more than a page anywhere.
 const PAGE_BYTES: usize = 4096;
 
-/// Builds chunks, one after the other, in one buffer. (Each built where it is going to lie takes longer: the buffer stays in the
-/// processor's cache.)
+/// Builds chunks, one after the other, in one buffer. (Each built where it is going to lie takes
+/// longer: the buffer stays in the processor's cache.)
 #[derive(Debug)]
 pub struct ChunkBuilder {
     bytes: Vec<u8>,
@@ -67,7 +68,8 @@ impl ChunkBuilder {
         }
     }
 
-    /// Has the chunk that is being built be shorter than [`CHUNK_MAX_BYTES`]. There must be an entry in it.
+    /// Has the chunk that is being built be shorter than [`CHUNK_MAX_BYTES`]. There must be an
+    /// entry in it.
     pub(in crate::lsm) fn limit(&mut self, max_bytes: usize) {
         debug_assert!(
             !self.is_empty() && max_bytes <= CHUNK_MAX_BYTES,
@@ -101,7 +103,8 @@ impl ChunkBuilder {
         4 + self.version_width + expires_bytes + entry.key.len() + value_bytes
     }
 
-    /// Whether one more entry would keep the chunk as short as it is to be. An empty builder has room for any entry.
+    /// Whether one more entry would keep the chunk as short as it is to be. An empty builder has
+    /// room for any entry.
     pub fn has_room_for(&self, entry: &Entry<'_>) -> bool {
         Self::total_bytes(
             self.bytes.len() + self.stored_bytes(entry),
@@ -151,9 +154,10 @@ impl ChunkBuilder {
         self.bytes.len() - start + BUCKET_BYTES / BUCKET_FILL
     }
 
-    /// Adds entries of a chunk as they lie there, from `offset` on: up to so many of those whose keys are below `end`, if there is one,
-    /// and about so many bytes, as long as there is room. Tombstones, large values and what expires are not among them, nor is
-    /// anything if versions are not as wide as in this chunk. Returns how many there were, and the offset behind them.
+    /// Adds entries of a chunk as they lie there, from `offset` on: up to so many of those whose
+    /// keys are below `end`, if there is one, and about so many bytes, as long as there is room.
+    /// Tombstones, large values and what expires are not among them, nor is anything if versions
+    /// are not as wide as in this chunk. Returns how many there were, and the offset behind them.
     pub(in crate::lsm) fn add_some_of(
         &mut self,
         chunk: &Chunk,
@@ -167,7 +171,8 @@ impl ChunkBuilder {
         }
         let begin = offset;
         let (mut offset, mut count) = (begin, 0);
-        // Up to here there is room for sure, without looking closer: one line more is what rounding up can take.
+        // Up to here there is room for sure, without looking closer: one line more is what rounding
+        // up can take.
         let most_bytes =
             Self::total_bytes(self.bytes.len(), self.index.len() + count_max) + BUCKET_BYTES;
         let sure_end = self.bytes.len() + self.max_bytes.saturating_sub(most_bytes);
@@ -194,8 +199,9 @@ impl ChunkBuilder {
         (count, offset)
     }
 
-    /// Begins with a chunk as it is, whose entries are then [`replace`](Self::replace)d. The builder must be empty; nothing may be added
-    /// until it is [finished](Self::finish_as), or what is to be [kept](Self::keep_some) is. There must be no large values in the chunk.
+    /// Begins with a chunk as it is, whose entries are then [`replace`](Self::replace)d. The
+    /// builder must be empty; nothing may be added until it is [finished](Self::finish_as), or what
+    /// is to be [kept](Self::keep_some) is. There must be no large values in the chunk.
     pub(in crate::lsm) fn begin_as(&mut self, chunk: &Chunk) {
         assert!(
             self.is_empty() && chunk.blobs.is_empty(),
@@ -207,8 +213,9 @@ impl ChunkBuilder {
         self.reserve_place(chunk.bytes().len());
     }
 
-    /// Of a chunk that was begun as another goes on making an ordinary one, as if up to `count_max` more entries of those before an
-    /// offset had been added. Returns how many there were; fewer: that was all, and what follows is dropped.
+    /// Of a chunk that was begun as another goes on making an ordinary one, as if up to `count_max`
+    /// more entries of those before an offset had been added. Returns how many there were; fewer:
+    /// that was all, and what follows is dropped.
     pub(in crate::lsm) fn keep_some(
         &mut self,
         before: &Chunk,
@@ -232,7 +239,8 @@ impl ChunkBuilder {
         count
     }
 
-    /// Whether an entry of a chunk can be replaced by one with its key: both are nothing but a value, and as long.
+    /// Whether an entry of a chunk can be replaced by one with its key: both are nothing but a
+    /// value, and as long.
     pub(in crate::lsm) fn can_replace(
         &self,
         chunk: &Chunk,
@@ -275,8 +283,9 @@ impl ChunkBuilder {
         chunk
     }
 
-    /// Touches the memory that the chunk is going to lie in, as far as the chunk has grown: so the system gives it a page at a time,
-    /// and not all of it when the chunk is finished. Returns how much it gave, in bytes.
+    /// Touches the memory that the chunk is going to lie in, as far as the chunk has grown: so the
+    /// system gives it a page at a time, and not all of it when the chunk is finished. Returns how
+    /// much it gave, in bytes.
     #[inline]
     pub(in crate::lsm) fn prepare(&mut self) -> usize {
         let mut given_bytes = 0;
@@ -390,7 +399,8 @@ impl ChunkBuilder {
         }
     }
 
-    /// A copy of what was built, in the block that was prepared if that is no longer: holes between chunks are good for nothing else.
+    /// A copy of what was built, in the block that was prepared if that is no longer: holes between
+    /// chunks are good for nothing else.
     fn take_place(&mut self) -> Block {
         self.touched_bytes = 0;
         if let Some(mut place) = self.place.take()

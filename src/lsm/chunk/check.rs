@@ -1,8 +1,10 @@
-//! Checking a chunk that came from a file or a peer, before anything reads it. The layout is `chunk/mod.rs`'s.
+//! Checking a chunk that came from a file or a peer, before anything reads it. The layout is
+//! `chunk/mod.rs`'s.
 //!
-//! A checksum tells damage from what was written, not what was written from what should have been: a peer may have a bug,
-//! or be none of ours. So after the checksum everything is checked that reading, merging and scanning rely on; what this
-//! lets through can give wrong answers only if its writer meant to, and never a panic.
+//! A checksum tells damage from what was written, not what was written from what should have been:
+//! a peer may have a bug, or be none of ours. So after the checksum everything is checked that
+//! reading, merging and scanning rely on; what this lets through can give wrong answers only if its
+//! writer meant to, and never a panic.
 
 use crate::lsm::chunk::{
     BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE,
@@ -196,8 +198,8 @@ fn check_entries(
     Ok(last_at)
 }
 
-/// Each entry is in one slot, and each slot names an entry. Whether a slot is where its key's hash wants it is not
-/// checked: a wrong one is not found, and that is all.
+/// Each entry is in one slot, and each slot names an entry. Whether a slot is where its key's hash
+/// wants it is not checked: a wrong one is not found, and that is all.
 fn check_buckets(
     buckets: &[u8],
     entry_count: usize,

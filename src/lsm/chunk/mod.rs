@@ -1,7 +1,8 @@
-//! The chunk: a dense, sorted, immutable piece of a layer with its own point index, and the only home of its byte layout.
+//! The chunk: a dense, sorted, immutable piece of a layer with its own point index, and the only
+//! home of its byte layout.
 //!
-//! A chunk is built once. The same bytes are memory, checkpoint file and snapshot on the wire; adopting one means checking
-//! it, not re-indexing it. All integers are little-endian.
+//! A chunk is built once. The same bytes are memory, checkpoint file and snapshot on the wire;
+//! adopting one means checking it, not re-indexing it. All integers are little-endian.
 //!
 //! ```text
 //! offset  bytes  field
@@ -29,16 +30,20 @@
 //!      …         buckets of 64 bytes: 21 tags (0: free), 21 entry offsets of 2 bytes, 1 byte "also look in the next bucket"
 //! ```
 //!
-//! A point read touches one bucket, which is a cache line in memory, and one entry: two cache misses. With 16-byte keys and 32-byte values an entry costs
-//! about 11 bytes beside key and value: 4 + 3 head, 3.8 in the buckets, 0.1 in the restarts.
+//! A point read touches one bucket, which is a cache line in memory, and one entry: two cache
+//! misses. With 16-byte keys and 32-byte values an entry costs about 11 bytes beside key and value:
+//! 4 + 3 head, 3.8 in the buckets, 0.1 in the restarts.
 //!
 //! Invariants:
-//! 1. A chunk is at most [`CHUNK_MAX_BYTES`] long and never empty; its memory is exactly as long as it is.
+//! 1. A chunk is at most [`CHUNK_MAX_BYTES`] long and never empty; its memory is exactly as long as
+//!    it is.
 //! 2. Every entry is reachable through the buckets and in key order.
 //!
-//! Not here: making one (`chunk/build.rs`), checking one that came from elsewhere (`chunk/check.rs`).
+//! Not here: making one (`chunk/build.rs`), checking one that came from elsewhere
+//! (`chunk/check.rs`).
 //!
-//! Ideas: restarts are `LevelDB`'s; buckets with tags are those of `F14` and Swiss tables, with offsets as small as the chunk.
+//! Ideas: restarts are `LevelDB`'s; buckets with tags are those of `F14` and Swiss tables, with
+//! offsets as small as the chunk.
 
 pub(in crate::lsm) mod build;
 mod check;
@@ -67,8 +72,9 @@ pub(in crate::lsm) const FLAG_LARGE: u16 = 1 << 15;
 
 pub(in crate::lsm) const NO_EXPIRY: u64 = u64::MAX;
 
-/// A chunk is rewritten without its expired entries once they are one part in this many of it: each byte that is freed costs so
-/// many that are moved, at most, and no more than that part of memory is held by what has expired.
+/// A chunk is rewritten without its expired entries once they are one part in this many of it: each
+/// byte that is freed costs so many that are moved, at most, and no more than that part of memory
+/// is held by what has expired.
 const EXPIRED_SHARE: usize = 8;
 
 const _: () = assert!(KEY_MAX_BYTES <= KEY_LEN_MASK as usize);
@@ -85,8 +91,8 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Takes in a chunk that came from elsewhere, and returns it with the offset of its last entry. Everything that reading
-    /// relies on is checked; an error says what does not hold.
+    /// Takes in a chunk that came from elsewhere, and returns it with the offset of its last entry.
+    /// Everything that reading relies on is checked; an error says what does not hold.
     pub fn adopt(
         bytes: &[u8],
         blobs: Vec<Blob>,
@@ -130,8 +136,8 @@ impl Chunk {
         u64::from_le_bytes(*self.bytes[16..].first_chunk().expect("a header"))
     }
 
-    /// Whether enough of it has expired for rewriting it to pay: an [`EXPIRED_SHARE`]th of its bytes, or a large value. Looks at
-    /// all entries.
+    /// Whether enough of it has expired for rewriting it to pay: an [`EXPIRED_SHARE`]th of its
+    /// bytes, or a large value. Looks at all entries.
     pub(in crate::lsm) fn is_worth_sweeping(&self, now_ms: u64) -> bool {
         let (mut offset, mut expired_bytes) = (self.begin(), 0);
         while offset < self.end() {
@@ -206,7 +212,8 @@ impl Chunk {
         if let Some(slot) = slots_with(tag_of(hash), bucket).next() {
             let offset = usize::from(read_u16(bucket, BUCKET_SLOTS + 2 * slot));
             prefetch(&self.bytes[offset]);
-            // What follows comes by itself when it is read in order; behind an entry there is always a bucket.
+            // What follows comes by itself when it is read in order; behind an entry there is
+            // always a bucket.
             prefetch(&self.bytes[offset + CACHE_LINE_BYTES - 1]);
         }
     }
@@ -217,7 +224,8 @@ impl Chunk {
         self.buckets_at + BUCKET_BYTES * bucket_of(hash, bucket_count)
     }
 
-    /// The offset of the first entry whose key is at or above `key`; [`end`](Self::end) when there is none.
+    /// The offset of the first entry whose key is at or above `key`; [`end`](Self::end) when there
+    /// is none.
     pub fn seek(&self, key: &[u8]) -> usize {
         let restarts = &self.bytes[self.restarts_at..self.buckets_at];
         let (mut low, mut high) = (0, self.entry_count().div_ceil(RESTART_ENTRIES));

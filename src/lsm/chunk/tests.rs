@@ -122,7 +122,8 @@ fn every_entry_is_found() {
     });
 }
 
-/// Whatever is changed in a chunk, with a checksum that is right all the same: it is refused, or it can be read through.
+/// Whatever is changed in a chunk, with a checksum that is right all the same: it is refused, or it
+/// can be read through.
 #[test]
 fn adopted_chunks_never_panic() {
     let hasher = KeyHasher::new(7);

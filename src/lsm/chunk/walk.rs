@@ -1,9 +1,12 @@
-//! A snapshot as chunks, layer by layer: what goes to a checkpoint file, to a backup and to a joining replica.
+//! A snapshot as chunks, layer by layer: what goes to a checkpoint file, to a backup and to a
+//! joining replica.
 //!
-//! Chunks of runs are handed out as they lie in memory. A frozen memtable among the layers is made chunks of on the way, in
-//! its own place, so that the view is complete up to the snapshot's version without waiting for a flush.
+//! Chunks of runs are handed out as they lie in memory. A frozen memtable among the layers is made
+//! chunks of on the way, in its own place, so that the view is complete up to the snapshot's
+//! version without waiting for a flush.
 //!
-//! Invariant: each step does bounded work, and the walk can rest anywhere; it holds `Arc`s and borrows nothing.
+//! Invariant: each step does bounded work, and the walk can rest anywhere; it holds `Arc`s and
+//! borrows nothing.
 
 use std::sync::Arc;
 
@@ -24,7 +27,8 @@ use crate::lsm::work::{self, Work};
 pub enum ChunkStep {
     /// The budget was used up first.
     Working,
-    /// A layer begins; its chunks follow, ascending. Layers come newest first. A memtable comes as a run of level 1.
+    /// A layer begins; its chunks follow, ascending. Layers come newest first. A memtable comes as
+    /// a run of level 1.
     Layer(Level),
     /// The next chunk of the layer.
     Chunk(Arc<Chunk>),
@@ -75,7 +79,8 @@ impl ChunkWalk {
         &self.snapshot
     }
 
-    /// Goes to the next layer or chunk, doing at most about `budget` units of work; returns with what was spent.
+    /// Goes to the next layer or chunk, doing at most about `budget` units of work; returns with
+    /// what was spent.
     pub fn step(&mut self, budget: usize) -> (ChunkStep, usize) {
         let mut work = Work::new(budget);
         let step = self.find_next(&mut work);

@@ -24,8 +24,8 @@ use crate::lsm::snapshot::{Snapshot, SnapshotHome};
 use crate::lsm::stats::Stats;
 use crate::lsm::work::{self, Work};
 
-/// The most that one call of [`Lsm::maintain`] spends beyond its budget: the largest piece of work that is not divided, which is giving
-/// back a chunk and the region of memory that is empty then.
+/// The most that one call of [`Lsm::maintain`] spends beyond its budget: the largest piece of work
+/// that is not divided, which is giving back a chunk and the region of memory that is empty then.
 pub const WORK_LUMP_MAX: usize = 192 * 1024;
 
 /// Work that a write owes for each unit that it brings in: sorting it, merging it through the upper
@@ -33,10 +33,12 @@ pub const WORK_LUMP_MAX: usize = 192 * 1024;
 /// any load.
 const DEBT_FACTOR: usize = 2 + 3 + BOTTOM_REWRITES + 2 + 2;
 
-/// Done in every turn while there is something to free or to sweep, whatever is written: reads alone owe nothing.
+/// Done in every turn while there is something to free or to sweep, whatever is written: reads
+/// alone owe nothing.
 const TURN_WORK: usize = 32 * 1024;
 
-/// Buffers that were freed are kept for the next writes, and merges, so long after a segment was filled.
+/// Buffers that were freed are kept for the next writes, and merges, so long after a segment was
+/// filled.
 const SPARE_KEPT_MS: u64 = 1_000;
 
 /// Log segments let go of at once.
@@ -51,7 +53,8 @@ const PREFETCH_MIN_BYTES: usize = 512 * 1024;
 pub struct Options {
     /// Log bytes after which the active memtable is frozen, large values included.
     pub memtable_bytes: usize,
-    /// Seed of the key hash; to be random wherever keys come from strangers. An engine made of chunks has theirs.
+    /// Seed of the key hash; to be random wherever keys come from strangers. An engine made of
+    /// chunks has theirs.
     pub hash_seed: u64,
 }
 
@@ -122,7 +125,8 @@ impl Lsm {
         self.sweeps.now_ms
     }
 
-    /// When maintenance has something to do next although nothing is written; none while nothing expires.
+    /// When maintenance has something to do next although nothing is written; none while nothing
+    /// expires.
     pub fn sweep_at_ms(&self) -> Option<u64> {
         self.sweeps.due_at_ms(
             self.levels.expiring_chunk_count(),
@@ -135,7 +139,8 @@ impl Lsm {
             .is_some_and(|at_ms| at_ms <= self.sweeps.now_ms)
     }
 
-    /// The newest write of a key; `None` when there is none, it is a tombstone, or its time is over.
+    /// The newest write of a key; `None` when there is none, it is a tombstone, or its time is
+    /// over.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
         self.find(key).1
@@ -200,8 +205,8 @@ impl Lsm {
         );
     }
 
-    /// Writes a key and returns the version. The key is 1 to `KEY_MAX_BYTES` long. `expires_at_ms`: Unix time in milliseconds
-    /// from which on it is gone.
+    /// Writes a key and returns the version. The key is 1 to `KEY_MAX_BYTES` long. `expires_at_ms`:
+    /// Unix time in milliseconds from which on it is gone.
     pub fn set(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> u64 {
         self.write(
             self.hash(key),
@@ -237,7 +242,8 @@ impl Lsm {
         )
     }
 
-    /// Does some writes as one: they are in the log together, and wherever it goes, or not at all. Returns the version of the last.
+    /// Does some writes as one: they are in the log together, and wherever it goes, or not at all.
+    /// Returns the version of the last.
     pub fn write_batch<'w>(&mut self, writes: impl Iterator<Item = Write<'w>>) -> u64 {
         let mut writes = writes.peekable();
         while let Some(write) = writes.next() {
@@ -267,7 +273,8 @@ impl Lsm {
         )
     }
 
-    /// Writes what a record of the log says, again. It must continue the history: [`position`](Self::position) made it.
+    /// Writes what a record of the log says, again. It must continue the history:
+    /// [`position`](Self::position) made it.
     pub fn replay(&mut self, record: &StreamRecord<'_>) -> u64 {
         let appended = self.wal.append_record(record);
         let hash = self.levels.hasher().hash(record.key());
@@ -320,7 +327,8 @@ impl Lsm {
         if self.memtable.entry_count() == 0 {
             return false;
         }
-        // What writes owe while there is nothing to do is not asked for later, all at once: those to come owe enough.
+        // What writes owe while there is nothing to do is not asked for later, all at once: those
+        // to come owe enough.
         if !self.is_due() {
             self.owed_work = 0;
         }
@@ -338,15 +346,16 @@ impl Lsm {
         true
     }
 
-    /// Has everything written so far merged into one run, as maintenance goes on: some of it is owed in every turn until it is done.
+    /// Has everything written so far merged into one run, as maintenance goes on: some of it is
+    /// owed in every turn until it is done.
     pub fn compact(&mut self) {
         self.freeze();
         self.levels.compact();
         self.sweeps.hurry();
     }
 
-    /// Gives up all content, for maintenance to free a bounded piece at a time; an engine that is dropped whole frees all at
-    /// once. It is good for nothing else afterwards.
+    /// Gives up all content, for maintenance to free a bounded piece at a time; an engine that is
+    /// dropped whole frees all at once. It is good for nothing else afterwards.
     pub fn retire(&mut self) {
         self.freeze();
         self.levels.clear(&mut self.free_queue);
@@ -356,7 +365,8 @@ impl Lsm {
         self.spare_until_ms = 0;
     }
 
-    /// Does maintenance, at most about `budget` units; returns the units spent, 0 when nothing is due.
+    /// Does maintenance, at most about `budget` units; returns the units spent, 0 when nothing is
+    /// due.
     pub fn maintain(&mut self, budget: usize) -> usize {
         let mut work = Work::new(budget);
         if self.is_sweep_due() {
@@ -380,7 +390,8 @@ impl Lsm {
         {
             work.spend(work::of_give_back(SEGMENT_BYTES));
         }
-        // Freeing comes first and is no part of what is owed, or merging would get nothing wherever there is much to free.
+        // Freeing comes first and is no part of what is owed, or merging would get nothing wherever
+        // there is much to free.
         let freed = work.spent();
         if self.is_pinned() {
             work.limit(freed + self.owed_work());
@@ -406,8 +417,9 @@ impl Lsm {
         work.spent()
     }
 
-    /// Work that is to be done now whatever else there is to do, in units for [`maintain`](Self::maintain): what writes since the last
-    /// payment owe; and something while there is anything to free, or merging was asked for. 0 when nothing is due.
+    /// Work that is to be done now whatever else there is to do, in units for
+    /// [`maintain`](Self::maintain): what writes since the last payment owe; and something while
+    /// there is anything to free, or merging was asked for. 0 when nothing is due.
     pub fn owed_work(&self) -> usize {
         if !self.is_due() {
             return 0;
@@ -420,7 +432,8 @@ impl Lsm {
         self.owed_work.max(of_turn)
     }
 
-    /// What all writes so far have owed, paid or not, and what the memory that they were given has taken.
+    /// What all writes so far have owed, paid or not, and what the memory that they were given has
+    /// taken.
     #[inline]
     pub fn incurred_work(&self) -> u64 {
         self.incurred_work
@@ -431,7 +444,8 @@ impl Lsm {
         !self.is_due() && !self.has_spare() && (self.is_pinned() || !self.levels.is_waiting())
     }
 
-    /// Whether a snapshot holds on to layers. What merges replace is then there twice, so no more is merged than is owed.
+    /// Whether a snapshot holds on to layers. What merges replace is then there twice, so no more
+    /// is merged than is owed.
     fn is_pinned(&self) -> bool {
         self.snapshots.live_count() > 0
     }
@@ -475,13 +489,14 @@ impl Lsm {
         )
     }
 
-    /// A cursor behind the newest record, for reading what is written from now on. The log is kept for it only if
-    /// [`keep_log_behind`](Self::keep_log_behind) says so.
+    /// A cursor behind the newest record, for reading what is written from now on. The log is kept
+    /// for it only if [`keep_log_behind`](Self::keep_log_behind) says so.
     pub fn log_end(&self) -> WalCursor {
         self.wal.end()
     }
 
-    /// Reads the records behind `cursor`, up to `version`, into `batch` until it holds about `max_bytes`.
+    /// Reads the records behind `cursor`, up to `version`, into `batch` until it holds about
+    /// `max_bytes`.
     pub fn read_log(
         &self,
         cursor: &mut WalCursor,
@@ -492,7 +507,8 @@ impl Lsm {
         self.wal.read(cursor, max_bytes, version, batch);
     }
 
-    /// Keeps the log behind `version` in memory until this is called with a higher one. Without it, log that is flushed goes.
+    /// Keeps the log behind `version` in memory until this is called with a higher one. Without it,
+    /// log that is flushed goes.
     pub fn keep_log_behind(&mut self, version: u64) {
         self.read_version = version;
         self.release_log();
@@ -504,8 +520,8 @@ impl Lsm {
         self.release_log();
     }
 
-    /// A cursor behind the record with this version, and where the history stood there; none if the log in memory has not
-    /// what follows.
+    /// A cursor behind the record with this version, and where the history stood there; none if the
+    /// log in memory has not what follows.
     pub fn log_behind(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
         self.wal.seek(version)
     }

@@ -103,7 +103,8 @@ fn time_to_spare_is_not_used_to_merge_what_is_pinned() {
     assert_eq!(lsm.free_queue.alive(), lsm.levels.footprint());
 }
 
-/// Each snapshot freezes a memtable and lets go of all layers when it is dropped, and there is always one.
+/// Each snapshot freezes a memtable and lets go of all layers when it is dropped, and there is
+/// always one.
 #[test]
 fn snapshots_that_come_and_go_leave_merging_its_share() {
     let mut lsm = lsm();
@@ -120,7 +121,8 @@ fn snapshots_that_come_and_go_leave_merging_its_share() {
     assert_eq!(lsm.free_queue.alive(), lsm.levels.footprint());
 }
 
-/// Whatever is written, frozen, merged and held: what was made is freed, and once nothing is held, what is alive is live.
+/// Whatever is written, frozen, merged and held: what was made is freed, and once nothing is held,
+/// what is alive is live.
 #[test]
 fn what_is_made_is_freed() {
     for seed in 0..20 {

@@ -1,6 +1,7 @@
 //! Where the log stands.
 
-/// Where a history stands after a record: its version and its checksum, which stands for all that came before.
+/// Where a history stands after a record: its version and its checksum, which stands for all that
+/// came before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogPosition {
     /// Version of the record; 0 before the first.

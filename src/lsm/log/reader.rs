@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! 1. What comes out continues the history without a gap (`log/stream.rs`), whatever comes in.
-//! 2. Of a record that is cut at most what came of it is held; a large value is collected into the buffer that it then lives in, and
-//!    digested as it comes, so that no call does work proportional to a value.
+//! 2. Of a record that is cut at most what came of it is held; a large value is collected into the
+//!    buffer that it then lives in, and digested as it comes, so that no call does work
+//!    proportional to a value.
 
 use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
@@ -42,8 +43,8 @@ impl RecordReader {
         }
     }
 
-    /// The record that `input` begins with or completes; moves `input` on. `None`: all of it was taken, and more is needed. An error
-    /// is final: what came does not continue the history.
+    /// The record that `input` begins with or completes; moves `input` on. `None`: all of it was
+    /// taken, and more is needed. An error is final: what came does not continue the history.
     pub fn next<'r, 'i: 'r>(
         &'r mut self,
         input: &mut &'i [u8],

@@ -1,7 +1,7 @@
 //! The record: one write in the log, and the only home of its byte layout.
 //!
-//! A write is encoded once. The same bytes are the memtable's storage, the log on disk and the replication stream.
-//! All integers are little-endian.
+//! A write is encoded once. The same bytes are the memtable's storage, the log on disk and the
+//! replication stream. All integers are little-endian.
 //!
 //! ```text
 //! offset  bytes  field
@@ -16,15 +16,18 @@
 //! ```
 //!
 //! Invariants:
-//! 1. The checksums are a chain: each covers the one before it, so the checksum after version N stands for the whole
-//!    history up to N, and a record that is missing, doubled or from another history cannot go unnoticed.
-//! 2. A value longer than [`INLINE_VALUE_MAX_BYTES`] is *large*: its bytes are not copied into the segment but shared as a
-//!    [`Blob`]; in the stream they follow the record's head and key as any other value does.
+//! 1. The checksums are a chain: each covers the one before it, so the checksum after version N
+//!    stands for the whole history up to N, and a record that is missing, doubled or from another
+//!    history cannot go unnoticed.
+//! 2. A value longer than [`INLINE_VALUE_MAX_BYTES`] is *large*: its bytes are not copied into the
+//!    segment but shared as a [`Blob`]; in the stream they follow the record's head and key as any
+//!    other value does.
 //! 3. Lengths are under the checksum, so a damaged length is found before it is believed.
-//! 4. Records of a batch follow one another; all but the last have the flag. They are read, written to disk and taken over
-//!    together or not at all.
+//! 4. Records of a batch follow one another; all but the last have the flag. They are read, written
+//!    to disk and taken over together or not at all.
 //!
-//! Not here: where records lie (`log/wal.rs`), how they are found (`memtable/mod.rs`), the sorted form (`chunk/mod.rs`).
+//! Not here: where records lie (`log/wal.rs`), how they are found (`memtable/mod.rs`), the sorted
+//! form (`chunk/mod.rs`).
 
 use std::sync::Arc;
 
@@ -36,7 +39,8 @@ pub type Blob = Arc<Vec<u8>>;
 /// Longest key in bytes (`api.md`): a chunk of 64 KiB holds several records whatever their keys.
 pub const KEY_MAX_BYTES: usize = 4096;
 
-/// Longest value stored within its record. Above it a copy in every merge costs more than a shared buffer.
+/// Longest value stored within its record. Above it a copy in every merge costs more than a shared
+/// buffer.
 pub const INLINE_VALUE_MAX_BYTES: usize = 16 * 1024;
 
 /// Longest value at all: a length beyond it in a stream is damage, not a reason to allocate.
@@ -111,7 +115,8 @@ impl Entry<'_> {
     }
 }
 
-/// A large value with the CRC-32C of its bytes, taken piece by piece so that no turn pays for all of it.
+/// A large value with the CRC-32C of its bytes, taken piece by piece so that no turn pays for all
+/// of it.
 #[derive(Clone, Debug)]
 pub struct LargeValue {
     blob: Blob,
@@ -120,7 +125,8 @@ pub struct LargeValue {
 }
 
 impl LargeValue {
-    /// Takes over a value longer than [`INLINE_VALUE_MAX_BYTES`]; [`step`](Self::step) until it is digested.
+    /// Takes over a value longer than [`INLINE_VALUE_MAX_BYTES`]; [`step`](Self::step) until it is
+    /// digested.
     pub fn new(bytes: Vec<u8>) -> Self {
         assert!(
             bytes.len() > INLINE_VALUE_MAX_BYTES,
@@ -300,7 +306,8 @@ pub(in crate::lsm) fn stored_bytes(write: &Write<'_>) -> usize {
         + value_bytes
 }
 
-/// Appends a record to `out` and returns its checksum and, for a large value, the blob that belongs behind it.
+/// Appends a record to `out` and returns its checksum and, for a large value, the blob that belongs
+/// behind it.
 ///
 /// The caller has checked key and value lengths (`KEY_MAX_BYTES`, values below 4 GiB).
 pub(in crate::lsm) fn encode(
@@ -366,7 +373,8 @@ pub(in crate::lsm) fn encode(
     if let NewValue::Inline(bytes) = value {
         out.extend_from_slice(bytes);
     }
-    // The chain's link and the record in one go: the checksum's own four bytes hold the previous one while it is taken.
+    // The chain's link and the record in one go: the checksum's own four bytes hold the previous
+    // one while it is taken.
     out[start..start + 4].copy_from_slice(&previous_checksum.to_le_bytes());
     let mut checksum = crc32c::crc32c(&out[start..]);
     let mut blob = None;
@@ -378,7 +386,8 @@ pub(in crate::lsm) fn encode(
     (checksum, blob)
 }
 
-/// Reads the record at the start of `bytes`, which this process wrote; `large` finds the blob of a large value.
+/// Reads the record at the start of `bytes`, which this process wrote; `large` finds the blob of a
+/// large value.
 pub(in crate::lsm) fn decode<'a>(bytes: &'a [u8], large: impl FnOnce() -> &'a Blob) -> Entry<'a> {
     let head = RecordHead::parse(bytes).expect("a whole record");
     let key_start = head.key_offset();

@@ -1,12 +1,14 @@
-//! The log as a stream of bytes: collected on its way to disk and replicas, checked on its way back in.
+//! The log as a stream of bytes: collected on its way to disk and replicas, checked on its way back
+//! in.
 //!
 //! Invariants:
-//! 1. A [`StreamRecord`] exists only for bytes that continue the history: its version is the next one, and its checksum
-//!    holds over the checksum of the record before it. So nothing that is cut, doubled, reordered, altered or from another history
-//!    is ever applied.
+//! 1. A [`StreamRecord`] exists only for bytes that continue the history: its version is the next
+//!    one, and its checksum holds over the checksum of the record before it. So nothing that is
+//!    cut, doubled, reordered, altered or from another history is ever applied.
 //! 2. Lengths are checked against their limits before anything is made of them.
 //!
-//! Not here: the bytes of a record (`log/record.rs`), where records lie in memory (`log/wal.rs`) and in files (`storage/`).
+//! Not here: the bytes of a record (`log/record.rs`), where records lie in memory (`log/wal.rs`)
+//! and in files (`storage/`).
 
 use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
@@ -222,7 +224,8 @@ impl LogBatch {
             .for_each(|blob| self.push_blob(blob));
     }
 
-    /// Its records, given where the history stands before the first. They were found to continue it when they were added.
+    /// Its records, given where the history stands before the first. They were found to continue it
+    /// when they were added.
     pub fn records(&self, before: LogPosition) -> impl Iterator<Item = StreamRecord<'_>> {
         let (mut offset, mut at, mut blobs) = (0, before, self.blobs.iter());
         std::iter::from_fn(move || {

@@ -2,13 +2,16 @@
 //!
 //! Invariants:
 //! 1. Versions in the log are contiguous: record N+1 follows record N, across segments too.
-//! 2. A segment's buffer is allocated once, at [`SEGMENT_BYTES`], and never reallocated: a record's place is for good, and no
-//!    write pays for a copy. A full segment is sealed behind an `Arc` and a fresh one takes its place.
-//! 3. A sealed segment stays in the log until its records are in sorted layers and nobody is still to read them from here
-//!    ([`Wal::release`]). Memtables hold their own `Arc`s, so releasing never takes a record from under a reader.
+//! 2. A segment's buffer is allocated once, at [`SEGMENT_BYTES`], and never reallocated: a record's
+//!    place is for good, and no write pays for a copy. A full segment is sealed behind an `Arc` and
+//!    a fresh one takes its place.
+//! 3. A sealed segment stays in the log until its records are in sorted layers and nobody is still
+//!    to read them from here ([`Wal::release`]). Memtables hold their own `Arc`s, so releasing
+//!    never takes a record from under a reader.
 //! 4. A cursor reads each record once, in order, whatever is sealed meanwhile.
 //!
-//! Not here: the bytes of a record (`log/record.rs`), finding one by key (`memtable/mod.rs`), files (`storage/`).
+//! Not here: the bytes of a record (`log/record.rs`), finding one by key (`memtable/mod.rs`), files
+//! (`storage/`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,8 +23,8 @@ use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::{self, Blob, Entry, RecordHead, Write};
 use crate::lsm::log::stream::{LogBatch, StreamRecord};
 
-/// Room in one segment. A power of two, so that a place in a memtable's log is segment and offset in one `u32`; small
-/// enough that a sealed, half-empty one (every freeze leaves one) costs little.
+/// Room in one segment. A power of two, so that a place in a memtable's log is segment and offset
+/// in one `u32`; small enough that a sealed, half-empty one (every freeze leaves one) costs little.
 pub const SEGMENT_BYTES: usize = 256 * 1024;
 
 /// Buffers kept at most: what the merge of a few memtables lets go of at once.
@@ -95,9 +98,9 @@ impl Segment {
         }
     }
 
-    /// Copies records from `offset` on into `batch`, until it holds `max_bytes`, the segment ends or `version` is reached;
-    /// returns the offset behind them. Only a large value ends it early for its bytes: the rest of a segment is little. A batch of
-    /// writes is not cut.
+    /// Copies records from `offset` on into `batch`, until it holds `max_bytes`, the segment ends
+    /// or `version` is reached; returns the offset behind them. Only a large value ends it early
+    /// for its bytes: the rest of a segment is little. A batch of writes is not cut.
     fn read(
         &self,
         mut offset: usize,
@@ -126,8 +129,9 @@ impl Segment {
         segment_end
     }
 
-    /// The offset behind the last record, from the one at `offset` on, that is not above `version`, and where the history stands
-    /// there, and whether a batch goes on. Looks at each record only if the segment has some above.
+    /// The offset behind the last record, from the one at `offset` on, that is not above `version`,
+    /// and where the history stands there, and whether a batch goes on. Looks at each record only
+    /// if the segment has some above.
     fn end_at(&self, mut offset: usize, version: u64) -> (usize, LogPosition, bool) {
         if self.last.version <= version {
             return (self.bytes.len(), self.last, self.goes_on);
@@ -142,7 +146,8 @@ impl Segment {
         (offset, position, goes_on)
     }
 
-    /// The offset behind the record with this version, and where the history stands there. Looks at each record before.
+    /// The offset behind the record with this version, and where the history stands there. Looks at
+    /// each record before.
     fn seek(&self, version: u64) -> Option<(usize, LogPosition)> {
         let (mut offset, mut position) = (0, self.base);
         while position.version < version {
@@ -171,7 +176,8 @@ pub(in crate::lsm) struct Appended {
     pub version: u64,
     /// Offset in the active segment.
     pub offset: usize,
-    /// Set when the record did not fit any more: this segment was sealed, and the record opens a fresh one.
+    /// Set when the record did not fit any more: this segment was sealed, and the record opens a
+    /// fresh one.
     pub sealed: Option<Arc<Segment>>,
 }
 
@@ -290,8 +296,8 @@ impl Wal {
         Some(segment)
     }
 
-    /// Lets one segment go whose records are all at or below `version`, unless fewer than `kept_bytes` of log would be left;
-    /// call until it returns none.
+    /// Lets one segment go whose records are all at or below `version`, unless fewer than
+    /// `kept_bytes` of log would be left; call until it returns none.
     pub(in crate::lsm) fn release(
         &mut self,
         version: u64,
@@ -308,7 +314,8 @@ impl Wal {
         Some(released)
     }
 
-    /// Keeps the buffer of a segment that nobody reads any more for one of the next; false: there are enough of them.
+    /// Keeps the buffer of a segment that nobody reads any more for one of the next; false: there
+    /// are enough of them.
     pub(in crate::lsm) fn recycle(&mut self, segment: Segment) -> bool {
         let mut buffer = segment.bytes;
         let is_kept = self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() == SEGMENT_BYTES;
@@ -337,8 +344,8 @@ impl Wal {
         }
     }
 
-    /// A cursor behind the record with this version, and where the history stood there; none if the log has not what
-    /// follows. Costs a look at each record of one segment.
+    /// A cursor behind the record with this version, and where the history stood there; none if the
+    /// log has not what follows. Costs a look at each record of one segment.
     pub(in crate::lsm) fn seek(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
         if version == self.last.version {
             return Some((self.end(), self.last));
@@ -369,8 +376,8 @@ impl Wal {
             .version
     }
 
-    /// Reads records behind a cursor, up to `version`, into `batch` until it holds about `max_bytes`; neither a record nor a batch
-    /// of writes is cut.
+    /// Reads records behind a cursor, up to `version`, into `batch` until it holds about
+    /// `max_bytes`; neither a record nor a batch of writes is cut.
     pub(in crate::lsm) fn read(
         &self,
         cursor: &mut WalCursor,
@@ -523,7 +530,8 @@ mod tests {
         assert!(wal.stored_bytes() < 100);
     }
 
-    /// Whatever the limits and however the log is cut into segments, the stream is that of all records.
+    /// Whatever the limits and however the log is cut into segments, the stream is that of all
+    /// records.
     #[test]
     fn a_cursor_reads_every_record_once() {
         for seed in 0..30 {
@@ -569,7 +577,8 @@ mod tests {
         }
     }
 
-    /// A cursor behind any version that the log has reads exactly what follows, and proves where it stands.
+    /// A cursor behind any version that the log has reads exactly what follows, and proves where it
+    /// stands.
     #[test]
     fn the_log_is_read_from_any_version_it_has() {
         for seed in 0..20 {

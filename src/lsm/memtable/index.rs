@@ -1,18 +1,21 @@
 //! A hash table from keys to places in the log: one shard of a memtable's index.
 //!
-//! Open addressing with linear probing over cache lines of eight slots. A look into it is one line as a rule, whose address is
-//! known from the hash, so that it can be fetched ahead; and its slots are compared all at once, without a branch for each that
-//! no processor could predict. Keys are not in it; who looks says which place has the right one.
+//! Open addressing with linear probing over cache lines of eight slots. A look into it is one line
+//! as a rule, whose address is known from the hash, so that it can be fetched ahead; and its slots
+//! are compared all at once, without a branch for each that no processor could predict. Keys are
+//! not in it; who looks says which place has the right one.
 //!
 //! Invariants:
 //! 1. At most three quarters of the slots are taken, so every search ends, and soon.
-//! 2. Nothing is ever taken out. The slots of a line are taken in order: a line whose last one is free ends a search.
+//! 2. Nothing is ever taken out. The slots of a line are taken in order: a line whose last one is
+//!    free ends a search.
 
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 
 const LINE_SLOTS: usize = 8;
 
-/// Where a record lies in a memtable's part of the log: number of the segment × `SEGMENT_BYTES` + offset in it.
+/// Where a record lies in a memtable's part of the log: number of the segment × `SEGMENT_BYTES` +
+/// offset in it.
 pub(in crate::lsm) type RecordOffset = u32;
 
 /// No place: the log of a memtable is far shorter.
@@ -87,8 +90,8 @@ impl Shard {
         Some(Line(&self.lines()[line]).place(slot))
     }
 
-    /// Puts a place in for a key, and returns the one that it had before, and for how many bytes the system had to give memory. With
-    /// the first comes room for `expected_count`.
+    /// Puts a place in for a key, and returns the one that it had before, and for how many bytes
+    /// the system had to give memory. With the first comes room for `expected_count`.
     #[inline]
     pub(in crate::lsm) fn put(
         &mut self,
@@ -181,8 +184,8 @@ impl Shard {
         }
     }
 
-    /// Doubles the room there is; the first is for `expected_count`, two thirds full then, so that few shards must grow after all.
-    /// Returns for how many bytes the system has to give memory.
+    /// Doubles the room there is; the first is for `expected_count`, two thirds full then, so that
+    /// few shards must grow after all. Returns for how many bytes the system has to give memory.
     #[cold]
     fn grow(&mut self, expected_count: usize) -> usize {
         let line_count = match self.lines().len() {

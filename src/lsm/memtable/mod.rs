@@ -1,11 +1,15 @@
 //! The memtable: a hash index over records that lie in the log.
 //!
 //! Invariants:
-//! 1. The index maps each key to its newest record in this memtable's part of the log; there is no second copy of a key.
-//! 2. The index is many small tables (shards, by the top bits of the hash), each grown on its own: the most that one write
-//!    can pay for is moving one shard, some thousand slots of 8 bytes, without touching a record.
-//! 3. A record that a newer one of its key took the place of is marked as superseded: the records without a mark are the entries.
-//! 4. A frozen memtable never changes; its ordered view is computed once, on demand, a bounded piece at a time (`memtable/sort.rs`).
+//! 1. The index maps each key to its newest record in this memtable's part of the log; there is no
+//!    second copy of a key.
+//! 2. The index is many small tables (shards, by the top bits of the hash), each grown on its own:
+//!    the most that one write can pay for is moving one shard, some thousand slots of 8 bytes,
+//!    without touching a record.
+//! 3. A record that a newer one of its key took the place of is marked as superseded: the records
+//!    without a mark are the entries.
+//! 4. A frozen memtable never changes; its ordered view is computed once, on demand, a bounded
+//!    piece at a time (`memtable/sort.rs`).
 //!
 //! Not here: when to freeze (`mod.rs`), turning one into chunks (`merge/job.rs`).
 
@@ -41,7 +45,8 @@ pub(in crate::lsm) struct Records {
 }
 
 impl Records {
-    /// The record at `place`; `active` is the segment behind the sealed ones, if the memtable still takes writes.
+    /// The record at `place`; `active` is the segment behind the sealed ones, if the memtable still
+    /// takes writes.
     fn locate<'a>(
         &'a self,
         active: Option<&'a Segment>,
@@ -105,8 +110,9 @@ pub(in crate::lsm) struct Memtable {
 }
 
 impl Memtable {
-    /// An empty memtable to be frozen at about `freeze_bytes` of log, for records behind `base_version`. If there are about
-    /// `expected_keys` in the end, its index need not grow on the way.
+    /// An empty memtable to be frozen at about `freeze_bytes` of log, for records behind
+    /// `base_version`. If there are about `expected_keys` in the end, its index need not grow on
+    /// the way.
     pub(in crate::lsm) fn new(
         freeze_bytes: usize,
         base_version: u64,
@@ -158,7 +164,8 @@ impl Memtable {
         self.shard(hash).prefetch(hash);
     }
 
-    /// Asks for the memory of the record that looking for a hash most likely comes to; false: there is none.
+    /// Asks for the memory of the record that looking for a hash most likely comes to; false: there
+    /// is none.
     #[inline]
     pub(in crate::lsm) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) -> bool {
         let place = self.shard(hash).find(hash, |_| true);
@@ -167,8 +174,8 @@ impl Memtable {
             .is_some()
     }
 
-    /// Takes in a record just appended to the log's `active` segment. Returns for how many bytes of the index the system had to give
-    /// memory.
+    /// Takes in a record just appended to the log's `active` segment. Returns for how many bytes of
+    /// the index the system had to give memory.
     pub(in crate::lsm) fn insert(
         &mut self,
         active: &Segment,
@@ -255,7 +262,8 @@ impl Memtable {
 /// An entry to sort: the first bytes of its key behind what all keys share, and its place.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::lsm) struct SortKey {
-    /// Eight bytes, big-endian, so that comparing the numbers compares the bytes; short keys are filled with zeros.
+    /// Eight bytes, big-endian, so that comparing the numbers compares the bytes; short keys are
+    /// filled with zeros.
     pub(in crate::lsm) prefix: u64,
     pub(in crate::lsm) place: RecordOffset,
 }
@@ -287,7 +295,8 @@ impl FrozenMemtable {
         &self.memtable
     }
 
-    /// The places of all entries in key order, once some [`Sorter`](crate::lsm::memtable::sort::Sorter) has found it.
+    /// The places of all entries in key order, once some
+    /// [`Sorter`](crate::lsm::memtable::sort::Sorter) has found it.
     pub(in crate::lsm) fn order(&self) -> Option<&[RecordOffset]> {
         self.order.get().map(Vec::as_slice)
     }
@@ -322,7 +331,8 @@ impl FrozenMemtable {
         self.memtable.last_version
     }
 
-    /// Walks the log: where the record at `place` ends, and what sorting needs of it, if it is its key's newest. `None` at the end.
+    /// Walks the log: where the record at `place` ends, and what sorting needs of it, if it is its
+    /// key's newest. `None` at the end.
     #[inline]
     pub(in crate::lsm) fn next_record(
         &self,
@@ -366,7 +376,8 @@ impl FrozenMemtable {
             .then_with(|| self.key(a.place).cmp(self.key(b.place)))
     }
 
-    /// What comparing two keys looks at where their [`SortKey`]s have the same prefix, in bytes, on the mean.
+    /// What comparing two keys looks at where their [`SortKey`]s have the same prefix, in bytes, on
+    /// the mean.
     pub(in crate::lsm) fn mean_rest_bytes(&self) -> usize {
         let Memtable {
             key_bytes,

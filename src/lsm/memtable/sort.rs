@@ -1,9 +1,9 @@
 //! Sorting a frozen memtable a bounded piece at a time.
 //!
-//! Entries are gathered in the order of the log, sorted in runs of [`RUN_ENTRIES`], and neighbouring runs merged until there is one:
-//! two at a time, since a merge of two goes through memory in order and without a branch that nobody can predict, as
-//! a heap of all runs does not. Nothing is reallocated on the way: all buffers get their
-//! final size when they are first needed.
+//! Entries are gathered in the order of the log, sorted in runs of [`RUN_ENTRIES`], and
+//! neighbouring runs merged until there is one: two at a time, since a merge of two goes through
+//! memory in order and without a branch that nobody can predict, as a heap of all runs does not.
+//! Nothing is reallocated on the way: all buffers get their final size when they are first needed.
 
 use std::ops::Range;
 
@@ -29,7 +29,8 @@ enum Phase {
     SortRuns {
         next_run: usize,
     },
-    /// What is left of two neighbouring runs of `run_entries` each; those before them lie merged in `merged`.
+    /// What is left of two neighbouring runs of `run_entries` each; those before them lie merged in
+    /// `merged`.
     MergeRuns {
         run_entries: usize,
         left: Range<usize>,
@@ -144,7 +145,8 @@ impl Sorter {
         false
     }
 
-    /// Takes down the next records but for those that a newer one took the place of; `None` at the end.
+    /// Takes down the next records but for those that a newer one took the place of; `None` at the
+    /// end.
     fn gather(&mut self, frozen: &FrozenMemtable, mut place: RecordOffset) -> Option<RecordOffset> {
         for _ in 0..STEP_ENTRIES {
             let (key, next) = frozen.next_record(place)?;
@@ -208,8 +210,8 @@ mod tests {
 
     use crate::lsm::{Lsm, NewValue, Options, ScanState};
 
-    /// Memtables of any size, with keys that are overwritten, share their beginnings or all of their first bytes, against a map;
-    /// whatever the budget of a step.
+    /// Memtables of any size, with keys that are overwritten, share their beginnings or all of
+    /// their first bytes, against a map; whatever the budget of a step.
     #[test]
     fn the_newest_of_each_key_comes_in_order() {
         for seed in 0..24 {

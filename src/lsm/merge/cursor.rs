@@ -1,8 +1,10 @@
 //! Newest-wins merge of sorted sources: what flush, merge and scan read from.
 //!
 //! Invariants:
-//! 1. Entries come in ascending key order, each key once, with the entry of the newest source that has it.
-//! 2. Nothing is held but `Arc`s and positions, so a merge can rest between any two entries for as long as it likes.
+//! 1. Entries come in ascending key order, each key once, with the entry of the newest source that
+//!    has it.
+//! 2. Nothing is held but `Arc`s and positions, so a merge can rest between any two entries for as
+//!    long as it likes.
 //!
 //! Not here: what is done with the entries (`merge/job.rs`, `snapshot.rs`).
 
@@ -165,8 +167,8 @@ pub(in crate::lsm) struct MergeCursor {
 }
 
 impl MergeCursor {
-    /// Merges `layers`, newest first, from key `start` on. Memtables among them must have their order
-    /// ([`Preparation`]).
+    /// Merges `layers`, newest first, from key `start` on. Memtables among them must have their
+    /// order ([`Preparation`]).
     pub(in crate::lsm) fn new<'a>(
         layers: impl Iterator<Item = &'a ImmutableLayer>,
         start: &[u8],

@@ -1,19 +1,24 @@
-//! One flush, merge or sweep under way: layers on top, merged into the run below them, a chunk at a time.
+//! One flush, merge or sweep under way: layers on top, merged into the run below them, a chunk at a
+//! time.
 //!
-//! A flush merges frozen memtables into a new, empty run; a merge of small runs does the same with those; a merge
-//! into the lowest level goes into the run that is there, replacing its chunks. A sweep is a merge of nothing into a run: all
-//! of them rewrite the chunks that they pass of which a good part has expired.
+//! A flush merges frozen memtables into a new, empty run; a merge of small runs does the same with
+//! those; a merge into the lowest level goes into the run that is there, replacing its chunks. A
+//! sweep is a merge of nothing into a run: all of them rewrite the chunks that they pass of which a
+//! good part has expired.
 //!
-//! A chunk of the bottom in which values are replaced by others as long, and nothing else changes, keeps its index: it is copied whole
-//! and they are put into their places. (Requests that overwrite like this, 16 pipelined, took a tenth less processor time in all.)
+//! A chunk of the bottom in which values are replaced by others as long, and nothing else changes,
+//! keeps its index: it is copied whole and they are put into their places. (Requests that overwrite
+//! like this, 16 pipelined, took a tenth less processor time in all.)
 //!
 //! Invariants:
-//! 1. After every step the target run is whole, and reads right beneath the sources: a group of its chunks is replaced
-//!    at once by chunks that hold the same entries and those of the sources within the group's range. The sources still
-//!    shadow all they brought, so doing it again, or stopping for good, is harmless.
-//! 2. Chunks that no source entry falls into, and of which little has expired, are left as they are, not copied.
-//! 3. Beyond the target itself a job holds one chunk being built and the finished chunks of one group; a group, and what replaces
-//!    it, is a bounded number of chunks, whatever lies in them.
+//! 1. After every step the target run is whole, and reads right beneath the sources: a group of its
+//!    chunks is replaced at once by chunks that hold the same entries and those of the sources
+//!    within the group's range. The sources still shadow all they brought, so doing it again, or
+//!    stopping for good, is harmless.
+//! 2. Chunks that no source entry falls into, and of which little has expired, are left as they
+//!    are, not copied.
+//! 3. Beyond the target itself a job holds one chunk being built and the finished chunks of one
+//!    group; a group, and what replaces it, is a bounded number of chunks, whatever lies in them.
 //! 4. What has expired is written as a tombstone, or not at all where nothing lies below it.
 //!
 //! Not here: which layers to merge (`levels.rs`).
@@ -32,7 +37,8 @@ use crate::lsm::run::filter::{FILTER_MAX_KEYS, Filter};
 use crate::lsm::run::{Position, Run};
 use crate::lsm::work::{self, Work};
 
-/// A chunk that a merge leaves is at least this long, its neighbours permitting; smaller ones are joined as merges pass by.
+/// A chunk that a merge leaves is at least this long, its neighbours permitting; smaller ones are
+/// joined as merges pass by.
 pub(in crate::lsm) const CHUNK_MIN_BYTES: usize = CHUNK_MAX_BYTES / 2;
 
 /// Chunks read and finished when a group is ended at the latest: it is replaced at once.
@@ -64,7 +70,8 @@ pub(in crate::lsm) struct MergeJob {
     /// Chunks of the target in the group, all read but for that of the stage.
     group_chunk_count: usize,
     stage: Stage,
-    /// Chunks that are still not tried to be updated, and how many were not in all since that went wrong last: each time twice as many.
+    /// Chunks that are still not tried to be updated, and how many were not in all since that went
+    /// wrong last: each time twice as many.
     untried_count: usize,
     untried_max: usize,
     output: Output,
@@ -75,11 +82,13 @@ pub(in crate::lsm) struct MergeJob {
 enum Stage {
     /// There is none: all of the group are read.
     Between,
-    /// All that changes in it, the only one of the group, are values that stay as long as they are: they are put into a copy.
+    /// All that changes in it, the only one of the group, are values that stay as long as they are:
+    /// they are put into a copy.
     Update(Arc<Chunk>),
     /// It is read from an offset on.
     Read(Arc<Chunk>, usize),
-    /// The group is ended: what is left of the chunk from an offset on becomes the next one behind so many that are finished.
+    /// The group is ended: what is left of the chunk from an offset on becomes the next one behind
+    /// so many that are finished.
     End(Arc<Chunk>, usize, usize),
 }
 
@@ -96,8 +105,8 @@ struct Output {
 }
 
 impl Output {
-    /// Goes on making a filter for so many keys, unless they are too many or go to the bottom, which has most keys anyway. True at
-    /// the end.
+    /// Goes on making a filter for so many keys, unless they are too many or go to the bottom,
+    /// which has most keys anyway. True at the end.
     fn make_filter(&mut self, key_count: usize, work: &mut Work) -> bool {
         if self.tombstones == Tombstones::Drop || !(1..=FILTER_MAX_KEYS).contains(&key_count) {
             return true;
@@ -133,7 +142,8 @@ impl Output {
         work.spend(work::of_new(self.builder.prepare()));
     }
 
-    /// Adds entries of a chunk with keys below `end`, as far as they can be copied as they lie there. Returns the offset behind.
+    /// Adds entries of a chunk with keys below `end`, as far as they can be copied as they lie
+    /// there. Returns the offset behind.
     fn add_some_of(
         &mut self,
         chunk: &Chunk,
@@ -149,7 +159,8 @@ impl Output {
         behind
     }
 
-    /// Where in a chunk of the bottom an entry can be put in the place of its key's, all else staying as it is.
+    /// Where in a chunk of the bottom an entry can be put in the place of its key's, all else
+    /// staying as it is.
     fn place_in(&self, chunk: &Chunk, entry: &Entry<'_>) -> Option<usize> {
         if self.tombstones == Tombstones::Keep {
             return None;
@@ -171,7 +182,8 @@ impl Output {
         false
     }
 
-    /// Goes on making an entry each of what comes before an offset in the copy of a chunk, and drops what follows in the end; true then.
+    /// Goes on making an entry each of what comes before an offset in the copy of a chunk, and
+    /// drops what follows in the end; true then.
     fn keep_some(&mut self, chunk: &Chunk, end: usize, work: &mut Work) -> bool {
         let count = self
             .builder
@@ -189,7 +201,8 @@ impl Output {
 }
 
 impl MergeJob {
-    /// A job that merges `layers`, newest first. `last_version` bounds the versions in them and in the target.
+    /// A job that merges `layers`, newest first. `last_version` bounds the versions in them and in
+    /// the target.
     pub(in crate::lsm) fn new(
         layers: Vec<ImmutableLayer>,
         hasher: KeyHasher,
@@ -217,8 +230,8 @@ impl MergeJob {
         }
     }
 
-    /// Goes on until `work` is used up; true when the target holds everything. What has expired by `removed_until_ms`
-    /// goes.
+    /// Goes on until `work` is used up; true when the target holds everything. What has expired by
+    /// `removed_until_ms` goes.
     pub(in crate::lsm) fn step(
         &mut self,
         target: &mut Run,
@@ -256,8 +269,9 @@ impl MergeJob {
         false
     }
 
-    /// The filter over all keys of the sources, once the job is done: those of a target that was empty when it began. None for the
-    /// bottom, a sweep, or so many keys that it would be too large.
+    /// The filter over all keys of the sources, once the job is done: those of a target that was
+    /// empty when it began. None for the bottom, a sweep, or so many keys that it would be too
+    /// large.
     pub(in crate::lsm) fn into_filter(self) -> Option<Filter> {
         self.output.filter
     }
@@ -268,7 +282,8 @@ impl MergeJob {
         self.group_chunk_count + self.output.finished.len()
     }
 
-    /// Moves the entries of the current chunk that come before the next source entry, and then that.
+    /// Moves the entries of the current chunk that come before the next source entry, and then
+    /// that.
     fn merge_some(&mut self, work: &mut Work) {
         let (Some(upper), Stage::Read(chunk, offset)) = (&mut self.upper, &mut self.stage) else {
             return;
@@ -310,8 +325,8 @@ impl MergeJob {
         }
     }
 
-    /// Puts the next source entries into the copy of the chunk that is updated; from one on that does not fit into its place, the chunk
-    /// is merged as others are.
+    /// Puts the next source entries into the copy of the chunk that is updated; from one on that
+    /// does not fit into its place, the chunk is merged as others are.
     fn update_some(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) {
         let (Some(upper), Stage::Update(chunk)) = (&mut self.upper, &self.stage) else {
             return;
@@ -350,7 +365,8 @@ impl MergeJob {
         self.put_finished(target, free_queue);
     }
 
-    /// All chunks of the group are read: goes on with the gap behind them, the next chunk, or the next group. True at the end.
+    /// All chunks of the group are read: goes on with the gap behind them, the next chunk, or the
+    /// next group. True at the end.
     fn between_chunks(
         &mut self,
         target: &mut Run,
@@ -380,7 +396,8 @@ impl MergeJob {
         };
         work.spend(work::CHUNK_LOOK);
         let behind = target.chunk(target.next(self.next));
-        // Nothing of the sources falls into it: it is passed, unless it is small or much of it has expired.
+        // Nothing of the sources falls into it: it is passed, unless it is small or much of it has
+        // expired.
         let is_passed =
             entry.is_none_or(|entry| behind.is_some_and(|behind| entry.key >= behind.first_key()));
         let is_group_empty = self.group_chunk_count == 0 && self.output.builder.is_empty();
@@ -411,7 +428,8 @@ impl MergeJob {
             }
         } else {
             let built_bytes = self.output.builder.len();
-            // Behind the last source entry only what fits is joined: the rest of the run is not to be moved by a few bytes.
+            // Behind the last source entry only what fits is joined: the rest of the run is not to
+            // be moved by a few bytes.
             let fits = entry.is_some() || built_bytes + next.bytes().len() <= CHUNK_MAX_BYTES;
             let is_done = built_bytes >= CHUNK_MIN_BYTES || self.output.builder.is_empty();
             if is_done || (!fits && !is_worth_sweeping(next, self.output.removed_until_ms, work)) {
@@ -420,7 +438,8 @@ impl MergeJob {
             }
             let both_bytes = built_bytes + next.bytes().len();
             if both_bytes > CHUNK_MAX_BYTES {
-                // In halves: filled up, it would leave a small rest, and so would each of the full chunks that may follow.
+                // In halves: filled up, it would leave a small rest, and so would each of the full
+                // chunks that may follow.
                 self.output.builder.limit(both_bytes / 2);
             }
         }

@@ -25,7 +25,8 @@ fn expires(key: &[u8], version: u64) -> bool {
     key.ends_with(if version == 1 { b"77" } else { b"33" })
 }
 
-/// A run of these entries, in chunks that are full or end anywhere. Values are of bytes that tell the version.
+/// A run of these entries, in chunks that are full or end anywhere. Values are of bytes that tell
+/// the version.
 fn run(rng: &mut fastrand::Rng, entries: &Model, version: u64, ends_anywhere: bool) -> Run {
     let hasher = KeyHasher::new(1);
     let (mut run, mut at, value) = (
@@ -59,7 +60,8 @@ fn run(rng: &mut fastrand::Rng, entries: &Model, version: u64, ends_anywhere: bo
     run
 }
 
-/// What is in a run, with versions, and how many of its chunks are small. Each is as a stranger's is checked to be.
+/// What is in a run, with versions, and how many of its chunks are small. Each is as a stranger's
+/// is checked to be.
 fn content(run: &Run) -> (Versioned, usize) {
     let (mut at, mut all, mut small_count) = (Position::default(), Versioned::new(), 0);
     while let Some(chunk) = run.chunk(at) {
@@ -182,7 +184,8 @@ fn what_is_held_is_bounded_whatever_is_merged() {
     }
 }
 
-/// Behind a small chunk, full ones that nothing is added to could each leave a rest that is as small.
+/// Behind a small chunk, full ones that nothing is added to could each leave a rest that is as
+/// small.
 #[test]
 fn a_small_chunk_moves_its_neighbour_and_no_more() {
     let mut rng = fastrand::Rng::with_seed(1);

@@ -23,7 +23,8 @@ const LEVEL_RUNS: usize = 4;
 ///
 /// Overwriting a million small entries again and again took 1.1 times the memory of a fresh load
 /// with 8 and 1.1 to 1.15 with 6, for as much processor time a write. With values of 1 KiB that
-/// change their length, so that chunks cannot be updated in place, 8 took 30 % more time for merging.
+/// change their length, so that chunks cannot be updated in place, 8 took 30 % more time for
+/// merging.
 const BOTTOM_SHARE: usize = 6;
 
 /// How often the bottom rewrites an entry that stays, for each time that all data is written anew:

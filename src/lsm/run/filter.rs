@@ -1,7 +1,8 @@
-//! A Bloom filter over the keys of a run: most of the time it is known without looking into the run that a key is not in it.
+//! A Bloom filter over the keys of a run: most of the time it is known without looking into the run
+//! that a key is not in it.
 //!
-//! All bits of a key lie in one cache line ("blocked", Putze, Sanders and Singler 2007). At about 11 bits and 6 lookups a key, of
-//! keys that are not there 1 in 50 seems to be.
+//! All bits of a key lie in one cache line ("blocked", Putze, Sanders and Singler 2007). At about
+//! 11 bits and 6 lookups a key, of keys that are not there 1 in 50 seems to be.
 //!
 //! Invariant: for every hash that was put in, [`may_have`](Filter::may_have) is true.
 
@@ -86,7 +87,8 @@ impl Filter {
     }
 }
 
-/// … and all of them, multiplied, the bits in it: nine for each lookup, from the high end, where the product depends on most.
+/// … and all of them, multiplied, the bits in it: nine for each lookup, from the high end, where
+/// the product depends on most.
 #[inline]
 fn bits_of(hash: u32) -> impl Iterator<Item = (usize, u64)> {
     let product = u64::from(hash).wrapping_mul(GOLDEN);

@@ -1,9 +1,10 @@
-//! A run: sorted chunks that do not overlap, found by key through a flat index of the eight bytes in which their first keys differ.
+//! A run: sorted chunks that do not overlap, found by key through a flat index of the eight bytes
+//! in which their first keys differ.
 //!
 //! Invariants:
 //! 1. Chunks ascend and do not overlap; none is empty; no block is empty.
-//! 2. A clone is one `Arc`, whatever the size. Changing a run that was cloned copies its list of blocks and the one block
-//!    it touches, never the chunks: O(blocks + [`BLOCK_MAX_CHUNKS`]).
+//! 2. A clone is one `Arc`, whatever the size. Changing a run that was cloned copies its list of
+//!    blocks and the one block it touches, never the chunks: O(blocks + [`BLOCK_MAX_CHUNKS`]).
 //!
 //! Not here: what is in a chunk (`chunk/mod.rs`), when runs are merged (`levels.rs`).
 
@@ -21,7 +22,8 @@ use crate::swar;
 /// Chunks in one block: inserting moves a few kilobytes of pointers and fences.
 const BLOCK_MAX_CHUNKS: usize = 128;
 
-/// The first 24 bytes of a key as big-endian numbers, filled with zeros. Equal fences decide nothing; the keys do.
+/// The first 24 bytes of a key as big-endian numbers, filled with zeros. Equal fences decide
+/// nothing; the keys do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::lsm) struct Fence([u64; 3]);
 
@@ -63,8 +65,8 @@ impl Fence {
         (a ^ b.rotate_left(23) ^ c.rotate_left(46)).wrapping_mul(GOLDEN)
     }
 
-    /// Subtracts as if they were one long number, and asks for the borrow: without a branch, for which way a search goes is never
-    /// known beforehand.
+    /// Subtracts as if they were one long number, and asks for the borrow: without a branch, for
+    /// which way a search goes is never known beforehand.
     #[inline]
     fn is_below(self, other: Self) -> bool {
         let (Self([high, middle, low]), Self([other_high, other_middle, other_low])) =
@@ -114,8 +116,8 @@ impl<'a> LookupKey<'a> {
 pub(in crate::lsm) struct Block {
     chunks: Vec<Arc<Chunk>>,
     fences: Vec<Fence>,
-    /// What the fences have in common at their start, in bytes, and what comes next in each: a search among these, which lie close
-    /// together, decides most of it.
+    /// What the fences have in common at their start, in bytes, and what comes next in each: a
+    /// search among these, which lie close together, decides most of it.
     skip: usize,
     heads: Vec<u64>,
 }
@@ -237,7 +239,8 @@ pub(in crate::lsm) struct Run {
     large_bytes: usize,
     /// Chunks with entries that expire, some day.
     expiring_chunk_count: usize,
-    /// Over all keys that it has, and maybe others; those of merges have one, unless they are large.
+    /// Over all keys that it has, and maybe others; those of merges have one, unless they are
+    /// large.
     filter: Option<Arc<Filter>>,
 }
 
@@ -247,7 +250,8 @@ impl Run {
         self.get_in(self.find_chunk(lookup)?, lookup)
     }
 
-    /// From now on it is looked up in the filter first whether there is a key. The run gets no more keys.
+    /// From now on it is looked up in the filter first whether there is a key. The run gets no more
+    /// keys.
     pub(in crate::lsm) fn set_filter(&mut self, filter: Filter) {
         self.filter = Some(Arc::new(filter));
     }
@@ -258,8 +262,8 @@ impl Run {
         self.chunk(at)?.get(lookup.hash, lookup.key)
     }
 
-    /// The position of the chunk that holds a key if any does: the last one that starts at or below it. None also where the filter
-    /// says that the key is not there.
+    /// The position of the chunk that holds a key if any does: the last one that starts at or below
+    /// it. None also where the filter says that the key is not there.
     #[inline]
     pub(in crate::lsm) fn find_chunk(&self, lookup: &LookupKey<'_>) -> Option<Position> {
         if self
@@ -421,7 +425,8 @@ mod tests {
         keys
     }
 
-    /// Random inserts and removals against a sorted `Vec`, with long common prefixes so that fences tie.
+    /// Random inserts and removals against a sorted `Vec`, with long common prefixes so that fences
+    /// tie.
     #[test]
     fn behaves_as_a_sorted_list() {
         for seed in 0..20 {
