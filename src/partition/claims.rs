@@ -82,7 +82,7 @@ impl Partition {
         match self.roles.role() {
             Role::Leader => self.step_down(state.epoch, state.ordered_epoch, leader),
             _ if self.roles.is_taking_over() => {
-                if state.ordered_epoch > standing.ordered_epoch {
+                if state.ordered_epoch > standing.ordered_epoch || self.yields() {
                     self.step_down(state.epoch, state.ordered_epoch, leader);
                 } else {
                     self.disconnect();

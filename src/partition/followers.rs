@@ -344,6 +344,10 @@ impl Partition {
                 let text = "this node takes over as the leader: try again";
                 return Err(turned(RefusalCode::Busy, text));
             }
+            Role::Replica if self.follows(hello) => {
+                let text = "that node is the leader of this one: assign one of them as the leader";
+                return Err(turned(RefusalCode::NotLeader, text));
+            }
             Role::Replica if self.following.sync() == Sync::InSync => {}
             Role::Replica => {
                 return Err(turned(
@@ -367,6 +371,14 @@ impl Partition {
             return Err(turned(RefusalCode::Ahead, text));
         }
         Ok(())
+    }
+
+    /// Whether this node is a replica of the one that says hello: two that follow each other would
+    /// both look in sync, and neither would hear of a write.
+    fn follows(&self, hello: &Greeting) -> bool {
+        let state = hello.state.as_ref();
+        let leader = self.roles.standing().leader.as_ref();
+        state.is_some_and(|state| Some(&state.address) == leader)
     }
 
     /// Whether a controller told this node to lead, and a node that wants to follow it holds all

@@ -482,11 +482,17 @@ impl Partition {
                 // was sent before it heard of the claim: it makes way for another leader.
                 let is_related = answer.last_version == 0
                     || self.is_believed(&answer.lineage, answer.last_version);
-                self.end_visit(if is_related {
-                    Visit::Due(now_ms + BUSY_RETRY_MS)
-                } else {
-                    Visit::Done
-                })
+                if is_related {
+                    return self.end_visit(Visit::Due(now_ms + BUSY_RETRY_MS));
+                }
+                log::warn!(
+                    "partition {}: {} holds other data, of epoch {}: it is not told of this leader; \
+                     assign it a role, or stop it",
+                    self.id,
+                    self.visited().unwrap_or_default(),
+                    answer.epoch
+                );
+                self.end_visit(Visit::Done)
             }
             Some(answer) => {
                 let (epoch, ordered_epoch) = (answer.epoch, answer.ordered_epoch);
@@ -538,11 +544,7 @@ impl Partition {
             );
             return self.end_visit(Visit::Done);
         }
-        let is_outdated = epoch > own_epoch
-            && self
-                .takeover
-                .as_ref()
-                .is_some_and(|takeover| takeover.is_announcing() && !takeover.is_told_again);
+        let is_outdated = epoch > own_epoch && self.yields();
         let is_ordered_away = is_outdated
             || ordered_epoch > own_ordered
             || (ordered_epoch == own_ordered && ordered_epoch == epoch && epoch == own_epoch);
@@ -552,6 +554,15 @@ impl Partition {
             self.raise_epoch(epoch);
         }
         Err(Ended(format!("a peer knows of epoch {epoch}")))
+    }
+
+    /// Whether a higher epoch that began elsewhere ends this node's claim. Otherwise a controller's
+    /// last word to this process is that it leads: it takes over above that epoch.
+    pub(super) fn yields(&self) -> bool {
+        match &self.takeover {
+            Some(takeover) if takeover.is_announcing() => !takeover.is_told_again,
+            _ => !self.is_told_to_lead,
+        }
     }
 
     /// Claims an epoch above one that was heard of.

@@ -480,8 +480,8 @@ fn check_snapshot(
     let is_begun_empty = common_version == 0 && start.lineage.begun_version() == 0;
     if (start.version == 0 || is_begun_empty) && !is_empty_taken {
         return Err(Ended(format!(
-            "the leader began empty and this replica holds {version} versions: its data is kept. Make this node the \
-             leader, or start it empty"
+            "the leader began empty and this replica holds {version} versions: its data is kept. \
+             Make this node the leader, or start it empty"
         )));
     }
     let is_ordered = ordered_epoch > standing.data_ordered_epoch
@@ -490,8 +490,9 @@ fn check_snapshot(
         return Ok(());
     }
     Err(Ended(format!(
-        "this replica holds version {version}, of which the leader has only what is up to {common_version}: its data is kept. \
-         Make this node the leader, or have a controller assign the leader with an epoch above {}",
+        "this replica holds version {version}, of which the leader has only what is up to \
+         {common_version}: its data is kept. Make this node the leader, or have a controller assign \
+         the leader with an epoch above {}, or start this node with an empty data directory",
         standing.data_ordered_epoch.max(standing.epoch)
     )))
 }
