@@ -380,6 +380,11 @@ pub fn parse(
             let value = parser
                 .value()
                 .map_err(|_| ConfigError(format!("--{flag} needs a value; see --help")))?;
+            if value.is_empty() {
+                return Err(ConfigError(format!(
+                    "--{flag}: its value is empty: give one, or leave the option out"
+                )));
+            }
             value
                 .into_string()
                 .map_err(|_| ConfigError(format!("--{flag}: the value is not UTF-8")))?
@@ -521,11 +526,15 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
              lead"
         )));
     }
-    if !config.listen.ip().is_loopback() && config.token.is_none() && !given.switch("allow-open")? {
+    let listeners = [Some(config.listen), config.replication_listen];
+    let is_reachable = |address: &SocketAddr| !address.ip().is_loopback();
+    if let Some(address) = listeners.into_iter().flatten().find(is_reachable)
+        && config.token.is_none()
+        && !given.switch("allow-open")?
+    {
         return Err(ConfigError(format!(
-            "listening on {} lets anyone on the network in: give --token-file FILE to require a token, \
-             or --allow-open if the network is trusted",
-            config.listen
+            "listening on {address} lets anyone on the network in: give --token-file FILE to require a \
+             token, or --allow-open if the network is trusted"
         )));
     }
     Ok(config)

@@ -99,6 +99,14 @@ fn mistakes_are_told_with_the_way_out() {
             "--allow-open",
         ),
         (&["--listen", "[::]:9001"], &[], "--allow-open"),
+        (
+            &["--replication-listen", "0.0.0.0:10001"],
+            &[],
+            "listening on 0.0.0.0:10001 lets anyone",
+        ),
+        (&["--data-dir", ""], &[], "--data-dir: its value is empty"),
+        (&["--token-file="], &[], "--token-file: its value is empty"),
+        (&["--max-memory="], &[], "leave the option out"),
         (&["--listen", "here"], &[], "127.0.0.1:9001"),
         (&["--listen", "127.0.0.1"], &[], "an address and a port"),
         (&["--listen", "70000"], &[], "up to 65535"),
@@ -150,7 +158,12 @@ fn mistakes_are_told_with_the_way_out() {
 
 #[test]
 fn open_listening_is_allowed_when_asked_for() {
-    assert!(parse_with(&["--listen", "0.0.0.0:9001", "--allow-open"], &[]).is_ok());
+    for listen in [
+        "--listen=0.0.0.0:9001",
+        "--replication-listen=0.0.0.0:10001",
+    ] {
+        assert!(parse_with(&[listen, "--allow-open"], &[]).is_ok());
+    }
     assert!(
         parse_with(
             &["--listen", "0.0.0.0:9001"],
