@@ -4,7 +4,7 @@ use crate::http::{Head, Refusal, Reply};
 use crate::partition::Partition;
 
 use super::route::Route;
-use super::{Api, JSON, refuse, status, storage_failed};
+use super::{Api, JSON, refuse, status, storage_refused};
 
 impl Api<'_> {
     pub(super) fn answer_admin(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
@@ -24,7 +24,7 @@ impl Api<'_> {
     fn durable_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
         let partition = self.any_partition(head)?;
         match partition.write_obstacle() {
-            Some(error) => Err(storage_failed(error)),
+            Some(error) => Err(storage_refused(error)),
             None => Ok(partition),
         }
     }

@@ -160,7 +160,7 @@ impl<'n> Api<'n> {
         let partition = self.partition(head)?;
         let roles = partition.roles();
         match partition.write_obstacle() {
-            Some(error) => Err(storage_failed(error)),
+            Some(error) => Err(storage_refused(error)),
             None if roles.is_taking_over() => Err(taking_over()),
             None if roles.role() != Role::Leader => {
                 Err(not_leader(roles.standing().leader.as_deref()))
@@ -421,17 +421,25 @@ fn not_leader(leader: Option<&str>) -> Refusal {
     }
 }
 
-/// What a write gets once the disk has failed, or while it has no room.
+/// What a write gets whose reply waited for the disk when that failed, or had no room.
 #[cold]
 pub fn storage_failed(error: &StorageError) -> Refusal {
+    storage_refusal(error, "This one is not confirmed: it may be there later")
+}
+
+/// What a write gets that comes after that.
+#[cold]
+fn storage_refused(error: &StorageError) -> Refusal {
+    storage_refusal(error, "Nothing was done")
+}
+
+fn storage_refusal(error: &StorageError, outcome: &str) -> Refusal {
     if error.is_passing() {
-        let message = format!(
-            "writes wait, and go on by themselves once they can: {error}. This one is not \
-             confirmed: it may be there later"
-        );
+        let message =
+            format!("writes wait, and go on by themselves once they can: {error}. {outcome}");
         return Refusal::new(503, "storage_stalled", message);
     }
-    let message = format!("writes are off until the node is restarted: {error}");
+    let message = format!("writes are off until the node is restarted: {error}. {outcome}");
     Refusal::new(503, "storage_failed", message)
 }
 

@@ -1,6 +1,9 @@
 //! `/partition/assign` and `/partition/{id}`: what a controller tells a node to be, or to be no
 //! more.
 
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::config::parse_peer;
@@ -19,7 +22,8 @@ use super::{Api, JSON, refuse, unavailable};
 /// Longest body.
 const BODY_MAX_BYTES: usize = 16 * 1024;
 
-/// The body. Other fields are left for controllers that say more.
+/// The body. A controller may say more: the answer names the fields that mean nothing here, so that
+/// a mistyped one is seen.
 #[derive(Deserialize)]
 struct Body {
     id: u32,
@@ -33,6 +37,8 @@ struct Body {
     /// With the role `none`: data that no other node is known to hold is dropped, too.
     #[serde(default)]
     discard: bool,
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -68,6 +74,9 @@ struct Answer {
     /// Of a leader that takes first what its peers hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
+    /// Fields of the order that mean nothing here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ignored: Vec<String>,
 }
 
 impl Api<'_> {
@@ -200,6 +209,7 @@ impl Api<'_> {
             version: position.map_or(0, |position| position.version),
             position: position.map(|position| position.to_string()),
             state,
+            ignored: body.others.keys().cloned().collect(),
         };
         let body = serde_json::to_vec(&answer).expect("plain fields serialize");
         Ok((body, gate))
