@@ -35,8 +35,13 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// In front of these nodes; none if there is no `haproxy` on this machine.
+    /// In front of these nodes, with the shipped file; none if there is no `haproxy` on this machine.
     fn start(servers: [SocketAddr; 3]) -> Option<Self> {
+        Self::start_with(servers, |shipped| shipped)
+    }
+
+    /// With a changed file.
+    fn start_with(servers: [SocketAddr; 3], change: impl FnOnce(String) -> String) -> Option<Self> {
         if Command::new("haproxy")
             .arg("-v")
             .stdout(Stdio::null())
@@ -60,7 +65,8 @@ impl Proxy {
             .expect("of IP");
         let folder = Folder::new("haproxy");
         let path = folder.join("haproxy.cfg");
-        std::fs::write(&path, configuration(servers, socket.as_raw_fd())).expect("write");
+        let configuration = change(configuration(servers, socket.as_raw_fd()));
+        std::fs::write(&path, configuration).expect("write");
         let mut command = Command::new("haproxy");
         let log = File::create(folder.join("log")).expect("create");
         command
@@ -376,4 +382,28 @@ fn reads_are_sent_again() {
         assert_eq!(client.response_of_anyone(false).status, 200);
     }
     assert!(bad.request_count() > 0, "it was never asked");
+}
+
+/// A long poll is silent for longer than any other answer may be.
+#[test]
+fn a_long_poll_outlasts_the_time_out_of_other_answers() {
+    let node = Node::start(&[]);
+    let elsewhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    let shorten = |shipped: String| {
+        let line = "    timeout server 30s\n";
+        assert!(
+            shipped.contains(line),
+            "the shipped file has changed: {line}"
+        );
+        shipped.replace(line, "    timeout server 200ms\n")
+    };
+    let Some(proxy) = Proxy::start_with([node.address, elsewhere, elsewhere], shorten) else {
+        return;
+    };
+    wait_for("reads to find the node", || {
+        proxy.request("GET", "/kv/a", &[], b"").status == 404
+    });
+    let polled = proxy.request("GET", "/watch?prefix=a&timeout=0.6", &[], b"");
+    assert_eq!(polled.status, 200, "{}", polled.text());
+    assert_eq!(polled.json()["events"], serde_json::json!([]));
 }
