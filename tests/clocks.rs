@@ -146,6 +146,24 @@ fn what_has_expired_stays_so_over_a_restart() {
     }
 }
 
+/// Time also passes while a node is down.
+#[test]
+fn what_expires_while_a_node_is_down_is_gone_when_it_is_back() {
+    let mut cluster = Cluster::new(fastrand::Rng::with_seed(1), 1, true, &[]);
+    cluster.clocks_ms = vec![10_000_000];
+    assert!(cluster.start(0));
+    set(&mut cluster, 0, "short", 3_000);
+    set(&mut cluster, 0, "long", 100_000);
+    for _ in 0..1_500 {
+        cluster.step(1);
+    }
+    cluster.crash(0, false);
+    cluster.clocks_ms[0] += 50_000;
+    assert!(cluster.start(0));
+    assert!(!has(&mut cluster, 0, "short"), "it lives on");
+    assert!(has(&mut cluster, 0, "long"), "it ended early");
+}
+
 /// Whatever a leader's clock shows, its replica goes on.
 #[test]
 fn a_leader_whose_clock_shows_nonsense_does_no_harm() {

@@ -186,7 +186,16 @@ fn log_files_that_changed_names_are_refused() {
     let line = refusal(&data);
     assert!(line.contains(copy) && line.contains("log-end"), "{line}");
     fs::remove_file(partition(&data).join(copy)).expect("remove");
-    stop(start(&data, &[]));
+    // Two that are not the newest.
+    let node = start(&data, &[]);
+    put(&node, "in-a-third", b"1");
+    stop(node);
+    assert!(logs(&data).len() > 2, "{:?}", logs(&data));
+    fs::rename(&a, &other).expect("rename");
+    fs::rename(&b, &a).expect("rename");
+    fs::rename(&other, &b).expect("rename");
+    let line = refusal(&data);
+    assert!(line.contains("is not the file of that name"), "{line}");
 }
 
 #[test]

@@ -332,9 +332,15 @@ fn kept_views_make_room_when_they_are_not_in_use() {
     for number in 0..8 {
         assert_eq!(view(&mut client, number, "limit=1").status, 200);
     }
+    let since_ms = node.status()["uptimeMs"].as_u64().expect("a number");
     wait_for("one of them to be idle", || {
         view(&mut client, 8, "limit=1").status == 200
     });
+    let waited_ms = node.status()["uptimeMs"].as_u64().expect("a number") - since_ms;
+    assert!(
+        waited_ms < 20_000,
+        "its 30 s were waited for: {waited_ms} ms"
+    );
     // No client reads these, but they are under way.
     let mut readers = Vec::new();
     for _ in 0..8 {

@@ -126,7 +126,12 @@ pub(super) fn monotonic_us() -> u64 {
 
 /// Milliseconds since 1970, of the years 1970 to 9999; without a system call.
 pub(super) fn unix_ms() -> u64 {
-    ms(read(ClockId::Realtime)).min(LAST_UNIX_MS)
+    unix_ms_of(clock_gettime(ClockId::Realtime))
+}
+
+/// What a clock shows, or the nearest time that a date can be written for.
+fn unix_ms_of(shown: Timespec) -> u64 {
+    ms(duration_of(shown)).min(LAST_UNIX_MS)
 }
 
 /// Milliseconds since the machine started, the time that it slept included.
@@ -143,9 +148,13 @@ pub(super) fn thread_cpu_time() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 
-/// What a clock shows; nothing where that is negative.
 fn read(id: ClockId) -> Duration {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(id);
+    duration_of(clock_gettime(id))
+}
+
+/// What a clock shows; nothing where that is negative.
+fn duration_of(shown: Timespec) -> Duration {
+    let Timespec { tv_sec, tv_nsec } = shown;
     Duration::new(
         u64::try_from(tv_sec).unwrap_or(0),
         u32::try_from(tv_nsec).unwrap_or(0),
@@ -169,6 +178,22 @@ mod tests {
             steps.extend((tick.step_ms != 0).then_some(tick.step_ms));
         }
         (shown_ms, steps)
+    }
+
+    #[test]
+    fn a_clock_outside_of_the_years_of_dates_shows_the_nearest_time() {
+        let end_s = 253_402_300_800;
+        for (tv_sec, expected_ms) in [
+            (i64::MIN, 0),
+            (-1, 0),
+            (0, 0),
+            (end_s - 1, LAST_UNIX_MS - 999),
+            (end_s, LAST_UNIX_MS),
+            (i64::MAX, LAST_UNIX_MS),
+        ] {
+            let shown = Timespec { tv_sec, tv_nsec: 0 };
+            assert_eq!(unix_ms_of(shown), expected_ms, "{tv_sec}");
+        }
     }
 
     /// Two hours ahead, or back, for half a second: two steps are told, and nothing that lives for
