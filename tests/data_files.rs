@@ -410,3 +410,25 @@ fn files_of_a_generation_that_nothing_names_are_not_removed() {
     assert_eq!(get(&node, "c").as_deref(), Some("three"));
     stop(node);
 }
+
+/// A node that went down while it made a partition has told nobody that it has it.
+#[test]
+fn a_partition_that_was_being_made_is_not_there_after_a_crash() {
+    let folder = Folder::new("half-made");
+    let data = folder.join("data");
+    stop(start(&data, &[]));
+    fs::create_dir(data.join("partition-1")).expect("make");
+    let node = start(&data, &[]);
+    let health = node.request("GET", "/health", &[], b"").json();
+    assert_eq!(health["partitions"], serde_json::json!([0]), "{health}");
+    let order = br#"{"id":1,"role":"leader"}"#;
+    let answer = node.request("POST", "/partition/assign", &[], order);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let written = node.request("PUT", "/kv/a?partition=1", &[], b"v");
+    assert_eq!(written.status, 201, "{}", written.text());
+    stop(node);
+    let node = start(&data, &[]);
+    let read = node.request("GET", "/kv/a?partition=1", &[], b"");
+    assert_eq!(read.text(), "v");
+    stop(node);
+}

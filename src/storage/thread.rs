@@ -181,7 +181,12 @@ fn load(mut plan: Plan, teller: &Teller) -> Result<Option<DiskWorker<DataDir>>, 
         let is_made = |id: &u32| found.is_empty() && !is_given_up(*id);
         let made = plan.first_partition.filter(is_made);
         for id in found.into_iter().chain(made) {
-            teller.tell(Event::Loaded(Box::new(worker.load(id, &mut on_progress)?)));
+            let loaded = worker.load(id, &mut on_progress)?;
+            if loaded.is_half_made() {
+                worker.carry_out(Command::Remove(id), &mut |_| {})?;
+            } else {
+                teller.tell(Event::Loaded(Box::new(loaded)));
+            }
         }
     }
     teller.tell(Event::Ready);

@@ -173,6 +173,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Whether it was being made when the node went down: the order to make it was not answered.
+    pub(super) fn is_half_made(&self) -> bool {
+        let Standing { role, epoch, .. } = self.standing;
+        role == Role::Unassigned && epoch == 0 && self.lsm.last_version() == 0
+    }
+
     /// A partition that is not on disk.
     pub(super) fn in_memory(partition: u32, lsm: Lsm, history: HistoryId) -> Self {
         let checkpoint_version = lsm.last_version();
@@ -342,8 +348,15 @@ impl<S: Disks> DiskWorker<S> {
             losses,
             set_aside,
         } = recovered;
-        let standing =
-            standing.unwrap_or_else(|| Standing::new(Role::Leader, Lineage::new(history)));
+        let standing = standing.unwrap_or_else(|| {
+            // Any other is just being made: no order has given it a role.
+            let role = if id == 0 {
+                Role::Leader
+            } else {
+                Role::Unassigned
+            };
+            Standing::new(role, Lineage::new(history))
+        });
         let stats = Some(store.stats());
         let told = (store.written_version(), store.synced_version());
         self.open.insert(
