@@ -9,12 +9,14 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use db_node::lsm::LogPosition;
-use db_node::replication::frame::{Frame, Hello, NodeId, PROTOCOL_MIN};
-use db_node::storage::HistoryId;
+use db_node::replication::frame::{
+    Frame, Hello, Intent, NodeId, PROTOCOL_MIN, PROTOCOL_VERSION, PeerState,
+};
+use db_node::storage::{HistoryId, Lineage};
 use serde_json::{Value as Json, json};
 
 use common::member::{Member, assert_follows, own_address};
@@ -338,6 +340,48 @@ fn epochs_do_not_leap() {
         node.log
             .assert_has(&format!("epoch {epoch} is not believed"));
     }
+    // Nor by the claim of a node that shares the data.
+    let id = node.partition()["historyId"]
+        .as_str()
+        .expect("text")
+        .to_owned();
+    let history = HistoryId(
+        u128::from_str_radix(&id, 16)
+            .expect("hexadecimal")
+            .to_be_bytes(),
+    );
+    let position = LogPosition::default();
+    let state = |intent, epoch| {
+        Frame::PeerState(PeerState {
+            intent,
+            epoch,
+            ordered_epoch: 0,
+            data_epoch: 0,
+            data_ordered_epoch: 0,
+            last_version: 0,
+            lineage: Lineage::new(history),
+            address: "http://127.0.0.1:1".to_owned(),
+        })
+    };
+    let mut bytes = Vec::new();
+    Frame::Hello(Hello {
+        protocol_version: PROTOCOL_VERSION,
+        partition: 0,
+        node_id: NodeId([9; 16]),
+        epoch: 0,
+        history,
+        position,
+        token: b"",
+    })
+    .encode(&mut bytes);
+    state(Intent::Survey, 0).encode(&mut bytes);
+    state(Intent::Claim, u64::MAX).encode(&mut bytes);
+    let mut peer = TcpStream::connect(&address).expect("connect");
+    peer.write_all(&bytes).expect("send");
+    let mut answer = Vec::new();
+    // Its end may be a reset.
+    let _ = peer.read_to_end(&mut answer);
+    assert!(!answer.is_empty(), "the survey was answered");
     assert_eq!(node.get("/leader").status, 200);
     assert_eq!(node.partition()["epoch"], 0);
     assert_eq!(
