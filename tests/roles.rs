@@ -345,11 +345,7 @@ fn epochs_do_not_leap() {
         .as_str()
         .expect("text")
         .to_owned();
-    let history = HistoryId(
-        u128::from_str_radix(&id, 16)
-            .expect("hexadecimal")
-            .to_be_bytes(),
-    );
+    let history: HistoryId = id.parse().expect("a history");
     let position = LogPosition::default();
     let state = |intent, epoch| {
         Frame::PeerState(PeerState {

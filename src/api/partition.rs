@@ -1,9 +1,6 @@
 //! `/partition/assign` and `/partition/{id}`: what a controller tells a node to be, or to be no
 //! more.
 
-use std::collections::BTreeMap;
-
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::config::parse_peer;
@@ -38,7 +35,7 @@ struct Body {
     #[serde(default)]
     discard: bool,
     #[serde(flatten)]
-    others: BTreeMap<String, IgnoredAny>,
+    others: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
