@@ -2,7 +2,7 @@
 //! (`tests/replication.rs`, `tests/controller.rs`). Only with the feature `planted-bugs`, which no
 //! binary is built with; without it [`is_planted`] is `false` and nothing of them is left.
 
-/// A bug that somebody could write.
+/// A bug that could be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// A replica confirms what its leader has, applied or not.

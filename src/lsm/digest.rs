@@ -3,8 +3,8 @@
 //!
 //! SipHash-2-4 with 128 bits and a fixed key, over the live entries in the order of their keys,
 //! each as: length of the key (2 bytes), key, version (8), expiry in Unix ms (8; 0: none), length
-//! of the value (8), value; all integers little-endian. It finds differences that happen, not those
-//! that somebody makes on purpose.
+//! of the value (8), value; all integers little-endian. It finds differences that happen by
+//! accident, not forgeries.
 //!
 //! Invariant: a step does bounded work, however many entries there are and however large a value
 //! is.

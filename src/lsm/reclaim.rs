@@ -1,4 +1,4 @@
-//! What nobody reads any more, freed a bounded piece at a time.
+//! Frees data without readers, a bounded piece at a time.
 //!
 //! Dropping a large layer at once would hold the loop for as long as the allocator needs for
 //! thousands of chunks. Here it is taken apart instead: each step frees about one allocation. What

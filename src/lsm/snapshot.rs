@@ -201,7 +201,7 @@ pub struct Scan {
     start: Vec<u8>,
     cursor: Option<MergeCursor>,
     tombstones: Tombstones,
-    /// Dropped last: what it sends home nobody else holds any more.
+    /// Dropped last: by then it holds the only reference to the layers that it returns.
     snapshot: Snapshot,
 }
 

@@ -7,7 +7,7 @@
 /// Handling one entry in a merge, beside its bytes: comparing, hashing, indexing.
 pub(super) const ENTRY: usize = 64;
 
-/// Looking at a chunk or a layer and its first key: memory that nobody has looked at for long.
+/// Looking at a chunk or a layer and its first key: memory that is no longer in any cache.
 pub(super) const CHUNK_LOOK: usize = 1536;
 
 /// Looking whether an entry of a chunk has expired.

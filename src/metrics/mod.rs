@@ -13,7 +13,7 @@
 //!    call.
 //! 2. Every set of labels is bounded by the code, not by what peers send.
 //!
-//! Not here: who counts what (each layer its own), the list of metrics (`api/metrics.rs`), clocks
+//! Not here: what is counted (each layer counts its own), the list of metrics (`api/metrics.rs`), clocks
 //! (`reactor/`).
 
 mod exposition;

@@ -81,14 +81,14 @@ const PEER_STATE: u8 = 11;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeId(pub [u8; 16]);
 
-/// The replica says who it is and where it stands.
+/// The replica identifies itself and says where it stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hello<'a> {
     /// Of the protocol.
     pub protocol_version: u16,
     /// The partition it wants.
     pub partition: u32,
-    /// Who it is.
+    /// The replica's node.
     pub node_id: NodeId,
     /// The highest epoch it has heard of.
     pub epoch: u64,

@@ -193,7 +193,7 @@ impl Feed {
         }
     }
 
-    /// Who it is.
+    /// The replica's node.
     pub fn node_id(&self) -> NodeId {
         self.node_id
     }

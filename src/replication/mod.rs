@@ -5,9 +5,9 @@
 //! applies and confirms (`replica.rs`). The bytes are in `frame.rs`, the question for the leader's
 //! port in `probe.rs`.
 //!
-//! What is promised, and by whom:
-//! 1. Records arrive in order, each once: the log is a chain of checksums, and whoever reads it
-//!    asserts that (`lsm/log/stream.rs`).
+//! Promises:
+//! 1. Records arrive in order, each once: the log is a chain of checksums, and every reader checks
+//!    it (`lsm/log/stream.rs`).
 //! 2. A leader sends nothing that its own disk could lose while others have it: a replica is never
 //!    ahead of a leader that was killed and started again. (A power cut with `--fsync interval` or
 //!    `never` can take what others have; the leader then begins a history of its own, so that this

@@ -7,8 +7,8 @@
 //! 2. A snapshot replaces the data only when it is whole, and only if nothing is given up by that,
 //!    or a higher epoch than that of the data says so. An empty leader never replaces anything.
 //! 3. What is confirmed is applied.
-//! 4. A turn's work is bounded: whoever calls gives bounded input, and a frame costs no more than
-//!    its length.
+//! 4. A turn's work is bounded: the caller passes bounded input, and a frame costs no more than its
+//!    length.
 //!
 //! Not here: what is done about the data and the role (`partition/following.rs`), dialing
 //! (`reactor/`).
@@ -35,7 +35,7 @@ pub enum Sync {
     Behind,
     /// It has had all that the leader had at the time, and follows.
     InSync,
-    /// It holds what its leader has not: somebody must say which of the two is kept.
+    /// It holds what its leader has not: an order must say which of the two is kept.
     Parted,
 }
 

@@ -58,7 +58,7 @@ pub struct ChunkWalk {
     next_layer: usize,
     state: State,
     hasher: KeyHasher,
-    /// Dropped last: what it sends home nobody else holds any more.
+    /// Dropped last: by then it holds the only reference to the layers that it returns.
     snapshot: Snapshot,
 }
 

@@ -75,7 +75,7 @@ pub struct Lsm {
     flushed_version: u64,
     /// Records behind this one are still to be read from the log.
     read_version: u64,
-    /// So much log is kept even if nobody is known to want it.
+    /// So many bytes of log are kept even without a reader that asked for them.
     retained_log_bytes: usize,
     /// Until then buffers are kept.
     spare_until_ms: u64,
@@ -514,7 +514,7 @@ impl Lsm {
         self.release_log();
     }
 
-    /// Keeps so many bytes of log for those who come later, flushed or not.
+    /// Keeps so many bytes of log for readers that come later, flushed or not.
     pub fn retain_log(&mut self, bytes: usize) {
         self.retained_log_bytes = bytes;
         self.release_log();
@@ -541,7 +541,7 @@ impl Lsm {
         self.wal.held_bytes()
     }
 
-    /// The same of what is there only for those who read it: memtables have no need of it any more.
+    /// The same of what is kept for readers alone: memtables have no need of it any more.
     pub fn flushed_log_bytes(&self) -> usize {
         self.wal.held_bytes_up_to(self.flushed_version)
     }

@@ -5,9 +5,9 @@
 //! 2. A segment's buffer is allocated once, at [`SEGMENT_BYTES`], and never reallocated: a record's
 //!    place is for good, and no write pays for a copy. A full segment is sealed behind an `Arc` and
 //!    a fresh one takes its place.
-//! 3. A sealed segment stays in the log until its records are in sorted layers and nobody is still
-//!    to read them from here ([`Wal::release`]). Memtables hold their own `Arc`s, so releasing
-//!    never takes a record from under a reader.
+//! 3. A sealed segment stays in the log until its records are in sorted layers and every cursor has
+//!    passed them ([`Wal::release`]). Memtables hold their own `Arc`s, so a release never takes a
+//!    record from under a reader.
 //! 4. A cursor reads each record once, in order, whatever is sealed meanwhile.
 //!
 //! Not here: the bytes of a record (`log/record.rs`), finding one by key (`memtable/mod.rs`), files
@@ -314,8 +314,8 @@ impl Wal {
         Some(released)
     }
 
-    /// Keeps the buffer of a segment that nobody reads any more for one of the next; false: there
-    /// are enough of them.
+    /// Keeps the buffer of a segment without readers for one of the next; false: there are enough
+    /// buffers.
     pub(in crate::lsm) fn recycle(&mut self, segment: Segment) -> bool {
         let mut buffer = segment.bytes;
         let is_kept = self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() == SEGMENT_BYTES;
@@ -385,7 +385,7 @@ impl Wal {
         version: u64,
         batch: &mut LogBatch,
     ) {
-        // Whoever reads keeps what it has not read: a segment that is gone was read to its end.
+        // Releases wait for the cursors: a segment that is gone was read to its end.
         if cursor.segment < self.first_number {
             *cursor = WalCursor {
                 segment: self.first_number,

@@ -1,9 +1,9 @@
-//! A hash table from keys to places in the log: one shard of a memtable's index.
+//! A hash table from keys to offsets in the log: one shard of a memtable's index.
 //!
 //! Open addressing with linear probing over cache lines of eight slots. A look into it is one line
 //! as a rule, whose address is known from the hash, so that it can be fetched ahead; and its slots
 //! are compared all at once, without a branch for each that no processor could predict. Keys are
-//! not in it; who looks says which place has the right one.
+//! not in it: the caller compares the key of each record that a search proposes.
 //!
 //! Invariants:
 //! 1. At most three quarters of the slots are taken, so every search ends, and soon.
