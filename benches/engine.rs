@@ -1,4 +1,5 @@
-//! Engine operations at 10 k, 100 k and 1 M entries of 16-byte keys and 32-byte values, keys at random.
+//! Engine operations at 10 k, 100 k and 1 M entries of 16-byte keys and 32-byte values, keys at
+//! random.
 //!
 //! `cargo bench --bench engine`; a part of it with `cargo bench --bench engine -- get`.
 
@@ -131,8 +132,9 @@ fn bench_reads_and_overwrites(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The figures are per entry of `count`. "put": into one memtable. "flush": that memtable sorted, made a run, and the run
-/// merged into an empty bottom. "merge": a compaction that rewrites a bottom of `count` entries with the few layers above it.
+/// The figures are per entry of `count`. "put": into one memtable. "flush": that memtable sorted,
+/// made a run, and the run merged into an empty bottom. "merge": a compaction that rewrites a
+/// bottom of `count` entries with the few layers above it.
 fn bench_building(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("engine");
     group

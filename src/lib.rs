@@ -24,9 +24,9 @@
 //!   clock.
 //! - [`partition`]: one engine, its side of the log on disk, its role, its replicas and its leader,
 //!   and what a request may do with them: conditions on writes, and what replies wait for.
-//! - [`node`]: the partitions of this process, who is at the other end of a replication connection,
-//!   and figures.
-//! - [`api`]: routes, one file a family; who may ask; JSON and raw forms of keys and values.
+//! - [`node`]: the partitions of this process, which node is at the other end of a replication
+//!   connection, and figures.
+//! - [`api`]: routes, one file a family; access checks; JSON and raw forms of keys and values.
 //! - [`reactor`]: mio. The one loop, sockets, clocks, deadlines, signals, the log on standard
 //!   error.
 //!

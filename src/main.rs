@@ -57,7 +57,7 @@ fn run(config: &config::Config) -> Result<(), (String, u8)> {
     })
 }
 
-/// Whoever reads our output may have gone: that is no reason to fail loudly.
+/// Ignores write errors: standard output may be a closed pipe (`db-node --help | head`).
 fn print(text: &str) -> ExitCode {
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS

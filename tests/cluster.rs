@@ -1,5 +1,6 @@
-//! Replication between real nodes: replicas become and stay the same as their leader, writes wait for those they ask for, roles
-//! change hands without losing what was confirmed, and nobody who connects can do harm.
+//! Replication between real nodes: replicas become and stay the same as their leader, writes wait
+//! for those they ask for, roles change hands without losing what was confirmed, and nobody who
+//! connects can do harm.
 
 #![expect(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 #![allow(
@@ -293,7 +294,8 @@ fn a_replica_that_was_away_too_long_gets_a_snapshot() {
     );
 }
 
-/// Writes keys of its own, one after the other, until the connection breaks; the number of those that were confirmed.
+/// Writes keys of its own, one after the other, until the connection breaks; the number of those
+/// that were confirmed.
 fn write_until_cut(address: SocketAddr, writer: usize, confirmed_count: &AtomicUsize) -> usize {
     let mut stream = TcpStream::connect(address).expect("connect");
     stream
@@ -944,7 +946,8 @@ fn assert_keeps(replica: &Member, digest: &Json, words: &str) {
     replica.log.assert_has(words);
 }
 
-/// A leader that has lost its data and is back at its place, empty; and its replica, with the digest of what that holds.
+/// A leader that has lost its data and is back at its place, empty; and its replica, with the
+/// digest of what that holds.
 fn emptied_leader() -> (Member, Member, Json) {
     let any_port = own_address();
     let mut leader = Member::start(&["--listen", &any_port]);
@@ -1173,7 +1176,8 @@ fn a_leader_may_come_later_and_come_back() {
     }
 }
 
-/// With a memtable larger than all log that replicas may pin, there is that much log, whoever needs it.
+/// With a memtable larger than all log that replicas may pin, there is that much log, whoever needs
+/// it.
 #[test]
 fn a_large_memtable_is_not_held_against_replicas() {
     let leader = Member::start(&["--memtable-bytes", "256MiB"]);
@@ -1637,7 +1641,8 @@ fn a_controller_need_not_speak_of_epochs() {
     }
 }
 
-/// A leader that is none: it tells its port, and answers every hello in the same way. Returns its address.
+/// A leader that is none: it tells its port, and answers every hello in the same way. Returns its
+/// address.
 fn false_leader(answer: Vec<u8>, says_more: bool) -> String {
     let http = TcpListener::bind("127.0.0.1:0").expect("listen");
     let for_replicas = TcpListener::bind("127.0.0.1:0").expect("listen");

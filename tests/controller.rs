@@ -499,8 +499,8 @@ impl Run {
         }
     }
 
-    /// Whether another node has just made way to a leader of a higher epoch than this leader's, which
-    /// is about to hear of it.
+    /// Whether another node has just made way to a leader of a higher epoch than this leader's,
+    /// which is about to hear of it.
     fn is_overtaken(&self, leader: usize, other: usize) -> bool {
         let [seen, by] = [leader, other].map(|host| self.seen.get(&host));
         seen.zip(by).is_some_and(|(seen, by)| {
@@ -807,7 +807,8 @@ fn a_clumsy_controller_loses_nothing_that_a_node_in_reach_held() {
         parted_count += usize::from(outcome.has_parted);
     }
     eprintln!(
-        "{} runs, {takeover_count} takeovers, {confirmed_count} confirmed writes, {parted_count} runs in which data parted",
+        "{} runs, {takeover_count} takeovers, {confirmed_count} confirmed writes, {parted_count} \
+         runs in which data parted",
         seeds.len()
     );
     // A simulation in which nothing happens proves nothing.

@@ -1,7 +1,9 @@
-//! Durability: an acknowledged write is there after `kill -9` at any moment, after a crash or an error at any system call, and on
-//! a full disk; what cannot be read is refused and not guessed at; a backup is the state at one point in time.
+//! Durability: an acknowledged write is there after `kill -9` at any moment, after a crash or an
+//! error at any system call, and on a full disk; what cannot be read is refused and not guessed at;
+//! a backup is the state at one point in time.
 //!
-//! `DB_NODE_TEST_SEED=n` repeats the random choices of a run (not its timing); `DB_NODE_TEST_KILLS=n` makes it longer.
+//! `DB_NODE_TEST_SEED=n` repeats the random choices of a run (not its timing);
+//! `DB_NODE_TEST_KILLS=n` makes it longer.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks, files and sockets of their own"
@@ -58,8 +60,8 @@ const HUGE_VALUE_BYTES: u64 = LOG_FILE_BYTES / 2 + 1;
 /// Numbers from here on stand for values of that length.
 const HUGE: u64 = 1 << 40;
 
-/// The value that stands for a number: the number over and over, in a length of its own. One in sixteen is too long to be
-/// stored within its record.
+/// The value that stands for a number: the number over and over, in a length of its own. One in
+/// sixteen is too long to be stored within its record.
 fn value_of(number: u64) -> Vec<u8> {
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     let len = match spread % 16 {
@@ -342,8 +344,8 @@ impl Writer {
         (0..self.acknowledged.len()).map(&mut read_one).collect()
     }
 
-    /// Asserts that every acknowledged write is there, and that of the others, which were sent in order, the first few
-    /// are there and the rest is not; goes on from what is there.
+    /// Asserts that every acknowledged write is there, and that of the others, which were sent in
+    /// order, the first few are there and the rest is not; goes on from what is there.
     fn check(&mut self, node: &Node) {
         let read = Wire::connect(node.address)
             .and_then(|mut wire| self.read(&mut wire))
@@ -355,7 +357,8 @@ impl Writer {
             let Some((key, number)) = unanswered.pop_front() else {
                 let (acknowledged, name) = (&self.acknowledged, &self.name);
                 panic!(
-                    "{name}: found {found:?}\nacknowledged {acknowledged:?}\nwith all that was sent {expected:?}"
+                    "{name}: found {found:?}\nacknowledged {acknowledged:?}\nwith all that was \
+                     sent {expected:?}"
                 );
             };
             expected[key] = number;
@@ -448,7 +451,8 @@ fn acknowledged_writes_survive_kill_9() {
     }
     stop(node);
     eprintln!(
-        "{kill_count} kills: {answer_count} writes answered, {unanswered_count} not; {checkpoint_count} starts from a checkpoint"
+        "{kill_count} kills: {answer_count} writes answered, {unanswered_count} not; \
+         {checkpoint_count} starts from a checkpoint"
     );
     assert!(answer_count > 0 && unanswered_count > 0 && checkpoint_count > 0);
 }
@@ -491,7 +495,8 @@ impl Fault {
         !["pwritev", "fdatasync"].contains(&self.call)
     }
 
-    /// A node in which the fault strikes at the call number `nth` of the disk thread. `folder` gets the trace.
+    /// A node in which the fault strikes at the call number `nth` of the disk thread. `folder` gets
+    /// the trace.
     fn command(self, nth: usize, folder: &Folder) -> Command {
         self.command_when(&nth.to_string(), folder)
     }
@@ -563,7 +568,8 @@ enum End {
     Done,
 }
 
-/// Twelve sets and deletes, a checkpoint, six more; before the checkpoint, if wanted, what fills a log file.
+/// Twelve sets and deletes, a checkpoint, six more; before the checkpoint, if wanted, what fills a
+/// log file.
 fn work(writer: &mut Writer, address: SocketAddr, fills_a_file: bool) -> io::Result<End> {
     wait_until_ready(address)?;
     let mut wire = Wire::connect(address)?;
@@ -632,7 +638,8 @@ fn assert_refused(answer: &Answer) {
     assert!(text.contains(r#""code":"storage_failed""#), "{text}");
 }
 
-/// Asserts that a node whose storage has failed takes no writes, says so, and serves reads of all acknowledged.
+/// Asserts that a node whose storage has failed takes no writes, says so, and serves reads of all
+/// acknowledged.
 fn assert_reads_only(node: &Node, writer: &Writer) {
     assert_error(
         &node.request("PUT", "/kv/more", &[], b"v"),
@@ -768,7 +775,8 @@ fn run_with(fault: Fault, nth: usize, template: &Folder, mut writer: Writer) -> 
     has_struck
 }
 
-/// Runs each of the faults at the first call, the second, and so on, until it does not strike any more.
+/// Runs each of the faults at the first call, the second, and so on, until it does not strike any
+/// more.
 fn run_all(faults: &[Fault]) {
     if !can_inject() {
         return;
@@ -815,8 +823,9 @@ fn an_error_of_any_system_call_loses_nothing() {
     run_all(&faults);
 }
 
-/// With a disk whose every sync takes long: the reply to a write waits for its sync, what was asked before it does not, what was
-/// asked behind it on the same connection keeps its place, and nobody else waits.
+/// With a disk whose every sync takes long: the reply to a write waits for its sync, what was asked
+/// before it does not, what was asked behind it on the same connection keeps its place, and nobody
+/// else waits.
 #[test]
 fn only_replies_to_writes_wait_for_the_disk() {
     if !can_inject() {
@@ -857,7 +866,8 @@ fn only_replies_to_writes_wait_for_the_disk() {
     stop(node);
 }
 
-/// Without syncs to wait for, writers are ahead of a disk that cannot follow by a bounded amount, and no more.
+/// Without syncs to wait for, writers are ahead of a disk that cannot follow by a bounded amount,
+/// and no more.
 #[test]
 fn writers_that_outrun_the_disk_are_held_back() {
     if !can_inject() {
@@ -894,7 +904,8 @@ fn writers_that_outrun_the_disk_are_held_back() {
     kill(&mut node);
 }
 
-/// A node whose data takes long to read says that it lives, how far it is, and that requests must wait.
+/// A node whose data takes long to read says that it lives, how far it is, and that requests must
+/// wait.
 #[test]
 fn loading_is_told_while_it_lasts() {
     if !can_inject() {
@@ -1472,13 +1483,15 @@ fn a_torn_tail_is_cut_and_only_that_is_lost() {
 
 const BACKUP_KEYS: u64 = 200;
 
-/// The value of a write: half of them too long to be stored within their record, and together more than sockets hold.
+/// The value of a write: half of them too long to be stored within their record, and together more
+/// than sockets hold.
 fn backup_value(number: u64) -> Vec<u8> {
     let count = if number.is_multiple_of(2) { 3_000 } else { 700 };
     format!("{number:020}").into_bytes().repeat(count)
 }
 
-/// Asserts that a node holds what one holds after so many writes, each to the next key in turn, and nothing else.
+/// Asserts that a node holds what one holds after so many writes, each to the next key in turn, and
+/// nothing else.
 fn assert_state_after(node: &Node, write_count: u64) {
     let mut client = node.connect();
     for key in 0..BACKUP_KEYS {

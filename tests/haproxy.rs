@@ -1,5 +1,6 @@
-//! The shipped `haproxy.cfg` with a real `haproxy`: writes find the leader, reads the replicas, also after a failover, and no write
-//! is ever sent twice. Passed over, and says so, where `haproxy` is not installed.
+//! The shipped `haproxy.cfg` with a real `haproxy`: writes find the leader, reads the replicas,
+//! also after a failover, and no write is ever sent twice. Passed over, and says so, where
+//! `haproxy` is not installed.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"
@@ -35,7 +36,8 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// In front of these nodes, with the shipped file; none if there is no `haproxy` on this machine.
+    /// In front of these nodes, with the shipped file; none if there is no `haproxy` on this
+    /// machine.
     fn start(servers: [SocketAddr; 3]) -> Option<Self> {
         Self::start_with(servers, |shipped| shipped)
     }
@@ -128,7 +130,8 @@ fn configuration(servers: [SocketAddr; 3], listener: i32) -> String {
     configuration.replace(BIND, &format!("bind fd@{listener}"))
 }
 
-/// Where in a node's answers a read through the proxy came from: its role and its replication port, which no other node has.
+/// Where in a node's answers a read through the proxy came from: its role and its replication port,
+/// which no other node has.
 fn reader(proxy: &Proxy) -> (String, u64) {
     let response = proxy.request("GET", "/health", &[], b"");
     assert_eq!(response.status, 200, "{}", response.text());
@@ -258,7 +261,8 @@ fn writes_go_to_the_leader_and_reads_to_replicas_before_and_after_a_failover() {
     wait_for("reads from the leader", || reader(&proxy).0 == "leader");
 }
 
-/// What stands in for a node: it says that it leads, or follows, and breaks off without an answer to anything else.
+/// What stands in for a node: it says that it leads, or follows, and breaks off without an answer
+/// to anything else.
 struct BreaksOff {
     address: SocketAddr,
     counts: Arc<Counts>,
@@ -286,7 +290,8 @@ impl BreaksOff {
         Self { address, counts }
     }
 
-    /// Waits until the proxy knows what this is. Before its first checks it takes every node for good.
+    /// Waits until the proxy knows what this is. Before its first checks it takes every node for
+    /// good.
     fn wait_for_checks(&self, count: usize) {
         wait_for("health checks", || {
             self.counts.checks.load(Ordering::SeqCst) >= count
@@ -334,8 +339,8 @@ fn serve_and_break_off(mut stream: &TcpStream, role: &str, answered_count: usize
     }
 }
 
-/// A write that a node broke off may have been carried out: the node hears it once, and the client hears that nobody knows, or, on a
-/// connection that was used before, nothing.
+/// A write that a node broke off may have been carried out: the node hears it once, and the client
+/// hears that nobody knows, or, on a connection that was used before, nothing.
 #[test]
 fn no_write_is_sent_twice() {
     for answered_count in [0, 1] {

@@ -1,5 +1,5 @@
-//! The key-value API and its HTTP over real sockets: what each request gets, however its bytes are cut, and that a
-//! malformed one harms nobody.
+//! The key-value API and its HTTP over real sockets: what each request gets, however its bytes are
+//! cut, and that a malformed one harms nobody.
 
 #![expect(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 #![allow(
@@ -478,7 +478,8 @@ fn conditions_on_reads() {
             }
         }
     }
-    // RFC 9110, section 13.2.1: conditions count only where the answer would else have been a success.
+    // RFC 9110, section 13.2.1: conditions count only where the answer would else have been a
+    // success.
     let named = format!("If-None-Match: {current}");
     for condition in [&named[..], "If-None-Match: *", "If-Match: *"] {
         assert_not_found(&client.request("GET", "/kv/none", &[condition], b""));
@@ -553,7 +554,8 @@ fn conditions_on_writes() {
         assert_eq!(deleted.status, success);
         assert_not_found(&client.request("GET", "/kv/k", &[], b""));
     }
-    // Where the answer would be no success anyway, conditions do not count (RFC 9110, section 13.2.1).
+    // Where the answer would be no success anyway, conditions do not count (RFC 9110, section
+    // 13.2.1).
     assert_not_found(&client.request("DELETE", "/kv/k", &["If-Match: *"], b""));
     let refused = client.request("DELETE", "/delete?key=k", &["If-Match: *"], b"");
     assert_error(&refused, 412, "condition_failed");
@@ -1894,7 +1896,8 @@ fn leniency_that_is_settled() {
         "GET /%6Bv/%6b HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET /kv/k HTTP/1.1\r\nHost: localhost\r\nX-Bytes: \u{e9}\t\r\nX-Empty:\r\n\r\n",
         "GET /kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\nignored",
-        "GET /kv/k HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n1;a=b\r\nx\r\n0;c\r\nT: t\r\n\r\n",
+        "GET /kv/k HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: \
+         Chunked\r\n\r\n1;a=b\r\nx\r\n0;c\r\nT: t\r\n\r\n",
         "GET /kv/k HTTP/1.0\r\nConnection: keep-alive\r\nExpect: nonsense\r\n\r\n",
     ] {
         client.send(request.as_bytes());
@@ -2054,7 +2057,8 @@ fn malformed_requests_get_an_answer_and_the_end() {
         eprintln!("{shown:?}");
         let mut client = node.connect();
         client.send(&request);
-        // It goes on sending; that must neither be taken for requests nor reset the connection under the answer.
+        // It goes on sending; that must neither be taken for requests nor reset the connection
+        // under the answer.
         let more = request_bytes("PUT", "/kv/k", &[], b"smuggled").repeat(256 * 1024 / 70);
         client.send(&more);
         let response = client.response(false);

@@ -1,4 +1,5 @@
-//! Limits, time-outs and large values: what is over is told so and ends, what is not is never cut, and nobody else notices.
+//! Limits, time-outs and large values: what is over is told so and ends, what is not is never cut,
+//! and nobody else notices.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"
@@ -782,7 +783,8 @@ fn connections_that_vanish_leave_nothing_behind() {
     assert_eq!(node.status()["partitions"][0]["lastVersion"], 1);
 }
 
-/// Backups that nobody reads on cost little memory, and there are only so many; the others are served.
+/// Backups that nobody reads on cost little memory, and there are only so many; the others are
+/// served.
 #[test]
 fn backups_that_are_not_read_cost_little() {
     let node = Node::start(&[]);
@@ -820,14 +822,15 @@ fn backups_that_are_not_read_cost_little() {
     assert_eq!(node.request("HEAD", "/snapshot", &[], b"").status, 200);
 }
 
-/// Connections that each ask for so much that a turn ends within somebody's requests: whoever is cut off gets on in its turn, and is not
-/// passed by those who asked later.
+/// Connections that each ask for so much that a turn ends within somebody's requests: whoever is
+/// cut off gets on in its turn, and is not passed by those who asked later.
 #[test]
 fn who_is_cut_off_is_not_passed_by() {
     for (method, body) in [("GET", &b""[..]), ("PUT", &[b'v'; 300])] {
         let request = request_bytes(method, "/kv/key", &[], body);
         let most = rounds_of_others(&Node::start(&[]), &request);
-        // Their own, one in which they are cut off, and what comes of looking at one after the other.
+        // Their own, one in which they are cut off, and what comes of looking at one after the
+        // other.
         assert!(most <= 4, "others had {most} rounds of {method} meanwhile");
     }
 }
@@ -942,7 +945,8 @@ impl Pipeliners {
         }
     }
 
-    /// Reads what there is of each connection once, and sends what is to follow so many answers; first of all, some requests.
+    /// Reads what there is of each connection once, and sends what is to follow so many answers;
+    /// first of all, some requests.
     fn sweep(&mut self, mut next: impl FnMut(usize, usize) -> Vec<u8>) {
         const BEGIN: &[u8] = b"HTTP/1.1 ";
         for (index, (client, end)) in self.clients.iter_mut().zip(&mut self.ends).enumerate() {

@@ -1,5 +1,5 @@
-//! The load generator against real nodes: its counts are the node's own, and a server that stands still is seen to. Only with the
-//! feature `bench`.
+//! The load generator against real nodes: its counts are the node's own, and a server that stands
+//! still is seen to. Only with the feature `bench`.
 #![cfg(feature = "bench")]
 #![allow(
     clippy::disallowed_methods,
@@ -147,7 +147,8 @@ fn figures_are_told_by_slices_of_time_and_of_several_processes() {
     assert!(resident(&of_both) > resident(&outcome) + 1_000, "{of_both}");
 }
 
-/// In the open loop all that was due while a server stood still has waited, and not just the one request that was on its way.
+/// In the open loop all that was due while a server stood still has waited, and not just the one
+/// request that was on its way.
 #[test]
 fn a_server_that_stands_still_is_seen_to() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -184,7 +185,8 @@ fn a_server_that_stands_still_is_seen_to() {
     ];
     let outcome = bench(&[&common[..], &["--rate", "1000"]].concat());
     server.join().expect("the server");
-    // Of a second the server stood still for 0.4: some 400 requests were due meanwhile, and waited 200 ms in the mean.
+    // Of a second the server stood still for 0.4: some 400 requests were due meanwhile, and waited
+    // 200 ms in the mean.
     assert_eq!(outcome["answered"], 1_000);
     let mean_us = outcome["latencyUs"]["mean"].as_f64().expect("a number");
     assert!(mean_us > 50_000.0, "a mean of {mean_us} us: {outcome}");

@@ -1,4 +1,5 @@
-//! `--max-memory` on real nodes: sets are refused beyond it, everything else goes on, and what can be freed is freed.
+//! `--max-memory` on real nodes: sets are refused beyond it, everything else goes on, and what can
+//! be freed is freed.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"
@@ -24,7 +25,8 @@ fn put(client: &mut Client, number: usize, value: &[u8]) -> u16 {
     response.status
 }
 
-/// Sets keys until they are refused although merging has freed what it can; returns how many there are.
+/// Sets keys until they are refused although merging has freed what it can; returns how many there
+/// are.
 fn fill(node: &Node, client: &mut Client, value: &[u8]) -> usize {
     let mut count = 0;
     loop {
@@ -277,8 +279,8 @@ fn overwrite(client: &mut Client, round: u8) {
     }
 }
 
-/// Clients ask for scans, backups and views of ever other states, and read none of them: sets go on,
-/// and what those pin is let go of.
+/// Clients ask for scans, backups and views of ever other states, and read none of them: sets go
+/// on, and what those pin is let go of.
 #[test]
 fn answers_that_nobody_reads_do_not_take_the_memory() {
     for arguments in [&["--max-memory", "64MiB"][..], &[]] {

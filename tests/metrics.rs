@@ -1,4 +1,5 @@
-//! `/metrics` and the log of slow requests, on real nodes: the text is what Prometheus reads, and what it says is what has happened.
+//! `/metrics` and the log of slow requests, on real nodes: the text is what Prometheus reads, and
+//! what it says is what has happened.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"
@@ -460,7 +461,8 @@ fn many_partitions_are_told_whole() {
     let scraped = Scraped::of(&node);
     assert_eq!(scraped.all("epoch").len(), 1_024);
     assert_eq!(scraped.all("role").len(), 3 * 1_024);
-    // Whoever does not read holds a place, and there are only so many. One answer fits into what the kernel takes for a peer.
+    // Whoever does not read holds a place, and there are only so many. One answer fits into what
+    // the kernel takes for a peer.
     let mut idle: Vec<_> = (0..4).map(|_| node.connect_with_small_buffer()).collect();
     for reader in &mut idle {
         for _ in 0..20 {

@@ -1,4 +1,5 @@
-//! The engine against a model: random operations, freezes, maintenance budgets, and snapshots held across them.
+//! The engine against a model: random operations, freezes, maintenance budgets, and snapshots held
+//! across them.
 //!
 //! `DB_NODE_TEST_SEED=n` repeats one run; `DB_NODE_TEST_RUNS=n` makes it longer.
 
@@ -131,7 +132,8 @@ fn maintain(lsm: &mut Lsm, budget: usize) {
     );
 }
 
-/// One random history. The weights of operations are drawn too, so that runs differ in kind and not only in detail.
+/// One random history. The weights of operations are drawn too, so that runs differ in kind and not
+/// only in detail.
 fn run(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let key_space = [50, 2_000, 100_000][rng.usize(..3)];
@@ -304,7 +306,8 @@ fn digest(lsm: &mut Lsm, rng: &mut fastrand::Rng) -> Digest {
     }
 }
 
-/// An engine made of another one's chunks, as recovery makes one: it must behave as the other would have.
+/// An engine made of another one's chunks, as recovery makes one: it must behave as the other would
+/// have.
 fn reborn(lsm: &mut Lsm, rng: &mut fastrand::Rng, memtable_bytes: usize) -> Lsm {
     let snapshot = lsm.snapshot();
     let mut adoption = EngineBuilder::new(snapshot.hasher(), snapshot.position());
@@ -396,7 +399,8 @@ fn let_pass(lsm: &mut Lsm, until_ms: u64) {
     lsm.note_time(until_ms);
 }
 
-/// Without a write, a read or a snapshot, what has expired goes; what has not stays; and a sweep that finds little moves nothing.
+/// Without a write, a read or a snapshot, what has expired goes; what has not stays; and a sweep
+/// that finds little moves nothing.
 #[test]
 fn memory_of_what_has_expired_comes_back() {
     const KEYS: u32 = 60_000;
@@ -528,11 +532,13 @@ fn nothing_is_owed_for_times_when_nothing_was_due() {
     );
 }
 
-/// The work that slices report is what they do: seen from outside, by the entries that change place in one slice.
+/// The work that slices report is what they do: seen from outside, by the entries that change place
+/// in one slice.
 #[test]
 fn a_slice_moves_no_more_than_its_budget_pays_for() {
     const BUDGET: usize = 20_000;
-    // What the budget pays for at 64 units an entry, and the entries of a chunk or two that earlier slices built.
+    // What the budget pays for at 64 units an entry, and the entries of a chunk or two that earlier
+    // slices built.
     const MOVED_MAX: usize = BUDGET / 64 + 2 * 1_300;
     let mut lsm = Lsm::new(Options {
         memtable_bytes: 4 << 20,

@@ -811,7 +811,8 @@ fn heard(manager: &UnixDatagram, line: &str) -> String {
     lines
 }
 
-/// READY comes when requests are answered, WATCHDOG again and again, and STOPPING before the end, at paths and abstract names.
+/// READY comes when requests are answered, WATCHDOG again and again, and STOPPING before the end,
+/// at paths and abstract names.
 #[test]
 fn a_service_manager_is_told_what_the_node_does() {
     let folder = Folder::new("notify");

@@ -1,5 +1,6 @@
-//! The README's examples, run as they stand: every `sh` block with curl in it, in order, in one shell, against a node that was just
-//! started. What begins with `#` directly below a command is what it has to print; `…` there stands for anything.
+//! The README's examples, run as they stand: every `sh` block with curl in it, in order, in one
+//! shell, against a node that was just started. What begins with `#` directly below a command is
+//! what it has to print; `…` there stands for anything.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"
@@ -100,14 +101,16 @@ fn are_like(lines: &[&str], expected: &[String]) -> bool {
     }
 }
 
-/// One script of all examples: each writes what it prints and how it ends into files of its own, and one that fails is the last.
+/// One script of all examples: each writes what it prints and how it ends into files of its own,
+/// and one that fails is the last.
 fn script(examples: &[Example], folder: &str) -> String {
     let mut script = String::from("trap 'kill $(jobs -p) 2>/dev/null' EXIT\n");
     for (index, Example { command, .. }) in examples.iter().enumerate() {
         let out = format!("{folder}/{index}");
         writeln!(
             script,
-            "{{\n{command}\n}} >{out}.out 2>{out}.err\necho $? >{out}.code\n[ $(cat {out}.code) = 0 ] || exit"
+            "{{\n{command}\n}} >{out}.out 2>{out}.err\necho $? >{out}.code\n[ $(cat {out}.code) = \
+             0 ] || exit"
         )
         .expect("room");
     }
@@ -210,7 +213,8 @@ fn examples_do_what_they_say() {
 
 #[test]
 fn examples_are_found_and_compared() {
-    let readme = "x\n```sh\ncargo run\n```\n```\ncurl no\n```\n\n```sh\n# why\ncurl a \\\n  b  # c\n# 1\n# …\n\n# d\ncurl e\n```\n";
+    let readme = "x\n```sh\ncargo run\n```\n```\ncurl no\n```\n\n```sh\n# why\ncurl a \\\n  b  # \
+                  c\n# 1\n# …\n\n# d\ncurl e\n```\n";
     let example = |command: &str, expected: &[&str]| Example {
         command: command.to_owned(),
         expected: expected.iter().map(|&line| line.to_owned()).collect(),

@@ -1,7 +1,9 @@
-//! What recovery makes of files: after simulated crashes, cuts at every byte, flipped bits, and lost files.
+//! What recovery makes of files: after simulated crashes, cuts at every byte, flipped bits, and
+//! lost files.
 //!
-//! The one rule: recovery gives a state that the partition was once in, with every write whose sync had returned; or, where
-//! files were damaged, it refuses. `DB_NODE_TEST_SEED=n` repeats one run; `DB_NODE_TEST_RUNS=n` makes it longer.
+//! The one rule: recovery gives a state that the partition was once in, with every write whose sync
+//! had returned; or, where files were damaged, it refuses. `DB_NODE_TEST_SEED=n` repeats one run;
+//! `DB_NODE_TEST_RUNS=n` makes it longer.
 
 #[path = "common/sim_disk.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
@@ -286,7 +288,8 @@ fn run_crashes(seed: u64) -> u64 {
         // After an error nothing more is written, until the node is started again.
         let outcome = driver.work(&mut running, steps);
         drop(running);
-        // A process that is killed leaves its writes to the system: they are read again, and must then last.
+        // A process that is killed leaves its writes to the system: they are read again, and must
+        // then last.
         if outcome.is_err() || driver.rng.bool() {
             driver.disk.crash();
         }
@@ -357,7 +360,8 @@ fn a_log_file_that_was_written_to_is_missed_whatever_had_failed() {
 /// Of small writes these are one batch.
 const SMALL_BATCH: std::ops::Range<usize> = 3..6;
 
-/// Files of a partition with these writes, all synced and marked; with a checkpoint of the first ones if asked for.
+/// Files of a partition with these writes, all synced and marked; with a checkpoint of the first
+/// ones if asked for.
 fn small_files(
     writes: &[Write],
     checkpoint_after: Option<usize>,

@@ -1,5 +1,6 @@
-//! Replication under simulation: leaders, replicas and a controller, with a network that stalls, slows and cuts, and nodes that are
-//! killed, lose their power, and come back with their data or without.
+//! Replication under simulation: leaders, replicas and a controller, with a network that stalls,
+//! slows and cuts, and nodes that are killed, lose their power, and come back with their data or
+//! without.
 //!
 //! Checked in every step: at most one leader takes writes in an epoch; no replica follows a leader
 //! of a lower epoch than its own, or has what its leader's disk does not; no node gives up data but
@@ -10,8 +11,8 @@
 //! of what is acknowledged has shown. In the end, when all is mended: all nodes hold exactly what
 //! their history says.
 //!
-//! `DB_NODE_TEST_SEED=n` repeats a run, `DB_NODE_TEST_RUNS=n` does more of them. With the feature `planted-bugs` each of the bugs in
-//! `src/planted.rs` has to be found.
+//! `DB_NODE_TEST_SEED=n` repeats a run, `DB_NODE_TEST_RUNS=n` does more of them. With the feature
+//! `planted-bugs` each of the bugs in `src/planted.rs` has to be found.
 
 #[path = "common/cluster.rs"]
 mod cluster;
@@ -34,7 +35,8 @@ use sim_disk::{Fault, Shortage};
 
 type Content = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 
-/// Patience of a client whose write is to be confirmed. Long: an old promise must not be kept by a later leader's replicas.
+/// Patience of a client whose write is to be confirmed. Long: an old promise must not be kept by a
+/// later leader's replicas.
 const ACK_TIMEOUT_MS: u64 = 20_000;
 
 /// Clocks differ by minutes, but replicas go by their leader's, as far as heartbeats tell it.
@@ -325,7 +327,8 @@ impl Run {
         }
     }
 
-    /// A controller that is not sure about the leader: first nobody follows it any more, then the best of the others leads.
+    /// A controller that is not sure about the leader: first nobody follows it any more, then the
+    /// best of the others leads.
     fn fail_over(&mut self) {
         if matches!(self.stage, Stage::Steady) {
             self.epoch += 1;
@@ -385,7 +388,8 @@ impl Run {
         }
     }
 
-    /// Whether every node but the old leader is there and follows it no more. One that lost all it had has nothing to lose.
+    /// Whether every node but the old leader is there and follows it no more. One that lost all it
+    /// had has nothing to lose.
     fn is_fenced(&mut self) -> bool {
         (0..self.host_count())
             .filter(|host| *host != self.leader)
@@ -685,7 +689,8 @@ impl Run {
             partition.lsm().last_version(),
         );
         let found = partition.get(&key).map_or(0, |entry| entry.version);
-        // What a leader's disk does not hold yet may be lost with it, whoever has read it: that is no promise.
+        // What a leader's disk does not hold yet may be lost with it, whoever has read it: that is
+        // no promise.
         let tenure = partition.tenure();
         let is_held = matches!(partition.reached(Wait::Disk { tenure }), Reached::UpTo(held) if held >= last_version);
         if partition.roles().role() == Role::Leader && !is_held {

@@ -491,7 +491,8 @@ fn a_restarted_leader_follows_its_successor() {
     }
 }
 
-/// Two replicas that follow each other would look in sync for ever: whichever asks second is refused.
+/// Two replicas that follow each other would look in sync for ever: whichever asks second is
+/// refused.
 #[test]
 fn two_nodes_that_follow_each_other_are_not_ready() {
     let a = Member::start(&["--await-assignment"]);

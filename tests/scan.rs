@@ -1,4 +1,5 @@
-//! `/scan` on a real node: the keys that there are, in order, from one point in time, whatever is written meanwhile.
+//! `/scan` on a real node: the keys that there are, in order, from one point in time, whatever is
+//! written meanwhile.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"

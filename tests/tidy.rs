@@ -1,10 +1,11 @@
-//! What keeps the code readable: imports run one way, files stay small and say what they are, nothing is left half done.
+//! What keeps the code readable: imports run one way, files stay small and say what they are,
+//! nothing is left half done.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Lines of code in one file; tests at its bottom or in files of their own do not count. Wide enough
-/// that no file is split for its length alone.
+/// Lines of code in one file; tests at its bottom or in files of their own do not count. Wide
+/// enough that no file is split for its length alone.
 const FILE_LINE_MAX: usize = 800;
 
 /// A file of the project with its text.
@@ -127,7 +128,8 @@ fn imports_against_the_order(source: &Source, order: &[String]) -> Vec<String> {
     found
 }
 
-/// Words that may not stand in code, and where they may all the same. Split so that this file does not find itself.
+/// Words that may not stand in code, and where they may all the same. Split so that this file does
+/// not find itself.
 fn forbidden_words() -> Vec<(String, &'static [&'static str])> {
     let word = |parts: &[&str]| parts.concat();
     vec![

@@ -1,5 +1,6 @@
-//! Keys with a time to live, on real nodes: however they were written, they are there until their time is over and not a moment
-//! longer, for every kind of request, after a restart and on replicas.
+//! Keys with a time to live, on real nodes: however they were written, they are there until their
+//! time is over and not a moment longer, for every kind of request, after a restart and on
+//! replicas.
 
 #![expect(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 #![allow(

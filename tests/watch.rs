@@ -1,4 +1,5 @@
-//! `/watch` on real nodes: whoever watches is told of every change that concerns it, once and in order, or is cut off.
+//! `/watch` on real nodes: whoever watches is told of every change that concerns it, once and in
+//! order, or is cut off.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"
@@ -125,7 +126,8 @@ fn concerns(change: &Json, prefix: &str) -> bool {
     change["key"].as_str().expect("a key").starts_with(prefix)
 }
 
-/// Listeners that begin at any time and long polls that go on from one to the next miss nothing and get nothing twice.
+/// Listeners that begin at any time and long polls that go on from one to the next miss nothing and
+/// get nothing twice.
 #[test]
 fn every_change_is_told_once_and_in_order() {
     let folder = Folder::new("watch");
@@ -515,7 +517,8 @@ fn a_listener_goes_on_where_it_was() {
     });
 }
 
-/// Whoever does not read is not waited for, costs one answer, and is cut off when it would have to be told what is gone.
+/// Whoever does not read is not waited for, costs one answer, and is cut off when it would have to
+/// be told what is gone.
 #[test]
 fn a_slow_listener_is_cut() {
     let node = Node::start(&["--wal-retain-bytes", "256KiB", "--memtable-bytes", "64KiB"]);

@@ -1,8 +1,8 @@
 //! The event loop: sends what is due, takes in what comes, and notes how long it took.
 //!
 //! Invariants:
-//! 1. In the open loop latency counts from the time a request was due, whether it could be sent then or not; nothing that a server does
-//!    makes fewer requests due.
+//! 1. In the open loop latency counts from the time a request was due, whether it could be sent
+//!    then or not; nothing that a server does makes fewer requests due.
 //! 2. What happens during the warm-up is not counted, nor what is answered after the last second.
 //! 3. Requests that are due together go out together, one call for each connection.
 
@@ -273,7 +273,8 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
         poll.poll(&mut events, Some(wait))
             .map_err(|error| format!("epoll: {error}"))?;
         if events.is_empty() && wait.is_zero() {
-            // Leaves some of the processor to whoever shares it, and costs some ten microseconds of lateness.
+            // Leaves some of the processor to whoever shares it, and costs some ten microseconds of
+            // lateness.
             std::thread::sleep(NAP);
         }
         for event in &events {
@@ -348,7 +349,8 @@ fn send_due(
     } else {
         PATIENCE
     };
-    // A poll sleeps for whole milliseconds, and a little longer: what is due earlier is waited for awake.
+    // A poll sleeps for whole milliseconds, and a little longer: what is due earlier is waited for
+    // awake.
     Ok(next
         .saturating_sub(Duration::from_millis(1))
         .min(Duration::from_millis(10)))

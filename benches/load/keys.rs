@@ -1,7 +1,8 @@
 //! Which key is asked for next.
 //!
-//! Zipf's distribution is drawn as in Gray et al., "Quickly generating billion-record synthetic databases" (SIGMOD 1994), which YCSB
-//! uses too; ranks are scattered over the keys, so that those asked for often do not lie side by side.
+//! Zipf's distribution is drawn as in Gray et al., "Quickly generating billion-record synthetic
+//! databases" (SIGMOD 1994), which YCSB uses too; ranks are scattered over the keys, so that those
+//! asked for often do not lie side by side.
 
 use crate::options::Order;
 
@@ -126,7 +127,8 @@ mod tests {
         );
     }
 
-    /// The first ranks come as often as the law says: rank r in proportion to r to the power of minus the exponent.
+    /// The first ranks come as often as the law says: rank r in proportion to r to the power of
+    /// minus the exponent.
     #[test]
     fn zipf_follows_its_law() {
         let (count, draws, exponent) = (1_000, 1_000_000, 0.9);

@@ -1,11 +1,14 @@
-//! `db-node-bench`: load for a node, or for anything that speaks its HTTP or Redis' protocol, and what came of it.
+//! `db-node-bench`: load for a node, or for anything that speaks its HTTP or Redis' protocol, and
+//! what came of it.
 //!
-//! Two ways to ask. *Open loop* (`--rate`): requests are due at fixed times, whatever became of those before, and latency counts
-//! from the time a request was due; so a server that stands still is seen to (no coordinated omission). How late the generator itself was is
-//! told beside it, and has to be small for the rest to mean something. *Closed loop*: each connection asks anew when it has its
-//! answers; this finds out how many a server can answer.
+//! Two ways to ask. *Open loop* (`--rate`): requests are due at fixed times, whatever became of
+//! those before, and latency counts from the time a request was due; so a server that stands still
+//! is seen to (no coordinated omission). How late the generator itself was is told beside it, and
+//! has to be small for the rest to mean something. *Closed loop*: each connection asks anew when it
+//! has its answers; this finds out how many a server can answer.
 //!
-//! One thread, one event loop. Not here: what servers are compared, and under which conditions (`benches/`).
+//! One thread, one event loop. Not here: what servers are compared, and under which conditions
+//! (`benches/`).
 #![allow(
     clippy::disallowed_methods,
     reason = "a load generator has a clock, files and sockets of its own"

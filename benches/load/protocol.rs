@@ -1,6 +1,8 @@
-//! Requests as they are sent, answers as they come: the node's HTTP with raw values and with JSON, and what its peers speak.
+//! Requests as they are sent, answers as they come: the node's HTTP with raw values and with JSON,
+//! and what its peers speak.
 //!
-//! Of an answer its length and its verdict are read, and nothing else: the generator has to cost less than what it measures.
+//! Of an answer its length and its verdict are read, and nothing else: the generator has to cost
+//! less than what it measures.
 
 use std::io::Write;
 
@@ -92,14 +94,16 @@ impl Protocol {
                 let length = body.len();
                 write!(
                     out,
-                    "POST /v3/kv/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+                    "POST /v3/kv/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: \
+                     {length}\r\n\r\n{body}"
                 )
             }
         };
         written.expect("memory takes it");
     }
 
-    /// Verdict and length of the answer that `bytes` begin with; none: it is not whole. An error: it is no answer.
+    /// Verdict and length of the answer that `bytes` begin with; none: it is not whole. An error:
+    /// it is no answer.
     pub fn answer(self, bytes: &[u8]) -> Result<Option<(Verdict, usize)>, String> {
         match self {
             Self::Raw | Self::Json | Self::Webdis | Self::Etcd => http_answer(bytes),
@@ -211,7 +215,8 @@ mod tests {
             (
                 Protocol::Raw,
                 Kind::Set,
-                "PUT /kv/key:000000000042 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nvv",
+                "PUT /kv/key:000000000042 HTTP/1.1\r\nHost: localhost\r\nContent-Length: \
+                 2\r\n\r\nvv",
             ),
             (
                 Protocol::Json,
@@ -221,8 +226,9 @@ mod tests {
             (
                 Protocol::Json,
                 Kind::Set,
-                "POST /set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 39\r\n\r\n\
-                 {\"key\":\"key:000000000042\",\"value\":\"vv\"}",
+                "POST /set HTTP/1.1\r\nHost: localhost\r\nContent-Type: \
+                 application/json\r\nContent-Length: \
+                 39\r\n\r\n{\"key\":\"key:000000000042\",\"value\":\"vv\"}",
             ),
             (
                 Protocol::Resp,
@@ -248,12 +254,14 @@ mod tests {
             (
                 Protocol::Webdis,
                 Kind::Set,
-                "PUT /SET/key:000000000042 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nvv",
+                "PUT /SET/key:000000000042 HTTP/1.1\r\nHost: localhost\r\nContent-Length: \
+                 2\r\n\r\nvv",
             ),
             (
                 Protocol::Etcd,
                 Kind::Get,
-                "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: 34\r\n\r\n{\"key\":\"a2V5OjAwMDAwMDAwMDA0Mg==\"}",
+                "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: \
+                 34\r\n\r\n{\"key\":\"a2V5OjAwMDAwMDAwMDA0Mg==\"}",
             ),
             (
                 Protocol::Etcd,

@@ -43,7 +43,8 @@ impl Api<'_> {
                 Ok((202, b"{\"success\":true}"))
             }
             Route::Checkpoint => {
-                let message = "this node keeps its data in memory only: start it with --data-dir, or use GET /snapshot";
+                let message = "this node keeps its data in memory only: start it with --data-dir, \
+                               or use GET /snapshot";
                 Err(Refusal::new(409, "memory_only", message))
             }
             _ if self.any_partition(head)?.lsm_mut().freeze() => {

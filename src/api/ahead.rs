@@ -1,7 +1,7 @@
 //! Looking ahead: which keys requests are about that have been read and not begun.
 //!
-//! Invariant: nothing depends on it. Requests that are not plainly like others are not looked at, and what is found is judged
-//! when their turn comes.
+//! Invariant: nothing depends on it. Requests that are not plainly like others are not looked at,
+//! and what is found is judged when their turn comes.
 
 use std::borrow::Cow;
 
@@ -55,7 +55,8 @@ impl<'b> Ahead<'b> {
         }
     }
 
-    /// Whether to go on with these before looking at more: what is fetched much earlier than it is used is gone again by then.
+    /// Whether to go on with these before looking at more: what is fetched much earlier than it is
+    /// used is gone again by then.
     pub fn is_enough(&self) -> bool {
         self.is_enough
     }

@@ -1,6 +1,7 @@
 //! What was answered: for the counts of `/metrics`, and for the log of slow requests.
 //!
-//! Invariant: what is counted goes by the table of routes, never by what a peer sends: paths that are not in it count as one.
+//! Invariant: what is counted goes by the table of routes, never by what a peer sends: paths that
+//! are not in it count as one.
 
 use std::fmt;
 
@@ -205,7 +206,7 @@ impl Answers {
 }
 
 impl Api<'_> {
-    /// Notes whom the answer to a request is to be counted for.
+    /// Notes the labels under which the answer to a request is counted.
     #[inline]
     pub(super) fn expect_answer(&mut self, route: Option<Route>, head: &Head<'_>) {
         self.asked = Answer::expected(route, head.method);

@@ -1,11 +1,13 @@
 //! `/batch`: some reads and writes as one.
 //!
 //! Invariants:
-//! 1. All conditions are checked, and everything that could be refused is refused, before anything is written; then all writes are
-//!    made. Nothing else comes in between, and the log has all of them or none.
-//! 2. Results are those of the operations in their order: a get sees what a set before it writes. Conditions are about what was
-//!    there before the batch.
-//! 3. The work of one turn is bounded by the limits of the text (`batch_body.rs`) and by [`READ_MAX_BYTES`].
+//! 1. All conditions are checked, and everything that could be refused is refused, before anything
+//!    is written; then all writes are made. Nothing else comes in between, and the log has all of
+//!    them or none.
+//! 2. Results are those of the operations in their order: a get sees what a set before it writes.
+//!    Conditions are about what was there before the batch.
+//! 3. The work of one turn is bounded by the limits of the text (`batch_body.rs`) and by
+//!    [`READ_MAX_BYTES`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -25,7 +27,8 @@ use super::kv_fields::KvLimits;
 use super::positions::{add_version, with_etag};
 use super::{Api, JSON, refuse};
 
-/// Bytes of values that the gets of one batch may ask for; large ones, which are not copied, do not count.
+/// Bytes of values that the gets of one batch may ask for; large ones, which are not copied, do not
+/// count.
 const READ_MAX_BYTES: usize = 1024 * 1024;
 
 /// The answer, as far as it is known.

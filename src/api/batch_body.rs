@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. Any cut of the text into pieces gives the same operations or the same refusal.
-//! 2. No more than [`BATCH_MAX_BYTES`] of text and [`OPERATIONS_MAX`] operations are taken in: what one turn can carry out.
+//! 2. No more than [`BATCH_MAX_BYTES`] of text and [`OPERATIONS_MAX`] operations are taken in: what
+//!    one turn can carry out.
 //!
 //! Not here: one operation's text (`json_body.rs`), what operations do (`batch.rs`).
 
@@ -259,7 +260,9 @@ pub(super) fn about_operation(index: usize, refusal: Refusal) -> Refusal {
 
 #[cold]
 pub(super) fn malformed() -> Refusal {
-    let message = "send {\"ops\":[{\"op\":\"set\",\"key\":\"k\",\"value\":\"v\"},{\"op\":\"get\",\"key\":\"k\"}]} and nothing else";
+    let message = "send \
+                   {\"ops\":[{\"op\":\"set\",\"key\":\"k\",\"value\":\"v\"},{\"op\":\"get\",\"key\":\"k\"}]} \
+                   and nothing else";
     Refusal::new(400, "bad_json", message)
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Invariants:
 //! 1. A tag that is no token is legal and matches nothing. Only a bare number is refused: it names
-//!    a version of which history nobody can tell.
+//!    a version of an unknown history.
 //! 2. Lists may have empty elements (RFC 9110, section 5.6.1.2), but one tag at least.
 
 use crate::http::{Head, Refusal};

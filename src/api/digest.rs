@@ -1,5 +1,6 @@
-//! `/digest`: a hash of all content, to compare nodes by. Computed in slices while the answer is on its way. `?at=`, in Unix ms,
-//! leaves out what expires until then: asked so, nodes whose keys expire meanwhile can be compared.
+//! `/digest`: a hash of all content, to compare nodes by. Computed in slices while the answer is on
+//! its way. `?at=`, in Unix ms, leaves out what expires until then: asked so, nodes whose keys
+//! expire meanwhile can be compared.
 
 use crate::http::{BodySource, Fill, Head, Reply};
 use crate::lsm::{Digest, Digester};

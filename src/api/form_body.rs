@@ -1,4 +1,5 @@
-//! Form bodies (`application/x-www-form-urlencoded`) of key-value requests, decoded as they arrive: `key=k&value=v`.
+//! Form bodies (`application/x-www-form-urlencoded`) of key-value requests, decoded as they arrive:
+//! `key=k&value=v`.
 //!
 //! Invariant: any cut of the text into pieces gives the same fields or the same refusal.
 
@@ -98,6 +99,7 @@ impl FormBody {
 
 #[cold]
 fn bad_form() -> Refusal {
-    let message = "the form has a % that is not followed by two hexadecimal digits: send %25 for a percent sign";
+    let message = "the form has a % that is not followed by two hexadecimal digits: send %25 for a \
+                   percent sign";
     Refusal::new(400, "bad_form", message)
 }

@@ -1,4 +1,4 @@
-//! Who may talk to this node: foreign hosts, foreign web pages, strangers without the token.
+//! What may talk to this node: checks the Host, the origin of web pages, and the token.
 //!
 //! A node on a developer's machine listens on loopback without a token, and every web page in that
 //! developer's browser can send requests there. Two things tell such requests from others, both set
@@ -25,7 +25,8 @@ pub struct Guard {
 #[derive(Debug)]
 enum Hosts {
     Any,
-    /// These names, `localhost` and IP literals. An attacker's page cannot have an address for a name.
+    /// These names, `localhost` and IP literals. An attacker's page cannot have an address for a
+    /// name.
     Named(Vec<String>),
 }
 

@@ -1,4 +1,5 @@
-//! `/health`, `/livez`, `/readyz`, `/leader` and `/replica`: what controllers, load balancers and kubelets ask, without a token.
+//! `/health`, `/livez`, `/readyz`, `/leader` and `/replica`: what controllers, load balancers and
+//! kubelets ask, without a token.
 
 use serde::Serialize;
 

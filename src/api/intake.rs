@@ -1,8 +1,9 @@
 //! What collects the body of a key-value request.
 //!
 //! Invariants:
-//! 1. Memory is bounded by the limits: a body that holds too long a key or value is refused as soon as that is known, and the
-//!    bytes of one body are counted, so that white space cannot go on for ever.
+//! 1. Memory is bounded by the limits: a body that holds too long a key or value is refused as soon
+//!    as that is known, and the bytes of one body are counted, so that white space cannot go on for
+//!    ever.
 //! 2. What a body takes is claimed before it is allocated ([`BodyClaim`]), or, where text is
 //!    decoded, right after: by no more than the text doubles.
 //! 3. No call does work proportional to more than the piece it is given; what is left after the
@@ -19,13 +20,15 @@ use super::json_body::JsonBody;
 use super::kv_fields::{Allowed, KvFields, KvLimits, KvParts, value_too_large};
 use super::values::is_media_type;
 
-/// First allocation for a raw value: more follows only as bytes arrive, whatever Content-Length says.
+/// First allocation for a raw value: more follows only as bytes arrive, whatever Content-Length
+/// says.
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;
 
 /// Work of one step after the last byte: some ten microseconds of checksumming.
 pub(super) const STEP_BYTES: usize = 256 * 1024;
 
-/// How many bytes of JSON or form text one byte of value can take (`\u00XX`), and room for the rest of the body.
+/// How many bytes of JSON or form text one byte of value can take (`\u00XX`), and room for the rest
+/// of the body.
 const TEXT_EXPANSION: usize = 6;
 const TEXT_OVERHEAD_BYTES: usize = 64 * 1024;
 
@@ -55,7 +58,8 @@ impl ReadyValue {
     }
 }
 
-/// The state of a body. What is large is boxed: an intake is moved several times, and most are of a raw value.
+/// The state of a body. What is large is boxed: an intake is moved several times, and most are of a
+/// raw value.
 #[derive(Debug)]
 enum State {
     /// Which kind of text it is shows in its first byte.
@@ -115,7 +119,8 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// For a body that is the value, as it is. `declared_bytes` is its length, if the request says so.
+    /// For a body that is the value, as it is. `declared_bytes` is its length, if the request says
+    /// so.
     pub(super) fn raw(limits: KvLimits, declared_bytes: Option<usize>) -> Self {
         Self {
             state: State::Raw {
@@ -371,8 +376,8 @@ pub(super) fn claim_refused(refusal: ClaimRefusal) -> Refusal {
     let refusal = match refusal {
         ClaimRefusal::Memory => super::memory_limit(),
         ClaimRefusal::Share => {
-            let message = "other requests on their way take the memory that there is for their bodies: try again, \
-                           or start the node with a higher --max-upload-memory";
+            let message = "other requests on their way take the memory that there is for their \
+                           bodies: try again, or start the node with a higher --max-upload-memory";
             Refusal::new(507, "upload_limit", message)
         }
     };
@@ -390,7 +395,8 @@ pub fn upload_too_slow() -> Refusal {
 #[cold]
 fn empty_body() -> Refusal {
     Refusal::bad_request(
-        "the body is empty: send JSON such as {\"key\":\"k\",\"value\":\"v\"}, or name the key with ?key=",
+        "the body is empty: send JSON such as {\"key\":\"k\",\"value\":\"v\"}, or name the key \
+         with ?key=",
     )
 }
 

@@ -1,11 +1,12 @@
 //! JSON bodies of key-value requests, decoded as they arrive: one flat object of strings.
 //!
-//! A general parser wants the whole text at once, and would hold the loop for as long as a value of many megabytes takes.
+//! A general parser wants the whole text at once, and would hold the loop for as long as a value of
+//! many megabytes takes.
 //!
 //! Invariants:
 //! 1. Any cut of the text into pieces gives the same fields or the same refusal.
-//! 2. What is accepted is a subset of RFC 8259: one object, known fields, each once, strings of Unicode text or, where that is
-//!    what a field holds, numbers.
+//! 2. What is accepted is a subset of RFC 8259: one object, known fields, each once, strings of
+//!    Unicode text or, where that is what a field holds, numbers.
 //! 3. A call works on the piece it is given and nothing else.
 //!
 //! Not here: limits and meaning of the fields (`kv_fields.rs`).
@@ -154,7 +155,8 @@ impl JsonBody {
         Ok(())
     }
 
-    /// Reads the rest of a number; whether it is one is seen by whoever wants it. Returns the bytes used.
+    /// Reads the rest of a number; whether it is one is seen by the code that wants a number.
+    /// Returns the bytes used.
     fn read_number(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
         let is_of_number =
             |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
@@ -169,7 +171,8 @@ impl JsonBody {
         Ok(end)
     }
 
-    /// Reads a run of plain text, or one character of an escape, or the closing quote; returns the bytes used.
+    /// Reads a run of plain text, or one character of an escape, or the closing quote; returns the
+    /// bytes used.
     fn read_string(&mut self, text: Text, rest: &[u8]) -> Result<usize, Refusal> {
         if self.escape != Escape::None {
             self.read_escape(text, rest[0])?;

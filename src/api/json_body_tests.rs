@@ -1,4 +1,5 @@
-//! JSON and form bodies: cut at every byte, against `serde_json` as an oracle, and a table of what is refused and how.
+//! JSON and form bodies: cut at every byte, against `serde_json` as an oracle, and a table of what
+//! is refused and how.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -294,8 +295,9 @@ fn long_base64_is_decoded_in_steps() {
     assert!(decode_json(&[body.as_bytes()], WIDE, Allowed::KeyAndValue).is_err());
 }
 
-/// Random documents, most of them damaged: what we accept, `serde_json` accepts with the same strings; what it accepts as a
-/// flat object of known strings, we accept. What is read as plain is read alike.
+/// Random documents, most of them damaged: what we accept, `serde_json` accepts with the same
+/// strings; what it accepts as a flat object of known strings, we accept. What is read as plain is
+/// read alike.
 #[test]
 fn agrees_with_serde_json() {
     let seed = 7;
@@ -345,7 +347,8 @@ fn agrees_with_serde_json() {
                 panic!("seed {seed}, round {round}: serde_json refuses ({error}): {shown}")
             }
             (Err(refusal), Ok(map)) => {
-                // serde_json lets the last of two equal fields win, and knows no fields or limits of ours.
+                // serde_json lets the last of two equal fields win, and knows no fields or limits
+                // of ours.
                 let is_stricter = map.keys().any(|name| name != "key" && name != "value")
                     || map.get("key").is_some_and(String::is_empty)
                     || refusal.message.contains("twice");

@@ -1,11 +1,12 @@
 //! JSON bodies that are whole and plain, as most are: their strings are taken where they lie.
 //!
-//! Invariant: what is read here, [`JsonBody`](super::json_body::JsonBody) reads alike. Whatever is not plainly right is left to it:
-//! what is cut, has escapes, other fields, or is wrong.
+//! Invariant: what is read here, [`JsonBody`](super::json_body::JsonBody) reads alike. Whatever is
+//! not plainly right is left to it: what is cut, has escapes, other fields, or is wrong.
 
 use super::json_text::plain_bytes;
 
-/// The key, and the value if there is one, of an object with no other fields; `None`: it is not whole and plain.
+/// The key, and the value if there is one, of an object with no other fields; `None`: it is not
+/// whole and plain.
 #[inline]
 pub(super) fn plain_fields(body: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let (mut key, mut value) = (None, None);

@@ -70,7 +70,8 @@ enum Encoding {
 
 #[derive(Debug)]
 enum Phase {
-    /// Finding out whether it is text: the answer's first bytes do not depend on it, but its encoding does.
+    /// Finding out whether it is text: the answer's first bytes do not depend on it, but its
+    /// encoding does.
     Validate(Utf8Validator),
     Render(Encoding),
 }
@@ -155,7 +156,8 @@ mod tests {
     use super::*;
     use crate::storage::{HistoryId, Lineage};
 
-    /// Values with what JSON has to escape, with characters of all lengths, and now and then not UTF-8.
+    /// Values with what JSON has to escape, with characters of all lengths, and now and then not
+    /// UTF-8.
     fn random_value(rng: &mut fastrand::Rng) -> Vec<u8> {
         let mut text = String::new();
         for _ in 0..rng.usize(1..400) {

@@ -104,7 +104,8 @@ pub(super) fn key_of_target(
 }
 
 impl Api<'_> {
-    /// Answers a request that needs no body, or whose body is the value and is here; or says what is to collect it.
+    /// Answers a request that needs no body, or whose body is the value and is here; or says what
+    /// is to collect it.
     #[inline]
     pub(super) fn begin_kv(
         &mut self,
@@ -204,7 +205,8 @@ impl Api<'_> {
         };
         let intake = match head.framing {
             Framing::None if has_key => {
-                let message = "no length: send Content-Length (0 for an empty value) or Transfer-Encoding: chunked";
+                let message = "no length: send Content-Length (0 for an empty value) or \
+                               Transfer-Encoding: chunked";
                 Err(Refusal::new(411, "length_required", message))
             }
             Framing::None | Framing::Length(0) if !has_key => Err(Refusal::new(
@@ -364,7 +366,8 @@ impl Api<'_> {
     ) {
         let (query, min_acks, now_ms) = (self.query(head), self.min_acks(head), self.now_ms);
         let written = self.growable_partition(head).and_then(|partition| {
-            // First what can be refused before the body is there: the answer must not depend on how a request was cut.
+            // First what can be refused before the body is there: the answer must not depend on how
+            // a request was cut.
             let ttl_ms = ttl_of(head, query, body_ttl_ms)?;
             let conditions = conditions_of(head)?;
             let min_acks = min_acks?;
@@ -418,7 +421,8 @@ impl Api<'_> {
             let incurred = partition.lsm().incurred_work();
             let deleted = partition.delete(key, &conditions).map_err(|failed| {
                 match (form, failed.current) {
-                    // Without the condition it would be 404, and then conditions do not count (RFC 9110, section 13.2.1).
+                    // Without the condition it would be 404, and then conditions do not count (RFC
+                    // 9110, section 13.2.1).
                     (Form::Raw, None) => key_not_found(),
                     _ => condition_failed(failed),
                 }

@@ -1,4 +1,5 @@
-//! What a body of fields says, whatever it is written in: key, value and the rest, each at most once and within its limit.
+//! What a body of fields says, whatever it is written in: key, value and the rest, each at most
+//! once and within its limit.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -211,7 +212,8 @@ impl KvFields {
             _ => (rest, LAST, true),
         };
         let decoded = engine.decode(piece).map_err(|_| {
-            let message = "the value is not base64: use the standard alphabet, or leave \"encoding\" out for text";
+            let message = "the value is not base64: use the standard alphabet, or leave \
+                           \"encoding\" out for text";
             Refusal::new(400, "bad_base64", message)
         })?;
         self.decoded_text_bytes += piece.len();
@@ -259,7 +261,8 @@ impl KvFields {
             Allowed::Key => "known are \"key\", and \"value\", which says nothing here",
             Allowed::KeyAndValue => "known are \"key\", \"value\", \"encoding\" and \"ttl\"",
             Allowed::Operation => {
-                "known are \"op\", \"key\", \"value\", \"encoding\", \"ttl\", \"ifMatch\" and \"ifNoneMatch\""
+                "known are \"op\", \"key\", \"value\", \"encoding\", \"ttl\", \"ifMatch\" and \
+                 \"ifNoneMatch\""
             }
         };
         Refusal::bad_request(format!("unknown field \"{shown}\": {known}"))
@@ -270,7 +273,8 @@ impl KvFields {
 #[cold]
 pub(super) fn value_too_large(limit_bytes: usize) -> Refusal {
     let message = format!(
-        "the value is longer than {limit_bytes} bytes: store less, or start the node with a higher --max-value-bytes"
+        "the value is longer than {limit_bytes} bytes: store less, or start the node with a higher \
+         --max-value-bytes"
     );
     Refusal::new(413, "value_too_large", message)
 }

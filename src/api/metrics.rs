@@ -1,9 +1,11 @@
 //! `/metrics`: figures for Prometheus, in its text format.
 //!
-//! All figures are taken in the turn of the request, so that they fit together: some hundred bytes a partition, of which there are at most
-//! [`PARTITIONS_MAX`](crate::node::PARTITIONS_MAX), without a look at data. With 1,024 partitions in memory the longest turn of a scrape
-//! took 1.3 ms of processor time, most took less than 0.5 ms. The text, 1.2 MB then, is made of the figures piece by piece as the peer
-//! takes it: one family of one partition at a time, so no turn does more than its budget and one such piece.
+//! All figures are taken in the turn of the request, so that they fit together: some hundred bytes
+//! a partition, of which there are at most [`PARTITIONS_MAX`](crate::node::PARTITIONS_MAX), without
+//! a look at data. With 1,024 partitions in memory the longest turn of a scrape took 1.3 ms of
+//! processor time, most took less than 0.5 ms. The text, 1.2 MB then, is made of the figures piece
+//! by piece as the peer takes it: one family of one partition at a time, so no turn does more than
+//! its budget and one such piece.
 //!
 //! Not here: which metrics there are (`metrics_list.rs`), the format (`metrics/exposition.rs`).
 

@@ -1,4 +1,5 @@
-//! The list of metrics: name, kind, what it means, and where its samples come from. The README says which deserve an alert.
+//! The list of metrics: name, kind, what it means, and where its samples come from. The README says
+//! which deserve an alert.
 //!
 //! Invariants:
 //! 1. Each name is there once, and no two samples of a family have the same labels.
@@ -110,12 +111,14 @@ const OF_NODE: &[Family] = &[
     ),
     counter(
         "requests_total",
-        "Answers by path and status; other: not a path of the API; invalid: not HTTP, or not in time.",
+        "Answers by path and status; other: not a path of the API; invalid: not HTTP, or not in \
+         time.",
         Samples::OfNode(requests),
     ),
     histogram(
         "request_seconds",
-        "From the turn in which a request came to the write of its answer, waits for disk and replicas included.",
+        "From the turn in which a request came to the write of its answer, waits for disk and \
+         replicas included.",
         Samples::OfNode(|node, text| {
             for (group, name) in Group::NAMES {
                 text.histogram(
@@ -162,7 +165,8 @@ const OF_NODE: &[Family] = &[
     ),
     counter(
         "refused_connections_total",
-        "HTTP connections turned away because there were too many, or lost before they were taken in.",
+        "HTTP connections turned away because there were too many, or lost before they were taken \
+         in.",
         Samples::OfNode(|node, text| {
             text.sample(&[], node.loop_stats.refused_count);
         }),
@@ -211,7 +215,8 @@ const OF_NODE: &[Family] = &[
     ),
     histogram(
         "loop_turn_seconds",
-        "Processor time of the turns of the loop, polls included: what a request that comes meanwhile waits for.",
+        "Processor time of the turns of the loop, polls included: what a request that comes \
+         meanwhile waits for.",
         Samples::OfNode(|node, text| {
             text.histogram(&[], &node.stats.turns);
         }),
@@ -286,7 +291,8 @@ const OF_NODE: &[Family] = &[
     ),
     gauge(
         "upload_claimed_bytes",
-        "Memory that request bodies on their way claim: what they say they will take, or have taken.",
+        "Memory that request bodies on their way claim: what they say they will take, or have \
+         taken.",
         Samples::OfNode(|node, text| {
             text.sample(&[], node.upload_claimed_bytes);
         }),
@@ -338,7 +344,8 @@ const OF_NODE: &[Family] = &[
     ),
     gauge(
         "memory_bytes",
-        "Memory by owner. Log is what only replicas need; large values count once for each layer they are in; indexes of memtables do not count.",
+        "Memory by owner. Log is what only replicas need; large values count once for each layer \
+         they are in; indexes of memtables do not count.",
         Samples::OfNode(memory),
     ),
 ];

@@ -1,6 +1,7 @@
 //! Metrics that there are once for each partition; the others are in `metrics_list.rs`.
 //!
-//! Replicas are told by node and address: a node that has connected anew may be there twice, on two addresses.
+//! Replicas are told by node and address: a node that has connected anew may be there twice, on two
+//! addresses.
 
 use std::fmt::{self, Display};
 
@@ -135,7 +136,8 @@ pub(super) const OF_PARTITION: &[Family] = &[
     ),
     gauge(
         "pinned_bytes",
-        "What snapshots alone keep alive: data that was overwritten or merged since, until it is freed. Large values at most: newer layers may share them.",
+        "What snapshots alone keep alive: data that was overwritten or merged since, until it is \
+         freed. Large values at most: newer layers may share them.",
         Samples::OfPartition(|partition, text| {
             text.sample(&[id(partition), ("what", &"data")], partition.pinned.bytes);
             text.sample(

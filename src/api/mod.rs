@@ -1,12 +1,13 @@
 //! What requests mean: routes, and one file a family.
 //!
 //! Invariants:
-//! 1. A request is judged in this order, so that the answer never depends on the state of the store before it is known to be
-//!    allowed: method known, fields that stand once, host and origin, token, path, method allowed,
-//!    fields and parameters that the route takes, partition, then the route's own checks.
+//! 1. A request is judged in this order, so that the answer never depends on the state of the store
+//!    before it is known to be allowed: method known, fields that stand once, host and origin,
+//!    token, path, method allowed, fields and parameters that the route takes, partition, then the
+//!    route's own checks.
 //! 2. GET and HEAD never change state.
-//! 3. No call does work proportional to a value: large ones come in through [`Intake`] and go out through
-//!    [`json_value`], piece by piece.
+//! 3. No call does work proportional to a value: large ones come in through [`Intake`] and go out
+//!    through [`json_value`], piece by piece.
 //!
 //! Not here: bytes on the wire (`http/`), the store (`partition.rs`, `lsm/`).
 
@@ -73,7 +74,8 @@ const JSON: &str = "application/json";
 pub struct Api<'n> {
     node: &'n mut Node,
     guard: &'n mut Guard,
-    /// Where bodies are rendered before their length is known; kept between requests for its allocation.
+    /// Where bodies are rendered before their length is known; kept between requests for its
+    /// allocation.
     scratch: &'n mut Vec<u8>,
     /// Milliseconds since the node started.
     now_ms: u64,
@@ -333,7 +335,8 @@ fn partition_id(head: &Head<'_>, query: Query<'_>) -> Result<Option<u32>, Refusa
     let by_query = by_query.map(|value| partition_number(&value)).transpose()?;
     match (by_header, by_query) {
         (Some(named), Some(other)) if named != other => Err(Refusal::bad_request(format!(
-            "X-Partition-ID names partition {named}, and ?partition= names {other}: send one of them"
+            "X-Partition-ID names partition {named}, and ?partition= names {other}: send one of \
+             them"
         ))),
         _ => Ok(by_header.or(by_query)),
     }
@@ -395,14 +398,16 @@ fn changing() -> Refusal {
 
 #[cold]
 fn memory_limit() -> Refusal {
-    let message = "more memory is in use than --max-memory allows: delete something, or wait until merging has freed some";
+    let message = "more memory is in use than --max-memory allows: delete something, or wait until \
+                   merging has freed some";
     Refusal::new(507, "memory_limit", message)
 }
 
 /// A leader takes no writes before it has what its peers hold.
 #[cold]
 fn taking_over() -> Refusal {
-    let message = "this node is to lead, and is still catching up with the other nodes: nothing was done, try again";
+    let message = "this node is to lead, and is still catching up with the other nodes: nothing \
+                   was done, try again";
     Refusal::new(503, "catching_up", message)
 }
 

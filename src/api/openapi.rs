@@ -1,5 +1,6 @@
-//! `/openapi.json`: this API, described for machines. The text is `openapi.json`, written by hand; the tests below keep it to the
-//! routes and codes that there are, and `.ci/run` has a running node tried against it.
+//! `/openapi.json`: this API, described for machines. The text is `openapi.json`, written by hand;
+//! the tests below keep it to the routes and codes that there are, and `.ci/run` has a running node
+//! tried against it.
 
 use crate::http::Reply;
 use crate::version::VERSION;

@@ -316,7 +316,8 @@ fn refusal_of(refusal: AssignRefusal) -> Refusal {
         }
         AssignRefusal::Standing(AssignError::Leap { max }) => {
             let message = format!(
-                "the epoch leaps: it may be {EPOCH_LEAP_MAX} above the one in force at most, which is {max} here"
+                "the epoch leaps: it may be {EPOCH_LEAP_MAX} above the one in force at most, which \
+                 is {max} here"
             );
             Refusal::new(409, "epoch_leaps", message)
         }

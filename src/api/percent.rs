@@ -1,4 +1,5 @@
-//! Percent-decoding, strict and a piece at a time (RFC 3986, section 2.1; `+` as a space in queries and forms).
+//! Percent-decoding, strict and a piece at a time (RFC 3986, section 2.1; `+` as a space in queries
+//! and forms).
 
 use std::borrow::Cow;
 

@@ -80,15 +80,16 @@ pub(super) fn not_here(partition: &Partition, position: Position, error: Positio
     match error {
         PositionError::Ahead => {
             let message = format!(
-                "this node is at version {last}, not yet at {position}: try again, or ask the leader"
+                "this node is at version {last}, not yet at {position}: try again, or ask the \
+                 leader"
             );
             Refusal::new(503, "behind", message)
         }
         PositionError::Unknown => {
             let message = format!(
                 "position {position} is not in the history of this node, which is at {last}: try \
-                 again, or ask the leader; if the leader says the same, a failover has dropped that \
-                 write: read without min_version"
+                 again, or ask the leader; if the leader says the same, a failover has dropped \
+                 that write: read without min_version"
             );
             Refusal::new(503, "unknown_position", message)
         }

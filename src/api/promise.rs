@@ -1,5 +1,5 @@
-//! What requests leave to be done once they are carried out: above all replies to writes, which go only when what they say is true:
-//! on disk, on replicas.
+//! What requests leave to be done once they are carried out: above all replies to writes, which go
+//! only when what they say is true: on disk, on replicas.
 
 use crate::http::{Head, Refusal, Reply};
 use crate::partition::{Partition, Wait};
@@ -63,7 +63,8 @@ impl Outcome {
         self.promise_count == 1 && self.later_request_count == 0
     }
 
-    /// Everything is done; returns the request to be told of changes that was answered last, if there was one.
+    /// Everything is done; returns the request to be told of changes that was answered last, if
+    /// there was one.
     #[inline]
     pub fn end(&mut self) -> Option<WatchRequest> {
         self.answers.clear();
@@ -90,7 +91,8 @@ impl Outcome {
 }
 
 impl Api<'_> {
-    /// What a write that was just made in a partition leaves to be done, given what all writes before had incurred.
+    /// What a write that was just made in a partition leaves to be done, given what all writes
+    /// before had incurred.
     #[inline]
     pub(super) fn due_of_write(partition: &Partition, min_acks: u8, incurred_before: u64) -> Due {
         let (id, number, tenure) = (
@@ -165,7 +167,8 @@ pub fn broken(wait: Wait) -> Refusal {
 /// What a write gets that was waiting when the node ceased to lead.
 #[cold]
 fn role_changed() -> Refusal {
-    let message = "applied here, but this node leads no more: whether the write lasts is not known; read it from the new leader";
+    let message = "applied here, but this node leads no more: whether the write lasts is not \
+                   known; read it from the new leader";
     Refusal::new(504, "role_changed", message)
 }
 
@@ -173,8 +176,8 @@ fn role_changed() -> Refusal {
 #[cold]
 pub fn acks_timeout(timeout_ms: u64) -> Refusal {
     let message = format!(
-        "applied here, and not confirmed by enough replicas within {timeout_ms} ms: it may last or be lost if this node fails; \
-         GET /status shows the replicas"
+        "applied here, and not confirmed by enough replicas within {timeout_ms} ms: it may last or \
+         be lost if this node fails; GET /status shows the replicas"
     );
     Refusal::new(504, "acks_timeout", message)
 }

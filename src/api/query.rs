@@ -84,7 +84,8 @@ impl<'b> Query<'b> {
         let Some(raw) = found else { return Ok(None) };
         decode(raw, Plus::Space, self.is_literal).map(Some).map_err(|BadEscape| {
             bad_query(format!(
-                "?{name}= has a % that is not followed by two hexadecimal digits: send %25 for a percent sign"
+                "?{name}= has a % that is not followed by two hexadecimal digits: send %25 for a \
+                 percent sign"
             ))
         })
     }
@@ -140,7 +141,8 @@ impl<'b> Query<'b> {
 #[inline]
 pub(super) fn decode_path_key(raw: &[u8], is_literal: bool) -> Result<Cow<'_, [u8]>, Refusal> {
     decode(raw, Plus::Plus, is_literal).map_err(|BadEscape| {
-        let message = "the path has a % that is not followed by two hexadecimal digits: send %25 for a percent sign";
+        let message = "the path has a % that is not followed by two hexadecimal digits: send %25 \
+                       for a percent sign";
         Refusal::new(400, "bad_path", message)
     })
 }

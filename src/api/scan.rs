@@ -1,8 +1,8 @@
 //! `/scan`: keys in byte order, from a view of one point in time, streamed.
 //!
 //! Invariants:
-//! 1. Memory and the work of one call are bounded whatever the limit, the values and the deletions in between: the scan rests
-//!    wherever it is (`lsm/snapshot.rs`).
+//! 1. Memory and the work of one call are bounded whatever the limit, the values and the deletions
+//!    in between: the scan rests wherever it is (`lsm/snapshot.rs`).
 //! 2. Pages that name the position of the first (`at`) are of one point in time, all of them.
 
 use std::sync::Arc;
@@ -244,7 +244,8 @@ impl Api<'_> {
         Ok((source, due))
     }
 
-    /// What is scanned: the state as it is, kept for further pages if that is asked for; or what was kept.
+    /// What is scanned: the state as it is, kept for further pages if that is asked for; or what
+    /// was kept.
     fn view(
         &mut self,
         head: &Head<'_>,

@@ -1,8 +1,8 @@
 //! `/snapshot`: a backup, streamed while writes go on.
 //!
-//! Memory stays bounded: what is rendered and not sent is (`http/output.rs`), and what snapshots pin is bounded by how many there
-//! are ([`BACKUP_MAX`]) and how long each may take (the deadlines of the reactor: a reply that is read slower than
-//! it earns is cut off, and then lacks its end).
+//! Memory stays bounded: what is rendered and not sent is (`http/output.rs`), and what snapshots
+//! pin is bounded by how many there are ([`BACKUP_MAX`]) and how long each may take (the deadlines
+//! of the reactor: a reply that is read slower than it earns is cut off, and then lacks its end).
 
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::Snapshot;

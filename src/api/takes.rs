@@ -5,7 +5,7 @@
 //! 1. A field or parameter that changes what a request means is obeyed or refused by name, never
 //!    ignored: a condition that is ignored is a lost update, and a mistyped time to live a key that
 //!    stays for good. This table decides which; a route reads no other.
-//! 2. Fields that change no meaning are nobody's business here, as HTTP wants it.
+//! 2. Fields that change no meaning are ignored, as HTTP wants it.
 //! 3. What load balancers ask is answered whatever fields come along: they send those that they
 //!    send everywhere.
 //!
@@ -34,7 +34,7 @@ pub(super) const MEANING: FieldSet = FieldSet::of(&[
     Field::OtherMethod,
 ]);
 
-/// Fields that say who asks: they matter to all requests.
+/// Fields that identify the sender: they matter to all requests.
 const SENDER: FieldSet = FieldSet::of(&[Field::Origin, Field::SecFetchSite]);
 
 /// Longest name of a parameter that is repeated to the client.
@@ -214,7 +214,8 @@ fn check_other_field(field: Field, route: Route, head: &Head<'_>) -> Result<(), 
         // Without content there is nothing that could be encoded.
         Field::ContentEncoding if head.framing == Framing::None => return Ok(()),
         Field::ContentEncoding => {
-            let message = "the content is encoded, and would be stored as if it were not: send it as it is, without Content-Encoding";
+            let message = "the content is encoded, and would be stored as if it were not: send it \
+                           as it is, without Content-Encoding";
             return Err(Refusal::new(415, "unsupported_encoding", message)
                 .with_header("Accept-Encoding", "identity"));
         }
@@ -406,14 +407,16 @@ mod tests {
                 Method::Get,
                 "key=a&ttl=1",
                 &[],
-                "400 the parameter \"ttl\" has no meaning for GET /get: it belongs to POST /set, PUT /kv/{key}",
+                "400 the parameter \"ttl\" has no meaning for GET /get: it belongs to POST /set, \
+                 PUT /kv/{key}",
             ),
             (
                 Route::Batch,
                 Method::Post,
                 "",
                 &[Field::IfMatch],
-                "400 If-Match has no meaning for POST /batch: put \"ifMatch\" into an operation of the batch",
+                "400 If-Match has no meaning for POST /batch: put \"ifMatch\" into an operation of \
+                 the batch",
             ),
             (
                 Route::Watch,
@@ -427,7 +430,8 @@ mod tests {
                 Method::Post,
                 "",
                 &[Field::PartitionId],
-                "400 X-Partition-ID has no meaning for POST /partition/assign: name the partition in the body, as \"id\"",
+                "400 X-Partition-ID has no meaning for POST /partition/assign: name the partition \
+                 in the body, as \"id\"",
             ),
         ] {
             assert_eq!(

@@ -52,7 +52,8 @@ pub(super) fn remaining(expires_at_ms: u64, now_ms: u64) -> String {
 
 #[cold]
 fn bad_ttl() -> Refusal {
-    let message = "the time to live must be a number of seconds above 0 and up to 100 years, such as 60 or 0.5";
+    let message = "the time to live must be a number of seconds above 0 and up to 100 years, such \
+                   as 60 or 0.5";
     Refusal::new(400, "bad_ttl", message)
 }
 

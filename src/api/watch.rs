@@ -1,14 +1,16 @@
-//! `/watch`: changes as they are committed, as one answer once there are some (long poll), or as server-sent events.
+//! `/watch`: changes as they are committed, as one answer once there are some (long poll), or as
+//! server-sent events.
 //!
 //! A change is `{"version":N,"etag":"N-hhhhhhhh","op":"set","key":…,"value":…}`, or with
 //! `"op":"delete"` and no value. A value longer than 16 KiB is left out, with `"valueBytes"` in its
-//! place: whoever wants it reads the key. That a key has expired is not a change.
+//! place: a client that wants it reads the key. That a key has expired is not a change.
 //!
 //! A listener to events learns how far it has heard at once, with every event and with every sign
 //! of life, by blocks that have an `id` and no data: an `EventSource` keeps the id, and dispatches
 //! nothing. So a listener that is cut off before its first event comes back with a position.
 //!
-//! Not here: who is to be told when (`node/watches.rs`), when it is said (`reactor/watching.rs`).
+//! Not here: which watcher is told when (`node/watches.rs`), when it is said
+//! (`reactor/watching.rs`).
 
 use crate::http::{Head, Refusal, Reply};
 use crate::lsm::StreamRecord;
@@ -30,7 +32,8 @@ const EVENT_STREAM: &str = "text/event-stream";
 const TIMEOUT_DEFAULT_MS: u64 = 30_000;
 const TIMEOUT_MAX_MS: u64 = 300_000;
 
-/// Text of changes in one answer, or at a time: whoever wants more asks again, or reads first.
+/// Text of changes in one answer, or at a time: a client that wants more asks again, or reads
+/// first.
 const TOLD_MAX_BYTES: usize = 64 * 1024;
 
 /// How changes are told.
@@ -213,8 +216,8 @@ impl Api<'_> {
             let version = partition.token_of(version);
             let oldest = partition.token_of(partition.lsm().oldest_log_version());
             let message = format!(
-                "what followed version {version} is no longer in the log: the oldest version to watch from is {oldest}; \
-                 scan, then watch from the position of the scan"
+                "what followed version {version} is no longer in the log: the oldest version to \
+                 watch from is {oldest}; scan, then watch from the position of the scan"
             );
             return Err(Refusal::new(410, "log_gone", message)
                 .with_header("X-Oldest-Position", &oldest.to_string()));

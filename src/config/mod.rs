@@ -1,7 +1,9 @@
-//! Configuration: flags and environment into a validated [`Config`], or one line that says the way out.
+//! Configuration: flags and environment into a validated [`Config`], or one line that says the way
+//! out.
 //!
 //! Invariants:
-//! 1. One table, [`OPTIONS`], makes flags, environment names, defaults and `--help`: they cannot drift apart.
+//! 1. One table, [`OPTIONS`], makes flags, environment names, defaults and `--help`: they cannot
+//!    drift apart.
 //! 2. A flag wins over the environment; a repeated flag over the earlier one, except for lists.
 //! 3. A `Config` that exists is valid: no one checks it again.
 //!
@@ -229,7 +231,7 @@ const MAX_HEAD_BYTES: Bounds = Bounds {
     max: 64 * KIB,
 };
 
-/// As many as there are confirmations to count in one byte's worth of replicas; more than anybody runs.
+/// As many replicas as are fed at once.
 const MIN_ACKS: Bounds = Bounds { min: 0, max: 32 };
 /// Nothing, or what is still a small part of a machine.
 const WAL_RETAIN_BYTES: Bounds = Bounds {
@@ -533,8 +535,8 @@ fn build(given: &Given) -> Result<Config, ConfigError> {
         && !given.switch("allow-open")?
     {
         return Err(ConfigError(format!(
-            "listening on {address} lets anyone on the network in: give --token-file FILE to require a \
-             token, or --allow-open if the network is trusted"
+            "listening on {address} lets anyone on the network in: give --token-file FILE to \
+             require a token, or --allow-open if the network is trusted"
         )));
     }
     Ok(config)

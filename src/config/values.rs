@@ -38,7 +38,8 @@ pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| format!("the name {host} has no address"))
 }
 
-/// The replication address that goes with an HTTP address: another port of the system's choice for one of its choice.
+/// The replication address that goes with an HTTP address: another port of the system's choice for
+/// one of its choice.
 pub(super) fn replication_address(
     listen: Option<SocketAddr>,
 ) -> Result<Option<SocketAddr>, String> {

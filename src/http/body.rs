@@ -3,14 +3,15 @@
 //! Invariants:
 //! 1. Any cut of the input gives the same data and the same verdict; no byte of it is kept here.
 //! 2. After `done` nothing more is consumed: the next byte belongs to the next request.
-//! 3. What carries no data is bounded for the whole body: chunk extensions by [`EXTENSION_BYTES`], trailers by
-//!    [`TRAILER_BYTES`], digits of a size by [`SIZE_DIGIT_COUNT`]. So small chunks with much around them cost the peer more
-//!    than us.
-//! 4. Lines end with CR LF; a bare CR or LF is refused everywhere, extensions and trailers included (others read a chunk
-//!    line there, and requests get smuggled through the difference).
+//! 3. What carries no data is bounded for the whole body: chunk extensions by [`EXTENSION_BYTES`],
+//!    trailers by [`TRAILER_BYTES`], digits of a size by [`SIZE_DIGIT_COUNT`]. So small chunks with
+//!    much around them cost the peer more than us.
+//! 4. Lines end with CR LF; a bare CR or LF is refused everywhere, extensions and trailers included
+//!    (others read a chunk line there, and requests get smuggled through the difference).
 //!
-//! Not here: how large a body may be and where it goes (the intake, `handler.rs`), discarding (`connection.rs`). Trailers and
-//! chunk extensions are checked against their grammar and dropped: nothing in the api uses them.
+//! Not here: how large a body may be and where it goes (the intake, `handler.rs`), discarding
+//! (`connection.rs`). Trailers and chunk extensions are checked against their grammar and dropped:
+//! nothing in the api uses them.
 
 use super::fields::is_token_byte;
 use super::head::Framing;
@@ -133,8 +134,9 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes in some input and returns the next piece of data in it. Call again with the rest until `done` or until nothing
-    /// is consumed (then more input is needed). After a refusal the framing is lost: answer and close.
+    /// Takes in some input and returns the next piece of data in it. Call again with the rest until
+    /// `done` or until nothing is consumed (then more input is needed). After a refusal the framing
+    /// is lost: answer and close.
     pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<Decoded<'b>, Refusal> {
         let mut found = Decoded {
             consumed: 0,
@@ -270,7 +272,8 @@ impl BodyDecoder {
             (Between, _) => return Err(malformed_size()),
             _ => {
                 return Err(Refusal::bad_request(
-                    "malformed chunk extension: write `;name` or `;name=value` and CR LF, or send none",
+                    "malformed chunk extension: write `;name` or `;name=value` and CR LF, or send \
+                     none",
                 ));
             }
         };

@@ -1,4 +1,5 @@
-//! The state machine of one server connection: bytes in, requests to a handler, responses out, in order.
+//! The state machine of one server connection: bytes in, requests to a handler, responses out, in
+//! order.
 //!
 //! ```text
 //!            head parsed, begin ──answered, body to come──▶ Discard ──body over──▶ Head
@@ -7,16 +8,19 @@
 //! ```
 //!
 //! Invariants:
-//! 1. A request whose head and body lie whole in one input costs no allocation here. Only what is cut off at the end of an
-//!    input is copied: to `pending`, freed as soon as it is used up.
-//! 2. The peer cannot make it hold more than a head, one input, and what the intake takes: after `Wants::Input` no more than
-//!    an unfinished head is pending, and the caller reads only then.
-//! 3. Each pass of the loop consumes input, changes the state, or ends the call; work is charged to the budget.
+//! 1. A request whose head and body lie whole in one input costs no allocation here. Only what is
+//!    cut off at the end of an input is copied: to `pending`, freed as soon as it is used up.
+//! 2. The peer cannot make it hold more than a head, one input, and what the intake takes: after
+//!    `Wants::Input` no more than an unfinished head is pending, and the caller reads only then.
+//! 3. Each pass of the loop consumes input, changes the state, or ends the call; work is charged to
+//!    the budget.
 //! 4. Nothing is begun while a source is generating or more than `output_high_bytes` are unsent.
-//! 5. Once framing cannot be trusted nothing more is read, and the last response says `Connection: close`.
+//! 5. Once framing cannot be trusted nothing more is read, and the last response says `Connection:
+//!    close`.
 //!
-//! Not here: reading, writing, timers and the closing itself (the reactor); what the requests mean (`handler.rs`'s
-//! implementors). A head that waits for its body is kept as bytes and parsed again: there is no second, owned kind of head.
+//! Not here: reading, writing, timers and the closing itself (the reactor); what the requests mean
+//! (`handler.rs`'s implementors). A head that waits for its body is kept as bytes and parsed again:
+//! there is no second, owned kind of head.
 
 use std::mem;
 
@@ -28,7 +32,8 @@ use super::output::Output;
 use super::refusal::Refusal;
 use super::response::{Exchange, HttpDate, Reply};
 
-/// What a request costs beside its bytes, in bytes of work: about a microsecond, the time of parsing a thousand bytes.
+/// What a request costs beside its bytes, in bytes of work: about a microsecond, the time of
+/// parsing a thousand bytes.
 const REQUEST_WORK_BYTES: usize = 768;
 
 /// Bytes at the start of a pending input that can be empty lines and not yet a request.
@@ -135,8 +140,9 @@ impl<I: Intake> Connection<I> {
         }
     }
 
-    /// Feeds `input` (empty: to go on after `Output` or `Turn`), and executes whole requests in order until the input, the
-    /// room in the output or the budget is used up. Input that is not consumed is kept; feed more only after `Wants::Input`.
+    /// Feeds `input` (empty: to go on after `Output` or `Turn`), and executes whole requests in
+    /// order until the input, the room in the output or the budget is used up. Input that is not
+    /// consumed is kept; feed more only after `Wants::Input`.
     pub fn advance<H: Handler<Intake = I>>(
         &mut self,
         input: &[u8],
@@ -154,7 +160,8 @@ impl<I: Intake> Connection<I> {
         wants
     }
 
-    /// The peer has closed its sending side. Advance once more: what it sent whole is answered, a cut-off request is not.
+    /// The peer has closed its sending side. Advance once more: what it sent whole is answered, a
+    /// cut-off request is not.
     pub fn peer_closed(&mut self) {
         self.course = Course::PeerClosed;
     }
@@ -164,14 +171,16 @@ impl<I: Intake> Connection<I> {
         self.course = Course::OneMore;
     }
 
-    /// The node stops: the request in flight, if any, is the last. Advance once more: it tells whether there is one.
+    /// The node stops: the request in flight, if any, is the last. Advance once more: it tells
+    /// whether there is one.
     pub fn drain_after_current(&mut self) {
         if matches!(self.course, Course::Open | Course::OneMore) {
             self.course = Course::Draining;
         }
     }
 
-    /// The peer was too slow: answers `408` if a request had begun and was not answered yet, and ends the connection.
+    /// The peer was too slow: answers `408` if a request had begun and was not answered yet, and
+    /// ends the connection.
     pub fn time_out(&mut self, out: &mut Output, date: &HttpDate) -> Wants {
         let message =
             "the request did not arrive in time: send it without pauses, on a new connection";
@@ -241,8 +250,9 @@ impl<I: Intake> Connection<I> {
         self.pending.capacity() + parked_bytes
     }
 
-    /// Takes back the pending input after `used` more bytes of it were dealt with. What is kept moves at most once for as
-    /// many bytes dropped, so that many small requests cost linear work; and what is dropped does not stay allocated.
+    /// Takes back the pending input after `used` more bytes of it were dealt with. What is kept
+    /// moves at most once for as many bytes dropped, so that many small requests cost linear work;
+    /// and what is dropped does not stay allocated.
     fn keep(&mut self, pending: Vec<u8>, used: usize) {
         self.start += used;
         if self.start > pending.len() / 2 {
@@ -262,7 +272,7 @@ impl<I: Intake> Connection<I> {
         loop {
             let rest = &input[used..];
             match self.pause(rest, turn) {
-                // What follows the last request is nobody's.
+                // What follows the last request belongs to no request.
                 Some(Wants::Close) => return (input.len(), Wants::Close),
                 Some(wants) => return (used, wants),
                 None => {}
@@ -476,7 +486,8 @@ impl<I: Intake> Connection<I> {
                 turn.refuse(Some(head), &mut exchange, &refusal);
             }
             Standing::Refused(refusal) => {
-                // Up to the end of the body, or of the chunk at hand: wherever the input was cut, that is the same.
+                // Up to the end of the body, or of the chunk at hand: wherever the input was cut,
+                // that is the same.
                 exchange.keep_alive &= received_bytes.saturating_add(decoder.due_bytes())
                     <= turn.limits.kept_body_bytes;
                 // Not told to go on, the peer may not send it.

@@ -1,7 +1,7 @@
 //! Connections: the same answers whatever the cuts, the budget and the room; bounds.
 //!
-//! The handler below echoes; a few paths misbehave on purpose. Random tests print their seed when they fail and take it back
-//! from `HTTP_TEST_SEED`.
+//! The handler below echoes; a few paths misbehave on purpose. Random tests print their seed when
+//! they fail and take it back from `HTTP_TEST_SEED`.
 
 use std::io::IoSlice;
 
@@ -453,7 +453,8 @@ fn mutated_streams_never_panic_and_cuts_change_nothing() {
     }
 }
 
-/// A body is refused in the same byte however it is cut, but with what follows that byte in the same piece, or not.
+/// A body is refused in the same byte however it is cut, but with what follows that byte in the
+/// same piece, or not.
 #[test]
 fn whether_the_rest_of_a_refused_body_is_read_does_not_depend_on_the_cut() {
     for (framing, body, closes) in [

@@ -1,10 +1,12 @@
-//! The grammar of single parts of a head: request target, Host, Content-Length, Transfer-Encoding, Connection, Expect.
+//! The grammar of single parts of a head: request target, Host, Content-Length, Transfer-Encoding,
+//! Connection, Expect.
 //!
 //! Invariants:
 //! 1. Every function here is one pass over its value and allocates only for a refusal's text.
 //! 2. A value is either taken exactly as RFC 9110/9112 say or refused; nothing is repaired.
 //!
-//! Not here: which header goes where and what they mean together (`request.rs`), percent-decoding (the api layer).
+//! Not here: which header goes where and what they mean together (`request.rs`), percent-decoding
+//! (the api layer).
 
 use memchr::{memchr, memchr2};
 
@@ -33,7 +35,8 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
         )
 }
 
-/// Takes the request target apart into `head`'s path and query, and host if it names one (RFC 9112 section 3.2).
+/// Takes the request target apart into `head`'s path and query, and host if it names one (RFC 9112
+/// section 3.2).
 pub(super) fn read_target<'b>(target: &'b [u8], head: &mut Head<'b>) -> Result<(), Refusal> {
     // httparse has seen to control bytes and spaces; it lets UTF-8 through.
     if !target.is_ascii() {
@@ -107,7 +110,8 @@ fn read_absolute<'b>(target: &'b [u8], head: &mut Head<'b>) -> Result<(), Refusa
     read_path(path, head)
 }
 
-/// Is this `host`, `host:port`, `[address]:port` or nothing? User information is refused: it only serves to mislead.
+/// Is this `host`, `host:port`, `[address]:port` or nothing? User information is refused: it only
+/// serves to mislead.
 pub(super) fn check_host(value: &[u8]) -> Result<(), Refusal> {
     let port = if let [b'[', rest @ ..] = value {
         memchr(b']', rest).and_then(|end| {
@@ -138,8 +142,8 @@ pub(super) fn is_nameless(host: &[u8]) -> bool {
     matches!(host, [] | [b':', ..])
 }
 
-/// The characters of RFC 3986's reg-name, without the comma, by which intermediaries join repeated headers. A table, since every
-/// request has a host.
+/// The characters of RFC 3986's reg-name, without the comma, by which intermediaries join repeated
+/// headers. A table, since every request has a host.
 const HOST_NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -230,7 +234,8 @@ pub(super) fn transfer_encoding(value: &[u8]) -> Result<Framing, Refusal> {
         ));
     }
     let message = if last_is_chunked {
-        "a coding before `chunked` is not implemented: send the body as it is, Transfer-Encoding: chunked"
+        "a coding before `chunked` is not implemented: send the body as it is, Transfer-Encoding: \
+         chunked"
     } else {
         "this transfer coding is not implemented: use Transfer-Encoding: chunked"
     };
@@ -241,7 +246,8 @@ pub(super) fn transfer_encoding(value: &[u8]) -> Result<Framing, Refusal> {
     ))
 }
 
-/// Adds one Connection line to what earlier ones said; options we do not know are none of our business.
+/// Adds one Connection line to what earlier ones said; options we do not know are none of our
+/// business.
 pub(super) fn read_connection(value: &[u8], close: &mut bool, keep_alive: &mut bool) {
     for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
         *close |= option.eq_ignore_ascii_case(b"close");

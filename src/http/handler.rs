@@ -1,10 +1,13 @@
 //! What a connection calls: a handler answers requests, an intake collects the body of one.
 //!
 //! Invariants, kept towards the implementors by [`Turn`] (3) and by `connection.rs`:
-//! 1. Each request is begun once, in the order of arrival, and answered once before the next is begun.
-//! 2. An intake gets the body in order, then steps until it says it is done, and is then either finished or dropped.
-//! 3. A handler that answers twice cannot be written ([`Reply`] is consumed); one that does not answer where it must, or
-//!    answers and still wants the body, is caught: the peer gets `500`, or the one answer.
+//! 1. Each request is begun once, in the order of arrival, and answered once before the next is
+//!    begun.
+//! 2. An intake gets the body in order, then steps until it says it is done, and is then either
+//!    finished or dropped.
+//! 3. A handler that answers twice cannot be written ([`Reply`] is consumed); one that does not
+//!    answer where it must, or answers and still wants the body, is caught: the peer gets `500`, or
+//!    the one answer.
 //!
 //! Not here: the implementations (the api layer).
 
@@ -27,8 +30,8 @@ pub trait Intake {
     /// dropped.
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal>;
 
-    /// Work left after the last byte (decoding of a large value), a bounded step a call; true when done. Called at least
-    /// once for every body, the empty one too. A refusal is the answer.
+    /// Work left after the last byte (decoding of a large value), a bounded step a call; true when
+    /// done. Called at least once for every body, the empty one too. A refusal is the answer.
     fn step(&mut self) -> Result<bool, Refusal>;
 
     /// Heap it owns, for the accounts of the reactor.
@@ -51,8 +54,9 @@ pub trait Handler {
     /// What collects its bodies.
     type Intake: Intake;
 
-    /// A head arrived. Answers it now (no body wanted, and every refusal), or gives what shall collect the body. `body`: all of
-    /// it, where its length is known and it has come with the head; then it may be what the answer is about.
+    /// A head arrived. Answers it now (no body wanted, and every refusal), or gives what shall
+    /// collect the body. `body`: all of it, where its length is known and it has come with the
+    /// head; then it may be what the answer is about.
     fn begin(
         &mut self,
         head: &Head<'_>,
@@ -68,12 +72,14 @@ pub trait Handler {
         let _ = status;
     }
 
-    /// Work, in bytes, that requests answered since this was asked last have left for the rest of the turn.
+    /// Work, in bytes, that requests answered since this was asked last have left for the rest of
+    /// the turn.
     fn take_owed(&mut self) -> usize {
         0
     }
 
-    /// A request was refused without this handler: what came is none (then there is no head), or its body is wrong.
+    /// A request was refused without this handler: what came is none (then there is no head), or
+    /// its body is wrong.
     fn note_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
         let _ = (head, status);
     }
@@ -102,7 +108,8 @@ pub struct Turn<'t, H> {
     pub date: &'t HttpDate,
     /// How much one connection may ask for.
     pub limits: &'t Limits,
-    /// Work left, in bytes: of input and of rendered output, a constant a request and a step, and what requests leave to be done.
+    /// Work left, in bytes: of input and of rendered output, a constant a request and a step, and
+    /// what requests leave to be done.
     pub budget: &'t mut usize,
 }
 
@@ -159,7 +166,8 @@ impl<H: Handler> Turn<'_, H> {
         self.make_sure_of_answer(start, exchange);
     }
 
-    /// A handler that does not answer is a bug of ours; the peer still gets an answer to each request.
+    /// A handler that does not answer is a bug of ours; the peer still gets an answer to each
+    /// request.
     fn make_sure_of_answer(&mut self, start: usize, exchange: &mut Exchange) {
         if !exchange.answered {
             self.out.bytes().truncate(start);

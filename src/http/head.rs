@@ -68,7 +68,8 @@ pub struct Target<'b> {
 pub struct Head<'b> {
     /// The method.
     pub method: Method,
-    /// The path, still percent-encoded. `*` for `OPTIONS *`, the authority for CONNECT, else it begins with `/`.
+    /// The path, still percent-encoded. `*` for `OPTIONS *`, the authority for CONNECT, else it
+    /// begins with `/`.
     pub path: &'b [u8],
     /// What follows the first `?`, still percent-encoded.
     pub query: Option<&'b [u8]>,
@@ -82,7 +83,8 @@ pub struct Head<'b> {
     pub framing: Framing,
     /// The peer waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
-    /// The authority: of an absolute-form target if there is one (RFC 9112 section 3.2.2), else of Host; may be empty.
+    /// The authority: of an absolute-form target if there is one (RFC 9112 section 3.2.2), else of
+    /// Host; may be empty.
     pub host: Option<&'b [u8]>,
     /// Content-Type.
     pub content_type: Option<&'b [u8]>,

@@ -1,11 +1,12 @@
 //! Reading heads one after the other: what is like the one before is compared, not parsed.
 //!
-//! Clients send the same header lines with every request: only method and target differ, and the length of a body. So of the
-//! last head with each common method everything behind the target is remembered, with what it was found to say. A head that
-//! ends in the same bytes says the same.
+//! Clients send the same header lines with every request: only method and target differ, and the
+//! length of a body. So of the last head with each common method everything behind the target is
+//! remembered, with what it was found to say. A head that ends in the same bytes says the same.
 //!
 //! Invariants:
-//! 1. Whatever was read before, a head is read as [`parse_head`] alone would read it; it decides whatever is not plainly alike.
+//! 1. Whatever was read before, a head is read as [`parse_head`] alone would read it; it decides
+//!    whatever is not plainly alike.
 //! 2. What is remembered is bounded, however heads look.
 //!
 //! Not here: how a head is parsed (`request.rs`).
@@ -59,8 +60,8 @@ impl HeadReader {
         }
     }
 
-    /// Reads the head that `input` begins with into `head`, which is that of [`Head::default`], and returns its length; see
-    /// [`parse_head`].
+    /// Reads the head that `input` begins with into `head`, which is that of [`Head::default`], and
+    /// returns its length; see [`parse_head`].
     #[inline]
     pub fn read<'b>(
         &mut self,
@@ -98,8 +99,8 @@ impl HeadReader {
         Some(head_bytes)
     }
 
-    /// The targets of the requests that `input` begins with, as far as they are like those before, and their bodies, empty where they
-    /// are not whole; for guessing what is going to be asked.
+    /// The targets of the requests that `input` begins with, as far as they are like those before,
+    /// and their bodies, empty where they are not whole; for guessing what is going to be asked.
     pub fn look_ahead<'b>(&self, input: &'b [u8]) -> impl Iterator<Item = (Target<'b>, &'b [u8])> {
         let mut rest = input;
         std::iter::from_fn(move || {
@@ -215,13 +216,15 @@ const PLAIN: [bool; 256] = {
     table
 };
 
-/// How many plain bytes there are before any other (all, if there is no other), and whether none of them is `%` or `+`.
+/// How many plain bytes there are before any other (all, if there is no other), and whether none of
+/// them is `%` or `+`.
 #[inline(always)] // once for a path, once for a query
 fn plain_bytes(bytes: &[u8]) -> (usize, bool) {
     let (mut at, mut is_literal) = (0, true);
     for eight in bytes.as_chunks().0 {
         let word = u64::from_le_bytes(*eight);
-        // Most words of a target have nothing that means anything, which is seen at once: all of it is in here.
+        // Most words of a target have nothing that means anything, which is seen at once: all of it
+        // is in here.
         let ends = swar::above(word, 0x7e) | swar::equal(word, b'?');
         if swar::below(word, b'+' + 1) | ends == 0 {
             at += 8;

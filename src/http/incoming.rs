@@ -1,7 +1,9 @@
-//! A request body on its way: from the input through the decoder into the intake, then the intake's own steps.
+//! A request body on its way: from the input through the decoder into the intake, then the intake's
+//! own steps.
 //!
 //! Invariants:
-//! 1. Each call uses at most `budget` bytes of input, and makes one step at least once the body is there.
+//! 1. Each call uses at most `budget` bytes of input, and makes one step at least once the body is
+//!    there.
 //! 2. The intake gets exactly the body, whatever the cuts of the input.
 //!
 //! Not here: what follows from how it stands (`connection.rs`), framing (`body.rs`).

@@ -17,10 +17,12 @@
 //!
 //! Invariants:
 //! 1. Nothing here does I/O, reads a clock or knows of the engine.
-//! 2. Peer bytes never panic; memory held for a peer is bounded by the limits, one read, and what the intake takes.
+//! 2. Peer bytes never panic; memory held for a peer is bounded by the limits, one read, and what
+//!    the intake takes.
 //! 3. A whole request in one piece of input is answered without an allocation here.
 //!
-//! Not here: routes and what they mean (`api`), sockets, buffers to read into and timers (`reactor`).
+//! Not here: routes and what they mean (`api`), sockets, buffers to read into and timers
+//! (`reactor`).
 
 pub mod body;
 pub mod connection;

@@ -1,19 +1,22 @@
 //! What waits to be sent on one connection, in order.
 //!
-//! Rendered bytes lie in one `Vec`; a large value ([`Blob`]) is not copied among them but noted with the position it goes out
-//! at. So the common reply is one buffer and one slice, and a buffer that keeps its allocation renders without allocating.
+//! Rendered bytes lie in one `Vec`; a large value ([`Blob`]) is not copied among them but noted
+//! with the position it goes out at. So the common reply is one buffer and one slice, and a buffer
+//! that keeps its allocation renders without allocating.
 //!
 //! Invariants:
-//! 1. What [`Output::slices`] shows is exactly what was queued and not yet consumed, in order, whatever the sizes of the sends.
-//! 2. Sent bytes at the front are at most half of the buffer (or [`COMPACT_BYTES`]): memory follows what is unsent, and
-//!    moving it costs amortized constant time a byte.
-//! 3. `blobs` is sorted by position; each position is in `sent..=bytes.len()`; no blob is empty; `blob_sent` counts only when
-//!    the first blob is next.
+//! 1. What [`Output::slices`] shows is exactly what was queued and not yet consumed, in order,
+//!    whatever the sizes of the sends.
+//! 2. Sent bytes at the front are at most half of the buffer (or [`COMPACT_BYTES`]): memory follows
+//!    what is unsent, and moving it costs amortized constant time a byte.
+//! 3. `blobs` is sorted by position; each position is in `sent..=bytes.len()`; no blob is empty;
+//!    `blob_sent` counts only when the first blob is next.
 //! 4. A generated body is the last thing queued until it is done.
 //! 5. Once all is sent, no more than `keep_bytes` of heap stay.
 //! 6. Nothing that is held back is shown, and nothing behind it.
 //!
-//! Not here: what the bytes mean (`response.rs`), writing them to a socket (the reactor), how much may be queued (`connection.rs`).
+//! Not here: what the bytes mean (`response.rs`), writing them to a socket (the reactor), how much
+//! may be queued (`connection.rs`).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -32,7 +35,8 @@ pub const GENERATE_BELOW_BYTES: usize = 64 * 1024;
 /// Work asked of a source in one call.
 pub const GENERATE_STEP_BYTES: usize = 16 * 1024;
 
-/// The digits of a chunk size; leading zeros are allowed, so that it can be filled in when the chunk is there.
+/// The digits of a chunk size; leading zeros are allowed, so that it can be filled in when the
+/// chunk is there.
 const CHUNK_SIZE_DIGITS: usize = 8;
 
 /// Whether a source has more to say.
@@ -46,7 +50,8 @@ pub enum Fill {
 
 /// A response body that is rendered a piece at a time.
 pub trait BodySource {
-    /// Appends the next piece to `out`, doing at most about `budget_bytes` of work; may append nothing, must not take away.
+    /// Appends the next piece to `out`, doing at most about `budget_bytes` of work; may append
+    /// nothing, must not take away.
     fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill;
 }
 
@@ -57,7 +62,7 @@ enum Generated {
         source: Box<dyn BodySource>,
         chunked: bool,
     },
-    /// Whoever has something to say says it, and when it is over.
+    /// A feed is under way: it says what it has to say, and when it is over.
     Fed { chunked: bool },
 }
 
@@ -101,7 +106,8 @@ impl Output {
         Self::default()
     }
 
-    /// An output that keeps up to `keep_bytes` of its buffer when everything is sent: one to render into again and again.
+    /// An output that keeps up to `keep_bytes` of its buffer when everything is sent: one to render
+    /// into again and again.
     pub fn keeping(keep_bytes: usize) -> Self {
         Self {
             keep_bytes,
@@ -114,7 +120,8 @@ impl Output {
         self.sent == self.bytes.len() && self.blobs.is_empty() && self.generated.is_none()
     }
 
-    /// Holds back what is queued from now on, until [`release`](Self::release): a promise that is not true yet.
+    /// Holds back what is queued from now on, until [`release`](Self::release): a promise that is
+    /// not true yet.
     pub fn hold(&mut self) {
         self.held_from.get_or_insert(self.bytes.len());
     }
@@ -227,7 +234,8 @@ impl Output {
         }
     }
 
-    /// Lets the source render while little is unsent; returns the work done, which may be a step more than the budget.
+    /// Lets the source render while little is unsent; returns the work done, which may be a step
+    /// more than the budget.
     pub fn generate(&mut self, budget_bytes: usize) -> usize {
         let mut work = 0;
         while self.held_from.is_none()
@@ -253,8 +261,8 @@ impl Output {
         work
     }
 
-    /// The first unsent slices that are not held back, in order, up to `max_bytes` of them; returns how many of `into` are set, and
-    /// the bytes in them.
+    /// The first unsent slices that are not held back, in order, up to `max_bytes` of them; returns
+    /// how many of `into` are set, and the bytes in them.
     pub fn slices<'o>(&'o self, into: &mut [IoSlice<'o>], max_bytes: usize) -> (usize, usize) {
         // A value of a reply that is held back lies behind the reply's head.
         let end = self.held_from.unwrap_or(self.bytes.len());
@@ -374,7 +382,8 @@ impl Output {
 /// What ends a body in chunk framing.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// One call of the source, framed as one chunk (none if it rendered nothing), and the last chunk when it is done.
+/// One call of the source, framed as one chunk (none if it rendered nothing), and the last chunk
+/// when it is done.
 fn fill(
     source: &mut dyn BodySource,
     chunked: bool,

@@ -4,7 +4,8 @@ use std::io::IoSlice;
 
 use super::output::{Blob, BodySource, COMPACT_BYTES, Fill, GENERATE_BELOW_BYTES, Output};
 
-/// What `out` shows, through at most `count` slices at a time, sending at most `step` bytes a time of up to twice as many.
+/// What `out` shows, through at most `count` slices at a time, sending at most `step` bytes a time
+/// of up to twice as many.
 fn drain(out: &mut Output, count: usize, step: usize) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
@@ -261,8 +262,9 @@ fn chunks_of_a_source() {
     );
 }
 
-/// Random outputs, cut at random into what may go and what is held back, moved between buffers, sent in random steps: what may go
-/// goes, what is held back does not before it is released, and what is taken back never does.
+/// Random outputs, cut at random into what may go and what is held back, moved between buffers,
+/// sent in random steps: what may go goes, what is held back does not before it is released, and
+/// what is taken back never does.
 #[test]
 fn what_is_held_back_stays_until_it_is_released() {
     for seed in 0..400 {

@@ -3,15 +3,18 @@
 //! Invariants:
 //! 1. `code` is a lower-case word that stays the same when the wording of `message` changes.
 //! 2. `message` says what is wrong and what to do about it.
-//! 3. A refusal never repeats peer bytes unescaped: [`Refusal::to_json`] is the only way out, and it escapes.
+//! 3. A refusal never repeats peer bytes unescaped: [`Refusal::to_json`] is the only way out, and
+//!    it escapes.
 //!
-//! Not here: which refusals close the connection (`connection.rs`: those of the head and of the framing do, those of a
-//! handler or an intake do not), and headers that follow from the status, such as `Allow` or `Retry-After` (the api layer).
+//! Not here: which refusals close the connection (`connection.rs`: those of the head and of the
+//! framing do, those of a handler or an intake do not), and headers that follow from the status,
+//! such as `Allow` or `Retry-After` (the api layer).
 
 use std::borrow::Cow;
 use std::ops::Deref;
 
-/// A request turned down. As large as a pointer: what may be refused is returned in registers, and that nothing is costs little.
+/// A request turned down. As large as a pointer: what may be refused is returned in registers, and
+/// that nothing is costs little.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal(Box<Parts>);
 
@@ -75,7 +78,8 @@ impl Refusal {
             error: &'r str,
             code: &'r str,
         }
-        // Two strings and a bool always serialize into memory; an empty body would still leave the status.
+        // Two strings and a bool always serialize into memory; an empty body would still leave the
+        // status.
         serde_json::to_vec(&Body {
             success: false,
             error: &self.message,

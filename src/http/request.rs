@@ -4,13 +4,15 @@
 //! 1. Looking for the end of a head costs work linear in its bytes, however it was cut on the way.
 //! 2. A head is parsed once, whole, without allocation; everything in [`Head`] borrows from the
 //!    input. A list on several lines is joined in a buffer.
-//! 3. Two readers cannot disagree about where a request ends: what RFC 9112 leaves to leniency (bare LF, line folding, two
-//!    lengths, two hosts, a space before a colon) is refused. See the table in `request_tests.rs`.
-//! 4. The verdict does not depend on how the bytes were cut: a head is judged when its last byte is there, and only a bare LF,
-//!    a first byte that cannot begin a request, and a head over the limit are refused earlier.
+//! 3. Two readers cannot disagree about where a request ends: what RFC 9112 leaves to leniency
+//!    (bare LF, line folding, two lengths, two hosts, a space before a colon) is refused. See the
+//!    table in `request_tests.rs`.
+//! 4. The verdict does not depend on how the bytes were cut: a head is judged when its last byte is
+//!    there, and only a bare LF, a first byte that cannot begin a request, and a head over the
+//!    limit are refused earlier.
 //!
-//! Not here: the grammar of single values (`fields.rs`), the bytes of the body (`body.rs`), which methods and paths exist and
-//! which Host is ours (the api layer).
+//! Not here: the grammar of single values (`fields.rs`), the bytes of the body (`body.rs`), which
+//! methods and paths exist and which Host is ours (the api layer).
 
 use std::mem::MaybeUninit;
 
@@ -21,16 +23,18 @@ use super::fields;
 use super::head::{Framing, Head, Method};
 use super::refusal::Refusal;
 
-/// The most header lines a head may have, whatever [`HeadLimits`] say: the parser's table lives on the stack.
+/// The most header lines a head may have, whatever [`HeadLimits`] say: the parser's table lives on
+/// the stack.
 pub const MAX_HEADER_COUNT: usize = 100;
 
-/// Empty lines skipped before a request line; old clients send one after a body, nobody sends many.
+/// Empty lines skipped before a request line: old clients send one after a body.
 const MAX_EMPTY_LINE_COUNT: usize = 4;
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes from the first byte of the request line through the empty line (and empty lines before it).
+    /// Bytes from the first byte of the request line through the empty line (and empty lines before
+    /// it).
     pub head_bytes: usize,
     /// Header lines; at most [`MAX_HEADER_COUNT`] count.
     pub header_count: usize,
@@ -38,14 +42,16 @@ pub struct HeadLimits {
 
 /// Parses the head that `input` begins with.
 ///
-/// `scanned`: how far earlier calls looked for the end of the head, so that a head that arrives byte by byte costs linear
-/// work. Zero for a new head; the caller keeps it between calls and passes the same bytes with more behind them.
+/// `scanned`: how far earlier calls looked for the end of the head, so that a head that arrives
+/// byte by byte costs linear work. Zero for a new head; the caller keeps it between calls and
+/// passes the same bytes with more behind them.
 ///
 /// `joined`: where lists on several lines are joined; empty, and left so by nearly all heads.
 ///
-/// Returns the length of the head, where the body begins, once all of it is there and read into `head`, which is that of
-/// [`Head::default`]: a head is large, and moving it from call to call would cost as much as reading it. A refusal: this is not a
-/// request we read, and where the next one begins is unknown; answer and close.
+/// Returns the length of the head, where the body begins, once all of it is there and read into
+/// `head`, which is that of [`Head::default`]: a head is large, and moving it from call to call
+/// would cost as much as reading it. A refusal: this is not a request we read, and where the next
+/// one begins is unknown; answer and close.
 pub fn parse_head<'b>(
     input: &'b [u8],
     scanned: &mut usize,
@@ -95,12 +101,14 @@ fn skip_empty_lines(window: &[u8]) -> Result<Option<usize>, Refusal> {
     }
 }
 
-/// One past the empty line that ends the head; `None`: not there yet. `window[start]` is a token byte.
+/// One past the empty line that ends the head; `None`: not there yet. `window[start]` is a token
+/// byte.
 fn find_end(window: &[u8], start: usize, scanned: usize) -> Result<Option<usize>, Refusal> {
     let from = scanned.clamp(start, window.len());
     for offset in memchr_iter(b'\n', &window[from..]) {
         let at = from + offset;
-        // Neither index goes below `start`: the token byte there is no CR, and a LF never stands right behind it.
+        // Neither index goes below `start`: the token byte there is no CR, and a LF never stands
+        // right behind it.
         if window[at - 1] != b'\r' {
             return Err(Refusal::bad_request("bare LF: end lines with CR LF"));
         }
@@ -142,7 +150,8 @@ fn parse_whole<'b>(
         request.parse_with_uninit_headers(bytes, &mut table[..header_count.min(MAX_HEADER_COUNT)]);
     match parsed {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        // What is left over or missing is a request line cut short: the end of the head is known to be there.
+        // What is left over or missing is a request line cut short: the end of the head is known to
+        // be there.
         Ok(_) => return Err(refuse_request_line(bytes)),
         Err(error) => return Err(refuse_syntax(error, bytes)),
     }
@@ -322,7 +331,8 @@ fn refuse_syntax(error: httparse::Error, head: &[u8]) -> Refusal {
             Refusal::new(431, "too_many_headers", "too many header lines: send fewer")
         }
         Error::HeaderName => Refusal::bad_request(
-            "malformed header line: write `name: value`, without folding and without a space before the name or the colon",
+            "malformed header line: write `name: value`, without folding and without a space \
+             before the name or the colon",
         ),
         Error::HeaderValue => Refusal::bad_request("a control byte in a header value: remove it"),
         Error::NewLine => Refusal::bad_request(

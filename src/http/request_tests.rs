@@ -32,7 +32,8 @@ fn verdict<'b>(
     }
 }
 
-/// The verdict on `input` given whole; checked to be the same byte by byte, and by who has read it before.
+/// The verdict on `input` given whole; checked to be the same byte by byte, and by a reader that
+/// has read it before.
 fn parse(input: &[u8]) -> ParsedHead<'_> {
     let whole = verdict(|joined, head| parse_head(input, &mut 0, &LIMITS, joined, head));
     let mut reader = HeadReader::new(LIMITS);

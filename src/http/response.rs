@@ -1,14 +1,15 @@
 //! Responses, rendered straight into an [`Output`].
 //!
 //! Invariants:
-//! 1. A response is framed exactly once: Content-Length, chunked, or the end of the connection, and never two of them. HEAD,
-//!    204 and 304 never carry a body.
+//! 1. A response is framed exactly once: Content-Length, chunked, or the end of the connection, and
+//!    never two of them. HEAD, 204 and 304 never carry a body.
 //! 2. A response after which the connection closes says `Connection: close`.
 //! 3. No header name or value can end its line early: what would is blanked out or left out.
 //! 4. Rendering is appending: no allocation beyond the output's buffer, refusals apart.
 //!
-//! Not here: what is answered (the api layer), whether the connection can stay (`connection.rs` decides it before; a body
-//! without a known length on HTTP/1.0, and [`Reply::close`], change it here), the clock (a [`HttpDate`] comes in).
+//! Not here: what is answered (the api layer), whether the connection can stay (`connection.rs`
+//! decides it before; a body without a known length on HTTP/1.0, and [`Reply::close`], change it
+//! here), the clock (a [`HttpDate`] comes in).
 
 use super::fields::is_token_byte;
 use super::output::{Blob, BodySource, Output};
@@ -127,7 +128,8 @@ impl<'o> Reply<'o> {
         self
     }
 
-    /// Holds this response back, and all that follow, until the output is released: it says what is not true yet.
+    /// Holds this response back, and all that follow, until the output is released: it says what is
+    /// not true yet.
     pub fn hold(self) -> Self {
         self.out.hold();
         self
@@ -172,8 +174,9 @@ impl<'o> Reply<'o> {
     }
 }
 
-/// A response whose head is being written. Each method appends; one of [`body`](Self::body), [`blob`](Self::blob),
-/// [`source`](Self::source), [`empty`](Self::empty), [`length_only`](Self::length_only) and [`error`](Self::error) ends it.
+/// A response whose head is being written. Each method appends; one of [`body`](Self::body),
+/// [`blob`](Self::blob), [`source`](Self::source), [`empty`](Self::empty),
+/// [`length_only`](Self::length_only) and [`error`](Self::error) ends it.
 #[must_use = "a response is whole only with body, blob, source, empty, length_only or error"]
 #[derive(Debug)]
 pub struct ReplyHead<'o> {
@@ -232,8 +235,9 @@ impl ReplyHead<'_> {
         self
     }
 
-    /// Any other header. Control bytes in the value become spaces; a name that is not a token is left out with its value.
-    /// Framing headers (Content-Length, Transfer-Encoding, Connection) are this type's business.
+    /// Any other header. Control bytes in the value become spaces; a name that is not a token is
+    /// left out with its value. Framing headers (Content-Length, Transfer-Encoding, Connection) are
+    /// this type's business.
     pub fn header(self, name: &str, value: &str) -> Self {
         let name_is_token = !name.is_empty() && name.bytes().all(is_token_byte);
         debug_assert!(name_is_token, "{name:?} is not a header name");
@@ -268,8 +272,8 @@ impl ReplyHead<'_> {
         }
     }
 
-    /// Ends the response with a body that is rendered as the peer takes it: chunked, or on HTTP/1.0 up to the end of the
-    /// connection.
+    /// Ends the response with a body that is rendered as the peer takes it: chunked, or on HTTP/1.0
+    /// up to the end of the connection.
     pub fn source(mut self, source: Box<dyn BodySource>) {
         if self.is_bodiless() {
             return self.empty();
@@ -280,8 +284,8 @@ impl ReplyHead<'_> {
         }
     }
 
-    /// Ends the response with a body that begins so and is fed later ([`Output::feed`]), framed like that of a source. False if
-    /// there is none: the request was HEAD.
+    /// Ends the response with a body that begins so and is fed later ([`Output::feed`]), framed
+    /// like that of a source. False if there is none: the request was HEAD.
     pub fn feed(mut self, begin: &[u8]) -> bool {
         if self.is_bodiless() {
             self.empty();
@@ -325,7 +329,8 @@ impl ReplyHead<'_> {
         self.end_head_with_length(length_bytes);
     }
 
-    /// Ends the response with a refusal as JSON, when headers stand beside it (`Allow`, `Retry-After`).
+    /// Ends the response with a refusal as JSON, when headers stand beside it (`Allow`,
+    /// `Retry-After`).
     #[cold]
     pub fn error(self, refusal: &Refusal) {
         self.content_type("application/json")
@@ -500,7 +505,8 @@ mod tests {
         });
         assert_eq!(
             text,
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nETag: \"7-1a2b3c4d\"\r\nContent-Length: 2\r\n\r\nhi"
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nETag: \
+             \"7-1a2b3c4d\"\r\nContent-Length: 2\r\n\r\nhi"
         );
         assert!(exchange.answered && exchange.keep_alive);
         let (text, _) = render(get(), |reply| {
@@ -589,7 +595,8 @@ mod tests {
         let (text, _) = render(get(), |reply| {
             reply.status(405).header("Allow", "GET").error(&refusal);
         });
-        let head = "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: application/json\r\nContent-Length: 63\r\n\r\n";
+        let head = "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: \
+                    application/json\r\nContent-Length: 63\r\n\r\n";
         assert_eq!(
             text,
             format!(

@@ -157,9 +157,10 @@ mod tests {
         text.sample(&[], 3);
         text.sample(&[("a", &1), ("b", &"x\\y\"z\n")], 4);
         text.seconds(&[("a", &2)], 1_020_000);
-        let expected = "# HELP dbnode_things_total Things seen.\n# TYPE dbnode_things_total counter\n\
-            dbnode_things_total 3\ndbnode_things_total{a=\"1\",b=\"x\\\\y\\\"z\\n\"} 4\n\
-            dbnode_things_total{a=\"2\"} 1.02\n";
+        let expected = "# HELP dbnode_things_total Things seen.\n# TYPE dbnode_things_total \
+                        counter\ndbnode_things_total \
+                        3\ndbnode_things_total{a=\"1\",b=\"x\\\\y\\\"z\\n\"} \
+                        4\ndbnode_things_total{a=\"2\"} 1.02\n";
         assert_eq!(String::from_utf8(out).expect("text"), expected);
     }
 
@@ -174,7 +175,8 @@ mod tests {
             text.starts_with("dbnode_h_bucket{kind=\"disk\",le=\"0.000016\"} 0\n"),
             "{text}"
         );
-        let end = "le=\"+Inf\"} 1\ndbnode_h_sum{kind=\"disk\"} 0.000017\ndbnode_h_count{kind=\"disk\"} 1\n";
+        let end = "le=\"+Inf\"} 1\ndbnode_h_sum{kind=\"disk\"} \
+                   0.000017\ndbnode_h_count{kind=\"disk\"} 1\n";
         assert!(text.ends_with(end), "{text}");
     }
 }

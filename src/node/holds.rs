@@ -1,4 +1,5 @@
-//! What requests hold on to: slots of which there are only so many, and snapshots kept for the next page of a scan.
+//! What requests hold on to: slots of which there are only so many, and snapshots kept for the next
+//! page of a scan.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ const HELD_MS: u64 = 30_000;
 /// another one.
 const IDLE_MS: u64 = 1_000;
 
-/// So many at a time, counted by who holds one.
+/// So many at a time, counted by their holders.
 #[derive(Debug, Default)]
 pub struct Slots(Arc<()>);
 
@@ -65,7 +66,8 @@ impl Held {
     }
 }
 
-/// Snapshots that are kept until [`release`](Self::release) lets them go: call it before the others, whenever time has passed.
+/// Snapshots that are kept until [`release`](Self::release) lets them go: call it before the
+/// others, whenever time has passed.
 #[derive(Debug, Default)]
 pub struct HeldSnapshots(Vec<Held>);
 

@@ -1,8 +1,9 @@
-//! The node's side of replication connections: who is at the other end, and what is said.
+//! The node's side of replication connections: which node is at the other end, and what is said.
 //!
 //! Invariants:
 //! 1. Nothing of a peer counts before its hello was found good, the token included.
-//! 2. A connection belongs to one partition, which forgets it when its role changes; then it is closed.
+//! 2. A connection belongs to one partition, which forgets it when its role changes; then it is
+//!    closed.
 //!
 //! Not here: sockets, and how much is read from which when (`reactor/`).
 
@@ -21,7 +22,7 @@ pub const HELLO_MS: u64 = 2_000;
 /// The other end of a connection.
 #[derive(Debug)]
 pub enum Link {
-    /// Somebody who has not said hello yet.
+    /// A peer that has not said hello yet.
     Stranger {
         /// What came of the hello.
         reader: FrameReader,
@@ -76,8 +77,9 @@ impl Link {
 }
 
 impl Node {
-    /// Takes in what a peer sends; what is to be answered goes to `out`, even if the connection ends with it. What is left of `input`
-    /// is to come again once [`wants_input`](Self::wants_input).
+    /// Takes in what a peer sends; what is to be answered goes to `out`, even if the connection
+    /// ends with it. What is left of `input` is to come again once
+    /// [`wants_input`](Self::wants_input).
     pub fn receive(
         &mut self,
         id: LinkId,
@@ -156,7 +158,8 @@ impl Node {
                     }
                     if said.protocol_version < PROTOCOL_MIN {
                         let text = format!(
-                            "this node speaks protocol {PROTOCOL_MIN} to {PROTOCOL_VERSION}: upgrade the older node"
+                            "this node speaks protocol {PROTOCOL_MIN} to {PROTOCOL_VERSION}: \
+                             upgrade the older node"
                         );
                         return Err(turn_away(RefusalCode::Protocol, &text, out));
                     }
@@ -262,8 +265,8 @@ impl Node {
         }
     }
 
-    /// A leader to connect to now, if there is one: [`connected`](Self::connected) or [`note_unreachable`](Self::note_unreachable)
-    /// follows.
+    /// A leader to connect to now, if there is one: [`connected`](Self::connected) or
+    /// [`note_unreachable`](Self::note_unreachable) follows.
     pub fn take_dial(&mut self, now_ms: u64) -> Option<Dial> {
         if self.loading().is_some() || self.is_draining {
             return None;
@@ -292,7 +295,8 @@ impl Node {
             .min()
     }
 
-    /// A leader's replication socket is open; what is to be said first goes to `out`. None: it is not wanted any more.
+    /// A leader's replication socket is open; what is to be said first goes to `out`. None: it is
+    /// not wanted any more.
     pub fn connected(
         &mut self,
         id: LinkId,

@@ -2,9 +2,10 @@
 //!
 //! Invariants:
 //! 1. Everything is owned here, by one thread; nothing is shared.
-//! 2. The node has no clock and touches no file and no socket: `now_ms` (milliseconds since it started), what the disk tells
-//!    and what peers send come in; commands for the disk, addresses to dial and bytes for peers go out. So all of it runs in a
-//!    simulation, too (`tests/replication.rs`).
+//! 2. The node has no clock and touches no file and no socket: `now_ms` (milliseconds since it
+//!    started), what the disk tells and what peers send come in; commands for the disk, addresses
+//!    to dial and bytes for peers go out. So all of it runs in a simulation, too
+//!    (`tests/replication.rs`).
 //! 3. Until its data is loaded it has no partition, and says how far it is.
 
 mod body_budget;
@@ -40,7 +41,8 @@ pub const DEFAULT_PARTITION: u32 = 0;
 /// Partitions of one node: each costs every turn a look.
 pub const PARTITIONS_MAX: usize = 1024;
 
-/// Of the memory that may be in use, one part in this many has to be free again before sets are taken again.
+/// Of the memory that may be in use, one part in this many has to be free again before sets are
+/// taken again.
 const FULL_SHARE: usize = 64;
 
 /// Where memory is short, time between two tries to free some.
@@ -76,8 +78,8 @@ pub struct LoopStats {
     pub request_count: u64,
     /// Turns of the loop since the start.
     pub turn_count: u64,
-    /// Processor time of the longest turn, in microseconds, its poll included. Where a hypervisor takes the processor away,
-    /// that time counts too.
+    /// Processor time of the longest turn, in microseconds, its poll included. Where a hypervisor
+    /// takes the processor away, that time counts too.
     pub longest_turn_us: u64,
     /// Turns that took more than [`SLOW_TURN_US`].
     pub slow_turn_count: u64,
@@ -123,7 +125,8 @@ pub enum DiskNews {
     None,
     /// The partitions are there.
     Loaded,
-    /// No more writes; replies that wait will never be true. Before the data was loaded: the node cannot run.
+    /// No more writes; replies that wait will never be true. Before the data was loaded: the node
+    /// cannot run.
     Failed(StorageError),
     /// Writes of this partition wait for room or descriptors.
     Stalled(u32, StorageError),
@@ -197,8 +200,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node with one empty partition, in memory; or, if it has data to load, one that waits for it. The seed and the mint are to
-    /// be random.
+    /// A node with one empty partition, in memory; or, if it has data to load, one that waits for
+    /// it. The seed and the mint are to be random.
     pub fn new(config: Config, hash_seed: u64, mut mint: Mint) -> Self {
         let engine = Options {
             memtable_bytes: config.memtable_bytes,
@@ -269,7 +272,8 @@ impl Node {
         }
     }
 
-    /// Tells how much memory is in use. With too much, merging frees what it can, at most every [`RECLAIM_MS`].
+    /// Tells how much memory is in use. With too much, merging frees what it can, at most every
+    /// [`RECLAIM_MS`].
     pub fn note_memory(&mut self, used_bytes: usize) {
         self.used_bytes = used_bytes;
         if let Some(max_bytes) = self.config.max_memory_bytes {
@@ -314,7 +318,8 @@ impl Node {
         self.is_full
     }
 
-    /// When maintenance is due next although nothing happens, in ms from the time that was told last.
+    /// When maintenance is due next although nothing happens, in ms from the time that was told
+    /// last.
     pub fn maintain_in_ms(&self) -> Option<u64> {
         let due_in_ms = |partition: &Partition| {
             let lsm = partition.lsm();
@@ -352,7 +357,8 @@ impl Node {
             .ok()
     }
 
-    /// Where the partition is that a request means which names none: number 0, or the only one there is.
+    /// Where the partition is that a request means which names none: number 0, or the only one
+    /// there is.
     #[inline]
     fn unnamed_index(&self) -> Result<usize, Unavailable> {
         match (&self.partitions[..], self.stage) {
@@ -452,7 +458,8 @@ impl Node {
         spent
     }
 
-    /// The next command for the disk, if there is one. `now_us`: microseconds since the node started.
+    /// The next command for the disk, if there is one. `now_us`: microseconds since the node
+    /// started.
     pub fn take_disk_command(&mut self, now_us: u64) -> Option<Command> {
         if self.loading().is_some() {
             return None;
@@ -508,7 +515,7 @@ impl Node {
         !self.to_open.is_empty() && self.openable_count == 0
     }
 
-    /// Whether something is written and waits for a sync that nobody asked for yet.
+    /// Whether something is written and waits for a sync that was not asked for yet.
     pub fn is_sync_owed(&self) -> bool {
         self.partitions()
             .iter()
@@ -516,7 +523,8 @@ impl Node {
             .any(DiskLog::is_sync_owed)
     }
 
-    /// Until when writes wait to be handed over for more to come, if they do; in microseconds since the node started.
+    /// Until when writes wait to be handed over for more to come, if they do; in microseconds since
+    /// the node started.
     pub fn gathering_until_us(&self) -> Option<u64> {
         self.partitions()
             .iter()
@@ -529,7 +537,8 @@ impl Node {
         !self.removals.has_untold() && !self.partitions().iter().any(Partition::is_ahead_of_disk)
     }
 
-    /// What of the replies that wait for something in a partition may go. One that the disk still makes has done nothing yet.
+    /// What of the replies that wait for something in a partition may go. One that the disk still
+    /// makes has done nothing yet.
     pub fn reached(&self, id: u32, wait: Wait) -> Reached {
         if wait == Wait::Removed {
             return Reached::UpTo(self.removals.done_count());
@@ -550,7 +559,8 @@ impl Node {
         made.or_else(|| self.look_at(id).map(Partition::settled_wait))
     }
 
-    /// A controller says what a partition is to be; the number of the change, which [`Wait::Settled`] waits for.
+    /// A controller says what a partition is to be; the number of the change, which
+    /// [`Wait::Settled`] waits for.
     pub fn assign(&mut self, id: u32, assignment: Assignment) -> Result<u64, AssignRefusal> {
         if let Some(progress) = self.loading() {
             return Err(AssignRefusal::Loading(progress));
@@ -637,7 +647,8 @@ impl Node {
         self.partitions.insert(at, partition);
     }
 
-    /// A partition that was there at the start, in the role that the command line and what is on disk give it.
+    /// A partition that was there at the start, in the role that the command line and what is on
+    /// disk give it.
     fn insert(&mut self, id: u32, lsm: Lsm, mut standing: Standing, disk: Option<DiskLog>) {
         // What a controller has said counts for more than the command line, which it cannot change.
         let is_assigned = standing.epoch > 0;
@@ -749,12 +760,14 @@ impl Node {
             return;
         }
         log::info!(
-            "partition {id}: loaded version {}: checkpoint of version {checkpoint_version}, then {replayed_count} records of log",
+            "partition {id}: loaded version {}: checkpoint of version {checkpoint_version}, then \
+             {replayed_count} records of log",
             lsm.last_version()
         );
         if let Some(torn) = torn {
             log::warn!(
-                "{} was cut at byte {}: the last {} bytes had not been synced before the node went down",
+                "{} was cut at byte {}: the last {} bytes had not been synced before the node went \
+                 down",
                 torn.path,
                 torn.offset,
                 torn.dropped_bytes

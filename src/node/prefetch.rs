@@ -3,7 +3,8 @@
 use super::Node;
 
 impl Node {
-    /// Fetches into the processor's cache what reads of these keys will touch, in the partition that is meant if none is named.
+    /// Fetches into the processor's cache what reads of these keys will touch, in the partition
+    /// that is meant if none is named.
     pub fn prefetch(&mut self, keys: &[&[u8]]) {
         if let Ok(partition) = self.unnamed_partition() {
             partition.lsm_mut().prefetch(keys);

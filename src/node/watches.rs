@@ -1,14 +1,17 @@
-//! Who waits for changes: watchers of a partition, by the prefix of the keys that concern them.
+//! Watchers of a partition, by the prefix of the keys that they watch.
 //!
-//! A watcher that has seen everything rests. What is written is read from the log once for all who rest, and those whom a record
-//! concerns are woken; each then reads on from where it is. So a watcher that rests costs its entry here, and a slow one
-//! is not waited for and nothing is kept for it: once the log is gone that it would have to read, so is the watch.
+//! A watcher that has seen everything rests. New records are read from the log once for all resting
+//! watchers, and a record wakes those whose prefix its key has; each then reads on from its own
+//! position. So a resting watcher costs its entry here. A slow one holds nothing up and keeps
+//! nothing alive: once the log that it would have to read is gone, the watch is cut.
 //!
 //! Invariants:
-//! 1. A watcher is told of every record behind the version it began with whose key has its prefix, once, in order; or it is cut.
+//! 1. A watcher is told of every record behind the version it began with whose key has its prefix,
+//!    once, in order; or it is cut.
 //! 2. Nothing is told that is not committed: on disk as clients are promised.
-//! 3. A call does bounded work, however many watchers there are: it looks at about [`LOOK_BYTES`] of log and for [`LOOKUPS_MAX`]
-//!    prefixes, or goes on with one watcher. Those whom a record concerns are put on the list as they rest, all with one prefix at once.
+//! 3. A call does bounded work, however many watchers there are: it looks at about [`LOOK_BYTES`]
+//!    of log and for [`LOOKUPS_MAX`] prefixes, or goes on with one watcher. The watchers that a
+//!    record concerns are put on the list as they rest, all of one prefix at once.
 //!
 //! Not here: how changes are told (`api/watch.rs`), connections (`reactor/watching.rs`).
 
@@ -24,10 +27,10 @@ const LOOK_BYTES: usize = 64 * 1024;
 /// Prefixes looked for in one go.
 const LOOKUPS_MAX: usize = 500;
 
-/// Those who rest, by prefix.
+/// Resting watchers, by prefix.
 type Resting = BTreeMap<Box<[u8]>, BTreeSet<usize>>;
 
-/// Somebody who wants to be told.
+/// A watcher.
 #[derive(Debug)]
 struct Watcher {
     partition: u32,
@@ -44,7 +47,7 @@ struct Watcher {
 /// Where a watcher is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Among those who rest, or on the list with them.
+    /// Among the resting watchers, or on the list with them.
     Resting,
     /// On the list by itself.
     Listed,
@@ -52,25 +55,25 @@ enum Place {
     Busy,
 }
 
-/// On the list of those who are to read on.
+/// An entry of the list of watchers that are to read on.
 #[derive(Debug)]
 enum Due {
     One(usize),
-    /// They rested, and know everything before this version.
+    /// Watchers that rested, and know everything before this version.
     Woken {
         keys: Resting,
         version: u64,
     },
 }
 
-/// Those who watch a partition.
+/// The watchers of a partition.
 #[derive(Debug)]
 struct Audience {
     partition: u32,
     history: HistoryId,
     /// Watchers of another one cannot be told what follows.
     generation: u64,
-    /// Those who rest know everything up to here.
+    /// The resting watchers know everything up to here.
     version: u64,
     resting: Resting,
     /// How many prefixes there are of each length.
@@ -93,14 +96,14 @@ pub enum Told {
 pub struct Watches {
     watchers: BTreeMap<usize, Watcher>,
     audiences: Vec<Audience>,
-    /// Who is to read on, in order.
+    /// Watchers that are to read on, in order.
     due: VecDeque<Due>,
     batch: LogBatch,
     looked_bytes: usize,
 }
 
 impl Watches {
-    /// Somebody wants to be told of what follows a version.
+    /// Adds a watcher of what follows a version.
     pub fn enter(&mut self, key: usize, partition: &Partition, prefix: Box<[u8]>, version: u64) {
         let id = partition.id();
         if self.audience(id).is_none() {
@@ -127,7 +130,7 @@ impl Watches {
             .find(|audience| audience.partition == partition)
     }
 
-    /// Somebody is not there any more.
+    /// Removes a watcher.
     pub fn leave(&mut self, key: usize) {
         let Some(watcher) = self.watchers.remove(&key) else {
             return;
@@ -143,7 +146,7 @@ impl Watches {
         }
     }
 
-    /// Whether there is nobody.
+    /// Whether there is no watcher.
     pub fn is_empty(&self) -> bool {
         self.watchers.is_empty()
     }
@@ -156,12 +159,13 @@ impl Watches {
             .collect()
     }
 
-    /// Whether somebody is to read on.
+    /// Whether a watcher is to read on.
     pub fn is_due(&self) -> bool {
         !self.due.is_empty()
     }
 
-    /// The next who is to read on: by [`read`](Self::read), or later, when it has time ([`list`](Self::list)).
+    /// The next watcher that is to read on: by [`read`](Self::read), or later, when it has time
+    /// ([`list`](Self::list)).
     pub fn take_due(&mut self) -> Option<usize> {
         loop {
             let (key, woken_at) = match self.due.front_mut()? {
@@ -197,7 +201,7 @@ impl Watches {
         }
     }
 
-    /// Somebody who does not rest is to read on.
+    /// Puts a watcher that does not rest on the list.
     pub fn list(&mut self, key: usize) {
         if let Some(watcher) = self
             .watchers
@@ -243,12 +247,13 @@ impl Watches {
         })
     }
 
-    /// The partition that somebody watches.
+    /// The partition that a watcher watches.
     pub fn partition_of(&self, key: usize) -> Option<u32> {
         self.watchers.get(&key).map(|watcher| watcher.partition)
     }
 
-    /// Looks at what was written in a partition, and wakes those whom it concerns; true if there is more to look at.
+    /// Looks at what was written in a partition, and wakes the watchers that it concerns; true if
+    /// there is more to look at.
     pub fn look(&mut self, partition: &Partition) -> bool {
         let is_it = |audience: &&mut Audience| audience.partition == partition.id();
         let Some(audience) = self.audiences.iter_mut().find(is_it) else {
@@ -302,7 +307,8 @@ impl Watches {
         }
     }
 
-    /// Somebody reads on: `tell` is called with each record that concerns it until it returns false.
+    /// A watcher reads on: `tell` is called with each record that concerns it until it returns
+    /// false.
     pub fn read(
         &mut self,
         key: usize,
@@ -358,7 +364,7 @@ impl Watches {
     }
 }
 
-/// Takes one of those who rest.
+/// Takes a watcher out of those that rest.
 fn pop(keys: &mut Resting) -> Option<usize> {
     let mut first = keys.first_entry()?;
     let key = first.get_mut().pop_first();
@@ -399,7 +405,7 @@ impl Audience {
         }
     }
 
-    /// Those who rest with a prefix rest no more.
+    /// Wakes the resting watchers of a prefix.
     fn take(&mut self, prefix: &[u8]) -> Option<(Box<[u8]>, BTreeSet<usize>)> {
         let taken = self.resting.remove_entry(prefix)?;
         if let Some(count) = self.prefix_lens.get_mut(&prefix.len()) {
@@ -411,7 +417,7 @@ impl Audience {
         Some(taken)
     }
 
-    /// Those whom a key concerns rest no more.
+    /// Wakes the resting watchers that a key concerns.
     fn take_concerned(&mut self, key: &[u8]) -> Resting {
         let lens: Vec<usize> = self
             .prefix_lens
@@ -423,7 +429,8 @@ impl Audience {
             .collect()
     }
 
-    /// Nobody who watches now can be told what follows: they find that out when they read on.
+    /// Cuts the present watchers, which cannot be told what follows: they find that out when they
+    /// read on.
     fn cut(&mut self, partition: &Partition) -> Option<Due> {
         let Self {
             generation,
@@ -437,7 +444,7 @@ impl Audience {
         })
     }
 
-    /// Goes on in another history, if that has all that those who rest know.
+    /// Goes on in another history, if that has all that the resting watchers know.
     fn follow(&mut self, partition: &Partition) -> bool {
         let lineage = partition.lineage();
         let follows = lineage.common_version(self.history, self.version) == Some(self.version);

@@ -1,14 +1,17 @@
-//! A partition's side of the log on disk: what was handed over, what is written, what lasts, and which replies wait for it.
+//! A partition's side of the log on disk: what was handed over, what is written, what lasts, and
+//! which replies wait for it.
 //!
 //! Invariants:
-//! 1. Every record is handed over once, in order, a group at a time: while the disk thread writes and syncs one, the next one
-//!    gathers in the log in memory.
-//! 2. Whoever got its reply with the last group is likely to write again: a group is expected to become nearly as large as
-//!    the last one. Until it is, it is held back, but never for long ([`GATHER_MAX_US`]). Nearly: where writes do not come in
-//!    answer to replies, groups shrink to what gathers during a sync, and nobody waits for more. Without this each sync begins
-//!    with the first write that comes: many small groups, each as expensive as a large one.
-//! 3. A reply that says a write lasts waits for its version: synced with `Fsync::Always`, else at most until the disk
-//!    has caught up to within [`BACKLOG_MAX_BYTES`], which holds back writers that outrun it.
+//! 1. Every record is handed over once, in order, a group at a time: while the disk thread writes
+//!    and syncs one, the next one gathers in the log in memory.
+//! 2. A client that got its reply with the last group is likely to write again: a group is expected
+//!    to become nearly as large as the last one. Until it is, it is held back, but never for long
+//!    ([`GATHER_MAX_US`]). Nearly: where writes do not come in answer to replies, groups shrink to
+//!    what gathers during a sync, and no reply waits for more. Without this each sync begins with
+//!    the first write that comes: many small groups, each as expensive as a large one.
+//! 3. A reply that says a write lasts waits for its version: synced with `Fsync::Always`, else at
+//!    most until the disk has caught up to within [`BACKLOG_MAX_BYTES`], which holds back writers
+//!    that outrun it.
 //! 4. After a failure nothing more is handed over, and no write is taken.
 
 use crate::config::Fsync;
@@ -16,8 +19,8 @@ use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
 use crate::planted::{Bug, is_planted};
 use crate::storage::{StorageError, StoreStats};
 
-/// Taken out of the log at a time: what a turn copies at most, large values aside, which are shared. Some hundred
-/// microseconds, for as much as a disk writes in some milliseconds.
+/// Taken out of the log at a time: what a turn copies at most, large values aside, which are
+/// shared. Some hundred microseconds, for as much as a disk writes in some milliseconds.
 const BATCH_MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// Without a sync to wait for, writers may be ahead of the disk by this much.
@@ -32,8 +35,8 @@ const CHECKPOINT_PAUSE_US: u64 = 60_000_000;
 /// A group that does not become what was expected waits so long: some syncs.
 const GATHER_MAX_US: u64 = 1_000;
 
-/// Where no reply waits for the disk, records gather for so long, or up to so many: handing over each turn's would cost more
-/// than writing them.
+/// Where no reply waits for the disk, records gather for so long, or up to so many: handing over
+/// each turn's would cost more than writing them.
 const LAZY_GATHER_US: u64 = 10_000;
 const LAZY_GROUP_COUNT: u64 = 1_000;
 
@@ -60,7 +63,8 @@ pub struct DiskLog {
     handed_version: u64,
     written_version: u64,
     synced_version: u64,
-    /// Handed over and not yet told as written; 0 when the disk thread has nothing of this partition.
+    /// Handed over and not yet told as written; 0 when the disk thread has nothing of this
+    /// partition.
     in_flight_bytes: usize,
     /// How long the group may be held back, if it is.
     gathering_until_us: Option<u64>,
@@ -119,7 +123,8 @@ impl DiskLog {
         }
     }
 
-    /// The disk is to hold what `lsm` holds now, and nothing that it held before; the number of this replacement.
+    /// The disk is to hold what `lsm` holds now, and nothing that it held before; the number of
+    /// this replacement.
     pub(super) fn begin_replacement(&mut self, lsm: &Lsm) -> u64 {
         let is_early = is_planted(Bug::ReplacementNotAwaited);
         *self = Self {

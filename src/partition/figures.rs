@@ -16,7 +16,8 @@ pub struct SnapshotStats {
 }
 
 impl Partition {
-    /// Bytes that snapshots alone keep alive, of data that was replaced too; of large values at most.
+    /// Bytes that snapshots alone keep alive, of data that was replaced too; of large values at
+    /// most.
     pub fn pinned(&self) -> Footprint {
         let retired = self.retired.iter().map(Lsm::pinned);
         retired.fold(self.lsm.pinned(), |all, pinned| Footprint {

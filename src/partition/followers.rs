@@ -1,10 +1,11 @@
-//! The replicas of a partition: who may be fed, what they have confirmed, what they pin.
+//! The replicas of a partition: which may be fed, what they have confirmed, what they pin.
 //!
 //! Invariants:
-//! 1. A node that has heard of a higher epoch than its own feeds nobody, and leads no more.
-//! 2. Confirmations count in the connection they came on, and connections end with the epoch and the history they were begun in.
-//! 3. What replicas pin is capped ([`Partition::pinned_max_bytes`]): beyond it the one that is furthest behind is let go. Writers
-//!    never wait for a replica.
+//! 1. A node that has heard of a higher epoch than its own feeds no replica, and leads no more.
+//! 2. Confirmations count in the connection they came on, and connections end with the epoch and
+//!    the history they were begun in.
+//! 3. What replicas pin is capped ([`Partition::pinned_max_bytes`]): beyond it the one that is
+//!    furthest behind is let go. Writers never wait for a replica.
 
 use std::collections::VecDeque;
 
@@ -53,7 +54,7 @@ fn turned(code: RefusalCode, text: impl Into<String>) -> Turned {
 pub struct FollowerStats {
     /// Its address.
     pub address: String,
-    /// Who it is.
+    /// The replica's node.
     pub node_id: NodeId,
     /// How far it is.
     pub feed: FeedStats,
@@ -270,7 +271,8 @@ impl Partition {
                     return Ok(feed);
                 }
                 if self.lsm.log_behind(hello.position.version).is_some() {
-                    let text = "this replica has another record of the same version and history: empty it, or lead by it";
+                    let text = "this replica has another record of the same version and history: \
+                                empty it, or lead by it";
                     return Err(turned(RefusalCode::Ahead, text));
                 }
                 "the log no longer has what it lacks"
@@ -365,7 +367,8 @@ impl Partition {
         let last_version = self.lsm.last_version();
         if hello.history == self.history() && hello.position.version > last_version {
             let text = format!(
-                "this replica is at version {} and this node at {last_version} of the same history: make that node the leader",
+                "this replica is at version {} and this node at {last_version} of the same \
+                 history: make that node the leader",
                 hello.position.version
             );
             return Err(turned(RefusalCode::Ahead, text));
@@ -412,7 +415,8 @@ impl Partition {
         };
         if !is_believed {
             let text = format!(
-                "epoch {} is not believed: the data of this node and of that one have nothing in common",
+                "epoch {} is not believed: the data of this node and of that one have nothing in \
+                 common",
                 hello.epoch
             );
             return turned(RefusalCode::Epoch, text);
@@ -428,7 +432,8 @@ impl Partition {
         turned(RefusalCode::Epoch, text)
     }
 
-    /// Whether the replica has nothing but what is here too, so far as histories tell; else why it needs a snapshot.
+    /// Whether the replica has nothing but what is here too, so far as histories tell; else why it
+    /// needs a snapshot.
     fn common_version(&self, hello: &Greeting) -> Result<(), &'static str> {
         let version = hello.position.version;
         if version == 0 {
@@ -546,8 +551,8 @@ impl Partition {
         outcome
     }
 
-    /// Log that replicas may pin. With large values a whole memtable can be one segment, which goes when its last record is
-    /// confirmed: so much comes on top.
+    /// Log that replicas may pin. With large values a whole memtable can be one segment, which goes
+    /// when its last record is confirmed: so much comes on top.
     fn pinned_max_bytes(&self) -> usize {
         let log_bytes = PINNED_MIN_BYTES.max(self.options.wal_retain_bytes * 2);
         log_bytes.max(self.lsm.data_bytes() / PINNED_DATA_SHARE)

@@ -3,8 +3,9 @@
 //! Invariants:
 //! 1. The data is replaced whole or not at all; the old is freed piece by piece.
 //! 2. While a change of standing is not on disk, nothing is taken from the leader.
-//! 3. After a connection that failed the next is tried a little later each time, and not more often than every
-//!    [`RETRY_MAX_MS`] in the end, or of [`RETRY_PARTED_MS`] where the leader holds other data.
+//! 3. After a connection that failed the next is tried a little later each time, and not more often
+//!    than every [`RETRY_MAX_MS`] in the end, or of [`RETRY_PARTED_MS`] where the leader holds
+//!    other data.
 
 use crate::planted::{Bug, is_planted};
 use crate::replication::frame::{PROTOCOL_MIN, PROTOCOL_VERSION, RefusalCode};
@@ -22,7 +23,8 @@ use super::{DiskLog, LinkId, Partition};
 const RETRY_MIN_MS: u64 = 100;
 const RETRY_MAX_MS: u64 = 2_000;
 
-/// The longest where only an operator can help: each try costs the leader a snapshot that is not wanted.
+/// The longest where only an operator can help: each try costs the leader a snapshot that is not
+/// wanted.
 const RETRY_PARTED_MS: u64 = 30_000;
 
 /// Maintenance may be owed so much before the leader is listened to again: some slices.
@@ -31,7 +33,8 @@ const OWED_MAX_WORK: usize = 4 * 1024 * 1024;
 /// The disk may be behind by so much before the leader is listened to again.
 const UNWRITTEN_MAX_COUNT: u64 = 200_000;
 
-/// How fast what is known of the leader's clock follows it back: heartbeats that were under way for long make it seem late.
+/// How fast what is known of the leader's clock follows it back: heartbeats that were under way for
+/// long make it seem late.
 const CLOCK_DRIFT_MS_PER_BEAT: i64 = 1;
 
 /// What the other side of a connection is.
@@ -73,11 +76,12 @@ pub(super) struct Follows {
     retry_ms: u64,
     /// The protocol that the next dial speaks.
     protocol: u16,
-    /// Survives a connection that is lost: what is here is what the leader had, if not all of it. Not a time as leader: whoever
-    /// follows after that may hold what its new leader has not.
+    /// Survives a lost connection: what is here is what the leader had, if not all of it. Not a
+    /// time as leader: a node that follows after that may hold what its new leader has not.
     sync: Sync,
     pub(super) obstacle: Option<String>,
-    /// The leader's clock is so far ahead of this node's, as far as is known, and from which connection.
+    /// The leader's clock is so far ahead of this node's, as far as is known, and from which
+    /// connection.
     clock_ahead_ms: i64,
     clock_link: Option<LinkId>,
     /// A leader's time was taken over, be it earlier than this node's; from then on it does not go
@@ -192,7 +196,8 @@ impl Partition {
         self.roles.change(standing, lasts);
     }
 
-    /// The leader's clock showed this when it sent its heartbeat. The one that was under way for the shortest time tells most.
+    /// The leader's clock showed this when it sent its heartbeat. The one that was under way for
+    /// the shortest time tells most.
     fn note_leader_time(&mut self, link: LinkId, time_ms: u64) {
         let ahead_ms = time_ms.min(LAST_UNIX_MS).cast_signed() - self.time_ms.cast_signed();
         let follows = &mut self.following;
@@ -235,7 +240,8 @@ impl Partition {
 
     /// Ends the connection to the leader, or to a node that is visited.
     pub(super) fn disconnect_from_leader(&mut self) {
-        // What was known of a leader's clock is worth something until the next one is heard; a leader goes by its own.
+        // What was known of a leader's clock is worth something until the next one is heard; a
+        // leader goes by its own.
         let begun = match self.roles.role() {
             Role::Replica => Follows {
                 sync: self.following.sync,
@@ -349,7 +355,8 @@ impl Partition {
         is_wanted
     }
 
-    /// Whether the leader is to be listened to now: neither the disk nor maintenance is too far behind.
+    /// Whether the leader is to be listened to now: neither the disk nor maintenance is too far
+    /// behind.
     pub fn wants_from_leader(&self) -> bool {
         let unwritten = self
             .disk
@@ -360,8 +367,9 @@ impl Partition {
             && unwritten < UNWRITTEN_MAX_COUNT
     }
 
-    /// The leader says something. Takes all of `input`, unless a change of standing has to be on disk first: then call again with the
-    /// rest once [`wants_from_leader`](Self::wants_from_leader).
+    /// The leader says something. Takes all of `input`, unless a change of standing has to be on
+    /// disk first: then call again with the rest once
+    /// [`wants_from_leader`](Self::wants_from_leader).
     pub fn receive_from_leader(
         &mut self,
         link: LinkId,
@@ -435,7 +443,8 @@ impl Partition {
                     self.following.sync = Sync::Behind;
                     self.following.obstacle = None;
                     log::info!(
-                        "partition {}: gets a snapshot of version {version} from its leader, about {} MiB",
+                        "partition {}: gets a snapshot of version {version} from its leader, about \
+                         {} MiB",
                         self.id,
                         about_bytes.div_ceil(1 << 20)
                     );
@@ -538,8 +547,8 @@ impl Partition {
         } else {
             if dropped.is_some() {
                 log::warn!(
-                    "partition {}: writes of versions {} to {version}, which the leader's history lacks, are dropped; without --data-dir there \
-                     is no place to save them",
+                    "partition {}: writes of versions {} to {version}, which the leader's history \
+                     lacks, are dropped; without --data-dir there is no place to save them",
                     self.id,
                     common_version + 1
                 );

@@ -1,11 +1,13 @@
 //! One partition: an engine, its log on disk if it has one, and what a request may do with them.
 //!
 //! Invariants:
-//! 1. Conditions are checked against the state that the write then changes: nothing happens in between.
+//! 1. Conditions are checked against the state that the write then changes: nothing happens in
+//!    between.
 //! 2. A refused write leaves no trace: no record, no version.
 //! 3. Once the disk has failed, no write is taken.
-//! 4. While a change of role, epoch or history is not on disk yet, the version does not move: neither writes nor a leader's
-//!    records come in. So the file that tells them is always true of the log beside it.
+//! 4. While a change of role, epoch or history is not on disk yet, the version does not move:
+//!    neither writes nor a leader's records come in. So the file that tells them is always true of
+//!    the log beside it.
 //!
 //! Not here: which partition a request means (`node/`), HTTP (`api/`).
 
@@ -82,7 +84,8 @@ pub enum Reached {
     Never,
 }
 
-/// What a request demands of the current state of its key (RFC 9110, section 13.1). `None` is never demanded of.
+/// What a request demands of the current state of its key (RFC 9110, section 13.1). `None` is never
+/// demanded of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
     /// `If-Match`: the write goes ahead only if this matches.
@@ -176,7 +179,7 @@ pub struct PartitionOptions {
     pub fsync: Fsync,
     /// Log kept for replicas that come back, once there was one.
     pub wal_retain_bytes: usize,
-    /// Who this node is.
+    /// This node.
     pub node_id: NodeId,
     /// Its HTTP address, as it tells other nodes: `:port` where they see the host themselves.
     pub address: String,
@@ -353,7 +356,8 @@ impl Partition {
         self.disk.as_ref()?.gate(&self.lsm)
     }
 
-    /// How often it has ceased to lead: what was promised under another number cannot be kept any more.
+    /// How often it has ceased to lead: what was promised under another number cannot be kept any
+    /// more.
     pub fn tenure(&self) -> u64 {
         self.tenure
     }
@@ -403,7 +407,7 @@ impl Partition {
         self.released_version().min(self.lsm.last_version())
     }
 
-    /// Keeps log for whoever reads it, as much as is configured.
+    /// Keeps as much log for its readers as is configured.
     pub fn retain_log(&mut self) {
         self.lsm.retain_log(self.options.wal_retain_bytes);
     }
@@ -535,7 +539,7 @@ impl Partition {
         }
     }
 
-    /// Keeps the log that somebody still has to read, and no more.
+    /// Keeps the log that a replica or the disk still has to read, and no more.
     fn keep_log(&mut self) {
         let unwritten = self
             .disk
@@ -616,8 +620,8 @@ impl Partition {
         self.lsm.get(key)
     }
 
-    /// Writes a key, whether it exists or not. Nothing is looked up unless there are conditions. With a `ttl_ms` it is gone so
-    /// much later, by this node's clock.
+    /// Writes a key, whether it exists or not. Nothing is looked up unless there are conditions.
+    /// With a `ttl_ms` it is gone so much later, by this node's clock.
     pub fn set(
         &mut self,
         key: &[u8],
@@ -641,7 +645,8 @@ impl Partition {
         conditions.allow(current, self.lineage()).map(|()| current)
     }
 
-    /// Does all these writes as one, whatever is there; returns the version of the last. Each has its time to live.
+    /// Does all these writes as one, whatever is there; returns the version of the last. Each has
+    /// its time to live.
     pub fn write_batch<'w>(
         &mut self,
         writes: impl Iterator<Item = (&'w [u8], NewValue<'w>, Option<u64>)>,

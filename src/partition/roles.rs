@@ -1,10 +1,13 @@
-//! What a partition is on this node: its role, the epoch, its histories, and how a controller changes them.
+//! What a partition is on this node: its role, the epoch, its histories, and how a controller
+//! changes them.
 //!
 //! Invariants:
 //! 1. The epoch never goes down. A node that was assigned a role in an epoch takes another role
 //!    only in a higher one.
-//! 2. A change counts when it is on disk, if there is one; until then it is *unsettled*, and neither role is carried out.
-//! 3. Every promotion, and every new epoch of a leader, begins a new history and remembers where the one before it ended.
+//! 2. A change counts when it is on disk, if there is one; until then it is *unsettled*, and
+//!    neither role is carried out.
+//! 3. Every promotion, and every new epoch of a leader, begins a new history and remembers where
+//!    the one before it ended.
 //! 4. A node that is to lead acts as a replica until it has what its peers hold (`takeover.rs`).
 //! 5. One message moves the epoch by at most [`EPOCH_LEAP_MAX`]: no typing error uses all epochs
 //!    up.

@@ -486,8 +486,8 @@ impl Partition {
                     return self.end_visit(Visit::Due(now_ms + BUSY_RETRY_MS));
                 }
                 log::warn!(
-                    "partition {}: {} holds other data, of epoch {}: it is not told of this leader; \
-                     assign it a role, or stop it",
+                    "partition {}: {} holds other data, of epoch {}: it is not told of this \
+                     leader; assign it a role, or stop it",
                     self.id,
                     self.visited().unwrap_or_default(),
                     answer.epoch
@@ -522,8 +522,9 @@ impl Partition {
         let address = self.visited().unwrap_or_default();
         let standing = self.roles.standing();
         let reason = format!(
-            "cannot lead: {address} holds writes (up to version {peer_version}) that this node lacks, and this node \
-             holds writes that {address} lacks. Assign the one that is to be kept as leader, with an epoch above {}",
+            "cannot lead: {address} holds writes (up to version {peer_version}) that this node \
+             lacks, and this node holds writes that {address} lacks. Assign the one that is to be \
+             kept as leader, with an epoch above {}",
             standing.epoch
         );
         if self.following.obstacle.as_ref() != Some(&reason) {

@@ -35,7 +35,8 @@ fn only_if(set: TokenSet) -> Conditions {
     }
 }
 
-/// However many engines were let go of while snapshots of theirs are held, each is freed when its own are dropped.
+/// However many engines were let go of while snapshots of theirs are held, each is freed when its
+/// own are dropped.
 #[test]
 fn engines_that_are_let_go_of_are_freed_in_any_order() {
     let mut partition = partition();

@@ -1,8 +1,8 @@
 //! The clocks, read nowhere else.
 //!
 //! There are two. Time-outs go by one that counts from the start of the node and cannot be set.
-//! Times to live go by the other ([`WallClock`]): it shows the time of day, and follows the system's
-//! clock without ever being set.
+//! Times to live go by the other ([`WallClock`]): it shows the time of day, and follows the
+//! system's clock without ever being set.
 
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ impl Clock {
         self.wall.tick(unix_ms(), since_boot_ms())
     }
 
-    /// Microseconds since the start, as of now: for measuring. Costs no system call where the kernel lends its clock (vDSO).
+    /// Microseconds since the start, as of now: for measuring. Costs no system call where the
+    /// kernel lends its clock (vDSO).
     #[inline]
     pub(super) fn read_us(&self) -> u64 {
         monotonic_us().saturating_sub(self.started_us)

@@ -20,7 +20,8 @@ use crate::http::Waiting;
 
 use super::timers::{Deadline, Millis};
 
-/// A body slower than this for good is not worth its connection: about what a bad mobile link gives (1 KiB/s).
+/// A body slower than this for good is not worth its connection: about what a bad mobile link gives
+/// (1 KiB/s).
 const BODY_MIN_BYTES_PER_MS: u64 = 1;
 
 /// A backup read slower than this for good (64 KB/s) pins a snapshot for longer than it is worth.

@@ -53,7 +53,7 @@ pub(super) struct Descriptors {
     open_at_start: usize,
 }
 
-/// Who may have how many descriptors.
+/// How many descriptors each use may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shares {
     /// HTTP connections that are served.
@@ -125,7 +125,7 @@ impl Descriptors {
         Ok(())
     }
 
-    /// Who may have how many while so many partitions lie on disk.
+    /// How many each use may have while so many partitions lie on disk.
     pub(super) fn shares(&self, partition_count: usize, connections_wanted: usize) -> Shares {
         let taken = self.reserved(partition_count) + self.ahead();
         let room = self.limit.saturating_sub(taken);

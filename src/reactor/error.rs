@@ -44,21 +44,25 @@ impl fmt::Display for RunError {
         match self {
             Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
-                "cannot listen on {address}: the port is in use; stop the process that has it or choose another with --listen"
+                "cannot listen on {address}: the port is in use; stop the process that has it or \
+                 choose another with --listen"
             ),
             Self::Listen(address, error) => {
                 write!(
                     f,
-                    "cannot listen on {address}: {error}; choose an address of this machine with --listen"
+                    "cannot listen on {address}: {error}; choose an address of this machine with \
+                     --listen"
                 )
             }
             Self::ListenForReplicas(address, error) => write!(
                 f,
-                "cannot listen for replicas on {address}: {error}; choose another address with --replication-listen, or off"
+                "cannot listen for replicas on {address}: {error}; choose another address with \
+                 --replication-listen, or off"
             ),
             Self::TooFewDescriptors { limit, needed } => write!(
                 f,
-                "the limit on file descriptors is {limit}, and {needed} are needed at least: raise it (ulimit -n)"
+                "the limit on file descriptors is {limit}, and {needed} are needed at least: raise \
+                 it (ulimit -n)"
             ),
             Self::System(call, error) => write!(f, "{call} failed: {error}"),
             Self::Storage(error) => error.fmt(f),

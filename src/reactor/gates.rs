@@ -1,8 +1,10 @@
-//! Replies that wait: for the disk, for replicas, for a change of role. Which session waits for what.
+//! Replies that wait: for the disk, for replicas, for a change of role. Which session waits for
+//! what.
 //!
-//! What is waited for is a number in a partition: a version, or the count of a change. Numbers are given out in ascending order,
-//! and a session comes here with the newest of its visit, so the first in a queue is the first to go: no search, no order to keep.
-//! A session whose replies wait for several things is in several queues, and goes when it has left all.
+//! What is waited for is a number in a partition: a version, or the count of a change. Numbers are
+//! given out in ascending order, and a session comes here with the newest of its visit, so the
+//! first in a queue is the first to go: no search, no order to keep. A session whose replies wait
+//! for several things is in several queues, and goes when it has left all.
 
 use std::collections::VecDeque;
 
@@ -64,13 +66,13 @@ impl Gates {
         &mut self.queues[index].waiting
     }
 
-    /// Whether nobody waits, nor did since the last look.
+    /// Whether no reply waits, nor did since the last look.
     pub(super) fn is_empty(&self) -> bool {
         self.queues.is_empty()
     }
 
-    /// Calls `leave` for sessions that have waited long enough, at most so many: with true where they have what they waited for,
-    /// with false where it will not come.
+    /// Calls `leave` for sessions that have waited long enough, at most so many: with true where
+    /// they have what they waited for, with false where it will not come.
     pub(super) fn open(
         &mut self,
         max: usize,
@@ -93,13 +95,13 @@ impl Gates {
                 leave(waiting, queue.wait, so_far != Reached::Never);
             }
         }
-        // Nobody comes to those of a tenure that is over.
+        // No reply comes to those of a tenure that is over.
         self.queues.retain(|queue| {
             !queue.waiting.is_empty() || reached(queue.partition, queue.wait) != Reached::Never
         });
     }
 
-    /// Whether [`open`](Self::open) would find anybody.
+    /// Whether [`open`](Self::open) would release a reply.
     pub(super) fn is_due(&self, reached: impl Fn(u32, Wait) -> Reached) -> bool {
         let is_due = |queue: &Queue| {
             let first = queue.waiting.front();

@@ -1,13 +1,18 @@
-//! Visiting sessions some at a time: they are read and carried out, as many together as memory can be asked at once for what their
-//! requests look for; then all answers are sent. So waits for memory overlap, neither the loop's code nor the kernel's drives the
-//! other's out of the processor's cache with each request, and who reads the answers is woken once for many. (A million entries,
-//! 64 connections: 7 % less time of the processor for a read than with each session on its own; 20 % with 16 pipelined.)
+//! Visiting sessions some at a time: they are read and carried out, as many together as memory can
+//! be asked at once for what their requests look for; then all answers are sent. So waits for
+//! memory overlap, neither the loop's code nor the kernel's drives the other's out of the
+//! processor's cache with each request, and the reader of the answers is woken once for many. (A
+//! million entries, 64 connections: 7 % less time of the processor for a read than with each
+//! session on its own; 20 % with 16 pipelined.)
 //!
 //! Invariants:
-//! 1. What is read is carried out and visited in the same call: requests and answers are kept in no other place than a lane.
-//! 2. Whatever others ask for, every session gets on: one whose turn comes when the budget is used up keeps its place in the queue. So
-//!    does one that is cut off in the middle of what it asked for, once: or it might be the same one in every round.
-//! 3. A turn carries out no more writes than it pays maintenance for, but for the last one; while more is owed than that, a part of it.
+//! 1. What is read is carried out and visited in the same call: requests and answers are kept in no
+//!    other place than a lane.
+//! 2. Whatever others ask for, every session gets on: one whose turn comes when the budget is used
+//!    up keeps its place in the queue. So does one that is cut off in the middle of what it asked
+//!    for, once: or it might be the same one in every round.
+//! 3. A turn carries out no more writes than it pays maintenance for, but for the last one; while
+//!    more is owed than that, a part of it.
 //!
 //! Not here: what is asked for (`api/ahead.rs`), what a visit does (`session.rs`).
 
@@ -28,7 +33,8 @@ use super::session::{LastVisit, Next, Session, Visit};
 /// Sessions that are visited together.
 pub(super) const LANES: usize = 16;
 
-/// What a byte that is read costs in the end, in bytes of work: requests are small, and each costs as much as a thousand.
+/// What a byte that is read costs in the end, in bytes of work: requests are small, and each costs
+/// as much as a thousand.
 const WORK_PER_BYTE: usize = 12;
 
 /// What a session is visited with.
@@ -81,7 +87,7 @@ impl Reactor {
                 count = read;
                 is_first = false;
             }
-            // Whoever was read is visited, too: its answers are kept in no other place.
+            // A session that was read is visited, too: its answers are kept in no other place.
             let (mut missed, mut missed_count) = ([0; LANES], 0);
             for lane in 0..count {
                 let Some(key) = self.ready.pop_front() else {
@@ -99,8 +105,9 @@ impl Reactor {
         self.ready.is_empty()
     }
 
-    /// Reads sessions that wait, each to its lane: as many as are carried out within the budget, about, or as what they look for
-    /// can be fetched at once, and one at least. Returns the first lane that is left.
+    /// Reads sessions that wait, each to its lane: as many as are carried out within the budget,
+    /// about, or as what they look for can be fetched at once, and one at least. Returns the first
+    /// lane that is left.
     fn read_ahead(&mut self, lanes: Range<usize>, budget: usize) -> usize {
         let room_bytes = (self.input.len() / lanes.end).min(READ_MAX_BYTES);
         let mut rooms = self.input.chunks_exact_mut(room_bytes).skip(lanes.start);
@@ -168,11 +175,12 @@ impl Reactor {
             budget,
         };
         session.carry_out(&self.input[room.start..][..*len], &mut turn);
-        // At once: those who come to a gate come in the order of what they wait for.
+        // At once: replies come to a gate in the order of what they wait for.
         hold_back(session, key, outcome, &mut self.gates, &self.clock);
     }
 
-    /// Visits a session. True: it has not had its turn, or not all of it, and keeps its place in the queue.
+    /// Visits a session. True: it has not had its turn, or not all of it, and keeps its place in
+    /// the queue.
     fn visit(&mut self, key: usize, lane: usize, budget: &mut usize) -> bool {
         let Some(session) = self.sessions.get_mut(key) else {
             return false;

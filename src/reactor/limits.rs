@@ -6,22 +6,26 @@ use super::timers::Millis;
 /// Events taken from one poll.
 pub(super) const EVENTS_PER_POLL: usize = 256;
 
-/// Sessions are visited for so long in one turn, in microseconds; those that are visited together are finished. With tens of millions of
-/// entries, most of which lie in no cache, a request takes twice as long as with one million.
+/// Sessions are visited for so long in one turn, in microseconds; those that are visited together
+/// are finished. With tens of millions of entries, most of which lie in no cache, a request takes
+/// twice as long as with one million.
 pub(super) const VISITS_US: u64 = 120;
 
-/// Work in one turn, in bytes of input and output; a small request costs as much as a thousand. Writes cost what they owe, too: it is
-/// also the most maintenance in one turn while requests wait, in units of work, some hundred microseconds.
+/// Work in one turn, in bytes of input and output; a small request costs as much as a thousand.
+/// Writes cost what they owe, too: it is also the most maintenance in one turn while requests wait,
+/// in units of work, some hundred microseconds.
 pub(super) const TURN_WORK_BYTES: usize = 320 * 1024;
 
-/// A turn that begins with more owed than one pays has this part of the budget: what is owed gets less.
+/// A turn that begins with more owed than one pays has this part of the budget: what is owed gets
+/// less.
 pub(super) const BEHIND_SHARE: usize = 4;
 
-/// Maintenance in one turn when there is nothing else to do: what a request that comes in meanwhile waits for.
+/// Maintenance in one turn when there is nothing else to do: what a request that comes in meanwhile
+/// waits for.
 pub(super) const IDLE_SLICE_WORK: usize = 128 * 1024;
 
-/// The one read buffer. An odd number of cache lines for each of 16 sessions: at a distance of some kilobytes their requests would
-/// have to share few places in the processor's first cache.
+/// The one read buffer. An odd number of cache lines for each of 16 sessions: at a distance of some
+/// kilobytes their requests would have to share few places in the processor's first cache.
 pub(super) const READ_BUFFER_BYTES: usize = 16 * 129 * 64;
 
 /// Most bytes read from one connection in a turn.
@@ -61,7 +65,7 @@ pub(super) const LOOKUP_DESCRIPTORS: usize = 3;
 /// Read from, and sent to, all replication connections in one turn while requests wait …
 pub(super) const BUSY_LINK_BYTES: usize = 64 * 1024;
 
-/// … and while nobody else does: what a request that comes in meanwhile waits for.
+/// … and while no other connection does: what a request that comes in meanwhile waits for.
 pub(super) const QUIET_LINK_BYTES: usize = 256 * 1024;
 
 /// Asked of the node at a time for one link: what a peer that does not read costs, about.

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. mio is edge-triggered: a link counts as readable or writable until a call says otherwise.
-//! 2. Nothing more is asked of the node to send while something is unsent, so a peer that does not read costs one bounded buffer.
+//! 2. Nothing more is asked of the node to send while something is unsent, so a peer that does not
+//!    read costs one bounded buffer.
 //! 3. What came and cannot be taken yet is kept, and nothing more is read: at most one read buffer.
 //!
 //! Not here: which link is visited when, and dialing (`replication.rs`).
@@ -111,7 +112,8 @@ impl LinkSession {
         loop {
             self.flush().map_err(|error| lost(&error))?;
             if !self.out.is_empty() || *budget == 0 {
-                // The peer does not read, or the turn is over: whether it lives is looked at all the same.
+                // The peer does not read, or the turn is over: whether it lives is looked at all
+                // the same.
                 return if self.out.is_empty() {
                     Ok(())
                 } else {

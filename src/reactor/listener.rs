@@ -1,9 +1,11 @@
 //! The listening socket: a long backlog, and surviving a lack of descriptors.
 //!
 //! Invariants:
-//! 1. At most [`ACCEPTS_PER_TURN`] connections are taken in one turn; the rest waits in the backlog for the next.
-//! 2. Out of descriptors, the node neither spins on a listener that stays readable nor leaves clients hanging: with a
-//!    descriptor kept spare it takes what waits and closes it, then tries again after [`RETRY_MS`].
+//! 1. At most [`ACCEPTS_PER_TURN`] connections are taken in one turn; the rest waits in the backlog
+//!    for the next.
+//! 2. Out of descriptors, the node neither spins on a listener that stays readable nor leaves
+//!    clients hanging: with a descriptor kept spare it takes what waits and closes it, then tries
+//!    again after [`RETRY_MS`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,7 +34,8 @@ pub(super) struct Listener {
 pub(super) enum Accepted {
     /// A connection, and where it comes from.
     Stream(TcpStream, SocketAddr),
-    /// A connection that was gone before it was taken, or that no descriptor was left for; there may be more.
+    /// A connection that was gone before it was taken, or that no descriptor was left for; there
+    /// may be more.
     Lost,
     /// None is waiting.
     NoneWaiting,
@@ -48,9 +51,11 @@ impl Listener {
             Type::STREAM,
             Some(Protocol::TCP),
         )?;
-        // A restarted node gets its port back at once, connections of its predecessor in TIME_WAIT or not.
+        // A restarted node gets its port back at once, connections of its predecessor in TIME_WAIT
+        // or not.
         socket.set_reuse_address(true)?;
-        // Answers are sent whole: nothing is gained by waiting for more. On Linux connections inherit this.
+        // Answers are sent whole: nothing is gained by waiting for more. On Linux connections
+        // inherit this.
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -77,7 +82,8 @@ impl Listener {
             Ok((stream, address)) => Accepted::Stream(stream, address),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::NoneWaiting,
             Err(error) if is_out_of_descriptors(&error) => self.turn_one_away(),
-            // The peer gave up meanwhile, or a signal came: neither says anything about the next one.
+            // The peer gave up meanwhile, or a signal came: neither says anything about the next
+            // one.
             Err(_) => Accepted::Lost,
         }
     }

@@ -1,15 +1,19 @@
-//! Measuring what the loop does for requests: counts and durations of answers, bytes, memory of connections.
+//! Measuring what the loop does for requests: counts and durations of answers, bytes, memory of
+//! connections.
 //!
-//! A request lasts from the turn in which its connection came on the ready list with it (its last byte, if it came in pieces) to the end of
-//! the visit that wrote the first of its answer. So the time counts that it waited for other requests, for the disk and for replicas; what
-//! the network and a peer that sends or reads slowly take does not.
+//! A request lasts from the turn in which its connection came on the ready list with it (its last
+//! byte, if it came in pieces) to the end of the visit that wrote the first of its answer. So the
+//! time counts that it waited for other requests, for the disk and for replicas; what the network
+//! and a peer that sends or reads slowly take does not.
 //!
 //! Invariants:
-//! 1. A visit reads the clock once at most, and only if it has answered something. Counting costs no system call and, replies that are held
-//!    back in numbers aside, no allocation.
-//! 2. Each answer is counted once, with the status that was sent: one that is held back when it goes, or what is said instead.
+//! 1. A visit reads the clock once at most, and only if it has answered something. Counting costs
+//!    no system call and, replies that are held back in numbers aside, no allocation.
+//! 2. Each answer is counted once, with the status that was sent: one that is held back when it
+//!    goes, or what is said instead.
 //!
-//! Not here: what is counted otherwise (turns in `mod.rs`, waits in `promises.rs`), the list of metrics (`api/metrics_list.rs`).
+//! Not here: what is counted otherwise (turns in `mod.rs`, waits in `promises.rs`), the list of
+//! metrics (`api/metrics_list.rs`).
 
 use crate::api::{Answer, Answers};
 use crate::metrics::NodeStats;

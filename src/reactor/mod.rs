@@ -1,4 +1,5 @@
-//! The event loop: mio, sockets, clocks and signals, and nothing that could be decided without them.
+//! The event loop: mio, sockets, clocks and signals, and nothing that could be decided without
+//! them.
 //!
 //! One turn:
 //!
@@ -19,8 +20,8 @@
 //! ```
 //!
 //! Invariants:
-//! 1. A turn does bounded work: so much time for requests and so many bytes (`limits.rs`), a slice of maintenance. What is over
-//!    waits on the ready list, first come first served.
+//! 1. A turn does bounded work: so much time for requests and so many bytes (`limits.rs`), a slice
+//!    of maintenance. What is over waits on the ready list, first come first served.
 //! 2. Sockets are registered once, for reading and writing, and never again.
 //! 3. Nothing else reads a clock, touches a socket or handles a signal.
 
@@ -130,7 +131,8 @@ struct Reactor {
     watching: Watching,
     relief: Relief,
     measure: Measure,
-    /// Held here too: closed together with a thread that woke the loop by it, it would take the event along.
+    /// Held here too: closed together with a thread that woke the loop by it, it would take the
+    /// event along.
     _waker: Arc<Waker>,
     guard: Guard,
     heads: HeadReader,
@@ -182,8 +184,8 @@ impl Reactor {
         let shares = descriptors.shares(1, config.max_connections);
         if shares.connections < config.max_connections {
             log::warn!(
-                "at most {} connections instead of {}: the limit on file descriptors is {} (ulimit -n), and files and \
-                 replication have their share of it",
+                "at most {} connections instead of {}: the limit on file descriptors is {} (ulimit \
+                 -n), and files and replication have their share of it",
                 shares.connections,
                 config.max_connections,
                 descriptors.limit()
@@ -274,7 +276,8 @@ impl Reactor {
             let (registry, now) = (self.poll.registry(), self.clock.now());
             self.replication
                 .read(&mut self.node, registry, is_quiet, now);
-            // What gathered during the last sync goes before its replies do: the disk works while they are sent.
+            // What gathered during the last sync goes before its replies do: the disk works while
+            // they are sent.
             self.disk.hand_over(&mut self.node, self.clock.now_us());
             self.release();
             let visited_all = self.visit_ready();
@@ -372,7 +375,8 @@ impl Reactor {
 
     fn set_deadline(&mut self, key: usize, has_progressed: bool) {
         let session = &mut self.sessions[key];
-        // While an answer is on its way the peer is to read, whatever comes after: another request or the end.
+        // While an answer is on its way the peer is to read, whatever comes after: another request
+        // or the end.
         let situation = Situation {
             waiting: if session.has_unsent() {
                 Waiting::Reply

@@ -1,4 +1,5 @@
-//! Progress of a long recovery: a bar on a terminal, a line of log a second otherwise. A short one shows nothing.
+//! Progress of a long recovery: a bar on a terminal, a line of log a second otherwise. A short one
+//! shows nothing.
 
 use std::io::{IsTerminal, Write};
 

@@ -1,6 +1,6 @@
 //! Replies that were held back: let go when what they say is true, replaced when it will not be.
 //!
-//! Not here: who waits for what (`gates.rs`), and the bytes that wait (`session.rs`).
+//! Not here: what each reply waits for (`gates.rs`), and the bytes that wait (`session.rs`).
 
 use crate::http::Refusal;
 use crate::metrics::{GateKind, NodeStats};
@@ -100,7 +100,8 @@ impl Reactor {
         self.break_promise(key, &refusal);
     }
 
-    /// What one session waits for will not be said. If more answers wait behind the one, they are dropped with the connection.
+    /// What one session waits for will not be said. If more answers wait behind the one, they are
+    /// dropped with the connection.
     pub(super) fn break_promise(&mut self, key: usize, refusal: &Refusal) {
         let is_alone = self.sessions[key].is_promise_alone();
         let answer = self.answer(refusal, is_alone);

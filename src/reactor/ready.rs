@@ -26,7 +26,7 @@ impl Ready {
         self.keys.get(index).copied()
     }
 
-    /// Puts back who was taken out and not served.
+    /// Puts back a connection that was taken out and not served.
     pub(super) fn push_front(&mut self, key: usize) {
         self.keys.push_front(key);
     }

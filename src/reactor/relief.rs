@@ -186,7 +186,8 @@ impl Reactor {
             for candidate in downloads {
                 ended_count += usize::from(self.end_download(candidate.key, now));
             }
-            // Nothing else can be ended: then a client that pages through a view has to begin again.
+            // Nothing else can be ended: then a client that pages through a view has to begin
+            // again.
             let is_wanted = ended_count == 0 && self.relief.is_much_pinned;
             if is_wanted && self.node.held_snapshots.release_idle(now) {
                 ended_count += 1;

@@ -1,10 +1,11 @@
 //! Replication connections: accepting replicas, dialing leaders, visiting both.
 //!
-//! A leader is known by its HTTP address. Its name is resolved (`resolver.rs`), its `/health` asked for the replication port, and then
-//! that port dialed.
+//! A leader is known by its HTTP address. Its name is resolved (`resolver.rs`), its `/health` asked
+//! for the replication port, and then that port dialed.
 //!
 //! Invariants:
-//! 1. A turn's work is bounded: so many bytes read and sent over all links, more when nobody else waits for the loop.
+//! 1. A turn's work is bounded: so many bytes read and sent over all links, more when no client
+//!    waits for the loop.
 //! 2. Links come in turns: the one that begins is another in every turn.
 //! 3. A connection that has not said hello is a stranger: it holds one buffer for a hello, for a
 //!    short time ([`HELLO_MS`](crate::node::HELLO_MS)). There are few, and a newcomer takes the
@@ -79,7 +80,8 @@ pub(super) struct Replication {
     /// Of lines about strangers.
     stranger_lines: LineLimit,
     resolver: Resolver<Dial>,
-    /// What is read at a time; larger than for requests, so that most frames come whole. Only while there are links.
+    /// What is read at a time; larger than for requests, so that most frames come whole. Only while
+    /// there are links.
     buffer: Vec<u8>,
     /// Where the next turn begins.
     next: usize,

@@ -1,5 +1,5 @@
-//! Host names to addresses. The system's resolver blocks, so each question gets a thread for as long as it takes; addresses
-//! given as such need none.
+//! Host names to addresses. The system's resolver blocks, so each question gets a thread for as
+//! long as it takes; addresses given as such need none.
 //!
 //! Invariant: at most [`LOOKUPS_MAX`] threads run at a time, so that the descriptors they open are
 //! few; other questions wait in order. There is one question for each partition at most.

@@ -1,12 +1,16 @@
 //! One connection in the loop: its socket, its HTTP state machine, what it has yet to send.
 //!
 //! Invariants:
-//! 1. mio is edge-triggered: a session counts as readable or writable until a call says otherwise (would block, or a short
-//!    read or write). A short read does not count once the peer has closed: then the end of file is still to be read.
-//! 2. Input is read only when nothing is left to send, so a peer that sends requests and does not read answers is stopped by
-//!    its own socket, and holds no more memory than one read and one bounded output.
-//! 3. A visit does bounded work: the budget of the turn, one write of [`WRITE_MAX_BYTES`] at a time.
-//! 4. Of the output nothing goes that is held back for the disk; meanwhile nothing is read either (2).
+//! 1. mio is edge-triggered: a session counts as readable or writable until a call says otherwise
+//!    (would block, or a short read or write). A short read does not count once the peer has
+//!    closed: then the end of file is still to be read.
+//! 2. Input is read only when nothing is left to send, so a peer that sends requests and does not
+//!    read answers is stopped by its own socket, and holds no more memory than one read and one
+//!    bounded output.
+//! 3. A visit does bounded work: the budget of the turn, one write of [`WRITE_MAX_BYTES`] at a
+//!    time.
+//! 4. Of the output nothing goes that is held back for the disk; meanwhile nothing is read either
+//!    (2).
 //! 5. The last answer reaches the peer: the sending side is shut down, what the peer still sends is
 //!    read and dropped, for as long as `deadlines.rs` allows, and only then is the socket closed.
 //!    Closing with unread input would reset the connection.
@@ -27,7 +31,8 @@ use super::deadlines::Patience;
 use super::measure::Held;
 use super::timers::Millis;
 
-/// Most bytes handed to the kernel at once: copying them takes a hundred microseconds. (In halves, a byte costs a quarter more.)
+/// Most bytes handed to the kernel at once: copying them takes a hundred microseconds. (In halves,
+/// a byte costs a quarter more.)
 const WRITE_MAX_BYTES: usize = 512 * 1024;
 
 /// Slices in one write: head, value, head, value, …
@@ -523,8 +528,8 @@ impl Session {
         outcome.map(|_| ())
     }
 
-    /// Reads once, if that is what the next visit would do first; nothing, if it has yet to carry out what it read before. None: it
-    /// has other things to do. It is to be told.
+    /// Reads once, if that is what the next visit would do first; nothing, if it has yet to carry
+    /// out what it read before. None: it has other things to do. It is to be told.
     pub(super) fn read_ahead(&mut self, buffer: &mut [u8]) -> Option<io::Result<Option<usize>>> {
         match self.wants {
             _ if self.stage != Stage::Open || !self.output.is_empty() => None,

@@ -1,4 +1,4 @@
-//! Slow requests, a line each in the log, so that who looks for the reason knows when and what.
+//! Slow requests, a line each in the log: what was asked, when, and how long it took.
 //!
 //! Invariant: there are at most [`LINES_PER_SECOND`] lines a second (`line_limit.rs`), and one that
 //! tells how many were left out: a node that is in trouble is not to be drowned in its own log.
@@ -39,7 +39,7 @@ impl SlowLog {
         self.threshold_us
     }
 
-    /// A turn begins. Until a turn comes nobody is told what was left out.
+    /// A turn begins. What was left out is told in the next turn.
     #[inline]
     pub(super) fn tick(&mut self, now: Millis) {
         let left_out_count = self.limit.tick(now);

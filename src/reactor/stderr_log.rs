@@ -1,7 +1,8 @@
 //! The logger: one line a record on standard error, which may go away or fill up without harm.
 //!
-//! A logger that writes with `eprintln!` panics when standard error is a closed pipe, and one that blocks would hold
-//! the loop behind a reader that does not read. This one asks first whether there is room, and drops the line if not.
+//! A logger that writes with `eprintln!` panics when standard error is a closed pipe, and one that
+//! blocks would hold the loop behind a reader that does not read. This one asks first whether there
+//! is room, and drops the line if not.
 
 use std::io::{StderrLock, Write};
 use std::time::{Duration, UNIX_EPOCH};

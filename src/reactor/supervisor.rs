@@ -1,13 +1,16 @@
-//! What the service manager is told (`sd_notify`): ready, how far loading is, stopping, and that the loop still turns.
+//! What the service manager is told (`sd_notify`): ready, how far loading is, stopping, and that
+//! the loop still turns.
 //!
 //! Invariants:
-//! 1. Nothing waits for it: where its socket is full, what is to be said is kept, the newest of each name, and sent later.
-//! 2. `READY=1` goes out once: when the data is there and the listener bound. A replica that is not in sync is ready in this
-//!    sense: its leader may be what is to be started next.
+//! 1. Nothing waits for it: where its socket is full, what is to be said is kept, the newest of
+//!    each name, and sent later.
+//! 2. `READY=1` goes out once: when the data is there and the listener bound. A replica that is not
+//!    in sync is ready in this sense: its leader may be what is to be started next.
 //! 3. Without `NOTIFY_SOCKET` none of this costs more than a look at an `Option` a turn.
 //!
-//! Own code, because the crate for it (`sd-notify`) blocks on a full socket, opens a descriptor for each message, and knows no
-//! abstract addresses. The protocol is that of `sd_notify(3)`: lines of `NAME=value` in a datagram.
+//! Own code, because the crate for it (`sd-notify`) blocks on a full socket, opens a descriptor for
+//! each message, and knows no abstract addresses. The protocol is that of `sd_notify(3)`: lines of
+//! `NAME=value` in a datagram.
 //!
 //! Not here: what the states mean, which is the node's.
 
@@ -28,7 +31,8 @@ const RETRY_MS: Millis = 100;
 /// How often progress is told.
 const PROGRESS_INTERVAL_MS: Millis = 1_000;
 
-/// What each step of loading earns beyond `TimeoutStartSec`: longer than any disk takes for the next one.
+/// What each step of loading earns beyond `TimeoutStartSec`: longer than any disk takes for the
+/// next one.
 const LOADING_EXTENSION_US: u32 = 120_000_000;
 
 /// How far the node is in its life, as far as was told.
@@ -39,7 +43,7 @@ enum Stage {
     Stopping,
 }
 
-/// Whoever started this process and wants to know how it does, if there is one.
+/// The service manager that started this process and wants to know how it does, if there is one.
 #[derive(Debug)]
 pub(super) struct Supervisor(Option<Manager>);
 
@@ -67,7 +71,8 @@ struct Watchdog {
 }
 
 impl Supervisor {
-    /// Whom the environment names, if anybody. `serving` says where requests are served.
+    /// The service manager that the environment names, if it names one. `serving` says where
+    /// requests are served.
     pub(super) fn from_environment(
         environment: impl Fn(&str) -> Option<OsString>,
         serving: String,
@@ -85,7 +90,8 @@ impl Supervisor {
             progress_at: 0,
             watchdog,
             unsent: Vec::new(),
-            // A node with nothing to load is ready in its first turn, which nothing else may bring about.
+            // A node with nothing to load is ready in its first turn, which nothing else may bring
+            // about.
             send_at: Some(0),
         });
         if let Err(error) = &manager {
@@ -151,7 +157,8 @@ impl Manager {
         }
     }
 
-    /// A start that does not get on is given up by the manager; one that does is not, however long it takes.
+    /// A start that does not get on is given up by the manager; one that does is not, however long
+    /// it takes.
     fn note_progress(&mut self, progress: Progress) {
         if self.progress != Some(progress) {
             self.say("EXTEND_TIMEOUT_USEC", &LOADING_EXTENSION_US.to_string());
@@ -198,7 +205,8 @@ impl Manager {
     }
 }
 
-/// A socket of our own, and the address of the manager's: a path, or a name without one after an `@`.
+/// A socket of our own, and the address of the manager's: a path, or a name without one after an
+/// `@`.
 fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,

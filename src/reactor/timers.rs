@@ -1,12 +1,15 @@
 //! Deadlines of connections.
 //!
-//! Most deadlines only move away (each request does it), so an entry in the heap is a promise to *look* at a connection then,
-//! not the deadline itself. Moving a deadline away costs nothing; when its entry comes up, the connection is looked at and
-//! scheduled anew. Only a deadline that comes nearer needs an entry of its own.
+//! Most deadlines only move away (each request does it), so an entry in the heap is a promise to
+//! *look* at a connection then, not the deadline itself. Moving a deadline away costs nothing; when
+//! its entry comes up, the connection is looked at and scheduled anew. Only a deadline that comes
+//! nearer needs an entry of its own.
 //!
 //! Invariants:
-//! 1. A connection is looked at no later than its deadline, and no more often than its deadline comes nearer or comes up.
-//! 2. The heap holds a few entries for each connection at most; outdated ones are recognised by their time.
+//! 1. A connection is looked at no later than its deadline, and no more often than its deadline
+//!    comes nearer or comes up.
+//! 2. The heap holds a few entries for each connection at most; outdated ones are recognised by
+//!    their time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -48,7 +51,8 @@ impl Timers {
         }
     }
 
-    /// Takes the next entry that has come up. Pass it to [`Timers::is_due`] with that connection's deadline, if there is one.
+    /// Takes the next entry that has come up. Pass it to [`Timers::is_due`] with that connection's
+    /// deadline, if there is one.
     pub(super) fn pop(&mut self, now: Millis) -> Option<(Millis, usize)> {
         let Reverse((at, _)) = self.heap.peek()?;
         if *at > now {
@@ -57,7 +61,8 @@ impl Timers {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// Whether the connection of a popped entry is past its deadline; if it is not, it is scheduled anew.
+    /// Whether the connection of a popped entry is past its deadline; if it is not, it is scheduled
+    /// anew.
     pub(super) fn is_due(
         &mut self,
         (entry_at, key): (Millis, usize),

@@ -1,4 +1,5 @@
-//! What every turn of the loop begins and ends with: clocks, how long the poll may wait, a slice of maintenance, figures.
+//! What every turn of the loop begins and ends with: clocks, how long the poll may wait, a slice of
+//! maintenance, figures.
 
 use std::time::Duration;
 
@@ -53,7 +54,8 @@ impl Reactor {
             .into_iter()
             .min()
             .filter(|&at| at != Millis::MAX)?;
-        // One more: the clock's milliseconds are rounded down, and waking just before the deadline is one turn too many.
+        // One more: the clock's milliseconds are rounded down, and waking just before the deadline
+        // is one turn too many.
         Some(Duration::from_millis(
             next.saturating_sub(self.clock.now()) + 1,
         ))

@@ -1,6 +1,6 @@
 //! Watchers' connections: telling them what concerns them, and when their time is over.
 //!
-//! Not here: who is to be told of what (`node/watches.rs`), how it looks (`api/watch.rs`).
+//! Not here: which watcher is told of what (`node/watches.rs`), how it looks (`api/watch.rs`).
 
 use std::collections::BTreeMap;
 
@@ -238,7 +238,8 @@ impl Reactor {
     fn go_on(&mut self, key: usize) {
         if let Some(session) = self.sessions.get_mut(key) {
             enqueue(&mut self.ready, session, key);
-            // The deadline was that of somebody with nothing to read, and may come up in this very turn.
+            // The deadline was that of a watcher with nothing to read, and may come up in this very
+            // turn.
             self.set_deadline(key, true);
         }
     }

@@ -491,8 +491,9 @@ fn check_snapshot(
     }
     Err(Ended(format!(
         "this replica holds version {version}, of which the leader has only what is up to \
-         {common_version}: its data is kept. Make this node the leader, or have a controller assign \
-         the leader with an epoch above {}, or start this node with an empty data directory",
+         {common_version}: its data is kept. Make this node the leader, or have a controller \
+         assign the leader with an epoch above {}, or start this node with an empty data \
+         directory",
         standing.data_ordered_epoch.max(standing.epoch)
     )))
 }

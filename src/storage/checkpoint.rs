@@ -1,4 +1,5 @@
-//! The checkpoint: a snapshot as a stream of bytes. The only home of this layout, the header aside; files, backups and replicas all get it.
+//! The checkpoint: a snapshot as a stream of bytes. The only home of this layout, the header aside;
+//! files, backups and replicas all get it.
 //!
 //! All integers are little-endian.
 //!
@@ -14,13 +15,16 @@
 //!     12      4  CRC-32C over the last four bytes of the head before (first: of the header), then bytes 0..12
 //! ```
 //!
-//! A layer's chunks follow it in the order of their keys, the large values of a chunk follow the chunk in the order of its entries,
-//! layers come newest first. Chunks are as they lie in memory (`lsm/chunk/mod.rs`). The heads are a chain like the log's records:
-//! that the end is there, and fits, says that everything before it is.
+//! A layer's chunks follow it in the order of their keys, the large values of a chunk follow the
+//! chunk in the order of its entries, layers come newest first. Chunks are as they lie in memory
+//! (`lsm/chunk/mod.rs`). The heads are a chain like the log's records: that the end is there, and
+//! fits, says that everything before it is.
 //!
 //! Invariants:
-//! 1. Each call of the encoder does bounded work, however large a value is, and may come at any later time.
-//! 2. The decoder never asks for more than a head, a chunk or a piece of a value, and believes no length whose head does not check out.
+//! 1. Each call of the encoder does bounded work, however large a value is, and may come at any
+//!    later time.
+//! 2. The decoder never asks for more than a head, a chunk or a piece of a value, and believes no
+//!    length whose head does not check out.
 
 use std::sync::Arc;
 
@@ -111,7 +115,8 @@ impl CheckpointEncoder {
         &self.header
     }
 
-    /// Appends the next bytes, about `budget` of them or none; the work is bounded by the budget plus that of one chunk.
+    /// Appends the next bytes, about `budget` of them or none; the work is bounded by the budget
+    /// plus that of one chunk.
     pub fn next(&mut self, budget: usize, out: &mut Vec<u8>) -> EncodeStep {
         let end = out.len() + budget.max(1);
         let mut work_left = budget.max(1);
@@ -320,8 +325,8 @@ impl CheckpointDecoder {
         self.sound_to
     }
 
-    /// Takes exactly the bytes that it wanted. After an error only [`finish`](Self::finish) makes sense: it gives what was
-    /// sound.
+    /// Takes exactly the bytes that it wanted. After an error only [`finish`](Self::finish) makes
+    /// sense: it gives what was sound.
     pub fn feed(&mut self, bytes: Vec<u8>) -> Result<DecodeStep, FormatError> {
         assert_eq!(bytes.len(), self.wanted_bytes(), "fed what was not wanted");
         self.sound_to = self.offset;
@@ -443,7 +448,8 @@ impl CheckpointDecoder {
         Ok(())
     }
 
-    /// The engine made of what was fed, whole or not, and the header; none if not even that was there.
+    /// The engine made of what was fed, whole or not, and the header; none if not even that was
+    /// there.
     pub fn finish(self, options: Options) -> Option<(Lsm, FileHeader)> {
         Some((self.adoption?.finish(options), self.header?))
     }
@@ -506,7 +512,8 @@ mod tests {
         assert_eq!(bytes[..40], *expected);
         assert_eq!(bytes[48..56], [2, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[60..64], crc32c::crc32c(&bytes[..60]).to_le_bytes());
-        // A layer of level 1 with one chunk and its large value, the layer below it with another, the end.
+        // A layer of level 1 with one chunk and its large value, the layer below it with another,
+        // the end.
         assert_eq!(bytes[64..76], [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         let mut chained = bytes[60..64].to_vec();
         chained.extend(&bytes[64..76]);

@@ -10,7 +10,8 @@ use super::disk::{Disk, DiskFile};
 use super::header::FileHeader;
 use super::{HistoryId, StorageError};
 
-/// Written and synced in one step: what a commit that comes meanwhile waits for, about a millisecond.
+/// Written and synced in one step: what a commit that comes meanwhile waits for, about a
+/// millisecond.
 const STEP_BYTES: usize = 512 * 1024;
 
 /// The name of the checkpoint of a version.

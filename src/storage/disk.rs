@@ -1,10 +1,12 @@
 //! What a directory of files can do, as far as storage needs it; and the real one.
 //!
-//! The traits are the seam where a simulated disk takes the real one's place in tests: one that fails, tears and forgets.
+//! The traits are the seam where a simulated disk takes the real one's place in tests: one that
+//! fails, tears and forgets.
 //!
-//! What is relied on, and nothing else: a `sync` that returned keeps the file's bytes and length through a power cut; a
-//! `rename` that returned keeps what was created, renamed and removed in the directory before; a rename is there or not.
-//! Writes that were not synced may be there in any order and in part, by sectors of 512 bytes.
+//! What is relied on, and nothing else: a `sync` that returned keeps the file's bytes and length
+//! through a power cut; a `rename` that returned keeps what was created, renamed and removed in the
+//! directory before; a rename is there or not. Writes that were not synced may be there in any
+//! order and in part, by sectors of 512 bytes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};

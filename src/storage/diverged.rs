@@ -1,6 +1,8 @@
-//! What only this node had, before it is dropped to follow a leader: a file for an operator to read, and to write again from.
+//! What only this node had, before it is dropped to follow a leader: a file for an operator to
+//! read, and to write again from.
 //!
-//! One JSON object a line, in the order of the keys: the newest write of each key behind the version up to which both agree.
+//! One JSON object a line, in the order of the keys: the newest write of each key behind the
+//! version up to which both agree.
 //!
 //! ```text
 //! {"version":121,"key":"k","value":"v"}

@@ -76,7 +76,8 @@ impl StorageError {
         }
     }
 
-    /// A sync that failed. It ends writing whatever the reason: the kernel does not tell what is lost.
+    /// A sync that failed. It ends writing whatever the reason: the kernel does not tell what is
+    /// lost.
     pub(super) fn sync(path: String, error: &io::Error) -> Self {
         Self::io("syncing", path, error).into_final()
     }
@@ -135,7 +136,8 @@ impl fmt::Display for StorageError {
             Self::Locked(path) => {
                 write!(
                     f,
-                    "{path} is in use by another db-node: stop that one, or choose another --data-dir"
+                    "{path} is in use by another db-node: stop that one, or choose another \
+                     --data-dir"
                 )
             }
             Self::Damaged { .. } => write!(
@@ -154,7 +156,8 @@ impl fmt::Display for StorageError {
             ),
             Self::TooNew { path, format } => write!(
                 f,
-                "{path} has format {format}, which this version does not know: start the newer db-node that wrote it"
+                "{path} has format {format}, which this version does not know: start the newer \
+                 db-node that wrote it"
             ),
             Self::Io {
                 action,

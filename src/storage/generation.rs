@@ -1,4 +1,5 @@
-//! The files of one generation among those of a partition: a directory of their own, by a prefix of their names.
+//! The files of one generation among those of a partition: a directory of their own, by a prefix of
+//! their names.
 
 use std::io;
 

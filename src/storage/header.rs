@@ -1,4 +1,5 @@
-//! The header of a file: what it is, of which format, and where the history stood. The only home of this layout.
+//! The header of a file: what it is, of which format, and where the history stood. The only home of
+//! this layout.
 //!
 //! All integers are little-endian.
 //!

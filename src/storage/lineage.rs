@@ -1,8 +1,9 @@
 //! Histories: which lineage of writes a version belongs to, and which it grew out of.
 //!
-//! A version alone says nothing: two nodes can each have written a version 7 of their own. So a place is a history and a version.
-//! A history is begun by every promotion, every restore and every accepted loss; it remembers the ones before it and where each
-//! ended, so that whoever holds a part of those can go on without starting over.
+//! A version alone says nothing: two nodes can each have written a version 7 of their own. So a
+//! place is a history and a version. A history is begun by every promotion, every restore and every
+//! accepted loss; it remembers the ones before it and where each ended, so that a node that holds a
+//! part of those can go on without starting over.
 
 use std::fmt;
 use std::str::FromStr;
@@ -49,7 +50,7 @@ impl FromStr for HistoryId {
     }
 }
 
-/// Makes identities that nobody else makes: a sequence out of one random seed.
+/// Makes unique identities: a sequence out of one random seed.
 #[derive(Clone, Debug)]
 pub struct Mint {
     seed: [u8; 16],
@@ -205,8 +206,8 @@ impl Lineage {
         Self::with_past(self.history, past)
     }
 
-    /// The highest version up to which somebody at `version` of `history` has what this lineage has; none if the two have
-    /// nothing to do with each other.
+    /// The highest version up to which a node at `version` of `history` has what this lineage has;
+    /// none if the two have nothing to do with each other.
     pub fn common_version(&self, history: HistoryId, version: u64) -> Option<u64> {
         if history == self.history {
             return Some(version);

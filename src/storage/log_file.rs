@@ -1,4 +1,5 @@
-//! The log file: a header, records as they lie in memory, and marks between them. The only home of the marks' layout.
+//! The log file: a header, records as they lie in memory, and marks between them. The only home of
+//! the marks' layout.
 //!
 //! All integers are little-endian.
 //!
@@ -15,13 +16,14 @@
 //!
 //! A mark follows each sync. It tells damage from a torn tail: a record that is missing or does not
 //! check out although a mark says that it had been on disk was damaged; one that no mark speaks of
-//! was on its way when the power went, and nobody was promised it. The header of the next file is a
-//! mark too: it is written when all before it is synced. A mark counts wherever it is found, since
-//! it tells of its own file alone: its checksum begins with that of the header. So bytes cut out
-//! before it do not silence it.
+//! was on its way when the power went, and no client was promised it. The header of the next file
+//! is a mark too: it is written when all before it is synced. A mark counts wherever it is found,
+//! since it tells of its own file alone: its checksum begins with that of the header. So bytes cut
+//! out before it do not silence it.
 //!
-//! Behind the last record the file is zeros: room that was allocated, and written over so that a sync need not have the file
-//! system note which of it is in use (measured with ext4: 200 µs instead of 300).
+//! Behind the last record the file is zeros: room that was allocated, and written over so that a
+//! sync need not have the file system note which of it is in use (measured with ext4: 200 µs
+//! instead of 300).
 
 use crate::lsm::LogPosition;
 

@@ -1,13 +1,14 @@
-//! Writing the log: batches of records behind one another, marks after syncs, a new file when one is full.
+//! Writing the log: batches of records behind one another, marks after syncs, a new file when one
+//! is full.
 //!
 //! Invariants:
 //! 1. A file is begun only when all before it is synced, and has its name only when its header is.
 //!    Its first record is written when `log-end` names it as the newest file.
 //! 2. A mark tells a version only after the sync that covered it returned.
-//! 3. A failed sync is final: it is not tried again, since the kernel does not tell what it has lost
-//!    (Rebello et al. 2020, "Can Applications Recover from fsync Failures?"). So is a failed write,
-//!    unless it failed for lack of room or of descriptors: then nothing of the batch counts as
-//!    written, and it may be tried again, over what is there of it.
+//! 3. A failed sync is final: it is not tried again, since the kernel does not tell what it has
+//!    lost (Rebello et al. 2020, "Can Applications Recover from fsync Failures?"). So is a failed
+//!    write, unless it failed for lack of room or of descriptors: then nothing of the batch counts
+//!    as written, and it may be tried again, over what is there of it.
 //!
 //! Not here: the layout (`log_file.rs`), when to sync (`store.rs`).
 
@@ -23,7 +24,8 @@ use super::log_file::{MARK_BYTES, encode_mark, log_name};
 use super::store::Written;
 use super::{HistoryId, StorageError};
 
-/// A file that would hold more is followed by another. Small enough that recovery reads one at a time into memory.
+/// A file that would hold more is followed by another. Small enough that recovery reads one at a
+/// time into memory.
 pub const LOG_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Zeros written ahead of the records at a time.

@@ -1,7 +1,9 @@
-//! Files: the log, checkpoints, recovery from both, and the disk thread that writes them. The only place that touches files.
+//! Files: the log, checkpoints, recovery from both, and the disk thread that writes them. The only
+//! place that touches files.
 //!
-//! The loop hands over batches of log records and snapshots ([`Command`]); the thread writes and syncs, and tells when what
-//! is on disk ([`Event`]). Everything below the thread ([`Store`], [`recover`]) runs on any [`Disk`], a simulated one too.
+//! The loop hands over batches of log records and snapshots ([`Command`]); the thread writes and
+//! syncs, and tells when what is on disk ([`Event`]). Everything below the thread ([`Store`],
+//! [`recover`]) runs on any [`Disk`], a simulated one too.
 //!
 //! A data directory holds a `lock` file and a folder a partition, with
 //! - `wal-N.log`: log files, named after the first version in them (`log_file.rs`);
@@ -9,13 +11,17 @@
 //! - `log-end`: which files are the newest, and how far the log was synced (`log_end.rs`);
 //! - `*.tmp`: what was being written when the node went down; removed at the next start;
 //! - `*.damaged`: what `--accept-data-loss` set aside;
-//! - `partition.json`: role, epoch and histories, once they are more than those of a fresh partition (`standing.rs`);
+//! - `partition.json`: role, epoch and histories, once they are more than those of a fresh
+//!   partition (`standing.rs`);
 //! - `gN-…`: log and checkpoint after all data was replaced by a leader's (`generation.rs`);
-//! - `diverged-*.jsonl`: writes that only this node had, and dropped to follow a leader (`diverged.rs`).
+//! - `diverged-*.jsonl`: writes that only this node had, and dropped to follow a leader
+//!   (`diverged.rs`).
 //!
 //! Invariants:
-//! 1. What [`Event::Written`] tells as synced is read back by any later recovery, unless the disk itself loses it.
-//! 2. Recovery yields a state that the partition was once in, with every durable write in it, or refuses.
+//! 1. What [`Event::Written`] tells as synced is read back by any later recovery, unless the disk
+//!    itself loses it.
+//! 2. Recovery yields a state that the partition was once in, with every durable write in it, or
+//!    refuses.
 //! 3. The first error is the last: nothing is written after it, and it is told once.
 //! 4. A file is removed only if it is a draft, or if something synced says that it is replaced.
 //!    What is missing or out of place is refused by name; `--accept-data-loss` gets past that.

@@ -1,6 +1,7 @@
 //! What the system says of this process, in its file system of processes.
 
-/// Memory of the process that is in the machine's memory, in bytes; none where the system does not tell.
+/// Memory of the process that is in the machine's memory, in bytes; none where the system does not
+/// tell.
 pub fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let page_count: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;

@@ -3,14 +3,16 @@
 //! Where the log ends, one question decides: had what is missing been on disk? Marks and the
 //! headers of later files tell (`log_file.rs`), and `log-end` does (`log_end.rs`). If it had not,
 //! the power went while it was written, no client was promised it, and the tail is cut off. If it
-//! had, the disk has lost it: the node refuses to start, unless the loss is accepted; then what follows
-//! the damage is set aside.
+//! had, the disk has lost it: the node refuses to start, unless the loss is accepted; then what
+//! follows the damage is set aside.
 //!
 //! Invariants:
-//! 1. What comes out is a state the partition was once in, no batch of writes cut, with everything that was ever synced, or an error.
+//! 1. What comes out is a state the partition was once in, no batch of writes cut, with everything
+//!    that was ever synced, or an error.
 //! 2. Nothing is deleted but drafts, torn tails, and what a later checkpoint or generation
 //!    replaces.
-//! 3. Memory: one log file at a time, and of memtables that wait to be flushed at most [`FROZEN_MAX`].
+//! 3. Memory: one log file at a time, and of memtables that wait to be flushed at most
+//!    [`FROZEN_MAX`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,7 +33,8 @@ use super::standing::{self, Role, Standing};
 use super::store::Store;
 use super::{FormatError, HistoryId, StorageError};
 
-/// Memtables that may wait to be flushed while the log is read: reading goes on at full speed, and memory stays bounded.
+/// Memtables that may wait to be flushed while the log is read: reading goes on at full speed, and
+/// memory stays bounded.
 const FROZEN_MAX: usize = 16;
 
 /// Work paid for in one go once there are more.
@@ -46,7 +49,8 @@ pub struct RecoveryOptions {
     pub fresh_history: HistoryId,
     /// Go on without what is damaged.
     pub accept_data_loss: bool,
-    /// A log file that would hold more is followed by another: [`LOG_FILE_BYTES`](super::LOG_FILE_BYTES).
+    /// A log file that would hold more is followed by another:
+    /// [`LOG_FILE_BYTES`](super::LOG_FILE_BYTES).
     pub log_file_bytes: u64,
 }
 
@@ -351,7 +355,8 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(())
     }
 
-    /// The engine as of the checkpoint, the history it is of, and whether it is only what could be saved.
+    /// The engine as of the checkpoint, the history it is of, and whether it is only what could be
+    /// saved.
     fn load(
         &mut self,
         checkpoint: Option<u64>,
@@ -450,7 +455,8 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(replayed)
     }
 
-    /// The last file ends where its records do. It is synced: what was read from it is about to be served.
+    /// The last file ends where its records do. It is synced: what was read from it is about to be
+    /// served.
     fn end_file(&self, file: &mut D::File, name: &str, end: usize) -> Result<(), StorageError> {
         let mut cut = || {
             file.truncate(end as u64)?;
@@ -459,7 +465,8 @@ impl<D: Disk> Recovery<'_, D> {
         cut().map_err(|error| self.io("truncating", name, &error))
     }
 
-    /// Replays one file; where its records end, and its header. An error comes with the offset it shows at.
+    /// Replays one file; where its records end, and its header. An error comes with the offset it
+    /// shows at.
     fn replay_file(
         &mut self,
         lsm: &mut Lsm,

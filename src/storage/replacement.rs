@@ -1,6 +1,8 @@
-//! All data of a partition replaced by that of a leader: written beside the old, which stays in force until the new is whole.
+//! All data of a partition replaced by that of a leader: written beside the old, which stays in
+//! force until the new is whole.
 //!
-//! Invariant: whenever the power goes, recovery finds the old data or the new, with the role, epoch and history that belong to it.
+//! Invariant: whenever the power goes, recovery finds the old data or the new, with the role, epoch
+//! and history that belong to it.
 
 use std::collections::VecDeque;
 
@@ -19,7 +21,8 @@ use super::{HistoryId, StorageError};
 /// What replaces the data.
 #[derive(Debug)]
 pub struct Replacement {
-    /// Counted by whoever asks: one that is begun before another is done takes its place, and is not told as done.
+    /// Sequence number from the caller. A later replacement supersedes an unfinished one, whose
+    /// completion is ignored.
     pub number: u64,
     /// The new data.
     pub snapshot: Snapshot,

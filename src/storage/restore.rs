@@ -51,7 +51,8 @@ pub(super) fn read_backup(
                 _ => "it is cut off",
             };
             Err(StorageError::BadBackup(format!(
-                "--restore {shown} is not a whole backup: at byte {}: {problem}; take another with GET /snapshot",
+                "--restore {shown} is not a whole backup: at byte {}: {problem}; take another with \
+                 GET /snapshot",
                 read.offset
             )))
         }

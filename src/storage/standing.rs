@@ -1,5 +1,5 @@
-//! Where a partition stands: its role, its epoch, its histories, and which files are its data. One small file that is replaced
-//! whole, and the only home of its layout:
+//! Where a partition stands: its role, its epoch, its histories, and which files are its data. One
+//! small file that is replaced whole, and the only home of its layout:
 //!
 //! ```text
 //! partition.json
@@ -9,13 +9,15 @@
 //!   e3069283                                  the CRC-32C of the line before, its end not included, in hexadecimal
 //! ```
 //!
-//! `generation` names the files in force: those of generation 3 begin with `g3-`, those of generation 0 with nothing. When all data
-//! is replaced by that of a leader, the new files are written beside the old ones, and this file then makes the change at once.
+//! `generation` names the files in force: those of generation 3 begin with `g3-`, those of
+//! generation 0 with nothing. When all data is replaced by that of a leader, the new files are
+//! written beside the old ones, and this file then makes the change at once.
 //!
 //! `orderedEpoch` and what follows it are left out where they are 0, false or empty; a file without
 //! them is read as that.
 //!
-//! Without the file a partition is what it was made as: of generation 0, with the history that its log names.
+//! Without the file a partition is what it was made as: of generation 0, with the history that its
+//! log names.
 
 use serde::{Deserialize, Serialize};
 
@@ -59,12 +61,13 @@ impl Role {
 pub struct Standing {
     /// What it is.
     pub role: Role,
-    /// The highest epoch it has heard of: who may lead.
+    /// The highest epoch it has heard of. It decides which node may lead.
     pub epoch: u64,
     /// Of a replica, the address of its leader as given; none if it is not known.
     pub leader: Option<String>,
-    /// The epoch of its data: that of the leader whose history it has at least to where that leader began. Of two nodes that lost
-    /// their leader, the one with the higher has more; if they are equal, the one with the higher version.
+    /// The epoch of its data: that of the leader whose history it has at least to where that leader
+    /// began. Of two nodes that lost their leader, the one with the higher has more; if they are
+    /// equal, the one with the higher version.
     pub data_epoch: u64,
     /// That history.
     pub lineage: Lineage,
@@ -83,7 +86,7 @@ pub struct Standing {
 pub const PEERS_MAX: usize = 32;
 
 impl Standing {
-    /// That of a partition that nobody has assigned yet.
+    /// That of a partition without an assignment.
     pub fn new(role: Role, lineage: Lineage) -> Self {
         Self {
             role,

@@ -88,8 +88,8 @@ impl<D: Disk> Store<D> {
         self.log.history()
     }
 
-    /// Makes last where the partition stands, and all that was written before; false if a replacement is under way, with whose end
-    /// it will.
+    /// Makes last where the partition stands, and all that was written before; false if a
+    /// replacement is under way, with whose end it will.
     pub fn settle(&mut self, standing: &Standing) -> Result<bool, StorageError> {
         if let Some(replacement) = &mut self.replacement {
             replacement.set_standing(standing.clone());
@@ -107,8 +107,8 @@ impl<D: Disk> Store<D> {
         Ok(true)
     }
 
-    /// Begins to replace all data; [`replacement_step`](Self::replacement_step) until it is done. What is appended before that is
-    /// lost with the old data.
+    /// Begins to replace all data; [`replacement_step`](Self::replacement_step) until it is done.
+    /// What is appended before that is lost with the old data.
     pub fn begin_replacement(&mut self, replacement: Replacement) {
         // A checkpoint of the old data would be written for nothing.
         self.checkpoint = None;
@@ -189,8 +189,8 @@ impl<D: Disk> Store<D> {
         self.log.written_version()
     }
 
-    /// Begins a checkpoint; [`checkpoint_step`](Self::checkpoint_step) until it is done. One at a time: another that is under
-    /// way goes on instead.
+    /// Begins a checkpoint; [`checkpoint_step`](Self::checkpoint_step) until it is done. One at a
+    /// time: another that is under way goes on instead.
     pub fn begin_checkpoint(&mut self, snapshot: Snapshot) {
         let history = self.log.history();
         self.checkpoint

@@ -21,10 +21,12 @@ use super::restore;
 use super::worker::{Command, DiskWorker, Disks, Event, Loaded};
 use super::{HistoryId, StorageError};
 
-/// Commits between two pieces of a checkpoint while writes go on: the checkpoint takes about a third of the disk's time.
+/// Commits between two pieces of a checkpoint while writes go on: the checkpoint takes about a
+/// third of the disk's time.
 const COMMITS_PER_PIECE: usize = 8;
 
-/// How long a piece of a checkpoint, and a mark that the next batch would bring along, wait for commits that may come.
+/// How long a piece of a checkpoint, and a mark that the next batch would bring along, wait for
+/// commits that may come.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// How long after a sync of the log it may take until `log-end` tells of it for good.
@@ -80,7 +82,8 @@ impl DiskThread {
         })
     }
 
-    /// Hands a command over. After [`close`](Self::close), or when the thread has ended, it is dropped.
+    /// Hands a command over. After [`close`](Self::close), or when the thread has ended, it is
+    /// dropped.
     pub fn send(&self, command: Command) {
         if let Some(commands) = &self.commands {
             let _ = commands.send(command);

@@ -1,7 +1,9 @@
-//! What the disk thread does with a command: the stores of all partitions, on any [`Disks`], a simulated one too.
+//! What the disk thread does with a command: the stores of all partitions, on any [`Disks`], a
+//! simulated one too.
 //!
-//! Each batch is a group commit: it gathered in the loop while the one before was synced (`partition/disk_log.rs`). Checkpoints and
-//! replacements are written in between, a piece at a time, so that a commit waits for at most one piece.
+//! Each batch is a group commit: it gathered in the loop while the one before was synced
+//! (`partition/disk_log.rs`). Checkpoints and replacements are written in between, a piece at a
+//! time, so that a commit waits for at most one piece.
 //!
 //! Invariants:
 //! 1. For `Fsync::Always` an append is told as durable only after its sync.
@@ -207,8 +209,8 @@ struct Open<D: Disk> {
     told: (u64, u64),
     /// [`Event::Settled`]s that wait for the end of a replacement.
     unsettled_count: usize,
-    /// Of the [`Command::Settle`]s that wait, so many first ones are the worker's own: no event is due
-    /// for them.
+    /// Of the [`Command::Settle`]s that wait, so many first ones are the worker's own: no event is
+    /// due for them.
     untold_settle_count: usize,
     /// What waits for room or descriptors, oldest first.
     stalled: VecDeque<Command>,

@@ -1,4 +1,5 @@
-//! Nodes, disks and the network between them, simulated: the node's own code, with time, files and sockets that are ours.
+//! Nodes, disks and the network between them, simulated: the node's own code, with time, files and
+//! sockets that are ours.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};

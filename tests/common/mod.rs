@@ -43,7 +43,8 @@ impl Node {
             .unwrap_or_else(|(_, log)| panic!("the node does not say where it listens: {log}"))
     }
 
-    /// Starts what `command` says, which may become a node; if it ends before it listens: how, and what it said.
+    /// Starts what `command` says, which may become a node; if it ends before it listens: how, and
+    /// what it said.
     pub fn try_spawn(mut command: Command) -> Result<Self, (ExitStatus, String)> {
         let mut child = command
             .stderr(Stdio::piped())
@@ -89,7 +90,8 @@ impl Node {
         text
     }
 
-    /// Reads on behind what was read, in a thread of its own: so the pipe never fills up, and nothing is dropped.
+    /// Reads on behind what was read, in a thread of its own: so the pipe never fills up, and
+    /// nothing is dropped.
     pub fn collect_log(&mut self) -> NodeLog {
         let mut stderr = self.stderr.take().expect("not closed");
         let log = NodeLog::default();
@@ -113,7 +115,8 @@ impl Node {
         Client::to(self.address)
     }
 
-    /// A connection that receives into a small buffer, so that the node cannot send far ahead of what is read.
+    /// A connection that receives into a small buffer, so that the node cannot send far ahead of
+    /// what is read.
     pub fn connect_with_small_buffer(&self) -> Client {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
             .expect("a socket");
@@ -124,7 +127,8 @@ impl Node {
         Client::new(socket.into())
     }
 
-    /// Returns once the node has dealt with what was sent to it before: it has one thread, and serves first come first.
+    /// Returns once the node has dealt with what was sent to it before: it has one thread, and
+    /// serves first come first.
     pub fn settle(&self) {
         assert_eq!(
             self.request("GET", "/livez", &["Connection: close"], b"")
@@ -276,7 +280,8 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Lets time pass where a slow peer, or nothing happening, is what is tested; never to wait for something.
+/// Lets time pass where a slow peer, or nothing happening, is what is tested; never to wait for
+/// something.
 pub fn let_pass(time: Duration) {
     std::thread::sleep(time);
 }

@@ -1,5 +1,6 @@
-//! A disk in memory that behaves as badly as a real one may: what was not synced is kept, torn or lost by sectors when the
-//! power goes, whatever the order it was written in; calls can fail; a failed sync loses what it was to keep.
+//! A disk in memory that behaves as badly as a real one may: what was not synced is kept, torn or
+//! lost by sectors when the power goes, whatever the order it was written in; calls can fail; a
+//! failed sync loses what it was to keep.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -475,7 +476,8 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state();
         if let Err(error) = state.call() {
             if !state.is_off {
-                // What the system could not write it forgets, and the next sync says that all is well.
+                // What the system could not write it forgets, and the next sync says that all is
+                // well.
                 let kept_share = state.rng.f64();
                 state.settle(self.inode, kept_share);
             }

@@ -301,7 +301,8 @@ impl FrozenMemtable {
         self.order.get().map(Vec::as_slice)
     }
 
-    /// Stores the ordered view. Later calls change nothing: all orders of one memtable are the same.
+    /// Stores the ordered view. Later calls change nothing: all orders of one memtable are the
+    /// same.
     pub(in crate::lsm) fn set_order(&self, order: Vec<RecordOffset>) {
         let _ = self.order.set(order);
     }

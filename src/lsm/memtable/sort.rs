@@ -2,8 +2,9 @@
 //!
 //! Entries are gathered in the order of the log, sorted in runs of [`RUN_ENTRIES`], and
 //! neighbouring runs merged until there is one: two at a time, since a merge of two goes through
-//! memory in order and without a branch that the processor cannot predict, unlike a heap of all runs.
-//! Nothing is reallocated on the way: all buffers get their final size when they are first needed.
+//! memory in order and without a branch that the processor cannot predict, unlike a heap of all
+//! runs. Nothing is reallocated on the way: all buffers get their final size when they are first
+//! needed.
 
 use std::ops::Range;
 
