@@ -44,6 +44,66 @@
 //!    events and `now`, and returns bytes and effects.
 //! 4. Each byte layout has one home and one test with golden bytes.
 //! 5. Whatever a peer sends, the node does not panic, and memory stays within the named limits.
+//!
+//! # How a read travels
+//!
+//! 1. `reactor/mod.rs`: `run` wakes up; `note_events` puts the connection on the ready queue.
+//! 2. `reactor/lanes.rs`: `visit_ready` reads several sessions (`reactor/session.rs`) and has the
+//!    keys that their requests are about fetched into the processor's cache (`api/ahead.rs`,
+//!    `lsm/lookup_cache.rs`).
+//! 3. `http/connection.rs` finds the head (`http/head_reader.rs`, `http/request.rs`) and calls
+//!    `Api::begin` (`api/mod.rs`).
+//! 4. `api/route.rs` names the route, `api/guard.rs` checks the sender, `api/takes.rs` what the
+//!    request says, and `api/kv.rs` answers: `Partition::get`, then `Lsm::get`
+//!    (`lsm/engine/mod.rs`), which asks the memtable and then the layers, newest first.
+//! 5. The answer goes into the session's output (`http/output.rs`) and is sent at the end of the
+//!    visit.
+//!
+//! # How a write travels
+//!
+//! 1. As a read, up to `api/kv.rs`; a body that is not there yet is collected (`api/intake.rs`).
+//! 2. `Partition::set` (`partition/mod.rs`) checks role, conditions and room. `Lsm::set` appends a
+//!    record to the log (`lsm/log/wal.rs`) and points the memtable's index at it.
+//! 3. The reply waits in the session's output if it promises more than memory: `api/promise.rs`
+//!    says for what, `reactor/gates.rs` which session waits for it.
+//! 4. `partition/disk_log.rs` hands the new records to the disk thread (`storage/thread.rs`), which
+//!    writes and syncs them (`storage/log_writer.rs`) and reports the version.
+//! 5. `reactor/promises.rs` releases the replies up to that version. Maintenance that the write
+//!    owes is paid in slices at the end of the turn (`reactor/turn.rs`, `lsm/levels.rs`).
+//!
+//! # How a replicated record travels
+//!
+//! 1. `reactor/replication.rs` asks the leader's side of each link (`replication/leader.rs`) for
+//!    bytes; it reads them from the log in memory, up to what the leader's disk holds.
+//! 2. They travel as `Records` frames (`replication/frame.rs`).
+//! 3. The replica's side (`replication/replica.rs`) checks that each record continues the history
+//!    (`lsm/log/reader.rs`), and `Lsm::replay` applies it.
+//! 4. The replica writes its own log as for any write, and confirms what is applied and what is on
+//!    disk in an `Ack` frame.
+//! 5. `partition/followers.rs` notes it, and replies that wait for replicas are released.
+//!
+//! # Glossary
+//!
+//! | here | elsewhere |
+//! |---|---|
+//! | **memtable**, **layer**, **level** | as in RocksDB; a layer is a frozen memtable or a run |
+//! | **run**, **chunk** | a sorted table, and its blocks (64 KiB) with an index of their own |
+//! | **bottom** | the last level: one run with most of the data |
+//! | **version** | sequence number, revision: one for each write of a partition |
+//! | **history**, **lineage** | timeline (Postgres): a leader begins a new one; the chain of them |
+//! | **token** | a version with the history that it is of: ETag, resume position |
+//! | **epoch** | term (Raft), configuration number: decides which node may lead |
+//! | **takeover**, **claim**, **grant** | election: a node visits the others, claims an epoch, each grants it |
+//! | **office** | a leader is in office once its claim is granted and all data is here |
+//! | **settled** | role and epoch are durable |
+//! | **turn**, **slice** | one pass of the event loop; a bounded piece of longer work |
+//! | **debt**, **owed work** | merging that writes have caused and not paid yet |
+//! | **gate** | what a reply waits at: the disk, replicas, a change of role |
+//! | **checkpoint** | a snapshot on disk, from which a start goes on with the log behind it |
+//! | **generation** | a complete set of files; a replacement of all data writes the next one |
+//! | **`log-end`** | manifest: which files are the newest, and how far the log was synced |
+//! | **sweep** | rewriting chunks of which much has expired |
+//! | **stranger** | a replication connection that has not said hello |
 
 pub mod planted;
 pub mod version;

@@ -187,6 +187,31 @@ fn size_and_documentation(source: &Source) -> Vec<String> {
     found
 }
 
+/// Paths in comments that lead nowhere: files and folders in backticks, as seen from the file's own
+/// folder, from the one above it, from `src`, or from the root.
+fn stale_paths(source: &Source, exists: impl Fn(&Path) -> bool) -> Vec<String> {
+    let folder = source.path.parent().unwrap_or(Path::new(""));
+    let is_path = |word: &&str| {
+        let of_path = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_/.-".contains(c);
+        let is_file = word.ends_with(".rs") && word.len() > 3;
+        (is_file || word.ends_with('/')) && word.chars().all(of_path) && !word.starts_with('/')
+    };
+    let mut found = Vec::new();
+    for line in source.text.lines() {
+        let Some((_, comment)) = line.split_once("//") else {
+            continue;
+        };
+        for word in comment.split('`').skip(1).step_by(2).filter(is_path) {
+            let above = folder.parent().unwrap_or(folder);
+            let places = [folder, above, Path::new("src"), Path::new("")];
+            if !places.iter().any(|place| exists(&place.join(word))) {
+                found.push(format!("{}: `{word}` is not there", source.path.display()));
+            }
+        }
+    }
+    found
+}
+
 fn assert_none(problems: &[String]) {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
@@ -226,6 +251,14 @@ fn files_are_small_and_say_what_they_are() {
             .flat_map(size_and_documentation)
             .collect::<Vec<_>>(),
     );
+}
+
+#[test]
+fn paths_in_comments_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let exists = |path: &Path| root.join(path).exists();
+    let stale = |source: &Source| stale_paths(source, exists);
+    assert_none(&sources().iter().flat_map(stale).collect::<Vec<_>>());
 }
 
 /// The checks above on made-up files, each of which must fail.
@@ -272,6 +305,19 @@ fn the_checks_can_fail() {
         size_and_documentation(&source("src/a.rs", "fn f() {}\n")).len(),
         1
     );
+    let only = |known: &'static str| move |path: &Path| path == Path::new(known);
+    for (text, known, problem_count) in [
+        ("// See 'wal.rs'.\n", "src/lsm/wal.rs", 0),
+        ("// See 'lsm/wal.rs'.\n", "src/lsm/wal.rs", 0),
+        ("// In 'storage/', not 'x.rs'.\n", "src/storage/", 1),
+        ("let path = \"'x.rs'\";\n", "", 0),
+        ("//! 'a.b.rs' and '.rs' and '/' and 'A/'\n", "", 1),
+    ] {
+        // Quotes stand for backticks, so that this file is not found.
+        let text = &text.replace('\'', "`");
+        let found = stale_paths(&source("src/lsm/mod.rs", text), only(known));
+        assert_eq!(found.len(), problem_count, "{text}: {found:?}");
+    }
     let long = format!("//! Long.\n{}", "x\n".repeat(FILE_LINE_MAX));
     assert_eq!(size_and_documentation(&source("src/a.rs", &long)).len(), 1);
 }

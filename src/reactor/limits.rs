@@ -1,5 +1,5 @@
 //! The limits of the loop: what a turn may do, what a connection may hold. Configured ones are in
-//! `config.rs`; how many descriptors there are for what is in `descriptors.rs`.
+//! `config/`; how many descriptors there are for what is in `descriptors.rs`.
 
 use super::timers::Millis;
 
