@@ -193,7 +193,9 @@ fn stale_paths(source: &Source, exists: impl Fn(&Path) -> bool) -> Vec<String> {
     let folder = source.path.parent().unwrap_or(Path::new(""));
     let is_path = |word: &&str| {
         let of_path = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_/.-".contains(c);
-        let is_file = word.ends_with(".rs") && word.len() > 3;
+        let is_file = word
+            .strip_suffix(".rs")
+            .is_some_and(|stem| !stem.is_empty());
         (is_file || word.ends_with('/')) && word.chars().all(of_path) && !word.starts_with('/')
     };
     let mut found = Vec::new();
