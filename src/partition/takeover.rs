@@ -66,8 +66,8 @@ pub(super) enum Basis {
 enum Visit {
     /// To be made then.
     Due(u64),
-    /// It has granted the claim, or has nothing to do with the partition.
-    Done,
+    /// It was over then: the node has granted the claim, or has nothing to do with the partition.
+    Done(u64),
     /// It cannot be reached.
     Unreachable,
 }
@@ -91,8 +91,6 @@ struct Stop {
     visit: Visit,
     /// Since when it answers that it is not ready.
     busy_since_ms: Option<u64>,
-    /// When the visit was over, if it was made.
-    done_at_ms: Option<u64>,
 }
 
 impl Stop {
@@ -101,7 +99,6 @@ impl Stop {
             address,
             visit: Visit::Due(0),
             busy_since_ms: None,
-            done_at_ms: None,
         }
     }
 
@@ -170,7 +167,7 @@ impl Takeover {
     fn due_at_ms(&self) -> Option<u64> {
         let due = |stop: &Stop| match stop.visit {
             Visit::Due(at_ms) => Some(at_ms),
-            Visit::Done | Visit::Unreachable => None,
+            Visit::Done(_) | Visit::Unreachable => None,
         };
         self.stops.iter().filter_map(due).min()
     }
@@ -208,22 +205,13 @@ impl Takeover {
         }
     }
 
-    /// Notes when visits were over.
-    fn note_visits(&mut self, now_ms: u64) {
-        for stop in &mut self.stops {
-            if stop.visit == Visit::Done {
-                stop.done_at_ms.get_or_insert(now_ms);
-            }
-        }
-    }
-
     /// Plans the visits once more that were made too long ago.
     fn confirm(&mut self, now_ms: u64) {
         self.stage = Stage::Confirming;
         let is_old = |at_ms: u64| now_ms.saturating_sub(at_ms) > VISIT_FRESH_MS;
         for stop in &mut self.stops {
-            if stop.done_at_ms.is_some_and(is_old) {
-                (stop.visit, stop.done_at_ms) = (Visit::Due(now_ms), None);
+            if matches!(stop.visit, Visit::Done(at_ms) if is_old(at_ms)) {
+                stop.visit = Visit::Due(now_ms);
             }
         }
     }
@@ -430,7 +418,7 @@ impl Partition {
         let Some(peer) = upstream.peer() else {
             // One that speaks protocol 1 takes no claims; it has heard the epoch in the hello.
             return if upstream.has_all() {
-                self.end_visit(Visit::Done)
+                self.end_visit(Visit::Done(now_ms))
             } else {
                 Ok(())
             };
@@ -444,7 +432,7 @@ impl Partition {
         if peer.epoch > standing.epoch || is_taken {
             let (epoch, ordered_epoch) = (peer.epoch, peer.ordered_epoch);
             let leader = peer.address.clone();
-            return self.claim_refused(epoch, ordered_epoch, &leader);
+            return self.claim_refused(epoch, ordered_epoch, &leader, now_ms);
         }
         let related = relation(
             (&standing.lineage, self.lsm.last_version()),
@@ -475,7 +463,7 @@ impl Partition {
                 if is_behind && upstream.is_fed() && !is_planted(Bug::TakeoverTooEarly) {
                     return Ok(());
                 }
-                self.end_visit(Visit::Done)
+                self.end_visit(Visit::Done(now_ms))
             }
             Some(answer) if answer.epoch < standing.epoch => {
                 // A node with data of the same origin grants a higher epoch. What has come from it
@@ -492,12 +480,12 @@ impl Partition {
                     self.visited().unwrap_or_default(),
                     answer.epoch
                 );
-                self.end_visit(Visit::Done)
+                self.end_visit(Visit::Done(now_ms))
             }
             Some(answer) => {
                 let (epoch, ordered_epoch) = (answer.epoch, answer.ordered_epoch);
                 let leader = answer.address.clone();
-                self.claim_refused(epoch, ordered_epoch, &leader)
+                self.claim_refused(epoch, ordered_epoch, &leader, now_ms)
             }
             None => {
                 if upstream.has_all() {
@@ -535,7 +523,13 @@ impl Partition {
     }
 
     /// A peer does not grant the claim: it knows of this epoch, which is not below this node's.
-    fn claim_refused(&mut self, epoch: u64, ordered_epoch: u64, leader: &str) -> Result<(), Ended> {
+    fn claim_refused(
+        &mut self,
+        epoch: u64,
+        ordered_epoch: u64,
+        leader: &str,
+        now_ms: u64,
+    ) -> Result<(), Ended> {
         let standing = self.roles.standing();
         let (own_epoch, own_ordered) = (standing.epoch, standing.ordered_epoch);
         if epoch - own_epoch > EPOCH_LEAP_MAX {
@@ -543,7 +537,7 @@ impl Partition {
                 "partition {}: epoch {epoch} of a peer is not believed: it leaps",
                 self.id
             );
-            return self.end_visit(Visit::Done);
+            return self.end_visit(Visit::Done(now_ms));
         }
         let is_outdated = epoch > own_epoch && self.yields();
         let is_ordered_away = is_outdated
@@ -622,10 +616,10 @@ impl Partition {
                 (
                     Some(RefusalCode::Partition | RefusalCode::NotLeader | RefusalCode::Protocol),
                     _,
-                ) => Visit::Done,
-                (Some(RefusalCode::Epoch), _) if protocol == PROTOCOL_MIN => Visit::Done,
+                ) => Visit::Done(now_ms),
+                (Some(RefusalCode::Epoch), _) if protocol == PROTOCOL_MIN => Visit::Done(now_ms),
                 (Some(RefusalCode::Token), _) => Visit::Unreachable,
-                (_, Sync::Parted) if takeover.basis == Basis::Ordered => Visit::Done,
+                (_, Sync::Parted) if takeover.basis == Basis::Ordered => Visit::Done(now_ms),
                 (_, Sync::Parted) => Visit::Due(now_ms + PARTED_RETRY_MS),
                 _ => {
                     stop.wait(now_ms);
@@ -657,11 +651,8 @@ impl Partition {
         let Some(takeover) = &mut self.takeover else {
             return;
         };
-        if takeover.stage == Stage::Gathering {
-            takeover.note_visits(now_ms);
-            if takeover.due_at_ms().is_none() {
-                takeover.confirm(now_ms);
-            }
+        if takeover.stage == Stage::Gathering && takeover.due_at_ms().is_none() {
+            takeover.confirm(now_ms);
         }
         if takeover.due_at_ms().is_some() {
             return;
