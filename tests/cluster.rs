@@ -1,6 +1,6 @@
 //! Replication between real nodes: replicas become and stay the same as their leader, writes wait
-//! for those they ask for, roles change hands without losing what was confirmed, and nobody who
-//! connects can do harm.
+//! for those they ask for, roles change hands without losing what was confirmed, and no stranger
+//! that connects can do harm.
 
 #![expect(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 #![allow(
@@ -654,6 +654,12 @@ fn a_node_is_not_made_to_follow_itself() {
         (&partition["role"], &partition["epoch"]),
         (&json!("leader"), &json!(0))
     );
+    // A field that means nothing is named in the answer, and the others count.
+    let order = json!({"id": 0, "role": "leader", "epoc": 10, "zone": {"name": "a"}});
+    let answer = node.assign(&order).json();
+    assert_eq!(answer["ignored"], json!(["epoc", "zone"]), "{answer}");
+    let order = json!({"id": 0, "role": "leader"});
+    assert_eq!(node.assign(&order).json().get("ignored"), None);
     // Another node of the same machine may be followed.
     let other = Member::start(&[]);
     other.lead(9);
@@ -1176,8 +1182,8 @@ fn a_leader_may_come_later_and_come_back() {
     }
 }
 
-/// With a memtable larger than all log that replicas may pin, there is that much log, whoever needs
-/// it.
+/// With a memtable larger than all log that replicas may pin, there is that much log, whichever
+/// reader needs it.
 #[test]
 fn a_large_memtable_is_not_held_against_replicas() {
     let leader = Member::start(&["--memtable-bytes", "256MiB"]);
@@ -1198,7 +1204,7 @@ fn a_large_memtable_is_not_held_against_replicas() {
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
-/// What somebody sends who wants to be fed.
+/// What a peer sends that wants to be fed.
 fn hello(token: &str) -> Hello<'_> {
     Hello {
         protocol_version: PROTOCOL_MIN,
@@ -1333,7 +1339,7 @@ fn hostile_replicas_are_turned_away() {
             of(hello(&TOKEN[1..])),
             "a replica is turned away: the token is missing or wrong",
         ),
-        // Who it is comes first: nobody without the token ends its time as leader.
+        // The token comes first: no stranger ends its time as leader.
         (
             of(Hello {
                 epoch: u64::MAX,
@@ -1525,7 +1531,7 @@ fn a_replica_that_does_not_read_is_let_go_and_no_writer_waits_for_it() {
     );
     read_all(&mut idle);
     eprintln!("at most {largest_kib} KiB more");
-    // 64 MiB may be pinned, 12 are there to stay, 16 are kept for those who come back.
+    // 64 MiB may be pinned, 12 are there to stay, 16 are kept for replicas that come back.
     assert!(largest_kib < 112 * 1024, "{largest_kib} KiB more");
     assert_follows(&replica, &leader);
     assert_eq!(
