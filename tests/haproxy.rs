@@ -105,7 +105,7 @@ impl Drop for Proxy {
     }
 }
 
-/// The shipped file, for these addresses and whoever runs the tests.
+/// The shipped file, for these addresses and the user that runs the tests.
 fn configuration(servers: [SocketAddr; 3], listener: i32) -> String {
     let mut configuration = CONFIGURATION.to_owned();
     for line in ["    user haproxy\n", "    group haproxy\n"] {

@@ -822,8 +822,8 @@ fn backups_that_are_not_read_cost_little() {
     assert_eq!(node.request("HEAD", "/snapshot", &[], b"").status, 200);
 }
 
-/// Connections that each ask for so much that a turn ends within somebody's requests: whoever is
-/// cut off gets on in its turn, and is not passed by those who asked later.
+/// Connections that each ask for so much that a turn ends within the requests of one: a connection
+/// that is cut off gets on in its turn, and is not passed by those that asked later.
 #[test]
 fn who_is_cut_off_is_not_passed_by() {
     for (method, body) in [("GET", &b""[..]), ("PUT", &[b'v'; 300])] {

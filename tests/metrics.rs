@@ -369,7 +369,7 @@ fn a_leader_tells_of_its_replicas_and_a_replica_of_its_leader() {
     );
     assert!(scraped.get("gate_wait_seconds_sum", &[("kind", "acks")]) > 0.25);
 
-    // With its log gone, whoever joins gets a snapshot.
+    // With its log gone, a replica that joins gets a snapshot.
     leader.request("POST", "/admin/compact", &[], b"");
     let partition = ("partition", "0");
     wait_for_count(&leader, "the log to go", 0.0, |scraped| {
@@ -461,8 +461,8 @@ fn many_partitions_are_told_whole() {
     let scraped = Scraped::of(&node);
     assert_eq!(scraped.all("epoch").len(), 1_024);
     assert_eq!(scraped.all("role").len(), 3 * 1_024);
-    // Whoever does not read holds a place, and there are only so many. One answer fits into what
-    // the kernel takes for a peer.
+    // A client that does not read holds a place, and there are only so many. One answer fits into
+    // what the kernel takes for a peer.
     let mut idle: Vec<_> = (0..4).map(|_| node.connect_with_small_buffer()).collect();
     for reader in &mut idle {
         for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! The process: who may ask it, how it starts, stops and survives, and what it says of itself.
+//! The process: what may ask it, how it starts, stops and survives, and what it says of itself.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"
@@ -566,7 +566,8 @@ fn a_lack_of_descriptors_passes() {
     let_pass(Duration::from_millis(200));
     let spent = turns(&mut inside).expect("a number") - before;
     assert!(spent < 300, "{spent} turns in 200 ms with nothing to do");
-    // Nobody is left hanging: those inside end by their time-out, those who never got in as well.
+    // No client is left hanging: those inside end by their time-out, those that never got in as
+    // well.
     for (index, stream) in crowd.iter_mut().enumerate() {
         stream
             .set_read_timeout(Some(PATIENCE))

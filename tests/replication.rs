@@ -129,7 +129,7 @@ struct Run {
     epoch: u64,
     leader: usize,
     stage: Stage,
-    /// Who was to lead in which epoch.
+    /// Which node was to lead in which epoch.
     orders: Vec<(u64, usize)>,
     /// What each history was told, by version.
     told: BTreeMap<[u8; 16], BTreeMap<u64, Write>>,
@@ -350,7 +350,7 @@ impl Run {
         for host in 0..self.host_count() {
             let leader = match self.stage {
                 Stage::Steady => self.leader,
-                // Anybody but the old one; who it is does not matter yet.
+                // Any node but the old one; which does not matter yet.
                 Stage::Fencing => {
                     (self.leader + 1 + usize::from(host == (self.leader + 1) % self.host_count()))
                         % self.host_count()
@@ -436,7 +436,7 @@ impl Run {
         let partition = partition(&mut self.cluster, leader).expect("it is there");
         for acked in self.acked.iter_mut().filter(|acked| !acked.is_lost) {
             if partition.get(&acked.key).is_none() {
-                // Where nothing survives a crash, all who had it may have crashed.
+                // Where nothing survives a crash, all nodes that had it may have crashed.
                 let key = String::from_utf8_lossy(&acked.key);
                 assert!(
                     self.kind == Kind::Memory,
@@ -547,7 +547,7 @@ impl Run {
         }
     }
 
-    /// A client writes to whoever thinks that it leads.
+    /// A client writes to a node that thinks that it leads.
     fn write(&mut self) {
         let host = self.any_host();
         let incarnation = self.cluster.hosts[host].incarnation;
@@ -689,8 +689,8 @@ impl Run {
             partition.lsm().last_version(),
         );
         let found = partition.get(&key).map_or(0, |entry| entry.version);
-        // What a leader's disk does not hold yet may be lost with it, whoever has read it: that is
-        // no promise.
+        // What a leader's disk does not hold yet may be lost with it, whichever client has read it:
+        // that is no promise.
         let tenure = partition.tenure();
         let is_held = matches!(partition.reached(Wait::Disk { tenure }), Reached::UpTo(held) if held >= last_version);
         if partition.roles().role() == Role::Leader && !is_held {

@@ -1,4 +1,4 @@
-//! `/watch` on real nodes: whoever watches is told of every change that concerns it, once and in
+//! `/watch` on real nodes: a watcher is told of every change that concerns it, once and in
 //! order, or is cut off.
 #![allow(
     clippy::disallowed_methods,
@@ -277,7 +277,7 @@ fn polls_get_on_through_writes_that_do_not_concern_them() {
             }
         }
         assert_eq!(told.len(), 1, "{told:?}");
-        // Listeners likewise: those who come back go on where they were.
+        // Listeners likewise: those that come back go on where they were.
         let (mut id, mut told) = ("Last-Event-ID: 0".to_owned(), 0);
         for count in 0.. {
             assert!(count < 12, "{timeout}: still at {id}");
@@ -372,7 +372,7 @@ fn the_end_of_a_wait_says_how_far_the_log_was_looked_at() {
     panic!("ten writes take longer than a minute");
 }
 
-/// Every 15 s a listener to whom nothing happens hears how far the log was looked at; an
+/// Every 15 s a listener that no change concerns hears how far the log was looked at; an
 /// `EventSource` keeps that as its last id, and dispatches nothing.
 #[test]
 fn signs_of_life_say_how_far_the_log_was_looked_at() {
@@ -517,8 +517,8 @@ fn a_listener_goes_on_where_it_was() {
     });
 }
 
-/// Whoever does not read is not waited for, costs one answer, and is cut off when it would have to
-/// be told what is gone.
+/// A client that does not read is not waited for, costs one answer, and is cut off when it would
+/// have to be told what is gone.
 #[test]
 fn a_slow_listener_is_cut() {
     let node = Node::start(&["--wal-retain-bytes", "256KiB", "--memtable-bytes", "64KiB"]);
@@ -572,7 +572,7 @@ fn watches_end_with_the_node() {
     assert!(node.wait().success());
 }
 
-/// On a replica, too; and data that is replaced cuts those who knew the old.
+/// On a replica, too; and data that is replaced cuts the watchers that knew the old.
 #[test]
 fn replicas_are_watched() {
     let leader = Node::start(&[]);

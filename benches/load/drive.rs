@@ -273,8 +273,8 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
         poll.poll(&mut events, Some(wait))
             .map_err(|error| format!("epoll: {error}"))?;
         if events.is_empty() && wait.is_zero() {
-            // Leaves some of the processor to whoever shares it, and costs some ten microseconds of
-            // lateness.
+            // Leaves some of the processor to what else runs on it, and costs some ten microseconds
+            // of lateness.
             std::thread::sleep(NAP);
         }
         for event in &events {
@@ -356,7 +356,7 @@ fn send_due(
         .min(Duration::from_millis(10)))
 }
 
-/// Closed loop: whoever has all its answers asks anew.
+/// Closed loop: a connection that has all its answers asks anew.
 fn send_next(
     source: &mut Source<'_>,
     connections: &mut [Connection],

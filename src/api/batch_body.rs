@@ -261,7 +261,8 @@ pub(super) fn about_operation(index: usize, refusal: Refusal) -> Refusal {
 #[cold]
 pub(super) fn malformed() -> Refusal {
     let message = "send \
-                   {\"ops\":[{\"op\":\"set\",\"key\":\"k\",\"value\":\"v\"},{\"op\":\"get\",\"key\":\"k\"}]} \
+                   {\"ops\":[{\"op\":\"set\",\"key\":\"k\",\"value\":\"v\"},\
+                    {\"op\":\"get\",\"key\":\"k\"}]} \
                    and nothing else";
     Refusal::new(400, "bad_json", message)
 }

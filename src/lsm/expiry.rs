@@ -16,8 +16,8 @@ const KEEP_EXPIRED_MS: u64 = 10_000;
 /// Time between two sweeps …
 const INTERVAL_MS: u64 = 5_000;
 
-/// … and so much more for each chunk with entries that expire: a hundred times what looking at all
-/// entries of one takes.
+/// … and so much more for each chunk with entries that expire: a hundred times what looking at
+/// all entries of one takes.
 const INTERVAL_PER_CHUNK_MS: u64 = 1;
 
 /// The time and the sweeps.

@@ -234,7 +234,7 @@ impl Watches {
     }
 
     /// Up to where a watcher knows everything that concerns it. What others wrote meanwhile counts,
-    /// so that a watcher to whom nothing happens does not fall out of the log.
+    /// so that a watcher that no change concerns does not fall out of the log.
     pub fn position_of(&self, key: usize, partition: &Partition) -> Option<VersionToken> {
         let watcher = self.watchers.get(&key)?;
         let is_it = |audience: &&Audience| audience.partition == partition.id();

@@ -169,8 +169,8 @@ pub fn value_of(number: usize, value_bytes: usize) -> Vec<u8> {
     value
 }
 
-/// An address of this machine that no other node and no client has, with any port: whoever is
-/// started again where it was finds its port free. Its replication port may be another then.
+/// An address of this machine that no other node and no client has, with any port: a node that
+/// is started again where it was finds its port free. Its replication port may be another then.
 pub fn own_address() -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(1);
     format!("127.0.1.{}:0", COUNT.fetch_add(1, Ordering::Relaxed))

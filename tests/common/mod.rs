@@ -258,7 +258,7 @@ pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path of text")
 }
 
-/// The program, without the environment of whoever runs the tests.
+/// The program, without the environment of the user that runs the tests.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_db-node"));
     for (name, _) in std::env::vars_os() {
