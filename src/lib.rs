@@ -93,7 +93,7 @@
 //! | **history**, **lineage** | timeline (Postgres): a leader begins a new one; the chain of them |
 //! | **token** | a version with the history that it is of: ETag, resume position |
 //! | **epoch** | term (Raft), configuration number: decides which node may lead |
-//! | **takeover**, **claim**, **grant** | election: a node claims an epoch, and each other grants it |
+//! | **takeover**, **claim**, **grant** | election: a node claims an epoch, the others grant it |
 //! | **office** | a leader is in office once its claim is granted and all data is here |
 //! | **settled** | role and epoch are durable |
 //! | **turn**, **slice** | one pass of the event loop; a bounded piece of longer work |

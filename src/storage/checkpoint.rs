@@ -273,7 +273,7 @@ enum DecodeState {
 pub struct CheckpointDecoder {
     state: DecodeState,
     header: Option<FileHeader>,
-    adoption: Option<EngineBuilder>,
+    builder: Option<EngineBuilder>,
     chain: u32,
     /// A chunk that waits for its large values, and where it began.
     chunk: Option<(Vec<u8>, Vec<Blob>, u64)>,
@@ -285,11 +285,11 @@ pub struct CheckpointDecoder {
 
 impl Default for CheckpointDecoder {
     fn default() -> Self {
-        let (state, header, adoption, chunk) = (DecodeState::Header, None, None, None);
+        let (state, header, builder, chunk) = (DecodeState::Header, None, None, None);
         Self {
             state,
             header,
-            adoption,
+            builder,
             chain: 0,
             chunk,
             offset: 0,
@@ -336,7 +336,7 @@ impl CheckpointDecoder {
             DecodeState::Header => {
                 let (header, checksum) = FileHeader::decode(FileKind::Checkpoint, &bytes)?;
                 self.chain = checksum;
-                self.adoption = header
+                self.builder = header
                     .hasher
                     .map(|hasher| EngineBuilder::new(hasher, header.position));
                 self.header = Some(header);
@@ -407,7 +407,7 @@ impl CheckpointDecoder {
                 } else {
                     Level::Upper(level)
                 };
-                self.adoption()?
+                self.builder()?
                     .begin_layer(level)
                     .map_err(|error| FormatError::Damaged(error.0))?;
                 DecodeState::ItemHead
@@ -429,8 +429,8 @@ impl CheckpointDecoder {
         Ok(())
     }
 
-    fn adoption(&mut self) -> Result<&mut EngineBuilder, FormatError> {
-        self.adoption
+    fn builder(&mut self) -> Result<&mut EngineBuilder, FormatError> {
+        self.builder
             .as_mut()
             .ok_or(FormatError::Damaged("an item before the header"))
     }
@@ -441,7 +441,7 @@ impl CheckpointDecoder {
             return Ok(());
         };
         let head_begin = std::mem::replace(&mut self.sound_to, begin);
-        self.adoption()?
+        self.builder()?
             .add_chunk(&bytes, blobs)
             .map_err(|error| FormatError::Damaged(error.0))?;
         self.sound_to = head_begin;
@@ -451,7 +451,7 @@ impl CheckpointDecoder {
     /// The engine made of what was fed, whole or not, and the header; none if not even that was
     /// there.
     pub fn finish(self, options: Options) -> Option<(Lsm, FileHeader)> {
-        Some((self.adoption?.finish(options), self.header?))
+        Some((self.builder?.finish(options), self.header?))
     }
 }
 
