@@ -1080,6 +1080,15 @@ fn a_full_disk_stops_writes_until_there_is_room_and_nothing_else() {
     assert!(count >= 14, "only {count}");
     assert_error(&refusal, 503, "storage_stalled");
     assert_stalled(&node, count);
+    // An order does not wait for room either.
+    let order = br#"{"id":0,"role":"leader","epoch":3}"#;
+    let unconfirmed = node.request("POST", "/partition/assign", &[], order);
+    assert_error(&unconfirmed, 503, "storage_stalled");
+    assert!(
+        unconfirmed.text().contains("not confirmed"),
+        "{}",
+        unconfirmed.text()
+    );
     // Once there is room, it goes on by itself; what was refused may be there.
     fs::remove_file(&filler).expect("remove");
     wait_for("writes to go on", || is_writable(&node));

@@ -14,7 +14,7 @@ use super::kv_fields::KvLimits;
 use super::params::Param;
 use super::promise::{Due, Gate};
 use super::route::Route;
-use super::{Api, JSON, refuse, unavailable};
+use super::{Api, JSON, refuse, storage_failed, unavailable};
 
 /// Longest body.
 const BODY_MAX_BYTES: usize = 16 * 1024;
@@ -189,6 +189,12 @@ impl Api<'_> {
         };
         let gate = gate.filter(|gate| !is_settled(gate));
         let partition = self.node.partition(id).ok();
+        let obstacle = partition
+            .as_ref()
+            .and_then(|partition| partition.write_obstacle());
+        if let Some(error) = obstacle.filter(|_| gate.is_some()) {
+            return Err(storage_failed(error));
+        }
         let epoch = partition
             .as_ref()
             .map(|partition| partition.roles().standing().epoch)

@@ -318,7 +318,7 @@ impl Reactor {
                 }
                 DiskNews::Stalled(id, error) => {
                     self.break_stalled(&error, |partition, wait| {
-                        partition == id && matches!(wait, Wait::Disk { .. })
+                        partition == id && matches!(wait, Wait::Disk { .. } | Wait::Settled { .. })
                     });
                 }
                 DiskNews::NotOpened(id, error) => {
