@@ -7,7 +7,7 @@
 //!
 //! # Code map, lowest first
 //!
-//! - [`planted`]: bugs for the simulation to find; compiled in for that alone.
+//! - [`seeded_bugs`]: bugs for the simulation to find; compiled in for that alone.
 //! - [`version`]: which build this is.
 //! - [`swar`]: looking at eight bytes at once.
 //! - [`slew`]: a clock that is never set.
@@ -105,7 +105,7 @@
 //! | **sweep** | rewriting chunks of which much has expired |
 //! | **stranger** | a replication connection that has not said hello |
 
-pub mod planted;
+pub mod seeded_bugs;
 pub mod version;
 pub mod swar;
 pub mod slew;

@@ -13,7 +13,7 @@
 //!
 //! Seeds begin with one of the sequences of messages that once lost writes, or with none.
 //! `DB_NODE_TEST_SEED=n` repeats a run, `DB_NODE_TEST_RUNS=n` does more of them. With the feature
-//! `planted-bugs` the bugs in taking over have to be found.
+//! `seeded-bugs` the bugs in taking over have to be found.
 
 #[path = "common/cluster.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
@@ -821,17 +821,20 @@ fn a_clumsy_controller_loses_nothing_that_a_node_in_reach_held() {
 }
 
 #[test]
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "seeded-bugs")]
 fn every_bug_in_taking_over_is_found() {
-    use db_node::planted::{Bug, plant};
+    use db_node::seeded_bugs::{SeededBug, switch_on};
 
     let mut missed = Vec::new();
-    for bug in Bug::ALL.into_iter().filter(|bug| bug.is_of_takeover()) {
-        plant(Some(bug));
+    for bug in SeededBug::ALL
+        .into_iter()
+        .filter(|bug| bug.is_of_takeover())
+    {
+        switch_on(Some(bug));
         let found = seeds(20_000)
             .into_iter()
             .find(|seed| try_seed(*seed).is_err());
-        plant(None);
+        switch_on(None);
         match found {
             Some(seed) => eprintln!("{bug:?}: found by seed {seed}"),
             None => missed.push(bug),

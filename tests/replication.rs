@@ -12,7 +12,7 @@
 //! their history says.
 //!
 //! `DB_NODE_TEST_SEED=n` repeats a run, `DB_NODE_TEST_RUNS=n` does more of them. With the feature
-//! `planted-bugs` each of the bugs in `src/planted.rs` has to be found.
+//! `seeded-bugs` each of the bugs in `src/seeded_bugs.rs` has to be found.
 
 #[path = "common/cluster.rs"]
 mod cluster;
@@ -1139,18 +1139,18 @@ fn writes_that_wait_for_room_are_not_appended_to_what_replaces_their_data() {
 }
 
 #[test]
-#[cfg(feature = "planted-bugs")]
-fn every_planted_bug_is_found() {
-    use db_node::planted::{Bug, plant};
+#[cfg(feature = "seeded-bugs")]
+fn every_seeded_bug_is_found() {
+    use db_node::seeded_bugs::{SeededBug, switch_on};
 
     let mut missed = Vec::new();
-    let is_sought = |bug: &Bug| !bug.is_of_takeover();
-    for bug in Bug::ALL.into_iter().filter(is_sought) {
-        plant(Some(bug));
+    let is_sought = |bug: &SeededBug| !bug.is_of_takeover();
+    for bug in SeededBug::ALL.into_iter().filter(is_sought) {
+        switch_on(Some(bug));
         let found = seeds(20_000)
             .into_iter()
             .find(|seed| try_seed(*seed).is_err());
-        plant(None);
+        switch_on(None);
         match found {
             Some(seed) => eprintln!("{bug:?}: found by seed {seed}"),
             None => missed.push(bug),

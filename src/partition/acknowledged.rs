@@ -9,8 +9,8 @@
 //!
 //! Not here: counting confirmations (`followers.rs`), holding replies back (`reactor/`).
 
-use crate::planted::{Bug, is_planted};
 use crate::replication::UNHEARD_MS;
+use crate::seeded_bugs::SeededBug;
 use crate::storage::Role;
 
 use super::{Partition, Reached, Wait};
@@ -73,6 +73,6 @@ impl Partition {
         let is_held =
             matches!(self.reached(self.read_wait(count)), Reached::UpTo(held) if held >= needed);
         // Numbers that are waited for ascend: that of the write alone might not.
-        (!is_held && !is_planted(Bug::ReadNotAwaited)).then_some(last_version)
+        (!is_held && !SeededBug::ReadNotAwaited.is_on()).then_some(last_version)
     }
 }

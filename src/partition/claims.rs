@@ -15,9 +15,9 @@
 
 use std::cmp::Ordering;
 
-use crate::planted::{Bug, is_planted};
 use crate::replication::frame::PROTOCOL_MIN;
 use crate::replication::{Ended, Greeting, Intent, PeerState};
+use crate::seeded_bugs::SeededBug;
 use crate::storage::{Lineage, Role};
 
 use super::following::Dial;
@@ -74,7 +74,7 @@ impl Partition {
         let standing = self.roles.standing();
         let is_news =
             state.epoch > standing.epoch && state.epoch - standing.epoch <= EPOCH_LEAP_MAX;
-        if !is_news || is_planted(Bug::EpochNotHeard) {
+        if !is_news || SeededBug::EpochNotHeard.is_on() {
             return;
         }
         let is_own = state.address == self.options.address;
@@ -128,7 +128,7 @@ impl Partition {
             Ordering::Equal => claim.intent == Intent::OrderedClaim || is_its_leader,
             Ordering::Greater => is_believed,
         };
-        if is_granted && !is_planted(Bug::GrantNotKept) {
+        if is_granted && !SeededBug::GrantNotKept.is_on() {
             self.grant(link, claim);
         }
         let intent = if is_granted {

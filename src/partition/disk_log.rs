@@ -16,7 +16,7 @@
 
 use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
-use crate::planted::{Bug, is_planted};
+use crate::seeded_bugs::SeededBug;
 use crate::storage::{StorageError, StoreStats};
 
 /// Taken out of the log at a time: what a turn copies at most, large values aside, which are
@@ -126,7 +126,7 @@ impl DiskLog {
     /// The disk is to hold what `lsm` holds now, and nothing that it held before; the number of
     /// this replacement.
     pub(super) fn begin_replacement(&mut self, lsm: &Lsm) -> u64 {
-        let is_early = is_planted(Bug::ReplacementNotAwaited);
+        let is_early = SeededBug::ReplacementNotAwaited.is_on();
         *self = Self {
             failure: self.failure.take(),
             stall: self.stall.take(),

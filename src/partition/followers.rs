@@ -10,12 +10,12 @@
 use std::collections::VecDeque;
 
 use crate::lsm::Snapshot;
-use crate::planted::{Bug, is_planted};
 use crate::replication::frame::{Frame, PROTOCOL_MIN, RefusalCode};
 use crate::replication::{
     Ended, Feed, FeedStats, Greeting, Intent, NodeId, PeerState, Relation, Source, Sync,
     UNHEARD_MS, is_feed_expected, relation, whole_address,
 };
+use crate::seeded_bugs::SeededBug;
 use crate::storage::{Lineage, Role};
 
 use super::roles::EPOCH_LEAP_MAX;
@@ -324,7 +324,7 @@ impl Partition {
     /// Whether this node may be followed by one that says hello.
     fn check_follower(&mut self, hello: &Greeting) -> Result<(), Turned> {
         let epoch = self.roles.standing().epoch;
-        if hello.epoch > epoch && !is_planted(Bug::EpochNotHeard) {
+        if hello.epoch > epoch && !SeededBug::EpochNotHeard.is_on() {
             return Err(self.hear_epoch(hello));
         }
         if hello.epoch == epoch && self.has_made_way() && !self.roles.is_taking_over() {
@@ -472,7 +472,7 @@ impl Partition {
     }
 
     fn source(&mut self, now_ms: u64) -> Source<'_> {
-        let is_early = is_planted(Bug::SendBeforeSync);
+        let is_early = SeededBug::SendBeforeSync.is_on();
         Source {
             released_version: if is_early {
                 u64::MAX

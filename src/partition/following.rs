@@ -7,11 +7,11 @@
 //!    than every [`RETRY_MAX_MS`] in the end, or of [`RETRY_PARTED_MS`] where the leader holds
 //!    other data.
 
-use crate::planted::{Bug, is_planted};
 use crate::replication::frame::{PROTOCOL_MIN, PROTOCOL_VERSION, RefusalCode};
 use crate::replication::{
     Ended, Following, Installed, Intent, PeerState, Sync, UNHEARD_MS, Upstream, whole_address,
 };
+use crate::seeded_bugs::SeededBug;
 use crate::slew::{LAST_UNIX_MS, SlewedClock};
 use crate::storage::{Dropped, Replacement, Role, Standing};
 
@@ -566,7 +566,7 @@ impl Partition {
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<(), Ended> {
-        let is_early = is_planted(Bug::AckBeforeSync);
+        let is_early = SeededBug::AckBeforeSync.is_on();
         let durable_version = match self.released_version() {
             _ if is_early => u64::MAX,
             // What counts as this epoch's must not be lost as an older one's.

@@ -23,9 +23,9 @@ mod takeover;
 
 use crate::config::Fsync;
 use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Options, Write};
-use crate::planted::{Bug, is_planted};
 use crate::replication::frame::Frame;
 use crate::replication::{NodeId, PeerState};
+use crate::seeded_bugs::SeededBug;
 use crate::slew::SlewedClock;
 use crate::storage::{
     Command, HistoryId, Lineage, Mint, Position, Replacement, StorageError, StoreStats,
@@ -372,7 +372,7 @@ impl Partition {
     pub fn reached(&self, wait: Wait) -> Reached {
         match wait {
             Wait::Disk { tenure } | Wait::Acks { tenure, .. } | Wait::Read { tenure, .. }
-                if tenure != self.tenure && !is_planted(Bug::TenureIgnored) =>
+                if tenure != self.tenure && !SeededBug::TenureIgnored.is_on() =>
             {
                 Reached::Never
             }
@@ -546,7 +546,7 @@ impl Partition {
             .as_ref()
             .filter(|disk| disk.failure().is_none())
             .map(DiskLog::handed_version);
-        let is_early = is_planted(Bug::LogFreedTooEarly);
+        let is_early = SeededBug::LogFreedTooEarly.is_on();
         let needed = if is_early {
             u64::MAX
         } else {

@@ -12,7 +12,7 @@
 //! 5. One message moves the epoch by at most [`EPOCH_LEAP_MAX`]: no typing error uses all epochs
 //!    up.
 
-use crate::planted::{Bug, is_planted};
+use crate::seeded_bugs::SeededBug;
 use crate::storage::{HistoryId, Lineage, Role, Standing};
 
 /// How far above the one in force an epoch may be. Enough for counters and for seconds since 1970,
@@ -152,7 +152,7 @@ impl Roles {
 
     /// Whether the last change is on disk.
     pub fn is_settled(&self) -> bool {
-        self.change == Change::Settled || is_planted(Bug::RoleNotSettled)
+        self.change == Change::Settled || SeededBug::RoleNotSettled.is_on()
     }
 
     /// Changes so far.
@@ -279,7 +279,7 @@ impl Roles {
             now.data_ordered_epoch
         };
         let lineage = match history {
-            Some(history) if !is_planted(Bug::HistoryKept) => now.lineage.begin(history, version),
+            Some(history) if !SeededBug::HistoryKept.is_on() => now.lineage.begin(history, version),
             _ => now.lineage.clone(),
         };
         Standing {

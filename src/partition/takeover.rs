@@ -21,9 +21,9 @@
 //! (`following.rs`), what assignments are allowed (`roles.rs`).
 
 use crate::config::Fsync;
-use crate::planted::{Bug, is_planted};
 use crate::replication::frame::{PROTOCOL_MIN, RefusalCode};
 use crate::replication::{Ended, Intent, PeerState, Relation, Sync, relation};
+use crate::seeded_bugs::SeededBug;
 use crate::storage::{HistoryId, Lineage, PEERS_MAX, Role, Standing};
 
 use super::Partition;
@@ -236,7 +236,7 @@ impl Partition {
     /// there is no other node to ask.
     pub(super) fn begin_takeover(&mut self, basis: Basis) {
         let mut peers = self.with_known_peers(&self.roles.standing().peers);
-        if is_planted(Bug::PeersNotAsked) {
+        if SeededBug::PeersNotAsked.is_on() {
             peers.clear();
         }
         self.roles.begin_takeover();
@@ -460,7 +460,7 @@ impl Partition {
         match upstream.answer_to(standing.epoch) {
             Some(answer) if answer.intent == Intent::Grant && answer.epoch == standing.epoch => {
                 let is_behind = related == Relation::Newer && !takeover.is_announcing();
-                if is_behind && upstream.is_fed() && !is_planted(Bug::TakeoverTooEarly) {
+                if is_behind && upstream.is_fed() && !SeededBug::TakeoverTooEarly.is_on() {
                     return Ok(());
                 }
                 self.end_visit(Visit::Done(now_ms))

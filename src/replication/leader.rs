@@ -13,7 +13,7 @@
 //! Not here: whether a replica may be fed at all (`partition/followers.rs`).
 
 use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
-use crate::planted::{Bug, is_planted};
+use crate::seeded_bugs::SeededBug;
 use crate::storage::{CheckpointEncoder, EncodeStep, Lineage};
 
 use super::frame::{
@@ -138,7 +138,7 @@ impl Feed {
     ) -> Option<Self> {
         let (version, epoch) = (snapshot.version(), source.epoch);
         let late =
-            u64::from(is_planted(Bug::SnapshotOffByOne) && source.lsm.last_version() > version);
+            u64::from(SeededBug::SnapshotOffByOne.is_on() && source.lsm.last_version() > version);
         let (cursor, _) = source.lsm.log_behind(version + late)?;
         let about_bytes = source.lsm.data_bytes() as u64;
         let lineage = source.lineage.shared_with(hello.history);

@@ -14,7 +14,7 @@
 //! (`reactor/`).
 
 use crate::lsm::{LogBatch, LogPosition, Lsm, Options, RecordReader};
-use crate::planted::{Bug, is_planted};
+use crate::seeded_bugs::SeededBug;
 use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, Standing};
 
 use super::frame::{
@@ -403,7 +403,7 @@ impl Upstream {
             Frame::PeerState(state).encode(out);
         }
         let ack = match &self.state {
-            State::Log(_) if is_planted(Bug::AckBeforeApply) => {
+            State::Log(_) if SeededBug::AckBeforeApply.is_on() => {
                 let version = self
                     .leader_version
                     .unwrap_or(applied_version)
@@ -467,7 +467,7 @@ fn check_snapshot(
     if version == 0 {
         return Ok(());
     }
-    let is_empty_taken = is_planted(Bug::EmptinessTaken);
+    let is_empty_taken = SeededBug::EmptinessTaken.is_on();
     let own = (&standing.lineage, version);
     if relation(own, (&start.lineage, start.version)) == Relation::Newer {
         return Ok(());
@@ -485,8 +485,8 @@ fn check_snapshot(
         )));
     }
     let is_ordered = ordered_epoch > standing.data_ordered_epoch
-        || (is_planted(Bug::OwnEpochObeyed) && start.epoch > standing.data_epoch);
-    if is_ordered || is_planted(Bug::DataGivenUp) || is_empty_taken {
+        || (SeededBug::OwnEpochObeyed.is_on() && start.epoch > standing.data_epoch);
+    if is_ordered || SeededBug::DataGivenUp.is_on() || is_empty_taken {
         return Ok(());
     }
     Err(Ended(format!(
@@ -501,7 +501,7 @@ fn check_snapshot(
 impl Upstream {
     fn check_epoch(&self, epoch: u64, standing: &Standing) -> Result<(), Ended> {
         let is_outdated = self.intent == Intent::Follow && epoch < standing.epoch;
-        if is_outdated && !is_planted(Bug::EpochNotChecked) {
+        if is_outdated && !SeededBug::EpochNotChecked.is_on() {
             return Err(Ended(format!(
                 "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew",
                 standing.epoch
@@ -563,7 +563,7 @@ impl LogTail {
         let damaged = |problem| Ended(format!("the log does not continue what is here: {problem}"));
         while let Some(record) = self.reader.next(&mut data).map_err(damaged)? {
             let is_of_batch = record.goes_on() || self.held.is_open();
-            if !is_of_batch || is_planted(Bug::BatchCut) {
+            if !is_of_batch || SeededBug::BatchCut.is_on() {
                 lsm.replay(&record);
                 continue;
             }

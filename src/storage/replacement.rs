@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::lsm::{LogPosition, Snapshot};
-use crate::planted::{Bug, is_planted};
+use crate::seeded_bugs::SeededBug;
 
 use super::checkpoint_writer::CheckpointWriter;
 use super::disk::Disk;
@@ -126,7 +126,7 @@ impl<D: Disk> ReplacementWriter<D> {
         let mut log = LogWriter::new(history, self.position, VecDeque::new(), 0, log_file_bytes);
         let log_id = log.next_header().id();
         log.begin_unnamed(&disk)?;
-        if is_planted(Bug::OldFilesRemovedFirst) {
+        if SeededBug::OldFilesRemovedFirst.is_on() {
             remove_replaced(root, disk.number());
         }
         let files = DataFiles {

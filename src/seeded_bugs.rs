@@ -1,10 +1,10 @@
-//! Known bugs, to be switched on one at a time by the simulation that has to find them
-//! (`tests/replication.rs`, `tests/controller.rs`). Only with the feature `planted-bugs`, which no
-//! binary is built with; without it [`is_planted`] is `false` and nothing of them is left.
+//! Known bugs that the simulations (`tests/replication.rs`, `tests/controller.rs`) switch on, one at
+//! a time, and have to find. They exist only with the feature `seeded-bugs`, which no released
+//! binary has: without it [`SeededBug::is_on`] is `false`, and the compiler removes every one.
 
 /// A bug that could be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
+pub enum SeededBug {
     /// A replica confirms what its leader has, applied or not.
     AckBeforeApply,
     /// A replica confirms as lasting what is not on its disk yet.
@@ -47,7 +47,7 @@ pub enum Bug {
     ReadNotAwaited,
 }
 
-impl Bug {
+impl SeededBug {
     /// All of them.
     pub const ALL: [Self; 20] = [
         Self::AckBeforeApply,
@@ -73,7 +73,7 @@ impl Bug {
     ];
 }
 
-impl Bug {
+impl SeededBug {
     /// Whether it shows with a controller that names no epochs (`tests/controller.rs`).
     pub fn is_of_takeover(self) -> bool {
         matches!(
@@ -86,33 +86,37 @@ impl Bug {
     }
 }
 
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "seeded-bugs")]
 mod switch {
     use std::cell::Cell;
 
-    use super::Bug;
+    use super::SeededBug;
 
     thread_local! {
-        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static ACTIVE: Cell<Option<SeededBug>> = const { Cell::new(None) };
     }
 
-    /// Switches a bug on for this thread, and any other off.
-    pub fn plant(bug: Option<Bug>) {
-        PLANTED.set(bug);
+    /// Switches one bug on for this thread, and every other bug off.
+    pub fn switch_on(bug: Option<SeededBug>) {
+        ACTIVE.set(bug);
     }
 
-    /// Whether a bug is on.
-    pub fn is_planted(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug)
+    impl SeededBug {
+        /// Whether this bug is switched on.
+        pub fn is_on(self) -> bool {
+            ACTIVE.get() == Some(self)
+        }
     }
 }
 
-#[cfg(feature = "planted-bugs")]
-pub use switch::{is_planted, plant};
+#[cfg(feature = "seeded-bugs")]
+pub use switch::switch_on;
 
-/// Whether a bug is on: never.
-#[cfg(not(feature = "planted-bugs"))]
-#[inline(always)]
-pub fn is_planted(_: Bug) -> bool {
-    false
+#[cfg(not(feature = "seeded-bugs"))]
+impl SeededBug {
+    /// Whether this bug is switched on: never, without the feature.
+    #[inline(always)]
+    pub fn is_on(self) -> bool {
+        false
+    }
 }
