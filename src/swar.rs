@@ -37,6 +37,12 @@ pub fn above(word: u64, limit: u8) -> u64 {
     (word.wrapping_add(u64::from(0x7f - limit) * ONES) | word) & HIGHS
 }
 
+/// Whether all bytes are ASCII.
+#[inline]
+pub fn is_ascii(word: u64) -> bool {
+    word & HIGHS == 0
+}
+
 /// Where the first marked byte is, 0 to 7; 8: there is none.
 #[inline]
 pub fn first(marks: u64) -> usize {

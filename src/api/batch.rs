@@ -24,7 +24,7 @@ use super::intake::{Intake, ReadyValue, claim_refused};
 use super::json_value::{JsonValueSource, render_value};
 use super::kv::{NOT_DELETED, condition_failed, declared_bytes};
 use super::kv_fields::KvLimits;
-use super::positions::{add_version, with_etag};
+use super::positions::add_version;
 use super::{Api, JSON, refuse};
 
 /// Bytes of values that the gets of one batch may ask for; large ones, which are not copied, do not
@@ -66,7 +66,7 @@ impl Results {
                     );
                     return Err(Refusal::new(413, "batch_too_large", message));
                 }
-                render_value(self.text(), bytes, token);
+                render_value(self.text(), bytes, &token.text());
             }
             Value::Large(blob) => {
                 self.pieces
@@ -175,7 +175,7 @@ fn results_of(
 fn add_written(text: &mut Vec<u8>, fields: &[u8], token: VersionToken) {
     text.extend_from_slice(b"{\"success\":true,");
     text.extend_from_slice(fields);
-    add_version(text, token);
+    add_version(text, &token.text());
     text.push(b'}');
 }
 
@@ -255,7 +255,7 @@ impl Api<'_> {
             Ok((mut results, due, written)) => {
                 let reply = self.promise(due, reply).status(200);
                 let reply = match written {
-                    Some(token) => with_etag(reply, token),
+                    Some(token) => reply.etag(token.text().as_bytes()),
                     None => reply,
                 };
                 let reply = reply.content_type(JSON);

@@ -27,7 +27,7 @@ impl BodySource for DigestSource {
             return Fill::More;
         };
         out.push(b'{');
-        add_position(out, self.token);
+        add_position(out, &self.token.text());
         let rest = format!(",\"keys\":{key_count},\"digest\":\"{digest:032x}\"}}");
         out.extend_from_slice(rest.as_bytes());
         Fill::Done

@@ -3,7 +3,7 @@
 //! Invariant: what is read here, [`JsonBody`](super::json_body::JsonBody) reads alike. Whatever is
 //! not plainly right is left to it: what is cut, has escapes, other fields, or is wrong.
 
-use super::json_text::plain_bytes;
+use super::json_text::plain_text;
 
 /// The key, and the value if there is one, of an object with no other fields; `None`: it is not
 /// whole and plain.
@@ -20,8 +20,8 @@ pub(super) fn plain_fields(body: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
             &mut value
         };
         let text = skip_space(skip_space(rest).strip_prefix(b":")?).strip_prefix(b"\"")?;
-        let (text, behind) = text.split_at(plain_bytes(text));
-        if field.replace(text).is_some() || std::str::from_utf8(text).is_err() {
+        let (text, behind) = plain_text(text)?;
+        if field.replace(text).is_some() {
             return None;
         }
         rest = skip_space(behind.strip_prefix(b"\"")?);
@@ -40,6 +40,9 @@ pub(super) fn plain_fields(body: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 
 #[inline]
 fn skip_space(mut text: &[u8]) -> &[u8] {
+    if text.first().is_some_and(|byte| *byte > b' ') {
+        return text;
+    }
     while let [b' ' | b'\t' | b'\n' | b'\r', behind @ ..] = text {
         text = behind;
     }

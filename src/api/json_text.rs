@@ -18,19 +18,40 @@ pub(super) fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
 /// How many bytes there are before the first that needs an escape.
 #[inline]
 pub(super) fn plain_bytes(text: &[u8]) -> usize {
+    plain_start(text).0
+}
+
+/// How many bytes there are before the first that needs an escape, and all bits that are set in
+/// the eights of bytes that were looked at: without the highest one they are ASCII.
+#[inline]
+fn plain_start(text: &[u8]) -> (usize, u64) {
     let (eights, rest) = text.as_chunks();
+    let mut bits = 0;
     for (index, eight) in eights.iter().enumerate() {
         let word = u64::from_le_bytes(*eight);
+        bits |= word;
         let found = swar::below(word, 0x20) | swar::equal(word, b'"') | swar::equal(word, b'\\');
         if found != 0 {
-            return 8 * index + swar::first(found);
+            return (8 * index + swar::first(found), bits);
         }
     }
-    text.len() - rest.len()
-        + rest
-            .iter()
-            .position(|byte| needs_escape(*byte))
-            .unwrap_or(rest.len())
+    for (index, byte) in rest.iter().enumerate() {
+        bits |= u64::from(*byte);
+        if needs_escape(*byte) {
+            return (text.len() - rest.len() + index, bits);
+        }
+    }
+    (text.len(), bits)
+}
+
+/// The text before the first byte that needs an escape, and the bytes from there on; `None` if it
+/// is not UTF-8.
+#[inline]
+pub(super) fn plain_text(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (plain_bytes, bits) = plain_start(text);
+    let (plain, behind) = text.split_at(plain_bytes);
+    let is_text = swar::is_ascii(bits) || std::str::from_utf8(plain).is_ok();
+    is_text.then_some((plain, behind))
 }
 
 #[inline]

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::http::{BodySource, Fill};
 use crate::lsm::Blob;
-use crate::storage::VersionToken;
+use crate::storage::{TokenText, VersionToken};
 
 use super::json_text::{Utf8Validator, escape_into};
 use super::positions::add_version;
@@ -28,14 +28,14 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
 
 /// Appends the whole answer; for values that are not large.
 #[inline]
-pub(super) fn render_value(out: &mut Vec<u8>, value: &[u8], token: VersionToken) {
+pub(super) fn render_value(out: &mut Vec<u8>, value: &[u8], token: &TokenText) {
     out.extend_from_slice(BEGIN);
     render_rest(out, value, token);
 }
 
 /// The same behind the quote that begins the value.
 #[inline]
-pub(super) fn render_rest(out: &mut Vec<u8>, value: &[u8], token: VersionToken) {
+pub(super) fn render_rest(out: &mut Vec<u8>, value: &[u8], token: &TokenText) {
     if is_text(value) {
         escape_into(out, value);
         render_end(out, Encoding::Text, token);
@@ -45,7 +45,7 @@ pub(super) fn render_rest(out: &mut Vec<u8>, value: &[u8], token: VersionToken) 
     }
 }
 
-fn render_end(out: &mut Vec<u8>, encoding: Encoding, token: VersionToken) {
+fn render_end(out: &mut Vec<u8>, encoding: Encoding, token: &TokenText) {
     out.extend_from_slice(match encoding {
         Encoding::Text => b"\",",
         Encoding::Base64 => b"\",\"encoding\":\"base64\",",
@@ -146,7 +146,7 @@ impl BodySource for JsonValueSource {
         if self.done_bytes < value.len() {
             return Fill::More;
         }
-        render_end(out, encoding, self.token);
+        render_end(out, encoding, &self.token.text());
         Fill::Done
     }
 }
@@ -188,7 +188,7 @@ mod tests {
             let value = random_value(&mut rng);
             let token = lineage.token_of(round);
             let mut whole = Vec::new();
-            render_value(&mut whole, &value, token);
+            render_value(&mut whole, &value, &token.text());
             let mut sliced = Vec::new();
             let mut source = JsonValueSource::new(Arc::new(value.clone()), token);
             let budget = rng.usize(1..200);

@@ -7,7 +7,7 @@ use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, ReplyHead, Targe
 use crate::lsm::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, NewValue, Value};
 use crate::node::ClaimKind;
 use crate::partition::{ConditionFailed, Conditions, Partition};
-use crate::storage::VersionToken;
+use crate::storage::{TokenText, VersionToken};
 
 use super::accept::preferred;
 use super::conditions::conditions_of;
@@ -17,7 +17,7 @@ use super::json_plain::plain_fields;
 use super::json_value::{JsonValueSource, render_value};
 use super::kv_fields::{Allowed, KvLimits, value_too_large};
 use super::params::Param;
-use super::positions::{add_version, check_min_version, with_etag, with_weak_etag};
+use super::positions::{add_written, check_min_version};
 use super::promise::Due;
 use super::query::{Query, check_key, decode_path_key};
 use super::route::Route;
@@ -25,6 +25,8 @@ use super::ttl::{remaining, ttl_of};
 use super::{Api, JSON, refuse};
 
 const RAW: &str = "application/octet-stream";
+
+const JSON_LINE: &str = "Content-Type: application/json\r\n";
 
 /// What goes with a value, in either form. Parts of values are not sent.
 const JSON_LINES: &str = "Content-Type: application/json\r\nAccept-Ranges: none\r\n";
@@ -341,7 +343,7 @@ impl Api<'_> {
         });
         *self.scratch = match found {
             Ok((_, token, _, true)) => {
-                with_etag_of(form, reply.status(304), token).empty();
+                with_etag(form, reply.status(304), &token.text()).empty();
                 scratch
             }
             Ok((entry, token, now_ms, false)) => {
@@ -390,13 +392,16 @@ impl Api<'_> {
         });
         match written {
             Ok((token, created, due)) => {
+                let text = token.text();
                 self.scratch.clear();
-                self.scratch.extend_from_slice(b"{\"success\":true,");
-                add_version(self.scratch, token);
-                self.scratch.push(b'}');
+                add_written(self.scratch, &text);
                 let status = if created { 201 } else { 200 };
                 let reply = self.promise(due, reply);
-                with_etag(reply.status(status).content_type(JSON), token).body(self.scratch);
+                reply
+                    .status(status)
+                    .lines(JSON_LINE)
+                    .etag(text.as_bytes())
+                    .body(self.scratch);
             }
             Err(refusal) => refuse(reply, &refusal),
         }
@@ -438,13 +443,17 @@ impl Api<'_> {
         };
         match (form, deleted) {
             (Form::Json, Ok(Some((_, token)))) => {
-                with_etag(reply.status(200).content_type(JSON), token).body(DELETED);
+                reply
+                    .status(200)
+                    .content_type(JSON)
+                    .etag(token.text().as_bytes())
+                    .body(DELETED);
             }
             (Form::Json, Ok(None)) => {
                 reply.status(200).content_type(JSON).body(NOT_DELETED);
             }
             (Form::Raw | Form::RawByChoice, Ok(Some((_, token)))) => {
-                with_etag(reply.status(204), token).empty();
+                reply.status(204).etag(token.text().as_bytes()).empty();
             }
             (Form::Raw | Form::RawByChoice, Ok(None)) => refuse(reply, &key_not_found()),
             (_, Err(refusal)) => refuse(reply, &refusal),
@@ -456,10 +465,10 @@ impl Api<'_> {
 /// cache could send one for the other (RFC 9110, section 8.8.1): the form that is sent by choice
 /// has a weak one, with the same token in it.
 #[inline]
-fn with_etag_of(form: Form, head: ReplyHead<'_>, token: VersionToken) -> ReplyHead<'_> {
+fn with_etag<'o>(form: Form, head: ReplyHead<'o>, token: &TokenText) -> ReplyHead<'o> {
     match form {
-        Form::Json | Form::Raw => with_etag(head, token),
-        Form::RawByChoice => with_weak_etag(head, token),
+        Form::Json | Form::Raw => head.etag(token.as_bytes()),
+        Form::RawByChoice => head.weak_etag(token.as_bytes()),
     }
 }
 
@@ -481,20 +490,24 @@ fn send_value(
         (None, _) => reply.status(200),
         (Some(at_ms), _) => reply.status(200).header("X-TTL", &remaining(at_ms, now_ms)),
     };
+    let text = token.text();
     match (form, entry.value) {
         (Form::Json, Value::Inline(value)) => {
-            render_value(&mut scratch, value, token);
-            with_etag(reply.lines(JSON_LINES), token).body(&scratch);
+            render_value(&mut scratch, value, &text);
+            reply.lines(JSON_LINES).etag(text.as_bytes()).body(&scratch);
         }
         (Form::Json, Value::Large(blob)) => {
             let source = JsonValueSource::new(Arc::clone(blob), token);
-            with_etag(reply.lines(JSON_LINES), token).source(Box::new(source));
+            reply
+                .lines(JSON_LINES)
+                .etag(text.as_bytes())
+                .source(Box::new(source));
         }
         (Form::Raw | Form::RawByChoice, Value::Inline(value)) => {
-            with_etag_of(form, reply.lines(RAW_LINES), token).body(value);
+            with_etag(form, reply.lines(RAW_LINES), &text).body(value);
         }
         (Form::Raw | Form::RawByChoice, Value::Large(blob)) => {
-            with_etag_of(form, reply.lines(RAW_LINES), token).blob(Arc::clone(blob));
+            with_etag(form, reply.lines(RAW_LINES), &text).blob(Arc::clone(blob));
         }
         (_, Value::Tombstone) => {}
     }

@@ -3,47 +3,38 @@
 //! Not here: how a token looks and whether a lineage holds it (`storage/version_token.rs`); entity
 //! tags in conditions (`conditions.rs`).
 
-use crate::http::{Refusal, ReplyHead};
+use crate::http::Refusal;
 use crate::partition::{Partition, PositionError};
-use crate::storage::{Position, VersionToken};
+use crate::storage::{Position, TokenText};
 
 use super::params::Param;
 use super::query::Query;
 
 /// Appends the fields `"version":N,"etag":"N-hhhhhhhh"`.
 #[inline]
-pub(super) fn add_version(out: &mut Vec<u8>, token: VersionToken) {
-    add_token_behind(out, b"\"version\":", b",\"etag\":\"", token);
+pub(super) fn add_version(out: &mut Vec<u8>, token: &TokenText) {
+    add_fields(out, b"\"version\":", b",\"etag\":\"", token, b"\"");
 }
 
 /// Appends the fields `"version":N,"position":"N-hhhhhhhh"`.
-pub(super) fn add_position(out: &mut Vec<u8>, token: VersionToken) {
-    add_token_behind(out, b"\"version\":", b",\"position\":\"", token);
+pub(super) fn add_position(out: &mut Vec<u8>, token: &TokenText) {
+    add_fields(out, b"\"version\":", b",\"position\":\"", token, b"\"");
+}
+
+/// Appends the whole answer to a write.
+#[inline]
+pub(super) fn add_written(out: &mut Vec<u8>, token: &TokenText) {
+    let before = b"{\"success\":true,\"version\":";
+    add_fields(out, before, b",\"etag\":\"", token, b"\"}");
 }
 
 #[inline(always)] // so that the pieces are of known length
-fn add_token_behind(out: &mut Vec<u8>, before: &[u8], between: &[u8], token: VersionToken) {
-    let mut buffer = itoa::Buffer::new();
-    let version = buffer.format(token.version).as_bytes();
+fn add_fields(out: &mut Vec<u8>, before: &[u8], between: &[u8], token: &TokenText, after: &[u8]) {
     out.extend_from_slice(before);
-    out.extend_from_slice(version);
+    out.extend_from_slice(token.version());
     out.extend_from_slice(between);
-    out.extend_from_slice(version);
-    let mut end = *b"-        \"";
-    end[1..9].copy_from_slice(token.history.as_bytes());
-    out.extend_from_slice(&end);
-}
-
-/// The head with the token as its entity tag.
-#[inline]
-pub(super) fn with_etag(head: ReplyHead<'_>, token: VersionToken) -> ReplyHead<'_> {
-    head.etag(token.version, token.history.as_bytes())
-}
-
-/// The same, for one of two forms that have it in common.
-#[inline]
-pub(super) fn with_weak_etag(head: ReplyHead<'_>, token: VersionToken) -> ReplyHead<'_> {
-    head.weak_etag(token.version, token.history.as_bytes())
+    out.extend_from_slice(token.as_bytes());
+    out.extend_from_slice(after);
 }
 
 impl Query<'_> {

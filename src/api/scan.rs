@@ -149,11 +149,11 @@ impl ScanSource {
             }
             Value::Inline(bytes) if self.wanted.with_values => {
                 out.extend_from_slice(b",\"value\":\"");
-                render_rest(out, bytes, token);
+                render_rest(out, bytes, &token.text());
             }
             _ => {
                 out.push(b',');
-                add_version(out, token);
+                add_version(out, &token.text());
                 out.push(b'}');
             }
         }
@@ -179,7 +179,7 @@ impl ScanSource {
             out.extend_from_slice(b"\"next\":null");
         }
         out.push(b',');
-        add_position(out, self.token);
+        add_position(out, &self.token.text());
         out.push(b'}');
     }
 }

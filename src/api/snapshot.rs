@@ -9,7 +9,6 @@ use crate::lsm::Snapshot;
 use crate::node::Slot;
 use crate::storage::{CheckpointEncoder, EncodeStep, HistoryId, VersionToken};
 
-use super::positions::with_etag;
 use super::{Api, refuse};
 
 /// Backups and digests at a time: each pins all data as it was.
@@ -68,7 +67,8 @@ impl Api<'_> {
                 let encoder = CheckpointEncoder::new(snapshot, history);
                 let name = format!("attachment; filename=\"db-node-{token}.dbn\"");
                 let reply = reply.status(200).content_type("application/octet-stream");
-                with_etag(reply, token)
+                reply
+                    .etag(token.text().as_bytes())
                     .header("Content-Disposition", &name)
                     .source(Box::new(Backup {
                         encoder,

@@ -105,7 +105,7 @@ impl WatchForm {
         match self {
             Self::LongPoll => {
                 out.extend_from_slice(b"],");
-                add_position(out, position);
+                add_position(out, &position.text());
                 out.push(b'}');
             }
             Self::Events => self.sign_of_life(position, out),
@@ -123,7 +123,7 @@ impl WatchForm {
 
 fn add_id(token: VersionToken, out: &mut Vec<u8>) {
     out.extend_from_slice(b"id: ");
-    token.render(out);
+    out.extend_from_slice(token.text().as_bytes());
     out.push(b'\n');
 }
 
@@ -137,7 +137,7 @@ fn op(record: &StreamRecord<'_>) -> &'static [u8] {
 
 fn add_change(record: &StreamRecord<'_>, token: VersionToken, out: &mut Vec<u8>) {
     out.push(b'{');
-    add_version(out, token);
+    add_version(out, &token.text());
     out.extend_from_slice(b",\"op\":\"");
     out.extend_from_slice(op(record));
     out.extend_from_slice(b"\",");

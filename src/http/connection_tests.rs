@@ -86,7 +86,7 @@ impl Handler for Echoes {
             b"/early" => reply.status(403).content_type("text/plain").body(b"no"),
             b"/blob" => reply
                 .status(200)
-                .etag(1, b"00000000")
+                .etag(b"1-00000000")
                 .blob(Blob::new(vec![b'B'; 100_000])),
             b"/source" => reply.status(200).source(Box::new(Count(3))),
             b"/nothing" => reply.status(204).empty(),

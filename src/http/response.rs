@@ -23,23 +23,35 @@ const HEAD_ROOM_BYTES: usize = 256;
 
 /// The value of the Date header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HttpDate([u8; 29]);
+pub struct HttpDate {
+    date: [u8; DATE_BYTES],
+    /// How a response with status 200 begins, as one piece: most have it.
+    ok_lines: [u8; OK_LINES_BYTES],
+}
+
+const DATE_BYTES: usize = 29;
+const OK_LINE: &[u8] = b"HTTP/1.1 200 OK\r\nDate: ";
+const OK_LINES_BYTES: usize = OK_LINE.len() + DATE_BYTES + 2;
 
 impl HttpDate {
     /// The date this many seconds after 1970 began, e.g. `Sun, 06 Nov 1994 08:49:37 GMT`.
     pub fn from_unix_seconds(seconds: u64) -> Self {
         let since = std::time::Duration::from_secs(seconds.min(LAST_UNIX_SECOND));
         let text = httpdate::fmt_http_date(std::time::SystemTime::UNIX_EPOCH + since);
-        let mut bytes = *b"Thu, 01 Jan 1970 00:00:00 GMT";
-        if text.len() == bytes.len() {
-            bytes.copy_from_slice(text.as_bytes());
+        let mut date = *b"Thu, 01 Jan 1970 00:00:00 GMT";
+        if text.len() == date.len() {
+            date.copy_from_slice(text.as_bytes());
         }
-        Self(bytes)
+        let mut ok_lines = [0; OK_LINES_BYTES];
+        ok_lines[..OK_LINE.len()].copy_from_slice(OK_LINE);
+        ok_lines[OK_LINE.len()..][..DATE_BYTES].copy_from_slice(&date);
+        ok_lines[OK_LINES_BYTES - 2..].copy_from_slice(b"\r\n");
+        Self { date, ok_lines }
     }
 
     /// The 29 bytes.
-    pub fn as_bytes(&self) -> &[u8; 29] {
-        &self.0
+    pub fn as_bytes(&self) -> &[u8; DATE_BYTES] {
+        &self.date
     }
 }
 
@@ -136,13 +148,28 @@ impl<'o> Reply<'o> {
     }
 
     /// Begins the response: status line and Date.
-    pub fn status(self, status: u16) -> ReplyHead<'o> {
+    #[inline]
+    pub fn status(mut self, status: u16) -> ReplyHead<'o> {
         debug_assert!(
             (200..=599).contains(&status),
             "{status} is not the status of a final response"
         );
         let bytes = self.out.bytes();
         bytes.reserve(HEAD_ROOM_BYTES);
+        if (status, self.exchange.vary) == (200, Vary::Nothing) {
+            bytes.extend_from_slice(&self.date.ok_lines);
+        } else {
+            self.begin_head(status);
+        }
+        ReplyHead {
+            reply: self,
+            status,
+        }
+    }
+
+    /// Appends status line, Date, and Vary where the form depends on something.
+    fn begin_head(&mut self, status: u16) {
+        let bytes = self.out.bytes();
         if let Some(line) = status_line(status) {
             bytes.extend_from_slice(line.as_bytes());
         } else {
@@ -156,10 +183,6 @@ impl<'o> Reply<'o> {
             Vary::Accept => b"\r\nVary: Accept\r\n",
         };
         bytes.extend_from_slice(end);
-        ReplyHead {
-            reply: self,
-            status,
-        }
     }
 
     /// Answers with a refusal, as JSON.
@@ -212,26 +235,24 @@ impl ReplyHead<'_> {
         self
     }
 
-    /// `ETag: "N-hhhhhhhh"`: a number, and eight digits that tell whose number it is.
+    /// `ETag: "…"`: a strong entity tag.
     #[inline]
-    pub fn etag(self, number: u64, digits: &[u8; 8]) -> Self {
-        self.tag(b"ETag: \"", number, *digits)
+    pub fn etag(self, tag: &[u8]) -> Self {
+        self.tag(b"ETag: \"", tag)
     }
 
-    /// `ETag: W/"N-hhhhhhhh"`: the same of a form that shares its number with another one.
+    /// `ETag: W/"…"`: a weak one, of a form that shares its tag with another one.
     #[inline]
-    pub fn weak_etag(self, number: u64, digits: &[u8; 8]) -> Self {
-        self.tag(b"ETag: W/\"", number, *digits)
+    pub fn weak_etag(self, tag: &[u8]) -> Self {
+        self.tag(b"ETag: W/\"", tag)
     }
 
-    #[inline(always)] // so that the pieces are of known length
-    fn tag(self, before: &[u8], number: u64, digits: [u8; 8]) -> Self {
-        let mut end = *b"-        \"\r\n";
-        end[1..9].copy_from_slice(&digits);
+    #[inline]
+    fn tag(self, before: &[u8], tag: &[u8]) -> Self {
         let bytes = self.reply.out.bytes();
         bytes.extend_from_slice(before);
-        bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-        bytes.extend_from_slice(&end);
+        bytes.extend_from_slice(tag);
+        bytes.extend_from_slice(b"\"\r\n");
         self
     }
 
@@ -500,7 +521,7 @@ mod tests {
             reply
                 .status(200)
                 .content_type("text/plain")
-                .etag(7, b"1a2b3c4d")
+                .etag(b"7-1a2b3c4d")
                 .body(b"hi");
         });
         assert_eq!(

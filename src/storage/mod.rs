@@ -62,7 +62,7 @@ pub use replacement::{Dropped, Replacement};
 pub use standing::{PEERS_MAX, Role, Standing};
 pub use store::{CheckpointEnd, Store, StoreStats, Written};
 pub use thread::{DiskThread, Plan};
-pub use version_token::{HistoryPrefix, Position, VersionToken};
+pub use version_token::{HistoryPrefix, Position, TokenText, VersionToken};
 pub use worker::{Command, DiskWorker, Disks, Event, Loaded};
 
 /// The number in a file name such as `wal-00000000000000000001.log`.

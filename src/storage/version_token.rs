@@ -29,6 +29,9 @@ use super::lineage::{HistoryId, Lineage};
 
 const PREFIX_BYTES: usize = 8;
 
+/// The longest version has 20 digits.
+const TOKEN_MAX_BYTES: usize = 20 + 1 + PREFIX_BYTES;
+
 /// The first eight hexadecimal digits of a history's id, as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HistoryPrefix([u8; PREFIX_BYTES]);
@@ -80,12 +83,40 @@ impl VersionToken {
         })
     }
 
-    /// Appends the text.
+    /// The text: `N-hhhhhhhh`.
     #[inline]
-    pub fn render(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(itoa::Buffer::new().format(self.version).as_bytes());
-        out.push(b'-');
-        out.extend_from_slice(&self.history.0);
+    pub fn text(&self) -> TokenText {
+        let mut number = itoa::Buffer::new();
+        let number = number.format(self.version).as_bytes();
+        let mut bytes = [0; TOKEN_MAX_BYTES];
+        bytes[..number.len()].copy_from_slice(number);
+        bytes[number.len()] = b'-';
+        bytes[number.len() + 1..][..PREFIX_BYTES].copy_from_slice(&self.history.0);
+        TokenText {
+            bytes,
+            version_bytes: number.len(),
+        }
+    }
+}
+
+/// The text of a token, for answers that it stands in more than once.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenText {
+    bytes: [u8; TOKEN_MAX_BYTES],
+    version_bytes: usize,
+}
+
+impl TokenText {
+    /// The whole token.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.version_bytes + 1 + PREFIX_BYTES]
+    }
+
+    /// The version alone.
+    #[inline]
+    pub fn version(&self) -> &[u8] {
+        &self.bytes[..self.version_bytes]
     }
 }
 
@@ -175,7 +206,7 @@ mod tests {
             "7-12345678",
         ] {
             let mut rendered = Vec::new();
-            token(text).render(&mut rendered);
+            rendered.extend_from_slice(token(text).text().as_bytes());
             assert_eq!(rendered, text.as_bytes());
             assert_eq!(token(text).to_string(), text);
         }
