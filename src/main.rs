@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use db_node::allocator;
 use db_node::config::{self, Invocation};
 use db_node::reactor;
-use db_node::storage::Mint;
+use db_node::storage::IdGenerator;
 use db_node::version;
 
 /// Exit codes besides success (0); see `api.md` and the README.
@@ -45,7 +45,7 @@ fn run(config: &config::Config) -> Result<(), (String, u8)> {
             )
         })?;
     }
-    reactor::run(config, u64::from_ne_bytes(seed), Mint::new(identity)).map_err(|error| {
+    reactor::run(config, u64::from_ne_bytes(seed), IdGenerator::new(identity)).map_err(|error| {
         (
             error.to_string(),
             if error.is_usage() {

@@ -418,19 +418,19 @@ impl Run {
                     .and_then(|seen| seen.taking_over_since_ms)
                     .unwrap_or(now_ms)
             });
-            let epoch = roles.standing().epoch;
+            let epoch = roles.meta().epoch;
             let epoch_since_ms = before
                 .filter(|seen| seen.epoch == epoch)
                 .map_or(now_ms, |seen| seen.epoch_since_ms);
             let now = Seen {
                 incarnation,
-                lineage: roles.standing().lineage.clone(),
+                lineage: roles.meta().lineage.clone(),
                 version: partition.lsm().last_version(),
                 taking_over_since_ms,
                 is_leading: roles.role() == Role::Leader,
                 epoch,
                 epoch_since_ms,
-                data_epoch: roles.standing().data_epoch,
+                data_epoch: roles.meta().data_epoch,
             };
             // That of its data before it leads, also from before a restart that kept the data.
             let data_epoch = self
@@ -511,9 +511,9 @@ impl Run {
     /// What a node holds: a lineage, its newest version, its epoch.
     fn data_of(&mut self, host: usize) -> Option<(Lineage, u64, u64)> {
         let partition = partition(&mut self.cluster, host)?;
-        let standing = partition.roles().standing();
+        let meta = partition.roles().meta();
         let version = partition.lsm().last_version();
-        Some((standing.lineage.clone(), version, standing.data_epoch))
+        Some((meta.lineage.clone(), version, meta.data_epoch))
     }
 
     fn picture(&mut self) -> String {
@@ -525,7 +525,7 @@ impl Run {
                 format!(
                     "{host}: {}, version {version}, {:?}, {stats:?}",
                     partition.state_name(),
-                    roles.standing()
+                    roles.meta()
                 )
             });
             lines.push(line.unwrap_or_else(|| format!("{host}: down")));
@@ -565,9 +565,9 @@ impl Run {
         let mut epoch = 0;
         for host in 0..self.host_count() {
             let partition = partition(&mut self.cluster, host).expect("all are up");
-            let standing = partition.roles().standing();
-            epoch = epoch.max(standing.epoch);
-            best = best.max((standing.data_epoch, partition.lsm().last_version(), host));
+            let meta = partition.roles().meta();
+            epoch = epoch.max(meta.epoch);
+            best = best.max((meta.data_epoch, partition.lsm().last_version(), host));
         }
         self.leader = best.2;
         for host in 0..self.host_count() {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use common::{Folder, Node, command, text, wait_for};
 use db_node::lsm::{LogBatch, Lsm, NewValue, Options, Value};
-use db_node::storage::{HistoryId, Recovered, RecoveryOptions, recover};
+use db_node::storage::{HistoryId, RecoveredPartition, RecoveryOptions, recover};
 use sim_disk::{Shortage, SimDisk};
 
 fn start(data: &Path, more: &[&str]) -> Node {
@@ -342,12 +342,12 @@ fn a_directory_without_log_end_is_read_on_a_full_disk() {
             assert!(refusal.to_string().contains("ulimit -n"), "{refusal}");
             disk.set_shortage(Some(shortage));
             for _ in 0..2 {
-                let Recovered { lsm, .. } = start(&disk).expect("all can be read");
+                let RecoveredPartition { lsm, .. } = start(&disk).expect("all can be read");
                 assert_holds(&lsm, content, name);
                 assert!(!disk.files().contains_key("log-end"));
                 disk.crash();
             }
-            let Recovered {
+            let RecoveredPartition {
                 mut lsm, mut store, ..
             } = start(&disk).expect("all can be read");
             lsm.keep_log_behind(lsm.last_version());
@@ -360,7 +360,7 @@ fn a_directory_without_log_end_is_read_on_a_full_disk() {
             store.append(&batch).expect("there is room");
             store.sync().expect("there is room");
             disk.crash();
-            let Recovered { lsm, .. } = start(&disk).expect("it is taken over");
+            let RecoveredPartition { lsm, .. } = start(&disk).expect("it is taken over");
             assert_holds(&lsm, content, name);
             assert_holds(&lsm, &[("new", "v")], name);
             assert!(disk.files().contains_key("log-end"));

@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use db_node::lsm::{LogBatch, Lsm, NewValue, Options, ScanState, Value, WalCursor};
 use db_node::storage::{
-    HistoryId, Lineage, Recovered, RecoveryOptions, Replacement, Role, Standing, StorageError,
-    Store, recover,
+    HistoryId, Lineage, PartitionMeta, RecoveredPartition, RecoveryOptions, Replacement, Role,
+    StorageError, Store, recover,
 };
 
 use sim_disk::{Fault, SimDisk};
@@ -167,7 +167,7 @@ struct Run {
     replaced: Vec<World>,
     history: HistoryId,
     /// What `partition.json` may say: it was written last, or is on its way.
-    standings: Vec<Option<Standing>>,
+    standings: Vec<Option<PartitionMeta>>,
     epoch: u64,
     /// Earlier states of the files.
     copies: Vec<Files>,
@@ -191,7 +191,7 @@ impl Run {
         }
     }
 
-    fn recover(&self, accept: bool) -> Result<Recovered<SimDisk>, StorageError> {
+    fn recover(&self, accept: bool) -> Result<RecoveredPartition<SimDisk>, StorageError> {
         let options = options(self.log_file_bytes, accept);
         recover(self.disk.clone(), options, &mut |_| {})
     }
@@ -220,8 +220,8 @@ impl Run {
         self.rng.fill(&mut self.history.0);
         let world = self.worlds[&before.0].clone();
         self.worlds.insert(self.history.0, world);
-        let standing = self.next_standing(self.history);
-        running.store.settle(&standing)?;
+        let meta = self.next_standing(self.history);
+        running.store.settle(&meta)?;
         self.settled();
         self.worlds.remove(&before.0);
         Ok(running)
@@ -238,23 +238,27 @@ impl Run {
     }
 
     /// Checks a start that nothing was accepted for; `least_version` is the one it must come to.
-    fn check(&mut self, recovered: Recovered<SimDisk>, least_version: Option<u64>) -> Running {
-        let Recovered {
+    fn check(
+        &mut self,
+        recovered: RecoveredPartition<SimDisk>,
+        least_version: Option<u64>,
+    ) -> Running {
+        let RecoveredPartition {
             mut lsm,
             store,
             history,
-            standing,
+            meta,
             losses,
             ..
         } = recovered;
         assert!(losses.is_empty(), "{losses:?}");
         assert!(
-            self.standings.contains(&standing),
-            "{standing:?} of {:?}",
+            self.standings.contains(&meta),
+            "{meta:?} of {:?}",
             self.standings
         );
-        if let Some(standing) = &standing {
-            assert_eq!(history, standing.lineage.history());
+        if let Some(meta) = &meta {
+            assert_eq!(history, meta.lineage.history());
         }
         let world = self
             .worlds
@@ -276,7 +280,7 @@ impl Run {
             .truncate(usize::try_from(version).expect("small"));
         world.synced_version = version;
         self.history = history;
-        self.standings = vec![standing];
+        self.standings = vec![meta];
         lsm.keep_log_behind(version);
         Running {
             cursor: lsm.log_end(),
@@ -296,12 +300,12 @@ impl Run {
         self.worlds.get_mut(&self.history.0).expect("ours")
     }
 
-    fn next_standing(&mut self, history: HistoryId) -> Standing {
+    fn next_standing(&mut self, history: HistoryId) -> PartitionMeta {
         self.epoch += 1;
-        let mut standing = Standing::new(Role::Replica, Lineage::new(history));
-        standing.epoch = self.epoch;
-        self.standings.push(Some(standing.clone()));
-        standing
+        let mut meta = PartitionMeta::new(Role::Replica, Lineage::new(history));
+        meta.epoch = self.epoch;
+        self.standings.push(Some(meta.clone()));
+        meta
     }
 
     /// Lives until a call fails or the steps are done.
@@ -328,8 +332,8 @@ impl Run {
                 38..41 => running.store.begin_checkpoint(running.lsm.snapshot()),
                 41..60 => drop(running.store.checkpoint_step()?),
                 60..63 => {
-                    let standing = self.next_standing(self.history);
-                    running.store.settle(&standing)?;
+                    let meta = self.next_standing(self.history);
+                    running.store.settle(&meta)?;
                     self.settled();
                     let version = running.store.synced_version();
                     self.world().synced_version = version;
@@ -352,11 +356,11 @@ impl Run {
         for _ in 0..self.rng.usize(1..60) {
             self.write(&mut lsm);
         }
-        let standing = self.next_standing(history);
+        let meta = self.next_standing(history);
         let replacement = Replacement {
             number: 1,
             snapshot: lsm.snapshot(),
-            standing,
+            meta,
             dropped: None,
         };
         // Nothing of it is promised before it is done.

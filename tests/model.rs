@@ -149,7 +149,7 @@ fn run(seed: u64) {
         keys: BTreeMap::new(),
         now_ms: 1_000,
     };
-    lsm.note_time(model.now_ms);
+    lsm.set_time_ms(model.now_ms);
     // Of a hundred writes so many expire, most of them soon.
     let ttl_weight = [0, 5, 60, 100][rng.usize(..4)];
     let ttl_max_ms = rng.u64(1..30_000);
@@ -178,11 +178,11 @@ fn run(seed: u64) {
             1 if rng.u8(..10) == 0 => lsm.compact(),
             1 if rng.u8(..3) == 0 => {
                 model.now_ms += rng.u64(..10_000);
-                lsm.note_time(model.now_ms);
+                lsm.set_time_ms(model.now_ms);
             }
             1 if rng.u8(..5) == 0 => {
                 let mut other = reborn(&mut lsm, &mut rng, memtable_bytes);
-                other.note_time(model.now_ms);
+                other.set_time_ms(model.now_ms);
                 assert_eq!(
                     digest(&mut other, &mut rng),
                     digest(&mut lsm, &mut rng),
@@ -387,7 +387,7 @@ fn engine_behaves_as_a_sorted_map() {
 /// Goes through the time up to `until_ms`, doing what is due and no more.
 fn let_pass(lsm: &mut Lsm, until_ms: u64) {
     while let Some(at_ms) = lsm.sweep_at_ms().filter(|at_ms| *at_ms <= until_ms) {
-        lsm.note_time(at_ms.max(lsm.time_ms()));
+        lsm.set_time_ms(at_ms.max(lsm.time_ms()));
         while !lsm.is_idle() {
             assert!(
                 lsm.owed_work() > 0,
@@ -396,7 +396,7 @@ fn let_pass(lsm: &mut Lsm, until_ms: u64) {
             maintain(lsm, 30_000);
         }
     }
-    lsm.note_time(until_ms);
+    lsm.set_time_ms(until_ms);
 }
 
 /// Without a write, a read or a snapshot, what has expired goes; what has not stays; and a sweep
@@ -411,7 +411,7 @@ fn memory_of_what_has_expired_comes_back() {
         });
         let mut rng = fastrand::Rng::with_seed(3);
         let is_kept = |number: u32| keeps_every != u32::MAX && number.is_multiple_of(keeps_every);
-        lsm.note_time(1_000_000);
+        lsm.set_time_ms(1_000_000);
         for number in 0..KEYS {
             let expires_at_ms = if is_kept(number) {
                 None

@@ -16,7 +16,9 @@ use db_node::lsm::{
     INLINE_VALUE_MAX_BYTES, LargeValue, LogBatch, Lsm, NewValue, Options, ScanState, Snapshot,
     Value, WalCursor,
 };
-use db_node::storage::{HistoryId, Recovered, RecoveryOptions, StorageError, Store, recover};
+use db_node::storage::{
+    HistoryId, RecoveredPartition, RecoveryOptions, StorageError, Store, recover,
+};
 
 use sim_disk::{Fault, SimDisk};
 
@@ -40,7 +42,10 @@ fn options(log_file_bytes: u64) -> RecoveryOptions {
     }
 }
 
-fn start(disk: &SimDisk, options: RecoveryOptions) -> Result<Recovered<SimDisk>, StorageError> {
+fn start(
+    disk: &SimDisk,
+    options: RecoveryOptions,
+) -> Result<RecoveredPartition<SimDisk>, StorageError> {
     recover(disk.clone(), options, &mut |progress| {
         assert!(progress.percent() <= 100);
     })
@@ -168,8 +173,8 @@ impl Driver {
         self.check(recovered.expect("nothing is in the way"))
     }
 
-    fn check(&mut self, recovered: Recovered<SimDisk>) -> Running {
-        let Recovered {
+    fn check(&mut self, recovered: RecoveredPartition<SimDisk>) -> Running {
+        let RecoveredPartition {
             mut lsm,
             store,
             history,
@@ -319,7 +324,7 @@ fn a_log_file_that_was_written_to_is_missed_whatever_had_failed() {
     let mut failed_count = 0;
     for (call, seed) in (0..14).flat_map(|call| (0..10).map(move |seed| (call, seed))) {
         let disk = SimDisk::new(seed);
-        let Recovered {
+        let RecoveredPartition {
             mut lsm, mut store, ..
         } = start(&disk, options(2_000)).expect("an empty disk");
         lsm.keep_log_behind(0);
@@ -368,7 +373,7 @@ fn small_files(
     log_file_bytes: u64,
 ) -> BTreeMap<String, Vec<u8>> {
     let disk = SimDisk::new(1);
-    let Recovered {
+    let RecoveredPartition {
         mut lsm, mut store, ..
     } = start(&disk, options(log_file_bytes)).expect("an empty disk");
     lsm.keep_log_behind(0);
@@ -426,7 +431,7 @@ fn a_log_cut_at_any_byte_gives_the_writes_before_the_cut() {
         let mut cut_files = files.clone();
         cut_files.get_mut(&name).expect("the log").truncate(cut);
         match start(&SimDisk::with_files(&cut_files), options(4_096)) {
-            Ok(Recovered { mut lsm, .. }) => {
+            Ok(RecoveredPartition { mut lsm, .. }) => {
                 let count = usize::try_from(lsm.last_version()).expect("small");
                 assert_eq!(
                     content_of(&mut lsm),
@@ -465,7 +470,7 @@ fn a_log_cut_below_what_was_synced_is_refused_with_the_version() {
         let mut cut_files = files.clone();
         cut_files.get_mut(&name).expect("the log").truncate(cut);
         match start(&SimDisk::with_files(&cut_files), options(4_096)) {
-            Ok(Recovered { lsm, .. }) => {
+            Ok(RecoveredPartition { lsm, .. }) => {
                 assert!(cut >= end, "cut at {cut}");
                 assert_eq!(lsm.last_version(), writes.len() as u64, "cut at {cut}");
             }
@@ -499,7 +504,9 @@ fn bytes_cut_out_of_a_log_are_no_torn_tail() {
         cut_files.get_mut(&name).expect("the log").drain(from..to);
         match start(&SimDisk::with_files(&cut_files), options(4_096)) {
             // Nothing but marks was cut out.
-            Ok(Recovered { lsm, .. }) => assert_eq!(lsm.last_version(), 14, "{from}..{to}"),
+            Ok(RecoveredPartition { lsm, .. }) => {
+                assert_eq!(lsm.last_version(), 14, "{from}..{to}");
+            }
             Err(StorageError::Damaged { path, .. } | StorageError::Lost { path, .. }) => {
                 assert_eq!(path, name);
             }
@@ -523,7 +530,9 @@ fn flip_bits(
         let at = format!("bit {bit} of {name}");
         match start(&SimDisk::with_files(&damaged), options(4_096)) {
             // The bit did not matter.
-            Ok(Recovered { mut lsm, .. }) => assert_eq!(content_of(&mut lsm), whole, "{at}"),
+            Ok(RecoveredPartition { mut lsm, .. }) => {
+                assert_eq!(content_of(&mut lsm), whole, "{at}");
+            }
             Err(StorageError::Damaged { path, offset, .. }) => {
                 refused_count += 1;
                 assert_eq!(path, name, "{at}");
@@ -536,7 +545,7 @@ fn flip_bits(
             accept_data_loss: true,
             ..options(4_096)
         };
-        let Ok(Recovered {
+        let Ok(RecoveredPartition {
             mut lsm, set_aside, ..
         }) = start(&disk, accepting)
         else {
@@ -553,7 +562,7 @@ fn flip_bits(
             assert!(is_prefix, "{at}: what was saved was never the state");
         }
         drop(lsm);
-        let Recovered { mut lsm, .. } =
+        let RecoveredPartition { mut lsm, .. } =
             start(&disk, options(4_096)).expect("what was saved is sound");
         assert_eq!(
             content_of(&mut lsm),
@@ -647,7 +656,7 @@ fn a_torn_tail_is_cut_and_reported() {
     // A record was on its way behind the last mark.
     log[end.next_multiple_of(32) + 20..][..30].fill(0xab);
     let disk = SimDisk::with_files(&files);
-    let Recovered {
+    let RecoveredPartition {
         mut lsm,
         torn,
         set_aside,
@@ -657,6 +666,6 @@ fn a_torn_tail_is_cut_and_reported() {
     let torn = torn.expect("reported");
     assert_eq!((torn.path, set_aside.len()), (name, 0));
     assert!(torn.dropped_bytes >= 30, "{}", torn.dropped_bytes);
-    let Recovered { torn, .. } = start(&disk, options(4_096)).expect("again");
+    let RecoveredPartition { torn, .. } = start(&disk, options(4_096)).expect("again");
     assert_eq!(torn, None, "a tail is cut once");
 }

@@ -28,8 +28,8 @@ use db_node::lsm::{LogBatch, Lsm, NewValue, Options, ScanState, Value};
 use db_node::partition::{Assignment, Conditions, DiskLog, Partition, Reached, Wait};
 use db_node::replication::{HEARTBEAT_MS, UNHEARD_MS};
 use db_node::storage::{
-    Command, DiskWorker, Event, HistoryId, Lineage, Mint, RecoveryOptions, Replacement, Role,
-    SHARED_PAST_MAX, Standing,
+    DiskCommand, DiskEvent, DiskWorker, HistoryId, IdGenerator, Lineage, PartitionMeta,
+    RecoveryOptions, Replacement, Role, SHARED_PAST_MAX,
 };
 use sim_disk::{Fault, Shortage};
 
@@ -396,7 +396,7 @@ impl Run {
             .all(|host| {
                 let epoch = self.epoch;
                 partition(&mut self.cluster, host).is_some_and(|partition| {
-                    partition.roles().standing().epoch == epoch
+                    partition.roles().meta().epoch == epoch
                         && partition.roles().is_settled()
                         && partition.is_replaced()
                 })
@@ -408,7 +408,7 @@ impl Run {
         for host in (0..self.host_count()).filter(|host| *host != self.leader) {
             let partition = partition(&mut self.cluster, host).expect("it is fenced");
             let (epoch, version) = (
-                partition.roles().standing().data_epoch,
+                partition.roles().meta().data_epoch,
                 partition.lsm().last_version(),
             );
             // One that has nothing is worse than any other.
@@ -565,7 +565,7 @@ impl Run {
         if partition.roles().role() != Role::Leader || !partition.roles().is_settled() {
             return;
         }
-        let epoch = partition.roles().standing().epoch;
+        let epoch = partition.roles().meta().epoch;
         // Each confirmed write has a key of its own, so that it can be looked for.
         let key = if is_confirmed {
             format!("confirmed-{number}")
@@ -685,7 +685,7 @@ impl Run {
             return;
         };
         let (lineage, last_version) = (
-            partition.roles().standing().lineage.clone(),
+            partition.roles().meta().lineage.clone(),
             partition.lsm().last_version(),
         );
         let found = partition.get(&key).map_or(0, |entry| entry.version);
@@ -724,12 +724,8 @@ impl Run {
             let Some(partition) = partition(&mut self.cluster, host) else {
                 continue;
             };
-            let standing = partition.roles().standing();
-            let (lineage, data_epoch, epoch) = (
-                standing.lineage.clone(),
-                standing.data_epoch,
-                standing.epoch,
-            );
+            let meta = partition.roles().meta();
+            let (lineage, data_epoch, epoch) = (meta.lineage.clone(), meta.data_epoch, meta.epoch);
             // A node that takes over takes what it lacks from any other.
             let leader_epoch = partition
                 .following_stats(0)
@@ -836,7 +832,7 @@ impl Run {
             };
             let roles = partition.roles();
             let is_settled =
-                roles.is_settled() && roles.role() == role && roles.standing().epoch == epoch;
+                roles.is_settled() && roles.role() == role && roles.meta().epoch == epoch;
             let here = partition.lsm().position();
             is_settled
                 && partition.is_in_sync()
@@ -849,9 +845,9 @@ impl Run {
         let mut lines = Vec::new();
         for host in 0..self.host_count() {
             let line = partition(&mut self.cluster, host).map(|partition| {
-                let standing = partition.roles().standing();
+                let meta = partition.roles().meta();
                 format!(
-                    "{host}: version {}, {standing:?}, {:?}",
+                    "{host}: version {}, {meta:?}, {:?}",
                     partition.lsm().last_version(),
                     partition.following_stats(0)
                 )
@@ -865,7 +861,7 @@ impl Run {
     fn check_content(&mut self) {
         let partition_of_leader = partition(&mut self.cluster, self.leader).expect("it leads");
         let (lineage, version) = (
-            partition_of_leader.roles().standing().lineage.clone(),
+            partition_of_leader.roles().meta().lineage.clone(),
             partition_of_leader.lsm().last_version(),
         );
         let leader_time_ms = partition_of_leader.lsm().time_ms();
@@ -1084,7 +1080,12 @@ fn writes_that_wait_for_room_are_not_appended_to_what_replaces_their_data() {
             accept_data_loss: false,
             log_file_bytes: 30_000,
         };
-        DiskWorker::new(disks.clone(), options, Mint::new([1; 16]), Fsync::Always)
+        DiskWorker::new(
+            disks.clone(),
+            options,
+            IdGenerator::new([1; 16]),
+            Fsync::Always,
+        )
     };
     let mut made = worker();
     let mut loaded = made.load(0, &mut |_| {}).expect("an empty disk");
@@ -1097,12 +1098,12 @@ fn writes_that_wait_for_room_are_not_appended_to_what_replaces_their_data() {
     let (mut cursor, mut batch) = (lsm.log_end(), LogBatch::default());
     lsm.set(b"waits", NewValue::Inline(b"v"), None);
     lsm.read_log(&mut cursor, 1_000, u64::MAX, &mut batch);
-    let changed = Standing::new(Role::Replica, Lineage::new(HistoryId([1; 16])));
+    let changed = PartitionMeta::new(Role::Replica, Lineage::new(HistoryId([1; 16])));
     for command in [
-        Command::Append(0, batch),
-        Command::Settle(0, Box::new(changed)),
+        DiskCommand::Append(0, batch),
+        DiskCommand::Settle(0, Box::new(changed)),
     ] {
-        made.carry_out(command, &mut tell).expect("it waits");
+        made.execute(command, &mut tell).expect("it waits");
     }
     assert!(made.is_stalled());
 
@@ -1113,28 +1114,30 @@ fn writes_that_wait_for_room_are_not_appended_to_what_replaces_their_data() {
     let replacement = Replacement {
         number: 7,
         snapshot: of_leader.snapshot(),
-        standing: Standing::new(Role::Replica, Lineage::new(HistoryId([2; 16]))),
+        meta: PartitionMeta::new(Role::Replica, Lineage::new(HistoryId([2; 16]))),
         dropped: None,
     };
-    let replace = Command::Replace(0, Box::new(replacement));
+    let replace = DiskCommand::Replace(0, Box::new(replacement));
     // There is room again, and the replacement is done before what waits is tried.
     set_shortage(None);
-    made.carry_out(replace, &mut tell).expect("it is begun");
+    made.execute(replace, &mut tell).expect("it is begun");
     made.commit(&mut tell).expect("there is room");
     for _ in 0..20 {
         made.write_piece(&mut tell).expect("there is room");
     }
     made.try_stalled(&mut tell).expect("there is room");
     made.commit(&mut tell).expect("there is room");
-    let count = |is: fn(&Event) -> bool| events.iter().filter(|event| is(event)).count();
-    assert_eq!(count(|event| matches!(event, Event::Replaced { .. })), 1);
-    assert_eq!(count(|event| matches!(event, Event::Settled { .. })), 1);
-    let is_returned =
-        |event: &Event| matches!(event, Event::Written { batches, .. } if batches.len() == 1);
+    let count = |is: fn(&DiskEvent) -> bool| events.iter().filter(|event| is(event)).count();
+    assert_eq!(
+        count(|event| matches!(event, DiskEvent::Replaced { .. })),
+        1
+    );
+    assert_eq!(count(|event| matches!(event, DiskEvent::Settled { .. })), 1);
+    let is_returned = |event: &DiskEvent| matches!(event, DiskEvent::Written { batches, .. } if batches.len() == 1);
     assert_eq!(count(is_returned), 1);
     let loaded = worker().load(0, &mut |_| {}).expect("sound files");
     assert_eq!(loaded.lsm.last_version(), 3);
-    assert_eq!(loaded.standing.lineage.history(), HistoryId([2; 16]));
+    assert_eq!(loaded.meta.lineage.history(), HistoryId([2; 16]));
     assert!(loaded.lsm.get(b"waits").is_none() && loaded.lsm.get(b"c").is_some());
 }
 

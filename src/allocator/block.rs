@@ -102,7 +102,7 @@ impl Block {
     /// frees it as [`free`](Self::free) does.
     pub fn give_back(mut self) -> usize {
         super::give_back(&mut self);
-        arena().note_given_back(self.region, self.start, grains(self.len));
+        arena().on_given_back(self.region, self.start, grains(self.len));
         self.free()
     }
 
@@ -257,7 +257,7 @@ impl Arena {
     }
 
     /// The memory of a block that is about to be freed is with the system.
-    fn note_given_back(&mut self, number: usize, start: NonNull<u8>, count: usize) {
+    fn on_given_back(&mut self, number: usize, start: NonNull<u8>, count: usize) {
         let region = &mut self.regions[number];
         let grain = region.grain_of(start);
         region.set_touched(grain, count, false);
@@ -448,7 +448,7 @@ mod tests {
                 } else {
                     let (number, start, count) = held.swap_remove(rng.usize(..held.len()));
                     if rng.bool() {
-                        arena.note_given_back(number, start, count);
+                        arena.on_given_back(number, start, count);
                     }
                     let of_regions = |arena: &Arena| {
                         arena

@@ -34,10 +34,10 @@ pub use block::{BLOCK_MAX_BYTES, Block, spare_bytes};
 
 /// The system's allocator, counted.
 #[derive(Debug)]
-struct Counting;
+struct CountingAllocator;
 
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: CountingAllocator = CountingAllocator;
 
 static ALLOCATED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -47,7 +47,7 @@ static ALLOCATED_BYTES: AtomicUsize = AtomicUsize::new(0);
 )]
 // SAFETY: every call is handed on to `System` as it is, whose promises are those of the trait;
 // counting allocates nothing and cannot panic. A block that could not be had is not counted.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = unsafe { System.alloc(layout) };
         count(block, layout.size());

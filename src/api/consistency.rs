@@ -49,7 +49,7 @@ pub(super) fn check_read(
         return Err(taking_over());
     }
     if roles.role() != Role::Leader {
-        return Err(not_told_here(roles.standing().leader.as_deref()));
+        return Err(not_told_here(roles.meta().leader.as_deref()));
     }
     if !roles.is_settled() {
         return Err(changing());

@@ -63,7 +63,7 @@ impl PartitionHealth {
             id: partition.id(),
             role: partition.roles().role().name(),
             state: partition.state_name(),
-            epoch: partition.roles().standing().epoch,
+            epoch: partition.roles().meta().epoch,
             version: position.version,
             position: position.to_string(),
         }
@@ -235,7 +235,7 @@ impl Api<'_> {
                 partition.lsm().last_version()
             }),
             position: meant.map(|partition| partition.last_token().to_string()),
-            epoch: meant.map(|partition| partition.roles().standing().epoch),
+            epoch: meant.map(|partition| partition.roles().meta().epoch),
             uptime_ms: self.now_ms,
             replication_port: self.node.replication_port,
             partition_states: listed

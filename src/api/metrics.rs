@@ -72,7 +72,7 @@ impl PartitionReport {
         Self {
             id: partition.id(),
             role,
-            epoch: partition.roles().standing().epoch,
+            epoch: partition.roles().meta().epoch,
             engine,
             pinned: partition.pinned(),
             snapshots: partition.snapshot_stats(),

@@ -197,7 +197,7 @@ impl Api<'_> {
         }
         let epoch = partition
             .as_ref()
-            .map(|partition| partition.roles().standing().epoch)
+            .map(|partition| partition.roles().meta().epoch)
             .or(body.epoch);
         let state = partition
             .as_ref()
@@ -275,7 +275,7 @@ fn kept(id: u32, refusal: GiveUpRefusal) -> Refusal {
             Refusal::new(503, "role_changing", message)
         }
         GiveUpRefusal::Kept(GiveUpError::Epoch(error)) => {
-            refusal_of(AssignRefusal::Standing(error))
+            refusal_of(AssignRefusal::PartitionMeta(error))
         }
         GiveUpRefusal::Kept(GiveUpError::EpochMissing { in_force }) => {
             let message = format!(
@@ -309,18 +309,18 @@ fn kept(id: u32, refusal: GiveUpRefusal) -> Refusal {
 fn refusal_of(refusal: AssignRefusal) -> Refusal {
     match refusal {
         AssignRefusal::Loading(progress) => unavailable(Unavailable::Loading(progress)),
-        AssignRefusal::Standing(AssignError::Outdated { in_force }) => {
+        AssignRefusal::PartitionMeta(AssignError::Outdated { in_force }) => {
             let message = format!("epoch {in_force} is in force: assign with that or a higher one");
             Refusal::new(409, "epoch_outdated", message)
         }
-        AssignRefusal::Standing(AssignError::Taken { epoch, role }) => {
+        AssignRefusal::PartitionMeta(AssignError::Taken { epoch, role }) => {
             let message = format!(
                 "this node is {} in epoch {epoch}: another role needs a higher epoch",
                 role.name()
             );
             Refusal::new(409, "epoch_taken", message)
         }
-        AssignRefusal::Standing(AssignError::Leap { max }) => {
+        AssignRefusal::PartitionMeta(AssignError::Leap { max }) => {
             let message = format!(
                 "the epoch leaps: it may be {EPOCH_LEAP_MAX} above the one in force at most, which \
                  is {max} here"

@@ -6,7 +6,7 @@ use crate::lsm::LevelStats;
 use crate::node::Node;
 use crate::partition::{DiskLog, FollowerStats, FollowingStats, Partition};
 use crate::replication::Sync;
-use crate::storage::{PastHistory, Standing};
+use crate::storage::{PartitionMeta, PastHistory};
 
 use super::health::lag_of;
 
@@ -247,24 +247,24 @@ impl LoopStatus {
 impl PartitionStatus {
     fn of(partition: &Partition, now_ms: u64) -> Self {
         let stats = partition.lsm().stats();
-        let standing = partition.roles().standing();
+        let meta = partition.roles().meta();
         Self {
             id: partition.id(),
             role: partition.roles().role().name(),
-            epoch: standing.epoch,
-            data_epoch: standing.data_epoch,
-            ordered_epoch: standing.ordered_epoch,
+            epoch: meta.epoch,
+            data_epoch: meta.data_epoch,
+            ordered_epoch: meta.ordered_epoch,
             settled: partition.roles().is_settled(),
             state: partition.state_name(),
-            peers: standing.peers.clone(),
+            peers: meta.peers.clone(),
             history_id: partition.history().to_string(),
             last_version: stats.last_version,
             position: partition.token_of(stats.last_version).to_string(),
             durable_version: partition.disk().map(DiskLog::synced_version),
-            past_histories: standing.lineage.past().map(PastStatus::from).collect(),
+            past_histories: meta.lineage.past().map(PastStatus::from).collect(),
             leader: partition
                 .following_stats(now_ms)
-                .map(|stats| LeaderStatus::of(stats, standing, partition, now_ms)),
+                .map(|stats| LeaderStatus::of(stats, meta, partition, now_ms)),
             replicas: partition
                 .follower_stats(now_ms)
                 .map(ReplicaStatus::from)
@@ -298,9 +298,9 @@ impl From<&PastHistory> for PastStatus {
 }
 
 impl LeaderStatus {
-    fn of(stats: FollowingStats, standing: &Standing, partition: &Partition, now_ms: u64) -> Self {
+    fn of(stats: FollowingStats, meta: &PartitionMeta, partition: &Partition, now_ms: u64) -> Self {
         Self {
-            address: standing.leader.clone(),
+            address: meta.leader.clone(),
             state: stats.state,
             in_sync: stats.sync == Sync::InSync,
             version: stats.leader_version,

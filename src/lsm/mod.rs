@@ -19,7 +19,7 @@
 //! Ideas: the log-structured merge tree is O'Neil's (1996); log records as memtable storage follow
 //! Bitcask and `FASTER`.
 //!
-//! Entries may expire. The engine is told what time it is ([`Lsm::note_time`]); an entry whose time
+//! Entries may expire. The caller sets the time ([`Lsm::set_time_ms`]); an entry whose time
 //! is over is not there any more for reads and for snapshots taken from then on.
 //!
 //! Not here: durability (`storage/`), conditions on writes (`partition/`).

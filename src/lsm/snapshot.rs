@@ -31,12 +31,12 @@ pub struct Snapshot {
     /// When it was taken, in Unix ms: what had expired by then is not in it.
     pub(super) time_ms: u64,
     home: Sender<ImmutableLayer>,
-    counts: Arc<Counts>,
+    counts: Arc<SnapshotCounts>,
 }
 
 /// What snapshots and their engine count together.
 #[derive(Debug, Default)]
-struct Counts {
+struct SnapshotCounts {
     /// Snapshots there are.
     live: AtomicUsize,
     /// Layers on their way home.
@@ -48,7 +48,7 @@ struct Counts {
 pub(super) struct SnapshotHome {
     sender: Sender<ImmutableLayer>,
     receiver: Receiver<ImmutableLayer>,
-    counts: Arc<Counts>,
+    counts: Arc<SnapshotCounts>,
 }
 
 impl SnapshotHome {

@@ -24,7 +24,8 @@ use crate::partition::{
 };
 use crate::replication::NodeId;
 use crate::storage::{
-    Command, Event, HistoryId, Lineage, Loaded, Mint, Progress, Role, Standing, StorageError,
+    DiskCommand, DiskEvent, HistoryId, IdGenerator, Lineage, LoadedPartition, PartitionMeta,
+    RecoveryProgress, Role, StorageError,
 };
 
 pub use body_budget::{BodyBudget, BodyClaim, ClaimKind, ClaimRefusal};
@@ -97,16 +98,16 @@ pub enum Unavailable {
     /// None was named, and there are several to choose from.
     Unnamed,
     /// The node is reading its data.
-    Loading(Progress),
+    Loading(RecoveryProgress),
 }
 
 /// A controller's wish is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssignRefusal {
     /// The node is reading its data.
-    Loading(Progress),
+    Loading(RecoveryProgress),
     /// The partition is where it is.
-    Standing(AssignError),
+    PartitionMeta(AssignError),
     /// There are [`PARTITIONS_MAX`] already.
     TooMany,
     /// Each has a file open, and the limit on descriptors allows no more than this.
@@ -138,7 +139,7 @@ pub enum DiskNews {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Loading(Progress),
+    Loading(RecoveryProgress),
     Running,
 }
 
@@ -170,7 +171,7 @@ pub struct Node {
     partition_max: usize,
     bulk_writes: BulkWrites,
     options: PartitionOptions,
-    mint: Mint,
+    mint: IdGenerator,
     next_to_maintain: usize,
     /// Unix ms, as told last.
     time_ms: u64,
@@ -202,7 +203,7 @@ pub struct Node {
 impl Node {
     /// A node with one empty partition, in memory; or, if it has data to load, one that waits for
     /// it. The seed and the mint are to be random.
-    pub fn new(config: Config, hash_seed: u64, mut mint: Mint) -> Self {
+    pub fn new(config: Config, hash_seed: u64, mut mint: IdGenerator) -> Self {
         let engine = Options {
             memtable_bytes: config.memtable_bytes,
             hash_seed,
@@ -210,7 +211,7 @@ impl Node {
         let node_id = NodeId(mint.draw());
         let (fsync, wal_retain_bytes) = (config.fsync, config.wal_retain_bytes);
         let mut node = Self {
-            stage: Stage::Loading(Progress {
+            stage: Stage::Loading(RecoveryProgress {
                 done_bytes: 0,
                 total_bytes: 0,
             }),
@@ -249,9 +250,9 @@ impl Node {
         if !node.config.loads_data() {
             node.stage = Stage::Running;
             if !node.config.await_assignment {
-                let standing =
-                    Standing::new(Role::Leader, Lineage::new(HistoryId(node.mint.draw())));
-                node.insert(DEFAULT_PARTITION, Lsm::new(engine), standing, None);
+                let meta =
+                    PartitionMeta::new(Role::Leader, Lineage::new(HistoryId(node.mint.draw())));
+                node.insert(DEFAULT_PARTITION, Lsm::new(engine), meta, None);
             }
         }
         node
@@ -336,7 +337,7 @@ impl Node {
     }
 
     /// How far loading has come, until it is done.
-    pub fn loading(&self) -> Option<Progress> {
+    pub fn loading(&self) -> Option<RecoveryProgress> {
         match self.stage {
             Stage::Loading(progress) => Some(progress),
             Stage::Running => None,
@@ -460,7 +461,7 @@ impl Node {
 
     /// The next command for the disk, if there is one. `now_us`: microseconds since the node
     /// started.
-    pub fn take_disk_command(&mut self, now_us: u64) -> Option<Command> {
+    pub fn take_disk_command(&mut self, now_us: u64) -> Option<DiskCommand> {
         if self.loading().is_some() {
             return None;
         }
@@ -470,7 +471,7 @@ impl Node {
         }
         if let Some(id) = self.to_open.pop_if(|_| self.openable_count > 0) {
             self.openable_count -= 1;
-            return Some(Command::Open(id));
+            return Some(DiskCommand::Open(id));
         }
         let is_open =
             |id: u32, is_open: fn(&Partition) -> bool| self.look_at(id).is_some_and(is_open);
@@ -571,20 +572,20 @@ impl Node {
         if let Some(index) = self.index_of(id) {
             return self.partitions[index]
                 .assign(&assignment)
-                .map_err(AssignRefusal::Standing);
+                .map_err(AssignRefusal::PartitionMeta);
         }
         let epoch = self.removals.epoch_of(id);
         if let Some(opening) = self.opening.iter_mut().find(|opening| opening.id == id) {
             opening
                 .assignment
                 .check_next(epoch, &assignment)
-                .map_err(AssignRefusal::Standing)?;
+                .map_err(AssignRefusal::PartitionMeta)?;
             opening.assignment = assignment;
             return Ok(1);
         }
         assignment
             .check_first(epoch)
-            .map_err(AssignRefusal::Standing)?;
+            .map_err(AssignRefusal::PartitionMeta)?;
         if self.partition_count() >= PARTITIONS_MAX {
             return Err(AssignRefusal::TooMany);
         }
@@ -604,13 +605,13 @@ impl Node {
             return Ok(1);
         }
         let history = HistoryId(self.mint.draw());
-        let standing = Standing::new(Role::Unassigned, Lineage::new(history));
+        let meta = PartitionMeta::new(Role::Unassigned, Lineage::new(history));
         let opening = Opening {
             id,
             assignment,
             tenure: self.removals.next_tenure(),
         };
-        self.make(&opening, Lsm::new(self.options.engine), standing, None)
+        self.make(&opening, Lsm::new(self.options.engine), meta, None)
     }
 
     /// A partition that did not exist before.
@@ -618,15 +619,15 @@ impl Node {
         &mut self,
         opening: &Opening,
         lsm: Lsm,
-        mut standing: Standing,
+        mut meta: PartitionMeta,
         disk: Option<DiskLog>,
     ) -> Result<u64, AssignRefusal> {
         let id = opening.id;
-        standing.epoch = self.removals.epoch_of(id);
+        meta.epoch = self.removals.epoch_of(id);
         let mut partition = Partition::new(
             id,
             lsm,
-            Roles::in_force(standing),
+            Roles::in_force(meta),
             disk,
             self.options.clone(),
             self.mint.split(),
@@ -634,7 +635,7 @@ impl Node {
         .counting_from(opening.tenure);
         let change = partition
             .assign(&opening.assignment)
-            .map_err(AssignRefusal::Standing)?;
+            .map_err(AssignRefusal::PartitionMeta)?;
         self.add(partition);
         Ok(change)
     }
@@ -649,22 +650,22 @@ impl Node {
 
     /// A partition that was there at the start, in the role that the command line and what is on
     /// disk give it.
-    fn insert(&mut self, id: u32, lsm: Lsm, mut standing: Standing, disk: Option<DiskLog>) {
+    fn insert(&mut self, id: u32, lsm: Lsm, mut meta: PartitionMeta, disk: Option<DiskLog>) {
         // What a controller has said counts for more than the command line, which it cannot change.
-        let is_assigned = standing.epoch > 0;
+        let is_assigned = meta.epoch > 0;
         let leader = self
             .config
             .replica_of
             .clone()
             .filter(|_| id == DEFAULT_PARTITION && !is_assigned);
         if let Some(leader) = leader {
-            (standing.role, standing.leader) = (Role::Replica, Some(leader));
+            (meta.role, meta.leader) = (Role::Replica, Some(leader));
         }
         let awaits = self.config.await_assignment;
         let roles = if awaits {
-            Roles::awaiting(standing)
+            Roles::awaiting(meta)
         } else {
-            Roles::in_force(standing)
+            Roles::in_force(meta)
         };
         let ids = self.mint.split();
         let mut partition = Partition::new(id, lsm, roles, disk, self.options.clone(), ids);
@@ -673,20 +674,20 @@ impl Node {
     }
 
     /// The disk has told something.
-    pub fn note_disk(&mut self, event: Event) -> DiskNews {
+    pub fn note_disk(&mut self, event: DiskEvent) -> DiskNews {
         if self.removals.concerns(&event) {
             return DiskNews::None;
         }
         let known = "the disk tells of partitions that are here";
         match event {
-            Event::Removed { .. } => {}
-            Event::Progress(progress) => self.stage = Stage::Loading(progress),
-            Event::Loaded(loaded) => self.take_over(*loaded),
-            Event::Ready => {
+            DiskEvent::Removed { .. } => {}
+            DiskEvent::Progress(progress) => self.stage = Stage::Loading(progress),
+            DiskEvent::Loaded(loaded) => self.take_over(*loaded),
+            DiskEvent::Ready => {
                 self.stage = Stage::Running;
                 return DiskNews::Loaded;
             }
-            Event::Written {
+            DiskEvent::Written {
                 partition,
                 version,
                 synced_version,
@@ -704,7 +705,7 @@ impl Node {
                     stats,
                 );
             }
-            Event::Checkpointed {
+            DiskEvent::Checkpointed {
                 partition,
                 version,
                 stats,
@@ -714,12 +715,14 @@ impl Node {
                     .expect(known)
                     .note_checkpointed(stats);
             }
-            event @ (Event::CheckpointGivenUp { .. }
-            | Event::Stalled { .. }
-            | Event::Resumed { .. }
-            | Event::NotOpened { .. }) => return self.on_shortage(event),
-            Event::Settled { partition } => self.partition(partition).expect(known).note_settled(),
-            Event::Replaced {
+            event @ (DiskEvent::CheckpointGivenUp { .. }
+            | DiskEvent::Stalled { .. }
+            | DiskEvent::Resumed { .. }
+            | DiskEvent::NotOpened { .. }) => return self.on_shortage(event),
+            DiskEvent::Settled { partition } => {
+                self.partition(partition).expect(known).note_settled();
+            }
+            DiskEvent::Replaced {
                 partition,
                 number,
                 stats,
@@ -728,22 +731,22 @@ impl Node {
                     .expect(known)
                     .note_replaced(number, stats);
             }
-            Event::Failed(error) => {
+            DiskEvent::Failed(error) => {
                 self.partitions
                     .iter_mut()
                     .for_each(|partition| partition.note_failed(error.clone()));
                 return DiskNews::Failed(error);
             }
-            Event::Closed => return DiskNews::Closed,
+            DiskEvent::Closed => return DiskNews::Closed,
         }
         DiskNews::None
     }
 
-    fn take_over(&mut self, loaded: Loaded) {
-        let Loaded {
+    fn take_over(&mut self, loaded: LoadedPartition) {
+        let LoadedPartition {
             partition: id,
             lsm,
-            mut standing,
+            mut meta,
             checkpoint_version,
             replayed_count,
             torn,
@@ -754,8 +757,8 @@ impl Node {
         let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
         if let Some(at) = self.opening.iter().position(|opening| opening.id == id) {
             let opening = self.opening.swap_remove(at);
-            standing.role = Role::Unassigned;
-            let outcome = self.make(&opening, lsm, standing, disk);
+            meta.role = Role::Unassigned;
+            let outcome = self.make(&opening, lsm, meta, disk);
             debug_assert!(outcome.is_ok(), "a new partition takes any role");
             return;
         }
@@ -779,7 +782,7 @@ impl Node {
         for path in set_aside {
             log::warn!("what could not be used is in {path}");
         }
-        self.insert(id, lsm, standing, disk);
+        self.insert(id, lsm, meta, disk);
     }
 }
 

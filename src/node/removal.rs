@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use crate::lsm::Lsm;
 use crate::partition::{GiveUpError, Partition};
-use crate::storage::{Command, Event};
+use crate::storage::{DiskCommand, DiskEvent};
 
 use super::{AssignRefusal, Node};
 
@@ -89,23 +89,23 @@ impl Removals {
         !self.untold.is_empty()
     }
 
-    pub(super) fn take_command(&mut self) -> Option<Command> {
+    pub(super) fn take_command(&mut self) -> Option<DiskCommand> {
         let id = self.untold.pop_front()?;
         self.told.push_back(id);
-        Some(Command::Remove(id))
+        Some(DiskCommand::Remove(id))
     }
 
     /// Whether what the disk tells is about a partition that is gone.
-    pub(super) fn concerns(&mut self, event: &Event) -> bool {
+    pub(super) fn concerns(&mut self, event: &DiskEvent) -> bool {
         match event {
-            Event::Written { partition, .. }
-            | Event::Checkpointed { partition, .. }
-            | Event::CheckpointGivenUp { partition, .. }
-            | Event::Stalled { partition, .. }
-            | Event::Resumed { partition }
-            | Event::Settled { partition }
-            | Event::Replaced { partition, .. } => self.is_pending(*partition),
-            Event::Removed { partition } => {
+            DiskEvent::Written { partition, .. }
+            | DiskEvent::Checkpointed { partition, .. }
+            | DiskEvent::CheckpointGivenUp { partition, .. }
+            | DiskEvent::Stalled { partition, .. }
+            | DiskEvent::Resumed { partition }
+            | DiskEvent::Settled { partition }
+            | DiskEvent::Replaced { partition, .. } => self.is_pending(*partition),
+            DiskEvent::Removed { partition } => {
                 let first = self.told.pop_front();
                 debug_assert_eq!(first, Some(*partition), "removals are done in order");
                 true

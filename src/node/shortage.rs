@@ -1,14 +1,14 @@
 //! What the disk thread tells while room or file descriptors are short.
 
-use crate::storage::Event;
+use crate::storage::DiskEvent;
 
 use super::{DiskNews, Node};
 
 impl Node {
     /// Writes wait or go on, a checkpoint is given up, or a partition could not be made.
-    pub(super) fn on_shortage(&mut self, event: Event) -> DiskNews {
+    pub(super) fn on_shortage(&mut self, event: DiskEvent) -> DiskNews {
         match event {
-            Event::CheckpointGivenUp {
+            DiskEvent::CheckpointGivenUp {
                 partition: id,
                 error,
                 stats,
@@ -21,7 +21,7 @@ impl Node {
                     partition.on_checkpoint_given_up(stats);
                 }
             }
-            Event::Stalled {
+            DiskEvent::Stalled {
                 partition: id,
                 error,
             } => {
@@ -34,13 +34,13 @@ impl Node {
                 }
                 return DiskNews::Stalled(id, error);
             }
-            Event::Resumed { partition: id } => {
+            DiskEvent::Resumed { partition: id } => {
                 log::info!("partition {id}: writes go on");
                 if let Ok(partition) = self.partition(id) {
                     partition.on_stall(None);
                 }
             }
-            Event::NotOpened {
+            DiskEvent::NotOpened {
                 partition: id,
                 error,
             } => {

@@ -460,7 +460,7 @@ mod tests {
     use crate::lsm::{Lsm, NewValue, Options};
     use crate::partition::{PartitionOptions, Roles};
     use crate::replication::NodeId;
-    use crate::storage::{Lineage, Mint, Role, Standing};
+    use crate::storage::{IdGenerator, Lineage, PartitionMeta, Role};
 
     const KEY: usize = 7;
 
@@ -478,14 +478,14 @@ mod tests {
             address: "http://h:1".to_owned(),
             has_token: false,
         };
-        let roles = Roles::in_force(Standing::new(Role::Leader, lineage));
+        let roles = Roles::in_force(PartitionMeta::new(Role::Leader, lineage));
         let mut partition = Partition::new(
             0,
             Lsm::new(engine),
             roles,
             None,
             options,
-            Mint::new([1; 16]),
+            IdGenerator::new([1; 16]),
         );
         partition.retain_log();
         write(&mut partition, write_count);

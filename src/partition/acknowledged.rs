@@ -40,7 +40,7 @@ impl Partition {
             return Ok(());
         }
         let is_new = self.time_ms.abs_diff(self.office_time_ms) < UNHEARD_MS;
-        if is_new && self.roles.standing().peers.len() >= count {
+        if is_new && self.roles.meta().peers.len() >= count {
             return Ok(());
         }
         Err(TooFewReplicas {

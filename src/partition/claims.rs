@@ -46,7 +46,7 @@ impl Partition {
             self.id
         );
         let leader = Some(leader.to_owned()).filter(|leader| leader.starts_with("http://"));
-        self.change_standing(self.roles.deposed(epoch, ordered_epoch, leader));
+        self.change_meta(self.roles.deposed(epoch, ordered_epoch, leader));
         self.takeover = None;
         if was_leader {
             self.tenure += 1;
@@ -71,9 +71,8 @@ impl Partition {
 
     /// A peer tells of an epoch, and perhaps of its leader.
     pub(super) fn hear_of_leader(&mut self, state: &PeerState) {
-        let standing = self.roles.standing();
-        let is_news =
-            state.epoch > standing.epoch && state.epoch - standing.epoch <= EPOCH_LEAP_MAX;
+        let meta = self.roles.meta();
+        let is_news = state.epoch > meta.epoch && state.epoch - meta.epoch <= EPOCH_LEAP_MAX;
         if !is_news || SeededBug::EpochNotHeard.is_on() {
             return;
         }
@@ -82,7 +81,7 @@ impl Partition {
         match self.roles.role() {
             Role::Leader => self.step_down(state.epoch, state.ordered_epoch, leader),
             _ if self.roles.is_taking_over() => {
-                if state.ordered_epoch > standing.ordered_epoch || self.yields() {
+                if state.ordered_epoch > meta.ordered_epoch || self.yields() {
                     self.step_down(state.epoch, state.ordered_epoch, leader);
                 } else {
                     self.disconnect();
@@ -98,11 +97,11 @@ impl Partition {
 
     /// A peer claims to lead: the claim is granted, or the peer is told why not.
     fn receive_claim(&mut self, link: LinkId, claim: &PeerState) -> Result<(), Ended> {
-        let standing = self.roles.standing();
-        if claim.epoch.saturating_sub(standing.epoch) > EPOCH_LEAP_MAX {
+        let meta = self.roles.meta();
+        if claim.epoch.saturating_sub(meta.epoch) > EPOCH_LEAP_MAX {
             return Err(Ended(format!(
                 "a claim to epoch {} is refused: epoch {} is in force, and it leaps",
-                claim.epoch, standing.epoch
+                claim.epoch, meta.epoch
             )));
         }
         let Some((node_id, is_fed)) = self
@@ -116,13 +115,13 @@ impl Partition {
         let is_contender = self.roles.role() == Role::Leader || self.roles.is_taking_over();
         // An epoch has one leader: one that a controller named in it, that has led in it, or that
         // this node granted it to.
-        let is_its_leader = match &standing.leader {
+        let is_its_leader = match &meta.leader {
             Some(leader) => {
-                *leader == claim.address && (standing.is_heard || claim.data_epoch == claim.epoch)
+                *leader == claim.address && (meta.is_heard || claim.data_epoch == claim.epoch)
             }
             None => claim.data_epoch == claim.epoch,
         };
-        let is_granted = match claim.epoch.cmp(&standing.epoch) {
+        let is_granted = match claim.epoch.cmp(&meta.epoch) {
             Ordering::Less => false,
             Ordering::Equal if is_contender => is_believed && node_id.0 > self.options.node_id.0,
             Ordering::Equal => claim.intent == Intent::OrderedClaim || is_its_leader,
@@ -147,9 +146,8 @@ impl Partition {
     fn grant(&mut self, link: LinkId, claim: &PeerState) {
         let was_leader = self.roles.role() == Role::Leader;
         let was_contender = was_leader || self.roles.is_taking_over();
-        let standing = self.roles.standing();
-        let is_known =
-            standing.leader.as_ref() == Some(&claim.address) && claim.epoch == standing.epoch;
+        let meta = self.roles.meta();
+        let is_known = meta.leader.as_ref() == Some(&claim.address) && claim.epoch == meta.epoch;
         if is_known && !was_contender {
             return;
         }
@@ -160,7 +158,7 @@ impl Partition {
             leader.as_deref().unwrap_or("another node"),
             claim.epoch
         );
-        self.change_standing(self.roles.deposed(claim.epoch, claim.ordered_epoch, leader));
+        self.change_meta(self.roles.deposed(claim.epoch, claim.ordered_epoch, leader));
         self.takeover = None;
         if was_leader {
             self.tenure += 1;
@@ -194,7 +192,7 @@ impl Partition {
     /// node's have grown out of one another, which a stranger could not know. A node without data
     /// has nothing to lose by it.
     pub(super) fn is_believed(&self, lineage: &Lineage, version: u64) -> bool {
-        let (own, own_version) = (&self.roles.standing().lineage, self.lsm.last_version());
+        let (own, own_version) = (&self.roles.meta().lineage, self.lsm.last_version());
         self.options.has_token
             || own_version == 0
             || own.common_version_with(lineage, version).is_some()
@@ -203,7 +201,7 @@ impl Partition {
 
     /// A replica that was told to follow this node has heard of an epoch that this node has not.
     pub(super) fn hear_from_replica(&mut self, hello: &Greeting) {
-        let standing = self.roles.standing();
+        let meta = self.roles.meta();
         let ordered_epoch = hello
             .state
             .as_ref()
@@ -212,7 +210,7 @@ impl Partition {
         if !is_contender && !self.has_made_way() {
             return;
         }
-        if ordered_epoch > standing.ordered_epoch {
+        if ordered_epoch > meta.ordered_epoch {
             // A controller names epochs: it will say what this node is in that one.
             return self.step_down(hello.epoch, ordered_epoch, "");
         }

@@ -246,16 +246,12 @@ impl Partition {
         let Some(state) = &hello.state else {
             return false;
         };
-        let standing = self.roles.standing();
+        let meta = self.roles.meta();
         let related = relation(
             (&state.lineage, hello.position.version),
-            (&standing.lineage, self.lsm.last_version()),
+            (&meta.lineage, self.lsm.last_version()),
         );
-        is_feed_expected(
-            related,
-            state.data_ordered_epoch,
-            standing.data_ordered_epoch,
-        )
+        is_feed_expected(related, state.data_ordered_epoch, meta.data_ordered_epoch)
     }
 
     fn begin_feed(
@@ -323,7 +319,7 @@ impl Partition {
 
     /// Whether this node may be followed by one that says hello.
     fn check_follower(&mut self, hello: &Greeting) -> Result<(), Turned> {
-        let epoch = self.roles.standing().epoch;
+        let epoch = self.roles.meta().epoch;
         if hello.epoch > epoch && !SeededBug::EpochNotHeard.is_on() {
             return Err(self.hear_epoch(hello));
         }
@@ -380,7 +376,7 @@ impl Partition {
     /// both look in sync, and neither would hear of a write.
     fn follows(&self, hello: &Greeting) -> bool {
         let state = hello.state.as_ref();
-        let leader = self.roles.standing().leader.as_ref();
+        let leader = self.roles.meta().leader.as_ref();
         state.is_some_and(|state| Some(&state.address) == leader)
     }
 
@@ -390,7 +386,7 @@ impl Partition {
         let Some(state) = &hello.state else {
             return false;
         };
-        let own = (&self.roles.standing().lineage, self.lsm.last_version());
+        let own = (&self.roles.meta().lineage, self.lsm.last_version());
         let is_behind = self.is_told_to_lead
             && relation(own, (&state.lineage, state.last_version)) == Relation::Newer;
         if is_behind {
@@ -401,7 +397,7 @@ impl Partition {
 
     /// A node that wants to follow this one knows of a higher epoch.
     fn hear_epoch(&mut self, hello: &Greeting) -> Turned {
-        let epoch = self.roles.standing().epoch;
+        let epoch = self.roles.meta().epoch;
         if hello.epoch - epoch > EPOCH_LEAP_MAX {
             let text = format!(
                 "epoch {} is not believed: it is more than {EPOCH_LEAP_MAX} above {epoch}",
@@ -440,14 +436,14 @@ impl Partition {
             return Ok(());
         }
         if let Some(state) = &hello.state {
-            let own = (&self.roles.standing().lineage, self.lsm.last_version());
+            let own = (&self.roles.meta().lineage, self.lsm.last_version());
             if relation(own, (&state.lineage, version)) == Relation::Covered {
                 return Ok(());
             }
         }
         match self
             .roles
-            .standing()
+            .meta()
             .lineage
             .common_version(hello.history, version)
         {
@@ -480,8 +476,8 @@ impl Partition {
                 self.released_version()
             },
             // That of its data: what a replica has only heard of gives its data no more weight.
-            epoch: self.roles.standing().data_epoch,
-            lineage: &self.roles.standing().lineage,
+            epoch: self.roles.meta().data_epoch,
+            lineage: &self.roles.meta().lineage,
             is_settled: self.roles.is_settled(),
             lsm: &mut self.lsm,
             now_ms,

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. The data is replaced whole or not at all; the old is freed piece by piece.
-//! 2. While a change of standing is not on disk, nothing is taken from the leader.
+//! 2. While a change of metadata is not on disk, nothing is taken from the leader.
 //! 3. After a connection that failed the next is tried a little later each time, and not more often
 //!    than every [`RETRY_MAX_MS`] in the end, or of [`RETRY_PARTED_MS`] where the leader holds
 //!    other data.
@@ -13,7 +13,7 @@ use crate::replication::{
 };
 use crate::seeded_bugs::SeededBug;
 use crate::slew::{LAST_UNIX_MS, SlewedClock};
-use crate::storage::{Dropped, Replacement, Role, Standing};
+use crate::storage::{DivergedData, PartitionMeta, Replacement, Role};
 
 use super::roles::{AssignError, Assignment};
 use super::takeover::{Basis, VisitEnd};
@@ -125,19 +125,19 @@ impl Partition {
     /// Takes on a role; the number of the change, which [`Wait::Settled`](super::Wait::Settled)
     /// waits for.
     pub fn assign(&mut self, assignment: &Assignment) -> Result<u64, AssignError> {
-        let mut standing = self.roles.assigned(assignment)?;
-        let before = self.roles.standing().clone();
+        let mut meta = self.roles.assigned(assignment)?;
+        let before = self.roles.meta().clone();
         let (role_before, took_over) = (self.roles.role(), self.roles.is_taking_over());
         if let Some(leader) = &before.leader {
             self.last_leader = Some(leader.clone());
         }
         self.roles.take_duty();
-        self.is_told_to_lead = standing.role == Role::Leader;
-        let is_same_epoch = standing.epoch == before.epoch;
-        if standing.role == Role::Leader {
-            standing.peers = self.with_known_peers(&standing.peers);
+        self.is_told_to_lead = meta.role == Role::Leader;
+        let is_same_epoch = meta.epoch == before.epoch;
+        if meta.role == Role::Leader {
+            meta.peers = self.with_known_peers(&meta.peers);
             if is_same_epoch && took_over {
-                self.change_standing(standing);
+                self.change_meta(meta);
                 self.add_to_takeover(&assignment.peers);
                 return Ok(self.roles.changed_count());
             }
@@ -147,12 +147,12 @@ impl Partition {
                 _ => Basis::OwnEpoch,
             };
             if is_same_epoch && role_before == Role::Leader {
-                self.change_standing(standing);
-                let peers = self.roles.standing().peers.clone();
+                self.change_meta(meta);
+                let peers = self.roles.meta().peers.clone();
                 self.reassure_peers(&peers, basis);
                 return Ok(self.roles.changed_count());
             }
-            self.change_standing(standing);
+            self.change_meta(meta);
             if role_before == Role::Leader {
                 self.leave_office();
             }
@@ -162,11 +162,11 @@ impl Partition {
             self.begin_takeover(basis);
             return Ok(self.roles.changed_count().min(self.ordered_change()));
         }
-        self.change_standing(standing);
+        self.change_meta(meta);
         if role_before == Role::Leader {
             self.tenure += 1;
         }
-        let now = self.roles.standing();
+        let now = self.roles.meta();
         if took_over
             || (now.role, &now.leader, now.epoch) != (role_before, &before.leader, before.epoch)
         {
@@ -184,16 +184,16 @@ impl Partition {
 
     /// Goes on as the leader that the partition was before a restart, once its peers were asked.
     pub fn resume_office(&mut self) {
-        let standing = self.roles.standing();
-        let is_in_office = standing.data_epoch == standing.epoch;
-        if self.roles.role() == Role::Leader && !(is_in_office && standing.peers.is_empty()) {
+        let meta = self.roles.meta();
+        let is_in_office = meta.data_epoch == meta.epoch;
+        if self.roles.role() == Role::Leader && !(is_in_office && meta.peers.is_empty()) {
             self.begin_takeover(Basis::Resumed);
         }
     }
 
-    pub(super) fn change_standing(&mut self, standing: Standing) {
+    pub(super) fn change_meta(&mut self, meta: PartitionMeta) {
         let lasts = self.disk.is_none();
-        self.roles.change(standing, lasts);
+        self.roles.change(meta, lasts);
     }
 
     /// The leader's clock showed this when it sent its heartbeat. The one that was under way for
@@ -229,7 +229,7 @@ impl Partition {
             self.clock.catch_up(reference_ms);
         }
         self.time_ms = time_ms;
-        self.lsm.note_time(self.clock.now_ms());
+        self.lsm.set_time_ms(self.clock.now_ms());
     }
 
     /// Ends all connections, and looks for the leader anew.
@@ -274,7 +274,7 @@ impl Partition {
         if at_ms > now_ms {
             return None;
         }
-        let leader = self.roles.standing().leader.clone()?;
+        let leader = self.roles.meta().leader.clone()?;
         self.following.dial = Dial::UnderWay;
         Some(leader)
     }
@@ -286,7 +286,7 @@ impl Partition {
         }
         let is_due = self.roles.role() == Role::Replica && self.roles.is_settled();
         match self.following.dial {
-            Dial::At(at_ms) if is_due && self.roles.standing().leader.is_some() => Some(at_ms),
+            Dial::At(at_ms) if is_due && self.roles.meta().leader.is_some() => Some(at_ms),
             _ => None,
         }
     }
@@ -296,7 +296,7 @@ impl Partition {
         if self.takeover.is_some() {
             self.visited()
         } else {
-            self.roles.standing().leader.as_deref()
+            self.roles.meta().leader.as_deref()
         }
     }
 
@@ -367,7 +367,7 @@ impl Partition {
             && unwritten < UNWRITTEN_MAX_COUNT
     }
 
-    /// The leader says something. Takes all of `input`, unless a change of standing has to be on
+    /// The leader says something. Takes all of `input`, unless a change of metadata has to be on
     /// disk first: then call again with the rest once
     /// [`wants_from_leader`](Self::wants_from_leader).
     pub fn receive_from_leader(
@@ -383,9 +383,8 @@ impl Partition {
             if *id != link {
                 return Err(left());
             }
-            let standing = self.roles.standing();
-            let outcome =
-                upstream.receive(input, &mut self.lsm, standing, self.options.engine, now_ms);
+            let meta = self.roles.meta();
+            let outcome = upstream.receive(input, &mut self.lsm, meta, self.options.engine, now_ms);
             let is_visit = self.takeover.is_some();
             if upstream.sync() == Sync::Parted && !is_visit {
                 self.following.sync = Sync::Parted;
@@ -419,7 +418,7 @@ impl Partition {
                 Following::Beat { .. } if is_visit => {}
                 Following::Beat { time_ms } => self.note_leader_time(link, time_ms),
                 Following::Continues { epoch, lineage } => {
-                    let lineage = lineage.with_older_of(&self.roles.standing().lineage);
+                    let lineage = lineage.with_older_of(&self.roles.meta().lineage);
                     (self.following.obstacle, self.following.retry_ms) = (None, RETRY_MIN_MS);
                     log::debug!(
                         "partition {}: goes on behind version {}",
@@ -427,13 +426,13 @@ impl Partition {
                         self.lsm.last_version()
                     );
                     let ordered_epoch = upstream.peer().map_or(0, |peer| peer.ordered_epoch);
-                    let standing = self.roles.standing().clone();
-                    let epoch = epoch.max(standing.epoch);
-                    self.change_standing(Standing {
+                    let meta = self.roles.meta().clone();
+                    let epoch = epoch.max(meta.epoch);
+                    self.change_meta(PartitionMeta {
                         epoch,
-                        ordered_epoch: ordered_epoch.min(epoch).max(standing.ordered_epoch),
+                        ordered_epoch: ordered_epoch.min(epoch).max(meta.ordered_epoch),
                         lineage,
-                        ..standing
+                        ..meta
                     });
                 }
                 Following::SnapshotBegins {
@@ -461,14 +460,14 @@ impl Partition {
 
     /// The leader tells where it stands: by its first words, or because it leads no more.
     fn receive_from_leader_state(&mut self, mut told: PeerState) {
-        let leader = self.roles.standing().leader.as_deref().unwrap_or_default();
+        let leader = self.roles.meta().leader.as_deref().unwrap_or_default();
         let host = leader
             .trim_start_matches("http://")
             .rsplit_once(':')
             .map_or("", |(host, _)| host);
         told.address = whole_address(&told.address, host);
-        let standing = self.roles.standing();
-        let is_leading = told.address.is_empty() || Some(&told.address) == standing.leader.as_ref();
+        let meta = self.roles.meta();
+        let is_leading = told.address.is_empty() || Some(&told.address) == meta.leader.as_ref();
         if !is_leading && told.intent == Intent::Tell {
             self.hear_of_leader(&told);
         }
@@ -479,18 +478,18 @@ impl Partition {
         let Dial::Connected(_, upstream) = &self.following.dial else {
             return;
         };
-        let standing = self.roles.standing();
+        let meta = self.roles.meta();
         let ordered_epoch = upstream.peer().map_or(0, |peer| peer.data_ordered_epoch);
         let Some(data_epoch) = upstream.epoch() else {
             return;
         };
-        let is_news = data_epoch > standing.data_epoch
-            || (data_epoch == standing.data_epoch && ordered_epoch > standing.data_ordered_epoch);
-        if is_news && standing.lineage.begun_version() <= self.lsm.last_version() {
-            self.change_standing(Standing {
+        let is_news = data_epoch > meta.data_epoch
+            || (data_epoch == meta.data_epoch && ordered_epoch > meta.data_ordered_epoch);
+        if is_news && meta.lineage.begun_version() <= self.lsm.last_version() {
+            self.change_meta(PartitionMeta {
                 data_epoch,
-                data_ordered_epoch: ordered_epoch.max(standing.data_ordered_epoch),
-                ..standing.clone()
+                data_ordered_epoch: ordered_epoch.max(meta.data_ordered_epoch),
+                ..meta.clone()
             });
         }
     }
@@ -504,7 +503,7 @@ impl Partition {
         } = installed;
         self.snapshot_stats.received_count += 1;
         self.following.retry_ms = RETRY_MIN_MS;
-        let before = self.roles.standing().clone();
+        let before = self.roles.meta().clone();
         let version = self.lsm.last_version();
         let common_version = lineage
             .common_version_with(&before.lineage, version)
@@ -515,7 +514,7 @@ impl Partition {
         };
         let ordered_epoch = peer.map_or(0, |peer| peer.ordered_epoch);
         let epoch_now = epoch.max(before.epoch);
-        let standing = Standing {
+        let meta = PartitionMeta {
             epoch: epoch_now,
             ordered_epoch: ordered_epoch.min(epoch_now).max(before.ordered_epoch),
             data_epoch: epoch,
@@ -524,10 +523,10 @@ impl Partition {
             ..before.clone()
         };
         let mut old = std::mem::replace(&mut self.lsm, lsm);
-        self.lsm.note_time(old.time_ms());
+        self.lsm.set_time_ms(old.time_ms());
         let dropped = (common_version < version).then(|| {
             let (history, snapshot) = (before.lineage.history(), old.snapshot());
-            Dropped {
+            DivergedData {
                 snapshot,
                 history,
                 common_version,
@@ -540,10 +539,10 @@ impl Partition {
             self.replacement = Some(Box::new(Replacement {
                 number,
                 snapshot,
-                standing: standing.clone(),
+                meta: meta.clone(),
                 dropped,
             }));
-            self.roles.replace(standing);
+            self.roles.replace(meta);
         } else {
             if dropped.is_some() {
                 log::warn!(
@@ -553,7 +552,7 @@ impl Partition {
                     common_version + 1
                 );
             }
-            self.change_standing(standing);
+            self.change_meta(meta);
         }
         self.retire(old);
         self.keep_log();
@@ -635,12 +634,12 @@ impl Partition {
                     upstream.epoch(),
                 )
             }
-            Dial::At(_) | Dial::UnderWay if self.roles.standing().leader.is_none() => {
+            Dial::At(_) | Dial::UnderWay if self.roles.meta().leader.is_none() => {
                 ("no leader known", None, None)
             }
             Dial::At(_) | Dial::UnderWay => ("connecting", None, None),
         };
-        let obstacle = match &self.roles.standing().leader {
+        let obstacle = match &self.roles.meta().leader {
             _ if self.takeover.is_some() => self.following.obstacle.clone(),
             Some(_) => self.following.obstacle.clone(),
             None => Some("no leader is known: assign one".to_owned()),

@@ -43,8 +43,8 @@ impl Partition {
         discards: bool,
         now_ms: u64,
     ) -> Result<u64, GiveUpError> {
-        let standing = self.roles.standing();
-        let in_force = standing.epoch;
+        let meta = self.roles.meta();
+        let in_force = meta.epoch;
         match epoch {
             Some(epoch) if epoch < in_force => {
                 return Err(GiveUpError::Epoch(AssignError::Outdated { in_force }));
@@ -53,7 +53,7 @@ impl Partition {
                 let max = in_force.saturating_add(EPOCH_LEAP_MAX);
                 return Err(GiveUpError::Epoch(AssignError::Leap { max }));
             }
-            None if standing.ordered_epoch > 0 => {
+            None if meta.ordered_epoch > 0 => {
                 return Err(GiveUpError::EpochMissing { in_force });
             }
             None if self.roles.role() == Role::Leader && self.followers.is_fed() => {

@@ -28,7 +28,7 @@ use crate::replication::{NodeId, PeerState};
 use crate::seeded_bugs::SeededBug;
 use crate::slew::SlewedClock;
 use crate::storage::{
-    Command, HistoryId, Lineage, Mint, Position, Replacement, StorageError, StoreStats,
+    DiskCommand, HistoryId, IdGenerator, Lineage, Position, Replacement, StorageError, StoreStats,
     VersionToken,
 };
 
@@ -231,7 +231,7 @@ pub struct Partition {
     /// What connections are still to be told before they end.
     farewells: Vec<(LinkId, PeerState)>,
     /// For histories that begin here.
-    ids: Mint,
+    ids: IdGenerator,
     /// Engines that are freed piece by piece.
     retired: Vec<Lsm>,
     snapshot_stats: SnapshotStats,
@@ -257,9 +257,9 @@ impl Partition {
         roles: Roles,
         disk: Option<DiskLog>,
         options: PartitionOptions,
-        ids: Mint,
+        ids: IdGenerator,
     ) -> Self {
-        let last_leader = roles.standing().leader.clone();
+        let last_leader = roles.meta().leader.clone();
         let following = Follows::default();
         let (replacement, followers, retired) = (None, Followers::default(), Vec::new());
         let snapshot_stats = SnapshotStats::default();
@@ -311,7 +311,7 @@ impl Partition {
     /// That history with those before it.
     #[inline]
     pub fn lineage(&self) -> &Lineage {
-        &self.roles.standing().lineage
+        &self.roles.meta().lineage
     }
 
     /// The token of a version that is here.
@@ -413,7 +413,7 @@ impl Partition {
     }
 
     /// The next command for the disk. `now_us`: microseconds since the node started.
-    pub fn take_disk_command(&mut self, now_us: u64, bulk: &mut BulkWrites) -> Option<Command> {
+    pub fn take_disk_command(&mut self, now_us: u64, bulk: &mut BulkWrites) -> Option<DiskCommand> {
         let disk = self.disk.as_mut()?;
         if disk.failure().is_some() {
             return None;
@@ -423,27 +423,27 @@ impl Partition {
             let replacement = self
                 .replacement
                 .take_if(|_| bulk.admits_replacement(self.id))?;
-            return Some(Command::Replace(self.id, replacement));
+            return Some(DiskCommand::Replace(self.id, replacement));
         }
         if let Some(batch) = disk.hand_over(&self.lsm, now_us) {
             self.keep_log();
-            return Some(Command::Append(self.id, batch));
+            return Some(DiskCommand::Append(self.id, batch));
         }
         // Where the partition stands is about all that was written before: that goes first.
         if !disk.has_more(&self.lsm)
-            && let Some(standing) = self.roles.take_unsettled()
+            && let Some(meta) = self.roles.take_unsettled()
         {
-            return Some(Command::Settle(self.id, Box::new(standing)));
+            return Some(DiskCommand::Settle(self.id, Box::new(meta)));
         }
         if let Some(time_ms) = disk.take_time(&self.lsm) {
-            return Some(Command::RecordTime(self.id, time_ms));
+            return Some(DiskCommand::RecordTime(self.id, time_ms));
         }
         if !bulk.admits_checkpoint(self.id) {
             return None;
         }
         let snapshot = disk.take_checkpoint(&mut self.lsm, now_us)?;
         bulk.checkpoint_of = Some(self.id);
-        Some(Command::Checkpoint(self.id, snapshot))
+        Some(DiskCommand::Checkpoint(self.id, snapshot))
     }
 
     /// Whether the disk thread may have a checkpoint of it open.

@@ -13,7 +13,7 @@
 //!    up.
 
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{HistoryId, Lineage, Role, Standing};
+use crate::storage::{HistoryId, Lineage, PartitionMeta, Role};
 
 /// How far above the one in force an epoch may be. Enough for counters and for seconds since 1970,
 /// and too little to come near the last epoch.
@@ -48,9 +48,9 @@ impl Assignment {
 /// A partition that was assigned no role yet.
 fn unassigned(epoch: u64) -> Roles {
     let history = HistoryId([0; 16]);
-    Roles::in_force(Standing {
+    Roles::in_force(PartitionMeta {
         epoch,
-        ..Standing::new(Role::Unassigned, Lineage::new(history))
+        ..PartitionMeta::new(Role::Unassigned, Lineage::new(history))
     })
 }
 
@@ -76,7 +76,7 @@ pub enum AssignError {
     },
 }
 
-/// How far a change of standing is on its way to disk.
+/// How far a change of metadata is on its way to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Settled,
@@ -98,7 +98,7 @@ enum Duty {
 /// Role, epoch and histories of a partition.
 #[derive(Clone, Debug)]
 pub struct Roles {
-    standing: Standing,
+    meta: PartitionMeta,
     duty: Duty,
     change: Change,
     changed_count: u64,
@@ -106,10 +106,10 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// As the standing says.
-    pub fn in_force(standing: Standing) -> Self {
+    /// As the metadata says.
+    pub fn in_force(meta: PartitionMeta) -> Self {
         Self {
-            standing,
+            meta,
             duty: Duty::Taken,
             change: Change::Settled,
             changed_count: 0,
@@ -117,17 +117,17 @@ impl Roles {
         }
     }
 
-    /// The standing is kept, but the role is not taken before a controller assigns one.
-    pub fn awaiting(standing: Standing) -> Self {
+    /// The metadata is kept, but the role is not taken before a controller assigns one.
+    pub fn awaiting(meta: PartitionMeta) -> Self {
         Self {
             duty: Duty::Awaiting,
-            ..Self::in_force(standing)
+            ..Self::in_force(meta)
         }
     }
 
     /// What the partition is now.
     pub fn role(&self) -> Role {
-        match (self.duty, self.standing.role) {
+        match (self.duty, self.meta.role) {
             (Duty::Awaiting, _) => Role::Unassigned,
             (Duty::TakingOver, Role::Leader) => Role::Replica,
             (_, role) => role,
@@ -146,8 +146,8 @@ impl Roles {
 
     /// Where it stands.
     #[inline]
-    pub fn standing(&self) -> &Standing {
-        &self.standing
+    pub fn meta(&self) -> &PartitionMeta {
+        &self.meta
     }
 
     /// Whether the last change is on disk.
@@ -169,13 +169,13 @@ impl Roles {
         self.change == Change::Waiting
     }
 
-    /// The standing to be written, if there is a new one.
-    pub(super) fn take_unsettled(&mut self) -> Option<Standing> {
+    /// The metadata to be written, if there is a new one.
+    pub(super) fn take_unsettled(&mut self) -> Option<PartitionMeta> {
         if self.change != Change::Waiting {
             return None;
         }
         self.change = Change::HandedOver;
-        Some(self.standing.clone())
+        Some(self.meta.clone())
     }
 
     pub(super) fn note_settled(&mut self) {
@@ -192,16 +192,16 @@ impl Roles {
         }
     }
 
-    /// Changes the standing; `lasts`: there is no disk that has to have it first. A takeover goes
+    /// Changes the metadata; `lasts`: there is no disk that has to have it first. A takeover goes
     /// on if the role is still that of a leader.
-    pub(super) fn change(&mut self, standing: Standing, lasts: bool) {
-        if standing == self.standing {
+    pub(super) fn change(&mut self, meta: PartitionMeta, lasts: bool) {
+        if meta == self.meta {
             return;
         }
-        if self.duty == Duty::TakingOver && standing.role != Role::Leader {
+        if self.duty == Duty::TakingOver && meta.role != Role::Leader {
             self.duty = Duty::Taken;
         }
-        self.standing = standing;
+        self.meta = meta;
         if lasts {
             self.changed_count += 1;
             self.settled_count += 1;
@@ -215,13 +215,13 @@ impl Roles {
     }
 
     /// Takes on what came with a replacement of all data, which brings it to disk.
-    pub(super) fn replace(&mut self, standing: Standing) {
-        self.standing = standing;
+    pub(super) fn replace(&mut self, meta: PartitionMeta) {
+        self.meta = meta;
     }
 
-    /// The standing that an assignment makes of this one. That of a leader is not yet in office.
-    pub(super) fn assigned(&self, assignment: &Assignment) -> Result<Standing, AssignError> {
-        let now = &self.standing;
+    /// The metadata that an assignment makes of this one. That of a leader is not yet in office.
+    pub(super) fn assigned(&self, assignment: &Assignment) -> Result<PartitionMeta, AssignError> {
+        let now = &self.meta;
         let epoch = match assignment.epoch {
             Some(epoch) => epoch,
             None if assignment.role == Role::Leader && now.role != Role::Leader => now.epoch + 1,
@@ -258,7 +258,7 @@ impl Roles {
         } else {
             assignment.peers.clone()
         };
-        Ok(Standing {
+        Ok(PartitionMeta {
             role: assignment.role,
             epoch,
             ordered_epoch: now.ordered_epoch.max(assignment.epoch.unwrap_or(0)),
@@ -269,10 +269,10 @@ impl Roles {
         })
     }
 
-    /// The standing of a leader that takes its office with data up to `version`. `history`: for one
+    /// The metadata of a leader that takes its office with data up to `version`. `history`: for one
     /// that begins; none: the one that is there goes on.
-    pub(super) fn in_office(&self, version: u64, history: Option<HistoryId>) -> Standing {
-        let now = &self.standing;
+    pub(super) fn in_office(&self, version: u64, history: Option<HistoryId>) -> PartitionMeta {
+        let now = &self.meta;
         let data_ordered_epoch = if now.ordered_epoch == now.epoch {
             now.epoch
         } else {
@@ -282,7 +282,7 @@ impl Roles {
             Some(history) if !SeededBug::HistoryKept.is_on() => now.lineage.begin(history, version),
             _ => now.lineage.clone(),
         };
-        Standing {
+        PartitionMeta {
             data_epoch: now.epoch,
             data_ordered_epoch,
             lineage,
@@ -295,20 +295,20 @@ impl Roles {
         self.duty = Duty::Taken;
     }
 
-    /// The standing once a higher epoch was heard of: the node leads no more. `leader`: the one of
+    /// The metadata once a higher epoch was heard of: the node leads no more. `leader`: the one of
     /// that epoch, if it is known.
     pub(super) fn deposed(
         &self,
         epoch: u64,
         ordered_epoch: u64,
         leader: Option<String>,
-    ) -> Standing {
-        let now = &self.standing;
+    ) -> PartitionMeta {
+        let now = &self.meta;
         let role = match now.role {
             Role::Unassigned => Role::Unassigned,
             Role::Leader | Role::Replica => Role::Replica,
         };
-        Standing {
+        PartitionMeta {
             role,
             epoch,
             ordered_epoch: now.ordered_epoch.max(ordered_epoch.min(epoch)),
@@ -325,14 +325,14 @@ mod tests {
 
     fn roles(role: Role, epoch: u64) -> Roles {
         let lineage = Lineage::new(HistoryId([1; 16]));
-        Roles::in_force(Standing {
+        Roles::in_force(PartitionMeta {
             epoch,
             data_epoch: epoch,
-            ..Standing::new(role, lineage)
+            ..PartitionMeta::new(role, lineage)
         })
     }
 
-    fn assign(roles: &Roles, role: Role, epoch: Option<u64>) -> Result<Standing, AssignError> {
+    fn assign(roles: &Roles, role: Role, epoch: Option<u64>) -> Result<PartitionMeta, AssignError> {
         let leader = (role == Role::Replica).then(|| "http://h:1".to_owned());
         roles.assigned(&Assignment {
             role,
@@ -349,7 +349,7 @@ mod tests {
                 let outdated = Err(AssignError::Outdated { in_force: 5 });
                 assert_eq!(assign(&roles(role, 5), wanted, Some(4)), outdated);
                 assert_eq!(
-                    assign(&roles(role, 5), wanted, Some(6)).map(|standing| standing.epoch),
+                    assign(&roles(role, 5), wanted, Some(6)).map(|meta| meta.epoch),
                     Ok(6)
                 );
             }
@@ -381,8 +381,7 @@ mod tests {
             );
             assert!(assign(&roles(Role::Unassigned, 5), role, Some(5)).is_ok());
         }
-        let epoch_of =
-            |role, wanted| assign(&roles(role, 5), wanted, None).map(|standing| standing.epoch);
+        let epoch_of = |role, wanted| assign(&roles(role, 5), wanted, None).map(|meta| meta.epoch);
         assert_eq!(epoch_of(Role::Replica, Role::Leader), Ok(6));
         assert_eq!(epoch_of(Role::Leader, Role::Leader), Ok(5));
         assert_eq!(epoch_of(Role::Leader, Role::Replica), Ok(5));
@@ -452,10 +451,7 @@ mod tests {
         roles.change(second, false);
         roles.note_settled();
         assert!(!roles.is_settled(), "the second is not written yet");
-        assert_eq!(
-            roles.take_unsettled().map(|standing| standing.epoch),
-            Some(7)
-        );
+        assert_eq!(roles.take_unsettled().map(|meta| meta.epoch), Some(7));
         roles.note_settled();
         assert!(roles.is_settled());
         assert_eq!((roles.changed_count(), roles.settled_count()), (2, 2));

@@ -24,7 +24,7 @@ use crate::config::Fsync;
 use crate::replication::frame::{PROTOCOL_MIN, RefusalCode};
 use crate::replication::{Ended, Intent, PeerState, Relation, Sync, relation};
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{HistoryId, Lineage, PEERS_MAX, Role, Standing};
+use crate::storage::{HistoryId, Lineage, PEERS_MAX, PartitionMeta, Role};
 
 use super::Partition;
 use super::following::Dial;
@@ -232,10 +232,10 @@ impl Takeover {
 }
 
 impl Partition {
-    /// Begins to take over as the leader that the standing already names, or leads at once where
+    /// Begins to take over as the leader that the metadata already names, or leads at once where
     /// there is no other node to ask.
     pub(super) fn begin_takeover(&mut self, basis: Basis) {
-        let mut peers = self.with_known_peers(&self.roles.standing().peers);
+        let mut peers = self.with_known_peers(&self.roles.meta().peers);
         if SeededBug::PeersNotAsked.is_on() {
             peers.clear();
         }
@@ -244,7 +244,7 @@ impl Partition {
             log::info!(
                 "partition {}: takes over in epoch {}: first it takes what {} hold",
                 self.id,
-                self.roles.standing().epoch,
+                self.roles.meta().epoch,
                 peers.join(", ")
             );
         }
@@ -363,8 +363,8 @@ impl Partition {
     }
 
     fn claim_intent(&self) -> Intent {
-        let standing = self.roles.standing();
-        if standing.ordered_epoch == standing.epoch && standing.epoch > 0 {
+        let meta = self.roles.meta();
+        if meta.ordered_epoch == meta.epoch && meta.epoch > 0 {
             Intent::OrderedClaim
         } else {
             Intent::Claim
@@ -374,20 +374,20 @@ impl Partition {
     /// Where this node stands, for a peer. The address is that of this node unless it only tells of
     /// a leader.
     pub(super) fn own_state(&self, intent: Intent) -> PeerState {
-        let standing = self.roles.standing();
+        let meta = self.roles.meta();
         let is_of_leader = matches!(intent, Intent::Grant | Intent::Tell)
             && self.roles.role() != Role::Leader
             && !self.roles.is_taking_over();
         PeerState {
             intent,
-            epoch: standing.epoch,
-            ordered_epoch: standing.ordered_epoch,
-            data_epoch: standing.data_epoch,
-            data_ordered_epoch: standing.data_ordered_epoch,
+            epoch: meta.epoch,
+            ordered_epoch: meta.ordered_epoch,
+            data_epoch: meta.data_epoch,
+            data_ordered_epoch: meta.data_ordered_epoch,
             last_version: self.lsm.last_version(),
             lineage: self.shared_lineage(),
             address: if is_of_leader {
-                standing.leader.clone().unwrap_or_default()
+                meta.leader.clone().unwrap_or_default()
             } else {
                 self.options.address.clone()
             },
@@ -397,7 +397,7 @@ impl Partition {
     /// The lineage as it is told: the newest histories, and the one that the newest version was
     /// written in.
     fn shared_lineage(&self) -> Lineage {
-        let lineage = &self.roles.standing().lineage;
+        let lineage = &self.roles.meta().lineage;
         lineage.shared_with(lineage.history_at(self.lsm.last_version()))
     }
 
@@ -423,19 +423,19 @@ impl Partition {
                 Ok(())
             };
         };
-        let standing = self.roles.standing();
+        let meta = self.roles.meta();
         // An epoch has one leader: this one may have been another's.
         let is_taken = !takeover.is_announcing()
-            && peer.data_epoch == standing.epoch
-            && standing.data_epoch < standing.epoch
-            && standing.ordered_epoch < standing.epoch;
-        if peer.epoch > standing.epoch || is_taken {
+            && peer.data_epoch == meta.epoch
+            && meta.data_epoch < meta.epoch
+            && meta.ordered_epoch < meta.epoch;
+        if peer.epoch > meta.epoch || is_taken {
             let (epoch, ordered_epoch) = (peer.epoch, peer.ordered_epoch);
             let leader = peer.address.clone();
             return self.claim_refused(epoch, ordered_epoch, &leader, now_ms);
         }
         let related = relation(
-            (&standing.lineage, self.lsm.last_version()),
+            (&meta.lineage, self.lsm.last_version()),
             (&peer.lineage, peer.last_version),
         );
         if takeover.is_announcing() && related == Relation::Newer {
@@ -447,8 +447,8 @@ impl Partition {
         }
         if !takeover.is_announcing() {
             let is_newer = related == Relation::Parted
-                && peer.data_ordered_epoch == standing.data_ordered_epoch
-                && peer.data_epoch >= standing.data_epoch;
+                && peer.data_ordered_epoch == meta.data_ordered_epoch
+                && peer.data_epoch >= meta.data_epoch;
             if is_newer && basis != Basis::Ordered {
                 return self.end_parted(now_ms, peer.last_version);
             }
@@ -457,15 +457,15 @@ impl Partition {
                 return self.end_visit(Visit::Due(now_ms));
             }
         }
-        match upstream.answer_to(standing.epoch) {
-            Some(answer) if answer.intent == Intent::Grant && answer.epoch == standing.epoch => {
+        match upstream.answer_to(meta.epoch) {
+            Some(answer) if answer.intent == Intent::Grant && answer.epoch == meta.epoch => {
                 let is_behind = related == Relation::Newer && !takeover.is_announcing();
                 if is_behind && upstream.is_fed() && !SeededBug::TakeoverTooEarly.is_on() {
                     return Ok(());
                 }
                 self.end_visit(Visit::Done(now_ms))
             }
-            Some(answer) if answer.epoch < standing.epoch => {
+            Some(answer) if answer.epoch < meta.epoch => {
                 // A node with data of the same origin grants a higher epoch. What has come from it
                 // was sent before it heard of the claim: it makes way for another leader.
                 let is_related = answer.last_version == 0
@@ -508,12 +508,12 @@ impl Partition {
 
     fn end_parted(&mut self, now_ms: u64, peer_version: u64) -> Result<(), Ended> {
         let address = self.visited().unwrap_or_default();
-        let standing = self.roles.standing();
+        let meta = self.roles.meta();
         let reason = format!(
             "cannot lead: {address} holds writes (up to version {peer_version}) that this node \
              lacks, and this node holds writes that {address} lacks. Assign the one that is to be \
              kept as leader, with an epoch above {}",
-            standing.epoch
+            meta.epoch
         );
         if self.following.obstacle.as_ref() != Some(&reason) {
             log::error!("partition {}: {reason}", self.id);
@@ -530,8 +530,8 @@ impl Partition {
         leader: &str,
         now_ms: u64,
     ) -> Result<(), Ended> {
-        let standing = self.roles.standing();
-        let (own_epoch, own_ordered) = (standing.epoch, standing.ordered_epoch);
+        let meta = self.roles.meta();
+        let (own_epoch, own_ordered) = (meta.epoch, meta.ordered_epoch);
         if epoch - own_epoch > EPOCH_LEAP_MAX {
             log::warn!(
                 "partition {}: epoch {epoch} of a peer is not believed: it leaps",
@@ -573,17 +573,17 @@ impl Partition {
     /// Visits all nodes that are known, in an epoch that is not below the one in force: also those
     /// that followed this node until now, and those that have granted an earlier claim.
     fn take_over_in(&mut self, epoch: u64, basis: Basis) {
-        let peers = self.with_known_peers(&self.roles.standing().peers);
+        let peers = self.with_known_peers(&self.roles.meta().peers);
         self.add_to_takeover(&peers);
         let was_leader = self.roles.role() == Role::Leader;
-        let standing = self.roles.standing().clone();
+        let meta = self.roles.meta().clone();
         self.roles.begin_takeover();
-        self.change_standing(Standing {
+        self.change_meta(PartitionMeta {
             role: Role::Leader,
             epoch,
             leader: None,
             is_heard: false,
-            ..standing
+            ..meta
         });
         if was_leader {
             self.leave_office();
@@ -694,12 +694,12 @@ impl Partition {
         let Some(takeover) = &mut self.takeover else {
             return;
         };
-        let standing = self.roles.standing();
+        let meta = self.roles.meta();
         let is_missed = takeover.missed().next().is_some();
         // What this node lost with the power a node that was not reached may still hold.
         let may_lack = is_missed && self.options.fsync != Fsync::Always;
         // The history of data that was fetched is another node's.
-        let is_own = takeover.begun_in == standing.lineage.history();
+        let is_own = takeover.begun_in == meta.lineage.history();
         let begins = takeover.basis != Basis::Resumed || !is_own || may_lack;
         let version = self.lsm.last_version();
         let history = begins.then(|| HistoryId(self.ids.draw()));
@@ -718,7 +718,7 @@ impl Partition {
         takeover.stage = Stage::Announcing;
         self.office_time_ms = self.time_ms;
         self.roles.take_office();
-        self.change_standing(office);
+        self.change_meta(office);
         if let Some(takeover) = &mut self.takeover {
             takeover.office_change = Some(self.roles.changed_count());
         }
@@ -728,12 +728,12 @@ impl Partition {
     /// Whether a controller's last word to this node was to lead, and another node has since
     /// claimed to.
     pub(super) fn has_made_way(&self) -> bool {
-        self.is_told_to_lead && self.roles.role() == Role::Replica && self.roles.standing().is_heard
+        self.is_told_to_lead && self.roles.role() == Role::Replica && self.roles.meta().is_heard
     }
 
     /// This leader lacks what others hold: it takes over anew.
     pub(super) fn fetch_from_peers(&mut self) {
-        self.fetch_above(self.roles.standing().epoch);
+        self.fetch_above(self.roles.meta().epoch);
     }
 
     pub(super) fn fetch_above(&mut self, heard_epoch: u64) {
@@ -743,12 +743,12 @@ impl Partition {
             self.takeover = Some(Takeover::new(Basis::OwnEpoch, history, Vec::new(), change));
         }
         self.disconnect();
-        let standing = self.roles.standing();
-        if standing.ordered_epoch == standing.epoch && heard_epoch <= standing.epoch {
+        let meta = self.roles.meta();
+        if meta.ordered_epoch == meta.epoch && heard_epoch <= meta.epoch {
             // A controller named the epoch: it stays the one to lead in.
-            self.take_over_in(standing.epoch, Basis::Ordered);
+            self.take_over_in(meta.epoch, Basis::Ordered);
         } else {
-            self.raise_epoch(heard_epoch.max(standing.epoch));
+            self.raise_epoch(heard_epoch.max(meta.epoch));
         }
     }
 }

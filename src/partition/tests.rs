@@ -1,7 +1,7 @@
 //! Conditions, and engines that are let go of.
 
 use super::*;
-use crate::storage::{Lineage, Mint, Role, Standing};
+use crate::storage::{IdGenerator, Lineage, PartitionMeta, Role};
 
 fn partition() -> Partition {
     let engine = Options {
@@ -17,14 +17,14 @@ fn partition() -> Partition {
         address: "http://h:1".to_owned(),
         has_token: false,
     };
-    let standing = Standing::new(Role::Leader, Lineage::new(HistoryId([0; 16])));
+    let meta = PartitionMeta::new(Role::Leader, Lineage::new(HistoryId([0; 16])));
     Partition::new(
         0,
         Lsm::new(engine),
-        Roles::in_force(standing),
+        Roles::in_force(meta),
         None,
         options,
-        Mint::new([1; 16]),
+        IdGenerator::new([1; 16]),
     )
 }
 

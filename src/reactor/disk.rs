@@ -8,8 +8,8 @@ use crate::config::{Config, Fsync};
 use crate::lsm::Options;
 use crate::node::{DEFAULT_PARTITION, Node};
 use crate::storage::{
-    Command, DataDir, DiskThread, Event, HistoryId, LOG_FILE_BYTES, Mint, Plan, Progress,
-    RecoveryOptions, StorageError,
+    DataDir, DiskCommand, DiskEvent, DiskThread, HistoryId, IdGenerator, LOG_FILE_BYTES,
+    RecoveryOptions, RecoveryProgress, StorageError, StoragePlan,
 };
 
 use super::RunError;
@@ -42,7 +42,7 @@ impl Disk {
     pub(super) fn start(
         config: &Config,
         hash_seed: u64,
-        mut mint: Mint,
+        mut mint: IdGenerator,
         waker: Arc<Waker>,
     ) -> Result<Self, RunError> {
         let mut disk = Self {
@@ -58,7 +58,7 @@ impl Disk {
             memtable_bytes: config.memtable_bytes,
             hash_seed,
         };
-        let plan = Plan {
+        let plan = StoragePlan {
             data_dir: config
                 .data_dir
                 .as_deref()
@@ -74,7 +74,7 @@ impl Disk {
             restore: config.restore.clone(),
             fsync: config.fsync,
             first_partition: (!config.await_assignment).then_some(DEFAULT_PARTITION),
-            mint,
+            ids: mint,
             clock_us: super::clock::monotonic_us,
         };
         let wake = move || {
@@ -88,14 +88,14 @@ impl Disk {
     }
 
     /// What the thread has told.
-    pub(super) fn next_event(&self) -> Option<Event> {
+    pub(super) fn next_event(&self) -> Option<DiskEvent> {
         match &self.state {
             State::Running(thread) | State::Closing(thread) => thread.next_event(),
             State::None | State::Failed(_) => None,
         }
     }
 
-    pub(super) fn show_progress(&mut self, progress: Progress, now: Millis) {
+    pub(super) fn show_progress(&mut self, progress: RecoveryProgress, now: Millis) {
         self.progress_bar.show(progress, now);
     }
 
@@ -134,7 +134,7 @@ impl Disk {
         };
         match self.sync_at {
             Some(at) if at <= now => {
-                thread.send(Command::Sync);
+                thread.send(DiskCommand::Sync);
                 self.sync_at = None;
             }
             None if node.is_sync_owed() => self.sync_at = Some(now + interval_ms),

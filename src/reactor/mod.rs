@@ -68,7 +68,7 @@ use crate::config::Config;
 use crate::http::{HeadLimits, HeadReader, HttpDate, Limits, Waiting};
 use crate::node::{DiskNews, Node};
 use crate::partition::Wait;
-use crate::storage::Mint;
+use crate::storage::IdGenerator;
 
 pub use error::RunError;
 
@@ -100,7 +100,7 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 const WAKE: Token = Token(usize::MAX - 3);
 
 /// Runs a node until it is told to stop. `hash_seed` and `mint` are to be random.
-pub fn run(config: &Config, hash_seed: u64, mint: Mint) -> Result<(), RunError> {
+pub fn run(config: &Config, hash_seed: u64, mint: IdGenerator) -> Result<(), RunError> {
     stderr_log::install(config.log_level);
     Reactor::new(config, hash_seed, mint)?.run()
 }
@@ -152,7 +152,7 @@ struct Reactor {
 }
 
 impl Reactor {
-    fn new(config: &Config, hash_seed: u64, mut mint: Mint) -> Result<Self, RunError> {
+    fn new(config: &Config, hash_seed: u64, mut mint: IdGenerator) -> Result<Self, RunError> {
         let poll = Poll::new().map_err(|error| RunError::System("epoll_create", error))?;
         let mut listener = Listener::bind(config.listen)
             .map_err(|error| RunError::Listen(config.listen, error))?;

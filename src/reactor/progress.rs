@@ -3,7 +3,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::storage::Progress;
+use crate::storage::RecoveryProgress;
 
 use super::timers::Millis;
 
@@ -33,7 +33,7 @@ impl ProgressBar {
     }
 
     /// Shows how far it is, if it is time to.
-    pub(super) fn show(&mut self, progress: Progress, now: Millis) {
+    pub(super) fn show(&mut self, progress: RecoveryProgress, now: Millis) {
         if now < self.next_at {
             return;
         }

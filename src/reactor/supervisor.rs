@@ -21,7 +21,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use crate::node::Node;
-use crate::storage::{Progress, StorageError};
+use crate::storage::{RecoveryProgress, StorageError};
 
 use super::timers::Millis;
 
@@ -54,7 +54,7 @@ struct Manager {
     stage: Stage,
     /// Where requests are served.
     serving: String,
-    progress: Option<Progress>,
+    progress: Option<RecoveryProgress>,
     progress_at: Millis,
     watchdog: Option<Watchdog>,
     /// What could not be sent yet.
@@ -159,7 +159,7 @@ impl Manager {
 
     /// A start that does not get on is given up by the manager; one that does is not, however long
     /// it takes.
-    fn note_progress(&mut self, progress: Progress) {
+    fn note_progress(&mut self, progress: RecoveryProgress) {
         if self.progress != Some(progress) {
             self.say("EXTEND_TIMEOUT_USEC", &LOADING_EXTENSION_US.to_string());
             self.say("STATUS", &format!("loading: {progress}"));

@@ -15,7 +15,7 @@
 
 use crate::lsm::{LogBatch, LogPosition, Lsm, Options, RecordReader};
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, Standing};
+use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, PartitionMeta};
 
 use super::frame::{
     Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, Intent, NodeId, PROTOCOL_MIN,
@@ -261,7 +261,7 @@ impl Upstream {
         &mut self,
         input: &mut &[u8],
         lsm: &mut Lsm,
-        standing: &Standing,
+        meta: &PartitionMeta,
         options: Options,
         now_ms: u64,
     ) -> Result<Option<Following>, Ended> {
@@ -282,9 +282,9 @@ impl Upstream {
             }
             (Frame::PeerState(peer), state) => {
                 if matches!(state, State::Greeted) && self.intent != Intent::Follow {
-                    let own = (&standing.lineage, lsm.last_version());
+                    let own = (&meta.lineage, lsm.last_version());
                     let related = relation(own, (&peer.lineage, peer.last_version));
-                    let (own, its) = (standing.data_ordered_epoch, peer.data_ordered_epoch);
+                    let (own, its) = (meta.data_ordered_epoch, peer.data_ordered_epoch);
                     if self.intent != Intent::Survey || !is_feed_expected(related, own, its) {
                         self.state = State::Surveyed;
                     }
@@ -294,8 +294,8 @@ impl Upstream {
                 Following::Told
             }
             (Frame::Continue(answer), State::Greeted) => {
-                self.check_epoch(answer.epoch, standing)?;
-                check_continue(&answer, standing, lsm.last_version())
+                self.check_epoch(answer.epoch, meta)?;
+                check_continue(&answer, meta, lsm.last_version())
                     .inspect_err(|_| self.sync = Sync::Parted)?;
                 self.leader_version = Some(answer.last_version);
                 self.epoch = Some(answer.epoch);
@@ -306,9 +306,9 @@ impl Upstream {
                 }
             }
             (Frame::SnapshotStart(start), State::Greeted) => {
-                self.check_epoch(start.epoch, standing)?;
+                self.check_epoch(start.epoch, meta)?;
                 let ordered_epoch = self.peer.as_ref().map_or(0, |peer| peer.data_ordered_epoch);
-                check_snapshot(&start, ordered_epoch, standing, lsm.last_version())
+                check_snapshot(&start, ordered_epoch, meta, lsm.last_version())
                     .inspect_err(|_| self.sync = Sync::Parted)?;
                 let begins = Following::SnapshotBegins {
                     version: start.version,
@@ -446,9 +446,9 @@ impl Upstream {
 }
 
 /// Whether the log of a leader may be followed from where the replica is.
-fn check_continue(answer: &Continue, standing: &Standing, version: u64) -> Result<(), Ended> {
+fn check_continue(answer: &Continue, meta: &PartitionMeta, version: u64) -> Result<(), Ended> {
     let leader = (&answer.lineage, answer.last_version.max(version));
-    if version > 0 && !is_prefix((&standing.lineage, version), leader) {
+    if version > 0 && !is_prefix((&meta.lineage, version), leader) {
         return Err(Ended(
             "the leader goes on from what this node does not have".to_owned(),
         ));
@@ -461,20 +461,20 @@ fn check_continue(answer: &Continue, standing: &Standing, version: u64) -> Resul
 fn check_snapshot(
     start: &SnapshotStart,
     ordered_epoch: u64,
-    standing: &Standing,
+    meta: &PartitionMeta,
     version: u64,
 ) -> Result<(), Ended> {
     if version == 0 {
         return Ok(());
     }
     let is_empty_taken = SeededBug::EmptinessTaken.is_on();
-    let own = (&standing.lineage, version);
+    let own = (&meta.lineage, version);
     if relation(own, (&start.lineage, start.version)) == Relation::Newer {
         return Ok(());
     }
     let common_version = start
         .lineage
-        .common_version_with(&standing.lineage, version)
+        .common_version_with(&meta.lineage, version)
         .unwrap_or(0)
         .min(start.version);
     let is_begun_empty = common_version == 0 && start.lineage.begun_version() == 0;
@@ -484,8 +484,8 @@ fn check_snapshot(
              Make this node the leader, or start it empty"
         )));
     }
-    let is_ordered = ordered_epoch > standing.data_ordered_epoch
-        || (SeededBug::OwnEpochObeyed.is_on() && start.epoch > standing.data_epoch);
+    let is_ordered = ordered_epoch > meta.data_ordered_epoch
+        || (SeededBug::OwnEpochObeyed.is_on() && start.epoch > meta.data_epoch);
     if is_ordered || SeededBug::DataGivenUp.is_on() || is_empty_taken {
         return Ok(());
     }
@@ -494,17 +494,17 @@ fn check_snapshot(
          {common_version}: its data is kept. Make this node the leader, or have a controller \
          assign the leader with an epoch above {}, or start this node with an empty data \
          directory",
-        standing.data_ordered_epoch.max(standing.epoch)
+        meta.data_ordered_epoch.max(meta.epoch)
     )))
 }
 
 impl Upstream {
-    fn check_epoch(&self, epoch: u64, standing: &Standing) -> Result<(), Ended> {
-        let is_outdated = self.intent == Intent::Follow && epoch < standing.epoch;
+    fn check_epoch(&self, epoch: u64, meta: &PartitionMeta) -> Result<(), Ended> {
+        let is_outdated = self.intent == Intent::Follow && epoch < meta.epoch;
         if is_outdated && !SeededBug::EpochNotChecked.is_on() {
             return Err(Ended(format!(
                 "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew",
-                standing.epoch
+                meta.epoch
             )));
         }
         Ok(())

@@ -20,7 +20,7 @@ use crate::lsm::{Entry, Scan, ScanState, Value};
 
 use super::StorageError;
 use super::disk::{Disk, DiskFile};
-use super::replacement::Dropped;
+use super::replacement::DivergedData;
 
 /// Written and synced in one step.
 const STEP_BYTES: usize = 512 * 1024;
@@ -42,8 +42,8 @@ pub(super) struct DivergedWriter<D: Disk> {
 }
 
 impl<D: Disk> DivergedWriter<D> {
-    pub(super) fn begin(dropped: Dropped) -> Self {
-        let Dropped {
+    pub(super) fn begin(dropped: DivergedData) -> Self {
+        let DivergedData {
             snapshot,
             history,
             common_version,

@@ -14,7 +14,7 @@ use super::generation::{Generation, generation_of_data, split};
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
 use super::log_end::{DataFiles, LOG_END_NAME, LogEnd};
 use super::log_file::{first_version_of, log_name_of};
-use super::standing::{self, STANDING_NAME, StoredStanding};
+use super::partition_meta::{self, META_NAME, StoredMeta};
 use super::{FormatError, StorageError};
 
 /// What is refused, unless it is accepted.
@@ -80,7 +80,7 @@ pub(super) struct Inventory<D: Disk> {
     /// The generation in force.
     pub(super) disk: Generation<D>,
     /// What `partition.json` says, if it is there.
-    pub(super) stored: Option<StoredStanding>,
+    pub(super) stored: Option<StoredMeta>,
     /// The witness; none if it has to be made.
     pub(super) log_end: Option<LogEnd<D>>,
     /// The files that the witness says are there; none if it says nothing.
@@ -106,15 +106,15 @@ pub(super) fn take<D: Disk>(root: &D, losses: &mut Losses) -> Result<Inventory<D
             None
         }
         Ok(None) => {
-            check_that_none_is_missing(root, &names, has(STANDING_NAME), losses)?;
+            check_that_none_is_missing(root, &names, has(META_NAME), losses)?;
             None
         }
         Ok(log_end) => log_end,
     };
-    let stored = match standing::read(root) {
+    let stored = match partition_meta::read(root) {
         Err(error) => {
             losses.refuse(error)?;
-            losses.set_aside(root, STANDING_NAME)?;
+            losses.set_aside(root, META_NAME)?;
             None
         }
         Ok(stored) => stored,
@@ -218,7 +218,7 @@ fn check_that_none_is_missing<D: Disk>(
     let is_later = |name: &String| generation_of_data(name).is_some_and(|number| number > 0);
     if !has_metadata && names.iter().any(is_later) {
         let problem = "is missing: it says which of the files here are in force";
-        losses.refuse(lost(root, STANDING_NAME, problem))?;
+        losses.refuse(lost(root, META_NAME, problem))?;
     }
     Ok(())
 }
@@ -228,7 +228,7 @@ fn check_that_none_is_missing<D: Disk>(
 fn in_force<D: Disk>(
     root: &D,
     log_end: &LogEnd<D>,
-    stored: Option<&StoredStanding>,
+    stored: Option<&StoredMeta>,
     losses: &mut Losses,
 ) -> Result<Option<DataFiles>, StorageError> {
     let metadata = stored.map(|stored| stored.checksum);
@@ -242,7 +242,7 @@ fn in_force<D: Disk>(
             None => "is missing: it holds role, epoch and histories of the partition",
             Some(_) => "is not the one that was written last: an older one, or another partition's",
         };
-        losses.refuse(lost(root, STANDING_NAME, problem))?;
+        losses.refuse(lost(root, META_NAME, problem))?;
     }
     // The word of `log-end` about log and checkpoint may hold without that file.
     for files in if fitting.is_empty() {

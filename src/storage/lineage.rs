@@ -35,29 +35,29 @@ impl fmt::Display for HistoryId {
 
 /// The text is not what [`HistoryId`] displays as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoHistoryId;
+pub struct InvalidHistoryId;
 
 impl FromStr for HistoryId {
-    type Err = NoHistoryId;
+    type Err = InvalidHistoryId;
 
-    fn from_str(text: &str) -> Result<Self, NoHistoryId> {
+    fn from_str(text: &str) -> Result<Self, InvalidHistoryId> {
         if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(NoHistoryId);
+            return Err(InvalidHistoryId);
         }
         u128::from_str_radix(text, 16)
             .map(|number| Self(number.to_be_bytes()))
-            .map_err(|_| NoHistoryId)
+            .map_err(|_| InvalidHistoryId)
     }
 }
 
 /// Makes unique identities: a sequence out of one random seed.
 #[derive(Clone, Debug)]
-pub struct Mint {
+pub struct IdGenerator {
     seed: [u8; 16],
     count: u64,
 }
 
-impl Mint {
+impl IdGenerator {
     /// A mint; the seed is to be random.
     pub fn new(seed: [u8; 16]) -> Self {
         Self { seed, count: 0 }
@@ -343,20 +343,20 @@ mod tests {
             "000102030405060708090a0b0c0d0ef",
             "é",
         ] {
-            assert_eq!(text.parse::<HistoryId>(), Err(NoHistoryId), "{text}");
+            assert_eq!(text.parse::<HistoryId>(), Err(InvalidHistoryId), "{text}");
         }
     }
 
     #[test]
     fn a_mint_repeats_nothing() {
-        let mut mint = Mint::new([7; 16]);
+        let mut mint = IdGenerator::new([7; 16]);
         let mut child = mint.split();
         let made = [
             mint.draw(),
             mint.draw(),
             child.draw(),
             child.draw(),
-            Mint::new([8; 16]).draw(),
+            IdGenerator::new([8; 16]).draw(),
         ];
         assert!((1..made.len()).all(|at| !made[..at].contains(&made[at])));
     }

@@ -135,7 +135,7 @@ impl DataFiles {
 
 /// What a slot says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot {
+struct LogEndSlot {
     number: u64,
     time_ms: u64,
     in_force: DataFiles,
@@ -143,7 +143,7 @@ struct Slot {
     draft_generation: u32,
 }
 
-impl Slot {
+impl LogEndSlot {
     fn encode(&self) -> [u8; SLOT_BYTES] {
         let mut bytes = [0; SLOT_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
@@ -184,7 +184,7 @@ pub(super) struct LogEnd<D: Disk> {
     root: D,
     /// None until it is made.
     file: Option<D::File>,
-    slot: Slot,
+    slot: LogEndSlot,
     /// Where what was synced last stands: 0 or 1. The other slot is written next.
     synced_index: usize,
     /// The slot says something that the file does not.
@@ -198,7 +198,7 @@ impl<D: Disk> LogEnd<D> {
     /// The witness of data that is on disk. The file is made by the first write, in place of any
     /// other.
     pub(super) fn new(root: &D, in_force: DataFiles, time_ms: u64) -> Self {
-        let slot = Slot {
+        let slot = LogEndSlot {
             number: 0,
             time_ms,
             in_force,
@@ -227,8 +227,8 @@ impl<D: Disk> LogEnd<D> {
             return Err(StorageError::format(path, 0, problem));
         }
         file.read_at(&mut bytes, 0).map_err(io)?;
-        let slots =
-            [0, 1].map(|index| Slot::decode(&bytes[index * SLOT_STRIDE_BYTES..][..SLOT_BYTES]));
+        let slots = [0, 1]
+            .map(|index| LogEndSlot::decode(&bytes[index * SLOT_STRIDE_BYTES..][..SLOT_BYTES]));
         let (slot, synced_index) = match slots {
             [Err(FormatError::TooNew(format)), _] | [_, Err(FormatError::TooNew(format))] => {
                 return Err(StorageError::TooNew { path, format });
@@ -395,7 +395,7 @@ fn make<D: Disk>(root: &D, offset: usize, slot: &[u8]) -> std::io::Result<D::Fil
 mod tests {
     use super::*;
 
-    fn slot() -> Slot {
+    fn slot() -> LogEndSlot {
         let log = FileId {
             version: 0x0102,
             header_checksum: 0x0a0b_0c0d,
@@ -415,7 +415,7 @@ mod tests {
             checkpoint,
             ..in_force
         });
-        Slot {
+        LogEndSlot {
             number: 9,
             time_ms: 0x0304,
             in_force,
@@ -440,7 +440,7 @@ mod tests {
         expected.extend(0xa2fd_5bdd_u32.to_le_bytes());
         let bytes = slot().encode();
         assert_eq!(bytes, *expected);
-        assert_eq!(Slot::decode(&bytes), Ok(slot()));
+        assert_eq!(LogEndSlot::decode(&bytes), Ok(slot()));
     }
 
     #[test]
@@ -450,7 +450,7 @@ mod tests {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(
-                matches!(Slot::decode(&damaged), Err(FormatError::Damaged(_))),
+                matches!(LogEndSlot::decode(&damaged), Err(FormatError::Damaged(_))),
                 "bit {bit}"
             );
         }
@@ -462,6 +462,6 @@ mod tests {
         bytes[8] = 2;
         let checksum = crc32c::crc32c(&bytes[..132]);
         bytes[132..].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(Slot::decode(&bytes), Err(FormatError::TooNew(2)));
+        assert_eq!(LogEndSlot::decode(&bytes), Err(FormatError::TooNew(2)));
     }
 }

@@ -21,7 +21,7 @@ use super::generation::Generation;
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
 use super::log_end::{DataFiles, LogEnd};
 use super::log_file::{MARK_BYTES, encode_mark, log_name};
-use super::store::Written;
+use super::store::LogWriteStats;
 use super::{HistoryId, StorageError};
 
 /// A file that would hold more is followed by another. Small enough that recovery reads one at a
@@ -53,7 +53,7 @@ pub(super) struct LogWriter<F> {
     older_bytes: u64,
     /// A file that would hold more is followed by another.
     file_max_bytes: u64,
-    written_stats: Written,
+    written_stats: LogWriteStats,
 }
 
 impl<F: DiskFile> LogWriter<F> {
@@ -79,7 +79,7 @@ impl<F: DiskFile> LogWriter<F> {
             is_mark_due: false,
             older_bytes,
             file_max_bytes,
-            written_stats: Written::default(),
+            written_stats: LogWriteStats::default(),
         }
     }
 
@@ -291,7 +291,7 @@ impl<F: DiskFile> LogWriter<F> {
     }
 
     /// What it has written.
-    pub(super) fn written(&self) -> Written {
+    pub(super) fn written(&self) -> LogWriteStats {
         self.written_stats
     }
 

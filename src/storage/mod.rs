@@ -1,9 +1,9 @@
 //! Files: the log, checkpoints, recovery from both, and the disk thread that writes them. The only
 //! place that touches files.
 //!
-//! The loop hands over batches of log records and snapshots ([`Command`]); the thread writes and
-//! syncs, and tells when what is on disk ([`Event`]). Everything below the thread ([`Store`],
-//! [`recover`]) runs on any [`Disk`], a simulated one too.
+//! The loop hands over batches of log records and snapshots ([`DiskCommand`]); the thread writes
+//! and syncs them, and reports what is on disk ([`DiskEvent`]). Everything below the thread
+//! ([`Store`], [`recover`]) runs on any [`Disk`], a simulated one too.
 //!
 //! A data directory holds a `lock` file and a folder a partition, with
 //! - `wal-N.log`: log files, named after the first version in them (`log_file.rs`);
@@ -12,14 +12,14 @@
 //! - `*.tmp`: what was being written when the node went down; removed at the next start;
 //! - `*.damaged`: what `--accept-data-loss` set aside;
 //! - `partition.json`: role, epoch and histories, once they are more than those of a fresh
-//!   partition (`standing.rs`);
+//!   partition (`partition_meta.rs`);
 //! - `gN-…`: log and checkpoint after all data was replaced by a leader's (`generation.rs`);
 //! - `diverged-*.jsonl`: writes that only this node had, and dropped to follow a leader
 //!   (`diverged.rs`).
 //!
 //! Invariants:
-//! 1. What [`Event::Written`] tells as synced is read back by any later recovery, unless the disk
-//!    itself loses it.
+//! 1. What [`DiskEvent::Written`] reports as synced is read back by any later recovery, unless the
+//!    disk itself loses it.
 //! 2. Recovery yields a state that the partition was once in, with every durable write in it, or
 //!    refuses.
 //! 3. The first error is the last: nothing is written after it, and it is told once.
@@ -43,7 +43,7 @@ mod process;
 mod recovery;
 mod replacement;
 mod restore;
-mod standing;
+mod partition_meta;
 mod store;
 mod thread;
 mod version_token;
@@ -54,16 +54,16 @@ pub use data_dir::DataDir;
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{FormatError, StorageError};
 pub use header::FileHeader;
-pub use lineage::{HistoryId, Lineage, Mint, PAST_MAX, PastHistory, SHARED_PAST_MAX};
+pub use lineage::{HistoryId, IdGenerator, Lineage, PAST_MAX, PastHistory, SHARED_PAST_MAX};
 pub use log_writer::LOG_FILE_BYTES;
+pub use partition_meta::{PEERS_MAX, PartitionMeta, Role};
 pub use process::{open_descriptor_count, resident_bytes};
-pub use recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
-pub use replacement::{Dropped, Replacement};
-pub use standing::{PEERS_MAX, Role, Standing};
-pub use store::{CheckpointEnd, Store, StoreStats, Written};
-pub use thread::{DiskThread, Plan};
+pub use recovery::{RecoveredPartition, RecoveryOptions, RecoveryProgress, TornTail, recover};
+pub use replacement::{DivergedData, Replacement};
+pub use store::{CheckpointEnd, LogWriteStats, Store, StoreStats};
+pub use thread::{DiskThread, StoragePlan};
 pub use version_token::{HistoryPrefix, Position, TokenText, VersionToken};
-pub use worker::{Command, DiskWorker, Disks, Event, Loaded};
+pub use worker::{DiskCommand, DiskEvent, DiskWorker, Disks, LoadedPartition};
 
 /// The number in a file name such as `wal-00000000000000000001.log`.
 fn version_in_name(name: &str, prefix: &str, suffix: &str) -> Option<u64> {

@@ -29,7 +29,7 @@ use super::lineage::Lineage;
 use super::log_end::{DataFiles, FileId, LogEnd};
 use super::log_file::{MARK_BYTES, first_version_of, log_name_of, mark_at, synced_version_behind};
 use super::log_writer::LogWriter;
-use super::standing::{self, Role, Standing};
+use super::partition_meta::{self, PartitionMeta, Role};
 use super::store::Store;
 use super::{FormatError, HistoryId, StorageError};
 
@@ -56,14 +56,14 @@ pub struct RecoveryOptions {
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct RecoveryProgress {
     /// Bytes of files read.
     pub done_bytes: u64,
     /// Bytes there are to read.
     pub total_bytes: u64,
 }
 
-impl Progress {
+impl RecoveryProgress {
     /// The same in whole percent; 0 while it is not known how much there is.
     pub fn percent(&self) -> u64 {
         (self.done_bytes.min(self.total_bytes) * 100)
@@ -72,7 +72,7 @@ impl Progress {
     }
 }
 
-impl fmt::Display for Progress {
+impl fmt::Display for RecoveryProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -85,7 +85,7 @@ impl fmt::Display for Progress {
 
 /// A tail of the log that was never whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Torn {
+pub struct TornTail {
     /// The file.
     pub path: String,
     /// Where it was cut.
@@ -96,13 +96,13 @@ pub struct Torn {
 
 /// What recovery came to.
 #[derive(Debug)]
-pub struct Recovered<D: Disk> {
+pub struct RecoveredPartition<D: Disk> {
     /// The engine.
     pub lsm: Lsm,
     /// The files, ready to be written on.
     pub store: Store<D>,
     /// Where the partition stands, if that was ever set; else the lineage of its log goes on.
-    pub standing: Option<Standing>,
+    pub meta: Option<PartitionMeta>,
     /// The lineage that goes on.
     pub history: HistoryId,
     /// Version of the checkpoint; 0: there was none.
@@ -110,7 +110,7 @@ pub struct Recovered<D: Disk> {
     /// Records replayed from the log.
     pub replayed_count: u64,
     /// The tail that was cut off, if any.
-    pub torn: Option<Torn>,
+    pub torn: Option<TornTail>,
     /// What was lost, as accepted, one line each.
     pub losses: Vec<String>,
     /// What an accepted loss set aside.
@@ -118,7 +118,7 @@ pub struct Recovered<D: Disk> {
 }
 
 /// How the records of a file end.
-enum End {
+enum LogTail {
     /// With zeros, or with the file.
     Clean,
     /// With this.
@@ -129,20 +129,20 @@ struct Recovery<'p, D: Disk> {
     root: D,
     /// The generation of files in force.
     disk: Generation<D>,
-    standing: Option<Standing>,
+    meta: Option<PartitionMeta>,
     /// The files that `log-end` says are there, if it says so.
     in_force: Option<DataFiles>,
     options: RecoveryOptions,
-    on_progress: &'p mut dyn FnMut(Progress),
-    progress: Progress,
-    torn: Option<Torn>,
+    on_progress: &'p mut dyn FnMut(RecoveryProgress),
+    progress: RecoveryProgress,
+    torn: Option<TornTail>,
     losses: Losses,
     replayed_count: u64,
 }
 
 /// What the log came to.
 #[derive(Default)]
-struct Replayed {
+struct ReplayedLog {
     /// The history of the last file.
     history: Option<HistoryId>,
     /// The files that stay, and where each begins.
@@ -154,22 +154,22 @@ struct Replayed {
 pub fn recover<D: Disk>(
     root: D,
     options: RecoveryOptions,
-    on_progress: &mut dyn FnMut(Progress),
-) -> Result<Recovered<D>, StorageError> {
+    on_progress: &mut dyn FnMut(RecoveryProgress),
+) -> Result<RecoveredPartition<D>, StorageError> {
     let mut losses = Losses::new(options.accept_data_loss);
     let found = inventory::take(&root, &mut losses)?;
-    let (standing, metadata) = found
+    let (meta, metadata) = found
         .stored
-        .map(|stored| (stored.standing, stored.checksum))
+        .map(|stored| (stored.meta, stored.checksum))
         .unzip();
-    let progress = Progress {
+    let progress = RecoveryProgress {
         done_bytes: 0,
         total_bytes: 0,
     };
     let recovery = Recovery {
         root,
         disk: found.disk,
-        standing,
+        meta,
         in_force: found.in_force,
         options,
         on_progress,
@@ -190,7 +190,7 @@ impl<D: Disk> Recovery<'_, D> {
         obsolete: &[String],
         log_end: Option<LogEnd<D>>,
         mut metadata: Option<u32>,
-    ) -> Result<Recovered<D>, StorageError> {
+    ) -> Result<RecoveredPartition<D>, StorageError> {
         // Files whose records are all in the checkpoint are not read.
         let covered_count = |version: u64| {
             logs.partition_point(|first| *first <= version + 1)
@@ -203,8 +203,8 @@ impl<D: Disk> Recovery<'_, D> {
         let (covered, logs) = names.split_at(covered_count(lsm.last_version()));
         let replayed = self.replay(&mut lsm, logs)?;
         history = replayed.history.or(history);
-        if let Some(standing) = &self.standing {
-            history = Some(standing.lineage.history());
+        if let Some(meta) = &self.meta {
+            history = Some(meta.lineage.history());
         }
         for name in obsolete {
             match self.root.remove(name) {
@@ -268,7 +268,7 @@ impl<D: Disk> Recovery<'_, D> {
             }
             begun => begun?,
         }
-        lsm.note_time(time_ms);
+        lsm.set_time_ms(time_ms);
         let files = log_end.in_force();
         let checkpoint_version = files.checkpoint.map_or(0, |id| id.version);
         // After a loss, what the checkpoint replaces stays until the next start.
@@ -280,10 +280,10 @@ impl<D: Disk> Recovery<'_, D> {
                     .map_err(|error| self.io("removing", name, &error))?;
             }
         }
-        Ok(Recovered {
+        Ok(RecoveredPartition {
             lsm,
             store: Store::new(self.root, self.disk, log, log_end),
-            standing: self.standing,
+            meta: self.meta,
             history,
             checkpoint_version,
             replayed_count: self.replayed_count,
@@ -297,14 +297,14 @@ impl<D: Disk> Recovery<'_, D> {
     /// then at odds with `log-end`, and refused again. Returns the checksum of the metadata.
     fn leave_history(&mut self) -> Result<u32, StorageError> {
         let lineage = Lineage::new(self.options.fresh_history);
-        let mut standing = self
-            .standing
+        let mut meta = self
+            .meta
             .take()
-            .unwrap_or_else(|| Standing::new(Role::Leader, lineage.clone()));
-        standing.lineage = lineage;
-        standing::write(&self.root, &standing, self.disk.number())?;
-        let checksum = standing::checksum(&standing, self.disk.number());
-        self.standing = Some(standing);
+            .unwrap_or_else(|| PartitionMeta::new(Role::Leader, lineage.clone()));
+        meta.lineage = lineage;
+        partition_meta::write(&self.root, &meta, self.disk.number())?;
+        let checksum = partition_meta::checksum(&meta, self.disk.number());
+        self.meta = Some(meta);
         Ok(checksum)
     }
 
@@ -413,9 +413,9 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     /// Replays what the log has beyond the engine.
-    fn replay(&mut self, lsm: &mut Lsm, logs: &[String]) -> Result<Replayed, StorageError> {
+    fn replay(&mut self, lsm: &mut Lsm, logs: &[String]) -> Result<ReplayedLog, StorageError> {
         let mut at = lsm.position();
-        let mut replayed = Replayed::default();
+        let mut replayed = ReplayedLog::default();
         let mut bytes = Vec::new();
         for (index, name) in logs.iter().enumerate() {
             let (mut file, file_bytes) = self.open(name)?;
@@ -505,8 +505,8 @@ impl<D: Disk> Recovery<'_, D> {
         // What the checkpoint has need not be in the log.
         if synced_version > at.version.max(lsm.last_version()) {
             let error = match end {
-                End::Bad(problem) => self.damaged(name, offset, problem),
-                End::Clean => {
+                LogTail::Bad(problem) => self.damaged(name, offset, problem),
+                LogTail::Clean => {
                     let version = at.version;
                     let problem = format!(
                         "ends at byte {offset} with version {version}, but was synced up to \
@@ -521,10 +521,10 @@ impl<D: Disk> Recovery<'_, D> {
             .iter()
             .rposition(|byte| *byte != 0)
             .map_or(0, |last| last + 1);
-        let is_torn = matches!(end, End::Bad(_)) || dropped_bytes > 0;
+        let is_torn = matches!(end, LogTail::Bad(_)) || dropped_bytes > 0;
         if is_torn && next_name.is_none() {
             let (path, dropped_bytes) = (self.disk.path(name), dropped_bytes as u64);
-            self.torn = Some(Torn {
+            self.torn = Some(TornTail {
                 path,
                 offset: offset as u64,
                 dropped_bytes,
@@ -552,7 +552,7 @@ impl<D: Disk> Recovery<'_, D> {
         name: &str,
         bytes: &[u8],
         header_checksum: u32,
-    ) -> Result<(usize, End), (usize, StorageError)> {
+    ) -> Result<(usize, LogTail), (usize, StorageError)> {
         let mut offset = HEADER_BYTES;
         loop {
             let rest = &bytes[offset..];
@@ -581,12 +581,12 @@ impl<D: Disk> Recovery<'_, D> {
                 }
                 Err(_) if mark_at(bytes, offset, header_checksum).is_some() => offset += MARK_BYTES,
                 Err(_) if rest.iter().take(MARK_BYTES).all(|byte| *byte == 0) => {
-                    return Ok((offset, End::Clean));
+                    return Ok((offset, LogTail::Clean));
                 }
                 Err(RecordError::Incomplete { .. }) => {
-                    return Ok((offset, End::Bad("a record is cut off")));
+                    return Ok((offset, LogTail::Bad("a record is cut off")));
                 }
-                Err(RecordError::Damaged(problem)) => return Ok((offset, End::Bad(problem))),
+                Err(RecordError::Damaged(problem)) => return Ok((offset, LogTail::Bad(problem))),
             }
         }
     }

@@ -15,7 +15,7 @@ use super::diverged::DivergedWriter;
 use super::generation::{Generation, generation_of_data};
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
-use super::standing::{self, Standing};
+use super::partition_meta::{self, PartitionMeta};
 use super::{HistoryId, StorageError};
 
 /// What replaces the data.
@@ -27,14 +27,14 @@ pub struct Replacement {
     /// The new data.
     pub snapshot: Snapshot,
     /// Where the partition then stands.
-    pub standing: Standing,
+    pub meta: PartitionMeta,
     /// The old data, if it has something that the new one lacks.
-    pub dropped: Option<Dropped>,
+    pub dropped: Option<DivergedData>,
 }
 
 /// Data that is dropped, and saved before.
 #[derive(Debug)]
-pub struct Dropped {
+pub struct DivergedData {
     /// The data.
     pub snapshot: Snapshot,
     /// Its history.
@@ -52,11 +52,11 @@ pub(super) struct ReplacementWriter<D: Disk> {
     position: LogPosition,
     /// The generation that is written; none until it is announced.
     disk: Option<Generation<D>>,
-    standing: Standing,
+    meta: PartitionMeta,
 }
 
 /// What the store goes on with.
-pub(super) struct Replaced<D: Disk> {
+pub(super) struct CompletedReplacement<D: Disk> {
     pub(super) number: u64,
     pub(super) disk: Generation<D>,
     pub(super) log: LogWriter<D::File>,
@@ -67,16 +67,16 @@ impl<D: Disk> ReplacementWriter<D> {
         let Replacement {
             number,
             snapshot,
-            standing,
+            meta,
             dropped,
         } = replacement;
         Self {
             number,
             diverged: dropped.map(DivergedWriter::begin),
             position: snapshot.position(),
-            checkpoint: CheckpointWriter::new(snapshot, standing.lineage.history()),
+            checkpoint: CheckpointWriter::new(snapshot, meta.lineage.history()),
             disk: None,
-            standing,
+            meta,
         }
     }
 
@@ -99,8 +99,8 @@ impl<D: Disk> ReplacementWriter<D> {
     }
 
     /// Changes where the partition will stand.
-    pub(super) fn set_standing(&mut self, standing: Standing) {
-        self.standing = standing;
+    pub(super) fn set_meta(&mut self, meta: PartitionMeta) {
+        self.meta = meta;
     }
 
     /// Writes the next piece; what the store goes on with when the new data is in force. After a
@@ -110,7 +110,7 @@ impl<D: Disk> ReplacementWriter<D> {
         root: &D,
         log_end: &mut LogEnd<D>,
         log_file_bytes: u64,
-    ) -> Result<Option<Replaced<D>>, StorageError> {
+    ) -> Result<Option<CompletedReplacement<D>>, StorageError> {
         if let Some(diverged) = &mut self.diverged {
             if diverged.step(root)? {
                 self.diverged = None;
@@ -122,7 +122,7 @@ impl<D: Disk> ReplacementWriter<D> {
             return Ok(None);
         }
         self.checkpoint.put_in_place(&disk)?;
-        let history = self.standing.lineage.history();
+        let history = self.meta.lineage.history();
         let mut log = LogWriter::new(history, self.position, VecDeque::new(), 0, log_file_bytes);
         let log_id = log.next_header().id();
         log.begin_unnamed(&disk)?;
@@ -131,16 +131,16 @@ impl<D: Disk> ReplacementWriter<D> {
         }
         let files = DataFiles {
             generation: disk.number(),
-            metadata: Some(standing::checksum(&self.standing, disk.number())),
+            metadata: Some(partition_meta::checksum(&self.meta, disk.number())),
             checkpoint: Some(self.checkpoint.header().id()),
             log: Some(log_id),
             synced_version: self.position.version,
         };
         log_end.change(files, || {
-            standing::write(root, &self.standing, disk.number())
+            partition_meta::write(root, &self.meta, disk.number())
         })?;
         remove_replaced(root, disk.number());
-        Ok(Some(Replaced {
+        Ok(Some(CompletedReplacement {
             number: self.number,
             disk,
             log,

@@ -10,7 +10,9 @@ use super::disk::{Disk, DiskFile};
 use super::generation::Generation;
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
-use super::recovery::{Progress, Recovered, RecoveryOptions, read_checkpoint, write_checkpoint};
+use super::recovery::{
+    RecoveredPartition, RecoveryOptions, RecoveryProgress, read_checkpoint, write_checkpoint,
+};
 use super::store::Store;
 use super::{FormatError, StorageError};
 
@@ -19,7 +21,7 @@ use super::{FormatError, StorageError};
 pub(super) fn read_backup(
     path: &Path,
     options: &RecoveryOptions,
-    on_progress: &mut dyn FnMut(Progress),
+    on_progress: &mut dyn FnMut(RecoveryProgress),
 ) -> Result<Lsm, StorageError> {
     let shown = path.display();
     let unusable = |error: std::io::Error| {
@@ -29,7 +31,7 @@ pub(super) fn read_backup(
     };
     let file = File::open(path).map_err(unusable)?;
     let total_bytes = file.len_bytes().map_err(unusable)?;
-    let mut progress = Progress {
+    let mut progress = RecoveryProgress {
         done_bytes: 0,
         total_bytes,
     };
@@ -64,7 +66,7 @@ pub(super) fn settle<D: Disk>(
     root: D,
     mut lsm: Lsm,
     options: &RecoveryOptions,
-) -> Result<Recovered<D>, StorageError> {
+) -> Result<RecoveredPartition<D>, StorageError> {
     let disk = Generation::new(root.clone(), 0);
     let history = options.fresh_history;
     let mut checkpoint = write_checkpoint(&disk, &mut lsm, history)?;
@@ -84,10 +86,10 @@ pub(super) fn settle<D: Disk>(
         options.log_file_bytes,
     );
     log.begin(&disk, &mut log_end)?;
-    Ok(Recovered {
+    Ok(RecoveredPartition {
         store: Store::new(root, disk, log, log_end),
         lsm,
-        standing: None,
+        meta: None,
         history,
         checkpoint_version,
         replayed_count: 0,

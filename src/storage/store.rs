@@ -7,8 +7,8 @@ use super::disk::Disk;
 use super::generation::Generation;
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
-use super::replacement::{Replaced, Replacement, ReplacementWriter};
-use super::standing::{self, Standing};
+use super::partition_meta::{self, PartitionMeta};
+use super::replacement::{CompletedReplacement, Replacement, ReplacementWriter};
 use super::{HistoryId, StorageError};
 
 /// Figures about a store.
@@ -21,19 +21,19 @@ pub struct StoreStats {
     /// Version of the newest checkpoint; 0: there is none.
     pub checkpoint_version: u64,
     /// What was written to the log since the start.
-    pub written: Written,
+    pub written: LogWriteStats,
 }
 
 /// What was written to a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct LogWriteStats {
     /// Writes of batches; each may be several system calls.
     pub count: u64,
     /// Bytes of records, marks, and zeros written ahead of them.
     pub bytes: u64,
 }
 
-impl Written {
+impl LogWriteStats {
     fn and(self, other: Self) -> Self {
         Self {
             count: self.count + other.count,
@@ -61,7 +61,7 @@ pub struct Store<D: Disk> {
     checkpoint: Option<CheckpointWriter<D::File>>,
     replacement: Option<Box<ReplacementWriter<D>>>,
     /// To logs before this one.
-    written_before: Written,
+    written_before: LogWriteStats,
 }
 
 impl<D: Disk> Store<D> {
@@ -79,7 +79,7 @@ impl<D: Disk> Store<D> {
             log_end,
             checkpoint: None,
             replacement: None,
-            written_before: Written::default(),
+            written_before: LogWriteStats::default(),
         }
     }
 
@@ -90,20 +90,21 @@ impl<D: Disk> Store<D> {
 
     /// Makes last where the partition stands, and all that was written before; false if a
     /// replacement is under way, with whose end it will.
-    pub fn settle(&mut self, standing: &Standing) -> Result<bool, StorageError> {
+    pub fn settle(&mut self, meta: &PartitionMeta) -> Result<bool, StorageError> {
         if let Some(replacement) = &mut self.replacement {
-            replacement.set_standing(standing.clone());
+            replacement.set_meta(meta.clone());
             return Ok(false);
         }
         let (generation, synced_version) = (self.disk.number(), self.log.sync(&self.disk)?);
         let files = DataFiles {
-            metadata: Some(standing::checksum(standing, generation)),
+            metadata: Some(partition_meta::checksum(meta, generation)),
             synced_version,
             ..self.log_end.in_force()
         };
-        self.log_end
-            .change(files, || standing::write(&self.root, standing, generation))?;
-        self.log.set_history(standing.lineage.history());
+        self.log_end.change(files, || {
+            partition_meta::write(&self.root, meta, generation)
+        })?;
+        self.log.set_history(meta.lineage.history());
         Ok(true)
     }
 
@@ -130,7 +131,7 @@ impl<D: Disk> Store<D> {
         let Some(replaced) = replaced else {
             return Ok(None);
         };
-        let Replaced { number, disk, log } = replaced;
+        let CompletedReplacement { number, disk, log } = replaced;
         self.written_before = self.written_before.and(self.log.written());
         (self.disk, self.log) = (disk, log);
         self.replacement = None;

@@ -15,10 +15,10 @@ use std::time::Duration;
 use crate::config::Fsync;
 
 use super::data_dir::DataDir;
-use super::lineage::Mint;
-use super::recovery::{Progress, RecoveryOptions};
+use super::lineage::IdGenerator;
+use super::recovery::{RecoveryOptions, RecoveryProgress};
 use super::restore;
-use super::worker::{Command, DiskWorker, Disks, Event, Loaded};
+use super::worker::{DiskCommand, DiskEvent, DiskWorker, Disks, LoadedPartition};
 use super::{HistoryId, StorageError};
 
 /// Commits between two pieces of a checkpoint while writes go on: the checkpoint takes about a
@@ -37,7 +37,7 @@ const RETRY_DELAY_US: u64 = 200_000;
 
 /// What the thread is to do.
 #[derive(Debug)]
-pub struct Plan {
+pub struct StoragePlan {
     /// Where to keep data; without one only `restore` makes sense, and the thread ends after it.
     pub data_dir: Option<DataDir>,
     /// How to recover.
@@ -49,7 +49,7 @@ pub struct Plan {
     /// The partition to make if there is none.
     pub first_partition: Option<u32>,
     /// For histories that begin here.
-    pub mint: Mint,
+    pub ids: IdGenerator,
     /// A clock to measure syncs by, in microseconds.
     pub clock_us: fn() -> u64,
 }
@@ -57,21 +57,21 @@ pub struct Plan {
 /// The loop's end of the thread.
 #[derive(Debug)]
 pub struct DiskThread {
-    commands: Option<Sender<Command>>,
-    events: Receiver<Event>,
+    commands: Option<Sender<DiskCommand>>,
+    events: Receiver<DiskEvent>,
     handle: Option<JoinHandle<()>>,
 }
 
 impl DiskThread {
     /// Starts it; `wake` is called on the thread after each event.
-    pub fn start(plan: Plan, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(plan: StoragePlan, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let (command_sender, commands) = channel();
         let (sender, events) = channel();
-        let teller = Teller {
+        let event_sender = EventSender {
             sender,
             wake: Box::new(wake),
         };
-        let run = move || run(plan, &commands, &teller);
+        let run = move || run(plan, &commands, &event_sender);
         let handle = std::thread::Builder::new()
             .name("disk".to_owned())
             .spawn(run)?;
@@ -84,23 +84,23 @@ impl DiskThread {
 
     /// Hands a command over. After [`close`](Self::close), or when the thread has ended, it is
     /// dropped.
-    pub fn send(&self, command: Command) {
+    pub fn send(&self, command: DiskCommand) {
         if let Some(commands) = &self.commands {
             let _ = commands.send(command);
         }
     }
 
     /// The next event, if there is one.
-    pub fn next_event(&self) -> Option<Event> {
+    pub fn next_event(&self) -> Option<DiskEvent> {
         self.events.try_recv().ok()
     }
 
-    /// Lets it finish what it was handed; [`Event::Closed`] follows.
+    /// Lets it finish what it was handed; [`DiskEvent::Closed`] follows.
     pub fn close(&mut self) {
         self.commands = None;
     }
 
-    /// Waits for its end, after [`Event::Closed`] or [`Event::Failed`].
+    /// Waits for its end, after [`DiskEvent::Closed`] or [`DiskEvent::Failed`].
     pub fn join(&mut self) {
         self.close();
         if let Some(handle) = self.handle.take() {
@@ -109,54 +109,57 @@ impl DiskThread {
     }
 }
 
-struct Teller {
-    sender: Sender<Event>,
+struct EventSender {
+    sender: Sender<DiskEvent>,
     wake: Box<dyn Fn() + Send>,
 }
 
-impl Teller {
-    fn tell(&self, event: Event) {
+impl EventSender {
+    fn emit(&self, event: DiskEvent) {
         let _ = self.sender.send(event);
         (self.wake)();
     }
 }
 
-fn run(plan: Plan, commands: &Receiver<Command>, teller: &Teller) {
+fn run(plan: StoragePlan, commands: &Receiver<DiskCommand>, events: &EventSender) {
     let clock_us = plan.clock_us;
-    let outcome = load(plan, teller).and_then(|worker| match worker {
-        Some(worker) => work(worker, commands, teller, clock_us),
+    let outcome = load(plan, events).and_then(|worker| match worker {
+        Some(worker) => work(worker, commands, events, clock_us),
         None => Ok(()),
     });
-    teller.tell(match outcome {
-        Ok(()) => Event::Closed,
-        Err(error) => Event::Failed(error.into_final()),
+    events.emit(match outcome {
+        Ok(()) => DiskEvent::Closed,
+        Err(error) => DiskEvent::Failed(error.into_final()),
     });
 }
 
 /// Recovers or restores, and hands the partitions over. None: there is nothing more to do.
-fn load(mut plan: Plan, teller: &Teller) -> Result<Option<DiskWorker<DataDir>>, StorageError> {
+fn load(
+    mut plan: StoragePlan,
+    events: &EventSender,
+) -> Result<Option<DiskWorker<DataDir>>, StorageError> {
     // The loop is told of each percent, not of each chunk.
     let mut told_percent = 0;
-    let mut on_progress = |progress: Progress| {
+    let mut on_progress = |progress: RecoveryProgress| {
         if progress.percent() != told_percent {
             told_percent = progress.percent();
-            teller.tell(Event::Progress(progress));
+            events.emit(DiskEvent::Progress(progress));
         }
     };
     let options = RecoveryOptions {
-        fresh_history: HistoryId(plan.mint.draw()),
+        fresh_history: HistoryId(plan.ids.draw()),
         ..plan.recovery
     };
     let Some(data_dir) = plan.data_dir else {
         if let Some(path) = &plan.restore {
             let lsm = restore::read_backup(path, &options, &mut on_progress)?;
-            teller.tell(Event::Loaded(Box::new(Loaded::in_memory(
+            events.emit(DiskEvent::Loaded(Box::new(LoadedPartition::in_memory(
                 0,
                 lsm,
                 options.fresh_history,
             ))));
         }
-        teller.tell(Event::Ready);
+        events.emit(DiskEvent::Ready);
         return Ok(None);
     };
     let found = data_dir.partitions()?;
@@ -176,29 +179,29 @@ fn load(mut plan: Plan, teller: &Teller) -> Result<Option<DiskWorker<DataDir>>, 
         }
         None => None,
     };
-    let mut worker = DiskWorker::new(data_dir, plan.recovery, plan.mint, plan.fsync);
+    let mut worker = DiskWorker::new(data_dir, plan.recovery, plan.ids, plan.fsync);
     worker.measure(plan.clock_us);
     if let Some(recovered) = restored {
-        teller.tell(Event::Loaded(Box::new(worker.adopt(0, recovered))));
+        events.emit(DiskEvent::Loaded(Box::new(worker.adopt(0, recovered))));
     } else {
         let is_made = |id: &u32| found.is_empty() && !is_given_up(*id);
         let made = plan.first_partition.filter(is_made);
         for id in found.into_iter().chain(made) {
             let loaded = worker.load(id, &mut on_progress)?;
             if loaded.is_half_made() {
-                worker.carry_out(Command::Remove(id), &mut |_| {})?;
+                worker.execute(DiskCommand::Remove(id), &mut |_| {})?;
             } else {
-                teller.tell(Event::Loaded(Box::new(loaded)));
+                events.emit(DiskEvent::Loaded(Box::new(loaded)));
             }
         }
     }
-    teller.tell(Event::Ready);
+    events.emit(DiskEvent::Ready);
     Ok(Some(worker))
 }
 
 /// What waits in the channel.
 enum Waiting {
-    Command(Command),
+    DiskCommand(DiskCommand),
     Nothing,
     /// The loop has closed it.
     End,
@@ -206,11 +209,11 @@ enum Waiting {
 
 fn work(
     mut worker: DiskWorker<DataDir>,
-    commands: &Receiver<Command>,
-    teller: &Teller,
+    commands: &Receiver<DiskCommand>,
+    events: &EventSender,
     clock_us: fn() -> u64,
 ) -> Result<(), StorageError> {
-    let tell = &mut |event| teller.tell(event);
+    let emit = &mut |event| events.emit(event);
     // Since the last piece of a checkpoint.
     let mut commit_count = 0;
     // By when `log-end` is to be synced.
@@ -229,8 +232,8 @@ fn work(
         retry_due_us = match retry_due_us {
             _ if !worker.is_stalled() => None,
             Some(due_us) if due_us <= clock_us() => {
-                worker.try_stalled(tell)?;
-                worker.commit(tell)?;
+                worker.try_stalled(emit)?;
+                worker.commit(emit)?;
                 Some(clock_us() + RETRY_DELAY_US)
             }
             due_us => due_us.or_else(|| Some(clock_us() + RETRY_DELAY_US)),
@@ -239,13 +242,13 @@ fn work(
         let until_due =
             next_due_us.map(|due_us: u64| Duration::from_micros(due_us.saturating_sub(clock_us())));
         match wait(&worker, commands, until_due) {
-            Waiting::Command(command) => {
+            Waiting::DiskCommand(command) => {
                 let mut next = Some(command);
                 while let Some(command) = next {
-                    worker.carry_out(command, tell)?;
+                    worker.execute(command, emit)?;
                     next = commands.try_recv().ok();
                 }
-                worker.commit(tell)?;
+                worker.commit(emit)?;
                 commit_count += 1;
             }
             Waiting::Nothing => {
@@ -256,7 +259,7 @@ fn work(
         }
         if commit_count >= COMMITS_PER_PIECE {
             commit_count = 0;
-            worker.write_piece(tell)?;
+            worker.write_piece(emit)?;
         }
     }
 }
@@ -264,11 +267,11 @@ fn work(
 /// Waits for the next command; not for long if there is something else to do, or `until_due`.
 fn wait(
     worker: &DiskWorker<DataDir>,
-    commands: &Receiver<Command>,
+    commands: &Receiver<DiskCommand>,
     until_due: Option<Duration>,
 ) -> Waiting {
     match commands.try_recv() {
-        Ok(command) => return Waiting::Command(command),
+        Ok(command) => return Waiting::DiskCommand(command),
         Err(TryRecvError::Disconnected) => return Waiting::End,
         Err(TryRecvError::Empty) => {}
     }
@@ -278,10 +281,10 @@ fn wait(
         until_due
     };
     let Some(patience) = patience else {
-        return commands.recv().map_or(Waiting::End, Waiting::Command);
+        return commands.recv().map_or(Waiting::End, Waiting::DiskCommand);
     };
     match commands.recv_timeout(patience) {
-        Ok(command) => Waiting::Command(command),
+        Ok(command) => Waiting::DiskCommand(command),
         Err(RecvTimeoutError::Timeout) => Waiting::Nothing,
         Err(RecvTimeoutError::Disconnected) => Waiting::End,
     }

@@ -18,10 +18,10 @@ use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot};
 
 use super::disk::Disk;
-use super::lineage::{Lineage, Mint};
-use super::recovery::{Progress, Recovered, RecoveryOptions, Torn, recover};
+use super::lineage::{IdGenerator, Lineage};
+use super::partition_meta::{PartitionMeta, Role};
+use super::recovery::{RecoveredPartition, RecoveryOptions, RecoveryProgress, TornTail, recover};
 use super::replacement::Replacement;
-use super::standing::{Role, Standing};
 use super::store::{CheckpointEnd, Store, StoreStats};
 use super::{HistoryId, StorageError};
 
@@ -46,7 +46,7 @@ pub trait Disks: fmt::Debug + Send + 'static {
 
 /// What the loop asks for; numbers are those of partitions.
 #[derive(Debug)]
-pub enum Command {
+pub enum DiskCommand {
     /// Open a partition, or make it.
     Open(u32),
     /// Write records behind the log.
@@ -56,7 +56,7 @@ pub enum Command {
     /// Write a checkpoint, unless one is being written.
     Checkpoint(u32, Snapshot),
     /// Make last where the partition stands.
-    Settle(u32, Box<Standing>),
+    Settle(u32, Box<PartitionMeta>),
     /// Note the time that lives are held against, in Unix ms.
     RecordTime(u32, u64),
     /// Replace all data. Nothing is appended until that is told as done.
@@ -67,11 +67,11 @@ pub enum Command {
 
 /// What the worker tells.
 #[derive(Debug)]
-pub enum Event {
+pub enum DiskEvent {
     /// Recovery goes on.
-    Progress(Progress),
+    Progress(RecoveryProgress),
     /// A partition is there; commands for it are taken.
-    Loaded(Box<Loaded>),
+    Loaded(Box<LoadedPartition>),
     /// All partitions that there are at the start are loaded.
     Ready,
     /// Records up to here are written. The batches come back for their allocation.
@@ -126,7 +126,7 @@ pub enum Event {
         /// Why.
         error: StorageError,
     },
-    /// Where the partition stands lasts: one for each [`Command::Settle`], in order.
+    /// Where the partition stands lasts: one for each [`DiskCommand::Settle`], in order.
     Settled {
         /// The partition.
         partition: u32,
@@ -153,19 +153,19 @@ pub enum Event {
 
 /// A partition as recovery hands it to the loop.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedPartition {
     /// Its number.
     pub partition: u32,
     /// The engine. Its time is the one that lives were held against before the start; 0: none.
     pub lsm: Lsm,
     /// Where the partition stands.
-    pub standing: Standing,
+    pub meta: PartitionMeta,
     /// Version of the checkpoint it was made of; 0: there was none.
     pub checkpoint_version: u64,
     /// Records replayed from the log.
     pub replayed_count: u64,
     /// The tail that was cut off, if any.
-    pub torn: Option<Torn>,
+    pub torn: Option<TornTail>,
     /// What was lost, as accepted, one line each.
     pub losses: Vec<String>,
     /// What an accepted loss set aside.
@@ -174,22 +174,22 @@ pub struct Loaded {
     pub stats: Option<StoreStats>,
 }
 
-impl Loaded {
+impl LoadedPartition {
     /// Whether it was being made when the node went down: the order to make it was not answered.
     pub(super) fn is_half_made(&self) -> bool {
-        let Standing { role, epoch, .. } = self.standing;
+        let PartitionMeta { role, epoch, .. } = self.meta;
         role == Role::Unassigned && epoch == 0 && self.lsm.last_version() == 0
     }
 
     /// A partition that is not on disk.
     pub(super) fn in_memory(partition: u32, lsm: Lsm, history: HistoryId) -> Self {
         let checkpoint_version = lsm.last_version();
-        let standing = Standing::new(Role::Leader, Lineage::new(history));
+        let meta = PartitionMeta::new(Role::Leader, Lineage::new(history));
         let (torn, losses, set_aside, stats) = (None, Vec::new(), Vec::new(), None);
         Self {
             partition,
             lsm,
-            standing,
+            meta,
             checkpoint_version,
             replayed_count: 0,
             torn,
@@ -201,26 +201,26 @@ impl Loaded {
 }
 
 #[derive(Debug)]
-struct Open<D: Disk> {
+struct OpenPartition<D: Disk> {
     store: Store<D>,
     /// Appended and not yet told.
     batches: Vec<LogBatch>,
     /// Versions told last.
     told: (u64, u64),
-    /// [`Event::Settled`]s that wait for the end of a replacement.
+    /// [`DiskEvent::Settled`]s that wait for the end of a replacement.
     unsettled_count: usize,
-    /// Of the [`Command::Settle`]s that wait, so many first ones are the worker's own: no event is
+    /// So many of the first [`DiskCommand::Settle`]s that wait are the worker's own: no event is
     /// due for them.
     untold_settle_count: usize,
     /// What waits for room or descriptors, oldest first.
-    stalled: VecDeque<Command>,
+    stalled: VecDeque<DiskCommand>,
     /// A piece of a replacement waits for that.
     is_replacement_stalled: bool,
     /// How often the oldest of these has failed.
     failed_tries: u32,
 }
 
-impl<D: Disk> Open<D> {
+impl<D: Disk> OpenPartition<D> {
     fn is_stalled(&self) -> bool {
         self.is_replacement_stalled || !self.stalled.is_empty()
     }
@@ -236,28 +236,33 @@ impl<D: Disk> Open<D> {
         self.is_replacement_stalled = false;
         for command in std::mem::take(&mut self.stalled) {
             match command {
-                Command::Append(_, batch) => self.batches.push(batch),
-                Command::Settle(..) if self.untold_settle_count > 0 => {
+                DiskCommand::Append(_, batch) => self.batches.push(batch),
+                DiskCommand::Settle(..) if self.untold_settle_count > 0 => {
                     self.untold_settle_count -= 1;
                 }
-                Command::Settle(..) => self.unsettled_count += 1,
+                DiskCommand::Settle(..) => self.unsettled_count += 1,
                 _ => {}
             }
         }
     }
 
     /// Something failed for lack of room or descriptors. What passes at once is not told.
-    fn on_shortage(&mut self, partition: u32, error: StorageError, tell: &mut dyn FnMut(Event)) {
+    fn on_shortage(
+        &mut self,
+        partition: u32,
+        error: StorageError,
+        emit: &mut dyn FnMut(DiskEvent),
+    ) {
         self.failed_tries += 1;
         if self.failed_tries == TRIES_UNTOLD {
-            tell(Event::Stalled { partition, error });
+            emit(DiskEvent::Stalled { partition, error });
         }
     }
 
     /// Nothing waits any more.
-    fn on_room(&mut self, partition: u32, tell: &mut dyn FnMut(Event)) {
+    fn on_room(&mut self, partition: u32, emit: &mut dyn FnMut(DiskEvent)) {
         if std::mem::take(&mut self.failed_tries) >= TRIES_UNTOLD {
-            tell(Event::Resumed { partition });
+            emit(DiskEvent::Resumed { partition });
         }
     }
 }
@@ -268,9 +273,9 @@ pub struct DiskWorker<S: Disks> {
     disks: S,
     options: RecoveryOptions,
     /// For histories of new partitions.
-    mint: Mint,
+    ids: IdGenerator,
     fsync: Fsync,
-    open: BTreeMap<u32, Open<S::Disk>>,
+    open: BTreeMap<u32, OpenPartition<S::Disk>>,
     is_sync_due: bool,
     /// To be removed, oldest first: room or descriptors are short for that.
     removals: VecDeque<u32>,
@@ -282,11 +287,11 @@ pub struct DiskWorker<S: Disks> {
 
 impl<S: Disks> DiskWorker<S> {
     /// A worker that has nothing open yet.
-    pub fn new(disks: S, options: RecoveryOptions, mint: Mint, fsync: Fsync) -> Self {
+    pub fn new(disks: S, options: RecoveryOptions, ids: IdGenerator, fsync: Fsync) -> Self {
         Self {
             disks,
             options,
-            mint,
+            ids,
             fsync,
             open: BTreeMap::new(),
             is_sync_due: false,
@@ -306,9 +311,9 @@ impl<S: Disks> DiskWorker<S> {
     pub fn load(
         &mut self,
         id: u32,
-        on_progress: &mut dyn FnMut(Progress),
-    ) -> Result<Loaded, StorageError> {
-        let fresh_history = HistoryId(self.mint.draw());
+        on_progress: &mut dyn FnMut(RecoveryProgress),
+    ) -> Result<LoadedPartition, StorageError> {
+        let fresh_history = HistoryId(self.ids.draw());
         let options = RecoveryOptions {
             fresh_history,
             ..self.options
@@ -318,17 +323,17 @@ impl<S: Disks> DiskWorker<S> {
         // Clients, and without `--fsync always` replicas, may have read writes that never reached
         // this disk. What a leader writes from now on is another history, so that the versions of
         // those writes are not taken for versions of these.
-        let is_known = loaded.standing.lineage.history() != fresh_history;
-        if loaded.standing.role == Role::Leader && is_known {
+        let is_known = loaded.meta.lineage.history() != fresh_history;
+        if loaded.meta.role == Role::Leader && is_known {
             let version = loaded.lsm.last_version();
-            let history = HistoryId(self.mint.draw());
-            loaded.standing.lineage = loaded.standing.lineage.begin(history, version);
+            let history = HistoryId(self.ids.draw());
+            loaded.meta.lineage = loaded.meta.lineage.begin(history, version);
             let open = self.store(id);
-            match open.store.settle(&loaded.standing) {
+            match open.store.settle(&loaded.meta) {
                 // Nothing is written before it.
                 Err(error) if error.is_passing() => {
-                    let standing = Box::new(loaded.standing.clone());
-                    open.stalled.push_back(Command::Settle(id, standing));
+                    let meta = Box::new(loaded.meta.clone());
+                    open.stalled.push_back(DiskCommand::Settle(id, meta));
                     open.untold_settle_count += 1;
                 }
                 settled => drop(settled?),
@@ -338,11 +343,15 @@ impl<S: Disks> DiskWorker<S> {
     }
 
     /// Takes a recovered partition in.
-    pub(super) fn adopt(&mut self, id: u32, recovered: Recovered<S::Disk>) -> Loaded {
-        let Recovered {
+    pub(super) fn adopt(
+        &mut self,
+        id: u32,
+        recovered: RecoveredPartition<S::Disk>,
+    ) -> LoadedPartition {
+        let RecoveredPartition {
             lsm,
             store,
-            standing,
+            meta,
             history,
             checkpoint_version,
             replayed_count,
@@ -350,20 +359,20 @@ impl<S: Disks> DiskWorker<S> {
             losses,
             set_aside,
         } = recovered;
-        let standing = standing.unwrap_or_else(|| {
+        let meta = meta.unwrap_or_else(|| {
             // Any other is just being made: no order has given it a role.
             let role = if id == 0 {
                 Role::Leader
             } else {
                 Role::Unassigned
             };
-            Standing::new(role, Lineage::new(history))
+            PartitionMeta::new(role, Lineage::new(history))
         });
         let stats = Some(store.stats());
         let told = (store.written_version(), store.synced_version());
         self.open.insert(
             id,
-            Open {
+            OpenPartition {
                 store,
                 batches: Vec::new(),
                 told,
@@ -374,10 +383,10 @@ impl<S: Disks> DiskWorker<S> {
                 failed_tries: 0,
             },
         );
-        Loaded {
+        LoadedPartition {
             partition: id,
             lsm,
-            standing,
+            meta,
             checkpoint_version,
             replayed_count,
             torn,
@@ -387,57 +396,63 @@ impl<S: Disks> DiskWorker<S> {
         }
     }
 
-    fn store(&mut self, id: u32) -> &mut Open<S::Disk> {
+    fn store(&mut self, id: u32) -> &mut OpenPartition<S::Disk> {
         self.open
             .get_mut(&id)
             .expect("commands are for partitions that are open")
     }
 
     /// Carries a command out; [`commit`](Self::commit) after one or more.
-    pub fn carry_out(
+    pub fn execute(
         &mut self,
-        command: Command,
-        tell: &mut dyn FnMut(Event),
+        command: DiskCommand,
+        emit: &mut dyn FnMut(DiskEvent),
     ) -> Result<(), StorageError> {
         match command {
-            Command::Open(id) => match self.make(id, tell) {
-                Ok(loaded) => tell(Event::Loaded(Box::new(loaded))),
+            DiskCommand::Open(id) => match self.make(id, emit) {
+                Ok(loaded) => emit(DiskEvent::Loaded(Box::new(loaded))),
                 Err(error) if error.is_passing() => {
                     self.open.remove(&id);
-                    tell(Event::NotOpened {
+                    emit(DiskEvent::NotOpened {
                         partition: id,
                         error,
                     });
                 }
                 Err(error) => return Err(error),
             },
-            Command::Append(id, _) | Command::Settle(id, _) => {
+            DiskCommand::Append(id, _) | DiskCommand::Settle(id, _) => {
                 let open = self.store(id);
                 if open.stalled.is_empty() {
-                    return self.write(id, command, tell);
+                    return self.write(id, command, emit);
                 }
                 open.stalled.push_back(command);
             }
-            Command::Sync => self.is_sync_due = true,
-            Command::RecordTime(id, time_ms) => self.store(id).store.record_time(time_ms)?,
-            Command::Checkpoint(id, snapshot) => self.store(id).store.begin_checkpoint(snapshot),
-            Command::Replace(id, replacement) => {
+            DiskCommand::Sync => self.is_sync_due = true,
+            DiskCommand::RecordTime(id, time_ms) => self.store(id).store.record_time(time_ms)?,
+            DiskCommand::Checkpoint(id, snapshot) => {
+                self.store(id).store.begin_checkpoint(snapshot);
+            }
+            DiskCommand::Replace(id, replacement) => {
                 let open = self.store(id);
                 open.store.begin_replacement(*replacement);
                 open.drop_stalled();
             }
-            Command::Remove(id) => {
+            DiskCommand::Remove(id) => {
                 self.open.remove(&id);
                 self.removals.push_back(id);
-                self.try_removals(tell)?;
+                self.try_removals(emit)?;
             }
         }
         Ok(())
     }
 
     /// Makes a partition, behind the removal of another one of its number.
-    fn make(&mut self, id: u32, tell: &mut dyn FnMut(Event)) -> Result<Loaded, StorageError> {
-        let obstacle = self.try_removals(tell)?;
+    fn make(
+        &mut self,
+        id: u32,
+        emit: &mut dyn FnMut(DiskEvent),
+    ) -> Result<LoadedPartition, StorageError> {
+        let obstacle = self.try_removals(emit)?;
         if let Some(error) = obstacle.filter(|_| self.removals.contains(&id)) {
             return Err(error);
         }
@@ -449,7 +464,7 @@ impl<S: Disks> DiskWorker<S> {
     /// Takes partitions out of the way, in order; what is short, if that keeps one there.
     fn try_removals(
         &mut self,
-        tell: &mut dyn FnMut(Event),
+        emit: &mut dyn FnMut(DiskEvent),
     ) -> Result<Option<StorageError>, StorageError> {
         while let Some(id) = self.removals.front().copied() {
             match self.disks.remove(id) {
@@ -458,7 +473,7 @@ impl<S: Disks> DiskWorker<S> {
             }
             self.removals.pop_front();
             self.is_clearing = true;
-            tell(Event::Removed { partition: id });
+            emit(DiskEvent::Removed { partition: id });
         }
         Ok(None)
     }
@@ -467,17 +482,17 @@ impl<S: Disks> DiskWorker<S> {
     fn write(
         &mut self,
         id: u32,
-        command: Command,
-        tell: &mut dyn FnMut(Event),
+        command: DiskCommand,
+        emit: &mut dyn FnMut(DiskEvent),
     ) -> Result<(), StorageError> {
         let open = self.store(id);
         let outcome = match &command {
-            Command::Append(_, batch) => open.store.append(batch),
-            Command::Settle(_, standing) => open.store.settle(standing).map(|is_settled| {
+            DiskCommand::Append(_, batch) => open.store.append(batch),
+            DiskCommand::Settle(_, meta) => open.store.settle(meta).map(|is_settled| {
                 if open.untold_settle_count > 0 {
                     open.untold_settle_count -= 1;
                 } else if is_settled {
-                    tell(Event::Settled { partition: id });
+                    emit(DiskEvent::Settled { partition: id });
                 } else {
                     open.unsettled_count += 1;
                 }
@@ -486,14 +501,14 @@ impl<S: Disks> DiskWorker<S> {
         };
         match outcome {
             Ok(()) => {
-                if let Command::Append(_, batch) = command {
+                if let DiskCommand::Append(_, batch) = command {
                     open.batches.push(batch);
                 }
                 Ok(())
             }
             Err(error) if error.is_passing() => {
                 open.stalled.push_front(command);
-                open.on_shortage(id, error, tell);
+                open.on_shortage(id, error, emit);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -502,13 +517,14 @@ impl<S: Disks> DiskWorker<S> {
 
     /// Whether something waits for room or descriptors.
     pub fn is_stalled(&self) -> bool {
-        !self.removals.is_empty() || self.open.values().any(Open::is_stalled)
+        !self.removals.is_empty() || self.open.values().any(OpenPartition::is_stalled)
     }
 
     /// Tries again what waits for room or descriptors; [`commit`](Self::commit) after it.
-    pub fn try_stalled(&mut self, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
-        self.try_removals(tell)?;
-        let is_stalled = |(id, open): (&u32, &Open<S::Disk>)| open.is_stalled().then_some(*id);
+    pub fn try_stalled(&mut self, emit: &mut dyn FnMut(DiskEvent)) -> Result<(), StorageError> {
+        self.try_removals(emit)?;
+        let is_stalled =
+            |(id, open): (&u32, &OpenPartition<S::Disk>)| open.is_stalled().then_some(*id);
         let ids: Vec<u32> = self.open.iter().filter_map(is_stalled).collect();
         for id in ids {
             let open = self.store(id);
@@ -517,19 +533,19 @@ impl<S: Disks> DiskWorker<S> {
             while self.store(id).stalled.is_empty()
                 && let Some(command) = waiting.pop_front()
             {
-                self.write(id, command, tell)?;
+                self.write(id, command, emit)?;
             }
             let open = self.store(id);
             open.stalled.append(&mut waiting);
             if !open.is_stalled() && !open.store.has_replacement_work() {
-                open.on_room(id, tell);
+                open.on_room(id, emit);
             }
         }
         Ok(())
     }
 
     /// Makes appended records last, if they are to, and tells of them.
-    pub fn commit(&mut self, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
+    pub fn commit(&mut self, emit: &mut dyn FnMut(DiskEvent)) -> Result<(), StorageError> {
         let is_sync_due = std::mem::take(&mut self.is_sync_due) || self.fsync == Fsync::Always;
         for (id, open) in &mut self.open {
             let mut sync_us = None;
@@ -548,7 +564,7 @@ impl<S: Disks> DiskWorker<S> {
             open.told = versions;
             let (version, synced_version) = versions;
             let (batches, stats) = (std::mem::take(&mut open.batches), open.store.stats());
-            tell(Event::Written {
+            emit(DiskEvent::Written {
                 partition: *id,
                 version,
                 synced_version,
@@ -563,7 +579,7 @@ impl<S: Disks> DiskWorker<S> {
     /// Whether a mark, a piece of a checkpoint or one of a replacement is to be written, or a file
     /// of a removed partition is left.
     pub fn has_more(&self) -> bool {
-        let has_more = |open: &Open<S::Disk>| open.store.is_mark_due() || open.has_piece();
+        let has_more = |open: &OpenPartition<S::Disk>| open.store.is_mark_due() || open.has_piece();
         self.is_clearing || self.open.values().any(has_more)
     }
 
@@ -605,7 +621,7 @@ impl<S: Disks> DiskWorker<S> {
     }
 
     /// Writes one piece of whatever is under way.
-    pub fn write_piece(&mut self, tell: &mut dyn FnMut(Event)) -> Result<(), StorageError> {
+    pub fn write_piece(&mut self, emit: &mut dyn FnMut(DiskEvent)) -> Result<(), StorageError> {
         self.clear_piece();
         let Some((id, open)) = self.open.iter_mut().find(|(_, open)| open.has_piece()) else {
             return Ok(());
@@ -613,12 +629,12 @@ impl<S: Disks> DiskWorker<S> {
         let id = *id;
         match open.store.checkpoint_step()? {
             None => {}
-            Some(CheckpointEnd::InPlace(version)) => tell(Event::Checkpointed {
+            Some(CheckpointEnd::InPlace(version)) => emit(DiskEvent::Checkpointed {
                 partition: id,
                 version,
                 stats: open.store.stats(),
             }),
-            Some(CheckpointEnd::GivenUp(error)) => tell(Event::CheckpointGivenUp {
+            Some(CheckpointEnd::GivenUp(error)) => emit(DiskEvent::CheckpointGivenUp {
                 partition: id,
                 error,
                 stats: open.store.stats(),
@@ -627,23 +643,23 @@ impl<S: Disks> DiskWorker<S> {
         let replaced = match open.store.replacement_step() {
             Err(error) if error.is_passing() => {
                 open.is_replacement_stalled = true;
-                open.on_shortage(id, error, tell);
+                open.on_shortage(id, error, emit);
                 return Ok(());
             }
             replaced => replaced?,
         };
         if !open.is_stalled() {
-            open.on_room(id, tell);
+            open.on_room(id, emit);
         }
         if let Some(number) = replaced {
             open.told = (open.store.written_version(), open.store.synced_version());
-            tell(Event::Replaced {
+            emit(DiskEvent::Replaced {
                 partition: id,
                 number,
                 stats: open.store.stats(),
             });
             for _ in 0..std::mem::take(&mut open.unsettled_count) {
-                tell(Event::Settled { partition: id });
+                emit(DiskEvent::Settled { partition: id });
             }
         }
         Ok(())
@@ -655,8 +671,8 @@ impl<S: Disks> DiskWorker<S> {
             // The last try: with `--fsync interval` some of it was answered already.
             for command in open.stalled.drain(..) {
                 match command {
-                    Command::Append(_, batch) => open.store.append(&batch)?,
-                    Command::Settle(_, standing) => drop(open.store.settle(&standing)?),
+                    DiskCommand::Append(_, batch) => open.store.append(&batch)?,
+                    DiskCommand::Settle(_, meta) => drop(open.store.settle(&meta)?),
                     _ => {}
                 }
             }

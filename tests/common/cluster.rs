@@ -10,8 +10,8 @@ use db_node::node::{DiskNews, Link, Node};
 use db_node::partition::LinkId;
 use db_node::replication::Ended;
 use db_node::storage::{
-    Command, DiskWorker, Disks, Event, HistoryId, Mint, RecoveryOptions, Role, Standing,
-    StorageError,
+    DiskCommand, DiskEvent, DiskWorker, Disks, HistoryId, IdGenerator, PartitionMeta,
+    RecoveryOptions, Role, StorageError,
 };
 
 use crate::sim_disk::{Shortage, SimDisk};
@@ -80,7 +80,7 @@ impl Disks for SimDisks {
 pub(crate) struct Process {
     pub(crate) node: Node,
     worker: Option<DiskWorker<SimDisks>>,
-    queue: VecDeque<Command>,
+    queue: VecDeque<DiskCommand>,
 }
 
 /// A node, running or not.
@@ -105,7 +105,7 @@ struct End {
     /// Came, and was not taken yet.
     held: Vec<u8>,
     /// Where the other side stood when it said hello, if it wants to follow.
-    hello: Option<(Standing, u64)>,
+    hello: Option<(PartitionMeta, u64)>,
 }
 
 #[derive(Debug)]
@@ -145,17 +145,17 @@ pub(crate) fn address(host: usize) -> String {
 
 fn epoch_of(node: &mut Node, partition: u32) -> u64 {
     node.partition(partition)
-        .map_or(0, |partition| partition.roles().standing().epoch)
+        .map_or(0, |partition| partition.roles().meta().epoch)
 }
 
 /// The epoch that a node is to believe when another wants to follow it: that of data with the same
 /// origin as its own.
-fn believed_epoch(node: &mut Node, (hello, hello_version): &(Standing, u64)) -> u64 {
+fn believed_epoch(node: &mut Node, (hello, hello_version): &(PartitionMeta, u64)) -> u64 {
     let Ok(partition) = node.partition(0) else {
         return 0;
     };
     let (own, version) = (
-        &partition.roles().standing().lineage,
+        &partition.roles().meta().lineage,
         partition.lsm().last_version(),
     );
     let is_believed = version == 0
@@ -232,7 +232,7 @@ impl Cluster {
     pub(crate) fn start(&mut self, host: usize) -> bool {
         let mut seed = [0; 16];
         self.rng.fill(&mut seed);
-        let mut mint = Mint::new(seed);
+        let mut mint = IdGenerator::new(seed);
         let time_ms = self.clocks_ms[host] + self.now_ms;
         let host = &mut self.hosts[host];
         host.incarnation += 1;
@@ -258,7 +258,7 @@ impl Cluster {
             let mut made = DiskWorker::new(disks.clone(), options, mint, fsync);
             for id in found {
                 match made.load(id, &mut |_| {}) {
-                    Ok(loaded) => drop(node.note_disk(Event::Loaded(Box::new(loaded)))),
+                    Ok(loaded) => drop(node.note_disk(DiskEvent::Loaded(Box::new(loaded)))),
                     // There is nothing to read with: it is to be started again.
                     Err(error) if error.is_passing() => {
                         let is_short =
@@ -276,7 +276,7 @@ impl Cluster {
                     Err(error) => panic!("a node does not start: {error}"),
                 }
             }
-            node.note_disk(Event::Ready);
+            node.note_disk(DiskEvent::Ready);
             worker = Some(made);
         }
         log::debug!("{}: a node starts", self.now_ms);
@@ -405,10 +405,10 @@ impl Cluster {
                 let Some(command) = queue.pop_front() else {
                     break;
                 };
-                worker.carry_out(command, &mut tell)?;
+                worker.execute(command, &mut tell)?;
             }
             if self.rng.u8(..4) == 0 {
-                worker.carry_out(Command::Sync, &mut tell)?;
+                worker.execute(DiskCommand::Sync, &mut tell)?;
             }
             if worker.is_stalled() && self.rng.u8(..4) == 0 {
                 worker.try_stalled(&mut tell)?;
@@ -478,11 +478,11 @@ impl Cluster {
     }
 
     /// Where a node stands that wants to follow another.
-    fn hello_of(&mut self, from: usize, partition: u32) -> Option<(Standing, u64)> {
+    fn hello_of(&mut self, from: usize, partition: u32) -> Option<(PartitionMeta, u64)> {
         let partition = self.node(from)?.partition(partition).ok()?;
         let roles = partition.roles();
         let is_visit = roles.role() != Role::Replica || roles.is_taking_over();
-        (!is_visit).then(|| (roles.standing().clone(), partition.lsm().last_version()))
+        (!is_visit).then(|| (roles.meta().clone(), partition.lsm().last_version()))
     }
 
     fn next_link(&mut self, host: usize) -> LinkId {

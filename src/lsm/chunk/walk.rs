@@ -37,7 +37,7 @@ pub enum ChunkStep {
 }
 
 #[derive(Debug)]
-enum State {
+enum WalkState {
     /// Between layers.
     Between,
     Run {
@@ -56,7 +56,7 @@ enum State {
 pub struct ChunkWalk {
     preparation: Preparation,
     next_layer: usize,
-    state: State,
+    state: WalkState,
     hasher: KeyHasher,
     /// Dropped last: by then it holds the only reference to the layers that it returns.
     snapshot: Snapshot,
@@ -68,7 +68,7 @@ impl ChunkWalk {
         Self {
             preparation: Preparation::new(snapshot.layers.iter().map(|(_, layer)| layer)),
             next_layer: 0,
-            state: State::Between,
+            state: WalkState::Between,
             hasher: snapshot.hasher,
             snapshot,
         }
@@ -93,12 +93,12 @@ impl ChunkWalk {
         }
         work.spend(work::CHUNK_LOOK);
         let step = match &mut self.state {
-            State::Between => None,
-            State::Run { run, at } => run.chunk(*at).map(|chunk| {
+            WalkState::Between => None,
+            WalkState::Run { run, at } => run.chunk(*at).map(|chunk| {
                 *at = run.next(*at);
                 ChunkStep::Chunk(Arc::clone(chunk))
             }),
-            State::Memtable {
+            WalkState::Memtable {
                 frozen,
                 next,
                 builder,
@@ -109,13 +109,13 @@ impl ChunkWalk {
 
     fn begin_layer(&mut self) -> ChunkStep {
         let Some((level, layer)) = self.snapshot.layers.get(self.next_layer) else {
-            self.state = State::Between;
+            self.state = WalkState::Between;
             return ChunkStep::End;
         };
         self.next_layer += 1;
         match layer {
             ImmutableLayer::Run(run) => {
-                self.state = State::Run {
+                self.state = WalkState::Run {
                     run: run.clone(),
                     at: Position::default(),
                 };
@@ -123,7 +123,7 @@ impl ChunkWalk {
             }
             ImmutableLayer::Memtable(frozen) => {
                 let builder = ChunkBuilder::new(&self.hasher, frozen.last_version());
-                self.state = State::Memtable {
+                self.state = WalkState::Memtable {
                     frozen: Arc::clone(frozen),
                     next: 0,
                     builder,

@@ -116,7 +116,7 @@ impl Lsm {
 
     /// Tells what time it is, in Unix ms.
     #[inline]
-    pub fn note_time(&mut self, now_ms: u64) {
+    pub fn set_time_ms(&mut self, now_ms: u64) {
         self.sweeps.now_ms = now_ms;
     }
 

@@ -198,7 +198,7 @@ fn buffers_are_kept_while_they_are_needed_and_no_longer() {
         })
     };
     let mut lsm = new();
-    lsm.note_time(5_000);
+    lsm.set_time_ms(5_000);
     write_and_pay(&mut lsm);
     assert!(
         lsm.wal.has_spare() && lsm.levels.has_spare(),
@@ -209,7 +209,7 @@ fn buffers_are_kept_while_they_are_needed_and_no_longer() {
         lsm.has_spare(),
         "freed although there may be more writes at once"
     );
-    lsm.note_time(7_000);
+    lsm.set_time_ms(7_000);
     pay(&mut lsm);
     assert!(
         !lsm.has_spare(),

@@ -23,7 +23,7 @@ const COMPARED_BYTES: usize = 8;
 const STEP_ENTRIES: usize = 64;
 
 #[derive(Debug)]
-enum Phase {
+enum SortPhase {
     Gather {
         next: RecordOffset,
     },
@@ -46,7 +46,7 @@ pub(in crate::lsm) type Buffers = [Vec<SortKey>; 2];
 /// The state of one sort.
 #[derive(Debug)]
 pub(in crate::lsm) struct Sorter {
-    phase: Phase,
+    phase: SortPhase,
     keys: Vec<SortKey>,
     merged: Vec<SortKey>,
     order: Vec<RecordOffset>,
@@ -63,7 +63,7 @@ impl Sorter {
         let compare_work = frozen.mean_rest_bytes() / COMPARED_BYTES;
         let run_entries = RUN_ENTRIES >> (1 + compare_work / 4).ilog2();
         Self {
-            phase: Phase::Gather { next: 0 },
+            phase: SortPhase::Gather { next: 0 },
             keys,
             merged,
             order: Vec::new(),
@@ -84,28 +84,28 @@ impl Sorter {
     pub(in crate::lsm) fn step(&mut self, frozen: &FrozenMemtable, work: &mut Work) -> bool {
         while !work.is_used_up() {
             match &mut self.phase {
-                Phase::Gather { next } => {
+                SortPhase::Gather { next } => {
                     work.spend(work::SORT_GATHER * STEP_ENTRIES);
                     let next = *next;
                     self.phase = match self.gather(frozen, next) {
-                        Some(next) => Phase::Gather { next },
-                        None => Phase::SortRuns { next_run: 0 },
+                        Some(next) => SortPhase::Gather { next },
+                        None => SortPhase::SortRuns { next_run: 0 },
                     };
                 }
-                Phase::SortRuns { next_run: start } if *start < self.keys.len() => {
+                SortPhase::SortRuns { next_run: start } if *start < self.keys.len() => {
                     let end = self.keys.len().min(*start + self.run_entries);
                     self.keys[*start..end].sort_unstable_by(|a, b| frozen.compare(*a, *b));
                     let depth = self.run_entries.ilog2() as usize;
                     work.spend((work::SORT_RUN + depth * self.compare_work) * (end - *start));
                     *start = end;
                 }
-                Phase::SortRuns { .. } => {
+                SortPhase::SortRuns { .. } => {
                     if self.keys.len() > self.run_entries {
                         self.merged.reserve_exact(self.keys.len());
                     }
                     self.begin_pass(self.run_entries);
                 }
-                Phase::MergeRuns {
+                SortPhase::MergeRuns {
                     run_entries,
                     left,
                     right,
@@ -119,7 +119,7 @@ impl Sorter {
                         self.begin_pass(run_entries);
                     }
                 }
-                Phase::MergeRuns {
+                SortPhase::MergeRuns {
                     run_entries,
                     left,
                     right,
@@ -131,13 +131,13 @@ impl Sorter {
                         work.spend(work::of_new(STEP_ENTRIES * size_of::<SortKey>()));
                     }
                 }
-                Phase::TakePlaces if self.order.len() < self.keys.len() => {
+                SortPhase::TakePlaces if self.order.len() < self.keys.len() => {
                     let next = &self.keys[self.order.len()..];
                     self.order
                         .extend(next.iter().take(STEP_ENTRIES).map(|key| key.place));
                     work.spend(work::SORT_MERGE * STEP_ENTRIES);
                 }
-                Phase::TakePlaces => {
+                SortPhase::TakePlaces => {
                     frozen.set_order(std::mem::take(&mut self.order));
                     return true;
                 }
@@ -161,14 +161,14 @@ impl Sorter {
     fn begin_pass(&mut self, run_entries: usize) {
         self.phase = if run_entries < self.keys.len() {
             let (left, right) = next_runs(0, run_entries, self.keys.len());
-            Phase::MergeRuns {
+            SortPhase::MergeRuns {
                 run_entries,
                 left,
                 right,
             }
         } else {
             self.order.reserve_exact(self.keys.len());
-            Phase::TakePlaces
+            SortPhase::TakePlaces
         };
     }
 }

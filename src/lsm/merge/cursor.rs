@@ -24,15 +24,15 @@ const PREFETCH_ENTRIES: usize = 8;
 
 /// One layer, read in key order.
 #[derive(Debug)]
-struct Source {
-    place: Place,
+struct MergeSource {
+    place: SourceCursor,
     /// Of the key at hand; none at the end. Most comparisons are decided by it.
     fence: Option<Fence>,
 }
 
 /// Where a source stands.
 #[derive(Debug)]
-enum Place {
+enum SourceCursor {
     Memtable {
         frozen: Arc<FrozenMemtable>,
         index: usize,
@@ -45,7 +45,7 @@ enum Place {
     },
 }
 
-impl Place {
+impl SourceCursor {
     /// In a layer, at its first key at or above `start`. A memtable must have its order.
     fn new(layer: &ImmutableLayer, start: &[u8]) -> Self {
         match layer {
@@ -131,9 +131,9 @@ impl Place {
     }
 }
 
-impl Source {
+impl MergeSource {
     fn new(layer: &ImmutableLayer, start: &[u8]) -> Self {
-        let place = Place::new(layer, start);
+        let place = SourceCursor::new(layer, start);
         let fence = place.key().map(Fence::new);
         Self { place, fence }
     }
@@ -161,7 +161,7 @@ impl Source {
 #[derive(Debug)]
 pub(in crate::lsm) struct MergeCursor {
     /// Newest first.
-    sources: Vec<Source>,
+    sources: Vec<MergeSource>,
     /// The newest source with the smallest key.
     current: usize,
 }
@@ -174,7 +174,7 @@ impl MergeCursor {
         start: &[u8],
     ) -> Self {
         let mut cursor = Self {
-            sources: layers.map(|layer| Source::new(layer, start)).collect(),
+            sources: layers.map(|layer| MergeSource::new(layer, start)).collect(),
             current: 0,
         };
         cursor.find_smallest();
@@ -192,7 +192,7 @@ impl MergeCursor {
         let Some((current, older)) = self
             .sources
             .get_mut(self.current..)
-            .and_then(<[Source]>::split_first_mut)
+            .and_then(<[MergeSource]>::split_first_mut)
         else {
             return;
         };

@@ -69,17 +69,17 @@ pub(in crate::lsm) struct MergeJob {
     next: Position,
     /// Chunks of the target in the group, all read but for that of the stage.
     group_chunk_count: usize,
-    stage: Stage,
+    stage: MergeStage,
     /// Chunks that are still not tried to be updated, and how many were not in all since that went
     /// wrong last: each time twice as many.
     untried_count: usize,
     untried_max: usize,
-    output: Output,
+    output: MergeOutput,
 }
 
 /// What is done with a chunk of the target.
 #[derive(Debug)]
-enum Stage {
+enum MergeStage {
     /// There is none: all of the group are read.
     Between,
     /// All that changes in it, the only one of the group, are values that stay as long as they are:
@@ -94,7 +94,7 @@ enum Stage {
 
 /// The chunks that will replace the group.
 #[derive(Debug)]
-struct Output {
+struct MergeOutput {
     builder: ChunkBuilder,
     finished: Vec<Chunk>,
     hasher: KeyHasher,
@@ -104,7 +104,7 @@ struct Output {
     filter: Option<Filter>,
 }
 
-impl Output {
+impl MergeOutput {
     /// Goes on making a filter for so many keys, unless they are too many or go to the bottom,
     /// which has most keys anyway. True at the end.
     fn make_filter(&mut self, key_count: usize, work: &mut Work) -> bool {
@@ -216,10 +216,10 @@ impl MergeJob {
             group: Position::default(),
             next: Position::default(),
             group_chunk_count: 0,
-            stage: Stage::Between,
+            stage: MergeStage::Between,
             untried_count: 0,
             untried_max: 0,
-            output: Output {
+            output: MergeOutput {
                 builder: ChunkBuilder::new(&hasher, last_version),
                 finished: Vec::new(),
                 hasher,
@@ -250,20 +250,20 @@ impl MergeJob {
         while !work.is_used_up() {
             let is_full = self.group_chunk_count + self.output.finished.len() >= GROUP_MAX_CHUNKS;
             match &self.stage {
-                Stage::Between if is_full => self.end_group(target, work, free_queue),
-                Stage::Between => {
+                MergeStage::Between if is_full => self.end_group(target, work, free_queue),
+                MergeStage::Between => {
                     if self.between_chunks(target, work, free_queue) {
                         return true;
                     }
                 }
-                Stage::Update(_) => self.update_some(target, work, free_queue),
-                Stage::Read(chunk, offset) if is_full => {
+                MergeStage::Update(_) => self.update_some(target, work, free_queue),
+                MergeStage::Read(chunk, offset) if is_full => {
                     let (chunk, offset) = (Arc::clone(chunk), *offset);
                     self.output.finish_chunk(work);
-                    self.stage = Stage::End(chunk, offset, self.output.finished.len());
+                    self.stage = MergeStage::End(chunk, offset, self.output.finished.len());
                 }
-                Stage::Read(..) => self.merge_some(work),
-                Stage::End(..) => self.end_within(target, work, free_queue),
+                MergeStage::Read(..) => self.merge_some(work),
+                MergeStage::End(..) => self.end_within(target, work, free_queue),
             }
         }
         false
@@ -285,7 +285,8 @@ impl MergeJob {
     /// Moves the entries of the current chunk that come before the next source entry, and then
     /// that.
     fn merge_some(&mut self, work: &mut Work) {
-        let (Some(upper), Stage::Read(chunk, offset)) = (&mut self.upper, &mut self.stage) else {
+        let (Some(upper), MergeStage::Read(chunk, offset)) = (&mut self.upper, &mut self.stage)
+        else {
             return;
         };
         let upper_entry = upper.entry();
@@ -321,14 +322,14 @@ impl MergeJob {
             break;
         }
         if *offset == chunk.end() {
-            self.stage = Stage::Between;
+            self.stage = MergeStage::Between;
         }
     }
 
     /// Puts the next source entries into the copy of the chunk that is updated; from one on that
     /// does not fit into its place, the chunk is merged as others are.
     fn update_some(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) {
-        let (Some(upper), Stage::Update(chunk)) = (&mut self.upper, &self.stage) else {
+        let (Some(upper), MergeStage::Update(chunk)) = (&mut self.upper, &self.stage) else {
             return;
         };
         let end = target.chunk(self.next).map(|behind| behind.first_key());
@@ -342,7 +343,7 @@ impl MergeJob {
             let Some(offset) = self.output.place_in(chunk, &entry) else {
                 let rest = chunk.seek(entry.key);
                 if self.output.prepare(work) && self.output.keep_some(chunk, rest, work) {
-                    self.stage = Stage::Read(Arc::clone(chunk), rest);
+                    self.stage = MergeStage::Read(Arc::clone(chunk), rest);
                     self.untried_max = UNTRIED_MAX.min(2 * self.untried_max + 1);
                     self.untried_count = self.untried_max;
                     return;
@@ -360,7 +361,7 @@ impl MergeJob {
             .finished
             .push(self.output.builder.finish_as(chunk));
         work.spend(work::CHUNK_FINISH);
-        self.stage = Stage::Between;
+        self.stage = MergeStage::Between;
         self.untried_max = 0;
         self.put_finished(target, free_queue);
     }
@@ -421,7 +422,7 @@ impl MergeJob {
             if is_updated {
                 self.output.builder.begin_as(next);
                 work.spend(work::CHUNK_COPY);
-                self.stage = Stage::Update(Arc::clone(next));
+                self.stage = MergeStage::Update(Arc::clone(next));
                 self.next = target.next(self.next);
                 self.group_chunk_count += 1;
                 return false;
@@ -443,7 +444,7 @@ impl MergeJob {
                 self.output.builder.limit(both_bytes / 2);
             }
         }
-        self.stage = Stage::Read(Arc::clone(next), next.begin());
+        self.stage = MergeStage::Read(Arc::clone(next), next.begin());
         self.next = target.next(self.next);
         self.group_chunk_count += 1;
         false
@@ -457,7 +458,7 @@ impl MergeJob {
 
     /// Goes on ending the group within a chunk.
     fn end_within(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) {
-        let Stage::End(chunk, offset, count) = &mut self.stage else {
+        let MergeStage::End(chunk, offset, count) = &mut self.stage else {
             return;
         };
         while *offset < chunk.end() {
@@ -473,7 +474,7 @@ impl MergeJob {
             }
         }
         let count = *count;
-        self.stage = Stage::Between;
+        self.stage = MergeStage::Between;
         self.output.finish_chunk(work);
         let rest_key = self
             .output

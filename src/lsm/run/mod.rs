@@ -158,13 +158,13 @@ impl Block {
         self.fences.insert(at, fence);
         self.chunks.insert(at, chunk);
         self.heads.insert(at, fence.head_behind(self.skip));
-        self.note_ends();
+        self.update_skip();
     }
 
     fn remove(&mut self, at: usize) -> Arc<Chunk> {
         self.fences.remove(at);
         self.heads.remove(at);
-        self.note_ends();
+        self.update_skip();
         self.chunks.remove(at)
     }
 
@@ -176,13 +176,13 @@ impl Block {
             skip: self.skip,
             heads: self.heads.split_off(at),
         };
-        self.note_ends();
-        behind.note_ends();
+        self.update_skip();
+        behind.update_skip();
         behind
     }
 
     /// The first or the last fence may be another than before.
-    fn note_ends(&mut self) {
+    fn update_skip(&mut self) {
         let (Some(first), Some(last)) = (self.fences.first(), self.fences.last()) else {
             return;
         };

@@ -26,7 +26,7 @@ use super::lineage::{HistoryId, Lineage, PAST_MAX, PastHistory};
 use super::{FormatError, StorageError};
 
 /// The name of the file.
-pub(super) const STANDING_NAME: &str = "partition.json";
+pub(super) const META_NAME: &str = "partition.json";
 
 const FORMAT: u32 = 1;
 
@@ -58,7 +58,7 @@ impl Role {
 
 /// Where a partition stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct PartitionMeta {
     /// What it is.
     pub role: Role,
     /// The highest epoch it has heard of. It decides which node may lead.
@@ -85,7 +85,7 @@ pub struct Standing {
 /// Most peers of a partition.
 pub const PEERS_MAX: usize = 32;
 
-impl Standing {
+impl PartitionMeta {
     /// That of a partition without an assignment.
     pub fn new(role: Role, lineage: Lineage) -> Self {
         Self {
@@ -104,7 +104,7 @@ impl Standing {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct File {
+struct MetaFile {
     format: u32,
     generation: u32,
     role: Role,
@@ -112,7 +112,7 @@ struct File {
     leader: Option<String>,
     data_epoch: u64,
     history: String,
-    past: Vec<FilePast>,
+    past: Vec<MetaFilePast>,
     #[serde(default, skip_serializing_if = "is_default")]
     ordered_epoch: u64,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -129,55 +129,55 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct FilePast {
+struct MetaFilePast {
     history: String,
     end_version: u64,
 }
 
 /// The checksum that the file of this content ends with.
-pub(super) fn checksum(standing: &Standing, generation: u32) -> u32 {
-    crc32c::crc32c(&encode_line(standing, generation))
+pub(super) fn checksum(meta: &PartitionMeta, generation: u32) -> u32 {
+    crc32c::crc32c(&encode_line(meta, generation))
 }
 
-fn encode(standing: &Standing, generation: u32) -> Vec<u8> {
-    let mut bytes = encode_line(standing, generation);
+fn encode(meta: &PartitionMeta, generation: u32) -> Vec<u8> {
+    let mut bytes = encode_line(meta, generation);
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(format!("\n{checksum:08x}\n").as_bytes());
     bytes
 }
 
-fn encode_line(standing: &Standing, generation: u32) -> Vec<u8> {
-    let past = |past: &PastHistory| FilePast {
+fn encode_line(meta: &PartitionMeta, generation: u32) -> Vec<u8> {
+    let past = |past: &PastHistory| MetaFilePast {
         history: past.history.to_string(),
         end_version: past.end_version,
     };
-    let file = File {
+    let file = MetaFile {
         format: FORMAT,
         generation,
-        role: standing.role,
-        epoch: standing.epoch,
-        leader: standing.leader.clone(),
-        data_epoch: standing.data_epoch,
-        history: standing.lineage.history().to_string(),
-        past: standing.lineage.past().map(past).collect(),
-        ordered_epoch: standing.ordered_epoch,
-        data_ordered_epoch: standing.data_ordered_epoch,
-        heard: standing.is_heard,
-        peers: standing.peers.clone(),
+        role: meta.role,
+        epoch: meta.epoch,
+        leader: meta.leader.clone(),
+        data_epoch: meta.data_epoch,
+        history: meta.lineage.history().to_string(),
+        past: meta.lineage.past().map(past).collect(),
+        ordered_epoch: meta.ordered_epoch,
+        data_ordered_epoch: meta.data_ordered_epoch,
+        heard: meta.is_heard,
+        peers: meta.peers.clone(),
     };
     serde_json::to_vec(&file).expect("plain fields serialize")
 }
 
 /// What the file says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct StoredStanding {
-    pub(super) standing: Standing,
+pub(super) struct StoredMeta {
+    pub(super) meta: PartitionMeta,
     pub(super) generation: u32,
     /// The checksum that it ends with.
     pub(super) checksum: u32,
 }
 
-fn decode(bytes: &[u8]) -> Result<StoredStanding, FormatError> {
+fn decode(bytes: &[u8]) -> Result<StoredMeta, FormatError> {
     let line_end = bytes
         .iter()
         .position(|byte| *byte == b'\n')
@@ -198,7 +198,7 @@ fn decode(bytes: &[u8]) -> Result<StoredStanding, FormatError> {
             u32::try_from(format).unwrap_or(u32::MAX),
         ));
     }
-    let file: File = serde_json::from_value(value).map_err(|_| not_ours)?;
+    let file: MetaFile = serde_json::from_value(value).map_err(|_| not_ours)?;
     let history = |text: &str| text.parse::<HistoryId>().map_err(|_| not_ours);
     let past = file.past.iter().take(PAST_MAX);
     let past = past.map(|past| {
@@ -212,7 +212,7 @@ fn decode(bytes: &[u8]) -> Result<StoredStanding, FormatError> {
         past.collect::<Result<Vec<_>, _>>()?,
     );
     let (role, epoch, leader, data_epoch) = (file.role, file.epoch, file.leader, file.data_epoch);
-    let standing = Standing {
+    let meta = PartitionMeta {
         role,
         epoch,
         leader,
@@ -223,56 +223,56 @@ fn decode(bytes: &[u8]) -> Result<StoredStanding, FormatError> {
         is_heard: file.heard,
         peers: file.peers.into_iter().take(PEERS_MAX).collect(),
     };
-    Ok(StoredStanding {
-        standing,
+    Ok(StoredMeta {
+        meta,
         generation: file.generation,
         checksum,
     })
 }
 
 /// Reads the file, if it is there.
-pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<StoredStanding>, StorageError> {
-    let io = |error: std::io::Error| StorageError::io("reading", disk.path(STANDING_NAME), &error);
+pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<StoredMeta>, StorageError> {
+    let io = |error: std::io::Error| StorageError::io("reading", disk.path(META_NAME), &error);
     if !disk
         .names()
         .map_err(io)?
         .iter()
-        .any(|name| name == STANDING_NAME)
+        .any(|name| name == META_NAME)
     {
         return Ok(None);
     }
-    let file = disk.open(STANDING_NAME).map_err(io)?;
+    let file = disk.open(META_NAME).map_err(io)?;
     let file_bytes = file.len_bytes().map_err(io)?.min(FILE_MAX_BYTES);
     let mut bytes = vec![0; usize::try_from(file_bytes).unwrap_or(0)];
     file.read_at(&mut bytes, 0).map_err(io)?;
     decode(&bytes)
         .map(Some)
-        .map_err(|error| StorageError::format(disk.path(STANDING_NAME), 0, error))
+        .map_err(|error| StorageError::format(disk.path(META_NAME), 0, error))
 }
 
 /// Replaces the file; when this returns, that lasts.
 pub(super) fn write<D: Disk>(
     disk: &D,
-    standing: &Standing,
+    meta: &PartitionMeta,
     generation: u32,
 ) -> Result<(), StorageError> {
-    let draft = format!("{STANDING_NAME}.tmp");
+    let draft = format!("{META_NAME}.tmp");
     let write = || {
         let mut file = disk.create(&draft, 0)?;
-        file.write_at(&[&encode(standing, generation)], 0)?;
+        file.write_at(&[&encode(meta, generation)], 0)?;
         file.sync()?;
-        disk.rename(&draft, STANDING_NAME)
+        disk.rename(&draft, META_NAME)
     };
-    write().map_err(|error| StorageError::io("writing", disk.path(STANDING_NAME), &error))
+    write().map_err(|error| StorageError::io("writing", disk.path(META_NAME), &error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn standing() -> Standing {
+    fn meta() -> PartitionMeta {
         let lineage = Lineage::new(HistoryId([1; 16])).begin(HistoryId([2; 16]), 120);
-        Standing {
+        PartitionMeta {
             role: Role::Replica,
             epoch: 3,
             leader: Some("http://h:1".to_owned()),
@@ -285,28 +285,28 @@ mod tests {
         }
     }
 
-    fn stored(standing: &Standing, generation: u32) -> StoredStanding {
-        StoredStanding {
-            standing: standing.clone(),
+    fn stored(meta: &PartitionMeta, generation: u32) -> StoredMeta {
+        StoredMeta {
+            meta: meta.clone(),
             generation,
-            checksum: checksum(standing, generation),
+            checksum: checksum(meta, generation),
         }
     }
 
     #[test]
     fn what_is_not_default_is_written_and_read_back() {
-        let standing = Standing {
+        let meta = PartitionMeta {
             ordered_epoch: 3,
             data_ordered_epoch: 2,
             is_heard: true,
             peers: vec!["http://h:2".to_owned(), "http://h:3".to_owned()],
-            ..standing()
+            ..meta()
         };
-        let bytes = encode(&standing, 4);
+        let bytes = encode(&meta, 4);
         let text = String::from_utf8_lossy(&bytes);
         let end = r#"}],"orderedEpoch":3,"dataOrderedEpoch":2,"heard":true,"peers":["http://h:2","http://h:3"]}"#;
         assert!(text.contains(end), "{text}");
-        assert_eq!(decode(&bytes), Ok(stored(&standing, 4)));
+        assert_eq!(decode(&bytes), Ok(stored(&meta, 4)));
     }
 
     #[test]
@@ -317,14 +317,14 @@ mod tests {
             r#""past":[{"history":"01010101010101010101010101010101","endVersion":120}]}"#,
             "\n5bbc55f5\n"
         );
-        let bytes = encode(&standing(), 4);
+        let bytes = encode(&meta(), 4);
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
-        assert_eq!(decode(&bytes), Ok(stored(&standing(), 4)));
+        assert_eq!(decode(&bytes), Ok(stored(&meta(), 4)));
     }
 
     #[test]
     fn damage_is_found_wherever_it_is() {
-        let bytes = encode(&standing(), 0);
+        let bytes = encode(&meta(), 0);
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
