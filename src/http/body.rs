@@ -9,7 +9,7 @@
 //! 4. Lines end with CR LF; a bare CR or LF is refused everywhere, extensions and trailers included
 //!    (others read a chunk line there, and requests get smuggled through the difference).
 //!
-//! Not here: how large a body may be and where it goes (the intake, `handler.rs`), discarding
+//! Not here: how large a body may be and where it goes (the sink, `handler.rs`), discarding
 //! (`connection.rs`). Trailers and chunk extensions are checked against their grammar and dropped:
 //! nothing in the api uses them.
 

@@ -10,7 +10,7 @@
 //! Invariants:
 //! 1. A request whose head and body lie whole in one input costs no allocation here. Only what is
 //!    cut off at the end of an input is copied: to `pending`, freed as soon as it is used up.
-//! 2. The peer cannot make it hold more than a head, one input, and what the intake takes: after
+//! 2. The peer cannot make it hold more than a head, one input, and what the sink takes: after
 //!    `Wants::Input` no more than an unfinished head is pending, and the caller reads only then.
 //! 3. Each pass of the loop consumes input, changes the state, or ends the call; work is charged to
 //!    the budget.
@@ -25,9 +25,9 @@
 use std::mem;
 
 use super::body::BodyDecoder;
-use super::handler::{Handler, Intake, Turn};
+use super::handler::{BodySink, Handler, Turn};
 use super::head::{Framing, Head};
-use super::incoming::{Incoming, Standing};
+use super::incoming_body::{BodyProgress, IncomingBody};
 use super::output::Output;
 use super::refusal::Refusal;
 use super::response::{Exchange, HttpDate, Reply};
@@ -77,22 +77,22 @@ pub enum Waiting {
 
 /// One server connection.
 #[derive(Debug)]
-pub struct Connection<I> {
+pub struct Connection<B> {
     /// Input not dealt with, from `start` on; empty most of the time.
     pending: Vec<u8>,
     start: usize,
     /// How far `parse_head` has looked for the end of the head.
     scanned: usize,
-    state: State<I>,
+    state: State<B>,
     course: Course,
 }
 
 #[derive(Debug)]
-enum State<I> {
+enum State<B> {
     /// Between requests or inside a head.
     Head,
-    /// A body is coming in, or its intake is at work on it.
-    Body(Box<Parked<I>>),
+    /// A body is coming in, or its sink is at work on it.
+    Body(Box<Parked<B>>),
     /// The rest of the body of a request that is answered.
     Discard {
         decoder: BodyDecoder,
@@ -116,9 +116,9 @@ enum Course {
 
 /// A request whose body did not come with its head.
 #[derive(Debug)]
-struct Parked<I> {
+struct Parked<B> {
     raw_head: Vec<u8>,
-    incoming: Incoming<I>,
+    incoming: IncomingBody<B>,
 }
 
 /// What one pass of the loop did.
@@ -128,7 +128,7 @@ struct Pass {
     starved: bool,
 }
 
-impl<I: Intake> Connection<I> {
+impl<B: BodySink> Connection<B> {
     /// A connection just accepted.
     pub fn new() -> Self {
         Self {
@@ -143,11 +143,7 @@ impl<I: Intake> Connection<I> {
     /// Feeds `input` (empty: to go on after `Output` or `Turn`), and executes whole requests in
     /// order until the input, the room in the output or the budget is used up. Input that is not
     /// consumed is kept; feed more only after `Wants::Input`.
-    pub fn advance<H: Handler<Intake = I>>(
-        &mut self,
-        input: &[u8],
-        turn: &mut Turn<'_, H>,
-    ) -> Wants {
+    pub fn advance<H: Handler<Body = B>>(&mut self, input: &[u8], turn: &mut Turn<'_, H>) -> Wants {
         if self.pending.is_empty() {
             let (used, wants) = self.run(input, turn);
             self.pending = input[used..].to_vec();
@@ -228,10 +224,10 @@ impl<I: Intake> Connection<I> {
     }
 
     /// What collects the body that is on its way, if one is.
-    pub fn intake(&self) -> Option<&I> {
+    pub fn body(&self) -> Option<&B> {
         match &self.state {
             State::Body(parked) if !parked.incoming.decoder.is_done() => {
-                Some(&parked.incoming.intake)
+                Some(&parked.incoming.sink)
             }
             _ => None,
         }
@@ -241,9 +237,9 @@ impl<I: Intake> Connection<I> {
     pub fn heap_bytes(&self) -> usize {
         let parked_bytes = match &self.state {
             State::Body(parked) => {
-                size_of::<Parked<I>>()
+                size_of::<Parked<B>>()
                     + parked.raw_head.capacity()
-                    + parked.incoming.intake.heap_bytes()
+                    + parked.incoming.sink.heap_bytes()
             }
             _ => 0,
         };
@@ -263,7 +259,7 @@ impl<I: Intake> Connection<I> {
         }
     }
 
-    fn run<H: Handler<Intake = I>>(
+    fn run<H: Handler<Body = B>>(
         &mut self,
         input: &[u8],
         turn: &mut Turn<'_, H>,
@@ -326,7 +322,7 @@ impl<I: Intake> Connection<I> {
         }
     }
 
-    fn pass<H: Handler<Intake = I>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
+    fn pass<H: Handler<Body = B>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
         match mem::replace(&mut self.state, State::Head) {
             State::Head => self.head(rest, turn),
             State::Body(parked) => self.resume(parked, rest, turn),
@@ -344,7 +340,7 @@ impl<I: Intake> Connection<I> {
         }
     }
 
-    fn head<H: Handler<Intake = I>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
+    fn head<H: Handler<Body = B>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
         let (mut joined, mut head) = (Vec::new(), Head::default());
         let found = turn
             .heads
@@ -376,7 +372,7 @@ impl<I: Intake> Connection<I> {
     }
 
     /// A head is there; returns how much of `body` was used.
-    fn begin<H: Handler<Intake = I>>(
+    fn begin<H: Handler<Body = B>>(
         &mut self,
         head: &Head<'_>,
         raw_head: &[u8],
@@ -391,7 +387,7 @@ impl<I: Intake> Connection<I> {
             matches!(head.framing, Framing::Length(bytes) if bytes > turn.limits.kept_body_bytes);
         exchange.keep_alive &= !(is_long || (head.expect_continue && head.has_body()));
         let whole_body = whole_body(head, body);
-        let Some(intake) = turn.begin(head, whole_body, &mut exchange) else {
+        let Some(sink) = turn.begin(head, whole_body, &mut exchange) else {
             if let Some(body) = whole_body {
                 // Answered or not because of it, it is over.
                 turn.charge(body.len());
@@ -405,10 +401,10 @@ impl<I: Intake> Connection<I> {
             self.answered(exchange, BodyDecoder::new(head.framing));
             return 0;
         };
-        let mut incoming = Incoming::new(head.framing, intake);
-        let (used, standing) = incoming.begin(body, turn.budget);
-        match standing {
-            Standing::Starved | Standing::OutOfBudget => {
+        let mut incoming = IncomingBody::new(head.framing, sink);
+        let (used, progress) = incoming.begin(body, turn.budget);
+        match progress {
+            BodyProgress::Starved | BodyProgress::OutOfBudget => {
                 if head.expect_continue && body.is_empty() && head.has_body() {
                     turn.out
                         .bytes()
@@ -419,34 +415,34 @@ impl<I: Intake> Connection<I> {
                     incoming,
                 }));
             }
-            standing => self.conclude(head, incoming, standing, turn),
+            progress => self.conclude(head, incoming, progress, turn),
         }
         used
     }
 
-    /// More of a body, or another step of its intake.
-    fn resume<H: Handler<Intake = I>>(
+    /// More of a body, or another step of its sink.
+    fn resume<H: Handler<Body = B>>(
         &mut self,
-        mut parked: Box<Parked<I>>,
+        mut parked: Box<Parked<B>>,
         rest: &[u8],
         turn: &mut Turn<'_, H>,
     ) -> Pass {
-        let (used, standing) = parked.incoming.advance(rest, turn.budget);
-        match standing {
-            Standing::Starved => {
+        let (used, progress) = parked.incoming.advance(rest, turn.budget);
+        match progress {
+            BodyProgress::Starved => {
                 self.state = State::Body(parked);
                 return Pass {
                     used,
                     starved: true,
                 };
             }
-            Standing::OutOfBudget => self.state = State::Body(parked),
-            standing => {
+            BodyProgress::OutOfBudget => self.state = State::Body(parked),
+            progress => {
                 let Parked { raw_head, incoming } = *parked;
                 let (mut joined, mut head) = (Vec::new(), Head::default());
                 let found = turn.heads.read(&raw_head, &mut 0, &mut joined, &mut head);
                 if let Ok(Some(_)) = found {
-                    self.conclude(&head, incoming, standing, turn);
+                    self.conclude(&head, incoming, progress, turn);
                 } else {
                     // Only if the limits were lowered meanwhile.
                     let refusal = Refusal::new(
@@ -466,26 +462,26 @@ impl<I: Intake> Connection<I> {
     }
 
     /// The body is whole, or will not be.
-    fn conclude<H: Handler<Intake = I>>(
+    fn conclude<H: Handler<Body = B>>(
         &mut self,
         head: &Head<'_>,
-        incoming: Incoming<I>,
-        standing: Standing,
+        incoming: IncomingBody<B>,
+        progress: BodyProgress,
         turn: &mut Turn<'_, H>,
     ) {
-        let Incoming {
+        let IncomingBody {
             decoder,
-            intake,
+            sink,
             received_bytes,
         } = incoming;
         let mut exchange = self.exchange(head);
-        match standing {
-            Standing::Whole => turn.finish(head, intake, &mut exchange),
-            Standing::Broken(refusal) => {
+        match progress {
+            BodyProgress::Whole => turn.finish(head, sink, &mut exchange),
+            BodyProgress::Broken(refusal) => {
                 exchange.keep_alive = false;
                 turn.refuse(Some(head), &mut exchange, &refusal);
             }
-            Standing::Refused(refusal) => {
+            BodyProgress::Refused(refusal) => {
                 // Up to the end of the body, or of the chunk at hand: wherever the input was cut,
                 // that is the same.
                 exchange.keep_alive &= received_bytes.saturating_add(decoder.due_bytes())
@@ -494,8 +490,8 @@ impl<I: Intake> Connection<I> {
                 exchange.keep_alive &= !(head.expect_continue && received_bytes == 0);
                 turn.refuse(Some(head), &mut exchange, &refusal);
             }
-            Standing::RefusedWhole(refusal) => turn.refuse(Some(head), &mut exchange, &refusal),
-            Standing::Starved | Standing::OutOfBudget => {
+            BodyProgress::RefusedWhole(refusal) => turn.refuse(Some(head), &mut exchange, &refusal),
+            BodyProgress::Starved | BodyProgress::OutOfBudget => {
                 debug_assert!(false, "there is nothing to conclude");
                 exchange.keep_alive = false;
             }
@@ -567,7 +563,7 @@ impl<I: Intake> Connection<I> {
     }
 }
 
-impl<I: Intake> Default for Connection<I> {
+impl<B: BodySink> Default for Connection<B> {
     fn default() -> Self {
         Self::new()
     }

@@ -6,8 +6,8 @@
 use std::io::IoSlice;
 
 use super::{
-    Begin, Blob, BodySource, Connection, Fill, Handler, Head, HeadLimits, HeadReader, HttpDate,
-    Intake, Limits, Method, Output, Refusal, Reply, Turn, Waiting, Wants,
+    Begin, Blob, BodySink, BodySource, Connection, Fill, Handler, Head, HeadLimits, HeadReader,
+    HttpDate, Limits, Method, Output, Refusal, Reply, Turn, Waiting, Wants,
 };
 
 const LIMITS: Limits = Limits {
@@ -30,7 +30,7 @@ pub(super) struct Echo {
     steps: usize,
 }
 
-impl Intake for Echo {
+impl BodySink for Echo {
     fn expect(&mut self, bytes: u64) -> Result<(), Refusal> {
         assert!(bytes > 0);
         if bytes > (self.room - self.body.len()) as u64 {
@@ -78,7 +78,7 @@ struct Echoes {
 }
 
 impl Handler for Echoes {
-    type Intake = Echo;
+    type Body = Echo;
 
     fn begin(&mut self, head: &Head<'_>, body: Option<&[u8]>, reply: Reply<'_>) -> Begin<Echo> {
         self.begun += 1;
@@ -118,12 +118,12 @@ impl Handler for Echoes {
         Begin::Answered
     }
 
-    fn finish(&mut self, head: &Head<'_>, intake: Echo, reply: Reply<'_>) {
+    fn finish(&mut self, head: &Head<'_>, sink: Echo, reply: Reply<'_>) {
         self.finished += 1;
-        assert!(intake.steps == 0);
+        assert!(sink.steps == 0);
         reply
             .status(200)
-            .body(&[b"took ", head.path, b" ", &intake.body[..]].concat());
+            .body(&[b"took ", head.path, b" ", &sink.body[..]].concat());
     }
 }
 

@@ -1,9 +1,9 @@
-//! What a connection calls: a handler answers requests, an intake collects the body of one.
+//! What a connection calls: a handler answers requests, a sink collects the body of one.
 //!
 //! Invariants, kept towards the implementors by [`Turn`] (3) and by `connection.rs`:
 //! 1. Each request is begun once, in the order of arrival, and answered once before the next is
 //!    begun.
-//! 2. An intake gets the body in order, then steps until it says it is done, and is then either
+//! 2. A sink gets the body in order, then steps until it says it is done, and is then either
 //!    finished or dropped.
 //! 3. A handler that answers twice cannot be written ([`Reply`] is consumed); one that does not
 //!    answer where it must, or answers and still wants the body, is caught: the peer gets `500`, or
@@ -18,7 +18,7 @@ use super::refusal::Refusal;
 use super::response::{Exchange, HttpDate, Reply};
 
 /// What collects a request body.
-pub trait Intake {
+pub trait BodySink {
     /// So many bytes are said to come next: the whole body, or its next chunk. A refusal (`413`) is
     /// the answer, before they come.
     fn expect(&mut self, bytes: u64) -> Result<(), Refusal> {
@@ -42,17 +42,17 @@ pub trait Intake {
 
 /// What became of a request when its head arrived.
 #[derive(Debug)]
-pub enum Begin<I> {
+pub enum Begin<B> {
     /// The reply was used. A body that follows is discarded.
     Answered,
     /// The reply was not used: the body goes into this, and then [`Handler::finish`] answers.
-    Receive(I),
+    Receive(B),
 }
 
 /// What answers requests.
 pub trait Handler {
     /// What collects its bodies.
-    type Intake: Intake;
+    type Body: BodySink;
 
     /// A head arrived. Answers it now (no body wanted, and every refusal), or gives what shall
     /// collect the body. `body`: all of it, where its length is known and it has come with the
@@ -62,25 +62,21 @@ pub trait Handler {
         head: &Head<'_>,
         body: Option<&[u8]>,
         reply: Reply<'_>,
-    ) -> Begin<Self::Intake>;
+    ) -> Begin<Self::Body>;
 
     /// Head and whole body are there: answers.
-    fn finish(&mut self, head: &Head<'_>, intake: Self::Intake, reply: Reply<'_>);
+    fn finish(&mut self, head: &Head<'_>, sink: Self::Body, reply: Reply<'_>);
 
-    /// The request that was begun or finished last has been answered with a status.
-    fn note_answer(&mut self, status: u16) {
+    /// The request that was begun or finished last is answered with a status. Returns the work, in
+    /// bytes, that it leaves for the rest of the turn.
+    fn on_answer(&mut self, status: u16) -> usize {
         let _ = status;
-    }
-
-    /// Work, in bytes, that requests answered since this was asked last have left for the rest of
-    /// the turn.
-    fn take_owed(&mut self) -> usize {
         0
     }
 
     /// A request was refused without this handler: what came is none (then there is no head), or
     /// its body is wrong.
-    fn note_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
+    fn on_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
         let _ = (head, status);
     }
 }
@@ -127,7 +123,7 @@ impl<H: Handler> Turn<'_, H> {
         refusal: &Refusal,
     ) {
         Reply::new(self.out, self.date, exchange).error(refusal);
-        self.handler.note_refusal(head, refusal.status);
+        self.handler.on_refusal(head, refusal.status);
     }
 
     /// Asks the handler; `None`: the request is answered.
@@ -136,20 +132,20 @@ impl<H: Handler> Turn<'_, H> {
         head: &Head<'_>,
         body: Option<&[u8]>,
         exchange: &mut Exchange,
-    ) -> Option<H::Intake> {
+    ) -> Option<H::Body> {
         let start = self.out.bytes().len();
         let begun = self
             .handler
             .begin(head, body, Reply::new(self.out, self.date, exchange));
         match begun {
-            Begin::Receive(intake) if !exchange.answered => {
+            Begin::Receive(sink) if !exchange.answered => {
                 // In case a response was begun and dropped.
                 self.out.bytes().truncate(start);
-                Some(intake)
+                Some(sink)
             }
             Begin::Receive(_) => {
                 debug_assert!(false, "a request that is answered wants its body");
-                self.handler.note_answer(exchange.status);
+                self.handler.on_answer(exchange.status);
                 None
             }
             Begin::Answered => {
@@ -159,10 +155,10 @@ impl<H: Handler> Turn<'_, H> {
         }
     }
 
-    pub(super) fn finish(&mut self, head: &Head<'_>, intake: H::Intake, exchange: &mut Exchange) {
+    pub(super) fn finish(&mut self, head: &Head<'_>, sink: H::Body, exchange: &mut Exchange) {
         let start = self.out.bytes().len();
         self.handler
-            .finish(head, intake, Reply::new(self.out, self.date, exchange));
+            .finish(head, sink, Reply::new(self.out, self.date, exchange));
         self.make_sure_of_answer(start, exchange);
     }
 
@@ -178,8 +174,7 @@ impl<H: Handler> Turn<'_, H> {
             );
             Reply::new(self.out, self.date, exchange).error(&refusal);
         }
-        self.handler.note_answer(exchange.status);
-        let owed_bytes = self.handler.take_owed();
-        self.charge(owed_bytes);
+        let work_bytes = self.handler.on_answer(exchange.status);
+        self.charge(work_bytes);
     }
 }

@@ -18,7 +18,7 @@
 //! Invariants:
 //! 1. Nothing here does I/O, reads a clock or knows of the engine.
 //! 2. Peer bytes never panic; memory held for a peer is bounded by the limits, one read, and what
-//!    the intake takes.
+//!    the sink takes.
 //! 3. A whole request in one piece of input is answered without an allocation here.
 //!
 //! Not here: routes and what they mean (`api`), sockets, buffers to read into and timers
@@ -31,7 +31,7 @@ mod fields;
 pub mod handler;
 pub mod head;
 pub mod head_reader;
-mod incoming;
+mod incoming_body;
 pub mod output;
 pub mod refusal;
 pub mod request;
@@ -49,7 +49,7 @@ mod request_tests;
 pub use body::{BodyDecoder, Decoded};
 pub use connection::{Connection, Waiting, Wants};
 pub use field_table::{Field, FieldSet};
-pub use handler::{Begin, Handler, Intake, Limits, Turn};
+pub use handler::{Begin, BodySink, Handler, Limits, Turn};
 pub use head::{Framing, Head, Method, Target};
 pub use head_reader::HeadReader;
 pub use output::{Blob, BodySource, Fill, Output};

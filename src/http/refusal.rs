@@ -7,7 +7,7 @@
 //!    it escapes.
 //!
 //! Not here: which refusals close the connection (`connection.rs`: those of the head and of the
-//! framing do, those of a handler or an intake do not), and headers that follow from the status,
+//! framing do, those of a handler or a sink do not), and headers that follow from the status,
 //! such as `Allow` or `Retry-After` (the api layer).
 
 use std::borrow::Cow;

@@ -19,7 +19,7 @@
 use std::io;
 use std::ops::Range;
 
-use crate::api::{Ahead, Api, Outcome};
+use crate::api::{Api, Effects, Lookahead};
 use crate::http::{Output, Turn};
 
 use super::Reactor;
@@ -47,7 +47,7 @@ pub(super) struct Lane {
     /// Where answers are rendered; empty between visits.
     output: Output,
     /// What requests leave to be done; nothing between visits.
-    outcome: Outcome,
+    outcome: Effects,
     /// Its turn came when nothing was left of the budget.
     has_missed: bool,
 }
@@ -58,7 +58,7 @@ pub(super) fn lanes() -> [Lane; LANES] {
         room: 0..0,
         read: None,
         output: Output::keeping(LANE_RENDER_BYTES),
-        outcome: Outcome::default(),
+        outcome: Effects::default(),
         has_missed: false,
     };
     std::array::from_fn(lane)
@@ -111,11 +111,11 @@ impl Reactor {
     fn read_ahead(&mut self, lanes: Range<usize>, budget: usize) -> usize {
         let room_bytes = (self.input.len() / lanes.end).min(READ_MAX_BYTES);
         let mut rooms = self.input.chunks_exact_mut(room_bytes).skip(lanes.start);
-        let mut ahead = Ahead::new(&self.node);
+        let mut ahead = Lookahead::new(&self.node);
         let (mut lane, mut expected_work) = (lanes.start, 0);
         while lane < lanes.end
             && (lane == lanes.start
-                || expected_work < budget && !ahead.as_ref().is_some_and(Ahead::is_enough))
+                || expected_work < budget && !ahead.as_ref().is_some_and(Lookahead::is_enough))
             && let Some(room) = rooms.next()
         {
             let session = self
@@ -260,7 +260,7 @@ impl Reactor {
 fn hold_back(
     session: &mut Session,
     key: usize,
-    outcome: &mut Outcome,
+    outcome: &mut Effects,
     gates: &mut Gates,
     clock: &Clock,
 ) {
@@ -269,7 +269,7 @@ fn hold_back(
         session.hold(
             ticket,
             &outcome.gates,
-            outcome.is_promise_alone(),
+            outcome.is_one_deferred(),
             clock.now_us(),
         );
         outcome.gates.clear();

@@ -15,7 +15,7 @@
 //! Not here: what is counted otherwise (turns in `mod.rs`, waits in `promises.rs`), the list of
 //! metrics (`api/metrics_list.rs`).
 
-use crate::api::{Answer, Answers};
+use crate::api::{RequestLabels, VisitAnswers};
 use crate::metrics::NodeStats;
 
 use super::Reactor;
@@ -26,15 +26,15 @@ use super::slow_log::SlowLog;
 /// Answers that wait to be sent; of requests that came together.
 #[derive(Debug)]
 pub(super) struct Held {
-    first: Answer,
+    first: RequestLabels,
     /// Of a peer that did not wait for the first.
-    rest: Vec<Answer>,
+    rest: Vec<RequestLabels>,
     /// When the requests came, in microseconds since the node started.
     came_at_us: u64,
 }
 
 impl Held {
-    pub(super) fn one(answer: Answer, came_at_us: u64) -> Self {
+    pub(super) fn one(answer: RequestLabels, came_at_us: u64) -> Self {
         Self {
             first: answer,
             rest: Vec::new(),
@@ -42,7 +42,7 @@ impl Held {
         }
     }
 
-    fn of(answers: &[Answer], came_at_us: u64) -> Option<Self> {
+    fn of(answers: &[RequestLabels], came_at_us: u64) -> Option<Self> {
         let (first, rest) = answers.split_first()?;
         Some(Self {
             first: *first,
@@ -80,7 +80,7 @@ impl Measure {
     pub(super) fn note_visit(
         &mut self,
         session: &mut Session,
-        answers: &Answers,
+        answers: &VisitAnswers,
         released: Option<Held>,
         stats: &mut NodeStats,
         clock: &Clock,
@@ -116,7 +116,7 @@ impl Measure {
         }
     }
 
-    fn count(&mut self, answer: &Answer, us: u64, stats: &mut NodeStats) {
+    fn count(&mut self, answer: &RequestLabels, us: u64, stats: &mut NodeStats) {
         answer.record(&mut stats.requests, us);
         if us >= self.slow_log.threshold_us() {
             stats.slow_request_count += 1;

@@ -63,7 +63,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use crate::api::{Answer, Guard};
+use crate::api::{AccessPolicy, RequestLabels};
 use crate::config::Config;
 use crate::http::{HeadLimits, HeadReader, HttpDate, Limits, Waiting};
 use crate::node::{DiskNews, Node};
@@ -134,7 +134,7 @@ struct Reactor {
     /// Held here too: closed together with a thread that woke the loop by it, it would take the
     /// event along.
     _waker: Arc<Waker>,
-    guard: Guard,
+    guard: AccessPolicy,
     heads: HeadReader,
     limits: Limits,
     time_outs: TimeOuts,
@@ -224,7 +224,7 @@ impl Reactor {
             clock_steps: LineLimit::new(CLOCK_STEP_LINES),
             date: HttpDate::from_unix_seconds(0),
             date_seconds: 0,
-            guard: Guard::new(config, &machine_name()),
+            guard: AccessPolicy::new(config, &machine_name()),
             heads: HeadReader::new(head),
             limits: Limits {
                 output_high_bytes: OUTPUT_HIGH_BYTES,
@@ -431,7 +431,7 @@ impl Reactor {
                 self.closed.push(key);
                 continue;
             } else {
-                let held = Held::one(Answer::timed_out(), self.clock.now_us());
+                let held = Held::one(RequestLabels::timed_out(), self.clock.now_us());
                 measure::hold(session, held, &mut self.node.stats);
                 enqueue(&mut self.ready, session, key);
             }

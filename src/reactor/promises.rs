@@ -43,7 +43,7 @@ impl Reactor {
         for (waiting, wait) in broken {
             // One that waits at two gates is here twice.
             if self.sessions[waiting.key].waits_with(waiting.ticket) {
-                self.break_promise(waiting.key, &crate::api::broken(wait));
+                self.break_promise(waiting.key, &crate::api::deferred_failed(wait));
             }
         }
     }
@@ -103,7 +103,7 @@ impl Reactor {
     /// What one session waits for will not be said. If more answers wait behind the one, they are
     /// dropped with the connection.
     pub(super) fn break_promise(&mut self, key: usize, refusal: &Refusal) {
-        let is_alone = self.sessions[key].is_promise_alone();
+        let is_alone = self.sessions[key].is_one_deferred();
         let answer = self.answer(refusal, is_alone);
         let session = &mut self.sessions[key];
         replace_held(session, refusal.status, &mut self.node.stats);

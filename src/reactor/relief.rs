@@ -16,7 +16,7 @@
 //!
 //! Not here: what bodies claim (`node/body_budget.rs`), how fast a peer is (`deadlines.rs`).
 
-use crate::api::{Answer, upload_too_slow};
+use crate::api::{RequestLabels, upload_too_slow};
 use crate::node::Node;
 
 use super::measure::{self, Held};
@@ -232,7 +232,7 @@ impl Reactor {
             return false;
         }
         session.end_upload(upload_too_slow(), &self.date);
-        let answer = Answer::timed_out().with_status(507);
+        let answer = RequestLabels::timed_out().with_status(507);
         measure::hold(
             session,
             Held::one(answer, self.clock.now_us()),

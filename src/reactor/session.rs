@@ -21,7 +21,7 @@ use std::io::{self, IoSlice, Read, Write};
 
 use mio::net::TcpStream;
 
-use crate::api::{Gate, Intake, Scope};
+use crate::api::{Gate, RequestBody, Scope};
 use crate::http::{
     Connection, Handler, HeadReader, HttpDate, Limits, Output, Refusal, Turn, Waiting, Wants,
 };
@@ -120,7 +120,7 @@ enum Flushed {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) stream: TcpStream,
-    pub(super) http: Connection<Intake>,
+    pub(super) http: Connection<RequestBody>,
     output: Output,
     /// Bytes handed to the kernel so far: how deadlines see that the peer reads.
     pub(super) sent_bytes: u64,
@@ -272,13 +272,13 @@ impl Session {
 
     /// Memory that the body on its way claims.
     pub(super) fn upload_claimed_bytes(&self) -> usize {
-        self.http.intake().map_or(0, Intake::claimed_bytes)
+        self.http.body().map_or(0, RequestBody::claimed_bytes)
     }
 
     /// Whether the request whose body is on its way can be answered now: nothing else is to be
     /// said.
     pub(super) fn can_be_refused(&self) -> bool {
-        self.stage == Stage::Open && self.output.is_empty() && self.http.intake().is_some()
+        self.stage == Stage::Open && self.output.is_empty() && self.http.body().is_some()
     }
 
     /// Refuses the request whose body is on its way. It is to be visited.
@@ -356,7 +356,7 @@ impl Session {
     }
 
     /// Whether what is held back is one reply, with nothing behind it.
-    pub(super) fn is_promise_alone(&self) -> bool {
+    pub(super) fn is_one_deferred(&self) -> bool {
         self.promise.is_some_and(|promise| promise.is_alone)
     }
 
@@ -429,7 +429,7 @@ impl Session {
     }
 
     /// Does what can be done now. An error means that the connection is gone.
-    pub(super) fn visit<H: Handler<Intake = Intake>>(
+    pub(super) fn visit<H: Handler<Body = RequestBody>>(
         &mut self,
         visit: &mut Visit<'_, H>,
     ) -> io::Result<Next> {
@@ -484,7 +484,7 @@ impl Session {
     }
 
     /// Runs the state machine on what was read.
-    pub(super) fn carry_out<H: Handler<Intake = Intake>>(
+    pub(super) fn carry_out<H: Handler<Body = RequestBody>>(
         &mut self,
         input: &[u8],
         turn: &mut Turn<'_, H>,
@@ -493,7 +493,7 @@ impl Session {
     }
 
     /// The same, and sends what it rendered.
-    fn advance<H: Handler<Intake = Intake>>(
+    fn advance<H: Handler<Body = RequestBody>>(
         &mut self,
         input_len: usize,
         visit: &mut Visit<'_, H>,

@@ -4,7 +4,7 @@
 //! tells how many were left out: a node that is in trouble is not to be drowned in its own log.
 //! Where standard error is not read, lines are dropped (`stderr_log.rs`), and the loop goes on.
 
-use crate::api::Answer;
+use crate::api::RequestLabels;
 
 use super::line_limit::LineLimit;
 use super::timers::Millis;
@@ -50,7 +50,7 @@ impl SlowLog {
 
     /// So many of one connection were slow together; the last of them is told.
     #[cold]
-    pub(super) fn note(&mut self, answer: &Answer, us: u64, count: u64) {
+    pub(super) fn note(&mut self, answer: &RequestLabels, us: u64, count: u64) {
         if self.limit.admits(count) {
             log::warn!("slow: {answer} took {} ms", us / 1_000);
         }

@@ -1,0 +1,276 @@
+//! The body of `/batch`, decoded as it arrives: `{"ops":[{"op":"set",…},…]}`.
+//!
+//! Invariants:
+//! 1. Any cut of the text into pieces gives the same operations or the same refusal.
+//! 2. No more than [`BATCH_MAX_BYTES`] of text and [`OPERATIONS_MAX`] operations are taken in: what
+//!    one turn can carry out.
+//!
+//! Not here: one operation's text (`json_body.rs`), what operations do (`batch.rs`).
+
+use std::collections::VecDeque;
+
+use crate::http::Refusal;
+use crate::partition::Conditions;
+
+use crate::api::body::json_body::JsonBody;
+use crate::api::body::kv_fields::{Allowed, KvFields, KvLimits, KvParts};
+use crate::api::body::ready_value::{ReadyValue, STEP_BYTES, ready};
+
+/// Text of one batch: carried out in one go, so that nothing comes in between.
+pub(crate) const BATCH_MAX_BYTES: usize = 1024 * 1024;
+
+/// Operations of one batch.
+pub(crate) const OPERATIONS_MAX: usize = 1_000;
+
+/// Operations looked at in one step, those with values to decode aside.
+const STEP_OPERATIONS: usize = 100;
+
+/// One operation, ready to be carried out.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    pub(crate) key: Vec<u8>,
+    pub(crate) action: Action,
+    pub(crate) conditions: Conditions,
+}
+
+/// What it does.
+#[derive(Debug)]
+pub(crate) enum Action {
+    Set {
+        value: ReadyValue,
+        ttl_ms: Option<u64>,
+    },
+    Delete,
+    Get,
+}
+
+/// What is expected next, outside of operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Object,
+    /// The opening quote of the name.
+    Quote,
+    /// So many bytes of the name were read.
+    Name(usize),
+    Colon,
+    Array,
+    /// The first operation, or the end of an empty list.
+    First,
+    Next,
+    InOperation,
+    AfterOperation,
+    EndOfObject,
+    /// White space only.
+    End,
+}
+
+const NAME: &[u8] = b"ops";
+
+/// The decoder.
+#[derive(Debug)]
+pub(crate) struct BatchBody {
+    limits: KvLimits,
+    state: State,
+    current: Option<Box<JsonBody>>,
+    /// Operations whose text is whole.
+    texts: VecDeque<Box<KvFields>>,
+    operations: Vec<Operation>,
+    received_bytes: usize,
+}
+
+impl BatchBody {
+    pub(crate) fn new(limits: KvLimits) -> Self {
+        let (texts, operations) = (VecDeque::new(), Vec::new());
+        Self {
+            limits,
+            state: State::Object,
+            current: None,
+            texts,
+            operations,
+            received_bytes: 0,
+        }
+    }
+
+    /// Heap of what was taken in, about: text doubles its room as it grows, and each operation has
+    /// a few fields.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.received_bytes * 2 + (self.texts.len() + self.operations.len()) * size_of::<KvFields>()
+    }
+
+    /// So many bytes are said to come next.
+    pub(crate) fn expect(&self, bytes: u64) -> Result<(), Refusal> {
+        if bytes > (BATCH_MAX_BYTES - self.received_bytes) as u64 {
+            return Err(too_large());
+        }
+        Ok(())
+    }
+
+    /// Takes in the next piece.
+    pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        self.received_bytes += piece.len();
+        if self.received_bytes > BATCH_MAX_BYTES {
+            return Err(too_large());
+        }
+        let mut rest = piece;
+        while let Some(&byte) = rest.first() {
+            if let Some(current) = &mut self.current {
+                let index = self.texts.len();
+                let used = current
+                    .push_object(rest)
+                    .map_err(|refusal| about_operation(index, refusal))?;
+                rest = &rest[used..];
+                self.end_operation()?;
+                continue;
+            }
+            if !byte.is_ascii_whitespace() || matches!(self.state, State::Name(_)) {
+                self.read_structure(byte)?;
+            }
+            // The brace that begins an operation is the operation's.
+            if self.state == State::InOperation {
+                self.current = Some(Box::new(JsonBody::new(self.limits, Allowed::Operation)));
+            } else {
+                rest = &rest[1..];
+            }
+        }
+        Ok(())
+    }
+
+    fn end_operation(&mut self) -> Result<(), Refusal> {
+        let Some(current) = self.current.take_if(|current| current.is_whole()) else {
+            return Ok(());
+        };
+        self.state = State::AfterOperation;
+        if self.texts.len() == OPERATIONS_MAX {
+            return Err(too_large());
+        }
+        self.texts.push_back(current.end()?);
+        Ok(())
+    }
+
+    fn read_structure(&mut self, byte: u8) -> Result<(), Refusal> {
+        self.state = match (self.state, byte) {
+            (State::Object, b'{') => State::Quote,
+            (State::Quote, b'"') => State::Name(0),
+            (State::Name(read), b'"') if read == NAME.len() => State::Colon,
+            (State::Name(read), byte) if NAME.get(read) == Some(&byte) => State::Name(read + 1),
+            (State::Colon, b':') => State::Array,
+            (State::Array, b'[') => State::First,
+            (State::First | State::Next, b'{') => State::InOperation,
+            (State::AfterOperation, b',') => State::Next,
+            (State::First | State::AfterOperation, b']') => State::EndOfObject,
+            (State::EndOfObject, b'}') => State::End,
+            _ => return Err(malformed()),
+        };
+        Ok(())
+    }
+
+    /// Goes on with what is left to do when all text is there; true when nothing is.
+    pub(crate) fn step(&mut self) -> Result<bool, Refusal> {
+        if self.state != State::End {
+            return Err(malformed());
+        }
+        for _ in 0..STEP_OPERATIONS {
+            if let Some(Operation {
+                action:
+                    Action::Set {
+                        value: ReadyValue::Large(large),
+                        ..
+                    },
+                ..
+            }) = self.operations.last_mut()
+                && !large.step(STEP_BYTES)
+            {
+                return Ok(false);
+            }
+            let Some(fields) = self.texts.front_mut() else {
+                return Ok(true);
+            };
+            let about = |refusal| about_operation(self.operations.len(), refusal);
+            // Of a value in base64 a piece is decoded.
+            if !fields.step().map_err(about)? {
+                return Ok(false);
+            }
+            let Some(fields) = self.texts.pop_front() else {
+                return Ok(true);
+            };
+            let operation = fields.into_parts().and_then(operation).map_err(about)?;
+            self.operations.push(operation);
+        }
+        Ok(false)
+    }
+
+    /// The operations. To be stepped to the end before.
+    pub(crate) fn into_operations(self) -> Vec<Operation> {
+        self.operations
+    }
+}
+
+fn operation(parts: KvParts) -> Result<Operation, Refusal> {
+    let KvParts {
+        key,
+        value,
+        ttl_ms,
+        op,
+        conditions,
+    } = parts;
+    let key = key.ok_or_else(|| {
+        Refusal::new(
+            400,
+            "key_missing",
+            "no key: an operation needs a field \"key\"",
+        )
+    })?;
+    let action = match (op.as_deref(), value) {
+        (Some(b"set"), Some(value)) => Action::Set {
+            value: ready(value),
+            ttl_ms,
+        },
+        (Some(b"set"), None) => {
+            return Err(Refusal::new(
+                400,
+                "value_missing",
+                "no value: a set needs a field \"value\"",
+            ));
+        }
+        (Some(b"delete"), None) if ttl_ms.is_none() => Action::Delete,
+        (Some(b"get"), None) if ttl_ms.is_none() && conditions.is_empty() => Action::Get,
+        (Some(b"delete" | b"get"), _) => {
+            let message = "only a set has a \"value\" and a \"ttl\", and a get has no conditions";
+            return Err(Refusal::bad_request(message));
+        }
+        _ => {
+            return Err(Refusal::bad_request(
+                "\"op\" must be \"set\", \"delete\" or \"get\"",
+            ));
+        }
+    };
+    Ok(Operation {
+        key,
+        action,
+        conditions,
+    })
+}
+
+/// A refusal that says which operation it is about, counted from 0.
+#[cold]
+pub(crate) fn about_operation(index: usize, refusal: Refusal) -> Refusal {
+    let message = format!("operation {index}: {}", refusal.message);
+    refusal.with_message(message)
+}
+
+#[cold]
+pub(crate) fn malformed() -> Refusal {
+    let message = "send \
+                   {\"ops\":[{\"op\":\"set\",\"key\":\"k\",\"value\":\"v\"},\
+                    {\"op\":\"get\",\"key\":\"k\"}]} \
+                   and nothing else";
+    Refusal::new(400, "bad_json", message)
+}
+
+#[cold]
+pub(crate) fn too_large() -> Refusal {
+    let message = format!(
+        "a batch has at most {OPERATIONS_MAX} operations and {BATCH_MAX_BYTES} bytes: send several"
+    );
+    Refusal::new(413, "batch_too_large", message)
+}

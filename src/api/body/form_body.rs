@@ -1,0 +1,105 @@
+//! Form bodies (`application/x-www-form-urlencoded`) of key-value requests, decoded as they arrive:
+//! `key=k&value=v`.
+//!
+//! Invariant: any cut of the text into pieces gives the same fields or the same refusal.
+
+use crate::http::Refusal;
+
+use crate::api::body::kv_fields::{Allowed, Field, KvFields, KvLimits};
+use crate::api::request::percent::{BadEscape, PercentDecoder, Plus};
+
+/// Which text is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Name,
+    Value(Field),
+}
+
+/// The decoder.
+#[derive(Debug)]
+pub(crate) struct FormBody {
+    fields: Box<KvFields>,
+    state: State,
+    decoder: PercentDecoder,
+}
+
+impl FormBody {
+    pub(crate) fn new(limits: KvLimits, allowed: Allowed) -> Self {
+        let fields = Box::new(KvFields::new(limits, allowed));
+        Self {
+            fields,
+            state: State::Name,
+            decoder: PercentDecoder::new(Plus::Space),
+        }
+    }
+
+    /// Heap of what was taken in.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.fields.heap_bytes()
+    }
+
+    /// Takes in the next piece.
+    pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let end = match self.state {
+                State::Name => memchr::memchr2(b'=', b'&', rest),
+                State::Value(_) => memchr::memchr(b'&', rest),
+            };
+            self.take(&rest[..end.unwrap_or(rest.len())])?;
+            let Some(end) = end else { return Ok(()) };
+            self.end_text(rest[end])?;
+            rest = &rest[end + 1..];
+        }
+        Ok(())
+    }
+
+    /// The text is over: the fields.
+    pub(crate) fn end(mut self) -> Result<Box<KvFields>, Refusal> {
+        self.end_text(b'&')?;
+        Ok(self.fields)
+    }
+
+    fn take(&mut self, text: &[u8]) -> Result<(), Refusal> {
+        match self.state {
+            State::Name => {
+                self.decoder
+                    .push(text, &mut self.fields.name)
+                    .map_err(|BadEscape| bad_form())?;
+                self.fields.check_name_len()
+            }
+            State::Value(field) => {
+                self.decoder
+                    .push(text, self.fields.text_of(field))
+                    .map_err(|BadEscape| bad_form())?;
+                self.fields.check_len(field)
+            }
+        }
+    }
+
+    /// A name or a value is over; `end` is what ended it.
+    fn end_text(&mut self, end: u8) -> Result<(), Refusal> {
+        self.decoder.finish().map_err(|BadEscape| bad_form())?;
+        self.state = match self.state {
+            // Nothing between two `&`: nothing was meant.
+            State::Name if self.fields.name.is_empty() && end == b'&' => State::Name,
+            State::Name => {
+                let field = self.fields.open()?;
+                if end == b'=' {
+                    State::Value(field)
+                } else {
+                    State::Name
+                }
+            }
+            State::Value(_) => State::Name,
+        };
+        Ok(())
+    }
+}
+
+#[cold]
+fn bad_form() -> Refusal {
+    let message = "the form has a % that is not followed by two hexadecimal digits: send %25 for a \
+                   percent sign";
+    Refusal::new(400, "bad_form", message)
+}

@@ -1,0 +1,309 @@
+//! JSON bodies of key-value requests, decoded as they arrive: one flat object of strings.
+//!
+//! A general parser wants the whole text at once, and would hold the loop for as long as a value of
+//! many megabytes takes.
+//!
+//! Invariants:
+//! 1. Any cut of the text into pieces gives the same fields or the same refusal.
+//! 2. What is accepted is a subset of RFC 8259: one object, known fields, each once, strings of
+//!    Unicode text or, where that is what a field holds, numbers.
+//! 3. A call works on the piece it is given and nothing else.
+//!
+//! Not here: limits and meaning of the fields (`kv_fields.rs`).
+
+use crate::http::Refusal;
+
+use crate::api::body::json_text::Utf8Validator;
+use crate::api::body::kv_fields::{Allowed, Field, KvFields, KvLimits};
+
+/// What is expected next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Object,
+    /// The first name, or the end of an empty object.
+    FirstName,
+    NextName,
+    Colon,
+    /// The first character of a field's value.
+    Value,
+    InString(Text),
+    InNumber,
+    /// A comma or the end of the object.
+    AfterValue,
+    /// White space only.
+    End,
+}
+
+/// Which text a string is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Text {
+    Name,
+    Of(Field),
+}
+
+/// The part of an escape sequence that has been seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Escape {
+    None,
+    Backslash,
+    /// `\u` and some digits.
+    Unicode {
+        digit_count: u8,
+        unit: u16,
+    },
+}
+
+/// The decoder.
+#[derive(Debug)]
+pub(crate) struct JsonBody {
+    fields: Box<KvFields>,
+    state: State,
+    /// The field whose name was read.
+    open: Field,
+    escape: Escape,
+    /// The first half of a surrogate pair; the second must follow at once.
+    high_surrogate: Option<u16>,
+    utf8: Utf8Validator,
+    offset_bytes: usize,
+}
+
+impl JsonBody {
+    pub(crate) fn new(limits: KvLimits, allowed: Allowed) -> Self {
+        Self {
+            fields: Box::new(KvFields::new(limits, allowed)),
+            state: State::Object,
+            open: Field::Key,
+            escape: Escape::None,
+            high_surrogate: None,
+            utf8: Utf8Validator::default(),
+            offset_bytes: 0,
+        }
+    }
+
+    /// Heap of what was taken in.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.fields.heap_bytes()
+    }
+
+    /// Takes in the next piece.
+    pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        let used = self.push_object(piece)?;
+        piece[used..]
+            .iter()
+            .try_for_each(|byte| self.read_structure(*byte))
+    }
+
+    /// Whether the object is over.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// Takes in the next piece up to the end of the object; returns the bytes used.
+    pub(crate) fn push_object(&mut self, piece: &[u8]) -> Result<usize, Refusal> {
+        let mut rest = piece;
+        while let Some(&byte) = rest.first().filter(|_| !self.is_whole()) {
+            let used = match self.state {
+                State::InString(text) => self.read_string(text, rest)?,
+                State::InNumber => self.read_number(rest)?,
+                _ => {
+                    self.read_structure(byte)?;
+                    1
+                }
+            };
+            self.offset_bytes += used;
+            rest = &rest[used..];
+        }
+        Ok(piece.len() - rest.len())
+    }
+
+    /// The text is over: the fields, if it was whole.
+    pub(crate) fn end(self) -> Result<Box<KvFields>, Refusal> {
+        if self.is_whole() {
+            Ok(self.fields)
+        } else {
+            Err(self.bad_json("the text ends early"))
+        }
+    }
+
+    fn read_structure(&mut self, byte: u8) -> Result<(), Refusal> {
+        if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+            return Ok(());
+        }
+        self.state = match (self.state, byte) {
+            (State::Object, b'{') => State::FirstName,
+            (State::FirstName | State::NextName, b'"') => State::InString(Text::Name),
+            (State::Colon, b':') => State::Value,
+            (State::Value, b'"') => State::InString(Text::Of(self.open)),
+            (State::Value, b'-' | b'0'..=b'9') if self.open.is_number() => {
+                self.append(Text::Of(self.open), &[byte])?;
+                State::InNumber
+            }
+            (State::AfterValue, b',') => State::NextName,
+            (State::FirstName | State::AfterValue, b'}') => State::End,
+            (State::Value, _) if self.open == Field::Ttl => {
+                return Err(self.bad_json("expected a number"));
+            }
+            (State::Value, _) => {
+                let message =
+                    "a field is not a string: put it in quotes, or store it raw with PUT /kv/{key}";
+                return Err(Refusal::bad_request(message));
+            }
+            (State::Object, _) => return Err(self.bad_json("expected an object, {…}")),
+            (State::End, _) => return Err(self.bad_json("something follows the object")),
+            _ => return Err(self.bad_json("unexpected character")),
+        };
+        Ok(())
+    }
+
+    /// Reads the rest of a number; whether it is one is seen by the code that wants a number.
+    /// Returns the bytes used.
+    fn read_number(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
+        let is_of_number =
+            |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+        let end = rest
+            .iter()
+            .position(|byte| !is_of_number(byte))
+            .unwrap_or(rest.len());
+        self.append(Text::Of(self.open), &rest[..end])?;
+        if end < rest.len() {
+            self.state = State::AfterValue;
+        }
+        Ok(end)
+    }
+
+    /// Reads a run of plain text, or one character of an escape, or the closing quote; returns the
+    /// bytes used.
+    fn read_string(&mut self, text: Text, rest: &[u8]) -> Result<usize, Refusal> {
+        if self.escape != Escape::None {
+            self.read_escape(text, rest[0])?;
+            return Ok(1);
+        }
+        let end = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+        if end > 0 {
+            self.take_run(text, &rest[..end])?;
+            return Ok(end);
+        }
+        if !self.utf8.is_complete() {
+            return Err(self.bad_json("not UTF-8"));
+        }
+        if rest[0] == b'\\' {
+            self.escape = Escape::Backslash;
+            return Ok(1);
+        }
+        self.refuse_lone_surrogate()?;
+        self.state = match text {
+            Text::Name => {
+                self.open = self.fields.open()?;
+                State::Colon
+            }
+            Text::Of(_) => State::AfterValue,
+        };
+        Ok(1)
+    }
+
+    fn take_run(&mut self, text: Text, run: &[u8]) -> Result<(), Refusal> {
+        self.refuse_lone_surrogate()?;
+        // The smallest byte, since that is found many bytes at a time.
+        if run
+            .iter()
+            .fold(u8::MAX, |smallest, byte| smallest.min(*byte))
+            < 0x20
+        {
+            return Err(
+                self.bad_json("a control character in a string: write it as \\n or \\u00XX")
+            );
+        }
+        if !self.utf8.push(run) {
+            return Err(self.bad_json("not UTF-8"));
+        }
+        self.append(text, run)
+    }
+
+    fn append(&mut self, text: Text, bytes: &[u8]) -> Result<(), Refusal> {
+        match text {
+            Text::Name => {
+                self.fields.name.extend_from_slice(bytes);
+                self.fields.check_name_len()
+            }
+            Text::Of(field) => {
+                self.fields.text_of(field).extend_from_slice(bytes);
+                self.fields.check_len(field)
+            }
+        }
+    }
+
+    fn read_escape(&mut self, text: Text, byte: u8) -> Result<(), Refusal> {
+        if let Escape::Unicode { digit_count, unit } = self.escape {
+            let Some(digit) = char::from(byte)
+                .to_digit(16)
+                .and_then(|digit| u16::try_from(digit).ok())
+            else {
+                return Err(self.bad_json("\\u needs four hexadecimal digits"));
+            };
+            let unit = unit << 4 | digit;
+            if digit_count < 3 {
+                self.escape = Escape::Unicode {
+                    digit_count: digit_count + 1,
+                    unit,
+                };
+                return Ok(());
+            }
+            self.escape = Escape::None;
+            return self.take_unit(text, unit);
+        }
+        self.escape = Escape::None;
+        let plain = match byte {
+            b'"' | b'\\' | b'/' => byte,
+            b'b' => 0x08,
+            b'f' => 0x0c,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'u' => {
+                self.escape = Escape::Unicode {
+                    digit_count: 0,
+                    unit: 0,
+                };
+                return Ok(());
+            }
+            _ => return Err(self.bad_json("unknown escape")),
+        };
+        self.refuse_lone_surrogate()?;
+        self.append(text, &[plain])
+    }
+
+    /// Takes a UTF-16 code unit: a character, or half of one.
+    fn take_unit(&mut self, text: Text, unit: u16) -> Result<(), Refusal> {
+        let units = match self.high_surrogate.take() {
+            Some(high) => [high, unit],
+            None if (0xd800..0xdc00).contains(&unit) => {
+                self.high_surrogate = Some(unit);
+                return Ok(());
+            }
+            None => [unit, 0],
+        };
+        let len = if (0xd800..0xdc00).contains(&units[0]) {
+            2
+        } else {
+            1
+        };
+        match char::decode_utf16(units[..len].iter().copied()).next() {
+            Some(Ok(character)) => self.append(text, character.encode_utf8(&mut [0; 4]).as_bytes()),
+            _ => Err(self.bad_json("half of a surrogate pair")),
+        }
+    }
+
+    fn refuse_lone_surrogate(&self) -> Result<(), Refusal> {
+        if self.high_surrogate.is_some() {
+            Err(self.bad_json("half of a surrogate pair"))
+        } else {
+            Ok(())
+        }
+    }
+
+    #[cold]
+    fn bad_json(&self, problem: &str) -> Refusal {
+        let message = format!("bad JSON near byte {}: {problem}", self.offset_bytes);
+        Refusal::new(400, "bad_json", message)
+    }
+}

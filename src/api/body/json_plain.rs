@@ -1,0 +1,50 @@
+//! JSON bodies that are whole and plain, as most are: their strings are taken where they lie.
+//!
+//! Invariant: what is read here, [`JsonBody`](crate::api::body::json_body::JsonBody) reads alike. Whatever is
+//! not plainly right is left to it: what is cut, has escapes, other fields, or is wrong.
+
+use crate::api::body::json_text::plain_text;
+
+/// The key, and the value if there is one, of an object with no other fields; `None`: it is not
+/// whole and plain.
+#[inline]
+pub(crate) fn plain_fields(body: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let (mut key, mut value) = (None, None);
+    let mut rest = skip_space(skip_space(body).strip_prefix(b"{")?);
+    loop {
+        let field = if let Some(behind) = rest.strip_prefix(b"\"key\"") {
+            rest = behind;
+            &mut key
+        } else {
+            rest = rest.strip_prefix(b"\"value\"")?;
+            &mut value
+        };
+        let text = skip_space(skip_space(rest).strip_prefix(b":")?).strip_prefix(b"\"")?;
+        let (text, behind) = plain_text(text)?;
+        if field.replace(text).is_some() {
+            return None;
+        }
+        rest = skip_space(behind.strip_prefix(b"\"")?);
+        match rest.strip_prefix(b",") {
+            Some(behind) => rest = skip_space(behind),
+            None => break,
+        }
+    }
+    let behind = rest.strip_prefix(b"}")?;
+    if skip_space(behind).is_empty() {
+        Some((key?, value))
+    } else {
+        None
+    }
+}
+
+#[inline]
+fn skip_space(mut text: &[u8]) -> &[u8] {
+    if text.first().is_some_and(|byte| *byte > b' ') {
+        return text;
+    }
+    while let [b' ' | b'\t' | b'\n' | b'\r', behind @ ..] = text {
+        text = behind;
+    }
+    text
+}

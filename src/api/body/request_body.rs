@@ -1,0 +1,370 @@
+//! What collects the body of a key-value request.
+//!
+//! Invariants:
+//! 1. Memory is bounded by the limits: a body that holds too long a key or value is refused as soon
+//!    as that is known, and the bytes of one body are counted, so that white space cannot go on for
+//!    ever.
+//! 2. What a body takes is claimed before it is allocated ([`BodyClaim`]), or, where text is
+//!    decoded, right after: by no more than the text doubles.
+//! 3. No call does work proportional to more than the piece it is given; what is left after the
+//!    last byte (decoding, the checksum of a large value) is done in steps.
+
+use crate::http::{self, Head, Refusal};
+use crate::node::{BodyClaim, ClaimRefusal};
+
+use crate::api::body::batch_body::{BatchBody, Operation};
+use crate::api::body::form_body::FormBody;
+use crate::api::body::json_body::JsonBody;
+use crate::api::body::kv_fields::{Allowed, KvFields, KvLimits, KvParts, value_too_large};
+use crate::api::body::ready_value::{ReadyValue, STEP_BYTES, ready};
+use crate::api::request::values::JSON;
+use crate::api::request::values::is_media_type;
+
+/// First allocation for a raw value: more follows only as bytes arrive, whatever Content-Length
+/// says.
+const FIRST_RESERVE_BYTES: usize = 64 * 1024;
+
+/// How many bytes of JSON or form text one byte of value can take (`\u00XX`), and room for the rest
+/// of the body.
+const TEXT_EXPANSION: usize = 6;
+const TEXT_OVERHEAD_BYTES: usize = 64 * 1024;
+
+/// The state of a body. What is large is boxed: an intake is moved several times, and most are of a
+/// raw value.
+#[derive(Debug)]
+enum State {
+    /// Which kind of text it is shows in its first byte.
+    Unknown {
+        content_type: ContentType,
+        allowed: Allowed,
+    },
+    Json(JsonBody),
+    Form(FormBody),
+    Batch(Box<BatchBody>),
+    Raw {
+        value: Vec<u8>,
+        declared_bytes: Option<usize>,
+    },
+    /// The text is whole; a base64 value is being decoded.
+    Fields(Box<KvFields>),
+    /// All there, but for the checksum of a large value.
+    Whole(Received),
+}
+
+/// What a body said, each if it was there.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<ReadyValue>,
+    pub(crate) ttl_ms: Option<u64>,
+}
+
+impl Received {
+    /// Heap of key and value.
+    fn heap_bytes(&self) -> usize {
+        let value_bytes = match &self.value {
+            Some(ReadyValue::Small(bytes)) => bytes.capacity(),
+            Some(ReadyValue::Large(large)) => large.blob().capacity(),
+            None => 0,
+        };
+        self.key.as_ref().map_or(0, Vec::capacity) + value_bytes
+    }
+}
+
+/// What Content-Type says of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ContentType {
+    Json,
+    Form,
+    Other,
+}
+
+/// Collects one body.
+#[derive(Debug)]
+pub struct RequestBody {
+    state: State,
+    limits: KvLimits,
+    received_bytes: usize,
+    /// What it claims of the memory for bodies on their way.
+    claim: Option<Box<BodyClaim>>,
+}
+
+impl RequestBody {
+    /// For a body that is the value, as it is. `declared_bytes` is its length, if the request says
+    /// so.
+    pub(crate) fn raw(limits: KvLimits, declared_bytes: Option<usize>) -> Self {
+        Self {
+            state: State::Raw {
+                value: Vec::new(),
+                declared_bytes,
+            },
+            limits,
+            received_bytes: 0,
+            claim: None,
+        }
+    }
+
+    /// For a body with fields, as JSON or as a form.
+    pub(crate) fn fields(limits: KvLimits, allowed: Allowed, head: &Head<'_>) -> Self {
+        let content_type = content_type_of(head);
+        Self {
+            state: State::Unknown {
+                content_type,
+                allowed,
+            },
+            limits,
+            received_bytes: 0,
+            claim: None,
+        }
+    }
+
+    /// For a body with a batch of operations.
+    pub(crate) fn batch(limits: KvLimits) -> Self {
+        Self {
+            state: State::Batch(Box::new(BatchBody::new(limits))),
+            limits,
+            received_bytes: 0,
+            claim: None,
+        }
+    }
+
+    /// The same on account of a claim.
+    pub(crate) fn claiming(self, claim: BodyClaim) -> Self {
+        Self {
+            claim: Some(Box::new(claim)),
+            ..self
+        }
+    }
+
+    /// Memory that it claims, of what there is for bodies on their way.
+    pub fn claimed_bytes(&self) -> usize {
+        self.claim.as_ref().map_or(0, |claim| claim.bytes())
+    }
+
+    /// The operations of a batch.
+    pub(crate) fn into_operations(self) -> Vec<Operation> {
+        match self.state {
+            State::Batch(body) => body.into_operations(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What was collected.
+    pub(crate) fn into_received(self) -> Result<Received, Refusal> {
+        match self.state {
+            State::Whole(received) => Ok(received),
+            _ => Err(empty_body()),
+        }
+    }
+
+    fn push_unknown(
+        &mut self,
+        data: &[u8],
+        content_type: ContentType,
+        allowed: Allowed,
+    ) -> Result<(), Refusal> {
+        let Some(at) = data.iter().position(|byte| !byte.is_ascii_whitespace()) else {
+            return Ok(());
+        };
+        // curl -d sends a form content type with whatever it is given.
+        self.state = match content_type {
+            _ if data[at] == b'{' => State::Json(JsonBody::new(self.limits, allowed)),
+            ContentType::Json => State::Json(JsonBody::new(self.limits, allowed)),
+            ContentType::Form => State::Form(FormBody::new(self.limits, allowed)),
+            ContentType::Other => return Err(unsupported()),
+        };
+        self.push_text(&data[at..])
+    }
+
+    fn push_text(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        match &mut self.state {
+            State::Json(body) => body.push(data),
+            State::Form(body) => body.push(data),
+            _ => Ok(()),
+        }
+    }
+
+    fn push_raw(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        let State::Raw {
+            value,
+            declared_bytes,
+        } = &mut self.state
+        else {
+            return Ok(());
+        };
+        if data.len() > self.limits.value_bytes - value.len() {
+            return Err(value_too_large(self.limits.value_bytes));
+        }
+        let free_bytes = value.capacity() - value.len();
+        if free_bytes < data.len() {
+            // Doubling, but to no more than was declared, or than a value may have: it then lies in
+            // a buffer of its length.
+            let wanted = (value.capacity() * 2).max(FIRST_RESERVE_BYTES);
+            let most = declared_bytes.unwrap_or(self.limits.value_bytes);
+            let wanted = wanted.min(most).max(value.len() + data.len());
+            if let Some(claim) = &mut self.claim {
+                claim.hold(wanted).map_err(claim_refused)?;
+            }
+            value.reserve_exact(wanted - value.len());
+        }
+        value.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// Counts what the text has allocated.
+    fn hold(&mut self) -> Result<(), Refusal> {
+        let bytes = http::BodySink::heap_bytes(self);
+        match &mut self.claim {
+            Some(claim) => claim.hold(bytes).map_err(claim_refused),
+            None => Ok(()),
+        }
+    }
+
+    /// The longest text that can hold the longest value.
+    fn text_max_bytes(&self) -> usize {
+        self.limits.value_bytes.saturating_mul(TEXT_EXPANSION) + TEXT_OVERHEAD_BYTES
+    }
+
+    fn take_state(&mut self) -> State {
+        std::mem::replace(&mut self.state, State::Whole(Received::default()))
+    }
+}
+
+impl http::BodySink for RequestBody {
+    fn expect(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let fits = |room_bytes: usize| bytes <= room_bytes as u64;
+        match &self.state {
+            State::Raw { value, .. } if fits(self.limits.value_bytes - value.len()) => Ok(()),
+            State::Raw { .. } => Err(value_too_large(self.limits.value_bytes)),
+            State::Batch(body) => body.expect(bytes),
+            _ if fits(self.text_max_bytes().saturating_sub(self.received_bytes)) => Ok(()),
+            _ => Err(value_too_large(self.limits.value_bytes)),
+        }
+    }
+
+    fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        match &mut self.state {
+            State::Raw { .. } => return self.push_raw(data),
+            State::Batch(body) => {
+                body.push(data)?;
+                return self.hold();
+            }
+            _ => {}
+        }
+        self.received_bytes = self.received_bytes.saturating_add(data.len());
+        if self.received_bytes > self.text_max_bytes() {
+            return Err(value_too_large(self.limits.value_bytes));
+        }
+        match self.state {
+            State::Unknown {
+                content_type,
+                allowed,
+            } => self.push_unknown(data, content_type, allowed),
+            _ => self.push_text(data),
+        }?;
+        self.hold()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match &self.state {
+            State::Unknown { .. } => 0,
+            State::Json(body) => size_of::<KvFields>() + body.heap_bytes(),
+            State::Form(body) => size_of::<KvFields>() + body.heap_bytes(),
+            State::Batch(body) => size_of::<BatchBody>() + body.heap_bytes(),
+            State::Raw { value, .. } => value.capacity(),
+            State::Fields(fields) => size_of::<KvFields>() + fields.heap_bytes(),
+            State::Whole(received) => received.heap_bytes(),
+        }
+    }
+
+    fn step(&mut self) -> Result<bool, Refusal> {
+        match &mut self.state {
+            State::Unknown { .. } => Err(empty_body()),
+            State::Batch(body) => body.step(),
+            State::Fields(fields) => {
+                if !fields.step()? {
+                    return Ok(false);
+                }
+                let State::Fields(fields) = self.take_state() else {
+                    return Ok(true);
+                };
+                let KvParts {
+                    key, value, ttl_ms, ..
+                } = fields.into_parts()?;
+                self.state = State::Whole(Received {
+                    key,
+                    value: value.map(ready),
+                    ttl_ms,
+                });
+                self.step()
+            }
+            State::Json(_) | State::Form(_) => {
+                self.state = State::Fields(match self.take_state() {
+                    State::Json(body) => body.end()?,
+                    State::Form(body) => body.end()?,
+                    _ => return Ok(true),
+                });
+                self.step()
+            }
+            State::Raw { value, .. } => {
+                let value = ready(std::mem::take(value));
+                self.state = State::Whole(Received {
+                    value: Some(value),
+                    ..Received::default()
+                });
+                self.step()
+            }
+            State::Whole(Received {
+                value: Some(ReadyValue::Large(large)),
+                ..
+            }) => Ok(large.step(STEP_BYTES)),
+            State::Whole(_) => Ok(true),
+        }
+    }
+}
+
+fn content_type_of(head: &Head<'_>) -> ContentType {
+    match head.content_type {
+        Some(value) if is_media_type(value, JSON) => ContentType::Json,
+        Some(value) if is_media_type(value, "application/x-www-form-urlencoded") => {
+            ContentType::Form
+        }
+        _ => ContentType::Other,
+    }
+}
+
+/// What a body gets that there is no memory for.
+#[cold]
+pub(crate) fn claim_refused(refusal: ClaimRefusal) -> Refusal {
+    let refusal = match refusal {
+        ClaimRefusal::Memory => crate::api::errors::memory_limit(),
+        ClaimRefusal::Share => {
+            let message = "other requests on their way take the memory that there is for their \
+                           bodies: try again, or start the node with a higher --max-upload-memory";
+            Refusal::new(507, "upload_limit", message)
+        }
+    };
+    refusal.with_header("Retry-After", "1")
+}
+
+/// What an upload gets that was ended because memory is short.
+#[cold]
+pub fn upload_too_slow() -> Refusal {
+    let message =
+        "memory is short, and this upload was among the slowest: send it again without pauses";
+    Refusal::new(507, "upload_too_slow", message)
+}
+
+#[cold]
+fn empty_body() -> Refusal {
+    Refusal::bad_request(
+        "the body is empty: send JSON such as {\"key\":\"k\",\"value\":\"v\"}, or name the key \
+         with ?key=",
+    )
+}
+
+#[cold]
+fn unsupported() -> Refusal {
+    let message = "send a JSON object, a form, or the raw value with ?key= in the address";
+    Refusal::new(415, "unsupported_media_type", message)
+}

@@ -1,0 +1,161 @@
+//! What answers requests: the node, and what is known of the request at hand.
+
+use crate::http::{Head, Method, Refusal};
+use crate::node::Node;
+use crate::partition::Partition;
+use crate::storage::Role;
+
+use super::effects::Effects;
+use super::errors::{
+    changing, memory_limit, not_leader, storage_refused, taking_over, unassigned, unavailable,
+};
+use super::request::access_policy::AccessPolicy;
+use super::request::params::{Param, ParamSet};
+use super::request::query::Query;
+use super::request::values;
+use super::request_labels::RequestLabels;
+
+/// Answers requests on behalf of a node, for the time of one turn.
+#[derive(Debug)]
+pub struct Api<'n> {
+    pub(super) node: &'n mut Node,
+    pub(super) access: &'n mut AccessPolicy,
+    /// Where bodies are rendered before their length is known; kept between requests for its
+    /// allocation.
+    pub(super) scratch: &'n mut Vec<u8>,
+    /// Milliseconds since the node started.
+    pub(super) now_ms: u64,
+    pub(super) effects: &'n mut Effects,
+    /// The request at hand, for counting its answer.
+    pub(super) labels: RequestLabels,
+    /// The query parameters that it may have.
+    pub(super) params: ParamSet,
+    pub(super) scope: Scope,
+}
+
+/// What is answered on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every request.
+    All,
+    /// Health, metrics and status: the connection is one too many.
+    AboutNode,
+}
+
+impl<'n> Api<'n> {
+    /// The api as of `now_ms`; what requests leave to be done is recorded in `effects`.
+    pub fn new(
+        node: &'n mut Node,
+        access: &'n mut AccessPolicy,
+        scratch: &'n mut Vec<u8>,
+        effects: &'n mut Effects,
+        now_ms: u64,
+    ) -> Self {
+        let labels = RequestLabels::expected(None, Method::Other);
+        Self {
+            node,
+            access,
+            scratch,
+            now_ms,
+            effects,
+            labels,
+            params: ParamSet::ALL,
+            scope: Scope::All,
+        }
+    }
+
+    /// The same for a connection on which not every request is answered.
+    #[must_use]
+    pub fn within(self, scope: Scope) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// The query of the request at hand.
+    #[inline]
+    pub(crate) fn query<'b>(&self, head: &Head<'b>) -> Query<'b> {
+        Query::with(head.target(), self.params)
+    }
+
+    /// The partition that a request names, whatever its role.
+    #[inline]
+    pub(crate) fn any_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
+        let partition = match partition_id(head, self.query(head))? {
+            Some(id) => {
+                self.labels.expect_partition(id);
+                self.node.partition(id)
+            }
+            None => self
+                .node
+                .unnamed_partition()
+                .inspect(|partition| self.labels.expect_partition(partition.id())),
+        };
+        partition.map_err(unavailable)
+    }
+
+    /// The partition that a request names, for a read.
+    #[inline]
+    pub(crate) fn partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
+        let partition = self.any_partition(head)?;
+        match partition.roles().role() {
+            Role::Unassigned => Err(unassigned()),
+            Role::Leader | Role::Replica => Ok(partition),
+        }
+    }
+
+    /// The partition that a request names, for a write.
+    #[inline]
+    pub(crate) fn writable_partition(
+        &mut self,
+        head: &Head<'_>,
+    ) -> Result<&mut Partition, Refusal> {
+        let partition = self.partition(head)?;
+        let roles = partition.roles();
+        match partition.write_obstacle() {
+            Some(error) => Err(storage_refused(error)),
+            None if roles.is_taking_over() => Err(taking_over()),
+            None if roles.role() != Role::Leader => {
+                Err(not_leader(roles.meta().leader.as_deref()))
+            }
+            None if !roles.is_settled() => Err(changing()),
+            None => Ok(partition),
+        }
+    }
+
+    /// The partition that a request names, for a write that adds something.
+    #[inline]
+    pub(crate) fn growable_partition(
+        &mut self,
+        head: &Head<'_>,
+    ) -> Result<&mut Partition, Refusal> {
+        let is_full = self.node.is_full();
+        let partition = self.writable_partition(head)?;
+        if is_full {
+            Err(memory_limit())
+        } else {
+            Ok(partition)
+        }
+    }
+}
+
+/// The partition that a request names, by header or else by parameter.
+#[inline]
+fn partition_id(head: &Head<'_>, query: Query<'_>) -> Result<Option<u32>, Refusal> {
+    let by_header = head.partition_id.map(partition_number).transpose()?;
+    let by_query = query.get(Param::Partition)?;
+    let by_query = by_query.map(|value| partition_number(&value)).transpose()?;
+    match (by_header, by_query) {
+        (Some(named), Some(other)) if named != other => Err(Refusal::bad_request(format!(
+            "X-Partition-ID names partition {named}, and ?partition= names {other}: send one of \
+             them"
+        ))),
+        _ => Ok(by_header.or(by_query)),
+    }
+}
+
+pub(crate) fn partition_number(value: &[u8]) -> Result<u32, Refusal> {
+    values::number(value).ok_or_else(|| {
+        Refusal::bad_request(
+            "the partition must be a number: send X-Partition-ID: 0, or leave it out",
+        )
+    })
+}

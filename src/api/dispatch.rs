@@ -1,0 +1,171 @@
+//! From a request to the endpoint that answers it.
+
+use crate::http::{Begin, Handler, Head, Method, Refusal, Reply};
+
+use super::body::request_body::RequestBody;
+use super::context::{Api, Scope};
+use super::errors::{refuse, too_many_connections};
+use super::request::params::ParamSet;
+use super::request::route::{ALL_METHODS, Route, Takes};
+use super::request::takes;
+use super::request_labels::RequestLabels;
+
+impl Api<'_> {
+    /// Everything that is decided before the endpoint: the route, and what it takes; nothing of the
+    /// latter for OPTIONS. On `Err` nothing was written.
+    #[inline]
+    fn admit(
+        &mut self,
+        route: Option<Route>,
+        head: &Head<'_>,
+    ) -> Result<(Route, Option<&'static Takes>), Refusal> {
+        if matches!(head.method, Method::Connect | Method::Other) {
+            return Err(not_implemented());
+        }
+        takes::check_repeated(route, head)?;
+        let is_public = route.is_some_and(Route::is_public);
+        self.access.check_source(head, is_public)?;
+        if !is_public {
+            self.access.check_token(head)?;
+        }
+        let route = route.ok_or_else(no_such_path)?;
+        match route.takes(head.method) {
+            None if head.method != Method::Options => Err(method_not_allowed(route)),
+            takes => Ok((route, takes)),
+        }
+    }
+
+    /// Answers a request that has no body, or whose body says nothing.
+    fn answer(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
+        match route {
+            Route::Scan => self.answer_scan(head, reply),
+            Route::Watch => self.answer_watch(head, reply),
+            Route::Health | Route::Live | Route::Ready | Route::Leader | Route::Replica => {
+                self.answer_health(route, head, reply);
+            }
+            Route::Status => self.answer_status(reply),
+            Route::Snapshot => self.answer_snapshot(head, reply),
+            Route::Digest => self.answer_digest(head, reply),
+            Route::Metrics => self.answer_metrics(reply),
+            Route::Freeze | Route::Compact | Route::Checkpoint => {
+                self.answer_admin(route, head, reply);
+            }
+            Route::Partition => self.answer_removal(head, reply),
+            Route::OpenApi => self.answer_openapi(reply),
+            // Their bodies are begun.
+            Route::Set | Route::Get | Route::Delete | Route::Key | Route::Batch | Route::Assign => {
+            }
+        }
+    }
+}
+
+#[cold]
+fn answer_options(route: Route, reply: Reply<'_>) {
+    let allowed = route.allowed_methods();
+    reply.status(204).header("Allow", &allowed).empty();
+}
+
+#[cold]
+fn not_implemented() -> Refusal {
+    let message = "this method is not implemented: use GET, HEAD, POST, PUT, DELETE or OPTIONS";
+    Refusal::new(501, "not_implemented", message)
+}
+
+#[cold]
+fn no_such_path() -> Refusal {
+    let message = "no such path: GET /openapi.json tells what there is";
+    Refusal::new(404, "not_found", message)
+}
+
+#[cold]
+fn method_not_allowed(route: Route) -> Refusal {
+    let allowed = route.allowed_methods();
+    let message = format!("this path takes {allowed}");
+    Refusal::new(405, "method_not_allowed", message).with_header("Allow", &allowed)
+}
+
+impl Handler for Api<'_> {
+    type Body = RequestBody;
+
+    fn begin(
+        &mut self,
+        head: &Head<'_>,
+        body: Option<&[u8]>,
+        reply: Reply<'_>,
+    ) -> Begin<RequestBody> {
+        self.node.loop_stats.request_count += 1;
+        self.effects.record_request();
+        let route = Route::of(head.path);
+        self.labels = RequestLabels::expected(route, head.method);
+        if self.scope == Scope::AboutNode && !route.is_some_and(Route::is_about_node) {
+            refuse(reply.close(), &too_many_connections());
+            return Begin::Answered;
+        }
+        if head.method == Method::Options && head.path == b"*" {
+            reply.status(204).header("Allow", ALL_METHODS).empty();
+            return Begin::Answered;
+        }
+        let (route, takes) = match self.admit(route, head) {
+            Ok((route, Some(takes))) => (route, takes),
+            Ok((route, None)) => {
+                answer_options(route, reply);
+                return Begin::Answered;
+            }
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                return Begin::Answered;
+            }
+        };
+        let reply = reply.vary(route.vary());
+        match takes::check(route, takes, head) {
+            Ok(params) => self.params = params,
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                return Begin::Answered;
+            }
+        }
+        match route {
+            Route::Set | Route::Get | Route::Delete | Route::Key => {
+                self.begin_kv(route, head, body, reply)
+            }
+            Route::Batch => self.begin_batch(head, reply),
+            Route::Assign => Self::begin_assign(head, reply),
+            _ => {
+                self.answer(route, head, reply);
+                Begin::Answered
+            }
+        }
+    }
+
+    fn finish(&mut self, head: &Head<'_>, body: RequestBody, reply: Reply<'_>) {
+        let route = Route::of(head.path);
+        self.labels = RequestLabels::expected(route, head.method);
+        self.params = ParamSet::ALL;
+        let reply = reply.vary(route.map(Route::vary).unwrap_or_default());
+        match route {
+            Some(Route::Assign) => self.finish_assign(body, reply),
+            Some(Route::Batch) => self.finish_batch(head, body, reply),
+            _ => self.finish_kv(head, body, reply),
+        }
+    }
+
+    #[inline]
+    fn on_answer(&mut self, status: u16) -> usize {
+        let answer = self.labels.with_status(status);
+        self.effects
+            .answers
+            .add(answer, &mut self.node.stats.requests);
+        std::mem::take(&mut self.effects.owed_work)
+    }
+
+    #[cold]
+    fn on_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
+        let of_head = |head: &Head<'_>| RequestLabels::expected(Route::of(head.path), head.method);
+        let answer = head
+            .map_or(RequestLabels::INVALID, of_head)
+            .with_status(status);
+        self.effects
+            .answers
+            .add(answer, &mut self.node.stats.requests);
+    }
+}

@@ -1,0 +1,290 @@
+//! `/batch`: some reads and writes as one.
+//!
+//! Invariants:
+//! 1. All conditions are checked, and everything that could be refused is refused, before anything
+//!    is written; then all writes are made. Nothing else comes in between, and the log has all of
+//!    them or none.
+//! 2. Results are those of the operations in their order: a get sees what a set before it writes.
+//!    Conditions are about what was there before the batch.
+//! 3. The work of one turn is bounded by the limits of the text (`batch_body.rs`) and by
+//!    [`READ_MAX_BYTES`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::http::{Begin, BodySource, Fill, Framing, Head, Refusal, Reply};
+use crate::lsm::{KEY_MAX_BYTES, NewValue, Value};
+use crate::node::ClaimKind;
+use crate::partition::Partition;
+use crate::storage::VersionToken;
+
+use crate::api::body::batch_body::{Action, BATCH_MAX_BYTES, Operation, about_operation};
+use crate::api::body::json_value::{JsonValueSource, render_value};
+use crate::api::body::kv_fields::KvLimits;
+use crate::api::body::ready_value::ReadyValue;
+use crate::api::body::request_body::{RequestBody, claim_refused};
+use crate::api::confirmation::{check_read, check_replicas, follow_up_of_read};
+use crate::api::context::Api;
+use crate::api::endpoint::kv::{NOT_DELETED, condition_failed, declared_bytes};
+use crate::api::errors::refuse;
+use crate::api::request::positions::add_version;
+use crate::api::request::values::JSON;
+
+/// Bytes of values that the gets of one batch may ask for; large ones, which are not copied, do not
+/// count.
+const READ_MAX_BYTES: usize = 1024 * 1024;
+
+/// The answer, as far as it is known.
+#[derive(Debug, Default)]
+struct Results {
+    pieces: VecDeque<Piece>,
+    read_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Text(Vec<u8>),
+    Large(JsonValueSource),
+}
+
+impl Results {
+    /// Where the next text goes.
+    fn text(&mut self) -> &mut Vec<u8> {
+        if !matches!(self.pieces.back(), Some(Piece::Text(_))) {
+            self.pieces.push_back(Piece::Text(Vec::new()));
+        }
+        match self.pieces.back_mut() {
+            Some(Piece::Text(text)) => text,
+            _ => unreachable!("a text was just put there"),
+        }
+    }
+
+    fn add_value(&mut self, value: Value<'_>, token: VersionToken) -> Result<(), Refusal> {
+        match value {
+            Value::Inline(bytes) => {
+                self.read_bytes += bytes.len();
+                if self.read_bytes > READ_MAX_BYTES {
+                    let message = format!(
+                        "the gets of a batch read more than {READ_MAX_BYTES} bytes: send several"
+                    );
+                    return Err(Refusal::new(413, "batch_too_large", message));
+                }
+                render_value(self.text(), bytes, &token.text());
+            }
+            Value::Large(blob) => {
+                self.pieces
+                    .push_back(Piece::Large(JsonValueSource::new(Arc::clone(blob), token)));
+            }
+            Value::Tombstone => self
+                .text()
+                .extend_from_slice(b"{\"success\":false,\"error\":\"key not found\"}"),
+        }
+        Ok(())
+    }
+}
+
+impl BodySource for Results {
+    fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
+        let fill = match self.pieces.front_mut() {
+            Some(Piece::Text(text)) => {
+                out.extend_from_slice(text);
+                Fill::Done
+            }
+            Some(Piece::Large(source)) => source.fill(out, budget_bytes),
+            None => Fill::Done,
+        };
+        if fill == Fill::Done {
+            self.pieces.pop_front();
+        }
+        if self.pieces.is_empty() {
+            Fill::Done
+        } else {
+            Fill::More
+        }
+    }
+}
+
+/// What the operations so far have made of a key.
+#[derive(Clone, Copy, Debug)]
+enum Now<'o> {
+    Deleted,
+    Set { value: &'o ReadyValue, version: u64 },
+}
+
+/// What carrying out the operations would answer, and which of them would write.
+fn results_of(
+    partition: &Partition,
+    operations: &[Operation],
+) -> Result<(Results, Vec<bool>), Refusal> {
+    for (index, operation) in operations.iter().enumerate() {
+        let checked = partition.check(&operation.key, &operation.conditions);
+        checked.map_err(|failed| about_operation(index, condition_failed(failed)))?;
+    }
+    let (mut results, mut writes) = (Results::default(), Vec::with_capacity(operations.len()));
+    let mut changed: BTreeMap<&[u8], Now<'_>> = BTreeMap::new();
+    let mut version = partition.lsm().last_version();
+    results
+        .text()
+        .extend_from_slice(b"{\"success\":true,\"results\":[");
+    for (index, Operation { key, action, .. }) in operations.iter().enumerate() {
+        if index > 0 {
+            results.text().push(b',');
+        }
+        let now = changed.get(&key[..]).copied();
+        let writes_it = match action {
+            Action::Set { value, .. } => {
+                version += 1;
+                changed.insert(key, Now::Set { value, version });
+                add_written(results.text(), b"", partition.token_of(version));
+                true
+            }
+            Action::Delete => {
+                let exists = match now {
+                    Some(Now::Set { .. }) => true,
+                    Some(Now::Deleted) => false,
+                    None => partition.get(key).is_some(),
+                };
+                version += u64::from(exists);
+                changed.insert(key, Now::Deleted);
+                if exists {
+                    let token = partition.token_of(version);
+                    add_written(results.text(), b"\"deleted\":true,", token);
+                } else {
+                    results.text().extend_from_slice(NOT_DELETED);
+                }
+                exists
+            }
+            Action::Get => {
+                let (value, version) = match now {
+                    Some(Now::Set { value, version }) => (value.as_value(), version),
+                    Some(Now::Deleted) => (Value::Tombstone, 0),
+                    None => partition
+                        .get(key)
+                        .map_or((Value::Tombstone, 0), |entry| (entry.value, entry.version)),
+                };
+                results
+                    .add_value(value, partition.token_of(version))
+                    .map_err(|refusal| about_operation(index, refusal))?;
+                false
+            }
+        };
+        writes.push(writes_it);
+    }
+    results.text().extend_from_slice(b"]}");
+    Ok((results, writes))
+}
+
+/// Adds the result of a write: `{"success":true,` with more fields, and the version that it made.
+fn add_written(text: &mut Vec<u8>, fields: &[u8], token: VersionToken) {
+    text.extend_from_slice(b"{\"success\":true,");
+    text.extend_from_slice(fields);
+    add_version(text, &token.text());
+    text.push(b'}');
+}
+
+impl Api<'_> {
+    pub(crate) fn begin_batch(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<RequestBody> {
+        let min_acks = self.min_acks(head);
+        let outcome = self
+            .partition(head)
+            .map(drop)
+            .and(min_acks)
+            .and_then(|_| match head.framing {
+                Framing::Length(length) if length > BATCH_MAX_BYTES as u64 => {
+                    Err(crate::api::body::batch_body::too_large())
+                }
+                Framing::None => Err(crate::api::body::batch_body::malformed()),
+                _ => Ok(declared_bytes(head, BATCH_MAX_BYTES)),
+            })
+            .and_then(|bytes| {
+                let claim = self.node.bodies.claim(bytes, ClaimKind::Any);
+                claim.map_err(claim_refused)
+            });
+        match outcome {
+            Ok(claim) => {
+                let value_bytes = self.node.config().max_value_bytes;
+                let intake = RequestBody::batch(KvLimits {
+                    key_bytes: KEY_MAX_BYTES,
+                    value_bytes,
+                });
+                Begin::Receive(intake.claiming(claim))
+            }
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                Begin::Answered
+            }
+        }
+    }
+
+    pub(crate) fn finish_batch(&mut self, head: &Head<'_>, intake: RequestBody, reply: Reply<'_>) {
+        let operations = intake.into_operations();
+        let outcome = self.min_acks(head).and_then(|min_acks| {
+            let is_read_only = operations
+                .iter()
+                .all(|operation| matches!(operation.action, Action::Get));
+            let (read_acks, now_ms) = (self.read_acks(head)?, self.now_ms);
+            if is_read_only {
+                let partition = self.readable_partition(head)?;
+                check_read(partition, read_acks, now_ms)?;
+                let (results, _) = results_of(partition, &operations)?;
+                return Ok((results, follow_up_of_read(partition, read_acks, None), None));
+            }
+            let adds = operations
+                .iter()
+                .any(|operation| matches!(operation.action, Action::Set { .. }));
+            self.writable_partition(head)?;
+            self.readable_partition(head)?;
+            let partition = if adds {
+                self.growable_partition(head)?
+            } else {
+                self.writable_partition(head)?
+            };
+            check_replicas(partition, min_acks, now_ms)?;
+            let reads = |operation: &Operation| matches!(operation.action, Action::Get);
+            let read_acks = read_acks.filter(|_| operations.iter().any(reads));
+            check_read(partition, read_acks, now_ms)?;
+            // What it reads, others have written before it writes: the last write stands for all.
+            let acks = min_acks.max(read_acks.unwrap_or(0));
+            let (results, writes) = results_of(partition, &operations)?;
+            let incurred = partition.lsm().incurred_work();
+            write(partition, &operations, &writes);
+            if writes.contains(&true) {
+                let due = Self::follow_up_of_write(partition, acks, incurred);
+                return Ok((results, due, Some(partition.last_token())));
+            }
+            Ok((results, follow_up_of_read(partition, read_acks, None), None))
+        });
+        match outcome {
+            Ok((mut results, due, written)) => {
+                let reply = self.defer(due, reply).status(200);
+                let reply = match written {
+                    Some(token) => reply.etag(token.text().as_bytes()),
+                    None => reply,
+                };
+                let reply = reply.content_type(JSON);
+                match results.pieces.pop_front() {
+                    Some(Piece::Text(text)) if results.pieces.is_empty() => reply.body(&text),
+                    first => {
+                        results.pieces.extend(first);
+                        results.pieces.rotate_right(1);
+                        reply.source(Box::new(results));
+                    }
+                }
+            }
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+}
+
+/// Makes the writes of the operations that have any.
+fn write(partition: &mut Partition, operations: &[Operation], writes: &[bool]) {
+    let writing = operations
+        .iter()
+        .zip(writes)
+        .filter(|(_, writes)| **writes)
+        .map(|(operation, _)| operation);
+    partition.write_batch(writing.map(|Operation { key, action, .. }| match action {
+        Action::Set { value, ttl_ms } => (&key[..], value.as_new_value(), *ttl_ms),
+        Action::Delete | Action::Get => (&key[..], NewValue::Tombstone, None),
+    }));
+}

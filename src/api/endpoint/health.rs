@@ -1,0 +1,302 @@
+//! `/health`, `/livez`, `/readyz`, `/leader` and `/replica`: what controllers, load balancers and
+//! kubelets ask, without a token.
+
+use serde::Serialize;
+
+use crate::http::{Head, Refusal, Reply};
+use crate::partition::Partition;
+use crate::storage::Role;
+
+use crate::api::context::Api;
+use crate::api::context::partition_number;
+use crate::api::errors::refuse;
+use crate::api::request::params::Param;
+use crate::api::request::route::Route;
+use crate::api::request::values::JSON;
+
+const TEXT: &str = "text/plain";
+
+/// Partitions that `/health` tells of one by one: probes ask often, and nodes that look for this
+/// one's replication port read 64 KiB at most (`replication/probe.rs`).
+const STATES_MAX: usize = 100;
+
+/// The body of `/health`. The first four fields are what the controller reads.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Health {
+    status: &'static str,
+    /// Bytes of log in the active memtables.
+    mem_table_size: usize,
+    /// Levels, the memtable's included, of the partition that has the most.
+    levels: usize,
+    partitions: Vec<u32>,
+    /// That of the partition which requests mean that name none; where there is none such, that of
+    /// all partitions, or `mixed`.
+    role: &'static str,
+    /// The same; or the highest.
+    version: u64,
+    /// The token of that version; none where it may be of any partition.
+    position: Option<String>,
+    /// The epoch of that partition.
+    epoch: Option<u64>,
+    uptime_ms: u64,
+    replication_port: Option<u16>,
+    /// The first of them, at most [`STATES_MAX`], or the one that the request names.
+    partition_states: Vec<PartitionHealth>,
+}
+
+/// One partition in it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PartitionHealth {
+    id: u32,
+    role: &'static str,
+    /// What the node does, as in `/status`.
+    state: &'static str,
+    epoch: u64,
+    version: u64,
+    /// The token of that version.
+    position: String,
+}
+
+impl PartitionHealth {
+    fn of(partition: &Partition) -> Self {
+        let position = partition.last_token();
+        Self {
+            id: partition.id(),
+            role: partition.roles().role().name(),
+            state: partition.state_name(),
+            epoch: partition.roles().meta().epoch,
+            version: position.version,
+            position: position.to_string(),
+        }
+    }
+}
+
+impl Api<'_> {
+    pub(crate) fn answer_health(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
+        match route {
+            Route::Health => match self.health(head) {
+                Ok(health) => {
+                    let body = serde_json::to_vec(&health).expect("plain fields serialize");
+                    let is_loading = self.node.loading().is_some();
+                    let status = if is_loading { 503 } else { 200 };
+                    reply.status(status).content_type(JSON).body(&body);
+                }
+                Err(refusal) => refuse(reply, &refusal),
+            },
+            Route::Ready => match self.check_ready(head) {
+                Ok(Some(obstacle)) => {
+                    let reply = reply
+                        .status(503)
+                        .content_type(TEXT)
+                        .header("Retry-After", "1");
+                    reply.body(obstacle.as_bytes());
+                }
+                Ok(None) => reply.status(200).content_type(TEXT).body(b"ready\n"),
+                Err(refusal) => refuse(reply, &refusal),
+            },
+            Route::Leader | Route::Replica => self.answer_role(route, head, reply),
+            _ => reply.status(200).content_type(TEXT).body(b"alive\n"),
+        }
+    }
+
+    /// Whether a load balancer may send what is for this role.
+    fn answer_role(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
+        if self.node.is_draining() {
+            return reply.status(404).content_type(TEXT).body(b"draining\n");
+        }
+        match self.check_role(route, head) {
+            Ok(Ok(role)) => reply
+                .status(200)
+                .content_type(TEXT)
+                .body(format!("{}\n", role.name()).as_bytes()),
+            Ok(Err(reason)) => {
+                reply
+                    .status(503)
+                    .content_type(TEXT)
+                    .header("Retry-After", "1")
+                    .body(format!("{reason}\n").as_bytes());
+            }
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    fn check_role(
+        &mut self,
+        route: Route,
+        head: &Head<'_>,
+    ) -> Result<Result<Role, String>, Refusal> {
+        let max_lag = self.max_lag(head)?;
+        let (now_ms, min_acks) = (self.now_ms, self.node.config().min_acks);
+        let partition = self.any_partition(head)?;
+        let role = partition.roles().role();
+        let wanted = if route == Route::Leader {
+            Role::Leader
+        } else {
+            Role::Replica
+        };
+        if role != wanted && !partition.roles().is_taking_over() {
+            return Ok(Err(format!("the role of this node is {}", role.name())));
+        }
+        if let Some(obstacle) = obstacle_of(partition, now_ms) {
+            return Ok(Err(obstacle));
+        }
+        if role == Role::Leader
+            && let Err(few) = partition.check_replicas(min_acks, now_ms)
+        {
+            return Ok(Err(format!(
+                "{} of the {min_acks} replicas that --min-acks needs are connected: writes are \
+                 refused",
+                few.count
+            )));
+        }
+        Ok(lag_obstacle(partition, max_lag, now_ms).map_or(Ok(role), Err))
+    }
+
+    /// Versions that a replica may be behind its leader, if the request says so.
+    fn max_lag(&self, head: &Head<'_>) -> Result<Option<u64>, Refusal> {
+        self.query(head)
+            .number(Param::MaxLag, "how many versions a replica may be behind")
+    }
+
+    /// Why requests should go elsewhere: those for one partition if the request names it, else
+    /// those for any.
+    fn check_ready(&mut self, head: &Head<'_>) -> Result<Option<String>, Refusal> {
+        let max_lag = self.max_lag(head)?;
+        let is_of_one =
+            head.partition_id.is_some() || self.query(head).get(Param::Partition)?.is_some();
+        if !is_of_one || self.node.is_draining() || self.node.loading().is_some() {
+            return Ok(self.obstacle(max_lag));
+        }
+        let now_ms = self.now_ms;
+        let partition = self.any_partition(head)?;
+        let obstacle =
+            obstacle_of(partition, now_ms).or_else(|| lag_obstacle(partition, max_lag, now_ms));
+        Ok(obstacle.map(|obstacle| obstacle + "\n"))
+    }
+
+    /// Why requests should go elsewhere, as one line.
+    fn obstacle(&self, max_lag: Option<u64>) -> Option<String> {
+        if self.node.is_draining() {
+            return Some("draining: the node is stopping\n".to_owned());
+        }
+        if let Some(progress) = self.node.loading() {
+            return Some(format!("loading: {progress}\n"));
+        }
+        if self.node.partitions().is_empty() {
+            return Some("unassigned: no partition is on this node\n".to_owned());
+        }
+        let partitions = self.node.partitions();
+        partitions.iter().find_map(|partition| {
+            let obstacle = obstacle_of(partition, self.now_ms)
+                .or_else(|| lag_obstacle(partition, max_lag, self.now_ms))?;
+            Some(match partitions {
+                [_] => format!("{obstacle}\n"),
+                _ => format!("partition {}: {obstacle}\n", partition.id()),
+            })
+        })
+    }
+
+    fn health(&self, head: &Head<'_>) -> Result<Health, Refusal> {
+        // A header is read past: probes send those that they send everywhere.
+        let named = self.query(head).get(Param::Partition)?;
+        let named = named.map(|value| partition_number(&value)).transpose()?;
+        let partitions = self.node.partitions();
+        let listed = match named {
+            Some(id) => self.node.look_at(id).map(std::slice::from_ref),
+            None => Some(&partitions[..partitions.len().min(STATES_MAX)]),
+        };
+        let meant = self.node.look_at_unnamed();
+        let stats: Vec<_> = partitions
+            .iter()
+            .map(|partition| partition.lsm().stats())
+            .collect();
+        let mut roles = partitions.iter().map(|partition| partition.roles().role());
+        let role = roles.next().unwrap_or(Role::Unassigned);
+        let common_role = if roles.all(|other| other == role) {
+            role.name()
+        } else {
+            "mixed"
+        };
+        let highest = stats.iter().map(|stats| stats.last_version).max();
+        Ok(Health {
+            status: if self.node.loading().is_some() {
+                "LOADING"
+            } else {
+                "OK"
+            },
+            mem_table_size: stats.iter().map(|stats| stats.memtable_bytes).sum(),
+            levels: stats
+                .iter()
+                .map(|stats| stats.levels.len().max(1))
+                .max()
+                .unwrap_or(0),
+            partitions: partitions.iter().map(Partition::id).collect(),
+            role: meant.map_or(common_role, |partition| partition.roles().role().name()),
+            version: meant.map_or(highest.unwrap_or(0), |partition| {
+                partition.lsm().last_version()
+            }),
+            position: meant.map(|partition| partition.last_token().to_string()),
+            epoch: meant.map(|partition| partition.roles().meta().epoch),
+            uptime_ms: self.now_ms,
+            replication_port: self.node.replication_port,
+            partition_states: listed
+                .unwrap_or_default()
+                .iter()
+                .map(PartitionHealth::of)
+                .collect(),
+        })
+    }
+}
+
+/// Why a partition cannot do what its role is.
+fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
+    if let Some(error) = partition.write_obstacle() {
+        return Some(if error.is_passing() {
+            format!("writes wait, and go on by themselves once they can: {error}")
+        } else {
+            format!("storage failed, writes are off: {error}")
+        });
+    }
+    if partition.roles().is_taking_over() {
+        let stats = partition.following_stats(now_ms);
+        let obstacle = stats.and_then(|stats| stats.obstacle).unwrap_or_default();
+        let separator = if obstacle.is_empty() { "" } else { ": " };
+        return Some(format!(
+            "taking over as the leader: catching up with the other nodes first{separator}{obstacle}"
+        ));
+    }
+    match partition.roles().role() {
+        Role::Unassigned => Some("unassigned: no role yet".to_owned()),
+        Role::Leader if !partition.roles().is_settled() => Some("the role is changing".to_owned()),
+        Role::Leader => None,
+        Role::Replica if partition.is_in_sync() => None,
+        Role::Replica => {
+            let stats = partition.following_stats(now_ms);
+            let obstacle = stats
+                .and_then(|stats| stats.obstacle)
+                .unwrap_or_else(|| "catching up".to_owned());
+            Some(format!("not in sync: {obstacle}"))
+        }
+    }
+}
+
+/// Why a replica is too far behind its leader, if it may be behind by so many versions and no more.
+fn lag_obstacle(partition: &Partition, max_lag: Option<u64>, now_ms: u64) -> Option<String> {
+    let max_lag = max_lag?;
+    match lag_of(partition, now_ms) {
+        None if partition.roles().role() == Role::Replica => {
+            Some("the leader is not heard: the lag is not known".to_owned())
+        }
+        Some(lag) if lag > max_lag => Some(format!("behind the leader by {lag} versions")),
+        _ => None,
+    }
+}
+
+/// Versions that a replica is behind its leader; none while it cannot tell: it is not connected, or
+/// its leader has missed two heartbeats.
+pub(crate) fn lag_of(partition: &Partition, now_ms: u64) -> Option<u64> {
+    let leader_version = partition.following_stats(now_ms)?.leader_version?;
+    Some(leader_version.saturating_sub(partition.lsm().last_version()))
+}

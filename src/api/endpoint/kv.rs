@@ -1,0 +1,536 @@
+//! `/set`, `/get`, `/delete` and `/kv/{key}`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, ReplyHead, Target};
+use crate::lsm::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, NewValue, Value};
+use crate::node::ClaimKind;
+use crate::partition::{ConditionFailed, Conditions, Partition};
+use crate::storage::{TokenText, VersionToken};
+
+use crate::api::body::json_plain::plain_fields;
+use crate::api::body::json_value::{JsonValueSource, render_value};
+use crate::api::body::kv_fields::{Allowed, KvLimits, value_too_large};
+use crate::api::body::ready_value::ReadyValue;
+use crate::api::body::request_body::{RequestBody, claim_refused};
+use crate::api::confirmation::{check_read, check_replicas, follow_up_of_read};
+use crate::api::context::Api;
+use crate::api::effects::FollowUp;
+use crate::api::errors::refuse;
+use crate::api::request::accept::preferred;
+use crate::api::request::conditions::conditions_of;
+use crate::api::request::params::Param;
+use crate::api::request::positions::{add_written, check_min_version};
+use crate::api::request::query::{Query, check_key, decode_path_key};
+use crate::api::request::route::Route;
+use crate::api::request::ttl::{remaining, ttl_of};
+use crate::api::request::values::JSON;
+
+const RAW: &str = "application/octet-stream";
+
+const JSON_LINE: &str = "Content-Type: application/json\r\n";
+
+/// What goes with a value, in either form. Parts of values are not sent.
+const JSON_LINES: &str = "Content-Type: application/json\r\nAccept-Ranges: none\r\n";
+const RAW_LINES: &str = "Content-Type: application/octet-stream\r\nAccept-Ranges: none\r\n";
+
+/// What a delete answers.
+pub(crate) const DELETED: &[u8] = b"{\"success\":true,\"deleted\":true}";
+pub(crate) const NOT_DELETED: &[u8] = b"{\"success\":true,\"deleted\":false}";
+
+/// What a key-value request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Get(Form),
+    Set,
+    /// `PUT /kv/{key}`: tells created from replaced.
+    Put,
+    Delete(Form),
+}
+
+/// How the answer looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Raw,
+    /// The same where Accept asks for it: the path has another form, too, and says so in its entity
+    /// tag.
+    RawByChoice,
+}
+
+impl Action {
+    #[inline]
+    fn of(route: Route, head: &Head<'_>) -> Result<Self, Refusal> {
+        Ok(match (route, head.method) {
+            (Route::Set, _) => Self::Set,
+            (Route::Key, Method::Put) => Self::Put,
+            (Route::Key, Method::Delete) => Self::Delete(Form::Raw),
+            (Route::Key, _) => Self::Get(Form::Raw),
+            (Route::Delete, _) => Self::Delete(Form::Json),
+            _ => match preferred(head.accept, &[JSON, RAW])? {
+                RAW => Self::Get(Form::RawByChoice),
+                _ => Self::Get(Form::Json),
+            },
+        })
+    }
+
+    fn has_value(self) -> bool {
+        matches!(self, Self::Set | Self::Put)
+    }
+}
+
+/// What a body takes that says how long it is, and `max_bytes` at most; 0 where it does not say.
+pub(crate) fn declared_bytes(head: &Head<'_>, max_bytes: usize) -> usize {
+    match head.framing {
+        Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX).min(max_bytes),
+        Framing::None | Framing::Chunked => 0,
+    }
+}
+
+/// The key named in the address: in the path, or as `?key=`.
+#[inline]
+pub(crate) fn key_of_target(
+    route: Route,
+    target: Target<'_>,
+) -> Result<Option<Cow<'_, [u8]>>, Refusal> {
+    let key = match route {
+        Route::Key => Some(decode_path_key(
+            Route::raw_key(target.path),
+            target.is_literal,
+        )?),
+        _ if target.query.is_some() => Query::new(target).get(Param::Key)?,
+        _ => None,
+    };
+    if let Some(key) = &key {
+        check_key(key)?;
+    }
+    Ok(key)
+}
+
+impl Api<'_> {
+    /// VisitAnswers a request that needs no body, or whose body is the value and is here; or says what
+    /// is to collect it.
+    #[inline]
+    pub(crate) fn begin_kv(
+        &mut self,
+        route: Route,
+        head: &Head<'_>,
+        body: Option<&[u8]>,
+        reply: Reply<'_>,
+    ) -> Begin<RequestBody> {
+        let action = match Action::of(route, head) {
+            Ok(action) => action,
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                return Begin::Answered;
+            }
+        };
+        let value_max_bytes = self
+            .node
+            .config()
+            .max_value_bytes
+            .min(INLINE_VALUE_MAX_BYTES);
+        let outcome = key_of_target(route, head.target()).and_then(|key| match (key, body) {
+            // A body beside a key in the address says nothing more; the connection reads past it.
+            (Some(key), _) if !action.has_value() => Ok(Ok((key, None))),
+            (Some(key), Some(value)) if value.len() <= value_max_bytes => {
+                Ok(Ok((key, Some(value))))
+            }
+            (Some(key), _) => self.intake(action, Some(&key), head).map(Err),
+            (None, body) => {
+                let fields = body.and_then(plain_fields).filter(|(key, value)| {
+                    let is_value_right = !action.has_value()
+                        || value.is_some_and(|value| value.len() <= value_max_bytes);
+                    is_value_right && check_key(key).is_ok()
+                });
+                match fields {
+                    Some((key, Some(value))) if action.has_value() => {
+                        Ok(Ok((Cow::Borrowed(key), Some(value))))
+                    }
+                    // Load balancers send one message for everything: the value says nothing here.
+                    Some((key, _)) => Ok(Ok((Cow::Borrowed(key), None))),
+                    None => self.intake(action, None, head).map(Err),
+                }
+            }
+        });
+        match outcome {
+            Ok(Ok((key, value))) => {
+                self.act(
+                    action,
+                    head,
+                    &key,
+                    NewValue::Inline(value.unwrap_or_default()),
+                    None,
+                    reply,
+                );
+                Begin::Answered
+            }
+            Ok(Err(intake)) => Begin::Receive(intake),
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                Begin::Answered
+            }
+        }
+    }
+
+    /// What is to collect a body. What is wrong without it is refused before it is sent, as it
+    /// would be with it.
+    fn intake(
+        &mut self,
+        action: Action,
+        key: Option<&[u8]>,
+        head: &Head<'_>,
+    ) -> Result<RequestBody, Refusal> {
+        if action.has_value() {
+            let (query, min_acks) = (self.query(head), self.min_acks(head));
+            let now_ms = self.now_ms;
+            let partition = self.growable_partition(head)?;
+            ttl_of(head, query, None)?;
+            let conditions = conditions_of(head)?;
+            check_replicas(partition, min_acks?, now_ms)?;
+            if let Some(key) = key {
+                let checked = partition.check(key, &conditions);
+                checked.map_err(condition_failed)?;
+            }
+        } else if matches!(action, Action::Delete(_)) {
+            self.deletable_partition(head)?;
+        } else {
+            self.partition(head)?;
+        }
+        let has_key = key.is_some();
+        let limits = KvLimits {
+            key_bytes: KEY_MAX_BYTES,
+            value_bytes: self.node.config().max_value_bytes,
+        };
+        let allowed = if action.has_value() {
+            Allowed::KeyAndValue
+        } else {
+            Allowed::Key
+        };
+        let intake = match head.framing {
+            Framing::None if has_key => {
+                let message = "no length: send Content-Length (0 for an empty value) or \
+                               Transfer-Encoding: chunked";
+                Err(Refusal::new(411, "length_required", message))
+            }
+            Framing::None | Framing::Length(0) if !has_key => Err(Refusal::new(
+                400,
+                "key_missing",
+                "no key: name it with ?key=, or send a JSON body such as {\"key\":\"k\"}",
+            )),
+            Framing::Length(length) if has_key => match usize::try_from(length) {
+                Ok(bytes) if bytes <= limits.value_bytes => {
+                    Ok(RequestBody::raw(limits, Some(bytes)))
+                }
+                _ => Err(value_too_large(limits.value_bytes)),
+            },
+            _ if has_key => Ok(RequestBody::raw(limits, None)),
+            _ => Ok(RequestBody::fields(limits, allowed, head)),
+        }?;
+        if !action.has_value() {
+            return Ok(intake);
+        }
+        let bytes = declared_bytes(head, limits.body_max_bytes());
+        let claim = self.node.bodies.claim(bytes, ClaimKind::Adding);
+        Ok(intake.claiming(claim.map_err(claim_refused)?))
+    }
+
+    /// Carries out a request whose body is there.
+    pub(crate) fn finish_kv(&mut self, head: &Head<'_>, intake: RequestBody, reply: Reply<'_>) {
+        let outcome = Route::of(head.path).map_or(Ok(None), |route| {
+            let mut received = intake.into_received()?;
+            let key = match (key_of_target(route, head.target())?, received.key.take()) {
+                (Some(key), _) => key,
+                (None, Some(key)) => Cow::Owned(key),
+                (None, None) => {
+                    let message = "no key: the body needs a field \"key\"";
+                    return Err(Refusal::new(400, "key_missing", message));
+                }
+            };
+            let action = Action::of(route, head)?;
+            if action.has_value() && received.value.is_none() {
+                let message = "no value: the body needs a field \"value\"";
+                return Err(Refusal::new(400, "value_missing", message));
+            }
+            Ok(Some((action, key, received)))
+        });
+        match outcome {
+            Ok(Some((action, key, received))) => {
+                let value = received
+                    .value
+                    .as_ref()
+                    .map_or(NewValue::Inline(&[]), ReadyValue::as_new_value);
+                self.act(action, head, &key, value, received.ttl_ms, reply);
+            }
+            // The path had a route when the request began; it still does.
+            Ok(None) => reply.error(&Refusal::new(404, "not_found", "no such path")),
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    /// Carries out a request; `value` and `body_ttl_ms` are for one that has a value.
+    #[inline]
+    fn act(
+        &mut self,
+        action: Action,
+        head: &Head<'_>,
+        key: &[u8],
+        value: NewValue<'_>,
+        body_ttl_ms: Option<u64>,
+        reply: Reply<'_>,
+    ) {
+        match action {
+            Action::Get(form) => self.answer_get(form, head, key, reply),
+            Action::Set | Action::Put => {
+                self.answer_set(action, head, key, value, body_ttl_ms, reply);
+            }
+            Action::Delete(form) => self.answer_delete(form, head, key, reply),
+        }
+    }
+
+    /// The partition that a request names, for a read of what it has at least.
+    #[inline]
+    pub(crate) fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
+        let has_minimum = self.params.has(Param::MinVersion);
+        let query = self.query(head);
+        let partition = self.partition(head)?;
+        if has_minimum {
+            check_min_version(partition, query)?;
+        }
+        Ok(partition)
+    }
+
+    /// What the answer waits for that shows a key as so many replicas hold it. Whatever it says,
+    /// that the key is not there or is what the client has, it says about that.
+    fn follow_up_of_get(
+        &mut self,
+        acks: Option<u8>,
+        head: &Head<'_>,
+        key: &[u8],
+    ) -> Result<FollowUp, Refusal> {
+        let now_ms = self.now_ms;
+        let partition = self.readable_partition(head)?;
+        check_read(partition, acks, now_ms)?;
+        let shown_version = partition.get(key).map(|entry| entry.version);
+        Ok(follow_up_of_read(partition, acks, shown_version))
+    }
+
+    #[inline]
+    fn answer_get(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
+        let reply = match self.read_acks(head) {
+            Ok(None) => reply,
+            Ok(acks) => match self.follow_up_of_get(acks, head, key) {
+                Ok(due) => self.defer(due, reply),
+                Err(refusal) => return refuse(reply, &refusal),
+            },
+            Err(refusal) => return refuse(reply, &refusal),
+        };
+        self.scratch.clear();
+        let scratch = std::mem::take(self.scratch);
+        let found = self.readable_partition(head).and_then(|partition| {
+            let conditions = conditions_of(head)?;
+            let entry = partition.get(key).ok_or_else(key_not_found)?;
+            let now_ms = partition.lsm().time_ms();
+            let (current, lineage) = (Some(entry.version), partition.lineage());
+            let token = lineage.token_of(entry.version);
+            if conditions
+                .if_match
+                .is_some_and(|set| !set.contains(current, lineage))
+            {
+                let current = Some(token);
+                return Err(condition_failed(ConditionFailed { current }));
+            }
+            let is_known = conditions
+                .if_none_match
+                .is_some_and(|set| set.contains(current, lineage));
+            Ok((entry, token, now_ms, is_known))
+        });
+        *self.scratch = match found {
+            Ok((_, token, _, true)) => {
+                with_etag(form, reply.status(304), &token.text()).empty();
+                scratch
+            }
+            Ok((entry, token, now_ms, false)) => {
+                send_value(form, &entry, token, now_ms, reply, scratch)
+            }
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                scratch
+            }
+        };
+    }
+
+    #[inline]
+    fn answer_set(
+        &mut self,
+        action: Action,
+        head: &Head<'_>,
+        key: &[u8],
+        value: NewValue<'_>,
+        body_ttl_ms: Option<u64>,
+        reply: Reply<'_>,
+    ) {
+        let (query, min_acks, now_ms) = (self.query(head), self.min_acks(head), self.now_ms);
+        let written = self.growable_partition(head).and_then(|partition| {
+            // First what can be refused before the body is there: the answer must not depend on how
+            // a request was cut.
+            let ttl_ms = ttl_of(head, query, body_ttl_ms)?;
+            let conditions = conditions_of(head)?;
+            let min_acks = min_acks?;
+            check_replicas(partition, min_acks, now_ms)?;
+            let incurred = partition.lsm().incurred_work();
+            let written = match action {
+                Action::Put => partition
+                    .put(key, value, ttl_ms, &conditions)
+                    .map(|written| (written.version, !written.replaced)),
+                _ => partition
+                    .set(key, value, ttl_ms, &conditions)
+                    .map(|version| (version, false)),
+            };
+            let (version, created) = written.map_err(condition_failed)?;
+            Ok((
+                partition.token_of(version),
+                created,
+                Self::follow_up_of_write(partition, min_acks, incurred),
+            ))
+        });
+        match written {
+            Ok((token, created, due)) => {
+                let text = token.text();
+                self.scratch.clear();
+                add_written(self.scratch, &text);
+                let status = if created { 201 } else { 200 };
+                let reply = self.defer(due, reply);
+                reply
+                    .status(status)
+                    .lines(JSON_LINE)
+                    .etag(text.as_bytes())
+                    .body(self.scratch);
+            }
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    /// The partition that a request names, for a delete; its conditions; and the replicas that must
+    /// hold it.
+    fn deletable_partition(
+        &mut self,
+        head: &Head<'_>,
+    ) -> Result<(&mut Partition, Conditions, u8), Refusal> {
+        let conditions = conditions_of(head)?;
+        let (min_acks, now_ms) = (self.min_acks(head)?, self.now_ms);
+        let partition = self.writable_partition(head)?;
+        check_replicas(partition, min_acks, now_ms)?;
+        Ok((partition, conditions, min_acks))
+    }
+
+    fn answer_delete(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
+        let outcome = self.deletable_partition(head);
+        let deleted = outcome.and_then(|(partition, conditions, min_acks)| {
+            let incurred = partition.lsm().incurred_work();
+            let deleted = partition.delete(key, &conditions).map_err(|failed| {
+                match (form, failed.current) {
+                    // Without the condition it would be 404, and then conditions do not count (RFC
+                    // 9110, section 13.2.1).
+                    (Form::Raw, None) => key_not_found(),
+                    _ => condition_failed(failed),
+                }
+            })?;
+            Ok(deleted.map(|version| {
+                let due = Self::follow_up_of_write(partition, min_acks, incurred);
+                (due, partition.token_of(version))
+            }))
+        });
+        let reply = match deleted {
+            Ok(Some((due, _))) => self.defer(due, reply),
+            _ => reply,
+        };
+        match (form, deleted) {
+            (Form::Json, Ok(Some((_, token)))) => {
+                reply
+                    .status(200)
+                    .content_type(JSON)
+                    .etag(token.text().as_bytes())
+                    .body(DELETED);
+            }
+            (Form::Json, Ok(None)) => {
+                reply.status(200).content_type(JSON).body(NOT_DELETED);
+            }
+            (Form::Raw | Form::RawByChoice, Ok(Some((_, token)))) => {
+                reply.status(204).etag(token.text().as_bytes()).empty();
+            }
+            (Form::Raw | Form::RawByChoice, Ok(None)) => refuse(reply, &key_not_found()),
+            (_, Err(refusal)) => refuse(reply, &refusal),
+        }
+    }
+}
+
+/// The head with the entity tag of a form. Two forms of one path may not share a strong tag, or a
+/// cache could send one for the other (RFC 9110, section 8.8.1): the form that is sent by choice
+/// has a weak one, with the same token in it.
+#[inline]
+fn with_etag<'o>(form: Form, head: ReplyHead<'o>, token: &TokenText) -> ReplyHead<'o> {
+    match form {
+        Form::Json | Form::Raw => head.etag(token.as_bytes()),
+        Form::RawByChoice => head.weak_etag(token.as_bytes()),
+    }
+}
+
+/// Answers with a value; returns the buffer it may have rendered into.
+#[inline]
+fn send_value(
+    form: Form,
+    entry: &Entry<'_>,
+    token: VersionToken,
+    now_ms: u64,
+    reply: Reply<'_>,
+    mut scratch: Vec<u8>,
+) -> Vec<u8> {
+    let reply = match (entry.expires_at_ms, entry.value) {
+        (_, Value::Tombstone) => {
+            refuse(reply, &key_not_found());
+            return scratch;
+        }
+        (None, _) => reply.status(200),
+        (Some(at_ms), _) => reply.status(200).header("X-TTL", &remaining(at_ms, now_ms)),
+    };
+    let text = token.text();
+    match (form, entry.value) {
+        (Form::Json, Value::Inline(value)) => {
+            render_value(&mut scratch, value, &text);
+            reply.lines(JSON_LINES).etag(text.as_bytes()).body(&scratch);
+        }
+        (Form::Json, Value::Large(blob)) => {
+            let source = JsonValueSource::new(Arc::clone(blob), token);
+            reply
+                .lines(JSON_LINES)
+                .etag(text.as_bytes())
+                .source(Box::new(source));
+        }
+        (Form::Raw | Form::RawByChoice, Value::Inline(value)) => {
+            with_etag(form, reply.lines(RAW_LINES), &text).body(value);
+        }
+        (Form::Raw | Form::RawByChoice, Value::Large(blob)) => {
+            with_etag(form, reply.lines(RAW_LINES), &text).blob(Arc::clone(blob));
+        }
+        (_, Value::Tombstone) => {}
+    }
+    scratch
+}
+
+#[cold]
+fn key_not_found() -> Refusal {
+    Refusal::new(404, "key_not_found", "key not found")
+}
+
+#[cold]
+pub(crate) fn condition_failed(failed: ConditionFailed) -> Refusal {
+    let message = match failed.current {
+        Some(token) => {
+            format!("the condition does not hold: the key is at version {token}; read it again")
+        }
+        None => "the condition does not hold: the key does not exist".to_owned(),
+    };
+    Refusal::new(412, "condition_failed", message)
+}

@@ -1,0 +1,350 @@
+//! `/partition/assign` and `/partition/{id}`: what a controller tells a node to be, or to be no
+//! more.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::parse_peer;
+use crate::http::{Begin, Framing, Head, Refusal, Reply};
+use crate::node::{AssignRefusal, GiveUp, GiveUpRefusal, PARTITIONS_MAX, Unavailable};
+use crate::partition::{AssignError, Assignment, EPOCH_LEAP_MAX, GiveUpError, Reached, Wait};
+use crate::storage::{PEERS_MAX, Role};
+
+use crate::api::body::kv_fields::KvLimits;
+use crate::api::body::ready_value::ReadyValue;
+use crate::api::body::request_body::RequestBody;
+use crate::api::context::Api;
+use crate::api::effects::{FollowUp, Gate};
+use crate::api::errors::{refuse, storage_failed, unavailable};
+use crate::api::request::params::Param;
+use crate::api::request::route::Route;
+use crate::api::request::values::JSON;
+
+/// Longest body.
+const BODY_MAX_BYTES: usize = 16 * 1024;
+
+/// The body. A controller may say more: the answer names the fields that mean nothing here, so that
+/// a mistyped one is seen.
+#[derive(Deserialize)]
+struct Body {
+    id: u32,
+    role: BodyRole,
+    #[serde(default)]
+    leader: Option<String>,
+    #[serde(default)]
+    epoch: Option<u64>,
+    #[serde(default)]
+    replicas: Vec<String>,
+    /// With the role `none`: data that no other node is known to hold is dropped, too.
+    #[serde(default)]
+    discard: bool,
+    #[serde(flatten)]
+    others: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum BodyRole {
+    Leader,
+    Replica,
+    /// The partition is given up.
+    None,
+}
+
+/// The answer to an order to give a partition up.
+#[derive(Serialize)]
+struct RemovalAnswer {
+    success: bool,
+    id: u32,
+    role: &'static str,
+    /// Whether it was here.
+    deleted: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    success: bool,
+    id: u32,
+    role: &'static str,
+    epoch: Option<u64>,
+    version: u64,
+    /// The token of that version; none while the partition is being made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<String>,
+    /// Of a leader that takes first what its peers hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    /// Fields of the order that mean nothing here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ignored: Vec<String>,
+}
+
+impl Api<'_> {
+    pub(crate) fn begin_assign(head: &Head<'_>, reply: Reply<'_>) -> Begin<RequestBody> {
+        let declared_bytes = match head.framing {
+            Framing::Length(bytes) => usize::try_from(bytes).ok(),
+            Framing::None => Some(0),
+            Framing::Chunked => None,
+        };
+        if declared_bytes.is_some_and(|bytes| bytes > BODY_MAX_BYTES) {
+            let message = format!("the body is longer than {BODY_MAX_BYTES} bytes");
+            reply.error(&Refusal::new(413, "body_too_large", message));
+            return Begin::Answered;
+        }
+        Begin::Receive(RequestBody::raw(
+            KvLimits {
+                key_bytes: 0,
+                value_bytes: BODY_MAX_BYTES,
+            },
+            declared_bytes,
+        ))
+    }
+
+    pub(crate) fn finish_assign(&mut self, intake: RequestBody, reply: Reply<'_>) {
+        let outcome = body_of(intake).and_then(|body| match body.role {
+            BodyRole::None => {
+                let order = GiveUp {
+                    epoch: body.epoch,
+                    discards: body.discard,
+                };
+                self.give_up(body.id, order)
+            }
+            BodyRole::Leader | BodyRole::Replica => self.assign(&body),
+        });
+        self.answer_order(outcome, reply);
+    }
+
+    /// Answers `DELETE /partition/{id}`.
+    pub(crate) fn answer_removal(&mut self, head: &Head<'_>, reply: Reply<'_>) {
+        let query = self.query(head);
+        let epoch = query.number(Param::Epoch, "the epoch of this order");
+        let outcome = epoch.and_then(|epoch| {
+            let discards = query.flag(Param::Discard)?.unwrap_or(false);
+            let id = Route::partition_in(head.path).ok_or_else(|| {
+                Refusal::bad_request("the partition must be a number: DELETE /partition/7")
+            })?;
+            self.give_up(id, GiveUp { epoch, discards })
+        });
+        self.answer_order(outcome, reply);
+    }
+
+    /// Answers once what was ordered lasts.
+    fn answer_order(
+        &mut self,
+        outcome: Result<(Vec<u8>, Option<Gate>), Refusal>,
+        reply: Reply<'_>,
+    ) {
+        match outcome {
+            Ok((body, gate)) => {
+                let due = FollowUp {
+                    gate,
+                    ..FollowUp::default()
+                };
+                let reply = self.defer(due, reply).status(200);
+                reply.content_type(JSON).body(&body);
+            }
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+
+    fn give_up(&mut self, id: u32, order: GiveUp) -> Result<(Vec<u8>, Option<Gate>), Refusal> {
+        self.labels.expect_partition(id);
+        let given_up = self
+            .node
+            .give_up(id, order, self.now_ms)
+            .map_err(|refusal| kept(id, refusal))?;
+        let answer = RemovalAnswer {
+            success: true,
+            id,
+            role: "none",
+            deleted: given_up.was_here,
+        };
+        let gate = given_up.removal.map(|number| Gate {
+            partition: id,
+            wait: Wait::Removed,
+            number,
+        });
+        let body = serde_json::to_vec(&answer).expect("plain fields serialize");
+        Ok((body, gate))
+    }
+
+    fn assign(&mut self, body: &Body) -> Result<(Vec<u8>, Option<Gate>), Refusal> {
+        let assignment = assignment_of(body)?;
+        if let Some(leader) = &assignment.leader
+            && self.node.config().is_own_address(leader)
+        {
+            let message = format!(
+                "leader: {leader} is this node itself: name the node that is to be followed, or \
+                 assign the role leader"
+            );
+            return Err(Refusal::new(400, "own_address", message));
+        }
+        let (id, role) = (body.id, assignment.role);
+        let change = self.node.assign(id, assignment).map_err(refusal_of)?;
+        let gate = self.node.settled_wait(id).map(|wait| Gate {
+            partition: id,
+            wait,
+            number: change,
+        });
+        let is_settled = |gate: &Gate| match self.node.reached(id, gate.wait) {
+            Reached::UpTo(count) => count >= change,
+            Reached::Never => false,
+        };
+        let gate = gate.filter(|gate| !is_settled(gate));
+        let partition = self.node.partition(id).ok();
+        let obstacle = partition
+            .as_ref()
+            .and_then(|partition| partition.write_obstacle());
+        if let Some(error) = obstacle.filter(|_| gate.is_some()) {
+            return Err(storage_failed(error));
+        }
+        let epoch = partition
+            .as_ref()
+            .map(|partition| partition.roles().meta().epoch)
+            .or(body.epoch);
+        let state = partition
+            .as_ref()
+            .is_some_and(|partition| partition.roles().is_taking_over())
+            .then_some("catching_up");
+        let position = partition.map(|partition| partition.last_token());
+        let answer = Answer {
+            success: true,
+            id,
+            role: role.name(),
+            epoch,
+            version: position.map_or(0, |position| position.version),
+            position: position.map(|position| position.to_string()),
+            state,
+            ignored: body.others.keys().cloned().collect(),
+        };
+        let body = serde_json::to_vec(&answer).expect("plain fields serialize");
+        Ok((body, gate))
+    }
+}
+
+fn body_of(intake: RequestBody) -> Result<Body, Refusal> {
+    let value = intake.into_received()?.value;
+    let bytes = match &value {
+        Some(ReadyValue::Small(bytes)) => &bytes[..],
+        _ => &[],
+    };
+    serde_json::from_slice(bytes).map_err(|error| {
+        Refusal::bad_request(format!(
+            "send {{\"id\":0,\"role\":\"leader\"}}, \
+             {{\"id\":0,\"role\":\"replica\",\"leader\":\"http://host:port\"}} or \
+             {{\"id\":0,\"role\":\"none\"}}: {error}"
+        ))
+    })
+}
+
+fn assignment_of(body: &Body) -> Result<Assignment, Refusal> {
+    let (role, leader) = match body.role {
+        BodyRole::None => (Role::Unassigned, None),
+        BodyRole::Leader => (Role::Leader, None),
+        BodyRole::Replica => {
+            let message = "a replica needs its leader: add \"leader\":\"http://host:port\"";
+            let leader = body
+                .leader
+                .as_deref()
+                .ok_or_else(|| Refusal::bad_request(message))?;
+            let leader = parse_peer(leader)
+                .map_err(|problem| Refusal::bad_request(format!("leader: {problem}")))?;
+            (Role::Replica, Some(leader))
+        }
+    };
+    if body.replicas.len() > PEERS_MAX {
+        let message = format!("replicas: name at most {PEERS_MAX} addresses");
+        return Err(Refusal::bad_request(message));
+    }
+    let peers = body.replicas.iter().map(|peer| parse_peer(peer)).collect();
+    let peers = Result::map_err(peers, |problem| {
+        Refusal::bad_request(format!("replicas: {problem}"))
+    })?;
+    Ok(Assignment {
+        role,
+        epoch: body.epoch,
+        leader,
+        peers,
+    })
+}
+
+/// Why a partition is not given up.
+#[cold]
+fn kept(id: u32, refusal: GiveUpRefusal) -> Refusal {
+    match refusal {
+        GiveUpRefusal::AsAssignment(refusal) => refusal_of(refusal),
+        GiveUpRefusal::Opening => {
+            let message = format!("partition {id} is being made: try again");
+            Refusal::new(503, "role_changing", message)
+        }
+        GiveUpRefusal::Kept(GiveUpError::Epoch(error)) => {
+            refusal_of(AssignRefusal::PartitionMeta(error))
+        }
+        GiveUpRefusal::Kept(GiveUpError::EpochMissing { in_force }) => {
+            let message = format!(
+                "partition {id} is assigned with epochs, and epoch {in_force} is in force: add \
+                 ?epoch={in_force}, or the next one"
+            );
+            Refusal::new(409, "epoch_missing", message)
+        }
+        GiveUpRefusal::Kept(GiveUpError::Leads) => {
+            let message = format!(
+                "this node leads partition {id}, and other nodes follow it: make one of them the \
+                 leader first, or add ?epoch= to leave them without one"
+            );
+            Refusal::new(409, "leads", message)
+        }
+        GiveUpRefusal::Kept(GiveUpError::OnlyCopy {
+            version,
+            held_version,
+        }) => {
+            let message = format!(
+                "no other node is known to hold what this one has of partition {id}: it is at \
+                 version {version}, and others up to {held_version}. Let a replica catch up first, \
+                 or add ?discard=true to drop the data"
+            );
+            Refusal::new(409, "only_copy", message)
+        }
+    }
+}
+
+#[cold]
+fn refusal_of(refusal: AssignRefusal) -> Refusal {
+    match refusal {
+        AssignRefusal::Loading(progress) => unavailable(Unavailable::Loading(progress)),
+        AssignRefusal::PartitionMeta(AssignError::Outdated { in_force }) => {
+            let message = format!("epoch {in_force} is in force: assign with that or a higher one");
+            Refusal::new(409, "epoch_outdated", message)
+        }
+        AssignRefusal::PartitionMeta(AssignError::Taken { epoch, role }) => {
+            let message = format!(
+                "this node is {} in epoch {epoch}: another role needs a higher epoch",
+                role.name()
+            );
+            Refusal::new(409, "epoch_taken", message)
+        }
+        AssignRefusal::PartitionMeta(AssignError::Leap { max }) => {
+            let message = format!(
+                "the epoch leaps: it may be {EPOCH_LEAP_MAX} above the one in force at most, which \
+                 is {max} here"
+            );
+            Refusal::new(409, "epoch_leaps", message)
+        }
+        AssignRefusal::TooMany => {
+            let message = format!("this node has {PARTITIONS_MAX} partitions, and takes no more");
+            Refusal::new(409, "too_many_partitions", message)
+        }
+        AssignRefusal::TooFewDescriptors { partition_max } => {
+            let message = format!(
+                "the limit on file descriptors allows {partition_max} partitions on disk: \
+                 start the node with a higher one (ulimit -n)"
+            );
+            Refusal::new(409, "too_many_partitions", message)
+        }
+        AssignRefusal::Failed => Refusal::new(
+            503,
+            "storage_failed",
+            "the disk has failed: roles cannot change until the node is restarted",
+        ),
+    }
+}

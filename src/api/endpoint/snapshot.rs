@@ -1,0 +1,82 @@
+//! `/snapshot`: a backup, streamed while writes go on.
+//!
+//! Memory stays bounded: what is rendered and not sent is (`http/output.rs`), and what snapshots
+//! pin is bounded by how many there are ([`BACKUP_MAX`]) and how long each may take (the deadlines
+//! of the reactor: a reply that is read slower than it earns is cut off, and then lacks its end).
+
+use crate::http::{BodySource, Fill, Head, Refusal, Reply};
+use crate::lsm::Snapshot;
+use crate::node::Slot;
+use crate::storage::{CheckpointEncoder, EncodeStep, HistoryId, VersionToken};
+
+use crate::api::context::Api;
+use crate::api::errors::refuse;
+
+/// Backups and digests at a time: each pins all data as it was.
+const BACKUP_MAX: usize = 4;
+
+struct Backup {
+    encoder: CheckpointEncoder,
+    _slot: Slot,
+}
+
+impl BodySource for Backup {
+    fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
+        match self.encoder.next(budget_bytes, out) {
+            EncodeStep::More => Fill::More,
+            EncodeStep::Done => Fill::Done,
+        }
+    }
+}
+
+/// A snapshot of a partition, for an answer with all of it.
+pub(crate) struct FullView {
+    pub(crate) snapshot: Snapshot,
+    /// That of the snapshot's version.
+    pub(crate) token: VersionToken,
+    pub(crate) history: HistoryId,
+    pub(crate) slot: Slot,
+}
+
+impl Api<'_> {
+    /// A snapshot of the partition that a request names, unless too many are being read.
+    pub(crate) fn full_view(&mut self, head: &Head<'_>) -> Result<FullView, Refusal> {
+        let slot = self.node.backup_slots.take(BACKUP_MAX);
+        let partition = self.any_partition(head)?;
+        let Some(slot) = slot else {
+            let message =
+                format!("{BACKUP_MAX} backups are being read: try again when one is done");
+            return Err(Refusal::new(503, "too_many_snapshots", message));
+        };
+        let snapshot = partition.lsm_mut().snapshot();
+        Ok(FullView {
+            token: partition.token_of(snapshot.version()),
+            history: partition.history(),
+            snapshot,
+            slot,
+        })
+    }
+
+    pub(crate) fn answer_snapshot(&mut self, head: &Head<'_>, reply: Reply<'_>) {
+        match self.full_view(head) {
+            Ok(FullView {
+                snapshot,
+                token,
+                history,
+                slot,
+            }) => {
+                let encoder = CheckpointEncoder::new(snapshot, history);
+                let name = format!("attachment; filename=\"db-node-{token}.dbn\"");
+                let reply = reply.status(200).content_type("application/octet-stream");
+                reply
+                    .etag(token.text().as_bytes())
+                    .header("Content-Disposition", &name)
+                    .source(Box::new(Backup {
+                        encoder,
+                        _slot: slot,
+                    }));
+            }
+            Err(refusal) => refuse(reply, &refusal),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! `/status`: the configuration in force and what the node is made of at this moment.
+
+use serde::Serialize;
+
+use crate::api::context::Api;
+use crate::api::request::values::JSON;
+use crate::http::Reply;
+use crate::lsm::LevelStats;
+use crate::node::Node;
+use crate::partition::{DiskLog, FollowerStats, FollowingStats, Partition};
+use crate::replication::Sync;
+use crate::storage::{PartitionMeta, PastHistory};
+
+use crate::api::endpoint::health::lag_of;
+
+/// All of it. Field names carry their unit; see the README for what each means.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    version: &'static str,
+    commit: Option<&'static str>,
+    uptime_ms: u64,
+    draining: bool,
+    config: ConfigStatus,
+    #[serde(rename = "loop")]
+    event_loop: LoopStatus,
+    partitions: Vec<PartitionStatus>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ConfigStatus {
+    listen: String,
+    memtable_bytes: usize,
+    max_connections: usize,
+    idle_timeout_ms: u64,
+    header_timeout_ms: u64,
+    max_value_bytes: usize,
+    max_head_bytes: usize,
+    token: bool,
+    allowed_hosts: Vec<String>,
+    allowed_origins: Vec<String>,
+    /// `memory`, or when writes are synced.
+    durability: &'static str,
+    data_dir: Option<String>,
+    fsync_interval_ms: u64,
+    replication_listen: Option<String>,
+    replica_of: Option<String>,
+    advertise: Option<String>,
+    await_assignment: bool,
+    min_acks: u8,
+    read_consistency: &'static str,
+    ack_timeout_ms: u64,
+    wal_retain_bytes: usize,
+    max_memory_bytes: Option<usize>,
+    max_upload_bytes: usize,
+    slow_request_ms: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LoopStatus {
+    connections: usize,
+    /// That may be open, by the configuration and the limit on descriptors.
+    connections_max: usize,
+    watchers: usize,
+    accepted_connections: u64,
+    refused_connections: u64,
+    evicted_connections: u64,
+    replication_connections: usize,
+    refused_replication_connections: u64,
+    descriptor_limit: usize,
+    ended_uploads: u64,
+    ended_downloads: u64,
+    requests: u64,
+    turns: u64,
+    longest_turn_us: u64,
+    slow_turns: u64,
+    longest_slice_us: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PartitionStatus {
+    id: u32,
+    role: &'static str,
+    epoch: u64,
+    /// The epoch whose leader's data this is.
+    data_epoch: u64,
+    /// The highest epoch that a controller named.
+    ordered_epoch: u64,
+    /// Whether role and epoch are on disk, if there is one.
+    settled: bool,
+    /// What the node does: `leading`, `catching up to lead`, `in sync`, …
+    state: &'static str,
+    /// Other nodes of the partition, as a controller named them.
+    peers: Vec<String>,
+    history_id: String,
+    last_version: u64,
+    /// The token of the last version.
+    position: String,
+    /// Version up to which writes are synced to this node's disk; none in memory only.
+    durable_version: Option<u64>,
+    past_histories: Vec<PastStatus>,
+    /// Of a replica.
+    leader: Option<LeaderStatus>,
+    replicas: Vec<ReplicaStatus>,
+    disk: Option<DiskStatus>,
+    memtable_entries: usize,
+    memtable_bytes: usize,
+    levels: Vec<LevelStatus>,
+    wal_segments: usize,
+    wal_bytes: usize,
+    debt: usize,
+    /// The same with large values.
+    log_bytes: usize,
+    pinned_snapshots: usize,
+    /// Bytes that snapshots alone keep alive; of large values at most.
+    pinned_bytes: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PastStatus {
+    history_id: String,
+    end_version: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LeaderStatus {
+    address: Option<String>,
+    state: &'static str,
+    in_sync: bool,
+    /// As last heard; none while it is not connected.
+    version: Option<u64>,
+    lag: Option<u64>,
+    /// Why it is not followed.
+    obstacle: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReplicaStatus {
+    address: String,
+    node_id: String,
+    state: &'static str,
+    sent_version: u64,
+    applied_version: u64,
+    durable_version: u64,
+    snapshot_sent_bytes: u64,
+    silent_ms: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DiskStatus {
+    log_files: usize,
+    log_bytes: u64,
+    checkpoint_version: u64,
+    failure: Option<String>,
+    stall: Option<String>,
+    checkpoints_given_up: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LevelStatus {
+    level: usize,
+    layers: usize,
+    entries: usize,
+    bytes: usize,
+}
+
+impl Api<'_> {
+    pub(crate) fn answer_status(&mut self, reply: Reply<'_>) {
+        let body =
+            serde_json::to_vec(&status_of(self.node, self.now_ms)).expect("plain fields serialize");
+        reply.status(200).content_type(JSON).body(&body);
+    }
+}
+
+fn status_of(node: &Node, now_ms: u64) -> Status {
+    let config = node.config();
+    Status {
+        version: crate::version::VERSION,
+        commit: crate::version::COMMIT,
+        uptime_ms: now_ms,
+        draining: node.is_draining(),
+        config: ConfigStatus {
+            listen: config.listen.to_string(),
+            memtable_bytes: config.memtable_bytes,
+            max_connections: config.max_connections,
+            max_memory_bytes: config.max_memory_bytes,
+            max_upload_bytes: config.max_upload_bytes,
+            slow_request_ms: config.slow_request_ms,
+            idle_timeout_ms: config.idle_timeout_ms,
+            header_timeout_ms: config.header_timeout_ms,
+            max_value_bytes: config.max_value_bytes,
+            max_head_bytes: config.max_head_bytes,
+            token: config.token.is_some(),
+            allowed_hosts: config.allowed_hosts.clone(),
+            allowed_origins: (config.allowed_origins.iter())
+                .map(ToString::to_string)
+                .collect(),
+            durability: if config.data_dir.is_some() {
+                config.fsync.name()
+            } else {
+                "memory"
+            },
+            data_dir: config
+                .data_dir
+                .as_ref()
+                .map(|path| path.display().to_string()),
+            fsync_interval_ms: config.fsync_interval_ms,
+            replication_listen: config.replication_listen.map(|address| address.to_string()),
+            replica_of: config.replica_of.clone(),
+            advertise: config.advertise.clone(),
+            await_assignment: config.await_assignment,
+            min_acks: config.min_acks,
+            read_consistency: config.read_consistency.name(),
+            ack_timeout_ms: config.ack_timeout_ms,
+            wal_retain_bytes: config.wal_retain_bytes,
+        },
+        event_loop: LoopStatus::of(node),
+        partitions: node
+            .partitions()
+            .iter()
+            .map(|partition| PartitionStatus::of(partition, now_ms))
+            .collect(),
+    }
+}
+
+impl LoopStatus {
+    fn of(node: &Node) -> Self {
+        let stats = node.loop_stats;
+        Self {
+            ended_uploads: node.stats.ended_upload_count,
+            ended_downloads: node.stats.ended_download_count,
+            connections: stats.connection_count,
+            connections_max: stats.connection_max,
+            watchers: stats.watcher_count,
+            accepted_connections: stats.accepted_count,
+            refused_connections: stats.refused_count,
+            evicted_connections: stats.evicted_count,
+            replication_connections: stats.link_count,
+            refused_replication_connections: stats.refused_link_count,
+            descriptor_limit: stats.descriptor_limit,
+            requests: stats.request_count,
+            turns: stats.turn_count,
+            longest_turn_us: stats.longest_turn_us,
+            slow_turns: stats.slow_turn_count,
+            longest_slice_us: stats.longest_slice_us,
+        }
+    }
+}
+
+impl PartitionStatus {
+    fn of(partition: &Partition, now_ms: u64) -> Self {
+        let stats = partition.lsm().stats();
+        let meta = partition.roles().meta();
+        Self {
+            id: partition.id(),
+            role: partition.roles().role().name(),
+            epoch: meta.epoch,
+            data_epoch: meta.data_epoch,
+            ordered_epoch: meta.ordered_epoch,
+            settled: partition.roles().is_settled(),
+            state: partition.state_name(),
+            peers: meta.peers.clone(),
+            history_id: partition.history().to_string(),
+            last_version: stats.last_version,
+            position: partition.token_of(stats.last_version).to_string(),
+            durable_version: partition.disk().map(DiskLog::synced_version),
+            past_histories: meta.lineage.past().map(PastStatus::from).collect(),
+            leader: partition
+                .following_stats(now_ms)
+                .map(|stats| LeaderStatus::of(stats, meta, partition, now_ms)),
+            replicas: partition
+                .follower_stats(now_ms)
+                .map(ReplicaStatus::from)
+                .collect(),
+            disk: partition.disk().map(DiskStatus::from),
+            memtable_entries: stats.memtable_entry_count,
+            memtable_bytes: stats.memtable_bytes,
+            levels: stats
+                .levels
+                .iter()
+                .enumerate()
+                .map(LevelStatus::from)
+                .collect(),
+            wal_segments: stats.wal_segment_count,
+            wal_bytes: stats.wal_bytes,
+            debt: stats.debt,
+            log_bytes: stats.log_bytes,
+            pinned_snapshots: partition.lsm().snapshot_count(),
+            pinned_bytes: partition.pinned().total_bytes(),
+        }
+    }
+}
+
+impl From<&PastHistory> for PastStatus {
+    fn from(past: &PastHistory) -> Self {
+        Self {
+            history_id: past.history.to_string(),
+            end_version: past.end_version,
+        }
+    }
+}
+
+impl LeaderStatus {
+    fn of(stats: FollowingStats, meta: &PartitionMeta, partition: &Partition, now_ms: u64) -> Self {
+        Self {
+            address: meta.leader.clone(),
+            state: stats.state,
+            in_sync: stats.sync == Sync::InSync,
+            version: stats.leader_version,
+            lag: lag_of(partition, now_ms),
+            obstacle: stats.obstacle,
+        }
+    }
+}
+
+impl From<FollowerStats> for ReplicaStatus {
+    fn from(stats: FollowerStats) -> Self {
+        Self {
+            address: stats.address,
+            node_id: format!("{:032x}", u128::from_be_bytes(stats.node_id.0)),
+            state: stats.feed.state,
+            sent_version: stats.feed.sent_version,
+            applied_version: stats.feed.applied_version,
+            durable_version: stats.feed.durable_version,
+            snapshot_sent_bytes: stats.feed.snapshot_sent_bytes,
+            silent_ms: stats.feed.silent_ms,
+        }
+    }
+}
+
+impl From<&DiskLog> for DiskStatus {
+    fn from(disk: &DiskLog) -> Self {
+        let stats = disk.stats();
+        Self {
+            log_files: stats.log_file_count,
+            log_bytes: stats.log_bytes,
+            checkpoint_version: stats.checkpoint_version,
+            failure: disk.failure().map(ToString::to_string),
+            stall: disk.stall().map(ToString::to_string),
+            checkpoints_given_up: disk.given_up_count(),
+        }
+    }
+}
+
+impl From<(usize, &LevelStats)> for LevelStatus {
+    fn from((level, stats): (usize, &LevelStats)) -> Self {
+        let LevelStats {
+            layer_count,
+            entry_count,
+            footprint,
+        } = *stats;
+        Self {
+            level,
+            layers: layer_count,
+            entries: entry_count,
+            bytes: footprint.total_bytes(),
+        }
+    }
+}

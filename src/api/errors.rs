@@ -1,0 +1,163 @@
+//! Refusals that several endpoints share, and how a refusal is answered.
+
+use crate::http::{Refusal, Reply};
+use crate::node::Unavailable;
+use crate::partition::Wait;
+use crate::storage::StorageError;
+
+#[cold]
+pub(crate) fn unavailable(reason: Unavailable) -> Refusal {
+    match reason {
+        Unavailable::Unknown(id) => {
+            let message =
+                format!("partition {id} is not on this node: GET /health lists those that are");
+            Refusal::new(404, "partition_not_found", message)
+        }
+        Unavailable::Unassigned => unassigned(),
+        Unavailable::Unnamed => {
+            let message = "this node has several partitions: name one by X-Partition-ID";
+            Refusal::new(404, "partition_not_found", message)
+        }
+        Unavailable::Loading(progress) => {
+            let message = format!("the node is loading its data ({progress}): try again");
+            Refusal::new(503, "loading", message)
+        }
+    }
+}
+
+/// What a connection beyond the limit gets.
+#[cold]
+pub fn too_many_connections() -> Refusal {
+    let message =
+        "too many connections: close some, or start the node with a higher --max-connections";
+    Refusal::new(503, "too_many_connections", message)
+}
+
+#[cold]
+pub(crate) fn unassigned() -> Refusal {
+    Refusal::new(
+        503,
+        "unassigned",
+        "this node waits for a controller to give it a role: POST /partition/assign",
+    )
+}
+
+#[cold]
+pub(crate) fn changing() -> Refusal {
+    Refusal::new(
+        503,
+        "role_changing",
+        "the role of this node is changing: try again",
+    )
+}
+
+#[cold]
+pub(crate) fn memory_limit() -> Refusal {
+    let message = "more memory is in use than --max-memory allows: delete something, or wait until \
+                   merging has freed some";
+    Refusal::new(507, "memory_limit", message)
+}
+
+/// A leader takes no writes before it has what its peers hold.
+#[cold]
+pub(crate) fn taking_over() -> Refusal {
+    let message = "this node is to lead, and is still catching up with the other nodes: nothing \
+                   was done, try again";
+    Refusal::new(503, "catching_up", message)
+}
+
+/// Writes belong to the leader.
+#[cold]
+pub(crate) fn not_leader(leader: Option<&str>) -> Refusal {
+    let refusal = |message: String| Refusal::new(421, "not_leader", message);
+    match leader {
+        Some(leader) => refusal(format!(
+            "this node is a replica: send writes to its leader, {leader}"
+        ))
+        .with_header("X-Leader", leader),
+        None => refusal(
+            "this node leads no more, and has not heard who does: ask the controller".to_owned(),
+        ),
+    }
+}
+
+/// What a write gets whose reply waited for the disk when that failed, or had no room.
+#[cold]
+pub fn storage_failed(error: &StorageError) -> Refusal {
+    storage_refusal(error, "This one is not confirmed: it may be there later")
+}
+
+/// What a write gets that comes after that.
+#[cold]
+pub(crate) fn storage_refused(error: &StorageError) -> Refusal {
+    storage_refusal(error, "Nothing was done")
+}
+
+pub(crate) fn storage_refusal(error: &StorageError, outcome: &str) -> Refusal {
+    if error.is_passing() {
+        let message =
+            format!("writes wait, and go on by themselves once they can: {error}. {outcome}");
+        return Refusal::new(503, "storage_stalled", message);
+    }
+    let message = format!("writes are off until the node is restarted: {error}. {outcome}");
+    Refusal::new(503, "storage_failed", message)
+}
+
+/// Answers with a refusal and the headers that its status calls for.
+#[cold]
+pub(crate) fn refuse(reply: Reply<'_>, refusal: &Refusal) {
+    match (refusal.status, &refusal.header) {
+        (401, None) => reply
+            .status(401)
+            .header("WWW-Authenticate", "Bearer")
+            .error(refusal),
+        (503, None) => reply.status(503).header("Retry-After", "1").error(refusal),
+        _ => reply.error(refusal),
+    }
+}
+
+/// What a request gets whose reply waits for something that will not come.
+#[cold]
+pub fn deferred_failed(wait: Wait) -> Refusal {
+    match wait {
+        Wait::Disk { .. } | Wait::Acks { .. } => role_changed(),
+        Wait::Read { .. } => {
+            let message = "this node leads no more: what was read may be out of date; read it from \
+                           the new leader";
+            Refusal::new(503, "role_changing", message)
+        }
+        Wait::Settled { .. } | Wait::Removed => {
+            let message = "the partition was given up before this was done: ask for its state, and \
+                           order again";
+            Refusal::new(409, "superseded", message)
+        }
+    }
+}
+
+/// What a write gets that was waiting when the node ceased to lead.
+#[cold]
+fn role_changed() -> Refusal {
+    let message = "applied here, but this node leads no more: whether the write lasts is not \
+                   known; read it from the new leader";
+    Refusal::new(504, "role_changed", message)
+}
+
+/// What a write gets that replicas have not confirmed in time.
+#[cold]
+pub fn acks_timeout(timeout_ms: u64) -> Refusal {
+    let message = format!(
+        "applied here, and not confirmed by enough replicas within {timeout_ms} ms: it may last or \
+         be lost if this node fails; GET /status shows the replicas"
+    );
+    Refusal::new(504, "acks_timeout", message)
+}
+
+/// What a read gets that shows what replicas have not confirmed in time.
+#[cold]
+pub fn unconfirmed(timeout_ms: u64) -> Refusal {
+    let message = format!(
+        "what this read would show was not confirmed by enough replicas within {timeout_ms} ms: \
+         try again, or read with ?consistency=local; GET /status shows the replicas"
+    );
+    Refusal::new(503, "unconfirmed", message)
+}

@@ -1,0 +1,348 @@
+//! The list of metrics, a row each: kind, name, where its samples come from, what it means. The
+//! README says which deserve an alert.
+//!
+//! Invariants:
+//! 1. Each name is there once, and no two samples of a family have the same labels.
+//! 2. What there is once a partition is told by partition, so that its text can be cut there.
+//!
+//! Replicas are told by node and address: a node that has connected anew may be there twice, on two
+//! addresses.
+
+use std::fmt::{self, Display};
+
+use crate::api::request::route::Group;
+use crate::api::request_labels::endpoints;
+use crate::lsm::LevelStats;
+use crate::metrics::{Exposition, GateKind, Kind, Label};
+use crate::node::SLOW_TURN_US;
+use crate::partition::FollowerStats;
+use crate::storage::Role;
+
+use super::report::{PartitionReport, Report};
+
+/// A metric; `R` is what its samples come from.
+pub(crate) struct Family<R: 'static> {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) help: &'static str,
+    pub(crate) samples: fn(&R, &mut Exposition<'_>),
+}
+
+/// Rows are `Kind "name" form(value) "help";`. Forms: `number`; `number_if`, which may be none;
+/// `seconds`, of microseconds; `histogram`; `samples`, which writes them itself.
+macro_rules! families {
+    ($list:ident, |$report:ident: &$type:ty, $text:ident| $labels:expr;
+        $($kind:ident $name:literal $form:ident($value:expr) $help:literal;)*) => {
+        pub(crate) const $list: &[Family<$type>] = &[$(Family {
+            name: $name,
+            kind: Kind::$kind,
+            help: $help,
+            samples: |$report, $text| families!(@$form $text, $labels, $value),
+        },)*];
+    };
+    (@number $text:ident, $labels:expr, $value:expr) => { $text.sample(&$labels, $value) };
+    (@number_if $text:ident, $labels:expr, $value:expr) => {
+        if let Some(value) = $value {
+            $text.sample(&$labels, value);
+        }
+    };
+    (@seconds $text:ident, $labels:expr, $value:expr) => { $text.seconds(&$labels, $value) };
+    (@histogram $text:ident, $labels:expr, $value:expr) => { $text.histogram(&$labels, $value) };
+    (@samples $text:ident, $labels:expr, $value:expr) => { $value };
+}
+
+// The turn that counts as slow is named in a help text.
+const _: () = assert!(SLOW_TURN_US == 2_000);
+
+families! { OF_NODE, |node: &Report, text| [];
+    Gauge "build_info" samples(build_info(node, text))
+        "Version and commit of the program; always 1.";
+    Gauge "process_start_time_seconds" seconds(node.stats.started_unix_ms * 1_000)
+        "When the process started, in seconds since 1970.";
+    Counter "clock_steps_total" number(node.stats.clock_step_count)
+        "How often the system's clock was set while the node ran.";
+    Gauge "clock_away_seconds" seconds(node.stats.clock_away_ms * 1_000)
+        "How far the system's clock is from the time that times to live go by; the node follows \
+         it slowly.";
+    Gauge "loading" number(u8::from(node.is_loading))
+        "1 while the node reads its data and answers no requests for keys.";
+    Gauge "draining" number(u8::from(node.is_draining))
+        "1 while the node is stopping.";
+    Counter "requests_total" samples(requests(node, text))
+        "Answers by path and status; other: not a path of the API; invalid: not HTTP, or not in \
+         time.";
+    Histogram "request_seconds" samples(durations(node, text))
+        "From the turn in which a request came to the write of its answer, waits for disk and \
+         replicas included.";
+    Counter "slow_requests_total" number(node.stats.slow_request_count)
+        "Requests that took longer than --slow-request-ms.";
+    Counter "http_received_bytes_total" number(node.stats.received_bytes)
+        "Bytes read from HTTP connections.";
+    Counter "http_sent_bytes_total" number(node.stats.sent_bytes)
+        "Bytes written to HTTP connections.";
+    Gauge "connections" number(node.loop_stats.connection_count)
+        "HTTP connections open now.";
+    Counter "accepted_connections_total" number(node.loop_stats.accepted_count)
+        "HTTP connections that came, those turned away included.";
+    Counter "refused_connections_total" number(node.loop_stats.refused_count)
+        "HTTP connections turned away because there were too many, or lost before they were taken \
+         in.";
+    Counter "evicted_connections_total" number(node.loop_stats.evicted_count)
+        "Idle HTTP connections closed to make room for others.";
+    Gauge "connections_max" number(node.loop_stats.connection_max)
+        "HTTP connections that may be open, by --max-connections and the limit on descriptors.";
+    Gauge "replication_connections" number(node.loop_stats.link_count)
+        "Replication connections open now, in both directions.";
+    Gauge "replication_strangers" number(node.loop_stats.stranger_count)
+        "Connections to the replication port that have not said hello yet.";
+    Counter "refused_replication_connections_total" number(node.loop_stats.refused_link_count)
+        "Connections to the replication port that ended without becoming that of a replica.";
+    Gauge "descriptor_limit" number(node.loop_stats.descriptor_limit)
+        "File descriptors that the process may have open.";
+    Histogram "loop_turn_seconds" histogram(&node.stats.turns)
+        "Processor time of the turns of the loop, polls included: what a request that comes \
+         meanwhile waits for.";
+    Gauge "loop_longest_turn_seconds" seconds(node.loop_stats.longest_turn_us)
+        "Processor time of the longest turn since the start.";
+    Counter "loop_slow_turns_total" number(node.loop_stats.slow_turn_count)
+        "Turns of more than 2 ms of processor time.";
+    Histogram "loop_slice_seconds" histogram(&node.stats.slices)
+        "Processor time of slices of maintenance.";
+    Gauge "loop_longest_slice_seconds" seconds(node.loop_stats.longest_slice_us)
+        "Processor time of the longest slice of maintenance since the start.";
+    Gauge "held_replies" number(node.stats.held_reply_count)
+        "Replies that wait now for the disk, for replicas or for a change of role.";
+    Histogram "gate_wait_seconds" samples(gate_waits(node, text))
+        "How long connections waited with the replies they held back, by what they waited for.";
+    Histogram "log_sync_seconds" histogram(&node.stats.log_syncs)
+        "Syncs of the log that commits waited for, measured on the disk thread.";
+    Counter "replication_received_bytes_total" number(node.stats.link_received_bytes)
+        "Bytes read from leaders and replicas.";
+    Counter "replication_sent_bytes_total" number(node.stats.link_sent_bytes)
+        "Bytes made for leaders and replicas.";
+    Gauge "upload_claimed_bytes" number(node.upload_claimed_bytes)
+        "Memory that request bodies on their way claim: what they say they will take, or have \
+         taken.";
+    Counter "ended_uploads_total" number(node.stats.ended_upload_count)
+        "Uploads ended because memory was short and they were among the slowest.";
+    Counter "ended_downloads_total" number(node.stats.ended_download_count)
+        "Answers cut off because memory was short and their readers were slow, or did not read at \
+         all.";
+    Gauge "resident_memory_bytes" number_if(node.resident_bytes)
+        "Memory of the process as the system counts it.";
+    Gauge "allocated_memory_bytes" number(node.allocated_bytes)
+        "Memory allocated by the process: what --max-memory limits.";
+    Gauge "memory_limit_bytes" number(node.memory_limit_bytes)
+        "The limit set by --max-memory, above which sets are refused; 0: none.";
+    Gauge "watchers" number(node.loop_stats.watcher_count)
+        "Requests that are being told of changes.";
+    Gauge "memory_bytes" samples(memory(node, text))
+        "Memory by owner. Log is what only replicas need; large values count once for each layer \
+         they are in; indexes of memtables do not count.";
+}
+
+families! { OF_PARTITION, |partition: &PartitionReport, text| [id(partition)];
+    Gauge "role" samples(roles(partition, text))
+        "1 for the role that the partition has.";
+    Gauge "epoch" number(partition.epoch)
+        "The epoch in force.";
+    Gauge "last_version" number(partition.engine.last_version)
+        "Version of the newest write.";
+    Gauge "durable_version" number_if(partition.durable_version)
+        "Version up to which writes are synced to this node's disk.";
+    Gauge "memtable_bytes" number(partition.engine.memtable_bytes)
+        "Log in the active memtable, large values included.";
+    Gauge "memtable_entries" number(partition.engine.memtable_entry_count)
+        "Keys in the active memtable, deleted ones included.";
+    Gauge "frozen_memtables"
+        number(partition.engine.levels.first().map_or(0, |frozen| frozen.layer_count))
+        "Memtables that wait to be flushed.";
+    Gauge "level_layers" samples(levels(partition, text, |level| level.layer_count))
+        "Immutable layers by level; 0: frozen memtables, the highest: the bottom.";
+    Gauge "level_entries" samples(levels(partition, text, |level| level.entry_count))
+        "Entries by level, deleted and overwritten ones included.";
+    Gauge "level_bytes" samples(levels(partition, text, |level| level.footprint.total_bytes()))
+        "Bytes by level, large values included.";
+    Gauge "merge_debt" number(partition.engine.debt)
+        "Work that merges still have to do, in units of about a byte moved.";
+    Gauge "log_segments" number(partition.engine.wal_segment_count)
+        "Segments of log in memory.";
+    Gauge "log_memory_bytes" number(partition.engine.log_bytes)
+        "Log in memory, that of memtables and large values included.";
+    Gauge "snapshots" number(partition.snapshots.live_count)
+        "Snapshots that are held: backups, checkpoints and replicas on their way.";
+    Gauge "pinned_bytes" samples(pinned(partition, text))
+        "What snapshots alone keep alive: data that was overwritten or merged since, until it is \
+         freed. Large values at most: newer layers may share them.";
+    Counter "log_writes_total" number_if(partition.disk.as_ref().map(|disk| disk.written.count))
+        "Batches written to the log on disk.";
+    Counter "log_written_bytes_total"
+        number_if(partition.disk.as_ref().map(|disk| disk.written.bytes))
+        "Bytes written to the log on disk, zeros ahead of it included.";
+    Gauge "log_files" number_if(partition.disk.as_ref().map(|disk| disk.log_file_count))
+        "Files of the log on disk.";
+    Gauge "log_file_bytes" number_if(partition.disk.as_ref().map(|disk| disk.log_bytes))
+        "Bytes in them.";
+    Gauge "checkpoint_version"
+        number_if(partition.disk.as_ref().map(|disk| disk.checkpoint_version))
+        "Version of the newest checkpoint; 0: there is none.";
+    Gauge "storage_failed"
+        number_if(partition.disk.as_ref().map(|_| u8::from(partition.has_failed)))
+        "1 once the disk has failed: no writes until the node is restarted.";
+    Gauge "storage_stalled"
+        number_if(partition.disk.as_ref().map(|_| u8::from(partition.is_stalled)))
+        "1 while writes wait for room on the disk, or for file descriptors.";
+    Counter "checkpoints_given_up_total" number_if(partition.checkpoints_given_up)
+        "Checkpoints that could not be written, for lack of room as a rule.";
+    Gauge "in_sync" number_if(partition.is_in_sync.map(u8::from))
+        "Of a replica: 1 once it has caught up with its leader.";
+    Gauge "leader_connected"
+        number_if(partition.is_in_sync.map(|_| u8::from(partition.lag.is_some())))
+        "Of a replica: 1 while its leader is connected.";
+    Gauge "leader_lag_versions" number_if(partition.lag)
+        "Of a replica: versions that it is behind its leader, while that is connected.";
+    Gauge "replicas" number(partition.replicas.len())
+        "Replicas that are connected.";
+    Gauge "replica_lag_versions" samples(replica_lags(partition, text))
+        "Versions that a replica is behind; state is log, or snapshot while it gets one.";
+    Gauge "replica_durable_lag_versions" samples(replica_durable_lags(partition, text))
+        "Versions that a replica does not hold yet as its clients are promised.";
+    Gauge "replica_silent_seconds" samples(replica_silences(partition, text))
+        "Time since a replica was heard.";
+    Counter "snapshots_sent_total" number(partition.snapshots.sent_count)
+        "Snapshots begun for replicas.";
+    Counter "snapshots_received_total" number(partition.snapshots.received_count)
+        "Snapshots received whole from leaders.";
+}
+
+fn build_info(_node: &Report, text: &mut Exposition<'_>) {
+    let (version, commit) = (
+        crate::version::VERSION,
+        crate::version::COMMIT.unwrap_or(""),
+    );
+    text.sample(&[("version", &version), ("commit", &commit)], 1);
+}
+
+fn requests(node: &Report, text: &mut Exposition<'_>) {
+    for (endpoint, route) in endpoints() {
+        for (status, count) in node.stats.requests.counts(endpoint) {
+            text.sample(&[("route", &route), ("code", &status)], count);
+        }
+    }
+}
+
+fn durations(node: &Report, text: &mut Exposition<'_>) {
+    for (group, name) in Group::NAMES {
+        let durations = node.stats.requests.durations(group.number());
+        text.histogram(&[("group", &name)], durations);
+    }
+}
+
+fn gate_waits(node: &Report, text: &mut Exposition<'_>) {
+    for kind in GateKind::ALL {
+        let waits = &node.stats.gate_waits[kind as usize];
+        text.histogram(&[("kind", &kind.name())], waits);
+    }
+}
+
+fn memory(node: &Report, text: &mut Exposition<'_>) {
+    let sum =
+        |bytes: fn(&PartitionReport) -> usize| node.partitions.iter().map(bytes).sum::<usize>();
+    for (owner, bytes) in [
+        (
+            "memtables",
+            sum(|partition| partition.engine.memtables.bytes),
+        ),
+        ("runs", sum(|partition| partition.engine.runs.bytes)),
+        (
+            "large_values",
+            sum(|partition| {
+                partition.engine.memtables.large_bytes + partition.engine.runs.large_bytes
+            }),
+        ),
+        ("log", sum(|partition| partition.engine.retained_log_bytes)),
+        ("snapshots", sum(|partition| partition.pinned.bytes)),
+        (
+            "connections",
+            node.stats.connection_bytes + node.stats.connection_table_bytes,
+        ),
+    ] {
+        text.sample(&[("owner", &owner)], bytes);
+    }
+}
+
+fn id(partition: &PartitionReport) -> Label<'_> {
+    ("partition", &partition.id)
+}
+
+fn roles(partition: &PartitionReport, text: &mut Exposition<'_>) {
+    for role in [Role::Unassigned, Role::Leader, Role::Replica] {
+        let is_role = u8::from(partition.role == role);
+        text.sample(&[id(partition), ("role", &role.name())], is_role);
+    }
+}
+
+fn levels(
+    partition: &PartitionReport,
+    text: &mut Exposition<'_>,
+    number: fn(&LevelStats) -> usize,
+) {
+    for (level, stats) in partition.engine.levels.iter().enumerate() {
+        text.sample(&[id(partition), ("level", &level)], number(stats));
+    }
+}
+
+fn pinned(partition: &PartitionReport, text: &mut Exposition<'_>) {
+    let pinned = partition.pinned;
+    text.sample(&[id(partition), ("what", &"data")], pinned.bytes);
+    let labels = [id(partition), ("what", &"large_values")];
+    text.sample(&labels, pinned.large_bytes);
+}
+
+fn replica_lags(partition: &PartitionReport, text: &mut Exposition<'_>) {
+    let last_version = partition.engine.last_version;
+    for replica in &partition.replicas {
+        let name = NodeName(replica.node_id.0);
+        let [id, node, address] = replica_labels(partition, &name, replica);
+        let lag = last_version.saturating_sub(replica.feed.applied_version);
+        text.sample(&[id, node, address, ("state", &replica.feed.state)], lag);
+    }
+}
+
+fn replica_durable_lags(partition: &PartitionReport, text: &mut Exposition<'_>) {
+    let last_version = partition.engine.last_version;
+    for replica in &partition.replicas {
+        let lag = last_version.saturating_sub(replica.feed.durable_version);
+        let name = NodeName(replica.node_id.0);
+        text.sample(&replica_labels(partition, &name, replica), lag);
+    }
+}
+
+fn replica_silences(partition: &PartitionReport, text: &mut Exposition<'_>) {
+    for replica in &partition.replicas {
+        let silent_us = replica.feed.silent_ms.saturating_mul(1_000);
+        let name = NodeName(replica.node_id.0);
+        text.seconds(&replica_labels(partition, &name, replica), silent_us);
+    }
+}
+
+fn replica_labels<'r>(
+    partition: &'r PartitionReport,
+    name: &'r NodeName,
+    replica: &'r FollowerStats,
+) -> [Label<'r>; 3] {
+    [
+        id(partition),
+        ("replica", name),
+        ("address", &replica.address),
+    ]
+}
+
+/// The identity of a node, as `/status` shows it.
+struct NodeName([u8; 16]);
+
+impl Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}

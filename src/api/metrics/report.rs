@@ -1,0 +1,90 @@
+//! The statistics of a node as of one moment: what `/metrics` tells.
+
+use crate::lsm::{Footprint, LevelStats, Stats};
+use crate::metrics::NodeStats;
+use crate::node::{LoopStats, Node};
+use crate::partition::{DiskLog, FollowerStats, Partition, SnapshotStats};
+use crate::storage::{Role, StoreStats};
+
+use crate::api::endpoint::health::lag_of;
+
+/// Statistics of a node as of one moment.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) stats: NodeStats,
+    pub(crate) loop_stats: LoopStats,
+    pub(crate) resident_bytes: Option<u64>,
+    pub(crate) allocated_bytes: usize,
+    /// 0: none.
+    pub(crate) memory_limit_bytes: usize,
+    pub(crate) upload_claimed_bytes: usize,
+    pub(crate) is_loading: bool,
+    pub(crate) is_draining: bool,
+    pub(crate) partitions: Vec<PartitionReport>,
+}
+
+/// Statistics of a partition as of the same moment.
+#[derive(Debug)]
+pub(crate) struct PartitionReport {
+    pub(crate) id: u32,
+    pub(crate) role: Role,
+    pub(crate) epoch: u64,
+    pub(crate) engine: Stats,
+    pub(crate) pinned: Footprint,
+    pub(crate) snapshots: SnapshotStats,
+    /// Of one that is kept on disk.
+    pub(crate) disk: Option<StoreStats>,
+    pub(crate) durable_version: Option<u64>,
+    pub(crate) has_failed: bool,
+    pub(crate) is_stalled: bool,
+    pub(crate) checkpoints_given_up: Option<u64>,
+    /// Of a replica.
+    pub(crate) is_in_sync: Option<bool>,
+    pub(crate) lag: Option<u64>,
+    pub(crate) replicas: Vec<FollowerStats>,
+}
+
+impl PartitionReport {
+    fn of(partition: &Partition, now_ms: u64) -> Self {
+        let role = partition.roles().role();
+        let mut engine = partition.lsm().stats();
+        // Levels that are empty are told, too, down to the bottom.
+        engine
+            .levels
+            .resize(engine.bottom_level + 1, LevelStats::default());
+        Self {
+            id: partition.id(),
+            role,
+            epoch: partition.roles().meta().epoch,
+            engine,
+            pinned: partition.pinned(),
+            snapshots: partition.snapshot_stats(),
+            disk: partition.disk().map(DiskLog::stats),
+            durable_version: partition.disk().map(DiskLog::synced_version),
+            has_failed: partition.disk().and_then(DiskLog::failure).is_some(),
+            is_stalled: partition.disk().and_then(DiskLog::stall).is_some(),
+            checkpoints_given_up: partition.disk().map(DiskLog::given_up_count),
+            is_in_sync: (role == Role::Replica).then(|| partition.is_in_sync()),
+            lag: lag_of(partition, now_ms),
+            replicas: partition.follower_stats(now_ms).collect(),
+        }
+    }
+}
+
+impl Report {
+    /// That of the present moment.
+    pub(crate) fn of(node: &Node, now_ms: u64) -> Self {
+        let of = |partition| PartitionReport::of(partition, now_ms);
+        Self {
+            stats: node.stats.clone(),
+            loop_stats: node.loop_stats,
+            resident_bytes: crate::storage::resident_bytes(),
+            allocated_bytes: node.used_bytes(),
+            memory_limit_bytes: node.config().max_memory_bytes.unwrap_or(0),
+            upload_claimed_bytes: node.bodies.claimed_bytes(),
+            is_loading: node.loading().is_some(),
+            is_draining: node.is_draining(),
+            partitions: node.partitions().iter().map(of).collect(),
+        }
+    }
+}

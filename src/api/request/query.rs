@@ -1,0 +1,224 @@
+//! Keys and parameters in the address.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::http::{Refusal, Target};
+use crate::lsm::KEY_MAX_BYTES;
+
+use crate::api::request::params::{Param, ParamSet};
+use crate::api::request::percent::{BadEscape, Plus, decode};
+use crate::api::request::values::number;
+
+/// A raw query string.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Query<'b> {
+    raw: &'b [u8],
+    is_literal: bool,
+    /// The parameters that may be in it; it is not searched for others.
+    params: ParamSet,
+}
+
+impl<'b> Query<'b> {
+    /// The query of a request, without its `?`.
+    #[inline]
+    pub(crate) fn new(target: Target<'b>) -> Self {
+        Self::with(target, ParamSet::ALL)
+    }
+
+    /// The same, of which it is known which parameters are in it.
+    #[inline]
+    pub(crate) fn with(target: Target<'b>, params: ParamSet) -> Self {
+        Self {
+            raw: target.query.unwrap_or_default(),
+            is_literal: target.is_literal,
+            params,
+        }
+    }
+
+    /// Decoded names and raw values, in order. A name that cannot be decoded is as it came.
+    #[inline]
+    pub(crate) fn pairs(self) -> impl Iterator<Item = (Cow<'b, [u8]>, &'b [u8])> {
+        let mut rest = Some(self.raw);
+        std::iter::from_fn(move || {
+            loop {
+                let text = rest?;
+                let pair;
+                (pair, rest) = match memchr::memchr(b'&', text) {
+                    Some(at) => (&text[..at], Some(&text[at + 1..])),
+                    None => (text, None),
+                };
+                let (name, value) = match memchr::memchr(b'=', pair) {
+                    Some(at) => (&pair[..at], &pair[at + 1..]),
+                    // Nothing between two `&`: nothing was meant.
+                    None if pair.is_empty() => continue,
+                    None => (pair, &[][..]),
+                };
+                let decoded = decode(name, Plus::Space, self.is_literal);
+                return Some((decoded.unwrap_or(Cow::Borrowed(name)), value));
+            }
+        })
+    }
+
+    /// The decoded value of a parameter, if it is there. One that is there twice is refused.
+    #[inline]
+    pub(crate) fn get(self, param: Param) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
+        // Most requests have none: nothing is called then.
+        if !self.params.has(param) {
+            return Ok(None);
+        }
+        self.find(param)
+    }
+
+    #[inline(never)]
+    fn find(self, param: Param) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
+        let name = param.name();
+        let mut found = None;
+        for (other, value) in self.pairs() {
+            if *other == *name.as_bytes() && found.replace(value).is_some() {
+                return Err(bad_query(format!("?{name}= is there twice: send it once")));
+            }
+        }
+        let Some(raw) = found else { return Ok(None) };
+        decode(raw, Plus::Space, self.is_literal).map(Some).map_err(|BadEscape| {
+            bad_query(format!(
+                "?{name}= has a % that is not followed by two hexadecimal digits: send %25 for a \
+                 percent sign"
+            ))
+        })
+    }
+
+    /// The bytes that a parameter holds, if it is there; as base64 if another one says so.
+    pub(crate) fn bytes(
+        self,
+        param: Param,
+        encoding_param: Param,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        let value = self.get(param)?;
+        match (value, self.get(encoding_param)?.as_deref()) {
+            (value, None | Some(b"utf-8")) => Ok(value.map(Cow::into_owned)),
+            (None, Some(b"base64")) => Ok(None),
+            (Some(value), Some(b"base64")) => STANDARD.decode(&value[..]).map(Some).map_err(|_| {
+                bad_query(format!(
+                    "?{}= is not base64: percent-encode it, + as %2B",
+                    param.name()
+                ))
+            }),
+            _ => Err(bad_query(format!(
+                "?{}= must be base64, or left out",
+                encoding_param.name()
+            ))),
+        }
+    }
+
+    /// Whether a parameter is true or false, if it is there.
+    pub(crate) fn flag(self, param: Param) -> Result<Option<bool>, Refusal> {
+        match self.get(param)?.as_deref() {
+            None => Ok(None),
+            Some(b"true" | b"1") => Ok(Some(true)),
+            Some(b"false" | b"0") => Ok(Some(false)),
+            Some(_) => Err(bad_query(format!(
+                "?{}= must be true or false",
+                param.name()
+            ))),
+        }
+    }
+
+    /// The number that a parameter holds, if it is there; `meaning` says what is wanted.
+    pub(crate) fn number(self, param: Param, meaning: &str) -> Result<Option<u64>, Refusal> {
+        let Some(value) = self.get(param)? else {
+            return Ok(None);
+        };
+        number(&value)
+            .map(Some)
+            .ok_or_else(|| bad_query(format!("?{}= must be {meaning}: a number", param.name())))
+    }
+}
+
+/// The key of a `/kv/{key}` path, given the part behind `/kv/`.
+#[inline]
+pub(crate) fn decode_path_key(raw: &[u8], is_literal: bool) -> Result<Cow<'_, [u8]>, Refusal> {
+    decode(raw, Plus::Plus, is_literal).map_err(|BadEscape| {
+        let message = "the path has a % that is not followed by two hexadecimal digits: send %25 \
+                       for a percent sign";
+        Refusal::new(400, "bad_path", message)
+    })
+}
+
+/// Refuses keys that are empty or too long; every way in comes by here.
+#[inline]
+pub(crate) fn check_key(key: &[u8]) -> Result<(), Refusal> {
+    match key.len() {
+        0 => Err(Refusal::new(
+            400,
+            "key_empty",
+            "the key is empty: a key has 1 to 4096 bytes",
+        )),
+        1..=KEY_MAX_BYTES => Ok(()),
+        _ => Err(key_too_long()),
+    }
+}
+
+/// The refusal of a key that is known to be too long before all of it is there.
+#[cold]
+pub(crate) fn key_too_long() -> Refusal {
+    Refusal::new(
+        414,
+        "key_too_long",
+        "the key is too long: a key has 1 to 4096 bytes",
+    )
+}
+
+#[cold]
+fn bad_query(message: String) -> Refusal {
+    Refusal::new(400, "bad_query", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_found_and_decoded() {
+        for (query, expected) in [
+            ("key=a", Ok(Some("a"))),
+            ("other=1&key=a+b%20c&keys=2", Ok(Some("a b c"))),
+            ("key=a=b", Ok(Some("a=b"))),
+            ("key=", Ok(Some(""))),
+            ("key", Ok(Some(""))),
+            ("akey=1&keyb=2", Ok(None)),
+            ("k%65y=a", Ok(Some("a"))),
+            ("%6Bey=a&key=b", Err(400)),
+            ("", Ok(None)),
+            ("key=a&key=a", Err(400)),
+            ("key=%f", Err(400)),
+        ] {
+            let target = Target {
+                path: b"/",
+                query: Some(query.as_bytes()),
+                is_literal: false,
+            };
+            let found = Query::new(target).get(Param::Key);
+            let found = found
+                .map(|value| value.map(Cow::into_owned))
+                .map_err(|refusal| refusal.status);
+            assert_eq!(
+                found,
+                expected.map(|value| value.map(|text| text.as_bytes().to_vec())),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_have_one_to_4096_bytes() {
+        assert!(check_key(b"k").is_ok() && check_key(&[0; KEY_MAX_BYTES]).is_ok());
+        assert_eq!(check_key(b"").map_err(|refusal| refusal.status), Err(400));
+        assert_eq!(
+            check_key(&[0; KEY_MAX_BYTES + 1]).map_err(|refusal| refusal.status),
+            Err(414)
+        );
+    }
+}
