@@ -49,22 +49,24 @@
 //!
 //! 1. `reactor/mod.rs`: `run` wakes up; `note_events` puts the connection on the ready queue.
 //! 2. `reactor/lanes.rs`: `visit_ready` reads several sessions (`reactor/session.rs`) and has the
-//!    keys that their requests are about fetched into the processor's cache (`api/ahead.rs`,
-//!    `lsm/lookup_cache.rs`).
+//!    keys that their requests are about fetched into the processor's cache
+//!    (`api/endpoint/lookahead.rs`, `lsm/lookup_cache.rs`).
 //! 3. `http/connection.rs` finds the head (`http/head_reader.rs`, `http/request.rs`) and calls
-//!    `Api::begin` (`api/mod.rs`).
-//! 4. `api/route.rs` names the route, `api/guard.rs` checks the sender, `api/takes.rs` what the
-//!    request says, and `api/kv.rs` answers: `Partition::get`, then `Lsm::get`
-//!    (`lsm/engine/mod.rs`), which asks the memtable and then the layers, newest first.
+//!    `Api::begin` (`api/dispatch.rs`).
+//! 4. `api/request/route.rs` names the route, `api/request/access_policy.rs` checks the sender,
+//!    `api/request/takes.rs` what the request says, and `api/endpoint/kv.rs` answers:
+//!    `Partition::get`, then `Lsm::get` (`lsm/engine/mod.rs`), which asks the memtable and then the
+//!    layers, newest first.
 //! 5. The answer goes into the session's output (`http/output.rs`) and is sent at the end of the
 //!    visit.
 //!
 //! # How a write travels
 //!
-//! 1. As a read, up to `api/kv.rs`; a body that is not there yet is collected (`api/intake.rs`).
+//! 1. As a read, up to `api/endpoint/kv.rs`; a body that is not there yet is collected
+//!    (`api/body/request_body.rs`).
 //! 2. `Partition::set` (`partition/mod.rs`) checks role, conditions and room. `Lsm::set` appends a
 //!    record to the log (`lsm/log/wal.rs`) and points the memtable's index at it.
-//! 3. The reply waits in the session's output if it promises more than memory: `api/promise.rs`
+//! 3. The reply waits in the session's output if it promises more than memory: `api/effects.rs`
 //!    says for what, `reactor/gates.rs` which session waits for it.
 //! 4. `partition/disk_log.rs` hands the new records to the disk thread (`storage/thread.rs`), which
 //!    writes and syncs them (`storage/log_writer.rs`) and reports the version.

@@ -277,11 +277,11 @@ fn the_checks_can_fail() {
         ("src/lsm/mod.rs", "use crate::lsm::chunk;\n", 0),
         ("src/http/body.rs", "fn f() { crate::lsm::g() }\n", 1),
         (
-            "src/api/kv.rs",
+            "src/api/endpoint/kv.rs",
             "use crate::lsm::Lsm; // not crate::main::x\n",
             0,
         ),
-        ("src/api/kv.rs", "use crate::{lsm, http};\n", 1),
+        ("src/api/endpoint/kv.rs", "use crate::{lsm, http};\n", 1),
         (
             "src/lsm/mod.rs",
             "#[cfg(test)]\nmod tests {\n use crate::api::Api;\n}\n",

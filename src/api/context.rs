@@ -113,9 +113,7 @@ impl<'n> Api<'n> {
         match partition.write_obstacle() {
             Some(error) => Err(storage_refused(error)),
             None if roles.is_taking_over() => Err(taking_over()),
-            None if roles.role() != Role::Leader => {
-                Err(not_leader(roles.meta().leader.as_deref()))
-            }
+            None if roles.role() != Role::Leader => Err(not_leader(roles.meta().leader.as_deref())),
             None if !roles.is_settled() => Err(changing()),
             None => Ok(partition),
         }

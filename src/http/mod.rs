@@ -12,7 +12,7 @@
 //! | `output.rs` | what waits to be sent: bytes, shared values, a generated body |
 //! | `response.rs` | responses, rendered into an output |
 //! | `handler.rs` | what answers requests and collects bodies, as traits; the limits they work within |
-//! | `incoming.rs` | a request body on its way into what collects it |
+//! | `incoming_body.rs` | a request body on its way into what collects it |
 //! | `connection.rs` | the state machine of one connection, which brings all of it together |
 //!
 //! Invariants:

@@ -13,7 +13,7 @@
 //!    of log and for [`LOOKUPS_MAX`] prefixes, or goes on with one watcher. The watchers that a
 //!    record concerns are put on the list as they rest, all of one prefix at once.
 //!
-//! Not here: how changes are told (`api/watch.rs`), connections (`reactor/watching.rs`).
+//! Not here: how changes are told (`api/body/change_stream.rs`), connections (`reactor/watching.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -14,7 +14,7 @@
 //! 3. A turn carries out no more writes than it pays maintenance for, but for the last one; while
 //!    more is owed than that, a part of it.
 //!
-//! Not here: what is asked for (`api/ahead.rs`), what a visit does (`session.rs`).
+//! Not here: what is asked for (`api/endpoint/lookahead.rs`), what a visit does (`session.rs`).
 
 use std::io;
 use std::ops::Range;

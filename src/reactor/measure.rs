@@ -13,7 +13,7 @@
 //!    goes, or what is said instead.
 //!
 //! Not here: what is counted otherwise (turns in `mod.rs`, waits in `promises.rs`), the list of
-//! metrics (`api/metrics_list.rs`).
+//! metrics (`api/metrics/families.rs`).
 
 use crate::api::{RequestLabels, VisitAnswers};
 use crate::metrics::NodeStats;

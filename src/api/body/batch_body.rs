@@ -5,7 +5,7 @@
 //! 2. No more than [`BATCH_MAX_BYTES`] of text and [`OPERATIONS_MAX`] operations are taken in: what
 //!    one turn can carry out.
 //!
-//! Not here: one operation's text (`json_body.rs`), what operations do (`batch.rs`).
+//! Not here: one operation's text (`json_body.rs`), what operations do (`endpoint/batch.rs`).
 
 use std::collections::VecDeque;
 

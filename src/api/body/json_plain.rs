@@ -1,7 +1,8 @@
 //! JSON bodies that are whole and plain, as most are: their strings are taken where they lie.
 //!
-//! Invariant: what is read here, [`JsonBody`](crate::api::body::json_body::JsonBody) reads alike. Whatever is
-//! not plainly right is left to it: what is cut, has escapes, other fields, or is wrong.
+//! Invariant: what is read here, [`JsonBody`](crate::api::body::json_body::JsonBody) reads alike.
+//! Whatever is not plainly right is left to it: what is cut, has escapes, other fields, or is
+//! wrong.
 
 use crate::api::body::json_text::plain_text;
 

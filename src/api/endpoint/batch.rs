@@ -6,7 +6,7 @@
 //!    them or none.
 //! 2. Results are those of the operations in their order: a get sees what a set before it writes.
 //!    Conditions are about what was there before the batch.
-//! 3. The work of one turn is bounded by the limits of the text (`batch_body.rs`) and by
+//! 3. The work of one turn is bounded by the limits of the text (`body/batch_body.rs`) and by
 //!    [`READ_MAX_BYTES`].
 
 use std::collections::{BTreeMap, VecDeque};

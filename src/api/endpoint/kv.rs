@@ -109,8 +109,8 @@ pub(crate) fn key_of_target(
 }
 
 impl Api<'_> {
-    /// VisitAnswers a request that needs no body, or whose body is the value and is here; or says what
-    /// is to collect it.
+    /// Answers a request that needs no body, or whose body is the value and is here; or says
+    /// what is to collect it.
     #[inline]
     pub(crate) fn begin_kv(
         &mut self,

@@ -7,7 +7,8 @@
 //! by piece as the peer takes it: one family of one partition at a time, so no turn does more than
 //! its budget and one such piece.
 //!
-//! Not here: which metrics there are (`api/metrics/families.rs`), the format (`metrics/exposition.rs`).
+//! Not here: which metrics there are (`api/metrics/families.rs`), the format
+//! (`metrics/exposition.rs`).
 
 use crate::http::{BodySource, Fill, Refusal, Reply};
 use crate::metrics::Exposition;
@@ -49,12 +50,11 @@ impl Scrape {
         if self.partition == 0 {
             text.begin(family.kind, family.help);
         }
-        match self.report.partitions.get(self.partition) {
-            Some(partition) => {
-                (family.samples)(partition, &mut text);
-                self.partition += 1;
-            }
-            None => (self.family, self.partition) = (self.family + 1, 0),
+        if let Some(partition) = self.report.partitions.get(self.partition) {
+            (family.samples)(partition, &mut text);
+            self.partition += 1;
+        } else {
+            (self.family, self.partition) = (self.family + 1, 0);
         }
         true
     }

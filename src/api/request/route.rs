@@ -133,12 +133,12 @@ macro_rules! routes {
 routes! {
     // Route, raw path, pattern, who gets an answer, what its form varies with; for each method the
     // group of its durations and what it takes. Where a path does not take a method, the request
-    // counts to the group of the first one.
+    // counts to the group of the last one.
     Set b"/set" "/set" Data Nothing [Post Write SET]
     Get b"/get" "/get" Data Accept [Get Read GET, Post Read GET]
     Delete b"/delete" "/delete" Data Nothing [Delete Write DELETE, Post Write DELETE]
     Key b"/kv/" "/kv/{key}" Data Nothing
-        [Put Write PUT_KEY, Get Read GET_KEY, Delete Write DELETE_KEY]
+        [Get Read GET_KEY, Put Write PUT_KEY, Delete Write DELETE_KEY]
     Batch b"/batch" "/batch" Data Nothing [Post Write BATCH]
     Scan b"/scan" "/scan" Data Nothing [Get Stream SCAN]
     Watch b"/watch" "/watch" Data Accept [Get Stream WATCH]
@@ -386,11 +386,11 @@ impl Route {
         self.row().vary
     }
 
-    /// Under which requests with this method are counted; those with a method that the path does not
-    /// take as those with its first one.
+    /// Under which requests with this method are counted; those with a method that the path does
+    /// not take as those with its last one.
     #[inline]
     pub(crate) fn group(self, method: Method) -> Group {
-        self.operation_or_first(method).group
+        self.operation_or_last(method).group
     }
 
     /// What requests with this method take; `None`: the path does not take the method.
@@ -401,12 +401,14 @@ impl Route {
 
     /// Fields that matter to a request with this method, whether or not the path takes it.
     pub(crate) fn fields(self, method: Method) -> FieldSet {
-        self.operation_or_first(method).takes.fields
+        self.operation_or_last(method).takes.fields
     }
 
     #[inline]
-    fn operation_or_first(self, method: Method) -> &'static Operation {
-        self.operation(method).unwrap_or(&self.row().operations[0])
+    fn operation_or_last(self, method: Method) -> &'static Operation {
+        let operations = self.row().operations;
+        let last = operations.len() - 1;
+        self.operation(method).unwrap_or(&operations[last])
     }
 
     /// The methods that it takes, as `Allow` lists them.
