@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::Config;
+use super::options::Config;
 
 impl Config {
     /// Whether the address of a node, as [`parse_peer`](super::parse_peer) gives it, is where this

@@ -1,5 +1,9 @@
 //! Command lines and environments, and what must come of them.
 
+use std::ffi::OsString;
+
+use super::command_line::environment_name;
+use super::options::OPTIONS;
 use super::*;
 
 fn parse_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {

@@ -2,7 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
-use super::{GIB, KIB, MIB, REPLICATION_PORT_OFFSET, Token};
+use super::token::Token;
+
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+
+/// What the replication port is above that of HTTP, unless it is given.
+const REPLICATION_PORT_OFFSET: u16 = 1000;
 
 /// A whole number between two bounds.
 pub(super) struct Bounds {
@@ -40,19 +47,14 @@ pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
 
 /// The replication address that goes with an HTTP address: another port of the system's choice for
 /// one of its choice.
-pub(super) fn replication_address(
-    listen: Option<SocketAddr>,
-) -> Result<Option<SocketAddr>, String> {
-    let Some(mut address) = listen else {
-        return Ok(None);
-    };
-    if address.port() != 0 {
-        let port = address.port().checked_add(REPLICATION_PORT_OFFSET);
-        address.set_port(
+pub(super) fn replication_address(mut listen: SocketAddr) -> Result<SocketAddr, String> {
+    if listen.port() != 0 {
+        let port = listen.port().checked_add(REPLICATION_PORT_OFFSET);
+        listen.set_port(
             port.ok_or("there is no port 1000 above that of --listen: give one, or off")?,
         );
     }
-    Ok(Some(address))
+    Ok(listen)
 }
 
 /// The address of another node, as `http://host:port`. Names are resolved whenever it is dialed.
@@ -119,6 +121,12 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     number
         .checked_mul(unit)
         .ok_or_else(|| "that is more than there is".to_owned())
+}
+
+/// The most verbose level of what is logged.
+pub(super) fn parse_log_level(text: &str) -> Result<log::LevelFilter, String> {
+    text.parse()
+        .map_err(|_| "give off, error, warn, info, debug or trace".to_owned())
 }
 
 /// A number of bytes as a person writes it: in the largest unit that it is a whole number of.

@@ -7,7 +7,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::Histogram;
+use super::histogram::Histogram;
 
 /// What is before every name.
 const PREFIX: &str = "dbnode_";

@@ -1,6 +1,7 @@
 //! What one node counts about requests, connections and its loop, all partitions together.
 
-use super::{Histogram, RequestStats};
+use super::histogram::Histogram;
+use super::requests::RequestStats;
 
 /// What replies wait for; the index into [`NodeStats::gate_waits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! What routes and groups there are the api layer says; here they are numbers.
 
-use super::Histogram;
+use super::histogram::Histogram;
 
 /// Routes are numbered below this.
 pub const ROUTE_MAX: usize = 32;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::api::context::Api;
 use crate::api::request::values::JSON;
+use crate::config::Config;
 use crate::http::Reply;
 use crate::lsm::LevelStats;
 use crate::node::Node;
@@ -16,45 +17,23 @@ use crate::api::endpoint::health::lag_of;
 /// All of it. Field names carry their unit; see the README for what each means.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Status {
+struct Status<'n> {
     version: &'static str,
     commit: Option<&'static str>,
     uptime_ms: u64,
     draining: bool,
-    config: ConfigStatus,
+    config: ConfigStatus<'n>,
     #[serde(rename = "loop")]
     event_loop: LoopStatus,
     partitions: Vec<PartitionStatus>,
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ConfigStatus {
-    listen: String,
-    memtable_bytes: usize,
-    max_connections: usize,
-    idle_timeout_ms: u64,
-    header_timeout_ms: u64,
-    max_value_bytes: usize,
-    max_head_bytes: usize,
-    token: bool,
-    allowed_hosts: Vec<String>,
-    allowed_origins: Vec<String>,
+struct ConfigStatus<'n> {
+    #[serde(flatten)]
+    config: &'n Config,
     /// `memory`, or when writes are synced.
     durability: &'static str,
-    data_dir: Option<String>,
-    fsync_interval_ms: u64,
-    replication_listen: Option<String>,
-    replica_of: Option<String>,
-    advertise: Option<String>,
-    await_assignment: bool,
-    min_acks: u8,
-    read_consistency: &'static str,
-    ack_timeout_ms: u64,
-    wal_retain_bytes: usize,
-    max_memory_bytes: Option<usize>,
-    max_upload_bytes: usize,
-    slow_request_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -180,7 +159,7 @@ impl Api<'_> {
     }
 }
 
-fn status_of(node: &Node, now_ms: u64) -> Status {
+fn status_of(node: &Node, now_ms: u64) -> Status<'_> {
     let config = node.config();
     Status {
         version: crate::version::VERSION,
@@ -188,39 +167,8 @@ fn status_of(node: &Node, now_ms: u64) -> Status {
         uptime_ms: now_ms,
         draining: node.is_draining(),
         config: ConfigStatus {
-            listen: config.listen.to_string(),
-            memtable_bytes: config.memtable_bytes,
-            max_connections: config.max_connections,
-            max_memory_bytes: config.max_memory_bytes,
-            max_upload_bytes: config.max_upload_bytes,
-            slow_request_ms: config.slow_request_ms,
-            idle_timeout_ms: config.idle_timeout_ms,
-            header_timeout_ms: config.header_timeout_ms,
-            max_value_bytes: config.max_value_bytes,
-            max_head_bytes: config.max_head_bytes,
-            token: config.token.is_some(),
-            allowed_hosts: config.allowed_hosts.clone(),
-            allowed_origins: (config.allowed_origins.iter())
-                .map(ToString::to_string)
-                .collect(),
-            durability: if config.data_dir.is_some() {
-                config.fsync.name()
-            } else {
-                "memory"
-            },
-            data_dir: config
-                .data_dir
-                .as_ref()
-                .map(|path| path.display().to_string()),
-            fsync_interval_ms: config.fsync_interval_ms,
-            replication_listen: config.replication_listen.map(|address| address.to_string()),
-            replica_of: config.replica_of.clone(),
-            advertise: config.advertise.clone(),
-            await_assignment: config.await_assignment,
-            min_acks: config.min_acks,
-            read_consistency: config.read_consistency.name(),
-            ack_timeout_ms: config.ack_timeout_ms,
-            wal_retain_bytes: config.wal_retain_bytes,
+            config,
+            durability: config.durability(),
         },
         event_loop: LoopStatus::of(node),
         partitions: node

@@ -1,0 +1,157 @@
+//! The command line and the environment, and `--help`.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+
+use super::given::{ConfigError, Given, NamedValue, OptionSpec};
+use super::nearest::nearest;
+use super::options::{Config, OPTIONS};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Run a node.
+    Run(Box<Config>),
+    /// Print [`help`].
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// Reads a command line, without the program's name, and an environment.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Invocation, ConfigError> {
+    let mut values: Vec<Vec<NamedValue>> = OPTIONS
+        .iter()
+        .map(|option| from_environment(option, &environment))
+        .collect();
+    let mut is_from_flag = vec![false; OPTIONS.len()];
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser
+        .next()
+        .map_err(|error| ConfigError(format!("{error}; see --help")))?
+    {
+        let flag = match argument {
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Invocation::Help),
+            lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => {
+                return Ok(Invocation::Version);
+            }
+            lexopt::Arg::Short('p') | lexopt::Arg::Long("port") => "listen".to_owned(),
+            lexopt::Arg::Long(flag) => flag.to_owned(),
+            lexopt::Arg::Short(letter) => {
+                return Err(ConfigError(format!("unknown option -{letter}; see --help")));
+            }
+            lexopt::Arg::Value(value) => {
+                let value = value.to_string_lossy().into_owned();
+                match &*value {
+                    "help" => return Ok(Invocation::Help),
+                    "version" => return Ok(Invocation::Version),
+                    _ => {}
+                }
+                return Err(ConfigError(format!(
+                    "unexpected argument {value}; options begin with --, see --help"
+                )));
+            }
+        };
+        let index = OPTIONS
+            .iter()
+            .position(|option| option.flag == flag)
+            .ok_or_else(|| unknown_option(&flag))?;
+        let text = if OPTIONS[index].value.is_empty() {
+            "true".to_owned()
+        } else {
+            let value = parser
+                .value()
+                .map_err(|_| ConfigError(format!("--{flag} needs a value; see --help")))?;
+            if value.is_empty() {
+                return Err(ConfigError(format!(
+                    "--{flag}: its value is empty: give one, or leave the option out"
+                )));
+            }
+            value
+                .into_string()
+                .map_err(|_| ConfigError(format!("--{flag}: the value is not UTF-8")))?
+        };
+        if !std::mem::replace(&mut is_from_flag[index], true) {
+            values[index].clear();
+        }
+        values[index].push((format!("--{flag}"), text));
+    }
+    let given = Given::new(OPTIONS, values);
+    Ok(Invocation::Run(Box::new(Config::from_given(&given)?)))
+}
+
+fn from_environment(
+    option: &OptionSpec,
+    environment: &impl Fn(&str) -> Option<OsString>,
+) -> Vec<NamedValue> {
+    let name = environment_name(option.flag);
+    let Some(value) = environment(&name).filter(|value| !value.is_empty()) else {
+        return Vec::new();
+    };
+    let value = value.to_string_lossy().into_owned();
+    if matches!(option.flag, "allowed-host" | "allowed-origin") {
+        return value
+            .split(',')
+            .map(|part| (name.clone(), part.trim().to_owned()))
+            .collect();
+    }
+    vec![(name, value)]
+}
+
+/// What to tell of the names of environment variables: those that look like a mistyped one of this
+/// program. Names that are like none are left alone: a platform may set such variables.
+pub fn warnings_about_variables(names: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let known: Vec<String> = (OPTIONS.iter())
+        .map(|option| environment_name(option.flag))
+        .collect();
+    let warning = |name: OsString| {
+        let name = name.into_string().ok()?;
+        let rest = name.strip_prefix("DB_NODE_")?;
+        if known.contains(&name) {
+            return None;
+        }
+        let flag = nearest(rest, OPTIONS.iter().map(|option| option.flag))?;
+        let meant = environment_name(flag);
+        Some(format!(
+            "the environment variable {name} means nothing: did you mean {meant}?"
+        ))
+    };
+    names.into_iter().filter_map(warning).collect()
+}
+
+pub(super) fn environment_name(flag: &str) -> String {
+    format!("DB_NODE_{}", flag.to_ascii_uppercase().replace('-', "_"))
+}
+
+fn unknown_option(flag: &str) -> ConfigError {
+    match nearest(flag, OPTIONS.iter().map(|option| option.flag)) {
+        Some(known) => ConfigError(format!("unknown option --{flag}; did you mean --{known}?")),
+        None => ConfigError(format!("unknown option --{flag}; see --help")),
+    }
+}
+
+/// The text of `--help`: one screen.
+pub fn help() -> String {
+    let mut text = String::from(
+        "db-node [OPTIONS]: the database node of a distributed key-value system, over HTTP\n\n",
+    );
+    for option in OPTIONS {
+        let flag = format!("--{} {}", option.flag, option.value);
+        let default = if option.default.is_empty() {
+            String::new()
+        } else {
+            format!(" [{}]", option.default)
+        };
+        let _ = writeln!(text, "  {flag:<25} {}{default}", option.meaning);
+    }
+    text.push_str("  -p, --port N: --listen 127.0.0.1:N; -h, --help; -V, --version\n\n");
+    text.push_str(
+        "Sizes: 64MiB, 64MB and 64m are the same, 64 times 1,024 KiB.\n\
+         Each is an environment variable too: --max-connections is DB_NODE_MAX_CONNECTIONS.\n",
+    );
+    text.push_str("Try: curl localhost:9001/set -d '{\"key\":\"a\",\"value\":\"1\"}'\n");
+    text
+}
