@@ -1,4 +1,4 @@
-//! Known bugs that the simulations (`tests/replication.rs`, `tests/controller.rs`) switch on, one at
+//! Known bugs that the simulations (`tests/simulation/`) switch on, one at
 //! a time, and have to find. They exist only with the feature `seeded-bugs`, which no released
 //! binary has: without it [`SeededBug::is_on`] is `false`, and the compiler removes every one.
 
@@ -74,7 +74,7 @@ impl SeededBug {
 }
 
 impl SeededBug {
-    /// Whether it shows with a controller that names no epochs (`tests/controller.rs`).
+    /// Whether it shows with a controller that names no epochs (`tests/simulation/controller/`).
     pub fn is_of_takeover(self) -> bool {
         matches!(
             self,

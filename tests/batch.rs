@@ -10,6 +10,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::seeds::seed;
 use common::{Client, Node, Response, assert_error, chunked, request_bytes};
 use serde_json::{Value as Json, json};
 
@@ -107,8 +108,8 @@ fn holds(model: &Model, op: &Json, history: &str) -> bool {
 
 #[test]
 fn results_are_those_of_the_operations_one_by_one() {
-    let seed = 5;
-    let mut rng = fastrand::Rng::with_seed(seed);
+    let seed = seed(5);
+    let mut rng = seed.rng();
     let node = Node::start(&["--memtable-bytes", "64KiB"]);
     let mut client = node.connect();
     let (mut model, mut version, mut refused_count) = (Model::new(), 0, 0);
@@ -121,7 +122,7 @@ fn results_are_those_of_the_operations_one_by_one() {
             .map(|_| random_op(&mut rng, &model, &history))
             .collect();
         let response = batch(&mut client, &ops);
-        let at = format!("seed {seed}, round {round}: {ops:?}");
+        let at = format!("round {round}: {ops:?}");
         if let Some(failing) = ops.iter().position(|op| !holds(&model, op, &history)) {
             refused_count += 1;
             assert_error(&response, 412, "condition_failed");

@@ -1,6 +1,6 @@
 //! The files of a data directory, as an operator finds, loses and mixes them up: what a start says,
 //! what it leaves alone, and how `--accept-data-loss` gets past it. On the real disk;
-//! `lost_files.rs` does it to a simulated one, in all ways.
+//! `recovery/lost_files.rs` does it to a simulated one, in all ways.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks, files and sockets of their own"

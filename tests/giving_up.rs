@@ -26,6 +26,7 @@ use db_node::storage::Role;
 use serde_json::{Value as Json, json};
 
 use common::member::{Member, put_bytes};
+use common::seeds::seeds;
 use common::{Folder, Response, assert_error, request_bytes, wait_for};
 
 const PARTITION: &str = "X-Partition-ID: 3";
@@ -425,9 +426,8 @@ fn giving_up_and_making_again_leaves_nothing_behind() {
 /// what the disk tells late is never taken for news of a new partition.
 #[test]
 fn what_the_disk_tells_late_is_about_the_partition_that_is_gone() {
-    for seed in 0..400 {
-        let rng = fastrand::Rng::with_seed(seed);
-        let mut cluster = Cluster::new(rng, 1, true, &["--await-assignment"]);
+    for seed in seeds(400) {
+        let mut cluster = Cluster::new(seed.rng(), 1, true, &["--await-assignment"]);
         assert!(cluster.start(0));
         let mut epoch = 0;
         // The keys of each partition that was here, the present one last, and its removal.
@@ -465,7 +465,7 @@ fn what_the_disk_tells_late_is_about_the_partition_that_is_gone() {
                 4..15 if is_here => {
                     let partition = node.partition(0).expect("it is here");
                     if partition.roles().role() == Role::Leader && partition.roles().is_settled() {
-                        let key = format!("{seed}-{step}").into_bytes();
+                        let key = format!("{}-{step}", seed.0).into_bytes();
                         let value = NewValue::Inline(&key);
                         let set = partition.set(&key, value, None, &Conditions::default());
                         let keys = &mut lives.last_mut().expect("it is here").0;
@@ -495,9 +495,8 @@ fn what_the_disk_tells_late_is_about_the_partition_that_is_gone() {
                         keys.len() >= count && keys[..count].iter().all(has)
                     };
                     let found = lives.iter().rev().find(is_it);
-                    let found = found.unwrap_or_else(|| {
-                        panic!("seed {seed}: version {version} of what? {lives:?}")
-                    });
+                    let found =
+                        found.unwrap_or_else(|| panic!("version {version} of what? {lives:?}"));
                     lives = vec![(found.0[..count].to_vec(), None)];
                 }
                 _ => {}

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use common::seeds::seed;
 use common::{
     Client, Node, assert_error, let_pass, percent_encoded, version_of, wait_for, without_tokens,
 };
@@ -89,8 +90,8 @@ fn random_value(rng: &mut fastrand::Rng) -> Vec<u8> {
 
 #[test]
 fn a_scan_finds_what_is_in_its_range() {
-    let seed = 9;
-    let mut rng = fastrand::Rng::with_seed(seed);
+    let seed = seed(9);
+    let mut rng = seed.rng();
     let node = Node::start(&["--memtable-bytes", "64KiB"]);
     let mut client = node.connect();
     let mut model = Model::new();
@@ -145,7 +146,7 @@ fn a_scan_finds_what_is_in_its_range() {
         };
         let all: Vec<_> = model.iter().filter(|(key, _)| is_found(key)).collect();
         let page = scan(&mut client, &query.join("&"));
-        let at = format!("seed {seed}, round {round}: {query:?}");
+        let at = format!("round {round}: {query:?}");
         let expected: Vec<_> = all
             .iter()
             .take(limit)

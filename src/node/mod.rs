@@ -5,7 +5,7 @@
 //! 2. The node has no clock and touches no file and no socket: `now_ms` (milliseconds since it
 //!    started), what the disk tells and what peers send come in; commands for the disk, addresses
 //!    to dial and bytes for peers go out. So all of it runs in a simulation, too
-//!    (`tests/replication.rs`).
+//!    (`tests/simulation/failover/`).
 //! 3. Until its data is loaded it has no partition, and says how far it is.
 
 mod body_budget;

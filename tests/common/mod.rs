@@ -11,6 +11,7 @@
 )]
 
 pub mod member;
+pub mod seeds;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -1,19 +1,12 @@
 //! Reads that show only what as many replicas hold as `--min-acks` demands, and writes and load
 //! balancers where fewer are connected: real nodes, and replicas that stand still.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "tests are the outside: they have clocks, files and sockets of their own"
-)]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use common::member::{Member, assert_follows, own_address};
-use common::{Response, assert_error, let_pass, wait_for};
+use crate::common::member::{Member, assert_follows, own_address};
+use crate::common::{Response, assert_error, let_pass, wait_for};
 
 const NO_ACKS: &[&str] = &["X-Min-Acks: 0"];
 

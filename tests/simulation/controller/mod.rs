@@ -15,21 +15,18 @@
 //! `DB_NODE_TEST_SEED=n` repeats a run, `DB_NODE_TEST_RUNS=n` does more of them. With the feature
 //! `seeded-bugs` the bugs in taking over have to be found.
 
-#[path = "common/cluster.rs"]
-#[allow(dead_code, reason = "each test binary uses its part")]
-mod cluster;
-#[path = "common/sim_disk.rs"]
-#[allow(dead_code, reason = "each test binary uses its part")]
-mod sim_disk;
+mod checks;
 
 use std::collections::BTreeMap;
 
-use cluster::{Cluster, Weather, address};
+use checks::Seen;
 use db_node::lsm::NewValue;
 use db_node::partition::{Assignment, Conditions, Partition, Reached, Wait};
-use db_node::replication::{Relation, relation};
-use db_node::storage::{Lineage, Role};
-use sim_disk::Fault;
+use db_node::storage::Role;
+
+use crate::cluster::{Cluster, Weather, address};
+use crate::seeds::seeds;
+use crate::sim_disk::Fault;
 
 /// Patience of a client whose write is to be confirmed.
 const ACK_TIMEOUT_MS: u64 = 5_000;
@@ -55,21 +52,6 @@ struct Pending {
     version: u64,
     key: Vec<u8>,
     since_ms: u64,
-}
-
-/// What was last seen of a node.
-#[derive(Debug)]
-struct Seen {
-    incarnation: u64,
-    lineage: Lineage,
-    version: u64,
-    /// Since when it is taking over.
-    taking_over_since_ms: Option<u64>,
-    is_leading: bool,
-    epoch: u64,
-    /// Since when it knows of it.
-    epoch_since_ms: u64,
-    data_epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -399,140 +381,6 @@ impl Run {
         partition(&mut self.cluster, host).is_some_and(|partition| partition.get(key).is_some())
     }
 
-    /// No node drops anything, and a node that begins to lead has what it could reach.
-    fn check(&mut self) {
-        let now_ms = self.cluster.now_ms;
-        let mut offices = Vec::new();
-        for host in 0..self.host_count() {
-            let incarnation = self.cluster.hosts[host].incarnation;
-            let Some(partition) = partition(&mut self.cluster, host) else {
-                continue;
-            };
-            let roles = partition.roles();
-            let before = self
-                .seen
-                .get(&host)
-                .filter(|seen| seen.incarnation == incarnation);
-            let taking_over_since_ms = roles.is_taking_over().then(|| {
-                before
-                    .and_then(|seen| seen.taking_over_since_ms)
-                    .unwrap_or(now_ms)
-            });
-            let epoch = roles.meta().epoch;
-            let epoch_since_ms = before
-                .filter(|seen| seen.epoch == epoch)
-                .map_or(now_ms, |seen| seen.epoch_since_ms);
-            let now = Seen {
-                incarnation,
-                lineage: roles.meta().lineage.clone(),
-                version: partition.lsm().last_version(),
-                taking_over_since_ms,
-                is_leading: roles.role() == Role::Leader,
-                epoch,
-                epoch_since_ms,
-                data_epoch: roles.meta().data_epoch,
-            };
-            // That of its data before it leads, also from before a restart that kept the data.
-            let data_epoch = self
-                .seen
-                .get(&host)
-                .filter(|seen| seen.incarnation == incarnation || self.keeps_data)
-                .map_or(0, |seen| seen.data_epoch);
-            let mut office = None;
-            if let Some(seen) = before {
-                let own = (&now.lineage, now.version);
-                assert!(
-                    relation(own, (&seen.lineage, seen.version)) == Relation::Covered,
-                    "node {host} dropped writes up to version {}, and no controller named an epoch",
-                    seen.version
-                );
-                if now.is_leading && (!seen.is_leading || seen.epoch != now.epoch) {
-                    // What was reached since before it began to ask, and until now.
-                    office = Some(seen.taking_over_since_ms.unwrap_or(now_ms));
-                }
-            } else if now.is_leading {
-                office = Some(now_ms);
-            }
-            self.seen.insert(host, now);
-            offices.extend(office.map(|since_ms| (host, since_ms, data_epoch)));
-        }
-        for (host, since_ms, data_epoch) in offices {
-            self.check_office(host, since_ms, data_epoch);
-        }
-    }
-
-    fn check_office(&mut self, leader: usize, since_ms: u64, data_epoch: u64) {
-        self.takeover_count += 1;
-        let confirmed = std::mem::take(&mut self.confirmed);
-        for key in confirmed {
-            if self.holds(leader, &key) {
-                self.confirmed.push(key);
-                continue;
-            }
-            for other in 0..self.host_count() {
-                let is_reached = self.is_reached(leader, other, since_ms)
-                    && self.holds(other, &key)
-                    && !self.is_overtaken(leader, other);
-                assert!(
-                    !is_reached || self.data_of(other).is_none_or(|data| data_epoch > data.2),
-                    "node {leader} leads without {}, which node {other} holds: {}",
-                    String::from_utf8_lossy(&key),
-                    self.picture()
-                );
-            }
-            self.lost_count += 1;
-        }
-        let (own_lineage, own_version, _) = self.data_of(leader).expect("it leads");
-        for other in 0..self.host_count() {
-            let Some((lineage, version, epoch)) = self.data_of(other) else {
-                continue;
-            };
-            let related = relation((&own_lineage, own_version), (&lineage, version));
-            assert!(
-                related != Relation::Newer
-                    || data_epoch > epoch
-                    || !self.is_reached(leader, other, since_ms)
-                    || self.is_overtaken(leader, other),
-                "node {leader} leads without writes that node {other} holds: {}",
-                self.picture()
-            );
-        }
-    }
-
-    /// Whether another node has just made way to a leader of a higher epoch than this leader's,
-    /// which is about to hear of it.
-    fn is_overtaken(&self, leader: usize, other: usize) -> bool {
-        let [seen, by] = [leader, other].map(|host| self.seen.get(&host));
-        seen.zip(by).is_some_and(|(seen, by)| {
-            by.epoch > seen.epoch && self.cluster.now_ms - by.epoch_since_ms <= OVERTAKEN_MS
-        })
-    }
-
-    /// What a node holds: a lineage, its newest version, its epoch.
-    fn data_of(&mut self, host: usize) -> Option<(Lineage, u64, u64)> {
-        let partition = partition(&mut self.cluster, host)?;
-        let meta = partition.roles().meta();
-        let version = partition.lsm().last_version();
-        Some((meta.lineage.clone(), version, meta.data_epoch))
-    }
-
-    fn picture(&mut self) -> String {
-        let mut lines = Vec::new();
-        for host in 0..self.host_count() {
-            let line = partition(&mut self.cluster, host).map(|partition| {
-                let version = partition.lsm().last_version();
-                let (roles, stats) = (partition.roles(), partition.following_stats(0));
-                format!(
-                    "{host}: {}, version {version}, {:?}, {stats:?}",
-                    partition.state_name(),
-                    roles.meta()
-                )
-            });
-            lines.push(line.unwrap_or_else(|| format!("{host}: down")));
-        }
-        lines.join("\n")
-    }
-
     /// Everything is mended, and the controller says once more what it wants; true if two nodes
     /// hold what the other lacks.
     fn settle(&mut self) -> bool {
@@ -685,7 +533,7 @@ impl Run {
             Script::Emptied => {
                 self.crash(0, false);
                 if self.keeps_data {
-                    self.cluster.hosts[0].disks = Some(cluster::SimDisks::new(7));
+                    self.cluster.hosts[0].disks = Some(crate::cluster::SimDisks::new(7));
                 }
                 self.start(0);
                 self.messages.clear();
@@ -760,69 +608,35 @@ fn run(seed: u64) -> Outcome {
     }
 }
 
-/// Tells all that is logged, for a seed that is repeated.
-struct Teller;
-
-impl log::Log for Teller {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        eprintln!("{}", record.args());
-    }
-
-    fn flush(&self) {}
-}
-
-fn seeds(default_runs: u64) -> Vec<u64> {
-    let from_env = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .map(|text| text.parse::<u64>().expect("a number"))
-    };
-    match from_env("DB_NODE_TEST_SEED") {
-        Some(seed) => {
-            let _ = log::set_logger(&Teller).map(|()| log::set_max_level(log::LevelFilter::Debug));
-            vec![seed]
-        }
-        None => (0..from_env("DB_NODE_TEST_RUNS").unwrap_or(default_runs)).collect(),
-    }
-}
-
-fn try_seed(seed: u64) -> std::thread::Result<Outcome> {
-    std::panic::catch_unwind(|| run(seed))
-}
-
 #[test]
 fn a_clumsy_controller_loses_nothing_that_a_node_in_reach_held() {
-    let seeds = seeds(1_000);
+    let mut run_count = 0;
     let (mut takeover_count, mut confirmed_count, mut parted_count) = (0, 0, 0);
-    for seed in &seeds {
-        let Ok(outcome) = try_seed(*seed) else {
-            panic!("seed {seed} fails: repeat it with DB_NODE_TEST_SEED={seed}")
-        };
+    for seed in seeds(1_000) {
+        let outcome = run(seed.0);
+        run_count += 1;
         takeover_count += outcome.takeover_count;
         confirmed_count += outcome.confirmed_count;
         parted_count += usize::from(outcome.has_parted);
     }
     eprintln!(
-        "{} runs, {takeover_count} takeovers, {confirmed_count} confirmed writes, {parted_count} \
-         runs in which data parted",
-        seeds.len()
+        "{run_count} runs, {takeover_count} takeovers, {confirmed_count} confirmed writes, {parted_count} \
+         runs in which data parted"
     );
     // A simulation in which nothing happens proves nothing.
     assert!(
-        seeds.len() < 100
-            || (takeover_count > 2 * seeds.len() as u64
-                && confirmed_count > 5 * seeds.len()
-                && parted_count < seeds.len() / 2)
+        run_count < 100
+            || (takeover_count > 2 * run_count as u64
+                && confirmed_count > 5 * run_count
+                && parted_count < run_count / 2)
     );
 }
 
 #[test]
 #[cfg(feature = "seeded-bugs")]
 fn every_bug_in_taking_over_is_found() {
+    use std::panic::catch_unwind;
+
     use db_node::seeded_bugs::{SeededBug, switch_on};
 
     let mut missed = Vec::new();
@@ -831,12 +645,10 @@ fn every_bug_in_taking_over_is_found() {
         .filter(|bug| bug.is_of_takeover())
     {
         switch_on(Some(bug));
-        let found = seeds(20_000)
-            .into_iter()
-            .find(|seed| try_seed(*seed).is_err());
+        let found = seeds(20_000).find(|seed| catch_unwind(|| run(seed.0)).is_err());
         switch_on(None);
         match found {
-            Some(seed) => eprintln!("{bug:?}: found by seed {seed}"),
+            Some(seed) => eprintln!("{bug:?}: found by seed {}", seed.0),
             None => missed.push(bug),
         }
     }

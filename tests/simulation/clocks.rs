@@ -1,17 +1,12 @@
 //! Clocks that are wrong, in simulated clusters: what has expired stays so, and nothing expires
 //! because another node leads.
 
-#[path = "common/cluster.rs"]
-#[allow(dead_code, reason = "each test binary uses its part")]
-mod cluster;
-#[path = "common/sim_disk.rs"]
-#[allow(dead_code, reason = "each test binary uses its part")]
-mod sim_disk;
-
-use cluster::{Cluster, address};
 use db_node::lsm::NewValue;
 use db_node::partition::{Assignment, Conditions};
 use db_node::storage::Role;
+
+use crate::cluster::{Cluster, address};
+use crate::seeds::seeds;
 
 fn assign(cluster: &mut Cluster, host: usize, epoch: u64, leader: Option<usize>) {
     let order = Assignment {
@@ -114,8 +109,8 @@ fn what_has_expired_stays_so_when_another_node_leads() {
 /// is down.
 #[test]
 fn what_has_expired_stays_so_over_a_restart() {
-    for seed in 0..30 {
-        let mut rng = fastrand::Rng::with_seed(seed);
+    for seed in seeds(30) {
+        let mut rng = seed.rng();
         let back_ms = [3_000, 8_000, 3_600_000][rng.usize(..3)];
         let with_power = rng.bool();
         let mut cluster = Cluster::new(rng, 1, true, &[]);
@@ -134,7 +129,7 @@ fn what_has_expired_stays_so_over_a_restart() {
         cluster.clocks_ms[0] -= back_ms;
         assert!(cluster.start(0));
         for _ in 0..12_000 {
-            let what = format!("seed {seed}, {back_ms} ms back, power cut: {with_power}");
+            let what = format!("{back_ms} ms back, power cut: {with_power}");
             assert!(!has(&mut cluster, 0, "short"), "{what}: it is back");
             assert!(has(&mut cluster, 0, "long"), "{what}: ended early");
             cluster.step(1);
@@ -142,7 +137,7 @@ fn what_has_expired_stays_so_over_a_restart() {
         for _ in 0..95_000 {
             cluster.step(1);
         }
-        assert!(!has(&mut cluster, 0, "long"), "seed {seed}: it lives on");
+        assert!(!has(&mut cluster, 0, "long"), "it lives on");
     }
 }
 

@@ -2,13 +2,6 @@
 //! replaced leader nothing, and sends its messages at once and in any order; one that names epochs;
 //! and errors in either. Real nodes and real messages.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "tests are the outside: they have clocks, files and sockets of their own"
-)]
-
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -19,8 +12,8 @@ use db_node::replication::frame::{
 use db_node::storage::{HistoryId, Lineage};
 use serde_json::{Value as Json, json};
 
-use common::member::{Member, assert_follows, own_address};
-use common::{Folder, assert_error, wait_for};
+use crate::common::member::{Member, assert_follows, own_address};
+use crate::common::{Folder, assert_error, wait_for};
 
 const PARTITION: &str = "X-Partition-ID: 3";
 
@@ -533,7 +526,7 @@ fn data_that_has_parted_is_dropped_only_on_an_order() {
         // B leads while A stands still, with a write in A's socket that A then takes.
         a.freeze();
         let mut writer = a.connect();
-        writer.send(&common::request_bytes(
+        writer.send(&crate::common::request_bytes(
             "PUT",
             "/kv/x",
             &[PARTITION],

@@ -1,0 +1,15 @@
+//! Clusters under simulation: the node's own code, with time, network and disks that are the test's.
+//! Whatever happens to nodes and to the messages between them, no confirmed write is lost.
+
+#[path = "../common/cluster.rs"]
+mod cluster;
+#[path = "../common/seeds.rs"]
+mod seeds;
+#[path = "../common/sim_disk.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod sim_disk;
+
+mod clocks;
+mod controller;
+mod failover;
+mod full_disk;
