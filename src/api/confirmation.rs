@@ -1,5 +1,6 @@
-//! What an answer waits for before it goes: of a write that it is on disk or on replicas, of a read
-//! with `?consistency=` that what it shows is; and whether there are replicas enough.
+//! What an answer waits for before it is sent: a write until it is on disk or on enough replicas, a
+//! read with `?consistency=acknowledged` until the write that it shows is. Requests for which too
+//! few replicas are connected are refused here.
 //!
 //! Not here: which replicas count as connected, and what is confirmed
 //! (`partition/acknowledged.rs`).
@@ -15,12 +16,12 @@ use crate::api::errors::{changing, taking_over};
 use crate::api::request::params::Param;
 use crate::api::request::values::number;
 
-/// Most replicas that a request can ask for; more than one leader feeds.
+/// The largest `X-Min-Acks`: a leader has no more replicas than that.
 const MIN_ACKS_MAX: u8 = 32;
 
 impl Api<'_> {
-    /// What a write that was just made in a partition leaves to be done, given what all writes
-    /// before had incurred.
+    /// The follow-up of the write just made in a partition. `incurred_before` is the partition's
+    /// count of incurred merge work before that write.
     #[inline]
     pub(crate) fn follow_up_of_write(
         partition: &Partition,
@@ -53,7 +54,7 @@ impl Api<'_> {
         FollowUp { gate, work }
     }
 
-    /// The reply: it goes when its gate opens.
+    /// Charges the work to the turn, and holds the reply back if it has to wait.
     #[inline]
     pub(crate) fn defer<'o>(&mut self, follow_up: FollowUp, reply: Reply<'o>) -> Reply<'o> {
         self.effects.owed_work += follow_up.work;
@@ -64,7 +65,7 @@ impl Api<'_> {
         reply.hold()
     }
 
-    /// Replicas that must hold a write, as asked for by the request or else by the command line.
+    /// How many replicas must hold a write: `X-Min-Acks`, or else `--min-acks`.
     #[inline]
     pub(crate) fn min_acks(&self, head: &Head<'_>) -> Result<u8, Refusal> {
         let Some(value) = head.min_acks else {
@@ -79,7 +80,7 @@ impl Api<'_> {
             })
     }
 
-    /// Replicas that must hold what a read shows, if it asks for that.
+    /// How many replicas must hold what a read shows; none if it may show what is local.
     #[inline]
     pub(crate) fn read_acks(&self, head: &Head<'_>) -> Result<Option<u8>, Refusal> {
         let config = self.node.config();
@@ -101,8 +102,8 @@ impl Api<'_> {
     }
 }
 
-/// Refuses a read that shows only what so many replicas hold, if `acks` says so, on a node that
-/// cannot tell.
+/// Refuses a read of acknowledged data (`acks` is not none) on a node that does not know what is
+/// acknowledged.
 pub(crate) fn check_read(
     partition: &Partition,
     acks: Option<u8>,
@@ -124,8 +125,8 @@ pub(crate) fn check_read(
         .map_err(|few| too_few(count, few))
 }
 
-/// What the answer to such a read waits for. `shown_version`: that of the write that it shows;
-/// none: it shows that there is none, or many.
+/// The follow-up of a read of acknowledged data. `shown_version` is the version of the entry that
+/// the answer shows; none where it shows several, or that a key is missing.
 pub(crate) fn follow_up_of_read(
     partition: &Partition,
     acks: Option<u8>,
@@ -145,7 +146,7 @@ pub(crate) fn follow_up_of_read(
     }
 }
 
-/// Refuses a write that so many replicas are to hold, where fewer are connected.
+/// Refuses a write that `count` replicas must hold while fewer are connected.
 #[inline]
 pub(crate) fn check_replicas(partition: &Partition, count: u8, now_ms: u64) -> Result<(), Refusal> {
     match partition.check_replicas(count, now_ms) {

@@ -1,4 +1,4 @@
-//! What answers requests: the node, and what is known of the request at hand.
+//! [`Api`]: the node and the state of the request at hand; and which partition a request is about.
 
 use crate::http::{Head, Method, Refusal};
 use crate::node::Node;
@@ -26,9 +26,9 @@ pub struct Api<'n> {
     /// Milliseconds since the node started.
     pub(super) now_ms: u64,
     pub(super) effects: &'n mut Effects,
-    /// The request at hand, for counting its answer.
+    /// Labels of the request at hand, under which its answer is counted.
     pub(super) labels: RequestLabels,
-    /// The query parameters that it may have.
+    /// The query parameters that the request at hand has.
     pub(super) params: ParamSet,
     pub(super) scope: Scope,
 }
@@ -38,12 +38,12 @@ pub struct Api<'n> {
 pub enum Scope {
     /// Every request.
     All,
-    /// Health, metrics and status: the connection is one too many.
+    /// Only health, metrics and status: the connection is above the limit.
     AboutNode,
 }
 
 impl<'n> Api<'n> {
-    /// The api as of `now_ms`; what requests leave to be done is recorded in `effects`.
+    /// Answers requests as of `now_ms`, and records in `effects` what remains to be done for them.
     pub fn new(
         node: &'n mut Node,
         access: &'n mut AccessPolicy,
@@ -119,7 +119,7 @@ impl<'n> Api<'n> {
         }
     }
 
-    /// The partition that a request names, for a write that adds something.
+    /// The partition that a request names, for a write that needs memory.
     #[inline]
     pub(crate) fn growable_partition(
         &mut self,
@@ -135,7 +135,7 @@ impl<'n> Api<'n> {
     }
 }
 
-/// The partition that a request names, by header or else by parameter.
+/// The number of the partition that a request names: `X-Partition-ID` or `?partition=`.
 #[inline]
 fn partition_id(head: &Head<'_>, query: Query<'_>) -> Result<Option<u32>, Refusal> {
     let by_header = head.partition_id.map(partition_number).transpose()?;

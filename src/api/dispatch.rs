@@ -11,8 +11,8 @@ use super::request::takes;
 use super::request_labels::RequestLabels;
 
 impl Api<'_> {
-    /// Everything that is decided before the endpoint: the route, and what it takes; nothing of the
-    /// latter for OPTIONS. On `Err` nothing was written.
+    /// Checks method, sender and path. Returns the route and what the request may have; none of the
+    /// latter for OPTIONS.
     #[inline]
     fn admit(
         &mut self,
@@ -35,7 +35,7 @@ impl Api<'_> {
         }
     }
 
-    /// Answers a request that has no body, or whose body says nothing.
+    /// Answers a request whose body, if there is one, means nothing.
     fn answer(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
         match route {
             Route::Scan => self.answer_scan(head, reply),
@@ -52,7 +52,7 @@ impl Api<'_> {
             }
             Route::Partition => self.answer_removal(head, reply),
             Route::OpenApi => self.answer_openapi(reply),
-            // Their bodies are begun.
+            // `begin` has dispatched these already.
             Route::Set | Route::Get | Route::Delete | Route::Key | Route::Batch | Route::Assign => {
             }
         }

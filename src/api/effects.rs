@@ -1,5 +1,5 @@
-//! What requests leave to be done once they are carried out: above all replies to writes, which go
-//! only when what they say is true: on disk, on replicas.
+//! What remains to be done once requests are executed: replies that wait until a write is on disk
+//! or on replicas, merge work, watches that begin, answers to be counted.
 
 use crate::partition::Wait;
 
@@ -17,32 +17,32 @@ pub struct Gate {
     pub number: u64,
 }
 
-/// What one request leaves to be done.
+/// What one request leaves for later.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FollowUp {
     pub(crate) gate: Option<Gate>,
-    /// Merging, in units of work: as long as handling so many bytes takes, about.
+    /// Merge work, in the units of `lsm/work.rs`.
     pub(crate) work: usize,
 }
 
-/// What the requests of one visit leave to be done.
+/// What the requests of one visit leave for later.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Answers to be counted.
     pub answers: VisitAnswers,
-    /// What replies wait for.
+    /// What the replies that are held back wait for.
     pub gates: Vec<Gate>,
     pub(crate) watch: Option<WatchRequest>,
     request_count: usize,
     deferred_count: usize,
-    /// Work that is not charged to the turn yet.
+    /// Merge work that is not charged to the turn yet.
     pub(crate) owed_work: usize,
-    /// Requests since the first reply that waits.
+    /// Requests after the first one whose reply waits.
     later_request_count: usize,
 }
 
 impl Effects {
-    /// A request is begun.
+    /// Counts a request that begins.
     #[inline]
     pub(crate) fn record_request(&mut self) {
         self.request_count += 1;
@@ -54,13 +54,13 @@ impl Effects {
         self.request_count > 0
     }
 
-    /// Whether of all replies one was held back, and none came after it.
+    /// Whether exactly one reply is held back, and it is the last one.
     pub fn is_one_deferred(&self) -> bool {
         self.deferred_count == 1 && self.later_request_count == 0
     }
 
-    /// Everything is done; returns the request to be told of changes that was answered last, if
-    /// there was one.
+    /// Clears everything for the next visit. Returns the watch that begins, if the last request was
+    /// one.
     #[inline]
     pub fn end(&mut self) -> Option<WatchRequest> {
         self.answers.clear();
@@ -81,7 +81,7 @@ impl Effects {
         let is_same =
             |other: &&mut Gate| (other.partition, other.wait) == (gate.partition, gate.wait);
         match self.gates.iter_mut().find(is_same) {
-            // Numbers ascend: the newest stands for all.
+            // Numbers ascend within a partition, so the newest one covers those before.
             Some(same) => same.number = gate.number,
             None => self.gates.push(gate),
         }

@@ -1,4 +1,4 @@
-//! Refusals that several endpoints share, and how a refusal is answered.
+//! Refusals that several endpoints share, and the answer to a refused request.
 
 use crate::http::{Refusal, Reply};
 use crate::node::Unavailable;
@@ -25,7 +25,7 @@ pub(crate) fn unavailable(reason: Unavailable) -> Refusal {
     }
 }
 
-/// What a connection beyond the limit gets.
+/// The answer on a connection above the limit.
 #[cold]
 pub fn too_many_connections() -> Refusal {
     let message =
@@ -58,7 +58,7 @@ pub(crate) fn memory_limit() -> Refusal {
     Refusal::new(507, "memory_limit", message)
 }
 
-/// A leader takes no writes before it has what its peers hold.
+/// A leader that is still fetching what its peers hold takes no writes.
 #[cold]
 pub(crate) fn taking_over() -> Refusal {
     let message = "this node is to lead, and is still catching up with the other nodes: nothing \
@@ -66,7 +66,7 @@ pub(crate) fn taking_over() -> Refusal {
     Refusal::new(503, "catching_up", message)
 }
 
-/// Writes belong to the leader.
+/// Only the leader takes writes.
 #[cold]
 pub(crate) fn not_leader(leader: Option<&str>) -> Refusal {
     let refusal = |message: String| Refusal::new(421, "not_leader", message);
@@ -81,13 +81,13 @@ pub(crate) fn not_leader(leader: Option<&str>) -> Refusal {
     }
 }
 
-/// What a write gets whose reply waited for the disk when that failed, or had no room.
+/// The answer to a write whose reply was waiting for the disk when the disk failed or was full.
 #[cold]
 pub fn storage_failed(error: &StorageError) -> Refusal {
     storage_refusal(error, "This one is not confirmed: it may be there later")
 }
 
-/// What a write gets that comes after that.
+/// The answer to a write that comes while the disk has failed or is full.
 #[cold]
 pub(crate) fn storage_refused(error: &StorageError) -> Refusal {
     storage_refusal(error, "Nothing was done")
@@ -103,7 +103,7 @@ pub(crate) fn storage_refusal(error: &StorageError, outcome: &str) -> Refusal {
     Refusal::new(503, "storage_failed", message)
 }
 
-/// Answers with a refusal and the headers that its status calls for.
+/// Answers with a refusal, and with the header that its status requires.
 #[cold]
 pub(crate) fn refuse(reply: Reply<'_>, refusal: &Refusal) {
     match (refusal.status, &refusal.header) {
@@ -116,7 +116,7 @@ pub(crate) fn refuse(reply: Reply<'_>, refusal: &Refusal) {
     }
 }
 
-/// What a request gets whose reply waits for something that will not come.
+/// The answer to a request whose deferred reply can no longer be sent, by what it waited for.
 #[cold]
 pub fn deferred_failed(wait: Wait) -> Refusal {
     match wait {
@@ -134,7 +134,7 @@ pub fn deferred_failed(wait: Wait) -> Refusal {
     }
 }
 
-/// What a write gets that was waiting when the node ceased to lead.
+/// The answer to a write that was waiting when the node stopped being the leader.
 #[cold]
 fn role_changed() -> Refusal {
     let message = "applied here, but this node leads no more: whether the write lasts is not \
@@ -142,7 +142,7 @@ fn role_changed() -> Refusal {
     Refusal::new(504, "role_changed", message)
 }
 
-/// What a write gets that replicas have not confirmed in time.
+/// The answer to a write that too few replicas confirmed in time.
 #[cold]
 pub fn acks_timeout(timeout_ms: u64) -> Refusal {
     let message = format!(
@@ -152,7 +152,7 @@ pub fn acks_timeout(timeout_ms: u64) -> Refusal {
     Refusal::new(504, "acks_timeout", message)
 }
 
-/// What a read gets that shows what replicas have not confirmed in time.
+/// The answer to a read of data that too few replicas confirmed in time.
 #[cold]
 pub fn unconfirmed(timeout_ms: u64) -> Refusal {
     let message = format!(

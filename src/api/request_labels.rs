@@ -1,7 +1,8 @@
-//! What was answered: for the counts of `/metrics`, and for the log of slow requests.
+//! Route, method, status and partition of an answer: labels of `/metrics`, and of the log of slow
+//! requests.
 //!
-//! Invariant: what is counted goes by the table of routes, never by what a peer sends: paths that
-//! are not in it count as one.
+//! Invariant: labels come from the table of routes, never from bytes of a peer: all paths that are
+//! not in the table share one label.
 
 use std::fmt;
 
@@ -10,15 +11,15 @@ use crate::metrics::{GROUP_COUNT, ROUTE_MAX, RequestStats};
 
 use crate::api::request::route::{Group, Route};
 
-/// Paths that are not in the table.
+/// The label of all paths that are not in the table.
 const OTHER: usize = ROUTE_MAX - 2;
 
-/// What could not be read as a request.
+/// The label of input that is no HTTP request.
 const INVALID: usize = ROUTE_MAX - 1;
 
 const _: () = assert!(Route::ALL.len() <= OTHER);
 
-/// An answer, or a request that waits for one.
+/// The labels of one request and its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLabels {
     endpoint: u8,
@@ -29,7 +30,7 @@ pub struct RequestLabels {
 }
 
 impl RequestLabels {
-    /// To what could not be read as a request.
+    /// Of input that is no HTTP request.
     pub(crate) const INVALID: Self = Self {
         endpoint: small(INVALID),
         group: Group::Other,
@@ -38,7 +39,7 @@ impl RequestLabels {
         partition: None,
     };
 
-    /// A request that was begun.
+    /// Of a request that begins; its status is not known yet.
     #[inline]
     pub(crate) fn expected(route: Option<Route>, method: Method) -> Self {
         let endpoint = route.map_or(small(OTHER), |route| small(route as usize));
@@ -51,7 +52,7 @@ impl RequestLabels {
         }
     }
 
-    /// To a connection that began a request and did not end it in time.
+    /// Of a request that did not arrive in full in time.
     pub fn timed_out() -> Self {
         Self {
             status: 408,
@@ -59,7 +60,7 @@ impl RequestLabels {
         }
     }
 
-    /// Notes which partition it is about.
+    /// Sets the partition that the request is about.
     #[inline]
     pub(crate) fn expect_partition(&mut self, id: u32) {
         self.partition = Some(id);
@@ -71,14 +72,14 @@ impl RequestLabels {
         Self { status, ..self }
     }
 
-    /// Counts it, given after so long.
+    /// Counts the answer, sent `us` microseconds after the request came.
     pub fn record(&self, stats: &mut RequestStats, us: u64) {
         stats.count(usize::from(self.endpoint), self.status);
         stats.note_durations(self.group.number(), us, 1);
     }
 }
 
-/// As the log says it: `PUT /kv/{key} 200 in partition 0`.
+/// As in the log: `PUT /kv/{key} 200 in partition 0`.
 impl fmt::Display for RequestLabels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -117,14 +118,15 @@ const fn small(number: usize) -> u8 {
     small
 }
 
-/// The answers of one visit. They all take as long, which is not known before its end.
+/// The answers of one visit. They are sent together, so they share one duration, which is known
+/// only once they are sent.
 #[derive(Debug, Default)]
 pub struct VisitAnswers {
-    /// Those that go at once, by group; they are counted by route and status already.
+    /// Answers that are sent at once, by group; already counted by route and status.
     pub sent_counts: [u64; GROUP_COUNT],
     /// The last of them.
     pub last_sent: Option<RequestLabels>,
-    /// Those that are held back, in order, and not counted yet.
+    /// Answers that are held back, in order; not counted yet.
     pub held: Vec<RequestLabels>,
     is_holding: bool,
 }
@@ -136,7 +138,7 @@ impl VisitAnswers {
         self.last_sent.is_none() && self.held.is_empty()
     }
 
-    /// Forgets them.
+    /// Removes all answers.
     #[inline]
     pub fn clear(&mut self) {
         self.sent_counts = [0; GROUP_COUNT];
@@ -145,13 +147,13 @@ impl VisitAnswers {
         self.is_holding = false;
     }
 
-    /// The next one is held back, and all behind it.
+    /// The next answer is held back, and with it all after it.
     #[inline]
     pub(crate) fn hold(&mut self) {
         self.is_holding = true;
     }
 
-    /// Counts an answer, or keeps it until the answers before it go.
+    /// Counts an answer, or keeps it if an answer before it is held back.
     #[inline]
     pub(crate) fn add(&mut self, answer: RequestLabels, stats: &mut RequestStats) {
         if self.is_holding {

@@ -226,8 +226,8 @@ impl Config {
         {
             let (name, text) = given.texts("replica-of").last().expect("it was given");
             return Err(ConfigError(format!(
-                "{name} {text}: that is this node itself: name the node to follow, or leave it out to \
-                 lead"
+                "{name} {text}: that is this node itself: name the node to follow, or leave it out \
+                 to lead"
             )));
         }
         let listeners = [Some(self.listen), self.replication_listen];

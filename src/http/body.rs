@@ -369,7 +369,8 @@ mod tests {
 
     #[test]
     fn chunks_in_any_pieces() {
-        let body = b"5\r\nhello\r\n1;a=\"b\"\r\n,\r\n00A \t;x\r\n0123456789\r\n0;last\r\nA: b\r\nc:\r\n\r\nGET /";
+        let body = b"5\r\nhello\r\n1;a=\"b\"\r\n,\r\n00A \t;x\r\n0123456789\r\n0;last\r\nA: b\r\n\
+            c:\r\n\r\nGET /";
         assert_eq!(chunked(body), Ok((b"hello,0123456789".to_vec(), true, 5)));
         assert_eq!(chunked(b"0\r\n\r\n"), Ok((vec![], true, 0)));
         assert_eq!(

@@ -32,11 +32,11 @@ use super::output::Output;
 use super::refusal::Refusal;
 use super::response::{Exchange, HttpDate, Reply};
 
-/// What a request costs beside its bytes, in bytes of work: about a microsecond, the time of
-/// parsing a thousand bytes.
+/// The fixed cost of a request, in bytes of work: a microsecond, about the time to parse a thousand
+/// bytes.
 const REQUEST_WORK_BYTES: usize = 768;
 
-/// Bytes at the start of a pending input that can be empty lines and not yet a request.
+/// Most bytes at the start of pending input that can be empty lines before a request.
 const BLANK_BYTES: usize = 8;
 
 /// What the connection needs to go on.
@@ -48,11 +48,11 @@ pub enum Wants {
     Output,
     /// The budget is used up: advance again next turn.
     Turn,
-    /// Nothing more will be answered: flush, shut down the sending side, drain, close.
+    /// The last answer is rendered: send it, shut down the sending side, drain, close.
     Close,
 }
 
-/// What the connection waits for, as timers see it.
+/// What the connection waits for; decides which time-out applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// Between requests, with no byte of the next one.
@@ -61,7 +61,7 @@ pub enum Waiting {
     Head,
     /// The rest of a body.
     Body {
-        /// Bytes of it that came, framing included; to tell a slow peer from a silent one.
+        /// Bytes of it received, framing included; they tell a slow peer from a silent one.
         received_bytes: u64,
     },
     /// The rest of the body of a request that is answered already.
@@ -69,7 +69,7 @@ pub enum Waiting {
         /// The same.
         received_bytes: u64,
     },
-    /// Nothing from the peer: the next step is ours, or waits for output to be sent.
+    /// Nothing from the peer: the node has work to do or output to send.
     Reply,
     /// The end.
     Closing,
@@ -91,7 +91,7 @@ pub struct Connection<B> {
 enum State<B> {
     /// Between requests or inside a head.
     Head,
-    /// A body is coming in, or its sink is at work on it.
+    /// A body is arriving, or its sink is processing it.
     Body(Box<Parked<B>>),
     /// The rest of the body of a request that is answered.
     Discard {
@@ -106,11 +106,11 @@ enum State<B> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Course {
     Open,
-    /// The answer to the next request, which may be yet to come, is the last.
+    /// The next request is the last one, whether or not it has arrived.
     OneMore,
     /// The next answer is the last.
     Draining,
-    /// What came whole is answered, then it ends.
+    /// Requests that have arrived in full are answered, then it ends.
     PeerClosed,
 }
 
@@ -121,7 +121,7 @@ struct Parked<B> {
     incoming: IncomingBody<B>,
 }
 
-/// What one pass of the loop did.
+/// The result of one pass of the loop.
 struct Pass {
     used: usize,
     /// Nothing more can be done without more input.
@@ -156,18 +156,18 @@ impl<B: BodySink> Connection<B> {
         wants
     }
 
-    /// The peer has closed its sending side. Advance once more: what it sent whole is answered, a
-    /// cut-off request is not.
+    /// The peer has closed its sending side. Advance once more: complete requests are answered, a
+    /// cut-off one is not.
     pub fn peer_closed(&mut self) {
         self.course = Course::PeerClosed;
     }
 
-    /// The next request is the last, however long it is in coming.
+    /// The next request is the last, whenever it arrives.
     pub fn end_after_next(&mut self) {
         self.course = Course::OneMore;
     }
 
-    /// The node stops: the request in flight, if any, is the last. Advance once more: it tells
+    /// The node stops: the request in flight, if any, is the last. Advance once more to learn
     /// whether there is one.
     pub fn drain_after_current(&mut self) {
         if matches!(self.course, Course::Open | Course::OneMore) {
@@ -209,7 +209,7 @@ impl<B: BodySink> Connection<B> {
         match &self.state {
             State::Closing => Waiting::Closing,
             State::Head if is_blank(rest) => Waiting::Idle,
-            // All of it was looked at and no end was found; else it has not been its turn yet.
+            // All of it was searched for the end of a head; else its turn has not come yet.
             State::Head if self.scanned == rest.len() => Waiting::Head,
             State::Body(parked) if rest.is_empty() && !parked.incoming.decoder.is_done() => {
                 Waiting::Body {
@@ -286,7 +286,7 @@ impl<B: BodySink> Connection<B> {
         }
     }
 
-    /// What keeps it from going on, input apart.
+    /// What prevents the next pass, apart from missing input.
     fn pause<H: Handler>(&self, rest: &[u8], turn: &Turn<'_, H>) -> Option<Wants> {
         let has_work = || {
             !rest.is_empty()
@@ -305,7 +305,7 @@ impl<B: BodySink> Connection<B> {
         }
     }
 
-    /// There is not enough input to go on; is more of it waited for?
+    /// Decides whether to wait for more input.
     fn starved(&mut self, rest: &[u8]) -> Wants {
         let is_answered = match self.state {
             State::Head => is_blank(rest),
@@ -380,16 +380,16 @@ impl<B: BodySink> Connection<B> {
         turn: &mut Turn<'_, H>,
     ) -> usize {
         let mut exchange = self.exchange(head);
-        // If it is answered before the body: a peer that waits for `100 Continue` may send the body
-        // or not, and where the next request begins is unknown; and a body that is longer than any
-        // that is taken is not worth a connection.
+        // An answer before the body closes the connection in two cases: a peer that waits for `100
+        // Continue` may send the body or not, so that the start of the next request is unknown; and
+        // a body above the limit is not worth reading.
         let is_long =
             matches!(head.framing, Framing::Length(bytes) if bytes > turn.limits.kept_body_bytes);
         exchange.keep_alive &= !(is_long || (head.expect_continue && head.has_body()));
         let whole_body = whole_body(head, body);
         let Some(sink) = turn.begin(head, whole_body, &mut exchange) else {
             if let Some(body) = whole_body {
-                // Answered or not because of it, it is over.
+                // The body is used up, whether or not the answer depended on it.
                 turn.charge(body.len());
                 self.state = if exchange.keep_alive {
                     State::Head
@@ -420,7 +420,7 @@ impl<B: BodySink> Connection<B> {
         used
     }
 
-    /// More of a body, or another step of its sink.
+    /// Feeds more of a body to its sink, or lets the sink do another step.
     fn resume<H: Handler<Body = B>>(
         &mut self,
         mut parked: Box<Parked<B>>,
@@ -461,7 +461,7 @@ impl<B: BodySink> Connection<B> {
         }
     }
 
-    /// The body is whole, or will not be.
+    /// The body is complete, or broken.
     fn conclude<H: Handler<Body = B>>(
         &mut self,
         head: &Head<'_>,
@@ -482,11 +482,11 @@ impl<B: BodySink> Connection<B> {
                 turn.refuse(Some(head), &mut exchange, &refusal);
             }
             BodyProgress::Refused(refusal) => {
-                // Up to the end of the body, or of the chunk at hand: wherever the input was cut,
-                // that is the same.
+                // Counted to the end of the body or of this chunk, so that the decision does not
+                // depend on how the input was cut.
                 exchange.keep_alive &= received_bytes.saturating_add(decoder.due_bytes())
                     <= turn.limits.kept_body_bytes;
-                // Not told to go on, the peer may not send it.
+                // A peer that waits for `100 Continue` may not send it.
                 exchange.keep_alive &= !(head.expect_continue && received_bytes == 0);
                 turn.refuse(Some(head), &mut exchange, &refusal);
             }
@@ -499,8 +499,7 @@ impl<B: BodySink> Connection<B> {
         self.answered(exchange, decoder);
     }
 
-    /// What becomes of the connection after an answer: what is left of the body is read before the
-    /// next request.
+    /// Sets the state after an answer: the rest of the body is read before the next request.
     fn answered(&mut self, exchange: Exchange, decoder: BodyDecoder) {
         self.state = if !exchange.keep_alive {
             State::Closing
@@ -520,10 +519,10 @@ impl<B: BodySink> Connection<B> {
         exchange
     }
 
-    /// Reads over the rest of a body, however long it is: many clients send all of it before they
-    /// read the answer, and a connection that is closed under them loses it (RFC 9112, section
-    /// 9.6). It costs no memory, and the caller ends it by time. What goes wrong here has no answer
-    /// any more: the request was answered.
+    /// Skips the rest of a body, however long it is: many clients send all of it before they read
+    /// the answer, and would lose the answer if the connection were closed meanwhile (RFC 9112,
+    /// section 9.6). It takes no memory, and the caller limits the time. Errors here have no
+    /// answer: the request is answered already.
     fn discard<H: Handler>(
         &mut self,
         mut decoder: BodyDecoder,

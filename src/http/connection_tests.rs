@@ -261,27 +261,38 @@ fn whole(input: &[u8]) -> (String, bool) {
 /// Pipelined streams; the last byte of each matters.
 fn streams() -> Vec<Vec<u8>> {
     let streams: [&[u8]; 8] = [
-        b"GET /a?b HTTP/1.1\r\nHost: h\r\n\r\nPOST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello\
-          HEAD /h HTTP/1.1\r\nHost: h\r\n\r\n\r\nDELETE /d HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n\
-          PUT /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=\"y\"\r\nabc\r\n1\r\nd\r\n0\r\nT: v\r\n\r\n\
-          GET /nothing HTTP/1.1\r\nHost: h\r\n\r\nGET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\nGET /x",
+        b"GET /a?b HTTP/1.1\r\nHost: h\r\n\r\nPOST /p HTTP/1.1\r\nHost: h\r\n\
+          Content-Length: 5\r\n\r\nhello\
+          HEAD /h HTTP/1.1\r\nHost: h\r\n\r\n\r\nDELETE /d HTTP/1.1\r\nHost: h\r\n\
+          Content-Length: 0\r\n\r\n\
+          PUT /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=\"y\"\r\nabc\r\n\
+          1\r\nd\r\n0\r\nT: v\r\n\r\n\
+          GET /nothing HTTP/1.1\r\nHost: h\r\n\r\nGET /last HTTP/1.1\r\nHost: h\r\n\
+          Connection: close\r\n\r\nGET /x",
         b"POST /e HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc\
-          POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nxyzGET /g HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\ng\
-          POST /early HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n",
-        b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\nPOST /2 HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nab\
+          POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nxyzGET /g HTTP/1.1\r\n\
+          Host: h\r\nContent-Length: 1\r\n\r\ng\
+          POST /early HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n\
+          abcGET / HTTP/1.1\r\n\r\n",
+        b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\nPOST /2 HTTP/1.0\r\n\
+          Connection: keep-alive\r\nContent-Length: 2\r\n\r\nab\
           GET /source HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /never HTTP/1.0\r\n\r\n",
         b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nGET \
           POST /early HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n\
-          GET /source HTTP/1.1\r\nHost: h\r\n\r\nHEAD /source HTTP/1.1\r\nHost: h\r\n\r\nGET /blob HTTP/1.1\r\nHost: h\r\n\r\n\
+          GET /source HTTP/1.1\r\nHost: h\r\n\r\nHEAD /source HTTP/1.1\r\nHost: h\r\n\r\n\
+          GET /blob HTTP/1.1\r\nHost: h\r\n\r\n\
           HEAD /blob HTTP/1.1\r\nHost: h\r\n\r\nGET /z HTTP/1.1\r\nHost: h\r\n\r\nGARBAGE\r\n\r\n",
         b"POST /small HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\n01234567890123456789\
-          POST /small HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n8\r\n01234567\r\n0\r\n\r\n\
+          POST /small HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n\
+          8\r\n01234567\r\n0\r\n\r\n\
           POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nbad\
           POST /mute HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nxyz\
-          POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\nX\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+          POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\nX\r\n\r\n\
+          GET / HTTP/1.1\r\nHost: h\r\n\r\n",
         b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\nxxxxxxxx",
         b"GET http://other/abs?q HTTP/1.1\r\nHost: h\r\n\r\nOPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n\
-          CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+          CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\
+          Content-Length: 1\r\nContent-Length: 1\r\n\r\nx",
         b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/3.0\r\n\r\n",
     ];
     streams.map(<[u8]>::to_vec).to_vec()
@@ -526,8 +537,9 @@ fn what_does_not_fit_is_refused_when_it_is_said() {
 
 #[test]
 fn a_thousand_in_one_input() {
-    let stream =
-        b"GET /n HTTP/1.1\r\nHost: h\r\n\r\nPOST /m HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx".repeat(500);
+    let stream = b"GET /n HTTP/1.1\r\nHost: h\r\n\r\nPOST /m HTTP/1.1\r\nHost: h\r\n\
+          Content-Length: 1\r\n\r\nx"
+        .repeat(500);
     let mut peer = Peer::new();
     peer.feed(&stream, usize::MAX);
     assert_eq!((peer.handler.begun, peer.handler.finished), (1000, 500));

@@ -2,11 +2,11 @@
 //! lines (RFC 9110, section 5.3).
 //!
 //! Invariants:
-//! 1. Every field that is read anywhere has its row here; all others are ignored, as HTTP wants it.
+//! 1. Every field that is read anywhere has a row here; all others are ignored, as HTTP requires.
 //! 2. A list on several lines says the same as its lines joined by commas; it is joined before
 //!    anything reads it.
-//! 3. A single value on several lines is refused where the value matters, and ignored elsewhere.
-//!    What decides where a request ends or which node it is for always matters.
+//! 3. A field with a single value that stands on several lines is refused where the value matters,
+//!    and ignored elsewhere. Fields that decide where a request ends, and Host, always matter.
 //!
 //! Not here: the grammar of values (`fields.rs`), which request may have which field (the api
 //! layer).
@@ -34,7 +34,7 @@ macro_rules! fields {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$field,)*];
 
-            /// Its name, as it is told to people.
+            /// Its name as in messages.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$field => $name,)*
@@ -81,8 +81,8 @@ fields! {
 }
 
 impl Field {
-    /// The field with a name, if it has a row: by length first, since most lengths belong to no
-    /// row.
+    /// The field with a name, if it has a row. The length is compared first, since most lengths
+    /// occur in no row.
     #[inline]
     pub(super) fn of(name: &[u8]) -> Option<Self> {
         let is = |field: Self| {

@@ -3,7 +3,7 @@
 //!
 //! Invariants:
 //! 1. Every function here is one pass over its value and allocates only for a refusal's text.
-//! 2. A value is either taken exactly as RFC 9110/9112 say or refused; nothing is repaired.
+//! 2. A value that RFC 9110 or 9112 do not allow is refused; nothing is repaired.
 //!
 //! Not here: which header goes where and what they mean together (`request.rs`), percent-decoding
 //! (the api layer).
@@ -191,7 +191,7 @@ fn is_port(digits: &[u8]) -> bool {
     true
 }
 
-/// Digits only, and no more than fit.
+/// A decimal number: digits only, within `u64`.
 pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     let malformed =
         || Refusal::bad_request("malformed Content-Length: write one number of bytes, digits only");
@@ -211,7 +211,7 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     Ok(length)
 }
 
-/// `chunked`, and nothing else: what we cannot decode is 501, what has no end is 400.
+/// Accepts `chunked` only: an unknown coding is refused with 501, a body without an end with 400.
 pub(super) fn transfer_encoding(value: &[u8]) -> Result<Framing, Refusal> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(Framing::Chunked);
@@ -246,8 +246,7 @@ pub(super) fn transfer_encoding(value: &[u8]) -> Result<Framing, Refusal> {
     ))
 }
 
-/// Adds one Connection line to what earlier ones said; options we do not know are none of our
-/// business.
+/// Adds the options of one Connection line; unknown options are ignored.
 pub(super) fn read_connection(value: &[u8], close: &mut bool, keep_alive: &mut bool) {
     for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
         *close |= option.eq_ignore_ascii_case(b"close");
@@ -270,7 +269,7 @@ pub(super) fn read_expect(value: &[u8], head: &mut Head<'_>) -> Result<(), Refus
     Ok(())
 }
 
-/// Whether a Content-Encoding says that the content is as it is.
+/// Whether a Content-Encoding is `identity`.
 pub(super) fn is_identity(value: &[u8]) -> bool {
     members(value).all(|coding| coding.eq_ignore_ascii_case(b"identity"))
 }

@@ -1,13 +1,12 @@
-//! What a connection calls: a handler answers requests, a sink collects the body of one.
+//! The traits that a connection calls: a handler answers requests, a sink collects a body.
 //!
-//! Invariants, kept towards the implementors by [`Turn`] (3) and by `connection.rs`:
+//! Guarantees to implementors, by [`Turn`] (3) and `connection.rs` (1, 2):
 //! 1. Each request is begun once, in the order of arrival, and answered once before the next is
 //!    begun.
-//! 2. A sink gets the body in order, then steps until it says it is done, and is then either
-//!    finished or dropped.
-//! 3. A handler that answers twice cannot be written ([`Reply`] is consumed); one that does not
-//!    answer where it must, or answers and still wants the body, is caught: the peer gets `500`, or
-//!    the one answer.
+//! 2. A sink gets the body in order, then steps until it returns true, and is then either passed to
+//!    `finish` or dropped.
+//! 3. A handler cannot answer twice, since [`Reply`] is consumed. If it does not answer, the peer
+//!    gets `500`; if it answers and still wants the body, the answer counts.
 //!
 //! Not here: the implementations (the api layer).
 
@@ -17,46 +16,45 @@ use super::output::Output;
 use super::refusal::Refusal;
 use super::response::{Exchange, HttpDate, Reply};
 
-/// What collects a request body.
+/// Collects a request body.
 pub trait BodySink {
-    /// So many bytes are said to come next: the whole body, or its next chunk. A refusal (`413`) is
-    /// the answer, before they come.
+    /// `bytes` more bytes are declared: the whole body, or its next chunk. A refusal (`413`)
+    /// becomes the answer before they arrive.
     fn expect(&mut self, bytes: u64) -> Result<(), Refusal> {
         let _ = bytes;
         Ok(())
     }
 
-    /// Takes in the next piece. A refusal (`413`) is the answer; the rest of the body is read and
-    /// dropped.
+    /// Adds the next piece. A refusal (`413`) becomes the answer; the rest of the body is skipped.
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal>;
 
-    /// Work left after the last byte (decoding of a large value), a bounded step a call; true when
-    /// done. Called at least once for every body, the empty one too. A refusal is the answer.
+    /// Does a bounded step of the work after the last byte, such as decoding a large value; true
+    /// when there is none left. Called at least once for every body, also an empty one. A refusal
+    /// becomes the answer.
     fn step(&mut self) -> Result<bool, Refusal>;
 
-    /// Heap it owns, for the accounts of the reactor.
+    /// Heap that it owns, for the memory statistics.
     fn heap_bytes(&self) -> usize {
         0
     }
 }
 
-/// What became of a request when its head arrived.
+/// The result of [`Handler::begin`].
 #[derive(Debug)]
 pub enum Begin<B> {
     /// The reply was used. A body that follows is discarded.
     Answered,
-    /// The reply was not used: the body goes into this, and then [`Handler::finish`] answers.
+    /// The reply was not used: this collects the body, and then [`Handler::finish`] answers.
     Receive(B),
 }
 
-/// What answers requests.
+/// Answers requests.
 pub trait Handler {
-    /// What collects its bodies.
+    /// Collects the bodies of its requests.
     type Body: BodySink;
 
-    /// A head arrived. Answers it now (no body wanted, and every refusal), or gives what shall
-    /// collect the body. `body`: all of it, where its length is known and it has come with the
-    /// head; then it may be what the answer is about.
+    /// A head has arrived. Answers at once, or returns what collects the body. `body` is the whole
+    /// body if its length is declared and it has arrived with the head; the handler may use it.
     fn begin(
         &mut self,
         head: &Head<'_>,
@@ -64,7 +62,7 @@ pub trait Handler {
         reply: Reply<'_>,
     ) -> Begin<Self::Body>;
 
-    /// Head and whole body are there: answers.
+    /// Answers a request whose body is complete.
     fn finish(&mut self, head: &Head<'_>, sink: Self::Body, reply: Reply<'_>);
 
     /// The request that was begun or finished last is answered with a status. Returns the work, in
@@ -74,38 +72,38 @@ pub trait Handler {
         0
     }
 
-    /// A request was refused without this handler: what came is none (then there is no head), or
-    /// its body is wrong.
+    /// The connection has refused a request itself: it was no HTTP request (then there is no head),
+    /// or its body was malformed.
     fn on_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
         let _ = (head, status);
     }
 }
 
-/// How much one connection may ask for.
+/// Limits of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// No request is begun while more than this is unsent, shared values included.
     pub output_high_bytes: usize,
-    /// A body of which so many bytes are known to come, and no more, is read to its end where it is
-    /// not wanted, to keep the connection.
+    /// An unwanted body is skipped, to keep the connection, if at most this many bytes of it are
+    /// declared.
     pub kept_body_bytes: u64,
 }
 
-/// What one call of [`Connection::advance`](super::Connection::advance) works with.
+/// The environment of one call of [`Connection::advance`](super::Connection::advance).
 #[derive(Debug)]
 pub struct Turn<'t, H> {
-    /// What answers.
+    /// Answers requests.
     pub handler: &'t mut H,
-    /// What reads heads.
+    /// Parses heads.
     pub heads: &'t mut HeadReader,
-    /// Where responses are rendered to.
+    /// Where responses are rendered.
     pub out: &'t mut Output,
-    /// What they say in Date.
+    /// The value of Date.
     pub date: &'t HttpDate,
-    /// How much one connection may ask for.
+    /// Limits of the connection.
     pub limits: &'t Limits,
-    /// Work left, in bytes: of input and of rendered output, a constant a request and a step, and
-    /// what requests leave to be done.
+    /// Work left in this turn, in bytes: input and rendered output, a constant for each request and
+    /// step, and merge work that requests incur.
     pub budget: &'t mut usize,
 }
 
@@ -126,7 +124,7 @@ impl<H: Handler> Turn<'_, H> {
         self.handler.on_refusal(head, refusal.status);
     }
 
-    /// Asks the handler; `None`: the request is answered.
+    /// Calls the handler; none if the request is answered.
     pub(super) fn begin(
         &mut self,
         head: &Head<'_>,
@@ -139,7 +137,7 @@ impl<H: Handler> Turn<'_, H> {
             .begin(head, body, Reply::new(self.out, self.date, exchange));
         match begun {
             Begin::Receive(sink) if !exchange.answered => {
-                // In case a response was begun and dropped.
+                // Drops a response that was begun and not ended.
                 self.out.bytes().truncate(start);
                 Some(sink)
             }
@@ -162,8 +160,7 @@ impl<H: Handler> Turn<'_, H> {
         self.make_sure_of_answer(start, exchange);
     }
 
-    /// A handler that does not answer is a bug of ours; the peer still gets an answer to each
-    /// request.
+    /// A handler that does not answer has a bug; the peer still gets an answer to each request.
     fn make_sure_of_answer(&mut self, start: usize, exchange: &mut Exchange) {
         if !exchange.answered {
             self.out.bytes().truncate(start);

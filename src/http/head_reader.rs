@@ -1,13 +1,13 @@
-//! Reading heads one after the other: what is like the one before is compared, not parsed.
+//! A cache in front of the parser of heads: header lines that are the same as in the head before
+//! are compared, not parsed.
 //!
-//! Clients send the same header lines with every request: only method and target differ, and the
-//! length of a body. So of the last head with each common method everything behind the target is
-//! remembered, with what it was found to say. A head that ends in the same bytes says the same.
+//! Clients send the same header lines with every request: only method, target and the length of the
+//! body differ. So the cache keeps, for each common method, the bytes after the target of the last
+//! head, and what the parser found in them.
 //!
 //! Invariants:
-//! 1. Whatever was read before, a head is read as [`parse_head`] alone would read it; it decides
-//!    whatever is not plainly alike.
-//! 2. What is remembered is bounded, however heads look.
+//! 1. The result is always that of [`parse_head`], which parses every head that is not the same.
+//! 2. The size of the cache is bounded, whatever heads look like.
 //!
 //! Not here: how a head is parsed (`request.rs`).
 
@@ -20,24 +20,24 @@ use super::head::{Framing, Head, Method, Target};
 use super::refusal::Refusal;
 use super::request::{HeadLimits, parse_head};
 
-/// Of a head with more behind its target than this nothing is remembered.
+/// A head with more bytes than this after its target is not cached.
 const TAIL_MAX_BYTES: usize = 1024;
 
-/// The methods whose heads are remembered.
+/// The methods whose heads are cached.
 const METHODS: [Method; 4] = [Method::Get, Method::Put, Method::Post, Method::Delete];
 
-/// What a head of some method said last, behind its target.
+/// The cached part of the last head with a method.
 #[derive(Debug, Default)]
 struct Known {
-    /// From the blank before `HTTP/` through the empty line; empty: nothing is remembered.
+    /// From the blank before `HTTP/` through the empty line; empty: nothing is cached.
     tail: Vec<u8>,
-    /// What it says, target and values aside.
+    /// The parsed head, without target and values.
     head: Head<'static>,
-    /// Where in the tail values stand.
+    /// Positions of values in the tail.
     values: Vec<(Field, Range<usize>)>,
 }
 
-/// A head like the last one of its method.
+/// A head whose tail is cached.
 struct Alike<'b, 'r> {
     target: Target<'b>,
     known: &'r Known,
@@ -52,7 +52,7 @@ pub struct HeadReader {
 }
 
 impl HeadReader {
-    /// Nothing is remembered yet.
+    /// An empty cache.
     pub fn new(limits: HeadLimits) -> Self {
         Self {
             limits,
@@ -80,7 +80,7 @@ impl HeadReader {
         Ok(found)
     }
 
-    /// Reads a head that is like the last one of its method; `None`: it is not, or not plainly.
+    /// Finds a head whose tail is cached; none if it must be parsed.
     #[inline]
     pub(super) fn read_alike<'b>(&self, input: &'b [u8], head: &mut Head<'b>) -> Option<usize> {
         let Alike {
@@ -99,8 +99,8 @@ impl HeadReader {
         Some(head_bytes)
     }
 
-    /// The targets of the requests that `input` begins with, as far as they are like those before,
-    /// and their bodies, empty where they are not whole; for guessing what is going to be asked.
+    /// Targets and bodies of the requests that `input` begins with, for prefetching; ends at the
+    /// first head that is not cached. A body that is not complete is empty here.
     pub fn look_ahead<'b>(&self, input: &'b [u8]) -> impl Iterator<Item = (Target<'b>, &'b [u8])> {
         let mut rest = input;
         std::iter::from_fn(move || {
@@ -156,7 +156,7 @@ impl HeadReader {
         })
     }
 
-    /// Remembers what a whole head says behind its target, if that is where all of it stands.
+    /// Caches the part of a head after its target, if all of its values stand there.
     fn remember(&mut self, bytes: &[u8], head: &Head<'_>) {
         let Some(at) = METHODS.iter().position(|method| *method == head.method) else {
             return;
@@ -178,8 +178,8 @@ impl HeadReader {
             let Some(&mut Some(value)) = head.value_mut(field) else {
                 continue;
             };
-            // Not in the tail: an authority in the target stands for Host, and lists are joined
-            // elsewhere.
+            // Not in the tail: the authority of an absolute target replaces Host, and joined lists
+            // have a buffer of their own.
             let Some(start) = offset_in(tail, value) else {
                 return;
             };
@@ -199,13 +199,13 @@ impl HeadReader {
     }
 }
 
-/// Where in `whole` a part of it begins; `None`: it is no part of it.
+/// The position of `part` within `whole`; none if it is not a part of it.
 fn offset_in(whole: &[u8], part: &[u8]) -> Option<usize> {
     let offset = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
     (offset.checked_add(part.len())? <= whole.len()).then_some(offset)
 }
 
-/// Bytes of a request target that mean nothing there: visible ones, but for `?` and `#`.
+/// Visible bytes, but for `?` and `#`, have no special meaning in a request target.
 const PLAIN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -1,41 +1,41 @@
-//! A request body on its way: from the input through the decoder into the sink, then the sink's
-//! own steps.
+//! A request body that is arriving: from the input through the decoder into the sink, then the
+//! steps of the sink.
 //!
 //! Invariants:
 //! 1. Each call uses at most `budget` bytes of input, and makes one step at least once the body is
 //!    there.
 //! 2. The sink gets exactly the body, whatever the cuts of the input.
 //!
-//! Not here: what follows from how it stands (`connection.rs`), framing (`body.rs`).
+//! Not here: what the connection does next (`connection.rs`), framing (`body.rs`).
 
 use super::body::BodyDecoder;
 use super::handler::BodySink;
 use super::head::Framing;
 use super::refusal::Refusal;
 
-/// What a step of a sink counts for, in bytes of work.
+/// The cost of a step of a sink, in bytes of work.
 const STEP_WORK_BYTES: usize = 16 * 1024;
 
-/// A body on its way into its sink.
+/// A body that is arriving.
 #[derive(Debug)]
 pub(super) struct IncomingBody<B> {
     pub(super) decoder: BodyDecoder,
     pub(super) sink: B,
-    /// Framing included.
+    /// Bytes received, framing included.
     pub(super) received_bytes: u64,
 }
 
-/// How an incoming body stands after some input.
+/// The progress of a body after some input.
 pub(super) enum BodyProgress {
     Starved,
     OutOfBudget,
-    /// Pushed and stepped to the end.
+    /// Complete, and all steps are done.
     Whole,
-    /// By the decoder: the framing is lost.
+    /// The decoder found malformed framing.
     Broken(Refusal),
-    /// By the sink, before all of it was there.
+    /// The sink refused it before all of it had arrived.
     Refused(Refusal),
-    /// By the sink, which has all of it.
+    /// The sink refused it after all of it had arrived.
     RefusedWhole(Refusal),
 }
 

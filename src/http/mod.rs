@@ -11,7 +11,7 @@
 //! | `body.rs` | request bodies: cut to length or taken out of chunks |
 //! | `output.rs` | what waits to be sent: bytes, shared values, a generated body |
 //! | `response.rs` | responses, rendered into an output |
-//! | `handler.rs` | what answers requests and collects bodies, as traits; the limits they work within |
+//! | `handler.rs` | the traits of what answers requests and collects bodies; limits |
 //! | `incoming_body.rs` | a request body on its way into what collects it |
 //! | `connection.rs` | the state machine of one connection, which brings all of it together |
 //!

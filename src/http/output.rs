@@ -1,11 +1,11 @@
-//! What waits to be sent on one connection, in order.
+//! The bytes to be sent on one connection, in order.
 //!
-//! Rendered bytes lie in one `Vec`; a large value ([`Blob`]) is not copied among them but noted
-//! with the position it goes out at. So the common reply is one buffer and one slice, and a buffer
-//! that keeps its allocation renders without allocating.
+//! Rendered bytes are in one `Vec`; a large value ([`Blob`]) is not copied there, but kept with the
+//! position at which it is sent. So a common reply is one slice of one buffer, and rendering into a
+//! buffer that keeps its memory allocates nothing.
 //!
 //! Invariants:
-//! 1. What [`Output::slices`] shows is exactly what was queued and not yet consumed, in order,
+//! 1. [`Output::slices`] returns exactly the bytes that are queued and not yet consumed, in order,
 //!    whatever the sizes of the sends.
 //! 2. Sent bytes at the front are at most half of the buffer (or [`COMPACT_BYTES`]): memory follows
 //!    what is unsent, and moving it costs amortized constant time a byte.
@@ -13,7 +13,7 @@
 //!    `blob_sent` counts only when the first blob is next.
 //! 4. A generated body is the last thing queued until it is done.
 //! 5. Once all is sent, no more than `keep_bytes` of heap stay.
-//! 6. Nothing that is held back is shown, and nothing behind it.
+//! 6. `slices` returns nothing that is held back, and nothing after it.
 //!
 //! Not here: what the bytes mean (`response.rs`), writing them to a socket (the reactor), how much
 //! may be queued (`connection.rs`).
@@ -26,20 +26,19 @@ use std::sync::Arc;
 /// A large value: shared, never copied.
 pub type Blob = Arc<Vec<u8>>;
 
-/// Below this, sent bytes at the front are not worth moving the rest for.
+/// Fewer sent bytes than this at the front are not worth moving the rest for.
 pub const COMPACT_BYTES: usize = 4 * 1024;
 
-/// A source is not asked for more while this much is unsent.
+/// A source renders no more while this much is unsent.
 pub const GENERATE_BELOW_BYTES: usize = 64 * 1024;
 
-/// Work asked of a source in one call.
+/// Budget of one call of a source.
 pub const GENERATE_STEP_BYTES: usize = 16 * 1024;
 
-/// The digits of a chunk size; leading zeros are allowed, so that it can be filled in when the
-/// chunk is there.
+/// Digits of a chunk size, with leading zeros: it is filled in once the chunk is rendered.
 const CHUNK_SIZE_DIGITS: usize = 8;
 
-/// Whether a source has more to say.
+/// Whether a source has more to render.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
     /// Call again.
@@ -55,14 +54,14 @@ pub trait BodySource {
     fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill;
 }
 
-/// A body that comes bit by bit.
+/// A body that is generated.
 enum Generated {
-    /// Rendered as the peer takes it.
+    /// Rendered as the peer reads it.
     Source {
         source: Box<dyn BodySource>,
         chunked: bool,
     },
-    /// A feed is under way: it says what it has to say, and when it is over.
+    /// Appended to from outside, with `feed` and `end_feed`.
     Fed { chunked: bool },
 }
 
@@ -120,8 +119,8 @@ impl Output {
         self.sent == self.bytes.len() && self.blobs.is_empty() && self.generated.is_none()
     }
 
-    /// Holds back what is queued from now on, until [`release`](Self::release): a promise that is
-    /// not true yet.
+    /// Holds back what is queued from now on, until [`release`](Self::release): replies to writes
+    /// that are not durable yet.
     pub fn hold(&mut self) {
         self.held_from.get_or_insert(self.bytes.len());
     }
@@ -131,12 +130,12 @@ impl Output {
         self.held_from.is_some()
     }
 
-    /// What was held back may go.
+    /// Lets everything that is held back be sent.
     pub fn release(&mut self) {
         self.held_from = None;
     }
 
-    /// Takes back what is held: it will never be true.
+    /// Removes what is held back.
     pub fn drop_held(&mut self) {
         let Some(from) = self.held_from.take() else {
             return;
@@ -154,7 +153,7 @@ impl Output {
         self.bytes.len() - self.sent
     }
 
-    /// Everything not yet sent, blobs included; what a source has not rendered is not known.
+    /// Unsent bytes, blobs included, without what a source has yet to render.
     pub fn unsent_bytes(&self) -> usize {
         self.pending_bytes() + self.blob_bytes
     }
@@ -193,7 +192,7 @@ impl Output {
         }
     }
 
-    /// Queues a body that is rendered as the peer takes it, in chunk framing if `chunked`.
+    /// Queues a body that is rendered as the peer reads it, in chunks if `chunked`.
     pub fn push_source(&mut self, source: Box<dyn BodySource>, chunked: bool) {
         debug_assert!(
             self.generated.is_none(),
@@ -202,7 +201,7 @@ impl Output {
         self.generated = Some(Generated::Source { source, chunked });
     }
 
-    /// Queues a body that is fed, in chunk framing if `chunked`.
+    /// Queues a body that is fed from outside, in chunks if `chunked`.
     pub fn push_feed(&mut self, chunked: bool) {
         debug_assert!(
             self.generated.is_none(),
@@ -250,7 +249,7 @@ impl Output {
             let fill = fill(&mut **source, *chunked, &mut self.bytes, step);
             let rendered = self.bytes.len() - before;
             match fill {
-                // A source that rendered little may have worked much: over keys that are not shown.
+                // A source that rendered little may have done much work, such as skipping keys.
                 Fill::More => work += rendered.max(step),
                 Fill::Done => {
                     work += rendered;
@@ -264,7 +263,7 @@ impl Output {
     /// The first unsent slices that are not held back, in order, up to `max_bytes` of them; returns
     /// how many of `into` are set, and the bytes in them.
     pub fn slices<'o>(&'o self, into: &mut [IoSlice<'o>], max_bytes: usize) -> (usize, usize) {
-        // A value of a reply that is held back lies behind the reply's head.
+        // The value of a reply that is held back comes after the head of that reply.
         let end = self.held_from.unwrap_or(self.bytes.len());
         let (mut count, mut left_bytes, mut at) = (0, max_bytes, self.sent);
         let mut push = |slice: &'o [u8]| {

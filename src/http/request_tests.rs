@@ -91,9 +91,12 @@ fn target(line: &str) -> Option<(String, Option<String>, String)> {
 
 #[test]
 fn a_whole_head() {
-    let input = b"\r\n\r\nPOST /set?key=a%20b HTTP/1.1\r\nhOST: localhost:9001\r\nContent-Length: 0012\r\n\
-        Content-Type:text/plain \t\r\nACCEPT: a/b\r\nAccept: c/d\r\nAuthorization: Bearer x\r\nOrigin: http://o\r\n\
-        Sec-Fetch-Site: none\r\nIf-Match: \"1\"\r\nIf-None-Match: *\r\nX-Partition-ID: 3\r\nX-TTL: 1.5\r\n\
+    let input = b"\r\n\r\nPOST /set?key=a%20b HTTP/1.1\r\nhOST: localhost:9001\r\n\
+        Content-Length: 0012\r\n\
+        Content-Type:text/plain \t\r\nACCEPT: a/b\r\nAccept: c/d\r\nAuthorization: Bearer x\r\n\
+        Origin: http://o\r\n\
+        Sec-Fetch-Site: none\r\nIf-Match: \"1\"\r\nIf-None-Match: *\r\nX-Partition-ID: 3\r\n\
+        X-TTL: 1.5\r\n\
         X-Min-Acks: 2\r\nExpect: 100-Continue\r\nX-Unknown: \xff\r\nEmpty:\r\n\r\n";
     let expected = Head {
         is_literal: false,
@@ -199,7 +202,8 @@ fn fields_on_several_lines() {
 #[test]
 fn lists_are_joined_apart_from_one_another() {
     let head = head(
-        b"GET / HTTP/1.1\r\nHost: h\r\nIf-Match: \"1\"\r\nAccept: a/b\r\nIf-None-Match:\r\nIf-Match: \"2\"\r\n\
+        b"GET / HTTP/1.1\r\nHost: h\r\nIf-Match: \"1\"\r\nAccept: a/b\r\nIf-None-Match:\r\n\
+          If-Match: \"2\"\r\n\
           Accept: c/d\r\nIf-None-Match: \"3\"\r\nIf-Match: \"4\"\r\n\r\n",
     );
     assert_eq!(head.if_match, Some(&b"\"1\", \"2\", \"4\""[..]));
@@ -406,9 +410,10 @@ fn head_bytes_are_limited() {
             ..
         }
     ));
-    assert!(
-        matches!(parse(with(2049).as_bytes()), ParsedHead::Refused(refusal) if refusal.status == 431)
-    );
+    assert!(matches!(
+        parse(with(2049).as_bytes()),
+        ParsedHead::Refused(refusal) if refusal.status == 431
+    ));
     assert_eq!(
         parse(&with(2049).as_bytes()[..2047]),
         ParsedHead::Incomplete
@@ -615,7 +620,8 @@ fn what_is_remembered_changes_nothing() {
 /// What is going to be asked is found as far as it is plain, and no further.
 #[test]
 fn looking_ahead() {
-    let stream = b"GET /kv/a HTTP/1.1\r\nHost: h\r\n\r\nPUT /kv/b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nGETGET /kv/c?d HTTP/1.1\r\n\
+    let stream = b"GET /kv/a HTTP/1.1\r\nHost: h\r\n\r\nPUT /kv/b HTTP/1.1\r\nHost: h\r\n\
+        Content-Length: 3\r\n\r\nGETGET /kv/c?d HTTP/1.1\r\n\
         Host: h\r\n\r\n\r\nGET /kv/e HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut reader = HeadReader::new(LIMITS);
     assert_eq!(reader.look_ahead(stream).count(), 0, "nothing is known yet");

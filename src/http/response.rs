@@ -392,7 +392,8 @@ impl ReplyHead<'_> {
         exchange.status = self.status;
     }
 
-    #[inline(always)] // so that the pieces are of known length: a fifth less for a whole response, by instructions
+    // Inlined, the pieces are of known length: a fifth fewer instructions for a whole response.
+    #[inline(always)]
     fn number(&mut self, before: &str, number: u64, after: &str) {
         let bytes = self.reply.out.bytes();
         bytes.extend_from_slice(before.as_bytes());

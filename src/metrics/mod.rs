@@ -13,7 +13,8 @@
 //!    call.
 //! 2. Every set of labels is bounded by the code, not by what peers send.
 //!
-//! Not here: what is counted (each layer counts its own), the list of metrics (`api/metrics/families.rs`),
+//! Not here: what is counted (each layer counts its own), the list of metrics
+//! (`api/metrics/families.rs`),
 //! clocks (`reactor/`).
 
 mod exposition;

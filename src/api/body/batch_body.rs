@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. Any cut of the text into pieces gives the same operations or the same refusal.
-//! 2. No more than [`BATCH_MAX_BYTES`] of text and [`OPERATIONS_MAX`] operations are taken in: what
-//!    one turn can carry out.
+//! 2. A batch has at most [`BATCH_MAX_BYTES`] of text and [`OPERATIONS_MAX`] operations: what one
+//!    turn of the loop can execute.
 //!
 //! Not here: one operation's text (`json_body.rs`), what operations do (`endpoint/batch.rs`).
 
@@ -16,16 +16,16 @@ use crate::api::body::json_body::JsonBody;
 use crate::api::body::kv_fields::{Allowed, KvFields, KvLimits, KvParts};
 use crate::api::body::ready_value::{ReadyValue, STEP_BYTES, ready};
 
-/// Text of one batch: carried out in one go, so that nothing comes in between.
+/// Longest text of a batch, which is executed without another request in between.
 pub(crate) const BATCH_MAX_BYTES: usize = 1024 * 1024;
 
-/// Operations of one batch.
+/// Most operations of a batch.
 pub(crate) const OPERATIONS_MAX: usize = 1_000;
 
-/// Operations looked at in one step, those with values to decode aside.
+/// Operations finished in one step, if no value has to be decoded.
 const STEP_OPERATIONS: usize = 100;
 
-/// One operation, ready to be carried out.
+/// One operation, ready to be executed.
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) key: Vec<u8>,
@@ -50,7 +50,7 @@ enum State {
     Object,
     /// The opening quote of the name.
     Quote,
-    /// So many bytes of the name were read.
+    /// This many bytes of the name were read.
     Name(usize),
     Colon,
     Array,
@@ -91,13 +91,13 @@ impl BatchBody {
         }
     }
 
-    /// Heap of what was taken in, about: text doubles its room as it grows, and each operation has
-    /// a few fields.
+    /// Roughly the heap in use: buffers of text double as they grow, and each operation has a few
+    /// fields.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.received_bytes * 2 + (self.texts.len() + self.operations.len()) * size_of::<KvFields>()
     }
 
-    /// So many bytes are said to come next.
+    /// `bytes` more bytes are declared.
     pub(crate) fn expect(&self, bytes: u64) -> Result<(), Refusal> {
         if bytes > (BATCH_MAX_BYTES - self.received_bytes) as u64 {
             return Err(too_large());
@@ -125,7 +125,7 @@ impl BatchBody {
             if !byte.is_ascii_whitespace() || matches!(self.state, State::Name(_)) {
                 self.read_structure(byte)?;
             }
-            // The brace that begins an operation is the operation's.
+            // The opening brace is part of the operation's text.
             if self.state == State::InOperation {
                 self.current = Some(Box::new(JsonBody::new(self.limits, Allowed::Operation)));
             } else {
@@ -164,7 +164,7 @@ impl BatchBody {
         Ok(())
     }
 
-    /// Goes on with what is left to do when all text is there; true when nothing is.
+    /// One step of the work after the last byte; true when there is none left.
     pub(crate) fn step(&mut self) -> Result<bool, Refusal> {
         if self.state != State::End {
             return Err(malformed());
@@ -186,7 +186,7 @@ impl BatchBody {
                 return Ok(true);
             };
             let about = |refusal| about_operation(self.operations.len(), refusal);
-            // Of a value in base64 a piece is decoded.
+            // A value in base64 is decoded a piece at a time.
             if !fields.step().map_err(about)? {
                 return Ok(false);
             }
@@ -199,7 +199,7 @@ impl BatchBody {
         Ok(false)
     }
 
-    /// The operations. To be stepped to the end before.
+    /// The operations, once `step` has returned true.
     pub(crate) fn into_operations(self) -> Vec<Operation> {
         self.operations
     }
@@ -251,7 +251,7 @@ fn operation(parts: KvParts) -> Result<Operation, Refusal> {
     })
 }
 
-/// A refusal that says which operation it is about, counted from 0.
+/// The refusal, with the index of the operation that it is about, from 0.
 #[cold]
 pub(crate) fn about_operation(index: usize, refusal: Refusal) -> Refusal {
     let message = format!("operation {index}: {}", refusal.message);

@@ -1,16 +1,15 @@
-//! How changes are told to a watcher: as one answer once there are some (long poll), or as
-//! server-sent events.
+//! The text of a watch: changes in one answer once there are some (long poll), or as server-sent
+//! events.
 //!
 //! A change is `{"version":N,"etag":"N-hhhhhhhh","op":"set","key":…,"value":…}`, or with
 //! `"op":"delete"` and no value. A value longer than 16 KiB is left out, with `"valueBytes"` in its
 //! place: a client that wants it reads the key. That a key has expired is not a change.
 //!
-//! A client that reads events learns the position at once, with every event and with every sign of
-//! life, by blocks that have an `id` and no data: an `EventSource` keeps the id, and dispatches
-//! nothing. So a client that is cut off before its first event comes back with a position.
+//! A client of server-sent events gets its position at once, with every event, and with every
+//! keep-alive, as a block with an `id` and no data: an `EventSource` keeps the id and dispatches
+//! nothing. So a client that is cut off before its first event reconnects with a position.
 //!
-//! Not here: which watcher is told when (`node/watches.rs`), when it is said
-//! (`reactor/watching.rs`).
+//! Not here: which changes a watcher gets (`node/watches.rs`), and when (`reactor/watching.rs`).
 
 use crate::lsm::StreamRecord;
 use crate::storage::VersionToken;
@@ -19,36 +18,35 @@ use crate::api::body::json_text::escape_into;
 use crate::api::body::json_value::{add_bytes, encode_base64, is_text};
 use crate::api::request::positions::{add_position, add_version};
 
-/// Text of changes in one answer, or at a time: a client that wants more asks again, or reads
-/// first.
+/// Most text in one long-poll answer, or in one piece of an event stream.
 const TOLD_MAX_BYTES: usize = 64 * 1024;
 
-/// How changes are told.
+/// The form of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchForm {
-    /// One answer, with the first changes or after a while without any.
+    /// One answer, with the first changes, or empty after the time-out.
     LongPoll,
-    /// As server-sent events, for as long as the client listens.
+    /// Server-sent events, until the client disconnects.
     Events,
 }
 
-/// A request whose answer is told bit by bit from now on.
+/// A watch that begins.
 #[derive(Debug)]
 pub struct WatchRequest {
     /// The partition.
     pub partition: u32,
-    /// Of the keys that concern it.
+    /// Only keys with this prefix are watched.
     pub prefix: Box<[u8]>,
-    /// What follows this version.
+    /// Changes after this version are watched.
     pub position: VersionToken,
-    /// How.
+    /// The form of the answer.
     pub form: WatchForm,
-    /// For how long, if not for good.
+    /// After this time the watch ends; none: it does not.
     pub timeout_ms: Option<u64>,
 }
 
 impl WatchForm {
-    /// What goes before the changes.
+    /// The text before the changes.
     pub fn begin(self, position: VersionToken, out: &mut Vec<u8>) {
         match self {
             Self::LongPoll => out.extend_from_slice(b"{\"success\":true,\"events\":["),
@@ -61,8 +59,8 @@ impl WatchForm {
         }
     }
 
-    /// Tells a change; false when that is enough for one time. `token`: of its version. `count`:
-    /// those told before in the same answer.
+    /// Appends a change; false if the text is now long enough. `token` is that of the change,
+    /// `count` the number of changes before it in the same answer.
     pub fn change(
         self,
         record: &StreamRecord<'_>,
@@ -87,7 +85,7 @@ impl WatchForm {
         out.len() < TOLD_MAX_BYTES
     }
 
-    /// What goes behind the changes up to a position.
+    /// The text after the changes up to a position.
     pub fn end(self, position: VersionToken, out: &mut Vec<u8>) {
         match self {
             Self::LongPoll => {
@@ -99,7 +97,7 @@ impl WatchForm {
         }
     }
 
-    /// What a listener hears when there was nothing else for a while: how far it has heard.
+    /// The keep-alive of an event stream: its position.
     pub fn sign_of_life(self, position: VersionToken, out: &mut Vec<u8>) {
         if self == Self::Events {
             add_id(position, out);

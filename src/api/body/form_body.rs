@@ -8,7 +8,7 @@ use crate::http::Refusal;
 use crate::api::body::kv_fields::{Allowed, Field, KvFields, KvLimits};
 use crate::api::request::percent::{BadEscape, PercentDecoder, Plus};
 
-/// Which text is being read.
+/// The part of the text that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Name,
@@ -33,7 +33,7 @@ impl FormBody {
         }
     }
 
-    /// Heap of what was taken in.
+    /// Heap in use.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.fields.heap_bytes()
     }
@@ -54,7 +54,7 @@ impl FormBody {
         Ok(())
     }
 
-    /// The text is over: the fields.
+    /// Ends the text; returns the fields.
     pub(crate) fn end(mut self) -> Result<Box<KvFields>, Refusal> {
         self.end_text(b'&')?;
         Ok(self.fields)
@@ -77,11 +77,11 @@ impl FormBody {
         }
     }
 
-    /// A name or a value is over; `end` is what ended it.
+    /// A name or a value ends with the byte `end`.
     fn end_text(&mut self, end: u8) -> Result<(), Refusal> {
         self.decoder.finish().map_err(|BadEscape| bad_form())?;
         self.state = match self.state {
-            // Nothing between two `&`: nothing was meant.
+            // Nothing stands between two `&`: skip it.
             State::Name if self.fields.name.is_empty() && end == b'&' => State::Name,
             State::Name => {
                 let field = self.fields.open()?;

@@ -1,13 +1,13 @@
 //! JSON bodies of key-value requests, decoded as they arrive: one flat object of strings.
 //!
-//! A general parser wants the whole text at once, and would hold the loop for as long as a value of
-//! many megabytes takes.
+//! A general parser needs the whole text at once, and would hold the loop while it parses a value
+//! of many megabytes.
 //!
 //! Invariants:
 //! 1. Any cut of the text into pieces gives the same fields or the same refusal.
-//! 2. What is accepted is a subset of RFC 8259: one object, known fields, each once, strings of
-//!    Unicode text or, where that is what a field holds, numbers.
-//! 3. A call works on the piece it is given and nothing else.
+//! 2. The accepted texts are a subset of RFC 8259: one object with known fields, each at most once,
+//!    whose values are strings, or numbers for fields that are numbers.
+//! 3. The work of a call is proportional to the piece that it gets.
 //!
 //! Not here: limits and meaning of the fields (`kv_fields.rs`).
 
@@ -41,7 +41,7 @@ enum Text {
     Of(Field),
 }
 
-/// The part of an escape sequence that has been seen.
+/// How much of an escape sequence has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Escape {
     None,
@@ -80,7 +80,7 @@ impl JsonBody {
         }
     }
 
-    /// Heap of what was taken in.
+    /// Heap in use.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.fields.heap_bytes()
     }
@@ -116,7 +116,7 @@ impl JsonBody {
         Ok(piece.len() - rest.len())
     }
 
-    /// The text is over: the fields, if it was whole.
+    /// Ends the text; returns the fields, or a refusal if the object is not complete.
     pub(crate) fn end(self) -> Result<Box<KvFields>, Refusal> {
         if self.is_whole() {
             Ok(self.fields)
@@ -155,8 +155,7 @@ impl JsonBody {
         Ok(())
     }
 
-    /// Reads the rest of a number; whether it is one is seen by the code that wants a number.
-    /// Returns the bytes used.
+    /// Reads the rest of a number; returns the bytes used. The field checks whether it is a number.
     fn read_number(&mut self, rest: &[u8]) -> Result<usize, Refusal> {
         let is_of_number =
             |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
@@ -203,7 +202,7 @@ impl JsonBody {
 
     fn take_run(&mut self, text: Text, run: &[u8]) -> Result<(), Refusal> {
         self.refuse_lone_surrogate()?;
-        // The smallest byte, since that is found many bytes at a time.
+        // The search finds the first byte that needs a look, eight bytes at a time.
         if run
             .iter()
             .fold(u8::MAX, |smallest, byte| smallest.min(*byte))

@@ -1,13 +1,12 @@
-//! JSON bodies that are whole and plain, as most are: their strings are taken where they lie.
+//! The fast path for JSON bodies that have arrived in full and have no escapes, as most do: key and
+//! value are borrowed, not copied.
 //!
-//! Invariant: what is read here, [`JsonBody`](crate::api::body::json_body::JsonBody) reads alike.
-//! Whatever is not plainly right is left to it: what is cut, has escapes, other fields, or is
-//! wrong.
+//! Invariant: [`JsonBody`](crate::api::body::json_body::JsonBody) gives the same key and value.
+//! Texts that are cut, have escapes or other fields, or are wrong, are left to it.
 
 use crate::api::body::json_text::plain_text;
 
-/// The key, and the value if there is one, of an object with no other fields; `None`: it is not
-/// whole and plain.
+/// The key, and the value if there is one; none if the body is not of this simple form.
 #[inline]
 pub(crate) fn plain_fields(body: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let (mut key, mut value) = (None, None);

@@ -1,4 +1,4 @@
-//! Text in JSON: escaping it, and knowing that it is text.
+//! Strings in JSON: escaping, finding what is escaped, and validating UTF-8.
 
 use crate::swar;
 
@@ -15,14 +15,14 @@ pub(crate) fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// How many bytes there are before the first that needs an escape.
+/// The number of bytes before the first that needs an escape.
 #[inline]
 pub(crate) fn plain_bytes(text: &[u8]) -> usize {
     plain_start(text).0
 }
 
-/// How many bytes there are before the first that needs an escape, and all bits that are set in
-/// the eights of bytes that were looked at: without the highest one they are ASCII.
+/// The number of bytes before the first that needs an escape; and the OR of all words that were
+/// looked at, from which the caller sees whether they are ASCII.
 #[inline]
 fn plain_start(text: &[u8]) -> (usize, u64) {
     let (eights, rest) = text.as_chunks();
@@ -44,8 +44,8 @@ fn plain_start(text: &[u8]) -> (usize, u64) {
     (text.len(), bits)
 }
 
-/// The text before the first byte that needs an escape, and the bytes from there on; `None` if it
-/// is not UTF-8.
+/// The text before the first byte that needs an escape, and the rest; none if the text is not
+/// UTF-8.
 #[inline]
 pub(crate) fn plain_text(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let (plain_bytes, bits) = plain_start(text);
@@ -77,16 +77,16 @@ fn escape_byte(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Tells whether bytes that come in pieces are UTF-8.
+/// Validates UTF-8 that comes in pieces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Utf8Validator {
-    /// The bytes of a character that was cut.
+    /// The first bytes of a character that was cut.
     cut: [u8; 4],
     cut_len: usize,
 }
 
 impl Utf8Validator {
-    /// False once the bytes so far cannot be the beginning of UTF-8.
+    /// Adds a piece; false once the bytes so far are no beginning of UTF-8.
     pub(crate) fn push(&mut self, piece: &[u8]) -> bool {
         let mut rest = piece;
         while self.cut_len > 0 {
@@ -114,7 +114,7 @@ impl Utf8Validator {
         }
     }
 
-    /// Whether the bytes so far end with a character.
+    /// Whether the bytes so far end with a complete character.
     pub(crate) fn is_complete(&self) -> bool {
         self.cut_len == 0
     }

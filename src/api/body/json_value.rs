@@ -1,4 +1,4 @@
-//! The answer that carries a value as JSON, at once or in slices.
+//! Answers with a value as JSON, rendered at once, or in slices if the value is large.
 //!
 //! `{"success":true,"value":"…","version":N,"etag":"N-hhhhhhhh"}`, and for a value that is not
 //! UTF-8 `{"success":true,"value":"…","encoding":"base64","version":N,"etag":"N-hhhhhhhh"}`.
@@ -17,23 +17,23 @@ use crate::api::request::positions::add_version;
 
 const BEGIN: &[u8] = b"{\"success\":true,\"value\":\"";
 
-/// Bytes validated for each byte of budget: reading is faster than rendering.
+/// Bytes validated for each byte of budget: validating is faster than rendering.
 const VALIDATED_PER_BUDGET_BYTE: usize = 4;
 
-/// Whether bytes can be shown as they are.
+/// Whether a value is UTF-8, and so can be a JSON string.
 #[inline]
 pub(crate) fn is_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok()
 }
 
-/// Appends the whole answer; for values that are not large.
+/// Appends the whole answer; for small values.
 #[inline]
 pub(crate) fn render_value(out: &mut Vec<u8>, value: &[u8], token: &TokenText) {
     out.extend_from_slice(BEGIN);
     render_rest(out, value, token);
 }
 
-/// The same behind the quote that begins the value.
+/// Appends the answer from behind the opening quote of the value.
 #[inline]
 pub(crate) fn render_rest(out: &mut Vec<u8>, value: &[u8], token: &TokenText) {
     if is_text(value) {
@@ -45,7 +45,7 @@ pub(crate) fn render_rest(out: &mut Vec<u8>, value: &[u8], token: &TokenText) {
     }
 }
 
-/// Adds a field: as text, or as base64 with a field that says so.
+/// Appends a field as text; or as base64, and the field `encoding_name` that says so.
 pub(crate) fn add_bytes(out: &mut Vec<u8>, name: &str, bytes: &[u8], encoding_name: &str) {
     out.push(b'"');
     out.extend_from_slice(name.as_bytes());
@@ -86,16 +86,15 @@ enum Encoding {
 
 #[derive(Debug)]
 enum Phase {
-    /// Finding out whether it is text: the answer's first bytes do not depend on it, but its
-    /// encoding does.
+    /// Validates the whole value: whether it is UTF-8 decides how it is rendered.
     Validate(Utf8Validator),
     Render(Encoding),
 }
 
-/// The answer with a large value, a slice at a time.
+/// The answer with a large value, rendered in slices.
 #[derive(Debug)]
 pub(crate) struct JsonValueSource {
-    /// What goes before the value, up to its quote.
+    /// The text before the value, up to its opening quote.
     begin: Vec<u8>,
     value: Blob,
     token: VersionToken,
@@ -109,7 +108,7 @@ impl JsonValueSource {
         Self::beginning(BEGIN.to_vec(), value, token)
     }
 
-    /// An object that begins otherwise, up to the quote before the value.
+    /// The same with another text before the value.
     pub(crate) fn beginning(begin: Vec<u8>, value: Blob, token: VersionToken) -> Self {
         Self {
             begin,
@@ -129,7 +128,7 @@ impl JsonValueSource {
 
 impl BodySource for JsonValueSource {
     fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
-        // Three bytes make four characters of base64; no slice but the last may end within them.
+        // Three bytes make four characters: each slice but the last is a multiple of three.
         let slice_bytes = budget_bytes.max(3) / 3 * 3;
         let value = Arc::clone(&self.value);
         let encoding = match &self.phase {

@@ -1,5 +1,5 @@
-//! What a body of fields says, whatever it is written in: key, value and the rest, each at most
-//! once and within its limit.
+//! The fields of a body, from JSON or a form: key, value and others, each at most once and within
+//! its limit.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -16,23 +16,23 @@ use crate::api::request::ttl::parse_ttl;
 /// Base64 text decoded in one step; a multiple of four.
 const DECODE_STEP_BYTES: usize = 64 * 1024;
 
-/// For all of a base64 text but its end …
+/// The decoder for all of a base64 text but its end.
 const INNER: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
-/// … and for its end, where padding may be or be left out.
+/// The decoder for the end, where padding is optional.
 const LAST: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Longest field name read; those we know are shorter.
+/// Longest field name; the known ones are shorter.
 const NAME_MAX_BYTES: usize = 32;
-/// Longest value read of fields that hold a word or a number.
+/// Longest value of a field that is a word or a number.
 const WORD_MAX_BYTES: usize = 32;
 
-/// How much a body may hold.
+/// Limits of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KvLimits {
     pub(crate) key_bytes: usize,
@@ -40,7 +40,7 @@ pub(crate) struct KvLimits {
 }
 
 impl KvLimits {
-    /// Text of a key and of a value in base64: what is kept of a body at most.
+    /// The most text that is kept of a body: a key, and a value in base64.
     pub(crate) fn body_max_bytes(self) -> usize {
         let text_bytes = self.value_bytes.saturating_add(self.value_bytes / 3);
         text_bytes.saturating_add(self.key_bytes)
@@ -50,10 +50,10 @@ impl KvLimits {
 /// Which fields a body may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allowed {
-    /// The key; a value is read past, since some clients send one message for everything.
+    /// The key. A value is skipped, since some clients send the same message to all paths.
     Key,
     KeyAndValue,
-    /// Those of an operation in a batch.
+    /// The fields of an operation of a batch.
     Operation,
 }
 
@@ -72,7 +72,7 @@ pub(crate) enum Field {
 const FIELD_COUNT: usize = 7;
 
 impl Field {
-    /// Its name where it is allowed.
+    /// Its name, if it is allowed.
     fn of(name: &[u8], allowed: Allowed) -> Option<Self> {
         Some(match (name, allowed) {
             (b"key", _) => Self::Key,
@@ -87,19 +87,19 @@ impl Field {
         })
     }
 
-    /// Whether JSON may say it as a number.
+    /// Whether it may be a JSON number.
     pub(crate) fn is_number(self) -> bool {
         matches!(self, Self::Ttl | Self::IfMatch | Self::IfNoneMatch)
     }
 }
 
-/// What a body said, each if it was there.
+/// The fields of a body, each none if it is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KvParts {
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) ttl_ms: Option<u64>,
-    /// What is to be done, in a batch.
+    /// `op`, in a batch.
     pub(crate) op: Option<Vec<u8>>,
     pub(crate) conditions: Conditions,
 }
@@ -110,9 +110,9 @@ pub(crate) struct KvFields {
     limits: KvLimits,
     allowed: Allowed,
     pub(crate) name: Vec<u8>,
-    /// By field, as far as it was read.
+    /// The text of each field so far.
     texts: [Option<Vec<u8>>; FIELD_COUNT],
-    /// Of a base64 value: how much of its text is decoded, in place, and into how many bytes.
+    /// Of a value in base64, which is decoded in place: the text decoded, and the bytes it made.
     decoded_text_bytes: usize,
     decoded_bytes: usize,
 }
@@ -129,7 +129,7 @@ impl KvFields {
         }
     }
 
-    /// Heap of the texts so far.
+    /// Heap in use.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.name.capacity()
             + self
@@ -140,7 +140,7 @@ impl KvFields {
                 .sum::<usize>()
     }
 
-    /// Checks that a name that is still being read can be one of ours.
+    /// Refuses a name that is longer than all known ones while it is being read.
     pub(crate) fn check_name_len(&self) -> Result<(), Refusal> {
         if self.name.len() > NAME_MAX_BYTES {
             Err(self.unknown_field())
@@ -164,12 +164,12 @@ impl KvFields {
         Ok(field)
     }
 
-    /// Where the text of an open field goes.
+    /// The text of the open field.
     pub(crate) fn text_of(&mut self, field: Field) -> &mut Vec<u8> {
         self.texts[field as usize].get_or_insert_default()
     }
 
-    /// Checks an open field against its limit, and lets go what nothing will read.
+    /// Checks the open field against its limit, and drops text that nothing will read.
     pub(crate) fn check_len(&mut self, field: Field) -> Result<(), Refusal> {
         let len = self.text_of(field).len();
         match field {
@@ -178,7 +178,7 @@ impl KvFields {
                 Ok(())
             }
             Field::Key if len > self.limits.key_bytes => Err(key_too_long()),
-            // It may turn out to be base64, whose text is a third longer.
+            // `encoding` may still say that it is base64, whose text is a third longer.
             Field::Value if len > self.text_max_bytes() => {
                 Err(value_too_large(self.limits.value_bytes))
             }
@@ -197,7 +197,7 @@ impl KvFields {
             .saturating_add(self.limits.value_bytes / 3 + 4)
     }
 
-    /// Decodes a piece of a base64 value; true when nothing is left to do.
+    /// Decodes the next piece of a base64 value; true when all is decoded.
     pub(crate) fn step(&mut self) -> Result<bool, Refusal> {
         let [_, value, encoding, ..] = &mut self.texts;
         match encoding.as_deref() {
@@ -217,7 +217,7 @@ impl KvFields {
             Refusal::new(400, "bad_base64", message)
         })?;
         self.decoded_text_bytes += piece.len();
-        // Bytes are fewer than their text: they go where text was that has been decoded.
+        // Decoded bytes are fewer than their text, so they overwrite text already decoded.
         value[self.decoded_bytes..][..decoded.len()].copy_from_slice(&decoded);
         self.decoded_bytes += decoded.len();
         if is_last {
@@ -227,7 +227,7 @@ impl KvFields {
         Ok(is_last)
     }
 
-    /// What was there. To be stepped to the end before.
+    /// The fields, once `step` has returned true.
     pub(crate) fn into_parts(self) -> Result<KvParts, Refusal> {
         let [key, value, _, ttl, op, if_match, if_none_match] = self.texts;
         if let Some(key) = &key {
@@ -269,7 +269,7 @@ impl KvFields {
     }
 }
 
-/// The refusal of a value over the limit.
+/// The refusal of a value above the limit.
 #[cold]
 pub(crate) fn value_too_large(limit_bytes: usize) -> Refusal {
     let message = format!(

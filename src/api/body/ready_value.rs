@@ -1,11 +1,11 @@
-//! A value that came in whole.
+//! A value that has arrived in full.
 
 use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue, Value};
 
-/// Work of one step after the last byte: some ten microseconds of checksumming.
+/// Bytes of a large value checksummed in one step: some ten microseconds.
 pub(crate) const STEP_BYTES: usize = 256 * 1024;
 
-/// A value that is whole, and ready to be written.
+/// A value that is ready to be written.
 #[derive(Debug)]
 pub(crate) enum ReadyValue {
     Small(Vec<u8>),
@@ -13,7 +13,7 @@ pub(crate) enum ReadyValue {
 }
 
 impl ReadyValue {
-    /// To be written; a large one is shared.
+    /// For a write; a large value is shared.
     #[inline]
     pub(crate) fn as_new_value(&self) -> NewValue<'_> {
         match self {
@@ -22,7 +22,7 @@ impl ReadyValue {
         }
     }
 
-    /// As it will be read.
+    /// As a later read returns it.
     pub(crate) fn as_value(&self) -> Value<'_> {
         match self {
             Self::Small(bytes) => Value::Inline(bytes),
@@ -31,7 +31,7 @@ impl ReadyValue {
     }
 }
 
-/// The value that these bytes are.
+/// The value made of these bytes.
 pub(crate) fn ready(mut bytes: Vec<u8>) -> ReadyValue {
     if bytes.len() <= INLINE_VALUE_MAX_BYTES {
         return ReadyValue::Small(bytes);

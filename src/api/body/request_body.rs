@@ -1,13 +1,13 @@
-//! What collects the body of a key-value request.
+//! Collects the body of a request: fields as JSON or a form, a batch, or a raw value.
 //!
 //! Invariants:
-//! 1. Memory is bounded by the limits: a body that holds too long a key or value is refused as soon
-//!    as that is known, and the bytes of one body are counted, so that white space cannot go on for
+//! 1. Memory is bounded by the limits: a body with too long a key or value is refused as soon as
+//!    that is known, and all bytes of a body are counted, so that white space cannot go on for
 //!    ever.
-//! 2. What a body takes is claimed before it is allocated ([`BodyClaim`]), or, where text is
-//!    decoded, right after: by no more than the text doubles.
-//! 3. No call does work proportional to more than the piece it is given; what is left after the
-//!    last byte (decoding, the checksum of a large value) is done in steps.
+//! 2. Memory of a body is claimed ([`BodyClaim`]) before it is allocated; where text is decoded,
+//!    right after, and then it has at most doubled.
+//! 3. The work of a call is proportional to the piece that it gets; work after the last byte
+//!    (decoding, the checksum of a large value) is done in steps.
 
 use crate::http::{self, Head, Refusal};
 use crate::node::{BodyClaim, ClaimRefusal};
@@ -20,20 +20,19 @@ use crate::api::body::ready_value::{ReadyValue, STEP_BYTES, ready};
 use crate::api::request::values::JSON;
 use crate::api::request::values::is_media_type;
 
-/// First allocation for a raw value: more follows only as bytes arrive, whatever Content-Length
-/// says.
+/// First allocation for a raw value. More is allocated only as bytes arrive, whatever
+/// Content-Length says.
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;
 
-/// How many bytes of JSON or form text one byte of value can take (`\u00XX`), and room for the rest
-/// of the body.
+/// A byte of a value takes at most six bytes of JSON (`\u00XX`); the overhead is for the rest of
+/// the body.
 const TEXT_EXPANSION: usize = 6;
 const TEXT_OVERHEAD_BYTES: usize = 64 * 1024;
 
-/// The state of a body. What is large is boxed: an intake is moved several times, and most are of a
-/// raw value.
+/// The state of a body. Large variants are boxed, since a body is moved several times.
 #[derive(Debug)]
 enum State {
-    /// Which kind of text it is shows in its first byte.
+    /// Nothing has arrived; the first byte decides between JSON and a form.
     Unknown {
         content_type: ContentType,
         allowed: Allowed,
@@ -45,13 +44,13 @@ enum State {
         value: Vec<u8>,
         declared_bytes: Option<usize>,
     },
-    /// The text is whole; a base64 value is being decoded.
+    /// All text has arrived; a base64 value is being decoded.
     Fields(Box<KvFields>),
-    /// All there, but for the checksum of a large value.
+    /// Complete, but for the checksum of a large value.
     Whole(Received),
 }
 
-/// What a body said, each if it was there.
+/// The contents of a body, each none if it is missing.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub(crate) key: Option<Vec<u8>>,
@@ -71,7 +70,7 @@ impl Received {
     }
 }
 
-/// What Content-Type says of a body.
+/// The kind of a body by Content-Type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ContentType {
     Json,
@@ -85,13 +84,13 @@ pub struct RequestBody {
     state: State,
     limits: KvLimits,
     received_bytes: usize,
-    /// What it claims of the memory for bodies on their way.
+    /// Its share of the memory for request bodies (`--max-upload-memory`).
     claim: Option<Box<BodyClaim>>,
 }
 
 impl RequestBody {
-    /// For a body that is the value, as it is. `declared_bytes` is its length, if the request says
-    /// so.
+    /// For a body that is the value itself. `declared_bytes` is its length, if the request declares
+    /// it.
     pub(crate) fn raw(limits: KvLimits, declared_bytes: Option<usize>) -> Self {
         Self {
             state: State::Raw {
@@ -104,7 +103,7 @@ impl RequestBody {
         }
     }
 
-    /// For a body with fields, as JSON or as a form.
+    /// For a body with fields, as JSON or a form.
     pub(crate) fn fields(limits: KvLimits, allowed: Allowed, head: &Head<'_>) -> Self {
         let content_type = content_type_of(head);
         Self {
@@ -128,7 +127,7 @@ impl RequestBody {
         }
     }
 
-    /// The same on account of a claim.
+    /// The same with a claim on memory.
     pub(crate) fn claiming(self, claim: BodyClaim) -> Self {
         Self {
             claim: Some(Box::new(claim)),
@@ -136,7 +135,7 @@ impl RequestBody {
         }
     }
 
-    /// Memory that it claims, of what there is for bodies on their way.
+    /// Memory that it claims of `--max-upload-memory`.
     pub fn claimed_bytes(&self) -> usize {
         self.claim.as_ref().map_or(0, |claim| claim.bytes())
     }
@@ -149,7 +148,7 @@ impl RequestBody {
         }
     }
 
-    /// What was collected.
+    /// The contents, once the body is complete.
     pub(crate) fn into_received(self) -> Result<Received, Refusal> {
         match self.state {
             State::Whole(received) => Ok(received),
@@ -166,7 +165,7 @@ impl RequestBody {
         let Some(at) = data.iter().position(|byte| !byte.is_ascii_whitespace()) else {
             return Ok(());
         };
-        // curl -d sends a form content type with whatever it is given.
+        // `curl -d` declares a form whatever it sends.
         self.state = match content_type {
             _ if data[at] == b'{' => State::Json(JsonBody::new(self.limits, allowed)),
             ContentType::Json => State::Json(JsonBody::new(self.limits, allowed)),
@@ -197,7 +196,7 @@ impl RequestBody {
         }
         let free_bytes = value.capacity() - value.len();
         if free_bytes < data.len() {
-            // Doubling, but to no more than was declared, or than a value may have: it then lies in
+            // Doubling, up to the declared length or the longest value, so that a value ends up in
             // a buffer of its length.
             let wanted = (value.capacity() * 2).max(FIRST_RESERVE_BYTES);
             let most = declared_bytes.unwrap_or(self.limits.value_bytes);
@@ -211,7 +210,7 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Counts what the text has allocated.
+    /// Adds to the claim what the text has allocated.
     fn hold(&mut self) -> Result<(), Refusal> {
         let bytes = http::BodySink::heap_bytes(self);
         match &mut self.claim {
@@ -333,7 +332,7 @@ fn content_type_of(head: &Head<'_>) -> ContentType {
     }
 }
 
-/// What a body gets that there is no memory for.
+/// The refusal of a body for which there is no memory.
 #[cold]
 pub(crate) fn claim_refused(refusal: ClaimRefusal) -> Refusal {
     let refusal = match refusal {
@@ -347,7 +346,7 @@ pub(crate) fn claim_refused(refusal: ClaimRefusal) -> Refusal {
     refusal.with_header("Retry-After", "1")
 }
 
-/// What an upload gets that was ended because memory is short.
+/// The answer to an upload that was ended because memory was short.
 #[cold]
 pub fn upload_too_slow() -> Refusal {
     let message =

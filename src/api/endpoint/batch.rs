@@ -1,11 +1,10 @@
-//! `/batch`: some reads and writes as one.
+//! `/batch`: several reads and writes as one.
 //!
 //! Invariants:
-//! 1. All conditions are checked, and everything that could be refused is refused, before anything
-//!    is written; then all writes are made. Nothing else comes in between, and the log has all of
-//!    them or none.
-//! 2. Results are those of the operations in their order: a get sees what a set before it writes.
-//!    Conditions are about what was there before the batch.
+//! 1. Every condition is checked, and every refusal made, before the first write. No other request
+//!    is executed in between, and the log has all writes of a batch or none.
+//! 2. Results are those of the operations in order: a get sees the sets before it. Conditions are
+//!    about the state before the batch.
 //! 3. The work of one turn is bounded by the limits of the text (`body/batch_body.rs`) and by
 //!    [`READ_MAX_BYTES`].
 
@@ -30,11 +29,11 @@ use crate::api::errors::refuse;
 use crate::api::request::positions::add_version;
 use crate::api::request::values::JSON;
 
-/// Bytes of values that the gets of one batch may ask for; large ones, which are not copied, do not
-/// count.
+/// Most bytes of values that the gets of one batch return. Large values do not count, since they
+/// are not copied.
 const READ_MAX_BYTES: usize = 1024 * 1024;
 
-/// The answer, as far as it is known.
+/// The answer as a sequence of text and large values.
 #[derive(Debug, Default)]
 struct Results {
     pieces: VecDeque<Piece>,
@@ -48,7 +47,7 @@ enum Piece {
 }
 
 impl Results {
-    /// Where the next text goes.
+    /// The last piece of text; begins one where a large value is last.
     fn text(&mut self) -> &mut Vec<u8> {
         if !matches!(self.pieces.back(), Some(Piece::Text(_))) {
             self.pieces.push_back(Piece::Text(Vec::new()));
@@ -104,14 +103,14 @@ impl BodySource for Results {
     }
 }
 
-/// What the operations so far have made of a key.
+/// The state of a key after the operations so far.
 #[derive(Clone, Copy, Debug)]
 enum Now<'o> {
     Deleted,
     Set { value: &'o ReadyValue, version: u64 },
 }
 
-/// What carrying out the operations would answer, and which of them would write.
+/// The answer of the operations, and for each whether it writes. Nothing is written here.
 fn results_of(
     partition: &Partition,
     operations: &[Operation],
@@ -174,7 +173,7 @@ fn results_of(
     Ok((results, writes))
 }
 
-/// Adds the result of a write: `{"success":true,` with more fields, and the version that it made.
+/// Adds the result of a write: `{"success":true,`, more fields, and the new version.
 fn add_written(text: &mut Vec<u8>, fields: &[u8], token: VersionToken) {
     text.extend_from_slice(b"{\"success\":true,");
     text.extend_from_slice(fields);
@@ -243,7 +242,7 @@ impl Api<'_> {
             let reads = |operation: &Operation| matches!(operation.action, Action::Get);
             let read_acks = read_acks.filter(|_| operations.iter().any(reads));
             check_read(partition, read_acks, now_ms)?;
-            // What it reads, others have written before it writes: the last write stands for all.
+            // What the batch reads was written before what it writes: its last write covers both.
             let acks = min_acks.max(read_acks.unwrap_or(0));
             let (results, writes) = results_of(partition, &operations)?;
             let incurred = partition.lsm().incurred_work();

@@ -1,6 +1,6 @@
-//! `/digest`: a hash of all content, to compare nodes by. Computed in slices while the answer is on
-//! its way. `?at=`, in Unix ms, leaves out what expires until then: asked so, nodes whose keys
-//! expire meanwhile can be compared.
+//! `/digest`: a hash over all keys and values, for comparing nodes. It is computed in slices while
+//! the answer is sent. `?at=`, in Unix milliseconds, leaves out keys that expire until then, so
+//! that nodes can be compared while keys expire.
 
 use crate::http::{BodySource, Fill, Head, Reply};
 use crate::lsm::{Digest, Digester};

@@ -1,5 +1,5 @@
-//! `/health`, `/livez`, `/readyz`, `/leader` and `/replica`: what controllers, load balancers and
-//! kubelets ask, without a token.
+//! `/health`, `/livez`, `/readyz`, `/leader` and `/replica`: for controllers, load balancers and
+//! kubelets, without a token.
 
 use serde::Serialize;
 
@@ -16,8 +16,8 @@ use crate::api::request::values::JSON;
 
 const TEXT: &str = "text/plain";
 
-/// Partitions that `/health` tells of one by one: probes ask often, and nodes that look for this
-/// one's replication port read 64 KiB at most (`replication/probe.rs`).
+/// Most partitions in `partitionStates`: probes ask often, and a replica that looks for this node's
+/// replication port reads 64 KiB at most (`replication/probe.rs`).
 const STATES_MAX: usize = 100;
 
 /// The body of `/health`. The first four fields are what the controller reads.
@@ -27,21 +27,21 @@ struct Health {
     status: &'static str,
     /// Bytes of log in the active memtables.
     mem_table_size: usize,
-    /// Levels, the memtable's included, of the partition that has the most.
+    /// The largest number of levels of a partition, the memtable included.
     levels: usize,
     partitions: Vec<u32>,
-    /// That of the partition which requests mean that name none; where there is none such, that of
-    /// all partitions, or `mixed`.
+    /// The role of the partition that requests without a partition are about. Where there is no
+    /// such partition: the role that all partitions have, or `mixed`.
     role: &'static str,
-    /// The same; or the highest.
+    /// The version of that partition, or the highest of all.
     version: u64,
-    /// The token of that version; none where it may be of any partition.
+    /// The token of that version; none where there is no such partition.
     position: Option<String>,
     /// The epoch of that partition.
     epoch: Option<u64>,
     uptime_ms: u64,
     replication_port: Option<u16>,
-    /// The first of them, at most [`STATES_MAX`], or the one that the request names.
+    /// The first [`STATES_MAX`] partitions, or the one that the request names.
     partition_states: Vec<PartitionHealth>,
 }
 
@@ -51,7 +51,7 @@ struct Health {
 struct PartitionHealth {
     id: u32,
     role: &'static str,
-    /// What the node does, as in `/status`.
+    /// The same word as in `/status`, such as `in sync`.
     state: &'static str,
     epoch: u64,
     version: u64,
@@ -101,7 +101,7 @@ impl Api<'_> {
         }
     }
 
-    /// Whether a load balancer may send what is for this role.
+    /// Whether a load balancer may send requests for this role here.
     fn answer_role(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
         if self.node.is_draining() {
             return reply.status(404).content_type(TEXT).body(b"draining\n");
@@ -154,14 +154,13 @@ impl Api<'_> {
         Ok(lag_obstacle(partition, max_lag, now_ms).map_or(Ok(role), Err))
     }
 
-    /// Versions that a replica may be behind its leader, if the request says so.
+    /// `?max_lag=`: how many versions a replica may be behind its leader.
     fn max_lag(&self, head: &Head<'_>) -> Result<Option<u64>, Refusal> {
         self.query(head)
             .number(Param::MaxLag, "how many versions a replica may be behind")
     }
 
-    /// Why requests should go elsewhere: those for one partition if the request names it, else
-    /// those for any.
+    /// Why requests should go to another node: requests for the named partition, or for any.
     fn check_ready(&mut self, head: &Head<'_>) -> Result<Option<String>, Refusal> {
         let max_lag = self.max_lag(head)?;
         let is_of_one =
@@ -176,7 +175,7 @@ impl Api<'_> {
         Ok(obstacle.map(|obstacle| obstacle + "\n"))
     }
 
-    /// Why requests should go elsewhere, as one line.
+    /// Why requests should go to another node, as one line.
     fn obstacle(&self, max_lag: Option<u64>) -> Option<String> {
         if self.node.is_draining() {
             return Some("draining: the node is stopping\n".to_owned());
@@ -199,7 +198,7 @@ impl Api<'_> {
     }
 
     fn health(&self, head: &Head<'_>) -> Result<Health, Refusal> {
-        // A header is read past: probes send those that they send everywhere.
+        // `X-Partition-ID` is ignored here: probes send the same fields everywhere.
         let named = self.query(head).get(Param::Partition)?;
         let named = named.map(|value| partition_number(&value)).transpose()?;
         let partitions = self.node.partitions();
@@ -250,7 +249,7 @@ impl Api<'_> {
     }
 }
 
-/// Why a partition cannot do what its role is.
+/// Why a partition cannot act in its role.
 fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
     if let Some(error) = partition.write_obstacle() {
         return Some(if error.is_passing() {
@@ -282,7 +281,7 @@ fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
     }
 }
 
-/// Why a replica is too far behind its leader, if it may be behind by so many versions and no more.
+/// Why a replica is too far behind: by more than `max_lag` versions, or by an unknown number.
 fn lag_obstacle(partition: &Partition, max_lag: Option<u64>, now_ms: u64) -> Option<String> {
     let max_lag = max_lag?;
     match lag_of(partition, now_ms) {
@@ -294,8 +293,8 @@ fn lag_obstacle(partition: &Partition, max_lag: Option<u64>, now_ms: u64) -> Opt
     }
 }
 
-/// Versions that a replica is behind its leader; none while it cannot tell: it is not connected, or
-/// its leader has missed two heartbeats.
+/// How many versions a replica is behind its leader. None while that is not known: the leader is
+/// not connected, or has missed two heartbeats.
 pub(crate) fn lag_of(partition: &Partition, now_ms: u64) -> Option<u64> {
     let leader_version = partition.following_stats(now_ms)?.leader_version?;
     Some(leader_version.saturating_sub(partition.lsm().last_version()))

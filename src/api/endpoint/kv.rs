@@ -31,11 +31,11 @@ const RAW: &str = "application/octet-stream";
 
 const JSON_LINE: &str = "Content-Type: application/json\r\n";
 
-/// What goes with a value, in either form. Parts of values are not sent.
+/// Header lines that go with a value. `Accept-Ranges: none`, since values are only sent whole.
 const JSON_LINES: &str = "Content-Type: application/json\r\nAccept-Ranges: none\r\n";
 const RAW_LINES: &str = "Content-Type: application/octet-stream\r\nAccept-Ranges: none\r\n";
 
-/// What a delete answers.
+/// Bodies of answers to a delete.
 pub(crate) const DELETED: &[u8] = b"{\"success\":true,\"deleted\":true}";
 pub(crate) const NOT_DELETED: &[u8] = b"{\"success\":true,\"deleted\":false}";
 
@@ -44,18 +44,17 @@ pub(crate) const NOT_DELETED: &[u8] = b"{\"success\":true,\"deleted\":false}";
 enum Action {
     Get(Form),
     Set,
-    /// `PUT /kv/{key}`: tells created from replaced.
+    /// `PUT /kv/{key}`: answers 201 or 200, by whether the key existed.
     Put,
     Delete(Form),
 }
 
-/// How the answer looks.
+/// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Json,
     Raw,
-    /// The same where Accept asks for it: the path has another form, too, and says so in its entity
-    /// tag.
+    /// Raw because Accept asks for it: the path has two forms, so the entity tag is weak.
     RawByChoice,
 }
 
@@ -80,7 +79,7 @@ impl Action {
     }
 }
 
-/// What a body takes that says how long it is, and `max_bytes` at most; 0 where it does not say.
+/// The declared length of a body, at most `max_bytes`; 0 where none is declared.
 pub(crate) fn declared_bytes(head: &Head<'_>, max_bytes: usize) -> usize {
     match head.framing {
         Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX).min(max_bytes),
@@ -88,7 +87,7 @@ pub(crate) fn declared_bytes(head: &Head<'_>, max_bytes: usize) -> usize {
     }
 }
 
-/// The key named in the address: in the path, or as `?key=`.
+/// The key in the path or in `?key=`; none if there is neither.
 #[inline]
 pub(crate) fn key_of_target(
     route: Route,
@@ -109,8 +108,8 @@ pub(crate) fn key_of_target(
 }
 
 impl Api<'_> {
-    /// Answers a request that needs no body, or whose body is the value and is here; or says
-    /// what is to collect it.
+    /// Answers a request that needs no body or whose body has arrived; else returns what collects
+    /// the body.
     #[inline]
     pub(crate) fn begin_kv(
         &mut self,
@@ -132,7 +131,7 @@ impl Api<'_> {
             .max_value_bytes
             .min(INLINE_VALUE_MAX_BYTES);
         let outcome = key_of_target(route, head.target()).and_then(|key| match (key, body) {
-            // A body beside a key in the address says nothing more; the connection reads past it.
+            // With a key in the address the body means nothing; the connection skips it.
             (Some(key), _) if !action.has_value() => Ok(Ok((key, None))),
             (Some(key), Some(value)) if value.len() <= value_max_bytes => {
                 Ok(Ok((key, Some(value))))
@@ -148,7 +147,7 @@ impl Api<'_> {
                     Some((key, Some(value))) if action.has_value() => {
                         Ok(Ok((Cow::Borrowed(key), Some(value))))
                     }
-                    // Load balancers send one message for everything: the value says nothing here.
+                    // Load balancers send the same message to all paths: the value is ignored here.
                     Some((key, _)) => Ok(Ok((Cow::Borrowed(key), None))),
                     None => self.intake(action, None, head).map(Err),
                 }
@@ -174,8 +173,8 @@ impl Api<'_> {
         }
     }
 
-    /// What is to collect a body. What is wrong without it is refused before it is sent, as it
-    /// would be with it.
+    /// What collects the body. A request that would be refused whatever its body is, is refused
+    /// before the body is sent, with the same answer.
     fn intake(
         &mut self,
         action: Action,
@@ -236,7 +235,7 @@ impl Api<'_> {
         Ok(intake.claiming(claim.map_err(claim_refused)?))
     }
 
-    /// Carries out a request whose body is there.
+    /// Executes a request whose body has arrived.
     pub(crate) fn finish_kv(&mut self, head: &Head<'_>, intake: RequestBody, reply: Reply<'_>) {
         let outcome = Route::of(head.path).map_or(Ok(None), |route| {
             let mut received = intake.into_received()?;
@@ -269,7 +268,7 @@ impl Api<'_> {
         }
     }
 
-    /// Carries out a request; `value` and `body_ttl_ms` are for one that has a value.
+    /// Executes a request. `value` and `body_ttl_ms` are for sets.
     #[inline]
     fn act(
         &mut self,
@@ -289,7 +288,7 @@ impl Api<'_> {
         }
     }
 
-    /// The partition that a request names, for a read of what it has at least.
+    /// The partition that a request names, for a read; it has at least `?min_version=`.
     #[inline]
     pub(crate) fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
         let has_minimum = self.params.has(Param::MinVersion);
@@ -301,8 +300,8 @@ impl Api<'_> {
         Ok(partition)
     }
 
-    /// What the answer waits for that shows a key as so many replicas hold it. Whatever it says,
-    /// that the key is not there or is what the client has, it says about that.
+    /// The follow-up of a read of acknowledged data: its answer waits until `acks` replicas hold
+    /// what it shows, which may also be that the key is missing (404) or unchanged (304).
     fn follow_up_of_get(
         &mut self,
         acks: Option<u8>,
@@ -373,8 +372,8 @@ impl Api<'_> {
     ) {
         let (query, min_acks, now_ms) = (self.query(head), self.min_acks(head), self.now_ms);
         let written = self.growable_partition(head).and_then(|partition| {
-            // First what can be refused before the body is there: the answer must not depend on how
-            // a request was cut.
+            // The checks that `intake` makes come first, in the same order: the answer must not
+            // depend on how the request was cut into packets.
             let ttl_ms = ttl_of(head, query, body_ttl_ms)?;
             let conditions = conditions_of(head)?;
             let min_acks = min_acks?;
@@ -412,8 +411,7 @@ impl Api<'_> {
         }
     }
 
-    /// The partition that a request names, for a delete; its conditions; and the replicas that must
-    /// hold it.
+    /// For a delete: the partition, the conditions, and how many replicas must hold it.
     fn deletable_partition(
         &mut self,
         head: &Head<'_>,
@@ -431,7 +429,7 @@ impl Api<'_> {
             let incurred = partition.lsm().incurred_work();
             let deleted = partition.delete(key, &conditions).map_err(|failed| {
                 match (form, failed.current) {
-                    // Without the condition it would be 404, and then conditions do not count (RFC
+                    // Without the condition the answer would be 404, so it is 404 with it, too (RFC
                     // 9110, section 13.2.1).
                     (Form::Raw, None) => key_not_found(),
                     _ => condition_failed(failed),
@@ -466,9 +464,9 @@ impl Api<'_> {
     }
 }
 
-/// The head with the entity tag of a form. Two forms of one path may not share a strong tag, or a
-/// cache could send one for the other (RFC 9110, section 8.8.1): the form that is sent by choice
-/// has a weak one, with the same token in it.
+/// Adds the entity tag. Two forms of one path must not share a strong tag, or a cache could send
+/// one for the other (RFC 9110, section 8.8.1): the form that Accept selects has a weak one, with
+/// the same token in it.
 #[inline]
 fn with_etag<'o>(form: Form, head: ReplyHead<'o>, token: &TokenText) -> ReplyHead<'o> {
     match form {
@@ -477,7 +475,7 @@ fn with_etag<'o>(form: Form, head: ReplyHead<'o>, token: &TokenText) -> ReplyHea
     }
 }
 
-/// Answers with a value; returns the buffer it may have rendered into.
+/// Answers with a value; returns the buffer, which it may have used.
 #[inline]
 fn send_value(
     form: Form,

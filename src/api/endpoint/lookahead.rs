@@ -1,7 +1,8 @@
-//! Looking ahead: which keys requests are about that have been read and not begun.
+//! Lookahead: the keys of requests that were read from the socket and not executed yet, so that the
+//! memory that they need is fetched into the processor's cache together.
 //!
-//! Invariant: nothing depends on it. Requests that are not plainly like others are not looked at,
-//! and what is found is judged when their turn comes.
+//! Invariant: it changes no answer. Requests of an unusual shape are skipped; all are parsed and
+//! checked again when they are executed.
 
 use std::borrow::Cow;
 
@@ -13,24 +14,24 @@ use crate::api::body::json_text::plain_bytes;
 use crate::api::endpoint::kv::key_of_target;
 use crate::api::request::route::Route;
 
-/// Keys that requests to come are about.
+/// Keys of the next requests.
 #[derive(Debug, Default)]
 pub struct Lookahead<'b> {
     keys: [&'b [u8]; PREFETCH_KEYS_MAX],
     count: usize,
-    /// Whether any of them is to be looked up, not just written.
+    /// Whether one of them is to be read, not only written.
     is_read: bool,
-    /// Whether there were as many as can be fetched for at once.
+    /// Whether there were as many keys as can be fetched at once.
     is_enough: bool,
 }
 
 impl<'b> Lookahead<'b> {
-    /// Nothing is known yet. `None`: there is so little data that it is in the cache anyway.
+    /// No keys yet. None if there is so little data that it is in the cache anyway.
     pub fn new(node: &Node) -> Option<Self> {
         node.is_prefetch_worth().then(Self::default)
     }
 
-    /// Looks at the requests that `input` begins with.
+    /// Adds the keys of the requests that `input` begins with.
     pub fn look(&mut self, input: &'b [u8], heads: &HeadReader, node: &mut Node) {
         for (target, body) in heads.look_ahead(input) {
             let Some(route) = Route::of(target.path).filter(|route| route.is_about_key()) else {
@@ -53,13 +54,13 @@ impl<'b> Lookahead<'b> {
         }
     }
 
-    /// Whether to go on with these before looking at more: what is fetched much earlier than it is
-    /// used is gone again by then.
+    /// Whether to execute these requests before adding more: memory that is fetched long before it
+    /// is used is out of the cache again.
     pub fn is_enough(&self) -> bool {
         self.is_enough
     }
 
-    /// Fetches what the requests will touch. Of one there is nothing to gain.
+    /// Fetches the memory that the requests will touch. For a single one that gains nothing.
     pub fn fetch(&mut self, node: &mut Node) {
         let keys = &self.keys[..self.count];
         match keys {
@@ -71,7 +72,7 @@ impl<'b> Lookahead<'b> {
     }
 }
 
-/// The key in a body of JSON, if it is what most are like.
+/// The key of a JSON body of the usual shape.
 fn key_of_body(body: &[u8]) -> Option<&[u8]> {
     let text = body.strip_prefix(b"{\"key\":\"")?;
     let (key, rest) = text.split_at(plain_bytes(text));

@@ -1,11 +1,10 @@
 //! `/metrics`: statistics for Prometheus, in its text format.
 //!
-//! All of them are taken in the turn of the request, so that they fit together: some hundred bytes
-//! a partition, of which there are at most [`PARTITIONS_MAX`](crate::node::PARTITIONS_MAX), without
-//! a look at data. With 1,024 partitions in memory the longest turn of a scrape took 1.3 ms of
-//! processor time, most took less than 0.5 ms. The text, 1.2 MB then, is made piece
-//! by piece as the peer takes it: one family of one partition at a time, so no turn does more than
-//! its budget and one such piece.
+//! All samples are taken in the turn of the request, so that they are consistent: some hundred
+//! bytes for each of at most [`PARTITIONS_MAX`](crate::node::PARTITIONS_MAX) partitions. With 1,024
+//! partitions the longest turn of a scrape took 1.3 ms of processor time, most took less than 0.5
+//! ms. The text, 1.2 MB then, is rendered as the client reads it, one family of one partition at a
+//! time.
 //!
 //! Not here: which metrics there are (`api/metrics/families.rs`), the format
 //! (`metrics/exposition.rs`).
@@ -21,20 +20,20 @@ use crate::api::metrics::report::Report;
 
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers on their way at a time: each holds the report that it tells.
+/// Most scrapes at a time: each keeps a report.
 const SCRAPE_MAX: usize = 4;
 
-/// The text, on its way.
+/// The rest of a scrape's text.
 struct Scrape {
     report: Report,
-    /// The family that is being told, and the partition that comes next.
+    /// The family to render next, and of that family the partition.
     family: usize,
     partition: usize,
     _slot: Slot,
 }
 
 impl Scrape {
-    /// Tells a family of the node, or one partition's part of a family; false: all is told.
+    /// Renders a family of the node, or one partition's part of a family; false at the end.
     fn tell(&mut self, out: &mut Vec<u8>) -> bool {
         if let Some(family) = OF_NODE.get(self.family) {
             let mut text = Exposition::new(out, family.name);

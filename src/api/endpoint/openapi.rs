@@ -1,6 +1,6 @@
-//! `/openapi.json`: this API, described for machines. The text is `openapi.json`, written by hand;
-//! the tests below keep it to the routes and codes that there are, and `.ci/run` has a running node
-//! tried against it.
+//! `/openapi.json`: the description of the node. It is written by hand; the tests below
+//! compare it with the table of routes and the codes of refusals, and `.ci/run` tests a running
+//! node against it.
 
 use crate::http::Reply;
 use crate::version::VERSION;
@@ -10,7 +10,7 @@ use crate::api::request::values::JSON;
 
 const DOCUMENT: &str = include_str!("openapi.json");
 
-/// Stands in the text where the version of this build belongs.
+/// Replaced in the text by the version of this build.
 const VERSION_MARK: &str = "VERSION";
 
 impl Api<'_> {

@@ -1,5 +1,5 @@
-//! `/partition/assign` and `/partition/{id}`: what a controller tells a node to be, or to be no
-//! more.
+//! `POST /partition/assign` and `DELETE /partition/{id}`: a controller assigns a role, or has a
+//! partition removed.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +22,8 @@ use crate::api::request::values::JSON;
 /// Longest body.
 const BODY_MAX_BYTES: usize = 16 * 1024;
 
-/// The body. A controller may say more: the answer names the fields that mean nothing here, so that
-/// a mistyped one is seen.
+/// The body of an assignment. Unknown fields are allowed, and the answer lists them as `ignored`,
+/// so that a mistyped one is noticed.
 #[derive(Deserialize)]
 struct Body {
     id: u32,
@@ -34,7 +34,7 @@ struct Body {
     epoch: Option<u64>,
     #[serde(default)]
     replicas: Vec<String>,
-    /// With the role `none`: data that no other node is known to hold is dropped, too.
+    /// With the role `none`: also drops data that no other node is known to hold.
     #[serde(default)]
     discard: bool,
     #[serde(flatten)]
@@ -46,17 +46,17 @@ struct Body {
 enum BodyRole {
     Leader,
     Replica,
-    /// The partition is given up.
+    /// The node gives the partition up and frees its data.
     None,
 }
 
-/// The answer to an order to give a partition up.
+/// The answer when a partition is given up.
 #[derive(Serialize)]
 struct RemovalAnswer {
     success: bool,
     id: u32,
     role: &'static str,
-    /// Whether it was here.
+    /// Whether the partition was on this node.
     deleted: bool,
 }
 
@@ -68,13 +68,13 @@ struct Answer {
     role: &'static str,
     epoch: Option<u64>,
     version: u64,
-    /// The token of that version; none while the partition is being made.
+    /// The token of that version; none while the partition is being created.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<String>,
-    /// Of a leader that takes first what its peers hold.
+    /// `catching_up`: a leader that first fetches what its peers hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
-    /// Fields of the order that mean nothing here.
+    /// Unknown fields of the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ignored: Vec<String>,
 }
@@ -128,7 +128,7 @@ impl Api<'_> {
         self.answer_order(outcome, reply);
     }
 
-    /// Answers once what was ordered lasts.
+    /// Answers once the change is durable.
     fn answer_order(
         &mut self,
         outcome: Result<(Vec<u8>, Option<Gate>), Refusal>,
@@ -268,7 +268,7 @@ fn assignment_of(body: &Body) -> Result<Assignment, Refusal> {
     })
 }
 
-/// Why a partition is not given up.
+/// The refusal to give a partition up.
 #[cold]
 fn kept(id: u32, refusal: GiveUpRefusal) -> Refusal {
     match refusal {

@@ -1,9 +1,9 @@
-//! `/scan`: keys in byte order, from a view of one point in time, streamed.
+//! `/scan`: streams keys in byte order from a snapshot.
 //!
 //! Invariants:
-//! 1. Memory and the work of one call are bounded whatever the limit, the values and the deletions
-//!    in between: the scan rests wherever it is (`lsm/snapshot.rs`).
-//! 2. Pages that name the position of the first (`at`) are of one point in time, all of them.
+//! 1. Memory and the work of one call are bounded, whatever the limit, the sizes of values and the
+//!    number of deleted keys: the scan can pause at any entry (`lsm/snapshot.rs`).
+//! 2. Pages with the same `at` are of the same point in time.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::api::request::values::JSON;
 const LIMIT_DEFAULT: u64 = 100;
 const LIMIT_MAX: u64 = 10_000;
 
-/// Scans at a time: each pins data that is replaced meanwhile.
+/// Most scans at a time: each pins data that is overwritten meanwhile.
 const SCAN_MAX: usize = 64;
 
 /// What a request asks for.
@@ -34,7 +34,7 @@ struct Wanted {
     /// The first key that may be in the result.
     from: Vec<u8>,
     prefix: Vec<u8>,
-    /// No key at or above it.
+    /// The result ends before this key.
     end: Option<Vec<u8>>,
     limit: u64,
     with_values: bool,
@@ -78,7 +78,7 @@ impl Wanted {
     }
 }
 
-/// The answer, an item at a time.
+/// The rest of the answer.
 #[derive(Debug)]
 struct ScanSource {
     scan: Scan,
@@ -88,9 +88,9 @@ struct ScanSource {
     wanted: Wanted,
     item_count: u64,
     last_key: Vec<u8>,
-    /// A large value on its way.
+    /// A large value that is being rendered.
     large: Option<JsonValueSource>,
-    /// What is scanned is kept for further pages.
+    /// The snapshot, kept for further pages.
     view_use: Option<HeldUse>,
     _slot: Slot,
 }
@@ -122,7 +122,7 @@ impl BodySource for ScanSource {
 }
 
 impl ScanSource {
-    /// Adds the entry that the scan has found; false if the result ends before it.
+    /// Adds the entry at which the scan is; false if the result ends before it.
     fn add_found(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(Entry {
             key,
@@ -229,8 +229,8 @@ impl Api<'_> {
         Ok((source, due))
     }
 
-    /// What is scanned: the state as it is, kept for further pages if that is asked for; or what
-    /// was kept.
+    /// The snapshot to scan: a new one, kept for further pages if the request wants that; or one
+    /// that was kept.
     fn view(
         &mut self,
         head: &Head<'_>,
@@ -246,7 +246,7 @@ impl Api<'_> {
                 .map(|version| partition.token_of(version));
             let kept = token.ok().and_then(|token| {
                 let (snapshot, view_use) = self.node.held_snapshots.get(id, token, now_ms)?;
-                // What has expired since is not shown any more.
+                // Keys that have expired since are left out.
                 Some((snapshot.at_time(time_ms), token, Some(view_use)))
             });
             return kept.ok_or_else(|| {

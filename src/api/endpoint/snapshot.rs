@@ -1,8 +1,8 @@
-//! `/snapshot`: a backup, streamed while writes go on.
+//! `/snapshot`: streams a backup while writes go on.
 //!
-//! Memory stays bounded: what is rendered and not sent is (`http/output.rs`), and what snapshots
-//! pin is bounded by how many there are ([`BACKUP_MAX`]) and how long each may take (the deadlines
-//! of the reactor: a reply that is read slower than it earns is cut off, and then lacks its end).
+//! Memory stays bounded: rendered bytes that are not sent yet (`http/output.rs`), and data that
+//! snapshots pin, by the number of backups ([`BACKUP_MAX`]) and the time that each may take (the
+//! reactor's deadlines: an answer that is read too slowly is cut off, and lacks its end).
 
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::Snapshot;
@@ -12,7 +12,7 @@ use crate::storage::{CheckpointEncoder, EncodeStep, HistoryId, VersionToken};
 use crate::api::context::Api;
 use crate::api::errors::refuse;
 
-/// Backups and digests at a time: each pins all data as it was.
+/// Most backups and digests at a time: each pins the data of its moment.
 const BACKUP_MAX: usize = 4;
 
 struct Backup {
@@ -29,7 +29,7 @@ impl BodySource for Backup {
     }
 }
 
-/// A snapshot of a partition, for an answer with all of it.
+/// A snapshot of a partition, for an answer about all of its data.
 pub(crate) struct FullView {
     pub(crate) snapshot: Snapshot,
     /// That of the snapshot's version.
@@ -39,7 +39,7 @@ pub(crate) struct FullView {
 }
 
 impl Api<'_> {
-    /// A snapshot of the partition that a request names, unless too many are being read.
+    /// A snapshot of the partition that a request names; refused while there are too many.
     pub(crate) fn full_view(&mut self, head: &Head<'_>) -> Result<FullView, Refusal> {
         let slot = self.node.backup_slots.take(BACKUP_MAX);
         let partition = self.any_partition(head)?;

@@ -1,4 +1,4 @@
-//! `/status`: the configuration in force and what the node is made of at this moment.
+//! `/status`: the configuration in force and the state of the node, as JSON.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use crate::storage::{PartitionMeta, PastHistory};
 
 use crate::api::endpoint::health::lag_of;
 
-/// All of it. Field names carry their unit; see the README for what each means.
+/// The body. Field names carry their unit; the README explains each.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status<'n> {
@@ -40,7 +40,7 @@ struct ConfigStatus<'n> {
 #[serde(rename_all = "camelCase")]
 struct LoopStatus {
     connections: usize,
-    /// That may be open, by the configuration and the limit on descriptors.
+    /// Most connections, by the configuration and the limit on file descriptors.
     connections_max: usize,
     watchers: usize,
     accepted_connections: u64,
@@ -64,13 +64,13 @@ struct PartitionStatus {
     id: u32,
     role: &'static str,
     epoch: u64,
-    /// The epoch whose leader's data this is.
+    /// The epoch of the leader that this data is from.
     data_epoch: u64,
     /// The highest epoch that a controller named.
     ordered_epoch: u64,
-    /// Whether role and epoch are on disk, if there is one.
+    /// Whether role and epoch are durable; always true in memory.
     settled: bool,
-    /// What the node does: `leading`, `catching up to lead`, `in sync`, …
+    /// A word such as `leading`, `catching up to lead` or `in sync`.
     state: &'static str,
     /// Other nodes of the partition, as a controller named them.
     peers: Vec<String>,
@@ -78,7 +78,7 @@ struct PartitionStatus {
     last_version: u64,
     /// The token of the last version.
     position: String,
-    /// Version up to which writes are synced to this node's disk; none in memory only.
+    /// The last version that is synced to this node's disk; none in memory only.
     durable_version: Option<u64>,
     past_histories: Vec<PastStatus>,
     /// Of a replica.
@@ -91,10 +91,10 @@ struct PartitionStatus {
     wal_segments: usize,
     wal_bytes: usize,
     debt: usize,
-    /// The same with large values.
+    /// Bytes of the log in memory, large values included.
     log_bytes: usize,
     pinned_snapshots: usize,
-    /// Bytes that snapshots alone keep alive; of large values at most.
+    /// Bytes that only snapshots still need. Large values may be counted although they are shared.
     pinned_bytes: usize,
 }
 
@@ -111,10 +111,10 @@ struct LeaderStatus {
     address: Option<String>,
     state: &'static str,
     in_sync: bool,
-    /// As last heard; none while it is not connected.
+    /// The leader's last version as of its last message; none while it is not connected.
     version: Option<u64>,
     lag: Option<u64>,
-    /// Why it is not followed.
+    /// Why the leader is not followed.
     obstacle: Option<String>,
 }
 

@@ -18,7 +18,7 @@ use crate::api::request::values::JSON;
 
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// How long a long poll waits if nothing else is asked for, and at most.
+/// How long a long poll waits by default, and at most.
 const TIMEOUT_DEFAULT_MS: u64 = 30_000;
 const TIMEOUT_MAX_MS: u64 = 300_000;
 
@@ -29,7 +29,7 @@ impl Api<'_> {
                 let reply = reply.status(200).header("Cache-Control", "no-store");
                 let reply = match request.form {
                     WatchForm::LongPoll => reply.content_type(JSON),
-                    // nginx in between would keep events until it has a buffer full of them.
+                    // Without it nginx would collect events until its buffer is full.
                     WatchForm::Events => reply
                         .content_type(EVENT_STREAM)
                         .header("X-Accel-Buffering", "no"),
@@ -56,7 +56,7 @@ impl Api<'_> {
             .into();
         let last_event = head.last_event_id.map(last_event_position).transpose()?;
         let since = query.position(Param::Since)?;
-        // A client that was cut off comes with what it had last.
+        // A client that reconnects names the last event that it has.
         let since = last_event.or(since);
         let timeout_ms = timeout_of(query, form)?;
         let partition = self.partition(head)?;
@@ -64,7 +64,7 @@ impl Api<'_> {
         let version = match since.map(|since| (since, partition.version_at(since))) {
             None => partition.committed_version(),
             Some((_, Ok(version))) => version,
-            // A replica may get there. On a leader the next write of that version is another one.
+            // A replica may still reach that version. On a leader another write will have it.
             Some((since, Err(PositionError::Ahead)))
                 if partition.roles().role() == Role::Replica =>
             {

@@ -1,12 +1,12 @@
-//! The list of metrics, a row each: kind, name, where its samples come from, what it means. The
-//! README says which deserve an alert.
+//! The list of metrics, a row each: kind, name, source of the samples, help. The README says which
+//! deserve an alert.
 //!
 //! Invariants:
 //! 1. Each name is there once, and no two samples of a family have the same labels.
-//! 2. What there is once a partition is told by partition, so that its text can be cut there.
+//! 2. Families of partitions are rendered one partition at a time, which bounds the work of a call.
 //!
-//! Replicas are told by node and address: a node that has connected anew may be there twice, on two
-//! addresses.
+//! Replicas are labelled by node and address: a node that has reconnected may be there twice, with
+//! two addresses.
 
 use std::fmt::{self, Display};
 
@@ -20,7 +20,7 @@ use crate::storage::Role;
 
 use super::report::{PartitionReport, Report};
 
-/// A metric; `R` is what its samples come from.
+/// A metric; `R` is the report that its samples come from.
 pub(crate) struct Family<R: 'static> {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
@@ -51,7 +51,7 @@ macro_rules! families {
     (@samples $text:ident, $labels:expr, $value:expr) => { $value };
 }
 
-// The turn that counts as slow is named in a help text.
+// A help text names this duration.
 const _: () = assert!(SLOW_TURN_US == 2_000);
 
 families! { OF_NODE, |node: &Report, text| [];

@@ -1,4 +1,4 @@
-//! What `/metrics` tells: the list of families, and the report that their samples are taken from.
+//! The contents of `/metrics`: the list of families, and the report with their samples.
 
 pub(crate) mod families;
 pub(crate) mod report;

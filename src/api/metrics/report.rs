@@ -1,4 +1,4 @@
-//! The statistics of a node as of one moment: what `/metrics` tells.
+//! All statistics of a node at one moment, for `/metrics`.
 
 use crate::lsm::{Footprint, LevelStats, Stats};
 use crate::metrics::NodeStats;
@@ -8,14 +8,14 @@ use crate::storage::{Role, StoreStats};
 
 use crate::api::endpoint::health::lag_of;
 
-/// Statistics of a node as of one moment.
+/// Statistics of a node at one moment.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) stats: NodeStats,
     pub(crate) loop_stats: LoopStats,
     pub(crate) resident_bytes: Option<u64>,
     pub(crate) allocated_bytes: usize,
-    /// 0: none.
+    /// 0: there is no limit.
     pub(crate) memory_limit_bytes: usize,
     pub(crate) upload_claimed_bytes: usize,
     pub(crate) is_loading: bool,
@@ -23,7 +23,7 @@ pub(crate) struct Report {
     pub(crate) partitions: Vec<PartitionReport>,
 }
 
-/// Statistics of a partition as of the same moment.
+/// Statistics of a partition at the same moment.
 #[derive(Debug)]
 pub(crate) struct PartitionReport {
     pub(crate) id: u32,
@@ -32,7 +32,7 @@ pub(crate) struct PartitionReport {
     pub(crate) engine: Stats,
     pub(crate) pinned: Footprint,
     pub(crate) snapshots: SnapshotStats,
-    /// Of one that is kept on disk.
+    /// None in memory only.
     pub(crate) disk: Option<StoreStats>,
     pub(crate) durable_version: Option<u64>,
     pub(crate) has_failed: bool,
@@ -48,7 +48,7 @@ impl PartitionReport {
     fn of(partition: &Partition, now_ms: u64) -> Self {
         let role = partition.roles().role();
         let mut engine = partition.lsm().stats();
-        // Levels that are empty are told, too, down to the bottom.
+        // Empty levels are listed too, down to the bottom.
         engine
             .levels
             .resize(engine.bottom_level + 1, LevelStats::default());
@@ -72,7 +72,7 @@ impl PartitionReport {
 }
 
 impl Report {
-    /// That of the present moment.
+    /// Takes all samples now.
     pub(crate) fn of(node: &Node, now_ms: u64) -> Self {
         let of = |partition| PartitionReport::of(partition, now_ms);
         Self {

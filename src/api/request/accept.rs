@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! 1. A form that is excluded (`q=0`) is never sent.
-//! 2. Of the others the one with the highest weight is, and of those alike the one that is named
-//!    most exactly, then the one that the path prefers. What names none of the forms does not
-//!    count: many clients name what they show best.
+//! 2. Of the other forms the one with the highest weight is sent. Ties go to the form that Accept
+//!    names most exactly, then to the one that the path prefers. A range that matches no form is
+//!    ignored: many clients send a list of everything that they can show.
 
 use crate::http::Refusal;
 
@@ -27,7 +27,7 @@ enum Exactness {
     Whole,
 }
 
-/// The media type to send, of those that the path offers, the preferred one first.
+/// The media type to send. `offers` are those of the path, the preferred one first.
 #[inline]
 pub(crate) fn preferred(
     accept: Option<&[u8]>,
@@ -41,7 +41,7 @@ pub(crate) fn preferred(
 
 fn negotiate(accept: &[u8], offers: &[&'static str]) -> Result<&'static str, Refusal> {
     let matches = || offers.iter().map(|offer| (*offer, match_of(accept, offer)));
-    // The last of those alike, so from behind.
+    // `max_by_key` takes the last of equal ones, and the first offer is to win: hence reversed.
     let wanted = matches()
         .rev()
         .filter_map(|(offer, found)| Some((found.filter(|found| found.weight > 0)?, offer)))
@@ -55,7 +55,7 @@ fn negotiate(accept: &[u8], offers: &[&'static str]) -> Result<&'static str, Ref
         .ok_or_else(|| not_acceptable(offers))
 }
 
-/// What the most exact range that includes a media type says of it; `None`: none does.
+/// The most exact range that matches a media type; none if no range does.
 fn match_of(accept: &[u8], media_type: &str) -> Option<Match> {
     let main_type = media_type.split('/').next().unwrap_or_default();
     let mut best: Option<Match> = None;

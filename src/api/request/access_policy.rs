@@ -1,4 +1,4 @@
-//! What may talk to this node: checks the Host, the origin of web pages, and the token.
+//! Which requests are let in: checks of Host, of the origin of web pages, and of the token.
 //!
 //! A node on a developer's machine listens on loopback without a token, and every web page in that
 //! developer's browser can send requests there. Two things tell such requests from others, both set
@@ -18,25 +18,25 @@ pub struct AccessPolicy {
     hosts: Hosts,
     origins: Vec<Origin>,
     token: Option<Token>,
-    /// The Host that was last found good: nearly always the next one too.
+    /// The last Host that was allowed: clients repeat it, so it is compared first.
     last_good_host: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum Hosts {
     Any,
-    /// These names, `localhost` and IP literals. An attacker's page cannot have an address for a
-    /// name.
+    /// These names, `localhost` and IP literals are allowed. The name of an attacker's page is
+    /// never an IP literal.
     Named(Vec<String>),
 }
 
 impl AccessPolicy {
-    /// The rules that follow from the configuration, on a machine of the given name.
+    /// The policy of a configuration, on a machine with this name.
     pub fn new(config: &Config, machine_name: &str) -> Self {
         let is_private = config.listen.ip().is_loopback() && config.token.is_none();
         let hosts = if is_private || !config.allowed_hosts.is_empty() {
             let advertised = config.advertise.as_deref().and_then(host_name_in);
-            // The machine's name is known with its domain and without.
+            // Clients use the machine's name with its domain or without.
             let short_name = machine_name.split('.').next().unwrap_or_default();
             let own = [machine_name, short_name].map(str::to_owned);
             let own = own.into_iter().filter(|name| !name.is_empty());
@@ -56,8 +56,8 @@ impl AccessPolicy {
         }
     }
 
-    /// Refuses what comes through a foreign name or from a foreign web page. What is public is
-    /// answered under any name: the probe of a supervisor names the node as it likes.
+    /// Refuses requests with an unknown Host or from a foreign web page. Public paths are answered
+    /// under any Host: load balancers and kubelets send what they like there.
     #[inline]
     pub fn check_source(&mut self, head: &Head<'_>, is_public: bool) -> Result<(), Refusal> {
         if let Some(host) = head.host
@@ -106,7 +106,7 @@ impl AccessPolicy {
     fn check_web_page(&self, head: &Head<'_>) -> Result<(), Refusal> {
         let is_allowed = |origin: &Origin| match head.origin {
             Some(sent) => origin.matches(sent),
-            // Which page it is does not matter.
+            // The answer says nothing about the page.
             None => origin.is_any(),
         };
         if self.origins.iter().any(is_allowed) {

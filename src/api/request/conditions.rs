@@ -2,15 +2,15 @@
 //! quotes, `"17-1a2b3c4d"`.
 //!
 //! Invariants:
-//! 1. A tag that is no token is legal and matches nothing. Only a bare number is refused: it names
-//!    a version of an unknown history.
-//! 2. Lists may have empty elements (RFC 9110, section 5.6.1.2), but one tag at least.
+//! 1. A tag that is not a token is legal and matches nothing. A bare number is refused, since it
+//!    would name a version of an unknown history.
+//! 2. A list may have empty elements (RFC 9110, section 5.6.1.2), and has at least one tag.
 
 use crate::http::{Head, Refusal};
 use crate::partition::{Conditions, TokenSet};
 use crate::storage::VersionToken;
 
-/// Tags in one list: more are refused, since each is compared.
+/// Most tags in one list: each of them is compared.
 const TAG_MAX_COUNT: usize = 64;
 
 /// Which comparison a field asks for.
@@ -78,7 +78,7 @@ fn parse(value: &[u8], comparison: Comparison) -> Result<TokenSet, Refusal> {
     Ok(TokenSet::Of(tokens))
 }
 
-/// What is behind commas and white space.
+/// The rest of a list after commas and white space.
 fn skip_empty_elements(list: &[u8]) -> &[u8] {
     let empty_bytes = list
         .iter()
@@ -86,7 +86,7 @@ fn skip_empty_elements(list: &[u8]) -> &[u8] {
     &list[empty_bytes.unwrap_or(list.len())..]
 }
 
-/// The versions that a field of a body names: `*`, or one token.
+/// The tokens that `ifMatch` or `ifNoneMatch` of a body names: `*`, or one.
 pub(crate) fn token_set(text: &[u8]) -> Result<TokenSet, Refusal> {
     if text == b"*" {
         return Ok(TokenSet::Any);

@@ -16,7 +16,7 @@ pub(crate) enum Plus {
     Plus,
 }
 
-/// The part of an escape that has been seen.
+/// How much of an escape has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Escape {
     None,
@@ -39,7 +39,7 @@ impl PercentDecoder {
         }
     }
 
-    /// Appends what `piece` stands for.
+    /// Appends the decoded piece.
     pub(crate) fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), BadEscape> {
         let mut rest = piece;
         while let Some((&byte, behind)) = rest.split_first() {
@@ -80,7 +80,8 @@ impl PercentDecoder {
     }
 }
 
-/// Decodes a whole text; borrows it when there is nothing to decode, which may be known already.
+/// Decodes a whole text; borrows it where nothing is encoded. `is_literal`: the caller knows that
+/// nothing is.
 #[inline]
 pub(crate) fn decode(
     text: &[u8],

@@ -38,7 +38,7 @@ fn add_fields(out: &mut Vec<u8>, before: &[u8], between: &[u8], token: &TokenTex
 }
 
 impl Query<'_> {
-    /// The position that a parameter names, if it is there.
+    /// The position that a parameter names; none if it is missing.
     #[inline]
     pub(crate) fn position(self, param: Param) -> Result<Option<Position>, Refusal> {
         let Some(value) = self.get(param)? else {
@@ -53,7 +53,7 @@ impl Query<'_> {
     }
 }
 
-/// Refuses a read of a partition that does not have what the client has seen.
+/// Refuses a read with `?min_version=` of a partition that does not have that version yet.
 #[cold]
 pub(crate) fn check_min_version(partition: &Partition, query: Query<'_>) -> Result<(), Refusal> {
     let Some(position) = query.position(Param::MinVersion)? else {
@@ -87,7 +87,7 @@ pub(crate) fn not_here(partition: &Partition, position: Position, error: Positio
     }
 }
 
-/// The refusal of a watch from a position that will never be here.
+/// The refusal of a watch from a position that is not in this node's history.
 #[cold]
 pub(crate) fn gone(partition: &Partition, position: Position) -> Refusal {
     let last = partition.last_token();

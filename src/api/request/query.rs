@@ -17,7 +17,7 @@ use crate::api::request::values::number;
 pub(crate) struct Query<'b> {
     raw: &'b [u8],
     is_literal: bool,
-    /// The parameters that may be in it; it is not searched for others.
+    /// The parameters that it has; it is not searched for others.
     params: ParamSet,
 }
 
@@ -28,7 +28,7 @@ impl<'b> Query<'b> {
         Self::with(target, ParamSet::ALL)
     }
 
-    /// The same, of which it is known which parameters are in it.
+    /// The query of a request, given the parameters that it has.
     #[inline]
     pub(crate) fn with(target: Target<'b>, params: ParamSet) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl<'b> Query<'b> {
         }
     }
 
-    /// Decoded names and raw values, in order. A name that cannot be decoded is as it came.
+    /// Decoded names and raw values, in order. A name that cannot be decoded stays as it is.
     #[inline]
     pub(crate) fn pairs(self) -> impl Iterator<Item = (Cow<'b, [u8]>, &'b [u8])> {
         let mut rest = Some(self.raw);
@@ -52,7 +52,7 @@ impl<'b> Query<'b> {
                 };
                 let (name, value) = match memchr::memchr(b'=', pair) {
                     Some(at) => (&pair[..at], &pair[at + 1..]),
-                    // Nothing between two `&`: nothing was meant.
+                    // Nothing stands between two `&`: skip it.
                     None if pair.is_empty() => continue,
                     None => (pair, &[][..]),
                 };
@@ -62,10 +62,10 @@ impl<'b> Query<'b> {
         })
     }
 
-    /// The decoded value of a parameter, if it is there. One that is there twice is refused.
+    /// The decoded value of a parameter; none if it is missing. A repeated parameter is refused.
     #[inline]
     pub(crate) fn get(self, param: Param) -> Result<Option<Cow<'b, [u8]>>, Refusal> {
-        // Most requests have none: nothing is called then.
+        // Most requests have no parameters: then nothing is searched.
         if !self.params.has(param) {
             return Ok(None);
         }
@@ -90,7 +90,8 @@ impl<'b> Query<'b> {
         })
     }
 
-    /// The bytes that a parameter holds, if it is there; as base64 if another one says so.
+    /// The bytes of a parameter, none if it is missing. `encoding` is the parameter that says that
+    /// they are base64.
     pub(crate) fn bytes(
         self,
         param: Param,
@@ -113,7 +114,7 @@ impl<'b> Query<'b> {
         }
     }
 
-    /// Whether a parameter is true or false, if it is there.
+    /// A parameter that is `true` or `false`; none if it is missing.
     pub(crate) fn flag(self, param: Param) -> Result<Option<bool>, Refusal> {
         match self.get(param)?.as_deref() {
             None => Ok(None),
@@ -126,7 +127,7 @@ impl<'b> Query<'b> {
         }
     }
 
-    /// The number that a parameter holds, if it is there; `meaning` says what is wanted.
+    /// A parameter that is a number; none if it is missing. `meaning` is for the refusal.
     pub(crate) fn number(self, param: Param, meaning: &str) -> Result<Option<u64>, Refusal> {
         let Some(value) = self.get(param)? else {
             return Ok(None);
@@ -147,7 +148,7 @@ pub(crate) fn decode_path_key(raw: &[u8], is_literal: bool) -> Result<Cow<'_, [u
     })
 }
 
-/// Refuses keys that are empty or too long; every way in comes by here.
+/// Refuses keys that are empty or too long. Keys from paths, queries and bodies all pass here.
 #[inline]
 pub(crate) fn check_key(key: &[u8]) -> Result<(), Refusal> {
     match key.len() {
@@ -161,7 +162,7 @@ pub(crate) fn check_key(key: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// The refusal of a key that is known to be too long before all of it is there.
+/// The refusal of a key that is too long, also before all of it has arrived.
 #[cold]
 pub(crate) fn key_too_long() -> Refusal {
     Refusal::new(

@@ -19,11 +19,11 @@ pub(crate) const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 /// Who gets an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
-    /// Everybody: without a token, under any Host, however many connections there are.
+    /// Everybody, without a token, under any Host, above the limit on connections too.
     Public,
-    /// Clients with the token, however many connections there are.
+    /// Clients with the token, above the limit on connections too.
     Monitoring,
-    /// Clients with the token, while the limit on connections allows it.
+    /// Clients with the token, below the limit on connections.
     Data,
 }
 
@@ -116,7 +116,7 @@ macro_rules! routes {
                 while let Some((byte, behind)) = first_byte(rest) {
                     *decoded.get_mut(len)? = byte;
                     (len, rest) = (len + 1, behind);
-                    // The rest is the key's.
+                    // The rest is the key, which the endpoint decodes.
                     if decoded[..len] == *KEY_PREFIX {
                         return Some(Self::Key);
                     }
@@ -131,9 +131,8 @@ macro_rules! routes {
 }
 
 routes! {
-    // Route, raw path, pattern, who gets an answer, what its form varies with; for each method the
-    // group of its durations and what it takes. Where a path does not take a method, the request
-    // counts to the group of the last one.
+    // Route, raw path, pattern, access, `Vary`; for each method the group of its durations and what
+    // it takes. A request with another method is counted in the group of the last one.
     Set b"/set" "/set" Data Nothing [Post Write SET]
     Get b"/get" "/get" Data Accept [Get Read GET, Post Read GET]
     Delete b"/delete" "/delete" Data Nothing [Delete Write DELETE, Post Write DELETE]
@@ -152,7 +151,7 @@ routes! {
     Freeze b"/admin/freeze" "/admin/freeze" Data Nothing [Post Admin PARTITION]
     Compact b"/admin/compact" "/admin/compact" Data Nothing [Post Admin PARTITION]
     Checkpoint b"/admin/checkpoint" "/admin/checkpoint" Data Nothing [Post Admin PARTITION]
-    // Its partition is named in the body.
+    // The body names the partition.
     Assign b"/partition/assign" "/partition/assign" Data Nothing [Post Admin NODE]
     Partition b"/partition/{id}" "/partition/{id}" Data Nothing [Delete Admin REMOVAL]
     Leader b"/leader" "/leader" Public Nothing [Get Health READY]
@@ -182,9 +181,9 @@ pub(crate) const SENDER: FieldSet = FieldSet::of(&[Field::Origin, Field::SecFetc
 /// What requests to a route take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Takes {
-    /// Of the fields that have one value or change what a request means, those that are read.
+    /// Fields that the endpoint reads.
     pub(crate) fields: FieldSet,
-    /// Those that may be there and are not read.
+    /// Fields of [`MEANING`] that are ignored.
     pub(crate) tolerated: FieldSet,
     pub(crate) params: ParamSet,
 }
@@ -276,10 +275,10 @@ const DIGEST: Takes = takes(&[PartitionId], &[Param::At, Param::Partition]);
 const REMOVAL: Takes = takes(&[], &[Param::Epoch, Param::Discard]);
 const HEALTH: Takes = takes_without_token(&[], &[Param::Partition, Param::MaxLag]);
 const READY: Takes = takes_without_token(&[PartitionId], &[Param::Partition, Param::MaxLag]);
-/// What a key in the path follows.
+/// The path before a key.
 const KEY_PREFIX: &[u8] = b"/kv/";
 
-/// What the number of a partition in the path follows.
+/// The path before the number of a partition.
 const PARTITION_PREFIX: &[u8] = b"/partition/";
 
 /// The number of a partition in a decoded path.
@@ -288,11 +287,11 @@ fn partition_digits(path: &[u8]) -> Option<&[u8]> {
     (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit)).then_some(digits)
 }
 
-/// No path is longer, keys aside.
+/// Longest path, but for those with a key.
 const PATH_MAX_BYTES: usize = 32;
 
-/// The first byte of a path, decoded if it is an encoded one that means the same as it does plain,
-/// and what is behind it.
+/// The first byte of a path and the rest. A byte is decoded where encoding it changes nothing (RFC
+/// 3986, section 2.3).
 fn first_byte(path: &[u8]) -> Option<(u8, &[u8])> {
     let digit = |byte: u8| {
         char::from(byte)
@@ -327,8 +326,7 @@ impl Route {
         rest
     }
 
-    /// The partition that a raw `/partition/{id}` path names; none if what stands there is not the
-    /// number of one.
+    /// The partition that a raw `/partition/{id}` path names; none if its number is too large.
     pub(crate) fn partition_in(path: &[u8]) -> Option<u32> {
         let mut decoded = [0; PATH_MAX_BYTES];
         let (mut len, mut rest) = (0, path);
@@ -358,42 +356,41 @@ impl Route {
         operations.find(|operation| operation.method == method)
     }
 
-    /// The path as people and metrics name it.
+    /// The path in metrics, logs and messages.
     pub(crate) fn pattern(self) -> &'static str {
         self.row().pattern
     }
 
-    /// Whether it is about one key: that of the path, a parameter or the body.
+    /// Whether requests are about one key.
     #[inline]
     pub(crate) fn is_about_key(self) -> bool {
         matches!(self, Self::Set | Self::Get | Self::Delete | Self::Key)
     }
 
-    /// Whether it is answered without the token and under any Host: what a load balancer asks.
+    /// Whether it is answered without the token and under any Host, for load balancers.
     #[inline]
     pub(crate) fn is_public(self) -> bool {
         self.row().access == Access::Public
     }
 
-    /// Whether it tells how the node does: answered however many connections there are.
+    /// Whether it is answered above the limit on connections, too, since it tells the node's state.
     pub(crate) fn is_about_node(self) -> bool {
         self.row().access != Access::Data
     }
 
-    /// What the form of its answers depends on.
+    /// Which request field selects the form of an answer.
     #[inline]
     pub(crate) fn vary(self) -> Vary {
         self.row().vary
     }
 
-    /// Under which requests with this method are counted; those with a method that the path does
-    /// not take as those with its last one.
+    /// The group in which durations of requests with this method are counted.
     #[inline]
     pub(crate) fn group(self, method: Method) -> Group {
         self.operation_or_last(method).group
     }
 
-    /// What requests with this method take; `None`: the path does not take the method.
+    /// What requests with this method take; none if the path does not take the method.
     #[inline]
     pub(crate) fn takes(self, method: Method) -> Option<&'static Takes> {
         self.operation(method).map(|operation| &operation.takes)

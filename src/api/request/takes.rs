@@ -1,14 +1,12 @@
-//! Refusing what a request does not take: header fields that would change what it means, and query
-//! parameters.
+//! Refuses header fields and query parameters that would change what a request means and that its
+//! endpoint does not read.
 //!
 //! Invariants:
 //! 1. A field or parameter that changes what a request means is obeyed or refused by name, never
-//!    ignored: a condition that is ignored is a lost update, and a mistyped time to live a key that
-//!    stays for good. The table of routes says which
-//!    are taken; an endpoint reads no other.
-//! 2. Fields that change no meaning are ignored, as HTTP wants it.
-//! 3. What load balancers ask is answered whatever fields come along: they send those that they
-//!    send everywhere.
+//!    ignored: an ignored condition is a lost update, and a mistyped time to live leaves a key for
+//!    good. The table of routes says which ones an endpoint reads.
+//! 2. Other fields are ignored, as HTTP requires.
+//! 3. Public paths ignore all fields: load balancers send the same ones everywhere.
 //!
 //! Not here: what each request takes (`route.rs`), what the values mean (the endpoints).
 
@@ -19,11 +17,11 @@ use crate::api::request::params::{Param, ParamSet};
 use crate::api::request::query::Query;
 use crate::api::request::route::{MEANING, Route, SENDER, Takes};
 
-/// Longest name of a parameter that is repeated to the client.
+/// Of a longer parameter name only the beginning is in the refusal.
 const NAME_SHOWN_BYTES: usize = 64;
 
-/// Refuses a request in which a field that has one value stands on several lines, if it matters to
-/// the request.
+/// Refuses a request in which a field that the endpoint reads, and that has one value, stands on
+/// several lines.
 #[inline]
 pub(crate) fn check_repeated(route: Option<Route>, head: &Head<'_>) -> Result<(), Refusal> {
     if head.repeated.is_empty() {
@@ -37,7 +35,7 @@ pub(crate) fn check_repeated(route: Option<Route>, head: &Head<'_>) -> Result<()
         .map_or(Ok(()), |field| Err(given_twice(field)))
 }
 
-/// The parameters of a request that says nothing but what it may say.
+/// The parameters of a request; refuses a field or parameter that its endpoint does not read.
 #[inline]
 pub(crate) fn check(
     route: Route,
@@ -65,12 +63,12 @@ pub(crate) fn check(
     Ok(given)
 }
 
-/// Refuses a field that the route does not take, unless it means nothing here.
+/// Refuses a field that the endpoint does not read, unless it has no effect on this request.
 #[cold]
 fn check_other_field(field: Field, route: Route, head: &Head<'_>) -> Result<(), Refusal> {
     let is_read = route == Route::Get || matches!(head.method, Method::Get | Method::Head);
     let way_out = match field {
-        // Without content there is nothing that could be encoded.
+        // A request without content has nothing that could be encoded.
         Field::ContentEncoding if head.framing == Framing::None => return Ok(()),
         Field::ContentEncoding => {
             let message = "the content is encoded, and would be stored as if it were not: send it \
@@ -78,7 +76,7 @@ fn check_other_field(field: Field, route: Route, head: &Head<'_>) -> Result<(), 
             return Err(Refusal::new(415, "unsupported_encoding", message)
                 .with_header("Accept-Encoding", "identity"));
         }
-        // What was read without it is whole and current all the same (RFC 9110, section 13.1.4).
+        // A read may ignore it: the answer is whole and current (RFC 9110, section 13.1.4).
         Field::IfUnmodifiedSince if is_read => return Ok(()),
         Field::IfUnmodifiedSince => {
             "values have no modification times: send If-Match with the ETag of what was read"
@@ -140,7 +138,7 @@ fn about_partition(route: Route) -> String {
     }
 }
 
-/// Which requests take something.
+/// "it belongs to GET /scan, …": the requests for which `is_taken` holds.
 fn belongs_to(is_taken: impl Fn(&Takes) -> bool) -> String {
     const METHODS: [Method; 4] = [Method::Get, Method::Post, Method::Put, Method::Delete];
     let mut places = Vec::new();

@@ -10,7 +10,7 @@ const TTL_MAX_SECONDS: f64 = 100.0 * 365.25 * 86_400.0;
 
 /// The milliseconds that a number of seconds stands for, rounded up.
 pub(crate) fn parse_ttl(text: &[u8]) -> Result<u64, Refusal> {
-    // A JSON number, wherever it stands.
+    // A JSON number, in headers and parameters too.
     let seconds = serde_json::from_slice::<f64>(text.trim_ascii()).ok();
     match seconds {
         #[expect(
@@ -25,7 +25,7 @@ pub(crate) fn parse_ttl(text: &[u8]) -> Result<u64, Refusal> {
     }
 }
 
-/// The time to live that a request names beside its body, or in it: once at most.
+/// The time to live that a request names in a field, a parameter or its body; one of them at most.
 #[inline]
 pub(crate) fn ttl_of(
     head: &Head<'_>,
@@ -44,7 +44,7 @@ pub(crate) fn ttl_of(
     }
 }
 
-/// What is left of a time to live, as `X-TTL` says it: seconds with three digits behind the point.
+/// The remaining time to live as `X-TTL` shows it: seconds with three decimals.
 pub(crate) fn remaining(expires_at_ms: u64, now_ms: u64) -> String {
     let left_ms = expires_at_ms.saturating_sub(now_ms);
     format!("{}.{:03}", left_ms / 1_000, left_ms % 1_000)

@@ -5,7 +5,7 @@ use std::str::FromStr;
 /// The media type of most bodies.
 pub(crate) const JSON: &str = "application/json";
 
-/// The number that a value is: digits only, and no more than fit.
+/// A decimal number: digits only, within the range of `N`.
 pub(crate) fn number<N: FromStr>(value: &[u8]) -> Option<N> {
     let digits = std::str::from_utf8(value)
         .ok()
