@@ -67,7 +67,7 @@
 //! 2. `Partition::set` (`partition/mod.rs`) checks role, conditions and room. `Lsm::set` appends a
 //!    record to the log (`lsm/log/wal.rs`) and points the memtable's index at it.
 //! 3. The reply waits in the session's output if it promises more than memory: `api/effects.rs`
-//!    says for what, `reactor/gates.rs` which session waits for it.
+//!    says for what, `reactor/commit_gates.rs` which session waits for it.
 //! 4. `partition/disk_log.rs` hands the new records to the disk thread (`storage/thread.rs`), which
 //!    writes and syncs them (`storage/log_writer.rs`) and reports the version.
 //! 5. `reactor/promises.rs` releases the replies up to that version. Maintenance that the write
@@ -75,14 +75,14 @@
 //!
 //! # How a replicated record travels
 //!
-//! 1. `reactor/replication.rs` asks the leader's side of each link (`replication/leader.rs`) for
+//! 1. `reactor/replication.rs` asks the leader's side of each link (`replication/replica_sender.rs`) for
 //!    bytes; it reads them from the log in memory, up to what the leader's disk holds.
 //! 2. They travel as `Records` frames (`replication/frame.rs`).
-//! 3. The replica's side (`replication/replica.rs`) checks that each record continues the history
+//! 3. The replica's side (`replication/leader_receiver.rs`) checks that each record continues the history
 //!    (`lsm/log/reader.rs`), and `Lsm::replay` applies it.
 //! 4. The replica writes its own log as for any write, and confirms what is applied and what is on
 //!    disk in an `Ack` frame.
-//! 5. `partition/followers.rs` notes it, and replies that wait for replicas are released.
+//! 5. `partition/replicas.rs` notes it, and replies that wait for replicas are released.
 //!
 //! # Glossary
 //!

@@ -34,7 +34,7 @@ pub enum SeededBug {
     /// A batch is applied while it is still coming.
     BatchCut,
     /// Confirmations of replicas count although the node has led, followed and leads again.
-    TenureIgnored,
+    LeadershipIgnored,
     /// A node leads as soon as its claim is granted, although the node that granted it has more.
     TakeoverTooEarly,
     /// A node leads without asking any other.
@@ -64,7 +64,7 @@ impl SeededBug {
         Self::ReplacementNotAwaited,
         Self::OldFilesRemovedFirst,
         Self::BatchCut,
-        Self::TenureIgnored,
+        Self::LeadershipIgnored,
         Self::TakeoverTooEarly,
         Self::PeersNotAsked,
         Self::GrantNotKept,

@@ -19,8 +19,8 @@ use std::fs;
 
 use cluster::Cluster;
 use db_node::lsm::NewValue;
-use db_node::node::GiveUp;
-use db_node::partition::{Assignment, Conditions, Partition, Reached, Wait};
+use db_node::node::RemovalOrder;
+use db_node::partition::{Assignment, Conditions, Partition, Wait, WaitProgress};
 use db_node::storage::Role;
 
 use serde_json::{Value as Json, json};
@@ -440,7 +440,7 @@ fn what_the_disk_tells_late_is_about_the_partition_that_is_gone() {
             match dice {
                 0 if is_here => {
                     epoch += 1;
-                    let order = GiveUp {
+                    let order = RemovalOrder {
                         epoch: Some(epoch),
                         discards: true,
                     };
@@ -475,9 +475,9 @@ fn what_the_disk_tells_late_is_about_the_partition_that_is_gone() {
                 }
                 15 => drop(node.partition(0).map(Partition::request_checkpoint)),
                 16 => {
-                    let done = node.reached(0, Wait::Removed);
+                    let done = node.wait_progress(0, Wait::Removed);
                     let is_done = |removal: &Option<u64>| match (removal, done) {
-                        (Some(number), Reached::UpTo(done)) => *number <= done,
+                        (Some(number), WaitProgress::UpTo(done)) => *number <= done,
                         _ => false,
                     };
                     lives.retain(|(_, removal)| !is_done(removal));

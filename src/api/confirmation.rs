@@ -3,7 +3,7 @@
 //! few replicas are connected are refused here.
 //!
 //! Not here: which replicas count as connected, and what is confirmed
-//! (`partition/acknowledged.rs`).
+//! (`partition/ack_requirements.rs`).
 
 use crate::config::ReadConsistency;
 use crate::http::{Head, Refusal, Reply};
@@ -11,7 +11,7 @@ use crate::partition::{Partition, TooFewReplicas, Wait};
 use crate::storage::Role;
 
 use crate::api::context::Api;
-use crate::api::effects::{FollowUp, Gate};
+use crate::api::effects::{CommitGate, FollowUp};
 use crate::api::errors::{changing, taking_over};
 use crate::api::request::params::Param;
 use crate::api::request::values::number;
@@ -28,24 +28,24 @@ impl Api<'_> {
         min_acks: u8,
         incurred_before: u64,
     ) -> FollowUp {
-        let (id, number, tenure) = (
+        let (id, number, generation) = (
             partition.id(),
             partition.lsm().last_version(),
-            partition.tenure(),
+            partition.leadership_generation(),
         );
         let gate = if min_acks > 0 {
-            Some(Gate {
+            Some(CommitGate {
                 partition: id,
                 wait: Wait::Acks {
                     count: min_acks,
-                    tenure,
+                    generation,
                 },
                 number,
             })
         } else {
-            partition.gate().map(|number| Gate {
+            partition.gate().map(|number| CommitGate {
                 partition: id,
-                wait: Wait::Disk { tenure },
+                wait: Wait::Disk { generation },
                 number,
             })
         };
@@ -134,7 +134,7 @@ pub(crate) fn follow_up_of_read(
 ) -> FollowUp {
     let gate = acks.and_then(|count| {
         let number = partition.read_gate(count, shown_version)?;
-        Some(Gate {
+        Some(CommitGate {
             partition: partition.id(),
             wait: partition.read_wait(count),
             number,

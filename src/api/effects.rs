@@ -8,7 +8,7 @@ use super::request_labels::VisitAnswers;
 
 /// What a reply waits for: a number in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gate {
+pub struct CommitGate {
     /// The partition.
     pub partition: u32,
     /// What is waited for.
@@ -20,7 +20,7 @@ pub struct Gate {
 /// What one request leaves for later.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FollowUp {
-    pub(crate) gate: Option<Gate>,
+    pub(crate) gate: Option<CommitGate>,
     /// Merge work, in the units of `lsm/work.rs`.
     pub(crate) work: usize,
 }
@@ -31,7 +31,7 @@ pub struct Effects {
     /// Answers to be counted.
     pub answers: VisitAnswers,
     /// What the replies that are held back wait for.
-    pub gates: Vec<Gate>,
+    pub gates: Vec<CommitGate>,
     pub(crate) watch: Option<WatchRequest>,
     request_count: usize,
     deferred_count: usize,
@@ -75,11 +75,11 @@ impl Effects {
 
     /// A reply waits at a gate.
     #[inline(never)] // so that replies that wait for nothing do not carry it along
-    pub(crate) fn defer(&mut self, gate: Gate) {
+    pub(crate) fn defer(&mut self, gate: CommitGate) {
         self.deferred_count += 1;
         self.answers.hold();
         let is_same =
-            |other: &&mut Gate| (other.partition, other.wait) == (gate.partition, gate.wait);
+            |other: &&mut CommitGate| (other.partition, other.wait) == (gate.partition, gate.wait);
         match self.gates.iter_mut().find(is_same) {
             // Numbers ascend within a partition, so the newest one covers those before.
             Some(same) => same.number = gate.number,

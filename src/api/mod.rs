@@ -35,7 +35,7 @@ mod request_labels;
 pub use body::change_stream::{WatchForm, WatchRequest};
 pub use body::request_body::{RequestBody, upload_too_slow};
 pub use context::{Api, Scope};
-pub use effects::{Effects, Gate};
+pub use effects::{CommitGate, Effects};
 pub use endpoint::lookahead::Lookahead;
 
 pub use errors::{

@@ -2,7 +2,7 @@
 //! the network.
 //!
 //! Not here: addresses that turn out to be this node's once it is dialed
-//! (`partition/followers.rs`).
+//! (`partition/replicas.rs`).
 
 use std::net::IpAddr;
 

@@ -76,7 +76,7 @@ impl BodyBudget {
     }
 
     /// Tells how much memory is in use, bodies included, of how much.
-    pub fn note_memory(&self, used_bytes: usize, max_bytes: usize, share_bytes: usize) {
+    pub fn set_memory_in_use(&self, used_bytes: usize, max_bytes: usize, share_bytes: usize) {
         let other_bytes = used_bytes.saturating_sub(load(&self.0.held_bytes));
         let room_bytes = max_bytes.saturating_sub(other_bytes);
         store(&self.0.room_bytes, room_bytes);
@@ -193,10 +193,10 @@ mod tests {
         assert_eq!(budget.claimed_bytes(), 41);
         // 41 of the 80 in use are its own: of 103, 64 are left for bodies, and half of it is their
         // share.
-        budget.note_memory(80, 103, 1_000);
+        budget.set_memory_in_use(80, 103, 1_000);
         let third = budget.claim(10, ClaimKind::Adding).expect("room");
         assert_eq!(second.hold(50), Err(ClaimRefusal::Share));
-        budget.note_memory(80, 89, 1_000);
+        budget.set_memory_in_use(80, 89, 1_000);
         assert_eq!(second.hold(42), Err(ClaimRefusal::Memory));
         let refusal = budget.claim(1, ClaimKind::Any).expect_err("half of 89");
         assert_eq!(refusal, ClaimRefusal::Share);
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn one_body_alone_may_go_beyond() {
         let budget = BodyBudget::new(1_000);
-        budget.note_memory(90, 100, 1_000);
+        budget.set_memory_in_use(90, 100, 1_000);
         let mut alone = budget.claim(80, ClaimKind::Adding).expect("it is alone");
         assert_eq!(alone.hold(2_000), Ok(()));
         assert!(budget.claim(1, ClaimKind::Adding).is_err());

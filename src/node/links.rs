@@ -11,7 +11,7 @@ use crate::partition::{LinkId, Peer};
 use crate::replication::frame::{
     Frame, FrameReader, HELLO_MAX_BYTES, PROTOCOL_MIN, PROTOCOL_VERSION, Refusal, RefusalCode,
 };
-use crate::replication::{Ended, Greeting};
+use crate::replication::{LinkError, PeerHello};
 
 use super::Node;
 
@@ -27,7 +27,7 @@ pub enum Link {
         /// What came of the hello.
         reader: FrameReader,
         /// The hello, while what the node tells of itself has yet to come.
-        hello: Option<Box<Greeting>>,
+        hello: Option<Box<PeerHello>>,
         /// Where it connects from.
         address: String,
         /// When it connected.
@@ -44,7 +44,7 @@ pub enum Link {
 
 /// A leader to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dial {
+pub struct DialRequest {
     /// On behalf of this partition.
     pub partition: u32,
     /// Its HTTP address, as given.
@@ -87,7 +87,7 @@ impl Node {
         input: &mut &[u8],
         now_ms: u64,
         out: &mut Vec<u8>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), LinkError> {
         if let Link::Stranger {
             reader,
             hello,
@@ -143,10 +143,10 @@ impl Node {
     fn read_hello(
         &self,
         reader: &mut FrameReader,
-        hello: &mut Option<Box<Greeting>>,
+        hello: &mut Option<Box<PeerHello>>,
         input: &mut &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Option<Greeting>, Ended> {
+    ) -> Result<Option<PeerHello>, LinkError> {
         while let Some(frame) = reader.next(input)? {
             match (frame, hello.take()) {
                 (Frame::Hello(said), None) => {
@@ -163,7 +163,7 @@ impl Node {
                         );
                         return Err(turn_away(RefusalCode::Protocol, &text, out));
                     }
-                    let greeting = Greeting {
+                    let greeting = PeerHello {
                         protocol: said.protocol_version.min(PROTOCOL_VERSION),
                         partition: said.partition,
                         node_id: said.node_id,
@@ -181,12 +181,12 @@ impl Node {
                     let is_same = state.epoch == greeting.epoch
                         && state.last_version == greeting.position.version;
                     if !is_same {
-                        return Err(Ended("a node contradicts its own hello".to_owned()));
+                        return Err(LinkError("a node contradicts its own hello".to_owned()));
                     }
                     greeting.state = Some(state);
                     return Ok(Some(*greeting));
                 }
-                _ => return Err(Ended("a stranger did not say hello".to_owned())),
+                _ => return Err(LinkError("a stranger did not say hello".to_owned())),
             }
         }
         Ok(None)
@@ -200,10 +200,10 @@ impl Node {
         budget: usize,
         now_ms: u64,
         out: &mut Vec<u8>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), LinkError> {
         match *link {
             Link::Stranger { since_ms, .. } if now_ms.saturating_sub(since_ms) >= HELLO_MS => {
-                Err(Ended("a stranger did not say hello in time".to_owned()))
+                Err(LinkError("a stranger did not say hello in time".to_owned()))
             }
             Link::Stranger { .. } => Ok(()),
             Link::Of { partition, peer } => {
@@ -254,7 +254,7 @@ impl Node {
     }
 
     /// A connection has ended.
-    pub fn forget(&mut self, id: LinkId, link: &Link, reason: &Ended, now_ms: u64) {
+    pub fn forget(&mut self, id: LinkId, link: &Link, reason: &LinkError, now_ms: u64) {
         if let Link::Of { partition, peer } = *link
             && let Ok(partition) = self.partition(partition)
         {
@@ -266,13 +266,13 @@ impl Node {
     }
 
     /// A leader to connect to now, if there is one: [`connected`](Self::connected) or
-    /// [`note_unreachable`](Self::note_unreachable) follows.
-    pub fn take_dial(&mut self, now_ms: u64) -> Option<Dial> {
+    /// [`on_unreachable`](Self::on_unreachable) follows.
+    pub fn take_dial(&mut self, now_ms: u64) -> Option<DialRequest> {
         if self.loading().is_some() || self.is_draining {
             return None;
         }
         self.partitions.iter_mut().find_map(|partition| {
-            partition.take_dial(now_ms).map(|leader| Dial {
+            partition.take_dial(now_ms).map(|leader| DialRequest {
                 partition: partition.id(),
                 leader,
                 timeout_ms: if partition.roles().is_taking_over() {
@@ -300,7 +300,7 @@ impl Node {
     pub fn connected(
         &mut self,
         id: LinkId,
-        dial: &Dial,
+        dial: &DialRequest,
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Option<Link> {
@@ -318,31 +318,31 @@ impl Node {
     }
 
     /// A leader cannot be reached; `is_starting`: it answers that it is not ready yet.
-    pub fn note_unreachable(
+    pub fn on_unreachable(
         &mut self,
-        dial: &Dial,
+        dial: &DialRequest,
         reason: String,
         is_starting: bool,
         now_ms: u64,
     ) {
         if let Some(index) = self.index_of(dial.partition) {
-            self.partitions[index].note_unreachable(&dial.leader, reason, is_starting, now_ms);
+            self.partitions[index].on_unreachable(&dial.leader, reason, is_starting, now_ms);
         }
     }
 }
 
 /// The partition of a connection was given up: a replica is told, so that it knows that what it
 /// serves grows old.
-fn gone(partition: u32, peer: Peer, out: &mut Vec<u8>) -> Ended {
+fn gone(partition: u32, peer: Peer, out: &mut Vec<u8>) -> LinkError {
     let text = format!("partition {partition} was given up by this node");
     match peer {
         Peer::Replica => turn_away(RefusalCode::Partition, &text, out),
-        Peer::Leader => Ended(text),
+        Peer::Leader => LinkError(text),
     }
 }
 
 /// Refuses a node that wants to follow this one, and says why.
-fn turn_away(code: RefusalCode, text: &str, out: &mut Vec<u8>) -> Ended {
+fn turn_away(code: RefusalCode, text: &str, out: &mut Vec<u8>) -> LinkError {
     Frame::Refusal(Refusal { code, text }).encode(out);
-    Ended(format!("a replica is turned away: {text}"))
+    LinkError(format!("a replica is turned away: {text}"))
 }

@@ -9,18 +9,19 @@
 //! 3. Until its data is loaded it has no partition, and says how far it is.
 
 mod body_budget;
-mod holds;
+mod errors;
 mod links;
-mod prefetch;
+mod loop_stats;
+mod permits;
 mod removal;
-mod shortage;
+mod scan_snapshots;
 mod watches;
 
 use crate::config::Config;
 use crate::lsm::{Lsm, Options};
 use crate::metrics::NodeStats;
 use crate::partition::{
-    AssignError, Assignment, BulkWrites, DiskLog, Partition, PartitionOptions, Reached, Roles, Wait,
+    Assignment, BulkWrites, DiskLog, Partition, PartitionOptions, Roles, Wait, WaitProgress,
 };
 use crate::replication::NodeId;
 use crate::storage::{
@@ -29,10 +30,13 @@ use crate::storage::{
 };
 
 pub use body_budget::{BodyBudget, BodyClaim, ClaimKind, ClaimRefusal};
-pub use holds::{HeldSnapshots, HeldUse, Slot, Slots};
-pub use links::{Dial, HELLO_MS, Link};
-pub use removal::{GiveUp, GiveUpRefusal, GivenUp};
-pub use watches::{Told, Watches};
+pub use errors::{AssignRefusal, Unavailable};
+pub use links::{DialRequest, HELLO_MS, Link};
+pub use loop_stats::{LoopStats, SLOW_TURN_US};
+pub use permits::{Permit, Permits};
+pub use removal::{Removal, RemovalOrder, RemovalRefusal};
+pub use scan_snapshots::{ScanSnapshots, SnapshotUse};
+pub use watches::{WatchProgress, Watches};
 
 use removal::Removals;
 
@@ -48,76 +52,6 @@ const FULL_SHARE: usize = 64;
 
 /// Where memory is short, time between two tries to free some.
 const RECLAIM_MS: u64 = 1_000;
-
-/// A turn longer than this shows in the tail of latencies.
-pub const SLOW_TURN_US: u64 = 2_000;
-
-/// What the reactor saw of itself; shown by `/status`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LoopStats {
-    /// Connections open now.
-    pub connection_count: usize,
-    /// Watchers there are now.
-    pub watcher_count: usize,
-    /// Connections accepted since the start.
-    pub accepted_count: u64,
-    /// Connections turned away because there were too many.
-    pub refused_count: u64,
-    /// Connections closed between two requests to make room for others.
-    pub evicted_count: u64,
-    /// Connections that may be open, by `--max-connections` and the limit on descriptors.
-    pub connection_max: usize,
-    /// Replication connections open now, in both directions.
-    pub link_count: usize,
-    /// Of these, connections that have not said hello.
-    pub stranger_count: usize,
-    /// Connections to the replication port that ended without becoming that of a replica.
-    pub refused_link_count: u64,
-    /// The limit on descriptors in force.
-    pub descriptor_limit: usize,
-    /// Requests answered since the start.
-    pub request_count: u64,
-    /// Turns of the loop since the start.
-    pub turn_count: u64,
-    /// Processor time of the longest turn, in microseconds, its poll included. Where a hypervisor
-    /// takes the processor away, that time counts too.
-    pub longest_turn_us: u64,
-    /// Turns that took more than [`SLOW_TURN_US`].
-    pub slow_turn_count: u64,
-    /// Processor time of the longest slice of maintenance, in microseconds.
-    pub longest_slice_us: u64,
-}
-
-/// A partition cannot be had: refuse the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unavailable {
-    /// It is not on this node.
-    Unknown(u32),
-    /// No controller has assigned one yet.
-    Unassigned,
-    /// None was named, and there are several to choose from.
-    Unnamed,
-    /// The node is reading its data.
-    Loading(RecoveryProgress),
-}
-
-/// A controller's wish is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AssignRefusal {
-    /// The node is reading its data.
-    Loading(RecoveryProgress),
-    /// The partition is where it is.
-    PartitionMeta(AssignError),
-    /// There are [`PARTITIONS_MAX`] already.
-    TooMany,
-    /// Each has a file open, and the limit on descriptors allows no more than this.
-    TooFewDescriptors {
-        /// Partitions on disk, at most.
-        partition_max: usize,
-    },
-    /// The disk has failed.
-    Failed,
-}
 
 /// What the disk told that concerns the loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,8 +83,8 @@ struct Opening {
     id: u32,
     /// What it is to be.
     assignment: Assignment,
-    /// The tenure it begins with.
-    tenure: u64,
+    /// The leadership generation that it begins with.
+    generation: u64,
 }
 
 /// The node.
@@ -171,7 +105,7 @@ pub struct Node {
     partition_max: usize,
     bulk_writes: BulkWrites,
     options: PartitionOptions,
-    mint: IdGenerator,
+    ids: IdGenerator,
     next_to_maintain: usize,
     /// Unix ms, as told last.
     time_ms: u64,
@@ -187,28 +121,28 @@ pub struct Node {
     /// Figures of the loop that runs it.
     pub loop_stats: LoopStats,
     /// Taken by backups and digests.
-    pub backup_slots: Slots,
+    pub backup_permits: Permits,
     /// Taken by scans.
-    pub scan_slots: Slots,
+    pub scan_permits: Permits,
     /// Claimed by request bodies on their way.
     pub bodies: BodyBudget,
     /// For the next pages of scans.
-    pub held_snapshots: HeldSnapshots,
+    pub scan_snapshots: ScanSnapshots,
     /// Counts, shown by `/metrics`.
     pub stats: NodeStats,
     /// Taken by answers to `/metrics`.
-    pub scrape_slots: Slots,
+    pub scrape_permits: Permits,
 }
 
 impl Node {
     /// A node with one empty partition, in memory; or, if it has data to load, one that waits for
-    /// it. The seed and the mint are to be random.
-    pub fn new(config: Config, hash_seed: u64, mut mint: IdGenerator) -> Self {
+    /// it. The seed and the ids are to be random.
+    pub fn new(config: Config, hash_seed: u64, mut ids: IdGenerator) -> Self {
         let engine = Options {
             memtable_bytes: config.memtable_bytes,
             hash_seed,
         };
-        let node_id = NodeId(mint.draw());
+        let node_id = NodeId(ids.draw());
         let (fsync, wal_retain_bytes) = (config.fsync, config.wal_retain_bytes);
         let mut node = Self {
             stage: Stage::Loading(RecoveryProgress {
@@ -230,7 +164,7 @@ impl Node {
                 address: own_address(&config),
                 has_token: config.token.is_some(),
             },
-            mint,
+            ids,
             next_to_maintain: 0,
             time_ms: 0,
             used_bytes: 0,
@@ -239,19 +173,19 @@ impl Node {
             is_draining: false,
             replication_port: None,
             loop_stats: LoopStats::default(),
-            backup_slots: Slots::default(),
-            scan_slots: Slots::default(),
+            backup_permits: Permits::default(),
+            scan_permits: Permits::default(),
             bodies: BodyBudget::new(config.max_upload_bytes),
-            held_snapshots: HeldSnapshots::default(),
+            scan_snapshots: ScanSnapshots::default(),
             stats: NodeStats::default(),
-            scrape_slots: Slots::default(),
+            scrape_permits: Permits::default(),
             config,
         };
         if !node.config.loads_data() {
             node.stage = Stage::Running;
             if !node.config.await_assignment {
                 let meta =
-                    PartitionMeta::new(Role::Leader, Lineage::new(HistoryId(node.mint.draw())));
+                    PartitionMeta::new(Role::Leader, Lineage::new(HistoryId(node.ids.draw())));
                 node.insert(DEFAULT_PARTITION, Lsm::new(engine), meta, None);
             }
         }
@@ -264,22 +198,22 @@ impl Node {
     }
 
     /// Tells what time it is, in Unix ms: what entries expire by.
-    pub fn note_time(&mut self, time_ms: u64) {
+    pub fn set_time_ms(&mut self, time_ms: u64) {
         if time_ms != self.time_ms {
             self.time_ms = time_ms;
             self.partitions
                 .iter_mut()
-                .for_each(|partition| partition.note_time(time_ms));
+                .for_each(|partition| partition.set_time_ms(time_ms));
         }
     }
 
     /// Tells how much memory is in use. With too much, merging frees what it can, at most every
     /// [`RECLAIM_MS`].
-    pub fn note_memory(&mut self, used_bytes: usize) {
+    pub fn set_memory_in_use(&mut self, used_bytes: usize) {
         self.used_bytes = used_bytes;
         if let Some(max_bytes) = self.config.max_memory_bytes {
             self.bodies
-                .note_memory(used_bytes, max_bytes, self.config.max_upload_bytes);
+                .set_memory_in_use(used_bytes, max_bytes, self.config.max_upload_bytes);
         }
         let was_full = self.is_full;
         // Not to change from one turn to the next, a little has to be freed.
@@ -401,6 +335,27 @@ impl Node {
             .map(|index| &self.partitions[index])
     }
 
+    /// Fetches into the processor's cache what reads of these keys will touch, for requests that
+    /// name no partition (`lsm/lookup_cache.rs`).
+    pub fn prefetch(&mut self, keys: &[&[u8]]) {
+        if let Ok(partition) = self.unnamed_partition() {
+            partition.lsm_mut().prefetch(keys);
+        }
+    }
+
+    /// Does the same for writes that look nothing up first.
+    pub fn prefetch_for_writes(&mut self, keys: &[&[u8]]) {
+        if let Ok(partition) = self.unnamed_partition() {
+            partition.lsm_mut().prefetch_for_writes(keys);
+        }
+    }
+
+    /// Whether there is so much data that prefetching pays.
+    pub fn is_prefetch_worth(&self) -> bool {
+        self.unnamed_index()
+            .is_ok_and(|index| self.partitions[index].lsm().is_prefetch_worth())
+    }
+
     /// All partitions.
     pub fn partitions(&self) -> &[Partition] {
         if self.loading().is_some() {
@@ -506,7 +461,7 @@ impl Node {
     }
 
     /// Tells how many partitions may have files, and how many more can be opened now.
-    pub fn note_descriptors(&mut self, partition_max: usize, openable_count: usize) {
+    pub fn set_descriptor_limits(&mut self, partition_max: usize, openable_count: usize) {
         self.partition_max = partition_max;
         self.openable_count = openable_count;
     }
@@ -540,14 +495,14 @@ impl Node {
 
     /// What of the replies that wait for something in a partition may go. One that the disk still
     /// makes has done nothing yet.
-    pub fn reached(&self, id: u32, wait: Wait) -> Reached {
+    pub fn wait_progress(&self, id: u32, wait: Wait) -> WaitProgress {
         if wait == Wait::Removed {
-            return Reached::UpTo(self.removals.done_count());
+            return WaitProgress::UpTo(self.removals.done_count());
         }
         match self.index_of(id) {
-            Some(index) => self.partitions[index].reached(wait),
-            None if self.settled_wait(id) == Some(wait) => Reached::UpTo(0),
-            None => Reached::Never,
+            Some(index) => self.partitions[index].wait_progress(wait),
+            None if self.settled_wait(id) == Some(wait) => WaitProgress::UpTo(0),
+            None => WaitProgress::Never,
         }
     }
 
@@ -555,7 +510,7 @@ impl Node {
     pub fn settled_wait(&self, id: u32) -> Option<Wait> {
         let opening = self.opening.iter().find(|opening| opening.id == id);
         let made = opening.map(|opening| Wait::Settled {
-            begun: opening.tenure,
+            first_generation: opening.generation,
         });
         made.or_else(|| self.look_at(id).map(Partition::settled_wait))
     }
@@ -595,21 +550,21 @@ impl Node {
                     partition_max: self.partition_max,
                 });
             }
-            let tenure = self.removals.next_tenure();
+            let generation = self.removals.next_generation();
             self.opening.push(Opening {
                 id,
                 assignment,
-                tenure,
+                generation,
             });
             self.to_open.push(id);
             return Ok(1);
         }
-        let history = HistoryId(self.mint.draw());
+        let history = HistoryId(self.ids.draw());
         let meta = PartitionMeta::new(Role::Unassigned, Lineage::new(history));
         let opening = Opening {
             id,
             assignment,
-            tenure: self.removals.next_tenure(),
+            generation: self.removals.next_generation(),
         };
         self.make(&opening, Lsm::new(self.options.engine), meta, None)
     }
@@ -630,9 +585,9 @@ impl Node {
             Roles::in_force(meta),
             disk,
             self.options.clone(),
-            self.mint.split(),
+            self.ids.split(),
         )
-        .counting_from(opening.tenure);
+        .counting_from(opening.generation);
         let change = partition
             .assign(&opening.assignment)
             .map_err(AssignRefusal::PartitionMeta)?;
@@ -641,7 +596,7 @@ impl Node {
     }
 
     fn add(&mut self, mut partition: Partition) {
-        partition.note_time(self.time_ms);
+        partition.set_time_ms(self.time_ms);
         let at = self
             .partitions
             .partition_point(|other| other.id() < partition.id());
@@ -667,14 +622,14 @@ impl Node {
         } else {
             Roles::in_force(meta)
         };
-        let ids = self.mint.split();
+        let ids = self.ids.split();
         let mut partition = Partition::new(id, lsm, roles, disk, self.options.clone(), ids);
         partition.resume_office();
         self.add(partition);
     }
 
     /// The disk has told something.
-    pub fn note_disk(&mut self, event: DiskEvent) -> DiskNews {
+    pub fn on_disk_event(&mut self, event: DiskEvent) -> DiskNews {
         if self.removals.concerns(&event) {
             return DiskNews::None;
         }
@@ -698,7 +653,7 @@ impl Node {
                 if let Some(us) = sync_us {
                     self.stats.log_syncs.record(us);
                 }
-                self.partition(partition).expect(known).note_written(
+                self.partition(partition).expect(known).on_written(
                     version,
                     synced_version,
                     batches,
@@ -713,14 +668,14 @@ impl Node {
                 log::info!("partition {partition}: checkpoint of version {version} is in place");
                 self.partition(partition)
                     .expect(known)
-                    .note_checkpointed(stats);
+                    .on_checkpointed(stats);
             }
             event @ (DiskEvent::CheckpointGivenUp { .. }
             | DiskEvent::Stalled { .. }
             | DiskEvent::Resumed { .. }
             | DiskEvent::NotOpened { .. }) => return self.on_shortage(event),
             DiskEvent::Settled { partition } => {
-                self.partition(partition).expect(known).note_settled();
+                self.partition(partition).expect(known).on_settled();
             }
             DiskEvent::Replaced {
                 partition,
@@ -729,15 +684,63 @@ impl Node {
             } => {
                 self.partition(partition)
                     .expect(known)
-                    .note_replaced(number, stats);
+                    .on_replaced(number, stats);
             }
             DiskEvent::Failed(error) => {
                 self.partitions
                     .iter_mut()
-                    .for_each(|partition| partition.note_failed(error.clone()));
+                    .for_each(|partition| partition.on_disk_failed(error.clone()));
                 return DiskNews::Failed(error);
             }
             DiskEvent::Closed => return DiskNews::Closed,
+        }
+        DiskNews::None
+    }
+
+    /// Writes wait or go on, a checkpoint is given up, or a partition could not be made.
+    fn on_shortage(&mut self, event: DiskEvent) -> DiskNews {
+        match event {
+            DiskEvent::CheckpointGivenUp {
+                partition: id,
+                error,
+                stats,
+            } => {
+                log::warn!(
+                    "partition {id}: a checkpoint is given up, and tried again later; the log goes \
+                     on: {error}"
+                );
+                if let Ok(partition) = self.partition(id) {
+                    partition.on_checkpoint_given_up(stats);
+                }
+            }
+            DiskEvent::Stalled {
+                partition: id,
+                error,
+            } => {
+                log::error!(
+                    "partition {id}: writes wait, and go on by themselves once they can; reads go \
+                     on: {error}"
+                );
+                if let Ok(partition) = self.partition(id) {
+                    partition.on_stall(Some(error.clone()));
+                }
+                return DiskNews::Stalled(id, error);
+            }
+            DiskEvent::Resumed { partition: id } => {
+                log::info!("partition {id}: writes go on");
+                if let Ok(partition) = self.partition(id) {
+                    partition.on_stall(None);
+                }
+            }
+            DiskEvent::NotOpened {
+                partition: id,
+                error,
+            } => {
+                log::error!("partition {id} could not be made: {error}");
+                self.opening.retain(|opening| opening.id != id);
+                return DiskNews::NotOpened(id, error);
+            }
+            _ => {}
         }
         DiskNews::None
     }

@@ -10,12 +10,12 @@
 //!    an order of a lower one came late, and is refused. The epochs of the last
 //!    [`EPOCHS_KEPT`] removals are known, for as long as the process runs.
 //!
-//! Not here: which data may be given up (`partition/giving_up.rs`), files (`storage/`).
+//! Not here: which data may be given up (`partition/removal.rs`), files (`storage/`).
 
 use std::collections::VecDeque;
 
 use crate::lsm::Lsm;
-use crate::partition::{GiveUpError, Partition};
+use crate::partition::{Partition, RemovalError};
 use crate::storage::{DiskCommand, DiskEvent};
 
 use super::{AssignRefusal, Node};
@@ -25,7 +25,7 @@ const EPOCHS_KEPT: usize = super::PARTITIONS_MAX;
 
 /// An order to give a partition up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GiveUp {
+pub struct RemovalOrder {
     /// The epoch that the order is of, if the controller counts them.
     pub epoch: Option<u64>,
     /// Data that no other node is known to hold is dropped, too.
@@ -34,7 +34,7 @@ pub struct GiveUp {
 
 /// What came of such an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GivenUp {
+pub struct Removal {
     /// Whether the partition was here.
     pub was_here: bool,
     /// The number of the removal, which [`Wait::Removed`](crate::partition::Wait::Removed) waits
@@ -44,13 +44,13 @@ pub struct GivenUp {
 
 /// Why it was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GiveUpRefusal {
+pub enum RemovalRefusal {
     /// For the same reasons as an assignment.
     AsAssignment(AssignRefusal),
     /// The partition is being made: try again.
     Opening,
     /// The partition stays as it is.
-    Kept(GiveUpError),
+    Kept(RemovalError),
 }
 
 /// Partitions on their way out, and what is known of those that are gone.
@@ -64,8 +64,8 @@ pub(super) struct Removals {
     /// Engines that are freed piece by piece.
     engines: Vec<Lsm>,
     epochs: VecDeque<(u32, u64)>,
-    /// No partition that is gone has had this tenure.
-    next_tenure: u64,
+    /// No removed partition has had this leadership generation.
+    next_generation: u64,
 }
 
 impl Removals {
@@ -120,9 +120,9 @@ impl Removals {
         known.map_or(0, |(_, epoch)| *epoch)
     }
 
-    /// The tenure that a new partition begins with.
-    pub(super) fn next_tenure(&self) -> u64 {
-        self.next_tenure
+    /// The leadership generation that a new partition begins with.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.next_generation
     }
 
     /// Maintenance owed, in units of work.
@@ -152,7 +152,9 @@ impl Removals {
     fn begin(&mut self, partition: Partition, epoch: u64, is_on_disk: bool) {
         let id = partition.id();
         self.begun_count += 1;
-        self.next_tenure = self.next_tenure.max(partition.tenure() + 1);
+        self.next_generation = self
+            .next_generation
+            .max(partition.leadership_generation() + 1);
         self.epochs.retain(|(of, _)| *of != id);
         if self.epochs.len() == EPOCHS_KEPT {
             self.epochs.pop_front();
@@ -170,40 +172,40 @@ impl Node {
     pub fn give_up(
         &mut self,
         id: u32,
-        order: GiveUp,
+        order: RemovalOrder,
         now_ms: u64,
-    ) -> Result<GivenUp, GiveUpRefusal> {
+    ) -> Result<Removal, RemovalRefusal> {
         if let Some(progress) = self.loading() {
-            return Err(GiveUpRefusal::AsAssignment(AssignRefusal::Loading(
+            return Err(RemovalRefusal::AsAssignment(AssignRefusal::Loading(
                 progress,
             )));
         }
         if self.write_obstacle().is_some() {
-            return Err(GiveUpRefusal::AsAssignment(AssignRefusal::Failed));
+            return Err(RemovalRefusal::AsAssignment(AssignRefusal::Failed));
         }
         if self.opening.iter().any(|opening| opening.id == id) {
-            return Err(GiveUpRefusal::Opening);
+            return Err(RemovalRefusal::Opening);
         }
         let Some(index) = self.index_of(id) else {
             // An order that is repeated is answered when the first one would be.
             let removal = self.removals.is_pending(id);
-            return Ok(GivenUp {
+            return Ok(Removal {
                 was_here: false,
                 removal: removal.then_some(self.removals.begun_count),
             });
         };
         let epoch = self.partitions[index]
             .check_give_up(order.epoch, order.discards, now_ms)
-            .map_err(GiveUpRefusal::Kept)?;
+            .map_err(RemovalRefusal::Kept)?;
         let partition = self.partitions.remove(index);
         log::info!(
             "partition {id}: given up in epoch {epoch} at version {}",
             partition.lsm().last_version()
         );
-        self.held_snapshots.forget(id);
+        self.scan_snapshots.forget(id);
         let is_on_disk = partition.disk().is_some();
         self.removals.begin(partition, epoch, is_on_disk);
-        Ok(GivenUp {
+        Ok(Removal {
             was_here: true,
             removal: is_on_disk.then_some(self.removals.begun_count),
         })

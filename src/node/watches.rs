@@ -39,14 +39,14 @@ struct Watcher {
     version: u64,
     /// The token of the version that it had been told of when it last read.
     token: VersionToken,
-    place: Place,
+    place: WatchState,
     /// That of its audience when it came.
     generation: u64,
 }
 
 /// Where a watcher is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum WatchState {
     /// Among the resting watchers, or on the list with them.
     Resting,
     /// On the list by itself.
@@ -57,7 +57,7 @@ enum Place {
 
 /// An entry of the list of watchers that are to read on.
 #[derive(Debug)]
-enum Due {
+enum DueWatch {
     One(usize),
     /// Watchers that rested, and know everything before this version.
     Woken {
@@ -68,7 +68,7 @@ enum Due {
 
 /// The watchers of a partition.
 #[derive(Debug)]
-struct Audience {
+struct WatchedPartition {
     partition: u32,
     history: HistoryId,
     /// Watchers of another one cannot be told what follows.
@@ -82,7 +82,7 @@ struct Audience {
 
 /// What a watcher gets when it reads on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum WatchProgress {
     /// This is not all: it is on the list again.
     More,
     /// It has been told of everything, and rests.
@@ -95,9 +95,9 @@ pub enum Told {
 #[derive(Debug, Default)]
 pub struct Watches {
     watchers: BTreeMap<usize, Watcher>,
-    audiences: Vec<Audience>,
+    audiences: Vec<WatchedPartition>,
     /// Watchers that are to read on, in order.
-    due: VecDeque<Due>,
+    due: VecDeque<DueWatch>,
     batch: LogBatch,
     looked_bytes: usize,
 }
@@ -107,7 +107,7 @@ impl Watches {
     pub fn enter(&mut self, key: usize, partition: &Partition, prefix: Box<[u8]>, version: u64) {
         let id = partition.id();
         if self.audience(id).is_none() {
-            self.audiences.push(Audience::new(partition));
+            self.audiences.push(WatchedPartition::new(partition));
         }
         let generation = self.audience(id).map_or(0, |audience| audience.generation);
         self.watchers.insert(
@@ -117,14 +117,14 @@ impl Watches {
                 prefix,
                 version,
                 token: partition.token_of(version),
-                place: Place::Busy,
+                place: WatchState::Busy,
                 generation,
             },
         );
         self.list(key);
     }
 
-    fn audience(&mut self, partition: u32) -> Option<&mut Audience> {
+    fn audience(&mut self, partition: u32) -> Option<&mut WatchedPartition> {
         self.audiences
             .iter_mut()
             .find(|audience| audience.partition == partition)
@@ -135,7 +135,7 @@ impl Watches {
         let Some(watcher) = self.watchers.remove(&key) else {
             return;
         };
-        if watcher.place == Place::Resting
+        if watcher.place == WatchState::Resting
             && let Some(audience) = self.audience(watcher.partition)
         {
             audience.remove(&watcher.prefix, key);
@@ -169,8 +169,8 @@ impl Watches {
     pub fn take_due(&mut self) -> Option<usize> {
         loop {
             let (key, woken_at) = match self.due.front_mut()? {
-                Due::One(key) => (Some(*key), None),
-                Due::Woken { keys, version } => (pop(keys), Some(*version)),
+                DueWatch::One(key) => (Some(*key), None),
+                DueWatch::Woken { keys, version } => (pop(keys), Some(*version)),
             };
             if woken_at.is_none() || key.is_none() {
                 self.due.pop_front();
@@ -178,9 +178,9 @@ impl Watches {
             let Some(key) = key else { continue };
             // It may have left, and another one come under its number.
             let expected = if woken_at.is_some() {
-                Place::Resting
+                WatchState::Resting
             } else {
-                Place::Listed
+                WatchState::Listed
             };
             let Some(watcher) = self
                 .watchers
@@ -189,7 +189,7 @@ impl Watches {
             else {
                 continue;
             };
-            watcher.place = Place::Busy;
+            watcher.place = WatchState::Busy;
             if let Some(version) = woken_at {
                 watcher.version = watcher.version.max(version - 1);
                 let (partition, prefix) = (watcher.partition, watcher.prefix.clone());
@@ -206,10 +206,10 @@ impl Watches {
         if let Some(watcher) = self
             .watchers
             .get_mut(&key)
-            .filter(|watcher| watcher.place == Place::Busy)
+            .filter(|watcher| watcher.place == WatchState::Busy)
         {
-            watcher.place = Place::Listed;
-            self.due.push_back(Due::One(key));
+            watcher.place = WatchState::Listed;
+            self.due.push_back(DueWatch::One(key));
         }
     }
 
@@ -226,7 +226,7 @@ impl Watches {
     /// Up to where the log was looked at for a watcher that rests.
     fn resting_version(&self, key: usize) -> Option<u64> {
         let watcher = self.watchers.get(&key)?;
-        let is_it = |audience: &&Audience| audience.partition == watcher.partition;
+        let is_it = |audience: &&WatchedPartition| audience.partition == watcher.partition;
         let audience = self.audiences.iter().find(is_it)?;
         let keys = audience.resting.get(&watcher.prefix)?;
         (watcher.generation == audience.generation && keys.contains(&key))
@@ -237,7 +237,7 @@ impl Watches {
     /// so that a watcher that no change concerns does not fall out of the log.
     pub fn position_of(&self, key: usize, partition: &Partition) -> Option<VersionToken> {
         let watcher = self.watchers.get(&key)?;
-        let is_it = |audience: &&Audience| audience.partition == partition.id();
+        let is_it = |audience: &&WatchedPartition| audience.partition == partition.id();
         let audience = self.audiences.iter().find(is_it)?;
         // The log that was looked at may be that of another history than the present one.
         let is_present = audience.history == partition.history();
@@ -255,7 +255,7 @@ impl Watches {
     /// Looks at what was written in a partition, and wakes the watchers that it concerns; true if
     /// there is more to look at.
     pub fn look(&mut self, partition: &Partition) -> bool {
-        let is_it = |audience: &&mut Audience| audience.partition == partition.id();
+        let is_it = |audience: &&mut WatchedPartition| audience.partition == partition.id();
         let Some(audience) = self.audiences.iter_mut().find(is_it) else {
             return false;
         };
@@ -283,7 +283,7 @@ impl Watches {
             lookup_count += audience.prefix_lens.len();
             let keys = audience.take_concerned(record.key());
             if !keys.is_empty() {
-                self.due.push_back(Due::Woken { keys, version });
+                self.due.push_back(DueWatch::Woken { keys, version });
             }
             audience.version = version;
             if lookup_count > LOOKUPS_MAX {
@@ -303,7 +303,7 @@ impl Watches {
         audience.prefix_lens.clear();
         let keys = std::mem::take(&mut audience.resting);
         if !keys.is_empty() {
-            self.due.push_back(Due::Woken { keys, version: 1 });
+            self.due.push_back(DueWatch::Woken { keys, version: 1 });
         }
     }
 
@@ -314,11 +314,11 @@ impl Watches {
         key: usize,
         partition: &Partition,
         mut tell: impl FnMut(&StreamRecord<'_>) -> bool,
-    ) -> Told {
-        let is_it = |audience: &&mut Audience| audience.partition == partition.id();
+    ) -> WatchProgress {
+        let is_it = |audience: &&mut WatchedPartition| audience.partition == partition.id();
         let audience = self.audiences.iter_mut().find(is_it);
         let (Some(watcher), Some(audience)) = (self.watchers.get_mut(&key), audience) else {
-            return Told::Cut;
+            return WatchProgress::Cut;
         };
         let committed_version = partition.committed_version();
         self.looked_bytes = 0;
@@ -347,20 +347,20 @@ impl Watches {
         }
         if is_cut {
             self.leave(key);
-            return Told::Cut;
+            return WatchProgress::Cut;
         }
         let version = watcher.version;
         watcher.token = partition.token_of(version);
         if version < committed_version {
             self.list(key);
-            return Told::More;
+            return WatchProgress::More;
         }
-        watcher.place = Place::Resting;
+        watcher.place = WatchState::Resting;
         if audience.resting.is_empty() {
             audience.version = version;
         }
         audience.add(watcher.prefix.clone(), key);
-        Told::All
+        WatchProgress::All
     }
 }
 
@@ -374,7 +374,7 @@ fn pop(keys: &mut Resting) -> Option<usize> {
     key
 }
 
-impl Audience {
+impl WatchedPartition {
     fn new(partition: &Partition) -> Self {
         Self {
             partition: partition.id(),
@@ -431,14 +431,14 @@ impl Audience {
 
     /// Cuts the present watchers, which cannot be told what follows: they find that out when they
     /// read on.
-    fn cut(&mut self, partition: &Partition) -> Option<Due> {
+    fn cut(&mut self, partition: &Partition) -> Option<DueWatch> {
         let Self {
             generation,
             resting,
             ..
         } = std::mem::replace(self, Self::new(partition));
         self.generation = generation + 1;
-        (!resting.is_empty()).then_some(Due::Woken {
+        (!resting.is_empty()).then_some(DueWatch::Woken {
             keys: resting,
             version: 1,
         })
@@ -500,7 +500,7 @@ mod tests {
         }
     }
 
-    fn read(watches: &mut Watches, partition: &Partition) -> Told {
+    fn read(watches: &mut Watches, partition: &Partition) -> WatchProgress {
         assert_eq!(watches.take_due(), Some(KEY));
         watches.read(KEY, partition, |_| true)
     }
@@ -515,7 +515,7 @@ mod tests {
             (token.version, watches.rests(KEY))
         };
         assert_eq!(known(&watches, &partition), (1, false));
-        assert_eq!(read(&mut watches, &partition), Told::All);
+        assert_eq!(read(&mut watches, &partition), WatchProgress::All);
         assert_eq!(known(&watches, &partition), (3, true));
         write(&mut partition, 10);
         assert_eq!(
@@ -531,7 +531,7 @@ mod tests {
             .set(b"watched", NewValue::Inline(b"v"), None);
         watches.look(&partition);
         assert_eq!(known(&watches, &partition), (3, false));
-        assert_eq!(read(&mut watches, &partition), Told::All);
+        assert_eq!(read(&mut watches, &partition), WatchProgress::All);
         assert_eq!(known(&watches, &partition), (14, true));
     }
 
@@ -549,7 +549,11 @@ mod tests {
             let token = before.token_of(version);
             assert_eq!(watches.position_of(KEY, &after), Some(token));
             let told = read(&mut watches, &after);
-            let expected = if is_cut { Told::Cut } else { Told::All };
+            let expected = if is_cut {
+                WatchProgress::Cut
+            } else {
+                WatchProgress::All
+            };
             assert_eq!(told, expected, "{version}");
         }
         let mut watches = Watches::default();
@@ -562,6 +566,6 @@ mod tests {
             "while it rests"
         );
         watches.look(&after);
-        assert_eq!(read(&mut watches, &after), Told::Cut);
+        assert_eq!(read(&mut watches, &after), WatchProgress::Cut);
     }
 }

@@ -6,7 +6,7 @@
 //!    same one. Of two nodes that claim the same epoch one gives way: the one with the lower node
 //!    id.
 //! 2. Data that only this node holds is dropped for no epoch but one that a controller named
-//!    (`replication/replica.rs`).
+//!    (`replication/leader_receiver.rs`).
 //! 3. A stranger's word of an epoch changes nothing ([`Partition::is_believed`]), and no word makes
 //!    the epoch leap.
 //! 4. The leader and the replicas of a node that makes way are told before their connections end.
@@ -16,20 +16,20 @@
 use std::cmp::Ordering;
 
 use crate::replication::frame::PROTOCOL_MIN;
-use crate::replication::{Ended, Greeting, Intent, PeerState};
+use crate::replication::{Intent, LinkError, PeerHello, PeerState};
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{Lineage, Role};
 
-use super::following::Dial;
+use super::leader_link::DialState;
 use super::roles::EPOCH_LEAP_MAX;
 use super::{LinkId, Partition};
 
 impl Partition {
     /// What a leader loses with its office: replies that wait can never be kept.
     pub(super) fn leave_office(&mut self) {
-        self.tenure += 1;
-        self.tell_followers();
-        self.followers.clear();
+        self.leadership_generation += 1;
+        self.tell_replicas();
+        self.replicas.clear();
         self.keep_log();
     }
 
@@ -49,23 +49,27 @@ impl Partition {
         self.change_meta(self.roles.deposed(epoch, ordered_epoch, leader));
         self.takeover = None;
         if was_leader {
-            self.tenure += 1;
+            self.leadership_generation += 1;
         }
-        self.tell_followers();
+        self.tell_replicas();
         self.disconnect();
     }
 
     /// A peer claims to lead, or tells of an epoch.
-    pub(super) fn receive_state(&mut self, link: LinkId, state: &PeerState) -> Result<(), Ended> {
+    pub(super) fn receive_state(
+        &mut self,
+        link: LinkId,
+        state: &PeerState,
+    ) -> Result<(), LinkError> {
         match state.intent {
             Intent::Claim | Intent::OrderedClaim => self.receive_claim(link, state),
             Intent::Tell => {
                 self.hear_of_leader(state);
                 Ok(())
             }
-            Intent::Follow | Intent::Survey | Intent::Grant => {
-                Err(Ended("the peer told its state out of its turn".to_owned()))
-            }
+            Intent::Follow | Intent::Survey | Intent::Grant => Err(LinkError(
+                "the peer told its state out of its turn".to_owned(),
+            )),
         }
     }
 
@@ -96,16 +100,16 @@ impl Partition {
     }
 
     /// A peer claims to lead: the claim is granted, or the peer is told why not.
-    fn receive_claim(&mut self, link: LinkId, claim: &PeerState) -> Result<(), Ended> {
+    fn receive_claim(&mut self, link: LinkId, claim: &PeerState) -> Result<(), LinkError> {
         let meta = self.roles.meta();
         if claim.epoch.saturating_sub(meta.epoch) > EPOCH_LEAP_MAX {
-            return Err(Ended(format!(
+            return Err(LinkError(format!(
                 "a claim to epoch {} is refused: epoch {} is in force, and it leaps",
                 claim.epoch, meta.epoch
             )));
         }
         let Some((node_id, is_fed)) = self
-            .followers
+            .replicas
             .get(link)
             .map(|feed| (feed.node_id(), feed.is_fed()))
         else {
@@ -136,7 +140,7 @@ impl Partition {
             Intent::Tell
         };
         let state = self.own_state(intent);
-        if let Some(feed) = self.followers.get(link) {
+        if let Some(feed) = self.replicas.get(link) {
             feed.tell(state);
         }
         Ok(())
@@ -161,26 +165,26 @@ impl Partition {
         self.change_meta(self.roles.deposed(claim.epoch, claim.ordered_epoch, leader));
         self.takeover = None;
         if was_leader {
-            self.tenure += 1;
+            self.leadership_generation += 1;
         }
-        self.tell_followers();
+        self.tell_replicas();
         self.tell_leader();
         // The claimant goes on getting what it lacks: the log that it reads is kept.
-        self.followers.clear_but(link);
+        self.replicas.clear_but(link);
         self.disconnect_from_leader();
     }
 
     /// Replicas of this node are told where it stands, before their connections end.
-    fn tell_followers(&mut self) {
+    fn tell_replicas(&mut self) {
         let state = self.own_state(Intent::Tell);
-        let links = self.followers.links();
+        let links = self.replicas.links();
         self.farewells
             .extend(links.map(|link| (link, state.clone())));
     }
 
     /// The leader of this node is told where it stands, before the connection to it ends.
     pub(super) fn tell_leader(&mut self) {
-        if let Dial::Connected(link, upstream) = &self.following.dial
+        if let DialState::Connected(link, upstream) = &self.leader_link.dial
             && upstream.protocol() > PROTOCOL_MIN
         {
             let farewell = (*link, self.own_state(Intent::Tell));
@@ -200,7 +204,7 @@ impl Partition {
     }
 
     /// A replica that was told to follow this node has heard of an epoch that this node has not.
-    pub(super) fn hear_from_replica(&mut self, hello: &Greeting) {
+    pub(super) fn hear_from_replica(&mut self, hello: &PeerHello) {
         let meta = self.roles.meta();
         let ordered_epoch = hello
             .state

@@ -143,7 +143,7 @@ impl DiskLog {
     }
 
     /// The disk holds it.
-    pub(super) fn note_replaced(&mut self, number: u64, stats: StoreStats) {
+    pub(super) fn on_replaced(&mut self, number: u64, stats: StoreStats) {
         // One that another has taken the place of is not what is here.
         if number != self.replacement_count {
             return;
@@ -297,7 +297,7 @@ impl DiskLog {
     }
 
     /// The disk thread has told what is written and synced.
-    pub(super) fn note_written(
+    pub(super) fn on_written(
         &mut self,
         written_version: u64,
         synced_version: u64,
@@ -328,20 +328,20 @@ impl DiskLog {
         self.checkpoint == CheckpointState::UnderWay
     }
 
-    pub(super) fn note_checkpointed(&mut self, stats: StoreStats) {
+    pub(super) fn on_checkpointed(&mut self, stats: StoreStats) {
         self.checkpoint = CheckpointState::Idle;
         self.stats = stats;
     }
 
     /// The disk could not hold the checkpoint: the log stays, and another one is tried later.
     pub(super) fn on_checkpoint_given_up(&mut self, stats: StoreStats) {
-        self.note_checkpointed(stats);
+        self.on_checkpointed(stats);
         self.bytes_since_checkpoint = usize::try_from(stats.log_bytes).unwrap_or(usize::MAX);
         self.given_up_count += 1;
         self.is_pause_due = true;
     }
 
-    pub(super) fn note_failed(&mut self, failure: StorageError) {
+    pub(super) fn on_disk_failed(&mut self, failure: StorageError) {
         self.failure = Some(failure);
         self.gathering_until_us = None;
     }
@@ -365,10 +365,10 @@ mod tests {
         let first = disk.begin_replacement(&lsm);
         lsm.set(b"b", NewValue::Inline(b"2"), None);
         let second = disk.begin_replacement(&lsm);
-        disk.note_replaced(first, StoreStats::default());
+        disk.on_replaced(first, StoreStats::default());
         assert!(disk.is_replacing());
         assert_eq!((disk.synced_version(), disk.released_version()), (0, 0));
-        disk.note_replaced(second, StoreStats::default());
+        disk.on_replaced(second, StoreStats::default());
         assert!(!disk.is_replacing());
         assert_eq!((disk.synced_version(), disk.released_version()), (2, 2));
     }

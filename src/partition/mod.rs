@@ -11,18 +11,17 @@
 //!
 //! Not here: which partition a request means (`node/`), HTTP (`api/`).
 
-mod acknowledged;
+mod ack_requirements;
 mod claims;
 mod disk_log;
-mod figures;
-mod followers;
-mod following;
-mod giving_up;
+mod replicas;
+mod leader_link;
+mod removal;
 mod roles;
 mod takeover;
 
 use crate::config::Fsync;
-use crate::lsm::{Entry, LogBatch, Lsm, NewValue, Options, Write};
+use crate::lsm::{Entry, Footprint, LogBatch, Lsm, NewValue, Options, Write};
 use crate::replication::frame::Frame;
 use crate::replication::{NodeId, PeerState};
 use crate::seeded_bugs::SeededBug;
@@ -32,16 +31,15 @@ use crate::storage::{
     VersionToken,
 };
 
-pub use acknowledged::TooFewReplicas;
+pub use ack_requirements::TooFewReplicas;
 pub use disk_log::DiskLog;
-pub use figures::SnapshotStats;
-pub use followers::{FollowerStats, Turned};
-pub use following::{FollowingStats, Peer};
-pub use giving_up::GiveUpError;
+pub use leader_link::{LeaderStats, Peer};
+pub use removal::RemovalError;
+pub use replicas::{Rejection, ReplicaStats};
 pub use roles::{AssignError, Assignment, EPOCH_LEAP_MAX, Roles};
 
-use followers::Followers;
-use following::Follows;
+use leader_link::LeaderLink;
+use replicas::Replicas;
 use takeover::Takeover;
 
 /// What a reply waits for.
@@ -49,27 +47,27 @@ use takeover::Takeover;
 pub enum Wait {
     /// That a version is on this node's disk, as clients are promised, while it leads.
     Disk {
-        /// Of the partition when the write was made.
-        tenure: u64,
+        /// The partition's leadership generation when the write was made.
+        generation: u64,
     },
     /// That so many replicas hold a version too.
     Acks {
         /// How many.
         count: u8,
-        /// Of the partition when the write was made.
-        tenure: u64,
+        /// The partition's leadership generation when the write was made.
+        generation: u64,
     },
     /// The same, for the reply to a read that shows the version.
     Read {
         /// How many.
         count: u8,
-        /// Of the partition when it was read.
-        tenure: u64,
+        /// The partition's leadership generation when the read was made.
+        generation: u64,
     },
     /// That a change of role, counted, lasts.
     Settled {
-        /// The tenure that the partition began with.
-        begun: u64,
+        /// The leadership generation that the partition began with.
+        first_generation: u64,
     },
     /// That no start finds the files of a removed partition: removals of the node are counted.
     Removed,
@@ -77,7 +75,7 @@ pub enum Wait {
 
 /// How far a wait has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
+pub enum WaitProgress {
     /// What waits for this number, or one below, has what it waits for.
     UpTo(u64),
     /// It will not come: the node leads no more.
@@ -159,7 +157,7 @@ pub enum PositionError {
 
 /// What a write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteResult {
     /// The new version.
     pub version: u64,
     /// Whether the key existed before.
@@ -208,6 +206,17 @@ impl BulkWrites {
     }
 }
 
+/// Counts snapshots of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotStats {
+    /// Not yet released.
+    pub live_count: usize,
+    /// Begun for replicas.
+    pub sent_count: u64,
+    /// Received whole from leaders.
+    pub received_count: u64,
+}
+
 /// One partition.
 #[derive(Debug)]
 pub struct Partition {
@@ -218,8 +227,8 @@ pub struct Partition {
     disk: Option<DiskLog>,
     /// Data that was replaced, on its way out.
     replacement: Option<Box<Replacement>>,
-    followers: Followers,
-    following: Follows,
+    replicas: Replicas,
+    leader_link: LeaderLink,
     /// Coming to lead, or telling nodes that were not reached then.
     takeover: Option<Takeover>,
     /// A controller told it to lead, since the process started.
@@ -236,9 +245,9 @@ pub struct Partition {
     retired: Vec<Lsm>,
     snapshot_stats: SnapshotStats,
     /// Counts how often it has ceased to lead.
-    tenure: u64,
+    leadership_generation: u64,
     /// What that count began with.
-    begun_tenure: u64,
+    first_generation: u64,
     /// This node's clock, in Unix ms.
     time_ms: u64,
     /// What times to live go by: it never goes back, whatever is led or followed.
@@ -260,8 +269,8 @@ impl Partition {
         ids: IdGenerator,
     ) -> Self {
         let last_leader = roles.meta().leader.clone();
-        let following = Follows::default();
-        let (replacement, followers, retired) = (None, Followers::default(), Vec::new());
+        let leader_link = LeaderLink::default();
+        let (replacement, replicas, retired) = (None, Replicas::default(), Vec::new());
         let snapshot_stats = SnapshotStats::default();
         let clock = SlewedClock::showing(lsm.time_ms());
         let mut partition = Self {
@@ -271,8 +280,8 @@ impl Partition {
             roles,
             disk,
             replacement,
-            followers,
-            following,
+            replicas,
+            leader_link,
             takeover: None,
             is_told_to_lead: false,
             last_leader,
@@ -281,8 +290,8 @@ impl Partition {
             ids,
             retired,
             snapshot_stats,
-            tenure: 0,
-            begun_tenure: 0,
+            leadership_generation: 0,
+            first_generation: 0,
             time_ms: 0,
             clock,
             office_time_ms: 0,
@@ -292,13 +301,13 @@ impl Partition {
         partition
     }
 
-    /// The same, counting tenures from a number that no partition before it under its number has
+    /// The same, with a first leadership generation that no removed partition of this number has
     /// had.
     #[must_use]
-    pub fn counting_from(self, tenure: u64) -> Self {
+    pub fn counting_from(self, generation: u64) -> Self {
         Self {
-            tenure,
-            begun_tenure: tenure,
+            leadership_generation: generation,
+            first_generation: generation,
             ..self
         }
     }
@@ -358,39 +367,44 @@ impl Partition {
 
     /// How often it has ceased to lead: what was promised under another number cannot be kept any
     /// more.
-    pub fn tenure(&self) -> u64 {
-        self.tenure
+    pub fn leadership_generation(&self) -> u64 {
+        self.leadership_generation
     }
 
     /// What the reply to an assignment waits for.
     pub fn settled_wait(&self) -> Wait {
-        let begun = self.begun_tenure;
-        Wait::Settled { begun }
+        let first_generation = self.first_generation;
+        Wait::Settled { first_generation }
     }
 
     /// What of the replies that wait for something may go.
-    pub fn reached(&self, wait: Wait) -> Reached {
+    pub fn wait_progress(&self, wait: Wait) -> WaitProgress {
         match wait {
-            Wait::Disk { tenure } | Wait::Acks { tenure, .. } | Wait::Read { tenure, .. }
-                if tenure != self.tenure && !SeededBug::TenureIgnored.is_on() =>
+            Wait::Disk { generation }
+            | Wait::Acks { generation, .. }
+            | Wait::Read { generation, .. }
+                if generation != self.leadership_generation
+                    && !SeededBug::LeadershipIgnored.is_on() =>
             {
-                Reached::Never
+                WaitProgress::Never
             }
-            Wait::Disk { .. } => Reached::UpTo(self.released_version()),
-            Wait::Acks { count, .. } | Wait::Read { count, .. } => Reached::UpTo(
+            Wait::Disk { .. } => WaitProgress::UpTo(self.released_version()),
+            Wait::Acks { count, .. } | Wait::Read { count, .. } => WaitProgress::UpTo(
                 self.released_version()
-                    .min(self.followers.acked_version(usize::from(count))),
+                    .min(self.replicas.acked_version(usize::from(count))),
             ),
             // That of a partition that was here before this one, or of none.
-            Wait::Settled { begun } if begun != self.begun_tenure => Reached::Never,
-            Wait::Removed => Reached::Never,
+            Wait::Settled { first_generation } if first_generation != self.first_generation => {
+                WaitProgress::Never
+            }
+            Wait::Removed => WaitProgress::Never,
             Wait::Settled { .. } => {
                 let count = self.roles.settled_count();
                 let held = self
                     .takeover
                     .as_ref()
                     .and_then(|takeover| takeover.held_change(count));
-                Reached::UpTo(held.map_or(count, |held| held.min(count)))
+                WaitProgress::UpTo(held.map_or(count, |held| held.min(count)))
             }
         }
     }
@@ -477,7 +491,7 @@ impl Partition {
     }
 
     /// The disk has told how far it is.
-    pub fn note_written(
+    pub fn on_written(
         &mut self,
         written: u64,
         synced: u64,
@@ -485,20 +499,20 @@ impl Partition {
         stats: StoreStats,
     ) {
         if let Some(disk) = &mut self.disk {
-            disk.note_written(written, synced, batches, stats);
+            disk.on_written(written, synced, batches, stats);
         }
     }
 
     /// The disk has told that a checkpoint is in place.
-    pub fn note_checkpointed(&mut self, stats: StoreStats) {
+    pub fn on_checkpointed(&mut self, stats: StoreStats) {
         if let Some(disk) = &mut self.disk {
-            disk.note_checkpointed(stats);
+            disk.on_checkpointed(stats);
         }
     }
 
     /// The disk has told that where the partition stands lasts.
-    pub fn note_settled(&mut self) {
-        self.roles.note_settled();
+    pub fn on_settled(&mut self) {
+        self.roles.on_settled();
         self.finish_takeover();
     }
 
@@ -511,16 +525,16 @@ impl Partition {
     }
 
     /// The disk has told that all data is replaced.
-    pub fn note_replaced(&mut self, number: u64, stats: StoreStats) {
+    pub fn on_replaced(&mut self, number: u64, stats: StoreStats) {
         if let Some(disk) = &mut self.disk {
-            disk.note_replaced(number, stats);
+            disk.on_replaced(number, stats);
         }
     }
 
     /// The disk has told that it writes no more.
-    pub fn note_failed(&mut self, failure: StorageError) {
+    pub fn on_disk_failed(&mut self, failure: StorageError) {
         if let Some(disk) = &mut self.disk {
-            disk.note_failed(failure);
+            disk.on_disk_failed(failure);
         }
         self.keep_log();
     }
@@ -550,7 +564,7 @@ impl Partition {
         let needed = if is_early {
             u64::MAX
         } else {
-            self.followers.needed_version()
+            self.replicas.needed_version()
         };
         let version = unwritten.unwrap_or(u64::MAX).min(needed);
         self.lsm.keep_log_behind(version);
@@ -597,6 +611,26 @@ impl Partition {
     fn retire(&mut self, mut lsm: Lsm) {
         lsm.retire();
         self.retired.push(lsm);
+    }
+
+    /// Bytes that snapshots alone keep alive, of data that was replaced too; of large values at
+    /// most.
+    pub fn pinned(&self) -> Footprint {
+        let retired = self.retired.iter().map(Lsm::pinned);
+        retired.fold(self.lsm.pinned(), |all, pinned| Footprint {
+            bytes: all.bytes + pinned.bytes,
+            large_bytes: all.large_bytes + pinned.large_bytes,
+        })
+    }
+
+    /// Snapshots of its data, of what was replaced too, and those sent to replicas and received.
+    pub fn snapshot_stats(&self) -> SnapshotStats {
+        let live_count =
+            self.lsm.snapshot_count() + self.retired.iter().map(Lsm::snapshot_count).sum::<usize>();
+        SnapshotStats {
+            live_count,
+            ..self.snapshot_stats
+        }
     }
 
     /// Its number.
@@ -667,14 +701,14 @@ impl Partition {
         value: NewValue<'_>,
         ttl_ms: Option<u64>,
         conditions: &Conditions,
-    ) -> Result<Written, ConditionFailed> {
+    ) -> Result<WriteResult, ConditionFailed> {
         if !conditions.is_empty() {
             self.check(key, conditions)?;
         }
         let (version, before) = self
             .lsm
             .exchange(key, value, expiry(self.lsm.time_ms(), ttl_ms));
-        Ok(Written {
+        Ok(WriteResult {
             version,
             replaced: before.is_some(),
         })

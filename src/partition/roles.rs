@@ -76,7 +76,7 @@ pub enum AssignError {
     },
 }
 
-/// How far a change of metadata is on its way to disk.
+/// How far a change of meta is on its way to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Settled,
@@ -106,7 +106,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// As the metadata says.
+    /// As the meta says.
     pub fn in_force(meta: PartitionMeta) -> Self {
         Self {
             meta,
@@ -117,7 +117,7 @@ impl Roles {
         }
     }
 
-    /// The metadata is kept, but the role is not taken before a controller assigns one.
+    /// The meta is kept, but the role is not taken before a controller assigns one.
     pub fn awaiting(meta: PartitionMeta) -> Self {
         Self {
             duty: Duty::Awaiting,
@@ -169,7 +169,7 @@ impl Roles {
         self.change == Change::Waiting
     }
 
-    /// The metadata to be written, if there is a new one.
+    /// The meta to be written, if there is a new one.
     pub(super) fn take_unsettled(&mut self) -> Option<PartitionMeta> {
         if self.change != Change::Waiting {
             return None;
@@ -178,7 +178,7 @@ impl Roles {
         Some(self.meta.clone())
     }
 
-    pub(super) fn note_settled(&mut self) {
+    pub(super) fn on_settled(&mut self) {
         self.settled_count += 1;
         if self.settled_count == self.changed_count {
             self.change = Change::Settled;
@@ -192,7 +192,7 @@ impl Roles {
         }
     }
 
-    /// Changes the metadata; `lasts`: there is no disk that has to have it first. A takeover goes
+    /// Changes the meta; `lasts`: there is no disk that has to have it first. A takeover goes
     /// on if the role is still that of a leader.
     pub(super) fn change(&mut self, meta: PartitionMeta, lasts: bool) {
         if meta == self.meta {
@@ -219,7 +219,7 @@ impl Roles {
         self.meta = meta;
     }
 
-    /// The metadata that an assignment makes of this one. That of a leader is not yet in office.
+    /// The meta that an assignment makes of this one. That of a leader is not yet in office.
     pub(super) fn assigned(&self, assignment: &Assignment) -> Result<PartitionMeta, AssignError> {
         let now = &self.meta;
         let epoch = match assignment.epoch {
@@ -269,7 +269,7 @@ impl Roles {
         })
     }
 
-    /// The metadata of a leader that takes its office with data up to `version`. `history`: for one
+    /// The meta of a leader that takes its office with data up to `version`. `history`: for one
     /// that begins; none: the one that is there goes on.
     pub(super) fn in_office(&self, version: u64, history: Option<HistoryId>) -> PartitionMeta {
         let now = &self.meta;
@@ -295,7 +295,7 @@ impl Roles {
         self.duty = Duty::Taken;
     }
 
-    /// The metadata once a higher epoch was heard of: the node leads no more. `leader`: the one of
+    /// The meta once a higher epoch was heard of: the node leads no more. `leader`: the one of
     /// that epoch, if it is known.
     pub(super) fn deposed(
         &self,
@@ -449,10 +449,10 @@ mod tests {
         assert!(roles.take_unsettled().is_some() && roles.take_unsettled().is_none());
         let second = roles.deposed(7, 0, None);
         roles.change(second, false);
-        roles.note_settled();
+        roles.on_settled();
         assert!(!roles.is_settled(), "the second is not written yet");
         assert_eq!(roles.take_unsettled().map(|meta| meta.epoch), Some(7));
-        roles.note_settled();
+        roles.on_settled();
         assert!(roles.is_settled());
         assert_eq!((roles.changed_count(), roles.settled_count()), (2, 2));
     }

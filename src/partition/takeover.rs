@@ -18,16 +18,16 @@
 //!    that does not get on.
 //!
 //! Not here: the other side, a node that grants a claim (`claims.rs`), following a leader
-//! (`following.rs`), what assignments are allowed (`roles.rs`).
+//! (`leader_link.rs`), what assignments are allowed (`roles.rs`).
 
 use crate::config::Fsync;
 use crate::replication::frame::{PROTOCOL_MIN, RefusalCode};
-use crate::replication::{Ended, Intent, PeerState, Relation, Sync, relation};
+use crate::replication::{Intent, LinkError, PeerState, Relation, SyncState, relation};
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{HistoryId, Lineage, PEERS_MAX, PartitionMeta, Role};
 
 use super::Partition;
-use super::following::Dial;
+use super::leader_link::DialState;
 use super::roles::EPOCH_LEAP_MAX;
 
 /// A node that answers, but cannot be surveyed yet, is asked again so soon.
@@ -52,7 +52,7 @@ const ANSWER_MAX_MS: u64 = 1_000;
 
 /// Why this node claims to lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Basis {
+pub(super) enum ClaimBasis {
     /// It was told to, and chose the epoch itself: it may choose a higher one.
     OwnEpoch,
     /// A controller named the epoch.
@@ -63,7 +63,7 @@ pub(super) enum Basis {
 
 /// How far the visit to one node has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Visit {
+enum VisitState {
     /// To be made then.
     Due(u64),
     /// It was over then: the node has granted the claim, or has nothing to do with the partition.
@@ -86,18 +86,18 @@ enum Stage {
 
 /// A node to be visited.
 #[derive(Debug)]
-struct Stop {
+struct PeerVisit {
     address: String,
-    visit: Visit,
+    visit: VisitState,
     /// Since when it answers that it is not ready.
     busy_since_ms: Option<u64>,
 }
 
-impl Stop {
+impl PeerVisit {
     fn new(address: String) -> Self {
         Self {
             address,
-            visit: Visit::Due(0),
+            visit: VisitState::Due(0),
             busy_since_ms: None,
         }
     }
@@ -106,28 +106,28 @@ impl Stop {
     fn wait(&mut self, now_ms: u64) {
         let since_ms = *self.busy_since_ms.get_or_insert(now_ms);
         self.visit = if now_ms.saturating_sub(since_ms) < PATIENCE_MS {
-            Visit::Due(now_ms + BUSY_RETRY_MS)
+            VisitState::Due(now_ms + BUSY_RETRY_MS)
         } else {
-            Visit::Unreachable
+            VisitState::Unreachable
         };
     }
 }
 
 /// How the connection of a visit ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct VisitEnd {
+pub(super) struct VisitOutcome {
     pub(super) refusal: Option<RefusalCode>,
-    pub(super) sync: Sync,
+    pub(super) sync: SyncState,
     pub(super) protocol: u16,
 }
 
 /// A takeover that is under way, or the announcements after it.
 #[derive(Debug)]
 pub(super) struct Takeover {
-    basis: Basis,
+    basis: ClaimBasis,
     /// The history of the data before anything was fetched.
     begun_in: HistoryId,
-    stops: Vec<Stop>,
+    stops: Vec<PeerVisit>,
     /// The one that is under way.
     current: usize,
     begun_at_ms: Option<u64>,
@@ -143,11 +143,16 @@ pub(super) struct Takeover {
 }
 
 impl Takeover {
-    fn new(basis: Basis, begun_in: HistoryId, peers: Vec<String>, ordered_change: u64) -> Self {
+    fn new(
+        basis: ClaimBasis,
+        begun_in: HistoryId,
+        peers: Vec<String>,
+        ordered_change: u64,
+    ) -> Self {
         Self {
             basis,
             begun_in,
-            stops: peers.into_iter().map(Stop::new).collect(),
+            stops: peers.into_iter().map(PeerVisit::new).collect(),
             current: 0,
             begun_at_ms: None,
             stage: Stage::Gathering,
@@ -165,9 +170,9 @@ impl Takeover {
 
     /// When the next visit is due.
     fn due_at_ms(&self) -> Option<u64> {
-        let due = |stop: &Stop| match stop.visit {
-            Visit::Due(at_ms) => Some(at_ms),
-            Visit::Done(_) | Visit::Unreachable => None,
+        let due = |stop: &PeerVisit| match stop.visit {
+            VisitState::Due(at_ms) => Some(at_ms),
+            VisitState::Done(_) | VisitState::Unreachable => None,
         };
         self.stops.iter().filter_map(due).min()
     }
@@ -177,14 +182,14 @@ impl Takeover {
         self.stops.get(self.current).map(|stop| &stop.address[..])
     }
 
-    fn set_visit(&mut self, visit: Visit) {
+    fn set_visit(&mut self, visit: VisitState) {
         if let Some(stop) = self.stops.get_mut(self.current) {
             stop.visit = visit;
         }
     }
 
     /// The node that is visited has told where it stands.
-    fn note_answer(&mut self) {
+    fn on_answer(&mut self) {
         if let Some(stop) = self.stops.get_mut(self.current) {
             stop.busy_since_ms = None;
         }
@@ -193,7 +198,7 @@ impl Takeover {
     fn add(&mut self, address: String) {
         let is_known = self.stops.iter().any(|stop| stop.address == address);
         if !is_known && self.stops.len() < PEERS_MAX {
-            self.stops.push(Stop::new(address));
+            self.stops.push(PeerVisit::new(address));
         }
     }
 
@@ -201,7 +206,7 @@ impl Takeover {
     fn restart(&mut self) {
         self.stage = Stage::Gathering;
         for stop in &mut self.stops {
-            *stop = Stop::new(std::mem::take(&mut stop.address));
+            *stop = PeerVisit::new(std::mem::take(&mut stop.address));
         }
     }
 
@@ -210,15 +215,15 @@ impl Takeover {
         self.stage = Stage::Confirming;
         let is_old = |at_ms: u64| now_ms.saturating_sub(at_ms) > VISIT_FRESH_MS;
         for stop in &mut self.stops {
-            if matches!(stop.visit, Visit::Done(at_ms) if is_old(at_ms)) {
-                stop.visit = Visit::Due(now_ms);
+            if matches!(stop.visit, VisitState::Done(at_ms) if is_old(at_ms)) {
+                stop.visit = VisitState::Due(now_ms);
             }
         }
     }
 
-    fn missed(&self) -> impl Iterator<Item = &Stop> {
+    fn missed(&self) -> impl Iterator<Item = &PeerVisit> {
         let stops = self.stops.iter();
-        stops.filter(|stop| stop.visit == Visit::Unreachable)
+        stops.filter(|stop| stop.visit == VisitState::Unreachable)
     }
 
     /// The highest change that replies may hear of as lasting, if they wait for the office.
@@ -232,9 +237,9 @@ impl Takeover {
 }
 
 impl Partition {
-    /// Begins to take over as the leader that the metadata already names, or leads at once where
+    /// Begins to take over as the leader that the meta already names, or leads at once where
     /// there is no other node to ask.
-    pub(super) fn begin_takeover(&mut self, basis: Basis) {
+    pub(super) fn begin_takeover(&mut self, basis: ClaimBasis) {
         let mut peers = self.with_known_peers(&self.roles.meta().peers);
         if SeededBug::PeersNotAsked.is_on() {
             peers.clear();
@@ -254,8 +259,8 @@ impl Partition {
     }
 
     /// A leader in office was told once more to lead: nodes that do not follow it are told.
-    pub(super) fn reassure_peers(&mut self, named: &[String], basis: Basis) {
-        let is_followed = |peer: &String| self.followers.addresses().any(|address| address == peer);
+    pub(super) fn reassure_peers(&mut self, named: &[String], basis: ClaimBasis) {
+        let is_followed = |peer: &String| self.replicas.addresses().any(|address| address == peer);
         let absent: Vec<String> = named
             .iter()
             .filter(|peer| !is_followed(peer))
@@ -311,7 +316,7 @@ impl Partition {
     }
 
     /// Remembers where a node of the partition is.
-    pub(super) fn note_peer(&mut self, address: &str) {
+    pub(super) fn remember_peer(&mut self, address: &str) {
         if address.starts_with("http://") && !self.recent_peers.iter().any(|known| known == address)
         {
             if self.recent_peers.len() >= PEERS_MAX {
@@ -326,12 +331,13 @@ impl Partition {
         let takeover = self.takeover.as_mut()?;
         let begun_at_ms = *takeover.begun_at_ms.get_or_insert(now_ms);
         takeover.is_answer_due |= now_ms.saturating_sub(begun_at_ms) >= ANSWER_MAX_MS;
-        if !self.roles.is_settled() || !matches!(self.following.dial, Dial::At(_)) {
+        if !self.roles.is_settled() || !matches!(self.leader_link.dial, DialState::At(_)) {
             return None;
         }
-        let is_due = |stop: &Stop| matches!(stop.visit, Visit::Due(at_ms) if at_ms <= now_ms);
+        let is_due =
+            |stop: &PeerVisit| matches!(stop.visit, VisitState::Due(at_ms) if at_ms <= now_ms);
         takeover.current = takeover.stops.iter().position(is_due)?;
-        self.following.dial = Dial::UnderWay;
+        self.leader_link.dial = DialState::UnderWay;
         takeover.current().map(str::to_owned)
     }
 
@@ -343,7 +349,7 @@ impl Partition {
         };
         let answer_at_ms = (!takeover.is_announcing() && !takeover.is_answer_due)
             .then_some(begun_at_ms + ANSWER_MAX_MS);
-        let is_free = self.roles.is_settled() && matches!(self.following.dial, Dial::At(_));
+        let is_free = self.roles.is_settled() && matches!(self.leader_link.dial, DialState::At(_));
         let due_at_ms = takeover.due_at_ms().filter(|_| is_free);
         answer_at_ms.into_iter().chain(due_at_ms).min()
     }
@@ -403,22 +409,22 @@ impl Partition {
 
     /// Goes on with the visit that is under way, after the peer has said something. An error ends
     /// the visit.
-    pub(super) fn step_visit(&mut self, now_ms: u64) -> Result<(), Ended> {
-        let Dial::Connected(_, upstream) = &self.following.dial else {
+    pub(super) fn step_visit(&mut self, now_ms: u64) -> Result<(), LinkError> {
+        let DialState::Connected(_, upstream) = &self.leader_link.dial else {
             return Ok(());
         };
         let Some(takeover) = &mut self.takeover else {
             return Ok(());
         };
         if upstream.peer().is_some() {
-            takeover.note_answer();
+            takeover.on_answer();
         }
         let takeover = &*takeover;
         let basis = takeover.basis;
         let Some(peer) = upstream.peer() else {
             // One that speaks protocol 1 takes no claims; it has heard the epoch in the hello.
             return if upstream.has_all() {
-                self.end_visit(Visit::Done(now_ms))
+                self.end_visit(VisitState::Done(now_ms))
             } else {
                 Ok(())
             };
@@ -443,18 +449,18 @@ impl Partition {
             // first.
             let epoch = peer.epoch;
             self.fetch_above(epoch);
-            return Err(Ended("a peer holds more than this leader".to_owned()));
+            return Err(LinkError("a peer holds more than this leader".to_owned()));
         }
         if !takeover.is_announcing() {
             let is_newer = related == Relation::Parted
                 && peer.data_ordered_epoch == meta.data_ordered_epoch
                 && peer.data_epoch >= meta.data_epoch;
-            if is_newer && basis != Basis::Ordered {
+            if is_newer && basis != ClaimBasis::Ordered {
                 return self.end_parted(now_ms, peer.last_version);
             }
             if related == Relation::Newer && !upstream.is_fed() {
                 // It was written to since it was surveyed.
-                return self.end_visit(Visit::Due(now_ms));
+                return self.end_visit(VisitState::Due(now_ms));
             }
         }
         match upstream.answer_to(meta.epoch) {
@@ -463,7 +469,7 @@ impl Partition {
                 if is_behind && upstream.is_fed() && !SeededBug::TakeoverTooEarly.is_on() {
                     return Ok(());
                 }
-                self.end_visit(Visit::Done(now_ms))
+                self.end_visit(VisitState::Done(now_ms))
             }
             Some(answer) if answer.epoch < meta.epoch => {
                 // A node with data of the same origin grants a higher epoch. What has come from it
@@ -471,7 +477,7 @@ impl Partition {
                 let is_related = answer.last_version == 0
                     || self.is_believed(&answer.lineage, answer.last_version);
                 if is_related {
-                    return self.end_visit(Visit::Due(now_ms + BUSY_RETRY_MS));
+                    return self.end_visit(VisitState::Due(now_ms + BUSY_RETRY_MS));
                 }
                 log::warn!(
                     "partition {}: {} holds other data, of epoch {}: it is not told of this \
@@ -480,7 +486,7 @@ impl Partition {
                     self.visited().unwrap_or_default(),
                     answer.epoch
                 );
-                self.end_visit(Visit::Done(now_ms))
+                self.end_visit(VisitState::Done(now_ms))
             }
             Some(answer) => {
                 let (epoch, ordered_epoch) = (answer.epoch, answer.ordered_epoch);
@@ -490,7 +496,7 @@ impl Partition {
             None => {
                 if upstream.has_all() {
                     let state = self.own_state(self.claim_intent());
-                    if let Dial::Connected(_, upstream) = &mut self.following.dial {
+                    if let DialState::Connected(_, upstream) = &mut self.leader_link.dial {
                         upstream.claim(state);
                     }
                 }
@@ -499,14 +505,14 @@ impl Partition {
         }
     }
 
-    fn end_visit(&mut self, visit: Visit) -> Result<(), Ended> {
+    fn end_visit(&mut self, visit: VisitState) -> Result<(), LinkError> {
         if let Some(takeover) = &mut self.takeover {
             takeover.set_visit(visit);
         }
-        Err(Ended("the visit is over".to_owned()))
+        Err(LinkError("the visit is over".to_owned()))
     }
 
-    fn end_parted(&mut self, now_ms: u64, peer_version: u64) -> Result<(), Ended> {
+    fn end_parted(&mut self, now_ms: u64, peer_version: u64) -> Result<(), LinkError> {
         let address = self.visited().unwrap_or_default();
         let meta = self.roles.meta();
         let reason = format!(
@@ -515,11 +521,11 @@ impl Partition {
              kept as leader, with an epoch above {}",
             meta.epoch
         );
-        if self.following.obstacle.as_ref() != Some(&reason) {
+        if self.leader_link.obstacle.as_ref() != Some(&reason) {
             log::error!("partition {}: {reason}", self.id);
         }
-        self.following.obstacle = Some(reason);
-        self.end_visit(Visit::Due(now_ms + PARTED_RETRY_MS))
+        self.leader_link.obstacle = Some(reason);
+        self.end_visit(VisitState::Due(now_ms + PARTED_RETRY_MS))
     }
 
     /// A peer does not grant the claim: it knows of this epoch, which is not below this node's.
@@ -529,7 +535,7 @@ impl Partition {
         ordered_epoch: u64,
         leader: &str,
         now_ms: u64,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), LinkError> {
         let meta = self.roles.meta();
         let (own_epoch, own_ordered) = (meta.epoch, meta.ordered_epoch);
         if epoch - own_epoch > EPOCH_LEAP_MAX {
@@ -537,7 +543,7 @@ impl Partition {
                 "partition {}: epoch {epoch} of a peer is not believed: it leaps",
                 self.id
             );
-            return self.end_visit(Visit::Done(now_ms));
+            return self.end_visit(VisitState::Done(now_ms));
         }
         let is_outdated = epoch > own_epoch && self.yields();
         let is_ordered_away = is_outdated
@@ -548,7 +554,7 @@ impl Partition {
         } else {
             self.raise_epoch(epoch);
         }
-        Err(Ended(format!("a peer knows of epoch {epoch}")))
+        Err(LinkError(format!("a peer knows of epoch {epoch}")))
     }
 
     /// Whether a higher epoch that began elsewhere ends this node's claim. Otherwise a controller's
@@ -567,12 +573,12 @@ impl Partition {
             "partition {}: epoch {heard_epoch} was begun elsewhere: takes over in epoch {epoch}",
             self.id
         );
-        self.take_over_in(epoch, Basis::OwnEpoch);
+        self.take_over_in(epoch, ClaimBasis::OwnEpoch);
     }
 
     /// Visits all nodes that are known, in an epoch that is not below the one in force: also those
     /// that followed this node until now, and those that have granted an earlier claim.
-    fn take_over_in(&mut self, epoch: u64, basis: Basis) {
+    fn take_over_in(&mut self, epoch: u64, basis: ClaimBasis) {
         let peers = self.with_known_peers(&self.roles.meta().peers);
         self.add_to_takeover(&peers);
         let was_leader = self.roles.role() == Role::Leader;
@@ -596,8 +602,8 @@ impl Partition {
     }
 
     /// The connection of a visit has ended.
-    pub(super) fn visit_ended(&mut self, ended: VisitEnd, now_ms: u64) {
-        let VisitEnd {
+    pub(super) fn visit_ended(&mut self, ended: VisitOutcome, now_ms: u64) {
+        let VisitOutcome {
             refusal,
             sync,
             protocol,
@@ -609,18 +615,24 @@ impl Partition {
             return;
         };
         // A visit that has said how it ended stays as it is.
-        if matches!(stop.visit, Visit::Due(at_ms) if at_ms <= now_ms) {
+        if matches!(stop.visit, VisitState::Due(at_ms) if at_ms <= now_ms) {
             stop.visit = match (refusal, sync) {
                 // It is asked again in the older protocol, and hears of the epoch in the hello.
-                (Some(RefusalCode::Protocol), _) if protocol > PROTOCOL_MIN => Visit::Due(now_ms),
+                (Some(RefusalCode::Protocol), _) if protocol > PROTOCOL_MIN => {
+                    VisitState::Due(now_ms)
+                }
                 (
                     Some(RefusalCode::Partition | RefusalCode::NotLeader | RefusalCode::Protocol),
                     _,
-                ) => Visit::Done(now_ms),
-                (Some(RefusalCode::Epoch), _) if protocol == PROTOCOL_MIN => Visit::Done(now_ms),
-                (Some(RefusalCode::Token), _) => Visit::Unreachable,
-                (_, Sync::Parted) if takeover.basis == Basis::Ordered => Visit::Done(now_ms),
-                (_, Sync::Parted) => Visit::Due(now_ms + PARTED_RETRY_MS),
+                ) => VisitState::Done(now_ms),
+                (Some(RefusalCode::Epoch), _) if protocol == PROTOCOL_MIN => {
+                    VisitState::Done(now_ms)
+                }
+                (Some(RefusalCode::Token), _) => VisitState::Unreachable,
+                (_, SyncState::Parted) if takeover.basis == ClaimBasis::Ordered => {
+                    VisitState::Done(now_ms)
+                }
+                (_, SyncState::Parted) => VisitState::Due(now_ms + PARTED_RETRY_MS),
                 _ => {
                     stop.wait(now_ms);
                     stop.visit
@@ -640,7 +652,7 @@ impl Partition {
             if is_starting {
                 stop.wait(now_ms);
             } else {
-                stop.visit = Visit::Unreachable;
+                stop.visit = VisitState::Unreachable;
             }
         }
         self.conclude_takeover(now_ms);
@@ -665,11 +677,11 @@ impl Partition {
         };
         takeover
             .stops
-            .retain(|stop| stop.visit == Visit::Unreachable);
+            .retain(|stop| stop.visit == VisitState::Unreachable);
         let retry_at_ms = now_ms + takeover.retry_ms;
         takeover.retry_ms = (takeover.retry_ms * 2).min(ANNOUNCE_MAX_MS);
         for stop in &mut takeover.stops {
-            stop.visit = Visit::Due(retry_at_ms);
+            stop.visit = VisitState::Due(retry_at_ms);
         }
         self.finish_takeover();
     }
@@ -700,7 +712,7 @@ impl Partition {
         let may_lack = is_missed && self.options.fsync != Fsync::Always;
         // The history of data that was fetched is another node's.
         let is_own = takeover.begun_in == meta.lineage.history();
-        let begins = takeover.basis != Basis::Resumed || !is_own || may_lack;
+        let begins = takeover.basis != ClaimBasis::Resumed || !is_own || may_lack;
         let version = self.lsm.last_version();
         let history = begins.then(|| HistoryId(self.ids.draw()));
         let office = self.roles.in_office(version, history);
@@ -740,13 +752,18 @@ impl Partition {
         if self.takeover.is_none() {
             let change = self.roles.changed_count();
             let history = self.history();
-            self.takeover = Some(Takeover::new(Basis::OwnEpoch, history, Vec::new(), change));
+            self.takeover = Some(Takeover::new(
+                ClaimBasis::OwnEpoch,
+                history,
+                Vec::new(),
+                change,
+            ));
         }
         self.disconnect();
         let meta = self.roles.meta();
         if meta.ordered_epoch == meta.epoch && heard_epoch <= meta.epoch {
             // A controller named the epoch: it stays the one to lead in.
-            self.take_over_in(meta.epoch, Basis::Ordered);
+            self.take_over_in(meta.epoch, ClaimBasis::Ordered);
         } else {
             self.raise_epoch(heard_epoch.max(meta.epoch));
         }

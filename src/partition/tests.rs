@@ -115,7 +115,7 @@ fn conditions_guard_writes() {
     let written = partition.put(b"k", NewValue::Inline(b""), None, &create_only);
     assert_eq!(
         written,
-        Ok(Written {
+        Ok(WriteResult {
             version: 4,
             replaced: false
         })

@@ -148,7 +148,7 @@ impl Reactor {
         let wanted = self.node.config().max_connections;
         self.shares = self.descriptors.shares(partition_count, wanted);
         let used = self.sessions.len() + self.replication.descriptor_count();
-        self.node.note_descriptors(
+        self.node.set_descriptor_limits(
             self.descriptors.partition_max(),
             self.descriptors.openable_count(partition_count, used),
         );

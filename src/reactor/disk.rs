@@ -42,7 +42,7 @@ impl Disk {
     pub(super) fn start(
         config: &Config,
         hash_seed: u64,
-        mut mint: IdGenerator,
+        mut ids: IdGenerator,
         waker: Arc<Waker>,
     ) -> Result<Self, RunError> {
         let mut disk = Self {
@@ -67,14 +67,14 @@ impl Disk {
                 .map_err(RunError::Storage)?,
             recovery: RecoveryOptions {
                 engine,
-                fresh_history: HistoryId(mint.draw()),
+                fresh_history: HistoryId(ids.draw()),
                 accept_data_loss: config.accept_data_loss,
                 log_file_bytes: LOG_FILE_BYTES,
             },
             restore: config.restore.clone(),
             fsync: config.fsync,
             first_partition: (!config.await_assignment).then_some(DEFAULT_PARTITION),
-            ids: mint,
+            ids,
             clock_us: super::clock::monotonic_us,
         };
         let wake = move || {
@@ -114,7 +114,7 @@ impl Disk {
     }
 
     /// It has ended, and not all is done.
-    pub(super) fn note_failed(&mut self, error: StorageError) {
+    pub(super) fn on_disk_failed(&mut self, error: StorageError) {
         self.note_closed();
         self.state = State::Failed(error);
         self.sync_at = None;

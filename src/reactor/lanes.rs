@@ -24,7 +24,7 @@ use crate::http::{Output, Turn};
 
 use super::Reactor;
 use super::clock::Clock;
-use super::gates::Gates;
+use super::commit_gates::CommitGates;
 use super::limits::{BEHIND_SHARE, LANE_RENDER_BYTES, READ_MAX_BYTES, TURN_WORK_BYTES, VISITS_US};
 use super::measure;
 use super::ready::enqueue;
@@ -261,7 +261,7 @@ fn hold_back(
     session: &mut Session,
     key: usize,
     outcome: &mut Effects,
-    gates: &mut Gates,
+    gates: &mut CommitGates,
     clock: &Clock,
 ) {
     if !outcome.gates.is_empty() {

@@ -14,7 +14,7 @@ use mio::net::TcpStream;
 
 use crate::node::{Link, Node};
 use crate::partition::LinkId;
-use crate::replication::Ended;
+use crate::replication::LinkError;
 
 use super::strangers::Origin;
 
@@ -36,8 +36,8 @@ pub(super) struct LinkSession {
 }
 
 /// The peer is gone.
-fn lost(error: &io::Error) -> Ended {
-    Ended(format!("the connection was lost: {error}"))
+fn lost(error: &io::Error) -> LinkError {
+    LinkError(format!("the connection was lost: {error}"))
 }
 
 impl LinkSession {
@@ -69,7 +69,7 @@ impl LinkSession {
         buffer: &mut [u8],
         budget: &mut usize,
         now_ms: u64,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), LinkError> {
         while *budget > 0 && node.wants_input(&self.link) {
             if !self.held_input.is_empty() {
                 let held = std::mem::take(&mut self.held_input);
@@ -83,7 +83,11 @@ impl LinkSession {
                 break;
             }
             let len = match self.stream.read(&mut buffer[..*budget]) {
-                Ok(0) => return Err(Ended("the other side has closed the connection".to_owned())),
+                Ok(0) => {
+                    return Err(LinkError(
+                        "the other side has closed the connection".to_owned(),
+                    ));
+                }
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_readable = false;
@@ -108,7 +112,7 @@ impl LinkSession {
         node: &mut Node,
         budget: &mut usize,
         now_ms: u64,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), LinkError> {
         loop {
             self.flush().map_err(|error| lost(&error))?;
             if !self.out.is_empty() || *budget == 0 {

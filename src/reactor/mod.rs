@@ -31,7 +31,7 @@ mod deadlines;
 mod descriptors;
 mod disk;
 mod error;
-mod gates;
+mod commit_gates;
 mod idle_queue;
 mod lanes;
 mod limits;
@@ -73,10 +73,10 @@ use crate::storage::IdGenerator;
 pub use error::RunError;
 
 use clock::Clock;
+use commit_gates::CommitGates;
 use deadlines::{Situation, TimeOuts};
 use descriptors::{Descriptors, Shares, TooFew};
 use disk::Disk;
-use gates::Gates;
 use idle_queue::IdleQueue;
 use lanes::{LANES, Lane};
 use limits::{
@@ -99,10 +99,10 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 /// Another thread has something to tell.
 const WAKE: Token = Token(usize::MAX - 3);
 
-/// Runs a node until it is told to stop. `hash_seed` and `mint` are to be random.
-pub fn run(config: &Config, hash_seed: u64, mint: IdGenerator) -> Result<(), RunError> {
+/// Runs a node until it is told to stop. `hash_seed` and `ids` are to be random.
+pub fn run(config: &Config, hash_seed: u64, ids: IdGenerator) -> Result<(), RunError> {
     stderr_log::install(config.log_level);
-    Reactor::new(config, hash_seed, mint)?.run()
+    Reactor::new(config, hash_seed, ids)?.run()
 }
 
 /// The loop and all it owns.
@@ -127,7 +127,7 @@ struct Reactor {
     disk: Disk,
     replication: Replication,
     supervisor: Supervisor,
-    gates: Gates,
+    gates: CommitGates,
     watching: Watching,
     relief: Relief,
     measure: Measure,
@@ -152,7 +152,7 @@ struct Reactor {
 }
 
 impl Reactor {
-    fn new(config: &Config, hash_seed: u64, mut mint: IdGenerator) -> Result<Self, RunError> {
+    fn new(config: &Config, hash_seed: u64, mut ids: IdGenerator) -> Result<Self, RunError> {
         let poll = Poll::new().map_err(|error| RunError::System("epoll_create", error))?;
         let mut listener = Listener::bind(config.listen)
             .map_err(|error| RunError::Listen(config.listen, error))?;
@@ -191,7 +191,7 @@ impl Reactor {
                 descriptors.limit()
             );
         }
-        let disk = Disk::start(config, hash_seed, mint.split(), Arc::clone(&waker))?;
+        let disk = Disk::start(config, hash_seed, ids.split(), Arc::clone(&waker))?;
         let head = HeadLimits {
             head_bytes: config.max_head_bytes,
             header_count: crate::http::MAX_HEADER_COUNT,
@@ -207,7 +207,7 @@ impl Reactor {
             listen: address,
             ..config.clone()
         };
-        let mut node = Node::new(config_in_force, hash_seed, mint);
+        let mut node = Node::new(config_in_force, hash_seed, ids);
         node.stats.started_unix_ms = clock::unix_ms();
         node.replication_port = replication_address.map(|address| address.port());
         Ok(Self {
@@ -241,7 +241,7 @@ impl Reactor {
             disk,
             replication,
             supervisor,
-            gates: Gates::default(),
+            gates: CommitGates::default(),
             watching: Watching::default(),
             relief: Relief::default(),
             measure: Measure::new(config.slow_request_ms),
@@ -271,7 +271,7 @@ impl Reactor {
             self.start_turn();
             self.note_events(&events)?;
             self.accept();
-            self.note_disk()?;
+            self.on_disk_event()?;
             let is_quiet = self.ready.is_empty();
             let (registry, now) = (self.poll.registry(), self.clock.now());
             self.replication
@@ -297,10 +297,10 @@ impl Reactor {
     }
 
     /// Takes in what the disk thread has told.
-    fn note_disk(&mut self) -> Result<(), RunError> {
+    fn on_disk_event(&mut self) -> Result<(), RunError> {
         while let Some(event) = self.disk.next_event() {
             let is_loading = self.node.loading().is_some();
-            match self.node.note_disk(event) {
+            match self.node.on_disk_event(event) {
                 DiskNews::None => {
                     if let Some(progress) = self.node.loading() {
                         self.disk.show_progress(progress, self.clock.now());
@@ -313,8 +313,8 @@ impl Reactor {
                 }
                 DiskNews::Failed(error) => {
                     self.break_promises(&error);
-                    self.supervisor.note_failed(&error);
-                    self.disk.note_failed(error);
+                    self.supervisor.on_disk_failed(&error);
+                    self.disk.on_disk_failed(error);
                 }
                 DiskNews::Stalled(id, error) => {
                     self.break_stalled(&error, |partition, wait| {

@@ -1,10 +1,10 @@
 //! Replies that were held back: let go when what they say is true, replaced when it will not be.
 //!
-//! Not here: what each reply waits for (`gates.rs`), and the bytes that wait (`session.rs`).
+//! Not here: what each reply waits for (`commit_gates.rs`), and the bytes that wait (`session.rs`).
 
 use crate::http::Refusal;
 use crate::metrics::{GateKind, NodeStats};
-use crate::partition::{Reached, Wait};
+use crate::partition::{Wait, WaitProgress};
 use crate::storage::StorageError;
 
 use super::limits::RELEASES_PER_TURN;
@@ -21,7 +21,7 @@ impl Reactor {
         let now_us = self.clock.now_us();
         let mut waits = std::mem::take(&mut self.node.stats.gate_waits);
         let (node, sessions, ready) = (&self.node, &mut self.sessions, &mut self.ready);
-        let reached = |partition, wait| node.reached(partition, wait);
+        let reached = |partition, wait| node.wait_progress(partition, wait);
         let mut broken = Vec::new();
         self.gates
             .open(RELEASES_PER_TURN, reached, |waiting, wait, is_kept| {
@@ -67,9 +67,9 @@ impl Reactor {
             usize::MAX,
             |partition, wait| {
                 if is_concerned(partition, wait) {
-                    Reached::Never
+                    WaitProgress::Never
                 } else {
-                    Reached::UpTo(0)
+                    WaitProgress::UpTo(0)
                 }
             },
             |waiting, _, _| {

@@ -189,7 +189,7 @@ impl Reactor {
             // Nothing else can be ended: then a client that pages through a view has to begin
             // again.
             let is_wanted = ended_count == 0 && self.relief.is_much_pinned;
-            if is_wanted && self.node.held_snapshots.release_idle(now) {
+            if is_wanted && self.node.scan_snapshots.release_idle(now) {
                 ended_count += 1;
             }
             self.relief.look_at = now;

@@ -23,9 +23,9 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token, Waker};
 use slab::Slab;
 
-use crate::node::{Dial, Link, Node};
+use crate::node::{DialRequest, Link, Node};
 use crate::partition::LinkId;
-use crate::replication::{Ended, Probe, ProbeError};
+use crate::replication::{LinkError, PortProbe, PortProbeError};
 
 use super::RunError;
 use super::descriptors::Shares;
@@ -46,21 +46,21 @@ const LINK_BASE: usize = usize::MAX / 2 + 1;
 
 /// A connection on its way.
 #[derive(Debug)]
-enum Slot {
+enum LinkSlot {
     /// A leader's `/health` is asked.
     Probing {
         stream: TcpStream,
-        dial: Dial,
+        dial: DialRequest,
         /// Where it is; other addresses of the same name are tried after it.
         addresses: Vec<SocketAddr>,
-        probe: Probe,
+        probe: PortProbe,
         is_asked: bool,
         until: Millis,
     },
     /// Its replication port is dialed.
     Connecting {
         stream: TcpStream,
-        dial: Dial,
+        dial: DialRequest,
         until: Millis,
     },
     Open(LinkSession),
@@ -72,14 +72,14 @@ pub(super) struct Replication {
     listener: Option<Listener>,
     is_accepting: bool,
     accept_again_at: Option<Millis>,
-    slots: Slab<Slot>,
+    slots: Slab<LinkSlot>,
     strangers: Strangers,
     /// Descriptors that all of it may hold.
     descriptor_max: usize,
     stranger_max: usize,
     /// Of lines about strangers.
     stranger_lines: LineLimit,
-    resolver: Resolver<Dial>,
+    resolver: Resolver<DialRequest>,
     /// What is read at a time; larger than for requests, so that most frames come whole. Only while
     /// there are links.
     buffer: Vec<u8>,
@@ -159,12 +159,12 @@ impl Replication {
         let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
         let is_writable = event.is_writable() || event.is_write_closed() || event.is_error();
         match self.slots.get_mut(key) {
-            Some(Slot::Open(session)) => {
+            Some(LinkSlot::Open(session)) => {
                 session.is_readable |= is_readable;
                 session.is_writable |= is_writable;
             }
             // Looked at in every turn.
-            Some(Slot::Probing { .. } | Slot::Connecting { .. }) => {}
+            Some(LinkSlot::Probing { .. } | LinkSlot::Connecting { .. }) => {}
             None => return key < LINKS_MAX,
         }
         true
@@ -246,10 +246,10 @@ impl Replication {
         (self.is_busy, self.wake_at) = (false, Millis::MAX);
         for (key, slot) in &mut self.slots {
             match slot {
-                Slot::Probing { until, .. } | Slot::Connecting { until, .. } => {
+                LinkSlot::Probing { until, .. } | LinkSlot::Connecting { until, .. } => {
                     self.wake_at = self.wake_at.min(*until);
                 }
-                Slot::Open(session) => {
+                LinkSlot::Open(session) => {
                     let (has_work, wake_at) = session.has_work(LinkId(key), node, now);
                     self.is_busy |= has_work;
                     self.wake_at = self.wake_at.min(wake_at);
@@ -266,7 +266,7 @@ impl Replication {
         &mut self,
         node: &mut Node,
         now: Millis,
-        mut visit: impl FnMut(&mut LinkSession, LinkId, &mut Node) -> Result<(), Ended>,
+        mut visit: impl FnMut(&mut LinkSession, LinkId, &mut Node) -> Result<(), LinkError>,
     ) {
         if self.slots.is_empty() {
             return;
@@ -274,7 +274,7 @@ impl Replication {
         let count = self.slots.capacity().min(LINKS_MAX);
         for offset in 0..count {
             let key = self.next.wrapping_add(offset) % count;
-            let Some(Slot::Open(session)) = self.slots.get_mut(key) else {
+            let Some(LinkSlot::Open(session)) = self.slots.get_mut(key) else {
                 continue;
             };
             let outcome = visit(session, LinkId(key), node);
@@ -289,8 +289,8 @@ impl Replication {
         }
     }
 
-    fn close(&mut self, key: usize, node: &mut Node, ended: &Ended, now: Millis) {
-        let Some(Slot::Open(mut session)) = self.slots.try_remove(key) else {
+    fn close(&mut self, key: usize, node: &mut Node, ended: &LinkError, now: Millis) {
+        let Some(LinkSlot::Open(mut session)) = self.slots.try_remove(key) else {
             return;
         };
         // A refusal, if there is one.
@@ -322,7 +322,7 @@ impl Replication {
         let Some(key) = self.strangers.first_to_go() else {
             return false;
         };
-        let ended = Ended("a stranger made room for a newer connection".to_owned());
+        let ended = LinkError("a stranger made room for a newer connection".to_owned());
         self.close(key, node, &ended, now);
         true
     }
@@ -376,10 +376,10 @@ impl Replication {
         let mut session = LinkSession::new(stream, link, address.to_string());
         session.stranger_from = Some(origin);
         self.strangers.enter(origin, self.slots.vacant_key());
-        self.insert(Slot::Open(session), node, registry);
+        self.insert(LinkSlot::Open(session), node, registry);
     }
 
-    fn insert(&mut self, slot: Slot, node: &mut Node, registry: &Registry) {
+    fn insert(&mut self, slot: LinkSlot, node: &mut Node, registry: &Registry) {
         let entry = self.slots.vacant_entry();
         let token = Token(LINK_BASE + entry.key());
         let slot = entry.insert(slot);
@@ -397,7 +397,7 @@ impl Replication {
     /// Asks the leader for its port, at the first of its addresses that takes the connection.
     fn probe(
         &mut self,
-        resolved: Resolved<Dial>,
+        resolved: Resolved<DialRequest>,
         node: &mut Node,
         registry: &Registry,
         now: Millis,
@@ -417,7 +417,7 @@ impl Replication {
 
     fn probe_first(
         &mut self,
-        dial: Dial,
+        dial: DialRequest,
         addresses: Vec<SocketAddr>,
         node: &mut Node,
         registry: &Registry,
@@ -428,8 +428,8 @@ impl Replication {
         }
         match TcpStream::connect(addresses[0]) {
             Ok(stream) => {
-                let (probe, until) = (Probe::default(), now + dial.timeout_ms);
-                let slot = Slot::Probing {
+                let (probe, until) = (PortProbe::default(), now + dial.timeout_ms);
+                let slot = LinkSlot::Probing {
                     stream,
                     dial,
                     addresses,
@@ -445,13 +445,14 @@ impl Replication {
 
     /// Goes on with connections that are not open yet.
     fn advance_dials(&mut self, node: &mut Node, registry: &Registry, now: Millis) {
-        let is_dial = |(key, slot): (usize, &Slot)| (!matches!(slot, Slot::Open(_))).then_some(key);
+        let is_dial =
+            |(key, slot): (usize, &LinkSlot)| (!matches!(slot, LinkSlot::Open(_))).then_some(key);
         let keys: Vec<usize> = self.slots.iter().filter_map(is_dial).collect();
         for key in keys {
             match self.slots[key].advance(now) {
-                Advance::Wait => {}
-                Advance::Port(port) => {
-                    let Slot::Probing {
+                DialProgress::Wait => {}
+                DialProgress::Port(port) => {
+                    let LinkSlot::Probing {
                         dial, addresses, ..
                     } = self.slots.remove(key)
                     else {
@@ -462,7 +463,7 @@ impl Replication {
                         Ok(stream) => {
                             let until = now + dial.timeout_ms;
                             self.insert(
-                                Slot::Connecting {
+                                LinkSlot::Connecting {
                                     stream,
                                     dial,
                                     until,
@@ -474,14 +475,14 @@ impl Replication {
                         Err(error) => give_up(&dial, error, node, now),
                     }
                 }
-                Advance::Connected => {
-                    let Slot::Connecting { stream, dial, .. } = self.slots.remove(key) else {
+                DialProgress::Connected => {
+                    let LinkSlot::Connecting { stream, dial, .. } = self.slots.remove(key) else {
                         continue;
                     };
                     self.open(stream, &dial, node, registry, now);
                 }
-                Advance::Failed(reason) => match self.slots.remove(key) {
-                    Slot::Probing {
+                DialProgress::Failed(reason) => match self.slots.remove(key) {
+                    LinkSlot::Probing {
                         dial,
                         mut addresses,
                         ..
@@ -489,10 +490,10 @@ impl Replication {
                         addresses.remove(0);
                         self.probe_first(dial, addresses, node, registry, now);
                     }
-                    Slot::Probing { dial, .. } | Slot::Connecting { dial, .. } => {
+                    LinkSlot::Probing { dial, .. } | LinkSlot::Connecting { dial, .. } => {
                         give_up(&dial, reason, node, now);
                     }
-                    Slot::Open(_) => {}
+                    LinkSlot::Open(_) => {}
                 },
             }
         }
@@ -502,7 +503,7 @@ impl Replication {
     fn open(
         &mut self,
         mut stream: TcpStream,
-        dial: &Dial,
+        dial: &DialRequest,
         node: &mut Node,
         registry: &Registry,
         now: Millis,
@@ -520,25 +521,25 @@ impl Replication {
             registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE);
         let mut session = LinkSession::new(stream, link, dial.leader.clone());
         session.out().append(&mut out);
-        entry.insert(Slot::Open(session));
+        entry.insert(LinkSlot::Open(session));
         if let Err(error) = registered {
             self.close(
                 key,
                 node,
-                &Ended(format!("it cannot be watched: {error}")),
+                &LinkError(format!("it cannot be watched: {error}")),
                 now,
             );
         }
     }
 }
 
-fn give_up(dial: &Dial, failure: impl Into<DialFailure>, node: &mut Node, now: Millis) {
+fn give_up(dial: &DialRequest, failure: impl Into<DialFailure>, node: &mut Node, now: Millis) {
     let DialFailure {
         reason,
         is_starting,
     } = failure.into();
     let reason = format!("{} cannot be reached: {reason}", dial.leader);
-    node.note_unreachable(dial, reason, is_starting, now);
+    node.on_unreachable(dial, reason, is_starting, now);
 }
 
 /// Why a node cannot be reached.
@@ -569,12 +570,12 @@ impl From<io::Error> for DialFailure {
     }
 }
 
-impl From<ProbeError> for DialFailure {
+impl From<PortProbeError> for DialFailure {
     fn from(
-        ProbeError {
+        PortProbeError {
             reason,
             is_starting,
-        }: ProbeError,
+        }: PortProbeError,
     ) -> Self {
         Self {
             reason,
@@ -584,14 +585,14 @@ impl From<ProbeError> for DialFailure {
 }
 
 /// What became of a connection on its way.
-enum Advance {
+enum DialProgress {
     Wait,
     Port(u16),
     Connected,
     Failed(DialFailure),
 }
 
-impl Slot {
+impl LinkSlot {
     fn stream(&mut self) -> &mut TcpStream {
         match self {
             Self::Probing { stream, .. } | Self::Connecting { stream, .. } => stream,
@@ -599,7 +600,7 @@ impl Slot {
         }
     }
 
-    fn advance(&mut self, now: Millis) -> Advance {
+    fn advance(&mut self, now: Millis) -> DialProgress {
         let outcome = match self {
             Self::Probing {
                 stream,
@@ -609,20 +610,20 @@ impl Slot {
                 ..
             } => ask(stream, dial, probe, is_asked),
             Self::Connecting { stream, .. } => match is_connected(stream) {
-                Ok(true) => return Advance::Connected,
+                Ok(true) => return DialProgress::Connected,
                 Ok(false) => Ok(None),
                 Err(error) => Err(error.into()),
             },
-            Self::Open(_) => return Advance::Wait,
+            Self::Open(_) => return DialProgress::Wait,
         };
         let (Self::Probing { until, .. } | Self::Connecting { until, .. }) = self else {
-            return Advance::Wait;
+            return DialProgress::Wait;
         };
         match outcome {
-            Ok(Some(port)) => Advance::Port(port),
-            Ok(None) if *until <= now => Advance::Failed("it does not answer".into()),
-            Ok(None) => Advance::Wait,
-            Err(reason) => Advance::Failed(reason),
+            Ok(Some(port)) => DialProgress::Port(port),
+            Ok(None) if *until <= now => DialProgress::Failed("it does not answer".into()),
+            Ok(None) => DialProgress::Wait,
+            Err(reason) => DialProgress::Failed(reason),
         }
     }
 }
@@ -642,15 +643,15 @@ fn is_connected(stream: &TcpStream) -> io::Result<bool> {
 /// Asks a leader for its port; the port when it has answered.
 fn ask(
     stream: &mut TcpStream,
-    dial: &Dial,
-    probe: &mut Probe,
+    dial: &DialRequest,
+    probe: &mut PortProbe,
     is_asked: &mut bool,
 ) -> Result<Option<u16>, DialFailure> {
     if !is_connected(stream)? {
         return Ok(None);
     }
     if !*is_asked {
-        let request = Probe::request(dial.leader.trim_start_matches("http://"));
+        let request = PortProbe::request(dial.leader.trim_start_matches("http://"));
         match stream.write(&request) {
             Ok(sent) if sent == request.len() => *is_asked = true,
             Ok(_) => return Err("it takes no request".into()),

@@ -21,7 +21,7 @@ use std::io::{self, IoSlice, Read, Write};
 
 use mio::net::TcpStream;
 
-use crate::api::{Gate, RequestBody, Scope};
+use crate::api::{CommitGate, RequestBody, Scope};
 use crate::http::{
     Connection, Handler, HeadReader, HttpDate, Limits, Output, Refusal, Turn, Waiting, Wants,
 };
@@ -287,8 +287,14 @@ impl Session {
     }
 
     /// What this visit has held back waits at gates.
-    pub(super) fn hold(&mut self, ticket: u64, gates: &[Gate], is_alone: bool, since_us: u64) {
-        let is_read = |gate: &Gate| matches!(gate.wait, Wait::Read { .. });
+    pub(super) fn hold(
+        &mut self,
+        ticket: u64,
+        gates: &[CommitGate],
+        is_alone: bool,
+        since_us: u64,
+    ) {
+        let is_read = |gate: &CommitGate| matches!(gate.wait, Wait::Read { .. });
         let awaits_acks = gates
             .iter()
             .any(|gate| matches!(gate.wait, Wait::Acks { .. }) || is_read(gate));

@@ -114,7 +114,7 @@ impl Supervisor {
     }
 
     /// The disk is lost; the node serves on, without writes.
-    pub(super) fn note_failed(&mut self, error: &StorageError) {
+    pub(super) fn on_disk_failed(&mut self, error: &StorageError) {
         if let Some(manager) = &mut self.0 {
             manager.say(
                 "STATUS",

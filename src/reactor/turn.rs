@@ -23,7 +23,7 @@ impl Reactor {
         if is_busy
             || self
                 .gates
-                .is_due(|partition, wait| self.node.reached(partition, wait))
+                .is_due(|partition, wait| self.node.wait_progress(partition, wait))
         {
             return Some(Duration::ZERO);
         }
@@ -44,7 +44,7 @@ impl Reactor {
             gathered_at,
             link_at,
             maintain_at,
-            self.node.held_snapshots.next_ms(),
+            self.node.scan_snapshots.next_ms(),
             self.supervisor.wake_at(),
             self.relief.wake_at(self.node.is_full(), self.clock.now()),
             (self.node.is_short_of_descriptors()).then(|| self.clock.now() + RETRY_MS),
@@ -66,10 +66,10 @@ impl Reactor {
         self.ready.now_us = self.clock.now_us();
         self.measure.slow_log.tick(now);
         let wall = self.clock.tick_wall();
-        self.node.note_time(wall.now_ms);
+        self.node.set_time_ms(wall.now_ms);
         self.note_clock_step(&wall);
-        self.node.note_memory(allocator::allocated_bytes());
-        self.node.held_snapshots.release(now);
+        self.node.set_memory_in_use(allocator::allocated_bytes());
+        self.node.scan_snapshots.release(now);
         self.share_descriptors();
         let seconds = wall.system_ms / 1_000;
         if seconds != self.date_seconds {

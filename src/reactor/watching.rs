@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::{WatchForm, WatchRequest};
-use crate::node::{Told, Watches};
+use crate::node::{WatchProgress, Watches};
 use crate::storage::VersionToken;
 
 use super::limits::TOLD_WORK_BYTES;
@@ -190,18 +190,19 @@ impl Reactor {
         let work = TELL_WORK_BYTES
             + session.unsent_bytes()
             + watches.looked_bytes() / LOOKED_PER_WORK_BYTE;
-        let has_read_enough = told == Some(Told::All) || telling.looked_bytes >= LOOKED_MIN_BYTES;
+        let has_read_enough =
+            told == Some(WatchProgress::All) || telling.looked_bytes >= LOOKED_MIN_BYTES;
         let is_over =
             form == WatchForm::LongPoll && count > 0 || telling.is_overdue && has_read_enough;
         match told {
-            None | Some(Told::Cut) => {
+            None | Some(WatchProgress::Cut) => {
                 // A body without its end tells the client that it was cut off.
                 self.closed.push(key);
                 return work;
             }
-            Some(Told::More | Told::All) if is_over => self.end_watch(key),
+            Some(WatchProgress::More | WatchProgress::All) if is_over => self.end_watch(key),
             // An empty answer goes when its time is over.
-            Some(Told::More | Told::All) => {}
+            Some(WatchProgress::More | WatchProgress::All) => {}
         }
         self.go_on(key);
         work

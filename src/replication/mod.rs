@@ -1,9 +1,9 @@
 //! What leader and replica say to each other, and when. Bytes in, bytes out: no socket, no clock.
 //!
 //! A replica dials the leader's replication socket and says what it holds; the leader goes on from
-//! there with its log, or sends a snapshot and then its log (`leader.rs`); the replica checks,
-//! applies and confirms (`replica.rs`). The bytes are in `frame.rs`, the question for the leader's
-//! port in `probe.rs`.
+//! there with its log, or sends a snapshot and then its log (`replica_sender.rs`); the replica checks,
+//! applies and confirms (`leader_receiver.rs`). The bytes are in `frame.rs`, the question for the leader's
+//! port in `port_probe.rs`.
 //!
 //! Promises:
 //! 1. Records arrive in order, each once: the log is a chain of checksums, and every reader checks
@@ -23,10 +23,10 @@
 pub mod frame;
 #[cfg(test)]
 mod frame_tests;
-mod leader;
-mod probe;
+mod leader_receiver;
+mod port_probe;
 mod relation;
-mod replica;
+mod replica_sender;
 
 use std::fmt;
 
@@ -34,10 +34,10 @@ use crate::lsm::LogPosition;
 use crate::storage::HistoryId;
 
 pub use frame::{FrameReader, Intent, NodeId, PeerState};
-pub use leader::{Feed, FeedStats, Source};
-pub use probe::{Probe, ProbeError};
+pub use leader_receiver::{LeaderReceiver, ReceivedData, ReceiverEvent, SyncState};
+pub use port_probe::{PortProbe, PortProbeError};
 pub use relation::{Relation, is_feed_expected, relation};
-pub use replica::{Following, Installed, Sync, Upstream};
+pub use replica_sender::{ReplicaSender, SenderSource, SenderStats};
 
 /// A connection without anything to say repeats itself so often, so that the other side knows that
 /// it is there.
@@ -51,7 +51,7 @@ pub const UNHEARD_MS: u64 = 2 * HEARTBEAT_MS + HEARTBEAT_MS / 4;
 
 /// A node that has connected and presented the right token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Greeting {
+pub struct PeerHello {
     /// The protocol that both sides speak.
     pub protocol: u16,
     /// The partition it wants.
@@ -68,7 +68,7 @@ pub struct Greeting {
     pub state: Option<PeerState>,
 }
 
-impl Greeting {
+impl PeerHello {
     /// What it wants.
     pub fn intent(&self) -> Intent {
         self.state
@@ -88,15 +88,15 @@ pub fn whole_address(told: &str, host: &str) -> String {
 
 /// A connection is to be closed, for this reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended(pub String);
+pub struct LinkError(pub String);
 
-impl fmt::Display for Ended {
+impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl From<frame::FrameError> for Ended {
+impl From<frame::FrameError> for LinkError {
     fn from(error: frame::FrameError) -> Self {
         Self(format!("the peer sent {}", error.0))
     }

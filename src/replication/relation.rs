@@ -1,7 +1,7 @@
 //! How the data of two nodes relate, told by their histories alone.
 //!
 //! Not here: which of two nodes may lead (`partition/takeover.rs`), whether data may be dropped
-//! (`replica.rs`).
+//! (`leader_receiver.rs`).
 
 use crate::storage::Lineage;
 

@@ -58,7 +58,7 @@ pub struct IdGenerator {
 }
 
 impl IdGenerator {
-    /// A mint; the seed is to be random.
+    /// A ids; the seed is to be random.
     pub fn new(seed: [u8; 16]) -> Self {
         Self { seed, count: 0 }
     }
@@ -71,7 +71,7 @@ impl IdGenerator {
             .as_bytes()
     }
 
-    /// A mint of its own, for another thread.
+    /// A ids of its own, for another thread.
     #[must_use]
     pub fn split(&mut self) -> Self {
         Self::new(self.draw())
@@ -349,11 +349,11 @@ mod tests {
 
     #[test]
     fn a_mint_repeats_nothing() {
-        let mut mint = IdGenerator::new([7; 16]);
-        let mut child = mint.split();
+        let mut ids = IdGenerator::new([7; 16]);
+        let mut child = ids.split();
         let made = [
-            mint.draw(),
-            mint.draw(),
+            ids.draw(),
+            ids.draw(),
             child.draw(),
             child.draw(),
             IdGenerator::new([8; 16]).draw(),

@@ -8,7 +8,7 @@ use db_node::config::{self, Config, Invocation};
 use db_node::lsm::Options;
 use db_node::node::{DiskNews, Link, Node};
 use db_node::partition::LinkId;
-use db_node::replication::Ended;
+use db_node::replication::LinkError;
 use db_node::storage::{
     DiskCommand, DiskEvent, DiskWorker, Disks, HistoryId, IdGenerator, PartitionMeta,
     RecoveryOptions, Role, StorageError,
@@ -232,7 +232,7 @@ impl Cluster {
     pub(crate) fn start(&mut self, host: usize) -> bool {
         let mut seed = [0; 16];
         self.rng.fill(&mut seed);
-        let mut mint = IdGenerator::new(seed);
+        let mut ids = IdGenerator::new(seed);
         let time_ms = self.clocks_ms[host] + self.now_ms;
         let host = &mut self.hosts[host];
         host.incarnation += 1;
@@ -242,7 +242,7 @@ impl Cluster {
             hash_seed: self.rng.u64(..),
         };
         let (fsync, first) = (config.fsync, (!config.await_assignment).then_some(0));
-        let mut node = Node::new(config, engine.hash_seed, mint.split());
+        let mut node = Node::new(config, engine.hash_seed, ids.split());
         let mut worker = None;
         if let Some(disks) = &host.disks {
             let options = RecoveryOptions {
@@ -255,10 +255,10 @@ impl Cluster {
             if found.is_empty() {
                 found.extend(first);
             }
-            let mut made = DiskWorker::new(disks.clone(), options, mint, fsync);
+            let mut made = DiskWorker::new(disks.clone(), options, ids, fsync);
             for id in found {
                 match made.load(id, &mut |_| {}) {
-                    Ok(loaded) => drop(node.note_disk(DiskEvent::Loaded(Box::new(loaded)))),
+                    Ok(loaded) => drop(node.on_disk_event(DiskEvent::Loaded(Box::new(loaded)))),
                     // There is nothing to read with: it is to be started again.
                     Err(error) if error.is_passing() => {
                         let is_short =
@@ -276,11 +276,11 @@ impl Cluster {
                     Err(error) => panic!("a node does not start: {error}"),
                 }
             }
-            node.note_disk(DiskEvent::Ready);
+            node.on_disk_event(DiskEvent::Ready);
             worker = Some(made);
         }
         log::debug!("{}: a node starts", self.now_ms);
-        node.note_time(time_ms);
+        node.set_time_ms(time_ms);
         host.process = Some(Process {
             node,
             worker,
@@ -301,7 +301,7 @@ impl Cluster {
         if let Some(disks) = self.hosts[host].disks.as_ref().filter(|_| with_power) {
             disks.all().iter().for_each(SimDisk::crash);
         }
-        let ended = Ended("the other side is gone".to_owned());
+        let ended = LinkError("the other side is gone".to_owned());
         let is_of = |connection: &Connection| connection.ends.iter().any(|end| end.host == host);
         for at in (0..self.connections.len()).rev() {
             if is_of(&self.connections[at]) {
@@ -313,7 +313,7 @@ impl Cluster {
     pub(crate) fn set_weather(&mut self, a: usize, b: usize, weather: Weather) {
         self.weather.insert((a.min(b), a.max(b)), weather);
         if weather == Weather::Cut {
-            let ended = Ended("the connection was lost".to_owned());
+            let ended = LinkError("the connection was lost".to_owned());
             for at in (0..self.connections.len()).rev() {
                 let [x, y] = &self.connections[at].ends;
                 if (x.host.min(y.host), x.host.max(y.host)) == (a.min(b), a.max(b)) {
@@ -330,7 +330,7 @@ impl Cluster {
             .unwrap_or(Weather::Fine)
     }
 
-    fn close(&mut self, at: usize, ended: &Ended) {
+    fn close(&mut self, at: usize, ended: &LinkError) {
         // Nothing is damaged here but by the nodes themselves.
         for sign in [
             "does not continue",
@@ -363,7 +363,7 @@ impl Cluster {
         for host in 0..self.hosts.len() {
             let time_ms = self.clocks_ms[host] + self.now_ms;
             if let Some(node) = self.node(host) {
-                node.note_time(time_ms);
+                node.set_time_ms(time_ms);
             }
             self.step_disk(host);
             self.dial(host);
@@ -427,7 +427,7 @@ impl Cluster {
         };
         let outcome: Result<(), StorageError> = work();
         for event in events {
-            let news = node.note_disk(event);
+            let news = node.on_disk_event(event);
             let is_fatal = matches!(news, DiskNews::Failed(..) | DiskNews::Closed);
             assert!(!is_fatal, "{news:?}");
         }
@@ -446,7 +446,7 @@ impl Cluster {
             let is_there = other != host && self.hosts[other].process.is_some();
             if !is_there || matches!(self.weather(host, other), Weather::Cut | Weather::Stalled) {
                 let node = self.node(host).expect("it dials");
-                node.note_unreachable(&dial, "it is not there".to_owned(), false, now_ms);
+                node.on_unreachable(&dial, "it is not there".to_owned(), false, now_ms);
                 continue;
             }
             let (mut out, id) = (Vec::new(), self.next_link(host));
@@ -490,13 +490,13 @@ impl Cluster {
         LinkId(self.hosts[host].next_link)
     }
 
-    fn step_connection(&mut self, at: usize) -> Result<(), Ended> {
+    fn step_connection(&mut self, at: usize) -> Result<(), LinkError> {
         let hosts = self.connections[at].ends.each_ref().map(|end| end.host);
         let step_bytes = match self.weather(hosts[0], hosts[1]) {
             Weather::Stalled => 0,
             Weather::Slow(bytes) => self.rng.usize(..=bytes),
             Weather::Fine => self.rng.usize(1..100_000),
-            Weather::Cut => return Err(Ended("the connection was lost".to_owned())),
+            Weather::Cut => return Err(LinkError("the connection was lost".to_owned())),
         };
         for side in 0..2 {
             let sent = self.send(at, side, step_bytes);
@@ -535,7 +535,7 @@ impl Cluster {
     }
 
     /// One end sends.
-    fn send(&mut self, at: usize, side: usize, step_bytes: usize) -> Result<(), Ended> {
+    fn send(&mut self, at: usize, side: usize, step_bytes: usize) -> Result<(), LinkError> {
         let Self {
             connections,
             hosts,
@@ -565,7 +565,7 @@ impl Cluster {
     }
 
     /// One end takes in what has come.
-    fn take(&mut self, at: usize, side: usize, step_bytes: usize) -> Result<(), Ended> {
+    fn take(&mut self, at: usize, side: usize, step_bytes: usize) -> Result<(), LinkError> {
         let Self {
             connections,
             hosts,

@@ -4,7 +4,7 @@
 
 use crate::http::{BodySource, Fill, Head, Reply};
 use crate::lsm::{Digest, Digester};
-use crate::node::Slot;
+use crate::node::Permit;
 use crate::storage::VersionToken;
 
 use crate::api::context::Api;
@@ -17,7 +17,7 @@ use crate::api::request::values::JSON;
 struct DigestSource {
     digester: Digester,
     token: VersionToken,
-    _slot: Slot,
+    _slot: Permit,
 }
 
 impl BodySource for DigestSource {

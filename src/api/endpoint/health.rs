@@ -17,7 +17,7 @@ use crate::api::request::values::JSON;
 const TEXT: &str = "text/plain";
 
 /// Most partitions in `partitionStates`: probes ask often, and a replica that looks for this node's
-/// replication port reads 64 KiB at most (`replication/probe.rs`).
+/// replication port reads 64 KiB at most (`replication/port_probe.rs`).
 const STATES_MAX: usize = 100;
 
 /// The body of `/health`. The first four fields are what the controller reads.
@@ -259,7 +259,7 @@ fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
         });
     }
     if partition.roles().is_taking_over() {
-        let stats = partition.following_stats(now_ms);
+        let stats = partition.leader_stats(now_ms);
         let obstacle = stats.and_then(|stats| stats.obstacle).unwrap_or_default();
         let separator = if obstacle.is_empty() { "" } else { ": " };
         return Some(format!(
@@ -272,7 +272,7 @@ fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
         Role::Leader => None,
         Role::Replica if partition.is_in_sync() => None,
         Role::Replica => {
-            let stats = partition.following_stats(now_ms);
+            let stats = partition.leader_stats(now_ms);
             let obstacle = stats
                 .and_then(|stats| stats.obstacle)
                 .unwrap_or_else(|| "catching up".to_owned());
@@ -296,6 +296,6 @@ fn lag_obstacle(partition: &Partition, max_lag: Option<u64>, now_ms: u64) -> Opt
 /// How many versions a replica is behind its leader. None while that is not known: the leader is
 /// not connected, or has missed two heartbeats.
 pub(crate) fn lag_of(partition: &Partition, now_ms: u64) -> Option<u64> {
-    let leader_version = partition.following_stats(now_ms)?.leader_version?;
+    let leader_version = partition.leader_stats(now_ms)?.leader_version?;
     Some(leader_version.saturating_sub(partition.lsm().last_version()))
 }

@@ -11,7 +11,7 @@
 
 use crate::http::{BodySource, Fill, Refusal, Reply};
 use crate::metrics::Exposition;
-use crate::node::Slot;
+use crate::node::Permit;
 
 use crate::api::context::Api;
 use crate::api::errors::refuse;
@@ -29,7 +29,7 @@ struct Scrape {
     /// The family to render next, and of that family the partition.
     family: usize,
     partition: usize,
-    _slot: Slot,
+    _slot: Permit,
 }
 
 impl Scrape {
@@ -73,7 +73,7 @@ impl BodySource for Scrape {
 
 impl Api<'_> {
     pub(crate) fn answer_metrics(&mut self, reply: Reply<'_>) {
-        let Some(slot) = self.node.scrape_slots.take(SCRAPE_MAX) else {
+        let Some(slot) = self.node.scrape_permits.take(SCRAPE_MAX) else {
             let message = format!(
                 "{SCRAPE_MAX} answers with metrics are being read: try again when one is done"
             );

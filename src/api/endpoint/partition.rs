@@ -5,15 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::parse_peer;
 use crate::http::{Begin, Framing, Head, Refusal, Reply};
-use crate::node::{AssignRefusal, GiveUp, GiveUpRefusal, PARTITIONS_MAX, Unavailable};
-use crate::partition::{AssignError, Assignment, EPOCH_LEAP_MAX, GiveUpError, Reached, Wait};
+use crate::node::{AssignRefusal, PARTITIONS_MAX, RemovalOrder, RemovalRefusal, Unavailable};
+use crate::partition::{AssignError, Assignment, EPOCH_LEAP_MAX, RemovalError, Wait, WaitProgress};
 use crate::storage::{PEERS_MAX, Role};
 
 use crate::api::body::kv_fields::KvLimits;
 use crate::api::body::ready_value::ReadyValue;
 use crate::api::body::request_body::RequestBody;
 use crate::api::context::Api;
-use crate::api::effects::{FollowUp, Gate};
+use crate::api::effects::{CommitGate, FollowUp};
 use crate::api::errors::{refuse, storage_failed, unavailable};
 use crate::api::request::params::Param;
 use crate::api::request::route::Route;
@@ -103,7 +103,7 @@ impl Api<'_> {
     pub(crate) fn finish_assign(&mut self, intake: RequestBody, reply: Reply<'_>) {
         let outcome = body_of(intake).and_then(|body| match body.role {
             BodyRole::None => {
-                let order = GiveUp {
+                let order = RemovalOrder {
                     epoch: body.epoch,
                     discards: body.discard,
                 };
@@ -123,7 +123,7 @@ impl Api<'_> {
             let id = Route::partition_in(head.path).ok_or_else(|| {
                 Refusal::bad_request("the partition must be a number: DELETE /partition/7")
             })?;
-            self.give_up(id, GiveUp { epoch, discards })
+            self.give_up(id, RemovalOrder { epoch, discards })
         });
         self.answer_order(outcome, reply);
     }
@@ -131,7 +131,7 @@ impl Api<'_> {
     /// Answers once the change is durable.
     fn answer_order(
         &mut self,
-        outcome: Result<(Vec<u8>, Option<Gate>), Refusal>,
+        outcome: Result<(Vec<u8>, Option<CommitGate>), Refusal>,
         reply: Reply<'_>,
     ) {
         match outcome {
@@ -147,7 +147,11 @@ impl Api<'_> {
         }
     }
 
-    fn give_up(&mut self, id: u32, order: GiveUp) -> Result<(Vec<u8>, Option<Gate>), Refusal> {
+    fn give_up(
+        &mut self,
+        id: u32,
+        order: RemovalOrder,
+    ) -> Result<(Vec<u8>, Option<CommitGate>), Refusal> {
         self.labels.expect_partition(id);
         let given_up = self
             .node
@@ -159,7 +163,7 @@ impl Api<'_> {
             role: "none",
             deleted: given_up.was_here,
         };
-        let gate = given_up.removal.map(|number| Gate {
+        let gate = given_up.removal.map(|number| CommitGate {
             partition: id,
             wait: Wait::Removed,
             number,
@@ -168,7 +172,7 @@ impl Api<'_> {
         Ok((body, gate))
     }
 
-    fn assign(&mut self, body: &Body) -> Result<(Vec<u8>, Option<Gate>), Refusal> {
+    fn assign(&mut self, body: &Body) -> Result<(Vec<u8>, Option<CommitGate>), Refusal> {
         let assignment = assignment_of(body)?;
         if let Some(leader) = &assignment.leader
             && self.node.config().is_own_address(leader)
@@ -181,14 +185,14 @@ impl Api<'_> {
         }
         let (id, role) = (body.id, assignment.role);
         let change = self.node.assign(id, assignment).map_err(refusal_of)?;
-        let gate = self.node.settled_wait(id).map(|wait| Gate {
+        let gate = self.node.settled_wait(id).map(|wait| CommitGate {
             partition: id,
             wait,
             number: change,
         });
-        let is_settled = |gate: &Gate| match self.node.reached(id, gate.wait) {
-            Reached::UpTo(count) => count >= change,
-            Reached::Never => false,
+        let is_settled = |gate: &CommitGate| match self.node.wait_progress(id, gate.wait) {
+            WaitProgress::UpTo(count) => count >= change,
+            WaitProgress::Never => false,
         };
         let gate = gate.filter(|gate| !is_settled(gate));
         let partition = self.node.partition(id).ok();
@@ -270,31 +274,31 @@ fn assignment_of(body: &Body) -> Result<Assignment, Refusal> {
 
 /// The refusal to give a partition up.
 #[cold]
-fn kept(id: u32, refusal: GiveUpRefusal) -> Refusal {
+fn kept(id: u32, refusal: RemovalRefusal) -> Refusal {
     match refusal {
-        GiveUpRefusal::AsAssignment(refusal) => refusal_of(refusal),
-        GiveUpRefusal::Opening => {
+        RemovalRefusal::AsAssignment(refusal) => refusal_of(refusal),
+        RemovalRefusal::Opening => {
             let message = format!("partition {id} is being made: try again");
             Refusal::new(503, "role_changing", message)
         }
-        GiveUpRefusal::Kept(GiveUpError::Epoch(error)) => {
+        RemovalRefusal::Kept(RemovalError::Epoch(error)) => {
             refusal_of(AssignRefusal::PartitionMeta(error))
         }
-        GiveUpRefusal::Kept(GiveUpError::EpochMissing { in_force }) => {
+        RemovalRefusal::Kept(RemovalError::EpochMissing { in_force }) => {
             let message = format!(
                 "partition {id} is assigned with epochs, and epoch {in_force} is in force: add \
                  ?epoch={in_force}, or the next one"
             );
             Refusal::new(409, "epoch_missing", message)
         }
-        GiveUpRefusal::Kept(GiveUpError::Leads) => {
+        RemovalRefusal::Kept(RemovalError::Leads) => {
             let message = format!(
                 "this node leads partition {id}, and other nodes follow it: make one of them the \
                  leader first, or add ?epoch= to leave them without one"
             );
             Refusal::new(409, "leads", message)
         }
-        GiveUpRefusal::Kept(GiveUpError::OnlyCopy {
+        RemovalRefusal::Kept(RemovalError::OnlyCopy {
             version,
             held_version,
         }) => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::{Entry, Scan, ScanState, Snapshot, Value};
-use crate::node::{HeldUse, Slot};
+use crate::node::{Permit, SnapshotUse};
 use crate::storage::{Lineage, Position, VersionToken};
 
 use crate::api::body::json_value::{JsonValueSource, add_bytes, render_rest};
@@ -91,8 +91,8 @@ struct ScanSource {
     /// A large value that is being rendered.
     large: Option<JsonValueSource>,
     /// The snapshot, kept for further pages.
-    view_use: Option<HeldUse>,
-    _slot: Slot,
+    view_use: Option<SnapshotUse>,
+    _slot: Permit,
 }
 
 impl BodySource for ScanSource {
@@ -207,7 +207,7 @@ impl Api<'_> {
         let (acks, now_ms) = (self.read_acks(head)?, self.now_ms);
         let partition = self.readable_partition(head)?;
         check_read(partition, acks, now_ms)?;
-        let slot = self.node.scan_slots.take(SCAN_MAX).ok_or_else(|| {
+        let slot = self.node.scan_permits.take(SCAN_MAX).ok_or_else(|| {
             let message = format!("{SCAN_MAX} scans are under way: try again");
             Refusal::new(503, "too_many_scans", message)
         })?;
@@ -236,7 +236,7 @@ impl Api<'_> {
         head: &Head<'_>,
         at: Option<Position>,
         is_held: bool,
-    ) -> Result<(Snapshot, VersionToken, Option<HeldUse>), Refusal> {
+    ) -> Result<(Snapshot, VersionToken, Option<SnapshotUse>), Refusal> {
         let now_ms = self.now_ms;
         let partition = self.partition(head)?;
         let (id, time_ms) = (partition.id(), partition.lsm().time_ms());
@@ -245,7 +245,7 @@ impl Api<'_> {
                 .version_at(position)
                 .map(|version| partition.token_of(version));
             let kept = token.ok().and_then(|token| {
-                let (snapshot, view_use) = self.node.held_snapshots.get(id, token, now_ms)?;
+                let (snapshot, view_use) = self.node.scan_snapshots.get(id, token, now_ms)?;
                 // Keys that have expired since are left out.
                 Some((snapshot.at_time(time_ms), token, Some(view_use)))
             });
@@ -260,7 +260,7 @@ impl Api<'_> {
         if !is_held {
             return Ok((snapshot, token, None));
         }
-        let kept = &mut self.node.held_snapshots;
+        let kept = &mut self.node.scan_snapshots;
         let view_use = kept.hold(id, token, snapshot.clone(), now_ms);
         let view_use = view_use.ok_or_else(|| {
             let message = "as many snapshots are kept for scans as may be, and all are in use: try \

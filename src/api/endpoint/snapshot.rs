@@ -6,7 +6,7 @@
 
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::Snapshot;
-use crate::node::Slot;
+use crate::node::Permit;
 use crate::storage::{CheckpointEncoder, EncodeStep, HistoryId, VersionToken};
 
 use crate::api::context::Api;
@@ -17,7 +17,7 @@ const BACKUP_MAX: usize = 4;
 
 struct Backup {
     encoder: CheckpointEncoder,
-    _slot: Slot,
+    _slot: Permit,
 }
 
 impl BodySource for Backup {
@@ -35,13 +35,13 @@ pub(crate) struct FullView {
     /// That of the snapshot's version.
     pub(crate) token: VersionToken,
     pub(crate) history: HistoryId,
-    pub(crate) slot: Slot,
+    pub(crate) slot: Permit,
 }
 
 impl Api<'_> {
     /// A snapshot of the partition that a request names; refused while there are too many.
     pub(crate) fn full_view(&mut self, head: &Head<'_>) -> Result<FullView, Refusal> {
-        let slot = self.node.backup_slots.take(BACKUP_MAX);
+        let slot = self.node.backup_permits.take(BACKUP_MAX);
         let partition = self.any_partition(head)?;
         let Some(slot) = slot else {
             let message =

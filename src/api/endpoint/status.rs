@@ -8,8 +8,8 @@ use crate::config::Config;
 use crate::http::Reply;
 use crate::lsm::LevelStats;
 use crate::node::Node;
-use crate::partition::{DiskLog, FollowerStats, FollowingStats, Partition};
-use crate::replication::Sync;
+use crate::partition::{DiskLog, LeaderStats, Partition, ReplicaStats};
+use crate::replication::SyncState;
 use crate::storage::{PartitionMeta, PastHistory};
 
 use crate::api::endpoint::health::lag_of;
@@ -222,10 +222,10 @@ impl PartitionStatus {
             durable_version: partition.disk().map(DiskLog::synced_version),
             past_histories: meta.lineage.past().map(PastStatus::from).collect(),
             leader: partition
-                .following_stats(now_ms)
+                .leader_stats(now_ms)
                 .map(|stats| LeaderStatus::of(stats, meta, partition, now_ms)),
             replicas: partition
-                .follower_stats(now_ms)
+                .replica_stats(now_ms)
                 .map(ReplicaStatus::from)
                 .collect(),
             disk: partition.disk().map(DiskStatus::from),
@@ -257,11 +257,11 @@ impl From<&PastHistory> for PastStatus {
 }
 
 impl LeaderStatus {
-    fn of(stats: FollowingStats, meta: &PartitionMeta, partition: &Partition, now_ms: u64) -> Self {
+    fn of(stats: LeaderStats, meta: &PartitionMeta, partition: &Partition, now_ms: u64) -> Self {
         Self {
             address: meta.leader.clone(),
             state: stats.state,
-            in_sync: stats.sync == Sync::InSync,
+            in_sync: stats.sync == SyncState::InSync,
             version: stats.leader_version,
             lag: lag_of(partition, now_ms),
             obstacle: stats.obstacle,
@@ -269,8 +269,8 @@ impl LeaderStatus {
     }
 }
 
-impl From<FollowerStats> for ReplicaStatus {
-    fn from(stats: FollowerStats) -> Self {
+impl From<ReplicaStats> for ReplicaStatus {
+    fn from(stats: ReplicaStats) -> Self {
         Self {
             address: stats.address,
             node_id: format!("{:032x}", u128::from_be_bytes(stats.node_id.0)),

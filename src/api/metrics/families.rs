@@ -15,7 +15,7 @@ use crate::api::request_labels::endpoints;
 use crate::lsm::LevelStats;
 use crate::metrics::{Exposition, GateKind, Kind, Label};
 use crate::node::SLOW_TURN_US;
-use crate::partition::FollowerStats;
+use crate::partition::ReplicaStats;
 use crate::storage::Role;
 
 use super::report::{PartitionReport, Report};
@@ -329,7 +329,7 @@ fn replica_silences(partition: &PartitionReport, text: &mut Exposition<'_>) {
 fn replica_labels<'r>(
     partition: &'r PartitionReport,
     name: &'r NodeName,
-    replica: &'r FollowerStats,
+    replica: &'r ReplicaStats,
 ) -> [Label<'r>; 3] {
     [
         id(partition),

@@ -3,7 +3,7 @@
 use crate::lsm::{Footprint, LevelStats, Stats};
 use crate::metrics::NodeStats;
 use crate::node::{LoopStats, Node};
-use crate::partition::{DiskLog, FollowerStats, Partition, SnapshotStats};
+use crate::partition::{DiskLog, Partition, ReplicaStats, SnapshotStats};
 use crate::storage::{Role, StoreStats};
 
 use crate::api::endpoint::health::lag_of;
@@ -41,7 +41,7 @@ pub(crate) struct PartitionReport {
     /// Of a replica.
     pub(crate) is_in_sync: Option<bool>,
     pub(crate) lag: Option<u64>,
-    pub(crate) replicas: Vec<FollowerStats>,
+    pub(crate) replicas: Vec<ReplicaStats>,
 }
 
 impl PartitionReport {
@@ -66,7 +66,7 @@ impl PartitionReport {
             checkpoints_given_up: partition.disk().map(DiskLog::given_up_count),
             is_in_sync: (role == Role::Replica).then(|| partition.is_in_sync()),
             lag: lag_of(partition, now_ms),
-            replicas: partition.follower_stats(now_ms).collect(),
+            replicas: partition.replica_stats(now_ms).collect(),
         }
     }
 }

@@ -143,7 +143,7 @@ impl Run {
         for host in 0..self.host_count() {
             let line = partition(&mut self.cluster, host).map(|partition| {
                 let version = partition.lsm().last_version();
-                let (roles, stats) = (partition.roles(), partition.following_stats(0));
+                let (roles, stats) = (partition.roles(), partition.leader_stats(0));
                 format!(
                     "{host}: {}, version {version}, {:?}, {stats:?}",
                     partition.state_name(),

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use checks::Seen;
 use db_node::lsm::NewValue;
-use db_node::partition::{Assignment, Conditions, Partition, Reached, Wait};
+use db_node::partition::{Assignment, Conditions, Partition, Wait, WaitProgress};
 use db_node::storage::Role;
 
 use crate::cluster::{Cluster, Weather, address};
@@ -335,7 +335,7 @@ impl Run {
         if is_confirmed {
             let wait = Wait::Acks {
                 count: 1,
-                tenure: partition.tenure(),
+                generation: partition.leadership_generation(),
             };
             let since_ms = now_ms;
             self.pending.push(Pending {
@@ -362,17 +362,17 @@ impl Run {
             } = self.pending[at];
             let is_same = self.cluster.hosts[host].incarnation == incarnation;
             let reached = match self.cluster.node(host).filter(|_| is_same) {
-                Some(node) if now_ms - since_ms < ACK_TIMEOUT_MS => node.reached(0, wait),
-                _ => Reached::Never,
+                Some(node) if now_ms - since_ms < ACK_TIMEOUT_MS => node.wait_progress(0, wait),
+                _ => WaitProgress::Never,
             };
             match reached {
-                Reached::UpTo(reached) if reached < version => {}
-                Reached::UpTo(_) => {
+                WaitProgress::UpTo(reached) if reached < version => {}
+                WaitProgress::UpTo(_) => {
                     let key = self.pending.swap_remove(at).key;
                     log::debug!("{now_ms}: {} is confirmed", String::from_utf8_lossy(&key));
                     self.confirmed.push(key);
                 }
-                Reached::Never => drop(self.pending.swap_remove(at)),
+                WaitProgress::Never => drop(self.pending.swap_remove(at)),
             }
         }
     }

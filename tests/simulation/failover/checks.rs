@@ -70,7 +70,7 @@ impl Run {
             let (lineage, data_epoch, epoch) = (meta.lineage.clone(), meta.data_epoch, meta.epoch);
             // A node that takes over takes what it lacks from any other.
             let leader_epoch = partition
-                .following_stats(0)
+                .leader_stats(0)
                 .filter(|_| !partition.roles().is_taking_over())
                 .and_then(|stats| stats.leader_epoch);
             assert!(
@@ -157,7 +157,7 @@ impl Run {
                 format!(
                     "{host}: version {}, {meta:?}, {:?}",
                     partition.lsm().last_version(),
-                    partition.following_stats(0)
+                    partition.leader_stats(0)
                 )
             });
             lines.push(line.unwrap_or_else(|| format!("{host}: down")));

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 use checks::Seen;
 use db_node::lsm::NewValue;
-use db_node::partition::{Assignment, Conditions, Partition, Reached, Wait};
+use db_node::partition::{Assignment, Conditions, Partition, Wait, WaitProgress};
 use db_node::replication::{HEARTBEAT_MS, UNHEARD_MS};
 use db_node::storage::{HistoryId, Role};
 
@@ -462,13 +462,13 @@ impl Run {
             let (wait, number) = (read.wait, read.number);
             let node = self.cluster.node(read.host);
             let reached = match node.filter(|_| is_same && is_in_time) {
-                Some(node) => node.reached(0, wait),
-                None => Reached::Never,
+                Some(node) => node.wait_progress(0, wait),
+                None => WaitProgress::Never,
             };
             match reached {
-                Reached::UpTo(reached) if reached < number => {}
-                Reached::UpTo(_) => self.shown.push(self.reads.swap_remove(at).shown),
-                Reached::Never => drop(self.reads.swap_remove(at)),
+                WaitProgress::UpTo(reached) if reached < number => {}
+                WaitProgress::UpTo(_) => self.shown.push(self.reads.swap_remove(at).shown),
+                WaitProgress::Never => drop(self.reads.swap_remove(at)),
             }
         }
     }
@@ -531,7 +531,7 @@ impl Run {
             None => partition.delete(&key, &none).expect("no conditions"),
         };
         let Some(version) = version else { return };
-        let (history, tenure) = (partition.history(), partition.tenure());
+        let (history, generation) = (partition.history(), partition.leadership_generation());
         if epoch > 0 {
             let first = *self.leader_of_epoch.entry(epoch).or_insert(host);
             assert_eq!(first, host, "two nodes took writes in epoch {epoch}");
@@ -556,7 +556,7 @@ impl Run {
             );
         }
         if is_confirmed {
-            let wait = Wait::Acks { count, tenure };
+            let wait = Wait::Acks { count, generation };
             let since_ms = self.cluster.now_ms;
             self.pending.push(Pending {
                 host,
@@ -582,12 +582,12 @@ impl Run {
             } = self.pending[at];
             let is_same = self.cluster.hosts[host].incarnation == incarnation;
             let reached = match self.cluster.node(host).filter(|_| is_same) {
-                Some(node) if now_ms - since_ms < ACK_TIMEOUT_MS => node.reached(0, wait),
-                _ => Reached::Never,
+                Some(node) if now_ms - since_ms < ACK_TIMEOUT_MS => node.wait_progress(0, wait),
+                _ => WaitProgress::Never,
             };
             match reached {
-                Reached::UpTo(reached) if reached < version => {}
-                Reached::UpTo(_) => {
+                WaitProgress::UpTo(reached) if reached < version => {}
+                WaitProgress::UpTo(_) => {
                     let key = self.pending.swap_remove(at).key;
                     log::debug!(
                         "{now_ms}: {} is confirmed to node {host}",
@@ -598,7 +598,7 @@ impl Run {
                         is_lost: false,
                     });
                 }
-                Reached::Never => drop(self.pending.swap_remove(at)),
+                WaitProgress::Never => drop(self.pending.swap_remove(at)),
             }
         }
     }
@@ -617,8 +617,8 @@ impl Run {
         let found = partition.get(&key).map_or(0, |entry| entry.version);
         // What a leader's disk does not hold yet may be lost with it, whichever client has read it:
         // that is no promise.
-        let tenure = partition.tenure();
-        let is_held = matches!(partition.reached(Wait::Disk { tenure }), Reached::UpTo(held) if held >= last_version);
+        let generation = partition.leadership_generation();
+        let is_held = matches!(partition.wait_progress(Wait::Disk { generation }), WaitProgress::UpTo(held) if held >= last_version);
         if partition.roles().role() == Role::Leader && !is_held {
             return;
         }

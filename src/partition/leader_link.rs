@@ -2,21 +2,22 @@
 //!
 //! Invariants:
 //! 1. The data is replaced whole or not at all; the old is freed piece by piece.
-//! 2. While a change of metadata is not on disk, nothing is taken from the leader.
+//! 2. While a change of meta is not on disk, nothing is taken from the leader.
 //! 3. After a connection that failed the next is tried a little later each time, and not more often
 //!    than every [`RETRY_MAX_MS`] in the end, or of [`RETRY_PARTED_MS`] where the leader holds
 //!    other data.
 
 use crate::replication::frame::{PROTOCOL_MIN, PROTOCOL_VERSION, RefusalCode};
 use crate::replication::{
-    Ended, Following, Installed, Intent, PeerState, Sync, UNHEARD_MS, Upstream, whole_address,
+    Intent, LeaderReceiver, LinkError, PeerState, ReceivedData, ReceiverEvent, SyncState,
+    UNHEARD_MS, whole_address,
 };
 use crate::seeded_bugs::SeededBug;
 use crate::slew::{LAST_UNIX_MS, SlewedClock};
 use crate::storage::{DivergedData, PartitionMeta, Replacement, Role};
 
 use super::roles::{AssignError, Assignment};
-use super::takeover::{Basis, VisitEnd};
+use super::takeover::{ClaimBasis, VisitOutcome};
 use super::{DiskLog, LinkId, Partition};
 
 /// First wait after a failure, and the longest.
@@ -47,20 +48,20 @@ pub enum Peer {
 }
 
 #[derive(Debug)]
-pub(super) enum Dial {
+pub(super) enum DialState {
     /// To be dialed then.
     At(u64),
     UnderWay,
-    Connected(LinkId, Box<Upstream>),
+    Connected(LinkId, Box<LeaderReceiver>),
 }
 
 /// Figures about a replica's leader.
 #[derive(Clone, Debug)]
-pub struct FollowingStats {
+pub struct LeaderStats {
     /// What the connection is doing.
     pub state: &'static str,
     /// How far it is.
-    pub sync: Sync,
+    pub sync: SyncState,
     /// Its version as last heard, while connected.
     pub leader_version: Option<u64>,
     /// The epoch of its data, once its log is followed.
@@ -71,14 +72,14 @@ pub struct FollowingStats {
 
 /// A replica's side of its leader.
 #[derive(Debug)]
-pub(super) struct Follows {
-    pub(super) dial: Dial,
+pub(super) struct LeaderLink {
+    pub(super) dial: DialState,
     retry_ms: u64,
     /// The protocol that the next dial speaks.
     protocol: u16,
     /// Survives a lost connection: what is here is what the leader had, if not all of it. Not a
     /// time as leader: a node that follows after that may hold what its new leader has not.
-    sync: Sync,
+    sync: SyncState,
     pub(super) obstacle: Option<String>,
     /// The leader's clock is so far ahead of this node's, as far as is known, and from which
     /// connection.
@@ -89,13 +90,13 @@ pub(super) struct Follows {
     has_leader_time: bool,
 }
 
-impl Default for Follows {
+impl Default for LeaderLink {
     fn default() -> Self {
         Self {
-            dial: Dial::At(0),
+            dial: DialState::At(0),
             retry_ms: RETRY_MIN_MS,
             protocol: PROTOCOL_VERSION,
-            sync: Sync::Behind,
+            sync: SyncState::Behind,
             obstacle: None,
             clock_ahead_ms: 0,
             clock_link: None,
@@ -104,14 +105,14 @@ impl Default for Follows {
     }
 }
 
-impl Follows {
-    pub(super) fn sync(&self) -> Sync {
+impl LeaderLink {
+    pub(super) fn sync(&self) -> SyncState {
         self.sync
     }
 
     fn retry(&mut self, reason: String, now_ms: u64) {
-        self.dial = Dial::At(now_ms + self.retry_ms);
-        let max_ms = if self.sync == Sync::Parted {
+        self.dial = DialState::At(now_ms + self.retry_ms);
+        let max_ms = if self.sync == SyncState::Parted {
             RETRY_PARTED_MS
         } else {
             RETRY_MAX_MS
@@ -142,9 +143,9 @@ impl Partition {
                 return Ok(self.roles.changed_count());
             }
             let basis = match assignment.epoch {
-                Some(epoch) if epoch > 0 => Basis::Ordered,
-                _ if before.role == Role::Leader => Basis::Resumed,
-                _ => Basis::OwnEpoch,
+                Some(epoch) if epoch > 0 => ClaimBasis::Ordered,
+                _ if before.role == Role::Leader => ClaimBasis::Resumed,
+                _ => ClaimBasis::OwnEpoch,
             };
             if is_same_epoch && role_before == Role::Leader {
                 self.change_meta(meta);
@@ -164,7 +165,7 @@ impl Partition {
         }
         self.change_meta(meta);
         if role_before == Role::Leader {
-            self.tenure += 1;
+            self.leadership_generation += 1;
         }
         let now = self.roles.meta();
         if took_over
@@ -187,7 +188,7 @@ impl Partition {
         let meta = self.roles.meta();
         let is_in_office = meta.data_epoch == meta.epoch;
         if self.roles.role() == Role::Leader && !(is_in_office && meta.peers.is_empty()) {
-            self.begin_takeover(Basis::Resumed);
+            self.begin_takeover(ClaimBasis::Resumed);
         }
     }
 
@@ -198,9 +199,9 @@ impl Partition {
 
     /// The leader's clock showed this when it sent its heartbeat. The one that was under way for
     /// the shortest time tells most.
-    fn note_leader_time(&mut self, link: LinkId, time_ms: u64) {
+    fn on_leader_time(&mut self, link: LinkId, time_ms: u64) {
         let ahead_ms = time_ms.min(LAST_UNIX_MS).cast_signed() - self.time_ms.cast_signed();
-        let follows = &mut self.following;
+        let follows = &mut self.leader_link;
         follows.clock_ahead_ms = match follows.clock_link.replace(link) {
             Some(same) if same == link => {
                 ahead_ms.max(follows.clock_ahead_ms - CLOCK_DRIFT_MS_PER_BEAT)
@@ -211,15 +212,15 @@ impl Partition {
             // What this node has shown so far was not this leader's data.
             self.clock = SlewedClock::showing(time_ms.min(LAST_UNIX_MS));
         }
-        self.note_time(self.time_ms);
+        self.set_time_ms(self.time_ms);
     }
 
     /// Tells what time it is, in Unix ms. A replica goes by its leader's clock: what has expired
     /// there has expired here. A node that comes to lead goes on from there, and comes to its own
     /// clock little by little: what has expired stays so, and nothing expires because of the
     /// change.
-    pub fn note_time(&mut self, time_ms: u64) {
-        let reference_ms = time_ms.saturating_add_signed(self.following.clock_ahead_ms);
+    pub fn set_time_ms(&mut self, time_ms: u64) {
+        let reference_ms = time_ms.saturating_add_signed(self.leader_link.clock_ahead_ms);
         // Until then it shows what it did before the start.
         let is_first = self.time_ms == 0;
         let elapsed_ms = time_ms.saturating_sub(self.time_ms);
@@ -234,7 +235,7 @@ impl Partition {
 
     /// Ends all connections, and looks for the leader anew.
     pub(super) fn disconnect(&mut self) {
-        self.followers.clear();
+        self.replicas.clear();
         self.disconnect_from_leader();
     }
 
@@ -243,29 +244,29 @@ impl Partition {
         // What was known of a leader's clock is worth something until the next one is heard; a
         // leader goes by its own.
         let begun = match self.roles.role() {
-            Role::Replica => Follows {
-                sync: self.following.sync,
-                clock_ahead_ms: self.following.clock_ahead_ms,
-                has_leader_time: self.following.has_leader_time,
-                ..Follows::default()
+            Role::Replica => LeaderLink {
+                sync: self.leader_link.sync,
+                clock_ahead_ms: self.leader_link.clock_ahead_ms,
+                has_leader_time: self.leader_link.has_leader_time,
+                ..LeaderLink::default()
             },
-            Role::Leader | Role::Unassigned => Follows::default(),
+            Role::Leader | Role::Unassigned => LeaderLink::default(),
         };
-        let follows = std::mem::replace(&mut self.following, begun);
-        if let Dial::Connected(_, upstream) = follows.dial {
+        let follows = std::mem::replace(&mut self.leader_link, begun);
+        if let DialState::Connected(_, upstream) = follows.dial {
             self.free_upstream(*upstream);
         }
         self.keep_log();
     }
 
-    fn free_upstream(&mut self, upstream: Upstream) {
+    fn free_upstream(&mut self, upstream: LeaderReceiver) {
         if let Some(remains) = upstream.into_remains(self.options.engine) {
             self.retire(remains);
         }
     }
 
     /// The address of the leader, or of another node that a takeover visits, if it is to be dialed
-    /// now. [`connected`](Self::connected) or [`note_unreachable`](Self::note_unreachable) follows.
+    /// now. [`connected`](Self::connected) or [`on_unreachable`](Self::on_unreachable) follows.
     pub fn take_dial(&mut self, now_ms: u64) -> Option<String> {
         if self.takeover.is_some() {
             return self.take_visit(now_ms);
@@ -275,7 +276,7 @@ impl Partition {
             return None;
         }
         let leader = self.roles.meta().leader.clone()?;
-        self.following.dial = Dial::UnderWay;
+        self.leader_link.dial = DialState::UnderWay;
         Some(leader)
     }
 
@@ -285,8 +286,8 @@ impl Partition {
             return self.visit_at_ms();
         }
         let is_due = self.roles.role() == Role::Replica && self.roles.is_settled();
-        match self.following.dial {
-            Dial::At(at_ms) if is_due && self.roles.meta().leader.is_some() => Some(at_ms),
+        match self.leader_link.dial {
+            DialState::At(at_ms) if is_due && self.roles.meta().leader.is_some() => Some(at_ms),
             _ => None,
         }
     }
@@ -302,17 +303,17 @@ impl Partition {
 
     /// A node cannot be reached; `is_starting`: it answers that it is not ready yet. Logged once
     /// for each reason: the next try is never far.
-    pub fn note_unreachable(
+    pub fn on_unreachable(
         &mut self,
         address: &str,
         reason: String,
         is_starting: bool,
         now_ms: u64,
     ) {
-        if !matches!(self.following.dial, Dial::UnderWay) || self.dialed() != Some(address) {
+        if !matches!(self.leader_link.dial, DialState::UnderWay) || self.dialed() != Some(address) {
             return;
         }
-        let is_known = self.following.obstacle.as_ref() == Some(&reason);
+        let is_known = self.leader_link.obstacle.as_ref() == Some(&reason);
         let level = if is_known {
             log::Level::Debug
         } else {
@@ -320,10 +321,11 @@ impl Partition {
         };
         log::log!(level, "partition {}: {reason}", self.id);
         if self.takeover.is_some() {
-            (self.following.dial, self.following.obstacle) = (Dial::At(now_ms), Some(reason));
+            (self.leader_link.dial, self.leader_link.obstacle) =
+                (DialState::At(now_ms), Some(reason));
             self.visit_unreachable(is_starting, now_ms);
         } else {
-            self.following.retry(reason, now_ms);
+            self.leader_link.retry(reason, now_ms);
         }
     }
 
@@ -338,19 +340,19 @@ impl Partition {
         out: &mut Vec<u8>,
     ) -> bool {
         let is_wanted =
-            matches!(self.following.dial, Dial::UnderWay) && self.dialed() == Some(address);
+            matches!(self.leader_link.dial, DialState::UnderWay) && self.dialed() == Some(address);
         if is_wanted {
-            let upstream = Upstream::greet(
+            let upstream = LeaderReceiver::greet(
                 self.id,
                 self.options.node_id,
                 self.own_state(self.intent()),
                 self.lsm.position(),
                 token,
-                self.following.protocol,
+                self.leader_link.protocol,
                 now_ms,
                 out,
             );
-            self.following.dial = Dial::Connected(link, Box::new(upstream));
+            self.leader_link.dial = DialState::Connected(link, Box::new(upstream));
         }
         is_wanted
     }
@@ -367,7 +369,7 @@ impl Partition {
             && unwritten < UNWRITTEN_MAX_COUNT
     }
 
-    /// The leader says something. Takes all of `input`, unless a change of metadata has to be on
+    /// The leader says something. Takes all of `input`, unless a change of meta has to be on
     /// disk first: then call again with the rest once
     /// [`wants_from_leader`](Self::wants_from_leader).
     pub fn receive_from_leader(
@@ -375,9 +377,9 @@ impl Partition {
         link: LinkId,
         input: &mut &[u8],
         now_ms: u64,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), LinkError> {
         while self.roles.is_settled() {
-            let Dial::Connected(id, upstream) = &mut self.following.dial else {
+            let DialState::Connected(id, upstream) = &mut self.leader_link.dial else {
                 return Err(left());
             };
             if *id != link {
@@ -386,20 +388,23 @@ impl Partition {
             let meta = self.roles.meta();
             let outcome = upstream.receive(input, &mut self.lsm, meta, self.options.engine, now_ms);
             let is_visit = self.takeover.is_some();
-            if upstream.sync() == Sync::Parted && !is_visit {
-                self.following.sync = Sync::Parted;
+            if upstream.sync() == SyncState::Parted && !is_visit {
+                self.leader_link.sync = SyncState::Parted;
             } else if upstream
                 .refusal()
                 .is_some_and(|code| code != RefusalCode::Busy)
             {
                 // What it serves grows old, and no one knows how old.
-                self.following.sync = Sync::Behind;
+                self.leader_link.sync = SyncState::Behind;
             }
             let Some(following) = outcome? else {
                 return Ok(());
             };
-            if !is_visit && upstream.sync() == Sync::InSync && self.following.sync != Sync::InSync {
-                self.following.sync = Sync::InSync;
+            if !is_visit
+                && upstream.sync() == SyncState::InSync
+                && self.leader_link.sync != SyncState::InSync
+            {
+                self.leader_link.sync = SyncState::InSync;
                 log::info!(
                     "partition {}: in sync with its leader at version {}",
                     self.id,
@@ -407,19 +412,19 @@ impl Partition {
                 );
             }
             match following {
-                Following::Noted => {}
-                Following::Told => {
+                ReceiverEvent::Noted => {}
+                ReceiverEvent::Told => {
                     let told = upstream.peer().cloned();
                     if let (Some(told), false) = (told, is_visit) {
                         self.receive_from_leader_state(told);
                     }
                 }
                 // Only a leader's clock counts, not that of a node that is visited.
-                Following::Beat { .. } if is_visit => {}
-                Following::Beat { time_ms } => self.note_leader_time(link, time_ms),
-                Following::Continues { epoch, lineage } => {
+                ReceiverEvent::Beat { .. } if is_visit => {}
+                ReceiverEvent::Beat { time_ms } => self.on_leader_time(link, time_ms),
+                ReceiverEvent::Continues { epoch, lineage } => {
                     let lineage = lineage.with_older_of(&self.roles.meta().lineage);
-                    (self.following.obstacle, self.following.retry_ms) = (None, RETRY_MIN_MS);
+                    (self.leader_link.obstacle, self.leader_link.retry_ms) = (None, RETRY_MIN_MS);
                     log::debug!(
                         "partition {}: goes on behind version {}",
                         self.id,
@@ -435,12 +440,12 @@ impl Partition {
                         ..meta
                     });
                 }
-                Following::SnapshotBegins {
+                ReceiverEvent::SnapshotBegins {
                     version,
                     about_bytes,
                 } => {
-                    self.following.sync = Sync::Behind;
-                    self.following.obstacle = None;
+                    self.leader_link.sync = SyncState::Behind;
+                    self.leader_link.obstacle = None;
                     log::info!(
                         "partition {}: gets a snapshot of version {version} from its leader, about \
                          {} MiB",
@@ -448,9 +453,9 @@ impl Partition {
                         about_bytes.div_ceil(1 << 20)
                     );
                 }
-                Following::Installed(installed) => self.install(*installed),
+                ReceiverEvent::ReceivedData(installed) => self.install(*installed),
             }
-            self.note_epoch_of_data();
+            self.update_data_epoch();
             if self.takeover.is_some() {
                 self.step_visit(now_ms)?;
             }
@@ -474,8 +479,8 @@ impl Partition {
     }
 
     /// Once all is here that the epoch of the peer's data began with, the data is of that epoch.
-    fn note_epoch_of_data(&mut self) {
-        let Dial::Connected(_, upstream) = &self.following.dial else {
+    fn update_data_epoch(&mut self) {
+        let DialState::Connected(_, upstream) = &self.leader_link.dial else {
             return;
         };
         let meta = self.roles.meta();
@@ -495,22 +500,22 @@ impl Partition {
     }
 
     /// Replaces all data.
-    fn install(&mut self, installed: Installed) {
-        let Installed {
+    fn install(&mut self, installed: ReceivedData) {
+        let ReceivedData {
             lsm,
             epoch,
             lineage,
         } = installed;
         self.snapshot_stats.received_count += 1;
-        self.following.retry_ms = RETRY_MIN_MS;
+        self.leader_link.retry_ms = RETRY_MIN_MS;
         let before = self.roles.meta().clone();
         let version = self.lsm.last_version();
         let common_version = lineage
             .common_version_with(&before.lineage, version)
             .unwrap_or(0);
-        let peer = match &self.following.dial {
-            Dial::Connected(_, upstream) => upstream.peer(),
-            Dial::At(_) | Dial::UnderWay => None,
+        let peer = match &self.leader_link.dial {
+            DialState::Connected(_, upstream) => upstream.peer(),
+            DialState::At(_) | DialState::UnderWay => None,
         };
         let ordered_epoch = peer.map_or(0, |peer| peer.ordered_epoch);
         let epoch_now = epoch.max(before.epoch);
@@ -532,7 +537,7 @@ impl Partition {
                 common_version,
             }
         });
-        self.followers.clear();
+        self.replicas.clear();
         if let Some(disk) = &mut self.disk {
             let number = disk.begin_replacement(&self.lsm);
             let snapshot = self.lsm.snapshot();
@@ -564,7 +569,7 @@ impl Partition {
         link: LinkId,
         now_ms: u64,
         out: &mut Vec<u8>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), LinkError> {
         let is_early = SeededBug::AckBeforeSync.is_on();
         let durable_version = match self.released_version() {
             _ if is_early => u64::MAX,
@@ -573,8 +578,8 @@ impl Partition {
             version => version,
         };
         let applied_version = self.lsm.last_version();
-        match &mut self.following.dial {
-            Dial::Connected(id, upstream) if *id == link => {
+        match &mut self.leader_link.dial {
+            DialState::Connected(id, upstream) if *id == link => {
                 upstream.confirm(applied_version, durable_version, now_ms, out)
             }
             _ => Err(left()),
@@ -583,30 +588,30 @@ impl Partition {
 
     /// When the leader is to hear something at the latest.
     pub fn confirm_at_ms(&self) -> Option<u64> {
-        match &self.following.dial {
-            Dial::Connected(_, upstream) => Some(upstream.wake_at_ms()),
-            Dial::At(_) | Dial::UnderWay => None,
+        match &self.leader_link.dial {
+            DialState::Connected(_, upstream) => Some(upstream.wake_at_ms()),
+            DialState::At(_) | DialState::UnderWay => None,
         }
     }
 
     /// The connection to the leader, or to a node that was visited, has ended.
-    pub fn forget_leader(&mut self, link: LinkId, reason: &Ended, now_ms: u64) {
-        if !matches!(self.following.dial, Dial::Connected(id, _) if id == link) {
+    pub fn forget_leader(&mut self, link: LinkId, reason: &LinkError, now_ms: u64) {
+        if !matches!(self.leader_link.dial, DialState::Connected(id, _) if id == link) {
             return;
         }
-        let dial = std::mem::replace(&mut self.following.dial, Dial::At(now_ms));
-        let Dial::Connected(_, upstream) = dial else {
+        let dial = std::mem::replace(&mut self.leader_link.dial, DialState::At(now_ms));
+        let DialState::Connected(_, upstream) = dial else {
             return;
         };
         let (refusal, protocol) = (upstream.refusal(), upstream.protocol());
-        let ended = VisitEnd {
+        let ended = VisitOutcome {
             refusal,
             sync: upstream.sync(),
             protocol,
         };
         self.free_upstream(*upstream);
         let is_older = refusal == Some(RefusalCode::Protocol) && protocol > PROTOCOL_MIN;
-        self.following.protocol = if is_older {
+        self.leader_link.protocol = if is_older {
             PROTOCOL_MIN
         } else {
             PROTOCOL_VERSION
@@ -614,19 +619,19 @@ impl Partition {
         if self.takeover.is_some() {
             self.visit_ended(ended, now_ms);
         } else if is_older {
-            self.following.dial = Dial::At(now_ms);
+            self.leader_link.dial = DialState::At(now_ms);
         } else {
-            self.following.retry(reason.0.clone(), now_ms);
+            self.leader_link.retry(reason.0.clone(), now_ms);
         }
     }
 
     /// Figures about the leader, of a replica.
-    pub fn following_stats(&self, now_ms: u64) -> Option<FollowingStats> {
+    pub fn leader_stats(&self, now_ms: u64) -> Option<LeaderStats> {
         if self.roles.role() != Role::Replica {
             return None;
         }
-        let (state, leader_version, leader_epoch) = match &self.following.dial {
-            Dial::Connected(_, upstream) => {
+        let (state, leader_version, leader_epoch) = match &self.leader_link.dial {
+            DialState::Connected(_, upstream) => {
                 let is_heard = upstream.silent_ms(now_ms) < UNHEARD_MS;
                 (
                     upstream.state_name(),
@@ -634,19 +639,19 @@ impl Partition {
                     upstream.epoch(),
                 )
             }
-            Dial::At(_) | Dial::UnderWay if self.roles.meta().leader.is_none() => {
+            DialState::At(_) | DialState::UnderWay if self.roles.meta().leader.is_none() => {
                 ("no leader known", None, None)
             }
-            Dial::At(_) | Dial::UnderWay => ("connecting", None, None),
+            DialState::At(_) | DialState::UnderWay => ("connecting", None, None),
         };
         let obstacle = match &self.roles.meta().leader {
-            _ if self.takeover.is_some() => self.following.obstacle.clone(),
-            Some(_) => self.following.obstacle.clone(),
+            _ if self.takeover.is_some() => self.leader_link.obstacle.clone(),
+            Some(_) => self.leader_link.obstacle.clone(),
             None => Some("no leader is known: assign one".to_owned()),
         };
-        Some(FollowingStats {
+        Some(LeaderStats {
             state,
-            sync: self.following.sync,
+            sync: self.leader_link.sync,
             leader_version,
             leader_epoch,
             obstacle,
@@ -660,10 +665,10 @@ impl Partition {
             _ if !self.roles.is_settled() => "changing its role",
             Role::Leader => "leading",
             Role::Unassigned => "unassigned",
-            Role::Replica => match self.following.sync {
-                Sync::Behind => "catching up",
-                Sync::InSync => "in sync",
-                Sync::Parted => "parted from its leader",
+            Role::Replica => match self.leader_link.sync {
+                SyncState::Behind => "catching up",
+                SyncState::InSync => "in sync",
+                SyncState::Parted => "parted from its leader",
             },
         }
     }
@@ -672,7 +677,7 @@ impl Partition {
     pub fn is_in_sync(&self) -> bool {
         match self.roles.role() {
             Role::Leader => true,
-            Role::Replica => self.following.sync == Sync::InSync,
+            Role::Replica => self.leader_link.sync == SyncState::InSync,
             Role::Unassigned => false,
         }
     }
@@ -683,6 +688,6 @@ impl Partition {
     }
 }
 
-fn left() -> Ended {
-    Ended("the role of this node has changed".to_owned())
+fn left() -> LinkError {
+    LinkError("the role of this node has changed".to_owned())
 }

@@ -7,10 +7,10 @@
 //!    anything else is written.
 //! 3. Nothing is sent that is not released: written to this node's disk as its own clients are
 //!    promised, if it has one.
-//! 4. What the feed still needs is pinned ([`Feed::needed_version`]) until the replica has
+//! 4. What the feed still needs is pinned ([`ReplicaSender::needed_version`]) until the replica has
 //!    confirmed it.
 //!
-//! Not here: whether a replica may be fed at all (`partition/followers.rs`).
+//! Not here: whether a replica may be fed at all (`partition/replicas.rs`).
 
 use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
 use crate::seeded_bugs::SeededBug;
@@ -20,7 +20,7 @@ use super::frame::{
     self, Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, HELLO_MAX_BYTES, Heartbeat, NodeId,
     PROTOCOL_MIN, PeerState,
 };
-use super::{Ended, Greeting, HEARTBEAT_MS, SILENCE_MS};
+use super::{HEARTBEAT_MS, LinkError, PeerHello, SILENCE_MS};
 
 /// Asked of the encoder for one frame: with a whole chunk more it still fits.
 const SNAPSHOT_FRAME_BYTES: usize = 48 * 1024;
@@ -30,7 +30,7 @@ const LOG_READ_BYTES: usize = 64 * 1024;
 
 /// What a feed takes from.
 #[derive(Debug)]
-pub struct Source<'a> {
+pub struct SenderSource<'a> {
     /// The engine.
     pub lsm: &'a mut Lsm,
     /// Its lineage.
@@ -66,7 +66,7 @@ enum State {
 
 /// Figures about a feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FeedStats {
+pub struct SenderStats {
     /// `snapshot` or `log`.
     pub state: &'static str,
     /// Sent up to here.
@@ -83,7 +83,7 @@ pub struct FeedStats {
 
 /// One replica, as its leader sees it.
 #[derive(Debug)]
-pub struct Feed {
+pub struct ReplicaSender {
     node_id: NodeId,
     protocol: u16,
     /// To be told to the peer next.
@@ -100,10 +100,14 @@ pub struct Feed {
     beat_at_ms: Option<u64>,
 }
 
-impl Feed {
+impl ReplicaSender {
     /// A replica that holds what the hello says goes on from the log, if it is still there; says so
     /// in `out`.
-    pub fn from_log(hello: &Greeting, source: &Source<'_>, out: &mut Vec<u8>) -> Option<Self> {
+    pub fn from_log(
+        hello: &PeerHello,
+        source: &SenderSource<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<Self> {
         let (cursor, position) = source.lsm.log_behind(hello.position.version)?;
         if position != hello.position {
             return None;
@@ -131,9 +135,9 @@ impl Feed {
     /// A replica is to get all data, as of a snapshot behind which the log is there; says so in
     /// `out`.
     pub fn from_snapshot(
-        hello: &Greeting,
+        hello: &PeerHello,
         snapshot: Snapshot,
-        source: &Source<'_>,
+        source: &SenderSource<'_>,
         out: &mut Vec<u8>,
     ) -> Option<Self> {
         let (version, epoch) = (snapshot.version(), source.epoch);
@@ -163,7 +167,7 @@ impl Feed {
     }
 
     /// A peer that holds all that is here.
-    pub fn idle(hello: &Greeting, now_ms: u64) -> Self {
+    pub fn idle(hello: &PeerHello, now_ms: u64) -> Self {
         // Nothing is kept for it.
         Self::new(hello, State::Idle, u64::MAX, now_ms)
     }
@@ -175,7 +179,7 @@ impl Feed {
         }
     }
 
-    fn new(hello: &Greeting, state: State, begun_version: u64, now_ms: u64) -> Self {
+    fn new(hello: &PeerHello, state: State, begun_version: u64, now_ms: u64) -> Self {
         Self {
             node_id: hello.node_id,
             protocol: hello.protocol,
@@ -232,13 +236,13 @@ impl Feed {
     }
 
     /// Figures.
-    pub fn stats(&self, now_ms: u64) -> FeedStats {
+    pub fn stats(&self, now_ms: u64) -> SenderStats {
         let (state, snapshot_sent_bytes) = match &self.state {
             State::Snapshot { sent_bytes, .. } => ("snapshot", *sent_bytes),
             State::Log { .. } => ("log", 0),
             State::Idle => ("idle", 0),
         };
-        FeedStats {
+        SenderStats {
             state,
             sent_version: self.sent_version,
             applied_version: self.acked.applied_version,
@@ -249,7 +253,11 @@ impl Feed {
     }
 
     /// Takes in what the replica says, up to where it tells its state.
-    pub fn receive(&mut self, input: &mut &[u8], now_ms: u64) -> Result<Option<PeerState>, Ended> {
+    pub fn receive(
+        &mut self,
+        input: &mut &[u8],
+        now_ms: u64,
+    ) -> Result<Option<PeerState>, LinkError> {
         while let Some(frame) = self.reader.next(input)? {
             let ack = match frame {
                 Frame::Ack(ack) => ack,
@@ -258,7 +266,7 @@ impl Feed {
                     return Ok(Some(state));
                 }
                 _ => {
-                    return Err(Ended(
+                    return Err(LinkError(
                         "the replica sent what only a leader sends".to_owned(),
                     ));
                 }
@@ -270,7 +278,9 @@ impl Feed {
             }
             if ack.applied_version > self.sent_version || ack.durable_version > ack.applied_version
             {
-                return Err(Ended("the replica confirms what it cannot have".to_owned()));
+                return Err(LinkError(
+                    "the replica confirms what it cannot have".to_owned(),
+                ));
             }
             self.acked.applied_version = self.acked.applied_version.max(ack.applied_version);
             self.acked.durable_version = self.acked.durable_version.max(ack.durable_version);
@@ -281,12 +291,14 @@ impl Feed {
     /// Appends what is to be sent next, about `budget` bytes of it.
     pub fn fill(
         &mut self,
-        source: &Source<'_>,
+        source: &SenderSource<'_>,
         budget: usize,
         out: &mut Vec<u8>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), LinkError> {
         if source.now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
-            return Err(Ended(format!("the replica was silent for {SILENCE_MS} ms")));
+            return Err(LinkError(format!(
+                "the replica was silent for {SILENCE_MS} ms"
+            )));
         }
         if source.is_settled
             && let Some(state) = self.untold.take()
@@ -329,7 +341,7 @@ impl Feed {
     }
 
     /// Whether there is something to send.
-    pub fn has_more(&self, source: &Source<'_>) -> bool {
+    pub fn has_more(&self, source: &SenderSource<'_>) -> bool {
         if self.untold.is_some() && source.is_settled {
             return true;
         }
@@ -345,7 +357,7 @@ impl Feed {
         }
     }
 
-    fn send_log(&mut self, source: &Source<'_>, end: usize, out: &mut Vec<u8>) {
+    fn send_log(&mut self, source: &SenderSource<'_>, end: usize, out: &mut Vec<u8>) {
         let State::Log {
             cursor,
             batch,
@@ -372,7 +384,7 @@ impl Feed {
     }
 }
 
-fn beat(source: &Source<'_>, out: &mut Vec<u8>) {
+fn beat(source: &SenderSource<'_>, out: &mut Vec<u8>) {
     let last_version = source.lsm.last_version().min(source.released_version);
     Frame::Heartbeat(Heartbeat {
         last_version,

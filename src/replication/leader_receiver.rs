@@ -10,7 +10,7 @@
 //! 4. A turn's work is bounded: the caller passes bounded input, and a frame costs no more than its
 //!    length.
 //!
-//! Not here: what is done about the data and the role (`partition/following.rs`), dialing
+//! Not here: what is done about the data and the role (`partition/leader_link.rs`), dialing
 //! (`reactor/`).
 
 use crate::lsm::{LogBatch, LogPosition, Lsm, Options, RecordReader};
@@ -22,7 +22,7 @@ use super::frame::{
     PeerState, RefusalCode, SnapshotStart,
 };
 use super::relation::{Relation, is_feed_expected, is_prefix, relation};
-use super::{Ended, HEARTBEAT_MS, SILENCE_MS};
+use super::{HEARTBEAT_MS, LinkError, SILENCE_MS};
 
 /// Most bytes of one batch of writes: more than a leader of this version takes at once, whatever it
 /// is set to.
@@ -30,7 +30,7 @@ const BATCH_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// How far a replica is behind its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
+pub enum SyncState {
     /// It has not caught up with its leader yet.
     Behind,
     /// It has had all that the leader had at the time, and follows.
@@ -41,7 +41,7 @@ pub enum Sync {
 
 /// The data that a leader sent.
 #[derive(Debug)]
-pub struct Installed {
+pub struct ReceivedData {
     /// The engine.
     pub lsm: Lsm,
     /// The leader's epoch.
@@ -52,7 +52,7 @@ pub struct Installed {
 
 /// What came of a frame.
 #[derive(Debug)]
-pub enum Following {
+pub enum ReceiverEvent {
     /// The log goes on in this epoch, as this lineage.
     Continues {
         /// The leader's epoch.
@@ -68,13 +68,13 @@ pub enum Following {
         about_bytes: u64,
     },
     /// The snapshot is whole.
-    Installed(Box<Installed>),
+    ReceivedData(Box<ReceivedData>),
     /// So late it is where the leader is, in Unix ms.
     Beat {
         /// By the leader's clock.
         time_ms: u64,
     },
-    /// The peer has told where it stands: [`Upstream::peer`].
+    /// The peer has told where it stands: [`LeaderReceiver::peer`].
     Told,
     /// Nothing to be done about.
     Noted,
@@ -105,7 +105,7 @@ struct LogTail {
 
 /// The connection to the leader, or to a peer that is surveyed.
 #[derive(Debug)]
-pub struct Upstream {
+pub struct LeaderReceiver {
     reader: FrameReader,
     state: State,
     intent: Intent,
@@ -123,13 +123,13 @@ pub struct Upstream {
     leader_version: Option<u64>,
     /// The epoch of the leader's data, once it has answered.
     epoch: Option<u64>,
-    sync: Sync,
+    sync: SyncState,
     acked: Ack,
     heard_at_ms: u64,
     acked_at_ms: u64,
 }
 
-impl Upstream {
+impl LeaderReceiver {
     /// Begins a connection by saying hello: where this node stands, and what it wants.
     #[expect(clippy::too_many_arguments, reason = "what a hello is made of")]
     pub fn greet(
@@ -170,7 +170,7 @@ impl Upstream {
             refusal: None,
             leader_version: None,
             epoch: None,
-            sync: Sync::Behind,
+            sync: SyncState::Behind,
             acked: Ack {
                 applied_version: 0,
                 durable_version: 0,
@@ -204,7 +204,7 @@ impl Upstream {
     pub fn has_all(&self) -> bool {
         match self.state {
             State::Surveyed => true,
-            State::Log(_) => self.sync == Sync::InSync,
+            State::Log(_) => self.sync == SyncState::InSync,
             State::Greeted | State::Snapshot { .. } => false,
         }
     }
@@ -231,7 +231,7 @@ impl Upstream {
     }
 
     /// How far it is.
-    pub fn sync(&self) -> Sync {
+    pub fn sync(&self) -> SyncState {
         self.sync
     }
 
@@ -251,8 +251,8 @@ impl Upstream {
             (State::Greeted, _) => "connecting",
             (State::Surveyed, _) => "claiming",
             (State::Snapshot { .. }, _) => "snapshot",
-            (State::Log(_), Sync::Behind | Sync::Parted) => "catching up",
-            (State::Log(_), Sync::InSync) => "in sync",
+            (State::Log(_), SyncState::Behind | SyncState::Parted) => "catching up",
+            (State::Log(_), SyncState::InSync) => "in sync",
         }
     }
 
@@ -264,7 +264,7 @@ impl Upstream {
         meta: &PartitionMeta,
         options: Options,
         now_ms: u64,
-    ) -> Result<Option<Following>, Ended> {
+    ) -> Result<Option<ReceiverEvent>, LinkError> {
         let Some(frame) = self.reader.next(input)? else {
             return Ok(None);
         };
@@ -273,9 +273,9 @@ impl Upstream {
             (Frame::Refusal(refusal), _) => {
                 self.refusal = Some(refusal.code);
                 if refusal.code == RefusalCode::Ahead {
-                    self.sync = Sync::Parted;
+                    self.sync = SyncState::Parted;
                 }
-                return Err(Ended(format!(
+                return Err(LinkError(format!(
                     "the leader refuses: {}",
                     printable(refusal.text)
                 )));
@@ -291,16 +291,16 @@ impl Upstream {
                 }
                 self.has_answer = self.claimed_epoch.is_some();
                 self.peer = Some(peer);
-                Following::Told
+                ReceiverEvent::Told
             }
             (Frame::Continue(answer), State::Greeted) => {
                 self.check_epoch(answer.epoch, meta)?;
                 check_continue(&answer, meta, lsm.last_version())
-                    .inspect_err(|_| self.sync = Sync::Parted)?;
+                    .inspect_err(|_| self.sync = SyncState::Parted)?;
                 self.leader_version = Some(answer.last_version);
                 self.epoch = Some(answer.epoch);
                 self.state = State::Log(LogTail::new(lsm));
-                Following::Continues {
+                ReceiverEvent::Continues {
                     epoch: answer.epoch,
                     lineage: answer.lineage,
                 }
@@ -309,8 +309,8 @@ impl Upstream {
                 self.check_epoch(start.epoch, meta)?;
                 let ordered_epoch = self.peer.as_ref().map_or(0, |peer| peer.data_ordered_epoch);
                 check_snapshot(&start, ordered_epoch, meta, lsm.last_version())
-                    .inspect_err(|_| self.sync = Sync::Parted)?;
-                let begins = Following::SnapshotBegins {
+                    .inspect_err(|_| self.sync = SyncState::Parted)?;
+                let begins = ReceiverEvent::SnapshotBegins {
                     version: start.version,
                     about_bytes: start.about_bytes,
                 };
@@ -328,42 +328,46 @@ impl Upstream {
                 },
             ) => {
                 if !decode(data, decoder, pending)? {
-                    return Ok(Some(Following::Noted));
+                    return Ok(Some(ReceiverEvent::Noted));
                 }
                 let installed = self.finish_snapshot(options)?;
                 self.state = State::Log(LogTail::new(&installed.lsm));
-                Following::Installed(Box::new(installed))
+                ReceiverEvent::ReceivedData(Box::new(installed))
             }
             (Frame::Records(data), State::Log(tail)) => {
                 tail.apply(data, lsm)?;
                 self.leader_version = self
                     .leader_version
                     .map(|version| version.max(lsm.last_version()));
-                Following::Noted
+                ReceiverEvent::Noted
             }
             (Frame::Heartbeat(heartbeat), _) => {
                 self.leader_version = Some(heartbeat.last_version);
-                Following::Beat {
+                ReceiverEvent::Beat {
                     time_ms: heartbeat.time_ms,
                 }
             }
-            _ => return Err(Ended("the leader sent a frame out of its turn".to_owned())),
+            _ => {
+                return Err(LinkError(
+                    "the leader sent a frame out of its turn".to_owned(),
+                ));
+            }
         };
         if matches!(self.state, State::Log(_))
             && self
                 .leader_version
                 .is_some_and(|version| version <= lsm.last_version())
         {
-            self.sync = Sync::InSync;
+            self.sync = SyncState::InSync;
         }
         Ok(Some(following))
     }
 
-    fn finish_snapshot(&mut self, options: Options) -> Result<Installed, Ended> {
+    fn finish_snapshot(&mut self, options: Options) -> Result<ReceivedData, LinkError> {
         let State::Snapshot { start, decoder, .. } =
             std::mem::replace(&mut self.state, State::Greeted)
         else {
-            return Err(Ended("there is no snapshot to finish".to_owned()));
+            return Err(LinkError("there is no snapshot to finish".to_owned()));
         };
         let SnapshotStart {
             epoch,
@@ -375,13 +379,13 @@ impl Upstream {
             Some((lsm, header))
                 if header.history == lineage.history() && header.position.version == version =>
             {
-                Ok(Installed {
+                Ok(ReceivedData {
                     lsm,
                     epoch,
                     lineage,
                 })
             }
-            _ => Err(Ended(
+            _ => Err(LinkError(
                 "the leader sent a snapshot of something else".to_owned(),
             )),
         }
@@ -395,9 +399,11 @@ impl Upstream {
         durable_version: u64,
         now_ms: u64,
         out: &mut Vec<u8>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), LinkError> {
         if now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
-            return Err(Ended(format!("the leader was silent for {SILENCE_MS} ms")));
+            return Err(LinkError(format!(
+                "the leader was silent for {SILENCE_MS} ms"
+            )));
         }
         if let Some(state) = self.unsent.take() {
             Frame::PeerState(state).encode(out);
@@ -446,10 +452,10 @@ impl Upstream {
 }
 
 /// Whether the log of a leader may be followed from where the replica is.
-fn check_continue(answer: &Continue, meta: &PartitionMeta, version: u64) -> Result<(), Ended> {
+fn check_continue(answer: &Continue, meta: &PartitionMeta, version: u64) -> Result<(), LinkError> {
     let leader = (&answer.lineage, answer.last_version.max(version));
     if version > 0 && !is_prefix((&meta.lineage, version), leader) {
-        return Err(Ended(
+        return Err(LinkError(
             "the leader goes on from what this node does not have".to_owned(),
         ));
     }
@@ -463,7 +469,7 @@ fn check_snapshot(
     ordered_epoch: u64,
     meta: &PartitionMeta,
     version: u64,
-) -> Result<(), Ended> {
+) -> Result<(), LinkError> {
     if version == 0 {
         return Ok(());
     }
@@ -479,7 +485,7 @@ fn check_snapshot(
         .min(start.version);
     let is_begun_empty = common_version == 0 && start.lineage.begun_version() == 0;
     if (start.version == 0 || is_begun_empty) && !is_empty_taken {
-        return Err(Ended(format!(
+        return Err(LinkError(format!(
             "the leader began empty and this replica holds {version} versions: its data is kept. \
              Make this node the leader, or start it empty"
         )));
@@ -489,7 +495,7 @@ fn check_snapshot(
     if is_ordered || SeededBug::DataGivenUp.is_on() || is_empty_taken {
         return Ok(());
     }
-    Err(Ended(format!(
+    Err(LinkError(format!(
         "this replica holds version {version}, of which the leader has only what is up to \
          {common_version}: its data is kept. Make this node the leader, or have a controller \
          assign the leader with an epoch above {}, or start this node with an empty data \
@@ -498,11 +504,11 @@ fn check_snapshot(
     )))
 }
 
-impl Upstream {
-    fn check_epoch(&self, epoch: u64, meta: &PartitionMeta) -> Result<(), Ended> {
+impl LeaderReceiver {
+    fn check_epoch(&self, epoch: u64, meta: &PartitionMeta) -> Result<(), LinkError> {
         let is_outdated = self.intent == Intent::Follow && epoch < meta.epoch;
         if is_outdated && !SeededBug::EpochNotChecked.is_on() {
-            return Err(Ended(format!(
+            return Err(LinkError(format!(
                 "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew",
                 meta.epoch
             )));
@@ -516,11 +522,11 @@ fn decode(
     mut data: &[u8],
     decoder: &mut CheckpointDecoder,
     pending: &mut Vec<u8>,
-) -> Result<bool, Ended> {
+) -> Result<bool, LinkError> {
     while !data.is_empty() {
         let wanted = decoder.wanted_bytes();
         if wanted == 0 {
-            return Err(Ended("the leader sent more than a snapshot".to_owned()));
+            return Err(LinkError("the leader sent more than a snapshot".to_owned()));
         }
         if pending.is_empty() {
             pending.reserve_exact(wanted);
@@ -535,13 +541,13 @@ fn decode(
             Ok(DecodeStep::More) => {}
             Ok(DecodeStep::Done) if data.is_empty() => return Ok(true),
             Ok(DecodeStep::Done) => {
-                return Err(Ended("the leader sent more than a snapshot".to_owned()));
+                return Err(LinkError("the leader sent more than a snapshot".to_owned()));
             }
             Err(FormatError::Damaged(problem)) => {
-                return Err(Ended(format!("the snapshot is damaged: {problem}")));
+                return Err(LinkError(format!("the snapshot is damaged: {problem}")));
             }
             Err(FormatError::TooNew(format)) => {
-                return Err(Ended(format!(
+                return Err(LinkError(format!(
                     "the leader is of a later version (format {format}): upgrade this node"
                 )));
             }
@@ -559,8 +565,9 @@ impl LogTail {
     }
 
     /// Applies records; those of a batch once it is whole.
-    fn apply(&mut self, mut data: &[u8], lsm: &mut Lsm) -> Result<(), Ended> {
-        let damaged = |problem| Ended(format!("the log does not continue what is here: {problem}"));
+    fn apply(&mut self, mut data: &[u8], lsm: &mut Lsm) -> Result<(), LinkError> {
+        let damaged =
+            |problem| LinkError(format!("the log does not continue what is here: {problem}"));
         while let Some(record) = self.reader.next(&mut data).map_err(damaged)? {
             let is_of_batch = record.goes_on() || self.held.is_open();
             if !is_of_batch || SeededBug::BatchCut.is_on() {
@@ -569,7 +576,7 @@ impl LogTail {
             }
             self.held.push_record(&record);
             if self.held.stream_bytes() > BATCH_MAX_BYTES {
-                return Err(Ended(format!(
+                return Err(LinkError(format!(
                     "the leader sent a batch of more than {BATCH_MAX_BYTES} bytes"
                 )));
             }

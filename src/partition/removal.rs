@@ -10,13 +10,13 @@
 use crate::lsm::Lsm;
 use crate::storage::Role;
 
-use super::following::Dial;
+use super::leader_link::DialState;
 use super::roles::EPOCH_LEAP_MAX;
 use super::{AssignError, Partition};
 
 /// An order to give a partition up is refused: answer 409.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GiveUpError {
+pub enum RemovalError {
     /// Its epoch is too low, or leaps.
     Epoch(AssignError),
     /// It names no epoch, and controllers of this partition do.
@@ -42,29 +42,29 @@ impl Partition {
         epoch: Option<u64>,
         discards: bool,
         now_ms: u64,
-    ) -> Result<u64, GiveUpError> {
+    ) -> Result<u64, RemovalError> {
         let meta = self.roles.meta();
         let in_force = meta.epoch;
         match epoch {
             Some(epoch) if epoch < in_force => {
-                return Err(GiveUpError::Epoch(AssignError::Outdated { in_force }));
+                return Err(RemovalError::Epoch(AssignError::Outdated { in_force }));
             }
             Some(epoch) if epoch - in_force > EPOCH_LEAP_MAX => {
                 let max = in_force.saturating_add(EPOCH_LEAP_MAX);
-                return Err(GiveUpError::Epoch(AssignError::Leap { max }));
+                return Err(RemovalError::Epoch(AssignError::Leap { max }));
             }
             None if meta.ordered_epoch > 0 => {
-                return Err(GiveUpError::EpochMissing { in_force });
+                return Err(RemovalError::EpochMissing { in_force });
             }
-            None if self.roles.role() == Role::Leader && self.followers.is_fed() => {
-                return Err(GiveUpError::Leads);
+            None if self.roles.role() == Role::Leader && self.replicas.is_fed() => {
+                return Err(RemovalError::Leads);
             }
             Some(_) | None => {}
         }
         let version = self.lsm.last_version();
         let held_version = self.held_elsewhere(now_ms).min(version);
         if held_version < version && !discards {
-            return Err(GiveUpError::OnlyCopy {
+            return Err(RemovalError::OnlyCopy {
                 version,
                 held_version,
             });
@@ -77,11 +77,11 @@ impl Partition {
         if self.roles.is_taking_over() {
             return 0;
         }
-        match (self.roles.role(), &self.following.dial) {
-            (Role::Leader, _) => self.followers.acked_version(1),
+        match (self.roles.role(), &self.leader_link.dial) {
+            (Role::Leader, _) => self.replicas.acked_version(1),
             // What is here came from the leader, and that is heard.
-            (Role::Replica, Dial::Connected(_, upstream)) if upstream.has_all() => {
-                let stats = self.following_stats(now_ms);
+            (Role::Replica, DialState::Connected(_, upstream)) if upstream.has_all() => {
+                let stats = self.leader_stats(now_ms);
                 let is_heard = stats.is_some_and(|stats| stats.leader_version.is_some());
                 if is_heard { u64::MAX } else { 0 }
             }

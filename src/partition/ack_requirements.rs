@@ -7,13 +7,13 @@
 //! 2. A leader that hears fewer replicas answers no such read. So a replaced leader that no message
 //!    about it reached ceases to answer two heartbeats after its replicas have left it.
 //!
-//! Not here: counting confirmations (`followers.rs`), holding replies back (`reactor/`).
+//! Not here: counting confirmations (`replicas.rs`), holding replies back (`reactor/`).
 
 use crate::replication::UNHEARD_MS;
 use crate::seeded_bugs::SeededBug;
 use crate::storage::Role;
 
-use super::{Partition, Reached, Wait};
+use super::{Partition, Wait, WaitProgress};
 
 /// Fewer replicas are there than are needed: answer 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Partition {
     }
 
     fn count_replicas(&self, count: usize, now_ms: u64) -> Result<(), TooFewReplicas> {
-        let connected_count = self.followers.recent_count(now_ms);
+        let connected_count = self.replicas.recent_count(now_ms);
         if connected_count >= count {
             return Ok(());
         }
@@ -50,7 +50,7 @@ impl Partition {
 
     /// Whether this leader hears so many replicas that a read can show what is confirmed.
     pub fn check_read(&self, count: u8, now_ms: u64) -> Result<(), TooFewReplicas> {
-        let heard_count = self.followers.heard_count(now_ms);
+        let heard_count = self.replicas.heard_count(now_ms);
         if self.roles.role() == Role::Leader && heard_count >= usize::from(count) {
             Ok(())
         } else {
@@ -60,8 +60,8 @@ impl Partition {
 
     /// What a read waits for that shows what so many replicas hold.
     pub fn read_wait(&self, count: u8) -> Wait {
-        let tenure = self.tenure();
-        Wait::Read { count, tenure }
+        let generation = self.leadership_generation();
+        Wait::Read { count, generation }
     }
 
     /// The version that the reply to such a read waits for; none: it may go at once.
@@ -70,8 +70,7 @@ impl Partition {
     pub fn read_gate(&self, count: u8, shown_version: Option<u64>) -> Option<u64> {
         let last_version = self.lsm().last_version();
         let needed = shown_version.unwrap_or(last_version);
-        let is_held =
-            matches!(self.reached(self.read_wait(count)), Reached::UpTo(held) if held >= needed);
+        let is_held = matches!(self.wait_progress(self.read_wait(count)), WaitProgress::UpTo(held) if held >= needed);
         // Numbers that are waited for ascend: that of the write alone might not.
         (!is_held && !SeededBug::ReadNotAwaited.is_on()).then_some(last_version)
     }

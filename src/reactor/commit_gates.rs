@@ -8,12 +8,12 @@
 
 use std::collections::VecDeque;
 
-use crate::api::Gate;
-use crate::partition::{Reached, Wait};
+use crate::api::CommitGate;
+use crate::partition::{Wait, WaitProgress};
 
 /// A session in a queue; its ticket tells whether it still waits for what it came with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
+pub(super) struct WaitingSession {
     number: u64,
     pub(super) key: usize,
     pub(super) ticket: u64,
@@ -23,19 +23,19 @@ pub(super) struct Waiting {
 struct Queue {
     partition: u32,
     wait: Wait,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingSession>,
 }
 
 /// All queues.
 #[derive(Debug, Default)]
-pub(super) struct Gates {
+pub(super) struct CommitGates {
     queues: Vec<Queue>,
     last_ticket: u64,
 }
 
-impl Gates {
+impl CommitGates {
     /// A session waits at all these gates; its ticket.
-    pub(super) fn enter(&mut self, gates: &[Gate], key: usize) -> u64 {
+    pub(super) fn enter(&mut self, gates: &[CommitGate], key: usize) -> u64 {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         for gate in gates {
@@ -44,7 +44,7 @@ impl Gates {
                 queue.back().is_none_or(|last| last.number <= gate.number),
                 "numbers ascend"
             );
-            queue.push_back(Waiting {
+            queue.push_back(WaitingSession {
                 number: gate.number,
                 key,
                 ticket,
@@ -53,7 +53,7 @@ impl Gates {
         ticket
     }
 
-    fn queue(&mut self, partition: u32, wait: Wait) -> &mut VecDeque<Waiting> {
+    fn queue(&mut self, partition: u32, wait: Wait) -> &mut VecDeque<WaitingSession> {
         let is_it = |queue: &Queue| queue.partition == partition && queue.wait == wait;
         let index = self.queues.iter().position(is_it).unwrap_or_else(|| {
             self.queues.push(Queue {
@@ -76,8 +76,8 @@ impl Gates {
     pub(super) fn open(
         &mut self,
         max: usize,
-        reached: impl Fn(u32, Wait) -> Reached,
-        mut leave: impl FnMut(Waiting, Wait, bool),
+        reached: impl Fn(u32, Wait) -> WaitProgress,
+        mut leave: impl FnMut(WaitingSession, Wait, bool),
     ) {
         let mut left = max;
         for queue in self
@@ -92,17 +92,17 @@ impl Gates {
                     .pop_front_if(|waiting| is_over(waiting, so_far))
             {
                 left -= 1;
-                leave(waiting, queue.wait, so_far != Reached::Never);
+                leave(waiting, queue.wait, so_far != WaitProgress::Never);
             }
         }
-        // No reply comes to those of a tenure that is over.
+        // No reply comes to those of a leadership generation that is over.
         self.queues.retain(|queue| {
-            !queue.waiting.is_empty() || reached(queue.partition, queue.wait) != Reached::Never
+            !queue.waiting.is_empty() || reached(queue.partition, queue.wait) != WaitProgress::Never
         });
     }
 
     /// Whether [`open`](Self::open) would release a reply.
-    pub(super) fn is_due(&self, reached: impl Fn(u32, Wait) -> Reached) -> bool {
+    pub(super) fn is_due(&self, reached: impl Fn(u32, Wait) -> WaitProgress) -> bool {
         let is_due = |queue: &Queue| {
             let first = queue.waiting.front();
             first.is_some_and(|waiting| is_over(waiting, reached(queue.partition, queue.wait)))
@@ -112,9 +112,9 @@ impl Gates {
 }
 
 /// Whether there is nothing more to wait for.
-fn is_over(waiting: &Waiting, reached: Reached) -> bool {
+fn is_over(waiting: &WaitingSession, reached: WaitProgress) -> bool {
     match reached {
-        Reached::UpTo(number) => waiting.number <= number,
-        Reached::Never => true,
+        WaitProgress::UpTo(number) => waiting.number <= number,
+        WaitProgress::Never => true,
     }
 }

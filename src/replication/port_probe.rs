@@ -9,14 +9,14 @@ const HEADER_MAX: usize = 32;
 
 /// The answer is of no use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeError {
+pub struct PortProbeError {
     /// Why.
     pub reason: String,
     /// The node loads its data: it will be ready soon.
     pub is_starting: bool,
 }
 
-impl ProbeError {
+impl PortProbeError {
     fn new(reason: impl Into<String>) -> Self {
         let (reason, is_starting) = (reason.into(), false);
         Self {
@@ -28,7 +28,7 @@ impl ProbeError {
 
 /// A question under way.
 #[derive(Debug, Default)]
-pub struct Probe {
+pub struct PortProbe {
     answer: Vec<u8>,
 }
 
@@ -38,7 +38,7 @@ struct Health {
     replication_port: Option<u16>,
 }
 
-impl Probe {
+impl PortProbe {
     /// The request, to be sent to an authority such as `10.0.0.7:9001`.
     pub fn request(authority: &str) -> Vec<u8> {
         format!("GET /health HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n")
@@ -46,14 +46,16 @@ impl Probe {
     }
 
     /// Takes in what comes; the port once the answer is whole.
-    pub fn receive(&mut self, input: &[u8]) -> Result<Option<u16>, ProbeError> {
+    pub fn receive(&mut self, input: &[u8]) -> Result<Option<u16>, PortProbeError> {
         if self.answer.len() + input.len() > ANSWER_MAX_BYTES {
-            return Err(ProbeError::new("its /health is too long: is it a db-node?"));
+            return Err(PortProbeError::new(
+                "its /health is too long: is it a db-node?",
+            ));
         }
         self.answer.extend_from_slice(input);
         let mut headers = [httparse::EMPTY_HEADER; HEADER_MAX];
         let mut response = httparse::Response::new(&mut headers);
-        let no_node = || ProbeError::new("it does not answer as a db-node does");
+        let no_node = || PortProbeError::new("it does not answer as a db-node does");
         let httparse::Status::Complete(head_bytes) =
             response.parse(&self.answer).map_err(|_| no_node())?
         else {
@@ -78,13 +80,13 @@ impl Probe {
         match response.code {
             Some(200) => {}
             Some(503) => {
-                return Err(ProbeError {
+                return Err(PortProbeError {
                     is_starting: true,
-                    ..ProbeError::new("it is loading its data")
+                    ..PortProbeError::new("it is loading its data")
                 });
             }
             code => {
-                return Err(ProbeError::new(format!(
+                return Err(PortProbeError::new(format!(
                     "its /health answers {}",
                     code.unwrap_or(0)
                 )));
@@ -93,7 +95,7 @@ impl Probe {
         let health: Health = serde_json::from_slice(body).map_err(|_| no_node())?;
         let port = health.replication_port.filter(|port| *port > 0);
         port.map(Some).ok_or_else(|| {
-            ProbeError::new("it has no replication socket: see its --replication-listen")
+            PortProbeError::new("it has no replication socket: see its --replication-listen")
         })
     }
 }
@@ -105,8 +107,8 @@ mod tests {
     const ANSWER: &[u8] =
         b"HTTP/1.1 200 OK\r\ncontent-length: 41\r\n\r\n{\"status\":\"OK\",\"replicationPort\":10001.0 }";
 
-    fn ask(answer: &[u8], piece_bytes: usize) -> Result<Option<u16>, ProbeError> {
-        let mut probe = Probe::default();
+    fn ask(answer: &[u8], piece_bytes: usize) -> Result<Option<u16>, PortProbeError> {
+        let mut probe = PortProbe::default();
         for piece in answer.chunks(piece_bytes) {
             if let Some(port) = probe.receive(piece)? {
                 return Ok(Some(port));

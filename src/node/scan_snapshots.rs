@@ -1,5 +1,8 @@
-//! What requests hold on to: slots of which there are only so many, and snapshots kept for the next
-//! page of a scan.
+//! Snapshots that scans read: kept between two pages of a scan, so that all pages show one version.
+//!
+//! Invariants:
+//! 1. At most [`KEPT_MAX`] snapshots are kept; a new one replaces an idle one or is refused.
+//! 2. A snapshot goes [`KEEP_MS`] after its last page was asked for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,72 +11,58 @@ use crate::lsm::Snapshot;
 use crate::storage::VersionToken;
 
 /// Snapshots kept at a time: each pins all data as it was.
-const HELD_MAX: usize = 8;
+const KEPT_MAX: usize = 8;
 
-/// How long one is kept for the next page.
-const HELD_MS: u64 = 30_000;
+/// How long a snapshot waits for the request of the next page.
+const KEEP_MS: u64 = 30_000;
 
-/// One that no page was asked of for so long, and that none is sent of, is idle: it makes room for
-/// another one.
+/// A snapshot of which no page is being sent or was asked for in this time is idle: it makes room
+/// for another one.
 const IDLE_MS: u64 = 1_000;
 
-/// So many at a time, counted by their holders.
-#[derive(Debug, Default)]
-pub struct Slots(Arc<()>);
-
-/// One of them, given back when it is dropped.
-#[derive(Debug)]
-pub struct Slot(#[expect(dead_code, reason = "it is counted")] Arc<()>);
-
-impl Slots {
-    /// Takes one, unless so many are taken.
-    pub fn take(&self, max: usize) -> Option<Slot> {
-        (Arc::strong_count(&self.0) <= max).then(|| Slot(Arc::clone(&self.0)))
-    }
-}
-
-/// A page is being sent from a snapshot that is kept: while there is one, the snapshot is in use.
+/// Marks a kept snapshot as in use while one of its pages is sent.
 #[derive(Clone, Debug, Default)]
-pub struct HeldUse(Arc<AtomicBool>);
+pub struct SnapshotUse(Arc<AtomicBool>);
 
-impl HeldUse {
-    /// The page was the last one: the place of the snapshot is free for another one from now on.
+impl SnapshotUse {
+    /// The page was the last one: from now on another snapshot may replace this one.
     pub fn finish(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
+/// A kept snapshot.
 #[derive(Debug)]
-struct Held {
+struct ScanSnapshot {
     partition: u32,
     token: VersionToken,
     snapshot: Snapshot,
     until_ms: u64,
-    /// Its pages have a clone each.
-    in_use: HeldUse,
+    /// Each page that is being sent has a clone.
+    in_use: SnapshotUse,
 }
 
-impl Held {
+impl ScanSnapshot {
     fn is_finished(&self) -> bool {
         self.in_use.0.load(Ordering::Relaxed)
     }
 
-    /// Whether it may go before its time.
+    /// Whether it may go before its time is over.
     fn is_idle(&self, now_ms: u64) -> bool {
         let is_unused = Arc::strong_count(&self.in_use.0) == 1;
-        let asked_at_ms = self.until_ms.saturating_sub(HELD_MS);
+        let asked_at_ms = self.until_ms.saturating_sub(KEEP_MS);
         is_unused && (self.is_finished() || now_ms.saturating_sub(asked_at_ms) >= IDLE_MS)
     }
 }
 
-/// Snapshots that are kept until [`release`](Self::release) lets them go: call it before the
-/// others, whenever time has passed.
+/// All kept snapshots. Call [`release`](Self::release) before other methods whenever time has
+/// passed.
 #[derive(Debug, Default)]
-pub struct HeldSnapshots(Vec<Held>);
+pub struct ScanSnapshots(Vec<ScanSnapshot>);
 
-impl HeldSnapshots {
-    /// Keeps one for a while, in place of an idle one if there is no other room; none if all are in
-    /// use. `token`: of its version.
+impl ScanSnapshots {
+    /// Keeps a snapshot, in place of an idle one if there is no other room; none if all are in use.
+    /// `token` names the snapshot's version.
     #[must_use]
     pub fn hold(
         &mut self,
@@ -81,23 +70,23 @@ impl HeldSnapshots {
         token: VersionToken,
         snapshot: Snapshot,
         now_ms: u64,
-    ) -> Option<HeldUse> {
-        if self.0.len() >= HELD_MAX && !self.release_idle(now_ms) {
+    ) -> Option<SnapshotUse> {
+        if self.0.len() >= KEPT_MAX && !self.release_idle(now_ms) {
             return None;
         }
-        let in_use = HeldUse::default();
-        self.0.push(Held {
+        let in_use = SnapshotUse::default();
+        self.0.push(ScanSnapshot {
             partition,
             token,
             snapshot,
-            until_ms: now_ms + HELD_MS,
+            until_ms: now_ms + KEEP_MS,
             in_use: in_use.clone(),
         });
         Some(in_use)
     }
 
-    /// Lets an idle one go: one whose last page was sent, or else the one that was not asked for
-    /// the longest. False if there is none.
+    /// Drops an idle snapshot: one whose last page was sent, else the one whose last request is
+    /// longest ago. False if none is idle.
     pub fn release_idle(&mut self, now_ms: u64) -> bool {
         let idle = (self.0.iter().enumerate()).filter(|(_, held)| held.is_idle(now_ms));
         let first = idle.min_by_key(|(_, held)| (!held.is_finished(), held.until_ms));
@@ -108,31 +97,31 @@ impl HeldSnapshots {
         true
     }
 
-    /// The one of a version, if it is still kept; from now on as long as a new one.
+    /// The snapshot of a version, if it is still kept. Its time begins anew.
     pub fn get(
         &mut self,
         partition: u32,
         token: VersionToken,
         now_ms: u64,
-    ) -> Option<(Snapshot, HeldUse)> {
-        let is_it = |held: &&mut Held| held.partition == partition && held.token == token;
+    ) -> Option<(Snapshot, SnapshotUse)> {
+        let is_it = |held: &&mut ScanSnapshot| held.partition == partition && held.token == token;
         let held = self.0.iter_mut().find(is_it)?;
-        held.until_ms = now_ms + HELD_MS;
+        held.until_ms = now_ms + KEEP_MS;
         held.in_use.0.store(false, Ordering::Relaxed);
         Some((held.snapshot.clone(), held.in_use.clone()))
     }
 
-    /// Lets those of a partition go.
+    /// Drops the snapshots of a partition.
     pub fn forget(&mut self, partition: u32) {
         self.0.retain(|held| held.partition != partition);
     }
 
-    /// Lets those go whose time is over.
+    /// Drops the snapshots whose time is over.
     pub fn release(&mut self, now_ms: u64) {
         self.0.retain(|held| held.until_ms > now_ms);
     }
 
-    /// When the next one is to go.
+    /// When the time of the next snapshot is over.
     pub fn next_ms(&self) -> Option<u64> {
         self.0.iter().map(|held| held.until_ms).min()
     }
@@ -149,7 +138,7 @@ mod tests {
     }
 
     /// Keeps a snapshot of the next version, which is not in use then.
-    fn hold(held: &mut HeldSnapshots, partition: u32, lsm: &mut Lsm, now_ms: u64) -> bool {
+    fn hold(held: &mut ScanSnapshots, partition: u32, lsm: &mut Lsm, now_ms: u64) -> bool {
         let snapshot = snapshot(lsm);
         let token = token(snapshot.version());
         held.hold(partition, token, snapshot, now_ms).is_some()
@@ -170,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_kept_for_a_while_after_it_was_asked_for() {
-        let (mut lsm, mut held) = (lsm(), HeldSnapshots::default());
+        let (mut lsm, mut held) = (lsm(), ScanSnapshots::default());
         assert_eq!(held.next_ms(), None);
         assert!(hold(&mut held, 7, &mut lsm, 1_000) && hold(&mut held, 7, &mut lsm, 2_000));
         let strange = Lineage::new(HistoryId([2; 16])).token_of(1);
@@ -199,7 +188,7 @@ mod tests {
 
     #[test]
     fn few_snapshots_are_kept_and_idle_ones_make_room() {
-        let (mut lsm, mut held) = (lsm(), HeldSnapshots::default());
+        let (mut lsm, mut held) = (lsm(), ScanSnapshots::default());
         for now_ms in 0..8 {
             assert!(hold(&mut held, 0, &mut lsm, now_ms));
         }
@@ -230,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_has_sent_its_last_page_goes_first() {
-        let (mut lsm, mut held) = (lsm(), HeldSnapshots::default());
+        let (mut lsm, mut held) = (lsm(), ScanSnapshots::default());
         for now_ms in 0..3 {
             assert!(hold(&mut held, 0, &mut lsm, now_ms));
         }
@@ -240,17 +229,5 @@ mod tests {
         assert!(held.release_idle(10) && !held.release_idle(10));
         assert!(held.get(0, token(3), 10).is_none());
         assert!(held.release_idle(1_010) && held.release_idle(1_010) && !held.release_idle(1_010));
-    }
-
-    #[test]
-    fn slots_are_so_many_and_come_back() {
-        for max in [4, 64] {
-            let slots = Slots::default();
-            let mut taken: Vec<Slot> = (0..max).map(|_| slots.take(max).expect("a slot")).collect();
-            assert!(slots.take(max).is_none(), "more than {max}");
-            taken.pop();
-            taken.extend(slots.take(max));
-            assert!(taken.len() == max && slots.take(max).is_none());
-        }
     }
 }

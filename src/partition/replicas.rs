@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use crate::lsm::Snapshot;
 use crate::replication::frame::{Frame, PROTOCOL_MIN, RefusalCode};
 use crate::replication::{
-    Ended, Feed, FeedStats, Greeting, Intent, NodeId, PeerState, Relation, Source, Sync,
-    UNHEARD_MS, is_feed_expected, relation, whole_address,
+    Intent, LinkError, NodeId, PeerHello, PeerState, Relation, ReplicaSender, SenderSource,
+    SenderStats, SyncState, UNHEARD_MS, is_feed_expected, relation, whole_address,
 };
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{Lineage, Role};
@@ -35,15 +35,15 @@ const PINNED_DATA_SHARE: usize = 4;
 
 /// A replica is turned away.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turned {
+pub struct Rejection {
     /// Why.
     pub code: RefusalCode,
     /// The same with the way out.
     pub text: String,
 }
 
-fn turned(code: RefusalCode, text: impl Into<String>) -> Turned {
-    Turned {
+fn turned(code: RefusalCode, text: impl Into<String>) -> Rejection {
+    Rejection {
         code,
         text: text.into(),
     }
@@ -51,34 +51,34 @@ fn turned(code: RefusalCode, text: impl Into<String>) -> Turned {
 
 /// Figures about one replica.
 #[derive(Clone, Debug)]
-pub struct FollowerStats {
+pub struct ReplicaStats {
     /// Its address.
     pub address: String,
     /// The replica's node.
     pub node_id: NodeId,
     /// How far it is.
-    pub feed: FeedStats,
+    pub feed: SenderStats,
 }
 
 /// The replicas of a partition.
 #[derive(Debug, Default)]
-pub(super) struct Followers {
-    feeds: Vec<Follower>,
+pub(super) struct Replicas {
+    feeds: Vec<Replica>,
     /// Replicas whose connections have ended, and when; the last ones.
     lost: VecDeque<(NodeId, u64)>,
 }
 
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(super) struct Replica {
     link: LinkId,
     address: String,
     /// Where it serves HTTP, if it has told.
     http_address: String,
-    feed: Feed,
+    feed: ReplicaSender,
 }
 
-impl Followers {
-    pub(super) fn get(&mut self, link: LinkId) -> Option<&mut Feed> {
+impl Replicas {
+    pub(super) fn get(&mut self, link: LinkId) -> Option<&mut ReplicaSender> {
         self.feeds
             .iter_mut()
             .find(|follower| follower.link == link)
@@ -114,7 +114,7 @@ impl Followers {
     }
 
     fn heard(&self, now_ms: u64) -> impl Iterator<Item = NodeId> {
-        let is_heard = move |follower: &&Follower| {
+        let is_heard = move |follower: &&Replica| {
             let feed = &follower.feed;
             feed.is_fed() && feed.silent_ms(now_ms) < UNHEARD_MS
         };
@@ -136,7 +136,7 @@ impl Followers {
         let Some(at) = self.feeds.iter().position(|follower| follower.link == link) else {
             return;
         };
-        let Follower { feed, .. } = self.feeds.remove(at);
+        let Replica { feed, .. } = self.feeds.remove(at);
         if feed.is_fed() && feed.silent_ms(now_ms) < UNHEARD_MS {
             let node_id = feed.node_id();
             self.lost.retain(|(lost, _)| *lost != node_id);
@@ -159,7 +159,7 @@ impl Followers {
 
     /// Connections on which states can be told.
     pub(super) fn links(&self) -> impl Iterator<Item = LinkId> {
-        let tells = |follower: &&Follower| follower.feed.protocol() > PROTOCOL_MIN;
+        let tells = |follower: &&Replica| follower.feed.protocol() > PROTOCOL_MIN;
         self.feeds
             .iter()
             .filter(tells)
@@ -192,8 +192,8 @@ fn host_of(address: &str) -> &str {
 }
 
 /// The connection is no longer one of this partition's.
-fn gone() -> Ended {
-    Ended("the role of this node has changed".to_owned())
+fn gone() -> LinkError {
+    LinkError("the role of this node has changed".to_owned())
 }
 
 impl Partition {
@@ -202,14 +202,14 @@ impl Partition {
         &mut self,
         link: LinkId,
         address: &str,
-        hello: &Greeting,
+        hello: &PeerHello,
         now_ms: u64,
         out: &mut Vec<u8>,
-    ) -> Result<(), Turned> {
+    ) -> Result<(), Rejection> {
         self.check_hello(hello)?;
         let http_address = hello.state.as_ref().map_or("", |state| &state.address);
         let http_address = whole_address(http_address, host_of(address));
-        self.note_peer(&http_address);
+        self.remember_peer(&http_address);
         let is_claim = matches!(hello.intent(), Intent::Claim | Intent::OrderedClaim);
         // What answers a claim comes once it is on disk.
         if hello.protocol > PROTOCOL_MIN && !is_claim {
@@ -224,9 +224,9 @@ impl Partition {
                 self.retain_log();
                 self.begin_feed(address, hello, now_ms, out)?
             }
-            _ => Feed::idle(hello, now_ms),
+            _ => ReplicaSender::idle(hello, now_ms),
         };
-        self.followers.feeds.push(Follower {
+        self.replicas.feeds.push(Replica {
             link,
             address: address.to_owned(),
             http_address,
@@ -242,7 +242,7 @@ impl Partition {
     }
 
     /// Whether a node that surveys this one lacks what is here.
-    fn is_feed_expected(&self, hello: &Greeting) -> bool {
+    fn is_feed_expected(&self, hello: &PeerHello) -> bool {
         let Some(state) = &hello.state else {
             return false;
         };
@@ -257,13 +257,13 @@ impl Partition {
     fn begin_feed(
         &mut self,
         address: &str,
-        hello: &Greeting,
+        hello: &PeerHello,
         now_ms: u64,
         out: &mut Vec<u8>,
-    ) -> Result<Feed, Turned> {
+    ) -> Result<ReplicaSender, Rejection> {
         let reason = match self.common_version(hello) {
             Ok(()) => {
-                if let Some(feed) = Feed::from_log(hello, &self.source(now_ms), out) {
+                if let Some(feed) = ReplicaSender::from_log(hello, &self.source(now_ms), out) {
                     return Ok(feed);
                 }
                 if self.lsm.log_behind(hello.position.version).is_some() {
@@ -275,7 +275,7 @@ impl Partition {
             }
             Err(reason) => reason,
         };
-        if self.followers.snapshot_count() >= SNAPSHOTS_MAX {
+        if self.replicas.snapshot_count() >= SNAPSHOTS_MAX {
             return Err(turned(
                 RefusalCode::Busy,
                 format!("{SNAPSHOTS_MAX} snapshots are being sent: try again"),
@@ -288,11 +288,11 @@ impl Partition {
             "partition {}: {address} gets a snapshot of version {version}: {reason}",
             self.id
         );
-        Feed::from_snapshot(hello, snapshot, &self.source(now_ms), out)
+        ReplicaSender::from_snapshot(hello, snapshot, &self.source(now_ms), out)
             .ok_or_else(|| turned(RefusalCode::Busy, "the log has moved on: try again"))
     }
 
-    fn check_hello(&mut self, hello: &Greeting) -> Result<(), Turned> {
+    fn check_hello(&mut self, hello: &PeerHello) -> Result<(), Rejection> {
         if hello.node_id == self.options.node_id {
             return Err(turned(
                 RefusalCode::NotLeader,
@@ -308,7 +308,7 @@ impl Partition {
                 "the role of this node is changing: try again",
             ));
         }
-        if self.followers.feeds.len() >= FOLLOWERS_MAX {
+        if self.replicas.feeds.len() >= FOLLOWERS_MAX {
             return Err(turned(
                 RefusalCode::Busy,
                 format!("{FOLLOWERS_MAX} replicas are fed: follow one of them"),
@@ -318,7 +318,7 @@ impl Partition {
     }
 
     /// Whether this node may be followed by one that says hello.
-    fn check_follower(&mut self, hello: &Greeting) -> Result<(), Turned> {
+    fn check_follower(&mut self, hello: &PeerHello) -> Result<(), Rejection> {
         let epoch = self.roles.meta().epoch;
         if hello.epoch > epoch && !SeededBug::EpochNotHeard.is_on() {
             return Err(self.hear_epoch(hello));
@@ -346,7 +346,7 @@ impl Partition {
                 let text = "that node is the leader of this one: assign one of them as the leader";
                 return Err(turned(RefusalCode::NotLeader, text));
             }
-            Role::Replica if self.following.sync() == Sync::InSync => {}
+            Role::Replica if self.leader_link.sync() == SyncState::InSync => {}
             Role::Replica => {
                 return Err(turned(
                     RefusalCode::Busy,
@@ -374,7 +374,7 @@ impl Partition {
 
     /// Whether this node is a replica of the one that says hello: two that follow each other would
     /// both look in sync, and neither would hear of a write.
-    fn follows(&self, hello: &Greeting) -> bool {
+    fn follows(&self, hello: &PeerHello) -> bool {
         let state = hello.state.as_ref();
         let leader = self.roles.meta().leader.as_ref();
         state.is_some_and(|state| Some(&state.address) == leader)
@@ -382,7 +382,7 @@ impl Partition {
 
     /// Whether a controller told this node to lead, and a node that wants to follow it holds all
     /// that it holds, and more.
-    fn is_behind(&mut self, hello: &Greeting) -> bool {
+    fn is_behind(&mut self, hello: &PeerHello) -> bool {
         let Some(state) = &hello.state else {
             return false;
         };
@@ -390,13 +390,13 @@ impl Partition {
         let is_behind = self.is_told_to_lead
             && relation(own, (&state.lineage, state.last_version)) == Relation::Newer;
         if is_behind {
-            self.note_peer(&state.address);
+            self.remember_peer(&state.address);
         }
         is_behind
     }
 
     /// A node that wants to follow this one knows of a higher epoch.
-    fn hear_epoch(&mut self, hello: &Greeting) -> Turned {
+    fn hear_epoch(&mut self, hello: &PeerHello) -> Rejection {
         let epoch = self.roles.meta().epoch;
         if hello.epoch - epoch > EPOCH_LEAP_MAX {
             let text = format!(
@@ -418,7 +418,7 @@ impl Partition {
             return turned(RefusalCode::Epoch, text);
         }
         if let Some(state) = &hello.state {
-            self.note_peer(&state.address);
+            self.remember_peer(&state.address);
         }
         self.hear_from_replica(hello);
         let text = format!(
@@ -430,7 +430,7 @@ impl Partition {
 
     /// Whether the replica has nothing but what is here too, so far as histories tell; else why it
     /// needs a snapshot.
-    fn common_version(&self, hello: &Greeting) -> Result<(), &'static str> {
+    fn common_version(&self, hello: &PeerHello) -> Result<(), &'static str> {
         let version = hello.position.version;
         if version == 0 {
             return Ok(());
@@ -456,7 +456,7 @@ impl Partition {
     /// A snapshot for a replica: one that is on its way to another, if the log goes on behind it.
     fn shared_snapshot(&mut self) -> Snapshot {
         let shared = self
-            .followers
+            .replicas
             .feeds
             .iter()
             .rev()
@@ -467,9 +467,9 @@ impl Partition {
         }
     }
 
-    fn source(&mut self, now_ms: u64) -> Source<'_> {
+    fn source(&mut self, now_ms: u64) -> SenderSource<'_> {
         let is_early = SeededBug::SendBeforeSync.is_on();
-        Source {
+        SenderSource {
             released_version: if is_early {
                 u64::MAX
             } else {
@@ -490,9 +490,9 @@ impl Partition {
         link: LinkId,
         input: &mut &[u8],
         now_ms: u64,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), LinkError> {
         loop {
-            let feed = self.followers.get(link).ok_or_else(gone)?;
+            let feed = self.replicas.get(link).ok_or_else(gone)?;
             let confirmed = feed.needed_version();
             let told = feed.receive(input, now_ms)?;
             if feed.needed_version() != confirmed {
@@ -506,9 +506,9 @@ impl Partition {
     }
 
     /// A node that is connected tells where it stands.
-    fn receive_peer_state(&mut self, link: LinkId, mut state: PeerState) -> Result<(), Ended> {
+    fn receive_peer_state(&mut self, link: LinkId, mut state: PeerState) -> Result<(), LinkError> {
         let found = self
-            .followers
+            .replicas
             .feeds
             .iter()
             .find(|follower| follower.link == link);
@@ -524,26 +524,26 @@ impl Partition {
         budget: usize,
         now_ms: u64,
         out: &mut Vec<u8>,
-    ) -> Result<(), Ended> {
-        let needed_version = self.followers.needed_version();
+    ) -> Result<(), LinkError> {
+        let needed_version = self.replicas.needed_version();
         let max_bytes = self.pinned_max_bytes();
         // Log of memtables is there anyway, however large they are.
         let is_too_much =
             self.lsm.log_bytes() > max_bytes && self.lsm.flushed_log_bytes() > max_bytes;
-        let mut feeds = std::mem::take(&mut self.followers.feeds);
+        let mut feeds = std::mem::take(&mut self.replicas.feeds);
         let source = self.source(now_ms);
         let outcome = match feeds.iter_mut().find(|follower| follower.link == link) {
             None => Err(gone()),
-            Some(Follower { feed, .. })
+            Some(Replica { feed, .. })
                 if is_too_much && feed.needed_version() == needed_version =>
             {
-                Err(Ended(
+                Err(LinkError(
                     "the replica pins more log than is kept for one: it starts over".to_owned(),
                 ))
             }
-            Some(Follower { feed, .. }) => feed.fill(&source, budget, out),
+            Some(Replica { feed, .. }) => feed.fill(&source, budget, out),
         };
-        self.followers.feeds = feeds;
+        self.replicas.feeds = feeds;
         outcome
     }
 
@@ -557,30 +557,30 @@ impl Partition {
 
     /// Whether there is something to send to a replica, and when to look again at the latest.
     pub fn feed_state(&mut self, link: LinkId, now_ms: u64) -> Option<(bool, u64)> {
-        let feeds = std::mem::take(&mut self.followers.feeds);
+        let feeds = std::mem::take(&mut self.replicas.feeds);
         let source = self.source(now_ms);
         let feed = feeds
             .iter()
             .find(|follower| follower.link == link)
             .map(|follower| &follower.feed);
         let state = feed.map(|feed| (feed.has_more(&source), feed.wake_at_ms()));
-        self.followers.feeds = feeds;
+        self.replicas.feeds = feeds;
         state
     }
 
     /// A connection to a replica has ended.
     pub fn forget_replica(&mut self, link: LinkId, now_ms: u64) {
-        self.followers.forget(link, now_ms);
+        self.replicas.forget(link, now_ms);
         self.keep_log();
     }
 
     /// Figures about all replicas.
-    pub fn follower_stats(&self, now_ms: u64) -> impl Iterator<Item = FollowerStats> {
-        let stats = move |follower: &Follower| FollowerStats {
+    pub fn replica_stats(&self, now_ms: u64) -> impl Iterator<Item = ReplicaStats> {
+        let stats = move |follower: &Replica| ReplicaStats {
             address: follower.address.clone(),
             node_id: follower.feed.node_id(),
             feed: follower.feed.stats(now_ms),
         };
-        self.followers.feeds.iter().map(stats)
+        self.replicas.feeds.iter().map(stats)
     }
 }
