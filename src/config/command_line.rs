@@ -59,21 +59,7 @@ pub fn parse(
             .iter()
             .position(|option| option.flag == flag)
             .ok_or_else(|| unknown_option(&flag))?;
-        let text = if OPTIONS[index].value.is_empty() {
-            "true".to_owned()
-        } else {
-            let value = parser
-                .value()
-                .map_err(|_| ConfigError(format!("--{flag} needs a value; see --help")))?;
-            if value.is_empty() {
-                return Err(ConfigError(format!(
-                    "--{flag}: its value is empty: give one, or leave the option out"
-                )));
-            }
-            value
-                .into_string()
-                .map_err(|_| ConfigError(format!("--{flag}: the value is not UTF-8")))?
-        };
+        let text = value_of(&OPTIONS[index], &mut parser)?;
         if !std::mem::replace(&mut is_from_flag[index], true) {
             values[index].clear();
         }
@@ -81,6 +67,25 @@ pub fn parse(
     }
     let given = Given::new(OPTIONS, values);
     Ok(Invocation::Run(Box::new(Config::from_given(&given)?)))
+}
+
+/// The value that follows a flag; that of a switch is `true`.
+fn value_of(option: &OptionSpec, parser: &mut lexopt::Parser) -> Result<String, ConfigError> {
+    if option.value.is_empty() {
+        return Ok("true".to_owned());
+    }
+    let flag = option.flag;
+    let value = parser
+        .value()
+        .map_err(|_| ConfigError(format!("--{flag} needs a value; see --help")))?;
+    if value.is_empty() {
+        return Err(ConfigError(format!(
+            "--{flag}: its value is empty: give one, or leave the option out"
+        )));
+    }
+    value
+        .into_string()
+        .map_err(|_| ConfigError(format!("--{flag}: the value is not UTF-8")))
 }
 
 fn from_environment(

@@ -29,14 +29,14 @@ pub const SIZE_DIGIT_COUNT: u8 = 16;
 /// Finds the data of one body in the bytes of a connection.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
-    state: State,
+    state: DecoderState,
     extension_bytes_left: usize,
     trailer_bytes_left: usize,
 }
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum DecoderState {
     /// The rest of a body with Content-Length; never 0.
     Length {
         left: u64,
@@ -107,9 +107,9 @@ impl BodyDecoder {
     /// A decoder for the body after a head with this framing.
     pub fn new(framing: Framing) -> Self {
         let state = match framing {
-            Framing::None | Framing::Length(0) => State::Done,
-            Framing::Length(left) => State::Length { left },
-            Framing::Chunked => State::Size {
+            Framing::None | Framing::Length(0) => DecoderState::Done,
+            Framing::Length(left) => DecoderState::Length { left },
+            Framing::Chunked => DecoderState::Size {
                 size: 0,
                 digit_count: 0,
             },
@@ -123,13 +123,13 @@ impl BodyDecoder {
 
     /// The body is whole.
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == DecoderState::Done
     }
 
     /// Bytes that are still to come for sure: of the body, or of its chunk at hand.
     pub fn due_bytes(&self) -> u64 {
         match self.state {
-            State::Length { left } | State::Chunk { left } => left,
+            DecoderState::Length { left } | DecoderState::Chunk { left } => left,
             _ => 0,
         }
     }
@@ -145,17 +145,17 @@ impl BodyDecoder {
             done: false,
         };
         while let Some(&byte) = input.get(found.consumed) {
-            if let State::Length { left } | State::Chunk { left } = self.state {
+            if let DecoderState::Length { left } | DecoderState::Chunk { left } = self.state {
                 found.data = self.take(left, &input[found.consumed..]);
                 found.consumed += found.data.len();
                 break;
             }
-            if self.state == State::Done {
+            if self.state == DecoderState::Done {
                 break;
             }
             self.state = self.line_byte(byte)?;
             found.consumed += 1;
-            if let State::Chunk { left } = self.state {
+            if let DecoderState::Chunk { left } = self.state {
                 found.declared_bytes = left;
                 break;
             }
@@ -169,43 +169,43 @@ impl BodyDecoder {
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
         let left = left - length as u64;
         self.state = match self.state {
-            State::Chunk { .. } if left == 0 => State::ChunkCr,
-            State::Chunk { .. } => State::Chunk { left },
-            _ if left == 0 => State::Done,
-            _ => State::Length { left },
+            DecoderState::Chunk { .. } if left == 0 => DecoderState::ChunkCr,
+            DecoderState::Chunk { .. } => DecoderState::Chunk { left },
+            _ if left == 0 => DecoderState::Done,
+            _ => DecoderState::Length { left },
         };
         &input[..length]
     }
 
     /// One byte of what is around the data of chunks.
-    fn line_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+    fn line_byte(&mut self, byte: u8) -> Result<DecoderState, Refusal> {
         match self.state {
-            State::Size { size, digit_count } => self.size_byte(size, digit_count, byte),
-            State::Extension { size, at } => self.extension_byte(size, at, byte),
-            State::SizeLf { size } => match byte {
-                b'\n' if size == 0 => Ok(State::Trailer),
-                b'\n' => Ok(State::Chunk { left: size }),
+            DecoderState::Size { size, digit_count } => self.size_byte(size, digit_count, byte),
+            DecoderState::Extension { size, at } => self.extension_byte(size, at, byte),
+            DecoderState::SizeLf { size } => match byte {
+                b'\n' if size == 0 => Ok(DecoderState::Trailer),
+                b'\n' => Ok(DecoderState::Chunk { left: size }),
                 _ => Err(bare_cr()),
             },
-            State::ChunkCr if byte == b'\r' => Ok(State::ChunkLf),
-            State::ChunkLf if byte == b'\n' => Ok(State::Size {
+            DecoderState::ChunkCr if byte == b'\r' => Ok(DecoderState::ChunkLf),
+            DecoderState::ChunkLf if byte == b'\n' => Ok(DecoderState::Size {
                 size: 0,
                 digit_count: 0,
             }),
-            State::ChunkCr | State::ChunkLf => Err(Refusal::bad_request(
+            DecoderState::ChunkCr | DecoderState::ChunkLf => Err(Refusal::bad_request(
                 "no CR LF after the data of a chunk: the chunk size does not fit its data",
             )),
             _ => self.trailer_byte(byte),
         }
     }
 
-    fn size_byte(&mut self, size: u64, digit_count: u8, byte: u8) -> Result<State, Refusal> {
+    fn size_byte(&mut self, size: u64, digit_count: u8, byte: u8) -> Result<DecoderState, Refusal> {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
             _ if digit_count == 0 => return Err(malformed_size()),
-            b'\r' => return Ok(State::SizeLf { size }),
+            b'\r' => return Ok(DecoderState::SizeLf { size }),
             b';' => return self.extension(size, Extension::Begin),
             b' ' | b'\t' => return self.extension(size, Extension::Between),
             _ => return Err(malformed_size()),
@@ -216,22 +216,24 @@ impl BodyDecoder {
             ));
         }
         // Sixteen digits of four bits never shift a set bit out.
-        Ok(State::Size {
+        Ok(DecoderState::Size {
             size: (size << 4) | u64::from(digit),
             digit_count: digit_count + 1,
         })
     }
 
-    fn trailer_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+    fn trailer_byte(&mut self, byte: u8) -> Result<DecoderState, Refusal> {
         let next = match (self.state, byte) {
-            (State::Trailer, b'\r') => return Ok(State::EndLf),
-            (State::EndLf, b'\n') => return Ok(State::Done),
-            (State::TrailerLf, b'\n') => State::Trailer,
-            (State::EndLf | State::TrailerLf, _) => return Err(bare_cr()),
-            (State::TrailerName, b':') => State::TrailerValue,
-            (State::Trailer | State::TrailerName, _) if is_token_byte(byte) => State::TrailerName,
-            (State::TrailerValue, b'\r') => State::TrailerLf,
-            (State::TrailerValue, _) if is_text(byte) => State::TrailerValue,
+            (DecoderState::Trailer, b'\r') => return Ok(DecoderState::EndLf),
+            (DecoderState::EndLf, b'\n') => return Ok(DecoderState::Done),
+            (DecoderState::TrailerLf, b'\n') => DecoderState::Trailer,
+            (DecoderState::EndLf | DecoderState::TrailerLf, _) => return Err(bare_cr()),
+            (DecoderState::TrailerName, b':') => DecoderState::TrailerValue,
+            (DecoderState::Trailer | DecoderState::TrailerName, _) if is_token_byte(byte) => {
+                DecoderState::TrailerName
+            }
+            (DecoderState::TrailerValue, b'\r') => DecoderState::TrailerLf,
+            (DecoderState::TrailerValue, _) if is_text(byte) => DecoderState::TrailerValue,
             _ => {
                 return Err(Refusal::bad_request(
                     "malformed trailer: write `name: value` lines that end with CR LF",
@@ -252,12 +254,17 @@ impl BodyDecoder {
     }
 
     /// One byte of what stands behind a size: `;name` or `;name=value`, again and again.
-    fn extension_byte(&mut self, size: u64, at: Extension, byte: u8) -> Result<State, Refusal> {
+    fn extension_byte(
+        &mut self,
+        size: u64,
+        at: Extension,
+        byte: u8,
+    ) -> Result<DecoderState, Refusal> {
         use Extension::{
             AfterName, AfterQuoted, Begin, BeginValue, Between, Escaped, Name, Quoted, Value,
         };
         let next = match (at, byte) {
-            (Name | Value | AfterQuoted, b'\r') => return Ok(State::SizeLf { size }),
+            (Name | Value | AfterQuoted, b'\r') => return Ok(DecoderState::SizeLf { size }),
             (Name | Value | AfterQuoted | Between | AfterName, b';') => Begin,
             (Name | AfterName, b'=') => BeginValue,
             (Name | AfterName, b' ' | b'\t') => AfterName,
@@ -281,7 +288,7 @@ impl BodyDecoder {
     }
 
     /// Pays for one byte of a chunk extension.
-    fn extension(&mut self, size: u64, at: Extension) -> Result<State, Refusal> {
+    fn extension(&mut self, size: u64, at: Extension) -> Result<DecoderState, Refusal> {
         match self.extension_bytes_left.checked_sub(1) {
             Some(left) => self.extension_bytes_left = left,
             None => {
@@ -290,7 +297,7 @@ impl BodyDecoder {
                 ));
             }
         }
-        Ok(State::Extension { size, at })
+        Ok(DecoderState::Extension { size, at })
     }
 }
 

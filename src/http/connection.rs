@@ -83,12 +83,12 @@ pub struct Connection<B> {
     start: usize,
     /// How far `parse_head` has looked for the end of the head.
     scanned: usize,
-    state: State<B>,
+    state: ConnectionState<B>,
     course: Course,
 }
 
 #[derive(Debug)]
-enum State<B> {
+enum ConnectionState<B> {
     /// Between requests or inside a head.
     Head,
     /// A body is arriving, or its sink is processing it.
@@ -135,7 +135,7 @@ impl<B: BodySink> Connection<B> {
             pending: Vec::new(),
             start: 0,
             scanned: 0,
-            state: State::Head,
+            state: ConnectionState::Head,
             course: Course::Open,
         }
     }
@@ -192,14 +192,14 @@ impl<B: BodySink> Connection<B> {
         date: &HttpDate,
     ) -> Wants {
         let begun = match &self.state {
-            State::Head => self.waiting() == Waiting::Head,
-            State::Body(parked) => !parked.incoming.decoder.is_done(),
-            State::Discard { .. } | State::Closing => false,
+            ConnectionState::Head => self.waiting() == Waiting::Head,
+            ConnectionState::Body(parked) => !parked.incoming.decoder.is_done(),
+            ConnectionState::Discard { .. } | ConnectionState::Closing => false,
         };
         if begun && !out.is_generating() {
             Reply::new(out, date, &mut Exchange::broken()).error(&refusal());
         }
-        (self.pending, self.start, self.state) = (Vec::new(), 0, State::Closing);
+        (self.pending, self.start, self.state) = (Vec::new(), 0, ConnectionState::Closing);
         Wants::Close
     }
 
@@ -207,26 +207,32 @@ impl<B: BodySink> Connection<B> {
     pub fn waiting(&self) -> Waiting {
         let rest = &self.pending[self.start..];
         match &self.state {
-            State::Closing => Waiting::Closing,
-            State::Head if is_blank(rest) => Waiting::Idle,
+            ConnectionState::Closing => Waiting::Closing,
+            ConnectionState::Head if is_blank(rest) => Waiting::Idle,
             // All of it was searched for the end of a head; else its turn has not come yet.
-            State::Head if self.scanned == rest.len() => Waiting::Head,
-            State::Body(parked) if rest.is_empty() && !parked.incoming.decoder.is_done() => {
+            ConnectionState::Head if self.scanned == rest.len() => Waiting::Head,
+            ConnectionState::Body(parked)
+                if rest.is_empty() && !parked.incoming.decoder.is_done() =>
+            {
                 Waiting::Body {
                     received_bytes: parked.incoming.received_bytes,
                 }
             }
-            State::Discard { received_bytes, .. } if rest.is_empty() => Waiting::Discarded {
-                received_bytes: *received_bytes,
-            },
-            State::Head | State::Body(_) | State::Discard { .. } => Waiting::Reply,
+            ConnectionState::Discard { received_bytes, .. } if rest.is_empty() => {
+                Waiting::Discarded {
+                    received_bytes: *received_bytes,
+                }
+            }
+            ConnectionState::Head | ConnectionState::Body(_) | ConnectionState::Discard { .. } => {
+                Waiting::Reply
+            }
         }
     }
 
     /// What collects the body that is on its way, if one is.
     pub fn body(&self) -> Option<&B> {
         match &self.state {
-            State::Body(parked) if !parked.incoming.decoder.is_done() => {
+            ConnectionState::Body(parked) if !parked.incoming.decoder.is_done() => {
                 Some(&parked.incoming.sink)
             }
             _ => None,
@@ -236,7 +242,7 @@ impl<B: BodySink> Connection<B> {
     /// Heap it owns.
     pub fn heap_bytes(&self) -> usize {
         let parked_bytes = match &self.state {
-            State::Body(parked) => {
+            ConnectionState::Body(parked) => {
                 size_of::<Parked<B>>()
                     + parked.raw_head.capacity()
                     + parked.incoming.sink.heap_bytes()
@@ -290,11 +296,11 @@ impl<B: BodySink> Connection<B> {
     fn pause<H: Handler>(&self, rest: &[u8], turn: &Turn<'_, H>) -> Option<Wants> {
         let has_work = || {
             !rest.is_empty()
-                || matches!(&self.state, State::Body(parked) if parked.incoming.decoder.is_done())
+                || matches!(&self.state, ConnectionState::Body(parked) if parked.incoming.decoder.is_done())
         };
         if turn.out.is_generating() {
             Some(Wants::Output)
-        } else if matches!(self.state, State::Closing) {
+        } else if matches!(self.state, ConnectionState::Closing) {
             Some(Wants::Close)
         } else if turn.out.unsent_bytes() > turn.limits.output_high_bytes {
             Some(Wants::Output)
@@ -308,30 +314,30 @@ impl<B: BodySink> Connection<B> {
     /// Decides whether to wait for more input.
     fn starved(&mut self, rest: &[u8]) -> Wants {
         let is_answered = match self.state {
-            State::Head => is_blank(rest),
-            State::Discard { .. } => true,
-            State::Body(_) | State::Closing => false,
+            ConnectionState::Head => is_blank(rest),
+            ConnectionState::Discard { .. } => true,
+            ConnectionState::Body(_) | ConnectionState::Closing => false,
         };
         match self.course {
             Course::Open | Course::OneMore => Wants::Input,
             Course::Draining if !is_answered => Wants::Input,
             Course::Draining | Course::PeerClosed => {
-                self.state = State::Closing;
+                self.state = ConnectionState::Closing;
                 Wants::Close
             }
         }
     }
 
     fn pass<H: Handler<Body = B>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
-        match mem::replace(&mut self.state, State::Head) {
-            State::Head => self.head(rest, turn),
-            State::Body(parked) => self.resume(parked, rest, turn),
-            State::Discard {
+        match mem::replace(&mut self.state, ConnectionState::Head) {
+            ConnectionState::Head => self.head(rest, turn),
+            ConnectionState::Body(parked) => self.resume(parked, rest, turn),
+            ConnectionState::Discard {
                 decoder,
                 received_bytes,
             } => self.discard(decoder, received_bytes, rest, turn),
-            State::Closing => {
-                self.state = State::Closing;
+            ConnectionState::Closing => {
+                self.state = ConnectionState::Closing;
                 Pass {
                     used: 0,
                     starved: true,
@@ -362,7 +368,7 @@ impl<B: BodySink> Connection<B> {
             }
             Err(refusal) => {
                 turn.refuse(None, &mut Exchange::broken(), &refusal);
-                self.state = State::Closing;
+                self.state = ConnectionState::Closing;
                 Pass {
                     used: 0,
                     starved: false,
@@ -392,9 +398,9 @@ impl<B: BodySink> Connection<B> {
                 // The body is used up, whether or not the answer depended on it.
                 turn.charge(body.len());
                 self.state = if exchange.keep_alive {
-                    State::Head
+                    ConnectionState::Head
                 } else {
-                    State::Closing
+                    ConnectionState::Closing
                 };
                 return body.len();
             }
@@ -410,7 +416,7 @@ impl<B: BodySink> Connection<B> {
                         .bytes()
                         .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
-                self.state = State::Body(Box::new(Parked {
+                self.state = ConnectionState::Body(Box::new(Parked {
                     raw_head: raw_head.to_vec(),
                     incoming,
                 }));
@@ -430,13 +436,13 @@ impl<B: BodySink> Connection<B> {
         let (used, progress) = parked.incoming.advance(rest, turn.budget);
         match progress {
             BodyProgress::Starved => {
-                self.state = State::Body(parked);
+                self.state = ConnectionState::Body(parked);
                 return Pass {
                     used,
                     starved: true,
                 };
             }
-            BodyProgress::OutOfBudget => self.state = State::Body(parked),
+            BodyProgress::OutOfBudget => self.state = ConnectionState::Body(parked),
             progress => {
                 let Parked { raw_head, incoming } = *parked;
                 let (mut joined, mut head) = (Vec::new(), Head::default());
@@ -451,7 +457,7 @@ impl<B: BodySink> Connection<B> {
                         "the limits changed meanwhile: send it again",
                     );
                     turn.refuse(None, &mut Exchange::broken(), &refusal);
-                    self.state = State::Closing;
+                    self.state = ConnectionState::Closing;
                 }
             }
         }
@@ -502,11 +508,11 @@ impl<B: BodySink> Connection<B> {
     /// Sets the state after an answer: the rest of the body is read before the next request.
     fn answered(&mut self, exchange: Exchange, decoder: BodyDecoder) {
         self.state = if !exchange.keep_alive {
-            State::Closing
+            ConnectionState::Closing
         } else if decoder.is_done() {
-            State::Head
+            ConnectionState::Head
         } else {
-            State::Discard {
+            ConnectionState::Discard {
                 decoder,
                 received_bytes: 0,
             }
@@ -534,7 +540,7 @@ impl<B: BodySink> Connection<B> {
         while !decoder.is_done() && used < rest.len() && *turn.budget > 0 {
             let room = (rest.len() - used).min(*turn.budget);
             let Ok(piece) = decoder.decode(&rest[used..used + room]) else {
-                self.state = State::Closing;
+                self.state = ConnectionState::Closing;
                 return Pass {
                     used,
                     starved: false,
@@ -545,13 +551,13 @@ impl<B: BodySink> Connection<B> {
             received_bytes = received_bytes.saturating_add(piece.consumed as u64);
         }
         if decoder.is_done() {
-            self.state = State::Head;
+            self.state = ConnectionState::Head;
             return Pass {
                 used,
                 starved: false,
             };
         }
-        self.state = State::Discard {
+        self.state = ConnectionState::Discard {
             decoder,
             received_bytes,
         };

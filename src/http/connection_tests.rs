@@ -6,8 +6,8 @@
 use std::io::IoSlice;
 
 use super::{
-    Begin, Blob, BodySink, BodySource, Connection, Fill, Handler, Head, HeadLimits, HeadReader,
-    HttpDate, Limits, Method, Output, Refusal, Reply, Turn, Waiting, Wants,
+    Begin, BodySink, BodySource, Connection, Fill, Handler, Head, HeadLimits, HeadReader, HttpDate,
+    Limits, Method, Output, Refusal, Reply, SharedBytes, Turn, Waiting, Wants,
 };
 
 const LIMITS: Limits = Limits {
@@ -87,7 +87,7 @@ impl Handler for Echoes {
             b"/blob" => reply
                 .status(200)
                 .etag(b"1-00000000")
-                .blob(Blob::new(vec![b'B'; 100_000])),
+                .blob(SharedBytes::new(vec![b'B'; 100_000])),
             b"/source" => reply.status(200).source(Box::new(Count(3))),
             b"/nothing" => reply.status(204).empty(),
             b"/mute" => drop(reply.status(200)),

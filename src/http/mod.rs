@@ -52,7 +52,7 @@ pub use field_table::{Field, FieldSet};
 pub use handler::{Begin, BodySink, Handler, Limits, Turn};
 pub use head::{Framing, Head, Method, Target};
 pub use head_reader::HeadReader;
-pub use output::{Blob, BodySource, Fill, Output};
+pub use output::{BodySource, Fill, Output, SharedBytes};
 pub use refusal::Refusal;
 pub use request::{HeadLimits, MAX_HEADER_COUNT, given_twice, parse_head};
 pub use response::{Exchange, HttpDate, Reply, ReplyHead, Vary, reason};

@@ -1,6 +1,6 @@
 //! The bytes to be sent on one connection, in order.
 //!
-//! Rendered bytes are in one `Vec`; a large value ([`Blob`]) is not copied there, but kept with the
+//! Rendered bytes are in one `Vec`; a large value ([`SharedBytes`]) is not copied there, but kept with the
 //! position at which it is sent. So a common reply is one slice of one buffer, and rendering into a
 //! buffer that keeps its memory allocates nothing.
 //!
@@ -24,7 +24,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 /// A large value: shared, never copied.
-pub type Blob = Arc<Vec<u8>>;
+pub type SharedBytes = Arc<Vec<u8>>;
 
 /// Fewer sent bytes than this at the front are not worth moving the rest for.
 pub const COMPACT_BYTES: usize = 4 * 1024;
@@ -68,7 +68,7 @@ enum Generated {
 struct PlacedBlob {
     /// The index in `bytes` that the blob goes before.
     at: usize,
-    blob: Blob,
+    blob: SharedBytes,
 }
 
 /// A queue of bytes, blobs and at most one generated body.
@@ -178,7 +178,7 @@ impl Output {
     }
 
     /// Queues a shared value.
-    pub fn push_blob(&mut self, blob: Blob) {
+    pub fn push_blob(&mut self, blob: SharedBytes) {
         debug_assert!(
             self.generated.is_none(),
             "nothing may be queued after a source"

@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 
-use super::output::{Blob, BodySource, COMPACT_BYTES, Fill, GENERATE_BELOW_BYTES, Output};
+use super::output::{BodySource, COMPACT_BYTES, Fill, GENERATE_BELOW_BYTES, Output, SharedBytes};
 
 /// What `out` shows, through at most `count` slices at a time, sending at most `step` bytes a time
 /// of up to twice as many.
@@ -29,8 +29,8 @@ fn drain(out: &mut Output, count: usize, step: usize) -> Vec<u8> {
     }
 }
 
-fn blob(byte: u8, length: usize) -> Blob {
-    Blob::new(vec![byte; length])
+fn blob(byte: u8, length: usize) -> SharedBytes {
+    SharedBytes::new(vec![byte; length])
 }
 
 fn mixed() -> (Output, Vec<u8>) {
@@ -38,7 +38,7 @@ fn mixed() -> (Output, Vec<u8>) {
     out.push_blob(blob(b'a', 3));
     out.bytes().extend_from_slice(b"one");
     out.push_blob(blob(b'b', 10));
-    out.push_blob(Blob::default());
+    out.push_blob(SharedBytes::default());
     out.push_blob(blob(b'c', 1));
     out.bytes().extend_from_slice(b"two");
     (out, b"aaaonebbbbbbbbbbctwo".to_vec())
@@ -161,7 +161,7 @@ fn blobs_keep_their_place_when_sent_bytes_are_dropped() {
         out.bytes().extend_from_slice(&lower);
         expected.extend_from_slice(&lower);
         expected.extend_from_slice(&upper);
-        out.push_blob(Blob::new(upper));
+        out.push_blob(SharedBytes::new(upper));
     }
     assert!(drain(&mut out, 3, 777) == expected);
 }

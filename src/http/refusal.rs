@@ -16,11 +16,11 @@ use std::ops::Deref;
 /// A request turned down. As large as a pointer: what may be refused is returned in registers, and
 /// that nothing is costs little.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal(Box<Parts>);
+pub struct Refusal(Box<RefusalParts>);
 
 /// What a refusal says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parts {
+pub struct RefusalParts {
     /// The status of the response.
     pub status: u16,
     /// A word for machines, e.g. `bad_request`.
@@ -35,7 +35,7 @@ impl Refusal {
     /// A refusal with this status, code and message.
     #[cold]
     pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Parts {
+        Self(Box::new(RefusalParts {
             status,
             code,
             message: message.into(),
@@ -47,7 +47,7 @@ impl Refusal {
     #[cold]
     #[must_use]
     pub fn with_header(self, name: &'static str, value: &str) -> Self {
-        Self(Box::new(Parts {
+        Self(Box::new(RefusalParts {
             header: Some((name, value.into())),
             ..*self.0
         }))
@@ -57,7 +57,7 @@ impl Refusal {
     #[cold]
     #[must_use]
     pub fn with_message(self, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Parts {
+        Self(Box::new(RefusalParts {
             message: message.into(),
             ..*self.0
         }))
@@ -73,14 +73,14 @@ impl Refusal {
     #[cold]
     pub fn to_json(&self) -> Vec<u8> {
         #[derive(serde::Serialize)]
-        struct Body<'r> {
+        struct RefusalJson<'r> {
             success: bool,
             error: &'r str,
             code: &'r str,
         }
         // Two strings and a bool always serialize into memory; an empty body would still leave the
         // status.
-        serde_json::to_vec(&Body {
+        serde_json::to_vec(&RefusalJson {
             success: false,
             error: &self.message,
             code: self.code,
@@ -90,9 +90,9 @@ impl Refusal {
 }
 
 impl Deref for Refusal {
-    type Target = Parts;
+    type Target = RefusalParts;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &RefusalParts {
         &self.0
     }
 }

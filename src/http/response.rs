@@ -12,7 +12,7 @@
 //! here), the clock (a [`HttpDate`] comes in).
 
 use super::fields::is_token_byte;
-use super::output::{Blob, BodySource, Output};
+use super::output::{BodySource, Output, SharedBytes};
 use super::refusal::Refusal;
 
 /// The longest date RFC 9110's fixed format can write: Fri, 31 Dec 9999 23:59:59 GMT.
@@ -287,7 +287,7 @@ impl ReplyHead<'_> {
     }
 
     /// Ends the response with this value as its body, which is shared and not copied.
-    pub fn blob(mut self, blob: Blob) {
+    pub fn blob(mut self, blob: SharedBytes) {
         if self.end_head_with_length(blob.len() as u64) {
             self.reply.out.push_blob(blob);
         }
@@ -532,7 +532,7 @@ mod tests {
         );
         assert!(exchange.answered && exchange.keep_alive);
         let (text, _) = render(get(), |reply| {
-            reply.status(201).blob(Blob::new(b"shared".to_vec()));
+            reply.status(201).blob(SharedBytes::new(b"shared".to_vec()));
         });
         assert_eq!(
             text,
@@ -560,7 +560,7 @@ mod tests {
         assert_eq!(
             render(head, |reply| reply
                 .status(200)
-                .blob(Blob::new(b"hi".to_vec())))
+                .blob(SharedBytes::new(b"hi".to_vec())))
             .0,
             expected
         );

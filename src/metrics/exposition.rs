@@ -14,7 +14,7 @@ const PREFIX: &str = "dbnode_";
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Goes up only.
     Counter,
     /// Goes up and down.
@@ -40,11 +40,11 @@ impl<'o> Exposition<'o> {
     }
 
     /// Begins the family.
-    pub fn begin(&mut self, kind: Kind, help: &str) {
+    pub fn begin(&mut self, kind: MetricKind, help: &str) {
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         let name = self.name;
         self.write(format_args!(
@@ -153,7 +153,7 @@ mod tests {
     fn families_are_written_as_prometheus_reads_them() {
         let mut out = Vec::new();
         let mut text = Exposition::new(&mut out, "things_total");
-        text.begin(Kind::Counter, "Things seen.");
+        text.begin(MetricKind::Counter, "Things seen.");
         text.sample(&[], 3);
         text.sample(&[("a", &1), ("b", &"x\\y\"z\n")], 4);
         text.seconds(&[("a", &2)], 1_020_000);

@@ -22,7 +22,7 @@ mod histogram;
 mod node_stats;
 mod requests;
 
-pub use exposition::{Exposition, Kind, Label};
+pub use exposition::{Exposition, Label, MetricKind};
 pub use histogram::Histogram;
 pub use node_stats::{GateKind, NodeStats};
 pub use requests::{GROUP_COUNT, ROUTE_MAX, RequestStats};

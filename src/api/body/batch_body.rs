@@ -27,15 +27,15 @@ const STEP_OPERATIONS: usize = 100;
 
 /// One operation, ready to be executed.
 #[derive(Debug)]
-pub(crate) struct Operation {
+pub(crate) struct BatchOperation {
     pub(crate) key: Vec<u8>,
-    pub(crate) action: Action,
+    pub(crate) action: BatchAction,
     pub(crate) conditions: Conditions,
 }
 
 /// What it does.
 #[derive(Debug)]
-pub(crate) enum Action {
+pub(crate) enum BatchAction {
     Set {
         value: ReadyValue,
         ttl_ms: Option<u64>,
@@ -46,7 +46,7 @@ pub(crate) enum Action {
 
 /// What is expected next, outside of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum BatchState {
     Object,
     /// The opening quote of the name.
     Quote,
@@ -70,11 +70,11 @@ const NAME: &[u8] = b"ops";
 #[derive(Debug)]
 pub(crate) struct BatchBody {
     limits: KvLimits,
-    state: State,
+    state: BatchState,
     current: Option<Box<JsonBody>>,
     /// Operations whose text is whole.
     texts: VecDeque<Box<KvFields>>,
-    operations: Vec<Operation>,
+    operations: Vec<BatchOperation>,
     received_bytes: usize,
 }
 
@@ -83,7 +83,7 @@ impl BatchBody {
         let (texts, operations) = (VecDeque::new(), Vec::new());
         Self {
             limits,
-            state: State::Object,
+            state: BatchState::Object,
             current: None,
             texts,
             operations,
@@ -122,11 +122,11 @@ impl BatchBody {
                 self.end_operation()?;
                 continue;
             }
-            if !byte.is_ascii_whitespace() || matches!(self.state, State::Name(_)) {
+            if !byte.is_ascii_whitespace() || matches!(self.state, BatchState::Name(_)) {
                 self.read_structure(byte)?;
             }
             // The opening brace is part of the operation's text.
-            if self.state == State::InOperation {
+            if self.state == BatchState::InOperation {
                 self.current = Some(Box::new(JsonBody::new(self.limits, Allowed::Operation)));
             } else {
                 rest = &rest[1..];
@@ -139,7 +139,7 @@ impl BatchBody {
         let Some(current) = self.current.take_if(|current| current.is_whole()) else {
             return Ok(());
         };
-        self.state = State::AfterOperation;
+        self.state = BatchState::AfterOperation;
         if self.texts.len() == OPERATIONS_MAX {
             return Err(too_large());
         }
@@ -149,16 +149,18 @@ impl BatchBody {
 
     fn read_structure(&mut self, byte: u8) -> Result<(), Refusal> {
         self.state = match (self.state, byte) {
-            (State::Object, b'{') => State::Quote,
-            (State::Quote, b'"') => State::Name(0),
-            (State::Name(read), b'"') if read == NAME.len() => State::Colon,
-            (State::Name(read), byte) if NAME.get(read) == Some(&byte) => State::Name(read + 1),
-            (State::Colon, b':') => State::Array,
-            (State::Array, b'[') => State::First,
-            (State::First | State::Next, b'{') => State::InOperation,
-            (State::AfterOperation, b',') => State::Next,
-            (State::First | State::AfterOperation, b']') => State::EndOfObject,
-            (State::EndOfObject, b'}') => State::End,
+            (BatchState::Object, b'{') => BatchState::Quote,
+            (BatchState::Quote, b'"') => BatchState::Name(0),
+            (BatchState::Name(read), b'"') if read == NAME.len() => BatchState::Colon,
+            (BatchState::Name(read), byte) if NAME.get(read) == Some(&byte) => {
+                BatchState::Name(read + 1)
+            }
+            (BatchState::Colon, b':') => BatchState::Array,
+            (BatchState::Array, b'[') => BatchState::First,
+            (BatchState::First | BatchState::Next, b'{') => BatchState::InOperation,
+            (BatchState::AfterOperation, b',') => BatchState::Next,
+            (BatchState::First | BatchState::AfterOperation, b']') => BatchState::EndOfObject,
+            (BatchState::EndOfObject, b'}') => BatchState::End,
             _ => return Err(malformed()),
         };
         Ok(())
@@ -166,13 +168,13 @@ impl BatchBody {
 
     /// One step of the work after the last byte; true when there is none left.
     pub(crate) fn step(&mut self) -> Result<bool, Refusal> {
-        if self.state != State::End {
+        if self.state != BatchState::End {
             return Err(malformed());
         }
         for _ in 0..STEP_OPERATIONS {
-            if let Some(Operation {
+            if let Some(BatchOperation {
                 action:
-                    Action::Set {
+                    BatchAction::Set {
                         value: ReadyValue::Large(large),
                         ..
                     },
@@ -200,12 +202,12 @@ impl BatchBody {
     }
 
     /// The operations, once `step` has returned true.
-    pub(crate) fn into_operations(self) -> Vec<Operation> {
+    pub(crate) fn into_operations(self) -> Vec<BatchOperation> {
         self.operations
     }
 }
 
-fn operation(parts: KvParts) -> Result<Operation, Refusal> {
+fn operation(parts: KvParts) -> Result<BatchOperation, Refusal> {
     let KvParts {
         key,
         value,
@@ -221,7 +223,7 @@ fn operation(parts: KvParts) -> Result<Operation, Refusal> {
         )
     })?;
     let action = match (op.as_deref(), value) {
-        (Some(b"set"), Some(value)) => Action::Set {
+        (Some(b"set"), Some(value)) => BatchAction::Set {
             value: ready(value),
             ttl_ms,
         },
@@ -232,8 +234,8 @@ fn operation(parts: KvParts) -> Result<Operation, Refusal> {
                 "no value: a set needs a field \"value\"",
             ));
         }
-        (Some(b"delete"), None) if ttl_ms.is_none() => Action::Delete,
-        (Some(b"get"), None) if ttl_ms.is_none() && conditions.is_empty() => Action::Get,
+        (Some(b"delete"), None) if ttl_ms.is_none() => BatchAction::Delete,
+        (Some(b"get"), None) if ttl_ms.is_none() && conditions.is_empty() => BatchAction::Get,
         (Some(b"delete" | b"get"), _) => {
             let message = "only a set has a \"value\" and a \"ttl\", and a get has no conditions";
             return Err(Refusal::bad_request(message));
@@ -244,7 +246,7 @@ fn operation(parts: KvParts) -> Result<Operation, Refusal> {
             ));
         }
     };
-    Ok(Operation {
+    Ok(BatchOperation {
         key,
         action,
         conditions,

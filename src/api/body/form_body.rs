@@ -5,21 +5,21 @@
 
 use crate::http::Refusal;
 
-use crate::api::body::kv_fields::{Allowed, Field, KvFields, KvLimits};
+use crate::api::body::kv_fields::{Allowed, BodyField, KvFields, KvLimits};
 use crate::api::request::percent::{BadEscape, PercentDecoder, Plus};
 
 /// The part of the text that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum FormState {
     Name,
-    Value(Field),
+    Value(BodyField),
 }
 
 /// The decoder.
 #[derive(Debug)]
 pub(crate) struct FormBody {
     fields: Box<KvFields>,
-    state: State,
+    state: FormState,
     decoder: PercentDecoder,
 }
 
@@ -28,7 +28,7 @@ impl FormBody {
         let fields = Box::new(KvFields::new(limits, allowed));
         Self {
             fields,
-            state: State::Name,
+            state: FormState::Name,
             decoder: PercentDecoder::new(Plus::Space),
         }
     }
@@ -43,8 +43,8 @@ impl FormBody {
         let mut rest = piece;
         while !rest.is_empty() {
             let end = match self.state {
-                State::Name => memchr::memchr2(b'=', b'&', rest),
-                State::Value(_) => memchr::memchr(b'&', rest),
+                FormState::Name => memchr::memchr2(b'=', b'&', rest),
+                FormState::Value(_) => memchr::memchr(b'&', rest),
             };
             self.take(&rest[..end.unwrap_or(rest.len())])?;
             let Some(end) = end else { return Ok(()) };
@@ -62,13 +62,13 @@ impl FormBody {
 
     fn take(&mut self, text: &[u8]) -> Result<(), Refusal> {
         match self.state {
-            State::Name => {
+            FormState::Name => {
                 self.decoder
                     .push(text, &mut self.fields.name)
                     .map_err(|BadEscape| bad_form())?;
                 self.fields.check_name_len()
             }
-            State::Value(field) => {
+            FormState::Value(field) => {
                 self.decoder
                     .push(text, self.fields.text_of(field))
                     .map_err(|BadEscape| bad_form())?;
@@ -82,16 +82,16 @@ impl FormBody {
         self.decoder.finish().map_err(|BadEscape| bad_form())?;
         self.state = match self.state {
             // Nothing stands between two `&`: skip it.
-            State::Name if self.fields.name.is_empty() && end == b'&' => State::Name,
-            State::Name => {
+            FormState::Name if self.fields.name.is_empty() && end == b'&' => FormState::Name,
+            FormState::Name => {
                 let field = self.fields.open()?;
                 if end == b'=' {
-                    State::Value(field)
+                    FormState::Value(field)
                 } else {
-                    State::Name
+                    FormState::Name
                 }
             }
-            State::Value(_) => State::Name,
+            FormState::Value(_) => FormState::Name,
         };
         Ok(())
     }

@@ -14,11 +14,11 @@
 use crate::http::Refusal;
 
 use crate::api::body::json_text::Utf8Validator;
-use crate::api::body::kv_fields::{Allowed, Field, KvFields, KvLimits};
+use crate::api::body::kv_fields::{Allowed, BodyField, KvFields, KvLimits};
 
 /// What is expected next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum JsonState {
     Object,
     /// The first name, or the end of an empty object.
     FirstName,
@@ -38,12 +38,12 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Text {
     Name,
-    Of(Field),
+    Of(BodyField),
 }
 
 /// How much of an escape sequence has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Escape {
+enum JsonEscape {
     None,
     Backslash,
     /// `\u` and some digits.
@@ -57,10 +57,10 @@ enum Escape {
 #[derive(Debug)]
 pub(crate) struct JsonBody {
     fields: Box<KvFields>,
-    state: State,
+    state: JsonState,
     /// The field whose name was read.
-    open: Field,
-    escape: Escape,
+    open: BodyField,
+    escape: JsonEscape,
     /// The first half of a surrogate pair; the second must follow at once.
     high_surrogate: Option<u16>,
     utf8: Utf8Validator,
@@ -71,9 +71,9 @@ impl JsonBody {
     pub(crate) fn new(limits: KvLimits, allowed: Allowed) -> Self {
         Self {
             fields: Box::new(KvFields::new(limits, allowed)),
-            state: State::Object,
-            open: Field::Key,
-            escape: Escape::None,
+            state: JsonState::Object,
+            open: BodyField::Key,
+            escape: JsonEscape::None,
             high_surrogate: None,
             utf8: Utf8Validator::default(),
             offset_bytes: 0,
@@ -95,7 +95,7 @@ impl JsonBody {
 
     /// Whether the object is over.
     pub(crate) fn is_whole(&self) -> bool {
-        self.state == State::End
+        self.state == JsonState::End
     }
 
     /// Takes in the next piece up to the end of the object; returns the bytes used.
@@ -103,8 +103,8 @@ impl JsonBody {
         let mut rest = piece;
         while let Some(&byte) = rest.first().filter(|_| !self.is_whole()) {
             let used = match self.state {
-                State::InString(text) => self.read_string(text, rest)?,
-                State::InNumber => self.read_number(rest)?,
+                JsonState::InString(text) => self.read_string(text, rest)?,
+                JsonState::InNumber => self.read_number(rest)?,
                 _ => {
                     self.read_structure(byte)?;
                     1
@@ -130,26 +130,26 @@ impl JsonBody {
             return Ok(());
         }
         self.state = match (self.state, byte) {
-            (State::Object, b'{') => State::FirstName,
-            (State::FirstName | State::NextName, b'"') => State::InString(Text::Name),
-            (State::Colon, b':') => State::Value,
-            (State::Value, b'"') => State::InString(Text::Of(self.open)),
-            (State::Value, b'-' | b'0'..=b'9') if self.open.is_number() => {
+            (JsonState::Object, b'{') => JsonState::FirstName,
+            (JsonState::FirstName | JsonState::NextName, b'"') => JsonState::InString(Text::Name),
+            (JsonState::Colon, b':') => JsonState::Value,
+            (JsonState::Value, b'"') => JsonState::InString(Text::Of(self.open)),
+            (JsonState::Value, b'-' | b'0'..=b'9') if self.open.is_number() => {
                 self.append(Text::Of(self.open), &[byte])?;
-                State::InNumber
+                JsonState::InNumber
             }
-            (State::AfterValue, b',') => State::NextName,
-            (State::FirstName | State::AfterValue, b'}') => State::End,
-            (State::Value, _) if self.open == Field::Ttl => {
+            (JsonState::AfterValue, b',') => JsonState::NextName,
+            (JsonState::FirstName | JsonState::AfterValue, b'}') => JsonState::End,
+            (JsonState::Value, _) if self.open == BodyField::Ttl => {
                 return Err(self.bad_json("expected a number"));
             }
-            (State::Value, _) => {
+            (JsonState::Value, _) => {
                 let message =
                     "a field is not a string: put it in quotes, or store it raw with PUT /kv/{key}";
                 return Err(Refusal::bad_request(message));
             }
-            (State::Object, _) => return Err(self.bad_json("expected an object, {…}")),
-            (State::End, _) => return Err(self.bad_json("something follows the object")),
+            (JsonState::Object, _) => return Err(self.bad_json("expected an object, {…}")),
+            (JsonState::End, _) => return Err(self.bad_json("something follows the object")),
             _ => return Err(self.bad_json("unexpected character")),
         };
         Ok(())
@@ -165,7 +165,7 @@ impl JsonBody {
             .unwrap_or(rest.len());
         self.append(Text::Of(self.open), &rest[..end])?;
         if end < rest.len() {
-            self.state = State::AfterValue;
+            self.state = JsonState::AfterValue;
         }
         Ok(end)
     }
@@ -173,7 +173,7 @@ impl JsonBody {
     /// Reads a run of plain text, or one character of an escape, or the closing quote; returns the
     /// bytes used.
     fn read_string(&mut self, text: Text, rest: &[u8]) -> Result<usize, Refusal> {
-        if self.escape != Escape::None {
+        if self.escape != JsonEscape::None {
             self.read_escape(text, rest[0])?;
             return Ok(1);
         }
@@ -186,16 +186,16 @@ impl JsonBody {
             return Err(self.bad_json("not UTF-8"));
         }
         if rest[0] == b'\\' {
-            self.escape = Escape::Backslash;
+            self.escape = JsonEscape::Backslash;
             return Ok(1);
         }
         self.refuse_lone_surrogate()?;
         self.state = match text {
             Text::Name => {
                 self.open = self.fields.open()?;
-                State::Colon
+                JsonState::Colon
             }
-            Text::Of(_) => State::AfterValue,
+            Text::Of(_) => JsonState::AfterValue,
         };
         Ok(1)
     }
@@ -232,7 +232,7 @@ impl JsonBody {
     }
 
     fn read_escape(&mut self, text: Text, byte: u8) -> Result<(), Refusal> {
-        if let Escape::Unicode { digit_count, unit } = self.escape {
+        if let JsonEscape::Unicode { digit_count, unit } = self.escape {
             let Some(digit) = char::from(byte)
                 .to_digit(16)
                 .and_then(|digit| u16::try_from(digit).ok())
@@ -241,16 +241,16 @@ impl JsonBody {
             };
             let unit = unit << 4 | digit;
             if digit_count < 3 {
-                self.escape = Escape::Unicode {
+                self.escape = JsonEscape::Unicode {
                     digit_count: digit_count + 1,
                     unit,
                 };
                 return Ok(());
             }
-            self.escape = Escape::None;
+            self.escape = JsonEscape::None;
             return self.take_unit(text, unit);
         }
-        self.escape = Escape::None;
+        self.escape = JsonEscape::None;
         let plain = match byte {
             b'"' | b'\\' | b'/' => byte,
             b'b' => 0x08,
@@ -259,7 +259,7 @@ impl JsonBody {
             b'r' => b'\r',
             b't' => b'\t',
             b'u' => {
-                self.escape = Escape::Unicode {
+                self.escape = JsonEscape::Unicode {
                     digit_count: 0,
                     unit: 0,
                 };

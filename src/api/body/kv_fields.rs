@@ -59,7 +59,7 @@ pub(crate) enum Allowed {
 
 /// A field that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Field {
+pub(crate) enum BodyField {
     Key,
     Value,
     Encoding,
@@ -71,7 +71,7 @@ pub(crate) enum Field {
 
 const FIELD_COUNT: usize = 7;
 
-impl Field {
+impl BodyField {
     /// Its name, if it is allowed.
     fn of(name: &[u8], allowed: Allowed) -> Option<Self> {
         Some(match (name, allowed) {
@@ -150,8 +150,8 @@ impl KvFields {
     }
 
     /// Opens the field whose name was read.
-    pub(crate) fn open(&mut self) -> Result<Field, Refusal> {
-        let field = Field::of(&self.name, self.allowed).ok_or_else(|| self.unknown_field())?;
+    pub(crate) fn open(&mut self) -> Result<BodyField, Refusal> {
+        let field = BodyField::of(&self.name, self.allowed).ok_or_else(|| self.unknown_field())?;
         let slot = &mut self.texts[field as usize];
         if slot.is_some() {
             let name = String::from_utf8_lossy(&self.name);
@@ -165,26 +165,26 @@ impl KvFields {
     }
 
     /// The text of the open field.
-    pub(crate) fn text_of(&mut self, field: Field) -> &mut Vec<u8> {
+    pub(crate) fn text_of(&mut self, field: BodyField) -> &mut Vec<u8> {
         self.texts[field as usize].get_or_insert_default()
     }
 
     /// Checks the open field against its limit, and drops text that nothing will read.
-    pub(crate) fn check_len(&mut self, field: Field) -> Result<(), Refusal> {
+    pub(crate) fn check_len(&mut self, field: BodyField) -> Result<(), Refusal> {
         let len = self.text_of(field).len();
         match field {
-            Field::Value if self.allowed == Allowed::Key => {
+            BodyField::Value if self.allowed == Allowed::Key => {
                 *self.text_of(field) = Vec::new();
                 Ok(())
             }
-            Field::Key if len > self.limits.key_bytes => Err(key_too_long()),
+            BodyField::Key if len > self.limits.key_bytes => Err(key_too_long()),
             // `encoding` may still say that it is base64, whose text is a third longer.
-            Field::Value if len > self.text_max_bytes() => {
+            BodyField::Value if len > self.text_max_bytes() => {
                 Err(value_too_large(self.limits.value_bytes))
             }
-            Field::Encoding if len > WORD_MAX_BYTES => Err(unknown_encoding()),
-            Field::Ttl if len > WORD_MAX_BYTES => parse_ttl(b"").map(drop),
-            Field::Op | Field::IfMatch | Field::IfNoneMatch if len > WORD_MAX_BYTES => {
+            BodyField::Encoding if len > WORD_MAX_BYTES => Err(unknown_encoding()),
+            BodyField::Ttl if len > WORD_MAX_BYTES => parse_ttl(b"").map(drop),
+            BodyField::Op | BodyField::IfMatch | BodyField::IfNoneMatch if len > WORD_MAX_BYTES => {
                 Err(word_too_long())
             }
             _ => Ok(()),

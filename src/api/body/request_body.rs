@@ -12,7 +12,7 @@
 use crate::http::{self, Head, Refusal};
 use crate::node::{BodyClaim, ClaimRefusal};
 
-use crate::api::body::batch_body::{BatchBody, Operation};
+use crate::api::body::batch_body::{BatchBody, BatchOperation};
 use crate::api::body::form_body::FormBody;
 use crate::api::body::json_body::JsonBody;
 use crate::api::body::kv_fields::{Allowed, KvFields, KvLimits, KvParts, value_too_large};
@@ -31,7 +31,7 @@ const TEXT_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// The state of a body. Large variants are boxed, since a body is moved several times.
 #[derive(Debug)]
-enum State {
+enum BodyState {
     /// Nothing has arrived; the first byte decides between JSON and a form.
     Unknown {
         content_type: ContentType,
@@ -81,7 +81,7 @@ enum ContentType {
 /// Collects one body.
 #[derive(Debug)]
 pub struct RequestBody {
-    state: State,
+    state: BodyState,
     limits: KvLimits,
     received_bytes: usize,
     /// Its share of the memory for request bodies (`--max-upload-memory`).
@@ -93,7 +93,7 @@ impl RequestBody {
     /// it.
     pub(crate) fn raw(limits: KvLimits, declared_bytes: Option<usize>) -> Self {
         Self {
-            state: State::Raw {
+            state: BodyState::Raw {
                 value: Vec::new(),
                 declared_bytes,
             },
@@ -107,7 +107,7 @@ impl RequestBody {
     pub(crate) fn fields(limits: KvLimits, allowed: Allowed, head: &Head<'_>) -> Self {
         let content_type = content_type_of(head);
         Self {
-            state: State::Unknown {
+            state: BodyState::Unknown {
                 content_type,
                 allowed,
             },
@@ -120,7 +120,7 @@ impl RequestBody {
     /// For a body with a batch of operations.
     pub(crate) fn batch(limits: KvLimits) -> Self {
         Self {
-            state: State::Batch(Box::new(BatchBody::new(limits))),
+            state: BodyState::Batch(Box::new(BatchBody::new(limits))),
             limits,
             received_bytes: 0,
             claim: None,
@@ -141,9 +141,9 @@ impl RequestBody {
     }
 
     /// The operations of a batch.
-    pub(crate) fn into_operations(self) -> Vec<Operation> {
+    pub(crate) fn into_operations(self) -> Vec<BatchOperation> {
         match self.state {
-            State::Batch(body) => body.into_operations(),
+            BodyState::Batch(body) => body.into_operations(),
             _ => Vec::new(),
         }
     }
@@ -151,7 +151,7 @@ impl RequestBody {
     /// The contents, once the body is complete.
     pub(crate) fn into_received(self) -> Result<Received, Refusal> {
         match self.state {
-            State::Whole(received) => Ok(received),
+            BodyState::Whole(received) => Ok(received),
             _ => Err(empty_body()),
         }
     }
@@ -167,9 +167,9 @@ impl RequestBody {
         };
         // `curl -d` declares a form whatever it sends.
         self.state = match content_type {
-            _ if data[at] == b'{' => State::Json(JsonBody::new(self.limits, allowed)),
-            ContentType::Json => State::Json(JsonBody::new(self.limits, allowed)),
-            ContentType::Form => State::Form(FormBody::new(self.limits, allowed)),
+            _ if data[at] == b'{' => BodyState::Json(JsonBody::new(self.limits, allowed)),
+            ContentType::Json => BodyState::Json(JsonBody::new(self.limits, allowed)),
+            ContentType::Form => BodyState::Form(FormBody::new(self.limits, allowed)),
             ContentType::Other => return Err(unsupported()),
         };
         self.push_text(&data[at..])
@@ -177,14 +177,14 @@ impl RequestBody {
 
     fn push_text(&mut self, data: &[u8]) -> Result<(), Refusal> {
         match &mut self.state {
-            State::Json(body) => body.push(data),
-            State::Form(body) => body.push(data),
+            BodyState::Json(body) => body.push(data),
+            BodyState::Form(body) => body.push(data),
             _ => Ok(()),
         }
     }
 
     fn push_raw(&mut self, data: &[u8]) -> Result<(), Refusal> {
-        let State::Raw {
+        let BodyState::Raw {
             value,
             declared_bytes,
         } = &mut self.state
@@ -224,8 +224,8 @@ impl RequestBody {
         self.limits.value_bytes.saturating_mul(TEXT_EXPANSION) + TEXT_OVERHEAD_BYTES
     }
 
-    fn take_state(&mut self) -> State {
-        std::mem::replace(&mut self.state, State::Whole(Received::default()))
+    fn take_state(&mut self) -> BodyState {
+        std::mem::replace(&mut self.state, BodyState::Whole(Received::default()))
     }
 }
 
@@ -233,9 +233,9 @@ impl http::BodySink for RequestBody {
     fn expect(&mut self, bytes: u64) -> Result<(), Refusal> {
         let fits = |room_bytes: usize| bytes <= room_bytes as u64;
         match &self.state {
-            State::Raw { value, .. } if fits(self.limits.value_bytes - value.len()) => Ok(()),
-            State::Raw { .. } => Err(value_too_large(self.limits.value_bytes)),
-            State::Batch(body) => body.expect(bytes),
+            BodyState::Raw { value, .. } if fits(self.limits.value_bytes - value.len()) => Ok(()),
+            BodyState::Raw { .. } => Err(value_too_large(self.limits.value_bytes)),
+            BodyState::Batch(body) => body.expect(bytes),
             _ if fits(self.text_max_bytes().saturating_sub(self.received_bytes)) => Ok(()),
             _ => Err(value_too_large(self.limits.value_bytes)),
         }
@@ -243,8 +243,8 @@ impl http::BodySink for RequestBody {
 
     fn push(&mut self, data: &[u8]) -> Result<(), Refusal> {
         match &mut self.state {
-            State::Raw { .. } => return self.push_raw(data),
-            State::Batch(body) => {
+            BodyState::Raw { .. } => return self.push_raw(data),
+            BodyState::Batch(body) => {
                 body.push(data)?;
                 return self.hold();
             }
@@ -255,7 +255,7 @@ impl http::BodySink for RequestBody {
             return Err(value_too_large(self.limits.value_bytes));
         }
         match self.state {
-            State::Unknown {
+            BodyState::Unknown {
                 content_type,
                 allowed,
             } => self.push_unknown(data, content_type, allowed),
@@ -266,58 +266,58 @@ impl http::BodySink for RequestBody {
 
     fn heap_bytes(&self) -> usize {
         match &self.state {
-            State::Unknown { .. } => 0,
-            State::Json(body) => size_of::<KvFields>() + body.heap_bytes(),
-            State::Form(body) => size_of::<KvFields>() + body.heap_bytes(),
-            State::Batch(body) => size_of::<BatchBody>() + body.heap_bytes(),
-            State::Raw { value, .. } => value.capacity(),
-            State::Fields(fields) => size_of::<KvFields>() + fields.heap_bytes(),
-            State::Whole(received) => received.heap_bytes(),
+            BodyState::Unknown { .. } => 0,
+            BodyState::Json(body) => size_of::<KvFields>() + body.heap_bytes(),
+            BodyState::Form(body) => size_of::<KvFields>() + body.heap_bytes(),
+            BodyState::Batch(body) => size_of::<BatchBody>() + body.heap_bytes(),
+            BodyState::Raw { value, .. } => value.capacity(),
+            BodyState::Fields(fields) => size_of::<KvFields>() + fields.heap_bytes(),
+            BodyState::Whole(received) => received.heap_bytes(),
         }
     }
 
     fn step(&mut self) -> Result<bool, Refusal> {
         match &mut self.state {
-            State::Unknown { .. } => Err(empty_body()),
-            State::Batch(body) => body.step(),
-            State::Fields(fields) => {
+            BodyState::Unknown { .. } => Err(empty_body()),
+            BodyState::Batch(body) => body.step(),
+            BodyState::Fields(fields) => {
                 if !fields.step()? {
                     return Ok(false);
                 }
-                let State::Fields(fields) = self.take_state() else {
+                let BodyState::Fields(fields) = self.take_state() else {
                     return Ok(true);
                 };
                 let KvParts {
                     key, value, ttl_ms, ..
                 } = fields.into_parts()?;
-                self.state = State::Whole(Received {
+                self.state = BodyState::Whole(Received {
                     key,
                     value: value.map(ready),
                     ttl_ms,
                 });
                 self.step()
             }
-            State::Json(_) | State::Form(_) => {
-                self.state = State::Fields(match self.take_state() {
-                    State::Json(body) => body.end()?,
-                    State::Form(body) => body.end()?,
+            BodyState::Json(_) | BodyState::Form(_) => {
+                self.state = BodyState::Fields(match self.take_state() {
+                    BodyState::Json(body) => body.end()?,
+                    BodyState::Form(body) => body.end()?,
                     _ => return Ok(true),
                 });
                 self.step()
             }
-            State::Raw { value, .. } => {
+            BodyState::Raw { value, .. } => {
                 let value = ready(std::mem::take(value));
-                self.state = State::Whole(Received {
+                self.state = BodyState::Whole(Received {
                     value: Some(value),
                     ..Received::default()
                 });
                 self.step()
             }
-            State::Whole(Received {
+            BodyState::Whole(Received {
                 value: Some(ReadyValue::Large(large)),
                 ..
             }) => Ok(large.step(STEP_BYTES)),
-            State::Whole(_) => Ok(true),
+            BodyState::Whole(_) => Ok(true),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::node::ClaimKind;
 use crate::partition::Partition;
 use crate::storage::VersionToken;
 
-use crate::api::body::batch_body::{Action, BATCH_MAX_BYTES, Operation, about_operation};
+use crate::api::body::batch_body::{BATCH_MAX_BYTES, BatchAction, BatchOperation, about_operation};
 use crate::api::body::json_value::{JsonValueSource, render_value};
 use crate::api::body::kv_fields::KvLimits;
 use crate::api::body::ready_value::ReadyValue;
@@ -113,31 +113,28 @@ enum Now<'o> {
 /// The answer of the operations, and for each whether it writes. Nothing is written here.
 fn results_of(
     partition: &Partition,
-    operations: &[Operation],
+    operations: &[BatchOperation],
 ) -> Result<(Results, Vec<bool>), Refusal> {
-    for (index, operation) in operations.iter().enumerate() {
-        let checked = partition.check(&operation.key, &operation.conditions);
-        checked.map_err(|failed| about_operation(index, condition_failed(failed)))?;
-    }
+    check_conditions(partition, operations)?;
     let (mut results, mut writes) = (Results::default(), Vec::with_capacity(operations.len()));
     let mut changed: BTreeMap<&[u8], Now<'_>> = BTreeMap::new();
     let mut version = partition.lsm().last_version();
     results
         .text()
         .extend_from_slice(b"{\"success\":true,\"results\":[");
-    for (index, Operation { key, action, .. }) in operations.iter().enumerate() {
+    for (index, BatchOperation { key, action, .. }) in operations.iter().enumerate() {
         if index > 0 {
             results.text().push(b',');
         }
         let now = changed.get(&key[..]).copied();
         let writes_it = match action {
-            Action::Set { value, .. } => {
+            BatchAction::Set { value, .. } => {
                 version += 1;
                 changed.insert(key, Now::Set { value, version });
                 add_written(results.text(), b"", partition.token_of(version));
                 true
             }
-            Action::Delete => {
+            BatchAction::Delete => {
                 let exists = match now {
                     Some(Now::Set { .. }) => true,
                     Some(Now::Deleted) => false,
@@ -153,7 +150,7 @@ fn results_of(
                 }
                 exists
             }
-            Action::Get => {
+            BatchAction::Get => {
                 let (value, version) = match now {
                     Some(Now::Set { value, version }) => (value.as_value(), version),
                     Some(Now::Deleted) => (Value::Tombstone, 0),
@@ -171,6 +168,14 @@ fn results_of(
     }
     results.text().extend_from_slice(b"]}");
     Ok((results, writes))
+}
+
+fn check_conditions(partition: &Partition, operations: &[BatchOperation]) -> Result<(), Refusal> {
+    for (index, operation) in operations.iter().enumerate() {
+        let checked = partition.check(&operation.key, &operation.conditions);
+        checked.map_err(|failed| about_operation(index, condition_failed(failed)))?;
+    }
+    Ok(())
 }
 
 /// Adds the result of a write: `{"success":true,`, more fields, and the new version.
@@ -220,7 +225,7 @@ impl Api<'_> {
         let outcome = self.min_acks(head).and_then(|min_acks| {
             let is_read_only = operations
                 .iter()
-                .all(|operation| matches!(operation.action, Action::Get));
+                .all(|operation| matches!(operation.action, BatchAction::Get));
             let (read_acks, now_ms) = (self.read_acks(head)?, self.now_ms);
             if is_read_only {
                 let partition = self.readable_partition(head)?;
@@ -230,7 +235,7 @@ impl Api<'_> {
             }
             let adds = operations
                 .iter()
-                .any(|operation| matches!(operation.action, Action::Set { .. }));
+                .any(|operation| matches!(operation.action, BatchAction::Set { .. }));
             self.writable_partition(head)?;
             self.readable_partition(head)?;
             let partition = if adds {
@@ -239,7 +244,7 @@ impl Api<'_> {
                 self.writable_partition(head)?
             };
             check_replicas(partition, min_acks, now_ms)?;
-            let reads = |operation: &Operation| matches!(operation.action, Action::Get);
+            let reads = |operation: &BatchOperation| matches!(operation.action, BatchAction::Get);
             let read_acks = read_acks.filter(|_| operations.iter().any(reads));
             check_read(partition, read_acks, now_ms)?;
             // What the batch reads was written before what it writes: its last write covers both.
@@ -276,14 +281,16 @@ impl Api<'_> {
 }
 
 /// Makes the writes of the operations that have any.
-fn write(partition: &mut Partition, operations: &[Operation], writes: &[bool]) {
+fn write(partition: &mut Partition, operations: &[BatchOperation], writes: &[bool]) {
     let writing = operations
         .iter()
         .zip(writes)
         .filter(|(_, writes)| **writes)
         .map(|(operation, _)| operation);
-    partition.write_batch(writing.map(|Operation { key, action, .. }| match action {
-        Action::Set { value, ttl_ms } => (&key[..], value.as_new_value(), *ttl_ms),
-        Action::Delete | Action::Get => (&key[..], NewValue::Tombstone, None),
-    }));
+    partition.write_batch(
+        writing.map(|BatchOperation { key, action, .. }| match action {
+            BatchAction::Set { value, ttl_ms } => (&key[..], value.as_new_value(), *ttl_ms),
+            BatchAction::Delete | BatchAction::Get => (&key[..], NewValue::Tombstone, None),
+        }),
+    );
 }

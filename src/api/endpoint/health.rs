@@ -23,7 +23,7 @@ const STATES_MAX: usize = 100;
 /// The body of `/health`. The first four fields are what the controller reads.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Health {
+struct HealthBody {
     status: &'static str,
     /// Bytes of log in the active memtables.
     mem_table_size: usize,
@@ -197,7 +197,7 @@ impl Api<'_> {
         })
     }
 
-    fn health(&self, head: &Head<'_>) -> Result<Health, Refusal> {
+    fn health(&self, head: &Head<'_>) -> Result<HealthBody, Refusal> {
         // `X-Partition-ID` is ignored here: probes send the same fields everywhere.
         let named = self.query(head).get(Param::Partition)?;
         let named = named.map(|value| partition_number(&value)).transpose()?;
@@ -219,7 +219,7 @@ impl Api<'_> {
             "mixed"
         };
         let highest = stats.iter().map(|stats| stats.last_version).max();
-        Ok(Health {
+        Ok(HealthBody {
             status: if self.node.loading().is_some() {
                 "LOADING"
             } else {

@@ -41,35 +41,38 @@ pub(crate) const NOT_DELETED: &[u8] = b"{\"success\":true,\"deleted\":false}";
 
 /// What a key-value request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    Get(Form),
+enum KvAction {
+    Get(KvForm),
     Set,
     /// `PUT /kv/{key}`: answers 201 or 200, by whether the key existed.
     Put,
-    Delete(Form),
+    Delete(KvForm),
 }
+
+/// A key, and the value if the request has one.
+type KeyAndValue<'b> = (Cow<'b, [u8]>, Option<&'b [u8]>);
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum KvForm {
     Json,
     Raw,
     /// Raw because Accept asks for it: the path has two forms, so the entity tag is weak.
     RawByChoice,
 }
 
-impl Action {
+impl KvAction {
     #[inline]
     fn of(route: Route, head: &Head<'_>) -> Result<Self, Refusal> {
         Ok(match (route, head.method) {
             (Route::Set, _) => Self::Set,
             (Route::Key, Method::Put) => Self::Put,
-            (Route::Key, Method::Delete) => Self::Delete(Form::Raw),
-            (Route::Key, _) => Self::Get(Form::Raw),
-            (Route::Delete, _) => Self::Delete(Form::Json),
+            (Route::Key, Method::Delete) => Self::Delete(KvForm::Raw),
+            (Route::Key, _) => Self::Get(KvForm::Raw),
+            (Route::Delete, _) => Self::Delete(KvForm::Json),
             _ => match preferred(head.accept, &[JSON, RAW])? {
-                RAW => Self::Get(Form::RawByChoice),
-                _ => Self::Get(Form::Json),
+                RAW => Self::Get(KvForm::RawByChoice),
+                _ => Self::Get(KvForm::Json),
             },
         })
     }
@@ -118,19 +121,47 @@ impl Api<'_> {
         body: Option<&[u8]>,
         reply: Reply<'_>,
     ) -> Begin<RequestBody> {
-        let action = match Action::of(route, head) {
+        let action = match KvAction::of(route, head) {
             Ok(action) => action,
             Err(refusal) => {
                 refuse(reply, &refusal);
                 return Begin::Answered;
             }
         };
-        let value_max_bytes = self
-            .node
-            .config()
-            .max_value_bytes
-            .min(INLINE_VALUE_MAX_BYTES);
-        let outcome = key_of_target(route, head.target()).and_then(|key| match (key, body) {
+        let outcome = key_of_target(route, head.target())
+            .and_then(|key| self.arrived(action, key, head, body));
+        match outcome {
+            Ok(Ok((key, value))) => {
+                self.act(
+                    action,
+                    head,
+                    &key,
+                    NewValue::Inline(value.unwrap_or_default()),
+                    None,
+                    reply,
+                );
+                Begin::Answered
+            }
+            Ok(Err(intake)) => Begin::Receive(intake),
+            Err(refusal) => {
+                refuse(reply, &refusal);
+                Begin::Answered
+            }
+        }
+    }
+
+    /// The key and the value of a request, if both have arrived; else what collects the body.
+    #[inline(always)] // its result is not moved then
+    fn arrived<'b>(
+        &mut self,
+        action: KvAction,
+        key: Option<Cow<'b, [u8]>>,
+        head: &Head<'_>,
+        body: Option<&'b [u8]>,
+    ) -> Result<Result<KeyAndValue<'b>, RequestBody>, Refusal> {
+        let config = self.node.config();
+        let value_max_bytes = config.max_value_bytes.min(INLINE_VALUE_MAX_BYTES);
+        match (key, body) {
             // With a key in the address the body means nothing; the connection skips it.
             (Some(key), _) if !action.has_value() => Ok(Ok((key, None))),
             (Some(key), Some(value)) if value.len() <= value_max_bytes => {
@@ -152,24 +183,6 @@ impl Api<'_> {
                     None => self.intake(action, None, head).map(Err),
                 }
             }
-        });
-        match outcome {
-            Ok(Ok((key, value))) => {
-                self.act(
-                    action,
-                    head,
-                    &key,
-                    NewValue::Inline(value.unwrap_or_default()),
-                    None,
-                    reply,
-                );
-                Begin::Answered
-            }
-            Ok(Err(intake)) => Begin::Receive(intake),
-            Err(refusal) => {
-                refuse(reply, &refusal);
-                Begin::Answered
-            }
         }
     }
 
@@ -177,7 +190,7 @@ impl Api<'_> {
     /// before the body is sent, with the same answer.
     fn intake(
         &mut self,
-        action: Action,
+        action: KvAction,
         key: Option<&[u8]>,
         head: &Head<'_>,
     ) -> Result<RequestBody, Refusal> {
@@ -192,7 +205,7 @@ impl Api<'_> {
                 let checked = partition.check(key, &conditions);
                 checked.map_err(condition_failed)?;
             }
-        } else if matches!(action, Action::Delete(_)) {
+        } else if matches!(action, KvAction::Delete(_)) {
             self.deletable_partition(head)?;
         } else {
             self.partition(head)?;
@@ -247,7 +260,7 @@ impl Api<'_> {
                     return Err(Refusal::new(400, "key_missing", message));
                 }
             };
-            let action = Action::of(route, head)?;
+            let action = KvAction::of(route, head)?;
             if action.has_value() && received.value.is_none() {
                 let message = "no value: the body needs a field \"value\"";
                 return Err(Refusal::new(400, "value_missing", message));
@@ -272,7 +285,7 @@ impl Api<'_> {
     #[inline]
     fn act(
         &mut self,
-        action: Action,
+        action: KvAction,
         head: &Head<'_>,
         key: &[u8],
         value: NewValue<'_>,
@@ -280,11 +293,11 @@ impl Api<'_> {
         reply: Reply<'_>,
     ) {
         match action {
-            Action::Get(form) => self.answer_get(form, head, key, reply),
-            Action::Set | Action::Put => {
+            KvAction::Get(form) => self.answer_get(form, head, key, reply),
+            KvAction::Set | KvAction::Put => {
                 self.answer_set(action, head, key, value, body_ttl_ms, reply);
             }
-            Action::Delete(form) => self.answer_delete(form, head, key, reply),
+            KvAction::Delete(form) => self.answer_delete(form, head, key, reply),
         }
     }
 
@@ -316,7 +329,7 @@ impl Api<'_> {
     }
 
     #[inline]
-    fn answer_get(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
+    fn answer_get(&mut self, form: KvForm, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
         let reply = match self.read_acks(head) {
             Ok(None) => reply,
             Ok(acks) => match self.follow_up_of_get(acks, head, key) {
@@ -363,7 +376,7 @@ impl Api<'_> {
     #[inline]
     fn answer_set(
         &mut self,
-        action: Action,
+        action: KvAction,
         head: &Head<'_>,
         key: &[u8],
         value: NewValue<'_>,
@@ -380,7 +393,7 @@ impl Api<'_> {
             check_replicas(partition, min_acks, now_ms)?;
             let incurred = partition.lsm().incurred_work();
             let written = match action {
-                Action::Put => partition
+                KvAction::Put => partition
                     .put(key, value, ttl_ms, &conditions)
                     .map(|written| (written.version, !written.replaced)),
                 _ => partition
@@ -423,7 +436,7 @@ impl Api<'_> {
         Ok((partition, conditions, min_acks))
     }
 
-    fn answer_delete(&mut self, form: Form, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
+    fn answer_delete(&mut self, form: KvForm, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
         let outcome = self.deletable_partition(head);
         let deleted = outcome.and_then(|(partition, conditions, min_acks)| {
             let incurred = partition.lsm().incurred_work();
@@ -431,7 +444,7 @@ impl Api<'_> {
                 match (form, failed.current) {
                     // Without the condition the answer would be 404, so it is 404 with it, too (RFC
                     // 9110, section 13.2.1).
-                    (Form::Raw, None) => key_not_found(),
+                    (KvForm::Raw, None) => key_not_found(),
                     _ => condition_failed(failed),
                 }
             })?;
@@ -445,20 +458,20 @@ impl Api<'_> {
             _ => reply,
         };
         match (form, deleted) {
-            (Form::Json, Ok(Some((_, token)))) => {
+            (KvForm::Json, Ok(Some((_, token)))) => {
                 reply
                     .status(200)
                     .content_type(JSON)
                     .etag(token.text().as_bytes())
                     .body(DELETED);
             }
-            (Form::Json, Ok(None)) => {
+            (KvForm::Json, Ok(None)) => {
                 reply.status(200).content_type(JSON).body(NOT_DELETED);
             }
-            (Form::Raw | Form::RawByChoice, Ok(Some((_, token)))) => {
+            (KvForm::Raw | KvForm::RawByChoice, Ok(Some((_, token)))) => {
                 reply.status(204).etag(token.text().as_bytes()).empty();
             }
-            (Form::Raw | Form::RawByChoice, Ok(None)) => refuse(reply, &key_not_found()),
+            (KvForm::Raw | KvForm::RawByChoice, Ok(None)) => refuse(reply, &key_not_found()),
             (_, Err(refusal)) => refuse(reply, &refusal),
         }
     }
@@ -468,17 +481,17 @@ impl Api<'_> {
 /// one for the other (RFC 9110, section 8.8.1): the form that Accept selects has a weak one, with
 /// the same token in it.
 #[inline]
-fn with_etag<'o>(form: Form, head: ReplyHead<'o>, token: &TokenText) -> ReplyHead<'o> {
+fn with_etag<'o>(form: KvForm, head: ReplyHead<'o>, token: &TokenText) -> ReplyHead<'o> {
     match form {
-        Form::Json | Form::Raw => head.etag(token.as_bytes()),
-        Form::RawByChoice => head.weak_etag(token.as_bytes()),
+        KvForm::Json | KvForm::Raw => head.etag(token.as_bytes()),
+        KvForm::RawByChoice => head.weak_etag(token.as_bytes()),
     }
 }
 
 /// Answers with a value; returns the buffer, which it may have used.
 #[inline]
 fn send_value(
-    form: Form,
+    form: KvForm,
     entry: &Entry<'_>,
     token: VersionToken,
     now_ms: u64,
@@ -495,21 +508,21 @@ fn send_value(
     };
     let text = token.text();
     match (form, entry.value) {
-        (Form::Json, Value::Inline(value)) => {
+        (KvForm::Json, Value::Inline(value)) => {
             render_value(&mut scratch, value, &text);
             reply.lines(JSON_LINES).etag(text.as_bytes()).body(&scratch);
         }
-        (Form::Json, Value::Large(blob)) => {
+        (KvForm::Json, Value::Large(blob)) => {
             let source = JsonValueSource::new(Arc::clone(blob), token);
             reply
                 .lines(JSON_LINES)
                 .etag(text.as_bytes())
                 .source(Box::new(source));
         }
-        (Form::Raw | Form::RawByChoice, Value::Inline(value)) => {
+        (KvForm::Raw | KvForm::RawByChoice, Value::Inline(value)) => {
             with_etag(form, reply.lines(RAW_LINES), &text).body(value);
         }
-        (Form::Raw | Form::RawByChoice, Value::Large(blob)) => {
+        (KvForm::Raw | KvForm::RawByChoice, Value::Large(blob)) => {
             with_etag(form, reply.lines(RAW_LINES), &text).blob(Arc::clone(blob));
         }
         (_, Value::Tombstone) => {}

@@ -25,9 +25,9 @@ const BODY_MAX_BYTES: usize = 16 * 1024;
 /// The body of an assignment. Unknown fields are allowed, and the answer lists them as `ignored`,
 /// so that a mistyped one is noticed.
 #[derive(Deserialize)]
-struct Body {
+struct AssignmentBody {
     id: u32,
-    role: BodyRole,
+    role: AssignedRole,
     #[serde(default)]
     leader: Option<String>,
     #[serde(default)]
@@ -43,7 +43,7 @@ struct Body {
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum BodyRole {
+enum AssignedRole {
     Leader,
     Replica,
     /// The node gives the partition up and frees its data.
@@ -62,7 +62,7 @@ struct RemovalAnswer {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct AssignmentAnswer {
     success: bool,
     id: u32,
     role: &'static str,
@@ -102,14 +102,14 @@ impl Api<'_> {
 
     pub(crate) fn finish_assign(&mut self, intake: RequestBody, reply: Reply<'_>) {
         let outcome = body_of(intake).and_then(|body| match body.role {
-            BodyRole::None => {
+            AssignedRole::None => {
                 let order = RemovalOrder {
                     epoch: body.epoch,
                     discards: body.discard,
                 };
                 self.give_up(body.id, order)
             }
-            BodyRole::Leader | BodyRole::Replica => self.assign(&body),
+            AssignedRole::Leader | AssignedRole::Replica => self.assign(&body),
         });
         self.answer_order(outcome, reply);
     }
@@ -172,7 +172,7 @@ impl Api<'_> {
         Ok((body, gate))
     }
 
-    fn assign(&mut self, body: &Body) -> Result<(Vec<u8>, Option<CommitGate>), Refusal> {
+    fn assign(&mut self, body: &AssignmentBody) -> Result<(Vec<u8>, Option<CommitGate>), Refusal> {
         let assignment = assignment_of(body)?;
         if let Some(leader) = &assignment.leader
             && self.node.config().is_own_address(leader)
@@ -211,7 +211,7 @@ impl Api<'_> {
             .is_some_and(|partition| partition.roles().is_taking_over())
             .then_some("catching_up");
         let position = partition.map(|partition| partition.last_token());
-        let answer = Answer {
+        let answer = AssignmentAnswer {
             success: true,
             id,
             role: role.name(),
@@ -226,7 +226,7 @@ impl Api<'_> {
     }
 }
 
-fn body_of(intake: RequestBody) -> Result<Body, Refusal> {
+fn body_of(intake: RequestBody) -> Result<AssignmentBody, Refusal> {
     let value = intake.into_received()?.value;
     let bytes = match &value {
         Some(ReadyValue::Small(bytes)) => &bytes[..],
@@ -241,11 +241,11 @@ fn body_of(intake: RequestBody) -> Result<Body, Refusal> {
     })
 }
 
-fn assignment_of(body: &Body) -> Result<Assignment, Refusal> {
+fn assignment_of(body: &AssignmentBody) -> Result<Assignment, Refusal> {
     let (role, leader) = match body.role {
-        BodyRole::None => (Role::Unassigned, None),
-        BodyRole::Leader => (Role::Leader, None),
-        BodyRole::Replica => {
+        AssignedRole::None => (Role::Unassigned, None),
+        AssignedRole::Leader => (Role::Leader, None),
+        AssignedRole::Replica => {
             let message = "a replica needs its leader: add \"leader\":\"http://host:port\"";
             let leader = body
                 .leader

@@ -6,7 +6,7 @@ use crate::api::context::Api;
 use crate::api::request::values::JSON;
 use crate::config::Config;
 use crate::http::Reply;
-use crate::lsm::LevelStats;
+use crate::lsm::{LevelStats, Stats};
 use crate::node::Node;
 use crate::partition::{DiskLog, LeaderStats, Partition, ReplicaStats};
 use crate::replication::SyncState;
@@ -85,6 +85,14 @@ struct PartitionStatus {
     leader: Option<LeaderStatus>,
     replicas: Vec<ReplicaStatus>,
     disk: Option<DiskStatus>,
+    #[serde(flatten)]
+    engine: EngineStatus,
+}
+
+/// Of the engine of a partition.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EngineStatus {
     memtable_entries: usize,
     memtable_bytes: usize,
     levels: Vec<LevelStatus>,
@@ -229,6 +237,14 @@ impl PartitionStatus {
                 .map(ReplicaStatus::from)
                 .collect(),
             disk: partition.disk().map(DiskStatus::from),
+            engine: EngineStatus::of(partition, &stats),
+        }
+    }
+}
+
+impl EngineStatus {
+    fn of(partition: &Partition, stats: &Stats) -> Self {
+        Self {
             memtable_entries: stats.memtable_entry_count,
             memtable_bytes: stats.memtable_bytes,
             levels: stats

@@ -13,7 +13,7 @@ use std::fmt::{self, Display};
 use crate::api::request::route::Group;
 use crate::api::request_labels::endpoints;
 use crate::lsm::LevelStats;
-use crate::metrics::{Exposition, GateKind, Kind, Label};
+use crate::metrics::{Exposition, GateKind, Label, MetricKind};
 use crate::node::SLOW_TURN_US;
 use crate::partition::ReplicaStats;
 use crate::storage::Role;
@@ -23,7 +23,7 @@ use super::report::{PartitionReport, Report};
 /// A metric; `R` is the report that its samples come from.
 pub(crate) struct Family<R: 'static> {
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MetricKind,
     pub(crate) help: &'static str,
     pub(crate) samples: fn(&R, &mut Exposition<'_>),
 }
@@ -35,7 +35,7 @@ macro_rules! families {
         $($kind:ident $name:literal $form:ident($value:expr) $help:literal;)*) => {
         pub(crate) const $list: &[Family<$type>] = &[$(Family {
             name: $name,
-            kind: Kind::$kind,
+            kind: MetricKind::$kind,
             help: $help,
             samples: |$report, $text| families!(@$form $text, $labels, $value),
         },)*];

@@ -59,7 +59,7 @@ fn negotiate(accept: &[u8], offers: &[&'static str]) -> Result<&'static str, Ref
 fn match_of(accept: &[u8], media_type: &str) -> Option<Match> {
     let main_type = media_type.split('/').next().unwrap_or_default();
     let mut best: Option<Match> = None;
-    let mut ranges = Parts::new(accept, b',');
+    let mut ranges = ListParts::new(accept, b',');
     while let Some(range) = ranges.next() {
         let exactness = if is_media_type(range, media_type) {
             Exactness::Whole
@@ -93,7 +93,7 @@ fn is_any_of(range: &[u8], main_type: &str) -> bool {
 
 /// The weight of a range, in thousandths; `None`: it is malformed, and the range is not counted.
 fn weight_of(range: &[u8]) -> Option<u16> {
-    let mut parameters = Parts::new(range, b';');
+    let mut parameters = ListParts::new(range, b';');
     parameters.next();
     while let Some(parameter) = parameters.next() {
         if let [b'q' | b'Q', b'=', value @ ..] = parameter.trim_ascii() {
@@ -123,13 +123,13 @@ fn parse_weight(value: &[u8]) -> Option<u16> {
     (weight <= WEIGHT_MAX).then_some(weight)
 }
 
-/// Parts of a list, cut at a separator that does not stand in quotes.
-struct Parts<'v> {
+/// The parts of a list, cut at a separator that does not stand in quotes.
+struct ListParts<'v> {
     rest: Option<&'v [u8]>,
     separator: u8,
 }
 
-impl<'v> Parts<'v> {
+impl<'v> ListParts<'v> {
     fn new(value: &'v [u8], separator: u8) -> Self {
         Self {
             rest: Some(value),

@@ -18,7 +18,7 @@ pub(crate) enum Plus {
 
 /// How much of an escape has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Escape {
+enum PartialEscape {
     None,
     Percent,
     Digit(u8),
@@ -28,14 +28,14 @@ enum Escape {
 #[derive(Debug)]
 pub(crate) struct PercentDecoder {
     plus: Plus,
-    escape: Escape,
+    escape: PartialEscape,
 }
 
 impl PercentDecoder {
     pub(crate) fn new(plus: Plus) -> Self {
         Self {
             plus,
-            escape: Escape::None,
+            escape: PartialEscape::None,
         }
     }
 
@@ -44,21 +44,21 @@ impl PercentDecoder {
         let mut rest = piece;
         while let Some((&byte, behind)) = rest.split_first() {
             match self.escape {
-                Escape::Percent => {
-                    self.escape = Escape::Digit(hex_digit(byte)?);
+                PartialEscape::Percent => {
+                    self.escape = PartialEscape::Digit(hex_digit(byte)?);
                     rest = behind;
                 }
-                Escape::Digit(high) => {
+                PartialEscape::Digit(high) => {
                     out.push(high << 4 | hex_digit(byte)?);
-                    self.escape = Escape::None;
+                    self.escape = PartialEscape::None;
                     rest = behind;
                 }
-                Escape::None => {
+                PartialEscape::None => {
                     let end = memchr::memchr2(b'%', b'+', rest).unwrap_or(rest.len());
                     out.extend_from_slice(&rest[..end]);
                     rest = &rest[end..];
                     match (rest.first(), self.plus) {
-                        (Some(b'%'), _) => self.escape = Escape::Percent,
+                        (Some(b'%'), _) => self.escape = PartialEscape::Percent,
                         (Some(_), Plus::Space) => out.push(b' '),
                         (Some(_), Plus::Plus) => out.push(b'+'),
                         (None, _) => break,
@@ -72,7 +72,7 @@ impl PercentDecoder {
 
     /// Whether the text may end here.
     pub(crate) fn finish(&mut self) -> Result<(), BadEscape> {
-        if std::mem::replace(&mut self.escape, Escape::None) == Escape::None {
+        if std::mem::replace(&mut self.escape, PartialEscape::None) == PartialEscape::None {
             Ok(())
         } else {
             Err(BadEscape)
