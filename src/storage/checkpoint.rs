@@ -33,8 +33,9 @@ use crate::lsm::{
     Snapshot, VALUE_MAX_BYTES,
 };
 
+use super::error::FormatError;
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
-use super::{FormatError, HistoryId};
+use super::history_id::HistoryId;
 
 const ITEM_HEAD_BYTES: usize = 16;
 

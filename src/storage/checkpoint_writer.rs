@@ -7,22 +7,14 @@ use crate::lsm::Snapshot;
 
 use super::checkpoint::{CheckpointEncoder, EncodeStep};
 use super::disk::{Disk, DiskFile};
+use super::error::StorageError;
+use super::file_names::{checkpoint_name, checkpoint_version};
 use super::header::FileHeader;
-use super::{HistoryId, StorageError};
+use super::history_id::HistoryId;
 
 /// Written and synced in one step: what a commit that comes meanwhile waits for, about a
 /// millisecond.
 const STEP_BYTES: usize = 512 * 1024;
-
-/// The name of the checkpoint of a version.
-pub(super) fn checkpoint_name(version: u64) -> String {
-    format!("checkpoint-{version:020}.dbn")
-}
-
-/// The version of the checkpoint with this name.
-pub(super) fn checkpoint_version(name: &str) -> Option<u64> {
-    super::version_in_name(name, "checkpoint-", ".dbn")
-}
 
 /// The draft.
 #[derive(Debug)]

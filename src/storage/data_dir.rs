@@ -10,10 +10,10 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::StorageError;
+use super::disk::Disks;
 use super::disk::{SystemDisk, rename_in, sync_folder};
+use super::error::StorageError;
 use super::log_end::LOG_END_NAME;
-use super::worker::Disks;
 
 /// Its presence says that a directory is a node's.
 const LOCK_NAME: &str = "lock";

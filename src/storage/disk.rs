@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::error::StorageError;
+
 /// Slices in one system call; the kernel takes up to 1024.
 const WRITE_SLICES: usize = 64;
 
@@ -50,6 +52,22 @@ pub trait DiskFile: std::fmt::Debug + Send + 'static {
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
     /// Makes bytes and length last.
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The directories of all partitions.
+pub trait Disks: std::fmt::Debug + Send + 'static {
+    /// That of one.
+    type Disk: Disk;
+
+    /// Numbers of the partitions that have a directory, ascending.
+    fn partitions(&self) -> Result<Vec<u32>, StorageError>;
+    /// The directory of a partition, which is made if need be.
+    fn partition(&self, id: u32) -> Result<Self::Disk, StorageError>;
+    /// Takes the directory of a partition out of the way, whole: once this has returned, no start
+    /// finds it. What is in it goes with [`clear_removed`](Self::clear_removed).
+    fn remove(&self, id: u32) -> Result<(), StorageError>;
+    /// Removes one file of directories that are out of the way; false if none is left.
+    fn clear_removed(&self) -> Result<bool, StorageError>;
 }
 
 /// A directory of the operating system.

@@ -16,17 +16,28 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json};
 
-use crate::lsm::{Entry, Scan, ScanState, Value};
+use crate::lsm::{Entry, Scan, ScanState, Snapshot, Value};
 
-use super::StorageError;
 use super::disk::{Disk, DiskFile};
-use super::replacement::DivergedData;
+use super::error::StorageError;
+use super::history_id::HistoryId;
 
 /// Written and synced in one step.
 const STEP_BYTES: usize = 512 * 1024;
 
 /// Work on the scan in one step.
 const STEP_WORK: usize = 1024 * 1024;
+
+/// Data that is dropped, and saved before.
+#[derive(Debug)]
+pub struct DivergedData {
+    /// The data.
+    pub snapshot: Snapshot,
+    /// Its history.
+    pub history: HistoryId,
+    /// What is not behind this version the new data has too.
+    pub common_version: u64,
+}
 
 /// The file on its way.
 #[derive(Debug)]

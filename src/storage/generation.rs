@@ -3,9 +3,8 @@
 
 use std::io;
 
-use super::checkpoint_writer::checkpoint_version;
 use super::disk::Disk;
-use super::log_file::first_version_of;
+use super::file_names::{checkpoint_version, log_first_version};
 
 /// The files of one generation.
 #[derive(Clone, Debug)]
@@ -36,7 +35,7 @@ impl<D: Disk> Generation<D> {
 /// Whether a name within a generation is that of a log file or checkpoint, or of a draft of one.
 fn is_data(name: &str) -> bool {
     let whole = name.strip_suffix(".tmp").unwrap_or(name);
-    first_version_of(whole).is_some() || checkpoint_version(whole).is_some()
+    log_first_version(whole).is_some() || checkpoint_version(whole).is_some()
 }
 
 /// The generation that a name in the folder belongs to, if it is that of a log file or checkpoint.

@@ -21,8 +21,8 @@
 
 use crate::lsm::{KeyHasher, LogPosition};
 
-use super::log_end::FileId;
-use super::{FormatError, HistoryId};
+use super::error::FormatError;
+use super::history_id::HistoryId;
 
 /// Bytes of a header.
 pub(super) const HEADER_BYTES: usize = 64;
@@ -56,6 +56,15 @@ impl FileKind {
             Self::Checkpoint => *b"dbnodchk",
         }
     }
+}
+
+/// Which log file or checkpoint it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    /// The version in its header, which its name tells too.
+    pub(super) version: u64,
+    /// The checksum of its header.
+    pub(super) header_checksum: u32,
 }
 
 /// What a header says.

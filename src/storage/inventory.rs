@@ -8,14 +8,15 @@
 //!
 //! Not here: what is in the files (`recovery.rs`).
 
-use super::checkpoint_writer::{checkpoint_name, checkpoint_version};
 use super::disk::{Disk, DiskFile};
+use super::error::{FormatError, StorageError};
+use super::file_names::{
+    checkpoint_name, checkpoint_version, log_first_version, log_name, log_name_behind,
+};
 use super::generation::{Generation, generation_of_data, split};
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
 use super::log_end::{DataFiles, LOG_END_NAME, LogEnd};
-use super::log_file::{first_version_of, log_name_of};
 use super::partition_meta::{self, META_NAME, StoredMeta};
-use super::{FormatError, StorageError};
 
 /// What is refused, unless it is accepted.
 #[derive(Debug)]
@@ -199,7 +200,7 @@ fn check_that_none_is_missing<D: Disk>(
     has_metadata: bool,
     losses: &mut Losses,
 ) -> Result<(), StorageError> {
-    let is_log = |name: &&String| first_version_of(split(name).1).is_some();
+    let is_log = |name: &&String| log_first_version(split(name).1).is_some();
     let logs: Vec<&String> = names.iter().filter(is_log).collect();
     let mut has_log_end = false;
     for name in &logs {
@@ -262,7 +263,7 @@ fn are_there<D: Disk>(root: &D, files: &DataFiles) -> Result<bool, StorageError>
     let disk = Generation::new(root.clone(), files.generation);
     let log = files
         .log
-        .map(|id| (log_name_of(id.version + 1), FileKind::Log, id));
+        .map(|id| (log_name_behind(id.version), FileKind::Log, id));
     let checkpoint = files
         .checkpoint
         .map(|id| (checkpoint_name(id.version), FileKind::Checkpoint, id));
@@ -356,14 +357,14 @@ fn logs<D: Disk>(
         .map_err(|error| StorageError::io("listing", disk.path(""), &error))?;
     let mut logs: Vec<u64> = names
         .iter()
-        .filter_map(|name| first_version_of(name))
+        .filter_map(|name| log_first_version(name))
         .collect();
     logs.sort_unstable();
     let Some(files) = in_force else {
         return Ok(logs);
     };
     if let Some(id) = files.log {
-        let name = log_name_of(id.version + 1);
+        let name = log_name_behind(id.version);
         if names.contains(&name) {
             match read_header(disk, &name, FileKind::Log)? {
                 Ok(header) if header.id() == id => {}
@@ -385,7 +386,7 @@ fn logs<D: Disk>(
     }
     let newest = files.log.map_or(0, |id| id.version + 1);
     for first in logs.iter().filter(|first| **first > newest) {
-        losses.refuse(lost(disk, &log_name_of(*first), NOT_NAMED))?;
+        losses.refuse(lost(disk, &log_name(*first), NOT_NAMED))?;
     }
     Ok(logs)
 }

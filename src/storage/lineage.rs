@@ -5,12 +5,8 @@
 //! accepted loss; it remembers the ones before it and where each ended, so that a node that holds a
 //! part of those can go on without starting over.
 
-use std::fmt;
-use std::str::FromStr;
-
-use siphasher::sip128::SipHasher24;
-
-use super::version_token::{HistoryPrefix, VersionToken};
+use super::history_id::HistoryId;
+use super::version_token::{HistoryPrefix, Position, VersionToken};
 
 /// Past histories remembered: a version token of an older one is not taken back.
 pub const PAST_MAX: usize = 128;
@@ -22,61 +18,6 @@ pub const SHARED_PAST_MAX: usize = 16;
 const COMMON_PAST_MAX: usize = SHARED_PAST_MAX - 1;
 
 const _: () = assert!(SHARED_PAST_MAX <= PAST_MAX);
-
-/// One lineage of writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HistoryId(pub [u8; 16]);
-
-impl fmt::Display for HistoryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-/// The text is not what [`HistoryId`] displays as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidHistoryId;
-
-impl FromStr for HistoryId {
-    type Err = InvalidHistoryId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidHistoryId> {
-        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(InvalidHistoryId);
-        }
-        u128::from_str_radix(text, 16)
-            .map(|number| Self(number.to_be_bytes()))
-            .map_err(|_| InvalidHistoryId)
-    }
-}
-
-/// Makes unique identities: a sequence out of one random seed.
-#[derive(Clone, Debug)]
-pub struct IdGenerator {
-    seed: [u8; 16],
-    count: u64,
-}
-
-impl IdGenerator {
-    /// A ids; the seed is to be random.
-    pub fn new(seed: [u8; 16]) -> Self {
-        Self { seed, count: 0 }
-    }
-
-    /// The next sixteen bytes.
-    pub fn draw(&mut self) -> [u8; 16] {
-        self.count += 1;
-        SipHasher24::new_with_key(&self.seed)
-            .hash(&self.count.to_le_bytes())
-            .as_bytes()
-    }
-
-    /// A ids of its own, for another thread.
-    #[must_use]
-    pub fn split(&mut self) -> Self {
-        Self::new(self.draw())
-    }
-}
 
 /// A history that another grew out of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +147,24 @@ impl Lineage {
         Self::with_past(self.history, past)
     }
 
+    /// Whether the write that a token names is a part of this lineage, if its version is one yet.
+    pub fn holds(&self, token: VersionToken) -> bool {
+        token.history == self.prefix()
+            || self.past().any(|past| {
+                token.version <= past.end_version
+                    && HistoryPrefix::of(&past.history) == token.history
+            })
+    }
+
+    /// The version of this lineage that a client's position names; none if its history has parted
+    /// from this lineage before, or is not known.
+    pub fn version_at(&self, position: Position) -> Option<u64> {
+        match position {
+            Position::Version(version) => Some(version),
+            Position::Token(token) => self.holds(token).then_some(token.version),
+        }
+    }
+
     /// The highest version up to which a node at `version` of `history` has what this lineage has;
     /// none if the two have nothing to do with each other.
     pub fn common_version(&self, history: HistoryId, version: u64) -> Option<u64> {
@@ -329,35 +288,5 @@ mod tests {
         }
         let strange = Lineage::new(id(250)).begin(id(251), 5);
         assert_eq!(told.clone().with_older_of(&strange), told);
-    }
-
-    #[test]
-    fn ids_are_read_back() {
-        let id = HistoryId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
-        assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0eff");
-        assert_eq!(id.to_string().parse(), Ok(id));
-        for text in [
-            "",
-            "0",
-            "+00102030405060708090a0b0c0d0eff",
-            "000102030405060708090a0b0c0d0ef",
-            "é",
-        ] {
-            assert_eq!(text.parse::<HistoryId>(), Err(InvalidHistoryId), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_mint_repeats_nothing() {
-        let mut ids = IdGenerator::new([7; 16]);
-        let mut child = ids.split();
-        let made = [
-            ids.draw(),
-            ids.draw(),
-            child.draw(),
-            child.draw(),
-            IdGenerator::new([8; 16]).draw(),
-        ];
-        assert!((1..made.len()).all(|at| !made[..at].contains(&made[at])));
     }
 }

@@ -49,8 +49,8 @@
 //! Not here: what a start does with it (`inventory.rs`).
 
 use super::disk::{Disk, DiskFile};
-use super::header::{long, word};
-use super::{FormatError, StorageError};
+use super::error::{FormatError, StorageError};
+use super::header::{FileId, long, word};
 
 /// The name of the file.
 pub(super) const LOG_END_NAME: &str = "log-end";
@@ -70,15 +70,6 @@ const ARE_FILES: u32 = 1;
 const HAS_METADATA: u32 = 2;
 const HAS_CHECKPOINT: u32 = 4;
 const HAS_LOG: u32 = 8;
-
-/// Which log file or checkpoint it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId {
-    /// The version in its header, which its name tells too.
-    pub(super) version: u64,
-    /// The checksum of its header.
-    pub(super) header_checksum: u32,
-}
 
 /// The files that are the data of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

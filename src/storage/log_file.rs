@@ -25,27 +25,10 @@
 //! sync need not have the file system note which of it is in use (measured with ext4: 200 µs
 //! instead of 300).
 
-use crate::lsm::LogPosition;
-
 /// Bytes of a mark.
 pub(super) const MARK_BYTES: usize = 32;
 
 const MARK_LEN_FIELD: [u8; 4] = [0xff; 4];
-
-/// The name of the log file that is begun at a position.
-pub(super) fn log_name(position: LogPosition) -> String {
-    log_name_of(position.version + 1)
-}
-
-/// The name of the log file whose first record has this version.
-pub(super) fn log_name_of(first_version: u64) -> String {
-    format!("wal-{first_version:020}.log")
-}
-
-/// The version of the first record that a log file of this name can hold.
-pub(super) fn first_version_of(name: &str) -> Option<u64> {
-    super::version_in_name(name, "wal-", ".log")
-}
 
 /// The mark that stands at `offset` of the file with this header checksum.
 pub(super) fn encode_mark(
@@ -98,9 +81,10 @@ pub(super) fn synced_version_behind(
 
 #[cfg(test)]
 mod tests {
-    use super::super::HistoryId;
     use super::super::header::{FileHeader, FileKind};
+    use super::super::history_id::HistoryId;
     use super::*;
+    use crate::lsm::LogPosition;
 
     #[test]
     fn golden_bytes() {
@@ -124,8 +108,6 @@ mod tests {
             FileHeader::decode(FileKind::Log, &bytes),
             Ok((header, checksum))
         );
-        assert_eq!(log_name(position), "wal-00000000000000000259.log");
-        assert_eq!(first_version_of("wal-00000000000000000259.log"), Some(259));
 
         let mark = encode_mark(1, 96, 300);
         let expected_mark = [

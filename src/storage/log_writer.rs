@@ -17,12 +17,13 @@ use std::collections::VecDeque;
 use crate::lsm::{LogBatch, LogPosition};
 
 use super::disk::{Disk, DiskFile};
+use super::error::StorageError;
+use super::file_names::log_name_behind;
 use super::generation::Generation;
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
+use super::history_id::HistoryId;
 use super::log_end::{DataFiles, LogEnd};
-use super::log_file::{MARK_BYTES, encode_mark, log_name};
-use super::store::LogWriteStats;
-use super::{HistoryId, StorageError};
+use super::log_file::{MARK_BYTES, encode_mark};
 
 /// A file that would hold more is followed by another. Small enough that recovery reads one at a
 /// time into memory.
@@ -30,6 +31,24 @@ pub const LOG_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Zeros written ahead of the records at a time.
 const ZERO_AHEAD_BYTES: usize = 256 * 1024;
+
+/// What was written to a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogWriteStats {
+    /// Writes of batches; each may be several system calls.
+    pub count: u64,
+    /// Bytes of records, marks, and zeros written ahead of them.
+    pub bytes: u64,
+}
+
+impl LogWriteStats {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
 
 /// The log of one partition.
 #[derive(Debug)]
@@ -115,7 +134,7 @@ impl<F: DiskFile> LogWriter<F> {
         self.files
             .retain(|(begun_at, _)| begun_at.version < header.position.version);
         self.files
-            .push_back((header.position, log_name(header.position)));
+            .push_back((header.position, log_name_behind(header.position.version)));
         self.offset = HEADER_BYTES as u64;
         self.zeroed_to = self.offset;
         self.is_mark_due = false;
@@ -328,7 +347,7 @@ fn begin_file<D: Disk>(
     header: &FileHeader,
     room_bytes: u64,
 ) -> Result<D::File, StorageError> {
-    let name = log_name(header.position);
+    let name = log_name_behind(header.position.version);
     let draft = format!("{name}.tmp");
     let (bytes, _) = header.encode(FileKind::Log);
     let begin = || {

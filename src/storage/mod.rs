@@ -32,8 +32,11 @@ mod data_dir;
 mod disk;
 mod diverged;
 mod error;
+mod file_names;
 mod generation;
 mod header;
+mod history_id;
+mod id_generator;
 mod inventory;
 mod lineage;
 mod log_end;
@@ -51,23 +54,19 @@ mod worker;
 
 pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, DecodeStep, EncodeStep};
 pub use data_dir::DataDir;
-pub use disk::{Disk, DiskFile, SystemDisk};
+pub use disk::{Disk, DiskFile, Disks, SystemDisk};
+pub use diverged::DivergedData;
 pub use error::{FormatError, StorageError};
 pub use header::FileHeader;
-pub use lineage::{HistoryId, IdGenerator, Lineage, PAST_MAX, PastHistory, SHARED_PAST_MAX};
-pub use log_writer::LOG_FILE_BYTES;
+pub use history_id::HistoryId;
+pub use id_generator::IdGenerator;
+pub use lineage::{Lineage, PAST_MAX, PastHistory, SHARED_PAST_MAX};
+pub use log_writer::{LOG_FILE_BYTES, LogWriteStats};
 pub use partition_meta::{PEERS_MAX, PartitionMeta, Role};
 pub use process::{open_descriptor_count, resident_bytes};
 pub use recovery::{RecoveredPartition, RecoveryOptions, RecoveryProgress, TornTail, recover};
-pub use replacement::{DivergedData, Replacement};
-pub use store::{CheckpointEnd, LogWriteStats, Store, StoreStats};
+pub use replacement::Replacement;
+pub use store::{CheckpointEnd, Store, StoreStats};
 pub use thread::{DiskThread, StoragePlan};
 pub use version_token::{HistoryPrefix, Position, TokenText, VersionToken};
-pub use worker::{DiskCommand, DiskEvent, DiskWorker, Disks, LoadedPartition};
-
-/// The number in a file name such as `wal-00000000000000000001.log`.
-fn version_in_name(name: &str, prefix: &str, suffix: &str) -> Option<u64> {
-    let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
-    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
-        .then(|| digits.parse().ok())?
-}
+pub use worker::{DiskCommand, DiskEvent, DiskWorker, LoadedPartition};

@@ -22,8 +22,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Disk, DiskFile};
-use super::lineage::{HistoryId, Lineage, PAST_MAX, PastHistory};
-use super::{FormatError, StorageError};
+use super::error::{FormatError, StorageError};
+use super::history_id::HistoryId;
+use super::lineage::{Lineage, PAST_MAX, PastHistory};
 
 /// The name of the file.
 pub(super) const META_NAME: &str = "partition.json";

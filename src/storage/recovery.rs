@@ -20,18 +20,22 @@ use std::fmt;
 use crate::lsm::{EngineBuilder, KeyHasher, LogPosition, Lsm, Options, RecordError, StreamRecord};
 
 use super::checkpoint::{CheckpointDecoder, DecodeStep};
-use super::checkpoint_writer::{CheckpointWriter, checkpoint_name, checkpoint_version};
+use super::checkpoint_writer::CheckpointWriter;
 use super::disk::{Disk, DiskFile};
+use super::error::{FormatError, StorageError};
+use super::file_names::{
+    checkpoint_name, checkpoint_version, log_first_version, log_name, log_name_behind,
+};
 use super::generation::Generation;
-use super::header::{FileHeader, FileKind, HEADER_BYTES};
+use super::header::{FileHeader, FileId, FileKind, HEADER_BYTES};
+use super::history_id::HistoryId;
 use super::inventory::{self, Losses, free_name, other_version, read_header};
 use super::lineage::Lineage;
-use super::log_end::{DataFiles, FileId, LogEnd};
-use super::log_file::{MARK_BYTES, first_version_of, log_name_of, mark_at, synced_version_behind};
+use super::log_end::{DataFiles, LogEnd};
+use super::log_file::{MARK_BYTES, mark_at, synced_version_behind};
 use super::log_writer::LogWriter;
 use super::partition_meta::{self, PartitionMeta, Role};
 use super::store::Store;
-use super::{FormatError, HistoryId, StorageError};
 
 /// Memtables that may wait to be flushed while the log is read: reading goes on at full speed, and
 /// memory stays bounded.
@@ -196,7 +200,7 @@ impl<D: Disk> Recovery<'_, D> {
             logs.partition_point(|first| *first <= version + 1)
                 .saturating_sub(1)
         };
-        let names: Vec<String> = logs.iter().map(|first| log_name_of(*first)).collect();
+        let names: Vec<String> = logs.iter().map(|first| log_name(*first)).collect();
         self.count_bytes(checkpoint, &names[covered_count(checkpoint.unwrap_or(0))..])?;
 
         let (mut lsm, mut history, is_salvaged) = self.load(checkpoint, &names)?;
@@ -479,7 +483,7 @@ impl<D: Disk> Recovery<'_, D> {
         let decoded = FileHeader::decode(FileKind::Log, bytes);
         let (header, header_checksum) =
             decoded.map_err(|error| (0, StorageError::format(self.disk.path(name), 0, error)))?;
-        if first_version_of(name) != Some(header.position.version + 1) {
+        if log_first_version(name) != Some(header.position.version + 1) {
             let error = other_version(&self.disk, name, header.position.version);
             return Err((0, error));
         }
@@ -536,7 +540,7 @@ impl<D: Disk> Recovery<'_, D> {
     /// Version up to which `log-end` says that this file was synced, if it speaks of this one.
     fn witnessed_version(&self, name: &str) -> Option<u64> {
         let files = self.in_force?;
-        let newest = files.log.map(|id| log_name_of(id.version + 1));
+        let newest = files.log.map(|id| log_name_behind(id.version));
         (newest.as_deref() == Some(name)).then_some(files.synced_version)
     }
 

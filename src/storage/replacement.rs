@@ -11,12 +11,12 @@ use crate::seeded_bugs::SeededBug;
 
 use super::checkpoint_writer::CheckpointWriter;
 use super::disk::Disk;
-use super::diverged::DivergedWriter;
+use super::diverged::{DivergedData, DivergedWriter};
+use super::error::StorageError;
 use super::generation::{Generation, generation_of_data};
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
 use super::partition_meta::{self, PartitionMeta};
-use super::{HistoryId, StorageError};
 
 /// What replaces the data.
 #[derive(Debug)]
@@ -30,17 +30,6 @@ pub struct Replacement {
     pub meta: PartitionMeta,
     /// The old data, if it has something that the new one lacks.
     pub dropped: Option<DivergedData>,
-}
-
-/// Data that is dropped, and saved before.
-#[derive(Debug)]
-pub struct DivergedData {
-    /// The data.
-    pub snapshot: Snapshot,
-    /// Its history.
-    pub history: HistoryId,
-    /// What is not behind this version the new data has too.
-    pub common_version: u64,
 }
 
 /// A replacement on its way to disk.

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::lsm::Lsm;
 
 use super::disk::{Disk, DiskFile};
+use super::error::{FormatError, StorageError};
 use super::generation::Generation;
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
@@ -14,7 +15,6 @@ use super::recovery::{
     RecoveredPartition, RecoveryOptions, RecoveryProgress, read_checkpoint, write_checkpoint,
 };
 use super::store::Store;
-use super::{FormatError, StorageError};
 
 /// Reads a backup into an engine.
 #[expect(clippy::disallowed_methods, reason = "storage touches files")]

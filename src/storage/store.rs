@@ -4,12 +4,13 @@ use crate::lsm::{LogBatch, Snapshot};
 
 use super::checkpoint_writer::CheckpointWriter;
 use super::disk::Disk;
+use super::error::StorageError;
 use super::generation::Generation;
+use super::history_id::HistoryId;
 use super::log_end::{DataFiles, LogEnd};
-use super::log_writer::LogWriter;
+use super::log_writer::{LogWriteStats, LogWriter};
 use super::partition_meta::{self, PartitionMeta};
 use super::replacement::{CompletedReplacement, Replacement, ReplacementWriter};
-use super::{HistoryId, StorageError};
 
 /// Figures about a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,24 +23,6 @@ pub struct StoreStats {
     pub checkpoint_version: u64,
     /// What was written to the log since the start.
     pub written: LogWriteStats,
-}
-
-/// What was written to a log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogWriteStats {
-    /// Writes of batches; each may be several system calls.
-    pub count: u64,
-    /// Bytes of records, marks, and zeros written ahead of them.
-    pub bytes: u64,
-}
-
-impl LogWriteStats {
-    fn and(self, other: Self) -> Self {
-        Self {
-            count: self.count + other.count,
-            bytes: self.bytes + other.bytes,
-        }
-    }
 }
 
 /// How a checkpoint ended.

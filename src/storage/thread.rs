@@ -15,11 +15,13 @@ use std::time::Duration;
 use crate::config::Fsync;
 
 use super::data_dir::DataDir;
-use super::lineage::IdGenerator;
+use super::disk::Disks;
+use super::error::StorageError;
+use super::history_id::HistoryId;
+use super::id_generator::IdGenerator;
 use super::recovery::{RecoveryOptions, RecoveryProgress};
 use super::restore;
-use super::worker::{DiskCommand, DiskEvent, DiskWorker, Disks, LoadedPartition};
-use super::{HistoryId, StorageError};
+use super::worker::{DiskCommand, DiskEvent, DiskWorker, LoadedPartition};
 
 /// Commits between two pieces of a checkpoint while writes go on: the checkpoint takes about a
 /// third of the disk's time.

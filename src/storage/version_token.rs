@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Entity tags, ids of events and positions of scans and watches are tokens. What a client sends
-//! back is checked against the lineage of the partition ([`Lineage::holds`],
-//! [`Lineage::version_at`]), and nowhere else.
+//! back is checked against the lineage of the partition (`Lineage::holds`,
+//! `Lineage::version_at`), and nowhere else.
 //!
 //! Invariants:
 //! 1. A token has one text: no leading zeros, lower-case digits. Any other text is no token.
@@ -25,7 +25,7 @@
 
 use std::fmt;
 
-use super::lineage::{HistoryId, Lineage};
+use super::history_id::HistoryId;
 
 const PREFIX_BYTES: usize = 8;
 
@@ -162,28 +162,9 @@ fn decimal(digits: &[u8]) -> Option<u64> {
         .then(|| text.parse().ok())?
 }
 
-impl Lineage {
-    /// Whether the write that a token names is a part of this lineage, if its version is one yet.
-    pub fn holds(&self, token: VersionToken) -> bool {
-        token.history == self.prefix()
-            || self.past().any(|past| {
-                token.version <= past.end_version
-                    && HistoryPrefix::of(&past.history) == token.history
-            })
-    }
-
-    /// The version of this lineage that a client's position names; none if its history has parted
-    /// from this lineage before, or is not known.
-    pub fn version_at(&self, position: Position) -> Option<u64> {
-        match position {
-            Position::Version(version) => Some(version),
-            Position::Token(token) => self.holds(token).then_some(token.version),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::lineage::Lineage;
     use super::*;
 
     fn id(byte: u8) -> HistoryId {

@@ -12,37 +12,22 @@
 //!    checkpoint is given up.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 
 use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot};
 
-use super::disk::Disk;
-use super::lineage::{IdGenerator, Lineage};
+use super::disk::{Disk, Disks};
+use super::error::StorageError;
+use super::history_id::HistoryId;
+use super::id_generator::IdGenerator;
+use super::lineage::Lineage;
 use super::partition_meta::{PartitionMeta, Role};
 use super::recovery::{RecoveredPartition, RecoveryOptions, RecoveryProgress, TornTail, recover};
 use super::replacement::Replacement;
 use super::store::{CheckpointEnd, Store, StoreStats};
-use super::{HistoryId, StorageError};
 
 /// What fails for lack of room or descriptors is tried so often before that is told.
 const TRIES_UNTOLD: u32 = 5;
-
-/// The directories of all partitions.
-pub trait Disks: fmt::Debug + Send + 'static {
-    /// That of one.
-    type Disk: Disk;
-
-    /// Numbers of the partitions that have a directory, ascending.
-    fn partitions(&self) -> Result<Vec<u32>, StorageError>;
-    /// The directory of a partition, which is made if need be.
-    fn partition(&self, id: u32) -> Result<Self::Disk, StorageError>;
-    /// Takes the directory of a partition out of the way, whole: once this has returned, no start
-    /// finds it. What is in it goes with [`clear_removed`](Self::clear_removed).
-    fn remove(&self, id: u32) -> Result<(), StorageError>;
-    /// Removes one file of directories that are out of the way; false if none is left.
-    fn clear_removed(&self) -> Result<bool, StorageError>;
-}
 
 /// What the loop asks for; numbers are those of partitions.
 #[derive(Debug)]
