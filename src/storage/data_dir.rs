@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::Disks;
 use super::disk::{SystemDisk, rename_in, sync_folder};
+use super::draft::is_draft;
 use super::error::StorageError;
 use super::log_end::LOG_END_NAME;
 
@@ -76,8 +77,7 @@ impl DataDir {
             .iter()
             .filter(|name| !HARMLESS_NAMES.contains(&name.as_str()))
         {
-            let is_no_data =
-                |name: &String| name.strip_suffix(".tmp").is_some() || name == LOG_END_NAME;
+            let is_no_data = |name: &String| is_draft(name) || name == LOG_END_NAME;
             if !names_in(&self.folder.join(name)).is_ok_and(|names| names.iter().all(is_no_data)) {
                 return Ok(false);
             }

@@ -18,7 +18,8 @@ use serde_json::{Map, Value as Json};
 
 use crate::lsm::{Entry, Scan, ScanState, Snapshot, Value};
 
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
+use super::draft::Draft;
 use super::error::StorageError;
 use super::history_id::HistoryId;
 
@@ -44,47 +45,40 @@ pub struct DivergedData {
 pub(super) struct DivergedWriter<D: Disk> {
     scan: Scan,
     common_version: u64,
-    name: String,
-    /// Made once there is something to write.
-    file: Option<D::File>,
-    offset: u64,
+    draft: Draft<D>,
     buffer: Vec<u8>,
     count: u64,
 }
 
 impl<D: Disk> DivergedWriter<D> {
-    pub(super) fn begin(dropped: DivergedData) -> Self {
+    pub(super) fn begin(disk: D, data: DivergedData) -> Self {
         let DivergedData {
             snapshot,
             history,
             common_version,
-        } = dropped;
-        let name = format!(
-            "diverged-{history}-{common_version}-{}.jsonl",
-            snapshot.version()
-        );
-        let scan = snapshot.into_scan_of_writes();
+        } = data;
+        let version = snapshot.version();
+        let name = format!("diverged-{history}-{common_version}-{version}.jsonl");
         Self {
-            scan,
+            scan: snapshot.into_scan_of_writes(),
             common_version,
-            name,
-            file: None,
-            offset: 0,
+            draft: Draft::new(disk, name, 0),
             buffer: Vec::new(),
             count: 0,
         }
     }
 
-    /// Writes the next piece; true when the file has its name and that lasts.
-    pub(super) fn step(&mut self, disk: &D) -> Result<bool, StorageError> {
+    /// Writes the next piece; true when the file has its name and that is durable. Without a write
+    /// to save there is no file.
+    pub(super) fn step(&mut self) -> Result<bool, StorageError> {
         let is_done = self.collect();
-        self.write(disk, is_done)
-            .map_err(|error| StorageError::io("writing", disk.path(&self.name), &error))?;
+        self.write(is_done)
+            .map_err(|error| StorageError::io("writing", self.draft.path(), &error))?;
         if is_done && self.count > 0 {
             log::warn!(
                 "{} writes that only this node had are dropped; they are saved in {}",
                 self.count,
-                disk.path(&self.name)
+                self.draft.path()
             );
         }
         Ok(is_done)
@@ -114,20 +108,13 @@ impl<D: Disk> DivergedWriter<D> {
         false
     }
 
-    fn write(&mut self, disk: &D, is_done: bool) -> std::io::Result<()> {
-        let draft = format!("{}.tmp", self.name);
+    fn write(&mut self, is_done: bool) -> std::io::Result<()> {
         if !self.buffer.is_empty() {
-            let file = match &mut self.file {
-                Some(file) => file,
-                none => none.insert(disk.create(&draft, 0)?),
-            };
-            file.write_at(&[&self.buffer], self.offset)?;
-            file.sync()?;
-            self.offset += self.buffer.len() as u64;
+            self.draft.append(&self.buffer)?;
             self.buffer.clear();
         }
-        if is_done && self.file.is_some() {
-            disk.rename(&draft, &self.name)?;
+        if is_done {
+            self.draft.put_in_place()?;
         }
         Ok(())
     }

@@ -121,6 +121,17 @@ impl StorageError {
     }
 }
 
+/// Tells a shortage, which passes, from an error that ends writing.
+pub(super) fn shortage(
+    outcome: Result<(), StorageError>,
+) -> Result<Option<StorageError>, StorageError> {
+    match outcome {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_passing() => Ok(Some(error)),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether the process, or the system, has no file descriptor left.
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     let codes = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];

@@ -9,6 +9,7 @@
 //! Not here: what is in the files (`recovery.rs`).
 
 use super::disk::{Disk, DiskFile};
+use super::draft::is_draft;
 use super::error::{FormatError, StorageError};
 use super::file_names::{
     checkpoint_name, checkpoint_version, log_first_version, log_name, log_name_behind,
@@ -134,7 +135,7 @@ pub(super) fn take<D: Disk>(root: &D, losses: &mut Losses) -> Result<Inventory<D
     let (mut obsolete, mut foreign) = (Vec::new(), Vec::new());
     for name in &names {
         let of_other = generation_of_data(name).filter(|number| *number != generation);
-        if name.strip_suffix(".tmp").is_some() {
+        if is_draft(name) {
             obsolete.push(name.clone());
         } else if let Some(number) = of_other {
             let is_replaced = number < generation || number == draft_generation;
@@ -150,8 +151,9 @@ pub(super) fn take<D: Disk>(root: &D, losses: &mut Losses) -> Result<Inventory<D
     let logs = logs(&disk, in_force.as_ref(), losses)?;
     if losses.any() {
         // What is in force is a guess: nothing is removed.
-        let is_draft = |name: &String| name.strip_suffix(".tmp").is_some();
-        let (drafts, replaced) = obsolete.into_iter().partition(is_draft);
+        let (drafts, replaced) = obsolete
+            .into_iter()
+            .partition(|name: &String| is_draft(name));
         obsolete = drafts;
         foreign.extend(replaced);
         foreign

@@ -49,7 +49,8 @@
 //! Not here: what a start does with it (`inventory.rs`).
 
 use super::disk::{Disk, DiskFile};
-use super::error::{FormatError, StorageError};
+use super::draft::write_file;
+use super::error::{FormatError, StorageError, shortage};
 use super::header::{FileId, long, word};
 
 /// The name of the file.
@@ -290,10 +291,7 @@ impl<D: Disk> LogEnd<D> {
             self.slot.draft_generation = 0;
         }
         self.is_confirm_due = true;
-        match self.confirm() {
-            Err(error) if error.is_passing() => {}
-            confirmed => confirmed?,
-        }
+        shortage(self.confirm())?;
         Ok(acted)
     }
 
@@ -322,11 +320,9 @@ impl<D: Disk> LogEnd<D> {
     }
 
     fn write_if_there_is_room(&mut self) -> Result<(), StorageError> {
-        match self.write() {
-            // It is written with the next sync.
-            Err(error) if error.is_passing() => Ok(()),
-            written => written,
-        }
+        // Without room the slot is written with the next sync.
+        shortage(self.write())?;
+        Ok(())
     }
 
     /// Whether something of it is written and not synced.
@@ -362,24 +358,14 @@ impl<D: Disk> LogEnd<D> {
             file.write_at(&[&self.slot.encode()], offset as u64)
                 .map_err(|error| StorageError::io("writing", path(), &error))?;
         } else {
-            let made = make(&self.root, offset, &self.slot.encode());
+            let mut bytes = [0; FILE_BYTES];
+            bytes[offset..][..SLOT_BYTES].copy_from_slice(&self.slot.encode());
+            let made = write_file(&self.root, LOG_END_NAME, &bytes, 0);
             self.file = Some(made.map_err(|error| StorageError::io("making", path(), &error))?);
         }
         self.is_write_due = false;
         Ok(())
     }
-}
-
-/// Makes the file with one slot in it, in place of any other.
-fn make<D: Disk>(root: &D, offset: usize, slot: &[u8]) -> std::io::Result<D::File> {
-    let draft = format!("{LOG_END_NAME}.tmp");
-    let mut file = root.create(&draft, 0)?;
-    let mut bytes = [0; FILE_BYTES];
-    bytes[offset..][..slot.len()].copy_from_slice(slot);
-    file.write_at(&[&bytes], 0)?;
-    file.sync()?;
-    root.rename(&draft, LOG_END_NAME)?;
-    Ok(file)
 }
 
 #[cfg(test)]

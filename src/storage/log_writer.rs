@@ -17,7 +17,8 @@ use std::collections::VecDeque;
 use crate::lsm::{LogBatch, LogPosition};
 
 use super::disk::{Disk, DiskFile};
-use super::error::StorageError;
+use super::draft::write_file;
+use super::error::{StorageError, shortage};
 use super::file_names::log_name_behind;
 use super::generation::Generation;
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
@@ -52,9 +53,10 @@ impl LogWriteStats {
 
 /// The log of one partition.
 #[derive(Debug)]
-pub(super) struct LogWriter<F> {
+pub(super) struct LogWriter<D: Disk> {
+    disk: Generation<D>,
     /// None until the first one is begun.
-    file: Option<F>,
+    file: Option<D::File>,
     /// Names of all files, the one written to last, each with the position it was begun at.
     files: VecDeque<(LogPosition, String)>,
     header_checksum: u32,
@@ -72,13 +74,14 @@ pub(super) struct LogWriter<F> {
     older_bytes: u64,
     /// A file that would hold more is followed by another.
     file_max_bytes: u64,
-    written_stats: LogWriteStats,
+    stats: LogWriteStats,
 }
 
-impl<F: DiskFile> LogWriter<F> {
+impl<D: Disk> LogWriter<D> {
     /// A log that goes on at a position that is on disk; `older` are the files before it. Its first
     /// file is begun by the first write, if not by [`begin`](Self::begin).
     pub(super) fn new(
+        disk: Generation<D>,
         history: HistoryId,
         position: LogPosition,
         older: VecDeque<(LogPosition, String)>,
@@ -86,6 +89,7 @@ impl<F: DiskFile> LogWriter<F> {
         file_max_bytes: u64,
     ) -> Self {
         Self {
+            disk,
             file: None,
             files: older,
             header_checksum: 0,
@@ -98,22 +102,18 @@ impl<F: DiskFile> LogWriter<F> {
             is_mark_due: false,
             older_bytes,
             file_max_bytes,
-            written_stats: LogWriteStats::default(),
+            stats: LogWriteStats::default(),
         }
     }
 
     /// Begins the next file, behind all that is written, and has `log-end` name it.
-    pub(super) fn begin<D: Disk<File = F>>(
-        &mut self,
-        disk: &Generation<D>,
-        log_end: &mut LogEnd<D>,
-    ) -> Result<(), StorageError> {
+    pub(super) fn begin(&mut self, log_end: &mut LogEnd<D>) -> Result<(), StorageError> {
         let next = DataFiles {
             log: Some(self.next_header().id()),
             synced_version: self.synced_version,
             ..log_end.in_force()
         };
-        log_end.change(next, || self.begin_unnamed(disk))
+        log_end.change(next, || self.begin_unnamed())
     }
 
     /// The header of the file that is begun next.
@@ -122,42 +122,37 @@ impl<F: DiskFile> LogWriter<F> {
     }
 
     /// Begins the next file. That `log-end` names it is left to the caller.
-    pub(super) fn begin_unnamed<D: Disk<File = F>>(
-        &mut self,
-        disk: &D,
-    ) -> Result<(), StorageError> {
+    pub(super) fn begin_unnamed(&mut self) -> Result<(), StorageError> {
         let header = self.next_header();
-        self.file = Some(begin_file(disk, &header, self.file_max_bytes)?);
-        self.header_checksum = header.id().header_checksum;
+        let name = log_name_behind(header.position.version);
+        let (bytes, header_checksum) = header.encode(FileKind::Log);
+        let made = write_file(&self.disk, &name, &bytes, self.file_max_bytes);
+        let begun =
+            made.map_err(|error| StorageError::io("beginning", self.disk.path(&name), &error))?;
+        self.file = Some(begun);
+        self.header_checksum = header_checksum;
         self.older_bytes += self.offset;
         // A file without a record gives way to its successor of the same name.
         self.files
             .retain(|(begun_at, _)| begun_at.version < header.position.version);
-        self.files
-            .push_back((header.position, log_name_behind(header.position.version)));
+        self.files.push_back((header.position, name));
         self.offset = HEADER_BYTES as u64;
         self.zeroed_to = self.offset;
         self.is_mark_due = false;
         Ok(())
     }
 
-    fn write_at<D: Disk<File = F>>(
-        &mut self,
-        disk: &D,
-        parts: &[&[u8]],
-        offset: u64,
-    ) -> Result<(), StorageError> {
+    fn write_at(&mut self, parts: &[&[u8]], offset: u64) -> Result<(), StorageError> {
         let written = match &mut self.file {
             Some(file) => file.write_at(parts, offset),
             None => Ok(()),
         };
-        written.map_err(|error| StorageError::io("writing", self.path(disk), &error))
+        written.map_err(|error| StorageError::io("writing", self.path(), &error))
     }
 
     /// Writes a batch, which continues the log.
-    pub(super) fn append<D: Disk<File = F>>(
+    pub(super) fn append(
         &mut self,
-        disk: &Generation<D>,
         log_end: &mut LogEnd<D>,
         batch: &LogBatch,
     ) -> Result<(), StorageError> {
@@ -167,7 +162,7 @@ impl<F: DiskFile> LogWriter<F> {
         let needed_bytes = (MARK_BYTES + batch.stream_bytes()) as u64;
         let is_over = self.offset + needed_bytes > self.file_max_bytes;
         if self.file.is_none() || (is_over && self.written != self.begun_at()) {
-            self.rotate(disk, log_end)?;
+            self.rotate(log_end)?;
         }
         log_end.confirm()?;
         let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
@@ -178,17 +173,17 @@ impl<F: DiskFile> LogWriter<F> {
         };
         let parts: Vec<&[u8]> = mark_parts.iter().copied().chain(batch.parts()).collect();
         // What fails half-way is written over by the next try, from here on.
-        self.write_at(disk, &parts, self.offset)?;
+        self.write_at(&parts, self.offset)?;
         let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
         self.offset += bytes;
-        self.written_stats.count += 1;
-        self.written_stats.bytes += bytes;
+        self.stats.count += 1;
+        self.stats.bytes += bytes;
         self.is_mark_due = false;
         self.written = last;
-        self.write_zeros_ahead(disk)
+        self.write_zeros_ahead()
     }
 
-    fn write_zeros_ahead<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+    fn write_zeros_ahead(&mut self) -> Result<(), StorageError> {
         self.zeroed_to = self.zeroed_to.max(self.offset);
         let is_near = self.offset + (ZERO_AHEAD_BYTES / 2) as u64 > self.zeroed_to;
         let room = self
@@ -197,30 +192,24 @@ impl<F: DiskFile> LogWriter<F> {
             .min(ZERO_AHEAD_BYTES as u64);
         if is_near && room > 0 {
             let zeros = std::mem::take(&mut self.zeros);
-            let written = self.write_at(
-                disk,
-                &[&zeros[..usize::try_from(room).unwrap_or(0)]],
-                self.zeroed_to,
-            );
+            let ahead = &zeros[..usize::try_from(room).unwrap_or(0)];
+            let written = self.write_at(&[ahead], self.zeroed_to);
             self.zeros = zeros;
-            match written {
-                Ok(()) => {}
-                // Without room for them a sync takes longer, and nothing else.
-                Err(error) if error.is_passing() => return Ok(()),
-                Err(error) => return Err(error),
+            // Without room for the zeros a sync takes longer, and nothing else.
+            if shortage(written)?.is_none() {
+                self.zeroed_to += room;
+                self.stats.bytes += room;
             }
-            self.zeroed_to += room;
-            self.written_stats.bytes += room;
         }
         Ok(())
     }
 
     /// Makes everything written last; returns the version up to which it is on disk.
-    pub(super) fn sync<D: Disk<File = F>>(&mut self, disk: &D) -> Result<u64, StorageError> {
-        if self.synced_version < self.written.version {
+    pub(super) fn sync(&mut self) -> Result<u64, StorageError> {
+        if self.has_unsynced() {
             if let Some(file) = &mut self.file {
                 let synced = file.sync();
-                synced.map_err(|error| StorageError::sync(self.path(disk), &error))?;
+                synced.map_err(|error| StorageError::sync(self.path(), &error))?;
             }
             self.synced_version = self.written.version;
             self.is_mark_due = true;
@@ -229,42 +218,31 @@ impl<F: DiskFile> LogWriter<F> {
     }
 
     /// Writes the mark that the last sync has earned, if nothing follows that would bring it along.
-    pub(super) fn write_mark<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+    pub(super) fn write_mark(&mut self) -> Result<(), StorageError> {
         if std::mem::take(&mut self.is_mark_due) {
             let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
-            match self.write_at(disk, &[&mark], self.offset) {
-                Ok(()) => {}
-                // The next sync earns another one.
-                Err(error) if error.is_passing() => return Ok(()),
-                Err(error) => return Err(error),
+            // Without room for the mark, the next sync earns another one.
+            if shortage(self.write_at(&[&mark], self.offset))?.is_none() {
+                self.offset += MARK_BYTES as u64;
+                self.stats.bytes += MARK_BYTES as u64;
             }
-            self.offset += MARK_BYTES as u64;
-            self.written_stats.bytes += MARK_BYTES as u64;
         }
         Ok(())
     }
 
-    fn rotate<D: Disk<File = F>>(
-        &mut self,
-        disk: &Generation<D>,
-        log_end: &mut LogEnd<D>,
-    ) -> Result<(), StorageError> {
-        self.sync(disk)?;
+    fn rotate(&mut self, log_end: &mut LogEnd<D>) -> Result<(), StorageError> {
+        self.sync()?;
         // Gives back the room that was not needed; that this lasts is of no importance.
         if let Some(file) = &mut self.file {
             let cut = file.truncate(self.offset);
-            cut.map_err(|error| StorageError::io("truncating", self.path(disk), &error))?;
+            cut.map_err(|error| StorageError::io("truncating", self.path(), &error))?;
             self.zeroed_to = self.offset;
         }
-        self.begin(disk, log_end)
+        self.begin(log_end)
     }
 
     /// Removes files that hold nothing behind `version`.
-    pub(super) fn remove_up_to<D: Disk>(
-        &mut self,
-        disk: &D,
-        version: u64,
-    ) -> Result<(), StorageError> {
+    pub(super) fn remove_up_to(&mut self, version: u64) -> Result<(), StorageError> {
         while self
             .files
             .get(1)
@@ -273,15 +251,22 @@ impl<F: DiskFile> LogWriter<F> {
             let Some((_, name)) = self.files.pop_front() else {
                 break;
             };
-            let bytes = disk
+            let bytes = self
+                .disk
                 .open(&name)
                 .and_then(|file| file.len_bytes())
                 .unwrap_or(0);
-            disk.remove(&name)
-                .map_err(|error| StorageError::io("removing", disk.path(&name), &error))?;
+            self.disk
+                .remove(&name)
+                .map_err(|error| StorageError::io("removing", self.disk.path(&name), &error))?;
             self.older_bytes = self.older_bytes.saturating_sub(bytes);
         }
         Ok(())
+    }
+
+    /// The generation of its files.
+    pub(super) fn disk(&self) -> &Generation<D> {
+        &self.disk
     }
 
     /// The lineage of its records.
@@ -309,9 +294,14 @@ impl<F: DiskFile> LogWriter<F> {
         self.synced_version
     }
 
+    /// Whether something is written and not synced.
+    pub(super) fn has_unsynced(&self) -> bool {
+        self.synced_version < self.written.version
+    }
+
     /// What it has written.
-    pub(super) fn written(&self) -> LogWriteStats {
-        self.written_stats
+    pub(super) fn stats(&self) -> LogWriteStats {
+        self.stats
     }
 
     /// Whether a sync has earned a mark that is not written yet.
@@ -336,30 +326,8 @@ impl<F: DiskFile> LogWriter<F> {
     }
 
     /// The path of the file that is written to.
-    fn path<D: Disk>(&self, disk: &D) -> String {
-        disk.path(self.files.back().map_or("", |(_, name)| name))
+    fn path(&self) -> String {
+        self.disk
+            .path(self.files.back().map_or("", |(_, name)| name))
     }
-}
-
-/// Makes a file with a synced header, under its name.
-fn begin_file<D: Disk>(
-    disk: &D,
-    header: &FileHeader,
-    room_bytes: u64,
-) -> Result<D::File, StorageError> {
-    let name = log_name_behind(header.position.version);
-    let draft = format!("{name}.tmp");
-    let (bytes, _) = header.encode(FileKind::Log);
-    let begin = || {
-        let mut file = disk.create(&draft, room_bytes)?;
-        file.write_at(&[&bytes], 0)?;
-        file.sync()?;
-        disk.rename(&draft, &name)?;
-        Ok(file)
-    };
-    begin().map_err(|error| {
-        // What there is of it takes room that may be wanted.
-        let _ = disk.remove(&draft);
-        StorageError::io("beginning", disk.path(&name), &error)
-    })
 }

@@ -30,6 +30,7 @@ mod checkpoint;
 mod checkpoint_writer;
 mod data_dir;
 mod disk;
+mod draft;
 mod diverged;
 mod error;
 mod file_names;

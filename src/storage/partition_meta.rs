@@ -22,6 +22,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Disk, DiskFile};
+use super::draft::write_file;
 use super::error::{FormatError, StorageError};
 use super::history_id::HistoryId;
 use super::lineage::{Lineage, PAST_MAX, PastHistory};
@@ -257,14 +258,10 @@ pub(super) fn write<D: Disk>(
     meta: &PartitionMeta,
     generation: u32,
 ) -> Result<(), StorageError> {
-    let draft = format!("{META_NAME}.tmp");
-    let write = || {
-        let mut file = disk.create(&draft, 0)?;
-        file.write_at(&[&encode(meta, generation)], 0)?;
-        file.sync()?;
-        disk.rename(&draft, META_NAME)
-    };
-    write().map_err(|error| StorageError::io("writing", disk.path(META_NAME), &error))
+    match write_file(disk, META_NAME, &encode(meta, generation), 0) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(StorageError::io("writing", disk.path(META_NAME), &error)),
+    }
 }
 
 #[cfg(test)]

@@ -20,8 +20,9 @@ use std::fmt;
 use crate::lsm::{EngineBuilder, KeyHasher, LogPosition, Lsm, Options, RecordError, StreamRecord};
 
 use super::checkpoint::{CheckpointDecoder, DecodeStep};
-use super::checkpoint_writer::CheckpointWriter;
+use super::checkpoint_writer::{CheckpointWriter, remove_older};
 use super::disk::{Disk, DiskFile};
+use super::draft::write_file;
 use super::error::{FormatError, StorageError};
 use super::file_names::{
     checkpoint_name, checkpoint_version, log_first_version, log_name, log_name_behind,
@@ -238,7 +239,7 @@ impl<D: Disk> Recovery<'_, D> {
                 self.losses.set_aside(&self.disk, name)?;
             }
             let mut salvaged = write_checkpoint(&self.disk, &mut lsm, history)?;
-            salvaged.put_in_place(&self.disk)?;
+            salvaged.put_in_place()?;
             checkpoint_name_now = Some(checkpoint_name(lsm.last_version()));
         }
         let found = DataFiles {
@@ -258,13 +259,14 @@ impl<D: Disk> Recovery<'_, D> {
             None => LogEnd::new(&self.root, found, time_ms),
         };
         let mut log = LogWriter::new(
+            self.disk.clone(),
             history,
             lsm.position(),
             replayed.kept,
             replayed.kept_bytes,
             self.options.log_file_bytes,
         );
-        match log.begin(&self.disk, &mut log_end) {
+        match log.begin(&mut log_end) {
             // The first write begins it. Until there is room for that, there is all there is to
             // read. What was accepted as lost must not be found missing again.
             Err(error) if error.is_passing() && !self.losses.any() => {
@@ -277,7 +279,7 @@ impl<D: Disk> Recovery<'_, D> {
         let checkpoint_version = files.checkpoint.map_or(0, |id| id.version);
         // After a loss, what the checkpoint replaces stays until the next start.
         if !self.losses.any() {
-            CheckpointWriter::<D::File>::remove_older(&self.disk, checkpoint_version)?;
+            remove_older(&self.disk, checkpoint_version)?;
             for name in covered {
                 self.disk
                     .remove(name)
@@ -286,7 +288,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         Ok(RecoveredPartition {
             lsm,
-            store: Store::new(self.root, self.disk, log, log_end),
+            store: Store::new(self.root, log, log_end),
             meta: self.meta,
             history,
             checkpoint_version,
@@ -626,11 +628,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         let write = || {
             let aside = free_name(&self.disk, &format!("{name}.from-{offset}"))?;
-            let draft = format!("{aside}.tmp");
-            let mut file = self.disk.create(&draft, 0)?;
-            file.write_at(&[&bytes[offset..]], 0)?;
-            file.sync()?;
-            self.disk.rename(&draft, &aside)?;
+            write_file(&self.disk, &aside, &bytes[offset..], 0)?;
             Ok(aside)
         };
         let aside = write().map_err(|error| self.io("saving what is behind", name, &error))?;
@@ -694,8 +692,8 @@ pub(super) fn write_checkpoint<D: Disk>(
     disk: &D,
     lsm: &mut Lsm,
     history: HistoryId,
-) -> Result<CheckpointWriter<D::File>, StorageError> {
-    let mut writer = CheckpointWriter::new(lsm.snapshot(), history);
-    while !writer.step(disk)? {}
+) -> Result<CheckpointWriter<D>, StorageError> {
+    let mut writer = CheckpointWriter::new(disk.clone(), lsm.snapshot(), history);
+    while !writer.step()? {}
     Ok(writer)
 }

@@ -6,14 +6,16 @@
 
 use std::collections::VecDeque;
 
-use crate::lsm::{LogPosition, Snapshot};
+use crate::lsm::Snapshot;
 use crate::seeded_bugs::SeededBug;
 
+use super::checkpoint::CheckpointEncoder;
 use super::checkpoint_writer::CheckpointWriter;
 use super::disk::Disk;
 use super::diverged::{DivergedData, DivergedWriter};
 use super::error::StorageError;
 use super::generation::{Generation, generation_of_data};
+use super::header::FileHeader;
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
 use super::partition_meta::{self, PartitionMeta};
@@ -35,24 +37,21 @@ pub struct Replacement {
 /// A replacement on its way to disk.
 #[derive(Debug)]
 pub(super) struct ReplacementWriter<D: Disk> {
+    root: D,
     number: u64,
     diverged: Option<DivergedWriter<D>>,
-    checkpoint: CheckpointWriter<D::File>,
-    position: LogPosition,
-    /// The generation that is written; none until it is announced.
-    disk: Option<Generation<D>>,
+    /// The new data, until its generation is announced.
+    encoder: Option<CheckpointEncoder>,
+    /// The new data, once it is.
+    checkpoint: Option<CheckpointWriter<Generation<D>>>,
+    generation: u32,
     meta: PartitionMeta,
-}
-
-/// What the store goes on with.
-pub(super) struct CompletedReplacement<D: Disk> {
-    pub(super) number: u64,
-    pub(super) disk: Generation<D>,
-    pub(super) log: LogWriter<D::File>,
+    log_file_bytes: u64,
 }
 
 impl<D: Disk> ReplacementWriter<D> {
-    pub(super) fn new(replacement: Replacement) -> Self {
+    /// A writer beside the files in force; `log_file_bytes` is for the log behind the new data.
+    pub(super) fn new(root: D, replacement: Replacement, log_file_bytes: u64) -> Self {
         let Replacement {
             number,
             snapshot,
@@ -61,80 +60,102 @@ impl<D: Disk> ReplacementWriter<D> {
         } = replacement;
         Self {
             number,
-            diverged: dropped.map(DivergedWriter::begin),
-            position: snapshot.position(),
-            checkpoint: CheckpointWriter::new(snapshot, meta.lineage.history()),
-            disk: None,
+            diverged: dropped.map(|data| DivergedWriter::begin(root.clone(), data)),
+            encoder: Some(CheckpointEncoder::new(snapshot, meta.lineage.history())),
+            checkpoint: None,
+            generation: 0,
             meta,
+            log_file_bytes,
+            root,
         }
     }
 
-    /// The generation to write, announced: newer than any in the folder.
-    fn disk(&mut self, root: &D, log_end: &mut LogEnd<D>) -> Result<Generation<D>, StorageError> {
-        if let Some(disk) = &self.disk {
-            return Ok(disk.clone());
-        }
-        let names = root
-            .names()
-            .map_err(|error| StorageError::io("listing", root.path(""), &error))?;
-        let newest = names
-            .iter()
-            .filter_map(|name| generation_of_data(name))
-            .max();
-        let generation = newest.unwrap_or(0).max(log_end.in_force().generation) + 1;
-        log_end.announce_draft(generation)?;
-        let disk = Generation::new(root.clone(), generation);
-        Ok(self.disk.insert(disk).clone())
+    /// The sequence number that the caller gave.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
-    /// Changes where the partition will stand.
+    /// Changes the metadata that takes force with the new data.
     pub(super) fn set_meta(&mut self, meta: PartitionMeta) {
         self.meta = meta;
     }
 
-    /// Writes the next piece; what the store goes on with when the new data is in force. After a
+    /// Writes the next piece. Returns the log to go on with when the new data is in force. After a
     /// shortage the same piece can be tried again.
     pub(super) fn step(
         &mut self,
-        root: &D,
         log_end: &mut LogEnd<D>,
-        log_file_bytes: u64,
-    ) -> Result<Option<CompletedReplacement<D>>, StorageError> {
+    ) -> Result<Option<LogWriter<D>>, StorageError> {
         if let Some(diverged) = &mut self.diverged {
-            if diverged.step(root)? {
+            if diverged.step()? {
                 self.diverged = None;
             }
             return Ok(None);
         }
-        let disk = self.disk(root, log_end)?;
-        if !self.checkpoint.step(&disk)? {
+        if self.encoder.is_some() {
+            self.generation = announce(&self.root, log_end)?;
+        }
+        let disk = Generation::new(self.root.clone(), self.generation);
+        if let Some(encoder) = self.encoder.take() {
+            self.checkpoint = Some(CheckpointWriter::of(disk.clone(), encoder));
+        }
+        let Some(checkpoint) = &mut self.checkpoint else {
+            return Ok(None);
+        };
+        if !checkpoint.step()? {
             return Ok(None);
         }
-        self.checkpoint.put_in_place(&disk)?;
+        checkpoint.put_in_place()?;
+        let header = *checkpoint.header();
+        self.put_in_force(disk, &header, log_end).map(Some)
+    }
+
+    /// Begins the log, and makes the change from the old files to the new ones.
+    fn put_in_force(
+        &self,
+        disk: Generation<D>,
+        checkpoint: &FileHeader,
+        log_end: &mut LogEnd<D>,
+    ) -> Result<LogWriter<D>, StorageError> {
+        let (root, generation, position) = (&self.root, self.generation, checkpoint.position);
         let history = self.meta.lineage.history();
-        let mut log = LogWriter::new(history, self.position, VecDeque::new(), 0, log_file_bytes);
+        let none_before = VecDeque::new();
+        let mut log = LogWriter::new(disk, history, position, none_before, 0, self.log_file_bytes);
         let log_id = log.next_header().id();
-        log.begin_unnamed(&disk)?;
-        if SeededBug::OldFilesRemovedFirst.is_on() {
-            remove_replaced(root, disk.number());
+        log.begin_unnamed()?;
+        if is_removal_early() {
+            remove_replaced(root, generation);
         }
         let files = DataFiles {
-            generation: disk.number(),
-            metadata: Some(partition_meta::checksum(&self.meta, disk.number())),
-            checkpoint: Some(self.checkpoint.header().id()),
+            generation,
+            metadata: Some(partition_meta::checksum(&self.meta, generation)),
+            checkpoint: Some(checkpoint.id()),
             log: Some(log_id),
-            synced_version: self.position.version,
+            synced_version: position.version,
         };
         log_end.change(files, || {
-            partition_meta::write(root, &self.meta, disk.number())
+            partition_meta::write(root, &self.meta, generation)
         })?;
-        remove_replaced(root, disk.number());
-        Ok(Some(CompletedReplacement {
-            number: self.number,
-            disk,
-            log,
-        }))
+        remove_replaced(root, generation);
+        Ok(log)
     }
+}
+
+/// Announces a generation that is newer than any in the folder.
+fn announce<D: Disk>(root: &D, log_end: &mut LogEnd<D>) -> Result<u32, StorageError> {
+    let names = root
+        .names()
+        .map_err(|error| StorageError::io("listing", root.path(""), &error))?;
+    let found = names.iter().filter_map(|name| generation_of_data(name));
+    let newest = found.max().unwrap_or(0);
+    let generation = newest.max(log_end.in_force().generation) + 1;
+    log_end.announce_draft(generation)?;
+    Ok(generation)
+}
+
+/// Whether the old files are removed before the new ones are in force: never.
+fn is_removal_early() -> bool {
+    SeededBug::OldFilesRemovedFirst.is_on()
 }
 
 /// Removes log and checkpoints of the generations before the one in force. What cannot be removed

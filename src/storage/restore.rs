@@ -77,17 +77,18 @@ pub(super) fn settle<D: Disk>(
         synced_version: checkpoint_version,
         ..log_end.in_force()
     };
-    log_end.change(files, || checkpoint.put_in_place(&disk))?;
+    log_end.change(files, || checkpoint.put_in_place())?;
     let mut log = LogWriter::new(
+        disk,
         history,
         lsm.position(),
         VecDeque::new(),
         0,
         options.log_file_bytes,
     );
-    log.begin(&disk, &mut log_end)?;
+    log.begin(&mut log_end)?;
     Ok(RecoveredPartition {
-        store: Store::new(root, disk, log, log_end),
+        store: Store::new(root, log, log_end),
         lsm,
         meta: None,
         history,

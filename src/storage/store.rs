@@ -1,18 +1,19 @@
-//! One partition's files: its log, and a checkpoint when one is due.
+//! The files of one partition: its log, a checkpoint when one is due, and a replacement of all of
+//! them when a leader's data takes their place.
 
 use crate::lsm::{LogBatch, Snapshot};
 
-use super::checkpoint_writer::CheckpointWriter;
+use super::checkpoint_writer::{CheckpointWriter, remove_older};
 use super::disk::Disk;
-use super::error::StorageError;
+use super::error::{StorageError, shortage};
 use super::generation::Generation;
-use super::history_id::HistoryId;
+use super::header::FileId;
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::{LogWriteStats, LogWriter};
 use super::partition_meta::{self, PartitionMeta};
-use super::replacement::{CompletedReplacement, Replacement, ReplacementWriter};
+use super::replacement::{Replacement, ReplacementWriter};
 
-/// Figures about a store.
+/// Statistics of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
     /// Log files.
@@ -28,9 +29,9 @@ pub struct StoreStats {
 /// How a checkpoint ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckpointEnd {
-    /// It is in place, as of this version.
+    /// The checkpoint of this version is in place.
     InPlace(u64),
-    /// It could not be written, and what there was of it is removed.
+    /// The checkpoint could not be written, and what there was of it is removed.
     GivenUp(StorageError),
 }
 
@@ -38,26 +39,19 @@ pub enum CheckpointEnd {
 #[derive(Debug)]
 pub struct Store<D: Disk> {
     root: D,
-    disk: Generation<D>,
-    log: LogWriter<D::File>,
-    log_end: LogEnd<D>,
-    checkpoint: Option<CheckpointWriter<D::File>>,
+    pub(super) log: LogWriter<D>,
+    pub(super) log_end: LogEnd<D>,
+    checkpoint: Option<CheckpointWriter<Generation<D>>>,
     replacement: Option<Box<ReplacementWriter<D>>>,
-    /// To logs before this one.
+    /// What was written to logs that a replacement has ended.
     written_before: LogWriteStats,
 }
 
 impl<D: Disk> Store<D> {
     /// A store that goes on where recovery ended.
-    pub(super) fn new(
-        root: D,
-        disk: Generation<D>,
-        log: LogWriter<D::File>,
-        log_end: LogEnd<D>,
-    ) -> Self {
+    pub(super) fn new(root: D, log: LogWriter<D>, log_end: LogEnd<D>) -> Self {
         Self {
             root,
-            disk,
             log,
             log_end,
             checkpoint: None,
@@ -66,19 +60,42 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// The lineage that the log is of.
-    pub fn history(&self) -> HistoryId {
-        self.log.history()
+    /// Writes a batch behind the log, without a sync.
+    pub fn append(&mut self, batch: &LogBatch) -> Result<(), StorageError> {
+        self.log.append(&mut self.log_end, batch)
     }
 
-    /// Makes last where the partition stands, and all that was written before; false if a
-    /// replacement is under way, with whose end it will.
+    /// Syncs the log; returns the version up to which it is durable.
+    pub fn sync(&mut self) -> Result<u64, StorageError> {
+        let version = self.log.sync()?;
+        self.log_end.record_synced(version)?;
+        Ok(version)
+    }
+
+    /// Writes the mark behind the last sync. To be called when nothing more is to be written for
+    /// now.
+    pub fn rest(&mut self) -> Result<(), StorageError> {
+        self.log.write_mark()
+    }
+
+    /// Makes durable how far the log is synced.
+    pub fn sync_log_end(&mut self) -> Result<(), StorageError> {
+        self.log_end.sync()
+    }
+
+    /// The version up to which the log is written, and the one up to which it is synced.
+    pub fn versions(&self) -> (u64, u64) {
+        (self.log.written_version(), self.log.synced_version())
+    }
+
+    /// Makes the metadata durable, and all that was written before; false if a replacement is under
+    /// way, which ends with this metadata in force.
     pub fn settle(&mut self, meta: &PartitionMeta) -> Result<bool, StorageError> {
         if let Some(replacement) = &mut self.replacement {
             replacement.set_meta(meta.clone());
             return Ok(false);
         }
-        let (generation, synced_version) = (self.disk.number(), self.log.sync(&self.disk)?);
+        let (generation, synced_version) = (self.log.disk().number(), self.log.sync()?);
         let files = DataFiles {
             metadata: Some(partition_meta::checksum(meta, generation)),
             synced_version,
@@ -91,153 +108,95 @@ impl<D: Disk> Store<D> {
         Ok(true)
     }
 
-    /// Begins to replace all data; [`replacement_step`](Self::replacement_step) until it is done.
-    /// What is appended before that is lost with the old data.
-    pub fn begin_replacement(&mut self, replacement: Replacement) {
-        // A checkpoint of the old data would be written for nothing.
-        self.checkpoint = None;
-        self.replacement = Some(Box::new(ReplacementWriter::new(replacement)));
-    }
-
-    /// Whether a replacement is under way.
-    pub fn has_replacement_work(&self) -> bool {
-        self.replacement.is_some()
-    }
-
-    /// Goes on with the replacement; its number when the new data is in force.
-    pub fn replacement_step(&mut self) -> Result<Option<u64>, StorageError> {
-        let Some(replacement) = &mut self.replacement else {
-            return Ok(None);
-        };
-        let file_max_bytes = self.log.file_max_bytes();
-        let replaced = replacement.step(&self.root, &mut self.log_end, file_max_bytes)?;
-        let Some(replaced) = replaced else {
-            return Ok(None);
-        };
-        let CompletedReplacement { number, disk, log } = replaced;
-        self.written_before = self.written_before.and(self.log.written());
-        (self.disk, self.log) = (disk, log);
-        self.replacement = None;
-        Ok(Some(number))
-    }
-
-    /// Writes a batch behind the log, without waiting for it to last.
-    pub fn append(&mut self, batch: &LogBatch) -> Result<(), StorageError> {
-        self.log.append(&self.disk, &mut self.log_end, batch)
-    }
-
-    /// Makes the log last; returns the version up to which it does.
-    pub fn sync(&mut self) -> Result<u64, StorageError> {
-        let version = self.log.sync(&self.disk)?;
-        self.log_end.record_synced(version)?;
-        Ok(version)
-    }
-
-    /// Notes the time that lives are held against, in Unix ms, for the next start.
-    pub fn record_time(&mut self, time_ms: u64) -> Result<(), StorageError> {
-        self.log_end.record_time(time_ms)
-    }
-
-    /// What keeps `log-end` from being made, if it is not.
-    pub(super) fn make_log_end(&mut self) -> Result<(), StorageError> {
-        self.log_end.sync()
-    }
-
-    /// Whether [`sync_log_end`](Self::sync_log_end) has something to do.
-    pub fn is_log_end_behind(&self) -> bool {
-        self.log_end.is_sync_due()
-    }
-
-    /// Makes durable how far the log is synced.
-    pub fn sync_log_end(&mut self) -> Result<(), StorageError> {
-        self.log_end.sync()
-    }
-
-    /// To be called when nothing more is to be written for now.
-    pub fn rest(&mut self) -> Result<(), StorageError> {
-        self.log.write_mark(&self.disk)
-    }
-
-    /// Whether [`rest`](Self::rest) has something to do.
-    pub fn is_mark_due(&self) -> bool {
-        self.log.is_mark_due()
-    }
-
-    /// Version up to which the log is synced.
-    pub fn synced_version(&self) -> u64 {
-        self.log.synced_version()
-    }
-
-    /// Version up to which the log is written.
-    pub fn written_version(&self) -> u64 {
-        self.log.written_version()
-    }
-
-    /// Begins a checkpoint; [`checkpoint_step`](Self::checkpoint_step) until it is done. One at a
-    /// time: another that is under way goes on instead.
+    /// Begins a checkpoint; [`checkpoint_step`](Self::checkpoint_step) until it is done. If another
+    /// one is under way, that goes on instead.
     pub fn begin_checkpoint(&mut self, snapshot: Snapshot) {
-        let history = self.log.history();
+        let (disk, history) = (self.log.disk(), self.log.history());
         self.checkpoint
-            .get_or_insert_with(|| CheckpointWriter::new(snapshot, history));
+            .get_or_insert_with(|| CheckpointWriter::new(disk.clone(), snapshot, history));
     }
 
     /// Whether a checkpoint is under way.
-    pub fn has_checkpoint_work(&self) -> bool {
+    pub(super) fn has_checkpoint_work(&self) -> bool {
         self.checkpoint.is_some()
     }
 
-    /// Goes on with the checkpoint. Its end: all that it covers is removed, or it is given up.
+    /// Writes the next piece of the checkpoint. Its end: all that it covers is removed, or it is
+    /// given up.
     pub fn checkpoint_step(&mut self) -> Result<Option<CheckpointEnd>, StorageError> {
         let Some(checkpoint) = &mut self.checkpoint else {
             return Ok(None);
         };
-        let (disk, id) = (&self.disk, checkpoint.header().id());
-        let failure = match checkpoint.step(disk) {
+        let id = checkpoint.header().id();
+        let failure = match checkpoint.step() {
             Ok(false) => return Ok(None),
             Ok(true) => {
                 let files = DataFiles {
                     checkpoint: Some(id),
                     ..self.log_end.in_force()
                 };
-                let change = self.log_end.change(files, || checkpoint.put_in_place(disk));
-                match change {
-                    Ok(()) => None,
-                    Err(error) if error.is_passing() => Some(error),
-                    Err(error) => return Err(error),
-                }
+                shortage(self.log_end.change(files, || checkpoint.put_in_place()))?
             }
-            // The log has all that it was to have.
+            // Whatever the error: the log has all that the checkpoint was to have.
             Err(error) => Some(error),
         };
         let checkpoint = self.checkpoint.take();
         if let Some(error) = failure {
-            if let Some(checkpoint) = checkpoint {
-                checkpoint.give_up(disk);
-            }
+            checkpoint.into_iter().for_each(CheckpointWriter::remove);
             return Ok(Some(CheckpointEnd::GivenUp(error)));
         }
-        self.remove_up_to(id.version);
+        self.remove_covered(id);
         Ok(Some(CheckpointEnd::InPlace(id.version)))
     }
 
-    /// Removes what a checkpoint replaces. What cannot be removed takes room until the next one, or
-    /// the next start, and harms nothing else.
-    fn remove_up_to(&mut self, version: u64) {
-        let removed = CheckpointWriter::<D::File>::remove_older(&self.disk, version)
-            .and_then(|()| self.log.remove_up_to(&self.disk, version));
+    /// Removes what a checkpoint replaces. What cannot be removed takes room until the next
+    /// checkpoint, or the next start, and harms nothing else.
+    fn remove_covered(&mut self, checkpoint: FileId) {
+        let removed = remove_older(self.log.disk(), checkpoint.version)
+            .and_then(|()| self.log.remove_up_to(checkpoint.version));
         if let Err(error) = removed {
             log::warn!("files that a checkpoint replaces are left for now: {error}");
         }
     }
 
-    /// Figures.
+    /// Begins to replace all data; [`replacement_step`](Self::replacement_step) until it is done.
+    /// What is appended before that is lost with the old data.
+    pub fn begin_replacement(&mut self, replacement: Replacement) {
+        // A checkpoint of the old data would be written for nothing.
+        self.checkpoint = None;
+        let log_file_bytes = self.log.file_max_bytes();
+        let writer = ReplacementWriter::new(self.root.clone(), replacement, log_file_bytes);
+        self.replacement = Some(Box::new(writer));
+    }
+
+    /// Whether a replacement is under way.
+    pub(super) fn has_replacement_work(&self) -> bool {
+        self.replacement.is_some()
+    }
+
+    /// Writes the next piece of the replacement; its number when the new data is in force.
+    pub fn replacement_step(&mut self) -> Result<Option<u64>, StorageError> {
+        let Some(replacement) = &mut self.replacement else {
+            return Ok(None);
+        };
+        let Some(log) = replacement.step(&mut self.log_end)? else {
+            return Ok(None);
+        };
+        let number = replacement.number();
+        self.replacement = None;
+        self.written_before = self.written_before.and(self.log.stats());
+        self.log = log;
+        Ok(Some(number))
+    }
+
+    /// Statistics.
     pub fn stats(&self) -> StoreStats {
         let checkpoint = self.log_end.in_force().checkpoint;
         StoreStats {
             log_file_count: self.log.file_count(),
             log_bytes: self.log.file_bytes(),
             checkpoint_version: checkpoint.map_or(0, |id| id.version),
-            written: self.written_before.and(self.log.written()),
+            written: self.written_before.and(self.log.stats()),
         }
     }
 }

@@ -354,7 +354,7 @@ impl<S: Disks> DiskWorker<S> {
             PartitionMeta::new(role, Lineage::new(history))
         });
         let stats = Some(store.stats());
-        let told = (store.written_version(), store.synced_version());
+        let told = store.versions();
         self.open.insert(
             id,
             OpenPartition {
@@ -413,7 +413,9 @@ impl<S: Disks> DiskWorker<S> {
                 open.stalled.push_back(command);
             }
             DiskCommand::Sync => self.is_sync_due = true,
-            DiskCommand::RecordTime(id, time_ms) => self.store(id).store.record_time(time_ms)?,
+            DiskCommand::RecordTime(id, time_ms) => {
+                self.store(id).store.log_end.record_time(time_ms)?;
+            }
             DiskCommand::Checkpoint(id, snapshot) => {
                 self.store(id).store.begin_checkpoint(snapshot);
             }
@@ -442,7 +444,7 @@ impl<S: Disks> DiskWorker<S> {
             return Err(error);
         }
         let loaded = self.load(id, &mut |_| {})?;
-        self.store(id).store.make_log_end()?;
+        self.store(id).store.sync_log_end()?;
         Ok(loaded)
     }
 
@@ -534,7 +536,7 @@ impl<S: Disks> DiskWorker<S> {
         let is_sync_due = std::mem::take(&mut self.is_sync_due) || self.fsync == Fsync::Always;
         for (id, open) in &mut self.open {
             let mut sync_us = None;
-            if is_sync_due && open.store.synced_version() < open.store.written_version() {
+            if is_sync_due && open.store.log.has_unsynced() {
                 let begun_us = self.clock_us.map(|now_us| now_us());
                 open.store.sync()?;
                 sync_us = self
@@ -542,7 +544,7 @@ impl<S: Disks> DiskWorker<S> {
                     .zip(begun_us)
                     .map(|(now_us, begun_us)| now_us().saturating_sub(begun_us));
             }
-            let versions = (open.store.written_version(), open.store.synced_version());
+            let versions = open.store.versions();
             if versions == open.told && open.batches.is_empty() {
                 continue;
             }
@@ -564,7 +566,8 @@ impl<S: Disks> DiskWorker<S> {
     /// Whether a mark, a piece of a checkpoint or one of a replacement is to be written, or a file
     /// of a removed partition is left.
     pub fn has_more(&self) -> bool {
-        let has_more = |open: &OpenPartition<S::Disk>| open.store.is_mark_due() || open.has_piece();
+        let has_more =
+            |open: &OpenPartition<S::Disk>| open.store.log.is_mark_due() || open.has_piece();
         self.is_clearing || self.open.values().any(has_more)
     }
 
@@ -590,7 +593,7 @@ impl<S: Disks> DiskWorker<S> {
     pub fn is_log_end_behind(&self) -> bool {
         self.open
             .values()
-            .any(|open| open.store.is_log_end_behind())
+            .any(|open| open.store.log_end.is_sync_due())
     }
 
     /// To be called about a second after that, and when nothing else is to do.
@@ -637,7 +640,7 @@ impl<S: Disks> DiskWorker<S> {
             open.on_room(id, emit);
         }
         if let Some(number) = replaced {
-            open.told = (open.store.written_version(), open.store.synced_version());
+            open.told = open.store.versions();
             emit(DiskEvent::Replaced {
                 partition: id,
                 number,

@@ -209,9 +209,7 @@ impl Driver {
                     let mut batch = LogBatch::default();
                     lsm.read_log(cursor, self.rng.usize(1..20_000), u64::MAX, &mut batch);
                     lsm.keep_log_behind(
-                        batch
-                            .last()
-                            .map_or(store.written_version(), |last| last.version),
+                        batch.last().map_or(store.versions().0, |last| last.version),
                     );
                     // A full disk is tried again, as often as need be.
                     while let Err(error) = store.append(&batch) {
@@ -323,13 +321,13 @@ fn a_log_file_that_was_written_to_is_missed_whatever_had_failed() {
                 }
             }
             disk.clear_fault();
-            if store.written_version() < lsm.last_version() {
+            if store.versions().0 < lsm.last_version() {
                 continue;
             }
             store.sync().expect("synced");
             disk.fail_after(call, Fault::Error(io::ErrorKind::StorageFull));
         }
-        if store.synced_version() < 2 {
+        if store.versions().1 < 2 {
             // A sync had failed.
             continue;
         }

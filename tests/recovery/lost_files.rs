@@ -332,7 +332,7 @@ impl Run {
                     let meta = self.next_standing(self.history);
                     running.store.settle(&meta)?;
                     self.settled();
-                    let version = running.store.synced_version();
+                    let version = running.store.versions().1;
                     self.world().synced_version = version;
                 }
                 63 => self.replace(running)?,
