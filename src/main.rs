@@ -4,11 +4,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use db_node::allocator;
+use db_node::allocator::{self, CountingAllocator};
 use db_node::config::{self, Invocation};
 use db_node::reactor;
 use db_node::storage::IdGenerator;
 use db_node::version;
+
+/// Counts what is allocated, for `--max-memory`.
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Exit codes besides success (0); see `api.md` and the README.
 const EXIT_RUNTIME: u8 = 1;

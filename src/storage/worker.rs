@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::allocator::{Regions, take_regions};
 use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot};
 
@@ -143,6 +144,8 @@ pub struct LoadedPartition {
     pub partition: u32,
     /// The engine. Its time is the one that lives were held against before the start; 0: none.
     pub lsm: Lsm,
+    /// The memory in which the engine lies: the loop's arena adopts it.
+    pub regions: Regions,
     /// Where the partition stands.
     pub meta: PartitionMeta,
     /// Version of the checkpoint it was made of; 0: there was none.
@@ -174,6 +177,7 @@ impl LoadedPartition {
         Self {
             partition,
             lsm,
+            regions: take_regions(),
             meta,
             checkpoint_version,
             replayed_count: 0,
@@ -371,6 +375,7 @@ impl<S: Disks> DiskWorker<S> {
         LoadedPartition {
             partition: id,
             lsm,
+            regions: take_regions(),
             meta,
             checkpoint_version,
             replayed_count,
