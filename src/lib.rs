@@ -17,7 +17,7 @@
 //! - [`http`]: HTTP/1.1 without I/O. Bytes in, requests to a handler, bytes out, in order. Knows
 //!   nothing of the engine; every rule about what is a request and where it ends is here.
 //! - [`lsm`]: the engine. Pure memory: no I/O, no clock, no HTTP. Start at `lsm/mod.rs`; byte
-//!   layouts have one home each, `lsm/log/record.rs` and `lsm/chunk/mod.rs`.
+//!   layouts have one home each, `lsm/log/record.rs` and `lsm/chunk/layout.rs`.
 //! - [`storage`]: log files, checkpoint files, recovery, and the disk thread that writes them. The
 //!   only place with files.
 //! - [`replication`]: what leader and replica say to each other. Bytes in, bytes out: no socket, no

@@ -44,9 +44,10 @@ mod snapshot;
 mod stats;
 mod work;
 
+pub use chunk::Chunk;
 pub use chunk::build::ChunkBuilder;
+pub use chunk::layout::{CHUNK_FORMAT, CHUNK_MAX_BYTES};
 pub use chunk::walk::{ChunkStep, ChunkWalk};
-pub use chunk::{CHUNK_MAX_BYTES, Chunk};
 pub use digest::{Digest, Digester};
 pub use engine::{Lsm, Options, WORK_LUMP_MAX};
 pub use footprint::Footprint;

@@ -17,7 +17,7 @@
 //!
 //! A layer's chunks follow it in the order of their keys, the large values of a chunk follow the
 //! chunk in the order of its entries, layers come newest first. Chunks are as they lie in memory
-//! (`lsm/chunk/mod.rs`). The heads are a chain like the log's records: that the end is there, and
+//! (`lsm/chunk/layout.rs`). The heads are a chain like the log's records: that the end is there, and
 //! fits, says that everything before it is.
 //!
 //! Invariants:
@@ -34,7 +34,7 @@ use crate::lsm::{
 };
 
 use super::error::FormatError;
-use super::header::{FileHeader, FileKind, HEADER_BYTES};
+use super::header::{FileHeader, FileKind, HEADER_BYTES, word};
 use super::history_id::HistoryId;
 
 const ITEM_HEAD_BYTES: usize = 16;
@@ -52,10 +52,6 @@ const VALUE_PIECE_BYTES: usize = 256 * 1024;
 
 /// Bytes of a large value that are digested in one step.
 const DIGEST_STEP_BYTES: usize = 256 * 1024;
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"))
-}
 
 /// Whether there is more to encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +120,7 @@ impl CheckpointEncoder {
         while out.len() < end && work_left > 0 {
             match &mut self.state {
                 EncodeState::Header => {
-                    let (bytes, checksum) = self.header.encode(FileKind::Checkpoint);
+                    let (bytes, checksum) = self.header.encode();
                     self.chain = checksum;
                     out.extend_from_slice(&bytes);
                     self.state = EncodeState::Walk;
@@ -193,7 +189,7 @@ impl CheckpointEncoder {
             }
             ChunkStep::Chunk(chunk) => {
                 let bytes = chunk.bytes();
-                self.push_item_head(KIND_CHUNK, 0, bytes.len(), word(bytes, 0), out);
+                self.push_item_head(KIND_CHUNK, 0, bytes.len(), chunk.checksum(), out);
                 out.extend_from_slice(bytes);
                 self.state = value_state(chunk, 0);
             }
@@ -459,7 +455,7 @@ impl CheckpointDecoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsm::{INLINE_VALUE_MAX_BYTES, KeyHasher, LargeValue, LogPosition, NewValue};
+    use crate::lsm::{INLINE_VALUE_MAX_BYTES, LargeValue, NewValue};
 
     const OPTIONS: Options = Options {
         memtable_bytes: 1 << 20,
@@ -467,10 +463,7 @@ mod tests {
     };
 
     fn engine() -> Lsm {
-        filled(Lsm::new(OPTIONS))
-    }
-
-    fn filled(mut lsm: Lsm) -> Lsm {
+        let mut lsm = Lsm::new(OPTIONS);
         lsm.set(b"a", NewValue::Inline(b"1"), None);
         lsm.freeze();
         while !lsm.is_idle() {
@@ -545,27 +538,6 @@ mod tests {
         assert_eq!(back.position(), lsm.position());
         assert_eq!(back.get(b"a"), None);
         assert_eq!(back.get(b"b"), lsm.get(b"b"));
-    }
-
-    /// What an earlier version wrote is read, and goes on as it began.
-    #[test]
-    fn an_earlier_format_stays_what_it_is() {
-        let hasher = KeyHasher::of_format(1, 5).expect("a known format");
-        let whole = encode(
-            &mut filled(EngineBuilder::new(hasher, LogPosition::default()).finish(OPTIONS)),
-            1 << 20,
-        );
-        assert_eq!(whole[8..12], [1, 0, 0, 0]);
-        let mut back = decode(&whole).expect("sound").expect("whole");
-        assert_eq!(
-            (back.get(b"a"), back.get(b"b").map(|entry| entry.version)),
-            (None, Some(2))
-        );
-        back.set(b"c", NewValue::Inline(b"2"), None);
-        let again = encode(&mut back, 1 << 20);
-        assert_eq!(again[8..12], [1, 0, 0, 0]);
-        let back = decode(&again).expect("sound").expect("whole");
-        assert!(back.get(b"b").is_some() && back.get(b"c").is_some());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!      0      8  "dbnodlog" or "dbnodchk"
-//!      8      4  format      of a log file 2, of a checkpoint that of its chunks: 1 or 2
+//!      8      4  format      2
 //!     12      4  zero
 //!     16     16  history id
 //!     32      8  version: of the last record before a log file; that a checkpoint is complete up to
@@ -19,13 +19,21 @@
 //! A log file of format 1 has the same layout, and is read. It was written by a version that knew
 //! no `log-end` (`log_end.rs`): one of format 2 is never there without.
 
-use crate::lsm::{KeyHasher, LogPosition};
+use crate::lsm::{CHUNK_FORMAT, KeyHasher, LogPosition};
 
 use super::error::FormatError;
 use super::history_id::HistoryId;
 
 /// Bytes of a header.
 pub(super) const HEADER_BYTES: usize = 64;
+
+// Where the fields begin.
+const FORMAT: usize = 8;
+const HISTORY: usize = 16;
+const VERSION: usize = 32;
+const POSITION_CHECKSUM: usize = 40;
+const HASH_SEED: usize = 48;
+const CHECKSUM: usize = 60;
 
 const LOG_FORMAT: u32 = 2;
 
@@ -54,6 +62,22 @@ impl FileKind {
         match self {
             Self::Log => *b"dbnodlog",
             Self::Checkpoint => *b"dbnodchk",
+        }
+    }
+
+    /// The format that is written.
+    fn format(self) -> u32 {
+        match self {
+            Self::Log => LOG_FORMAT,
+            Self::Checkpoint => u32::from(CHUNK_FORMAT),
+        }
+    }
+
+    /// The oldest format that is read.
+    fn oldest_format(self) -> u32 {
+        match self {
+            Self::Log => LOG_FORMAT_ALONE,
+            Self::Checkpoint => u32::from(CHUNK_FORMAT),
         }
     }
 }
@@ -90,35 +114,39 @@ impl FileHeader {
 
     /// What tells the file from any other of its kind.
     pub(super) fn id(&self) -> FileId {
-        let kind = match self.hasher {
-            None => FileKind::Log,
-            Some(_) => FileKind::Checkpoint,
-        };
         FileId {
             version: self.position.version,
-            header_checksum: self.encode(kind).1,
+            header_checksum: self.encode().1,
         }
     }
 
     /// Whether `bytes` are the header of a log file beside which there is a `log-end`.
     pub(super) fn has_log_end(bytes: &[u8]) -> bool {
-        Self::decode(FileKind::Log, bytes).is_ok() && word(bytes, 8) != LOG_FORMAT_ALONE
+        Self::decode(FileKind::Log, bytes).is_ok() && word(bytes, FORMAT) != LOG_FORMAT_ALONE
+    }
+
+    fn kind(&self) -> FileKind {
+        match self.hasher {
+            None => FileKind::Log,
+            Some(_) => FileKind::Checkpoint,
+        }
     }
 
     /// Its bytes, and its checksum, which the rest of the file is chained to.
-    pub(super) fn encode(&self, kind: FileKind) -> ([u8; HEADER_BYTES], u32) {
+    pub(super) fn encode(&self) -> ([u8; HEADER_BYTES], u32) {
         let mut bytes = [0; HEADER_BYTES];
-        bytes[..8].copy_from_slice(&kind.magic());
-        let format = self
-            .hasher
-            .map_or(LOG_FORMAT, |hasher| u32::from(hasher.format()));
-        bytes[8..12].copy_from_slice(&format.to_le_bytes());
-        bytes[16..32].copy_from_slice(&self.history.0);
-        bytes[32..40].copy_from_slice(&self.position.version.to_le_bytes());
-        bytes[40..44].copy_from_slice(&self.position.checksum.to_le_bytes());
-        bytes[48..56].copy_from_slice(&self.hasher.map_or(0, |hasher| hasher.seed()).to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[..60]);
-        bytes[60..].copy_from_slice(&checksum.to_le_bytes());
+        let mut put = |at: usize, field: &[u8]| bytes[at..][..field.len()].copy_from_slice(field);
+        put(0, &self.kind().magic());
+        put(FORMAT, &self.kind().format().to_le_bytes());
+        put(HISTORY, &self.history.0);
+        put(VERSION, &self.position.version.to_le_bytes());
+        put(POSITION_CHECKSUM, &self.position.checksum.to_le_bytes());
+        put(
+            HASH_SEED,
+            &self.hasher.map_or(0, |hasher| hasher.seed()).to_le_bytes(),
+        );
+        let checksum = crc32c::crc32c(&bytes[..CHECKSUM]);
+        bytes[CHECKSUM..].copy_from_slice(&checksum.to_le_bytes());
         (bytes, checksum)
     }
 
@@ -133,42 +161,31 @@ impl FileHeader {
             ));
         }
         // Of any format: that of a later one tells it from damage.
-        let checksum = word(bytes, 60);
-        if checksum != crc32c::crc32c(&bytes[..60]) {
+        let checksum = word(bytes, CHECKSUM);
+        if checksum != crc32c::crc32c(&bytes[..CHECKSUM]) {
             return Err(FormatError::Damaged(
                 "the checksum of the header does not hold",
             ));
         }
-        let format = word(bytes, 8);
-        let newest = if kind == FileKind::Log {
-            LOG_FORMAT
-        } else {
-            u32::from(KeyHasher::NEWEST_FORMAT)
-        };
-        if format > newest {
+        let format = word(bytes, FORMAT);
+        if format > kind.format() {
             return Err(FormatError::TooNew(format));
         }
-        let history = HistoryId(*bytes[16..].first_chunk().expect("sixteen bytes"));
-        let position = LogPosition {
-            version: long(bytes, 32),
-            checksum: word(bytes, 40),
-        };
+        if format < kind.oldest_format() {
+            return Err(FormatError::Damaged("its format is none that is read"));
+        }
         let hasher = match kind {
             FileKind::Log => None,
-            FileKind::Checkpoint => {
-                let hasher = u8::try_from(format)
-                    .ok()
-                    .and_then(|format| KeyHasher::of_format(format, long(bytes, 48)));
-                Some(hasher.ok_or(FormatError::Damaged("a format that there never was"))?)
-            }
+            FileKind::Checkpoint => Some(KeyHasher::new(long(bytes, HASH_SEED))),
         };
-        Ok((
-            Self {
-                history,
-                position,
-                hasher,
+        let header = Self {
+            history: HistoryId(*bytes[HISTORY..].first_chunk().expect("sixteen bytes")),
+            position: LogPosition {
+                version: long(bytes, VERSION),
+                checksum: word(bytes, POSITION_CHECKSUM),
             },
-            checksum,
-        ))
+            hasher,
+        };
+        Ok((header, checksum))
     }
 }

@@ -97,7 +97,7 @@ mod tests {
             position,
             hasher: None,
         };
-        let (bytes, checksum) = header.encode(FileKind::Log);
+        let (bytes, checksum) = header.encode();
         let mut expected = b"dbnodlog\x02\0\0\0\0\0\0\0".to_vec();
         expected.extend([7; 16]);
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a]);

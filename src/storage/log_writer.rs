@@ -21,7 +21,7 @@ use super::draft::write_file;
 use super::error::{StorageError, shortage};
 use super::file_names::log_name_behind;
 use super::generation::Generation;
-use super::header::{FileHeader, FileKind, HEADER_BYTES};
+use super::header::{FileHeader, HEADER_BYTES};
 use super::history_id::HistoryId;
 use super::log_end::{DataFiles, LogEnd};
 use super::log_file::{MARK_BYTES, encode_mark};
@@ -125,7 +125,7 @@ impl<D: Disk> LogWriter<D> {
     pub(super) fn begin_unnamed(&mut self) -> Result<(), StorageError> {
         let header = self.next_header();
         let name = log_name_behind(header.position.version);
-        let (bytes, header_checksum) = header.encode(FileKind::Log);
+        let (bytes, header_checksum) = header.encode();
         let made = write_file(&self.disk, &name, &bytes, self.file_max_bytes);
         let begun =
             made.map_err(|error| StorageError::io("beginning", self.disk.path(&name), &error))?;

@@ -1,12 +1,13 @@
 //! Building chunks.
 //!
-//! Not here: the layout (`chunk/mod.rs`).
+//! Not here: the layout (`chunk/layout.rs`).
 
 use crate::allocator::Block;
-use crate::lsm::chunk::{
-    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, Chunk, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE,
-    HEADER_BYTES, KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, bucket_of, read_u16, tag_of,
+use crate::lsm::chunk::layout::{
+    self, BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, ChunkHeader, FLAG_EXPIRES, FLAG_LARGE,
+    FLAG_TOMBSTONE, HEADER_BYTES, KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, read_u16,
 };
+use crate::lsm::chunk::{Chunk, bucket_of, tag_of};
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::log::record::{Blob, Entry, Value};
 
@@ -35,7 +36,6 @@ pub struct ChunkBuilder {
     restarts: Vec<u16>,
     blobs: Vec<Blob>,
     hash_seed: u64,
-    format: u8,
     version_width: usize,
     first_expiry: u64,
     tombstone_count: u16,
@@ -60,7 +60,6 @@ impl ChunkBuilder {
             restarts: Vec::new(),
             blobs: Vec::new(),
             hash_seed: hasher.seed(),
-            format: hasher.format(),
             version_width: used_bits.div_ceil(8).max(1) as usize,
             first_expiry: NO_EXPIRY,
             tombstone_count: 0,
@@ -272,8 +271,7 @@ impl ChunkBuilder {
 
     /// Makes the chunk that was begun as another; the builder is empty again.
     pub(in crate::lsm) fn finish_as(&mut self, before: &Chunk) -> Chunk {
-        let checksum = crc32c::crc32c(&self.bytes[4..]);
-        self.bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        layout::seal(&mut self.bytes);
         let chunk = Chunk {
             bytes: self.take_place(),
             blobs: Vec::new(),
@@ -342,25 +340,20 @@ impl ChunkBuilder {
         let buckets_at = self.bytes.len().next_multiple_of(BUCKET_BYTES);
         self.bytes.resize(buckets_at, 0);
         self.append_buckets();
-        let small = |count: usize| {
-            u16::try_from(count)
-                .expect("counts within a chunk")
-                .to_le_bytes()
+        let small = |count: usize| u16::try_from(count).expect("counts within a chunk");
+        let header = ChunkHeader {
+            len: u32::try_from(self.bytes.len()).expect("a chunk is small"),
+            hash_seed: self.hash_seed,
+            first_expiry: self.first_expiry,
+            entry_count: small(self.index.len()),
+            tombstone_count: self.tombstone_count,
+            blob_count: small(self.blobs.len()),
+            restarts_at: small(restarts_at),
+            bucket_count: small((self.bytes.len() - buckets_at) / BUCKET_BYTES),
+            version_width: u8::try_from(self.version_width).expect("at most eight"),
         };
-        let len = u32::try_from(self.bytes.len()).expect("a chunk is small");
-        let bucket_count = (self.bytes.len() - buckets_at) / BUCKET_BYTES;
-        let header = &mut self.bytes[..HEADER_BYTES];
-        header[4..8].copy_from_slice(&len.to_le_bytes());
-        header[8..16].copy_from_slice(&self.hash_seed.to_le_bytes());
-        header[16..24].copy_from_slice(&self.first_expiry.to_le_bytes());
-        header[24..26].copy_from_slice(&small(self.index.len()));
-        header[26..28].copy_from_slice(&self.tombstone_count.to_le_bytes());
-        header[28..30].copy_from_slice(&small(self.blobs.len()));
-        header[30..32].copy_from_slice(&small(restarts_at));
-        header[32..34].copy_from_slice(&small(bucket_count));
-        header[34..36].copy_from_slice(&[small(self.version_width)[0], self.format]);
-        let checksum = crc32c::crc32c(&self.bytes[4..]);
-        self.bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        header.write(&mut self.bytes);
+        layout::seal(&mut self.bytes);
         let mut blobs = std::mem::take(&mut self.blobs);
         blobs.shrink_to_fit();
         let chunk = Chunk {

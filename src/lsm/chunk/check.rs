@@ -1,14 +1,14 @@
 //! Checking a chunk that came from a file or a peer, before anything reads it. The layout is
-//! `chunk/mod.rs`'s.
+//! `chunk/layout.rs`'s.
 //!
 //! A checksum tells damage from what was written, not what was written from what should have been:
 //! a peer may have a bug, or be none of ours. So after the checksum everything is checked that
 //! reading, merging and scanning rely on; what this lets through can give wrong answers only if its
 //! writer meant to, and never a panic.
 
-use crate::lsm::chunk::{
-    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE,
-    HEADER_BYTES, KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, read_u16,
+use crate::lsm::chunk::layout::{
+    self, BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, ChunkHeader, FLAG_EXPIRES, FLAG_LARGE,
+    FLAG_TOMBSTONE, HEADER_BYTES, KEY_LEN_MASK, NO_EXPIRY, RESTART_ENTRIES, read_u16, read_u64,
 };
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::log::record::{Blob, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, VALUE_MAX_BYTES};
@@ -21,7 +21,8 @@ pub(in crate::lsm) struct Checked {
     pub(in crate::lsm) last_entry: usize,
 }
 
-struct Header {
+/// Where the parts of a chunk lie, and what its header says of them.
+struct Parts {
     first_expiry: u64,
     entry_count: usize,
     tombstone_count: usize,
@@ -57,7 +58,7 @@ pub(in crate::lsm) fn check(
     let mut starts = EntryStarts([0; CHUNK_MAX_BYTES / 64]);
     let last_entry = check_entries(bytes, blobs, &header, last_version, &mut starts)?;
     check_buckets(&bytes[header.buckets_at..], header.entry_count, &mut starts)?;
-    let Header {
+    let Parts {
         restarts_at,
         buckets_at,
         version_width,
@@ -75,35 +76,32 @@ fn ensure(holds: bool, problem: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(problem) }
 }
 
-fn read_u64(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
-}
-
 fn check_header(
     bytes: &[u8],
     blob_count: usize,
     hasher: &KeyHasher,
-) -> Result<Header, &'static str> {
+) -> Result<Parts, &'static str> {
     ensure(
         (HEADER_BYTES..=CHUNK_MAX_BYTES).contains(&bytes.len()),
         "a chunk of impossible length",
     )?;
-    let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"));
     ensure(
-        word(0) == crc32c::crc32c(&bytes[4..]),
+        layout::checksum(bytes) == layout::checksum_of(bytes),
         "a chunk whose checksum does not hold",
     )?;
-    ensure(bytes[35] == hasher.format(), "a chunk of another format")?;
+    let header = ChunkHeader::read(bytes).ok_or("a chunk of another format")?;
     ensure(
-        word(4) as usize == bytes.len() && word(36) == 0,
+        header.len as usize == bytes.len(),
         "a chunk with a wrong header",
     )?;
     ensure(
-        read_u64(bytes, 8) == hasher.seed(),
+        header.hash_seed == hasher.seed(),
         "a chunk with another hash seed",
     )?;
-    let small = |at: usize| usize::from(read_u16(bytes, at));
-    let (entry_count, restarts_at, bucket_count) = (small(24), small(30), small(32));
+    let entry_count = usize::from(header.entry_count);
+    let restarts_at = usize::from(header.restarts_at);
+    let bucket_count = usize::from(header.bucket_count);
+    let version_width = usize::from(header.version_width);
     let restarts_end = restarts_at + 2 * entry_count.div_ceil(RESTART_ENTRIES);
     let buckets_at = bytes.len().saturating_sub(bucket_count * BUCKET_BYTES);
     ensure(
@@ -113,17 +111,17 @@ fn check_header(
                 .get(restarts_end..buckets_at)
                 .is_some_and(|zeros| zeros.len() < BUCKET_BYTES)
             && bucket_count * BUCKET_SLOTS >= entry_count
-            && (1..=8).contains(&bytes[34])
-            && small(28) == blob_count,
+            && (1..=8).contains(&version_width)
+            && usize::from(header.blob_count) == blob_count,
         "a chunk whose parts do not fit",
     )?;
-    Ok(Header {
-        first_expiry: read_u64(bytes, 16),
+    Ok(Parts {
+        first_expiry: header.first_expiry,
         entry_count,
-        tombstone_count: small(26),
+        tombstone_count: usize::from(header.tombstone_count),
         restarts_at,
         buckets_at,
-        version_width: usize::from(bytes[34]),
+        version_width,
     })
 }
 
@@ -131,7 +129,7 @@ fn check_header(
 fn check_entries(
     bytes: &[u8],
     blobs: &[Blob],
-    header: &Header,
+    header: &Parts,
     last_version: u64,
     starts: &mut EntryStarts,
 ) -> Result<usize, &'static str> {

@@ -1,83 +1,37 @@
-//! The chunk: a dense, sorted, immutable piece of a layer with its own point index, and the only
-//! home of its byte layout.
+//! The chunk: a dense, sorted, immutable piece of a layer with its own point index.
 //!
 //! A chunk is built once. The same bytes are memory, checkpoint file and snapshot on the wire;
-//! adopting one means checking it, not re-indexing it. All integers are little-endian.
-//!
-//! ```text
-//! offset  bytes  field
-//!      0      4  checksum        CRC-32C of everything behind it
-//!      4      4  len             bytes of the whole chunk, at most 65,536
-//!      8      8  hash_seed       seed of the hash table (`hash.rs`)
-//!     16      8  first_expiry    earliest expiry in it, Unix ms; all ones: nothing expires
-//!     24      2  entry_count
-//!     26      2  tombstone_count
-//!     28      2  blob_count      large values it refers to
-//!     30      2  restarts_at     offset of the restarts
-//!     32      2  bucket_count
-//!     34      1  version_width   bytes of each version, 1..=8
-//!     35      1  format          2; 1: the same, with another hash (`hash.rs`)
-//!     36      4  zero
-//!     40         entries, ascending by key, each key once:
-//!                  2  key_len in the low 13 bits; bit 13 tombstone, 14 expires, 15 large
-//!                  2  value_len (4 for a large value)
-//!                  w  version
-//!                0/8  expires, Unix ms
-//!                     key
-//!                     value, or the index of a large value among the chunk's blobs (4 bytes)
-//!      …         restarts: offset of every 16th entry, 2 bytes each
-//!      …         zeros up to a multiple of 64; none in chunks written before 2026-11-23
-//!      …         buckets of 64 bytes: 21 tags (0: free), 21 entry offsets of 2 bytes, 1 byte "also look in the next bucket"
-//! ```
-//!
-//! A point read touches one bucket, which is a cache line in memory, and one entry: two cache
-//! misses. With 16-byte keys and 32-byte values an entry costs about 11 bytes beside key and value:
-//! 4 + 3 head, 3.8 in the buckets, 0.1 in the restarts.
+//! adopting one means checking it, not re-indexing it.
 //!
 //! Invariants:
 //! 1. A chunk is at most [`CHUNK_MAX_BYTES`] long and never empty; its memory is exactly as long as
 //!    it is.
 //! 2. Every entry is reachable through the buckets and in key order.
 //!
-//! Not here: making one (`chunk/build.rs`), checking one that came from elsewhere
-//! (`chunk/check.rs`).
-//!
-//! Ideas: restarts are `LevelDB`'s; buckets with tags are those of `F14` and Swiss tables, with
-//! offsets as small as the chunk.
+//! Not here: the bytes (`chunk/layout.rs`), making one (`chunk/build.rs`), checking one that came
+//! from elsewhere (`chunk/check.rs`).
 
 pub(in crate::lsm) mod build;
 mod check;
+pub(in crate::lsm) mod layout;
 #[cfg(test)]
 mod tests;
 pub(in crate::lsm) mod walk;
 
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
+use crate::lsm::chunk::layout::{
+    BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, FLAG_EXPIRES, FLAG_LARGE, FLAG_TOMBSTONE,
+    HEADER_BYTES, KEY_LEN_MASK, RESTART_ENTRIES, read_u16, read_u64,
+};
 use crate::lsm::footprint::Footprint;
 use crate::lsm::hash::KeyHasher;
-use crate::lsm::log::record::{Blob, Entry, KEY_MAX_BYTES, Value};
+use crate::lsm::log::record::{Blob, Entry, Value};
 use crate::swar;
-
-/// The most bytes of a chunk: offsets fit 16 bits, and rewriting one is a bounded slice of work.
-pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
-
-pub(in crate::lsm) const HEADER_BYTES: usize = 40;
-pub(in crate::lsm) const RESTART_ENTRIES: usize = 16;
-pub(in crate::lsm) const BUCKET_BYTES: usize = 64;
-pub(in crate::lsm) const BUCKET_SLOTS: usize = 21;
-
-pub(in crate::lsm) const KEY_LEN_MASK: u16 = (1 << 13) - 1;
-pub(in crate::lsm) const FLAG_TOMBSTONE: u16 = 1 << 13;
-pub(in crate::lsm) const FLAG_EXPIRES: u16 = 1 << 14;
-pub(in crate::lsm) const FLAG_LARGE: u16 = 1 << 15;
-
-pub(in crate::lsm) const NO_EXPIRY: u64 = u64::MAX;
 
 /// A chunk is rewritten without its expired entries once they are one part in this many of it: each
 /// byte that is freed costs so many that are moved, at most, and no more than that part of memory
 /// is held by what has expired.
 const EXPIRED_SHARE: usize = 8;
-
-const _: () = assert!(KEY_MAX_BYTES <= KEY_LEN_MASK as usize);
 
 /// An immutable chunk.
 #[derive(Debug)]
@@ -121,9 +75,14 @@ impl Chunk {
         &self.bytes
     }
 
+    /// The checksum of its bytes.
+    pub fn checksum(&self) -> u32 {
+        layout::checksum(&self.bytes)
+    }
+
     /// Number of entries, tombstones included.
     pub fn entry_count(&self) -> usize {
-        usize::from(self.header_u16(24))
+        usize::from(layout::entry_count(&self.bytes))
     }
 
     /// Memory held by it, large values included.
@@ -133,7 +92,7 @@ impl Chunk {
 
     /// When the first of its entries expires, or expired; all ones: none ever does.
     pub(in crate::lsm) fn first_expiry_ms(&self) -> u64 {
-        u64::from_le_bytes(*self.bytes[16..].first_chunk().expect("a header"))
+        layout::first_expiry(&self.bytes)
     }
 
     /// Whether enough of it has expired for rewriting it to pay: an [`EXPIRED_SHARE`]th of its
@@ -314,18 +273,7 @@ impl Chunk {
         if key_word & FLAG_EXPIRES == 0 {
             return (None, at);
         }
-        (
-            Some(u64::from_le_bytes(
-                *self.bytes[at..]
-                    .first_chunk()
-                    .expect("an expiry of eight bytes"),
-            )),
-            at + 8,
-        )
-    }
-
-    fn header_u16(&self, at: usize) -> u16 {
-        read_u16(&self.bytes, at)
+        (Some(read_u64(&self.bytes, at)), at + 8)
     }
 
     /// What it takes.
@@ -340,11 +288,6 @@ impl Chunk {
     pub(in crate::lsm) fn into_parts(self) -> (Block, Vec<Blob>) {
         (self.bytes, self.blobs)
     }
-}
-
-#[inline]
-pub(in crate::lsm) fn read_u16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// The slots of a bucket with this tag.

@@ -27,7 +27,7 @@
 //!    to disk and taken over together or not at all.
 //!
 //! Not here: where records lie (`log/wal.rs`), how they are found (`memtable/mod.rs`), the sorted
-//! form (`chunk/mod.rs`).
+//! form (`chunk/layout.rs`).
 
 use std::sync::Arc;
 

@@ -26,8 +26,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use crate::lsm::chunk::Chunk;
 use crate::lsm::chunk::build::ChunkBuilder;
-use crate::lsm::chunk::{CHUNK_MAX_BYTES, Chunk};
+use crate::lsm::chunk::layout::CHUNK_MAX_BYTES;
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::immutable_layer::ImmutableLayer;
 use crate::lsm::log::record::{Entry, Value};

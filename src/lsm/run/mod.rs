@@ -6,13 +6,14 @@
 //! 2. A clone is one `Arc`, whatever the size. Changing a run that was cloned copies its list of
 //!    blocks and the one block it touches, never the chunks: O(blocks + [`BLOCK_MAX_CHUNKS`]).
 //!
-//! Not here: what is in a chunk (`chunk/mod.rs`), when runs are merged (`levels.rs`).
+//! Not here: what is in a chunk (`chunk/layout.rs`), when runs are merged (`levels.rs`).
 
 pub(in crate::lsm) mod filter;
 
 use std::sync::Arc;
 
-use crate::lsm::chunk::{Chunk, NO_EXPIRY};
+use crate::lsm::chunk::Chunk;
+use crate::lsm::chunk::layout::NO_EXPIRY;
 use crate::lsm::footprint::Footprint;
 use crate::lsm::hash::GOLDEN;
 use crate::lsm::log::record::Entry;
