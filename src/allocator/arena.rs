@@ -1,7 +1,7 @@
 //! Which grains of which regions are in use, for the blocks of one thread.
 //!
-//! Each thread has an arena of its own, so that no lock is needed. What another thread frees is left
-//! in the region, and taken back before the arena asks the kernel for more. The regions of one
+//! Each thread has an arena of its own, so that no lock is needed. What another thread frees is
+//! left in the region, and taken back before the arena asks the kernel for more. The regions of one
 //! thread's arena can be handed to another's: recovery fills them on the disk thread, and the loop
 //! goes on with them ([`take_regions`]).
 //!
@@ -63,7 +63,8 @@ pub fn spare_bytes() -> usize {
     ARENA.with_borrow(|arena| arena.spare_count) * GRAIN_BYTES
 }
 
-/// Takes grains in a row. Returns their region, the first of them, and how many were touched before.
+/// Takes grains in a row. Returns their region, the first of them, and how many were touched
+/// before.
 pub(super) fn allocate(count: usize) -> (Arc<Mapping>, usize, usize) {
     ARENA.with_borrow_mut(|arena| arena.allocate(count))
 }

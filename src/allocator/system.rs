@@ -2,8 +2,8 @@
 //! the start, before there is a second thread.
 //!
 //! One heap for all threads: the disk thread would get a heap of its own, in which what it
-//! allocates for the loop (the engine, after recovery) stays scattered. Measured after reading a log
-//! of 950,000 records: 110 MiB resident instead of 124.
+//! allocates for the loop (the engine, after recovery) stays scattered. Measured after reading a
+//! log of 950,000 records: 110 MiB resident instead of 124.
 //!
 //! A fixed size above which allocations come from the kernel and go back to it: glibc raises that
 //! size, up to 32 MiB, after the first such allocation is freed; large values then come from the

@@ -1,5 +1,5 @@
-//! The checkpoint: a snapshot as a stream of bytes. The only home of this layout, the header aside;
-//! files, backups and replicas all get it.
+//! The checkpoint: a snapshot as a stream of bytes, for files, backups and replicas alike. The only
+//! home of this layout, the header aside.
 //!
 //! All integers are little-endian.
 //!
@@ -12,13 +12,14 @@
 //!      2      2  zero
 //!      4      4  len         bytes that follow the head; 0 for a layer and the end
 //!      8      4  checksum    of a chunk its own, of a large value the CRC-32C of its bytes, else 0
-//!     12      4  CRC-32C over the last four bytes of the head before (first: of the header), then bytes 0..12
+//!     12      4  CRC-32C over the last four bytes of the head before (of the first: the header),
+//!                and bytes 0..12
 //! ```
 //!
 //! A layer's chunks follow it in the order of their keys, the large values of a chunk follow the
 //! chunk in the order of its entries, layers come newest first. Chunks are as they lie in memory
-//! (`lsm/chunk/layout.rs`). The heads are a chain like the log's records: that the end is there, and
-//! fits, says that everything before it is.
+//! (`lsm/chunk/layout.rs`). The heads are a chain like the log's records: that the end is there,
+//! and fits, says that everything before it is.
 //!
 //! Invariants:
 //! 1. Each call of the encoder does bounded work, however large a value is, and may come at any
@@ -73,7 +74,7 @@ enum EncodeState {
         digested: usize,
         crc: u32,
     },
-    /// … or copied.
+    /// Of the large values of `chunk`, `index` is being copied.
     Copy {
         chunk: Arc<Chunk>,
         index: usize,
@@ -82,7 +83,7 @@ enum EncodeState {
     Done,
 }
 
-/// A snapshot on its way into bytes.
+/// Turns a snapshot into bytes.
 #[derive(Debug)]
 pub struct CheckpointEncoder {
     header: FileHeader,
@@ -92,7 +93,7 @@ pub struct CheckpointEncoder {
 }
 
 impl CheckpointEncoder {
-    /// The bytes of a snapshot, as of this history.
+    /// An encoder of a snapshot of this history.
     pub fn new(snapshot: Snapshot, history: HistoryId) -> Self {
         let header = FileHeader {
             history,
@@ -107,7 +108,7 @@ impl CheckpointEncoder {
         }
     }
 
-    /// What its header says.
+    /// The header.
     pub fn header(&self) -> &FileHeader {
         &self.header
     }
@@ -226,7 +227,7 @@ fn chain(before: u32, head: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&before.to_le_bytes()), &head[..12])
 }
 
-/// What to do about the large value `index` of a chunk, or behind the last.
+/// The state in which the large value `index` of a chunk is encoded, or that behind the last one.
 fn value_state(chunk: Arc<Chunk>, index: usize) -> EncodeState {
     if index < chunk.blobs().len() {
         EncodeState::Digest {
@@ -245,7 +246,7 @@ fn value_state(chunk: Arc<Chunk>, index: usize) -> EncodeState {
 pub enum DecodeStep {
     /// Feed it what it wants next.
     More,
-    /// It is whole.
+    /// All bytes are decoded.
     Done,
 }
 
@@ -265,18 +266,18 @@ enum DecodeState {
     Done,
 }
 
-/// Bytes on their way into an engine.
+/// Turns bytes into an engine.
 #[derive(Debug)]
 pub struct CheckpointDecoder {
     state: DecodeState,
     header: Option<FileHeader>,
     builder: Option<EngineBuilder>,
     chain: u32,
-    /// A chunk that waits for its large values, and where it began.
+    /// A chunk that waits for its large values, and the offset at which it began.
     chunk: Option<(Vec<u8>, Vec<Blob>, u64)>,
-    /// Where what is wanted next begins.
+    /// Offset of the bytes that are wanted next.
     offset: u64,
-    /// All before is sound.
+    /// All bytes before this offset are sound.
     sound_to: u64,
 }
 
@@ -296,7 +297,7 @@ impl Default for CheckpointDecoder {
 }
 
 impl CheckpointDecoder {
-    /// Bytes to feed next, at once; 0 when it is whole.
+    /// How many bytes to feed next; 0 at the end.
     pub fn wanted_bytes(&self) -> usize {
         match &self.state {
             DecodeState::Header => HEADER_BYTES,
@@ -307,23 +308,23 @@ impl CheckpointDecoder {
         }
     }
 
-    /// Where these begin.
+    /// Their offset.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// What its header said, once it is there.
+    /// The header, once it is decoded.
     pub fn header(&self) -> Option<&FileHeader> {
         self.header.as_ref()
     }
 
-    /// Bytes from the start that were found sound.
+    /// How many bytes from the start are sound.
     pub fn sound_to(&self) -> u64 {
         self.sound_to
     }
 
-    /// Takes exactly the bytes that it wanted. After an error only [`finish`](Self::finish) makes
-    /// sense: it gives what was sound.
+    /// Decodes exactly [`wanted_bytes`](Self::wanted_bytes). After an error, only
+    /// [`finish`](Self::finish) may be called; it returns what was sound.
     pub fn feed(&mut self, bytes: Vec<u8>) -> Result<DecodeStep, FormatError> {
         assert_eq!(bytes.len(), self.wanted_bytes(), "fed what was not wanted");
         self.sound_to = self.offset;
@@ -432,7 +433,7 @@ impl CheckpointDecoder {
             .ok_or(FormatError::Damaged("an item before the header"))
     }
 
-    /// The chunk is complete once anything but a large value follows.
+    /// Adds the chunk, which is complete once an item other than a large value follows.
     fn adopt_chunk(&mut self) -> Result<(), FormatError> {
         let Some((bytes, blobs, begin)) = self.chunk.take() else {
             return Ok(());
@@ -445,8 +446,7 @@ impl CheckpointDecoder {
         Ok(())
     }
 
-    /// The engine made of what was fed, whole or not, and the header; none if not even that was
-    /// there.
+    /// The engine made of the sound bytes, and the header; none if there was no header.
     pub fn finish(self, options: Options) -> Option<(Lsm, FileHeader)> {
         Some((self.builder?.finish(options), self.header?))
     }

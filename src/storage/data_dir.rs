@@ -1,10 +1,10 @@
-//! The data directory: one process at a time, and nothing in it that is not ours.
+//! The data directory: used by one process at a time, with nothing in it but a node's files.
 //!
 //! A partition is removed by renaming its folder, `partition-3` to `partition-3.removed-1`, so that
-//! it is there whole or not at all, whenever the power goes. Then the files in it are removed one
-//! by one, but for those that were saved for an operator: `diverged-*` and `*.damaged`. A start
-//! goes on with that. An empty `partition-0.removed-1` stays: it tells the next start not to make
-//! the first partition anew.
+//! after a power cut it is there as a whole or not at all. Then the files in the folder are removed
+//! one by one, except those that were saved for an operator: `diverged-*` and `*.damaged`. A start
+//! goes on with that. An empty `partition-0.removed-1` stays: because of it the next start does not
+//! make the first partition anew.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -16,13 +16,13 @@ use super::draft::is_draft;
 use super::error::StorageError;
 use super::log_end::LOG_END_NAME;
 
-/// Its presence says that a directory is a node's.
+/// A directory with this file is a node's.
 const LOCK_NAME: &str = "lock";
 
-/// Found at the root of a file system of its own.
+/// Names that do not make a directory foreign: `lost+found` is at the root of a file system.
 const HARMLESS_NAMES: [&str; 2] = [LOCK_NAME, "lost+found"];
 
-/// Makes a directory and all that are missing above it, so that they last.
+/// Makes a directory and all that are missing above it, durably.
 fn make(folder: &Path) -> io::Result<()> {
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
@@ -36,7 +36,7 @@ fn make(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A data directory that this process has for itself.
+/// A data directory that no other process uses.
 #[derive(Debug)]
 pub struct DataDir {
     folder: PathBuf,
@@ -45,8 +45,8 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes a directory, which is made with all those above it. One that holds other things than a
-    /// node's is refused.
+    /// Opens and locks a directory, which is made if it is not there. A directory with other files
+    /// than a node's is an error.
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
         let shown = folder.display();
         if let Err(error) = make(folder) {
@@ -70,8 +70,8 @@ impl DataDir {
         })
     }
 
-    /// Whether no partition has data here yet; what a crash left that is no data does not count:
-    /// drafts, and a `log-end` that stands alone.
+    /// Whether no partition has data here. Drafts, and a `log-end` without other files, are no
+    /// data: a crash may have left them.
     pub fn is_empty(&self) -> Result<bool, StorageError> {
         for name in names_in(&self.folder)?
             .iter()
@@ -85,8 +85,8 @@ impl DataDir {
         Ok(true)
     }
 
-    /// Numbers of the partitions that were removed, as far as something tells of it: the first
-    /// partition always.
+    /// Numbers of the removed partitions whose folders are left: that of the first partition always
+    /// is.
     pub(super) fn removed_partitions(&self) -> Result<Vec<u32>, StorageError> {
         let names = names_in(&self.folder)?;
         let numbers = names.iter().filter_map(|name| removed_numbers(name));
@@ -94,14 +94,14 @@ impl DataDir {
     }
 }
 
-/// What the folder of a partition is called, before its number.
+/// The name of a partition's folder, before the number of the partition.
 const PARTITION_PREFIX: &str = "partition-";
 
-/// What the folder of a removed partition is called, between two numbers: that of the partition,
-/// and one that no other such folder has.
+/// The name of a removed partition's folder, between the number of the partition and a number that
+/// no other such folder has.
 const REMOVED: &str = ".removed-";
 
-/// The partition that a start makes where there is none.
+/// The partition that a start makes in an empty directory.
 const FIRST_PARTITION: u32 = 0;
 
 /// The numbers in a name such as `partition-3.removed-1`.
@@ -137,7 +137,7 @@ impl Disks for DataDir {
         let folder = self.folder.join(format!("{PARTITION_PREFIX}{id}"));
         let make = || match fs::create_dir(&folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            // One that is there may not last yet.
+            // A folder that is there may not be durable yet.
             _ => sync_folder(&self.folder),
         };
         make().map_err(|error| StorageError::io("making", folder.display().to_string(), &error))?;

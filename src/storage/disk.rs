@@ -1,12 +1,12 @@
-//! What a directory of files can do, as far as storage needs it; and the real one.
+//! The operations on files that storage needs, as traits, and the directories of the operating
+//! system.
 //!
-//! The traits are the seam where a simulated disk takes the real one's place in tests: one that
-//! fails, tears and forgets.
+//! In tests a simulated disk, which fails, tears and forgets, takes the place of the real one.
 //!
-//! What is relied on, and nothing else: a `sync` that returned keeps the file's bytes and length
-//! through a power cut; a `rename` that returned keeps what was created, renamed and removed in the
-//! directory before; a rename is there or not. Writes that were not synced may be there in any
-//! order and in part, by sectors of 512 bytes.
+//! Storage relies on this and on nothing else: once `sync` has returned, the file's bytes and
+//! length survive a power cut; once `rename` has returned, so does everything that was created,
+//! renamed and removed in the directory before; a rename is done as a whole or not at all. Writes
+//! that were not synced may survive in any order and in part, by sectors of 512 bytes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -31,12 +31,12 @@ pub trait Disk: Clone + std::fmt::Debug + Send + 'static {
     fn open(&self, name: &str) -> io::Result<Self::File>;
     /// Makes an empty file, in place of any other of that name, with room for so many bytes.
     fn create(&self, name: &str, room_bytes: u64) -> io::Result<Self::File>;
-    /// Renames a file, over any other of that name, and makes that and all such changes before it
-    /// last. An error that says that room or descriptors are short came before anything was done.
+    /// Renames a file, over any other of that name, and makes this and all earlier changes of the
+    /// directory durable. If the error is a lack of room or descriptors, nothing was done.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a file. That this lasts waits for the next rename.
+    /// Removes a file. The next rename makes this durable.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// How a file is called in messages.
+    /// The path of a file, for messages.
     fn path(&self, name: &str) -> String;
 }
 
@@ -50,23 +50,23 @@ pub trait DiskFile: std::fmt::Debug + Send + 'static {
     fn write_at(&mut self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
     /// Cuts it to a length.
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
-    /// Makes bytes and length last.
+    /// Makes bytes and length durable.
     fn sync(&mut self) -> io::Result<()>;
 }
 
 /// The directories of all partitions.
 pub trait Disks: std::fmt::Debug + Send + 'static {
-    /// That of one.
+    /// The directory of one partition.
     type Disk: Disk;
 
     /// Numbers of the partitions that have a directory, ascending.
     fn partitions(&self) -> Result<Vec<u32>, StorageError>;
-    /// The directory of a partition, which is made if need be.
+    /// The directory of a partition, which is made if it is not there.
     fn partition(&self, id: u32) -> Result<Self::Disk, StorageError>;
-    /// Takes the directory of a partition out of the way, whole: once this has returned, no start
-    /// finds it. What is in it goes with [`clear_removed`](Self::clear_removed).
+    /// Renames the directory of a partition so that no start finds it.
+    /// [`clear_removed`](Self::clear_removed) removes the files in it.
     fn remove(&self, id: u32) -> Result<(), StorageError>;
-    /// Removes one file of directories that are out of the way; false if none is left.
+    /// Removes one file of removed partitions; false if none is left.
     fn clear_removed(&self) -> Result<bool, StorageError>;
 }
 
@@ -113,7 +113,7 @@ impl Disk for SystemDisk {
             .open(path)?;
         if room_bytes > 0 {
             match fallocate(&file, FallocateFlags::empty(), 0, room_bytes) {
-                // A file system that cannot: the file grows as it is written.
+                // Where the file system cannot allocate ahead, the file grows as it is written.
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -134,17 +134,17 @@ impl Disk for SystemDisk {
     }
 }
 
-/// Renames a file or folder in a directory, and makes that last. For lack of room or descriptors
-/// nothing is done.
+/// Renames a file or folder in a directory, and makes that durable. If the error is a lack of room
+/// or descriptors, nothing was done.
 #[expect(clippy::disallowed_methods, reason = "storage touches files")]
 pub(super) fn rename_in(folder: &Path, from: &str, to: &str) -> io::Result<()> {
     let opened = File::open(folder)?;
     fs::rename(folder.join(from), folder.join(to))?;
-    // Whatever the reason: the kernel does not tell what is lost.
+    // Never a shortage that passes: after a failed sync it is not known what is lost.
     opened.sync_all().map_err(io::Error::other)
 }
 
-/// Makes what was created, renamed and removed in a directory last.
+/// Makes durable what was created, renamed and removed in a directory.
 #[expect(clippy::disallowed_methods, reason = "storage touches files")]
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()

@@ -1,16 +1,17 @@
-//! What only this node had, before it is dropped to follow a leader: a file for an operator to
-//! read, and to write again from.
+//! The writes that only this node has, saved before they are dropped to follow a leader: a file for
+//! an operator to read, and to write again from.
 //!
 //! One JSON object a line, in the order of the keys: the newest write of each key behind the
-//! version up to which both agree.
+//! version up to which node and leader agree.
 //!
 //! ```text
 //! {"version":121,"key":"k","value":"v"}
 //! {"version":125,"key":"gone","deleted":true}
-//! {"version":122,"key":"/w==","keyEncoding":"base64","value":"/w==","encoding":"base64","expiresAtMs":1700000000000}
+//! {"version":122,"key":"/w==","keyEncoding":"base64","value":"/w==","encoding":"base64",
+//!  "expiresAtMs":1700000000000}       all in one line
 //! ```
 //!
-//! A deletion is in it unless its tombstone was merged away meanwhile.
+//! A deletion is in the file unless its tombstone was merged away.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -29,18 +30,18 @@ const STEP_BYTES: usize = 512 * 1024;
 /// Work on the scan in one step.
 const STEP_WORK: usize = 1024 * 1024;
 
-/// Data that is dropped, and saved before.
+/// Data that is saved, and then dropped.
 #[derive(Debug)]
 pub struct DivergedData {
     /// The data.
     pub snapshot: Snapshot,
     /// Its history.
     pub history: HistoryId,
-    /// What is not behind this version the new data has too.
+    /// The new data has all writes up to this version, too.
     pub common_version: u64,
 }
 
-/// The file on its way.
+/// The writer of the file.
 #[derive(Debug)]
 pub(super) struct DivergedWriter<D: Disk> {
     scan: Scan,
@@ -84,7 +85,7 @@ impl<D: Disk> DivergedWriter<D> {
         Ok(is_done)
     }
 
-    /// Fills the buffer; true when there is no more.
+    /// Fills the buffer; true at the end of the data.
     fn collect(&mut self) -> bool {
         let mut work_left = STEP_WORK;
         while work_left > 0 && self.buffer.len() < STEP_BYTES {

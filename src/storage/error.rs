@@ -1,23 +1,24 @@
-//! What can be wrong with files, each as one line that says the way out.
+//! The errors of files. Each displays as one line that says what to do.
 
 use std::fmt;
 use std::io;
 
-/// Bytes are not what they should be.
+/// Bytes that are not in a known format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormatError {
-    /// They were altered, cut or never ours. The text says how that shows.
+    /// The bytes were altered or cut, or were never written by a node. The text says how that
+    /// shows.
     Damaged(&'static str),
-    /// A later version wrote them, in this format.
+    /// A later version of the program wrote the bytes, in this format.
     TooNew(u32),
 }
 
-/// Storage cannot go on: refuse to start, or stop taking writes.
+/// Storage cannot go on: the node refuses to start, or stops taking writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorageError {
-    /// The directory or file named on the command line cannot be used: exit with 2.
+    /// The directory or file named on the command line cannot be used: the node exits with 2.
     Unusable(String),
-    /// Another process has the directory.
+    /// Another process uses the directory.
     Locked(String),
     /// Data that was on disk is damaged.
     Damaged {
@@ -28,11 +29,11 @@ pub enum StorageError {
         /// What is wrong there.
         problem: &'static str,
     },
-    /// A file that has to be there is missing, or is another one.
+    /// A file is missing, or is not the file that has to be there.
     Lost {
         /// The file.
         path: String,
-        /// What is known of it, as the end of a sentence that begins with its path.
+        /// What is wrong, as the end of a sentence that begins with the path.
         problem: String,
     },
     /// A file of a later format.
@@ -54,8 +55,7 @@ pub enum StorageError {
         problem: String,
         /// There is no room left.
         is_full: bool,
-        /// It was for lack of room or of descriptors, before anything was to be synced: to try
-        /// again later does no harm.
+        /// Room or descriptors were short, and nothing was lost: the call may be tried again.
         is_passing: bool,
     },
 }
@@ -76,18 +76,17 @@ impl StorageError {
         }
     }
 
-    /// A sync that failed. It ends writing whatever the reason: the kernel does not tell what is
-    /// lost.
+    /// A sync that failed. Whatever the reason, it ends writing: it is not known what is lost.
     pub(super) fn sync(path: String, error: &io::Error) -> Self {
         Self::io("syncing", path, error).into_final()
     }
 
-    /// Whether it is a shortage that passes, and nothing was lost by it.
+    /// Whether room or descriptors were short, and nothing was lost.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Io { is_passing, .. } if *is_passing)
     }
 
-    /// The same, as what ends writing.
+    /// The same error, as one that ends writing.
     pub(super) fn into_final(mut self) -> Self {
         if let Self::Io { is_passing, .. } = &mut self {
             *is_passing = false;
@@ -95,7 +94,7 @@ impl StorageError {
         self
     }
 
-    /// What is lost, if that is the error: `--accept-data-loss` gets past it.
+    /// The loss, if the error is one that `--accept-data-loss` accepts.
     pub fn loss(&self) -> Option<String> {
         match self {
             Self::Damaged {

@@ -1,12 +1,14 @@
-//! The files of one generation among those of a partition: a directory of their own, by a prefix of
-//! their names.
+//! A generation of files: a complete set of log and checkpoint in the folder of a partition.
+//!
+//! A replacement of all data writes the next generation beside the one in force. The names of
+//! generation 3 begin with `g3-`, those of generation 0 have no prefix.
 
 use std::io;
 
 use super::disk::Disk;
 use super::file_names::{checkpoint_version, log_first_version};
 
-/// The files of one generation.
+/// A directory with the files of one generation alone.
 #[derive(Clone, Debug)]
 pub(super) struct Generation<D> {
     disk: D,
@@ -25,7 +27,7 @@ impl<D: Disk> Generation<D> {
     fn name_in_folder(&self, name: &str) -> String {
         match self.number {
             0 => name.to_owned(),
-            // The folder.
+            // The folder itself.
             _ if name.is_empty() => String::new(),
             number => format!("g{number}-{name}"),
         }

@@ -1,4 +1,4 @@
-//! The header of a file: what it is, of which format, and where the history stood. The only home of
+//! The header of a log file or checkpoint: its kind, format, history and version. The only home of
 //! this layout.
 //!
 //! All integers are little-endian.
@@ -8,7 +8,7 @@
 //!      8      4  format      2
 //!     12      4  zero
 //!     16     16  history id
-//!     32      8  version: of the last record before a log file; that a checkpoint is complete up to
+//!     32      8  version     of the last record before a log file; of a checkpoint its own
 //!     40      4  checksum of that version's record
 //!     44      4  zero
 //!     48      8  hash seed of a checkpoint's chunks; 0 in a log file
@@ -16,8 +16,8 @@
 //!     60      4  CRC-32C of bytes 0..60
 //! ```
 //!
-//! A log file of format 1 has the same layout, and is read. It was written by a version that knew
-//! no `log-end` (`log_end.rs`): one of format 2 is never there without.
+//! A log file of format 1 has the same layout, and is read. It comes from a version without
+//! `log-end` (`log_end.rs`); with a log file of format 2 there is always a `log-end`.
 
 use crate::lsm::{CHUNK_FORMAT, KeyHasher, LogPosition};
 
@@ -40,17 +40,17 @@ const LOG_FORMAT: u32 = 2;
 /// The format of log files before there was `log-end`.
 const LOG_FORMAT_ALONE: u32 = 1;
 
-/// The integer of 4 bytes at an offset that is known to be there.
+/// The integer of 4 bytes at an offset; the bytes must be there.
 pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(*bytes[at..].first_chunk().expect("four bytes"))
 }
 
-/// The integer of 8 bytes at an offset that is known to be there.
+/// The integer of 8 bytes at an offset; the bytes must be there.
 pub(super) fn long(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
 }
 
-/// What a file is.
+/// The kinds of files with such a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     Log,
@@ -82,23 +82,23 @@ impl FileKind {
     }
 }
 
-/// Which log file or checkpoint it is.
+/// The identity of a log file or checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId {
-    /// The version in its header, which its name tells too.
+    /// The version in its header and in its name.
     pub(super) version: u64,
     /// The checksum of its header.
     pub(super) header_checksum: u32,
 }
 
-/// What a header says.
+/// The content of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileHeader {
     /// The lineage of the writes in the file.
     pub history: HistoryId,
-    /// Where the history stood: before a log file, at the end of a checkpoint.
+    /// The position before a log file, or at the end of a checkpoint.
     pub position: LogPosition,
-    /// What the hash tables in a checkpoint's chunks are made with.
+    /// The hasher of a checkpoint's chunks.
     pub hasher: Option<KeyHasher>,
 }
 
@@ -112,7 +112,7 @@ impl FileHeader {
         }
     }
 
-    /// What tells the file from any other of its kind.
+    /// The identity of the file among those of its kind.
     pub(super) fn id(&self) -> FileId {
         FileId {
             version: self.position.version,
@@ -160,7 +160,7 @@ impl FileHeader {
                 "it does not begin as a file of its kind does",
             ));
         }
-        // Of any format: that of a later one tells it from damage.
+        // The checksum is the same in every format: a later format is not taken for damage.
         let checksum = word(bytes, CHECKSUM);
         if checksum != crc32c::crc32c(&bytes[..CHECKSUM]) {
             return Err(FormatError::Damaged(

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// One lineage of writes.
+/// The id of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HistoryId(pub [u8; 16]);
 

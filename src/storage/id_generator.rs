@@ -2,7 +2,7 @@
 
 use siphasher::sip128::SipHasher24;
 
-/// Makes unique identities: a sequence out of one random seed.
+/// Generates unique ids from one random seed.
 #[derive(Clone, Debug)]
 pub struct IdGenerator {
     seed: [u8; 16],
@@ -10,7 +10,7 @@ pub struct IdGenerator {
 }
 
 impl IdGenerator {
-    /// A mint; the seed is to be random.
+    /// A generator; the seed must be random.
     pub fn new(seed: [u8; 16]) -> Self {
         Self { seed, count: 0 }
     }
@@ -23,7 +23,7 @@ impl IdGenerator {
             .as_bytes()
     }
 
-    /// A mint of its own, for another thread.
+    /// A generator for another thread, with ids of its own.
     #[must_use]
     pub fn split(&mut self) -> Self {
         Self::new(self.draw())
@@ -35,12 +35,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mint_repeats_nothing() {
-        let mut mint = IdGenerator::new([7; 16]);
-        let mut child = mint.split();
+    fn no_id_is_repeated() {
+        let mut ids = IdGenerator::new([7; 16]);
+        let mut child = ids.split();
         let made = [
-            mint.draw(),
-            mint.draw(),
+            ids.draw(),
+            ids.draw(),
             child.draw(),
             child.draw(),
             IdGenerator::new([8; 16]).draw(),

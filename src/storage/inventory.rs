@@ -1,12 +1,12 @@
-//! What a start finds in the folder of a partition, held against what `log-end` says is there.
+//! The files in the folder of a partition, compared with those that `log-end` names.
 //!
-//! Of the files in force and those that a change on its way announced, one set is there, or the
-//! start is refused with the name of a file that is not. A directory of a version that knew no
-//! `log-end` is recognized by its log files, and goes by what its files prove themselves.
+//! Either the files in force are there, or those that a change on its way has announced. Otherwise
+//! the start fails, and names a file that is missing. A directory of a version without `log-end` is
+//! recognized by its log files, and accepted as far as these prove that they are complete.
 //!
-//! Nothing is changed here unless a loss is accepted; then what does not fit is set aside.
+//! Nothing is changed here unless a loss is accepted; then files that do not fit are set aside.
 //!
-//! Not here: what is in the files (`recovery.rs`).
+//! Not here: the content of the files (`recovery.rs`).
 
 use super::disk::{Disk, DiskFile};
 use super::draft::is_draft;
@@ -19,11 +19,11 @@ use super::header::{FileHeader, FileKind, HEADER_BYTES};
 use super::log_end::{DataFiles, LOG_END_NAME, LogEnd};
 use super::partition_meta::{self, META_NAME, StoredMeta};
 
-/// What is refused, unless it is accepted.
+/// Losses, which are errors unless they are accepted.
 #[derive(Debug)]
 pub(super) struct Losses {
     is_accepting: bool,
-    /// What was accepted, one line each.
+    /// Accepted losses, one line each.
     pub(super) accepted: Vec<String>,
     /// Files that were set aside.
     pub(super) set_aside: Vec<String>,
@@ -38,7 +38,7 @@ impl Losses {
         }
     }
 
-    /// Whether something was accepted.
+    /// Whether a loss was accepted.
     pub(super) fn any(&self) -> bool {
         !self.accepted.is_empty()
     }
@@ -54,7 +54,7 @@ impl Losses {
         }
     }
 
-    /// Renames a file to a name that nothing reads, and that no file has.
+    /// Renames a file to a name that no file has, and that nothing reads.
     pub(super) fn set_aside<D: Disk>(&mut self, disk: &D, name: &str) -> Result<(), StorageError> {
         let renamed = free_name(disk, name).and_then(|aside| {
             disk.rename(name, &aside)?;
@@ -67,7 +67,7 @@ impl Losses {
     }
 }
 
-/// `NAME.damaged`, or if that is taken `NAME.2.damaged`, and so on.
+/// The first of `NAME.damaged`, `NAME.2.damaged` and so on that no file has.
 pub(super) fn free_name<D: Disk>(disk: &D, name: &str) -> std::io::Result<String> {
     let names = disk.names()?;
     let numbered = (2_u32..).map(|number| format!("{name}.{number}.damaged"));
@@ -81,17 +81,17 @@ pub(super) fn free_name<D: Disk>(disk: &D, name: &str) -> std::io::Result<String
 pub(super) struct Inventory<D: Disk> {
     /// The generation in force.
     pub(super) disk: Generation<D>,
-    /// What `partition.json` says, if it is there.
+    /// The content of `partition.json`, if it is there.
     pub(super) stored: Option<StoredMeta>,
-    /// The witness; none if it has to be made.
+    /// The open `log-end`; none if it has to be made.
     pub(super) log_end: Option<LogEnd<D>>,
-    /// The files that the witness says are there; none if it says nothing.
+    /// The files that `log-end` names; none without `log-end`.
     pub(super) in_force: Option<DataFiles>,
     /// Version of the checkpoint to load.
     pub(super) checkpoint: Option<u64>,
     /// First versions of all log files, ascending, by their names.
     pub(super) logs: Vec<u64>,
-    /// Names in the folder that are to be removed: drafts, and files that are replaced.
+    /// Names in the folder that are to be removed: drafts, and replaced files.
     pub(super) obsolete: Vec<String>,
 }
 
@@ -150,7 +150,7 @@ pub(super) fn take<D: Disk>(root: &D, losses: &mut Losses) -> Result<Inventory<D
     let checkpoint = checkpoint(&disk, in_force.as_ref(), losses)?;
     let logs = logs(&disk, in_force.as_ref(), losses)?;
     if losses.any() {
-        // What is in force is a guess: nothing is removed.
+        // Which files are in force is a guess: none but drafts is removed.
         let (drafts, replaced) = obsolete
             .into_iter()
             .partition(|name: &String| is_draft(name));
@@ -178,7 +178,7 @@ fn lost<D: Disk>(disk: &D, name: &str, problem: impl Into<String>) -> StorageErr
     }
 }
 
-/// The header of a file, if it checks out.
+/// The header of a file, if its checksum holds.
 pub(super) fn read_header<D: Disk>(
     disk: &D,
     name: &str,
@@ -195,7 +195,7 @@ pub(super) fn read_header<D: Disk>(
     read().map_err(|error| StorageError::io("reading", disk.path(name), &error))
 }
 
-/// Without `log-end`, everything must be as a version left it that did not write one.
+/// Without `log-end`, the files must be those of a version that did not write one.
 fn check_that_none_is_missing<D: Disk>(
     root: &D,
     names: &[String],
@@ -226,8 +226,8 @@ fn check_that_none_is_missing<D: Disk>(
     Ok(())
 }
 
-/// The files that `log-end` says are there: those announced if they are, else those in force. None
-/// if it speaks of another directory than this, as it seems.
+/// The files that `log-end` names: the announced ones if they are there, else those in force. None
+/// if it seems to be of another directory.
 fn in_force<D: Disk>(
     root: &D,
     log_end: &LogEnd<D>,
@@ -247,7 +247,7 @@ fn in_force<D: Disk>(
         };
         losses.refuse(lost(root, META_NAME, problem))?;
     }
-    // The word of `log-end` about log and checkpoint may hold without that file.
+    // Log and checkpoint may be those of `log-end` although `partition.json` is not.
     for files in if fitting.is_empty() {
         &others
     } else {
@@ -257,7 +257,7 @@ fn in_force<D: Disk>(
             return Ok(Some(*files));
         }
     }
-    // If these fit, what looks for them tells what is missing.
+    // If there are any, the checks that follow name the file that is missing.
     Ok(fitting.last().copied())
 }
 
@@ -284,8 +284,8 @@ fn are_there<D: Disk>(root: &D, files: &DataFiles) -> Result<bool, StorageError>
     Ok(true)
 }
 
-/// Where nothing says which generation is in force: the newest that has a whole checkpoint, since
-/// one that replaces another begins with that; or the oldest.
+/// The generation that is most likely in force, where no file says which: the newest with a whole
+/// checkpoint, with which every replacement begins; or the oldest.
 fn likely_generation(names: &[String]) -> u32 {
     let whole = names
         .iter()
@@ -329,7 +329,7 @@ fn checkpoint<D: Disk>(
             }
             Ok(header) if named.is_some_and(|id| id != header.id()) => lost(disk, &name, NOT_NAMED),
             Ok(_) if is_newer && missing.is_some() => {
-                // What is missing may be what this one has replaced: `log-end` is then too old.
+                // This checkpoint may have replaced the missing one: `log-end` is then too old.
                 losses.refuse(lost(disk, &name, NOT_NAMED))?;
                 return Ok(Some(version));
             }
@@ -342,7 +342,7 @@ fn checkpoint<D: Disk>(
     Ok(None)
 }
 
-/// The header of a file tells another version than its name.
+/// The error of a file whose header has another version than its name.
 pub(super) fn other_version<D: Disk>(disk: &D, name: &str, version: u64) -> StorageError {
     let problem = format!("is not the file of that name: by its header it is of version {version}");
     lost(disk, name, problem)

@@ -1,53 +1,53 @@
-//! Histories: which lineage of writes a version belongs to, and which it grew out of.
+//! Lineages: the history that a version belongs to, and the histories before it.
 //!
-//! A version alone says nothing: two nodes can each have written a version 7 of their own. So a
-//! place is a history and a version. A history is begun by every promotion, every restore and every
-//! accepted loss; it remembers the ones before it and where each ended, so that a node that holds a
-//! part of those can go on without starting over.
+//! A version alone does not identify a write: two nodes can each have written a version 7. So a
+//! history goes with it. Every promotion, every restore and every accepted loss begins a history,
+//! which remembers the histories before it and where each ended, so that a node with a part of
+//! those can go on without a snapshot.
 
 use super::history_id::HistoryId;
 use super::version_token::{HistoryPrefix, Position, VersionToken};
 
-/// Past histories remembered: a version token of an older one is not taken back.
+/// Past histories that are remembered: version tokens of older ones are not accepted.
 pub const PAST_MAX: usize = 128;
 
-/// Past histories that a leader tells a replica: the newest, and the one that the replica names.
+/// Past histories that a leader sends to a replica: the newest, and the one that the replica names.
 pub const SHARED_PAST_MAX: usize = 16;
 
-/// Past histories that all nodes of a partition know. Tokens are named after these.
+/// Past histories that all nodes of a partition know: the histories in tokens.
 const COMMON_PAST_MAX: usize = SHARED_PAST_MAX - 1;
 
 const _: () = assert!(SHARED_PAST_MAX <= PAST_MAX);
 
-/// A history that another grew out of.
+/// A history before another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PastHistory {
     /// Its id.
     pub history: HistoryId,
-    /// Its last version that the next history has too.
+    /// The last of its versions that is in the next history, too.
     pub end_version: u64,
 }
 
-/// A history and those it grew out of.
+/// A history, and those before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lineage {
     history: HistoryId,
     /// Newest first, at most [`PAST_MAX`]; where they ended never rises from one to the next.
     past: Vec<PastHistory>,
-    /// That of the present history: every answer with a value carries it.
+    /// The prefix of the present history, which every answer with a value carries.
     prefix: HistoryPrefix,
-    /// The version that the present history was begun behind.
+    /// The version behind which the present history began.
     begun_version: u64,
 }
 
 impl Lineage {
-    /// A history that grew out of none.
+    /// A history without a past.
     pub fn new(history: HistoryId) -> Self {
         Self::with_past(history, [])
     }
 
-    /// A history with its past, newest first; what is over [`PAST_MAX`] is left out. A history
-    /// counts at most up to where a newer one ended.
+    /// A history with its past, newest first, of which [`PAST_MAX`] are kept. A history ends at the
+    /// latest where a newer one ended.
     pub fn with_past(history: HistoryId, past: impl IntoIterator<Item = PastHistory>) -> Self {
         let mut end_max = u64::MAX;
         let cut = |mut past: PastHistory| {
@@ -64,17 +64,17 @@ impl Lineage {
         }
     }
 
-    /// The history that goes on.
+    /// The present history.
     pub fn history(&self) -> HistoryId {
         self.history
     }
 
-    /// Those before it, newest first.
+    /// The histories before it, newest first.
     pub fn past(&self) -> impl ExactSizeIterator<Item = &PastHistory> {
         self.past.iter()
     }
 
-    /// What a leader of this lineage tells a replica that names a history of its own.
+    /// The part of this lineage that a leader sends to a replica of the history `named`.
     #[must_use]
     pub fn shared_with(&self, named: HistoryId) -> Self {
         let Some((newest, older)) = self.past.split_at_checked(COMMON_PAST_MAX) else {
@@ -85,12 +85,12 @@ impl Lineage {
         Self::with_past(self.history, newest.iter().chain(more).copied())
     }
 
-    /// The version that this history was begun behind.
+    /// The version behind which the present history began.
     pub fn begun_version(&self) -> u64 {
         self.begun_version
     }
 
-    /// The first digits of the history that goes on.
+    /// The first digits of the present history.
     #[inline]
     pub fn prefix(&self) -> HistoryPrefix {
         self.prefix
@@ -113,8 +113,8 @@ impl Lineage {
         written_in(common_past, version).map_or(self.prefix, |history| HistoryPrefix::of(&history))
     }
 
-    /// The history in which a version was written, as far as it is remembered: what is at that
-    /// version is the same in all histories after it, of which other nodes may not have heard.
+    /// The history in which a version was written, as far as it is remembered. Other nodes may not
+    /// know the later histories that have this version, too.
     pub fn history_at(&self, version: u64) -> HistoryId {
         written_in(&self.past, version).unwrap_or(self.history)
     }
@@ -132,8 +132,8 @@ impl Lineage {
         )
     }
 
-    /// The same with the histories that `known` has behind the oldest one of this lineage: a leader
-    /// tells its replicas only of the newest.
+    /// This lineage, followed by the histories that `known` has before the oldest one here: a
+    /// leader sends its replicas only the newest.
     #[must_use]
     pub fn with_older_of(self, known: &Self) -> Self {
         let oldest = self.past.last().map_or(self.history, |past| past.history);
@@ -165,8 +165,8 @@ impl Lineage {
         }
     }
 
-    /// The highest version up to which a node at `version` of `history` has what this lineage has;
-    /// none if the two have nothing to do with each other.
+    /// The highest version up to which a node at `version` of `history` has the writes of this
+    /// lineage; none if the two share no history.
     pub fn common_version(&self, history: HistoryId, version: u64) -> Option<u64> {
         if history == self.history {
             return Some(version);
@@ -175,7 +175,8 @@ impl Lineage {
         Some(past.end_version.min(version))
     }
 
-    /// The same of a node at `version` of another lineage, by all histories that both know.
+    /// The highest version up to which a node at `version` of another lineage has the writes of
+    /// this one, by all histories that both know.
     pub fn common_version_with(&self, other: &Self, version: u64) -> Option<u64> {
         let past = other
             .past
@@ -190,7 +191,7 @@ impl Lineage {
 
 /// The past history in which a version was written; none if that is the present one.
 fn written_in(past: &[PastHistory], version: u64) -> Option<HistoryId> {
-    // The oldest that goes so far: those after it only took the version over.
+    // The oldest that goes so far: later ones have the version from it.
     let count = past.partition_point(|past| past.end_version >= version);
     count.checked_sub(1).map(|at| past[at].history)
 }

@@ -1,13 +1,13 @@
 //! `log-end`: which files are the data of a partition, how far its log was synced, and what time it
-//! was. The witness that each start holds the directory against. The only home of its layout.
+//! was. Each start compares the directory with it. The only home of its layout.
 //!
 //! Log and checkpoints prove by their checksums that nothing within them is missing. They cannot
 //! prove that the newest of them is there: a log whose last file was removed looks like a log that
 //! ended earlier. This file names the newest ones by the checksums of their headers, and the
 //! version up to which the log was synced.
 //!
-//! Nor do they tell which values had expired. This file has the time that lives were held against,
-//! and the next start goes on from there, whatever its clock shows.
+//! Nor do they show which entries had expired. This file has the time by which entries expired, and
+//! the next start goes on from that time, whatever its clock shows.
 //!
 //! All integers are little-endian. The file has 8,192 bytes, and two slots, at 0 and at 4,096:
 //!
@@ -17,9 +17,9 @@
 //!      8      4  format      1
 //!     12      4  draft generation: its files are a replacement on its way; 0: none
 //!     16      8  number: of two slots that check out the one with the higher number counts
-//!     24      8  time that lives were held against, in Unix ms; 0: it was not told yet
+//!     24      8  time by which entries expired, in Unix ms; 0: not recorded yet
 //!     32     48  the files in force
-//!     80     48  the files that are in force once what is under way is done; else zeros
+//!     80     48  the files that a change on its way puts in force; zeros: none is
 //!    128      4  zero
 //!    132      4  CRC-32C of bytes 0..132
 //!
@@ -36,10 +36,9 @@
 //! ```
 //!
 //! Invariants:
-//! 1. A file gets a name that counts (a log file, a checkpoint, `partition.json`) only after a
-//!    synced slot announces it, and no log file is written to before a synced slot confirms it. So
-//!    a start after a crash finds the files in force or the announced ones, and anything else is
-//!    damage.
+//! 1. A log file, a checkpoint or `partition.json` gets its name only after a synced slot announces
+//!    it, and no log file is written to before a synced slot confirms it. So a start after a crash
+//!    finds the files in force or the announced ones, and anything else is damage.
 //! 2. `synced_version` is written after each sync of the log, and synced later: when a file
 //!    changes, at a clean stop, and about a second after it was written. It is exact after the
 //!    process was killed; after a power cut it may be behind, never ahead.
@@ -125,7 +124,7 @@ impl DataFiles {
     }
 }
 
-/// What a slot says.
+/// The content of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LogEndSlot {
     number: u64,
@@ -177,18 +176,17 @@ pub(super) struct LogEnd<D: Disk> {
     /// None until it is made.
     file: Option<D::File>,
     slot: LogEndSlot,
-    /// Where what was synced last stands: 0 or 1. The other slot is written next.
+    /// The slot that was synced last: 0 or 1. The other one is written next.
     synced_index: usize,
-    /// The slot says something that the file does not.
+    /// Whether `slot` differs from what the file has.
     is_write_due: bool,
     is_sync_due: bool,
-    /// That the files in force are so is only announced.
+    /// Whether the files in force are only announced on disk.
     is_confirm_due: bool,
 }
 
 impl<D: Disk> LogEnd<D> {
-    /// The witness of data that is on disk. The file is made by the first write, in place of any
-    /// other.
+    /// A `log-end` of these files. The first write makes it, in place of any other.
     pub(super) fn new(root: &D, in_force: DataFiles, time_ms: u64) -> Self {
         let slot = LogEndSlot {
             number: 0,
@@ -208,7 +206,7 @@ impl<D: Disk> LogEnd<D> {
         }
     }
 
-    /// Opens the file, which is there. Damage is told as such.
+    /// Opens the file, which must be there.
     pub(super) fn open(root: &D) -> Result<Self, StorageError> {
         let path = root.path(LOG_END_NAME);
         let io = |error: std::io::Error| StorageError::io("opening", path.clone(), &error);
@@ -230,7 +228,7 @@ impl<D: Disk> LogEnd<D> {
             [_, Ok(second)] => (second, 1),
             [Err(error), _] => return Err(StorageError::format(path, 0, error)),
         };
-        // What is read may be in the cache of a system whose process was killed, and nowhere else.
+        // After a kill, what was read may be in the kernel's cache alone.
         file.sync().map_err(io)?;
         Ok(Self {
             root: root.clone(),
@@ -243,7 +241,7 @@ impl<D: Disk> LogEnd<D> {
         })
     }
 
-    /// The time that lives were held against, in Unix ms; 0: it was not told yet.
+    /// The time by which entries expired, in Unix ms; 0: not recorded yet.
     pub(super) fn time_ms(&self) -> u64 {
         self.slot.time_ms
     }
@@ -253,31 +251,31 @@ impl<D: Disk> LogEnd<D> {
         self.slot.in_force
     }
 
-    /// The files that a change which a crash ended would have put in force.
+    /// The files of a change that a crash has interrupted.
     pub(super) fn announced(&self) -> Option<DataFiles> {
         self.slot.announced
     }
 
-    /// The generation of a replacement on its way; 0: there is none.
+    /// The generation of a replacement on its way; 0: none is.
     pub(super) fn draft_generation(&self) -> u32 {
         self.slot.draft_generation
     }
 
-    /// Settles which files a start has found to be in force. The next write says so.
+    /// Sets the files that a start has found to be in force, for the next write.
     pub(super) fn set_in_force(&mut self, files: DataFiles) {
         (self.slot.in_force, self.slot.announced) = (files, None);
         self.slot.draft_generation = 0;
     }
 
-    /// Notes that files of this generation are about to be written, beside those in force: until
-    /// they are in force a start removes them.
+    /// Announces that files of this generation are written beside those in force. Until they are in
+    /// force, a start removes them.
     pub(super) fn announce_draft(&mut self, generation: u32) -> Result<(), StorageError> {
         self.slot.draft_generation = generation;
         self.write_and_sync()
     }
 
-    /// Has `act` put other files in force: announces them before, and confirms them after. A lack
-    /// of room leaves that to [`confirm`](Self::confirm).
+    /// Puts other files in force by `act`: announces them before, and confirms them after. If there
+    /// is no room for that, [`confirm`](Self::confirm) does it later.
     pub(super) fn change<T>(
         &mut self,
         files: DataFiles,
@@ -295,7 +293,7 @@ impl<D: Disk> LogEnd<D> {
         Ok(acted)
     }
 
-    /// To be called before a log file that was put in force is written to.
+    /// Confirms the files in force. To be called before their log file is written to.
     pub(super) fn confirm(&mut self) -> Result<(), StorageError> {
         if self.is_confirm_due {
             self.write_and_sync()?;
@@ -303,7 +301,7 @@ impl<D: Disk> LogEnd<D> {
         Ok(())
     }
 
-    /// Notes how far the log is synced. That this is durable, too, waits for [`sync`](Self::sync).
+    /// Records how far the log is synced; [`sync`](Self::sync) makes this durable.
     pub(super) fn record_synced(&mut self, version: u64) -> Result<(), StorageError> {
         if version <= self.slot.in_force.synced_version {
             return Ok(());
@@ -312,8 +310,7 @@ impl<D: Disk> LogEnd<D> {
         self.write_if_there_is_room()
     }
 
-    /// Notes the time that lives are held against. That this is durable waits for
-    /// [`sync`](Self::sync), too.
+    /// Records the time by which entries expire; [`sync`](Self::sync) makes this durable.
     pub(super) fn record_time(&mut self, time_ms: u64) -> Result<(), StorageError> {
         self.slot.time_ms = time_ms;
         self.write_if_there_is_room()
@@ -325,12 +322,12 @@ impl<D: Disk> LogEnd<D> {
         Ok(())
     }
 
-    /// Whether something of it is written and not synced.
+    /// Whether something is written and not synced.
     pub(super) fn is_sync_due(&self) -> bool {
         self.is_sync_due
     }
 
-    /// Makes durable what was written.
+    /// Makes what was recorded durable.
     pub(super) fn sync(&mut self) -> Result<(), StorageError> {
         if self.is_write_due {
             self.write()?;

@@ -14,16 +14,15 @@
 //!     24      8  zero
 //! ```
 //!
-//! A mark follows each sync. It tells damage from a torn tail: a record that is missing or does not
-//! check out although a mark says that it had been on disk was damaged; one that no mark speaks of
-//! was on its way when the power went, and no client was promised it. The header of the next file
-//! is a mark too: it is written when all before it is synced. A mark counts wherever it is found,
-//! since it tells of its own file alone: its checksum begins with that of the header. So bytes cut
-//! out before it do not silence it.
+//! A mark follows each sync, and distinguishes damage from a torn tail. If a record up to the
+//! synced version of a mark is missing or fails its checksum, the file is damaged. A record behind
+//! every mark may be torn: it was being written when the power failed, and no client had an answer.
+//! The header of the next file is a mark, too: it is written when all before it is synced. A mark
+//! counts wherever in its file it is found, even if bytes before it were cut out; its checksum,
+//! which begins with that of the header, proves that it belongs to the file.
 //!
-//! Behind the last record the file is zeros: room that was allocated, and written over so that a
-//! sync need not have the file system note which of it is in use (measured with ext4: 200 µs
-//! instead of 300).
+//! Behind the last record the file is zeros: room that was allocated, and written over, so that the
+//! file system has no allocation to record with a sync (measured with ext4: 200 µs instead of 300).
 
 /// Bytes of a mark.
 pub(super) const MARK_BYTES: usize = 32;
@@ -45,14 +44,13 @@ pub(super) fn encode_mark(
     bytes
 }
 
-/// The synced version that the mark at `offset` of `file` tells, if it was written there.
+/// The synced version in the mark at `offset` of `file`, if the mark was written there.
 pub(super) fn mark_at(file: &[u8], offset: usize, header_checksum: u32) -> Option<u64> {
     let (written_at, synced_version) = decode_mark(file, offset, header_checksum)?;
     (written_at == offset as u64).then_some(synced_version)
 }
 
-/// What the mark at `offset` tells, if one is there: its offset when it was written, and the synced
-/// version.
+/// The offset and the synced version in the mark at `offset`, if there is one.
 fn decode_mark(file: &[u8], offset: usize, header_checksum: u32) -> Option<(u64, u64)> {
     let bytes = file.get(offset..)?.first_chunk::<MARK_BYTES>()?;
     let synced_version = u64::from_le_bytes(*bytes[8..].first_chunk()?);
@@ -61,7 +59,7 @@ fn decode_mark(file: &[u8], offset: usize, header_checksum: u32) -> Option<(u64,
     is_mark.then_some((written_at, synced_version))
 }
 
-/// The highest synced version that any mark at or behind `offset` tells, one that was moved too.
+/// The highest synced version in any mark at or behind `offset`, whether moved or not.
 pub(super) fn synced_version_behind(
     file: &[u8],
     offset: usize,

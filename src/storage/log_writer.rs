@@ -1,14 +1,14 @@
-//! Writing the log: batches of records behind one another, marks after syncs, a new file when one
-//! is full.
+//! The writer of the log: batches of records one behind the other, a mark after each sync, a new
+//! file when one is full.
 //!
 //! Invariants:
 //! 1. A file is begun only when all before it is synced, and has its name only when its header is.
 //!    Its first record is written when `log-end` names it as the newest file.
-//! 2. A mark tells a version only after the sync that covered it returned.
-//! 3. A failed sync is final: it is not tried again, since the kernel does not tell what it has
-//!    lost (Rebello et al. 2020, "Can Applications Recover from fsync Failures?"). So is a failed
-//!    write, unless it failed for lack of room or of descriptors: then nothing of the batch counts
-//!    as written, and it may be tried again, over what is there of it.
+//! 2. A mark is written only after the sync that covers its version has returned.
+//! 3. A failed sync is final, and not tried again: it is not known what is lost (Rebello et al.
+//!    2020, "Can Applications Recover from fsync Failures?"). So is a failed write, unless room or
+//!    descriptors are short: then nothing of the batch counts as written, and the next try writes
+//!    over what is there of it.
 //!
 //! Not here: the layout (`log_file.rs`), when to sync (`store.rs`).
 
@@ -26,8 +26,7 @@ use super::history_id::HistoryId;
 use super::log_end::{DataFiles, LogEnd};
 use super::log_file::{MARK_BYTES, encode_mark};
 
-/// A file that would hold more is followed by another. Small enough that recovery reads one at a
-/// time into memory.
+/// The longest log file: small enough that recovery reads a whole one into memory.
 pub const LOG_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Zeros written ahead of the records at a time.
@@ -55,31 +54,31 @@ impl LogWriteStats {
 #[derive(Debug)]
 pub(super) struct LogWriter<D: Disk> {
     disk: Generation<D>,
-    /// None until the first one is begun.
+    /// The file that is written to; none until the first one is begun.
     file: Option<D::File>,
-    /// Names of all files, the one written to last, each with the position it was begun at.
+    /// Names of all files, oldest first, each with the position that it was begun at.
     files: VecDeque<(LogPosition, String)>,
     header_checksum: u32,
     history: HistoryId,
-    /// Where the next bytes go.
+    /// Offset of the next bytes.
     offset: u64,
-    /// Zeros are written up to here.
+    /// Offset up to which zeros are written.
     zeroed_to: u64,
-    /// What is written there; memory that is never touched, and so costs nothing.
+    /// The zeros to write: memory that is never touched, and so costs nothing.
     zeros: Box<[u8]>,
     written: LogPosition,
     synced_version: u64,
     is_mark_due: bool,
-    /// Bytes of the files before this one.
+    /// Bytes of the files before the one that is written to.
     older_bytes: u64,
-    /// A file that would hold more is followed by another.
+    /// A file that would become longer is followed by another one.
     file_max_bytes: u64,
     stats: LogWriteStats,
 }
 
 impl<D: Disk> LogWriter<D> {
-    /// A log that goes on at a position that is on disk; `older` are the files before it. Its first
-    /// file is begun by the first write, if not by [`begin`](Self::begin).
+    /// A log that goes on at a position that is durable; `older` are the files before it. The first
+    /// write begins a file, if [`begin`](Self::begin) has not.
     pub(super) fn new(
         disk: Generation<D>,
         history: HistoryId,
@@ -106,7 +105,7 @@ impl<D: Disk> LogWriter<D> {
         }
     }
 
-    /// Begins the next file, behind all that is written, and has `log-end` name it.
+    /// Begins the next file, behind all that is written, and names it in `log-end`.
     pub(super) fn begin(&mut self, log_end: &mut LogEnd<D>) -> Result<(), StorageError> {
         let next = DataFiles {
             log: Some(self.next_header().id()),
@@ -121,7 +120,7 @@ impl<D: Disk> LogWriter<D> {
         FileHeader::of_log(self.history, self.written)
     }
 
-    /// Begins the next file. That `log-end` names it is left to the caller.
+    /// Begins the next file. The caller names it in `log-end`.
     pub(super) fn begin_unnamed(&mut self) -> Result<(), StorageError> {
         let header = self.next_header();
         let name = log_name_behind(header.position.version);
@@ -172,7 +171,7 @@ impl<D: Disk> LogWriter<D> {
             &[]
         };
         let parts: Vec<&[u8]> = mark_parts.iter().copied().chain(batch.parts()).collect();
-        // What fails half-way is written over by the next try, from here on.
+        // After an error, the next try writes over this one: the offset stays.
         self.write_at(&parts, self.offset)?;
         let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
         self.offset += bytes;
@@ -204,7 +203,7 @@ impl<D: Disk> LogWriter<D> {
         Ok(())
     }
 
-    /// Makes everything written last; returns the version up to which it is on disk.
+    /// Makes everything written durable; returns the version of it.
     pub(super) fn sync(&mut self) -> Result<u64, StorageError> {
         if self.has_unsynced() {
             if let Some(file) = &mut self.file {
@@ -217,7 +216,7 @@ impl<D: Disk> LogWriter<D> {
         Ok(self.synced_version)
     }
 
-    /// Writes the mark that the last sync has earned, if nothing follows that would bring it along.
+    /// Writes the mark of the last sync, if no batch has brought it along.
     pub(super) fn write_mark(&mut self) -> Result<(), StorageError> {
         if std::mem::take(&mut self.is_mark_due) {
             let mark = encode_mark(self.header_checksum, self.offset, self.synced_version);
@@ -232,7 +231,7 @@ impl<D: Disk> LogWriter<D> {
 
     fn rotate(&mut self, log_end: &mut LogEnd<D>) -> Result<(), StorageError> {
         self.sync()?;
-        // Gives back the room that was not needed; that this lasts is of no importance.
+        // Gives back the room that was not needed. This need not be durable.
         if let Some(file) = &mut self.file {
             let cut = file.truncate(self.offset);
             cut.map_err(|error| StorageError::io("truncating", self.path(), &error))?;
@@ -269,17 +268,17 @@ impl<D: Disk> LogWriter<D> {
         &self.disk
     }
 
-    /// The lineage of its records.
+    /// The history of its records.
     pub(super) fn history(&self) -> HistoryId {
         self.history
     }
 
-    /// The lineage of what is written from now on; files that are begun then say so.
+    /// Sets the history of later records, which the headers of later files name.
     pub(super) fn set_history(&mut self, history: HistoryId) {
         self.history = history;
     }
 
-    /// A file that would hold more is followed by another.
+    /// A file that would become longer is followed by another one.
     pub(super) fn file_max_bytes(&self) -> u64 {
         self.file_max_bytes
     }
@@ -299,17 +298,17 @@ impl<D: Disk> LogWriter<D> {
         self.synced_version < self.written.version
     }
 
-    /// What it has written.
+    /// What was written since the log was begun here.
     pub(super) fn stats(&self) -> LogWriteStats {
         self.stats
     }
 
-    /// Whether a sync has earned a mark that is not written yet.
+    /// Whether the mark of the last sync is not written yet.
     pub(super) fn is_mark_due(&self) -> bool {
         self.is_mark_due
     }
 
-    /// Bytes of all files, room not counted.
+    /// Bytes of all files, without room that is not used.
     pub(super) fn file_bytes(&self) -> u64 {
         self.older_bytes + self.offset
     }

@@ -1,30 +1,32 @@
 //! Files: the log, checkpoints, recovery from both, and the disk thread that writes them. The only
 //! place that touches files.
 //!
-//! The loop hands over batches of log records and snapshots ([`DiskCommand`]); the thread writes
-//! and syncs them, and reports what is on disk ([`DiskEvent`]). Everything below the thread
-//! ([`Store`], [`recover`]) runs on any [`Disk`], a simulated one too.
+//! The loop sends batches of log records and snapshots ([`DiskCommand`]); the thread writes and
+//! syncs them, and reports what is on disk ([`DiskEvent`]). Everything below the thread
+//! ([`DiskWorker`], [`Store`], [`recover`]) runs on any [`Disk`], a simulated one too.
 //!
 //! A data directory holds a `lock` file and a folder a partition, with
 //! - `wal-N.log`: log files, named after the first version in them (`log_file.rs`);
 //! - `checkpoint-N.dbn`: all data as of version N (`checkpoint.rs`); the same bytes are a backup;
 //! - `log-end`: which files are the newest, and how far the log was synced (`log_end.rs`);
-//! - `*.tmp`: what was being written when the node went down; removed at the next start;
-//! - `*.damaged`: what `--accept-data-loss` set aside;
-//! - `partition.json`: role, epoch and histories, once they are more than those of a fresh
-//!   partition (`partition_meta.rs`);
-//! - `gN-…`: log and checkpoint after all data was replaced by a leader's (`generation.rs`);
-//! - `diverged-*.jsonl`: writes that only this node had, and dropped to follow a leader
+//! - `*.tmp`: files that were being written when the node went down (`draft.rs`); the next start
+//!   removes them;
+//! - `*.damaged`: files that `--accept-data-loss` set aside;
+//! - `partition.json`: role, epoch and histories, once they differ from those of a fresh partition
+//!   (`partition_meta.rs`);
+//! - `gN-…`: log and checkpoint after a leader's data has replaced all data (`generation.rs`);
+//! - `diverged-*.jsonl`: writes that only this node had, and has dropped to follow a leader
 //!   (`diverged.rs`).
 //!
 //! Invariants:
 //! 1. What [`DiskEvent::Written`] reports as synced is read back by any later recovery, unless the
 //!    disk itself loses it.
-//! 2. Recovery yields a state that the partition was once in, with every durable write in it, or
-//!    refuses.
-//! 3. The first error is the last: nothing is written after it, and it is told once.
-//! 4. A file is removed only if it is a draft, or if something synced says that it is replaced.
-//!    What is missing or out of place is refused by name; `--accept-data-loss` gets past that.
+//! 2. Recovery yields a state that the partition was once in, with every durable write in it, or an
+//!    error.
+//! 3. The first error is the last: it is reported once, and nothing is written after it.
+//! 4. A file is removed only if it is a draft, or if a synced file says that it is replaced. A file
+//!    that is missing or out of place is an error that names it; `--accept-data-loss` goes on
+//!    without it.
 
 mod checkpoint;
 mod checkpoint_writer;

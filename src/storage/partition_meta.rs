@@ -1,23 +1,22 @@
-//! Where a partition stands: its role, its epoch, its histories, and which files are its data. One
-//! small file that is replaced whole, and the only home of its layout:
+//! The metadata of a partition: its role, its epoch, its histories, and the generation of its
+//! files. One small file, which is replaced as a whole. The only home of its layout:
 //!
 //! ```text
 //! partition.json
-//!   {"format":1,"generation":0,"role":"replica","epoch":3,"leader":"http://10.0.0.7:9001","dataEpoch":3,
-//!    "history":"000102030405060708090a0b0c0d0e0f","past":[{"history":"…","endVersion":120}],
+//!   {"format":1,"generation":0,"role":"replica","epoch":3,"leader":"http://10.0.0.7:9001",
+//!    "dataEpoch":3,"history":"000102030405060708090a0b0c0d0e0f",
+//!    "past":[{"history":"…","endVersion":120}],
 //!    "orderedEpoch":3,"dataOrderedEpoch":2,"heard":true,"peers":["http://10.0.0.8:9001"]}
-//!   e3069283                                  the CRC-32C of the line before, its end not included, in hexadecimal
+//!   e3069283     CRC-32C of the line before without its end, in hexadecimal
 //! ```
 //!
-//! `generation` names the files in force: those of generation 3 begin with `g3-`, those of
-//! generation 0 with nothing. When all data is replaced by that of a leader, the new files are
-//! written beside the old ones, and this file then makes the change at once.
+//! `generation` names the files in force (`generation.rs`). When a leader's data has replaced all
+//! data, this file makes the change from the old files to the new ones.
 //!
-//! `orderedEpoch` and what follows it are left out where they are 0, false or empty; a file without
-//! them is read as that.
+//! `orderedEpoch` and the fields behind it are left out where they are 0, false or empty.
 //!
-//! Without the file a partition is what it was made as: of generation 0, with the history that its
-//! log names.
+//! Without the file, a partition is of generation 0 and of the history that its log names, and has
+//! the role that it was made with.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,20 +34,20 @@ const FORMAT: u32 = 1;
 /// Longer than any such file: an address has at most 2 KiB.
 const FILE_MAX_BYTES: u64 = 16 * 1024;
 
-/// What a partition is here.
+/// The role of a partition on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Role {
-    /// Nothing, until a controller says.
+    /// None, until a controller assigns one.
     Unassigned,
-    /// It takes the writes.
+    /// The node takes the writes.
     Leader,
-    /// It follows a leader.
+    /// The node follows a leader.
     Replica,
 }
 
 impl Role {
-    /// As in the API.
+    /// The name in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unassigned => "unassigned",
@@ -58,27 +57,28 @@ impl Role {
     }
 }
 
-/// Where a partition stands.
+/// Role, epoch and histories of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionMeta {
-    /// What it is.
+    /// The role.
     pub role: Role,
-    /// The highest epoch it has heard of. It decides which node may lead.
+    /// The highest epoch that the node knows of. The epoch decides which node may lead.
     pub epoch: u64,
-    /// Of a replica, the address of its leader as given; none if it is not known.
+    /// The address of a replica's leader, as it was given; none if it is not known.
     pub leader: Option<String>,
-    /// The epoch of its data: that of the leader whose history it has at least to where that leader
-    /// began. Of two nodes that lost their leader, the one with the higher has more; if they are
-    /// equal, the one with the higher version.
+    /// The epoch of the data: that of the newest leader whose history the data reaches. Of two
+    /// nodes that have lost their leader, the one with the higher data epoch has more data; with
+    /// equal ones, the one with the higher version.
     pub data_epoch: u64,
-    /// That history.
+    /// The history of the data, and those before it.
     pub lineage: Lineage,
-    /// The highest epoch that a controller named, as far as this node has heard: at most `epoch`,
+    /// The highest epoch that a controller has named, as far as this node knows: at most `epoch`,
     /// which nodes may have raised by themselves since.
     pub ordered_epoch: u64,
-    /// The same of the data. Only data of a higher one may replace what this node alone holds.
+    /// The ordered epoch of the data. Data that only this node holds may be replaced only by data
+    /// of a higher ordered epoch.
     pub data_ordered_epoch: u64,
-    /// The epoch was heard of from another node: this node was assigned no role in it.
+    /// The node knows the epoch from another node, and was assigned no role in it.
     pub is_heard: bool,
     /// HTTP addresses of the other nodes of the partition, as a controller named them.
     pub peers: Vec<String>,
@@ -88,7 +88,7 @@ pub struct PartitionMeta {
 pub const PEERS_MAX: usize = 32;
 
 impl PartitionMeta {
-    /// That of a partition without an assignment.
+    /// The metadata of a partition without an assignment.
     pub fn new(role: Role, lineage: Lineage) -> Self {
         Self {
             role,
@@ -136,7 +136,7 @@ struct MetaFilePast {
     end_version: u64,
 }
 
-/// The checksum that the file of this content ends with.
+/// The checksum at the end of the file with this content.
 pub(super) fn checksum(meta: &PartitionMeta, generation: u32) -> u32 {
     crc32c::crc32c(&encode_line(meta, generation))
 }
@@ -170,12 +170,12 @@ fn encode_line(meta: &PartitionMeta, generation: u32) -> Vec<u8> {
     serde_json::to_vec(&file).expect("plain fields serialize")
 }
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StoredMeta {
     pub(super) meta: PartitionMeta,
     pub(super) generation: u32,
-    /// The checksum that it ends with.
+    /// The checksum at the end of the file.
     pub(super) checksum: u32,
 }
 
@@ -252,7 +252,7 @@ pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<StoredMeta>, StorageError
         .map_err(|error| StorageError::format(disk.path(META_NAME), 0, error))
 }
 
-/// Replaces the file; when this returns, that lasts.
+/// Replaces the file; when this returns, that is durable.
 pub(super) fn write<D: Disk>(
     disk: &D,
     meta: &PartitionMeta,
@@ -302,7 +302,10 @@ mod tests {
         };
         let bytes = encode(&meta, 4);
         let text = String::from_utf8_lossy(&bytes);
-        let end = r#"}],"orderedEpoch":3,"dataOrderedEpoch":2,"heard":true,"peers":["http://h:2","http://h:3"]}"#;
+        let end = concat!(
+            r#"}],"orderedEpoch":3,"dataOrderedEpoch":2,"heard":true,"#,
+            r#""peers":["http://h:2","http://h:3"]}"#
+        );
         assert!(text.contains(end), "{text}");
         assert_eq!(decode(&bytes), Ok(stored(&meta, 4)));
     }
@@ -310,7 +313,8 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let expected = concat!(
-            r#"{"format":1,"generation":4,"role":"replica","epoch":3,"leader":"http://h:1","dataEpoch":2,"#,
+            r#"{"format":1,"generation":4,"role":"replica","epoch":3,"#,
+            r#""leader":"http://h:1","dataEpoch":2,"#,
             r#""history":"02020202020202020202020202020202","#,
             r#""past":[{"history":"01010101010101010101010101010101","endVersion":120}]}"#,
             "\n5bbc55f5\n"

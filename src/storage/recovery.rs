@@ -1,18 +1,19 @@
-//! From files to an engine: the newest checkpoint, then the log behind it.
+//! Recovery: from files to an engine. The newest checkpoint is loaded, then the log behind it is
+//! replayed.
 //!
-//! Where the log ends, one question decides: had what is missing been on disk? Marks and the
-//! headers of later files tell (`log_file.rs`), and `log-end` does (`log_end.rs`). If it had not,
-//! the power went while it was written, no client was promised it, and the tail is cut off. If it
-//! had, the disk has lost it: the node refuses to start, unless the loss is accepted; then what
-//! follows the damage is set aside.
+//! Where the log ends in a broken record, one question decides: had the record been synced? Marks
+//! and headers of later files answer it (`log_file.rs`), and so does `log-end` (`log_end.rs`). If
+//! it had not, the power failed while the record was written, no client had an answer, and the tail
+//! is cut off. If it had, the disk has lost data: the node refuses to start, unless the loss is
+//! accepted; then everything behind the damage is set aside.
 //!
 //! Invariants:
-//! 1. What comes out is a state the partition was once in, no batch of writes cut, with everything
-//!    that was ever synced, or an error.
-//! 2. Nothing is deleted but drafts, torn tails, and what a later checkpoint or generation
-//!    replaces.
-//! 3. Memory: one log file at a time, and of memtables that wait to be flushed at most
-//!    [`FROZEN_MAX`].
+//! 1. The result is a state that the partition was once in, with all synced writes and no batch
+//!    cut, or an error.
+//! 2. Only drafts, torn tails, and files that a later checkpoint or generation replaces are
+//!    removed.
+//! 3. Memory holds one log file at a time, and at most [`FROZEN_MAX`] memtables that wait to be
+//!    flushed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -38,28 +39,27 @@ use super::log_writer::LogWriter;
 use super::partition_meta::{self, PartitionMeta, Role};
 use super::store::Store;
 
-/// Memtables that may wait to be flushed while the log is read: reading goes on at full speed, and
+/// Memtables that may wait to be flushed while the log is replayed: replay is not held up, and
 /// memory stays bounded.
 const FROZEN_MAX: usize = 16;
 
-/// Work paid for in one go once there are more.
+/// Maintenance work done at once when there are more.
 const CATCH_UP_WORK: usize = 16 * 1024 * 1024;
 
-/// How to recover.
+/// Options of recovery.
 #[derive(Clone, Copy, Debug)]
 pub struct RecoveryOptions {
-    /// For the engine; the seed counts only if there is no checkpoint.
+    /// Options of the engine; its hash seed is used only if there is no checkpoint.
     pub engine: Options,
-    /// For a directory that is new, or a loss that is accepted: to be random.
+    /// The history of a new directory, or after an accepted loss; random.
     pub fresh_history: HistoryId,
-    /// Go on without what is damaged.
+    /// Goes on without damaged and missing data.
     pub accept_data_loss: bool,
-    /// A log file that would hold more is followed by another:
-    /// [`LOG_FILE_BYTES`](super::LOG_FILE_BYTES).
+    /// The longest log file: [`LOG_FILE_BYTES`](super::LOG_FILE_BYTES).
     pub log_file_bytes: u64,
 }
 
-/// How far it has come.
+/// How far recovery has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecoveryProgress {
     /// Bytes of files read.
@@ -69,7 +69,7 @@ pub struct RecoveryProgress {
 }
 
 impl RecoveryProgress {
-    /// The same in whole percent; 0 while it is not known how much there is.
+    /// The progress in whole percent; 0 while the total is not known.
     pub fn percent(&self) -> u64 {
         (self.done_bytes.min(self.total_bytes) * 100)
             .checked_div(self.total_bytes)
@@ -88,27 +88,27 @@ impl fmt::Display for RecoveryProgress {
     }
 }
 
-/// A tail of the log that was never whole.
+/// A tail of the log that was never complete, and is cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TornTail {
     /// The file.
     pub path: String,
-    /// Where it was cut.
+    /// Where the file was cut.
     pub offset: u64,
-    /// Bytes that were there.
+    /// Bytes that were cut off.
     pub dropped_bytes: u64,
 }
 
-/// What recovery came to.
+/// The result of recovery.
 #[derive(Debug)]
 pub struct RecoveredPartition<D: Disk> {
     /// The engine.
     pub lsm: Lsm,
-    /// The files, ready to be written on.
+    /// The files, ready for more writes.
     pub store: Store<D>,
-    /// Where the partition stands, if that was ever set; else the lineage of its log goes on.
+    /// The metadata, if there is any; else the history of the log goes on.
     pub meta: Option<PartitionMeta>,
-    /// The lineage that goes on.
+    /// The history that goes on.
     pub history: HistoryId,
     /// Version of the checkpoint; 0: there was none.
     pub checkpoint_version: u64,
@@ -124,9 +124,9 @@ pub struct RecoveredPartition<D: Disk> {
 
 /// How the records of a file end.
 enum LogTail {
-    /// With zeros, or with the file.
+    /// With zeros, or with the end of the file.
     Clean,
-    /// With this.
+    /// With bytes that are no record, for this reason.
     Bad(&'static str),
 }
 
@@ -135,7 +135,7 @@ struct Recovery<'p, D: Disk> {
     /// The generation of files in force.
     disk: Generation<D>,
     meta: Option<PartitionMeta>,
-    /// The files that `log-end` says are there, if it says so.
+    /// The files that `log-end` names, if there is one.
     in_force: Option<DataFiles>,
     options: RecoveryOptions,
     on_progress: &'p mut dyn FnMut(RecoveryProgress),
@@ -145,7 +145,7 @@ struct Recovery<'p, D: Disk> {
     replayed_count: u64,
 }
 
-/// What the log came to.
+/// The result of replaying the log.
 #[derive(Default)]
 struct ReplayedLog {
     /// The history of the last file.
@@ -196,7 +196,7 @@ impl<D: Disk> Recovery<'_, D> {
         log_end: Option<LogEnd<D>>,
         mut metadata: Option<u32>,
     ) -> Result<RecoveredPartition<D>, StorageError> {
-        // Files whose records are all in the checkpoint are not read.
+        // Log files whose records are all in the checkpoint are not read.
         let covered_count = |version: u64| {
             logs.partition_point(|first| *first <= version + 1)
                 .saturating_sub(1)
@@ -213,7 +213,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         for name in obsolete {
             match self.root.remove(name) {
-                // A draft that has its name by now.
+                // A draft that was given its name meanwhile.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
                     return Err(StorageError::io("removing", self.root.path(name), &error));
@@ -267,8 +267,8 @@ impl<D: Disk> Recovery<'_, D> {
             self.options.log_file_bytes,
         );
         match log.begin(&mut log_end) {
-            // The first write begins it. Until there is room for that, there is all there is to
-            // read. What was accepted as lost must not be found missing again.
+            // The first write begins the file. Until there is room for it, all data can be read.
+            // But a loss that was accepted must not be found again.
             Err(error) if error.is_passing() && !self.losses.any() => {
                 log::warn!("the log cannot go on yet: {error}");
             }
@@ -277,7 +277,7 @@ impl<D: Disk> Recovery<'_, D> {
         lsm.set_time_ms(time_ms);
         let files = log_end.in_force();
         let checkpoint_version = files.checkpoint.map_or(0, |id| id.version);
-        // After a loss, what the checkpoint replaces stays until the next start.
+        // After a loss, the files that the checkpoint replaces stay until the next start.
         if !self.losses.any() {
             remove_older(&self.disk, checkpoint_version)?;
             for name in covered {
@@ -299,8 +299,9 @@ impl<D: Disk> Recovery<'_, D> {
         })
     }
 
-    /// Begins the history that follows a loss, before anything is cut off: what a crash leaves is
-    /// then at odds with `log-end`, and refused again. Returns the checksum of the metadata.
+    /// Begins the history that follows a loss, before anything is cut off: after a crash the files
+    /// then differ from `log-end`, and the start is refused again. Returns the checksum of the
+    /// metadata.
     fn leave_history(&mut self) -> Result<u32, StorageError> {
         let lineage = Lineage::new(self.options.fresh_history);
         let mut meta = self
@@ -361,8 +362,7 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(())
     }
 
-    /// The engine as of the checkpoint, the history it is of, and whether it is only what could be
-    /// saved.
+    /// The engine as of the checkpoint, its history, and whether a part of it was lost.
     fn load(
         &mut self,
         checkpoint: Option<u64>,
@@ -418,7 +418,7 @@ impl<D: Disk> Recovery<'_, D> {
             .finish(self.options.engine)
     }
 
-    /// Replays what the log has beyond the engine.
+    /// Replays the records that the engine does not have.
     fn replay(&mut self, lsm: &mut Lsm, logs: &[String]) -> Result<ReplayedLog, StorageError> {
         let mut at = lsm.position();
         let mut replayed = ReplayedLog::default();
@@ -461,8 +461,7 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(replayed)
     }
 
-    /// The last file ends where its records do. It is synced: what was read from it is about to be
-    /// served.
+    /// Cuts the last file behind its records, and syncs it before clients can read them.
     fn end_file(&self, file: &mut D::File, name: &str, end: usize) -> Result<(), StorageError> {
         let mut cut = || {
             file.truncate(end as u64)?;
@@ -471,8 +470,8 @@ impl<D: Disk> Recovery<'_, D> {
         cut().map_err(|error| self.io("truncating", name, &error))
     }
 
-    /// Replays one file; where its records end, and its header. An error comes with the offset it
-    /// shows at.
+    /// Replays one file. Returns the end of its records and its header; an error comes with the
+    /// offset at which it shows.
     fn replay_file(
         &mut self,
         lsm: &mut Lsm,
@@ -508,7 +507,7 @@ impl<D: Disk> Recovery<'_, D> {
             .max(next_header.map(|header| header.position.version))
             .max(self.witnessed_version(name))
             .unwrap_or(0);
-        // What the checkpoint has need not be in the log.
+        // Records that the checkpoint has need not be in the log.
         if synced_version > at.version.max(lsm.last_version()) {
             let error = match end {
                 LogTail::Bad(problem) => self.damaged(name, offset, problem),
@@ -539,7 +538,7 @@ impl<D: Disk> Recovery<'_, D> {
         Ok((offset, header))
     }
 
-    /// Version up to which `log-end` says that this file was synced, if it speaks of this one.
+    /// Version up to which this file was synced by `log-end`, if that names this file.
     fn witnessed_version(&self, name: &str) -> Option<u64> {
         let files = self.in_force?;
         let newest = files.log.map(|id| log_name_behind(id.version));
@@ -550,7 +549,7 @@ impl<D: Disk> Recovery<'_, D> {
         read_header(&self.disk, name, FileKind::Log).ok()?.ok()
     }
 
-    /// Goes through the records of a file, up to whatever is not one.
+    /// Replays the records of a file, up to the first bytes that are none.
     fn replay_records(
         &mut self,
         lsm: &mut Lsm,
@@ -608,7 +607,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
     }
 
-    /// Keeps what follows the damage under names that nothing reads.
+    /// Keeps everything behind the damage, under names that nothing reads.
     fn set_rest_aside(
         &mut self,
         name: &str,
@@ -616,7 +615,7 @@ impl<D: Disk> Recovery<'_, D> {
         bytes: &[u8],
         later: &[String],
     ) -> Result<(), StorageError> {
-        // The newest first: a crash on the way leaves no later file behind a gap.
+        // The newest first: so a crash in between leaves no gap before a later file.
         for name in later.iter().rev() {
             self.losses.set_aside(&self.disk, name)?;
         }
@@ -637,7 +636,7 @@ impl<D: Disk> Recovery<'_, D> {
     }
 }
 
-/// The record that `bytes` begins with, if it is of no batch or the batch is whole.
+/// Returns the record that `bytes` begin with, if it is of no batch or its batch is complete.
 fn check_batch<'a>(first: StreamRecord<'a>, bytes: &[u8]) -> Result<StreamRecord<'a>, RecordError> {
     let (mut goes_on, mut at, mut offset) =
         (first.goes_on(), first.position(), first.stream_bytes());
@@ -649,16 +648,16 @@ fn check_batch<'a>(first: StreamRecord<'a>, bytes: &[u8]) -> Result<StreamRecord
     Ok(first)
 }
 
-/// What was read of a checkpoint.
+/// The result of reading a checkpoint.
 pub(super) struct ReadCheckpoint {
-    /// What was sound; all of it if the outcome says so.
+    /// The engine of all sound bytes.
     pub(super) engine: Option<(Lsm, FileHeader)>,
-    /// Where reading ended.
+    /// The offset at which reading ended.
     pub(super) offset: u64,
     pub(super) outcome: Result<(), FormatError>,
 }
 
-/// Reads a checkpoint file. The error is that of a system call; damage is an outcome.
+/// Reads a checkpoint file. The error is that of a system call; damage is in the result.
 pub(super) fn read_checkpoint<F: DiskFile>(
     file: &F,
     file_bytes: u64,

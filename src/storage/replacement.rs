@@ -1,8 +1,8 @@
-//! All data of a partition replaced by that of a leader: written beside the old, which stays in
-//! force until the new is whole.
+//! Replacing all data of a partition by that of a leader. The new files are written beside the old
+//! ones, which stay in force until the new ones are complete.
 //!
-//! Invariant: whenever the power goes, recovery finds the old data or the new, with the role, epoch
-//! and history that belong to it.
+//! Invariant: after a power cut at any time, recovery finds the old data or the new, with the role,
+//! epoch and history that belong to it.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
 use super::partition_meta::{self, PartitionMeta};
 
-/// What replaces the data.
+/// The new data, and what becomes of the old.
 #[derive(Debug)]
 pub struct Replacement {
     /// Sequence number from the caller. A later replacement supersedes an unfinished one, whose
@@ -28,13 +28,13 @@ pub struct Replacement {
     pub number: u64,
     /// The new data.
     pub snapshot: Snapshot,
-    /// Where the partition then stands.
+    /// The metadata that belongs to the new data.
     pub meta: PartitionMeta,
-    /// The old data, if it has something that the new one lacks.
+    /// The old data, if it has writes that the new data lacks.
     pub dropped: Option<DivergedData>,
 }
 
-/// A replacement on its way to disk.
+/// The writer of a replacement.
 #[derive(Debug)]
 pub(super) struct ReplacementWriter<D: Disk> {
     root: D,
@@ -158,8 +158,8 @@ fn is_removal_early() -> bool {
     SeededBug::OldFilesRemovedFirst.is_on()
 }
 
-/// Removes log and checkpoints of the generations before the one in force. What cannot be removed
-/// takes room until the next start, and harms nothing else.
+/// Removes log and checkpoints of the generations before the one in force. A file that cannot be
+/// removed takes room until the next start, and does no other harm.
 fn remove_replaced<D: Disk>(root: &D, in_force: u32) {
     let remove = || {
         for name in root.names()? {

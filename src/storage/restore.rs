@@ -1,4 +1,5 @@
-//! Starting from a backup: the bytes of `GET /snapshot`, under a history of their own.
+//! Starting from a backup, which is the answer of `GET /snapshot`. What is written from then on is
+//! of a history of its own.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -61,7 +62,7 @@ pub(super) fn read_backup(
     }
 }
 
-/// Makes the directory of a partition, still empty, that of an engine.
+/// Writes an engine into the directory of a partition, which is still empty.
 pub(super) fn settle<D: Disk>(
     root: D,
     mut lsm: Lsm,

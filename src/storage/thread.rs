@@ -1,11 +1,12 @@
-//! The disk thread: takes what the loop hands over, writes and syncs it, and tells.
-//!
-//! What it does with a command is told in `worker.rs`; here is when.
+//! The disk thread: when commands are executed, logs synced, and pieces of checkpoints written.
 //!
 //! Invariants:
-//! 1. Commands are carried out in order.
-//! 2. After an error nothing more is written. It is told once; commands that follow are dropped.
-//! 3. No lock is shared with the loop: batches and events change hands through channels.
+//! 1. Commands are executed in order.
+//! 2. The first error is reported once. After it nothing is written, and commands are dropped.
+//! 3. No lock is shared with the loop: batches and events change hands through channels, and each
+//!    thread has memory of its own (`allocator/arena.rs`).
+//!
+//! Not here: what a command does (`worker.rs`).
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -27,32 +28,32 @@ use super::worker::{DiskCommand, DiskEvent, DiskWorker, LoadedPartition};
 /// third of the disk's time.
 const COMMITS_PER_PIECE: usize = 8;
 
-/// How long a piece of a checkpoint, and a mark that the next batch would bring along, wait for
-/// commits that may come.
+/// How long a piece of a checkpoint waits for a commit that may come first, and a mark for the
+/// batch that would bring it along.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How long after a sync of the log it may take until `log-end` tells of it for good.
+/// How long after a sync of the log `log-end` is synced, too.
 const LOG_END_DELAY_US: u64 = 1_000_000;
 
-/// How long what fails for lack of room or descriptors waits until it is tried again.
+/// How long after a lack of room or descriptors the same is tried again.
 const RETRY_DELAY_US: u64 = 200_000;
 
-/// What the thread is to do.
+/// What the thread begins with.
 #[derive(Debug)]
 pub struct StoragePlan {
-    /// Where to keep data; without one only `restore` makes sense, and the thread ends after it.
+    /// Where to keep data. Without a directory the thread ends after `restore`.
     pub data_dir: Option<DataDir>,
     /// How to recover.
     pub recovery: RecoveryOptions,
     /// A backup to start from; the data directory must be empty.
     pub restore: Option<PathBuf>,
-    /// When writes are made to last.
+    /// When the log is synced.
     pub fsync: Fsync,
-    /// The partition to make if there is none.
+    /// The partition that is made in an empty directory.
     pub first_partition: Option<u32>,
-    /// For histories that begin here.
+    /// Draws the ids of histories that begin here.
     pub ids: IdGenerator,
-    /// A clock to measure syncs by, in microseconds.
+    /// A clock in microseconds, for timers and for the duration of syncs.
     pub clock_us: fn() -> u64,
 }
 
@@ -65,7 +66,7 @@ pub struct DiskThread {
 }
 
 impl DiskThread {
-    /// Starts it; `wake` is called on the thread after each event.
+    /// Starts the thread, which calls `wake` after each event.
     pub fn start(plan: StoragePlan, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let (command_sender, commands) = channel();
         let (sender, events) = channel();
@@ -84,8 +85,7 @@ impl DiskThread {
         })
     }
 
-    /// Hands a command over. After [`close`](Self::close), or when the thread has ended, it is
-    /// dropped.
+    /// Sends a command, without effect after [`close`](Self::close) or once the thread has ended.
     pub fn send(&self, command: DiskCommand) {
         if let Some(commands) = &self.commands {
             let _ = commands.send(command);
@@ -97,12 +97,12 @@ impl DiskThread {
         self.events.try_recv().ok()
     }
 
-    /// Lets it finish what it was handed; [`DiskEvent::Closed`] follows.
+    /// Lets the thread execute the commands that it has; [`DiskEvent::Closed`] follows.
     pub fn close(&mut self) {
         self.commands = None;
     }
 
-    /// Waits for its end, after [`DiskEvent::Closed`] or [`DiskEvent::Failed`].
+    /// Waits for the end of the thread, after [`DiskEvent::Closed`] or [`DiskEvent::Failed`].
     pub fn join(&mut self) {
         self.close();
         if let Some(handle) = self.handle.take() {
@@ -135,16 +135,16 @@ fn run(plan: StoragePlan, commands: &Receiver<DiskCommand>, events: &EventSender
     });
 }
 
-/// Recovers or restores, and hands the partitions over. None: there is nothing more to do.
+/// Recovers or restores all partitions, and sends them to the loop. None without a data directory.
 fn load(
     mut plan: StoragePlan,
     events: &EventSender,
 ) -> Result<Option<DiskWorker<DataDir>>, StorageError> {
-    // The loop is told of each percent, not of each chunk.
-    let mut told_percent = 0;
+    // One event a percent, not one a chunk.
+    let mut last_percent = 0;
     let mut on_progress = |progress: RecoveryProgress| {
-        if progress.percent() != told_percent {
-            told_percent = progress.percent();
+        if progress.percent() != last_percent {
+            last_percent = progress.percent();
             events.emit(DiskEvent::Progress(progress));
         }
     };
@@ -201,14 +201,6 @@ fn load(
     Ok(Some(worker))
 }
 
-/// What waits in the channel.
-enum Waiting {
-    DiskCommand(DiskCommand),
-    Nothing,
-    /// The loop has closed it.
-    End,
-}
-
 fn work(
     mut worker: DiskWorker<DataDir>,
     commands: &Receiver<DiskCommand>,
@@ -216,11 +208,11 @@ fn work(
     clock_us: fn() -> u64,
 ) -> Result<(), StorageError> {
     let emit = &mut |event| events.emit(event);
-    // Since the last piece of a checkpoint.
+    // Commits since the last piece of a checkpoint.
     let mut commit_count = 0;
-    // By when `log-end` is to be synced.
+    // When `log-end` is to be synced.
     let mut log_end_due_us = None;
-    // When what is stalled is tried again.
+    // When stalled commands are tried again.
     let mut retry_due_us = None;
     loop {
         log_end_due_us = match log_end_due_us {
@@ -244,7 +236,7 @@ fn work(
         let until_due =
             next_due_us.map(|due_us: u64| Duration::from_micros(due_us.saturating_sub(clock_us())));
         match wait(&worker, commands, until_due) {
-            Waiting::DiskCommand(command) => {
+            Ok(command) => {
                 let mut next = Some(command);
                 while let Some(command) = next {
                     worker.execute(command, emit)?;
@@ -253,11 +245,11 @@ fn work(
                 worker.commit(emit)?;
                 commit_count += 1;
             }
-            Waiting::Nothing => {
+            Err(RecvTimeoutError::Timeout) => {
                 worker.rest()?;
                 commit_count = COMMITS_PER_PIECE;
             }
-            Waiting::End => return worker.close(),
+            Err(RecvTimeoutError::Disconnected) => return worker.close(),
         }
         if commit_count >= COMMITS_PER_PIECE {
             commit_count = 0;
@@ -266,28 +258,25 @@ fn work(
     }
 }
 
-/// Waits for the next command; not for long if there is something else to do, or `until_due`.
+/// Waits for the next command: not for long if there is something else to do, and not longer than
+/// `until_due`.
 fn wait(
     worker: &DiskWorker<DataDir>,
     commands: &Receiver<DiskCommand>,
     until_due: Option<Duration>,
-) -> Waiting {
+) -> Result<DiskCommand, RecvTimeoutError> {
     match commands.try_recv() {
-        Ok(command) => return Waiting::DiskCommand(command),
-        Err(TryRecvError::Disconnected) => return Waiting::End,
+        Ok(command) => return Ok(command),
+        Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
         Err(TryRecvError::Empty) => {}
     }
-    let patience = if worker.has_more() {
+    let timeout = if worker.has_more() {
         Some(PAUSE)
     } else {
         until_due
     };
-    let Some(patience) = patience else {
-        return commands.recv().map_or(Waiting::End, Waiting::DiskCommand);
-    };
-    match commands.recv_timeout(patience) {
-        Ok(command) => Waiting::DiskCommand(command),
-        Err(RecvTimeoutError::Timeout) => Waiting::Nothing,
-        Err(RecvTimeoutError::Disconnected) => Waiting::End,
+    match timeout {
+        Some(timeout) => commands.recv_timeout(timeout),
+        None => Ok(commands.recv()?),
     }
 }

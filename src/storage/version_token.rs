@@ -1,14 +1,14 @@
-//! Version tokens: what names a place in the writes of a partition outside of this node.
+//! Version tokens: names of versions that hold outside of this node.
 //!
-//! A version alone names no write: two nodes, or one node before and after a restart without its
-//! data, can each have made a version 7 of their own. A token adds the history:
+//! A version alone does not identify a write: two nodes, or one node before and after a restart
+//! without its data, can each have written a version 7. A token adds the history:
 //!
 //! ```text
-//! 66-1a2b3c4d     the version in decimal, and the first eight hexadecimal digits of the history's id
+//! 66-1a2b3c4d     the version in decimal, the first eight hexadecimal digits of the history's id
 //! ```
 //!
-//! Entity tags, ids of events and positions of scans and watches are tokens. What a client sends
-//! back is checked against the lineage of the partition (`Lineage::holds`,
+//! Entity tags, ids of events and positions of scans and watches are tokens. A token from a client
+//! is checked against the lineage of the partition (`Lineage::holds`,
 //! `Lineage::version_at`), and nowhere else.
 //!
 //! Invariants:
@@ -19,9 +19,9 @@
 //!    version was written. A version older than the histories that all nodes know is named by the
 //!    oldest of them.
 //!
-//! Eight digits tell two random histories apart but for one case in four billion.
+//! Two random histories share these eight digits in one case of four billion.
 //!
-//! Not here: what a request with a token that is not held is answered with (the api layer).
+//! Not here: the answer to a request with a token that is not held (the api layer).
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ const TOKEN_MAX_BYTES: usize = 20 + 1 + PREFIX_BYTES;
 pub struct HistoryPrefix([u8; PREFIX_BYTES]);
 
 impl HistoryPrefix {
-    /// That of a history.
+    /// The prefix of a history's id.
     pub fn of(history: &HistoryId) -> Self {
         let [a, b, c, d, ..] = history.0;
         let mut digits = [0; PREFIX_BYTES];
@@ -127,10 +127,10 @@ impl fmt::Display for VersionToken {
     }
 }
 
-/// A place in the writes of a partition as a client names it.
+/// A version as a client names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// A token, whole.
+    /// A whole token.
     Token(VersionToken),
     /// A bare number: that version of the present history.
     Version(u64),

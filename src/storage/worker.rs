@@ -1,14 +1,14 @@
 //! What the disk thread does with a command: the stores of all partitions, on any [`Disks`], a
 //! simulated one too.
 //!
-//! Each batch is a group commit: it gathered in the loop while the one before was synced
+//! Each batch is a group commit: it gathered in the loop while the batch before was synced
 //! (`partition/disk_log.rs`). Checkpoints and replacements are written in between, a piece at a
 //! time, so that a commit waits for at most one piece.
 //!
 //! Invariants:
-//! 1. For `Fsync::Always` an append is told as durable only after its sync.
-//! 2. After an error the worker is not to be used any more. A lack of room or of descriptors is
-//!    none: what fails for that waits, and all that follows in its partition behind it; a
+//! 1. With `Fsync::Always` an append is reported as durable only after its sync.
+//! 2. After an error the worker is not used any more. A lack of room or of descriptors is no error:
+//!    the command that fails for it waits, and the commands of its partition wait behind it; a
 //!    checkpoint is given up.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,44 +27,44 @@ use super::recovery::{RecoveredPartition, RecoveryOptions, RecoveryProgress, Tor
 use super::replacement::Replacement;
 use super::store::{CheckpointEnd, Store, StoreStats};
 
-/// What fails for lack of room or descriptors is tried so often before that is told.
-const TRIES_UNTOLD: u32 = 5;
+/// A shortage that passes before so many tries is not reported.
+const QUIET_TRIES: u32 = 5;
 
-/// What the loop asks for; numbers are those of partitions.
+/// A command of the loop; numbers are those of partitions.
 #[derive(Debug)]
 pub enum DiskCommand {
-    /// Open a partition, or make it.
+    /// Opens a partition, or makes it.
     Open(u32),
-    /// Write records behind the log.
+    /// Appends records to the log.
     Append(u32, LogBatch),
-    /// Make what is written last, in all partitions.
+    /// Syncs the logs of all partitions.
     Sync,
-    /// Write a checkpoint, unless one is being written.
+    /// Writes a checkpoint, unless one is being written.
     Checkpoint(u32, Snapshot),
-    /// Make last where the partition stands.
+    /// Makes the metadata of a partition durable.
     Settle(u32, Box<PartitionMeta>),
-    /// Note the time that lives are held against, in Unix ms.
+    /// Records the time by which entries expire, in Unix ms.
     RecordTime(u32, u64),
-    /// Replace all data. Nothing is appended until that is told as done.
+    /// Replaces all data. Nothing is appended until [`DiskEvent::Replaced`].
     Replace(u32, Box<Replacement>),
-    /// Remove a partition. The next command about its number opens a new one.
+    /// Removes a partition. The next command with its number opens a new one.
     Remove(u32),
 }
 
-/// What the worker tells.
+/// What the worker reports.
 #[derive(Debug)]
 pub enum DiskEvent {
-    /// Recovery goes on.
+    /// How far recovery has come.
     Progress(RecoveryProgress),
-    /// A partition is there; commands for it are taken.
+    /// A partition is loaded, and takes commands.
     Loaded(Box<LoadedPartition>),
-    /// All partitions that there are at the start are loaded.
+    /// All partitions that were there at the start are loaded.
     Ready,
-    /// Records up to here are written. The batches come back for their allocation.
+    /// Records up to this version are written. The batches come back for their memory.
     Written {
         /// The partition.
         partition: u32,
-        /// Version of the last one.
+        /// Version of the last record.
         version: u64,
         /// Version up to which they are also synced.
         synced_version: u64,
@@ -72,7 +72,7 @@ pub enum DiskEvent {
         sync_us: Option<u64>,
         /// Batches to fill again.
         batches: Vec<LogBatch>,
-        /// Figures.
+        /// Statistics of the store.
         stats: StoreStats,
     },
     /// A checkpoint is in place.
@@ -81,7 +81,7 @@ pub enum DiskEvent {
         partition: u32,
         /// Its version.
         version: u64,
-        /// Figures.
+        /// Statistics of the store.
         stats: StoreStats,
     },
     /// A checkpoint could not be written, and is given up. The log goes on.
@@ -90,17 +90,17 @@ pub enum DiskEvent {
         partition: u32,
         /// Why.
         error: StorageError,
-        /// Figures.
+        /// Statistics of the store.
         stats: StoreStats,
     },
-    /// Room or descriptors are short: what was handed over waits, and is tried again.
+    /// Room or descriptors are short: commands for the partition wait, and are tried again.
     Stalled {
         /// The partition.
         partition: u32,
         /// What fails.
         error: StorageError,
     },
-    /// It goes on.
+    /// The shortage is over.
     Resumed {
         /// The partition.
         partition: u32,
@@ -112,26 +112,26 @@ pub enum DiskEvent {
         /// Why.
         error: StorageError,
     },
-    /// Where the partition stands lasts: one for each [`DiskCommand::Settle`], in order.
+    /// The partition's metadata is durable: one event for each [`DiskCommand::Settle`], in order.
     Settled {
         /// The partition.
         partition: u32,
     },
-    /// All data is replaced; commands for it are taken again.
+    /// All data is replaced; the partition takes commands again.
     Replaced {
         /// The partition.
         partition: u32,
-        /// That of the replacement.
+        /// The number of the replacement.
         number: u64,
-        /// Figures.
+        /// Statistics of the store.
         stats: StoreStats,
     },
-    /// No start will find the partition. Events that follow are about a new one.
+    /// The partition is removed: no start finds it. Later events of its number are about a new one.
     Removed {
         /// The partition.
         partition: u32,
     },
-    /// It is over: nothing was or will be written behind what was told before.
+    /// Writing has failed, and has ended with the last event before this one.
     Failed(StorageError),
     /// The thread has synced everything and ends.
     Closed,
@@ -142,13 +142,13 @@ pub enum DiskEvent {
 pub struct LoadedPartition {
     /// Its number.
     pub partition: u32,
-    /// The engine. Its time is the one that lives were held against before the start; 0: none.
+    /// The engine. Its time is the last one recorded before the start; 0: none was.
     pub lsm: Lsm,
     /// The memory in which the engine lies: the loop's arena adopts it.
     pub regions: Regions,
-    /// Where the partition stands.
+    /// Role, epoch and histories.
     pub meta: PartitionMeta,
-    /// Version of the checkpoint it was made of; 0: there was none.
+    /// Version of the checkpoint that was loaded; 0: there was none.
     pub checkpoint_version: u64,
     /// Records replayed from the log.
     pub replayed_count: u64,
@@ -158,12 +158,12 @@ pub struct LoadedPartition {
     pub losses: Vec<String>,
     /// What an accepted loss set aside.
     pub set_aside: Vec<String>,
-    /// Figures; none where there is no data directory.
+    /// Statistics of the store; none without a data directory.
     pub stats: Option<StoreStats>,
 }
 
 impl LoadedPartition {
-    /// Whether it was being made when the node went down: the order to make it was not answered.
+    /// Whether the node went down while the partition was made: the request for it had no answer.
     pub(super) fn is_half_made(&self) -> bool {
         let PartitionMeta { role, epoch, .. } = self.meta;
         role == Role::Unassigned && epoch == 0 && self.lsm.last_version() == 0
@@ -192,20 +192,20 @@ impl LoadedPartition {
 #[derive(Debug)]
 struct OpenPartition<D: Disk> {
     store: Store<D>,
-    /// Appended and not yet told.
+    /// Batches appended since the last [`DiskEvent::Written`].
     batches: Vec<LogBatch>,
-    /// Versions told last.
-    told: (u64, u64),
+    /// The versions in that event.
+    reported: (u64, u64),
     /// [`DiskEvent::Settled`]s that wait for the end of a replacement.
     unsettled_count: usize,
     /// So many of the first [`DiskCommand::Settle`]s that wait are the worker's own: no event is
     /// due for them.
-    untold_settle_count: usize,
-    /// What waits for room or descriptors, oldest first.
+    own_settle_count: usize,
+    /// Commands that wait for room or descriptors, oldest first.
     stalled: VecDeque<DiskCommand>,
-    /// A piece of a replacement waits for that.
+    /// A piece of a replacement waits for room or descriptors.
     is_replacement_stalled: bool,
-    /// How often the oldest of these has failed.
+    /// How often the oldest of them has failed.
     failed_tries: u32,
 }
 
@@ -220,14 +220,14 @@ impl<D: Disk> OpenPartition<D> {
         self.store.has_checkpoint_work() || has_replacement_piece
     }
 
-    /// All data is being replaced: what waits is about the old.
+    /// All data is being replaced: the commands that wait are about the old data.
     fn drop_stalled(&mut self) {
         self.is_replacement_stalled = false;
         for command in std::mem::take(&mut self.stalled) {
             match command {
                 DiskCommand::Append(_, batch) => self.batches.push(batch),
-                DiskCommand::Settle(..) if self.untold_settle_count > 0 => {
-                    self.untold_settle_count -= 1;
+                DiskCommand::Settle(..) if self.own_settle_count > 0 => {
+                    self.own_settle_count -= 1;
                 }
                 DiskCommand::Settle(..) => self.unsettled_count += 1,
                 _ => {}
@@ -235,7 +235,7 @@ impl<D: Disk> OpenPartition<D> {
         }
     }
 
-    /// Something failed for lack of room or descriptors. What passes at once is not told.
+    /// A command or a piece has failed for lack of room or descriptors.
     fn on_shortage(
         &mut self,
         partition: u32,
@@ -243,34 +243,34 @@ impl<D: Disk> OpenPartition<D> {
         emit: &mut dyn FnMut(DiskEvent),
     ) {
         self.failed_tries += 1;
-        if self.failed_tries == TRIES_UNTOLD {
+        if self.failed_tries == QUIET_TRIES {
             emit(DiskEvent::Stalled { partition, error });
         }
     }
 
-    /// Nothing waits any more.
+    /// Nothing waits for room or descriptors any more.
     fn on_room(&mut self, partition: u32, emit: &mut dyn FnMut(DiskEvent)) {
-        if std::mem::take(&mut self.failed_tries) >= TRIES_UNTOLD {
+        if std::mem::take(&mut self.failed_tries) >= QUIET_TRIES {
             emit(DiskEvent::Resumed { partition });
         }
     }
 }
 
-/// The worker.
+/// The stores of all open partitions.
 #[derive(Debug)]
 pub struct DiskWorker<S: Disks> {
     disks: S,
     options: RecoveryOptions,
-    /// For histories of new partitions.
+    /// Draws the ids of histories that begin here.
     ids: IdGenerator,
     fsync: Fsync,
     open: BTreeMap<u32, OpenPartition<S::Disk>>,
     is_sync_due: bool,
-    /// To be removed, oldest first: room or descriptors are short for that.
+    /// Partitions whose removal waits for room or descriptors, oldest first.
     removals: VecDeque<u32>,
-    /// Files of removed partitions may be left.
+    /// Whether files of removed partitions may be left.
     is_clearing: bool,
-    /// What syncs are measured by, in microseconds.
+    /// The clock that measures syncs, in microseconds.
     clock_us: Option<fn() -> u64>,
 }
 
@@ -285,13 +285,13 @@ impl<S: Disks> DiskWorker<S> {
             open: BTreeMap::new(),
             is_sync_due: false,
             removals: VecDeque::new(),
-            // A crash may have left some.
+            // A crash may have left files.
             is_clearing: true,
             clock_us: None,
         }
     }
 
-    /// Has syncs measured by a clock; without one they are not.
+    /// Measures syncs by a clock; without one [`DiskEvent::Written`] has no duration.
     pub fn measure(&mut self, clock_us: fn() -> u64) {
         self.clock_us = Some(clock_us);
     }
@@ -323,7 +323,7 @@ impl<S: Disks> DiskWorker<S> {
                 Err(error) if error.is_passing() => {
                     let meta = Box::new(loaded.meta.clone());
                     open.stalled.push_back(DiskCommand::Settle(id, meta));
-                    open.untold_settle_count += 1;
+                    open.own_settle_count += 1;
                 }
                 settled => drop(settled?),
             }
@@ -331,7 +331,7 @@ impl<S: Disks> DiskWorker<S> {
         Ok(loaded)
     }
 
-    /// Takes a recovered partition in.
+    /// Opens a recovered partition.
     pub(super) fn adopt(
         &mut self,
         id: u32,
@@ -349,7 +349,7 @@ impl<S: Disks> DiskWorker<S> {
             set_aside,
         } = recovered;
         let meta = meta.unwrap_or_else(|| {
-            // Any other is just being made: no order has given it a role.
+            // Any other partition is just being made, and has no role yet.
             let role = if id == 0 {
                 Role::Leader
             } else {
@@ -358,15 +358,15 @@ impl<S: Disks> DiskWorker<S> {
             PartitionMeta::new(role, Lineage::new(history))
         });
         let stats = Some(store.stats());
-        let told = store.versions();
+        let reported = store.versions();
         self.open.insert(
             id,
             OpenPartition {
                 store,
                 batches: Vec::new(),
-                told,
+                reported,
                 unsettled_count: 0,
-                untold_settle_count: 0,
+                own_settle_count: 0,
                 stalled: VecDeque::new(),
                 is_replacement_stalled: false,
                 failed_tries: 0,
@@ -392,7 +392,7 @@ impl<S: Disks> DiskWorker<S> {
             .expect("commands are for partitions that are open")
     }
 
-    /// Carries a command out; [`commit`](Self::commit) after one or more.
+    /// Executes a command; [`commit`](Self::commit) after one or more.
     pub fn execute(
         &mut self,
         command: DiskCommand,
@@ -438,7 +438,7 @@ impl<S: Disks> DiskWorker<S> {
         Ok(())
     }
 
-    /// Makes a partition, behind the removal of another one of its number.
+    /// Makes a partition, after the removal of another partition with its number.
     fn make(
         &mut self,
         id: u32,
@@ -453,7 +453,8 @@ impl<S: Disks> DiskWorker<S> {
         Ok(loaded)
     }
 
-    /// Takes partitions out of the way, in order; what is short, if that keeps one there.
+    /// Removes partitions, in order, up to the first for which room or descriptors are short;
+    /// returns that shortage.
     fn try_removals(
         &mut self,
         emit: &mut dyn FnMut(DiskEvent),
@@ -470,7 +471,7 @@ impl<S: Disks> DiskWorker<S> {
         Ok(None)
     }
 
-    /// Carries out a command that is tried again if there is no room for it.
+    /// Executes a command that waits if room or descriptors are short.
     fn write(
         &mut self,
         id: u32,
@@ -481,8 +482,8 @@ impl<S: Disks> DiskWorker<S> {
         let outcome = match &command {
             DiskCommand::Append(_, batch) => open.store.append(batch),
             DiskCommand::Settle(_, meta) => open.store.settle(meta).map(|is_settled| {
-                if open.untold_settle_count > 0 {
-                    open.untold_settle_count -= 1;
+                if open.own_settle_count > 0 {
+                    open.own_settle_count -= 1;
                 } else if is_settled {
                     emit(DiskEvent::Settled { partition: id });
                 } else {
@@ -507,12 +508,13 @@ impl<S: Disks> DiskWorker<S> {
         }
     }
 
-    /// Whether something waits for room or descriptors.
+    /// Whether a command or a piece waits for room or descriptors.
     pub fn is_stalled(&self) -> bool {
         !self.removals.is_empty() || self.open.values().any(OpenPartition::is_stalled)
     }
 
-    /// Tries again what waits for room or descriptors; [`commit`](Self::commit) after it.
+    /// Tries again the commands that wait for room or descriptors; [`commit`](Self::commit) after
+    /// it.
     pub fn try_stalled(&mut self, emit: &mut dyn FnMut(DiskEvent)) -> Result<(), StorageError> {
         self.try_removals(emit)?;
         let is_stalled =
@@ -536,7 +538,7 @@ impl<S: Disks> DiskWorker<S> {
         Ok(())
     }
 
-    /// Makes appended records last, if they are to, and tells of them.
+    /// Syncs appended records if they are to be durable, and reports them.
     pub fn commit(&mut self, emit: &mut dyn FnMut(DiskEvent)) -> Result<(), StorageError> {
         let is_sync_due = std::mem::take(&mut self.is_sync_due) || self.fsync == Fsync::Always;
         for (id, open) in &mut self.open {
@@ -550,10 +552,10 @@ impl<S: Disks> DiskWorker<S> {
                     .map(|(now_us, begun_us)| now_us().saturating_sub(begun_us));
             }
             let versions = open.store.versions();
-            if versions == open.told && open.batches.is_empty() {
+            if versions == open.reported && open.batches.is_empty() {
                 continue;
             }
-            open.told = versions;
+            open.reported = versions;
             let (version, synced_version) = versions;
             let (batches, stats) = (std::mem::take(&mut open.batches), open.store.stats());
             emit(DiskEvent::Written {
@@ -568,23 +570,23 @@ impl<S: Disks> DiskWorker<S> {
         Ok(())
     }
 
-    /// Whether a mark, a piece of a checkpoint or one of a replacement is to be written, or a file
-    /// of a removed partition is left.
+    /// Whether a mark or a piece of a checkpoint or replacement is to be written, or a file of a
+    /// removed partition is left.
     pub fn has_more(&self) -> bool {
         let has_more =
             |open: &OpenPartition<S::Disk>| open.store.log.is_mark_due() || open.has_piece();
         self.is_clearing || self.open.values().any(has_more)
     }
 
-    /// To be called when nothing more is to be appended for now.
+    /// Writes the marks that are due. To be called when nothing more is to be appended for now.
     pub fn rest(&mut self) -> Result<(), StorageError> {
         self.open
             .values_mut()
             .try_for_each(|open| open.store.rest())
     }
 
-    /// Removes one file of removed partitions. One that cannot be removed takes room until the next
-    /// start, and harms nothing else.
+    /// Removes one file of a removed partition. If that fails, the file takes room until the next
+    /// start, and does no other harm.
     fn clear_piece(&mut self) {
         if self.is_clearing {
             self.is_clearing = self.disks.clear_removed().unwrap_or_else(|error| {
@@ -594,18 +596,18 @@ impl<S: Disks> DiskWorker<S> {
         }
     }
 
-    /// Whether what is known of the end of a log is written and not yet synced.
+    /// Whether a `log-end` is written and not synced.
     pub fn is_log_end_behind(&self) -> bool {
         self.open
             .values()
             .any(|open| open.store.log_end.is_sync_due())
     }
 
-    /// To be called about a second after that, and when nothing else is to do.
+    /// Syncs each `log-end`. To be called about a second after it was written.
     pub fn sync_log_ends(&mut self) -> Result<(), StorageError> {
         for open in self.open.values_mut() {
             match open.store.sync_log_end() {
-                // It stays behind, and is tried again.
+                // The next call tries again.
                 Err(error) if error.is_passing() => {}
                 synced => synced?,
             }
@@ -613,7 +615,7 @@ impl<S: Disks> DiskWorker<S> {
         Ok(())
     }
 
-    /// Writes one piece of whatever is under way.
+    /// Writes one piece of a checkpoint or replacement, or removes one file.
     pub fn write_piece(&mut self, emit: &mut dyn FnMut(DiskEvent)) -> Result<(), StorageError> {
         self.clear_piece();
         let Some((id, open)) = self.open.iter_mut().find(|(_, open)| open.has_piece()) else {
@@ -645,7 +647,7 @@ impl<S: Disks> DiskWorker<S> {
             open.on_room(id, emit);
         }
         if let Some(number) = replaced {
-            open.told = open.store.versions();
+            open.reported = open.store.versions();
             emit(DiskEvent::Replaced {
                 partition: id,
                 number,
@@ -658,10 +660,10 @@ impl<S: Disks> DiskWorker<S> {
         Ok(())
     }
 
-    /// Makes everything last.
+    /// Makes everything durable.
     pub fn close(&mut self) -> Result<(), StorageError> {
         for open in self.open.values_mut() {
-            // The last try: with `--fsync interval` some of it was answered already.
+            // The last try: with `--fsync interval` clients have answers to some of these.
             for command in open.stalled.drain(..) {
                 match command {
                     DiskCommand::Append(_, batch) => open.store.append(&batch)?,

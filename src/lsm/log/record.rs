@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! offset  bytes  field
-//!      0      4  checksum   CRC-32C over the previous record's checksum (4 bytes), then this record from byte 4 to its end
+//!      0      4  checksum   CRC-32C over the previous record's checksum (4 bytes), then this
+//!                           record from byte 4 to its end
 //!      4      4  value_len  bytes of value (0 for a tombstone)
 //!      8      2  key_len    bytes of key, 1..=4096
 //!     10      1  flags      1 tombstone, 2 expires, 4 large, 8 batch goes on with the next record
