@@ -1,5 +1,5 @@
-//! A digest of all content at one version, to compare nodes by: equal content, equal digest,
-//! however it lies in layers.
+//! A digest of all content at one version, for comparing nodes: equal content has an equal digest,
+//! whatever layers it lies in.
 //!
 //! SipHash-2-4 with 128 bits and a fixed key, over the live entries in the order of their keys,
 //! each as: length of the key (2 bytes), key, version (8), expiry in Unix ms (8; 0: none), length
@@ -17,7 +17,7 @@ use crate::lsm::log::record::{Blob, Entry, Value};
 use crate::lsm::snapshot::{Scan, ScanState, Snapshot};
 use crate::lsm::work;
 
-/// What was digested.
+/// The result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest {
     /// The version that the content is of.
@@ -28,7 +28,7 @@ pub struct Digest {
     pub digest: u128,
 }
 
-/// A digest in the making.
+/// Computes a digest, a bounded piece at a time.
 #[derive(Debug)]
 pub struct Digester {
     version: u64,
@@ -52,7 +52,7 @@ impl Digester {
         }
     }
 
-    /// Goes on, doing at most about `budget` units of work; the digest when it is done.
+    /// Does at most about `budget` units of work; returns the digest at the end.
     pub fn step(&mut self, budget: usize) -> Option<Digest> {
         let mut left = budget.max(1);
         while left > 0 {
@@ -84,7 +84,7 @@ impl Digester {
         None
     }
 
-    /// Takes in the entry that the scan has found; returns the work.
+    /// Adds the entry that the scan has found; returns the work.
     fn add_entry(&mut self) -> usize {
         let Some(Entry {
             key,

@@ -1,47 +1,48 @@
-//! What time it is, and when to look for what has expired.
+//! The time, and when to sweep for expired entries.
 //!
-//! An entry whose time is over is not read any more from that millisecond on. [`KEEP_EXPIRED_MS`]
-//! later its memory comes back when a merge passes by, or a sweep does. A sweep freezes a memtable
-//! with such records, and rewrites the chunks that they are a good part of.
+//! Reads skip an entry from the millisecond on at which it expires. [`KEEP_EXPIRED_MS`] later the
+//! next merge of its chunk, or a sweep, frees its memory. A sweep freezes a memtable with expired
+//! records, and rewrites chunks of which a good part has expired.
 //!
-//! Invariant: looking costs a bounded part of the time, however many chunks there are: they are
-//! looked at ever more rarely.
+//! Invariant: sweeps take a bounded part of the time, however many chunks there are: the more, the
+//! rarer.
 //!
-//! Not here: a clock (the time is told, in Unix ms), how chunks are rewritten (`merge/job.rs`).
+//! Not here: a clock (the caller sets the time, in Unix ms), how chunks are rewritten
+//! (`merge/job.rs`).
 
-/// What has expired is kept for so long: should the clock be set back, or another node with another
-/// clock lead, nodes still agree on what there is, as long as clocks are not further apart.
+/// How long expired entries are kept. If the clock is set back, or a node with another clock
+/// becomes the leader, nodes still agree on the content as long as their clocks differ by less.
 const KEEP_EXPIRED_MS: u64 = 10_000;
 
 /// Time between two sweeps …
 const INTERVAL_MS: u64 = 5_000;
 
-/// … and so much more for each chunk with entries that expire: a hundred times what looking at
-/// all entries of one takes.
+/// … and so much more for each chunk with entries that expire: a hundred times as long as it takes
+/// to look at all entries of a chunk.
 const INTERVAL_PER_CHUNK_MS: u64 = 1;
 
 /// The time and the sweeps.
 #[derive(Debug, Default)]
 pub(super) struct ExpirySweeps {
     pub(super) now_ms: u64,
-    /// When the last one began.
+    /// When the last sweep began.
     begun_at_ms: u64,
-    /// Maintenance is to go on whatever is written, until none is due: a sweep began, or merging
-    /// was asked for.
+    /// Maintenance goes on until none is due, even if nothing is written: a sweep began, or a
+    /// compaction was asked for.
     is_urgent: bool,
 }
 
 impl ExpirySweeps {
-    /// What has expired by then can go.
+    /// Entries that have expired by this time may be removed.
     pub(super) fn removed_until_ms(&self) -> u64 {
         self.now_ms.saturating_sub(KEEP_EXPIRED_MS)
     }
 
-    /// When the next one is due, given the number of chunks with entries that expire and the first
-    /// expiry in the memtable (all ones: none); none while nothing expires.
+    /// When the next sweep is due, given the number of chunks with entries that expire and the
+    /// first expiry in the memtable (all ones: none); none while nothing expires.
     pub(super) fn due_at_ms(&self, chunk_count: usize, memtable_expiry_ms: u64) -> Option<u64> {
         let interval_ms = INTERVAL_MS + INTERVAL_PER_CHUNK_MS * chunk_count as u64;
-        // Should the clock be set back, the interval counts from now.
+        // If the clock is set back, the interval counts from now.
         let next_ms = self.begun_at_ms.min(self.now_ms) + interval_ms;
         match (chunk_count, memtable_expiry_ms) {
             (0, u64::MAX) => None,
@@ -50,18 +51,18 @@ impl ExpirySweeps {
         }
     }
 
-    /// One begins.
+    /// Begins a sweep.
     pub(super) fn begin(&mut self) {
         self.begun_at_ms = self.now_ms;
         self.is_urgent = true;
     }
 
-    /// Maintenance is not to wait.
+    /// Makes maintenance go on until none is due.
     pub(super) fn hurry(&mut self) {
         self.is_urgent = true;
     }
 
-    /// Whether maintenance is to go on whatever is written.
+    /// Whether maintenance goes on even if nothing is written.
     pub(super) fn is_urgent(&self) -> bool {
         self.is_urgent
     }

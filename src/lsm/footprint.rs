@@ -1,11 +1,11 @@
-//! What data takes in memory.
+//! The memory that data takes.
 
 /// Bytes of records or chunks, and of the large values they refer to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Of records or chunks themselves.
+    /// Bytes of the records or chunks themselves.
     pub bytes: usize,
-    /// Of large values.
+    /// Bytes of large values.
     pub large_bytes: usize,
 }
 
@@ -20,7 +20,7 @@ impl Footprint {
         self.large_bytes -= other.large_bytes;
     }
 
-    /// Both.
+    /// The sum of both.
     pub fn total_bytes(self) -> usize {
         self.bytes + self.large_bytes
     }

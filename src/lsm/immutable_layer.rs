@@ -7,7 +7,7 @@ use crate::lsm::log::record::Entry;
 use crate::lsm::memtable::FrozenMemtable;
 use crate::lsm::run::{LookupKey, Run};
 
-/// Anything frozen. A clone shares everything.
+/// A layer. A clone shares all memory with it.
 #[derive(Clone, Debug)]
 pub(super) enum ImmutableLayer {
     Memtable(Arc<FrozenMemtable>),
@@ -31,7 +31,7 @@ impl ImmutableLayer {
         }
     }
 
-    /// What it takes.
+    /// The memory that it takes.
     pub(super) fn footprint(&self) -> Footprint {
         match self {
             Self::Memtable(frozen) => frozen.footprint(),

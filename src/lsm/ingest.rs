@@ -3,9 +3,9 @@
 //! Chunks are adopted as they are: checked, not indexed again.
 //!
 //! Invariants:
-//! 1. Nothing is believed that a read, a merge or a scan relies on: each chunk is checked as a
-//!    whole ([`Chunk::adopt`]), and the chunks of a layer ascend without overlap.
-//! 2. No version in it lies behind the position that the engine then stands at.
+//! 1. Everything that a read, a merge or a scan relies on is checked: each chunk as a whole
+//!    ([`Chunk::adopt`]), and that the chunks of a layer ascend without overlap.
+//! 2. No version in a chunk lies behind the position of the engine.
 
 use std::sync::Arc;
 
@@ -18,24 +18,24 @@ use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::Blob;
 use crate::lsm::run::{Position, Run};
 
-/// The bytes are not what an engine wrote. The text says why.
+/// The bytes are not those of an engine. The text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IngestError(pub &'static str);
 
-/// An engine in the making.
+/// Builds an engine.
 #[derive(Debug)]
 pub struct EngineBuilder {
     hasher: KeyHasher,
     position: LogPosition,
     /// Newest first.
     runs: Vec<(Level, Run)>,
-    /// Where the next chunk of the last run goes, and the greatest key before it.
+    /// The position of the next chunk in the last run, and the greatest key before it.
     at: Position,
     last_key: Vec<u8>,
 }
 
 impl EngineBuilder {
-    /// Begins an engine that will stand at `position`, with chunks made with the given hasher.
+    /// Begins an engine at a position, with chunks of the given hasher.
     pub fn new(hasher: KeyHasher, position: LogPosition) -> Self {
         Self {
             hasher,
@@ -77,7 +77,7 @@ impl EngineBuilder {
         Ok(())
     }
 
-    /// The engine. It has the chunks' hasher, whatever `options` say.
+    /// The engine. It has the hasher of the chunks, not that of `options`.
     pub fn finish(mut self, options: Options) -> Lsm {
         self.runs.retain(|(_, run)| run.entry_count() > 0);
         let options = Options {

@@ -1,4 +1,4 @@
-//! Where a layer stands.
+//! Levels, the size classes of layers.
 
 /// The level of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -36,7 +36,7 @@ use crate::lsm::work::Work;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LayerState {
     Idle,
-    /// Read by a job; leaves when it is done.
+    /// Read by a job, after which the layer leaves.
     Source(JobId),
     /// Written by a job.
     Target(JobId),
@@ -56,7 +56,7 @@ struct JobId(u64);
 struct Job {
     id: JobId,
     merge: MergeJob,
-    /// What was to be moved when it started, and what was done since, in units of work.
+    /// Work that there was at the start, and work done since, in units.
     expected_work: usize,
     done_work: usize,
 }
@@ -66,10 +66,10 @@ struct Job {
 pub(super) struct Levels {
     /// Newest first.
     layers: Vec<Layer>,
-    /// Uppermost first: small merges go before large ones, which have more time.
+    /// Uppermost first: small merges run before large ones, which have more time.
     jobs: Vec<Job>,
     next_job_id: u64,
-    /// Sorts memtables that were frozen, before anything else is done.
+    /// Sorts frozen memtables, before any other work.
     preparation: Preparation,
     hasher: KeyHasher,
     requests: Requests,
@@ -89,8 +89,8 @@ impl Levels {
         }
     }
 
-    /// Looks in one layer after the other. `places`: what
-    /// [`LookupCache`](crate::lsm::lookup_cache::LookupCache) knows of the first of them.
+    /// Looks in one layer after the other. `positions` are those that
+    /// [`LookupCache`](crate::lsm::lookup_cache::LookupCache) has for the first layers.
     #[inline]
     pub(super) fn get(&self, lookup: &LookupKey<'_>, positions: &[u32]) -> Option<Entry<'_>> {
         self.layers.iter().enumerate().find_map(|(index, layer)| {
@@ -104,7 +104,7 @@ impl Levels {
         })
     }
 
-    /// A number that is another one whenever layers, or chunks in them, have moved.
+    /// Changes whenever a layer or chunk may have moved; invalidates cached positions.
     #[inline]
     pub(super) fn generation(&self) -> u64 {
         self.generation
@@ -145,10 +145,10 @@ impl Levels {
             .collect()
     }
 
-    /// Hands all layers over to be freed.
+    /// Moves all layers to the queue of things to free.
     pub(super) fn clear(&mut self, free_queue: &mut FreeQueue) {
         self.generation += 1;
-        // These hold on to layers.
+        // Jobs keep layers alive.
         self.jobs.clear();
         self.preparation = Preparation::default();
         self.layers
@@ -156,17 +156,17 @@ impl Levels {
             .for_each(|layer| free_queue.push_layer(layer.content));
     }
 
-    /// Frees what is kept for memtables to come; false: there is nothing.
+    /// Frees a buffer that is kept for later memtables; false: there is none.
     pub(super) fn free_spare(&mut self) -> bool {
         self.preparation.free_buffers()
     }
 
-    /// Whether something is kept for memtables to come.
+    /// Whether a buffer is kept for later memtables.
     pub(super) fn has_spare(&self) -> bool {
         self.preparation.has_buffers()
     }
 
-    /// What is in the layers, newest first.
+    /// The layers and their levels, newest first.
     pub(super) fn contents(
         &self,
     ) -> impl DoubleEndedIterator<Item = &ImmutableLayer> + ExactSizeIterator {
@@ -205,13 +205,13 @@ impl Levels {
             })
     }
 
-    /// Has memtables that wait for others become runs.
+    /// Makes memtables runs that would wait for others.
     pub(super) fn flush(&mut self) {
         self.requests.has_flush = true;
     }
 
-    /// Works on what is due, until `work` is used up or nothing is due; true if a job was finished.
-    /// What has expired by `removed_until_ms` goes.
+    /// Does the work that is due, until `work` is used up or none is due; true if a job has ended.
+    /// Entries that have expired by `removed_until_ms` are removed.
     pub(super) fn step(
         &mut self,
         last_version: u64,
@@ -267,13 +267,13 @@ impl Levels {
             .retain(|layer| layer.state != LayerState::Idle || layer.content.entry_count() > 0);
     }
 
-    /// Chunks with entries that expire, some day.
+    /// Number of chunks with entries that expire.
     pub(super) fn expiring_chunk_count(&self) -> usize {
         self.layers.iter().map(Layer::expiring_chunk_count).sum()
     }
 
-    /// Begins a sweep of all runs that hold what expires and are not being merged; memtables become
-    /// runs.
+    /// Begins a sweep of all runs with entries that expire, unless a merge is busy with them;
+    /// memtables become runs.
     pub(super) fn begin_sweep(&mut self, last_version: u64) {
         self.flush();
         for at in 0..self.layers.len() {

@@ -128,7 +128,7 @@ impl<'a> LayerFetch<'a> {
     }
 }
 
-/// What is known of a key.
+/// The look-up of one key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CachedLookup {
     fence: Fence,
@@ -145,7 +145,7 @@ impl CachedLookup {
         self.hash
     }
 
-    /// Where the key belongs in the newest layers, for
+    /// The positions of the key in the newest layers, for
     /// [`Levels::get`](super::levels::Levels::get).
     #[inline]
     pub(super) fn positions(&self) -> &[u32] {
@@ -158,12 +158,12 @@ impl CachedLookup {
 pub(super) struct LookupCache {
     /// A key's slot follows from its fence. Empty until the first fetch.
     slots: Vec<CachedLookup>,
-    /// The generation of the levels that the slots are about.
+    /// The generation of the levels that the slots are of.
     generation: u64,
 }
 
 impl LookupCache {
-    /// What is known of a key, if the levels are still of that generation.
+    /// The look-up of a key, if the levels are still of its generation.
     #[inline]
     pub(super) fn get(&self, key: &[u8], generation: u64) -> Option<&CachedLookup> {
         if self.slots.is_empty() || self.generation != generation {
@@ -176,7 +176,7 @@ impl LookupCache {
             .filter(|cached| cached.key_len == key.len() && cached.fence == fence)
     }
 
-    /// Fetches what writes of some keys will touch, where nothing is looked up before them.
+    /// Fetches the memory that writes of some keys will touch, if no look-up precedes them.
     pub(super) fn fetch_for_writes<'k>(
         &mut self,
         lookups: impl Iterator<Item = LookupKey<'k>>,
@@ -190,7 +190,7 @@ impl LookupCache {
         }
     }
 
-    /// Fetches what look-ups of some keys, at most [`PREFETCH_KEYS_MAX`], will touch.
+    /// Fetches the memory that look-ups of some keys, at most [`PREFETCH_KEYS_MAX`], will touch.
     pub(super) fn fetch<'a>(
         &mut self,
         lookups: &[LookupKey<'_>],
@@ -231,7 +231,7 @@ impl LookupCache {
         }
     }
 
-    /// Drops what is about another generation.
+    /// Drops look-ups of another generation.
     fn enter_generation(&mut self, generation: u64) {
         if self.generation != generation || self.slots.is_empty() {
             self.generation = generation;

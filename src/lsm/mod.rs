@@ -1,26 +1,26 @@
 //! The engine: an in-memory log-structured merge tree. Pure memory: no I/O, no clock, no HTTP.
 //!
-//! A write becomes a record at the end of the log (`wal`), found through the active memtable's hash
-//! index (`memtable`). A full memtable is frozen and pushed onto the immutable layers (`levels`);
-//! maintenance sorts it (`sorter`), and merges memtables and runs of chunks (`run`, `chunk`) into
-//! other runs (`merge_job`, `merge`). A read asks the memtable, then the layers, newest first, but
-//! for runs of which a filter says that they have no such key (`filter`); a snapshot clones the
-//! layers' `Arc`s (`snapshot`). A snapshot leaves as chunks (`chunk_walk`), and chunks become an
-//! engine (`adoption`); the log leaves and comes as a stream of records (`log_stream`).
+//! A write becomes a record at the end of the log (`log/`), found through the active memtable's
+//! hash index (`memtable/`). A full memtable is frozen and pushed onto the immutable layers
+//! (`levels.rs`); maintenance sorts it, and merges memtables and runs of chunks (`run/`, `chunk/`)
+//! into other runs (`merge/`). A read looks in the memtable, then in the layers, newest first, and
+//! skips runs whose filter rules the key out. A snapshot clones the layers' `Arc`s (`snapshot.rs`).
+//! It is sent as chunks (`chunk/walk.rs`), and chunks become an engine (`ingest.rs`); the log is
+//! sent and received as a stream of records (`log/stream.rs`).
 //!
 //! Invariants:
 //! 1. One version per write, ascending without a gap; a key reads as its newest write.
 //! 2. No call does work proportional to the data: writes and reads are bounded by the key and an
 //!    inline value, `freeze` and `snapshot` by the number of layers, [`Lsm::maintain`] by its
 //!    budget plus [`WORK_LUMP_MAX`].
-//! 3. Writes never wait for maintenance. Each owes work for it ([`Lsm::owed_work`]), more than it
-//!    causes on average; a caller that pays what is owed keeps the debt bounded.
+//! 3. Writes never wait for maintenance. Each write owes work ([`Lsm::owed_work`]), more than it
+//!    causes on average; a caller that does the owed work keeps the debt bounded.
 //!
 //! Ideas: the log-structured merge tree is O'Neil's (1996); log records as memtable storage follow
 //! Bitcask and `FASTER`.
 //!
-//! Entries may expire. The caller sets the time ([`Lsm::set_time_ms`]); an entry whose time
-//! is over is not there any more for reads and for snapshots taken from then on.
+//! Entries may expire. The caller sets the time ([`Lsm::set_time_ms`]); reads, and snapshots taken
+//! from then on, skip entries whose time is over.
 //!
 //! Not here: durability (`storage/`), conditions on writes (`partition/`).
 

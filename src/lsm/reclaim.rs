@@ -1,8 +1,8 @@
 //! Frees data without readers, a bounded piece at a time.
 //!
 //! Dropping a large layer at once would hold the loop for as long as the allocator needs for
-//! thousands of chunks. Here it is taken apart instead: each step frees about one allocation. What
-//! a snapshot still shares is left to the snapshot, whose release comes here in its turn.
+//! thousands of chunks. So it is taken apart: each step frees about one allocation. Data that a
+//! snapshot shares is freed after the snapshot, whose layers come here, too.
 
 use std::sync::Arc;
 
@@ -21,27 +21,26 @@ use crate::lsm::work::{self, Work};
 /// where it lies.
 const BLOB_PIECE_BYTES: usize = 1024 * 1024;
 
-/// So much of freed blocks is left to the allocator, for those that are made next; of more, the
-/// memory is given back to the system, which takes a call for each now, and page faults when it is
-/// needed again.
+/// Memory of freed blocks that is kept for the next blocks. More is given back to the kernel, which
+/// costs a call for each block now, and page faults when the memory is needed again.
 const SPARE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The queue of things to free.
 #[derive(Debug, Default)]
 pub(super) struct FreeQueue {
-    /// A large value on its way out, cut off piece by piece from its end.
+    /// A large value that is being freed, piece by piece from its end.
     blob: Option<Vec<u8>>,
     blobs: Vec<Blob>,
     chunks: Vec<Arc<Chunk>>,
-    /// Of memtables.
+    /// Indexes of memtables.
     indexes: Vec<Block>,
-    block: Option<run::Block>,
+    block: Option<run::ChunkBlock>,
     blocks: Vec<Blocks>,
     segments: Vec<Arc<Segment>>,
     segment: Option<Segment>,
     memtables: Vec<FrozenMemtable>,
-    /// Frozen memtables and chunks that were made and not freed, here or in layers, live ones and
-    /// those of snapshots.
+    /// Frozen memtables and chunks that were made and not freed: here, in live layers and in
+    /// snapshots.
     alive: Footprint,
 }
 
@@ -59,7 +58,7 @@ impl FreeQueue {
         self.alive
     }
 
-    /// A memtable was frozen.
+    /// Counts a memtable that was frozen.
     pub(super) fn record_frozen(&mut self, frozen: &FrozenMemtable) {
         self.alive.add(frozen.footprint());
     }
@@ -81,7 +80,7 @@ impl FreeQueue {
         self.chunks.push(chunk);
     }
 
-    /// A chunk was made.
+    /// Counts a chunk that was made.
     pub(super) fn record_made(&mut self, chunk: &Chunk) {
         self.alive.add(chunk.footprint());
     }
@@ -103,8 +102,7 @@ impl FreeQueue {
     }
 
     /// Frees until `work` is used up or nothing is left; smallest things first, so that the queue
-    /// stays short. Buffers of segments go back to the log, which has need of them while it is
-    /// written to.
+    /// stays short. Buffers of segments go back to the log, which uses them again.
     pub(super) fn step(&mut self, wal: &mut Wal, work: &mut Work) {
         while !work.is_used_up() && self.free_one(wal, work) {}
     }
@@ -168,7 +166,7 @@ impl FreeQueue {
     }
 }
 
-/// Leaves the memory of a block to those that are made next, or to the system.
+/// Frees a block: its memory is kept for the next blocks, or given back to the kernel.
 fn free(bytes: Block, work: &mut Work) {
     let unmapped_bytes = if spare_bytes() + bytes.len() > SPARE_BYTES {
         work.spend(work::of_give_back(bytes.len()));

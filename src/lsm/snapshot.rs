@@ -1,10 +1,10 @@
 //! A point-in-time view of the engine, and ordered scans over it.
 //!
 //! Invariants:
-//! 1. A snapshot is complete up to its version and has nothing behind it, whatever is written,
-//!    merged or freed later.
-//! 2. Taking one costs O(layers). Dropping one, on whatever thread, sends its layers home: what it
-//!    alone held is freed by the engine's maintenance, a bounded piece at a time.
+//! 1. A snapshot has all writes up to its version and none behind it, whatever is written, merged
+//!    or freed later.
+//! 2. Taking a snapshot costs O(layers). Dropping it, on any thread, returns its layers to the
+//!    engine, whose maintenance frees those that no one else has, a bounded piece at a time.
 //!
 //! Not here: the view as chunks, for files and replicas (`chunk/walk.rs`).
 
@@ -28,22 +28,22 @@ pub struct Snapshot {
     pub(super) layers: Vec<(Level, ImmutableLayer)>,
     pub(super) position: LogPosition,
     pub(super) hasher: KeyHasher,
-    /// When it was taken, in Unix ms: what had expired by then is not in it.
+    /// When it was taken, in Unix ms: entries that had expired are not in it.
     pub(super) time_ms: u64,
     home: Sender<ImmutableLayer>,
     counts: Arc<SnapshotCounts>,
 }
 
-/// What snapshots and their engine count together.
+/// Counts that snapshots and their engine share.
 #[derive(Debug, Default)]
 struct SnapshotCounts {
-    /// Snapshots there are.
+    /// Snapshots that are not dropped.
     live: AtomicUsize,
-    /// Layers on their way home.
+    /// Layers on their way back to the engine.
     returning: AtomicUsize,
 }
 
-/// The engine's end: where the layers of dropped snapshots come back to.
+/// The engine's end of the channel by which layers of dropped snapshots return.
 #[derive(Debug)]
 pub(super) struct SnapshotHome {
     sender: Sender<ImmutableLayer>,
@@ -103,12 +103,12 @@ impl Snapshot {
         self.position.version
     }
 
-    /// Where the history stood.
+    /// Version and checksum of the newest write in it.
     pub fn position(&self) -> LogPosition {
         self.position
     }
 
-    /// What the hash tables in its chunks are made with.
+    /// The hasher of its chunks.
     pub fn hasher(&self) -> KeyHasher {
         self.hasher
     }
@@ -118,7 +118,7 @@ impl Snapshot {
         self.time_ms
     }
 
-    /// The same view at a later time: more has expired.
+    /// The same view at a later time, by which more entries have expired.
     #[must_use]
     pub fn at_time(self, time_ms: u64) -> Self {
         let mut later = self;
@@ -131,7 +131,7 @@ impl Snapshot {
         self.clone().into_scan(start)
     }
 
-    /// The same, of a snapshot that is wanted for nothing else.
+    /// A scan that takes the snapshot over.
     pub fn into_scan(self, start: &[u8]) -> Scan {
         Scan {
             preparation: Preparation::new(self.layers()),
@@ -142,8 +142,8 @@ impl Snapshot {
         }
     }
 
-    /// A scan of the newest write of each key, whether it has expired or not, and deletions so long
-    /// as their tombstones were not merged away.
+    /// A scan of the newest write of each key, expired or not, with deletions whose tombstones were
+    /// not merged away.
     pub fn into_scan_of_writes(self) -> Scan {
         Scan {
             tombstones: Tombstones::Keep,
@@ -156,7 +156,7 @@ impl Snapshot {
     }
 }
 
-/// Another hold on the same view.
+/// Another handle of the same view.
 impl Clone for Snapshot {
     fn clone(&self) -> Self {
         self.counts.live.fetch_add(1, Ordering::Relaxed);
@@ -174,8 +174,7 @@ impl Clone for Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         for (_, layer) in self.layers.drain(..) {
-            // An engine that is gone has nothing left to keep in time: then the layer goes here and
-            // now.
+            // Without an engine no loop has to be kept in time: the layer is freed at once.
             self.counts.returning.fetch_add(1, Ordering::Release);
             let _ = self.home.send(layer);
         }
@@ -183,7 +182,7 @@ impl Drop for Snapshot {
     }
 }
 
-/// Where a scan stands after a step.
+/// The state of a scan after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScanState {
     /// The budget was used up before the next live key was found.
@@ -194,7 +193,7 @@ pub enum ScanState {
     End,
 }
 
-/// An ordered scan that can rest anywhere: it holds `Arc`s, and borrows nothing.
+/// An ordered scan that can pause anywhere: it holds `Arc`s, and borrows nothing.
 #[derive(Debug)]
 pub struct Scan {
     preparation: Preparation,
@@ -206,8 +205,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Goes to the next live key, doing at most about `budget` units of work; returns with what was
-    /// spent.
+    /// Goes to the next live key, with at most about `budget` units of work; returns the work done.
     pub fn step(&mut self, budget: usize) -> (ScanState, usize) {
         let mut work = Work::new(budget);
         let state = self.find_next(&mut work);

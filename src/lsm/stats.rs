@@ -1,21 +1,18 @@
-//! Figures for monitoring: what there is by level and by owner, and what snapshots alone keep
-//! alive.
+//! Statistics for monitoring: memory by level and by owner, and memory that snapshots pin.
 //!
-//! What is *pinned* is found without asking any snapshot. The engine counts the bytes of all frozen
-//! memtables and chunks that were made and not freed yet (`reclaim.rs` frees all of them, those of
-//! snapshots too, which send their layers home). What of them is in no live layer any more is kept
-//! by snapshots, or waits to be freed, which is a slice of maintenance at most while maintenance
-//! keeps up.
+//! Memory is *pinned* if snapshots alone keep it alive. The engine counts the bytes of all frozen
+//! memtables and chunks that were made and not freed (`reclaim.rs` frees all of them, those of
+//! dropped snapshots, too). Those that are in no live layer are pinned, or wait to be freed: a
+//! slice of maintenance at most, while maintenance keeps up.
 //!
-//! Large values are counted apart, once for each layer that refers to them: the value itself is
-//! there once, and may be in a live layer, too. So what snapshots pin of them is at most what is
-//! told.
+//! Large values are counted apart, once for each layer that refers to them. A value is in memory
+//! once, and may be in a live layer, too: so the pinned bytes of large values are an upper bound.
 //!
 //! Cost: O(layers + segments of memtables), and one allocation.
 
 use super::footprint::Footprint;
 
-/// What there is in one level.
+/// Statistics of one level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LevelStats {
     /// Layers in it.
@@ -26,7 +23,7 @@ pub struct LevelStats {
     pub footprint: Footprint,
 }
 
-/// Figures about the engine.
+/// Statistics of the engine.
 #[derive(Clone, Debug)]
 pub struct Stats {
     /// Version of the newest write.
@@ -35,9 +32,9 @@ pub struct Stats {
     pub memtable_entry_count: usize,
     /// Bytes of log in the active memtable.
     pub memtable_bytes: usize,
-    /// Memtables, the active one included; without their hash index.
+    /// Memory of memtables, the active one included, without their hash index.
     pub memtables: Footprint,
-    /// All runs.
+    /// Memory of all runs.
     pub runs: Footprint,
     /// From level 0, the frozen memtables, to the last that has a layer.
     pub levels: Vec<LevelStats>,
@@ -47,9 +44,9 @@ pub struct Stats {
     pub wal_segment_count: usize,
     /// Bytes in them, large values not included.
     pub wal_bytes: usize,
-    /// The same with large values.
+    /// Bytes of records in the log, large values included.
     pub log_bytes: usize,
-    /// The same of what no memtable needs any more: it is kept for replicas.
+    /// Bytes of records that are kept for readers alone, since no memtable needs them any more.
     pub retained_log_bytes: usize,
     /// Work that merges still have to do. An estimate.
     pub debt: usize,

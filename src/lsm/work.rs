@@ -1,13 +1,13 @@
 //! Units of maintenance work, so that slices are bounded by what they do and not by a clock.
 //!
-//! One unit is about what moving one byte costs; the constants below say what else costs how much
-//! in the same coin. They were measured with `cargo bench --bench engine` and only need to be right
-//! within a factor of two: they bound a slice, they decide nothing else.
+//! One unit is about the cost of moving one byte; the constants below are the costs of other work
+//! in this unit. They were measured with `cargo bench --bench engine` and only need to be right
+//! within a factor of two: they bound slices, and decide nothing else.
 
-/// Handling one entry in a merge, beside its bytes: comparing, hashing, indexing.
+/// Handling one entry in a merge, its bytes aside: comparing, hashing, indexing.
 pub(super) const ENTRY: usize = 64;
 
-/// Looking at a chunk or a layer and its first key: memory that is no longer in any cache.
+/// Looking at a chunk or a layer and its first key, in memory that is in no cache.
 pub(super) const CHUNK_LOOK: usize = 1536;
 
 /// Looking whether an entry of a chunk has expired.
@@ -19,7 +19,7 @@ pub(super) const CHUNK_FINISH: usize = 16 * 1024;
 /// Copying a chunk.
 pub(super) const CHUNK_COPY: usize = 8 * 1024;
 
-/// Flushing a memtable with little in it, and merging that on: a chunk for each, in the end.
+/// Flushing a small memtable, and merging it further: a chunk for each, in the end.
 pub(super) const SMALL_LAYER: usize = 4 * CHUNK_FINISH;
 
 /// Looking at one record of a memtable's log, to sort it if it is its key's newest.
@@ -31,19 +31,18 @@ pub(super) const SORT_RUN: usize = 48;
 /// Merging one entry out of two sorted runs.
 pub(super) const SORT_MERGE: usize = 12;
 
-/// Taking back a layer from a snapshot that was dropped; if it was the last to hold it, freeing it
-/// comes on top.
+/// Taking back a layer from a dropped snapshot; freeing the layer comes on top.
 pub(super) const RETURN: usize = 512;
 
 /// Freeing one allocation.
 pub(super) const FREE: usize = 1024;
 
-/// Giving memory back to the system: of a chunk, some ten microseconds.
+/// Giving memory back to the kernel: for a chunk, some ten microseconds.
 pub(super) fn of_give_back(bytes: usize) -> usize {
     bytes * 3 / 8
 }
 
-/// What a merge pays for one entry of `bytes`.
+/// Merging one entry of `bytes`.
 pub(super) fn of_entry(bytes: usize) -> usize {
     ENTRY + bytes
 }
@@ -58,13 +57,13 @@ pub(super) fn of_unmap(bytes: usize) -> usize {
     bytes / 16
 }
 
-/// Filling memory that the system has just given: it makes the pages one by one as they are
-/// touched, in 1 us, or in 30 where a virtual machine's host has to give them first.
+/// Filling new memory: the kernel provides each page when it is touched, in 1 us, or in 30 where a
+/// virtual machine's host has to provide it first.
 pub(super) fn of_new(bytes: usize) -> usize {
     2 * bytes
 }
 
-/// A budget that is spent down.
+/// A budget of work, and how much of it is spent.
 #[derive(Debug)]
 pub(super) struct Work {
     budget: usize,

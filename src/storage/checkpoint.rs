@@ -18,8 +18,8 @@
 //!
 //! A layer's chunks follow it in the order of their keys, the large values of a chunk follow the
 //! chunk in the order of its entries, layers come newest first. Chunks are as they lie in memory
-//! (`lsm/chunk/layout.rs`). The heads are a chain like the log's records: that the end is there,
-//! and fits, says that everything before it is.
+//! (`lsm/chunk/layout.rs`). The heads are a chain like the log's records:
+//! if the checksum of the end holds, everything before it is sound.
 //!
 //! Invariants:
 //! 1. Each call of the encoder does bounded work, however large a value is, and may come at any

@@ -1,4 +1,4 @@
-//! Building chunks.
+//! The builder of chunks.
 //!
 //! Not here: the layout (`chunk/layout.rs`).
 
@@ -15,7 +15,7 @@ use crate::lsm::log::record::{Blob, Entry, Value};
 /// neighbour.
 const BUCKET_FILL: usize = 17;
 
-/// Touched at once: no more than a page anywhere.
+/// Memory touched at once: no kernel has smaller pages.
 const PAGE_BYTES: usize = 4096;
 
 /// Builds chunks, one after the other, in one buffer. (Each built where it is going to lie takes
@@ -23,15 +23,15 @@ const PAGE_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct ChunkBuilder {
     bytes: Vec<u8>,
-    /// Where the chunk is going to lie; see [`prepare`](Self::prepare).
+    /// The block of the chunk, made ahead by [`prepare`](Self::prepare).
     place: Option<Block>,
-    /// How far its memory was touched, and how much of it has never been.
+    /// How much of the block was touched, and how much of it is new memory.
     touched_bytes: usize,
     new_bytes: usize,
-    /// Of a chunk that was begun as another, what is made an ordinary one.
+    /// Of a chunk that was begun as a copy, the end of the entries that were kept.
     kept_end: usize,
     index: Vec<(u32, u16)>,
-    /// Slots taken in each bucket, while they are made.
+    /// Taken slots of each bucket, while buckets are made.
     fills: Vec<u8>,
     restarts: Vec<u16>,
     blobs: Vec<Blob>,
@@ -39,7 +39,7 @@ pub struct ChunkBuilder {
     version_width: usize,
     first_expiry: u64,
     tombstone_count: u16,
-    /// How long the chunk may become.
+    /// The greatest length of the chunk.
     max_bytes: usize,
 }
 
@@ -67,8 +67,8 @@ impl ChunkBuilder {
         }
     }
 
-    /// Has the chunk that is being built be shorter than [`CHUNK_MAX_BYTES`]. There must be an
-    /// entry in it.
+    /// Limits the chunk that is being built to less than [`CHUNK_MAX_BYTES`]. It must have an
+    /// entry.
     pub(in crate::lsm) fn limit(&mut self, max_bytes: usize) {
         debug_assert!(
             !self.is_empty() && max_bytes <= CHUNK_MAX_BYTES,
@@ -102,8 +102,7 @@ impl ChunkBuilder {
         4 + self.version_width + expires_bytes + entry.key.len() + value_bytes
     }
 
-    /// Whether one more entry would keep the chunk as short as it is to be. An empty builder has
-    /// room for any entry.
+    /// Whether the chunk has room for one more entry. An empty builder has room for any entry.
     pub fn has_room_for(&self, entry: &Entry<'_>) -> bool {
         Self::total_bytes(
             self.bytes.len() + self.stored_bytes(entry),
@@ -114,7 +113,7 @@ impl ChunkBuilder {
     /// Adds an entry; keys must ascend, and there must be room. Returns the bytes it takes, about.
     pub fn add(&mut self, entry: &Entry<'_>, hash: u32) -> usize {
         let start = self.bytes.len();
-        self.note(start, hash);
+        self.index_entry(start, hash);
         let mut key_word = u16::try_from(entry.key.len()).expect("a key of legal length");
         let (flag, value_len) = match entry.value {
             Value::Tombstone => (FLAG_TOMBSTONE, 0),
@@ -130,7 +129,7 @@ impl ChunkBuilder {
             self.version_width == 8 || entry.version >> (8 * self.version_width) == 0,
             "version too wide"
         );
-        // As one piece, and what is too long cut off again: so the compiler knows the length.
+        // One piece of a length that the compiler knows; the rest of the version is cut off again.
         let mut head = [0; 12];
         head[..2].copy_from_slice(&key_word.to_le_bytes());
         head[2..4].copy_from_slice(&value_len.to_le_bytes());
@@ -153,10 +152,10 @@ impl ChunkBuilder {
         self.bytes.len() - start + BUCKET_BYTES / BUCKET_FILL
     }
 
-    /// Adds entries of a chunk as they lie there, from `offset` on: up to so many of those whose
-    /// keys are below `end`, if there is one, and about so many bytes, as long as there is room.
-    /// Tombstones, large values and what expires are not among them, nor is anything if versions
-    /// are not as wide as in this chunk. Returns how many there were, and the offset behind them.
+    /// Copies entries of a chunk from `offset` on, as long as there is room: up to so many entries
+    /// and about so many bytes, with keys below `end`, if that is given. Stops before a tombstone,
+    /// a large value and an entry that expires, and at once if versions of that chunk have another
+    /// width. Returns the number of entries, and the offset behind them.
     pub(in crate::lsm) fn add_some_of(
         &mut self,
         chunk: &Chunk,
@@ -170,8 +169,7 @@ impl ChunkBuilder {
         }
         let begin = offset;
         let (mut offset, mut count) = (begin, 0);
-        // Up to here there is room for sure, without looking closer: one line more is what rounding
-        // up can take.
+        // Up to here there is room without a closer look: rounding up takes at most one line more.
         let most_bytes =
             Self::total_bytes(self.bytes.len(), self.index.len() + count_max) + BUCKET_BYTES;
         let sure_end = self.bytes.len() + self.max_bytes.saturating_sub(most_bytes);
@@ -191,16 +189,17 @@ impl ChunkBuilder {
             if end.is_some_and(|end| key >= end) {
                 break;
             }
-            self.note(self.bytes.len() + offset - begin, hasher.hash(key));
+            self.index_entry(self.bytes.len() + offset - begin, hasher.hash(key));
             (offset, count) = (next, count + 1);
         }
         self.bytes.extend_from_slice(&chunk.bytes[begin..offset]);
         (count, offset)
     }
 
-    /// Begins with a chunk as it is, whose entries are then [`replace`](Self::replace)d. The
-    /// builder must be empty; nothing may be added until it is [finished](Self::finish_as), or what
-    /// is to be [kept](Self::keep_some) is. There must be no large values in the chunk.
+    /// Begins with a copy of a chunk, whose entries are then [`replace`](Self::replace)d. The
+    /// builder must be empty, and the chunk without large values. Nothing may be added before
+    /// [`finish_as`](Self::finish_as), or before [`keep_some`](Self::keep_some) has kept all
+    /// entries that are to stay.
     pub(in crate::lsm) fn begin_as(&mut self, chunk: &Chunk) {
         assert!(
             self.is_empty() && chunk.blobs.is_empty(),
@@ -212,9 +211,9 @@ impl ChunkBuilder {
         self.reserve_place(chunk.bytes().len());
     }
 
-    /// Of a chunk that was begun as another goes on making an ordinary one, as if up to `count_max`
-    /// more entries of those before an offset had been added. Returns how many there were; fewer:
-    /// that was all, and what follows is dropped.
+    /// Of a chunk that was begun as a copy, keeps up to `count_max` more entries before `end`, as
+    /// if they had been added. Returns their number; if it is less than `count_max`, the rest of
+    /// the copy is dropped, and entries may be added.
     pub(in crate::lsm) fn keep_some(
         &mut self,
         before: &Chunk,
@@ -225,7 +224,7 @@ impl ChunkBuilder {
         let mut count = 0;
         while count < count_max && self.kept_end < end {
             let (entry, next) = before.entry_at(self.kept_end);
-            self.note(self.kept_end, hasher.hash(entry.key));
+            self.index_entry(self.kept_end, hasher.hash(entry.key));
             self.first_expiry = self
                 .first_expiry
                 .min(entry.expires_at_ms.unwrap_or(NO_EXPIRY));
@@ -238,8 +237,8 @@ impl ChunkBuilder {
         count
     }
 
-    /// Whether an entry of a chunk can be replaced by one with its key: both are nothing but a
-    /// value, and as long.
+    /// Whether an entry of a chunk can be replaced by a new one of its key: both are plain values
+    /// of the same length.
     pub(in crate::lsm) fn can_replace(
         &self,
         chunk: &Chunk,
@@ -257,7 +256,7 @@ impl ChunkBuilder {
             && chunk.version_width == self.version_width
     }
 
-    /// Replaces the entry at an offset by one that [can](Self::can_replace).
+    /// Replaces the entry at an offset, where [`can_replace`](Self::can_replace) is true.
     pub(in crate::lsm) fn replace(&mut self, offset: usize, entry: &Entry<'_>) {
         let Value::Inline(value) = entry.value else {
             return;
@@ -269,7 +268,7 @@ impl ChunkBuilder {
         key_and_value[entry.key.len()..].copy_from_slice(value);
     }
 
-    /// Makes the chunk that was begun as another; the builder is empty again.
+    /// Makes the chunk that was begun as a copy; the builder is empty again.
     pub(in crate::lsm) fn finish_as(&mut self, before: &Chunk) -> Chunk {
         layout::seal(&mut self.bytes);
         let chunk = Chunk {
@@ -281,9 +280,8 @@ impl ChunkBuilder {
         chunk
     }
 
-    /// Touches the memory that the chunk is going to lie in, as far as the chunk has grown: so the
-    /// system gives it a page at a time, and not all of it when the chunk is finished. Returns how
-    /// much it gave, in bytes.
+    /// Touches the block of the chunk, as far as the chunk has grown: so the kernel provides memory
+    /// a page at a time, and not all of it when the chunk is finished. Returns the bytes provided.
     #[inline]
     pub(in crate::lsm) fn prepare(&mut self) -> usize {
         let mut given_bytes = 0;
@@ -293,7 +291,7 @@ impl ChunkBuilder {
         given_bytes
     }
 
-    /// The same for the next page; `None`: there is none.
+    /// Touches the next page; `None`: all are.
     #[inline]
     pub(in crate::lsm) fn prepare_page(&mut self) -> Option<usize> {
         (self.touched_bytes < self.bytes.len()).then(|| self.touch_page())
@@ -321,8 +319,8 @@ impl ChunkBuilder {
         (self.place, self.touched_bytes, self.new_bytes) = (Some(place), 0, new_bytes);
     }
 
-    /// Takes note of an entry.
-    fn note(&mut self, offset: usize, hash: u32) {
+    /// Adds an entry to the index.
+    fn index_entry(&mut self, offset: usize, hash: u32) {
         let offset = u16::try_from(offset).expect("a chunk with room for the entry");
         if self.index.len().is_multiple_of(RESTART_ENTRIES) {
             self.restarts.push(offset);
@@ -376,7 +374,7 @@ impl ChunkBuilder {
         self.fills.resize(bucket_count, 0);
         for &(hash, offset) in &self.index {
             let mut index = bucket_of(hash, bucket_count);
-            // Ends: there are more slots than entries.
+            // This loop ends, since there are more slots than entries.
             while usize::from(self.fills[index]) == BUCKET_SLOTS {
                 buckets[index][BUCKET_BYTES - 1] = 1;
                 index = if index + 1 == bucket_count {
@@ -392,8 +390,8 @@ impl ChunkBuilder {
         }
     }
 
-    /// A copy of what was built, in the block that was prepared if that is no longer: holes between
-    /// chunks are good for nothing else.
+    /// A copy of the chunk, in the block that was made ahead if that is no longer than the chunk:
+    /// no other chunk would fit into the hole behind it.
     fn take_place(&mut self) -> Block {
         self.touched_bytes = 0;
         if let Some(mut place) = self.place.take()
@@ -402,7 +400,7 @@ impl ChunkBuilder {
             place.copy_from_slice(&self.bytes);
             return place;
         }
-        // Most likely it comes to lie where one was prepared, which is free again.
+        // The block that was made ahead is free again: most likely this one takes its place.
         Block::copy_of(&self.bytes)
     }
 

@@ -1,10 +1,9 @@
 //! Checking a chunk that came from a file or a peer, before anything reads it. The layout is
 //! `chunk/layout.rs`'s.
 //!
-//! A checksum tells damage from what was written, not what was written from what should have been:
-//! a peer may have a bug, or be none of ours. So after the checksum everything is checked that
-//! reading, merging and scanning rely on; what this lets through can give wrong answers only if its
-//! writer meant to, and never a panic.
+//! A checksum finds damage, but not a wrong chunk: a peer may have a bug, or be no node at all. So
+//! after the checksum everything is checked that reading, merging and scanning rely on. A chunk
+//! that passes never causes a panic, and gives wrong answers only if its writer forged it.
 
 use crate::lsm::chunk::layout::{
     self, BUCKET_BYTES, BUCKET_SLOTS, CHUNK_MAX_BYTES, ChunkHeader, FLAG_EXPIRES, FLAG_LARGE,
@@ -13,7 +12,7 @@ use crate::lsm::chunk::layout::{
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::log::record::{Blob, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, VALUE_MAX_BYTES};
 
-/// What a chunk keeps of its header.
+/// The fields that a chunk keeps of its header.
 pub(in crate::lsm) struct Checked {
     pub(in crate::lsm) restarts_at: usize,
     pub(in crate::lsm) buckets_at: usize,
@@ -39,7 +38,7 @@ impl EntryStarts {
         self.0[offset / 64] |= 1 << (offset % 64);
     }
 
-    /// Takes an offset out; false when it was not, or no longer, in.
+    /// Removes an offset; false if it is not there, or was removed before.
     fn remove(&mut self, offset: usize) -> bool {
         let bit = 1 << (offset % 64);
         let was_in = self.0[offset / 64] & bit != 0;
@@ -196,8 +195,9 @@ fn check_entries(
     Ok(last_at)
 }
 
-/// Each entry is in one slot, and each slot names an entry. Whether a slot is where its key's hash
-/// wants it is not checked: a wrong one is not found, and that is all.
+/// Checks that each entry is in one slot, and that each slot names an entry. Whether a slot is in
+/// the bucket of its key's hash is not checked: a key in a wrong one is not found, and no other
+/// harm is done.
 fn check_buckets(
     buckets: &[u8],
     entry_count: usize,

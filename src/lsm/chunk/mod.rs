@@ -38,15 +38,15 @@ const EXPIRED_SHARE: usize = 8;
 pub struct Chunk {
     pub(in crate::lsm) bytes: Block,
     pub(in crate::lsm) blobs: Vec<Blob>,
-    // What a point read needs of the header, so that it need not touch the header's cache line.
+    // Copies of the fields that a point read needs, so that it does not touch the header.
     pub(in crate::lsm) restarts_at: usize,
     pub(in crate::lsm) buckets_at: usize,
     pub(in crate::lsm) version_width: usize,
 }
 
 impl Chunk {
-    /// Takes in a chunk that came from elsewhere, and returns it with the offset of its last entry.
-    /// Everything that reading relies on is checked; an error says what does not hold.
+    /// Makes a chunk of bytes from elsewhere, and returns it with the offset of its last entry.
+    /// Everything that reading relies on is checked; the error says what is wrong.
     pub fn adopt(
         bytes: &[u8],
         blobs: Vec<Blob>,
@@ -95,8 +95,8 @@ impl Chunk {
         layout::first_expiry(&self.bytes)
     }
 
-    /// Whether enough of it has expired for rewriting it to pay: an [`EXPIRED_SHARE`]th of its
-    /// bytes, or a large value. Looks at all entries.
+    /// Whether so much of the chunk has expired that it pays to rewrite it: an [`EXPIRED_SHARE`]th
+    /// of its bytes, or a large value. Looks at all entries.
     pub(in crate::lsm) fn is_worth_sweeping(&self, now_ms: u64) -> bool {
         let (mut offset, mut expired_bytes) = (self.begin(), 0);
         while offset < self.end() {
@@ -125,7 +125,7 @@ impl Chunk {
         self.find(hash, key).map(|offset| self.entry_at(offset).0)
     }
 
-    /// The offset of that.
+    /// The offset of the entry for a key whose hash under the chunk's seed is `hash`.
     #[inline]
     pub(in crate::lsm) fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
         let buckets = &self.bytes[self.buckets_at..];
@@ -151,27 +151,27 @@ impl Chunk {
         None
     }
 
-    /// Asks for what every read begins with.
+    /// Prefetches the fields that every read begins with.
     #[inline]
     pub(in crate::lsm) fn prefetch(&self) {
         prefetch(&self.bytes);
         prefetch(&self.version_width);
     }
 
-    /// Asks for the memory that looking for a hash begins with.
+    /// Prefetches the bucket in which a search for a hash begins.
     #[inline]
     pub(in crate::lsm) fn prefetch_bucket(&self, hash: u32) {
         prefetch(&self.bytes[self.bucket_at(hash)]);
     }
 
-    /// Asks for the memory of the entry that looking for a hash most likely comes to.
+    /// Prefetches the entry that a search for a hash most likely finds.
     #[inline]
     pub(in crate::lsm) fn prefetch_entry(&self, hash: u32) {
         let bucket = &self.bytes[self.bucket_at(hash)..][..BUCKET_BYTES];
         if let Some(slot) = slots_with(tag_of(hash), bucket).next() {
             let offset = usize::from(read_u16(bucket, BUCKET_SLOTS + 2 * slot));
             prefetch(&self.bytes[offset]);
-            // What follows comes by itself when it is read in order; behind an entry there is
+            // The processor itself fetches more when it is read in order; behind an entry there is
             // always a bucket.
             prefetch(&self.bytes[offset + CACHE_LINE_BYTES - 1]);
         }
@@ -276,7 +276,7 @@ impl Chunk {
         (Some(read_u64(&self.bytes, at)), at + 8)
     }
 
-    /// What it takes.
+    /// The memory that it takes.
     pub(in crate::lsm) fn footprint(&self) -> Footprint {
         Footprint {
             bytes: self.bytes.len(),

@@ -1,11 +1,9 @@
-//! A snapshot as chunks, layer by layer: what goes to a checkpoint file, to a backup and to a
-//! joining replica.
+//! A snapshot as chunks, layer by layer, for checkpoint files, backups and joining replicas.
 //!
-//! Chunks of runs are handed out as they lie in memory. A frozen memtable among the layers is made
-//! chunks of on the way, in its own place, so that the view is complete up to the snapshot's
-//! version without waiting for a flush.
+//! Chunks of runs are returned as they lie in memory. Chunks of a frozen memtable are made on the
+//! way, so that the walk is complete up to the snapshot's version without waiting for a flush.
 //!
-//! Invariant: each step does bounded work, and the walk can rest anywhere; it holds `Arc`s and
+//! Invariant: each step does bounded work, and the walk can pause anywhere; it holds `Arc`s and
 //! borrows nothing.
 
 use std::sync::Arc;
@@ -22,17 +20,17 @@ use crate::lsm::run::{Position, Run};
 use crate::lsm::snapshot::Snapshot;
 use crate::lsm::work::{self, Work};
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug)]
 pub enum ChunkStep {
-    /// The budget was used up first.
+    /// The budget is used up.
     Working,
     /// A layer begins; its chunks follow, ascending. Layers come newest first. A memtable comes as
     /// a run of level 1.
     Layer(Level),
     /// The next chunk of the layer.
     Chunk(Arc<Chunk>),
-    /// That was all.
+    /// The walk is complete.
     End,
 }
 
@@ -79,8 +77,8 @@ impl ChunkWalk {
         &self.snapshot
     }
 
-    /// Goes to the next layer or chunk, doing at most about `budget` units of work; returns with
-    /// what was spent.
+    /// Goes to the next layer or chunk, with at most about `budget` units of work; returns the work
+    /// done.
     pub fn step(&mut self, budget: usize) -> (ChunkStep, usize) {
         let mut work = Work::new(budget);
         let step = self.find_next(&mut work);

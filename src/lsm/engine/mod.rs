@@ -1,6 +1,6 @@
 //! The engine: the layers, the log and the maintenance of both behind one owner.
 //!
-//! What it is made of and what it promises is in `lsm/mod.rs`.
+//! Its parts and invariants are in `lsm/mod.rs`.
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,7 @@ use crate::lsm::stats::Stats;
 use crate::lsm::work::{self, Work};
 
 /// The most that one call of [`Lsm::maintain`] spends beyond its budget: the largest piece of work
-/// that is not divided, which is giving back a chunk and the region of memory that is empty then.
+/// that is not divided, which is to give back a chunk and the region of memory that becomes empty.
 pub const WORK_LUMP_MAX: usize = 192 * 1024;
 
 /// Work that a write owes for each unit that it brings in: sorting it, merging it through the upper
@@ -33,28 +33,26 @@ pub const WORK_LUMP_MAX: usize = 192 * 1024;
 /// any load.
 const DEBT_FACTOR: usize = 2 + 3 + BOTTOM_REWRITES + 2 + 2;
 
-/// Done in every turn while there is something to free or to sweep, whatever is written: reads
-/// alone owe nothing.
+/// Work in every turn while there is something to free or to sweep, even if nothing is written.
 const TURN_WORK: usize = 32 * 1024;
 
-/// Buffers that were freed are kept for the next writes, and merges, so long after a segment was
-/// filled.
+/// How long after a segment was filled freed buffers are kept for the next writes and merges.
 const SPARE_KEPT_MS: u64 = 1_000;
 
-/// Log segments let go of at once.
+/// Log segments released at once.
 const RELEASED_SEGMENTS: usize = 1024;
 
-/// Less data than this stays in the processor's cache by itself: the second level of most has
-/// 512 KiB or more.
+/// Less data than this stays in the processor's cache without prefetching: the second level of most
+/// caches has 512 KiB or more.
 const PREFETCH_MIN_BYTES: usize = 512 * 1024;
 
-/// What the engine needs to know at the start.
+/// Options of an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Log bytes after which the active memtable is frozen, large values included.
     pub memtable_bytes: usize,
-    /// Seed of the key hash; to be random wherever keys come from strangers. An engine made of
-    /// chunks has theirs.
+    /// Seed of the key hash, random wherever keys come from strangers. An engine made of chunks has
+    /// the seed of these.
     pub hash_seed: u64,
 }
 
@@ -71,13 +69,13 @@ pub struct Lsm {
     incurred_work: u64,
     snapshots: SnapshotHome,
     sweeps: ExpirySweeps,
-    /// Records up to here are in runs.
+    /// Version up to which records are in runs.
     flushed_version: u64,
-    /// Records behind this one are still to be read from the log.
+    /// The log behind this version is kept for readers.
     read_version: u64,
-    /// So many bytes of log are kept even without a reader that asked for them.
+    /// Bytes of log that are kept for readers to come.
     retained_log_bytes: usize,
-    /// Until then buffers are kept.
+    /// Until when freed buffers are kept, in Unix ms.
     spare_until_ms: u64,
 }
 
@@ -114,19 +112,18 @@ impl Lsm {
         }
     }
 
-    /// Tells what time it is, in Unix ms.
+    /// Sets the time, in Unix ms.
     #[inline]
     pub fn set_time_ms(&mut self, now_ms: u64) {
         self.sweeps.now_ms = now_ms;
     }
 
-    /// The time it was told last.
+    /// The time that was set last.
     pub fn time_ms(&self) -> u64 {
         self.sweeps.now_ms
     }
 
-    /// When maintenance has something to do next although nothing is written; none while nothing
-    /// expires.
+    /// When a sweep is due, in Unix ms; none while nothing expires.
     pub fn sweep_at_ms(&self) -> Option<u64> {
         self.sweeps.due_at_ms(
             self.levels.expiring_chunk_count(),
@@ -172,7 +169,7 @@ impl Lsm {
         cached.map_or_else(|| self.levels.hasher().hash(key), CachedLookup::hash)
     }
 
-    /// Whether there is so much data that fetching ahead is worth anything.
+    /// Whether there is enough data for prefetching to pay.
     pub fn is_prefetch_worth(&self) -> bool {
         self.levels.memory_bytes() + self.memtable.log_bytes() > PREFETCH_MIN_BYTES
     }
@@ -205,8 +202,8 @@ impl Lsm {
         );
     }
 
-    /// Writes a key and returns the version. The key is 1 to `KEY_MAX_BYTES` long. `expires_at_ms`:
-    /// Unix time in milliseconds from which on it is gone.
+    /// Writes a key and returns the version. The key is 1 to `KEY_MAX_BYTES` long. It expires at
+    /// `expires_at_ms`, in Unix ms.
     pub fn set(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> u64 {
         self.write(
             self.hash(key),
@@ -219,7 +216,7 @@ impl Lsm {
         )
     }
 
-    /// The same, and the version that the key had before.
+    /// Writes a key, and returns the version and the one that the key had before.
     pub fn exchange(
         &mut self,
         key: &[u8],
@@ -242,8 +239,8 @@ impl Lsm {
         )
     }
 
-    /// Does some writes as one: they are in the log together, and wherever it goes, or not at all.
-    /// Returns the version of the last.
+    /// Executes writes as one batch: in memory, on disk and on replicas there are all of them or
+    /// none. Returns the version of the last.
     pub fn write_batch<'w>(&mut self, writes: impl Iterator<Item = Write<'w>>) -> u64 {
         let mut writes = writes.peekable();
         while let Some(write) = writes.next() {
@@ -273,8 +270,8 @@ impl Lsm {
         )
     }
 
-    /// Writes what a record of the log says, again. It must continue the history:
-    /// [`position`](Self::position) made it.
+    /// Executes the write of a record of the log again. The record must continue the history at
+    /// [`position`](Self::position).
     pub fn replay(&mut self, record: &StreamRecord<'_>) -> u64 {
         let appended = self.wal.append_record(record);
         let hash = self.levels.hasher().hash(record.key());
@@ -327,13 +324,13 @@ impl Lsm {
         if self.memtable.entry_count() == 0 {
             return false;
         }
-        // What writes owe while there is nothing to do is not asked for later, all at once: those
-        // to come owe enough.
+        // Work owed while there was nothing to do is forgiven: later writes owe enough, and all of
+        // it at once would hold the loop.
         if !self.is_due() {
             self.owed_work = 0;
         }
         let last_segment = self.wal.seal();
-        // Most are like the one before.
+        // Most memtables hold about as many keys as the one before.
         let next = Memtable::new(
             self.options.memtable_bytes,
             self.wal.last().version,
@@ -346,16 +343,16 @@ impl Lsm {
         true
     }
 
-    /// Has everything written so far merged into one run, as maintenance goes on: some of it is
-    /// owed in every turn until it is done.
+    /// Begins to merge everything written so far into one run. Maintenance owes some of this in
+    /// every turn until it is done.
     pub fn compact(&mut self) {
         self.freeze();
         self.levels.compact();
         self.sweeps.hurry();
     }
 
-    /// Gives up all content, for maintenance to free a bounded piece at a time; an engine that is
-    /// dropped whole frees all at once. It is good for nothing else afterwards.
+    /// Gives up all content, which maintenance then frees a bounded piece at a time; dropping an
+    /// engine frees all at once. Afterwards the engine may only be maintained and dropped.
     pub fn retire(&mut self) {
         self.freeze();
         self.levels.clear(&mut self.free_queue);
@@ -396,7 +393,7 @@ impl Lsm {
         if self.is_pinned() {
             work.limit(freed + self.owed_work());
         } else if self.owed_work == 0 {
-            // More is paid than is owed: there is time for what else could wait.
+            // More work than is owed: there is time for maintenance that could wait.
             self.levels.flush();
         }
         if self.levels.step(
@@ -417,9 +414,9 @@ impl Lsm {
         work.spent()
     }
 
-    /// Work that is to be done now whatever else there is to do, in units for
-    /// [`maintain`](Self::maintain): what writes since the last payment owe; and something while
-    /// there is anything to free, or merging was asked for. 0 when nothing is due.
+    /// Work that is to be done in this turn, in units for [`maintain`](Self::maintain): the work
+    /// that writes owe, and some while there is anything to free or a compaction was asked for. 0:
+    /// none.
     pub fn owed_work(&self) -> usize {
         if !self.is_due() {
             return 0;
@@ -432,8 +429,7 @@ impl Lsm {
         self.owed_work.max(of_turn)
     }
 
-    /// What all writes so far have owed, paid or not, and what the memory that they were given has
-    /// taken.
+    /// Work that all writes so far have owed, done or not, with that of touching new memory.
     #[inline]
     pub fn incurred_work(&self) -> u64 {
         self.incurred_work
@@ -444,13 +440,13 @@ impl Lsm {
         !self.is_due() && !self.has_spare() && (self.is_pinned() || !self.levels.is_waiting())
     }
 
-    /// Whether a snapshot holds on to layers. What merges replace is then there twice, so no more
-    /// is merged than is owed.
+    /// Whether a snapshot keeps layers alive. Merged data is then in memory twice, so no more is
+    /// merged than is owed.
     fn is_pinned(&self) -> bool {
         self.snapshots.live_count() > 0
     }
 
-    /// Whether there is maintenance that is not to wait for when there is nothing else to do.
+    /// Whether there is maintenance that must not wait for an idle turn.
     fn is_due(&self) -> bool {
         let may_merge = !self.is_pinned() || self.owed_work > 0 || self.sweeps.is_urgent();
         let is_merge_due = may_merge && self.levels.is_due();
@@ -461,7 +457,7 @@ impl Lsm {
         !self.free_queue.is_empty() || self.snapshots.has_returned() || self.has_needless_spare()
     }
 
-    /// Whether there is memory that is kept for writes, and there were few for long.
+    /// Whether memory is kept for writes although there have been few for long.
     fn has_needless_spare(&self) -> bool {
         self.spare_until_ms <= self.sweeps.now_ms && self.has_spare()
     }
@@ -478,7 +474,7 @@ impl Lsm {
     /// A view of everything written so far.
     pub fn snapshot(&mut self) -> Snapshot {
         if self.freeze() {
-            // However little was frozen, it is merged like more.
+            // A small memtable is merged at the same cost as a large one.
             self.owed_work += work::SMALL_LAYER;
         }
         self.snapshots.snapshot(
@@ -489,8 +485,8 @@ impl Lsm {
         )
     }
 
-    /// A cursor behind the newest record, for reading what is written from now on. The log is kept
-    /// for it only if [`keep_log_behind`](Self::keep_log_behind) says so.
+    /// A cursor behind the newest record, for reading later records.
+    /// [`keep_log_behind`](Self::keep_log_behind) keeps the log for it.
     pub fn log_end(&self) -> WalCursor {
         self.wal.end()
     }
@@ -507,21 +503,21 @@ impl Lsm {
         self.wal.read(cursor, max_bytes, version, batch);
     }
 
-    /// Keeps the log behind `version` in memory until this is called with a higher one. Without it,
-    /// log that is flushed goes.
+    /// Keeps the log behind `version` in memory, until a call with a higher version. Other log goes
+    /// once it is flushed.
     pub fn keep_log_behind(&mut self, version: u64) {
         self.read_version = version;
         self.release_log();
     }
 
-    /// Keeps so many bytes of log for readers that come later, flushed or not.
+    /// Keeps so many bytes of log, flushed or not, for readers to come.
     pub fn retain_log(&mut self, bytes: usize) {
         self.retained_log_bytes = bytes;
         self.release_log();
     }
 
-    /// A cursor behind the record with this version, and where the history stood there; none if the
-    /// log in memory has not what follows.
+    /// A cursor behind the record with this version, and the position there; none if the log in
+    /// memory lacks the next record.
     pub fn log_behind(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
         self.wal.seek(version)
     }
@@ -541,7 +537,7 @@ impl Lsm {
         self.wal.held_bytes()
     }
 
-    /// The same of what is kept for readers alone: memtables have no need of it any more.
+    /// Bytes of records that are kept for readers alone, since no memtable needs them any more.
     pub fn flushed_log_bytes(&self) -> usize {
         self.wal.held_bytes_up_to(self.flushed_version)
     }
@@ -553,7 +549,7 @@ impl Lsm {
 
     fn release_log(&mut self) {
         let version = self.flushed_version.min(self.read_version);
-        // More go with the next slice of maintenance, which these are reason for.
+        // The next slice of maintenance releases more: there is something to free.
         for _ in 0..RELEASED_SEGMENTS {
             let Some(segment) = self.wal.release(version, self.retained_log_bytes) else {
                 break;
@@ -567,7 +563,7 @@ impl Lsm {
         self.wal.last().version
     }
 
-    /// Where the history stands.
+    /// Version and checksum of the newest record.
     pub fn position(&self) -> LogPosition {
         self.wal.last()
     }
@@ -582,7 +578,7 @@ impl Lsm {
         self.levels.frozen_count()
     }
 
-    /// What snapshots alone keep alive; of large values at most.
+    /// Memory that snapshots alone keep alive; of large values an upper bound.
     pub fn pinned(&self) -> Footprint {
         if self.snapshot_count() == 0 {
             return Footprint::default();
@@ -595,7 +591,7 @@ impl Lsm {
         }
     }
 
-    /// Figures about everything but snapshots.
+    /// Statistics of everything but snapshots.
     pub fn stats(&self) -> Stats {
         let levels = self.levels.stats();
         let mut memtables = self.memtable.footprint();
@@ -620,7 +616,7 @@ impl Lsm {
             wal_segment_count: self.wal.segment_count(),
             wal_bytes: self.wal.stored_bytes(),
             log_bytes,
-            // What memtables hold is in the log until it is flushed.
+            // Until a flush, the records of memtables are in the log.
             retained_log_bytes: log_bytes.saturating_sub(memtables.total_bytes()),
             debt: self.levels.debt(),
         }

@@ -1,4 +1,5 @@
-//! The log: records, the stream that they are elsewhere, and where they lie in memory.
+//! The log: records, their segments in memory, and the stream that they form on disk and on the
+//! wire.
 
 pub(in crate::lsm) mod position;
 pub(in crate::lsm) mod reader;

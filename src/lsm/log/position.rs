@@ -1,7 +1,6 @@
-//! Where the log stands.
+//! Positions in a history.
 
-/// Where a history stands after a record: its version and its checksum, which stands for all that
-/// came before.
+/// The position behind a record: its version, and its checksum, which covers all records before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogPosition {
     /// Version of the record; 0 before the first.

@@ -1,19 +1,19 @@
-//! Records out of a stream that comes in pieces, cut anywhere.
+//! Reads records from a stream that arrives in pieces, which may be cut anywhere.
 //!
 //! Invariants:
-//! 1. What comes out continues the history without a gap (`log/stream.rs`), whatever comes in.
-//! 2. Of a record that is cut at most what came of it is held; a large value is collected into the
-//!    buffer that it then lives in, and digested as it comes, so that no call does work
-//!    proportional to a value.
+//! 1. Every record that is returned continues the history without a gap (`log/stream.rs`).
+//! 2. Of an incomplete record only the bytes that have arrived are held. A large value is collected
+//!    into the buffer in which it is going to stay, and digested as it arrives, so that no call
+//!    does work proportional to a value.
 
 use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
 use crate::lsm::log::stream::{RecordError, StreamRecord};
 
-/// First allocation for a large value: more follows as bytes come, whatever the head says.
+/// First allocation for a large value; more is allocated as bytes arrive, whatever the head says.
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;
 
-/// A large value on its way.
+/// A large value that is being received.
 #[derive(Debug)]
 struct Large {
     head: RecordHead,
@@ -25,15 +25,15 @@ struct Large {
 #[derive(Debug)]
 pub struct RecordReader {
     at: LogPosition,
-    /// The stored part of a record that is not whole yet, or of one that was given out.
+    /// The stored part of a record that is incomplete, or was returned last.
     stored: Vec<u8>,
     large: Option<Large>,
-    /// What is collected was given out.
+    /// Whether the collected record was returned.
     is_spent: bool,
 }
 
 impl RecordReader {
-    /// A reader of what follows a position.
+    /// A reader of the records behind a position.
     pub fn new(at: LogPosition) -> Self {
         Self {
             at,
@@ -43,8 +43,8 @@ impl RecordReader {
         }
     }
 
-    /// The record that `input` begins with or completes; moves `input` on. `None`: all of it was
-    /// taken, and more is needed. An error is final: what came does not continue the history.
+    /// The record that `input` begins with or completes; moves `input` on. `None`: all of `input`
+    /// was used, and more is needed. An error is final: the stream does not continue the history.
     pub fn next<'r, 'i: 'r>(
         &'r mut self,
         input: &mut &'i [u8],
@@ -73,7 +73,7 @@ impl RecordReader {
         self.collect_large(head, input)
     }
 
-    /// Collects the part before a large value; its head when it is whole.
+    /// Collects the part before a large value; returns its head when it is complete.
     fn collect_stored(&mut self, input: &mut &[u8]) -> Result<Option<RecordHead>, &'static str> {
         loop {
             let head = RecordHead::parse(&self.stored);
@@ -229,7 +229,7 @@ mod tests {
             let (lsm, mut stream) = engine(&mut rng);
             let at = rng.usize(..stream.len());
             stream[at] ^= 1 << rng.u8(..8);
-            // A length that grew may make it wait for more.
+            // A longer length may make the reader wait for more.
             let found = read(&stream, &mut rng).is_ok_and(|copy| copy.position() == lsm.position());
             assert!(!found, "seed {seed}: byte {at} was believed");
         }

@@ -24,8 +24,8 @@
 //!    segment but shared as a [`Blob`]; in the stream they follow the record's head and key as any
 //!    other value does.
 //! 3. Lengths are under the checksum, so a damaged length is found before it is believed.
-//! 4. Records of a batch follow one another; all but the last have the flag. They are read, written
-//!    to disk and taken over together or not at all.
+//! 4. Records of a batch follow one another; all but the last have the flag. They are applied,
+//!    written to disk and replicated together or not at all.
 //!
 //! Not here: where records lie (`log/wal.rs`), how they are found (`memtable/mod.rs`), the sorted
 //! form (`chunk/layout.rs`).
@@ -57,7 +57,7 @@ const FLAG_EXPIRES: u8 = 2;
 const FLAG_LARGE: u8 = 4;
 const FLAG_GOES_ON: u8 = 8;
 
-/// What a key maps to.
+/// The value of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// The key was deleted at this version.
@@ -83,7 +83,7 @@ impl Value<'_> {
         self.len() == 0
     }
 
-    /// Whether this says that the key was deleted.
+    /// Whether the key was deleted.
     pub fn is_tombstone(&self) -> bool {
         matches!(self, Value::Tombstone)
     }
@@ -98,7 +98,7 @@ pub struct Entry<'a> {
     pub version: u64,
     /// Unix time in milliseconds from which on the value is gone; `None`: never.
     pub expires_at_ms: Option<u64>,
-    /// What was written.
+    /// The value that was written.
     pub value: Value<'a>,
 }
 
@@ -126,8 +126,7 @@ pub struct LargeValue {
 }
 
 impl LargeValue {
-    /// Takes over a value longer than [`INLINE_VALUE_MAX_BYTES`]; [`step`](Self::step) until it is
-    /// digested.
+    /// A value longer than [`INLINE_VALUE_MAX_BYTES`]; [`step`](Self::step) until it is digested.
     pub fn new(bytes: Vec<u8>) -> Self {
         assert!(
             bytes.len() > INLINE_VALUE_MAX_BYTES,
@@ -168,7 +167,7 @@ impl LargeValue {
     }
 }
 
-/// A value on its way into the log.
+/// The value of a write to come.
 #[derive(Debug)]
 pub enum NewValue<'a> {
     /// Delete the key.
@@ -179,18 +178,18 @@ pub enum NewValue<'a> {
     Large(LargeValue),
 }
 
-/// A write on its way into the log.
+/// A write to come.
 #[derive(Debug)]
 pub struct Write<'a> {
     /// 1 to [`KEY_MAX_BYTES`] bytes.
     pub key: &'a [u8],
-    /// What the key is to hold.
+    /// The new value of the key.
     pub value: NewValue<'a>,
-    /// Unix time in milliseconds from which on it is gone; none: never.
+    /// When the value expires, in Unix ms; none: never.
     pub expires_at_ms: Option<u64>,
 }
 
-/// The parts of a record that do not depend on where it lies.
+/// The fields of a record before its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::lsm) struct RecordHead {
     /// The checksum as stored; see [`RecordHead::parse`].
@@ -240,12 +239,12 @@ impl RecordHead {
         self.flags & FLAG_LARGE != 0
     }
 
-    /// Whether it is of a batch that the next record belongs to, too.
+    /// Whether the next record belongs to the same batch.
     pub(in crate::lsm) fn goes_on(&self) -> bool {
         self.flags & FLAG_GOES_ON != 0
     }
 
-    /// Where the history stands after the record.
+    /// The position behind the record.
     pub(in crate::lsm) fn position(&self) -> LogPosition {
         LogPosition {
             version: self.version,

@@ -1,13 +1,13 @@
 //! A hash table from keys to offsets in the log: one shard of a memtable's index.
 //!
-//! Open addressing with linear probing over cache lines of eight slots. A look into it is one line
-//! as a rule, whose address is known from the hash, so that it can be fetched ahead; and its slots
-//! are compared all at once, without a branch for each that no processor could predict. Keys are
-//! not in it: the caller compares the key of each record that a search proposes.
+//! Open addressing with linear probing over cache lines of eight slots. A look-up touches one line
+//! as a rule, whose address follows from the hash, so that it can be fetched ahead; all slots of a
+//! line are compared at once, without a branch for each that no processor could predict. The table
+//! has no keys: the caller compares the key of each record that a search proposes.
 //!
 //! Invariants:
 //! 1. At most three quarters of the slots are taken, so every search ends, and soon.
-//! 2. Nothing is ever taken out. The slots of a line are taken in order: a line whose last one is
+//! 2. Nothing is ever removed. The slots of a line are taken in order: a line whose last slot is
 //!    free ends a search.
 
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
@@ -55,13 +55,13 @@ impl Line<'_> {
         None
     }
 
-    /// Whether there may be keys of this line in the next.
+    /// Whether the next line may have keys of this one.
     #[inline]
     fn is_full(self) -> bool {
         self.place(LINE_SLOTS - 1) != FREE
     }
 
-    /// The slots that are taken.
+    /// The taken slots.
     #[inline]
     fn taken_count(self) -> usize {
         (0..LINE_SLOTS)
@@ -73,7 +73,7 @@ impl Line<'_> {
 /// A hash table of places.
 #[derive(Debug, Default)]
 pub(in crate::lsm) struct Shard {
-    /// A power of two of lines, or none; all ones where nothing is.
+    /// A power of two of lines, or none; free slots are all ones.
     block: Option<Block>,
     count: usize,
 }
@@ -90,8 +90,8 @@ impl Shard {
         Some(Line(&self.lines()[line]).place(slot))
     }
 
-    /// Puts a place in for a key, and returns the one that it had before, and for how many bytes
-    /// the system had to give memory. With the first comes room for `expected_count`.
+    /// Sets the place of a key. Returns the place that the key had before, and how many bytes of
+    /// new memory the table took. The first place allocates room for `expected_count`.
     #[inline]
     pub(in crate::lsm) fn put(
         &mut self,
@@ -120,7 +120,7 @@ impl Shard {
         (None, new_bytes)
     }
 
-    /// Asks for the memory that looking for a hash begins with.
+    /// Prefetches the line in which a search for a hash begins.
     #[inline]
     pub(in crate::lsm) fn prefetch(&self, hash: u32) {
         let lines = self.lines();
@@ -184,8 +184,8 @@ impl Shard {
         }
     }
 
-    /// Doubles the room there is; the first is for `expected_count`, two thirds full then, so that
-    /// few shards must grow after all. Returns for how many bytes the system has to give memory.
+    /// Doubles the table; the first one is two thirds full with `expected_count`, so that few
+    /// shards have to grow. Returns how many bytes of new memory it takes.
     #[cold]
     fn grow(&mut self, expected_count: usize) -> usize {
         let line_count = match self.lines().len() {
@@ -229,7 +229,7 @@ mod tests {
             let mask = [0, 7, 0xffff_0000, u32::MAX][rng.usize(..4)];
             let hash_of = |key: u32| key.wrapping_mul(0x9e37_79b9) & mask;
             let (mut shard, mut model) = (Shard::default(), HashMap::new());
-            // The key of a place, as the log would tell it.
+            // The key of a place, as in the log.
             let mut keys = Vec::new();
             let expected_count = [0, 1, 300, 5_000][rng.usize(..4)];
             for _ in 0..rng.usize(..2_000) {

@@ -6,7 +6,7 @@
 //! 2. The index is many small tables (shards, by the top bits of the hash), each grown on its own:
 //!    the most that one write can pay for is moving one shard, some thousand slots of 8 bytes,
 //!    without touching a record.
-//! 3. A record that a newer one of its key took the place of is marked as superseded: the records
+//! 3. A record is marked as superseded when a newer record of its key is indexed: the records
 //!    without a mark are the entries.
 //! 4. A frozen memtable never changes; its ordered view is computed once, on demand, a bounded
 //!    piece at a time (`memtable/sort.rs`).
@@ -95,24 +95,23 @@ pub(in crate::lsm) struct Memtable {
     )]
     superseded: Vec<Box<Marks>>,
     entry_count: usize,
-    /// Of the keys of its entries.
+    /// Bytes of the keys of its entries.
     key_bytes: usize,
     log_bytes: usize,
-    /// What all keys have in common at their start: sorting looks behind it. None: there is no key.
+    /// The common prefix of all keys: sorting looks behind it. None: there is no key.
     shared_prefix: Option<Vec<u8>>,
-    /// So many keys are expected in each shard.
+    /// The number of keys expected in each shard.
     shard_keys: usize,
-    /// That of the record before its first.
+    /// The version of the record before its first.
     base_version: u64,
     last_version: u64,
-    /// Of all records, overwritten ones too; all ones: nothing expires.
+    /// The first expiry of all records, superseded ones, too; all ones: nothing expires.
     first_expiry_ms: u64,
 }
 
 impl Memtable {
-    /// An empty memtable to be frozen at about `freeze_bytes` of log, for records behind
-    /// `base_version`. If there are about `expected_keys` in the end, its index need not grow on
-    /// the way.
+    /// An empty memtable for records behind `base_version`, which is going to be frozen at about
+    /// `freeze_bytes` of log. With up to about `expected_keys` its index does not have to grow.
     pub(in crate::lsm) fn new(
         freeze_bytes: usize,
         base_version: u64,
@@ -158,14 +157,13 @@ impl Memtable {
         &self.shards[(hash >> self.shard_shift) as usize]
     }
 
-    /// Asks for the memory that looking for a hash begins with.
+    /// Prefetches the memory in which a search for a hash begins.
     #[inline]
     pub(in crate::lsm) fn prefetch_slot(&self, hash: u32) {
         self.shard(hash).prefetch(hash);
     }
 
-    /// Asks for the memory of the record that looking for a hash most likely comes to; false: there
-    /// is none.
+    /// Prefetches the record that a search for a hash most likely finds; false: there is none.
     #[inline]
     pub(in crate::lsm) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) -> bool {
         let place = self.shard(hash).find(hash, |_| true);
@@ -174,8 +172,8 @@ impl Memtable {
             .is_some()
     }
 
-    /// Takes in a record just appended to the log's `active` segment. Returns for how many bytes of
-    /// the index the system had to give memory.
+    /// Indexes a record that was just appended to the log's `active` segment. Returns how many
+    /// bytes of new memory the index took.
     pub(in crate::lsm) fn insert(
         &mut self,
         active: &Segment,
@@ -215,7 +213,7 @@ impl Memtable {
         self.superseded[segment][word] |= bit;
     }
 
-    /// Freezes it; `last_segment` is the log's active segment, sealed for this.
+    /// Freezes the memtable; `last_segment` is the log's active segment, which was sealed for this.
     pub(in crate::lsm) fn freeze(mut self, last_segment: Option<Arc<Segment>>) -> FrozenMemtable {
         self.records.segments.extend(last_segment);
         FrozenMemtable {
@@ -233,7 +231,7 @@ impl Memtable {
         self.log_bytes
     }
 
-    /// What its sealed segments take.
+    /// The memory of its sealed segments.
     pub(in crate::lsm) fn footprint(&self) -> Footprint {
         let mut all = Footprint::default();
         self.records
@@ -248,7 +246,7 @@ impl Memtable {
         self.base_version
     }
 
-    /// Takes note that a record expires.
+    /// Records the expiry of a record.
     pub(in crate::lsm) fn record_expiry(&mut self, expires_at_ms: u64) {
         self.first_expiry_ms = self.first_expiry_ms.min(expires_at_ms);
     }
@@ -323,7 +321,7 @@ impl FrozenMemtable {
         self.memtable.log_bytes
     }
 
-    /// What its records take.
+    /// The memory that its records take.
     pub(in crate::lsm) fn footprint(&self) -> Footprint {
         self.memtable.footprint()
     }
@@ -332,8 +330,8 @@ impl FrozenMemtable {
         self.memtable.last_version
     }
 
-    /// Walks the log: where the record at `place` ends, and what sorting needs of it, if it is its
-    /// key's newest. `None` at the end.
+    /// A step of a walk through the log: the end of the record at `place`, and its sort key if it
+    /// is the newest of its key. `None` at the end.
     #[inline]
     pub(in crate::lsm) fn next_record(
         &self,
@@ -363,7 +361,7 @@ impl FrozenMemtable {
         self.memtable.superseded[segment][word] & bit != 0
     }
 
-    /// Asks for the memory of a record.
+    /// Prefetches a record.
     #[inline]
     pub(in crate::lsm) fn prefetch(&self, place: RecordOffset) {
         self.memtable.records.prefetch(None, place);
@@ -377,8 +375,8 @@ impl FrozenMemtable {
             .then_with(|| self.key(a.place).cmp(self.key(b.place)))
     }
 
-    /// What comparing two keys looks at where their [`SortKey`]s have the same prefix, in bytes, on
-    /// the mean.
+    /// Mean number of bytes that comparing two keys looks at, where their [`SortKey`]s have the
+    /// same prefix.
     pub(in crate::lsm) fn mean_rest_bytes(&self) -> usize {
         let Memtable {
             key_bytes,
@@ -390,7 +388,7 @@ impl FrozenMemtable {
         (key_bytes / (*entry_count).max(1)).saturating_sub(skip)
     }
 
-    /// Takes a bounded part out, to be freed; false when nothing of size is left.
+    /// Moves a bounded part to what is to be freed; false when nothing large is left.
     pub(in crate::lsm) fn shrink(
         &mut self,
         segments: &mut Vec<Arc<Segment>>,
@@ -403,7 +401,7 @@ impl FrozenMemtable {
     }
 }
 
-/// Where the mark of a record is: number of the segment, word, and bit in it.
+/// The mark of a record: number of the segment, word, and bit in the word.
 #[inline]
 fn mark_of(place: RecordOffset) -> (usize, usize, u64) {
     let at = (place as usize & (SEGMENT_BYTES - 1)) / MARK_BYTES;

@@ -1,10 +1,9 @@
 //! Sorting a frozen memtable a bounded piece at a time.
 //!
 //! Entries are gathered in the order of the log, sorted in runs of [`RUN_ENTRIES`], and
-//! neighbouring runs merged until there is one: two at a time, since a merge of two goes through
-//! memory in order and without a branch that the processor cannot predict, unlike a heap of all
-//! runs. Nothing is reallocated on the way: all buffers get their final size when they are first
-//! needed.
+//! neighbouring runs merged, two at a time, until there is one. Unlike a heap of all runs, a merge
+//! of two reads memory in order, without a branch that the processor cannot predict. Nothing is
+//! reallocated on the way: all buffers get their final size when they are first needed.
 
 use std::ops::Range;
 
@@ -12,7 +11,7 @@ use crate::lsm::memtable::index::RecordOffset;
 use crate::lsm::memtable::{FrozenMemtable, SortKey};
 use crate::lsm::work::{self, Work};
 
-/// Entries sorted at once: some ten microseconds; fewer where what decides lies deep in long keys.
+/// Entries sorted at once: some ten microseconds; fewer if long keys differ late.
 const RUN_ENTRIES: usize = 1024;
 const RUN_ENTRIES_MIN: usize = 16;
 
@@ -30,7 +29,7 @@ enum SortPhase {
     SortRuns {
         next_run: usize,
     },
-    /// What is left of two neighbouring runs of `run_entries` each; those before them lie merged in
+    /// The rest of two neighbouring runs of `run_entries` each; the runs before them lie merged in
     /// `merged`.
     MergeRuns {
         run_entries: usize,
@@ -40,7 +39,7 @@ enum SortPhase {
     TakePlaces,
 }
 
-/// What a sort needs beside the order that it finds; worth keeping for the next.
+/// The buffers of a sort, which are worth keeping for the next one.
 pub(in crate::lsm) type Buffers = [Vec<SortKey>; 2];
 
 /// The state of one sort.
@@ -146,8 +145,7 @@ impl Sorter {
         false
     }
 
-    /// Takes down the next records but for those that a newer one took the place of; `None` at the
-    /// end.
+    /// Gathers the next records, without superseded ones; `None` at the end.
     fn gather(&mut self, frozen: &FrozenMemtable, mut place: RecordOffset) -> Option<RecordOffset> {
         for _ in 0..STEP_ENTRIES {
             let (key, next) = frozen.next_record(place)?;
@@ -196,7 +194,7 @@ fn merge_some(
         right.start += usize::from(is_right);
         count -= 1;
     }
-    // What follows when one of them is at its end.
+    // One of the runs is at its end: the rest of the other follows.
     for run in [left, right] {
         let rest = run.start..run.end.min(run.start + count);
         count -= rest.len();

@@ -1,8 +1,7 @@
-//! A Bloom filter over the keys of a run: most of the time it is known without looking into the run
-//! that a key is not in it.
+//! A Bloom filter over the keys of a run: it rules most keys out that are not in the run.
 //!
-//! All bits of a key lie in one cache line ("blocked", Putze, Sanders and Singler 2007). At about
-//! 11 bits and 6 lookups a key, of keys that are not there 1 in 50 seems to be.
+//! All bits of a key lie in one cache line ("blocked", Putze, Sanders and Singler 2007). With about
+//! 11 bits and 6 lookups a key, 1 in 50 keys that are not in the run passes.
 //!
 //! Invariant: for every hash that was put in, [`may_have`](Filter::may_have) is true.
 
@@ -10,7 +9,7 @@ use crate::allocator::Block;
 use crate::lsm::hash::GOLDEN;
 use crate::lsm::work::{self, Work};
 
-/// Runs of more keys than this have no filter: it is freed in one piece.
+/// Runs of more keys than this have no filter, since a filter is freed in one piece.
 pub(in crate::lsm) const FILTER_MAX_KEYS: usize = 320 * 1024;
 
 /// Keys that a block is made for.
@@ -24,16 +23,16 @@ type FilterBlock = [[u8; 8]; 8];
 /// Cleared at once.
 const CLEARED_BYTES: usize = 4096;
 
-/// Which hashes there are, about.
+/// The filter.
 #[derive(Debug)]
 pub(in crate::lsm) struct Filter {
     bytes: Block,
-    /// Of these, so many are cleared: all, before anything is put in.
+    /// How many of the bytes are cleared; all are before the first hash is added.
     cleared_bytes: usize,
 }
 
 impl Filter {
-    /// One for so many keys, to be cleared.
+    /// A filter for so many keys, which is to be cleared first.
     pub(in crate::lsm) fn new(key_count: usize) -> Self {
         let block_count = key_count.div_ceil(BLOCK_KEYS).max(1);
         Self {
@@ -42,7 +41,7 @@ impl Filter {
         }
     }
 
-    /// Goes on clearing it until `work` is used up; true when it is.
+    /// Clears the filter until `work` is used up; true at the end.
     pub(in crate::lsm) fn clear(&mut self, work: &mut Work) -> bool {
         while self.cleared_bytes < self.bytes.len() && !work.is_used_up() {
             let rest = &mut self.bytes[self.cleared_bytes..];
@@ -68,7 +67,7 @@ impl Filter {
         }
     }
 
-    /// False: no key with this hash was put in.
+    /// False: no key with this hash was added.
     #[inline]
     pub(in crate::lsm) fn may_have(&self, hash: u32) -> bool {
         let words = self.bytes[self.block_at(hash)..][..size_of::<FilterBlock>()]

@@ -23,13 +23,13 @@ use crate::swar;
 /// Chunks in one block: inserting moves a few kilobytes of pointers and fences.
 const BLOCK_MAX_CHUNKS: usize = 128;
 
-/// The first 24 bytes of a key as big-endian numbers, filled with zeros. Equal fences decide
-/// nothing; the keys do.
+/// The first 24 bytes of a key as big-endian numbers, filled with zeros. The order of keys with
+/// equal fences is that of the keys themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::lsm) struct Fence([u64; 3]);
 
 impl Fence {
-    /// Of a key no more than these are in it.
+    /// Bytes of a key that a fence has at most.
     pub(in crate::lsm) const BYTES: usize = 24;
 
     #[inline]
@@ -38,7 +38,7 @@ impl Fence {
         Self([part(0), part(8), part(16)])
     }
 
-    /// How many bytes two of them have in common at their start; no more than leave eight behind.
+    /// The length of the common prefix of two fences, at most that which leaves eight bytes.
     #[inline]
     fn shared_bytes(self, other: Self) -> usize {
         let [first, second, _] = std::array::from_fn(|at| self.0[at] ^ other.0[at]);
@@ -50,7 +50,7 @@ impl Fence {
         shared_bits as usize / 8
     }
 
-    /// The eight bytes behind so many, of which there are no more than leave eight.
+    /// The eight bytes behind `skip` others, which leave at least eight.
     #[inline]
     fn head_behind(self, skip: usize) -> u64 {
         let [first, second, third] = self.0;
@@ -59,15 +59,15 @@ impl Fence {
         word << (8 * (skip % 8)) | next >> 1 >> (63 - 8 * (skip % 8))
     }
 
-    /// A number that differs where fences do, more or less.
+    /// A number that mostly differs for different fences.
     #[inline]
     pub(in crate::lsm) fn mix(self) -> u64 {
         let [a, b, c] = self.0;
         (a ^ b.rotate_left(23) ^ c.rotate_left(46)).wrapping_mul(GOLDEN)
     }
 
-    /// Subtracts as if they were one long number, and asks for the borrow: without a branch, for
-    /// which way a search goes is never known beforehand.
+    /// Subtracts fences as long numbers, and returns the borrow: without a branch, since the
+    /// processor cannot predict the steps of a search.
     #[inline]
     fn is_below(self, other: Self) -> bool {
         let (Self([high, middle, low]), Self([other_high, other_middle, other_low])) =
@@ -78,7 +78,7 @@ impl Fence {
     }
 }
 
-/// A key to look for, with what is computed from it once for all layers.
+/// A key to look up, with its hash and fence, which are computed once for all layers.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::lsm) struct LookupKey<'a> {
     pub(in crate::lsm) key: &'a [u8],
@@ -96,11 +96,11 @@ impl<'a> LookupKey<'a> {
         }
     }
 
-    /// The chunk of a run that holds this key if any does: the last one that starts at or below it.
+    /// The only chunk of a run that may hold this key: the last one that starts at or below it.
     #[inline]
     fn find(&self, blocks: &Blocks) -> Option<Position> {
         let count = blocks.partition_point(|(fence, _)| fence.is_below(self.fence));
-        // Of equal fences the keys decide.
+        // With equal fences, the keys are compared.
         let equal_count = blocks[count..].partition_point(|(fence, block)| {
             *fence == self.fence && block.chunks[0].first_key() <= self.key
         });
@@ -114,17 +114,17 @@ impl<'a> LookupKey<'a> {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(in crate::lsm) struct Block {
+pub(in crate::lsm) struct ChunkBlock {
     chunks: Vec<Arc<Chunk>>,
     fences: Vec<Fence>,
-    /// What the fences have in common at their start, in bytes, and what comes next in each: a
-    /// search among these, which lie close together, decides most of it.
+    /// Length of the common prefix of the fences, and the next eight bytes of each. These lie close
+    /// together, and a search among them leaves few fences to compare.
     skip: usize,
     heads: Vec<u64>,
 }
 
-impl Block {
-    /// How many chunks start at or below a key that comes no earlier than the first of them.
+impl ChunkBlock {
+    /// Number of chunks that start at or below a key, which is not below the first of them.
     #[inline]
     fn count_up_to(&self, lookup: &LookupKey<'_>) -> usize {
         let len = self.chunks.len();
@@ -138,7 +138,7 @@ impl Block {
         let (mut low, mut high) = (self.heads.partition_point(|other| *other < head), len);
         while low < high && self.heads[low] == head {
             let middle = usize::midpoint(low, high);
-            // Of equal heads the fences decide, and of equal fences the keys.
+            // With equal heads the fences are compared, and with equal fences the keys.
             let order = self.heads[middle]
                 .cmp(&head)
                 .then(self.fences[middle].cmp(&lookup.fence));
@@ -182,7 +182,7 @@ impl Block {
         behind
     }
 
-    /// The first or the last fence may be another than before.
+    /// Computes prefix and heads anew, if the first or the last fence has changed.
     fn update_skip(&mut self) {
         let (Some(first), Some(last)) = (self.fences.first(), self.fences.last()) else {
             return;
@@ -196,14 +196,14 @@ impl Block {
         }
     }
 
-    /// Takes the last chunk out, for freeing them one by one.
+    /// Removes the last chunk, for freeing chunks one by one.
     pub(in crate::lsm) fn pop(&mut self) -> Option<Arc<Chunk>> {
         self.chunks.pop()
     }
 }
 
 /// The list of a run's blocks, each with the fence of its first chunk.
-pub(in crate::lsm) type Blocks = Vec<(Fence, Arc<Block>)>;
+pub(in crate::lsm) type Blocks = Vec<(Fence, Arc<ChunkBlock>)>;
 
 /// A place between two chunks of a run, or before the first, or behind the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -213,7 +213,7 @@ pub(in crate::lsm) struct Position {
 }
 
 impl Position {
-    /// As one number.
+    /// The position as one number.
     #[inline]
     pub(in crate::lsm) fn pack(self) -> u32 {
         u32::try_from(self.block * BLOCK_MAX_CHUNKS + self.chunk)
@@ -236,12 +236,12 @@ pub(in crate::lsm) struct Run {
     blocks: Arc<Blocks>,
     entry_count: usize,
     memory_bytes: usize,
-    /// The large values among them.
+    /// Bytes of large values.
     large_bytes: usize,
-    /// Chunks with entries that expire, some day.
+    /// Number of chunks with entries that expire.
     expiring_chunk_count: usize,
-    /// Over all keys that it has, and maybe others; those of merges have one, unless they are
-    /// large.
+    /// A filter over all keys of the run, and maybe others. Runs made by merges have one, unless
+    /// they are large.
     filter: Option<Arc<Filter>>,
 }
 
@@ -251,20 +251,19 @@ impl Run {
         self.get_in(self.find_chunk(lookup)?, lookup)
     }
 
-    /// From now on it is looked up in the filter first whether there is a key. The run gets no more
-    /// keys.
+    /// Sets the filter over all keys. The run must get no more keys.
     pub(in crate::lsm) fn set_filter(&mut self, filter: Filter) {
         self.filter = Some(Arc::new(filter));
     }
 
-    /// The same, where the position is known already.
+    /// The entry of a key whose position is known.
     #[inline]
     pub(in crate::lsm) fn get_in(&self, at: Position, lookup: &LookupKey<'_>) -> Option<Entry<'_>> {
         self.chunk(at)?.get(lookup.hash, lookup.key)
     }
 
-    /// The position of the chunk that holds a key if any does: the last one that starts at or below
-    /// it. None also where the filter says that the key is not there.
+    /// The position of the only chunk that may hold a key: the last one that starts at or below it.
+    /// None, too, if the filter rules the key out.
     #[inline]
     pub(in crate::lsm) fn find_chunk(&self, lookup: &LookupKey<'_>) -> Option<Position> {
         if self
@@ -277,7 +276,7 @@ impl Run {
         lookup.find(&self.blocks)
     }
 
-    /// The position of the chunk that holds `key` if any does, or else the first.
+    /// The position of the only chunk that may hold `key`, or else of the first chunk.
     pub(in crate::lsm) fn seek(&self, key: &[u8]) -> Position {
         LookupKey::new(key, 0)
             .find(&self.blocks)
@@ -308,7 +307,7 @@ impl Run {
         }
     }
 
-    /// Takes out the chunk behind a position, which then names the one that followed.
+    /// Removes the chunk behind a position, which then is that of the next chunk.
     pub(in crate::lsm) fn remove(&mut self, at: Position) -> (Arc<Chunk>, Position) {
         let blocks = Arc::make_mut(&mut self.blocks);
         let (fence, block) = &mut blocks[at.block];
@@ -325,7 +324,7 @@ impl Run {
         (chunk, self.normalize(at))
     }
 
-    /// Puts a chunk in at a position, and returns the position behind it.
+    /// Inserts a chunk at a position, and returns the position behind it.
     pub(in crate::lsm) fn insert(&mut self, at: Position, chunk: Arc<Chunk>) -> Position {
         self.entry_count += chunk.entry_count();
         self.memory_bytes += chunk.memory_bytes();
@@ -349,7 +348,7 @@ impl Run {
         self.memory_bytes
     }
 
-    /// What it takes.
+    /// The memory that it takes.
     pub(in crate::lsm) fn footprint(&self) -> Footprint {
         Footprint {
             bytes: self.memory_bytes - self.large_bytes,
@@ -357,7 +356,7 @@ impl Run {
         }
     }
 
-    /// Chunks with entries that expire, some day.
+    /// Number of chunks with entries that expire.
     pub(in crate::lsm) fn expiring_chunk_count(&self) -> usize {
         self.expiring_chunk_count
     }
@@ -370,7 +369,7 @@ impl Run {
 
 /// Finds or makes a block with room for one more chunk at a position.
 fn make_room(blocks: &mut Blocks, at: Position) -> Position {
-    let is_full = |block: &Block| block.chunks.len() >= BLOCK_MAX_CHUNKS;
+    let is_full = |block: &ChunkBlock| block.chunks.len() >= BLOCK_MAX_CHUNKS;
     if at.chunk == 0 && at.block > 0 && !is_full(&blocks[at.block - 1].1) {
         let block = at.block - 1;
         return Position {
