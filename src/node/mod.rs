@@ -749,7 +749,6 @@ impl Node {
         let LoadedPartition {
             partition: id,
             lsm,
-            regions,
             mut meta,
             checkpoint_version,
             replayed_count,
@@ -758,7 +757,6 @@ impl Node {
             set_aside,
             stats,
         } = loaded;
-        regions.adopt();
         let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
         if let Some(at) = self.opening.iter().position(|opening| opening.id == id) {
             let opening = self.opening.swap_remove(at);

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::allocator::{Regions, take_regions};
 use crate::config::Fsync;
 
 use super::data_dir::DataDir;
@@ -61,7 +62,7 @@ pub struct StoragePlan {
 #[derive(Debug)]
 pub struct DiskThread {
     commands: Option<Sender<DiskCommand>>,
-    events: Receiver<DiskEvent>,
+    events: Receiver<(DiskEvent, Regions)>,
     handle: Option<JoinHandle<()>>,
 }
 
@@ -94,7 +95,9 @@ impl DiskThread {
 
     /// The next event, if there is one.
     pub fn next_event(&self) -> Option<DiskEvent> {
-        self.events.try_recv().ok()
+        let (event, regions) = self.events.try_recv().ok()?;
+        regions.adopt();
+        Some(event)
     }
 
     /// Lets the thread execute the commands that it has; [`DiskEvent::Closed`] follows.
@@ -112,13 +115,18 @@ impl DiskThread {
 }
 
 struct EventSender {
-    sender: Sender<DiskEvent>,
+    sender: Sender<(DiskEvent, Regions)>,
     wake: Box<dyn Fn() + Send>,
 }
 
 impl EventSender {
     fn emit(&self, event: DiskEvent) {
-        let _ = self.sender.send(event);
+        // A loaded engine goes to the loop with the memory that it lies in.
+        let regions = match event {
+            DiskEvent::Loaded(_) => take_regions(),
+            _ => Regions::default(),
+        };
+        let _ = self.sender.send((event, regions));
         (self.wake)();
     }
 }

@@ -13,7 +13,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::allocator::{Regions, take_regions};
 use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot};
 
@@ -144,8 +143,6 @@ pub struct LoadedPartition {
     pub partition: u32,
     /// The engine. Its time is the last one recorded before the start; 0: none was.
     pub lsm: Lsm,
-    /// The memory in which the engine lies: the loop's arena adopts it.
-    pub regions: Regions,
     /// Role, epoch and histories.
     pub meta: PartitionMeta,
     /// Version of the checkpoint that was loaded; 0: there was none.
@@ -177,7 +174,6 @@ impl LoadedPartition {
         Self {
             partition,
             lsm,
-            regions: take_regions(),
             meta,
             checkpoint_version,
             replayed_count: 0,
@@ -375,7 +371,6 @@ impl<S: Disks> DiskWorker<S> {
         LoadedPartition {
             partition: id,
             lsm,
-            regions: take_regions(),
             meta,
             checkpoint_version,
             replayed_count,
