@@ -47,8 +47,8 @@
 //!
 //! # How a read travels
 //!
-//! 1. `reactor/mod.rs`: `run` wakes up; `note_events` puts the connection on the ready queue.
-//! 2. `reactor/lanes.rs`: `visit_ready` reads several sessions (`reactor/session.rs`) and has the
+//! 1. `reactor/event_loop.rs`: `run` wakes up; `on_events` puts the connection on the ready queue.
+//! 2. `reactor/visit_batch.rs`: `visit_ready` reads several sessions (`reactor/session.rs`) and has the
 //!    keys that their requests are about fetched into the processor's cache
 //!    (`api/endpoint/lookahead.rs`, `lsm/lookup_cache.rs`).
 //! 3. `http/connection.rs` finds the head (`http/head_reader.rs`, `http/request.rs`) and calls
@@ -70,8 +70,8 @@
 //!    says for what, `reactor/commit_gates.rs` which session waits for it.
 //! 4. `partition/disk_log.rs` hands the new records to the disk thread (`storage/thread.rs`), which
 //!    writes and syncs them (`storage/log_writer.rs`) and reports the version.
-//! 5. `reactor/promises.rs` releases the replies up to that version. Maintenance that the write
-//!    owes is paid in slices at the end of the turn (`reactor/turn.rs`, `lsm/levels.rs`).
+//! 5. `reactor/deferred_replies.rs` releases the replies up to that version. Maintenance that the write
+//!    owes is paid in slices at the end of the turn (`reactor/housekeeping.rs`, `lsm/levels.rs`).
 //!
 //! # How a replicated record travels
 //!

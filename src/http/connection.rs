@@ -25,7 +25,7 @@
 use std::mem;
 
 use super::body::BodyDecoder;
-use super::handler::{BodySink, Handler, Turn};
+use super::handler::{BodySink, Context, Handler};
 use super::head::{Framing, Head};
 use super::incoming_body::{BodyProgress, IncomingBody};
 use super::output::Output;
@@ -54,7 +54,7 @@ pub enum Wants {
 
 /// What the connection waits for; decides which time-out applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
+pub enum Awaited {
     /// Between requests, with no byte of the next one.
     Idle,
     /// The rest of a head.
@@ -143,15 +143,19 @@ impl<B: BodySink> Connection<B> {
     /// Feeds `input` (empty: to go on after `Output` or `Turn`), and executes whole requests in
     /// order until the input, the room in the output or the budget is used up. Input that is not
     /// consumed is kept; feed more only after `Wants::Input`.
-    pub fn advance<H: Handler<Body = B>>(&mut self, input: &[u8], turn: &mut Turn<'_, H>) -> Wants {
+    pub fn advance<H: Handler<Body = B>>(
+        &mut self,
+        input: &[u8],
+        context: &mut Context<'_, H>,
+    ) -> Wants {
         if self.pending.is_empty() {
-            let (used, wants) = self.run(input, turn);
+            let (used, wants) = self.run(input, context);
             self.pending = input[used..].to_vec();
             return wants;
         }
         self.pending.extend_from_slice(input);
         let pending = mem::take(&mut self.pending);
-        let (used, wants) = self.run(&pending[self.start..], turn);
+        let (used, wants) = self.run(&pending[self.start..], context);
         self.keep(pending, used);
         wants
     }
@@ -192,7 +196,7 @@ impl<B: BodySink> Connection<B> {
         date: &HttpDate,
     ) -> Wants {
         let begun = match &self.state {
-            ConnectionState::Head => self.waiting() == Waiting::Head,
+            ConnectionState::Head => self.awaited() == Awaited::Head,
             ConnectionState::Body(parked) => !parked.incoming.decoder.is_done(),
             ConnectionState::Discard { .. } | ConnectionState::Closing => false,
         };
@@ -204,27 +208,27 @@ impl<B: BodySink> Connection<B> {
     }
 
     /// What it waits for.
-    pub fn waiting(&self) -> Waiting {
+    pub fn awaited(&self) -> Awaited {
         let rest = &self.pending[self.start..];
         match &self.state {
-            ConnectionState::Closing => Waiting::Closing,
-            ConnectionState::Head if is_blank(rest) => Waiting::Idle,
+            ConnectionState::Closing => Awaited::Closing,
+            ConnectionState::Head if is_blank(rest) => Awaited::Idle,
             // All of it was searched for the end of a head; else its turn has not come yet.
-            ConnectionState::Head if self.scanned == rest.len() => Waiting::Head,
+            ConnectionState::Head if self.scanned == rest.len() => Awaited::Head,
             ConnectionState::Body(parked)
                 if rest.is_empty() && !parked.incoming.decoder.is_done() =>
             {
-                Waiting::Body {
+                Awaited::Body {
                     received_bytes: parked.incoming.received_bytes,
                 }
             }
             ConnectionState::Discard { received_bytes, .. } if rest.is_empty() => {
-                Waiting::Discarded {
+                Awaited::Discarded {
                     received_bytes: *received_bytes,
                 }
             }
             ConnectionState::Head | ConnectionState::Body(_) | ConnectionState::Discard { .. } => {
-                Waiting::Reply
+                Awaited::Reply
             }
         }
     }
@@ -268,20 +272,20 @@ impl<B: BodySink> Connection<B> {
     fn run<H: Handler<Body = B>>(
         &mut self,
         input: &[u8],
-        turn: &mut Turn<'_, H>,
+        context: &mut Context<'_, H>,
     ) -> (usize, Wants) {
         let mut used = 0;
         loop {
             let rest = &input[used..];
-            match self.pause(rest, turn) {
+            match self.pause(rest, context) {
                 // What follows the last request belongs to no request.
                 Some(Wants::Close) => return (input.len(), Wants::Close),
                 Some(wants) => return (used, wants),
                 None => {}
             }
-            let unsent = turn.out.pending_bytes();
-            let pass = self.pass(rest, turn);
-            turn.charge(turn.out.pending_bytes().saturating_sub(unsent));
+            let unsent = context.out.pending_bytes();
+            let pass = self.pass(rest, context);
+            context.charge(context.out.pending_bytes().saturating_sub(unsent));
             used += pass.used;
             if pass.starved {
                 return match self.starved(&input[used..]) {
@@ -293,18 +297,18 @@ impl<B: BodySink> Connection<B> {
     }
 
     /// What prevents the next pass, apart from missing input.
-    fn pause<H: Handler>(&self, rest: &[u8], turn: &Turn<'_, H>) -> Option<Wants> {
+    fn pause<H: Handler>(&self, rest: &[u8], context: &Context<'_, H>) -> Option<Wants> {
         let has_work = || {
             !rest.is_empty()
                 || matches!(&self.state, ConnectionState::Body(parked) if parked.incoming.decoder.is_done())
         };
-        if turn.out.is_generating() {
+        if context.out.is_generating() {
             Some(Wants::Output)
         } else if matches!(self.state, ConnectionState::Closing) {
             Some(Wants::Close)
-        } else if turn.out.unsent_bytes() > turn.limits.output_high_bytes {
+        } else if context.out.unsent_bytes() > context.limits.output_high_bytes {
             Some(Wants::Output)
-        } else if *turn.budget == 0 && has_work() {
+        } else if *context.budget == 0 && has_work() {
             Some(Wants::Turn)
         } else {
             None
@@ -328,14 +332,14 @@ impl<B: BodySink> Connection<B> {
         }
     }
 
-    fn pass<H: Handler<Body = B>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
+    fn pass<H: Handler<Body = B>>(&mut self, rest: &[u8], context: &mut Context<'_, H>) -> Pass {
         match mem::replace(&mut self.state, ConnectionState::Head) {
-            ConnectionState::Head => self.head(rest, turn),
-            ConnectionState::Body(parked) => self.resume(parked, rest, turn),
+            ConnectionState::Head => self.head(rest, context),
+            ConnectionState::Body(parked) => self.resume(parked, rest, context),
             ConnectionState::Discard {
                 decoder,
                 received_bytes,
-            } => self.discard(decoder, received_bytes, rest, turn),
+            } => self.discard(decoder, received_bytes, rest, context),
             ConnectionState::Closing => {
                 self.state = ConnectionState::Closing;
                 Pass {
@@ -346,9 +350,9 @@ impl<B: BodySink> Connection<B> {
         }
     }
 
-    fn head<H: Handler<Body = B>>(&mut self, rest: &[u8], turn: &mut Turn<'_, H>) -> Pass {
+    fn head<H: Handler<Body = B>>(&mut self, rest: &[u8], context: &mut Context<'_, H>) -> Pass {
         let (mut joined, mut head) = (Vec::new(), Head::default());
-        let found = turn
+        let found = context
             .heads
             .read(rest, &mut self.scanned, &mut joined, &mut head);
         match found {
@@ -358,16 +362,16 @@ impl<B: BodySink> Connection<B> {
             },
             Ok(Some(head_bytes)) => {
                 self.scanned = 0;
-                turn.charge(head_bytes.saturating_add(REQUEST_WORK_BYTES));
+                context.charge(head_bytes.saturating_add(REQUEST_WORK_BYTES));
                 let (raw_head, body) = rest.split_at(head_bytes);
-                let used = self.begin(&head, raw_head, body, turn);
+                let used = self.begin(&head, raw_head, body, context);
                 Pass {
                     used: head_bytes + used,
                     starved: false,
                 }
             }
             Err(refusal) => {
-                turn.refuse(None, &mut Exchange::broken(), &refusal);
+                context.refuse(None, &mut Exchange::broken(), &refusal);
                 self.state = ConnectionState::Closing;
                 Pass {
                     used: 0,
@@ -383,20 +387,19 @@ impl<B: BodySink> Connection<B> {
         head: &Head<'_>,
         raw_head: &[u8],
         body: &[u8],
-        turn: &mut Turn<'_, H>,
+        context: &mut Context<'_, H>,
     ) -> usize {
         let mut exchange = self.exchange(head);
         // An answer before the body closes the connection in two cases: a peer that waits for `100
         // Continue` may send the body or not, so that the start of the next request is unknown; and
         // a body above the limit is not worth reading.
-        let is_long =
-            matches!(head.framing, Framing::Length(bytes) if bytes > turn.limits.kept_body_bytes);
+        let is_long = matches!(head.framing, Framing::Length(bytes) if bytes > context.limits.kept_body_bytes);
         exchange.keep_alive &= !(is_long || (head.expect_continue && head.has_body()));
         let whole_body = whole_body(head, body);
-        let Some(sink) = turn.begin(head, whole_body, &mut exchange) else {
+        let Some(sink) = context.begin(head, whole_body, &mut exchange) else {
             if let Some(body) = whole_body {
                 // The body is used up, whether or not the answer depended on it.
-                turn.charge(body.len());
+                context.charge(body.len());
                 self.state = if exchange.keep_alive {
                     ConnectionState::Head
                 } else {
@@ -408,11 +411,12 @@ impl<B: BodySink> Connection<B> {
             return 0;
         };
         let mut incoming = IncomingBody::new(head.framing, sink);
-        let (used, progress) = incoming.begin(body, turn.budget);
+        let (used, progress) = incoming.begin(body, context.budget);
         match progress {
             BodyProgress::Starved | BodyProgress::OutOfBudget => {
                 if head.expect_continue && body.is_empty() && head.has_body() {
-                    turn.out
+                    context
+                        .out
                         .bytes()
                         .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
@@ -421,7 +425,7 @@ impl<B: BodySink> Connection<B> {
                     incoming,
                 }));
             }
-            progress => self.conclude(head, incoming, progress, turn),
+            progress => self.conclude(head, incoming, progress, context),
         }
         used
     }
@@ -431,9 +435,9 @@ impl<B: BodySink> Connection<B> {
         &mut self,
         mut parked: Box<Parked<B>>,
         rest: &[u8],
-        turn: &mut Turn<'_, H>,
+        context: &mut Context<'_, H>,
     ) -> Pass {
-        let (used, progress) = parked.incoming.advance(rest, turn.budget);
+        let (used, progress) = parked.incoming.advance(rest, context.budget);
         match progress {
             BodyProgress::Starved => {
                 self.state = ConnectionState::Body(parked);
@@ -446,9 +450,11 @@ impl<B: BodySink> Connection<B> {
             progress => {
                 let Parked { raw_head, incoming } = *parked;
                 let (mut joined, mut head) = (Vec::new(), Head::default());
-                let found = turn.heads.read(&raw_head, &mut 0, &mut joined, &mut head);
+                let found = context
+                    .heads
+                    .read(&raw_head, &mut 0, &mut joined, &mut head);
                 if let Ok(Some(_)) = found {
-                    self.conclude(&head, incoming, progress, turn);
+                    self.conclude(&head, incoming, progress, context);
                 } else {
                     // Only if the limits were lowered meanwhile.
                     let refusal = Refusal::new(
@@ -456,7 +462,7 @@ impl<B: BodySink> Connection<B> {
                         "limits_changed",
                         "the limits changed meanwhile: send it again",
                     );
-                    turn.refuse(None, &mut Exchange::broken(), &refusal);
+                    context.refuse(None, &mut Exchange::broken(), &refusal);
                     self.state = ConnectionState::Closing;
                 }
             }
@@ -473,7 +479,7 @@ impl<B: BodySink> Connection<B> {
         head: &Head<'_>,
         incoming: IncomingBody<B>,
         progress: BodyProgress,
-        turn: &mut Turn<'_, H>,
+        context: &mut Context<'_, H>,
     ) {
         let IncomingBody {
             decoder,
@@ -482,21 +488,23 @@ impl<B: BodySink> Connection<B> {
         } = incoming;
         let mut exchange = self.exchange(head);
         match progress {
-            BodyProgress::Whole => turn.finish(head, sink, &mut exchange),
+            BodyProgress::Whole => context.finish(head, sink, &mut exchange),
             BodyProgress::Broken(refusal) => {
                 exchange.keep_alive = false;
-                turn.refuse(Some(head), &mut exchange, &refusal);
+                context.refuse(Some(head), &mut exchange, &refusal);
             }
             BodyProgress::Refused(refusal) => {
                 // Counted to the end of the body or of this chunk, so that the decision does not
                 // depend on how the input was cut.
                 exchange.keep_alive &= received_bytes.saturating_add(decoder.due_bytes())
-                    <= turn.limits.kept_body_bytes;
+                    <= context.limits.kept_body_bytes;
                 // A peer that waits for `100 Continue` may not send it.
                 exchange.keep_alive &= !(head.expect_continue && received_bytes == 0);
-                turn.refuse(Some(head), &mut exchange, &refusal);
+                context.refuse(Some(head), &mut exchange, &refusal);
             }
-            BodyProgress::RefusedWhole(refusal) => turn.refuse(Some(head), &mut exchange, &refusal),
+            BodyProgress::RefusedWhole(refusal) => {
+                context.refuse(Some(head), &mut exchange, &refusal);
+            }
             BodyProgress::Starved | BodyProgress::OutOfBudget => {
                 debug_assert!(false, "there is nothing to conclude");
                 exchange.keep_alive = false;
@@ -534,11 +542,11 @@ impl<B: BodySink> Connection<B> {
         mut decoder: BodyDecoder,
         mut received_bytes: u64,
         rest: &[u8],
-        turn: &mut Turn<'_, H>,
+        context: &mut Context<'_, H>,
     ) -> Pass {
         let mut used = 0;
-        while !decoder.is_done() && used < rest.len() && *turn.budget > 0 {
-            let room = (rest.len() - used).min(*turn.budget);
+        while !decoder.is_done() && used < rest.len() && *context.budget > 0 {
+            let room = (rest.len() - used).min(*context.budget);
             let Ok(piece) = decoder.decode(&rest[used..used + room]) else {
                 self.state = ConnectionState::Closing;
                 return Pass {
@@ -546,7 +554,7 @@ impl<B: BodySink> Connection<B> {
                     starved: false,
                 };
             };
-            turn.charge(piece.consumed);
+            context.charge(piece.consumed);
             used += piece.consumed;
             received_bytes = received_bytes.saturating_add(piece.consumed as u64);
         }

@@ -6,8 +6,8 @@
 use std::io::IoSlice;
 
 use super::{
-    Begin, BodySink, BodySource, Connection, Fill, Handler, Head, HeadLimits, HeadReader, HttpDate,
-    Limits, Method, Output, Refusal, Reply, SharedBytes, Turn, Waiting, Wants,
+    Awaited, Begin, BodySink, BodySource, Connection, Context, Fill, Handler, Head, HeadLimits,
+    HeadReader, HttpDate, Limits, Method, Output, Refusal, Reply, SharedBytes, Wants,
 };
 
 const LIMITS: Limits = Limits {
@@ -167,7 +167,7 @@ impl Peer {
             date,
             ..
         } = self;
-        let mut turn = Turn {
+        let mut turn = Context {
             handler,
             heads,
             out,
@@ -227,8 +227,8 @@ impl Peer {
         } = self;
         assert_eq!(connection.time_out(out, date), Wants::Close);
         assert_eq!(
-            (connection.waiting(), connection.heap_bytes()),
-            (Waiting::Closing, 0)
+            (connection.awaited(), connection.heap_bytes()),
+            (Awaited::Closing, 0)
         );
         self.send();
         self.statuses()
@@ -545,8 +545,8 @@ fn a_thousand_in_one_input() {
     assert_eq!((peer.handler.begun, peer.handler.finished), (1000, 500));
     assert_eq!(peer.answers().matches("get /n?-").count(), 500);
     assert_eq!(
-        (peer.wants, peer.connection.waiting()),
-        (Wants::Input, Waiting::Idle)
+        (peer.wants, peer.connection.awaited()),
+        (Wants::Input, Awaited::Idle)
     );
     assert_eq!(peer.connection.heap_bytes(), 0);
 
@@ -565,8 +565,8 @@ fn room_and_budget_are_respected() {
     let mut peer = Peer::new();
     assert_eq!(peer.once(&one.repeat(3), usize::MAX), Wants::Output);
     assert_eq!(
-        (peer.handler.begun, peer.connection.waiting()),
-        (1, Waiting::Reply)
+        (peer.handler.begun, peer.connection.awaited()),
+        (1, Awaited::Reply)
     );
     assert_eq!(
         peer.once(b"", usize::MAX),
@@ -682,8 +682,8 @@ fn unwanted_bodies_are_read_to_their_end() {
     let mut peer = Peer::new();
     peer.feed(&body_of(1000), usize::MAX);
     assert_eq!(
-        (peer.wants, peer.connection.waiting()),
-        (Wants::Input, Waiting::Idle)
+        (peer.wants, peer.connection.awaited()),
+        (Wants::Input, Awaited::Idle)
     );
     assert!(!peer.answers().contains("Connection: close"));
     // One that is known to be longer ends the connection: the caller reads on, and drops what
@@ -703,8 +703,8 @@ fn unwanted_bodies_are_read_to_their_end() {
         let piece = if received_bytes == 905 { 900 } else { 100 };
         peer.feed(&vec![b'x'; piece], usize::MAX);
         assert_eq!(
-            (peer.wants, peer.connection.waiting()),
-            (Wants::Input, Waiting::Discarded { received_bytes })
+            (peer.wants, peer.connection.awaited()),
+            (Wants::Input, Awaited::Discarded { received_bytes })
         );
         assert_eq!(peer.connection.heap_bytes(), 0, "nothing of it is kept");
     }
@@ -715,8 +715,8 @@ fn unwanted_bodies_are_read_to_their_end() {
     );
     assert_eq!(peer.statuses(), ["403", "200"]);
     assert_eq!(
-        (peer.wants, peer.connection.waiting()),
-        (Wants::Input, Waiting::Idle)
+        (peer.wants, peer.connection.awaited()),
+        (Wants::Input, Awaited::Idle)
     );
 }
 

@@ -1,6 +1,6 @@
 //! The traits that a connection calls: a handler answers requests, a sink collects a body.
 //!
-//! Guarantees to implementors, by [`Turn`] (3) and `connection.rs` (1, 2):
+//! Guarantees to implementors, by [`Context`] (3) and `connection.rs` (1, 2):
 //! 1. Each request is begun once, in the order of arrival, and answered once before the next is
 //!    begun.
 //! 2. A sink gets the body in order, then steps until it returns true, and is then either passed to
@@ -91,7 +91,7 @@ pub struct Limits {
 
 /// The environment of one call of [`Connection::advance`](super::Connection::advance).
 #[derive(Debug)]
-pub struct Turn<'t, H> {
+pub struct Context<'t, H> {
     /// Answers requests.
     pub handler: &'t mut H,
     /// Parses heads.
@@ -107,7 +107,7 @@ pub struct Turn<'t, H> {
     pub budget: &'t mut usize,
 }
 
-impl<H: Handler> Turn<'_, H> {
+impl<H: Handler> Context<'_, H> {
     pub(super) fn charge(&mut self, work_bytes: usize) {
         *self.budget = self.budget.saturating_sub(work_bytes);
     }

@@ -47,9 +47,9 @@ mod output_tests;
 mod request_tests;
 
 pub use body::{BodyDecoder, Decoded};
-pub use connection::{Connection, Waiting, Wants};
+pub use connection::{Awaited, Connection, Wants};
 pub use field_table::{Field, FieldSet};
-pub use handler::{Begin, BodySink, Handler, Limits, Turn};
+pub use handler::{Begin, BodySink, Context, Handler, Limits};
 pub use head::{Framing, Head, Method, Target};
 pub use head_reader::HeadReader;
 pub use output::{BodySource, Fill, Output, SharedBytes};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use crate::http::HttpDate;
 use crate::slew::{LAST_UNIX_MS, SlewedClock};
 
 use super::timers::Millis;
@@ -25,6 +26,9 @@ pub(super) struct Clock {
     now: Millis,
     now_us: u64,
     wall: WallClock,
+    /// The value of Date, of the second that the system's clock shows.
+    date: HttpDate,
+    date_seconds: u64,
 }
 
 impl Clock {
@@ -35,6 +39,8 @@ impl Clock {
             now: 0,
             now_us: 0,
             wall: WallClock::start(unix_ms(), since_boot_ms()),
+            date: HttpDate::from_unix_seconds(0),
+            date_seconds: 0,
         }
     }
 
@@ -47,7 +53,19 @@ impl Clock {
 
     /// Reads the time of day for this turn.
     pub(super) fn tick_wall(&mut self) -> WallTick {
-        self.wall.tick(unix_ms(), since_boot_ms())
+        let wall = self.wall.tick(unix_ms(), since_boot_ms());
+        let seconds = wall.system_ms / 1_000;
+        if seconds != self.date_seconds {
+            self.date_seconds = seconds;
+            self.date = HttpDate::from_unix_seconds(seconds);
+        }
+        wall
+    }
+
+    /// The value of Date in this turn.
+    #[inline]
+    pub(super) fn date(&self) -> &HttpDate {
+        &self.date
     }
 
     /// Microseconds since the start, as of now: for measuring. Costs no system call where the

@@ -16,7 +16,7 @@
 //! A connection beyond the limit has [`TURNED_AWAY_MS`] where others have the idle or the header
 //! time-out.
 
-use crate::http::Waiting;
+use crate::http::Awaited;
 
 use super::timers::{Deadline, Millis};
 
@@ -64,7 +64,7 @@ impl TimeOuts {
 
 /// What a session waits for; the states that have different time-outs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-enum Kind {
+enum TimeoutKind {
     #[default]
     Idle,
     Head,
@@ -84,7 +84,7 @@ enum Kind {
 /// What a session looks like after a visit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
-    pub(super) waiting: Waiting,
+    pub(super) awaited: Awaited,
     /// Bytes that were dropped since the last answer; `None`: it was not sent yet.
     pub(super) ending_bytes: Option<u64>,
     /// The node is told to stop.
@@ -150,8 +150,8 @@ impl Pace {
 
 /// A session's record of what it waits for and since when.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Patience {
-    kind: Kind,
+pub(super) struct TimeoutState {
+    kind: TimeoutKind,
     since: Millis,
     pace: Pace,
     /// Bytes sent before the generated body.
@@ -162,17 +162,17 @@ pub(super) struct Patience {
     pub(super) deadline: Deadline,
 }
 
-impl Patience {
+impl TimeoutState {
     /// Since when it waits for the next request, if that is what it does.
     pub(super) fn idle_since(&self) -> Option<Millis> {
-        (self.kind == Kind::Idle).then_some(self.since)
+        (self.kind == TimeoutKind::Idle).then_some(self.since)
     }
 
     /// Bytes a second in which a body comes, as of late; none while none comes, or for too short a
     /// time to tell.
     pub(super) fn upload_bytes_per_s(&self, now: Millis) -> Option<u64> {
         match self.kind {
-            Kind::Body => self.pace.bytes_per_s(now),
+            TimeoutKind::Body => self.pace.bytes_per_s(now),
             _ => None,
         }
     }
@@ -181,7 +181,7 @@ impl Patience {
     /// take, or for too short a time to tell.
     pub(super) fn download_bytes_per_s(&self, now: Millis) -> Option<u64> {
         match self.kind {
-            Kind::Reading | Kind::Streaming => self.pace.bytes_per_s(now),
+            TimeoutKind::Reading | TimeoutKind::Streaming => self.pace.bytes_per_s(now),
             _ => None,
         }
     }
@@ -194,7 +194,7 @@ impl Patience {
         time_outs: TimeOuts,
     ) -> Millis {
         let Situation {
-            waiting,
+            awaited,
             ending_bytes,
             is_stopping,
             has_progressed,
@@ -204,33 +204,33 @@ impl Patience {
             watches_until,
         } = situation;
         if let Some(until) = watches_until.filter(|_| ending_bytes.is_none()) {
-            self.kind = Kind::Watching;
+            self.kind = TimeoutKind::Watching;
             return until;
         }
-        let dropped_bytes = match waiting {
-            Waiting::Discarded { received_bytes } => ending_bytes.or(Some(received_bytes)),
+        let dropped_bytes = match awaited {
+            Awaited::Discarded { received_bytes } => ending_bytes.or(Some(received_bytes)),
             _ => ending_bytes,
         };
-        let kind = match waiting {
-            _ if dropped_bytes.is_some() && is_stopping => Kind::Stopping,
-            _ if ending_bytes.is_some() => Kind::Ending,
-            _ if awaits_acks => Kind::Confirming,
-            _ if streamed_bytes.is_some() => Kind::Streaming,
-            Waiting::Closing => Kind::Ending,
-            Waiting::Idle => Kind::Idle,
-            Waiting::Head => Kind::Head,
-            Waiting::Body { .. } => Kind::Body,
-            Waiting::Discarded { .. } => Kind::Discarding,
-            Waiting::Reply => Kind::Reading,
+        let kind = match awaited {
+            _ if dropped_bytes.is_some() && is_stopping => TimeoutKind::Stopping,
+            _ if ending_bytes.is_some() => TimeoutKind::Ending,
+            _ if awaits_acks => TimeoutKind::Confirming,
+            _ if streamed_bytes.is_some() => TimeoutKind::Streaming,
+            Awaited::Closing => TimeoutKind::Ending,
+            Awaited::Idle => TimeoutKind::Idle,
+            Awaited::Head => TimeoutKind::Head,
+            Awaited::Body { .. } => TimeoutKind::Body,
+            Awaited::Discarded { .. } => TimeoutKind::Discarding,
+            Awaited::Reply => TimeoutKind::Reading,
         };
-        if let Waiting::Body { received_bytes } = waiting {
+        if let Awaited::Body { received_bytes } = awaited {
             if kind == self.kind && !has_progressed {
                 self.pace.note(received_bytes, now);
             } else {
                 self.pace = Pace::begin(received_bytes, now);
             }
         }
-        if matches!(kind, Kind::Reading | Kind::Streaming) {
+        if matches!(kind, TimeoutKind::Reading | TimeoutKind::Streaming) {
             if kind == self.kind {
                 self.pace.note(sent_bytes, now);
             } else {
@@ -240,7 +240,10 @@ impl Patience {
         let is_fresh = has_progressed
             && !matches!(
                 kind,
-                Kind::Ending | Kind::Stopping | Kind::Streaming | Kind::Confirming
+                TimeoutKind::Ending
+                    | TimeoutKind::Stopping
+                    | TimeoutKind::Streaming
+                    | TimeoutKind::Confirming
             );
         if kind != self.kind || is_fresh {
             self.kind = kind;
@@ -251,23 +254,23 @@ impl Patience {
         if let Some(dropped_bytes) = dropped_bytes.filter(|bytes| *bytes != self.dropped_bytes) {
             (self.dropped_bytes, self.dropped_at) = (dropped_bytes, now);
         }
-        let patience_ms = match waiting {
-            _ if kind == Kind::Stopping => DROP_STOPPING_MS,
-            _ if matches!(kind, Kind::Ending | Kind::Discarding) => {
+        let patience_ms = match awaited {
+            _ if kind == TimeoutKind::Stopping => DROP_STOPPING_MS,
+            _ if matches!(kind, TimeoutKind::Ending | TimeoutKind::Discarding) => {
                 let silence_until = self.dropped_at.saturating_add(DROP_SILENCE_MS);
                 return silence_until.min(self.since.saturating_add(DROP_MS));
             }
-            _ if kind == Kind::Confirming => time_outs.acks_ms,
-            _ if kind == Kind::Streaming => {
+            _ if kind == TimeoutKind::Confirming => time_outs.acks_ms,
+            _ if kind == TimeoutKind::Streaming => {
                 let sent_bytes = streamed_bytes.unwrap_or(0).saturating_sub(self.sent_before);
                 time_outs
                     .idle_ms
                     .saturating_add(sent_bytes / STREAM_MIN_BYTES_PER_MS)
             }
-            Waiting::Body { received_bytes } => time_outs
+            Awaited::Body { received_bytes } => time_outs
                 .header_ms
                 .saturating_add(received_bytes / BODY_MIN_BYTES_PER_MS),
-            Waiting::Head => time_outs.header_ms,
+            Awaited::Head => time_outs.header_ms,
             _ => time_outs.idle_ms,
         };
         self.since.saturating_add(patience_ms)
@@ -284,9 +287,9 @@ mod tests {
         acks_ms: 1_000,
     };
 
-    fn open(waiting: Waiting, has_progressed: bool) -> Situation {
+    fn open(awaited: Awaited, has_progressed: bool) -> Situation {
         Situation {
-            waiting,
+            awaited,
             ending_bytes: None,
             is_stopping: false,
             has_progressed,
@@ -299,39 +302,39 @@ mod tests {
 
     #[test]
     fn a_stream_earns_time_with_its_bytes() {
-        let mut patience = Patience::default();
+        let mut timeouts = TimeoutState::default();
         let streaming = |sent| Situation {
             streamed_bytes: Some(sent),
-            ..open(Waiting::Reply, true)
+            ..open(Awaited::Reply, true)
         };
-        assert_eq!(patience.until(streaming(1_000), 100, TIME_OUTS), 60_100);
+        assert_eq!(timeouts.until(streaming(1_000), 100, TIME_OUTS), 60_100);
         assert_eq!(
-            patience.until(streaming(1_000 + 640), 50_000, TIME_OUTS),
+            timeouts.until(streaming(1_000 + 640), 50_000, TIME_OUTS),
             60_110
         );
         assert_eq!(
-            patience.until(open(Waiting::Idle, true), 60_000, TIME_OUTS),
+            timeouts.until(open(Awaited::Idle, true), 60_000, TIME_OUTS),
             120_000
         );
     }
 
     #[test]
     fn a_head_that_drips_has_one_deadline() {
-        let mut patience = Patience::default();
+        let mut timeouts = TimeoutState::default();
         assert_eq!(
-            patience.until(open(Waiting::Idle, false), 5, TIME_OUTS),
+            timeouts.until(open(Awaited::Idle, false), 5, TIME_OUTS),
             60_000
         );
         assert_eq!(
-            patience.until(open(Waiting::Head, false), 100, TIME_OUTS),
+            timeouts.until(open(Awaited::Head, false), 100, TIME_OUTS),
             10_100
         );
         assert_eq!(
-            patience.until(open(Waiting::Head, false), 9_000, TIME_OUTS),
+            timeouts.until(open(Awaited::Head, false), 9_000, TIME_OUTS),
             10_100
         );
         assert_eq!(
-            patience.until(open(Waiting::Head, true), 9_500, TIME_OUTS),
+            timeouts.until(open(Awaited::Head, true), 9_500, TIME_OUTS),
             19_500,
             "the head of a new request"
         );
@@ -339,19 +342,19 @@ mod tests {
 
     #[test]
     fn a_body_earns_time_with_its_bytes() {
-        let mut patience = Patience::default();
+        let mut timeouts = TimeoutState::default();
         assert_eq!(
-            patience.until(
-                open(Waiting::Body { received_bytes: 0 }, true),
+            timeouts.until(
+                open(Awaited::Body { received_bytes: 0 }, true),
                 100,
                 TIME_OUTS
             ),
             10_100
         );
         assert_eq!(
-            patience.until(
+            timeouts.until(
                 open(
-                    Waiting::Body {
+                    Awaited::Body {
                         received_bytes: 5_000
                     },
                     false
@@ -368,11 +371,11 @@ mod tests {
         if is_last {
             return Situation {
                 ending_bytes: Some(dropped_bytes),
-                ..open(Waiting::Closing, true)
+                ..open(Awaited::Closing, true)
             };
         }
         open(
-            Waiting::Discarded {
+            Awaited::Discarded {
                 received_bytes: dropped_bytes,
             },
             false,
@@ -381,43 +384,43 @@ mod tests {
 
     #[test]
     fn the_pace_of_a_body_is_that_of_late() {
-        let mut patience = Patience::default();
+        let mut timeouts = TimeoutState::default();
         let mut received = |at, bytes, is_new| {
-            let waiting = Waiting::Body {
+            let awaited = Awaited::Body {
                 received_bytes: bytes,
             };
-            patience.until(open(waiting, is_new), at, TIME_OUTS);
-            patience
+            timeouts.until(open(awaited, is_new), at, TIME_OUTS);
+            timeouts
         };
-        let patience = received(0, 5_000, true);
-        assert_eq!(patience.upload_bytes_per_s(999), None, "too short to tell");
-        assert_eq!(patience.upload_bytes_per_s(1_000), Some(0), "silent since");
-        let patience = received(500, 1_005_000, false);
-        assert_eq!(patience.upload_bytes_per_s(1_499), Some(667_111));
+        let timeouts = received(0, 5_000, true);
+        assert_eq!(timeouts.upload_bytes_per_s(999), None, "too short to tell");
+        assert_eq!(timeouts.upload_bytes_per_s(1_000), Some(0), "silent since");
+        let timeouts = received(500, 1_005_000, false);
+        assert_eq!(timeouts.upload_bytes_per_s(1_499), Some(667_111));
         assert_eq!(
-            patience.upload_bytes_per_s(1_500),
+            timeouts.upload_bytes_per_s(1_500),
             Some(0),
             "it was fast once"
         );
-        let patience = received(1_000, 2_005_000, false);
-        assert_eq!(patience.upload_bytes_per_s(1_100), Some(2_000_000));
-        assert_eq!(patience.upload_bytes_per_s(1_999), Some(2_000_000));
-        assert_eq!(patience.upload_bytes_per_s(2_000), Some(0));
+        let timeouts = received(1_000, 2_005_000, false);
+        assert_eq!(timeouts.upload_bytes_per_s(1_100), Some(2_000_000));
+        assert_eq!(timeouts.upload_bytes_per_s(1_999), Some(2_000_000));
+        assert_eq!(timeouts.upload_bytes_per_s(2_000), Some(0));
         // Some bytes now and then are not fast, whatever came before.
         for at in 1..40 {
             received(1_000 + at * 100, 2_005_000 + at, false);
         }
-        let patience = received(5_000, 2_006_000, false);
-        assert!(patience.upload_bytes_per_s(5_001) < Some(1_000));
-        let patience = received(5_500, 100, true);
-        assert_eq!(patience.upload_bytes_per_s(5_501), None, "another body");
+        let timeouts = received(5_000, 2_006_000, false);
+        assert!(timeouts.upload_bytes_per_s(5_001) < Some(1_000));
+        let timeouts = received(5_500, 100, true);
+        assert_eq!(timeouts.upload_bytes_per_s(5_501), None, "another body");
     }
 
     #[test]
     fn what_is_not_wanted_may_come_for_a_while_without_a_pause() {
         for is_last in [false, true] {
-            let mut patience = Patience::default();
-            let mut until = |bytes, now| patience.until(dropping(bytes, is_last), now, TIME_OUTS);
+            let mut timeouts = TimeoutState::default();
+            let mut until = |bytes, now| timeouts.until(dropping(bytes, is_last), now, TIME_OUTS);
             assert_eq!(until(0, 100), 100 + DROP_SILENCE_MS);
             assert_eq!(until(0, 900), 100 + DROP_SILENCE_MS, "nothing came");
             assert_eq!(until(1, 4_000), 4_000 + DROP_SILENCE_MS);
@@ -426,9 +429,9 @@ mod tests {
             assert_eq!(until(9_000_001, 29_000), 100 + DROP_MS);
         }
         // The body of another request has its own time.
-        let mut patience = Patience::default();
+        let mut timeouts = TimeoutState::default();
         assert_eq!(
-            patience.until(dropping(5, false), 100, TIME_OUTS),
+            timeouts.until(dropping(5, false), 100, TIME_OUTS),
             100 + DROP_SILENCE_MS
         );
         let next = Situation {
@@ -436,7 +439,7 @@ mod tests {
             ..dropping(5, false)
         };
         assert_eq!(
-            patience.until(next, 29_000, TIME_OUTS),
+            timeouts.until(next, 29_000, TIME_OUTS),
             29_000 + DROP_SILENCE_MS
         );
     }
@@ -444,15 +447,15 @@ mod tests {
     #[test]
     fn a_node_that_stops_does_not_wait_for_what_is_not_wanted() {
         for is_last in [false, true] {
-            let mut patience = Patience::default();
-            patience.until(dropping(0, is_last), 100, TIME_OUTS);
+            let mut timeouts = TimeoutState::default();
+            timeouts.until(dropping(0, is_last), 100, TIME_OUTS);
             for (now, bytes) in [(5_000, 1), (5_500, 2), (5_900, 900)] {
                 let stopping = Situation {
                     is_stopping: true,
                     ..dropping(bytes, is_last)
                 };
                 assert_eq!(
-                    patience.until(stopping, now, TIME_OUTS),
+                    timeouts.until(stopping, now, TIME_OUTS),
                     5_000 + DROP_STOPPING_MS
                 );
             }

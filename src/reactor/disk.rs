@@ -12,13 +12,13 @@ use crate::storage::{
     RecoveryOptions, RecoveryProgress, StorageError, StoragePlan,
 };
 
-use super::RunError;
+use super::error::RunError;
 use super::progress::ProgressBar;
 use super::timers::Millis;
 
 /// How far the thread is in its life.
 #[derive(Debug)]
-enum State {
+enum ThreadState {
     /// There is none.
     None,
     Running(DiskThread),
@@ -31,7 +31,7 @@ enum State {
 /// The disk thread, if there is one.
 #[derive(Debug)]
 pub(super) struct Disk {
-    state: State,
+    state: ThreadState,
     progress_bar: ProgressBar,
     sync_interval_ms: Option<Millis>,
     sync_at: Option<Millis>,
@@ -46,7 +46,7 @@ impl Disk {
         waker: Arc<Waker>,
     ) -> Result<Self, RunError> {
         let mut disk = Self {
-            state: State::None,
+            state: ThreadState::None,
             progress_bar: ProgressBar::new(),
             sync_interval_ms: (config.fsync == Fsync::Interval).then_some(config.fsync_interval_ms),
             sync_at: None,
@@ -83,15 +83,15 @@ impl Disk {
         };
         let thread =
             DiskThread::start(plan, wake).map_err(|error| RunError::System("clone", error))?;
-        disk.state = State::Running(thread);
+        disk.state = ThreadState::Running(thread);
         Ok(disk)
     }
 
     /// What the thread has told.
     pub(super) fn next_event(&self) -> Option<DiskEvent> {
         match &self.state {
-            State::Running(thread) | State::Closing(thread) => thread.next_event(),
-            State::None | State::Failed(_) => None,
+            ThreadState::Running(thread) | ThreadState::Closing(thread) => thread.next_event(),
+            ThreadState::None | ThreadState::Failed(_) => None,
         }
     }
 
@@ -106,8 +106,8 @@ impl Disk {
 
     /// It has ended, all done.
     pub(super) fn note_closed(&mut self) {
-        if let State::Running(mut thread) | State::Closing(mut thread) =
-            std::mem::replace(&mut self.state, State::None)
+        if let ThreadState::Running(mut thread) | ThreadState::Closing(mut thread) =
+            std::mem::replace(&mut self.state, ThreadState::None)
         {
             thread.join();
         }
@@ -116,13 +116,13 @@ impl Disk {
     /// It has ended, and not all is done.
     pub(super) fn on_disk_failed(&mut self, error: StorageError) {
         self.note_closed();
-        self.state = State::Failed(error);
+        self.state = ThreadState::Failed(error);
         self.sync_at = None;
     }
 
     /// Hands over what the node has for it, and asks for a sync when it is time.
     pub(super) fn hand_over(&mut self, node: &mut Node, now_us: u64) {
-        let State::Running(thread) = &self.state else {
+        let ThreadState::Running(thread) = &self.state else {
             return;
         };
         while let Some(command) = node.take_disk_command(now_us) {
@@ -153,23 +153,23 @@ impl Disk {
             // Nothing was written yet: there is nothing to wait for.
             return Ok(true);
         }
-        match std::mem::replace(&mut self.state, State::None) {
-            State::None => Ok(true),
-            State::Failed(error) => Err(RunError::Storage(error)),
-            State::Running(mut thread) => {
+        match std::mem::replace(&mut self.state, ThreadState::None) {
+            ThreadState::None => Ok(true),
+            ThreadState::Failed(error) => Err(RunError::Storage(error)),
+            ThreadState::Running(mut thread) => {
                 while let Some(command) = node.take_disk_command(now_us) {
                     thread.send(command);
                 }
                 self.state = if node.is_handed_over() {
                     thread.close();
-                    State::Closing(thread)
+                    ThreadState::Closing(thread)
                 } else {
-                    State::Running(thread)
+                    ThreadState::Running(thread)
                 };
                 Ok(false)
             }
-            State::Closing(thread) => {
-                self.state = State::Closing(thread);
+            ThreadState::Closing(thread) => {
+                self.state = ThreadState::Closing(thread);
                 Ok(false)
             }
         }

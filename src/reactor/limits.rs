@@ -32,7 +32,7 @@ pub(super) const READ_BUFFER_BYTES: usize = 16 * 129 * 64;
 pub(super) const READ_MAX_BYTES: usize = 64 * 1024;
 
 /// What each of the render buffers keeps between visits.
-pub(super) const LANE_RENDER_BYTES: usize = 16 * 1024;
+pub(super) const SLOT_RENDER_BYTES: usize = 16 * 1024;
 
 /// No request is begun on a connection while more than this is unsent.
 pub(super) const OUTPUT_HIGH_BYTES: usize = 64 * 1024;

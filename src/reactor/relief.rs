@@ -19,9 +19,10 @@
 use crate::api::{RequestLabels, upload_too_slow};
 use crate::node::Node;
 
-use super::measure::{self, Held};
+use super::core::Core;
+use super::measure;
+use super::pending_metrics::PendingMetrics;
 use super::timers::Millis;
-use super::{Reactor, enqueue};
 
 /// Connections looked at in one turn.
 const LOOKS_PER_TURN: usize = 512;
@@ -111,29 +112,28 @@ fn note(candidates: &mut Vec<Candidate>, candidate: Candidate) {
     }
 }
 
-impl Reactor {
+impl Relief {
     /// Ends what is slow, if memory is short; some connections are looked at in each turn.
-    pub(super) fn relieve(&mut self) {
-        let now = self.clock.now();
-        let relief = &mut self.relief;
-        let refused_bytes = self.node.bodies.take_refused_bytes();
+    pub(super) fn relieve(&mut self, core: &mut Core) {
+        let now = core.clock.now();
+        let refused_bytes = core.node.bodies.take_refused_bytes();
         if refused_bytes > 0 {
-            relief.refused_bytes = relief.refused_bytes.max(refused_bytes);
-            relief.refused_until = now + REFUSED_MS;
+            self.refused_bytes = self.refused_bytes.max(refused_bytes);
+            self.refused_until = now + REFUSED_MS;
         }
-        if now >= relief.look_at {
-            relief.look_at = now + LOOK_MS;
-            relief.is_much_pinned = is_much_pinned(&self.node);
+        if now >= self.look_at {
+            self.look_at = now + LOOK_MS;
+            self.is_much_pinned = is_much_pinned(&core.node);
         }
-        let is_wanted = relief.is_wanted(self.node.is_full());
-        let begin = match relief.next_key {
+        let is_wanted = self.is_wanted(core.node.is_full());
+        let begin = match self.next_key {
             Some(key) => key,
-            None if is_wanted && now >= relief.next_at => 0,
+            None if is_wanted && now >= self.next_at => 0,
             None => return,
         };
-        let end = (begin + LOOKS_PER_TURN).min(self.sessions.capacity());
+        let end = (begin + LOOKS_PER_TURN).min(core.sessions.table.capacity());
         for key in begin..end {
-            let Some(session) = self.sessions.get(key) else {
+            let Some(session) = core.sessions.table.get(key) else {
                 continue;
             };
             let candidate = |bytes_per_s, freed_bytes| Candidate {
@@ -142,30 +142,30 @@ impl Reactor {
                 freed_bytes,
             };
             let slow = |pace: Option<u64>| pace.filter(|pace| *pace < FAST_BYTES_PER_S);
-            if let Some(pace) = slow(session.patience.upload_bytes_per_s(now)) {
+            if let Some(pace) = slow(session.timeouts.upload_bytes_per_s(now)) {
                 let claimed_bytes = session.upload_claimed_bytes();
-                note(&mut relief.uploads, candidate(pace, claimed_bytes));
+                note(&mut self.uploads, candidate(pace, claimed_bytes));
             }
-            if let Some(pace) = slow(session.patience.download_bytes_per_s(now)) {
+            if let Some(pace) = slow(session.timeouts.download_bytes_per_s(now)) {
                 // A stream keeps what its snapshot pins.
-                let is_cause = relief.is_much_pinned || !session.is_streaming();
+                let is_cause = self.is_much_pinned || !session.is_streaming();
                 let kept_bytes = session.kept_bytes();
                 if is_cause && kept_bytes >= KEPT_MIN_BYTES {
-                    note(&mut relief.downloads, candidate(pace, kept_bytes));
+                    note(&mut self.downloads, candidate(pace, kept_bytes));
                 }
             }
         }
-        relief.next_key = Some(end).filter(|end| *end < self.sessions.capacity());
-        if relief.next_key.is_none() {
-            self.end_round(now);
+        self.next_key = Some(end).filter(|end| *end < core.sessions.table.capacity());
+        if self.next_key.is_none() {
+            self.end_round(core, now);
         }
     }
 
     /// All connections were looked at: ends the slowest.
-    fn end_round(&mut self, now: Millis) {
-        let uploads = std::mem::take(&mut self.relief.uploads);
-        let downloads = std::mem::take(&mut self.relief.downloads);
-        let needed_bytes = self.relief.refused_bytes.max(self.node.over_bytes());
+    fn end_round(&mut self, core: &mut Core, now: Millis) {
+        let uploads = std::mem::take(&mut self.uploads);
+        let downloads = std::mem::take(&mut self.downloads);
+        let needed_bytes = self.refused_bytes.max(core.node.over_bytes());
         let (mut freed_bytes, mut ended_count) = (0, 0);
         for Candidate {
             key,
@@ -174,75 +174,75 @@ impl Reactor {
         } in uploads
         {
             // It may have got on, or ended, since it was looked at.
-            if freed_bytes < needed_bytes && bytes > 0 && self.end_upload(key, now) {
+            if freed_bytes < needed_bytes && bytes > 0 && end_upload(core, key, now) {
                 freed_bytes += bytes;
                 ended_count += 1;
             }
         }
-        if freed_bytes >= self.relief.refused_bytes || now >= self.relief.refused_until {
-            self.relief.refused_bytes = 0;
+        if freed_bytes >= self.refused_bytes || now >= self.refused_until {
+            self.refused_bytes = 0;
         }
-        if self.node.is_full() || self.relief.is_much_pinned {
+        if core.node.is_full() || self.is_much_pinned {
             for candidate in downloads {
-                ended_count += usize::from(self.end_download(candidate.key, now));
+                ended_count += usize::from(end_download(core, candidate.key, now));
             }
             // Nothing else can be ended: then a client that pages through a view has to begin
             // again.
-            let is_wanted = ended_count == 0 && self.relief.is_much_pinned;
-            if is_wanted && self.node.scan_snapshots.release_idle(now) {
+            let is_wanted = ended_count == 0 && self.is_much_pinned;
+            if is_wanted && core.node.scan_snapshots.release_idle(now) {
                 ended_count += 1;
             }
-            self.relief.look_at = now;
+            self.look_at = now;
         }
         let pause_ms = if ended_count > 0 {
             ROUND_MS
         } else {
             VAIN_ROUND_MS
         };
-        self.relief.next_at = now + pause_ms;
+        self.next_at = now + pause_ms;
     }
+}
 
-    /// Ends an answer if its peer is still slow: the connection is closed in the middle of it.
-    fn end_download(&mut self, key: usize, now: Millis) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return false;
-        };
-        let is_slow = session
-            .patience
-            .download_bytes_per_s(now)
-            .is_some_and(|bytes_per_s| bytes_per_s < FAST_BYTES_PER_S);
-        if !is_slow || session.kept_bytes() < KEPT_MIN_BYTES {
-            return false;
-        }
-        self.node.stats.ended_download_count += 1;
-        self.closed.push(key);
-        true
+/// Ends an answer if its peer is still slow: the connection is closed in the middle of it.
+fn end_download(core: &mut Core, key: usize, now: Millis) -> bool {
+    let Some(session) = core.sessions.get_mut(key) else {
+        return false;
+    };
+    let is_slow = session
+        .timeouts
+        .download_bytes_per_s(now)
+        .is_some_and(|bytes_per_s| bytes_per_s < FAST_BYTES_PER_S);
+    if !is_slow || session.kept_bytes() < KEPT_MIN_BYTES {
+        return false;
     }
+    core.node.stats.ended_download_count += 1;
+    core.sessions.close(key);
+    true
+}
 
-    /// Ends an upload if it is still slow, with an answer that says why.
-    fn end_upload(&mut self, key: usize, now: Millis) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return false;
-        };
-        let is_slow = session
-            .patience
-            .upload_bytes_per_s(now)
-            .is_some_and(|bytes_per_s| bytes_per_s < FAST_BYTES_PER_S);
-        if !is_slow || !session.can_be_refused() {
-            return false;
-        }
-        session.end_upload(upload_too_slow(), &self.date);
-        let answer = RequestLabels::timed_out().with_status(507);
-        measure::hold(
-            session,
-            Held::one(answer, self.clock.now_us()),
-            &mut self.node.stats,
-        );
-        self.node.stats.ended_upload_count += 1;
-        enqueue(&mut self.ready, session, key);
-        self.set_deadline(key, true);
-        true
+/// Ends an upload if it is still slow, with an answer that says why.
+fn end_upload(core: &mut Core, key: usize, now: Millis) -> bool {
+    let Some(session) = core.sessions.get_mut(key) else {
+        return false;
+    };
+    let is_slow = session
+        .timeouts
+        .upload_bytes_per_s(now)
+        .is_some_and(|bytes_per_s| bytes_per_s < FAST_BYTES_PER_S);
+    if !is_slow || !session.can_be_refused() {
+        return false;
     }
+    session.end_upload(upload_too_slow(), core.clock.date());
+    let answer = RequestLabels::timed_out().with_status(507);
+    measure::hold(
+        session,
+        PendingMetrics::one(answer, core.clock.now_us()),
+        &mut core.node.stats,
+    );
+    core.node.stats.ended_upload_count += 1;
+    core.sessions.enqueue(key);
+    core.sessions.set_deadline(key, true, None, now);
+    true
 }
 
 /// Whether snapshots pin more than they may.

@@ -27,8 +27,8 @@ use crate::node::{DialRequest, Link, Node};
 use crate::partition::LinkId;
 use crate::replication::{LinkError, PortProbe, PortProbeError};
 
-use super::RunError;
 use super::descriptors::Shares;
+use super::error::RunError;
 use super::limits::{
     BUSY_LINK_BYTES, LINKS_MAX, LOOKUP_DESCRIPTORS, QUIET_LINK_BYTES, STRANGER_BYTES,
     STRANGER_LINES,

@@ -22,13 +22,11 @@ use std::io::{self, IoSlice, Read, Write};
 use mio::net::TcpStream;
 
 use crate::api::{CommitGate, RequestBody, Scope};
-use crate::http::{
-    Connection, Handler, HeadReader, HttpDate, Limits, Output, Refusal, Turn, Waiting, Wants,
-};
+use crate::http::{Awaited, Connection, Context, Handler, HttpDate, Output, Refusal, Wants};
 use crate::partition::Wait;
 
-use super::deadlines::Patience;
-use super::measure::Held;
+use super::deadlines::TimeoutState;
+use super::pending_metrics::PendingMetrics;
 use super::timers::Millis;
 
 /// Most bytes handed to the kernel at once: copying them takes a hundred microseconds. (In halves,
@@ -42,19 +40,13 @@ const WRITE_SLICES: usize = 16;
 const SENT_PER_WORK_BYTE: usize = 8;
 
 /// What a visit works with.
-pub(super) struct Visit<'t, H> {
-    pub(super) handler: H,
+pub(super) struct Visit<'v, 't, H> {
     /// Where to read to; of the loop's one read buffer.
-    pub(super) input: &'t mut [u8],
-    /// What came of reading there already, see [`Session::read_ahead`]; it was carried out.
+    pub(super) input: &'v mut [u8],
+    /// The result of [`Session::read_ahead`], if it was called: its input is executed already.
     pub(super) read: Option<io::Result<Option<usize>>>,
-    /// Where answers are rendered; what is there already goes first.
-    pub(super) output: &'t mut Output,
-    pub(super) heads: &'t mut HeadReader,
-    pub(super) date: &'t HttpDate,
-    pub(super) limits: &'t Limits,
-    /// Work left in this turn, in bytes.
-    pub(super) budget: &'t mut usize,
+    /// What requests are executed with. Its output may hold answers, which are sent first.
+    pub(super) context: &'v mut Context<'t, H>,
 }
 
 /// What a session needs after a visit.
@@ -70,7 +62,7 @@ pub(super) enum Next {
 
 /// How far its life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum SessionStage {
     /// Requests are answered.
     Open,
     /// The last answer is on its way.
@@ -81,7 +73,7 @@ enum Stage {
 
 /// Which limit a session counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slot {
+pub(super) enum Admission {
     /// That of connections.
     Served,
     /// That of connections beyond that limit: they get one answer, about the node, or that there
@@ -99,7 +91,7 @@ pub(super) enum LastVisit {
 
 /// The peer's sending side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Peer {
+enum PeerState {
     Sending,
     /// The poll saw it close: the end of file is still to be read.
     Closed,
@@ -127,31 +119,31 @@ pub(super) struct Session {
     /// Bytes read that are not counted yet.
     pub(super) uncounted_bytes: u64,
     wants: Wants,
-    stage: Stage,
+    stage: SessionStage,
     is_readable: bool,
     is_writable: bool,
-    peer: Peer,
+    peer: PeerState,
     /// On the ready list.
     pub(super) is_queued: bool,
     /// When it came there last, in microseconds since the node started.
     pub(super) queued_at_us: u64,
     /// The same of the visit that read last: when the requests came that are being answered.
     pub(super) came_at_us: u64,
-    pub(super) slot: Slot,
+    pub(super) admission: Admission,
     /// The time of the entry that counts in the queue of idle connections.
     pub(super) idle_entry_at: Millis,
     pub(super) last_visit: LastVisit,
-    pub(super) patience: Patience,
-    promise: Option<Promise>,
+    pub(super) timeouts: TimeoutState,
+    deferred: Option<DeferredReply>,
     /// What is held back, or was and has not been sent yet.
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<PendingMetrics>,
     /// As told last.
     pub(super) counted_heap_bytes: usize,
 }
 
 /// Replies that are held back.
 #[derive(Clone, Copy, Debug)]
-struct Promise {
+struct DeferredReply {
     ticket: u64,
     /// Gates that are not open yet.
     gate_count: usize,
@@ -174,18 +166,18 @@ impl Session {
             sent_bytes: 0,
             uncounted_bytes: 0,
             wants: Wants::Input,
-            stage: Stage::Open,
+            stage: SessionStage::Open,
             is_readable: false,
             is_writable: true,
-            peer: Peer::Sending,
+            peer: PeerState::Sending,
             is_queued: false,
             queued_at_us: 0,
             came_at_us: 0,
-            slot: Slot::Served,
+            admission: Admission::Served,
             idle_entry_at: 0,
             last_visit: LastVisit::Whole,
-            patience: Patience::default(),
-            promise: None,
+            timeouts: TimeoutState::default(),
+            deferred: None,
             held: None,
             counted_heap_bytes: 0,
         }
@@ -195,31 +187,31 @@ impl Session {
     pub(super) fn turned_away(stream: TcpStream) -> Self {
         let mut session = Self::new(stream);
         session.http.end_after_next();
-        session.slot = Slot::TurnedAway;
+        session.admission = Admission::TurnedAway;
         session
     }
 
     /// What is answered on it.
     pub(super) fn scope(&self) -> Scope {
-        match self.slot {
-            Slot::Served => Scope::All,
-            Slot::TurnedAway => Scope::AboutNode,
+        match self.admission {
+            Admission::Served => Scope::All,
+            Admission::TurnedAway => Scope::AboutNode,
         }
     }
 
     /// Whether nothing is under way, and nothing has come that was not looked at.
     pub(super) fn is_resting(&self) -> bool {
-        self.stage == Stage::Open
+        self.stage == SessionStage::Open
             && !self.is_queued
             && !self.is_readable
-            && self.peer == Peer::Sending
+            && self.peer == PeerState::Sending
             && self.output.is_empty()
-            && matches!(self.http.waiting(), Waiting::Idle | Waiting::Head)
+            && matches!(self.http.awaited(), Awaited::Idle | Awaited::Head)
     }
 
     /// Whether it has had its last answer, and its peer is to close.
     pub(super) fn is_lingering(&self) -> bool {
-        matches!(self.stage, Stage::Lingering { .. })
+        matches!(self.stage, SessionStage::Lingering { .. })
     }
 
     /// Whether the system has nothing to read from it either, as of now.
@@ -233,22 +225,22 @@ impl Session {
     /// Answers instead of waiting for a request. It is to be visited.
     pub(super) fn answer_unasked(&mut self, answer: &[u8]) {
         self.output.bytes().extend_from_slice(answer);
-        self.stage = Stage::Flushing;
+        self.stage = SessionStage::Flushing;
     }
 
-    /// Takes note of an event.
-    pub(super) fn note(&mut self, event: &mio::event::Event) {
+    /// Takes in an event of the poll.
+    pub(super) fn on_event(&mut self, event: &mio::event::Event) {
         self.is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.is_writable |= event.is_writable() || event.is_write_closed() || event.is_error();
-        if self.peer == Peer::Sending && (event.is_read_closed() || event.is_error()) {
-            self.peer = Peer::Closed;
+        if self.peer == PeerState::Sending && (event.is_read_closed() || event.is_error()) {
+            self.peer = PeerState::Closed;
         }
     }
 
     /// Ends it after the request in flight, or at once if there is none and nothing more has come.
     pub(super) fn drain(&mut self) -> Next {
-        if self.stage == Stage::Open && self.wants == Wants::Input {
-            if self.http.waiting() == Waiting::Idle && !self.is_readable && self.output.is_empty() {
+        if self.stage == SessionStage::Open && self.wants == Wants::Input {
+            if self.http.awaited() == Awaited::Idle && !self.is_readable && self.output.is_empty() {
                 return Next::Close;
             }
             self.wants = Wants::Turn;
@@ -259,7 +251,7 @@ impl Session {
 
     /// The peer was too slow. Visit it once more, if it is not to be closed.
     pub(super) fn time_out(&mut self, date: &HttpDate) -> Next {
-        if self.stage != Stage::Open || !self.output.is_empty() {
+        if self.stage != SessionStage::Open || !self.output.is_empty() {
             return Next::Close;
         }
         self.wants = self.http.time_out(&mut self.output, date);
@@ -278,7 +270,7 @@ impl Session {
     /// Whether the request whose body is on its way can be answered now: nothing else is to be
     /// said.
     pub(super) fn can_be_refused(&self) -> bool {
-        self.stage == Stage::Open && self.output.is_empty() && self.http.body().is_some()
+        self.stage == SessionStage::Open && self.output.is_empty() && self.http.body().is_some()
     }
 
     /// Refuses the request whose body is on its way. It is to be visited.
@@ -299,7 +291,7 @@ impl Session {
             .iter()
             .any(|gate| matches!(gate.wait, Wait::Acks { .. }) || is_read(gate));
         let is_read = gates.iter().all(is_read);
-        self.promise = Some(Promise {
+        self.deferred = Some(DeferredReply {
             ticket,
             gate_count: gates.len(),
             awaits_acks,
@@ -311,12 +303,12 @@ impl Session {
 
     /// Since when something is held back, if it is; in microseconds since the node started.
     pub(super) fn holds_since_us(&self) -> Option<u64> {
-        self.promise.map(|promise| promise.since_us)
+        self.deferred.map(|deferred| deferred.since_us)
     }
 
     /// What was held back and goes with the next visit.
-    pub(super) fn take_released(&mut self) -> Option<Held> {
-        if self.promise.is_none() {
+    pub(super) fn take_released(&mut self) -> Option<PendingMetrics> {
+        if self.deferred.is_none() {
             self.held.take()
         } else {
             None
@@ -330,49 +322,50 @@ impl Session {
 
     /// Whether what is held back has this ticket.
     pub(super) fn waits_with(&self, ticket: u64) -> bool {
-        self.promise.is_some_and(|promise| promise.ticket == ticket)
+        self.deferred
+            .is_some_and(|deferred| deferred.ticket == ticket)
     }
 
     /// A gate is open; true if it was the last one and what was held back goes.
     pub(super) fn leave_gate(&mut self, ticket: u64) -> bool {
-        let Some(promise) = self
-            .promise
+        let Some(deferred) = self
+            .deferred
             .as_mut()
-            .filter(|promise| promise.ticket == ticket)
+            .filter(|deferred| deferred.ticket == ticket)
         else {
             return false;
         };
-        promise.gate_count -= 1;
-        if promise.gate_count > 0 {
+        deferred.gate_count -= 1;
+        if deferred.gate_count > 0 {
             return false;
         }
-        self.promise = None;
+        self.deferred = None;
         self.output.release();
         true
     }
 
     /// Whether what is held back waits for replicas.
     pub(super) fn awaits_acks(&self) -> bool {
-        self.promise.is_some_and(|promise| promise.awaits_acks)
+        self.deferred.is_some_and(|deferred| deferred.awaits_acks)
     }
 
     /// Whether replies to reads are held back, and no others.
-    pub(super) fn is_promise_of_read(&self) -> bool {
-        self.promise.is_some_and(|promise| promise.is_read)
+    pub(super) fn is_deferred_read(&self) -> bool {
+        self.deferred.is_some_and(|deferred| deferred.is_read)
     }
 
     /// Whether what is held back is one reply, with nothing behind it.
     pub(super) fn is_one_deferred(&self) -> bool {
-        self.promise.is_some_and(|promise| promise.is_alone)
+        self.deferred.is_some_and(|deferred| deferred.is_alone)
     }
 
     /// What was held back will not be said: `answer` goes instead, and may be the last.
-    pub(super) fn break_promise(&mut self, answer: &[u8], is_last: bool) {
-        self.promise = None;
+    pub(super) fn fail_deferred(&mut self, answer: &[u8], is_last: bool) {
+        self.deferred = None;
         self.output.drop_held();
         self.output.bytes().extend_from_slice(answer);
-        if is_last && self.stage == Stage::Open {
-            self.stage = Stage::Flushing;
+        if is_last && self.stage == SessionStage::Open {
+            self.stage = SessionStage::Flushing;
         }
     }
 
@@ -422,22 +415,22 @@ impl Session {
 
     /// Whether there is more to carry out of what it has read.
     pub(super) fn is_cut(&self) -> bool {
-        self.stage == Stage::Open && self.wants == Wants::Turn
+        self.stage == SessionStage::Open && self.wants == Wants::Turn
     }
 
     /// Bytes that were read and dropped since the last answer; `None`: it is not past it.
     pub(super) fn ending_bytes(&self) -> Option<u64> {
         match self.stage {
-            Stage::Open => None,
-            Stage::Flushing => Some(0),
-            Stage::Lingering { dropped_bytes } => Some(dropped_bytes),
+            SessionStage::Open => None,
+            SessionStage::Flushing => Some(0),
+            SessionStage::Lingering { dropped_bytes } => Some(dropped_bytes),
         }
     }
 
     /// Does what can be done now. An error means that the connection is gone.
     pub(super) fn visit<H: Handler<Body = RequestBody>>(
         &mut self,
-        visit: &mut Visit<'_, H>,
+        visit: &mut Visit<'_, '_, H>,
     ) -> io::Result<Next> {
         if let Some(read) = visit.read.take() {
             read?;
@@ -450,11 +443,11 @@ impl Session {
                     &mut self.output,
                     &mut self.is_writable,
                     &mut self.sent_bytes,
-                    visit.budget,
+                    visit.context.budget,
                 )? {
                     Flushed::All => {}
                     // A listener that has left, or says that it will say nothing more.
-                    Flushed::Held if self.output.is_fed() && self.peer != Peer::Sending => {
+                    Flushed::Held if self.output.is_fed() && self.peer != PeerState::Sending => {
                         return Ok(Next::Close);
                     }
                     Flushed::WouldBlock | Flushed::Held => return Ok(Next::Event),
@@ -462,19 +455,21 @@ impl Session {
                 }
             }
             match self.stage {
-                Stage::Open if self.wants == Wants::Close => self.stage = Stage::Flushing,
-                Stage::Open => {}
-                Stage::Flushing if self.peer == Peer::Ended => return Ok(Next::Close),
-                Stage::Flushing => {
-                    self.stream.shutdown(std::net::Shutdown::Write)?;
-                    self.stage = Stage::Lingering { dropped_bytes: 0 };
+                SessionStage::Open if self.wants == Wants::Close => {
+                    self.stage = SessionStage::Flushing;
                 }
-                Stage::Lingering { .. } => return self.linger(visit),
+                SessionStage::Open => {}
+                SessionStage::Flushing if self.peer == PeerState::Ended => return Ok(Next::Close),
+                SessionStage::Flushing => {
+                    self.stream.shutdown(std::net::Shutdown::Write)?;
+                    self.stage = SessionStage::Lingering { dropped_bytes: 0 };
+                }
+                SessionStage::Lingering { .. } => return self.linger(visit),
             }
-            if self.stage != Stage::Open {
+            if self.stage != SessionStage::Open {
                 continue;
             }
-            if *visit.budget == 0 {
+            if *visit.context.budget == 0 {
                 return Ok(Next::Visit);
             }
             let input_len = match self.wants {
@@ -490,35 +485,27 @@ impl Session {
     }
 
     /// Runs the state machine on what was read.
-    pub(super) fn carry_out<H: Handler<Body = RequestBody>>(
+    pub(super) fn execute<H: Handler<Body = RequestBody>>(
         &mut self,
         input: &[u8],
-        turn: &mut Turn<'_, H>,
+        context: &mut Context<'_, H>,
     ) {
-        self.wants = self.http.advance(input, turn);
+        self.wants = self.http.advance(input, context);
     }
 
     /// The same, and sends what it rendered.
     fn advance<H: Handler<Body = RequestBody>>(
         &mut self,
         input_len: usize,
-        visit: &mut Visit<'_, H>,
+        visit: &mut Visit<'_, '_, H>,
     ) -> io::Result<()> {
-        let mut turn = Turn {
-            handler: &mut visit.handler,
-            heads: visit.heads,
-            out: visit.output,
-            date: visit.date,
-            limits: visit.limits,
-            budget: visit.budget,
-        };
-        self.carry_out(&visit.input[..input_len], &mut turn);
+        self.execute(&visit.input[..input_len], visit.context);
         self.send(visit)
     }
 
     /// Sends what was rendered, and keeps what does not go.
-    fn send<H>(&mut self, visit: &mut Visit<'_, H>) -> io::Result<()> {
-        let output = &mut *visit.output;
+    fn send<H>(&mut self, visit: &mut Visit<'_, '_, H>) -> io::Result<()> {
+        let output = &mut *visit.context.out;
         if output.is_empty() {
             return Ok(());
         }
@@ -527,7 +514,7 @@ impl Session {
             output,
             &mut self.is_writable,
             &mut self.sent_bytes,
-            visit.budget,
+            visit.context.budget,
         );
         // Nothing of this session may stay behind in the loop's buffer.
         self.output.append(output);
@@ -538,7 +525,7 @@ impl Session {
     /// out what it read before. None: it has other things to do. It is to be told.
     pub(super) fn read_ahead(&mut self, buffer: &mut [u8]) -> Option<io::Result<Option<usize>>> {
         match self.wants {
-            _ if self.stage != Stage::Open || !self.output.is_empty() => None,
+            _ if self.stage != SessionStage::Open || !self.output.is_empty() => None,
             Wants::Input if self.is_readable => Some(self.read(buffer)),
             Wants::Turn => Some(Ok(Some(0))),
             _ => None,
@@ -549,13 +536,13 @@ impl Session {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.stream.read(buffer) {
             Ok(0) => {
-                self.peer = Peer::Ended;
+                self.peer = PeerState::Ended;
                 self.is_readable = false;
                 self.http.peer_closed();
                 Ok(Some(0))
             }
             Ok(len) => {
-                self.is_readable = len == buffer.len() || self.peer == Peer::Closed;
+                self.is_readable = len == buffer.len() || self.peer == PeerState::Closed;
                 self.uncounted_bytes += len as u64;
                 self.came_at_us = self.queued_at_us;
                 Ok(Some(len))
@@ -570,20 +557,20 @@ impl Session {
     }
 
     /// Reads and drops what the peer sends after its last answer.
-    fn linger<H>(&mut self, visit: &mut Visit<'_, H>) -> io::Result<Next> {
+    fn linger<H>(&mut self, visit: &mut Visit<'_, '_, H>) -> io::Result<Next> {
         while self.is_readable {
-            if *visit.budget == 0 {
+            if *visit.context.budget == 0 {
                 return Ok(Next::Visit);
             }
             let Some(len) = self.read(visit.input)? else {
                 continue;
             };
-            *visit.budget = visit.budget.saturating_sub(len);
-            let Stage::Lingering { dropped_bytes } = &mut self.stage else {
+            *visit.context.budget = visit.context.budget.saturating_sub(len);
+            let SessionStage::Lingering { dropped_bytes } = &mut self.stage else {
                 break;
             };
             *dropped_bytes += len as u64;
-            if self.peer == Peer::Ended {
+            if self.peer == PeerState::Ended {
                 return Ok(Next::Close);
             }
         }

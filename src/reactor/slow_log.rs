@@ -50,7 +50,7 @@ impl SlowLog {
 
     /// So many of one connection were slow together; the last of them is told.
     #[cold]
-    pub(super) fn note(&mut self, answer: &RequestLabels, us: u64, count: u64) {
+    pub(super) fn log(&mut self, answer: &RequestLabels, us: u64, count: u64) {
         if self.limit.admits(count) {
             log::warn!("slow: {answer} took {} ms", us / 1_000);
         }

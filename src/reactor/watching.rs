@@ -8,9 +8,9 @@ use crate::api::{WatchForm, WatchRequest};
 use crate::node::{WatchProgress, Watches};
 use crate::storage::VersionToken;
 
+use super::core::Core;
 use super::limits::TOLD_WORK_BYTES;
 use super::timers::Millis;
-use super::{Reactor, enqueue};
 
 /// A listener hears something at least so often: proxies cut connections that say nothing.
 const SIGN_OF_LIFE_MS: Millis = 15_000;
@@ -110,9 +110,9 @@ impl Watching {
     }
 }
 
-impl Reactor {
+impl Watching {
     /// A request is to be told of changes from now on.
-    pub(super) fn begin_watch(&mut self, key: usize, request: WatchRequest) {
+    pub(super) fn begin(&mut self, core: &mut Core, key: usize, request: WatchRequest) {
         let WatchRequest {
             partition,
             prefix,
@@ -120,48 +120,47 @@ impl Reactor {
             form,
             timeout_ms,
         } = request;
-        let Some(partition) = self.node.look_at(partition) else {
-            self.closed.push(key);
+        let Some(partition) = core.node.look_at(partition) else {
+            core.sessions.close(key);
             return;
         };
-        let now = self.clock.now();
+        let now = core.clock.now();
         let until = timeout_ms.map(|ms| now.saturating_add(ms));
-        self.watching
-            .tellings
+        self.tellings
             .insert(key, Telling::new(form, until, position, now));
         let version = position.version;
-        self.watching.watches.enter(key, partition, prefix, version);
+        self.watches.enter(key, partition, prefix, version);
     }
 
     /// Tells watchers of what was committed.
-    pub(super) fn tell_watchers(&mut self) {
-        if self.watching.watches.is_empty() {
+    pub(super) fn tell_all(&mut self, core: &mut Core) {
+        if self.watches.is_empty() {
             return;
         }
-        self.watching.is_behind = false;
-        for id in self.watching.watches.partitions() {
-            match self.node.look_at(id) {
+        self.is_behind = false;
+        for id in self.watches.partitions() {
+            match core.node.look_at(id) {
                 Some(partition) => {
-                    self.watching.is_behind |= self.watching.watches.look(partition);
+                    self.is_behind |= self.watches.look(partition);
                 }
-                None => self.watching.watches.cut(id),
+                None => self.watches.cut(id),
             }
         }
         let mut left = TOLD_WORK_BYTES;
         while left > 0 {
-            let Some(key) = self.watching.watches.take_due() else {
+            let Some(key) = self.watches.take_due() else {
                 break;
             };
-            left = left.saturating_sub(self.tell(key));
+            left = left.saturating_sub(self.tell(core, key));
         }
     }
 
     /// Tells one watcher what there is for it; returns the work.
-    fn tell(&mut self, key: usize) -> usize {
+    fn tell(&mut self, core: &mut Core, key: usize) -> usize {
         let Watching {
             watches, tellings, ..
-        } = &mut self.watching;
-        let (Some(session), Some(telling)) = (self.sessions.get_mut(key), tellings.get_mut(&key))
+        } = self;
+        let (Some(session), Some(telling)) = (core.sessions.get_mut(key), tellings.get_mut(&key))
         else {
             return 0;
         };
@@ -171,7 +170,7 @@ impl Reactor {
         }
         let partition = watches
             .partition_of(key)
-            .and_then(|id| self.node.look_at(id));
+            .and_then(|id| core.node.look_at(id));
         let (form, mut count) = (telling.form, 0);
         let told = session
             .feed(|out| {
@@ -184,7 +183,7 @@ impl Reactor {
             })
             .flatten();
         if count > 0 {
-            telling.silent_until = self.clock.now() + SIGN_OF_LIFE_MS;
+            telling.silent_until = core.clock.now() + SIGN_OF_LIFE_MS;
         }
         telling.looked_bytes += watches.looked_bytes();
         let work = TELL_WORK_BYTES
@@ -197,25 +196,25 @@ impl Reactor {
         match told {
             None | Some(WatchProgress::Cut) => {
                 // A body without its end tells the client that it was cut off.
-                self.closed.push(key);
+                core.sessions.close(key);
                 return work;
             }
-            Some(WatchProgress::More | WatchProgress::All) if is_over => self.end_watch(key),
+            Some(WatchProgress::More | WatchProgress::All) if is_over => self.end(core, key),
             // An empty answer goes when its time is over.
             Some(WatchProgress::More | WatchProgress::All) => {}
         }
-        self.go_on(key);
+        self.go_on(core, key);
         work
     }
 
     /// Brings up to date how far a watcher has heard.
-    fn find_position(&mut self, key: usize) {
+    fn find_position(&mut self, core: &Core, key: usize) {
         let Watching {
             watches, tellings, ..
-        } = &mut self.watching;
+        } = self;
         let position = watches
             .partition_of(key)
-            .and_then(|id| self.node.look_at(id))
+            .and_then(|id| core.node.look_at(id))
             .and_then(|partition| watches.position_of(key, partition));
         if let (Some(telling), Some(position)) = (tellings.get_mut(&key), position) {
             telling.position = position;
@@ -223,59 +222,58 @@ impl Reactor {
     }
 
     /// The answer is whole.
-    fn end_watch(&mut self, key: usize) {
-        self.find_position(key);
-        let (Some(session), Some(telling)) =
-            (self.sessions.get_mut(key), self.watching.tellings.get(&key))
+    fn end(&mut self, core: &mut Core, key: usize) {
+        self.find_position(core, key);
+        let (Some(session), Some(telling)) = (core.sessions.get_mut(key), self.tellings.get(&key))
         else {
             return;
         };
         session.feed(|out| telling.form.end(telling.position, out));
         session.end_feed();
-        self.watching.forget(key);
+        self.forget(key);
     }
 
     /// Something was fed, or a deadline has changed.
-    fn go_on(&mut self, key: usize) {
-        if let Some(session) = self.sessions.get_mut(key) {
-            enqueue(&mut self.ready, session, key);
+    fn go_on(&self, core: &mut Core, key: usize) {
+        if core.sessions.get_mut(key).is_some() {
+            core.sessions.enqueue(key);
             // The deadline was that of a watcher with nothing to read, and may come up in this very
             // turn.
-            self.set_deadline(key, true);
+            let (until, now) = (self.deadline_of(key), core.clock.now());
+            core.sessions.set_deadline(key, true, until, now);
         }
     }
 
     /// A watcher was sent all it was told: there may be more for it.
-    pub(super) fn note_drained(&mut self, key: usize) {
-        self.watching.watches.list(key);
+    pub(super) fn on_drained(&mut self, key: usize) {
+        self.watches.list(key);
     }
 
     /// The time of a watcher that was told everything is over, or it is to hear a sign of life.
-    pub(super) fn time_watch_out(&mut self, key: usize) {
-        let now = self.clock.now();
-        self.find_position(key);
-        let rests = self.watching.watches.rests(key);
-        let (Some(session), Some(telling)) = (
-            self.sessions.get_mut(key),
-            self.watching.tellings.get_mut(&key),
-        ) else {
+    pub(super) fn time_out(&mut self, core: &mut Core, key: usize) {
+        let now = core.clock.now();
+        self.find_position(core, key);
+        let rests = self.watches.rests(key);
+        let (Some(session), Some(telling)) =
+            (core.sessions.get_mut(key), self.tellings.get_mut(&key))
+        else {
             return;
         };
         if session.feed(|out| telling.time_out(now, out)) == Some(true) {
             if rests || telling.looked_bytes >= LOOKED_MIN_BYTES {
-                self.end_watch(key);
+                self.end(core, key);
             } else {
                 telling.is_overdue = true;
             }
         }
-        self.go_on(key);
+        self.go_on(core, key);
     }
 
     /// The node stops: all answers end.
-    pub(super) fn end_watches(&mut self) {
-        for key in self.watching.tellings.keys().copied().collect::<Vec<_>>() {
-            self.end_watch(key);
-            self.go_on(key);
+    pub(super) fn end_all(&mut self, core: &mut Core) {
+        for key in self.tellings.keys().copied().collect::<Vec<_>>() {
+            self.end(core, key);
+            self.go_on(core, key);
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Sessions to visit, first come first served, and since when each waits.
+//! The queue of sessions to visit, first come first served.
 
 use std::collections::VecDeque;
 
 use super::session::Session;
 
-/// The ready list.
+/// The queue.
 #[derive(Debug, Default)]
-pub(super) struct Ready {
+pub(super) struct ReadyQueue {
     keys: VecDeque<usize>,
     /// The time of the turn, in microseconds since the node started.
     pub(super) now_us: u64,
 }
 
-impl Ready {
+impl ReadyQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
@@ -21,12 +21,12 @@ impl Ready {
         self.keys.len()
     }
 
-    /// The key of the one that is visited after so many others.
+    /// The key at a place in the queue, the next one being at 0.
     pub(super) fn get(&self, index: usize) -> Option<usize> {
         self.keys.get(index).copied()
     }
 
-    /// Puts back a connection that was taken out and not served.
+    /// Puts back a session that was taken out and not served.
     pub(super) fn push_front(&mut self, key: usize) {
         self.keys.push_front(key);
     }
@@ -36,8 +36,8 @@ impl Ready {
     }
 }
 
-/// Puts a session on the list, unless it is on it.
-pub(super) fn enqueue(ready: &mut Ready, session: &mut Session, key: usize) {
+/// Puts a session on the queue, unless it is on it.
+pub(super) fn enqueue(ready: &mut ReadyQueue, session: &mut Session, key: usize) {
     if !session.is_queued {
         session.is_queued = true;
         session.queued_at_us = ready.now_us;

@@ -37,7 +37,7 @@ const LOADING_EXTENSION_US: u32 = 120_000_000;
 
 /// How far the node is in its life, as far as was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum NotifyStage {
     Loading,
     Serving,
     Stopping,
@@ -45,13 +45,13 @@ enum Stage {
 
 /// The service manager that started this process and wants to know how it does, if there is one.
 #[derive(Debug)]
-pub(super) struct Supervisor(Option<Manager>);
+pub(super) struct SdNotify(Option<Manager>);
 
 #[derive(Debug)]
 struct Manager {
     socket: UnixDatagram,
     address: SocketAddr,
-    stage: Stage,
+    stage: NotifyStage,
     /// Where requests are served.
     serving: String,
     progress: Option<RecoveryProgress>,
@@ -70,7 +70,7 @@ struct Watchdog {
     at: Millis,
 }
 
-impl Supervisor {
+impl SdNotify {
     /// The service manager that the environment names, if it names one. `serving` says where
     /// requests are served.
     pub(super) fn from_environment(
@@ -84,7 +84,7 @@ impl Supervisor {
         let manager = open(&name).map(|(socket, address)| Manager {
             socket,
             address,
-            stage: Stage::Loading,
+            stage: NotifyStage::Loading,
             serving,
             progress: None,
             progress_at: 0,
@@ -139,8 +139,8 @@ impl Supervisor {
 impl Manager {
     fn note_stage(&mut self, node: &Node, now: Millis) {
         if node.is_draining() {
-            if self.stage != Stage::Stopping {
-                self.stage = Stage::Stopping;
+            if self.stage != NotifyStage::Stopping {
+                self.stage = NotifyStage::Stopping;
                 self.say("STOPPING", "1");
                 self.say("STATUS", "stopping: finishing what is in flight");
             }
@@ -149,8 +149,8 @@ impl Manager {
                 self.progress_at = now + PROGRESS_INTERVAL_MS;
                 self.note_progress(progress);
             }
-        } else if self.stage == Stage::Loading {
-            self.stage = Stage::Serving;
+        } else if self.stage == NotifyStage::Loading {
+            self.stage = NotifyStage::Serving;
             self.say("READY", "1");
             let serving = std::mem::take(&mut self.serving);
             self.say("STATUS", &serving);
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     /// A manager that listens at an abstract address, and the supervisor that speaks to it.
-    fn pair(test: &str, settings: &[(&str, &str)]) -> (UnixDatagram, Supervisor) {
+    fn pair(test: &str, settings: &[(&str, &str)]) -> (UnixDatagram, SdNotify) {
         let name = format!("db-node-{test}-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).expect("an address");
         let listening = UnixDatagram::bind_addr(&address).expect("bind");
@@ -258,7 +258,7 @@ mod tests {
         };
         (
             listening,
-            Supervisor::from_environment(environment, "serving".to_owned()),
+            SdNotify::from_environment(environment, "serving".to_owned()),
         )
     }
 
@@ -323,13 +323,13 @@ mod tests {
     fn who_is_not_asked_says_nothing() {
         let without = |name: &str| (name == "WATCHDOG_USEC").then(|| "1000".into());
         assert!(
-            Supervisor::from_environment(without, String::new())
+            SdNotify::from_environment(without, String::new())
                 .0
                 .is_none()
         );
         let unknown = |name: &str| (name == "NOTIFY_SOCKET").then(|| "vsock:2:1234".into());
         assert!(
-            Supervisor::from_environment(unknown, String::new())
+            SdNotify::from_environment(unknown, String::new())
                 .0
                 .is_none()
         );

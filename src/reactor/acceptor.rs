@@ -1,0 +1,229 @@
+//! Connections that come: taken in, or given one answer where there are too many.
+//!
+//! Where as many connections are open as may be, the one that has waited for its next request for
+//! longest is closed for the one that comes, if it has waited for [`EVICT_IDLE_MS`]: what good
+//! servers do with connections that are kept for later. A client sees that between two requests,
+//! which HTTP allows at any time. Where none is idle, the request of the newcomer is read:
+//! questions about the node (health, metrics, status) are answered, or a supervisor would take a
+//! busy node for a dead one; all else gets `503`. Either way the connection ends with the answer.
+//! There are few such connections, for a short time; one that has sent nothing, or has had its
+//! answer, makes room for the next.
+
+use std::collections::VecDeque;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use crate::api::too_many_connections;
+
+use super::core::Core;
+use super::descriptors::{Descriptors, Shares};
+use super::idle_queue::{IdleQueue, Look};
+use super::limits::EVICT_IDLE_MS;
+use super::listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
+use super::measure;
+use super::replication::Replication;
+use super::session::{Admission, Session};
+use super::timers::Millis;
+
+/// Takes connections in, up to the limit.
+pub(super) struct Acceptor {
+    /// None once the node stops.
+    listener: Option<Listener>,
+    /// Connections may be waiting to be accepted.
+    is_accepting: bool,
+    /// Out of descriptors until then.
+    again_at: Option<Millis>,
+    /// Sessions above the limit, the oldest first.
+    turned_away: VecDeque<usize>,
+    idle_queue: IdleQueue,
+    descriptors: Descriptors,
+    shares: Shares,
+}
+
+impl Acceptor {
+    pub(super) fn new(listener: Listener, descriptors: Descriptors, shares: Shares) -> Self {
+        Self {
+            listener: Some(listener),
+            is_accepting: false,
+            again_at: None,
+            turned_away: VecDeque::new(),
+            idle_queue: IdleQueue::default(),
+            descriptors,
+            shares,
+        }
+    }
+
+    /// The listener has connections.
+    pub(super) fn on_event(&mut self) {
+        self.is_accepting = self.again_at.is_none();
+    }
+
+    /// Whether connections may be waiting.
+    pub(super) fn is_accepting(&self) -> bool {
+        self.is_accepting
+    }
+
+    /// When accepting goes on after it was out of descriptors.
+    pub(super) fn wake_at(&self) -> Option<Millis> {
+        self.again_at
+    }
+
+    /// The node stops: closes the listener, so that connections in its backlog are refused.
+    pub(super) fn stop(&mut self) {
+        self.listener = None;
+        self.is_accepting = false;
+        self.again_at = None;
+    }
+
+    /// Accepts a bounded number of connections.
+    pub(super) fn accept(&mut self, core: &mut Core, registry: &Registry) {
+        if self.again_at.is_some_and(|at| at <= core.clock.now()) {
+            self.again_at = None;
+            self.is_accepting = self.listener.is_some();
+        }
+        if core.node.is_short_of_descriptors() {
+            self.close_idlest(core);
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else {
+                return;
+            };
+            match listener.accept() {
+                Accepted::Stream(stream, _) => self.admit(core, registry, stream),
+                Accepted::Lost => core.node.loop_stats.refused_count += 1,
+                Accepted::NoneWaiting => self.is_accepting = false,
+                Accepted::OutOfDescriptors => {
+                    log::warn!(
+                        "out of file descriptors: new connections wait; raise the limit (ulimit -n)"
+                    );
+                    self.is_accepting = false;
+                    self.again_at = Some(core.clock.now() + RETRY_MS);
+                    // Shares are made so that this does not happen: the limit was lowered
+                    // meanwhile, or the whole machine is short.
+                    self.descriptors.read_again();
+                }
+            }
+        }
+    }
+
+    /// Takes a connection in. Beyond the limit another one that is idle makes room for it; where
+    /// none is, it gets one answer.
+    fn admit(&mut self, core: &mut Core, registry: &Registry, stream: TcpStream) {
+        core.node.loop_stats.accepted_count += 1;
+        let has_room = core.sessions.len() - self.turned_away.len() < self.shares.connections
+            || self.close_idlest(core);
+        if !has_room {
+            core.node.loop_stats.refused_count += 1;
+            if self.turned_away.len() >= self.shares.turned_away && !self.close_turned_away(core) {
+                return;
+            }
+        }
+        let entry = core.sessions.table.vacant_entry();
+        let key = entry.key();
+        let session = entry.insert(if has_room {
+            Session::new(stream)
+        } else {
+            Session::turned_away(stream)
+        });
+        let now = core.clock.now();
+        if has_room {
+            session.idle_entry_at = now;
+            self.idle_queue.enter(key, now);
+        } else {
+            self.turned_away.push_back(key);
+        }
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if registry
+            .register(&mut session.stream, Token(key), interest)
+            .is_err()
+        {
+            core.sessions.close(key);
+            return;
+        }
+        core.node.stats.connection_table_bytes =
+            core.sessions.table.capacity() * size_of::<Session>();
+        core.sessions.set_deadline(key, true, None, now);
+    }
+
+    /// Closes the connection that has waited for its next request for longest; false if none has
+    /// for [`EVICT_IDLE_MS`]. It is freed at once: the events of this turn are noted, and nothing
+    /// else of this turn has its key.
+    fn close_idlest(&mut self, core: &mut Core) -> bool {
+        let now = core.clock.now();
+        let Some(until) = now.checked_sub(EVICT_IDLE_MS) else {
+            return false;
+        };
+        let sessions = &mut core.sessions.table;
+        let idlest = self.idle_queue.idlest(until, |key, at| {
+            let session = &mut sessions[key];
+            let idle_since = session.timeouts.idle_since();
+            let used_until = match idle_since.filter(|_| session.is_resting()) {
+                Some(since) if since <= at && session.is_silent() => return Look::Idle,
+                Some(since) if since > at => since,
+                _ => now,
+            };
+            session.idle_entry_at = used_until;
+            Look::UsedUntil(used_until)
+        });
+        let Some(key) = idlest else {
+            return false;
+        };
+        core.node.loop_stats.evicted_count += 1;
+        self.free(core, key);
+        true
+    }
+
+    /// Closes the oldest of the connections beyond the limit that have sent no request or have had
+    /// their answer; false if there is none.
+    fn close_turned_away(&mut self, core: &mut Core) -> bool {
+        let (sessions, turned_away) = (&mut core.sessions.table, &self.turned_away);
+        let needless = turned_away.iter().copied().find(|key| {
+            let session = sessions.get_mut(*key);
+            session.is_some_and(|session| {
+                session.is_lingering() || session.is_resting() && session.is_silent()
+            })
+        });
+        let Some(key) = needless else {
+            return false;
+        };
+        self.free(core, key);
+        true
+    }
+
+    /// Frees a session, unless that is done already.
+    pub(super) fn free(&mut self, core: &mut Core, key: usize) {
+        let Some(session) = core.sessions.table.try_remove(key) else {
+            return;
+        };
+        match session.admission {
+            Admission::Served => self.idle_queue.leave(key, session.idle_entry_at),
+            Admission::TurnedAway => self.turned_away.retain(|other| *other != key),
+        }
+        measure::record_freed(&session, &mut core.node.stats);
+    }
+
+    /// Shares descriptors out, as of the partitions that there are and the limit in force.
+    pub(super) fn share_descriptors(&mut self, core: &mut Core, replication: &mut Replication) {
+        let partition_count = core.node.file_count();
+        let wanted = core.node.config().max_connections;
+        self.shares = self.descriptors.shares(partition_count, wanted);
+        let used = core.sessions.len() + replication.descriptor_count();
+        core.node.set_descriptor_limits(
+            self.descriptors.partition_max(),
+            self.descriptors.openable_count(partition_count, used),
+        );
+        replication.limit(self.shares);
+        core.node.loop_stats.connection_max = self.shares.connections;
+        core.node.loop_stats.descriptor_limit = self.descriptors.limit();
+    }
+}
+
+/// A connection above the limit has sent no request in time: it gets an answer.
+pub(super) fn turn_away(core: &mut Core, key: usize) {
+    let answer = core.render(&too_many_connections(), false);
+    if let Some(session) = core.sessions.get_mut(key) {
+        session.answer_unasked(&answer);
+        core.sessions.enqueue(key);
+    }
+}

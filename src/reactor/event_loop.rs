@@ -1,0 +1,416 @@
+//! The event loop: what one turn does, in order.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::api::{AccessPolicy, RequestLabels};
+use crate::config::Config;
+use crate::http::{HeadLimits, HeadReader, Limits};
+use crate::node::{DiskNews, Node};
+use crate::partition::Wait;
+use crate::storage::IdGenerator;
+
+use super::acceptor::{self, Acceptor};
+use super::clock::{self, Clock};
+use super::core::Core;
+use super::deadlines::TimeOuts;
+use super::deferred_replies::{self, DeferredReplies};
+use super::descriptors::{Descriptors, TooFew};
+use super::disk::Disk;
+use super::error::RunError;
+use super::housekeeping::{Housekeeping, maintain};
+use super::limits::{
+    DEADLINES_PER_TURN, DRAIN_MS, EVENTS_PER_POLL, KEPT_BODY_BYTES, OUTPUT_HIGH_BYTES,
+};
+use super::listener::{Listener, RETRY_MS};
+use super::measure;
+use super::pending_metrics::PendingMetrics;
+use super::relief::Relief;
+use super::replication::Replication;
+use super::sd_notify::SdNotify;
+use super::session::{Admission, Next};
+use super::sessions::Sessions;
+use super::slow_log::SlowLog;
+use super::timers::Millis;
+use super::visit_batch::{VisitBatch, Visited};
+use super::watching::Watching;
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const SIGNALS: Token = Token(usize::MAX - 2);
+/// Another thread has results for the loop.
+const WAKE: Token = Token(usize::MAX - 3);
+
+/// The loop and all it owns.
+pub(super) struct EventLoop {
+    poll: Poll,
+    signals: Signals,
+    /// Held here too: closed together with a thread that woke the loop by it, it would take the
+    /// event along.
+    _waker: Arc<Waker>,
+    core: Core,
+    acceptor: Acceptor,
+    visits: VisitBatch,
+    deferred: DeferredReplies,
+    watching: Watching,
+    relief: Relief,
+    slow_log: SlowLog,
+    disk: Disk,
+    replication: Replication,
+    housekeeping: Housekeeping,
+    sd_notify: SdNotify,
+    /// The node stops; from then on connections are cut off.
+    drain_until: Option<Millis>,
+}
+
+impl EventLoop {
+    pub(super) fn new(
+        config: &Config,
+        hash_seed: u64,
+        mut ids: IdGenerator,
+    ) -> Result<Self, RunError> {
+        let poll = Poll::new().map_err(|error| RunError::System("epoll_create", error))?;
+        let mut listener = Listener::bind(config.listen)
+            .map_err(|error| RunError::Listen(config.listen, error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| RunError::System("getsockname", error))?;
+        let register = |error| RunError::System("epoll_ctl", error);
+        poll.registry()
+            .register(listener.source(), LISTENER, Interest::READABLE)
+            .map_err(register)?;
+        let mut signals = Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
+            .map_err(|error| RunError::System("sigaction", error))?;
+        poll.registry()
+            .register(&mut signals, SIGNALS, Interest::READABLE)
+            .map_err(register)?;
+        let waker = Waker::new(poll.registry(), WAKE)
+            .map_err(|error| RunError::System("eventfd", error))?;
+        let waker = Arc::new(waker);
+        let (replication, replication_address) = Replication::start(
+            config.replication_listen,
+            poll.registry(),
+            Arc::clone(&waker),
+        )?;
+        // All is open that stays open, but for files.
+        let descriptors = Descriptors::at_start();
+        descriptors
+            .check()
+            .map_err(|TooFew { limit, needed }| RunError::TooFewDescriptors { limit, needed })?;
+        let shares = descriptors.shares(1, config.max_connections);
+        if shares.connections < config.max_connections {
+            log::warn!(
+                "at most {} connections instead of {}: the limit on file descriptors is {} (ulimit \
+                 -n), and files and replication have their share of it",
+                shares.connections,
+                config.max_connections,
+                descriptors.limit()
+            );
+        }
+        let disk = Disk::start(config, hash_seed, ids.split(), Arc::clone(&waker))?;
+        let for_replicas = replication_address.map_or(String::new(), |address| {
+            format!(", for replicas on {address}")
+        });
+        let (version, durability) = (crate::version::full(), durability(config));
+        log::info!("db-node {version} listens on http://{address}{for_replicas}, {durability}");
+        let serving = format!("serving on http://{address}, {durability}");
+        let sd_notify = SdNotify::from_environment(|name| std::env::var_os(name), serving);
+        let config_in_force = Config {
+            listen: address,
+            ..config.clone()
+        };
+        let mut node = Node::new(config_in_force, hash_seed, ids);
+        node.stats.started_unix_ms = clock::unix_ms();
+        node.replication_port = replication_address.map(|address| address.port());
+        let heads = HeadReader::new(HeadLimits {
+            head_bytes: config.max_head_bytes,
+            header_count: crate::http::MAX_HEADER_COUNT,
+        });
+        let limits = Limits {
+            output_high_bytes: OUTPUT_HIGH_BYTES,
+            kept_body_bytes: KEPT_BODY_BYTES.max(config.max_value_bytes as u64),
+        };
+        let time_outs = TimeOuts {
+            idle_ms: config.idle_timeout_ms,
+            header_ms: config.header_timeout_ms,
+            acks_ms: config.ack_timeout_ms,
+        };
+        let access = AccessPolicy::new(config, &machine_name());
+        Ok(Self {
+            poll,
+            signals,
+            _waker: waker,
+            core: Core {
+                node,
+                sessions: Sessions::new(time_outs),
+                clock: Clock::start(),
+            },
+            acceptor: Acceptor::new(listener, descriptors, shares),
+            visits: VisitBatch::new(heads, limits, access),
+            deferred: DeferredReplies::default(),
+            watching: Watching::default(),
+            relief: Relief::default(),
+            slow_log: SlowLog::new(config.slow_request_ms),
+            disk,
+            replication,
+            housekeeping: Housekeeping::start(),
+            sd_notify,
+            drain_until: None,
+        })
+    }
+
+    pub(super) fn run(mut self) -> Result<(), RunError> {
+        let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        loop {
+            let time_out = self.time_out();
+            match self.poll.poll(&mut events, time_out) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(RunError::System("epoll_wait", error));
+                }
+                // After an interruption there are no events; the turn goes on.
+                Err(_) => events.clear(),
+                Ok(()) => {}
+            }
+            self.start_turn();
+            self.on_events(&events)?;
+            self.acceptor.accept(&mut self.core, self.poll.registry());
+            self.on_disk_events()?;
+            let is_quiet = self.core.sessions.ready.is_empty();
+            let (registry, now) = (self.poll.registry(), self.core.clock.now());
+            self.replication
+                .read(&mut self.core.node, registry, is_quiet, now);
+            // Records that gathered during the last sync go to the disk first: it works while
+            // replies are sent.
+            self.hand_over_to_disk();
+            self.deferred.release(&mut self.core);
+            let visited_all = self.visit_ready();
+            self.watching.tell_all(&mut self.core);
+            self.hand_over_to_disk();
+            self.replication.write(&mut self.core.node, is_quiet, now);
+            maintain(&mut self.core, visited_all && events.is_empty());
+            self.check_deadlines();
+            self.relief.relieve(&mut self.core);
+            self.free_closed();
+            self.sd_notify.report(&self.core.node, now);
+            self.end_turn();
+            if self.is_drained()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long the poll may wait.
+    fn time_out(&self) -> Option<Duration> {
+        let Core {
+            node,
+            sessions,
+            clock,
+        } = &self.core;
+        let is_busy = !sessions.ready.is_empty()
+            || self.acceptor.is_accepting()
+            || !node.is_idle()
+            || self.watching.is_busy();
+        if is_busy || self.deferred.is_due(&self.core) {
+            return Some(Duration::ZERO);
+        }
+        let now = clock.now();
+        let link_at = self.replication.wake_at(node);
+        if link_at.is_some_and(|at| at <= now) {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [
+            sessions.next_deadline(),
+            self.acceptor.wake_at(),
+            self.drain_until,
+            self.disk.sync_at(),
+            node.gathering_until_us().map(|at_us| at_us / 1_000),
+            link_at,
+            node.maintain_in_ms().map(|in_ms| now + in_ms),
+            node.scan_snapshots.next_ms(),
+            self.sd_notify.wake_at(),
+            self.relief.wake_at(node.is_full(), now),
+            node.is_short_of_descriptors().then(|| now + RETRY_MS),
+        ];
+        let next = deadlines
+            .map(|at| at.unwrap_or(Millis::MAX))
+            .into_iter()
+            .min()
+            .filter(|&at| at != Millis::MAX)?;
+        // One more: the clock's milliseconds are rounded down, and waking just before the deadline
+        // is one turn too many.
+        Some(Duration::from_millis(next.saturating_sub(now) + 1))
+    }
+
+    fn start_turn(&mut self) {
+        self.housekeeping.start_turn(&mut self.core);
+        self.slow_log.tick(self.core.clock.now());
+        self.acceptor
+            .share_descriptors(&mut self.core, &mut self.replication);
+    }
+
+    fn end_turn(&mut self) {
+        let stats = &mut self.core.node.loop_stats;
+        stats.connection_count = self.core.sessions.len();
+        stats.watcher_count = self.watching.count();
+        stats.link_count = self.replication.link_count();
+        stats.stranger_count = self.replication.stranger_count();
+        self.housekeeping.end_turn(&mut self.core);
+    }
+
+    fn visit_ready(&mut self) -> bool {
+        let mut visited = Visited {
+            deferred: &mut self.deferred,
+            watching: &mut self.watching,
+            slow_log: &mut self.slow_log,
+        };
+        self.visits.visit_ready(&mut self.core, &mut visited)
+    }
+
+    fn hand_over_to_disk(&mut self) {
+        let now_us = self.core.clock.now_us();
+        self.disk.hand_over(&mut self.core.node, now_us);
+    }
+
+    /// Takes in the results of the disk thread.
+    fn on_disk_events(&mut self) -> Result<(), RunError> {
+        let core = &mut self.core;
+        while let Some(event) = self.disk.next_event() {
+            let is_loading = core.node.loading().is_some();
+            match core.node.on_disk_event(event) {
+                DiskNews::None => {
+                    if let Some(progress) = core.node.loading() {
+                        self.disk.show_progress(progress, core.clock.now());
+                    }
+                }
+                DiskNews::Loaded => self.disk.note_loaded(),
+                DiskNews::Failed(error) if is_loading => {
+                    self.disk.note_loaded();
+                    return Err(RunError::Storage(error));
+                }
+                DiskNews::Failed(error) => {
+                    self.deferred.fail_all(&error, core);
+                    self.sd_notify.on_disk_failed(&error);
+                    self.disk.on_disk_failed(error);
+                }
+                DiskNews::Stalled(id, error) => {
+                    self.deferred.fail_where(&error, core, |partition, wait| {
+                        partition == id && matches!(wait, Wait::Disk { .. } | Wait::Settled { .. })
+                    });
+                }
+                DiskNews::NotOpened(id, error) => {
+                    self.deferred
+                        .fail_where(&error, core, |partition, _| partition == id);
+                }
+                DiskNews::Closed => self.disk.note_closed(),
+            }
+        }
+        Ok(())
+    }
+
+    fn on_events(&mut self, events: &Events) -> Result<(), RunError> {
+        for event in events {
+            match event.token() {
+                LISTENER => self.acceptor.on_event(),
+                SIGNALS => self.on_signals()?,
+                // Only ends the poll: results of other threads are taken in every turn.
+                WAKE => {}
+                _ if self.replication.note(event) => {}
+                Token(key) => self.core.sessions.on_event(key, event),
+            }
+        }
+        Ok(())
+    }
+
+    fn on_signals(&mut self) -> Result<(), RunError> {
+        for _ in self.signals.pending() {
+            if self.drain_until.is_some() {
+                return Err(RunError::Interrupted);
+            }
+            log::info!("stopping: no new connections, finishing what is in flight");
+            self.drain_until = Some(self.core.clock.now() + DRAIN_MS);
+            self.core.node.drain();
+            self.replication.drain();
+            self.watching.end_all(&mut self.core);
+            self.acceptor.stop();
+            self.core.sessions.drain();
+        }
+        Ok(())
+    }
+
+    /// Ends or answers sessions whose time is over, a bounded number.
+    fn check_deadlines(&mut self) {
+        let now = self.core.clock.now();
+        let mut left = DEADLINES_PER_TURN;
+        while let Some(key) = self.core.sessions.pop_overdue(now, &mut left) {
+            self.on_overdue(key, now);
+        }
+        let sessions = &mut self.core.sessions;
+        if self.drain_until.is_some_and(|until| until <= now) && sessions.len() > 0 {
+            let count = sessions.len();
+            log::warn!("stopping with {count} connections cut off: they took too long");
+            sessions.close_all();
+        }
+    }
+
+    fn on_overdue(&mut self, key: usize, now: Millis) {
+        let core = &mut self.core;
+        let session = &mut core.sessions.table[key];
+        if session.admission == Admission::TurnedAway && session.is_resting() {
+            acceptor::turn_away(core, key);
+        } else if session.is_fed() && !session.has_unsent() {
+            self.watching.time_out(core, key);
+        } else if session.awaits_acks() {
+            deferred_replies::time_out_acks(core, key);
+        } else if session.time_out(core.clock.date()) == Next::Close {
+            core.sessions.close(key);
+            return;
+        } else {
+            let held = PendingMetrics::one(RequestLabels::timed_out(), core.clock.now_us());
+            measure::hold(session, held, &mut core.node.stats);
+            core.sessions.enqueue(key);
+        }
+        let watches_until = self.watching.deadline_of(key);
+        core.sessions.set_deadline(key, true, watches_until, now);
+    }
+
+    fn free_closed(&mut self) {
+        for key in self.core.sessions.take_closed() {
+            self.watching.forget(key);
+            self.acceptor.free(&mut self.core, key);
+        }
+    }
+
+    /// Whether everything is done, the log on disk included.
+    fn is_drained(&mut self) -> Result<bool, RunError> {
+        let is_empty = self.core.sessions.len() == 0;
+        let Some(until) = self.drain_until.filter(|_| is_empty) else {
+            return Ok(false);
+        };
+        let now_us = self.core.clock.now_us();
+        if self.disk.finish(&mut self.core.node, now_us)? {
+            return Ok(true);
+        }
+        if self.core.clock.now() >= until + DRAIN_MS {
+            Err(RunError::DiskStalled)
+        } else {
+            Ok(false)
+        }
+    }
+}
+
+/// The host name of the machine; empty if it is not UTF-8.
+fn machine_name() -> String {
+    let names = rustix::system::uname();
+    names.nodename().to_str().unwrap_or_default().to_owned()
+}
+
+/// Where data is kept, in words.
+fn durability(config: &Config) -> String {
+    match &config.data_dir {
+        Some(path) => format!("data in {}, fsync {}", path.display(), config.fsync.name()),
+        None => "in memory only".to_owned(),
+    }
+}

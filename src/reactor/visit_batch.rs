@@ -1,0 +1,334 @@
+//! Visiting sessions some at a time: they are read and carried out, as many together as memory can
+//! be asked at once for what their requests look for; then all answers are sent. So waits for
+//! memory overlap, neither the loop's code nor the kernel's drives the other's out of the
+//! processor's cache with each request, and the reader of the answers is woken once for many. (A
+//! million entries, 64 connections: 7 % less time of the processor for a read than with each
+//! session on its own; 20 % with 16 pipelined.)
+//!
+//! Invariants:
+//! 1. What is read is carried out and visited in the same call: requests and answers are kept in no
+//!    other place than a slot of the batch.
+//! 2. Whatever others ask for, every session gets on: one whose turn comes when the budget is used
+//!    up keeps its place in the queue. So does one that is cut off in the middle of what it asked
+//!    for, once: or it might be the same one in every round.
+//! 3. A turn carries out no more writes than it pays maintenance for, but for the last one; while
+//!    more is owed than that, a part of it.
+//!
+//! Not here: what is asked for (`api/endpoint/lookahead.rs`), what a visit does (`session.rs`).
+
+use std::io;
+use std::ops::Range;
+
+use crate::api::{AccessPolicy, Api, Effects, Lookahead};
+use crate::http::{Context, HeadReader, Limits, Output};
+
+use super::clock::Clock;
+use super::commit_gates::CommitGates;
+use super::core::Core;
+use super::deferred_replies::DeferredReplies;
+use super::limits::{
+    BEHIND_SHARE, READ_BUFFER_BYTES, READ_MAX_BYTES, SLOT_RENDER_BYTES, TURN_WORK_BYTES, VISITS_US,
+};
+use super::measure;
+use super::ready_queue::enqueue;
+use super::session::{LastVisit, Next, Session, Visit};
+use super::slow_log::SlowLog;
+use super::watching::Watching;
+
+/// Sessions that are visited together.
+pub(super) const SLOTS: usize = 16;
+
+/// What a byte that is read costs in the end, in bytes of work: requests are small, and each costs
+/// as much as a thousand.
+const WORK_PER_BYTE: usize = 12;
+
+/// What a session is visited with.
+#[derive(Debug)]
+pub(super) struct BatchSlot {
+    /// Where in the loop's buffer it is read to.
+    room: Range<usize>,
+    /// What came of reading before the visit; none: it was not read.
+    read: Option<io::Result<Option<usize>>>,
+    /// Where answers are rendered; empty between visits.
+    output: Output,
+    /// What requests leave to be done; nothing between visits.
+    effects: Effects,
+    /// Its turn came when nothing was left of the budget.
+    has_missed: bool,
+}
+
+fn slots() -> [BatchSlot; SLOTS] {
+    let slot = |_| BatchSlot {
+        room: 0..0,
+        read: None,
+        output: Output::keeping(SLOT_RENDER_BYTES),
+        effects: Effects::default(),
+        has_missed: false,
+    };
+    std::array::from_fn(slot)
+}
+
+/// A batch of sessions that are visited together, and what all visits share.
+pub(super) struct VisitBatch {
+    slots: [BatchSlot; SLOTS],
+    /// The loop's one read buffer.
+    input: Box<[u8]>,
+    heads: HeadReader,
+    limits: Limits,
+    access: AccessPolicy,
+    scratch: Vec<u8>,
+}
+
+/// The parts of the loop that visits change, beside the core.
+pub(super) struct Visited<'r> {
+    pub(super) deferred: &'r mut DeferredReplies,
+    pub(super) watching: &'r mut Watching,
+    pub(super) slow_log: &'r mut SlowLog,
+}
+
+impl VisitBatch {
+    pub(super) fn new(heads: HeadReader, limits: Limits, access: AccessPolicy) -> Self {
+        Self {
+            slots: slots(),
+            input: vec![0; READ_BUFFER_BYTES].into(),
+            heads,
+            limits,
+            access,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Visits sessions until the budget of the turn is used up; true when none is left waiting.
+    pub(super) fn visit_ready(&mut self, core: &mut Core, visited: &mut Visited<'_>) -> bool {
+        let owes_much = core.node.owed_work() >= TURN_WORK_BYTES;
+        let mut budget = if owes_much {
+            TURN_WORK_BYTES / BEHIND_SHARE
+        } else {
+            TURN_WORK_BYTES
+        };
+        let until_us = core.clock.read_us() + VISITS_US;
+        let mut is_first = true;
+        while budget > 0
+            && !core.sessions.ready.is_empty()
+            && (is_first || core.clock.read_us() < until_us)
+        {
+            let count_max = core.sessions.ready.len().min(SLOTS);
+            let mut count = 0;
+            while count < count_max && budget > 0 && (is_first || core.clock.read_us() < until_us) {
+                let read = self.read_ahead(core, count..count_max, budget);
+                for slot in count..read {
+                    self.execute(core, &mut visited.deferred.gates, slot, &mut budget);
+                }
+                count = read;
+                is_first = false;
+            }
+            // A session that was read is visited, too: its answers are kept in no other place.
+            let (mut missed, mut missed_count) = ([0; SLOTS], 0);
+            for slot in 0..count {
+                let Some(key) = core.sessions.ready.pop_front() else {
+                    break;
+                };
+                if self.visit(core, visited, (key, slot), &mut budget) {
+                    missed[missed_count] = key;
+                    missed_count += 1;
+                }
+            }
+            for key in missed[..missed_count].iter().rev() {
+                core.sessions.ready.push_front(*key);
+            }
+        }
+        core.sessions.ready.is_empty()
+    }
+
+    /// Reads waiting sessions, each into its slot: about as many as are executed within the budget,
+    /// or as what they look up can be fetched at once, and at least one. Returns the first slot that
+    /// is left.
+    fn read_ahead(&mut self, core: &mut Core, slots: Range<usize>, budget: usize) -> usize {
+        let room_bytes = (self.input.len() / slots.end).min(READ_MAX_BYTES);
+        let mut rooms = self.input.chunks_exact_mut(room_bytes).skip(slots.start);
+        let mut lookahead = Lookahead::new(&core.node);
+        let (mut slot, mut expected_work) = (slots.start, 0);
+        while slot < slots.end
+            && (slot == slots.start
+                || expected_work < budget && !lookahead.as_ref().is_some_and(Lookahead::is_enough))
+            && let Some(room) = rooms.next()
+        {
+            let key = core.sessions.ready.get(slot);
+            let session = key.and_then(|key| core.sessions.table.get_mut(key));
+            let read = session.and_then(|session| session.read_ahead(room));
+            if let Some(Ok(Some(len))) = read {
+                expected_work += len * WORK_PER_BYTE;
+                if let Some(lookahead) = &mut lookahead {
+                    lookahead.look(&room[..len], &self.heads, &mut core.node);
+                }
+            }
+            let BatchSlot {
+                room, read: before, ..
+            } = &mut self.slots[slot];
+            (*room, *before) = (room_bytes * slot..room_bytes * (slot + 1), read);
+            slot += 1;
+        }
+        if let Some(mut lookahead) = lookahead {
+            lookahead.fetch(&mut core.node);
+        }
+        slot
+    }
+
+    /// Executes the requests that a slot's session has read. Nothing is sent.
+    fn execute(
+        &mut self,
+        core: &mut Core,
+        gates: &mut CommitGates,
+        slot: usize,
+        budget: &mut usize,
+    ) {
+        let BatchSlot {
+            room,
+            read,
+            output,
+            effects,
+            has_missed,
+        } = &mut self.slots[slot];
+        let Some(Ok(Some(len))) = read else { return };
+        *has_missed = *budget == 0;
+        let Some(key) = core.sessions.ready.get(slot) else {
+            return;
+        };
+        let Some(session) = core.sessions.table.get_mut(key) else {
+            return;
+        };
+        let now = core.clock.now();
+        let access = &mut self.access;
+        let mut api = Api::new(&mut core.node, access, &mut self.scratch, effects, now)
+            .within(session.scope());
+        let mut context = Context {
+            handler: &mut api,
+            heads: &mut self.heads,
+            out: output,
+            date: core.clock.date(),
+            limits: &self.limits,
+            budget,
+        };
+        session.execute(&self.input[room.start..][..*len], &mut context);
+        // At once: replies enter a gate in the order of what they wait for.
+        hold_back(session, key, effects, gates, &core.clock);
+    }
+
+    /// Visits the session with a key in a slot. True: it has not had its turn, or not all of it, and
+    /// keeps its place in the queue.
+    fn visit(
+        &mut self,
+        core: &mut Core,
+        visited: &mut Visited<'_>,
+        (key, slot): (usize, usize),
+        budget: &mut usize,
+    ) -> bool {
+        let Some(session) = core.sessions.table.get_mut(key) else {
+            return false;
+        };
+        session.is_queued = false;
+        let BatchSlot {
+            room,
+            read,
+            output,
+            effects,
+            has_missed,
+        } = &mut self.slots[slot];
+        if !matches!(read, Some(Ok(Some(_)))) {
+            *has_missed = *budget == 0;
+        }
+        let sent_bytes_before = session.sent_bytes;
+        let released = session.take_released();
+        let now = core.clock.now();
+        let mut api = Api::new(
+            &mut core.node,
+            &mut self.access,
+            &mut self.scratch,
+            effects,
+            now,
+        )
+        .within(session.scope());
+        let mut context = Context {
+            handler: &mut api,
+            heads: &mut self.heads,
+            out: output,
+            date: core.clock.date(),
+            limits: &self.limits,
+            budget,
+        };
+        let mut visit = Visit {
+            input: &mut self.input[room.clone()],
+            read: read.take(),
+            context: &mut context,
+        };
+        let next = session.visit(&mut visit).unwrap_or(Next::Close);
+        hold_back(
+            session,
+            key,
+            effects,
+            &mut visited.deferred.gates,
+            &core.clock,
+        );
+        let stats = &mut core.node.stats;
+        let (slow_log, answers) = (&mut *visited.slow_log, &effects.answers);
+        measure::record_visit(slow_log, session, answers, released, stats, &core.clock);
+        measure::record_bytes(session, sent_bytes_before, stats);
+        let has_progressed = effects.has_requests() || session.sent_bytes != sent_bytes_before;
+        let watch = effects.end();
+        let keeps_place = keeps_place(session, next, *has_missed);
+        match next {
+            Next::Close => {
+                core.sessions.close(key);
+                return false;
+            }
+            Next::Visit if keeps_place => session.is_queued = true,
+            Next::Visit => enqueue(&mut core.sessions.ready, session, key),
+            Next::Event => {}
+        }
+        let is_drained = session.is_fed() && !session.has_unsent();
+        if let Some(request) = watch {
+            visited.watching.begin(core, key, request);
+        } else if is_drained {
+            visited.watching.on_drained(key);
+        }
+        let watches_until = visited.watching.deadline_of(key);
+        core.sessions
+            .set_deadline(key, has_progressed, watches_until, now);
+        keeps_place && next == Next::Visit
+    }
+}
+
+/// Whether a session keeps its place in the queue after a visit: its turn came when the budget was
+/// used up, or it was cut off for the first time.
+fn keeps_place(session: &mut Session, next: Next, has_missed: bool) -> bool {
+    let is_cut = next == Next::Visit && session.is_cut();
+    let keeps_place = has_missed || is_cut && session.last_visit == LastVisit::Whole;
+    if !has_missed {
+        session.last_visit = if is_cut {
+            LastVisit::Cut
+        } else {
+            LastVisit::Whole
+        };
+    }
+    keeps_place
+}
+
+/// Has a session wait at the gates of its replies.
+fn hold_back(
+    session: &mut Session,
+    key: usize,
+    effects: &mut Effects,
+    gates: &mut CommitGates,
+    clock: &Clock,
+) {
+    if !effects.gates.is_empty() {
+        let ticket = gates.enter(&effects.gates, key);
+        session.hold(
+            ticket,
+            &effects.gates,
+            effects.is_one_deferred(),
+            clock.now_us(),
+        );
+        effects.gates.clear();
+    }
+}
