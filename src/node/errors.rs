@@ -1,7 +1,14 @@
-//! Why the node refuses a request or an assignment. The API layer makes answers of them.
+//! Why the node refuses a request or an assignment, and the limit behind it. The API layer makes
+//! answers of them.
 
 use crate::partition::AssignError;
 use crate::storage::RecoveryProgress;
+
+/// The partition that a request means when it names none, if it is here.
+pub const DEFAULT_PARTITION: u32 = 0;
+
+/// Partitions of one node: each costs every turn a look.
+pub const PARTITIONS_MAX: usize = 1024;
 
 /// Why a request finds no partition: refuse the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +30,7 @@ pub enum AssignRefusal {
     Loading(RecoveryProgress),
     /// The partition's role or epoch does not allow it.
     PartitionMeta(AssignError),
-    /// There are [`PARTITIONS_MAX`](super::PARTITIONS_MAX) already.
+    /// There are [`PARTITIONS_MAX`] already.
     TooMany,
     /// Each has a file open, and the limit on descriptors allows no more than this.
     TooFewDescriptors {

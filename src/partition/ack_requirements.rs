@@ -13,7 +13,8 @@ use crate::replication::UNHEARD_MS;
 use crate::seeded_bugs::SeededBug;
 use crate::storage::Role;
 
-use super::{Partition, Wait, WaitProgress};
+use super::state::Partition;
+use super::wait::{Wait, WaitProgress};
 
 /// Fewer replicas are there than are needed: answer 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,11 @@ impl Partition {
         let needed = shown_version.unwrap_or(last_version);
         let is_held = matches!(self.wait_progress(self.read_wait(count)), WaitProgress::UpTo(held) if held >= needed);
         // Numbers that are waited for ascend: that of the write alone might not.
-        (!is_held && !SeededBug::ReadNotAwaited.is_on()).then_some(last_version)
+        is_awaited(is_held).then_some(last_version)
     }
+}
+
+/// Whether a read waits: replicas do not hold yet what it shows.
+fn is_awaited(is_held: bool) -> bool {
+    !SeededBug::ReadNotAwaited.is_on() && !is_held
 }

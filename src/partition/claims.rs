@@ -16,13 +16,13 @@
 use std::cmp::Ordering;
 
 use crate::replication::frame::PROTOCOL_MIN;
-use crate::replication::{Intent, LinkError, PeerHello, PeerState};
+use crate::replication::{Intent, LinkError, LinkId, PeerHello, PeerState};
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{Lineage, Role};
 
 use super::leader_link::DialState;
 use super::roles::EPOCH_LEAP_MAX;
-use super::{LinkId, Partition};
+use super::state::Partition;
 
 impl Partition {
     /// What a leader loses with its office: replies that wait can never be kept.
@@ -55,29 +55,11 @@ impl Partition {
         self.disconnect();
     }
 
-    /// A peer claims to lead, or tells of an epoch.
-    pub(super) fn receive_state(
-        &mut self,
-        link: LinkId,
-        state: &PeerState,
-    ) -> Result<(), LinkError> {
-        match state.intent {
-            Intent::Claim | Intent::OrderedClaim => self.receive_claim(link, state),
-            Intent::Tell => {
-                self.hear_of_leader(state);
-                Ok(())
-            }
-            Intent::Follow | Intent::Survey | Intent::Grant => Err(LinkError(
-                "the peer told its state out of its turn".to_owned(),
-            )),
-        }
-    }
-
     /// A peer tells of an epoch, and perhaps of its leader.
-    pub(super) fn hear_of_leader(&mut self, state: &PeerState) {
+    pub(super) fn on_leader_report(&mut self, state: &PeerState) {
         let meta = self.roles.meta();
-        let is_news = state.epoch > meta.epoch && state.epoch - meta.epoch <= EPOCH_LEAP_MAX;
-        if !is_news || SeededBug::EpochNotHeard.is_on() {
+        let is_near = state.epoch.saturating_sub(meta.epoch) <= EPOCH_LEAP_MAX;
+        if !is_near || !hears_epoch(state.epoch, meta.epoch) {
             return;
         }
         let is_own = state.address == self.options.address;
@@ -99,22 +81,21 @@ impl Partition {
         }
     }
 
-    /// A peer claims to lead: the claim is granted, or the peer is told why not.
-    fn receive_claim(&mut self, link: LinkId, claim: &PeerState) -> Result<(), LinkError> {
+    /// A peer claims to lead. The answer grants the claim, or says where this node stands.
+    pub(super) fn on_claim(
+        &mut self,
+        link: LinkId,
+        claim: &PeerState,
+    ) -> Result<PeerState, LinkError> {
         let meta = self.roles.meta();
         if claim.epoch.saturating_sub(meta.epoch) > EPOCH_LEAP_MAX {
-            return Err(LinkError(format!(
+            return Err(LinkError::NotFollowed(format!(
                 "a claim to epoch {} is refused: epoch {} is in force, and it leaps",
                 claim.epoch, meta.epoch
             )));
         }
-        let Some((node_id, is_fed)) = self
-            .replicas
-            .get(link)
-            .map(|feed| (feed.node_id(), feed.is_fed()))
-        else {
-            return Ok(());
-        };
+        let claimant = self.replicas.get(link).ok_or(LinkError::RoleChanged)?;
+        let (node_id, is_fed) = (claimant.node_id, claimant.facts.sends_data());
         let is_believed = is_fed || self.is_believed(&claim.lineage, claim.last_version);
         let is_contender = self.roles.role() == Role::Leader || self.roles.is_taking_over();
         // An epoch has one leader: one that a controller named in it, that has led in it, or that
@@ -131,19 +112,13 @@ impl Partition {
             Ordering::Equal => claim.intent == Intent::OrderedClaim || is_its_leader,
             Ordering::Greater => is_believed,
         };
-        if is_granted && !SeededBug::GrantNotKept.is_on() {
+        if !is_granted {
+            return Ok(self.own_state(Intent::Tell));
+        }
+        if keeps_its_word() {
             self.grant(link, claim);
         }
-        let intent = if is_granted {
-            Intent::Grant
-        } else {
-            Intent::Tell
-        };
-        let state = self.own_state(intent);
-        if let Some(feed) = self.replicas.get(link) {
-            feed.tell(state);
-        }
-        Ok(())
+        Ok(self.own_state(Intent::Grant))
     }
 
     /// Makes way for a leader of a higher epoch.
@@ -184,8 +159,8 @@ impl Partition {
 
     /// The leader of this node is told where it stands, before the connection to it ends.
     pub(super) fn tell_leader(&mut self) {
-        if let DialState::Connected(link, upstream) = &self.leader_link.dial
-            && upstream.protocol() > PROTOCOL_MIN
+        if let DialState::Connected(link, facts) = &self.leader_link.dial
+            && facts.protocol > PROTOCOL_MIN
         {
             let farewell = (*link, self.own_state(Intent::Tell));
             self.farewells.push(farewell);
@@ -222,4 +197,14 @@ impl Partition {
         // leads above it.
         self.fetch_above(hello.epoch);
     }
+}
+
+/// Whether a node steps down when another one tells of this epoch.
+pub(super) fn hears_epoch(epoch: u64, own_epoch: u64) -> bool {
+    !SeededBug::EpochNotHeard.is_on() && epoch > own_epoch
+}
+
+/// Whether a node that grants a claim acts on it.
+fn keeps_its_word() -> bool {
+    !SeededBug::GrantNotKept.is_on()
 }

@@ -347,6 +347,27 @@ impl DiskLog {
     }
 }
 
+/// The partitions whose data the disk thread writes whole, in files of their own: one checkpoint
+/// and one replacement at a time, whatever is asked for, so that the files that are open are few.
+/// The thread would not write two any sooner.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BulkWrites {
+    /// The partition whose checkpoint was handed over last, until it is done.
+    pub checkpoint_of: Option<u32>,
+    /// The partition whose replacement was handed over last, until it is done.
+    pub replacement_of: Option<u32>,
+}
+
+impl BulkWrites {
+    pub(super) fn admits_checkpoint(self, id: u32) -> bool {
+        self.checkpoint_of.is_none_or(|other| other == id)
+    }
+
+    pub(super) fn admits_replacement(&mut self, id: u32) -> bool {
+        *self.replacement_of.get_or_insert(id) == id
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,9 +10,8 @@
 use crate::lsm::Lsm;
 use crate::storage::Role;
 
-use super::leader_link::DialState;
-use super::roles::EPOCH_LEAP_MAX;
-use super::{AssignError, Partition};
+use super::roles::{AssignError, EPOCH_LEAP_MAX};
+use super::state::Partition;
 
 /// An order to give a partition up is refused: answer 409.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +55,7 @@ impl Partition {
             None if meta.ordered_epoch > 0 => {
                 return Err(RemovalError::EpochMissing { in_force });
             }
-            None if self.roles.role() == Role::Leader && self.replicas.is_fed() => {
+            None if self.roles.role() == Role::Leader && self.replicas.is_followed() => {
                 return Err(RemovalError::Leads);
             }
             Some(_) | None => {}
@@ -77,10 +76,10 @@ impl Partition {
         if self.roles.is_taking_over() {
             return 0;
         }
-        match (self.roles.role(), &self.leader_link.dial) {
+        match (self.roles.role(), self.leader_link.facts()) {
             (Role::Leader, _) => self.replicas.acked_version(1),
             // What is here came from the leader, and that is heard.
-            (Role::Replica, DialState::Connected(_, upstream)) if upstream.has_all() => {
+            (Role::Replica, Some(facts)) if facts.has_all => {
                 let stats = self.leader_stats(now_ms);
                 let is_heard = stats.is_some_and(|stats| stats.leader_version.is_some());
                 if is_heard { u64::MAX } else { 0 }
@@ -92,7 +91,6 @@ impl Partition {
     /// The partition is given up: the engines whose memory is to be freed. Its connections find
     /// that it is gone.
     pub fn into_engines(mut self) -> Vec<Lsm> {
-        self.disconnect();
         let mut engines = std::mem::take(&mut self.retired);
         self.replacement = None;
         let mut lsm = self.lsm;

@@ -1,7 +1,10 @@
 //! Conditions, and engines that are let go of.
 
 use super::*;
-use crate::storage::{IdGenerator, Lineage, PartitionMeta, Role};
+use crate::config::Fsync;
+use crate::lsm::{Lsm, NewValue, Options};
+use crate::replication::NodeId;
+use crate::storage::{HistoryId, IdGenerator, Lineage, PartitionMeta, Position, Role};
 
 fn partition() -> Partition {
     let engine = Options {

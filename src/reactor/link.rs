@@ -12,9 +12,8 @@ use std::io::{self, Read, Write};
 
 use mio::net::TcpStream;
 
-use crate::node::{Link, Node};
-use crate::partition::LinkId;
-use crate::replication::LinkError;
+use crate::node::Node;
+use crate::replication::{Link, LinkError, LinkId};
 
 use super::strangers::Origin;
 
@@ -37,7 +36,7 @@ pub(super) struct LinkSession {
 
 /// The peer is gone.
 fn lost(error: &io::Error) -> LinkError {
-    LinkError(format!("the connection was lost: {error}"))
+    LinkError::Lost(error.to_string())
 }
 
 impl LinkSession {
@@ -84,9 +83,7 @@ impl LinkSession {
             }
             let len = match self.stream.read(&mut buffer[..*budget]) {
                 Ok(0) => {
-                    return Err(LinkError(
-                        "the other side has closed the connection".to_owned(),
-                    ));
+                    return Err(LinkError::Closed);
                 }
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -108,7 +105,6 @@ impl LinkSession {
     /// Sends what there is to send, up to a budget of bytes.
     pub(super) fn write(
         &mut self,
-        id: LinkId,
         node: &mut Node,
         budget: &mut usize,
         now_ms: u64,
@@ -121,12 +117,11 @@ impl LinkSession {
                 return if self.out.is_empty() {
                     Ok(())
                 } else {
-                    node.fill(id, &self.link, 0, now_ms, &mut self.out)
+                    node.fill(&mut self.link, 0, now_ms, &mut self.out)
                 };
             }
             node.fill(
-                id,
-                &self.link,
+                &mut self.link,
                 (*budget).min(super::limits::LINK_FILL_BYTES),
                 now_ms,
                 &mut self.out,
@@ -164,12 +159,13 @@ impl LinkSession {
         }
     }
 
-    /// Whether a visit would do something that no event announces.
-    pub(super) fn has_work(&self, id: LinkId, node: &mut Node, now_ms: u64) -> (bool, u64) {
-        let (has_more, wake_at_ms) = node.link_state(id, &self.link, now_ms);
-        let can_send = self.is_writable && (has_more || !self.out.is_empty());
+    /// Whether a visit would do something that no event announces, and when to visit the link at
+    /// the latest.
+    pub(super) fn has_work(&self, node: &mut Node, now_ms: u64) -> (bool, u64) {
+        let work = node.link_work(&self.link, now_ms);
+        let can_send = self.is_writable && (work.has_more || !self.out.is_empty());
         let can_take =
             (self.is_readable || !self.held_input.is_empty()) && node.wants_input(&self.link);
-        (can_send || can_take, wake_at_ms)
+        (can_send || can_take, work.wake_at_ms)
     }
 }

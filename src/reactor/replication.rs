@@ -8,7 +8,7 @@
 //!    waits for the loop.
 //! 2. Links come in turns: the one that begins is another in every turn.
 //! 3. A connection that has not said hello is a stranger: it holds one buffer for a hello, for a
-//!    short time ([`HELLO_MS`](crate::node::HELLO_MS)). There are few, and a newcomer takes the
+//!    short time ([`HELLO_MS`](crate::replication::HELLO_MS)). There are few, and a newcomer takes the
 //!    place of an older one (`strangers.rs`).
 //! 4. Connections of all kinds, those that are dialed and names that are looked up included, hold
 //!    no more descriptors than replication may have (`descriptors.rs`).
@@ -23,9 +23,8 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token, Waker};
 use slab::Slab;
 
-use crate::node::{DialRequest, Link, Node};
-use crate::partition::LinkId;
-use crate::replication::{LinkError, PortProbe, PortProbeError};
+use crate::node::{DialRequest, Node};
+use crate::replication::{Link, LinkError, LinkId, PortProbe, PortProbeError};
 
 use super::descriptors::Shares;
 use super::error::RunError;
@@ -239,18 +238,18 @@ impl Replication {
         } else {
             BUSY_LINK_BYTES
         };
-        self.for_each(node, now, |session, id, node| {
-            session.write(id, node, &mut budget, now)
+        self.for_each(node, now, |session, _, node| {
+            session.write(node, &mut budget, now)
         });
         self.next = self.next.wrapping_add(1);
         (self.is_busy, self.wake_at) = (false, Millis::MAX);
-        for (key, slot) in &mut self.slots {
+        for (_, slot) in &mut self.slots {
             match slot {
                 LinkSlot::Probing { until, .. } | LinkSlot::Connecting { until, .. } => {
                     self.wake_at = self.wake_at.min(*until);
                 }
                 LinkSlot::Open(session) => {
-                    let (has_work, wake_at) = session.has_work(LinkId(key), node, now);
+                    let (has_work, wake_at) = session.has_work(node, now);
                     self.is_busy |= has_work;
                     self.wake_at = self.wake_at.min(wake_at);
                     if !has_work {
@@ -278,35 +277,35 @@ impl Replication {
                 continue;
             };
             let outcome = visit(session, LinkId(key), node);
-            if !session.link.is_stranger()
+            if !session.link.is_handshake()
                 && let Some(origin) = session.stranger_from.take()
             {
                 self.strangers.leave(origin, key);
             }
-            if let Err(ended) = outcome {
-                self.close(key, node, &ended, now);
+            if let Err(reason) = outcome {
+                self.close(key, node, &reason, now);
             }
         }
     }
 
-    fn close(&mut self, key: usize, node: &mut Node, ended: &LinkError, now: Millis) {
+    fn close(&mut self, key: usize, node: &mut Node, reason: &LinkError, now: Millis) {
         let Some(LinkSlot::Open(mut session)) = self.slots.try_remove(key) else {
             return;
         };
         // A refusal, if there is one.
         let _ = session.flush();
-        let is_told = match session.stranger_from {
+        let level = match session.stranger_from {
             Some(origin) => {
                 self.strangers.leave(origin, key);
                 node.loop_stats.refused_link_count += 1;
-                self.stranger_lines.admits(1)
+                self.stranger_lines.admits(1).then_some(log::Level::Info)
             }
-            None => true,
+            None => Some(reason.log_level()),
         };
-        if is_told {
-            log::info!("replication with {}: {ended}", session.peer);
+        if let Some(level) = level {
+            log::log!(level, "replication with {}: {reason}", session.peer);
         }
-        node.forget(LinkId(key), &session.link, ended, now);
+        node.close_link(session.link, reason, now);
     }
 
     /// Whether there is room for one more connection; a stranger makes room, if there is one.
@@ -322,8 +321,7 @@ impl Replication {
         let Some(key) = self.strangers.first_to_go() else {
             return false;
         };
-        let ended = LinkError("a stranger made room for a newer connection".to_owned());
-        self.close(key, node, &ended, now);
+        self.close(key, node, &LinkError::Displaced, now);
         true
     }
 
@@ -523,12 +521,7 @@ impl Replication {
         session.out().append(&mut out);
         entry.insert(LinkSlot::Open(session));
         if let Err(error) = registered {
-            self.close(
-                key,
-                node,
-                &LinkError(format!("it cannot be watched: {error}")),
-                now,
-            );
+            self.close(key, node, &LinkError::Lost(error.to_string()), now);
         }
     }
 }

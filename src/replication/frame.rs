@@ -141,7 +141,7 @@ pub struct SnapshotStart {
 }
 
 /// How far the replica is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ack {
     /// Applied up to here.
     pub applied_version: u64,

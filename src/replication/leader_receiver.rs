@@ -1,19 +1,19 @@
-//! The replica's side of the connection to its leader: what it asks for, what it accepts, what it
-//! confirms.
+//! The replica's end of a link: what it asks of a leader, what it accepts, what it confirms. A node
+//! that takes over visits other nodes with the same dialogue (`partition/visits.rs`).
 //!
 //! Invariants:
 //! 1. What is applied continues the history without a gap ([`RecordReader`]), and of a batch of
 //!    writes all or nothing.
-//! 2. A snapshot replaces the data only when it is whole, and only if nothing is given up by that,
-//!    or a higher epoch than that of the data says so. An empty leader never replaces anything.
+//! 2. A snapshot replaces the data only when it is whole, and only if nothing is lost by that or a
+//!    higher epoch than that of the data orders it. An empty leader never replaces anything.
 //! 3. What is confirmed is applied.
 //! 4. A turn's work is bounded: the caller passes bounded input, and a frame costs no more than its
 //!    length.
 //!
-//! Not here: what is done about the data and the role (`partition/leader_link.rs`), dialing
+//! Not here: what the partition does with data and role (`partition/following.rs`), dialing
 //! (`reactor/`).
 
-use crate::lsm::{LogBatch, LogPosition, Lsm, Options, RecordReader};
+use crate::lsm::{LogBatch, LogPosition, Lsm, Options, RecordReader, StreamRecord};
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, PartitionMeta};
 
@@ -21,12 +21,51 @@ use super::frame::{
     Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, Intent, NodeId, PROTOCOL_MIN,
     PeerState, RefusalCode, SnapshotStart,
 };
-use super::relation::{Relation, is_feed_expected, is_prefix, relation};
-use super::{HEARTBEAT_MS, LinkError, SILENCE_MS};
+use super::link_error::LinkError;
+use super::link_id::LinkId;
+use super::relation::{Relation, is_data_sent_to_surveyor, is_prefix, relation};
+use super::timing::{HEARTBEAT_MS, SILENCE_MS};
 
 /// Most bytes of one batch of writes: more than a leader of this version takes at once, whatever it
 /// is set to.
 const BATCH_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a receiver needs of its partition.
+pub trait ReceiverPort {
+    /// Whether role and epoch are durable. Until then no frame is taken in.
+    fn is_settled(&self) -> bool;
+
+    /// Whether neither the disk nor maintenance is too far behind to take more data.
+    fn wants_data(&self) -> bool;
+
+    /// What frames are applied to. An error ends the link.
+    fn target(&mut self, link: LinkId) -> Result<ReceiverTarget<'_>, LinkError>;
+
+    /// Acts on what a frame has brought. An error ends the link.
+    fn on_received(
+        &mut self,
+        receiver: &mut LeaderReceiver,
+        event: ReceiverEvent,
+        now_ms: u64,
+    ) -> Result<(), LinkError>;
+
+    /// What the leader may be told of as applied and durable. An error ends the link.
+    fn held_versions(&self, link: LinkId) -> Result<Ack, LinkError>;
+
+    /// The connection has ended.
+    fn on_receiver_closed(&mut self, receiver: &LeaderReceiver, reason: &LinkError, now_ms: u64);
+}
+
+/// What frames are applied to.
+#[derive(Debug)]
+pub struct ReceiverTarget<'a> {
+    /// The engine.
+    pub lsm: &'a mut Lsm,
+    /// Role, epochs and lineage of the partition.
+    pub meta: &'a PartitionMeta,
+    /// Options of an engine that a snapshot makes.
+    pub options: Options,
+}
 
 /// How far a replica is behind its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +74,11 @@ pub enum SyncState {
     Behind,
     /// It has had all that the leader had at the time, and follows.
     InSync,
-    /// It holds what its leader has not: an order must say which of the two is kept.
+    /// It holds data that its leader lacks: an operator must say which of the two is kept.
     Parted,
 }
 
-/// The data that a leader sent.
+/// The data that a leader sent as a snapshot.
 #[derive(Debug)]
 pub struct ReceivedData {
     /// The engine.
@@ -50,46 +89,64 @@ pub struct ReceivedData {
     pub lineage: Lineage,
 }
 
-/// What came of a frame.
+/// What a frame has brought.
 #[derive(Debug)]
 pub enum ReceiverEvent {
     /// The log goes on in this epoch, as this lineage.
-    Continues {
+    LogContinues {
         /// The leader's epoch.
         epoch: u64,
         /// Its lineage.
         lineage: Lineage,
     },
-    /// A snapshot begins, of about so many bytes.
+    /// A snapshot begins.
     SnapshotBegins {
         /// The version it is complete up to.
         version: u64,
-        /// Its length, about.
+        /// About how many bytes it has.
         about_bytes: u64,
     },
     /// The snapshot is whole.
-    ReceivedData(Box<ReceivedData>),
-    /// So late it is where the leader is, in Unix ms.
-    Beat {
+    SnapshotReceived(Box<ReceivedData>),
+    /// The leader's clock shows this time, in Unix ms.
+    Heartbeat {
         /// By the leader's clock.
         time_ms: u64,
     },
-    /// The peer has told where it stands: [`LeaderReceiver::peer`].
-    Told,
-    /// Nothing to be done about.
-    Noted,
+    /// The peer has sent its state: [`LeaderReceiver::peer`].
+    PeerState,
+    /// Data that has been dealt with.
+    Data,
 }
 
+/// What a partition knows of its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiverFacts {
+    /// What the link is doing, as users see it.
+    pub state_name: &'static str,
+    /// The protocol that is spoken.
+    pub protocol: u16,
+    /// Whether all that is wanted of the peer's data is here.
+    pub has_all: bool,
+    /// The leader's newest version, as last heard.
+    pub leader_version: Option<u64>,
+    /// The epoch of the leader's data, once it has answered.
+    pub leader_epoch: Option<u64>,
+    /// When the peer was last heard.
+    pub heard_at_ms: u64,
+}
+
+/// What is being received.
 #[derive(Debug)]
-enum State {
+enum Receiving {
     /// The hello is sent.
-    Greeted,
-    /// The peer holds nothing that is wanted: there is only a claim to be made.
-    Surveyed,
+    Answer,
+    /// The peer holds no data that is wanted: only claims are made to it.
+    ClaimsOnly,
     Snapshot {
         start: SnapshotStart,
         decoder: Box<CheckpointDecoder>,
-        /// Of what the decoder wants next.
+        /// The beginning of what the decoder wants next.
         pending: Vec<u8>,
     },
     Log(LogTail),
@@ -103,45 +160,73 @@ struct LogTail {
     held: LogBatch,
 }
 
-/// The connection to the leader, or to a peer that is surveyed.
+/// How a node introduces itself to the peer that it has dialed.
+#[derive(Debug)]
+pub struct Introduction<'a> {
+    /// The partition that the link is about.
+    pub partition: u32,
+    /// This node.
+    pub node_id: NodeId,
+    /// Its state, and what it wants.
+    pub state: PeerState,
+    /// Where its data ends.
+    pub position: LogPosition,
+    /// The token of the cluster; empty: none.
+    pub token: &'a [u8],
+    /// The protocol to speak.
+    pub protocol: u16,
+}
+
+/// The replica's end of a link.
 #[derive(Debug)]
 pub struct LeaderReceiver {
+    link: LinkId,
+    partition: u32,
     reader: FrameReader,
-    state: State,
+    receiving: Receiving,
     intent: Intent,
     protocol: u16,
-    /// What the peer told of itself last.
+    /// The state that the peer sent last.
     peer: Option<PeerState>,
-    /// The epoch of the claim made last; what the peer tells after it is the answer.
+    /// The epoch of the claim made last; the state that the peer sends after it is the answer.
     claimed_epoch: Option<u64>,
     has_answer: bool,
-    /// To be sent next.
-    unsent: Option<PeerState>,
+    /// The claim to be sent next.
+    unsent_claim: Option<PeerState>,
     /// Why the peer has refused.
     refusal: Option<RefusalCode>,
-    /// The leader's newest version, as last heard; none behind a snapshot until it says.
+    /// The leader's newest version, as last heard; none behind a snapshot until the leader says.
     leader_version: Option<u64>,
     /// The epoch of the leader's data, once it has answered.
-    epoch: Option<u64>,
+    leader_epoch: Option<u64>,
     sync: SyncState,
-    acked: Ack,
     heard_at_ms: u64,
-    acked_at_ms: u64,
+    acked: AckSent,
+}
+
+/// The last acknowledgement that was sent.
+#[derive(Clone, Copy, Debug)]
+struct AckSent {
+    ack: Ack,
+    at_ms: u64,
 }
 
 impl LeaderReceiver {
-    /// Begins a connection by saying hello: where this node stands, and what it wants.
-    #[expect(clippy::too_many_arguments, reason = "what a hello is made of")]
-    pub fn greet(
-        partition: u32,
-        node_id: NodeId,
-        state: PeerState,
-        position: LogPosition,
-        token: &[u8],
-        protocol: u16,
+    /// Begins a link by saying hello.
+    pub fn handshake(
+        link: LinkId,
+        introduction: Introduction<'_>,
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Self {
+        let Introduction {
+            partition,
+            node_id,
+            state,
+            position,
+            token,
+            protocol,
+        } = introduction;
         Frame::Hello(Hello {
             protocol_version: protocol,
             partition,
@@ -159,28 +244,39 @@ impl LeaderReceiver {
             Frame::PeerState(state).encode(out);
         }
         Self {
+            link,
+            partition,
             reader: FrameReader::new(DATA_MAX_BYTES),
-            state: State::Greeted,
+            receiving: Receiving::Answer,
             intent,
             protocol,
             peer: None,
             claimed_epoch,
             has_answer: false,
-            unsent: None,
+            unsent_claim: None,
             refusal: None,
             leader_version: None,
-            epoch: None,
+            leader_epoch: None,
             sync: SyncState::Behind,
-            acked: Ack {
-                applied_version: 0,
-                durable_version: 0,
-            },
             heard_at_ms: now_ms,
-            acked_at_ms: now_ms,
+            acked: AckSent {
+                ack: Ack::default(),
+                at_ms: now_ms,
+            },
         }
     }
 
-    /// What the peer told of itself last.
+    /// The link that this is an end of.
+    pub fn link(&self) -> LinkId {
+        self.link
+    }
+
+    /// The partition that data is received for.
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// The state that the peer sent last.
     pub fn peer(&self) -> Option<&PeerState> {
         self.peer.as_ref()
     }
@@ -195,23 +291,30 @@ impl LeaderReceiver {
         self.refusal
     }
 
-    /// Milliseconds since the peer was heard.
-    pub fn silent_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.heard_at_ms)
+    /// What the partition keeps of the receiver.
+    pub fn facts(&self) -> ReceiverFacts {
+        ReceiverFacts {
+            state_name: self.state_name(),
+            protocol: self.protocol,
+            has_all: self.has_all(),
+            leader_version: self.leader_version,
+            leader_epoch: self.leader_epoch,
+            heard_at_ms: self.heard_at_ms,
+        }
     }
 
     /// Whether all that is wanted of the peer's data is here.
     pub fn has_all(&self) -> bool {
-        match self.state {
-            State::Surveyed => true,
-            State::Log(_) => self.sync == SyncState::InSync,
-            State::Greeted | State::Snapshot { .. } => false,
+        match self.receiving {
+            Receiving::ClaimsOnly => true,
+            Receiving::Log(_) => self.sync == SyncState::InSync,
+            Receiving::Answer | Receiving::Snapshot { .. } => false,
         }
     }
 
     /// Whether more of the peer's data comes by itself.
-    pub fn is_fed(&self) -> bool {
-        !matches!(self.state, State::Surveyed)
+    pub fn receives_data(&self) -> bool {
+        !matches!(self.receiving, Receiving::ClaimsOnly)
     }
 
     /// Makes a claim, once for each epoch.
@@ -219,11 +322,11 @@ impl LeaderReceiver {
         if self.claimed_epoch != Some(state.epoch) {
             self.claimed_epoch = Some(state.epoch);
             self.has_answer = false;
-            self.unsent = Some(state);
+            self.unsent_claim = Some(state);
         }
     }
 
-    /// What the peer has answered to the claim to this epoch, if it has. An answer to an earlier
+    /// The peer's answer to the claim to this epoch, if it has answered. An answer to an earlier
     /// claim says nothing about this one.
     pub fn answer_to(&self, epoch: u64) -> Option<&PeerState> {
         let is_answered = self.has_answer && self.claimed_epoch == Some(epoch);
@@ -235,218 +338,245 @@ impl LeaderReceiver {
         self.sync
     }
 
-    /// The leader's newest version, as last heard.
-    pub fn leader_version(&self) -> Option<u64> {
-        self.leader_version
+    /// The epoch of the leader's data, once it has answered.
+    pub fn leader_epoch(&self) -> Option<u64> {
+        self.leader_epoch
     }
 
-    /// The epoch of the leader's data, once the log goes on.
-    pub fn epoch(&self) -> Option<u64> {
-        self.epoch
-    }
-
-    /// What it is doing, in a word.
-    pub fn state_name(&self) -> &'static str {
-        match (&self.state, self.sync) {
-            (State::Greeted, _) => "connecting",
-            (State::Surveyed, _) => "claiming",
-            (State::Snapshot { .. }, _) => "snapshot",
-            (State::Log(_), SyncState::Behind | SyncState::Parted) => "catching up",
-            (State::Log(_), SyncState::InSync) => "in sync",
+    fn state_name(&self) -> &'static str {
+        match (&self.receiving, self.sync) {
+            (Receiving::Answer, _) => "connecting",
+            (Receiving::ClaimsOnly, _) => "claiming",
+            (Receiving::Snapshot { .. }, _) => "snapshot",
+            (Receiving::Log(_), SyncState::Behind | SyncState::Parted) => "catching up",
+            (Receiving::Log(_), SyncState::InSync) => "in sync",
         }
     }
 
-    /// Takes in the next frame of `input`, or as much of it as there is. `None`: all was taken.
-    pub fn receive(
+    /// Takes in what the peer sends: all of `input`, unless a change of role or epoch has to become
+    /// durable first.
+    pub(super) fn receive(
+        &mut self,
+        port: &mut impl ReceiverPort,
+        input: &mut &[u8],
+        now_ms: u64,
+    ) -> Result<(), LinkError> {
+        while port.is_settled() {
+            let target = port.target(self.link)?;
+            let Some(event) = self.receive_frame(input, target, now_ms)? else {
+                break;
+            };
+            port.on_received(self, event, now_ms)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in the next frame of `input`, or as much of it as there is. None: all was taken.
+    fn receive_frame(
         &mut self,
         input: &mut &[u8],
-        lsm: &mut Lsm,
-        meta: &PartitionMeta,
-        options: Options,
+        target: ReceiverTarget<'_>,
         now_ms: u64,
     ) -> Result<Option<ReceiverEvent>, LinkError> {
+        let ReceiverTarget { lsm, meta, options } = target;
         let Some(frame) = self.reader.next(input)? else {
             return Ok(None);
         };
         self.heard_at_ms = now_ms;
-        let following = match (frame, &mut self.state) {
+        let event = match (frame, &mut self.receiving) {
             (Frame::Refusal(refusal), _) => {
-                self.refusal = Some(refusal.code);
-                if refusal.code == RefusalCode::Ahead {
-                    self.sync = SyncState::Parted;
-                }
-                return Err(LinkError(format!(
-                    "the leader refuses: {}",
-                    printable(refusal.text)
-                )));
+                let (code, text) = (refusal.code, printable(refusal.text));
+                return Err(self.on_refusal(code, text));
             }
-            (Frame::PeerState(peer), state) => {
-                if matches!(state, State::Greeted) && self.intent != Intent::Follow {
-                    let own = (&meta.lineage, lsm.last_version());
-                    let related = relation(own, (&peer.lineage, peer.last_version));
-                    let (own, its) = (meta.data_ordered_epoch, peer.data_ordered_epoch);
-                    if self.intent != Intent::Survey || !is_feed_expected(related, own, its) {
-                        self.state = State::Surveyed;
-                    }
-                }
-                self.has_answer = self.claimed_epoch.is_some();
-                self.peer = Some(peer);
-                ReceiverEvent::Told
-            }
-            (Frame::Continue(answer), State::Greeted) => {
-                self.check_epoch(answer.epoch, meta)?;
-                check_continue(&answer, meta, lsm.last_version())
-                    .inspect_err(|_| self.sync = SyncState::Parted)?;
-                self.leader_version = Some(answer.last_version);
-                self.epoch = Some(answer.epoch);
-                self.state = State::Log(LogTail::new(lsm));
-                ReceiverEvent::Continues {
-                    epoch: answer.epoch,
-                    lineage: answer.lineage,
-                }
-            }
-            (Frame::SnapshotStart(start), State::Greeted) => {
-                self.check_epoch(start.epoch, meta)?;
-                let ordered_epoch = self.peer.as_ref().map_or(0, |peer| peer.data_ordered_epoch);
-                check_snapshot(&start, ordered_epoch, meta, lsm.last_version())
-                    .inspect_err(|_| self.sync = SyncState::Parted)?;
-                let begins = ReceiverEvent::SnapshotBegins {
-                    version: start.version,
-                    about_bytes: start.about_bytes,
-                };
-                self.state = State::Snapshot {
-                    start,
-                    decoder: Box::default(),
-                    pending: Vec::new(),
-                };
-                begins
+            (Frame::PeerState(peer), _) => self.on_peer_state(peer, meta, lsm.last_version()),
+            (Frame::Continue(answer), Receiving::Answer) => self.on_continue(answer, meta, lsm)?,
+            (Frame::SnapshotStart(start), Receiving::Answer) => {
+                self.on_snapshot_start(start, meta, lsm.last_version())?
             }
             (
                 Frame::SnapshotData(data),
-                State::Snapshot {
+                Receiving::Snapshot {
                     decoder, pending, ..
                 },
             ) => {
                 if !decode(data, decoder, pending)? {
-                    return Ok(Some(ReceiverEvent::Noted));
+                    return Ok(Some(ReceiverEvent::Data));
                 }
-                let installed = self.finish_snapshot(options)?;
-                self.state = State::Log(LogTail::new(&installed.lsm));
-                ReceiverEvent::ReceivedData(Box::new(installed))
+                let received = self.finish_snapshot(options)?;
+                self.receiving = Receiving::Log(LogTail::new(&received.lsm));
+                ReceiverEvent::SnapshotReceived(Box::new(received))
             }
-            (Frame::Records(data), State::Log(tail)) => {
+            (Frame::Records(data), Receiving::Log(tail)) => {
                 tail.apply(data, lsm)?;
                 self.leader_version = self
                     .leader_version
                     .map(|version| version.max(lsm.last_version()));
-                ReceiverEvent::Noted
+                ReceiverEvent::Data
             }
             (Frame::Heartbeat(heartbeat), _) => {
                 self.leader_version = Some(heartbeat.last_version);
-                ReceiverEvent::Beat {
+                ReceiverEvent::Heartbeat {
                     time_ms: heartbeat.time_ms,
                 }
             }
             _ => {
-                return Err(LinkError(
-                    "the leader sent a frame out of its turn".to_owned(),
-                ));
+                let problem = "the leader sent a frame out of its turn";
+                return Err(LinkError::Protocol(problem));
             }
         };
-        if matches!(self.state, State::Log(_))
-            && self
-                .leader_version
-                .is_some_and(|version| version <= lsm.last_version())
-        {
+        let is_behind = |version| version > lsm.last_version();
+        let has_caught_up = self
+            .leader_version
+            .is_some_and(|version| !is_behind(version));
+        if matches!(self.receiving, Receiving::Log(_)) && has_caught_up {
             self.sync = SyncState::InSync;
         }
-        Ok(Some(following))
+        Ok(Some(event))
+    }
+
+    fn on_refusal(&mut self, code: RefusalCode, text: String) -> LinkError {
+        self.refusal = Some(code);
+        if code == RefusalCode::Ahead {
+            self.sync = SyncState::Parted;
+        }
+        LinkError::Refused(text)
+    }
+
+    fn on_continue(
+        &mut self,
+        answer: Continue,
+        meta: &PartitionMeta,
+        lsm: &Lsm,
+    ) -> Result<ReceiverEvent, LinkError> {
+        check_epoch(self.intent, answer.epoch, meta)?;
+        check_continue(&answer, meta, lsm.last_version())
+            .inspect_err(|_| self.sync = SyncState::Parted)?;
+        self.leader_version = Some(answer.last_version);
+        self.leader_epoch = Some(answer.epoch);
+        self.receiving = Receiving::Log(LogTail::new(lsm));
+        Ok(ReceiverEvent::LogContinues {
+            epoch: answer.epoch,
+            lineage: answer.lineage,
+        })
+    }
+
+    fn on_snapshot_start(
+        &mut self,
+        start: SnapshotStart,
+        meta: &PartitionMeta,
+        last_version: u64,
+    ) -> Result<ReceiverEvent, LinkError> {
+        check_epoch(self.intent, start.epoch, meta)?;
+        let ordered_epoch = self.peer.as_ref().map_or(0, |peer| peer.data_ordered_epoch);
+        check_snapshot(&start, ordered_epoch, meta, last_version)
+            .inspect_err(|_| self.sync = SyncState::Parted)?;
+        let event = ReceiverEvent::SnapshotBegins {
+            version: start.version,
+            about_bytes: start.about_bytes,
+        };
+        self.receiving = Receiving::Snapshot {
+            start,
+            decoder: Box::default(),
+            pending: Vec::new(),
+        };
+        Ok(event)
+    }
+
+    fn on_peer_state(
+        &mut self,
+        peer: PeerState,
+        meta: &PartitionMeta,
+        last_version: u64,
+    ) -> ReceiverEvent {
+        if matches!(self.receiving, Receiving::Answer) && self.intent != Intent::Follow {
+            let related = relation(
+                (&meta.lineage, last_version),
+                (&peer.lineage, peer.last_version),
+            );
+            let (own, its) = (meta.data_ordered_epoch, peer.data_ordered_epoch);
+            if self.intent != Intent::Survey || !is_data_sent_to_surveyor(related, own, its) {
+                self.receiving = Receiving::ClaimsOnly;
+            }
+        }
+        self.has_answer = self.claimed_epoch.is_some();
+        self.peer = Some(peer);
+        ReceiverEvent::PeerState
     }
 
     fn finish_snapshot(&mut self, options: Options) -> Result<ReceivedData, LinkError> {
-        let State::Snapshot { start, decoder, .. } =
-            std::mem::replace(&mut self.state, State::Greeted)
-        else {
-            return Err(LinkError("there is no snapshot to finish".to_owned()));
+        let unexpected = || {
+            let problem = "the leader sent a snapshot of something else";
+            LinkError::Damaged(problem.to_owned())
         };
-        let SnapshotStart {
-            epoch,
-            version,
-            lineage,
-            ..
-        } = start;
-        match decoder.finish(options) {
-            Some((lsm, header))
-                if header.history == lineage.history() && header.position.version == version =>
-            {
-                Ok(ReceivedData {
-                    lsm,
-                    epoch,
-                    lineage,
-                })
-            }
-            _ => Err(LinkError(
-                "the leader sent a snapshot of something else".to_owned(),
-            )),
+        let receiving = std::mem::replace(&mut self.receiving, Receiving::Answer);
+        let Receiving::Snapshot { start, decoder, .. } = receiving else {
+            return Err(unexpected());
+        };
+        let (lsm, header) = decoder.finish(options).ok_or_else(unexpected)?;
+        let is_expected =
+            header.history == start.lineage.history() && header.position.version == start.version;
+        if !is_expected {
+            return Err(unexpected());
         }
+        Ok(ReceivedData {
+            lsm,
+            epoch: start.epoch,
+            lineage: start.lineage,
+        })
     }
 
-    /// Appends what is to be said to the leader: what was applied and is held as clients are
-    /// promised, if that is news.
-    pub fn confirm(
+    /// Appends a claim that is to be made, and what is applied and durable here, if that is news.
+    pub(super) fn fill(
         &mut self,
-        applied_version: u64,
-        durable_version: u64,
+        port: &impl ReceiverPort,
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<(), LinkError> {
+        let held = port.held_versions(self.link)?;
         if now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
-            return Err(LinkError(format!(
-                "the leader was silent for {SILENCE_MS} ms"
-            )));
+            return Err(LinkError::Silent("leader"));
         }
-        if let Some(state) = self.unsent.take() {
-            Frame::PeerState(state).encode(out);
+        if let Some(claim) = self.unsent_claim.take() {
+            Frame::PeerState(claim).encode(out);
         }
-        let ack = match &self.state {
-            State::Log(_) if SeededBug::AckBeforeApply.is_on() => {
-                let version = self
-                    .leader_version
-                    .unwrap_or(applied_version)
-                    .max(applied_version);
-                Ack {
-                    applied_version: version,
-                    durable_version: version,
-                }
+        let ack = match &self.receiving {
+            Receiving::Log(_) => self.confirmable(held),
+            // The node lives, and has nothing to confirm yet.
+            Receiving::Answer | Receiving::ClaimsOnly | Receiving::Snapshot { .. } => {
+                Ack::default()
             }
-            State::Log(_) => Ack {
-                applied_version,
-                durable_version: durable_version.min(applied_version),
-            },
-            // Alive, and nothing to confirm yet.
-            State::Greeted | State::Surveyed | State::Snapshot { .. } => Ack {
-                applied_version: 0,
-                durable_version: 0,
-            },
         };
-        if ack != self.acked || now_ms.saturating_sub(self.acked_at_ms) >= HEARTBEAT_MS {
-            self.acked = ack;
-            self.acked_at_ms = now_ms;
+        if ack != self.acked.ack || self.wake_at_ms() <= now_ms {
+            self.acked = AckSent { ack, at_ms: now_ms };
             Frame::Ack(ack).encode(out);
         }
         Ok(())
     }
 
-    /// When to be asked for bytes even if nothing came meanwhile.
-    pub fn wake_at_ms(&self) -> u64 {
-        self.acked_at_ms + HEARTBEAT_MS
+    fn confirmable(&self, held: Ack) -> Ack {
+        if SeededBug::AckBeforeApply.is_on() {
+            let version = self.leader_version.unwrap_or(0).max(held.applied_version);
+            return Ack {
+                applied_version: version,
+                durable_version: version,
+            };
+        }
+        Ack {
+            durable_version: held.durable_version.min(held.applied_version),
+            ..held
+        }
     }
 
-    /// What there is of an engine that will not become whole, to be freed piece by piece.
-    pub fn into_remains(self, options: Options) -> Option<Lsm> {
-        match self.state {
-            State::Snapshot { decoder, .. } => decoder.finish(options).map(|(lsm, _)| lsm),
-            State::Greeted | State::Surveyed | State::Log(_) => None,
+    /// When to be asked for bytes even if nothing came meanwhile.
+    pub(super) fn wake_at_ms(&self) -> u64 {
+        self.acked.at_ms + HEARTBEAT_MS
+    }
+
+    /// The engine of a snapshot that will not become whole, to be freed piece by piece.
+    pub(super) fn into_remains(self, options: Options) -> Option<Lsm> {
+        match self.receiving {
+            Receiving::Snapshot { decoder, .. } => decoder.finish(options).map(|(lsm, _)| lsm),
+            Receiving::Answer | Receiving::ClaimsOnly | Receiving::Log(_) => None,
         }
     }
 }
@@ -455,9 +585,8 @@ impl LeaderReceiver {
 fn check_continue(answer: &Continue, meta: &PartitionMeta, version: u64) -> Result<(), LinkError> {
     let leader = (&answer.lineage, answer.last_version.max(version));
     if version > 0 && !is_prefix((&meta.lineage, version), leader) {
-        return Err(LinkError(
-            "the leader goes on from what this node does not have".to_owned(),
-        ));
+        let problem = "the leader goes on from what this node does not have";
+        return Err(LinkError::NotFollowed(problem.to_owned()));
     }
     Ok(())
 }
@@ -470,12 +599,8 @@ fn check_snapshot(
     meta: &PartitionMeta,
     version: u64,
 ) -> Result<(), LinkError> {
-    if version == 0 {
-        return Ok(());
-    }
-    let is_empty_taken = SeededBug::EmptinessTaken.is_on();
     let own = (&meta.lineage, version);
-    if relation(own, (&start.lineage, start.version)) == Relation::Newer {
+    if version == 0 || relation(own, (&start.lineage, start.version)) == Relation::Newer {
         return Ok(());
     }
     let common_version = start
@@ -483,19 +608,16 @@ fn check_snapshot(
         .common_version_with(&meta.lineage, version)
         .unwrap_or(0)
         .min(start.version);
-    let is_begun_empty = common_version == 0 && start.lineage.begun_version() == 0;
-    if (start.version == 0 || is_begun_empty) && !is_empty_taken {
-        return Err(LinkError(format!(
+    if has_begun_empty(start, common_version) {
+        return Err(LinkError::NotFollowed(format!(
             "the leader began empty and this replica holds {version} versions: its data is kept. \
              Make this node the leader, or start it empty"
         )));
     }
-    let is_ordered = ordered_epoch > meta.data_ordered_epoch
-        || (SeededBug::OwnEpochObeyed.is_on() && start.epoch > meta.data_epoch);
-    if is_ordered || SeededBug::DataGivenUp.is_on() || is_empty_taken {
+    if is_data_dropped_for(start, ordered_epoch, meta) {
         return Ok(());
     }
-    Err(LinkError(format!(
+    Err(LinkError::NotFollowed(format!(
         "this replica holds version {version}, of which the leader has only what is up to \
          {common_version}: its data is kept. Make this node the leader, or have a controller \
          assign the leader with an epoch above {}, or start this node with an empty data \
@@ -504,17 +626,32 @@ fn check_snapshot(
     )))
 }
 
-impl LeaderReceiver {
-    fn check_epoch(&self, epoch: u64, meta: &PartitionMeta) -> Result<(), LinkError> {
-        let is_outdated = self.intent == Intent::Follow && epoch < meta.epoch;
-        if is_outdated && !SeededBug::EpochNotChecked.is_on() {
-            return Err(LinkError(format!(
-                "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew",
-                meta.epoch
-            )));
-        }
-        Ok(())
+/// Whether the leader holds nothing of what it held before it lost its data.
+fn has_begun_empty(start: &SnapshotStart, common_version: u64) -> bool {
+    let is_begun_empty = common_version == 0 && start.lineage.begun_version() == 0;
+    !SeededBug::EmptinessTaken.is_on() && (start.version == 0 || is_begun_empty)
+}
+
+/// Whether a controller's order lets this replica drop data that the leader lacks.
+fn is_data_dropped_for(start: &SnapshotStart, ordered_epoch: u64, meta: &PartitionMeta) -> bool {
+    let is_own_epoch_obeyed = SeededBug::OwnEpochObeyed.is_on() && start.epoch > meta.data_epoch;
+    let is_anything_dropped = SeededBug::DataGivenUp.is_on() || SeededBug::EmptinessTaken.is_on();
+    is_own_epoch_obeyed || is_anything_dropped || ordered_epoch > meta.data_ordered_epoch
+}
+
+/// Whether a leader of this epoch may be followed.
+fn check_epoch(intent: Intent, epoch: u64, meta: &PartitionMeta) -> Result<(), LinkError> {
+    if intent == Intent::Follow && is_outdated(epoch, meta) {
+        return Err(LinkError::NotFollowed(format!(
+            "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew",
+            meta.epoch
+        )));
     }
+    Ok(())
+}
+
+fn is_outdated(epoch: u64, meta: &PartitionMeta) -> bool {
+    !SeededBug::EpochNotChecked.is_on() && epoch < meta.epoch
 }
 
 /// Takes in a piece of a snapshot; true when it is whole.
@@ -526,7 +663,7 @@ fn decode(
     while !data.is_empty() {
         let wanted = decoder.wanted_bytes();
         if wanted == 0 {
-            return Err(LinkError("the leader sent more than a snapshot".to_owned()));
+            return Err(LinkError::Protocol("the leader sent more than a snapshot"));
         }
         if pending.is_empty() {
             pending.reserve_exact(wanted);
@@ -541,13 +678,15 @@ fn decode(
             Ok(DecodeStep::More) => {}
             Ok(DecodeStep::Done) if data.is_empty() => return Ok(true),
             Ok(DecodeStep::Done) => {
-                return Err(LinkError("the leader sent more than a snapshot".to_owned()));
+                return Err(LinkError::Protocol("the leader sent more than a snapshot"));
             }
             Err(FormatError::Damaged(problem)) => {
-                return Err(LinkError(format!("the snapshot is damaged: {problem}")));
+                return Err(LinkError::Damaged(format!(
+                    "the snapshot is damaged: {problem}"
+                )));
             }
             Err(FormatError::TooNew(format)) => {
-                return Err(LinkError(format!(
+                return Err(LinkError::NotFollowed(format!(
                     "the leader is of a later version (format {format}): upgrade this node"
                 )));
             }
@@ -566,17 +705,17 @@ impl LogTail {
 
     /// Applies records; those of a batch once it is whole.
     fn apply(&mut self, mut data: &[u8], lsm: &mut Lsm) -> Result<(), LinkError> {
-        let damaged =
-            |problem| LinkError(format!("the log does not continue what is here: {problem}"));
+        let damaged = |problem| {
+            LinkError::Damaged(format!("the log does not continue what is here: {problem}"))
+        };
         while let Some(record) = self.reader.next(&mut data).map_err(damaged)? {
-            let is_of_batch = record.goes_on() || self.held.is_open();
-            if !is_of_batch || SeededBug::BatchCut.is_on() {
+            if is_applied_at_once(&record, &self.held) {
                 lsm.replay(&record);
                 continue;
             }
             self.held.push_record(&record);
             if self.held.stream_bytes() > BATCH_MAX_BYTES {
-                return Err(LinkError(format!(
+                return Err(LinkError::Damaged(format!(
                     "the leader sent a batch of more than {BATCH_MAX_BYTES} bytes"
                 )));
             }
@@ -590,6 +729,11 @@ impl LogTail {
         }
         Ok(())
     }
+}
+
+/// Whether the record is not part of a batch of writes, of which `held` is the beginning.
+fn is_applied_at_once(record: &StreamRecord<'_>, held: &LogBatch) -> bool {
+    SeededBug::BatchCut.is_on() || !(record.goes_on() || held.is_open())
 }
 
 /// A peer's text, for the log.

@@ -39,7 +39,7 @@ pub(super) fn is_prefix(short: (&Lineage, u64), long: (&Lineage, u64)) -> bool {
 /// Whether a peer that is surveyed sends what it has: it is newer, or a controller has named a
 /// higher epoch for its data than for this node's. Both sides ask this, each from the side of the
 /// surveying node, and so agree.
-pub fn is_feed_expected(
+pub fn is_data_sent_to_surveyor(
     relation: Relation,
     own_ordered_epoch: u64,
     peer_ordered_epoch: u64,

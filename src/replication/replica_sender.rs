@@ -1,368 +1,409 @@
-//! The leader's side of one replica: what it is sent, and what it has confirmed.
+//! The leader's end of a link: what a replica is sent, and what it confirms.
 //!
 //! Invariants:
-//! 1. There is no queue: a feed is a place in layers and log that all share. It is asked for bytes
-//!    when its socket takes some.
+//! 1. There is no queue: a sender is a position in layers and log that all senders share. It is
+//!    asked for bytes when its socket takes some.
 //! 2. Snapshot and log meet without a gap: the cursor is taken where the snapshot ends, before
 //!    anything else is written.
 //! 3. Nothing is sent that is not released: written to this node's disk as its own clients are
-//!    promised, if it has one.
-//! 4. What the feed still needs is pinned ([`ReplicaSender::needed_version`]) until the replica has
-//!    confirmed it.
+//!    promised, if the node has a disk.
+//! 4. The log that a sender still needs is kept ([`SenderFacts::needed_version`]) until the replica
+//!    has confirmed it.
 //!
-//! Not here: whether a replica may be fed at all (`partition/replicas.rs`).
+//! Not here: whether a replica is accepted (`partition/serving.rs`).
 
 use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{CheckpointEncoder, EncodeStep, Lineage};
 
 use super::frame::{
-    self, Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, HELLO_MAX_BYTES, Heartbeat, NodeId,
+    self, Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, HELLO_MAX_BYTES, Heartbeat,
     PROTOCOL_MIN, PeerState,
 };
-use super::{HEARTBEAT_MS, LinkError, PeerHello, SILENCE_MS};
+use super::handshake::PeerHello;
+use super::link_error::LinkError;
+use super::link_id::LinkId;
+use super::timing::{HEARTBEAT_MS, SILENCE_MS};
 
-/// Asked of the encoder for one frame: with a whole chunk more it still fits.
+/// Bytes that the encoder is asked for at a time: with one whole chunk more they still fit a frame.
 const SNAPSHOT_FRAME_BYTES: usize = 48 * 1024;
 
-/// Read from the log at a time, large values aside, which are shared.
+/// Bytes that are read from the log at a time; large values are shared and come on top.
 const LOG_READ_BYTES: usize = 64 * 1024;
 
-/// What a feed takes from.
-#[derive(Debug)]
+/// What a sender needs of its partition.
+pub trait SenderPort {
+    /// The data to send. An error ends the link.
+    fn source(&self, link: LinkId) -> Result<SenderSource<'_>, LinkError>;
+
+    /// Records what the link has sent and its replica has confirmed. An error ends the link.
+    fn record_sender(&mut self, link: LinkId, facts: SenderFacts) -> Result<(), LinkError>;
+
+    /// The peer has sent its state; returns the answer to it.
+    fn on_peer_state(
+        &mut self,
+        link: LinkId,
+        state: PeerState,
+    ) -> Result<Option<PeerState>, LinkError>;
+
+    /// The connection has ended.
+    fn on_sender_closed(&mut self, link: LinkId, now_ms: u64);
+}
+
+/// The data that a sender sends.
+#[derive(Clone, Copy, Debug)]
 pub struct SenderSource<'a> {
     /// The engine.
-    pub lsm: &'a mut Lsm,
-    /// Its lineage.
+    pub lsm: &'a Lsm,
+    /// The lineage of its data.
     pub lineage: &'a Lineage,
-    /// The epoch under which the data came to be of that lineage.
+    /// The epoch in which the data came to be of that lineage.
     pub epoch: u64,
-    /// Nothing behind this version is sent.
+    /// No later version is sent.
     pub released_version: u64,
-    /// Whether role and epoch are on disk: what is told of them may be told.
+    /// Whether role and epoch are durable: only then a state is sent.
     pub is_settled: bool,
-    /// Milliseconds since the node started.
-    pub now_ms: u64,
 }
 
-#[derive(Debug)]
-enum State {
-    /// The peer has all that is here: it only makes a claim.
+impl SenderSource<'_> {
+    /// The newest version that may be sent.
+    fn last_version(&self) -> u64 {
+        self.released_version.min(self.lsm.last_version())
+    }
+}
+
+/// What a sender sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderPhase {
+    /// No data: the peer has all that is here and only makes a claim.
     Idle,
-    Snapshot {
-        encoder: Box<CheckpointEncoder>,
-        snapshot: Snapshot,
-        /// Where the log goes on behind it.
-        cursor: WalCursor,
-        sent_bytes: u64,
-    },
-    Log {
-        cursor: WalCursor,
-        batch: LogBatch,
-        /// Of the batch.
-        sent_bytes: usize,
-    },
+    /// A snapshot.
+    Snapshot,
+    /// The log.
+    Log,
 }
 
-/// Figures about a feed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SenderStats {
-    /// `snapshot` or `log`.
-    pub state: &'static str,
-    /// Sent up to here.
+impl SenderPhase {
+    /// The name that users see.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Snapshot => "snapshot",
+            Self::Log => "log",
+        }
+    }
+}
+
+/// What a partition knows of a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderFacts {
+    /// What it sends.
+    pub phase: SenderPhase,
+    /// The version that the replica had when its log began.
+    pub begun_version: u64,
+    /// The newest version that was sent.
     pub sent_version: u64,
-    /// Applied up to here, as confirmed.
-    pub applied_version: u64,
-    /// Held up to here as its own clients are promised.
-    pub durable_version: u64,
-    /// Of a snapshot on its way, bytes sent.
+    /// What the replica has confirmed on this link.
+    pub acked: Ack,
+    /// Bytes of the snapshot that were sent.
     pub snapshot_sent_bytes: u64,
-    /// Since anything was heard.
-    pub silent_ms: u64,
+    /// When the replica was last heard.
+    pub heard_at_ms: u64,
 }
 
-/// One replica, as its leader sees it.
-#[derive(Debug)]
-pub struct ReplicaSender {
-    node_id: NodeId,
-    protocol: u16,
-    /// To be told to the peer next.
-    untold: Option<PeerState>,
-    reader: FrameReader,
-    state: State,
-    /// What the replica had when its log was begun.
-    begun_version: u64,
-    sent_version: u64,
-    /// What the replica has confirmed, in this connection.
-    acked: Ack,
-    heard_at_ms: u64,
-    /// The last heartbeat; none yet: one is due.
-    beat_at_ms: Option<u64>,
-}
-
-impl ReplicaSender {
-    /// A replica that holds what the hello says goes on from the log, if it is still there; says so
-    /// in `out`.
-    pub fn from_log(
-        hello: &PeerHello,
-        source: &SenderSource<'_>,
-        out: &mut Vec<u8>,
-    ) -> Option<Self> {
-        let (cursor, position) = source.lsm.log_behind(hello.position.version)?;
-        if position != hello.position {
-            return None;
-        }
-        let (epoch, last_version) = (source.epoch, source.lsm.last_version());
-        Frame::Continue(Continue {
-            epoch,
-            last_version,
-            lineage: source.lineage.shared_with(hello.history),
-        })
-        .encode(out);
-        let state = State::Log {
-            cursor,
-            batch: LogBatch::default(),
-            sent_bytes: 0,
-        };
-        Some(Self::new(
-            hello,
-            state,
-            hello.position.version,
-            source.now_ms,
-        ))
-    }
-
-    /// A replica is to get all data, as of a snapshot behind which the log is there; says so in
-    /// `out`.
-    pub fn from_snapshot(
-        hello: &PeerHello,
-        snapshot: Snapshot,
-        source: &SenderSource<'_>,
-        out: &mut Vec<u8>,
-    ) -> Option<Self> {
-        let (version, epoch) = (snapshot.version(), source.epoch);
-        let late =
-            u64::from(SeededBug::SnapshotOffByOne.is_on() && source.lsm.last_version() > version);
-        let (cursor, _) = source.lsm.log_behind(version + late)?;
-        let about_bytes = source.lsm.data_bytes() as u64;
-        let lineage = source.lineage.shared_with(hello.history);
-        Frame::SnapshotStart(frame::SnapshotStart {
-            epoch,
-            version,
-            about_bytes,
-            lineage,
-        })
-        .encode(out);
-        let encoder = Box::new(CheckpointEncoder::new(
-            snapshot.clone(),
-            source.lineage.history(),
-        ));
-        let state = State::Snapshot {
-            encoder,
-            snapshot,
-            cursor,
-            sent_bytes: 0,
-        };
-        Some(Self::new(hello, state, version, source.now_ms))
-    }
-
-    /// A peer that holds all that is here.
-    pub fn idle(hello: &PeerHello, now_ms: u64) -> Self {
-        // Nothing is kept for it.
-        Self::new(hello, State::Idle, u64::MAX, now_ms)
-    }
-
-    /// Tells the peer where this node stands, if the protocol has words for it.
-    pub fn tell(&mut self, state: PeerState) {
-        if self.protocol > PROTOCOL_MIN {
-            self.untold = Some(state);
-        }
-    }
-
-    fn new(hello: &PeerHello, state: State, begun_version: u64, now_ms: u64) -> Self {
-        Self {
-            node_id: hello.node_id,
-            protocol: hello.protocol,
-            untold: None,
-            reader: FrameReader::new(HELLO_MAX_BYTES),
-            state,
-            begun_version,
-            sent_version: begun_version,
-            acked: Ack {
-                applied_version: 0,
-                durable_version: 0,
-            },
-            heard_at_ms: now_ms,
-            beat_at_ms: None,
-        }
-    }
-
-    /// The replica's node.
-    pub fn node_id(&self) -> NodeId {
-        self.node_id
-    }
-
-    /// Whether it is sent data.
-    pub fn is_fed(&self) -> bool {
-        !matches!(self.state, State::Idle)
-    }
-
-    /// Milliseconds since anything was heard of it.
-    pub fn silent_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.heard_at_ms)
-    }
-
-    /// The protocol that is spoken.
-    pub fn protocol(&self) -> u16 {
-        self.protocol
-    }
-
-    /// What it has confirmed.
-    pub fn acked(&self) -> Ack {
-        self.acked
-    }
-
-    /// The snapshot that is on its way to it, for others to share.
-    pub fn snapshot(&self) -> Option<&Snapshot> {
-        match &self.state {
-            State::Snapshot { snapshot, .. } => Some(snapshot),
-            State::Idle | State::Log { .. } => None,
-        }
-    }
-
-    /// What is behind this version must stay in the log.
+impl SenderFacts {
+    /// The log behind this version must be kept for the sender.
     pub fn needed_version(&self) -> u64 {
         self.acked.applied_version.max(self.begun_version)
     }
 
-    /// Figures.
-    pub fn stats(&self, now_ms: u64) -> SenderStats {
-        let (state, snapshot_sent_bytes) = match &self.state {
-            State::Snapshot { sent_bytes, .. } => ("snapshot", *sent_bytes),
-            State::Log { .. } => ("log", 0),
-            State::Idle => ("idle", 0),
-        };
-        SenderStats {
-            state,
-            sent_version: self.sent_version,
-            applied_version: self.acked.applied_version,
-            durable_version: self.acked.durable_version,
-            snapshot_sent_bytes,
-            silent_ms: self.silent_ms(now_ms),
+    /// Whether the replica is sent data.
+    pub fn sends_data(&self) -> bool {
+        self.phase != SenderPhase::Idle
+    }
+
+    /// Milliseconds since the replica was last heard.
+    pub fn silent_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.heard_at_ms)
+    }
+}
+
+/// What is being sent.
+#[derive(Debug)]
+enum Sending {
+    Nothing,
+    Snapshot {
+        encoder: Box<CheckpointEncoder>,
+        version: u64,
+        /// Where the log goes on behind it.
+        cursor: WalCursor,
+    },
+    Log {
+        cursor: WalCursor,
+        batch: LogBatch,
+        /// Bytes of the batch that were sent.
+        sent_bytes: usize,
+    },
+}
+
+impl Sending {
+    fn log(cursor: WalCursor) -> Self {
+        Self::Log {
+            cursor,
+            batch: LogBatch::default(),
+            sent_bytes: 0,
         }
     }
 
-    /// Takes in what the replica says, up to where it tells its state.
-    pub fn receive(
+    fn phase(&self) -> SenderPhase {
+        match self {
+            Self::Nothing => SenderPhase::Idle,
+            Self::Snapshot { .. } => SenderPhase::Snapshot,
+            Self::Log { .. } => SenderPhase::Log,
+        }
+    }
+}
+
+/// The leader's end of a link.
+#[derive(Debug)]
+pub struct ReplicaSender {
+    link: LinkId,
+    partition: u32,
+    protocol: u16,
+    reader: FrameReader,
+    /// The state to be sent next.
+    unsent_state: Option<PeerState>,
+    sending: Sending,
+    facts: SenderFacts,
+    /// When the last heartbeat was sent; none yet: one is due.
+    heartbeat_at_ms: Option<u64>,
+}
+
+impl ReplicaSender {
+    /// Continues with the log from what the replica holds, if the log still has what follows. `out`
+    /// gets the answer to the hello.
+    pub fn from_log(
+        link: LinkId,
+        hello: &PeerHello,
+        source: &SenderSource<'_>,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Option<Self> {
+        let version = hello.position.version;
+        let (cursor, position) = source.lsm.log_behind(version)?;
+        if position != hello.position {
+            return None;
+        }
+        Frame::Continue(Continue {
+            epoch: source.epoch,
+            last_version: source.lsm.last_version(),
+            lineage: source.lineage.shared_with(hello.history),
+        })
+        .encode(out);
+        let sending = Sending::log(cursor);
+        Some(Self::new(link, hello, sending, version, now_ms))
+    }
+
+    /// Sends all data as of a snapshot, and then the log behind it. `out` gets the answer to the
+    /// hello. None if the log no longer has what follows.
+    pub fn from_snapshot(
+        link: LinkId,
+        hello: &PeerHello,
+        snapshot: Snapshot,
+        source: &SenderSource<'_>,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Option<Self> {
+        let version = snapshot.version();
+        let (cursor, _) = source
+            .lsm
+            .log_behind(log_start_behind(version, source.lsm))?;
+        Frame::SnapshotStart(frame::SnapshotStart {
+            epoch: source.epoch,
+            version,
+            about_bytes: source.lsm.data_bytes() as u64,
+            lineage: source.lineage.shared_with(hello.history),
+        })
+        .encode(out);
+        let encoder = Box::new(CheckpointEncoder::new(snapshot, source.lineage.history()));
+        let sending = Sending::Snapshot {
+            encoder,
+            version,
+            cursor,
+        };
+        Some(Self::new(link, hello, sending, version, now_ms))
+    }
+
+    /// Sends no data: the peer holds all that is here. No log is kept for it.
+    pub fn idle(link: LinkId, hello: &PeerHello, now_ms: u64) -> Self {
+        Self::new(link, hello, Sending::Nothing, u64::MAX, now_ms)
+    }
+
+    fn new(
+        link: LinkId,
+        hello: &PeerHello,
+        sending: Sending,
+        begun_version: u64,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            link,
+            partition: hello.partition,
+            protocol: hello.protocol,
+            reader: FrameReader::new(HELLO_MAX_BYTES),
+            unsent_state: None,
+            facts: SenderFacts {
+                phase: sending.phase(),
+                begun_version,
+                sent_version: begun_version,
+                acked: Ack::default(),
+                snapshot_sent_bytes: 0,
+                heard_at_ms: now_ms,
+            },
+            sending,
+            heartbeat_at_ms: None,
+        }
+    }
+
+    /// The link that this is an end of.
+    pub fn link(&self) -> LinkId {
+        self.link
+    }
+
+    /// The partition whose data is sent.
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// What the partition keeps of the sender.
+    pub fn facts(&self) -> SenderFacts {
+        self.facts
+    }
+
+    /// Sends the node's state next, if the protocol has words for it.
+    pub fn report(&mut self, state: PeerState) {
+        if self.protocol > PROTOCOL_MIN {
+            self.unsent_state = Some(state);
+        }
+    }
+
+    /// Takes in what the replica sends.
+    pub(super) fn receive(
         &mut self,
+        port: &mut impl SenderPort,
         input: &mut &[u8],
         now_ms: u64,
-    ) -> Result<Option<PeerState>, LinkError> {
+    ) -> Result<(), LinkError> {
         while let Some(frame) = self.reader.next(input)? {
-            let ack = match frame {
-                Frame::Ack(ack) => ack,
+            match frame {
+                Frame::Ack(ack) => {
+                    self.facts.heard_at_ms = now_ms;
+                    self.facts.on_ack(ack)?;
+                }
                 Frame::PeerState(state) => {
-                    self.heard_at_ms = now_ms;
-                    return Ok(Some(state));
+                    self.facts.heard_at_ms = now_ms;
+                    port.record_sender(self.link, self.facts)?;
+                    if let Some(answer) = port.on_peer_state(self.link, state)? {
+                        self.report(answer);
+                    }
                 }
                 _ => {
-                    return Err(LinkError(
-                        "the replica sent what only a leader sends".to_owned(),
-                    ));
+                    let problem = "the replica sent what only a leader sends";
+                    return Err(LinkError::Protocol(problem));
                 }
-            };
-            self.heard_at_ms = now_ms;
-            // Until the snapshot is sent there is nothing to confirm.
-            if !matches!(self.state, State::Log { .. }) || ack.applied_version == 0 {
-                continue;
             }
-            if ack.applied_version > self.sent_version || ack.durable_version > ack.applied_version
-            {
-                return Err(LinkError(
-                    "the replica confirms what it cannot have".to_owned(),
-                ));
-            }
-            self.acked.applied_version = self.acked.applied_version.max(ack.applied_version);
-            self.acked.durable_version = self.acked.durable_version.max(ack.durable_version);
         }
-        Ok(None)
+        port.record_sender(self.link, self.facts)
     }
 
     /// Appends what is to be sent next, about `budget` bytes of it.
-    pub fn fill(
+    pub(super) fn fill(
         &mut self,
-        source: &SenderSource<'_>,
+        port: &mut impl SenderPort,
         budget: usize,
+        now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<(), LinkError> {
-        if source.now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
-            return Err(LinkError(format!(
-                "the replica was silent for {SILENCE_MS} ms"
-            )));
+        let source = port.source(self.link)?;
+        if self.facts.silent_ms(now_ms) >= SILENCE_MS {
+            return Err(LinkError::Silent("replica"));
         }
         if source.is_settled
-            && let Some(state) = self.untold.take()
+            && let Some(state) = self.unsent_state.take()
         {
             Frame::PeerState(state).encode(out);
         }
-        if self.wake_at_ms() <= source.now_ms {
-            self.beat_at_ms = Some(source.now_ms);
-            beat(source, out);
+        if self.wake_at_ms() <= now_ms {
+            self.heartbeat_at_ms = Some(now_ms);
+            encode_heartbeat(&source, out);
         }
-        let before = out.len();
-        let end = before + budget;
-        if let State::Snapshot {
-            encoder,
-            snapshot,
-            cursor,
-            sent_bytes,
-        } = &mut self.state
-            && snapshot.version() <= source.released_version
-        {
-            if send_snapshot(encoder, end, out) == EncodeStep::Done {
-                let cursor = *cursor;
-                self.state = State::Log {
-                    cursor,
-                    batch: LogBatch::default(),
-                    sent_bytes: 0,
-                };
-                beat(source, out);
-            } else {
-                *sent_bytes += (out.len() - before) as u64;
-            }
-        }
-        self.send_log(source, end, out);
-        Ok(())
+        let end = out.len() + budget;
+        self.send_snapshot(&source, end, out);
+        self.send_log(&source, end, out);
+        port.record_sender(self.link, self.facts)
     }
 
     /// When to be asked for bytes even if nothing was written meanwhile.
-    pub fn wake_at_ms(&self) -> u64 {
-        self.beat_at_ms.map_or(0, |at_ms| at_ms + HEARTBEAT_MS)
+    pub(super) fn wake_at_ms(&self) -> u64 {
+        self.heartbeat_at_ms.map_or(0, |at_ms| at_ms + HEARTBEAT_MS)
     }
 
     /// Whether there is something to send.
-    pub fn has_more(&self, source: &SenderSource<'_>) -> bool {
-        if self.untold.is_some() && source.is_settled {
+    pub(super) fn has_more(&self, source: &SenderSource<'_>) -> bool {
+        if self.unsent_state.is_some() && source.is_settled {
             return true;
         }
-        match &self.state {
-            State::Idle => false,
-            State::Snapshot { snapshot, .. } => snapshot.version() <= source.released_version,
-            State::Log {
+        match &self.sending {
+            Sending::Nothing => false,
+            Sending::Snapshot { version, .. } => *version <= source.released_version,
+            Sending::Log {
                 batch, sent_bytes, ..
             } => {
                 *sent_bytes < batch.stream_bytes()
-                    || self.sent_version < source.released_version.min(source.lsm.last_version())
+                    || self.facts.sent_version < source.last_version()
             }
         }
     }
 
+    /// Sends the next pieces of the snapshot, each in a frame; goes on to the log behind its end.
+    fn send_snapshot(&mut self, source: &SenderSource<'_>, end: usize, out: &mut Vec<u8>) {
+        let Sending::Snapshot {
+            encoder,
+            version,
+            cursor,
+        } = &mut self.sending
+        else {
+            return;
+        };
+        if *version > source.released_version {
+            return;
+        }
+        let before = out.len();
+        // A piece may come to nothing: sorting a memtable takes some steps.
+        let piece_count = (end - out.len()).div_ceil(SNAPSHOT_FRAME_BYTES);
+        for _ in 0..piece_count {
+            if out.len() >= end {
+                break;
+            }
+            let step =
+                frame::encode_snapshot_data(out, |out| encoder.next(SNAPSHOT_FRAME_BYTES, out));
+            if step == EncodeStep::Done {
+                self.sending = Sending::log(*cursor);
+                self.facts.phase = SenderPhase::Log;
+                self.facts.snapshot_sent_bytes = 0;
+                encode_heartbeat(source, out);
+                return;
+            }
+        }
+        self.facts.snapshot_sent_bytes += (out.len() - before) as u64;
+    }
+
     fn send_log(&mut self, source: &SenderSource<'_>, end: usize, out: &mut Vec<u8>) {
-        let State::Log {
+        let Sending::Log {
             cursor,
             batch,
             sent_bytes,
-        } = &mut self.state
+        } = &mut self.sending
         else {
             return;
         };
@@ -370,44 +411,51 @@ impl ReplicaSender {
             if *sent_bytes == batch.stream_bytes() {
                 batch.clear(0);
                 *sent_bytes = 0;
-                if self.sent_version >= source.released_version.min(source.lsm.last_version()) {
+                if self.facts.sent_version >= source.last_version() {
                     return;
                 }
                 source
                     .lsm
                     .read_log(cursor, LOG_READ_BYTES, source.released_version, batch);
                 let Some(last) = batch.last() else { return };
-                self.sent_version = last.version;
+                self.facts.sent_version = last.version;
             }
             *sent_bytes += send_part(batch, *sent_bytes, end - out.len(), out);
         }
     }
 }
 
-fn beat(source: &SenderSource<'_>, out: &mut Vec<u8>) {
-    let last_version = source.lsm.last_version().min(source.released_version);
+impl SenderFacts {
+    /// The replica confirms what it has applied and what is durable there.
+    fn on_ack(&mut self, ack: Ack) -> Result<(), LinkError> {
+        // Until the snapshot is sent there is nothing to confirm.
+        if self.phase != SenderPhase::Log || ack.applied_version == 0 {
+            return Ok(());
+        }
+        let is_possible =
+            ack.applied_version <= self.sent_version && ack.durable_version <= ack.applied_version;
+        if !is_possible {
+            let problem = "the replica confirms what it cannot have";
+            return Err(LinkError::Protocol(problem));
+        }
+        self.acked.applied_version = self.acked.applied_version.max(ack.applied_version);
+        self.acked.durable_version = self.acked.durable_version.max(ack.durable_version);
+        Ok(())
+    }
+}
+
+/// The version behind which the log goes on for a replica that gets a snapshot of `version`.
+fn log_start_behind(version: u64, lsm: &Lsm) -> u64 {
+    let is_late = SeededBug::SnapshotOffByOne.is_on() && lsm.last_version() > version;
+    version + u64::from(is_late)
+}
+
+fn encode_heartbeat(source: &SenderSource<'_>, out: &mut Vec<u8>) {
     Frame::Heartbeat(Heartbeat {
-        last_version,
+        last_version: source.last_version(),
         time_ms: source.lsm.time_ms(),
     })
     .encode(out);
-}
-
-/// Sends the next pieces of a snapshot, each in a frame.
-fn send_snapshot(encoder: &mut CheckpointEncoder, end: usize, out: &mut Vec<u8>) -> EncodeStep {
-    // A piece may come to nothing: sorting a memtable takes some steps.
-    let piece_count = (end - out.len()).div_ceil(SNAPSHOT_FRAME_BYTES);
-    for _ in 0..piece_count {
-        if out.len() >= end {
-            break;
-        }
-        if frame::encode_snapshot_data(out, |out| encoder.next(SNAPSHOT_FRAME_BYTES, out))
-            == EncodeStep::Done
-        {
-            return EncodeStep::Done;
-        }
-    }
-    EncodeStep::More
 }
 
 /// Sends what follows `sent_bytes` of a batch, at most one frame; returns how much of the batch

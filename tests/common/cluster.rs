@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use db_node::config::{self, Config, Invocation};
 use db_node::lsm::Options;
-use db_node::node::{DiskNews, Link, Node};
-use db_node::partition::LinkId;
-use db_node::replication::LinkError;
+use db_node::node::{DiskNews, Node};
+use db_node::replication::{Link, LinkError, LinkId};
 use db_node::storage::{
     DiskCommand, DiskEvent, DiskWorker, Disks, HistoryId, IdGenerator, PartitionMeta,
     RecoveryOptions, Role, StorageError,
@@ -301,11 +300,10 @@ impl Cluster {
         if let Some(disks) = self.hosts[host].disks.as_ref().filter(|_| with_power) {
             disks.all().iter().for_each(SimDisk::crash);
         }
-        let ended = LinkError("the other side is gone".to_owned());
         let is_of = |connection: &Connection| connection.ends.iter().any(|end| end.host == host);
         for at in (0..self.connections.len()).rev() {
             if is_of(&self.connections[at]) {
-                self.close(at, &ended);
+                self.close(at, &LinkError::Closed);
             }
         }
     }
@@ -313,11 +311,11 @@ impl Cluster {
     pub(crate) fn set_weather(&mut self, a: usize, b: usize, weather: Weather) {
         self.weather.insert((a.min(b), a.max(b)), weather);
         if weather == Weather::Cut {
-            let ended = LinkError("the connection was lost".to_owned());
+            let lost = LinkError::Lost("the network is cut".to_owned());
             for at in (0..self.connections.len()).rev() {
                 let [x, y] = &self.connections[at].ends;
                 if (x.host.min(y.host), x.host.max(y.host)) == (a.min(b), a.max(b)) {
-                    self.close(at, &ended);
+                    self.close(at, &lost);
                 }
             }
         }
@@ -330,21 +328,12 @@ impl Cluster {
             .unwrap_or(Weather::Fine)
     }
 
-    fn close(&mut self, at: usize, ended: &LinkError) {
+    fn close(&mut self, at: usize, reason: &LinkError) {
         // Nothing is damaged here but by the nodes themselves.
-        for sign in [
-            "does not continue",
-            "damaged",
-            "out of its turn",
-            "cannot have",
-            "something else",
-            "more than a snapshot",
-        ] {
-            assert!(!ended.0.contains(sign), "a connection ended: {ended}");
-        }
+        assert!(!reason.is_fault_of_peer(), "a connection ended: {reason}");
         let connection = self.connections.swap_remove(at);
         log::debug!(
-            "{}: {} and {}: {ended}",
+            "{}: {} and {}: {reason}",
             self.now_ms,
             connection.ends[0].host,
             connection.ends[1].host
@@ -352,7 +341,7 @@ impl Cluster {
         let now_ms = self.now_ms;
         for end in connection.ends {
             if let Some(node) = self.node(end.host) {
-                node.forget(end.id, &end.link, ended, now_ms);
+                node.close_link(end.link, reason, now_ms);
             }
         }
     }
@@ -369,9 +358,9 @@ impl Cluster {
             self.dial(host);
         }
         for at in (0..self.connections.len()).rev() {
-            if let Err(ended) = self.step_connection(at) {
+            if let Err(reason) = self.step_connection(at) {
                 self.deliver_last_words(at);
-                self.close(at, &ended);
+                self.close(at, &reason);
             }
         }
         for host in 0..self.hosts.len() {
@@ -496,7 +485,7 @@ impl Cluster {
             Weather::Stalled => 0,
             Weather::Slow(bytes) => self.rng.usize(..=bytes),
             Weather::Fine => self.rng.usize(1..100_000),
-            Weather::Cut => return Err(LinkError("the connection was lost".to_owned())),
+            Weather::Cut => return Err(LinkError::Lost("the network is cut".to_owned())),
         };
         for side in 0..2 {
             let sent = self.send(at, side, step_bytes);
@@ -555,7 +544,7 @@ impl Cluster {
         } else {
             0
         };
-        node.fill(from.id, &from.link, budget, *now_ms, &mut from.out)?;
+        node.fill(&mut from.link, budget, *now_ms, &mut from.out)?;
         let room = WIRE_BYTES
             .saturating_sub(to.wire.len())
             .min(step_bytes)
@@ -588,14 +577,14 @@ impl Cluster {
         }
         let held = std::mem::take(&mut end.held);
         let mut input = &held[..];
-        let is_greeted = matches!(end.link, Link::Of { .. });
+        let was_greeted = !end.link.is_handshake();
         let heard_epoch = end
             .hello
             .as_ref()
             .map_or(0, |hello| believed_epoch(node, hello));
         let outcome = node.receive(end.id, &mut end.link, &mut input, *now_ms, &mut end.out);
         end.held = input.to_vec();
-        let has_heard = !is_greeted && (outcome.is_err() || matches!(end.link, Link::Of { .. }));
+        let has_heard = !was_greeted && (outcome.is_err() || !end.link.is_handshake());
         if has_heard
             && node
                 .partition(0)

@@ -290,12 +290,12 @@ impl From<ReplicaStats> for ReplicaStatus {
         Self {
             address: stats.address,
             node_id: format!("{:032x}", u128::from_be_bytes(stats.node_id.0)),
-            state: stats.feed.state,
-            sent_version: stats.feed.sent_version,
-            applied_version: stats.feed.applied_version,
-            durable_version: stats.feed.durable_version,
-            snapshot_sent_bytes: stats.feed.snapshot_sent_bytes,
-            silent_ms: stats.feed.silent_ms,
+            state: stats.state,
+            sent_version: stats.sent_version,
+            applied_version: stats.applied_version,
+            durable_version: stats.durable_version,
+            snapshot_sent_bytes: stats.snapshot_sent_bytes,
+            silent_ms: stats.silent_ms,
         }
     }
 }

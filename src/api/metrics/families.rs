@@ -304,15 +304,15 @@ fn replica_lags(partition: &PartitionReport, text: &mut Exposition<'_>) {
     for replica in &partition.replicas {
         let name = NodeName(replica.node_id.0);
         let [id, node, address] = replica_labels(partition, &name, replica);
-        let lag = last_version.saturating_sub(replica.feed.applied_version);
-        text.sample(&[id, node, address, ("state", &replica.feed.state)], lag);
+        let lag = last_version.saturating_sub(replica.applied_version);
+        text.sample(&[id, node, address, ("state", &replica.state)], lag);
     }
 }
 
 fn replica_durable_lags(partition: &PartitionReport, text: &mut Exposition<'_>) {
     let last_version = partition.engine.last_version;
     for replica in &partition.replicas {
-        let lag = last_version.saturating_sub(replica.feed.durable_version);
+        let lag = last_version.saturating_sub(replica.durable_version);
         let name = NodeName(replica.node_id.0);
         text.sample(&replica_labels(partition, &name, replica), lag);
     }
@@ -320,7 +320,7 @@ fn replica_durable_lags(partition: &PartitionReport, text: &mut Exposition<'_>) 
 
 fn replica_silences(partition: &PartitionReport, text: &mut Exposition<'_>) {
     for replica in &partition.replicas {
-        let silent_us = replica.feed.silent_ms.saturating_mul(1_000);
+        let silent_us = replica.silent_ms.saturating_mul(1_000);
         let name = NodeName(replica.node_id.0);
         text.seconds(&replica_labels(partition, &name, replica), silent_us);
     }

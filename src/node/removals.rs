@@ -18,10 +18,10 @@ use crate::lsm::Lsm;
 use crate::partition::{Partition, RemovalError};
 use crate::storage::{DiskCommand, DiskEvent};
 
-use super::{AssignRefusal, Node};
+use super::errors::{AssignRefusal, PARTITIONS_MAX};
 
 /// As many as there may be partitions.
-const EPOCHS_KEPT: usize = super::PARTITIONS_MAX;
+const EPOCHS_KEPT: usize = PARTITIONS_MAX;
 
 /// An order to give a partition up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +75,19 @@ impl Removals {
     }
 
     /// Whether the files of a partition of this number are still there.
-    fn is_pending(&self, id: u32) -> bool {
+    pub(super) fn is_pending(&self, id: u32) -> bool {
         self.untold.contains(&id) || self.told.contains(&id)
+    }
+
+    /// Removals that were begun.
+    pub(super) fn begun_count(&self) -> u64 {
+        self.begun_count
+    }
+
+    /// Frees an engine piece by piece.
+    pub(super) fn free(&mut self, mut engine: Lsm) {
+        engine.retire();
+        self.engines.push(engine);
     }
 
     /// Removals that are done, of all that were begun: they are done in order.
@@ -149,7 +160,7 @@ impl Removals {
         spent
     }
 
-    fn begin(&mut self, partition: Partition, epoch: u64, is_on_disk: bool) {
+    pub(super) fn begin(&mut self, partition: Partition, epoch: u64, is_on_disk: bool) {
         let id = partition.id();
         self.begun_count += 1;
         self.next_generation = self
@@ -164,50 +175,5 @@ impl Removals {
         if is_on_disk {
             self.untold.push_back(id);
         }
-    }
-}
-
-impl Node {
-    /// A controller takes a partition away from this node.
-    pub fn give_up(
-        &mut self,
-        id: u32,
-        order: RemovalOrder,
-        now_ms: u64,
-    ) -> Result<Removal, RemovalRefusal> {
-        if let Some(progress) = self.loading() {
-            return Err(RemovalRefusal::AsAssignment(AssignRefusal::Loading(
-                progress,
-            )));
-        }
-        if self.write_obstacle().is_some() {
-            return Err(RemovalRefusal::AsAssignment(AssignRefusal::Failed));
-        }
-        if self.opening.iter().any(|opening| opening.id == id) {
-            return Err(RemovalRefusal::Opening);
-        }
-        let Some(index) = self.index_of(id) else {
-            // An order that is repeated is answered when the first one would be.
-            let removal = self.removals.is_pending(id);
-            return Ok(Removal {
-                was_here: false,
-                removal: removal.then_some(self.removals.begun_count),
-            });
-        };
-        let epoch = self.partitions[index]
-            .check_give_up(order.epoch, order.discards, now_ms)
-            .map_err(RemovalRefusal::Kept)?;
-        let partition = self.partitions.remove(index);
-        log::info!(
-            "partition {id}: given up in epoch {epoch} at version {}",
-            partition.lsm().last_version()
-        );
-        self.scan_snapshots.forget(id);
-        let is_on_disk = partition.disk().is_some();
-        self.removals.begin(partition, epoch, is_on_disk);
-        Ok(Removal {
-            was_here: true,
-            removal: is_on_disk.then_some(self.removals.begun_count),
-        })
     }
 }

@@ -1,0 +1,698 @@
+//! The node's state, and what every turn of the loop asks of it.
+
+use crate::config::Config;
+use crate::lsm::{Lsm, Options};
+use crate::metrics::NodeStats;
+use crate::partition::{
+    Assignment, BulkWrites, DiskLog, Partition, PartitionOptions, Roles, Wait, WaitProgress,
+};
+use crate::replication::NodeId;
+use crate::storage::{
+    DiskCommand, DiskEvent, HistoryId, IdGenerator, Lineage, LoadedPartition, PartitionMeta,
+    RecoveryProgress, Role, StorageError,
+};
+
+use super::body_budget::BodyBudget;
+use super::errors::{DEFAULT_PARTITION, PARTITIONS_MAX, Unavailable};
+use super::loop_stats::LoopStats;
+use super::permits::Permits;
+use super::removals::Removals;
+use super::scan_snapshots::ScanSnapshots;
+
+/// Of the memory that may be in use, one part in this many has to be free again before sets are
+/// taken again.
+const FULL_SHARE: usize = 64;
+
+/// Where memory is short, time between two tries to free some.
+const RECLAIM_MS: u64 = 1_000;
+
+/// What the disk told that concerns the loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskNews {
+    /// Nothing that has to be done at once.
+    None,
+    /// The partitions are there.
+    Loaded,
+    /// No more writes; replies that wait will never be true. Before the data was loaded: the node
+    /// cannot run.
+    Failed(StorageError),
+    /// Writes of this partition wait for room or descriptors.
+    Stalled(u32, StorageError),
+    /// This partition could not be made.
+    NotOpened(u32, StorageError),
+    /// Everything is synced, and the disk thread ends.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Loading(RecoveryProgress),
+    Running,
+}
+
+/// A partition that the disk makes.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) id: u32,
+    /// What it is to be.
+    pub(super) assignment: Assignment,
+    /// The leadership generation that it begins with.
+    pub(super) generation: u64,
+}
+
+/// The node.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) config: Config,
+    stage: Stage,
+    /// In the order of their numbers.
+    pub(super) partitions: Vec<Partition>,
+    /// Partitions that the disk is to make.
+    pub(super) opening: Vec<Opening>,
+    /// Those the disk was not told of yet.
+    pub(super) to_open: Vec<u32>,
+    /// Descriptors are left for so many of them.
+    pub(super) openable_count: usize,
+    pub(super) removals: Removals,
+    /// Partitions that descriptors are enough for, if they are on disk.
+    pub(super) partition_max: usize,
+    pub(super) bulk_writes: BulkWrites,
+    pub(super) options: PartitionOptions,
+    pub(super) ids: IdGenerator,
+    pub(super) next_to_maintain: usize,
+    /// Unix ms, as told last.
+    pub(super) time_ms: u64,
+    /// Memory in use, as told last.
+    pub(super) used_bytes: usize,
+    /// More of it is in use than may be.
+    pub(super) is_full: bool,
+    /// When what merging can free was freed last, in Unix ms.
+    pub(super) reclaimed_at_ms: u64,
+    pub(super) is_draining: bool,
+    /// Where replicas connect, once it is known.
+    pub replication_port: Option<u16>,
+    /// Figures of the loop that runs it.
+    pub loop_stats: LoopStats,
+    /// Taken by backups and digests.
+    pub backup_permits: Permits,
+    /// Taken by scans.
+    pub scan_permits: Permits,
+    /// Claimed by request bodies on their way.
+    pub bodies: BodyBudget,
+    /// For the next pages of scans.
+    pub scan_snapshots: ScanSnapshots,
+    /// Counts, shown by `/metrics`.
+    pub stats: NodeStats,
+    /// Taken by answers to `/metrics`.
+    pub scrape_permits: Permits,
+}
+
+impl Node {
+    /// A node with one empty partition, in memory; or, if it has data to load, one that waits for
+    /// it. The seed and the ids are to be random.
+    pub fn new(config: Config, hash_seed: u64, mut ids: IdGenerator) -> Self {
+        let engine = Options {
+            memtable_bytes: config.memtable_bytes,
+            hash_seed,
+        };
+        let node_id = NodeId(ids.draw());
+        let (fsync, wal_retain_bytes) = (config.fsync, config.wal_retain_bytes);
+        let mut node = Self {
+            stage: Stage::Loading(RecoveryProgress {
+                done_bytes: 0,
+                total_bytes: 0,
+            }),
+            partitions: Vec::new(),
+            opening: Vec::new(),
+            to_open: Vec::new(),
+            openable_count: usize::MAX,
+            removals: Removals::default(),
+            partition_max: PARTITIONS_MAX,
+            bulk_writes: BulkWrites::default(),
+            options: PartitionOptions {
+                engine,
+                fsync,
+                wal_retain_bytes,
+                node_id,
+                address: own_address(&config),
+                has_token: config.token.is_some(),
+            },
+            ids,
+            next_to_maintain: 0,
+            time_ms: 0,
+            used_bytes: 0,
+            is_full: false,
+            reclaimed_at_ms: 0,
+            is_draining: false,
+            replication_port: None,
+            loop_stats: LoopStats::default(),
+            backup_permits: Permits::default(),
+            scan_permits: Permits::default(),
+            bodies: BodyBudget::new(config.max_upload_bytes),
+            scan_snapshots: ScanSnapshots::default(),
+            stats: NodeStats::default(),
+            scrape_permits: Permits::default(),
+            config,
+        };
+        if !node.config.loads_data() {
+            node.stage = Stage::Running;
+            if !node.config.await_assignment {
+                let meta =
+                    PartitionMeta::new(Role::Leader, Lineage::new(HistoryId(node.ids.draw())));
+                node.insert(DEFAULT_PARTITION, Lsm::new(engine), meta, None);
+            }
+        }
+        node
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Tells what time it is, in Unix ms: what entries expire by.
+    pub fn set_time_ms(&mut self, time_ms: u64) {
+        if time_ms != self.time_ms {
+            self.time_ms = time_ms;
+            self.partitions
+                .iter_mut()
+                .for_each(|partition| partition.set_time_ms(time_ms));
+        }
+    }
+
+    /// Tells how much memory is in use. With too much, merging frees what it can, at most every
+    /// [`RECLAIM_MS`].
+    pub fn set_memory_in_use(&mut self, used_bytes: usize) {
+        self.used_bytes = used_bytes;
+        if let Some(max_bytes) = self.config.max_memory_bytes {
+            self.bodies
+                .set_memory_in_use(used_bytes, max_bytes, self.config.max_upload_bytes);
+        }
+        let was_full = self.is_full;
+        // Not to change from one turn to the next, a little has to be freed.
+        let spare_bytes = |max_bytes: usize| if was_full { max_bytes / FULL_SHARE } else { 0 };
+        self.is_full = self
+            .config
+            .max_memory_bytes
+            .is_some_and(|max_bytes| used_bytes > max_bytes - spare_bytes(max_bytes));
+        if self.is_full != was_full {
+            let words = if self.is_full {
+                "sets are refused: more than --max-memory is"
+            } else {
+                "sets are taken again:"
+            };
+            log::warn!("{words} {} MiB in use", used_bytes >> 20);
+        }
+        if self.is_full && self.time_ms.abs_diff(self.reclaimed_at_ms) >= RECLAIM_MS {
+            self.reclaimed_at_ms = self.time_ms;
+            self.partitions.iter_mut().for_each(Partition::reclaim);
+        }
+    }
+
+    /// Memory in use, as told last.
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// Memory in use beyond what may be.
+    pub fn over_bytes(&self) -> usize {
+        let max_bytes = self.config.max_memory_bytes.unwrap_or(usize::MAX);
+        self.used_bytes.saturating_sub(max_bytes)
+    }
+
+    /// Whether more memory is in use than may be: nothing is to be added.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// When maintenance is due next although nothing happens, in ms from the time that was told
+    /// last.
+    pub fn maintain_in_ms(&self) -> Option<u64> {
+        let due_in_ms = |partition: &Partition| {
+            let lsm = partition.lsm();
+            lsm.sweep_at_ms()
+                .map(|at_ms| at_ms.saturating_sub(lsm.time_ms()))
+        };
+        let sweep_in_ms = self.partitions().iter().filter_map(due_in_ms).min();
+        let is_reclaiming = self.is_full && self.partitions().iter().any(Partition::has_to_reclaim);
+        let reclaim_in_ms = RECLAIM_MS.saturating_sub(self.time_ms.abs_diff(self.reclaimed_at_ms));
+        sweep_in_ms
+            .into_iter()
+            .chain(is_reclaiming.then_some(reclaim_in_ms))
+            .min()
+    }
+
+    /// How far loading has come, until it is done.
+    pub fn loading(&self) -> Option<RecoveryProgress> {
+        match self.stage {
+            Stage::Loading(progress) => Some(progress),
+            Stage::Running => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn index_of(&self, id: u32) -> Option<usize> {
+        if self
+            .partitions
+            .first()
+            .is_some_and(|partition| partition.id() == id)
+        {
+            return Some(0);
+        }
+        self.partitions
+            .binary_search_by_key(&id, Partition::id)
+            .ok()
+    }
+
+    /// Where the partition is that a request means which names none: number 0, or the only one
+    /// there is.
+    #[inline]
+    fn unnamed_index(&self) -> Result<usize, Unavailable> {
+        match (&self.partitions[..], self.stage) {
+            (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
+            ([first, ..], _) if first.id() == DEFAULT_PARTITION => Ok(0),
+            ([_], _) => Ok(0),
+            ([], _) => Err(Unavailable::Unassigned),
+            _ => Err(Unavailable::Unnamed),
+        }
+    }
+
+    /// The partition that a request means which names none.
+    #[inline]
+    pub fn unnamed_partition(&mut self) -> Result<&mut Partition, Unavailable> {
+        let index = self.unnamed_index()?;
+        Ok(&mut self.partitions[index])
+    }
+
+    /// The partition with a number, if it is here.
+    #[inline]
+    pub fn partition(&mut self, id: u32) -> Result<&mut Partition, Unavailable> {
+        match (self.index_of(id), self.stage) {
+            (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
+            (Some(index), Stage::Running) => Ok(&mut self.partitions[index]),
+            (None, Stage::Running) if self.partitions.is_empty() => Err(Unavailable::Unassigned),
+            (None, Stage::Running) => Err(Unavailable::Unknown(id)),
+        }
+    }
+
+    /// The partition with a number, to look at.
+    pub fn look_at(&self, id: u32) -> Option<&Partition> {
+        self.index_of(id).map(|index| &self.partitions[index])
+    }
+
+    /// The partition that a request means which names none, to look at.
+    pub fn look_at_unnamed(&self) -> Option<&Partition> {
+        self.unnamed_index()
+            .ok()
+            .map(|index| &self.partitions[index])
+    }
+
+    /// Fetches into the processor's cache what reads of these keys will touch, for requests that
+    /// name no partition (`lsm/lookup_cache.rs`).
+    pub fn prefetch(&mut self, keys: &[&[u8]]) {
+        if let Ok(partition) = self.unnamed_partition() {
+            partition.lsm_mut().prefetch(keys);
+        }
+    }
+
+    /// Does the same for writes that look nothing up first.
+    pub fn prefetch_for_writes(&mut self, keys: &[&[u8]]) {
+        if let Ok(partition) = self.unnamed_partition() {
+            partition.lsm_mut().prefetch_for_writes(keys);
+        }
+    }
+
+    /// Whether there is so much data that prefetching pays.
+    pub fn is_prefetch_worth(&self) -> bool {
+        self.unnamed_index()
+            .is_ok_and(|index| self.partitions[index].lsm().is_prefetch_worth())
+    }
+
+    /// All partitions.
+    pub fn partitions(&self) -> &[Partition] {
+        if self.loading().is_some() {
+            &[]
+        } else {
+            &self.partitions
+        }
+    }
+
+    /// Why no writes are taken, if so.
+    pub fn write_obstacle(&self) -> Option<&StorageError> {
+        let mut disks = self.partitions().iter().filter_map(Partition::disk);
+        disks.find_map(DiskLog::failure)
+    }
+
+    /// Takes no new work from now on: not ready, and connections end after what is in flight.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Options of the engines of this node.
+    pub(super) fn engine_options(&self) -> Options {
+        self.options.engine
+    }
+
+    /// Whether it is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// Maintenance owed for the writes so far, in units of work.
+    pub fn owed_work(&self) -> usize {
+        let removals = self.removals.owed_work();
+        removals
+            + self
+                .partitions()
+                .iter()
+                .map(Partition::owed_work)
+                .sum::<usize>()
+    }
+
+    /// Whether maintenance has nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.removals.is_idle() && self.partitions().iter().all(Partition::is_idle)
+    }
+
+    /// Does maintenance, at most about `budget` units of work; returns the units spent.
+    pub fn maintain(&mut self, budget: usize) -> usize {
+        let mut spent = self.removals.maintain(budget);
+        // In turns: a long merge in one partition must not keep the others from theirs.
+        for _ in 0..self.partitions.len() {
+            if spent >= budget {
+                break;
+            }
+            self.next_to_maintain = (self.next_to_maintain + 1) % self.partitions.len();
+            let partition = &mut self.partitions[self.next_to_maintain];
+            if !partition.is_idle() {
+                spent += partition.maintain(budget - spent);
+            }
+        }
+        spent
+    }
+
+    /// The next command for the disk, if there is one. `now_us`: microseconds since the node
+    /// started.
+    pub fn take_disk_command(&mut self, now_us: u64) -> Option<DiskCommand> {
+        if self.loading().is_some() {
+            return None;
+        }
+        // A new partition of the same number is opened behind it.
+        if let Some(command) = self.removals.take_command() {
+            return Some(command);
+        }
+        if let Some(id) = self.to_open.pop_if(|_| self.openable_count > 0) {
+            self.openable_count -= 1;
+            return Some(DiskCommand::Open(id));
+        }
+        let is_open =
+            |id: u32, is_open: fn(&Partition) -> bool| self.look_at(id).is_some_and(is_open);
+        let BulkWrites {
+            checkpoint_of,
+            replacement_of,
+        } = self.bulk_writes;
+        let mut bulk = BulkWrites {
+            checkpoint_of: checkpoint_of.filter(|id| is_open(*id, Partition::has_checkpoint_open)),
+            replacement_of: replacement_of
+                .filter(|id| is_open(*id, Partition::has_replacement_open)),
+        };
+        let command = self
+            .partitions
+            .iter_mut()
+            .find_map(|partition| partition.take_disk_command(now_us, &mut bulk));
+        self.bulk_writes = bulk;
+        command
+    }
+
+    /// Partitions that have a file open, or will have.
+    pub fn file_count(&self) -> usize {
+        match self.config.data_dir {
+            Some(_) => self.partition_count(),
+            None => 0,
+        }
+    }
+
+    /// Partitions that are here, are being made, or have files to be removed.
+    pub(super) fn partition_count(&self) -> usize {
+        self.partitions.len() + self.opening.len() + self.removals.pending_count()
+    }
+
+    /// Tells how many partitions may have files, and how many more can be opened now.
+    pub fn set_descriptor_limits(&mut self, partition_max: usize, openable_count: usize) {
+        self.partition_max = partition_max;
+        self.openable_count = openable_count;
+    }
+
+    /// Whether a partition waits for a descriptor.
+    pub fn is_short_of_descriptors(&self) -> bool {
+        !self.to_open.is_empty() && self.openable_count == 0
+    }
+
+    /// Whether something is written and waits for a sync that was not asked for yet.
+    pub fn is_sync_owed(&self) -> bool {
+        self.partitions()
+            .iter()
+            .filter_map(Partition::disk)
+            .any(DiskLog::is_sync_owed)
+    }
+
+    /// Until when writes wait to be handed over for more to come, if they do; in microseconds since
+    /// the node started.
+    pub fn gathering_until_us(&self) -> Option<u64> {
+        self.partitions()
+            .iter()
+            .filter_map(|partition| partition.disk()?.gathering_until_us())
+            .min()
+    }
+
+    /// Whether the disk thread has been given all there is for it.
+    pub fn is_handed_over(&self) -> bool {
+        !self.removals.has_untold() && !self.partitions().iter().any(Partition::is_ahead_of_disk)
+    }
+
+    /// What of the replies that wait for something in a partition may go. One that the disk still
+    /// makes has done nothing yet.
+    pub fn wait_progress(&self, id: u32, wait: Wait) -> WaitProgress {
+        if wait == Wait::Removed {
+            return WaitProgress::UpTo(self.removals.done_count());
+        }
+        match self.index_of(id) {
+            Some(index) => self.partitions[index].wait_progress(wait),
+            None if self.settled_wait(id) == Some(wait) => WaitProgress::UpTo(0),
+            None => WaitProgress::Never,
+        }
+    }
+
+    /// What the reply to the assignment of a partition waits for.
+    pub fn settled_wait(&self, id: u32) -> Option<Wait> {
+        let opening = self.opening.iter().find(|opening| opening.id == id);
+        let made = opening.map(|opening| Wait::Settled {
+            first_generation: opening.generation,
+        });
+        made.or_else(|| self.look_at(id).map(Partition::settled_wait))
+    }
+
+    pub(super) fn add(&mut self, mut partition: Partition) {
+        partition.set_time_ms(self.time_ms);
+        let at = self
+            .partitions
+            .partition_point(|other| other.id() < partition.id());
+        self.partitions.insert(at, partition);
+    }
+
+    /// A partition that was there at the start, in the role that the command line and what is on
+    /// disk give it.
+    fn insert(&mut self, id: u32, lsm: Lsm, mut meta: PartitionMeta, disk: Option<DiskLog>) {
+        // What a controller has said counts for more than the command line, which it cannot change.
+        let is_assigned = meta.epoch > 0;
+        let leader = self
+            .config
+            .replica_of
+            .clone()
+            .filter(|_| id == DEFAULT_PARTITION && !is_assigned);
+        if let Some(leader) = leader {
+            (meta.role, meta.leader) = (Role::Replica, Some(leader));
+        }
+        let awaits = self.config.await_assignment;
+        let roles = if awaits {
+            Roles::awaiting(meta)
+        } else {
+            Roles::in_force(meta)
+        };
+        let ids = self.ids.split();
+        let mut partition = Partition::new(id, lsm, roles, disk, self.options.clone(), ids);
+        partition.resume_office();
+        self.add(partition);
+    }
+
+    /// The disk has told something.
+    pub fn on_disk_event(&mut self, event: DiskEvent) -> DiskNews {
+        if self.removals.concerns(&event) {
+            return DiskNews::None;
+        }
+        let known = "the disk tells of partitions that are here";
+        match event {
+            DiskEvent::Removed { .. } => {}
+            DiskEvent::Progress(progress) => self.stage = Stage::Loading(progress),
+            DiskEvent::Loaded(loaded) => self.take_over(*loaded),
+            DiskEvent::Ready => {
+                self.stage = Stage::Running;
+                return DiskNews::Loaded;
+            }
+            DiskEvent::Written {
+                partition,
+                version,
+                synced_version,
+                sync_us,
+                batches,
+                stats,
+            } => {
+                if let Some(us) = sync_us {
+                    self.stats.log_syncs.record(us);
+                }
+                self.partition(partition).expect(known).on_written(
+                    version,
+                    synced_version,
+                    batches,
+                    stats,
+                );
+            }
+            DiskEvent::Checkpointed {
+                partition,
+                version,
+                stats,
+            } => {
+                log::info!("partition {partition}: checkpoint of version {version} is in place");
+                self.partition(partition)
+                    .expect(known)
+                    .on_checkpointed(stats);
+            }
+            event @ (DiskEvent::CheckpointGivenUp { .. }
+            | DiskEvent::Stalled { .. }
+            | DiskEvent::Resumed { .. }
+            | DiskEvent::NotOpened { .. }) => return self.on_shortage(event),
+            DiskEvent::Settled { partition } => {
+                self.partition(partition).expect(known).on_settled();
+            }
+            DiskEvent::Replaced {
+                partition,
+                number,
+                stats,
+            } => {
+                self.partition(partition)
+                    .expect(known)
+                    .on_replaced(number, stats);
+            }
+            DiskEvent::Failed(error) => {
+                self.partitions
+                    .iter_mut()
+                    .for_each(|partition| partition.on_disk_failed(error.clone()));
+                return DiskNews::Failed(error);
+            }
+            DiskEvent::Closed => return DiskNews::Closed,
+        }
+        DiskNews::None
+    }
+
+    /// Writes wait or go on, a checkpoint is given up, or a partition could not be made.
+    fn on_shortage(&mut self, event: DiskEvent) -> DiskNews {
+        match event {
+            DiskEvent::CheckpointGivenUp {
+                partition: id,
+                error,
+                stats,
+            } => {
+                log::warn!(
+                    "partition {id}: a checkpoint is given up, and tried again later; the log goes \
+                     on: {error}"
+                );
+                if let Ok(partition) = self.partition(id) {
+                    partition.on_checkpoint_given_up(stats);
+                }
+            }
+            DiskEvent::Stalled {
+                partition: id,
+                error,
+            } => {
+                log::error!(
+                    "partition {id}: writes wait, and go on by themselves once they can; reads go \
+                     on: {error}"
+                );
+                if let Ok(partition) = self.partition(id) {
+                    partition.on_stall(Some(error.clone()));
+                }
+                return DiskNews::Stalled(id, error);
+            }
+            DiskEvent::Resumed { partition: id } => {
+                log::info!("partition {id}: writes go on");
+                if let Ok(partition) = self.partition(id) {
+                    partition.on_stall(None);
+                }
+            }
+            DiskEvent::NotOpened {
+                partition: id,
+                error,
+            } => {
+                log::error!("partition {id} could not be made: {error}");
+                self.opening.retain(|opening| opening.id != id);
+                return DiskNews::NotOpened(id, error);
+            }
+            _ => {}
+        }
+        DiskNews::None
+    }
+
+    fn take_over(&mut self, loaded: LoadedPartition) {
+        let LoadedPartition {
+            partition: id,
+            lsm,
+            mut meta,
+            checkpoint_version,
+            replayed_count,
+            torn,
+            losses,
+            set_aside,
+            stats,
+        } = loaded;
+        let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
+        if let Some(at) = self.opening.iter().position(|opening| opening.id == id) {
+            let opening = self.opening.swap_remove(at);
+            meta.role = Role::Unassigned;
+            let outcome = self.make(&opening, lsm, meta, disk);
+            debug_assert!(outcome.is_ok(), "a new partition takes any role");
+            return;
+        }
+        log::info!(
+            "partition {id}: loaded version {}: checkpoint of version {checkpoint_version}, then \
+             {replayed_count} records of log",
+            lsm.last_version()
+        );
+        if let Some(torn) = torn {
+            log::warn!(
+                "{} was cut at byte {}: the last {} bytes had not been synced before the node went \
+                 down",
+                torn.path,
+                torn.offset,
+                torn.dropped_bytes
+            );
+        }
+        for loss in losses {
+            log::warn!("data was lost as accepted: {loss}");
+        }
+        for path in set_aside {
+            log::warn!("what could not be used is in {path}");
+        }
+        self.insert(id, lsm, meta, disk);
+    }
+}
+
+/// The HTTP address that this node tells others. Where it listens on all addresses, they see its
+/// host themselves.
+fn own_address(config: &Config) -> String {
+    match &config.advertise {
+        Some(address) => address.clone(),
+        None if config.listen.ip().is_unspecified() => format!(":{}", config.listen.port()),
+        None => format!("http://{}", config.listen),
+    }
+}

@@ -1,0 +1,624 @@
+//! One partition: an engine, its log on disk if it has one, and what a request may do with them.
+//!
+//! Invariants:
+//! 1. Conditions are checked against the state that the write then changes: nothing happens in
+//!    between.
+//! 2. A refused write leaves no trace: no record, no version.
+//! 3. Once the disk has failed, no write is taken.
+//! 4. While a change of role, epoch or history is not on disk yet, the version does not move:
+//!    neither writes nor a leader's records come in. So the file that tells them is always true of
+//!    the log beside it.
+//!
+//! Not here: which partition a request means (`node/`), HTTP (`api/`).
+
+use crate::config::Fsync;
+use crate::lsm::{Entry, Footprint, LogBatch, Lsm, NewValue, Options, Write};
+use crate::replication::{LinkId, NodeId, PeerState};
+use crate::seeded_bugs::SeededBug;
+use crate::slew::{LAST_UNIX_MS, SlewedClock};
+use crate::storage::{
+    DiskCommand, HistoryId, IdGenerator, Lineage, PartitionMeta, Position, Replacement, Role,
+    StorageError, StoreStats, VersionToken,
+};
+
+use super::conditions::{ConditionFailed, Conditions};
+use super::disk_log::{BulkWrites, DiskLog};
+use super::leader_link::LeaderLink;
+use super::replicas::Replicas;
+use super::roles::Roles;
+use super::takeover::Takeover;
+use super::wait::{Wait, WaitProgress};
+
+/// Why a partition does not have the place that a client names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PositionError {
+    /// It is of a history that is not known here, or behind the end of one that is.
+    Unknown,
+    /// It is behind the newest write that is here.
+    Ahead,
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteResult {
+    /// The new version.
+    pub version: u64,
+    /// Whether the key existed before.
+    pub replaced: bool,
+}
+
+/// What is the same for all partitions of a node.
+#[derive(Clone, Debug)]
+pub struct PartitionOptions {
+    /// Of engines that are made or received.
+    pub engine: Options,
+    /// When writes are made to last.
+    pub fsync: Fsync,
+    /// Log kept for replicas that come back, once there was one.
+    pub wal_retain_bytes: usize,
+    /// This node.
+    pub node_id: NodeId,
+    /// Its HTTP address, as it tells other nodes: `:port` where they see the host themselves.
+    pub address: String,
+    /// Nodes that connect have presented a token.
+    pub has_token: bool,
+}
+
+/// Counts snapshots of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotStats {
+    /// Not yet released.
+    pub live_count: usize,
+    /// Begun for replicas.
+    pub sent_count: u64,
+    /// Received whole from leaders.
+    pub received_count: u64,
+}
+
+/// One partition.
+#[derive(Debug)]
+pub struct Partition {
+    pub(super) id: u32,
+    pub(super) options: PartitionOptions,
+    pub(super) lsm: Lsm,
+    pub(super) roles: Roles,
+    pub(super) disk: Option<DiskLog>,
+    /// Data that was replaced, on its way out.
+    pub(super) replacement: Option<Box<Replacement>>,
+    pub(super) replicas: Replicas,
+    pub(super) leader_link: LeaderLink,
+    /// Coming to lead, or telling nodes that were not reached then.
+    pub(super) takeover: Option<Takeover>,
+    /// A controller told it to lead, since the process started.
+    pub(super) is_told_to_lead: bool,
+    /// The leader it followed last.
+    pub(super) last_leader: Option<String>,
+    /// Addresses of nodes that have connected.
+    pub(super) recent_peers: Vec<String>,
+    /// What connections are still to be told before they end.
+    pub(super) farewells: Vec<(LinkId, PeerState)>,
+    /// For histories that begin here.
+    pub(super) ids: IdGenerator,
+    /// Engines that are freed piece by piece.
+    pub(super) retired: Vec<Lsm>,
+    pub(super) snapshot_stats: SnapshotStats,
+    /// Counts how often it has ceased to lead.
+    pub(super) leadership_generation: u64,
+    /// What that count began with.
+    pub(super) first_generation: u64,
+    /// This node's clock, in Unix ms.
+    pub(super) time_ms: u64,
+    /// What times to live go by: it never goes back, whatever is led or followed.
+    pub(super) clock: SlewedClock,
+    /// The same when it began to lead.
+    pub(super) office_time_ms: u64,
+    /// As of when merging has freed what it can, or is about to.
+    pub(super) reclaimed_version: u64,
+}
+
+impl Partition {
+    /// A partition of an engine, which has a log on disk or lives in memory only.
+    pub fn new(
+        id: u32,
+        lsm: Lsm,
+        roles: Roles,
+        disk: Option<DiskLog>,
+        options: PartitionOptions,
+        ids: IdGenerator,
+    ) -> Self {
+        let last_leader = roles.meta().leader.clone();
+        let leader_link = LeaderLink::default();
+        let (replacement, replicas, retired) = (None, Replicas::default(), Vec::new());
+        let snapshot_stats = SnapshotStats::default();
+        let clock = SlewedClock::showing(lsm.time_ms());
+        let mut partition = Self {
+            id,
+            options,
+            lsm,
+            roles,
+            disk,
+            replacement,
+            replicas,
+            leader_link,
+            takeover: None,
+            is_told_to_lead: false,
+            last_leader,
+            recent_peers: Vec::new(),
+            farewells: Vec::new(),
+            ids,
+            retired,
+            snapshot_stats,
+            leadership_generation: 0,
+            first_generation: 0,
+            time_ms: 0,
+            clock,
+            office_time_ms: 0,
+            reclaimed_version: 0,
+        };
+        partition.keep_log();
+        partition
+    }
+
+    /// The same, with a first leadership generation that no removed partition of this number has
+    /// had.
+    #[must_use]
+    pub fn counting_from(self, generation: u64) -> Self {
+        Self {
+            leadership_generation: generation,
+            first_generation: generation,
+            ..self
+        }
+    }
+
+    /// The history of its writes.
+    pub fn history(&self) -> HistoryId {
+        self.lineage().history()
+    }
+
+    /// That history with those before it.
+    #[inline]
+    pub fn lineage(&self) -> &Lineage {
+        &self.roles.meta().lineage
+    }
+
+    /// The token of a version that is here.
+    #[inline]
+    pub fn token_of(&self, version: u64) -> VersionToken {
+        self.lineage().token_of(version)
+    }
+
+    /// The token of the newest version that is here.
+    pub fn last_token(&self) -> VersionToken {
+        self.token_of(self.lsm.last_version())
+    }
+
+    /// The version that a client's position names, if that is here.
+    pub fn version_at(&self, position: Position) -> Result<u64, PositionError> {
+        match self.lineage().version_at(position) {
+            None => Err(PositionError::Unknown),
+            Some(version) if version > self.lsm.last_version() => Err(PositionError::Ahead),
+            Some(version) => Ok(version),
+        }
+    }
+
+    /// Its role, its epoch, its histories.
+    pub fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    /// Its log on disk.
+    pub fn disk(&self) -> Option<&DiskLog> {
+        self.disk.as_ref()
+    }
+
+    /// Why the disk takes no writes, if so.
+    pub fn write_obstacle(&self) -> Option<&StorageError> {
+        let disk = self.disk.as_ref()?;
+        disk.failure().or(disk.stall())
+    }
+
+    /// The version that the reply to the write just made must wait for; none: it may go at once.
+    #[inline]
+    pub fn gate(&self) -> Option<u64> {
+        self.disk.as_ref()?.gate(&self.lsm)
+    }
+
+    /// How often it has ceased to lead: what was promised under another number cannot be kept any
+    /// more.
+    pub fn leadership_generation(&self) -> u64 {
+        self.leadership_generation
+    }
+
+    /// Whether replies that were deferred in this leadership generation can never be sent.
+    fn has_lost_leadership_since(&self, generation: u64) -> bool {
+        !SeededBug::LeadershipIgnored.is_on() && generation != self.leadership_generation
+    }
+
+    /// What the reply to an assignment waits for.
+    pub fn settled_wait(&self) -> Wait {
+        let first_generation = self.first_generation;
+        Wait::Settled { first_generation }
+    }
+
+    /// What of the replies that wait for something may go.
+    pub fn wait_progress(&self, wait: Wait) -> WaitProgress {
+        match wait {
+            Wait::Disk { generation }
+            | Wait::Acks { generation, .. }
+            | Wait::Read { generation, .. }
+                if self.has_lost_leadership_since(generation) =>
+            {
+                WaitProgress::Never
+            }
+            Wait::Disk { .. } => WaitProgress::UpTo(self.released_version()),
+            Wait::Acks { count, .. } | Wait::Read { count, .. } => WaitProgress::UpTo(
+                self.released_version()
+                    .min(self.replicas.acked_version(usize::from(count))),
+            ),
+            // That of a partition that was here before this one, or of none.
+            Wait::Settled { first_generation } if first_generation != self.first_generation => {
+                WaitProgress::Never
+            }
+            Wait::Removed => WaitProgress::Never,
+            Wait::Settled { .. } => {
+                let count = self.roles.settled_count();
+                let held = self
+                    .takeover
+                    .as_ref()
+                    .and_then(|takeover| takeover.held_change(count));
+                WaitProgress::UpTo(held.map_or(count, |held| held.min(count)))
+            }
+        }
+    }
+
+    /// Held as clients are promised up to here.
+    pub(super) fn released_version(&self) -> u64 {
+        self.disk
+            .as_ref()
+            .map_or(u64::MAX, DiskLog::released_version)
+    }
+
+    /// Writes up to here can be told of: held as clients are promised.
+    pub fn committed_version(&self) -> u64 {
+        self.released_version().min(self.lsm.last_version())
+    }
+
+    /// The leader's clock showed this time when it sent a heartbeat.
+    pub(super) fn on_leader_time(&mut self, link: LinkId, time_ms: u64) {
+        let time_ms = time_ms.min(LAST_UNIX_MS);
+        let ahead_ms = time_ms.cast_signed() - self.time_ms.cast_signed();
+        if self.leader_link.on_clock(link, ahead_ms) {
+            // What this node has shown so far was not this leader's data.
+            self.clock = SlewedClock::showing(time_ms);
+        }
+        self.set_time_ms(self.time_ms);
+    }
+
+    /// Tells what time it is, in Unix ms. A replica goes by its leader's clock: what has expired
+    /// there has expired here. A node that comes to lead goes on from there, and comes to its own
+    /// clock little by little: what has expired stays so, and nothing expires because of the
+    /// change.
+    pub fn set_time_ms(&mut self, time_ms: u64) {
+        let reference_ms = time_ms.saturating_add_signed(self.leader_link.clock_ahead_ms);
+        // Until then it shows what it did before the start.
+        let is_first = self.time_ms == 0;
+        let elapsed_ms = time_ms.saturating_sub(self.time_ms);
+        self.clock
+            .advance(if is_first { 0 } else { elapsed_ms }, reference_ms);
+        if is_first || self.roles.role() == Role::Replica {
+            self.clock.catch_up(reference_ms);
+        }
+        self.time_ms = time_ms;
+        self.lsm.set_time_ms(self.clock.now_ms());
+    }
+
+    pub(super) fn change_meta(&mut self, meta: PartitionMeta) {
+        let lasts = self.disk.is_none();
+        self.roles.change(meta, lasts);
+    }
+
+    /// Keeps as much log for its readers as is configured.
+    pub fn retain_log(&mut self) {
+        self.lsm.retain_log(self.options.wal_retain_bytes);
+    }
+
+    /// The next command for the disk. `now_us`: microseconds since the node started.
+    pub fn take_disk_command(&mut self, now_us: u64, bulk: &mut BulkWrites) -> Option<DiskCommand> {
+        let disk = self.disk.as_mut()?;
+        if disk.failure().is_some() {
+            return None;
+        }
+        if self.replacement.is_some() {
+            // Nothing goes before it: what follows is about the new data.
+            let replacement = self
+                .replacement
+                .take_if(|_| bulk.admits_replacement(self.id))?;
+            return Some(DiskCommand::Replace(self.id, replacement));
+        }
+        if let Some(batch) = disk.hand_over(&self.lsm, now_us) {
+            self.keep_log();
+            return Some(DiskCommand::Append(self.id, batch));
+        }
+        // Where the partition stands is about all that was written before: that goes first.
+        if !disk.has_more(&self.lsm)
+            && let Some(meta) = self.roles.take_unsettled()
+        {
+            return Some(DiskCommand::Settle(self.id, Box::new(meta)));
+        }
+        if let Some(time_ms) = disk.take_time(&self.lsm) {
+            return Some(DiskCommand::RecordTime(self.id, time_ms));
+        }
+        if !bulk.admits_checkpoint(self.id) {
+            return None;
+        }
+        let snapshot = disk.take_checkpoint(&mut self.lsm, now_us)?;
+        bulk.checkpoint_of = Some(self.id);
+        Some(DiskCommand::Checkpoint(self.id, snapshot))
+    }
+
+    /// Whether the disk thread may have a checkpoint of it open.
+    pub fn has_checkpoint_open(&self) -> bool {
+        let is_open = |disk: &DiskLog| {
+            disk.failure().is_none() && (disk.is_checkpointing() || self.replacement.is_some())
+        };
+        self.disk.as_ref().is_some_and(is_open)
+    }
+
+    /// Whether the disk thread may have a replacement of its data open.
+    pub fn has_replacement_open(&self) -> bool {
+        let is_open = |disk: &DiskLog| disk.failure().is_none() && disk.is_replacing();
+        self.disk.as_ref().is_some_and(is_open)
+    }
+
+    /// Whether it has something for the disk that was not handed over yet, and can be.
+    pub fn is_ahead_of_disk(&self) -> bool {
+        let has_more = |disk: &DiskLog| {
+            disk.failure().is_none() && (disk.has_more(&self.lsm) || disk.is_replacing())
+        };
+        self.disk.as_ref().is_some_and(has_more) || self.roles.has_unsettled()
+    }
+
+    /// Has a checkpoint made soon; false when it lives in memory only.
+    pub fn request_checkpoint(&mut self) -> bool {
+        self.disk
+            .as_mut()
+            .map(DiskLog::request_checkpoint)
+            .is_some()
+    }
+
+    /// The disk has told how far it is.
+    pub fn on_written(
+        &mut self,
+        written: u64,
+        synced: u64,
+        batches: Vec<LogBatch>,
+        stats: StoreStats,
+    ) {
+        if let Some(disk) = &mut self.disk {
+            disk.on_written(written, synced, batches, stats);
+        }
+    }
+
+    /// The disk has told that a checkpoint is in place.
+    pub fn on_checkpointed(&mut self, stats: StoreStats) {
+        if let Some(disk) = &mut self.disk {
+            disk.on_checkpointed(stats);
+        }
+    }
+
+    /// The disk has told that where the partition stands lasts.
+    pub fn on_settled(&mut self) {
+        self.roles.on_settled();
+        self.finish_takeover();
+    }
+
+    /// The disk has told that all data is replaced.
+    pub fn on_replaced(&mut self, number: u64, stats: StoreStats) {
+        if let Some(disk) = &mut self.disk {
+            disk.on_replaced(number, stats);
+        }
+    }
+
+    /// The disk has told that it writes no more.
+    pub fn on_disk_failed(&mut self, failure: StorageError) {
+        if let Some(disk) = &mut self.disk {
+            disk.on_disk_failed(failure);
+        }
+        self.keep_log();
+    }
+
+    /// The disk has told that room or descriptors are short, or are there again.
+    pub fn on_stall(&mut self, stall: Option<StorageError>) {
+        if let Some(disk) = &mut self.disk {
+            disk.set_stall(stall);
+        }
+    }
+
+    /// The disk has told that a checkpoint could not be written.
+    pub fn on_checkpoint_given_up(&mut self, stats: StoreStats) {
+        if let Some(disk) = &mut self.disk {
+            disk.on_checkpoint_given_up(stats);
+        }
+    }
+
+    /// Keeps the log that a replica or the disk still has to read, and no more.
+    pub(super) fn keep_log(&mut self) {
+        let unwritten = self
+            .disk
+            .as_ref()
+            .filter(|disk| disk.failure().is_none())
+            .map(DiskLog::handed_version);
+        let version = unwritten
+            .unwrap_or(u64::MAX)
+            .min(self.unconfirmed_version());
+        self.lsm.keep_log_behind(version);
+    }
+
+    /// The version behind which a replica has not confirmed the log.
+    fn unconfirmed_version(&self) -> u64 {
+        if SeededBug::LogFreedTooEarly.is_on() {
+            return u64::MAX;
+        }
+        self.replicas.needed_version()
+    }
+
+    /// Maintenance owed for the writes so far, in units of work.
+    pub fn owed_work(&self) -> usize {
+        self.lsm.owed_work() + self.retired.iter().map(Lsm::owed_work).sum::<usize>()
+    }
+
+    /// Whether maintenance has nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.lsm.is_idle() && self.retired.iter().all(Lsm::is_idle)
+    }
+
+    /// Does maintenance, at most about `budget` units of work; returns the units spent.
+    pub fn maintain(&mut self, budget: usize) -> usize {
+        let mut spent = self.lsm.maintain(budget);
+        for lsm in &mut self.retired {
+            if spent < budget {
+                spent += lsm.maintain(budget - spent);
+            }
+        }
+        // The last snapshots of one send their layers home to it.
+        self.retired
+            .retain(|lsm| !lsm.is_idle() || lsm.snapshot_count() > 0);
+        spent
+    }
+
+    /// Whether something was written since merging has freed what it can.
+    pub fn has_to_reclaim(&self) -> bool {
+        self.reclaimed_version != self.lsm.last_version()
+    }
+
+    /// Memory is short: frees what merging can free, if there is anything new.
+    pub fn reclaim(&mut self) {
+        if self.lsm.is_idle() && self.has_to_reclaim() {
+            self.reclaimed_version = self.lsm.last_version();
+            self.lsm.compact();
+        }
+    }
+
+    /// Lets an engine go without stopping for it.
+    pub(super) fn retire(&mut self, mut lsm: Lsm) {
+        lsm.retire();
+        self.retired.push(lsm);
+    }
+
+    /// Bytes that snapshots alone keep alive, of data that was replaced too; of large values at
+    /// most.
+    pub fn pinned(&self) -> Footprint {
+        let retired = self.retired.iter().map(Lsm::pinned);
+        retired.fold(self.lsm.pinned(), |all, pinned| Footprint {
+            bytes: all.bytes + pinned.bytes,
+            large_bytes: all.large_bytes + pinned.large_bytes,
+        })
+    }
+
+    /// Snapshots of its data, of what was replaced too, and those sent to replicas and received.
+    pub fn snapshot_stats(&self) -> SnapshotStats {
+        let live_count =
+            self.lsm.snapshot_count() + self.retired.iter().map(Lsm::snapshot_count).sum::<usize>();
+        SnapshotStats {
+            live_count,
+            ..self.snapshot_stats
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Its engine, for maintenance and figures.
+    pub fn lsm(&self) -> &Lsm {
+        &self.lsm
+    }
+
+    /// Its engine, for maintenance.
+    pub fn lsm_mut(&mut self) -> &mut Lsm {
+        &mut self.lsm
+    }
+
+    /// The key's value and version, if it exists.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
+        self.lsm.get(key)
+    }
+
+    /// Writes a key, whether it exists or not. Nothing is looked up unless there are conditions.
+    /// With a `ttl_ms` it is gone so much later, by this node's clock.
+    pub fn set(
+        &mut self,
+        key: &[u8],
+        value: NewValue<'_>,
+        ttl_ms: Option<u64>,
+        conditions: &Conditions,
+    ) -> Result<u64, ConditionFailed> {
+        if !conditions.is_empty() {
+            self.check(key, conditions)?;
+        }
+        Ok(self.lsm.set(key, value, expiry(self.lsm.time_ms(), ttl_ms)))
+    }
+
+    /// The version of a key, none if it does not exist, if the conditions hold.
+    pub fn check(
+        &self,
+        key: &[u8],
+        conditions: &Conditions,
+    ) -> Result<Option<u64>, ConditionFailed> {
+        let current = self.lsm.get(key).map(|entry| entry.version);
+        conditions.allow(current, self.lineage()).map(|()| current)
+    }
+
+    /// Does all these writes as one, whatever is there; returns the version of the last. Each has
+    /// its time to live.
+    pub fn write_batch<'w>(
+        &mut self,
+        writes: impl Iterator<Item = (&'w [u8], NewValue<'w>, Option<u64>)>,
+    ) -> u64 {
+        let now_ms = self.lsm.time_ms();
+        let write = |(key, value, ttl_ms)| Write {
+            key,
+            value,
+            expires_at_ms: expiry(now_ms, ttl_ms),
+        };
+        self.lsm.write_batch(writes.map(write))
+    }
+
+    /// Writes a key and tells whether it existed; otherwise like [`set`](Self::set).
+    pub fn put(
+        &mut self,
+        key: &[u8],
+        value: NewValue<'_>,
+        ttl_ms: Option<u64>,
+        conditions: &Conditions,
+    ) -> Result<WriteResult, ConditionFailed> {
+        if !conditions.is_empty() {
+            self.check(key, conditions)?;
+        }
+        let (version, before) = self
+            .lsm
+            .exchange(key, value, expiry(self.lsm.time_ms(), ttl_ms));
+        Ok(WriteResult {
+            version,
+            replaced: before.is_some(),
+        })
+    }
+
+    /// Deletes a key; `None`, and no write, when it does not exist.
+    pub fn delete(
+        &mut self,
+        key: &[u8],
+        conditions: &Conditions,
+    ) -> Result<Option<u64>, ConditionFailed> {
+        let current = self.check(key, conditions)?;
+        Ok(current.map(|_| self.lsm.delete(key)))
+    }
+}
+
+/// When the time of a write is over.
+fn expiry(now_ms: u64, ttl_ms: Option<u64>) -> Option<u64> {
+    // All ones would be never.
+    ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms).min(u64::MAX - 1))
+}
