@@ -11,5 +11,6 @@ mod sim_disk;
 
 mod clocks;
 mod controller;
+mod dialogue;
 mod failover;
 mod full_disk;
