@@ -69,6 +69,7 @@ pub use error::RunError;
 
 /// Runs a node until it is told to stop. `hash_seed` and `ids` are to be random.
 pub fn run(config: &Config, hash_seed: u64, ids: IdGenerator) -> Result<(), RunError> {
-    stderr_log::install(config.log_level);
+    stderr_log::install(config.log_level)
+        .map_err(|error| RunError::System("prepare the log", error))?;
     event_loop::EventLoop::new(config, hash_seed, ids)?.run()
 }

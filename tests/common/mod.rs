@@ -80,6 +80,12 @@ impl Node {
         self.stderr = None;
     }
 
+    /// Leaves one page of room in the pipe of the node's standard error.
+    pub fn shrink_stderr(&mut self) {
+        let pipe = self.stderr.as_ref().expect("not closed").get_ref();
+        rustix::pipe::fcntl_setpipe_size(pipe, 4096).expect("set the size");
+    }
+
     /// The rest of the log, once the node has ended.
     pub fn rest_of_log(&mut self) -> String {
         let mut text = String::new();

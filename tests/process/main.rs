@@ -8,6 +8,7 @@
 mod common;
 mod access;
 mod health;
+mod log;
 mod service_manager;
 mod starting;
 mod stopping;

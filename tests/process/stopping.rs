@@ -116,25 +116,6 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn nobody_reading_its_log_does_not_end_it() {
-    let mut node = Node::start(&["--log", "trace"]);
-    node.close_stderr();
-    let mut client = node.connect();
-    for index in 0..100 {
-        assert_eq!(
-            client
-                .request("PUT", &format!("/kv/{index}"), &[], b"v")
-                .status,
-            201
-        );
-    }
-    drop(client);
-    // It has a line to say about this.
-    node.signal("TERM");
-    assert_eq!(node.wait().code(), Some(0));
-}
-
-#[test]
 fn a_lack_of_descriptors_passes() {
     let mut node = Node::start(&["--idle-timeout-ms", "2000"]);
     // The node made room for its connections at the start; what it finds later is less.
