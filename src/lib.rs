@@ -30,7 +30,7 @@
 //! - [`reactor`]: mio. The one loop, sockets, clocks, deadlines, signals, the log on standard
 //!   error.
 //!
-//! Imports run one way, down this list; `tests/tidy.rs` fails on any other.
+//! Imports run one way, down this list; `tests/tidy/` fails on any other.
 //!
 //! # Invariants
 //!

@@ -1,8 +1,13 @@
 //! What keeps the code readable: imports run one way, files stay small and say what they are,
 //! nothing is left half done.
 
+mod measures;
+mod rings;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use measures::Findings;
 
 /// Lines of code in one file; tests at its bottom or in files of their own do not count. Wide
 /// enough that no file is split for its length alone.
@@ -25,6 +30,12 @@ impl Source {
 
     fn is_test_file(&self) -> bool {
         !self.path.starts_with("src") || self.path.to_string_lossy().ends_with("_tests.rs")
+    }
+
+    /// Unit tests in a file of their own.
+    fn is_unit_tests(&self) -> bool {
+        let path = self.path.to_string_lossy();
+        path.ends_with("_tests.rs") || path.ends_with("/tests.rs")
     }
 
     /// The text without a test module at its end.
@@ -212,6 +223,90 @@ fn stale_paths(source: &Source, exists: impl Fn(&Path) -> bool) -> Vec<String> {
         }
     }
     found
+}
+
+/// Exceptions from the limits of `measures.rs` and `rings.rs`: what is over a limit today, and by how
+/// much at most. `DB_NODE_TEST_REWRITE=1` takes out what is no longer needed, and lowers numbers.
+const EXCEPTIONS: &str = "tests/tidy/exceptions.txt";
+
+/// What is over a limit and no exception, and exceptions that are no longer needed.
+fn compare(found: &Findings, allowed: &Findings) -> Vec<String> {
+    let over = found
+        .iter()
+        .filter(|(what, number)| allowed.get(*what).is_none_or(|most| most < number));
+    let over = over.map(|(what, number)| format!("{what}: {number}; see tests/tidy/measures.rs"));
+    let gone = allowed.keys().filter(|what| !found.contains_key(*what));
+    let gone = gone.map(|what| format!("{what}: no longer so; take it out of {EXCEPTIONS}"));
+    over.chain(gone).collect()
+}
+
+/// A line is a number and what it is a number of.
+fn parse_exceptions(text: &str) -> Findings {
+    let lines = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let parse = |line: &str| {
+        let (number, what) = line.split_once(' ').expect("a number and a text");
+        (what.to_owned(), number.parse().expect("a number"))
+    };
+    lines.map(parse).collect()
+}
+
+/// The file with the exceptions that are still needed.
+fn shrunk(text: &str, found: &Findings) -> String {
+    let keep = |line: &str| {
+        let Some((number, what)) = line.split_once(' ').filter(|_| !line.starts_with('#')) else {
+            return Some(format!("{line}\n"));
+        };
+        let number: usize = number.parse().expect("a number");
+        found
+            .get(what)
+            .map(|now| format!("{} {what}\n", number.min(*now)))
+    };
+    text.lines().filter_map(keep).collect()
+}
+
+#[test]
+fn measures_stay_within_their_limits() {
+    let sources = sources();
+    let mut found = measures::findings(&sources);
+    for ring in rings::rings(&sources) {
+        for module in &ring {
+            found.insert(format!("files in the ring of src/{module}"), ring.len());
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).expect("the README");
+    let wide_count = measures::wide_line_count(&readme);
+    if wide_count > 0 {
+        found.insert("wide lines in README.md".to_owned(), wide_count);
+    }
+    let path = root.join(EXCEPTIONS);
+    let text = fs::read_to_string(&path).expect("the list of exceptions");
+    if std::env::var_os("DB_NODE_TEST_REWRITE").is_some() {
+        fs::write(&path, shrunk(&text, &found)).expect("write the list");
+    } else {
+        assert_none(&compare(&found, &parse_exceptions(&text)));
+    }
+}
+
+#[test]
+fn exceptions_may_only_shrink() {
+    let of = |text: &str| parse_exceptions(text);
+    let now = of("70 a\n12 b\n");
+    assert!(compare(&now, &of("70 a\n13 b\n")).is_empty());
+    assert_eq!(
+        compare(&now, &of("69 a\n13 b\n")).len(),
+        1,
+        "more than allowed"
+    );
+    assert_eq!(compare(&now, &of("70 a\n")).len(), 1, "not allowed");
+    assert_eq!(
+        compare(&now, &of("70 a\n12 b\n1 c\n")).len(),
+        1,
+        "no longer needed"
+    );
+    assert_eq!(shrunk("# x\n70 a\n13 b\n1 c\n", &now), "# x\n70 a\n12 b\n");
 }
 
 fn assert_none(problems: &[String]) {
