@@ -5,7 +5,7 @@
 //!    named epochs, neither does one without.
 //! 2. Writes that no other node is known to hold are dropped only by an order that says so.
 //!
-//! Not here: requests, connections and files (`node/removal.rs`).
+//! Not here: requests, connections and files (`node/removals.rs`).
 
 use crate::lsm::Lsm;
 use crate::storage::Role;

@@ -1,20 +1,21 @@
-//! The logger: `simple_logger`, so guarded that a closed, full or broken standard error neither ends
-//! nor blocks the node.
+//! The logger: `simple_logger`, so guarded that a closed, full or broken standard error neither
+//! ends nor blocks the node.
 //!
 //! Invariants:
 //! 1. A line that standard error has no room for is dropped: the loop never waits for a reader.
-//! 2. An error of a write is ignored: a pipe without a reader, a full disk, a terminal that is gone.
+//! 2. An error of a write is ignored: a pipe without a reader, a full disk, a terminal that is
+//!    gone.
 //! 3. A line is at most [`LINE_MAX_BYTES`] long, and lines of two threads do not mix.
 //!
 //! `simple_logger` prints with `eprintln!`, which panics on any error and waits for room, and a
 //! panic ends the node. Therefore it prints into a pipe of this module's own: file descriptor 2 is
 //! that pipe while it prints, and standard error again afterwards. Both ends of the pipe are held
-//! here, and it is empty before each line, so that printing cannot fail. What was printed goes on to
-//! standard error in one write, with the time in front, if there is room. (The time that
+//! here, and it is empty before each line, so that printing cannot fail. What was printed goes on
+//! to standard error in one write, with the time in front, if there is room. (The time that
 //! `simple_logger` itself can print would make the binary 40 KiB larger.)
 //!
-//! One limit: a panic of the other thread in the microseconds in which descriptor 2 is the pipe ends
-//! the node without its message.
+//! One limit: a panic of the other thread in the microseconds in which descriptor 2 is the pipe
+//! ends the node without its message.
 
 use std::io::{self, StderrLock};
 use std::os::fd::{AsFd, OwnedFd};

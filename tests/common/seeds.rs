@@ -1,7 +1,7 @@
 //! Seeds of randomised tests: which ones run, and how to repeat the one that fails.
 //!
-//! `DB_NODE_TEST_SEED=n` runs seed n alone, and shows what the node logs. `DB_NODE_TEST_RUNS=n` sets
-//! how many seeds run; with both, n seeds from that one on.
+//! `DB_NODE_TEST_SEED=n` runs seed n alone, and shows what the node logs. `DB_NODE_TEST_RUNS=n`
+//! sets how many seeds run; with both, n seeds from that one on.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 /// The seed of one run. If the test fails while it exists, it is printed.

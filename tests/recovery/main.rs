@@ -1,5 +1,5 @@
-//! What a start makes of the files that it finds, on a simulated disk: the state that the partition was
-//! in, or a refusal that names a file.
+//! What a start makes of the files that it finds, on a simulated disk: the state that the partition
+//! was in, or a refusal that names a file.
 
 #[path = "../common/seeds.rs"]
 mod seeds;

@@ -1,10 +1,11 @@
 //! The replication dialogue as text: scripts of steps, each with the frames and the states that
 //! result, in `dialogues/`.
 //!
-//! A line that begins with `>` is a step; the lines below it are what comes of it. The test compares
-//! them literally; with `DB_NODE_TEST_REWRITE=1` it writes them anew, to be read in the diff. Nodes
-//! are memory-only and named `n1`, `n2` …; histories are named `A`, `B` … as they appear. Everything
-//! on the way is delivered at once, whole and in order, and time passes only with `pass`.
+//! A line that begins with `>` is a step; the lines below it are what comes of it. The test
+//! compares them literally; with `DB_NODE_TEST_REWRITE=1` it writes them anew, to be read in the
+//! diff. Nodes are memory-only and named `n1`, `n2` …; histories are named `A`, `B` … as they
+//! appear. Everything on the way is delivered at once, whole and in order, and time passes only
+//! with `pass`.
 //!
 //! ```text
 //! > start n1                    a node that waits for an order
@@ -27,9 +28,10 @@ use std::path::Path;
 
 use db_node::config::{self, Invocation};
 use db_node::lsm::NewValue;
-use db_node::node::{Link, Node};
-use db_node::partition::{Assignment, Conditions, LinkId};
+use db_node::node::Node;
+use db_node::partition::{Assignment, Conditions};
 use db_node::replication::frame::{DATA_MAX_BYTES, Frame, FrameReader};
+use db_node::replication::{Link, LinkError, LinkId};
 use db_node::storage::{HistoryId, IdGenerator, Lineage, Role};
 
 /// One end of a connection; with no node, a stranger.
@@ -111,7 +113,7 @@ impl Stage {
             panic!("a configuration");
         };
         let mut node = Node::new(*config, 1, IdGenerator::new([self.start_count; 16]));
-        node.note_time(self.now_ms);
+        node.set_time_ms(self.now_ms);
         self.nodes.insert(name.to_owned(), node);
     }
 
@@ -165,7 +167,7 @@ impl Stage {
         for round in 0.. {
             assert!(round < 1_000, "they never stop talking: {}", self.lines);
             for node in self.nodes.values_mut() {
-                node.note_time(self.now_ms);
+                node.set_time_ms(self.now_ms);
                 node.maintain(1 << 20);
             }
             let has_dialled = self.dial();
@@ -201,7 +203,7 @@ impl Stage {
                 .trim_end_matches(":1");
             if !self.nodes.contains_key(other) {
                 let node = self.nodes.get_mut(&name).expect("of the list");
-                node.note_unreachable(&dial, "it is not there".to_owned(), false, self.now_ms);
+                node.on_unreachable(&dial, "it is not there".to_owned(), false, self.now_ms);
                 let _ = writeln!(self.lines, "{name} does not reach {other}");
                 continue;
             }
@@ -249,7 +251,7 @@ impl Stage {
         from.input = rest.to_vec();
         let has_taken = from.input.len() < input.len();
         if outcome.is_ok() {
-            outcome = node.fill(from.id, link, 1 << 20, self.now_ms, &mut out);
+            outcome = node.fill(link, 1 << 20, self.now_ms, &mut out);
         }
         let lines = self.decode(from, &to.name, &out);
         self.lines.push_str(&lines);
@@ -278,8 +280,8 @@ impl Stage {
             if let Some(ended) = &ended {
                 let _ = writeln!(self.lines, "{} has read: {ended}", end.name);
             }
-            let ended = ended.unwrap_or_else(|| db_node::replication::Ended(reason.to_owned()));
-            node.forget(end.id, &link, &ended, self.now_ms);
+            let ended = ended.unwrap_or_else(|| LinkError::Lost(reason.to_owned()));
+            node.close_link(link, &ended, self.now_ms);
         }
     }
 
@@ -304,8 +306,8 @@ impl Stage {
                 self.history(hello.history)
             ),
             Frame::PeerState(state) => format!(
-                "state: {:?}, epoch {} (ordered {}), data of epoch {} (ordered {}), version {} of {}, \
-                 leader {:?}",
+                "state: {:?}, epoch {} (ordered {}), data of epoch {} (ordered {}), version {} of \
+                 {}, leader {:?}",
                 state.intent,
                 state.epoch,
                 state.ordered_epoch,
@@ -381,7 +383,7 @@ impl Stage {
             } else {
                 "not in sync"
             };
-            let replica_count = partition.follower_stats(self.now_ms).count();
+            let replica_count = partition.replica_stats(self.now_ms).count();
             let lineage = partition.lineage().clone();
             let lineage = self.lineage(&lineage);
             let _ = writeln!(
@@ -456,8 +458,8 @@ fn dialogues_are_as_written() {
                 .find(|(was, is)| was != is);
             assert!(
                 written == played,
-                "{}: other than written, first here: {differs:#?}\nDB_NODE_TEST_REWRITE=1 writes it \
-                 anew\n{played}",
+                "{}: other than written, first here: {differs:#?}\n\
+                 DB_NODE_TEST_REWRITE=1 writes it anew\n{played}",
                 path.display()
             );
         }

@@ -1,5 +1,10 @@
-//! Clusters under simulation: the node's own code, with time, network and disks that are the test's.
-//! Whatever happens to nodes and to the messages between them, no confirmed write is lost.
+//! Clusters under simulation: the node's own code, with time, network and disks that are the
+//! test's. Whatever happens to nodes and to the messages between them, no confirmed write is lost.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks, files and sockets of their own"
+)]
 
 #[path = "../common/cluster.rs"]
 mod cluster;

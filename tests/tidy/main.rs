@@ -1,6 +1,11 @@
 //! What keeps the code readable: imports run one way, files stay small and say what they are,
 //! nothing is left half done.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside: they have clocks, files and sockets of their own"
+)]
+
 mod measures;
 mod rings;
 
@@ -225,8 +230,9 @@ fn stale_paths(source: &Source, exists: impl Fn(&Path) -> bool) -> Vec<String> {
     found
 }
 
-/// Exceptions from the limits of `measures.rs` and `rings.rs`: what is over a limit today, and by how
-/// much at most. `DB_NODE_TEST_REWRITE=1` takes out what is no longer needed, and lowers numbers.
+/// Exceptions from the limits of `measures.rs` and `rings.rs`: what is over a limit today, and by
+/// how much at most. `DB_NODE_TEST_REWRITE=1` takes out what is no longer needed, and lowers
+/// numbers.
 const EXCEPTIONS: &str = "tests/tidy/exceptions.txt";
 
 /// What is over a limit and no exception, and exceptions that are no longer needed.

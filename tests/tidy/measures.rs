@@ -129,7 +129,8 @@ fn add_functions(source: &Source, found: &mut Findings) {
     }
 }
 
-/// Parameters in a signature, `self` not counted: names that a colon follows at the outermost level.
+/// Parameters in a signature, `self` not counted: names that a colon follows at the outermost
+/// level.
 fn parameter_count(signature: &str) -> usize {
     let Some((_, list)) = signature.split_once('(') else {
         return 0;
