@@ -1,13 +1,11 @@
-//! Connections that come: taken in, or given one answer where there are too many.
+//! Accepts connections. Above the limit a connection gets one answer.
 //!
-//! Where as many connections are open as may be, the one that has waited for its next request for
-//! longest is closed for the one that comes, if it has waited for [`EVICT_IDLE_MS`]: what good
-//! servers do with connections that are kept for later. A client sees that between two requests,
-//! which HTTP allows at any time. Where none is idle, the request of the newcomer is read:
-//! questions about the node (health, metrics, status) are answered, or a supervisor would take a
-//! busy node for a dead one; all else gets `503`. Either way the connection ends with the answer.
-//! There are few such connections, for a short time; one that has sent nothing, or has had its
-//! answer, makes room for the next.
+//! At the limit, a new connection replaces the one that has been idle for longest, if that is idle
+//! for [`EVICT_IDLE_MS`]; HTTP allows a server to close an idle connection at any time. If none is
+//! idle, one request is read from the new connection. Requests for health, metrics and status are
+//! answered, so that a supervisor does not take a busy node for a dead one; others get `503`. Then
+//! the connection ends. Such connections are few and short-lived: the oldest that has sent nothing,
+//! or has its answer, is closed for the next one.
 
 use std::collections::VecDeque;
 
@@ -99,16 +97,16 @@ impl Acceptor {
                     );
                     self.is_accepting = false;
                     self.again_at = Some(core.clock.now() + RETRY_MS);
-                    // Shares are made so that this does not happen: the limit was lowered
-                    // meanwhile, or the whole machine is short.
+                    // The shares rule this out, unless the limit was lowered meanwhile, or the
+                    // whole machine is out of descriptors.
                     self.descriptors.read_again();
                 }
             }
         }
     }
 
-    /// Takes a connection in. Beyond the limit another one that is idle makes room for it; where
-    /// none is, it gets one answer.
+    /// Makes a session of a connection: a served one, also in the place of an idle one, or one that
+    /// gets a single answer.
     fn admit(&mut self, core: &mut Core, registry: &Registry, stream: TcpStream) {
         core.node.loop_stats.accepted_count += 1;
         let has_room = core.sessions.len() - self.turned_away.len() < self.shares.connections
@@ -146,9 +144,9 @@ impl Acceptor {
         core.sessions.set_deadline(key, true, None, now);
     }
 
-    /// Closes the connection that has waited for its next request for longest; false if none has
-    /// for [`EVICT_IDLE_MS`]. It is freed at once: the events of this turn are noted, and nothing
-    /// else of this turn has its key.
+    /// Closes the connection that has been idle for longest; false if none is idle for
+    /// [`EVICT_IDLE_MS`]. Its session is freed at once, which is safe here: the events of this turn
+    /// are taken in, and nothing else in this turn holds its key.
     fn close_idlest(&mut self, core: &mut Core) -> bool {
         let now = core.clock.now();
         let Some(until) = now.checked_sub(EVICT_IDLE_MS) else {
@@ -174,8 +172,8 @@ impl Acceptor {
         true
     }
 
-    /// Closes the oldest of the connections beyond the limit that have sent no request or have had
-    /// their answer; false if there is none.
+    /// Closes the oldest connection above the limit that has sent no request or has its answer;
+    /// false if there is none.
     fn close_turned_away(&mut self, core: &mut Core) -> bool {
         let (sessions, turned_away) = (&mut core.sessions.table, &self.turned_away);
         let needless = turned_away.iter().copied().find(|key| {
@@ -203,7 +201,7 @@ impl Acceptor {
         measure::record_freed(&session, &mut core.node.stats);
     }
 
-    /// Shares descriptors out, as of the partitions that there are and the limit in force.
+    /// Updates the shares of descriptors to the number of partitions and the limit in force.
     pub(super) fn share_descriptors(&mut self, core: &mut Core, replication: &mut Replication) {
         let partition_count = core.node.file_count();
         let wanted = core.node.config().max_connections;

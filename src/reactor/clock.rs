@@ -1,8 +1,8 @@
-//! The clocks, read nowhere else.
+//! The clocks; no other file reads one.
 //!
-//! There are two. Time-outs go by one that counts from the start of the node and cannot be set.
-//! Times to live go by the other ([`WallClock`]): it shows the time of day, and follows the
-//! system's clock without ever being set.
+//! Time-outs use a clock that counts from the start of the node and cannot be set. Times to live
+//! use [`WallClock`]: it shows the time of day, and approaches the system's clock gradually when
+//! that is set.
 
 use std::time::Duration;
 
@@ -13,10 +13,11 @@ use crate::slew::{LAST_UNIX_MS, SlewedClock};
 
 use super::timers::Millis;
 
-/// A system's clock that is this much away from where it was to be has been set …
+/// If the system's clock is this far from the expected time, it was set.
 const STEP_MS: u64 = 1_000;
 
-/// … and one part in so many of the time since the last look: so fast it may be made to go.
+/// In addition it may drift by this fraction of the time since the last reading, as when it is
+/// slewed.
 const DRIFT_SHARE: u64 = 1_000;
 
 /// Time as the loop sees it: read once a turn.
@@ -26,7 +27,7 @@ pub(super) struct Clock {
     now: Millis,
     now_us: u64,
     wall: WallClock,
-    /// The value of Date, of the second that the system's clock shows.
+    /// The value of Date for the current second.
     date: HttpDate,
     date_seconds: u64,
 }
@@ -68,8 +69,8 @@ impl Clock {
         &self.date
     }
 
-    /// Microseconds since the start, as of now: for measuring. Costs no system call where the
-    /// kernel lends its clock (vDSO).
+    /// Microseconds since the start, read now, for measuring. Takes no system call where the kernel
+    /// maps its clock (vDSO).
     #[inline]
     pub(super) fn read_us(&self) -> u64 {
         monotonic_us().saturating_sub(self.started_us)
@@ -86,25 +87,25 @@ impl Clock {
     }
 }
 
-/// The time of day: that of the system at the start, and what has passed since, going a little
-/// faster or slower where the system's clock shows another time.
+/// The time of day: the system's time at the start plus the time since, running slightly faster or
+/// slower while the system's clock shows another time.
 #[derive(Debug)]
 struct WallClock {
     clock: SlewedClock,
-    /// What the system's clocks showed at the last look.
+    /// The system's clocks at the last reading.
     system_ms: u64,
     since_boot_ms: u64,
 }
 
-/// The time of day at one look.
+/// One reading of the time of day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_field_names, reason = "the unit stands last")]
 pub(super) struct WallTick {
-    /// What times to live go by.
+    /// The time for times to live.
     pub(super) now_ms: u64,
-    /// What the system's clock shows.
+    /// The system's clock.
     pub(super) system_ms: u64,
-    /// The system's clock was set ahead by this, or back; 0: it was not.
+    /// By how much the system's clock was set forward (or back, if negative); 0: it was not.
     pub(super) step_ms: i64,
 }
 
@@ -148,7 +149,7 @@ pub(super) fn unix_ms() -> u64 {
     unix_ms_of(clock_gettime(ClockId::Realtime))
 }
 
-/// What a clock shows, or the nearest time that a date can be written for.
+/// A reading as milliseconds, limited to the range of dates that can be written.
 fn unix_ms_of(shown: Timespec) -> u64 {
     ms(duration_of(shown)).min(LAST_UNIX_MS)
 }
@@ -171,7 +172,7 @@ fn read(id: ClockId) -> Duration {
     duration_of(clock_gettime(id))
 }
 
-/// What a clock shows; nothing where that is negative.
+/// A reading as a duration; zero if it is negative.
 fn duration_of(shown: Timespec) -> Duration {
     let Timespec { tv_sec, tv_nsec } = shown;
     Duration::new(

@@ -1,17 +1,16 @@
-//! Replies that wait: for the disk, for replicas, for a change of role. Which session waits for
-//! what.
+//! Queues of sessions whose replies wait for the disk, for replicas, or for a change of role.
 //!
-//! What is waited for is a number in a partition: a version, or the count of a change. Numbers are
-//! given out in ascending order, and a session comes here with the newest of its visit, so the
-//! first in a queue is the first to go: no search, no order to keep. A session whose replies wait
-//! for several things is in several queues, and goes when it has left all.
+//! A reply waits until a number of its partition is reached: a version, or the count of a change.
+//! Numbers ascend, and a session enters with the highest one of its visit, so the first in a queue
+//! is the first to leave. A session whose replies wait for several things is in several queues; its
+//! replies are sent when it has left all of them.
 
 use std::collections::VecDeque;
 
 use crate::api::CommitGate;
 use crate::partition::{Wait, WaitProgress};
 
-/// A session in a queue; its ticket tells whether it still waits for what it came with.
+/// A session in a queue. Its ticket tells whether it still waits with the replies of that visit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WaitingSession {
     number: u64,
@@ -34,7 +33,7 @@ pub(super) struct CommitGates {
 }
 
 impl CommitGates {
-    /// A session waits at all these gates; its ticket.
+    /// Adds a session to the queues of all these gates; returns its ticket.
     pub(super) fn enter(&mut self, gates: &[CommitGate], key: usize) -> u64 {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
@@ -66,13 +65,13 @@ impl CommitGates {
         &mut self.queues[index].waiting
     }
 
-    /// Whether no reply waits, nor did since the last look.
+    /// Whether there are no queues.
     pub(super) fn is_empty(&self) -> bool {
         self.queues.is_empty()
     }
 
-    /// Calls `leave` for sessions that have waited long enough, at most so many: with true where
-    /// they have what they waited for, with false where it will not come.
+    /// Removes at most `max` sessions whose wait is over, and calls `leave` for each: with true if
+    /// its number is reached, with false if it never will be.
     pub(super) fn open(
         &mut self,
         max: usize,
@@ -95,7 +94,7 @@ impl CommitGates {
                 leave(waiting, queue.wait, so_far != WaitProgress::Never);
             }
         }
-        // No reply comes to those of a leadership generation that is over.
+        // No session joins the queue of a leadership generation that is over.
         self.queues.retain(|queue| {
             !queue.waiting.is_empty() || reached(queue.partition, queue.wait) != WaitProgress::Never
         });
@@ -111,7 +110,7 @@ impl CommitGates {
     }
 }
 
-/// Whether there is nothing more to wait for.
+/// Whether the wait is over.
 fn is_over(waiting: &WaitingSession, reached: WaitProgress) -> bool {
     match reached {
         WaitProgress::UpTo(number) => waiting.number <= number,

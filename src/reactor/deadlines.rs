@@ -1,48 +1,50 @@
-//! How long a connection may take for what.
+//! Time-outs of a connection, by what it waits for.
 //!
 //! | waiting for | until |
 //! |---|---|
 //! | the next request | the idle time-out after the last one |
 //! | the rest of a head | the header time-out after its first byte |
-//! | the rest of a body | the header time-out after its head, plus the time its bytes take at [`BODY_MIN_BYTES_PER_MS`] |
+//! | the rest of a body | the header time-out after its head, and time for its bytes (1) |
 //! | the peer to read | the idle time-out after it last read something |
-//! | … a generated body | the idle time-out, plus the time its bytes take at [`STREAM_MIN_BYTES_PER_MS`]: it may pin a snapshot |
-//! | changes to tell a watcher of | its time-out, or the next sign of life |
+//! | … a generated body | the idle time-out, and time for its bytes (2): it may pin a snapshot |
+//! | changes for a watcher | its time-out, or the next keep-alive |
 //! | replicas to confirm a write | the ack time-out after the write |
-//! | the end of a body that is answered already, or the peer to close after its last answer | [`DROP_SILENCE_MS`] after it sent \
-//!   something, and [`DROP_MS`] after the answer; [`DROP_STOPPING_MS`] when the node stops |
+//! | the end of an answered body, or of the connection | see [`DROP_MS`], [`DROP_SILENCE_MS`] |
 //!
-//! So slow heads and slow bodies end however steadily they drip, and fast ones of any size do not.
-//! A connection beyond the limit has [`TURNED_AWAY_MS`] where others have the idle or the header
+//! (1) at [`BODY_MIN_BYTES_PER_MS`], (2) at [`STREAM_MIN_BYTES_PER_MS`]. While the node stops, the
+//! last row is [`DROP_STOPPING_MS`].
+//!
+//! So slow heads and slow bodies end however steadily they arrive, and fast ones of any size do
+//! not. A connection above the limit has [`TURNED_AWAY_MS`] instead of the idle or the header
 //! time-out.
 
 use crate::http::Awaited;
 
 use super::timers::{Deadline, Millis};
 
-/// A body slower than this for good is not worth its connection: about what a bad mobile link gives
-/// (1 KiB/s).
+/// A body that stays slower than this is not worth its connection: about a bad mobile link (1
+/// KiB/s).
 const BODY_MIN_BYTES_PER_MS: u64 = 1;
 
-/// A backup read slower than this for good (64 KB/s) pins a snapshot for longer than it is worth.
+/// A backup that is read slower than this (64 KB/s) pins its snapshot for too long.
 const STREAM_MIN_BYTES_PER_MS: u64 = 64;
 
-/// How fast a peer is is measured over at least so long.
+/// The pace of a peer is measured over at least this time.
 const PACE_MS: u64 = 1_000;
 
-/// How long a peer that has its answer may go on sending what is not wanted: so long without a
-/// pause of [`DROP_SILENCE_MS`]. Before it has sent all, many clients do not read the answer.
-/// (nginx has the same for its `lingering_time` and `lingering_timeout`.)
+/// How long a peer may go on sending a body that is answered already, without a pause of
+/// [`DROP_SILENCE_MS`]. Many clients read the answer only after they have sent everything. (The
+/// same as nginx' `lingering_time` and `lingering_timeout`.)
 const DROP_MS: u64 = 30_000;
 const DROP_SILENCE_MS: u64 = 5_000;
 
-/// The same once the node is told to stop: stopping does not wait for what is not wanted.
+/// The same while the node stops.
 const DROP_STOPPING_MS: u64 = 1_000;
 
-/// How long a connection beyond the limit may take for its request, and to read the answer.
+/// How long a connection above the limit may take for its request, and to read the answer.
 const TURNED_AWAY_MS: u64 = 1_000;
 
-/// The configured part.
+/// Configured time-outs.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_field_names, reason = "the unit stands last")]
 pub(super) struct TimeOuts {
@@ -52,7 +54,7 @@ pub(super) struct TimeOuts {
 }
 
 impl TimeOuts {
-    /// Those of a connection beyond the limit.
+    /// The time-outs of a connection above the limit.
     pub(super) fn of_turned_away(self) -> Self {
         Self {
             idle_ms: self.idle_ms.min(TURNED_AWAY_MS),
@@ -62,7 +64,7 @@ impl TimeOuts {
     }
 }
 
-/// What a session waits for; the states that have different time-outs.
+/// What a session waits for, as far as time-outs differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 enum TimeoutKind {
     #[default]
@@ -81,11 +83,11 @@ enum TimeoutKind {
     Stopping,
 }
 
-/// What a session looks like after a visit.
+/// The state of a session after a visit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
     pub(super) awaited: Awaited,
-    /// Bytes that were dropped since the last answer; `None`: it was not sent yet.
+    /// Bytes dropped since the last answer; none if that is not sent yet.
     pub(super) ending_bytes: Option<u64>,
     /// The node is told to stop.
     pub(super) is_stopping: bool,
@@ -93,24 +95,24 @@ pub(super) struct Situation {
     pub(super) has_progressed: bool,
     /// Bytes sent on the connection so far.
     pub(super) sent_bytes: u64,
-    /// The same if a generated body is on its way.
+    /// The same while a generated body is being sent.
     pub(super) streamed_bytes: Option<u64>,
-    /// What is held back waits for replicas.
+    /// Its replies wait for replicas.
     pub(super) awaits_acks: bool,
-    /// It waits for changes, until then.
+    /// It watches changes, until then.
     pub(super) watches_until: Option<Millis>,
 }
 
-/// How fast a peer is, as of late: over a second or two, however fast it was before.
+/// The recent pace of a peer, over the last second or two.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
-    /// When this measurement began, and the bytes that had been moved by then.
+    /// When this measurement began, and the bytes moved before it.
     since: Millis,
     bytes_before: u64,
     /// Bytes moved by now, and when the last ones were.
     bytes: u64,
     moved_at: Millis,
-    /// What the measurement before came to.
+    /// The result of the measurement before.
     bytes_per_s: Option<u64>,
 }
 
@@ -168,8 +170,7 @@ impl TimeoutState {
         (self.kind == TimeoutKind::Idle).then_some(self.since)
     }
 
-    /// Bytes a second in which a body comes, as of late; none while none comes, or for too short a
-    /// time to tell.
+    /// Bytes a second at which a body arrives; none if none arrives, or if it is too early to tell.
     pub(super) fn upload_bytes_per_s(&self, now: Millis) -> Option<u64> {
         match self.kind {
             TimeoutKind::Body => self.pace.bytes_per_s(now),
@@ -177,8 +178,8 @@ impl TimeoutState {
         }
     }
 
-    /// Bytes a second that the peer takes of an answer, as of late; none while there is none to
-    /// take, or for too short a time to tell.
+    /// Bytes a second at which the peer reads an answer; none if there is none to read, or if it is
+    /// too early to tell.
     pub(super) fn download_bytes_per_s(&self, now: Millis) -> Option<u64> {
         match self.kind {
             TimeoutKind::Reading | TimeoutKind::Streaming => self.pace.bytes_per_s(now),

@@ -70,7 +70,7 @@ impl DeferredReplies {
         self.fail_where(error, core, |_, _| true);
     }
 
-    /// The disk cannot do what the replies concerned wait for: they are replaced by a refusal.
+    /// The disk cannot do for now what the concerned replies wait for: a refusal replaces them.
     pub(super) fn fail_where(
         &mut self,
         error: &StorageError,
@@ -135,7 +135,7 @@ fn kind_of(wait: Wait) -> GateKind {
     }
 }
 
-/// The answers that are held back are counted as one with another status.
+/// Counts the answers that are held back as one, with another status.
 fn replace_held(session: &mut Session, status: u16, counts: &mut NodeStats) {
     if let Some(held) = &mut session.held {
         release(held.count() - 1, counts);

@@ -1,5 +1,4 @@
-//! How the file descriptors of the process are shared out: what the loop needs, files, replication,
-//! HTTP.
+//! Shares of the process' file descriptors: the loop itself, files, replication, HTTP.
 //!
 //! The soft limit (`RLIMIT_NOFILE`) is raised to the hard one at the start. Under that limit
 //! descriptors are reserved in this order; HTTP gets what is left:
@@ -10,11 +9,10 @@
 //! | files | [`FILES_AT_ONCE`], and [`FILES_OF_PARTITION`] for each partition on disk |
 //! | partitions to come | the same for [`PARTITIONS_AHEAD`], or a sixteenth of the limit |
 //! | replication, both ways | a quarter of the rest, at most [`LINKS_MAX`] |
-//! | connections that are told that there are too many | a sixteenth, at most [`TURNED_AWAY_MAX`] |
+//! | connections above the limit | a sixteenth, at most [`TURNED_AWAY_MAX`] |
 //! | HTTP connections | the rest, at most `--max-connections` |
 //!
-//! Invariant: whatever clients and peers do, a log file, a checkpoint and what else the disk thread
-//! opens find a descriptor.
+//! Invariant: whatever clients and peers do, descriptors are left for the files of the disk thread.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -39,13 +37,13 @@ const FILES_OF_PARTITION: usize = 2;
 /// Partitions on disk that can be made before connections have to make room for them.
 const PARTITIONS_AHEAD: usize = 16;
 
-/// Least that connections of all kinds get: below it the node does not start.
+/// The least for connections of all kinds: below it the node does not start.
 const CONNECTIONS_MIN: usize = 16;
 
-/// Open before anything is accepted, where the system does not tell.
+/// Descriptors open before the first connection, if the system does not tell.
 const OPEN_UNKNOWN: usize = 32;
 
-/// The limit, and what of it is taken whatever clients do.
+/// The limit, and the part of it that clients cannot use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Descriptors {
     limit: usize,
@@ -58,11 +56,11 @@ pub(super) struct Descriptors {
 pub(super) struct Shares {
     /// HTTP connections that are served.
     pub(super) connections: usize,
-    /// HTTP connections beyond those, which are told so.
+    /// HTTP connections above that, which get one answer.
     pub(super) turned_away: usize,
     /// Replication: accepted, dialed, and looked up.
     pub(super) links: usize,
-    /// Of these, accepted and not introduced yet.
+    /// Of these, accepted and without a hello yet.
     pub(super) strangers: usize,
 }
 
@@ -74,14 +72,14 @@ pub(super) struct TooFew {
 }
 
 impl Descriptors {
-    /// Raises the limit as far as it goes. Call it when all is open that stays open.
+    /// Raises the limit as far as possible. To be called when everything is open that stays open.
     pub(super) fn at_start() -> Self {
         let before = getrlimit(Resource::Nofile);
         let raised = Rlimit {
             current: before.maximum,
             ..before
         };
-        // Refused, the limit stays what it was.
+        // If this is refused, the limit stays as it is.
         let _ = setrlimit(Resource::Nofile, raised);
         Self {
             limit: current_limit(),

@@ -1,4 +1,4 @@
-//! The loop's side of the disk thread: starting it, handing over, ending it.
+//! The loop's side of the disk thread: starts it, hands records over, ends it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::error::RunError;
 use super::progress::ProgressBar;
 use super::timers::Millis;
 
-/// How far the thread is in its life.
+/// The state of the thread.
 #[derive(Debug)]
 enum ThreadState {
     /// There is none.
@@ -87,7 +87,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// What the thread has told.
+    /// The next event of the thread.
     pub(super) fn next_event(&self) -> Option<DiskEvent> {
         match &self.state {
             ThreadState::Running(thread) | ThreadState::Closing(thread) => thread.next_event(),
@@ -99,12 +99,12 @@ impl Disk {
         self.progress_bar.show(progress, now);
     }
 
-    /// The data is there, or will not be.
+    /// Loading is over, successful or not.
     pub(super) fn note_loaded(&mut self) {
         self.progress_bar.finish();
     }
 
-    /// It has ended, all done.
+    /// The thread has ended, with everything written.
     pub(super) fn note_closed(&mut self) {
         if let ThreadState::Running(mut thread) | ThreadState::Closing(mut thread) =
             std::mem::replace(&mut self.state, ThreadState::None)
@@ -113,14 +113,14 @@ impl Disk {
         }
     }
 
-    /// It has ended, and not all is done.
+    /// The thread has ended, and something is not written.
     pub(super) fn on_disk_failed(&mut self, error: StorageError) {
         self.note_closed();
         self.state = ThreadState::Failed(error);
         self.sync_at = None;
     }
 
-    /// Hands over what the node has for it, and asks for a sync when it is time.
+    /// Hands over the node's commands, and asks for a sync when it is time.
     pub(super) fn hand_over(&mut self, node: &mut Node, now_us: u64) {
         let ThreadState::Running(thread) = &self.state else {
             return;
@@ -147,7 +147,7 @@ impl Disk {
         self.sync_at
     }
 
-    /// Has it write and sync what is left, and end; true when it has.
+    /// Has the thread write and sync the rest, and end; true when it has ended.
     pub(super) fn finish(&mut self, node: &mut Node, now_us: u64) -> Result<bool, RunError> {
         if node.loading().is_some() {
             // Nothing was written yet: there is nothing to wait for.

@@ -1,4 +1,4 @@
-//! What ends the node, each as one line that says the way out.
+//! Errors that end the node, each as one line with the way out.
 
 use std::fmt;
 use std::io;
@@ -8,18 +8,18 @@ use crate::storage::StorageError;
 
 use super::limits::DRAIN_MS;
 
-/// The node cannot run: say why and exit.
+/// The node cannot run. To be printed before the process exits.
 #[derive(Debug)]
 pub enum RunError {
-    /// The listening socket could not be had.
+    /// The HTTP socket could not be bound.
     Listen(SocketAddr, io::Error),
-    /// The same of the one for replicas.
+    /// The replication socket could not be bound.
     ListenForReplicas(SocketAddr, io::Error),
-    /// The limit on descriptors leaves next to nothing for connections.
+    /// The limit on descriptors leaves too few for connections.
     TooFewDescriptors {
         /// The limit.
         limit: usize,
-        /// What it has to be at least.
+        /// The least that it has to be.
         needed: usize,
     },
     /// A system call that the loop cannot do without failed.
@@ -33,7 +33,7 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Whether the command line is to blame.
+    /// Whether the command line is wrong.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Storage(StorageError::Unusable(_)))
     }

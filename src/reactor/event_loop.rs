@@ -48,8 +48,7 @@ const WAKE: Token = Token(usize::MAX - 3);
 pub(super) struct EventLoop {
     poll: Poll,
     signals: Signals,
-    /// Held here too: closed together with a thread that woke the loop by it, it would take the
-    /// event along.
+    /// Kept open here: closed by the thread that woke the loop last, it would take the event along.
     _waker: Arc<Waker>,
     core: Core,
     acceptor: Acceptor,
@@ -95,7 +94,7 @@ impl EventLoop {
             poll.registry(),
             Arc::clone(&waker),
         )?;
-        // All is open that stays open, but for files.
+        // Everything is open now that stays open, but for files.
         let descriptors = Descriptors::at_start();
         descriptors
             .check()
@@ -407,7 +406,7 @@ fn machine_name() -> String {
     names.nodename().to_str().unwrap_or_default().to_owned()
 }
 
-/// Where data is kept, in words.
+/// Where data is kept, for the log.
 fn durability(config: &Config) -> String {
     match &config.data_dir {
         Some(path) => format!("data in {}, fsync {}", path.display(), config.fsync.name()),

@@ -1,24 +1,22 @@
-//! Connections by how long they have been idle: which one makes room when there are as many as may
-//! be.
+//! Finds the connection that has been idle for longest, to make room for a new one.
 //!
-//! A connection has one entry, with a time at which it was known to be idle or in use. A request
-//! does not touch the entry: only when it comes up is the connection looked at, and queued anew if
-//! it was in use since. So a request costs nothing here, and what is found is the one that has been
-//! idle for longest.
+//! A connection has one entry, with a time at which it was idle or in use. Requests do not touch
+//! the entry; only when it comes up in a search is the connection checked, and queued again if it
+//! was in use since. So requests cost nothing here.
 //!
 //! Invariants:
-//! 1. The time of an entry is at most that since which its connection is idle.
-//! 2. One search looks at [`LOOKS_MAX`] connections at most; what it has queued anew helps the next
-//!    one.
+//! 1. A connection is idle since the time of its entry, or since later.
+//! 2. One search checks at most [`LOOKS_MAX`] connections; those that it queues again help the next
+//!    search.
 
 use std::collections::BTreeSet;
 
 use super::timers::Millis;
 
-/// Connections looked at in one search.
+/// Connections checked in one search.
 const LOOKS_MAX: usize = 32;
 
-/// What comes of looking at a connection.
+/// The result of checking a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
     /// It is idle since the time of its entry.
@@ -32,18 +30,18 @@ pub(super) enum Look {
 pub(super) struct IdleQueue(BTreeSet<(Millis, usize)>);
 
 impl IdleQueue {
-    /// A connection is there, idle so far.
+    /// Adds a new connection.
     pub(super) fn enter(&mut self, key: usize, at: Millis) {
         self.0.insert((at, key));
     }
 
-    /// A connection with an entry of that time is closed.
+    /// Removes a connection that closes; `at` is the time of its entry.
     pub(super) fn leave(&mut self, key: usize, at: Millis) {
         self.0.remove(&(at, key));
     }
 
-    /// The connection that has been idle for longest, if it is since `until`. `look` looks at a
-    /// connection, given the time of its entry.
+    /// The connection that has been idle for longest, if it is idle since `until` or earlier.
+    /// `look` checks a connection, given the time of its entry.
     pub(super) fn idlest(
         &mut self,
         until: Millis,

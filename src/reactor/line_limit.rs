@@ -1,19 +1,18 @@
-//! At most some lines of one kind in the log each second: what others cause must not drown the
-//! rest.
+//! Limits the lines of one kind in the log, so that events caused by peers do not drown the rest.
 
 use super::timers::Millis;
 
-/// Lines of one kind in a second, once those that may come at once are used up.
+/// Lines of one kind in a second, after the burst.
 const LINES_PER_SECOND: u32 = 5;
 
-/// Counts lines of one kind, and those that were left out.
+/// The limit of one kind of line (a token bucket), and how many lines were left out.
 #[derive(Debug)]
 pub(super) struct LineLimit {
-    /// Lines that may come at once.
+    /// The burst.
     burst: u32,
-    /// Lines that may come now.
+    /// Lines allowed now.
     left_count: u32,
-    /// When it was last less than the burst.
+    /// The last time when it was below the burst.
     since: Millis,
     left_out_count: u64,
 }
@@ -28,8 +27,8 @@ impl LineLimit {
         }
     }
 
-    /// A turn begins: with each second there are more lines. Returns how many were left out in the
-    /// second that is over.
+    /// Adds the lines of the time that has passed. Returns how many were left out in the second
+    /// that is over.
     #[inline]
     pub(super) fn tick(&mut self, now: Millis) -> u64 {
         if self.left_count == self.burst {
@@ -44,8 +43,7 @@ impl LineLimit {
         std::mem::take(&mut self.left_out_count)
     }
 
-    /// `count` events of the kind have come; true if one line may tell of them. The others are left
-    /// out.
+    /// Whether a line about `count` events may be logged; else they are counted as left out.
     pub(super) fn admits(&mut self, count: u64) -> bool {
         if self.left_count == 0 {
             self.left_out_count += count;

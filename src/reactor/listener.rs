@@ -1,11 +1,11 @@
-//! The listening socket: a long backlog, and surviving a lack of descriptors.
+//! The listening socket. It has a long backlog, and survives a lack of descriptors.
 //!
 //! Invariants:
 //! 1. At most [`ACCEPTS_PER_TURN`] connections are taken in one turn; the rest waits in the backlog
 //!    for the next.
 //! 2. Out of descriptors, the node neither spins on a listener that stays readable nor leaves
-//!    clients hanging: with a descriptor kept spare it takes what waits and closes it, then tries
-//!    again after [`RETRY_MS`].
+//!    clients hanging: it frees a spare descriptor, accepts and closes the waiting connections with
+//!    it, and tries again after [`RETRY_MS`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections the kernel keeps for us. mio's own `bind` asks for less.
+/// The backlog. mio's own `bind` asks for less.
 const BACKLOG: i32 = 1024;
 
 /// Each accept costs some ten microseconds, registration included.
@@ -29,12 +29,12 @@ pub(super) struct Listener {
     spare: Option<Socket>,
 }
 
-/// What came of an accept.
+/// The result of an accept.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    /// A connection, and where it comes from.
+    /// A connection, and the address of its peer.
     Stream(TcpStream, SocketAddr),
-    /// A connection that was gone before it was taken, or that no descriptor was left for; there
+    /// A connection that ended before it was accepted, or for which no descriptor was left; there
     /// may be more.
     Lost,
     /// None is waiting.
@@ -71,7 +71,7 @@ impl Listener {
         self.listener.local_addr()
     }
 
-    /// For the poll.
+    /// The socket, to register it with the poll.
     pub(super) fn source(&mut self) -> &mut TcpListener {
         &mut self.listener
     }
@@ -82,8 +82,7 @@ impl Listener {
             Ok((stream, address)) => Accepted::Stream(stream, address),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::NoneWaiting,
             Err(error) if is_out_of_descriptors(&error) => self.turn_one_away(),
-            // The peer gave up meanwhile, or a signal came: neither says anything about the next
-            // one.
+            // The peer gave up, or a signal came: the next accept may succeed.
             Err(_) => Accepted::Lost,
         }
     }

@@ -9,11 +9,11 @@
 //!   3 replicate   read from leaders and replicas (`replication.rs`)
 //!     release     records go to the disk thread (`disk.rs`); then the replies are sent whose
 //!                 writes are durable now (`deferred_replies.rs`)
-//!   4 visit       sessions of the ready queue, some at a time, within the budget of the turn: read,
+//!   4 visit       sessions of the ready queue, in batches, within the budget of the turn: read,
 //!                 execute, send (`visit_batch.rs`, `session.rs`)
 //!     watch       watchers get what was committed (`watching.rs`)
 //!   5 hand over   the turn's records go to the disk thread, if it is idle, and to replicas
-//!   6 maintain    one slice of merging, paid for by the bytes written in this turn; more when there
+//!   6 maintain    one slice of merging, paid for by the writes of this turn; more when there
 //!                 is nothing else to do (`housekeeping.rs`)
 //!   7 deadlines   connections that are too slow (`sessions.rs`, `deadlines.rs`)
 //!     relieve     where memory is short, the slowest connections end (`relief.rs`)

@@ -1,4 +1,4 @@
-//! Progress of a long recovery: a bar on a terminal, a line of log a second otherwise. A short one
+//! Progress of a long recovery: a bar on a terminal, else a line of log a second. A short recovery
 //! shows nothing.
 
 use std::io::{IsTerminal, Write};
@@ -7,15 +7,15 @@ use crate::storage::RecoveryProgress;
 
 use super::timers::Millis;
 
-/// A recovery shorter than this needs no progress; then it is shown so often where it is logged.
+/// A recovery shorter than this shows no progress. Also the time between two lines of log.
 const INTERVAL_MS: Millis = 1_000;
 
-/// A bar moves this often.
+/// Time between two updates of the bar.
 const BAR_INTERVAL_MS: Millis = 100;
 
 const BAR_CELLS: usize = 40;
 
-/// What was shown when.
+/// The state of the display.
 #[derive(Debug)]
 pub(super) struct ProgressBar {
     is_terminal: bool,
@@ -32,7 +32,7 @@ impl ProgressBar {
         }
     }
 
-    /// Shows how far it is, if it is time to.
+    /// Shows the progress, if it is time to.
     pub(super) fn show(&mut self, progress: RecoveryProgress, now: Millis) {
         if now < self.next_at {
             return;

@@ -1,20 +1,19 @@
-//! What is ended where memory is short, so that the rest goes on: uploads whose peers are slow,
-//! and answers that peers do not read.
+//! Frees memory when it is short: ends slow uploads, and answers that peers do not read.
 //!
-//! Memory is short while more is in use than `--max-memory` allows, or when a body was refused
-//! because others on their way take what there is for all of them. It is short, too, while
-//! snapshots pin more than they may ([`PINNED_SHARE`], or [`PINNED_MIN_BYTES`] and a part of the
-//! data where there is no limit). Then connections are looked through in rounds, and the slowest go
-//! first. A peer that moves [`FAST_BYTES_PER_S`] is never ended for it. Where no connection is
-//! slow, a view that is kept for the next page of a scan goes.
+//! Memory is short while more is in use than `--max-memory` allows, after a body was refused
+//! because other bodies use up `--max-upload-memory`, and while snapshots pin more than they may
+//! ([`PINNED_SHARE`]; without a limit [`PINNED_MIN_BYTES`] or a part of the data). Then connections
+//! are checked in rounds, and the slowest are ended first. A peer that moves [`FAST_BYTES_PER_S`]
+//! is never ended. If no connection is slow, a snapshot that is kept for the next page of a scan is
+//! freed.
 //!
 //! Invariants:
-//! 1. A turn looks at [`LOOKS_PER_TURN`] connections, a round ends at most [`ENDED_PER_ROUND`].
-//! 2. No more uploads are ended than free what is needed.
-//! 3. While memory is not short, a turn costs a look at two numbers, and every [`LOOK_MS`] one at
-//!    what each partition has pinned.
+//! 1. A turn checks [`LOOKS_PER_TURN`] connections, and a round ends at most [`ENDED_PER_ROUND`].
+//! 2. No more uploads are ended than needed.
+//! 3. While memory is not short, a turn compares two numbers, and every [`LOOK_MS`] the bytes that
+//!    each partition has pinned.
 //!
-//! Not here: what bodies claim (`node/body_budget.rs`), how fast a peer is (`deadlines.rs`).
+//! Not here: claims of bodies (`node/body_budget.rs`), the pace of peers (`deadlines.rs`).
 
 use crate::api::{RequestLabels, upload_too_slow};
 use crate::node::Node;
@@ -24,39 +23,39 @@ use super::measure;
 use super::pending_metrics::PendingMetrics;
 use super::timers::Millis;
 
-/// Connections looked at in one turn.
+/// Connections checked in one turn.
 const LOOKS_PER_TURN: usize = 512;
 
 /// Connections ended by one round.
 const ENDED_PER_ROUND: usize = 16;
 
-/// Peers as fast as this are left alone: more than a slow line gives, and a body of 16 MiB takes
-/// four minutes.
+/// Peers as fast as this are left alone. At this pace a body of 16 MiB takes four minutes.
 const FAST_BYTES_PER_S: u64 = 64 * 1024;
 
-/// Room is made for a body that was refused for so long: an upload that has just begun is not known
-/// to be slow before.
+/// How long memory is freed for a body that was refused; long enough to learn that an upload that
+/// has just begun is slow.
 const REFUSED_MS: Millis = 2_000;
 
-/// Time between two rounds where the last one has ended something …
+/// Pause after a round that has ended something.
 const ROUND_MS: Millis = 100;
 
-/// … and where it has found nothing to end.
+/// Pause after a round that has found nothing to end.
 const VAIN_ROUND_MS: Millis = 500;
 
-/// Time between two looks at what snapshots pin.
+/// Time between two checks of what snapshots pin.
 const LOOK_MS: Millis = 100;
 
-/// With a limit on memory, snapshots may pin one part in so many of it, and less while more is in
-/// use than may be …
+/// With `--max-memory`, snapshots may pin this fraction of it, and the smaller fraction while
+/// memory is full.
 const PINNED_SHARE: usize = 8;
 const PINNED_SHARE_FULL: usize = 64;
 
-/// … and without one so much, or one part in [`PINNED_DATA_SHARE`] of the data, if that is more.
+/// Without it they may pin this much, or the fraction [`PINNED_DATA_SHARE`] of the data, if that is
+/// more.
 const PINNED_MIN_BYTES: usize = 64 * 1024 * 1024;
 const PINNED_DATA_SHARE: usize = 4;
 
-/// An answer of which less is left does not matter.
+/// An answer with less than this left is not worth ending.
 const KEPT_MIN_BYTES: usize = 64 * 1024;
 
 /// A connection that a round may end.
@@ -68,29 +67,29 @@ struct Candidate {
     freed_bytes: usize,
 }
 
-/// The rounds.
+/// The state of the rounds.
 #[derive(Debug, Default)]
 pub(super) struct Relief {
-    /// The connection that the round goes on with, while there is one.
+    /// The connection to check next, during a round.
     next_key: Option<usize>,
     /// The slowest uploads of the round, in order.
     uploads: Vec<Candidate>,
     /// The slowest readers of the round, in order.
     downloads: Vec<Candidate>,
-    /// Snapshots pin more than they may, as of the last look.
+    /// Snapshots pinned more than they may at the last check.
     is_much_pinned: bool,
-    /// When the next look at that is due.
+    /// The time of the next check.
     look_at: Millis,
-    /// The largest body that was refused and that no room was made for yet.
+    /// The largest body that was refused and for which no memory was freed yet.
     refused_bytes: usize,
-    /// Until when room is made for it: its client tries again, or does not.
+    /// Until when memory is freed for it; its client is expected to try again.
     refused_until: Millis,
-    /// When the next round may begin.
+    /// The earliest time of the next round.
     next_at: Millis,
 }
 
 impl Relief {
-    /// When there is something to do that no event announces.
+    /// When the next turn is due for it.
     pub(super) fn wake_at(&self, is_memory_short: bool, now: Millis) -> Option<Millis> {
         match self.next_key {
             Some(_) => Some(now),
@@ -113,7 +112,7 @@ fn note(candidates: &mut Vec<Candidate>, candidate: Candidate) {
 }
 
 impl Relief {
-    /// Ends what is slow, if memory is short; some connections are looked at in each turn.
+    /// Checks some connections, if memory is short; ends the slowest at the end of a round.
     pub(super) fn relieve(&mut self, core: &mut Core) {
         let now = core.clock.now();
         let refused_bytes = core.node.bodies.take_refused_bytes();
@@ -147,7 +146,7 @@ impl Relief {
                 note(&mut self.uploads, candidate(pace, claimed_bytes));
             }
             if let Some(pace) = slow(session.timeouts.download_bytes_per_s(now)) {
-                // A stream keeps what its snapshot pins.
+                // A stream keeps its snapshot, which matters only while snapshots pin too much.
                 let is_cause = self.is_much_pinned || !session.is_streaming();
                 let kept_bytes = session.kept_bytes();
                 if is_cause && kept_bytes >= KEPT_MIN_BYTES {
@@ -161,7 +160,7 @@ impl Relief {
         }
     }
 
-    /// All connections were looked at: ends the slowest.
+    /// All connections are checked: ends the slowest.
     fn end_round(&mut self, core: &mut Core, now: Millis) {
         let uploads = std::mem::take(&mut self.uploads);
         let downloads = std::mem::take(&mut self.downloads);
@@ -173,7 +172,7 @@ impl Relief {
             ..
         } in uploads
         {
-            // It may have got on, or ended, since it was looked at.
+            // It may have become faster, or ended, since it was checked.
             if freed_bytes < needed_bytes && bytes > 0 && end_upload(core, key, now) {
                 freed_bytes += bytes;
                 ended_count += 1;
@@ -186,8 +185,7 @@ impl Relief {
             for candidate in downloads {
                 ended_count += usize::from(end_download(core, candidate.key, now));
             }
-            // Nothing else can be ended: then a client that pages through a view has to begin
-            // again.
+            // If nothing else can be ended, a client that pages through a scan has to begin again.
             let is_wanted = ended_count == 0 && self.is_much_pinned;
             if is_wanted && core.node.scan_snapshots.release_idle(now) {
                 ended_count += 1;

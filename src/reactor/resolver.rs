@@ -1,8 +1,8 @@
-//! Host names to addresses. The system's resolver blocks, so each question gets a thread for as
-//! long as it takes; addresses given as such need none.
+//! Looks up host names. The system's resolver blocks, so each look-up has a thread of its own; IP
+//! addresses need none.
 //!
-//! Invariant: at most [`LOOKUPS_MAX`] threads run at a time, so that the descriptors they open are
-//! few; other questions wait in order. There is one question for each partition at most.
+//! Invariant: at most [`LOOKUPS_MAX`] threads run at a time, so that they open few descriptors;
+//! other look-ups wait in order. Each partition has at most one look-up.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,14 +14,14 @@ use mio::Waker;
 
 use super::limits::LOOKUPS_MAX;
 
-/// What came of a question, with what it was asked for.
+/// The result of a look-up, and its purpose.
 #[derive(Debug)]
 pub(super) struct Resolved<T> {
     pub(super) of: T,
     pub(super) addresses: io::Result<Vec<SocketAddr>>,
 }
 
-/// An answer, and whether a thread gave it.
+/// A result, and whether a thread made it.
 #[derive(Debug)]
 struct Answer<T> {
     resolved: Resolved<T>,
@@ -36,7 +36,7 @@ struct Question<T> {
     of: T,
 }
 
-/// Questions under way.
+/// Look-ups under way.
 #[derive(Debug)]
 pub(super) struct Resolver<T> {
     sender: Sender<Answer<T>>,
@@ -123,7 +123,7 @@ impl<T: Clone + Send + 'static> Resolver<T> {
         });
     }
 
-    /// The next answer, if there is one.
+    /// The next result, if there is one.
     pub(super) fn next(&mut self) -> Option<Resolved<T>> {
         let answer = self.receiver.try_recv().ok()?;
         if answer.is_lookup {

@@ -1,16 +1,16 @@
-//! What the service manager is told (`sd_notify`): ready, how far loading is, stopping, and that
-//! the loop still turns.
+//! Messages to the service manager (`sd_notify`): ready, progress of loading, stopping, and the
+//! watchdog.
 //!
 //! Invariants:
-//! 1. Nothing waits for it: where its socket is full, what is to be said is kept, the newest of
-//!    each name, and sent later.
-//! 2. `READY=1` goes out once: when the data is there and the listener bound. A replica that is not
-//!    in sync is ready in this sense: its leader may be what is to be started next.
-//! 3. Without `NOTIFY_SOCKET` none of this costs more than a look at an `Option` a turn.
+//! 1. The loop never waits for it: if the socket is full, the newest message of each name is kept
+//!    and sent later.
+//! 2. `READY=1` is sent once: when the data is loaded and the listener bound. A replica that is not
+//!    in sync is ready, too: its leader may be the next unit to start.
+//! 3. Without `NOTIFY_SOCKET` it costs a check of an `Option` in each turn.
 //!
-//! Own code, because the crate for it (`sd-notify`) blocks on a full socket, opens a descriptor for
-//! each message, and knows no abstract addresses. The protocol is that of `sd_notify(3)`: lines of
-//! `NAME=value` in a datagram.
+//! Why no crate: `sd-notify` blocks on a full socket, opens a descriptor for each message, and has
+//! no abstract addresses. The protocol is that of `sd_notify(3)`: lines of `NAME=value` in a
+//! datagram.
 //!
 //! Not here: what the states mean, which is the node's.
 
@@ -28,14 +28,14 @@ use super::timers::Millis;
 /// Pause after a full socket.
 const RETRY_MS: Millis = 100;
 
-/// How often progress is told.
+/// Time between two messages about progress.
 const PROGRESS_INTERVAL_MS: Millis = 1_000;
 
-/// What each step of loading earns beyond `TimeoutStartSec`: longer than any disk takes for the
-/// next one.
+/// Each step of loading extends the start time-out to this: longer than any disk takes for the next
+/// step.
 const LOADING_EXTENSION_US: u32 = 120_000_000;
 
-/// How far the node is in its life, as far as was told.
+/// The state of the node in the last message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NotifyStage {
     Loading,
@@ -43,7 +43,7 @@ enum NotifyStage {
     Stopping,
 }
 
-/// The service manager that started this process and wants to know how it does, if there is one.
+/// The service manager that started this process, if there is one.
 #[derive(Debug)]
 pub(super) struct SdNotify(Option<Manager>);
 
@@ -57,13 +57,13 @@ struct Manager {
     progress: Option<RecoveryProgress>,
     progress_at: Millis,
     watchdog: Option<Watchdog>,
-    /// What could not be sent yet.
+    /// Messages that could not be sent yet.
     unsent: Vec<(&'static str, String)>,
-    /// When to send, if that is not with the next turn anyhow.
+    /// When to send again.
     send_at: Option<Millis>,
 }
 
-/// It wants to hear of us at intervals.
+/// The watchdog, if the manager has one.
 #[derive(Clone, Copy, Debug)]
 struct Watchdog {
     interval_ms: Millis,
@@ -71,8 +71,8 @@ struct Watchdog {
 }
 
 impl SdNotify {
-    /// The service manager that the environment names, if it names one. `serving` says where
-    /// requests are served.
+    /// The service manager named in the environment, if there is one. `serving` says where requests
+    /// are served.
     pub(super) fn from_environment(
         environment: impl Fn(&str) -> Option<OsString>,
         serving: String,
@@ -90,8 +90,8 @@ impl SdNotify {
             progress_at: 0,
             watchdog,
             unsent: Vec::new(),
-            // A node with nothing to load is ready in its first turn, which nothing else may bring
-            // about.
+            // A node with nothing to load is ready in its first turn, which is to come without an
+            // event.
             send_at: Some(0),
         });
         if let Err(error) = &manager {
@@ -103,7 +103,7 @@ impl SdNotify {
         Self(manager.ok())
     }
 
-    /// Tells what has changed since the turn before.
+    /// Sends what has changed since the turn before.
     #[inline]
     pub(super) fn report(&mut self, node: &Node, now: Millis) {
         if let Some(manager) = &mut self.0 {
@@ -113,7 +113,7 @@ impl SdNotify {
         }
     }
 
-    /// The disk is lost; the node serves on, without writes.
+    /// The disk has failed; the node goes on without writes.
     pub(super) fn on_disk_failed(&mut self, error: &StorageError) {
         if let Some(manager) = &mut self.0 {
             manager.say(
@@ -123,7 +123,7 @@ impl SdNotify {
         }
     }
 
-    /// When the loop is to turn, whatever else there is to do.
+    /// When the next turn is due for it.
     pub(super) fn wake_at(&self) -> Option<Millis> {
         let manager = self.0.as_ref()?;
         [
@@ -157,8 +157,7 @@ impl Manager {
         }
     }
 
-    /// A start that does not get on is given up by the manager; one that does is not, however long
-    /// it takes.
+    /// Extends the start time-out while loading makes progress.
     fn note_progress(&mut self, progress: RecoveryProgress) {
         if self.progress != Some(progress) {
             self.say("EXTEND_TIMEOUT_USEC", &LOADING_EXTENSION_US.to_string());
@@ -218,13 +217,13 @@ fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
             ));
         }
     };
-    // Not connected: a manager that has begun anew at the same address is found again.
+    // Not connected, so that a restarted manager is found at the same address.
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
     Ok((socket, address))
 }
 
-/// At what interval the manager is to hear that the loop turns: half of what it waits for.
+/// The interval of watchdog messages: half of the manager's time-out.
 fn watchdog(environment: &impl Fn(&str) -> Option<OsString>) -> Option<Watchdog> {
     let number =
         |name: &str| environment(name).and_then(|value| value.to_str().map(str::parse::<u64>));

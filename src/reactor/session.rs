@@ -1,4 +1,4 @@
-//! One connection in the loop: its socket, its HTTP state machine, what it has yet to send.
+//! One HTTP connection in the loop: socket, state machine, unsent output.
 //!
 //! Invariants:
 //! 1. mio is edge-triggered: a session counts as readable or writable until a call says otherwise
@@ -9,13 +9,12 @@
 //!    bounded output.
 //! 3. A visit does bounded work: the budget of the turn, one write of [`WRITE_MAX_BYTES`] at a
 //!    time.
-//! 4. Of the output nothing goes that is held back for the disk; meanwhile nothing is read either
-//!    (2).
-//! 5. The last answer reaches the peer: the sending side is shut down, what the peer still sends is
-//!    read and dropped, for as long as `deadlines.rs` allows, and only then is the socket closed.
-//!    Closing with unread input would reset the connection.
+//! 4. Output that is held back for the disk is not sent; meanwhile nothing is read (2).
+//! 5. The last answer reaches the peer: first the sending side is shut down, then input is read and
+//!    dropped for as long as `deadlines.rs` allows, then the socket is closed. Closing it with
+//!    unread input would reset the connection.
 //!
-//! Not here: which session is visited when (`mod.rs`), deadlines (`deadlines.rs`).
+//! Not here: the order of visits (`visit_batch.rs`), deadlines (`deadlines.rs`).
 
 use std::io::{self, IoSlice, Read, Write};
 
@@ -29,8 +28,8 @@ use super::deadlines::TimeoutState;
 use super::pending_metrics::PendingMetrics;
 use super::timers::Millis;
 
-/// Most bytes handed to the kernel at once: copying them takes a hundred microseconds. (In halves,
-/// a byte costs a quarter more.)
+/// Most bytes handed to the kernel at once: copying them takes a hundred microseconds. (With half
+/// of it, a byte costs a quarter more.)
 const WRITE_MAX_BYTES: usize = 512 * 1024;
 
 /// Slices in one write: head, value, head, value, …
@@ -39,7 +38,7 @@ const WRITE_SLICES: usize = 16;
 /// Bytes to send that cost as much as one byte of input that is parsed.
 const SENT_PER_WORK_BYTE: usize = 8;
 
-/// What a visit works with.
+/// The input of a visit.
 pub(super) struct Visit<'v, 't, H> {
     /// Where to read to; of the loop's one read buffer.
     pub(super) input: &'v mut [u8],
@@ -60,24 +59,23 @@ pub(super) enum Next {
     Close,
 }
 
-/// How far its life has come.
+/// The stage of a session's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SessionStage {
     /// Requests are answered.
     Open,
-    /// The last answer is on its way.
+    /// The last answer is being sent.
     Flushing,
-    /// It is sent; what the peer still sends is dropped.
+    /// The last answer is sent; further input is dropped.
     Lingering { dropped_bytes: u64 },
 }
 
-/// Which limit a session counts against.
+/// The limit that a session counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// That of connections.
+    /// The limit on connections.
     Served,
-    /// That of connections beyond that limit: they get one answer, about the node, or that there
-    /// are too many.
+    /// The limit on connections above that one, which get a single answer.
     TurnedAway,
 }
 
@@ -85,7 +83,7 @@ pub(super) enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LastVisit {
     Whole,
-    /// Before it was through with what it had read.
+    /// Before all of its input was executed.
     Cut,
 }
 
@@ -104,7 +102,7 @@ enum Flushed {
     All,
     WouldBlock,
     OutOfBudget,
-    /// What is left waits for the disk, or is yet to be fed.
+    /// The rest is held back, or is yet to be fed.
     Held,
 }
 
@@ -123,21 +121,21 @@ pub(super) struct Session {
     is_readable: bool,
     is_writable: bool,
     peer: PeerState,
-    /// On the ready list.
+    /// It is in the ready queue.
     pub(super) is_queued: bool,
-    /// When it came there last, in microseconds since the node started.
+    /// When it entered the queue last, in microseconds since the node started.
     pub(super) queued_at_us: u64,
-    /// The same of the visit that read last: when the requests came that are being answered.
+    /// When the requests arrived that are being executed, in microseconds since the node started.
     pub(super) came_at_us: u64,
     pub(super) admission: Admission,
-    /// The time of the entry that counts in the queue of idle connections.
+    /// The time of its entry in the idle queue.
     pub(super) idle_entry_at: Millis,
     pub(super) last_visit: LastVisit,
     pub(super) timeouts: TimeoutState,
     deferred: Option<DeferredReply>,
-    /// What is held back, or was and has not been sent yet.
+    /// Metrics of replies that are held back, or are released and not sent yet.
     pub(super) held: Option<PendingMetrics>,
-    /// As told last.
+    /// The part of `heap_bytes()` already added to `NodeStats::connection_bytes`.
     pub(super) counted_heap_bytes: usize,
 }
 
@@ -148,9 +146,9 @@ struct DeferredReply {
     /// Gates that are not open yet.
     gate_count: usize,
     awaits_acks: bool,
-    /// Nothing but replies to reads waits.
+    /// All of them are replies to reads.
     is_read: bool,
-    /// It is one reply, and nothing is behind it.
+    /// It is a single reply, and the last one.
     is_alone: bool,
     /// In microseconds since the node started.
     since_us: u64,
@@ -183,7 +181,7 @@ impl Session {
         }
     }
 
-    /// A session beyond the limit: one request is answered.
+    /// A session above the limit: one request is answered.
     pub(super) fn turned_away(stream: TcpStream) -> Self {
         let mut session = Self::new(stream);
         session.http.end_after_next();
@@ -191,7 +189,7 @@ impl Session {
         session
     }
 
-    /// What is answered on it.
+    /// The requests that are answered on it.
     pub(super) fn scope(&self) -> Scope {
         match self.admission {
             Admission::Served => Scope::All,
@@ -199,7 +197,7 @@ impl Session {
         }
     }
 
-    /// Whether nothing is under way, and nothing has come that was not looked at.
+    /// Whether it is idle, as far as is known without reading its socket.
     pub(super) fn is_resting(&self) -> bool {
         self.stage == SessionStage::Open
             && !self.is_queued
@@ -209,12 +207,12 @@ impl Session {
             && matches!(self.http.awaited(), Awaited::Idle | Awaited::Head)
     }
 
-    /// Whether it has had its last answer, and its peer is to close.
+    /// Whether its last answer is sent, and the peer is to close.
     pub(super) fn is_lingering(&self) -> bool {
         matches!(self.stage, SessionStage::Lingering { .. })
     }
 
-    /// Whether the system has nothing to read from it either, as of now.
+    /// Whether its socket has no input now.
     pub(super) fn is_silent(&mut self) -> bool {
         let outcome = self.stream.peek(&mut [0]);
         self.is_readable =
@@ -222,7 +220,7 @@ impl Session {
         !self.is_readable
     }
 
-    /// Answers instead of waiting for a request. It is to be visited.
+    /// Sends an answer without a request, and ends. To be visited afterwards.
     pub(super) fn answer_unasked(&mut self, answer: &[u8]) {
         self.output.bytes().extend_from_slice(answer);
         self.stage = SessionStage::Flushing;
@@ -237,7 +235,7 @@ impl Session {
         }
     }
 
-    /// Ends it after the request in flight, or at once if there is none and nothing more has come.
+    /// Ends it after the request in flight, or at once if there is none.
     pub(super) fn drain(&mut self) -> Next {
         if self.stage == SessionStage::Open && self.wants == Wants::Input {
             if self.http.awaited() == Awaited::Idle && !self.is_readable && self.output.is_empty() {
@@ -249,7 +247,7 @@ impl Session {
         Next::Visit
     }
 
-    /// The peer was too slow. Visit it once more, if it is not to be closed.
+    /// The peer was too slow. To be closed, or visited once more.
     pub(super) fn time_out(&mut self, date: &HttpDate) -> Next {
         if self.stage != SessionStage::Open || !self.output.is_empty() {
             return Next::Close;
@@ -262,23 +260,23 @@ impl Session {
         }
     }
 
-    /// Memory that the body on its way claims.
+    /// Memory claimed by the body that is arriving.
     pub(super) fn upload_claimed_bytes(&self) -> usize {
         self.http.body().map_or(0, RequestBody::claimed_bytes)
     }
 
-    /// Whether the request whose body is on its way can be answered now: nothing else is to be
-    /// said.
+    /// Whether the request whose body is arriving can be refused now, since no other output is
+    /// before it.
     pub(super) fn can_be_refused(&self) -> bool {
         self.stage == SessionStage::Open && self.output.is_empty() && self.http.body().is_some()
     }
 
-    /// Refuses the request whose body is on its way. It is to be visited.
+    /// Refuses the request whose body is arriving. To be visited afterwards.
     pub(super) fn end_upload(&mut self, refusal: Refusal, date: &HttpDate) {
         self.wants = self.http.cut_off(|| refusal, &mut self.output, date);
     }
 
-    /// What this visit has held back waits at gates.
+    /// The replies that this visit has held back wait at gates.
     pub(super) fn hold(
         &mut self,
         ticket: u64,
@@ -301,12 +299,12 @@ impl Session {
         });
     }
 
-    /// Since when something is held back, if it is; in microseconds since the node started.
+    /// Since when replies are held back, in microseconds since the node started; none: none are.
     pub(super) fn holds_since_us(&self) -> Option<u64> {
         self.deferred.map(|deferred| deferred.since_us)
     }
 
-    /// What was held back and goes with the next visit.
+    /// Metrics of replies that were released, and are sent with the next visit.
     pub(super) fn take_released(&mut self) -> Option<PendingMetrics> {
         if self.deferred.is_none() {
             self.held.take()
@@ -320,13 +318,13 @@ impl Session {
         self.output.heap_bytes() + self.http.heap_bytes()
     }
 
-    /// Whether what is held back has this ticket.
+    /// Whether the replies with this ticket are still held back.
     pub(super) fn waits_with(&self, ticket: u64) -> bool {
         self.deferred
             .is_some_and(|deferred| deferred.ticket == ticket)
     }
 
-    /// A gate is open; true if it was the last one and what was held back goes.
+    /// A gate has opened; true if it was the last one, and the replies are released.
     pub(super) fn leave_gate(&mut self, ticket: u64) -> bool {
         let Some(deferred) = self
             .deferred
@@ -344,7 +342,7 @@ impl Session {
         true
     }
 
-    /// Whether what is held back waits for replicas.
+    /// Whether the replies that are held back wait for replicas.
     pub(super) fn awaits_acks(&self) -> bool {
         self.deferred.is_some_and(|deferred| deferred.awaits_acks)
     }
@@ -354,12 +352,12 @@ impl Session {
         self.deferred.is_some_and(|deferred| deferred.is_read)
     }
 
-    /// Whether what is held back is one reply, with nothing behind it.
+    /// Whether exactly one reply is held back, and it is the last one.
     pub(super) fn is_one_deferred(&self) -> bool {
         self.deferred.is_some_and(|deferred| deferred.is_alone)
     }
 
-    /// What was held back will not be said: `answer` goes instead, and may be the last.
+    /// Replaces the replies that are held back by `answer`, which may be the last.
     pub(super) fn fail_deferred(&mut self, answer: &[u8], is_last: bool) {
         self.deferred = None;
         self.output.drop_held();
@@ -369,13 +367,13 @@ impl Session {
         }
     }
 
-    /// Whether a body is on its way that is rendered as the peer takes it.
+    /// Whether a body is being sent that is rendered as the peer reads it.
     pub(super) fn is_streaming(&self) -> bool {
         self.output.is_generating() && !self.output.is_fed()
     }
 
-    /// What answers that the peer does not take may keep in memory: what is not sent, and all that
-    /// a body that is rendered on its way may refer to.
+    /// The memory that unsent answers may keep; unlimited for a body that is rendered as the peer
+    /// reads it, since that may pin a snapshot.
     pub(super) fn kept_bytes(&self) -> usize {
         if self.is_streaming() {
             usize::MAX
@@ -384,17 +382,17 @@ impl Session {
         }
     }
 
-    /// Whether a body is on its way that is fed.
+    /// Whether the body of a watch is being sent.
     pub(super) fn is_fed(&self) -> bool {
         self.output.is_fed()
     }
 
-    /// Adds to the body that is fed.
+    /// Appends to the body of a watch.
     pub(super) fn feed<R>(&mut self, render: impl FnOnce(&mut Vec<u8>) -> R) -> Option<R> {
         self.output.feed(render)
     }
 
-    /// Ends the body that is fed.
+    /// Ends the body of a watch.
     pub(super) fn end_feed(&mut self) {
         self.output.end_feed();
     }
@@ -413,12 +411,12 @@ impl Session {
         }
     }
 
-    /// Whether there is more to carry out of what it has read.
+    /// Whether input is left that was not executed yet.
     pub(super) fn is_cut(&self) -> bool {
         self.stage == SessionStage::Open && self.wants == Wants::Turn
     }
 
-    /// Bytes that were read and dropped since the last answer; `None`: it is not past it.
+    /// Bytes read and dropped since the last answer; none if it goes on.
     pub(super) fn ending_bytes(&self) -> Option<u64> {
         match self.stage {
             SessionStage::Open => None,
@@ -427,7 +425,8 @@ impl Session {
         }
     }
 
-    /// Does what can be done now. An error means that the connection is gone.
+    /// Sends, reads and executes as far as budget and socket allow. An error: the connection is
+    /// gone.
     pub(super) fn visit<H: Handler<Body = RequestBody>>(
         &mut self,
         visit: &mut Visit<'_, '_, H>,
@@ -446,7 +445,7 @@ impl Session {
                     visit.context.budget,
                 )? {
                     Flushed::All => {}
-                    // A listener that has left, or says that it will say nothing more.
+                    // The client of a watch has left, or has closed its sending side.
                     Flushed::Held if self.output.is_fed() && self.peer != PeerState::Sending => {
                         return Ok(Next::Close);
                     }
@@ -484,7 +483,7 @@ impl Session {
         }
     }
 
-    /// Runs the state machine on what was read.
+    /// Executes the input that was read.
     pub(super) fn execute<H: Handler<Body = RequestBody>>(
         &mut self,
         input: &[u8],
@@ -493,7 +492,7 @@ impl Session {
         self.wants = self.http.advance(input, context);
     }
 
-    /// The same, and sends what it rendered.
+    /// The same, and sends the answers.
     fn advance<H: Handler<Body = RequestBody>>(
         &mut self,
         input_len: usize,
@@ -503,7 +502,7 @@ impl Session {
         self.send(visit)
     }
 
-    /// Sends what was rendered, and keeps what does not go.
+    /// Sends the rendered answers, and keeps the rest.
     fn send<H>(&mut self, visit: &mut Visit<'_, '_, H>) -> io::Result<()> {
         let output = &mut *visit.context.out;
         if output.is_empty() {
@@ -516,13 +515,14 @@ impl Session {
             &mut self.sent_bytes,
             visit.context.budget,
         );
-        // Nothing of this session may stay behind in the loop's buffer.
+        // The batch's buffer must not keep bytes of this session.
         self.output.append(output);
         outcome.map(|_| ())
     }
 
-    /// Reads once, if that is what the next visit would do first; nothing, if it has yet to carry
-    /// out what it read before. None: it has other things to do. It is to be told.
+    /// Reads once, if a visit would begin with that; 0 bytes if earlier input is still to be
+    /// executed. None if a visit begins with something else. The result is to be passed to the
+    /// visit.
     pub(super) fn read_ahead(&mut self, buffer: &mut [u8]) -> Option<io::Result<Option<usize>>> {
         match self.wants {
             _ if self.stage != SessionStage::Open || !self.output.is_empty() => None,
@@ -532,7 +532,7 @@ impl Session {
         }
     }
 
-    /// Reads once. `None`: look again at what to do, there is no input.
+    /// Reads once; none if there is no input now.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.stream.read(buffer) {
             Ok(0) => {
@@ -556,7 +556,7 @@ impl Session {
         }
     }
 
-    /// Reads and drops what the peer sends after its last answer.
+    /// Reads and drops input after the last answer.
     fn linger<H>(&mut self, visit: &mut Visit<'_, '_, H>) -> io::Result<Next> {
         while self.is_readable {
             if *visit.context.budget == 0 {
@@ -602,7 +602,7 @@ fn flush(
             return Ok(Flushed::Held);
         }
         if count == 0 {
-            // A source that needs another turn before it has something to send.
+            // A source that needs another turn to render something.
             return Ok(Flushed::OutOfBudget);
         }
         // A single buffer costs the kernel less than a list of one.

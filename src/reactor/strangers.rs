@@ -1,15 +1,15 @@
-//! Connections to the replication port that have not said hello, by where they come from.
+//! Connections to the replication port without a hello yet, by origin.
 //!
-//! Where there are as many as may be, the next one takes the place of another: the oldest of the
-//! address that has most. So a flood from one address costs that address alone, and one from many
-//! addresses leaves each newcomer the time in which as many others come: a replica, which says
-//! hello at once, needs a fraction of that.
+//! At the limit a new one replaces the oldest of the origin that has most. So a flood from one
+//! address only hurts that address; in a flood from many addresses each connection still has the
+//! time until as many others arrive, and a replica, which says hello at once, needs a fraction of
+//! it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-/// Where a connection comes from: an address, or the network of an IPv6 host, which has 2^64 of
-/// them.
+/// The origin of a connection: an IPv4 address, or the network of an IPv6 host, which has 2^64
+/// addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Origin(IpAddr);
 
@@ -42,7 +42,7 @@ impl Strangers {
         self.count += 1;
     }
 
-    /// A connection has said hello, or has ended.
+    /// Removes a connection that has said hello, or has ended.
     pub(super) fn leave(&mut self, origin: Origin, key: usize) {
         let Some(keys) = self.by_origin.get_mut(&origin) else {
             return;
@@ -55,7 +55,7 @@ impl Strangers {
         }
     }
 
-    /// The one that makes room: the oldest of the origin with most.
+    /// The connection to replace: the oldest of the origin with most.
     pub(super) fn first_to_go(&self) -> Option<usize> {
         let most = self.by_origin.values().max_by_key(|keys| keys.len())?;
         most.front().copied()

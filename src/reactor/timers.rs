@@ -1,15 +1,15 @@
-//! Deadlines of connections.
+//! A heap of deadlines of connections.
 //!
-//! Most deadlines only move away (each request does it), so an entry in the heap is a promise to
-//! *look* at a connection then, not the deadline itself. Moving a deadline away costs nothing; when
-//! its entry comes up, the connection is looked at and scheduled anew. Only a deadline that comes
-//! nearer needs an entry of its own.
+//! Most changes move a deadline later (each request does), so an entry in the heap is the time to
+//! *check* a connection, not its deadline. Moving a deadline later costs nothing; when the entry
+//! comes up, the connection is checked and scheduled again. Only a deadline that moves earlier
+//! needs a new entry.
 //!
 //! Invariants:
-//! 1. A connection is looked at no later than its deadline, and no more often than its deadline
-//!    comes nearer or comes up.
-//! 2. The heap holds a few entries for each connection at most; outdated ones are recognised by
-//!    their time.
+//! 1. A connection is checked no later than its deadline, and no more often than its deadline moves
+//!    earlier or comes up.
+//! 2. The heap has at most a few entries for each connection; outdated ones are recognised by their
+//!    time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,7 +17,7 @@ use std::collections::BinaryHeap;
 /// A moment, in milliseconds since the node started.
 pub(super) type Millis = u64;
 
-/// A connection's part of it.
+/// The deadline of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline {
     at: Millis,
@@ -34,7 +34,7 @@ impl Default for Deadline {
     }
 }
 
-/// The heap of all connections to look at.
+/// The heap of connections to check.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Millis, usize)>>,

@@ -1,20 +1,19 @@
-//! Visiting sessions some at a time: they are read and carried out, as many together as memory can
-//! be asked at once for what their requests look for; then all answers are sent. So waits for
-//! memory overlap, neither the loop's code nor the kernel's drives the other's out of the
-//! processor's cache with each request, and the reader of the answers is woken once for many. (A
-//! million entries, 64 connections: 7 % less time of the processor for a read than with each
-//! session on its own; 20 % with 16 pipelined.)
+//! Visits sessions in batches: several sessions are read and their requests executed together, then
+//! all answers are sent. A batch is as large as the number of memory accesses that the processor
+//! can overlap. So waits for memory overlap, the code of the loop and of the kernel stay in the
+//! processor's cache, and a client is woken once for several answers. (A million entries, 64
+//! connections: a read takes 7 % less processor time than with each session on its own; 20 % less
+//! with 16 pipelined.)
 //!
 //! Invariants:
-//! 1. What is read is carried out and visited in the same call: requests and answers are kept in no
-//!    other place than a slot of the batch.
-//! 2. Whatever others ask for, every session gets on: one whose turn comes when the budget is used
-//!    up keeps its place in the queue. So does one that is cut off in the middle of what it asked
-//!    for, once: or it might be the same one in every round.
-//! 3. A turn carries out no more writes than it pays maintenance for, but for the last one; while
-//!    more is owed than that, a part of it.
+//! 1. Input that is read is executed and its session visited in the same call: a slot of the batch
+//!    is the only place of requests and answers in between.
+//! 2. Every session makes progress, whatever other sessions ask for: one whose turn comes when the
+//!    budget is used up keeps its place in the queue. So does one that is cut off in the middle of
+//!    its input, once; otherwise the same one might be cut off in every round.
+//! 3. A turn executes no more writes than it can pay the merge work for, but for the last one.
 //!
-//! Not here: what is asked for (`api/endpoint/lookahead.rs`), what a visit does (`session.rs`).
+//! Not here: the keys of the next requests (`api/endpoint/lookahead.rs`), a visit (`session.rs`).
 
 use std::io;
 use std::ops::Range;
@@ -38,22 +37,21 @@ use super::watching::Watching;
 /// Sessions that are visited together.
 pub(super) const SLOTS: usize = 16;
 
-/// What a byte that is read costs in the end, in bytes of work: requests are small, and each costs
-/// as much as a thousand.
+/// Estimated work for a byte of input: requests are small, and each costs a thousand.
 const WORK_PER_BYTE: usize = 12;
 
-/// What a session is visited with.
+/// The place of one session in a batch.
 #[derive(Debug)]
 pub(super) struct BatchSlot {
-    /// Where in the loop's buffer it is read to.
+    /// The part of the read buffer for its input.
     room: Range<usize>,
-    /// What came of reading before the visit; none: it was not read.
+    /// The result of reading it; none if it was not read.
     read: Option<io::Result<Option<usize>>>,
     /// Where answers are rendered; empty between visits.
     output: Output,
-    /// What requests leave to be done; nothing between visits.
+    /// Effects of its requests; empty between visits.
     effects: Effects,
-    /// Its turn came when nothing was left of the budget.
+    /// Its turn came when the budget was used up.
     has_missed: bool,
 }
 
@@ -141,8 +139,8 @@ impl VisitBatch {
     }
 
     /// Reads waiting sessions, each into its slot: about as many as are executed within the budget,
-    /// or as what they look up can be fetched at once, and at least one. Returns the first slot that
-    /// is left.
+    /// or as what they look up can be fetched at once, and at least one. Returns the first slot
+    /// that is left.
     fn read_ahead(&mut self, core: &mut Core, slots: Range<usize>, budget: usize) -> usize {
         let room_bytes = (self.input.len() / slots.end).min(READ_MAX_BYTES);
         let mut rooms = self.input.chunks_exact_mut(room_bytes).skip(slots.start);
@@ -214,8 +212,8 @@ impl VisitBatch {
         hold_back(session, key, effects, gates, &core.clock);
     }
 
-    /// Visits the session with a key in a slot. True: it has not had its turn, or not all of it, and
-    /// keeps its place in the queue.
+    /// Visits the session with a key in a slot. True: it has not had its turn, or not all of it,
+    /// and keeps its place in the queue.
     fn visit(
         &mut self,
         core: &mut Core,

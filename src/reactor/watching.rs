@@ -1,6 +1,7 @@
 //! Watchers' connections: telling them what concerns them, and when their time is over.
 //!
-//! Not here: which watcher is told of what (`node/watches.rs`), how it looks (`api/body/change_stream.rs`).
+//! Not here: which watcher is told of what (`node/watches.rs`), how it looks
+//! (`api/body/change_stream.rs`).
 
 use std::collections::BTreeMap;
 
