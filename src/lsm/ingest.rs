@@ -16,7 +16,7 @@ use crate::lsm::level::Level;
 use crate::lsm::levels::Levels;
 use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::Blob;
-use crate::lsm::run::{Position, Run};
+use crate::lsm::run::{ChunkPosition, Run};
 
 /// The bytes are not those of an engine. The text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct EngineBuilder {
     /// Newest first.
     runs: Vec<(Level, Run)>,
     /// The position of the next chunk in the last run, and the greatest key before it.
-    at: Position,
+    at: ChunkPosition,
     last_key: Vec<u8>,
 }
 
@@ -41,7 +41,7 @@ impl EngineBuilder {
             hasher,
             position,
             runs: Vec::new(),
-            at: Position::default(),
+            at: ChunkPosition::default(),
             last_key: Vec::new(),
         }
     }
@@ -55,7 +55,7 @@ impl EngineBuilder {
             return Err(IngestError("a layer below the bottom"));
         }
         self.runs.push((level, Run::default()));
-        self.at = Position::default();
+        self.at = ChunkPosition::default();
         self.last_key.clear();
         Ok(())
     }

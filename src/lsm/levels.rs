@@ -29,7 +29,7 @@ use crate::lsm::merge::cursor::Preparation;
 use crate::lsm::merge::job::{MergeJob, Tombstones};
 use crate::lsm::merge::policy::{self, DueMerge, LayerView, Requests};
 use crate::lsm::reclaim::FreeQueue;
-use crate::lsm::run::{LookupKey, Position, Run};
+use crate::lsm::run::{ChunkPosition, LookupKey, Run};
 use crate::lsm::stats::LevelStats;
 use crate::lsm::work::Work;
 
@@ -97,7 +97,7 @@ impl Levels {
             match (&layer.content, positions.get(index)) {
                 (_, Some(&ABSENT)) => None,
                 (ImmutableLayer::Run(run), Some(position)) => {
-                    run.get_in(Position::unpack(*position), lookup)
+                    run.get_in(ChunkPosition::unpack(*position), lookup)
                 }
                 (content, _) => content.get(lookup),
             }

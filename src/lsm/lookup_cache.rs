@@ -17,7 +17,7 @@ use super::chunk::Chunk;
 use super::immutable_layer::ImmutableLayer;
 use super::log::wal::Segment;
 use super::memtable::Memtable;
-use super::run::{Fence, LookupKey, Position};
+use super::run::{ChunkPosition, Fence, LookupKey};
 
 /// Keys that are fetched at once: the processor has about so many requests to memory under way.
 pub const PREFETCH_KEYS_MAX: usize = 16;
@@ -69,7 +69,7 @@ impl<'a> LayerFetch<'a> {
                 let mut chunks = [None; PREFETCH_KEYS_MAX];
                 for ((chunk, lookup), known) in chunks.iter_mut().zip(lookups).zip(positions) {
                     let position = run.find_chunk(lookup);
-                    *known = position.map_or(ABSENT, Position::pack);
+                    *known = position.map_or(ABSENT, ChunkPosition::pack);
                     *chunk = position
                         .and_then(|position| run.chunk(position))
                         .map(|chunk| {

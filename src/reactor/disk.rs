@@ -30,14 +30,14 @@ enum ThreadState {
 
 /// The disk thread, if there is one.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(super) struct DiskHandle {
     state: ThreadState,
     progress_bar: ProgressBar,
     sync_interval_ms: Option<Millis>,
     sync_at: Option<Millis>,
 }
 
-impl Disk {
+impl DiskHandle {
     /// Takes the data directory and starts the thread, if the configuration has something to load.
     pub(super) fn start(
         config: &Config,

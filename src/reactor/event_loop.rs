@@ -20,7 +20,7 @@ use super::core::Core;
 use super::deadlines::TimeOuts;
 use super::deferred_replies::{self, DeferredReplies};
 use super::descriptors::{Descriptors, TooFew};
-use super::disk::Disk;
+use super::disk::DiskHandle;
 use super::error::RunError;
 use super::housekeeping::{Housekeeping, maintain};
 use super::limits::{
@@ -57,7 +57,7 @@ pub(super) struct EventLoop {
     watching: Watching,
     relief: Relief,
     slow_log: SlowLog,
-    disk: Disk,
+    disk: DiskHandle,
     replication: Replication,
     housekeeping: Housekeeping,
     sd_notify: SdNotify,
@@ -109,7 +109,7 @@ impl EventLoop {
                 descriptors.limit()
             );
         }
-        let disk = Disk::start(config, hash_seed, ids.split(), Arc::clone(&waker))?;
+        let disk = DiskHandle::start(config, hash_seed, ids.split(), Arc::clone(&waker))?;
         let for_replicas = replication_address.map_or(String::new(), |address| {
             format!(", for replicas on {address}")
         });
@@ -186,7 +186,7 @@ impl EventLoop {
             self.hand_over_to_disk();
             self.deferred.release(&mut self.core);
             let visited_all = self.visit_ready();
-            self.watching.tell_all(&mut self.core);
+            self.watching.send_all(&mut self.core);
             self.hand_over_to_disk();
             self.replication.write(&mut self.core.node, is_quiet, now);
             maintain(&mut self.core, visited_all && events.is_empty());

@@ -72,7 +72,7 @@ pub(super) const QUIET_LINK_BYTES: usize = 256 * 1024;
 pub(super) const LINK_FILL_BYTES: usize = 128 * 1024;
 
 /// Bytes rendered for watchers in one turn.
-pub(super) const TOLD_WORK_BYTES: usize = 64 * 1024;
+pub(super) const WATCH_WORK_BYTES: usize = 64 * 1024;
 
 /// Deadlines looked at in one turn.
 pub(super) const DEADLINES_PER_TURN: usize = 64;

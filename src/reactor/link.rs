@@ -15,7 +15,7 @@ use mio::net::TcpStream;
 use crate::node::Node;
 use crate::replication::{Link, LinkError, LinkId};
 
-use super::strangers::Origin;
+use super::strangers::PeerOrigin;
 
 /// A connection whose other end is a node.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct LinkSession {
     /// Where the other end is, for messages.
     pub(super) peer: String,
     /// Of a connection that has not said hello: what it is counted under.
-    pub(super) stranger_from: Option<Origin>,
+    pub(super) stranger_from: Option<PeerOrigin>,
     out: Vec<u8>,
     sent: usize,
     /// Came, and not taken yet.

@@ -36,7 +36,7 @@ use super::line_limit::LineLimit;
 use super::link::LinkSession;
 use super::listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
 use super::resolver::{Resolved, Resolver};
-use super::strangers::{Origin, Strangers};
+use super::strangers::{PeerOrigin, Strangers};
 use super::timers::Millis;
 
 /// The listener's token, and the first of those of links; those of HTTP connections are small.
@@ -369,7 +369,7 @@ impl Replication {
             node.loop_stats.refused_link_count += 1;
             return;
         }
-        let origin = Origin::of(address.ip());
+        let origin = PeerOrigin::of(address.ip());
         let link = Link::accepted(address.to_string(), now);
         let mut session = LinkSession::new(stream, link, address.to_string());
         session.stranger_from = Some(origin);

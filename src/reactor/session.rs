@@ -89,7 +89,7 @@ pub(super) enum LastVisit {
 
 /// The peer's sending side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PeerState {
+enum SendingSide {
     Sending,
     /// The poll saw it close: the end of file is still to be read.
     Closed,
@@ -120,7 +120,7 @@ pub(super) struct Session {
     stage: SessionStage,
     is_readable: bool,
     is_writable: bool,
-    peer: PeerState,
+    peer: SendingSide,
     /// It is in the ready queue.
     pub(super) is_queued: bool,
     /// When it entered the queue last, in microseconds since the node started.
@@ -167,7 +167,7 @@ impl Session {
             stage: SessionStage::Open,
             is_readable: false,
             is_writable: true,
-            peer: PeerState::Sending,
+            peer: SendingSide::Sending,
             is_queued: false,
             queued_at_us: 0,
             came_at_us: 0,
@@ -202,7 +202,7 @@ impl Session {
         self.stage == SessionStage::Open
             && !self.is_queued
             && !self.is_readable
-            && self.peer == PeerState::Sending
+            && self.peer == SendingSide::Sending
             && self.output.is_empty()
             && matches!(self.http.awaited(), Awaited::Idle | Awaited::Head)
     }
@@ -230,8 +230,8 @@ impl Session {
     pub(super) fn on_event(&mut self, event: &mio::event::Event) {
         self.is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.is_writable |= event.is_writable() || event.is_write_closed() || event.is_error();
-        if self.peer == PeerState::Sending && (event.is_read_closed() || event.is_error()) {
-            self.peer = PeerState::Closed;
+        if self.peer == SendingSide::Sending && (event.is_read_closed() || event.is_error()) {
+            self.peer = SendingSide::Closed;
         }
     }
 
@@ -446,7 +446,7 @@ impl Session {
                 )? {
                     Flushed::All => {}
                     // The client of a watch has left, or has closed its sending side.
-                    Flushed::Held if self.output.is_fed() && self.peer != PeerState::Sending => {
+                    Flushed::Held if self.output.is_fed() && self.peer != SendingSide::Sending => {
                         return Ok(Next::Close);
                     }
                     Flushed::WouldBlock | Flushed::Held => return Ok(Next::Event),
@@ -458,7 +458,9 @@ impl Session {
                     self.stage = SessionStage::Flushing;
                 }
                 SessionStage::Open => {}
-                SessionStage::Flushing if self.peer == PeerState::Ended => return Ok(Next::Close),
+                SessionStage::Flushing if self.peer == SendingSide::Ended => {
+                    return Ok(Next::Close);
+                }
                 SessionStage::Flushing => {
                     self.stream.shutdown(std::net::Shutdown::Write)?;
                     self.stage = SessionStage::Lingering { dropped_bytes: 0 };
@@ -536,13 +538,13 @@ impl Session {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.stream.read(buffer) {
             Ok(0) => {
-                self.peer = PeerState::Ended;
+                self.peer = SendingSide::Ended;
                 self.is_readable = false;
                 self.http.peer_closed();
                 Ok(Some(0))
             }
             Ok(len) => {
-                self.is_readable = len == buffer.len() || self.peer == PeerState::Closed;
+                self.is_readable = len == buffer.len() || self.peer == SendingSide::Closed;
                 self.uncounted_bytes += len as u64;
                 self.came_at_us = self.queued_at_us;
                 Ok(Some(len))
@@ -570,7 +572,7 @@ impl Session {
                 break;
             };
             *dropped_bytes += len as u64;
-            if self.peer == PeerState::Ended {
+            if self.peer == SendingSide::Ended {
                 return Ok(Next::Close);
             }
         }

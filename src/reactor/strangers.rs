@@ -11,9 +11,9 @@ use std::net::IpAddr;
 /// The origin of a connection: an IPv4 address, or the network of an IPv6 host, which has 2^64
 /// addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Origin(IpAddr);
+pub(super) struct PeerOrigin(IpAddr);
 
-impl Origin {
+impl PeerOrigin {
     pub(super) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => {
@@ -28,7 +28,7 @@ impl Origin {
 /// Keys of connections by their origin, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
-    by_origin: BTreeMap<Origin, VecDeque<usize>>,
+    by_origin: BTreeMap<PeerOrigin, VecDeque<usize>>,
     count: usize,
 }
 
@@ -37,13 +37,13 @@ impl Strangers {
         self.count
     }
 
-    pub(super) fn enter(&mut self, origin: Origin, key: usize) {
+    pub(super) fn enter(&mut self, origin: PeerOrigin, key: usize) {
         self.by_origin.entry(origin).or_default().push_back(key);
         self.count += 1;
     }
 
     /// Removes a connection that has said hello, or has ended.
-    pub(super) fn leave(&mut self, origin: Origin, key: usize) {
+    pub(super) fn leave(&mut self, origin: PeerOrigin, key: usize) {
         let Some(keys) = self.by_origin.get_mut(&origin) else {
             return;
         };
@@ -66,8 +66,8 @@ impl Strangers {
 mod tests {
     use super::*;
 
-    fn origin(text: &str) -> Origin {
-        Origin::of(text.parse().expect("an address"))
+    fn origin(text: &str) -> PeerOrigin {
+        PeerOrigin::of(text.parse().expect("an address"))
     }
 
     #[test]

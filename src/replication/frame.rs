@@ -1,7 +1,7 @@
 //! Frames: the only home of what goes over the replication socket.
 //!
 //! A replica dials and says [`Hello`], and from protocol 2 on its [`PeerState`]; the leader answers
-//! with its own state and with [`Continue`], [`SnapshotStart`] or [`Refusal`]. After a
+//! with its own state and with [`Continue`], [`SnapshotStart`] or [`RefusalFrame`]. After a
 //! `SnapshotStart` come `SnapshotData` frames, whose data put together is a checkpoint
 //! (`storage/checkpoint.rs`), and after that, or after a `Continue`, `Records` frames, whose data
 //! put together is the log (`lsm/log/record.rs`), from the record behind the snapshot's version, or
@@ -192,7 +192,7 @@ impl RefusalCode {
 
 /// The leader turns the replica away, and closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal<'a> {
+pub struct RefusalFrame<'a> {
     /// Why.
     pub code: RefusalCode,
     /// The same with the way out, for the log.
@@ -268,8 +268,8 @@ pub enum Frame<'a> {
     Ack(Ack),
     /// See [`Heartbeat`].
     Heartbeat(Heartbeat),
-    /// See [`Refusal`].
-    Refusal(Refusal<'a>),
+    /// See [`RefusalFrame`].
+    Refusal(RefusalFrame<'a>),
     /// See [`PeerState`].
     PeerState(PeerState),
 }
@@ -361,7 +361,7 @@ impl Frame<'_> {
                 out.extend_from_slice(&last_version.to_le_bytes());
                 out.extend_from_slice(&time_ms.to_le_bytes());
             }
-            Self::Refusal(Refusal { code, text }) => {
+            Self::Refusal(RefusalFrame { code, text }) => {
                 out.extend_from_slice(&(*code as u16).to_le_bytes());
                 out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(1024)]);
             }
@@ -520,7 +520,7 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame<'_>, FrameError> {
                 .find(|known| *known as u16 == code);
             let text = std::str::from_utf8(fields.0)
                 .map_err(|_| FrameError("a refusal that is not text"))?;
-            return Ok(Frame::Refusal(Refusal {
+            return Ok(Frame::Refusal(RefusalFrame {
                 code: code.ok_or(FrameError("an unknown refusal"))?,
                 text,
             }));

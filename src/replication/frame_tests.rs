@@ -2,7 +2,7 @@
 
 use super::frame::{
     Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, Intent, NodeId,
-    PROTOCOL_MIN, PeerState, Refusal, RefusalCode, SnapshotStart,
+    PROTOCOL_MIN, PeerState, RefusalCode, RefusalFrame, SnapshotStart,
 };
 use crate::lsm::LogPosition;
 use crate::storage::{HistoryId, Lineage};
@@ -45,7 +45,7 @@ fn frames() -> Vec<Frame<'static>> {
             last_version: 9,
             time_ms: 0x0102,
         }),
-        Frame::Refusal(Refusal {
+        Frame::Refusal(RefusalFrame {
             code: RefusalCode::Busy,
             text: "try again",
         }),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::frame::{Frame, FrameError, Refusal, RefusalCode};
+use super::frame::{Frame, FrameError, RefusalCode, RefusalFrame};
 use super::timing::SILENCE_MS;
 
 /// A node refuses to be followed.
@@ -24,7 +24,7 @@ impl Rejection {
     /// Appends the frame that tells the peer.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (code, text) = (self.code, &self.text[..]);
-        Frame::Refusal(Refusal { code, text }).encode(out);
+        Frame::Refusal(RefusalFrame { code, text }).encode(out);
     }
 }
 

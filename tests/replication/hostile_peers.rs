@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use db_node::lsm::LogPosition;
 use db_node::replication::frame::{
     Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, Intent, NodeId,
-    PROTOCOL_MIN, PROTOCOL_VERSION, PeerState, Refusal, RefusalCode, SnapshotStart,
+    PROTOCOL_MIN, PROTOCOL_VERSION, PeerState, RefusalCode, RefusalFrame, SnapshotStart,
 };
 use db_node::storage::{HistoryId, Lineage};
 use serde_json::json;
@@ -396,7 +396,7 @@ fn a_false_leader_does_no_harm() {
         last_version: u64::MAX,
         time_ms: u64::MAX,
     });
-    let evil = Frame::Refusal(Refusal {
+    let evil = Frame::Refusal(RefusalFrame {
         code: RefusalCode::Busy,
         text: "go\u{1b}[31m\r\naway",
     });

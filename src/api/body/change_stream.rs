@@ -19,7 +19,7 @@ use crate::api::body::json_value::{add_bytes, encode_base64, is_text};
 use crate::api::request::positions::{add_position, add_version};
 
 /// Most text in one long-poll answer, or in one piece of an event stream.
-const TOLD_MAX_BYTES: usize = 64 * 1024;
+const CHANGES_MAX_BYTES: usize = 64 * 1024;
 
 /// The form of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl WatchForm {
                 out.extend_from_slice(b": changes after version ");
                 out.extend_from_slice(itoa::Buffer::new().format(position.version).as_bytes());
                 out.push(b'\n');
-                self.sign_of_life(position, out);
+                self.keep_alive(position, out);
             }
         }
     }
@@ -82,7 +82,7 @@ impl WatchForm {
                 out.extend_from_slice(b"\n\n");
             }
         }
-        out.len() < TOLD_MAX_BYTES
+        out.len() < CHANGES_MAX_BYTES
     }
 
     /// The text after the changes up to a position.
@@ -93,12 +93,12 @@ impl WatchForm {
                 add_position(out, &position.text());
                 out.push(b'}');
             }
-            Self::Events => self.sign_of_life(position, out),
+            Self::Events => self.keep_alive(position, out),
         }
     }
 
     /// The keep-alive of an event stream: its position.
-    pub fn sign_of_life(self, position: VersionToken, out: &mut Vec<u8>) {
+    pub fn keep_alive(self, position: VersionToken, out: &mut Vec<u8>) {
         if self == Self::Events {
             add_id(position, out);
             out.push(b'\n');

@@ -16,7 +16,7 @@ use crate::lsm::level::Level;
 use crate::lsm::log::record::INLINE_VALUE_MAX_BYTES;
 use crate::lsm::memtable::FrozenMemtable;
 use crate::lsm::merge::cursor::Preparation;
-use crate::lsm::run::{Position, Run};
+use crate::lsm::run::{ChunkPosition, Run};
 use crate::lsm::snapshot::Snapshot;
 use crate::lsm::work::{self, Work};
 
@@ -40,7 +40,7 @@ enum WalkState {
     Between,
     Run {
         run: Run,
-        at: Position,
+        at: ChunkPosition,
     },
     Memtable {
         frozen: Arc<FrozenMemtable>,
@@ -115,7 +115,7 @@ impl ChunkWalk {
             ImmutableLayer::Run(run) => {
                 self.state = WalkState::Run {
                     run: run.clone(),
-                    at: Position::default(),
+                    at: ChunkPosition::default(),
                 };
                 ChunkStep::Layer(*level)
             }

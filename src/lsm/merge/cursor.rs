@@ -16,7 +16,7 @@ use crate::lsm::immutable_layer::ImmutableLayer;
 use crate::lsm::log::record::Entry;
 use crate::lsm::memtable::FrozenMemtable;
 use crate::lsm::memtable::sort::{Buffers, Sorter};
-use crate::lsm::run::{Fence, Position, Run};
+use crate::lsm::run::{ChunkPosition, Fence, Run};
 use crate::lsm::work::Work;
 
 /// So many entries ahead a record is asked for.
@@ -39,7 +39,7 @@ enum SourceCursor {
     },
     Run {
         run: Run,
-        position: Position,
+        position: ChunkPosition,
         chunk: Option<Arc<Chunk>>,
         offset: usize,
     },

@@ -35,7 +35,7 @@ use crate::lsm::log::record::{Entry, Value};
 use crate::lsm::merge::cursor::{MergeCursor, Preparation};
 use crate::lsm::reclaim::FreeQueue;
 use crate::lsm::run::filter::{FILTER_MAX_KEYS, Filter};
-use crate::lsm::run::{Position, Run};
+use crate::lsm::run::{ChunkPosition, Run};
 use crate::lsm::work::{self, Work};
 
 /// A chunk that a merge leaves is at least this long, its neighbours permitting; smaller ones are
@@ -65,9 +65,9 @@ pub(in crate::lsm) struct MergeJob {
     preparation: Preparation,
     upper: Option<MergeCursor>,
     /// First chunk of the target that belongs to the group.
-    group: Position,
+    group: ChunkPosition,
     /// First chunk of the target behind the group.
-    next: Position,
+    next: ChunkPosition,
     /// Chunks of the target in the group, all read but for that of the stage.
     group_chunk_count: usize,
     stage: MergeStage,
@@ -214,8 +214,8 @@ impl MergeJob {
             preparation: Preparation::new(layers.iter()),
             layers,
             upper: None,
-            group: Position::default(),
-            next: Position::default(),
+            group: ChunkPosition::default(),
+            next: ChunkPosition::default(),
             group_chunk_count: 0,
             stage: MergeStage::Between,
             untried_count: 0,

@@ -12,7 +12,7 @@ use crate::lsm::immutable_layer::ImmutableLayer;
 use crate::lsm::log::record::{Entry, Value};
 use crate::lsm::merge::job::{CHUNK_MIN_BYTES, GROUP_MAX_CHUNKS, MergeJob, Tombstones};
 use crate::lsm::reclaim::FreeQueue;
-use crate::lsm::run::{Position, Run};
+use crate::lsm::run::{ChunkPosition, Run};
 use crate::lsm::work::Work;
 
 /// Keys, and how long their values are; none: deleted.
@@ -31,7 +31,7 @@ fn run(rng: &mut fastrand::Rng, entries: &Model, version: u64, ends_anywhere: bo
     let hasher = KeyHasher::new(1);
     let (mut run, mut at, value) = (
         Run::default(),
-        Position::default(),
+        ChunkPosition::default(),
         vec![version.to_le_bytes()[0]; 20_000],
     );
     let mut builder = ChunkBuilder::new(&hasher, 2);
@@ -63,7 +63,7 @@ fn run(rng: &mut fastrand::Rng, entries: &Model, version: u64, ends_anywhere: bo
 /// What is in a run, with versions, and how many of its chunks are small. Each is as a stranger's
 /// is checked to be.
 fn content(run: &Run) -> (Versioned, usize) {
-    let (mut at, mut all, mut small_count) = (Position::default(), Versioned::new(), 0);
+    let (mut at, mut all, mut small_count) = (ChunkPosition::default(), Versioned::new(), 0);
     while let Some(chunk) = run.chunk(at) {
         Chunk::adopt(chunk.bytes(), Vec::new(), &KeyHasher::new(1), 2).expect("a valid chunk");
         let mut offset = chunk.begin();
@@ -191,12 +191,16 @@ fn a_small_chunk_moves_its_neighbour_and_no_more() {
     let mut rng = fastrand::Rng::with_seed(1);
     let all: Model = keys(100_000, 30).collect();
     let mut target = run(&mut rng, &all, 1, false);
-    let (small, next) = target.remove(Position::default());
+    let (small, next) = target.remove(ChunkPosition::default());
     let few: Model = keys(100, 30).collect();
     let small_run = run(&mut rng, &few, 1, false);
     let at = target.insert(
         next,
-        Arc::clone(small_run.chunk(Position::default()).expect("one chunk")),
+        Arc::clone(
+            small_run
+                .chunk(ChunkPosition::default())
+                .expect("one chunk"),
+        ),
     );
     assert_eq!(
         target

@@ -98,7 +98,7 @@ impl<'a> LookupKey<'a> {
 
     /// The only chunk of a run that may hold this key: the last one that starts at or below it.
     #[inline]
-    fn find(&self, blocks: &Blocks) -> Option<Position> {
+    fn find(&self, blocks: &Blocks) -> Option<ChunkPosition> {
         let count = blocks.partition_point(|(fence, _)| fence.is_below(self.fence));
         // With equal fences, the keys are compared.
         let equal_count = blocks[count..].partition_point(|(fence, block)| {
@@ -106,7 +106,7 @@ impl<'a> LookupKey<'a> {
         });
         let block = (count + equal_count).checked_sub(1)?;
         let count = blocks[block].1.count_up_to(self);
-        Some(Position {
+        Some(ChunkPosition {
             block,
             chunk: count.checked_sub(1)?,
         })
@@ -207,12 +207,12 @@ pub(in crate::lsm) type Blocks = Vec<(Fence, Arc<ChunkBlock>)>;
 
 /// A place between two chunks of a run, or before the first, or behind the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(in crate::lsm) struct Position {
+pub(in crate::lsm) struct ChunkPosition {
     block: usize,
     chunk: usize,
 }
 
-impl Position {
+impl ChunkPosition {
     /// The position as one number.
     #[inline]
     pub(in crate::lsm) fn pack(self) -> u32 {
@@ -258,14 +258,18 @@ impl Run {
 
     /// The entry of a key whose position is known.
     #[inline]
-    pub(in crate::lsm) fn get_in(&self, at: Position, lookup: &LookupKey<'_>) -> Option<Entry<'_>> {
+    pub(in crate::lsm) fn get_in(
+        &self,
+        at: ChunkPosition,
+        lookup: &LookupKey<'_>,
+    ) -> Option<Entry<'_>> {
         self.chunk(at)?.get(lookup.hash, lookup.key)
     }
 
     /// The position of the only chunk that may hold a key: the last one that starts at or below it.
     /// None, too, if the filter rules the key out.
     #[inline]
-    pub(in crate::lsm) fn find_chunk(&self, lookup: &LookupKey<'_>) -> Option<Position> {
+    pub(in crate::lsm) fn find_chunk(&self, lookup: &LookupKey<'_>) -> Option<ChunkPosition> {
         if self
             .filter
             .as_ref()
@@ -277,7 +281,7 @@ impl Run {
     }
 
     /// The position of the only chunk that may hold `key`, or else of the first chunk.
-    pub(in crate::lsm) fn seek(&self, key: &[u8]) -> Position {
+    pub(in crate::lsm) fn seek(&self, key: &[u8]) -> ChunkPosition {
         LookupKey::new(key, 0)
             .find(&self.blocks)
             .unwrap_or_default()
@@ -285,21 +289,21 @@ impl Run {
 
     /// The chunk behind a position.
     #[inline]
-    pub(in crate::lsm) fn chunk(&self, at: Position) -> Option<&Arc<Chunk>> {
+    pub(in crate::lsm) fn chunk(&self, at: ChunkPosition) -> Option<&Arc<Chunk>> {
         self.blocks.get(at.block)?.1.chunks.get(at.chunk)
     }
 
     /// The position one chunk on.
-    pub(in crate::lsm) fn next(&self, at: Position) -> Position {
-        self.normalize(Position {
+    pub(in crate::lsm) fn next(&self, at: ChunkPosition) -> ChunkPosition {
+        self.normalize(ChunkPosition {
             block: at.block,
             chunk: at.chunk + 1,
         })
     }
 
-    fn normalize(&self, at: Position) -> Position {
+    fn normalize(&self, at: ChunkPosition) -> ChunkPosition {
         match self.blocks.get(at.block) {
-            Some((_, block)) if at.chunk >= block.chunks.len() => Position {
+            Some((_, block)) if at.chunk >= block.chunks.len() => ChunkPosition {
                 block: at.block + 1,
                 chunk: 0,
             },
@@ -308,7 +312,7 @@ impl Run {
     }
 
     /// Removes the chunk behind a position, which then is that of the next chunk.
-    pub(in crate::lsm) fn remove(&mut self, at: Position) -> (Arc<Chunk>, Position) {
+    pub(in crate::lsm) fn remove(&mut self, at: ChunkPosition) -> (Arc<Chunk>, ChunkPosition) {
         let blocks = Arc::make_mut(&mut self.blocks);
         let (fence, block) = &mut blocks[at.block];
         let block = Arc::make_mut(block);
@@ -325,7 +329,7 @@ impl Run {
     }
 
     /// Inserts a chunk at a position, and returns the position behind it.
-    pub(in crate::lsm) fn insert(&mut self, at: Position, chunk: Arc<Chunk>) -> Position {
+    pub(in crate::lsm) fn insert(&mut self, at: ChunkPosition, chunk: Arc<Chunk>) -> ChunkPosition {
         self.entry_count += chunk.entry_count();
         self.memory_bytes += chunk.memory_bytes();
         self.large_bytes += chunk.footprint().large_bytes;
@@ -368,11 +372,11 @@ impl Run {
 }
 
 /// Finds or makes a block with room for one more chunk at a position.
-fn make_room(blocks: &mut Blocks, at: Position) -> Position {
+fn make_room(blocks: &mut Blocks, at: ChunkPosition) -> ChunkPosition {
     let is_full = |block: &ChunkBlock| block.chunks.len() >= BLOCK_MAX_CHUNKS;
     if at.chunk == 0 && at.block > 0 && !is_full(&blocks[at.block - 1].1) {
         let block = at.block - 1;
-        return Position {
+        return ChunkPosition {
             block,
             chunk: blocks[block].1.chunks.len(),
         };
@@ -388,7 +392,7 @@ fn make_room(blocks: &mut Blocks, at: Position) -> Position {
     let upper = Arc::make_mut(block).split_off(BLOCK_MAX_CHUNKS / 2);
     blocks.insert(at.block + 1, (upper.fences[0], Arc::new(upper)));
     match at.chunk.checked_sub(BLOCK_MAX_CHUNKS / 2) {
-        Some(chunk) => Position {
+        Some(chunk) => ChunkPosition {
             block: at.block + 1,
             chunk,
         },
@@ -416,7 +420,7 @@ mod tests {
     }
 
     fn keys(run: &Run) -> Vec<Vec<u8>> {
-        let mut at = Position::default();
+        let mut at = ChunkPosition::default();
         let mut keys = Vec::new();
         while let Some(chunk) = run.chunk(at) {
             keys.push(chunk.first_key().to_vec());
