@@ -506,6 +506,8 @@ fn slow_requests_are_logged_and_not_too_many() {
         assert_eq!(client.response(false).status, 504);
     }
     log.assert_has("slow: PUT /kv/{key} 504 in partition 0 took 1");
+    // What the time went to.
+    log.assert_has(" ms: waiting for replicas 1");
     // The line about the rest comes with the next turn after a second.
     let_pass(Duration::from_millis(1_100));
     node.settle();

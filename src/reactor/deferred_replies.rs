@@ -47,7 +47,9 @@ impl DeferredReplies {
                 if session.waits_with(waiter.ticket)
                     && let Some(since_us) = session.holds_since_us()
                 {
-                    waits[kind_of(wait) as usize].record(now_us.saturating_sub(since_us));
+                    let (kind, waited_us) = (kind_of(wait), now_us.saturating_sub(since_us));
+                    waits[kind as usize].record(waited_us);
+                    session.record_wait(kind, waited_us);
                 }
                 if !is_kept && session.waits_with(waiter.ticket) {
                     failed.push((waiter, wait));
@@ -101,10 +103,11 @@ impl DeferredReplies {
 
 /// Replicas have not confirmed in time what a session waits for.
 pub(super) fn time_out_acks(core: &mut Core, key: usize) {
-    let session = &core.sessions.table[key];
+    let session = &mut core.sessions.table[key];
     if let Some(since_us) = session.holds_since_us() {
         let waited_us = core.clock.now_us().saturating_sub(since_us);
         core.node.stats.gate_waits[GateKind::Acks as usize].record(waited_us);
+        session.record_wait(GateKind::Acks, waited_us);
     }
     let timeout_ms = core.node.config().ack_timeout_ms;
     let refusal = if session.is_deferred_read() {

@@ -189,12 +189,12 @@ impl EventLoop {
             self.watching.send_all(&mut self.core);
             self.hand_over_to_disk();
             self.replication.write(&mut self.core.node, is_quiet, now);
-            maintain(&mut self.core, visited_all && events.is_empty());
+            let slice_us = maintain(&mut self.core, visited_all && events.is_empty());
             self.check_deadlines();
             self.relief.relieve(&mut self.core);
             self.free_closed();
             self.sd_notify.report(&self.core.node, now);
-            self.end_turn();
+            self.end_turn(slice_us);
             if self.is_drained()? {
                 return Ok(());
             }
@@ -250,13 +250,14 @@ impl EventLoop {
             .share_descriptors(&mut self.core, &mut self.replication);
     }
 
-    fn end_turn(&mut self) {
+    fn end_turn(&mut self, slice_us: u64) {
         let stats = &mut self.core.node.loop_stats;
         stats.connection_count = self.core.sessions.len();
         stats.watcher_count = self.watching.count();
         stats.link_count = self.replication.link_count();
         stats.stranger_count = self.replication.stranger_count();
-        self.housekeeping.end_turn(&mut self.core);
+        let turn_us = self.housekeeping.end_turn(&mut self.core);
+        self.slow_log.log_turn(turn_us, slice_us);
     }
 
     fn visit_ready(&mut self) -> bool {

@@ -57,8 +57,8 @@ impl Housekeeping {
         }
     }
 
-    /// Counts a turn, at its end.
-    pub(super) fn end_turn(&mut self, core: &mut Core) {
+    /// Counts a turn, at its end; returns its processor time in microseconds.
+    pub(super) fn end_turn(&mut self, core: &mut Core) -> u64 {
         let cpu_time = clock::thread_cpu_time();
         let turn_us = micros(cpu_time.saturating_sub(self.cpu_time));
         self.cpu_time = cpu_time;
@@ -67,13 +67,15 @@ impl Housekeeping {
         stats.longest_turn_us = stats.longest_turn_us.max(turn_us);
         stats.slow_turn_count += u64::from(turn_us > SLOW_TURN_US);
         core.node.stats.turns.record(turn_us);
+        turn_us
     }
 }
 
-/// Does a slice of maintenance: what the writes of this turn owe, or more in a quiet turn.
-pub(super) fn maintain(core: &mut Core, is_quiet: bool) {
+/// Does a slice of maintenance: what the writes of this turn owe, or more in a quiet turn. Returns
+/// its processor time in microseconds.
+pub(super) fn maintain(core: &mut Core, is_quiet: bool) -> u64 {
     if core.node.is_idle() {
-        return;
+        return 0;
     }
     let work = if is_quiet {
         IDLE_SLICE_WORK
@@ -81,14 +83,15 @@ pub(super) fn maintain(core: &mut Core, is_quiet: bool) {
         core.node.owed_work().min(TURN_WORK_BYTES)
     };
     if work == 0 {
-        return;
+        return 0;
     }
     let before = clock::thread_cpu_time();
     core.node.maintain(work);
-    let slice = clock::thread_cpu_time().saturating_sub(before);
+    let slice_us = micros(clock::thread_cpu_time().saturating_sub(before));
     let stats = &mut core.node.loop_stats;
-    stats.longest_slice_us = stats.longest_slice_us.max(micros(slice));
-    core.node.stats.slices.record(micros(slice));
+    stats.longest_slice_us = stats.longest_slice_us.max(slice_us);
+    core.node.stats.slices.record(slice_us);
+    slice_us
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -15,11 +15,11 @@
 //! Not here: other counts (turns in `housekeeping.rs`, waits in `deferred_replies.rs`), the list of
 //! metrics (`api/metrics/families.rs`).
 
-use crate::api::{RequestLabels, VisitAnswers};
+use crate::api::VisitAnswers;
 use crate::metrics::NodeStats;
 
 use super::clock::Clock;
-use super::pending_metrics::PendingMetrics;
+use super::pending_metrics::{PendingMetrics, Phases};
 use super::session::Session;
 use super::slow_log::SlowLog;
 
@@ -40,15 +40,17 @@ pub(super) fn record_visit(
     if let Some(held) = released {
         release(held.count(), stats);
         for answer in std::iter::once(&held.first).chain(&held.rest) {
-            count(
-                slow_log,
-                answer,
-                now_us.saturating_sub(held.came_at_us),
-                stats,
-            );
+            let took_us = now_us.saturating_sub(held.came_at_us);
+            answer.record(&mut stats.requests, took_us);
+            if took_us >= slow_log.threshold_us() {
+                stats.slow_request_count += 1;
+                slow_log.log(answer, took_us, &held.phases, 1);
+            }
         }
     }
-    let took_us = now_us.saturating_sub(session.came_at_us);
+    let came_at_us = session.came_at_us;
+    let phases = || Phases::executed(came_at_us, clock.now_us(), now_us);
+    let took_us = now_us.saturating_sub(came_at_us);
     for (group, count) in answers
         .sent_counts
         .iter()
@@ -62,18 +64,12 @@ pub(super) fn record_visit(
     {
         let count = answers.sent_counts.iter().sum();
         stats.slow_request_count += count;
-        slow_log.log(&last, took_us, count);
+        slow_log.log(&last, took_us, &phases(), count);
     }
-    if let Some(held) = PendingMetrics::of(&answers.held, session.came_at_us) {
+    if !answers.held.is_empty()
+        && let Some(held) = PendingMetrics::of(&answers.held, came_at_us, phases())
+    {
         hold(session, held, stats);
-    }
-}
-
-fn count(slow_log: &mut SlowLog, answer: &RequestLabels, us: u64, stats: &mut NodeStats) {
-    answer.record(&mut stats.requests, us);
-    if us >= slow_log.threshold_us() {
-        stats.slow_request_count += 1;
-        slow_log.log(answer, us, 1);
     }
 }
 

@@ -22,6 +22,7 @@ use mio::net::TcpStream;
 
 use crate::api::{CommitGate, RequestBody, Scope};
 use crate::http::{Awaited, Connection, Context, Handler, HttpDate, Output, Refusal, Wants};
+use crate::metrics::GateKind;
 use crate::partition::Wait;
 
 use super::deadlines::TimeoutState;
@@ -302,6 +303,13 @@ impl Session {
     /// Since when replies are held back, in microseconds since the node started; none: none are.
     pub(super) fn holds_since_us(&self) -> Option<u64> {
         self.deferred.map(|deferred| deferred.since_us)
+    }
+
+    /// What is held back has waited so long for this.
+    pub(super) fn record_wait(&mut self, kind: GateKind, us: u64) {
+        if let Some(held) = &mut self.held {
+            held.phases.record_wait(kind, us);
+        }
     }
 
     /// Metrics of replies that were released, and are sent with the next visit.

@@ -1,12 +1,16 @@
-//! Slow requests, a line each in the log: what was asked, when, and how long it took.
+//! Slow requests and slow turns of the loop, a line each in the log: what was asked, how long it
+//! took, and what the time went to.
 //!
 //! Invariant: there are at most [`LINES_PER_SECOND`] lines a second (`line_limit.rs`), and one that
 //! tells how many were left out: a node that is in trouble is not to be drowned in its own log.
 //! Where standard error is not read, lines are dropped (`stderr_log.rs`), and the loop goes on.
 
+use std::fmt::Write as _;
+
 use crate::api::RequestLabels;
 
 use super::line_limit::LineLimit;
+use super::pending_metrics::Phases;
 use super::timers::Millis;
 
 /// Lines in a second.
@@ -50,16 +54,65 @@ impl SlowLog {
 
     /// So many of one connection were slow together; the last of them is told.
     #[cold]
-    pub(super) fn log(&mut self, answer: &RequestLabels, us: u64, count: u64) {
+    pub(super) fn log(&mut self, answer: &RequestLabels, us: u64, phases: &Phases, count: u64) {
         if self.limit.admits(count) {
-            log::warn!("slow: {answer} took {} ms", us / 1_000);
+            let parts = parts_of(phases, us);
+            log::warn!("slow: {answer} took {} ms{parts}", us / 1_000);
+        }
+    }
+
+    /// A turn of the loop took so much processor time, a slice of maintenance included.
+    #[inline]
+    pub(super) fn log_turn(&mut self, turn_us: u64, slice_us: u64) {
+        if turn_us >= self.threshold_us && self.limit.admits(1) {
+            log::warn!(
+                "slow: a turn of the loop took {} ms: maintenance {} ms, requests and the rest \
+                 {} ms",
+                turn_us / 1_000,
+                slice_us / 1_000,
+                turn_us.saturating_sub(slice_us) / 1_000
+            );
         }
     }
 }
 
+/// The parts of a request's time that are a millisecond or longer.
+fn parts_of(phases: &Phases, us: u64) -> String {
+    let [disk_us, acks_us, role_us] = phases.waited_us;
+    let parts = [
+        ("queued", phases.queued_us.into()),
+        ("executed", phases.executed_us.into()),
+        ("waiting for the disk", disk_us.into()),
+        ("waiting for replicas", acks_us.into()),
+        ("waiting for a change of role", role_us.into()),
+        ("sending", phases.sent_us(us)),
+    ];
+    let mut text = String::new();
+    for (name, part_us) in parts.into_iter().filter(|(_, part_us)| *part_us >= 1_000) {
+        let before = if text.is_empty() { ":" } else { "," };
+        let _ = write!(text, "{before} {name} {} ms", part_us / 1_000);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
+    use crate::metrics::GateKind;
+
     use super::*;
+
+    #[test]
+    fn the_parts_of_the_time_are_named_from_a_millisecond_on() {
+        let mut phases = Phases::executed(1_000, 4_500, 5_000);
+        assert_eq!(parts_of(&phases, 4_000), ": queued 3 ms");
+        phases.record_wait(GateKind::Disk, 20_000);
+        phases.record_wait(GateKind::Acks, 50_000);
+        assert_eq!(
+            parts_of(&phases, 56_000),
+            ": queued 3 ms, waiting for the disk 20 ms, waiting for replicas 50 ms, sending 2 ms"
+        );
+        assert_eq!(parts_of(&Phases::default(), 900), "");
+    }
 
     #[test]
     fn a_threshold_of_nothing_is_never_reached() {
