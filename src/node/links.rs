@@ -109,7 +109,7 @@ impl Node {
         let options = self.engine_options();
         let port = self.port_of(&link);
         if let Some(engine) = link.close(port, reason, now_ms, options) {
-            self.removals.free(engine);
+            self.removals.engines.add(engine);
         }
     }
 

@@ -26,5 +26,5 @@ pub use loop_stats::{LoopStats, SLOW_TURN_US};
 pub use permits::{Permit, Permits};
 pub use removals::{Removal, RemovalOrder, RemovalRefusal};
 pub use scan_snapshots::{ScanSnapshots, SnapshotUse};
-pub use state::{DiskNews, Node};
+pub use state::{DiskNews, Node, RequestResources};
 pub use watches::{WatchProgress, Watches};

@@ -27,7 +27,7 @@ impl Node {
                 .map_err(AssignRefusal::PartitionMeta);
         }
         let epoch = self.removals.epoch_of(id);
-        if let Some(opening) = self.opening.iter_mut().find(|opening| opening.id == id) {
+        if let Some(opening) = self.openings.pending.iter_mut().find(|opening| opening.id == id) {
             opening
                 .assignment
                 .check_next(epoch, &assignment)
@@ -42,18 +42,18 @@ impl Node {
             return Err(AssignRefusal::TooMany);
         }
         if self.config.data_dir.is_some() {
-            if self.file_count() >= self.partition_max {
+            if self.file_count() >= self.openings.partition_max {
                 return Err(AssignRefusal::TooFewDescriptors {
-                    partition_max: self.partition_max,
+                    partition_max: self.openings.partition_max,
                 });
             }
             let generation = self.removals.next_generation();
-            self.opening.push(Opening {
+            self.openings.pending.push(Opening {
                 id,
                 assignment,
                 generation,
             });
-            self.to_open.push(id);
+            self.openings.untold.push(id);
             return Ok(1);
         }
         let history = HistoryId(self.ids.draw());
@@ -107,7 +107,7 @@ impl Node {
         if self.write_obstacle().is_some() {
             return Err(RemovalRefusal::AsAssignment(AssignRefusal::Failed));
         }
-        if self.opening.iter().any(|opening| opening.id == id) {
+        if self.openings.pending.iter().any(|opening| opening.id == id) {
             return Err(RemovalRefusal::Opening);
         }
         let Some(index) = self.index_of(id) else {
@@ -126,7 +126,7 @@ impl Node {
             "partition {id}: given up in epoch {epoch} at version {}",
             partition.lsm().last_version()
         );
-        self.scan_snapshots.forget(id);
+        self.resources.scan_snapshots.forget(id);
         let is_on_disk = partition.disk().is_some();
         self.removals.begin(partition, epoch, is_on_disk);
         Ok(Removal {

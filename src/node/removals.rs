@@ -14,8 +14,7 @@
 
 use std::collections::VecDeque;
 
-use crate::lsm::Lsm;
-use crate::partition::{Partition, RemovalError};
+use crate::partition::{Partition, RemovalError, RetiredEngines};
 use crate::storage::{DiskCommand, DiskEvent};
 
 use super::errors::{AssignRefusal, PARTITIONS_MAX};
@@ -61,8 +60,8 @@ pub(super) struct Removals {
     /// Partitions that the disk was told to remove.
     told: VecDeque<u32>,
     begun_count: u64,
-    /// Engines that are freed piece by piece.
-    engines: Vec<Lsm>,
+    /// Engines whose memory is to be freed.
+    pub(super) engines: RetiredEngines,
     epochs: VecDeque<(u32, u64)>,
     /// No removed partition has had this leadership generation.
     next_generation: u64,
@@ -82,12 +81,6 @@ impl Removals {
     /// Removals that were begun.
     pub(super) fn begun_count(&self) -> u64 {
         self.begun_count
-    }
-
-    /// Frees an engine piece by piece.
-    pub(super) fn free(&mut self, mut engine: Lsm) {
-        engine.retire();
-        self.engines.push(engine);
     }
 
     /// Removals that are done, of all that were begun: they are done in order.
@@ -136,30 +129,6 @@ impl Removals {
         self.next_generation
     }
 
-    /// Maintenance owed, in units of work.
-    pub(super) fn owed_work(&self) -> usize {
-        self.engines.iter().map(Lsm::owed_work).sum()
-    }
-
-    /// Whether all memory is freed that can be.
-    pub(super) fn is_idle(&self) -> bool {
-        self.engines.iter().all(Lsm::is_idle)
-    }
-
-    /// Frees memory, at most about `budget` units of work; returns the units spent.
-    pub(super) fn maintain(&mut self, budget: usize) -> usize {
-        let mut spent = 0;
-        for lsm in &mut self.engines {
-            if spent < budget {
-                spent += lsm.maintain(budget - spent);
-            }
-        }
-        // A scan or backup that is still read sends its layers home to the engine.
-        self.engines
-            .retain(|lsm| !lsm.is_idle() || lsm.snapshot_count() > 0);
-        spent
-    }
-
     pub(super) fn begin(&mut self, partition: Partition, epoch: u64, is_on_disk: bool) {
         let id = partition.id();
         self.begun_count += 1;
@@ -171,7 +140,7 @@ impl Removals {
             self.epochs.pop_front();
         }
         self.epochs.push_back((id, epoch));
-        self.engines.extend(partition.into_engines());
+        self.engines.append(partition.into_engines());
         if is_on_disk {
             self.untold.push_back(id);
         }

@@ -60,6 +60,66 @@ pub(super) struct Opening {
     pub(super) generation: u64,
 }
 
+/// Partitions that are being made on disk.
+#[derive(Debug)]
+pub(super) struct Openings {
+    pub(super) pending: Vec<Opening>,
+    /// Partitions that the disk was not told to make yet.
+    pub(super) untold: Vec<u32>,
+    /// How many more can be opened now, for the limit on descriptors.
+    pub(super) openable_count: usize,
+    /// How many partitions may have files, for the limit on descriptors.
+    pub(super) partition_max: usize,
+}
+
+impl Default for Openings {
+    fn default() -> Self {
+        Self {
+            pending: Vec::new(),
+            untold: Vec::new(),
+            openable_count: usize::MAX,
+            partition_max: PARTITIONS_MAX,
+        }
+    }
+}
+
+/// Memory in use, as set last.
+#[derive(Debug, Default)]
+struct MemoryState {
+    used_bytes: usize,
+    /// Whether more is in use than may be.
+    is_full: bool,
+    /// When merging last freed what it can, in Unix ms.
+    reclaimed_at_ms: u64,
+}
+
+/// What requests share, each bounded.
+#[derive(Debug)]
+pub struct RequestResources {
+    /// Permits of backups and digests.
+    pub backups: Permits,
+    /// Permits of scans.
+    pub scans: Permits,
+    /// Permits of answers to `/metrics`.
+    pub scrapes: Permits,
+    /// Memory for request bodies on their way.
+    pub bodies: BodyBudget,
+    /// Snapshots kept for the next pages of scans.
+    pub scan_snapshots: ScanSnapshots,
+}
+
+impl RequestResources {
+    fn new(max_upload_bytes: usize) -> Self {
+        Self {
+            backups: Permits::default(),
+            scans: Permits::default(),
+            scrapes: Permits::default(),
+            bodies: BodyBudget::new(max_upload_bytes),
+            scan_snapshots: ScanSnapshots::default(),
+        }
+    }
+}
+
 /// The node.
 #[derive(Debug)]
 pub struct Node {
@@ -67,44 +127,24 @@ pub struct Node {
     stage: Stage,
     /// In the order of their numbers.
     pub(super) partitions: Vec<Partition>,
-    /// Partitions that the disk is to make.
-    pub(super) opening: Vec<Opening>,
-    /// Those the disk was not told of yet.
-    pub(super) to_open: Vec<u32>,
-    /// Descriptors are left for so many of them.
-    pub(super) openable_count: usize,
+    pub(super) openings: Openings,
     pub(super) removals: Removals,
-    /// Partitions that descriptors are enough for, if they are on disk.
-    pub(super) partition_max: usize,
     pub(super) bulk_writes: BulkWrites,
     pub(super) options: PartitionOptions,
     pub(super) ids: IdGenerator,
     pub(super) next_to_maintain: usize,
-    /// Unix ms, as told last.
+    /// Unix ms, as set last.
     pub(super) time_ms: u64,
-    /// Memory in use, as told last.
-    pub(super) used_bytes: usize,
-    /// More of it is in use than may be.
-    pub(super) is_full: bool,
-    /// When what merging can free was freed last, in Unix ms.
-    pub(super) reclaimed_at_ms: u64,
+    memory: MemoryState,
     pub(super) is_draining: bool,
     /// Where replicas connect, once it is known.
     pub replication_port: Option<u16>,
-    /// Figures of the loop that runs it.
+    /// Statistics of the loop that runs it.
     pub loop_stats: LoopStats,
-    /// Taken by backups and digests.
-    pub backup_permits: Permits,
-    /// Taken by scans.
-    pub scan_permits: Permits,
-    /// Claimed by request bodies on their way.
-    pub bodies: BodyBudget,
-    /// For the next pages of scans.
-    pub scan_snapshots: ScanSnapshots,
+    /// What requests share.
+    pub resources: RequestResources,
     /// Counts, shown by `/metrics`.
     pub stats: NodeStats,
-    /// Taken by answers to `/metrics`.
-    pub scrape_permits: Permits,
 }
 
 impl Node {
@@ -123,11 +163,8 @@ impl Node {
                 total_bytes: 0,
             }),
             partitions: Vec::new(),
-            opening: Vec::new(),
-            to_open: Vec::new(),
-            openable_count: usize::MAX,
+            openings: Openings::default(),
             removals: Removals::default(),
-            partition_max: PARTITIONS_MAX,
             bulk_writes: BulkWrites::default(),
             options: PartitionOptions {
                 engine,
@@ -140,18 +177,12 @@ impl Node {
             ids,
             next_to_maintain: 0,
             time_ms: 0,
-            used_bytes: 0,
-            is_full: false,
-            reclaimed_at_ms: 0,
+            memory: MemoryState::default(),
             is_draining: false,
             replication_port: None,
             loop_stats: LoopStats::default(),
-            backup_permits: Permits::default(),
-            scan_permits: Permits::default(),
-            bodies: BodyBudget::new(config.max_upload_bytes),
-            scan_snapshots: ScanSnapshots::default(),
+            resources: RequestResources::new(config.max_upload_bytes),
             stats: NodeStats::default(),
-            scrape_permits: Permits::default(),
             config,
         };
         if !node.config.loads_data() {
@@ -183,47 +214,47 @@ impl Node {
     /// Tells how much memory is in use. With too much, merging frees what it can, at most every
     /// [`RECLAIM_MS`].
     pub fn set_memory_in_use(&mut self, used_bytes: usize) {
-        self.used_bytes = used_bytes;
+        self.memory.used_bytes = used_bytes;
         if let Some(max_bytes) = self.config.max_memory_bytes {
-            self.bodies
+            self.resources.bodies
                 .set_memory_in_use(used_bytes, max_bytes, self.config.max_upload_bytes);
         }
-        let was_full = self.is_full;
+        let was_full = self.memory.is_full;
         // Not to change from one turn to the next, a little has to be freed.
         let spare_bytes = |max_bytes: usize| if was_full { max_bytes / FULL_SHARE } else { 0 };
-        self.is_full = self
+        self.memory.is_full = self
             .config
             .max_memory_bytes
             .is_some_and(|max_bytes| used_bytes > max_bytes - spare_bytes(max_bytes));
-        if self.is_full != was_full {
-            let words = if self.is_full {
+        if self.memory.is_full != was_full {
+            let words = if self.memory.is_full {
                 "sets are refused: more than --max-memory is"
             } else {
                 "sets are taken again:"
             };
             log::warn!("{words} {} MiB in use", used_bytes >> 20);
         }
-        if self.is_full && self.time_ms.abs_diff(self.reclaimed_at_ms) >= RECLAIM_MS {
-            self.reclaimed_at_ms = self.time_ms;
+        if self.memory.is_full && self.time_ms.abs_diff(self.memory.reclaimed_at_ms) >= RECLAIM_MS {
+            self.memory.reclaimed_at_ms = self.time_ms;
             self.partitions.iter_mut().for_each(Partition::reclaim);
         }
     }
 
     /// Memory in use, as told last.
     pub fn used_bytes(&self) -> usize {
-        self.used_bytes
+        self.memory.used_bytes
     }
 
     /// Memory in use beyond what may be.
     pub fn over_bytes(&self) -> usize {
         let max_bytes = self.config.max_memory_bytes.unwrap_or(usize::MAX);
-        self.used_bytes.saturating_sub(max_bytes)
+        self.memory.used_bytes.saturating_sub(max_bytes)
     }
 
     /// Whether more memory is in use than may be: nothing is to be added.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.is_full
+        self.memory.is_full
     }
 
     /// When maintenance is due next although nothing happens, in ms from the time that was told
@@ -235,8 +266,8 @@ impl Node {
                 .map(|at_ms| at_ms.saturating_sub(lsm.time_ms()))
         };
         let sweep_in_ms = self.partitions().iter().filter_map(due_in_ms).min();
-        let is_reclaiming = self.is_full && self.partitions().iter().any(Partition::has_to_reclaim);
-        let reclaim_in_ms = RECLAIM_MS.saturating_sub(self.time_ms.abs_diff(self.reclaimed_at_ms));
+        let is_reclaiming = self.memory.is_full && self.partitions().iter().any(Partition::has_to_reclaim);
+        let reclaim_in_ms = RECLAIM_MS.saturating_sub(self.time_ms.abs_diff(self.memory.reclaimed_at_ms));
         sweep_in_ms
             .into_iter()
             .chain(is_reclaiming.then_some(reclaim_in_ms))
@@ -361,7 +392,7 @@ impl Node {
 
     /// Maintenance owed for the writes so far, in units of work.
     pub fn owed_work(&self) -> usize {
-        let removals = self.removals.owed_work();
+        let removals = self.removals.engines.owed_work();
         removals
             + self
                 .partitions()
@@ -372,12 +403,12 @@ impl Node {
 
     /// Whether maintenance has nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.removals.is_idle() && self.partitions().iter().all(Partition::is_idle)
+        self.removals.engines.is_idle() && self.partitions().iter().all(Partition::is_idle)
     }
 
     /// Does maintenance, at most about `budget` units of work; returns the units spent.
     pub fn maintain(&mut self, budget: usize) -> usize {
-        let mut spent = self.removals.maintain(budget);
+        let mut spent = self.removals.engines.maintain(budget);
         // In turns: a long merge in one partition must not keep the others from theirs.
         for _ in 0..self.partitions.len() {
             if spent >= budget {
@@ -402,8 +433,8 @@ impl Node {
         if let Some(command) = self.removals.take_command() {
             return Some(command);
         }
-        if let Some(id) = self.to_open.pop_if(|_| self.openable_count > 0) {
-            self.openable_count -= 1;
+        if let Some(id) = self.openings.untold.pop_if(|_| self.openings.openable_count > 0) {
+            self.openings.openable_count -= 1;
             return Some(DiskCommand::Open(id));
         }
         let is_open =
@@ -435,18 +466,18 @@ impl Node {
 
     /// Partitions that are here, are being made, or have files to be removed.
     pub(super) fn partition_count(&self) -> usize {
-        self.partitions.len() + self.opening.len() + self.removals.pending_count()
+        self.partitions.len() + self.openings.pending.len() + self.removals.pending_count()
     }
 
     /// Tells how many partitions may have files, and how many more can be opened now.
     pub fn set_descriptor_limits(&mut self, partition_max: usize, openable_count: usize) {
-        self.partition_max = partition_max;
-        self.openable_count = openable_count;
+        self.openings.partition_max = partition_max;
+        self.openings.openable_count = openable_count;
     }
 
     /// Whether a partition waits for a descriptor.
     pub fn is_short_of_descriptors(&self) -> bool {
-        !self.to_open.is_empty() && self.openable_count == 0
+        !self.openings.untold.is_empty() && self.openings.openable_count == 0
     }
 
     /// Whether something is written and waits for a sync that was not asked for yet.
@@ -486,7 +517,7 @@ impl Node {
 
     /// What the reply to the assignment of a partition waits for.
     pub fn settled_wait(&self, id: u32) -> Option<Wait> {
-        let opening = self.opening.iter().find(|opening| opening.id == id);
+        let opening = self.openings.pending.iter().find(|opening| opening.id == id);
         let made = opening.map(|opening| Wait::Settled {
             first_generation: opening.generation,
         });
@@ -635,7 +666,7 @@ impl Node {
                 error,
             } => {
                 log::error!("partition {id} could not be made: {error}");
-                self.opening.retain(|opening| opening.id != id);
+                self.openings.pending.retain(|opening| opening.id != id);
                 return DiskNews::NotOpened(id, error);
             }
             _ => {}
@@ -656,8 +687,8 @@ impl Node {
             stats,
         } = loaded;
         let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
-        if let Some(at) = self.opening.iter().position(|opening| opening.id == id) {
-            let opening = self.opening.swap_remove(at);
+        if let Some(at) = self.openings.pending.iter().position(|opening| opening.id == id) {
+            let opening = self.openings.pending.swap_remove(at);
             meta.role = Role::Unassigned;
             let outcome = self.make(&opening, lsm, meta, disk);
             debug_assert!(outcome.is_ok(), "a new partition takes any role");

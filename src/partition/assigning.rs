@@ -16,16 +16,16 @@ impl Partition {
         let before = self.roles.meta().clone();
         let (role_before, took_over) = (self.roles.role(), self.roles.is_taking_over());
         if let Some(leader) = &before.leader {
-            self.last_leader = Some(leader.clone());
+            self.known_peers.set_last_leader(leader);
         }
         self.roles.take_duty();
-        self.is_told_to_lead = meta.role == Role::Leader;
+        self.leadership.is_ordered = meta.role == Role::Leader;
         if meta.role == Role::Leader {
             return Ok(self.assign_leader(meta, assignment, &before, role_before));
         }
         self.change_meta(meta);
         if role_before == Role::Leader {
-            self.leadership_generation += 1;
+            self.leadership.generation += 1;
         }
         let now = self.roles.meta();
         if took_over

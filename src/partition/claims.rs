@@ -27,7 +27,7 @@ use super::state::Partition;
 impl Partition {
     /// What a leader loses with its office: replies that wait can never be kept.
     pub(super) fn leave_office(&mut self) {
-        self.leadership_generation += 1;
+        self.leadership.generation += 1;
         self.tell_replicas();
         self.replicas.clear();
         self.keep_log();
@@ -49,7 +49,7 @@ impl Partition {
         self.change_meta(self.roles.deposed(epoch, ordered_epoch, leader));
         self.takeover = None;
         if was_leader {
-            self.leadership_generation += 1;
+            self.leadership.generation += 1;
         }
         self.tell_replicas();
         self.disconnect();
@@ -140,7 +140,7 @@ impl Partition {
         self.change_meta(self.roles.deposed(claim.epoch, claim.ordered_epoch, leader));
         self.takeover = None;
         if was_leader {
-            self.leadership_generation += 1;
+            self.leadership.generation += 1;
         }
         self.tell_replicas();
         self.tell_leader();

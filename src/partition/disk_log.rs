@@ -17,7 +17,9 @@
 use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{StorageError, StoreStats};
+use crate::storage::{Replacement, StorageError, StoreStats};
+
+use super::checkpoint_schedule::CheckpointSchedule;
 
 /// Taken out of the log at a time: what a turn copies at most, large values aside, which are
 /// shared. Some hundred microseconds, for as much as a disk writes in some milliseconds.
@@ -25,12 +27,6 @@ const BATCH_MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// Without a sync to wait for, writers may be ahead of the disk by this much.
 const BACKLOG_MAX_BYTES: u64 = 32 * 1024 * 1024;
-
-/// A log shorter than this is never worth a checkpoint: it is read again in a fraction of a second.
-const CHECKPOINT_MIN_BYTES: usize = 64 * 1024 * 1024;
-
-/// After a checkpoint that could not be written, so long no other is begun, unless it is asked for.
-const CHECKPOINT_PAUSE_US: u64 = 60_000_000;
 
 /// A group that does not become what was expected waits so long: some syncs.
 const GATHER_MAX_US: u64 = 1_000;
@@ -45,15 +41,6 @@ const RECORD_TIME_MS: u64 = 100;
 
 /// What a batch keeps of its allocation.
 const SPARE_BATCH_BYTES: usize = 64 * 1024;
-
-/// Checkpoints, from the loop's side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CheckpointState {
-    Idle,
-    /// Asked for by an operator.
-    Requested,
-    UnderWay,
-}
 
 /// The disk, as one partition sees it.
 #[derive(Debug)]
@@ -72,24 +59,14 @@ pub struct DiskLog {
     last_group_count: u64,
     /// What of [`Lsm::logged_bytes`] is told as written.
     written_bytes: u64,
-    /// Bytes of log since the last checkpoint began.
-    bytes_since_checkpoint: usize,
-    checkpoint: CheckpointState,
+    checkpoints: CheckpointSchedule,
     /// A batch to fill again.
     spare: LogBatch,
-    /// All data is being replaced: nothing is handed over until it is.
-    is_replacing: bool,
-    /// Replacements begun; the last one counts.
-    replacement_count: u64,
+    replacement: ReplacementState,
     stats: StoreStats,
     failure: Option<StorageError>,
     /// What is short, while writes wait for it.
     stall: Option<StorageError>,
-    /// Checkpoints that could not be written.
-    given_up_count: u64,
-    /// A checkpoint was given up, and it is not settled yet when the next one may begin.
-    is_pause_due: bool,
-    checkpoint_not_before_us: u64,
     /// The time that the disk was told last.
     recorded_time_ms: u64,
 }
@@ -108,47 +85,59 @@ impl DiskLog {
             gathering_until_us: None,
             last_group_count: 0,
             written_bytes: lsm.logged_bytes(),
-            bytes_since_checkpoint: usize::try_from(stats.log_bytes).unwrap_or(usize::MAX),
-            checkpoint: CheckpointState::Idle,
+            checkpoints: CheckpointSchedule::new(stats.log_bytes),
             spare: LogBatch::default(),
-            is_replacing: false,
-            replacement_count: 0,
+            replacement: ReplacementState::default(),
             stats,
             failure: None,
             stall: None,
-            given_up_count: 0,
-            is_pause_due: false,
-            checkpoint_not_before_us: 0,
             recorded_time_ms: lsm.time_ms(),
         }
     }
 
-    /// The disk is to hold what `lsm` holds now, and nothing that it held before; the number of
-    /// this replacement.
+    /// The disk is to hold what `lsm` holds now, and nothing that it held before.
+    /// [`queue_replacement`](Self::queue_replacement) follows, with the number of this replacement.
     pub(super) fn begin_replacement(&mut self, lsm: &Lsm) -> u64 {
-        let is_early = SeededBug::ReplacementNotAwaited.is_on();
+        let number = self.replacement.number + 1;
         *self = Self {
             failure: self.failure.take(),
             stall: self.stall.take(),
-            given_up_count: self.given_up_count,
+            checkpoints: self.checkpoints.restarted(self.stats.log_bytes),
             in_flight_bytes: self.in_flight_bytes,
-            is_replacing: true,
-            replacement_count: self.replacement_count + 1,
-            // As far as the disk goes, there is nothing of it yet.
-            written_version: if is_early { lsm.last_version() } else { 0 },
-            synced_version: if is_early { lsm.last_version() } else { 0 },
+            replacement: ReplacementState {
+                is_running: true,
+                number,
+                queued: None,
+            },
+            written_version: version_before_replacement(lsm),
+            synced_version: version_before_replacement(lsm),
             ..Self::new(lsm, self.fsync, self.stats)
         };
-        self.replacement_count
+        number
     }
 
-    /// The disk holds it.
+    /// Hands a replacement over next.
+    pub(super) fn queue_replacement(&mut self, replacement: Replacement) {
+        self.replacement.queued = Some(Box::new(replacement));
+    }
+
+    /// Whether a replacement was not handed over yet.
+    pub(super) fn has_replacement(&self) -> bool {
+        self.replacement.queued.is_some()
+    }
+
+    /// The replacement to hand over.
+    pub(super) fn take_replacement(&mut self) -> Option<Box<Replacement>> {
+        self.replacement.queued.take()
+    }
+
+    /// The disk holds the replacement with this number.
     pub(super) fn on_replaced(&mut self, number: u64, stats: StoreStats) {
-        // One that another has taken the place of is not what is here.
-        if number != self.replacement_count {
+        // A later replacement has superseded this one.
+        if number != self.replacement.number {
             return;
         }
-        self.is_replacing = false;
+        self.replacement.is_running = false;
         self.stats = stats;
         self.written_version = self.handed_version;
         self.synced_version = self.handed_version;
@@ -156,7 +145,7 @@ impl DiskLog {
 
     /// Whether all data is being replaced.
     pub fn is_replacing(&self) -> bool {
-        self.is_replacing
+        self.replacement.is_running
     }
 
     /// What is not behind this version has been handed over.
@@ -179,7 +168,7 @@ impl DiskLog {
         self.gathering_until_us
     }
 
-    /// Figures of the files.
+    /// Statistics of the files.
     pub fn stats(&self) -> StoreStats {
         self.stats
     }
@@ -201,7 +190,7 @@ impl DiskLog {
 
     /// Checkpoints that could not be written.
     pub fn given_up_count(&self) -> u64 {
-        self.given_up_count
+        self.checkpoints.given_up_count()
     }
 
     /// The version that the reply to a write must wait for; none: it may go at once.
@@ -230,7 +219,7 @@ impl DiskLog {
 
     /// The next batch for the disk.
     pub(super) fn hand_over(&mut self, lsm: &Lsm, now_us: u64) -> Option<LogBatch> {
-        if !self.has_more(lsm) || self.in_flight_bytes > 0 || self.is_replacing {
+        if !self.has_more(lsm) || self.in_flight_bytes > 0 || self.replacement.is_running {
             return None;
         }
         let (expected_count, patience_us) = match self.fsync {
@@ -250,7 +239,7 @@ impl DiskLog {
             .last()
             .map_or(self.handed_version, |last| last.version);
         self.in_flight_bytes = batch.stream_bytes();
-        self.bytes_since_checkpoint += batch.stream_bytes();
+        self.checkpoints.on_logged(batch.stream_bytes());
         Some(batch)
     }
 
@@ -268,32 +257,15 @@ impl DiskLog {
 
     /// A snapshot to make a checkpoint of, if one is due.
     pub(super) fn take_checkpoint(&mut self, lsm: &mut Lsm, now_us: u64) -> Option<Snapshot> {
-        if std::mem::take(&mut self.is_pause_due) {
-            self.checkpoint_not_before_us = now_us + CHECKPOINT_PAUSE_US;
-        }
-        let since_bytes = self.bytes_since_checkpoint;
-        let is_due = match self.checkpoint {
-            CheckpointState::Idle => {
-                since_bytes >= CHECKPOINT_MIN_BYTES
-                    && since_bytes >= lsm.data_bytes()
-                    && now_us >= self.checkpoint_not_before_us
-            }
-            CheckpointState::Requested => true,
-            CheckpointState::UnderWay => false,
-        };
-        if !is_due || self.failure.is_some() || self.is_replacing {
-            return None;
-        }
-        self.checkpoint = CheckpointState::UnderWay;
-        self.bytes_since_checkpoint = 0;
-        Some(lsm.snapshot())
+        let is_possible = self.failure.is_none() && !self.replacement.is_running;
+        self.checkpoints
+            .begin_if_due(lsm.data_bytes(), is_possible, now_us)
+            .then(|| lsm.snapshot())
     }
 
     /// An operator wants a checkpoint; one that is under way will do.
     pub(super) fn request_checkpoint(&mut self) {
-        if self.checkpoint == CheckpointState::Idle {
-            self.checkpoint = CheckpointState::Requested;
-        }
+        self.checkpoints.request();
     }
 
     /// The disk thread has told what is written and synced.
@@ -305,7 +277,7 @@ impl DiskLog {
         stats: StoreStats,
     ) {
         // What is told of data that is being replaced says nothing about what replaces it.
-        if !self.is_replacing {
+        if !self.replacement.is_running {
             self.last_group_count = written_version - self.written_version;
             self.written_version = written_version;
             self.synced_version = synced_version;
@@ -313,7 +285,7 @@ impl DiskLog {
         }
         for mut batch in batches {
             self.in_flight_bytes -= batch.stream_bytes();
-            self.written_bytes += if self.is_replacing {
+            self.written_bytes += if self.replacement.is_running {
                 0
             } else {
                 batch.stream_bytes() as u64
@@ -325,26 +297,43 @@ impl DiskLog {
 
     /// Whether a checkpoint is being written.
     pub(super) fn is_checkpointing(&self) -> bool {
-        self.checkpoint == CheckpointState::UnderWay
+        self.checkpoints.is_under_way()
     }
 
     pub(super) fn on_checkpointed(&mut self, stats: StoreStats) {
-        self.checkpoint = CheckpointState::Idle;
+        self.checkpoints.on_done();
         self.stats = stats;
     }
 
     /// The disk could not hold the checkpoint: the log stays, and another one is tried later.
     pub(super) fn on_checkpoint_given_up(&mut self, stats: StoreStats) {
-        self.on_checkpointed(stats);
-        self.bytes_since_checkpoint = usize::try_from(stats.log_bytes).unwrap_or(usize::MAX);
-        self.given_up_count += 1;
-        self.is_pause_due = true;
+        self.stats = stats;
+        self.checkpoints.on_given_up(stats.log_bytes);
     }
 
     pub(super) fn on_disk_failed(&mut self, failure: StorageError) {
         self.failure = Some(failure);
         self.gathering_until_us = None;
     }
+}
+
+/// The version that the disk holds of data that is to replace what it has: none yet.
+fn version_before_replacement(lsm: &Lsm) -> u64 {
+    if SeededBug::ReplacementNotAwaited.is_on() {
+        return lsm.last_version();
+    }
+    0
+}
+
+/// A replacement of all data, as far as it has come.
+#[derive(Debug, Default)]
+struct ReplacementState {
+    /// While all data is being replaced, nothing else is handed over.
+    is_running: bool,
+    /// Counts replacements; the last one is in force.
+    number: u64,
+    /// The replacement that was not handed over yet.
+    queued: Option<Box<Replacement>>,
 }
 
 /// The partitions whose data the disk thread writes whole, in files of their own: one checkpoint

@@ -236,12 +236,12 @@ impl Partition {
         if let Some(disk) = &mut self.disk {
             let number = disk.begin_replacement(&self.lsm);
             let snapshot = self.lsm.snapshot();
-            self.replacement = Some(Box::new(Replacement {
+            disk.queue_replacement(Replacement {
                 number,
                 snapshot,
                 meta: meta.clone(),
                 dropped,
-            }));
+            });
             self.roles.replace(meta);
         } else {
             if dropped.is_some() {
@@ -254,7 +254,7 @@ impl Partition {
             }
             self.change_meta(meta);
         }
-        self.retire(old);
+        self.retired.add(old);
         self.keep_log();
     }
 

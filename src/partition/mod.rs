@@ -9,13 +9,17 @@
 
 mod ack_requirements;
 mod assigning;
+mod checkpoint_schedule;
 mod claims;
 mod conditions;
 mod disk_log;
 mod following;
+mod known_peers;
 mod leader_link;
+mod partition_clock;
 mod removal;
 mod replicas;
+mod retired;
 mod roles;
 mod serving;
 mod state;
@@ -31,6 +35,7 @@ pub use disk_log::{BulkWrites, DiskLog};
 pub use leader_link::LeaderStats;
 pub use removal::RemovalError;
 pub use replicas::ReplicaStats;
+pub use retired::RetiredEngines;
 pub use roles::{AssignError, Assignment, EPOCH_LEAP_MAX, Roles};
 pub use state::{Partition, PartitionOptions, PositionError, SnapshotStats, WriteResult};
 pub use wait::{Wait, WaitProgress};

@@ -7,9 +7,9 @@
 //!
 //! Not here: requests, connections and files (`node/removals.rs`).
 
-use crate::lsm::Lsm;
 use crate::storage::Role;
 
+use super::retired::RetiredEngines;
 use super::roles::{AssignError, EPOCH_LEAP_MAX};
 use super::state::Partition;
 
@@ -90,12 +90,11 @@ impl Partition {
 
     /// The partition is given up: the engines whose memory is to be freed. Its connections find
     /// that it is gone.
-    pub fn into_engines(mut self) -> Vec<Lsm> {
+    pub fn into_engines(mut self) -> RetiredEngines {
+        // A replacement that was not handed over lets its snapshot go.
+        self.disk = None;
         let mut engines = std::mem::take(&mut self.retired);
-        self.replacement = None;
-        let mut lsm = self.lsm;
-        lsm.retire();
-        engines.push(lsm);
+        engines.add(self.lsm);
         engines
     }
 }

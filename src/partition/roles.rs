@@ -152,7 +152,7 @@ impl Roles {
 
     /// Whether the last change is on disk.
     pub fn is_settled(&self) -> bool {
-        self.change == Change::Settled || SeededBug::RoleNotSettled.is_on()
+        SeededBug::RoleNotSettled.is_on() || self.change == Change::Settled
     }
 
     /// Changes so far.
@@ -279,7 +279,7 @@ impl Roles {
             now.data_ordered_epoch
         };
         let lineage = match history {
-            Some(history) if !SeededBug::HistoryKept.is_on() => now.lineage.begin(history, version),
+            Some(history) if begins_history() => now.lineage.begin(history, version),
             _ => now.lineage.clone(),
         };
         PartitionMeta {
@@ -317,6 +317,11 @@ impl Roles {
             ..now.clone()
         }
     }
+}
+
+/// Whether a promotion begins a history.
+fn begins_history() -> bool {
+    !SeededBug::HistoryKept.is_on()
 }
 
 #[cfg(test)]

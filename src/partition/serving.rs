@@ -52,7 +52,7 @@ impl Partition {
         self.check_hello(hello)?;
         let http_address = hello.state.as_ref().map_or("", |state| &state.address);
         let http_address = whole_address(http_address, host_of(address));
-        self.remember_peer(&http_address);
+        self.known_peers.remember(&http_address);
         let is_claim = matches!(hello.intent(), Intent::Claim | Intent::OrderedClaim);
         // The answer to a claim comes once it is durable.
         if hello.protocol > PROTOCOL_MIN && !is_claim {
@@ -238,10 +238,10 @@ impl Partition {
             return false;
         };
         let own = (&self.roles.meta().lineage, self.lsm.last_version());
-        let is_behind = self.is_told_to_lead
+        let is_behind = self.leadership.is_ordered
             && relation(own, (&state.lineage, state.last_version)) == Relation::Newer;
         if is_behind {
-            self.remember_peer(&state.address);
+            self.known_peers.remember(&state.address);
         }
         is_behind
     }
@@ -269,7 +269,7 @@ impl Partition {
             return Rejection::new(RefusalCode::Epoch, text);
         }
         if let Some(state) = &hello.state {
-            self.remember_peer(&state.address);
+            self.known_peers.remember(&state.address);
         }
         self.hear_from_replica(hello);
         let text = format!(

@@ -15,16 +15,19 @@ use crate::config::Fsync;
 use crate::lsm::{Entry, Footprint, LogBatch, Lsm, NewValue, Options, Write};
 use crate::replication::{LinkId, NodeId, PeerState};
 use crate::seeded_bugs::SeededBug;
-use crate::slew::{LAST_UNIX_MS, SlewedClock};
+use crate::slew::LAST_UNIX_MS;
 use crate::storage::{
-    DiskCommand, HistoryId, IdGenerator, Lineage, PartitionMeta, Position, Replacement, Role,
+    DiskCommand, HistoryId, IdGenerator, Lineage, PartitionMeta, Position, Role,
     StorageError, StoreStats, VersionToken,
 };
 
 use super::conditions::{ConditionFailed, Conditions};
 use super::disk_log::{BulkWrites, DiskLog};
+use super::known_peers::KnownPeers;
 use super::leader_link::LeaderLink;
+use super::partition_clock::PartitionClock;
 use super::replicas::Replicas;
+use super::retired::RetiredEngines;
 use super::roles::Roles;
 use super::takeover::Takeover;
 use super::wait::{Wait, WaitProgress};
@@ -75,6 +78,19 @@ pub struct SnapshotStats {
     pub received_count: u64,
 }
 
+/// The partition's times as leader.
+#[derive(Debug, Default)]
+pub(super) struct Leadership {
+    /// Counts losses of leadership.
+    pub(super) generation: u64,
+    /// What that count began with.
+    pub(super) first_generation: u64,
+    /// Whether the last order of a controller to this process was to lead.
+    pub(super) is_ordered: bool,
+    /// When the node began to lead, by its own clock.
+    pub(super) begun_at_ms: u64,
+}
+
 /// One partition.
 #[derive(Debug)]
 pub struct Partition {
@@ -83,35 +99,19 @@ pub struct Partition {
     pub(super) lsm: Lsm,
     pub(super) roles: Roles,
     pub(super) disk: Option<DiskLog>,
-    /// Data that was replaced, on its way out.
-    pub(super) replacement: Option<Box<Replacement>>,
     pub(super) replicas: Replicas,
     pub(super) leader_link: LeaderLink,
     /// Coming to lead, or telling nodes that were not reached then.
     pub(super) takeover: Option<Takeover>,
-    /// A controller told it to lead, since the process started.
-    pub(super) is_told_to_lead: bool,
-    /// The leader it followed last.
-    pub(super) last_leader: Option<String>,
-    /// Addresses of nodes that have connected.
-    pub(super) recent_peers: Vec<String>,
-    /// What connections are still to be told before they end.
+    pub(super) known_peers: KnownPeers,
+    /// States that are sent to peers before their links end.
     pub(super) farewells: Vec<(LinkId, PeerState)>,
     /// For histories that begin here.
     pub(super) ids: IdGenerator,
-    /// Engines that are freed piece by piece.
-    pub(super) retired: Vec<Lsm>,
+    pub(super) retired: RetiredEngines,
     pub(super) snapshot_stats: SnapshotStats,
-    /// Counts how often it has ceased to lead.
-    pub(super) leadership_generation: u64,
-    /// What that count began with.
-    pub(super) first_generation: u64,
-    /// This node's clock, in Unix ms.
-    pub(super) time_ms: u64,
-    /// What times to live go by: it never goes back, whatever is led or followed.
-    pub(super) clock: SlewedClock,
-    /// The same when it began to lead.
-    pub(super) office_time_ms: u64,
+    pub(super) leadership: Leadership,
+    pub(super) clock: PartitionClock,
     /// As of when merging has freed what it can, or is about to.
     pub(super) reclaimed_version: u64,
 }
@@ -126,33 +126,24 @@ impl Partition {
         options: PartitionOptions,
         ids: IdGenerator,
     ) -> Self {
-        let last_leader = roles.meta().leader.clone();
-        let leader_link = LeaderLink::default();
-        let (replacement, replicas, retired) = (None, Replicas::default(), Vec::new());
-        let snapshot_stats = SnapshotStats::default();
-        let clock = SlewedClock::showing(lsm.time_ms());
+        let known_peers = KnownPeers::new(roles.meta().leader.clone());
+        let clock = PartitionClock::showing(lsm.time_ms());
         let mut partition = Self {
             id,
             options,
             lsm,
             roles,
             disk,
-            replacement,
-            replicas,
-            leader_link,
+            replicas: Replicas::default(),
+            leader_link: LeaderLink::default(),
             takeover: None,
-            is_told_to_lead: false,
-            last_leader,
-            recent_peers: Vec::new(),
+            known_peers,
             farewells: Vec::new(),
             ids,
-            retired,
-            snapshot_stats,
-            leadership_generation: 0,
-            first_generation: 0,
-            time_ms: 0,
+            retired: RetiredEngines::default(),
+            snapshot_stats: SnapshotStats::default(),
+            leadership: Leadership::default(),
             clock,
-            office_time_ms: 0,
             reclaimed_version: 0,
         };
         partition.keep_log();
@@ -162,12 +153,10 @@ impl Partition {
     /// The same, with a first leadership generation that no removed partition of this number has
     /// had.
     #[must_use]
-    pub fn counting_from(self, generation: u64) -> Self {
-        Self {
-            leadership_generation: generation,
-            first_generation: generation,
-            ..self
-        }
+    pub fn counting_from(mut self, generation: u64) -> Self {
+        self.leadership.generation = generation;
+        self.leadership.first_generation = generation;
+        self
     }
 
     /// The history of its writes.
@@ -226,17 +215,17 @@ impl Partition {
     /// How often it has ceased to lead: what was promised under another number cannot be kept any
     /// more.
     pub fn leadership_generation(&self) -> u64 {
-        self.leadership_generation
+        self.leadership.generation
     }
 
     /// Whether replies that were deferred in this leadership generation can never be sent.
     fn has_lost_leadership_since(&self, generation: u64) -> bool {
-        !SeededBug::LeadershipIgnored.is_on() && generation != self.leadership_generation
+        !SeededBug::LeadershipIgnored.is_on() && generation != self.leadership.generation
     }
 
     /// What the reply to an assignment waits for.
     pub fn settled_wait(&self) -> Wait {
-        let first_generation = self.first_generation;
+        let first_generation = self.leadership.first_generation;
         Wait::Settled { first_generation }
     }
 
@@ -256,7 +245,7 @@ impl Partition {
                     .min(self.replicas.acked_version(usize::from(count))),
             ),
             // That of a partition that was here before this one, or of none.
-            Wait::Settled { first_generation } if first_generation != self.first_generation => {
+            Wait::Settled { first_generation } if first_generation != self.leadership.first_generation => {
                 WaitProgress::Never
             }
             Wait::Removed => WaitProgress::Never,
@@ -284,31 +273,20 @@ impl Partition {
     }
 
     /// The leader's clock showed this time when it sent a heartbeat.
-    pub(super) fn on_leader_time(&mut self, link: LinkId, time_ms: u64) {
-        let time_ms = time_ms.min(LAST_UNIX_MS);
-        let ahead_ms = time_ms.cast_signed() - self.time_ms.cast_signed();
+    pub(super) fn on_leader_time(&mut self, link: LinkId, leader_ms: u64) {
+        let own_ms = self.clock.time_ms();
+        let ahead_ms = leader_ms.min(LAST_UNIX_MS).cast_signed() - own_ms.cast_signed();
         if self.leader_link.on_clock(link, ahead_ms) {
-            // What this node has shown so far was not this leader's data.
-            self.clock = SlewedClock::showing(time_ms);
+            self.clock.show(leader_ms);
         }
-        self.set_time_ms(self.time_ms);
+        self.set_time_ms(own_ms);
     }
 
-    /// Tells what time it is, in Unix ms. A replica goes by its leader's clock: what has expired
-    /// there has expired here. A node that comes to lead goes on from there, and comes to its own
-    /// clock little by little: what has expired stays so, and nothing expires because of the
-    /// change.
+    /// Sets this node's clock, in Unix ms (`partition_clock.rs`).
     pub fn set_time_ms(&mut self, time_ms: u64) {
-        let reference_ms = time_ms.saturating_add_signed(self.leader_link.clock_ahead_ms);
-        // Until then it shows what it did before the start.
-        let is_first = self.time_ms == 0;
-        let elapsed_ms = time_ms.saturating_sub(self.time_ms);
+        let is_replica = self.roles.role() == Role::Replica;
         self.clock
-            .advance(if is_first { 0 } else { elapsed_ms }, reference_ms);
-        if is_first || self.roles.role() == Role::Replica {
-            self.clock.catch_up(reference_ms);
-        }
-        self.time_ms = time_ms;
+            .advance(time_ms, self.leader_link.clock_ahead_ms, is_replica);
         self.lsm.set_time_ms(self.clock.now_ms());
     }
 
@@ -328,11 +306,12 @@ impl Partition {
         if disk.failure().is_some() {
             return None;
         }
-        if self.replacement.is_some() {
+        if disk.has_replacement() {
             // Nothing goes before it: what follows is about the new data.
-            let replacement = self
-                .replacement
-                .take_if(|_| bulk.admits_replacement(self.id))?;
+            if !bulk.admits_replacement(self.id) {
+                return None;
+            }
+            let replacement = disk.take_replacement()?;
             return Some(DiskCommand::Replace(self.id, replacement));
         }
         if let Some(batch) = disk.hand_over(&self.lsm, now_us) {
@@ -359,7 +338,7 @@ impl Partition {
     /// Whether the disk thread may have a checkpoint of it open.
     pub fn has_checkpoint_open(&self) -> bool {
         let is_open = |disk: &DiskLog| {
-            disk.failure().is_none() && (disk.is_checkpointing() || self.replacement.is_some())
+            disk.failure().is_none() && (disk.is_checkpointing() || disk.has_replacement())
         };
         self.disk.as_ref().is_some_and(is_open)
     }
@@ -464,26 +443,18 @@ impl Partition {
 
     /// Maintenance owed for the writes so far, in units of work.
     pub fn owed_work(&self) -> usize {
-        self.lsm.owed_work() + self.retired.iter().map(Lsm::owed_work).sum::<usize>()
+        self.lsm.owed_work() + self.retired.owed_work()
     }
 
     /// Whether maintenance has nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.lsm.is_idle() && self.retired.iter().all(Lsm::is_idle)
+        self.lsm.is_idle() && self.retired.is_idle()
     }
 
     /// Does maintenance, at most about `budget` units of work; returns the units spent.
     pub fn maintain(&mut self, budget: usize) -> usize {
-        let mut spent = self.lsm.maintain(budget);
-        for lsm in &mut self.retired {
-            if spent < budget {
-                spent += lsm.maintain(budget - spent);
-            }
-        }
-        // The last snapshots of one send their layers home to it.
-        self.retired
-            .retain(|lsm| !lsm.is_idle() || lsm.snapshot_count() > 0);
-        spent
+        let spent = self.lsm.maintain(budget);
+        spent + self.retired.maintain(budget.saturating_sub(spent))
     }
 
     /// Whether something was written since merging has freed what it can.
@@ -499,17 +470,10 @@ impl Partition {
         }
     }
 
-    /// Lets an engine go without stopping for it.
-    pub(super) fn retire(&mut self, mut lsm: Lsm) {
-        lsm.retire();
-        self.retired.push(lsm);
-    }
-
     /// Bytes that snapshots alone keep alive, of data that was replaced too; of large values at
     /// most.
     pub fn pinned(&self) -> Footprint {
-        let retired = self.retired.iter().map(Lsm::pinned);
-        retired.fold(self.lsm.pinned(), |all, pinned| Footprint {
+        self.retired.pinned().fold(self.lsm.pinned(), |all, pinned| Footprint {
             bytes: all.bytes + pinned.bytes,
             large_bytes: all.large_bytes + pinned.large_bytes,
         })
@@ -517,8 +481,7 @@ impl Partition {
 
     /// Snapshots of its data, of what was replaced too, and those sent to replicas and received.
     pub fn snapshot_stats(&self) -> SnapshotStats {
-        let live_count =
-            self.lsm.snapshot_count() + self.retired.iter().map(Lsm::snapshot_count).sum::<usize>();
+        let live_count = self.lsm.snapshot_count() + self.retired.snapshot_count();
         SnapshotStats {
             live_count,
             ..self.snapshot_stats

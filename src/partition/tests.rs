@@ -61,7 +61,7 @@ fn engines_that_are_let_go_of_are_freed_in_any_order() {
     for (at, left) in [(1, 2), (0, 1), (0, 0)] {
         drop(snapshots.remove(at));
         settle(&mut partition);
-        assert_eq!(partition.retired.len(), left);
+        assert_eq!(partition.retired.engines.len(), left);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::replication::{
     Intent, LeaderReceiver, LinkError, PeerState, Relation, SyncState, relation,
 };
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{HistoryId, Lineage, PEERS_MAX, PartitionMeta, Role};
+use crate::storage::{HistoryId, Lineage, PartitionMeta, Role};
 
 use super::leader_link::DialState;
 use super::roles::EPOCH_LEAP_MAX;
@@ -86,32 +86,10 @@ impl Partition {
         }
     }
 
-    /// Addresses of the partition's other nodes: those that a controller named, the last leader,
-    /// and nodes that have connected.
+    /// Addresses of the partition's other nodes: those that a controller named, and those that this
+    /// node knows.
     pub(super) fn with_known_peers(&self, named: &[String]) -> Vec<String> {
-        let own = &self.options.address;
-        let mut peers: Vec<String> = Vec::new();
-        for peer in named
-            .iter()
-            .chain(&self.last_leader)
-            .chain(&self.recent_peers)
-        {
-            if !peers.contains(peer) && peer != own && peers.len() < PEERS_MAX {
-                peers.push(peer.clone());
-            }
-        }
-        peers
-    }
-
-    /// Remembers where a node of the partition is.
-    pub(super) fn remember_peer(&mut self, address: &str) {
-        if address.starts_with("http://") && !self.recent_peers.iter().any(|known| known == address)
-        {
-            if self.recent_peers.len() >= PEERS_MAX {
-                self.recent_peers.remove(0);
-            }
-            self.recent_peers.push(address.to_owned());
-        }
+        self.known_peers.with_named(named, &self.options.address)
     }
 
     /// The node to dial for a takeover, if there is one and it is due.
@@ -345,7 +323,7 @@ impl Partition {
     pub(super) fn yields(&self) -> bool {
         match &self.takeover {
             Some(takeover) if takeover.is_announcing() => !takeover.is_told_again,
-            _ => !self.is_told_to_lead,
+            _ => !self.leadership.is_ordered,
         }
     }
 
@@ -508,7 +486,7 @@ impl Partition {
             office.epoch
         );
         takeover.stage = TakeoverStage::Announcing;
-        self.office_time_ms = self.time_ms;
+        self.leadership.begun_at_ms = self.clock.time_ms();
         self.roles.take_office();
         self.change_meta(office);
         if let Some(takeover) = &mut self.takeover {
@@ -520,7 +498,7 @@ impl Partition {
     /// Whether a controller's last word to this node was to lead, and another node has since
     /// claimed to.
     pub(super) fn has_made_way(&self) -> bool {
-        self.is_told_to_lead && self.roles.role() == Role::Replica && self.roles.meta().is_heard
+        self.leadership.is_ordered && self.roles.role() == Role::Replica && self.roles.meta().is_heard
     }
 
     /// This leader lacks what others hold: it takes over anew.

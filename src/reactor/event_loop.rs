@@ -228,7 +228,7 @@ impl EventLoop {
             node.gathering_until_us().map(|at_us| at_us / 1_000),
             link_at,
             node.maintain_in_ms().map(|in_ms| now + in_ms),
-            node.scan_snapshots.next_ms(),
+            node.resources.scan_snapshots.next_ms(),
             self.sd_notify.wake_at(),
             self.relief.wake_at(node.is_full(), now),
             node.is_short_of_descriptors().then(|| now + RETRY_MS),

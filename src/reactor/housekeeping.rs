@@ -34,7 +34,7 @@ impl Housekeeping {
         core.node.set_time_ms(wall.now_ms);
         self.record_clock_step(core, &wall);
         core.node.set_memory_in_use(allocator::allocated_bytes());
-        core.node.scan_snapshots.release(now);
+        core.node.resources.scan_snapshots.release(now);
     }
 
     /// Counts and logs that the system's clock was set.

@@ -115,7 +115,7 @@ impl Relief {
     /// Checks some connections, if memory is short; ends the slowest at the end of a round.
     pub(super) fn relieve(&mut self, core: &mut Core) {
         let now = core.clock.now();
-        let refused_bytes = core.node.bodies.take_refused_bytes();
+        let refused_bytes = core.node.resources.bodies.take_refused_bytes();
         if refused_bytes > 0 {
             self.refused_bytes = self.refused_bytes.max(refused_bytes);
             self.refused_until = now + REFUSED_MS;
@@ -187,7 +187,7 @@ impl Relief {
             }
             // If nothing else can be ended, a client that pages through a scan has to begin again.
             let is_wanted = ended_count == 0 && self.is_much_pinned;
-            if is_wanted && core.node.scan_snapshots.release_idle(now) {
+            if is_wanted && core.node.resources.scan_snapshots.release_idle(now) {
                 ended_count += 1;
             }
             self.look_at = now;

@@ -201,7 +201,7 @@ impl Api<'_> {
                 _ => Ok(declared_bytes(head, BATCH_MAX_BYTES)),
             })
             .and_then(|bytes| {
-                let claim = self.node.bodies.claim(bytes, ClaimKind::Any);
+                let claim = self.node.resources.bodies.claim(bytes, ClaimKind::Any);
                 claim.map_err(claim_refused)
             });
         match outcome {

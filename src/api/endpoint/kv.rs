@@ -244,7 +244,7 @@ impl Api<'_> {
             return Ok(intake);
         }
         let bytes = declared_bytes(head, limits.body_max_bytes());
-        let claim = self.node.bodies.claim(bytes, ClaimKind::Adding);
+        let claim = self.node.resources.bodies.claim(bytes, ClaimKind::Adding);
         Ok(intake.claiming(claim.map_err(claim_refused)?))
     }
 

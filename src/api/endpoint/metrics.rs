@@ -73,7 +73,7 @@ impl BodySource for Scrape {
 
 impl Api<'_> {
     pub(crate) fn answer_metrics(&mut self, reply: Reply<'_>) {
-        let Some(slot) = self.node.scrape_permits.take(SCRAPE_MAX) else {
+        let Some(slot) = self.node.resources.scrapes.take(SCRAPE_MAX) else {
             let message = format!(
                 "{SCRAPE_MAX} answers with metrics are being read: try again when one is done"
             );

@@ -207,7 +207,7 @@ impl Api<'_> {
         let (acks, now_ms) = (self.read_acks(head)?, self.now_ms);
         let partition = self.readable_partition(head)?;
         check_read(partition, acks, now_ms)?;
-        let slot = self.node.scan_permits.take(SCAN_MAX).ok_or_else(|| {
+        let slot = self.node.resources.scans.take(SCAN_MAX).ok_or_else(|| {
             let message = format!("{SCAN_MAX} scans are under way: try again");
             Refusal::new(503, "too_many_scans", message)
         })?;
@@ -245,7 +245,7 @@ impl Api<'_> {
                 .version_at(position)
                 .map(|version| partition.token_of(version));
             let kept = token.ok().and_then(|token| {
-                let (snapshot, view_use) = self.node.scan_snapshots.get(id, token, now_ms)?;
+                let (snapshot, view_use) = self.node.resources.scan_snapshots.get(id, token, now_ms)?;
                 // Keys that have expired since are left out.
                 Some((snapshot.at_time(time_ms), token, Some(view_use)))
             });
@@ -260,7 +260,7 @@ impl Api<'_> {
         if !is_held {
             return Ok((snapshot, token, None));
         }
-        let kept = &mut self.node.scan_snapshots;
+        let kept = &mut self.node.resources.scan_snapshots;
         let view_use = kept.hold(id, token, snapshot.clone(), now_ms);
         let view_use = view_use.ok_or_else(|| {
             let message = "as many snapshots are kept for scans as may be, and all are in use: try \

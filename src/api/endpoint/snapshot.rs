@@ -41,7 +41,7 @@ pub(crate) struct FullView {
 impl Api<'_> {
     /// A snapshot of the partition that a request names; refused while there are too many.
     pub(crate) fn full_view(&mut self, head: &Head<'_>) -> Result<FullView, Refusal> {
-        let slot = self.node.backup_permits.take(BACKUP_MAX);
+        let slot = self.node.resources.backups.take(BACKUP_MAX);
         let partition = self.any_partition(head)?;
         let Some(slot) = slot else {
             let message =

@@ -81,7 +81,7 @@ impl Report {
             resident_bytes: crate::storage::resident_bytes(),
             allocated_bytes: node.used_bytes(),
             memory_limit_bytes: node.config().max_memory_bytes.unwrap_or(0),
-            upload_claimed_bytes: node.bodies.claimed_bytes(),
+            upload_claimed_bytes: node.resources.bodies.claimed_bytes(),
             is_loading: node.loading().is_some(),
             is_draining: node.is_draining(),
             partitions: node.partitions().iter().map(of).collect(),
