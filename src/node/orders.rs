@@ -27,7 +27,12 @@ impl Node {
                 .map_err(AssignRefusal::PartitionMeta);
         }
         let epoch = self.removals.epoch_of(id);
-        if let Some(opening) = self.openings.pending.iter_mut().find(|opening| opening.id == id) {
+        if let Some(opening) = self
+            .openings
+            .pending
+            .iter_mut()
+            .find(|opening| opening.id == id)
+        {
             opening
                 .assignment
                 .check_next(epoch, &assignment)

@@ -216,8 +216,11 @@ impl Node {
     pub fn set_memory_in_use(&mut self, used_bytes: usize) {
         self.memory.used_bytes = used_bytes;
         if let Some(max_bytes) = self.config.max_memory_bytes {
-            self.resources.bodies
-                .set_memory_in_use(used_bytes, max_bytes, self.config.max_upload_bytes);
+            self.resources.bodies.set_memory_in_use(
+                used_bytes,
+                max_bytes,
+                self.config.max_upload_bytes,
+            );
         }
         let was_full = self.memory.is_full;
         // Not to change from one turn to the next, a little has to be freed.
@@ -266,8 +269,10 @@ impl Node {
                 .map(|at_ms| at_ms.saturating_sub(lsm.time_ms()))
         };
         let sweep_in_ms = self.partitions().iter().filter_map(due_in_ms).min();
-        let is_reclaiming = self.memory.is_full && self.partitions().iter().any(Partition::has_to_reclaim);
-        let reclaim_in_ms = RECLAIM_MS.saturating_sub(self.time_ms.abs_diff(self.memory.reclaimed_at_ms));
+        let is_reclaiming =
+            self.memory.is_full && self.partitions().iter().any(Partition::has_to_reclaim);
+        let reclaim_in_ms =
+            RECLAIM_MS.saturating_sub(self.time_ms.abs_diff(self.memory.reclaimed_at_ms));
         sweep_in_ms
             .into_iter()
             .chain(is_reclaiming.then_some(reclaim_in_ms))
@@ -433,7 +438,11 @@ impl Node {
         if let Some(command) = self.removals.take_command() {
             return Some(command);
         }
-        if let Some(id) = self.openings.untold.pop_if(|_| self.openings.openable_count > 0) {
+        if let Some(id) = self
+            .openings
+            .untold
+            .pop_if(|_| self.openings.openable_count > 0)
+        {
             self.openings.openable_count -= 1;
             return Some(DiskCommand::Open(id));
         }
@@ -517,7 +526,11 @@ impl Node {
 
     /// What the reply to the assignment of a partition waits for.
     pub fn settled_wait(&self, id: u32) -> Option<Wait> {
-        let opening = self.openings.pending.iter().find(|opening| opening.id == id);
+        let opening = self
+            .openings
+            .pending
+            .iter()
+            .find(|opening| opening.id == id);
         let made = opening.map(|opening| Wait::Settled {
             first_generation: opening.generation,
         });
@@ -687,7 +700,12 @@ impl Node {
             stats,
         } = loaded;
         let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
-        if let Some(at) = self.openings.pending.iter().position(|opening| opening.id == id) {
+        if let Some(at) = self
+            .openings
+            .pending
+            .iter()
+            .position(|opening| opening.id == id)
+        {
             let opening = self.openings.pending.swap_remove(at);
             meta.role = Role::Unassigned;
             let outcome = self.make(&opening, lsm, meta, disk);

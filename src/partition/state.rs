@@ -17,8 +17,8 @@ use crate::replication::{LinkId, NodeId, PeerState};
 use crate::seeded_bugs::SeededBug;
 use crate::slew::LAST_UNIX_MS;
 use crate::storage::{
-    DiskCommand, HistoryId, IdGenerator, Lineage, PartitionMeta, Position, Role,
-    StorageError, StoreStats, VersionToken,
+    DiskCommand, HistoryId, IdGenerator, Lineage, PartitionMeta, Position, Role, StorageError,
+    StoreStats, VersionToken,
 };
 
 use super::conditions::{ConditionFailed, Conditions};
@@ -245,7 +245,9 @@ impl Partition {
                     .min(self.replicas.acked_version(usize::from(count))),
             ),
             // That of a partition that was here before this one, or of none.
-            Wait::Settled { first_generation } if first_generation != self.leadership.first_generation => {
+            Wait::Settled { first_generation }
+                if first_generation != self.leadership.first_generation =>
+            {
                 WaitProgress::Never
             }
             Wait::Removed => WaitProgress::Never,
@@ -473,10 +475,12 @@ impl Partition {
     /// Bytes that snapshots alone keep alive, of data that was replaced too; of large values at
     /// most.
     pub fn pinned(&self) -> Footprint {
-        self.retired.pinned().fold(self.lsm.pinned(), |all, pinned| Footprint {
-            bytes: all.bytes + pinned.bytes,
-            large_bytes: all.large_bytes + pinned.large_bytes,
-        })
+        self.retired
+            .pinned()
+            .fold(self.lsm.pinned(), |all, pinned| Footprint {
+                bytes: all.bytes + pinned.bytes,
+                large_bytes: all.large_bytes + pinned.large_bytes,
+            })
     }
 
     /// Snapshots of its data, of what was replaced too, and those sent to replicas and received.

@@ -50,7 +50,7 @@ fn engines_that_are_let_go_of_are_freed_in_any_order() {
             engine.set(&key.to_be_bytes(), NewValue::Inline(&[1; 100]), None);
         }
         snapshots.push(engine.snapshot());
-        partition.retire(engine);
+        partition.retired.add(engine);
     }
     let settle = |partition: &mut Partition| {
         let is_idle =

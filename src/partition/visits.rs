@@ -498,7 +498,9 @@ impl Partition {
     /// Whether a controller's last word to this node was to lead, and another node has since
     /// claimed to.
     pub(super) fn has_made_way(&self) -> bool {
-        self.leadership.is_ordered && self.roles.role() == Role::Replica && self.roles.meta().is_heard
+        self.leadership.is_ordered
+            && self.roles.role() == Role::Replica
+            && self.roles.meta().is_heard
     }
 
     /// This leader lacks what others hold: it takes over anew.

@@ -245,7 +245,8 @@ impl Api<'_> {
                 .version_at(position)
                 .map(|version| partition.token_of(version));
             let kept = token.ok().and_then(|token| {
-                let (snapshot, view_use) = self.node.resources.scan_snapshots.get(id, token, now_ms)?;
+                let (snapshot, view_use) =
+                    self.node.resources.scan_snapshots.get(id, token, now_ms)?;
                 // Keys that have expired since are left out.
                 Some((snapshot.at_time(time_ms), token, Some(view_use)))
             });
