@@ -2,12 +2,12 @@
 //! a time, and have to find. They exist only with the feature `seeded-bugs`, which no released
 //! binary has: without it [`SeededBug::is_on`] is `false`, and the compiler removes every one.
 
-/// A bug that could be written.
+/// A bug that the simulations have to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeededBug {
     /// A replica confirms what its leader has, applied or not.
     AckBeforeApply,
-    /// A replica confirms as lasting what is not on its disk yet.
+    /// A replica confirms as durable what is not on its disk yet.
     AckBeforeSync,
     /// A leader sends what its own disk could still lose.
     SendBeforeSync,
@@ -19,13 +19,13 @@ pub enum SeededBug {
     EpochNotHeard,
     /// A replica follows a leader of a lower epoch.
     EpochNotChecked,
-    /// A role is carried out before it is on disk.
+    /// A role takes effect before it is durable.
     RoleNotSettled,
-    /// A promotion goes on with the history that was there.
+    /// A promotion begins no history.
     HistoryKept,
-    /// A replica gives up what it holds although no higher epoch says so.
+    /// A replica drops data although no higher epoch orders it.
     DataGivenUp,
-    /// A replica takes over an empty leader's emptiness.
+    /// A replica replaces its data by that of a leader that began empty.
     EmptinessTaken,
     /// A snapshot that is not on disk yet counts as if it were.
     ReplacementNotAwaited,

@@ -7,8 +7,8 @@
 //!    takes.
 //! 2. A claim ends with its body, whatever becomes of it.
 //!
-//! Not here: what a body takes (`api/body/request_body.rs`), which upload is ended where there is no room
-//! (`reactor/relief.rs`).
+//! Not here: what a body takes (`api/body/request_body.rs`), which upload is ended where there is
+//! no room (`reactor/relief.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -26,15 +26,15 @@ const FULL_SHARE: usize = 64;
 /// Where memory is short, time between two tries to free some.
 const RECLAIM_MS: u64 = 1_000;
 
-/// What the disk told that concerns the loop.
+/// What a report of the disk means to the loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskNews {
     /// Nothing that has to be done at once.
     None,
-    /// The partitions are there.
+    /// The partitions are loaded.
     Loaded,
-    /// No more writes; replies that wait will never be true. Before the data was loaded: the node
-    /// cannot run.
+    /// The disk takes no more writes, and deferred replies fail. Before the data was loaded: the
+    /// node cannot run.
     Failed(StorageError),
     /// Writes of this partition wait for room or descriptors.
     Stalled(u32, StorageError),
@@ -201,7 +201,7 @@ impl Node {
         &self.config
     }
 
-    /// Tells what time it is, in Unix ms: what entries expire by.
+    /// Sets the time that entries expire by, in Unix ms.
     pub fn set_time_ms(&mut self, time_ms: u64) {
         if time_ms != self.time_ms {
             self.time_ms = time_ms;
@@ -211,7 +211,7 @@ impl Node {
         }
     }
 
-    /// Tells how much memory is in use. With too much, merging frees what it can, at most every
+    /// Sets how much memory is in use. If it is too much, merging frees what it can, at most every
     /// [`RECLAIM_MS`].
     pub fn set_memory_in_use(&mut self, used_bytes: usize) {
         self.memory.used_bytes = used_bytes;
@@ -243,12 +243,12 @@ impl Node {
         }
     }
 
-    /// Memory in use, as told last.
+    /// Memory in use, as set last.
     pub fn used_bytes(&self) -> usize {
         self.memory.used_bytes
     }
 
-    /// Memory in use beyond what may be.
+    /// Memory in use above `--max-memory`.
     pub fn over_bytes(&self) -> usize {
         let max_bytes = self.config.max_memory_bytes.unwrap_or(usize::MAX);
         self.memory.used_bytes.saturating_sub(max_bytes)
@@ -260,7 +260,7 @@ impl Node {
         self.memory.is_full
     }
 
-    /// When maintenance is due next although nothing happens, in ms from the time that was told
+    /// When maintenance is due next although nothing happens, in ms from the time that was set
     /// last.
     pub fn maintain_in_ms(&self) -> Option<u64> {
         let due_in_ms = |partition: &Partition| {
@@ -301,8 +301,7 @@ impl Node {
             .ok()
     }
 
-    /// Where the partition is that a request means which names none: number 0, or the only one
-    /// there is.
+    /// The index of the partition for requests that name none: number 0, or the only one there is.
     #[inline]
     fn unnamed_index(&self) -> Result<usize, Unavailable> {
         match (&self.partitions[..], self.stage) {
@@ -314,7 +313,7 @@ impl Node {
         }
     }
 
-    /// The partition that a request means which names none.
+    /// The partition for requests that name none.
     #[inline]
     pub fn unnamed_partition(&mut self) -> Result<&mut Partition, Unavailable> {
         let index = self.unnamed_index()?;
@@ -332,12 +331,12 @@ impl Node {
         }
     }
 
-    /// The partition with a number, to look at.
+    /// The partition with a number, read-only.
     pub fn look_at(&self, id: u32) -> Option<&Partition> {
         self.index_of(id).map(|index| &self.partitions[index])
     }
 
-    /// The partition that a request means which names none, to look at.
+    /// The partition for requests that name none, read-only.
     pub fn look_at_unnamed(&self) -> Option<&Partition> {
         self.unnamed_index()
             .ok()
@@ -390,7 +389,7 @@ impl Node {
         self.options.engine
     }
 
-    /// Whether it is on its way out.
+    /// Whether the node is stopping.
     pub fn is_draining(&self) -> bool {
         self.is_draining
     }
@@ -478,7 +477,7 @@ impl Node {
         self.partitions.len() + self.openings.pending.len() + self.removals.pending_count()
     }
 
-    /// Tells how many partitions may have files, and how many more can be opened now.
+    /// Sets how many partitions may have files, and how many more can be opened now.
     pub fn set_descriptor_limits(&mut self, partition_max: usize, openable_count: usize) {
         self.openings.partition_max = partition_max;
         self.openings.openable_count = openable_count;
@@ -511,8 +510,8 @@ impl Node {
         !self.removals.has_untold() && !self.partitions().iter().any(Partition::is_ahead_of_disk)
     }
 
-    /// What of the replies that wait for something in a partition may go. One that the disk still
-    /// makes has done nothing yet.
+    /// How far a kind of wait in a partition has been satisfied: not at all in a partition that the
+    /// disk still makes.
     pub fn wait_progress(&self, id: u32, wait: Wait) -> WaitProgress {
         if wait == Wait::Removed {
             return WaitProgress::UpTo(self.removals.done_count());
@@ -570,12 +569,17 @@ impl Node {
         self.add(partition);
     }
 
-    /// The disk has told something.
+    /// The partition that the disk reports on.
+    fn on_disk(&mut self, id: u32) -> &mut Partition {
+        self.partition(id)
+            .expect("the disk reports on partitions that are here")
+    }
+
+    /// Acts on a report of the disk.
     pub fn on_disk_event(&mut self, event: DiskEvent) -> DiskNews {
         if self.removals.concerns(&event) {
             return DiskNews::None;
         }
-        let known = "the disk tells of partitions that are here";
         match event {
             DiskEvent::Removed { .. } => {}
             DiskEvent::Progress(progress) => self.stage = Stage::Loading(progress),
@@ -595,12 +599,8 @@ impl Node {
                 if let Some(us) = sync_us {
                     self.stats.log_syncs.record(us);
                 }
-                self.partition(partition).expect(known).on_written(
-                    version,
-                    synced_version,
-                    batches,
-                    stats,
-                );
+                self.on_disk(partition)
+                    .on_written(version, synced_version, batches, stats);
             }
             DiskEvent::Checkpointed {
                 partition,
@@ -608,25 +608,19 @@ impl Node {
                 stats,
             } => {
                 log::info!("partition {partition}: checkpoint of version {version} is in place");
-                self.partition(partition)
-                    .expect(known)
-                    .on_checkpointed(stats);
+                self.on_disk(partition).on_checkpointed(stats);
             }
             event @ (DiskEvent::CheckpointGivenUp { .. }
             | DiskEvent::Stalled { .. }
             | DiskEvent::Resumed { .. }
             | DiskEvent::NotOpened { .. }) => return self.on_shortage(event),
-            DiskEvent::Settled { partition } => {
-                self.partition(partition).expect(known).on_settled();
-            }
+            DiskEvent::Settled { partition } => self.on_disk(partition).on_settled(),
             DiskEvent::Replaced {
                 partition,
                 number,
                 stats,
             } => {
-                self.partition(partition)
-                    .expect(known)
-                    .on_replaced(number, stats);
+                self.on_disk(partition).on_replaced(number, stats);
             }
             DiskEvent::Failed(error) => {
                 self.partitions

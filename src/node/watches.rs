@@ -1,19 +1,20 @@
 //! Watchers of a partition, by the prefix of the keys that they watch.
 //!
 //! A watcher that has seen everything rests. New records are read from the log once for all resting
-//! watchers, and a record wakes those whose prefix its key has; each then reads on from its own
-//! position. So a resting watcher costs its entry here. A slow one holds nothing up and keeps
-//! nothing alive: once the log that it would have to read is gone, the watch is cut.
+//! watchers, and a record wakes the watchers whose prefix its key has; each then reads on from its
+//! own position. So a resting watcher costs its entry here. A slow watcher holds nothing up and
+//! keeps nothing alive: once the log that it would have to read is gone, its watch is cut.
 //!
 //! Invariants:
-//! 1. A watcher is told of every record behind the version it began with whose key has its prefix,
-//!    once, in order; or it is cut.
-//! 2. Nothing is told that is not committed: on disk as clients are promised.
+//! 1. A watcher gets every record behind the version it began with whose key has its prefix, once,
+//!    in order; or it is cut.
+//! 2. Only committed records are sent: on disk as clients are promised.
 //! 3. A call does bounded work, however many watchers there are: it looks at about [`LOOK_BYTES`]
 //!    of log and for [`LOOKUPS_MAX`] prefixes, or goes on with one watcher. The watchers that a
 //!    record concerns are put on the list as they rest, all of one prefix at once.
 //!
-//! Not here: how changes are told (`api/body/change_stream.rs`), connections (`reactor/watching.rs`).
+//! Not here: how changes are sent (`api/body/change_stream.rs`), connections
+//! (`reactor/watching.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -35,23 +36,23 @@ type Resting = BTreeMap<Box<[u8]>, BTreeSet<usize>>;
 struct Watcher {
     partition: u32,
     prefix: Box<[u8]>,
-    /// Has been told of everything up to here.
+    /// The watcher has every record up to here.
     version: u64,
-    /// The token of the version that it had been told of when it last read.
+    /// The token of the version that it had when it last read.
     token: VersionToken,
     place: WatchState,
-    /// That of its audience when it came.
+    /// The generation of its partition's watchers when it came.
     generation: u64,
 }
 
-/// Where a watcher is.
+/// What a watcher is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WatchState {
     /// Among the resting watchers, or on the list with them.
     Resting,
     /// On the list by itself.
     Listed,
-    /// Reading, or busy with what it was told.
+    /// Reading, or busy sending what it has read.
     Busy,
 }
 
@@ -59,7 +60,7 @@ enum WatchState {
 #[derive(Debug)]
 enum DueWatch {
     One(usize),
-    /// Watchers that rested, and know everything before this version.
+    /// Watchers that rested, and have every record before this version.
     Woken {
         keys: Resting,
         version: u64,
@@ -71,9 +72,9 @@ enum DueWatch {
 struct WatchedPartition {
     partition: u32,
     history: HistoryId,
-    /// Watchers of another one cannot be told what follows.
+    /// Watchers of another generation cannot continue: their history has ended.
     generation: u64,
-    /// The resting watchers know everything up to here.
+    /// The resting watchers have every record up to here.
     version: u64,
     resting: Resting,
     /// How many prefixes there are of each length.
@@ -83,11 +84,11 @@ struct WatchedPartition {
 /// What a watcher gets when it reads on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchProgress {
-    /// This is not all: it is on the list again.
+    /// There is more: the watcher is on the list again.
     More,
-    /// It has been told of everything, and rests.
+    /// The watcher has everything, and rests.
     All,
-    /// What it would have to read is gone, or is of another history: it is a watcher no more.
+    /// The log that it would have to read is gone, or of another history: it is a watcher no more.
     Cut,
 }
 

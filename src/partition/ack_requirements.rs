@@ -71,7 +71,10 @@ impl Partition {
     pub fn read_gate(&self, count: u8, shown_version: Option<u64>) -> Option<u64> {
         let last_version = self.lsm().last_version();
         let needed = shown_version.unwrap_or(last_version);
-        let is_held = matches!(self.wait_progress(self.read_wait(count)), WaitProgress::UpTo(held) if held >= needed);
+        let is_held = match self.wait_progress(self.read_wait(count)) {
+            WaitProgress::UpTo(held) => held >= needed,
+            WaitProgress::Never => false,
+        };
         // Numbers that are waited for ascend: that of the write alone might not.
         is_awaited(is_held).then_some(last_version)
     }

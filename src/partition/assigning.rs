@@ -72,7 +72,7 @@ impl Partition {
             self.leave_office();
         }
         self.roles.begin_takeover();
-        self.tell_leader();
+        self.queue_farewell_to_leader();
         self.disconnect();
         self.begin_takeover(basis);
         self.roles.changed_count().min(self.ordered_change())

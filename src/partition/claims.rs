@@ -1,5 +1,5 @@
-//! Making way: what a node does about the claims of others to lead, and about epochs that it hears
-//! of.
+//! Making way: what a node does about claims of other nodes to lead, and about epochs that other
+//! nodes have begun.
 //!
 //! Invariants:
 //! 1. A claim is granted only to a higher epoch, or to the node that is already followed in the
@@ -7,9 +7,9 @@
 //!    id.
 //! 2. Data that only this node holds is dropped for no epoch but one that a controller named
 //!    (`replication/leader_receiver.rs`).
-//! 3. A stranger's word of an epoch changes nothing ([`Partition::is_believed`]), and no word makes
-//!    the epoch leap.
-//! 4. The leader and the replicas of a node that makes way are told before their connections end.
+//! 3. An epoch that a stranger reports changes nothing ([`Partition::is_believed`]), and no report
+//!    makes the epoch leap.
+//! 4. A node that makes way sends its state to its leader and replicas before their links end.
 //!
 //! Not here: claiming (`takeover.rs`).
 
@@ -25,15 +25,15 @@ use super::roles::EPOCH_LEAP_MAX;
 use super::state::Partition;
 
 impl Partition {
-    /// What a leader loses with its office: replies that wait can never be kept.
+    /// The node leaves office: its deferred replies fail, and its replicas look for a leader anew.
     pub(super) fn leave_office(&mut self) {
         self.leadership.generation += 1;
-        self.tell_replicas();
+        self.queue_farewells();
         self.replicas.clear();
         self.keep_log();
     }
 
-    /// This node leads no more: it was told of an epoch, and perhaps of its leader.
+    /// This node leads no more: a peer has reported a higher epoch, and perhaps its leader.
     pub(super) fn step_down(&mut self, epoch: u64, ordered_epoch: u64, leader: &str) {
         let was_leader = self.roles.role() == Role::Leader;
         let consequence = if was_leader || self.roles.is_taking_over() {
@@ -51,15 +51,15 @@ impl Partition {
         if was_leader {
             self.leadership.generation += 1;
         }
-        self.tell_replicas();
+        self.queue_farewells();
         self.disconnect();
     }
 
-    /// A peer tells of an epoch, and perhaps of its leader.
+    /// A peer reports an epoch, and perhaps its leader.
     pub(super) fn on_leader_report(&mut self, state: &PeerState) {
         let meta = self.roles.meta();
         let is_near = state.epoch.saturating_sub(meta.epoch) <= EPOCH_LEAP_MAX;
-        if !is_near || !hears_epoch(state.epoch, meta.epoch) {
+        if !is_near || !is_higher_epoch(state.epoch, meta.epoch) {
             return;
         }
         let is_own = state.address == self.options.address;
@@ -67,7 +67,7 @@ impl Partition {
         match self.roles.role() {
             Role::Leader => self.step_down(state.epoch, state.ordered_epoch, leader),
             _ if self.roles.is_taking_over() => {
-                if state.ordered_epoch > meta.ordered_epoch || self.yields() {
+                if state.ordered_epoch > meta.ordered_epoch || self.should_yield() {
                     self.step_down(state.epoch, state.ordered_epoch, leader);
                 } else {
                     self.disconnect();
@@ -113,9 +113,9 @@ impl Partition {
             Ordering::Greater => is_believed,
         };
         if !is_granted {
-            return Ok(self.own_state(Intent::Tell));
+            return Ok(self.own_state(Intent::Report));
         }
-        if keeps_its_word() {
+        if acts_on_grant() {
             self.grant(link, claim);
         }
         Ok(self.own_state(Intent::Grant))
@@ -142,34 +142,34 @@ impl Partition {
         if was_leader {
             self.leadership.generation += 1;
         }
-        self.tell_replicas();
-        self.tell_leader();
+        self.queue_farewells();
+        self.queue_farewell_to_leader();
         // The claimant goes on getting what it lacks: the log that it reads is kept.
         self.replicas.clear_but(link);
         self.disconnect_from_leader();
     }
 
-    /// Replicas of this node are told where it stands, before their connections end.
-    fn tell_replicas(&mut self) {
-        let state = self.own_state(Intent::Tell);
+    /// Sends this node's state to its replicas before their links end.
+    fn queue_farewells(&mut self) {
+        let state = self.own_state(Intent::Report);
         let links = self.replicas.links();
         self.farewells
             .extend(links.map(|link| (link, state.clone())));
     }
 
-    /// The leader of this node is told where it stands, before the connection to it ends.
-    pub(super) fn tell_leader(&mut self) {
+    /// Sends this node's state to its leader before the link to it ends.
+    pub(super) fn queue_farewell_to_leader(&mut self) {
         if let DialState::Connected(link, facts) = &self.leader_link.dial
             && facts.protocol > PROTOCOL_MIN
         {
-            let farewell = (*link, self.own_state(Intent::Tell));
+            let farewell = (*link, self.own_state(Intent::Report));
             self.farewells.push(farewell);
         }
     }
 
-    /// Whether a peer's word of an epoch counts: it presented the token, or its data and this
-    /// node's have grown out of one another, which a stranger could not know. A node without data
-    /// has nothing to lose by it.
+    /// Whether an epoch that a peer reports counts: the peer presented the token, or its data and
+    /// this node's data share a history, which a stranger could not know. A node without data has
+    /// nothing to lose by it.
     pub(super) fn is_believed(&self, lineage: &Lineage, version: u64) -> bool {
         let (own, own_version) = (&self.roles.meta().lineage, self.lsm.last_version());
         self.options.has_token
@@ -178,15 +178,15 @@ impl Partition {
             || lineage.common_version_with(own, own_version).is_some()
     }
 
-    /// A replica that was told to follow this node has heard of an epoch that this node has not.
-    pub(super) fn hear_from_replica(&mut self, hello: &PeerHello) {
+    /// A replica that is to follow this node knows of an epoch that this node does not know of.
+    pub(super) fn on_epoch_of_replica(&mut self, hello: &PeerHello) {
         let meta = self.roles.meta();
         let ordered_epoch = hello
             .state
             .as_ref()
             .map_or(hello.epoch, |state| state.ordered_epoch);
         let is_contender = self.roles.role() == Role::Leader || self.roles.is_taking_over();
-        if !is_contender && !self.has_made_way() {
+        if !is_contender && !self.has_yielded() {
             return;
         }
         if ordered_epoch > meta.ordered_epoch {
@@ -200,11 +200,11 @@ impl Partition {
 }
 
 /// Whether a node steps down when another one tells of this epoch.
-pub(super) fn hears_epoch(epoch: u64, own_epoch: u64) -> bool {
+pub(super) fn is_higher_epoch(epoch: u64, own_epoch: u64) -> bool {
     !SeededBug::EpochNotHeard.is_on() && epoch > own_epoch
 }
 
 /// Whether a node that grants a claim acts on it.
-fn keeps_its_word() -> bool {
+fn acts_on_grant() -> bool {
     !SeededBug::GrantNotKept.is_on()
 }

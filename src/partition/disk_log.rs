@@ -1,4 +1,4 @@
-//! A partition's side of the log on disk: what was handed over, what is written, what lasts, and
+//! A partition's side of the log on disk: what was handed over, what is written and synced, and
 //! which replies wait for it.
 //!
 //! Invariants:
@@ -28,18 +28,18 @@ const BATCH_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Without a sync to wait for, writers may be ahead of the disk by this much.
 const BACKLOG_MAX_BYTES: u64 = 32 * 1024 * 1024;
 
-/// A group that does not become what was expected waits so long: some syncs.
+/// How long a group waits that stays smaller than expected: some syncs.
 const GATHER_MAX_US: u64 = 1_000;
 
-/// Where no reply waits for the disk, records gather for so long, or up to so many: handing over
-/// each turn's would cost more than writing them.
+/// Where no reply waits for the disk, records gather for this time, or up to this count: handing
+/// over those of each turn would cost more than writing them.
 const LAZY_GATHER_US: u64 = 10_000;
 const LAZY_GROUP_COUNT: u64 = 1_000;
 
-/// So often the disk is told what time it is, while there are values whose lives end.
+/// How often the disk records the time, while values with a time to live exist.
 const RECORD_TIME_MS: u64 = 100;
 
-/// What a batch keeps of its allocation.
+/// What an empty batch keeps of its allocation.
 const SPARE_BATCH_BYTES: usize = 64 * 1024;
 
 /// The disk, as one partition sees it.
@@ -50,14 +50,14 @@ pub struct DiskLog {
     handed_version: u64,
     written_version: u64,
     synced_version: u64,
-    /// Handed over and not yet told as written; 0 when the disk thread has nothing of this
+    /// Handed over and not yet reported as written; 0 when the disk thread has nothing of this
     /// partition.
     in_flight_bytes: usize,
     /// How long the group may be held back, if it is.
     gathering_until_us: Option<u64>,
     /// Records in the last group.
     last_group_count: u64,
-    /// What of [`Lsm::logged_bytes`] is told as written.
+    /// The part of [`Lsm::logged_bytes`] that is reported as written.
     written_bytes: u64,
     checkpoints: CheckpointSchedule,
     /// A batch to fill again.
@@ -67,12 +67,12 @@ pub struct DiskLog {
     failure: Option<StorageError>,
     /// What is short, while writes wait for it.
     stall: Option<StorageError>,
-    /// The time that the disk was told last.
+    /// The time that the disk recorded last.
     recorded_time_ms: u64,
 }
 
 impl DiskLog {
-    /// The disk goes on behind what `lsm` holds, all of which is on it.
+    /// The log goes on behind what `lsm` holds, all of which is on disk.
     pub fn new(lsm: &Lsm, fsync: Fsync, stats: StoreStats) -> Self {
         let version = lsm.last_version();
         Self {
@@ -148,17 +148,17 @@ impl DiskLog {
         self.replacement.is_running
     }
 
-    /// What is not behind this version has been handed over.
+    /// Versions up to this one have been handed over.
     pub fn handed_version(&self) -> u64 {
         self.handed_version
     }
 
-    /// Version up to which writes last.
+    /// Versions up to this one are synced.
     pub fn synced_version(&self) -> u64 {
         self.synced_version
     }
 
-    /// Whether something is written and not yet synced.
+    /// Whether records are handed over and not yet synced.
     pub fn is_sync_owed(&self) -> bool {
         self.synced_version < self.handed_version && self.failure.is_none()
     }
@@ -173,7 +173,7 @@ impl DiskLog {
         self.stats
     }
 
-    /// Why nothing is written any more, if so.
+    /// Why nothing is written any more, if the disk has failed.
     pub fn failure(&self) -> Option<&StorageError> {
         self.failure.as_ref()
     }
@@ -193,7 +193,7 @@ impl DiskLog {
         self.checkpoints.given_up_count()
     }
 
-    /// The version that the reply to a write must wait for; none: it may go at once.
+    /// The version that the reply to a write waits for; none: it is sent at once.
     pub(super) fn gate(&self, lsm: &Lsm) -> Option<u64> {
         let version = lsm.last_version();
         match self.fsync {
@@ -204,7 +204,7 @@ impl DiskLog {
         }
     }
 
-    /// Replies that wait for this version, or one below, may go.
+    /// Replies that wait for this version, or a lower one, may be sent.
     pub fn released_version(&self) -> u64 {
         match self.fsync {
             Fsync::Always => self.synced_version,
@@ -243,8 +243,8 @@ impl DiskLog {
         Some(batch)
     }
 
-    /// The time that lives are held against, if it is to be recorded: what has expired for a client
-    /// stays so over a start.
+    /// The time that entries expire by, if it is to be recorded: what has expired for a client
+    /// stays expired over a restart.
     pub(super) fn take_time(&mut self, lsm: &Lsm) -> Option<u64> {
         let time_ms = lsm.time_ms();
         let is_due = time_ms.abs_diff(self.recorded_time_ms) >= RECORD_TIME_MS
@@ -268,7 +268,7 @@ impl DiskLog {
         self.checkpoints.request();
     }
 
-    /// The disk thread has told what is written and synced.
+    /// The disk thread reports what is written and synced.
     pub(super) fn on_written(
         &mut self,
         written_version: u64,
@@ -276,7 +276,7 @@ impl DiskLog {
         batches: Vec<LogBatch>,
         stats: StoreStats,
     ) {
-        // What is told of data that is being replaced says nothing about what replaces it.
+        // A report about data that is being replaced says nothing about the new data.
         if !self.replacement.is_running {
             self.last_group_count = written_version - self.written_version;
             self.written_version = written_version;

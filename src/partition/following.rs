@@ -102,7 +102,7 @@ impl Partition {
         if self.takeover.is_some() {
             (self.leader_link.dial, self.leader_link.obstacle) =
                 (DialState::At(now_ms), Some(reason));
-            self.visit_unreachable(is_starting, now_ms);
+            self.on_visit_unreachable(is_starting, now_ms);
         } else {
             self.leader_link.retry(reason, now_ms);
         }
@@ -146,7 +146,7 @@ impl Partition {
         told.address = whole_address(&told.address, host);
         let meta = self.roles.meta();
         let is_leading = told.address.is_empty() || Some(&told.address) == meta.leader.as_ref();
-        if !is_leading && told.intent == Intent::Tell {
+        if !is_leading && told.intent == Intent::Report {
             self.on_leader_report(&told);
         }
     }

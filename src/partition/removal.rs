@@ -1,4 +1,4 @@
-//! Giving the partition up: whether an order may, and what is left to be freed.
+//! Removing a partition: whether an order may do so, and what is left to be freed.
 //!
 //! Invariants:
 //! 1. An order of a lower epoch than the one in force changes nothing, and where a controller has
@@ -29,7 +29,7 @@ pub enum RemovalError {
     OnlyCopy {
         /// The newest version here.
         version: u64,
-        /// Versions up to here another node holds, as far as this node knows.
+        /// Another node holds versions up to this one, as far as this node knows.
         held_version: u64,
     },
 }

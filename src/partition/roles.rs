@@ -207,7 +207,7 @@ impl Roles {
             self.settled_count += 1;
             return;
         }
-        // One that was not handed over yet is written as it is by then.
+        // A change that was not handed over yet is merged with this one.
         if self.change != Change::Waiting {
             self.changed_count += 1;
         }

@@ -20,7 +20,7 @@ use crate::replication::{
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{Lineage, Role};
 
-use super::claims::hears_epoch;
+use super::claims::is_higher_epoch;
 use super::replicas::{REPLICAS_MAX, Replica, ReplicaStats};
 use super::roles::EPOCH_LEAP_MAX;
 use super::state::Partition;
@@ -56,7 +56,7 @@ impl Partition {
         let is_claim = matches!(hello.intent(), Intent::Claim | Intent::OrderedClaim);
         // The answer to a claim comes once it is durable.
         if hello.protocol > PROTOCOL_MIN && !is_claim {
-            Frame::PeerState(self.own_state(Intent::Tell)).encode(out);
+            Frame::PeerState(self.own_state(Intent::Report)).encode(out);
         }
         let is_fed = match hello.intent() {
             Intent::Follow => true,
@@ -168,16 +168,16 @@ impl Partition {
         Ok(())
     }
 
-    /// Whether this node may be followed by one that says hello.
+    /// Whether the node that says hello may follow this one.
     fn check_follower(&mut self, hello: &PeerHello) -> Result<(), Rejection> {
         let epoch = self.roles.meta().epoch;
-        if hears_epoch(hello.epoch, epoch) {
-            return Err(self.hear_epoch(hello));
+        if is_higher_epoch(hello.epoch, epoch) {
+            return Err(self.on_higher_epoch(hello));
         }
-        if hello.epoch == epoch && self.has_made_way() && !self.roles.is_taking_over() {
-            // That node knows the epoch in which this one made way, and was told to follow this one
-            // all the same.
-            self.hear_from_replica(hello);
+        if hello.epoch == epoch && self.has_yielded() && !self.roles.is_taking_over() {
+            // That node knows the epoch in which this one made way, and is to follow this one all
+            // the same.
+            self.on_epoch_of_replica(hello);
             let text = "this node takes over as the leader: try again";
             return Err(Rejection::new(RefusalCode::Busy, text));
         }
@@ -223,16 +223,16 @@ impl Partition {
         Ok(())
     }
 
-    /// Whether this node is a replica of the one that says hello: two that follow each other would
-    /// both look in sync, and neither would hear of a write.
+    /// Whether this node is a replica of the node that says hello: two nodes that follow each other
+    /// would both look in sync, and neither would get a write.
     fn follows(&self, hello: &PeerHello) -> bool {
         let state = hello.state.as_ref();
         let leader = self.roles.meta().leader.as_ref();
         state.is_some_and(|state| Some(&state.address) == leader)
     }
 
-    /// Whether a controller told this node to lead, and a node that wants to follow it holds all
-    /// that it holds, and more.
+    /// Whether a controller assigned this node the lead, and a node that wants to follow it holds
+    /// all its data and more.
     fn is_behind(&mut self, hello: &PeerHello) -> bool {
         let Some(state) = &hello.state else {
             return false;
@@ -247,7 +247,7 @@ impl Partition {
     }
 
     /// A node that wants to follow this one knows of a higher epoch.
-    fn hear_epoch(&mut self, hello: &PeerHello) -> Rejection {
+    fn on_higher_epoch(&mut self, hello: &PeerHello) -> Rejection {
         let epoch = self.roles.meta().epoch;
         if hello.epoch - epoch > EPOCH_LEAP_MAX {
             let text = format!(
@@ -271,7 +271,7 @@ impl Partition {
         if let Some(state) = &hello.state {
             self.known_peers.remember(&state.address);
         }
-        self.hear_from_replica(hello);
+        self.on_epoch_of_replica(hello);
         let text = format!(
             "epoch {} has begun, and this node knew of {epoch}: try again, or assign it anew",
             hello.epoch
@@ -304,7 +304,7 @@ impl Partition {
         }
     }
 
-    /// A snapshot for a replica: one that is on its way to another, if the log goes on behind it.
+    /// A snapshot for a replica: that of another replica, if the log still goes on behind it.
     fn shared_snapshot(&mut self) -> Snapshot {
         let has_log = |snapshot: &&Snapshot| self.lsm.log_behind(snapshot.version()).is_some();
         let newest = self.replicas.snapshots().next();
@@ -317,7 +317,8 @@ impl Partition {
     fn sender_source(&self) -> SenderSource<'_> {
         SenderSource {
             released_version: self.sendable_version(),
-            // That of its data: what a replica has only heard of gives its data no more weight.
+            // The epoch of the data: a higher epoch that was only reported gives data no more
+            // weight.
             epoch: self.roles.meta().data_epoch,
             lineage: &self.roles.meta().lineage,
             is_settled: self.roles.is_settled(),
@@ -325,7 +326,8 @@ impl Partition {
         }
     }
 
-    /// The newest version that replicas may have: what this node's disk could still lose stays here.
+    /// The newest version that replicas may have: what this node's disk could still lose stays
+    /// here.
     fn sendable_version(&self) -> u64 {
         if SeededBug::SendBeforeSync.is_on() {
             return u64::MAX;
@@ -381,7 +383,7 @@ impl SenderPort for Partition {
         state.address = whole_address(&state.address, host_of(&replica.address));
         let answer = match state.intent {
             Intent::Claim | Intent::OrderedClaim => Some(self.on_claim(link, &state)?),
-            Intent::Tell => {
+            Intent::Report => {
                 self.on_leader_report(&state);
                 None
             }

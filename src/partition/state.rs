@@ -32,12 +32,12 @@ use super::roles::Roles;
 use super::takeover::Takeover;
 use super::wait::{Wait, WaitProgress};
 
-/// Why a partition does not have the place that a client names.
+/// Why a partition does not have the position that a client names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PositionError {
-    /// It is of a history that is not known here, or behind the end of one that is.
+    /// Its history is not known here, or ends before it.
     Unknown,
-    /// It is behind the newest write that is here.
+    /// It is later than the newest write that is here.
     Ahead,
 }
 
@@ -50,31 +50,31 @@ pub struct WriteResult {
     pub replaced: bool,
 }
 
-/// What is the same for all partitions of a node.
+/// Options that all partitions of a node share.
 #[derive(Clone, Debug)]
 pub struct PartitionOptions {
-    /// Of engines that are made or received.
+    /// Options of engines.
     pub engine: Options,
-    /// When writes are made to last.
+    /// When writes are synced.
     pub fsync: Fsync,
     /// Log kept for replicas that come back, once there was one.
     pub wal_retain_bytes: usize,
     /// This node.
     pub node_id: NodeId,
-    /// Its HTTP address, as it tells other nodes: `:port` where they see the host themselves.
+    /// The node's HTTP address as other nodes get it: `:port` where they see the host themselves.
     pub address: String,
-    /// Nodes that connect have presented a token.
+    /// Whether nodes that connect must present a token.
     pub has_token: bool,
 }
 
 /// Counts snapshots of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotStats {
-    /// Not yet released.
+    /// Snapshots not yet released.
     pub live_count: usize,
-    /// Begun for replicas.
+    /// Snapshots whose sending to a replica has begun.
     pub sent_count: u64,
-    /// Received whole from leaders.
+    /// Snapshots received whole from leaders.
     pub received_count: u64,
 }
 
@@ -101,18 +101,18 @@ pub struct Partition {
     pub(super) disk: Option<DiskLog>,
     pub(super) replicas: Replicas,
     pub(super) leader_link: LeaderLink,
-    /// Coming to lead, or telling nodes that were not reached then.
+    /// A takeover that is under way, or its announcements to nodes that were not reached.
     pub(super) takeover: Option<Takeover>,
     pub(super) known_peers: KnownPeers,
     /// States that are sent to peers before their links end.
     pub(super) farewells: Vec<(LinkId, PeerState)>,
-    /// For histories that begin here.
+    /// Ids of histories that begin here.
     pub(super) ids: IdGenerator,
     pub(super) retired: RetiredEngines,
     pub(super) snapshot_stats: SnapshotStats,
     pub(super) leadership: Leadership,
     pub(super) clock: PartitionClock,
-    /// As of when merging has freed what it can, or is about to.
+    /// The version up to which merging has freed what it can, or is about to.
     pub(super) reclaimed_version: u64,
 }
 
@@ -159,12 +159,12 @@ impl Partition {
         self
     }
 
-    /// The history of its writes.
+    /// The history of the writes.
     pub fn history(&self) -> HistoryId {
         self.lineage().history()
     }
 
-    /// That history with those before it.
+    /// That history with the histories before it.
     #[inline]
     pub fn lineage(&self) -> &Lineage {
         &self.roles.meta().lineage
@@ -181,7 +181,7 @@ impl Partition {
         self.token_of(self.lsm.last_version())
     }
 
-    /// The version that a client's position names, if that is here.
+    /// The version that a client's position names, if the partition has it.
     pub fn version_at(&self, position: Position) -> Result<u64, PositionError> {
         match self.lineage().version_at(position) {
             None => Err(PositionError::Unknown),
@@ -190,12 +190,12 @@ impl Partition {
         }
     }
 
-    /// Its role, its epoch, its histories.
+    /// Role, epoch and histories.
     pub fn roles(&self) -> &Roles {
         &self.roles
     }
 
-    /// Its log on disk.
+    /// The log on disk; none for a partition in memory.
     pub fn disk(&self) -> Option<&DiskLog> {
         self.disk.as_ref()
     }
@@ -206,14 +206,13 @@ impl Partition {
         disk.failure().or(disk.stall())
     }
 
-    /// The version that the reply to the write just made must wait for; none: it may go at once.
+    /// The version that the reply to the write just made waits for; none: it is sent at once.
     #[inline]
     pub fn gate(&self) -> Option<u64> {
         self.disk.as_ref()?.gate(&self.lsm)
     }
 
-    /// How often it has ceased to lead: what was promised under another number cannot be kept any
-    /// more.
+    /// Counts losses of leadership: a reply that was deferred under another number fails.
     pub fn leadership_generation(&self) -> u64 {
         self.leadership.generation
     }
@@ -229,7 +228,7 @@ impl Partition {
         Wait::Settled { first_generation }
     }
 
-    /// What of the replies that wait for something may go.
+    /// How far a kind of wait has been satisfied.
     pub fn wait_progress(&self, wait: Wait) -> WaitProgress {
         match wait {
             Wait::Disk { generation }
@@ -262,14 +261,14 @@ impl Partition {
         }
     }
 
-    /// Held as clients are promised up to here.
+    /// The version up to which writes are held as clients are promised.
     pub(super) fn released_version(&self) -> u64 {
         self.disk
             .as_ref()
             .map_or(u64::MAX, DiskLog::released_version)
     }
 
-    /// Writes up to here can be told of: held as clients are promised.
+    /// The newest version that watchers may see: held as clients are promised.
     pub fn committed_version(&self) -> u64 {
         self.released_version().min(self.lsm.last_version())
     }
@@ -297,7 +296,7 @@ impl Partition {
         self.roles.change(meta, lasts);
     }
 
-    /// Keeps as much log for its readers as is configured.
+    /// Keeps as much log for replicas as is configured.
     pub fn retain_log(&mut self) {
         self.lsm.retain_log(self.options.wal_retain_bytes);
     }
@@ -351,7 +350,7 @@ impl Partition {
         self.disk.as_ref().is_some_and(is_open)
     }
 
-    /// Whether it has something for the disk that was not handed over yet, and can be.
+    /// Whether anything for the disk was not handed over yet, and can be.
     pub fn is_ahead_of_disk(&self) -> bool {
         let has_more = |disk: &DiskLog| {
             disk.failure().is_none() && (disk.has_more(&self.lsm) || disk.is_replacing())
@@ -359,7 +358,7 @@ impl Partition {
         self.disk.as_ref().is_some_and(has_more) || self.roles.has_unsettled()
     }
 
-    /// Has a checkpoint made soon; false when it lives in memory only.
+    /// Requests a checkpoint; false for a partition in memory.
     pub fn request_checkpoint(&mut self) -> bool {
         self.disk
             .as_mut()
@@ -367,7 +366,7 @@ impl Partition {
             .is_some()
     }
 
-    /// The disk has told how far it is.
+    /// The disk reports how far it has written and synced.
     pub fn on_written(
         &mut self,
         written: u64,
@@ -380,27 +379,27 @@ impl Partition {
         }
     }
 
-    /// The disk has told that a checkpoint is in place.
+    /// The disk reports a finished checkpoint.
     pub fn on_checkpointed(&mut self, stats: StoreStats) {
         if let Some(disk) = &mut self.disk {
             disk.on_checkpointed(stats);
         }
     }
 
-    /// The disk has told that where the partition stands lasts.
+    /// The disk reports that the partition's metadata is durable.
     pub fn on_settled(&mut self) {
         self.roles.on_settled();
         self.finish_takeover();
     }
 
-    /// The disk has told that all data is replaced.
+    /// The disk reports that all data is replaced.
     pub fn on_replaced(&mut self, number: u64, stats: StoreStats) {
         if let Some(disk) = &mut self.disk {
             disk.on_replaced(number, stats);
         }
     }
 
-    /// The disk has told that it writes no more.
+    /// The disk has failed and writes no more.
     pub fn on_disk_failed(&mut self, failure: StorageError) {
         if let Some(disk) = &mut self.disk {
             disk.on_disk_failed(failure);
@@ -408,14 +407,14 @@ impl Partition {
         self.keep_log();
     }
 
-    /// The disk has told that room or descriptors are short, or are there again.
+    /// The disk reports that room or descriptors are short, or are there again.
     pub fn on_stall(&mut self, stall: Option<StorageError>) {
         if let Some(disk) = &mut self.disk {
             disk.set_stall(stall);
         }
     }
 
-    /// The disk has told that a checkpoint could not be written.
+    /// The disk reports that a checkpoint could not be written.
     pub fn on_checkpoint_given_up(&mut self, stats: StoreStats) {
         if let Some(disk) = &mut self.disk {
             disk.on_checkpoint_given_up(stats);
@@ -464,7 +463,7 @@ impl Partition {
         self.reclaimed_version != self.lsm.last_version()
     }
 
-    /// Memory is short: frees what merging can free, if there is anything new.
+    /// Frees what merging can free, if anything was written since. Called when memory is short.
     pub fn reclaim(&mut self) {
         if self.lsm.is_idle() && self.has_to_reclaim() {
             self.reclaimed_version = self.lsm.last_version();
@@ -472,8 +471,8 @@ impl Partition {
         }
     }
 
-    /// Bytes that snapshots alone keep alive, of data that was replaced too; of large values at
-    /// most.
+    /// Bytes that only snapshots keep alive, replaced data included; an upper bound for large
+    /// values.
     pub fn pinned(&self) -> Footprint {
         self.retired
             .pinned()
@@ -483,7 +482,7 @@ impl Partition {
             })
     }
 
-    /// Snapshots of its data, of what was replaced too, and those sent to replicas and received.
+    /// Counts snapshots, those of replaced data included.
     pub fn snapshot_stats(&self) -> SnapshotStats {
         let live_count = self.lsm.snapshot_count() + self.retired.snapshot_count();
         SnapshotStats {
@@ -492,17 +491,17 @@ impl Partition {
         }
     }
 
-    /// Its number.
+    /// The partition's number.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Its engine, for maintenance and figures.
+    /// The engine.
     pub fn lsm(&self) -> &Lsm {
         &self.lsm
     }
 
-    /// Its engine, for maintenance.
+    /// The engine, for maintenance.
     pub fn lsm_mut(&mut self) -> &mut Lsm {
         &mut self.lsm
     }
@@ -514,7 +513,7 @@ impl Partition {
     }
 
     /// Writes a key, whether it exists or not. Nothing is looked up unless there are conditions.
-    /// With a `ttl_ms` it is gone so much later, by this node's clock.
+    /// With a `ttl_ms` the key expires after that time, by the partition's clock.
     pub fn set(
         &mut self,
         key: &[u8],
@@ -528,7 +527,7 @@ impl Partition {
         Ok(self.lsm.set(key, value, expiry(self.lsm.time_ms(), ttl_ms)))
     }
 
-    /// The version of a key, none if it does not exist, if the conditions hold.
+    /// Checks conditions. Returns the version of the key; none if it does not exist.
     pub fn check(
         &self,
         key: &[u8],
@@ -538,8 +537,8 @@ impl Partition {
         conditions.allow(current, self.lineage()).map(|()| current)
     }
 
-    /// Does all these writes as one, whatever is there; returns the version of the last. Each has
-    /// its time to live.
+    /// Does all these writes at once and unconditionally; returns the version of the last. Each has
+    /// its own time to live.
     pub fn write_batch<'w>(
         &mut self,
         writes: impl Iterator<Item = (&'w [u8], NewValue<'w>, Option<u64>)>,

@@ -21,16 +21,16 @@
 
 use crate::storage::{HistoryId, PEERS_MAX};
 
-/// A node that answers, but cannot be surveyed yet, is asked again so soon.
+/// When a node that answers, but cannot be surveyed yet, is asked again.
 pub(super) const BUSY_RETRY_MS: u64 = 50;
 
-/// A node that answers is waited for so long until it can be surveyed. It may be loading its data.
+/// How long a node that answers is waited for until it can be surveyed. It may be loading its data.
 const PATIENCE_MS: u64 = 10_000;
 
-/// Data that has parted is looked at again so often: a controller may have decided meanwhile.
+/// When a node whose data has parted is asked again: a controller may have decided meanwhile.
 pub(super) const PARTED_RETRY_MS: u64 = 2_000;
 
-/// Nodes that could not be reached are announced to so often, at first and in the end.
+/// Time between two announcements to a node that could not be reached, at first and in the end.
 const ANNOUNCE_MIN_MS: u64 = 500;
 pub(super) const ANNOUNCE_MAX_MS: u64 = 10_000;
 
@@ -38,13 +38,13 @@ pub(super) const ANNOUNCE_MAX_MS: u64 = 10_000;
 /// leads, it is asked again.
 const VISIT_FRESH_MS: u64 = 1_000;
 
-/// The answer to an assignment waits so long for the office.
+/// How long the reply to an assignment waits for the office.
 pub(super) const ANSWER_MAX_MS: u64 = 1_000;
 
 /// Why this node claims to lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClaimBasis {
-    /// It was told to, and chose the epoch itself: it may choose a higher one.
+    /// It was assigned the role and chose the epoch itself: it may choose a higher one.
     OwnEpoch,
     /// A controller named the epoch.
     Ordered,
@@ -55,11 +55,11 @@ pub(super) enum ClaimBasis {
 /// How far the visit to one node has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VisitState {
-    /// To be made then.
+    /// To be made at this time.
     Due(u64),
-    /// It was over then: the node has granted the claim, or has nothing to do with the partition.
+    /// Over at this time: the node has granted the claim, or has nothing to do with the partition.
     Done(u64),
-    /// It cannot be reached.
+    /// The node cannot be reached.
     Unreachable,
 }
 
@@ -68,10 +68,10 @@ pub(super) enum VisitState {
 pub(super) enum TakeoverStage {
     /// All nodes are visited in the epoch that it claims.
     Gathering,
-    /// Those are visited again whose visits were made long ago: only once in an epoch, so that slow
+    /// Nodes whose visits were made long ago are visited again: only once in an epoch, so that slow
     /// nodes cannot put the office off for ever.
     Confirming,
-    /// In office; only nodes that were not reached are still to be told.
+    /// The node is in office, and announces it to nodes that were not reached.
     Announcing,
 }
 
@@ -80,7 +80,7 @@ pub(super) enum TakeoverStage {
 pub(super) struct PeerVisit {
     pub(super) address: String,
     pub(super) visit: VisitState,
-    /// Since when it answers that it is not ready.
+    /// Since when the node answers that it is not ready.
     busy_since_ms: Option<u64>,
 }
 
@@ -93,7 +93,7 @@ impl PeerVisit {
         }
     }
 
-    /// It answers that it is not ready: it is waited for, up to [`PATIENCE_MS`].
+    /// The node answers that it is not ready: the visit waits, up to [`PATIENCE_MS`].
     pub(super) fn wait(&mut self, now_ms: u64) {
         let since_ms = *self.busy_since_ms.get_or_insert(now_ms);
         self.visit = if now_ms.saturating_sub(since_ms) < PATIENCE_MS {
@@ -111,15 +111,15 @@ pub(super) struct Takeover {
     /// The history of the data before anything was fetched.
     pub(super) begun_in: HistoryId,
     pub(super) stops: Vec<PeerVisit>,
-    /// The one that is under way.
+    /// The index of the visit that is under way.
     pub(super) current: usize,
     pub(super) begun_at_ms: Option<u64>,
     pub(super) stage: TakeoverStage,
-    /// It was told to lead while it was in office: a controller wants it to lead above any epoch
-    /// that others know of.
+    /// A controller assigned the role again while the node was in office: the node is to lead above
+    /// any epoch that others know of.
     pub(super) is_told_again: bool,
     pub(super) retry_ms: u64,
-    /// The change whose reply waits for the office, and that of the office.
+    /// The change of role whose reply waits for the office, and the change that the office made.
     pub(super) ordered_change: u64,
     pub(super) office_change: Option<u64>,
     pub(super) is_answer_due: bool,
@@ -171,7 +171,7 @@ impl Takeover {
         }
     }
 
-    /// The node that is visited has told where it stands.
+    /// The node that is visited has sent its state.
     pub(super) fn on_answer(&mut self) {
         if let Some(stop) = self.stops.get_mut(self.current) {
             stop.busy_since_ms = None;
@@ -209,7 +209,7 @@ impl Takeover {
         stops.filter(|stop| stop.visit == VisitState::Unreachable)
     }
 
-    /// The highest change that replies may hear of as lasting, if they wait for the office.
+    /// The highest change that counts as durable while replies wait for the office.
     pub(super) fn held_change(&self, settled_count: u64) -> Option<u64> {
         let is_awaited = !self.is_announcing()
             || self

@@ -46,7 +46,8 @@ impl Partition {
         self.with_known_peers(&self.roles.meta().peers)
     }
 
-    /// A leader in office was told once more to lead: nodes that do not follow it are told.
+    /// A leader in office was assigned the role again: it announces itself to nodes that do not
+    /// follow it.
     pub(super) fn reassure_peers(&mut self, named: &[String], basis: ClaimBasis) {
         let is_followed = |peer: &String| self.replicas.addresses().any(|address| address == peer);
         let absent: Vec<String> = named
@@ -79,7 +80,7 @@ impl Partition {
             .map_or(u64::MAX, |takeover| takeover.ordered_change)
     }
 
-    /// Nodes that the takeover under way is to visit, too.
+    /// Adds nodes to the visits of the takeover.
     pub(super) fn add_to_takeover(&mut self, peers: &[String]) {
         if let Some(takeover) = &mut self.takeover {
             peers.iter().cloned().for_each(|peer| takeover.add(peer));
@@ -125,7 +126,7 @@ impl Partition {
         self.takeover.as_ref().and_then(Takeover::current)
     }
 
-    /// What a visit begins by telling.
+    /// The intent that a visit begins with.
     pub(super) fn intent(&self) -> Intent {
         match &self.takeover {
             None => Intent::Follow,
@@ -143,11 +144,11 @@ impl Partition {
         }
     }
 
-    /// Where this node stands, for a peer. The address is that of this node unless it only tells of
-    /// a leader.
+    /// The state of this node, for a peer. The address is that of this node, or of its leader if
+    /// this node only reports that leader.
     pub(super) fn own_state(&self, intent: Intent) -> PeerState {
         let meta = self.roles.meta();
-        let is_of_leader = matches!(intent, Intent::Grant | Intent::Tell)
+        let is_of_leader = matches!(intent, Intent::Grant | Intent::Report)
             && self.roles.role() != Role::Leader
             && !self.roles.is_taking_over();
         PeerState {
@@ -166,8 +167,7 @@ impl Partition {
         }
     }
 
-    /// The lineage as it is told: the newest histories, and the one that the newest version was
-    /// written in.
+    /// The lineage as peers get it: the newest histories, and the history of the newest version.
     fn shared_lineage(&self) -> Lineage {
         let lineage = &self.roles.meta().lineage;
         lineage.shared_with(lineage.history_at(self.lsm.last_version()))
@@ -201,7 +201,7 @@ impl Partition {
             && meta.data_epoch < meta.epoch
             && meta.ordered_epoch < meta.epoch;
         if peer.epoch > meta.epoch || is_taken {
-            return self.claim_refused(peer, now_ms);
+            return self.on_claim_refused(peer, now_ms);
         }
         let own = (&meta.lineage, self.lsm.last_version());
         let related = relation(own, (&peer.lineage, peer.last_version));
@@ -243,14 +243,14 @@ impl Partition {
     ) -> Result<(), LinkError> {
         let epoch = self.roles.meta().epoch;
         if answer.intent == Intent::Grant && answer.epoch == epoch {
-            return if awaits_data(lacks_data) {
+            return if should_await_data(lacks_data) {
                 Ok(())
             } else {
                 self.end_visit(VisitState::Done(now_ms))
             };
         }
         if answer.epoch >= epoch {
-            return self.claim_refused(answer, now_ms);
+            return self.on_claim_refused(answer, now_ms);
         }
         // A node with data of the same origin grants a higher epoch. What has come from it was sent
         // before it heard of the claim: it makes way for another leader.
@@ -293,7 +293,7 @@ impl Partition {
     }
 
     /// A peer does not grant the claim: it knows of an epoch that is not below this node's.
-    fn claim_refused(&mut self, peer: &PeerState, now_ms: u64) -> Result<(), LinkError> {
+    fn on_claim_refused(&mut self, peer: &PeerState, now_ms: u64) -> Result<(), LinkError> {
         let (epoch, ordered_epoch) = (peer.epoch, peer.ordered_epoch);
         let meta = self.roles.meta();
         let (own_epoch, own_ordered) = (meta.epoch, meta.ordered_epoch);
@@ -304,7 +304,7 @@ impl Partition {
             );
             return self.end_visit(VisitState::Done(now_ms));
         }
-        let is_outdated = epoch > own_epoch && self.yields();
+        let is_outdated = epoch > own_epoch && self.should_yield();
         let is_ordered_away = is_outdated
             || ordered_epoch > own_ordered
             || (ordered_epoch == own_ordered && ordered_epoch == epoch && epoch == own_epoch);
@@ -327,7 +327,7 @@ impl Partition {
         }
     }
 
-    /// Claims an epoch above one that was heard of.
+    /// Claims an epoch above one that a peer has begun.
     pub(super) fn raise_epoch(&mut self, heard_epoch: u64) {
         let epoch = heard_epoch + 1;
         log::info!(
@@ -402,7 +402,7 @@ impl Partition {
 
     /// The node that is visited cannot be reached; `is_starting`: it answers, and will be ready
     /// soon.
-    pub(super) fn visit_unreachable(&mut self, is_starting: bool, now_ms: u64) {
+    pub(super) fn on_visit_unreachable(&mut self, is_starting: bool, now_ms: u64) {
         let Some(takeover) = &mut self.takeover else {
             return;
         };
@@ -444,7 +444,7 @@ impl Partition {
         self.finish_takeover();
     }
 
-    /// Ends the takeover if the office is on disk and no node is left to be told.
+    /// Ends the takeover if the office is durable and no announcement is left.
     pub(super) fn finish_takeover(&mut self) {
         let settled_count = self.roles.settled_count();
         let is_over = |takeover: &Takeover| {
@@ -459,7 +459,7 @@ impl Partition {
         }
     }
 
-    /// Leads from now on.
+    /// Takes office: the node leads from now on.
     fn take_office(&mut self) {
         let Some(takeover) = &mut self.takeover else {
             return;
@@ -497,7 +497,7 @@ impl Partition {
 
     /// Whether a controller's last word to this node was to lead, and another node has since
     /// claimed to.
-    pub(super) fn has_made_way(&self) -> bool {
+    pub(super) fn has_yielded(&self) -> bool {
         self.leadership.is_ordered
             && self.roles.role() == Role::Replica
             && self.roles.meta().is_heard
@@ -531,6 +531,6 @@ impl Partition {
 }
 
 /// Whether a node whose claim is granted waits for the data that it lacks.
-fn awaits_data(lacks_data: bool) -> bool {
+fn should_await_data(lacks_data: bool) -> bool {
     !SeededBug::TakeoverTooEarly.is_on() && lacks_data
 }

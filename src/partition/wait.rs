@@ -3,39 +3,39 @@
 /// What a reply waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wait {
-    /// Until a version is on this node's disk, as clients are promised, while it leads.
+    /// A version is on this node's disk, as clients are promised, while the node leads.
     Disk {
         /// The partition's leadership generation when the write was made.
         generation: u64,
     },
-    /// That so many replicas hold a version too.
+    /// So many replicas hold a version, too.
     Acks {
         /// How many.
         count: u8,
         /// The partition's leadership generation when the write was made.
         generation: u64,
     },
-    /// The same, for the reply to a read that shows the version.
+    /// So many replicas hold the version that a read shows.
     Read {
         /// How many.
         count: u8,
         /// The partition's leadership generation when the read was made.
         generation: u64,
     },
-    /// That a change of role, counted, lasts.
+    /// A change of role is durable. Changes are counted.
     Settled {
         /// The leadership generation that the partition began with.
         first_generation: u64,
     },
-    /// That no start finds the files of a removed partition: removals of the node are counted.
+    /// No start finds the files of a removed partition any more. Removals are counted.
     Removed,
 }
 
-/// How far a wait has come.
+/// How far a kind of wait has been satisfied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitProgress {
-    /// What waits for this number, or one below, has what it waits for.
+    /// Waits for this number or a lower one are satisfied.
     UpTo(u64),
-    /// It will not come: the node leads no more.
+    /// It never will be: the node has lost its leadership.
     Never,
 }

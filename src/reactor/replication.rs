@@ -8,8 +8,8 @@
 //!    waits for the loop.
 //! 2. Links come in turns: the one that begins is another in every turn.
 //! 3. A connection that has not said hello is a stranger: it holds one buffer for a hello, for a
-//!    short time ([`HELLO_MS`](crate::replication::HELLO_MS)). There are few, and a newcomer takes the
-//!    place of an older one (`strangers.rs`).
+//!    short time ([`HELLO_MS`](crate::replication::HELLO_MS)). There are few, and a newcomer takes
+//!    the place of an older one (`strangers.rs`).
 //! 4. Connections of all kinds, those that are dialed and names that are looked up included, hold
 //!    no more descriptors than replication may have (`descriptors.rs`).
 //! 5. Strangers are read before others are accepted, out of a budget of their own: no stranger

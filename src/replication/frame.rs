@@ -18,21 +18,27 @@
 //!     12         payload
 //!
 //! type  from     payload
-//!    1  replica  hello:     4 "dbnr", 2 protocol version, 2 token length, 4 partition, 16 node id, 8 epoch, 16 history id,
-//!                           8 version, 4 checksum of that version's record, then the token
+//!    1  replica  hello:     4 "dbnr", 2 protocol version, 2 token length, 4 partition, 16 node id,
+//!                           8 epoch, 16 history id, 8 version, 4 checksum of that version's
+//!                           record, then the token
 //!    2  leader   continue:  8 epoch, 8 the leader's version, lineage
-//!    3  leader   snapshot:  8 epoch, 8 version it is complete up to, 8 bytes of data, about; lineage
+//!    3  leader   snapshot:  8 epoch, 8 version it is complete up to, 8 bytes of data, about;
+//!                           lineage
 //!    4  leader   snapshot data: any piece of the checkpoint's bytes, at least one
 //!    5  leader   records:   any piece of the log's bytes, at least one
-//!    6  replica  ack:       8 version applied, 8 version on its disk (the one applied if it has none)
-//!    7  leader   heartbeat: 8 the leader's version, 8 the leader's time in Unix ms, by which entries expire
+//!    6  replica  ack:       8 version applied, 8 version on its disk (as applied without a disk)
+//!    7  leader   heartbeat: 8 the leader's version, 8 the leader's time in Unix ms, by which
+//!                           entries expire
 //!    8  leader   refusal:   2 code, then what to do, as text
-//!   11  both     state:     1 intent, 1 zero, 2 address length, 8 epoch, 8 ordered epoch, 8 epoch of the data, 8 ordered epoch
-//!                           of the data, 8 version, address, lineage; protocol 2, types 9 and 10 are kept free
+//!   11  both     state:     1 intent, 1 zero, 2 address length, 8 epoch, 8 ordered epoch, 8 epoch
+//!                           of the data, 8 ordered epoch of the data, 8 version, address, lineage;
+//!                           protocol 2, types 9 and 10 are kept free
 //!
-//! intent: 0 follows, 1 surveys, 2 claims to lead, 3 claims on an order, 4 grants a claim, 5 tells
+//! intent: 0 follows, 1 surveys, 2 claims to lead, 3 claims on an order, 4 grants a claim,
+//!         5 reports
 //!
-//! lineage: 16 history id; then for each history before it, newest first and at most 16: 16 history id, 8 its end version
+//! lineage: 16 history id; then for each history before it, newest first and at most 16:
+//!          16 history id, 8 its end version
 //! ```
 //!
 //! Invariants:
@@ -77,16 +83,16 @@ const HEARTBEAT: u8 = 7;
 const REFUSAL: u8 = 8;
 const PEER_STATE: u8 = 11;
 
-/// What tells one node from another, at random at its start.
+/// The id of a node, drawn at random at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeId(pub [u8; 16]);
 
-/// The replica identifies itself and says where it stands.
+/// The first frame of a replica: which node it is, and what data it holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hello<'a> {
     /// Of the protocol.
     pub protocol_version: u16,
-    /// The partition it wants.
+    /// The partition that the link is about.
     pub partition: u32,
     /// The replica's node.
     pub node_id: NodeId,
@@ -94,7 +100,7 @@ pub struct Hello<'a> {
     pub epoch: u64,
     /// The lineage of what it holds.
     pub history: HistoryId,
-    /// Where that stands; version 0: it holds nothing.
+    /// Where its data ends; version 0: it holds nothing.
     pub position: LogPosition,
     /// The secret, empty if there is none.
     pub token: &'a [u8],
@@ -114,7 +120,7 @@ impl fmt::Debug for Hello<'_> {
     }
 }
 
-/// The leader's log has what the replica lacks.
+/// The leader's answer if its log has what the replica lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continue {
     /// The epoch of the leader's data: that which it leads in, or of a replica that feeds others,
@@ -126,7 +132,7 @@ pub struct Continue {
     pub lineage: Lineage,
 }
 
-/// It does not: all data comes.
+/// The leader's answer if its log lacks something: all data follows as a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotStart {
     /// The epoch of the leader's data: that which it leads in, or of a replica that feeds others,
@@ -134,13 +140,13 @@ pub struct SnapshotStart {
     pub epoch: u64,
     /// The version that the snapshot is complete up to.
     pub version: u64,
-    /// About how many bytes come.
+    /// About how many bytes the snapshot has.
     pub about_bytes: u64,
-    /// The lineage of what comes.
+    /// The lineage of the data.
     pub lineage: Lineage,
 }
 
-/// How far the replica is.
+/// What the replica has applied and stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ack {
     /// Applied up to here.
@@ -149,16 +155,16 @@ pub struct Ack {
     pub durable_version: u64,
 }
 
-/// The leader lives.
+/// Shows that the leader is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Its newest version.
     pub last_version: u64,
-    /// What time it is there, in Unix ms.
+    /// The leader's time, in Unix ms.
     pub time_ms: u64,
 }
 
-/// Why a replica is turned away.
+/// Why a node refuses a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum RefusalCode {
@@ -166,7 +172,7 @@ pub enum RefusalCode {
     Protocol = 1,
     /// The token is wrong or missing.
     Token = 2,
-    /// The partition is not here.
+    /// The node does not have the partition.
     Partition = 3,
     /// This node leads nothing that the replica could follow.
     NotLeader = 4,
@@ -174,7 +180,7 @@ pub enum RefusalCode {
     Epoch = 5,
     /// Too many snapshots are being sent: try again.
     Busy = 6,
-    /// The replica has what this node lacks: an operator must say which is to be kept.
+    /// The replica holds data that this node lacks: an operator must say which is to be kept.
     Ahead = 7,
 }
 
@@ -190,12 +196,12 @@ impl RefusalCode {
     ];
 }
 
-/// The leader turns the replica away, and closes.
+/// The leader refuses the replica and closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefusalFrame<'a> {
     /// Why.
     pub code: RefusalCode,
-    /// The same with the way out, for the log.
+    /// The reason in words and what to do about it, for the log.
     pub text: &'a str,
 }
 
@@ -214,8 +220,8 @@ pub enum Intent {
     OrderedClaim = 3,
     /// It grants the peer's claim: it leads no more and takes nothing from leaders of lower epochs.
     Grant = 4,
-    /// It tells where it stands.
-    Tell = 5,
+    /// It reports its state.
+    Report = 5,
 }
 
 impl Intent {
@@ -225,11 +231,11 @@ impl Intent {
         Self::Claim,
         Self::OrderedClaim,
         Self::Grant,
-        Self::Tell,
+        Self::Report,
     ];
 }
 
-/// Where a node stands: its epochs and its data.
+/// The state of a node: its epochs and its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerState {
     /// What it wants.
@@ -274,7 +280,7 @@ pub enum Frame<'a> {
     PeerState(PeerState),
 }
 
-/// What came is no frame: close the connection. The text says why.
+/// Received bytes are no frame: close the connection. The text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameError(pub &'static str);
 
@@ -298,27 +304,7 @@ impl Frame<'_> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = begin(out);
         match self {
-            Self::Hello(hello) => {
-                assert!(
-                    hello.token.len() <= TOKEN_MAX_BYTES,
-                    "a token of {} bytes",
-                    hello.token.len()
-                );
-                out.extend_from_slice(HELLO_MAGIC);
-                out.extend_from_slice(&hello.protocol_version.to_le_bytes());
-                out.extend_from_slice(
-                    &u16::try_from(hello.token.len())
-                        .expect("checked")
-                        .to_le_bytes(),
-                );
-                out.extend_from_slice(&hello.partition.to_le_bytes());
-                out.extend_from_slice(&hello.node_id.0);
-                out.extend_from_slice(&hello.epoch.to_le_bytes());
-                out.extend_from_slice(&hello.history.0);
-                out.extend_from_slice(&hello.position.version.to_le_bytes());
-                out.extend_from_slice(&hello.position.checksum.to_le_bytes());
-                out.extend_from_slice(hello.token);
-            }
+            Self::Hello(hello) => encode_hello(hello, out),
             Self::Continue(Continue {
                 epoch,
                 last_version,
@@ -401,6 +387,25 @@ fn finish(out: &mut [u8], start: usize, kind: u8) {
     out[start + 4] = kind;
     let checksum = checksum_of(&out[start..]);
     out[start + 8..start + HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn encode_hello(hello: &Hello<'_>, out: &mut Vec<u8>) {
+    let token_bytes = hello.token.len();
+    assert!(
+        token_bytes <= TOKEN_MAX_BYTES,
+        "a token of {token_bytes} bytes"
+    );
+    let token_len = u16::try_from(token_bytes).expect("checked");
+    out.extend_from_slice(HELLO_MAGIC);
+    out.extend_from_slice(&hello.protocol_version.to_le_bytes());
+    out.extend_from_slice(&token_len.to_le_bytes());
+    out.extend_from_slice(&hello.partition.to_le_bytes());
+    out.extend_from_slice(&hello.node_id.0);
+    out.extend_from_slice(&hello.epoch.to_le_bytes());
+    out.extend_from_slice(&hello.history.0);
+    out.extend_from_slice(&hello.position.version.to_le_bytes());
+    out.extend_from_slice(&hello.position.checksum.to_le_bytes());
+    out.extend_from_slice(hello.token);
 }
 
 fn encode_peer_state(state: &PeerState, out: &mut Vec<u8>) {
@@ -591,7 +596,7 @@ const _: () = assert!(HELLO_MAX_BYTES <= DATA_MAX_BYTES);
 /// Longest payload of a hello.
 pub const HELLO_MAX_BYTES: usize = HELLO_BYTES + TOKEN_MAX_BYTES;
 
-/// Bytes of a socket on their way into frames.
+/// Makes frames of the bytes of a socket.
 #[derive(Debug)]
 pub struct FrameReader {
     /// Longest payload taken.

@@ -424,14 +424,16 @@ impl LeaderReceiver {
                 return Err(LinkError::Protocol(problem));
             }
         };
-        let is_behind = |version| version > lsm.last_version();
-        let has_caught_up = self
-            .leader_version
-            .is_some_and(|version| !is_behind(version));
-        if matches!(self.receiving, Receiving::Log(_)) && has_caught_up {
+        self.update_sync(lsm.last_version());
+        Ok(Some(event))
+    }
+
+    /// The replica is in sync once it has all that its leader had at some time.
+    fn update_sync(&mut self, last_version: u64) {
+        let leader_version = self.leader_version.unwrap_or(u64::MAX);
+        if matches!(self.receiving, Receiving::Log(_)) && leader_version <= last_version {
             self.sync = SyncState::InSync;
         }
-        Ok(Some(event))
     }
 
     fn on_refusal(&mut self, code: RefusalCode, text: String) -> LinkError {

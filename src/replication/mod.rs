@@ -2,9 +2,9 @@
 //!
 //! A replica dials the leader's replication socket and says what it holds (`handshake.rs`). The
 //! leader goes on from there with its log, or sends a snapshot and then its log
-//! (`replica_sender.rs`). The replica checks, applies and confirms (`leader_receiver.rs`). `link.rs`
-//! is one connection with its state machine, `frame.rs` has the bytes, and `port_probe.rs` asks a
-//! leader for its port.
+//! (`replica_sender.rs`). The replica checks, applies and confirms (`leader_receiver.rs`).
+//! `link.rs` is one connection with its state machine, `frame.rs` has the bytes, and
+//! `port_probe.rs` asks a leader for its port.
 //!
 //! Promises:
 //! 1. Records arrive in order, each once: the log is a chain of checksums, and every reader checks

@@ -104,8 +104,8 @@ impl PortProbe {
 mod tests {
     use super::*;
 
-    const ANSWER: &[u8] =
-        b"HTTP/1.1 200 OK\r\ncontent-length: 41\r\n\r\n{\"status\":\"OK\",\"replicationPort\":10001.0 }";
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 41\r\n\r\n\
+        {\"status\":\"OK\",\"replicationPort\":10001.0 }";
 
     fn ask(answer: &[u8], piece_bytes: usize) -> Result<Option<u16>, PortProbeError> {
         let mut probe = PortProbe::default();

@@ -377,7 +377,7 @@ fn a_false_leader_does_no_harm() {
     let ordered = Frame::PeerState(PeerState {
         last_version: 60,
         lineage: theirs.clone(),
-        ..state(Intent::Tell, 9)
+        ..state(Intent::Report, 9)
     });
     let other = Frame::Continue(Continue {
         epoch: 1,
