@@ -61,7 +61,7 @@ pub use log::record::{
     VALUE_MAX_BYTES, Value, Write,
 };
 pub use log::stream::{LogBatch, RecordError, StreamRecord};
-pub use log::wal::{SEGMENT_BYTES, WalCursor};
+pub use log::wal::{LogPiece, SEGMENT_BYTES, WalCursor};
 pub use lookup_cache::PREFETCH_KEYS_MAX;
 pub use snapshot::{Scan, ScanState, Snapshot};
 pub use stats::{LevelStats, Stats};

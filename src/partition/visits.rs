@@ -320,7 +320,7 @@ impl Partition {
 
     /// Whether a higher epoch that began elsewhere ends this node's claim. Otherwise a controller's
     /// last word to this process is that it leads: it takes over above that epoch.
-    pub(super) fn yields(&self) -> bool {
+    pub(super) fn should_yield(&self) -> bool {
         match &self.takeover {
             Some(takeover) if takeover.is_announcing() => !takeover.is_told_again,
             _ => !self.leadership.is_ordered,

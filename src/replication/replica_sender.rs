@@ -12,7 +12,7 @@
 //!
 //! Not here: whether a replica is accepted (`partition/serving.rs`).
 
-use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
+use crate::lsm::{Lsm, Snapshot, WalCursor};
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{CheckpointEncoder, EncodeStep, Lineage};
 
@@ -27,9 +27,6 @@ use super::timing::{HEARTBEAT_MS, SILENCE_MS};
 
 /// Bytes that the encoder is asked for at a time: with one whole chunk more they still fit a frame.
 const SNAPSHOT_FRAME_BYTES: usize = 48 * 1024;
-
-/// Bytes that are read from the log at a time; large values are shared and come on top.
-const LOG_READ_BYTES: usize = 64 * 1024;
 
 /// What a sender needs of its partition.
 pub trait SenderPort {
@@ -140,8 +137,7 @@ enum Sending {
     },
     Log {
         cursor: WalCursor,
-        batch: LogBatch,
-        /// Bytes of the batch that were sent.
+        /// Bytes behind the cursor that were sent: a part of the next piece of the log.
         sent_bytes: usize,
     },
 }
@@ -150,7 +146,6 @@ impl Sending {
     fn log(cursor: WalCursor) -> Self {
         Self::Log {
             cursor,
-            batch: LogBatch::default(),
             sent_bytes: 0,
         }
     }
@@ -339,7 +334,7 @@ impl ReplicaSender {
         }
         let end = out.len() + budget;
         self.send_snapshot(&source, end, out);
-        self.send_log(&source, end, out);
+        self.send_log(&source, end, out)?;
         port.record_sender(self.link, self.facts)
     }
 
@@ -356,11 +351,8 @@ impl ReplicaSender {
         match &self.sending {
             Sending::Nothing => false,
             Sending::Snapshot { version, .. } => *version <= source.released_version,
-            Sending::Log {
-                batch, sent_bytes, ..
-            } => {
-                *sent_bytes < batch.stream_bytes()
-                    || self.facts.sent_version < source.last_version()
+            Sending::Log { sent_bytes, .. } => {
+                *sent_bytes > 0 || self.facts.sent_version < source.last_version()
             }
         }
     }
@@ -398,30 +390,35 @@ impl ReplicaSender {
         self.facts.snapshot_sent_bytes += (out.len() - before) as u64;
     }
 
-    fn send_log(&mut self, source: &SenderSource<'_>, end: usize, out: &mut Vec<u8>) {
-        let Sending::Log {
-            cursor,
-            batch,
-            sent_bytes,
-        } = &mut self.sending
-        else {
-            return;
+    /// Sends the log from where it lies in memory: frames get its bytes by the only copy.
+    fn send_log(
+        &mut self,
+        source: &SenderSource<'_>,
+        end: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), LinkError> {
+        let Sending::Log { cursor, sent_bytes } = &mut self.sending else {
+            return Ok(());
         };
         while out.len() < end {
-            if *sent_bytes == batch.stream_bytes() {
-                batch.clear(0);
-                *sent_bytes = 0;
-                if self.facts.sent_version >= source.last_version() {
-                    return;
-                }
-                source
-                    .lsm
-                    .read_log(cursor, LOG_READ_BYTES, source.released_version, batch);
-                let Some(last) = batch.last() else { return };
-                self.facts.sent_version = last.version;
+            let Some(piece) = source.lsm.log_piece(*cursor, source.released_version) else {
+                return Ok(());
+            };
+            let rest = piece.bytes_behind(*sent_bytes);
+            if rest.is_empty() {
+                // A confirmation has let log go of which a part was not sent yet.
+                let problem = "the replica confirms what it cannot have";
+                return Err(LinkError::Protocol(problem));
             }
-            *sent_bytes += send_part(batch, *sent_bytes, end - out.len(), out);
+            let data = &rest[..rest.len().min(DATA_MAX_BYTES).min(end - out.len())];
+            Frame::Records(data).encode(out);
+            self.facts.sent_version = piece.last.version;
+            *sent_bytes += data.len();
+            if *sent_bytes == piece.stream_bytes() {
+                (*cursor, *sent_bytes) = (piece.next, 0);
+            }
         }
+        Ok(())
     }
 }
 
@@ -456,20 +453,4 @@ fn encode_heartbeat(source: &SenderSource<'_>, out: &mut Vec<u8>) {
         time_ms: source.lsm.time_ms(),
     })
     .encode(out);
-}
-
-/// Sends what follows `sent_bytes` of a batch, at most one frame; returns how much of the batch
-/// that was.
-fn send_part(batch: &LogBatch, sent_bytes: usize, max_bytes: usize, out: &mut Vec<u8>) -> usize {
-    let mut skip = sent_bytes;
-    for part in batch.parts() {
-        if skip < part.len() {
-            let piece = &part[skip..];
-            let piece = &piece[..piece.len().min(DATA_MAX_BYTES).min(max_bytes.max(1))];
-            Frame::Records(piece).encode(out);
-            return piece.len();
-        }
-        skip -= part.len();
-    }
-    0
 }

@@ -14,7 +14,7 @@ use crate::lsm::levels::Levels;
 use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::{Entry, INLINE_VALUE_MAX_BYTES, NewValue, RECORD_HEAD_BYTES, Write};
 use crate::lsm::log::stream::{LogBatch, StreamRecord};
-use crate::lsm::log::wal::{Appended, SEGMENT_BYTES, Wal, WalCursor};
+use crate::lsm::log::wal::{Appended, LogPiece, SEGMENT_BYTES, Wal, WalCursor};
 use crate::lsm::lookup_cache::{CachedLookup, LookupCache, PREFETCH_KEYS_MAX};
 use crate::lsm::memtable::{FrozenMemtable, Memtable};
 use crate::lsm::merge::policy::BOTTOM_REWRITES;
@@ -501,6 +501,11 @@ impl Lsm {
         batch: &mut LogBatch,
     ) {
         self.wal.read(cursor, max_bytes, version, batch);
+    }
+
+    /// The next records behind a cursor, up to `version`, as they lie in memory. The cursor stays.
+    pub fn log_piece(&self, cursor: WalCursor, version: u64) -> Option<LogPiece<'_>> {
+        self.wal.piece(cursor, version)
     }
 
     /// Keeps the log behind `version` in memory, until a call with a higher version. Other log goes

@@ -37,6 +37,37 @@ const _: () = assert!(
 );
 const _: () = assert!(SEGMENT_BYTES.is_power_of_two());
 
+/// Whole records in a row as they lie in the log. Only the last one can have a large value.
+#[derive(Clone, Copy, Debug)]
+pub struct LogPiece<'a> {
+    stored: &'a [u8],
+    /// The large value of the last record; empty: there is none.
+    large: &'a [u8],
+    /// Where the history stands behind it.
+    pub last: LogPosition,
+    /// The cursor behind it.
+    pub next: WalCursor,
+}
+
+impl<'a> LogPiece<'a> {
+    /// Bytes in the stream.
+    pub fn stream_bytes(&self) -> usize {
+        self.stored.len() + self.large.len()
+    }
+
+    /// The bytes behind the first `skip_bytes`, as far as they lie in one place; empty if there are
+    /// none.
+    pub fn bytes_behind(&self, skip_bytes: usize) -> &'a [u8] {
+        match self.stored.get(skip_bytes..) {
+            Some(rest) if !rest.is_empty() => rest,
+            _ => skip_bytes
+                .checked_sub(self.stored.len())
+                .and_then(|skip_bytes| self.large.get(skip_bytes..))
+                .unwrap_or_default(),
+        }
+    }
+}
+
 /// A run of records in one buffer.
 #[derive(Debug, Default)]
 pub(in crate::lsm) struct Segment {
@@ -127,6 +158,22 @@ impl Segment {
             batch.push(&self.bytes[offset..segment_end], last, goes_on);
         }
         segment_end
+    }
+
+    /// The records from `offset` on that are not above `version`, as far as the first large value;
+    /// that value; and where the history stands behind them. None if there is no such record.
+    fn piece(&self, offset: usize, version: u64) -> Option<(&[u8], &[u8], LogPosition)> {
+        let (end, last, _) = self.end_at(offset, version);
+        let first_large = self.large.partition_point(|(at, _)| *at < offset);
+        match self.large.get(first_large).filter(|(at, _)| *at < end) {
+            Some((at, blob)) => {
+                let head = RecordHead::parse(&self.bytes[*at..]).expect("a record for each blob");
+                let stored = &self.bytes[offset..at + head.stored_bytes()];
+                Some((stored, blob.as_slice(), head.position()))
+            }
+            None if offset < end => Some((&self.bytes[offset..end], &[], last)),
+            None => None,
+        }
     }
 
     /// The offset behind the last record, from the one at `offset` on, that is not above `version`,
@@ -406,6 +453,39 @@ impl Wal {
             }
             *cursor = WalCursor {
                 segment: cursor.segment + 1,
+                offset: 0,
+            };
+        }
+    }
+
+    /// The next records behind a cursor, up to `version`, as they lie in memory. The cursor stays.
+    pub(in crate::lsm) fn piece(&self, cursor: WalCursor, version: u64) -> Option<LogPiece<'_>> {
+        let mut at = cursor;
+        if at.segment < self.first_number {
+            at = WalCursor {
+                segment: self.first_number,
+                offset: 0,
+            };
+        }
+        loop {
+            let index =
+                usize::try_from(at.segment - self.first_number).expect("fewer segments than bytes");
+            let sealed = self.sealed.get(index);
+            let segment = sealed.map_or(&self.active, |segment| segment);
+            if let Some((stored, large, last)) = segment.piece(at.offset, version) {
+                let offset = at.offset + stored.len();
+                return Some(LogPiece {
+                    stored,
+                    large,
+                    last,
+                    next: WalCursor { offset, ..at },
+                });
+            }
+            if sealed.is_none() || at.offset < segment.bytes.len() {
+                return None;
+            }
+            at = WalCursor {
+                segment: at.segment + 1,
                 offset: 0,
             };
         }
