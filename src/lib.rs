@@ -48,8 +48,8 @@
 //! # How a read travels
 //!
 //! 1. `reactor/event_loop.rs`: `run` wakes up; `on_events` puts the connection on the ready queue.
-//! 2. `reactor/visit_batch.rs`: `visit_ready` reads several sessions (`reactor/session.rs`) and has the
-//!    keys that their requests are about fetched into the processor's cache
+//! 2. `reactor/visit_batch.rs`: `visit_ready` reads several sessions (`reactor/session.rs`) and has
+//!    the keys that their requests are about fetched into the processor's cache
 //!    (`api/endpoint/lookahead.rs`, `lsm/lookup_cache.rs`).
 //! 3. `http/connection.rs` finds the head (`http/head_reader.rs`, `http/request.rs`) and calls
 //!    `Api::begin` (`api/dispatch.rs`).
@@ -70,16 +70,18 @@
 //!    says for what, `reactor/commit_gates.rs` which session waits for it.
 //! 4. `partition/disk_log.rs` hands the new records to the disk thread (`storage/thread.rs`), which
 //!    writes and syncs them (`storage/log_writer.rs`) and reports the version.
-//! 5. `reactor/deferred_replies.rs` releases the replies up to that version. Maintenance that the write
-//!    owes is paid in slices at the end of the turn (`reactor/housekeeping.rs`, `lsm/levels.rs`).
+//! 5. `reactor/deferred_replies.rs` releases the replies up to that version. Maintenance that the
+//!    write owes is paid in slices at the end of the turn (`reactor/housekeeping.rs`,
+//!    `lsm/levels.rs`).
 //!
 //! # How a replicated record travels
 //!
-//! 1. `reactor/replication.rs` asks the leader's side of each link (`replication/replica_sender.rs`) for
-//!    bytes; it reads them from the log in memory, up to what the leader's disk holds.
+//! 1. `reactor/replication.rs` asks the leader's side of each link
+//!    (`replication/replica_sender.rs`) for bytes; it reads them from the log in memory, up to what
+//!    the leader's disk holds.
 //! 2. They travel as `Records` frames (`replication/frame.rs`).
-//! 3. The replica's side (`replication/leader_receiver.rs`) checks that each record continues the history
-//!    (`lsm/log/reader.rs`), and `Lsm::replay` applies it.
+//! 3. The replica's side (`replication/leader_receiver.rs`) checks that each record continues the
+//!    history (`lsm/log/reader.rs`), and `Lsm::replay` applies it.
 //! 4. The replica writes its own log as for any write, and confirms what is applied and what is on
 //!    disk in an `Ack` frame.
 //! 5. `partition/replicas.rs` notes it, and replies that wait for replicas are released.

@@ -76,7 +76,10 @@ fn random_op(rng: &mut fastrand::Rng, model: &Model, history: &str) -> Json {
             } else {
                 rng.usize(..300)
             };
-            json!({ "op": "set", "key": key, "value": String::from(['x', '"', 'é'][rng.usize(..3)]).repeat(len) })
+            {
+                let text = String::from(['x', '"', 'é'][rng.usize(..3)]).repeat(len);
+                json!({ "op": "set", "key": key, "value": text })
+            }
         }
     };
     let (name, condition) = match rng.u8(..40) {

@@ -281,7 +281,8 @@ fn scans_that_cannot_be() {
     assert_eq!(
         response.text(),
         format!(
-            r#"{{"success":true,"items":[{{"key":"a","version":1,"etag":"{token}"}}],"next":null,"version":1,"position":"{token}"}}"#
+            "{{\"success\":true,\"items\":[{{\"key\":\"a\",\"version\":1,\"etag\":\"{token}\"}}],\
+             \"next\":null,\"version\":1,\"position\":\"{token}\"}}"
         )
     );
     assert_eq!(client.request("HEAD", "/scan", &[], b"").status, 200);

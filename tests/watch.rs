@@ -217,7 +217,8 @@ fn a_long_poll_waits_for_what_concerns_it() {
     node.request("PUT", "/kv/large", &[], &vec![b'v'; 100_000]);
     let (answer, _) = poll(&mut waiting, "since=2&timeout=5");
     let expected = json!([
-        { "version": 3, "op": "set", "key": "/w==", "keyEncoding": "base64", "value": "/g==", "encoding": "base64" },
+        { "version": 3, "op": "set", "key": "/w==", "keyEncoding": "base64", "value": "/g==",
+          "encoding": "base64" },
         { "version": 4, "op": "set", "key": "large", "valueBytes": 100_000 },
     ]);
     assert_eq!(answer["events"], expected);

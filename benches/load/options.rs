@@ -8,8 +8,9 @@ use std::str::FromStr;
 pub const HELP: &str = "\
 db-node-bench [OPTIONS] [ADDRESS]: load for a node (at 127.0.0.1:9001), and what came of it
 
-  --protocol NAME           raw and json: the node's /kv/{key}, and its /get and /set; resp: Redis' own;
-                            memcached: its text protocol; webdis, etcd: their HTTP [raw]
+  --protocol NAME           raw and json: the node's /kv/{key}, and its /get and /set;
+                            resp: Redis' own; memcached: its text protocol; webdis, etcd:
+                            their HTTP [raw]
   --reads SHARE             share of requests that read [1]
   --keys N                  how many keys there are [1000000]
   --order ORDER             uniform, sequential, or zipf[:EXPONENT below 1] [uniform]

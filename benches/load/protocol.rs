@@ -44,8 +44,12 @@ impl Protocol {
             (Self::Resp, Kind::Get) => write!(out, "*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n"),
             (Self::Raw, Kind::Set) => {
                 let length = value.len();
-                write!(out, "PUT /kv/key:{key:012} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")
-                    .and_then(|()| out.write_all(value))
+                write!(
+                    out,
+                    "PUT /kv/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\
+                     Content-Length: {length}\r\n\r\n"
+                )
+                .and_then(|()| out.write_all(value))
             }
             (Self::Json, Kind::Set) => {
                 let length = value.len() + r#"{"key":"key:000000000000","value":""}"#.len();
@@ -79,8 +83,12 @@ impl Protocol {
             ),
             (Self::Webdis, Kind::Set) => {
                 let length = value.len();
-                write!(out, "PUT /SET/key:{key:012} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")
-                    .and_then(|()| out.write_all(value))
+                write!(
+                    out,
+                    "PUT /SET/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\
+                     Content-Length: {length}\r\n\r\n"
+                )
+                .and_then(|()| out.write_all(value))
             }
             (Self::Etcd, _) => {
                 let key = base64(format!("key:{key:012}").as_bytes());

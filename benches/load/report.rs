@@ -77,6 +77,9 @@ fn figures(options: &Options, outcome: &Outcome) -> Json {
             "max": micros(latency.max()),
         })
     };
+    let cpu_us_per_request = outcome
+        .usage
+        .map(|usage| micros(usage.cpu_ns) / float(outcome.answered.max(1)));
     json!({
         "address": options.address.to_string(),
         "protocol": options.protocol.name(),
@@ -99,7 +102,7 @@ fn figures(options: &Options, outcome: &Outcome) -> Json {
         "perSecond": per_second(outcome),
         "latencyUs": histogram(&outcome.latency),
         "latenessUs": options.rate.map(|_| histogram(&outcome.lateness)),
-        "cpuUsPerRequest": outcome.usage.map(|usage| micros(usage.cpu_ns) / float(outcome.answered.max(1))),
+        "cpuUsPerRequest": cpu_us_per_request,
         "residentKib": outcome.usage.map(|usage| usage.resident_kib),
         "sliceMs": options.slice_ms,
         "series": outcome.series.iter().map(slice).collect::<Vec<_>>(),

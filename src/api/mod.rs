@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `context.rs` | [`Api`]: the node and the request at hand; which partition a request is about |
 //! | `dispatch.rs` | the way of every request: checks in order, then its endpoint |
-//! | `request/` | what a request says: the table of routes, parameters, conditions, who may ask |
+//! | `request/` | what a request says: the table of routes, parameters, conditions, access |
 //! | `body/` | JSON, forms and raw values, piece by piece, in and out |
 //! | `endpoint/` | a file for each family of paths |
 //! | `metrics/` | the rows of `/metrics` |

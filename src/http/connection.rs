@@ -300,7 +300,10 @@ impl<B: BodySink> Connection<B> {
     fn pause<H: Handler>(&self, rest: &[u8], context: &Context<'_, H>) -> Option<Wants> {
         let has_work = || {
             !rest.is_empty()
-                || matches!(&self.state, ConnectionState::Body(parked) if parked.incoming.decoder.is_done())
+                || matches!(
+                    &self.state,
+                    ConnectionState::Body(parked) if parked.incoming.decoder.is_done()
+                )
         };
         if context.out.is_generating() {
             Some(Wants::Output)
@@ -393,7 +396,8 @@ impl<B: BodySink> Connection<B> {
         // An answer before the body closes the connection in two cases: a peer that waits for `100
         // Continue` may send the body or not, so that the start of the next request is unknown; and
         // a body above the limit is not worth reading.
-        let is_long = matches!(head.framing, Framing::Length(bytes) if bytes > context.limits.kept_body_bytes);
+        let kept_body_bytes = context.limits.kept_body_bytes;
+        let is_long = matches!(head.framing, Framing::Length(bytes) if bytes > kept_body_bytes);
         exchange.keep_alive &= !(is_long || (head.expect_continue && head.has_body()));
         let whole_body = whole_body(head, body);
         let Some(sink) = context.begin(head, whole_body, &mut exchange) else {

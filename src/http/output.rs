@@ -1,8 +1,8 @@
 //! The bytes to be sent on one connection, in order.
 //!
-//! Rendered bytes are in one `Vec`; a large value ([`SharedBytes`]) is not copied there, but kept with the
-//! position at which it is sent. So a common reply is one slice of one buffer, and rendering into a
-//! buffer that keeps its memory allocates nothing.
+//! Rendered bytes are in one `Vec`; a large value ([`SharedBytes`]) is not copied there, but kept
+//! with the position at which it is sent. So a common reply is one slice of one buffer, and
+//! rendering into a buffer that keeps its memory allocates nothing.
 //!
 //! Invariants:
 //! 1. [`Output::slices`] returns exactly the bytes that are queued and not yet consumed, in order,

@@ -34,7 +34,11 @@ fn a_request_cut_anywhere_is_the_same_request() {
     );
     let form = request_bytes("POST", "/set", &[FORM], b"key=%6B&value=a%2Bb+c");
     let requests: [(&[u8], &[u8]); 4] = [
-        (b"\r\nGET /kv/%6b?partition=0 HTTP/1.1\r\nHost: localhost\r\nX-Other:  a b \t\r\nAccept: */*\r\n\r\n", b"v"),
+        (
+            b"\r\nGET /kv/%6b?partition=0 HTTP/1.1\r\nHost: localhost\r\n\
+              X-Other:  a b \t\r\nAccept: */*\r\n\r\n",
+            b"v",
+        ),
         (&posted, "café 😀".as_bytes()),
         (&chunks, b"ab\r\ncde"),
         (&form, b"a+b c"),

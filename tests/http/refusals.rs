@@ -343,7 +343,10 @@ fn bodies_that_are_refused() {
         200
     );
     // A value without any length.
-    client.send(b"POST /set?key=k HTTP/1.1\r\nHost: localhost\r\n\r\nPUT /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.send(
+        b"POST /set?key=k HTTP/1.1\r\nHost: localhost\r\n\r\n\
+          PUT /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
     assert_error(&client.response(false), 411, "length_required");
     assert_error(&client.response(false), 411, "length_required");
     assert_eq!(stored(&mut client, b"k"), b"kept");

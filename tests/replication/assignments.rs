@@ -12,7 +12,9 @@ fn the_epoch_decides_which_role_a_node_has() {
     let node = Member::start(&[]);
     assert_eq!(node.put("k", &[], "v").status, 201);
     let leader = |epoch: u64| json!({"id": 0, "role": "leader", "epoch": epoch});
-    let replica = |epoch: u64| json!({"id": 0, "role": "replica", "leader": "http://127.0.0.1:1", "epoch": epoch});
+    let address = "http://127.0.0.1:1";
+    let replica =
+        |epoch: u64| json!({"id": 0, "role": "replica", "leader": address, "epoch": epoch});
     let history = || node.partition()["historyId"].clone();
     let first_history = history();
     for _ in 0..2 {

@@ -282,7 +282,10 @@ fn what_only_the_old_leader_had_is_saved_in_a_file() {
         json!({"version": 104, "key": "key-1", "value": "mine"}),
         json!({"version": 105, "key": "key-2", "deleted": true}),
         json!({"version": 102, "key": "lost-bytes", "value": "//4=", "encoding": "base64"}),
-        json!({"version": 103, "key": "lost-large", "value": String::from_utf8(large).expect("text")}),
+        {
+            let text = String::from_utf8(large).expect("text");
+            json!({"version": 103, "key": "lost-large", "value": text})
+        },
         json!({"version": 101, "key": "lost-text", "value": "v"}),
     ];
     assert!(

@@ -260,9 +260,10 @@ fn hostile_replicas_are_turned_away() {
             let mut input = &received[..];
             let mut reader = FrameReader::new(DATA_MAX_BYTES);
             let refusal = reader.next(&mut input);
-            assert!(
-                matches!(refusal, Ok(Some(Frame::Refusal(refusal))) if reason.contains(&refusal.text[..20]))
-            );
+            assert!(matches!(
+                refusal,
+                Ok(Some(Frame::Refusal(refusal))) if reason.contains(&refusal.text[..20])
+            ));
         }
         assert_eq!(leader.request("GET", "/kv/k", &[&bearer], b"").text(), "v");
     }

@@ -19,7 +19,7 @@ pub(crate) const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 /// Who gets an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
-    /// Everybody, without a token, under any Host, above the limit on connections too.
+    /// All clients, without a token, under any Host, above the limit on connections too.
     Public,
     /// Clients with the token, above the limit on connections too.
     Monitoring,

@@ -620,8 +620,8 @@ fn a_clumsy_controller_loses_nothing_that_a_node_in_reach_held() {
         parted_count += usize::from(outcome.has_parted);
     }
     eprintln!(
-        "{run_count} runs, {takeover_count} takeovers, {confirmed_count} confirmed writes, {parted_count} \
-         runs in which data parted"
+        "{run_count} runs, {takeover_count} takeovers, {confirmed_count} confirmed writes, \
+         {parted_count} runs in which data parted"
     );
     // A simulation in which nothing happens proves nothing.
     assert!(

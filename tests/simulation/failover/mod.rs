@@ -618,7 +618,8 @@ impl Run {
         // What a leader's disk does not hold yet may be lost with it, whichever client has read it:
         // that is no promise.
         let generation = partition.leadership_generation();
-        let is_held = matches!(partition.wait_progress(Wait::Disk { generation }), WaitProgress::UpTo(held) if held >= last_version);
+        let progress = partition.wait_progress(Wait::Disk { generation });
+        let is_held = matches!(progress, WaitProgress::UpTo(held) if held >= last_version);
         if partition.roles().role() == Role::Leader && !is_held {
             return;
         }
@@ -720,8 +721,8 @@ fn whatever_happens_nothing_confirmed_is_lost_and_all_agree_in_the_end() {
         shortage_count += outcome.shortage_count;
     }
     eprintln!(
-        "{run_count} runs, {failover_count} failovers, {acked_count} confirmed writes, {shown_count} reads \
-         of what is acknowledged, {shortage_count} shortages"
+        "{run_count} runs, {failover_count} failovers, {acked_count} confirmed writes, \
+         {shown_count} reads of what is acknowledged, {shortage_count} shortages"
     );
     // A simulation in which nothing happens proves nothing.
     assert!(
