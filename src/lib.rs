@@ -11,7 +11,7 @@
 //! - [`version`]: which build this is.
 //! - [`swar`]: looking at eight bytes at once.
 //! - [`slew`]: a clock that is never set.
-//! - [`allocator`]: what is allocated is counted, and given back; the only `unsafe` code.
+//! - [`allocator`]: memory that is counted, and goes back to the kernel; the only `unsafe` code.
 //! - [`config`]: flags and environment into a validated `Config`. Read once, at the start.
 //! - [`metrics`]: counters and histograms, and the text that Prometheus reads.
 //! - [`http`]: HTTP/1.1 without I/O. Bytes in, requests to a handler, bytes out, in order. Knows
@@ -34,10 +34,10 @@
 //!
 //! # Invariants
 //!
-//! 1. One thread owns everything: no locks, no async runtime, no shared mutable state. (A leader's
-//!    host name is resolved on a thread that lives for that question.) The disk thread is handed
-//!    batches of records and `Arc`s of immutable layers through a channel, and tells through
-//!    another what is done.
+//! 1. One thread owns everything: no locks, no async runtime. (A leader's host name is resolved on
+//!    a thread that lives for that question.) The disk thread receives batches of records and
+//!    `Arc`s of immutable layers through a channel, and reports through another what is done. Apart
+//!    from these, threads share counts and freed memory by atomics (`allocator/`).
 //! 2. No turn of the loop does work proportional to the data, to a value, or to what one peer
 //!    sends: it is done in slices.
 //! 3. Only `reactor` touches sockets and clocks, only `storage` files. Everything else takes bytes,

@@ -1,16 +1,16 @@
-//! Fetches into the processor's cache what the look-ups of some keys will touch, all of them at
-//! once, and remembers what it found on the way.
+//! Fetches the memory that the look-ups of some keys will touch into the processor's cache, for all
+//! keys at once, and caches the positions that it finds.
 //!
 //! With a million entries a look-up waits for memory two or three times in each layer, one wait
 //! after the other, because each address comes out of the line before. For keys that are known
 //! ahead the waits overlap: all buckets are requested first, then all entries that they point to.
-//! (The gain is in `cargo bench --bench engine -- "get hit"`.)
+//! (`cargo bench --bench engine -- "get hit"` measures the gain.)
 //!
 //! The cache keeps the hash of each key, the layers that do not hold it, and the chunk of each run
 //! that it belongs to. The look-up that follows does not repeat that work.
 //!
 //! Invariants:
-//! 1. A fetch that turns out to be useless costs time and nothing else.
+//! 1. A useless fetch costs time, and has no other effect.
 //! 2. A cached look-up is that of exactly this key. All are dropped when any layer or chunk moves.
 
 use super::chunk::Chunk;
@@ -28,7 +28,7 @@ const LAYERS_AT_ONCE: usize = 8;
 /// Layers, counted from the newest, whose position of a key is cached.
 const CACHED_LAYERS: usize = LAYERS_AT_ONCE;
 
-/// The cached position of a key in a layer that does not hold it.
+/// The cached position of a key in a layer without the key.
 pub(super) const ABSENT: u32 = u32::MAX;
 
 /// Cached look-ups: several times as many as are fetched at once, so that few share a slot.

@@ -1,11 +1,11 @@
-//! The log as a stream of bytes: collected on its way to disk and replicas, checked on its way back
-//! in.
+//! The log as a stream of bytes: collected for disk and replicas, and checked when it is read from
+//! them.
 //!
 //! Invariants:
 //! 1. A [`StreamRecord`] exists only for bytes that continue the history: its version is the next
-//!    one, and its checksum holds over the checksum of the record before it. So nothing that is
-//!    cut, doubled, reordered, altered or from another history is ever applied.
-//! 2. Lengths are checked against their limits before anything is made of them.
+//!    one, and its checksum covers the checksum of the record before it. So no record that is cut,
+//!    doubled, reordered, altered or from another history is ever applied.
+//! 2. Lengths are checked against their limits before they are used.
 //!
 //! Not here: the bytes of a record (`log/record.rs`), where records lie in memory (`log/wal.rs`)
 //! and in files (`storage/`).
@@ -13,15 +13,15 @@
 use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
 
-/// What stands in a stream is not the next record.
+/// The bytes of a stream are not the next record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordError {
-    /// It may be its beginning: come again with at least so many bytes.
+    /// The bytes may be the beginning of the record; call again with at least so many bytes.
     Incomplete {
         /// Counted from the start of the record.
         needed_bytes: usize,
     },
-    /// It is not, whatever follows. The text says why.
+    /// The bytes are not the next record, whatever follows. The text says why.
     Damaged(&'static str),
 }
 
@@ -29,7 +29,7 @@ pub enum RecordError {
 #[derive(Clone, Copy, Debug)]
 pub struct StreamRecord<'a> {
     head: RecordHead,
-    /// The part that lies in a segment: all of it, but for a large value.
+    /// The part that lies in a segment: all of the record but a large value.
     stored: &'a [u8],
     large: Option<LargeBytes<'a>>,
     before: LogPosition,
@@ -43,7 +43,7 @@ enum LargeBytes<'a> {
 }
 
 impl LogPosition {
-    /// The record at the start of `bytes`, if it continues the history that stands here.
+    /// The record at the start of `bytes`, if it continues the history at this position.
     pub fn next_record<'a>(&self, bytes: &'a [u8]) -> Result<StreamRecord<'a>, RecordError> {
         let Some(head) = RecordHead::parse(bytes) else {
             let with_expiry = bytes.len() >= RECORD_HEAD_BYTES;
@@ -75,24 +75,24 @@ impl LogPosition {
         })
     }
 
-    /// The checksum that the next record has if the bytes behind its own are these, or begin so.
+    /// The checksum of the next record over these bytes, which follow the checksum in the record.
     pub(in crate::lsm) fn chained(&self, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c(&self.checksum.to_le_bytes()), bytes)
     }
 }
 
 impl<'a> StreamRecord<'a> {
-    /// Where the history stood before it.
+    /// The position before it.
     pub fn before(&self) -> LogPosition {
         self.before
     }
 
-    /// Where the history stands after it.
+    /// The position behind it.
     pub fn position(&self) -> LogPosition {
         self.head.position()
     }
 
-    /// A record whose large value was collected apart, and found to hold.
+    /// A record whose large value was collected apart, and whose checksum holds.
     pub(in crate::lsm) fn collected(
         head: RecordHead,
         stored: &'a [u8],
@@ -107,7 +107,7 @@ impl<'a> StreamRecord<'a> {
         }
     }
 
-    /// Whether it is of a batch that the next record belongs to, too.
+    /// Whether the next record belongs to the same batch.
     pub fn goes_on(&self) -> bool {
         self.head.goes_on()
     }
@@ -138,7 +138,7 @@ impl<'a> StreamRecord<'a> {
         (!self.head.is_large()).then(|| &self.stored[value_start..])
     }
 
-    /// When its time is over, in Unix ms; none: never.
+    /// When it expires, in Unix ms; none: never.
     pub fn expires_at_ms(&self) -> Option<u64> {
         self.head.expires_at_ms
     }
@@ -161,16 +161,16 @@ impl<'a> StreamRecord<'a> {
 #[derive(Debug, Default)]
 pub struct LogBatch {
     bytes: Vec<u8>,
-    /// Large values by the place in `bytes` that they go before.
+    /// Large values, each with the offset in `bytes` before which it belongs.
     blobs: Vec<(usize, Blob)>,
     blob_bytes: usize,
     last: Option<LogPosition>,
-    /// A batch of writes goes on behind the last record.
+    /// Whether a batch of writes goes on behind the last record.
     is_open: bool,
 }
 
 impl LogBatch {
-    /// Where the history stands after its last record; none when it is empty.
+    /// The position behind its last record; none if it is empty.
     pub fn last(&self) -> Option<LogPosition> {
         self.last
     }
@@ -200,7 +200,7 @@ impl LogBatch {
             .filter(|part| !part.is_empty())
     }
 
-    /// Empties it and keeps up to `keep_bytes` of its allocation.
+    /// Removes all records, and keeps up to `keep_bytes` of memory.
     pub fn clear(&mut self, keep_bytes: usize) {
         self.bytes.clear();
         self.bytes.shrink_to(keep_bytes);
@@ -224,7 +224,7 @@ impl LogBatch {
             .for_each(|blob| self.push_blob(blob));
     }
 
-    /// Its records, given where the history stands before the first. They were found to continue it
+    /// Its records, given the position before the first. That they continue the history was checked
     /// when they were added.
     pub fn records(&self, before: LogPosition) -> impl Iterator<Item = StreamRecord<'_>> {
         let (mut offset, mut at, mut blobs) = (0, before, self.blobs.iter());

@@ -3,12 +3,12 @@
 //! Invariants:
 //! 1. Versions in the log are contiguous: record N+1 follows record N, across segments too.
 //! 2. A segment's buffer is allocated once, at [`SEGMENT_BYTES`], and never reallocated: a record's
-//!    place is for good, and no write pays for a copy. A full segment is sealed behind an `Arc` and
-//!    a fresh one takes its place.
+//!    place is final, and no write pays for a copy. A full segment is sealed behind an `Arc`, and a
+//!    new one takes its place.
 //! 3. A sealed segment stays in the log until its records are in sorted layers and every cursor has
-//!    passed them ([`Wal::release`]). Memtables hold their own `Arc`s, so a release never takes a
-//!    record from under a reader.
-//! 4. A cursor reads each record once, in order, whatever is sealed meanwhile.
+//!    passed them ([`Wal::release`]). Memtables have `Arc`s of their own: no record is freed while
+//!    it can be read.
+//! 4. A cursor reads each record once, in order, even if segments are sealed meanwhile.
 //!
 //! Not here: the bytes of a record (`log/record.rs`), finding one by key (`memtable/mod.rs`), files
 //! (`storage/`).
@@ -27,7 +27,7 @@ use crate::lsm::log::stream::{LogBatch, StreamRecord};
 /// in one `u32`; small enough that a sealed, half-empty one (every freeze leaves one) costs little.
 pub const SEGMENT_BYTES: usize = 256 * 1024;
 
-/// Buffers kept at most: what the merge of a few memtables lets go of at once.
+/// Buffers kept at most: as many as the merge of a few memtables frees at once.
 const SPARE_BUFFERS_MAX: usize = 64;
 
 // Any record fits into an empty segment.
@@ -75,11 +75,11 @@ pub(in crate::lsm) struct Segment {
     /// Large values by the offset of their record, ascending.
     large: Vec<(usize, Blob)>,
     large_bytes: usize,
-    /// Where the history stood before its first record.
+    /// The position before its first record.
     base: LogPosition,
-    /// Where the history stands after its last record.
+    /// The position behind its last record.
     last: LogPosition,
-    /// A batch goes on behind its last record.
+    /// Whether a batch goes on behind its last record.
     goes_on: bool,
 }
 
@@ -102,7 +102,7 @@ impl Segment {
         record::key_of(&self.bytes[offset..])
     }
 
-    /// Asks for the memory of the record at `offset`.
+    /// Prefetches the record at `offset`.
     #[inline]
     pub(in crate::lsm) fn prefetch(&self, offset: usize) {
         prefetch(&self.bytes[offset]);
@@ -121,7 +121,7 @@ impl Segment {
         self.bytes.len()
     }
 
-    /// What its records take.
+    /// The memory that its records take.
     pub(in crate::lsm) fn footprint(&self) -> Footprint {
         Footprint {
             bytes: self.bytes.len(),
@@ -129,9 +129,9 @@ impl Segment {
         }
     }
 
-    /// Copies records from `offset` on into `batch`, until it holds `max_bytes`, the segment ends
-    /// or `version` is reached; returns the offset behind them. Only a large value ends it early
-    /// for its bytes: the rest of a segment is little. A batch of writes is not cut.
+    /// Copies records from `offset` on into `batch`, up to `version`; returns the offset behind
+    /// them. Large values count towards `max_bytes`, where copying stops; other records of a
+    /// segment are few enough to be copied anyway. A batch of writes is not cut.
     fn read(
         &self,
         mut offset: usize,
@@ -176,9 +176,9 @@ impl Segment {
         }
     }
 
-    /// The offset behind the last record, from the one at `offset` on, that is not above `version`,
-    /// and where the history stands there, and whether a batch goes on. Looks at each record only
-    /// if the segment has some above.
+    /// Of the records from `offset` on, finds the last one up to `version`. Returns the offset and
+    /// position behind it, and whether a batch goes on there. Looks at each record only if the
+    /// segment has records above `version`.
     fn end_at(&self, mut offset: usize, version: u64) -> (usize, LogPosition, bool) {
         if self.last.version <= version {
             return (self.bytes.len(), self.last, self.goes_on);
@@ -193,8 +193,8 @@ impl Segment {
         (offset, position, goes_on)
     }
 
-    /// The offset behind the record with this version, and where the history stands there. Looks at
-    /// each record before.
+    /// The offset and the position behind the record with this version. Looks at each record
+    /// before.
     fn seek(&self, version: u64) -> Option<(usize, LogPosition)> {
         let (mut offset, mut position) = (0, self.base);
         while position.version < version {
@@ -210,7 +210,7 @@ impl Segment {
         self.bytes.len() + self.large_bytes
     }
 
-    /// Takes a large value out, for freeing them one by one.
+    /// Removes a large value, for freeing large values one by one.
     pub(in crate::lsm) fn pop_large(&mut self) -> Option<Blob> {
         self.large.pop().map(|(_, blob)| blob)
     }
@@ -223,15 +223,14 @@ pub(in crate::lsm) struct Appended {
     pub version: u64,
     /// Offset in the active segment.
     pub offset: usize,
-    /// Set when the record did not fit any more: this segment was sealed, and the record opens a
-    /// fresh one.
+    /// The segment that was sealed since the record did not fit; the record is in a new one.
     pub sealed: Option<Arc<Segment>>,
 }
 
-/// A place in the log to read on from.
+/// Where a reader of the log goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalCursor {
-    /// Number of the segment, counted from the first there ever was.
+    /// Number of the segment, counted from the first segment of this log.
     segment: u64,
     offset: usize,
 }
@@ -242,13 +241,13 @@ pub(in crate::lsm) struct Wal {
     /// Number of the first of `sealed`, or of the active segment if there is none.
     first_number: u64,
     sealed: VecDeque<Arc<Segment>>,
-    /// Bytes of their records, large values included.
+    /// Bytes of the records in `sealed`, large values included.
     sealed_bytes: usize,
-    /// The same of all segments that were ever sealed.
+    /// Bytes of the records in all segments that were ever sealed, large values included.
     sealed_total_bytes: u64,
     active: Segment,
     last: LogPosition,
-    /// Empty buffers of segments that are gone, for the next ones.
+    /// Empty buffers of freed segments, for the next ones.
     spare: Vec<Vec<u8>>,
 }
 
@@ -266,7 +265,7 @@ impl Wal {
         }
     }
 
-    /// Appends a new record; `goes_on`: the next one is of the same batch.
+    /// Appends a new record; `goes_on`: the next record is of the same batch.
     pub(in crate::lsm) fn append(&mut self, write: Write<'_>, goes_on: bool) -> Appended {
         let sealed = self.make_room(record::stored_bytes(&write));
         let offset = self.active.bytes.len();
@@ -286,7 +285,7 @@ impl Wal {
         }
     }
 
-    /// Appends a record as it came from a stream. It must be the next one.
+    /// Appends a record of a stream. It must be the next one.
     pub(in crate::lsm) fn append_record(&mut self, record: &StreamRecord<'_>) -> Appended {
         assert_eq!(record.before(), self.last, "a record out of line");
         let sealed = self.make_room(record.stored().len());
@@ -343,7 +342,7 @@ impl Wal {
         Some(segment)
     }
 
-    /// Lets one segment go whose records are all at or below `version`, unless fewer than
+    /// Removes one segment whose records are all at or below `version`, unless fewer than
     /// `kept_bytes` of log would be left; call until it returns none.
     pub(in crate::lsm) fn release(
         &mut self,
@@ -361,7 +360,7 @@ impl Wal {
         Some(released)
     }
 
-    /// Keeps the buffer of a segment without readers for one of the next; false: there are enough
+    /// Keeps the buffer of a segment without readers for a later segment; false: there are enough
     /// buffers.
     pub(in crate::lsm) fn recycle(&mut self, segment: Segment) -> bool {
         let mut buffer = segment.bytes;
@@ -391,8 +390,8 @@ impl Wal {
         }
     }
 
-    /// A cursor behind the record with this version, and where the history stood there; none if the
-    /// log has not what follows. Costs a look at each record of one segment.
+    /// A cursor behind the record with this version, and the position there; none if the log lacks
+    /// the next record. Looks at each record of one segment.
     pub(in crate::lsm) fn seek(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
         if version == self.last.version {
             return Some((self.end(), self.last));
@@ -415,7 +414,7 @@ impl Wal {
         ))
     }
 
-    /// What follows this version is here.
+    /// The version before the first record in the log.
     pub(in crate::lsm) fn oldest_version(&self) -> u64 {
         self.sealed
             .front()
@@ -432,7 +431,7 @@ impl Wal {
         version: u64,
         batch: &mut LogBatch,
     ) {
-        // Releases wait for the cursors: a segment that is gone was read to its end.
+        // Releases wait for cursors: a segment that was removed was read to its end.
         if cursor.segment < self.first_number {
             *cursor = WalCursor {
                 segment: self.first_number,
@@ -491,7 +490,7 @@ impl Wal {
         }
     }
 
-    /// Lets go of all records. The log goes on where it stands.
+    /// Removes all records. The log goes on at its position.
     pub(in crate::lsm) fn clear(&mut self) -> impl Iterator<Item = Arc<Segment>> {
         self.seal();
         self.first_number += self.sealed.len() as u64;
@@ -504,7 +503,7 @@ impl Wal {
         &self.active
     }
 
-    /// Where the history stands.
+    /// The position behind the newest record.
     pub(in crate::lsm) fn last(&self) -> LogPosition {
         self.last
     }
@@ -524,7 +523,7 @@ impl Wal {
         self.sealed_bytes + self.active.stream_bytes()
     }
 
-    /// The same of its segments whose records are all at or below `version`. Costs a look at each.
+    /// Bytes of the segments whose records are all at or below `version`. Looks at each segment.
     pub(in crate::lsm) fn held_bytes_up_to(&self, version: u64) -> usize {
         let segments = self
             .sealed

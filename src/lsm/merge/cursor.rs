@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. Entries come in ascending key order, each key once, with the entry of the newest source that
 //!    has it.
-//! 2. Nothing is held but `Arc`s and positions, so a merge can rest between any two entries for as
-//!    long as it likes.
+//! 2. A cursor consists of `Arc`s and positions, so a merge can pause between any two entries for
+//!    any time.
 //!
 //! Not here: what is done with the entries (`merge/job.rs`, `snapshot.rs`).
 
@@ -19,18 +19,18 @@ use crate::lsm::memtable::sort::{Buffers, Sorter};
 use crate::lsm::run::{ChunkPosition, Fence, Run};
 use crate::lsm::work::Work;
 
-/// So many entries ahead a record is asked for.
+/// How many entries ahead a record is prefetched.
 const PREFETCH_ENTRIES: usize = 8;
 
 /// One layer, read in key order.
 #[derive(Debug)]
 struct MergeSource {
     place: SourceCursor,
-    /// Of the key at hand; none at the end. Most comparisons are decided by it.
+    /// The fence of the current key, which decides most comparisons; none at the end.
     fence: Option<Fence>,
 }
 
-/// Where a source stands.
+/// The position in a source.
 #[derive(Debug)]
 enum SourceCursor {
     Memtable {
@@ -46,7 +46,7 @@ enum SourceCursor {
 }
 
 impl SourceCursor {
-    /// In a layer, at its first key at or above `start`. A memtable must have its order.
+    /// A source at the first key of a layer at or above `start`. A memtable must have its order.
     fn new(layer: &ImmutableLayer, start: &[u8]) -> Self {
         match layer {
             ImmutableLayer::Memtable(frozen) => {
@@ -98,7 +98,7 @@ impl SourceCursor {
         match self {
             Self::Memtable { frozen, index } => {
                 *index += 1;
-                // In the order of keys records lie anywhere.
+                // In the order of keys, records do not lie one behind the other.
                 if let Some(place) = frozen
                     .order()
                     .and_then(|order| order.get(*index + PREFETCH_ENTRIES))
@@ -143,10 +143,10 @@ impl MergeSource {
         self.fence = self.place.key().map(Fence::new);
     }
 
-    /// The order of the keys at hand.
+    /// The order of the current keys.
     #[inline]
     fn compare(&self, other: &Self) -> Ordering {
-        // Behind all keys is the end.
+        // A source at its end comes behind all keys.
         match (self.fence, other.fence) {
             (Some(fence), Some(other_fence)) if fence == other_fence => {
                 self.place.key().cmp(&other.place.key())
@@ -222,13 +222,13 @@ impl MergeCursor {
     }
 }
 
-/// Sorting whatever memtables among some layers have no order yet.
+/// Sorts the memtables among some layers that have no order yet.
 #[derive(Debug, Default)]
 pub(in crate::lsm) struct Preparation {
     waiting: Vec<Arc<FrozenMemtable>>,
     sorter: Option<Sorter>,
     buffers: Buffers,
-    /// Buffers are kept although nothing waits: more will come.
+    /// Whether buffers are kept for later memtables.
     keeps_buffers: bool,
 }
 
@@ -244,7 +244,7 @@ impl Preparation {
         }
     }
 
-    /// Of memtables that come one after the other.
+    /// A preparation of memtables that are added one after the other.
     pub(in crate::lsm) fn of_many() -> Self {
         Self {
             keeps_buffers: true,
@@ -252,7 +252,7 @@ impl Preparation {
         }
     }
 
-    /// Another one to sort.
+    /// Adds a memtable to sort.
     pub(in crate::lsm) fn add(&mut self, frozen: Arc<FrozenMemtable>) {
         self.waiting.insert(0, frozen);
     }
@@ -262,7 +262,7 @@ impl Preparation {
         self.waiting.is_empty()
     }
 
-    /// Goes on until `work` is used up; true when all have their order.
+    /// Sorts until `work` is used up; true when all memtables have their order.
     pub(in crate::lsm) fn step(&mut self, work: &mut Work) -> bool {
         while let Some(frozen) = self.waiting.last() {
             if frozen.order().is_none() {
@@ -284,14 +284,14 @@ impl Preparation {
         true
     }
 
-    /// Frees buffers that are kept for memtables to come; false: there are none.
+    /// Frees buffers that are kept for later memtables; false: there are none.
     pub(in crate::lsm) fn free_buffers(&mut self) -> bool {
         std::mem::take(&mut self.buffers)
             .iter()
             .any(|buffer| buffer.capacity() > 0)
     }
 
-    /// Whether there are buffers that are kept for memtables to come.
+    /// Whether there are buffers that are kept for later memtables.
     pub(in crate::lsm) fn has_buffers(&self) -> bool {
         self.buffers.iter().any(|buffer| buffer.capacity() > 0)
     }

@@ -2,24 +2,23 @@
 //! time.
 //!
 //! A flush merges frozen memtables into a new, empty run; a merge of small runs does the same with
-//! those; a merge into the lowest level goes into the run that is there, replacing its chunks. A
-//! sweep is a merge of nothing into a run: all of them rewrite the chunks that they pass of which a
-//! good part has expired.
+//! those; a merge into the lowest level replaces chunks of the run that is there. A sweep is a
+//! merge without sources. Every merge rewrites the chunks of which a good part has expired.
 //!
-//! A chunk of the bottom in which values are replaced by others as long, and nothing else changes,
-//! keeps its index: it is copied whole and they are put into their places. (Requests that overwrite
-//! like this, 16 pipelined, took a tenth less processor time in all.)
+//! If the only changes in a chunk of the bottom are new values of the same length, the chunk is
+//! updated: it is copied with its index, and the values are replaced in the copy. (Requests that
+//! overwrite like this, 16 pipelined, took a tenth less processor time in all.)
 //!
 //! Invariants:
-//! 1. After every step the target run is whole, and reads right beneath the sources: a group of its
-//!    chunks is replaced at once by chunks that hold the same entries and those of the sources
-//!    within the group's range. The sources still shadow all they brought, so doing it again, or
-//!    stopping for good, is harmless.
+//! 1. After every step the target run is complete, and correct beneath the sources: a group of its
+//!    chunks is replaced at once by chunks with the same entries and those of the sources within
+//!    the group's range. The sources still shadow all entries that they brought, so the merge may
+//!    be repeated, or stop for good.
 //! 2. Chunks that no source entry falls into, and of which little has expired, are left as they
 //!    are, not copied.
 //! 3. Beyond the target itself a job holds one chunk being built and the finished chunks of one
 //!    group; a group, and what replaces it, is a bounded number of chunks, whatever lies in them.
-//! 4. What has expired is written as a tombstone, or not at all where nothing lies below it.
+//! 4. An expired entry is written as a tombstone, or not at all where no layer lies below.
 //!
 //! Not here: which layers to merge (`levels.rs`).
 
@@ -38,21 +37,21 @@ use crate::lsm::run::filter::{FILTER_MAX_KEYS, Filter};
 use crate::lsm::run::{ChunkPosition, Run};
 use crate::lsm::work::{self, Work};
 
-/// A chunk that a merge leaves is at least this long, its neighbours permitting; smaller ones are
-/// joined as merges pass by.
+/// The least length of a chunk behind a merge, if its neighbours permit: merges join smaller
+/// chunks.
 pub(in crate::lsm) const CHUNK_MIN_BYTES: usize = CHUNK_MAX_BYTES / 2;
 
-/// Chunks read and finished when a group is ended at the latest: it is replaced at once.
+/// The most chunks, read and finished, of a group, which is replaced at once.
 pub(in crate::lsm) const GROUP_MAX_CHUNKS: usize = 16;
 
 /// Entries copied at once, and their bytes, about.
 const COPY_ENTRIES: usize = 64;
 const COPY_BYTES: usize = 8 * 1024;
 
-/// Most chunks that are not tried to be updated after one that did not go well.
+/// Most chunks that are merged without trying to update them, after updates have failed.
 const UNTRIED_MAX: usize = 63;
 
-/// Whether a merge ends in the lowest level, where nothing is left for a tombstone to hide.
+/// Whether tombstones are kept: in the lowest level they hide nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::lsm) enum Tombstones {
     Keep,
@@ -71,25 +70,25 @@ pub(in crate::lsm) struct MergeJob {
     /// Chunks of the target in the group, all read but for that of the stage.
     group_chunk_count: usize,
     stage: MergeStage,
-    /// Chunks that are still not tried to be updated, and how many were not in all since that went
-    /// wrong last: each time twice as many.
+    /// Chunks that are still to be merged without trying to update them, and how many the last
+    /// failed update has caused: each failure causes twice as many.
     untried_count: usize,
     untried_max: usize,
     output: MergeOutput,
 }
 
-/// What is done with a chunk of the target.
+/// What is being done with a chunk of the target.
 #[derive(Debug)]
 enum MergeStage {
-    /// There is none: all of the group are read.
+    /// None: all chunks of the group are read.
     Between,
-    /// All that changes in it, the only one of the group, are values that stay as long as they are:
-    /// they are put into a copy.
+    /// The chunk, the only one of the group, is being updated: new values of the same length
+    /// replace those in a copy.
     Update(Arc<Chunk>),
-    /// It is read from an offset on.
+    /// The chunk is being read, from an offset on.
     Read(Arc<Chunk>, usize),
-    /// The group is ended: what is left of the chunk from an offset on becomes the next one behind
-    /// so many that are finished.
+    /// The group ends within the chunk: its entries from an offset on become the next chunk, behind
+    /// so many finished ones.
     End(Arc<Chunk>, usize, usize),
 }
 
@@ -101,13 +100,13 @@ struct MergeOutput {
     hasher: KeyHasher,
     tombstones: Tombstones,
     removed_until_ms: u64,
-    /// Over all keys that came from the sources.
+    /// The filter over all keys of the sources.
     filter: Option<Filter>,
 }
 
 impl MergeOutput {
-    /// Goes on making a filter for so many keys, unless they are too many or go to the bottom,
-    /// which has most keys anyway. True at the end.
+    /// Clears a filter for so many keys, unless they are too many or go to the bottom, which has
+    /// most keys anyway. True at the end.
     fn make_filter(&mut self, key_count: usize, work: &mut Work) -> bool {
         if self.tombstones == Tombstones::Drop || !(1..=FILTER_MAX_KEYS).contains(&key_count) {
             return true;
@@ -143,8 +142,8 @@ impl MergeOutput {
         work.spend(work::of_new(self.builder.prepare()));
     }
 
-    /// Adds entries of a chunk with keys below `end`, as far as they can be copied as they lie
-    /// there. Returns the offset behind.
+    /// Copies entries of a chunk with keys below `end`, as far as their bytes need no change.
+    /// Returns the offset behind them.
     fn add_some_of(
         &mut self,
         chunk: &Chunk,
@@ -160,8 +159,8 @@ impl MergeOutput {
         behind
     }
 
-    /// Where in a chunk of the bottom an entry can be put in the place of its key's, all else
-    /// staying as it is.
+    /// The offset in a chunk of the bottom at which an entry can replace the one of its key, if
+    /// nothing else changes by that.
     fn place_in(&self, chunk: &Chunk, entry: &Entry<'_>) -> Option<usize> {
         if self.tombstones == Tombstones::Keep {
             return None;
@@ -172,7 +171,7 @@ impl MergeOutput {
             .then_some(offset)
     }
 
-    /// Goes on preparing the memory for what is in the builder; true when all of it is there.
+    /// Prepares the memory of the chunk in the builder; true at the end.
     fn prepare(&mut self, work: &mut Work) -> bool {
         while !work.is_used_up() {
             let Some(new_bytes) = self.builder.prepare_page() else {
@@ -183,8 +182,8 @@ impl MergeOutput {
         false
     }
 
-    /// Goes on making an entry each of what comes before an offset in the copy of a chunk, and
-    /// drops what follows in the end; true then.
+    /// Keeps the entries before an offset in the copy of a chunk, and drops the rest; true at the
+    /// end.
     fn keep_some(&mut self, chunk: &Chunk, end: usize, work: &mut Work) -> bool {
         let count = self
             .builder
@@ -231,8 +230,8 @@ impl MergeJob {
         }
     }
 
-    /// Goes on until `work` is used up; true when the target holds everything. What has expired by
-    /// `removed_until_ms` goes.
+    /// Merges until `work` is used up; true when the target has all entries. Entries that have
+    /// expired by `removed_until_ms` are removed.
     pub(in crate::lsm) fn step(
         &mut self,
         target: &mut Run,
@@ -270,21 +269,19 @@ impl MergeJob {
         false
     }
 
-    /// The filter over all keys of the sources, once the job is done: those of a target that was
-    /// empty when it began. None for the bottom, a sweep, or so many keys that it would be too
-    /// large.
+    /// The filter over all keys of the sources, once the job is done, for a target that was empty.
+    /// None for the bottom, for a sweep, and for too many keys.
     pub(in crate::lsm) fn into_filter(self) -> Option<Filter> {
         self.output.filter
     }
 
-    /// Chunks of the group, and those that are finished.
+    /// Number of chunks in the group, with the finished ones.
     #[cfg(test)]
     pub(in crate::lsm) fn held_count(&self) -> usize {
         self.group_chunk_count + self.output.finished.len()
     }
 
-    /// Moves the entries of the current chunk that come before the next source entry, and then
-    /// that.
+    /// Adds the entries of the current chunk before the next source entry, and then that entry.
     fn merge_some(&mut self, work: &mut Work) {
         let (Some(upper), MergeStage::Read(chunk, offset)) = (&mut self.upper, &mut self.stage)
         else {
@@ -327,8 +324,8 @@ impl MergeJob {
         }
     }
 
-    /// Puts the next source entries into the copy of the chunk that is updated; from one on that
-    /// does not fit into its place, the chunk is merged as others are.
+    /// Replaces entries in the copy of the chunk by the next source entries. From the first one
+    /// that cannot replace another, the chunk is merged as others are.
     fn update_some(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) {
         let (Some(upper), MergeStage::Update(chunk)) = (&mut self.upper, &self.stage) else {
             return;
@@ -367,8 +364,8 @@ impl MergeJob {
         self.put_finished(target, free_queue);
     }
 
-    /// All chunks of the group are read: goes on with the gap behind them, the next chunk, or the
-    /// next group. True at the end.
+    /// When all chunks of the group are read: goes on with the gap behind them, the next chunk, or
+    /// the next group. True at the end.
     fn between_chunks(
         &mut self,
         target: &mut Run,
@@ -387,7 +384,7 @@ impl MergeJob {
                 self.end_group(target, work, free_queue);
                 return true;
             };
-            // The entry belongs into the gap before the next chunk.
+            // The entry belongs in the gap before the next chunk.
             let finished_before = self.output.finished.len();
             self.output.add(&entry, work);
             upper.advance();
@@ -398,8 +395,8 @@ impl MergeJob {
         };
         work.spend(work::CHUNK_LOOK);
         let behind = target.chunk(target.next(self.next));
-        // Nothing of the sources falls into it: it is passed, unless it is small or much of it has
-        // expired.
+        // A chunk without entries of the sources is left as it is, unless it is small or much of it
+        // has expired.
         let is_passed =
             entry.is_none_or(|entry| behind.is_some_and(|behind| entry.key >= behind.first_key()));
         let is_group_empty = self.group_chunk_count == 0 && self.output.builder.is_empty();
@@ -430,8 +427,8 @@ impl MergeJob {
             }
         } else {
             let built_bytes = self.output.builder.len();
-            // Behind the last source entry only what fits is joined: the rest of the run is not to
-            // be moved by a few bytes.
+            // Behind the last source entry a chunk is joined only if it fits as a whole: else all
+            // later chunks of the run would be rewritten, too.
             let fits = entry.is_some() || built_bytes + next.bytes().len() <= CHUNK_MAX_BYTES;
             let is_done = built_bytes >= CHUNK_MIN_BYTES || self.output.builder.is_empty();
             if is_done || (!fits && !is_worth_sweeping(next, self.output.removed_until_ms, work)) {
@@ -440,7 +437,7 @@ impl MergeJob {
             }
             let both_bytes = built_bytes + next.bytes().len();
             if both_bytes > CHUNK_MAX_BYTES {
-                // In halves: filled up, it would leave a small rest, and so would each of the full
+                // Two halves: a full chunk would leave a small rest, and so would each of the full
                 // chunks that may follow.
                 self.output.builder.limit(both_bytes / 2);
             }
@@ -451,13 +448,13 @@ impl MergeJob {
         false
     }
 
-    /// Replaces the group, all of which is read, by what was made of it.
+    /// Replaces the group, all of which is read, by the finished chunks.
     fn end_group(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) {
         self.output.finish_chunk(work);
         self.put_finished(target, free_queue);
     }
 
-    /// Goes on ending the group within a chunk.
+    /// Ends the group within a chunk, a bounded piece at a time.
     fn end_within(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) {
         let MergeStage::End(chunk, offset, count) = &mut self.stage else {
             return;
@@ -489,7 +486,7 @@ impl MergeJob {
         }
     }
 
-    /// Replaces the chunks read so far by the finished ones, which hold all entries of theirs.
+    /// Replaces the chunks read so far by the finished ones, which have all of their entries.
     fn put_finished(&mut self, target: &mut Run, free_queue: &mut FreeQueue) {
         for _ in 0..self.group_chunk_count {
             let (chunk, at) = target.remove(self.group);
