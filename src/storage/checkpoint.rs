@@ -120,12 +120,7 @@ impl CheckpointEncoder {
         let mut work_left = budget.max(1);
         while out.len() < end && work_left > 0 {
             match &mut self.state {
-                EncodeState::Header => {
-                    let (bytes, checksum) = self.header.encode();
-                    self.chain = checksum;
-                    out.extend_from_slice(&bytes);
-                    self.state = EncodeState::Walk;
-                }
+                EncodeState::Header => self.encode_header(out),
                 EncodeState::Walk => {
                     let (step, spent) = self.walk.step(work_left);
                     work_left = work_left.saturating_sub(spent);
@@ -176,6 +171,13 @@ impl CheckpointEncoder {
         } else {
             EncodeStep::More
         }
+    }
+
+    fn encode_header(&mut self, out: &mut Vec<u8>) {
+        let (bytes, checksum) = self.header.encode();
+        self.chain = checksum;
+        out.extend_from_slice(&bytes);
+        self.state = EncodeState::Walk;
     }
 
     fn encode_step(&mut self, step: ChunkStep, out: &mut Vec<u8>) {

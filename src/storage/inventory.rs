@@ -100,27 +100,8 @@ pub(super) fn take<D: Disk>(root: &D, losses: &mut Losses) -> Result<Inventory<D
     let names = root
         .names()
         .map_err(|error| StorageError::io("listing", root.path(""), &error))?;
-    let has = |name: &str| names.iter().any(|found| found == name);
-    let log_end = match has(LOG_END_NAME).then(|| LogEnd::open(root)).transpose() {
-        Err(error) => {
-            losses.refuse(error)?;
-            losses.set_aside(root, LOG_END_NAME)?;
-            None
-        }
-        Ok(None) => {
-            check_that_none_is_missing(root, &names, has(META_NAME), losses)?;
-            None
-        }
-        Ok(log_end) => log_end,
-    };
-    let stored = match partition_meta::read(root) {
-        Err(error) => {
-            losses.refuse(error)?;
-            losses.set_aside(root, META_NAME)?;
-            None
-        }
-        Ok(stored) => stored,
-    };
+    let log_end = open_log_end(root, &names, losses)?;
+    let stored = read_meta(root, losses)?;
     let in_force = match &log_end {
         Some(log_end) => in_force(root, log_end, stored.as_ref(), losses)?,
         None => None,
@@ -168,6 +149,36 @@ pub(super) fn take<D: Disk>(root: &D, losses: &mut Losses) -> Result<Inventory<D
         checkpoint,
         logs,
         obsolete,
+    })
+}
+
+/// Opens `log-end`. None if there is none, or if it is damaged and set aside.
+fn open_log_end<D: Disk>(
+    root: &D,
+    names: &[String],
+    losses: &mut Losses,
+) -> Result<Option<LogEnd<D>>, StorageError> {
+    let has = |name: &str| names.iter().any(|found| found == name);
+    if !has(LOG_END_NAME) {
+        check_that_none_is_missing(root, names, has(META_NAME), losses)?;
+        return Ok(None);
+    }
+    match LogEnd::open(root) {
+        Err(error) => {
+            losses.refuse(error)?;
+            losses.set_aside(root, LOG_END_NAME)?;
+            Ok(None)
+        }
+        Ok(log_end) => Ok(Some(log_end)),
+    }
+}
+
+/// Reads `partition.json`. None if there is none, or if it is damaged and set aside.
+fn read_meta<D: Disk>(root: &D, losses: &mut Losses) -> Result<Option<StoredMeta>, StorageError> {
+    partition_meta::read(root).or_else(|error| {
+        losses.refuse(error)?;
+        losses.set_aside(root, META_NAME)?;
+        Ok(None)
     })
 }
 

@@ -24,7 +24,7 @@ use super::checkpoint::{CheckpointDecoder, DecodeStep};
 use super::checkpoint_writer::{CheckpointWriter, remove_older};
 use super::disk::{Disk, DiskFile};
 use super::draft::write_file;
-use super::error::{FormatError, StorageError};
+use super::error::{FormatError, StorageError, shortage};
 use super::file_names::{
     checkpoint_name, checkpoint_version, log_first_version, log_name, log_name_behind,
 };
@@ -204,88 +204,37 @@ impl<D: Disk> Recovery<'_, D> {
         let names: Vec<String> = logs.iter().map(|first| log_name(*first)).collect();
         self.count_bytes(checkpoint, &names[covered_count(checkpoint.unwrap_or(0))..])?;
 
-        let (mut lsm, mut history, is_salvaged) = self.load(checkpoint, &names)?;
+        let (mut lsm, history, is_salvaged) = self.load(checkpoint, &names)?;
         let (covered, logs) = names.split_at(covered_count(lsm.last_version()));
         let replayed = self.replay(&mut lsm, logs)?;
-        history = replayed.history.or(history);
-        if let Some(meta) = &self.meta {
-            history = Some(meta.lineage.history());
-        }
-        for name in obsolete {
-            match self.root.remove(name) {
-                // A draft that was given its name meanwhile.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(StorageError::io("removing", self.root.path(name), &error));
-                }
-                Ok(()) => {}
-            }
-        }
+        self.remove_obsolete(obsolete)?;
         if self.losses.any() {
             metadata = Some(self.leave_history()?);
-            history = Some(self.options.fresh_history);
         }
-        let history = history.unwrap_or(self.options.fresh_history);
-        let mut checkpoint_name_now = checkpoint.map(checkpoint_name);
-        if is_salvaged {
-            let names = self
-                .disk
-                .names()
-                .map_err(|error| self.io("listing", "", &error))?;
-            for name in names
-                .iter()
-                .filter(|name| checkpoint_version(name).is_some())
-            {
-                self.losses.set_aside(&self.disk, name)?;
-            }
-            let mut salvaged = write_checkpoint(&self.disk, &mut lsm, history)?;
-            salvaged.put_in_place()?;
-            checkpoint_name_now = Some(checkpoint_name(lsm.last_version()));
-        }
+        let history = self.history(replayed.history.or(history));
+        let checkpoint = if is_salvaged {
+            self.write_salvaged(&mut lsm, history)?;
+            Some(lsm.last_version())
+        } else {
+            checkpoint
+        };
+        let newest_log = replayed.kept.back().map(|(_, name)| name);
         let found = DataFiles {
             generation: self.disk.number(),
             metadata,
-            checkpoint: self.id_of(checkpoint_name_now.as_ref(), FileKind::Checkpoint)?,
-            log: self.id_of(replayed.kept.back().map(|(_, name)| name), FileKind::Log)?,
+            checkpoint: self.id_of(
+                checkpoint.map(checkpoint_name).as_ref(),
+                FileKind::Checkpoint,
+            )?,
+            log: self.id_of(newest_log, FileKind::Log)?,
             synced_version: lsm.last_version(),
         };
-        let time_ms = log_end.as_ref().map_or(0, LogEnd::time_ms);
-        let mut log_end = match log_end.filter(|_| !self.losses.any()) {
-            Some(mut log_end) => {
-                let log = self.in_force.and_then(|files| files.log);
-                log_end.set_in_force(DataFiles { log, ..found });
-                log_end
-            }
-            None => LogEnd::new(&self.root, found, time_ms),
-        };
-        let mut log = LogWriter::new(
-            self.disk.clone(),
-            history,
-            lsm.position(),
-            replayed.kept,
-            replayed.kept_bytes,
-            self.options.log_file_bytes,
-        );
-        match log.begin(&mut log_end) {
-            // The first write begins the file. Until there is room for it, all data can be read.
-            // But a loss that was accepted must not be found again.
-            Err(error) if error.is_passing() && !self.losses.any() => {
-                log::warn!("the log cannot go on yet: {error}");
-            }
-            begun => begun?,
-        }
-        lsm.set_time_ms(time_ms);
-        let files = log_end.in_force();
-        let checkpoint_version = files.checkpoint.map_or(0, |id| id.version);
-        // After a loss, the files that the checkpoint replaces stay until the next start.
-        if !self.losses.any() {
-            remove_older(&self.disk, checkpoint_version)?;
-            for name in covered {
-                self.disk
-                    .remove(name)
-                    .map_err(|error| self.io("removing", name, &error))?;
-            }
-        }
+        let mut log_end = self.log_end_of(found, log_end);
+        lsm.set_time_ms(log_end.time_ms());
+        let log = self.begin_log(lsm.position(), history, replayed, &mut log_end)?;
+        let in_force = log_end.in_force().checkpoint;
+        let checkpoint_version = in_force.map_or(0, |id| id.version);
+        self.remove_covered(checkpoint_version, covered)?;
         Ok(RecoveredPartition {
             lsm,
             store: Store::new(self.root, log, log_end),
@@ -297,6 +246,94 @@ impl<D: Disk> Recovery<'_, D> {
             losses: self.losses.accepted,
             set_aside: self.losses.set_aside,
         })
+    }
+
+    fn remove_obsolete(&self, names: &[String]) -> Result<(), StorageError> {
+        for name in names {
+            match self.root.remove(name) {
+                // A draft that was given its name meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(StorageError::io("removing", self.root.path(name), &error));
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the files that a checkpoint replaces. After a loss they stay until the next start.
+    fn remove_covered(&self, checkpoint_version: u64, logs: &[String]) -> Result<(), StorageError> {
+        if self.losses.any() {
+            return Ok(());
+        }
+        remove_older(&self.disk, checkpoint_version)?;
+        logs.iter().try_for_each(|name| {
+            let removed = self.disk.remove(name);
+            removed.map_err(|error| self.io("removing", name, &error))
+        })
+    }
+
+    /// The history that goes on: a new one after a loss, else that of the metadata or the files.
+    fn history(&self, of_files: Option<HistoryId>) -> HistoryId {
+        let of_meta = self.meta.as_ref().map(|meta| meta.lineage.history());
+        match of_meta.or(of_files) {
+            Some(history) if !self.losses.any() => history,
+            _ => self.options.fresh_history,
+        }
+    }
+
+    /// Writes a checkpoint of what was saved of a damaged one, and sets the damaged one aside.
+    fn write_salvaged(&mut self, lsm: &mut Lsm, history: HistoryId) -> Result<(), StorageError> {
+        let names = self
+            .disk
+            .names()
+            .map_err(|error| self.io("listing", "", &error))?;
+        let is_checkpoint = |name: &&String| checkpoint_version(name).is_some();
+        for name in names.iter().filter(is_checkpoint) {
+            self.losses.set_aside(&self.disk, name)?;
+        }
+        write_checkpoint(&self.disk, lsm, history)?.put_in_place()
+    }
+
+    /// The `log-end` of the files that were found.
+    fn log_end_of(&self, found: DataFiles, before: Option<LogEnd<D>>) -> LogEnd<D> {
+        let time_ms = before.as_ref().map_or(0, LogEnd::time_ms);
+        match before.filter(|_| !self.losses.any()) {
+            Some(mut log_end) => {
+                let log = self.in_force.and_then(|files| files.log);
+                log_end.set_in_force(DataFiles { log, ..found });
+                log_end
+            }
+            None => LogEnd::new(&self.root, found, time_ms),
+        }
+    }
+
+    /// Begins a log file behind the files that were replayed.
+    fn begin_log(
+        &self,
+        position: LogPosition,
+        history: HistoryId,
+        replayed: ReplayedLog,
+        log_end: &mut LogEnd<D>,
+    ) -> Result<LogWriter<D>, StorageError> {
+        let mut log = LogWriter::new(
+            self.disk.clone(),
+            history,
+            position,
+            replayed.kept,
+            replayed.kept_bytes,
+            self.options.log_file_bytes,
+        );
+        let begun = log.begin(log_end);
+        if self.losses.any() {
+            // A loss that was accepted must not be found again.
+            begun?;
+        } else if let Some(error) = shortage(begun)? {
+            // The first write begins the file. Until there is room for it, all data can be read.
+            log::warn!("the log cannot go on yet: {error}");
+        }
+        Ok(log)
     }
 
     /// Begins the history that follows a loss, before anything is cut off: after a crash the files
@@ -484,23 +521,8 @@ impl<D: Disk> Recovery<'_, D> {
         let decoded = FileHeader::decode(FileKind::Log, bytes);
         let (header, header_checksum) =
             decoded.map_err(|error| (0, StorageError::format(self.disk.path(name), 0, error)))?;
-        if log_first_version(name) != Some(header.position.version + 1) {
-            let error = other_version(&self.disk, name, header.position.version);
-            return Err((0, error));
-        }
-        if is_first && header.position.version < at.version {
-            *at = header.position;
-        } else if header.position != *at {
-            let problem = match header.position.version.checked_sub(at.version) {
-                Some(0) | None => "is not of the history of what is before it".to_owned(),
-                Some(missing_count) => format!(
-                    "does not follow what is before it: {missing_count} records behind version {} \
-                     are missing",
-                    at.version
-                ),
-            };
-            return Err((0, self.lost(name, problem)));
-        }
+        self.check_position(at, is_first, name, header.position)
+            .map_err(|error| (0, error))?;
         let (offset, end) = self.replay_records(lsm, at, name, bytes, header_checksum)?;
         let next_header = next_name.and_then(|name| self.header_of(name));
         let synced_version = synced_version_behind(bytes, offset, header_checksum)
@@ -536,6 +558,34 @@ impl<D: Disk> Recovery<'_, D> {
             });
         }
         Ok((offset, header))
+    }
+
+    /// Checks that a log file begins where the records before it end, and moves `at` back to a first
+    /// file that begins earlier.
+    fn check_position(
+        &self,
+        at: &mut LogPosition,
+        is_first: bool,
+        name: &str,
+        position: LogPosition,
+    ) -> Result<(), StorageError> {
+        if log_first_version(name) != Some(position.version + 1) {
+            return Err(other_version(&self.disk, name, position.version));
+        }
+        if is_first && position.version < at.version {
+            *at = position;
+        } else if position != *at {
+            let problem = match position.version.checked_sub(at.version) {
+                Some(0) | None => "is not of the history of what is before it".to_owned(),
+                Some(missing_count) => format!(
+                    "does not follow what is before it: {missing_count} records behind version {} \
+                     are missing",
+                    at.version
+                ),
+            };
+            return Err(self.lost(name, problem));
+        }
+        Ok(())
     }
 
     /// Version up to which this file was synced by `log-end`, if that names this file.

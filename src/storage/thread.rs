@@ -163,18 +163,14 @@ fn load(
     let Some(data_dir) = plan.data_dir else {
         if let Some(path) = &plan.restore {
             let lsm = restore::read_backup(path, &options, &mut on_progress)?;
-            events.emit(DiskEvent::Loaded(Box::new(LoadedPartition::in_memory(
-                0,
-                lsm,
-                options.fresh_history,
-            ))));
+            let loaded = LoadedPartition::in_memory(0, lsm, options.fresh_history);
+            events.emit(DiskEvent::Loaded(Box::new(loaded)));
         }
         events.emit(DiskEvent::Ready);
         return Ok(None);
     };
     let found = data_dir.partitions()?;
     let removed = data_dir.removed_partitions()?;
-    let is_given_up = |id: u32| removed.contains(&id);
     let restored = match &plan.restore {
         Some(_) if !data_dir.is_empty()? => {
             return Err(StorageError::Unusable(
@@ -194,7 +190,7 @@ fn load(
     if let Some(recovered) = restored {
         events.emit(DiskEvent::Loaded(Box::new(worker.adopt(0, recovered))));
     } else {
-        let is_made = |id: &u32| found.is_empty() && !is_given_up(*id);
+        let is_made = |id: &u32| found.is_empty() && !removed.contains(id);
         let made = plan.first_partition.filter(is_made);
         for id in found.into_iter().chain(made) {
             let loaded = worker.load(id, &mut on_progress)?;

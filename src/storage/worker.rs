@@ -17,7 +17,7 @@ use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot};
 
 use super::disk::{Disk, Disks};
-use super::error::StorageError;
+use super::error::{StorageError, shortage};
 use super::history_id::HistoryId;
 use super::id_generator::IdGenerator;
 use super::lineage::Lineage;
@@ -455,9 +455,8 @@ impl<S: Disks> DiskWorker<S> {
         emit: &mut dyn FnMut(DiskEvent),
     ) -> Result<Option<StorageError>, StorageError> {
         while let Some(id) = self.removals.front().copied() {
-            match self.disks.remove(id) {
-                Err(error) if error.is_passing() => return Ok(Some(error)),
-                removed => removed?,
+            if let Some(error) = shortage(self.disks.remove(id))? {
+                return Ok(Some(error));
             }
             self.removals.pop_front();
             self.is_clearing = true;
@@ -487,20 +486,13 @@ impl<S: Disks> DiskWorker<S> {
             }),
             _ => Ok(()),
         };
-        match outcome {
-            Ok(()) => {
-                if let DiskCommand::Append(_, batch) = command {
-                    open.batches.push(batch);
-                }
-                Ok(())
-            }
-            Err(error) if error.is_passing() => {
-                open.stalled.push_front(command);
-                open.on_shortage(id, error, emit);
-                Ok(())
-            }
-            Err(error) => Err(error),
+        if let Some(error) = shortage(outcome)? {
+            open.stalled.push_front(command);
+            open.on_shortage(id, error, emit);
+        } else if let DiskCommand::Append(_, batch) = command {
+            open.batches.push(batch);
         }
+        Ok(())
     }
 
     /// Whether a command or a piece waits for room or descriptors.
@@ -601,11 +593,8 @@ impl<S: Disks> DiskWorker<S> {
     /// Syncs each `log-end`. To be called about a second after it was written.
     pub fn sync_log_ends(&mut self) -> Result<(), StorageError> {
         for open in self.open.values_mut() {
-            match open.store.sync_log_end() {
-                // The next call tries again.
-                Err(error) if error.is_passing() => {}
-                synced => synced?,
-            }
+            // After a shortage the next call tries again.
+            shortage(open.store.sync_log_end())?;
         }
         Ok(())
     }

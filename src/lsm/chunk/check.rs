@@ -161,23 +161,9 @@ fn check_entries(
             (1..=KEY_MAX_BYTES).contains(&key.len()) && key > last_key,
             "keys that are out of order",
         )?;
-        match (key_word & FLAG_TOMBSTONE != 0, key_word & FLAG_LARGE != 0) {
-            (true, is_large) => {
-                ensure(value_len == 0 && !is_large, "a tombstone with a value")?;
-                tombstone_count += 1;
-            }
-            (false, true) => {
-                let names_next = entries[key_end..end] == u32::to_le_bytes(blob_count);
-                let blob = blobs.get(blob_count as usize).map_or(0, |blob| blob.len());
-                let is_large = blob > INLINE_VALUE_MAX_BYTES && blob <= VALUE_MAX_BYTES;
-                ensure(names_next && is_large, "a large value that is not there")?;
-                blob_count += 1;
-            }
-            (false, false) => ensure(
-                value_len <= INLINE_VALUE_MAX_BYTES,
-                "a value that is too long",
-            )?,
-        }
+        check_value(key_word, &entries[key_end..end], blobs, blob_count)?;
+        tombstone_count += usize::from(key_word & FLAG_TOMBSTONE != 0);
+        blob_count += u32::from(key_word & FLAG_LARGE != 0);
         if index % RESTART_ENTRIES == 0 {
             let restart = read_u16(bytes, header.restarts_at + index / RESTART_ENTRIES * 2);
             ensure(usize::from(restart) == at, "a restart that is not an entry")?;
@@ -193,6 +179,28 @@ fn check_entries(
         "a chunk whose counts are wrong",
     )?;
     Ok(last_at)
+}
+
+/// Checks the value of an entry, before which there are `blob_count` large values.
+fn check_value(
+    key_word: u16,
+    value: &[u8],
+    blobs: &[Blob],
+    blob_count: u32,
+) -> Result<(), &'static str> {
+    match (key_word & FLAG_TOMBSTONE != 0, key_word & FLAG_LARGE != 0) {
+        (true, is_large) => ensure(value.is_empty() && !is_large, "a tombstone with a value"),
+        (false, true) => {
+            let blob_bytes = blobs.get(blob_count as usize).map_or(0, |blob| blob.len());
+            let is_large = blob_bytes > INLINE_VALUE_MAX_BYTES && blob_bytes <= VALUE_MAX_BYTES;
+            let names_next = value == u32::to_le_bytes(blob_count);
+            ensure(names_next && is_large, "a large value that is not there")
+        }
+        (false, false) => ensure(
+            value.len() <= INLINE_VALUE_MAX_BYTES,
+            "a value that is too long",
+        ),
+    }
 }
 
 /// Checks that each entry is in one slot, and that each slot names an entry. Whether a slot is in
