@@ -178,6 +178,31 @@ pub enum NewValue<'a> {
     Large(LargeValue),
 }
 
+impl NewValue<'_> {
+    /// The flag of a record with this value, and the bytes of the value.
+    #[inline]
+    fn flag_and_len(&self) -> (u8, usize) {
+        match self {
+            Self::Tombstone => (FLAG_TOMBSTONE, 0),
+            Self::Inline(bytes) => {
+                assert!(
+                    bytes.len() <= INLINE_VALUE_MAX_BYTES,
+                    "inline value of {} bytes",
+                    bytes.len()
+                );
+                (0, bytes.len())
+            }
+            Self::Large(large) => {
+                assert!(
+                    large.digested_bytes == large.blob.len(),
+                    "large value not digested"
+                );
+                (FLAG_LARGE, large.blob.len())
+            }
+        }
+    }
+}
+
 /// A write to come.
 #[derive(Debug)]
 pub struct Write<'a> {
@@ -327,24 +352,7 @@ pub(in crate::lsm) fn encode(
         "key of {} bytes",
         key.len()
     );
-    let (mut flags, value_len) = match &value {
-        NewValue::Tombstone => (FLAG_TOMBSTONE, 0),
-        NewValue::Inline(bytes) => {
-            assert!(
-                bytes.len() <= INLINE_VALUE_MAX_BYTES,
-                "inline value of {} bytes",
-                bytes.len()
-            );
-            (0, bytes.len())
-        }
-        NewValue::Large(large) => {
-            assert!(
-                large.digested_bytes == large.blob.len(),
-                "large value not digested"
-            );
-            (FLAG_LARGE, large.blob.len())
-        }
-    };
+    let (mut flags, value_len) = value.flag_and_len();
     if expires_at_ms.is_some() {
         flags |= FLAG_EXPIRES;
     }
