@@ -1,11 +1,12 @@
-//! A clock that is never set: it goes faster or slower until it shows what its reference does.
+//! A clock that never jumps: it runs faster or slower until it shows the time of its reference.
 //!
 //! Invariants:
 //! 1. It never goes back.
-//! 2. While `e` ms pass it goes on by `e` ms, give or take one part in [`SLEW_SHARE`]: a reference
-//!    that is wrong for a moment changes next to nothing.
+//! 2. While `e` ms pass the clock advances by `e` ms, give or take one part in [`SLEW_SHARE`]: a
+//!    reference that is wrong for a moment has next to no effect.
 //!
-//! Not here: the clocks of the system (`reactor/clock.rs`), whose time counts (`partition/`).
+//! Not here: the clocks of the system (`reactor/clock.rs`), which node's time counts
+//! (`partition/`).
 
 /// The clock gains or loses one part in so many: a minute in 20.
 const SLEW_SHARE: u64 = 20;
@@ -13,27 +14,27 @@ const SLEW_SHARE: u64 = 20;
 /// The last millisecond that dates are written for: the end of the year 9999.
 pub const LAST_UNIX_MS: u64 = 253_402_300_799_999;
 
-/// The clock. In Unix ms.
+/// The clock, in Unix ms.
 #[derive(Clone, Debug, Default)]
 pub struct SlewedClock {
     now_ms: u64,
-    /// Time that passed and was too short to gain or lose a whole millisecond in.
+    /// Passed time that was too short to gain or lose a whole millisecond.
     rest_ms: u64,
 }
 
 impl SlewedClock {
-    /// A clock that shows this.
+    /// A clock that shows `now_ms`.
     pub fn showing(now_ms: u64) -> Self {
         let rest_ms = 0;
         Self { now_ms, rest_ms }
     }
 
-    /// What it shows.
+    /// The time that the clock shows.
     pub fn now_ms(&self) -> u64 {
         self.now_ms
     }
 
-    /// `elapsed_ms` have passed, and the reference shows `reference_ms`.
+    /// Advances the clock by `elapsed_ms`, and towards `reference_ms`.
     pub fn advance(&mut self, elapsed_ms: u64, reference_ms: u64) {
         self.now_ms = self.now_ms.saturating_add(elapsed_ms);
         let passed_ms = self.rest_ms.saturating_add(elapsed_ms);
@@ -42,13 +43,13 @@ impl SlewedClock {
         if reference_ms >= self.now_ms {
             self.now_ms += most_ms.min(reference_ms - self.now_ms);
         } else {
-            // One part of what has passed, at most: less than was added, or it was added before.
+            // At most one part of the time that has passed, all of which was added before.
             let lost_ms = most_ms.min(self.now_ms - reference_ms).min(elapsed_ms);
             self.now_ms -= lost_ms;
         }
     }
 
-    /// Shows at least this from now on.
+    /// Sets the clock forward to `at_least_ms`, if it shows less.
     pub fn catch_up(&mut self, at_least_ms: u64) {
         self.now_ms = self.now_ms.max(at_least_ms);
     }

@@ -1,8 +1,8 @@
-//! Looking at eight bytes at once, in an ordinary register ("SIMD within a register").
+//! Searching eight bytes at once, in an ordinary register ("SIMD within a register").
 //!
-//! Each function takes eight bytes in little-endian order and marks bytes by their high bits. The
-//! lowest mark is that of the first byte that is looked for, and there is none if there is no such
-//! byte; marks above the lowest may be wrong.
+//! Each function takes eight bytes in little-endian order and marks the bytes that it searches for
+//! by their high bits. The lowest mark is right, and is that of the first such byte; marks above it
+//! may be wrong. Without such a byte there is no mark.
 //!
 //! Source: Mycroft's test for a zero byte (1987), as in Warren, Hacker's Delight, section 6-1.
 
@@ -21,7 +21,7 @@ pub fn equal(word: u64, byte: u8) -> u64 {
     below(word ^ (u64::from(byte) * ONES), 1)
 }
 
-/// Marks bytes that are `byte`; all marks are right, for one step more.
+/// Marks bytes that are `byte`; all marks are right, which takes one step more.
 #[inline]
 pub fn each_equal(word: u64, byte: u8) -> u64 {
     let differing = word ^ (u64::from(byte) * ONES);
@@ -43,7 +43,7 @@ pub fn is_ascii(word: u64) -> bool {
     word & HIGHS == 0
 }
 
-/// Where the first marked byte is, 0 to 7; 8: there is none.
+/// The index of the first marked byte, 0 to 7; 8: none is marked.
 #[inline]
 pub fn first(marks: u64) -> usize {
     marks.trailing_zeros() as usize / 8
@@ -56,7 +56,7 @@ pub fn big_endian_prefix(bytes: &[u8]) -> u64 {
     if let Some(first) = bytes.first_chunk() {
         return u64::from_be_bytes(*first);
     }
-    // Two halves that overlap have the same bytes where they do.
+    // Two overlapping halves: both have the same bytes where they overlap.
     if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
         let [first, last] = [first, last].map(|half| u64::from(u32::from_be_bytes(*half)));
         return first << 32 | last << (64 - 8 * bytes.len());

@@ -3,7 +3,7 @@
 //! rapidhash v3 nano (De Carli 2025, after Wang Yi's wyhash), whose secrets are derived from the
 //! seed. A merge hashes each key that it moves; `SipHash` takes three times the instructions for a
 //! key of 16 bytes. Keys come from strangers: rapidhash is not cryptographic, but collisions cannot
-//! be made without the secrets, which answers do not tell.
+//! be made without the secrets, and no answer reveals these.
 //!
 //! Chunks carry their hash table and its seed to disk and to replicas, so the algorithm is a part
 //! of their format (`chunk/layout.rs`).

@@ -5,7 +5,7 @@
 //! checkpoint-00000000000000000258.dbn   all data as of version 258
 //! ```
 //!
-//! Not here: what tells the generations of files apart (`generation.rs`).
+//! Not here: the prefixes of generations (`generation.rs`).
 
 const LOG: (&str, &str) = ("wal-", ".log");
 

@@ -13,7 +13,7 @@ use crate::lsm::hash::KeyHasher;
 use crate::lsm::log::record::{Blob, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, VALUE_MAX_BYTES};
 
 /// The fields that a chunk keeps of its header.
-pub(in crate::lsm) struct Checked {
+pub(in crate::lsm) struct CheckedHeader {
     pub(in crate::lsm) restarts_at: usize,
     pub(in crate::lsm) buckets_at: usize,
     pub(in crate::lsm) version_width: usize,
@@ -52,7 +52,7 @@ pub(in crate::lsm) fn check(
     blobs: &[Blob],
     hasher: &KeyHasher,
     last_version: u64,
-) -> Result<Checked, &'static str> {
+) -> Result<CheckedHeader, &'static str> {
     let header = check_header(bytes, blobs.len(), hasher)?;
     let mut starts = EntryStarts([0; CHUNK_MAX_BYTES / 64]);
     let last_entry = check_entries(bytes, blobs, &header, last_version, &mut starts)?;
@@ -63,7 +63,7 @@ pub(in crate::lsm) fn check(
         version_width,
         ..
     } = header;
-    Ok(Checked {
+    Ok(CheckedHeader {
         restarts_at,
         buckets_at,
         version_width,
