@@ -79,7 +79,7 @@ impl Sorter {
         })
     }
 
-    /// Goes on until `work` is used up; true when the memtable has its order.
+    /// Sorts until `work` is used up; true when the memtable has its order.
     pub(in crate::lsm) fn step(&mut self, frozen: &FrozenMemtable, work: &mut Work) -> bool {
         while !work.is_used_up() {
             match &mut self.phase {
@@ -126,7 +126,7 @@ impl Sorter {
                     merge_some(&self.keys, left, right, frozen, &mut self.merged);
                     work.spend((work::SORT_MERGE + self.compare_work) * STEP_ENTRIES);
                     if *run_entries == self.run_entries {
-                        // The first to write there.
+                        // The first pass writes to new memory.
                         work.spend(work::of_new(STEP_ENTRIES * size_of::<SortKey>()));
                     }
                 }
