@@ -560,8 +560,8 @@ impl<D: Disk> Recovery<'_, D> {
         Ok((offset, header))
     }
 
-    /// Checks that a log file begins where the records before it end, and moves `at` back to a first
-    /// file that begins earlier.
+    /// Checks that a log file begins where the records before it end. A first file may begin
+    /// earlier, and `at` moves back to it.
     fn check_position(
         &self,
         at: &mut LogPosition,
