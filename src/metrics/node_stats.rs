@@ -28,15 +28,31 @@ impl GateKind {
     }
 }
 
+/// What the system's clock did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClockStats {
+    /// How often it was set.
+    pub step_count: u64,
+    /// Now: how far it is from the time for times to live.
+    pub away_ms: u64,
+}
+
+/// Bytes on replication connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinkTraffic {
+    /// Bytes read.
+    pub received_bytes: u64,
+    /// Bytes rendered, to be sent.
+    pub sent_bytes: u64,
+}
+
 /// Counts since the start, unless they say that they are of now.
 #[derive(Clone, Debug, Default)]
 pub struct NodeStats {
     /// Unix time of the start.
     pub started_unix_ms: u64,
-    /// How often the system's clock was set.
-    pub clock_step_count: u64,
-    /// Now: how far the system's clock is from what times to live go by.
-    pub clock_away_ms: u64,
+    /// The system's clock.
+    pub clock: ClockStats,
     /// Answers.
     pub requests: RequestStats,
     /// Requests that took longer than the threshold of the slow log.
@@ -45,10 +61,8 @@ pub struct NodeStats {
     pub received_bytes: u64,
     /// Bytes written to them.
     pub sent_bytes: u64,
-    /// Bytes read from replication connections.
-    pub link_received_bytes: u64,
-    /// Bytes made for them to be sent.
-    pub link_sent_bytes: u64,
+    /// Replication connections.
+    pub links: LinkTraffic,
     /// Now: heap of HTTP connections: unsent answers and requests that are not whole.
     pub connection_bytes: usize,
     /// Now: the table of connections itself.

@@ -133,7 +133,7 @@ impl Acceptor {
         }
         let interest = Interest::READABLE | Interest::WRITABLE;
         if registry
-            .register(&mut session.stream, Token(key), interest)
+            .register(&mut session.socket.stream, Token(key), interest)
             .is_err()
         {
             core.sessions.close(key);

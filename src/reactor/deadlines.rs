@@ -197,12 +197,10 @@ impl TimeoutState {
         let Situation {
             awaited,
             ending_bytes,
-            is_stopping,
             has_progressed,
-            sent_bytes,
             streamed_bytes,
-            awaits_acks,
             watches_until,
+            ..
         } = situation;
         if let Some(until) = watches_until.filter(|_| ending_bytes.is_none()) {
             self.kind = TimeoutKind::Watching;
@@ -212,32 +210,8 @@ impl TimeoutState {
             Awaited::Discarded { received_bytes } => ending_bytes.or(Some(received_bytes)),
             _ => ending_bytes,
         };
-        let kind = match awaited {
-            _ if dropped_bytes.is_some() && is_stopping => TimeoutKind::Stopping,
-            _ if ending_bytes.is_some() => TimeoutKind::Ending,
-            _ if awaits_acks => TimeoutKind::Confirming,
-            _ if streamed_bytes.is_some() => TimeoutKind::Streaming,
-            Awaited::Closing => TimeoutKind::Ending,
-            Awaited::Idle => TimeoutKind::Idle,
-            Awaited::Head => TimeoutKind::Head,
-            Awaited::Body { .. } => TimeoutKind::Body,
-            Awaited::Discarded { .. } => TimeoutKind::Discarding,
-            Awaited::Reply => TimeoutKind::Reading,
-        };
-        if let Awaited::Body { received_bytes } = awaited {
-            if kind == self.kind && !has_progressed {
-                self.pace.note(received_bytes, now);
-            } else {
-                self.pace = Pace::begin(received_bytes, now);
-            }
-        }
-        if matches!(kind, TimeoutKind::Reading | TimeoutKind::Streaming) {
-            if kind == self.kind {
-                self.pace.note(sent_bytes, now);
-            } else {
-                self.pace = Pace::begin(sent_bytes, now);
-            }
-        }
+        let kind = kind_of(&situation, dropped_bytes);
+        self.measure_pace(kind, &situation, now);
         let is_fresh = has_progressed
             && !matches!(
                 kind,
@@ -255,26 +229,70 @@ impl TimeoutState {
         if let Some(dropped_bytes) = dropped_bytes.filter(|bytes| *bytes != self.dropped_bytes) {
             (self.dropped_bytes, self.dropped_at) = (dropped_bytes, now);
         }
-        let patience_ms = match awaited {
-            _ if kind == TimeoutKind::Stopping => DROP_STOPPING_MS,
-            _ if matches!(kind, TimeoutKind::Ending | TimeoutKind::Discarding) => {
-                let silence_until = self.dropped_at.saturating_add(DROP_SILENCE_MS);
-                return silence_until.min(self.since.saturating_add(DROP_MS));
+        if matches!(kind, TimeoutKind::Ending | TimeoutKind::Discarding) {
+            let silence_until = self.dropped_at.saturating_add(DROP_SILENCE_MS);
+            return silence_until.min(self.since.saturating_add(DROP_MS));
+        }
+        let streamed_bytes = streamed_bytes.unwrap_or(0);
+        let sent_bytes = streamed_bytes.saturating_sub(self.sent_before);
+        let timeout_ms = timeout_ms(kind, awaited, sent_bytes, time_outs);
+        self.since.saturating_add(timeout_ms)
+    }
+
+    /// Measures how fast the peer sends its body, or reads.
+    fn measure_pace(&mut self, kind: TimeoutKind, situation: &Situation, now: Millis) {
+        let Situation {
+            awaited,
+            has_progressed,
+            sent_bytes,
+            ..
+        } = *situation;
+        if let Awaited::Body { received_bytes } = awaited {
+            if kind == self.kind && !has_progressed {
+                self.pace.note(received_bytes, now);
+            } else {
+                self.pace = Pace::begin(received_bytes, now);
             }
-            _ if kind == TimeoutKind::Confirming => time_outs.acks_ms,
-            _ if kind == TimeoutKind::Streaming => {
-                let sent_bytes = streamed_bytes.unwrap_or(0).saturating_sub(self.sent_before);
-                time_outs
-                    .idle_ms
-                    .saturating_add(sent_bytes / STREAM_MIN_BYTES_PER_MS)
+        }
+        if matches!(kind, TimeoutKind::Reading | TimeoutKind::Streaming) {
+            if kind == self.kind {
+                self.pace.note(sent_bytes, now);
+            } else {
+                self.pace = Pace::begin(sent_bytes, now);
             }
-            Awaited::Body { received_bytes } => time_outs
-                .header_ms
-                .saturating_add(received_bytes / BODY_MIN_BYTES_PER_MS),
-            Awaited::Head => time_outs.header_ms,
-            _ => time_outs.idle_ms,
-        };
-        self.since.saturating_add(patience_ms)
+        }
+    }
+}
+
+/// What a session waits for. `dropped_bytes`: of input after an answer.
+fn kind_of(situation: &Situation, dropped_bytes: Option<u64>) -> TimeoutKind {
+    match situation.awaited {
+        _ if dropped_bytes.is_some() && situation.is_stopping => TimeoutKind::Stopping,
+        _ if situation.ending_bytes.is_some() => TimeoutKind::Ending,
+        _ if situation.awaits_acks => TimeoutKind::Confirming,
+        _ if situation.streamed_bytes.is_some() => TimeoutKind::Streaming,
+        Awaited::Closing => TimeoutKind::Ending,
+        Awaited::Idle => TimeoutKind::Idle,
+        Awaited::Head => TimeoutKind::Head,
+        Awaited::Body { .. } => TimeoutKind::Body,
+        Awaited::Discarded { .. } => TimeoutKind::Discarding,
+        Awaited::Reply => TimeoutKind::Reading,
+    }
+}
+
+/// The time-out of a kind. `sent_bytes`: of a generated body.
+fn timeout_ms(kind: TimeoutKind, awaited: Awaited, sent_bytes: u64, time_outs: TimeOuts) -> u64 {
+    match awaited {
+        _ if kind == TimeoutKind::Stopping => DROP_STOPPING_MS,
+        _ if kind == TimeoutKind::Confirming => time_outs.acks_ms,
+        _ if kind == TimeoutKind::Streaming => time_outs
+            .idle_ms
+            .saturating_add(sent_bytes / STREAM_MIN_BYTES_PER_MS),
+        Awaited::Body { received_bytes } => time_outs
+            .header_ms
+            .saturating_add(received_bytes / BODY_MIN_BYTES_PER_MS),
+        Awaited::Head => time_outs.header_ms,
+        _ => time_outs.idle_ms,
     }
 }
 

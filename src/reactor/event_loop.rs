@@ -19,7 +19,7 @@ use super::clock::{self, Clock};
 use super::core::Core;
 use super::deadlines::TimeOuts;
 use super::deferred_replies::{self, DeferredReplies};
-use super::descriptors::{Descriptors, TooFew};
+use super::descriptors::{Descriptors, Shares, TooFew};
 use super::disk::DiskHandle;
 use super::error::RunError;
 use super::housekeeping::{Housekeeping, maintain};
@@ -71,44 +71,17 @@ impl EventLoop {
         hash_seed: u64,
         mut ids: IdGenerator,
     ) -> Result<Self, RunError> {
-        let poll = Poll::new().map_err(|error| RunError::System("epoll_create", error))?;
-        let mut listener = Listener::bind(config.listen)
-            .map_err(|error| RunError::Listen(config.listen, error))?;
+        let (poll, listener, signals, waker) = open_sources(config)?;
         let address = listener
             .local_addr()
             .map_err(|error| RunError::System("getsockname", error))?;
-        let register = |error| RunError::System("epoll_ctl", error);
-        poll.registry()
-            .register(listener.source(), LISTENER, Interest::READABLE)
-            .map_err(register)?;
-        let mut signals = Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
-            .map_err(|error| RunError::System("sigaction", error))?;
-        poll.registry()
-            .register(&mut signals, SIGNALS, Interest::READABLE)
-            .map_err(register)?;
-        let waker = Waker::new(poll.registry(), WAKE)
-            .map_err(|error| RunError::System("eventfd", error))?;
-        let waker = Arc::new(waker);
         let (replication, replication_address) = Replication::start(
             config.replication_listen,
             poll.registry(),
             Arc::clone(&waker),
         )?;
         // Everything is open now that stays open, but for files.
-        let descriptors = Descriptors::at_start();
-        descriptors
-            .check()
-            .map_err(|TooFew { limit, needed }| RunError::TooFewDescriptors { limit, needed })?;
-        let shares = descriptors.shares(1, config.max_connections);
-        if shares.connections < config.max_connections {
-            log::warn!(
-                "at most {} connections instead of {}: the limit on file descriptors is {} (ulimit \
-                 -n), and files and replication have their share of it",
-                shares.connections,
-                config.max_connections,
-                descriptors.limit()
-            );
-        }
+        let (descriptors, shares) = share_descriptors(config)?;
         let disk = DiskHandle::start(config, hash_seed, ids.split(), Arc::clone(&waker))?;
         let for_replicas = replication_address.map_or(String::new(), |address| {
             format!(", for replicas on {address}")
@@ -124,31 +97,17 @@ impl EventLoop {
         let mut node = Node::new(config_in_force, hash_seed, ids);
         node.stats.started_unix_ms = clock::unix_ms();
         node.replication_port = replication_address.map(|address| address.port());
-        let heads = HeadReader::new(HeadLimits {
-            head_bytes: config.max_head_bytes,
-            header_count: crate::http::MAX_HEADER_COUNT,
-        });
-        let limits = Limits {
-            output_high_bytes: OUTPUT_HIGH_BYTES,
-            kept_body_bytes: KEPT_BODY_BYTES.max(config.max_value_bytes as u64),
-        };
-        let time_outs = TimeOuts {
-            idle_ms: config.idle_timeout_ms,
-            header_ms: config.header_timeout_ms,
-            acks_ms: config.ack_timeout_ms,
-        };
-        let access = AccessPolicy::new(config, &machine_name());
         Ok(Self {
             poll,
             signals,
             _waker: waker,
             core: Core {
                 node,
-                sessions: Sessions::new(time_outs),
+                sessions: Sessions::new(time_outs(config)),
                 clock: Clock::start(),
             },
             acceptor: Acceptor::new(listener, descriptors, shares),
-            visits: VisitBatch::new(heads, limits, access),
+            visits: visit_batch(config),
             deferred: DeferredReplies::default(),
             watching: Watching::default(),
             relief: Relief::default(),
@@ -398,6 +357,64 @@ impl EventLoop {
         } else {
             Ok(false)
         }
+    }
+}
+
+/// Opens what the loop polls.
+fn open_sources(config: &Config) -> Result<(Poll, Listener, Signals, Arc<Waker>), RunError> {
+    let poll = Poll::new().map_err(|error| RunError::System("epoll_create", error))?;
+    let mut listener =
+        Listener::bind(config.listen).map_err(|error| RunError::Listen(config.listen, error))?;
+    let register = |error| RunError::System("epoll_ctl", error);
+    poll.registry()
+        .register(listener.source(), LISTENER, Interest::READABLE)
+        .map_err(register)?;
+    let mut signals = Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
+        .map_err(|error| RunError::System("sigaction", error))?;
+    poll.registry()
+        .register(&mut signals, SIGNALS, Interest::READABLE)
+        .map_err(register)?;
+    let waker =
+        Waker::new(poll.registry(), WAKE).map_err(|error| RunError::System("eventfd", error))?;
+    Ok((poll, listener, signals, Arc::new(waker)))
+}
+
+/// Shares descriptors out, and says so if there are fewer connections than configured.
+fn share_descriptors(config: &Config) -> Result<(Descriptors, Shares), RunError> {
+    let descriptors = Descriptors::at_start();
+    descriptors
+        .check()
+        .map_err(|TooFew { limit, needed }| RunError::TooFewDescriptors { limit, needed })?;
+    let shares = descriptors.shares(1, config.max_connections);
+    if shares.connections < config.max_connections {
+        log::warn!(
+            "at most {} connections instead of {}: the limit on file descriptors is {} (ulimit \
+             -n), and files and replication have their share of it",
+            shares.connections,
+            config.max_connections,
+            descriptors.limit()
+        );
+    }
+    Ok((descriptors, shares))
+}
+
+fn visit_batch(config: &Config) -> VisitBatch {
+    let heads = HeadReader::new(HeadLimits {
+        head_bytes: config.max_head_bytes,
+        header_count: crate::http::MAX_HEADER_COUNT,
+    });
+    let limits = Limits {
+        output_high_bytes: OUTPUT_HIGH_BYTES,
+        kept_body_bytes: KEPT_BODY_BYTES.max(config.max_value_bytes as u64),
+    };
+    VisitBatch::new(heads, limits, AccessPolicy::new(config, &machine_name()))
+}
+
+fn time_outs(config: &Config) -> TimeOuts {
+    TimeOuts {
+        idle_ms: config.idle_timeout_ms,
+        header_ms: config.header_timeout_ms,
+        acks_ms: config.ack_timeout_ms,
     }
 }
 

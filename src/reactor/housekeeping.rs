@@ -39,12 +39,12 @@ impl Housekeeping {
 
     /// Counts and logs that the system's clock was set.
     fn record_clock_step(&mut self, core: &mut Core, wall: &WallTick) {
-        core.node.stats.clock_away_ms = wall.system_ms.abs_diff(wall.now_ms);
+        core.node.stats.clock.away_ms = wall.system_ms.abs_diff(wall.now_ms);
         self.steps.tick(core.clock.now());
         if wall.step_ms == 0 {
             return;
         }
-        core.node.stats.clock_step_count += 1;
+        core.node.stats.clock.step_count += 1;
         if self.steps.admits(1) {
             let direction = if wall.step_ms > 0 { "ahead" } else { "back" };
             let by_ms = wall.step_ms.unsigned_abs();

@@ -94,7 +94,7 @@ impl LinkSession {
                 Err(error) => return Err(lost(&error)),
             };
             *budget = budget.saturating_sub(len);
-            node.stats.link_received_bytes += len as u64;
+            node.stats.links.received_bytes += len as u64;
             let mut input = &buffer[..len];
             node.receive(id, &mut self.link, &mut input, now_ms, &mut self.out)?;
             self.held_input.extend_from_slice(input);
@@ -130,7 +130,7 @@ impl LinkSession {
                 return Ok(());
             }
             *budget = budget.saturating_sub(self.out.len());
-            node.stats.link_sent_bytes += self.out.len() as u64;
+            node.stats.links.sent_bytes += self.out.len() as u64;
         }
     }
 

@@ -95,18 +95,19 @@ pub(super) fn release(count: usize, stats: &mut NodeStats) {
 /// Counts bytes that a visit has moved, and memory that the connection has grown or shrunk by.
 #[inline]
 pub(super) fn record_bytes(session: &mut Session, sent_bytes_before: u64, stats: &mut NodeStats) {
-    stats.received_bytes += std::mem::take(&mut session.uncounted_bytes);
+    stats.received_bytes += std::mem::take(&mut session.accounting.uncounted_bytes);
     stats.sent_bytes += session.sent_bytes - sent_bytes_before;
     let heap_bytes = session.heap_bytes();
-    if heap_bytes != session.counted_heap_bytes {
-        stats.connection_bytes = stats.connection_bytes - session.counted_heap_bytes + heap_bytes;
-        session.counted_heap_bytes = heap_bytes;
+    if heap_bytes != session.accounting.counted_heap_bytes {
+        stats.connection_bytes =
+            stats.connection_bytes - session.accounting.counted_heap_bytes + heap_bytes;
+        session.accounting.counted_heap_bytes = heap_bytes;
     }
 }
 
 /// Subtracts what a session that is freed was counted for.
 pub(super) fn record_freed(session: &Session, stats: &mut NodeStats) {
-    stats.connection_bytes -= session.counted_heap_bytes;
+    stats.connection_bytes -= session.accounting.counted_heap_bytes;
     release(
         session.held.as_ref().map_or(0, PendingMetrics::count),
         stats,

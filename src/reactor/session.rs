@@ -107,21 +107,25 @@ enum Flushed {
     Held,
 }
 
+/// The socket of a connection, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) stream: TcpStream,
+    is_readable: bool,
+    is_writable: bool,
+    peer: SendingSide,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) stream: TcpStream,
+    pub(super) socket: Socket,
     pub(super) http: Connection<RequestBody>,
     output: Output,
     /// Bytes handed to the kernel so far: how deadlines see that the peer reads.
     pub(super) sent_bytes: u64,
-    /// Bytes read that are not counted yet.
-    pub(super) uncounted_bytes: u64,
     wants: Wants,
     stage: SessionStage,
-    is_readable: bool,
-    is_writable: bool,
-    peer: SendingSide,
     /// It is in the ready queue.
     pub(super) is_queued: bool,
     /// When it entered the queue last, in microseconds since the node started.
@@ -136,6 +140,14 @@ pub(super) struct Session {
     deferred: Option<DeferredReply>,
     /// Metrics of replies that are held back, or are released and not sent yet.
     pub(super) held: Option<PendingMetrics>,
+    pub(super) accounting: Accounting,
+}
+
+/// What is counted of a session in the statistics of the node.
+#[derive(Debug, Default)]
+pub(super) struct Accounting {
+    /// Bytes read that are not counted yet.
+    pub(super) uncounted_bytes: u64,
     /// The part of `heap_bytes()` already added to `NodeStats::connection_bytes`.
     pub(super) counted_heap_bytes: usize,
 }
@@ -159,16 +171,17 @@ impl Session {
     /// A session that answers requests.
     pub(super) fn new(stream: TcpStream) -> Self {
         Self {
-            stream,
+            socket: Socket {
+                stream,
+                is_readable: false,
+                is_writable: true,
+                peer: SendingSide::Sending,
+            },
             http: Connection::new(),
             output: Output::new(),
             sent_bytes: 0,
-            uncounted_bytes: 0,
             wants: Wants::Input,
             stage: SessionStage::Open,
-            is_readable: false,
-            is_writable: true,
-            peer: SendingSide::Sending,
             is_queued: false,
             queued_at_us: 0,
             came_at_us: 0,
@@ -178,7 +191,7 @@ impl Session {
             timeouts: TimeoutState::default(),
             deferred: None,
             held: None,
-            counted_heap_bytes: 0,
+            accounting: Accounting::default(),
         }
     }
 
@@ -202,8 +215,8 @@ impl Session {
     pub(super) fn is_resting(&self) -> bool {
         self.stage == SessionStage::Open
             && !self.is_queued
-            && !self.is_readable
-            && self.peer == SendingSide::Sending
+            && !self.socket.is_readable
+            && self.socket.peer == SendingSide::Sending
             && self.output.is_empty()
             && matches!(self.http.awaited(), Awaited::Idle | Awaited::Head)
     }
@@ -215,10 +228,10 @@ impl Session {
 
     /// Whether its socket has no input now.
     pub(super) fn is_silent(&mut self) -> bool {
-        let outcome = self.stream.peek(&mut [0]);
-        self.is_readable =
+        let outcome = self.socket.stream.peek(&mut [0]);
+        self.socket.is_readable =
             !matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        !self.is_readable
+        !self.socket.is_readable
     }
 
     /// Sends an answer without a request, and ends. To be visited afterwards.
@@ -229,17 +242,23 @@ impl Session {
 
     /// Takes in an event of the poll.
     pub(super) fn on_event(&mut self, event: &mio::event::Event) {
-        self.is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.is_writable |= event.is_writable() || event.is_write_closed() || event.is_error();
-        if self.peer == SendingSide::Sending && (event.is_read_closed() || event.is_error()) {
-            self.peer = SendingSide::Closed;
+        self.socket.is_readable |=
+            event.is_readable() || event.is_read_closed() || event.is_error();
+        self.socket.is_writable |=
+            event.is_writable() || event.is_write_closed() || event.is_error();
+        if self.socket.peer == SendingSide::Sending && (event.is_read_closed() || event.is_error())
+        {
+            self.socket.peer = SendingSide::Closed;
         }
     }
 
     /// Ends it after the request in flight, or at once if there is none.
     pub(super) fn drain(&mut self) -> Next {
         if self.stage == SessionStage::Open && self.wants == Wants::Input {
-            if self.http.awaited() == Awaited::Idle && !self.is_readable && self.output.is_empty() {
+            if self.http.awaited() == Awaited::Idle
+                && !self.socket.is_readable
+                && self.output.is_empty()
+            {
                 return Next::Close;
             }
             self.wants = Wants::Turn;
@@ -446,15 +465,16 @@ impl Session {
         loop {
             if !self.output.is_empty() {
                 match flush(
-                    &mut self.stream,
+                    &mut self.socket,
                     &mut self.output,
-                    &mut self.is_writable,
                     &mut self.sent_bytes,
                     visit.context.budget,
                 )? {
                     Flushed::All => {}
                     // The client of a watch has left, or has closed its sending side.
-                    Flushed::Held if self.output.is_fed() && self.peer != SendingSide::Sending => {
+                    Flushed::Held
+                        if self.output.is_fed() && self.socket.peer != SendingSide::Sending =>
+                    {
                         return Ok(Next::Close);
                     }
                     Flushed::WouldBlock | Flushed::Held => return Ok(Next::Event),
@@ -466,11 +486,11 @@ impl Session {
                     self.stage = SessionStage::Flushing;
                 }
                 SessionStage::Open => {}
-                SessionStage::Flushing if self.peer == SendingSide::Ended => {
+                SessionStage::Flushing if self.socket.peer == SendingSide::Ended => {
                     return Ok(Next::Close);
                 }
                 SessionStage::Flushing => {
-                    self.stream.shutdown(std::net::Shutdown::Write)?;
+                    self.socket.stream.shutdown(std::net::Shutdown::Write)?;
                     self.stage = SessionStage::Lingering { dropped_bytes: 0 };
                 }
                 SessionStage::Lingering { .. } => return self.linger(visit),
@@ -482,7 +502,7 @@ impl Session {
                 return Ok(Next::Visit);
             }
             let input_len = match self.wants {
-                Wants::Input if !self.is_readable => return Ok(Next::Event),
+                Wants::Input if !self.socket.is_readable => return Ok(Next::Event),
                 Wants::Input => match self.read(visit.input)? {
                     Some(len) => len,
                     None => continue,
@@ -519,9 +539,8 @@ impl Session {
             return Ok(());
         }
         let outcome = flush(
-            &mut self.stream,
+            &mut self.socket,
             output,
-            &mut self.is_writable,
             &mut self.sent_bytes,
             visit.context.budget,
         );
@@ -536,7 +555,7 @@ impl Session {
     pub(super) fn read_ahead(&mut self, buffer: &mut [u8]) -> Option<io::Result<Option<usize>>> {
         match self.wants {
             _ if self.stage != SessionStage::Open || !self.output.is_empty() => None,
-            Wants::Input if self.is_readable => Some(self.read(buffer)),
+            Wants::Input if self.socket.is_readable => Some(self.read(buffer)),
             Wants::Turn => Some(Ok(Some(0))),
             _ => None,
         }
@@ -544,21 +563,22 @@ impl Session {
 
     /// Reads once; none if there is no input now.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.stream.read(buffer) {
+        match self.socket.stream.read(buffer) {
             Ok(0) => {
-                self.peer = SendingSide::Ended;
-                self.is_readable = false;
+                self.socket.peer = SendingSide::Ended;
+                self.socket.is_readable = false;
                 self.http.peer_closed();
                 Ok(Some(0))
             }
             Ok(len) => {
-                self.is_readable = len == buffer.len() || self.peer == SendingSide::Closed;
-                self.uncounted_bytes += len as u64;
+                self.socket.is_readable =
+                    len == buffer.len() || self.socket.peer == SendingSide::Closed;
+                self.accounting.uncounted_bytes += len as u64;
                 self.came_at_us = self.queued_at_us;
                 Ok(Some(len))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.is_readable = false;
+                self.socket.is_readable = false;
                 Ok(None)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
@@ -568,7 +588,7 @@ impl Session {
 
     /// Reads and drops input after the last answer.
     fn linger<H>(&mut self, visit: &mut Visit<'_, '_, H>) -> io::Result<Next> {
-        while self.is_readable {
+        while self.socket.is_readable {
             if *visit.context.budget == 0 {
                 return Ok(Next::Visit);
             }
@@ -580,7 +600,7 @@ impl Session {
                 break;
             };
             *dropped_bytes += len as u64;
-            if self.peer == SendingSide::Ended {
+            if self.socket.peer == SendingSide::Ended {
                 return Ok(Next::Close);
             }
         }
@@ -590,9 +610,8 @@ impl Session {
 
 /// Sends as much as the socket and the budget take.
 fn flush(
-    stream: &mut TcpStream,
+    socket: &mut Socket,
     output: &mut Output,
-    is_writable: &mut bool,
     sent_bytes: &mut u64,
     budget: &mut usize,
 ) -> io::Result<Flushed> {
@@ -603,7 +622,7 @@ fn flush(
         if output.is_empty() {
             return Ok(Flushed::All);
         }
-        if !*is_writable {
+        if !socket.is_writable {
             return Ok(Flushed::WouldBlock);
         }
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
@@ -617,14 +636,14 @@ fn flush(
         }
         // A single buffer costs the kernel less than a list of one.
         let outcome = if count == 1 {
-            stream.write(&slices[0])
+            socket.stream.write(&slices[0])
         } else {
-            stream.write_vectored(&slices[..count])
+            socket.stream.write_vectored(&slices[..count])
         };
         match outcome {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(sent) => {
-                *is_writable = sent == offered_bytes;
+                socket.is_writable = sent == offered_bytes;
                 output.consume(sent);
                 *sent_bytes += sent as u64;
                 *budget = budget.saturating_sub(sent / SENT_PER_WORK_BYTE);
@@ -632,7 +651,7 @@ fn flush(
                     return Ok(Flushed::OutOfBudget);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => *is_writable = false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_writable = false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -18,7 +18,7 @@
 use std::io;
 use std::ops::Range;
 
-use crate::api::{AccessPolicy, Api, Effects, Lookahead};
+use crate::api::{AccessPolicy, Api, Effects, Lookahead, WatchRequest};
 use crate::http::{Context, HeadReader, Limits, Output};
 
 use super::clock::Clock;
@@ -274,26 +274,52 @@ impl VisitBatch {
         let has_progressed = effects.has_requests() || session.sent_bytes != sent_bytes_before;
         let watch = effects.end();
         let keeps_place = keeps_place(session, next, *has_missed);
-        match next {
-            Next::Close => {
-                core.sessions.close(key);
-                return false;
-            }
-            Next::Visit if keeps_place => session.is_queued = true,
-            Next::Visit => enqueue(&mut core.sessions.ready, session, key),
-            Next::Event => {}
-        }
-        let is_drained = session.is_fed() && !session.has_unsent();
-        if let Some(request) = watch {
-            visited.watching.begin(core, key, request);
-        } else if is_drained {
-            visited.watching.on_drained(key);
-        }
-        let watches_until = visited.watching.deadline_of(key);
-        core.sessions
-            .set_deadline(key, has_progressed, watches_until, now);
-        keeps_place && next == Next::Visit
+        let after = AfterVisit {
+            next,
+            keeps_place,
+            has_progressed,
+            watch,
+        };
+        after_visit(core, visited.watching, key, after)
     }
+}
+
+/// The result of a visit.
+struct AfterVisit {
+    next: Next,
+    keeps_place: bool,
+    has_progressed: bool,
+    watch: Option<WatchRequest>,
+}
+
+/// Queues or closes a session after a visit; true if it keeps its place in the queue.
+fn after_visit(core: &mut Core, watching: &mut Watching, key: usize, after: AfterVisit) -> bool {
+    let AfterVisit {
+        next,
+        keeps_place,
+        has_progressed,
+        watch,
+    } = after;
+    let session = &mut core.sessions.table[key];
+    match next {
+        Next::Close => {
+            core.sessions.close(key);
+            return false;
+        }
+        Next::Visit if keeps_place => session.is_queued = true,
+        Next::Visit => enqueue(&mut core.sessions.ready, session, key),
+        Next::Event => {}
+    }
+    let is_drained = session.is_fed() && !session.has_unsent();
+    if let Some(request) = watch {
+        watching.begin(core, key, request);
+    } else if is_drained {
+        watching.on_drained(key);
+    }
+    let (watches_until, now) = (watching.deadline_of(key), core.clock.now());
+    core.sessions
+        .set_deadline(key, has_progressed, watches_until, now);
+    keeps_place && next == Next::Visit
 }
 
 /// Whether a session keeps its place in the queue after a visit: its turn came when the budget was

@@ -62,18 +62,10 @@ struct LoopStatus {
 #[serde(rename_all = "camelCase")]
 struct PartitionStatus {
     id: u32,
-    role: &'static str,
-    epoch: u64,
-    /// The epoch of the leader that this data is from.
-    data_epoch: u64,
-    /// The highest epoch that a controller named.
-    ordered_epoch: u64,
-    /// Whether role and epoch are durable; always true in memory.
-    settled: bool,
+    #[serde(flatten)]
+    roles: RoleStatus,
     /// A word such as `leading`, `catching up to lead` or `in sync`.
     state: &'static str,
-    /// Other nodes of the partition, as a controller named them.
-    peers: Vec<String>,
     history_id: String,
     last_version: u64,
     /// The token of the last version.
@@ -87,6 +79,22 @@ struct PartitionStatus {
     disk: Option<DiskStatus>,
     #[serde(flatten)]
     engine: EngineStatus,
+}
+
+/// The role of a partition.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RoleStatus {
+    role: &'static str,
+    epoch: u64,
+    /// The epoch of the leader that this data is from.
+    data_epoch: u64,
+    /// The highest epoch that a controller named.
+    ordered_epoch: u64,
+    /// Whether role and epoch are durable; always true in memory.
+    settled: bool,
+    /// Other nodes of the partition, as a controller named them.
+    peers: Vec<String>,
 }
 
 /// Of the engine of a partition.
@@ -217,13 +225,15 @@ impl PartitionStatus {
         let meta = partition.roles().meta();
         Self {
             id: partition.id(),
-            role: partition.roles().role().name(),
-            epoch: meta.epoch,
-            data_epoch: meta.data_epoch,
-            ordered_epoch: meta.ordered_epoch,
-            settled: partition.roles().is_settled(),
+            roles: RoleStatus {
+                role: partition.roles().role().name(),
+                epoch: meta.epoch,
+                data_epoch: meta.data_epoch,
+                ordered_epoch: meta.ordered_epoch,
+                settled: partition.roles().is_settled(),
+                peers: meta.peers.clone(),
+            },
             state: partition.state_name(),
-            peers: meta.peers.clone(),
             history_id: partition.history().to_string(),
             last_version: stats.last_version,
             position: partition.token_of(stats.last_version).to_string(),

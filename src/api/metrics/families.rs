@@ -59,9 +59,9 @@ families! { OF_NODE, |node: &Report, text| [];
         "Version and commit of the program; always 1.";
     Gauge "process_start_time_seconds" seconds(node.stats.started_unix_ms * 1_000)
         "When the process started, in seconds since 1970.";
-    Counter "clock_steps_total" number(node.stats.clock_step_count)
+    Counter "clock_steps_total" number(node.stats.clock.step_count)
         "How often the system's clock was set while the node ran.";
-    Gauge "clock_away_seconds" seconds(node.stats.clock_away_ms * 1_000)
+    Gauge "clock_away_seconds" seconds(node.stats.clock.away_ms * 1_000)
         "How far the system's clock is from the time that times to live go by; the node follows \
          it slowly.";
     Gauge "loading" number(u8::from(node.is_loading))
@@ -116,9 +116,9 @@ families! { OF_NODE, |node: &Report, text| [];
         "How long connections waited with the replies they held back, by what they waited for.";
     Histogram "log_sync_seconds" histogram(&node.stats.log_syncs)
         "Syncs of the log that commits waited for, measured on the disk thread.";
-    Counter "replication_received_bytes_total" number(node.stats.link_received_bytes)
+    Counter "replication_received_bytes_total" number(node.stats.links.received_bytes)
         "Bytes read from leaders and replicas.";
-    Counter "replication_sent_bytes_total" number(node.stats.link_sent_bytes)
+    Counter "replication_sent_bytes_total" number(node.stats.links.sent_bytes)
         "Bytes made for leaders and replicas.";
     Gauge "upload_claimed_bytes" number(node.upload_claimed_bytes)
         "Memory that request bodies on their way claim: what they say they will take, or have \
