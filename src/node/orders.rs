@@ -13,7 +13,7 @@ use super::state::{Node, Opening};
 
 impl Node {
     /// A controller says what a partition is to be; the number of the change, which
-    /// [`Wait::Settled`] waits for.
+    /// [`Wait::Settled`](crate::partition::Wait::Settled) waits for.
     pub fn assign(&mut self, id: u32, assignment: Assignment) -> Result<u64, AssignRefusal> {
         if let Some(progress) = self.loading() {
             return Err(AssignRefusal::Loading(progress));

@@ -16,7 +16,7 @@ use super::params::{Param, ParamSet};
 /// What `OPTIONS *` answers.
 pub(crate) const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 
-/// Who gets an answer.
+/// Which clients get an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
     /// All clients, without a token, under any Host, above the limit on connections too.

@@ -105,6 +105,25 @@ struct MergeOutput {
 }
 
 impl MergeOutput {
+    /// Whether a chunk joins the group that is being built; limits the builder if it does.
+    fn joins(&mut self, next: &Chunk, has_entry: bool, work: &mut Work) -> bool {
+        let built_bytes = self.builder.len();
+        // Behind the last source entry a chunk is joined only if it fits as a whole: else all
+        // later chunks of the run would be rewritten, too.
+        let fits = has_entry || built_bytes + next.bytes().len() <= CHUNK_MAX_BYTES;
+        let is_done = built_bytes >= CHUNK_MIN_BYTES || self.builder.is_empty();
+        if is_done || (!fits && !is_worth_sweeping(next, self.removed_until_ms, work)) {
+            return false;
+        }
+        let both_bytes = built_bytes + next.bytes().len();
+        if both_bytes > CHUNK_MAX_BYTES {
+            // Two halves: a full chunk would leave a small rest, and so would each of the full
+            // chunks that may follow.
+            self.builder.limit(both_bytes / 2);
+        }
+        true
+    }
+
     /// Clears a filter for so many keys, unless they are too many or go to the bottom, which has
     /// most keys anyway. True at the end.
     fn make_filter(&mut self, key_count: usize, work: &mut Work) -> bool {
@@ -380,18 +399,7 @@ impl MergeJob {
         let Some(next) =
             next.filter(|next| entry.is_none_or(|entry| entry.key >= next.first_key()))
         else {
-            let Some(entry) = entry else {
-                self.end_group(target, work, free_queue);
-                return true;
-            };
-            // The entry belongs in the gap before the next chunk.
-            let finished_before = self.output.finished.len();
-            self.output.add(&entry, work);
-            upper.advance();
-            if self.output.finished.len() > finished_before {
-                self.put_finished(target, free_queue);
-            }
-            return false;
+            return self.fill_gap(target, work, free_queue);
         };
         work.spend(work::CHUNK_LOOK);
         let behind = target.chunk(target.next(self.next));
@@ -425,26 +433,32 @@ impl MergeJob {
                 self.group_chunk_count += 1;
                 return false;
             }
-        } else {
-            let built_bytes = self.output.builder.len();
-            // Behind the last source entry a chunk is joined only if it fits as a whole: else all
-            // later chunks of the run would be rewritten, too.
-            let fits = entry.is_some() || built_bytes + next.bytes().len() <= CHUNK_MAX_BYTES;
-            let is_done = built_bytes >= CHUNK_MIN_BYTES || self.output.builder.is_empty();
-            if is_done || (!fits && !is_worth_sweeping(next, self.output.removed_until_ms, work)) {
-                self.end_group(target, work, free_queue);
-                return false;
-            }
-            let both_bytes = built_bytes + next.bytes().len();
-            if both_bytes > CHUNK_MAX_BYTES {
-                // Two halves: a full chunk would leave a small rest, and so would each of the full
-                // chunks that may follow.
-                self.output.builder.limit(both_bytes / 2);
-            }
+        } else if !self.output.joins(next, entry.is_some(), work) {
+            self.end_group(target, work, free_queue);
+            return false;
         }
         self.stage = MergeStage::Read(Arc::clone(next), next.begin());
         self.next = target.next(self.next);
         self.group_chunk_count += 1;
+        false
+    }
+
+    /// Adds the next source entry to the gap before the next chunk; without one the group ends, and
+    /// the answer is true.
+    fn fill_gap(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) -> bool {
+        let Some(upper) = &mut self.upper else {
+            return false;
+        };
+        let Some(entry) = upper.entry() else {
+            self.end_group(target, work, free_queue);
+            return true;
+        };
+        let finished_before = self.output.finished.len();
+        self.output.add(&entry, work);
+        upper.advance();
+        if self.output.finished.len() > finished_before {
+            self.put_finished(target, free_queue);
+        }
         false
     }
 
