@@ -25,8 +25,9 @@
 //! - [`partition`]: one engine, its side of the log on disk, its role, its replicas and its leader,
 //!   and what a request may do with them: conditions on writes, and what replies wait for.
 //! - [`node`]: the partitions of this process, which node is at the other end of a replication
-//!   connection, and figures.
-//! - [`api`]: routes, one file a family; access checks; JSON and raw forms of keys and values.
+//!   connection, and statistics.
+//! - [`api`]: a table of routes, a file for each family of endpoints, access checks, JSON and raw
+//!   forms of keys and values.
 //! - [`reactor`]: mio. The one loop, sockets, clocks, deadlines, signals, the log on standard
 //!   error.
 //!
@@ -64,7 +65,7 @@
 //!
 //! 1. As a read, up to `api/endpoint/kv.rs`; a body that is not there yet is collected
 //!    (`api/body/request_body.rs`).
-//! 2. `Partition::set` (`partition/mod.rs`) checks role, conditions and room. `Lsm::set` appends a
+//! 2. `Partition::set` (`partition/state.rs`) checks role, conditions and room. `Lsm::set` appends a
 //!    record to the log (`lsm/log/wal.rs`) and points the memtable's index at it.
 //! 3. The reply waits in the session's output if it promises more than memory: `api/effects.rs`
 //!    says for what, `reactor/commit_gates.rs` which session waits for it.
@@ -76,15 +77,17 @@
 //!
 //! # How a replicated record travels
 //!
-//! 1. `reactor/replication.rs` asks the leader's side of each link
-//!    (`replication/replica_sender.rs`) for bytes; it reads them from the log in memory, up to what
-//!    the leader's disk holds.
-//! 2. They travel as `Records` frames (`replication/frame.rs`).
-//! 3. The replica's side (`replication/leader_receiver.rs`) checks that each record continues the
-//!    history (`lsm/log/reader.rs`), and `Lsm::replay` applies it.
+//! 1. `reactor/replication.rs` asks each link (`replication/link.rs`) for bytes. The leader's end
+//!    (`replication/replica_sender.rs`) takes records from the log in memory, up to what the
+//!    leader's disk holds; `partition/serving.rs` says which nodes are served and how much log they
+//!    may pin.
+//! 2. The records travel as `Records` frames (`replication/frame.rs`).
+//! 3. The replica's end (`replication/leader_receiver.rs`) checks that each record continues the
+//!    history (`lsm/log/reader.rs`), and `Lsm::replay` applies it (`partition/following.rs`).
 //! 4. The replica writes its own log as for any write, and confirms what is applied and what is on
 //!    disk in an `Ack` frame.
-//! 5. `partition/replicas.rs` notes it, and replies that wait for replicas are released.
+//! 5. The leader's end keeps the confirmed versions; `partition/ack_requirements.rs` says how far
+//!    enough replicas are, and `reactor/deferred_replies.rs` sends the replies up to there.
 //!
 //! # Glossary
 //!

@@ -34,29 +34,6 @@ impl Api<'_> {
             takes => Ok((route, takes)),
         }
     }
-
-    /// Answers a request whose body, if there is one, means nothing.
-    fn answer(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
-        match route {
-            Route::Scan => self.answer_scan(head, reply),
-            Route::Watch => self.answer_watch(head, reply),
-            Route::Health | Route::Live | Route::Ready | Route::Leader | Route::Replica => {
-                self.answer_health(route, head, reply);
-            }
-            Route::Status => self.answer_status(reply),
-            Route::Snapshot => self.answer_snapshot(head, reply),
-            Route::Digest => self.answer_digest(head, reply),
-            Route::Metrics => self.answer_metrics(reply),
-            Route::Freeze | Route::Compact | Route::Checkpoint => {
-                self.answer_admin(route, head, reply);
-            }
-            Route::Partition => self.answer_removal(head, reply),
-            Route::OpenApi => self.answer_openapi(reply),
-            // `begin` has dispatched these already.
-            Route::Set | Route::Get | Route::Delete | Route::Key | Route::Batch | Route::Assign => {
-            }
-        }
-    }
 }
 
 #[cold]
