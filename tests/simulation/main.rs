@@ -19,3 +19,4 @@ mod controller;
 mod dialogue;
 mod failover;
 mod full_disk;
+mod pending_writes;

@@ -21,10 +21,11 @@ use std::collections::BTreeMap;
 
 use checks::Seen;
 use db_node::lsm::NewValue;
-use db_node::partition::{Assignment, Conditions, Partition, Wait, WaitProgress};
+use db_node::partition::{Assignment, Conditions, Partition, Wait};
 use db_node::storage::Role;
 
 use crate::cluster::{Cluster, Weather, address};
+use crate::pending_writes::{PendingWrite, take_confirmed};
 use crate::seeds::seeds;
 use crate::sim_disk::Fault;
 
@@ -41,17 +42,6 @@ struct Message {
     host: usize,
     order: Assignment,
     at_ms: u64,
-}
-
-/// A write that waits to be confirmed.
-#[derive(Debug)]
-struct Pending {
-    host: usize,
-    incarnation: u64,
-    wait: Wait,
-    version: u64,
-    key: Vec<u8>,
-    since_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +61,7 @@ struct Run {
     loses_power: bool,
     leader: usize,
     messages: Vec<Message>,
-    pending: Vec<Pending>,
+    pending: Vec<PendingWrite>,
     /// Confirmed writes that are not lost.
     confirmed: Vec<Vec<u8>>,
     lost_count: usize,
@@ -338,7 +328,7 @@ impl Run {
                 generation: partition.leadership_generation(),
             };
             let since_ms = now_ms;
-            self.pending.push(Pending {
+            self.pending.push(PendingWrite {
                 host,
                 incarnation,
                 wait,
@@ -350,31 +340,9 @@ impl Run {
     }
 
     fn note_acks(&mut self) {
-        let now_ms = self.cluster.now_ms;
-        for at in (0..self.pending.len()).rev() {
-            let Pending {
-                host,
-                incarnation,
-                wait,
-                version,
-                since_ms,
-                ..
-            } = self.pending[at];
-            let is_same = self.cluster.hosts[host].incarnation == incarnation;
-            let reached = match self.cluster.node(host).filter(|_| is_same) {
-                Some(node) if now_ms - since_ms < ACK_TIMEOUT_MS => node.wait_progress(0, wait),
-                _ => WaitProgress::Never,
-            };
-            match reached {
-                WaitProgress::UpTo(reached) if reached < version => {}
-                WaitProgress::UpTo(_) => {
-                    let key = self.pending.swap_remove(at).key;
-                    log::debug!("{now_ms}: {} is confirmed", String::from_utf8_lossy(&key));
-                    self.confirmed.push(key);
-                }
-                WaitProgress::Never => drop(self.pending.swap_remove(at)),
-            }
-        }
+        let confirmed = take_confirmed(&mut self.pending, &mut self.cluster, ACK_TIMEOUT_MS);
+        let keys = confirmed.into_iter().map(|write| write.key);
+        self.confirmed.extend(keys);
     }
 
     fn holds(&mut self, host: usize, key: &[u8]) -> bool {

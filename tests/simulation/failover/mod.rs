@@ -25,6 +25,7 @@ use db_node::replication::{HEARTBEAT_MS, UNHEARD_MS};
 use db_node::storage::{HistoryId, Role};
 
 use crate::cluster::{Cluster, SimDisks, Weather, address};
+use crate::pending_writes::{PendingWrite, take_confirmed};
 use crate::seeds::seeds;
 use crate::sim_disk::{Fault, Shortage};
 
@@ -60,16 +61,6 @@ struct Write {
     expires_at_ms: u64,
     /// Of a batch that the next write belongs to, too.
     goes_on: bool,
-}
-
-#[derive(Debug)]
-struct Pending {
-    host: usize,
-    incarnation: u64,
-    wait: Wait,
-    version: u64,
-    key: Vec<u8>,
-    since_ms: u64,
 }
 
 /// A write that replicas have confirmed.
@@ -117,7 +108,7 @@ struct Run {
     orders: Vec<(u64, usize)>,
     /// What each history was told, by version.
     told: BTreeMap<[u8; 16], BTreeMap<u64, Write>>,
-    pending: Vec<Pending>,
+    pending: Vec<PendingWrite>,
     acked: Vec<Acked>,
     leader_of_epoch: BTreeMap<u64, usize>,
     seen: BTreeMap<usize, Seen>,
@@ -558,7 +549,7 @@ impl Run {
         if is_confirmed {
             let wait = Wait::Acks { count, generation };
             let since_ms = self.cluster.now_ms;
-            self.pending.push(Pending {
+            self.pending.push(PendingWrite {
                 host,
                 incarnation,
                 wait,
@@ -570,37 +561,12 @@ impl Run {
     }
 
     fn note_acks(&mut self) {
-        let now_ms = self.cluster.now_ms;
-        for at in (0..self.pending.len()).rev() {
-            let Pending {
-                host,
-                incarnation,
-                wait,
-                version,
-                since_ms,
-                ..
-            } = self.pending[at];
-            let is_same = self.cluster.hosts[host].incarnation == incarnation;
-            let reached = match self.cluster.node(host).filter(|_| is_same) {
-                Some(node) if now_ms - since_ms < ACK_TIMEOUT_MS => node.wait_progress(0, wait),
-                _ => WaitProgress::Never,
-            };
-            match reached {
-                WaitProgress::UpTo(reached) if reached < version => {}
-                WaitProgress::UpTo(_) => {
-                    let key = self.pending.swap_remove(at).key;
-                    log::debug!(
-                        "{now_ms}: {} is confirmed to node {host}",
-                        String::from_utf8_lossy(&key)
-                    );
-                    self.acked.push(Acked {
-                        key,
-                        is_lost: false,
-                    });
-                }
-                WaitProgress::Never => drop(self.pending.swap_remove(at)),
-            }
-        }
+        let confirmed = take_confirmed(&mut self.pending, &mut self.cluster, ACK_TIMEOUT_MS);
+        let acked = confirmed.into_iter().map(|write| Acked {
+            key: write.key,
+            is_lost: false,
+        });
+        self.acked.extend(acked);
     }
 
     /// A reader that goes from node to node and says what it has seen.
