@@ -114,6 +114,7 @@
 
 pub mod seeded_bugs;
 pub mod version;
+mod status_codes;
 pub mod swar;
 pub mod slew;
 pub mod allocator;

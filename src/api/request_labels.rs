@@ -75,7 +75,7 @@ impl RequestLabels {
     /// Counts the answer, sent `us` microseconds after the request came.
     pub fn record(&self, stats: &mut RequestStats, us: u64) {
         stats.count(usize::from(self.endpoint), self.status);
-        stats.note_durations(self.group.number(), us, 1);
+        stats.record_durations(self.group.number(), us, 1);
     }
 }
 

@@ -55,4 +55,4 @@ pub use head_reader::HeadReader;
 pub use output::{BodySource, Fill, Output, SharedBytes};
 pub use refusal::Refusal;
 pub use request::{HeadLimits, MAX_HEADER_COUNT, given_twice, parse_head};
-pub use response::{Exchange, HttpDate, Reply, ReplyHead, Vary, reason};
+pub use response::{Exchange, HttpDate, Reply, ReplyHead, Vary};

@@ -11,6 +11,8 @@
 //! decides it before; a body without a known length on HTTP/1.0, and [`Reply::close`], change it
 //! here), the clock (a [`HttpDate`] comes in).
 
+use crate::status_codes::with_status_codes;
+
 use super::fields::is_token_byte;
 use super::output::{BodySource, Output, SharedBytes};
 use super::refusal::Refusal;
@@ -402,7 +404,7 @@ impl ReplyHead<'_> {
     }
 }
 
-macro_rules! statuses {
+macro_rules! status_lines {
     ($($status:literal $reason:literal)*) => {
         /// The status line and the start of the Date header, as one piece.
         fn status_line(status: u16) -> Option<&'static str> {
@@ -411,49 +413,10 @@ macro_rules! statuses {
                 _ => None,
             }
         }
-
-        /// The reason phrase of a status; empty if it is none of ours.
-        pub fn reason(status: u16) -> &'static str {
-            match status {
-                $($status => $reason,)*
-                _ => "",
-            }
-        }
     };
 }
 
-statuses! {
-    100 "Continue"
-    200 "OK"
-    201 "Created"
-    202 "Accepted"
-    204 "No Content"
-    304 "Not Modified"
-    400 "Bad Request"
-    401 "Unauthorized"
-    403 "Forbidden"
-    404 "Not Found"
-    405 "Method Not Allowed"
-    406 "Not Acceptable"
-    408 "Request Timeout"
-    409 "Conflict"
-    410 "Gone"
-    411 "Length Required"
-    412 "Precondition Failed"
-    413 "Content Too Large"
-    414 "URI Too Long"
-    415 "Unsupported Media Type"
-    417 "Expectation Failed"
-    421 "Misdirected Request"
-    429 "Too Many Requests"
-    431 "Request Header Fields Too Large"
-    500 "Internal Server Error"
-    501 "Not Implemented"
-    503 "Service Unavailable"
-    504 "Gateway Timeout"
-    505 "HTTP Version Not Supported"
-    507 "Insufficient Storage"
-}
+with_status_codes!(status_lines);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,8 @@
 //!
 //! What routes and groups there are the api layer says; here they are numbers.
 
+use crate::status_codes::with_status_codes;
+
 use super::histogram::Histogram;
 
 /// Routes are numbered below this.
@@ -10,11 +12,14 @@ pub const ROUTE_MAX: usize = 32;
 /// Groups of routes are numbered below this.
 pub const GROUP_COUNT: usize = 6;
 
-/// Statuses that are counted by themselves.
-const STATUSES: [u16; 29] = [
-    200, 201, 202, 204, 206, 304, 400, 401, 403, 404, 405, 408, 409, 410, 411, 412, 413, 414, 415,
-    417, 421, 429, 431, 500, 501, 503, 504, 505, 507,
-];
+macro_rules! codes {
+    ($($status:literal $reason:literal)*) => {
+        /// Statuses that are counted by themselves: all that the node sends.
+        const STATUSES: &[u16] = &[$($status,)*];
+    };
+}
+
+with_status_codes!(codes);
 
 /// Those and any other.
 const STATUS_COUNT: usize = STATUSES.len() + 1;
@@ -61,7 +66,7 @@ impl RequestStats {
 
     /// Counts how long so many answers of a group took, each.
     #[inline]
-    pub fn note_durations(&mut self, group: usize, us: u64, count: u64) {
+    pub fn record_durations(&mut self, group: usize, us: u64, count: u64) {
         self.durations[group].record_many(us, count);
     }
 
@@ -86,18 +91,18 @@ mod tests {
     #[test]
     fn answers_are_counted_by_route_and_status() {
         let mut stats = RequestStats::default();
-        for status in [200, 503, 200, 299, 700, 507] {
+        for status in [200, 503, 200, 299, 700, 507, 406] {
             stats.count(3, status);
-            stats.note_durations(1, 100, 1);
+            stats.record_durations(1, 100, 1);
         }
         assert_eq!(
             stats.counts(3).collect::<Vec<_>>(),
-            [(200, 2), (503, 1), (507, 1), (0, 2)]
+            [(200, 2), (406, 1), (503, 1), (507, 1), (0, 2)]
         );
         assert_eq!(stats.counts(2).count(), 0);
         assert_eq!(
             (stats.durations(1).count(), stats.durations(0).count()),
-            (6, 0)
+            (7, 0)
         );
     }
 }

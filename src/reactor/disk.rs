@@ -100,12 +100,12 @@ impl DiskHandle {
     }
 
     /// Loading is over, successful or not.
-    pub(super) fn note_loaded(&mut self) {
+    pub(super) fn on_loaded(&mut self) {
         self.progress_bar.finish();
     }
 
     /// The thread has ended, with everything written.
-    pub(super) fn note_closed(&mut self) {
+    pub(super) fn on_closed(&mut self) {
         if let ThreadState::Running(mut thread) | ThreadState::Closing(mut thread) =
             std::mem::replace(&mut self.state, ThreadState::None)
         {
@@ -115,7 +115,7 @@ impl DiskHandle {
 
     /// The thread has ended, and something is not written.
     pub(super) fn on_disk_failed(&mut self, error: StorageError) {
-        self.note_closed();
+        self.on_closed();
         self.state = ThreadState::Failed(error);
         self.sync_at = None;
     }

@@ -244,9 +244,9 @@ impl EventLoop {
                         self.disk.show_progress(progress, core.clock.now());
                     }
                 }
-                DiskNews::Loaded => self.disk.note_loaded(),
+                DiskNews::Loaded => self.disk.on_loaded(),
                 DiskNews::Failed(error) if is_loading => {
-                    self.disk.note_loaded();
+                    self.disk.on_loaded();
                     return Err(RunError::Storage(error));
                 }
                 DiskNews::Failed(error) => {
@@ -263,7 +263,7 @@ impl EventLoop {
                     self.deferred
                         .fail_where(&error, core, |partition, _| partition == id);
                 }
-                DiskNews::Closed => self.disk.note_closed(),
+                DiskNews::Closed => self.disk.on_closed(),
             }
         }
         Ok(())

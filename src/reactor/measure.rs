@@ -57,7 +57,7 @@ pub(super) fn record_visit(
         .enumerate()
         .filter(|(_, count)| **count > 0)
     {
-        stats.requests.note_durations(group, took_us, *count);
+        stats.requests.record_durations(group, took_us, *count);
     }
     if took_us >= slow_log.threshold_us()
         && let Some(last) = answers.last_sent

@@ -68,14 +68,14 @@ impl<T: Clone + Send + 'static> Resolver<T> {
     pub(super) fn ask(&mut self, authority: &str, of: T) {
         let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
         let Ok(port) = port.parse::<u16>() else {
-            return self.tell(Resolved {
+            return self.deliver(Resolved {
                 of,
                 addresses: Err(io::ErrorKind::InvalidInput.into()),
             });
         };
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = literal.parse::<IpAddr>() {
-            return self.tell(Resolved {
+            return self.deliver(Resolved {
                 of,
                 addresses: Ok(vec![SocketAddr::new(address, port)]),
             });
@@ -108,7 +108,7 @@ impl<T: Clone + Send + 'static> Resolver<T> {
                 .spawn(resolve);
             match thread {
                 Ok(_) => self.lookup_count += 1,
-                Err(error) => self.tell(Resolved {
+                Err(error) => self.deliver(Resolved {
                     of: asked_for,
                     addresses: Err(error),
                 }),
@@ -116,7 +116,7 @@ impl<T: Clone + Send + 'static> Resolver<T> {
         }
     }
 
-    fn tell(&self, resolved: Resolved<T>) {
+    fn deliver(&self, resolved: Resolved<T>) {
         let _ = self.sender.send(Answer {
             resolved,
             is_lookup: false,

@@ -107,8 +107,8 @@ impl SdNotify {
     #[inline]
     pub(super) fn report(&mut self, node: &Node, now: Millis) {
         if let Some(manager) = &mut self.0 {
-            manager.note_stage(node, now);
-            manager.beat(now);
+            manager.report_stage(node, now);
+            manager.heartbeat(now);
             manager.send(now);
         }
     }
@@ -137,7 +137,7 @@ impl SdNotify {
 }
 
 impl Manager {
-    fn note_stage(&mut self, node: &Node, now: Millis) {
+    fn report_stage(&mut self, node: &Node, now: Millis) {
         if node.is_draining() {
             if self.stage != NotifyStage::Stopping {
                 self.stage = NotifyStage::Stopping;
@@ -147,7 +147,7 @@ impl Manager {
         } else if let Some(progress) = node.loading() {
             if now >= self.progress_at {
                 self.progress_at = now + PROGRESS_INTERVAL_MS;
-                self.note_progress(progress);
+                self.report_progress(progress);
             }
         } else if self.stage == NotifyStage::Loading {
             self.stage = NotifyStage::Serving;
@@ -158,7 +158,7 @@ impl Manager {
     }
 
     /// Extends the start time-out while loading makes progress.
-    fn note_progress(&mut self, progress: RecoveryProgress) {
+    fn report_progress(&mut self, progress: RecoveryProgress) {
         if self.progress != Some(progress) {
             self.say("EXTEND_TIMEOUT_USEC", &LOADING_EXTENSION_US.to_string());
             self.say("STATUS", &format!("loading: {progress}"));
@@ -166,7 +166,7 @@ impl Manager {
         }
     }
 
-    fn beat(&mut self, now: Millis) {
+    fn heartbeat(&mut self, now: Millis) {
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.at <= now) {
             watchdog.at = now + watchdog.interval_ms;
             self.say("WATCHDOG", "1");
@@ -278,7 +278,7 @@ mod tests {
             (10_000, true),
             (10_001, false),
         ] {
-            manager.beat(now);
+            manager.heartbeat(now);
             manager.send(now);
             assert_eq!(
                 received(&listening),

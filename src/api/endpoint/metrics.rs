@@ -34,7 +34,7 @@ struct Scrape {
 
 impl Scrape {
     /// Renders a family of the node, or one partition's part of a family; false at the end.
-    fn tell(&mut self, out: &mut Vec<u8>) -> bool {
+    fn render_next(&mut self, out: &mut Vec<u8>) -> bool {
         if let Some(family) = OF_NODE.get(self.family) {
             let mut text = Exposition::new(out, family.name);
             text.begin(family.kind, family.help);
@@ -62,7 +62,7 @@ impl Scrape {
 impl BodySource for Scrape {
     fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
         let end = out.len() + budget_bytes;
-        while self.tell(out) {
+        while self.render_next(out) {
             if out.len() >= end {
                 return Fill::More;
             }
