@@ -9,6 +9,7 @@
 //!
 //! - [`seeded_bugs`]: bugs for the simulation to find; compiled in for that alone.
 //! - [`version`]: which build this is.
+//! - [`status_codes`]: status codes of HTTP and their reason phrases.
 //! - [`swar`]: looking at eight bytes at once.
 //! - [`slew`]: a clock that is never set.
 //! - [`allocator`]: memory that is counted, and goes back to the kernel; the only `unsafe` code.
@@ -65,8 +66,8 @@
 //!
 //! 1. As a read, up to `api/endpoint/kv.rs`; a body that is not there yet is collected
 //!    (`api/body/request_body.rs`).
-//! 2. `Partition::set` (`partition/state.rs`) checks role, conditions and room. `Lsm::set` appends a
-//!    record to the log (`lsm/log/wal.rs`) and points the memtable's index at it.
+//! 2. `Partition::set` (`partition/state.rs`) checks role, conditions and room. `Lsm::set` appends
+//!    a record to the log (`lsm/log/wal.rs`) and points the memtable's index at it.
 //! 3. The reply waits in the session's output if it promises more than memory: `api/effects.rs`
 //!    says for what, `reactor/commit_gates.rs` which session waits for it.
 //! 4. `partition/disk_log.rs` hands the new records to the disk thread (`storage/thread.rs`), which
@@ -114,7 +115,7 @@
 
 pub mod seeded_bugs;
 pub mod version;
-mod status_codes;
+pub mod status_codes;
 pub mod swar;
 pub mod slew;
 pub mod allocator;

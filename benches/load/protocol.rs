@@ -4,7 +4,7 @@
 //! Of an answer its length and its verdict are read, and nothing else: the generator has to cost
 //! less than what it measures.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -28,10 +28,36 @@ pub enum Verdict {
     Refused,
 }
 
+fn render_put(path: &str, key: u64, value: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let length = value.len();
+    write!(
+        out,
+        "PUT {path}/key:{key:012} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    )?;
+    out.write_all(value)
+}
+
+fn render_etcd(kind: Kind, key: u64, value: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let base64 = |bytes: &[u8]| STANDARD.encode(bytes);
+    let key = base64(format!("key:{key:012}").as_bytes());
+    let (path, body) = match kind {
+        Kind::Get => ("range", format!("{{\"key\":\"{key}\"}}")),
+        Kind::Set => (
+            "put",
+            format!("{{\"key\":\"{key}\",\"value\":\"{}\"}}", base64(value)),
+        ),
+    };
+    let length = body.len();
+    write!(
+        out,
+        "POST /v3/kv/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: \
+         {length}\r\n\r\n{body}"
+    )
+}
+
 impl Protocol {
     /// Appends a request.
     pub fn render(self, kind: Kind, key: u64, value: &[u8], out: &mut Vec<u8>) {
-        let base64 = |bytes: &[u8]| STANDARD.encode(bytes);
         let written = match (self, kind) {
             (Self::Raw, Kind::Get) => write!(
                 out,
@@ -42,15 +68,7 @@ impl Protocol {
                 "GET /get?key=key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"
             ),
             (Self::Resp, Kind::Get) => write!(out, "*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n"),
-            (Self::Raw, Kind::Set) => {
-                let length = value.len();
-                write!(
-                    out,
-                    "PUT /kv/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\
-                     Content-Length: {length}\r\n\r\n"
-                )
-                .and_then(|()| out.write_all(value))
-            }
+            (Self::Raw, Kind::Set) => render_put("/kv", key, value, out),
             (Self::Json, Kind::Set) => {
                 let length = value.len() + r#"{"key":"key:000000000000","value":""}"#.len();
                 let head =
@@ -81,31 +99,8 @@ impl Protocol {
                 out,
                 "GET /GET/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\r\n"
             ),
-            (Self::Webdis, Kind::Set) => {
-                let length = value.len();
-                write!(
-                    out,
-                    "PUT /SET/key:{key:012} HTTP/1.1\r\nHost: localhost\r\n\
-                     Content-Length: {length}\r\n\r\n"
-                )
-                .and_then(|()| out.write_all(value))
-            }
-            (Self::Etcd, _) => {
-                let key = base64(format!("key:{key:012}").as_bytes());
-                let (path, body) = match kind {
-                    Kind::Get => ("range", format!("{{\"key\":\"{key}\"}}")),
-                    Kind::Set => (
-                        "put",
-                        format!("{{\"key\":\"{key}\",\"value\":\"{}\"}}", base64(value)),
-                    ),
-                };
-                let length = body.len();
-                write!(
-                    out,
-                    "POST /v3/kv/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: \
-                     {length}\r\n\r\n{body}"
-                )
-            }
+            (Self::Webdis, Kind::Set) => render_put("/SET", key, value, out),
+            (Self::Etcd, _) => render_etcd(kind, key, value, out),
         };
         written.expect("memory takes it");
     }
