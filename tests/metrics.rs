@@ -406,10 +406,16 @@ fn a_leader_tells_of_its_replicas_and_a_replica_of_its_leader() {
     assert_same(scraped.get("leader_connected", &[partition]), 1);
     assert_same(scraped.get("leader_lag_versions", &[partition]), 0);
     assert!(scraped.get("replication_received_bytes_total", &[]) > 1_000.0);
+    let ended_count = |scraped: &Scraped| -> f64 {
+        let all = scraped.all("replication_link_ends_total");
+        all.iter().map(|(_, count)| count).sum()
+    };
+    let ended_before = ended_count(&scraped);
     drop(leader);
     wait_for_count(&replica, "the leader to be gone", 0.0, |scraped| {
         scraped.get("leader_connected", &[partition])
     });
+    assert_same(ended_count(&Scraped::of(&replica)), ended_before + 1.0);
 }
 
 #[test]

@@ -24,5 +24,5 @@ mod requests;
 
 pub use exposition::{Exposition, Label, MetricKind};
 pub use histogram::Histogram;
-pub use node_stats::{ClockStats, GateKind, LinkTraffic, NodeStats};
+pub use node_stats::{ClockStats, GateKind, LINK_END_COUNT, LinkStats, NodeStats};
 pub use requests::{GROUP_COUNT, ROUTE_MAX, RequestStats};

@@ -37,13 +37,18 @@ pub struct ClockStats {
     pub away_ms: u64,
 }
 
-/// Bytes on replication connections.
+/// Reasons for which replication connections end are numbered below this.
+pub const LINK_END_COUNT: usize = 14;
+
+/// Counts of replication connections.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LinkTraffic {
+pub struct LinkStats {
     /// Bytes read.
     pub received_bytes: u64,
     /// Bytes rendered, to be sent.
     pub sent_bytes: u64,
+    /// Connections that ended, by reason.
+    pub ends: [u64; LINK_END_COUNT],
 }
 
 /// Counts since the start, unless they say that they are of now.
@@ -62,7 +67,7 @@ pub struct NodeStats {
     /// Bytes written to them.
     pub sent_bytes: u64,
     /// Replication connections.
-    pub links: LinkTraffic,
+    pub links: LinkStats,
     /// Now: heap of HTTP connections: unsent answers and requests that are not whole.
     pub connection_bytes: usize,
     /// Now: the table of connections itself.

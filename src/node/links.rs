@@ -106,6 +106,7 @@ impl Node {
 
     /// A connection has ended.
     pub fn close_link(&mut self, link: Link, reason: &LinkError, now_ms: u64) {
+        self.stats.links.ends[reason.number()] += 1;
         let options = self.engine_options();
         let port = self.port_of(&link);
         if let Some(engine) = link.close(port, reason, now_ms, options) {

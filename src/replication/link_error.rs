@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::metrics::LINK_END_COUNT;
+
 use super::frame::{Frame, FrameError, RefusalCode, RefusalFrame};
 use super::timing::SILENCE_MS;
 
@@ -27,6 +29,24 @@ impl Rejection {
         Frame::Refusal(RefusalFrame { code, text }).encode(out);
     }
 }
+
+/// The reasons for which links end, as labels of metrics.
+pub const LINK_END_REASONS: [&str; LINK_END_COUNT] = [
+    "closed",
+    "lost",
+    "silent",
+    "no_hello",
+    "displaced",
+    "protocol",
+    "damaged",
+    "not_followed",
+    "refused",
+    "rejected",
+    "too_far_behind",
+    "role_changed",
+    "partition_removed",
+    "visit_over",
+];
 
 /// Why a link ends: close its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +87,26 @@ impl LinkError {
     /// Whether the peer is at fault: it broke the protocol or sent damaged data.
     pub fn is_fault_of_peer(&self) -> bool {
         matches!(self, Self::Frame(_) | Self::Protocol(_) | Self::Damaged(_))
+    }
+
+    /// The reason as a number, for counting: an index into [`LINK_END_REASONS`].
+    pub fn number(&self) -> usize {
+        match self {
+            Self::Closed => 0,
+            Self::Lost(_) => 1,
+            Self::Silent(_) => 2,
+            Self::NoHello => 3,
+            Self::Displaced => 4,
+            Self::Frame(_) | Self::Protocol(_) => 5,
+            Self::Damaged(_) => 6,
+            Self::NotFollowed(_) => 7,
+            Self::Refused(_) => 8,
+            Self::Rejected(_) => 9,
+            Self::TooFarBehind => 10,
+            Self::RoleChanged => 11,
+            Self::PartitionRemoved(_) => 12,
+            Self::VisitOver(_) => 13,
+        }
     }
 
     /// How important the end of the link is to an operator.

@@ -41,7 +41,7 @@ pub use leader_receiver::{
     ReceiverTarget, SyncState,
 };
 pub use link::{Link, LinkPort, LinkWork};
-pub use link_error::{LinkError, Rejection};
+pub use link_error::{LINK_END_REASONS, LinkError, Rejection};
 pub use link_id::LinkId;
 pub use port_probe::{PortProbe, PortProbeError};
 pub use relation::{Relation, is_data_sent_to_surveyor, relation};

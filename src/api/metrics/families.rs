@@ -16,6 +16,7 @@ use crate::lsm::LevelStats;
 use crate::metrics::{Exposition, GateKind, Label, MetricKind};
 use crate::node::SLOW_TURN_US;
 use crate::partition::ReplicaStats;
+use crate::replication::LINK_END_REASONS;
 use crate::storage::Role;
 
 use super::report::{PartitionReport, Report};
@@ -118,6 +119,8 @@ families! { OF_NODE, |node: &Report, text| [];
         "Syncs of the log that commits waited for, measured on the disk thread.";
     Counter "replication_received_bytes_total" number(node.stats.links.received_bytes)
         "Bytes read from leaders and replicas.";
+    Counter "replication_link_ends_total" samples(link_ends(node, text))
+        "Replication connections that ended, by reason.";
     Counter "replication_sent_bytes_total" number(node.stats.links.sent_bytes)
         "Bytes made for leaders and replicas.";
     Gauge "upload_claimed_bytes" number(node.upload_claimed_bytes)
@@ -235,6 +238,12 @@ fn durations(node: &Report, text: &mut Exposition<'_>) {
     for (group, name) in Group::NAMES {
         let durations = node.stats.requests.durations(group.number());
         text.histogram(&[("group", &name)], durations);
+    }
+}
+
+fn link_ends(node: &Report, text: &mut Exposition<'_>) {
+    for (reason, count) in LINK_END_REASONS.iter().zip(node.stats.links.ends) {
+        text.sample(&[("reason", reason)], count);
     }
 }
 
