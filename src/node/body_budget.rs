@@ -1,34 +1,33 @@
-//! Memory for request bodies that are not whole yet: a body is counted when it is begun, with what
-//! it says that it will take, or as it grows where it says nothing.
+//! Memory for request bodies that are arriving: a body claims its declared length when it begins,
+//! or memory as it grows, if no length is declared.
 //!
 //! Invariants:
-//! 1. Bodies together claim no more than their share, and those that add data no more than memory
-//!    has room for. One body alone may go beyond both: a body is not refused for what no other one
-//!    takes.
-//! 2. A claim ends with its body, whatever becomes of it.
+//! 1. All bodies together claim no more than their share, and those that add data no more than
+//!    memory has room for. A single body may exceed both, since then no other one is in its way.
+//! 2. A claim ends with its body, whatever the outcome.
 //!
-//! Not here: what a body takes (`api/body/request_body.rs`), which upload is ended where there is
+//! Not here: the memory of a body (`api/body/request_body.rs`), ending slow uploads when there is
 //! no room (`reactor/relief.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Of the memory that may be in use, bodies on their way may take one part in this many.
+/// Bodies may take this fraction of `--max-memory`.
 const MEMORY_SHARE: usize = 2;
 
-/// What a claim is for.
+/// The kind of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimKind {
     /// The body adds data: there must be room for that in memory, too.
     Adding,
-    /// The body may be one that frees memory: it is only held to the share.
+    /// The body may free memory: only the share limits it.
     Any,
 }
 
 /// Why a claim is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimRefusal {
-    /// Other bodies on their way take what there is for all of them.
+    /// Other bodies use up the share.
     Share,
     /// Memory has no room for it.
     Memory,
@@ -37,15 +36,15 @@ pub enum ClaimRefusal {
 #[derive(Debug)]
 #[expect(clippy::struct_field_names, reason = "the unit stands last")]
 struct Counts {
-    /// Claimed by all bodies on their way.
+    /// Claimed by all bodies.
     claimed_bytes: AtomicUsize,
-    /// Of that, what they have allocated.
+    /// Of that, the memory that they have allocated.
     held_bytes: AtomicUsize,
-    /// What all of them may claim together.
+    /// The share: what all of them may claim together.
     share_bytes: AtomicUsize,
-    /// What they may claim beyond what is in use for other things.
+    /// What they may claim beside the memory in use otherwise.
     room_bytes: AtomicUsize,
-    /// The largest claim that was refused since the last look.
+    /// The largest claim refused since it was last taken.
     refused_bytes: AtomicUsize,
 }
 
@@ -54,7 +53,7 @@ struct Counts {
 #[derive(Debug)]
 pub struct BodyBudget(Arc<Counts>);
 
-/// What one body claims.
+/// The claim of one body.
 #[derive(Debug)]
 pub struct BodyClaim {
     counts: Arc<Counts>,
@@ -64,7 +63,7 @@ pub struct BodyClaim {
 }
 
 impl BodyBudget {
-    /// A budget of so many bytes.
+    /// A budget with a share.
     pub fn new(share_bytes: usize) -> Self {
         Self(Arc::new(Counts {
             claimed_bytes: AtomicUsize::new(0),
@@ -75,7 +74,7 @@ impl BodyBudget {
         }))
     }
 
-    /// Tells how much memory is in use, bodies included, of how much.
+    /// Sets the memory in use, bodies included, its limit, and the share.
     pub fn set_memory_in_use(&self, used_bytes: usize, max_bytes: usize, share_bytes: usize) {
         let other_bytes = used_bytes.saturating_sub(load(&self.0.held_bytes));
         let room_bytes = max_bytes.saturating_sub(other_bytes);
@@ -86,7 +85,7 @@ impl BodyBudget {
         );
     }
 
-    /// A body of `bytes` begins.
+    /// A body of `bytes` begins: claims memory for it.
     pub fn claim(&self, bytes: usize, kind: ClaimKind) -> Result<BodyClaim, ClaimRefusal> {
         let mut claim = BodyClaim {
             counts: Arc::clone(&self.0),
@@ -103,19 +102,19 @@ impl BodyBudget {
         load(&self.0.claimed_bytes)
     }
 
-    /// The largest claim that was refused since this was asked last; 0: none was.
+    /// Takes the largest claim that was refused since this was called last; 0: none was.
     pub fn take_refused_bytes(&self) -> usize {
         self.0.refused_bytes.swap(0, Ordering::Relaxed)
     }
 }
 
 impl BodyClaim {
-    /// What it claims.
+    /// The bytes claimed.
     pub fn bytes(&self) -> usize {
         self.claimed_bytes
     }
 
-    /// The body has allocated so many bytes, or is about to.
+    /// Raises the claim to `bytes`, which the body has allocated or is about to allocate.
     pub fn hold(&mut self, bytes: usize) -> Result<(), ClaimRefusal> {
         if bytes > self.claimed_bytes {
             self.grow_to(bytes)?;
@@ -165,7 +164,7 @@ fn store(counter: &AtomicUsize, value: usize) {
     counter.store(value, Ordering::Relaxed);
 }
 
-/// Counts `now` instead of `before`.
+/// Replaces `before` by `now` in a sum.
 fn add(counter: &AtomicUsize, now: usize, before: usize) {
     store(counter, load(counter) - before + now);
 }

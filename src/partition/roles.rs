@@ -1,16 +1,16 @@
-//! What a partition is on this node: its role, the epoch, its histories, and how a controller
-//! changes them.
+//! The role of a partition on this node, its epoch and its histories, and how a controller changes
+//! them.
 //!
 //! Invariants:
 //! 1. The epoch never goes down. A node that was assigned a role in an epoch takes another role
 //!    only in a higher one.
-//! 2. A change counts when it is on disk, if there is one; until then it is *unsettled*, and
-//!    neither role is carried out.
-//! 3. Every promotion, and every new epoch of a leader, begins a new history and remembers where
-//!    the one before it ended.
+//! 2. A change takes effect when it is durable; until then it is *unsettled*, and the partition
+//!    acts in neither role.
+//! 3. Every promotion, and every new epoch of a leader, begins a new history and records where the
+//!    one before it ended.
 //! 4. A node that is to lead acts as a replica until it has what its peers hold (`takeover.rs`).
-//! 5. One message moves the epoch by at most [`EPOCH_LEAP_MAX`]: no typing error uses all epochs
-//!    up.
+//! 5. One message raises the epoch by at most [`EPOCH_LEAP_MAX`], so that a mistyped number cannot
+//!    use up all epochs.
 
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{HistoryId, Lineage, PartitionMeta, Role};
@@ -19,33 +19,33 @@ use crate::storage::{HistoryId, Lineage, PartitionMeta, Role};
 /// and too little to come near the last epoch.
 pub const EPOCH_LEAP_MAX: u64 = 1 << 32;
 
-/// What a controller wants a partition to be.
+/// The role that a controller assigns to a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     /// Leader or replica.
     pub role: Role,
-    /// The epoch; without one a promotion takes the next, and anything else leaves it.
+    /// The epoch. Without one a promotion takes the next, and other changes keep it.
     pub epoch: Option<u64>,
-    /// Of a replica, its leader's address.
+    /// The leader's address, for a replica.
     pub leader: Option<String>,
-    /// Addresses of the partition's other nodes; empty: not said.
+    /// Addresses of the partition's other nodes; empty if the controller named none.
     pub peers: Vec<String>,
 }
 
 impl Assignment {
-    /// Whether a partition that is still to be made takes this one. `epoch`: it begins with that.
+    /// Whether a partition that begins with `epoch` accepts this assignment.
     pub fn check_first(&self, epoch: u64) -> Result<(), AssignError> {
         unassigned(epoch).assigned(self).map(drop)
     }
 
-    /// Whether another may come after this one, on a partition that is still being made.
+    /// Whether `other` may follow this assignment while the partition is being created.
     pub fn check_next(&self, epoch: u64, next: &Self) -> Result<(), AssignError> {
         let assigned = unassigned(epoch).assigned(self)?;
         Roles::in_force(assigned).assigned(next).map(drop)
     }
 }
 
-/// A partition that was assigned no role yet.
+/// A partition without a role.
 fn unassigned(epoch: u64) -> Roles {
     let history = HistoryId([0; 16]);
     Roles::in_force(PartitionMeta {
@@ -54,7 +54,7 @@ fn unassigned(epoch: u64) -> Roles {
     })
 }
 
-/// An assignment is refused: answer 409.
+/// An assignment is refused; the answer is 409.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssignError {
     /// A higher epoch is in force.
@@ -66,17 +66,17 @@ pub enum AssignError {
     Taken {
         /// The epoch.
         epoch: u64,
-        /// That role.
+        /// The role.
         role: Role,
     },
     /// The epoch is too far above the one in force.
     Leap {
-        /// The highest that would be taken.
+        /// The highest epoch that would be accepted.
         max: u64,
     },
 }
 
-/// How far a change of meta is on its way to disk.
+/// The progress of a change of the metadata to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Settled,
@@ -85,13 +85,13 @@ enum Change {
     HandedOver,
 }
 
-/// Whether the role on disk is carried out.
+/// Whether the partition acts in its role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Duty {
     Taken,
-    /// It is to lead, and acts as a replica until it has what its peers hold.
+    /// It is to lead, and acts as a replica until it holds what its peers hold.
     TakingOver,
-    /// Not before a controller says so again.
+    /// Not before a controller assigns it again.
     Awaiting,
 }
 
@@ -106,7 +106,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// As the meta says.
+    /// The roles of the metadata.
     pub fn in_force(meta: PartitionMeta) -> Self {
         Self {
             meta,
@@ -117,7 +117,7 @@ impl Roles {
         }
     }
 
-    /// The meta is kept, but the role is not taken before a controller assigns one.
+    /// The same, but the partition has no role until a controller assigns one.
     pub fn awaiting(meta: PartitionMeta) -> Self {
         Self {
             duty: Duty::Awaiting,
@@ -125,7 +125,7 @@ impl Roles {
         }
     }
 
-    /// What the partition is now.
+    /// The role in which the partition acts.
     pub fn role(&self) -> Role {
         match (self.duty, self.meta.role) {
             (Duty::Awaiting, _) => Role::Unassigned,
@@ -134,33 +134,33 @@ impl Roles {
         }
     }
 
-    /// From now on it acts as a replica until [`take_office`](Self::take_office).
+    /// Acts as a replica from now on, until [`take_office`](Self::take_office).
     pub(super) fn begin_takeover(&mut self) {
         self.duty = Duty::TakingOver;
     }
 
-    /// Whether it is to lead, and does not yet.
+    /// Whether it is to lead, and does not lead yet.
     pub fn is_taking_over(&self) -> bool {
         self.duty == Duty::TakingOver
     }
 
-    /// Where it stands.
+    /// The metadata.
     #[inline]
     pub fn meta(&self) -> &PartitionMeta {
         &self.meta
     }
 
-    /// Whether the last change is on disk.
+    /// Whether the last change is durable.
     pub fn is_settled(&self) -> bool {
         SeededBug::RoleNotSettled.is_on() || self.change == Change::Settled
     }
 
-    /// Changes so far.
+    /// The number of changes so far.
     pub fn changed_count(&self) -> u64 {
         self.changed_count
     }
 
-    /// Changes so far that last.
+    /// The number of changes that are durable.
     pub fn settled_count(&self) -> u64 {
         self.settled_count
     }
@@ -169,7 +169,7 @@ impl Roles {
         self.change == Change::Waiting
     }
 
-    /// The meta to be written, if there is a new one.
+    /// The metadata to be written, if it has changed.
     pub(super) fn take_unsettled(&mut self) -> Option<PartitionMeta> {
         if self.change != Change::Waiting {
             return None;
@@ -185,15 +185,15 @@ impl Roles {
         }
     }
 
-    /// A controller has said what to be.
+    /// A controller assigns a role.
     pub(super) fn take_duty(&mut self) {
         if self.duty == Duty::Awaiting {
             self.duty = Duty::Taken;
         }
     }
 
-    /// Changes the meta; `lasts`: there is no disk that has to have it first. A takeover goes
-    /// on if the role is still that of a leader.
+    /// Changes the metadata; `lasts`: it is durable at once, since there is no disk. A takeover
+    /// goes on if the role is still leader.
     pub(super) fn change(&mut self, meta: PartitionMeta, lasts: bool) {
         if meta == self.meta {
             return;
@@ -207,19 +207,19 @@ impl Roles {
             self.settled_count += 1;
             return;
         }
-        // A change that was not handed over yet is merged with this one.
+        // A change that is not handed to the disk yet is merged with this one.
         if self.change != Change::Waiting {
             self.changed_count += 1;
         }
         self.change = Change::Waiting;
     }
 
-    /// Takes on what came with a replacement of all data, which brings it to disk.
+    /// Takes on the metadata of a replacement of all data, which makes it durable.
     pub(super) fn replace(&mut self, meta: PartitionMeta) {
         self.meta = meta;
     }
 
-    /// The meta that an assignment makes of this one. That of a leader is not yet in office.
+    /// The metadata after an assignment. A leader is not in office yet.
     pub(super) fn assigned(&self, assignment: &Assignment) -> Result<PartitionMeta, AssignError> {
         let now = &self.meta;
         let epoch = match assignment.epoch {
@@ -236,7 +236,7 @@ impl Roles {
         if epoch > max {
             return Err(AssignError::Leap { max });
         }
-        // Without an epoch there is no controller that could have given another node this one.
+        // Without an epoch no controller can have given this epoch to another node.
         let is_taken = epoch == now.epoch
             && !now.is_heard
             && now.role != assignment.role
@@ -269,8 +269,8 @@ impl Roles {
         })
     }
 
-    /// The meta of a leader that takes its office with data up to `version`. `history`: for one
-    /// that begins; none: the one that is there goes on.
+    /// The metadata of a leader that takes office with data up to `version`. `history` is the
+    /// history that begins; none: the present one goes on.
     pub(super) fn in_office(&self, version: u64, history: Option<HistoryId>) -> PartitionMeta {
         let now = &self.meta;
         let data_ordered_epoch = if now.ordered_epoch == now.epoch {
@@ -290,13 +290,13 @@ impl Roles {
         }
     }
 
-    /// Leads from now on.
+    /// Acts as the leader from now on.
     pub(super) fn take_office(&mut self) {
         self.duty = Duty::Taken;
     }
 
-    /// The meta once a higher epoch was heard of: the node leads no more. `leader`: the one of
-    /// that epoch, if it is known.
+    /// The metadata after hearing of a higher epoch: the node leads no more. `leader` is the leader
+    /// of that epoch, if it is known.
     pub(super) fn deposed(
         &self,
         epoch: u64,

@@ -1,12 +1,12 @@
-//! One replication connection in the loop: its socket, and what it has yet to send.
+//! One replication connection in the loop: socket, unsent output, input that was not taken yet.
 //!
 //! Invariants:
 //! 1. mio is edge-triggered: a link counts as readable or writable until a call says otherwise.
-//! 2. Nothing more is asked of the node to send while something is unsent, so a peer that does not
-//!    read costs one bounded buffer.
-//! 3. What came and cannot be taken yet is kept, and nothing more is read: at most one read buffer.
+//! 2. The node renders nothing more while output is unsent, so a peer that does not read costs one
+//!    bounded buffer.
+//! 3. Input that cannot be taken yet is kept, at most one read buffer, and nothing more is read.
 //!
-//! Not here: which link is visited when, and dialing (`replication.rs`).
+//! Not here: the order of visits, and dialing (`replication.rs`).
 
 use std::io::{self, Read, Write};
 
@@ -17,24 +17,24 @@ use crate::replication::{Link, LinkError, LinkId};
 
 use super::strangers::PeerOrigin;
 
-/// A connection whose other end is a node.
+/// A connection to another node.
 #[derive(Debug)]
 pub(super) struct LinkSession {
     pub(super) stream: TcpStream,
     pub(super) link: Link,
-    /// Where the other end is, for messages.
+    /// The peer's address, for messages.
     pub(super) peer: String,
-    /// Of a connection that has not said hello: what it is counted under.
+    /// The origin of a connection without a hello yet.
     pub(super) stranger_from: Option<PeerOrigin>,
     out: Vec<u8>,
     sent: usize,
-    /// Came, and not taken yet.
+    /// Input that was not taken yet.
     held_input: Vec<u8>,
     pub(super) is_readable: bool,
     pub(super) is_writable: bool,
 }
 
-/// The peer is gone.
+/// The peer has closed the connection.
 fn lost(error: &io::Error) -> LinkError {
     LinkError::Lost(error.to_string())
 }
@@ -55,12 +55,12 @@ impl LinkSession {
         }
     }
 
-    /// The buffer for what is to be sent.
+    /// The output buffer.
     pub(super) fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
 
-    /// Reads and takes in what has come, up to a budget of bytes.
+    /// Reads, and passes input to the link, up to a budget of bytes.
     pub(super) fn read(
         &mut self,
         id: LinkId,
@@ -102,7 +102,7 @@ impl LinkSession {
         Ok(())
     }
 
-    /// Sends what there is to send, up to a budget of bytes.
+    /// Renders and sends, up to a budget of bytes.
     pub(super) fn write(
         &mut self,
         node: &mut Node,
@@ -112,8 +112,8 @@ impl LinkSession {
         loop {
             self.flush().map_err(|error| lost(&error))?;
             if !self.out.is_empty() || *budget == 0 {
-                // The peer does not read, or the turn is over: whether it lives is looked at all
-                // the same.
+                // The peer does not read, or the turn is over: the time-outs are checked all the
+                // same.
                 return if self.out.is_empty() {
                     Ok(())
                 } else {
@@ -134,7 +134,7 @@ impl LinkSession {
         }
     }
 
-    /// Sends what is in the buffer, as far as the socket takes it.
+    /// Sends the output as far as the socket takes it.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while self.is_writable && self.sent < self.out.len() {
             match self.stream.write(&self.out[self.sent..]) {
@@ -152,15 +152,14 @@ impl LinkSession {
         Ok(())
     }
 
-    /// Gives back what the buffer holds beyond need, once nothing is on its way.
+    /// Shrinks a large buffer once it is empty.
     pub(super) fn rest(&mut self) {
         if self.out.is_empty() && self.out.capacity() > 0 {
             self.out = Vec::new();
         }
     }
 
-    /// Whether a visit would do something that no event announces, and when to visit the link at
-    /// the latest.
+    /// The work of the link without an event, and when it is to be visited at the latest.
     pub(super) fn has_work(&self, node: &mut Node, now_ms: u64) -> (bool, u64) {
         let work = node.link_work(&self.link, now_ms);
         let can_send = self.is_writable && (work.has_more || !self.out.is_empty());

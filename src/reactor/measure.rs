@@ -1,16 +1,15 @@
-//! Measuring what the loop does for requests: counts and durations of answers, bytes, memory of
-//! connections.
+//! Statistics of requests: counts and durations of answers, bytes, memory of connections.
 //!
-//! A request lasts from the turn in which its connection came on the ready list with it (its last
-//! byte, if it came in pieces) to the end of the visit that wrote the first of its answer. So the
-//! time counts that it waited for other requests, for the disk and for replicas; what the network
-//! and a peer that sends or reads slowly take does not.
+//! The duration of a request begins with the turn in which its connection enters the ready queue
+//! (for its last byte, if it arrives in pieces), and ends with the visit that writes the beginning
+//! of its answer. It includes waits for other requests, for the disk and for replicas, but not the
+//! network, nor a peer that sends or reads slowly.
 //!
 //! Invariants:
 //! 1. A visit reads the clock once at most, and only if it has answered something. Counting costs
 //!    no system call and, replies that are held back in numbers aside, no allocation.
-//! 2. Each answer is counted once, with the status that was sent: one that is held back when it
-//!    goes, or what is said instead.
+//! 2. Each answer is counted once, with the status that was sent. An answer that is held back is
+//!    counted when it, or the refusal in its place, is sent.
 //!
 //! Not here: other counts (turns in `housekeeping.rs`, waits in `deferred_replies.rs`), the list of
 //! metrics (`api/metrics/families.rs`).
@@ -23,7 +22,7 @@ use super::pending_metrics::{PendingMetrics, Phases};
 use super::session::Session;
 use super::slow_log::SlowLog;
 
-/// Counts what a visit has sent. `released`: what was held back before it.
+/// Counts the answers that a visit has sent. `released`: those that were held back before.
 #[inline]
 pub(super) fn record_visit(
     slow_log: &mut SlowLog,
@@ -92,7 +91,7 @@ pub(super) fn release(count: usize, stats: &mut NodeStats) {
     stats.held_reply_count = stats.held_reply_count.saturating_sub(count);
 }
 
-/// Counts bytes that a visit has moved, and memory that the connection has grown or shrunk by.
+/// Counts bytes read and sent in a visit, and the change of the connection's memory.
 #[inline]
 pub(super) fn record_bytes(session: &mut Session, sent_bytes_before: u64, stats: &mut NodeStats) {
     stats.received_bytes += std::mem::take(&mut session.accounting.uncounted_bytes);
@@ -105,7 +104,7 @@ pub(super) fn record_bytes(session: &mut Session, sent_bytes_before: u64, stats:
     }
 }
 
-/// Subtracts what a session that is freed was counted for.
+/// Subtracts a freed session from the statistics of the present.
 pub(super) fn record_freed(session: &Session, stats: &mut NodeStats) {
     stats.connection_bytes -= session.accounting.counted_heap_bytes;
     release(

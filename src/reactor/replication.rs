@@ -1,19 +1,19 @@
-//! Replication connections: accepting replicas, dialing leaders, visiting both.
+//! Replication connections: accepts replicas, dials leaders, and visits both in turn.
 //!
-//! A leader is known by its HTTP address. Its name is resolved (`resolver.rs`), its `/health` asked
-//! for the replication port, and then that port dialed.
+//! A leader is known by its HTTP address. Its name is resolved (`resolver.rs`), its `/health` is
+//! asked for the replication port, then that port is dialed.
 //!
 //! Invariants:
-//! 1. A turn's work is bounded: so many bytes read and sent over all links, more when no client
-//!    waits for the loop.
-//! 2. Links come in turns: the one that begins is another in every turn.
+//! 1. A turn's work is bounded by bytes read and sent over all links; the bound is higher while no
+//!    client waits for the loop.
+//! 2. Each turn begins with another link, so that every link gets its share.
 //! 3. A connection that has not said hello is a stranger: it holds one buffer for a hello, for a
 //!    short time ([`HELLO_MS`](crate::replication::HELLO_MS)). There are few, and a newcomer takes
 //!    the place of an older one (`strangers.rs`).
 //! 4. Connections of all kinds, those that are dialed and names that are looked up included, hold
 //!    no more descriptors than replication may have (`descriptors.rs`).
-//! 5. Strangers are read before others are accepted, out of a budget of their own: no stranger
-//!    makes room while its hello waits to be read.
+//! 5. Strangers are read before new connections are accepted, with a budget of their own: no
+//!    stranger is closed for another while its hello waits to be read.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -43,14 +43,14 @@ use super::timers::Millis;
 const REPLICA_LISTENER: Token = Token(usize::MAX / 2);
 const LINK_BASE: usize = usize::MAX / 2 + 1;
 
-/// A connection on its way.
+/// A connection that is being opened.
 #[derive(Debug)]
 enum LinkSlot {
-    /// A leader's `/health` is asked.
+    /// A leader is asked for its port, by `/health`.
     Probing {
         stream: TcpStream,
         dial: DialRequest,
-        /// Where it is; other addresses of the same name are tried after it.
+        /// The leader's address, and further addresses of the same name.
         addresses: Vec<SocketAddr>,
         probe: PortProbe,
         is_asked: bool,
@@ -65,7 +65,7 @@ enum LinkSlot {
     Open(LinkSession),
 }
 
-/// All of it.
+/// All replication connections.
 #[derive(Debug)]
 pub(super) struct Replication {
     listener: Option<Listener>,
@@ -73,24 +73,24 @@ pub(super) struct Replication {
     accept_again_at: Option<Millis>,
     slots: Slab<LinkSlot>,
     strangers: Strangers,
-    /// Descriptors that all of it may hold.
+    /// Descriptors for all of them.
     descriptor_max: usize,
     stranger_max: usize,
-    /// Of lines about strangers.
+    /// Limits lines of log about strangers.
     stranger_lines: LineLimit,
     resolver: Resolver<DialRequest>,
-    /// What is read at a time; larger than for requests, so that most frames come whole. Only while
-    /// there are links.
+    /// The read buffer, while there are links; larger than for requests, so that most frames arrive
+    /// in full.
     buffer: Vec<u8>,
-    /// Where the next turn begins.
+    /// The link with which the next turn begins.
     next: usize,
-    /// When to look again at the latest.
+    /// When the next turn is due for them.
     wake_at: Millis,
     is_busy: bool,
 }
 
 impl Replication {
-    /// Listens, if it is to.
+    /// Listens for replicas, if there is an address for that.
     pub(super) fn start(
         listen: Option<SocketAddr>,
         registry: &Registry,
@@ -131,12 +131,12 @@ impl Replication {
         (self.descriptor_max, self.stranger_max) = (shares.links, shares.strangers);
     }
 
-    /// Descriptors that it holds.
+    /// Descriptors in use.
     pub(super) fn descriptor_count(&self) -> usize {
         self.slots.len() + self.resolver.lookup_count() * LOOKUP_DESCRIPTORS
     }
 
-    /// Connections, those on their way included.
+    /// Connections, those that are being opened included.
     pub(super) fn link_count(&self) -> usize {
         self.slots.len()
     }
@@ -146,7 +146,7 @@ impl Replication {
         self.strangers.len()
     }
 
-    /// Takes note of an event, if it is for a link.
+    /// Takes in an event of the poll; false if it is not for a link.
     pub(super) fn note(&mut self, event: &mio::event::Event) -> bool {
         if event.token() == REPLICA_LISTENER {
             self.is_accepting = self.accept_again_at.is_none();
@@ -162,14 +162,14 @@ impl Replication {
                 session.is_readable |= is_readable;
                 session.is_writable |= is_writable;
             }
-            // Looked at in every turn.
+            // Checked in every turn.
             Some(LinkSlot::Probing { .. } | LinkSlot::Connecting { .. }) => {}
             None => return key < LINKS_MAX,
         }
         true
     }
 
-    /// When there is something to do that no event announces; 0: now.
+    /// When the next turn is due without an event; 0: now.
     pub(super) fn wake_at(&self, node: &Node) -> Option<Millis> {
         if self.is_busy || self.is_accepting {
             return Some(0);
@@ -260,7 +260,7 @@ impl Replication {
         }
     }
 
-    /// Visits all open links, another first each time; those that end are closed.
+    /// Visits all open links, each time beginning with another; closes those that end.
     fn for_each(
         &mut self,
         node: &mut Node,
@@ -308,7 +308,7 @@ impl Replication {
         node.close_link(session.link, reason, now);
     }
 
-    /// Whether there is room for one more connection; a stranger makes room, if there is one.
+    /// Whether there is room for one more connection; a stranger is closed for it, if there is one.
     fn make_room(&mut self, node: &mut Node, now: Millis) -> bool {
         if self.slots.len() < LINKS_MAX && self.descriptor_count() < self.descriptor_max {
             return true;
@@ -316,7 +316,7 @@ impl Replication {
         self.let_stranger_go(node, now)
     }
 
-    /// Ends the connection of the stranger whose turn it is; false if there is none.
+    /// Closes a stranger (`strangers.rs` says which); false if there is none.
     fn let_stranger_go(&mut self, node: &mut Node, now: Millis) -> bool {
         let Some(key) = self.strangers.first_to_go() else {
             return false;
@@ -330,7 +330,7 @@ impl Replication {
             self.accept_again_at = None;
             self.is_accepting = true;
         }
-        // Not more than there may be strangers: each is read once before it has to make room.
+        // No more than the limit on strangers, so that each is read once before it can be closed.
         for _ in 0..ACCEPTS_PER_TURN.min(self.stranger_max) {
             let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else {
                 return;
@@ -349,8 +349,7 @@ impl Replication {
         }
     }
 
-    /// Takes a stranger in; where there is no room it is closed, and tries again if it is a
-    /// replica.
+    /// Adds a connection without a hello. Without room it is closed; a replica tries again.
     fn admit(
         &mut self,
         stream: TcpStream,
@@ -441,7 +440,7 @@ impl Replication {
         }
     }
 
-    /// Goes on with connections that are not open yet.
+    /// Continues opening connections.
     fn advance_dials(&mut self, node: &mut Node, registry: &Registry, now: Millis) {
         let is_dial =
             |(key, slot): (usize, &LinkSlot)| (!matches!(slot, LinkSlot::Open(_))).then_some(key);
@@ -497,7 +496,7 @@ impl Replication {
         }
     }
 
-    /// A leader's replication socket is open.
+    /// The connection to a leader's replication port is open.
     fn open(
         &mut self,
         mut stream: TcpStream,
@@ -538,7 +537,7 @@ fn give_up(dial: &DialRequest, failure: impl Into<DialFailure>, node: &mut Node,
 /// Why a node cannot be reached.
 struct DialFailure {
     reason: String,
-    /// It answers that it is not ready yet.
+    /// The node answers that it is not ready yet.
     is_starting: bool,
 }
 
@@ -577,7 +576,7 @@ impl From<PortProbeError> for DialFailure {
     }
 }
 
-/// What became of a connection on its way.
+/// The result of a step of opening a connection.
 enum DialProgress {
     Wait,
     Port(u16),
@@ -621,7 +620,7 @@ impl LinkSlot {
     }
 }
 
-/// Whether a connection that was begun is there.
+/// Whether a connection that was begun is open.
 fn is_connected(stream: &TcpStream) -> io::Result<bool> {
     if let Some(error) = stream.take_error()? {
         return Err(error);

@@ -1,9 +1,8 @@
-//! Slow requests and slow turns of the loop, a line each in the log: what was asked, how long it
-//! took, and what the time went to.
+//! Logs slow requests and slow turns of the loop: the request, its duration, and its parts.
 //!
-//! Invariant: there are at most [`LINES_PER_SECOND`] lines a second (`line_limit.rs`), and one that
-//! tells how many were left out: a node that is in trouble is not to be drowned in its own log.
-//! Where standard error is not read, lines are dropped (`stderr_log.rs`), and the loop goes on.
+//! Invariant: there are at most [`LINES_PER_SECOND`] lines a second (`line_limit.rs`), and one with
+//! the number of lines left out. If standard error is not read, lines are dropped
+//! (`stderr_log.rs`).
 
 use std::fmt::Write as _;
 
@@ -19,13 +18,13 @@ const LINES_PER_SECOND: u32 = 5;
 /// The log of slow requests.
 #[derive(Debug)]
 pub(super) struct SlowLog {
-    /// All ones: nothing is slow.
+    /// `u64::MAX`: nothing is slow.
     threshold_us: u64,
     limit: LineLimit,
 }
 
 impl SlowLog {
-    /// Logs what takes so long or longer; 0: nothing.
+    /// Logs what takes at least `slow_ms`; 0: nothing.
     pub(super) fn new(slow_ms: u64) -> Self {
         let threshold_us = if slow_ms == 0 {
             u64::MAX
@@ -43,7 +42,7 @@ impl SlowLog {
         self.threshold_us
     }
 
-    /// A turn begins. What was left out is told in the next turn.
+    /// A turn begins: logs how many lines were left out before it.
     #[inline]
     pub(super) fn tick(&mut self, now: Millis) {
         let left_out_count = self.limit.tick(now);
@@ -52,7 +51,7 @@ impl SlowLog {
         }
     }
 
-    /// So many of one connection were slow together; the last of them is told.
+    /// Logs the last of `count` requests of one connection that were slow together.
     #[cold]
     pub(super) fn log(&mut self, answer: &RequestLabels, us: u64, phases: &Phases, count: u64) {
         if self.limit.admits(count) {
@@ -61,7 +60,7 @@ impl SlowLog {
         }
     }
 
-    /// A turn of the loop took so much processor time, a slice of maintenance included.
+    /// Logs a turn that took this much processor time, including its slice of maintenance.
     #[inline]
     pub(super) fn log_turn(&mut self, turn_us: u64, slice_us: u64) {
         if turn_us >= self.threshold_us && self.limit.admits(1) {

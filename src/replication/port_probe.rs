@@ -1,4 +1,4 @@
-//! Asking a leader's `/health` for its replication port: one request, one answer of bounded length.
+//! Asks a leader's `/health` for its replication port: one request, one answer of bounded length.
 
 use serde::Deserialize;
 
@@ -7,10 +7,10 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
 const HEADER_MAX: usize = 32;
 
-/// The answer is of no use.
+/// The answer has no port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortProbeError {
-    /// Why.
+    /// The reason.
     pub reason: String,
     /// The node loads its data: it will be ready soon.
     pub is_starting: bool,
@@ -26,7 +26,7 @@ impl PortProbeError {
     }
 }
 
-/// A question under way.
+/// A request under way.
 #[derive(Debug, Default)]
 pub struct PortProbe {
     answer: Vec<u8>,
@@ -45,7 +45,7 @@ impl PortProbe {
             .into_bytes()
     }
 
-    /// Takes in what comes; the port once the answer is whole.
+    /// Adds input; returns the port once the answer is complete.
     pub fn receive(&mut self, input: &[u8]) -> Result<Option<u16>, PortProbeError> {
         if self.answer.len() + input.len() > ANSWER_MAX_BYTES {
             return Err(PortProbeError::new(

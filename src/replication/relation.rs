@@ -1,23 +1,22 @@
-//! How the data of two nodes relate, told by their histories alone.
+//! How the data of two nodes relate, by their histories.
 //!
 //! Not here: which of two nodes may lead (`partition/takeover.rs`), whether data may be dropped
 //! (`leader_receiver.rs`).
 
 use crate::storage::Lineage;
 
-/// What a peer holds, seen from this node.
+/// The data of a peer, compared with this node's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// Nothing that this node lacks.
+    /// The peer holds nothing that this node lacks.
     Covered,
-    /// All that this node holds, and more.
+    /// The peer holds all that this node holds, and more.
     Newer,
-    /// Something that this node lacks, and not all that this node holds: their histories have
-    /// parted.
+    /// Each holds something that the other one lacks: their histories have diverged.
     Parted,
 }
 
-/// Relates the data of a peer to this node's: each is a lineage and the newest version in it.
+/// Compares the data of a peer with this node's; each is a lineage and its newest version.
 pub fn relation(own: (&Lineage, u64), peer: (&Lineage, u64)) -> Relation {
     if peer.1 == 0 || is_prefix(peer, own) {
         Relation::Covered
@@ -30,15 +29,14 @@ pub fn relation(own: (&Lineage, u64), peer: (&Lineage, u64)) -> Relation {
 
 /// Whether all of `short` is in `long`.
 pub(super) fn is_prefix(short: (&Lineage, u64), long: (&Lineage, u64)) -> bool {
-    // By any history that both know: one that was begun, and not written in, is nothing that `long`
-    // lacks.
+    // Any common history counts: one that was begun and never written to is not missing in `long`.
     let common_version = long.0.common_version_with(short.0, short.1);
     common_version == Some(short.1) && short.1 <= long.1
 }
 
-/// Whether a peer that is surveyed sends what it has: it is newer, or a controller has named a
-/// higher epoch for its data than for this node's. Both sides ask this, each from the side of the
-/// surveying node, and so agree.
+/// Whether a surveyed peer sends its data: it is newer, or a controller has named a higher epoch
+/// for it than for this node's. Both sides decide this from the view of the surveying node, so that
+/// they agree.
 pub fn is_data_sent_to_surveyor(
     relation: Relation,
     own_ordered_epoch: u64,
