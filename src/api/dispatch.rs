@@ -6,7 +6,7 @@ use super::body::request_body::RequestBody;
 use super::context::{Api, Scope};
 use super::errors::{refuse, too_many_connections};
 use super::request::params::ParamSet;
-use super::request::route::{ALL_METHODS, Route, Takes};
+use super::request::route::{ALL_METHODS, AcceptedInput, Route};
 use super::request::takes;
 use super::request_labels::RequestLabels;
 
@@ -18,7 +18,7 @@ impl Api<'_> {
         &mut self,
         route: Option<Route>,
         head: &Head<'_>,
-    ) -> Result<(Route, Option<&'static Takes>), Refusal> {
+    ) -> Result<(Route, Option<&'static AcceptedInput>), Refusal> {
         if matches!(head.method, Method::Connect | Method::Other) {
             return Err(not_implemented());
         }

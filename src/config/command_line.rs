@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use super::given::{ConfigError, Given, NamedValue, OptionSpec};
+use super::given::{ConfigError, GivenOptions, NamedValue, OptionSpec};
 use super::nearest::nearest;
 use super::options::{Config, OPTIONS};
 
@@ -65,7 +65,7 @@ pub fn parse(
         }
         values[index].push((format!("--{flag}"), text));
     }
-    let given = Given::new(OPTIONS, values);
+    let given = GivenOptions::new(OPTIONS, values);
     Ok(Invocation::Run(Box::new(Config::from_given(&given)?)))
 }
 

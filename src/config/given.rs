@@ -36,13 +36,13 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// Values as given, before they are understood.
-pub(super) struct Given {
+pub(super) struct GivenOptions {
     options: &'static [OptionSpec],
     /// For each option its values, with the name they were given under, for messages.
     values: Vec<Vec<NamedValue>>,
 }
 
-impl Given {
+impl GivenOptions {
     pub(super) fn new(options: &'static [OptionSpec], values: Vec<Vec<NamedValue>>) -> Self {
         Self { options, values }
     }

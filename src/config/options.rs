@@ -2,7 +2,7 @@
 //! the field of [`Config`] and its part of `/status`.
 //!
 //! A row is `field: type = how, "flag" "VALUE" "default" "meaning";`. *How* is a method of
-//! [`Given`], with what it takes beside the flag; VALUE stands for the value in `--help`, and is
+//! [`GivenOptions`], with what it takes beside the flag; VALUE stands for the value in `--help`, and is
 //! empty for a switch; an empty default means nothing.
 //!
 //! Not here: what values look like (`values.rs`).
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use serde::{Serialize, Serializer};
 
 use super::choices::{Fsync, ReadConsistency};
-use super::given::{ConfigError, Given, OptionSpec};
+use super::given::{ConfigError, GivenOptions, OptionSpec};
 use super::origin::Origin;
 use super::token::Token;
 use super::values::{
@@ -91,7 +91,7 @@ macro_rules! options {
 
         impl Config {
             /// What was given, understood and checked.
-            pub(super) fn from_given(given: &Given) -> Result<Self, ConfigError> {
+            pub(super) fn from_given(given: &GivenOptions) -> Result<Self, ConfigError> {
                 let config = Self {
                     $($field: given.$how($flag $(, $argument)?)?,)*
                     listen_name: given.parsed("listen", |text| Ok(host_name_in(text)))?,
@@ -213,7 +213,7 @@ impl Config {
     }
 
     /// Refuses options that do not go together.
-    fn check(&self, given: &Given) -> Result<(), ConfigError> {
+    fn check(&self, given: &GivenOptions) -> Result<(), ConfigError> {
         if self.data_dir.is_none()
             && let Some((name, text)) = given.texts("fsync").last()
         {

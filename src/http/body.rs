@@ -92,7 +92,7 @@ enum Extension {
 
 /// What one call of [`BodyDecoder::decode`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decoded<'b> {
+pub struct DecodedPiece<'b> {
     /// Bytes of the input that are dealt with, `data` among them.
     pub consumed: usize,
     /// A piece of the body; may be empty.
@@ -137,8 +137,8 @@ impl BodyDecoder {
     /// Takes in some input and returns the next piece of data in it. Call again with the rest until
     /// `done` or until nothing is consumed (then more input is needed). After a refusal the framing
     /// is lost: answer and close.
-    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<Decoded<'b>, Refusal> {
-        let mut found = Decoded {
+    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<DecodedPiece<'b>, Refusal> {
+        let mut found = DecodedPiece {
             consumed: 0,
             data: &[],
             declared_bytes: 0,

@@ -54,7 +54,7 @@ pub enum Wants {
 
 /// What the connection waits for; decides which time-out applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaited {
+pub enum AwaitedInput {
     /// Between requests, with no byte of the next one.
     Idle,
     /// The rest of a head.
@@ -92,7 +92,7 @@ enum ConnectionState<B> {
     /// Between requests or inside a head.
     Head,
     /// A body is arriving, or its sink is processing it.
-    Body(Box<Parked<B>>),
+    Body(Box<ParkedRequest<B>>),
     /// The rest of the body of a request that is answered.
     Discard {
         decoder: BodyDecoder,
@@ -116,7 +116,7 @@ enum Course {
 
 /// A request whose body did not come with its head.
 #[derive(Debug)]
-struct Parked<B> {
+struct ParkedRequest<B> {
     raw_head: Vec<u8>,
     incoming: IncomingBody<B>,
 }
@@ -196,7 +196,7 @@ impl<B: BodySink> Connection<B> {
         date: &HttpDate,
     ) -> Wants {
         let begun = match &self.state {
-            ConnectionState::Head => self.awaited() == Awaited::Head,
+            ConnectionState::Head => self.awaited() == AwaitedInput::Head,
             ConnectionState::Body(parked) => !parked.incoming.decoder.is_done(),
             ConnectionState::Discard { .. } | ConnectionState::Closing => false,
         };
@@ -208,27 +208,27 @@ impl<B: BodySink> Connection<B> {
     }
 
     /// What it waits for.
-    pub fn awaited(&self) -> Awaited {
+    pub fn awaited(&self) -> AwaitedInput {
         let rest = &self.pending[self.start..];
         match &self.state {
-            ConnectionState::Closing => Awaited::Closing,
-            ConnectionState::Head if is_blank(rest) => Awaited::Idle,
+            ConnectionState::Closing => AwaitedInput::Closing,
+            ConnectionState::Head if is_blank(rest) => AwaitedInput::Idle,
             // All of it was searched for the end of a head; else its turn has not come yet.
-            ConnectionState::Head if self.scanned == rest.len() => Awaited::Head,
+            ConnectionState::Head if self.scanned == rest.len() => AwaitedInput::Head,
             ConnectionState::Body(parked)
                 if rest.is_empty() && !parked.incoming.decoder.is_done() =>
             {
-                Awaited::Body {
+                AwaitedInput::Body {
                     received_bytes: parked.incoming.received_bytes,
                 }
             }
             ConnectionState::Discard { received_bytes, .. } if rest.is_empty() => {
-                Awaited::Discarded {
+                AwaitedInput::Discarded {
                     received_bytes: *received_bytes,
                 }
             }
             ConnectionState::Head | ConnectionState::Body(_) | ConnectionState::Discard { .. } => {
-                Awaited::Reply
+                AwaitedInput::Reply
             }
         }
     }
@@ -247,7 +247,7 @@ impl<B: BodySink> Connection<B> {
     pub fn heap_bytes(&self) -> usize {
         let parked_bytes = match &self.state {
             ConnectionState::Body(parked) => {
-                size_of::<Parked<B>>()
+                size_of::<ParkedRequest<B>>()
                     + parked.raw_head.capacity()
                     + parked.incoming.sink.heap_bytes()
             }
@@ -424,7 +424,7 @@ impl<B: BodySink> Connection<B> {
                         .bytes()
                         .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
-                self.state = ConnectionState::Body(Box::new(Parked {
+                self.state = ConnectionState::Body(Box::new(ParkedRequest {
                     raw_head: raw_head.to_vec(),
                     incoming,
                 }));
@@ -437,7 +437,7 @@ impl<B: BodySink> Connection<B> {
     /// Feeds more of a body to its sink, or lets the sink do another step.
     fn resume<H: Handler<Body = B>>(
         &mut self,
-        mut parked: Box<Parked<B>>,
+        mut parked: Box<ParkedRequest<B>>,
         rest: &[u8],
         context: &mut Context<'_, H>,
     ) -> Pass {
@@ -452,7 +452,7 @@ impl<B: BodySink> Connection<B> {
             }
             BodyProgress::OutOfBudget => self.state = ConnectionState::Body(parked),
             progress => {
-                let Parked { raw_head, incoming } = *parked;
+                let ParkedRequest { raw_head, incoming } = *parked;
                 let (mut joined, mut head) = (Vec::new(), Head::default());
                 let found = context
                     .heads

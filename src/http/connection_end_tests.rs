@@ -3,31 +3,31 @@
 use std::cmp::Ordering;
 
 use super::connection_tests::Peer;
-use super::{Awaited, Wants};
+use super::{AwaitedInput, Wants};
 
 #[test]
 fn what_it_waits_for() {
     let mut peer = Peer::new();
-    assert_eq!(peer.connection.awaited(), Awaited::Idle);
+    assert_eq!(peer.connection.awaited(), AwaitedInput::Idle);
     peer.feed(b"\r\n", usize::MAX);
-    assert_eq!(peer.connection.awaited(), Awaited::Idle);
+    assert_eq!(peer.connection.awaited(), AwaitedInput::Idle);
     peer.feed(b"POST /slow HTTP/1.1\r\n", usize::MAX);
-    assert_eq!(peer.connection.awaited(), Awaited::Head);
+    assert_eq!(peer.connection.awaited(), AwaitedInput::Head);
     peer.feed(b"Host: h\r\nContent-Length: 3\r\n\r\na", usize::MAX);
     assert_eq!(
         peer.connection.awaited(),
-        Awaited::Body { received_bytes: 1 }
+        AwaitedInput::Body { received_bytes: 1 }
     );
     assert!(peer.connection.heap_bytes() > 50);
     assert_eq!(peer.once(b"bc", 1000), Wants::Turn);
-    assert_eq!(peer.connection.awaited(), Awaited::Reply);
+    assert_eq!(peer.connection.awaited(), AwaitedInput::Reply);
     peer.feed_on();
     assert_eq!(
         (peer.connection.awaited(), peer.connection.heap_bytes()),
-        (Awaited::Idle, 0)
+        (AwaitedInput::Idle, 0)
     );
     peer.feed(b"BAD\r\n\r\n", usize::MAX);
-    assert_eq!(peer.connection.awaited(), Awaited::Closing);
+    assert_eq!(peer.connection.awaited(), AwaitedInput::Closing);
 }
 
 #[test]

@@ -6,8 +6,8 @@
 use std::io::IoSlice;
 
 use super::{
-    Awaited, Begin, BodySink, BodySource, Connection, Context, Fill, Handler, Head, HeadLimits,
-    HeadReader, HttpDate, Limits, Method, Output, Refusal, Reply, SharedBytes, Wants,
+    AwaitedInput, Begin, BodySink, BodySource, Connection, Context, Fill, Handler, Head,
+    HeadLimits, HeadReader, HttpDate, Limits, Method, Output, Refusal, Reply, SharedBytes, Wants,
 };
 
 const LIMITS: Limits = Limits {
@@ -228,7 +228,7 @@ impl Peer {
         assert_eq!(connection.time_out(out, date), Wants::Close);
         assert_eq!(
             (connection.awaited(), connection.heap_bytes()),
-            (Awaited::Closing, 0)
+            (AwaitedInput::Closing, 0)
         );
         self.send();
         self.statuses()
@@ -546,7 +546,7 @@ fn a_thousand_in_one_input() {
     assert_eq!(peer.answers().matches("get /n?-").count(), 500);
     assert_eq!(
         (peer.wants, peer.connection.awaited()),
-        (Wants::Input, Awaited::Idle)
+        (Wants::Input, AwaitedInput::Idle)
     );
     assert_eq!(peer.connection.heap_bytes(), 0);
 
@@ -566,7 +566,7 @@ fn room_and_budget_are_respected() {
     assert_eq!(peer.once(&one.repeat(3), usize::MAX), Wants::Output);
     assert_eq!(
         (peer.handler.begun, peer.connection.awaited()),
-        (1, Awaited::Reply)
+        (1, AwaitedInput::Reply)
     );
     assert_eq!(
         peer.once(b"", usize::MAX),
@@ -683,7 +683,7 @@ fn unwanted_bodies_are_read_to_their_end() {
     peer.feed(&body_of(1000), usize::MAX);
     assert_eq!(
         (peer.wants, peer.connection.awaited()),
-        (Wants::Input, Awaited::Idle)
+        (Wants::Input, AwaitedInput::Idle)
     );
     assert!(!peer.answers().contains("Connection: close"));
     // One that is known to be longer ends the connection: the caller reads on, and drops what
@@ -704,7 +704,7 @@ fn unwanted_bodies_are_read_to_their_end() {
         peer.feed(&vec![b'x'; piece], usize::MAX);
         assert_eq!(
             (peer.wants, peer.connection.awaited()),
-            (Wants::Input, Awaited::Discarded { received_bytes })
+            (Wants::Input, AwaitedInput::Discarded { received_bytes })
         );
         assert_eq!(peer.connection.heap_bytes(), 0, "nothing of it is kept");
     }
@@ -716,7 +716,7 @@ fn unwanted_bodies_are_read_to_their_end() {
     assert_eq!(peer.statuses(), ["403", "200"]);
     assert_eq!(
         (peer.wants, peer.connection.awaited()),
-        (Wants::Input, Awaited::Idle)
+        (Wants::Input, AwaitedInput::Idle)
     );
 }
 

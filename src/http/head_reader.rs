@@ -41,7 +41,7 @@ struct Known {
 }
 
 /// A head whose tail is cached.
-struct Alike<'b, 'r> {
+struct CachedHead<'b, 'r> {
     target: Target<'b>,
     known: &'r Known,
     head_bytes: usize,
@@ -86,7 +86,7 @@ impl HeadReader {
     /// Finds a head whose tail is cached; none if it must be parsed.
     #[inline]
     pub(super) fn read_alike<'b>(&self, input: &'b [u8], head: &mut Head<'b>) -> Option<usize> {
-        let Alike {
+        let CachedHead {
             target,
             known,
             head_bytes,
@@ -107,7 +107,7 @@ impl HeadReader {
     pub fn look_ahead<'b>(&self, input: &'b [u8]) -> impl Iterator<Item = (Target<'b>, &'b [u8])> {
         let mut rest = input;
         std::iter::from_fn(move || {
-            let Alike {
+            let CachedHead {
                 target,
                 known,
                 head_bytes,
@@ -126,7 +126,7 @@ impl HeadReader {
     }
 
     #[inline]
-    fn find_alike<'b>(&self, input: &'b [u8]) -> Option<Alike<'b, '_>> {
+    fn find_alike<'b>(&self, input: &'b [u8]) -> Option<CachedHead<'b, '_>> {
         let (known, path_at) = match input {
             [b'G', b'E', b'T', b' ', b'/', ..] => (&self.known[0], 4),
             [b'P', b'U', b'T', b' ', b'/', ..] => (&self.known[1], 4),
@@ -148,7 +148,7 @@ impl HeadReader {
         let is_alike = !known.tail.is_empty()
             && rest.starts_with(&known.tail)
             && head_bytes <= self.limits.head_bytes;
-        is_alike.then_some(Alike {
+        is_alike.then_some(CachedHead {
             target: Target {
                 path,
                 query,

@@ -46,8 +46,8 @@ mod output_tests;
 #[cfg(test)]
 mod request_tests;
 
-pub use body::{BodyDecoder, Decoded};
-pub use connection::{Awaited, Connection, Wants};
+pub use body::{BodyDecoder, DecodedPiece};
+pub use connection::{AwaitedInput, Connection, Wants};
 pub use field_table::{Field, FieldSet};
 pub use handler::{Begin, BodySink, Context, Handler, Limits};
 pub use head::{Framing, Head, Method, Target};

@@ -55,7 +55,7 @@ pub trait BodySource {
 }
 
 /// A body that is generated.
-enum Generated {
+enum GeneratedBody {
     /// Rendered as the peer reads it.
     Source {
         source: Box<dyn BodySource>,
@@ -82,7 +82,7 @@ pub struct Output {
     blob_sent: usize,
     /// Bytes of all blobs that are unsent.
     blob_bytes: usize,
-    generated: Option<Generated>,
+    generated: Option<GeneratedBody>,
     /// The capacity to keep when everything is sent.
     keep_bytes: usize,
     /// The index in `bytes` from which on everything is held back.
@@ -198,7 +198,7 @@ impl Output {
             self.generated.is_none(),
             "nothing may be queued after a source"
         );
-        self.generated = Some(Generated::Source { source, chunked });
+        self.generated = Some(GeneratedBody::Source { source, chunked });
     }
 
     /// Queues a body that is fed from outside, in chunks if `chunked`.
@@ -207,17 +207,17 @@ impl Output {
             self.generated.is_none(),
             "nothing may be queued after a source"
         );
-        self.generated = Some(Generated::Fed { chunked });
+        self.generated = Some(GeneratedBody::Fed { chunked });
     }
 
     /// Whether it ends with a body that is fed.
     pub fn is_fed(&self) -> bool {
-        matches!(self.generated, Some(Generated::Fed { .. }))
+        matches!(self.generated, Some(GeneratedBody::Fed { .. }))
     }
 
     /// Appends what `render` renders to the body that is fed; none if there is no such body.
     pub fn feed<R>(&mut self, render: impl FnOnce(&mut Vec<u8>) -> R) -> Option<R> {
-        let Some(Generated::Fed { chunked }) = self.generated else {
+        let Some(GeneratedBody::Fed { chunked }) = self.generated else {
             return None;
         };
         Some(frame(&mut self.bytes, chunked, render))
@@ -225,7 +225,7 @@ impl Output {
 
     /// Ends the body that is fed.
     pub fn end_feed(&mut self) {
-        if let Some(Generated::Fed { chunked }) = self.generated {
+        if let Some(GeneratedBody::Fed { chunked }) = self.generated {
             self.generated = None;
             self.bytes
                 .extend_from_slice(if chunked { LAST_CHUNK } else { b"" });
@@ -241,7 +241,7 @@ impl Output {
             && work < budget_bytes
             && self.pending_bytes() < GENERATE_BELOW_BYTES
         {
-            let Some(Generated::Source { source, chunked }) = &mut self.generated else {
+            let Some(GeneratedBody::Source { source, chunked }) = &mut self.generated else {
                 break;
             };
             let step = GENERATE_STEP_BYTES.min(budget_bytes - work);
@@ -359,7 +359,7 @@ impl Output {
         if self.sent == self.bytes.len() && self.blobs.is_empty() {
             self.sent = 0;
             self.bytes.clear();
-            if !matches!(self.generated, Some(Generated::Source { .. })) {
+            if !matches!(self.generated, Some(GeneratedBody::Source { .. })) {
                 self.bytes.shrink_to(self.keep_bytes);
                 self.blobs.shrink_to(0);
             }

@@ -161,7 +161,7 @@ fn parse_whole<'b>(
     };
     head.method = method_of(method.as_bytes());
     head.http_minor = minor;
-    let mut seen = Seen::default();
+    let mut seen = HeadFields::default();
     for header in &*request.headers {
         if let Some(field) = Field::of(header.name.as_bytes()) {
             read_field(field, header.value, head, &mut seen)?;
@@ -197,7 +197,7 @@ fn method_of(method: &[u8]) -> Method {
 
 /// What the headers said that is judged only when all of them are known.
 #[derive(Default)]
-struct Seen<'b> {
+struct HeadFields<'b> {
     content_length: Option<&'b [u8]>,
     transfer_encoding: Option<&'b [u8]>,
     connection_close: bool,
@@ -211,7 +211,7 @@ fn read_field<'b>(
     field: Field,
     value: &'b [u8],
     head: &mut Head<'b>,
-    seen: &mut Seen<'b>,
+    seen: &mut HeadFields<'b>,
 ) -> Result<(), Refusal> {
     match field {
         // What they say adds up line by line.
@@ -244,7 +244,7 @@ fn read_field<'b>(
 
 /// A line more of a field that was there before.
 #[cold]
-fn repeated(field: Field, head: &mut Head<'_>, seen: &mut Seen<'_>) -> Result<(), Refusal> {
+fn repeated(field: Field, head: &mut Head<'_>, seen: &mut HeadFields<'_>) -> Result<(), Refusal> {
     match field.repeat() {
         Repeat::List => seen.lists.insert(field),
         Repeat::Single => head.repeated.insert(field),
@@ -269,7 +269,7 @@ pub fn given_twice(field: Field) -> Refusal {
 fn join<'b>(
     headers: &[httparse::Header<'_>],
     head: &mut Head<'b>,
-    seen: &mut Seen<'b>,
+    seen: &mut HeadFields<'b>,
     joined: &'b mut Vec<u8>,
 ) {
     let mut ends = [0; Field::ALL.len()];
@@ -296,7 +296,7 @@ fn join<'b>(
     }
 }
 
-impl Seen<'_> {
+impl HeadFields<'_> {
     fn finish(&self, head: &mut Head<'_>) -> Result<(), Refusal> {
         head.keep_alive =
             !self.connection_close && (head.http_minor == 1 || self.connection_keep_alive);

@@ -29,7 +29,7 @@ const LOOK_BYTES: usize = 64 * 1024;
 const LOOKUPS_MAX: usize = 500;
 
 /// Resting watchers, by prefix.
-type Resting = BTreeMap<Box<[u8]>, BTreeSet<usize>>;
+type RestingWatchers = BTreeMap<Box<[u8]>, BTreeSet<usize>>;
 
 /// A watcher.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ enum DueWatch {
     One(usize),
     /// Watchers that rested, and have every record before this version.
     Woken {
-        keys: Resting,
+        keys: RestingWatchers,
         version: u64,
     },
 }
@@ -76,7 +76,7 @@ struct WatchedPartition {
     generation: u64,
     /// The resting watchers have every record up to here.
     version: u64,
-    resting: Resting,
+    resting: RestingWatchers,
     /// How many prefixes there are of each length.
     prefix_lens: BTreeMap<usize, usize>,
 }
@@ -366,7 +366,7 @@ impl Watches {
 }
 
 /// Takes a watcher out of those that rest.
-fn pop(keys: &mut Resting) -> Option<usize> {
+fn pop(keys: &mut RestingWatchers) -> Option<usize> {
     let mut first = keys.first_entry()?;
     let key = first.get_mut().pop_first();
     if first.get().is_empty() {
@@ -382,7 +382,7 @@ impl WatchedPartition {
             history: partition.history(),
             generation: 0,
             version: partition.committed_version(),
-            resting: Resting::new(),
+            resting: RestingWatchers::new(),
             prefix_lens: BTreeMap::new(),
         }
     }
@@ -419,7 +419,7 @@ impl WatchedPartition {
     }
 
     /// Wakes the resting watchers that a key concerns.
-    fn take_concerned(&mut self, key: &[u8]) -> Resting {
+    fn take_concerned(&mut self, key: &[u8]) -> RestingWatchers {
         let lens: Vec<usize> = self
             .prefix_lens
             .range(..=key.len())

@@ -16,9 +16,9 @@ use crate::api::too_many_connections;
 
 use super::core::Core;
 use super::descriptors::{Descriptors, Shares};
-use super::idle_queue::{IdleQueue, Look};
+use super::idle_queue::{IdleCheck, IdleQueue};
 use super::limits::EVICT_IDLE_MS;
-use super::listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
+use super::listener::{ACCEPTS_PER_TURN, AcceptResult, Listener, RETRY_MS};
 use super::measure;
 use super::replication::Replication;
 use super::session::{Admission, Session};
@@ -88,10 +88,10 @@ impl Acceptor {
                 return;
             };
             match listener.accept() {
-                Accepted::Stream(stream, _) => self.admit(core, registry, stream),
-                Accepted::Lost => core.node.loop_stats.refused_count += 1,
-                Accepted::NoneWaiting => self.is_accepting = false,
-                Accepted::OutOfDescriptors => {
+                AcceptResult::Stream(stream, _) => self.admit(core, registry, stream),
+                AcceptResult::Lost => core.node.loop_stats.refused_count += 1,
+                AcceptResult::NoneWaiting => self.is_accepting = false,
+                AcceptResult::OutOfDescriptors => {
                     log::warn!(
                         "out of file descriptors: new connections wait; raise the limit (ulimit -n)"
                     );
@@ -157,12 +157,12 @@ impl Acceptor {
             let session = &mut sessions[key];
             let idle_since = session.timeouts.idle_since();
             let used_until = match idle_since.filter(|_| session.is_resting()) {
-                Some(since) if since <= at && session.is_silent() => return Look::Idle,
+                Some(since) if since <= at && session.is_silent() => return IdleCheck::Idle,
                 Some(since) if since > at => since,
                 _ => now,
             };
             session.idle_entry_at = used_until;
-            Look::UsedUntil(used_until)
+            IdleCheck::UsedUntil(used_until)
         });
         let Some(key) = idlest else {
             return false;

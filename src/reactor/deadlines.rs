@@ -18,7 +18,7 @@
 //! not. A connection above the limit has [`TURNED_AWAY_MS`] instead of the idle or the header
 //! time-out.
 
-use crate::http::Awaited;
+use crate::http::AwaitedInput;
 
 use super::timers::{Deadline, Millis};
 
@@ -86,7 +86,7 @@ enum TimeoutKind {
 /// The state of a session after a visit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
-    pub(super) awaited: Awaited,
+    pub(super) awaited: AwaitedInput,
     /// Bytes dropped since the last answer; none if that is not sent yet.
     pub(super) ending_bytes: Option<u64>,
     /// The node is told to stop.
@@ -207,7 +207,7 @@ impl TimeoutState {
             return until;
         }
         let dropped_bytes = match awaited {
-            Awaited::Discarded { received_bytes } => ending_bytes.or(Some(received_bytes)),
+            AwaitedInput::Discarded { received_bytes } => ending_bytes.or(Some(received_bytes)),
             _ => ending_bytes,
         };
         let kind = kind_of(&situation, dropped_bytes);
@@ -247,7 +247,7 @@ impl TimeoutState {
             sent_bytes,
             ..
         } = *situation;
-        if let Awaited::Body { received_bytes } = awaited {
+        if let AwaitedInput::Body { received_bytes } = awaited {
             if kind == self.kind && !has_progressed {
                 self.pace.note(received_bytes, now);
             } else {
@@ -271,27 +271,32 @@ fn kind_of(situation: &Situation, dropped_bytes: Option<u64>) -> TimeoutKind {
         _ if situation.ending_bytes.is_some() => TimeoutKind::Ending,
         _ if situation.awaits_acks => TimeoutKind::Confirming,
         _ if situation.streamed_bytes.is_some() => TimeoutKind::Streaming,
-        Awaited::Closing => TimeoutKind::Ending,
-        Awaited::Idle => TimeoutKind::Idle,
-        Awaited::Head => TimeoutKind::Head,
-        Awaited::Body { .. } => TimeoutKind::Body,
-        Awaited::Discarded { .. } => TimeoutKind::Discarding,
-        Awaited::Reply => TimeoutKind::Reading,
+        AwaitedInput::Closing => TimeoutKind::Ending,
+        AwaitedInput::Idle => TimeoutKind::Idle,
+        AwaitedInput::Head => TimeoutKind::Head,
+        AwaitedInput::Body { .. } => TimeoutKind::Body,
+        AwaitedInput::Discarded { .. } => TimeoutKind::Discarding,
+        AwaitedInput::Reply => TimeoutKind::Reading,
     }
 }
 
 /// The time-out of a kind. `sent_bytes`: of a generated body.
-fn timeout_ms(kind: TimeoutKind, awaited: Awaited, sent_bytes: u64, time_outs: TimeOuts) -> u64 {
+fn timeout_ms(
+    kind: TimeoutKind,
+    awaited: AwaitedInput,
+    sent_bytes: u64,
+    time_outs: TimeOuts,
+) -> u64 {
     match awaited {
         _ if kind == TimeoutKind::Stopping => DROP_STOPPING_MS,
         _ if kind == TimeoutKind::Confirming => time_outs.acks_ms,
         _ if kind == TimeoutKind::Streaming => time_outs
             .idle_ms
             .saturating_add(sent_bytes / STREAM_MIN_BYTES_PER_MS),
-        Awaited::Body { received_bytes } => time_outs
+        AwaitedInput::Body { received_bytes } => time_outs
             .header_ms
             .saturating_add(received_bytes / BODY_MIN_BYTES_PER_MS),
-        Awaited::Head => time_outs.header_ms,
+        AwaitedInput::Head => time_outs.header_ms,
         _ => time_outs.idle_ms,
     }
 }
@@ -306,7 +311,7 @@ mod tests {
         acks_ms: 1_000,
     };
 
-    fn open(awaited: Awaited, has_progressed: bool) -> Situation {
+    fn open(awaited: AwaitedInput, has_progressed: bool) -> Situation {
         Situation {
             awaited,
             ending_bytes: None,
@@ -324,7 +329,7 @@ mod tests {
         let mut timeouts = TimeoutState::default();
         let streaming = |sent| Situation {
             streamed_bytes: Some(sent),
-            ..open(Awaited::Reply, true)
+            ..open(AwaitedInput::Reply, true)
         };
         assert_eq!(timeouts.until(streaming(1_000), 100, TIME_OUTS), 60_100);
         assert_eq!(
@@ -332,7 +337,7 @@ mod tests {
             60_110
         );
         assert_eq!(
-            timeouts.until(open(Awaited::Idle, true), 60_000, TIME_OUTS),
+            timeouts.until(open(AwaitedInput::Idle, true), 60_000, TIME_OUTS),
             120_000
         );
     }
@@ -341,19 +346,19 @@ mod tests {
     fn a_head_that_drips_has_one_deadline() {
         let mut timeouts = TimeoutState::default();
         assert_eq!(
-            timeouts.until(open(Awaited::Idle, false), 5, TIME_OUTS),
+            timeouts.until(open(AwaitedInput::Idle, false), 5, TIME_OUTS),
             60_000
         );
         assert_eq!(
-            timeouts.until(open(Awaited::Head, false), 100, TIME_OUTS),
+            timeouts.until(open(AwaitedInput::Head, false), 100, TIME_OUTS),
             10_100
         );
         assert_eq!(
-            timeouts.until(open(Awaited::Head, false), 9_000, TIME_OUTS),
+            timeouts.until(open(AwaitedInput::Head, false), 9_000, TIME_OUTS),
             10_100
         );
         assert_eq!(
-            timeouts.until(open(Awaited::Head, true), 9_500, TIME_OUTS),
+            timeouts.until(open(AwaitedInput::Head, true), 9_500, TIME_OUTS),
             19_500,
             "the head of a new request"
         );
@@ -364,7 +369,7 @@ mod tests {
         let mut timeouts = TimeoutState::default();
         assert_eq!(
             timeouts.until(
-                open(Awaited::Body { received_bytes: 0 }, true),
+                open(AwaitedInput::Body { received_bytes: 0 }, true),
                 100,
                 TIME_OUTS
             ),
@@ -373,7 +378,7 @@ mod tests {
         assert_eq!(
             timeouts.until(
                 open(
-                    Awaited::Body {
+                    AwaitedInput::Body {
                         received_bytes: 5_000
                     },
                     false
@@ -390,11 +395,11 @@ mod tests {
         if is_last {
             return Situation {
                 ending_bytes: Some(dropped_bytes),
-                ..open(Awaited::Closing, true)
+                ..open(AwaitedInput::Closing, true)
             };
         }
         open(
-            Awaited::Discarded {
+            AwaitedInput::Discarded {
                 received_bytes: dropped_bytes,
             },
             false,
@@ -405,7 +410,7 @@ mod tests {
     fn the_pace_of_a_body_is_that_of_late() {
         let mut timeouts = TimeoutState::default();
         let mut received = |at, bytes, is_new| {
-            let awaited = Awaited::Body {
+            let awaited = AwaitedInput::Body {
                 received_bytes: bytes,
             };
             timeouts.until(open(awaited, is_new), at, TIME_OUTS);

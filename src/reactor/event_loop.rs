@@ -36,7 +36,7 @@ use super::session::{Admission, Next};
 use super::sessions::Sessions;
 use super::slow_log::SlowLog;
 use super::timers::Millis;
-use super::visit_batch::{VisitBatch, Visited};
+use super::visit_batch::{VisitBatch, VisitParts};
 use super::watching::Watching;
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -220,7 +220,7 @@ impl EventLoop {
     }
 
     fn visit_ready(&mut self) -> bool {
-        let mut visited = Visited {
+        let mut visited = VisitParts {
             deferred: &mut self.deferred,
             watching: &mut self.watching,
             slow_log: &mut self.slow_log,

@@ -18,7 +18,7 @@ const LOOKS_MAX: usize = 32;
 
 /// The result of checking a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum IdleCheck {
     /// It is idle since the time of its entry.
     Idle,
     /// It was in use until then: this is the time of its new entry.
@@ -45,13 +45,13 @@ impl IdleQueue {
     pub(super) fn idlest(
         &mut self,
         until: Millis,
-        mut look: impl FnMut(usize, Millis) -> Look,
+        mut look: impl FnMut(usize, Millis) -> IdleCheck,
     ) -> Option<usize> {
         for _ in 0..LOOKS_MAX {
             let (at, key) = *self.0.first().filter(|(at, _)| *at <= until)?;
             match look(key, at) {
-                Look::Idle => return Some(key),
-                Look::UsedUntil(used_until) => {
+                IdleCheck::Idle => return Some(key),
+                IdleCheck::UsedUntil(used_until) => {
                     self.leave(key, at);
                     self.enter(key, used_until);
                 }
@@ -89,10 +89,10 @@ mod tests {
                 let (entry_at, since) = &mut all[key];
                 assert_eq!(*entry_at, at);
                 if *since == at {
-                    return Look::Idle;
+                    return IdleCheck::Idle;
                 }
                 *entry_at = *since;
-                Look::UsedUntil(*since)
+                IdleCheck::UsedUntil(*since)
             })?;
             self.queue.leave(found, self.all[found].0);
             Some(found)

@@ -31,7 +31,7 @@ pub(super) struct Listener {
 
 /// The result of an accept.
 #[derive(Debug)]
-pub(super) enum Accepted {
+pub(super) enum AcceptResult {
     /// A connection, and the address of its peer.
     Stream(TcpStream, SocketAddr),
     /// A connection that ended before it was accepted, or for which no descriptor was left; there
@@ -77,27 +77,27 @@ impl Listener {
     }
 
     /// Takes one connection.
-    pub(super) fn accept(&mut self) -> Accepted {
+    pub(super) fn accept(&mut self) -> AcceptResult {
         match self.listener.accept() {
-            Ok((stream, address)) => Accepted::Stream(stream, address),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::NoneWaiting,
+            Ok((stream, address)) => AcceptResult::Stream(stream, address),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => AcceptResult::NoneWaiting,
             Err(error) if is_out_of_descriptors(&error) => self.turn_one_away(),
             // The peer gave up, or a signal came: the next accept may succeed.
-            Err(_) => Accepted::Lost,
+            Err(_) => AcceptResult::Lost,
         }
     }
 
-    fn turn_one_away(&mut self) -> Accepted {
+    fn turn_one_away(&mut self) -> AcceptResult {
         if self.spare.take().is_none() {
             self.spare = new_spare().ok();
-            return Accepted::OutOfDescriptors;
+            return AcceptResult::OutOfDescriptors;
         }
         let outcome = self.listener.accept().map(drop);
         self.spare = new_spare().ok();
         if outcome.is_ok() {
-            Accepted::Lost
+            AcceptResult::Lost
         } else {
-            Accepted::OutOfDescriptors
+            AcceptResult::OutOfDescriptors
         }
     }
 }

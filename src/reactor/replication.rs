@@ -34,8 +34,8 @@ use super::limits::{
 };
 use super::line_limit::LineLimit;
 use super::link::LinkSession;
-use super::listener::{ACCEPTS_PER_TURN, Accepted, Listener, RETRY_MS};
-use super::resolver::{Resolved, Resolver};
+use super::listener::{ACCEPTS_PER_TURN, AcceptResult, Listener, RETRY_MS};
+use super::resolver::{LookupResult, Resolver};
 use super::strangers::{PeerOrigin, Strangers};
 use super::timers::Millis;
 
@@ -336,12 +336,12 @@ impl Replication {
                 return;
             };
             match listener.accept() {
-                Accepted::Stream(stream, address) => {
+                AcceptResult::Stream(stream, address) => {
                     self.admit(stream, address, node, registry, now);
                 }
-                Accepted::Lost => {}
-                Accepted::NoneWaiting => self.is_accepting = false,
-                Accepted::OutOfDescriptors => {
+                AcceptResult::Lost => {}
+                AcceptResult::NoneWaiting => self.is_accepting = false,
+                AcceptResult::OutOfDescriptors => {
                     self.is_accepting = false;
                     self.accept_again_at = Some(now + RETRY_MS);
                 }
@@ -394,12 +394,12 @@ impl Replication {
     /// Asks the leader for its port, at the first of its addresses that takes the connection.
     fn probe(
         &mut self,
-        resolved: Resolved<DialRequest>,
+        resolved: LookupResult<DialRequest>,
         node: &mut Node,
         registry: &Registry,
         now: Millis,
     ) {
-        let Resolved {
+        let LookupResult {
             of: dial,
             addresses,
         } = resolved;

@@ -16,7 +16,7 @@ use super::limits::LOOKUPS_MAX;
 
 /// The result of a look-up, and its purpose.
 #[derive(Debug)]
-pub(super) struct Resolved<T> {
+pub(super) struct LookupResult<T> {
     pub(super) of: T,
     pub(super) addresses: io::Result<Vec<SocketAddr>>,
 }
@@ -24,7 +24,7 @@ pub(super) struct Resolved<T> {
 /// A result, and whether a thread made it.
 #[derive(Debug)]
 struct Answer<T> {
-    resolved: Resolved<T>,
+    resolved: LookupResult<T>,
     is_lookup: bool,
 }
 
@@ -68,14 +68,14 @@ impl<T: Clone + Send + 'static> Resolver<T> {
     pub(super) fn ask(&mut self, authority: &str, of: T) {
         let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
         let Ok(port) = port.parse::<u16>() else {
-            return self.deliver(Resolved {
+            return self.deliver(LookupResult {
                 of,
                 addresses: Err(io::ErrorKind::InvalidInput.into()),
             });
         };
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = literal.parse::<IpAddr>() {
-            return self.deliver(Resolved {
+            return self.deliver(LookupResult {
                 of,
                 addresses: Ok(vec![SocketAddr::new(address, port)]),
             });
@@ -97,7 +97,7 @@ impl<T: Clone + Send + 'static> Resolver<T> {
                     .to_socket_addrs()
                     .map(Iterator::collect);
                 let _ = sender.send(Answer {
-                    resolved: Resolved { of, addresses },
+                    resolved: LookupResult { of, addresses },
                     is_lookup: true,
                 });
                 let _ = waker.wake();
@@ -108,7 +108,7 @@ impl<T: Clone + Send + 'static> Resolver<T> {
                 .spawn(resolve);
             match thread {
                 Ok(_) => self.lookup_count += 1,
-                Err(error) => self.deliver(Resolved {
+                Err(error) => self.deliver(LookupResult {
                     of: asked_for,
                     addresses: Err(error),
                 }),
@@ -116,7 +116,7 @@ impl<T: Clone + Send + 'static> Resolver<T> {
         }
     }
 
-    fn deliver(&self, resolved: Resolved<T>) {
+    fn deliver(&self, resolved: LookupResult<T>) {
         let _ = self.sender.send(Answer {
             resolved,
             is_lookup: false,
@@ -124,7 +124,7 @@ impl<T: Clone + Send + 'static> Resolver<T> {
     }
 
     /// The next result, if there is one.
-    pub(super) fn next(&mut self) -> Option<Resolved<T>> {
+    pub(super) fn next(&mut self) -> Option<LookupResult<T>> {
         let answer = self.receiver.try_recv().ok()?;
         if answer.is_lookup {
             self.lookup_count -= 1;

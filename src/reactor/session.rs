@@ -21,7 +21,7 @@ use std::io::{self, IoSlice, Read, Write};
 use mio::net::TcpStream;
 
 use crate::api::{CommitGate, RequestBody, Scope};
-use crate::http::{Awaited, Connection, Context, Handler, HttpDate, Output, Refusal, Wants};
+use crate::http::{AwaitedInput, Connection, Context, Handler, HttpDate, Output, Refusal, Wants};
 use crate::metrics::GateKind;
 use crate::partition::Wait;
 
@@ -99,7 +99,7 @@ enum SendingSide {
 }
 
 /// How a write ended.
-enum Flushed {
+enum FlushResult {
     All,
     WouldBlock,
     OutOfBudget,
@@ -218,7 +218,7 @@ impl Session {
             && !self.socket.is_readable
             && self.socket.peer == SendingSide::Sending
             && self.output.is_empty()
-            && matches!(self.http.awaited(), Awaited::Idle | Awaited::Head)
+            && matches!(self.http.awaited(), AwaitedInput::Idle | AwaitedInput::Head)
     }
 
     /// Whether its last answer is sent, and the peer is to close.
@@ -255,7 +255,7 @@ impl Session {
     /// Ends it after the request in flight, or at once if there is none.
     pub(super) fn drain(&mut self) -> Next {
         if self.stage == SessionStage::Open && self.wants == Wants::Input {
-            if self.http.awaited() == Awaited::Idle
+            if self.http.awaited() == AwaitedInput::Idle
                 && !self.socket.is_readable
                 && self.output.is_empty()
             {
@@ -470,15 +470,15 @@ impl Session {
                     &mut self.sent_bytes,
                     visit.context.budget,
                 )? {
-                    Flushed::All => {}
+                    FlushResult::All => {}
                     // The client of a watch has left, or has closed its sending side.
-                    Flushed::Held
+                    FlushResult::Held
                         if self.output.is_fed() && self.socket.peer != SendingSide::Sending =>
                     {
                         return Ok(Next::Close);
                     }
-                    Flushed::WouldBlock | Flushed::Held => return Ok(Next::Event),
-                    Flushed::OutOfBudget => return Ok(Next::Visit),
+                    FlushResult::WouldBlock | FlushResult::Held => return Ok(Next::Event),
+                    FlushResult::OutOfBudget => return Ok(Next::Visit),
                 }
             }
             match self.stage {
@@ -614,25 +614,25 @@ fn flush(
     output: &mut Output,
     sent_bytes: &mut u64,
     budget: &mut usize,
-) -> io::Result<Flushed> {
+) -> io::Result<FlushResult> {
     loop {
         if output.is_generating() {
             *budget = budget.saturating_sub(output.generate(*budget));
         }
         if output.is_empty() {
-            return Ok(Flushed::All);
+            return Ok(FlushResult::All);
         }
         if !socket.is_writable {
-            return Ok(Flushed::WouldBlock);
+            return Ok(FlushResult::WouldBlock);
         }
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
         let (count, offered_bytes) = output.slices(&mut slices, WRITE_MAX_BYTES);
         if count == 0 && (output.is_holding() || output.is_fed()) {
-            return Ok(Flushed::Held);
+            return Ok(FlushResult::Held);
         }
         if count == 0 {
             // A source that needs another turn to render something.
-            return Ok(Flushed::OutOfBudget);
+            return Ok(FlushResult::OutOfBudget);
         }
         // A single buffer costs the kernel less than a list of one.
         let outcome = if count == 1 {
@@ -648,7 +648,7 @@ fn flush(
                 *sent_bytes += sent as u64;
                 *budget = budget.saturating_sub(sent / SENT_PER_WORK_BYTE);
                 if *budget == 0 && !output.is_empty() {
-                    return Ok(Flushed::OutOfBudget);
+                    return Ok(FlushResult::OutOfBudget);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_writable = false,

@@ -13,7 +13,7 @@ use super::deadlines::{Situation, TimeOuts};
 use super::ready_queue::{ReadyQueue, enqueue};
 use super::session::{Admission, Next, Session};
 use super::timers::{Millis, Timers};
-use crate::http::Awaited;
+use crate::http::AwaitedInput;
 
 /// The table of sessions.
 pub(super) struct Sessions {
@@ -126,7 +126,7 @@ impl Sessions {
         let has_unsent = session.has_unsent();
         let situation = Situation {
             awaited: if has_unsent {
-                Awaited::Reply
+                AwaitedInput::Reply
             } else {
                 session.http.awaited()
             },

@@ -78,7 +78,7 @@ pub(super) struct VisitBatch {
 }
 
 /// The parts of the loop that visits change, beside the core.
-pub(super) struct Visited<'r> {
+pub(super) struct VisitParts<'r> {
     pub(super) deferred: &'r mut DeferredReplies,
     pub(super) watching: &'r mut Watching,
     pub(super) slow_log: &'r mut SlowLog,
@@ -97,7 +97,7 @@ impl VisitBatch {
     }
 
     /// Visits sessions until the budget of the turn is used up; true when none is left waiting.
-    pub(super) fn visit_ready(&mut self, core: &mut Core, visited: &mut Visited<'_>) -> bool {
+    pub(super) fn visit_ready(&mut self, core: &mut Core, visited: &mut VisitParts<'_>) -> bool {
         let owes_much = core.node.owed_work() >= TURN_WORK_BYTES;
         let mut budget = if owes_much {
             TURN_WORK_BYTES / BEHIND_SHARE
@@ -217,7 +217,7 @@ impl VisitBatch {
     fn visit(
         &mut self,
         core: &mut Core,
-        visited: &mut Visited<'_>,
+        visited: &mut VisitParts<'_>,
         (key, slot): (usize, usize),
         budget: &mut usize,
     ) -> bool {

@@ -138,7 +138,7 @@ pub struct ReceiverFacts {
 
 /// What is being received.
 #[derive(Debug)]
-enum Receiving {
+enum ReceiverState {
     /// The hello is sent.
     Answer,
     /// The peer holds no data that is wanted: only claims are made to it.
@@ -183,7 +183,7 @@ pub struct LeaderReceiver {
     link: LinkId,
     partition: u32,
     reader: FrameReader,
-    receiving: Receiving,
+    receiving: ReceiverState,
     intent: Intent,
     protocol: u16,
     /// The state that the peer sent last.
@@ -247,7 +247,7 @@ impl LeaderReceiver {
             link,
             partition,
             reader: FrameReader::new(DATA_MAX_BYTES),
-            receiving: Receiving::Answer,
+            receiving: ReceiverState::Answer,
             intent,
             protocol,
             peer: None,
@@ -306,15 +306,15 @@ impl LeaderReceiver {
     /// Whether all that is wanted of the peer's data is here.
     pub fn has_all(&self) -> bool {
         match self.receiving {
-            Receiving::ClaimsOnly => true,
-            Receiving::Log(_) => self.sync == SyncState::InSync,
-            Receiving::Answer | Receiving::Snapshot { .. } => false,
+            ReceiverState::ClaimsOnly => true,
+            ReceiverState::Log(_) => self.sync == SyncState::InSync,
+            ReceiverState::Answer | ReceiverState::Snapshot { .. } => false,
         }
     }
 
     /// Whether more of the peer's data comes by itself.
     pub fn receives_data(&self) -> bool {
-        !matches!(self.receiving, Receiving::ClaimsOnly)
+        !matches!(self.receiving, ReceiverState::ClaimsOnly)
     }
 
     /// Makes a claim, once for each epoch.
@@ -345,11 +345,11 @@ impl LeaderReceiver {
 
     fn state_name(&self) -> &'static str {
         match (&self.receiving, self.sync) {
-            (Receiving::Answer, _) => "connecting",
-            (Receiving::ClaimsOnly, _) => "claiming",
-            (Receiving::Snapshot { .. }, _) => "snapshot",
-            (Receiving::Log(_), SyncState::Behind | SyncState::Parted) => "catching up",
-            (Receiving::Log(_), SyncState::InSync) => "in sync",
+            (ReceiverState::Answer, _) => "connecting",
+            (ReceiverState::ClaimsOnly, _) => "claiming",
+            (ReceiverState::Snapshot { .. }, _) => "snapshot",
+            (ReceiverState::Log(_), SyncState::Behind | SyncState::Parted) => "catching up",
+            (ReceiverState::Log(_), SyncState::InSync) => "in sync",
         }
     }
 
@@ -389,13 +389,15 @@ impl LeaderReceiver {
                 return Err(self.on_refusal(code, text));
             }
             (Frame::PeerState(peer), _) => self.on_peer_state(peer, meta, lsm.last_version()),
-            (Frame::Continue(answer), Receiving::Answer) => self.on_continue(answer, meta, lsm)?,
-            (Frame::SnapshotStart(start), Receiving::Answer) => {
+            (Frame::Continue(answer), ReceiverState::Answer) => {
+                self.on_continue(answer, meta, lsm)?
+            }
+            (Frame::SnapshotStart(start), ReceiverState::Answer) => {
                 self.on_snapshot_start(start, meta, lsm.last_version())?
             }
             (
                 Frame::SnapshotData(data),
-                Receiving::Snapshot {
+                ReceiverState::Snapshot {
                     decoder, pending, ..
                 },
             ) => {
@@ -403,10 +405,10 @@ impl LeaderReceiver {
                     return Ok(Some(ReceiverEvent::Data));
                 }
                 let received = self.finish_snapshot(options)?;
-                self.receiving = Receiving::Log(LogTail::new(&received.lsm));
+                self.receiving = ReceiverState::Log(LogTail::new(&received.lsm));
                 ReceiverEvent::SnapshotReceived(Box::new(received))
             }
-            (Frame::Records(data), Receiving::Log(tail)) => {
+            (Frame::Records(data), ReceiverState::Log(tail)) => {
                 tail.apply(data, lsm)?;
                 self.leader_version = self
                     .leader_version
@@ -431,7 +433,7 @@ impl LeaderReceiver {
     /// The replica is in sync once it has all that its leader had at some time.
     fn update_sync(&mut self, last_version: u64) {
         let leader_version = self.leader_version.unwrap_or(u64::MAX);
-        if matches!(self.receiving, Receiving::Log(_)) && leader_version <= last_version {
+        if matches!(self.receiving, ReceiverState::Log(_)) && leader_version <= last_version {
             self.sync = SyncState::InSync;
         }
     }
@@ -455,7 +457,7 @@ impl LeaderReceiver {
             .inspect_err(|_| self.sync = SyncState::Parted)?;
         self.leader_version = Some(answer.last_version);
         self.leader_epoch = Some(answer.epoch);
-        self.receiving = Receiving::Log(LogTail::new(lsm));
+        self.receiving = ReceiverState::Log(LogTail::new(lsm));
         Ok(ReceiverEvent::LogContinues {
             epoch: answer.epoch,
             lineage: answer.lineage,
@@ -476,7 +478,7 @@ impl LeaderReceiver {
             version: start.version,
             about_bytes: start.about_bytes,
         };
-        self.receiving = Receiving::Snapshot {
+        self.receiving = ReceiverState::Snapshot {
             start,
             decoder: Box::default(),
             pending: Vec::new(),
@@ -490,14 +492,14 @@ impl LeaderReceiver {
         meta: &PartitionMeta,
         last_version: u64,
     ) -> ReceiverEvent {
-        if matches!(self.receiving, Receiving::Answer) && self.intent != Intent::Follow {
+        if matches!(self.receiving, ReceiverState::Answer) && self.intent != Intent::Follow {
             let related = relation(
                 (&meta.lineage, last_version),
                 (&peer.lineage, peer.last_version),
             );
             let (own, its) = (meta.data_ordered_epoch, peer.data_ordered_epoch);
             if self.intent != Intent::Survey || !is_data_sent_to_surveyor(related, own, its) {
-                self.receiving = Receiving::ClaimsOnly;
+                self.receiving = ReceiverState::ClaimsOnly;
             }
         }
         self.has_answer = self.claimed_epoch.is_some();
@@ -510,8 +512,8 @@ impl LeaderReceiver {
             let problem = "the leader sent a snapshot of something else";
             LinkError::Damaged(problem.to_owned())
         };
-        let receiving = std::mem::replace(&mut self.receiving, Receiving::Answer);
-        let Receiving::Snapshot { start, decoder, .. } = receiving else {
+        let receiving = std::mem::replace(&mut self.receiving, ReceiverState::Answer);
+        let ReceiverState::Snapshot { start, decoder, .. } = receiving else {
             return Err(unexpected());
         };
         let (lsm, header) = decoder.finish(options).ok_or_else(unexpected)?;
@@ -542,9 +544,9 @@ impl LeaderReceiver {
             Frame::PeerState(claim).encode(out);
         }
         let ack = match &self.receiving {
-            Receiving::Log(_) => self.confirmable(held),
+            ReceiverState::Log(_) => self.confirmable(held),
             // The node lives, and has nothing to confirm yet.
-            Receiving::Answer | Receiving::ClaimsOnly | Receiving::Snapshot { .. } => {
+            ReceiverState::Answer | ReceiverState::ClaimsOnly | ReceiverState::Snapshot { .. } => {
                 Ack::default()
             }
         };
@@ -577,8 +579,8 @@ impl LeaderReceiver {
     /// The engine of a snapshot that will not become whole, to be freed piece by piece.
     pub(super) fn into_remains(self, options: Options) -> Option<Lsm> {
         match self.receiving {
-            Receiving::Snapshot { decoder, .. } => decoder.finish(options).map(|(lsm, _)| lsm),
-            Receiving::Answer | Receiving::ClaimsOnly | Receiving::Log(_) => None,
+            ReceiverState::Snapshot { decoder, .. } => decoder.finish(options).map(|(lsm, _)| lsm),
+            ReceiverState::Answer | ReceiverState::ClaimsOnly | ReceiverState::Log(_) => None,
         }
     }
 }

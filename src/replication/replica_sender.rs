@@ -127,7 +127,7 @@ impl SenderFacts {
 
 /// What is being sent.
 #[derive(Debug)]
-enum Sending {
+enum SenderState {
     Nothing,
     Snapshot {
         encoder: Box<CheckpointEncoder>,
@@ -142,7 +142,7 @@ enum Sending {
     },
 }
 
-impl Sending {
+impl SenderState {
     fn log(cursor: WalCursor) -> Self {
         Self::Log {
             cursor,
@@ -168,7 +168,7 @@ pub struct ReplicaSender {
     reader: FrameReader,
     /// The state to be sent next.
     unsent_state: Option<PeerState>,
-    sending: Sending,
+    sending: SenderState,
     facts: SenderFacts,
     /// When the last heartbeat was sent; none yet: one is due.
     heartbeat_at_ms: Option<u64>,
@@ -195,7 +195,7 @@ impl ReplicaSender {
             lineage: source.lineage.shared_with(hello.history),
         })
         .encode(out);
-        let sending = Sending::log(cursor);
+        let sending = SenderState::log(cursor);
         Some(Self::new(link, hello, sending, version, now_ms))
     }
 
@@ -221,7 +221,7 @@ impl ReplicaSender {
         })
         .encode(out);
         let encoder = Box::new(CheckpointEncoder::new(snapshot, source.lineage.history()));
-        let sending = Sending::Snapshot {
+        let sending = SenderState::Snapshot {
             encoder,
             version,
             cursor,
@@ -231,13 +231,13 @@ impl ReplicaSender {
 
     /// Sends no data: the peer holds all that is here. No log is kept for it.
     pub fn idle(link: LinkId, hello: &PeerHello, now_ms: u64) -> Self {
-        Self::new(link, hello, Sending::Nothing, u64::MAX, now_ms)
+        Self::new(link, hello, SenderState::Nothing, u64::MAX, now_ms)
     }
 
     fn new(
         link: LinkId,
         hello: &PeerHello,
-        sending: Sending,
+        sending: SenderState,
         begun_version: u64,
         now_ms: u64,
     ) -> Self {
@@ -349,9 +349,9 @@ impl ReplicaSender {
             return true;
         }
         match &self.sending {
-            Sending::Nothing => false,
-            Sending::Snapshot { version, .. } => *version <= source.released_version,
-            Sending::Log { sent_bytes, .. } => {
+            SenderState::Nothing => false,
+            SenderState::Snapshot { version, .. } => *version <= source.released_version,
+            SenderState::Log { sent_bytes, .. } => {
                 *sent_bytes > 0 || self.facts.sent_version < source.last_version()
             }
         }
@@ -359,7 +359,7 @@ impl ReplicaSender {
 
     /// Sends the next pieces of the snapshot, each in a frame; goes on to the log behind its end.
     fn send_snapshot(&mut self, source: &SenderSource<'_>, end: usize, out: &mut Vec<u8>) {
-        let Sending::Snapshot {
+        let SenderState::Snapshot {
             encoder,
             version,
             cursor,
@@ -380,7 +380,7 @@ impl ReplicaSender {
             let step =
                 frame::encode_snapshot_data(out, |out| encoder.next(SNAPSHOT_FRAME_BYTES, out));
             if step == EncodeStep::Done {
-                self.sending = Sending::log(*cursor);
+                self.sending = SenderState::log(*cursor);
                 self.facts.phase = SenderPhase::Log;
                 self.facts.snapshot_sent_bytes = 0;
                 encode_heartbeat(source, out);
@@ -397,7 +397,7 @@ impl ReplicaSender {
         end: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), LinkError> {
-        let Sending::Log { cursor, sent_bytes } = &mut self.sending else {
+        let SenderState::Log { cursor, sent_bytes } = &mut self.sending else {
             return Ok(());
         };
         while out.len() < end {

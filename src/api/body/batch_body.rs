@@ -13,7 +13,7 @@ use crate::http::Refusal;
 use crate::partition::Conditions;
 
 use crate::api::body::json_body::JsonBody;
-use crate::api::body::kv_fields::{Allowed, KvFields, KvLimits, KvParts};
+use crate::api::body::kv_fields::{AllowedFields, KvFields, KvLimits, KvParts};
 use crate::api::body::ready_value::{ReadyValue, STEP_BYTES, ready};
 
 /// Longest text of a batch, which is executed without another request in between.
@@ -127,7 +127,10 @@ impl BatchBody {
             }
             // The opening brace is part of the operation's text.
             if self.state == BatchState::InOperation {
-                self.current = Some(Box::new(JsonBody::new(self.limits, Allowed::Operation)));
+                self.current = Some(Box::new(JsonBody::new(
+                    self.limits,
+                    AllowedFields::Operation,
+                )));
             } else {
                 rest = &rest[1..];
             }

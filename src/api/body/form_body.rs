@@ -5,7 +5,7 @@
 
 use crate::http::Refusal;
 
-use crate::api::body::kv_fields::{Allowed, BodyField, KvFields, KvLimits};
+use crate::api::body::kv_fields::{AllowedFields, BodyField, KvFields, KvLimits};
 use crate::api::request::percent::{BadEscape, PercentDecoder, Plus};
 
 /// The part of the text that is being read.
@@ -24,7 +24,7 @@ pub(crate) struct FormBody {
 }
 
 impl FormBody {
-    pub(crate) fn new(limits: KvLimits, allowed: Allowed) -> Self {
+    pub(crate) fn new(limits: KvLimits, allowed: AllowedFields) -> Self {
         let fields = Box::new(KvFields::new(limits, allowed));
         Self {
             fields,

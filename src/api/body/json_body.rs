@@ -14,7 +14,7 @@
 use crate::http::Refusal;
 
 use crate::api::body::json_text::Utf8Validator;
-use crate::api::body::kv_fields::{Allowed, BodyField, KvFields, KvLimits};
+use crate::api::body::kv_fields::{AllowedFields, BodyField, KvFields, KvLimits};
 
 /// What is expected next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(crate) struct JsonBody {
 }
 
 impl JsonBody {
-    pub(crate) fn new(limits: KvLimits, allowed: Allowed) -> Self {
+    pub(crate) fn new(limits: KvLimits, allowed: AllowedFields) -> Self {
         Self {
             fields: Box::new(KvFields::new(limits, allowed)),
             state: JsonState::Object,

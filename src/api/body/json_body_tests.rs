@@ -7,7 +7,7 @@ use std::fmt::Write;
 use crate::api::body::form_body::FormBody;
 use crate::api::body::json_body::JsonBody;
 use crate::api::body::json_plain::plain_fields;
-use crate::api::body::kv_fields::{Allowed, KvLimits, KvParts};
+use crate::api::body::kv_fields::{AllowedFields, KvLimits, KvParts};
 use crate::http::Refusal;
 
 const LIMITS: KvLimits = KvLimits {
@@ -19,7 +19,11 @@ const WIDE: KvLimits = KvLimits {
     value_bytes: 1 << 20,
 };
 
-fn decode_json(pieces: &[&[u8]], limits: KvLimits, allowed: Allowed) -> Result<KvParts, Refusal> {
+fn decode_json(
+    pieces: &[&[u8]],
+    limits: KvLimits,
+    allowed: AllowedFields,
+) -> Result<KvParts, Refusal> {
     let mut body = JsonBody::new(limits, allowed);
     for piece in pieces {
         body.push(piece)?;
@@ -30,7 +34,7 @@ fn decode_json(pieces: &[&[u8]], limits: KvLimits, allowed: Allowed) -> Result<K
 }
 
 fn decode_form(pieces: &[&[u8]], limits: KvLimits) -> Result<KvParts, Refusal> {
-    let mut body = FormBody::new(limits, Allowed::KeyAndValue);
+    let mut body = FormBody::new(limits, AllowedFields::KeyAndValue);
     for piece in pieces {
         body.push(piece)?;
     }
@@ -125,13 +129,13 @@ fn accepted_whatever_the_cut() {
     ] {
         let bytes = text.as_bytes();
         assert_eq!(
-            decode_json(&[bytes], LIMITS, Allowed::KeyAndValue),
+            decode_json(&[bytes], LIMITS, AllowedFields::KeyAndValue),
             Ok(expected.clone()),
             "{text}"
         );
         for cut in 0..=bytes.len() {
             let (head, tail) = bytes.split_at(cut);
-            let found = decode_json(&[head, tail], LIMITS, Allowed::KeyAndValue);
+            let found = decode_json(&[head, tail], LIMITS, AllowedFields::KeyAndValue);
             assert_eq!(found, Ok(expected.clone()), "{text} cut at {cut}");
         }
     }
@@ -195,7 +199,8 @@ fn refused_with_status_and_code() {
         (&long_value, 413, "value_too_large"),
         (&far_too_long_value, 413, "value_too_large"),
     ] {
-        let found = decode_json(&[text.as_bytes()], LIMITS, Allowed::KeyAndValue).expect_err(text);
+        let found =
+            decode_json(&[text.as_bytes()], LIMITS, AllowedFields::KeyAndValue).expect_err(text);
         assert_eq!(
             (found.status, found.code),
             (status, code),
@@ -204,12 +209,12 @@ fn refused_with_status_and_code() {
         );
     }
     let not_utf8 =
-        decode_json(&[b"{\"key\":\"\xff\"}"], LIMITS, Allowed::Key).expect_err("not UTF-8");
+        decode_json(&[b"{\"key\":\"\xff\"}"], LIMITS, AllowedFields::Key).expect_err("not UTF-8");
     assert_eq!(not_utf8.code, "bad_json");
-    let cut_character =
-        decode_json(&[b"{\"key\":\"\xc3\"}"], LIMITS, Allowed::Key).expect_err("half a character");
+    let cut_character = decode_json(&[b"{\"key\":\"\xc3\"}"], LIMITS, AllowedFields::Key)
+        .expect_err("half a character");
     assert_eq!(cut_character.code, "bad_json");
-    let ttl_of_get = decode_json(&[br#"{"key":"k","ttl":5}"#], LIMITS, Allowed::Key)
+    let ttl_of_get = decode_json(&[br#"{"key":"k","ttl":5}"#], LIMITS, AllowedFields::Key)
         .expect_err("nothing to expire");
     assert!(
         ttl_of_get.message.contains("\"ttl\": known are \"key\""),
@@ -231,7 +236,7 @@ fn where_only_the_key_counts_a_value_is_read_past() {
     for text in &texts {
         for cut in 0..=text.len() {
             let (head, tail) = text.as_bytes().split_at(cut);
-            let found = decode_json(&[head, tail], LIMITS, Allowed::Key);
+            let found = decode_json(&[head, tail], LIMITS, AllowedFields::Key);
             assert_eq!(found, Ok(parts(Some("k"), None)), "{text} cut at {cut}");
         }
     }
@@ -241,7 +246,7 @@ fn where_only_the_key_counts_a_value_is_read_past() {
         r#"{"key":"k","value":""#,
         r#"{"value":""} "#,
     ] {
-        let found = decode_json(&[text.as_bytes()], LIMITS, Allowed::Key);
+        let found = decode_json(&[text.as_bytes()], LIMITS, AllowedFields::Key);
         assert_ne!(found, Ok(parts(Some("k"), None)), "{text}");
     }
 }
@@ -251,7 +256,7 @@ fn the_longest_value_is_accepted_as_text_and_as_base64() {
     let text = "v".repeat(30);
     let body = format!(r#"{{"key":"k","value":"{text}"}}"#);
     assert_eq!(
-        decode_json(&[body.as_bytes()], LIMITS, Allowed::KeyAndValue),
+        decode_json(&[body.as_bytes()], LIMITS, AllowedFields::KeyAndValue),
         Ok(parts(Some("k"), Some(&text)))
     );
     let body = format!(
@@ -259,15 +264,15 @@ fn the_longest_value_is_accepted_as_text_and_as_base64() {
         "dnZ2".repeat(10)
     );
     assert_eq!(
-        decode_json(&[body.as_bytes()], LIMITS, Allowed::KeyAndValue),
+        decode_json(&[body.as_bytes()], LIMITS, AllowedFields::KeyAndValue),
         Ok(parts(Some("k"), Some(&text)))
     );
     let body = format!(
         r#"{{"key":"k","value":"{}dg","encoding":"base64"}}"#,
         "dnZ2".repeat(10)
     );
-    let refused =
-        decode_json(&[body.as_bytes()], LIMITS, Allowed::KeyAndValue).expect_err("one byte more");
+    let refused = decode_json(&[body.as_bytes()], LIMITS, AllowedFields::KeyAndValue)
+        .expect_err("one byte more");
     assert_eq!(refused.status, 413);
 }
 
@@ -278,7 +283,7 @@ fn long_base64_is_decoded_in_steps() {
         r#"{{"key":"k","value":"{}","encoding":"base64"}}"#,
         "dnZ2".repeat(100_000)
     );
-    let mut decoder = JsonBody::new(WIDE, Allowed::KeyAndValue);
+    let mut decoder = JsonBody::new(WIDE, AllowedFields::KeyAndValue);
     decoder.push(body.as_bytes()).expect("JSON");
     let mut fields = decoder.end().expect("whole");
     let mut step_count = 1;
@@ -292,7 +297,7 @@ fn long_base64_is_decoded_in_steps() {
     );
     let padded_inside = format!("{}dg=={}", "dnZ2".repeat(64 * 1024 / 4 - 1), "dnZ2");
     let body = format!(r#"{{"key":"k","value":"{padded_inside}","encoding":"base64"}}"#);
-    assert!(decode_json(&[body.as_bytes()], WIDE, Allowed::KeyAndValue).is_err());
+    assert!(decode_json(&[body.as_bytes()], WIDE, AllowedFields::KeyAndValue).is_err());
 }
 
 /// Random documents, most of them damaged: what we accept, `serde_json` accepts with the same
@@ -315,7 +320,7 @@ fn agrees_with_serde_json() {
         }
         let cut = rng.usize(..=text.len());
         let (head, tail) = text.split_at(cut);
-        let ours = decode_json(&[head, tail], WIDE, Allowed::KeyAndValue);
+        let ours = decode_json(&[head, tail], WIDE, AllowedFields::KeyAndValue);
         let theirs = serde_json::from_slice::<BTreeMap<String, String>>(&text);
         let shown = String::from_utf8_lossy(&text);
         if let Some((key, value)) = plain_fields(&text).filter(|(key, _)| !key.is_empty()) {

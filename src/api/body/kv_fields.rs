@@ -49,7 +49,7 @@ impl KvLimits {
 
 /// Which fields a body may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Allowed {
+pub(crate) enum AllowedFields {
     /// The key. A value is skipped, since some clients send the same message to all paths.
     Key,
     KeyAndValue,
@@ -73,16 +73,16 @@ const FIELD_COUNT: usize = 7;
 
 impl BodyField {
     /// Its name, if it is allowed.
-    fn of(name: &[u8], allowed: Allowed) -> Option<Self> {
+    fn of(name: &[u8], allowed: AllowedFields) -> Option<Self> {
         Some(match (name, allowed) {
             (b"key", _) => Self::Key,
             (b"value", _) => Self::Value,
-            (_, Allowed::Key) => return None,
+            (_, AllowedFields::Key) => return None,
             (b"encoding", _) => Self::Encoding,
             (b"ttl", _) => Self::Ttl,
-            (b"op", Allowed::Operation) => Self::Op,
-            (b"ifMatch", Allowed::Operation) => Self::IfMatch,
-            (b"ifNoneMatch", Allowed::Operation) => Self::IfNoneMatch,
+            (b"op", AllowedFields::Operation) => Self::Op,
+            (b"ifMatch", AllowedFields::Operation) => Self::IfMatch,
+            (b"ifNoneMatch", AllowedFields::Operation) => Self::IfNoneMatch,
             _ => return None,
         })
     }
@@ -108,7 +108,7 @@ pub(crate) struct KvParts {
 #[derive(Debug)]
 pub(crate) struct KvFields {
     limits: KvLimits,
-    allowed: Allowed,
+    allowed: AllowedFields,
     pub(crate) name: Vec<u8>,
     /// The text of each field so far.
     texts: [Option<Vec<u8>>; FIELD_COUNT],
@@ -118,7 +118,7 @@ pub(crate) struct KvFields {
 }
 
 impl KvFields {
-    pub(crate) fn new(limits: KvLimits, allowed: Allowed) -> Self {
+    pub(crate) fn new(limits: KvLimits, allowed: AllowedFields) -> Self {
         Self {
             limits,
             allowed,
@@ -173,7 +173,7 @@ impl KvFields {
     pub(crate) fn check_len(&mut self, field: BodyField) -> Result<(), Refusal> {
         let len = self.text_of(field).len();
         match field {
-            BodyField::Value if self.allowed == Allowed::Key => {
+            BodyField::Value if self.allowed == AllowedFields::Key => {
                 *self.text_of(field) = Vec::new();
                 Ok(())
             }
@@ -247,7 +247,7 @@ impl KvFields {
         let ttl_ms = ttl.map(|text| parse_ttl(&text)).transpose()?;
         Ok(KvParts {
             key,
-            value: value.filter(|_| self.allowed != Allowed::Key),
+            value: value.filter(|_| self.allowed != AllowedFields::Key),
             ttl_ms,
             op,
             conditions,
@@ -258,9 +258,9 @@ impl KvFields {
     fn unknown_field(&self) -> Refusal {
         let shown = String::from_utf8_lossy(&self.name[..self.name.len().min(NAME_MAX_BYTES)]);
         let known = match self.allowed {
-            Allowed::Key => "known are \"key\", and \"value\", which says nothing here",
-            Allowed::KeyAndValue => "known are \"key\", \"value\", \"encoding\" and \"ttl\"",
-            Allowed::Operation => {
+            AllowedFields::Key => "known are \"key\", and \"value\", which says nothing here",
+            AllowedFields::KeyAndValue => "known are \"key\", \"value\", \"encoding\" and \"ttl\"",
+            AllowedFields::Operation => {
                 "known are \"op\", \"key\", \"value\", \"encoding\", \"ttl\", \"ifMatch\" and \
                  \"ifNoneMatch\""
             }

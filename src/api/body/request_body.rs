@@ -15,7 +15,7 @@ use crate::node::{BodyClaim, ClaimRefusal};
 use crate::api::body::batch_body::{BatchBody, BatchOperation};
 use crate::api::body::form_body::FormBody;
 use crate::api::body::json_body::JsonBody;
-use crate::api::body::kv_fields::{Allowed, KvFields, KvLimits, KvParts, value_too_large};
+use crate::api::body::kv_fields::{AllowedFields, KvFields, KvLimits, KvParts, value_too_large};
 use crate::api::body::ready_value::{ReadyValue, STEP_BYTES, ready};
 use crate::api::request::values::JSON;
 use crate::api::request::values::is_media_type;
@@ -35,7 +35,7 @@ enum BodyState {
     /// Nothing has arrived; the first byte decides between JSON and a form.
     Unknown {
         content_type: ContentType,
-        allowed: Allowed,
+        allowed: AllowedFields,
     },
     Json(JsonBody),
     Form(FormBody),
@@ -47,18 +47,18 @@ enum BodyState {
     /// All text has arrived; a base64 value is being decoded.
     Fields(Box<KvFields>),
     /// Complete, but for the checksum of a large value.
-    Whole(Received),
+    Whole(BodyFields),
 }
 
 /// The contents of a body, each none if it is missing.
 #[derive(Debug, Default)]
-pub(crate) struct Received {
+pub(crate) struct BodyFields {
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<ReadyValue>,
     pub(crate) ttl_ms: Option<u64>,
 }
 
-impl Received {
+impl BodyFields {
     /// Heap of key and value.
     fn heap_bytes(&self) -> usize {
         let value_bytes = match &self.value {
@@ -104,7 +104,7 @@ impl RequestBody {
     }
 
     /// For a body with fields, as JSON or a form.
-    pub(crate) fn fields(limits: KvLimits, allowed: Allowed, head: &Head<'_>) -> Self {
+    pub(crate) fn fields(limits: KvLimits, allowed: AllowedFields, head: &Head<'_>) -> Self {
         let content_type = content_type_of(head);
         Self {
             state: BodyState::Unknown {
@@ -149,7 +149,7 @@ impl RequestBody {
     }
 
     /// The contents, once the body is complete.
-    pub(crate) fn into_received(self) -> Result<Received, Refusal> {
+    pub(crate) fn into_received(self) -> Result<BodyFields, Refusal> {
         match self.state {
             BodyState::Whole(received) => Ok(received),
             _ => Err(empty_body()),
@@ -160,7 +160,7 @@ impl RequestBody {
         &mut self,
         data: &[u8],
         content_type: ContentType,
-        allowed: Allowed,
+        allowed: AllowedFields,
     ) -> Result<(), Refusal> {
         let Some(at) = data.iter().position(|byte| !byte.is_ascii_whitespace()) else {
             return Ok(());
@@ -225,7 +225,7 @@ impl RequestBody {
     }
 
     fn take_state(&mut self) -> BodyState {
-        std::mem::replace(&mut self.state, BodyState::Whole(Received::default()))
+        std::mem::replace(&mut self.state, BodyState::Whole(BodyFields::default()))
     }
 }
 
@@ -290,7 +290,7 @@ impl http::BodySink for RequestBody {
                 let KvParts {
                     key, value, ttl_ms, ..
                 } = fields.into_parts()?;
-                self.state = BodyState::Whole(Received {
+                self.state = BodyState::Whole(BodyFields {
                     key,
                     value: value.map(ready),
                     ttl_ms,
@@ -307,13 +307,13 @@ impl http::BodySink for RequestBody {
             }
             BodyState::Raw { value, .. } => {
                 let value = ready(std::mem::take(value));
-                self.state = BodyState::Whole(Received {
+                self.state = BodyState::Whole(BodyFields {
                     value: Some(value),
-                    ..Received::default()
+                    ..BodyFields::default()
                 });
                 self.step()
             }
-            BodyState::Whole(Received {
+            BodyState::Whole(BodyFields {
                 value: Some(ReadyValue::Large(large)),
                 ..
             }) => Ok(large.step(STEP_BYTES)),

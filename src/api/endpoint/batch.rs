@@ -105,7 +105,7 @@ impl BodySource for Results {
 
 /// The state of a key after the operations so far.
 #[derive(Clone, Copy, Debug)]
-enum Now<'o> {
+enum KeyState<'o> {
     Deleted,
     Set { value: &'o ReadyValue, version: u64 },
 }
@@ -117,7 +117,7 @@ fn results_of(
 ) -> Result<(Results, Vec<bool>), Refusal> {
     check_conditions(partition, operations)?;
     let (mut results, mut writes) = (Results::default(), Vec::with_capacity(operations.len()));
-    let mut changed: BTreeMap<&[u8], Now<'_>> = BTreeMap::new();
+    let mut changed: BTreeMap<&[u8], KeyState<'_>> = BTreeMap::new();
     let mut version = partition.lsm().last_version();
     results
         .text()
@@ -130,18 +130,18 @@ fn results_of(
         let writes_it = match action {
             BatchAction::Set { value, .. } => {
                 version += 1;
-                changed.insert(key, Now::Set { value, version });
+                changed.insert(key, KeyState::Set { value, version });
                 add_written(results.text(), b"", partition.token_of(version));
                 true
             }
             BatchAction::Delete => {
                 let exists = match now {
-                    Some(Now::Set { .. }) => true,
-                    Some(Now::Deleted) => false,
+                    Some(KeyState::Set { .. }) => true,
+                    Some(KeyState::Deleted) => false,
                     None => partition.get(key).is_some(),
                 };
                 version += u64::from(exists);
-                changed.insert(key, Now::Deleted);
+                changed.insert(key, KeyState::Deleted);
                 if exists {
                     let token = partition.token_of(version);
                     add_written(results.text(), b"\"deleted\":true,", token);
@@ -152,8 +152,8 @@ fn results_of(
             }
             BatchAction::Get => {
                 let (value, version) = match now {
-                    Some(Now::Set { value, version }) => (value.as_value(), version),
-                    Some(Now::Deleted) => (Value::Tombstone, 0),
+                    Some(KeyState::Set { value, version }) => (value.as_value(), version),
+                    Some(KeyState::Deleted) => (Value::Tombstone, 0),
                     None => partition
                         .get(key)
                         .map_or((Value::Tombstone, 0), |entry| (entry.value, entry.version)),

@@ -11,7 +11,7 @@ use crate::storage::{TokenText, VersionToken};
 
 use crate::api::body::json_plain::plain_fields;
 use crate::api::body::json_value::{JsonValueSource, render_value};
-use crate::api::body::kv_fields::{Allowed, KvLimits, value_too_large};
+use crate::api::body::kv_fields::{AllowedFields, KvLimits, value_too_large};
 use crate::api::body::ready_value::ReadyValue;
 use crate::api::body::request_body::{RequestBody, claim_refused};
 use crate::api::confirmation::{check_read, check_replicas, follow_up_of_read};
@@ -216,9 +216,9 @@ impl Api<'_> {
             value_bytes: self.node.config().max_value_bytes,
         };
         let allowed = if action.has_value() {
-            Allowed::KeyAndValue
+            AllowedFields::KeyAndValue
         } else {
-            Allowed::Key
+            AllowedFields::Key
         };
         let intake = match head.framing {
             Framing::None if has_key => {

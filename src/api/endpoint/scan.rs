@@ -30,7 +30,7 @@ const SCAN_MAX: usize = 64;
 
 /// What a request asks for.
 #[derive(Debug)]
-struct Wanted {
+struct ScanRange {
     /// The first key that may be in the result.
     from: Vec<u8>,
     prefix: Vec<u8>,
@@ -40,7 +40,7 @@ struct Wanted {
     with_values: bool,
 }
 
-impl Wanted {
+impl ScanRange {
     fn of(query: Query<'_>) -> Result<Self, Refusal> {
         let prefix = query
             .bytes(Param::Prefix, Param::PrefixEncoding)?
@@ -85,7 +85,7 @@ struct ScanSource {
     token: VersionToken,
     /// That of the entries.
     lineage: Lineage,
-    wanted: Wanted,
+    wanted: ScanRange,
     item_count: u64,
     last_key: Vec<u8>,
     /// A large value that is being rendered.
@@ -201,7 +201,7 @@ impl Api<'_> {
 
     fn scan(&mut self, head: &Head<'_>) -> Result<(ScanSource, FollowUp), Refusal> {
         let query = self.query(head);
-        let wanted = Wanted::of(query)?;
+        let wanted = ScanRange::of(query)?;
         let at = query.position(Param::At)?;
         let is_held = query.flag(Param::Consistent)?.unwrap_or(false);
         let (acks, now_ms) = (self.read_acks(head)?, self.now_ms);

@@ -61,7 +61,7 @@ impl Group {
 struct Operation {
     method: Method,
     group: Group,
-    takes: Takes,
+    takes: AcceptedInput,
 }
 
 /// A row of the table.
@@ -180,7 +180,7 @@ pub(crate) const SENDER: FieldSet = FieldSet::of(&[Field::Origin, Field::SecFetc
 
 /// What requests to a route take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Takes {
+pub(crate) struct AcceptedInput {
     /// Fields that the endpoint reads.
     pub(crate) fields: FieldSet,
     /// Fields of [`MEANING`] that are ignored.
@@ -188,8 +188,8 @@ pub(crate) struct Takes {
     pub(crate) params: ParamSet,
 }
 
-const fn takes(fields: &[Field], params: &[Param]) -> Takes {
-    Takes {
+const fn takes(fields: &[Field], params: &[Param]) -> AcceptedInput {
+    AcceptedInput {
         fields: FieldSet::of(fields)
             .and(SENDER)
             .and(FieldSet::of(&[Field::Authorization])),
@@ -198,21 +198,21 @@ const fn takes(fields: &[Field], params: &[Param]) -> Takes {
     }
 }
 
-const fn takes_without_token(fields: &[Field], params: &[Param]) -> Takes {
-    Takes {
+const fn takes_without_token(fields: &[Field], params: &[Param]) -> AcceptedInput {
+    AcceptedInput {
         fields: FieldSet::of(fields).and(SENDER),
         tolerated: MEANING,
         params: ParamSet::of(params),
     }
 }
 
-const NODE: Takes = takes(&[], &[]);
-const PARTITION: Takes = takes(&[PartitionId], &[Param::Partition]);
-const SET: Takes = takes(
+const NODE: AcceptedInput = takes(&[], &[]);
+const PARTITION: AcceptedInput = takes(&[PartitionId], &[Param::Partition]);
+const SET: AcceptedInput = takes(
     &[ContentType, IfMatch, IfNoneMatch, Ttl, MinAcks, PartitionId],
     &[Param::Key, Param::Ttl, Param::Partition],
 );
-const GET: Takes = takes(
+const GET: AcceptedInput = takes(
     &[ContentType, IfMatch, IfNoneMatch, PartitionId],
     &[
         Param::Key,
@@ -221,27 +221,27 @@ const GET: Takes = takes(
         Param::Partition,
     ],
 );
-const DELETE: Takes = takes(
+const DELETE: AcceptedInput = takes(
     &[ContentType, IfMatch, IfNoneMatch, MinAcks, PartitionId],
     &[Param::Key, Param::Partition],
 );
-const GET_KEY: Takes = takes(
+const GET_KEY: AcceptedInput = takes(
     &[IfMatch, IfNoneMatch, PartitionId],
     &[Param::MinVersion, Param::Consistency, Param::Partition],
 );
-const PUT_KEY: Takes = takes(
+const PUT_KEY: AcceptedInput = takes(
     &[IfMatch, IfNoneMatch, Ttl, MinAcks, PartitionId],
     &[Param::Ttl, Param::Partition],
 );
-const DELETE_KEY: Takes = takes(
+const DELETE_KEY: AcceptedInput = takes(
     &[IfMatch, IfNoneMatch, MinAcks, PartitionId],
     &[Param::Partition],
 );
-const BATCH: Takes = takes(
+const BATCH: AcceptedInput = takes(
     &[MinAcks, PartitionId],
     &[Param::MinVersion, Param::Consistency, Param::Partition],
 );
-const SCAN: Takes = takes(
+const SCAN: AcceptedInput = takes(
     &[PartitionId],
     &[
         Param::Prefix,
@@ -261,7 +261,7 @@ const SCAN: Takes = takes(
         Param::Partition,
     ],
 );
-const WATCH: Takes = takes(
+const WATCH: AcceptedInput = takes(
     &[LastEventId, PartitionId],
     &[
         Param::Prefix,
@@ -271,10 +271,11 @@ const WATCH: Takes = takes(
         Param::Partition,
     ],
 );
-const DIGEST: Takes = takes(&[PartitionId], &[Param::At, Param::Partition]);
-const REMOVAL: Takes = takes(&[], &[Param::Epoch, Param::Discard]);
-const HEALTH: Takes = takes_without_token(&[], &[Param::Partition, Param::MaxLag]);
-const READY: Takes = takes_without_token(&[PartitionId], &[Param::Partition, Param::MaxLag]);
+const DIGEST: AcceptedInput = takes(&[PartitionId], &[Param::At, Param::Partition]);
+const REMOVAL: AcceptedInput = takes(&[], &[Param::Epoch, Param::Discard]);
+const HEALTH: AcceptedInput = takes_without_token(&[], &[Param::Partition, Param::MaxLag]);
+const READY: AcceptedInput =
+    takes_without_token(&[PartitionId], &[Param::Partition, Param::MaxLag]);
 /// The path before a key.
 const KEY_PREFIX: &[u8] = b"/kv/";
 
@@ -392,7 +393,7 @@ impl Route {
 
     /// What requests with this method take; none if the path does not take the method.
     #[inline]
-    pub(crate) fn takes(self, method: Method) -> Option<&'static Takes> {
+    pub(crate) fn takes(self, method: Method) -> Option<&'static AcceptedInput> {
         self.operation(method).map(|operation| &operation.takes)
     }
 

@@ -15,7 +15,7 @@ use crate::http::{Field, Framing, Head, Method, Refusal, given_twice};
 
 use crate::api::request::params::{Param, ParamSet};
 use crate::api::request::query::Query;
-use crate::api::request::route::{MEANING, Route, SENDER, Takes};
+use crate::api::request::route::{AcceptedInput, MEANING, Route, SENDER};
 
 /// Of a longer parameter name only the beginning is in the refusal.
 const NAME_SHOWN_BYTES: usize = 64;
@@ -39,7 +39,7 @@ pub(crate) fn check_repeated(route: Option<Route>, head: &Head<'_>) -> Result<()
 #[inline]
 pub(crate) fn check(
     route: Route,
-    takes: &'static Takes,
+    takes: &'static AcceptedInput,
     head: &Head<'_>,
 ) -> Result<ParamSet, Refusal> {
     let others = head
@@ -100,7 +100,7 @@ fn check_other_field(field: Field, route: Route, head: &Head<'_>) -> Result<(), 
 }
 
 #[cold]
-fn unknown_param(name: &[u8], route: Route, takes: &Takes, method: Method) -> Refusal {
+fn unknown_param(name: &[u8], route: Route, takes: &AcceptedInput, method: Method) -> Refusal {
     let params = takes.params;
     let shown = String::from_utf8_lossy(&name[..name.len().min(NAME_SHOWN_BYTES)]);
     let message = if let Some(param) = Param::of(name) {
@@ -139,7 +139,7 @@ fn about_partition(route: Route) -> String {
 }
 
 /// "it belongs to GET /scan, …": the requests for which `is_taken` holds.
-fn belongs_to(is_taken: impl Fn(&Takes) -> bool) -> String {
+fn belongs_to(is_taken: impl Fn(&AcceptedInput) -> bool) -> String {
     const METHODS: [Method; 4] = [Method::Get, Method::Post, Method::Put, Method::Delete];
     let mut places = Vec::new();
     for &route in Route::ALL {

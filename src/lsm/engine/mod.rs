@@ -14,7 +14,7 @@ use crate::lsm::levels::Levels;
 use crate::lsm::log::position::LogPosition;
 use crate::lsm::log::record::{Entry, INLINE_VALUE_MAX_BYTES, NewValue, RECORD_HEAD_BYTES, Write};
 use crate::lsm::log::stream::{LogBatch, StreamRecord};
-use crate::lsm::log::wal::{Appended, LogPiece, SEGMENT_BYTES, Wal, WalCursor};
+use crate::lsm::log::wal::{AppendedRecord, LogPiece, SEGMENT_BYTES, Wal, WalCursor};
 use crate::lsm::lookup_cache::{CachedLookup, LookupCache, PREFETCH_KEYS_MAX};
 use crate::lsm::memtable::{FrozenMemtable, Memtable};
 use crate::lsm::merge::policy::BOTTOM_REWRITES;
@@ -290,7 +290,7 @@ impl Lsm {
         &mut self,
         hash: u32,
         key: &[u8],
-        appended: Appended,
+        appended: AppendedRecord,
         expires_at_ms: Option<u64>,
         record_bytes: usize,
     ) -> u64 {

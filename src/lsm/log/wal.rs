@@ -218,7 +218,7 @@ impl Segment {
 
 /// Where [`Wal::append`] put a record.
 #[derive(Debug)]
-pub(in crate::lsm) struct Appended {
+pub(in crate::lsm) struct AppendedRecord {
     /// Sequence number of the record.
     pub version: u64,
     /// Offset in the active segment.
@@ -266,7 +266,7 @@ impl Wal {
     }
 
     /// Appends a new record; `goes_on`: the next record is of the same batch.
-    pub(in crate::lsm) fn append(&mut self, write: Write<'_>, goes_on: bool) -> Appended {
+    pub(in crate::lsm) fn append(&mut self, write: Write<'_>, goes_on: bool) -> AppendedRecord {
         let sealed = self.make_room(record::stored_bytes(&write));
         let offset = self.active.bytes.len();
         let version = self.last.version + 1;
@@ -278,7 +278,7 @@ impl Wal {
             goes_on,
         );
         self.note(offset, LogPosition { version, checksum }, goes_on, blob);
-        Appended {
+        AppendedRecord {
             version,
             offset,
             sealed,
@@ -286,7 +286,7 @@ impl Wal {
     }
 
     /// Appends a record of a stream. It must be the next one.
-    pub(in crate::lsm) fn append_record(&mut self, record: &StreamRecord<'_>) -> Appended {
+    pub(in crate::lsm) fn append_record(&mut self, record: &StreamRecord<'_>) -> AppendedRecord {
         assert_eq!(record.before(), self.last, "a record out of line");
         let sealed = self.make_room(record.stored().len());
         let offset = self.active.bytes.len();
@@ -297,7 +297,7 @@ impl Wal {
             record.goes_on(),
             record.large_value(),
         );
-        Appended {
+        AppendedRecord {
             version: self.last.version,
             offset,
             sealed,

@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use crate::allocator::Block;
 use crate::lsm::footprint::Footprint;
 use crate::lsm::log::record::{Entry, RECORD_HEAD_BYTES};
-use crate::lsm::log::wal::{Appended, SEGMENT_BYTES, Segment};
+use crate::lsm::log::wal::{AppendedRecord, SEGMENT_BYTES, Segment};
 use crate::lsm::memtable::index::{RecordOffset, Shard};
 use crate::swar;
 
@@ -179,7 +179,7 @@ impl Memtable {
         active: &Segment,
         hash: u32,
         key: &[u8],
-        appended: Appended,
+        appended: AppendedRecord,
         stored_bytes: usize,
     ) -> usize {
         self.records.segments.extend(appended.sealed);
