@@ -2,8 +2,8 @@
 //! the field of [`Config`] and its part of `/status`.
 //!
 //! A row is `field: type = how, "flag" "VALUE" "default" "meaning";`. *How* is a method of
-//! [`GivenOptions`], with what it takes beside the flag; VALUE stands for the value in `--help`, and is
-//! empty for a switch; an empty default means nothing.
+//! [`GivenOptions`], with what it takes beside the flag; VALUE stands for the value in `--help`,
+//! and is empty for a switch; an empty default means nothing.
 //!
 //! Not here: what values look like (`values.rs`).
 
