@@ -399,7 +399,18 @@ impl MergeJob {
         let Some(next) =
             next.filter(|next| entry.is_none_or(|entry| entry.key >= next.first_key()))
         else {
-            return self.fill_gap(target, work, free_queue);
+            let Some(entry) = entry else {
+                self.end_group(target, work, free_queue);
+                return true;
+            };
+            // The entry belongs in the gap before the next chunk.
+            let finished_before = self.output.finished.len();
+            self.output.add(&entry, work);
+            upper.advance();
+            if self.output.finished.len() > finished_before {
+                self.put_finished(target, free_queue);
+            }
+            return false;
         };
         work.spend(work::CHUNK_LOOK);
         let behind = target.chunk(target.next(self.next));
@@ -429,8 +440,7 @@ impl MergeJob {
                 self.output.builder.begin_as(next);
                 work.spend(work::CHUNK_COPY);
                 self.stage = MergeStage::Update(Arc::clone(next));
-                self.next = target.next(self.next);
-                self.group_chunk_count += 1;
+                self.add_to_group(target);
                 return false;
             }
         } else if !self.output.joins(next, entry.is_some(), work) {
@@ -438,28 +448,15 @@ impl MergeJob {
             return false;
         }
         self.stage = MergeStage::Read(Arc::clone(next), next.begin());
-        self.next = target.next(self.next);
-        self.group_chunk_count += 1;
+        self.add_to_group(target);
         false
     }
 
-    /// Adds the next source entry to the gap before the next chunk; without one the group ends, and
-    /// the answer is true.
-    fn fill_gap(&mut self, target: &mut Run, work: &mut Work, free_queue: &mut FreeQueue) -> bool {
-        let Some(upper) = &mut self.upper else {
-            return false;
-        };
-        let Some(entry) = upper.entry() else {
-            self.end_group(target, work, free_queue);
-            return true;
-        };
-        let finished_before = self.output.finished.len();
-        self.output.add(&entry, work);
-        upper.advance();
-        if self.output.finished.len() > finished_before {
-            self.put_finished(target, free_queue);
-        }
-        false
+    /// The next chunk becomes a part of the group.
+    #[inline]
+    fn add_to_group(&mut self, target: &Run) {
+        self.next = target.next(self.next);
+        self.group_chunk_count += 1;
     }
 
     /// Replaces the group, all of which is read, by the finished chunks.
