@@ -411,7 +411,7 @@ fn files_of_a_generation_that_nothing_names_are_not_removed() {
     stop(node);
 }
 
-/// A node that went down while it made a partition has told nobody that it has it.
+/// A node that went down while it made a partition has told no node that it has it.
 #[test]
 fn a_partition_that_was_being_made_is_not_there_after_a_crash() {
     let folder = Folder::new("half-made");

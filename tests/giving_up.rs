@@ -175,8 +175,8 @@ fn a_partition_is_given_up_in_an_epoch_and_begins_anew() {
     }
 }
 
-/// A leader whose replicas lack something, a leader without any, a replica that does not hear its
-/// leader: what they alone hold is dropped only on an order that says so.
+/// A leader with replicas that lack something, a leader without any, a replica that does not hear
+/// its leader: what they alone hold is dropped only on an order that says so.
 #[test]
 fn data_that_no_other_node_is_known_to_hold_is_kept() {
     let mut first = Member::start(&["--await-assignment"]);
@@ -422,7 +422,7 @@ fn giving_up_and_making_again_leaves_nothing_behind() {
 
 /// Simulated: given up while batches, checkpoints and changes of role are on their way to the disk,
 /// made again at once, with power cuts in between. After a start the partition is one of those that
-/// were here under its number, whole up to some version, and none whose removal was told as done;
+/// were here under its number, whole up to some version, and none that was reported as removed;
 /// what the disk tells late is never taken for news of a new partition.
 #[test]
 fn what_the_disk_tells_late_is_about_the_partition_that_is_gone() {

@@ -340,7 +340,7 @@ fn serve_and_break_off(mut stream: &TcpStream, role: &str, answered_count: usize
 }
 
 /// A write that a node broke off may have been carried out: the node hears it once, and the client
-/// hears that nobody knows, or, on a connection that was used before, nothing.
+/// hears that the outcome is unknown, or, on a connection that was used before, nothing.
 #[test]
 fn no_write_is_sent_twice() {
     for answered_count in [0, 1] {

@@ -291,7 +291,7 @@ fn scans_that_cannot_be() {
         405,
         "method_not_allowed",
     );
-    // Snapshots for further pages are few: those whose last page was sent make room.
+    // Snapshots for further pages are few: those with their last page sent make room.
     let positions: Vec<String> = (0..9)
         .map(|_| {
             let page = client.request("GET", "/scan?consistent=true", &[], b"");
@@ -301,7 +301,7 @@ fn scans_that_cannot_be() {
     assert_eq!(positions.len(), 9);
 }
 
-/// Views for further pages: one whose last page was sent, or that was not asked for a second, makes
+/// Views for further pages: one with its last page sent, or that was not asked for a second, makes
 /// room for the ninth; those that are being read do not.
 #[test]
 fn kept_views_make_room_when_they_are_not_in_use() {

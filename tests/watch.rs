@@ -224,7 +224,7 @@ fn a_long_poll_waits_for_what_concerns_it() {
     assert_eq!(answer["events"], expected);
 }
 
-/// A watch whose time is over as soon as it begins still tells what there is.
+/// A watch with a time-out of 0 still sends the changes that there are.
 #[test]
 fn a_time_out_does_not_cut_an_answer() {
     let node = Node::start(&[]);

@@ -25,7 +25,7 @@ pub(super) fn words(grain: usize, count: usize) -> impl Iterator<Item = (usize, 
     })
 }
 
-/// The next grain from `start` on whose bit is set, or is not.
+/// The next grain from `start` on with its bit set, or not set.
 pub(super) fn next(bits: &Bits, start: usize, is_set: bool) -> Option<usize> {
     let mut at = start;
     while at < GRAINS {

@@ -122,7 +122,9 @@ impl Handler for Api<'_> {
         match route {
             Some(Route::Assign) => self.finish_assign(body, reply),
             Some(Route::Batch) => self.finish_batch(head, body, reply),
-            _ => self.finish_kv(head, body, reply),
+            Some(route) => self.finish_kv(route, head, body, reply),
+            // A request without a route was refused when it began.
+            None => {}
         }
     }
 

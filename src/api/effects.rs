@@ -37,7 +37,7 @@ pub struct Effects {
     deferred_count: usize,
     /// Merge work that is not charged to the turn yet.
     pub(crate) owed_work: usize,
-    /// Requests after the first one whose reply waits.
+    /// Requests after the first one with a deferred reply.
     later_request_count: usize,
 }
 

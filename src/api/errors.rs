@@ -81,7 +81,7 @@ pub(crate) fn not_leader(leader: Option<&str>) -> Refusal {
     }
 }
 
-/// The answer to a write whose reply was waiting for the disk when the disk failed or was full.
+/// The answer to a write that was waiting for the disk when the disk failed or was full.
 #[cold]
 pub fn storage_failed(error: &StorageError) -> Refusal {
     storage_refusal(error, "This one is not confirmed: it may be there later")
@@ -116,7 +116,7 @@ pub(crate) fn refuse(reply: Reply<'_>, refusal: &Refusal) {
     }
 }
 
-/// The answer to a request whose deferred reply can no longer be sent, by what it waited for.
+/// The answer in place of a deferred reply that can no longer be sent, by what it waited for.
 #[cold]
 pub fn deferred_failed(wait: Wait) -> Refusal {
     match wait {

@@ -1,4 +1,4 @@
-//! Options whose values are names.
+//! Options that take one of several names.
 
 use serde::Serialize;
 

@@ -181,7 +181,7 @@ options! {
     /// Host names answered under, beside addresses, `localhost` and the node's own names.
     allowed_hosts: Vec<String> = list(parse_host_name),
         "allowed-host" "NAME" "" "a Host name to answer under; may be repeated";
-    /// Origins of web pages whose requests are answered.
+    /// Origins of web pages that may send requests.
     #[serde(serialize_with = "show_all")]
     allowed_origins: Vec<Origin> = list(Origin::parse),
         "allowed-origin" "ORIGIN" "" "a web page's origin to answer, or *; may be repeated";

@@ -97,7 +97,7 @@ pub struct DecodedPiece<'b> {
     pub consumed: usize,
     /// A piece of the body; may be empty.
     pub data: &'b [u8],
-    /// Bytes of the chunk whose size was just read; 0: none was.
+    /// The chunk size that was just read, in bytes; 0: none was.
     pub declared_bytes: u64,
     /// The body is whole with this piece.
     pub done: bool,

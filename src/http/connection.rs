@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Invariants:
-//! 1. A request whose head and body lie whole in one input costs no allocation here. Only what is
+//! 1. A request with head and body whole in one input costs no allocation here. Only what is
 //!    cut off at the end of an input is copied: to `pending`, freed as soon as it is used up.
 //! 2. The peer cannot make it hold more than a head, one input, and what the sink takes: after
 //!    `Wants::Input` no more than an unfinished head is pending, and the caller reads only then.
@@ -114,7 +114,7 @@ enum Course {
     PeerClosed,
 }
 
-/// A request whose body did not come with its head.
+/// A request without its whole body yet.
 #[derive(Debug)]
 struct ParkedRequest<B> {
     raw_head: Vec<u8>,

@@ -62,7 +62,7 @@ pub trait Handler {
         reply: Reply<'_>,
     ) -> Begin<Self::Body>;
 
-    /// Answers a request whose body is complete.
+    /// Answers a request with its complete body.
     fn finish(&mut self, head: &Head<'_>, sink: Self::Body, reply: Reply<'_>);
 
     /// The request that was begun or finished last is answered with a status. Returns the work, in

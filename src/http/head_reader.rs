@@ -26,7 +26,7 @@ use super::request::{HeadLimits, parse_head};
 /// A head with more bytes than this after its target is not cached.
 const TAIL_MAX_BYTES: usize = 1024;
 
-/// The methods whose heads are cached.
+/// Heads with these methods are cached.
 const METHODS: [Method; 4] = [Method::Get, Method::Put, Method::Post, Method::Delete];
 
 /// The cached part of the last head with a method.
@@ -40,7 +40,7 @@ struct Known {
     values: Vec<(Field, Range<usize>)>,
 }
 
-/// A head whose tail is cached.
+/// A head with a cached tail.
 struct CachedHead<'b, 'r> {
     target: Target<'b>,
     known: &'r Known,
@@ -83,7 +83,7 @@ impl HeadReader {
         Ok(found)
     }
 
-    /// Finds a head whose tail is cached; none if it must be parsed.
+    /// Finds a head with a cached tail; none if it must be parsed.
     #[inline]
     pub(super) fn read_alike<'b>(&self, input: &'b [u8], head: &mut Head<'b>) -> Option<usize> {
         let CachedHead {

@@ -199,7 +199,7 @@ impl<'o> Reply<'o> {
     }
 }
 
-/// A response whose head is being written. Each method appends; one of [`body`](Self::body),
+/// A response while its head is being written. Each method appends; one of [`body`](Self::body),
 /// [`blob`](Self::blob), [`source`](Self::source), [`empty`](Self::empty),
 /// [`length_only`](Self::length_only) and [`error`](Self::error) ends it.
 #[must_use = "a response is whole only with body, blob, source, empty, length_only or error"]
@@ -322,7 +322,7 @@ impl ReplyHead<'_> {
         !self.reply.exchange.head_only
     }
 
-    /// Ends the head of a response whose length is not known; whether its body is in chunks.
+    /// Ends the head of a response of unknown length; whether its body is in chunks.
     fn begin_generated(&mut self) -> bool {
         let chunked = self.reply.exchange.http_minor == 1;
         if chunked {

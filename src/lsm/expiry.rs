@@ -14,11 +14,11 @@
 /// becomes the leader, nodes still agree on the content as long as their clocks differ by less.
 const KEEP_EXPIRED_MS: u64 = 10_000;
 
-/// Time between two sweeps …
+/// Time between two sweeps.
 const INTERVAL_MS: u64 = 5_000;
 
-/// … and so much more for each chunk with entries that expire: a hundred times as long as it takes
-/// to look at all entries of a chunk.
+/// In addition, for each chunk with entries that expire: a hundred times as long as it takes to
+/// look at all entries of a chunk.
 const INTERVAL_PER_CHUNK_MS: u64 = 1;
 
 /// The time and the sweeps.

@@ -1,6 +1,6 @@
 //! The seeded hash of keys, shared by memtables and chunks.
 //!
-//! rapidhash v3 nano (De Carli 2025, after Wang Yi's wyhash), whose secrets are derived from the
+//! rapidhash v3 nano (De Carli 2025, after Wang Yi's wyhash). Its secrets are derived from the
 //! seed. A merge hashes each key that it moves; `SipHash` takes three times the instructions for a
 //! key of 16 bytes. Keys come from strangers: rapidhash is not cryptographic, but collisions cannot
 //! be made without the secrets, and no answer reveals these.

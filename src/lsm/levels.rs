@@ -124,7 +124,7 @@ impl Levels {
         );
     }
 
-    /// Levels whose layers are the given runs, newest first.
+    /// Levels made of the given runs, newest first.
     pub(super) fn adopt(hasher: KeyHasher, runs: Vec<(Level, Run)>) -> Self {
         let idle = |(level, run)| Layer {
             level,

@@ -22,10 +22,10 @@ use super::run::{ChunkPosition, Fence, LookupKey};
 /// Keys that are fetched at once: the processor has about so many requests to memory under way.
 pub const PREFETCH_KEYS_MAX: usize = 16;
 
-/// Layers whose requests overlap. An engine rarely has more.
+/// Layers looked up with overlapping memory accesses. An engine rarely has more.
 const LAYERS_AT_ONCE: usize = 8;
 
-/// Layers, counted from the newest, whose position of a key is cached.
+/// Layers, counted from the newest, with cached positions of a key.
 const CACHED_LAYERS: usize = LAYERS_AT_ONCE;
 
 /// The cached position of a key in a layer without the key.

@@ -4,9 +4,9 @@
 //! hash index (`memtable/`). A full memtable is frozen and pushed onto the immutable layers
 //! (`levels.rs`); maintenance sorts it, and merges memtables and runs of chunks (`run/`, `chunk/`)
 //! into other runs (`merge/`). A read looks in the memtable, then in the layers, newest first, and
-//! skips runs whose filter rules the key out. A snapshot clones the layers' `Arc`s (`snapshot.rs`).
-//! It is sent as chunks (`chunk/walk.rs`), and chunks become an engine (`ingest.rs`); the log is
-//! sent and received as a stream of records (`log/stream.rs`).
+//! skips runs with a filter that rules the key out. A snapshot clones the layers' `Arc`s
+//! (`snapshot.rs`). It is sent as chunks (`chunk/walk.rs`), and chunks become an engine
+//! (`ingest.rs`); the log is sent and received as a stream of records (`log/stream.rs`).
 //!
 //! Invariants:
 //! 1. One version per write, ascending without a gap; a key reads as its newest write.
@@ -20,7 +20,7 @@
 //! Bitcask and `FASTER`.
 //!
 //! Entries may expire. The caller sets the time ([`Lsm::set_time_ms`]); reads, and snapshots taken
-//! from then on, skip entries whose time is over.
+//! from then on, skip entries that have expired.
 //!
 //! Not here: durability (`storage/`), conditions on writes (`partition/`).
 

@@ -2,7 +2,7 @@
 //!
 //! Dropping a large layer at once would hold the loop for as long as the allocator needs for
 //! thousands of chunks. So it is taken apart: each step frees about one allocation. Data that a
-//! snapshot shares is freed after the snapshot, whose layers come here, too.
+//! snapshot shares is freed after the snapshot; layers of snapshots come here, too.
 
 use std::sync::Arc;
 

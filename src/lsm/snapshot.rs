@@ -4,7 +4,7 @@
 //! 1. A snapshot has all writes up to its version and none behind it, whatever is written, merged
 //!    or freed later.
 //! 2. Taking a snapshot costs O(layers). Dropping it, on any thread, returns its layers to the
-//!    engine, whose maintenance frees those that are used nowhere else, a bounded piece at a time.
+//!    engine. Maintenance frees those that are used nowhere else, a bounded piece at a time.
 //!
 //! Not here: the view as chunks, for files and replicas (`chunk/walk.rs`).
 
@@ -142,8 +142,8 @@ impl Snapshot {
         }
     }
 
-    /// A scan of the newest write of each key, expired or not, with deletions whose tombstones were
-    /// not merged away.
+    /// A scan of the newest write of each key, expired or not, with deletions that still have
+    /// tombstones.
     pub fn into_scan_of_writes(self) -> Scan {
         Scan {
             tombstones: Tombstones::Keep,

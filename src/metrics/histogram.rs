@@ -51,7 +51,7 @@ impl Histogram {
     }
 }
 
-/// The first bucket whose bound is not below a duration.
+/// The first bucket with a bound not below a duration.
 #[inline]
 fn bucket_of(us: u64) -> usize {
     // 17 to 32 µs less one is 16 to 31: as many bits as its bucket's bound less one has.

@@ -60,7 +60,7 @@ pub(super) struct Removals {
     /// Partitions that the disk was told to remove.
     told: VecDeque<u32>,
     begun_count: u64,
-    /// Engines whose memory is to be freed.
+    /// Engines to be freed.
     pub(super) engines: RetiredEngines,
     epochs: VecDeque<(u32, u64)>,
     /// No removed partition has had this leadership generation.
@@ -68,7 +68,7 @@ pub(super) struct Removals {
 }
 
 impl Removals {
-    /// Partitions whose files are still there.
+    /// Removed partitions that still have files.
     pub(super) fn pending_count(&self) -> usize {
         self.untold.len() + self.told.len()
     }

@@ -85,7 +85,7 @@ impl ScanSnapshots {
         Some(in_use)
     }
 
-    /// Drops an idle snapshot: one whose last page was sent, else the one whose last request is
+    /// Drops an idle snapshot: one with its last page sent, else the one that was used
     /// longest ago. False if none is idle.
     pub fn release_idle(&mut self, now_ms: u64) -> bool {
         let idle = (self.0.iter().enumerate()).filter(|(_, held)| held.is_idle(now_ms));
@@ -116,7 +116,7 @@ impl ScanSnapshots {
         self.0.retain(|held| held.partition != partition);
     }
 
-    /// Drops the snapshots whose time is over.
+    /// Drops the snapshots that were kept long enough.
     pub fn release(&mut self, now_ms: u64) {
         self.0.retain(|held| held.until_ms > now_ms);
     }

@@ -1,13 +1,13 @@
 //! Watchers of a partition, by the prefix of the keys that they watch.
 //!
 //! A watcher that has seen everything rests. New records are read from the log once for all resting
-//! watchers, and a record wakes the watchers whose prefix its key has; each then reads on from its
+//! watchers, and a record wakes the watchers of its key's prefixes; each then reads on from its
 //! own position. So a resting watcher costs its entry here. A slow watcher holds nothing up and
 //! keeps nothing alive: once the log that it would have to read is gone, its watch is cut.
 //!
 //! Invariants:
-//! 1. A watcher gets every record behind the version it began with whose key has its prefix, once,
-//!    in order; or it is cut.
+//! 1. A watcher gets every record of its prefix behind the version it began with, once, in order;
+//!    or it is cut.
 //! 2. Only committed records are sent: on disk as clients are promised.
 //! 3. A call does bounded work, however many watchers there are: it looks at about [`LOOK_BYTES`]
 //!    of log and for [`LOOKUPS_MAX`] prefixes, or goes on with one watcher. The watchers that a

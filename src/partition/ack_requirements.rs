@@ -24,8 +24,8 @@ pub struct TooFewReplicas {
 }
 
 impl Partition {
-    /// Whether so many replicas are connected that a write can be confirmed. One whose connection
-    /// has just ended counts for two heartbeats, and so do the nodes that a new leader knows of:
+    /// Whether so many replicas are connected that a write can be confirmed. One that has just
+    /// disconnected counts for two heartbeats, and so do the nodes that a new leader knows of:
     /// they are likely to connect before a reply has waited for too long.
     #[inline]
     pub fn check_replicas(&self, count: u8, now_ms: u64) -> Result<(), TooFewReplicas> {

@@ -336,14 +336,14 @@ struct ReplacementState {
     queued: Option<Box<Replacement>>,
 }
 
-/// The partitions whose data the disk thread writes whole, in files of their own: one checkpoint
+/// Partitions that the disk thread writes as a whole, in files of their own: one checkpoint
 /// and one replacement at a time, whatever is asked for, so that the files that are open are few.
 /// The thread would not write two any sooner.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BulkWrites {
-    /// The partition whose checkpoint was handed over last, until it is done.
+    /// The partition of the last checkpoint handed over, until it is done.
     pub checkpoint_of: Option<u32>,
-    /// The partition whose replacement was handed over last, until it is done.
+    /// The partition of the last replacement handed over, until it is done.
     pub replacement_of: Option<u32>,
 }
 

@@ -88,7 +88,7 @@ impl Partition {
         }
     }
 
-    /// The partition is given up: the engines whose memory is to be freed. Its connections find
+    /// The partition is given up: the engines to be freed. Its connections find
     /// that it is gone.
     pub fn into_engines(mut self) -> RetiredEngines {
         // A replacement that was not handed over lets its snapshot go.

@@ -68,7 +68,7 @@ impl Replica {
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
     connected: Vec<Replica>,
-    /// Replicas whose connections have ended, and when; the last ones.
+    /// Replicas that have disconnected, and when; the last ones.
     lost: VecDeque<(NodeId, u64)>,
 }
 
@@ -136,7 +136,7 @@ impl Replicas {
         heard.map(|replica| replica.node_id)
     }
 
-    /// The same with replicas whose connection has just ended: they are likely to be back at once.
+    /// The same with replicas that have just disconnected: they are likely to be back at once.
     pub(super) fn recent_count(&self, now_ms: u64) -> usize {
         let is_recent = |(node_id, at_ms): &&(NodeId, u64)| {
             now_ms.saturating_sub(*at_ms) < UNHEARD_MS
@@ -173,7 +173,7 @@ impl Replicas {
         self.connected.iter().map(|replica| &replica.http_address)
     }
 
-    /// Links whose protocol has words for a node's state.
+    /// Links with a protocol that can carry a node's state.
     pub(super) fn links(&self) -> impl Iterator<Item = LinkId> {
         let has_words = |replica: &&Replica| replica.protocol > PROTOCOL_MIN;
         self.connected

@@ -1,4 +1,4 @@
-//! Engines whose data was replaced: their memory is freed in slices.
+//! Replaced engines: their memory is freed in slices.
 
 use crate::lsm::{Footprint, Lsm};
 

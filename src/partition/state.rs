@@ -72,7 +72,7 @@ pub struct PartitionOptions {
 pub struct SnapshotStats {
     /// Snapshots not yet released.
     pub live_count: usize,
-    /// Snapshots whose sending to a replica has begun.
+    /// Snapshots that were begun to be sent to a replica.
     pub sent_count: u64,
     /// Snapshots received whole from leaders.
     pub received_count: u64,

@@ -27,7 +27,7 @@ pub(super) const BUSY_RETRY_MS: u64 = 50;
 /// How long a node that answers is waited for until it can be surveyed. It may be loading its data.
 const PATIENCE_MS: u64 = 10_000;
 
-/// When a node whose data has parted is asked again: a controller may have decided meanwhile.
+/// When a node with diverged data is asked again: a controller may have decided meanwhile.
 pub(super) const PARTED_RETRY_MS: u64 = 2_000;
 
 /// Time between two announcements to a node that could not be reached, at first and in the end.
@@ -68,7 +68,7 @@ pub(super) enum VisitState {
 pub(super) enum TakeoverStage {
     /// All nodes are visited in the epoch that it claims.
     Gathering,
-    /// Nodes whose visits were made long ago are visited again: only once in an epoch, so that slow
+    /// Nodes that were visited long ago are visited again: only once in an epoch, so that slow
     /// nodes cannot put the office off for ever.
     Confirming,
     /// The node is in office, and announces it to nodes that were not reached.
@@ -119,7 +119,8 @@ pub(super) struct Takeover {
     /// any epoch that others know of.
     pub(super) is_told_again: bool,
     pub(super) retry_ms: u64,
-    /// The change of role whose reply waits for the office, and the change that the office made.
+    /// The change of role with a reply that waits for the office, and the change that the office
+    /// made.
     pub(super) ordered_change: u64,
     pub(super) office_change: Option<u64>,
     pub(super) is_answer_due: bool,

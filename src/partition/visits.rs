@@ -530,7 +530,7 @@ impl Partition {
     }
 }
 
-/// Whether a node whose claim is granted waits for the data that it lacks.
+/// Whether a node with a granted claim waits for the data that it lacks.
 fn should_await_data(lacks_data: bool) -> bool {
     !SeededBug::TakeoverTooEarly.is_on() && lacks_data
 }

@@ -141,7 +141,7 @@ impl Acceptor {
         }
         core.node.stats.connection_table_bytes =
             core.sessions.table.capacity() * size_of::<Session>();
-        core.sessions.set_deadline(key, true, None, now);
+        core.set_deadline(key, true, None);
     }
 
     /// Closes the connection that has been idle for longest; false if none is idle for

@@ -1,9 +1,9 @@
-//! Queues of sessions whose replies wait for the disk, for replicas, or for a change of role.
+//! Queues of sessions with replies that wait for the disk, for replicas, or for a change of role.
 //!
 //! A reply waits until a number of its partition is reached: a version, or the count of a change.
 //! Numbers ascend, and a session enters with the highest one of its visit, so the first in a queue
-//! is the first to leave. A session whose replies wait for several things is in several queues; its
-//! replies are sent when it has left all of them.
+//! is the first to leave. A session with replies that wait for several things is in several queues;
+//! its replies are sent when it has left all of them.
 
 use std::collections::VecDeque;
 
@@ -70,8 +70,8 @@ impl CommitGates {
         self.queues.is_empty()
     }
 
-    /// Removes at most `max` sessions whose wait is over, and calls `leave` for each: with true if
-    /// its number is reached, with false if it never will be.
+    /// Removes at most `max` sessions that have waited long enough, and calls `leave` for each:
+    /// with true if its number is reached, with false if it never will be.
     pub(super) fn open(
         &mut self,
         max: usize,

@@ -29,7 +29,7 @@ impl DeferredReplies {
             .is_due(|partition, wait| core.node.wait_progress(partition, wait))
     }
 
-    /// Sends the replies whose wait is over, a bounded number.
+    /// Sends the replies that have waited long enough, a bounded number.
     pub(super) fn release(&mut self, core: &mut Core) {
         if self.gates.is_empty() {
             return;

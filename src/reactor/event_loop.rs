@@ -299,12 +299,12 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Ends or answers sessions whose time is over, a bounded number.
+    /// Ends or answers sessions that are past their deadline, a bounded number.
     fn check_deadlines(&mut self) {
         let now = self.core.clock.now();
         let mut left = DEADLINES_PER_TURN;
         while let Some(key) = self.core.sessions.pop_overdue(now, &mut left) {
-            self.on_overdue(key, now);
+            self.on_overdue(key);
         }
         let sessions = &mut self.core.sessions;
         if self.drain_until.is_some_and(|until| until <= now) && sessions.len() > 0 {
@@ -314,7 +314,7 @@ impl EventLoop {
         }
     }
 
-    fn on_overdue(&mut self, key: usize, now: Millis) {
+    fn on_overdue(&mut self, key: usize) {
         let core = &mut self.core;
         let session = &mut core.sessions.table[key];
         if session.admission == Admission::TurnedAway && session.is_resting() {
@@ -332,7 +332,7 @@ impl EventLoop {
             core.sessions.enqueue(key);
         }
         let watches_until = self.watching.deadline_of(key);
-        core.sessions.set_deadline(key, true, watches_until, now);
+        core.set_deadline(key, true, watches_until);
     }
 
     fn free_closed(&mut self) {

@@ -7,8 +7,8 @@
 //!   1 poll        time-out 0 if anything is ready or owed, else the next deadline
 //!   2 accept      a bounded number of connections (`acceptor.rs`)
 //!   3 replicate   read from leaders and replicas (`replication.rs`)
-//!     release     records go to the disk thread (`disk.rs`); then the replies are sent whose
-//!                 writes are durable now (`deferred_replies.rs`)
+//!     release     records go to the disk thread (`disk.rs`); then the replies to
+//!                 durable writes are sent (`deferred_replies.rs`)
 //!   4 visit       sessions of the ready queue, in batches, within the budget of the turn: read,
 //!                 execute, send (`visit_batch.rs`, `session.rs`)
 //!     watch       watchers get what was committed (`watching.rs`)

@@ -239,7 +239,7 @@ fn end_upload(core: &mut Core, key: usize, now: Millis) -> bool {
     );
     core.node.stats.ended_upload_count += 1;
     core.sessions.enqueue(key);
-    core.sessions.set_deadline(key, true, None, now);
+    core.set_deadline(key, true, None);
     true
 }
 

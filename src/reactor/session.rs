@@ -285,13 +285,13 @@ impl Session {
         self.http.body().map_or(0, RequestBody::claimed_bytes)
     }
 
-    /// Whether the request whose body is arriving can be refused now, since no other output is
+    /// Whether the request with the arriving body can be refused now, since no other output is
     /// before it.
     pub(super) fn can_be_refused(&self) -> bool {
         self.stage == SessionStage::Open && self.output.is_empty() && self.http.body().is_some()
     }
 
-    /// Refuses the request whose body is arriving. To be visited afterwards.
+    /// Refuses the request with the arriving body. To be visited afterwards.
     pub(super) fn end_upload(&mut self, refusal: Refusal, date: &HttpDate) {
         self.wants = self.http.cut_off(|| refusal, &mut self.output, date);
     }

@@ -9,11 +9,10 @@
 use mio::event::Event;
 use slab::Slab;
 
-use super::deadlines::{Situation, TimeOuts};
+use super::deadlines::TimeOuts;
 use super::ready_queue::{ReadyQueue, enqueue};
-use super::session::{Admission, Next, Session};
+use super::session::{Next, Session};
 use super::timers::{Millis, Timers};
-use crate::http::AwaitedInput;
 
 /// The table of sessions.
 pub(super) struct Sessions {
@@ -22,9 +21,8 @@ pub(super) struct Sessions {
     pub(super) ready: ReadyQueue,
     /// Sessions to free at the end of the turn.
     closed: Vec<usize>,
-    timers: Timers,
-    time_outs: TimeOuts,
-    is_stopping: bool,
+    pub(super) timers: Timers,
+    pub(super) time_outs: TimeOuts,
 }
 
 impl Sessions {
@@ -35,7 +33,6 @@ impl Sessions {
             closed: Vec::new(),
             timers: Timers::default(),
             time_outs,
-            is_stopping: false,
         }
     }
 
@@ -80,7 +77,6 @@ impl Sessions {
 
     /// The node stops: sessions end after the request in flight.
     pub(super) fn drain(&mut self) {
-        self.is_stopping = true;
         for (key, session) in &mut self.table {
             match session.drain() {
                 Next::Close => self.closed.push(key),
@@ -94,7 +90,7 @@ impl Sessions {
         self.timers.next()
     }
 
-    /// The next session whose deadline has passed. `left` bounds the entries that are looked at.
+    /// The next session that is past its deadline. `left` bounds the entries that are looked at.
     pub(super) fn pop_overdue(&mut self, now: Millis, left: &mut usize) -> Option<usize> {
         while *left > 0 {
             *left -= 1;
@@ -109,40 +105,5 @@ impl Sessions {
             }
         }
         None
-    }
-
-    /// Sets the deadline of a session by what it waits for. `watches_until`: of one that waits for
-    /// changes.
-    pub(super) fn set_deadline(
-        &mut self,
-        key: usize,
-        has_progressed: bool,
-        watches_until: Option<Millis>,
-        now: Millis,
-    ) {
-        let session = &mut self.table[key];
-        // While an answer is being sent the peer is to read, whatever comes after: another request
-        // or the end.
-        let has_unsent = session.has_unsent();
-        let situation = Situation {
-            awaited: if has_unsent {
-                AwaitedInput::Reply
-            } else {
-                session.http.awaited()
-            },
-            ending_bytes: session.ending_bytes().filter(|_| !has_unsent),
-            is_stopping: self.is_stopping,
-            has_progressed,
-            sent_bytes: session.sent_bytes,
-            streamed_bytes: session.is_streaming().then_some(session.sent_bytes),
-            awaits_acks: session.awaits_acks(),
-            watches_until: watches_until.filter(|_| !has_unsent),
-        };
-        let time_outs = match session.admission {
-            Admission::Served => self.time_outs,
-            Admission::TurnedAway => self.time_outs.of_turned_away(),
-        };
-        let at = session.timeouts.until(situation, now, time_outs);
-        self.timers.set(key, &mut session.timeouts.deadline, at);
     }
 }

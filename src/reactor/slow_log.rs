@@ -63,15 +63,23 @@ impl SlowLog {
     /// Logs a turn that took this much processor time, including its slice of maintenance.
     #[inline]
     pub(super) fn log_turn(&mut self, turn_us: u64, slice_us: u64) {
-        if turn_us >= self.threshold_us && self.limit.admits(1) {
-            log::warn!(
-                "slow: a turn of the loop took {} ms: maintenance {} ms, requests and the rest \
-                 {} ms",
-                turn_us / 1_000,
-                slice_us / 1_000,
-                turn_us.saturating_sub(slice_us) / 1_000
-            );
+        if turn_us >= self.threshold_us
+            && let Some(line) = self.line_of_turn(turn_us, slice_us)
+        {
+            log::warn!("{line}");
         }
+    }
+
+    #[cold]
+    fn line_of_turn(&mut self, turn_us: u64, slice_us: u64) -> Option<String> {
+        let parts_us = [turn_us, slice_us, turn_us.saturating_sub(slice_us)];
+        let [turn, slice, rest] = parts_us.map(|us| us / 1_000);
+        self.limit.admits(1).then(|| {
+            format!(
+                "slow: a turn of the loop took {turn} ms: maintenance {slice} ms, requests \
+                 and the rest {rest} ms"
+            )
+        })
     }
 }
 
@@ -111,6 +119,16 @@ mod tests {
             ": queued 3 ms, waiting for the disk 20 ms, waiting for replicas 50 ms, sending 2 ms"
         );
         assert_eq!(parts_of(&Phases::default(), 900), "");
+    }
+
+    #[test]
+    fn a_slow_turn_names_its_maintenance_and_not_too_many_are_logged() {
+        let mut log = SlowLog::new(1);
+        let line =
+            "slow: a turn of the loop took 7 ms: maintenance 4 ms, requests and the rest 2 ms";
+        assert_eq!(log.line_of_turn(7_000, 4_100).as_deref(), Some(line));
+        let more = (0..100).filter(|_| log.line_of_turn(7_000, 0).is_some());
+        assert_eq!(more.count(), LINES_PER_SECOND as usize - 1);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! Invariants:
 //! 1. Input that is read is executed and its session visited in the same call: a slot of the batch
 //!    is the only place of requests and answers in between.
-//! 2. Every session makes progress, whatever other sessions ask for: one whose turn comes when the
+//! 2. Every session makes progress, whatever other sessions ask for: one that comes up when the
 //!    budget is used up keeps its place in the queue. So does one that is cut off in the middle of
 //!    its input, once; otherwise the same one might be cut off in every round.
 //! 3. A turn executes no more writes than it can pay the merge work for, but for the last one.
@@ -18,8 +18,9 @@
 use std::io;
 use std::ops::Range;
 
-use crate::api::{AccessPolicy, Api, Effects, Lookahead, WatchRequest};
+use crate::api::{AccessPolicy, Api, Effects, Lookahead, Scope, WatchRequest};
 use crate::http::{Context, HeadReader, Limits, Output};
+use crate::node::Node;
 
 use super::clock::Clock;
 use super::commit_gates::CommitGates;
@@ -71,10 +72,39 @@ pub(super) struct VisitBatch {
     slots: [BatchSlot; SLOTS],
     /// The loop's one read buffer.
     input: Box<[u8]>,
+    tools: Tools,
+}
+
+/// What requests of all sessions are executed with.
+struct Tools {
     heads: HeadReader,
     limits: Limits,
     access: AccessPolicy,
     scratch: Vec<u8>,
+}
+
+impl Tools {
+    /// Calls `step` with the context in which requests of a session are executed.
+    #[inline]
+    fn with_context<R>(
+        &mut self,
+        (node, clock): (&mut Node, &Clock),
+        (output, effects): (&mut Output, &mut Effects),
+        scope: Scope,
+        budget: &mut usize,
+        step: impl FnOnce(&mut Context<'_, Api<'_>>) -> R,
+    ) -> R {
+        let (access, scratch) = (&mut self.access, &mut self.scratch);
+        let mut api = Api::new(node, access, scratch, effects, clock.now()).within(scope);
+        step(&mut Context {
+            handler: &mut api,
+            heads: &mut self.heads,
+            out: output,
+            date: clock.date(),
+            limits: &self.limits,
+            budget,
+        })
+    }
 }
 
 /// The parts of the loop that visits change, beside the core.
@@ -89,10 +119,12 @@ impl VisitBatch {
         Self {
             slots: slots(),
             input: vec![0; READ_BUFFER_BYTES].into(),
-            heads,
-            limits,
-            access,
-            scratch: Vec::new(),
+            tools: Tools {
+                heads,
+                limits,
+                access,
+                scratch: Vec::new(),
+            },
         }
     }
 
@@ -157,7 +189,7 @@ impl VisitBatch {
             if let Some(Ok(Some(len))) = read {
                 expected_work += len * WORK_PER_BYTE;
                 if let Some(lookahead) = &mut lookahead {
-                    lookahead.look(&room[..len], &self.heads, &mut core.node);
+                    lookahead.look(&room[..len], &self.tools.heads, &mut core.node);
                 }
             }
             let BatchSlot {
@@ -195,19 +227,14 @@ impl VisitBatch {
         let Some(session) = core.sessions.table.get_mut(key) else {
             return;
         };
-        let now = core.clock.now();
-        let access = &mut self.access;
-        let mut api = Api::new(&mut core.node, access, &mut self.scratch, effects, now)
-            .within(session.scope());
-        let mut context = Context {
-            handler: &mut api,
-            heads: &mut self.heads,
-            out: output,
-            date: core.clock.date(),
-            limits: &self.limits,
+        let input = &self.input[room.start..][..*len];
+        self.tools.with_context(
+            (&mut core.node, &core.clock),
+            (output, effects),
+            session.scope(),
             budget,
-        };
-        session.execute(&self.input[room.start..][..*len], &mut context);
+            |context| session.execute(input, context),
+        );
         // At once: replies enter a gate in the order of what they wait for.
         hold_back(session, key, effects, gates, &core.clock);
     }
@@ -237,29 +264,21 @@ impl VisitBatch {
         }
         let sent_bytes_before = session.sent_bytes;
         let released = session.take_released();
-        let now = core.clock.now();
-        let mut api = Api::new(
-            &mut core.node,
-            &mut self.access,
-            &mut self.scratch,
-            effects,
-            now,
-        )
-        .within(session.scope());
-        let mut context = Context {
-            handler: &mut api,
-            heads: &mut self.heads,
-            out: output,
-            date: core.clock.date(),
-            limits: &self.limits,
+        let (input, read) = (&mut self.input[room.clone()], read.take());
+        let next = self.tools.with_context(
+            (&mut core.node, &core.clock),
+            (output, effects),
+            session.scope(),
             budget,
-        };
-        let mut visit = Visit {
-            input: &mut self.input[room.clone()],
-            read: read.take(),
-            context: &mut context,
-        };
-        let next = session.visit(&mut visit).unwrap_or(Next::Close);
+            |context| {
+                session.visit(&mut Visit {
+                    input,
+                    read,
+                    context,
+                })
+            },
+        );
+        let next = next.unwrap_or(Next::Close);
         hold_back(
             session,
             key,
@@ -316,9 +335,8 @@ fn after_visit(core: &mut Core, watching: &mut Watching, key: usize, after: Afte
     } else if is_drained {
         watching.on_drained(key);
     }
-    let (watches_until, now) = (watching.deadline_of(key), core.clock.now());
-    core.sessions
-        .set_deadline(key, has_progressed, watches_until, now);
+    let watches_until = watching.deadline_of(key);
+    core.set_deadline(key, has_progressed, watches_until);
     keeps_place && next == Next::Visit
 }
 

@@ -239,8 +239,8 @@ impl Watching {
         if core.sessions.get_mut(key).is_some() {
             core.sessions.enqueue(key);
             // Its deadline was that of a watch with nothing unsent, and may come up in this turn.
-            let (until, now) = (self.deadline_of(key), core.clock.now());
-            core.sessions.set_deadline(key, true, until, now);
+            let until = self.deadline_of(key);
+            core.set_deadline(key, true, until);
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A replica dials and says [`Hello`], and from protocol 2 on its [`PeerState`]; the leader answers
 //! with its own state and with [`Continue`], [`SnapshotStart`] or [`RefusalFrame`]. After a
-//! `SnapshotStart` come `SnapshotData` frames, whose data put together is a checkpoint
-//! (`storage/checkpoint.rs`), and after that, or after a `Continue`, `Records` frames, whose data
+//! `SnapshotStart` come `SnapshotData` frames; their data put together is a checkpoint
+//! (`storage/checkpoint.rs`), and after that, or after a `Continue`, `Records` frames; their data
 //! put together is the log (`lsm/log/record.rs`), from the record behind the snapshot's version, or
 //! behind the one in the hello. The replica sends [`Ack`]s, the leader [`Heartbeat`]s.
 //!

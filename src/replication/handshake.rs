@@ -70,7 +70,7 @@ impl PeerHello {
     }
 }
 
-/// A connection whose peer has not said all of its hello yet.
+/// A connection without a whole hello yet.
 #[derive(Debug)]
 pub struct Handshake {
     reader: FrameReader,

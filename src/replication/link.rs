@@ -2,7 +2,7 @@
 //!
 //! A link that was accepted begins with a handshake and becomes a sender; one that was dialed is a
 //! receiver from the start. Links own their state machines. What a partition has to know of a link
-//! it learns through [`LinkPort`], and a link whose partition has dropped it ends with its next
+//! it learns through [`LinkPort`], and a link that its partition has dropped ends with its next
 //! call.
 //!
 //! Not here: sockets (`reactor/link.rs`), finding a link's partition (`node/links.rs`).

@@ -265,7 +265,7 @@ impl ReplicaSender {
         self.link
     }
 
-    /// The partition whose data is sent.
+    /// The partition that is sent.
     pub fn partition(&self) -> u32 {
         self.partition
     }

@@ -25,7 +25,7 @@
 //! 1. Each call of the encoder does bounded work, however large a value is, and may come at any
 //!    later time.
 //! 2. The decoder never asks for more than a head, a chunk or a piece of a value, and believes no
-//!    length whose head does not check out.
+//!    length in a head with a wrong checksum.
 
 use std::sync::Arc;
 

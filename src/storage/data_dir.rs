@@ -85,8 +85,8 @@ impl DataDir {
         Ok(true)
     }
 
-    /// Numbers of the removed partitions whose folders are left: that of the first partition always
-    /// is.
+    /// Numbers of the removed partitions that still have folders, as the first partition always
+    /// has.
     pub(super) fn removed_partitions(&self) -> Result<Vec<u32>, StorageError> {
         let names = names_in(&self.folder)?;
         let numbers = names.iter().filter_map(|name| removed_numbers(name));

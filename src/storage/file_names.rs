@@ -1,7 +1,7 @@
 //! The names of log files and checkpoints, and the versions in them. The only home of these names.
 //!
 //! ```text
-//! wal-00000000000000000259.log          the log whose first record has version 259
+//! wal-00000000000000000259.log          the log from the record of version 259 on
 //! checkpoint-00000000000000000258.dbn   all data as of version 258
 //! ```
 //!
@@ -16,7 +16,7 @@ pub(super) fn log_name_behind(version: u64) -> String {
     log_name(version + 1)
 }
 
-/// The name of the log file whose first record has this version.
+/// The name of the log file that begins with the record of this version.
 pub(super) fn log_name(first_version: u64) -> String {
     name_of(LOG, first_version)
 }

@@ -353,7 +353,7 @@ fn checkpoint<D: Disk>(
     Ok(None)
 }
 
-/// The error of a file whose header has another version than its name.
+/// The error of a file with another version in its header than in its name.
 pub(super) fn other_version<D: Disk>(disk: &D, name: &str, version: u64) -> StorageError {
     let problem = format!("is not the file of that name: by its header it is of version {version}");
     lost(disk, name, problem)

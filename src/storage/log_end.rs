@@ -2,8 +2,8 @@
 //! was. Each start compares the directory with it. The only home of its layout.
 //!
 //! Log and checkpoints prove by their checksums that nothing within them is missing. They cannot
-//! prove that the newest of them is there: a log whose last file was removed looks like a log that
-//! ended earlier. This file names the newest ones by the checksums of their headers, and the
+//! prove that the newest of them is there: a log without its last file looks like a log that ended
+//! earlier. This file names the newest ones by the checksums of their headers, and the
 //! version up to which the log was synced.
 //!
 //! Nor do they show which entries had expired. This file has the time by which entries expired, and

@@ -22,7 +22,7 @@
 //! which begins with that of the header, proves that it belongs to the file.
 //!
 //! Behind the last record the file is zeros: room that was allocated, and written over, so that the
-//! file system has no allocation to record with a sync (measured with ext4: 200 µs instead of 300).
+//! file system has no allocation to record with a sync (measured with ext4: 200 us instead of 300).
 
 /// Bytes of a mark.
 pub(super) const MARK_BYTES: usize = 32;

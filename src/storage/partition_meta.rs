@@ -66,9 +66,9 @@ pub struct PartitionMeta {
     pub epoch: u64,
     /// The address of a replica's leader, as it was given; none if it is not known.
     pub leader: Option<String>,
-    /// The epoch of the data: that of the newest leader whose history the data reaches. Of two
-    /// nodes that have lost their leader, the one with the higher data epoch has more data; with
-    /// equal ones, the one with the higher version.
+    /// The epoch of the data: that of the newest leader with a history that the data reaches. Of
+    /// two nodes that have lost their leader, the one with the higher data epoch has more data;
+    /// with equal ones, the one with the higher version.
     pub data_epoch: u64,
     /// The history of the data, and those before it.
     pub lineage: Lineage,

@@ -196,7 +196,7 @@ impl<D: Disk> Recovery<'_, D> {
         log_end: Option<LogEnd<D>>,
         mut metadata: Option<u32>,
     ) -> Result<RecoveredPartition<D>, StorageError> {
-        // Log files whose records are all in the checkpoint are not read.
+        // Log files with all of their records in the checkpoint are not read.
         let covered_count = |version: u64| {
             logs.partition_point(|first| *first <= version + 1)
                 .saturating_sub(1)

@@ -23,8 +23,8 @@ use super::partition_meta::{self, PartitionMeta};
 /// The new data, and what becomes of the old.
 #[derive(Debug)]
 pub struct Replacement {
-    /// Sequence number from the caller. A later replacement supersedes an unfinished one, whose
-    /// completion is ignored.
+    /// Sequence number from the caller. A later replacement supersedes an unfinished one;
+    /// the completion of that is ignored.
     pub number: u64,
     /// The new data.
     pub snapshot: Snapshot,

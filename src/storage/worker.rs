@@ -262,7 +262,7 @@ pub struct DiskWorker<S: Disks> {
     fsync: Fsync,
     open: BTreeMap<u32, OpenPartition<S::Disk>>,
     is_sync_due: bool,
-    /// Partitions whose removal waits for room or descriptors, oldest first.
+    /// Removals of partitions that wait for room or descriptors, oldest first.
     removals: VecDeque<u32>,
     /// Whether files of removed partitions may be left.
     is_clearing: bool,

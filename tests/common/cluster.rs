@@ -118,7 +118,7 @@ pub(crate) enum Weather {
     Fine,
     /// At most so many bytes a step.
     Slow(usize),
-    /// Nothing goes through, and nobody notices.
+    /// Nothing goes through, and neither side notices.
     Stalled,
     /// Connections are refused.
     Cut,

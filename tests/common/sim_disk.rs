@@ -306,7 +306,7 @@ impl SimDisk {
         for inode in 0..state.inodes.len() {
             state.settle(inode, kept_share);
         }
-        // What nobody names any more is not there.
+        // Files without a name are gone.
         let kept: Vec<(String, usize)> = state.durable_names.clone().into_iter().collect();
         let inodes: Vec<Inode> = kept
             .iter()

@@ -95,7 +95,7 @@ fn stop(node: Node) -> String {
     log
 }
 
-/// Ends a node whose storage has failed; returns the reason it gives.
+/// Ends a node with failed storage; returns the reason it gives.
 fn stop_failed(node: Node) -> String {
     let (code, log) = terminate(node);
     assert_eq!(code, Some(1), "{log}");

@@ -197,7 +197,7 @@ fn assert_refused(answer: &Answer) {
     assert!(text.contains(r#""code":"storage_failed""#), "{text}");
 }
 
-/// Asserts that a node whose storage has failed takes no writes, says so, and serves reads of all
+/// Asserts that a node with failed storage takes no writes, says so, and serves reads of all
 /// acknowledged.
 fn assert_reads_only(node: &Node, writer: &Writer) {
     assert_error(
@@ -382,9 +382,9 @@ fn an_error_of_any_system_call_loses_nothing() {
     run_all(&faults);
 }
 
-/// With a disk whose every sync takes long: the reply to a write waits for its sync, what was asked
-/// before it does not, what was asked behind it on the same connection keeps its place, and nobody
-/// else waits.
+/// With a disk that syncs slowly: the reply to a write waits for its sync, what was asked before it
+/// does not, what was asked behind it on the same connection keeps its place, and no other
+/// connection waits.
 #[test]
 fn only_replies_to_writes_wait_for_the_disk() {
     if !can_inject() {

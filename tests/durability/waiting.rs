@@ -46,8 +46,8 @@ fn writers_that_outrun_the_disk_are_held_back() {
     kill(&mut node);
 }
 
-/// A node whose data takes long to read says that it lives, how far it is, and that requests must
-/// wait.
+/// A node that takes long to read its data says that it lives, how far it is, and that requests
+/// must wait.
 #[test]
 fn loading_is_told_while_it_lasts() {
     if !can_inject() {

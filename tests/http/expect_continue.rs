@@ -37,7 +37,7 @@ fn a_client_that_asks_first_is_told_to_go_on() {
         );
         assert_eq!(response.header("Connection"), None, "{method} {target}");
     }
-    // Nobody waits where the body is there already, or where there is none.
+    // The node does not wait where the body is there already, or where there is none.
     client.send_request("PUT", "/kv/k", &[EXPECT], b"w");
     assert_eq!(client.response(false).status, 200);
     client.send_request("GET", "/kv/k", &[EXPECT], b"");

@@ -318,7 +318,7 @@ fn how_long_a_connection_lasts() {
             );
         }
     }
-    // HTTP/1.0 has no chunks: an answer whose length is not known ends with the connection.
+    // HTTP/1.0 has no chunks: an answer of unknown length ends with the connection.
     let mut client = node.connect();
     client.send(b"GET /get?key=big HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     let head = client.response_head();

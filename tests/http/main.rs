@@ -1,5 +1,5 @@
 //! The key-value API and its HTTP over real sockets: what each request gets, however its bytes are
-//! cut, and that a malformed one harms nobody.
+//! cut, and that a malformed one harms no other.
 
 #![expect(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 #![allow(

@@ -197,8 +197,8 @@ fn connections_that_vanish_leave_nothing_behind() {
     assert_eq!(node.status()["partitions"][0]["lastVersion"], 1);
 }
 
-/// Backups that nobody reads on cost little memory, and there are only so many; the others are
-/// served.
+/// Backups that their clients stop reading cost little memory, and there are only so many; the
+/// others are served.
 #[test]
 fn backups_that_are_not_read_cost_little() {
     let node = Node::start(&[]);

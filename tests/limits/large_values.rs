@@ -1,4 +1,4 @@
-//! Large values in and out, and nobody else notices.
+//! Large values in and out; other connections are served meanwhile.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;

@@ -1,5 +1,5 @@
 //! Limits, time-outs and large values: what is over is told so and ends, what is not is never cut,
-//! and nobody else notices.
+//! and other connections are served meanwhile.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"

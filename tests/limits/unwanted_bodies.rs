@@ -20,7 +20,7 @@ fn send_all_then_read(node: &Node, request: &[u8]) -> (u16, String) {
     (response.status, response.text())
 }
 
-/// A request with a body that is too long, or not wanted at all, or whose head is refused: whatever
+/// A request with a body that is too long, or not wanted at all, or behind a refused head: whatever
 /// the answer, it can be read.
 #[test]
 fn a_client_that_sends_all_before_it_reads_gets_its_answer() {

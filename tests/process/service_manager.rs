@@ -93,7 +93,7 @@ fn a_service_manager_is_told_what_the_node_does() {
     }
 }
 
-/// Nobody listens, or nobody reads: the node does not care.
+/// The manager's socket is missing, or full: the node goes on.
 #[test]
 fn a_service_manager_that_is_gone_or_deaf_holds_nothing_up() {
     let folder = Folder::new("deaf");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Client, Node, PATIENCE, let_pass, request_bytes, wait_for};
 
-/// Waits until nobody can connect any more.
+/// Waits until the node refuses connections.
 fn wait_for_refusal(node: &Node) {
     wait_for("new connections to be refused", || {
         TcpStream::connect(node.address).is_err()

@@ -1,8 +1,8 @@
 //! What recovery makes of files: after simulated crashes, cuts at every byte, flipped bits, and
 //! lost files.
 //!
-//! The one rule: recovery gives a state that the partition was once in, with every write whose sync
-//! had returned; or, where files were damaged, it refuses. `DB_NODE_TEST_SEED=n` repeats one run;
+//! The one rule: recovery gives a state that the partition was once in, with every write that was
+//! synced; or, where files were damaged, it refuses. `DB_NODE_TEST_SEED=n` repeats one run;
 //! `DB_NODE_TEST_RUNS=n` makes it longer.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,7 +129,7 @@ struct Driver {
     writes: Vec<Write>,
     /// Versions within a batch, which goes on behind them.
     open_versions: BTreeSet<u64>,
-    /// Versions whose sync returned.
+    /// Versions that were synced.
     synced_version: u64,
     /// Appends that failed and went well when they were tried again.
     shortage_count: u64,

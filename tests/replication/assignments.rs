@@ -428,7 +428,7 @@ fn a_controller_need_not_speak_of_epochs() {
             200
         );
     }
-    // One whose leader was never there has heard of no epoch.
+    // A replica without any leader so far has heard of no epoch.
     assert_eq!(
         two.assign(&json!({"id": 5, "role": "replica", "leader": "http://127.0.0.1:1"}))
             .status,

@@ -155,7 +155,7 @@ fn a_replica_that_was_away_too_long_gets_a_snapshot() {
         .log
         .assert_has("gets a snapshot of version 21000 from its leader");
 
-    // What is on its way to nobody is kept by nobody.
+    // A snapshot for a replica that is gone is dropped.
     let is_done = |node: &Member| {
         let now = node.partition();
         now["pinnedSnapshots"] == 0 && now["debt"] == 0
@@ -400,7 +400,7 @@ fn connections_that_come_and_go_leave_nothing_behind() {
     let next = Member::replica_of(&leader, &[]);
     assert_follows(&next, &leader);
 
-    // As many as there are places: nobody else gets in, and everybody is served.
+    // As many as there are places: no further one gets in, and all are served.
     let crowd: Vec<TcpStream> = (0..1_100)
         .map(|_| TcpStream::connect(address).expect("connect"))
         .collect();

@@ -14,7 +14,7 @@ const NO_ACKS: &[&str] = &["X-Min-Acks: 0"];
 /// still counts.
 const UNHEARD: Duration = Duration::from_millis(2_250);
 
-/// A leader whose writes and reads need one replica, with that.
+/// A leader with writes and reads that need one replica, and that replica.
 fn pair(arguments: &[&str]) -> (Member, Member) {
     let leader = Member::start(&[&["--min-acks", "1"], arguments].concat());
     let replica = Member::replica_of(&leader, &[]);

@@ -44,7 +44,7 @@ fn step_until(cluster: &mut Cluster, what: &str, mut is_so: impl FnMut(&mut Clus
     panic!("{what}: not in 20 s");
 }
 
-/// A leader whose clock is ahead of its replica's, or behind it, by so much; it writes keys, is
+/// A leader with a clock ahead of its replica's, or behind it, by so much; it writes keys, is
 /// lost, and the replica leads. Twice, so that the first one's clock counts on a third node, too.
 #[test]
 fn what_has_expired_stays_so_when_another_node_leads() {

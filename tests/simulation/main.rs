@@ -19,4 +19,5 @@ mod controller;
 mod dialogue;
 mod failover;
 mod full_disk;
+mod on_clusters;
 mod pending_writes;

@@ -1,4 +1,4 @@
-//! Writes whose clients wait until replicas have confirmed them.
+//! Writes that wait until replicas have confirmed them.
 
 use db_node::partition::{Wait, WaitProgress};
 

@@ -60,6 +60,11 @@ fn add_vague_words(source: &Source, found: &mut Findings) {
         ["who", "ever"],
         ["some", "body"],
         ["some", "one"],
+        ["who", "se"],
+        ["who", "m"],
+        ["no", "body"],
+        ["any", "body"],
+        ["every", "body"],
     ];
     let words: Vec<String> = words.iter().map(|parts| parts.concat()).collect();
     let is_vague = |word: &str| words.iter().any(|vague| word.eq_ignore_ascii_case(vague));

@@ -72,7 +72,7 @@ pub(crate) struct BatchBody {
     limits: KvLimits,
     state: BatchState,
     current: Option<Box<JsonBody>>,
-    /// Operations whose text is whole.
+    /// Operations with their whole text.
     texts: VecDeque<Box<KvFields>>,
     operations: Vec<BatchOperation>,
     received_bytes: usize,

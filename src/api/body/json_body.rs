@@ -5,8 +5,8 @@
 //!
 //! Invariants:
 //! 1. Any cut of the text into pieces gives the same fields or the same refusal.
-//! 2. The accepted texts are a subset of RFC 8259: one object with known fields, each at most once,
-//!    whose values are strings, or numbers for fields that are numbers.
+//! 2. The accepted texts are a subset of RFC 8259: one object with known fields, each at most once.
+//!    Values are strings, or numbers for fields that are numbers.
 //! 3. The work of a call is proportional to the piece that it gets.
 //!
 //! Not here: limits and meaning of the fields (`kv_fields.rs`).
@@ -58,7 +58,7 @@ enum JsonEscape {
 pub(crate) struct JsonBody {
     fields: Box<KvFields>,
     state: JsonState,
-    /// The field whose name was read.
+    /// The field with the name that was read.
     open: BodyField,
     escape: JsonEscape,
     /// The first half of a surrogate pair; the second must follow at once.

@@ -149,7 +149,7 @@ impl KvFields {
         }
     }
 
-    /// Opens the field whose name was read.
+    /// Opens the field with the name that was read.
     pub(crate) fn open(&mut self) -> Result<BodyField, Refusal> {
         let field = BodyField::of(&self.name, self.allowed).ok_or_else(|| self.unknown_field())?;
         let slot = &mut self.texts[field as usize];
@@ -178,7 +178,7 @@ impl KvFields {
                 Ok(())
             }
             BodyField::Key if len > self.limits.key_bytes => Err(key_too_long()),
-            // `encoding` may still say that it is base64, whose text is a third longer.
+            // `encoding` may still say base64, and then the text is a third longer.
             BodyField::Value if len > self.text_max_bytes() => {
                 Err(value_too_large(self.limits.value_bytes))
             }

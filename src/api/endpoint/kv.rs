@@ -49,6 +49,12 @@ enum KvAction {
     Delete(KvForm),
 }
 
+/// What a set stores: the value, and the time to live if the body names one.
+struct EntryToSet<'v> {
+    value: NewValue<'v>,
+    ttl_ms: Option<u64>,
+}
+
 /// A key, and the value if the request has one.
 type KeyAndValue<'b> = (Cow<'b, [u8]>, Option<&'b [u8]>);
 
@@ -111,8 +117,7 @@ pub(crate) fn key_of_target(
 }
 
 impl Api<'_> {
-    /// Answers a request that needs no body or whose body has arrived; else returns what collects
-    /// the body.
+    /// Answers a request that needs no body, or has it already; else returns what collects it.
     #[inline]
     pub(crate) fn begin_kv(
         &mut self,
@@ -132,14 +137,11 @@ impl Api<'_> {
             .and_then(|key| self.arrived(action, key, head, body));
         match outcome {
             Ok(Ok((key, value))) => {
-                self.act(
-                    action,
-                    head,
-                    &key,
-                    NewValue::Inline(value.unwrap_or_default()),
-                    None,
-                    reply,
-                );
+                let entry = EntryToSet {
+                    value: NewValue::Inline(value.unwrap_or_default()),
+                    ttl_ms: None,
+                };
+                self.act(action, head, &key, entry, reply);
                 Begin::Answered
             }
             Ok(Err(intake)) => Begin::Receive(intake),
@@ -248,10 +250,15 @@ impl Api<'_> {
         Ok(intake.claiming(claim.map_err(claim_refused)?))
     }
 
-    /// Executes a request whose body has arrived.
-    pub(crate) fn finish_kv(&mut self, head: &Head<'_>, intake: RequestBody, reply: Reply<'_>) {
-        let outcome = Route::of(head.path).map_or(Ok(None), |route| {
-            let mut received = intake.into_received()?;
+    /// Executes a request with its complete body.
+    pub(crate) fn finish_kv(
+        &mut self,
+        route: Route,
+        head: &Head<'_>,
+        intake: RequestBody,
+        reply: Reply<'_>,
+    ) {
+        let outcome = intake.into_received().and_then(|mut received| {
             let key = match (key_of_target(route, head.target())?, received.key.take()) {
                 (Some(key), _) => key,
                 (None, Some(key)) => Cow::Owned(key),
@@ -265,37 +272,35 @@ impl Api<'_> {
                 let message = "no value: the body needs a field \"value\"";
                 return Err(Refusal::new(400, "value_missing", message));
             }
-            Ok(Some((action, key, received)))
+            Ok((action, key, received))
         });
         match outcome {
-            Ok(Some((action, key, received))) => {
-                let value = received
-                    .value
-                    .as_ref()
-                    .map_or(NewValue::Inline(&[]), ReadyValue::as_new_value);
-                self.act(action, head, &key, value, received.ttl_ms, reply);
+            Ok((action, key, received)) => {
+                let value = received.value.as_ref();
+                let entry = EntryToSet {
+                    value: value.map_or(NewValue::Inline(&[]), ReadyValue::as_new_value),
+                    ttl_ms: received.ttl_ms,
+                };
+                self.act(action, head, &key, entry, reply);
             }
-            // The path had a route when the request began; it still does.
-            Ok(None) => reply.error(&Refusal::new(404, "not_found", "no such path")),
             Err(refusal) => refuse(reply, &refusal),
         }
     }
 
-    /// Executes a request. `value` and `body_ttl_ms` are for sets.
+    /// Executes a request. `entry` is for sets.
     #[inline]
     fn act(
         &mut self,
         action: KvAction,
         head: &Head<'_>,
         key: &[u8],
-        value: NewValue<'_>,
-        body_ttl_ms: Option<u64>,
+        entry: EntryToSet<'_>,
         reply: Reply<'_>,
     ) {
         match action {
             KvAction::Get(form) => self.answer_get(form, head, key, reply),
             KvAction::Set | KvAction::Put => {
-                self.answer_set(action, head, key, value, body_ttl_ms, reply);
+                self.answer_set(action, head, key, entry, reply);
             }
             KvAction::Delete(form) => self.answer_delete(form, head, key, reply),
         }
@@ -379,25 +384,24 @@ impl Api<'_> {
         action: KvAction,
         head: &Head<'_>,
         key: &[u8],
-        value: NewValue<'_>,
-        body_ttl_ms: Option<u64>,
+        entry: EntryToSet<'_>,
         reply: Reply<'_>,
     ) {
         let (query, min_acks, now_ms) = (self.query(head), self.min_acks(head), self.now_ms);
         let written = self.growable_partition(head).and_then(|partition| {
             // The checks that `intake` makes come first, in the same order: the answer must not
             // depend on how the request was cut into packets.
-            let ttl_ms = ttl_of(head, query, body_ttl_ms)?;
+            let ttl_ms = ttl_of(head, query, entry.ttl_ms)?;
             let conditions = conditions_of(head)?;
             let min_acks = min_acks?;
             check_replicas(partition, min_acks, now_ms)?;
             let incurred = partition.lsm().incurred_work();
             let written = match action {
                 KvAction::Put => partition
-                    .put(key, value, ttl_ms, &conditions)
+                    .put(key, entry.value, ttl_ms, &conditions)
                     .map(|written| (written.version, !written.replaced)),
                 _ => partition
-                    .set(key, value, ttl_ms, &conditions)
+                    .set(key, entry.value, ttl_ms, &conditions)
                     .map(|version| (version, false)),
             };
             let (version, created) = written.map_err(condition_failed)?;

@@ -23,7 +23,7 @@ use super::context::Api;
 use super::request::route::Route;
 
 impl Api<'_> {
-    /// Answers a request whose body, if there is one, means nothing.
+    /// Answers a request; its body, if there is one, means nothing.
     pub(crate) fn answer(&mut self, route: Route, head: &Head<'_>, reply: Reply<'_>) {
         match route {
             Route::Scan => self.answer_scan(head, reply),

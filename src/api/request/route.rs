@@ -27,7 +27,7 @@ enum Access {
     Data,
 }
 
-/// Requests whose durations are counted together.
+/// Requests that share a histogram of durations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
     Read,

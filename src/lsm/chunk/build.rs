@@ -196,7 +196,7 @@ impl ChunkBuilder {
         (count, offset)
     }
 
-    /// Begins with a copy of a chunk, whose entries are then [`replace`](Self::replace)d. The
+    /// Begins with a copy of a chunk; its entries are then [`replace`](Self::replace)d. The
     /// builder must be empty, and the chunk without large values. Nothing may be added before
     /// [`finish_as`](Self::finish_as), or before [`keep_some`](Self::keep_some) has kept all
     /// entries that are to stay.

@@ -119,13 +119,13 @@ impl Chunk {
         self.key_at(HEADER_BYTES)
     }
 
-    /// The entry for a key whose hash under the chunk's seed is `hash`.
+    /// The entry for a key; `hash` is its hash under the chunk's seed.
     #[inline]
     pub fn get(&self, hash: u32, key: &[u8]) -> Option<Entry<'_>> {
         self.find(hash, key).map(|offset| self.entry_at(offset).0)
     }
 
-    /// The offset of the entry for a key whose hash under the chunk's seed is `hash`.
+    /// The offset of the entry for a key; `hash` is its hash under the chunk's seed.
     #[inline]
     pub(in crate::lsm) fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
         let buckets = &self.bytes[self.buckets_at..];
@@ -183,7 +183,7 @@ impl Chunk {
         self.buckets_at + BUCKET_BYTES * bucket_of(hash, bucket_count)
     }
 
-    /// The offset of the first entry whose key is at or above `key`; [`end`](Self::end) when there
+    /// The offset of the first entry with a key at or above `key`; [`end`](Self::end) when there
     /// is none.
     pub fn seek(&self, key: &[u8]) -> usize {
         let restarts = &self.bytes[self.restarts_at..self.buckets_at];

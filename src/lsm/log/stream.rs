@@ -92,7 +92,7 @@ impl<'a> StreamRecord<'a> {
         self.head.position()
     }
 
-    /// A record whose large value was collected apart, and whose checksum holds.
+    /// A record with a large value that was collected apart, and a checksum that holds.
     pub(in crate::lsm) fn collected(
         head: RecordHead,
         stored: &'a [u8],

@@ -342,7 +342,7 @@ impl Wal {
         Some(segment)
     }
 
-    /// Removes one segment whose records are all at or below `version`, unless fewer than
+    /// Removes one segment with all records at or below `version`, unless fewer than
     /// `kept_bytes` of log would be left; call until it returns none.
     pub(in crate::lsm) fn release(
         &mut self,
@@ -523,7 +523,7 @@ impl Wal {
         self.sealed_bytes + self.active.stream_bytes()
     }
 
-    /// Bytes of the segments whose records are all at or below `version`. Looks at each segment.
+    /// Bytes of the segments with all records at or below `version`. Looks at each segment.
     pub(in crate::lsm) fn held_bytes_up_to(&self, version: u64) -> usize {
         let segments = self
             .sealed

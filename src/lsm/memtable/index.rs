@@ -1,14 +1,14 @@
 //! A hash table from keys to offsets in the log: one shard of a memtable's index.
 //!
 //! Open addressing with linear probing over cache lines of eight slots. A look-up touches one line
-//! as a rule, whose address follows from the hash, so that it can be fetched ahead; all slots of a
+//! as a rule. Its address follows from the hash, so that it can be fetched ahead; all slots of a
 //! line are compared at once, without a branch for each that no processor could predict. The table
 //! has no keys: the caller compares the key of each record that a search proposes.
 //!
 //! Invariants:
 //! 1. At most three quarters of the slots are taken, so every search ends, and soon.
-//! 2. Nothing is ever removed. The slots of a line are taken in order: a line whose last slot is
-//!    free ends a search.
+//! 2. Nothing is ever removed. The slots of a line are taken in order: a line with a free last
+//!    slot ends a search.
 
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 

@@ -256,7 +256,7 @@ impl Run {
         self.filter = Some(Arc::new(filter));
     }
 
-    /// The entry of a key whose position is known.
+    /// The entry of a key at a known position.
     #[inline]
     pub(in crate::lsm) fn get_in(
         &self,

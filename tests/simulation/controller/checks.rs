@@ -3,7 +3,7 @@
 use db_node::replication::{Relation, relation};
 use db_node::storage::{Lineage, Role};
 
-use super::{OVERTAKEN_MS, Run, partition};
+use super::{OVERTAKEN_MS, Run};
 
 /// What was last seen of a node.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Run {
         let mut offices = Vec::new();
         for host in 0..self.host_count() {
             let incarnation = self.cluster.hosts[host].incarnation;
-            let Some(partition) = partition(&mut self.cluster, host) else {
+            let Some(partition) = self.cluster.partition(host) else {
                 continue;
             };
             let roles = partition.roles();
@@ -132,7 +132,7 @@ impl Run {
 
     /// What a node holds: a lineage, its newest version, its epoch.
     pub(super) fn data_of(&mut self, host: usize) -> Option<(Lineage, u64, u64)> {
-        let partition = partition(&mut self.cluster, host)?;
+        let partition = self.cluster.partition(host)?;
         let meta = partition.roles().meta();
         let version = partition.lsm().last_version();
         Some((meta.lineage.clone(), version, meta.data_epoch))
@@ -141,7 +141,7 @@ impl Run {
     pub(super) fn picture(&mut self) -> String {
         let mut lines = Vec::new();
         for host in 0..self.host_count() {
-            let line = partition(&mut self.cluster, host).map(|partition| {
+            let line = self.cluster.partition(host).map(|partition| {
                 let version = partition.lsm().last_version();
                 let (roles, stats) = (partition.roles(), partition.leader_stats(0));
                 format!(

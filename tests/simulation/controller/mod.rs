@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use checks::Seen;
 use db_node::lsm::NewValue;
-use db_node::partition::{Assignment, Conditions, Partition, Wait};
+use db_node::partition::{Assignment, Conditions, Wait};
 use db_node::storage::Role;
 
 use crate::cluster::{Cluster, Weather, address};
@@ -29,7 +29,7 @@ use crate::pending_writes::{PendingWrite, take_confirmed};
 use crate::seeds::seeds;
 use crate::sim_disk::Fault;
 
-/// Patience of a client whose write is to be confirmed.
+/// How long a client waits for the confirmation of its write.
 const ACK_TIMEOUT_MS: u64 = 5_000;
 
 /// A node that asks others what they hold leads, at the latest, so long after they have answered:
@@ -80,10 +80,6 @@ struct Outcome {
     has_parted: bool,
 }
 
-fn partition(cluster: &mut Cluster, host: usize) -> Option<&mut Partition> {
-    cluster.node(host)?.partition(0).ok()
-}
-
 impl Run {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -118,15 +114,6 @@ impl Run {
 
     fn host_count(&self) -> usize {
         self.cluster.hosts.len()
-    }
-
-    fn chance(&mut self, one_in: u32) -> bool {
-        self.cluster.rng.u32(..one_in) == 0
-    }
-
-    fn any_host(&mut self) -> usize {
-        let count = self.host_count();
-        self.cluster.rng.usize(..count)
     }
 
     fn order(&self, host: usize, leader: usize, epoch: Option<u64>) -> Assignment {
@@ -236,7 +223,7 @@ impl Run {
     }
 
     fn step(&mut self, is_stormy: bool) {
-        let passed_ms = if self.chance(30) {
+        let passed_ms = if self.cluster.chance(30) {
             self.cluster.rng.u64(..2_000)
         } else {
             self.cluster.rng.u64(1..20)
@@ -254,8 +241,8 @@ impl Run {
     }
 
     fn storm(&mut self) {
-        let (a, b) = (self.any_host(), self.any_host());
-        if a != b && self.chance(40) {
+        let (a, b) = (self.cluster.any_host(), self.cluster.any_host());
+        if a != b && self.cluster.chance(40) {
             let weather = match self.cluster.rng.u8(..6) {
                 0 => Weather::Slow(self.cluster.rng.usize(1..2_000)),
                 1 => Weather::Stalled,
@@ -264,7 +251,7 @@ impl Run {
             };
             self.set_weather(a, b, weather);
         }
-        if self.chance(80) {
+        if self.cluster.chance(80) {
             let with_power = self.loses_power && self.cluster.rng.bool();
             let disks = self.cluster.hosts[a]
                 .disks
@@ -281,29 +268,29 @@ impl Run {
                 None => self.crash(a, with_power),
             }
         }
-        if self.chance(15) {
+        if self.cluster.chance(15) {
             self.start(b);
         }
-        if self.chance(100) {
+        if self.cluster.chance(100) {
             // The real controller tells a replaced leader nothing.
             let untold = Some(self.leader).filter(|_| self.cluster.rng.bool());
             let delay_ms = [0, 50, 3_000][self.cluster.rng.usize(..3)];
             self.make_leader(a, untold, delay_ms);
         }
-        if self.chance(300) && !self.messages.is_empty() {
+        if self.cluster.chance(300) && !self.messages.is_empty() {
             let at = self.cluster.rng.usize(..self.messages.len());
             self.messages.swap_remove(at);
         }
     }
 
     fn write(&mut self) {
-        let host = self.any_host();
+        let host = self.cluster.any_host();
         let incarnation = self.cluster.hosts[host].incarnation;
-        let is_confirmed = self.chance(2);
+        let is_confirmed = self.cluster.chance(2);
         let number = self.write_count;
         let (now_ms, short) = (self.cluster.now_ms, self.cluster.rng.u8(..20));
         let value = vec![b'v'; self.cluster.rng.usize(1..300)];
-        let Some(partition) = partition(&mut self.cluster, host) else {
+        let Some(partition) = self.cluster.partition(host) else {
             return;
         };
         let roles = partition.roles();
@@ -346,7 +333,9 @@ impl Run {
     }
 
     fn holds(&mut self, host: usize, key: &[u8]) -> bool {
-        partition(&mut self.cluster, host).is_some_and(|partition| partition.get(key).is_some())
+        self.cluster
+            .partition(host)
+            .is_some_and(|partition| partition.get(key).is_some())
     }
 
     /// Everything is mended, and the controller says once more what it wants; true if two nodes
@@ -380,7 +369,7 @@ impl Run {
         let mut best = (0, 0, 0);
         let mut epoch = 0;
         for host in 0..self.host_count() {
-            let partition = partition(&mut self.cluster, host).expect("all are up");
+            let partition = self.cluster.partition(host).expect("all are up");
             let meta = partition.roles().meta();
             epoch = epoch.max(meta.epoch);
             best = best.max((meta.data_epoch, partition.lsm().last_version(), host));
@@ -420,23 +409,7 @@ impl Run {
                 }
             }
             let leader = self.leader;
-            let mut position = None;
-            let is_agreed = (0..self.host_count()).all(|host| {
-                let Some(partition) = partition(&mut self.cluster, host) else {
-                    return false;
-                };
-                let role = if host == leader {
-                    Role::Leader
-                } else {
-                    Role::Replica
-                };
-                let here = partition.lsm().position();
-                partition.roles().is_settled()
-                    && partition.roles().role() == role
-                    && partition.is_in_sync()
-                    && partition.is_replaced()
-                    && *position.get_or_insert(here) == here
-            });
+            let is_agreed = self.cluster.is_agreed(leader, None);
             if is_agreed && self.messages.is_empty() {
                 return true;
             }
@@ -457,7 +430,7 @@ impl Run {
 
     fn is_led_by(&mut self, leader: usize) -> bool {
         (0..self.host_count()).all(|host| {
-            partition(&mut self.cluster, host).is_some_and(|partition| {
+            self.cluster.partition(host).is_some_and(|partition| {
                 let role = if host == leader {
                     Role::Leader
                 } else {
@@ -471,7 +444,7 @@ impl Run {
     fn write_some(&mut self, host: usize) {
         for number in 0..5 {
             let key = format!("script-{}-{number}", self.write_count).into_bytes();
-            let partition = partition(&mut self.cluster, host).expect("it leads");
+            let partition = self.cluster.partition(host).expect("it leads");
             let written = partition.set(&key, NewValue::Inline(b"v"), None, &Conditions::default());
             written.expect("no conditions");
             self.confirmed.push(key);
@@ -512,7 +485,7 @@ impl Run {
             Script::PromotedBesideLeader => {
                 self.make_leader(1, Some(0), 0);
                 self.until(|run| run.leads(1));
-                let old = partition(&mut self.cluster, 0).expect("it is up");
+                let old = self.cluster.partition(0).expect("it is up");
                 assert_ne!(old.roles().role(), Role::Leader, "the old leader goes on");
             }
         }
@@ -527,14 +500,14 @@ impl Run {
     }
 
     fn leads(&mut self, host: usize) -> bool {
-        partition(&mut self.cluster, host).is_some_and(|partition| {
+        self.cluster.partition(host).is_some_and(|partition| {
             partition.roles().role() == Role::Leader && partition.roles().is_settled()
         })
     }
 
     fn is_agreed_on_version(&mut self) -> bool {
         let versions: Vec<u64> = (0..self.host_count())
-            .filter_map(|host| Some(partition(&mut self.cluster, host)?.lsm().last_version()))
+            .filter_map(|host| Some(self.cluster.partition(host)?.lsm().last_version()))
             .collect();
         versions.iter().all(|version| *version == versions[0])
     }

@@ -6,7 +6,7 @@ use db_node::lsm::{ScanState, Value};
 use db_node::partition::{DiskLog, Partition};
 use db_node::storage::{HistoryId, Lineage, Role, SHARED_PAST_MAX};
 
-use super::{CLOCKS_APART_MS, Content, Kind, Run, SYSTEM_CLOCKS_APART_MS, Stage, Write, partition};
+use super::{CLOCKS_APART_MS, Content, Kind, Run, SYSTEM_CLOCKS_APART_MS, Stage, Write};
 
 /// What was last seen of a node.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Seen {
 impl Run {
     /// What replicas had confirmed is on the node that is to lead.
     pub(super) fn check_acked(&mut self, leader: usize) {
-        let partition = partition(&mut self.cluster, leader).expect("it is there");
+        let partition = self.cluster.partition(leader).expect("it is there");
         for acked in self.acked.iter_mut().filter(|acked| !acked.is_lost) {
             if partition.get(&acked.key).is_none() {
                 // Where nothing survives a crash, all nodes that had it may have crashed.
@@ -43,7 +43,7 @@ impl Run {
             // All that had it may have crashed.
             return;
         }
-        let partition = partition(&mut self.cluster, leader).expect("it is there");
+        let partition = self.cluster.partition(leader).expect("it is there");
         for shown in &self.shown {
             let version = shown.version;
             // Of a history that it was not told of it can have any part.
@@ -63,7 +63,7 @@ impl Run {
     pub(super) fn check(&mut self) {
         for host in 0..self.host_count() {
             let incarnation = self.cluster.hosts[host].incarnation;
-            let Some(partition) = partition(&mut self.cluster, host) else {
+            let Some(partition) = self.cluster.partition(host) else {
                 continue;
             };
             let meta = partition.roles().meta();
@@ -100,7 +100,7 @@ impl Run {
     /// No node has what the disk of the node that leads its history could still lose.
     pub(super) fn check_sent(&mut self) {
         for leader in 0..self.host_count() {
-            let Some(partition_of_leader) = partition(&mut self.cluster, leader) else {
+            let Some(partition_of_leader) = self.cluster.partition(leader) else {
                 continue;
             };
             let roles = partition_of_leader.roles();
@@ -110,7 +110,7 @@ impl Run {
             let history = partition_of_leader.history();
             let held = partition_of_leader.disk().map(DiskLog::synced_version);
             for host in 0..self.host_count() {
-                let Some(partition) = partition(&mut self.cluster, host) else {
+                let Some(partition) = self.cluster.partition(host) else {
                     continue;
                 };
                 let version = partition.lsm().last_version();
@@ -127,32 +127,13 @@ impl Run {
         if matches!(self.stage, Stage::Fencing) {
             return false;
         }
-        let (leader, epoch) = (self.leader, self.epoch);
-        let mut position = None;
-        (0..self.host_count()).all(|host| {
-            let Some(partition) = partition(&mut self.cluster, host) else {
-                return false;
-            };
-            let role = if host == leader {
-                Role::Leader
-            } else {
-                Role::Replica
-            };
-            let roles = partition.roles();
-            let is_settled =
-                roles.is_settled() && roles.role() == role && roles.meta().epoch == epoch;
-            let here = partition.lsm().position();
-            is_settled
-                && partition.is_in_sync()
-                && partition.is_replaced()
-                && *position.get_or_insert(here) == here
-        })
+        self.cluster.is_agreed(self.leader, Some(self.epoch))
     }
 
     pub(super) fn picture(&mut self) -> String {
         let mut lines = Vec::new();
         for host in 0..self.host_count() {
-            let line = partition(&mut self.cluster, host).map(|partition| {
+            let line = self.cluster.partition(host).map(|partition| {
                 let meta = partition.roles().meta();
                 format!(
                     "{host}: version {}, {meta:?}, {:?}",
@@ -167,7 +148,7 @@ impl Run {
 
     /// What the history of the leader was told, is what every node holds.
     pub(super) fn check_content(&mut self) {
-        let partition_of_leader = partition(&mut self.cluster, self.leader).expect("it leads");
+        let partition_of_leader = self.cluster.partition(self.leader).expect("it leads");
         let (lineage, version) = (
             partition_of_leader.roles().meta().lineage.clone(),
             partition_of_leader.lsm().last_version(),
@@ -201,9 +182,9 @@ impl Run {
             "{count} writes made version {version}"
         );
         for host in 0..self.host_count() {
-            let partition = partition(&mut self.cluster, host).expect("all are up");
+            let partition = self.cluster.partition(host).expect("all are up");
             let time_ms = partition.lsm().time_ms();
-            // A node whose time was ahead does not go back to that of a leader that came later.
+            // A node with its time ahead does not go back to that of a leader that came later.
             let behind_ms = leader_time_ms.saturating_sub(time_ms);
             let ahead_ms = time_ms.saturating_sub(leader_time_ms);
             assert!(

@@ -5,8 +5,8 @@
 //! Checked in every step: at most one leader takes writes in an epoch; no replica follows a leader
 //! of a lower epoch than its own, or has what its leader's disk does not; no node gives up data but
 //! for a higher epoch, and never for an empty leader; what was said to be on disk is there after a
-//! power cut; a reader that says what it has seen never sees less; a leader whose replicas have all
-//! left it, and that was not told, answers no read of what is acknowledged. At each promotion, and
+//! power cut; a reader that says what it has seen never sees less; a leader that all replicas have
+//! left, and that was not told, answers no read of what is acknowledged. At each promotion, and
 //! in the end: every write that replicas had confirmed is there, and so is everything that a read
 //! of what is acknowledged has shown. In the end, when all is mended: all nodes hold exactly what
 //! their history says.
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 use checks::Seen;
 use db_node::lsm::NewValue;
-use db_node::partition::{Assignment, Conditions, Partition, Wait, WaitProgress};
+use db_node::partition::{Assignment, Conditions, Wait, WaitProgress};
 use db_node::replication::{HEARTBEAT_MS, UNHEARD_MS};
 use db_node::storage::{HistoryId, Role};
 
@@ -31,8 +31,8 @@ use crate::sim_disk::{Fault, Shortage};
 
 type Content = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 
-/// Patience of a client whose write is to be confirmed. Long: an old promise must not be kept by a
-/// later leader's replicas.
+/// How long a client waits for the confirmation of its write. Long: an old promise must not be kept
+/// by a later leader's replicas.
 const ACK_TIMEOUT_MS: u64 = 20_000;
 
 /// Clocks differ by minutes, but replicas go by their leader's, as far as heartbeats tell it.
@@ -70,7 +70,7 @@ struct Acked {
     is_lost: bool,
 }
 
-/// A read of what is acknowledged, whose answer waits.
+/// A read of acknowledged data with an answer that waits.
 #[derive(Debug)]
 struct PendingRead {
     host: usize,
@@ -125,10 +125,6 @@ struct Run {
     write_count: u64,
 }
 
-fn partition(cluster: &mut Cluster, host: usize) -> Option<&mut Partition> {
-    cluster.node(host)?.partition(0).ok()
-}
-
 impl Run {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -181,18 +177,9 @@ impl Run {
         self.cluster.hosts.len()
     }
 
-    fn chance(&mut self, one_in: u32) -> bool {
-        self.cluster.rng.u32(..one_in) == 0
-    }
-
-    fn any_host(&mut self) -> usize {
-        let count = self.host_count();
-        self.cluster.rng.usize(..count)
-    }
-
     /// Some milliseconds, with whatever comes to mind.
     fn step(&mut self, is_stormy: bool) {
-        let passed_ms = if self.chance(30) {
+        let passed_ms = if self.cluster.chance(30) {
             self.cluster.rng.u64(..3_000)
         } else {
             self.cluster.rng.u64(1..20)
@@ -205,7 +192,7 @@ impl Run {
                 self.write();
             }
         }
-        if self.chance(4) {
+        if self.cluster.chance(4) {
             self.control();
         }
         self.note_acks();
@@ -216,8 +203,8 @@ impl Run {
     }
 
     fn storm(&mut self) {
-        let (a, b) = (self.any_host(), self.any_host());
-        if self.chance(40) {
+        let (a, b) = (self.cluster.any_host(), self.cluster.any_host());
+        if self.cluster.chance(40) {
             let weather = match self.cluster.rng.u8(..6) {
                 0 => Weather::Slow(self.cluster.rng.usize(1..2_000)),
                 1 => Weather::Stalled,
@@ -226,7 +213,7 @@ impl Run {
             };
             self.cluster.set_weather(a, b, weather);
         }
-        if self.chance(60) {
+        if self.cluster.chance(60) {
             let with_power = self.kind == Kind::Synced && self.cluster.rng.bool();
             let disks = self.cluster.hosts[a]
                 .disks
@@ -244,20 +231,20 @@ impl Run {
                 None => self.cluster.crash(a, with_power),
             }
         }
-        if self.chance(15) && self.cluster.hosts[b].process.is_none() {
+        if self.cluster.chance(15) && self.cluster.hosts[b].process.is_none() {
             self.cluster.start(b);
         }
-        if self.chance(20)
-            && let Some(partition) = partition(&mut self.cluster, a)
+        if self.cluster.chance(20)
+            && let Some(partition) = self.cluster.partition(a)
         {
             partition.lsm_mut().freeze();
         }
-        if self.chance(50)
-            && let Some(partition) = partition(&mut self.cluster, b)
+        if self.cluster.chance(50)
+            && let Some(partition) = self.cluster.partition(b)
         {
             partition.request_checkpoint();
         }
-        if self.chance(80) {
+        if self.cluster.chance(80) {
             self.fail_over();
         }
     }
@@ -284,7 +271,7 @@ impl Run {
         }
     }
 
-    /// A controller that is not sure about the leader: first nobody follows it any more, then the
+    /// A controller that is not sure about the leader: first no node follows it any more, then the
     /// best of the others leads.
     fn fail_over(&mut self) {
         if matches!(self.stage, Stage::Steady) {
@@ -319,8 +306,11 @@ impl Run {
             self.assign(host, leader, self.epoch);
         }
         // An order that comes late.
-        if self.chance(10) {
-            let (host, at) = (self.any_host(), self.cluster.rng.usize(..self.orders.len()));
+        if self.cluster.chance(10) {
+            let (host, at) = (
+                self.cluster.any_host(),
+                self.cluster.rng.usize(..self.orders.len()),
+            );
             let (epoch, leader) = self.orders[at];
             self.assign(host, leader, epoch);
         }
@@ -352,7 +342,7 @@ impl Run {
             .filter(|host| *host != self.leader)
             .all(|host| {
                 let epoch = self.epoch;
-                partition(&mut self.cluster, host).is_some_and(|partition| {
+                self.cluster.partition(host).is_some_and(|partition| {
                     partition.roles().meta().epoch == epoch
                         && partition.roles().is_settled()
                         && partition.is_replaced()
@@ -363,7 +353,7 @@ impl Run {
     fn promote(&mut self) {
         let mut best = None;
         for host in (0..self.host_count()).filter(|host| *host != self.leader) {
-            let partition = partition(&mut self.cluster, host).expect("it is fenced");
+            let partition = self.cluster.partition(host).expect("it is fenced");
             let (epoch, version) = (
                 partition.roles().meta().data_epoch,
                 partition.lsm().last_version(),
@@ -410,7 +400,7 @@ impl Run {
             && host != self.leader
             && now_ms - self.promoted_ms > UNHEARD_MS;
         let incarnation = self.cluster.hosts[host].incarnation;
-        let Some(partition) = partition(&mut self.cluster, host) else {
+        let Some(partition) = self.cluster.partition(host) else {
             return;
         };
         let is_settled = partition.roles().is_settled();
@@ -466,17 +456,17 @@ impl Run {
 
     /// A client writes to a node that thinks that it leads.
     fn write(&mut self) {
-        let host = self.any_host();
+        let host = self.cluster.any_host();
         let incarnation = self.cluster.hosts[host].incarnation;
-        let is_confirmed = self.chance(2);
+        let is_confirmed = self.cluster.chance(2);
         let (number, short) = (self.write_count, self.cluster.rng.u8(..20));
         let count = self.cluster.rng.u8(1..3);
-        let value_bytes = if self.chance(50) {
+        let value_bytes = if self.cluster.chance(50) {
             16_000
         } else {
             self.cluster.rng.usize(..300)
         };
-        let Some(partition) = partition(&mut self.cluster, host) else {
+        let Some(partition) = self.cluster.partition(host) else {
             return;
         };
         if partition.roles().role() != Role::Leader || !partition.roles().is_settled() {
@@ -571,9 +561,9 @@ impl Run {
 
     /// A reader that goes from node to node and says what it has seen.
     fn read(&mut self) {
-        let host = self.any_host();
+        let host = self.cluster.any_host();
         let key = format!("key-{}", self.cluster.rng.u8(..20)).into_bytes();
-        let Some(partition) = partition(&mut self.cluster, host) else {
+        let Some(partition) = self.cluster.partition(host) else {
             return;
         };
         let (lineage, last_version) = (
