@@ -14,7 +14,7 @@ use db_node::version;
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// Exit codes besides success (0); see `api.md` and the README.
+/// Exit codes besides success (0); see docs/operations.md.
 const EXIT_RUNTIME: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 

@@ -543,7 +543,7 @@ fn slow_requests_are_logged_and_not_too_many() {
     assert_eq!(log.count("slow"), 0);
 }
 
-/// What the README and the alerts name is there to be asked for.
+/// The metrics that the documents and the alerts name exist.
 #[test]
 fn metrics_that_are_documented_are_there() {
     let folder = Folder::new("metrics-names");
@@ -553,7 +553,7 @@ fn metrics_that_are_documented_are_there() {
     });
     let kinds = Scraped::of(&node).kinds;
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (file, count) in [("README.md", 20), ("packaging/alerts.yaml", 20)] {
+    for (file, count) in [("docs/metrics.md", 20), ("packaging/alerts.yaml", 20)] {
         let text = std::fs::read_to_string(root.join(file)).expect("read it");
         let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
         let behind = text

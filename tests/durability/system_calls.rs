@@ -405,7 +405,7 @@ fn only_replies_to_writes_wait_for_the_disk() {
     writer.stream.write_all(&requests).expect("send");
     assert_eq!(writer.answer().expect("what was asked first").status, 404);
     let mut reader = Wire::connect(node.address).expect("connect");
-    // It may see what is not on disk yet: the README says so.
+    // It may see what is not on disk yet: docs/durability.md says so.
     wait_for("the write to be read", || {
         reader.ask("GET", "/get?key=a", b"").expect("read").status == 200
     });

@@ -274,6 +274,22 @@ fn shrunk(text: &str, found: &Findings) -> String {
     text.lines().filter_map(keep).collect()
 }
 
+/// The README, the files beside it, and those in `docs/`.
+fn documents(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for folder in ["", "docs/"] {
+        for entry in fs::read_dir(root.join(folder)).expect("list it") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                let name = path.file_name().and_then(|name| name.to_str());
+                found.push(format!("{folder}{}", name.expect("a plain name")));
+            }
+        }
+    }
+    assert!(found.len() > 5, "the documents are found");
+    found
+}
+
 #[test]
 fn measures_stay_within_their_limits() {
     let sources = sources();
@@ -284,10 +300,12 @@ fn measures_stay_within_their_limits() {
         }
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).expect("the README");
-    let wide_count = measures::wide_line_count(&readme);
-    if wide_count > 0 {
-        found.insert("wide lines in README.md".to_owned(), wide_count);
+    for document in documents(root) {
+        let text = fs::read_to_string(root.join(&document)).expect("a document");
+        let wide_count = measures::wide_line_count(&text);
+        if wide_count > 0 {
+            found.insert(format!("wide lines in {document}"), wide_count);
+        }
     }
     let path = root.join(EXCEPTIONS);
     let text = fs::read_to_string(&path).expect("the list of exceptions");

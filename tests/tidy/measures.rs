@@ -14,8 +14,8 @@ const FIELD_MAX: usize = 16;
 const PARAMETER_MAX: usize = 6;
 /// Characters in a line, of code and of comments.
 const COLUMN_MAX: usize = 100;
-/// Characters in a line of the README besides tables.
-const README_COLUMN_MAX: usize = 140;
+/// Characters in a line of a document besides tables and code.
+const DOCUMENT_COLUMN_MAX: usize = 140;
 /// Lines of a file of tests.
 const TEST_FILE_LINE_MAX: usize = 800;
 
@@ -201,14 +201,14 @@ fn add_names(sources: &[Source], found: &mut Findings) {
     }
 }
 
-/// Lines of the README that are too wide; tables and code cannot be wrapped.
-pub(crate) fn wide_line_count(readme: &str) -> usize {
+/// Lines of a document that are too wide; tables and code cannot be wrapped.
+pub(crate) fn wide_line_count(document: &str) -> usize {
     let mut is_code = false;
     let is_wide = |line: &&str| {
         is_code ^= line.starts_with("```");
-        !is_code && !line.starts_with('|') && line.chars().count() > README_COLUMN_MAX
+        !is_code && !line.starts_with('|') && line.chars().count() > DOCUMENT_COLUMN_MAX
     };
-    readme.lines().filter(is_wide).count()
+    document.lines().filter(is_wide).count()
 }
 
 /// The measures on made-up files, each of which must find something.
@@ -267,5 +267,5 @@ fn the_measures_can_fail() {
         &body[9..]
     );
     assert!(findings(&[source("src/a.rs", &short)]).is_empty());
-    assert_eq!(wide_line_count(&"x".repeat(README_COLUMN_MAX + 1)), 1);
+    assert_eq!(wide_line_count(&"x".repeat(DOCUMENT_COLUMN_MAX + 1)), 1);
 }

@@ -14,7 +14,7 @@ use crate::storage::{PartitionMeta, PastHistory};
 
 use crate::api::endpoint::health::lag_of;
 
-/// The body. Field names carry their unit; the README explains each.
+/// The body. Field names carry their unit; `openapi.json` explains each.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status<'n> {

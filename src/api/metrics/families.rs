@@ -1,5 +1,5 @@
-//! The list of metrics, a row each: kind, name, source of the samples, help. The README says which
-//! deserve an alert.
+//! The list of metrics, a row each: kind, name, source of the samples, help. `docs/metrics.md` says
+//! which deserve an alert.
 //!
 //! Invariants:
 //! 1. Each name is there once, and no two samples of a family have the same labels.
