@@ -10,6 +10,8 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde_json::{Value as Json, json};
+
 use common::{Folder, Node, assert_error, let_pass, wait_for};
 
 /// A sample's name with its labels, sorted, and its value.
@@ -524,6 +526,22 @@ fn slow_requests_are_logged_and_not_too_many() {
     assert_eq!(log.count("slow: PUT"), 5, "{}", log.text());
     assert_eq!(log.count("secret"), 0, "keys are not logged");
     assert_same(Scraped::of(&node).get("slow_requests_total", &[]), 20);
+    // The last of them are in /status, without their keys.
+    let status = node.request("GET", "/status", &[], b"");
+    assert!(!status.text().contains("secret"), "{}", status.text());
+    let requests = &status.json()["requests"];
+    assert_eq!(requests["slow"], 20);
+    let recent = requests["slowRecent"].as_array().expect("a list");
+    assert_eq!(recent.len(), 16);
+    for slow in recent {
+        let words = ["method", "route", "status", "partition"].map(|name| &slow[name]);
+        assert_eq!(json!(words), json!(["PUT", "/kv/{key}", 504, 0]));
+        let [took_us, acks_us, ago_ms] =
+            ["tookUs", "acksUs", "agoMs"].map(|name| slow[name].as_u64().expect("a number"));
+        assert!((50_000..60_000_000).contains(&took_us), "{slow}");
+        assert!((50_000..=took_us).contains(&acks_us), "{slow}");
+        assert!((1_000..60_000).contains(&ago_ms), "{slow}");
+    }
 
     let mut quiet = Node::start(&["--slow-request-ms", "0", "--ack-timeout-ms", "120"]);
     let log = quiet.collect_log();
@@ -540,6 +558,7 @@ fn slow_requests_are_logged_and_not_too_many() {
     );
     quiet.settle();
     assert_same(Scraped::of(&quiet).get("slow_requests_total", &[]), 0);
+    assert_eq!(quiet.status()["requests"]["slowRecent"], json!([]));
     assert_eq!(log.count("slow"), 0);
 }
 
@@ -571,4 +590,63 @@ fn metrics_that_are_documented_are_there() {
             );
         }
     }
+}
+
+/// Requests and memory in `/status` are those of `/metrics`.
+#[test]
+fn status_and_metrics_say_the_same() {
+    let node = Node::start(&["--max-memory", "64MiB"]);
+    let mut client = node.connect();
+    for number in 0..200 {
+        client.request("PUT", &format!("/kv/{number}"), &[], &[b'v'; 100]);
+        client.request("GET", &format!("/kv/{number}"), &[], b"");
+    }
+    let scraped = Scraped::of(&node);
+    let status = node.status();
+    let bounds = status["requests"]["boundsUs"]
+        .as_array()
+        .expect("a list")
+        .len();
+    let groups = status["requests"]["groups"].as_array().expect("a list");
+    for group in ["read", "write"] {
+        let is_named = |found: &&Json| found["name"] == group;
+        let found = groups.iter().find(is_named).expect(group);
+        let counts = found["counts"].as_array().expect("a list");
+        assert_eq!(counts.len(), bounds + 1);
+        let sum: f64 = counts.iter().filter_map(Json::as_f64).sum();
+        assert_same(sum, 200);
+        let labels = [("group", group)];
+        assert_same(scraped.get("request_seconds_count", &labels), sum);
+    }
+    let owners = &status["memory"]["byOwner"];
+    for owner in ["memtables", "runs", "log", "snapshots"] {
+        let bytes = owners[owner].as_f64().expect("a number");
+        assert_same(scraped.get("memory_bytes", &[("owner", owner)]), bytes);
+    }
+    assert!(owners["memtables"].as_u64() > Some(200 * 100), "{owners}");
+    assert_eq!(status["memory"]["limitBytes"], json!(64 << 20));
+}
+
+/// A request that names a partition gets that one alone.
+#[test]
+fn status_of_one_partition() {
+    let node = Node::start(&[]);
+    let role = br#"{"id":7,"role":"leader"}"#;
+    assert_eq!(
+        node.request("POST", "/partition/assign", &[], role).status,
+        200
+    );
+    let ids = |target: &str, headers: &[&str]| {
+        let status = node.request("GET", target, headers, b"").json();
+        let partitions = status["partitions"].as_array().expect("a list").clone();
+        partitions
+            .iter()
+            .map(|partition| partition["id"].as_u64())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids("/status", &[]), [Some(0), Some(7)]);
+    assert_eq!(ids("/status?partition=7", &[]), [Some(7)]);
+    assert_eq!(ids("/status", &["X-Partition-ID: 0"]), [Some(0)]);
+    let other = node.request("GET", "/status?partition=8", &[], b"");
+    assert_error(&other, 404, "partition_not_found");
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::http::Method;
-use crate::metrics::{GROUP_COUNT, ROUTE_MAX, RequestStats};
+use crate::metrics::{GROUP_COUNT, PART_COUNT, ROUTE_MAX, RequestStats, SlowRequest};
 
 use crate::api::request::route::{Group, Route};
 
@@ -76,6 +76,26 @@ impl RequestLabels {
     pub fn record(&self, stats: &mut RequestStats, us: u64) {
         stats.count(usize::from(self.endpoint), self.status);
         stats.record_durations(self.group.number(), us, 1);
+    }
+
+    /// A slow request with these labels, answered at `at_ms`; the last of `count` of a connection.
+    pub fn slow_request(
+        &self,
+        at_ms: u64,
+        took_us: u64,
+        parts_us: [u64; PART_COUNT],
+        count: u64,
+    ) -> SlowRequest {
+        SlowRequest {
+            method: self.method.name(),
+            route: endpoint_name(usize::from(self.endpoint)),
+            status: self.status,
+            partition: self.partition,
+            at_ms,
+            took_us,
+            parts_us,
+            count,
+        }
     }
 }
 

@@ -31,13 +31,25 @@ impl Histogram {
         self.sum_us = self.sum_us.saturating_add(us.saturating_mul(count));
     }
 
+    /// The bounds of all buckets but the last, in microseconds; ascending.
+    pub fn bounds_us() -> impl Iterator<Item = u64> {
+        (0..BOUND_COUNT).map(|index| FIRST_BOUND_US << index)
+    }
+
+    /// Durations by bucket; the last one is without a bound.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
     /// Bounds in microseconds, each with the number of durations up to it; ascending.
     pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut sum = 0;
-        (0..BOUND_COUNT).map(move |index| {
-            sum += self.counts[index];
-            (FIRST_BOUND_US << index, sum)
-        })
+        Self::bounds_us()
+            .zip(self.counts)
+            .map(move |(bound, count)| {
+                sum += count;
+                (bound, sum)
+            })
     }
 
     /// All durations counted.

@@ -6,6 +6,7 @@
 //! | `histogram.rs` | durations in buckets that grow by powers of two |
 //! | `node_stats.rs` | all counts of one node |
 //! | `requests.rs` | answers by route and status, durations by group |
+//! | `slow_requests.rs` | the last slow requests |
 //! | `exposition.rs` | the text format: names, labels, values |
 //!
 //! Invariants:
@@ -21,8 +22,10 @@ mod exposition;
 mod histogram;
 mod node_stats;
 mod requests;
+mod slow_requests;
 
 pub use exposition::{Exposition, Label, MetricKind};
 pub use histogram::Histogram;
 pub use node_stats::{ClockStats, GateKind, LINK_END_COUNT, LinkStats, NodeStats};
 pub use requests::{GROUP_COUNT, ROUTE_MAX, RequestStats};
+pub use slow_requests::{PART_COUNT, RequestPart, SlowRequest, SlowRequests};

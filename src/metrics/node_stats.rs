@@ -2,6 +2,7 @@
 
 use super::histogram::Histogram;
 use super::requests::RequestStats;
+use super::slow_requests::SlowRequests;
 
 /// What replies wait for; the index into [`NodeStats::gate_waits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub struct NodeStats {
     /// Answers.
     pub requests: RequestStats,
     /// Requests that took longer than the threshold of the slow log.
-    pub slow_request_count: u64,
+    pub slow_requests: SlowRequests,
     /// Bytes read from HTTP connections.
     pub received_bytes: u64,
     /// Bytes written to them.

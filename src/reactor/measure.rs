@@ -42,8 +42,7 @@ pub(super) fn record_visit(
             let took_us = now_us.saturating_sub(held.came_at_us);
             answer.record(&mut stats.requests, took_us);
             if took_us >= slow_log.threshold_us() {
-                stats.slow_request_count += 1;
-                slow_log.log(answer, took_us, &held.phases, 1);
+                slow_log.record(&mut stats.slow_requests, answer, took_us, &held.phases, 1);
             }
         }
     }
@@ -62,8 +61,7 @@ pub(super) fn record_visit(
         && let Some(last) = answers.last_sent
     {
         let count = answers.sent_counts.iter().sum();
-        stats.slow_request_count += count;
-        slow_log.log(&last, took_us, &phases(), count);
+        slow_log.record(&mut stats.slow_requests, &last, took_us, &phases(), count);
     }
     if !answers.held.is_empty()
         && let Some(held) = PendingMetrics::of(&answers.held, came_at_us, phases())

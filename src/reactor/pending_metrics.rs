@@ -1,7 +1,7 @@
 //! What is to be counted of answers that are held back.
 
 use crate::api::RequestLabels;
-use crate::metrics::GateKind;
+use crate::metrics::{GateKind, PART_COUNT, RequestPart};
 
 /// Labels of answers that are held back, to be counted when they are sent; of requests that came
 /// together.
@@ -44,11 +44,24 @@ impl Phases {
         self.waited_us[kind as usize] = micros(us);
     }
 
-    /// How long the reply took to go once it waited for nothing more: the rest.
-    pub(super) fn sent_us(&self, took_us: u64) -> u64 {
+    /// What the time of a request that took `took_us` went to, by [`RequestPart`].
+    pub(super) fn parts_us(&self, took_us: u64) -> [u64; PART_COUNT] {
         let waited_us = self.waited_us.into_iter().max().unwrap_or(0);
         let before = [self.queued_us, self.executed_us, waited_us];
-        took_us.saturating_sub(before.into_iter().map(u64::from).sum())
+        let mut parts_us = [0; PART_COUNT];
+        for (part, us) in [
+            (RequestPart::Queued, self.queued_us),
+            (RequestPart::Executed, self.executed_us),
+            (RequestPart::Disk, self.waited_us[GateKind::Disk as usize]),
+            (RequestPart::Acks, self.waited_us[GateKind::Acks as usize]),
+            (RequestPart::Role, self.waited_us[GateKind::Role as usize]),
+        ] {
+            parts_us[part as usize] = us.into();
+        }
+        // Once the reply waited for nothing more it took the rest to go.
+        parts_us[RequestPart::Sending as usize] =
+            took_us.saturating_sub(before.into_iter().map(u64::from).sum());
+        parts_us
     }
 }
 

@@ -1,4 +1,5 @@
-//! Logs slow requests and slow turns of the loop: the request, its duration, and its parts.
+//! Logs and counts slow requests, and logs slow turns of the loop: the request, its duration, and
+//! its parts.
 //!
 //! Invariant: there are at most [`LINES_PER_SECOND`] lines a second (`line_limit.rs`), and one with
 //! the number of lines left out. If standard error is not read, lines are dropped
@@ -7,6 +8,7 @@
 use std::fmt::Write as _;
 
 use crate::api::RequestLabels;
+use crate::metrics::{PART_COUNT, SlowRequests};
 
 use super::line_limit::LineLimit;
 use super::pending_metrics::Phases;
@@ -15,12 +17,24 @@ use super::timers::Millis;
 /// Lines in a second.
 const LINES_PER_SECOND: u32 = 5;
 
+/// What the parts of a request's time are called, by [`RequestPart`](crate::metrics::RequestPart).
+const PART_NAMES: [&str; PART_COUNT] = [
+    "queued",
+    "executed",
+    "waiting for the disk",
+    "waiting for replicas",
+    "waiting for a change of role",
+    "sending",
+];
+
 /// The log of slow requests.
 #[derive(Debug)]
 pub(super) struct SlowLog {
     /// `u64::MAX`: nothing is slow.
     threshold_us: u64,
     limit: LineLimit,
+    /// When the turn began.
+    now: Millis,
 }
 
 impl SlowLog {
@@ -34,6 +48,7 @@ impl SlowLog {
         Self {
             threshold_us,
             limit: LineLimit::new(LINES_PER_SECOND),
+            now: 0,
         }
     }
 
@@ -45,17 +60,27 @@ impl SlowLog {
     /// A turn begins: logs how many lines were left out before it.
     #[inline]
     pub(super) fn tick(&mut self, now: Millis) {
+        self.now = now;
         let left_out_count = self.limit.tick(now);
         if left_out_count > 0 {
             log::warn!("slow: and {left_out_count} more within a second");
         }
     }
 
-    /// Logs the last of `count` requests of one connection that were slow together.
+    /// Counts `count` requests of one connection that were slow together; logs and keeps the last.
     #[cold]
-    pub(super) fn log(&mut self, answer: &RequestLabels, us: u64, phases: &Phases, count: u64) {
+    pub(super) fn record(
+        &mut self,
+        stats: &mut SlowRequests,
+        answer: &RequestLabels,
+        us: u64,
+        phases: &Phases,
+        count: u64,
+    ) {
+        let parts_us = phases.parts_us(us);
+        stats.record(answer.slow_request(self.now, us, parts_us, count));
         if self.limit.admits(count) {
-            let parts = parts_of(phases, us);
+            let parts = text_of(parts_us);
             log::warn!("slow: {answer} took {} ms{parts}", us / 1_000);
         }
     }
@@ -84,18 +109,10 @@ impl SlowLog {
 }
 
 /// The parts of a request's time that are a millisecond or longer.
-fn parts_of(phases: &Phases, us: u64) -> String {
-    let [disk_us, acks_us, role_us] = phases.waited_us;
-    let parts = [
-        ("queued", phases.queued_us.into()),
-        ("executed", phases.executed_us.into()),
-        ("waiting for the disk", disk_us.into()),
-        ("waiting for replicas", acks_us.into()),
-        ("waiting for a change of role", role_us.into()),
-        ("sending", phases.sent_us(us)),
-    ];
+fn text_of(parts_us: [u64; PART_COUNT]) -> String {
+    let parts = PART_NAMES.into_iter().zip(parts_us);
     let mut text = String::new();
-    for (name, part_us) in parts.into_iter().filter(|(_, part_us)| *part_us >= 1_000) {
+    for (name, part_us) in parts.filter(|(_, part_us)| *part_us >= 1_000) {
         let before = if text.is_empty() { ":" } else { "," };
         let _ = write!(text, "{before} {name} {} ms", part_us / 1_000);
     }
@@ -111,14 +128,14 @@ mod tests {
     #[test]
     fn the_parts_of_the_time_are_named_from_a_millisecond_on() {
         let mut phases = Phases::executed(1_000, 4_500, 5_000);
-        assert_eq!(parts_of(&phases, 4_000), ": queued 3 ms");
+        assert_eq!(text_of(phases.parts_us(4_000)), ": queued 3 ms");
         phases.record_wait(GateKind::Disk, 20_000);
         phases.record_wait(GateKind::Acks, 50_000);
         assert_eq!(
-            parts_of(&phases, 56_000),
+            text_of(phases.parts_us(56_000)),
             ": queued 3 ms, waiting for the disk 20 ms, waiting for replicas 50 ms, sending 2 ms"
         );
-        assert_eq!(parts_of(&Phases::default(), 900), "");
+        assert_eq!(text_of(Phases::default().parts_us(900)), "");
     }
 
     #[test]

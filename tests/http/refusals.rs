@@ -455,7 +455,7 @@ fn what_a_request_does_not_take_is_refused_by_name() {
         ("GET", "/kv/k", b"", "X-TTL: 5"),
         ("GET", "/kv/k", b"", "X-Min-Acks: 1"),
         ("GET", "/scan", b"", "If-None-Match: *"),
-        ("GET", "/status", b"", "X-Partition-ID: 0"),
+        ("GET", "/metrics", b"", "X-Partition-ID: 0"),
         ("POST", "/admin/freeze", b"", "X-TTL: 5"),
         ("POST", "/admin/freeze", b"", "If-Match: *"),
         ("POST", "/partition/assign", role, "X-Partition-ID: 0"),
@@ -533,7 +533,7 @@ fn what_a_request_does_not_take_is_refused_by_name() {
         ),
         (
             "GET",
-            "/status?partition=0",
+            "/metrics?partition=0",
             "partition",
             "the node as a whole",
         ),

@@ -1,18 +1,25 @@
 //! `/status`: the configuration in force and the state of the node, as JSON.
+//!
+//! A request that names a partition gets that one alone: the status page asks once a second, and
+//! there may be a thousand of them.
 
 use serde::Serialize;
 
 use crate::api::context::Api;
 use crate::api::request::values::JSON;
 use crate::config::Config;
-use crate::http::Reply;
+use crate::http::{Head, Refusal, Reply};
 use crate::lsm::{LevelStats, Stats};
 use crate::node::Node;
 use crate::partition::{DiskLog, LeaderStats, Partition, ReplicaStats};
 use crate::replication::SyncState;
-use crate::storage::{PartitionMeta, PastHistory};
+use crate::storage::{PartitionMeta, PastHistory, RecoveryProgress};
 
 use crate::api::endpoint::health::lag_of;
+use crate::api::errors::refuse;
+use crate::api::request::params::Param;
+
+use super::status_stats::{MemoryStatus, RequestsStatus};
 
 /// The body. Field names carry their unit; `openapi.json` explains each.
 #[derive(Serialize)]
@@ -22,10 +29,21 @@ struct Status<'n> {
     commit: Option<&'static str>,
     uptime_ms: u64,
     draining: bool,
+    /// How far the node is with reading its data; none once it is done.
+    loading: Option<LoadingStatus>,
     config: ConfigStatus<'n>,
     #[serde(rename = "loop")]
     event_loop: LoopStatus,
+    requests: RequestsStatus<'n>,
+    memory: MemoryStatus,
     partitions: Vec<PartitionStatus>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LoadingStatus {
+    done_bytes: u64,
+    total_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -168,30 +186,55 @@ struct LevelStatus {
 }
 
 impl Api<'_> {
-    pub(crate) fn answer_status(&mut self, reply: Reply<'_>) {
-        let body =
-            serde_json::to_vec(&status_of(self.node, self.now_ms)).expect("plain fields serialize");
+    pub(crate) fn answer_status(&mut self, head: &Head<'_>, reply: Reply<'_>) {
+        let shown = match self.shown_partitions(head) {
+            Ok(shown) => shown,
+            Err(refusal) => return refuse(reply, &refusal),
+        };
+        let status = status_of(self.node, shown, self.now_ms);
+        let body = serde_json::to_vec(&status).expect("plain fields serialize");
         reply.status(200).content_type(JSON).body(&body);
+    }
+
+    /// All partitions, or the one that the request names.
+    fn shown_partitions(&mut self, head: &Head<'_>) -> Result<Vec<PartitionStatus>, Refusal> {
+        let now_ms = self.now_ms;
+        let names_one =
+            head.partition_id.is_some() || self.query(head).get(Param::Partition)?.is_some();
+        if names_one && self.node.loading().is_none() {
+            let partition = self.any_partition(head)?;
+            return Ok(vec![PartitionStatus::of(partition, now_ms)]);
+        }
+        let of = |partition| PartitionStatus::of(partition, now_ms);
+        Ok(self.node.partitions().iter().map(of).collect())
     }
 }
 
-fn status_of(node: &Node, now_ms: u64) -> Status<'_> {
+fn status_of(node: &Node, partitions: Vec<PartitionStatus>, now_ms: u64) -> Status<'_> {
     let config = node.config();
     Status {
         version: crate::version::VERSION,
         commit: crate::version::COMMIT,
         uptime_ms: now_ms,
         draining: node.is_draining(),
+        loading: node.loading().map(LoadingStatus::from),
         config: ConfigStatus {
             config,
             durability: config.durability(),
         },
         event_loop: LoopStatus::of(node),
-        partitions: node
-            .partitions()
-            .iter()
-            .map(|partition| PartitionStatus::of(partition, now_ms))
-            .collect(),
+        requests: RequestsStatus::of(&node.stats, now_ms),
+        memory: MemoryStatus::of(node),
+        partitions,
+    }
+}
+
+impl From<RecoveryProgress> for LoadingStatus {
+    fn from(progress: RecoveryProgress) -> Self {
+        Self {
+            done_bytes: progress.done_bytes,
+            total_bytes: progress.total_bytes,
+        }
     }
 }
 

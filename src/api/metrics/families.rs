@@ -19,6 +19,7 @@ use crate::partition::ReplicaStats;
 use crate::replication::LINK_END_REASONS;
 use crate::storage::Role;
 
+use super::memory_owners::MemoryByOwner;
 use super::report::{PartitionReport, Report};
 
 /// A metric; `R` is the report that its samples come from.
@@ -75,7 +76,7 @@ families! { OF_NODE, |node: &Report, text| [];
     Histogram "request_seconds" samples(durations(node, text))
         "From the turn in which a request came to the write of its answer, waits for disk and \
          replicas included.";
-    Counter "slow_requests_total" number(node.stats.slow_request_count)
+    Counter "slow_requests_total" number(node.stats.slow_requests.count())
         "Requests that took longer than --slow-request-ms.";
     Counter "http_received_bytes_total" number(node.stats.received_bytes)
         "Bytes read from HTTP connections.";
@@ -255,27 +256,11 @@ fn gate_waits(node: &Report, text: &mut Exposition<'_>) {
 }
 
 fn memory(node: &Report, text: &mut Exposition<'_>) {
-    let sum =
-        |bytes: fn(&PartitionReport) -> usize| node.partitions.iter().map(bytes).sum::<usize>();
-    for (owner, bytes) in [
-        (
-            "memtables",
-            sum(|partition| partition.engine.memtables.bytes),
-        ),
-        ("runs", sum(|partition| partition.engine.runs.bytes)),
-        (
-            "large_values",
-            sum(|partition| {
-                partition.engine.memtables.large_bytes + partition.engine.runs.large_bytes
-            }),
-        ),
-        ("log", sum(|partition| partition.engine.retained_log_bytes)),
-        ("snapshots", sum(|partition| partition.pinned.bytes)),
-        (
-            "connections",
-            node.stats.connection_bytes + node.stats.connection_table_bytes,
-        ),
-    ] {
+    let mut memory = MemoryByOwner::of_connections(&node.stats);
+    for partition in &node.partitions {
+        memory.add(&partition.engine, partition.pinned);
+    }
+    for (owner, bytes) in memory.by_name() {
         text.sample(&[("owner", &owner)], bytes);
     }
 }

@@ -144,7 +144,7 @@ routes! {
     Health b"/health" "/health" Public Nothing [Get Health HEALTH]
     Live b"/livez" "/livez" Public Nothing [Get Health HEALTH]
     Ready b"/readyz" "/readyz" Public Nothing [Get Health READY]
-    Status b"/status" "/status" Monitoring Nothing [Get Admin NODE]
+    Status b"/status" "/status" Monitoring Nothing [Get Admin PARTITION]
     Snapshot b"/snapshot" "/snapshot" Data Nothing [Get Stream PARTITION]
     Digest b"/digest" "/digest" Data Nothing [Get Stream DIGEST]
     Metrics b"/metrics" "/metrics" Monitoring Nothing [Get Stream NODE]
