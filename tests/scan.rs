@@ -282,7 +282,7 @@ fn scans_that_cannot_be() {
         response.text(),
         format!(
             "{{\"success\":true,\"items\":[{{\"key\":\"a\",\"version\":1,\"etag\":\"{token}\"}}],\
-             \"next\":null,\"version\":1,\"position\":\"{token}\"}}"
+             \"next\":null,\"version\":1,\"position\":\"{token}\"}}\n"
         )
     );
     assert_eq!(client.request("HEAD", "/scan", &[], b"").status, 200);
@@ -405,6 +405,6 @@ fn a_slow_reader_costs_little() {
     });
     for reader in &mut slow {
         let text = reader.response(false).text();
-        assert!(text.ends_with("\"}") && text.contains("\"version\":3000,\"position\":\"3000-"));
+        assert!(text.ends_with("\"}\n") && text.contains("\"version\":3000,\"position\":\"3000-"));
     }
 }

@@ -53,6 +53,6 @@ pub use handler::{Begin, BodySink, Context, Handler, Limits};
 pub use head::{Framing, Head, Method, Target};
 pub use head_reader::HeadReader;
 pub use output::{BodySource, Fill, Output, SharedBytes};
-pub use refusal::Refusal;
+pub use refusal::{Refusal, json_line};
 pub use request::{HeadLimits, MAX_HEADER_COUNT, given_twice, parse_head};
 pub use response::{Exchange, HttpDate, Reply, ReplyHead, Vary};

@@ -69,7 +69,8 @@ impl Refusal {
         Self::new(400, "bad_request", message)
     }
 
-    /// The body of the response: `{"success":false,"error":"the message","code":"the_code"}`.
+    /// The body of the response: `{"success":false,"error":"the message","code":"the_code"}`, and a
+    /// newline.
     #[cold]
     pub fn to_json(&self) -> Vec<u8> {
         #[derive(serde::Serialize)]
@@ -78,15 +79,21 @@ impl Refusal {
             error: &'r str,
             code: &'r str,
         }
-        // Two strings and a bool always serialize into memory; an empty body would still leave the
-        // status.
-        serde_json::to_vec(&RefusalJson {
+        json_line(&RefusalJson {
             success: false,
             error: &self.message,
             code: self.code,
         })
-        .unwrap_or_default()
     }
+}
+
+/// A JSON body. It ends with a newline, as all of them do: on a terminal the prompt then begins a
+/// line of its own.
+pub fn json_line<T: serde::Serialize>(fields: &T) -> Vec<u8> {
+    // Plain fields always serialize into memory; an empty body would still leave the status.
+    let mut body = serde_json::to_vec(fields).unwrap_or_default();
+    body.push(b'\n');
+    body
 }
 
 impl Deref for Refusal {
@@ -105,7 +112,8 @@ mod tests {
     fn json_is_escaped() {
         let refusal = Refusal::new(404, "not_found", "no \"such\"\nthing");
         let body = refusal.to_json();
-        let golden = br#"{"success":false,"error":"no \"such\"\nthing","code":"not_found"}"#;
+        let golden =
+            b"{\"success\":false,\"error\":\"no \\\"such\\\"\\nthing\",\"code\":\"not_found\"}\n";
         assert_eq!(
             String::from_utf8_lossy(&body),
             String::from_utf8_lossy(golden)

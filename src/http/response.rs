@@ -581,12 +581,12 @@ mod tests {
             reply.status(405).header("Allow", "GET").error(&refusal);
         });
         let head = "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: \
-                    application/json\r\nContent-Length: 63\r\n\r\n";
+                    application/json\r\nContent-Length: 64\r\n\r\n";
         assert_eq!(
             text,
             format!(
                 "{head}{}",
-                r#"{"success":false,"error":"use GET","code":"method_not_allowed"}"#
+                "{\"success\":false,\"error\":\"use GET\",\"code\":\"method_not_allowed\"}\n"
             )
         );
     }

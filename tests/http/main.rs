@@ -13,6 +13,7 @@ mod conditions;
 mod expect_continue;
 mod framing;
 mod lengths;
+mod newcomers;
 mod refusals;
 mod routes;
 mod set_get_delete;

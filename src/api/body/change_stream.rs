@@ -91,7 +91,7 @@ impl WatchForm {
             Self::LongPoll => {
                 out.extend_from_slice(b"],");
                 add_position(out, &position.text());
-                out.push(b'}');
+                out.extend_from_slice(b"}\n");
             }
             Self::Events => self.keep_alive(position, out),
         }

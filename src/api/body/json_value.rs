@@ -1,4 +1,5 @@
-//! Answers with a value as JSON, rendered at once, or in slices if the value is large.
+//! Values as JSON objects, rendered at once, or in slices if the value is large: answers, and parts
+//! of answers.
 //!
 //! `{"success":true,"value":"…","version":N,"etag":"N-hhhhhhhh"}`, and for a value that is not
 //! UTF-8 `{"success":true,"value":"…","encoding":"base64","version":N,"etag":"N-hhhhhhhh"}`.
@@ -26,14 +27,14 @@ pub(crate) fn is_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok()
 }
 
-/// Appends the whole answer; for small values.
+/// Appends the object with a value; for small values.
 #[inline]
 pub(crate) fn render_value(out: &mut Vec<u8>, value: &[u8], token: &TokenText) {
     out.extend_from_slice(BEGIN);
     render_rest(out, value, token);
 }
 
-/// Appends the answer from behind the opening quote of the value.
+/// Appends the object from behind the opening quote of the value.
 #[inline]
 pub(crate) fn render_rest(out: &mut Vec<u8>, value: &[u8], token: &TokenText) {
     if is_text(value) {
@@ -91,20 +92,32 @@ enum Phase {
     Render(Encoding),
 }
 
-/// The answer with a large value, rendered in slices.
+/// The object with a large value, rendered in slices.
 #[derive(Debug)]
 pub(crate) struct JsonValueSource {
     /// The text before the value, up to its opening quote.
     begin: Vec<u8>,
     value: Blob,
     token: VersionToken,
+    /// The text behind the object.
+    end: &'static [u8],
     phase: Phase,
     /// How far the phase has come.
     done_bytes: usize,
 }
 
 impl JsonValueSource {
-    pub(crate) fn new(value: Blob, token: VersionToken) -> Self {
+    /// A whole answer.
+    pub(crate) fn answer(value: Blob, token: VersionToken) -> Self {
+        let end = b"\n";
+        Self {
+            end,
+            ..Self::part(value, token)
+        }
+    }
+
+    /// A part of an answer.
+    pub(crate) fn part(value: Blob, token: VersionToken) -> Self {
         Self::beginning(BEGIN.to_vec(), value, token)
     }
 
@@ -114,6 +127,7 @@ impl JsonValueSource {
             begin,
             value,
             token,
+            end: b"",
             phase: Phase::Validate(Utf8Validator::default()),
             done_bytes: 0,
         }
@@ -162,6 +176,7 @@ impl BodySource for JsonValueSource {
             return Fill::More;
         }
         render_end(out, encoding, &self.token.text());
+        out.extend_from_slice(self.end);
         Fill::Done
     }
 }
@@ -205,7 +220,7 @@ mod tests {
             let mut whole = Vec::new();
             render_value(&mut whole, &value, &token.text());
             let mut sliced = Vec::new();
-            let mut source = JsonValueSource::new(Arc::new(value.clone()), token);
+            let mut source = JsonValueSource::part(Arc::new(value.clone()), token);
             let budget = rng.usize(1..200);
             loop {
                 let before = sliced.len();

@@ -33,10 +33,10 @@ impl Api<'_> {
         match route {
             Route::Compact => {
                 self.any_partition(head)?.lsm_mut().compact();
-                Ok((202, b"{\"success\":true}"))
+                Ok((202, b"{\"success\":true}\n"))
             }
             Route::Checkpoint if self.durable_partition(head)?.request_checkpoint() => {
-                Ok((202, b"{\"success\":true}"))
+                Ok((202, b"{\"success\":true}\n"))
             }
             Route::Checkpoint => {
                 let message = "this node keeps its data in memory only: start it with --data-dir, \
@@ -44,9 +44,9 @@ impl Api<'_> {
                 Err(Refusal::new(409, "memory_only", message))
             }
             _ if self.any_partition(head)?.lsm_mut().freeze() => {
-                Ok((200, b"{\"success\":true,\"frozen\":true}"))
+                Ok((200, b"{\"success\":true,\"frozen\":true}\n"))
             }
-            _ => Ok((200, b"{\"success\":true,\"frozen\":false}")),
+            _ => Ok((200, b"{\"success\":true,\"frozen\":false}\n")),
         }
     }
 }

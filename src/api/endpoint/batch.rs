@@ -24,7 +24,7 @@ use crate::api::body::ready_value::ReadyValue;
 use crate::api::body::request_body::{RequestBody, claim_refused};
 use crate::api::confirmation::{check_read, check_replicas, follow_up_of_read};
 use crate::api::context::Api;
-use crate::api::endpoint::kv::{NOT_DELETED, condition_failed, declared_bytes};
+use crate::api::endpoint::kv::{condition_failed, declared_bytes};
 use crate::api::errors::refuse;
 use crate::api::request::positions::add_version;
 use crate::api::request::values::JSON;
@@ -72,7 +72,7 @@ impl Results {
             }
             Value::Large(blob) => {
                 self.pieces
-                    .push_back(Piece::Large(JsonValueSource::new(Arc::clone(blob), token)));
+                    .push_back(Piece::Large(JsonValueSource::part(Arc::clone(blob), token)));
             }
             Value::Tombstone => self
                 .text()
@@ -146,7 +146,8 @@ fn results_of(
                     let token = partition.token_of(version);
                     add_written(results.text(), b"\"deleted\":true,", token);
                 } else {
-                    results.text().extend_from_slice(NOT_DELETED);
+                    let text = results.text();
+                    text.extend_from_slice(b"{\"success\":true,\"deleted\":false}");
                 }
                 exists
             }
@@ -166,7 +167,7 @@ fn results_of(
         };
         writes.push(writes_it);
     }
-    results.text().extend_from_slice(b"]}");
+    results.text().extend_from_slice(b"]}\n");
     Ok((results, writes))
 }
 

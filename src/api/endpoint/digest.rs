@@ -30,7 +30,7 @@ impl BodySource for DigestSource {
         };
         out.push(b'{');
         add_position(out, &self.token.text());
-        let rest = format!(",\"keys\":{key_count},\"digest\":\"{digest:032x}\"}}");
+        let rest = format!(",\"keys\":{key_count},\"digest\":\"{digest:032x}\"}}\n");
         out.extend_from_slice(rest.as_bytes());
         Fill::Done
     }

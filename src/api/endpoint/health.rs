@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::http::{Head, Refusal, Reply};
+use crate::http::{Head, Refusal, Reply, json_line};
 use crate::partition::Partition;
 use crate::storage::Role;
 
@@ -78,7 +78,7 @@ impl Api<'_> {
         match route {
             Route::Health => match self.health(head) {
                 Ok(health) => {
-                    let body = serde_json::to_vec(&health).expect("plain fields serialize");
+                    let body = json_line(&health);
                     let is_loading = self.node.loading().is_some();
                     let status = if is_loading { 503 } else { 200 };
                     reply.status(status).content_type(JSON).body(&body);

@@ -36,8 +36,8 @@ const JSON_LINES: &str = "Content-Type: application/json\r\nAccept-Ranges: none\
 const RAW_LINES: &str = "Content-Type: application/octet-stream\r\nAccept-Ranges: none\r\n";
 
 /// Bodies of answers to a delete.
-pub(crate) const DELETED: &[u8] = b"{\"success\":true,\"deleted\":true}";
-pub(crate) const NOT_DELETED: &[u8] = b"{\"success\":true,\"deleted\":false}";
+const DELETED: &[u8] = b"{\"success\":true,\"deleted\":true}\n";
+const NOT_DELETED: &[u8] = b"{\"success\":true,\"deleted\":false}\n";
 
 /// What a key-value request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -514,10 +514,11 @@ fn send_value(
     match (form, entry.value) {
         (KvForm::Json, Value::Inline(value)) => {
             render_value(&mut scratch, value, &text);
+            scratch.push(b'\n');
             reply.lines(JSON_LINES).etag(text.as_bytes()).body(&scratch);
         }
         (KvForm::Json, Value::Large(blob)) => {
-            let source = JsonValueSource::new(Arc::clone(blob), token);
+            let source = JsonValueSource::answer(Arc::clone(blob), token);
             reply
                 .lines(JSON_LINES)
                 .etag(text.as_bytes())

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::parse_peer;
-use crate::http::{Begin, Framing, Head, Refusal, Reply};
+use crate::http::{Begin, Framing, Head, Refusal, Reply, json_line};
 use crate::node::{AssignRefusal, PARTITIONS_MAX, RemovalOrder, RemovalRefusal, Unavailable};
 use crate::partition::{AssignError, Assignment, EPOCH_LEAP_MAX, RemovalError, Wait, WaitProgress};
 use crate::storage::{PEERS_MAX, Role};
@@ -168,7 +168,7 @@ impl Api<'_> {
             wait: Wait::Removed,
             number,
         });
-        let body = serde_json::to_vec(&answer).expect("plain fields serialize");
+        let body = json_line(&answer);
         Ok((body, gate))
     }
 
@@ -221,7 +221,7 @@ impl Api<'_> {
             state,
             ignored: body.others.keys().cloned().collect(),
         };
-        let body = serde_json::to_vec(&answer).expect("plain fields serialize");
+        let body = json_line(&answer);
         Ok((body, gate))
     }
 }

@@ -181,7 +181,7 @@ impl ScanSource {
         }
         out.push(b',');
         add_position(out, &self.token.text());
-        out.push(b'}');
+        out.extend_from_slice(b"}\n");
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::api::context::Api;
 use crate::api::request::values::JSON;
 use crate::config::Config;
-use crate::http::{Head, Refusal, Reply};
+use crate::http::{Head, Refusal, Reply, json_line};
 use crate::lsm::{LevelStats, Stats};
 use crate::node::Node;
 use crate::partition::{DiskLog, LeaderStats, Partition, ReplicaStats};
@@ -191,8 +191,7 @@ impl Api<'_> {
             Ok(shown) => shown,
             Err(refusal) => return refuse(reply, &refusal),
         };
-        let status = status_of(self.node, shown, self.now_ms);
-        let body = serde_json::to_vec(&status).expect("plain fields serialize");
+        let body = json_line(&status_of(self.node, shown, self.now_ms));
         reply.status(200).content_type(JSON).body(&body);
     }
 

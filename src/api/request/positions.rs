@@ -25,7 +25,7 @@ pub(crate) fn add_position(out: &mut Vec<u8>, token: &TokenText) {
 #[inline]
 pub(crate) fn add_written(out: &mut Vec<u8>, token: &TokenText) {
     let before = b"{\"success\":true,\"version\":";
-    add_fields(out, before, b",\"etag\":\"", token, b"\"}");
+    add_fields(out, before, b",\"etag\":\"", token, b"\"}\n");
 }
 
 #[inline(always)] // so that the pieces are of known length
