@@ -22,17 +22,28 @@ fn main() -> ExitCode {
     match config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Invocation::Help) => print(&config::help()),
         Ok(Invocation::Version) => print(&format!("db-node {}\n", version::full())),
-        Ok(Invocation::Run(config)) => {
-            let names = std::env::vars_os().map(|(name, _)| name);
-            for warning in config::warnings_about_variables(names) {
-                let _ = writeln!(std::io::stderr(), "db-node: {warning}");
+        Ok(Invocation::Check(config)) => {
+            warn_about_variables();
+            match reactor::check(&config) {
+                Ok(found) => print(&format!("db-node: {found}\n")),
+                Err(error) => fail(&error.to_string(), EXIT_USAGE),
             }
+        }
+        Ok(Invocation::Run(config)) => {
+            warn_about_variables();
             match run(&config) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err((message, code)) => fail(&message, code),
             }
         }
         Err(error) => fail(&error.to_string(), EXIT_USAGE),
+    }
+}
+
+fn warn_about_variables() {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for warning in config::warnings_about_variables(names) {
+        let _ = writeln!(std::io::stderr(), "db-node: {warning}");
     }
 }
 

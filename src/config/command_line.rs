@@ -12,6 +12,8 @@ use super::options::{Config, OPTIONS};
 pub enum Invocation {
     /// Run a node.
     Run(Box<Config>),
+    /// Say whether a node could run, and change nothing.
+    Check(Box<Config>),
     /// Print [`help`].
     Help,
     /// Print the version.
@@ -28,18 +30,24 @@ pub fn parse(
         .map(|option| from_environment(option, &environment))
         .collect();
     let mut is_from_flag = vec![false; OPTIONS.len()];
+    let mut only_checks = false;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser
         .next()
         .map_err(|error| ConfigError(format!("{error}; see --help")))?
     {
-        let flag = match argument {
+        let (flag, typed) = match argument {
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Invocation::Help),
             lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => {
                 return Ok(Invocation::Version);
             }
-            lexopt::Arg::Short('p') | lexopt::Arg::Long("port") => "listen".to_owned(),
-            lexopt::Arg::Long(flag) => flag.to_owned(),
+            lexopt::Arg::Long("check") => {
+                only_checks = true;
+                continue;
+            }
+            lexopt::Arg::Short('p') => ("listen".to_owned(), "-p".to_owned()),
+            lexopt::Arg::Long("port") => ("listen".to_owned(), "--port".to_owned()),
+            lexopt::Arg::Long(flag) => (flag.to_owned(), format!("--{flag}")),
             lexopt::Arg::Short(letter) => {
                 return Err(ConfigError(format!("unknown option -{letter}; see --help")));
             }
@@ -59,33 +67,40 @@ pub fn parse(
             .iter()
             .position(|option| option.flag == flag)
             .ok_or_else(|| unknown_option(&flag))?;
-        let text = value_of(&OPTIONS[index], &mut parser)?;
+        let text = value_of(&OPTIONS[index], &typed, &mut parser)?;
         if !std::mem::replace(&mut is_from_flag[index], true) {
             values[index].clear();
         }
-        values[index].push((format!("--{flag}"), text));
+        values[index].push((typed, text));
     }
-    let given = GivenOptions::new(OPTIONS, values);
-    Ok(Invocation::Run(Box::new(Config::from_given(&given)?)))
+    let config = Box::new(Config::from_given(&GivenOptions::new(OPTIONS, values))?);
+    Ok(if only_checks {
+        Invocation::Check(config)
+    } else {
+        Invocation::Run(config)
+    })
 }
 
-/// The value that follows a flag; that of a switch is `true`.
-fn value_of(option: &OptionSpec, parser: &mut lexopt::Parser) -> Result<String, ConfigError> {
+/// The value that follows a flag, which was given as `typed`; that of a switch is `true`.
+fn value_of(
+    option: &OptionSpec,
+    typed: &str,
+    parser: &mut lexopt::Parser,
+) -> Result<String, ConfigError> {
     if option.value.is_empty() {
         return Ok("true".to_owned());
     }
-    let flag = option.flag;
     let value = parser
         .value()
-        .map_err(|_| ConfigError(format!("--{flag} needs a value; see --help")))?;
+        .map_err(|_| ConfigError(format!("{typed} needs a value; see --help")))?;
     if value.is_empty() {
         return Err(ConfigError(format!(
-            "--{flag}: its value is empty: give one, or leave the option out"
+            "{typed}: its value is empty: give one, or leave the option out"
         )));
     }
     value
         .into_string()
-        .map_err(|_| ConfigError(format!("--{flag}: the value is not UTF-8")))
+        .map_err(|_| ConfigError(format!("{typed}: the value is not UTF-8")))
 }
 
 fn from_environment(
@@ -132,7 +147,8 @@ pub(super) fn environment_name(flag: &str) -> String {
 }
 
 fn unknown_option(flag: &str) -> ConfigError {
-    match nearest(flag, OPTIONS.iter().map(|option| option.flag)) {
+    let known = OPTIONS.iter().map(|option| option.flag);
+    match nearest(flag, known.chain(["port", "check", "help", "version"])) {
         Some(known) => ConfigError(format!("unknown option --{flag}; did you mean --{known}?")),
         None => ConfigError(format!("unknown option --{flag}; see --help")),
     }
@@ -152,9 +168,12 @@ pub fn help() -> String {
         };
         let _ = writeln!(text, "  {flag:<25} {}{default}", option.meaning);
     }
+    text.push_str(
+        "  --check                   say whether a node could start, and change nothing\n",
+    );
     text.push_str("  -p, --port N: --listen 127.0.0.1:N; -h, --help; -V, --version\n\n");
     text.push_str(
-        "Sizes: 64MiB, 64MB and 64m are the same, 64 times 1,024 KiB.\n\
+        "Sizes: 64MiB, 64MB and 64m are the same, 64 times 1,024 KiB; 1.5GiB is 1536MiB.\n\
          Each is an environment variable too: --max-connections is DB_NODE_MAX_CONNECTIONS.\n",
     );
     text.push_str("Try: curl localhost:9001/set -d '{\"key\":\"a\",\"value\":\"1\"}'\n");

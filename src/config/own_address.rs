@@ -4,11 +4,26 @@
 //! Not here: addresses that turn out to be this node's once it is dialed
 //! (`partition/replicas.rs`).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::options::Config;
 
 impl Config {
+    /// The HTTP address of this node for a person on this machine: what it advertises, or where it
+    /// listens.
+    pub fn own_url(&self) -> String {
+        if let Some(advertised) = &self.advertise {
+            return advertised.clone();
+        }
+        let mut address = self.listen;
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        format!("http://{address}")
+    }
+
     /// Whether the address of a node, as [`parse_peer`](super::parse_peer) gives it, is where this
     /// node serves HTTP: what it advertises, where it listens, or a loopback address with the port
     /// of a listener that answers there. False where that is not certain.
@@ -43,6 +58,31 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::super::{Invocation, parse};
+
+    #[test]
+    fn the_url_for_a_person_leads_to_the_node() {
+        for (arguments, expected) in [
+            (&["-p", "21001"][..], "http://127.0.0.1:21001"),
+            (
+                &["--listen", "0.0.0.0:21001", "--allow-open"],
+                "http://127.0.0.1:21001",
+            ),
+            (
+                &["--listen", "[::]:21001", "--allow-open"],
+                "http://[::1]:21001",
+            ),
+            (
+                &["--listen", "10.0.0.7:21001", "--allow-open"],
+                "http://10.0.0.7:21001",
+            ),
+            (&["-p", "21001", "--advertise", "db-0:80"], "http://db-0:80"),
+        ] {
+            match parse(arguments.iter().map(Into::into), |_| None) {
+                Ok(Invocation::Run(config)) => assert_eq!(config.own_url(), expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn what_is_known_for_certain() {

@@ -121,6 +121,17 @@ fn mistakes_are_told_with_the_way_out() {
             "the name no-such-name.invalid was not found",
         ),
         (&["--listen"], &[], "--listen needs a value"),
+        (&["-p"], &[], "-p needs a value"),
+        (
+            &["--port", "x"],
+            &[],
+            "--port x: give an address and a port",
+        ),
+        (&["--prot", "21001"], &[], "did you mean --port?"),
+        (&["--chekc"], &[], "did you mean --check?"),
+        (&["--vresion"], &[], "did you mean --version?"),
+        (&["--max-memory", "1.5"], &[], "such as 64MiB or 1.5GiB"),
+        (&["--max-memory", "17000000.5t"], &[], "more than there is"),
         (&["--lisen", "x"], &[], "did you mean --listen?"),
         (&["--frobnicate"], &[], "see --help"),
         (&["-x"], &[], "see --help"),
@@ -238,6 +249,8 @@ fn ports_and_sizes_as_people_write_them() {
         &["--port=21001"],
         &["--listen", "21001"],
         &["--listen", ":21001"],
+        &["-p", ":21001"],
+        &["--port", "127.0.0.1:21001"],
         &["--listen", "127.0.0.1:1", "-p", "21001"],
     ] {
         assert_eq!(listens(arguments), "127.0.0.1:21001", "{arguments:?}");
@@ -255,22 +268,57 @@ fn ports_and_sizes_as_people_write_them() {
         ("8192k", 8 << 20),
         ("8192Kb", 8 << 20),
         ("1t", 1 << 40),
+        ("1.5GiB", 3 << 29),
+        ("1.5 g", 3 << 29),
+        ("4.0MiB", 4 << 20),
+        ("16.125MB", 129 << 17),
         ("5000000", 5_000_000),
     ] {
         let config = parse_with(&["--max-memory", text], &[]).expect(text);
         assert_eq!(config.max_memory_bytes, Some(bytes), "{text}");
     }
-    for wrong in ["1.5GB", "GB", "1gib5", "-1g", "1e9"] {
+    for wrong in [
+        "1.5", "1.G", ".5G", "1..5G", "1,5G", "1.2345G", "GB", "1gib5", "-1g", "1e9", "1.5.5G",
+    ] {
         let error = parse_with(&["--max-memory", wrong], &[]).unwrap_err();
         assert!(error.contains("KiB, MiB, GiB or TiB"), "{error}");
     }
 }
 
 #[test]
-fn words_for_help_and_version() {
+fn words_for_help_and_version_and_a_check() {
+    let checked = |arguments: &[&str]| parse(arguments.iter().map(OsString::from), |_| None);
+    for arguments in [&["--check", "-p", "1"][..], &["-p", "1", "--check"]] {
+        assert!(
+            matches!(checked(arguments), Ok(Invocation::Check(config)) if config.listen.port() == 1)
+        );
+    }
+    assert!(checked(&["--check", "--log", "loud"]).is_err());
     let parse_word = |word: &str| parse([OsString::from(word)], |_| None);
     assert!(matches!(parse_word("help"), Ok(Invocation::Help)));
     assert!(matches!(parse_word("version"), Ok(Invocation::Version)));
+}
+
+/// `packaging/db-node.env` names variables that there are, with values that are valid.
+#[test]
+fn the_environment_file_is_valid() {
+    let file = include_str!("../../packaging/db-node.env");
+    let settings: Vec<(&str, &str)> = (file.lines())
+        .map(|line| line.trim_start_matches('#'))
+        .filter(|line| line.starts_with("DB_NODE_"))
+        .filter_map(|line| line.split_once('='))
+        .collect();
+    assert!(settings.len() >= 5, "{settings:?}");
+    let names: Vec<String> = (OPTIONS.iter())
+        .map(|option| environment_name(option.flag))
+        .collect();
+    for (name, _) in &settings {
+        assert!(names.iter().any(|known| known == name), "{name}");
+    }
+    let given = settings
+        .into_iter()
+        .filter(|(name, _)| *name != "DB_NODE_TOKEN_FILE");
+    parse_with(&[], &given.collect::<Vec<_>>()).expect("valid");
 }
 
 #[test]
@@ -291,6 +339,13 @@ fn mistyped_variables_are_named() {
     // As Kubernetes sets them for a service of that name.
     for name in [
         "DB_NODE_LISTEN",
+        // Of the client, of the build, and of the tests.
+        "DB_NODE_URL",
+        "DB_NODE_TOKEN_FILE",
+        "DB_NODE_COMMIT",
+        "DB_NODE_TEST_SEED",
+        "DB_NODE_TEST_RUNS",
+        "DB_NODE_TEST_REWRITE",
         "DB_NODE_SERVICE_HOST",
         "DB_NODE_SERVICE_PORT",
         "DB_NODE_PORT",

@@ -100,16 +100,18 @@ pub fn host_name_in(address: &str) -> Option<String> {
     (!is_ip && !host.is_empty()).then(|| host.to_owned())
 }
 
-/// A number of bytes. Units are powers of 1,024, however they are written.
+/// A number of bytes. Units are powers of 1,024, however they are written: so are those of
+/// Postgres, and `kb`, `mb` and `gb` of Redis.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let problem = || {
-        "give bytes, or a whole number with KiB, MiB, GiB or TiB (KB, k and the like are the same)"
+        "give bytes, or a number with KiB, MiB, GiB or TiB, such as 64MiB or 1.5GiB (KB, k and the \
+         like are the same)"
             .to_owned()
     };
-    let digits_end = text
-        .find(|c: char| !c.is_ascii_digit())
+    let number_end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
-    let unit = match text[digits_end..].trim().to_ascii_lowercase().as_str() {
+    let unit = match text[number_end..].trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kb" | "kib" => KIB,
         "m" | "mb" | "mib" => MIB,
@@ -117,10 +119,25 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
         "t" | "tb" | "tib" => 1024 * GIB,
         _ => return Err(problem()),
     };
-    let number: u64 = text[..digits_end].parse().map_err(|_| problem())?;
+    let (whole, fraction) = match text[..number_end].split_once('.') {
+        Some((whole, fraction)) if unit > 1 => (whole, parse_fraction(fraction)),
+        Some(_) => return Err(problem()),
+        None => (&text[..number_end], Some(0)),
+    };
+    let number: u64 = whole.parse().map_err(|_| problem())?;
+    let thousandths = fraction.ok_or_else(problem)?;
     number
         .checked_mul(unit)
+        .and_then(|bytes| bytes.checked_add(unit.checked_mul(thousandths)? / 1_000))
         .ok_or_else(|| "that is more than there is".to_owned())
+}
+
+/// Digits behind a point, in thousandths: at most three.
+fn parse_fraction(digits: &str) -> Option<u64> {
+    let is_valid = (1..=3).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    is_valid
+        .then(|| format!("{digits:0<3}").parse().ok())
+        .flatten()
 }
 
 /// The most verbose level of what is logged.

@@ -9,12 +9,32 @@ use crate::lsm::Options;
 use crate::node::{DEFAULT_PARTITION, Node};
 use crate::storage::{
     DataDir, DiskCommand, DiskEvent, DiskThread, HistoryId, IdGenerator, LOG_FILE_BYTES,
-    RecoveryOptions, RecoveryProgress, StorageError, StoragePlan,
+    RecoveryOptions, RecoveryProgress, StorageError, StoragePlan, check_restore, check_start,
 };
 
 use super::error::RunError;
 use super::progress::ProgressBar;
 use super::timers::Millis;
+
+/// Says what a start would find, or what would prevent it. Nothing is changed.
+pub(super) fn check(config: &Config) -> Result<String, RunError> {
+    // Nothing is written: neither a seed nor a history has to be random.
+    let options = recovery_options(config, 0, HistoryId([0; 16]));
+    let (data_dir, restore) = (config.data_dir.as_deref(), config.restore.as_deref());
+    check_start(data_dir, restore, options).map_err(RunError::Storage)
+}
+
+fn recovery_options(config: &Config, hash_seed: u64, fresh_history: HistoryId) -> RecoveryOptions {
+    RecoveryOptions {
+        engine: Options {
+            memtable_bytes: config.memtable_bytes,
+            hash_seed,
+        },
+        fresh_history,
+        accept_data_loss: config.accept_data_loss,
+        log_file_bytes: LOG_FILE_BYTES,
+    }
+}
 
 /// The state of the thread.
 #[derive(Debug)]
@@ -54,23 +74,14 @@ impl DiskHandle {
         if !config.loads_data() {
             return Ok(disk);
         }
-        let engine = Options {
-            memtable_bytes: config.memtable_bytes,
-            hash_seed,
-        };
+        let data_dir = config.data_dir.as_deref().map(DataDir::open);
+        let data_dir = data_dir.transpose().map_err(RunError::Storage)?;
+        if let Some(path) = &config.restore {
+            check_restore(path, data_dir.as_ref()).map_err(RunError::Storage)?;
+        }
         let plan = StoragePlan {
-            data_dir: config
-                .data_dir
-                .as_deref()
-                .map(DataDir::open)
-                .transpose()
-                .map_err(RunError::Storage)?,
-            recovery: RecoveryOptions {
-                engine,
-                fresh_history: HistoryId(ids.draw()),
-                accept_data_loss: config.accept_data_loss,
-                log_file_bytes: LOG_FILE_BYTES,
-            },
+            data_dir,
+            recovery: recovery_options(config, hash_seed, HistoryId(ids.draw())),
             restore: config.restore.clone(),
             fsync: config.fsync,
             first_partition: (!config.await_assignment).then_some(DEFAULT_PARTITION),

@@ -22,6 +22,7 @@ use super::deferred_replies::{self, DeferredReplies};
 use super::descriptors::{Descriptors, Shares, TooFew};
 use super::disk::DiskHandle;
 use super::error::RunError;
+use super::greeting;
 use super::housekeeping::{Housekeeping, maintain};
 use super::limits::{
     DEADLINES_PER_TURN, DRAIN_MS, EVENTS_PER_POLL, KEPT_BODY_BYTES, OUTPUT_HIGH_BYTES,
@@ -83,17 +84,16 @@ impl EventLoop {
         // Everything is open now that stays open, but for files.
         let (descriptors, shares) = share_descriptors(config)?;
         let disk = DiskHandle::start(config, hash_seed, ids.split(), Arc::clone(&waker))?;
-        let for_replicas = replication_address.map_or(String::new(), |address| {
-            format!(", for replicas on {address}")
-        });
-        let (version, durability) = (crate::version::full(), durability(config));
-        log::info!("db-node {version} listens on http://{address}{for_replicas}, {durability}");
-        let serving = format!("serving on http://{address}, {durability}");
-        let sd_notify = SdNotify::from_environment(|name| std::env::var_os(name), serving);
         let config_in_force = Config {
             listen: address,
             ..config.clone()
         };
+        greeting::log_greeting(&config_in_force, replication_address);
+        let serving = format!(
+            "serving on http://{address}, {}",
+            greeting::durability(config)
+        );
+        let sd_notify = SdNotify::from_environment(|name| std::env::var_os(name), serving);
         let mut node = Node::new(config_in_force, hash_seed, ids);
         node.stats.started_unix_ms = clock::unix_ms();
         node.replication_port = replication_address.map(|address| address.port());
@@ -422,12 +422,4 @@ fn time_outs(config: &Config) -> TimeOuts {
 fn machine_name() -> String {
     let names = rustix::system::uname();
     names.nodename().to_str().unwrap_or_default().to_owned()
-}
-
-/// Where data is kept, for the log.
-fn durability(config: &Config) -> String {
-    match &config.data_dir {
-        Some(path) => format!("data in {}, fsync {}", path.display(), config.fsync.name()),
-        None => "in memory only".to_owned(),
-    }
 }

@@ -39,6 +39,7 @@ mod descriptors;
 mod disk;
 mod error;
 mod event_loop;
+mod greeting;
 mod housekeeping;
 mod idle_queue;
 mod limits;
@@ -66,6 +67,16 @@ use crate::config::Config;
 use crate::storage::IdGenerator;
 
 pub use error::RunError;
+
+/// Says in one line what a node of this configuration would start with; the error is what would
+/// prevent the start. Nothing is changed, and nothing listens.
+pub fn check(config: &Config) -> Result<String, RunError> {
+    let found = disk::check(config)?;
+    Ok(format!(
+        "a node can start: it would listen on http://{}, {found}",
+        config.listen
+    ))
+}
 
 /// Runs a node until it is told to stop. `hash_seed` and `ids` are to be random.
 pub fn run(config: &Config, hash_seed: u64, ids: IdGenerator) -> Result<(), RunError> {

@@ -6,15 +6,18 @@
 //! goes on with that. An empty `partition-0.removed-1` stays: because of it the next start does not
 //! make the first partition anew.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
 
 use super::disk::Disks;
 use super::disk::{SystemDisk, rename_in, sync_folder};
 use super::draft::is_draft;
 use super::error::StorageError;
 use super::log_end::LOG_END_NAME;
+use super::unchanged_disk::UnchangedDisk;
 
 /// A directory with this file is a node's.
 const LOCK_NAME: &str = "lock";
@@ -48,26 +51,42 @@ impl DataDir {
     /// Opens and locks a directory, which is made if it is not there. A directory with other files
     /// than a node's is an error.
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
-        let shown = folder.display();
-        if let Err(error) = make(folder) {
-            return Err(StorageError::Unusable(format!(
-                "--data-dir {shown} cannot be made: {error}; name a directory that this user may \
-                 make"
-            )));
-        }
-        let names = names_in(folder)?;
-        let is_ours = names.iter().any(|name| name == LOCK_NAME);
-        let is_foreign = |name: &&String| !HARMLESS_NAMES.contains(&name.as_str());
-        if let Some(foreign) = names.iter().find(is_foreign).filter(|_| !is_ours) {
-            return Err(StorageError::Unusable(format!(
-                "--data-dir {shown} holds {foreign} and no data of a node: name an empty directory"
-            )));
-        }
-        let lock = lock(folder)?;
+        make(folder).map_err(|error| cannot_be_made(folder, &error))?;
+        check_ours(folder)?;
+        let lock = lock(folder, OpenOptions::new().write(true).create(true))?;
         Ok(Self {
             folder: folder.to_owned(),
             _lock: lock,
         })
+    }
+
+    /// The same for a directory that nothing is to be changed in. None if there is no data, and the
+    /// directory can be used.
+    pub(super) fn open_unchanged(folder: &Path) -> Result<Option<Self>, StorageError> {
+        let nearest = folder.ancestors().find(|folder| folder.exists());
+        let nearest = nearest.unwrap_or(Path::new("."));
+        if !nearest.is_dir() {
+            return Err(cannot_be_made(folder, &io::ErrorKind::NotADirectory.into()));
+        }
+        access(nearest, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| cannot_be_written(folder, &error.into()))?;
+        if nearest != folder {
+            return Ok(None);
+        }
+        if !check_ours(folder)? {
+            return Ok(None);
+        }
+        let lock = lock(folder, OpenOptions::new().read(true))?;
+        Ok(Some(Self {
+            folder: folder.to_owned(),
+            _lock: lock,
+        }))
+    }
+
+    /// The folder of a partition that is there; nothing is changed in it.
+    pub(super) fn partition_unchanged(&self, id: u32) -> UnchangedDisk<SystemDisk> {
+        let folder = self.folder.join(format!("{PARTITION_PREFIX}{id}"));
+        UnchangedDisk(SystemDisk::new(&folder))
     }
 
     /// Whether no partition has data here. Drafts, and a `log-end` without other files, are no
@@ -199,24 +218,43 @@ fn names_in(folder: &Path) -> Result<Vec<String>, StorageError> {
     })
 }
 
+fn cannot_be_made(folder: &Path, error: &io::Error) -> StorageError {
+    let shown = folder.display();
+    StorageError::Unusable(format!(
+        "--data-dir {shown} cannot be made: {error}; name a directory that this user may make"
+    ))
+}
+
+fn cannot_be_written(folder: &Path, error: &io::Error) -> StorageError {
+    let shown = folder.display();
+    StorageError::Unusable(format!(
+        "--data-dir {shown} cannot be written to: {error}; check owner and mode"
+    ))
+}
+
+/// Whether a directory is a node's, and not just empty. A directory with other files is an error.
+fn check_ours(folder: &Path) -> Result<bool, StorageError> {
+    let names = names_in(folder)?;
+    let is_ours = names.iter().any(|name| name == LOCK_NAME);
+    let is_foreign = |name: &&String| !HARMLESS_NAMES.contains(&name.as_str());
+    match names.iter().find(is_foreign) {
+        Some(foreign) if !is_ours => {
+            let shown = folder.display();
+            Err(StorageError::Unusable(format!(
+                "--data-dir {shown} holds {foreign} and no data of a node: name an empty directory"
+            )))
+        }
+        _ => Ok(is_ours),
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "storage touches files")]
-fn lock(folder: &Path) -> Result<File, StorageError> {
-    let path = folder.join(LOCK_NAME);
-    let unusable = |error: &io::Error| {
-        let shown = folder.display();
-        StorageError::Unusable(format!(
-            "--data-dir {shown} cannot be written to: {error}; check owner and mode"
-        ))
-    };
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
-    let file = file.map_err(|error| unusable(&error))?;
+fn lock(folder: &Path, options: &OpenOptions) -> Result<File, StorageError> {
+    let opened = options.open(folder.join(LOCK_NAME));
+    let file = opened.map_err(|error| cannot_be_written(folder, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StorageError::Locked(folder.display().to_string())),
-        Err(TryLockError::Error(error)) => Err(unusable(&error)),
+        Err(TryLockError::Error(error)) => Err(cannot_be_written(folder, &error)),
     }
 }

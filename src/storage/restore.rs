@@ -7,9 +7,11 @@ use std::path::Path;
 
 use crate::lsm::Lsm;
 
+use super::data_dir::DataDir;
 use super::disk::{Disk, DiskFile};
 use super::error::{FormatError, StorageError};
 use super::generation::Generation;
+use super::header::{FileHeader, FileKind, HEADER_BYTES};
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
 use super::recovery::{
@@ -17,21 +19,61 @@ use super::recovery::{
 };
 use super::store::Store;
 
-/// Reads a backup into an engine.
+/// Refuses to restore what is no backup by its first bytes, and into a directory with data.
+pub fn check_restore(path: &Path, data_dir: Option<&DataDir>) -> Result<(), StorageError> {
+    if data_dir.is_some_and(|data_dir| !matches!(data_dir.is_empty(), Ok(true))) {
+        return Err(StorageError::Unusable(
+            "--restore: the data directory already holds data; name an empty --data-dir, or leave \
+             --restore out to start from what is there"
+                .to_owned(),
+        ));
+    }
+    let (file, file_bytes) = open_backup(path)?;
+    let mut header = [0; HEADER_BYTES];
+    let is_whole = file_bytes >= HEADER_BYTES as u64;
+    let header = if is_whole { &mut header[..] } else { &mut [] };
+    file.read_at(header, 0)
+        .map_err(|error| unusable(path, &error))?;
+    FileHeader::decode(FileKind::Checkpoint, header)
+        .map(drop)
+        .map_err(|error| no_backup(path, 0, error))
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> StorageError {
+    let shown = path.display();
+    StorageError::Unusable(format!(
+        "--restore {shown}: {error}; name a file that GET /snapshot gave"
+    ))
+}
+
+fn no_backup(path: &Path, offset: u64, error: FormatError) -> StorageError {
+    let shown = path.display();
+    match error {
+        FormatError::TooNew(format) => StorageError::TooNew {
+            path: shown.to_string(),
+            format,
+        },
+        FormatError::Damaged(problem) => StorageError::BadBackup(format!(
+            "--restore {shown} is not a whole backup: at byte {offset}: {problem}; take another \
+             with GET /snapshot"
+        )),
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "storage touches files")]
+fn open_backup(path: &Path) -> Result<(File, u64), StorageError> {
+    let opened = File::open(path).and_then(|file| Ok((file.len_bytes()?, file)));
+    let (file_bytes, file) = opened.map_err(|error| unusable(path, &error))?;
+    Ok((file, file_bytes))
+}
+
+/// Reads a backup into an engine.
 pub(super) fn read_backup(
     path: &Path,
     options: &RecoveryOptions,
     on_progress: &mut dyn FnMut(RecoveryProgress),
 ) -> Result<Lsm, StorageError> {
-    let shown = path.display();
-    let unusable = |error: std::io::Error| {
-        StorageError::Unusable(format!(
-            "--restore {shown}: {error}; name a file that GET /snapshot gave"
-        ))
-    };
-    let file = File::open(path).map_err(unusable)?;
-    let total_bytes = file.len_bytes().map_err(unusable)?;
+    let (file, total_bytes) = open_backup(path)?;
     let mut progress = RecoveryProgress {
         done_bytes: 0,
         total_bytes,
@@ -40,24 +82,17 @@ pub(super) fn read_backup(
         progress.done_bytes += bytes;
         on_progress(progress);
     };
-    let read =
-        read_checkpoint(&file, total_bytes, options.engine, &mut on_read).map_err(unusable)?;
+    let read = read_checkpoint(&file, total_bytes, options.engine, &mut on_read)
+        .map_err(|error| unusable(path, &error))?;
     match (read.engine, read.outcome) {
         (Some((lsm, _)), Ok(())) => Ok(lsm),
-        (_, Err(FormatError::TooNew(format))) => Err(StorageError::TooNew {
-            path: path.display().to_string(),
-            format,
-        }),
         (_, outcome) => {
-            let problem = match outcome {
-                Err(FormatError::Damaged(problem)) => problem,
-                _ => "it is cut off",
-            };
-            Err(StorageError::BadBackup(format!(
-                "--restore {shown} is not a whole backup: at byte {}: {problem}; take another with \
-                 GET /snapshot",
-                read.offset
-            )))
+            let cut_off = FormatError::Damaged("it is cut off");
+            Err(no_backup(
+                path,
+                read.offset,
+                outcome.err().unwrap_or(cut_off),
+            ))
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct StoragePlan {
     pub data_dir: Option<DataDir>,
     /// How to recover.
     pub recovery: RecoveryOptions,
-    /// A backup to start from; the data directory must be empty.
+    /// A backup to start from, which [`check_restore`](super::check_restore) has let pass.
     pub restore: Option<PathBuf>,
     /// When the log is synced.
     pub fsync: Fsync,
@@ -172,13 +172,6 @@ fn load(
     let found = data_dir.partitions()?;
     let removed = data_dir.removed_partitions()?;
     let restored = match &plan.restore {
-        Some(_) if !data_dir.is_empty()? => {
-            return Err(StorageError::Unusable(
-                "--restore: the data directory already holds data; name an empty --data-dir, \
-                 or leave --restore out to start from what is there"
-                    .to_owned(),
-            ));
-        }
         Some(path) => {
             let lsm = restore::read_backup(path, &options, &mut on_progress)?;
             Some(restore::settle(data_dir.partition(0)?, lsm, &options)?)

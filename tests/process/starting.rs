@@ -1,8 +1,215 @@
 //! How a node starts, and what it says if it cannot.
 
+use std::path::{Path, PathBuf};
+
 use crate::access::TokenFile;
-use crate::common::{Client, Node, command};
+use crate::common::{Client, Folder, Node, command, text, wait_for};
 use crate::{assert_fails, run};
+
+/// A path in a folder.
+fn path(folder: &Folder, name: &str) -> String {
+    text(&folder.join(name)).to_owned()
+}
+
+/// A node that has loaded its data.
+fn start_loaded(arguments: &[&str]) -> Node {
+    let node = Node::start(arguments);
+    wait_for("the node to load", || {
+        node.request("GET", "/readyz", &[], b"").status == 200
+    });
+    node
+}
+
+/// All files below a folder, with what they hold.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.push((path.clone(), Vec::new()));
+            found.extend(contents(&path));
+        } else {
+            found.push((path.clone(), std::fs::read(&path).expect("read")));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What `--check` says with these options: exit code, and the line.
+fn check(arguments: &[&str]) -> (i32, String) {
+    let output = command()
+        .arg("--check")
+        .args(arguments)
+        .output()
+        .expect("run");
+    let code = output.status.code().expect("a code");
+    let (said, silent) = match code {
+        0 => (output.stdout, output.stderr),
+        _ => (output.stderr, output.stdout),
+    };
+    assert_eq!(silent, b"");
+    let line = String::from_utf8(said).expect("text");
+    assert!(line.ends_with('\n') && line.lines().count() == 1, "{line}");
+    (code, line)
+}
+
+#[test]
+fn a_check_says_what_a_start_would_find_and_changes_nothing() {
+    let folder = Folder::new("check");
+    let data = path(&folder, "a/b/data");
+    let (code, line) = check(&["-p", "21001"]);
+    assert_eq!(code, 0, "{line}");
+    assert!(
+        line.contains("http://127.0.0.1:21001, in memory only"),
+        "{line}"
+    );
+    let (code, line) = check(&["--data-dir", &data]);
+    assert!(code == 0 && line.contains("empty so far"), "{line}");
+    assert_eq!(contents(&folder.0), []);
+
+    // Parents are made as `mkdir -p` makes them.
+    let node = start_loaded(&["--data-dir", &data]);
+    let mut client = node.connect();
+    for key in ["a", "b", "c"] {
+        let response = client.request("PUT", &format!("/kv/{key}"), &[], b"v");
+        assert_eq!(response.status, 201);
+    }
+    let backup = path(&folder, "backup");
+    let snapshot = client.request("GET", "/snapshot", &[], b"");
+    std::fs::write(&backup, &snapshot.body).expect("write");
+    let (code, line) = check(&["--data-dir", &data]);
+    assert!(code == 0 && line.contains("were not read"), "{line}");
+    drop(client);
+    drop(node);
+
+    let before = contents(&folder.0);
+    let (code, line) = check(&["--data-dir", &data]);
+    assert!(
+        code == 0 && line.contains("whole, partition 0 at version 3"),
+        "{line}"
+    );
+    let other = path(&folder, "other");
+    let (code, line) = check(&["--restore", &backup, "--data-dir", &other]);
+    assert!(
+        code == 0 && line.contains("is whole, at version 3"),
+        "{line}"
+    );
+    for (arguments, expected) in [
+        (
+            &["--data-dir", &data, "--restore", &backup][..],
+            "already holds data",
+        ),
+        (&["--restore", &path(&folder, "none")], "No such file"),
+        (&["--restore", "Cargo.toml"], "is not a whole backup"),
+        (&["--data-dir", &path(&folder, "backup")], "cannot be made"),
+        (
+            &["--data-dir", &path(&folder, "backup/x")],
+            "cannot be made",
+        ),
+        (&["--data-dir", &path(&folder, "")], "no data of a node"),
+        (&["--log", "loud"], "--log loud"),
+    ] {
+        let (code, line) = check(arguments);
+        assert!(
+            code == 2 && line.contains(expected),
+            "{arguments:?}: {line}"
+        );
+    }
+    assert_eq!(contents(&folder.0), before);
+
+    // Damage in the middle of the log is found, and what its acceptance would cost.
+    let is_log = |(path, _): &&(PathBuf, Vec<u8>)| path.extension().is_some_and(|e| e == "log");
+    let (log, bytes) = before.iter().find(is_log).expect("a log file");
+    let mut bytes = bytes.clone();
+    let at = bytes
+        .iter()
+        .position(|byte| *byte == b'v')
+        .expect("a value");
+    bytes[at] ^= 1;
+    std::fs::write(log, bytes).expect("write");
+    let before = contents(&folder.0);
+    let (code, line) = check(&["--data-dir", &data]);
+    assert!(code == 2 && line.contains("is damaged at byte"), "{line}");
+    let (code, line) = check(&["--data-dir", &data, "--accept-data-loss"]);
+    assert!(code == 0 && line.contains("and lost: "), "{line}");
+    assert_eq!(contents(&folder.0), before);
+}
+
+/// What cannot be restored is said alone, before the node says that it listens.
+#[test]
+fn a_backup_that_cannot_be_restored_is_the_only_line() {
+    let folder = Folder::new("restore");
+    let data = path(&folder, "data");
+    let node = start_loaded(&["--data-dir", &data]);
+    node.request("PUT", "/kv/a", &[], b"v");
+    let backup = path(&folder, "backup");
+    let bytes = node.request("GET", "/snapshot", &[], b"").body;
+    std::fs::write(&backup, &bytes).expect("write");
+    drop(node);
+    for (arguments, code, expected) in [
+        (
+            &["--restore", &path(&folder, "none")][..],
+            2,
+            "name a file that GET /snapshot gave",
+        ),
+        (
+            &[
+                "--restore",
+                &path(&folder, "none"),
+                "--data-dir",
+                &path(&folder, "new"),
+            ],
+            2,
+            "name a file",
+        ),
+        (
+            &["--restore", &backup, "--data-dir", &data],
+            2,
+            "already holds data",
+        ),
+        (&["--restore", "Cargo.toml"], 1, "is not a whole backup"),
+    ] {
+        let line = assert_fails(&run(arguments), code);
+        assert!(line.contains(expected), "{line}");
+    }
+}
+
+#[test]
+fn a_start_says_what_to_do_next() {
+    let lines = |arguments: &[&str]| {
+        let mut node = Node::start(arguments);
+        node.signal("TERM");
+        node.wait();
+        node.rest_of_log()
+    };
+    let log = lines(&[]);
+    assert!(log.contains("try: curl http://127.0.0.1:"), "{log}");
+    assert!(
+        log.contains("--data-dir DIR to keep it") && !log.contains("is open"),
+        "{log}"
+    );
+    assert!(log.lines().count() <= 4, "{log}");
+    let log = lines(&["--await-assignment"]);
+    assert!(log.contains("/status") && !log.contains("/set"), "{log}");
+    let folder = Folder::new("greeting-data");
+    let log = lines(&["--data-dir", &path(&folder, "data")]);
+    assert!(!log.contains("to keep it"), "{log}");
+    let open = ["--replication-listen", "0.0.0.0:0", "--allow-open"];
+    let log = lines(&open);
+    assert!(log.contains("this node is open"), "{log}");
+    let token = TokenFile::new("greeting", "correct-horse-battery-staple");
+    let log = lines(&[
+        "--replication-listen",
+        "0.0.0.0:0",
+        "--token-file",
+        token.path(),
+    ]);
+    assert!(
+        log.contains("Bearer TOKEN") && !log.contains("is open"),
+        "{log}"
+    );
+}
 
 #[test]
 fn what_cannot_start_says_why_in_one_line() {
