@@ -8,15 +8,15 @@
 //!    (bare LF, line folding, two lengths, two hosts, a space before a colon) is refused. See the
 //!    table in `request_tests.rs`.
 //! 4. The verdict does not depend on how the bytes were cut: a head is judged when its last byte is
-//!    there, and only a bare LF, a first byte that cannot begin a request, and a head over the
-//!    limit are refused earlier.
+//!    there, and only a bare LF, a head over the limit, and what cannot become a request line are
+//!    refused earlier: a client of another protocol waits for an answer to its first line.
 //!
 //! Not here: the grammar of single values (`fields.rs`), the bytes of the body (`body.rs`), which
 //! methods and paths exist and which Host is ours (the api layer).
 
 use std::mem::MaybeUninit;
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memrchr};
 
 use super::field_table::{Field, FieldSet, Repeat};
 use super::fields;
@@ -29,6 +29,13 @@ pub const MAX_HEADER_COUNT: usize = 100;
 
 /// Empty lines skipped before a request line: old clients send one after a body.
 const MAX_EMPTY_LINE_COUNT: usize = 4;
+
+/// Bytes of a request line that are checked before the line is whole: enough to tell another
+/// protocol.
+const BEGIN_BYTES: usize = 64;
+
+/// The first byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +75,11 @@ pub fn parse_head<'b>(
             Err(over_limit(window))
         };
     };
-    let Some(end) = find_end(window, start, *scanned)? else {
+    let found = find_end(window, start, *scanned);
+    if !matches!(found, Ok(Some(_))) {
+        check_begun(&window[start..], scanned.saturating_sub(start))?;
+    }
+    let Some(end) = found? else {
         *scanned = input.len();
         return if window.len() < limits.head_bytes {
             Ok(None)
@@ -92,12 +103,34 @@ fn skip_empty_lines(window: &[u8]) -> Result<Option<usize>, Refusal> {
                 Some(b'\n') => at += 2,
                 Some(_) => return Err(Refusal::bad_request("bare CR: end lines with CR LF")),
             },
-            Some(_) => {
+            Some(&TLS_HANDSHAKE) => {
                 return Err(Refusal::bad_request(
-                    "this is not an HTTP request: speak HTTP/1.1, without TLS, on this port",
+                    "this is TLS, and this port speaks plain HTTP: write http:// for https://",
                 ));
             }
+            Some(_) => return Err(not_http()),
         }
+    }
+}
+
+/// Refuses what begins like no request line, as soon as that is certain. The first `seen` bytes
+/// were checked before: a line is checked once when it is whole, and only its first bytes before
+/// that.
+#[cold]
+fn check_begun(begun: &[u8], seen: usize) -> Result<(), Refusal> {
+    let seen = seen.min(begun.len());
+    let line = match memchr(b'\n', &begun[seen..]) {
+        Some(at) if memrchr(b'\n', &begun[..seen]).is_none() => &begun[..=seen + at],
+        None if seen < BEGIN_BYTES && memchr(b'\n', &begun[..seen]).is_none() => {
+            &begun[..begun.len().min(BEGIN_BYTES)]
+        }
+        _ => return Ok(()),
+    };
+    match httparse::Request::new(&mut []).parse(line) {
+        Ok(_) => Ok(()),
+        // The rest of the line decides what is said about a version.
+        Err(httparse::Error::Version) if line.last() != Some(&b'\n') => Ok(()),
+        Err(error) => Err(refuse_syntax(error, line)),
     }
 }
 
@@ -338,7 +371,8 @@ fn refuse_syntax(error: httparse::Error, head: &[u8]) -> Refusal {
         Error::NewLine => Refusal::bad_request(
             "malformed line ending: end each line with one CR LF, nothing before it",
         ),
-        Error::Token | Error::Status | Error::Version => refuse_request_line(head),
+        Error::Token => not_http(),
+        Error::Status | Error::Version => refuse_request_line(head),
     }
 }
 
@@ -359,8 +393,15 @@ fn refuse_request_line(head: &[u8]) -> Refusal {
                 "this HTTP version is not spoken here: use HTTP/1.1",
             )
         }
-        _ => Refusal::bad_request(
-            "malformed request line: write `GET /path HTTP/1.1`, with one space between the parts",
-        ),
+        _ => not_http(),
     }
+}
+
+#[cold]
+fn not_http() -> Refusal {
+    Refusal::bad_request(
+        "this is no request of HTTP/1.1, and this port speaks nothing else: begin with a line \
+         such as `GET /get?key=k HTTP/1.1`, one space between the parts; or try curl \
+         'http://HOST:PORT/get?key=k'",
+    )
 }

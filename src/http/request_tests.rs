@@ -89,6 +89,66 @@ fn target(line: &str) -> Option<(String, Option<String>, String)> {
     }
 }
 
+/// Other protocols are answered at once: their clients wait for that. What may still become a
+/// request waits for the rest.
+#[test]
+fn other_protocols_are_answered_at_once() {
+    for begin in [
+        &b"PING\r\n"[..],
+        b"PING\n",
+        b"\r\nPING\r\n",
+        b"hello\r\n",
+        b"quit\n",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"*3\r\n$3\r\nSET\r\n",
+        b"$4\r\n",
+        b"+PING\r\n",
+        b"get a\r\n",
+        b"set a 0 0 1\r\n",
+        b"GET a\r\n",
+        b"GET /\r\n",
+        b"SELECT 1;\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"EHLO mail.example\r\n",
+        b"USER a 0 * :b\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"\x80\x80\x01\x03\x01",
+        // The first packets of Postgres, MongoDB, Cassandra, and of binary memcached.
+        b"\0\0\0\x08\x04\xd2\x16\x2f",
+        b"A\0\0\0\x02\0\0\0",
+        b"\x04\0\0\0",
+        b"\x80\0\0\x01",
+        b"GET /\x01",
+        b"G\xe9T / HTTP/1.1",
+    ] {
+        let ParsedHead::Refused(refusal) = parse(begin) else {
+            panic!("{} is not refused", begin.escape_ascii());
+        };
+        assert_eq!((refusal.status, refusal.code), (400, "bad_request"));
+        let is_tls = begin[0] == 0x16;
+        let word = if is_tls { "TLS" } else { "curl" };
+        assert!(refusal.message.contains(word), "{}", refusal.message);
+    }
+    let ParsedHead::Refused(refusal) = parse(b"PRI * HTTP/2.0\r\n") else {
+        panic!("HTTP/2 is not refused");
+    };
+    assert_eq!(refusal.status, 505);
+    let whole = b"GET http://host:9001/kv/a?x=/%20+ HTTP/1.1\r\nHost: h\r\nA: b";
+    for end in 0..=whole.len() {
+        assert_eq!(parse(&whole[..end]), ParsedHead::Incomplete, "{end}");
+    }
+    for begin in [
+        &b"BREW"[..],
+        b"get",
+        b"*",
+        b"OPTIONS *",
+        b"GET / HTTP/2",
+        b"CONNECT a:1 HTTP",
+    ] {
+        assert_eq!(parse(begin), ParsedHead::Incomplete);
+    }
+}
+
 #[test]
 fn a_whole_head() {
     let input = b"\r\n\r\nPOST /set?key=a%20b HTTP/1.1\r\nhOST: localhost:9001\r\n\
