@@ -5,6 +5,7 @@ use crate::http::{Begin, Handler, Head, Method, Refusal, Reply};
 use super::body::request_body::RequestBody;
 use super::context::{Api, Scope};
 use super::errors::{refuse, too_many_connections};
+use super::request::nearest_route::{method_not_allowed, no_such_path};
 use super::request::params::ParamSet;
 use super::request::route::{ALL_METHODS, AcceptedInput, Route};
 use super::request::takes;
@@ -28,9 +29,10 @@ impl Api<'_> {
         if !is_public {
             self.access.check_token(head)?;
         }
-        let route = route.ok_or_else(no_such_path)?;
+        let config = self.node.config();
+        let route = route.ok_or_else(|| no_such_path(head, config))?;
         match route.takes(head.method) {
-            None if head.method != Method::Options => Err(method_not_allowed(route)),
+            None if head.method != Method::Options => Err(method_not_allowed(route, head, config)),
             takes => Ok((route, takes)),
         }
     }
@@ -46,19 +48,6 @@ fn answer_options(route: Route, reply: Reply<'_>) {
 fn not_implemented() -> Refusal {
     let message = "this method is not implemented: use GET, HEAD, POST, PUT, DELETE or OPTIONS";
     Refusal::new(501, "not_implemented", message)
-}
-
-#[cold]
-fn no_such_path() -> Refusal {
-    let message = "no such path: GET /openapi.json tells what there is";
-    Refusal::new(404, "not_found", message)
-}
-
-#[cold]
-fn method_not_allowed(route: Route) -> Refusal {
-    let allowed = route.allowed_methods();
-    let message = format!("this path takes {allowed}");
-    Refusal::new(405, "method_not_allowed", message).with_header("Allow", &allowed)
 }
 
 impl Handler for Api<'_> {

@@ -82,9 +82,12 @@ impl ParamSet {
         self.0 & (1 << param as u32) != 0
     }
 
+    /// False if it was there.
     #[inline]
-    pub(crate) fn insert(&mut self, param: Param) {
+    pub(crate) fn insert(&mut self, param: Param) -> bool {
+        let before = self.0;
         self.0 |= 1 << param as u32;
+        self.0 != before
     }
 
     /// One of them after the other, in the order of the table.

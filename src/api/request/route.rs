@@ -62,6 +62,8 @@ struct Operation {
     method: Method,
     group: Group,
     takes: AcceptedInput,
+    /// The arguments of a curl that works: URL and KEY stand for those at hand.
+    example: &'static str,
 }
 
 /// A row of the table.
@@ -75,7 +77,7 @@ struct Row {
 
 macro_rules! routes {
     ($($route:ident $path:literal $pattern:literal $access:ident $vary:ident
-        [$($method:ident $group:ident $takes:ident),*])*) => {
+        [$($method:ident $group:ident $takes:ident $example:literal),*])*) => {
         /// A path of the API.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Route {
@@ -90,6 +92,7 @@ macro_rules! routes {
                 method: Method::$method,
                 group: Group::$group,
                 takes: $takes,
+                example: $example,
             },)*],
         },)*];
 
@@ -131,32 +134,57 @@ macro_rules! routes {
 }
 
 routes! {
-    // Route, raw path, pattern, access, `Vary`; for each method the group of its durations and what
-    // it takes. A request with another method is counted in the group of the last one.
-    Set b"/set" "/set" Data Nothing [Post Write SET]
-    Get b"/get" "/get" Data Accept [Get Read GET, Post Read GET]
-    Delete b"/delete" "/delete" Data Nothing [Delete Write DELETE, Post Write DELETE]
+    // Route, raw path, pattern, access, `Vary`; for each method the group of its durations, what it
+    // takes, and an example. A request with another method is counted in the group of the last one.
+    Set b"/set" "/set" Data Nothing
+        [Post Write SET "URL/set -d 'key=k&value=v'"]
+    Get b"/get" "/get" Data Accept
+        [Get Read GET "'URL/get?key=k'",
+         Post Read GET "URL/get -d key=k"]
+    Delete b"/delete" "/delete" Data Nothing
+        [Delete Write DELETE "-X DELETE 'URL/delete?key=k'",
+         Post Write DELETE "URL/delete -d key=k"]
     Key b"/kv/" "/kv/{key}" Data Nothing
-        [Get Read GET_KEY, Put Write PUT_KEY, Delete Write DELETE_KEY]
-    Batch b"/batch" "/batch" Data Nothing [Post Write BATCH]
-    Scan b"/scan" "/scan" Data Nothing [Get Stream SCAN]
-    Watch b"/watch" "/watch" Data Accept [Get Stream WATCH]
-    Health b"/health" "/health" Public Nothing [Get Health HEALTH]
-    Live b"/livez" "/livez" Public Nothing [Get Health HEALTH]
-    Ready b"/readyz" "/readyz" Public Nothing [Get Health READY]
-    Status b"/status" "/status" Monitoring Nothing [Get Admin PARTITION]
-    Snapshot b"/snapshot" "/snapshot" Data Nothing [Get Stream PARTITION]
-    Digest b"/digest" "/digest" Data Nothing [Get Stream DIGEST]
-    Metrics b"/metrics" "/metrics" Monitoring Nothing [Get Stream NODE]
-    Freeze b"/admin/freeze" "/admin/freeze" Data Nothing [Post Admin PARTITION]
-    Compact b"/admin/compact" "/admin/compact" Data Nothing [Post Admin PARTITION]
-    Checkpoint b"/admin/checkpoint" "/admin/checkpoint" Data Nothing [Post Admin PARTITION]
+        [Get Read GET_KEY "URL/kv/KEY",
+         Put Write PUT_KEY "-X PUT URL/kv/KEY -d v",
+         Delete Write DELETE_KEY "-X DELETE URL/kv/KEY"]
+    Batch b"/batch" "/batch" Data Nothing
+        [Post Write BATCH "URL/batch -d '{\"ops\":[{\"op\":\"get\",\"key\":\"k\"}]}'"]
+    Scan b"/scan" "/scan" Data Nothing
+        [Get Stream SCAN "'URL/scan?prefix=user/&limit=10'"]
+    Watch b"/watch" "/watch" Data Accept
+        [Get Stream WATCH "'URL/watch?prefix=user/&timeout=5'"]
+    Health b"/health" "/health" Public Nothing
+        [Get Health HEALTH "URL/health"]
+    Live b"/livez" "/livez" Public Nothing
+        [Get Health HEALTH "URL/livez"]
+    Ready b"/readyz" "/readyz" Public Nothing
+        [Get Health READY "URL/readyz"]
+    Status b"/status" "/status" Monitoring Nothing
+        [Get Admin PARTITION "URL/status"]
+    Snapshot b"/snapshot" "/snapshot" Data Nothing
+        [Get Stream PARTITION "URL/snapshot -o backup.dbn"]
+    Digest b"/digest" "/digest" Data Nothing
+        [Get Stream DIGEST "URL/digest"]
+    Metrics b"/metrics" "/metrics" Monitoring Nothing
+        [Get Stream NODE "URL/metrics"]
+    Freeze b"/admin/freeze" "/admin/freeze" Data Nothing
+        [Post Admin PARTITION "-X POST URL/admin/freeze"]
+    Compact b"/admin/compact" "/admin/compact" Data Nothing
+        [Post Admin PARTITION "-X POST URL/admin/compact"]
+    Checkpoint b"/admin/checkpoint" "/admin/checkpoint" Data Nothing
+        [Post Admin PARTITION "-X POST URL/admin/checkpoint"]
     // The body names the partition.
-    Assign b"/partition/assign" "/partition/assign" Data Nothing [Post Admin NODE]
-    Partition b"/partition/{id}" "/partition/{id}" Data Nothing [Delete Admin REMOVAL]
-    Leader b"/leader" "/leader" Public Nothing [Get Health READY]
-    Replica b"/replica" "/replica" Public Nothing [Get Health READY]
-    OpenApi b"/openapi.json" "/openapi.json" Data Nothing [Get Admin NODE]
+    Assign b"/partition/assign" "/partition/assign" Data Nothing
+        [Post Admin NODE "URL/partition/assign -d '{\"id\":1,\"role\":\"leader\"}'"]
+    Partition b"/partition/{id}" "/partition/{id}" Data Nothing
+        [Delete Admin REMOVAL "-X DELETE URL/partition/1"]
+    Leader b"/leader" "/leader" Public Nothing
+        [Get Health READY "URL/leader"]
+    Replica b"/replica" "/replica" Public Nothing
+        [Get Health READY "URL/replica"]
+    OpenApi b"/openapi.json" "/openapi.json" Data Nothing
+        [Get Admin NODE "URL/openapi.json"]
 }
 
 /// Fields that change what a request means.
@@ -407,6 +435,21 @@ impl Route {
         let operations = self.row().operations;
         let last = operations.len() - 1;
         self.operation(method).unwrap_or(&operations[last])
+    }
+
+    /// The arguments of a curl that works: with this method, or with one that is meant where the
+    /// path does not take it.
+    pub(crate) fn example(self, method: Method) -> &'static str {
+        let instead: &[Method] = match method {
+            Method::Get | Method::Head => &[Method::Get],
+            Method::Delete => &[Method::Delete],
+            _ => &[Method::Put, Method::Post],
+        };
+        let operations = self.row().operations;
+        let meant = instead.iter().find_map(|method| self.operation(*method));
+        self.operation(method)
+            .or(meant)
+            .map_or(operations[0].example, |operation| operation.example)
     }
 
     /// The methods that it takes, as `Allow` lists them.

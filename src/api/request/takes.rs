@@ -35,7 +35,8 @@ pub(crate) fn check_repeated(route: Option<Route>, head: &Head<'_>) -> Result<()
         .map_or(Ok(()), |field| Err(given_twice(field)))
 }
 
-/// The parameters of a request; refuses a field or parameter that its endpoint does not read.
+/// The parameters of a request; refuses a field or parameter that its endpoint does not read, and a
+/// parameter that is repeated.
 #[inline]
 pub(crate) fn check(
     route: Route,
@@ -55,7 +56,11 @@ pub(crate) fn check(
     if head.query.is_some() {
         for (name, _) in Query::new(head.target()).pairs() {
             match Param::of(&name) {
-                Some(param) if takes.params.has(param) => given.insert(param),
+                Some(param) if takes.params.has(param) => {
+                    if !given.insert(param) {
+                        return Err(param_given_twice(param));
+                    }
+                }
                 _ => return Err(unknown_param(&name, route, takes, head.method)),
             }
         }
@@ -97,6 +102,13 @@ fn check_other_field(field: Field, route: Route, head: &Head<'_>) -> Result<(), 
     let (name, request) = (field.name(), request_name(route, head.method));
     let message = format!("{name} has no meaning for {request}: {way_out}");
     Err(Refusal::new(400, "unexpected_header", message))
+}
+
+/// Also if both have the same value: a proxy may have read the other one.
+#[cold]
+fn param_given_twice(param: Param) -> Refusal {
+    let message = format!("?{}= is there twice: send it once", param.name());
+    Refusal::new(400, "bad_query", message)
 }
 
 #[cold]
@@ -220,6 +232,20 @@ mod tests {
                     if let Err(text) = found {
                         assert!(text.starts_with("400 "), "{text}");
                         assert!(text.contains(&format!("\"{}\"", param.name())), "{text}");
+                        continue;
+                    }
+                    // With the same value, another one, and a name in other letters.
+                    let encoded = format!("%{:02x}{}", query.as_bytes()[0], &query[1..]);
+                    for twice in [
+                        format!("{query}&{query}"),
+                        format!("{query}&{query}2"),
+                        format!("{query}&{encoded}"),
+                    ] {
+                        let found = verdict(route, method, &twice, &[]);
+                        assert!(
+                            found.is_err_and(|text| text.contains("twice")),
+                            "{route:?}: {twice}"
+                        );
                     }
                 }
             }
