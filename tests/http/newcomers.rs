@@ -1,8 +1,12 @@
 //! What is typed on the first day, mistakes included, and what is answered.
 
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use serde_json::Value as Json;
 
-use crate::common::{Client, Node};
+use crate::common::{Client, Folder, Node, assert_error};
 use crate::stored;
 
 /// A node with a key in it.
@@ -81,4 +85,183 @@ fn every_json_answer_is_one_line_with_its_end() {
     let raw = ["Accept: application/octet-stream"];
     let response = client.request("GET", "/get?key=k", &raw, b"");
     assert_eq!(response.body, b"v");
+}
+
+/// Runs the curl line that an answer ends with; returns its status.
+fn run_line(message: &str, folder: &Folder) -> String {
+    let (_, line) = message
+        .split_once("Try: ")
+        .unwrap_or_else(|| panic!("no line: {message}"));
+    let with_status = line.replacen(
+        "curl ",
+        "curl -s -o answer -w '%{http_code}' --max-time 10 ",
+        1,
+    );
+    let with_status = with_status.replace(" -o backup.dbn", "");
+    let output = Command::new("sh")
+        .args(["-c", &with_status])
+        .current_dir(&folder.0)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("sh");
+    assert!(output.status.success(), "{line}");
+    String::from_utf8(output.stdout).expect("a status")
+}
+
+/// Every path with every method that it does not take: the answer has a curl line, and that works
+/// as it is. So does the one of a path that is none.
+#[test]
+fn a_wrong_path_or_method_is_answered_with_a_line_that_works() {
+    let (node, mut client) = node_with_a_key();
+    let folder = Folder::new("lines");
+    let document = client.request("GET", "/openapi.json", &[], b"").json();
+    let paths = document["paths"].as_object().expect("paths").keys();
+    let mut messages = BTreeMap::new();
+    let mut tell = |method: &str, path: &str| {
+        let host = format!("Host: {}\r\nContent-Length: 0", node.address);
+        client.send(format!("{method} {path} HTTP/1.1\r\n{host}\r\n\r\n").as_bytes());
+        let response = client.response(false);
+        if response.status >= 400
+            && matches!(
+                response.json()["code"].as_str(),
+                Some("method_not_allowed" | "not_found")
+            )
+        {
+            let message = response.json()["error"].as_str().expect("text").to_owned();
+            let line = message.split_once("Try: ").expect("a line").1.to_owned();
+            messages.insert(line, message);
+        }
+    };
+    for path in paths {
+        let path = path.replace("{key}", "k").replace("{id}", "1");
+        for method in ["PATCH", "TRACE", "PUT"] {
+            tell(method, &path);
+        }
+        tell("GET", &format!("{path}/"));
+        tell("GET", &path.to_uppercase());
+        tell("PUT", &format!("{path}x"));
+    }
+    for path in [
+        "/help", "/ping", "/get/k", "/kv", "/healthz", "/set/", "/SET",
+    ] {
+        tell("GET", path);
+    }
+    assert!(messages.len() > 20, "{messages:?}");
+    for (line, message) in messages {
+        let status = run_line(&message, &folder);
+        // A line may be about a key, a role or a partition that this node does not have.
+        assert!(
+            ["200", "201", "202", "204", "404", "409", "503"].contains(&&*status),
+            "{line}: {status}"
+        );
+        let answer = std::fs::read_to_string(folder.join("answer")).unwrap_or_default();
+        assert!(
+            !answer.contains("\"code\":\"not_found\""),
+            "{line}: {answer}"
+        );
+    }
+}
+
+#[test]
+fn a_body_that_is_none_is_answered_with_one_that_works() {
+    let (_node, mut client) = node_with_a_key();
+    let form = ["Content-Type: application/x-www-form-urlencoded"];
+    for (target, body) in [
+        ("/set", "hello"),
+        ("/set", "hello world"),
+        ("/set", "\"a\""),
+        ("/set", "[1]"),
+        ("/set", "a&b"),
+        (
+            "/set",
+            "a text that is longer than the name of any field, and still has no equals sign",
+        ),
+        ("/get", "hello"),
+        ("/delete", "hello"),
+    ] {
+        let method = if target == "/delete" {
+            "DELETE"
+        } else {
+            "POST"
+        };
+        let response = client.request(method, target, &form, body.as_bytes());
+        assert_error(&response, 400, "bad_form");
+        let text = response.text();
+        assert!(
+            text.contains("neither JSON nor key=") && text.contains("send key=k"),
+            "{text}"
+        );
+    }
+    let response = client.request("POST", "/set", &form, b"hello=1");
+    assert_error(&response, 400, "bad_request");
+    assert!(
+        response.text().contains("unknown field"),
+        "{}",
+        response.text()
+    );
+    for body in [
+        "{'key':1}",
+        "{'key':'a','value':'b'}",
+        "{\"key\":'a'}",
+        "{\"key\":\"a\",'value':\"b\"}",
+        "{key:a}",
+        "{\"key\":\"a\",value:1}",
+        "{\\\"key\\\":\\\"a\\\"}",
+        "{\"ttl\":'5'}",
+    ] {
+        let response = client.request("POST", "/set", &form, body.as_bytes());
+        assert_error(&response, 400, "bad_json");
+        let text = response.text();
+        assert!(text.contains("are in double quotes"), "{body}: {text}");
+    }
+    for body in ["{'ops':[]}", "{\"ops\":[{'op':1}]}"] {
+        let response = client.request("POST", "/batch", &form, body.as_bytes());
+        assert_error(&response, 400, "bad_json");
+        assert!(
+            response.text().contains("in double quotes"),
+            "{}",
+            response.text()
+        );
+    }
+}
+
+/// The client of another protocol gets its answer and the end, long before any time-out.
+#[test]
+fn another_protocol_is_answered_at_once() {
+    let (node, mut client) = node_with_a_key();
+    for begin in [
+        &b"PING\r\n"[..],
+        b"*1\r\n$4\r\nPING\r\n",
+        b"get a\r\n",
+        b"GET /\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\0\0\0\x08\x04\xd2\x16\x2f",
+    ] {
+        let began = Instant::now();
+        let mut other = node.connect();
+        other.send(begin);
+        let response = other.response(false);
+        assert_error(&response, 400, "bad_request");
+        assert_eq!(response.header("Connection"), Some("close"));
+        other.assert_end();
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{}",
+            begin.escape_ascii()
+        );
+    }
+    let mut other = node.connect();
+    other.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_error(&other.response(false), 505, "version_not_supported");
+    // A request in two pieces, cut anywhere.
+    let whole = b"GET /kv/k HTTP/1.1\r\nHost: h\r\n\r\n";
+    let host = node.address.to_string();
+    let whole = String::from_utf8_lossy(whole).replace("Host: h", &format!("Host: {host}"));
+    for cut in 1..whole.len() {
+        client.send(&whole.as_bytes()[..cut]);
+        node.settle();
+        client.send(&whole.as_bytes()[cut..]);
+        assert_eq!(client.response(false).text(), "v", "cut at {cut}");
+    }
 }

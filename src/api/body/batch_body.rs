@@ -268,7 +268,7 @@ pub(crate) fn malformed() -> Refusal {
     let message = "send \
                    {\"ops\":[{\"op\":\"set\",\"key\":\"k\",\"value\":\"v\"},\
                     {\"op\":\"get\",\"key\":\"k\"}]} \
-                   and nothing else";
+                   and nothing else, with keys and strings in double quotes";
     Refusal::new(400, "bad_json", message)
 }
 

@@ -66,7 +66,9 @@ impl FormBody {
                 self.decoder
                     .push(text, &mut self.fields.name)
                     .map_err(|BadEscape| bad_form())?;
-                self.fields.check_name_len()
+                self.fields
+                    .check_name_len()
+                    .map_err(|refusal| self.about_name(refusal))
             }
             FormState::Value(field) => {
                 self.decoder
@@ -77,6 +79,17 @@ impl FormBody {
         }
     }
 
+    /// The refusal of a name that is not known. As the first of the body it is no name: the body is
+    /// something else.
+    #[cold]
+    fn about_name(&self, refusal: Refusal) -> Refusal {
+        if self.fields.is_empty() {
+            self.fields.neither_json_nor_form()
+        } else {
+            refusal
+        }
+    }
+
     /// A name or a value ends with the byte `end`.
     fn end_text(&mut self, end: u8) -> Result<(), Refusal> {
         self.decoder.finish().map_err(|BadEscape| bad_form())?;
@@ -84,7 +97,10 @@ impl FormBody {
             // Nothing stands between two `&`: skip it.
             FormState::Name if self.fields.name.is_empty() && end == b'&' => FormState::Name,
             FormState::Name => {
-                let field = self.fields.open()?;
+                let field = match self.fields.open() {
+                    Err(refusal) if end == b'&' => return Err(self.about_name(refusal)),
+                    opened => opened?,
+                };
                 if end == b'=' {
                     FormState::Value(field)
                 } else {

@@ -140,6 +140,13 @@ impl JsonBody {
             }
             (JsonState::AfterValue, b',') => JsonState::NextName,
             (JsonState::FirstName | JsonState::AfterValue, b'}') => JsonState::End,
+            (JsonState::NextName, b'}') => return Err(self.bad_json("a comma before the end")),
+            (JsonState::Value, b'\'' | b'\\') | (JsonState::FirstName | JsonState::NextName, _) => {
+                // Single quotes, none, or \": a shell has changed what was typed.
+                let problem = "keys and strings in JSON are in double quotes, and the shell must \
+                               leave them there: curl -d @FILE sends a file as it is";
+                return Err(self.bad_json(problem));
+            }
             (JsonState::Value, _) if self.open == BodyField::Ttl => {
                 return Err(self.bad_json("expected a number"));
             }

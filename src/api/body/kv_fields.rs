@@ -254,6 +254,26 @@ impl KvFields {
         })
     }
 
+    /// Whether no field has been opened.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.texts.iter().all(Option::is_none)
+    }
+
+    /// The refusal of a body without any names.
+    #[cold]
+    pub(crate) fn neither_json_nor_form(&self) -> Refusal {
+        let message = match self.allowed {
+            AllowedFields::Key => {
+                "the body is neither JSON nor key=…: send key=k, or {\"key\":\"k\"}"
+            }
+            AllowedFields::KeyAndValue | AllowedFields::Operation => {
+                "the body is neither JSON nor key=…&value=…: send key=k&value=v, or \
+                 {\"key\":\"k\",\"value\":\"v\"}, or the value alone with ?key=k in the address"
+            }
+        };
+        Refusal::new(400, "bad_form", message)
+    }
+
     #[cold]
     fn unknown_field(&self) -> Refusal {
         let shown = String::from_utf8_lossy(&self.name[..self.name.len().min(NAME_MAX_BYTES)]);
