@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! 1. Versions in the log are contiguous: record N+1 follows record N, across segments too.
-//! 2. A segment's buffer is allocated once, at [`SEGMENT_BYTES`], and never reallocated: a record's
-//!    place is final, and no write pays for a copy. A full segment is sealed behind an `Arc`, and a
-//!    new one takes its place.
+//! 2. A segment's buffer is allocated once, at [`SEGMENT_BYTES`], and no write pays for a copy. A
+//!    full segment is sealed behind an `Arc`, and a new one takes its place. A freeze seals one
+//!    that is not full; its buffer is at most four times as large as its records.
 //! 3. A sealed segment stays in the log until its records are in sorted layers and every cursor has
 //!    passed them ([`Wal::release`]). Memtables have `Arc`s of their own: no record is freed while
 //!    it can be read.
@@ -24,8 +24,12 @@ use crate::lsm::log::record::{self, Blob, Entry, RecordHead, Write};
 use crate::lsm::log::stream::{LogBatch, StreamRecord};
 
 /// Room in one segment. A power of two, so that a place in a memtable's log is segment and offset
-/// in one `u32`; small enough that a sealed, half-empty one (every freeze leaves one) costs little.
+/// in one `u32`; small enough that a sealed, half-empty one costs little.
 pub const SEGMENT_BYTES: usize = 256 * 1024;
+
+/// A sealed segment with less than this moves to a buffer of its size: it may be kept for replicas
+/// for long, and every scan after a write seals one.
+const SMALL_SEGMENT_BYTES: usize = SEGMENT_BYTES / 4;
 
 /// Buffers kept at most: as many as the merge of a few memtables frees at once.
 const SPARE_BUFFERS_MAX: usize = 64;
@@ -335,7 +339,12 @@ impl Wal {
             base: self.last,
             ..Segment::default()
         };
-        let segment = Arc::new(std::mem::replace(&mut self.active, next));
+        let mut sealed = std::mem::replace(&mut self.active, next);
+        if sealed.bytes.len() < SMALL_SEGMENT_BYTES {
+            let small = sealed.bytes.as_slice().to_vec();
+            self.keep_spare(std::mem::replace(&mut sealed.bytes, small));
+        }
+        let segment = Arc::new(sealed);
         self.sealed_bytes += segment.stream_bytes();
         self.sealed_total_bytes += segment.stream_bytes() as u64;
         self.sealed.push_back(Arc::clone(&segment));
@@ -363,7 +372,10 @@ impl Wal {
     /// Keeps the buffer of a segment without readers for a later segment; false: there are enough
     /// buffers.
     pub(in crate::lsm) fn recycle(&mut self, segment: Segment) -> bool {
-        let mut buffer = segment.bytes;
+        self.keep_spare(segment.bytes)
+    }
+
+    fn keep_spare(&mut self, mut buffer: Vec<u8>) -> bool {
         let is_kept = self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() == SEGMENT_BYTES;
         if is_kept {
             buffer.clear();
@@ -593,6 +605,26 @@ mod tests {
             wal.release(u64::MAX, left_bytes - sealed[1].stream_bytes())
                 .is_some()
         );
+    }
+
+    /// Segments that freezes seal after a write or two are kept for replicas, many of them.
+    #[test]
+    fn small_segments_keep_little_more_than_their_records() {
+        let mut wal = Wal::default();
+        for _ in 0..1_000 {
+            wal.append(set(b"key", NewValue::Inline(b"value")), false);
+            wal.seal();
+        }
+        let kept_bytes: usize = wal
+            .sealed
+            .iter()
+            .map(|sealed| sealed.bytes.capacity())
+            .sum();
+        assert_eq!(
+            (wal.segment_count(), kept_bytes),
+            (1_000, wal.stored_bytes())
+        );
+        assert_eq!(wal.spare.len(), 1, "all segments were filled in one buffer");
     }
 
     #[test]
