@@ -1,13 +1,26 @@
 //! Finds the commit that is built, for `src/version.rs`: `DB_NODE_COMMIT` if it is set (a Docker build has no `.git`), else what git
 //! says of the folder this file is in, else nothing. A build never fails for want of it.
+//!
+//! Takes the white space out of the description of the API, a quarter of it: it goes into the binary.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// As many digits of a hash as are shown; a part of a longer one says the same.
 const HASH_DIGITS: usize = 12;
 
+const DESCRIPTION: &str = "src/api/endpoint/openapi.json";
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a build script hands over what it makes in a file"
+)]
 fn main() {
+    println!("cargo::rerun-if-changed={DESCRIPTION}");
+    let description = std::fs::read_to_string(DESCRIPTION).expect(DESCRIPTION);
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    let compact = compact(&description) + "\n";
+    std::fs::write(out.join("openapi.json"), compact).expect("write to OUT_DIR");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=DB_NODE_COMMIT");
     let given = std::env::var("DB_NODE_COMMIT").unwrap_or_default();
@@ -19,6 +32,18 @@ fn main() {
     if let Some(commit) = commit.as_deref().and_then(shown) {
         println!("cargo::rustc-env=DB_NODE_BUILD_COMMIT={commit}");
     }
+}
+
+/// JSON without white space between its parts.
+fn compact(json: &str) -> String {
+    let (mut is_string, mut is_escaped) = (false, false);
+    let is_kept = |c: &char| {
+        let is_between = !is_string && c.is_ascii_whitespace();
+        is_string ^= *c == '"' && !is_escaped;
+        is_escaped = *c == '\\' && !is_escaped;
+        !is_between
+    };
+    json.chars().filter(is_kept).collect()
 }
 
 /// The commit that is checked out here; has cargo ask again when that changes.

@@ -8,7 +8,7 @@ use crate::version::VERSION;
 use crate::api::context::Api;
 use crate::api::request::values::JSON;
 
-const DOCUMENT: &str = include_str!("openapi.json");
+const DOCUMENT: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
 
 /// Replaced in the text by the version of this build.
 const VERSION_MARK: &str = "VERSION";
