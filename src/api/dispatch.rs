@@ -25,7 +25,9 @@ impl Api<'_> {
         }
         takes::check_repeated(route, head)?;
         let is_public = route.is_some_and(Route::is_public);
-        self.access.check_source(head, is_public)?;
+        if !(is_public && route.is_some_and(Route::is_linked)) {
+            self.access.check_source(head, is_public)?;
+        }
         if !is_public {
             self.access.check_token(head)?;
         }

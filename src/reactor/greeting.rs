@@ -20,9 +20,10 @@ pub(super) fn log_greeting(config: &Config, replication_address: Option<SocketAd
         None => "",
     };
     if config.replica_of.is_some() || config.await_assignment {
-        log::info!("try: curl {token}{url}/status");
+        log::info!("try: curl {token}{url}/status; or open {url}/ in a browser");
     } else {
-        log::info!("try: curl {token}{example}; curl {token}'{url}/get?key=a'");
+        let read = format!("'{url}/get?key=a'");
+        log::info!("try: curl {token}{example}; curl {token}{read}; or open {url}/ in a browser");
     }
     if config.data_dir.is_none() {
         log::info!("data is gone when this node ends: start it with --data-dir DIR to keep it");

@@ -17,6 +17,7 @@ mod newcomers;
 mod refusals;
 mod routes;
 mod set_get_delete;
+mod status_page;
 
 use common::{Client, Response, assert_error, percent_encoded};
 

@@ -185,6 +185,7 @@ fn a_start_says_what_to_do_next() {
     };
     let log = lines(&[]);
     assert!(log.contains("try: curl http://127.0.0.1:"), "{log}");
+    assert!(log.contains("/ in a browser"), "{log}");
     assert!(
         log.contains("--data-dir DIR to keep it") && !log.contains("is open"),
         "{log}"

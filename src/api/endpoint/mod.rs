@@ -15,6 +15,7 @@ pub(crate) mod partition;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod status;
+pub(crate) mod status_page;
 mod status_stats;
 pub(crate) mod watch;
 
@@ -32,6 +33,7 @@ impl Api<'_> {
             Route::Health | Route::Live | Route::Ready | Route::Leader | Route::Replica => {
                 self.answer_health(route, head, reply);
             }
+            Route::Root => self.answer_root(head, reply),
             Route::Status => self.answer_status(head, reply),
             Route::Snapshot => self.answer_snapshot(head, reply),
             Route::Digest => self.answer_digest(head, reply),

@@ -4,6 +4,7 @@ pub(crate) mod accept;
 pub(crate) mod access_policy;
 pub(crate) mod conditions;
 pub(crate) mod nearest_route;
+pub(crate) mod node_url;
 pub(crate) mod params;
 pub(crate) mod percent;
 pub(crate) mod positions;

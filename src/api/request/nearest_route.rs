@@ -2,11 +2,13 @@
 //!
 //! Invariant: a line holds bytes of the request only if a shell takes them for a word.
 //!
-//! Not here: the lines (`route.rs` has one for each method of each path).
+//! Not here: the lines (`route.rs` has one for each method of each path), the address in them
+//! (`node_url.rs`).
 
 use crate::config::{Config, nearest};
 use crate::http::{Head, Method, Refusal};
 
+use crate::api::request::node_url::{is_word, node_url};
 use crate::api::request::route::Route;
 
 /// Of a longer path only the beginning is in the refusal.
@@ -146,11 +148,7 @@ fn route_near(name: &str) -> Option<Route> {
 
 /// `Try: curl …`, with the address that the request was sent to.
 fn line(guess: &Guess<'_>, head: &Head<'_>, config: &Config) -> String {
-    let host = head.host.filter(|host| is_word(host));
-    let url = match host.and_then(|host| str::from_utf8(host).ok()) {
-        Some(host) => format!("http://{host}"),
-        None => config.own_url(),
-    };
+    let url = node_url(head, config);
     let key = if is_word(guess.key.as_bytes()) {
         guess.key
     } else {
@@ -159,12 +157,6 @@ fn line(guess: &Guess<'_>, head: &Head<'_>, config: &Config) -> String {
     let example = guess.route.example(guess.method);
     let arguments = example.replace("URL", &url).replace("KEY", key);
     format!("Try: curl {arguments}")
-}
-
-/// A shell and curl take it as it is, in quotes and without.
-fn is_word(text: &[u8]) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:/%".contains(byte);
-    !text.is_empty() && text.iter().all(is_plain)
 }
 
 #[cfg(test)]

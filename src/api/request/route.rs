@@ -19,7 +19,10 @@ pub(crate) const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 /// Which clients get an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
-    /// All clients, without a token, under any Host, above the limit on connections too.
+    /// All clients, without a token, under any Host, from pages of other sites, above the limit on
+    /// connections too.
+    Linked,
+    /// The same, but not from pages of other sites.
     Public,
     /// Clients with the token, above the limit on connections too.
     Monitoring,
@@ -160,6 +163,8 @@ routes! {
         [Get Health HEALTH "URL/livez"]
     Ready b"/readyz" "/readyz" Public Nothing
         [Get Health READY "URL/readyz"]
+    Root b"/" "/" Linked Accept
+        [Get Admin ROOT "URL/"]
     Status b"/status" "/status" Monitoring Nothing
         [Get Admin PARTITION "URL/status"]
     Snapshot b"/snapshot" "/snapshot" Data Nothing
@@ -302,6 +307,7 @@ const WATCH: AcceptedInput = takes(
 const DIGEST: AcceptedInput = takes(&[PartitionId], &[Param::At, Param::Partition]);
 const REMOVAL: AcceptedInput = takes(&[], &[Param::Epoch, Param::Discard]);
 const HEALTH: AcceptedInput = takes_without_token(&[], &[Param::Partition, Param::MaxLag]);
+const ROOT: AcceptedInput = takes_without_token(&[], &[]);
 const READY: AcceptedInput =
     takes_without_token(&[PartitionId], &[Param::Partition, Param::MaxLag]);
 /// The path before a key.
@@ -399,7 +405,13 @@ impl Route {
     /// Whether it is answered without the token and under any Host, for load balancers.
     #[inline]
     pub(crate) fn is_public(self) -> bool {
-        self.row().access == Access::Public
+        matches!(self.row().access, Access::Linked | Access::Public)
+    }
+
+    /// Whether pages of other sites may lead there.
+    #[inline]
+    pub(crate) fn is_linked(self) -> bool {
+        self.row().access == Access::Linked
     }
 
     /// Whether it is answered above the limit on connections, too, since it tells the node's state.
