@@ -17,7 +17,6 @@ use super::disk::{SystemDisk, rename_in, sync_folder};
 use super::draft::is_draft;
 use super::error::StorageError;
 use super::log_end::LOG_END_NAME;
-use super::unchanged_disk::UnchangedDisk;
 
 /// A directory with this file is a node's.
 const LOCK_NAME: &str = "lock";
@@ -84,9 +83,8 @@ impl DataDir {
     }
 
     /// The folder of a partition that is there; nothing is changed in it.
-    pub(super) fn partition_unchanged(&self, id: u32) -> UnchangedDisk<SystemDisk> {
-        let folder = self.folder.join(format!("{PARTITION_PREFIX}{id}"));
-        UnchangedDisk(SystemDisk::new(&folder))
+    pub(super) fn partition_unchanged(&self, id: u32) -> SystemDisk {
+        SystemDisk::unchanged(&self.folder.join(format!("{PARTITION_PREFIX}{id}")))
     }
 
     /// Whether no partition has data here. Drafts, and a `log-end` without other files, are no

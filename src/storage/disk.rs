@@ -74,6 +74,15 @@ pub trait Disks: std::fmt::Debug + Send + 'static {
 #[derive(Clone, Debug)]
 pub struct SystemDisk {
     folder: PathBuf,
+    is_unchanged: bool,
+}
+
+/// A file of the operating system.
+#[derive(Debug)]
+pub struct SystemFile {
+    /// None: it would have been made, and nothing is to be changed.
+    file: Option<File>,
+    is_unchanged: bool,
 }
 
 impl SystemDisk {
@@ -81,12 +90,39 @@ impl SystemDisk {
     pub fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
+            is_unchanged: false,
+        }
+    }
+
+    /// The directory, in which nothing is changed: reads see what is there, and everything else
+    /// does nothing, as if it had succeeded. So a recovery, which reads nothing that it has
+    /// written, shows what a start would find.
+    pub(super) fn unchanged(folder: &Path) -> Self {
+        Self {
+            is_unchanged: true,
+            ..Self::new(folder)
         }
     }
 }
 
+impl SystemFile {
+    /// A file that is only read.
+    #[expect(clippy::disallowed_methods, reason = "storage touches files")]
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: Some(File::open(path)?),
+            is_unchanged: true,
+        })
+    }
+
+    /// The file, if it may be changed.
+    fn changeable(&self) -> Option<&File> {
+        self.file.as_ref().filter(|_| !self.is_unchanged)
+    }
+}
+
 impl Disk for SystemDisk {
-    type File = File;
+    type File = SystemFile;
 
     fn names(&self) -> io::Result<Vec<String>> {
         fs::read_dir(&self.folder)?
@@ -95,15 +131,26 @@ impl Disk for SystemDisk {
     }
 
     #[expect(clippy::disallowed_methods, reason = "storage touches files")]
-    fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.folder.join(name))
+    fn open(&self, name: &str) -> io::Result<SystemFile> {
+        let path = self.folder.join(name);
+        if self.is_unchanged {
+            return SystemFile::read(&path);
+        }
+        Ok(SystemFile {
+            file: Some(OpenOptions::new().read(true).write(true).open(path)?),
+            is_unchanged: false,
+        })
     }
 
     #[expect(clippy::disallowed_methods, reason = "storage touches files")]
-    fn create(&self, name: &str, room_bytes: u64) -> io::Result<File> {
+    fn create(&self, name: &str, room_bytes: u64) -> io::Result<SystemFile> {
+        let is_unchanged = self.is_unchanged;
+        if is_unchanged {
+            return Ok(SystemFile {
+                file: None,
+                is_unchanged,
+            });
+        }
         let path = self.folder.join(name);
         let file = OpenOptions::new()
             .read(true)
@@ -118,14 +165,23 @@ impl Disk for SystemDisk {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(file)
+        Ok(SystemFile {
+            file: Some(file),
+            is_unchanged,
+        })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if self.is_unchanged {
+            return Ok(());
+        }
         rename_in(&self.folder, from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        if self.is_unchanged {
+            return Ok(());
+        }
         fs::remove_file(self.folder.join(name))
     }
 
@@ -150,16 +206,25 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-impl DiskFile for File {
+impl DiskFile for SystemFile {
     fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        match &self.file {
+            Some(file) => Ok(file.metadata()?.len()),
+            None => Ok(0),
+        }
     }
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        self.read_exact_at(into, offset)
+        match &self.file {
+            Some(file) => file.read_exact_at(into, offset),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     fn write_at(&mut self, parts: &[&[u8]], mut offset: u64) -> io::Result<()> {
+        let Some(file) = self.changeable() else {
+            return Ok(());
+        };
         for group in parts.chunks(WRITE_SLICES) {
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
             for (slice, part) in slices.iter_mut().zip(group) {
@@ -167,7 +232,7 @@ impl DiskFile for File {
             }
             let mut rest = &mut slices[..group.len()];
             while rest.iter().any(|slice| !slice.is_empty()) {
-                let written = match rustix::io::pwritev(&*self, rest, offset) {
+                let written = match rustix::io::pwritev(file, rest, offset) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(written) => written,
                     Err(rustix::io::Errno::INTR) => continue,
@@ -181,10 +246,10 @@ impl DiskFile for File {
     }
 
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
-        self.set_len(bytes)
+        self.changeable().map_or(Ok(()), |file| file.set_len(bytes))
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.changeable().map_or(Ok(()), File::sync_data)
     }
 }

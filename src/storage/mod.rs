@@ -53,13 +53,12 @@ mod partition_meta;
 mod start_check;
 mod store;
 mod thread;
-mod unchanged_disk;
 mod version_token;
 mod worker;
 
 pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, DecodeStep, EncodeStep};
 pub use data_dir::DataDir;
-pub use disk::{Disk, DiskFile, Disks, SystemDisk};
+pub use disk::{Disk, DiskFile, Disks, SystemDisk, SystemFile};
 pub use diverged::DivergedData;
 pub use error::{FormatError, StorageError};
 pub use header::FileHeader;

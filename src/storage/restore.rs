@@ -2,13 +2,12 @@
 //! of a history of its own.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::Path;
 
 use crate::lsm::Lsm;
 
 use super::data_dir::DataDir;
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, SystemFile};
 use super::error::{FormatError, StorageError};
 use super::generation::Generation;
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
@@ -60,9 +59,8 @@ fn no_backup(path: &Path, offset: u64, error: FormatError) -> StorageError {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "storage touches files")]
-fn open_backup(path: &Path) -> Result<(File, u64), StorageError> {
-    let opened = File::open(path).and_then(|file| Ok((file.len_bytes()?, file)));
+fn open_backup(path: &Path) -> Result<(SystemFile, u64), StorageError> {
+    let opened = SystemFile::read(path).and_then(|file| Ok((file.len_bytes()?, file)));
     let (file_bytes, file) = opened.map_err(|error| unusable(path, &error))?;
     Ok((file, file_bytes))
 }

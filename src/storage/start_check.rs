@@ -1,7 +1,7 @@
 //! Whether a node could start from a data directory or a backup, without a change to either: all
 //! files are read as at a start, with all checksums (`db-node --check`).
 //!
-//! Not here: why nothing changes (`unchanged_disk.rs`), the rules of recovery (`recovery.rs`).
+//! Not here: why nothing changes (`disk.rs`), the rules of recovery (`recovery.rs`).
 
 use std::path::Path;
 
