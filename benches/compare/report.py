@@ -104,12 +104,27 @@ class Report:
                 self.judge(f"{measure}, CPU/request: {name} ÷ {beside}", ratio, most, aim)
         self.figures["requests"] = {f"{measure}: {name}": found for (measure, name), found in outcomes.items()}
         self.figures["systemCalls"] = {f"{measure}: {name}": value for (measure, name), value in calls.items()}
+        self.cost(outcomes, cpu)
         curves = {name: found for (measure, name), found in outcomes.items() if measure == "get"}
         self.plot(
             "latencies", "Latency of GETs, closed loop, 64 connections", "share of requests that took longer", "us",
             {name: [(100 / (100 - share), us) for share, us in found[len(found) // 2]["latencyUs"]["curve"]] for name, found in curves.items()},
             log_x=True, log_y=True, x_names={2: "1/2", 10: "1/10", 100: "1/100", 1000: "1/1000", 10000: "1/10000"},
         )
+
+    def cost(self, outcomes: dict, cpu) -> None:
+        """A picture of what requests cost: medians, and lines from the cheapest round to the dearest."""
+        titles = {"get": "GET", "set": "SET", "get x16": "GET, 16 pipelined", "set x16": "SET, 16 pipelined"}
+        shown = {"node raw": "db-node", "redis": "Redis", "memcached": "memcached", "nginx": "nginx, fixed answer"}
+        groups: dict = {}
+        for measure, title in titles.items():
+            for name, label in shown.items():
+                if (measure, name) in outcomes:
+                    values = [cpu(one) for one in outcomes[measure, name]]
+                    groups.setdefault(title, {})[label] = (statistics.median(values), min(values), max(values))
+        title = "Processor time of the server for a request: less is better"
+        (OUT / "cost.svg").write_text(plot.bars(title, "µs", groups))
+        self.add(f"![{title}](cost.svg)", "")
 
     def series(self, name: str, title: str, x_name: str, y_name: str, figures: dict[str, dict[int, list[float]]], log_y: bool = False) -> None:
         """A table and a plot of figures of some rounds each, over sizes or counts."""
