@@ -4,13 +4,16 @@
 //! - `system.rs`: settings of the C library's allocator and of the kernel;
 //! - `block.rs`: blocks for chunks and indexes, apart from the heap, in the regions of each
 //!   thread's `arena.rs`;
-//! - `prefetch.rs`: fetching memory into the processor's cache.
+//! - `prefetch.rs`: fetching memory into the processor's cache;
+//! - `copy.rs`: `memcpy` and `memmove` for static builds.
 //!
 //! The only `unsafe` code of the project is here. `.ci/run memory` runs its tests, and those of
 //! the engine's memtables, under valgrind's memcheck.
 
 mod arena;
 mod block;
+#[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
+mod copy;
 mod counting;
 mod grains;
 mod mapping;
