@@ -442,6 +442,31 @@ fn links_lead_somewhere() {
     assert!(count > 10, "only {count} links found");
 }
 
+/// The table of alerts is that of the rules.
+#[test]
+fn alerts_are_documented_as_they_are() {
+    let rules = fs::read_to_string(root().join("packaging/alerts.yaml")).expect("the rules");
+    let page = fs::read_to_string(root().join("docs/metrics.md")).expect("the page");
+    let field = |rule: &str, name: &str| {
+        let line = rule.lines().find_map(|line| line.trim().strip_prefix(name));
+        line.expect("each rule has it").trim_matches('"').to_owned()
+    };
+    let rules: Vec<&str> = rules.split("- alert:").skip(1).collect();
+    assert!(rules.len() > 20, "only {} rules found", rules.len());
+    for rule in rules {
+        let expression = field(rule, "expr: ").replace('|', "\\|");
+        let duration = match field(rule, "for: ").as_str() {
+            "0m" => String::new(),
+            duration => format!(", for {duration}"),
+        };
+        let row = format!(
+            "| `{expression}`{duration} | {} |",
+            field(rule, "summary: ")
+        );
+        assert!(page.contains(&row), "docs/metrics.md has no row\n{row}");
+    }
+}
+
 /// The README is an entrance: what is longer belongs into `docs/`.
 #[test]
 fn the_readme_is_short() {
