@@ -28,4 +28,4 @@ pub use nearest::nearest;
 pub use options::Config;
 pub use origin::Origin;
 pub use token::Token;
-pub use values::{host_name_in, parse_peer};
+pub use values::{host_name_in, parse_peer, show_bytes};

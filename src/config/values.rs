@@ -147,7 +147,7 @@ pub(super) fn parse_log_level(text: &str) -> Result<log::LevelFilter, String> {
 }
 
 /// A number of bytes as a person writes it: in the largest unit that it is a whole number of.
-fn show_bytes(bytes: u64) -> String {
+pub fn show_bytes(bytes: u64) -> String {
     let units = [
         (1024 * GIB, "TiB"),
         (GIB, "GiB"),

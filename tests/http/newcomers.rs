@@ -90,7 +90,7 @@ fn every_json_answer_is_one_line_with_its_end() {
 /// Runs the curl line that an answer ends with; returns its status.
 fn run_line(message: &str, folder: &Folder) -> String {
     let (_, line) = message
-        .split_once("Try: ")
+        .split_once("ry: ")
         .unwrap_or_else(|| panic!("no line: {message}"));
     let with_status = line.replacen(
         "curl ",
@@ -128,7 +128,7 @@ fn a_wrong_path_or_method_is_answered_with_a_line_that_works() {
             )
         {
             let message = response.json()["error"].as_str().expect("text").to_owned();
-            let line = message.split_once("Try: ").expect("a line").1.to_owned();
+            let line = message.split_once("ry: ").expect("a line").1.to_owned();
             messages.insert(line, message);
         }
     };

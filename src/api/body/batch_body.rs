@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 
+use crate::config::show_bytes;
 use crate::http::Refusal;
 use crate::partition::Conditions;
 
@@ -274,8 +275,8 @@ pub(crate) fn malformed() -> Refusal {
 
 #[cold]
 pub(crate) fn too_large() -> Refusal {
-    let message = format!(
-        "a batch has at most {OPERATIONS_MAX} operations and {BATCH_MAX_BYTES} bytes: send several"
-    );
+    let text_max = show_bytes(BATCH_MAX_BYTES as u64);
+    let message =
+        format!("a batch has at most {OPERATIONS_MAX} operations and {text_max}: send several");
     Refusal::new(413, "batch_too_large", message)
 }

@@ -6,6 +6,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
+use crate::config::show_bytes;
 use crate::http::Refusal;
 use crate::partition::Conditions;
 
@@ -292,8 +293,9 @@ impl KvFields {
 /// The refusal of a value above the limit.
 #[cold]
 pub(crate) fn value_too_large(limit_bytes: usize) -> Refusal {
+    let limit = show_bytes(limit_bytes as u64);
     let message = format!(
-        "the value is longer than {limit_bytes} bytes: store less, or start the node with a higher \
+        "the value is longer than {limit}: store less, or start the node with a higher \
          --max-value-bytes"
     );
     Refusal::new(413, "value_too_large", message)

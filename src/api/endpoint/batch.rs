@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::config::show_bytes;
 use crate::http::{Begin, BodySource, Fill, Framing, Head, Refusal, Reply};
 use crate::lsm::{KEY_MAX_BYTES, NewValue, Value};
 use crate::node::ClaimKind;
@@ -63,9 +64,9 @@ impl Results {
             Value::Inline(bytes) => {
                 self.read_bytes += bytes.len();
                 if self.read_bytes > READ_MAX_BYTES {
-                    let message = format!(
-                        "the gets of a batch read more than {READ_MAX_BYTES} bytes: send several"
-                    );
+                    let read_max = show_bytes(READ_MAX_BYTES as u64);
+                    let message =
+                        format!("the gets of a batch read more than {read_max}: send several");
                     return Err(Refusal::new(413, "batch_too_large", message));
                 }
                 render_value(self.text(), bytes, &token.text());

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::parse_peer;
+use crate::config::{parse_peer, show_bytes};
 use crate::http::{Begin, Framing, Head, Refusal, Reply, json_line};
 use crate::node::{AssignRefusal, PARTITIONS_MAX, RemovalOrder, RemovalRefusal, Unavailable};
 use crate::partition::{AssignError, Assignment, EPOCH_LEAP_MAX, RemovalError, Wait, WaitProgress};
@@ -87,7 +87,10 @@ impl Api<'_> {
             Framing::Chunked => None,
         };
         if declared_bytes.is_some_and(|bytes| bytes > BODY_MAX_BYTES) {
-            let message = format!("the body is longer than {BODY_MAX_BYTES} bytes");
+            let message = format!(
+                "the body is longer than {}",
+                show_bytes(BODY_MAX_BYTES as u64)
+            );
             reply.error(&Refusal::new(413, "body_too_large", message));
             return Begin::Answered;
         }

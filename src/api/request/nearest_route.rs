@@ -19,8 +19,10 @@ const ANY_KEY: &str = "k";
 
 /// What others call it.
 const OTHER_NAMES: &[(&str, Route)] = &[
-    ("help", Route::OpenApi),
-    ("docs", Route::OpenApi),
+    ("help", Route::Root),
+    ("docs", Route::Root),
+    ("index.html", Route::Root),
+    ("ui", Route::Root),
     ("api", Route::OpenApi),
     ("swagger", Route::OpenApi),
     ("ping", Route::Live),
@@ -70,17 +72,21 @@ struct Guess<'p> {
 pub(crate) fn no_such_path(head: &Head<'_>, config: &Config) -> Refusal {
     let path = String::from_utf8_lossy(&head.path[..head.path.len().min(PATH_SHOWN_BYTES)]);
     let all = Guess {
-        route: Route::OpenApi,
+        route: Route::Root,
         method: Method::Get,
         key: ANY_KEY,
     };
     let guess = guess(&path, head.method);
     let line = line(guess.as_ref().unwrap_or(&all), head, config);
     let message = guess.map_or_else(
-        || format!("there is no {path}, and nothing of a similar name. All there is: {line}"),
+        || {
+            format!(
+                "there is no {path}, and nothing of a similar name. For all there is, try: {line}"
+            )
+        },
         |guess| {
             let pattern = guess.route.pattern();
-            format!("there is no {path}: did you mean {pattern}? {line}")
+            format!("there is no {path}: did you mean {pattern}? Try: {line}")
         },
     );
     Refusal::new(404, "not_found", message)
@@ -98,7 +104,10 @@ pub(crate) fn method_not_allowed(route: Route, head: &Head<'_>, config: &Config)
         method: head.method,
         key,
     };
-    let message = format!("this path takes {allowed}. {}", line(&guess, head, config));
+    let message = format!(
+        "this path takes {allowed}. Try: {}",
+        line(&guess, head, config)
+    );
     Refusal::new(405, "method_not_allowed", message).with_header("Allow", &allowed)
 }
 
@@ -146,7 +155,7 @@ fn route_near(name: &str) -> Option<Route> {
         .find(|route| names(route) == known)
 }
 
-/// `Try: curl …`, with the address that the request was sent to.
+/// `curl …`, with the address that the request was sent to.
 fn line(guess: &Guess<'_>, head: &Head<'_>, config: &Config) -> String {
     let url = node_url(head, config);
     let key = if is_word(guess.key.as_bytes()) {
@@ -156,7 +165,7 @@ fn line(guess: &Guess<'_>, head: &Head<'_>, config: &Config) -> String {
     };
     let example = guess.route.example(guess.method);
     let arguments = example.replace("URL", &url).replace("KEY", key);
-    format!("Try: curl {arguments}")
+    format!("curl {arguments}")
 }
 
 #[cfg(test)]
@@ -183,7 +192,9 @@ mod tests {
     #[test]
     fn paths_that_people_type_lead_to_those_that_there_are() {
         for (path, meant, example) in [
-            ("/help", "/openapi.json", "URL/openapi.json"),
+            ("/help", "/", "URL/"),
+            ("/index.html", "/", "URL/"),
+            ("/swagger", "/openapi.json", "URL/openapi.json"),
             ("/ping", "/livez", "URL/livez"),
             ("/get/a", "/kv/{key}", "URL/kv/a"),
             ("/GET/a/b%2Fc", "/kv/{key}", "URL/kv/a/b%2Fc"),
@@ -227,7 +238,7 @@ mod tests {
             let told = told(Method::Get, path);
             assert!(told.contains("nothing of a similar name"), "{told}");
             assert!(
-                told.ends_with("curl http://127.0.0.1:21001/openapi.json"),
+                told.ends_with("try: curl http://127.0.0.1:21001/"),
                 "{told}"
             );
         }
