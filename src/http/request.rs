@@ -105,7 +105,7 @@ fn skip_empty_lines(window: &[u8]) -> Result<Option<usize>, Refusal> {
             },
             Some(&TLS_HANDSHAKE) => {
                 return Err(Refusal::bad_request(
-                    "this is TLS, and this port speaks plain HTTP: use http:// in place of https://",
+                    "this is TLS, and this port speaks plain HTTP: use http://, not https://",
                 ));
             }
             Some(_) => return Err(not_http()),
@@ -400,8 +400,8 @@ fn refuse_request_line(head: &[u8]) -> Refusal {
 #[cold]
 fn not_http() -> Refusal {
     Refusal::bad_request(
-        "this is not an HTTP request, and this port speaks only HTTP/1.1: begin with a line \
-         such as `GET /get?key=k HTTP/1.1`, one space between the parts; or try curl \
+        "this is not an HTTP request, and this port speaks only HTTP/1.1: begin with a line such \
+         as `GET /get?key=k HTTP/1.1`, one space between the parts, or try curl \
          'http://HOST:PORT/get?key=k'",
     )
 }
