@@ -110,7 +110,7 @@ options! {
     /// Where data is kept; without it in memory only.
     #[serde(serialize_with = "show_path")]
     data_dir: Option<PathBuf> = path(),
-        "data-dir" "DIR" "" "keep data there; else in memory only";
+        "data-dir" "DIR" "" "keep data there; without it in memory only";
     /// When writes are made to last, with a data directory.
     #[serde(skip)]
     fsync: Fsync = parsed(Fsync::parse),
@@ -120,7 +120,7 @@ options! {
         "fsync-interval-ms" "N" "1000" "time between syncs with --fsync interval";
     /// Where replicas connect; none: nowhere.
     replication_listen: Option<SocketAddr> = replication_address(),
-        "replication-listen" "ADDR" "" "for replicas, or off; default: --listen, port + 1000";
+        "replication-listen" "ADDR" "" "for replicas, or off; without it --listen, port + 1000";
     /// The HTTP address of the leader to follow.
     replica_of: Option<String> = optional(parse_peer),
         "replica-of" "ADDR" "" "follow the leader with this HTTP address";
@@ -138,7 +138,7 @@ options! {
         "read-consistency" "WHAT" "local" "reads show what is local, or acknowledged by replicas";
     /// How long a reply waits for them.
     ack_timeout_ms: u64 = number(&TIMEOUT_MS),
-        "ack-timeout-ms" "N" "1000" "wait for them so long, then answer 504";
+        "ack-timeout-ms" "N" "1000" "how long a write waits for replicas; then 504";
     /// Log kept for replicas that come back, once there was one.
     wal_retain_bytes: usize = bytes(&WAL_RETAIN_BYTES),
         "wal-retain-bytes" "N" "16MiB" "log kept for replicas that come back";
@@ -155,10 +155,10 @@ options! {
         "memtable-bytes" "N" "4MiB" "freeze the memtable at this size";
     /// Memory from which on sets are refused.
     max_memory_bytes: Option<usize> = optional_bytes(&MAX_MEMORY_BYTES),
-        "max-memory" "N" "" "with more memory in use sets get 507, deletes go on";
+        "max-memory" "N" "" "memory limit; above it sets get 507, reads and deletes go on";
     /// Memory for request bodies that are on their way, all together.
     max_upload_bytes: usize = bytes(&MAX_UPLOAD_BYTES),
-        "max-upload-memory" "N" "1GiB" "for request bodies on their way; more get 507";
+        "max-upload-memory" "N" "1GiB" "memory for bodies that are arriving; above it 507";
     /// Longest value.
     max_value_bytes: usize = bytes(&MAX_VALUE_BYTES),
         "max-value-bytes" "N" "16MiB" "longest value";
@@ -173,7 +173,7 @@ options! {
         "idle-timeout-ms" "N" "60000" "silence allowed between requests";
     /// How long a request head may take, and a body beyond the time its bytes earn.
     header_timeout_ms: u64 = number(&TIMEOUT_MS),
-        "header-timeout-ms" "N" "10000" "time for a request head; bodies earn more";
+        "header-timeout-ms" "N" "10000" "time for a request head to arrive";
     /// What requests must present.
     #[serde(serialize_with = "show_presence")]
     token: Option<Token> = optional(read_token),
@@ -191,7 +191,7 @@ options! {
         "allow-open" "" "" "listen beyond loopback without a token";
     /// Requests that take so long are logged; 0: none.
     slow_request_ms: u64 = number(&SLOW_REQUEST_MS),
-        "slow-request-ms" "N" "100" "log requests that take so long; 0: none";
+        "slow-request-ms" "N" "100" "log requests that take longer; 0: none";
     /// What is logged.
     #[serde(skip)]
     log_level: log::LevelFilter = parsed(parse_log_level),

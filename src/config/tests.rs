@@ -299,6 +299,24 @@ fn words_for_help_and_version_and_a_check() {
     assert!(matches!(parse_word("version"), Ok(Invocation::Version)));
 }
 
+#[test]
+fn the_documentation_has_a_row_for_each_option() {
+    let document = include_str!("../../docs/operations.md");
+    for option in OPTIONS {
+        let flag = format!("--{} {}", option.flag, option.value);
+        let default = match option.default {
+            "" => "–".to_owned(),
+            default => format!("`{default}`"),
+        };
+        let row = format!(
+            "| `{}` | {default} | {} |\n",
+            flag.trim_end(),
+            option.meaning
+        );
+        assert!(document.contains(&row), "docs/operations.md lacks {row}");
+    }
+}
+
 /// `packaging/db-node.env` names variables that there are, with values that are valid.
 #[test]
 fn the_environment_file_is_valid() {

@@ -136,6 +136,21 @@ fn a_check_says_what_a_start_would_find_and_changes_nothing() {
     assert_eq!(contents(&folder.0), before);
 }
 
+/// A variable that looks like a misspelt one is warned of; the start goes on.
+#[test]
+fn a_misspelt_variable_is_named() {
+    let mut node = command();
+    node.args(["--check"])
+        .env("DB_NODE_LISTN", "127.0.0.1:9001");
+    let output = node.output().expect("run");
+    assert_eq!(output.status.code(), Some(0));
+    let warning = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        warning.contains("DB_NODE_LISTN") && warning.contains("did you mean DB_NODE_LISTEN?"),
+        "{warning}"
+    );
+}
+
 /// What cannot be restored is said alone, before the node says that it listens.
 #[test]
 fn a_backup_that_cannot_be_restored_is_the_only_line() {
