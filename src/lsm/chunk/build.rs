@@ -69,7 +69,7 @@ impl ChunkBuilder {
 
     /// Limits the chunk that is being built to less than [`CHUNK_MAX_BYTES`]. It must have an
     /// entry.
-    pub(in crate::lsm) fn limit(&mut self, max_bytes: usize) {
+    pub(crate) fn limit(&mut self, max_bytes: usize) {
         debug_assert!(
             !self.is_empty() && max_bytes <= CHUNK_MAX_BYTES,
             "an empty builder has room for any entry"
@@ -156,7 +156,7 @@ impl ChunkBuilder {
     /// and about so many bytes, with keys below `end`, if that is given. Stops before a tombstone,
     /// a large value and an entry that expires, and at once if versions of that chunk have another
     /// width. Returns the number of entries, and the offset behind them.
-    pub(in crate::lsm) fn add_some_of(
+    pub(crate) fn add_some_of(
         &mut self,
         chunk: &Chunk,
         offset: usize,
@@ -200,7 +200,7 @@ impl ChunkBuilder {
     /// builder must be empty, and the chunk without large values. Nothing may be added before
     /// [`finish_as`](Self::finish_as), or before [`keep_some`](Self::keep_some) has kept all
     /// entries that are to stay.
-    pub(in crate::lsm) fn begin_as(&mut self, chunk: &Chunk) {
+    pub(crate) fn begin_as(&mut self, chunk: &Chunk) {
         assert!(
             self.is_empty() && chunk.blobs.is_empty(),
             "only an empty builder begins, and only without large values"
@@ -214,7 +214,7 @@ impl ChunkBuilder {
     /// Of a chunk that was begun as a copy, keeps up to `count_max` more entries before `end`, as
     /// if they had been added. Returns their number; if it is less than `count_max`, the rest of
     /// the copy is dropped, and entries may be added.
-    pub(in crate::lsm) fn keep_some(
+    pub(crate) fn keep_some(
         &mut self,
         before: &Chunk,
         end: usize,
@@ -239,12 +239,7 @@ impl ChunkBuilder {
 
     /// Whether an entry of a chunk can be replaced by a new one of its key: both are plain values
     /// of the same length.
-    pub(in crate::lsm) fn can_replace(
-        &self,
-        chunk: &Chunk,
-        offset: usize,
-        entry: &Entry<'_>,
-    ) -> bool {
+    pub(crate) fn can_replace(&self, chunk: &Chunk, offset: usize, entry: &Entry<'_>) -> bool {
         let has_flags = read_u16(&chunk.bytes, offset) & !KEY_LEN_MASK != 0;
         let value_len = usize::from(read_u16(&chunk.bytes, offset + 2));
         let Value::Inline(value) = entry.value else {
@@ -257,7 +252,7 @@ impl ChunkBuilder {
     }
 
     /// Replaces the entry at an offset, where [`can_replace`](Self::can_replace) is true.
-    pub(in crate::lsm) fn replace(&mut self, offset: usize, entry: &Entry<'_>) {
+    pub(crate) fn replace(&mut self, offset: usize, entry: &Entry<'_>) {
         let Value::Inline(value) = entry.value else {
             return;
         };
@@ -269,7 +264,7 @@ impl ChunkBuilder {
     }
 
     /// Makes the chunk that was begun as a copy; the builder is empty again.
-    pub(in crate::lsm) fn finish_as(&mut self, before: &Chunk) -> Chunk {
+    pub(crate) fn finish_as(&mut self, before: &Chunk) -> Chunk {
         layout::seal(&mut self.bytes);
         let chunk = Chunk {
             bytes: self.take_place(),
@@ -283,7 +278,7 @@ impl ChunkBuilder {
     /// Touches the block of the chunk, as far as the chunk has grown: so the kernel provides memory
     /// a page at a time, and not all of it when the chunk is finished. Returns the bytes provided.
     #[inline]
-    pub(in crate::lsm) fn prepare(&mut self) -> usize {
+    pub(crate) fn prepare(&mut self) -> usize {
         let mut given_bytes = 0;
         while let Some(of_page) = self.prepare_page() {
             given_bytes += of_page;
@@ -293,7 +288,7 @@ impl ChunkBuilder {
 
     /// Touches the next page; `None`: all are.
     #[inline]
-    pub(in crate::lsm) fn prepare_page(&mut self) -> Option<usize> {
+    pub(crate) fn prepare_page(&mut self) -> Option<usize> {
         (self.touched_bytes < self.bytes.len()).then(|| self.touch_page())
     }
 

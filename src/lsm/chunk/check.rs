@@ -13,11 +13,11 @@ use crate::lsm::hash::KeyHasher;
 use crate::lsm::log::record::{Blob, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, VALUE_MAX_BYTES};
 
 /// The fields that a chunk keeps of its header.
-pub(in crate::lsm) struct CheckedHeader {
-    pub(in crate::lsm) restarts_at: usize,
-    pub(in crate::lsm) buckets_at: usize,
-    pub(in crate::lsm) version_width: usize,
-    pub(in crate::lsm) last_entry: usize,
+pub(crate) struct CheckedHeader {
+    pub(crate) restarts_at: usize,
+    pub(crate) buckets_at: usize,
+    pub(crate) version_width: usize,
+    pub(crate) last_entry: usize,
 }
 
 /// Where the parts of a chunk lie, and what its header says of them.
@@ -47,7 +47,7 @@ impl EntryStarts {
     }
 }
 
-pub(in crate::lsm) fn check(
+pub(crate) fn check(
     bytes: &[u8],
     blobs: &[Blob],
     hasher: &KeyHasher,

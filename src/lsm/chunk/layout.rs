@@ -47,17 +47,17 @@ pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
 /// The format of chunks, and of checkpoints, which are made of them.
 pub const CHUNK_FORMAT: u8 = 2;
 
-pub(in crate::lsm) const HEADER_BYTES: usize = 40;
-pub(in crate::lsm) const RESTART_ENTRIES: usize = 16;
-pub(in crate::lsm) const BUCKET_BYTES: usize = 64;
-pub(in crate::lsm) const BUCKET_SLOTS: usize = 21;
+pub(crate) const HEADER_BYTES: usize = 40;
+pub(crate) const RESTART_ENTRIES: usize = 16;
+pub(crate) const BUCKET_BYTES: usize = 64;
+pub(crate) const BUCKET_SLOTS: usize = 21;
 
-pub(in crate::lsm) const KEY_LEN_MASK: u16 = (1 << 13) - 1;
-pub(in crate::lsm) const FLAG_TOMBSTONE: u16 = 1 << 13;
-pub(in crate::lsm) const FLAG_EXPIRES: u16 = 1 << 14;
-pub(in crate::lsm) const FLAG_LARGE: u16 = 1 << 15;
+pub(crate) const KEY_LEN_MASK: u16 = (1 << 13) - 1;
+pub(crate) const FLAG_TOMBSTONE: u16 = 1 << 13;
+pub(crate) const FLAG_EXPIRES: u16 = 1 << 14;
+pub(crate) const FLAG_LARGE: u16 = 1 << 15;
 
-pub(in crate::lsm) const NO_EXPIRY: u64 = u64::MAX;
+pub(crate) const NO_EXPIRY: u64 = u64::MAX;
 
 const _: () = assert!(KEY_MAX_BYTES <= KEY_LEN_MASK as usize);
 
@@ -76,21 +76,21 @@ const ZERO: Range<usize> = 36..HEADER_BYTES;
 
 /// What the header of a chunk says, the checksum aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::lsm) struct ChunkHeader {
-    pub(in crate::lsm) len: u32,
-    pub(in crate::lsm) hash_seed: u64,
-    pub(in crate::lsm) first_expiry: u64,
-    pub(in crate::lsm) entry_count: u16,
-    pub(in crate::lsm) tombstone_count: u16,
-    pub(in crate::lsm) blob_count: u16,
-    pub(in crate::lsm) restarts_at: u16,
-    pub(in crate::lsm) bucket_count: u16,
-    pub(in crate::lsm) version_width: u8,
+pub(crate) struct ChunkHeader {
+    pub(crate) len: u32,
+    pub(crate) hash_seed: u64,
+    pub(crate) first_expiry: u64,
+    pub(crate) entry_count: u16,
+    pub(crate) tombstone_count: u16,
+    pub(crate) blob_count: u16,
+    pub(crate) restarts_at: u16,
+    pub(crate) bucket_count: u16,
+    pub(crate) version_width: u8,
 }
 
 impl ChunkHeader {
     /// Writes the header into the first bytes of a chunk; [`seal`] is left to do.
-    pub(in crate::lsm) fn write(&self, chunk: &mut [u8]) {
+    pub(crate) fn write(&self, chunk: &mut [u8]) {
         chunk[LEN].copy_from_slice(&self.len.to_le_bytes());
         chunk[HASH_SEED].copy_from_slice(&self.hash_seed.to_le_bytes());
         chunk[FIRST_EXPIRY].copy_from_slice(&self.first_expiry.to_le_bytes());
@@ -106,7 +106,7 @@ impl ChunkHeader {
 
     /// Reads the header of a chunk, which has at least [`HEADER_BYTES`]; none if its format is
     /// another one, or what has to be zero is not.
-    pub(in crate::lsm) fn read(chunk: &[u8]) -> Option<Self> {
+    pub(crate) fn read(chunk: &[u8]) -> Option<Self> {
         let is_known = chunk[FORMAT] == CHUNK_FORMAT && chunk[ZERO] == [0; ZERO.end - ZERO.start];
         is_known.then(|| Self {
             len: u32::from_le_bytes(field(chunk, LEN)),
@@ -124,28 +124,28 @@ impl ChunkHeader {
 
 /// Of the header of a chunk, this field.
 #[inline]
-pub(in crate::lsm) fn entry_count(chunk: &[u8]) -> u16 {
+pub(crate) fn entry_count(chunk: &[u8]) -> u16 {
     u16::from_le_bytes(field(chunk, ENTRY_COUNT))
 }
 
 /// Of the header of a chunk, this field.
 #[inline]
-pub(in crate::lsm) fn first_expiry(chunk: &[u8]) -> u64 {
+pub(crate) fn first_expiry(chunk: &[u8]) -> u64 {
     u64::from_le_bytes(field(chunk, FIRST_EXPIRY))
 }
 
 /// The checksum that a chunk has.
-pub(in crate::lsm) fn checksum(chunk: &[u8]) -> u32 {
+pub(crate) fn checksum(chunk: &[u8]) -> u32 {
     u32::from_le_bytes(field(chunk, CHECKSUM))
 }
 
 /// The checksum that a chunk has to have.
-pub(in crate::lsm) fn checksum_of(chunk: &[u8]) -> u32 {
+pub(crate) fn checksum_of(chunk: &[u8]) -> u32 {
     crc32c::crc32c(&chunk[CHECKSUM.end..])
 }
 
 /// Writes the checksum, last of all.
-pub(in crate::lsm) fn seal(chunk: &mut [u8]) {
+pub(crate) fn seal(chunk: &mut [u8]) {
     let checksum = checksum_of(chunk);
     chunk[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
 }
@@ -156,12 +156,12 @@ fn field<const N: usize>(chunk: &[u8], at: Range<usize>) -> [u8; N] {
 
 /// The integer of 2 bytes at an offset of a chunk.
 #[inline]
-pub(in crate::lsm) fn read_u16(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn read_u16(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// The integer of 8 bytes at an offset of a chunk.
 #[inline]
-pub(in crate::lsm) fn read_u64(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn read_u64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
 }

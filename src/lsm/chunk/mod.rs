@@ -11,12 +11,12 @@
 //! Not here: the bytes (`chunk/layout.rs`), making one (`chunk/build.rs`), checking one that came
 //! from elsewhere (`chunk/check.rs`).
 
-pub(in crate::lsm) mod build;
+pub(crate) mod build;
 mod check;
-pub(in crate::lsm) mod layout;
+pub(crate) mod layout;
 #[cfg(test)]
 mod tests;
-pub(in crate::lsm) mod walk;
+pub(crate) mod walk;
 
 use crate::allocator::{Block, CACHE_LINE_BYTES, prefetch};
 use crate::lsm::chunk::layout::{
@@ -36,12 +36,12 @@ const EXPIRED_SHARE: usize = 8;
 /// An immutable chunk.
 #[derive(Debug)]
 pub struct Chunk {
-    pub(in crate::lsm) bytes: Block,
-    pub(in crate::lsm) blobs: Vec<Blob>,
+    pub(crate) bytes: Block,
+    pub(crate) blobs: Vec<Blob>,
     // Copies of the fields that a point read needs, so that it does not touch the header.
-    pub(in crate::lsm) restarts_at: usize,
-    pub(in crate::lsm) buckets_at: usize,
-    pub(in crate::lsm) version_width: usize,
+    pub(crate) restarts_at: usize,
+    pub(crate) buckets_at: usize,
+    pub(crate) version_width: usize,
 }
 
 impl Chunk {
@@ -91,13 +91,13 @@ impl Chunk {
     }
 
     /// When the first of its entries expires, or expired; all ones: none ever does.
-    pub(in crate::lsm) fn first_expiry_ms(&self) -> u64 {
+    pub(crate) fn first_expiry_ms(&self) -> u64 {
         layout::first_expiry(&self.bytes)
     }
 
     /// Whether so much of the chunk has expired that it pays to rewrite it: an [`EXPIRED_SHARE`]th
     /// of its bytes, or a large value. Looks at all entries.
-    pub(in crate::lsm) fn is_worth_sweeping(&self, now_ms: u64) -> bool {
+    pub(crate) fn is_worth_sweeping(&self, now_ms: u64) -> bool {
         let (mut offset, mut expired_bytes) = (self.begin(), 0);
         while offset < self.end() {
             let (entry, next) = self.entry_at(offset);
@@ -127,7 +127,7 @@ impl Chunk {
 
     /// The offset of the entry for a key; `hash` is its hash under the chunk's seed.
     #[inline]
-    pub(in crate::lsm) fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
+    pub(crate) fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
         let buckets = &self.bytes[self.buckets_at..];
         let bucket_count = buckets.len() / BUCKET_BYTES;
         let mut index = bucket_of(hash, bucket_count);
@@ -153,20 +153,20 @@ impl Chunk {
 
     /// Prefetches the fields that every read begins with.
     #[inline]
-    pub(in crate::lsm) fn prefetch(&self) {
+    pub(crate) fn prefetch(&self) {
         prefetch(&self.bytes);
         prefetch(&self.version_width);
     }
 
     /// Prefetches the bucket in which a search for a hash begins.
     #[inline]
-    pub(in crate::lsm) fn prefetch_bucket(&self, hash: u32) {
+    pub(crate) fn prefetch_bucket(&self, hash: u32) {
         prefetch(&self.bytes[self.bucket_at(hash)]);
     }
 
     /// Prefetches the entry that a search for a hash most likely finds.
     #[inline]
-    pub(in crate::lsm) fn prefetch_entry(&self, hash: u32) {
+    pub(crate) fn prefetch_entry(&self, hash: u32) {
         let bucket = &self.bytes[self.bucket_at(hash)..][..BUCKET_BYTES];
         if let Some(slot) = slots_with(tag_of(hash), bucket).next() {
             let offset = usize::from(read_u16(bucket, BUCKET_SLOTS + 2 * slot));
@@ -247,7 +247,7 @@ impl Chunk {
 
     /// The key of the entry at an offset; the hot part of [`entry_at`](Self::entry_at).
     #[inline]
-    pub(in crate::lsm) fn key_at(&self, offset: usize) -> &[u8] {
+    pub(crate) fn key_at(&self, offset: usize) -> &[u8] {
         let key_word = read_u16(&self.bytes, offset);
         let expires_bytes = if key_word & FLAG_EXPIRES == 0 { 0 } else { 8 };
         &self.bytes[offset + 4 + self.version_width + expires_bytes..]
@@ -256,7 +256,7 @@ impl Chunk {
 
     /// The offset behind the entry at an offset.
     #[inline]
-    pub(in crate::lsm) fn entry_end(&self, offset: usize) -> usize {
+    pub(crate) fn entry_end(&self, offset: usize) -> usize {
         let key_word = read_u16(&self.bytes, offset);
         let expires_bytes = if key_word & FLAG_EXPIRES == 0 { 0 } else { 8 };
         let value_bytes = usize::from(read_u16(&self.bytes, offset + 2));
@@ -277,7 +277,7 @@ impl Chunk {
     }
 
     /// The memory that it takes.
-    pub(in crate::lsm) fn footprint(&self) -> Footprint {
+    pub(crate) fn footprint(&self) -> Footprint {
         Footprint {
             bytes: self.bytes.len(),
             large_bytes: self.memory_bytes() - self.bytes.len(),
@@ -285,14 +285,14 @@ impl Chunk {
     }
 
     /// Its bytes, and the large values, for freeing them one by one.
-    pub(in crate::lsm) fn into_parts(self) -> (Block, Vec<Blob>) {
+    pub(crate) fn into_parts(self) -> (Block, Vec<Blob>) {
         (self.bytes, self.blobs)
     }
 }
 
 /// The slots of a bucket with this tag.
 #[inline]
-pub(in crate::lsm) fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> + use<> {
+pub(crate) fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item = usize> + use<> {
     // The last eight tags overlap those before them.
     const STARTS: [usize; 3] = [0, 8, BUCKET_SLOTS - 8];
     let mut marks = STARTS.map(|at| {
@@ -318,12 +318,12 @@ pub(in crate::lsm) fn slots_with(tag: u8, bucket: &[u8]) -> impl Iterator<Item =
 
 /// High bits of the hash choose the bucket …
 #[inline]
-pub(in crate::lsm) fn bucket_of(hash: u32, bucket_count: usize) -> usize {
+pub(crate) fn bucket_of(hash: u32, bucket_count: usize) -> usize {
     ((u64::from(hash) * bucket_count as u64) >> 32) as usize
 }
 
 /// … and low bits the tag; 0 is for free slots.
 #[inline]
-pub(in crate::lsm) fn tag_of(hash: u32) -> u8 {
+pub(crate) fn tag_of(hash: u32) -> u8 {
     hash.to_le_bytes()[0].max(1)
 }

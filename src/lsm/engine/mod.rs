@@ -89,11 +89,7 @@ impl Lsm {
         )
     }
 
-    pub(in crate::lsm) fn from_parts(
-        options: Options,
-        levels: Levels,
-        position: LogPosition,
-    ) -> Self {
+    pub(crate) fn from_parts(options: Options, levels: Levels, position: LogPosition) -> Self {
         Self {
             options,
             wal: Wal::new(position),

@@ -111,7 +111,7 @@ impl Entry<'_> {
 
     /// Whether the key can be read.
     #[inline]
-    pub(in crate::lsm) fn is_live(&self, now_ms: u64) -> bool {
+    pub(crate) fn is_live(&self, now_ms: u64) -> bool {
         !self.value.is_tombstone() && !self.is_expired(now_ms)
     }
 }
@@ -216,7 +216,7 @@ pub struct Write<'a> {
 
 /// The fields of a record before its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::lsm) struct RecordHead {
+pub(crate) struct RecordHead {
     /// The checksum as stored; see [`RecordHead::parse`].
     pub checksum: u32,
     /// Bytes of the value, large or not.
@@ -233,7 +233,7 @@ pub(in crate::lsm) struct RecordHead {
 
 impl RecordHead {
     /// Reads a head; `None` when `bytes` is too short to hold it. Nothing is verified.
-    pub(in crate::lsm) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (fixed, rest) = bytes.split_first_chunk::<RECORD_HEAD_BYTES>()?;
         let flags = fixed[10];
         let expires_at_ms = match flags & FLAG_EXPIRES {
@@ -255,22 +255,22 @@ impl RecordHead {
     }
 
     /// Whether the record deletes its key.
-    pub(in crate::lsm) fn is_tombstone(&self) -> bool {
+    pub(crate) fn is_tombstone(&self) -> bool {
         self.flags & FLAG_TOMBSTONE != 0
     }
 
     /// Whether the value is shared rather than stored behind the key.
-    pub(in crate::lsm) fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         self.flags & FLAG_LARGE != 0
     }
 
     /// Whether the next record belongs to the same batch.
-    pub(in crate::lsm) fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.flags & FLAG_GOES_ON != 0
     }
 
     /// The position behind the record.
-    pub(in crate::lsm) fn position(&self) -> LogPosition {
+    pub(crate) fn position(&self) -> LogPosition {
         LogPosition {
             version: self.version,
             checksum: self.checksum,
@@ -278,7 +278,7 @@ impl RecordHead {
     }
 
     /// Whether [`encode`] could have written it, the checksum aside.
-    pub(in crate::lsm) fn is_well_formed(&self) -> bool {
+    pub(crate) fn is_well_formed(&self) -> bool {
         let value_len = self.value_len as usize;
         let known_flags = FLAG_TOMBSTONE | FLAG_EXPIRES | FLAG_LARGE | FLAG_GOES_ON;
         self.flags & !known_flags == 0
@@ -290,12 +290,12 @@ impl RecordHead {
     }
 
     /// Bytes the record takes in the stream.
-    pub(in crate::lsm) fn stream_bytes(&self) -> usize {
+    pub(crate) fn stream_bytes(&self) -> usize {
         self.key_offset() + usize::from(self.key_len) + self.value_len as usize
     }
 
     /// Bytes the record takes in its segment: all of it, but for a large value.
-    pub(in crate::lsm) fn stored_bytes(&self) -> usize {
+    pub(crate) fn stored_bytes(&self) -> usize {
         let value_bytes = if self.is_large() {
             0
         } else {
@@ -305,7 +305,7 @@ impl RecordHead {
     }
 
     /// Where the key starts.
-    pub(in crate::lsm) fn key_offset(&self) -> usize {
+    pub(crate) fn key_offset(&self) -> usize {
         RECORD_HEAD_BYTES
             + if self.expires_at_ms.is_some() {
                 EXPIRES_BYTES
@@ -316,7 +316,7 @@ impl RecordHead {
 }
 
 /// Bytes that a record with this key and value takes in its segment.
-pub(in crate::lsm) fn stored_bytes(write: &Write<'_>) -> usize {
+pub(crate) fn stored_bytes(write: &Write<'_>) -> usize {
     let value_bytes = match write.value {
         NewValue::Inline(bytes) => bytes.len(),
         NewValue::Tombstone | NewValue::Large(_) => 0,
@@ -335,7 +335,7 @@ pub(in crate::lsm) fn stored_bytes(write: &Write<'_>) -> usize {
 /// behind it.
 ///
 /// The caller has checked key and value lengths (`KEY_MAX_BYTES`, values below 4 GiB).
-pub(in crate::lsm) fn encode(
+pub(crate) fn encode(
     out: &mut Vec<u8>,
     previous_checksum: u32,
     version: u64,
@@ -396,7 +396,7 @@ pub(in crate::lsm) fn encode(
 
 /// Reads the record at the start of `bytes`, which this process wrote; `large` finds the blob of a
 /// large value.
-pub(in crate::lsm) fn decode<'a>(bytes: &'a [u8], large: impl FnOnce() -> &'a Blob) -> Entry<'a> {
+pub(crate) fn decode<'a>(bytes: &'a [u8], large: impl FnOnce() -> &'a Blob) -> Entry<'a> {
     let head = RecordHead::parse(bytes).expect("a whole record");
     let key_start = head.key_offset();
     let key_end = key_start + usize::from(head.key_len);
@@ -416,7 +416,7 @@ pub(in crate::lsm) fn decode<'a>(bytes: &'a [u8], large: impl FnOnce() -> &'a Bl
 }
 
 /// The key of the record at the start of `bytes`; the hot half of [`decode`].
-pub(in crate::lsm) fn key_of(bytes: &[u8]) -> &[u8] {
+pub(crate) fn key_of(bytes: &[u8]) -> &[u8] {
     let key_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let key_start = RECORD_HEAD_BYTES
         + if bytes[10] & FLAG_EXPIRES == 0 {

@@ -76,7 +76,7 @@ impl LogPosition {
     }
 
     /// The checksum of the next record over these bytes, which follow the checksum in the record.
-    pub(in crate::lsm) fn chained(&self, bytes: &[u8]) -> u32 {
+    pub(crate) fn chained(&self, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c(&self.checksum.to_le_bytes()), bytes)
     }
 }
@@ -93,7 +93,7 @@ impl<'a> StreamRecord<'a> {
     }
 
     /// A record with a large value that was collected apart, and a checksum that holds.
-    pub(in crate::lsm) fn collected(
+    pub(crate) fn collected(
         head: RecordHead,
         stored: &'a [u8],
         large: &'a Blob,
@@ -144,12 +144,12 @@ impl<'a> StreamRecord<'a> {
     }
 
     /// The part that lies in a segment.
-    pub(in crate::lsm) fn stored(&self) -> &'a [u8] {
+    pub(crate) fn stored(&self) -> &'a [u8] {
         self.stored
     }
 
     /// The value, if it is large; copied unless it was collected.
-    pub(in crate::lsm) fn large_value(&self) -> Option<Blob> {
+    pub(crate) fn large_value(&self) -> Option<Blob> {
         self.large.map(|large| match large {
             LargeBytes::InStream(bytes) => Blob::new(bytes.to_vec()),
             LargeBytes::Collected(blob) => Blob::clone(blob),
@@ -247,13 +247,13 @@ impl LogBatch {
         })
     }
 
-    pub(in crate::lsm) fn push(&mut self, records: &[u8], last: LogPosition, goes_on: bool) {
+    pub(crate) fn push(&mut self, records: &[u8], last: LogPosition, goes_on: bool) {
         self.bytes.extend_from_slice(records);
         self.last = Some(last);
         self.is_open = goes_on;
     }
 
-    pub(in crate::lsm) fn push_blob(&mut self, blob: Blob) {
+    pub(crate) fn push_blob(&mut self, blob: Blob) {
         self.blob_bytes += blob.len();
         self.blobs.push((self.bytes.len(), blob));
     }

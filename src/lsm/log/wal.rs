@@ -74,7 +74,7 @@ impl<'a> LogPiece<'a> {
 
 /// A run of records in one buffer.
 #[derive(Debug, Default)]
-pub(in crate::lsm) struct Segment {
+pub(crate) struct Segment {
     bytes: Vec<u8>,
     /// Large values by the offset of their record, ascending.
     large: Vec<(usize, Blob)>,
@@ -90,7 +90,7 @@ pub(in crate::lsm) struct Segment {
 impl Segment {
     /// The record at `offset`.
     #[inline]
-    pub(in crate::lsm) fn entry(&self, offset: usize) -> Entry<'_> {
+    pub(crate) fn entry(&self, offset: usize) -> Entry<'_> {
         record::decode(&self.bytes[offset..], || {
             let index = self
                 .large
@@ -102,13 +102,13 @@ impl Segment {
 
     /// The key of the record at `offset`.
     #[inline]
-    pub(in crate::lsm) fn key(&self, offset: usize) -> &[u8] {
+    pub(crate) fn key(&self, offset: usize) -> &[u8] {
         record::key_of(&self.bytes[offset..])
     }
 
     /// Prefetches the record at `offset`.
     #[inline]
-    pub(in crate::lsm) fn prefetch(&self, offset: usize) {
+    pub(crate) fn prefetch(&self, offset: usize) {
         prefetch(&self.bytes[offset]);
         if let Some(behind) = self.bytes.get(offset + CACHE_LINE_BYTES) {
             prefetch(behind);
@@ -116,17 +116,17 @@ impl Segment {
     }
 
     /// Bytes that the record at `offset` takes; `None` behind the last one.
-    pub(in crate::lsm) fn record_bytes(&self, offset: usize) -> Option<usize> {
+    pub(crate) fn record_bytes(&self, offset: usize) -> Option<usize> {
         RecordHead::parse(&self.bytes[offset..]).map(|head| head.stored_bytes())
     }
 
     /// Bytes of records stored in the segment, large values not counted.
-    pub(in crate::lsm) fn stored_bytes(&self) -> usize {
+    pub(crate) fn stored_bytes(&self) -> usize {
         self.bytes.len()
     }
 
     /// The memory that its records take.
-    pub(in crate::lsm) fn footprint(&self) -> Footprint {
+    pub(crate) fn footprint(&self) -> Footprint {
         Footprint {
             bytes: self.bytes.len(),
             large_bytes: self.large_bytes,
@@ -215,14 +215,14 @@ impl Segment {
     }
 
     /// Removes a large value, for freeing large values one by one.
-    pub(in crate::lsm) fn pop_large(&mut self) -> Option<Blob> {
+    pub(crate) fn pop_large(&mut self) -> Option<Blob> {
         self.large.pop().map(|(_, blob)| blob)
     }
 }
 
 /// Where [`Wal::append`] put a record.
 #[derive(Debug)]
-pub(in crate::lsm) struct AppendedRecord {
+pub(crate) struct AppendedRecord {
     /// Sequence number of the record.
     pub version: u64,
     /// Offset in the active segment.
@@ -241,7 +241,7 @@ pub struct WalCursor {
 
 /// The log.
 #[derive(Debug, Default)]
-pub(in crate::lsm) struct Wal {
+pub(crate) struct Wal {
     /// Number of the first of `sealed`, or of the active segment if there is none.
     first_number: u64,
     sealed: VecDeque<Arc<Segment>>,
@@ -257,7 +257,7 @@ pub(in crate::lsm) struct Wal {
 
 impl Wal {
     /// An empty log that goes on from `position`.
-    pub(in crate::lsm) fn new(position: LogPosition) -> Self {
+    pub(crate) fn new(position: LogPosition) -> Self {
         let active = Segment {
             base: position,
             ..Segment::default()
@@ -270,7 +270,7 @@ impl Wal {
     }
 
     /// Appends a new record; `goes_on`: the next record is of the same batch.
-    pub(in crate::lsm) fn append(&mut self, write: Write<'_>, goes_on: bool) -> AppendedRecord {
+    pub(crate) fn append(&mut self, write: Write<'_>, goes_on: bool) -> AppendedRecord {
         let sealed = self.make_room(record::stored_bytes(&write));
         let offset = self.active.bytes.len();
         let version = self.last.version + 1;
@@ -290,7 +290,7 @@ impl Wal {
     }
 
     /// Appends a record of a stream. It must be the next one.
-    pub(in crate::lsm) fn append_record(&mut self, record: &StreamRecord<'_>) -> AppendedRecord {
+    pub(crate) fn append_record(&mut self, record: &StreamRecord<'_>) -> AppendedRecord {
         assert_eq!(record.before(), self.last, "a record out of line");
         let sealed = self.make_room(record.stored().len());
         let offset = self.active.bytes.len();
@@ -331,7 +331,7 @@ impl Wal {
     }
 
     /// Seals the active segment, if it has a record.
-    pub(in crate::lsm) fn seal(&mut self) -> Option<Arc<Segment>> {
+    pub(crate) fn seal(&mut self) -> Option<Arc<Segment>> {
         if self.active.bytes.is_empty() {
             return None;
         }
@@ -353,11 +353,7 @@ impl Wal {
 
     /// Removes one segment with all records at or below `version`, unless fewer than
     /// `kept_bytes` of log would be left; call until it returns none.
-    pub(in crate::lsm) fn release(
-        &mut self,
-        version: u64,
-        kept_bytes: usize,
-    ) -> Option<Arc<Segment>> {
+    pub(crate) fn release(&mut self, version: u64, kept_bytes: usize) -> Option<Arc<Segment>> {
         let spare_bytes =
             (self.sealed_bytes + self.active.stream_bytes()).saturating_sub(kept_bytes);
         let may_go = |segment: &mut Arc<Segment>| {
@@ -371,7 +367,7 @@ impl Wal {
 
     /// Keeps the buffer of a segment without readers for a later segment; false: there are enough
     /// buffers.
-    pub(in crate::lsm) fn recycle(&mut self, segment: Segment) -> bool {
+    pub(crate) fn recycle(&mut self, segment: Segment) -> bool {
         self.keep_spare(segment.bytes)
     }
 
@@ -385,17 +381,17 @@ impl Wal {
     }
 
     /// Frees one of the buffers that are kept for the next segments; false: there is none.
-    pub(in crate::lsm) fn free_spare(&mut self) -> bool {
+    pub(crate) fn free_spare(&mut self) -> bool {
         self.spare.pop().is_some()
     }
 
     /// Whether buffers are kept for the next segments.
-    pub(in crate::lsm) fn has_spare(&self) -> bool {
+    pub(crate) fn has_spare(&self) -> bool {
         !self.spare.is_empty()
     }
 
     /// A cursor behind the newest record.
-    pub(in crate::lsm) fn end(&self) -> WalCursor {
+    pub(crate) fn end(&self) -> WalCursor {
         WalCursor {
             segment: self.first_number + self.sealed.len() as u64,
             offset: self.active.bytes.len(),
@@ -404,7 +400,7 @@ impl Wal {
 
     /// A cursor behind the record with this version, and the position there; none if the log lacks
     /// the next record. Looks at each record of one segment.
-    pub(in crate::lsm) fn seek(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
+    pub(crate) fn seek(&self, version: u64) -> Option<(WalCursor, LogPosition)> {
         if version == self.last.version {
             return Some((self.end(), self.last));
         }
@@ -427,7 +423,7 @@ impl Wal {
     }
 
     /// The version before the first record in the log.
-    pub(in crate::lsm) fn oldest_version(&self) -> u64 {
+    pub(crate) fn oldest_version(&self) -> u64 {
         self.sealed
             .front()
             .map_or(self.active.base, |segment| segment.base)
@@ -436,7 +432,7 @@ impl Wal {
 
     /// Reads records behind a cursor, up to `version`, into `batch` until it holds about
     /// `max_bytes`; neither a record nor a batch of writes is cut.
-    pub(in crate::lsm) fn read(
+    pub(crate) fn read(
         &self,
         cursor: &mut WalCursor,
         max_bytes: usize,
@@ -470,7 +466,7 @@ impl Wal {
     }
 
     /// The next records behind a cursor, up to `version`, as they lie in memory. The cursor stays.
-    pub(in crate::lsm) fn piece(&self, cursor: WalCursor, version: u64) -> Option<LogPiece<'_>> {
+    pub(crate) fn piece(&self, cursor: WalCursor, version: u64) -> Option<LogPiece<'_>> {
         let mut at = cursor;
         if at.segment < self.first_number {
             at = WalCursor {
@@ -503,7 +499,7 @@ impl Wal {
     }
 
     /// Removes all records. The log goes on at its position.
-    pub(in crate::lsm) fn clear(&mut self) -> impl Iterator<Item = Arc<Segment>> {
+    pub(crate) fn clear(&mut self) -> impl Iterator<Item = Arc<Segment>> {
         self.seal();
         self.first_number += self.sealed.len() as u64;
         self.sealed_bytes = 0;
@@ -511,32 +507,32 @@ impl Wal {
     }
 
     /// The segment that takes writes.
-    pub(in crate::lsm) fn active(&self) -> &Segment {
+    pub(crate) fn active(&self) -> &Segment {
         &self.active
     }
 
     /// The position behind the newest record.
-    pub(in crate::lsm) fn last(&self) -> LogPosition {
+    pub(crate) fn last(&self) -> LogPosition {
         self.last
     }
 
     /// Segments in the log, the active one included once it has a record.
-    pub(in crate::lsm) fn segment_count(&self) -> usize {
+    pub(crate) fn segment_count(&self) -> usize {
         self.sealed.len() + usize::from(!self.active.bytes.is_empty())
     }
 
     /// Bytes of all records appended so far, large values and released segments included.
-    pub(in crate::lsm) fn appended_bytes(&self) -> u64 {
+    pub(crate) fn appended_bytes(&self) -> u64 {
         self.sealed_total_bytes + self.active.stream_bytes() as u64
     }
 
     /// Bytes of records in the log, large values included.
-    pub(in crate::lsm) fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         self.sealed_bytes + self.active.stream_bytes()
     }
 
     /// Bytes of the segments with all records at or below `version`. Looks at each segment.
-    pub(in crate::lsm) fn held_bytes_up_to(&self, version: u64) -> usize {
+    pub(crate) fn held_bytes_up_to(&self, version: u64) -> usize {
         let segments = self
             .sealed
             .iter()
@@ -545,7 +541,7 @@ impl Wal {
     }
 
     /// Bytes of records in the log, large values not counted.
-    pub(in crate::lsm) fn stored_bytes(&self) -> usize {
+    pub(crate) fn stored_bytes(&self) -> usize {
         self.sealed
             .iter()
             .map(|segment| segment.stored_bytes())

@@ -16,7 +16,7 @@ const LINE_SLOTS: usize = 8;
 
 /// Where a record lies in a memtable's part of the log: number of the segment × `SEGMENT_BYTES` +
 /// offset in it.
-pub(in crate::lsm) type RecordOffset = u32;
+pub(crate) type RecordOffset = u32;
 
 /// No place: the log of a memtable is far shorter.
 const FREE: RecordOffset = RecordOffset::MAX;
@@ -72,7 +72,7 @@ impl Line<'_> {
 
 /// A hash table of places.
 #[derive(Debug, Default)]
-pub(in crate::lsm) struct Shard {
+pub(crate) struct Shard {
     /// A power of two of lines, or none; free slots are all ones.
     block: Option<Block>,
     count: usize,
@@ -81,7 +81,7 @@ pub(in crate::lsm) struct Shard {
 impl Shard {
     /// The place that has a key, by its hash and `is_it`.
     #[inline]
-    pub(in crate::lsm) fn find(
+    pub(crate) fn find(
         &self,
         hash: u32,
         is_it: impl Fn(RecordOffset) -> bool,
@@ -93,7 +93,7 @@ impl Shard {
     /// Sets the place of a key. Returns the place that the key had before, and how many bytes of
     /// new memory the table took. The first place allocates room for `expected_count`.
     #[inline]
-    pub(in crate::lsm) fn put(
+    pub(crate) fn put(
         &mut self,
         hash: u32,
         place: RecordOffset,
@@ -122,7 +122,7 @@ impl Shard {
 
     /// Prefetches the line in which a search for a hash begins.
     #[inline]
-    pub(in crate::lsm) fn prefetch(&self, hash: u32) {
+    pub(crate) fn prefetch(&self, hash: u32) {
         let lines = self.lines();
         if let Some(line) = lines.get(first(lines, hash)) {
             prefetch(line);
@@ -130,7 +130,7 @@ impl Shard {
     }
 
     /// Its memory, for freeing it.
-    pub(in crate::lsm) fn into_block(self) -> Option<Block> {
+    pub(crate) fn into_block(self) -> Option<Block> {
         self.block
     }
 

@@ -14,7 +14,7 @@
 //! Not here: when to freeze (`mod.rs`), turning one into chunks (`merge/job.rs`).
 
 mod index;
-pub(in crate::lsm) mod sort;
+pub(crate) mod sort;
 
 use std::cmp::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -40,7 +40,7 @@ type Marks = [u64; SEGMENT_BYTES / MARK_BYTES / 64];
 
 /// The segments of one memtable, sealed ones first.
 #[derive(Debug, Default)]
-pub(in crate::lsm) struct Records {
+pub(crate) struct Records {
     segments: Vec<Arc<Segment>>,
 }
 
@@ -72,11 +72,7 @@ impl Records {
         segment.prefetch(offset);
     }
 
-    pub(in crate::lsm) fn key<'a>(
-        &'a self,
-        active: Option<&'a Segment>,
-        place: RecordOffset,
-    ) -> &'a [u8] {
+    pub(crate) fn key<'a>(&'a self, active: Option<&'a Segment>, place: RecordOffset) -> &'a [u8] {
         let (segment, offset) = self.locate(active, place);
         segment.key(offset)
     }
@@ -84,7 +80,7 @@ impl Records {
 
 /// The active memtable.
 #[derive(Debug)]
-pub(in crate::lsm) struct Memtable {
+pub(crate) struct Memtable {
     shards: Vec<Shard>,
     shard_shift: u32,
     records: Records,
@@ -112,11 +108,7 @@ pub(in crate::lsm) struct Memtable {
 impl Memtable {
     /// An empty memtable for records behind `base_version`, which is going to be frozen at about
     /// `freeze_bytes` of log. With up to about `expected_keys` its index does not have to grow.
-    pub(in crate::lsm) fn new(
-        freeze_bytes: usize,
-        base_version: u64,
-        expected_keys: usize,
-    ) -> Self {
+    pub(crate) fn new(freeze_bytes: usize, base_version: u64, expected_keys: usize) -> Self {
         let shard_count = (freeze_bytes / SHARD_LOG_BYTES)
             .next_power_of_two()
             .clamp(2, 1 << 14);
@@ -140,7 +132,7 @@ impl Memtable {
 
     /// The newest record of a key, if this memtable has one.
     #[inline]
-    pub(in crate::lsm) fn get<'a>(
+    pub(crate) fn get<'a>(
         &'a self,
         active: Option<&'a Segment>,
         hash: u32,
@@ -159,13 +151,13 @@ impl Memtable {
 
     /// Prefetches the memory in which a search for a hash begins.
     #[inline]
-    pub(in crate::lsm) fn prefetch_slot(&self, hash: u32) {
+    pub(crate) fn prefetch_slot(&self, hash: u32) {
         self.shard(hash).prefetch(hash);
     }
 
     /// Prefetches the record that a search for a hash most likely finds; false: there is none.
     #[inline]
-    pub(in crate::lsm) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) -> bool {
+    pub(crate) fn prefetch_record(&self, active: Option<&Segment>, hash: u32) -> bool {
         let place = self.shard(hash).find(hash, |_| true);
         place
             .inspect(|place| self.records.prefetch(active, *place))
@@ -174,7 +166,7 @@ impl Memtable {
 
     /// Indexes a record that was just appended to the log's `active` segment. Returns how many
     /// bytes of new memory the index took.
-    pub(in crate::lsm) fn insert(
+    pub(crate) fn insert(
         &mut self,
         active: &Segment,
         hash: u32,
@@ -214,7 +206,7 @@ impl Memtable {
     }
 
     /// Freezes the memtable; `last_segment` is the log's active segment, which was sealed for this.
-    pub(in crate::lsm) fn freeze(mut self, last_segment: Option<Arc<Segment>>) -> FrozenMemtable {
+    pub(crate) fn freeze(mut self, last_segment: Option<Arc<Segment>>) -> FrozenMemtable {
         self.records.segments.extend(last_segment);
         FrozenMemtable {
             memtable: self,
@@ -222,17 +214,17 @@ impl Memtable {
         }
     }
 
-    pub(in crate::lsm) fn entry_count(&self) -> usize {
+    pub(crate) fn entry_count(&self) -> usize {
         self.entry_count
     }
 
     /// Bytes of log since the memtable was opened, overwritten records included.
-    pub(in crate::lsm) fn log_bytes(&self) -> usize {
+    pub(crate) fn log_bytes(&self) -> usize {
         self.log_bytes
     }
 
     /// The memory of its sealed segments.
-    pub(in crate::lsm) fn footprint(&self) -> Footprint {
+    pub(crate) fn footprint(&self) -> Footprint {
         let mut all = Footprint::default();
         self.records
             .segments
@@ -242,32 +234,32 @@ impl Memtable {
     }
 
     /// The version of the record before its first.
-    pub(in crate::lsm) fn base_version(&self) -> u64 {
+    pub(crate) fn base_version(&self) -> u64 {
         self.base_version
     }
 
     /// Records the expiry of a record.
-    pub(in crate::lsm) fn record_expiry(&mut self, expires_at_ms: u64) {
+    pub(crate) fn record_expiry(&mut self, expires_at_ms: u64) {
         self.first_expiry_ms = self.first_expiry_ms.min(expires_at_ms);
     }
 
     /// When the first of its records expires, or expired; all ones: none ever does.
-    pub(in crate::lsm) fn first_expiry_ms(&self) -> u64 {
+    pub(crate) fn first_expiry_ms(&self) -> u64 {
         self.first_expiry_ms
     }
 }
 
 /// An entry to sort: the first bytes of its key behind what all keys share, and its place.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::lsm) struct SortKey {
+pub(crate) struct SortKey {
     /// Eight bytes, big-endian, so that comparing the numbers compares the bytes; short keys are
     /// filled with zeros.
-    pub(in crate::lsm) prefix: u64,
-    pub(in crate::lsm) place: RecordOffset,
+    pub(crate) prefix: u64,
+    pub(crate) place: RecordOffset,
 }
 
 impl SortKey {
-    pub(in crate::lsm) fn new(key_rest: &[u8], place: RecordOffset) -> Self {
+    pub(crate) fn new(key_rest: &[u8], place: RecordOffset) -> Self {
         Self {
             prefix: swar::big_endian_prefix(key_rest),
             place,
@@ -277,63 +269,63 @@ impl SortKey {
 
 /// A memtable that takes no more writes.
 #[derive(Debug)]
-pub(in crate::lsm) struct FrozenMemtable {
+pub(crate) struct FrozenMemtable {
     memtable: Memtable,
     order: OnceLock<Vec<RecordOffset>>,
 }
 
 impl FrozenMemtable {
     #[inline]
-    pub(in crate::lsm) fn get(&self, hash: u32, key: &[u8]) -> Option<Entry<'_>> {
+    pub(crate) fn get(&self, hash: u32, key: &[u8]) -> Option<Entry<'_>> {
         self.memtable.get(None, hash, key)
     }
 
     /// The memtable, to prefetch from.
-    pub(in crate::lsm) fn memtable(&self) -> &Memtable {
+    pub(crate) fn memtable(&self) -> &Memtable {
         &self.memtable
     }
 
     /// The places of all entries in key order, once some
     /// [`Sorter`](crate::lsm::memtable::sort::Sorter) has found it.
-    pub(in crate::lsm) fn order(&self) -> Option<&[RecordOffset]> {
+    pub(crate) fn order(&self) -> Option<&[RecordOffset]> {
         self.order.get().map(Vec::as_slice)
     }
 
     /// Stores the ordered view. Later calls change nothing: all orders of one memtable are the
     /// same.
-    pub(in crate::lsm) fn set_order(&self, order: Vec<RecordOffset>) {
+    pub(crate) fn set_order(&self, order: Vec<RecordOffset>) {
         let _ = self.order.set(order);
     }
 
-    pub(in crate::lsm) fn entry(&self, place: RecordOffset) -> Entry<'_> {
+    pub(crate) fn entry(&self, place: RecordOffset) -> Entry<'_> {
         self.memtable.records.entry(None, place)
     }
 
-    pub(in crate::lsm) fn key(&self, place: RecordOffset) -> &[u8] {
+    pub(crate) fn key(&self, place: RecordOffset) -> &[u8] {
         self.memtable.records.key(None, place)
     }
 
-    pub(in crate::lsm) fn entry_count(&self) -> usize {
+    pub(crate) fn entry_count(&self) -> usize {
         self.memtable.entry_count
     }
 
-    pub(in crate::lsm) fn log_bytes(&self) -> usize {
+    pub(crate) fn log_bytes(&self) -> usize {
         self.memtable.log_bytes
     }
 
     /// The memory that its records take.
-    pub(in crate::lsm) fn footprint(&self) -> Footprint {
+    pub(crate) fn footprint(&self) -> Footprint {
         self.memtable.footprint()
     }
 
-    pub(in crate::lsm) fn last_version(&self) -> u64 {
+    pub(crate) fn last_version(&self) -> u64 {
         self.memtable.last_version
     }
 
     /// A step of a walk through the log: the end of the record at `place`, and its sort key if it
     /// is the newest of its key. `None` at the end.
     #[inline]
-    pub(in crate::lsm) fn next_record(
+    pub(crate) fn next_record(
         &self,
         place: RecordOffset,
     ) -> Option<(Option<SortKey>, RecordOffset)> {
@@ -363,13 +355,13 @@ impl FrozenMemtable {
 
     /// Prefetches a record.
     #[inline]
-    pub(in crate::lsm) fn prefetch(&self, place: RecordOffset) {
+    pub(crate) fn prefetch(&self, place: RecordOffset) {
         self.memtable.records.prefetch(None, place);
     }
 
     /// The order of two entries.
     #[inline]
-    pub(in crate::lsm) fn compare(&self, a: SortKey, b: SortKey) -> Ordering {
+    pub(crate) fn compare(&self, a: SortKey, b: SortKey) -> Ordering {
         a.prefix
             .cmp(&b.prefix)
             .then_with(|| self.key(a.place).cmp(self.key(b.place)))
@@ -377,7 +369,7 @@ impl FrozenMemtable {
 
     /// Mean number of bytes that comparing two keys looks at, where their [`SortKey`]s have the
     /// same prefix.
-    pub(in crate::lsm) fn mean_rest_bytes(&self) -> usize {
+    pub(crate) fn mean_rest_bytes(&self) -> usize {
         let Memtable {
             key_bytes,
             entry_count,
@@ -389,7 +381,7 @@ impl FrozenMemtable {
     }
 
     /// Moves a bounded part to what is to be freed; false when nothing large is left.
-    pub(in crate::lsm) fn shrink(
+    pub(crate) fn shrink(
         &mut self,
         segments: &mut Vec<Arc<Segment>>,
         indexes: &mut Vec<Block>,

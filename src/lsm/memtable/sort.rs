@@ -40,11 +40,11 @@ enum SortPhase {
 }
 
 /// The buffers of a sort, which are worth keeping for the next one.
-pub(in crate::lsm) type Buffers = [Vec<SortKey>; 2];
+pub(crate) type Buffers = [Vec<SortKey>; 2];
 
 /// The state of one sort.
 #[derive(Debug)]
-pub(in crate::lsm) struct Sorter {
+pub(crate) struct Sorter {
     phase: SortPhase,
     keys: Vec<SortKey>,
     merged: Vec<SortKey>,
@@ -57,7 +57,7 @@ pub(in crate::lsm) struct Sorter {
 
 impl Sorter {
     /// A sort of a memtable, in empty buffers.
-    pub(in crate::lsm) fn new(frozen: &FrozenMemtable, [mut keys, merged]: Buffers) -> Self {
+    pub(crate) fn new(frozen: &FrozenMemtable, [mut keys, merged]: Buffers) -> Self {
         keys.reserve_exact(frozen.entry_count());
         let compare_work = frozen.mean_rest_bytes() / COMPARED_BYTES;
         let run_entries = RUN_ENTRIES >> (1 + compare_work / 4).ilog2();
@@ -72,7 +72,7 @@ impl Sorter {
     }
 
     /// Its buffers, empty again.
-    pub(in crate::lsm) fn into_buffers(self) -> Buffers {
+    pub(crate) fn into_buffers(self) -> Buffers {
         [self.keys, self.merged].map(|mut buffer| {
             buffer.clear();
             buffer
@@ -80,7 +80,7 @@ impl Sorter {
     }
 
     /// Sorts until `work` is used up; true when the memtable has its order.
-    pub(in crate::lsm) fn step(&mut self, frozen: &FrozenMemtable, work: &mut Work) -> bool {
+    pub(crate) fn step(&mut self, frozen: &FrozenMemtable, work: &mut Work) -> bool {
         while !work.is_used_up() {
             match &mut self.phase {
                 SortPhase::Gather { next } => {

@@ -159,7 +159,7 @@ impl MergeSource {
 
 /// The merged view of some layers.
 #[derive(Debug)]
-pub(in crate::lsm) struct MergeCursor {
+pub(crate) struct MergeCursor {
     /// Newest first.
     sources: Vec<MergeSource>,
     /// The newest source with the smallest key.
@@ -169,10 +169,7 @@ pub(in crate::lsm) struct MergeCursor {
 impl MergeCursor {
     /// Merges `layers`, newest first, from key `start` on. Memtables among them must have their
     /// order ([`Preparation`]).
-    pub(in crate::lsm) fn new<'a>(
-        layers: impl Iterator<Item = &'a ImmutableLayer>,
-        start: &[u8],
-    ) -> Self {
+    pub(crate) fn new<'a>(layers: impl Iterator<Item = &'a ImmutableLayer>, start: &[u8]) -> Self {
         let mut cursor = Self {
             sources: layers.map(|layer| MergeSource::new(layer, start)).collect(),
             current: 0,
@@ -183,12 +180,12 @@ impl MergeCursor {
 
     /// The entry under the cursor; `None` at the end.
     #[inline]
-    pub(in crate::lsm) fn entry(&self) -> Option<Entry<'_>> {
+    pub(crate) fn entry(&self) -> Option<Entry<'_>> {
         self.sources.get(self.current)?.place.entry()
     }
 
     /// Goes on to the next key.
-    pub(in crate::lsm) fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         let Some((current, older)) = self
             .sources
             .get_mut(self.current..)
@@ -224,7 +221,7 @@ impl MergeCursor {
 
 /// Sorts the memtables among some layers that have no order yet.
 #[derive(Debug, Default)]
-pub(in crate::lsm) struct Preparation {
+pub(crate) struct Preparation {
     waiting: Vec<Arc<FrozenMemtable>>,
     sorter: Option<Sorter>,
     buffers: Buffers,
@@ -233,7 +230,7 @@ pub(in crate::lsm) struct Preparation {
 }
 
 impl Preparation {
-    pub(in crate::lsm) fn new<'a>(layers: impl Iterator<Item = &'a ImmutableLayer>) -> Self {
+    pub(crate) fn new<'a>(layers: impl Iterator<Item = &'a ImmutableLayer>) -> Self {
         let waiting = layers.filter_map(|layer| match layer {
             ImmutableLayer::Memtable(frozen) => Some(Arc::clone(frozen)),
             ImmutableLayer::Run(_) => None,
@@ -245,7 +242,7 @@ impl Preparation {
     }
 
     /// A preparation of memtables that are added one after the other.
-    pub(in crate::lsm) fn of_many() -> Self {
+    pub(crate) fn of_many() -> Self {
         Self {
             keeps_buffers: true,
             ..Self::default()
@@ -253,17 +250,17 @@ impl Preparation {
     }
 
     /// Adds a memtable to sort.
-    pub(in crate::lsm) fn add(&mut self, frozen: Arc<FrozenMemtable>) {
+    pub(crate) fn add(&mut self, frozen: Arc<FrozenMemtable>) {
         self.waiting.insert(0, frozen);
     }
 
     /// Whether all have their order.
-    pub(in crate::lsm) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// Sorts until `work` is used up; true when all memtables have their order.
-    pub(in crate::lsm) fn step(&mut self, work: &mut Work) -> bool {
+    pub(crate) fn step(&mut self, work: &mut Work) -> bool {
         while let Some(frozen) = self.waiting.last() {
             if frozen.order().is_none() {
                 let sorter = self
@@ -285,14 +282,14 @@ impl Preparation {
     }
 
     /// Frees buffers that are kept for later memtables; false: there are none.
-    pub(in crate::lsm) fn free_buffers(&mut self) -> bool {
+    pub(crate) fn free_buffers(&mut self) -> bool {
         std::mem::take(&mut self.buffers)
             .iter()
             .any(|buffer| buffer.capacity() > 0)
     }
 
     /// Whether there are buffers that are kept for later memtables.
-    pub(in crate::lsm) fn has_buffers(&self) -> bool {
+    pub(crate) fn has_buffers(&self) -> bool {
         self.buffers.iter().any(|buffer| buffer.capacity() > 0)
     }
 }

@@ -39,10 +39,10 @@ use crate::lsm::work::{self, Work};
 
 /// The least length of a chunk behind a merge, if its neighbours permit: merges join smaller
 /// chunks.
-pub(in crate::lsm) const CHUNK_MIN_BYTES: usize = CHUNK_MAX_BYTES / 2;
+pub(crate) const CHUNK_MIN_BYTES: usize = CHUNK_MAX_BYTES / 2;
 
 /// The most chunks, read and finished, of a group, which is replaced at once.
-pub(in crate::lsm) const GROUP_MAX_CHUNKS: usize = 16;
+pub(crate) const GROUP_MAX_CHUNKS: usize = 16;
 
 /// Entries copied at once, and their bytes, about.
 const COPY_ENTRIES: usize = 64;
@@ -53,13 +53,13 @@ const UNTRIED_MAX: usize = 63;
 
 /// Whether tombstones are kept: in the lowest level they hide nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::lsm) enum Tombstones {
+pub(crate) enum Tombstones {
     Keep,
     Drop,
 }
 
 #[derive(Debug)]
-pub(in crate::lsm) struct MergeJob {
+pub(crate) struct MergeJob {
     layers: Vec<ImmutableLayer>,
     preparation: Preparation,
     upper: Option<MergeCursor>,
@@ -222,7 +222,7 @@ impl MergeOutput {
 impl MergeJob {
     /// A job that merges `layers`, newest first. `last_version` bounds the versions in them and in
     /// the target.
-    pub(in crate::lsm) fn new(
+    pub(crate) fn new(
         layers: Vec<ImmutableLayer>,
         hasher: KeyHasher,
         last_version: u64,
@@ -251,7 +251,7 @@ impl MergeJob {
 
     /// Merges until `work` is used up; true when the target has all entries. Entries that have
     /// expired by `removed_until_ms` are removed.
-    pub(in crate::lsm) fn step(
+    pub(crate) fn step(
         &mut self,
         target: &mut Run,
         removed_until_ms: u64,
@@ -290,13 +290,13 @@ impl MergeJob {
 
     /// The filter over all keys of the sources, once the job is done, for a target that was empty.
     /// None for the bottom, for a sweep, and for too many keys.
-    pub(in crate::lsm) fn into_filter(self) -> Option<Filter> {
+    pub(crate) fn into_filter(self) -> Option<Filter> {
         self.output.filter
     }
 
     /// Number of chunks in the group, with the finished ones.
     #[cfg(test)]
-    pub(in crate::lsm) fn held_count(&self) -> usize {
+    pub(crate) fn held_count(&self) -> usize {
         self.group_chunk_count + self.output.finished.len()
     }
 

@@ -29,17 +29,17 @@ const BOTTOM_SHARE: usize = 6;
 
 /// How often the bottom rewrites an entry that stays, for each time that all data is written anew:
 /// once a share, and the share itself.
-pub(in crate::lsm) const BOTTOM_REWRITES: usize = BOTTOM_SHARE + 1;
+pub(crate) const BOTTOM_REWRITES: usize = BOTTOM_SHARE + 1;
 
 /// What the policy knows of a layer.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::lsm) struct LayerView {
+pub(crate) struct LayerView {
     /// Its level.
-    pub(in crate::lsm) level: Level,
+    pub(crate) level: Level,
     /// No merge reads it or writes it.
-    pub(in crate::lsm) is_idle: bool,
+    pub(crate) is_idle: bool,
     /// Its size. It counts only while the layer is idle.
-    pub(in crate::lsm) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl LayerView {
@@ -51,24 +51,24 @@ impl LayerView {
 
 /// What was asked for beside the rule.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::lsm) struct Requests {
+pub(crate) struct Requests {
     /// All layers are to become one.
-    pub(in crate::lsm) has_compaction: bool,
+    pub(crate) has_compaction: bool,
     /// Memtables are not to wait for others.
-    pub(in crate::lsm) has_flush: bool,
+    pub(crate) has_flush: bool,
 }
 
 /// A merge that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::lsm) struct DueMerge {
+pub(crate) struct DueMerge {
     /// The layers to merge: they lie side by side.
-    pub(in crate::lsm) sources: Range<usize>,
+    pub(crate) sources: Range<usize>,
     /// The level of the run that they become. It lies directly below them.
-    pub(in crate::lsm) into: Level,
+    pub(crate) into: Level,
 }
 
 /// The merge that is due first. `layers`: newest first.
-pub(in crate::lsm) fn next_merge(
+pub(crate) fn next_merge(
     layers: impl Iterator<Item = LayerView> + Clone,
     requests: Requests,
 ) -> Option<DueMerge> {
@@ -111,7 +111,7 @@ fn sources_for_bottom(
 /// A layer counts as of the level of those above it, if that is higher: merges of newer layers can
 /// end before those of older ones, and what is left of a low level below others would never have
 /// enough neighbours.
-pub(in crate::lsm) fn idle_groups(
+pub(crate) fn idle_groups(
     layers: impl Iterator<Item = LayerView>,
 ) -> impl Iterator<Item = (Range<usize>, u8)> {
     let mut layers = layers.enumerate().peekable();

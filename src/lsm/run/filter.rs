@@ -10,7 +10,7 @@ use crate::lsm::hash::GOLDEN;
 use crate::lsm::work::{self, Work};
 
 /// Runs of more keys than this have no filter, since a filter is freed in one piece.
-pub(in crate::lsm) const FILTER_MAX_KEYS: usize = 320 * 1024;
+pub(crate) const FILTER_MAX_KEYS: usize = 320 * 1024;
 
 /// Keys that a block is made for.
 const BLOCK_KEYS: usize = 48;
@@ -25,7 +25,7 @@ const CLEARED_BYTES: usize = 4096;
 
 /// The filter.
 #[derive(Debug)]
-pub(in crate::lsm) struct Filter {
+pub(crate) struct Filter {
     bytes: Block,
     /// How many of the bytes are cleared; all are before the first hash is added.
     cleared_bytes: usize,
@@ -33,7 +33,7 @@ pub(in crate::lsm) struct Filter {
 
 impl Filter {
     /// A filter for so many keys, which is to be cleared first.
-    pub(in crate::lsm) fn new(key_count: usize) -> Self {
+    pub(crate) fn new(key_count: usize) -> Self {
         let block_count = key_count.div_ceil(BLOCK_KEYS).max(1);
         Self {
             bytes: Block::new(block_count * size_of::<FilterBlock>()),
@@ -42,7 +42,7 @@ impl Filter {
     }
 
     /// Clears the filter until `work` is used up; true at the end.
-    pub(in crate::lsm) fn clear(&mut self, work: &mut Work) -> bool {
+    pub(crate) fn clear(&mut self, work: &mut Work) -> bool {
         while self.cleared_bytes < self.bytes.len() && !work.is_used_up() {
             let rest = &mut self.bytes[self.cleared_bytes..];
             let len = rest.len().min(CLEARED_BYTES);
@@ -53,7 +53,7 @@ impl Filter {
         self.cleared_bytes == self.bytes.len()
     }
 
-    pub(in crate::lsm) fn put(&mut self, hash: u32) {
+    pub(crate) fn put(&mut self, hash: u32) {
         debug_assert!(
             self.cleared_bytes == self.bytes.len(),
             "a filter that is not cleared"
@@ -69,7 +69,7 @@ impl Filter {
 
     /// False: no key with this hash was added.
     #[inline]
-    pub(in crate::lsm) fn may_have(&self, hash: u32) -> bool {
+    pub(crate) fn may_have(&self, hash: u32) -> bool {
         let words = self.bytes[self.block_at(hash)..][..size_of::<FilterBlock>()]
             .as_chunks()
             .0;

@@ -8,7 +8,7 @@
 //!
 //! Not here: what is in a chunk (`chunk/layout.rs`), when runs are merged (`levels.rs`).
 
-pub(in crate::lsm) mod filter;
+pub(crate) mod filter;
 
 use std::sync::Arc;
 
@@ -26,14 +26,14 @@ const BLOCK_MAX_CHUNKS: usize = 128;
 /// The first 24 bytes of a key as big-endian numbers, filled with zeros. The order of keys with
 /// equal fences is that of the keys themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::lsm) struct Fence([u64; 3]);
+pub(crate) struct Fence([u64; 3]);
 
 impl Fence {
     /// Bytes of a key that a fence has at most.
-    pub(in crate::lsm) const BYTES: usize = 24;
+    pub(crate) const BYTES: usize = 24;
 
     #[inline]
-    pub(in crate::lsm) fn new(key: &[u8]) -> Self {
+    pub(crate) fn new(key: &[u8]) -> Self {
         let part = |at: usize| key.get(at..).map_or(0, swar::big_endian_prefix);
         Self([part(0), part(8), part(16)])
     }
@@ -61,7 +61,7 @@ impl Fence {
 
     /// A number that mostly differs for different fences.
     #[inline]
-    pub(in crate::lsm) fn mix(self) -> u64 {
+    pub(crate) fn mix(self) -> u64 {
         let [a, b, c] = self.0;
         (a ^ b.rotate_left(23) ^ c.rotate_left(46)).wrapping_mul(GOLDEN)
     }
@@ -80,15 +80,15 @@ impl Fence {
 
 /// A key to look up, with its hash and fence, which are computed once for all layers.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::lsm) struct LookupKey<'a> {
-    pub(in crate::lsm) key: &'a [u8],
-    pub(in crate::lsm) hash: u32,
-    pub(in crate::lsm) fence: Fence,
+pub(crate) struct LookupKey<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) hash: u32,
+    pub(crate) fence: Fence,
 }
 
 impl<'a> LookupKey<'a> {
     #[inline]
-    pub(in crate::lsm) fn new(key: &'a [u8], hash: u32) -> Self {
+    pub(crate) fn new(key: &'a [u8], hash: u32) -> Self {
         Self {
             key,
             hash,
@@ -114,7 +114,7 @@ impl<'a> LookupKey<'a> {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(in crate::lsm) struct ChunkBlock {
+pub(crate) struct ChunkBlock {
     chunks: Vec<Arc<Chunk>>,
     fences: Vec<Fence>,
     /// Length of the common prefix of the fences, and the next eight bytes of each. These lie close
@@ -197,17 +197,17 @@ impl ChunkBlock {
     }
 
     /// Removes the last chunk, for freeing chunks one by one.
-    pub(in crate::lsm) fn pop(&mut self) -> Option<Arc<Chunk>> {
+    pub(crate) fn pop(&mut self) -> Option<Arc<Chunk>> {
         self.chunks.pop()
     }
 }
 
 /// The list of a run's blocks, each with the fence of its first chunk.
-pub(in crate::lsm) type Blocks = Vec<(Fence, Arc<ChunkBlock>)>;
+pub(crate) type Blocks = Vec<(Fence, Arc<ChunkBlock>)>;
 
 /// A place between two chunks of a run, or before the first, or behind the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(in crate::lsm) struct ChunkPosition {
+pub(crate) struct ChunkPosition {
     block: usize,
     chunk: usize,
 }
@@ -215,13 +215,13 @@ pub(in crate::lsm) struct ChunkPosition {
 impl ChunkPosition {
     /// The position as one number.
     #[inline]
-    pub(in crate::lsm) fn pack(self) -> u32 {
+    pub(crate) fn pack(self) -> u32 {
         u32::try_from(self.block * BLOCK_MAX_CHUNKS + self.chunk)
             .expect("a run has fewer chunks than a number can name")
     }
 
     #[inline]
-    pub(in crate::lsm) fn unpack(packed: u32) -> Self {
+    pub(crate) fn unpack(packed: u32) -> Self {
         let packed = packed as usize;
         Self {
             block: packed / BLOCK_MAX_CHUNKS,
@@ -232,7 +232,7 @@ impl ChunkPosition {
 
 /// A sorted run of chunks.
 #[derive(Clone, Debug, Default)]
-pub(in crate::lsm) struct Run {
+pub(crate) struct Run {
     blocks: Arc<Blocks>,
     entry_count: usize,
     memory_bytes: usize,
@@ -247,29 +247,25 @@ pub(in crate::lsm) struct Run {
 
 impl Run {
     #[inline]
-    pub(in crate::lsm) fn get(&self, lookup: &LookupKey<'_>) -> Option<Entry<'_>> {
+    pub(crate) fn get(&self, lookup: &LookupKey<'_>) -> Option<Entry<'_>> {
         self.get_in(self.find_chunk(lookup)?, lookup)
     }
 
     /// Sets the filter over all keys. The run must get no more keys.
-    pub(in crate::lsm) fn set_filter(&mut self, filter: Filter) {
+    pub(crate) fn set_filter(&mut self, filter: Filter) {
         self.filter = Some(Arc::new(filter));
     }
 
     /// The entry of a key at a known position.
     #[inline]
-    pub(in crate::lsm) fn get_in(
-        &self,
-        at: ChunkPosition,
-        lookup: &LookupKey<'_>,
-    ) -> Option<Entry<'_>> {
+    pub(crate) fn get_in(&self, at: ChunkPosition, lookup: &LookupKey<'_>) -> Option<Entry<'_>> {
         self.chunk(at)?.get(lookup.hash, lookup.key)
     }
 
     /// The position of the only chunk that may hold a key: the last one that starts at or below it.
     /// None, too, if the filter rules the key out.
     #[inline]
-    pub(in crate::lsm) fn find_chunk(&self, lookup: &LookupKey<'_>) -> Option<ChunkPosition> {
+    pub(crate) fn find_chunk(&self, lookup: &LookupKey<'_>) -> Option<ChunkPosition> {
         if self
             .filter
             .as_ref()
@@ -281,7 +277,7 @@ impl Run {
     }
 
     /// The position of the only chunk that may hold `key`, or else of the first chunk.
-    pub(in crate::lsm) fn seek(&self, key: &[u8]) -> ChunkPosition {
+    pub(crate) fn seek(&self, key: &[u8]) -> ChunkPosition {
         LookupKey::new(key, 0)
             .find(&self.blocks)
             .unwrap_or_default()
@@ -289,12 +285,12 @@ impl Run {
 
     /// The chunk behind a position.
     #[inline]
-    pub(in crate::lsm) fn chunk(&self, at: ChunkPosition) -> Option<&Arc<Chunk>> {
+    pub(crate) fn chunk(&self, at: ChunkPosition) -> Option<&Arc<Chunk>> {
         self.blocks.get(at.block)?.1.chunks.get(at.chunk)
     }
 
     /// The position one chunk on.
-    pub(in crate::lsm) fn next(&self, at: ChunkPosition) -> ChunkPosition {
+    pub(crate) fn next(&self, at: ChunkPosition) -> ChunkPosition {
         self.normalize(ChunkPosition {
             block: at.block,
             chunk: at.chunk + 1,
@@ -312,7 +308,7 @@ impl Run {
     }
 
     /// Removes the chunk behind a position, which then is that of the next chunk.
-    pub(in crate::lsm) fn remove(&mut self, at: ChunkPosition) -> (Arc<Chunk>, ChunkPosition) {
+    pub(crate) fn remove(&mut self, at: ChunkPosition) -> (Arc<Chunk>, ChunkPosition) {
         let blocks = Arc::make_mut(&mut self.blocks);
         let (fence, block) = &mut blocks[at.block];
         let block = Arc::make_mut(block);
@@ -329,7 +325,7 @@ impl Run {
     }
 
     /// Inserts a chunk at a position, and returns the position behind it.
-    pub(in crate::lsm) fn insert(&mut self, at: ChunkPosition, chunk: Arc<Chunk>) -> ChunkPosition {
+    pub(crate) fn insert(&mut self, at: ChunkPosition, chunk: Arc<Chunk>) -> ChunkPosition {
         self.entry_count += chunk.entry_count();
         self.memory_bytes += chunk.memory_bytes();
         self.large_bytes += chunk.footprint().large_bytes;
@@ -343,17 +339,17 @@ impl Run {
         self.next(at)
     }
 
-    pub(in crate::lsm) fn entry_count(&self) -> usize {
+    pub(crate) fn entry_count(&self) -> usize {
         self.entry_count
     }
 
     /// Bytes of all chunks, large values included.
-    pub(in crate::lsm) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
 
     /// The memory that it takes.
-    pub(in crate::lsm) fn footprint(&self) -> Footprint {
+    pub(crate) fn footprint(&self) -> Footprint {
         Footprint {
             bytes: self.memory_bytes - self.large_bytes,
             large_bytes: self.large_bytes,
@@ -361,12 +357,12 @@ impl Run {
     }
 
     /// Number of chunks with entries that expire.
-    pub(in crate::lsm) fn expiring_chunk_count(&self) -> usize {
+    pub(crate) fn expiring_chunk_count(&self) -> usize {
         self.expiring_chunk_count
     }
 
     /// The list of blocks, for freeing it piece by piece.
-    pub(in crate::lsm) fn into_blocks(self) -> Arc<Blocks> {
+    pub(crate) fn into_blocks(self) -> Arc<Blocks> {
         self.blocks
     }
 }
