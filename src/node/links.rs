@@ -44,7 +44,7 @@ impl Node {
             let accepted = match handshake.receive(input, token) {
                 Ok(None) => return Ok(()),
                 Ok(Some(hello)) => self
-                    .accept_peer(id, handshake.address(), &hello, now_ms, out)
+                    .accept_peer(id, &handshake.address, &hello, now_ms, out)
                     .map_err(LinkError::Rejected),
                 Err(error) => Err(error),
             };
@@ -55,7 +55,10 @@ impl Node {
             });
             *link = Link::Sender(Box::new(accepted?));
         }
-        link.receive(self.port_of(link), input, now_ms, out)
+        match self.partition_of(link) {
+            Some(partition) => partition.receive(link, input, now_ms, out),
+            None => Err(link.on_partition_removed(out)),
+        }
     }
 
     /// A node has said hello.
@@ -79,8 +82,8 @@ impl Node {
     }
 
     /// The partition of a link, if it is still here.
-    fn port_of(&mut self, link: &Link) -> Option<&mut Partition> {
-        link.partition().and_then(|id| self.partition(id).ok())
+    fn partition_of(&mut self, link: &Link) -> Option<&mut Partition> {
+        link.subject().and_then(|(_, id)| self.partition(id).ok())
     }
 
     /// Appends what a peer is to be sent next, about `budget` bytes.
@@ -91,25 +94,49 @@ impl Node {
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<(), LinkError> {
-        link.fill(self.port_of(link), budget, now_ms, out)
+        if let Link::Handshake(handshake) = link {
+            return handshake.check_time(now_ms);
+        }
+        match self.partition_of(link) {
+            Some(partition) => partition.fill(link, budget, now_ms, out),
+            None => Err(link.on_partition_removed(out)),
+        }
     }
 
     /// Whether what a peer sends can be taken in now.
     pub fn wants_input(&mut self, link: &Link) -> bool {
-        link.wants_input(self.port_of(link).map(|port| &*port))
+        match link {
+            Link::Receiver(_) => self.partition_of(link).is_some_and(|own| own.wants_data()),
+            Link::Handshake(_) | Link::Sender(_) => true,
+        }
     }
 
     /// What there is to do for a link without an event from its socket.
     pub fn link_work(&mut self, link: &Link, now_ms: u64) -> LinkWork {
-        link.work(self.port_of(link).map(|port| &*port), now_ms)
+        let work = match link {
+            Link::Handshake(handshake) => Some(LinkWork {
+                has_more: false,
+                wake_at_ms: handshake.until_ms(),
+            }),
+            _ => self.partition_of(link).and_then(|own| own.link_work(link)),
+        };
+        // A link that its partition has dropped ends with the next visit.
+        work.unwrap_or(LinkWork {
+            has_more: true,
+            wake_at_ms: now_ms,
+        })
     }
 
     /// A connection has ended.
     pub fn close_link(&mut self, link: Link, reason: &LinkError, now_ms: u64) {
         self.stats.links.ends[reason.number()] += 1;
-        let options = self.engine_options();
-        let port = self.port_of(&link);
-        if let Some(engine) = link.close(port, reason, now_ms, options) {
+        if let Some(partition) = self.partition_of(&link) {
+            partition.on_link_closed(&link, reason, now_ms);
+        }
+        // The engine of a snapshot that did not become whole is freed piece by piece.
+        if let Link::Receiver(receiver) = link
+            && let Some(engine) = receiver.into_remains(self.options.engine)
+        {
             self.removals.engines.add(engine);
         }
     }

@@ -102,16 +102,10 @@ impl Removals {
     /// Whether what the disk tells is about a partition that is gone.
     pub(super) fn concerns(&mut self, event: &DiskEvent) -> bool {
         match event {
-            DiskEvent::Written { partition, .. }
-            | DiskEvent::Checkpointed { partition, .. }
-            | DiskEvent::CheckpointGivenUp { partition, .. }
-            | DiskEvent::Stalled { partition, .. }
-            | DiskEvent::Resumed { partition }
-            | DiskEvent::Settled { partition }
-            | DiskEvent::Replaced { partition, .. } => self.is_pending(*partition),
-            DiskEvent::Removed { partition } => {
+            DiskEvent::Store(id, ..) => self.is_pending(*id),
+            DiskEvent::Removed(id) => {
                 let first = self.told.pop_front();
-                debug_assert_eq!(first, Some(*partition), "removals are done in order");
+                debug_assert_eq!(first, Some(*id), "removals are done in order");
                 true
             }
             _ => false,

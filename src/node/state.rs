@@ -9,7 +9,7 @@ use crate::partition::{
 use crate::replication::NodeId;
 use crate::storage::{
     DiskCommand, DiskEvent, HistoryId, IdGenerator, Lineage, LoadedPartition, PartitionMeta,
-    RecoveryProgress, Role, StorageError,
+    RecoveryProgress, Role, StorageError, StoreEvent,
 };
 
 use super::body_budget::BodyBudget;
@@ -158,10 +158,7 @@ impl Node {
         let node_id = NodeId(ids.draw());
         let (fsync, wal_retain_bytes) = (config.fsync, config.wal_retain_bytes);
         let mut node = Self {
-            stage: Stage::Loading(RecoveryProgress {
-                done_bytes: 0,
-                total_bytes: 0,
-            }),
+            stage: Stage::Loading(RecoveryProgress::default()),
             partitions: Vec::new(),
             openings: Openings::default(),
             removals: Removals::default(),
@@ -385,9 +382,6 @@ impl Node {
     }
 
     /// Options of the engines of this node.
-    pub(super) fn engine_options(&self) -> Options {
-        self.options.engine
-    }
 
     /// Whether the node is stopping.
     pub fn is_draining(&self) -> bool {
@@ -569,58 +563,30 @@ impl Node {
         self.add(partition);
     }
 
-    /// The partition that the disk reports on.
-    fn on_disk(&mut self, id: u32) -> &mut Partition {
-        self.partition(id)
-            .expect("the disk reports on partitions that are here")
-    }
-
     /// Acts on a report of the disk.
     pub fn on_disk_event(&mut self, event: DiskEvent) -> DiskNews {
         if self.removals.concerns(&event) {
             return DiskNews::None;
         }
         match event {
-            DiskEvent::Removed { .. } => {}
+            DiskEvent::Removed(_) => {}
             DiskEvent::Progress(progress) => self.stage = Stage::Loading(progress),
             DiskEvent::Loaded(loaded) => self.take_over(*loaded),
             DiskEvent::Ready => {
                 self.stage = Stage::Running;
                 return DiskNews::Loaded;
             }
-            DiskEvent::Written {
-                partition,
-                version,
-                synced_version,
-                sync_us,
-                batches,
-                stats,
-            } => {
-                if let Some(us) = sync_us {
-                    self.stats.log_syncs.record(us);
+            DiskEvent::NotOpened(id, error) => {
+                log::error!("partition {id} could not be made: {error}");
+                self.openings.pending.retain(|opening| opening.id != id);
+                return DiskNews::NotOpened(id, error);
+            }
+            DiskEvent::Store(id, event, stats) => {
+                let stall = self.report(id, &event);
+                if let Ok(partition) = self.partition(id) {
+                    partition.on_store_event(event, stats);
                 }
-                self.on_disk(partition)
-                    .on_written(version, synced_version, batches, stats);
-            }
-            DiskEvent::Checkpointed {
-                partition,
-                version,
-                stats,
-            } => {
-                log::info!("partition {partition}: checkpoint of version {version} is in place");
-                self.on_disk(partition).on_checkpointed(stats);
-            }
-            event @ (DiskEvent::CheckpointGivenUp { .. }
-            | DiskEvent::Stalled { .. }
-            | DiskEvent::Resumed { .. }
-            | DiskEvent::NotOpened { .. }) => return self.on_shortage(event),
-            DiskEvent::Settled { partition } => self.on_disk(partition).on_settled(),
-            DiskEvent::Replaced {
-                partition,
-                number,
-                stats,
-            } => {
-                self.on_disk(partition).on_replaced(number, stats);
+                return stall.map_or(DiskNews::None, |error| DiskNews::Stalled(id, error));
             }
             DiskEvent::Failed(error) => {
                 self.partitions
@@ -633,52 +599,30 @@ impl Node {
         DiskNews::None
     }
 
-    /// Writes wait or go on, a checkpoint is given up, or a partition could not be made.
-    fn on_shortage(&mut self, event: DiskEvent) -> DiskNews {
+    /// Logs and counts what has become of a partition's files; returns why writes wait from now on.
+    fn report(&mut self, id: u32, event: &StoreEvent) -> Option<StorageError> {
         match event {
-            DiskEvent::CheckpointGivenUp {
-                partition: id,
-                error,
-                stats,
-            } => {
-                log::warn!(
-                    "partition {id}: a checkpoint is given up, and tried again later; the log goes \
-                     on: {error}"
-                );
-                if let Ok(partition) = self.partition(id) {
-                    partition.on_checkpoint_given_up(stats);
-                }
+            StoreEvent::Written { sync_us, .. } => {
+                sync_us.map(|us| self.stats.log_syncs.record(us));
             }
-            DiskEvent::Stalled {
-                partition: id,
-                error,
-            } => {
+            StoreEvent::Checkpointed(version) => {
+                log::info!("partition {id}: checkpoint of version {version} is in place");
+            }
+            StoreEvent::CheckpointGivenUp(error) => log::warn!(
+                "partition {id}: a checkpoint is given up, and tried again later; the log goes on: \
+                 {error}"
+            ),
+            StoreEvent::Stalled(error) => {
                 log::error!(
                     "partition {id}: writes wait, and go on by themselves once they can; reads go \
                      on: {error}"
                 );
-                if let Ok(partition) = self.partition(id) {
-                    partition.on_stall(Some(error.clone()));
-                }
-                return DiskNews::Stalled(id, error);
+                return Some(error.clone());
             }
-            DiskEvent::Resumed { partition: id } => {
-                log::info!("partition {id}: writes go on");
-                if let Ok(partition) = self.partition(id) {
-                    partition.on_stall(None);
-                }
-            }
-            DiskEvent::NotOpened {
-                partition: id,
-                error,
-            } => {
-                log::error!("partition {id} could not be made: {error}");
-                self.openings.pending.retain(|opening| opening.id != id);
-                return DiskNews::NotOpened(id, error);
-            }
-            _ => {}
+            StoreEvent::Resumed => log::info!("partition {id}: writes go on"),
+            StoreEvent::Settled | StoreEvent::Replaced(_) => {}
         }
-        DiskNews::None
+        None
     }
 
     fn take_over(&mut self, loaded: LoadedPartition) {
@@ -686,11 +630,7 @@ impl Node {
             partition: id,
             lsm,
             mut meta,
-            checkpoint_version,
-            replayed_count,
-            torn,
-            losses,
-            set_aside,
+            report,
             stats,
         } = loaded;
         let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
@@ -707,11 +647,12 @@ impl Node {
             return;
         }
         log::info!(
-            "partition {id}: loaded version {}: checkpoint of version {checkpoint_version}, then \
-             {replayed_count} records of log",
-            lsm.last_version()
+            "partition {id}: loaded version {}: checkpoint of version {}, then {} records of log",
+            lsm.last_version(),
+            report.checkpoint_version,
+            report.replayed_count
         );
-        if let Some(torn) = torn {
+        if let Some(torn) = report.torn {
             log::warn!(
                 "{} was cut at byte {}: the last {} bytes had not been synced before the node went \
                  down",
@@ -720,10 +661,10 @@ impl Node {
                 torn.dropped_bytes
             );
         }
-        for loss in losses {
+        for loss in report.losses {
             log::warn!("data was lost as accepted: {loss}");
         }
-        for path in set_aside {
+        for path in report.set_aside {
             log::warn!("what could not be used is in {path}");
         }
         self.insert(id, lsm, meta, disk);

@@ -17,7 +17,7 @@
 use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot, WalCursor};
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{Replacement, StorageError, StoreStats};
+use crate::storage::{Replacement, StorageError, StoreEvent, StoreStats};
 
 use super::checkpoint_schedule::CheckpointSchedule;
 
@@ -47,7 +47,8 @@ const SPARE_BATCH_BYTES: usize = 64 * 1024;
 pub struct DiskLog {
     fsync: Fsync,
     cursor: WalCursor,
-    handed_version: u64,
+    /// Versions up to this one have been handed over.
+    pub(super) handed_version: u64,
     written_version: u64,
     synced_version: u64,
     /// Handed over and not yet reported as written; 0 when the disk thread has nothing of this
@@ -62,7 +63,7 @@ pub struct DiskLog {
     checkpoints: CheckpointSchedule,
     /// A batch to fill again.
     spare: LogBatch,
-    replacement: ReplacementState,
+    pub(super) replacement: ReplacementState,
     stats: StoreStats,
     failure: Option<StorageError>,
     /// What is short, while writes wait for it.
@@ -96,7 +97,7 @@ impl DiskLog {
     }
 
     /// The disk is to hold what `lsm` holds now, and nothing that it held before.
-    /// [`queue_replacement`](Self::queue_replacement) follows, with the number of this replacement.
+    /// The replacement is queued next, with the number that this returns.
     pub(super) fn begin_replacement(&mut self, lsm: &Lsm) -> u64 {
         let number = self.replacement.number + 1;
         *self = Self {
@@ -114,43 +115,6 @@ impl DiskLog {
             ..Self::new(lsm, self.fsync, self.stats)
         };
         number
-    }
-
-    /// Hands a replacement over next.
-    pub(super) fn queue_replacement(&mut self, replacement: Replacement) {
-        self.replacement.queued = Some(Box::new(replacement));
-    }
-
-    /// Whether a replacement was not handed over yet.
-    pub(super) fn has_replacement(&self) -> bool {
-        self.replacement.queued.is_some()
-    }
-
-    /// The replacement to hand over.
-    pub(super) fn take_replacement(&mut self) -> Option<Box<Replacement>> {
-        self.replacement.queued.take()
-    }
-
-    /// The disk holds the replacement with this number.
-    pub(super) fn on_replaced(&mut self, number: u64, stats: StoreStats) {
-        // A later replacement has superseded this one.
-        if number != self.replacement.number {
-            return;
-        }
-        self.replacement.is_running = false;
-        self.stats = stats;
-        self.written_version = self.handed_version;
-        self.synced_version = self.handed_version;
-    }
-
-    /// Whether all data is being replaced.
-    pub fn is_replacing(&self) -> bool {
-        self.replacement.is_running
-    }
-
-    /// Versions up to this one have been handed over.
-    pub fn handed_version(&self) -> u64 {
-        self.handed_version
     }
 
     /// Versions up to this one are synced.
@@ -181,11 +145,6 @@ impl DiskLog {
     /// What is short, if writes wait for it.
     pub fn stall(&self) -> Option<&StorageError> {
         self.stall.as_ref()
-    }
-
-    /// Room or descriptors are short, or are there again.
-    pub(super) fn set_stall(&mut self, stall: Option<StorageError>) {
-        self.stall = stall;
     }
 
     /// Checkpoints that could not be written.
@@ -268,21 +227,47 @@ impl DiskLog {
         self.checkpoints.request();
     }
 
-    /// The disk thread reports what is written and synced.
-    pub(super) fn on_written(
-        &mut self,
-        written_version: u64,
-        synced_version: u64,
-        batches: Vec<LogBatch>,
-        stats: StoreStats,
-    ) {
-        // A report about data that is being replaced says nothing about the new data.
-        if !self.replacement.is_running {
-            self.last_group_count = written_version - self.written_version;
-            self.written_version = written_version;
-            self.synced_version = synced_version;
-            self.stats = stats;
+    /// The disk thread reports what has become of the files.
+    pub(super) fn on_store_event(&mut self, event: StoreEvent, stats: StoreStats) {
+        match event {
+            StoreEvent::Written {
+                version,
+                synced_version,
+                batches,
+                ..
+            } => {
+                self.take_back(batches);
+                // A report about data that is being replaced says nothing about the new data.
+                if !self.replacement.is_running {
+                    self.last_group_count = version - self.written_version;
+                    (self.written_version, self.synced_version) = (version, synced_version);
+                    self.stats = stats;
+                }
+            }
+            StoreEvent::Checkpointed(_) => {
+                self.checkpoints.on_done();
+                self.stats = stats;
+            }
+            // The log stays, and another checkpoint is tried later.
+            StoreEvent::CheckpointGivenUp(_) => {
+                self.checkpoints.on_given_up(stats.log_bytes);
+                self.stats = stats;
+            }
+            // A later replacement supersedes an earlier one.
+            StoreEvent::Replaced(number) if number == self.replacement.number => {
+                self.replacement.is_running = false;
+                self.written_version = self.handed_version;
+                self.synced_version = self.handed_version;
+                self.stats = stats;
+            }
+            StoreEvent::Stalled(error) => self.stall = Some(error),
+            StoreEvent::Resumed => self.stall = None,
+            StoreEvent::Replaced(_) | StoreEvent::Settled => {}
         }
+    }
+
+    /// Takes back the memory of batches that are written.
+    fn take_back(&mut self, batches: Vec<LogBatch>) {
         for mut batch in batches {
             self.in_flight_bytes -= batch.stream_bytes();
             self.written_bytes += if self.replacement.is_running {
@@ -298,17 +283,6 @@ impl DiskLog {
     /// Whether a checkpoint is being written.
     pub(super) fn is_checkpointing(&self) -> bool {
         self.checkpoints.is_under_way()
-    }
-
-    pub(super) fn on_checkpointed(&mut self, stats: StoreStats) {
-        self.checkpoints.on_done();
-        self.stats = stats;
-    }
-
-    /// The disk could not hold the checkpoint: the log stays, and another one is tried later.
-    pub(super) fn on_checkpoint_given_up(&mut self, stats: StoreStats) {
-        self.stats = stats;
-        self.checkpoints.on_given_up(stats.log_bytes);
     }
 
     pub(super) fn on_disk_failed(&mut self, failure: StorageError) {
@@ -327,13 +301,13 @@ fn version_before_replacement(lsm: &Lsm) -> u64 {
 
 /// A replacement of all data, as far as it has come.
 #[derive(Debug, Default)]
-struct ReplacementState {
+pub(super) struct ReplacementState {
     /// While all data is being replaced, nothing else is handed over.
-    is_running: bool,
+    pub(super) is_running: bool,
     /// Counts replacements; the last one is in force.
     number: u64,
     /// The replacement that was not handed over yet.
-    queued: Option<Box<Replacement>>,
+    pub(super) queued: Option<Box<Replacement>>,
 }
 
 /// Partitions that the disk thread writes as a whole, in files of their own: one checkpoint
@@ -375,11 +349,11 @@ mod tests {
         let first = disk.begin_replacement(&lsm);
         lsm.set(b"b", NewValue::Inline(b"2"), None);
         let second = disk.begin_replacement(&lsm);
-        disk.on_replaced(first, StoreStats::default());
-        assert!(disk.is_replacing());
+        disk.on_store_event(StoreEvent::Replaced(first), StoreStats::default());
+        assert!(disk.replacement.is_running);
         assert_eq!((disk.synced_version(), disk.released_version()), (0, 0));
-        disk.on_replaced(second, StoreStats::default());
-        assert!(!disk.is_replacing());
+        disk.on_store_event(StoreEvent::Replaced(second), StoreStats::default());
+        assert!(!disk.replacement.is_running);
         assert_eq!((disk.synced_version(), disk.released_version()), (2, 2));
     }
 }

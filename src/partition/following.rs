@@ -8,15 +8,14 @@
 //!
 //! Not here: the state machine of a link (`replication/leader_receiver.rs`).
 
-use crate::replication::frame::{Ack, PROTOCOL_MIN, PROTOCOL_VERSION, RefusalCode};
+use crate::replication::frame::{Ack, Hello, PROTOCOL_MIN, PROTOCOL_VERSION, RefusalCode};
 use crate::replication::{
-    Intent, Introduction, LeaderReceiver, LinkError, LinkId, LinkPort, PeerState, ReceivedData,
-    ReceiverEvent, ReceiverPort, ReceiverTarget, SyncState, UNHEARD_MS, whole_address,
+    Intent, LeaderReceiver, LinkError, LinkId, PeerState, ReceivedData, ReceiverEvent, SyncState,
+    UNHEARD_MS, whole_address,
 };
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{DivergedData, Lineage, PartitionMeta, Replacement, Role};
 
-use super::DiskLog;
 use super::leader_link::{DialState, LeaderLink, LeaderStats, RETRY_MIN_MS};
 use super::state::Partition;
 
@@ -123,15 +122,17 @@ impl Partition {
         if !is_wanted {
             return None;
         }
-        let introduction = Introduction {
+        let (state, position) = (self.own_state(self.intent()), self.lsm.position());
+        let hello = Hello {
+            protocol_version: self.leader_link.protocol,
             partition: self.id,
             node_id: self.options.node_id,
-            state: self.own_state(self.intent()),
-            position: self.lsm.position(),
+            epoch: state.epoch,
+            history: state.lineage.history_at(position.version),
+            position,
             token,
-            protocol: self.leader_link.protocol,
         };
-        let receiver = LeaderReceiver::handshake(link, introduction, now_ms, out);
+        let receiver = LeaderReceiver::handshake(link, hello, state, now_ms, out);
         self.leader_link.dial = DialState::Connected(link, receiver.facts());
         Some(receiver)
     }
@@ -159,7 +160,7 @@ impl Partition {
             self.id,
             self.lsm.last_version()
         );
-        let ordered_epoch = receiver.peer().map_or(0, |peer| peer.ordered_epoch);
+        let ordered_epoch = receiver.peer.as_ref().map_or(0, |peer| peer.ordered_epoch);
         let meta = self.roles.meta().clone();
         let epoch = epoch.max(meta.epoch);
         self.change_meta(PartitionMeta {
@@ -183,8 +184,11 @@ impl Partition {
     /// Once all is here that the epoch of the peer's data began with, the data is of that epoch.
     fn update_data_epoch(&mut self, receiver: &LeaderReceiver) {
         let meta = self.roles.meta();
-        let ordered_epoch = receiver.peer().map_or(0, |peer| peer.data_ordered_epoch);
-        let Some(data_epoch) = receiver.leader_epoch() else {
+        let ordered_epoch = receiver
+            .peer
+            .as_ref()
+            .map_or(0, |peer| peer.data_ordered_epoch);
+        let Some(data_epoch) = receiver.leader_epoch else {
             return;
         };
         let is_news = data_epoch > meta.data_epoch
@@ -224,24 +228,20 @@ impl Partition {
         };
         let mut old = std::mem::replace(&mut self.lsm, lsm);
         self.lsm.set_time_ms(old.time_ms());
-        let dropped = (common_version < version).then(|| {
-            let (history, snapshot) = (before.lineage.history(), old.snapshot());
-            DivergedData {
-                snapshot,
-                history,
-                common_version,
-            }
+        let dropped = (common_version < version).then(|| DivergedData {
+            snapshot: old.snapshot(),
+            history: before.lineage.history(),
+            common_version,
         });
         self.replicas.clear();
         if let Some(disk) = &mut self.disk {
-            let number = disk.begin_replacement(&self.lsm);
-            let snapshot = self.lsm.snapshot();
-            disk.queue_replacement(Replacement {
-                number,
-                snapshot,
+            let replacement = Replacement {
+                number: disk.begin_replacement(&self.lsm),
+                snapshot: self.lsm.snapshot(),
                 meta: meta.clone(),
                 dropped,
-            });
+            };
+            disk.replacement.queued = Some(Box::new(replacement));
             self.roles.replace(meta);
         } else {
             if dropped.is_some() {
@@ -327,35 +327,35 @@ impl Partition {
 
     /// Whether a disk, if there is one, holds its data rather than what it replaces.
     pub fn is_replaced(&self) -> bool {
-        !self.disk.as_ref().is_some_and(DiskLog::is_replacing)
-    }
-}
-
-impl ReceiverPort for Partition {
-    fn is_settled(&self) -> bool {
-        self.roles.is_settled()
+        !self
+            .disk
+            .as_ref()
+            .is_some_and(|disk| disk.replacement.is_running)
     }
 
-    fn wants_data(&self) -> bool {
+    /// Whether what a leader sends can be taken in now: role and epoch are durable, and neither the
+    /// disk nor maintenance is too far behind.
+    pub fn wants_data(&self) -> bool {
         let unwritten = self
             .disk
             .as_ref()
-            .map_or(0, |disk| self.lsm.last_version() - disk.handed_version());
-        self.lsm.owed_work() < OWED_MAX_WORK && unwritten < UNWRITTEN_MAX_COUNT
+            .map_or(0, |disk| self.lsm.last_version() - disk.handed_version);
+        self.roles.is_settled()
+            && self.lsm.owed_work() < OWED_MAX_WORK
+            && unwritten < UNWRITTEN_MAX_COUNT
     }
 
-    fn target(&mut self, link: LinkId) -> Result<ReceiverTarget<'_>, LinkError> {
-        if !self.leader_link.is_connected_by(link) {
-            return Err(LinkError::RoleChanged);
+    /// Whether the link is still the one to the leader, or to the node that a takeover visits.
+    pub(super) fn check_connected(&self, link: LinkId) -> Result<(), LinkError> {
+        if self.leader_link.is_connected_by(link) {
+            Ok(())
+        } else {
+            Err(LinkError::RoleChanged)
         }
-        Ok(ReceiverTarget {
-            lsm: &mut self.lsm,
-            meta: self.roles.meta(),
-            options: self.options.engine,
-        })
     }
 
-    fn on_received(
+    /// Acts on what a frame has brought. An error ends the link.
+    pub(super) fn on_received(
         &mut self,
         receiver: &mut LeaderReceiver,
         event: ReceiverEvent,
@@ -363,7 +363,7 @@ impl ReceiverPort for Partition {
     ) -> Result<(), LinkError> {
         let is_visit = self.takeover.is_some();
         if !is_visit
-            && receiver.sync() == SyncState::InSync
+            && receiver.sync == SyncState::InSync
             && self.leader_link.sync != SyncState::InSync
         {
             self.leader_link.sync = SyncState::InSync;
@@ -376,13 +376,13 @@ impl ReceiverPort for Partition {
         match event {
             ReceiverEvent::Data => {}
             ReceiverEvent::PeerState => {
-                if let Some(state) = receiver.peer().filter(|_| !is_visit) {
+                if let Some(state) = receiver.peer.as_ref().filter(|_| !is_visit) {
                     self.on_leader_state(state.clone());
                 }
             }
             // Only a leader's clock counts, not that of a node that is visited.
             ReceiverEvent::Heartbeat { .. } if is_visit => {}
-            ReceiverEvent::Heartbeat { time_ms } => self.on_leader_time(receiver.link(), time_ms),
+            ReceiverEvent::Heartbeat { time_ms } => self.on_leader_time(receiver.link, time_ms),
             ReceiverEvent::LogContinues { epoch, lineage } => {
                 self.on_log_continues(receiver, epoch, lineage);
             }
@@ -390,33 +390,35 @@ impl ReceiverPort for Partition {
                 version,
                 about_bytes,
             } => self.on_snapshot_begins(version, about_bytes),
-            ReceiverEvent::SnapshotReceived(data) => self.install(*data, receiver.peer()),
+            ReceiverEvent::SnapshotReceived(data) => self.install(*data, receiver.peer.as_ref()),
         }
-        if !self.leader_link.is_connected_by(receiver.link()) {
-            return Err(LinkError::RoleChanged);
-        }
+        self.check_connected(receiver.link)?;
         self.update_data_epoch(receiver);
-        self.leader_link.record(receiver.link(), receiver.facts());
+        self.leader_link.record(receiver.link, receiver.facts());
         self.step_visit(receiver, now_ms)
     }
 
-    fn held_versions(&self, link: LinkId) -> Result<Ack, LinkError> {
-        if !self.leader_link.is_connected_by(link) {
-            return Err(LinkError::RoleChanged);
-        }
+    /// What the leader may be told of as applied and durable. An error ends the link.
+    pub(super) fn held_versions(&self, link: LinkId) -> Result<Ack, LinkError> {
+        self.check_connected(link)?;
         Ok(Ack {
             applied_version: self.lsm.last_version(),
             durable_version: self.confirmable_version(),
         })
     }
 
-    fn on_receiver_closed(&mut self, receiver: &LeaderReceiver, reason: &LinkError, now_ms: u64) {
-        self.farewells.retain(|(told, _)| *told != receiver.link());
-        if !self.leader_link.is_connected_by(receiver.link()) {
+    /// The connection to a leader has ended.
+    pub(super) fn on_receiver_closed(
+        &mut self,
+        receiver: &LeaderReceiver,
+        reason: &LinkError,
+        now_ms: u64,
+    ) {
+        if !self.leader_link.is_connected_by(receiver.link) {
             return;
         }
-        let (refusal, protocol) = (receiver.refusal(), receiver.protocol());
-        if receiver.sync() == SyncState::Parted && self.takeover.is_none() {
+        let (refusal, protocol) = (receiver.refusal, receiver.protocol);
+        if receiver.sync == SyncState::Parted && self.takeover.is_none() {
             self.leader_link.sync = SyncState::Parted;
         } else if refusal.is_some_and(|code| code != RefusalCode::Busy) {
             // The data of this node grows old, and nothing tells how old.
@@ -434,12 +436,5 @@ impl ReceiverPort for Partition {
         } else if !is_older {
             self.leader_link.retry(reason.to_string(), now_ms);
         }
-    }
-}
-
-impl LinkPort for Partition {
-    fn take_farewell(&mut self, link: LinkId) -> Option<PeerState> {
-        let at = self.farewells.iter().position(|(told, _)| *told == link)?;
-        Some(self.farewells.swap_remove(at).1)
     }
 }

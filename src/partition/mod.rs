@@ -2,8 +2,9 @@
 //! and what a request may do with them.
 //!
 //! `state.rs` is the partition and what every role does; `assigning.rs` what an assignment changes;
-//! `serving.rs` its replicas; `following.rs` its leader; `takeover.rs` and `visits.rs` how it comes
-//! to lead; `claims.rs` how it makes way for another leader; `removal.rs` how it is removed.
+//! `links.rs` its replication links; `serving.rs` its replicas; `following.rs` its leader;
+//! `takeover.rs` and `visits.rs` how it comes to lead; `claims.rs` how it makes way for another
+//! leader; `removal.rs` how it is removed.
 //!
 //! Not here: which partition a request means (`node/`), HTTP (`api/`).
 
@@ -16,6 +17,7 @@ mod disk_log;
 mod following;
 mod known_peers;
 mod leader_link;
+mod links;
 mod partition_clock;
 mod removal;
 mod replicas;

@@ -14,8 +14,7 @@ use crate::lsm::Snapshot;
 use crate::replication::frame::{Frame, PROTOCOL_MIN, RefusalCode};
 use crate::replication::{
     Intent, LinkError, LinkId, PeerHello, PeerState, Rejection, Relation, ReplicaSender,
-    SenderFacts, SenderPort, SenderSource, SyncState, is_data_sent_to_surveyor, relation,
-    whole_address,
+    SenderSource, SyncState, is_data_sent_to_surveyor, relation, whole_address,
 };
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{Lineage, Role};
@@ -76,7 +75,7 @@ impl Partition {
             address: address.to_owned(),
             http_address,
             snapshot,
-            facts: sender.facts(),
+            facts: sender.facts,
         });
         self.keep_log();
         if let Some(state) = hello.state.as_ref().filter(|_| is_claim) {
@@ -354,10 +353,9 @@ impl Partition {
     pub fn replica_stats(&self, now_ms: u64) -> impl Iterator<Item = ReplicaStats> {
         self.replicas.stats(now_ms)
     }
-}
 
-impl SenderPort for Partition {
-    fn source(&self, link: LinkId) -> Result<SenderSource<'_>, LinkError> {
+    /// The data to send to a replica. An error ends the link.
+    pub(super) fn source(&self, link: LinkId) -> Result<SenderSource<'_>, LinkError> {
         let replica = self.replicas.get(link).ok_or(LinkError::RoleChanged)?;
         let is_last = replica.facts.needed_version() == self.replicas.needed_version();
         if is_last && self.is_too_much_pinned() {
@@ -366,15 +364,17 @@ impl SenderPort for Partition {
         Ok(self.sender_source())
     }
 
-    fn record_sender(&mut self, link: LinkId, facts: SenderFacts) -> Result<(), LinkError> {
-        let has_confirmed = self.replicas.record(link, facts);
+    /// Records what a link has sent and its replica has confirmed. An error ends the link.
+    pub(super) fn record_sender(&mut self, sender: &ReplicaSender) -> Result<(), LinkError> {
+        let has_confirmed = self.replicas.record(sender.link, sender.facts);
         if has_confirmed.ok_or(LinkError::RoleChanged)? {
             self.keep_log();
         }
         Ok(())
     }
 
-    fn on_peer_state(
+    /// The peer of a sender has sent its state; returns the answer to it.
+    pub(super) fn on_peer_state(
         &mut self,
         link: LinkId,
         mut state: PeerState,
@@ -396,11 +396,5 @@ impl SenderPort for Partition {
             Some(_) => Ok(answer),
             None => Err(LinkError::RoleChanged),
         }
-    }
-
-    fn on_sender_closed(&mut self, link: LinkId, now_ms: u64) {
-        self.farewells.retain(|(told, _)| *told != link);
-        self.replicas.on_closed(link, now_ms);
-        self.keep_log();
     }
 }

@@ -12,13 +12,13 @@
 //! Not here: which partition a request means (`node/`), HTTP (`api/`).
 
 use crate::config::Fsync;
-use crate::lsm::{Entry, Footprint, LogBatch, Lsm, NewValue, Options, Write};
+use crate::lsm::{Entry, Footprint, Lsm, NewValue, Options, Write};
 use crate::replication::{LinkId, NodeId, PeerState};
 use crate::seeded_bugs::SeededBug;
 use crate::slew::LAST_UNIX_MS;
 use crate::storage::{
     DiskCommand, HistoryId, IdGenerator, Lineage, PartitionMeta, Position, Role, StorageError,
-    StoreStats, VersionToken,
+    StoreEvent, StoreStats, VersionToken,
 };
 
 use super::conditions::{ConditionFailed, Conditions};
@@ -307,12 +307,12 @@ impl Partition {
         if disk.failure().is_some() {
             return None;
         }
-        if disk.has_replacement() {
+        if disk.replacement.queued.is_some() {
             // Nothing goes before it: what follows is about the new data.
             if !bulk.admits_replacement(self.id) {
                 return None;
             }
-            let replacement = disk.take_replacement()?;
+            let replacement = disk.replacement.queued.take()?;
             return Some(DiskCommand::Replace(self.id, replacement));
         }
         if let Some(batch) = disk.hand_over(&self.lsm, now_us) {
@@ -339,21 +339,22 @@ impl Partition {
     /// Whether the disk thread may have a checkpoint of it open.
     pub fn has_checkpoint_open(&self) -> bool {
         let is_open = |disk: &DiskLog| {
-            disk.failure().is_none() && (disk.is_checkpointing() || disk.has_replacement())
+            disk.failure().is_none()
+                && (disk.is_checkpointing() || disk.replacement.queued.is_some())
         };
         self.disk.as_ref().is_some_and(is_open)
     }
 
     /// Whether the disk thread may have a replacement of its data open.
     pub fn has_replacement_open(&self) -> bool {
-        let is_open = |disk: &DiskLog| disk.failure().is_none() && disk.is_replacing();
+        let is_open = |disk: &DiskLog| disk.failure().is_none() && disk.replacement.is_running;
         self.disk.as_ref().is_some_and(is_open)
     }
 
     /// Whether anything for the disk was not handed over yet, and can be.
     pub fn is_ahead_of_disk(&self) -> bool {
         let has_more = |disk: &DiskLog| {
-            disk.failure().is_none() && (disk.has_more(&self.lsm) || disk.is_replacing())
+            disk.failure().is_none() && (disk.has_more(&self.lsm) || disk.replacement.is_running)
         };
         self.disk.as_ref().is_some_and(has_more) || self.roles.has_unsettled()
     }
@@ -366,36 +367,13 @@ impl Partition {
             .is_some()
     }
 
-    /// The disk reports how far it has written and synced.
-    pub fn on_written(
-        &mut self,
-        written: u64,
-        synced: u64,
-        batches: Vec<LogBatch>,
-        stats: StoreStats,
-    ) {
-        if let Some(disk) = &mut self.disk {
-            disk.on_written(written, synced, batches, stats);
-        }
-    }
-
-    /// The disk reports a finished checkpoint.
-    pub fn on_checkpointed(&mut self, stats: StoreStats) {
-        if let Some(disk) = &mut self.disk {
-            disk.on_checkpointed(stats);
-        }
-    }
-
-    /// The disk reports that the partition's metadata is durable.
-    pub fn on_settled(&mut self) {
-        self.roles.on_settled();
-        self.finish_takeover();
-    }
-
-    /// The disk reports that all data is replaced.
-    pub fn on_replaced(&mut self, number: u64, stats: StoreStats) {
-        if let Some(disk) = &mut self.disk {
-            disk.on_replaced(number, stats);
+    /// The disk reports what has become of the partition's files.
+    pub fn on_store_event(&mut self, event: StoreEvent, stats: StoreStats) {
+        if let StoreEvent::Settled = event {
+            self.roles.on_settled();
+            self.finish_takeover();
+        } else if let Some(disk) = &mut self.disk {
+            disk.on_store_event(event, stats);
         }
     }
 
@@ -407,27 +385,13 @@ impl Partition {
         self.keep_log();
     }
 
-    /// The disk reports that room or descriptors are short, or are there again.
-    pub fn on_stall(&mut self, stall: Option<StorageError>) {
-        if let Some(disk) = &mut self.disk {
-            disk.set_stall(stall);
-        }
-    }
-
-    /// The disk reports that a checkpoint could not be written.
-    pub fn on_checkpoint_given_up(&mut self, stats: StoreStats) {
-        if let Some(disk) = &mut self.disk {
-            disk.on_checkpoint_given_up(stats);
-        }
-    }
-
     /// Keeps the log that a replica or the disk still has to read, and no more.
     pub(super) fn keep_log(&mut self) {
         let unwritten = self
             .disk
             .as_ref()
             .filter(|disk| disk.failure().is_none())
-            .map(DiskLog::handed_version);
+            .map(|disk| disk.handed_version);
         let version = unwritten
             .unwrap_or(u64::MAX)
             .min(self.unconfirmed_version());

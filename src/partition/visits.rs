@@ -185,7 +185,7 @@ impl Partition {
         };
         let is_announcing = takeover.is_announcing();
         let basis = takeover.basis;
-        let Some(peer) = receiver.peer() else {
+        let Some(peer) = receiver.peer.as_ref() else {
             // A node that speaks protocol 1 takes no claims; it has heard the epoch in the hello.
             return if receiver.has_all() {
                 self.end_visit(VisitState::Done(now_ms))
@@ -364,8 +364,8 @@ impl Partition {
 
     /// The connection of a visit has ended.
     pub(super) fn on_visit_closed(&mut self, receiver: &LeaderReceiver, now_ms: u64) {
-        let (refusal, sync) = (receiver.refusal(), receiver.sync());
-        let protocol = receiver.protocol();
+        let (refusal, sync) = (receiver.refusal, receiver.sync);
+        let protocol = receiver.protocol;
         let Some(takeover) = &mut self.takeover else {
             return;
         };

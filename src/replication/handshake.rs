@@ -76,7 +76,8 @@ pub struct Handshake {
     reader: FrameReader,
     /// The hello, while the peer's state is still to come.
     hello: Option<PeerHello>,
-    address: String,
+    /// Where the connection comes from.
+    pub(crate) address: String,
     since_ms: u64,
 }
 
@@ -91,14 +92,18 @@ impl Handshake {
         }
     }
 
-    /// Where the peer connects from.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
     /// When the connection is closed unless the peer has said hello.
     pub fn until_ms(&self) -> u64 {
         self.since_ms + HELLO_MS
+    }
+
+    /// Whether the peer still has time to say hello.
+    pub fn check_time(&self, now_ms: u64) -> Result<(), LinkError> {
+        if self.until_ms() <= now_ms {
+            Err(LinkError::NoHello)
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes in what the peer sends; its hello once that is whole. `token`: what it must present.

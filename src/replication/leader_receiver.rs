@@ -13,13 +13,13 @@
 //! Not here: what the partition does with data and role (`partition/following.rs`), dialing
 //! (`reactor/`).
 
-use crate::lsm::{LogBatch, LogPosition, Lsm, Options, RecordReader, StreamRecord};
+use crate::lsm::{LogBatch, Lsm, Options, RecordReader, StreamRecord};
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, PartitionMeta};
 
 use super::frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, Intent, NodeId, PROTOCOL_MIN,
-    PeerState, RefusalCode, SnapshotStart,
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, Intent, PROTOCOL_MIN, PeerState,
+    RefusalCode, SnapshotStart,
 };
 use super::link_error::LinkError;
 use super::link_id::LinkId;
@@ -29,43 +29,6 @@ use super::timing::{HEARTBEAT_MS, SILENCE_MS};
 /// Most bytes of one batch of writes: more than a leader of this version takes at once, whatever it
 /// is set to.
 const BATCH_MAX_BYTES: usize = 64 * 1024 * 1024;
-
-/// What a receiver needs of its partition.
-pub trait ReceiverPort {
-    /// Whether role and epoch are durable. Until then no frame is taken in.
-    fn is_settled(&self) -> bool;
-
-    /// Whether neither the disk nor maintenance is too far behind to take more data.
-    fn wants_data(&self) -> bool;
-
-    /// What frames are applied to. An error ends the link.
-    fn target(&mut self, link: LinkId) -> Result<ReceiverTarget<'_>, LinkError>;
-
-    /// Acts on what a frame has brought. An error ends the link.
-    fn on_received(
-        &mut self,
-        receiver: &mut LeaderReceiver,
-        event: ReceiverEvent,
-        now_ms: u64,
-    ) -> Result<(), LinkError>;
-
-    /// What the leader may be told of as applied and durable. An error ends the link.
-    fn held_versions(&self, link: LinkId) -> Result<Ack, LinkError>;
-
-    /// The connection has ended.
-    fn on_receiver_closed(&mut self, receiver: &LeaderReceiver, reason: &LinkError, now_ms: u64);
-}
-
-/// What frames are applied to.
-#[derive(Debug)]
-pub struct ReceiverTarget<'a> {
-    /// The engine.
-    pub lsm: &'a mut Lsm,
-    /// Role, epochs and lineage of the partition.
-    pub meta: &'a PartitionMeta,
-    /// Options of an engine that a snapshot makes.
-    pub options: Options,
-}
 
 /// How far a replica is behind its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,46 +123,31 @@ struct LogTail {
     held: LogBatch,
 }
 
-/// How a node introduces itself to the peer that it has dialed.
-#[derive(Debug)]
-pub struct Introduction<'a> {
-    /// The partition that the link is about.
-    pub partition: u32,
-    /// This node.
-    pub node_id: NodeId,
-    /// Its state, and what it wants.
-    pub state: PeerState,
-    /// Where its data ends.
-    pub position: LogPosition,
-    /// The token of the cluster; empty: none.
-    pub token: &'a [u8],
-    /// The protocol to speak.
-    pub protocol: u16,
-}
-
 /// The replica's end of a link.
 #[derive(Debug)]
 pub struct LeaderReceiver {
-    link: LinkId,
-    partition: u32,
+    pub(crate) link: LinkId,
+    /// The partition that data is received for.
+    pub(crate) partition: u32,
     reader: FrameReader,
     receiving: ReceiverState,
     intent: Intent,
-    protocol: u16,
+    /// The protocol that is spoken.
+    pub(crate) protocol: u16,
     /// The state that the peer sent last.
-    peer: Option<PeerState>,
+    pub(crate) peer: Option<PeerState>,
     /// The epoch of the claim made last; the state that the peer sends after it is the answer.
     claimed_epoch: Option<u64>,
     has_answer: bool,
     /// The claim to be sent next.
     unsent_claim: Option<PeerState>,
     /// Why the peer has refused.
-    refusal: Option<RefusalCode>,
+    pub(crate) refusal: Option<RefusalCode>,
     /// The leader's newest version, as last heard; none behind a snapshot until the leader says.
     leader_version: Option<u64>,
     /// The epoch of the leader's data, once it has answered.
-    leader_epoch: Option<u64>,
-    sync: SyncState,
+    pub(crate) leader_epoch: Option<u64>,
+    pub(crate) sync: SyncState,
     heard_at_ms: u64,
     acked: AckSent,
 }
@@ -212,32 +160,16 @@ struct AckSent {
 }
 
 impl LeaderReceiver {
-    /// Begins a link by saying hello.
+    /// Begins a link by saying hello, with the state of this node.
     pub fn handshake(
         link: LinkId,
-        introduction: Introduction<'_>,
+        hello: Hello<'_>,
+        state: PeerState,
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Self {
-        let Introduction {
-            partition,
-            node_id,
-            state,
-            position,
-            token,
-            protocol,
-        } = introduction;
-        Frame::Hello(Hello {
-            protocol_version: protocol,
-            partition,
-            node_id,
-            epoch: state.epoch,
-            history: state.lineage.history_at(position.version),
-            position,
-            token,
-        })
-        .encode(out);
-        let intent = state.intent;
+        Frame::Hello(hello).encode(out);
+        let (protocol, intent) = (hello.protocol_version, state.intent);
         let claimed_epoch =
             matches!(intent, Intent::Claim | Intent::OrderedClaim).then_some(state.epoch);
         if protocol > PROTOCOL_MIN {
@@ -245,7 +177,7 @@ impl LeaderReceiver {
         }
         Self {
             link,
-            partition,
+            partition: hello.partition,
             reader: FrameReader::new(DATA_MAX_BYTES),
             receiving: ReceiverState::Answer,
             intent,
@@ -264,31 +196,6 @@ impl LeaderReceiver {
                 at_ms: now_ms,
             },
         }
-    }
-
-    /// The link that this is an end of.
-    pub fn link(&self) -> LinkId {
-        self.link
-    }
-
-    /// The partition that data is received for.
-    pub fn partition(&self) -> u32 {
-        self.partition
-    }
-
-    /// The state that the peer sent last.
-    pub fn peer(&self) -> Option<&PeerState> {
-        self.peer.as_ref()
-    }
-
-    /// The protocol that is spoken.
-    pub fn protocol(&self) -> u16 {
-        self.protocol
-    }
-
-    /// Why the peer has refused, if it has.
-    pub fn refusal(&self) -> Option<RefusalCode> {
-        self.refusal
     }
 
     /// What the partition keeps of the receiver.
@@ -333,16 +240,6 @@ impl LeaderReceiver {
         self.peer.as_ref().filter(|_| is_answered)
     }
 
-    /// How far it is.
-    pub fn sync(&self) -> SyncState {
-        self.sync
-    }
-
-    /// The epoch of the leader's data, once it has answered.
-    pub fn leader_epoch(&self) -> Option<u64> {
-        self.leader_epoch
-    }
-
     fn state_name(&self) -> &'static str {
         match (&self.receiving, self.sync) {
             (ReceiverState::Answer, _) => "connecting",
@@ -353,32 +250,15 @@ impl LeaderReceiver {
         }
     }
 
-    /// Takes in what the peer sends: all of `input`, unless a change of role or epoch has to become
-    /// durable first.
-    pub(super) fn receive(
-        &mut self,
-        port: &mut impl ReceiverPort,
-        input: &mut &[u8],
-        now_ms: u64,
-    ) -> Result<(), LinkError> {
-        while port.is_settled() {
-            let target = port.target(self.link)?;
-            let Some(event) = self.receive_frame(input, target, now_ms)? else {
-                break;
-            };
-            port.on_received(self, event, now_ms)?;
-        }
-        Ok(())
-    }
-
     /// Takes in the next frame of `input`, or as much of it as there is. None: all was taken.
-    fn receive_frame(
+    /// `options`: of the engine that a snapshot makes.
+    pub fn receive(
         &mut self,
         input: &mut &[u8],
-        target: ReceiverTarget<'_>,
+        (lsm, meta): (&mut Lsm, &PartitionMeta),
+        options: Options,
         now_ms: u64,
     ) -> Result<Option<ReceiverEvent>, LinkError> {
-        let ReceiverTarget { lsm, meta, options } = target;
         let Some(frame) = self.reader.next(input)? else {
             return Ok(None);
         };
@@ -530,13 +410,7 @@ impl LeaderReceiver {
     }
 
     /// Appends a claim that is to be made, and what is applied and durable here, if that is news.
-    pub(super) fn fill(
-        &mut self,
-        port: &impl ReceiverPort,
-        now_ms: u64,
-        out: &mut Vec<u8>,
-    ) -> Result<(), LinkError> {
-        let held = port.held_versions(self.link)?;
+    pub fn fill(&mut self, held: Ack, now_ms: u64, out: &mut Vec<u8>) -> Result<(), LinkError> {
         if now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
             return Err(LinkError::Silent("leader"));
         }
@@ -572,12 +446,12 @@ impl LeaderReceiver {
     }
 
     /// When to be asked for bytes even if nothing came meanwhile.
-    pub(super) fn wake_at_ms(&self) -> u64 {
+    pub fn wake_at_ms(&self) -> u64 {
         self.acked.at_ms + HEARTBEAT_MS
     }
 
     /// The engine of a snapshot that will not become whole, to be freed piece by piece.
-    pub(super) fn into_remains(self, options: Options) -> Option<Lsm> {
+    pub fn into_remains(self, options: Options) -> Option<Lsm> {
         match self.receiving {
             ReceiverState::Snapshot { decoder, .. } => decoder.finish(options).map(|(lsm, _)| lsm),
             ReceiverState::Answer | ReceiverState::ClaimsOnly | ReceiverState::Log(_) => None,

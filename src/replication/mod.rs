@@ -3,7 +3,7 @@
 //! A replica dials the leader's replication socket and says what it holds (`handshake.rs`). The
 //! leader goes on from there with its log, or sends a snapshot and then its log
 //! (`replica_sender.rs`). The replica checks, applies and confirms (`leader_receiver.rs`).
-//! `link.rs` is one connection with its state machine, `frame.rs` has the bytes, and
+//! `link.rs` is one connection, `frame.rs` has the bytes, and
 //! `port_probe.rs` asks a leader for its port.
 //!
 //! Promises:
@@ -36,14 +36,11 @@ mod timing;
 
 pub use frame::{FrameReader, Intent, NodeId, PeerState};
 pub use handshake::{HELLO_MS, Handshake, PeerHello, whole_address};
-pub use leader_receiver::{
-    Introduction, LeaderReceiver, ReceivedData, ReceiverEvent, ReceiverFacts, ReceiverPort,
-    ReceiverTarget, SyncState,
-};
-pub use link::{Link, LinkPort, LinkWork};
+pub use leader_receiver::{LeaderReceiver, ReceivedData, ReceiverEvent, ReceiverFacts, SyncState};
+pub use link::{Link, LinkWork};
 pub use link_error::{LINK_END_REASONS, LinkError, Rejection};
 pub use link_id::LinkId;
 pub use port_probe::{PortProbe, PortProbeError};
 pub use relation::{Relation, is_data_sent_to_surveyor, relation};
-pub use replica_sender::{ReplicaSender, SenderFacts, SenderPhase, SenderPort, SenderSource};
+pub use replica_sender::{ReplicaSender, SenderFacts, SenderPhase, SenderSource};
 pub use timing::{HEARTBEAT_MS, SILENCE_MS, UNHEARD_MS};

@@ -28,25 +28,6 @@ use super::timing::{HEARTBEAT_MS, SILENCE_MS};
 /// Bytes that the encoder is asked for at a time: with one whole chunk more they still fit a frame.
 const SNAPSHOT_FRAME_BYTES: usize = 48 * 1024;
 
-/// What a sender needs of its partition.
-pub trait SenderPort {
-    /// The data to send. An error ends the link.
-    fn source(&self, link: LinkId) -> Result<SenderSource<'_>, LinkError>;
-
-    /// Records what the link has sent and its replica has confirmed. An error ends the link.
-    fn record_sender(&mut self, link: LinkId, facts: SenderFacts) -> Result<(), LinkError>;
-
-    /// The peer has sent its state; returns the answer to it.
-    fn on_peer_state(
-        &mut self,
-        link: LinkId,
-        state: PeerState,
-    ) -> Result<Option<PeerState>, LinkError>;
-
-    /// The connection has ended.
-    fn on_sender_closed(&mut self, link: LinkId, now_ms: u64);
-}
-
 /// The data that a sender sends.
 #[derive(Clone, Copy, Debug)]
 pub struct SenderSource<'a> {
@@ -162,14 +143,16 @@ impl SenderState {
 /// The leader's end of a link.
 #[derive(Debug)]
 pub struct ReplicaSender {
-    link: LinkId,
-    partition: u32,
+    pub(crate) link: LinkId,
+    /// The partition that is sent.
+    pub(crate) partition: u32,
     protocol: u16,
     reader: FrameReader,
     /// The state to be sent next.
     unsent_state: Option<PeerState>,
     sending: SenderState,
-    facts: SenderFacts,
+    /// What the partition keeps of the sender.
+    pub(crate) facts: SenderFacts,
     /// When the last heartbeat was sent; none yet: one is due.
     heartbeat_at_ms: Option<u64>,
 }
@@ -260,21 +243,6 @@ impl ReplicaSender {
         }
     }
 
-    /// The link that this is an end of.
-    pub fn link(&self) -> LinkId {
-        self.link
-    }
-
-    /// The partition that is sent.
-    pub fn partition(&self) -> u32 {
-        self.partition
-    }
-
-    /// What the partition keeps of the sender.
-    pub fn facts(&self) -> SenderFacts {
-        self.facts
-    }
-
     /// Sends the node's state next, if the protocol has words for it.
     pub fn report(&mut self, state: PeerState) {
         if self.protocol > PROTOCOL_MIN {
@@ -282,44 +250,34 @@ impl ReplicaSender {
         }
     }
 
-    /// Takes in what the replica sends.
-    pub(super) fn receive(
+    /// Takes in what the replica sends, up to a state that is to be answered. None: all was taken.
+    pub fn receive(
         &mut self,
-        port: &mut impl SenderPort,
         input: &mut &[u8],
         now_ms: u64,
-    ) -> Result<(), LinkError> {
+    ) -> Result<Option<PeerState>, LinkError> {
         while let Some(frame) = self.reader.next(input)? {
+            self.facts.heard_at_ms = now_ms;
             match frame {
-                Frame::Ack(ack) => {
-                    self.facts.heard_at_ms = now_ms;
-                    self.facts.on_ack(ack)?;
-                }
-                Frame::PeerState(state) => {
-                    self.facts.heard_at_ms = now_ms;
-                    port.record_sender(self.link, self.facts)?;
-                    if let Some(answer) = port.on_peer_state(self.link, state)? {
-                        self.report(answer);
-                    }
-                }
+                Frame::Ack(ack) => self.facts.on_ack(ack)?,
+                Frame::PeerState(state) => return Ok(Some(state)),
                 _ => {
                     let problem = "the replica sent what only a leader sends";
                     return Err(LinkError::Protocol(problem));
                 }
             }
         }
-        port.record_sender(self.link, self.facts)
+        Ok(None)
     }
 
     /// Appends what is to be sent next, about `budget` bytes of it.
-    pub(super) fn fill(
+    pub fn fill(
         &mut self,
-        port: &mut impl SenderPort,
+        source: &SenderSource<'_>,
         budget: usize,
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<(), LinkError> {
-        let source = port.source(self.link)?;
         if self.facts.silent_ms(now_ms) >= SILENCE_MS {
             return Err(LinkError::Silent("replica"));
         }
@@ -330,21 +288,20 @@ impl ReplicaSender {
         }
         if self.wake_at_ms() <= now_ms {
             self.heartbeat_at_ms = Some(now_ms);
-            encode_heartbeat(&source, out);
+            encode_heartbeat(source, out);
         }
         let end = out.len() + budget;
-        self.send_snapshot(&source, end, out);
-        self.send_log(&source, end, out)?;
-        port.record_sender(self.link, self.facts)
+        self.send_snapshot(source, end, out);
+        self.send_log(source, end, out)
     }
 
     /// When to be asked for bytes even if nothing was written meanwhile.
-    pub(super) fn wake_at_ms(&self) -> u64 {
+    pub fn wake_at_ms(&self) -> u64 {
         self.heartbeat_at_ms.map_or(0, |at_ms| at_ms + HEARTBEAT_MS)
     }
 
     /// Whether there is something to send.
-    pub(super) fn has_more(&self, source: &SenderSource<'_>) -> bool {
+    pub fn has_more(&self, source: &SenderSource<'_>) -> bool {
         if self.unsent_state.is_some() && source.is_settled {
             return true;
         }

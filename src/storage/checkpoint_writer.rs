@@ -6,7 +6,7 @@
 use crate::lsm::Snapshot;
 
 use super::checkpoint::{CheckpointEncoder, EncodeStep};
-use super::disk::Disk;
+use super::disk::{Disk, OnFile};
 use super::draft::Draft;
 use super::error::StorageError;
 use super::file_names::{checkpoint_name, checkpoint_version};
@@ -54,18 +54,13 @@ impl<D: Disk> CheckpointWriter<D> {
         if self.buffer.is_empty() && !self.is_encoded {
             self.is_encoded = self.encoder.next(STEP_BYTES, &mut self.buffer) == EncodeStep::Done;
         }
-        if !self.buffer.is_empty() {
-            let written = self.draft.append(&self.buffer);
-            written.map_err(|error| StorageError::io("writing", self.draft.path(), &error))?;
-            self.buffer.clear();
-        }
+        self.draft.append_all(&mut self.buffer)?;
         Ok(self.is_encoded)
     }
 
     /// Gives the checkpoint its name once all of it is written; when this returns, it is durable.
     pub(super) fn put_in_place(&mut self) -> Result<(), StorageError> {
-        let named = self.draft.put_in_place();
-        named.map_err(|error| StorageError::io("renaming", self.draft.path(), &error))
+        self.draft.put_in_place()
     }
 
     /// Gives up, and removes what was written.
@@ -76,13 +71,10 @@ impl<D: Disk> CheckpointWriter<D> {
 
 /// Removes checkpoints of older versions than that of the one in force.
 pub(super) fn remove_older<D: Disk>(disk: &D, version: u64) -> Result<(), StorageError> {
-    let names = disk
-        .names()
-        .map_err(|error| StorageError::io("listing", disk.path(""), &error))?;
+    let names = disk.list()?;
     let is_older = |name: &&String| checkpoint_version(name).is_some_and(|older| older < version);
     for name in names.iter().filter(is_older) {
-        disk.remove(name)
-            .map_err(|error| StorageError::io("removing", disk.path(name), &error))?;
+        disk.remove(name).on("removing", disk, name)?;
     }
     Ok(())
 }

@@ -38,6 +38,23 @@ pub trait Disk: Clone + std::fmt::Debug + Send + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// The path of a file, for messages.
     fn path(&self, name: &str) -> String;
+
+    /// Names of all files, or an error that names the directory.
+    fn list(&self) -> Result<Vec<String>, StorageError> {
+        self.names().on("listing", self, "")
+    }
+}
+
+/// What an operation gave, with an error that says what was done to which file.
+pub(super) trait OnFile<T> {
+    /// `action` is what was done, such as "reading".
+    fn on<D: Disk>(self, action: &'static str, disk: &D, name: &str) -> Result<T, StorageError>;
+}
+
+impl<T> OnFile<T> for io::Result<T> {
+    fn on<D: Disk>(self, action: &'static str, disk: &D, name: &str) -> Result<T, StorageError> {
+        self.map_err(|error| StorageError::io(action, disk.path(name), &error))
+    }
 }
 
 /// An open file.

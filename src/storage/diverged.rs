@@ -73,8 +73,10 @@ impl<D: Disk> DivergedWriter<D> {
     /// to save there is no file.
     pub(super) fn step(&mut self) -> Result<bool, StorageError> {
         let is_done = self.collect();
-        self.write(is_done)
-            .map_err(|error| StorageError::io("writing", self.draft.path(), &error))?;
+        self.draft.append_all(&mut self.buffer)?;
+        if is_done {
+            self.draft.put_in_place()?;
+        }
         if is_done && self.count > 0 {
             log::warn!(
                 "{} writes that only this node had are dropped; they are saved in {}",
@@ -107,17 +109,6 @@ impl<D: Disk> DivergedWriter<D> {
             }
         }
         false
-    }
-
-    fn write(&mut self, is_done: bool) -> std::io::Result<()> {
-        if !self.buffer.is_empty() {
-            self.draft.append(&self.buffer)?;
-            self.buffer.clear();
-        }
-        if is_done {
-            self.draft.put_in_place()?;
-        }
-        Ok(())
     }
 }
 

@@ -6,7 +6,8 @@
 
 use std::io;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, OnFile};
+use super::error::StorageError;
 
 /// A file on its way.
 #[derive(Debug)]
@@ -40,7 +41,21 @@ impl<D: Disk> Draft<D> {
 
     /// Writes bytes behind those written before, and syncs them. After an error the same bytes can
     /// be appended again.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        let appended = self.write(bytes);
+        appended.on("writing", &self.disk, &self.name)
+    }
+
+    /// Appends what is in a buffer, and empties it.
+    pub(super) fn append_all(&mut self, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
+        if !buffer.is_empty() {
+            self.append(buffer)?;
+            buffer.clear();
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(self.disk.create(&draft_name(&self.name), self.room_bytes)?),
@@ -52,9 +67,10 @@ impl<D: Disk> Draft<D> {
     }
 
     /// Gives the file its name. Without bytes there is no file, and none is made.
-    pub(super) fn put_in_place(&mut self) -> io::Result<()> {
+    pub(super) fn put_in_place(&mut self) -> Result<(), StorageError> {
         if self.file.is_some() && !self.is_in_place {
-            self.disk.rename(&draft_name(&self.name), &self.name)?;
+            let renamed = self.disk.rename(&draft_name(&self.name), &self.name);
+            renamed.on("renaming", &self.disk, &self.name)?;
             self.is_in_place = true;
         }
         Ok(())
@@ -74,7 +90,7 @@ pub(super) fn write_file<D: Disk>(
     name: &str,
     bytes: &[u8],
     room_bytes: u64,
-) -> io::Result<D::File> {
+) -> Result<D::File, StorageError> {
     let mut draft = Draft::new(disk.clone(), name.to_owned(), room_bytes);
     match draft.append(bytes).and_then(|()| draft.put_in_place()) {
         Ok(()) => Ok(draft.file.expect("the first append makes the file")),

@@ -77,9 +77,6 @@ impl StorageError {
     }
 
     /// A sync that failed. Whatever the reason, it ends writing: it is not known what is lost.
-    pub(super) fn sync(path: String, error: &io::Error) -> Self {
-        Self::io("syncing", path, error).into_final()
-    }
 
     /// Whether room or descriptors were short, and nothing was lost.
     pub fn is_passing(&self) -> bool {

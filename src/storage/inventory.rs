@@ -8,7 +8,7 @@
 //!
 //! Not here: the content of the files (`recovery.rs`).
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, OnFile};
 use super::draft::is_draft;
 use super::error::{FormatError, StorageError};
 use super::file_names::{
@@ -56,20 +56,16 @@ impl Losses {
 
     /// Renames a file to a name that no file has, and that nothing reads.
     pub(super) fn set_aside<D: Disk>(&mut self, disk: &D, name: &str) -> Result<(), StorageError> {
-        let renamed = free_name(disk, name).and_then(|aside| {
-            disk.rename(name, &aside)?;
-            Ok(aside)
-        });
-        let aside =
-            renamed.map_err(|error| StorageError::io("renaming", disk.path(name), &error))?;
+        let aside = free_name(disk, name)?;
+        disk.rename(name, &aside).on("renaming", disk, name)?;
         self.set_aside.push(disk.path(&aside));
         Ok(())
     }
 }
 
 /// The first of `NAME.damaged`, `NAME.2.damaged` and so on that no file has.
-pub(super) fn free_name<D: Disk>(disk: &D, name: &str) -> std::io::Result<String> {
-    let names = disk.names()?;
+pub(super) fn free_name<D: Disk>(disk: &D, name: &str) -> Result<String, StorageError> {
+    let names = disk.list()?;
     let numbered = (2_u32..).map(|number| format!("{name}.{number}.damaged"));
     let mut wanted = std::iter::once(format!("{name}.damaged")).chain(numbered);
     let free = wanted.find(|aside| !names.contains(aside));
@@ -97,16 +93,16 @@ pub(super) struct Inventory<D: Disk> {
 
 /// Takes stock of a folder.
 pub(super) fn take<D: Disk>(root: &D, losses: &mut Losses) -> Result<Inventory<D>, StorageError> {
-    let names = root
-        .names()
-        .map_err(|error| StorageError::io("listing", root.path(""), &error))?;
+    let names = root.list()?;
     let log_end = open_log_end(root, &names, losses)?;
     let stored = read_meta(root, losses)?;
     let in_force = match &log_end {
         Some(log_end) => in_force(root, log_end, stored.as_ref(), losses)?,
         None => None,
     };
-    let draft_generation = log_end.as_ref().map_or(0, LogEnd::draft_generation);
+    let draft_generation = log_end
+        .as_ref()
+        .map_or(0, |log_end| log_end.slot.draft_generation);
     let generation = match (&in_force, &stored) {
         (Some(files), _) => files.generation,
         (None, Some(stored)) => stored.generation,
@@ -203,7 +199,7 @@ pub(super) fn read_header<D: Disk>(
         file.read_at(bytes, 0)?;
         Ok(FileHeader::decode(kind, bytes).map(|(header, _)| header))
     };
-    read().map_err(|error| StorageError::io("reading", disk.path(name), &error))
+    read().on("reading", disk, name)
 }
 
 /// Without `log-end`, the files must be those of a version that did not write one.
@@ -246,7 +242,7 @@ fn in_force<D: Disk>(
     losses: &mut Losses,
 ) -> Result<Option<DataFiles>, StorageError> {
     let metadata = stored.map(|stored| stored.checksum);
-    let candidates = [log_end.announced(), Some(log_end.in_force())];
+    let candidates = [log_end.slot.announced, Some(log_end.in_force())];
     let (fitting, others): (Vec<DataFiles>, Vec<DataFiles>) = candidates
         .into_iter()
         .flatten()
@@ -280,9 +276,7 @@ fn are_there<D: Disk>(root: &D, files: &DataFiles) -> Result<bool, StorageError>
     let checkpoint = files
         .checkpoint
         .map(|id| (checkpoint_name(id.version), FileKind::Checkpoint, id));
-    let names = disk
-        .names()
-        .map_err(|error| StorageError::io("listing", disk.path(""), &error))?;
+    let names = disk.list()?;
     for (name, kind, id) in log.into_iter().chain(checkpoint) {
         if !names.contains(&name) {
             return Ok(false);
@@ -306,6 +300,13 @@ fn likely_generation(names: &[String]) -> u32 {
     whole.max().or(any.min()).unwrap_or(0)
 }
 
+/// The versions that names of one kind of file tell, ascending.
+fn versions_in(names: &[String], version_of: fn(&str) -> Option<u64>) -> Vec<u64> {
+    let mut versions: Vec<u64> = names.iter().filter_map(|name| version_of(name)).collect();
+    versions.sort_unstable();
+    versions
+}
+
 const NOT_NAMED: &str = "is not a file that log-end names: a copy, or a file of another partition";
 
 /// The version of the checkpoint to load.
@@ -314,14 +315,7 @@ fn checkpoint<D: Disk>(
     in_force: Option<&DataFiles>,
     losses: &mut Losses,
 ) -> Result<Option<u64>, StorageError> {
-    let found = disk
-        .names()
-        .map_err(|error| StorageError::io("listing", disk.path(""), &error))?;
-    let mut versions: Vec<u64> = found
-        .iter()
-        .filter_map(|name| checkpoint_version(name))
-        .collect();
-    versions.sort_unstable();
+    let versions = versions_in(&disk.list()?, checkpoint_version);
     let named = in_force.map(|files| files.checkpoint);
     let missing = named.flatten().filter(|id| !versions.contains(&id.version));
     if let Some(id) = missing {
@@ -365,14 +359,8 @@ fn logs<D: Disk>(
     in_force: Option<&DataFiles>,
     losses: &mut Losses,
 ) -> Result<Vec<u64>, StorageError> {
-    let names = disk
-        .names()
-        .map_err(|error| StorageError::io("listing", disk.path(""), &error))?;
-    let mut logs: Vec<u64> = names
-        .iter()
-        .filter_map(|name| log_first_version(name))
-        .collect();
-    logs.sort_unstable();
+    let names = disk.list()?;
+    let logs = versions_in(&names, log_first_version);
     let Some(files) = in_force else {
         return Ok(logs);
     };

@@ -47,7 +47,7 @@
 //!
 //! Not here: what a start does with it (`inventory.rs`).
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, OnFile};
 use super::draft::write_file;
 use super::error::{FormatError, StorageError, shortage};
 use super::header::{FileId, long, word};
@@ -125,13 +125,16 @@ impl DataFiles {
 }
 
 /// The content of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct LogEndSlot {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LogEndSlot {
     number: u64,
-    time_ms: u64,
+    /// The time by which entries expired, in Unix ms; 0: not recorded yet.
+    pub(super) time_ms: u64,
     in_force: DataFiles,
-    announced: Option<DataFiles>,
-    draft_generation: u32,
+    /// The files of a change that is under way, or that a crash has interrupted.
+    pub(super) announced: Option<DataFiles>,
+    /// The generation of a replacement on its way; 0: none is.
+    pub(super) draft_generation: u32,
 }
 
 impl LogEndSlot {
@@ -175,7 +178,7 @@ pub(super) struct LogEnd<D: Disk> {
     root: D,
     /// None until it is made.
     file: Option<D::File>,
-    slot: LogEndSlot,
+    pub(super) slot: LogEndSlot,
     /// The slot that was synced last: 0 or 1. The other one is written next.
     synced_index: usize,
     /// Whether `slot` differs from what the file has.
@@ -189,11 +192,9 @@ impl<D: Disk> LogEnd<D> {
     /// A `log-end` of these files. The first write makes it, in place of any other.
     pub(super) fn new(root: &D, in_force: DataFiles, time_ms: u64) -> Self {
         let slot = LogEndSlot {
-            number: 0,
             time_ms,
             in_force,
-            announced: None,
-            draft_generation: 0,
+            ..LogEndSlot::default()
         };
         Self {
             root: root.clone(),
@@ -209,14 +210,22 @@ impl<D: Disk> LogEnd<D> {
     /// Opens the file, which must be there.
     pub(super) fn open(root: &D) -> Result<Self, StorageError> {
         let path = root.path(LOG_END_NAME);
-        let io = |error: std::io::Error| StorageError::io("opening", path.clone(), &error);
-        let mut file = root.open(LOG_END_NAME).map_err(io)?;
         let mut bytes = [0; FILE_BYTES];
-        if file.len_bytes().map_err(io)? != FILE_BYTES as u64 {
+        let mut read = || {
+            let mut file = root.open(LOG_END_NAME)?;
+            let is_whole = file.len_bytes()? == FILE_BYTES as u64;
+            if is_whole {
+                file.read_at(&mut bytes, 0)?;
+                // After a kill, what was read may be in the kernel's cache alone.
+                file.sync()?;
+            }
+            Ok((file, is_whole))
+        };
+        let (file, is_whole) = read().on("opening", root, LOG_END_NAME)?;
+        if !is_whole {
             let problem = FormatError::Damaged("it does not have its 8,192 bytes");
             return Err(StorageError::format(path, 0, problem));
         }
-        file.read_at(&mut bytes, 0).map_err(io)?;
         let slots = [0, 1]
             .map(|index| LogEndSlot::decode(&bytes[index * SLOT_STRIDE_BYTES..][..SLOT_BYTES]));
         let (slot, synced_index) = match slots {
@@ -228,8 +237,6 @@ impl<D: Disk> LogEnd<D> {
             [_, Ok(second)] => (second, 1),
             [Err(error), _] => return Err(StorageError::format(path, 0, error)),
         };
-        // After a kill, what was read may be in the kernel's cache alone.
-        file.sync().map_err(io)?;
         Ok(Self {
             root: root.clone(),
             file: Some(file),
@@ -241,24 +248,9 @@ impl<D: Disk> LogEnd<D> {
         })
     }
 
-    /// The time by which entries expired, in Unix ms; 0: not recorded yet.
-    pub(super) fn time_ms(&self) -> u64 {
-        self.slot.time_ms
-    }
-
     /// The files in force.
     pub(super) fn in_force(&self) -> DataFiles {
         self.slot.in_force
-    }
-
-    /// The files of a change that a crash has interrupted.
-    pub(super) fn announced(&self) -> Option<DataFiles> {
-        self.slot.announced
-    }
-
-    /// The generation of a replacement on its way; 0: none is.
-    pub(super) fn draft_generation(&self) -> u32 {
-        self.slot.draft_generation
     }
 
     /// Sets the files that a start has found to be in force, for the next write.
@@ -334,7 +326,8 @@ impl<D: Disk> LogEnd<D> {
         }
         if std::mem::take(&mut self.is_sync_due) {
             let synced = self.file.as_mut().map_or(Ok(()), DiskFile::sync);
-            synced.map_err(|error| StorageError::sync(self.root.path(LOG_END_NAME), &error))?;
+            let synced = synced.on("syncing", &self.root, LOG_END_NAME);
+            synced.map_err(StorageError::into_final)?;
             self.synced_index = 1 - self.synced_index;
             self.is_confirm_due = false;
         }
@@ -350,15 +343,13 @@ impl<D: Disk> LogEnd<D> {
         self.slot.number += 1;
         let offset = (1 - self.synced_index) * SLOT_STRIDE_BYTES;
         (self.is_write_due, self.is_sync_due) = (true, true);
-        let path = || self.root.path(LOG_END_NAME);
         if let Some(file) = &mut self.file {
-            file.write_at(&[&self.slot.encode()], offset as u64)
-                .map_err(|error| StorageError::io("writing", path(), &error))?;
+            let written = file.write_at(&[&self.slot.encode()], offset as u64);
+            written.on("writing", &self.root, LOG_END_NAME)?;
         } else {
             let mut bytes = [0; FILE_BYTES];
             bytes[offset..][..SLOT_BYTES].copy_from_slice(&self.slot.encode());
-            let made = write_file(&self.root, LOG_END_NAME, &bytes, 0);
-            self.file = Some(made.map_err(|error| StorageError::io("making", path(), &error))?);
+            self.file = Some(write_file(&self.root, LOG_END_NAME, &bytes, 0)?);
         }
         self.is_write_due = false;
         Ok(())

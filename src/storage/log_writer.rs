@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use crate::lsm::{LogBatch, LogPosition};
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, OnFile};
 use super::draft::write_file;
 use super::error::{StorageError, shortage};
 use super::file_names::log_name_behind;
@@ -41,25 +41,18 @@ pub struct LogWriteStats {
     pub bytes: u64,
 }
 
-impl LogWriteStats {
-    pub(super) fn and(self, other: Self) -> Self {
-        Self {
-            count: self.count + other.count,
-            bytes: self.bytes + other.bytes,
-        }
-    }
-}
-
 /// The log of one partition.
 #[derive(Debug)]
 pub(super) struct LogWriter<D: Disk> {
-    disk: Generation<D>,
+    /// The generation of its files.
+    pub(super) disk: Generation<D>,
     /// The file that is written to; none until the first one is begun.
     file: Option<D::File>,
     /// Names of all files, oldest first, each with the position that it was begun at.
     files: VecDeque<(LogPosition, String)>,
     header_checksum: u32,
-    history: HistoryId,
+    /// The history of the next records, which the header of the next file names.
+    pub(super) history: HistoryId,
     /// Offset of the next bytes.
     offset: u64,
     /// Offset up to which zeros are written.
@@ -67,13 +60,16 @@ pub(super) struct LogWriter<D: Disk> {
     /// The zeros to write: memory that is never touched, and so costs nothing.
     zeros: Box<[u8]>,
     written: LogPosition,
-    synced_version: u64,
-    is_mark_due: bool,
+    /// Version up to which records are synced.
+    pub(super) synced_version: u64,
+    /// Whether the mark of the last sync is not written yet.
+    pub(super) is_mark_due: bool,
     /// Bytes of the files before the one that is written to.
     older_bytes: u64,
     /// A file that would become longer is followed by another one.
-    file_max_bytes: u64,
-    stats: LogWriteStats,
+    pub(super) file_max_bytes: u64,
+    /// What was written since the start.
+    pub(super) stats: LogWriteStats,
 }
 
 impl<D: Disk> LogWriter<D> {
@@ -83,14 +79,12 @@ impl<D: Disk> LogWriter<D> {
         disk: Generation<D>,
         history: HistoryId,
         position: LogPosition,
-        older: VecDeque<(LogPosition, String)>,
-        older_bytes: u64,
         file_max_bytes: u64,
     ) -> Self {
         Self {
             disk,
             file: None,
-            files: older,
+            files: VecDeque::new(),
             header_checksum: 0,
             history,
             offset: 0,
@@ -99,10 +93,15 @@ impl<D: Disk> LogWriter<D> {
             written: position,
             synced_version: position.version,
             is_mark_due: false,
-            older_bytes,
+            older_bytes: 0,
             file_max_bytes,
             stats: LogWriteStats::default(),
         }
+    }
+
+    /// Names the files of the log that are there, and where each begins.
+    pub(super) fn go_on_behind(&mut self, files: VecDeque<(LogPosition, String)>, bytes: u64) {
+        (self.files, self.older_bytes) = (files, bytes);
     }
 
     /// Begins the next file, behind all that is written, and names it in `log-end`.
@@ -125,10 +124,7 @@ impl<D: Disk> LogWriter<D> {
         let header = self.next_header();
         let name = log_name_behind(header.position.version);
         let (bytes, header_checksum) = header.encode();
-        let made = write_file(&self.disk, &name, &bytes, self.file_max_bytes);
-        let begun =
-            made.map_err(|error| StorageError::io("beginning", self.disk.path(&name), &error))?;
-        self.file = Some(begun);
+        self.file = Some(write_file(&self.disk, &name, &bytes, self.file_max_bytes)?);
         self.header_checksum = header_checksum;
         self.older_bytes += self.offset;
         // A file without a record gives way to its successor of the same name.
@@ -146,7 +142,7 @@ impl<D: Disk> LogWriter<D> {
             Some(file) => file.write_at(parts, offset),
             None => Ok(()),
         };
-        written.map_err(|error| StorageError::io("writing", self.path(), &error))
+        written.on("writing", &self.disk, self.name())
     }
 
     /// Writes a batch, which continues the log.
@@ -208,7 +204,8 @@ impl<D: Disk> LogWriter<D> {
         if self.has_unsynced() {
             if let Some(file) = &mut self.file {
                 let synced = file.sync();
-                synced.map_err(|error| StorageError::sync(self.path(), &error))?;
+                let synced = synced.on("syncing", &self.disk, self.name());
+                synced.map_err(StorageError::into_final)?;
             }
             self.synced_version = self.written.version;
             self.is_mark_due = true;
@@ -234,7 +231,7 @@ impl<D: Disk> LogWriter<D> {
         // Gives back the room that was not needed. This need not be durable.
         if let Some(file) = &mut self.file {
             let cut = file.truncate(self.offset);
-            cut.map_err(|error| StorageError::io("truncating", self.path(), &error))?;
+            cut.on("truncating", &self.disk, self.name())?;
             self.zeroed_to = self.offset;
         }
         self.begin(log_end)
@@ -255,32 +252,10 @@ impl<D: Disk> LogWriter<D> {
                 .open(&name)
                 .and_then(|file| file.len_bytes())
                 .unwrap_or(0);
-            self.disk
-                .remove(&name)
-                .map_err(|error| StorageError::io("removing", self.disk.path(&name), &error))?;
+            self.disk.remove(&name).on("removing", &self.disk, &name)?;
             self.older_bytes = self.older_bytes.saturating_sub(bytes);
         }
         Ok(())
-    }
-
-    /// The generation of its files.
-    pub(super) fn disk(&self) -> &Generation<D> {
-        &self.disk
-    }
-
-    /// The history of its records.
-    pub(super) fn history(&self) -> HistoryId {
-        self.history
-    }
-
-    /// Sets the history of later records, which the headers of later files name.
-    pub(super) fn set_history(&mut self, history: HistoryId) {
-        self.history = history;
-    }
-
-    /// A file that would become longer is followed by another one.
-    pub(super) fn file_max_bytes(&self) -> u64 {
-        self.file_max_bytes
     }
 
     /// Version up to which records are written, synced or not.
@@ -288,24 +263,9 @@ impl<D: Disk> LogWriter<D> {
         self.written.version
     }
 
-    /// Version up to which records are synced.
-    pub(super) fn synced_version(&self) -> u64 {
-        self.synced_version
-    }
-
     /// Whether something is written and not synced.
     pub(super) fn has_unsynced(&self) -> bool {
         self.synced_version < self.written.version
-    }
-
-    /// What was written since the log was begun here.
-    pub(super) fn stats(&self) -> LogWriteStats {
-        self.stats
-    }
-
-    /// Whether the mark of the last sync is not written yet.
-    pub(super) fn is_mark_due(&self) -> bool {
-        self.is_mark_due
     }
 
     /// Bytes of all files, without room that is not used.
@@ -324,9 +284,8 @@ impl<D: Disk> LogWriter<D> {
             .map_or(self.written, |(begun_at, _)| *begun_at)
     }
 
-    /// The path of the file that is written to.
-    fn path(&self) -> String {
-        self.disk
-            .path(self.files.back().map_or("", |(_, name)| name))
+    /// The name of the file that is written to.
+    fn name(&self) -> &str {
+        self.files.back().map_or("", |(_, name)| name)
     }
 }

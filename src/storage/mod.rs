@@ -68,11 +68,13 @@ pub use lineage::{Lineage, PAST_MAX, PastHistory, SHARED_PAST_MAX};
 pub use log_writer::{LOG_FILE_BYTES, LogWriteStats};
 pub use partition_meta::{PEERS_MAX, PartitionMeta, Role};
 pub use process::{open_descriptor_count, resident_bytes};
-pub use recovery::{RecoveredPartition, RecoveryOptions, RecoveryProgress, TornTail, recover};
+pub use recovery::{
+    RecoveredPartition, RecoveryOptions, RecoveryProgress, RecoveryReport, TornTail, recover,
+};
 pub use replacement::Replacement;
 pub use restore::check_restore;
 pub use start_check::check_start;
-pub use store::{CheckpointEnd, Store, StoreStats};
+pub use store::{Store, StoreEvent, StoreStats};
 pub use thread::{DiskThread, StoragePlan};
 pub use version_token::{HistoryPrefix, Position, TokenText, VersionToken};
 pub use worker::{DiskCommand, DiskEvent, DiskWorker, LoadedPartition};

@@ -20,7 +20,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, OnFile};
 use super::draft::write_file;
 use super::error::{FormatError, StorageError};
 use super::history_id::HistoryId;
@@ -201,7 +201,7 @@ fn decode(bytes: &[u8]) -> Result<StoredMeta, FormatError> {
         ));
     }
     let file: MetaFile = serde_json::from_value(value).map_err(|_| not_ours)?;
-    let history = |text: &str| text.parse::<HistoryId>().map_err(|_| not_ours);
+    let history = |text: &str| HistoryId::parse(text).ok_or(not_ours);
     let past = file.past.iter().take(PAST_MAX);
     let past = past.map(|past| {
         Ok(PastHistory {
@@ -234,20 +234,17 @@ fn decode(bytes: &[u8]) -> Result<StoredMeta, FormatError> {
 
 /// Reads the file, if it is there.
 pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<StoredMeta>, StorageError> {
-    let io = |error: std::io::Error| StorageError::io("reading", disk.path(META_NAME), &error);
-    if !disk
-        .names()
-        .map_err(io)?
-        .iter()
-        .any(|name| name == META_NAME)
-    {
+    if !disk.list()?.iter().any(|name| name == META_NAME) {
         return Ok(None);
     }
-    let file = disk.open(META_NAME).map_err(io)?;
-    let file_bytes = file.len_bytes().map_err(io)?.min(FILE_MAX_BYTES);
-    let mut bytes = vec![0; usize::try_from(file_bytes).unwrap_or(0)];
-    file.read_at(&mut bytes, 0).map_err(io)?;
-    decode(&bytes)
+    let read = || {
+        let file = disk.open(META_NAME)?;
+        let file_bytes = file.len_bytes()?.min(FILE_MAX_BYTES);
+        let mut bytes = vec![0; usize::try_from(file_bytes).unwrap_or(0)];
+        file.read_at(&mut bytes, 0)?;
+        Ok(bytes)
+    };
+    decode(&read().on("reading", disk, META_NAME)?)
         .map(Some)
         .map_err(|error| StorageError::format(disk.path(META_NAME), 0, error))
 }
@@ -258,10 +255,7 @@ pub(super) fn write<D: Disk>(
     meta: &PartitionMeta,
     generation: u32,
 ) -> Result<(), StorageError> {
-    match write_file(disk, META_NAME, &encode(meta, generation), 0) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(StorageError::io("writing", disk.path(META_NAME), &error)),
-    }
+    write_file(disk, META_NAME, &encode(meta, generation), 0).map(drop)
 }
 
 #[cfg(test)]

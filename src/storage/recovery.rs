@@ -22,7 +22,7 @@ use crate::lsm::{EngineBuilder, KeyHasher, LogPosition, Lsm, Options, RecordErro
 
 use super::checkpoint::{CheckpointDecoder, DecodeStep};
 use super::checkpoint_writer::{CheckpointWriter, remove_older};
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, OnFile};
 use super::draft::write_file;
 use super::error::{FormatError, StorageError, shortage};
 use super::file_names::{
@@ -60,7 +60,7 @@ pub struct RecoveryOptions {
 }
 
 /// How far recovery has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryProgress {
     /// Bytes of files read.
     pub done_bytes: u64,
@@ -110,6 +110,13 @@ pub struct RecoveredPartition<D: Disk> {
     pub meta: Option<PartitionMeta>,
     /// The history that goes on.
     pub history: HistoryId,
+    /// What was found.
+    pub report: RecoveryReport,
+}
+
+/// What recovery found, and what it had to leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
     /// Version of the checkpoint; 0: there was none.
     pub checkpoint_version: u64,
     /// Records replayed from the log.
@@ -167,10 +174,6 @@ pub fn recover<D: Disk>(
         .stored
         .map(|stored| (stored.meta, stored.checksum))
         .unzip();
-    let progress = RecoveryProgress {
-        done_bytes: 0,
-        total_bytes: 0,
-    };
     let recovery = Recovery {
         root,
         disk: found.disk,
@@ -178,7 +181,7 @@ pub fn recover<D: Disk>(
         in_force: found.in_force,
         options,
         on_progress,
-        progress,
+        progress: RecoveryProgress::default(),
         torn: None,
         losses,
         replayed_count: 0,
@@ -230,7 +233,7 @@ impl<D: Disk> Recovery<'_, D> {
             synced_version: lsm.last_version(),
         };
         let mut log_end = self.log_end_of(found, log_end);
-        lsm.set_time_ms(log_end.time_ms());
+        lsm.set_time_ms(log_end.slot.time_ms);
         let log = self.begin_log(lsm.position(), history, replayed, &mut log_end)?;
         let in_force = log_end.in_force().checkpoint;
         let checkpoint_version = in_force.map_or(0, |id| id.version);
@@ -240,11 +243,13 @@ impl<D: Disk> Recovery<'_, D> {
             store: Store::new(self.root, log, log_end),
             meta: self.meta,
             history,
-            checkpoint_version,
-            replayed_count: self.replayed_count,
-            torn: self.torn,
-            losses: self.losses.accepted,
-            set_aside: self.losses.set_aside,
+            report: RecoveryReport {
+                checkpoint_version,
+                replayed_count: self.replayed_count,
+                torn: self.torn,
+                losses: self.losses.accepted,
+                set_aside: self.losses.set_aside,
+            },
         })
     }
 
@@ -253,10 +258,7 @@ impl<D: Disk> Recovery<'_, D> {
             match self.root.remove(name) {
                 // A draft that was given its name meanwhile.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(StorageError::io("removing", self.root.path(name), &error));
-                }
-                Ok(()) => {}
+                removed => removed.on("removing", &self.root, name)?,
             }
         }
         Ok(())
@@ -268,10 +270,8 @@ impl<D: Disk> Recovery<'_, D> {
             return Ok(());
         }
         remove_older(&self.disk, checkpoint_version)?;
-        logs.iter().try_for_each(|name| {
-            let removed = self.disk.remove(name);
-            removed.map_err(|error| self.io("removing", name, &error))
-        })
+        let mut logs = logs.iter();
+        logs.try_for_each(|name| self.disk.remove(name).on("removing", &self.disk, name))
     }
 
     /// The history that goes on: a new one after a loss, else that of the metadata or the files.
@@ -285,10 +285,7 @@ impl<D: Disk> Recovery<'_, D> {
 
     /// Writes a checkpoint of what was saved of a damaged one, and sets the damaged one aside.
     fn write_salvaged(&mut self, lsm: &mut Lsm, history: HistoryId) -> Result<(), StorageError> {
-        let names = self
-            .disk
-            .names()
-            .map_err(|error| self.io("listing", "", &error))?;
+        let names = self.disk.list()?;
         let is_checkpoint = |name: &&String| checkpoint_version(name).is_some();
         for name in names.iter().filter(is_checkpoint) {
             self.losses.set_aside(&self.disk, name)?;
@@ -298,7 +295,7 @@ impl<D: Disk> Recovery<'_, D> {
 
     /// The `log-end` of the files that were found.
     fn log_end_of(&self, found: DataFiles, before: Option<LogEnd<D>>) -> LogEnd<D> {
-        let time_ms = before.as_ref().map_or(0, LogEnd::time_ms);
+        let time_ms = before.as_ref().map_or(0, |log_end| log_end.slot.time_ms);
         match before.filter(|_| !self.losses.any()) {
             Some(mut log_end) => {
                 let log = self.in_force.and_then(|files| files.log);
@@ -317,14 +314,9 @@ impl<D: Disk> Recovery<'_, D> {
         replayed: ReplayedLog,
         log_end: &mut LogEnd<D>,
     ) -> Result<LogWriter<D>, StorageError> {
-        let mut log = LogWriter::new(
-            self.disk.clone(),
-            history,
-            position,
-            replayed.kept,
-            replayed.kept_bytes,
-            self.options.log_file_bytes,
-        );
+        let (disk, file_bytes) = (self.disk.clone(), self.options.log_file_bytes);
+        let mut log = LogWriter::new(disk, history, position, file_bytes);
+        log.go_on_behind(replayed.kept, replayed.kept_bytes);
         let begun = log.begin(log_end);
         if self.losses.any() {
             // A loss that was accepted must not be found again.
@@ -360,10 +352,6 @@ impl<D: Disk> Recovery<'_, D> {
             .map(|header| header.id()))
     }
 
-    fn io(&self, action: &'static str, name: &str, error: &std::io::Error) -> StorageError {
-        StorageError::io(action, self.disk.path(name), error)
-    }
-
     fn lost(&self, name: &str, problem: String) -> StorageError {
         StorageError::Lost {
             path: self.disk.path(name),
@@ -385,7 +373,7 @@ impl<D: Disk> Recovery<'_, D> {
             let bytes = file.len_bytes()?;
             Ok((file, bytes))
         };
-        open().map_err(|error| self.io("opening", name, &error))
+        open().on("opening", &self.disk, name)
     }
 
     fn count_bytes(
@@ -425,7 +413,7 @@ impl<D: Disk> Recovery<'_, D> {
             on_progress(*progress);
         };
         let read = read_checkpoint(&file, file_bytes, self.options.engine, &mut on_read)
-            .map_err(|error| self.io("reading", &name, &error))?;
+            .on("reading", &self.disk, &name)?;
         let ReadCheckpoint {
             engine,
             offset,
@@ -463,8 +451,8 @@ impl<D: Disk> Recovery<'_, D> {
         for (index, name) in logs.iter().enumerate() {
             let (mut file, file_bytes) = self.open(name)?;
             bytes.resize(usize::try_from(file_bytes).unwrap_or(usize::MAX), 0);
-            file.read_at(&mut bytes, 0)
-                .map_err(|error| self.io("reading", name, &error))?;
+            let read = file.read_at(&mut bytes, 0);
+            read.on("reading", &self.disk, name)?;
             let outcome =
                 self.replay_file(lsm, &mut at, index == 0, name, &bytes, logs.get(index + 1));
             self.progress.done_bytes += file_bytes;
@@ -478,11 +466,9 @@ impl<D: Disk> Recovery<'_, D> {
                     if offset < HEADER_BYTES {
                         return Ok(replayed);
                     }
-                    let header = FileHeader::decode(FileKind::Log, &bytes)
-                        .ok()
-                        .map(|(header, _)| header);
+                    let header = FileHeader::decode(FileKind::Log, &bytes).ok();
                     self.end_file(&mut file, name, offset)?;
-                    let kept = header.map(|header| (header.position, name.clone()));
+                    let kept = header.map(|(header, _)| (header.position, name.clone()));
                     replayed.kept.extend(kept);
                     replayed.kept_bytes += offset as u64;
                     return Ok(replayed);
@@ -504,7 +490,7 @@ impl<D: Disk> Recovery<'_, D> {
             file.truncate(end as u64)?;
             file.sync()
         };
-        cut().map_err(|error| self.io("truncating", name, &error))
+        cut().on("truncating", &self.disk, name)
     }
 
     /// Replays one file. Returns the end of its records and its header; an error comes with the
@@ -675,12 +661,8 @@ impl<D: Disk> Recovery<'_, D> {
         if bytes[offset..].iter().all(|byte| *byte == 0) {
             return Ok(());
         }
-        let write = || {
-            let aside = free_name(&self.disk, &format!("{name}.from-{offset}"))?;
-            write_file(&self.disk, &aside, &bytes[offset..], 0)?;
-            Ok(aside)
-        };
-        let aside = write().map_err(|error| self.io("saving what is behind", name, &error))?;
+        let aside = free_name(&self.disk, &format!("{name}.from-{offset}"))?;
+        write_file(&self.disk, &aside, &bytes[offset..], 0)?;
         self.losses.set_aside.push(self.disk.path(&aside));
         Ok(())
     }

@@ -4,8 +4,6 @@
 //! Invariant: after a power cut at any time, recovery finds the old data or the new, with the role,
 //! epoch and history that belong to it.
 
-use std::collections::VecDeque;
-
 use crate::lsm::Snapshot;
 use crate::seeded_bugs::SeededBug;
 
@@ -38,46 +36,34 @@ pub struct Replacement {
 #[derive(Debug)]
 pub(super) struct ReplacementWriter<D: Disk> {
     root: D,
-    number: u64,
+    /// The sequence number that the caller gave.
+    pub(super) number: u64,
     diverged: Option<DivergedWriter<D>>,
     /// The new data, until its generation is announced.
     encoder: Option<CheckpointEncoder>,
     /// The new data, once it is.
     checkpoint: Option<CheckpointWriter<Generation<D>>>,
     generation: u32,
-    meta: PartitionMeta,
+    /// The metadata that takes force with the new data.
+    pub(super) meta: PartitionMeta,
     log_file_bytes: u64,
 }
 
 impl<D: Disk> ReplacementWriter<D> {
     /// A writer beside the files in force; `log_file_bytes` is for the log behind the new data.
     pub(super) fn new(root: D, replacement: Replacement, log_file_bytes: u64) -> Self {
-        let Replacement {
-            number,
-            snapshot,
-            meta,
-            dropped,
-        } = replacement;
+        let dropped = replacement.dropped;
+        let history = replacement.meta.lineage.history();
         Self {
-            number,
+            number: replacement.number,
             diverged: dropped.map(|data| DivergedWriter::begin(root.clone(), data)),
-            encoder: Some(CheckpointEncoder::new(snapshot, meta.lineage.history())),
+            encoder: Some(CheckpointEncoder::new(replacement.snapshot, history)),
             checkpoint: None,
             generation: 0,
-            meta,
+            meta: replacement.meta,
             log_file_bytes,
             root,
         }
-    }
-
-    /// The sequence number that the caller gave.
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Changes the metadata that takes force with the new data.
-    pub(super) fn set_meta(&mut self, meta: PartitionMeta) {
-        self.meta = meta;
     }
 
     /// Writes the next piece. Returns the log to go on with when the new data is in force. After a
@@ -119,8 +105,7 @@ impl<D: Disk> ReplacementWriter<D> {
     ) -> Result<LogWriter<D>, StorageError> {
         let (root, generation, position) = (&self.root, self.generation, checkpoint.position);
         let history = self.meta.lineage.history();
-        let none_before = VecDeque::new();
-        let mut log = LogWriter::new(disk, history, position, none_before, 0, self.log_file_bytes);
+        let mut log = LogWriter::new(disk, history, position, self.log_file_bytes);
         let log_id = log.next_header().id();
         log.begin_unnamed()?;
         if is_removal_early() {
@@ -143,9 +128,7 @@ impl<D: Disk> ReplacementWriter<D> {
 
 /// Announces a generation that is newer than any in the folder.
 fn announce<D: Disk>(root: &D, log_end: &mut LogEnd<D>) -> Result<u32, StorageError> {
-    let names = root
-        .names()
-        .map_err(|error| StorageError::io("listing", root.path(""), &error))?;
+    let names = root.list()?;
     let found = names.iter().filter_map(|name| generation_of_data(name));
     let newest = found.max().unwrap_or(0);
     let generation = newest.max(log_end.in_force().generation) + 1;

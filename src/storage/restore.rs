@@ -1,7 +1,6 @@
 //! Starting from a backup, which is the answer of `GET /snapshot`. What is written from then on is
 //! of a history of its own.
 
-use std::collections::VecDeque;
 use std::path::Path;
 
 use crate::lsm::Lsm;
@@ -14,7 +13,8 @@ use super::header::{FileHeader, FileKind, HEADER_BYTES};
 use super::log_end::{DataFiles, LogEnd};
 use super::log_writer::LogWriter;
 use super::recovery::{
-    RecoveredPartition, RecoveryOptions, RecoveryProgress, read_checkpoint, write_checkpoint,
+    RecoveredPartition, RecoveryOptions, RecoveryProgress, RecoveryReport, read_checkpoint,
+    write_checkpoint,
 };
 use super::store::Store;
 
@@ -112,24 +112,16 @@ pub(super) fn settle<D: Disk>(
         ..log_end.in_force()
     };
     log_end.change(files, || checkpoint.put_in_place())?;
-    let mut log = LogWriter::new(
-        disk,
-        history,
-        lsm.position(),
-        VecDeque::new(),
-        0,
-        options.log_file_bytes,
-    );
+    let mut log = LogWriter::new(disk, history, lsm.position(), options.log_file_bytes);
     log.begin(&mut log_end)?;
     Ok(RecoveredPartition {
         store: Store::new(root, log, log_end),
         lsm,
         meta: None,
         history,
-        checkpoint_version,
-        replayed_count: 0,
-        torn: None,
-        losses: Vec::new(),
-        set_aside: Vec::new(),
+        report: RecoveryReport {
+            checkpoint_version,
+            ..RecoveryReport::default()
+        },
     })
 }

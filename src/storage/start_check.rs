@@ -51,7 +51,7 @@ pub fn check_start(
         let recovered = recover(data_dir.partition_unchanged(id), options, &mut |_| {})?;
         let version = recovered.lsm.last_version();
         found.push(format!("partition {id} at version {version}"));
-        losses.extend(recovered.losses);
+        losses.extend(recovered.report.losses);
     }
     let more_count = found.len().saturating_sub(SHOWN_MAX);
     found.truncate(SHOWN_MAX);

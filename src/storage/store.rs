@@ -26,13 +26,33 @@ pub struct StoreStats {
     pub written: LogWriteStats,
 }
 
-/// How a checkpoint ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CheckpointEnd {
+/// What becomes of the files of a partition.
+#[derive(Debug)]
+pub enum StoreEvent {
+    /// Records up to this version are written. The batches come back for their memory.
+    Written {
+        /// Version of the last record.
+        version: u64,
+        /// Version up to which they are also synced.
+        synced_version: u64,
+        /// How long the sync took, if there was one and it was measured.
+        sync_us: Option<u64>,
+        /// Batches to fill again.
+        batches: Vec<LogBatch>,
+    },
     /// The checkpoint of this version is in place.
-    InPlace(u64),
-    /// The checkpoint could not be written, and what there was of it is removed.
-    GivenUp(StorageError),
+    Checkpointed(u64),
+    /// The checkpoint could not be written, and what there was of it is removed. The log goes on.
+    CheckpointGivenUp(StorageError),
+    /// Room or descriptors are short: commands wait, and are tried again.
+    Stalled(StorageError),
+    /// The shortage is over.
+    Resumed,
+    /// The metadata is durable: one event for each
+    /// [`DiskCommand::Settle`](super::DiskCommand::Settle), in order.
+    Settled,
+    /// All data is replaced, by the replacement of this number; the partition takes commands again.
+    Replaced(u64),
 }
 
 /// The files of one partition.
@@ -41,10 +61,10 @@ pub struct Store<D: Disk> {
     root: D,
     pub(super) log: LogWriter<D>,
     pub(super) log_end: LogEnd<D>,
-    checkpoint: Option<CheckpointWriter<Generation<D>>>,
-    replacement: Option<Box<ReplacementWriter<D>>>,
-    /// What was written to logs that a replacement has ended.
-    written_before: LogWriteStats,
+    /// The checkpoint under way.
+    pub(super) checkpoint: Option<CheckpointWriter<Generation<D>>>,
+    /// The replacement under way.
+    pub(super) replacement: Option<Box<ReplacementWriter<D>>>,
 }
 
 impl<D: Disk> Store<D> {
@@ -56,7 +76,6 @@ impl<D: Disk> Store<D> {
             log_end,
             checkpoint: None,
             replacement: None,
-            written_before: LogWriteStats::default(),
         }
     }
 
@@ -85,17 +104,17 @@ impl<D: Disk> Store<D> {
 
     /// The version up to which the log is written, and the one up to which it is synced.
     pub fn versions(&self) -> (u64, u64) {
-        (self.log.written_version(), self.log.synced_version())
+        (self.log.written_version(), self.log.synced_version)
     }
 
     /// Makes the metadata durable, and all that was written before; false if a replacement is under
     /// way, which ends with this metadata in force.
     pub fn settle(&mut self, meta: &PartitionMeta) -> Result<bool, StorageError> {
         if let Some(replacement) = &mut self.replacement {
-            replacement.set_meta(meta.clone());
+            replacement.meta = meta.clone();
             return Ok(false);
         }
-        let (generation, synced_version) = (self.log.disk().number(), self.log.sync()?);
+        let (generation, synced_version) = (self.log.disk.number(), self.log.sync()?);
         let files = DataFiles {
             metadata: Some(partition_meta::checksum(meta, generation)),
             synced_version,
@@ -104,26 +123,21 @@ impl<D: Disk> Store<D> {
         self.log_end.change(files, || {
             partition_meta::write(&self.root, meta, generation)
         })?;
-        self.log.set_history(meta.lineage.history());
+        self.log.history = meta.lineage.history();
         Ok(true)
     }
 
     /// Begins a checkpoint; [`checkpoint_step`](Self::checkpoint_step) until it is done. If another
     /// one is under way, that goes on instead.
     pub fn begin_checkpoint(&mut self, snapshot: Snapshot) {
-        let (disk, history) = (self.log.disk(), self.log.history());
+        let (disk, history) = (&self.log.disk, self.log.history);
         self.checkpoint
             .get_or_insert_with(|| CheckpointWriter::new(disk.clone(), snapshot, history));
     }
 
-    /// Whether a checkpoint is under way.
-    pub(super) fn has_checkpoint_work(&self) -> bool {
-        self.checkpoint.is_some()
-    }
-
     /// Writes the next piece of the checkpoint. Its end: all that it covers is removed, or it is
     /// given up.
-    pub fn checkpoint_step(&mut self) -> Result<Option<CheckpointEnd>, StorageError> {
+    pub fn checkpoint_step(&mut self) -> Result<Option<StoreEvent>, StorageError> {
         let Some(checkpoint) = &mut self.checkpoint else {
             return Ok(None);
         };
@@ -143,16 +157,16 @@ impl<D: Disk> Store<D> {
         let checkpoint = self.checkpoint.take();
         if let Some(error) = failure {
             checkpoint.into_iter().for_each(CheckpointWriter::remove);
-            return Ok(Some(CheckpointEnd::GivenUp(error)));
+            return Ok(Some(StoreEvent::CheckpointGivenUp(error)));
         }
         self.remove_covered(id);
-        Ok(Some(CheckpointEnd::InPlace(id.version)))
+        Ok(Some(StoreEvent::Checkpointed(id.version)))
     }
 
     /// Removes what a checkpoint replaces. What cannot be removed takes room until the next
     /// checkpoint, or the next start, and harms nothing else.
     fn remove_covered(&mut self, checkpoint: FileId) {
-        let removed = remove_older(self.log.disk(), checkpoint.version)
+        let removed = remove_older(&self.log.disk, checkpoint.version)
             .and_then(|()| self.log.remove_up_to(checkpoint.version));
         if let Err(error) = removed {
             log::warn!("files that a checkpoint replaces are left for now: {error}");
@@ -164,14 +178,9 @@ impl<D: Disk> Store<D> {
     pub fn begin_replacement(&mut self, replacement: Replacement) {
         // A checkpoint of the old data would be written for nothing.
         self.checkpoint = None;
-        let log_file_bytes = self.log.file_max_bytes();
+        let log_file_bytes = self.log.file_max_bytes;
         let writer = ReplacementWriter::new(self.root.clone(), replacement, log_file_bytes);
         self.replacement = Some(Box::new(writer));
-    }
-
-    /// Whether a replacement is under way.
-    pub(super) fn has_replacement_work(&self) -> bool {
-        self.replacement.is_some()
     }
 
     /// Writes the next piece of the replacement; its number when the new data is in force.
@@ -182,10 +191,10 @@ impl<D: Disk> Store<D> {
         let Some(log) = replacement.step(&mut self.log_end)? else {
             return Ok(None);
         };
-        let number = replacement.number();
+        let (number, stats) = (replacement.number, self.log.stats);
         self.replacement = None;
-        self.written_before = self.written_before.and(self.log.stats());
         self.log = log;
+        self.log.stats = stats;
         Ok(Some(number))
     }
 
@@ -196,7 +205,7 @@ impl<D: Disk> Store<D> {
             log_file_count: self.log.file_count(),
             log_bytes: self.log.file_bytes(),
             checkpoint_version: checkpoint.map_or(0, |id| id.version),
-            written: self.written_before.and(self.log.stats()),
+            written: self.log.stats,
         }
     }
 }

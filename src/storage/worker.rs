@@ -22,9 +22,11 @@ use super::history_id::HistoryId;
 use super::id_generator::IdGenerator;
 use super::lineage::Lineage;
 use super::partition_meta::{PartitionMeta, Role};
-use super::recovery::{RecoveredPartition, RecoveryOptions, RecoveryProgress, TornTail, recover};
+use super::recovery::{
+    RecoveredPartition, RecoveryOptions, RecoveryProgress, RecoveryReport, recover,
+};
 use super::replacement::Replacement;
-use super::store::{CheckpointEnd, Store, StoreStats};
+use super::store::{Store, StoreEvent, StoreStats};
 
 /// A shortage that passes before so many tries is not reported.
 const QUIET_TRIES: u32 = 5;
@@ -44,7 +46,7 @@ pub enum DiskCommand {
     Settle(u32, Box<PartitionMeta>),
     /// Records the time by which entries expire, in Unix ms.
     RecordTime(u32, u64),
-    /// Replaces all data. Nothing is appended until [`DiskEvent::Replaced`].
+    /// Replaces all data. Nothing is appended until [`StoreEvent::Replaced`].
     Replace(u32, Box<Replacement>),
     /// Removes a partition. The next command with its number opens a new one.
     Remove(u32),
@@ -59,77 +61,12 @@ pub enum DiskEvent {
     Loaded(Box<LoadedPartition>),
     /// All partitions that were there at the start are loaded.
     Ready,
-    /// Records up to this version are written. The batches come back for their memory.
-    Written {
-        /// The partition.
-        partition: u32,
-        /// Version of the last record.
-        version: u64,
-        /// Version up to which they are also synced.
-        synced_version: u64,
-        /// How long the sync took, if there was one and it was measured.
-        sync_us: Option<u64>,
-        /// Batches to fill again.
-        batches: Vec<LogBatch>,
-        /// Statistics of the store.
-        stats: StoreStats,
-    },
-    /// A checkpoint is in place.
-    Checkpointed {
-        /// The partition.
-        partition: u32,
-        /// Its version.
-        version: u64,
-        /// Statistics of the store.
-        stats: StoreStats,
-    },
-    /// A checkpoint could not be written, and is given up. The log goes on.
-    CheckpointGivenUp {
-        /// The partition.
-        partition: u32,
-        /// Why.
-        error: StorageError,
-        /// Statistics of the store.
-        stats: StoreStats,
-    },
-    /// Room or descriptors are short: commands for the partition wait, and are tried again.
-    Stalled {
-        /// The partition.
-        partition: u32,
-        /// What fails.
-        error: StorageError,
-    },
-    /// The shortage is over.
-    Resumed {
-        /// The partition.
-        partition: u32,
-    },
-    /// A partition could not be made.
-    NotOpened {
-        /// The partition.
-        partition: u32,
-        /// Why.
-        error: StorageError,
-    },
-    /// The partition's metadata is durable: one event for each [`DiskCommand::Settle`], in order.
-    Settled {
-        /// The partition.
-        partition: u32,
-    },
-    /// All data is replaced; the partition takes commands again.
-    Replaced {
-        /// The partition.
-        partition: u32,
-        /// The number of the replacement.
-        number: u64,
-        /// Statistics of the store.
-        stats: StoreStats,
-    },
     /// The partition is removed: no start finds it. Later events of its number are about a new one.
-    Removed {
-        /// The partition.
-        partition: u32,
-    },
+    Removed(u32),
+    /// Something has become of the files of a partition; with statistics of its store.
+    Store(u32, StoreEvent, StoreStats),
+    /// A partition could not be made.
+    NotOpened(u32, StorageError),
     /// Writing has failed, and has ended with the last event before this one.
     Failed(StorageError),
     /// The thread has synced everything and ends.
@@ -145,16 +82,8 @@ pub struct LoadedPartition {
     pub lsm: Lsm,
     /// Role, epoch and histories.
     pub meta: PartitionMeta,
-    /// Version of the checkpoint that was loaded; 0: there was none.
-    pub checkpoint_version: u64,
-    /// Records replayed from the log.
-    pub replayed_count: u64,
-    /// The tail that was cut off, if any.
-    pub torn: Option<TornTail>,
-    /// What was lost, as accepted, one line each.
-    pub losses: Vec<String>,
-    /// What an accepted loss set aside.
-    pub set_aside: Vec<String>,
+    /// What was found.
+    pub report: RecoveryReport,
     /// Statistics of the store; none without a data directory.
     pub stats: Option<StoreStats>,
 }
@@ -168,31 +97,29 @@ impl LoadedPartition {
 
     /// A partition that is not on disk.
     pub(super) fn in_memory(partition: u32, lsm: Lsm, history: HistoryId) -> Self {
-        let checkpoint_version = lsm.last_version();
-        let meta = PartitionMeta::new(Role::Leader, Lineage::new(history));
-        let (torn, losses, set_aside, stats) = (None, Vec::new(), Vec::new(), None);
+        let report = RecoveryReport {
+            checkpoint_version: lsm.last_version(),
+            ..RecoveryReport::default()
+        };
         Self {
             partition,
             lsm,
-            meta,
-            checkpoint_version,
-            replayed_count: 0,
-            torn,
-            losses,
-            set_aside,
-            stats,
+            meta: PartitionMeta::new(Role::Leader, Lineage::new(history)),
+            report,
+            stats: None,
         }
     }
 }
 
 #[derive(Debug)]
 struct OpenPartition<D: Disk> {
+    id: u32,
     store: Store<D>,
-    /// Batches appended since the last [`DiskEvent::Written`].
+    /// Batches appended since the last [`StoreEvent::Written`].
     batches: Vec<LogBatch>,
     /// The versions in that event.
     reported: (u64, u64),
-    /// [`DiskEvent::Settled`]s that wait for the end of a replacement.
+    /// [`StoreEvent::Settled`]s that wait for the end of a replacement.
     unsettled_count: usize,
     /// So many of the first [`DiskCommand::Settle`]s that wait are the worker's own: no event is
     /// due for them.
@@ -212,8 +139,8 @@ impl<D: Disk> OpenPartition<D> {
 
     fn has_piece(&self) -> bool {
         let has_replacement_piece =
-            self.store.has_replacement_work() && !self.is_replacement_stalled;
-        self.store.has_checkpoint_work() || has_replacement_piece
+            self.store.replacement.is_some() && !self.is_replacement_stalled;
+        self.store.checkpoint.is_some() || has_replacement_piece
     }
 
     /// All data is being replaced: the commands that wait are about the old data.
@@ -231,23 +158,22 @@ impl<D: Disk> OpenPartition<D> {
         }
     }
 
+    fn event(&self, event: StoreEvent) -> DiskEvent {
+        DiskEvent::Store(self.id, event, self.store.stats())
+    }
+
     /// A command or a piece has failed for lack of room or descriptors.
-    fn on_shortage(
-        &mut self,
-        partition: u32,
-        error: StorageError,
-        emit: &mut dyn FnMut(DiskEvent),
-    ) {
+    fn on_shortage(&mut self, error: StorageError, emit: &mut dyn FnMut(DiskEvent)) {
         self.failed_tries += 1;
         if self.failed_tries == QUIET_TRIES {
-            emit(DiskEvent::Stalled { partition, error });
+            emit(self.event(StoreEvent::Stalled(error)));
         }
     }
 
     /// Nothing waits for room or descriptors any more.
-    fn on_room(&mut self, partition: u32, emit: &mut dyn FnMut(DiskEvent)) {
+    fn on_room(&mut self, emit: &mut dyn FnMut(DiskEvent)) {
         if std::mem::take(&mut self.failed_tries) >= QUIET_TRIES {
-            emit(DiskEvent::Resumed { partition });
+            emit(self.event(StoreEvent::Resumed));
         }
     }
 }
@@ -287,7 +213,7 @@ impl<S: Disks> DiskWorker<S> {
         }
     }
 
-    /// Measures syncs by a clock; without one [`DiskEvent::Written`] has no duration.
+    /// Measures syncs by a clock; without one [`StoreEvent::Written`] has no duration.
     pub fn measure(&mut self, clock_us: fn() -> u64) {
         self.clock_us = Some(clock_us);
     }
@@ -333,31 +259,22 @@ impl<S: Disks> DiskWorker<S> {
         id: u32,
         recovered: RecoveredPartition<S::Disk>,
     ) -> LoadedPartition {
-        let RecoveredPartition {
-            lsm,
-            store,
-            meta,
-            history,
-            checkpoint_version,
-            replayed_count,
-            torn,
-            losses,
-            set_aside,
-        } = recovered;
-        let meta = meta.unwrap_or_else(|| {
+        let store = recovered.store;
+        let meta = recovered.meta.unwrap_or_else(|| {
             // Any other partition is just being made, and has no role yet.
             let role = if id == 0 {
                 Role::Leader
             } else {
                 Role::Unassigned
             };
-            PartitionMeta::new(role, Lineage::new(history))
+            PartitionMeta::new(role, Lineage::new(recovered.history))
         });
         let stats = Some(store.stats());
         let reported = store.versions();
         self.open.insert(
             id,
             OpenPartition {
+                id,
                 store,
                 batches: Vec::new(),
                 reported,
@@ -370,13 +287,9 @@ impl<S: Disks> DiskWorker<S> {
         );
         LoadedPartition {
             partition: id,
-            lsm,
+            lsm: recovered.lsm,
             meta,
-            checkpoint_version,
-            replayed_count,
-            torn,
-            losses,
-            set_aside,
+            report: recovered.report,
             stats,
         }
     }
@@ -398,10 +311,7 @@ impl<S: Disks> DiskWorker<S> {
                 Ok(loaded) => emit(DiskEvent::Loaded(Box::new(loaded))),
                 Err(error) if error.is_passing() => {
                     self.open.remove(&id);
-                    emit(DiskEvent::NotOpened {
-                        partition: id,
-                        error,
-                    });
+                    emit(DiskEvent::NotOpened(id, error));
                 }
                 Err(error) => return Err(error),
             },
@@ -460,7 +370,7 @@ impl<S: Disks> DiskWorker<S> {
             }
             self.removals.pop_front();
             self.is_clearing = true;
-            emit(DiskEvent::Removed { partition: id });
+            emit(DiskEvent::Removed(id));
         }
         Ok(None)
     }
@@ -479,7 +389,7 @@ impl<S: Disks> DiskWorker<S> {
                 if open.own_settle_count > 0 {
                     open.own_settle_count -= 1;
                 } else if is_settled {
-                    emit(DiskEvent::Settled { partition: id });
+                    emit(open.event(StoreEvent::Settled));
                 } else {
                     open.unsettled_count += 1;
                 }
@@ -488,7 +398,7 @@ impl<S: Disks> DiskWorker<S> {
         };
         if let Some(error) = shortage(outcome)? {
             open.stalled.push_front(command);
-            open.on_shortage(id, error, emit);
+            open.on_shortage(error, emit);
         } else if let DiskCommand::Append(_, batch) = command {
             open.batches.push(batch);
         }
@@ -518,8 +428,8 @@ impl<S: Disks> DiskWorker<S> {
             }
             let open = self.store(id);
             open.stalled.append(&mut waiting);
-            if !open.is_stalled() && !open.store.has_replacement_work() {
-                open.on_room(id, emit);
+            if !open.is_stalled() && open.store.replacement.is_none() {
+                open.on_room(emit);
             }
         }
         Ok(())
@@ -528,7 +438,7 @@ impl<S: Disks> DiskWorker<S> {
     /// Syncs appended records if they are to be durable, and reports them.
     pub fn commit(&mut self, emit: &mut dyn FnMut(DiskEvent)) -> Result<(), StorageError> {
         let is_sync_due = std::mem::take(&mut self.is_sync_due) || self.fsync == Fsync::Always;
-        for (id, open) in &mut self.open {
+        for open in self.open.values_mut() {
             let mut sync_us = None;
             if is_sync_due && open.store.log.has_unsynced() {
                 let begun_us = self.clock_us.map(|now_us| now_us());
@@ -544,15 +454,13 @@ impl<S: Disks> DiskWorker<S> {
             }
             open.reported = versions;
             let (version, synced_version) = versions;
-            let (batches, stats) = (std::mem::take(&mut open.batches), open.store.stats());
-            emit(DiskEvent::Written {
-                partition: *id,
+            let batches = std::mem::take(&mut open.batches);
+            emit(open.event(StoreEvent::Written {
                 version,
                 synced_version,
                 sync_us,
                 batches,
-                stats,
-            });
+            }));
         }
         Ok(())
     }
@@ -561,7 +469,7 @@ impl<S: Disks> DiskWorker<S> {
     /// removed partition is left.
     pub fn has_more(&self) -> bool {
         let has_more =
-            |open: &OpenPartition<S::Disk>| open.store.log.is_mark_due() || open.has_piece();
+            |open: &OpenPartition<S::Disk>| open.store.log.is_mark_due || open.has_piece();
         self.is_clearing || self.open.values().any(has_more)
     }
 
@@ -602,43 +510,28 @@ impl<S: Disks> DiskWorker<S> {
     /// Writes one piece of a checkpoint or replacement, or removes one file.
     pub fn write_piece(&mut self, emit: &mut dyn FnMut(DiskEvent)) -> Result<(), StorageError> {
         self.clear_piece();
-        let Some((id, open)) = self.open.iter_mut().find(|(_, open)| open.has_piece()) else {
+        let Some(open) = self.open.values_mut().find(|open| open.has_piece()) else {
             return Ok(());
         };
-        let id = *id;
-        match open.store.checkpoint_step()? {
-            None => {}
-            Some(CheckpointEnd::InPlace(version)) => emit(DiskEvent::Checkpointed {
-                partition: id,
-                version,
-                stats: open.store.stats(),
-            }),
-            Some(CheckpointEnd::GivenUp(error)) => emit(DiskEvent::CheckpointGivenUp {
-                partition: id,
-                error,
-                stats: open.store.stats(),
-            }),
+        if let Some(end) = open.store.checkpoint_step()? {
+            emit(open.event(end));
         }
         let replaced = match open.store.replacement_step() {
             Err(error) if error.is_passing() => {
                 open.is_replacement_stalled = true;
-                open.on_shortage(id, error, emit);
+                open.on_shortage(error, emit);
                 return Ok(());
             }
             replaced => replaced?,
         };
         if !open.is_stalled() {
-            open.on_room(id, emit);
+            open.on_room(emit);
         }
         if let Some(number) = replaced {
             open.reported = open.store.versions();
-            emit(DiskEvent::Replaced {
-                partition: id,
-                number,
-                stats: open.store.stats(),
-            });
+            emit(open.event(StoreEvent::Replaced(number)));
             for _ in 0..std::mem::take(&mut open.unsettled_count) {
-                emit(DiskEvent::Settled { partition: id });
+                emit(open.event(StoreEvent::Settled));
             }
         }
         Ok(())

@@ -527,14 +527,14 @@ fn flip_bits(
             ..options(4_096)
         };
         let Ok(RecoveredPartition {
-            mut lsm, set_aside, ..
+            mut lsm, report, ..
         }) = start(&disk, accepting)
         else {
             panic!("{at} was refused although the loss was accepted");
         };
         let saved = content_of(&mut lsm);
         assert!(
-            saved == whole || !set_aside.is_empty(),
+            saved == whole || !report.set_aside.is_empty(),
             "{at}: a loss that nothing was set aside for"
         );
         if name.starts_with("wal-") {
@@ -638,15 +638,12 @@ fn a_torn_tail_is_cut_and_reported() {
     log[end.next_multiple_of(32) + 20..][..30].fill(0xab);
     let disk = SimDisk::with_files(&files);
     let RecoveredPartition {
-        mut lsm,
-        torn,
-        set_aside,
-        ..
+        mut lsm, report, ..
     } = start(&disk, options(4_096)).expect("nothing is lost");
     assert_eq!(content_of(&mut lsm), content_after(&writes));
-    let torn = torn.expect("reported");
-    assert_eq!((torn.path, set_aside.len()), (name, 0));
+    let torn = report.torn.expect("reported");
+    assert_eq!((torn.path, report.set_aside.len()), (name, 0));
     assert!(torn.dropped_bytes >= 30, "{}", torn.dropped_bytes);
-    let RecoveredPartition { torn, .. } = start(&disk, options(4_096)).expect("again");
-    assert_eq!(torn, None, "a tail is cut once");
+    let RecoveredPartition { report, .. } = start(&disk, options(4_096)).expect("again");
+    assert_eq!(report.torn, None, "a tail is cut once");
 }

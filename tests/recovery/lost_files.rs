@@ -245,10 +245,10 @@ impl Run {
             store,
             history,
             meta,
-            losses,
+            report,
             ..
         } = recovered;
-        assert!(losses.is_empty(), "{losses:?}");
+        assert!(report.losses.is_empty(), "{report:?}");
         assert!(
             self.standings.contains(&meta),
             "{meta:?} of {:?}",

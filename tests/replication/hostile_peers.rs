@@ -93,7 +93,7 @@ fn hostile_replicas_are_turned_away() {
     let status = leader.request("GET", "/status", &[&bearer], b"").json();
     let history = status["partitions"][0]["historyId"]
         .as_str()
-        .and_then(|id| id.parse().ok())
+        .and_then(HistoryId::parse)
         .expect("an id");
     let good = hello(TOKEN);
     let of = |hello: Hello<'_>| encoded(&[Frame::Hello(hello)]);
@@ -364,7 +364,7 @@ fn a_false_leader_does_no_harm() {
     let before_kib = replica.memory_kib("VmRSS");
     let own = replica.partition()["historyId"]
         .as_str()
-        .and_then(|id| id.parse::<HistoryId>().ok())
+        .and_then(HistoryId::parse)
         .expect("an id");
     let ours = |epoch: u64| {
         Frame::Continue(Continue {

@@ -338,7 +338,7 @@ fn epochs_do_not_leap() {
         .as_str()
         .expect("text")
         .to_owned();
-    let history: HistoryId = id.parse().expect("a history");
+    let history: HistoryId = HistoryId::parse(&id).expect("a history");
     let position = LogPosition::default();
     let state = |intent, epoch| {
         Frame::PeerState(PeerState {

@@ -4,7 +4,7 @@ use db_node::config::Fsync;
 use db_node::lsm::{LogBatch, Lsm, NewValue, Options};
 use db_node::storage::{
     DiskCommand, DiskEvent, DiskWorker, HistoryId, IdGenerator, Lineage, PartitionMeta,
-    RecoveryOptions, Replacement, Role,
+    RecoveryOptions, Replacement, Role, StoreEvent,
 };
 
 use crate::cluster::SimDisks;
@@ -74,13 +74,14 @@ fn writes_that_wait_for_room_are_not_appended_to_what_replaces_their_data() {
     made.try_stalled(&mut tell).expect("there is room");
     made.commit(&mut tell).expect("there is room");
     let count = |is: fn(&DiskEvent) -> bool| events.iter().filter(|event| is(event)).count();
-    assert_eq!(
-        count(|event| matches!(event, DiskEvent::Replaced { .. })),
-        1
-    );
-    assert_eq!(count(|event| matches!(event, DiskEvent::Settled { .. })), 1);
+    let is_replaced =
+        |event: &DiskEvent| matches!(event, DiskEvent::Store(0, StoreEvent::Replaced(7), _));
+    assert_eq!(count(is_replaced), 1);
+    let is_settled =
+        |event: &DiskEvent| matches!(event, DiskEvent::Store(0, StoreEvent::Settled, _));
+    assert_eq!(count(is_settled), 1);
     let is_returned = |event: &DiskEvent| match event {
-        DiskEvent::Written { batches, .. } => batches.len() == 1,
+        DiskEvent::Store(0, StoreEvent::Written { batches, .. }, _) => batches.len() == 1,
         _ => false,
     };
     assert_eq!(count(is_returned), 1);

@@ -89,7 +89,7 @@ impl Lsm {
         )
     }
 
-    pub(crate) fn from_parts(options: Options, levels: Levels, position: LogPosition) -> Self {
+    pub(super) fn from_parts(options: Options, levels: Levels, position: LogPosition) -> Self {
         Self {
             options,
             wal: Wal::new(position),

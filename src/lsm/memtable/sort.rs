@@ -108,21 +108,18 @@ impl Sorter {
                     run_entries,
                     left,
                     right,
-                } if Range::is_empty(left) && Range::is_empty(right) => {
-                    if right.end < self.keys.len() {
-                        (*left, *right) = next_runs(right.end, *run_entries, self.keys.len());
-                    } else {
-                        let run_entries = 2 * *run_entries;
-                        std::mem::swap(&mut self.keys, &mut self.merged);
-                        self.merged.clear();
-                        self.begin_pass(run_entries);
-                    }
-                }
-                SortPhase::MergeRuns {
-                    run_entries,
-                    left,
-                    right,
                 } => {
+                    if Range::is_empty(left) && Range::is_empty(right) {
+                        if right.end < self.keys.len() {
+                            (*left, *right) = next_runs(right.end, *run_entries, self.keys.len());
+                        } else {
+                            let run_entries = 2 * *run_entries;
+                            std::mem::swap(&mut self.keys, &mut self.merged);
+                            self.merged.clear();
+                            self.begin_pass(run_entries);
+                        }
+                        continue;
+                    }
                     merge_some(&self.keys, left, right, frozen, &mut self.merged);
                     work.spend((work::SORT_MERGE + self.compare_work) * STEP_ENTRIES);
                     if *run_entries == self.run_entries {
