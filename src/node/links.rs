@@ -7,7 +7,9 @@
 
 use crate::partition::Partition;
 use crate::replication::frame::RefusalCode;
-use crate::replication::{Link, LinkError, LinkId, LinkWork, PeerHello, Rejection, ReplicaSender};
+use crate::replication::{
+    DialFailure, Link, LinkError, LinkId, LinkWork, PeerHello, Rejection, ReplicaSender,
+};
 
 use super::state::Node;
 
@@ -187,16 +189,10 @@ impl Node {
         Some(Link::Receiver(Box::new(receiver)))
     }
 
-    /// A leader cannot be reached; `is_starting`: it answers that it is not ready yet.
-    pub fn on_unreachable(
-        &mut self,
-        dial: &DialRequest,
-        reason: String,
-        is_starting: bool,
-        now_ms: u64,
-    ) {
+    /// A leader cannot be reached.
+    pub fn on_unreachable(&mut self, dial: &DialRequest, failure: DialFailure, now_ms: u64) {
         if let Some(index) = self.index_of(dial.partition) {
-            self.partitions[index].on_unreachable(&dial.leader, reason, is_starting, now_ms);
+            self.partitions[index].on_unreachable(&dial.leader, failure, now_ms);
         }
     }
 }

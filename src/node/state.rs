@@ -381,8 +381,6 @@ impl Node {
         self.is_draining = true;
     }
 
-    /// Options of the engines of this node.
-
     /// Whether the node is stopping.
     pub fn is_draining(&self) -> bool {
         self.is_draining

@@ -10,8 +10,8 @@
 
 use crate::replication::frame::{Ack, Hello, PROTOCOL_MIN, PROTOCOL_VERSION, RefusalCode};
 use crate::replication::{
-    Intent, LeaderReceiver, LinkError, LinkId, PeerState, ReceivedData, ReceiverEvent, SyncState,
-    UNHEARD_MS, whole_address,
+    DialFailure, Intent, LeaderReceiver, LinkError, LinkId, PeerState, ReceivedData, ReceiverEvent,
+    SyncState, UNHEARD_MS, whole_address,
 };
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{DivergedData, Lineage, PartitionMeta, Replacement, Role};
@@ -79,18 +79,12 @@ impl Partition {
         }
     }
 
-    /// A node cannot be reached; `is_starting`: it answers that it is not ready yet. Logged once
-    /// for each reason: the next try is never far.
-    pub fn on_unreachable(
-        &mut self,
-        address: &str,
-        reason: String,
-        is_starting: bool,
-        now_ms: u64,
-    ) {
+    /// A node cannot be reached. Logged once for each reason: the next try is never far.
+    pub fn on_unreachable(&mut self, address: &str, failure: DialFailure, now_ms: u64) {
         if !matches!(self.leader_link.dial, DialState::UnderWay) || self.dialed() != Some(address) {
             return;
         }
+        let reason = failure.reason;
         let is_known = self.leader_link.obstacle.as_ref() == Some(&reason);
         let level = if is_known {
             log::Level::Debug
@@ -101,7 +95,7 @@ impl Partition {
         if self.takeover.is_some() {
             (self.leader_link.dial, self.leader_link.obstacle) =
                 (DialState::At(now_ms), Some(reason));
-            self.on_visit_unreachable(is_starting, now_ms);
+            self.on_visit_unreachable(failure.is_starting, now_ms);
         } else {
             self.leader_link.retry(reason, now_ms);
         }

@@ -18,7 +18,7 @@ use super::core::Core;
 use super::descriptors::{Descriptors, Shares};
 use super::idle_queue::{IdleCheck, IdleQueue};
 use super::limits::EVICT_IDLE_MS;
-use super::listener::{ACCEPTS_PER_TURN, AcceptResult, Listener, RETRY_MS};
+use super::listener::{ACCEPTS_PER_TURN, AcceptResult, Listener};
 use super::measure;
 use super::replication::Replication;
 use super::session::{Admission, Session};
@@ -28,10 +28,6 @@ use super::timers::Millis;
 pub(super) struct Acceptor {
     /// None once the node stops.
     listener: Option<Listener>,
-    /// Connections may be waiting to be accepted.
-    is_accepting: bool,
-    /// Out of descriptors until then.
-    again_at: Option<Millis>,
     /// Sessions above the limit, the oldest first.
     turned_away: VecDeque<usize>,
     idle_queue: IdleQueue,
@@ -43,8 +39,6 @@ impl Acceptor {
     pub(super) fn new(listener: Listener, descriptors: Descriptors, shares: Shares) -> Self {
         Self {
             listener: Some(listener),
-            is_accepting: false,
-            again_at: None,
             turned_away: VecDeque::new(),
             idle_queue: IdleQueue::default(),
             descriptors,
@@ -54,49 +48,36 @@ impl Acceptor {
 
     /// The listener has connections.
     pub(super) fn on_event(&mut self) {
-        self.is_accepting = self.again_at.is_none();
+        self.listener.iter_mut().for_each(Listener::on_event);
     }
 
-    /// Whether connections may be waiting.
-    pub(super) fn is_accepting(&self) -> bool {
-        self.is_accepting
-    }
-
-    /// When accepting goes on after it was out of descriptors.
+    /// When to accept the next connection at the latest; 0: now.
     pub(super) fn wake_at(&self) -> Option<Millis> {
-        self.again_at
+        self.listener.as_ref()?.wake_at()
     }
 
     /// The node stops: closes the listener, so that connections in its backlog are refused.
     pub(super) fn stop(&mut self) {
         self.listener = None;
-        self.is_accepting = false;
-        self.again_at = None;
     }
 
     /// Accepts a bounded number of connections.
     pub(super) fn accept(&mut self, core: &mut Core, registry: &Registry) {
-        if self.again_at.is_some_and(|at| at <= core.clock.now()) {
-            self.again_at = None;
-            self.is_accepting = self.listener.is_some();
-        }
         if core.node.is_short_of_descriptors() {
             self.close_idlest(core);
         }
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else {
+            let Some(listener) = &mut self.listener else {
                 return;
             };
-            match listener.accept() {
+            match listener.accept(core.clock.now()) {
                 AcceptResult::Stream(stream, _) => self.admit(core, registry, stream),
                 AcceptResult::Lost => core.node.loop_stats.refused_count += 1,
-                AcceptResult::NoneWaiting => self.is_accepting = false,
+                AcceptResult::NoneWaiting => return,
                 AcceptResult::OutOfDescriptors => {
                     log::warn!(
                         "out of file descriptors: new connections wait; raise the limit (ulimit -n)"
                     );
-                    self.is_accepting = false;
-                    self.again_at = Some(core.clock.now() + RETRY_MS);
                     // The shares rule this out, unless the limit was lowered meanwhile, or the
                     // whole machine is out of descriptors.
                     self.descriptors.read_again();

@@ -31,7 +31,7 @@ use super::listener::{Listener, RETRY_MS};
 use super::measure;
 use super::pending_metrics::PendingMetrics;
 use super::relief::Relief;
-use super::replication::Replication;
+use super::replication::{LinkTurn, Replication};
 use super::sd_notify::SdNotify;
 use super::session::{Admission, Next};
 use super::sessions::Sessions;
@@ -137,9 +137,13 @@ impl EventLoop {
             self.acceptor.accept(&mut self.core, self.poll.registry());
             self.on_disk_events()?;
             let is_quiet = self.core.sessions.ready.is_empty();
-            let (registry, now) = (self.poll.registry(), self.core.clock.now());
-            self.replication
-                .read(&mut self.core.node, registry, is_quiet, now);
+            let mut turn = LinkTurn {
+                node: &mut self.core.node,
+                registry: self.poll.registry(),
+                now: self.core.clock.now(),
+            };
+            self.replication.read(&mut turn, is_quiet);
+            let now = self.core.clock.now();
             // Records that gathered during the last sync go to the disk first: it works while
             // replies are sent.
             self.hand_over_to_disk();
@@ -167,25 +171,22 @@ impl EventLoop {
             sessions,
             clock,
         } = &self.core;
-        let is_busy = !sessions.ready.is_empty()
-            || self.acceptor.is_accepting()
-            || !node.is_idle()
-            || self.watching.is_busy();
+        let is_busy = !sessions.ready.is_empty() || !node.is_idle() || self.watching.is_busy();
         if is_busy || self.deferred.is_due(&self.core) {
             return Some(Duration::ZERO);
         }
         let now = clock.now();
         let link_at = self.replication.wake_at(node);
-        if link_at.is_some_and(|at| at <= now) {
+        let due_at = link_at.into_iter().chain(self.acceptor.wake_at()).min();
+        if due_at.is_some_and(|at| at <= now) {
             return Some(Duration::ZERO);
         }
         let deadlines = [
             sessions.next_deadline(),
-            self.acceptor.wake_at(),
+            due_at,
             self.drain_until,
             self.disk.sync_at(),
             node.gathering_until_us().map(|at_us| at_us / 1_000),
-            link_at,
             node.maintain_in_ms().map(|in_ms| now + in_ms),
             node.resources.scan_snapshots.next_ms(),
             self.sd_notify.wake_at(),

@@ -26,7 +26,7 @@ pub(super) struct LinkSession {
     pub(super) peer: String,
     /// The origin of a connection without a hello yet.
     pub(super) stranger_from: Option<PeerOrigin>,
-    out: Vec<u8>,
+    pub(super) out: Vec<u8>,
     sent: usize,
     /// Input that was not taken yet.
     held_input: Vec<u8>,
@@ -53,11 +53,6 @@ impl LinkSession {
             is_readable: true,
             is_writable: true,
         }
-    }
-
-    /// The output buffer.
-    pub(super) fn out(&mut self) -> &mut Vec<u8> {
-        &mut self.out
     }
 
     /// Reads, and passes input to the link, up to a budget of bytes.

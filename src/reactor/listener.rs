@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::timers::Millis;
+
 /// The backlog. mio's own `bind` asks for less.
 const BACKLOG: i32 = 1024;
 
@@ -25,8 +27,12 @@ pub(super) const RETRY_MS: u64 = 100;
 /// The listener.
 #[derive(Debug)]
 pub(super) struct Listener {
-    listener: TcpListener,
+    socket: TcpListener,
     spare: Option<Socket>,
+    /// Connections may be waiting to be accepted.
+    is_ready: bool,
+    /// Out of descriptors until then.
+    again_at: Option<Millis>,
 }
 
 /// The result of an accept.
@@ -39,7 +45,7 @@ pub(super) enum AcceptResult {
     Lost,
     /// None is waiting.
     NoneWaiting,
-    /// No descriptor is left: try again after [`RETRY_MS`].
+    /// No descriptor is left: accepting goes on after [`RETRY_MS`].
     OutOfDescriptors,
 }
 
@@ -61,24 +67,56 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(Self {
-            listener: TcpListener::from_std(socket.into()),
+            socket: TcpListener::from_std(socket.into()),
             spare: new_spare().ok(),
+            is_ready: false,
+            again_at: None,
         })
     }
 
     /// The address it listens on, with the port the system chose for port 0.
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.socket.local_addr()
     }
 
     /// The socket, to register it with the poll.
     pub(super) fn source(&mut self) -> &mut TcpListener {
-        &mut self.listener
+        &mut self.socket
+    }
+
+    /// The poll reports connections.
+    pub(super) fn on_event(&mut self) {
+        self.is_ready = self.again_at.is_none();
+    }
+
+    /// When to accept the next connection at the latest; 0: now.
+    pub(super) fn wake_at(&self) -> Option<Millis> {
+        if self.is_ready {
+            Some(0)
+        } else {
+            self.again_at
+        }
     }
 
     /// Takes one connection.
-    pub(super) fn accept(&mut self) -> AcceptResult {
-        match self.listener.accept() {
+    pub(super) fn accept(&mut self, now: Millis) -> AcceptResult {
+        self.is_ready |= self.again_at.take_if(|at| *at <= now).is_some();
+        if !self.is_ready {
+            return AcceptResult::NoneWaiting;
+        }
+        let result = self.take();
+        match result {
+            AcceptResult::Stream(..) | AcceptResult::Lost => {}
+            AcceptResult::NoneWaiting => self.is_ready = false,
+            AcceptResult::OutOfDescriptors => {
+                (self.is_ready, self.again_at) = (false, Some(now + RETRY_MS));
+            }
+        }
+        result
+    }
+
+    fn take(&mut self) -> AcceptResult {
+        match self.socket.accept() {
             Ok((stream, address)) => AcceptResult::Stream(stream, address),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => AcceptResult::NoneWaiting,
             Err(error) if is_out_of_descriptors(&error) => self.turn_one_away(),
@@ -92,7 +130,7 @@ impl Listener {
             self.spare = new_spare().ok();
             return AcceptResult::OutOfDescriptors;
         }
-        let outcome = self.listener.accept().map(drop);
+        let outcome = self.socket.accept().map(drop);
         self.spare = new_spare().ok();
         if outcome.is_ok() {
             AcceptResult::Lost

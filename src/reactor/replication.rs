@@ -15,6 +15,7 @@
 //! 5. Strangers are read before new connections are accepted, with a budget of their own: no
 //!    stranger is closed for another while its hello waits to be read.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use mio::{Interest, Registry, Token, Waker};
 use slab::Slab;
 
 use crate::node::{DialRequest, Node};
-use crate::replication::{Link, LinkError, LinkId, PortProbe, PortProbeError};
+use crate::replication::{DialFailure, Link, LinkError, LinkId, PortProbe};
 
 use super::descriptors::Shares;
 use super::error::RunError;
@@ -34,8 +35,8 @@ use super::limits::{
 };
 use super::line_limit::LineLimit;
 use super::link::LinkSession;
-use super::listener::{ACCEPTS_PER_TURN, AcceptResult, Listener, RETRY_MS};
-use super::resolver::{LookupResult, Resolver};
+use super::listener::{ACCEPTS_PER_TURN, AcceptResult, Listener};
+use super::resolver::Resolver;
 use super::strangers::{PeerOrigin, Strangers};
 use super::timers::Millis;
 
@@ -43,34 +44,42 @@ use super::timers::Millis;
 const REPLICA_LISTENER: Token = Token(usize::MAX / 2);
 const LINK_BASE: usize = usize::MAX / 2 + 1;
 
-/// A connection that is being opened.
 #[derive(Debug)]
 enum LinkSlot {
-    /// A leader is asked for its port, by `/health`.
-    Probing {
-        stream: TcpStream,
-        dial: DialRequest,
-        /// The leader's address, and further addresses of the same name.
-        addresses: Vec<SocketAddr>,
-        probe: PortProbe,
-        is_asked: bool,
-        until: Millis,
-    },
-    /// Its replication port is dialed.
-    Connecting {
-        stream: TcpStream,
-        dial: DialRequest,
-        until: Millis,
-    },
+    Dialing(Dialing),
     Open(LinkSession),
+}
+
+/// A connection that is being opened.
+#[derive(Debug)]
+struct Dialing {
+    stream: TcpStream,
+    request: DialRequest,
+    until: Millis,
+    /// While the leader is asked for its port; none once that port is dialed.
+    search: Option<PortSearch>,
+}
+
+/// A leader is asked for its port, by `/health`.
+#[derive(Debug, Default)]
+struct PortSearch {
+    /// Further addresses of the leader's name.
+    others: VecDeque<SocketAddr>,
+    probe: PortProbe,
+    is_asked: bool,
+}
+
+/// What connections are made with in a turn of the loop.
+pub(super) struct LinkTurn<'t> {
+    pub(super) node: &'t mut Node,
+    pub(super) registry: &'t Registry,
+    pub(super) now: Millis,
 }
 
 /// All replication connections.
 #[derive(Debug)]
 pub(super) struct Replication {
     listener: Option<Listener>,
-    is_accepting: bool,
-    accept_again_at: Option<Millis>,
     slots: Slab<LinkSlot>,
     strangers: Strangers,
     /// Descriptors for all of them.
@@ -110,8 +119,6 @@ impl Replication {
         let (listener, address) = listener.transpose()?.unzip();
         let replication = Self {
             listener,
-            is_accepting: false,
-            accept_again_at: None,
             slots: Slab::new(),
             strangers: Strangers::default(),
             descriptor_max: 1,
@@ -133,7 +140,7 @@ impl Replication {
 
     /// Descriptors in use.
     pub(super) fn descriptor_count(&self) -> usize {
-        self.slots.len() + self.resolver.lookup_count() * LOOKUP_DESCRIPTORS
+        self.slots.len() + self.resolver.lookup_count * LOOKUP_DESCRIPTORS
     }
 
     /// Connections, those that are being opened included.
@@ -149,7 +156,7 @@ impl Replication {
     /// Takes in an event of the poll; false if it is not for a link.
     pub(super) fn note(&mut self, event: &mio::event::Event) -> bool {
         if event.token() == REPLICA_LISTENER {
-            self.is_accepting = self.accept_again_at.is_none();
+            self.listener.iter_mut().for_each(Listener::on_event);
             return true;
         }
         let Some(key) = event.token().0.checked_sub(LINK_BASE) else {
@@ -163,7 +170,7 @@ impl Replication {
                 session.is_writable |= is_writable;
             }
             // Checked in every turn.
-            Some(LinkSlot::Probing { .. } | LinkSlot::Connecting { .. }) => {}
+            Some(LinkSlot::Dialing(_)) => {}
             None => return key < LINKS_MAX,
         }
         true
@@ -171,47 +178,33 @@ impl Replication {
 
     /// When the next turn is due without an event; 0: now.
     pub(super) fn wake_at(&self, node: &Node) -> Option<Millis> {
-        if self.is_busy || self.is_accepting {
-            return Some(0);
-        }
-        let link_at = (!self.slots.is_empty()).then_some(self.wake_at);
-        [link_at, node.dial_at_ms(), self.accept_again_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let link_at = if self.is_busy { 0 } else { self.wake_at };
+        let link_at = (!self.slots.is_empty()).then_some(link_at);
+        let accept_at = self.listener.as_ref().and_then(Listener::wake_at);
+        let times = [link_at, node.dial_at_ms(), accept_at];
+        times.into_iter().flatten().min()
     }
 
     /// No more replicas; leaders are not dialed again.
     pub(super) fn drain(&mut self) {
         self.listener = None;
-        self.is_accepting = false;
-        self.accept_again_at = None;
     }
 
     /// Reads from all links, and dials what is to be dialed.
-    pub(super) fn read(
-        &mut self,
-        node: &mut Node,
-        registry: &Registry,
-        is_quiet: bool,
-        now: Millis,
-    ) {
+    pub(super) fn read(&mut self, turn: &mut LinkTurn<'_>, is_quiet: bool) {
+        let now = turn.now;
         let left_out_count = self.stranger_lines.tick(now);
         if left_out_count > 0 {
             log::info!("replication: and {left_out_count} more strangers within a second");
         }
-        while let Some(dial) = node.take_dial(now) {
+        while let Some(dial) = turn.node.take_dial(now) {
             let authority = dial.leader.trim_start_matches("http://").to_owned();
             self.resolver.ask(&authority, dial);
         }
-        while let Some(resolved) = self.resolver.next() {
-            self.probe(resolved, node, registry, now);
+        while let Some((request, addresses)) = self.resolver.next() {
+            self.probe(request, addresses, turn);
         }
-        let mut budget = if is_quiet {
-            QUIET_LINK_BYTES
-        } else {
-            BUSY_LINK_BYTES
-        };
+        let mut budget = link_budget(is_quiet);
         let mut buffer = std::mem::take(&mut self.buffer);
         if self.slots.is_empty() {
             buffer = Vec::new();
@@ -219,7 +212,7 @@ impl Replication {
             buffer.resize(QUIET_LINK_BYTES, 0);
         }
         let mut stranger_budget = STRANGER_BYTES;
-        self.for_each(node, now, |session, id, node| {
+        self.for_each(turn.node, now, |session, id, node| {
             let budget = match session.stranger_from {
                 Some(_) => &mut stranger_budget,
                 None => &mut budget,
@@ -227,17 +220,13 @@ impl Replication {
             session.read(id, node, &mut buffer, budget, now)
         });
         self.buffer = buffer;
-        self.accept(node, registry, now);
-        self.advance_dials(node, registry, now);
+        self.accept(turn);
+        self.advance_dials(turn);
     }
 
     /// Sends to all links.
     pub(super) fn write(&mut self, node: &mut Node, is_quiet: bool, now: Millis) {
-        let mut budget = if is_quiet {
-            QUIET_LINK_BYTES
-        } else {
-            BUSY_LINK_BYTES
-        };
+        let mut budget = link_budget(is_quiet);
         self.for_each(node, now, |session, _, node| {
             session.write(node, &mut budget, now)
         });
@@ -245,9 +234,7 @@ impl Replication {
         (self.is_busy, self.wake_at) = (false, Millis::MAX);
         for (_, slot) in &mut self.slots {
             match slot {
-                LinkSlot::Probing { until, .. } | LinkSlot::Connecting { until, .. } => {
-                    self.wake_at = self.wake_at.min(*until);
-                }
+                LinkSlot::Dialing(dialing) => self.wake_at = self.wake_at.min(dialing.until),
                 LinkSlot::Open(session) => {
                     let (has_work, wake_at) = session.has_work(node, now);
                     self.is_busy |= has_work;
@@ -325,68 +312,51 @@ impl Replication {
         true
     }
 
-    fn accept(&mut self, node: &mut Node, registry: &Registry, now: Millis) {
-        if self.accept_again_at.is_some_and(|at| at <= now) {
-            self.accept_again_at = None;
-            self.is_accepting = true;
-        }
+    fn accept(&mut self, turn: &mut LinkTurn<'_>) {
         // No more than the limit on strangers, so that each is read once before it can be closed.
         for _ in 0..ACCEPTS_PER_TURN.min(self.stranger_max) {
-            let Some(listener) = self.listener.as_mut().filter(|_| self.is_accepting) else {
+            let Some(listener) = &mut self.listener else {
                 return;
             };
-            match listener.accept() {
-                AcceptResult::Stream(stream, address) => {
-                    self.admit(stream, address, node, registry, now);
-                }
+            match listener.accept(turn.now) {
+                AcceptResult::Stream(stream, address) => self.admit(stream, address, turn),
                 AcceptResult::Lost => {}
-                AcceptResult::NoneWaiting => self.is_accepting = false,
-                AcceptResult::OutOfDescriptors => {
-                    self.is_accepting = false;
-                    self.accept_again_at = Some(now + RETRY_MS);
-                }
+                AcceptResult::NoneWaiting | AcceptResult::OutOfDescriptors => return,
             }
         }
     }
 
     /// Adds a connection without a hello. Without room it is closed; a replica tries again.
-    fn admit(
-        &mut self,
-        stream: TcpStream,
-        address: SocketAddr,
-        node: &mut Node,
-        registry: &Registry,
-        now: Millis,
-    ) {
+    fn admit(&mut self, stream: TcpStream, address: SocketAddr, turn: &mut LinkTurn<'_>) {
         let is_full = self.strangers.len() >= self.stranger_max;
         let has_room = if is_full {
-            self.let_stranger_go(node, now)
+            self.let_stranger_go(turn.node, turn.now)
         } else {
-            self.make_room(node, now)
+            self.make_room(turn.node, turn.now)
         };
         if !has_room {
-            node.loop_stats.refused_link_count += 1;
+            turn.node.loop_stats.refused_link_count += 1;
             return;
         }
         let origin = PeerOrigin::of(address.ip());
-        let link = Link::accepted(address.to_string(), now);
+        let link = Link::accepted(address.to_string(), turn.now);
         let mut session = LinkSession::new(stream, link, address.to_string());
         session.stranger_from = Some(origin);
         self.strangers.enter(origin, self.slots.vacant_key());
-        self.insert(LinkSlot::Open(session), node, registry);
+        self.insert(LinkSlot::Open(session), turn);
     }
 
-    fn insert(&mut self, slot: LinkSlot, node: &mut Node, registry: &Registry) {
+    fn insert(&mut self, slot: LinkSlot, turn: &mut LinkTurn<'_>) {
         let entry = self.slots.vacant_entry();
         let token = Token(LINK_BASE + entry.key());
-        let slot = entry.insert(slot);
-        let registered = registry.register(
-            slot.stream(),
-            token,
-            Interest::READABLE | Interest::WRITABLE,
-        );
+        let stream = match entry.insert(slot) {
+            LinkSlot::Dialing(dialing) => &mut dialing.stream,
+            LinkSlot::Open(session) => &mut session.stream,
+        };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = turn.registry.register(stream, token, interest);
         debug_assert!(
-            registered.is_ok() || node.is_draining(),
+            registered.is_ok() || turn.node.is_draining(),
             "registering fails only for lack of memory"
         );
     }
@@ -394,275 +364,181 @@ impl Replication {
     /// Asks the leader for its port, at the first of its addresses that takes the connection.
     fn probe(
         &mut self,
-        resolved: LookupResult<DialRequest>,
-        node: &mut Node,
-        registry: &Registry,
-        now: Millis,
+        request: DialRequest,
+        addresses: io::Result<Vec<SocketAddr>>,
+        turn: &mut LinkTurn<'_>,
     ) {
-        let LookupResult {
-            of: dial,
-            addresses,
-        } = resolved;
         match addresses {
-            Ok(addresses) if !addresses.is_empty() => {
-                self.probe_first(dial, addresses, node, registry, now);
+            Ok(addresses) => self.probe_first(request, addresses.into(), turn),
+            Err(error) => {
+                let reason = format!("its name is not found: {error}");
+                give_up(&request, DialFailure::new(reason), turn);
             }
-            Ok(_) => give_up(&dial, "its name has no address", node, now),
-            Err(error) => give_up(&dial, format!("its name is not found: {error}"), node, now),
         }
     }
 
     fn probe_first(
         &mut self,
-        dial: DialRequest,
-        addresses: Vec<SocketAddr>,
-        node: &mut Node,
-        registry: &Registry,
-        now: Millis,
+        request: DialRequest,
+        mut others: VecDeque<SocketAddr>,
+        turn: &mut LinkTurn<'_>,
     ) {
-        if !self.make_room(node, now) {
-            return give_up(&dial, "too many connections", node, now);
+        let Some(first) = others.pop_front() else {
+            let failure = DialFailure::new("its name has no address");
+            return give_up(&request, failure, turn);
+        };
+        if !self.make_room(turn.node, turn.now) {
+            return give_up(&request, DialFailure::new("too many connections"), turn);
         }
-        match TcpStream::connect(addresses[0]) {
+        let search = PortSearch {
+            others,
+            ..PortSearch::default()
+        };
+        self.dial(request, first, Some(search), turn);
+    }
+
+    fn dial(
+        &mut self,
+        request: DialRequest,
+        address: SocketAddr,
+        search: Option<PortSearch>,
+        turn: &mut LinkTurn<'_>,
+    ) {
+        match TcpStream::connect(address) {
             Ok(stream) => {
-                let (probe, until) = (PortProbe::default(), now + dial.timeout_ms);
-                let slot = LinkSlot::Probing {
+                let dialing = Dialing {
                     stream,
-                    dial,
-                    addresses,
-                    probe,
-                    is_asked: false,
-                    until,
+                    until: turn.now + request.timeout_ms,
+                    request,
+                    search,
                 };
-                self.insert(slot, node, registry);
+                self.insert(LinkSlot::Dialing(dialing), turn);
             }
-            Err(error) => give_up(&dial, error, node, now),
+            Err(error) => give_up(&request, error.into(), turn),
         }
     }
 
     /// Continues opening connections.
-    fn advance_dials(&mut self, node: &mut Node, registry: &Registry, now: Millis) {
-        let is_dial =
-            |(key, slot): (usize, &LinkSlot)| (!matches!(slot, LinkSlot::Open(_))).then_some(key);
-        let keys: Vec<usize> = self.slots.iter().filter_map(is_dial).collect();
-        for key in keys {
-            match self.slots[key].advance(now) {
-                DialProgress::Wait => {}
-                DialProgress::Port(port) => {
-                    let LinkSlot::Probing {
-                        dial, addresses, ..
-                    } = self.slots.remove(key)
-                    else {
-                        continue;
-                    };
-                    let address = SocketAddr::new(addresses[0].ip(), port);
-                    match TcpStream::connect(address) {
-                        Ok(stream) => {
-                            let until = now + dial.timeout_ms;
-                            self.insert(
-                                LinkSlot::Connecting {
-                                    stream,
-                                    dial,
-                                    until,
-                                },
-                                node,
-                                registry,
-                            );
-                        }
-                        Err(error) => give_up(&dial, error, node, now),
-                    }
+    fn advance_dials(&mut self, turn: &mut LinkTurn<'_>) {
+        for key in 0..self.slots.capacity().min(LINKS_MAX) {
+            let Some(LinkSlot::Dialing(dialing)) = self.slots.get_mut(key) else {
+                continue;
+            };
+            let outcome = dialing.advance(turn.now);
+            if matches!(outcome, Ok(None)) {
+                continue;
+            }
+            let LinkSlot::Dialing(dialing) = self.slots.remove(key) else {
+                continue;
+            };
+            match (outcome, dialing.search) {
+                (Ok(Some(address)), Some(_)) => self.dial(dialing.request, address, None, turn),
+                (Ok(_), _) => self.open(dialing.stream, &dialing.request, turn),
+                (Err(_), Some(search)) if !search.others.is_empty() => {
+                    self.probe_first(dialing.request, search.others, turn);
                 }
-                DialProgress::Connected => {
-                    let LinkSlot::Connecting { stream, dial, .. } = self.slots.remove(key) else {
-                        continue;
-                    };
-                    self.open(stream, &dial, node, registry, now);
-                }
-                DialProgress::Failed(reason) => match self.slots.remove(key) {
-                    LinkSlot::Probing {
-                        dial,
-                        mut addresses,
-                        ..
-                    } if addresses.len() > 1 => {
-                        addresses.remove(0);
-                        self.probe_first(dial, addresses, node, registry, now);
-                    }
-                    LinkSlot::Probing { dial, .. } | LinkSlot::Connecting { dial, .. } => {
-                        give_up(&dial, reason, node, now);
-                    }
-                    LinkSlot::Open(_) => {}
-                },
+                (Err(failure), _) => give_up(&dialing.request, failure, turn),
             }
         }
     }
 
     /// The connection to a leader's replication port is open.
-    fn open(
-        &mut self,
-        mut stream: TcpStream,
-        dial: &DialRequest,
-        node: &mut Node,
-        registry: &Registry,
-        now: Millis,
-    ) {
+    fn open(&mut self, mut stream: TcpStream, dial: &DialRequest, turn: &mut LinkTurn<'_>) {
         let _ = stream.set_nodelay(true);
-        let _ = registry.deregister(&mut stream);
+        let _ = turn.registry.deregister(&mut stream);
         let entry = self.slots.vacant_entry();
         let key = entry.key();
         let mut out = Vec::new();
-        let Some(link) = node.connected(LinkId(key), dial, now, &mut out) else {
+        let link = turn.node.connected(LinkId(key), dial, turn.now, &mut out);
+        let Some(link) = link else {
             return;
         };
         let token = Token(LINK_BASE + key);
-        let registered =
-            registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = turn.registry.register(&mut stream, token, interest);
         let mut session = LinkSession::new(stream, link, dial.leader.clone());
-        session.out().append(&mut out);
+        session.out.append(&mut out);
         entry.insert(LinkSlot::Open(session));
         if let Err(error) = registered {
-            self.close(key, node, &LinkError::Lost(error.to_string()), now);
+            let reason = LinkError::Lost(error.to_string());
+            self.close(key, turn.node, &reason, turn.now);
         }
     }
 }
 
-fn give_up(dial: &DialRequest, failure: impl Into<DialFailure>, node: &mut Node, now: Millis) {
-    let DialFailure {
-        reason,
-        is_starting,
-    } = failure.into();
-    let reason = format!("{} cannot be reached: {reason}", dial.leader);
-    node.on_unreachable(dial, reason, is_starting, now);
-}
-
-/// Why a node cannot be reached.
-struct DialFailure {
-    reason: String,
-    /// The node answers that it is not ready yet.
-    is_starting: bool,
-}
-
-impl From<String> for DialFailure {
-    fn from(reason: String) -> Self {
-        Self {
-            reason,
-            is_starting: false,
-        }
+/// Bytes that links may read or send in a turn.
+fn link_budget(is_quiet: bool) -> usize {
+    if is_quiet {
+        QUIET_LINK_BYTES
+    } else {
+        BUSY_LINK_BYTES
     }
 }
 
-impl From<&str> for DialFailure {
-    fn from(reason: &str) -> Self {
-        reason.to_owned().into()
-    }
+fn give_up(dial: &DialRequest, mut failure: DialFailure, turn: &mut LinkTurn<'_>) {
+    failure.reason = format!("{} cannot be reached: {}", dial.leader, failure.reason);
+    turn.node.on_unreachable(dial, failure, turn.now);
 }
 
-impl From<io::Error> for DialFailure {
-    fn from(error: io::Error) -> Self {
-        error.to_string().into()
-    }
-}
-
-impl From<PortProbeError> for DialFailure {
-    fn from(
-        PortProbeError {
-            reason,
-            is_starting,
-        }: PortProbeError,
-    ) -> Self {
-        Self {
-            reason,
-            is_starting,
-        }
-    }
-}
-
-/// The result of a step of opening a connection.
-enum DialProgress {
-    Wait,
-    Port(u16),
-    Connected,
-    Failed(DialFailure),
-}
-
-impl LinkSlot {
-    fn stream(&mut self) -> &mut TcpStream {
-        match self {
-            Self::Probing { stream, .. } | Self::Connecting { stream, .. } => stream,
-            Self::Open(session) => &mut session.stream,
-        }
-    }
-
-    fn advance(&mut self, now: Millis) -> DialProgress {
-        let outcome = match self {
-            Self::Probing {
-                stream,
-                dial,
-                probe,
-                is_asked,
-                ..
-            } => ask(stream, dial, probe, is_asked),
-            Self::Connecting { stream, .. } => match is_connected(stream) {
-                Ok(true) => return DialProgress::Connected,
-                Ok(false) => Ok(None),
-                Err(error) => Err(error.into()),
-            },
-            Self::Open(_) => return DialProgress::Wait,
+impl Dialing {
+    /// The address to dial next, or the one that is connected; none: it takes longer.
+    fn advance(&mut self, now: Millis) -> Result<Option<SocketAddr>, DialFailure> {
+        let found = match (connected_address(&self.stream)?, &mut self.search) {
+            (Some(address), Some(search)) => search
+                .advance(&mut self.stream, &self.request.leader)?
+                .map(|port| SocketAddr::new(address.ip(), port)),
+            (address, _) => address,
         };
-        let (Self::Probing { until, .. } | Self::Connecting { until, .. }) = self else {
-            return DialProgress::Wait;
-        };
-        match outcome {
-            Ok(Some(port)) => DialProgress::Port(port),
-            Ok(None) if *until <= now => DialProgress::Failed("it does not answer".into()),
-            Ok(None) => DialProgress::Wait,
-            Err(reason) => DialProgress::Failed(reason),
+        if found.is_none() && self.until <= now {
+            return Err(DialFailure::new("it does not answer"));
         }
+        Ok(found)
     }
 }
 
-/// Whether a connection that was begun is open.
-fn is_connected(stream: &TcpStream) -> io::Result<bool> {
+/// The peer's address once a connection that was begun is open.
+fn connected_address(stream: &TcpStream) -> io::Result<Option<SocketAddr>> {
     if let Some(error) = stream.take_error()? {
         return Err(error);
     }
     match stream.peer_addr() {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(None),
+        address => address.map(Some),
     }
 }
 
-/// Asks a leader for its port; the port when it has answered.
-fn ask(
-    stream: &mut TcpStream,
-    dial: &DialRequest,
-    probe: &mut PortProbe,
-    is_asked: &mut bool,
-) -> Result<Option<u16>, DialFailure> {
-    if !is_connected(stream)? {
-        return Ok(None);
-    }
-    if !*is_asked {
-        let request = PortProbe::request(dial.leader.trim_start_matches("http://"));
-        match stream.write(&request) {
-            Ok(sent) if sent == request.len() => *is_asked = true,
-            Ok(_) => return Err("it takes no request".into()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let mut buffer = [0; 4096];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return Err("it closed the connection before it answered".into()),
-            Ok(len) => {
-                if let Some(port) = probe.receive(&buffer[..len])? {
-                    return Ok(Some(port));
-                }
+impl PortSearch {
+    /// Asks a leader for its port; the port when it has answered.
+    fn advance(
+        &mut self,
+        stream: &mut TcpStream,
+        leader: &str,
+    ) -> Result<Option<u16>, DialFailure> {
+        if !self.is_asked {
+            let request = PortProbe::request(leader.trim_start_matches("http://"));
+            match stream.write(&request) {
+                Ok(sent) if sent == request.len() => self.is_asked = true,
+                Ok(_) => return Err(DialFailure::new("it takes no request")),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.into()),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
+        }
+        let mut buffer = [0; 4096];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => {
+                    let reason = "it closed the connection before it answered";
+                    return Err(DialFailure::new(reason));
+                }
+                Ok(len) => {
+                    if let Some(port) = self.probe.receive(&buffer[..len])? {
+                        return Ok(Some(port));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }

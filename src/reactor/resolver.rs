@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -14,27 +14,8 @@ use mio::Waker;
 
 use super::limits::LOOKUPS_MAX;
 
-/// The result of a look-up, and its purpose.
-#[derive(Debug)]
-pub(super) struct LookupResult<T> {
-    pub(super) of: T,
-    pub(super) addresses: io::Result<Vec<SocketAddr>>,
-}
-
-/// A result, and whether a thread made it.
-#[derive(Debug)]
-struct Answer<T> {
-    resolved: LookupResult<T>,
-    is_lookup: bool,
-}
-
-/// A name to look up.
-#[derive(Debug)]
-struct Question<T> {
-    host: String,
-    port: u16,
-    of: T,
-}
+/// What addresses were asked for, and the addresses.
+type Answer<T> = (T, io::Result<Vec<SocketAddr>>);
 
 /// Look-ups under way.
 #[derive(Debug)]
@@ -42,8 +23,12 @@ pub(super) struct Resolver<T> {
     sender: Sender<Answer<T>>,
     receiver: Receiver<Answer<T>>,
     waker: Arc<Waker>,
-    waiting: VecDeque<Question<T>>,
-    lookup_count: usize,
+    /// Names that wait, and what each is for.
+    waiting: VecDeque<(String, T)>,
+    /// Answers that needed no thread.
+    known: VecDeque<Answer<T>>,
+    /// Names that are being looked up now.
+    pub(super) lookup_count: usize,
 }
 
 impl<T: Clone + Send + 'static> Resolver<T> {
@@ -55,51 +40,31 @@ impl<T: Clone + Send + 'static> Resolver<T> {
             receiver,
             waker,
             waiting: VecDeque::new(),
+            known: VecDeque::new(),
             lookup_count: 0,
         }
     }
 
-    /// Names that are being looked up now.
-    pub(super) fn lookup_count(&self) -> usize {
-        self.lookup_count
-    }
-
     /// Asks for the addresses of an authority such as `10.0.0.7:9001` or `db-0:9001`.
     pub(super) fn ask(&mut self, authority: &str, of: T) {
-        let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
-        let Ok(port) = port.parse::<u16>() else {
-            return self.deliver(LookupResult {
-                of,
-                addresses: Err(io::ErrorKind::InvalidInput.into()),
-            });
-        };
-        let literal = host.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(address) = literal.parse::<IpAddr>() {
-            return self.deliver(LookupResult {
-                of,
-                addresses: Ok(vec![SocketAddr::new(address, port)]),
-            });
+        if let Ok(address) = authority.parse() {
+            self.known.push_back((of, Ok(vec![address])));
+        } else {
+            self.waiting.push_back((authority.to_owned(), of));
+            self.look_up();
         }
-        let host = host.to_owned();
-        self.waiting.push_back(Question { host, port, of });
-        self.look_up();
     }
 
     /// Begins look-ups while there are few.
     fn look_up(&mut self) {
         while self.lookup_count < LOOKUPS_MAX
-            && let Some(Question { host, port, of }) = self.waiting.pop_front()
+            && let Some((authority, of)) = self.waiting.pop_front()
         {
             let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
             let asked_for = of.clone();
             let resolve = move || {
-                let addresses = (host.as_str(), port)
-                    .to_socket_addrs()
-                    .map(Iterator::collect);
-                let _ = sender.send(Answer {
-                    resolved: LookupResult { of, addresses },
-                    is_lookup: true,
-                });
+                let addresses = authority.to_socket_addrs().map(Iterator::collect);
+                let _ = sender.send((of, addresses));
                 let _ = waker.wake();
             };
             let thread = std::thread::Builder::new()
@@ -108,29 +73,19 @@ impl<T: Clone + Send + 'static> Resolver<T> {
                 .spawn(resolve);
             match thread {
                 Ok(_) => self.lookup_count += 1,
-                Err(error) => self.deliver(LookupResult {
-                    of: asked_for,
-                    addresses: Err(error),
-                }),
+                Err(error) => self.known.push_back((asked_for, Err(error))),
             }
         }
     }
 
-    fn deliver(&self, resolved: LookupResult<T>) {
-        let _ = self.sender.send(Answer {
-            resolved,
-            is_lookup: false,
-        });
-    }
-
-    /// The next result, if there is one.
-    pub(super) fn next(&mut self) -> Option<LookupResult<T>> {
-        let answer = self.receiver.try_recv().ok()?;
-        if answer.is_lookup {
+    /// The next answer, if there is one.
+    pub(super) fn next(&mut self) -> Option<Answer<T>> {
+        self.known.pop_front().or_else(|| {
+            let answer = self.receiver.try_recv().ok()?;
             self.lookup_count -= 1;
             self.look_up();
-        }
-        Some(answer.resolved)
+            Some(answer)
+        })
     }
 }
 
@@ -147,19 +102,19 @@ mod tests {
         let mut answered = [0; 50];
         for number in 0..answered.len() {
             resolver.ask("localhost:1", number);
-            assert!(resolver.lookup_count() <= LOOKUPS_MAX);
+            assert!(resolver.lookup_count <= LOOKUPS_MAX);
         }
         while answered.contains(&0) {
             // Threads answer when they please; the test ends with the last of them.
-            let Ok(Answer { resolved, .. }) = resolver.receiver.recv() else {
+            let Ok((number, _)) = resolver.receiver.recv() else {
                 break;
             };
-            answered[resolved.of] += 1;
+            answered[number] += 1;
             resolver.lookup_count -= 1;
             resolver.look_up();
-            assert!(resolver.lookup_count() <= LOOKUPS_MAX);
+            assert!(resolver.lookup_count <= LOOKUPS_MAX);
         }
         assert_eq!(answered, [1; 50]);
-        assert_eq!(resolver.lookup_count(), 0);
+        assert_eq!(resolver.lookup_count, 0);
     }
 }

@@ -40,7 +40,7 @@ pub use leader_receiver::{LeaderReceiver, ReceivedData, ReceiverEvent, ReceiverF
 pub use link::{Link, LinkWork};
 pub use link_error::{LINK_END_REASONS, LinkError, Rejection};
 pub use link_id::LinkId;
-pub use port_probe::{PortProbe, PortProbeError};
+pub use port_probe::{DialFailure, PortProbe};
 pub use relation::{Relation, is_data_sent_to_surveyor, relation};
 pub use replica_sender::{ReplicaSender, SenderFacts, SenderPhase, SenderSource};
 pub use timing::{HEARTBEAT_MS, SILENCE_MS, UNHEARD_MS};

@@ -7,22 +7,28 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
 const HEADER_MAX: usize = 32;
 
-/// The answer has no port.
+/// Why a node cannot be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortProbeError {
+pub struct DialFailure {
     /// The reason.
     pub reason: String,
     /// The node loads its data: it will be ready soon.
     pub is_starting: bool,
 }
 
-impl PortProbeError {
-    fn new(reason: impl Into<String>) -> Self {
-        let (reason, is_starting) = (reason.into(), false);
+impl DialFailure {
+    /// A failure of a node that is not known to be starting.
+    pub fn new(reason: impl Into<String>) -> Self {
         Self {
-            reason,
-            is_starting,
+            reason: reason.into(),
+            is_starting: false,
         }
+    }
+}
+
+impl From<std::io::Error> for DialFailure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error.to_string())
     }
 }
 
@@ -46,56 +52,46 @@ impl PortProbe {
     }
 
     /// Adds input; returns the port once the answer is complete.
-    pub fn receive(&mut self, input: &[u8]) -> Result<Option<u16>, PortProbeError> {
+    pub fn receive(&mut self, input: &[u8]) -> Result<Option<u16>, DialFailure> {
         if self.answer.len() + input.len() > ANSWER_MAX_BYTES {
-            return Err(PortProbeError::new(
+            return Err(DialFailure::new(
                 "its /health is too long: is it a db-node?",
             ));
         }
         self.answer.extend_from_slice(input);
         let mut headers = [httparse::EMPTY_HEADER; HEADER_MAX];
         let mut response = httparse::Response::new(&mut headers);
-        let no_node = || PortProbeError::new("it does not answer as a db-node does");
+        let no_node = || DialFailure::new("it does not answer as a db-node does");
         let httparse::Status::Complete(head_bytes) =
             response.parse(&self.answer).map_err(|_| no_node())?
         else {
             return Ok(None);
         };
-        let length = response
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case("content-length"));
-        let length = length.and_then(|header| {
-            std::str::from_utf8(header.value)
-                .ok()?
-                .parse::<usize>()
-                .ok()
-        });
-        let length = length
-            .filter(|length| *length <= ANSWER_MAX_BYTES)
-            .ok_or_else(no_node)?;
+        let mut headers = response.headers.iter();
+        let length = headers.find(|field| field.name.eq_ignore_ascii_case("content-length"));
+        let length = length.and_then(|field| str::from_utf8(field.value).ok()?.parse().ok());
+        let length = length.filter(|length: &usize| *length <= ANSWER_MAX_BYTES);
+        let length = length.ok_or_else(no_node)?;
         let Some(body) = self.answer[head_bytes..].get(..length) else {
             return Ok(None);
         };
         match response.code {
             Some(200) => {}
             Some(503) => {
-                return Err(PortProbeError {
+                return Err(DialFailure {
                     is_starting: true,
-                    ..PortProbeError::new("it is loading its data")
+                    ..DialFailure::new("it is loading its data")
                 });
             }
             code => {
-                return Err(PortProbeError::new(format!(
-                    "its /health answers {}",
-                    code.unwrap_or(0)
-                )));
+                let code = code.unwrap_or(0);
+                return Err(DialFailure::new(format!("its /health answers {code}")));
             }
         }
         let health: Health = serde_json::from_slice(body).map_err(|_| no_node())?;
         let port = health.replication_port.filter(|port| *port > 0);
         port.map(Some).ok_or_else(|| {
-            PortProbeError::new("it has no replication socket: see its --replication-listen")
+            DialFailure::new("it has no replication socket: see its --replication-listen")
         })
     }
 }
@@ -107,7 +103,7 @@ mod tests {
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 41\r\n\r\n\
         {\"status\":\"OK\",\"replicationPort\":10001.0 }";
 
-    fn ask(answer: &[u8], piece_bytes: usize) -> Result<Option<u16>, PortProbeError> {
+    fn ask(answer: &[u8], piece_bytes: usize) -> Result<Option<u16>, DialFailure> {
         let mut probe = PortProbe::default();
         for piece in answer.chunks(piece_bytes) {
             if let Some(port) = probe.receive(piece)? {

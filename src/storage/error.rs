@@ -76,14 +76,12 @@ impl StorageError {
         }
     }
 
-    /// A sync that failed. Whatever the reason, it ends writing: it is not known what is lost.
-
     /// Whether room or descriptors were short, and nothing was lost.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Io { is_passing, .. } if *is_passing)
     }
 
-    /// The same error, as one that ends writing.
+    /// The same error, as one that ends writing: after a failed sync it is not known what is lost.
     pub(super) fn into_final(mut self) -> Self {
         if let Self::Io { is_passing, .. } = &mut self {
             *is_passing = false;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use db_node::config::{self, Config, Invocation};
 use db_node::lsm::Options;
 use db_node::node::{DiskNews, Node};
-use db_node::replication::{Link, LinkError, LinkId};
+use db_node::replication::{DialFailure, Link, LinkError, LinkId};
 use db_node::storage::{
     DiskCommand, DiskEvent, DiskWorker, Disks, HistoryId, IdGenerator, PartitionMeta,
     RecoveryOptions, Role, StorageError,
@@ -435,7 +435,7 @@ impl Cluster {
             let is_there = other != host && self.hosts[other].process.is_some();
             if !is_there || matches!(self.weather(host, other), Weather::Cut | Weather::Stalled) {
                 let node = self.node(host).expect("it dials");
-                node.on_unreachable(&dial, "it is not there".to_owned(), false, now_ms);
+                node.on_unreachable(&dial, DialFailure::new("it is not there"), now_ms);
                 continue;
             }
             let (mut out, id) = (Vec::new(), self.next_link(host));

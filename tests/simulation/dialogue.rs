@@ -31,7 +31,7 @@ use db_node::lsm::NewValue;
 use db_node::node::Node;
 use db_node::partition::{Assignment, Conditions};
 use db_node::replication::frame::{DATA_MAX_BYTES, Frame, FrameReader};
-use db_node::replication::{Link, LinkError, LinkId};
+use db_node::replication::{DialFailure, Link, LinkError, LinkId};
 use db_node::storage::{HistoryId, IdGenerator, Lineage, Role};
 
 /// One end of a connection; with no node, a stranger.
@@ -203,7 +203,7 @@ impl Stage {
                 .trim_end_matches(":1");
             if !self.nodes.contains_key(other) {
                 let node = self.nodes.get_mut(&name).expect("of the list");
-                node.on_unreachable(&dial, "it is not there".to_owned(), false, self.now_ms);
+                node.on_unreachable(&dial, DialFailure::new("it is not there"), self.now_ms);
                 let _ = writeln!(self.lines, "{name} does not reach {other}");
                 continue;
             }
