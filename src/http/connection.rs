@@ -121,11 +121,11 @@ struct ParkedRequest<B> {
     incoming: IncomingBody<B>,
 }
 
-/// The result of one pass of the loop.
-struct Pass {
-    used: usize,
+/// The result of one pass of the loop, and how much of the input it used.
+enum Pass {
+    Done(usize),
     /// Nothing more can be done without more input.
-    starved: bool,
+    Starved(usize),
 }
 
 impl<B: BodySink> Connection<B> {
@@ -286,12 +286,15 @@ impl<B: BodySink> Connection<B> {
             let unsent = context.out.pending_bytes();
             let pass = self.pass(rest, context);
             context.charge(context.out.pending_bytes().saturating_sub(unsent));
-            used += pass.used;
-            if pass.starved {
-                return match self.starved(&input[used..]) {
-                    Wants::Close => (input.len(), Wants::Close),
-                    wants => (used, wants),
-                };
+            match pass {
+                Pass::Done(passed) => used += passed,
+                Pass::Starved(passed) => {
+                    used += passed;
+                    return match self.starved(&input[used..]) {
+                        Wants::Close => (input.len(), Wants::Close),
+                        wants => (used, wants),
+                    };
+                }
             }
         }
     }
@@ -345,10 +348,7 @@ impl<B: BodySink> Connection<B> {
             } => self.discard(decoder, received_bytes, rest, context),
             ConnectionState::Closing => {
                 self.state = ConnectionState::Closing;
-                Pass {
-                    used: 0,
-                    starved: true,
-                }
+                Pass::Starved(0)
             }
         }
     }
@@ -359,27 +359,18 @@ impl<B: BodySink> Connection<B> {
             .heads
             .read(rest, &mut self.scanned, &mut joined, &mut head);
         match found {
-            Ok(None) => Pass {
-                used: 0,
-                starved: true,
-            },
+            Ok(None) => Pass::Starved(0),
             Ok(Some(head_bytes)) => {
                 self.scanned = 0;
                 context.charge(head_bytes.saturating_add(REQUEST_WORK_BYTES));
                 let (raw_head, body) = rest.split_at(head_bytes);
                 let used = self.begin(&head, raw_head, body, context);
-                Pass {
-                    used: head_bytes + used,
-                    starved: false,
-                }
+                Pass::Done(head_bytes + used)
             }
             Err(refusal) => {
                 context.refuse(None, &mut Exchange::broken(), &refusal);
                 self.state = ConnectionState::Closing;
-                Pass {
-                    used: 0,
-                    starved: false,
-                }
+                Pass::Done(0)
             }
         }
     }
@@ -445,10 +436,7 @@ impl<B: BodySink> Connection<B> {
         match progress {
             BodyProgress::Starved => {
                 self.state = ConnectionState::Body(parked);
-                return Pass {
-                    used,
-                    starved: true,
-                };
+                return Pass::Starved(used);
             }
             BodyProgress::OutOfBudget => self.state = ConnectionState::Body(parked),
             progress => {
@@ -471,10 +459,7 @@ impl<B: BodySink> Connection<B> {
                 }
             }
         }
-        Pass {
-            used,
-            starved: false,
-        }
+        Pass::Done(used)
     }
 
     /// The body is complete, or broken.
@@ -553,10 +538,7 @@ impl<B: BodySink> Connection<B> {
             let room = (rest.len() - used).min(*context.budget);
             let Ok(piece) = decoder.decode(&rest[used..used + room]) else {
                 self.state = ConnectionState::Closing;
-                return Pass {
-                    used,
-                    starved: false,
-                };
+                return Pass::Done(used);
             };
             context.charge(piece.consumed);
             used += piece.consumed;
@@ -564,18 +546,16 @@ impl<B: BodySink> Connection<B> {
         }
         if decoder.is_done() {
             self.state = ConnectionState::Head;
-            return Pass {
-                used,
-                starved: false,
-            };
+            return Pass::Done(used);
         }
         self.state = ConnectionState::Discard {
             decoder,
             received_bytes,
         };
-        Pass {
-            used,
-            starved: used == rest.len(),
+        if used == rest.len() {
+            Pass::Starved(used)
+        } else {
+            Pass::Done(used)
         }
     }
 }

@@ -15,24 +15,25 @@ use super::refusal::Refusal;
 
 /// A byte of a token (RFC 9110 section 5.6.2).
 pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+    TOKEN_BYTES[usize::from(byte)]
+}
+
+const TOKEN_BYTES: [bool; 256] = letters_digits_and(b"!#$%&'*+-.^_`|~");
+
+/// A table of the bytes that are ASCII letters, digits or one of `others`.
+const fn letters_digits_and(others: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128_u8 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
 }
 
 /// Takes the request target apart into `head`'s path and query, and host if it names one (RFC 9112
@@ -124,9 +125,8 @@ pub(super) fn check_host(value: &[u8]) -> Result<(), Refusal> {
         })
     } else {
         let (name, port) = value.split_at(memchr(b':', value).unwrap_or(value.len()));
-        name.iter()
-            .all(|&byte| is_host_name_byte(byte))
-            .then_some(port)
+        let is_name = name.iter().all(|byte| HOST_NAME_BYTES[usize::from(*byte)]);
+        is_name.then_some(port)
     };
     match port {
         Some([]) => Ok(()),
@@ -144,37 +144,7 @@ pub(super) fn is_nameless(host: &[u8]) -> bool {
 
 /// The characters of RFC 3986's reg-name, without the comma, by which intermediaries join repeated
 /// headers. A table, since every request has a host.
-const HOST_NAME_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128_u8 {
-        table[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b'%'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b';'
-                    | b'='
-            );
-        byte += 1;
-    }
-    table
-};
-
-#[inline]
-fn is_host_name_byte(byte: u8) -> bool {
-    HOST_NAME_BYTES[usize::from(byte)]
-}
+const HOST_NAME_BYTES: [bool; 256] = letters_digits_and(b"-._~%!$&'()*+;=");
 
 /// RFC 3986 allows `host:` with nothing behind the colon.
 fn is_port(digits: &[u8]) -> bool {

@@ -5,9 +5,10 @@
 use super::field_table::{Field, FieldSet};
 
 /// The method of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "RFC 9110 section 9.3 documents them")]
 pub enum Method {
+    #[default]
     Get,
     Head,
     Post,
@@ -40,9 +41,10 @@ impl Method {
 }
 
 /// How the end of the body is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
     /// Neither Content-Length nor Transfer-Encoding: there is no body.
+    #[default]
     None,
     /// Content-Length, in bytes; may be 0.
     Length(u64),
@@ -64,7 +66,7 @@ pub struct Target<'b> {
 /// What a request says before its body. Values are trimmed of white space and otherwise as they
 /// came; a list on several lines is joined by commas, and of a single value on several lines the
 /// first is here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head<'b> {
     /// The method.
     pub method: Method,
@@ -143,9 +145,7 @@ impl<'b> Head<'b> {
             | Field::OtherMethod => None,
         }
     }
-}
 
-impl<'b> Head<'b> {
     /// What the request is about.
     pub fn target(&self) -> Target<'b> {
         Target {
@@ -154,41 +154,9 @@ impl<'b> Head<'b> {
             is_literal: self.is_literal,
         }
     }
-}
 
-impl Head<'_> {
     /// A body of at least one byte on the wire follows the head.
     pub fn has_body(&self) -> bool {
         !matches!(self.framing, Framing::None | Framing::Length(0))
-    }
-}
-
-impl Default for Head<'_> {
-    /// `GET / HTTP/1.1` without a header; for tests of what is built on heads.
-    fn default() -> Self {
-        Self {
-            method: Method::Get,
-            path: b"/",
-            query: None,
-            is_literal: true,
-            http_minor: 1,
-            keep_alive: true,
-            framing: Framing::None,
-            expect_continue: false,
-            host: None,
-            content_type: None,
-            accept: None,
-            authorization: None,
-            origin: None,
-            sec_fetch_site: None,
-            if_match: None,
-            if_none_match: None,
-            partition_id: None,
-            ttl: None,
-            last_event_id: None,
-            min_acks: None,
-            given: FieldSet::EMPTY,
-            repeated: FieldSet::EMPTY,
-        }
     }
 }

@@ -40,13 +40,6 @@ struct Known {
     values: Vec<(Field, Range<usize>)>,
 }
 
-/// A head with a cached tail.
-struct CachedHead<'b, 'r> {
-    target: Target<'b>,
-    known: &'r Known,
-    head_bytes: usize,
-}
-
 /// Reads heads.
 #[derive(Debug)]
 pub struct HeadReader {
@@ -86,11 +79,7 @@ impl HeadReader {
     /// Finds a head with a cached tail; none if it must be parsed.
     #[inline]
     pub(super) fn read_alike<'b>(&self, input: &'b [u8], head: &mut Head<'b>) -> Option<usize> {
-        let CachedHead {
-            target,
-            known,
-            head_bytes,
-        } = self.find_alike(input)?;
+        let (target, known, head_bytes) = self.find_alike(input)?;
         *head = known.head;
         (head.path, head.query, head.is_literal) = (target.path, target.query, target.is_literal);
         let tail = &input[head_bytes - known.tail.len()..head_bytes];
@@ -107,11 +96,7 @@ impl HeadReader {
     pub fn look_ahead<'b>(&self, input: &'b [u8]) -> impl Iterator<Item = (Target<'b>, &'b [u8])> {
         let mut rest = input;
         std::iter::from_fn(move || {
-            let CachedHead {
-                target,
-                known,
-                head_bytes,
-            } = self.find_alike(rest)?;
+            let (target, known, head_bytes) = self.find_alike(rest)?;
             let body_bytes = match known.head.framing {
                 Framing::None => 0,
                 Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
@@ -125,8 +110,9 @@ impl HeadReader {
         })
     }
 
+    /// The target of a head with a cached tail, what is known of the tail, and the head's length.
     #[inline]
-    fn find_alike<'b>(&self, input: &'b [u8]) -> Option<CachedHead<'b, '_>> {
+    fn find_alike<'b>(&self, input: &'b [u8]) -> Option<(Target<'b>, &Known, usize)> {
         let (known, path_at) = match input {
             [b'G', b'E', b'T', b' ', b'/', ..] => (&self.known[0], 4),
             [b'P', b'U', b'T', b' ', b'/', ..] => (&self.known[1], 4),
@@ -148,15 +134,12 @@ impl HeadReader {
         let is_alike = !known.tail.is_empty()
             && rest.starts_with(&known.tail)
             && head_bytes <= self.limits.head_bytes;
-        is_alike.then_some(CachedHead {
-            target: Target {
-                path,
-                query,
-                is_literal,
-            },
-            known,
-            head_bytes,
-        })
+        let target = Target {
+            path,
+            query,
+            is_literal,
+        };
+        is_alike.then_some((target, known, head_bytes))
     }
 
     /// Caches the part of a head after its target, if all of its values stand there.
@@ -246,15 +229,10 @@ fn plain_bytes(bytes: &[u8]) -> (usize, bool) {
     let rest = &bytes[at..];
     let rest = &rest[..rest
         .iter()
-        .position(|byte| !is_plain(*byte))
+        .position(|byte| !PLAIN[usize::from(*byte)])
         .unwrap_or(rest.len())];
     (
         at + rest.len(),
         is_literal && !rest.iter().any(|byte| matches!(byte, b'%' | b'+')),
     )
-}
-
-#[inline]
-fn is_plain(byte: u8) -> bool {
-    PLAIN[usize::from(byte)]
 }

@@ -170,19 +170,13 @@ impl Output {
 
     /// The buffer to render into; append only.
     pub fn bytes(&mut self) -> &mut Vec<u8> {
-        debug_assert!(
-            self.generated.is_none(),
-            "nothing may be queued after a source"
-        );
+        self.assert_open();
         &mut self.bytes
     }
 
     /// Queues a shared value.
     pub fn push_blob(&mut self, blob: SharedBytes) {
-        debug_assert!(
-            self.generated.is_none(),
-            "nothing may be queued after a source"
-        );
+        self.assert_open();
         if !blob.is_empty() {
             self.blob_bytes += blob.len();
             self.blobs.push_back(PlacedBlob {
@@ -194,19 +188,13 @@ impl Output {
 
     /// Queues a body that is rendered as the peer reads it, in chunks if `chunked`.
     pub fn push_source(&mut self, source: Box<dyn BodySource>, chunked: bool) {
-        debug_assert!(
-            self.generated.is_none(),
-            "nothing may be queued after a source"
-        );
+        self.assert_open();
         self.generated = Some(GeneratedBody::Source { source, chunked });
     }
 
     /// Queues a body that is fed from outside, in chunks if `chunked`.
     pub fn push_feed(&mut self, chunked: bool) {
-        debug_assert!(
-            self.generated.is_none(),
-            "nothing may be queued after a source"
-        );
+        self.assert_open();
         self.generated = Some(GeneratedBody::Fed { chunked });
     }
 
@@ -321,10 +309,7 @@ impl Output {
 
     /// Moves what `other` holds behind what is queued here.
     pub fn append(&mut self, other: &mut Output) {
-        debug_assert!(
-            self.generated.is_none(),
-            "nothing may be queued after a source"
-        );
+        self.assert_open();
         let take_buffer = self.is_empty() && other.pending_bytes() > other.bytes.capacity() / 2;
         if take_buffer {
             std::mem::swap(&mut self.bytes, &mut other.bytes);
@@ -352,6 +337,12 @@ impl Output {
         self.generated = other.generated.take();
         other.sent = other.bytes.len();
         other.reclaim();
+    }
+
+    /// Nothing may be queued behind a generated body.
+    #[inline]
+    fn assert_open(&self) {
+        debug_assert!(self.generated.is_none(), "a body is being generated");
     }
 
     /// Keeps invariants 2 and 5.

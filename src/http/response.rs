@@ -58,7 +58,7 @@ impl HttpDate {
 }
 
 /// What the request lets its response be, and afterwards: how it was answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exchange {
     /// The request was HEAD: no body is sent.
     pub head_only: bool,
@@ -91,21 +91,15 @@ impl Exchange {
             head_only: head.method == super::head::Method::Head,
             http_minor: head.http_minor,
             keep_alive: head.keep_alive,
-            answered: false,
-            status: 0,
-            vary: Vary::Nothing,
+            ..Self::default()
         }
     }
 
     /// The exchange of what could not be read as a request.
-    pub(super) fn broken() -> Self {
+    pub fn broken() -> Self {
         Self {
-            head_only: false,
             http_minor: 1,
-            keep_alive: false,
-            answered: false,
-            status: 0,
-            vary: Vary::Nothing,
+            ..Self::default()
         }
     }
 }
@@ -450,12 +444,8 @@ mod tests {
 
     fn get() -> Exchange {
         Exchange {
-            head_only: false,
-            http_minor: 1,
             keep_alive: true,
-            answered: false,
-            status: 0,
-            vary: Vary::Nothing,
+            ..Exchange::broken()
         }
     }
 
