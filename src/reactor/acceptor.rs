@@ -70,7 +70,7 @@ impl Acceptor {
             let Some(listener) = &mut self.listener else {
                 return;
             };
-            match listener.accept(core.clock.now()) {
+            match listener.accept(core.clock.now) {
                 AcceptResult::Stream(stream, _) => self.admit(core, registry, stream),
                 AcceptResult::Lost => core.node.loop_stats.refused_count += 1,
                 AcceptResult::NoneWaiting => return,
@@ -105,7 +105,7 @@ impl Acceptor {
         } else {
             Session::turned_away(stream)
         });
-        let now = core.clock.now();
+        let now = core.clock.now;
         if has_room {
             session.idle_entry_at = now;
             self.idle_queue.enter(key, now);
@@ -129,7 +129,7 @@ impl Acceptor {
     /// [`EVICT_IDLE_MS`]. Its session is freed at once, which is safe here: the events of this turn
     /// are taken in, and nothing else in this turn holds its key.
     fn close_idlest(&mut self, core: &mut Core) -> bool {
-        let now = core.clock.now();
+        let now = core.clock.now;
         let Some(until) = now.checked_sub(EVICT_IDLE_MS) else {
             return false;
         };

@@ -24,11 +24,13 @@ const DRIFT_SHARE: u64 = 1_000;
 #[derive(Debug)]
 pub(super) struct Clock {
     started_us: u64,
-    now: Millis,
-    now_us: u64,
+    /// Milliseconds since the start, as of this turn.
+    pub(super) now: Millis,
+    /// Microseconds since the start, as of this turn.
+    pub(super) now_us: u64,
     wall: WallClock,
-    /// The value of Date for the current second.
-    date: HttpDate,
+    /// The value of Date in this turn.
+    pub(super) date: HttpDate,
     date_seconds: u64,
 }
 
@@ -63,27 +65,11 @@ impl Clock {
         wall
     }
 
-    /// The value of Date in this turn.
-    #[inline]
-    pub(super) fn date(&self) -> &HttpDate {
-        &self.date
-    }
-
     /// Microseconds since the start, read now, for measuring. Takes no system call where the kernel
     /// maps its clock (vDSO).
     #[inline]
     pub(super) fn read_us(&self) -> u64 {
         monotonic_us().saturating_sub(self.started_us)
-    }
-
-    /// Microseconds since the start, as of this turn.
-    pub(super) fn now_us(&self) -> u64 {
-        self.now_us
-    }
-
-    /// Milliseconds since the start, as of this turn.
-    pub(super) fn now(&self) -> Millis {
-        self.now
     }
 }
 
@@ -136,11 +122,9 @@ impl WallClock {
 
 /// Microseconds since some moment, for the disk thread to measure by.
 pub(super) fn monotonic_us() -> u64 {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
-    let (seconds, nanos) = (
-        u64::try_from(tv_sec).unwrap_or(0),
-        u64::try_from(tv_nsec).unwrap_or(0),
-    );
+    let shown = clock_gettime(ClockId::Monotonic);
+    let [seconds, nanos] =
+        [shown.tv_sec, shown.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
     seconds.saturating_mul(1_000_000) + nanos / 1_000
 }
 

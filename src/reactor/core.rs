@@ -1,6 +1,6 @@
 //! What every part of the loop works on: the node, the sessions and the clock.
 
-use crate::http::{AwaitedInput, Exchange, Output, Refusal, Reply, Vary};
+use crate::http::{AwaitedInput, Exchange, Output, Refusal, Reply};
 use crate::node::Node;
 
 use super::clock::Clock;
@@ -22,14 +22,10 @@ impl Core {
     pub(super) fn render(&self, refusal: &Refusal, keep_alive: bool) -> Vec<u8> {
         let mut output = Output::new();
         let mut exchange = Exchange {
-            head_only: false,
-            http_minor: 1,
             keep_alive,
-            answered: false,
-            status: 0,
-            vary: Vary::Nothing,
+            ..Exchange::broken()
         };
-        let reply = Reply::new(&mut output, self.clock.date(), &mut exchange);
+        let reply = Reply::new(&mut output, &self.clock.date, &mut exchange);
         reply
             .status(refusal.status)
             .header("Retry-After", "1")
@@ -68,9 +64,7 @@ impl Core {
             Admission::Served => sessions.time_outs,
             Admission::TurnedAway => sessions.time_outs.of_turned_away(),
         };
-        let at = session
-            .timeouts
-            .until(situation, self.clock.now(), time_outs);
+        let at = session.timeouts.until(situation, self.clock.now, time_outs);
         sessions.timers.set(key, &mut session.timeouts.deadline, at);
     }
 }

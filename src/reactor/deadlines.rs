@@ -194,14 +194,9 @@ impl TimeoutState {
         now: Millis,
         time_outs: TimeOuts,
     ) -> Millis {
-        let Situation {
-            awaited,
-            ending_bytes,
-            has_progressed,
-            streamed_bytes,
-            watches_until,
-            ..
-        } = situation;
+        let (awaited, ending_bytes) = (situation.awaited, situation.ending_bytes);
+        let streamed_bytes = situation.streamed_bytes.unwrap_or(0);
+        let watches_until = situation.watches_until;
         if let Some(until) = watches_until.filter(|_| ending_bytes.is_none()) {
             self.kind = TimeoutKind::Watching;
             return until;
@@ -212,7 +207,7 @@ impl TimeoutState {
         };
         let kind = kind_of(&situation, dropped_bytes);
         self.measure_pace(kind, &situation, now);
-        let is_fresh = has_progressed
+        let is_fresh = situation.has_progressed
             && !matches!(
                 kind,
                 TimeoutKind::Ending
@@ -221,10 +216,8 @@ impl TimeoutState {
                     | TimeoutKind::Confirming
             );
         if kind != self.kind || is_fresh {
-            self.kind = kind;
-            self.since = now;
-            self.sent_before = streamed_bytes.unwrap_or(0);
-            self.dropped_at = now;
+            (self.kind, self.since, self.dropped_at) = (kind, now, now);
+            self.sent_before = streamed_bytes;
         }
         if let Some(dropped_bytes) = dropped_bytes.filter(|bytes| *bytes != self.dropped_bytes) {
             (self.dropped_bytes, self.dropped_at) = (dropped_bytes, now);
@@ -233,7 +226,6 @@ impl TimeoutState {
             let silence_until = self.dropped_at.saturating_add(DROP_SILENCE_MS);
             return silence_until.min(self.since.saturating_add(DROP_MS));
         }
-        let streamed_bytes = streamed_bytes.unwrap_or(0);
         let sent_bytes = streamed_bytes.saturating_sub(self.sent_before);
         let timeout_ms = timeout_ms(kind, awaited, sent_bytes, time_outs);
         self.since.saturating_add(timeout_ms)
@@ -241,14 +233,9 @@ impl TimeoutState {
 
     /// Measures how fast the peer sends its body, or reads.
     fn measure_pace(&mut self, kind: TimeoutKind, situation: &Situation, now: Millis) {
-        let Situation {
-            awaited,
-            has_progressed,
-            sent_bytes,
-            ..
-        } = *situation;
-        if let AwaitedInput::Body { received_bytes } = awaited {
-            if kind == self.kind && !has_progressed {
+        let sent_bytes = situation.sent_bytes;
+        if let AwaitedInput::Body { received_bytes } = situation.awaited {
+            if kind == self.kind && !situation.has_progressed {
                 self.pace.note(received_bytes, now);
             } else {
                 self.pace = Pace::begin(received_bytes, now);

@@ -13,8 +13,8 @@ use super::commit_gates::CommitGates;
 use super::core::Core;
 use super::limits::RELEASES_PER_TURN;
 use super::measure::release;
-use super::ready_queue::enqueue;
 use super::session::Session;
+use super::sessions::enqueue;
 
 /// The replies that wait, by what they wait for.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl DeferredReplies {
         if self.gates.is_empty() {
             return;
         }
-        let now_us = core.clock.now_us();
+        let now_us = core.clock.now_us;
         let mut waits = std::mem::take(&mut core.node.stats.gate_waits);
         let (node, sessions) = (&core.node, &mut core.sessions);
         let reached = |partition, wait| node.wait_progress(partition, wait);
@@ -105,12 +105,12 @@ impl DeferredReplies {
 pub(super) fn time_out_acks(core: &mut Core, key: usize) {
     let session = &mut core.sessions.table[key];
     if let Some(since_us) = session.holds_since_us() {
-        let waited_us = core.clock.now_us().saturating_sub(since_us);
+        let waited_us = core.clock.now_us.saturating_sub(since_us);
         core.node.stats.gate_waits[GateKind::Acks as usize].record(waited_us);
         session.record_wait(GateKind::Acks, waited_us);
     }
     let timeout_ms = core.node.config().ack_timeout_ms;
-    let refusal = if session.is_deferred_read() {
+    let refusal = if session.deferred.is_some_and(|reply| reply.is_read) {
         crate::api::unconfirmed(timeout_ms)
     } else {
         crate::api::acks_timeout(timeout_ms)
@@ -121,7 +121,8 @@ pub(super) fn time_out_acks(core: &mut Core, key: usize) {
 /// Replaces the deferred replies of a session by one refusal. If there are several, the connection
 /// ends with it.
 fn fail(core: &mut Core, key: usize, refusal: &Refusal) {
-    let is_alone = core.sessions.table[key].is_one_deferred();
+    let deferred = core.sessions.table[key].deferred;
+    let is_alone = deferred.is_some_and(|reply| reply.is_alone);
     let answer = core.render(refusal, is_alone);
     let session = &mut core.sessions.table[key];
     replace_held(session, refusal.status, &mut core.node.stats);

@@ -136,14 +136,14 @@ impl EventLoop {
             self.on_events(&events)?;
             self.acceptor.accept(&mut self.core, self.poll.registry());
             self.on_disk_events()?;
-            let is_quiet = self.core.sessions.ready.is_empty();
+            let is_quiet = self.core.sessions.ready.keys.is_empty();
             let mut turn = LinkTurn {
                 node: &mut self.core.node,
                 registry: self.poll.registry(),
-                now: self.core.clock.now(),
+                now: self.core.clock.now,
             };
             self.replication.read(&mut turn, is_quiet);
-            let now = self.core.clock.now();
+            let now = self.core.clock.now;
             // Records that gathered during the last sync go to the disk first: it works while
             // replies are sent.
             self.hand_over_to_disk();
@@ -171,11 +171,11 @@ impl EventLoop {
             sessions,
             clock,
         } = &self.core;
-        let is_busy = !sessions.ready.is_empty() || !node.is_idle() || self.watching.is_busy();
+        let is_busy = !sessions.ready.keys.is_empty() || !node.is_idle() || self.watching.is_busy();
         if is_busy || self.deferred.is_due(&self.core) {
             return Some(Duration::ZERO);
         }
-        let now = clock.now();
+        let now = clock.now;
         let link_at = self.replication.wake_at(node);
         let due_at = link_at.into_iter().chain(self.acceptor.wake_at()).min();
         if due_at.is_some_and(|at| at <= now) {
@@ -205,7 +205,7 @@ impl EventLoop {
 
     fn start_turn(&mut self) {
         self.housekeeping.start_turn(&mut self.core);
-        self.slow_log.tick(self.core.clock.now());
+        self.slow_log.tick(self.core.clock.now);
         self.acceptor
             .share_descriptors(&mut self.core, &mut self.replication);
     }
@@ -230,7 +230,7 @@ impl EventLoop {
     }
 
     fn hand_over_to_disk(&mut self) {
-        let now_us = self.core.clock.now_us();
+        let now_us = self.core.clock.now_us;
         self.disk.hand_over(&mut self.core.node, now_us);
     }
 
@@ -242,7 +242,7 @@ impl EventLoop {
             match core.node.on_disk_event(event) {
                 DiskNews::None => {
                     if let Some(progress) = core.node.loading() {
-                        self.disk.show_progress(progress, core.clock.now());
+                        self.disk.show_progress(progress, core.clock.now);
                     }
                 }
                 DiskNews::Loaded => self.disk.on_loaded(),
@@ -290,7 +290,7 @@ impl EventLoop {
                 return Err(RunError::Interrupted);
             }
             log::info!("stopping: no new connections, finishing what is in flight");
-            self.drain_until = Some(self.core.clock.now() + DRAIN_MS);
+            self.drain_until = Some(self.core.clock.now + DRAIN_MS);
             self.core.node.drain();
             self.replication.drain();
             self.watching.end_all(&mut self.core);
@@ -302,7 +302,7 @@ impl EventLoop {
 
     /// Ends or answers sessions that are past their deadline, a bounded number.
     fn check_deadlines(&mut self) {
-        let now = self.core.clock.now();
+        let now = self.core.clock.now;
         let mut left = DEADLINES_PER_TURN;
         while let Some(key) = self.core.sessions.pop_overdue(now, &mut left) {
             self.on_overdue(key);
@@ -320,15 +320,15 @@ impl EventLoop {
         let session = &mut core.sessions.table[key];
         if session.admission == Admission::TurnedAway && session.is_resting() {
             acceptor::turn_away(core, key);
-        } else if session.is_fed() && !session.has_unsent() {
+        } else if session.output.is_fed() && !session.has_unsent() {
             self.watching.time_out(core, key);
         } else if session.awaits_acks() {
             deferred_replies::time_out_acks(core, key);
-        } else if session.time_out(core.clock.date()) == Next::Close {
+        } else if session.time_out(&core.clock.date) == Next::Close {
             core.sessions.close(key);
             return;
         } else {
-            let held = PendingMetrics::one(RequestLabels::timed_out(), core.clock.now_us());
+            let held = PendingMetrics::one(RequestLabels::timed_out(), core.clock.now_us);
             measure::hold(session, held, &mut core.node.stats);
             core.sessions.enqueue(key);
         }
@@ -349,11 +349,11 @@ impl EventLoop {
         let Some(until) = self.drain_until.filter(|_| is_empty) else {
             return Ok(false);
         };
-        let now_us = self.core.clock.now_us();
+        let now_us = self.core.clock.now_us;
         if self.disk.finish(&mut self.core.node, now_us)? {
             return Ok(true);
         }
-        if self.core.clock.now() >= until + DRAIN_MS {
+        if self.core.clock.now >= until + DRAIN_MS {
             Err(RunError::DiskStalled)
         } else {
             Ok(false)

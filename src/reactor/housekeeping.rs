@@ -29,7 +29,7 @@ impl Housekeeping {
     /// Reads the clocks, and tells the node time and memory.
     pub(super) fn start_turn(&mut self, core: &mut Core) {
         let now = core.clock.tick();
-        core.sessions.ready.now_us = core.clock.now_us();
+        core.sessions.ready.now_us = core.clock.now_us;
         let wall = core.clock.tick_wall();
         core.node.set_time_ms(wall.now_ms);
         self.record_clock_step(core, &wall);
@@ -40,7 +40,7 @@ impl Housekeeping {
     /// Counts and logs that the system's clock was set.
     fn record_clock_step(&mut self, core: &mut Core, wall: &WallTick) {
         core.node.stats.clock.away_ms = wall.system_ms.abs_diff(wall.now_ms);
-        self.steps.tick(core.clock.now());
+        self.steps.tick(core.clock.now);
         if wall.step_ms == 0 {
             return;
         }

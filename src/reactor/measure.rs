@@ -47,7 +47,7 @@ pub(super) fn record_visit(
         }
     }
     let came_at_us = session.came_at_us;
-    let phases = || Phases::executed(came_at_us, clock.now_us(), now_us);
+    let phases = || Phases::executed(came_at_us, clock.now_us, now_us);
     let took_us = now_us.saturating_sub(came_at_us);
     for (group, count) in answers
         .sent_counts

@@ -49,7 +49,6 @@ mod listener;
 mod measure;
 mod pending_metrics;
 mod progress;
-mod ready_queue;
 mod relief;
 mod replication;
 mod resolver;

@@ -102,6 +102,11 @@ impl Relief {
     }
 }
 
+/// The pace, if it is slow.
+fn slow(bytes_per_s: Option<u64>) -> Option<u64> {
+    bytes_per_s.filter(|pace| *pace < FAST_BYTES_PER_S)
+}
+
 /// Keeps the slowest, in order.
 fn note(candidates: &mut Vec<Candidate>, candidate: Candidate) {
     let at = candidates.partition_point(|other| *other < candidate);
@@ -114,7 +119,7 @@ fn note(candidates: &mut Vec<Candidate>, candidate: Candidate) {
 impl Relief {
     /// Checks some connections, if memory is short; ends the slowest at the end of a round.
     pub(super) fn relieve(&mut self, core: &mut Core) {
-        let now = core.clock.now();
+        let now = core.clock.now;
         let refused_bytes = core.node.resources.bodies.take_refused_bytes();
         if refused_bytes > 0 {
             self.refused_bytes = self.refused_bytes.max(refused_bytes);
@@ -140,7 +145,6 @@ impl Relief {
                 key,
                 freed_bytes,
             };
-            let slow = |pace: Option<u64>| pace.filter(|pace| *pace < FAST_BYTES_PER_S);
             if let Some(pace) = slow(session.timeouts.upload_bytes_per_s(now)) {
                 let claimed_bytes = session.upload_claimed_bytes();
                 note(&mut self.uploads, candidate(pace, claimed_bytes));
@@ -166,15 +170,10 @@ impl Relief {
         let downloads = std::mem::take(&mut self.downloads);
         let needed_bytes = self.refused_bytes.max(core.node.over_bytes());
         let (mut freed_bytes, mut ended_count) = (0, 0);
-        for Candidate {
-            key,
-            freed_bytes: bytes,
-            ..
-        } in uploads
-        {
+        for upload in uploads.iter().filter(|upload| upload.freed_bytes > 0) {
             // It may have become faster, or ended, since it was checked.
-            if freed_bytes < needed_bytes && bytes > 0 && end_upload(core, key, now) {
-                freed_bytes += bytes;
+            if freed_bytes < needed_bytes && end_upload(core, upload.key, now) {
+                freed_bytes += upload.freed_bytes;
                 ended_count += 1;
             }
         }
@@ -206,10 +205,7 @@ fn end_download(core: &mut Core, key: usize, now: Millis) -> bool {
     let Some(session) = core.sessions.get_mut(key) else {
         return false;
     };
-    let is_slow = session
-        .timeouts
-        .download_bytes_per_s(now)
-        .is_some_and(|bytes_per_s| bytes_per_s < FAST_BYTES_PER_S);
+    let is_slow = slow(session.timeouts.download_bytes_per_s(now)).is_some();
     if !is_slow || session.kept_bytes() < KEPT_MIN_BYTES {
         return false;
     }
@@ -223,18 +219,15 @@ fn end_upload(core: &mut Core, key: usize, now: Millis) -> bool {
     let Some(session) = core.sessions.get_mut(key) else {
         return false;
     };
-    let is_slow = session
-        .timeouts
-        .upload_bytes_per_s(now)
-        .is_some_and(|bytes_per_s| bytes_per_s < FAST_BYTES_PER_S);
+    let is_slow = slow(session.timeouts.upload_bytes_per_s(now)).is_some();
     if !is_slow || !session.can_be_refused() {
         return false;
     }
-    session.end_upload(upload_too_slow(), core.clock.date());
+    session.end_upload(upload_too_slow(), &core.clock.date);
     let answer = RequestLabels::timed_out().with_status(507);
     measure::hold(
         session,
-        PendingMetrics::one(answer, core.clock.now_us()),
+        PendingMetrics::one(answer, core.clock.now_us),
         &mut core.node.stats,
     );
     core.node.stats.ended_upload_count += 1;

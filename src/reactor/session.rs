@@ -121,7 +121,7 @@ pub(super) struct Socket {
 pub(super) struct Session {
     pub(super) socket: Socket,
     pub(super) http: Connection<RequestBody>,
-    output: Output,
+    pub(super) output: Output,
     /// Bytes handed to the kernel so far: how deadlines see that the peer reads.
     pub(super) sent_bytes: u64,
     wants: Wants,
@@ -137,7 +137,7 @@ pub(super) struct Session {
     pub(super) idle_entry_at: Millis,
     pub(super) last_visit: LastVisit,
     pub(super) timeouts: TimeoutState,
-    deferred: Option<DeferredReply>,
+    pub(super) deferred: Option<DeferredReply>,
     /// Metrics of replies that are held back, or are released and not sent yet.
     pub(super) held: Option<PendingMetrics>,
     pub(super) accounting: Accounting,
@@ -154,15 +154,15 @@ pub(super) struct Accounting {
 
 /// Replies that are held back.
 #[derive(Clone, Copy, Debug)]
-struct DeferredReply {
+pub(super) struct DeferredReply {
     ticket: u64,
     /// Gates that are not open yet.
     gate_count: usize,
     awaits_acks: bool,
     /// All of them are replies to reads.
-    is_read: bool,
+    pub(super) is_read: bool,
     /// It is a single reply, and the last one.
-    is_alone: bool,
+    pub(super) is_alone: bool,
     /// In microseconds since the node started.
     since_us: u64,
 }
@@ -374,16 +374,6 @@ impl Session {
         self.deferred.is_some_and(|deferred| deferred.awaits_acks)
     }
 
-    /// Whether replies to reads are held back, and no others.
-    pub(super) fn is_deferred_read(&self) -> bool {
-        self.deferred.is_some_and(|deferred| deferred.is_read)
-    }
-
-    /// Whether exactly one reply is held back, and it is the last one.
-    pub(super) fn is_one_deferred(&self) -> bool {
-        self.deferred.is_some_and(|deferred| deferred.is_alone)
-    }
-
     /// Replaces the replies that are held back by `answer`, which may be the last.
     pub(super) fn fail_deferred(&mut self, answer: &[u8], is_last: bool) {
         self.deferred = None;
@@ -409,21 +399,6 @@ impl Session {
         }
     }
 
-    /// Whether the body of a watch is being sent.
-    pub(super) fn is_fed(&self) -> bool {
-        self.output.is_fed()
-    }
-
-    /// Appends to the body of a watch.
-    pub(super) fn feed<R>(&mut self, render: impl FnOnce(&mut Vec<u8>) -> R) -> Option<R> {
-        self.output.feed(render)
-    }
-
-    /// Ends the body of a watch.
-    pub(super) fn end_feed(&mut self) {
-        self.output.end_feed();
-    }
-
     /// Bytes that wait for the peer to read.
     pub(super) fn unsent_bytes(&self) -> usize {
         self.output.pending_bytes()
@@ -431,7 +406,7 @@ impl Session {
 
     /// Whether output waits for the peer to read.
     pub(super) fn has_unsent(&self) -> bool {
-        if self.is_fed() {
+        if self.output.is_fed() {
             self.output.pending_bytes() > 0
         } else {
             !self.output.is_empty()

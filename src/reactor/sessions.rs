@@ -6,13 +6,32 @@
 //!
 //! Not here: what a session does (`session.rs`), when it is too slow (`deadlines.rs`).
 
+use std::collections::VecDeque;
+
 use mio::event::Event;
 use slab::Slab;
 
 use super::deadlines::TimeOuts;
-use super::ready_queue::{ReadyQueue, enqueue};
 use super::session::{Next, Session};
 use super::timers::{Millis, Timers};
+
+/// The queue of sessions to visit, first come first served.
+#[derive(Debug, Default)]
+pub(super) struct ReadyQueue {
+    /// The keys of the sessions.
+    pub(super) keys: VecDeque<usize>,
+    /// The time of the turn, in microseconds since the node started.
+    pub(super) now_us: u64,
+}
+
+/// Puts a session on the queue, unless it is on it.
+pub(super) fn enqueue(ready: &mut ReadyQueue, session: &mut Session, key: usize) {
+    if !session.is_queued {
+        session.is_queued = true;
+        session.queued_at_us = ready.now_us;
+        ready.keys.push_back(key);
+    }
+}
 
 /// The table of sessions.
 pub(super) struct Sessions {

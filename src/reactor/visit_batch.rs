@@ -30,8 +30,8 @@ use super::limits::{
     BEHIND_SHARE, READ_BUFFER_BYTES, READ_MAX_BYTES, SLOT_RENDER_BYTES, TURN_WORK_BYTES, VISITS_US,
 };
 use super::measure;
-use super::ready_queue::enqueue;
 use super::session::{LastVisit, Next, Session, Visit};
+use super::sessions::enqueue;
 use super::slow_log::SlowLog;
 use super::watching::Watching;
 
@@ -95,12 +95,12 @@ impl Tools {
         step: impl FnOnce(&mut Context<'_, Api<'_>>) -> R,
     ) -> R {
         let (access, scratch) = (&mut self.access, &mut self.scratch);
-        let mut api = Api::new(node, access, scratch, effects, clock.now()).within(scope);
+        let mut api = Api::new(node, access, scratch, effects, clock.now).within(scope);
         step(&mut Context {
             handler: &mut api,
             heads: &mut self.heads,
             out: output,
-            date: clock.date(),
+            date: &clock.date,
             limits: &self.limits,
             budget,
         })
@@ -139,10 +139,10 @@ impl VisitBatch {
         let until_us = core.clock.read_us() + VISITS_US;
         let mut is_first = true;
         while budget > 0
-            && !core.sessions.ready.is_empty()
+            && !core.sessions.ready.keys.is_empty()
             && (is_first || core.clock.read_us() < until_us)
         {
-            let count_max = core.sessions.ready.len().min(SLOTS);
+            let count_max = core.sessions.ready.keys.len().min(SLOTS);
             let mut count = 0;
             while count < count_max && budget > 0 && (is_first || core.clock.read_us() < until_us) {
                 let read = self.read_ahead(core, count..count_max, budget);
@@ -155,7 +155,7 @@ impl VisitBatch {
             // A session that was read is visited, too: its answers are kept in no other place.
             let (mut missed, mut missed_count) = ([0; SLOTS], 0);
             for slot in 0..count {
-                let Some(key) = core.sessions.ready.pop_front() else {
+                let Some(key) = core.sessions.ready.keys.pop_front() else {
                     break;
                 };
                 if self.visit(core, visited, (key, slot), &mut budget) {
@@ -164,10 +164,10 @@ impl VisitBatch {
                 }
             }
             for key in missed[..missed_count].iter().rev() {
-                core.sessions.ready.push_front(*key);
+                core.sessions.ready.keys.push_front(*key);
             }
         }
-        core.sessions.ready.is_empty()
+        core.sessions.ready.keys.is_empty()
     }
 
     /// Reads waiting sessions, each into its slot: about as many as are executed within the budget,
@@ -183,7 +183,7 @@ impl VisitBatch {
                 || expected_work < budget && !lookahead.as_ref().is_some_and(Lookahead::is_enough))
             && let Some(room) = rooms.next()
         {
-            let key = core.sessions.ready.get(slot);
+            let key = core.sessions.ready.keys.get(slot).copied();
             let session = key.and_then(|key| core.sessions.table.get_mut(key));
             let read = session.and_then(|session| session.read_ahead(room));
             if let Some(Ok(Some(len))) = read {
@@ -192,10 +192,8 @@ impl VisitBatch {
                     lookahead.look(&room[..len], &self.tools.heads, &mut core.node);
                 }
             }
-            let BatchSlot {
-                room, read: before, ..
-            } = &mut self.slots[slot];
-            (*room, *before) = (room_bytes * slot..room_bytes * (slot + 1), read);
+            self.slots[slot].room = room_bytes * slot..room_bytes * (slot + 1);
+            self.slots[slot].read = read;
             slot += 1;
         }
         if let Some(mut lookahead) = lookahead {
@@ -212,31 +210,26 @@ impl VisitBatch {
         slot: usize,
         budget: &mut usize,
     ) {
-        let BatchSlot {
-            room,
-            read,
-            output,
-            effects,
-            has_missed,
-        } = &mut self.slots[slot];
-        let Some(Ok(Some(len))) = read else { return };
-        *has_missed = *budget == 0;
-        let Some(key) = core.sessions.ready.get(slot) else {
+        let key = core.sessions.ready.keys.get(slot).copied();
+        let place = &mut self.slots[slot];
+        let Some(Ok(Some(len))) = place.read else {
             return;
         };
-        let Some(session) = core.sessions.table.get_mut(key) else {
+        place.has_missed = *budget == 0;
+        let Some((key, session)) = key.zip(key.and_then(|key| core.sessions.table.get_mut(key)))
+        else {
             return;
         };
-        let input = &self.input[room.start..][..*len];
+        let input = &self.input[place.room.start..][..len];
         self.tools.with_context(
             (&mut core.node, &core.clock),
-            (output, effects),
+            (&mut place.output, &mut place.effects),
             session.scope(),
             budget,
             |context| session.execute(input, context),
         );
         // At once: replies enter a gate in the order of what they wait for.
-        hold_back(session, key, effects, gates, &core.clock);
+        hold_back(session, key, &mut place.effects, gates, &core.clock);
     }
 
     /// Visits the session with a key in a slot. True: it has not had its turn, or not all of it,
@@ -252,22 +245,17 @@ impl VisitBatch {
             return false;
         };
         session.is_queued = false;
-        let BatchSlot {
-            room,
-            read,
-            output,
-            effects,
-            has_missed,
-        } = &mut self.slots[slot];
-        if !matches!(read, Some(Ok(Some(_)))) {
-            *has_missed = *budget == 0;
+        let place = &mut self.slots[slot];
+        if !matches!(place.read, Some(Ok(Some(_)))) {
+            place.has_missed = *budget == 0;
         }
         let sent_bytes_before = session.sent_bytes;
         let released = session.take_released();
-        let (input, read) = (&mut self.input[room.clone()], read.take());
+        let (input, read) = (&mut self.input[place.room.clone()], place.read.take());
+        let effects = &mut place.effects;
         let next = self.tools.with_context(
             (&mut core.node, &core.clock),
-            (output, effects),
+            (&mut place.output, effects),
             session.scope(),
             budget,
             |context| {
@@ -279,20 +267,15 @@ impl VisitBatch {
             },
         );
         let next = next.unwrap_or(Next::Close);
-        hold_back(
-            session,
-            key,
-            effects,
-            &mut visited.deferred.gates,
-            &core.clock,
-        );
+        let gates = &mut visited.deferred.gates;
+        hold_back(session, key, effects, gates, &core.clock);
         let stats = &mut core.node.stats;
         let (slow_log, answers) = (&mut *visited.slow_log, &effects.answers);
         measure::record_visit(slow_log, session, answers, released, stats, &core.clock);
         measure::record_bytes(session, sent_bytes_before, stats);
         let has_progressed = effects.has_requests() || session.sent_bytes != sent_bytes_before;
         let watch = effects.end();
-        let keeps_place = keeps_place(session, next, *has_missed);
+        let keeps_place = keeps_place(session, next, place.has_missed);
         let after = AfterVisit {
             next,
             keeps_place,
@@ -313,31 +296,25 @@ struct AfterVisit {
 
 /// Queues or closes a session after a visit; true if it keeps its place in the queue.
 fn after_visit(core: &mut Core, watching: &mut Watching, key: usize, after: AfterVisit) -> bool {
-    let AfterVisit {
-        next,
-        keeps_place,
-        has_progressed,
-        watch,
-    } = after;
     let session = &mut core.sessions.table[key];
-    match next {
+    match after.next {
         Next::Close => {
             core.sessions.close(key);
             return false;
         }
-        Next::Visit if keeps_place => session.is_queued = true,
+        Next::Visit if after.keeps_place => session.is_queued = true,
         Next::Visit => enqueue(&mut core.sessions.ready, session, key),
         Next::Event => {}
     }
-    let is_drained = session.is_fed() && !session.has_unsent();
-    if let Some(request) = watch {
+    let is_drained = session.output.is_fed() && !session.has_unsent();
+    if let Some(request) = after.watch {
         watching.begin(core, key, request);
     } else if is_drained {
         watching.on_drained(key);
     }
     let watches_until = watching.deadline_of(key);
-    core.set_deadline(key, has_progressed, watches_until);
-    keeps_place && next == Next::Visit
+    core.set_deadline(key, after.has_progressed, watches_until);
+    after.keeps_place && after.next == Next::Visit
 }
 
 /// Whether a session keeps its place in the queue after a visit: its turn came when the budget was
@@ -365,12 +342,8 @@ fn hold_back(
 ) {
     if !effects.gates.is_empty() {
         let ticket = gates.enter(&effects.gates, key);
-        session.hold(
-            ticket,
-            &effects.gates,
-            effects.is_one_deferred(),
-            clock.now_us(),
-        );
+        let is_alone = effects.is_one_deferred();
+        session.hold(ticket, &effects.gates, is_alone, clock.now_us);
         effects.gates.clear();
     }
 }

@@ -43,17 +43,6 @@ struct WatchConnection {
 }
 
 impl WatchConnection {
-    fn new(form: WatchForm, until: Option<Millis>, position: VersionToken, now: Millis) -> Self {
-        Self {
-            form,
-            until,
-            is_overdue: false,
-            keep_alive_at: now + KEEP_ALIVE_MS,
-            position,
-            looked_bytes: 0,
-        }
-    }
-
     /// When it ends or gets a keep-alive, if there is no change before.
     fn deadline(&self) -> Millis {
         let until = match self.until {
@@ -109,28 +98,25 @@ impl Watching {
             self.watches.leave(key);
         }
     }
-}
 
-impl Watching {
     /// Begins a watch.
     pub(super) fn begin(&mut self, core: &mut Core, key: usize, request: WatchRequest) {
-        let WatchRequest {
-            partition,
-            prefix,
-            position,
-            form,
-            timeout_ms,
-        } = request;
-        let Some(partition) = core.node.look_at(partition) else {
+        let Some(partition) = core.node.look_at(request.partition) else {
             core.sessions.close(key);
             return;
         };
-        let now = core.clock.now();
-        let until = timeout_ms.map(|ms| now.saturating_add(ms));
-        self.states
-            .insert(key, WatchConnection::new(form, until, position, now));
-        let version = position.version;
-        self.watches.enter(key, partition, prefix, version);
+        let now = core.clock.now;
+        let connection = WatchConnection {
+            form: request.form,
+            until: request.timeout_ms.map(|ms| now.saturating_add(ms)),
+            is_overdue: false,
+            keep_alive_at: now + KEEP_ALIVE_MS,
+            position: request.position,
+            looked_bytes: 0,
+        };
+        self.states.insert(key, connection);
+        let version = request.position.version;
+        self.watches.enter(key, partition, request.prefix, version);
     }
 
     /// Sends what was committed to the watches that it concerns, a bounded amount.
@@ -141,9 +127,7 @@ impl Watching {
         self.is_behind = false;
         for id in self.watches.partitions() {
             match core.node.look_at(id) {
-                Some(partition) => {
-                    self.is_behind |= self.watches.look(partition);
-                }
+                Some(partition) => self.is_behind |= self.watches.look(partition),
                 None => self.watches.cut(id),
             }
         }
@@ -158,9 +142,7 @@ impl Watching {
 
     /// Sends to one watch; returns the work.
     fn send(&mut self, core: &mut Core, key: usize) -> usize {
-        let Watching {
-            watches, states, ..
-        } = self;
+        let (watches, states) = (&mut self.watches, &mut self.states);
         let (Some(session), Some(state)) = (core.sessions.get_mut(key), states.get_mut(&key))
         else {
             return 0;
@@ -174,6 +156,7 @@ impl Watching {
             .and_then(|id| core.node.look_at(id));
         let (form, mut count) = (state.form, 0);
         let progress = session
+            .output
             .feed(|out| {
                 let partition = partition?;
                 Some(watches.read(key, partition, |record| {
@@ -184,7 +167,7 @@ impl Watching {
             })
             .flatten();
         if count > 0 {
-            state.keep_alive_at = core.clock.now() + KEEP_ALIVE_MS;
+            state.keep_alive_at = core.clock.now + KEEP_ALIVE_MS;
         }
         state.looked_bytes += watches.looked_bytes();
         let work = SEND_WORK_BYTES
@@ -210,9 +193,7 @@ impl Watching {
 
     /// Updates the position of a watch.
     fn find_position(&mut self, core: &Core, key: usize) {
-        let Watching {
-            watches, states, ..
-        } = self;
+        let (watches, states) = (&mut self.watches, &mut self.states);
         let position = watches
             .partition_of(key)
             .and_then(|id| core.node.look_at(id))
@@ -229,8 +210,10 @@ impl Watching {
         else {
             return;
         };
-        session.feed(|out| state.form.end(state.position, out));
-        session.end_feed();
+        session
+            .output
+            .feed(|out| state.form.end(state.position, out));
+        session.output.end_feed();
         self.forget(key);
     }
 
@@ -251,14 +234,14 @@ impl Watching {
 
     /// The deadline of a watch has come: it ends, or gets a keep-alive.
     pub(super) fn time_out(&mut self, core: &mut Core, key: usize) {
-        let now = core.clock.now();
+        let now = core.clock.now;
         self.find_position(core, key);
         let rests = self.watches.rests(key);
         let (Some(session), Some(state)) = (core.sessions.get_mut(key), self.states.get_mut(&key))
         else {
             return;
         };
-        if session.feed(|out| state.time_out(now, out)) == Some(true) {
+        if session.output.feed(|out| state.time_out(now, out)) == Some(true) {
             if rests || state.looked_bytes >= LOOKED_MIN_BYTES {
                 self.end(core, key);
             } else {
@@ -284,7 +267,14 @@ mod tests {
 
     fn state(form: WatchForm, until: Option<Millis>) -> WatchConnection {
         let position = Lineage::new(HistoryId([0xab; 16])).token_of(7);
-        WatchConnection::new(form, until, position, 100)
+        WatchConnection {
+            form,
+            until,
+            is_overdue: false,
+            keep_alive_at: 100 + KEEP_ALIVE_MS,
+            position,
+            looked_bytes: 0,
+        }
     }
 
     /// What it hears at its next deadlines, until its time is over or some are past; and when.
