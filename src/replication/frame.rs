@@ -285,75 +285,52 @@ pub enum Frame<'a> {
 pub struct FrameError(pub &'static str);
 
 impl Frame<'_> {
-    fn kind(&self) -> u8 {
-        match self {
-            Self::Hello(_) => HELLO,
-            Self::Continue(_) => CONTINUE,
-            Self::SnapshotStart(_) => SNAPSHOT_START,
-            Self::SnapshotData(_) => SNAPSHOT_DATA,
-            Self::Records(_) => RECORDS,
-            Self::Ack(_) => ACK,
-            Self::Heartbeat(_) => HEARTBEAT,
-            Self::Refusal(_) => REFUSAL,
-            Self::PeerState(_) => PEER_STATE,
-        }
-    }
-
     /// Appends the frame. Data is at most [`DATA_MAX_BYTES`] long and not empty, a token at most
     /// [`TOKEN_MAX_BYTES`].
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = begin(out);
-        match self {
-            Self::Hello(hello) => encode_hello(hello, out),
-            Self::Continue(Continue {
-                epoch,
-                last_version,
-                lineage,
-            }) => {
-                out.extend_from_slice(&epoch.to_le_bytes());
-                out.extend_from_slice(&last_version.to_le_bytes());
-                encode_lineage(lineage, out);
+        let kind = match self {
+            Self::Hello(hello) => {
+                encode_hello(hello, out);
+                HELLO
             }
-            Self::SnapshotStart(SnapshotStart {
-                epoch,
-                version,
-                about_bytes,
-                lineage,
-            }) => {
-                out.extend_from_slice(&epoch.to_le_bytes());
-                out.extend_from_slice(&version.to_le_bytes());
-                out.extend_from_slice(&about_bytes.to_le_bytes());
-                encode_lineage(lineage, out);
+            Self::Continue(answer) => {
+                encode_numbers(&[answer.epoch, answer.last_version], out);
+                encode_lineage(&answer.lineage, out);
+                CONTINUE
             }
-            Self::SnapshotData(data) | Self::Records(data) => {
-                assert!(
-                    (1..=DATA_MAX_BYTES).contains(&data.len()),
-                    "{} bytes of data",
-                    data.len()
-                );
-                out.extend_from_slice(data);
+            Self::SnapshotStart(start) => {
+                encode_numbers(&[start.epoch, start.version, start.about_bytes], out);
+                encode_lineage(&start.lineage, out);
+                SNAPSHOT_START
             }
-            Self::Ack(Ack {
-                applied_version,
-                durable_version,
-            }) => {
-                out.extend_from_slice(&applied_version.to_le_bytes());
-                out.extend_from_slice(&durable_version.to_le_bytes());
+            Self::SnapshotData(data) => {
+                encode_data(data, out);
+                SNAPSHOT_DATA
             }
-            Self::Heartbeat(Heartbeat {
-                last_version,
-                time_ms,
-            }) => {
-                out.extend_from_slice(&last_version.to_le_bytes());
-                out.extend_from_slice(&time_ms.to_le_bytes());
+            Self::Records(data) => {
+                encode_data(data, out);
+                RECORDS
+            }
+            Self::Ack(ack) => {
+                encode_numbers(&[ack.applied_version, ack.durable_version], out);
+                ACK
+            }
+            Self::Heartbeat(heartbeat) => {
+                encode_numbers(&[heartbeat.last_version, heartbeat.time_ms], out);
+                HEARTBEAT
             }
             Self::Refusal(RefusalFrame { code, text }) => {
                 out.extend_from_slice(&(*code as u16).to_le_bytes());
                 out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(1024)]);
+                REFUSAL
             }
-            Self::PeerState(state) => encode_peer_state(state, out),
-        }
-        finish(out, start, self.kind());
+            Self::PeerState(state) => {
+                encode_peer_state(state, out);
+                PEER_STATE
+            }
+        };
+        finish(out, start, kind);
     }
 }
 
@@ -389,6 +366,18 @@ fn finish(out: &mut [u8], start: usize, kind: u8) {
     out[start + 8..start + HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
 }
 
+fn encode_numbers(numbers: &[u64], out: &mut Vec<u8>) {
+    for number in numbers {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn encode_data(data: &[u8], out: &mut Vec<u8>) {
+    let len = data.len();
+    assert!((1..=DATA_MAX_BYTES).contains(&len), "{len} bytes of data");
+    out.extend_from_slice(data);
+}
+
 fn encode_hello(hello: &Hello<'_>, out: &mut Vec<u8>) {
     let token_bytes = hello.token.len();
     assert!(
@@ -413,15 +402,9 @@ fn encode_peer_state(state: &PeerState, out: &mut Vec<u8>) {
     out.extend_from_slice(&[state.intent as u8, 0]);
     let address_len = u16::try_from(address.len()).expect("cut to its longest");
     out.extend_from_slice(&address_len.to_le_bytes());
-    for number in [
-        state.epoch,
-        state.ordered_epoch,
-        state.data_epoch,
-        state.data_ordered_epoch,
-        state.last_version,
-    ] {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
+    encode_numbers(&[state.epoch, state.ordered_epoch], out);
+    encode_numbers(&[state.data_epoch, state.data_ordered_epoch], out);
+    encode_numbers(&[state.last_version], out);
     out.extend_from_slice(address);
     encode_lineage(&state.lineage, out);
 }
@@ -458,6 +441,15 @@ impl<'a> Fields<'a> {
 
     fn history(&mut self) -> Result<HistoryId, FrameError> {
         self.array().map(HistoryId)
+    }
+
+    fn address(&mut self, len: usize) -> Result<String, FrameError> {
+        let too_short = FrameError("a frame that is too short");
+        let (address, rest) = self.0.split_at_checked(len).ok_or(too_short)?;
+        self.0 = rest;
+        let text = str::from_utf8(address).ok();
+        let text = text.filter(|_| len <= ADDRESS_MAX_BYTES).map(str::to_owned);
+        text.ok_or(FrameError("a state with an impossible address"))
     }
 
     /// A lineage, which is all that is left.
@@ -541,27 +533,15 @@ fn decode_peer_state(fields: &mut Fields<'_>) -> Result<PeerState, FrameError> {
     let [intent, zero] = fields.array()?;
     let intent = Intent::ALL.into_iter().find(|known| *known as u8 == intent);
     let address_len = usize::from(u16::from_le_bytes(fields.array()?));
-    let (epoch, ordered_epoch) = (fields.u64()?, fields.u64()?);
-    let (data_epoch, data_ordered_epoch) = (fields.u64()?, fields.u64()?);
-    let last_version = fields.u64()?;
-    let too_short = FrameError("a frame that is too short");
-    let (address, rest) = fields.0.split_at_checked(address_len).ok_or(too_short)?;
-    fields.0 = rest;
-    let address = std::str::from_utf8(address).ok();
-    let is_short = address_len <= ADDRESS_MAX_BYTES;
+    let unknown = FrameError("a state of unknown intent");
     Ok(PeerState {
-        intent: intent
-            .filter(|_| zero == 0)
-            .ok_or(FrameError("a state of unknown intent"))?,
-        epoch,
-        ordered_epoch,
-        data_epoch,
-        data_ordered_epoch,
-        last_version,
-        address: address
-            .filter(|_| is_short)
-            .ok_or(FrameError("a state with an impossible address"))?
-            .to_owned(),
+        intent: intent.filter(|_| zero == 0).ok_or(unknown)?,
+        epoch: fields.u64()?,
+        ordered_epoch: fields.u64()?,
+        data_epoch: fields.u64()?,
+        data_ordered_epoch: fields.u64()?,
+        last_version: fields.u64()?,
+        address: fields.address(address_len)?,
         lineage: fields.lineage()?,
     })
 }
@@ -626,10 +606,11 @@ impl FrameReader {
         if std::mem::take(&mut self.is_spent) {
             self.partial.clear();
         }
+        let wanted = wanted_bytes(input, self.max_bytes);
         if self.partial.is_empty()
-            && let Some(frame_bytes) = whole_frame(input, self.max_bytes)?
+            && input.len() >= HEAD_BYTES
+            && let Some((frame, rest)) = input.split_at_checked(wanted?)
         {
-            let (frame, rest) = input.split_at(frame_bytes);
             *input = rest;
             return checked(frame).map(Some);
         }
@@ -662,12 +643,6 @@ fn wanted_bytes(partial: &[u8], max_bytes: usize) -> Result<usize, FrameError> {
         return Err(FrameError("a frame with an impossible head"));
     }
     Ok(HEAD_BYTES + len)
-}
-
-/// Bytes of the frame that `input` begins with, if it is all there.
-fn whole_frame(input: &[u8], max_bytes: usize) -> Result<Option<usize>, FrameError> {
-    let wanted = wanted_bytes(input, max_bytes)?;
-    Ok((input.len() >= HEAD_BYTES && input.len() >= wanted).then_some(wanted))
 }
 
 fn checked(frame: &[u8]) -> Result<Frame<'_>, FrameError> {

@@ -15,7 +15,7 @@
 
 use crate::lsm::{LogBatch, Lsm, Options, RecordReader, StreamRecord};
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{CheckpointDecoder, DecodeStep, FormatError, Lineage, PartitionMeta};
+use crate::storage::{CheckpointDecoder, CodecStep, FormatError, Lineage, PartitionMeta};
 
 use super::frame::{
     Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, Intent, PROTOCOL_MIN, PeerState,
@@ -149,14 +149,9 @@ pub struct LeaderReceiver {
     pub(crate) leader_epoch: Option<u64>,
     pub(crate) sync: SyncState,
     heard_at_ms: u64,
-    acked: AckSent,
-}
-
-/// The last acknowledgement that was sent.
-#[derive(Clone, Copy, Debug)]
-struct AckSent {
-    ack: Ack,
-    at_ms: u64,
+    /// The last acknowledgement that was sent, and when.
+    acked: Ack,
+    acked_at_ms: u64,
 }
 
 impl LeaderReceiver {
@@ -191,10 +186,8 @@ impl LeaderReceiver {
             leader_epoch: None,
             sync: SyncState::Behind,
             heard_at_ms: now_ms,
-            acked: AckSent {
-                ack: Ack::default(),
-                at_ms: now_ms,
-            },
+            acked: Ack::default(),
+            acked_at_ms: now_ms,
         }
     }
 
@@ -424,8 +417,8 @@ impl LeaderReceiver {
                 Ack::default()
             }
         };
-        if ack != self.acked.ack || self.wake_at_ms() <= now_ms {
-            self.acked = AckSent { ack, at_ms: now_ms };
+        if ack != self.acked || self.wake_at_ms() <= now_ms {
+            (self.acked, self.acked_at_ms) = (ack, now_ms);
             Frame::Ack(ack).encode(out);
         }
         Ok(())
@@ -447,7 +440,7 @@ impl LeaderReceiver {
 
     /// When to be asked for bytes even if nothing came meanwhile.
     pub fn wake_at_ms(&self) -> u64 {
-        self.acked.at_ms + HEARTBEAT_MS
+        self.acked_at_ms + HEARTBEAT_MS
     }
 
     /// The engine of a snapshot that will not become whole, to be freed piece by piece.
@@ -553,9 +546,9 @@ fn decode(
             break;
         }
         match decoder.feed(std::mem::take(pending)) {
-            Ok(DecodeStep::More) => {}
-            Ok(DecodeStep::Done) if data.is_empty() => return Ok(true),
-            Ok(DecodeStep::Done) => {
+            Ok(CodecStep::More) => {}
+            Ok(CodecStep::Done) if data.is_empty() => return Ok(true),
+            Ok(CodecStep::Done) => {
                 return Err(LinkError::Protocol("the leader sent more than a snapshot"));
             }
             Err(FormatError::Damaged(problem)) => {

@@ -14,7 +14,7 @@
 
 use crate::lsm::{Lsm, Snapshot, WalCursor};
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{CheckpointEncoder, EncodeStep, Lineage};
+use crate::storage::{CheckpointEncoder, CodecStep, Lineage};
 
 use super::frame::{
     self, Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, HELLO_MAX_BYTES, Heartbeat,
@@ -336,7 +336,7 @@ impl ReplicaSender {
             }
             let step =
                 frame::encode_snapshot_data(out, |out| encoder.next(SNAPSHOT_FRAME_BYTES, out));
-            if step == EncodeStep::Done {
+            if step == CodecStep::Done {
                 self.sending = SenderState::log(*cursor);
                 self.facts.phase = SenderPhase::Log;
                 self.facts.snapshot_sent_bytes = 0;

@@ -54,10 +54,10 @@ const VALUE_PIECE_BYTES: usize = 256 * 1024;
 /// Bytes of a large value that are digested in one step.
 const DIGEST_STEP_BYTES: usize = 256 * 1024;
 
-/// Whether there is more to encode.
+/// How far an encoder or decoder has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EncodeStep {
-    /// Call again.
+pub enum CodecStep {
+    /// There is more to encode, or to be fed.
     More,
     /// That was the end.
     Done,
@@ -115,7 +115,7 @@ impl CheckpointEncoder {
 
     /// Appends the next bytes, about `budget` of them or none; the work is bounded by the budget
     /// plus that of one chunk.
-    pub fn next(&mut self, budget: usize, out: &mut Vec<u8>) -> EncodeStep {
+    pub fn next(&mut self, budget: usize, out: &mut Vec<u8>) -> CodecStep {
         let end = out.len() + budget.max(1);
         let mut work_left = budget.max(1);
         while out.len() < end && work_left > 0 {
@@ -163,13 +163,13 @@ impl CheckpointEncoder {
                         self.state = value_state(Arc::clone(chunk), *index + 1);
                     }
                 }
-                EncodeState::Done => return EncodeStep::Done,
+                EncodeState::Done => return CodecStep::Done,
             }
         }
         if matches!(self.state, EncodeState::Done) {
-            EncodeStep::Done
+            CodecStep::Done
         } else {
-            EncodeStep::More
+            CodecStep::More
         }
     }
 
@@ -243,17 +243,9 @@ fn value_state(chunk: Arc<Chunk>, index: usize) -> EncodeState {
     }
 }
 
-/// How far a decoder has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DecodeStep {
-    /// Feed it what it wants next.
-    More,
-    /// All bytes are decoded.
-    Done,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum DecodeState {
+    #[default]
     Header,
     ItemHead,
     Chunk {
@@ -269,7 +261,7 @@ enum DecodeState {
 }
 
 /// Turns bytes into an engine.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct CheckpointDecoder {
     state: DecodeState,
     header: Option<FileHeader>,
@@ -281,21 +273,6 @@ pub struct CheckpointDecoder {
     offset: u64,
     /// All bytes before this offset are sound.
     sound_to: u64,
-}
-
-impl Default for CheckpointDecoder {
-    fn default() -> Self {
-        let (state, header, builder, chunk) = (DecodeState::Header, None, None, None);
-        Self {
-            state,
-            header,
-            builder,
-            chain: 0,
-            chunk,
-            offset: 0,
-            sound_to: 0,
-        }
-    }
 }
 
 impl CheckpointDecoder {
@@ -327,7 +304,7 @@ impl CheckpointDecoder {
 
     /// Decodes exactly [`wanted_bytes`](Self::wanted_bytes). After an error, only
     /// [`finish`](Self::finish) may be called; it returns what was sound.
-    pub fn feed(&mut self, bytes: Vec<u8>) -> Result<DecodeStep, FormatError> {
+    pub fn feed(&mut self, bytes: Vec<u8>) -> Result<CodecStep, FormatError> {
         assert_eq!(bytes.len(), self.wanted_bytes(), "fed what was not wanted");
         self.sound_to = self.offset;
         let begin = self.offset;
@@ -364,7 +341,7 @@ impl CheckpointDecoder {
                     value.extend_from_slice(&bytes);
                 }
                 if value.len() < *len {
-                    return Ok(DecodeStep::More);
+                    return Ok(CodecStep::More);
                 }
                 if crc != checksum {
                     return Err(FormatError::Damaged(
@@ -381,9 +358,9 @@ impl CheckpointDecoder {
         }
         self.sound_to = self.offset;
         Ok(if matches!(self.state, DecodeState::Done) {
-            DecodeStep::Done
+            CodecStep::Done
         } else {
-            DecodeStep::More
+            CodecStep::More
         })
     }
 
@@ -481,7 +458,7 @@ mod tests {
     fn encode(lsm: &mut Lsm, budget: usize) -> Vec<u8> {
         let mut encoder = CheckpointEncoder::new(lsm.snapshot(), HistoryId([9; 16]));
         let mut out = Vec::new();
-        while encoder.next(budget, &mut out) == EncodeStep::More {}
+        while encoder.next(budget, &mut out) == CodecStep::More {}
         out
     }
 
@@ -492,7 +469,7 @@ mod tests {
                 return Ok(None);
             };
             rest = behind;
-            if decoder.feed(next.to_vec())? == DecodeStep::Done {
+            if decoder.feed(next.to_vec())? == CodecStep::Done {
                 assert!(rest.is_empty());
                 return Ok(decoder.finish(OPTIONS).map(|(lsm, _)| lsm));
             }

@@ -5,7 +5,7 @@
 
 use crate::lsm::Snapshot;
 
-use super::checkpoint::{CheckpointEncoder, EncodeStep};
+use super::checkpoint::{CheckpointEncoder, CodecStep};
 use super::disk::{Disk, OnFile};
 use super::draft::Draft;
 use super::error::StorageError;
@@ -52,7 +52,7 @@ impl<D: Disk> CheckpointWriter<D> {
     /// piece can be tried again.
     pub(super) fn step(&mut self) -> Result<bool, StorageError> {
         if self.buffer.is_empty() && !self.is_encoded {
-            self.is_encoded = self.encoder.next(STEP_BYTES, &mut self.buffer) == EncodeStep::Done;
+            self.is_encoded = self.encoder.next(STEP_BYTES, &mut self.buffer) == CodecStep::Done;
         }
         self.draft.append_all(&mut self.buffer)?;
         Ok(self.is_encoded)

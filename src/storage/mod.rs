@@ -56,7 +56,7 @@ mod thread;
 mod version_token;
 mod worker;
 
-pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, DecodeStep, EncodeStep};
+pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, CodecStep};
 pub use data_dir::DataDir;
 pub use disk::{Disk, DiskFile, Disks, SystemDisk, SystemFile};
 pub use diverged::DivergedData;

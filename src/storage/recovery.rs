@@ -20,7 +20,7 @@ use std::fmt;
 
 use crate::lsm::{EngineBuilder, KeyHasher, LogPosition, Lsm, Options, RecordError, StreamRecord};
 
-use super::checkpoint::{CheckpointDecoder, DecodeStep};
+use super::checkpoint::{CheckpointDecoder, CodecStep};
 use super::checkpoint_writer::{CheckpointWriter, remove_older};
 use super::disk::{Disk, DiskFile, OnFile};
 use super::draft::write_file;
@@ -705,8 +705,8 @@ pub(super) fn read_checkpoint<F: DiskFile>(
         let mut bytes = vec![0; wanted];
         file.read_at(&mut bytes, offset)?;
         match decoder.feed(bytes) {
-            Ok(DecodeStep::More) => {}
-            Ok(DecodeStep::Done) => break Ok(()),
+            Ok(CodecStep::More) => {}
+            Ok(CodecStep::Done) => break Ok(()),
             Err(error) => break Err(error),
         }
         on_read(wanted as u64);

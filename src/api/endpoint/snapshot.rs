@@ -7,7 +7,7 @@
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::Snapshot;
 use crate::node::Permit;
-use crate::storage::{CheckpointEncoder, EncodeStep, HistoryId, VersionToken};
+use crate::storage::{CheckpointEncoder, CodecStep, HistoryId, VersionToken};
 
 use crate::api::context::Api;
 use crate::api::errors::refuse;
@@ -23,8 +23,8 @@ struct Backup {
 impl BodySource for Backup {
     fn fill(&mut self, out: &mut Vec<u8>, budget_bytes: usize) -> Fill {
         match self.encoder.next(budget_bytes, out) {
-            EncodeStep::More => Fill::More,
-            EncodeStep::Done => Fill::Done,
+            CodecStep::More => Fill::More,
+            CodecStep::Done => Fill::Done,
         }
     }
 }
