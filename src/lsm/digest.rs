@@ -13,7 +13,7 @@ use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::lsm::log::record::{Blob, Entry, Value};
+use crate::lsm::log::record::{Blob, Value};
 use crate::lsm::snapshot::{Scan, ScanState, Snapshot};
 use crate::lsm::work;
 
@@ -86,26 +86,18 @@ impl Digester {
 
     /// Adds the entry that the scan has found; returns the work.
     fn add_entry(&mut self) -> usize {
-        let Some(Entry {
-            key,
-            version,
-            expires_at_ms,
-            value,
-        }) = self.scan.entry()
-        else {
+        let Some(entry) = self.scan.entry() else {
             return 0;
         };
         self.key_count += 1;
-        self.hasher.write(
-            &u16::try_from(key.len())
-                .expect("a key of legal length")
-                .to_le_bytes(),
-        );
-        self.hasher.write(key);
-        self.hasher.write(&version.to_le_bytes());
-        self.hasher.write(&expires_at_ms.unwrap_or(0).to_le_bytes());
-        self.hasher.write(&(value.len() as u64).to_le_bytes());
-        let inline_bytes = match value {
+        let key_len = u16::try_from(entry.key.len()).expect("a key of legal length");
+        let expires_at_ms = entry.expires_at_ms.unwrap_or(0);
+        self.hasher.write(&key_len.to_le_bytes());
+        self.hasher.write(entry.key);
+        self.hasher.write(&entry.version.to_le_bytes());
+        self.hasher.write(&expires_at_ms.to_le_bytes());
+        self.hasher.write(&(entry.value.len() as u64).to_le_bytes());
+        let inline_bytes = match entry.value {
             Value::Tombstone => 0,
             Value::Inline(bytes) => {
                 self.hasher.write(bytes);

@@ -29,7 +29,7 @@ pub(super) struct ExpirySweeps {
     begun_at_ms: u64,
     /// Maintenance goes on until none is due, even if nothing is written: a sweep began, or a
     /// compaction was asked for.
-    is_urgent: bool,
+    pub(super) is_urgent: bool,
 }
 
 impl ExpirySweeps {
@@ -55,20 +55,5 @@ impl ExpirySweeps {
     pub(super) fn begin(&mut self) {
         self.begun_at_ms = self.now_ms;
         self.is_urgent = true;
-    }
-
-    /// Makes maintenance go on until none is due.
-    pub(super) fn hurry(&mut self) {
-        self.is_urgent = true;
-    }
-
-    /// Whether maintenance goes on even if nothing is written.
-    pub(super) fn is_urgent(&self) -> bool {
-        self.is_urgent
-    }
-
-    /// There is no maintenance to do.
-    pub(super) fn on_idle(&mut self) {
-        self.is_urgent = false;
     }
 }

@@ -25,3 +25,12 @@ impl Footprint {
         self.bytes + self.large_bytes
     }
 }
+
+impl std::iter::Sum for Footprint {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |mut all, part| {
+            all.add(part);
+            all
+        })
+    }
+}

@@ -26,15 +26,15 @@ impl ImmutableLayer {
     /// Entries in it, tombstones included.
     pub(super) fn entry_count(&self) -> usize {
         match self {
-            Self::Memtable(frozen) => frozen.entry_count(),
-            Self::Run(run) => run.entry_count(),
+            Self::Memtable(frozen) => frozen.memtable.entry_count,
+            Self::Run(run) => run.entry_count,
         }
     }
 
     /// The memory that it takes.
     pub(super) fn footprint(&self) -> Footprint {
         match self {
-            Self::Memtable(frozen) => frozen.footprint(),
+            Self::Memtable(frozen) => frozen.memtable.footprint(),
             Self::Run(run) => run.footprint(),
         }
     }
@@ -42,8 +42,8 @@ impl ImmutableLayer {
     /// Bytes of log or chunks, large values included.
     pub(super) fn memory_bytes(&self) -> usize {
         match self {
-            Self::Memtable(frozen) => frozen.log_bytes(),
-            Self::Run(run) => run.memory_bytes(),
+            Self::Memtable(frozen) => frozen.memtable.log_bytes,
+            Self::Run(run) => run.memory_bytes,
         }
     }
 }

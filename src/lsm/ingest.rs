@@ -79,7 +79,7 @@ impl EngineBuilder {
 
     /// The engine. It has the hasher of the chunks, not that of `options`.
     pub fn finish(mut self, options: Options) -> Lsm {
-        self.runs.retain(|(_, run)| run.entry_count() > 0);
+        self.runs.retain(|(_, run)| run.entry_count > 0);
         let options = Options {
             hash_seed: self.hasher.seed(),
             ..options

@@ -71,9 +71,9 @@ pub(super) struct Levels {
     next_job_id: u64,
     /// Sorts frozen memtables, before any other work.
     preparation: Preparation,
-    hasher: KeyHasher,
+    pub(super) hasher: KeyHasher,
     requests: Requests,
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 impl Levels {
@@ -104,33 +104,16 @@ impl Levels {
         })
     }
 
-    /// Changes whenever a layer or chunk may have moved; invalidates cached positions.
-    #[inline]
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
-    }
-
     pub(super) fn push_frozen(&mut self, frozen: Arc<FrozenMemtable>) {
         self.generation += 1;
         self.preparation.add(Arc::clone(&frozen));
         let content = ImmutableLayer::Memtable(frozen);
-        self.layers.insert(
-            0,
-            Layer {
-                level: Level::Upper(0),
-                state: LayerState::Idle,
-                content,
-            },
-        );
+        self.layers.insert(0, Layer::idle(Level::Upper(0), content));
     }
 
     /// Levels made of the given runs, newest first.
     pub(super) fn adopt(hasher: KeyHasher, runs: Vec<(Level, Run)>) -> Self {
-        let idle = |(level, run)| Layer {
-            level,
-            state: LayerState::Idle,
-            content: ImmutableLayer::Run(run),
-        };
+        let idle = |(level, run)| Layer::idle(level, ImmutableLayer::Run(run));
         Self {
             layers: runs.into_iter().map(idle).collect(),
             ..Self::new(hasher)
@@ -175,10 +158,7 @@ impl Levels {
 
     /// Bytes of all layers, large values included.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.layers
-            .iter()
-            .map(|layer| layer.content.memory_bytes())
-            .sum()
+        self.contents().map(ImmutableLayer::memory_bytes).sum()
     }
 
     /// Frozen memtables that wait to be flushed, or are being flushed.
@@ -313,14 +293,7 @@ impl Levels {
         let has_target = level == Level::Bottom && target_at < self.layers.len();
         if !has_target {
             let content = ImmutableLayer::Run(Run::default());
-            self.layers.insert(
-                target_at,
-                Layer {
-                    level,
-                    state: LayerState::Idle,
-                    content,
-                },
-            );
+            self.layers.insert(target_at, Layer::idle(level, content));
         }
         self.start_job_into(sources, target_at, last_version);
     }
@@ -354,15 +327,13 @@ impl Levels {
         let at = self
             .jobs
             .partition_point(|job| self.position_of(job.id) < target_at);
-        self.jobs.insert(
-            at,
-            Job {
-                id,
-                merge,
-                expected_work,
-                done_work: 0,
-            },
-        );
+        let job = Job {
+            id,
+            merge,
+            expected_work,
+            done_work: 0,
+        };
+        self.jobs.insert(at, job);
     }
 
     fn position_of(&self, id: JobId) -> usize {
@@ -421,11 +392,7 @@ impl Levels {
 
     /// What all layers take.
     pub(super) fn footprint(&self) -> Footprint {
-        let mut all = Footprint::default();
-        self.layers
-            .iter()
-            .for_each(|layer| all.add(layer.content.footprint()));
-        all
+        self.contents().map(ImmutableLayer::footprint).sum()
     }
 
     /// The number of the bottom: behind those of all other levels.
@@ -439,16 +406,20 @@ impl Levels {
                 .max(1),
         ) + 1
     }
-
-    pub(super) fn hasher(&self) -> KeyHasher {
-        self.hasher
-    }
 }
 
 impl Layer {
+    fn idle(level: Level, content: ImmutableLayer) -> Self {
+        Self {
+            level,
+            state: LayerState::Idle,
+            content,
+        }
+    }
+
     fn expiring_chunk_count(&self) -> usize {
         match &self.content {
-            ImmutableLayer::Run(run) => run.expiring_chunk_count(),
+            ImmutableLayer::Run(run) => run.expiring_chunk_count,
             ImmutableLayer::Memtable(_) => 0,
         }
     }

@@ -63,7 +63,7 @@ impl<'a> LayerFetch<'a> {
                 Self::begin_in_memtable(memtable, Some(segment), lookups)
             }
             SourceLayer::Immutable(ImmutableLayer::Memtable(frozen)) => {
-                Self::begin_in_memtable(frozen.memtable(), None, lookups)
+                Self::begin_in_memtable(&frozen.memtable, None, lookups)
             }
             SourceLayer::Immutable(ImmutableLayer::Run(run)) => {
                 let mut chunks = [None; PREFETCH_KEYS_MAX];
@@ -129,22 +129,17 @@ impl<'a> LayerFetch<'a> {
 }
 
 /// The look-up of one key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CachedLookup {
     fence: Fence,
     /// 0: the slot is free.
     key_len: usize,
-    hash: u32,
+    pub(super) hash: u32,
     positions: [u32; CACHED_LAYERS],
     position_count: usize,
 }
 
 impl CachedLookup {
-    #[inline]
-    pub(super) fn hash(&self) -> u32 {
-        self.hash
-    }
-
     /// The positions of the key in the newest layers, for
     /// [`Levels::get`](super::levels::Levels::get).
     #[inline]
@@ -236,14 +231,7 @@ impl LookupCache {
         if self.generation != generation || self.slots.is_empty() {
             self.generation = generation;
             self.slots.clear();
-            let free = CachedLookup {
-                fence: Fence::new(&[]),
-                key_len: 0,
-                hash: 0,
-                positions: [0; CACHED_LAYERS],
-                position_count: 0,
-            };
-            self.slots.resize(SLOTS, free);
+            self.slots.resize(SLOTS, CachedLookup::default());
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) struct FreeQueue {
     memtables: Vec<FrozenMemtable>,
     /// Frozen memtables and chunks that were made and not freed: here, in live layers and in
     /// snapshots.
-    alive: Footprint,
+    pub(super) alive: Footprint,
 }
 
 impl FreeQueue {
@@ -53,14 +53,9 @@ impl FreeQueue {
         }
     }
 
-    /// Frozen memtables and chunks that were made and not freed.
-    pub(super) fn alive(&self) -> Footprint {
-        self.alive
-    }
-
     /// Counts a memtable that was frozen.
     pub(super) fn record_frozen(&mut self, frozen: &FrozenMemtable) {
-        self.alive.add(frozen.footprint());
+        self.alive.add(frozen.memtable.footprint());
     }
 
     pub(super) fn push_layer(&mut self, layer: ImmutableLayer) {
@@ -69,10 +64,10 @@ impl FreeQueue {
                 let Some(frozen) = Arc::into_inner(frozen) else {
                     return;
                 };
-                self.alive.subtract(frozen.footprint());
+                self.alive.subtract(frozen.memtable.footprint());
                 self.memtables.push(frozen);
             }
-            ImmutableLayer::Run(run) => self.blocks.extend(Arc::into_inner(run.into_blocks())),
+            ImmutableLayer::Run(run) => self.blocks.extend(Arc::into_inner(run.blocks)),
         }
     }
 

@@ -438,12 +438,9 @@ impl Partition {
     /// Bytes that only snapshots keep alive, replaced data included; an upper bound for large
     /// values.
     pub fn pinned(&self) -> Footprint {
-        self.retired
-            .pinned()
-            .fold(self.lsm.pinned(), |all, pinned| Footprint {
-                bytes: all.bytes + pinned.bytes,
-                large_bytes: all.large_bytes + pinned.large_bytes,
-            })
+        std::iter::once(self.lsm.pinned())
+            .chain(self.retired.pinned())
+            .sum()
     }
 
     /// Counts snapshots, those of replaced data included.

@@ -624,7 +624,7 @@ impl<D: Disk> Recovery<'_, D> {
                 Err(_) if rest.iter().take(MARK_BYTES).all(|byte| *byte == 0) => {
                     return Ok((offset, LogTail::Clean));
                 }
-                Err(RecordError::Incomplete { .. }) => {
+                Err(RecordError::Incomplete) => {
                     return Ok((offset, LogTail::Bad("a record is cut off")));
                 }
                 Err(RecordError::Damaged(problem)) => return Ok((offset, LogTail::Bad(problem))),

@@ -12,22 +12,14 @@ use crate::lsm::chunk::layout::{
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::log::record::{Blob, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, VALUE_MAX_BYTES};
 
-/// The fields that a chunk keeps of its header.
-pub(crate) struct CheckedHeader {
-    pub(crate) restarts_at: usize,
-    pub(crate) buckets_at: usize,
-    pub(crate) version_width: usize,
-    pub(crate) last_entry: usize,
-}
-
 /// Where the parts of a chunk lie, and what its header says of them.
-struct Parts {
+pub(crate) struct Parts {
     first_expiry: u64,
     entry_count: usize,
     tombstone_count: usize,
-    restarts_at: usize,
-    buckets_at: usize,
-    version_width: usize,
+    pub(crate) restarts_at: usize,
+    pub(crate) buckets_at: usize,
+    pub(crate) version_width: usize,
 }
 
 /// Offsets at which an entry starts, a bit each.
@@ -47,28 +39,18 @@ impl EntryStarts {
     }
 }
 
+/// Returns the parts of a sound chunk, and the offset of its last entry.
 pub(crate) fn check(
     bytes: &[u8],
     blobs: &[Blob],
     hasher: &KeyHasher,
     last_version: u64,
-) -> Result<CheckedHeader, &'static str> {
+) -> Result<(Parts, usize), &'static str> {
     let header = check_header(bytes, blobs.len(), hasher)?;
     let mut starts = EntryStarts([0; CHUNK_MAX_BYTES / 64]);
     let last_entry = check_entries(bytes, blobs, &header, last_version, &mut starts)?;
     check_buckets(&bytes[header.buckets_at..], header.entry_count, &mut starts)?;
-    let Parts {
-        restarts_at,
-        buckets_at,
-        version_width,
-        ..
-    } = header;
-    Ok(CheckedHeader {
-        restarts_at,
-        buckets_at,
-        version_width,
-        last_entry,
-    })
+    Ok((header, last_entry))
 }
 
 fn ensure(holds: bool, problem: &'static str) -> Result<(), &'static str> {

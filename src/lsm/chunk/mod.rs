@@ -53,16 +53,15 @@ impl Chunk {
         hasher: &KeyHasher,
         last_version: u64,
     ) -> Result<(Self, usize), &'static str> {
-        check::check(bytes, &blobs, hasher, last_version).map(|checked| {
-            let chunk = Self {
-                bytes: Block::copy_of(bytes),
-                blobs,
-                restarts_at: checked.restarts_at,
-                buckets_at: checked.buckets_at,
-                version_width: checked.version_width,
-            };
-            (chunk, checked.last_entry)
-        })
+        let (parts, last_entry) = check::check(bytes, &blobs, hasher, last_version)?;
+        let chunk = Self {
+            bytes: Block::copy_of(bytes),
+            blobs,
+            restarts_at: parts.restarts_at,
+            buckets_at: parts.buckets_at,
+            version_width: parts.version_width,
+        };
+        Ok((chunk, last_entry))
     }
 
     /// The large values it refers to, in the order of their entries.

@@ -120,7 +120,7 @@ impl ChunkWalk {
                 ChunkStep::Layer(*level)
             }
             ImmutableLayer::Memtable(frozen) => {
-                let builder = ChunkBuilder::new(&self.hasher, frozen.last_version());
+                let builder = ChunkBuilder::new(&self.hasher, frozen.memtable.last_version);
                 self.state = WalkState::Memtable {
                     frozen: Arc::clone(frozen),
                     next: 0,

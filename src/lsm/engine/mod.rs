@@ -16,7 +16,7 @@ use crate::lsm::log::record::{Entry, INLINE_VALUE_MAX_BYTES, NewValue, RECORD_HE
 use crate::lsm::log::stream::{LogBatch, StreamRecord};
 use crate::lsm::log::wal::{AppendedRecord, LogPiece, SEGMENT_BYTES, Wal, WalCursor};
 use crate::lsm::lookup_cache::{CachedLookup, LookupCache, PREFETCH_KEYS_MAX};
-use crate::lsm::memtable::{FrozenMemtable, Memtable};
+use crate::lsm::memtable::Memtable;
 use crate::lsm::merge::policy::BOTTOM_REWRITES;
 use crate::lsm::reclaim::FreeQueue;
 use crate::lsm::run::LookupKey;
@@ -123,7 +123,7 @@ impl Lsm {
     pub fn sweep_at_ms(&self) -> Option<u64> {
         self.sweeps.due_at_ms(
             self.levels.expiring_chunk_count(),
-            self.memtable.first_expiry_ms(),
+            self.memtable.first_expiry_ms,
         )
     }
 
@@ -142,11 +142,11 @@ impl Lsm {
     /// The hash of a key, and what [`get`](Self::get) returns.
     #[inline]
     fn find(&self, key: &[u8]) -> (u32, Option<Entry<'_>>) {
-        let cached = self.lookup_cache.get(key, self.levels.generation());
-        let hash = cached.map_or_else(|| self.levels.hasher().hash(key), CachedLookup::hash);
+        let cached = self.lookup_cache.get(key, self.levels.generation);
+        let hash = cached.map_or_else(|| self.levels.hasher.hash(key), |cached| cached.hash);
         let entry = self
             .memtable
-            .get(Some(self.wal.active()), hash, key)
+            .get(Some(&self.wal.active), hash, key)
             .or_else(|| {
                 self.levels.get(
                     &LookupKey::new(key, hash),
@@ -161,30 +161,30 @@ impl Lsm {
 
     #[inline]
     fn hash(&self, key: &[u8]) -> u32 {
-        let cached = self.lookup_cache.get(key, self.levels.generation());
-        cached.map_or_else(|| self.levels.hasher().hash(key), CachedLookup::hash)
+        let cached = self.lookup_cache.get(key, self.levels.generation);
+        cached.map_or_else(|| self.levels.hasher.hash(key), |cached| cached.hash)
     }
 
     /// Whether there is enough data for prefetching to pay.
     pub fn is_prefetch_worth(&self) -> bool {
-        self.levels.memory_bytes() + self.memtable.log_bytes() > PREFETCH_MIN_BYTES
+        self.levels.memory_bytes() + self.memtable.log_bytes > PREFETCH_MIN_BYTES
     }
 
     /// Fetches what writes of these keys will touch, if nothing is looked up before; at most
     /// [`PREFETCH_KEYS_MAX`].
     pub fn prefetch_for_writes(&mut self, keys: &[&[u8]]) {
-        let hasher = self.levels.hasher();
+        let hasher = self.levels.hasher;
         let lookups = keys.iter().take(PREFETCH_KEYS_MAX);
         self.lookup_cache.fetch_for_writes(
             lookups.map(|key| LookupKey::new(key, hasher.hash(key))),
             &self.memtable,
-            self.levels.generation(),
+            self.levels.generation,
         );
     }
 
     /// Fetches what reads of these keys will touch; at most [`PREFETCH_KEYS_MAX`].
     pub fn prefetch(&mut self, keys: &[&[u8]]) {
-        let hasher = self.levels.hasher();
+        let hasher = self.levels.hasher;
         let mut lookups = [LookupKey::new(&[], 0); PREFETCH_KEYS_MAX];
         let count = keys.len().min(PREFETCH_KEYS_MAX);
         for (lookup, key) in lookups.iter_mut().zip(keys) {
@@ -192,9 +192,9 @@ impl Lsm {
         }
         self.lookup_cache.fetch(
             &lookups[..count],
-            (&self.memtable, self.wal.active()),
+            (&self.memtable, &self.wal.active),
             self.levels.contents(),
-            self.levels.generation(),
+            self.levels.generation,
         );
     }
 
@@ -241,16 +241,14 @@ impl Lsm {
         let mut writes = writes.peekable();
         while let Some(write) = writes.next() {
             let goes_on = writes.peek().is_some();
-            self.write(self.levels.hasher().hash(write.key), write, goes_on);
+            self.write(self.levels.hasher.hash(write.key), write, goes_on);
         }
         self.last_version()
     }
 
     #[inline]
     fn write(&mut self, hash: u32, write: Write<'_>, goes_on: bool) -> u64 {
-        let Write {
-            key, expires_at_ms, ..
-        } = write;
+        let (key, expires_at_ms) = (write.key, write.expires_at_ms);
         let value_bytes = match &write.value {
             NewValue::Tombstone => 0,
             NewValue::Inline(bytes) => bytes.len(),
@@ -270,7 +268,7 @@ impl Lsm {
     /// [`position`](Self::position).
     pub fn replay(&mut self, record: &StreamRecord<'_>) -> u64 {
         let appended = self.wal.append_record(record);
-        let hash = self.levels.hasher().hash(record.key());
+        let hash = self.levels.hasher.hash(record.key());
         self.index(
             hash,
             record.key(),
@@ -299,12 +297,12 @@ impl Lsm {
         }
         let new_bytes = self
             .memtable
-            .insert(self.wal.active(), hash, key, appended, record_bytes);
+            .insert(&self.wal.active, hash, key, appended, record_bytes);
         // A large value is moved by reference: it owes what an entry owes.
         let owed_work = DEBT_FACTOR * work::of_entry(record_bytes.min(INLINE_VALUE_MAX_BYTES));
         self.owed_work += owed_work;
         self.incurred_work += (owed_work + work::of_new(new_bytes)) as u64;
-        if self.memtable.log_bytes() >= self.options.memtable_bytes {
+        if self.memtable.log_bytes >= self.options.memtable_bytes {
             self.freeze();
         }
         version
@@ -317,7 +315,7 @@ impl Lsm {
 
     /// Makes the active memtable an immutable layer; false when it is empty.
     pub fn freeze(&mut self) -> bool {
-        if self.memtable.entry_count() == 0 {
+        if self.memtable.entry_count == 0 {
             return false;
         }
         // Work owed while there was nothing to do is forgiven: later writes owe enough, and all of
@@ -329,8 +327,8 @@ impl Lsm {
         // Most memtables hold about as many keys as the one before.
         let next = Memtable::new(
             self.options.memtable_bytes,
-            self.wal.last().version,
-            self.memtable.entry_count(),
+            self.wal.last.version,
+            self.memtable.entry_count,
         );
         let memtable = std::mem::replace(&mut self.memtable, next);
         let frozen = memtable.freeze(last_segment);
@@ -344,7 +342,7 @@ impl Lsm {
     pub fn compact(&mut self) {
         self.freeze();
         self.levels.compact();
-        self.sweeps.hurry();
+        self.sweeps.is_urgent = true;
     }
 
     /// Gives up all content, which maintenance then frees a bounded piece at a time; dropping an
@@ -364,10 +362,10 @@ impl Lsm {
         let mut work = Work::new(budget);
         if self.is_sweep_due() {
             self.sweeps.begin();
-            if self.memtable.first_expiry_ms() <= self.sweeps.removed_until_ms() {
+            if self.memtable.first_expiry_ms <= self.sweeps.removed_until_ms() {
                 self.freeze();
             }
-            self.levels.begin_sweep(self.wal.last().version);
+            self.levels.begin_sweep(self.wal.last.version);
         }
         while !work.is_used_up()
             && let Some(layer) = self.snapshots.take_returned()
@@ -393,19 +391,19 @@ impl Lsm {
             self.levels.flush();
         }
         if self.levels.step(
-            self.wal.last().version,
+            self.wal.last.version,
             self.sweeps.removed_until_ms(),
             &mut work,
             &mut self.free_queue,
         ) {
-            let oldest = self.levels.oldest_memtable().map(FrozenMemtable::memtable);
-            self.flushed_version = oldest.unwrap_or(&self.memtable).base_version();
+            let oldest = self.levels.oldest_memtable().map(|frozen| &frozen.memtable);
+            self.flushed_version = oldest.unwrap_or(&self.memtable).base_version;
             self.release_log();
         }
         self.owed_work = self.owed_work.saturating_sub(work.spent() - freed);
         if !self.is_due() {
             self.owed_work = 0;
-            self.sweeps.on_idle();
+            self.sweeps.is_urgent = false;
         }
         work.spent()
     }
@@ -417,7 +415,7 @@ impl Lsm {
         if !self.is_due() {
             return 0;
         }
-        let of_turn = if self.has_to_free() || self.sweeps.is_urgent() || self.is_sweep_due() {
+        let of_turn = if self.has_to_free() || self.sweeps.is_urgent || self.is_sweep_due() {
             TURN_WORK
         } else {
             0
@@ -444,7 +442,7 @@ impl Lsm {
 
     /// Whether there is maintenance that must not wait for an idle turn.
     fn is_due(&self) -> bool {
-        let may_merge = !self.is_pinned() || self.owed_work > 0 || self.sweeps.is_urgent();
+        let may_merge = !self.is_pinned() || self.owed_work > 0 || self.sweeps.is_urgent;
         let is_merge_due = may_merge && self.levels.is_due();
         self.has_to_free() || is_merge_due || self.is_sweep_due()
     }
@@ -475,8 +473,8 @@ impl Lsm {
         }
         self.snapshots.snapshot(
             self.levels.snapshot(),
-            self.wal.last(),
-            self.levels.hasher(),
+            self.wal.last,
+            self.levels.hasher,
             self.sweeps.now_ms,
         )
     }
@@ -561,17 +559,17 @@ impl Lsm {
 
     /// Version of the newest write.
     pub fn last_version(&self) -> u64 {
-        self.wal.last().version
+        self.wal.last.version
     }
 
     /// Version and checksum of the newest record.
     pub fn position(&self) -> LogPosition {
-        self.wal.last()
+        self.wal.last
     }
 
     /// Bytes of memtables and runs, large values included.
     pub fn data_bytes(&self) -> usize {
-        self.memtable.log_bytes() + self.levels.memory_bytes()
+        self.memtable.log_bytes + self.levels.memory_bytes()
     }
 
     /// Frozen memtables not yet flushed.
@@ -585,7 +583,7 @@ impl Lsm {
             return Footprint::default();
         }
         let live = self.levels.footprint();
-        let alive = self.free_queue.alive();
+        let alive = self.free_queue.alive;
         Footprint {
             bytes: alive.bytes.saturating_sub(live.bytes),
             large_bytes: alive.large_bytes.saturating_sub(live.large_bytes),
@@ -595,21 +593,16 @@ impl Lsm {
     /// Statistics of everything but snapshots.
     pub fn stats(&self) -> Stats {
         let levels = self.levels.stats();
-        let mut memtables = self.memtable.footprint();
-        memtables.add(self.wal.active().footprint());
-        let mut runs = Footprint::default();
-        for (level, stats) in levels.iter().enumerate() {
-            if level == 0 {
-                memtables.add(stats.footprint);
-            } else {
-                runs.add(stats.footprint);
-            }
-        }
+        let (frozen, runs) = levels.split_at(levels.len().min(1));
+        let mut memtables: Footprint = frozen.iter().map(|level| level.footprint).sum();
+        memtables.add(self.memtable.footprint());
+        memtables.add(self.wal.active.footprint());
+        let runs = runs.iter().map(|level| level.footprint).sum();
         let log_bytes = self.wal.held_bytes();
         Stats {
             last_version: self.last_version(),
-            memtable_entry_count: self.memtable.entry_count(),
-            memtable_bytes: self.memtable.log_bytes(),
+            memtable_entry_count: self.memtable.entry_count,
+            memtable_bytes: self.memtable.log_bytes,
             memtables,
             runs,
             levels,

@@ -57,7 +57,7 @@ fn a_snapshot_pins_what_was_overwritten_since() {
     drop(same);
     assert_eq!(lsm.pinned(), Footprint::default());
     settle(&mut lsm);
-    assert_eq!(lsm.free_queue.alive(), lsm.levels.footprint());
+    assert_eq!(lsm.free_queue.alive, lsm.levels.footprint());
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn time_to_spare_is_not_used_to_merge_what_is_pinned() {
     );
     drop(snapshot);
     settle(&mut lsm);
-    assert_eq!(lsm.free_queue.alive(), lsm.levels.footprint());
+    assert_eq!(lsm.free_queue.alive, lsm.levels.footprint());
 }
 
 /// Each snapshot freezes a memtable and lets go of all layers when it is dropped, and there is
@@ -118,7 +118,7 @@ fn snapshots_that_come_and_go_leave_merging_its_share() {
     assert!(layers_max < 30, "{layers_max} layers");
     drop((held, last));
     settle(&mut lsm);
-    assert_eq!(lsm.free_queue.alive(), lsm.levels.footprint());
+    assert_eq!(lsm.free_queue.alive, lsm.levels.footprint());
 }
 
 /// Whatever is written, frozen, merged and held: what was made is freed, and once nothing is held,
@@ -146,7 +146,7 @@ fn what_is_made_is_freed() {
                 _ => write(&mut lsm, first..first + 100, &[1; 50]),
             }
             lsm.maintain(rng.usize(..200_000));
-            let (alive, live) = (lsm.free_queue.alive(), lsm.levels.footprint());
+            let (alive, live) = (lsm.free_queue.alive, lsm.levels.footprint());
             assert!(
                 alive.bytes >= live.bytes && alive.large_bytes >= live.large_bytes,
                 "seed {seed}"
@@ -154,11 +154,7 @@ fn what_is_made_is_freed() {
         }
         snapshots.clear();
         settle(&mut lsm);
-        assert_eq!(
-            lsm.free_queue.alive(),
-            lsm.levels.footprint(),
-            "seed {seed}"
-        );
+        assert_eq!(lsm.free_queue.alive, lsm.levels.footprint(), "seed {seed}");
         assert_eq!(
             lsm.stats().retained_log_bytes,
             0,

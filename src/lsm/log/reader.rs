@@ -61,7 +61,7 @@ impl RecordReader {
                     return Ok(Some(record));
                 }
                 Err(RecordError::Damaged(problem)) => return Err(problem),
-                Err(RecordError::Incomplete { .. }) => {}
+                Err(RecordError::Incomplete) => {}
             }
         }
         let Some(head) = self.collect_stored(input)? else {
@@ -108,7 +108,7 @@ impl RecordReader {
                 Ok(record)
             }
             Err(RecordError::Damaged(problem)) => Err(problem),
-            Err(RecordError::Incomplete { .. }) => Err("it ends before its end"),
+            Err(RecordError::Incomplete) => Err("it ends before its end"),
         }
     }
 

@@ -306,13 +306,14 @@ impl RecordHead {
 
     /// Where the key starts.
     pub(crate) fn key_offset(&self) -> usize {
-        RECORD_HEAD_BYTES
-            + if self.expires_at_ms.is_some() {
-                EXPIRES_BYTES
-            } else {
-                0
-            }
+        key_offset(self.expires_at_ms.is_some())
     }
+}
+
+/// Where the key of a record begins.
+#[inline]
+fn key_offset(expires: bool) -> usize {
+    RECORD_HEAD_BYTES + if expires { EXPIRES_BYTES } else { 0 }
 }
 
 /// Bytes that a record with this key and value takes in its segment.
@@ -321,14 +322,7 @@ pub(crate) fn stored_bytes(write: &Write<'_>) -> usize {
         NewValue::Inline(bytes) => bytes.len(),
         NewValue::Tombstone | NewValue::Large(_) => 0,
     };
-    RECORD_HEAD_BYTES
-        + if write.expires_at_ms.is_some() {
-            EXPIRES_BYTES
-        } else {
-            0
-        }
-        + write.key.len()
-        + value_bytes
+    key_offset(write.expires_at_ms.is_some()) + write.key.len() + value_bytes
 }
 
 /// Appends a record to `out` and returns its checksum and, for a large value, the blob that belongs
@@ -361,16 +355,10 @@ pub(crate) fn encode(
     }
     let start = out.len();
     let mut head = [0; RECORD_HEAD_BYTES];
-    head[4..8].copy_from_slice(
-        &u32::try_from(value_len)
-            .expect("value below 4 GiB")
-            .to_le_bytes(),
-    );
-    head[8..10].copy_from_slice(
-        &u16::try_from(key.len())
-            .expect("key length checked")
-            .to_le_bytes(),
-    );
+    let value_len = u32::try_from(value_len).expect("value below 4 GiB");
+    let key_len = u16::try_from(key.len()).expect("key length checked");
+    head[4..8].copy_from_slice(&value_len.to_le_bytes());
+    head[8..10].copy_from_slice(&key_len.to_le_bytes());
     head[10] = flags;
     head[12..].copy_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&head);
@@ -418,12 +406,7 @@ pub(crate) fn decode<'a>(bytes: &'a [u8], large: impl FnOnce() -> &'a Blob) -> E
 /// The key of the record at the start of `bytes`; the hot half of [`decode`].
 pub(crate) fn key_of(bytes: &[u8]) -> &[u8] {
     let key_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let key_start = RECORD_HEAD_BYTES
-        + if bytes[10] & FLAG_EXPIRES == 0 {
-            0
-        } else {
-            EXPIRES_BYTES
-        };
+    let key_start = key_offset(bytes[10] & FLAG_EXPIRES != 0);
     &bytes[key_start..key_start + key_len]
 }
 

@@ -11,16 +11,13 @@
 //! and in files (`storage/`).
 
 use crate::lsm::log::position::LogPosition;
-use crate::lsm::log::record::{Blob, RECORD_HEAD_BYTES, RecordHead};
+use crate::lsm::log::record::{Blob, RecordHead};
 
 /// The bytes of a stream are not the next record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordError {
-    /// The bytes may be the beginning of the record; call again with at least so many bytes.
-    Incomplete {
-        /// Counted from the start of the record.
-        needed_bytes: usize,
-    },
+    /// The bytes may be the beginning of the record; call again with more of them.
+    Incomplete,
     /// The bytes are not the next record, whatever follows. The text says why.
     Damaged(&'static str),
 }
@@ -46,9 +43,7 @@ impl LogPosition {
     /// The record at the start of `bytes`, if it continues the history at this position.
     pub fn next_record<'a>(&self, bytes: &'a [u8]) -> Result<StreamRecord<'a>, RecordError> {
         let Some(head) = RecordHead::parse(bytes) else {
-            let with_expiry = bytes.len() >= RECORD_HEAD_BYTES;
-            let needed_bytes = RECORD_HEAD_BYTES + if with_expiry { 8 } else { 0 };
-            return Err(RecordError::Incomplete { needed_bytes });
+            return Err(RecordError::Incomplete);
         };
         if head.version != self.version + 1 {
             return Err(RecordError::Damaged("its version is not the next one"));
@@ -58,9 +53,7 @@ impl LogPosition {
         }
         let stream_bytes = head.stream_bytes();
         let Some(bytes) = bytes.get(..stream_bytes) else {
-            return Err(RecordError::Incomplete {
-                needed_bytes: stream_bytes,
-            });
+            return Err(RecordError::Incomplete);
         };
         if self.chained(&bytes[4..]) != head.checksum {
             return Err(RecordError::Damaged("its checksum does not hold"));
@@ -262,7 +255,9 @@ impl LogBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsm::log::record::{INLINE_VALUE_MAX_BYTES, NewValue, Write, encode};
+    use crate::lsm::log::record::{
+        INLINE_VALUE_MAX_BYTES, NewValue, RECORD_HEAD_BYTES, Write, encode,
+    };
 
     fn stream() -> Vec<u8> {
         let mut out = Vec::new();
@@ -320,10 +315,8 @@ mod tests {
         for cut in 0..stream.len() {
             let (versions, error) = read(&stream[..cut]);
             assert!(versions.iter().copied().eq(1..=versions.len() as u64));
-            let RecordError::Incomplete { needed_bytes } = error else {
-                panic!("cut at {cut}: {error:?}")
-            };
-            assert!(needed_bytes > 0 && versions.len() < 3);
+            assert_eq!(error, RecordError::Incomplete, "cut at {cut}");
+            assert!(versions.len() < 3);
         }
     }
 

@@ -239,6 +239,13 @@ pub struct WalCursor {
     offset: usize,
 }
 
+impl WalCursor {
+    /// The begin of a segment.
+    fn begin_of(segment: u64) -> Self {
+        Self { segment, offset: 0 }
+    }
+}
+
 /// The log.
 #[derive(Debug, Default)]
 pub(crate) struct Wal {
@@ -249,8 +256,8 @@ pub(crate) struct Wal {
     sealed_bytes: usize,
     /// Bytes of the records in all segments that were ever sealed, large values included.
     sealed_total_bytes: u64,
-    active: Segment,
-    last: LogPosition,
+    pub(crate) active: Segment,
+    pub(crate) last: LogPosition,
     /// Empty buffers of freed segments, for the next ones.
     spare: Vec<Vec<u8>>,
 }
@@ -413,13 +420,8 @@ impl Wal {
             .get(index)
             .map_or(&self.active, |segment| segment);
         let (offset, position) = segment.seek(version)?;
-        Some((
-            WalCursor {
-                segment: self.first_number + index as u64,
-                offset,
-            },
-            position,
-        ))
+        let segment = self.first_number + index as u64;
+        Some((WalCursor { segment, offset }, position))
     }
 
     /// The version before the first record in the log.
@@ -440,45 +442,24 @@ impl Wal {
         batch: &mut LogBatch,
     ) {
         // Releases wait for cursors: a segment that was removed was read to its end.
-        if cursor.segment < self.first_number {
-            *cursor = WalCursor {
-                segment: self.first_number,
-                offset: 0,
-            };
-        }
+        *cursor = self.oldest_from(*cursor);
         while batch.stream_bytes() < max_bytes || batch.is_open() {
-            let index = usize::try_from(cursor.segment - self.first_number)
-                .expect("fewer segments than bytes");
-            let sealed = self.sealed.get(index);
-            let segment = sealed.map_or(&self.active, |segment| segment);
+            let sealed = self.sealed_at(cursor.segment);
+            let segment = sealed.unwrap_or(&self.active);
             cursor.offset = segment.read(cursor.offset, max_bytes, version, batch);
-            if cursor.offset < segment.bytes.len() {
+            if cursor.offset < segment.bytes.len() || sealed.is_none() {
                 return;
             }
-            if sealed.is_none() {
-                return;
-            }
-            *cursor = WalCursor {
-                segment: cursor.segment + 1,
-                offset: 0,
-            };
+            *cursor = WalCursor::begin_of(cursor.segment + 1);
         }
     }
 
     /// The next records behind a cursor, up to `version`, as they lie in memory. The cursor stays.
     pub(crate) fn piece(&self, cursor: WalCursor, version: u64) -> Option<LogPiece<'_>> {
-        let mut at = cursor;
-        if at.segment < self.first_number {
-            at = WalCursor {
-                segment: self.first_number,
-                offset: 0,
-            };
-        }
+        let mut at = self.oldest_from(cursor);
         loop {
-            let index =
-                usize::try_from(at.segment - self.first_number).expect("fewer segments than bytes");
-            let sealed = self.sealed.get(index);
-            let segment = sealed.map_or(&self.active, |segment| segment);
+            let sealed = self.sealed_at(at.segment);
+            let segment = sealed.unwrap_or(&self.active);
             if let Some((stored, large, last)) = segment.piece(at.offset, version) {
                 let offset = at.offset + stored.len();
                 return Some(LogPiece {
@@ -491,11 +472,23 @@ impl Wal {
             if sealed.is_none() || at.offset < segment.bytes.len() {
                 return None;
             }
-            at = WalCursor {
-                segment: at.segment + 1,
-                offset: 0,
-            };
+            at = WalCursor::begin_of(at.segment + 1);
         }
+    }
+
+    /// The cursor, or the begin of the oldest segment if the cursor's is released.
+    fn oldest_from(&self, cursor: WalCursor) -> WalCursor {
+        if cursor.segment < self.first_number {
+            WalCursor::begin_of(self.first_number)
+        } else {
+            cursor
+        }
+    }
+
+    /// A sealed segment by its number; none if it is the active one.
+    fn sealed_at(&self, number: u64) -> Option<&Segment> {
+        let index = usize::try_from(number - self.first_number).expect("fewer segments than bytes");
+        self.sealed.get(index).map(|segment| &**segment)
     }
 
     /// Removes all records. The log goes on at its position.
@@ -504,16 +497,6 @@ impl Wal {
         self.first_number += self.sealed.len() as u64;
         self.sealed_bytes = 0;
         self.sealed.drain(..)
-    }
-
-    /// The segment that takes writes.
-    pub(crate) fn active(&self) -> &Segment {
-        &self.active
-    }
-
-    /// The position behind the newest record.
-    pub(crate) fn last(&self) -> LogPosition {
-        self.last
     }
 
     /// Segments in the log, the active one included once it has a record.
@@ -570,17 +553,14 @@ mod tests {
         let mut sealed = Vec::new();
         for _ in 0..100 {
             let appended = wal.append(set(b"key", NewValue::Inline(&value)), false);
-            assert_eq!(
-                wal.active().entry(appended.offset).version,
-                appended.version
-            );
+            assert_eq!(wal.active.entry(appended.offset).version, appended.version);
             assert!(
-                wal.active().bytes.capacity() <= SEGMENT_BYTES,
+                wal.active.bytes.capacity() <= SEGMENT_BYTES,
                 "a segment was reallocated"
             );
             sealed.extend(appended.sealed);
         }
-        assert_eq!(wal.last().version, 100);
+        assert_eq!(wal.last.version, 100);
         assert_eq!(wal.segment_count(), sealed.len() + 1);
         let first_last = sealed[0].last.version;
         assert!(
@@ -592,7 +572,7 @@ mod tests {
             &sealed[0]
         ));
         assert!(wal.release(first_last, 0).is_none());
-        let left_bytes = wal.sealed_bytes + wal.active().stream_bytes();
+        let left_bytes = wal.sealed_bytes + wal.active.stream_bytes();
         assert!(
             wal.release(u64::MAX, left_bytes).is_none(),
             "released although it is to be kept"
@@ -630,7 +610,7 @@ mod tests {
         while !large.step(usize::MAX) {}
         wal.append(set(b"a", NewValue::Inline(b"small")), false);
         let appended = wal.append(set(b"b", NewValue::Large(large)), false);
-        let Value::Large(blob) = wal.active().entry(appended.offset).value else {
+        let Value::Large(blob) = wal.active.entry(appended.offset).value else {
             panic!("not large")
         };
         assert_eq!(blob.len(), INLINE_VALUE_MAX_BYTES + 1);
@@ -665,7 +645,7 @@ mod tests {
                     wal.seal();
                 } else {
                     let mut batch = LogBatch::default();
-                    let version = rng.u64(start.version..=wal.last().version);
+                    let version = rng.u64(start.version..=wal.last.version);
                     wal.read(&mut cursor, rng.usize(1..600_000), version, &mut batch);
                     assert!(batch.last().is_none_or(|last| last.version <= version));
                     stream.extend(batch.parts().flatten());
@@ -699,7 +679,7 @@ mod tests {
             for _ in 0..rng.usize(1..200) {
                 let value = vec![1; rng.usize(..INLINE_VALUE_MAX_BYTES)];
                 wal.append(set(b"some key", NewValue::Inline(&value)), false);
-                positions.push(wal.last());
+                positions.push(wal.last);
                 if rng.u8(..20) == 0 {
                     wal.seal();
                 }
@@ -710,7 +690,7 @@ mod tests {
                     .release(u64::MAX, 0)
                     .map_or(oldest, |segment| segment.last);
             }
-            assert!(wal.seek(wal.last().version + 1).is_none(), "seed {seed}");
+            assert!(wal.seek(wal.last.version + 1).is_none(), "seed {seed}");
             for position in positions {
                 let Some((mut cursor, found)) = wal.seek(position.version) else {
                     assert!(
@@ -729,7 +709,7 @@ mod tests {
                 let stream: Vec<u8> = batch.parts().flatten().copied().collect();
                 match position.next_record(&stream) {
                     Ok(record) => assert_eq!(record.before(), position),
-                    Err(error) => assert_eq!(position, wal.last(), "seed {seed}: {error:?}"),
+                    Err(error) => assert_eq!(position, wal.last, "seed {seed}: {error:?}"),
                 }
             }
         }

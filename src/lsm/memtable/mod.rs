@@ -90,19 +90,19 @@ pub(crate) struct Memtable {
         reason = "the list grows by a pointer for each segment: no write pays for copying marks"
     )]
     superseded: Vec<Box<Marks>>,
-    entry_count: usize,
+    pub(crate) entry_count: usize,
     /// Bytes of the keys of its entries.
     key_bytes: usize,
-    log_bytes: usize,
+    pub(crate) log_bytes: usize,
     /// The common prefix of all keys: sorting looks behind it. None: there is no key.
     shared_prefix: Option<Vec<u8>>,
     /// The number of keys expected in each shard.
     shard_keys: usize,
     /// The version of the record before its first.
-    base_version: u64,
-    last_version: u64,
+    pub(crate) base_version: u64,
+    pub(crate) last_version: u64,
     /// The first expiry of all records, superseded ones, too; all ones: nothing expires.
-    first_expiry_ms: u64,
+    pub(crate) first_expiry_ms: u64,
 }
 
 impl Memtable {
@@ -214,38 +214,15 @@ impl Memtable {
         }
     }
 
-    pub(crate) fn entry_count(&self) -> usize {
-        self.entry_count
-    }
-
-    /// Bytes of log since the memtable was opened, overwritten records included.
-    pub(crate) fn log_bytes(&self) -> usize {
-        self.log_bytes
-    }
-
     /// The memory of its sealed segments.
     pub(crate) fn footprint(&self) -> Footprint {
-        let mut all = Footprint::default();
-        self.records
-            .segments
-            .iter()
-            .for_each(|segment| all.add(segment.footprint()));
-        all
-    }
-
-    /// The version of the record before its first.
-    pub(crate) fn base_version(&self) -> u64 {
-        self.base_version
+        let segments = self.records.segments.iter();
+        segments.map(|segment| segment.footprint()).sum()
     }
 
     /// Records the expiry of a record.
     pub(crate) fn record_expiry(&mut self, expires_at_ms: u64) {
         self.first_expiry_ms = self.first_expiry_ms.min(expires_at_ms);
-    }
-
-    /// When the first of its records expires, or expired; all ones: none ever does.
-    pub(crate) fn first_expiry_ms(&self) -> u64 {
-        self.first_expiry_ms
     }
 }
 
@@ -270,7 +247,7 @@ impl SortKey {
 /// A memtable that takes no more writes.
 #[derive(Debug)]
 pub(crate) struct FrozenMemtable {
-    memtable: Memtable,
+    pub(crate) memtable: Memtable,
     order: OnceLock<Vec<RecordOffset>>,
 }
 
@@ -278,11 +255,6 @@ impl FrozenMemtable {
     #[inline]
     pub(crate) fn get(&self, hash: u32, key: &[u8]) -> Option<Entry<'_>> {
         self.memtable.get(None, hash, key)
-    }
-
-    /// The memtable, to prefetch from.
-    pub(crate) fn memtable(&self) -> &Memtable {
-        &self.memtable
     }
 
     /// The places of all entries in key order, once some
@@ -303,23 +275,6 @@ impl FrozenMemtable {
 
     pub(crate) fn key(&self, place: RecordOffset) -> &[u8] {
         self.memtable.records.key(None, place)
-    }
-
-    pub(crate) fn entry_count(&self) -> usize {
-        self.memtable.entry_count
-    }
-
-    pub(crate) fn log_bytes(&self) -> usize {
-        self.memtable.log_bytes
-    }
-
-    /// The memory that its records take.
-    pub(crate) fn footprint(&self) -> Footprint {
-        self.memtable.footprint()
-    }
-
-    pub(crate) fn last_version(&self) -> u64 {
-        self.memtable.last_version
     }
 
     /// A step of a walk through the log: the end of the record at `place`, and its sort key if it

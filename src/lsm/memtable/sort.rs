@@ -58,7 +58,7 @@ pub(crate) struct Sorter {
 impl Sorter {
     /// A sort of a memtable, in empty buffers.
     pub(crate) fn new(frozen: &FrozenMemtable, [mut keys, merged]: Buffers) -> Self {
-        keys.reserve_exact(frozen.entry_count());
+        keys.reserve_exact(frozen.memtable.entry_count);
         let compare_work = frozen.mean_rest_bytes() / COMPARED_BYTES;
         let run_entries = RUN_ENTRIES >> (1 + compare_work / 4).ilog2();
         Self {

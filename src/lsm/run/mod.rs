@@ -25,7 +25,7 @@ const BLOCK_MAX_CHUNKS: usize = 128;
 
 /// The first 24 bytes of a key as big-endian numbers, filled with zeros. The order of keys with
 /// equal fences is that of the keys themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Fence([u64; 3]);
 
 impl Fence {
@@ -106,10 +106,8 @@ impl<'a> LookupKey<'a> {
         });
         let block = (count + equal_count).checked_sub(1)?;
         let count = blocks[block].1.count_up_to(self);
-        Some(ChunkPosition {
-            block,
-            chunk: count.checked_sub(1)?,
-        })
+        let chunk = count.checked_sub(1)?;
+        Some(ChunkPosition { block, chunk })
     }
 }
 
@@ -233,13 +231,13 @@ impl ChunkPosition {
 /// A sorted run of chunks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Run {
-    blocks: Arc<Blocks>,
-    entry_count: usize,
-    memory_bytes: usize,
+    pub(crate) blocks: Arc<Blocks>,
+    pub(crate) entry_count: usize,
+    pub(crate) memory_bytes: usize,
     /// Bytes of large values.
     large_bytes: usize,
     /// Number of chunks with entries that expire.
-    expiring_chunk_count: usize,
+    pub(crate) expiring_chunk_count: usize,
     /// A filter over all keys of the run, and maybe others. Runs made by merges have one, unless
     /// they are large.
     filter: Option<Arc<Filter>>,
@@ -339,31 +337,12 @@ impl Run {
         self.next(at)
     }
 
-    pub(crate) fn entry_count(&self) -> usize {
-        self.entry_count
-    }
-
-    /// Bytes of all chunks, large values included.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.memory_bytes
-    }
-
     /// The memory that it takes.
     pub(crate) fn footprint(&self) -> Footprint {
         Footprint {
             bytes: self.memory_bytes - self.large_bytes,
             large_bytes: self.large_bytes,
         }
-    }
-
-    /// Number of chunks with entries that expire.
-    pub(crate) fn expiring_chunk_count(&self) -> usize {
-        self.expiring_chunk_count
-    }
-
-    /// The list of blocks, for freeing it piece by piece.
-    pub(crate) fn into_blocks(self) -> Arc<Blocks> {
-        self.blocks
     }
 }
 
@@ -372,10 +351,8 @@ fn make_room(blocks: &mut Blocks, at: ChunkPosition) -> ChunkPosition {
     let is_full = |block: &ChunkBlock| block.chunks.len() >= BLOCK_MAX_CHUNKS;
     if at.chunk == 0 && at.block > 0 && !is_full(&blocks[at.block - 1].1) {
         let block = at.block - 1;
-        return ChunkPosition {
-            block,
-            chunk: blocks[block].1.chunks.len(),
-        };
+        let chunk = blocks[block].1.chunks.len();
+        return ChunkPosition { block, chunk };
     }
     if at.block == blocks.len() {
         blocks.push((Fence::new(&[]), Arc::default()));
@@ -387,13 +364,9 @@ fn make_room(blocks: &mut Blocks, at: ChunkPosition) -> ChunkPosition {
     }
     let upper = Arc::make_mut(block).split_off(BLOCK_MAX_CHUNKS / 2);
     blocks.insert(at.block + 1, (upper.fences[0], Arc::new(upper)));
-    match at.chunk.checked_sub(BLOCK_MAX_CHUNKS / 2) {
-        Some(chunk) => ChunkPosition {
-            block: at.block + 1,
-            chunk,
-        },
-        None => at,
-    }
+    let block = at.block + 1;
+    let moved = at.chunk.checked_sub(BLOCK_MAX_CHUNKS / 2);
+    moved.map_or(at, |chunk| ChunkPosition { block, chunk })
 }
 
 #[cfg(test)]
@@ -484,7 +457,7 @@ mod tests {
                         );
                     }
                 }
-                assert_eq!(run.entry_count(), model.len());
+                assert_eq!(run.entry_count, model.len());
                 // One like those that are there, but for a byte anywhere.
                 let mut other = model
                     .get(rng.usize(..=model.len()))
