@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::node::PARTITIONS_MAX;
 
+use super::error::RunError;
 use super::limits::{LINKS_MAX, STRANGERS_MAX, TURNED_AWAY_MAX};
 
 /// Open for a moment, or opened later: a connection that is closed as soon as it is accepted, the
@@ -64,13 +65,6 @@ pub(super) struct Shares {
     pub(super) strangers: usize,
 }
 
-/// The limit is too low to serve anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooFew {
-    pub(super) limit: usize,
-    pub(super) needed: usize,
-}
-
 impl Descriptors {
     /// Raises the limit as far as possible. To be called when everything is open that stays open.
     pub(super) fn at_start() -> Self {
@@ -112,13 +106,11 @@ impl Descriptors {
     }
 
     /// Refuses a limit under which next to nothing could be served.
-    pub(super) fn check(&self) -> Result<(), TooFew> {
+    pub(super) fn check(&self) -> Result<(), RunError> {
         let needed = self.reserved(1) + self.ahead() + CONNECTIONS_MIN;
         if self.limit < needed {
-            return Err(TooFew {
-                limit: self.limit,
-                needed,
-            });
+            let limit = self.limit;
+            return Err(RunError::TooFewDescriptors { limit, needed });
         }
         Ok(())
     }
@@ -171,7 +163,7 @@ mod tests {
     fn connections_never_get_what_files_need() {
         for limit in (64..5_000).chain([65_536, 1 << 20, usize::MAX / 2]) {
             let descriptors = descriptors(limit);
-            assert_eq!(descriptors.check(), Ok(()), "{limit}");
+            assert!(descriptors.check().is_ok(), "{limit}");
             let partition_max = descriptors.partition_max();
             for partitions in [0, 1, 2, partition_max / 2, partition_max] {
                 let shares = descriptors.shares(partitions, 10_240);
@@ -203,11 +195,9 @@ mod tests {
         assert_eq!(shares(1_024, 1), [660, 60, 240, 120]);
         assert_eq!(shares(1_024, 200), [387, 35, 140, 70]);
         assert_eq!(shares(65_536, 1), [10_240, 64, 1_024, 256]);
-        let too_few = TooFew {
-            limit: 48,
-            needed: 51,
-        };
-        assert_eq!(descriptors(48).check(), Err(too_few));
+        let error = descriptors(48).check().expect_err("too few");
+        let limits = "the limit on file descriptors is 48, and 51 are needed at least";
+        assert!(error.to_string().starts_with(limits), "{error}");
     }
 
     #[test]

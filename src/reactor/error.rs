@@ -1,21 +1,31 @@
 //! Errors that end the node, each as one line with the way out.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+
+use thiserror::Error;
 
 use crate::storage::StorageError;
 
 use super::limits::DRAIN_MS;
 
 /// The node cannot run. To be printed before the process exits.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum RunError {
     /// The HTTP socket could not be bound.
+    #[error("cannot listen on {0}: {hint}", hint = listen_hint(.1))]
     Listen(SocketAddr, io::Error),
     /// The replication socket could not be bound.
+    #[error(
+        "cannot listen for replicas on {0}: {1}; choose another address with \
+         --replication-listen, or off"
+    )]
     ListenForReplicas(SocketAddr, io::Error),
     /// The limit on descriptors leaves too few for connections.
+    #[error(
+        "the limit on file descriptors is {limit}, and {needed} are needed at least: raise it \
+         (ulimit -n)"
+    )]
     TooFewDescriptors {
         /// The limit.
         limit: usize,
@@ -23,12 +33,16 @@ pub enum RunError {
         needed: usize,
     },
     /// A system call that the loop cannot do without failed.
+    #[error("{0} failed: {1}")]
     System(&'static str, io::Error),
     /// A second signal came before the node had stopped.
+    #[error("stopped at once by a second signal; requests in flight were cut off")]
     Interrupted,
     /// The data cannot be used, or the log could not be finished.
+    #[error("{0}")]
     Storage(StorageError),
     /// The disk did not finish in time.
+    #[error("the disk did not finish within {DRAIN_MS} ms: the last writes may not be on it")]
     DiskStalled,
 }
 
@@ -39,45 +53,13 @@ impl RunError {
     }
 }
 
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "cannot listen on {address}: the port is in use; stop the process that has it or \
-                 choose another with --listen"
-            ),
-            Self::Listen(address, error) => {
-                write!(
-                    f,
-                    "cannot listen on {address}: {error}; choose an address of this machine with \
-                     --listen"
-                )
-            }
-            Self::ListenForReplicas(address, error) => write!(
-                f,
-                "cannot listen for replicas on {address}: {error}; choose another address with \
-                 --replication-listen, or off"
-            ),
-            Self::TooFewDescriptors { limit, needed } => write!(
-                f,
-                "the limit on file descriptors is {limit}, and {needed} are needed at least: raise \
-                 it (ulimit -n)"
-            ),
-            Self::System(call, error) => write!(f, "{call} failed: {error}"),
-            Self::Storage(error) => error.fmt(f),
-            Self::DiskStalled => {
-                write!(
-                    f,
-                    "the disk did not finish within {DRAIN_MS} ms: the last writes may not be on it"
-                )
-            }
-            Self::Interrupted => write!(
-                f,
-                "stopped at once by a second signal; requests in flight were cut off"
-            ),
+/// What to do about an address that cannot be listened on, behind the reason.
+fn listen_hint(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the port is in use; stop the process that has it or choose another with --listen"
+                .to_owned()
         }
+        _ => format!("{error}; choose an address of this machine with --listen"),
     }
 }
-
-impl std::error::Error for RunError {}

@@ -19,7 +19,7 @@ use super::clock::{self, Clock};
 use super::core::Core;
 use super::deadlines::TimeOuts;
 use super::deferred_replies::{self, DeferredReplies};
-use super::descriptors::{Descriptors, Shares, TooFew};
+use super::descriptors::{Descriptors, Shares};
 use super::disk::DiskHandle;
 use super::error::RunError;
 use super::greeting;
@@ -383,9 +383,7 @@ fn open_sources(config: &Config) -> Result<(Poll, Listener, Signals, Arc<Waker>)
 /// Shares descriptors out, and says so if there are fewer connections than configured.
 fn share_descriptors(config: &Config) -> Result<(Descriptors, Shares), RunError> {
     let descriptors = Descriptors::at_start();
-    descriptors
-        .check()
-        .map_err(|TooFew { limit, needed }| RunError::TooFewDescriptors { limit, needed })?;
+    descriptors.check()?;
     let shares = descriptors.shares(1, config.max_connections);
     if shares.connections < config.max_connections {
         log::warn!(

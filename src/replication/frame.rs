@@ -51,6 +51,8 @@
 
 use std::fmt;
 
+use thiserror::Error;
+
 use crate::lsm::LogPosition;
 use crate::storage::{HistoryId, Lineage, PastHistory, SHARED_PAST_MAX};
 
@@ -281,7 +283,8 @@ pub enum Frame<'a> {
 }
 
 /// Received bytes are no frame: close the connection. The text says why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
 pub struct FrameError(pub &'static str);
 
 impl Frame<'_> {

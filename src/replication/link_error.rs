@@ -1,6 +1,6 @@
 //! Why a replication link ends.
 
-use std::fmt;
+use thiserror::Error;
 
 use crate::metrics::LINK_END_COUNT;
 
@@ -21,6 +21,16 @@ impl Rejection {
     pub fn new(code: RefusalCode, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { code, text }
+    }
+
+    /// The peer is to try again.
+    pub fn busy(text: impl Into<String>) -> Self {
+        Self::new(RefusalCode::Busy, text)
+    }
+
+    /// The peer is to follow another node.
+    pub fn not_leader(text: impl Into<String>) -> Self {
+        Self::new(RefusalCode::NotLeader, text)
     }
 
     /// Appends the frame that tells the peer.
@@ -49,37 +59,52 @@ pub const LINK_END_REASONS: [&str; LINK_END_COUNT] = [
 ];
 
 /// Why a link ends: close its connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LinkError {
     /// The peer has closed the connection.
+    #[error("the other side has closed the connection")]
     Closed,
     /// The connection has failed.
+    #[error("the connection was lost: {0}")]
     Lost(String),
     /// The peer, which is named, sent nothing for [`SILENCE_MS`].
+    #[error("the {0} was silent for {SILENCE_MS} ms")]
     Silent(&'static str),
     /// A new connection did not say hello in time.
+    #[error("a stranger did not say hello in time")]
     NoHello,
     /// A newer connection needed the place of this one, which had not said hello.
+    #[error("a stranger made room for a newer connection")]
     Displaced,
     /// The peer sent bytes that are no frame.
-    Frame(FrameError),
+    #[error("the peer sent {0}")]
+    Frame(#[from] FrameError),
     /// The peer sent a frame that the protocol does not allow at this point.
+    #[error("{0}")]
     Protocol(&'static str),
     /// The peer's data is damaged, or does not continue the data of this node.
+    #[error("{0}")]
     Damaged(String),
     /// The peer's data or epoch cannot be followed. The text says what an operator can do.
+    #[error("{0}")]
     NotFollowed(String),
     /// The peer has refused this node.
+    #[error("the leader refuses: {0}")]
     Refused(String),
     /// This node has refused the peer.
+    #[error("a replica is turned away: {}", .0.text)]
     Rejected(Rejection),
     /// The replica needs more log than is kept for one replica.
+    #[error("the replica pins more log than is kept for one: it starts over")]
     TooFarBehind,
     /// This node has changed its role, its leader or its data.
+    #[error("the role of this node has changed")]
     RoleChanged,
     /// This node has removed the partition.
+    #[error("partition {0} was given up by this node")]
     PartitionRemoved(u32),
     /// A takeover has what it needs of the peer, or asks it again later.
+    #[error("{0}")]
     VisitOver(String),
 }
 
@@ -117,39 +142,5 @@ impl LinkError {
             Self::VisitOver(_) => log::Level::Debug,
             _ => log::Level::Info,
         }
-    }
-}
-
-impl fmt::Display for LinkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => f.write_str("the other side has closed the connection"),
-            Self::Lost(reason) => write!(f, "the connection was lost: {reason}"),
-            Self::Silent(peer) => write!(f, "the {peer} was silent for {SILENCE_MS} ms"),
-            Self::NoHello => f.write_str("a stranger did not say hello in time"),
-            Self::Displaced => f.write_str("a stranger made room for a newer connection"),
-            Self::Frame(error) => write!(f, "the peer sent {}", error.0),
-            Self::Protocol(problem) => f.write_str(problem),
-            Self::Damaged(problem) | Self::NotFollowed(problem) | Self::VisitOver(problem) => {
-                f.write_str(problem)
-            }
-            Self::Refused(text) => write!(f, "the leader refuses: {text}"),
-            Self::Rejected(rejection) => {
-                write!(f, "a replica is turned away: {}", rejection.text)
-            }
-            Self::TooFarBehind => {
-                f.write_str("the replica pins more log than is kept for one: it starts over")
-            }
-            Self::RoleChanged => f.write_str("the role of this node has changed"),
-            Self::PartitionRemoved(id) => {
-                write!(f, "partition {id} was given up by this node")
-            }
-        }
-    }
-}
-
-impl From<FrameError> for LinkError {
-    fn from(error: FrameError) -> Self {
-        Self::Frame(error)
     }
 }

@@ -1,7 +1,8 @@
 //! The errors of files. Each displays as one line that says what to do.
 
-use std::fmt;
 use std::io;
+
+use thiserror::Error;
 
 /// Bytes that are not in a known format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,13 +15,20 @@ pub enum FormatError {
 }
 
 /// Storage cannot go on: the node refuses to start, or stops taking writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum StorageError {
     /// The directory or file named on the command line cannot be used: the node exits with 2.
+    #[error("{0}")]
     Unusable(String),
     /// Another process uses the directory.
+    #[error("{0} is in use by another db-node: stop that one, or choose another --data-dir")]
     Locked(String),
     /// Data that was on disk is damaged.
+    #[error(
+        "{path} is damaged at byte {offset}: {problem}. Restore a backup into an empty directory \
+         with --restore FILE, or start with --accept-data-loss to keep what precedes the damage \
+         (the rest is set aside, not deleted)"
+    )]
     Damaged {
         /// The file.
         path: String,
@@ -30,6 +38,11 @@ pub enum StorageError {
         problem: &'static str,
     },
     /// A file is missing, or is not the file that has to be there.
+    #[error(
+        "{path} {problem}. Put the file back, restore a backup into an empty directory with \
+         --restore FILE, or start with --accept-data-loss to go on with what is there (what does \
+         not fit is set aside, not deleted)"
+    )]
     Lost {
         /// The file.
         path: String,
@@ -37,6 +50,10 @@ pub enum StorageError {
         problem: String,
     },
     /// A file of a later format.
+    #[error(
+        "{path} has format {format}, which this version does not know: start the newer db-node \
+         that wrote it"
+    )]
     TooNew {
         /// The file.
         path: String,
@@ -44,8 +61,10 @@ pub enum StorageError {
         format: u32,
     },
     /// A backup to restore from is not whole.
+    #[error("{0}")]
     BadBackup(String),
     /// A system call failed.
+    #[error("{action} {path} failed: {problem}{}", way_out(*is_full, *is_passing))]
     Io {
         /// What was being done.
         action: &'static str,
@@ -126,6 +145,15 @@ pub(super) fn shortage(
     }
 }
 
+/// What to do about a shortage, as the end of a message.
+fn way_out(is_full: bool, is_passing: bool) -> &'static str {
+    match (is_full, is_passing) {
+        (true, _) => "; make room on that disk",
+        (_, true) => "; raise the limit on open files (ulimit -n), or close some elsewhere",
+        _ => "",
+    }
+}
+
 /// Whether the process, or the system, has no file descriptor left.
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     let codes = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
@@ -133,57 +161,3 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
         .iter()
         .any(|code| error.raw_os_error() == Some(code.raw_os_error()))
 }
-
-impl fmt::Display for StorageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unusable(problem) | Self::BadBackup(problem) => f.write_str(problem),
-            Self::Locked(path) => {
-                write!(
-                    f,
-                    "{path} is in use by another db-node: stop that one, or choose another \
-                     --data-dir"
-                )
-            }
-            Self::Damaged { .. } => write!(
-                f,
-                "{}. Restore a backup into an empty directory with --restore FILE, or start with \
-                 --accept-data-loss to keep what precedes the damage (the rest is set aside, not \
-                 deleted)",
-                self.loss().unwrap_or_default()
-            ),
-            Self::Lost { .. } => write!(
-                f,
-                "{}. Put the file back, restore a backup into an empty directory with --restore \
-                 FILE, or start with --accept-data-loss to go on with what is there (what does not \
-                 fit is set aside, not deleted)",
-                self.loss().unwrap_or_default()
-            ),
-            Self::TooNew { path, format } => write!(
-                f,
-                "{path} has format {format}, which this version does not know: start the newer \
-                 db-node that wrote it"
-            ),
-            Self::Io {
-                action,
-                path,
-                problem,
-                is_full,
-                is_passing,
-            } => {
-                write!(f, "{action} {path} failed: {problem}")?;
-                if *is_full {
-                    f.write_str("; make room on that disk")
-                } else if *is_passing {
-                    f.write_str(
-                        "; raise the limit on open files (ulimit -n), or close some elsewhere",
-                    )
-                } else {
-                    Ok(())
-                }
-            }
-        }
-    }
-}
-
-impl std::error::Error for StorageError {}
