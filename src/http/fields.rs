@@ -8,6 +8,8 @@
 //! Not here: which header goes where and what they mean together (`request.rs`), percent-decoding
 //! (the api layer).
 
+use std::str::FromStr;
+
 use memchr::{memchr, memchr2};
 
 use super::head::{Framing, Head, Method};
@@ -129,8 +131,9 @@ pub(super) fn check_host(value: &[u8]) -> Result<(), Refusal> {
         is_name.then_some(port)
     };
     match port {
-        Some([]) => Ok(()),
-        Some([b':', digits @ ..]) if is_port(digits) => Ok(()),
+        // RFC 3986 allows `host:` with nothing behind the colon.
+        Some([] | [b':']) => Ok(()),
+        Some([b':', digits @ ..]) if number::<u16>(digits).is_some() => Ok(()),
         _ => Err(Refusal::bad_request(
             "invalid Host: write a name or an address, and `:port` if needed",
         )),
@@ -146,39 +149,18 @@ pub(super) fn is_nameless(host: &[u8]) -> bool {
 /// headers. A table, since every request has a host.
 const HOST_NAME_BYTES: [bool; 256] = letters_digits_and(b"-._~%!$&'()*+;=");
 
-/// RFC 3986 allows `host:` with nothing behind the colon.
-fn is_port(digits: &[u8]) -> bool {
-    let mut port = 0_u32;
-    for digit in digits {
-        if !digit.is_ascii_digit() {
-            return false;
-        }
-        port = port * 10 + u32::from(digit - b'0');
-        if port > u32::from(u16::MAX) {
-            return false;
-        }
-    }
-    true
+/// The number that digits name; none if there is another byte, or the number is too large.
+fn number<N: FromStr>(digits: &[u8]) -> Option<N> {
+    let is_decimal = digits.iter().all(u8::is_ascii_digit);
+    let digits = str::from_utf8(digits).ok().filter(|_| is_decimal)?;
+    digits.parse().ok()
 }
 
 /// A decimal number: digits only, within `u64`.
 pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
-    let malformed =
-        || Refusal::bad_request("malformed Content-Length: write one number of bytes, digits only");
-    if value.is_empty() {
-        return Err(malformed());
-    }
-    let mut length = 0_u64;
-    for digit in value {
-        if !digit.is_ascii_digit() {
-            return Err(malformed());
-        }
-        let next = length
-            .checked_mul(10)
-            .and_then(|tens| tens.checked_add(u64::from(digit - b'0')));
-        length = next.ok_or_else(malformed)?;
-    }
-    Ok(length)
+    number(value).ok_or_else(|| {
+        Refusal::bad_request("malformed Content-Length: write one number of bytes, digits only")
+    })
 }
 
 /// Accepts `chunked` only: an unknown coding is refused with 501, a body without an end with 400.

@@ -371,7 +371,10 @@ impl ReplyHead<'_> {
             self.end_head();
             return false;
         }
-        self.number("Content-Length: ", length_bytes, "\r\n");
+        let bytes = self.reply.out.bytes();
+        bytes.extend_from_slice(b"Content-Length: ");
+        bytes.extend_from_slice(itoa::Buffer::new().format(length_bytes).as_bytes());
+        bytes.extend_from_slice(b"\r\n");
         self.end_head();
         !self.reply.exchange.head_only
     }
@@ -386,15 +389,6 @@ impl ReplyHead<'_> {
         }
         exchange.answered = true;
         exchange.status = self.status;
-    }
-
-    // Inlined, the pieces are of known length: a fifth fewer instructions for a whole response.
-    #[inline(always)]
-    fn number(&mut self, before: &str, number: u64, after: &str) {
-        let bytes = self.reply.out.bytes();
-        bytes.extend_from_slice(before.as_bytes());
-        bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-        bytes.extend_from_slice(after.as_bytes());
     }
 }
 

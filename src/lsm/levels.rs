@@ -209,11 +209,8 @@ impl Levels {
             && let Some(job) = self.jobs.first_mut()
         {
             let spent_before = work.spent();
-            let target = self
-                .layers
-                .iter_mut()
-                .find(|layer| layer.state == LayerState::Target(job.id));
-            let Some(ImmutableLayer::Run(target)) = target.map(|layer| &mut layer.content) else {
+            let target = target_of(&mut self.layers, job.id);
+            let ImmutableLayer::Run(target) = &mut target.content else {
                 unreachable!("a job's target is a run among the layers");
             };
             let is_done = job.merge.step(target, removed_until_ms, work, free_queue);
@@ -234,11 +231,7 @@ impl Levels {
         self.layers
             .extract_if(.., is_source)
             .for_each(|source| free_queue.push_layer(source.content));
-        let target = self
-            .layers
-            .iter_mut()
-            .find(|layer| layer.state == LayerState::Target(id));
-        let target = target.expect("the target of the job");
+        let target = target_of(&mut self.layers, id);
         target.state = LayerState::Idle;
         if let (ImmutableLayer::Run(run), Some(filter)) = (&mut target.content, filter) {
             run.set_filter(filter);
@@ -406,6 +399,12 @@ impl Levels {
                 .max(1),
         ) + 1
     }
+}
+
+fn target_of(layers: &mut [Layer], id: JobId) -> &mut Layer {
+    let is_target = |layer: &&mut Layer| layer.state == LayerState::Target(id);
+    let target = layers.iter_mut().find(is_target);
+    target.expect("the target of a job")
 }
 
 impl Layer {

@@ -40,3 +40,9 @@ pub enum AssignRefusal {
     /// The disk has failed.
     Failed,
 }
+
+impl From<AssignError> for AssignRefusal {
+    fn from(error: AssignError) -> Self {
+        Self::PartitionMeta(error)
+    }
+}

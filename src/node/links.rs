@@ -73,8 +73,7 @@ impl Node {
         out: &mut Vec<u8>,
     ) -> Result<ReplicaSender, Rejection> {
         if self.loading().is_some() {
-            let text = "the node is loading its data";
-            return Err(Rejection::new(RefusalCode::Busy, text));
+            return Err(Rejection::busy("the node is loading its data"));
         }
         let Ok(partition) = self.partition(hello.partition) else {
             let text = format!("partition {} is not here", hello.partition);

@@ -15,60 +15,47 @@ impl Node {
     /// A controller says what a partition is to be; the number of the change, which
     /// [`Wait::Settled`](crate::partition::Wait::Settled) waits for.
     pub fn assign(&mut self, id: u32, assignment: Assignment) -> Result<u64, AssignRefusal> {
-        if let Some(progress) = self.loading() {
-            return Err(AssignRefusal::Loading(progress));
-        }
-        if self.write_obstacle().is_some() {
-            return Err(AssignRefusal::Failed);
-        }
+        self.check_orders()?;
         if let Some(index) = self.index_of(id) {
-            return self.partitions[index]
-                .assign(&assignment)
-                .map_err(AssignRefusal::PartitionMeta);
+            return Ok(self.partitions[index].assign(&assignment)?);
         }
         let epoch = self.removals.epoch_of(id);
-        if let Some(opening) = self
-            .openings
-            .pending
-            .iter_mut()
-            .find(|opening| opening.id == id)
-        {
-            opening
-                .assignment
-                .check_next(epoch, &assignment)
-                .map_err(AssignRefusal::PartitionMeta)?;
+        let mut pending = self.openings.pending.iter_mut();
+        if let Some(opening) = pending.find(|opening| opening.id == id) {
+            opening.assignment.check_next(epoch, &assignment)?;
             opening.assignment = assignment;
             return Ok(1);
         }
-        assignment
-            .check_first(epoch)
-            .map_err(AssignRefusal::PartitionMeta)?;
+        assignment.check_first(epoch)?;
         if self.partition_count() >= PARTITIONS_MAX {
             return Err(AssignRefusal::TooMany);
         }
+        let opening = Opening {
+            id,
+            assignment,
+            generation: self.removals.next_generation,
+        };
         if self.config.data_dir.is_some() {
-            if self.file_count() >= self.openings.partition_max {
-                return Err(AssignRefusal::TooFewDescriptors {
-                    partition_max: self.openings.partition_max,
-                });
+            let partition_max = self.openings.partition_max;
+            if self.file_count() >= partition_max {
+                return Err(AssignRefusal::TooFewDescriptors { partition_max });
             }
-            let generation = self.removals.next_generation();
-            self.openings.pending.push(Opening {
-                id,
-                assignment,
-                generation,
-            });
+            self.openings.pending.push(opening);
             self.openings.untold.push(id);
             return Ok(1);
         }
         let history = HistoryId(self.ids.draw());
         let meta = PartitionMeta::new(Role::Unassigned, Lineage::new(history));
-        let opening = Opening {
-            id,
-            assignment,
-            generation: self.removals.next_generation(),
-        };
         self.make(&opening, Lsm::new(self.options.engine), meta, None)
+    }
+
+    /// Whether this node can take orders now.
+    fn check_orders(&self) -> Result<(), AssignRefusal> {
+        match self.loading() {
+            Some(progress) => Err(AssignRefusal::Loading(progress)),
+            None if self.write_obstacle().is_some() => Err(AssignRefusal::Failed),
+            None => Ok(()),
+        }
     }
 
     /// A partition that did not exist before.
@@ -81,18 +68,10 @@ impl Node {
     ) -> Result<u64, AssignRefusal> {
         let id = opening.id;
         meta.epoch = self.removals.epoch_of(id);
-        let mut partition = Partition::new(
-            id,
-            lsm,
-            Roles::in_force(meta),
-            disk,
-            self.options.clone(),
-            self.ids.split(),
-        )
-        .counting_from(opening.generation);
-        let change = partition
-            .assign(&opening.assignment)
-            .map_err(AssignRefusal::PartitionMeta)?;
+        let (roles, ids) = (Roles::in_force(meta), self.ids.split());
+        let mut partition = Partition::new(id, lsm, roles, disk, self.options.clone(), ids)
+            .counting_from(opening.generation);
+        let change = partition.assign(&opening.assignment)?;
         self.add(partition);
         Ok(change)
     }
@@ -104,14 +83,7 @@ impl Node {
         order: RemovalOrder,
         now_ms: u64,
     ) -> Result<Removal, RemovalRefusal> {
-        if let Some(progress) = self.loading() {
-            return Err(RemovalRefusal::AsAssignment(AssignRefusal::Loading(
-                progress,
-            )));
-        }
-        if self.write_obstacle().is_some() {
-            return Err(RemovalRefusal::AsAssignment(AssignRefusal::Failed));
-        }
+        self.check_orders().map_err(RemovalRefusal::AsAssignment)?;
         if self.openings.pending.iter().any(|opening| opening.id == id) {
             return Err(RemovalRefusal::Opening);
         }
@@ -120,7 +92,7 @@ impl Node {
             let removal = self.removals.is_pending(id);
             return Ok(Removal {
                 was_here: false,
-                removal: removal.then_some(self.removals.begun_count()),
+                removal: removal.then_some(self.removals.begun_count),
             });
         };
         let epoch = self.partitions[index]
@@ -136,7 +108,7 @@ impl Node {
         self.removals.begin(partition, epoch, is_on_disk);
         Ok(Removal {
             was_here: true,
-            removal: is_on_disk.then_some(self.removals.begun_count()),
+            removal: is_on_disk.then_some(self.removals.begun_count),
         })
     }
 }

@@ -59,12 +59,12 @@ pub(super) struct Removals {
     untold: VecDeque<u32>,
     /// Partitions that the disk was told to remove.
     told: VecDeque<u32>,
-    begun_count: u64,
+    pub(super) begun_count: u64,
     /// Engines to be freed.
     pub(super) engines: RetiredEngines,
     epochs: VecDeque<(u32, u64)>,
     /// No removed partition has had this leadership generation.
-    next_generation: u64,
+    pub(super) next_generation: u64,
 }
 
 impl Removals {
@@ -76,11 +76,6 @@ impl Removals {
     /// Whether the files of a partition of this number are still there.
     pub(super) fn is_pending(&self, id: u32) -> bool {
         self.untold.contains(&id) || self.told.contains(&id)
-    }
-
-    /// Removals that were begun.
-    pub(super) fn begun_count(&self) -> u64 {
-        self.begun_count
     }
 
     /// Removals that are done, of all that were begun: they are done in order.
@@ -116,11 +111,6 @@ impl Removals {
     pub(super) fn epoch_of(&self, id: u32) -> u64 {
         let known = self.epochs.iter().find(|(of, _)| *of == id);
         known.map_or(0, |(_, epoch)| *epoch)
-    }
-
-    /// The leadership generation that a new partition begins with.
-    pub(super) fn next_generation(&self) -> u64 {
-        self.next_generation
     }
 
     pub(super) fn begin(&mut self, partition: Partition, epoch: u64, is_on_disk: bool) {

@@ -517,11 +517,8 @@ impl Node {
 
     /// What the reply to the assignment of a partition waits for.
     pub fn settled_wait(&self, id: u32) -> Option<Wait> {
-        let opening = self
-            .openings
-            .pending
-            .iter()
-            .find(|opening| opening.id == id);
+        let mut pending = self.openings.pending.iter();
+        let opening = pending.find(|opening| opening.id == id);
         let made = opening.map(|opening| Wait::Settled {
             first_generation: opening.generation,
         });
@@ -632,12 +629,8 @@ impl Node {
             stats,
         } = loaded;
         let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
-        if let Some(at) = self
-            .openings
-            .pending
-            .iter()
-            .position(|opening| opening.id == id)
-        {
+        let mut pending = self.openings.pending.iter();
+        if let Some(at) = pending.position(|opening| opening.id == id) {
             let opening = self.openings.pending.swap_remove(at);
             meta.role = Role::Unassigned;
             let outcome = self.make(&opening, lsm, meta, disk);

@@ -40,7 +40,7 @@ impl Partition {
         if connected_count >= count {
             return Ok(());
         }
-        let is_new = self.clock.time_ms().abs_diff(self.leadership.begun_at_ms) < UNHEARD_MS;
+        let is_new = self.clock.time_ms.abs_diff(self.leadership.begun_at_ms) < UNHEARD_MS;
         if is_new && self.roles.meta().peers.len() >= count {
             return Ok(());
         }

@@ -15,8 +15,8 @@ impl Partition {
         let meta = self.roles.assigned(assignment)?;
         let before = self.roles.meta().clone();
         let (role_before, took_over) = (self.roles.role(), self.roles.is_taking_over());
-        if let Some(leader) = &before.leader {
-            self.known_peers.set_last_leader(leader);
+        if before.leader.is_some() {
+            self.known_peers.last_leader.clone_from(&before.leader);
         }
         self.roles.take_duty();
         self.leadership.is_ordered = meta.role == Role::Leader;
@@ -40,7 +40,7 @@ impl Partition {
             self.takeover = None;
             self.disconnect();
         }
-        Ok(self.roles.changed_count())
+        Ok(self.roles.changed_count)
     }
 
     /// The partition is to lead: it takes over, or goes on doing so or leading.
@@ -57,7 +57,7 @@ impl Partition {
         self.change_meta(meta);
         if is_same_epoch && self.roles.is_taking_over() {
             self.add_to_takeover(&assignment.peers);
-            return self.roles.changed_count();
+            return self.roles.changed_count;
         }
         let basis = match assignment.epoch {
             Some(epoch) if epoch > 0 => ClaimBasis::Ordered,
@@ -66,7 +66,7 @@ impl Partition {
         };
         if is_same_epoch && role_before == Role::Leader {
             self.reassure_peers(&peers, basis);
-            return self.roles.changed_count();
+            return self.roles.changed_count;
         }
         if role_before == Role::Leader {
             self.leave_office();
@@ -75,7 +75,7 @@ impl Partition {
         self.queue_farewell_to_leader();
         self.disconnect();
         self.begin_takeover(basis);
-        self.roles.changed_count().min(self.ordered_change())
+        self.roles.changed_count.min(self.ordered_change())
     }
 
     /// Goes on as the leader that the partition was before a restart, once its peers were asked.

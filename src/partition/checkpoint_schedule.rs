@@ -20,9 +20,9 @@ enum CheckpointState {
 pub(super) struct CheckpointSchedule {
     state: CheckpointState,
     /// Bytes of log since the last checkpoint began.
-    logged_bytes: usize,
+    pub(super) logged_bytes: usize,
     /// Checkpoints that could not be written.
-    given_up_count: u64,
+    pub(super) given_up_count: u64,
     /// A checkpoint was given up, and the pause after it has not begun.
     is_pause_due: bool,
     not_before_us: u64,
@@ -48,17 +48,8 @@ impl CheckpointSchedule {
         }
     }
 
-    pub(super) fn given_up_count(&self) -> u64 {
-        self.given_up_count
-    }
-
     pub(super) fn is_under_way(&self) -> bool {
         self.state == CheckpointState::UnderWay
-    }
-
-    /// So much log was handed over.
-    pub(super) fn on_logged(&mut self, bytes: usize) {
-        self.logged_bytes += bytes;
     }
 
     /// An operator wants a checkpoint; one that is under way will do.

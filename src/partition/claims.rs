@@ -18,7 +18,7 @@ use std::cmp::Ordering;
 use crate::replication::frame::PROTOCOL_MIN;
 use crate::replication::{Intent, LinkError, LinkId, PeerHello, PeerState};
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{Lineage, Role};
+use crate::storage::{Lineage, PartitionMeta, Role};
 
 use super::leader_link::DialState;
 use super::roles::EPOCH_LEAP_MAX;
@@ -35,8 +35,8 @@ impl Partition {
 
     /// This node leads no more: a peer has reported a higher epoch, and perhaps its leader.
     pub(super) fn step_down(&mut self, epoch: u64, ordered_epoch: u64, leader: &str) {
-        let was_leader = self.roles.role() == Role::Leader;
-        let consequence = if was_leader || self.roles.is_taking_over() {
+        let was_contender = self.roles.role() == Role::Leader || self.roles.is_taking_over();
+        let consequence = if was_contender {
             "this node leads no more"
         } else {
             "this node follows its leader"
@@ -46,12 +46,7 @@ impl Partition {
             self.id
         );
         let leader = Some(leader.to_owned()).filter(|leader| leader.starts_with("http://"));
-        self.change_meta(self.roles.deposed(epoch, ordered_epoch, leader));
-        self.takeover = None;
-        if was_leader {
-            self.leadership.generation += 1;
-        }
-        self.queue_farewells();
+        self.depose(self.roles.deposed(epoch, ordered_epoch, leader));
         self.disconnect();
     }
 
@@ -123,8 +118,7 @@ impl Partition {
 
     /// Makes way for a leader of a higher epoch.
     fn grant(&mut self, link: LinkId, claim: &PeerState) {
-        let was_leader = self.roles.role() == Role::Leader;
-        let was_contender = was_leader || self.roles.is_taking_over();
+        let was_contender = self.roles.role() == Role::Leader || self.roles.is_taking_over();
         let meta = self.roles.meta();
         let is_known = meta.leader.as_ref() == Some(&claim.address) && claim.epoch == meta.epoch;
         if is_known && !was_contender {
@@ -137,12 +131,7 @@ impl Partition {
             leader.as_deref().unwrap_or("another node"),
             claim.epoch
         );
-        self.change_meta(self.roles.deposed(claim.epoch, claim.ordered_epoch, leader));
-        self.takeover = None;
-        if was_leader {
-            self.leadership.generation += 1;
-        }
-        self.queue_farewells();
+        self.depose(self.roles.deposed(claim.epoch, claim.ordered_epoch, leader));
         self.queue_farewell_to_leader();
         // The claimant goes on getting what it lacks: the log that it reads is kept.
         self.replicas.clear_but(link);
@@ -150,6 +139,16 @@ impl Partition {
     }
 
     /// Sends this node's state to its replicas before their links end.
+    /// Ends what this node does as the leader, or to become it; `meta` names the other leader.
+    fn depose(&mut self, meta: PartitionMeta) {
+        if self.roles.role() == Role::Leader {
+            self.leadership.generation += 1;
+        }
+        self.change_meta(meta);
+        self.takeover = None;
+        self.queue_farewells();
+    }
+
     fn queue_farewells(&mut self) {
         let state = self.own_state(Intent::Report);
         let links = self.replicas.links();

@@ -149,7 +149,7 @@ impl DiskLog {
 
     /// Checkpoints that could not be written.
     pub fn given_up_count(&self) -> u64 {
-        self.checkpoints.given_up_count()
+        self.checkpoints.given_up_count
     }
 
     /// The version that the reply to a write waits for; none: it is sent at once.
@@ -198,7 +198,7 @@ impl DiskLog {
             .last()
             .map_or(self.handed_version, |last| last.version);
         self.in_flight_bytes = batch.stream_bytes();
-        self.checkpoints.on_logged(batch.stream_bytes());
+        self.checkpoints.logged_bytes += batch.stream_bytes();
         Some(batch)
     }
 

@@ -17,6 +17,7 @@ use crate::seeded_bugs::SeededBug;
 use crate::storage::{DivergedData, Lineage, PartitionMeta, Replacement, Role};
 
 use super::leader_link::{DialState, LeaderLink, LeaderStats, RETRY_MIN_MS};
+use super::serving::host_of;
 use super::state::Partition;
 
 /// Maintenance may be owed so much before the leader is listened to again: some slices.
@@ -134,10 +135,7 @@ impl Partition {
     /// The leader tells where it stands: by its first words, or because it leads no more.
     fn on_leader_state(&mut self, mut told: PeerState) {
         let leader = self.roles.meta().leader.as_deref().unwrap_or_default();
-        let host = leader
-            .trim_start_matches("http://")
-            .rsplit_once(':')
-            .map_or("", |(host, _)| host);
+        let host = host_of(leader.trim_start_matches("http://"));
         told.address = whole_address(&told.address, host);
         let meta = self.roles.meta();
         let is_leading = told.address.is_empty() || Some(&told.address) == meta.leader.as_ref();

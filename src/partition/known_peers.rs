@@ -6,7 +6,7 @@ use crate::storage::PEERS_MAX;
 #[derive(Debug, Default)]
 pub(super) struct KnownPeers {
     /// The leader that was followed last.
-    last_leader: Option<String>,
+    pub(super) last_leader: Option<String>,
     /// Nodes that have connected, the latest last.
     recent: Vec<String>,
 }
@@ -17,10 +17,6 @@ impl KnownPeers {
             last_leader,
             recent: Vec::new(),
         }
-    }
-
-    pub(super) fn set_last_leader(&mut self, address: &str) {
-        self.last_leader = Some(address.to_owned());
     }
 
     /// Remembers a node that has connected.

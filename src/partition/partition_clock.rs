@@ -10,7 +10,7 @@ use crate::slew::{LAST_UNIX_MS, SlewedClock};
 #[derive(Debug)]
 pub(super) struct PartitionClock {
     /// This node's clock, in Unix ms; 0 before the first reading.
-    time_ms: u64,
+    pub(super) time_ms: u64,
     /// Never goes back, whatever is led or followed.
     slewed: SlewedClock,
 }
@@ -22,11 +22,6 @@ impl PartitionClock {
             time_ms: 0,
             slewed: SlewedClock::showing(time_ms),
         }
-    }
-
-    /// This node's clock, in Unix ms.
-    pub(super) fn time_ms(&self) -> u64 {
-        self.time_ms
     }
 
     /// What times to live go by, in Unix ms.

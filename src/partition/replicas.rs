@@ -88,10 +88,8 @@ impl Replicas {
     /// Records what a link has sent and confirmed. None: the link was dropped. Otherwise, whether
     /// log may go.
     pub(super) fn record(&mut self, link: LinkId, facts: SenderFacts) -> Option<bool> {
-        let replica = self
-            .connected
-            .iter_mut()
-            .find(|replica| replica.link == link)?;
+        let mut connected = self.connected.iter_mut();
+        let replica = connected.find(|replica| replica.link == link)?;
         let has_confirmed = facts.needed_version() != replica.facts.needed_version();
         replica.facts = facts;
         if facts.phase != SenderPhase::Snapshot {
@@ -102,11 +100,12 @@ impl Replicas {
 
     /// The log behind this version must be kept.
     pub(super) fn needed_version(&self) -> u64 {
-        let needed = self
-            .connected
-            .iter()
-            .map(|replica| replica.facts.needed_version());
+        let needed = self.facts().map(SenderFacts::needed_version);
         needed.min().unwrap_or(u64::MAX)
+    }
+
+    fn facts(&self) -> impl Iterator<Item = &SenderFacts> {
+        self.connected.iter().map(|replica| &replica.facts)
     }
 
     /// The version that so many replicas hold.
@@ -114,10 +113,7 @@ impl Replicas {
         let Some(rank) = count.checked_sub(1) else {
             return u64::MAX;
         };
-        let acked = self
-            .connected
-            .iter()
-            .map(|replica| replica.facts.acked.durable_version);
+        let acked = self.facts().map(|facts| facts.acked.durable_version);
         let mut versions: Vec<u64> = acked.collect();
         versions.sort_unstable_by(|a, b| b.cmp(a));
         versions.get(rank).copied().unwrap_or(0)
@@ -163,9 +159,7 @@ impl Replicas {
 
     /// Whether any node follows.
     pub(super) fn is_followed(&self) -> bool {
-        self.connected
-            .iter()
-            .any(|replica| replica.facts.sends_data())
+        self.facts().any(SenderFacts::sends_data)
     }
 
     /// Where the connected nodes serve HTTP.

@@ -101,8 +101,8 @@ pub struct Roles {
     meta: PartitionMeta,
     duty: Duty,
     change: Change,
-    changed_count: u64,
-    settled_count: u64,
+    pub(super) changed_count: u64,
+    pub(super) settled_count: u64,
 }
 
 impl Roles {
@@ -153,16 +153,6 @@ impl Roles {
     /// Whether the last change is durable.
     pub fn is_settled(&self) -> bool {
         SeededBug::RoleNotSettled.is_on() || self.change == Change::Settled
-    }
-
-    /// The number of changes so far.
-    pub fn changed_count(&self) -> u64 {
-        self.changed_count
-    }
-
-    /// The number of changes that are durable.
-    pub fn settled_count(&self) -> u64 {
-        self.settled_count
     }
 
     pub(super) fn has_unsettled(&self) -> bool {
@@ -459,6 +449,6 @@ mod tests {
         assert_eq!(roles.take_unsettled().map(|meta| meta.epoch), Some(7));
         roles.on_settled();
         assert!(roles.is_settled());
-        assert_eq!((roles.changed_count(), roles.settled_count()), (2, 2));
+        assert_eq!((roles.changed_count, roles.settled_count), (2, 2));
     }
 }

@@ -34,7 +34,7 @@ const PINNED_MIN_BYTES: usize = 64 * 1024 * 1024;
 const PINNED_DATA_SHARE: usize = 4;
 
 /// The host of a socket's address.
-fn host_of(address: &str) -> &str {
+pub(super) fn host_of(address: &str) -> &str {
     address.rsplit_once(':').map_or("", |(host, _)| host)
 }
 
@@ -126,8 +126,9 @@ impl Partition {
             Err(reason) => reason,
         };
         if self.replicas.snapshots().count() >= SNAPSHOTS_MAX {
-            let text = format!("{SNAPSHOTS_MAX} snapshots are being sent: try again");
-            return Err(Rejection::new(RefusalCode::Busy, text));
+            return Err(Rejection::busy(format!(
+                "{SNAPSHOTS_MAX} snapshots are being sent: try again"
+            )));
         }
         let snapshot = self.shared_snapshot();
         self.snapshot_stats.sent_count += 1;
@@ -139,13 +140,12 @@ impl Partition {
         let source = self.sender_source();
         ReplicaSender::from_snapshot(link, hello, snapshot.clone(), &source, now_ms, out)
             .map(|sender| (sender, Some(snapshot)))
-            .ok_or_else(|| Rejection::new(RefusalCode::Busy, "the log has moved on: try again"))
+            .ok_or_else(|| Rejection::busy("the log has moved on: try again"))
     }
 
     fn check_hello(&mut self, hello: &PeerHello) -> Result<(), Rejection> {
         if hello.node_id == self.options.node_id {
-            return Err(Rejection::new(
-                RefusalCode::NotLeader,
+            return Err(Rejection::not_leader(
                 "this is the same node: name another as the leader",
             ));
         }
@@ -153,16 +153,14 @@ impl Partition {
             self.check_follower(hello)?;
         }
         if !self.roles.is_settled() {
-            return Err(Rejection::new(
-                RefusalCode::Busy,
+            return Err(Rejection::busy(
                 "the role of this node is changing: try again",
             ));
         }
         if self.replicas.is_full() {
-            return Err(Rejection::new(
-                RefusalCode::Busy,
-                format!("{REPLICAS_MAX} replicas are fed: follow one of them"),
-            ));
+            return Err(Rejection::busy(format!(
+                "{REPLICAS_MAX} replicas are fed: follow one of them"
+            )));
         }
         Ok(())
     }
@@ -177,35 +175,36 @@ impl Partition {
             // That node knows the epoch in which this one made way, and is to follow this one all
             // the same.
             self.on_epoch_of_replica(hello);
-            let text = "this node takes over as the leader: try again";
-            return Err(Rejection::new(RefusalCode::Busy, text));
+            return Err(Rejection::busy(
+                "this node takes over as the leader: try again",
+            ));
         }
         match self.roles.role() {
             Role::Leader if self.is_behind(hello) => {
                 self.fetch_from_peers();
-                let text =
-                    "this node lacks what the replica holds, and fetches it first: try again";
-                return Err(Rejection::new(RefusalCode::Busy, text));
+                return Err(Rejection::busy(
+                    "this node lacks what the replica holds, and fetches it first: try again",
+                ));
             }
             Role::Leader => {}
             Role::Replica if self.roles.is_taking_over() => {
-                let text = "this node takes over as the leader: try again";
-                return Err(Rejection::new(RefusalCode::Busy, text));
+                return Err(Rejection::busy(
+                    "this node takes over as the leader: try again",
+                ));
             }
             Role::Replica if self.follows(hello) => {
-                let text = "that node is the leader of this one: assign one of them as the leader";
-                return Err(Rejection::new(RefusalCode::NotLeader, text));
+                return Err(Rejection::not_leader(
+                    "that node is the leader of this one: assign one of them as the leader",
+                ));
             }
             Role::Replica if self.leader_link.sync == SyncState::InSync => {}
             Role::Replica => {
-                return Err(Rejection::new(
-                    RefusalCode::Busy,
+                return Err(Rejection::busy(
                     "this replica is not in sync itself: try again",
                 ));
             }
             Role::Unassigned => {
-                return Err(Rejection::new(
-                    RefusalCode::NotLeader,
+                return Err(Rejection::not_leader(
                     "this node has no role yet: assign one",
                 ));
             }
@@ -291,12 +290,7 @@ impl Partition {
                 return Ok(());
             }
         }
-        match self
-            .roles
-            .meta()
-            .lineage
-            .common_version(hello.history, version)
-        {
+        match self.lineage().common_version(hello.history, version) {
             Some(common) if common == version && version <= self.lsm.last_version() => Ok(()),
             Some(_) => Err("its history has parted from this one"),
             None => Err("it holds another history"),

@@ -251,7 +251,7 @@ impl Partition {
             }
             Wait::Removed => WaitProgress::Never,
             Wait::Settled { .. } => {
-                let count = self.roles.settled_count();
+                let count = self.roles.settled_count;
                 let held = self
                     .takeover
                     .as_ref()
@@ -275,7 +275,7 @@ impl Partition {
 
     /// The leader's clock showed this time when it sent a heartbeat.
     pub(super) fn on_leader_time(&mut self, link: LinkId, leader_ms: u64) {
-        let own_ms = self.clock.time_ms();
+        let own_ms = self.clock.time_ms;
         let ahead_ms = leader_ms.min(LAST_UNIX_MS).cast_signed() - own_ms.cast_signed();
         if self.leader_link.on_clock(link, ahead_ms) {
             self.clock.show(leader_ms);
@@ -338,33 +338,31 @@ impl Partition {
 
     /// Whether the disk thread may have a checkpoint of it open.
     pub fn has_checkpoint_open(&self) -> bool {
-        let is_open = |disk: &DiskLog| {
-            disk.failure().is_none()
-                && (disk.is_checkpointing() || disk.replacement.queued.is_some())
-        };
-        self.disk.as_ref().is_some_and(is_open)
+        let is_open = |disk: &DiskLog| disk.is_checkpointing() || disk.replacement.queued.is_some();
+        self.working_disk().is_some_and(is_open)
     }
 
     /// Whether the disk thread may have a replacement of its data open.
     pub fn has_replacement_open(&self) -> bool {
-        let is_open = |disk: &DiskLog| disk.failure().is_none() && disk.replacement.is_running;
-        self.disk.as_ref().is_some_and(is_open)
+        let disk = self.working_disk();
+        disk.is_some_and(|disk| disk.replacement.is_running)
     }
 
     /// Whether anything for the disk was not handed over yet, and can be.
     pub fn is_ahead_of_disk(&self) -> bool {
-        let has_more = |disk: &DiskLog| {
-            disk.failure().is_none() && (disk.has_more(&self.lsm) || disk.replacement.is_running)
-        };
-        self.disk.as_ref().is_some_and(has_more) || self.roles.has_unsettled()
+        let has_more = |disk: &DiskLog| disk.has_more(&self.lsm) || disk.replacement.is_running;
+        self.working_disk().is_some_and(has_more) || self.roles.has_unsettled()
+    }
+
+    fn working_disk(&self) -> Option<&DiskLog> {
+        let disk = self.disk.as_ref();
+        disk.filter(|disk| disk.failure().is_none())
     }
 
     /// Requests a checkpoint; false for a partition in memory.
     pub fn request_checkpoint(&mut self) -> bool {
-        self.disk
-            .as_mut()
-            .map(DiskLog::request_checkpoint)
-            .is_some()
+        let disk = self.disk.as_mut();
+        disk.map(DiskLog::request_checkpoint).is_some()
     }
 
     /// The disk reports what has become of the partition's files.
@@ -387,15 +385,10 @@ impl Partition {
 
     /// Keeps the log that a replica or the disk still has to read, and no more.
     pub(super) fn keep_log(&mut self) {
-        let unwritten = self
-            .disk
-            .as_ref()
-            .filter(|disk| disk.failure().is_none())
-            .map(|disk| disk.handed_version);
-        let version = unwritten
-            .unwrap_or(u64::MAX)
-            .min(self.unconfirmed_version());
-        self.lsm.keep_log_behind(version);
+        let disk = self.working_disk();
+        let unwritten = disk.map_or(u64::MAX, |disk| disk.handed_version);
+        self.lsm
+            .keep_log_behind(unwritten.min(self.unconfirmed_version()));
     }
 
     /// The version behind which a replica has not confirmed the log.

@@ -33,9 +33,12 @@ impl Partition {
                 peers.join(", ")
             );
         }
-        let change = self.roles.changed_count();
-        self.takeover = Some(Takeover::new(basis, self.history(), peers, change));
+        self.takeover = Some(self.new_takeover(basis, peers));
         self.conclude_takeover(0);
+    }
+
+    fn new_takeover(&self, basis: ClaimBasis, peers: Vec<String>) -> Takeover {
+        Takeover::new(basis, self.history(), peers, self.roles.changed_count)
     }
 
     /// The nodes to ask before this node leads.
@@ -55,7 +58,6 @@ impl Partition {
             .filter(|peer| !is_followed(peer))
             .cloned()
             .collect();
-        let history = self.history();
         match &mut self.takeover {
             Some(takeover) => {
                 takeover.is_told_again |= takeover.is_announcing();
@@ -64,8 +66,7 @@ impl Partition {
                 }
             }
             None if !absent.is_empty() => {
-                let change = self.roles.changed_count();
-                let mut takeover = Takeover::new(basis, history, absent, change);
+                let mut takeover = self.new_takeover(basis, absent);
                 (takeover.stage, takeover.is_told_again) = (TakeoverStage::Announcing, true);
                 self.takeover = Some(takeover);
             }
@@ -364,7 +365,6 @@ impl Partition {
 
     /// The connection of a visit has ended.
     pub(super) fn on_visit_closed(&mut self, receiver: &LeaderReceiver, now_ms: u64) {
-        let (refusal, sync) = (receiver.refusal, receiver.sync);
         let protocol = receiver.protocol;
         let Some(takeover) = &mut self.takeover else {
             return;
@@ -374,7 +374,7 @@ impl Partition {
         };
         // A visit that has said how it ended stays as it is.
         if matches!(stop.visit, VisitState::Due(at_ms) if at_ms <= now_ms) {
-            stop.visit = match (refusal, sync) {
+            stop.visit = match (receiver.refusal, receiver.sync) {
                 // It is asked again in the older protocol, and hears of the epoch in the hello.
                 (Some(RefusalCode::Protocol), _) if protocol > PROTOCOL_MIN => {
                     VisitState::Due(now_ms)
@@ -446,7 +446,7 @@ impl Partition {
 
     /// Ends the takeover if the office is durable and no announcement is left.
     pub(super) fn finish_takeover(&mut self) {
-        let settled_count = self.roles.settled_count();
+        let settled_count = self.roles.settled_count;
         let is_over = |takeover: &Takeover| {
             takeover.is_announcing()
                 && takeover.stops.is_empty()
@@ -486,11 +486,11 @@ impl Partition {
             office.epoch
         );
         takeover.stage = TakeoverStage::Announcing;
-        self.leadership.begun_at_ms = self.clock.time_ms();
+        self.leadership.begun_at_ms = self.clock.time_ms;
         self.roles.take_office();
         self.change_meta(office);
         if let Some(takeover) = &mut self.takeover {
-            takeover.office_change = Some(self.roles.changed_count());
+            takeover.office_change = Some(self.roles.changed_count);
         }
         self.disconnect();
     }
@@ -510,14 +510,7 @@ impl Partition {
 
     pub(super) fn fetch_above(&mut self, heard_epoch: u64) {
         if self.takeover.is_none() {
-            let change = self.roles.changed_count();
-            let history = self.history();
-            self.takeover = Some(Takeover::new(
-                ClaimBasis::OwnEpoch,
-                history,
-                Vec::new(),
-                change,
-            ));
+            self.takeover = Some(self.new_takeover(ClaimBasis::OwnEpoch, Vec::new()));
         }
         self.disconnect();
         let meta = self.roles.meta();
