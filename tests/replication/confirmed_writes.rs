@@ -119,7 +119,7 @@ fn write_until_cut(address: SocketAddr, writer: usize, confirmed_count: &AtomicU
         );
         let mut buffer = [0; 4096];
         let sent = stream.write_all(&request);
-        while !unread.ends_with(b"}") {
+        while !unread.ends_with(b"}\n") {
             match stream.read(&mut buffer) {
                 Ok(len @ 1..) if sent.is_ok() => unread.extend_from_slice(&buffer[..len]),
                 _ => return number,
