@@ -150,8 +150,7 @@ pub struct LeaderReceiver {
     pub(crate) sync: SyncState,
     heard_at_ms: u64,
     /// The last acknowledgement that was sent, and when.
-    acked: Ack,
-    acked_at_ms: u64,
+    acked: (Ack, u64),
 }
 
 impl LeaderReceiver {
@@ -186,8 +185,7 @@ impl LeaderReceiver {
             leader_epoch: None,
             sync: SyncState::Behind,
             heard_at_ms: now_ms,
-            acked: Ack::default(),
-            acked_at_ms: now_ms,
+            acked: (Ack::default(), now_ms),
         }
     }
 
@@ -417,8 +415,8 @@ impl LeaderReceiver {
                 Ack::default()
             }
         };
-        if ack != self.acked || self.wake_at_ms() <= now_ms {
-            (self.acked, self.acked_at_ms) = (ack, now_ms);
+        if ack != self.acked.0 || self.wake_at_ms() <= now_ms {
+            self.acked = (ack, now_ms);
             Frame::Ack(ack).encode(out);
         }
         Ok(())
@@ -440,7 +438,7 @@ impl LeaderReceiver {
 
     /// When to be asked for bytes even if nothing came meanwhile.
     pub fn wake_at_ms(&self) -> u64 {
-        self.acked_at_ms + HEARTBEAT_MS
+        self.acked.1 + HEARTBEAT_MS
     }
 
     /// The engine of a snapshot that will not become whole, to be freed piece by piece.

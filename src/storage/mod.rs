@@ -19,7 +19,7 @@
 //!   (`diverged.rs`).
 //!
 //! Invariants:
-//! 1. What [`DiskEvent::Written`] reports as synced is read back by any later recovery, unless the
+//! 1. What [`StoreEvent::Written`] reports as synced is read back by any later recovery, unless the
 //!    disk itself loses it.
 //! 2. Recovery yields a state that the partition was once in, with every durable write in it, or an
 //!    error.
