@@ -303,7 +303,7 @@ fn digest(lsm: &mut Lsm, rng: &mut fastrand::Rng) -> Digest {
 /// have.
 fn reborn(lsm: &mut Lsm, rng: &mut fastrand::Rng, memtable_bytes: usize) -> Lsm {
     let snapshot = lsm.snapshot();
-    let mut adoption = EngineBuilder::new(snapshot.hasher(), snapshot.position());
+    let mut adoption = EngineBuilder::new(snapshot.hasher, snapshot.position);
     let mut walk = ChunkWalk::new(snapshot);
     loop {
         let budget = rng.usize(1..300_000);

@@ -41,13 +41,8 @@ pub struct Regions(Vec<Region>);
 /// Takes all regions from the arena of this thread.
 pub fn take_regions() -> Regions {
     let arena = ARENA.replace(Arena::new());
-    Regions(
-        arena
-            .regions
-            .into_iter()
-            .map(|(_, region)| region)
-            .collect(),
-    )
+    let regions = arena.regions.into_iter();
+    Regions(regions.map(|(_, region)| region).collect())
 }
 
 impl Regions {

@@ -134,9 +134,9 @@ impl Levels {
         // Jobs keep layers alive.
         self.jobs.clear();
         self.preparation = Preparation::default();
-        self.layers
-            .drain(..)
-            .for_each(|layer| free_queue.push_layer(layer.content));
+        for layer in self.layers.drain(..) {
+            free_queue.push_layer(layer.content);
+        }
     }
 
     /// Frees a buffer that is kept for later memtables; false: there is none.
@@ -163,8 +163,8 @@ impl Levels {
 
     /// Frozen memtables that wait to be flushed, or are being flushed.
     pub(super) fn frozen_count(&self) -> usize {
-        self.layers
-            .iter()
+        let layers = self.layers.iter();
+        layers
             .filter(|layer| layer.level == Level::Upper(0))
             .count()
     }
@@ -228,9 +228,9 @@ impl Levels {
         let Job { id, merge, .. } = self.jobs.remove(0);
         let filter = merge.into_filter();
         let is_source = |layer: &mut Layer| layer.state == LayerState::Source(id);
-        self.layers
-            .extract_if(.., is_source)
-            .for_each(|source| free_queue.push_layer(source.content));
+        for source in self.layers.extract_if(.., is_source) {
+            free_queue.push_layer(source.content);
+        }
         let target = target_of(&mut self.layers, id);
         target.state = LayerState::Idle;
         if let (ImmutableLayer::Run(run), Some(filter)) = (&mut target.content, filter) {
@@ -331,10 +331,8 @@ impl Levels {
 
     fn position_of(&self, id: JobId) -> usize {
         let is_target = |layer: &Layer| layer.state == LayerState::Target(id);
-        self.layers
-            .iter()
-            .position(is_target)
-            .expect("the target of a job")
+        let target = self.layers.iter().position(is_target);
+        target.expect("the target of a job")
     }
 
     /// Whether a step would do anything.
@@ -360,13 +358,8 @@ impl Levels {
             .sum();
         let is_waiting =
             |layer: &&Layer| layer.level == Level::Upper(0) && layer.state == LayerState::Idle;
-        of_jobs
-            + self
-                .layers
-                .iter()
-                .filter(is_waiting)
-                .map(Layer::merge_work)
-                .sum::<usize>()
+        let waiting = self.layers.iter().filter(is_waiting);
+        of_jobs + waiting.map(Layer::merge_work).sum::<usize>()
     }
 
     /// Levels from 0 down, empty ones in between included.
@@ -390,14 +383,9 @@ impl Levels {
 
     /// The number of the bottom: behind those of all other levels.
     pub(super) fn bottom_number(&self) -> usize {
-        usize::from(
-            self.layers
-                .iter()
-                .filter_map(|layer| layer.level.upper_number())
-                .max()
-                .unwrap_or(0)
-                .max(1),
-        ) + 1
+        let layers = self.layers.iter();
+        let lowest = layers.filter_map(|layer| layer.level.upper_number()).max();
+        usize::from(lowest.unwrap_or(0).max(1)) + 1
     }
 }
 

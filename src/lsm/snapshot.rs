@@ -26,8 +26,10 @@ use crate::lsm::work::{self, Work};
 pub struct Snapshot {
     /// Newest first.
     pub(super) layers: Vec<(Level, ImmutableLayer)>,
-    pub(super) position: LogPosition,
-    pub(super) hasher: KeyHasher,
+    /// The position of the last record.
+    pub position: LogPosition,
+    /// The hasher of keys.
+    pub hasher: KeyHasher,
     /// When it was taken, in Unix ms: entries that had expired are not in it.
     pub(super) time_ms: u64,
     home: Sender<ImmutableLayer>,
@@ -101,16 +103,6 @@ impl Snapshot {
     /// The version of the newest write in it.
     pub fn version(&self) -> u64 {
         self.position.version
-    }
-
-    /// Version and checksum of the newest write in it.
-    pub fn position(&self) -> LogPosition {
-        self.position
-    }
-
-    /// The hasher of its chunks.
-    pub fn hasher(&self) -> KeyHasher {
-        self.hasher
     }
 
     /// When it was taken, in Unix ms.

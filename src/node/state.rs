@@ -286,16 +286,11 @@ impl Node {
 
     #[inline]
     pub(super) fn index_of(&self, id: u32) -> Option<usize> {
-        if self
-            .partitions
-            .first()
-            .is_some_and(|partition| partition.id() == id)
-        {
+        let partitions = &self.partitions[..];
+        if partitions.first().is_some_and(|first| first.id() == id) {
             return Some(0);
         }
-        self.partitions
-            .binary_search_by_key(&id, Partition::id)
-            .ok()
+        partitions.binary_search_by_key(&id, Partition::id).ok()
     }
 
     /// The index of the partition for requests that name none: number 0, or the only one there is.
@@ -372,8 +367,7 @@ impl Node {
 
     /// Why no writes are taken, if so.
     pub fn write_obstacle(&self) -> Option<&StorageError> {
-        let mut disks = self.partitions().iter().filter_map(Partition::disk);
-        disks.find_map(DiskLog::failure)
+        self.disks().find_map(DiskLog::failure)
     }
 
     /// Takes no new work from now on: not ready, and connections end after what is in flight.
@@ -389,12 +383,8 @@ impl Node {
     /// Maintenance owed for the writes so far, in units of work.
     pub fn owed_work(&self) -> usize {
         let removals = self.removals.engines.owed_work();
-        removals
-            + self
-                .partitions()
-                .iter()
-                .map(Partition::owed_work)
-                .sum::<usize>()
+        let partitions = self.partitions().iter().map(Partition::owed_work);
+        removals + partitions.sum::<usize>()
     }
 
     /// Whether maintenance has nothing to do.
@@ -429,29 +419,26 @@ impl Node {
         if let Some(command) = self.removals.take_command() {
             return Some(command);
         }
-        if let Some(id) = self
-            .openings
-            .untold
-            .pop_if(|_| self.openings.openable_count > 0)
-        {
+        let can_open = self.openings.openable_count > 0;
+        if let Some(id) = self.openings.untold.pop_if(|_| can_open) {
             self.openings.openable_count -= 1;
             return Some(DiskCommand::Open(id));
         }
-        let is_open =
-            |id: u32, is_open: fn(&Partition) -> bool| self.look_at(id).is_some_and(is_open);
-        let BulkWrites {
-            checkpoint_of,
-            replacement_of,
-        } = self.bulk_writes;
-        let mut bulk = BulkWrites {
-            checkpoint_of: checkpoint_of.filter(|id| is_open(*id, Partition::has_checkpoint_open)),
-            replacement_of: replacement_of
-                .filter(|id| is_open(*id, Partition::has_replacement_open)),
+        let still = |id: Option<u32>, is_open: fn(&Partition) -> bool| {
+            id.filter(|id| self.look_at(*id).is_some_and(is_open))
         };
-        let command = self
-            .partitions
-            .iter_mut()
-            .find_map(|partition| partition.take_disk_command(now_us, &mut bulk));
+        let mut bulk = BulkWrites {
+            checkpoint_of: still(
+                self.bulk_writes.checkpoint_of,
+                Partition::has_checkpoint_open,
+            ),
+            replacement_of: still(
+                self.bulk_writes.replacement_of,
+                Partition::has_replacement_open,
+            ),
+        };
+        let mut partitions = self.partitions.iter_mut();
+        let command = partitions.find_map(|own| own.take_disk_command(now_us, &mut bulk));
         self.bulk_writes = bulk;
         command
     }
@@ -482,19 +469,17 @@ impl Node {
 
     /// Whether something is written and waits for a sync that was not asked for yet.
     pub fn is_sync_owed(&self) -> bool {
-        self.partitions()
-            .iter()
-            .filter_map(Partition::disk)
-            .any(DiskLog::is_sync_owed)
+        self.disks().any(DiskLog::is_sync_owed)
     }
 
     /// Until when writes wait to be handed over for more to come, if they do; in microseconds since
     /// the node started.
     pub fn gathering_until_us(&self) -> Option<u64> {
-        self.partitions()
-            .iter()
-            .filter_map(|partition| partition.disk()?.gathering_until_us())
-            .min()
+        self.disks().filter_map(DiskLog::gathering_until_us).min()
+    }
+
+    fn disks(&self) -> impl Iterator<Item = &DiskLog> {
+        self.partitions().iter().filter_map(Partition::disk)
     }
 
     /// Whether the disk thread has been given all there is for it.

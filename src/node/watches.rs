@@ -420,14 +420,10 @@ impl WatchedPartition {
 
     /// Wakes the resting watchers that a key concerns.
     fn take_concerned(&mut self, key: &[u8]) -> RestingWatchers {
-        let lens: Vec<usize> = self
-            .prefix_lens
-            .range(..=key.len())
-            .map(|(len, _)| *len)
-            .collect();
-        lens.into_iter()
-            .filter_map(|len| self.take(&key[..len]))
-            .collect()
+        let lens = self.prefix_lens.range(..=key.len());
+        let lens: Vec<usize> = lens.map(|(len, _)| *len).collect();
+        let lens = lens.into_iter();
+        lens.filter_map(|len| self.take(&key[..len])).collect()
     }
 
     /// Cuts the present watchers, which cannot be told what follows: they find that out when they

@@ -46,15 +46,11 @@ impl Conditions {
         current: Option<u64>,
         lineage: &Lineage,
     ) -> Result<(), ConditionFailed> {
-        let is_refused = self
-            .if_match
-            .as_ref()
-            .is_some_and(|set| !set.contains(current, lineage))
-            || self
-                .if_none_match
-                .as_ref()
-                .is_some_and(|set| set.contains(current, lineage));
-        if is_refused {
+        let is_in = |set: &Option<TokenSet>| {
+            let set = set.as_ref();
+            set.map(|set| set.contains(current, lineage))
+        };
+        if is_in(&self.if_match) == Some(false) || is_in(&self.if_none_match) == Some(true) {
             let current = current.map(|version| lineage.token_of(version));
             Err(ConditionFailed { current })
         } else {

@@ -319,10 +319,8 @@ impl Partition {
 
     /// Whether a disk, if there is one, holds its data rather than what it replaces.
     pub fn is_replaced(&self) -> bool {
-        !self
-            .disk
-            .as_ref()
-            .is_some_and(|disk| disk.replacement.is_running)
+        let disk = self.disk.as_ref();
+        !disk.is_some_and(|disk| disk.replacement.is_running)
     }
 
     /// Whether what a leader sends can be taken in now: role and epoch are durable, and neither the

@@ -16,16 +16,8 @@ pub struct ReplicaStats {
     pub address: String,
     /// The replica's node.
     pub node_id: NodeId,
-    /// `snapshot`, `log` or `idle`.
-    pub state: &'static str,
-    /// Sent up to here.
-    pub sent_version: u64,
-    /// Applied up to here, as confirmed.
-    pub applied_version: u64,
-    /// Held up to here as its own clients are promised.
-    pub durable_version: u64,
-    /// Of a snapshot on its way, bytes sent.
-    pub snapshot_sent_bytes: u64,
+    /// What it was sent and has confirmed.
+    pub facts: SenderFacts,
     /// Since anything was heard.
     pub silent_ms: u64,
 }
@@ -49,11 +41,7 @@ impl Replica {
         ReplicaStats {
             address: self.address.clone(),
             node_id: self.node_id,
-            state: self.facts.phase.name(),
-            sent_version: self.facts.sent_version,
-            applied_version: self.facts.acked.applied_version,
-            durable_version: self.facts.acked.durable_version,
-            snapshot_sent_bytes: self.facts.snapshot_sent_bytes,
+            facts: self.facts,
             silent_ms: self.facts.silent_ms(now_ms),
         }
     }

@@ -239,25 +239,18 @@ impl Partition {
                 WaitProgress::Never
             }
             Wait::Disk { .. } => WaitProgress::UpTo(self.released_version()),
-            Wait::Acks { count, .. } | Wait::Read { count, .. } => WaitProgress::UpTo(
-                self.released_version()
-                    .min(self.replicas.acked_version(usize::from(count))),
-            ),
-            // That of a partition that was here before this one, or of none.
-            Wait::Settled { first_generation }
-                if first_generation != self.leadership.first_generation =>
-            {
-                WaitProgress::Never
+            Wait::Acks { count, .. } | Wait::Read { count, .. } => {
+                let acked_version = self.replicas.acked_version(usize::from(count));
+                WaitProgress::UpTo(self.released_version().min(acked_version))
             }
-            Wait::Removed => WaitProgress::Never,
-            Wait::Settled { .. } => {
+            wait if wait == self.settled_wait() => {
                 let count = self.roles.settled_count;
-                let held = self
-                    .takeover
-                    .as_ref()
-                    .and_then(|takeover| takeover.held_change(count));
+                let takeover = self.takeover.as_ref();
+                let held = takeover.and_then(|takeover| takeover.held_change(count));
                 WaitProgress::UpTo(held.map_or(count, |held| held.min(count)))
             }
+            // That of a partition that was here before this one, or of none.
+            Wait::Settled { .. } | Wait::Removed => WaitProgress::Never,
         }
     }
 

@@ -194,7 +194,7 @@ impl Acceptor {
         );
         replication.limit(self.shares);
         core.node.loop_stats.connection_max = self.shares.connections;
-        core.node.loop_stats.descriptor_limit = self.descriptors.limit();
+        core.node.loop_stats.descriptor_limit = self.descriptors.limit;
     }
 }
 

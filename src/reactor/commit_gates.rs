@@ -79,11 +79,8 @@ impl CommitGates {
         mut leave: impl FnMut(WaitingSession, Wait, bool),
     ) {
         let mut left = max;
-        for queue in self
-            .queues
-            .iter_mut()
-            .filter(|queue| !queue.waiting.is_empty())
-        {
+        let queues = self.queues.iter_mut();
+        for queue in queues.filter(|queue| !queue.waiting.is_empty()) {
             let so_far = reached(queue.partition, queue.wait);
             while left > 0
                 && let Some(waiting) = queue

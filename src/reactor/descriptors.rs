@@ -47,7 +47,7 @@ const OPEN_UNKNOWN: usize = 32;
 /// The limit, and the part of it that clients cannot use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Descriptors {
-    limit: usize,
+    pub(super) limit: usize,
     /// Open once the loop was set up, inherited ones included.
     open_at_start: usize,
 }
@@ -84,10 +84,6 @@ impl Descriptors {
     /// Reads the limit again: it can be lowered from outside.
     pub(super) fn read_again(&mut self) {
         self.limit = current_limit();
-    }
-
-    pub(super) fn limit(&self) -> usize {
-        self.limit
     }
 
     /// Most partitions that may lie on disk: half of what is left of the limit.

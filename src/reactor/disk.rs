@@ -54,7 +54,7 @@ pub(super) struct DiskHandle {
     state: ThreadState,
     progress_bar: ProgressBar,
     sync_interval_ms: Option<Millis>,
-    sync_at: Option<Millis>,
+    pub(super) sync_at: Option<Millis>,
 }
 
 impl DiskHandle {
@@ -151,11 +151,6 @@ impl DiskHandle {
             None if node.is_sync_owed() => self.sync_at = Some(now + interval_ms),
             _ => {}
         }
-    }
-
-    /// When the next sync is to be asked for.
-    pub(super) fn sync_at(&self) -> Option<Millis> {
-        self.sync_at
     }
 
     /// Has the thread write and sync the rest, and end; true when it has ended.

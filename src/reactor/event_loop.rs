@@ -185,7 +185,7 @@ impl EventLoop {
             sessions.next_deadline(),
             due_at,
             self.drain_until,
-            self.disk.sync_at(),
+            self.disk.sync_at,
             node.gathering_until_us().map(|at_us| at_us / 1_000),
             node.maintain_in_ms().map(|in_ms| now + in_ms),
             node.resources.scan_snapshots.next_ms(),
@@ -368,7 +368,7 @@ fn open_sources(config: &Config) -> Result<(Poll, Listener, Signals, Arc<Waker>)
         Listener::bind(config.listen).map_err(|error| RunError::Listen(config.listen, error))?;
     let register = |error| RunError::System("epoll_ctl", error);
     poll.registry()
-        .register(listener.source(), LISTENER, Interest::READABLE)
+        .register(&mut listener.socket, LISTENER, Interest::READABLE)
         .map_err(register)?;
     let mut signals = Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
         .map_err(|error| RunError::System("sigaction", error))?;
@@ -391,7 +391,7 @@ fn share_descriptors(config: &Config) -> Result<(Descriptors, Shares), RunError>
              -n), and files and replication have their share of it",
             shares.connections,
             config.max_connections,
-            descriptors.limit()
+            descriptors.limit
         );
     }
     Ok((descriptors, shares))

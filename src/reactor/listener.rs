@@ -27,7 +27,7 @@ pub(super) const RETRY_MS: u64 = 100;
 /// The listener.
 #[derive(Debug)]
 pub(super) struct Listener {
-    socket: TcpListener,
+    pub(super) socket: TcpListener,
     spare: Option<Socket>,
     /// Connections may be waiting to be accepted.
     is_ready: bool,
@@ -77,11 +77,6 @@ impl Listener {
     /// The address it listens on, with the port the system chose for port 0.
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
-    }
-
-    /// The socket, to register it with the poll.
-    pub(super) fn source(&mut self) -> &mut TcpListener {
-        &mut self.socket
     }
 
     /// The poll reports connections.

@@ -41,7 +41,7 @@ pub(super) fn record_visit(
         for answer in std::iter::once(&held.first).chain(&held.rest) {
             let took_us = now_us.saturating_sub(held.came_at_us);
             answer.record(&mut stats.requests, took_us);
-            if took_us >= slow_log.threshold_us() {
+            if took_us >= slow_log.threshold_us {
                 slow_log.record(&mut stats.slow_requests, answer, took_us, &held.phases, 1);
             }
         }
@@ -49,15 +49,11 @@ pub(super) fn record_visit(
     let came_at_us = session.came_at_us;
     let phases = || Phases::executed(came_at_us, clock.now_us, now_us);
     let took_us = now_us.saturating_sub(came_at_us);
-    for (group, count) in answers
-        .sent_counts
-        .iter()
-        .enumerate()
-        .filter(|(_, count)| **count > 0)
-    {
+    let counts = answers.sent_counts.iter().enumerate();
+    for (group, count) in counts.filter(|(_, count)| **count > 0) {
         stats.requests.record_durations(group, took_us, *count);
     }
-    if took_us >= slow_log.threshold_us()
+    if took_us >= slow_log.threshold_us
         && let Some(last) = answers.last_sent
     {
         let count = answers.sent_counts.iter().sum();

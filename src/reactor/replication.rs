@@ -109,7 +109,7 @@ impl Replication {
             let mut listener = Listener::bind(address)
                 .map_err(|error| RunError::ListenForReplicas(address, error))?;
             let register =
-                registry.register(listener.source(), REPLICA_LISTENER, Interest::READABLE);
+                registry.register(&mut listener.socket, REPLICA_LISTENER, Interest::READABLE);
             register.map_err(|error| RunError::System("epoll_ctl", error))?;
             let address = listener
                 .local_addr()

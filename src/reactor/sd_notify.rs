@@ -126,13 +126,8 @@ impl SdNotify {
     /// When the next turn is due for it.
     pub(super) fn wake_at(&self) -> Option<Millis> {
         let manager = self.0.as_ref()?;
-        [
-            manager.watchdog.map(|watchdog| watchdog.at),
-            manager.send_at,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let watchdog_at = manager.watchdog.map(|watchdog| watchdog.at);
+        watchdog_at.into_iter().chain(manager.send_at).min()
     }
 }
 

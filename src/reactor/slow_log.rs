@@ -31,7 +31,7 @@ const PART_NAMES: [&str; PART_COUNT] = [
 #[derive(Debug)]
 pub(super) struct SlowLog {
     /// `u64::MAX`: nothing is slow.
-    threshold_us: u64,
+    pub(super) threshold_us: u64,
     limit: LineLimit,
     /// When the turn began.
     now: Millis,
@@ -50,11 +50,6 @@ impl SlowLog {
             limit: LineLimit::new(LINES_PER_SECOND),
             now: 0,
         }
-    }
-
-    #[inline]
-    pub(super) fn threshold_us(&self) -> u64 {
-        self.threshold_us
     }
 
     /// A turn begins: logs how many lines were left out before it.
@@ -150,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_threshold_of_nothing_is_never_reached() {
-        assert_eq!(SlowLog::new(0).threshold_us(), u64::MAX);
-        assert_eq!(SlowLog::new(100).threshold_us(), 100_000);
+        assert_eq!(SlowLog::new(0).threshold_us, u64::MAX);
+        assert_eq!(SlowLog::new(100).threshold_us, 100_000);
     }
 }

@@ -86,7 +86,8 @@ enum EncodeState {
 /// Turns a snapshot into bytes.
 #[derive(Debug)]
 pub struct CheckpointEncoder {
-    header: FileHeader,
+    /// The header of the checkpoint.
+    pub(super) header: FileHeader,
     walk: ChunkWalk,
     state: EncodeState,
     chain: u32,
@@ -97,8 +98,8 @@ impl CheckpointEncoder {
     pub fn new(snapshot: Snapshot, history: HistoryId) -> Self {
         let header = FileHeader {
             history,
-            position: snapshot.position(),
-            hasher: Some(snapshot.hasher()),
+            position: snapshot.position,
+            hasher: Some(snapshot.hasher),
         };
         Self {
             header,
@@ -106,11 +107,6 @@ impl CheckpointEncoder {
             state: EncodeState::Header,
             chain: 0,
         }
-    }
-
-    /// The header.
-    pub fn header(&self) -> &FileHeader {
-        &self.header
     }
 
     /// Appends the next bytes, about `budget` of them or none; the work is bounded by the budget
@@ -270,9 +266,9 @@ pub struct CheckpointDecoder {
     /// A chunk that waits for its large values, and the offset at which it began.
     chunk: Option<(Vec<u8>, Vec<Blob>, u64)>,
     /// Offset of the bytes that are wanted next.
-    offset: u64,
+    pub(super) offset: u64,
     /// All bytes before this offset are sound.
-    sound_to: u64,
+    pub(super) sound_to: u64,
 }
 
 impl CheckpointDecoder {
@@ -285,21 +281,6 @@ impl CheckpointDecoder {
             DecodeState::Value { len, value, .. } => (len - value.len()).min(VALUE_PIECE_BYTES),
             DecodeState::Done => 0,
         }
-    }
-
-    /// Their offset.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// The header, once it is decoded.
-    pub fn header(&self) -> Option<&FileHeader> {
-        self.header.as_ref()
-    }
-
-    /// How many bytes from the start are sound.
-    pub fn sound_to(&self) -> u64 {
-        self.sound_to
     }
 
     /// Decodes exactly [`wanted_bytes`](Self::wanted_bytes). After an error, only

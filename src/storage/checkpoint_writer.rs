@@ -34,7 +34,7 @@ impl<D: Disk> CheckpointWriter<D> {
 
     /// The writer of what an encoder that has not begun yet encodes.
     pub(super) fn of(disk: D, encoder: CheckpointEncoder) -> Self {
-        let name = checkpoint_name(encoder.header().position.version);
+        let name = checkpoint_name(encoder.header.position.version);
         Self {
             encoder,
             draft: Draft::new(disk, name, 0),
@@ -45,7 +45,7 @@ impl<D: Disk> CheckpointWriter<D> {
 
     /// Its header.
     pub(super) fn header(&self) -> &FileHeader {
-        self.encoder.header()
+        &self.encoder.header
     }
 
     /// Writes and syncs the next piece; true when that was the last one. After an error the same

@@ -97,11 +97,8 @@ impl<D: Disk> DivergedWriter<D> {
                 ScanState::Searching => {}
                 ScanState::End => return true,
                 ScanState::Found => {
-                    if let Some(entry) = self
-                        .scan
-                        .entry()
-                        .filter(|entry| entry.version > self.common_version)
-                    {
+                    let entry = self.scan.entry();
+                    if let Some(entry) = entry.filter(|entry| entry.version > self.common_version) {
                         render(&entry, &mut self.buffer);
                         self.count += 1;
                     }

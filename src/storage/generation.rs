@@ -12,16 +12,12 @@ use super::file_names::{checkpoint_version, log_first_version};
 #[derive(Clone, Debug)]
 pub(super) struct Generation<D> {
     disk: D,
-    number: u32,
+    pub(super) number: u32,
 }
 
 impl<D: Disk> Generation<D> {
     pub(super) fn new(disk: D, number: u32) -> Self {
         Self { disk, number }
-    }
-
-    pub(super) fn number(&self) -> u32 {
-        self.number
     }
 
     fn name_in_folder(&self, name: &str) -> String {

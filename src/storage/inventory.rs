@@ -178,7 +178,7 @@ fn read_meta<D: Disk>(root: &D, losses: &mut Losses) -> Result<Option<StoredMeta
     })
 }
 
-fn lost<D: Disk>(disk: &D, name: &str, problem: impl Into<String>) -> StorageError {
+pub(super) fn lost<D: Disk>(disk: &D, name: &str, problem: impl Into<String>) -> StorageError {
     StorageError::Lost {
         path: disk.path(name),
         problem: problem.into(),

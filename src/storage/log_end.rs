@@ -183,7 +183,8 @@ pub(super) struct LogEnd<D: Disk> {
     synced_index: usize,
     /// Whether `slot` differs from what the file has.
     is_write_due: bool,
-    is_sync_due: bool,
+    /// Whether the file is written and not synced.
+    pub(super) is_sync_due: bool,
     /// Whether the files in force are only announced on disk.
     is_confirm_due: bool,
 }
@@ -312,11 +313,6 @@ impl<D: Disk> LogEnd<D> {
         // Without room the slot is written with the next sync.
         shortage(self.write())?;
         Ok(())
-    }
-
-    /// Whether something is written and not synced.
-    pub(super) fn is_sync_due(&self) -> bool {
-        self.is_sync_due
     }
 
     /// Makes what was recorded durable.

@@ -239,19 +239,12 @@ impl<D: Disk> LogWriter<D> {
 
     /// Removes files that hold nothing behind `version`.
     pub(super) fn remove_up_to(&mut self, version: u64) -> Result<(), StorageError> {
-        while self
-            .files
-            .get(1)
-            .is_some_and(|(begun_at, _)| begun_at.version <= version)
+        while let Some((begun_at, _)) = self.files.get(1)
+            && begun_at.version <= version
+            && let Some((_, name)) = self.files.pop_front()
         {
-            let Some((_, name)) = self.files.pop_front() else {
-                break;
-            };
-            let bytes = self
-                .disk
-                .open(&name)
-                .and_then(|file| file.len_bytes())
-                .unwrap_or(0);
+            let file = self.disk.open(&name);
+            let bytes = file.and_then(|file| file.len_bytes()).unwrap_or(0);
             self.disk.remove(&name).on("removing", &self.disk, &name)?;
             self.older_bytes = self.older_bytes.saturating_sub(bytes);
         }

@@ -31,7 +31,7 @@ use super::file_names::{
 use super::generation::Generation;
 use super::header::{FileHeader, FileId, FileKind, HEADER_BYTES};
 use super::history_id::HistoryId;
-use super::inventory::{self, Losses, free_name, other_version, read_header};
+use super::inventory::{self, Losses, free_name, lost, other_version, read_header};
 use super::lineage::Lineage;
 use super::log_end::{DataFiles, LogEnd};
 use super::log_file::{MARK_BYTES, mark_at, synced_version_behind};
@@ -223,7 +223,7 @@ impl<D: Disk> Recovery<'_, D> {
         };
         let newest_log = replayed.kept.back().map(|(_, name)| name);
         let found = DataFiles {
-            generation: self.disk.number(),
+            generation: self.disk.number,
             metadata,
             checkpoint: self.id_of(
                 checkpoint.map(checkpoint_name).as_ref(),
@@ -338,25 +338,16 @@ impl<D: Disk> Recovery<'_, D> {
             .take()
             .unwrap_or_else(|| PartitionMeta::new(Role::Leader, lineage.clone()));
         meta.lineage = lineage;
-        partition_meta::write(&self.root, &meta, self.disk.number())?;
-        let checksum = partition_meta::checksum(&meta, self.disk.number());
+        partition_meta::write(&self.root, &meta, self.disk.number)?;
+        let checksum = partition_meta::checksum(&meta, self.disk.number);
         self.meta = Some(meta);
         Ok(checksum)
     }
 
     fn id_of(&self, name: Option<&String>, kind: FileKind) -> Result<Option<FileId>, StorageError> {
         let header = name.map(|name| read_header(&self.disk, name, kind));
-        Ok(header
-            .transpose()?
-            .and_then(Result::ok)
-            .map(|header| header.id()))
-    }
-
-    fn lost(&self, name: &str, problem: String) -> StorageError {
-        StorageError::Lost {
-            path: self.disk.path(name),
-            problem,
-        }
+        let header = header.transpose()?.and_then(Result::ok);
+        Ok(header.map(|header| header.id()))
     }
 
     fn damaged(&self, name: &str, offset: usize, problem: &'static str) -> StorageError {
@@ -525,7 +516,7 @@ impl<D: Disk> Recovery<'_, D> {
                         "ends at byte {offset} with version {version}, but was synced up to \
                          version {synced_version}"
                     );
-                    self.lost(name, problem)
+                    lost(&self.disk, name, problem)
                 }
             };
             return Err((offset, error));
@@ -569,7 +560,7 @@ impl<D: Disk> Recovery<'_, D> {
                     at.version
                 ),
             };
-            return Err(self.lost(name, problem));
+            return Err(lost(&self.disk, name, problem));
         }
         Ok(())
     }
@@ -698,7 +689,7 @@ pub(super) fn read_checkpoint<F: DiskFile>(
 ) -> std::io::Result<ReadCheckpoint> {
     let mut decoder = CheckpointDecoder::default();
     let outcome = loop {
-        let (wanted, offset) = (decoder.wanted_bytes(), decoder.offset());
+        let (wanted, offset) = (decoder.wanted_bytes(), decoder.offset);
         if offset + wanted as u64 > file_bytes {
             break Err(FormatError::Damaged("it is cut off"));
         }
@@ -712,7 +703,7 @@ pub(super) fn read_checkpoint<F: DiskFile>(
         on_read(wanted as u64);
     };
     Ok(ReadCheckpoint {
-        offset: decoder.sound_to(),
+        offset: decoder.sound_to,
         engine: decoder.finish(options),
         outcome,
     })

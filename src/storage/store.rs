@@ -114,7 +114,7 @@ impl<D: Disk> Store<D> {
             replacement.meta = meta.clone();
             return Ok(false);
         }
-        let (generation, synced_version) = (self.log.disk.number(), self.log.sync()?);
+        let (generation, synced_version) = (self.log.disk.number, self.log.sync()?);
         let files = DataFiles {
             metadata: Some(partition_meta::checksum(meta, generation)),
             synced_version,

@@ -495,7 +495,7 @@ impl<S: Disks> DiskWorker<S> {
     pub fn is_log_end_behind(&self) -> bool {
         self.open
             .values()
-            .any(|open| open.store.log_end.is_sync_due())
+            .any(|open| open.store.log_end.is_sync_due)
     }
 
     /// Syncs each `log-end`. To be called about a second after it was written.

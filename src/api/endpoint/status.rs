@@ -342,11 +342,11 @@ impl From<ReplicaStats> for ReplicaStatus {
         Self {
             address: stats.address,
             node_id: format!("{:032x}", u128::from_be_bytes(stats.node_id.0)),
-            state: stats.state,
-            sent_version: stats.sent_version,
-            applied_version: stats.applied_version,
-            durable_version: stats.durable_version,
-            snapshot_sent_bytes: stats.snapshot_sent_bytes,
+            state: stats.facts.phase.name(),
+            sent_version: stats.facts.sent_version,
+            applied_version: stats.facts.acked.applied_version,
+            durable_version: stats.facts.acked.durable_version,
+            snapshot_sent_bytes: stats.facts.snapshot_sent_bytes,
             silent_ms: stats.silent_ms,
         }
     }

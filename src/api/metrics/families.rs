@@ -298,15 +298,18 @@ fn replica_lags(partition: &PartitionReport, text: &mut Exposition<'_>) {
     for replica in &partition.replicas {
         let name = NodeName(replica.node_id.0);
         let [id, node, address] = replica_labels(partition, &name, replica);
-        let lag = last_version.saturating_sub(replica.applied_version);
-        text.sample(&[id, node, address, ("state", &replica.state)], lag);
+        let lag = last_version.saturating_sub(replica.facts.acked.applied_version);
+        text.sample(
+            &[id, node, address, ("state", &replica.facts.phase.name())],
+            lag,
+        );
     }
 }
 
 fn replica_durable_lags(partition: &PartitionReport, text: &mut Exposition<'_>) {
     let last_version = partition.engine.last_version;
     for replica in &partition.replicas {
-        let lag = last_version.saturating_sub(replica.durable_version);
+        let lag = last_version.saturating_sub(replica.facts.acked.durable_version);
         let name = NodeName(replica.node_id.0);
         text.sample(&replica_labels(partition, &name, replica), lag);
     }

@@ -55,7 +55,6 @@ pub struct ChunkWalk {
     preparation: Preparation,
     next_layer: usize,
     state: WalkState,
-    hasher: KeyHasher,
     /// Dropped last: by then it holds the only reference to the layers that it returns.
     snapshot: Snapshot,
 }
@@ -67,14 +66,8 @@ impl ChunkWalk {
             preparation: Preparation::new(snapshot.layers.iter().map(|(_, layer)| layer)),
             next_layer: 0,
             state: WalkState::Between,
-            hasher: snapshot.hasher,
             snapshot,
         }
-    }
-
-    /// The snapshot.
-    pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
     }
 
     /// Goes to the next layer or chunk, with at most about `budget` units of work; returns the work
@@ -100,7 +93,7 @@ impl ChunkWalk {
                 frozen,
                 next,
                 builder,
-            } => build(frozen, next, builder, self.hasher, work),
+            } => build(frozen, next, builder, self.snapshot.hasher, work),
         };
         step.unwrap_or_else(|| self.begin_layer())
     }
@@ -120,7 +113,8 @@ impl ChunkWalk {
                 ChunkStep::Layer(*level)
             }
             ImmutableLayer::Memtable(frozen) => {
-                let builder = ChunkBuilder::new(&self.hasher, frozen.memtable.last_version);
+                let builder =
+                    ChunkBuilder::new(&self.snapshot.hasher, frozen.memtable.last_version);
                 self.state = WalkState::Memtable {
                     frozen: Arc::clone(frozen),
                     next: 0,

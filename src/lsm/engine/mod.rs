@@ -201,15 +201,12 @@ impl Lsm {
     /// Writes a key and returns the version. The key is 1 to `KEY_MAX_BYTES` long. It expires at
     /// `expires_at_ms`, in Unix ms.
     pub fn set(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) -> u64 {
-        self.write(
-            self.hash(key),
-            Write {
-                key,
-                value,
-                expires_at_ms,
-            },
-            false,
-        )
+        let write = Write {
+            key,
+            value,
+            expires_at_ms,
+        };
+        self.write(self.hash(key), write, false)
     }
 
     /// Writes a key, and returns the version and the one that the key had before.
@@ -221,18 +218,12 @@ impl Lsm {
     ) -> (u64, Option<u64>) {
         let (hash, before) = self.find(key);
         let before = before.map(|entry| entry.version);
-        (
-            self.write(
-                hash,
-                Write {
-                    key,
-                    value,
-                    expires_at_ms,
-                },
-                false,
-            ),
-            before,
-        )
+        let write = Write {
+            key,
+            value,
+            expires_at_ms,
+        };
+        (self.write(hash, write, false), before)
     }
 
     /// Executes writes as one batch: in memory, on disk and on replicas there are all of them or
@@ -350,9 +341,9 @@ impl Lsm {
     pub fn retire(&mut self) {
         self.freeze();
         self.levels.clear(&mut self.free_queue);
-        self.wal
-            .clear()
-            .for_each(|segment| self.free_queue.push_segment(segment));
+        for segment in self.wal.clear() {
+            self.free_queue.push_segment(segment);
+        }
         self.spare_until_ms = 0;
     }
 

@@ -175,22 +175,14 @@ impl LogBatch {
 
     /// The bytes, piece by piece, in order.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.blobs.iter().map(|(at, _)| *at));
-        let ends = self
-            .blobs
-            .iter()
-            .map(|(at, _)| *at)
-            .chain(std::iter::once(self.bytes.len()));
-        let plain = starts.zip(ends).map(|(start, end)| &self.bytes[start..end]);
-        let blobs = self
-            .blobs
-            .iter()
-            .map(|(_, blob)| blob.as_slice())
-            .chain(std::iter::once(&[][..]));
-        plain
-            .zip(blobs)
-            .flat_map(|(plain, blob)| [plain, blob])
-            .filter(|part| !part.is_empty())
+        let blobs = self.blobs.iter().map(|(at, blob)| (*at, &blob[..]));
+        let mut from = 0;
+        let parts = blobs.chain([(self.bytes.len(), &[][..])]);
+        let parts = parts.flat_map(move |(at, blob)| {
+            let plain = &self.bytes[std::mem::replace(&mut from, at)..at];
+            [plain, blob]
+        });
+        parts.filter(|part| !part.is_empty())
     }
 
     /// Removes all records, and keeps up to `keep_bytes` of memory.
@@ -211,10 +203,9 @@ impl LogBatch {
     /// Adds a record from a stream.
     pub fn push_record(&mut self, record: &StreamRecord<'_>) {
         self.push(record.stored(), record.position(), record.goes_on());
-        record
-            .large_value()
-            .into_iter()
-            .for_each(|blob| self.push_blob(blob));
+        if let Some(blob) = record.large_value() {
+            self.push_blob(blob);
+        }
     }
 
     /// Its records, given the position before the first. That they continue the history was checked

@@ -525,11 +525,8 @@ impl Wal {
 
     /// Bytes of records in the log, large values not counted.
     pub(crate) fn stored_bytes(&self) -> usize {
-        self.sealed
-            .iter()
-            .map(|segment| segment.stored_bytes())
-            .sum::<usize>()
-            + self.active.stored_bytes()
+        let sealed = self.sealed.iter().map(|segment| segment.stored_bytes());
+        sealed.sum::<usize>() + self.active.stored_bytes()
     }
 }
 

@@ -515,10 +515,8 @@ impl MergeJob {
 
 fn is_worth_sweeping(chunk: &Chunk, removed_until_ms: u64, work: &mut Work) -> bool {
     let is_looked_at = chunk.first_expiry_ms() <= removed_until_ms;
-    work.spend(if is_looked_at {
-        work::EXPIRY_LOOK * chunk.entry_count()
-    } else {
-        0
-    });
+    if is_looked_at {
+        work.spend(work::EXPIRY_LOOK * chunk.entry_count());
+    }
     is_looked_at && chunk.is_worth_sweeping(removed_until_ms)
 }

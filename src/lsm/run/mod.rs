@@ -264,11 +264,8 @@ impl Run {
     /// None, too, if the filter rules the key out.
     #[inline]
     pub(crate) fn find_chunk(&self, lookup: &LookupKey<'_>) -> Option<ChunkPosition> {
-        if self
-            .filter
-            .as_ref()
-            .is_some_and(|filter| !filter.may_have(lookup.hash))
-        {
+        let filter = self.filter.as_ref();
+        if filter.is_some_and(|filter| !filter.may_have(lookup.hash)) {
             return None;
         }
         lookup.find(&self.blocks)
