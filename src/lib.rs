@@ -78,10 +78,10 @@
 //!
 //! # How a replicated record travels
 //!
-//! 1. `reactor/replication.rs` asks each link (`replication/link.rs`) for bytes. The leader's end
-//!    (`replication/replica_sender.rs`) takes records from the log in memory, up to what the
-//!    leader's disk holds; `partition/serving.rs` says which nodes are served and how much log they
-//!    may pin.
+//! 1. `reactor/replication.rs` asks the partition of each link for bytes
+//!    (`partition/links.rs`). The leader's end (`replication/replica_sender.rs`) takes records from
+//!    the log in memory, up to what the leader's disk holds; `partition/serving.rs` says which
+//!    nodes are served and how much log they may pin.
 //! 2. The records travel as `Records` frames (`replication/frame.rs`).
 //! 3. The replica's end (`replication/leader_receiver.rs`) checks that each record continues the
 //!    history (`lsm/log/reader.rs`), and `Lsm::replay` applies it (`partition/following.rs`).

@@ -213,12 +213,11 @@ fn decode(bytes: &[u8]) -> Result<StoredMeta, FormatError> {
         history(&file.history)?,
         past.collect::<Result<Vec<_>, _>>()?,
     );
-    let (role, epoch, leader, data_epoch) = (file.role, file.epoch, file.leader, file.data_epoch);
     let meta = PartitionMeta {
-        role,
-        epoch,
-        leader,
-        data_epoch,
+        role: file.role,
+        epoch: file.epoch,
+        leader: file.leader,
+        data_epoch: file.data_epoch,
         lineage,
         ordered_epoch: file.ordered_epoch,
         data_ordered_epoch: file.data_ordered_epoch,

@@ -405,12 +405,8 @@ impl<D: Disk> Recovery<'_, D> {
         };
         let read = read_checkpoint(&file, file_bytes, self.options.engine, &mut on_read)
             .on("reading", &self.disk, &name)?;
-        let ReadCheckpoint {
-            engine,
-            offset,
-            outcome,
-        } = read;
-        match (engine, outcome) {
+        let offset = read.offset;
+        match (read.engine, read.outcome) {
             (Some((lsm, header)), Ok(())) => Ok((lsm, Some(header.history), false)),
             (engine, outcome) => {
                 let error = outcome

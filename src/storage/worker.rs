@@ -443,10 +443,8 @@ impl<S: Disks> DiskWorker<S> {
             if is_sync_due && open.store.log.has_unsynced() {
                 let begun_us = self.clock_us.map(|now_us| now_us());
                 open.store.sync()?;
-                sync_us = self
-                    .clock_us
-                    .zip(begun_us)
-                    .map(|(now_us, begun_us)| now_us().saturating_sub(begun_us));
+                let clock = self.clock_us.zip(begun_us);
+                sync_us = clock.map(|(now_us, begun_us)| now_us().saturating_sub(begun_us));
             }
             let versions = open.store.versions();
             if versions == open.reported && open.batches.is_empty() {
