@@ -450,7 +450,13 @@ impl Client {
             self.taken = 0;
         }
         let mut buffer = [0; 16 * 1024];
-        let count = self.stream.read(&mut buffer).expect("read");
+        // A read with a time-out ends early when the process is stopped and goes on (signal(7)).
+        let count = loop {
+            match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                outcome => break outcome.expect("read"),
+            }
+        };
         self.unread.extend_from_slice(&buffer[..count]);
         count > 0
     }
