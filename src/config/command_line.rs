@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::given::{ConfigError, GivenOptions, NamedValue, OptionSpec};
 use super::nearest::nearest;
-use super::options::{Config, OPTIONS};
+use super::options::{ACTION_OPTIONS, Config, OPTIONS};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -142,13 +142,15 @@ pub fn warnings_about_variables(names: impl IntoIterator<Item = OsString>) -> Ve
     names.into_iter().filter_map(warning).collect()
 }
 
-pub(super) fn environment_name(flag: &str) -> String {
+/// The name of an option in the environment.
+pub fn environment_name(flag: &str) -> String {
     format!("DB_NODE_{}", flag.to_ascii_uppercase().replace('-', "_"))
 }
 
 fn unknown_option(flag: &str) -> ConfigError {
     let known = OPTIONS.iter().map(|option| option.flag);
-    match nearest(flag, known.chain(["port", "check", "help", "version"])) {
+    let actions = ACTION_OPTIONS.iter().map(|option| option.flag);
+    match nearest(flag, known.chain(actions).chain(["help", "version"])) {
         Some(known) => ConfigError(format!("unknown option --{flag}; did you mean --{known}?")),
         None => ConfigError(format!("unknown option --{flag}; see --help")),
     }
@@ -159,7 +161,7 @@ pub fn help() -> String {
     let mut text = String::from(
         "db-node [OPTIONS]: the database node of a distributed key-value system, over HTTP\n\n",
     );
-    for option in OPTIONS {
+    for option in OPTIONS.iter().chain(ACTION_OPTIONS) {
         let flag = format!("--{} {}", option.flag, option.value);
         let default = if option.default.is_empty() {
             String::new()
@@ -168,13 +170,13 @@ pub fn help() -> String {
         };
         let _ = writeln!(text, "  {flag:<25} {}{default}", option.meaning);
     }
-    text.push_str(
-        "  --check                   say whether a node could start, and change nothing\n",
-    );
-    text.push_str("  -p, --port N: --listen 127.0.0.1:N; -h, --help; -V, --version\n\n");
+    text.push_str("  -h, --help; -V, --version\n\n");
     text.push_str(
         "Sizes: 64MiB, 64MB and 64m are the same, 64 times 1,024 KiB; 1.5GiB is 1536MiB.\n\
          Each is an environment variable too: --max-connections is DB_NODE_MAX_CONNECTIONS.\n",
+    );
+    text.push_str(
+        "The client is the same program: db-node get KEY, set KEY VALUE, ...; see db-node help\n",
     );
     text.push_str("Try: curl localhost:9001/set -d '{\"key\":\"a\",\"value\":\"1\"}'\n");
     text

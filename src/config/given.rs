@@ -8,16 +8,17 @@ use super::values::{
     Bounds, bytes_within, parse_address, parse_bytes, replication_address, within,
 };
 
-/// An option of the command line.
-pub(super) struct OptionSpec {
+/// An option of a command line.
+#[derive(Debug)]
+pub struct OptionSpec {
     /// Its name, without the dashes.
-    pub(super) flag: &'static str,
+    pub flag: &'static str,
     /// What stands for its value in `--help`; empty for a switch.
-    pub(super) value: &'static str,
+    pub value: &'static str,
     /// What it is where it is not given; empty: nothing.
-    pub(super) default: &'static str,
+    pub default: &'static str,
     /// What `--help` says about it.
-    pub(super) meaning: &'static str,
+    pub meaning: &'static str,
 }
 
 /// The name that a value was given under, and the value.

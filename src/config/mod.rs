@@ -22,10 +22,10 @@ mod token;
 mod values;
 
 pub use choices::{Fsync, ReadConsistency};
-pub use command_line::{Invocation, help, parse, warnings_about_variables};
-pub use given::ConfigError;
+pub use command_line::{Invocation, environment_name, help, parse, warnings_about_variables};
+pub use given::{ConfigError, OptionSpec};
 pub use nearest::nearest;
-pub use options::Config;
+pub use options::{ACTION_OPTIONS, Config, options};
 pub use origin::Origin;
 pub use token::Token;
-pub use values::{host_name_in, parse_peer, show_bytes};
+pub use values::{host_name_in, parse_peer, read_token, show_bytes};

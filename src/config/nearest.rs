@@ -6,21 +6,29 @@ const NAME_MAX_BYTES: usize = 64;
 /// The nearest of the known names, if one is near: one typing mistake for three letters, whatever
 /// the case; or one name begins with the other.
 pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    nearest_of(name, &mut known.into_iter())
+}
+
+/// The same once for all kinds of lists: it is never in a hurry.
+#[inline(never)]
+fn nearest_of<'k>(name: &str, known: &mut dyn Iterator<Item = &'k str>) -> Option<&'k str> {
     let wanted = fold(name);
     if wanted.is_empty() || wanted.len() > NAME_MAX_BYTES {
         return None;
     }
-    let distances = known.into_iter().filter_map(|name| {
+    let mut nearest: Option<(usize, &str)> = None;
+    for name in known {
         let known = fold(name);
         let is_begun = known.starts_with(&wanted) || wanted.starts_with(&known);
         let mistakes = distance(known.as_bytes(), wanted.as_bytes());
         let mistakes_max = (known.len().max(wanted.len()) / 3).max(1);
-        (is_begun || mistakes <= mistakes_max).then_some((mistakes, name))
-    });
-    // Of those as near the first.
-    distances
-        .min_by_key(|(mistakes, _)| *mistakes)
-        .map(|(_, name)| name)
+        // Of those as near the first.
+        let is_nearer = nearest.is_none_or(|(fewest, _)| mistakes < fewest);
+        if (is_begun || mistakes <= mistakes_max) && is_nearer {
+            nearest = Some((mistakes, name));
+        }
+    }
+    nearest.map(|(_, name)| name)
 }
 
 /// Names that differ in case or in how their words are joined are one.

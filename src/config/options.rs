@@ -198,6 +198,27 @@ options! {
         "log" "LEVEL" "info" "off, error, warn, info, debug or trace";
 }
 
+/// Options that are none of a [`Config`]: what they do is up to the command line.
+pub const ACTION_OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        flag: "check",
+        value: "",
+        default: "",
+        meaning: "say whether a node could start, and change nothing",
+    },
+    OptionSpec {
+        flag: "port",
+        value: "N",
+        default: "",
+        meaning: "the same as --listen 127.0.0.1:N; -p N, too",
+    },
+];
+
+/// All options, for those that describe them.
+pub fn options() -> &'static [OptionSpec] {
+    OPTIONS
+}
+
 impl Config {
     /// Whether there is data to load before requests can be answered.
     pub fn loads_data(&self) -> bool {

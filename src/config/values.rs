@@ -180,7 +180,8 @@ pub(super) fn within<T: TryFrom<u64>>(number: u64, bounds: &Bounds) -> Result<T,
     T::try_from(number).map_err(|_| problem())
 }
 
-pub(super) fn read_token(path: &str) -> Result<Token, String> {
+/// The token in a file.
+pub fn read_token(path: &str) -> Result<Token, String> {
     #[expect(
         clippy::disallowed_methods,
         reason = "read once, before the node starts"
