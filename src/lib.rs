@@ -31,6 +31,8 @@
 //!   forms of keys and values.
 //! - [`reactor`]: mio. The one loop, sockets, clocks, deadlines, signals, the log on standard
 //!   error.
+//! - [`client`]: the commands that ask a node. No part of the server: blocking sockets, and files
+//!   and clocks of its own.
 //!
 //! Imports run one way, down this list; `tests/tidy/` fails on any other.
 //!
@@ -42,8 +44,8 @@
 //!    from these, threads share counts and freed memory by atomics (`allocator/`).
 //! 2. No turn of the loop does work proportional to the data, to a value, or to what one peer
 //!    sends: it is done in slices.
-//! 3. Only `reactor` touches sockets and clocks, only `storage` files. Everything else takes bytes,
-//!    events and `now`, and returns bytes and effects.
+//! 3. In a server only `reactor` touches sockets and clocks, only `storage` files. Everything else
+//!    takes bytes, events and `now`, and returns bytes and effects.
 //! 4. Each byte layout has one home and one test with golden bytes.
 //! 5. Whatever a peer sends, the node does not panic, and memory stays within the named limits.
 //!
@@ -129,5 +131,6 @@ pub mod partition;
 pub mod node;
 pub mod api;
 pub mod reactor;
+pub mod client;
 
 pub use version::{COMMIT, VERSION};

@@ -1,10 +1,12 @@
-//! The `db-node` program: arguments to configuration, configuration to a running node, failures to
-//! exit codes.
+//! The `db-node` program: a command of the client; or a server: arguments to configuration,
+//! configuration to a running node, failures to exit codes.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
 use db_node::allocator::{self, CountingAllocator};
+use db_node::client;
 use db_node::config::{self, Invocation};
 use db_node::reactor;
 use db_node::storage::IdGenerator;
@@ -19,7 +21,11 @@ const EXIT_RUNTIME: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if !client::is_server(&mut arguments) {
+        return ExitCode::from(client::run(arguments, &|name| std::env::var_os(name)));
+    }
+    match config::parse(arguments, |name| std::env::var_os(name)) {
         Ok(Invocation::Help) => print(&config::help()),
         Ok(Invocation::Version) => print(&format!("db-node {}\n", version::full())),
         Ok(Invocation::Check(config)) => {

@@ -247,7 +247,7 @@ fn what_cannot_start_says_why_in_one_line() {
         (&["--log", "loud"], "--log"),
         (&["--allowed-host", "http://x"], "--allowed-host"),
         (&["-x"], "--help"),
-        (&["word"], "--help"),
+        (&["word"], "db-node help"),
     ] {
         let line = assert_fails(&run(arguments), 2);
         assert!(line.contains(named), "{arguments:?}: {line}");
