@@ -20,6 +20,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use common::{Folder, Node, text, wait_for};
 
@@ -169,21 +170,31 @@ fn ports_of(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// A port that is free, below those that the system gives to connections and to port 0: so nothing
+/// else takes it before the example does.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
+    loop {
+        let port = 15_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 15_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// A free port for each that the examples name, `FIRST_PORT` apart, which is that of `node`.
 fn free_ports(examples: &[Example], node: &Node) -> Vec<(String, String)> {
     let mut named = BTreeSet::from([FIRST_PORT.to_owned()]);
     for example in examples {
         named.append(&mut ports_of(&example.command));
     }
-    // Held until all are chosen, so that they differ.
-    let mut listeners = Vec::new();
     let port_of = |name: String| {
-        if name == FIRST_PORT {
-            return (name, node.address.port().to_string());
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        listeners.push(listener);
+        let port = if name == FIRST_PORT {
+            node.address.port()
+        } else {
+            free_port()
+        };
         (name, port.to_string())
     };
     named.into_iter().map(port_of).collect()
