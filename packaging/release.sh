@@ -10,6 +10,8 @@ name=$1
 target="$(uname -m)-unknown-linux-musl"
 
 rustup target add "$target"
+# One bit instead of 24 bytes for each address that is adjusted at the start: 55 KB less. The start-up code of musl knows them.
+export RUSTFLAGS="-C link-arg=-Wl,-z,pack-relative-relocs"
 cargo build --locked --release --target "$target"
 program=target/$target/release/db-node
 if readelf -l "$program" | grep -q INTERP; then
