@@ -47,8 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn warn_about_variables() {
-    let names = std::env::vars_os().map(|(name, _)| name);
-    for warning in config::warnings_about_variables(names) {
+    for warning in config::warnings_about_variables(std::env::vars_os()) {
         let _ = writeln!(std::io::stderr(), "db-node: {warning}");
     }
 }

@@ -25,11 +25,7 @@ pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Invocation, ConfigError> {
-    let mut values: Vec<Vec<NamedValue>> = OPTIONS
-        .iter()
-        .map(|option| from_environment(option, &environment))
-        .collect();
-    let mut is_from_flag = vec![false; OPTIONS.len()];
+    let mut values: Vec<Vec<NamedValue>> = vec![Vec::new(); OPTIONS.len()];
     let mut only_checks = false;
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser
@@ -68,10 +64,13 @@ pub fn parse(
             .position(|option| option.flag == flag)
             .ok_or_else(|| unknown_option(&flag))?;
         let text = value_of(&OPTIONS[index], &typed, &mut parser)?;
-        if !std::mem::replace(&mut is_from_flag[index], true) {
-            values[index].clear();
-        }
         values[index].push((typed, text));
+    }
+    for (option, given) in OPTIONS.iter().zip(&mut values) {
+        let variable = from_environment(option, &environment)?;
+        if given.is_empty() {
+            *given = variable;
+        }
     }
     let config = Box::new(Config::from_given(&GivenOptions::new(OPTIONS, values))?);
     Ok(if only_checks {
@@ -103,43 +102,67 @@ fn value_of(
         .map_err(|_| ConfigError(format!("{typed}: the value is not UTF-8")))
 }
 
+/// The values of an option that a variable gives, whether or not the command line gives others.
 fn from_environment(
     option: &OptionSpec,
     environment: &impl Fn(&str) -> Option<OsString>,
-) -> Vec<NamedValue> {
+) -> Result<Vec<NamedValue>, ConfigError> {
     let name = environment_name(option.flag);
-    let Some(value) = environment(&name).filter(|value| !value.is_empty()) else {
-        return Vec::new();
+    let Some(value) = environment(&name) else {
+        return Ok(Vec::new());
     };
-    let value = value.to_string_lossy().into_owned();
+    if value.is_empty() {
+        return Err(ConfigError(format!(
+            "{name}: its value is empty: unset it, or give a value"
+        )));
+    }
+    let value = value
+        .into_string()
+        .map_err(|_| ConfigError(format!("{name}: the value is not UTF-8")))?;
     if matches!(option.flag, "allowed-host" | "allowed-origin") {
-        return value
+        return Ok(value
             .split(',')
             .map(|part| (name.clone(), part.trim().to_owned()))
-            .collect();
+            .collect());
     }
-    vec![(name, value)]
+    Ok(vec![(name, value)])
 }
 
-/// What to tell of the names of environment variables: those that look like a mistyped one of this
-/// program. Names that are like none are left alone: a platform may set such variables.
-pub fn warnings_about_variables(names: impl IntoIterator<Item = OsString>) -> Vec<String> {
-    let known: Vec<String> = (OPTIONS.iter())
-        .map(|option| environment_name(option.flag))
-        .collect();
-    let warning = |name: OsString| {
-        let name = name.into_string().ok()?;
-        let rest = name.strip_prefix("DB_NODE_")?;
-        if known.contains(&name) {
-            return None;
-        }
-        let flag = nearest(rest, OPTIONS.iter().map(|option| option.flag))?;
-        let meant = environment_name(flag);
+/// What to tell of environment variables that mean nothing: those that look like a mistyped one of
+/// this program, or like one of an option that has none. Others are left alone: a platform may set
+/// such variables.
+pub fn warnings_about_variables(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Vec<String> {
+    let warning = |(name, value): (OsString, OsString)| {
+        let way_out = way_out_of_variable(name.to_str()?, value.to_str()?)?;
+        let shown = name.display();
         Some(format!(
-            "the environment variable {name} means nothing: did you mean {meant}?"
+            "the environment variable {shown} means nothing: {way_out}"
         ))
     };
-    names.into_iter().filter_map(warning).collect()
+    variables.into_iter().filter_map(warning).collect()
+}
+
+/// What to do instead of setting a variable that means nothing.
+fn way_out_of_variable(name: &str, value: &str) -> Option<String> {
+    let rest = name.strip_prefix("DB_NODE_")?;
+    let is_known = |option: &OptionSpec| environment_name(option.flag) == name;
+    if OPTIONS.iter().any(is_known) {
+        return None;
+    }
+    match rest {
+        // Of a service named db-node, Kubernetes sets tcp://10.0.0.1:9001.
+        "PORT" => value
+            .parse::<u16>()
+            .is_ok()
+            .then(|| format!("set DB_NODE_LISTEN=127.0.0.1:{value}")),
+        "CHECK" => Some("give --check on the command line".to_owned()),
+        _ => {
+            let flag = nearest(rest, OPTIONS.iter().map(|option| option.flag))?;
+            Some(format!("did you mean {}?", environment_name(flag)))
+        }
+    }
 }
 
 /// The name of an option in the environment.

@@ -17,8 +17,8 @@ use super::given::{ConfigError, GivenOptions, OptionSpec};
 use super::origin::Origin;
 use super::token::Token;
 use super::values::{
-    Bounds, GIB, KIB, MIB, host_name_in, parse_address, parse_host_name, parse_log_level,
-    parse_peer, read_token,
+    Bounds, GIB, KIB, MIB, host_name_in, parse_address, parse_host_name, parse_leader,
+    parse_log_level, parse_peer, read_token,
 };
 
 /// A memtable of one log segment is the least that makes sense; places in one are 32 bits wide.
@@ -122,7 +122,7 @@ options! {
     replication_listen: Option<SocketAddr> = replication_address(),
         "replication-listen" "ADDR" "" "for replicas, or off; without it --listen, port + 1000";
     /// The HTTP address of the leader to follow.
-    replica_of: Option<String> = optional(parse_peer),
+    replica_of: Option<String> = optional(parse_leader),
         "replica-of" "ADDR" "" "follow the leader with this HTTP address";
     /// The HTTP address that other nodes and clients reach this node at, where it is not `listen`.
     advertise: Option<String> = optional(parse_peer),

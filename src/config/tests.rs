@@ -162,12 +162,33 @@ fn mistakes_are_told_with_the_way_out() {
             &[],
             "--replication-listen: there is no port 1000 above",
         ),
+        (&["--replica-of", "0"], &[], "give a host and a port"),
+        (&["--replica-of", "70000"], &[], "give a host and a port"),
+        (&["--advertise", "9513"], &[], "give a host and a port"),
+        (
+            &["-p", "9513", "--replica-of", "9513"],
+            &[],
+            "that is this node itself",
+        ),
         (&["--log", "loud"], &[], "give off, error"),
         (&[], &[("DB_NODE_LOG", "loud")], "DB_NODE_LOG loud"),
     ] {
         let error = parse_with(arguments, environment).expect_err(expected);
         assert!(error.contains(expected), "{arguments:?}: {error}");
         assert!(!error.contains('\n'), "more than one line: {error}");
+    }
+}
+
+#[test]
+fn empty_variables_are_refused() {
+    for (arguments, name) in [
+        (&[][..], "DB_NODE_DATA_DIR"),
+        (&[], "DB_NODE_ALLOW_OPEN"),
+        (&["--max-memory=1GiB"], "DB_NODE_MAX_MEMORY"),
+    ] {
+        let error = parse_with(arguments, &[(name, "")]).unwrap_err();
+        let expected = format!("{name}: its value is empty: unset it, or give a value");
+        assert_eq!(error, expected);
     }
 }
 
@@ -255,6 +276,15 @@ fn ports_and_sizes_as_people_write_them() {
     ] {
         assert_eq!(listens(arguments), "127.0.0.1:21001", "{arguments:?}");
     }
+    for leader in ["9513", ":9513", "127.0.0.1:9513"] {
+        let config = parse_with(&["--replica-of", leader], &[]).expect("valid");
+        let expected = Some("http://127.0.0.1:9513");
+        assert_eq!(config.replica_of.as_deref(), expected, "{leader}");
+    }
+    assert!(
+        parse_peer("9513").is_err(),
+        "an order of another node means another machine"
+    );
     let by_variable = parse_with(&[], &[("DB_NODE_LISTEN", "21001")]).expect("valid");
     assert_eq!(by_variable.listen.port(), 21001);
     for (text, bytes) in [
@@ -340,17 +370,20 @@ fn the_environment_file_is_valid() {
 }
 
 #[test]
-fn mistyped_variables_are_named() {
-    let warnings = |name: &str| warnings_about_variables([OsString::from(name)]);
-    for (name, meant) in [
-        ("DB_NODE_LISTN", "DB_NODE_LISTEN"),
-        ("DB_NODE_MAX_MEMROY", "DB_NODE_MAX_MEMORY"),
-        ("DB_NODE_listen", "DB_NODE_LISTEN"),
-        ("DB_NODE_MAX-MEMORY", "DB_NODE_MAX_MEMORY"),
+fn variables_that_mean_nothing_are_named() {
+    let warnings =
+        |name: &str, value: &str| warnings_about_variables([(name.into(), value.into())]);
+    for (name, value, way_out) in [
+        ("DB_NODE_LISTN", "9002", "did you mean DB_NODE_LISTEN?"),
+        ("DB_NODE_MAX_MEMROY", "", "DB_NODE_MAX_MEMORY?"),
+        ("DB_NODE_listen", "", "DB_NODE_LISTEN?"),
+        ("DB_NODE_MAX-MEMORY", "", "DB_NODE_MAX_MEMORY?"),
+        ("DB_NODE_PORT", "9512", "set DB_NODE_LISTEN=127.0.0.1:9512"),
+        ("DB_NODE_CHECK", "true", "give --check on the command line"),
     ] {
-        let told = warnings(name);
+        let told = warnings(name, value);
         assert!(
-            told.len() == 1 && told[0].contains(meant),
+            told.len() == 1 && told[0].contains(way_out),
             "{name}: {told:?}"
         );
     }
@@ -370,6 +403,6 @@ fn mistyped_variables_are_named() {
         "DB_NODE_PORT_9001_TCP_ADDR",
         "PATH",
     ] {
-        assert_eq!(warnings(name), [""; 0], "{name}");
+        assert_eq!(warnings(name, "tcp://10.0.0.1:9001"), [""; 0], "{name}");
     }
 }

@@ -21,9 +21,8 @@ pub(super) struct Bounds {
 pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let problem =
         || "give an address and a port, such as 127.0.0.1:9001 or [::1]:9001; or a port".to_owned();
-    let alone = text.strip_prefix(':').unwrap_or(text);
-    if !alone.is_empty() && alone.bytes().all(|byte| byte.is_ascii_digit()) {
-        let port: u16 = alone
+    if let Some(digits) = port_alone(text) {
+        let port: u16 = digits
             .parse()
             .map_err(|_| "a port is a number up to 65535".to_owned())?;
         return Ok((Ipv4Addr::LOCALHOST, port).into());
@@ -43,6 +42,13 @@ pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     addresses
         .next()
         .ok_or_else(|| format!("the name {host} has no address"))
+}
+
+/// The digits of `9001` or `:9001`, which are a port of this machine.
+fn port_alone(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix(':').unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some(digits)
 }
 
 /// The replication address that goes with an HTTP address: another port of the system's choice for
@@ -77,6 +83,15 @@ pub fn parse_peer(text: &str) -> Result<String, String> {
         return Err(problem());
     }
     Ok(format!("http://{authority}"))
+}
+
+/// The address of the leader to follow: as [`parse_peer`] takes it, or a port alone, which is one
+/// of this machine.
+pub(super) fn parse_leader(text: &str) -> Result<String, String> {
+    match port_alone(text) {
+        Some(digits) => parse_peer(&format!("{}:{digits}", Ipv4Addr::LOCALHOST)),
+        None => parse_peer(text),
+    }
 }
 
 /// A name to answer under.

@@ -257,6 +257,8 @@ fn what_cannot_start_says_why_in_one_line() {
         .output()
         .expect("run");
     assert!(assert_fails(&output, 2).contains("DB_NODE_MAX_CONNECTIONS"));
+    let output = command().env("DB_NODE_DATA_DIR", "").output().expect("run");
+    assert!(assert_fails(&output, 2).contains("DB_NODE_DATA_DIR: its value is empty"));
 }
 
 #[test]
