@@ -41,6 +41,13 @@ const PARTITIONS_AHEAD: usize = 16;
 /// The least for connections of all kinds: below it the node does not start.
 const CONNECTIONS_MIN: usize = 16;
 
+/// What a start opens before it counts: three for the log, the poll, the HTTP listener with its
+/// spare, two for signals, and the waker.
+const OPENED_BY_START: usize = 9;
+
+/// Another listener with its spare.
+const OPENED_FOR_REPLICAS: usize = 2;
+
 /// Descriptors open before the first connection, if the system does not tell.
 const OPEN_UNKNOWN: usize = 32;
 
@@ -79,6 +86,16 @@ impl Descriptors {
             limit: current_limit(),
             open_at_start: crate::storage::open_descriptor_count().unwrap_or(OPEN_UNKNOWN),
         }
+    }
+
+    /// As [`Self::at_start`] would find it, in a process that has opened nothing so far.
+    pub(super) fn before_start(listens_for_replicas: bool) -> Self {
+        let mut descriptors = Self::at_start();
+        descriptors.open_at_start += OPENED_BY_START;
+        if listens_for_replicas {
+            descriptors.open_at_start += OPENED_FOR_REPLICAS;
+        }
+        descriptors
     }
 
     /// Reads the limit again: it can be lowered from outside.

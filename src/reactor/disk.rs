@@ -9,7 +9,8 @@ use crate::lsm::Options;
 use crate::node::{DEFAULT_PARTITION, Node};
 use crate::storage::{
     DataDir, DiskCommand, DiskEvent, DiskThread, HistoryId, IdGenerator, LOG_FILE_BYTES,
-    RecoveryOptions, RecoveryProgress, StorageError, StoragePlan, check_restore, check_start,
+    RecoveryOptions, RecoveryProgress, StartReport, StorageError, StoragePlan, check_restore,
+    check_start,
 };
 
 use super::error::RunError;
@@ -17,7 +18,7 @@ use super::progress::ProgressBar;
 use super::timers::Millis;
 
 /// Says what a start would find, or what would prevent it. Nothing is changed.
-pub(super) fn check(config: &Config) -> Result<String, RunError> {
+pub(super) fn check(config: &Config) -> Result<StartReport, RunError> {
     // Nothing is written: neither a seed nor a history has to be random.
     let options = recovery_options(config, 0, HistoryId([0; 16]));
     let (data_dir, restore) = (config.data_dir.as_deref(), config.restore.as_deref());

@@ -52,19 +52,7 @@ pub(super) enum AcceptResult {
 impl Listener {
     /// Listens on `address`.
     pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        // A restarted node gets its port back at once, connections of its predecessor in TIME_WAIT
-        // or not.
-        socket.set_reuse_address(true)?;
-        // Answers are sent whole: nothing is gained by waiting for more. On Linux connections
-        // inherit this.
-        socket.set_tcp_nodelay(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
+        let socket = bound(address)?;
         socket.listen(BACKLOG)?;
         Ok(Self {
             socket: TcpListener::from_std(socket.into()),
@@ -133,6 +121,31 @@ impl Listener {
             AcceptResult::OutOfDescriptors
         }
     }
+}
+
+/// Whether no other process listens on `address`. It is not listened on: no client notices.
+pub(super) fn is_free(address: SocketAddr) -> io::Result<bool> {
+    match bound(address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+        bound => bound.map(|_| true),
+    }
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // A restarted node gets its port back at once, connections of its predecessor in TIME_WAIT or
+    // not.
+    socket.set_reuse_address(true)?;
+    // Answers are sent whole: nothing is gained by waiting for more. On Linux connections inherit
+    // this.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 fn new_spare() -> io::Result<Socket> {

@@ -63,18 +63,51 @@ mod visit_batch;
 mod watching;
 
 use crate::config::Config;
-use crate::storage::IdGenerator;
+use crate::storage::{IdGenerator, StartReport};
+
+use descriptors::Descriptors;
 
 pub use error::RunError;
 
 /// Says in one line what a node of this configuration would start with; the error is what would
 /// prevent the start. Nothing is changed, and nothing listens.
+///
+/// An address in use is no error: it may be that of the node that this one is to replace. The line
+/// names it.
 pub fn check(config: &Config) -> Result<String, RunError> {
-    let found = disk::check(config)?;
+    Descriptors::before_start(config.replication_listen.is_some()).check()?;
+    let taken = addresses_in_use(config)?;
+    let condition = if taken.is_empty() {
+        String::new()
+    } else {
+        format!(" once {} is free, which is in use now", taken.join(" and "))
+    };
+    let found = match disk::check(config)? {
+        StartReport::Usable(found) => found,
+        StartReport::InUse(path) => {
+            format!("once the db-node that uses {path} now has ended (its files were not read)")
+        }
+    };
     Ok(format!(
-        "a node can start: it would listen on http://{}, {found}",
+        "a node can start{condition}: it would listen on http://{}, {found}",
         config.listen
     ))
+}
+
+/// The addresses of a configuration that other processes listen on.
+fn addresses_in_use(config: &Config) -> Result<Vec<String>, RunError> {
+    let mut taken = Vec::new();
+    let listen = config.listen;
+    if !listener::is_free(listen).map_err(|error| RunError::Listen(listen, error))? {
+        taken.push(listen.to_string());
+    }
+    if let Some(address) = config.replication_listen
+        && !listener::is_free(address)
+            .map_err(|error| RunError::ListenForReplicas(address, error))?
+    {
+        taken.push(address.to_string());
+    }
+    Ok(taken)
 }
 
 /// Runs a node until it is told to stop. `hash_seed` and `ids` are to be random.

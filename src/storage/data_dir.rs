@@ -67,14 +67,14 @@ impl DataDir {
         if !nearest.is_dir() {
             return Err(cannot_be_made(folder, &io::ErrorKind::NotADirectory.into()));
         }
-        access(nearest, Access::WRITE_OK | Access::EXEC_OK)
-            .map_err(|error| cannot_be_written(folder, &error.into()))?;
+        check_writable(nearest, Access::WRITE_OK | Access::EXEC_OK)?;
         if nearest != folder {
             return Ok(None);
         }
         if !check_ours(folder)? {
             return Ok(None);
         }
+        check_writable(&folder.join(LOCK_NAME), Access::WRITE_OK)?;
         let lock = lock(folder, OpenOptions::new().read(true))?;
         Ok(Some(Self {
             folder: folder.to_owned(),
@@ -82,9 +82,11 @@ impl DataDir {
         }))
     }
 
-    /// The folder of a partition that is there; nothing is changed in it.
-    pub(super) fn partition_unchanged(&self, id: u32) -> SystemDisk {
-        SystemDisk::unchanged(&self.folder.join(format!("{PARTITION_PREFIX}{id}")))
+    /// The folder of a partition that is there; nothing is changed in it, and a start could.
+    pub(super) fn partition_unchanged(&self, id: u32) -> Result<SystemDisk, StorageError> {
+        let folder = self.folder.join(format!("{PARTITION_PREFIX}{id}"));
+        check_writable(&folder, Access::WRITE_OK | Access::EXEC_OK)?;
+        Ok(SystemDisk::unchanged(&folder))
     }
 
     /// Whether no partition has data here. Drafts, and a `log-end` without other files, are no
@@ -221,6 +223,11 @@ fn cannot_be_made(folder: &Path, error: &io::Error) -> StorageError {
     StorageError::Unusable(format!(
         "--data-dir {shown} cannot be made: {error}; name a directory that this user may make"
     ))
+}
+
+/// Refuses a path that this user may not write to.
+fn check_writable(path: &Path, wanted: Access) -> Result<(), StorageError> {
+    access(path, wanted).map_err(|error| cannot_be_written(path, &error.into()))
 }
 
 fn cannot_be_written(folder: &Path, error: &io::Error) -> StorageError {

@@ -13,7 +13,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{Access, FallocateFlags, access, fallocate};
 
 use super::error::StorageError;
 
@@ -151,6 +151,8 @@ impl Disk for SystemDisk {
     fn open(&self, name: &str) -> io::Result<SystemFile> {
         let path = self.folder.join(name);
         if self.is_unchanged {
+            // A start opens it for writing, too.
+            access(&path, Access::WRITE_OK)?;
             return SystemFile::read(&path);
         }
         Ok(SystemFile {

@@ -73,7 +73,7 @@ pub use recovery::{
 };
 pub use replacement::Replacement;
 pub use restore::check_restore;
-pub use start_check::check_start;
+pub use start_check::{StartReport, check_start};
 pub use store::{Store, StoreEvent, StoreStats};
 pub use thread::{DiskThread, StoragePlan};
 pub use version_token::{HistoryPrefix, Position, TokenText, VersionToken};

@@ -14,26 +14,43 @@ use super::restore::{check_restore, read_backup};
 /// Partitions that are named one by one.
 const SHOWN_MAX: usize = 8;
 
-/// Says what a start would find, as the end of a sentence; the error is that of the start. A
-/// directory that another process uses is not read, since its files change meanwhile.
+/// What a start would find.
+#[derive(Debug)]
+pub enum StartReport {
+    /// Data that can be used, as the end of a sentence.
+    Usable(String),
+    /// A directory, which is named, that another process uses. It was not read, since its files
+    /// change meanwhile.
+    InUse(String),
+}
+
+/// Says what a start would find; the error is that of the start.
 pub fn check_start(
     folder: Option<&Path>,
     restore: Option<&Path>,
     options: RecoveryOptions,
-) -> Result<String, StorageError> {
-    let data_dir = match folder.map(DataDir::open_unchanged).transpose() {
-        Err(StorageError::Locked(path)) if restore.is_none() => {
-            return Ok(format!(
-                "once the db-node that uses {path} now has ended (its files were not read)"
-            ));
+) -> Result<StartReport, StorageError> {
+    match folder.map(DataDir::open_unchanged).transpose() {
+        Err(StorageError::Locked(path)) if restore.is_none() => Ok(StartReport::InUse(path)),
+        data_dir => {
+            let found = usable(folder, data_dir?.flatten().as_ref(), restore, options)?;
+            Ok(StartReport::Usable(found))
         }
-        data_dir => data_dir?.flatten(),
-    };
+    }
+}
+
+/// What is in a directory that no other process uses; none: that nothing was made in so far.
+fn usable(
+    folder: Option<&Path>,
+    data_dir: Option<&DataDir>,
+    restore: Option<&Path>,
+    options: RecoveryOptions,
+) -> Result<String, StorageError> {
     let place = folder.map_or("in memory only".to_owned(), |folder| {
         format!("data in {}", folder.display())
     });
     if let Some(path) = restore {
-        check_restore(path, data_dir.as_ref())?;
+        check_restore(path, data_dir)?;
         let version = read_backup(path, &options, &mut |_| {})?.last_version();
         let shown = path.display();
         return Ok(format!(
@@ -48,7 +65,7 @@ pub fn check_start(
     };
     let (mut found, mut losses) = (Vec::new(), Vec::new());
     for id in data_dir.partitions()? {
-        let recovered = recover(data_dir.partition_unchanged(id), options, &mut |_| {})?;
+        let recovered = recover(data_dir.partition_unchanged(id)?, options, &mut |_| {})?;
         let version = recovered.lsm.last_version();
         found.push(format!("partition {id} at version {version}"));
         losses.extend(recovered.report.losses);

@@ -1,6 +1,9 @@
 //! How a node starts, and what it says if it cannot.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::access::TokenFile;
 use crate::common::{Client, Folder, Node, command, text, wait_for};
@@ -36,13 +39,16 @@ fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-/// What `--check` says with these options: exit code, and the line.
+/// What `--check` says with these options, and ports that are free unless they are given: exit
+/// code, and the line.
 fn check(arguments: &[&str]) -> (i32, String) {
-    let output = command()
-        .arg("--check")
-        .args(arguments)
-        .output()
-        .expect("run");
+    let mut command = command();
+    command.args(["--check", "-p", "0"]).args(arguments);
+    checked(command)
+}
+
+fn checked(mut command: Command) -> (i32, String) {
+    let output = command.output().expect("run");
     let code = output.status.code().expect("a code");
     let (said, silent) = match code {
         0 => (output.stdout, output.stderr),
@@ -58,10 +64,10 @@ fn check(arguments: &[&str]) -> (i32, String) {
 fn a_check_says_what_a_start_would_find_and_changes_nothing() {
     let folder = Folder::new("check");
     let data = path(&folder, "a/b/data");
-    let (code, line) = check(&["-p", "21001"]);
+    let (code, line) = check(&[]);
     assert_eq!(code, 0, "{line}");
     assert!(
-        line.contains("http://127.0.0.1:21001, in memory only"),
+        line.contains("http://127.0.0.1:0, in memory only"),
         "{line}"
     );
     let (code, line) = check(&["--data-dir", &data]);
@@ -79,7 +85,21 @@ fn a_check_says_what_a_start_would_find_and_changes_nothing() {
     let snapshot = client.request("GET", "/snapshot", &[], b"");
     std::fs::write(&backup, &snapshot.body).expect("write");
     let (code, line) = check(&["--data-dir", &data]);
-    assert!(code == 0 && line.contains("were not read"), "{line}");
+    assert!(code == 0 && line.contains("were not read)"), "{line}");
+    // The node that is to be replaced has the port.
+    let address = node.address.to_string();
+    let (code, line) = check(&["--data-dir", &data, "--listen", &address]);
+    let in_use = format!("a node can start once {address} is free, which is in use now: ");
+    assert!(code == 0 && line.contains(&in_use), "{line}");
+    let (code, line) = check(&["--replication-listen", &address]);
+    assert!(code == 0 && line.contains(&in_use), "{line}");
+    let (code, line) = check(&["--listen", "192.0.2.1:9001", "--allow-open"]);
+    assert!(
+        code == 2 && line.contains("cannot listen on 192.0.2.1"),
+        "{line}"
+    );
+    let other = path(&folder, "other");
+    assert_eq!(client.request("GET", "/livez", &[], b"").status, 200);
     drop(client);
     drop(node);
 
@@ -89,7 +109,6 @@ fn a_check_says_what_a_start_would_find_and_changes_nothing() {
         code == 0 && line.contains("whole, partition 0 at version 3"),
         "{line}"
     );
-    let other = path(&folder, "other");
     let (code, line) = check(&["--restore", &backup, "--data-dir", &other]);
     assert!(
         code == 0 && line.contains("is whole, at version 3"),
@@ -136,11 +155,92 @@ fn a_check_says_what_a_start_would_find_and_changes_nothing() {
     assert_eq!(contents(&folder.0), before);
 }
 
+/// A command for a process that obeys the modes of files, as root does without these rights.
+fn command_without_rights() -> Command {
+    let mut setpriv = Command::new("setpriv");
+    setpriv
+        .arg("--bounding-set=-dac_override,-dac_read_search")
+        .arg(command().get_program())
+        .env_clear();
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    if is_root { setpriv } else { command() }
+}
+
+/// Where a start could not write, the check says so, and names the path.
+#[test]
+fn a_check_finds_what_cannot_be_written() {
+    let folder = Folder::new("check-modes");
+    let data = path(&folder, "data");
+    let node = start_loaded(&["--data-dir", &data]);
+    assert_eq!(node.request("PUT", "/kv/a", &[], b"v").status, 201);
+    drop(node);
+    let partition = format!("{data}/partition-0");
+    let is_log = |(path, _): &(PathBuf, Vec<u8>)| path.extension().is_some_and(|e| e == "log");
+    let (log, _) = contents(&folder.0).into_iter().find(is_log).expect("a log");
+    let log = text(&log);
+    let run = |arguments: &[&str]| {
+        let mut command = command_without_rights();
+        let always = ["-p", "0", "--data-dir", &data];
+        command.args(arguments).args(always);
+        command
+    };
+    for (path, mode) in [
+        (data.clone(), 0o555),
+        (format!("{data}/lock"), 0o444),
+        (partition, 0o555),
+        (log.to_owned(), 0o444),
+    ] {
+        let before = std::fs::metadata(&path).expect("there").permissions();
+        let set = |mode| std::fs::set_permissions(&path, mode).expect("set");
+        set(Permissions::from_mode(mode));
+        let (code, line) = checked(run(&["--check"]));
+        // A folder may be found wanting by the start only when it first makes a file there.
+        let output = (path == log).then(|| run(&[]).output().expect("run"));
+        set(before);
+        assert!(
+            code == 2 && line.contains(&path) && line.contains("ermission denied"),
+            "{path}: {line}"
+        );
+        if let Some(output) = output {
+            let told = String::from_utf8(output.stderr).expect("text");
+            assert!(!output.status.success() && told.contains(&path), "{told}");
+        }
+    }
+    let (code, line) = checked(run(&["--check"]));
+    assert!(code == 0 && line.contains("whole"), "{line}");
+}
+
+/// A check and a start agree on the least number of descriptors.
+#[test]
+fn a_check_counts_descriptors_as_a_start_does() {
+    let limited = |limit: usize, arguments: &[&str]| {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        shell.arg("-c").arg(script).arg(command().get_program());
+        shell.args(["-p", "0"]).args(arguments).env_clear();
+        shell
+    };
+    for off in [&[][..], &["--replication-listen", "off"]] {
+        let start = limited(30, off).output().expect("run");
+        let refused = assert_fails(&start, 1);
+        let (code, line) = checked(limited(30, &[off, &["--check"]].concat()));
+        assert_eq!((code, line.trim()), (2, refused.trim()));
+        let needed: usize = refused
+            .split_once("and ")
+            .and_then(|(_, rest)| rest.split_once(" are needed"))
+            .and_then(|(number, _)| number.parse().ok())
+            .unwrap_or_else(|| panic!("{refused}"));
+        // Of a higher limit a little more is kept for partitions to come.
+        let (code, line) = checked(limited(needed + 4, &[off, &["--check"]].concat()));
+        assert_eq!(code, 0, "{line}");
+    }
+}
+
 /// A variable that looks like a misspelt one is warned of; the start goes on.
 #[test]
 fn a_misspelt_variable_is_named() {
     let mut node = command();
-    node.args(["--check"])
+    node.args(["--check", "-p", "0"])
         .env("DB_NODE_LISTN", "127.0.0.1:9001");
     let output = node.output().expect("run");
     assert_eq!(output.status.code(), Some(0));
