@@ -42,8 +42,7 @@ impl Node {
         out: &mut Vec<u8>,
     ) -> Result<(), LinkError> {
         if let Link::Handshake(handshake) = link {
-            let token = self.config().token.as_ref();
-            let accepted = match handshake.receive(input, token) {
+            let accepted = match handshake.receive(input, self.config()) {
                 Ok(None) => return Ok(()),
                 Ok(Some(hello)) => self
                     .accept_peer(id, &handshake.address, &hello, now_ms, out)

@@ -6,7 +6,7 @@
 //!
 //! Not here: whether the node is accepted as a replica (`partition/serving.rs`).
 
-use crate::config::Token;
+use crate::config::{Config, Token};
 use crate::lsm::LogPosition;
 use crate::storage::HistoryId;
 
@@ -106,12 +106,17 @@ impl Handshake {
         }
     }
 
-    /// Takes in what the peer sends; its hello once that is whole. `token`: what it must present.
+    /// Takes in what the peer sends; its hello once that is whole. `config` has the token that it
+    /// must present, and the port that an HTTP request is for.
     pub fn receive(
         &mut self,
         input: &mut &[u8],
-        token: Option<&Token>,
+        config: &Config,
     ) -> Result<Option<PeerHello>, LinkError> {
+        let token = config.token.as_ref();
+        if is_http(input) {
+            return Err(LinkError::Http(config.listen.port()));
+        }
         while let Some(frame) = self.reader.next(input)? {
             match (frame, self.hello.take()) {
                 (Frame::Hello(hello), None) => {
@@ -136,6 +141,19 @@ impl Handshake {
         }
         Ok(None)
     }
+}
+
+/// Whether bytes begin an HTTP request. Taken for a frame, they would be longer than any hello.
+fn is_http(bytes: &[u8]) -> bool {
+    let methods: [&[u8]; 6] = [
+        b"GET /",
+        b"HEAD /",
+        b"POST /",
+        b"PUT /",
+        b"DELETE /",
+        b"OPTIONS ",
+    ];
+    methods.iter().any(|method| bytes.starts_with(method))
 }
 
 /// The address that a peer told, completed with the peer's host: `:9001` is a port there. Empty:

@@ -314,7 +314,10 @@ impl LeaderReceiver {
         if code == RefusalCode::Ahead {
             self.sync = SyncState::Parted;
         }
-        LinkError::Refused(text)
+        match code {
+            RefusalCode::Token => LinkError::TokenRefused,
+            _ => LinkError::Refused(text),
+        }
     }
 
     fn on_continue(

@@ -79,6 +79,9 @@ pub enum LinkError {
     /// The peer sent bytes that are no frame.
     #[error("the peer sent {0}")]
     Frame(#[from] FrameError),
+    /// The peer sent an HTTP request. HTTP is on the port that is named.
+    #[error("an HTTP request came: this is the replication port; HTTP is on port {0}")]
+    Http(u16),
     /// The peer sent a frame that the protocol does not allow at this point.
     #[error("{0}")]
     Protocol(&'static str),
@@ -91,6 +94,9 @@ pub enum LinkError {
     /// The peer has refused this node.
     #[error("the leader refuses: {0}")]
     Refused(String),
+    /// The peer has refused the token of this node.
+    #[error("the leader refuses this node's token: give both nodes the same --token-file")]
+    TokenRefused,
     /// This node has refused the peer.
     #[error("a replica is turned away: {}", .0.text)]
     Rejected(Rejection),
@@ -122,10 +128,10 @@ impl LinkError {
             Self::Silent(_) => 2,
             Self::NoHello => 3,
             Self::Displaced => 4,
-            Self::Frame(_) | Self::Protocol(_) => 5,
+            Self::Frame(_) | Self::Http(_) | Self::Protocol(_) => 5,
             Self::Damaged(_) => 6,
             Self::NotFollowed(_) => 7,
-            Self::Refused(_) => 8,
+            Self::Refused(_) | Self::TokenRefused => 8,
             Self::Rejected(_) => 9,
             Self::TooFarBehind => 10,
             Self::RoleChanged => 11,
@@ -137,7 +143,7 @@ impl LinkError {
     /// How important the end of the link is to an operator.
     pub fn log_level(&self) -> log::Level {
         match self {
-            Self::NotFollowed(_) => log::Level::Warn,
+            Self::NotFollowed(_) | Self::TokenRefused => log::Level::Warn,
             _ if self.is_fault_of_peer() => log::Level::Warn,
             Self::VisitOver(_) => log::Level::Debug,
             _ => log::Level::Info,

@@ -111,6 +111,10 @@ fn hostile_replicas_are_turned_away() {
         applied_version: u64::MAX,
         durable_version: u64::MAX,
     };
+    let http_reason = format!(
+        "an HTTP request came: this is the replication port; HTTP is on port {}",
+        leader.address.port()
+    );
     for (bytes, reason) in [
         (
             vec![b'x'; 5_000],
@@ -118,7 +122,7 @@ fn hostile_replicas_are_turned_away() {
         ),
         (
             b"GET /kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
-            "the peer sent a frame with an impossible head",
+            &*http_reason,
         ),
         (
             head(u32::MAX),
@@ -272,6 +276,13 @@ fn hostile_replicas_are_turned_away() {
         !leader.log.text().contains(&TOKEN[1..]),
         "the token is in the log"
     );
+    let replica = Member::start(&["--replica-of", &leader.url()]);
+    let refused = "the leader refuses this node's token: give both nodes the same --token-file";
+    wait_for("a refused token to be the reason", || {
+        let ready = replica.request("GET", "/readyz", &[], b"");
+        ready.status == 503 && ready.text().contains(refused)
+    });
+    assert!(replica.log.text().contains(refused));
     let replica = Member::start(&[
         "--replica-of",
         &leader.url(),
