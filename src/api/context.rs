@@ -138,9 +138,11 @@ impl<'n> Api<'n> {
 /// The number of the partition that a request names: `X-Partition-ID` or `?partition=`.
 #[inline]
 fn partition_id(head: &Head<'_>, query: Query<'_>) -> Result<Option<u32>, Refusal> {
-    let by_header = head.partition_id.map(partition_number).transpose()?;
+    let by_header = head.partition_id.map(partition_in_header).transpose()?;
     let by_query = query.get(Param::Partition)?;
-    let by_query = by_query.map(|value| partition_number(&value)).transpose()?;
+    let by_query = by_query
+        .map(|value| partition_in_query(&value))
+        .transpose()?;
     match (by_header, by_query) {
         (Some(named), Some(other)) if named != other => Err(Refusal::bad_request(format!(
             "X-Partition-ID names partition {named}, and ?partition= names {other}: send one of \
@@ -150,10 +152,18 @@ fn partition_id(head: &Head<'_>, query: Query<'_>) -> Result<Option<u32>, Refusa
     }
 }
 
-pub(crate) fn partition_number(value: &[u8]) -> Result<u32, Refusal> {
-    values::number(value).ok_or_else(|| {
-        Refusal::bad_request(
-            "the partition must be a number: send X-Partition-ID: 0, or leave it out",
-        )
-    })
+fn partition_in_header(value: &[u8]) -> Result<u32, Refusal> {
+    values::number(value).ok_or_else(|| no_number("X-Partition-ID: 0"))
+}
+
+/// The number of a partition in `?partition=`.
+pub(crate) fn partition_in_query(value: &[u8]) -> Result<u32, Refusal> {
+    values::number(value).ok_or_else(|| no_number("?partition=0"))
+}
+
+#[cold]
+fn no_number(example: &str) -> Refusal {
+    Refusal::bad_request(format!(
+        "the partition must be a number: send {example}, or leave it out"
+    ))
 }

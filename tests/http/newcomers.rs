@@ -162,6 +162,33 @@ fn a_wrong_path_or_method_is_answered_with_a_line_that_works() {
     }
 }
 
+/// What is said leads on, and destroys nothing.
+#[test]
+fn a_refusal_speaks_of_what_was_sent() {
+    let (_node, mut client) = node_with_a_key();
+    for (method, target, fields, expected) in [
+        ("GET", "/partition/0", &[][..], "/status?partition=0'"),
+        ("POST", "/set", &[], r#"{\"key\":\"k\",\"value\":\"v\"}"#),
+        ("GET", "/get", &[], r#"such as {\"key\":\"k\"}"#),
+        ("GET", "/get?key=k&partition=x", &[], "send ?partition=0"),
+        ("GET", "/health?partition=x", &[], "send ?partition=0"),
+        (
+            "GET",
+            "/get?key=k",
+            &["X-Partition-ID: x"],
+            "send X-Partition-ID: 0",
+        ),
+        ("GET", "/frobnicate", &[], "To see all paths, try: curl"),
+    ] {
+        let response = client.request(method, target, fields, b"");
+        let text = response.text();
+        assert!(
+            response.status >= 400 && text.contains(expected) && !text.contains("DELETE http"),
+            "{method} {target}: {text}"
+        );
+    }
+}
+
 #[test]
 fn a_body_that_is_none_is_answered_with_one_that_works() {
     let (_node, mut client) = node_with_a_key();

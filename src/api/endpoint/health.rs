@@ -8,7 +8,7 @@ use crate::partition::Partition;
 use crate::storage::Role;
 
 use crate::api::context::Api;
-use crate::api::context::partition_number;
+use crate::api::context::partition_in_query;
 use crate::api::errors::refuse;
 use crate::api::request::params::Param;
 use crate::api::request::route::Route;
@@ -200,7 +200,7 @@ impl Api<'_> {
     fn health(&self, head: &Head<'_>) -> Result<HealthBody, Refusal> {
         // `X-Partition-ID` is ignored here: probes send the same fields everywhere.
         let named = self.query(head).get(Param::Partition)?;
-        let named = named.map(|value| partition_number(&value)).transpose()?;
+        let named = named.map(|value| partition_in_query(&value)).transpose()?;
         let partitions = self.node.partitions();
         let listed = match named {
             Some(id) => self.node.look_at(id).map(std::slice::from_ref),

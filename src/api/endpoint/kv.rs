@@ -228,11 +228,9 @@ impl Api<'_> {
                                Transfer-Encoding: chunked";
                 Err(Refusal::new(411, "length_required", message))
             }
-            Framing::None | Framing::Length(0) if !has_key => Err(Refusal::new(
-                400,
-                "key_missing",
-                "no key: name it with ?key=, or send a JSON body such as {\"key\":\"k\"}",
-            )),
+            Framing::None | Framing::Length(0) if !has_key => {
+                Err(Refusal::new(400, "key_missing", no_key(action)))
+            }
             Framing::Length(length) if has_key => match usize::try_from(length) {
                 Ok(bytes) if bytes <= limits.value_bytes => {
                     Ok(RequestBody::raw(limits, Some(bytes)))
@@ -533,6 +531,17 @@ fn send_value(
         (_, Value::Tombstone) => {}
     }
     scratch
+}
+
+/// What to say of a request that names no key and has no body.
+#[cold]
+fn no_key(action: KvAction) -> &'static str {
+    if action.has_value() {
+        "no key: send a JSON body such as {\"key\":\"k\",\"value\":\"v\"}, or name the key with \
+         ?key= and send the value as the body"
+    } else {
+        "no key: name it with ?key=, or send a JSON body such as {\"key\":\"k\"}"
+    }
 }
 
 #[cold]

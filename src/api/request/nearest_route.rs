@@ -81,12 +81,12 @@ pub(crate) fn no_such_path(head: &Head<'_>, config: &Config) -> Refusal {
     let message = guess.map_or_else(
         || {
             format!(
-                "there is no {path}, and nothing of a similar name. For all there is, try: {line}"
+                "there is no {path}, and nothing of a similar name. To see all paths, try: {line}"
             )
         },
         |guess| {
-            let pattern = guess.route.pattern();
-            format!("there is no {path}: did you mean {pattern}? Try: {line}")
+            let meant = patterns_below(&path).unwrap_or_else(|| guess.route.pattern().to_owned());
+            format!("there is no {path}: did you mean {meant}? Try: {line}")
         },
     );
     Refusal::new(404, "not_found", message)
@@ -97,7 +97,9 @@ pub(crate) fn method_not_allowed(route: Route, head: &Head<'_>, config: &Config)
     let allowed = route.allowed_methods();
     let key = match route {
         Route::Key => str::from_utf8(Route::raw_key(head.path)).unwrap_or(ANY_KEY),
-        _ => ANY_KEY,
+        // Its number.
+        Route::Partition => last_part(head.path),
+        _ => any_key(route),
     };
     let guess = Guess {
         route,
@@ -109,6 +111,34 @@ pub(crate) fn method_not_allowed(route: Route, head: &Head<'_>, config: &Config)
         line(&guess, head, config)
     );
     Refusal::new(405, "method_not_allowed", message).with_header("Allow", &allowed)
+}
+
+/// What stands for a key, or for the number of a partition, where the request has none.
+fn any_key(route: Route) -> &'static str {
+    match route {
+        Route::Partition => "0",
+        _ => ANY_KEY,
+    }
+}
+
+fn last_part(path: &[u8]) -> &str {
+    let path = str::from_utf8(path).unwrap_or(ANY_KEY);
+    path.rsplit_once('/').map_or(path, |(_, last)| last)
+}
+
+/// The paths below one that is none itself, if there are several: `/a, /b or /c`.
+fn patterns_below(path: &str) -> Option<String> {
+    let path = path.trim_matches('/');
+    let patterns = Route::ALL.iter().map(|route| route.pattern());
+    let is_below = |pattern: &&str| {
+        let behind = pattern
+            .strip_prefix('/')
+            .and_then(|all| all.strip_prefix(path));
+        behind.is_some_and(|behind| behind.len() > 1 && behind.starts_with('/'))
+    };
+    let below: Vec<&str> = patterns.filter(is_below).collect();
+    let (last, others) = below.split_last()?;
+    (!others.is_empty()).then(|| format!("{} or {last}", others.join(", ")))
 }
 
 /// The request that a path which is none most likely stands for.
@@ -137,7 +167,7 @@ fn guess(path: &str, method: Method) -> Option<Guess<'_>> {
     Some(Guess {
         route,
         method,
-        key: ANY_KEY,
+        key: any_key(route),
     })
 }
 
@@ -163,7 +193,12 @@ fn line(guess: &Guess<'_>, head: &Head<'_>, config: &Config) -> String {
     } else {
         ANY_KEY
     };
-    let example = guess.route.example(guess.method);
+    // A line that removes a partition is only for a client that wants that.
+    let example = if guess.route == Route::Partition && guess.method != Method::Delete {
+        "'URL/status?partition=KEY'"
+    } else {
+        guess.route.example(guess.method)
+    };
     let arguments = example.replace("URL", &url).replace("KEY", key);
     format!("curl {arguments}")
 }
@@ -213,7 +248,22 @@ mod tests {
             ("/metrics/", "/metrics", "URL/metrics"),
             ("/metric", "/metrics", "URL/metrics"),
             ("/admin/frezze", "/admin/freeze", "-X POST URL/admin/freeze"),
-            ("/partition", "/partition/{id}", "-X DELETE URL/partition/1"),
+            ("/admin/fr", "/admin/freeze", "-X POST URL/admin/freeze"),
+            (
+                "/admin/",
+                "/admin/freeze, /admin/compact or /admin/checkpoint",
+                "-X POST URL/admin/freeze",
+            ),
+            (
+                "/partition",
+                "/partition/assign or /partition/{id}",
+                "'URL/status?partition=0'",
+            ),
+            (
+                "/partition/x",
+                "/partition/{id}",
+                "'URL/status?partition=0'",
+            ),
             ("/openapi", "/openapi.json", "URL/openapi.json"),
             (
                 "/watch/user",
@@ -254,6 +304,8 @@ mod tests {
             (Method::Post, "/kv/a", "-X PUT URL/kv/a -d v"),
             (Method::Patch, "/kv/", "-X PUT URL/kv/k -d v"),
             (Method::Get, "/admin/freeze", "-X POST URL/admin/freeze"),
+            (Method::Get, "/partition/0", "'URL/status?partition=0'"),
+            (Method::Post, "/partition/31", "'URL/status?partition=31'"),
             (Method::Post, "/scan", "'URL/scan?prefix=user/&limit=10'"),
         ] {
             let head = Head {
