@@ -159,6 +159,7 @@ impl EventLoop {
             self.sd_notify.report(&self.core.node, now);
             self.end_turn(slice_us);
             if self.is_drained()? {
+                log::info!("stopped");
                 return Ok(());
             }
         }

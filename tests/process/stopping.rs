@@ -57,6 +57,9 @@ fn a_signal_lets_what_is_in_flight_finish() {
         writing.assert_end();
         drop(writing);
         assert_eq!(node.wait().code(), Some(0), "SIG{signal}");
+        let log = node.rest_of_log();
+        let last = log.lines().last().expect("a log");
+        assert!(last.ends_with("stopped"), "{log}");
     }
 }
 
