@@ -4,15 +4,21 @@
 #   packaging/cluster.sh                   ports 9001, 9002, 9003
 #   packaging/cluster.sh 9101 9102 9103    other ports
 #
-# It runs the program named by DB_NODE, or the one that was built here, or the one in PATH.
+# It runs the program named by DB_NODE, or the one that was built here, or the one in PATH. Until Ctrl-C it stays, and keeps the
+# data, whatever becomes of the nodes: a node that was killed is started again with the command that it prints.
 set -euo pipefail
+
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+  sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+  exit 0
+fi
 
 die() {
   echo "cluster.sh: $*" >&2
   exit 2
 }
 
-[ $# -eq 0 ] || [ $# -eq 3 ] || die "give three ports, or none for 9001, 9002 and 9003"
+[ $# -eq 0 ] || [ $# -eq 3 ] || die "give three ports, or none for 9001, 9002 and 9003; see --help"
 ports=("${@:-9001}")
 [ $# -eq 3 ] || ports=(9001 9002 9003)
 for port in "${ports[@]}"; do
@@ -27,17 +33,33 @@ built="$(dirname "$0")/../target/release/db-node"
 program=${DB_NODE:-}
 [ -n "$program" ] || { [ -x "$built" ] && program=$built; } || program=$(command -v db-node) ||
   die "db-node is neither built nor in PATH: run cargo build --release"
+program=$(realpath "$program")
 
 folder=$(mktemp -d -t db-node-cluster.XXXXXX)
 pids=()
 
+# Nodes of this cluster that run: one that the reader has started again is no child of this script.
+nodes() {
+  local process
+  for process in /proc/[0-9]*; do
+    if [ "$process/exe" -ef "$program" ] &&
+      grep -qzxF -e "$folder/node1" -e "$folder/node2" -e "$folder/node3" "$process/cmdline"; then
+      echo "${process#/proc/}"
+    fi
+  done 2>/dev/null
+}
+
 finish() {
   trap - EXIT INT TERM
   # Replicas first, so that the leader does not wait for them.
-  for pid in "${pids[2]:-}" "${pids[1]:-}" "${pids[0]:-}"; do
+  for pid in "${pids[2]:-}" "${pids[1]:-}" "${pids[0]:-}" $(nodes); do
     [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
   done
   wait
+  for _ in $(seq 300); do
+    [ -n "$(nodes)" ] || break
+    sleep 0.1
+  done
   rm -rf "$folder"
   echo "all nodes have ended; $folder is removed"
 }
@@ -100,12 +122,15 @@ Kill the leader, and let node 2 take over:
   $assign '{"id":0,"role":"leader","epoch":2,"replicas":["http://$leader","http://127.0.0.1:${ports[2]}"]}'
   $follow '{"id":0,"role":"replica","epoch":2,"leader":"http://127.0.0.1:${ports[1]}"}'
   curl localhost:${ports[1]}/set -H 'X-Min-Acks: 1' -d '{"key":"a","value":"2"}'
+
+Start node 1 again; it follows node 2. Ctrl-C ends it, too:
+  $program --listen $leader --replication-listen 127.0.0.1:0 --data-dir $folder/node1 >>$folder/node1.log 2>&1 &
+  curl --retry 20 --retry-connrefused --retry-delay 1 -f localhost:${ports[0]}/replica
 TEXT
 
-# Reports nodes that have ended, and goes on with the others.
+# Reports nodes that have ended, and stays.
 running=(0 1 2)
-while [ ${#running[@]} -gt 0 ]; do
-  sleep 0.5
+while sleep 0.5; do
   still=()
   for number in "${running[@]}"; do
     if kill -0 "${pids[number]}" 2>/dev/null; then
