@@ -593,10 +593,7 @@ impl Node {
                  {error}"
             ),
             StoreEvent::Stalled(error) => {
-                log::error!(
-                    "partition {id}: writes wait, and go on by themselves once they can; reads go \
-                     on: {error}"
-                );
+                log_stall(id, error);
                 return Some(error.clone());
             }
             StoreEvent::Resumed => log::info!("partition {id}: writes go on"),
@@ -613,7 +610,14 @@ impl Node {
             report,
             stats,
         } = loaded;
-        let disk = stats.map(|stats| DiskLog::new(&lsm, self.config.fsync, stats));
+        let disk = stats.map(|stats| {
+            let mut disk = DiskLog::new(&lsm, self.config.fsync, stats);
+            if let Some(error) = report.shortage {
+                log_stall(id, &error);
+                disk.on_stall(error, stats);
+            }
+            disk
+        });
         let mut pending = self.openings.pending.iter();
         if let Some(at) = pending.position(|opening| opening.id == id) {
             let opening = self.openings.pending.swap_remove(at);
@@ -645,6 +649,12 @@ impl Node {
         }
         self.insert(id, lsm, meta, disk);
     }
+}
+
+fn log_stall(id: u32, error: &StorageError) {
+    log::error!(
+        "partition {id}: writes wait, and go on by themselves once they can; reads go on: {error}"
+    );
 }
 
 /// The HTTP address that this node tells others. Where it listens on all addresses, they see its

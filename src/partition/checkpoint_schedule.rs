@@ -59,10 +59,12 @@ impl CheckpointSchedule {
         }
     }
 
-    /// Begins a checkpoint of so much data if one is due and possible.
+    /// Begins a checkpoint of so much data if one is due and possible. On a full disk a short log
+    /// is worth one, too, if the checkpoint frees more room than it takes.
     pub(super) fn begin_if_due(
         &mut self,
         data_bytes: usize,
+        wanted_bytes: usize,
         is_possible: bool,
         now_us: u64,
     ) -> bool {
@@ -71,7 +73,7 @@ impl CheckpointSchedule {
         }
         let is_due = match self.state {
             CheckpointState::Idle => {
-                self.logged_bytes >= CHECKPOINT_MIN_BYTES
+                (self.logged_bytes >= CHECKPOINT_MIN_BYTES || wanted_bytes > data_bytes)
                     && self.logged_bytes >= data_bytes
                     && now_us >= self.not_before_us
             }

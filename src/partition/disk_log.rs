@@ -217,9 +217,11 @@ impl DiskLog {
     /// A snapshot to make a checkpoint of, if one is due.
     pub(super) fn take_checkpoint(&mut self, lsm: &mut Lsm, now_us: u64) -> Option<Snapshot> {
         let is_possible = self.failure.is_none() && !self.replacement.is_running;
-        self.checkpoints
-            .begin_if_due(lsm.data_bytes(), is_possible, now_us)
-            .then(|| lsm.snapshot())
+        let (data_bytes, wanted_bytes) = (lsm.data_bytes(), self.wanted_bytes());
+        let begins = self
+            .checkpoints
+            .begin_if_due(data_bytes, wanted_bytes, is_possible, now_us);
+        begins.then(|| lsm.snapshot())
     }
 
     /// An operator wants a checkpoint; one that is under way will do.
@@ -260,10 +262,29 @@ impl DiskLog {
                 self.synced_version = self.handed_version;
                 self.stats = stats;
             }
-            StoreEvent::Stalled(error) => self.stall = Some(error),
+            StoreEvent::Stalled(error) => self.on_stall(error, stats),
             StoreEvent::Resumed => self.stall = None,
             StoreEvent::Replaced(_) | StoreEvent::Settled => {}
         }
+    }
+
+    /// Room or descriptors are short: writes wait.
+    pub fn on_stall(&mut self, error: StorageError, stats: StoreStats) {
+        self.stall = Some(error);
+        if !self.replacement.is_running {
+            self.stats = stats;
+        }
+    }
+
+    /// Bytes of log that a checkpoint is to free since the disk is full; 0: none.
+    fn wanted_bytes(&self) -> usize {
+        let is_full = self.stall.as_ref().is_some_and(StorageError::is_full);
+        let bytes = if is_full {
+            self.stats.freeable_log_bytes
+        } else {
+            0
+        };
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// Takes back the memory of batches that are written.

@@ -5,7 +5,7 @@
 //! (`session.rs`).
 
 use crate::http::Refusal;
-use crate::metrics::{GateKind, NodeStats};
+use crate::metrics::{GateKind, Histogram, NodeStats};
 use crate::partition::{Wait, WaitProgress};
 use crate::storage::StorageError;
 
@@ -44,12 +44,8 @@ impl DeferredReplies {
                 let Some(session) = sessions.table.get_mut(waiter.key) else {
                     return;
                 };
-                if session.waits_with(waiter.ticket)
-                    && let Some(since_us) = session.holds_since_us()
-                {
-                    let (kind, waited_us) = (kind_of(wait), now_us.saturating_sub(since_us));
-                    waits[kind as usize].record(waited_us);
-                    session.record_wait(kind, waited_us);
+                if session.waits_with(waiter.ticket) {
+                    record_wait(session, kind_of(wait), now_us, &mut waits);
                 }
                 if !is_kept && session.waits_with(waiter.ticket) {
                     failed.push((waiter, wait));
@@ -81,6 +77,7 @@ impl DeferredReplies {
     ) {
         let refusal = crate::api::storage_failed(error);
         let answer = core.render(&refusal, false);
+        let now_us = core.clock.now_us;
         let (sessions, stats) = (&mut core.sessions, &mut core.node.stats);
         let reached = |partition, wait| {
             if is_concerned(partition, wait) {
@@ -89,10 +86,11 @@ impl DeferredReplies {
                 WaitProgress::UpTo(0)
             }
         };
-        self.gates.open(usize::MAX, reached, |waiter, _, _| {
+        self.gates.open(usize::MAX, reached, |waiter, wait, _| {
             if let Some(session) = sessions.table.get_mut(waiter.key)
                 && session.waits_with(waiter.ticket)
             {
+                record_wait(session, kind_of(wait), now_us, &mut stats.gate_waits);
                 replace_held(session, refusal.status, stats);
                 session.fail_deferred(&answer, true);
                 enqueue(&mut sessions.ready, session, waiter.key);
@@ -104,11 +102,8 @@ impl DeferredReplies {
 /// Replicas have not confirmed in time what a session waits for.
 pub(super) fn time_out_acks(core: &mut Core, key: usize) {
     let session = &mut core.sessions.table[key];
-    if let Some(since_us) = session.holds_since_us() {
-        let waited_us = core.clock.now_us.saturating_sub(since_us);
-        core.node.stats.gate_waits[GateKind::Acks as usize].record(waited_us);
-        session.record_wait(GateKind::Acks, waited_us);
-    }
+    let waits = &mut core.node.stats.gate_waits;
+    record_wait(session, GateKind::Acks, core.clock.now_us, waits);
     let timeout_ms = core.node.config().ack_timeout_ms;
     let refusal = if session.deferred.is_some_and(|reply| reply.is_read) {
         crate::api::unconfirmed(timeout_ms)
@@ -128,6 +123,15 @@ fn fail(core: &mut Core, key: usize, refusal: &Refusal) {
     replace_held(session, refusal.status, &mut core.node.stats);
     session.fail_deferred(&answer, !is_alone);
     core.sessions.enqueue(key);
+}
+
+/// The wait of a session's replies for one thing is over, for better or worse.
+fn record_wait(session: &mut Session, kind: GateKind, now_us: u64, waits: &mut [Histogram]) {
+    if let Some(since_us) = session.holds_since_us() {
+        let waited_us = now_us.saturating_sub(since_us);
+        waits[kind as usize].record(waited_us);
+        session.record_wait(kind, waited_us);
+    }
 }
 
 /// The kind under which a wait is counted.

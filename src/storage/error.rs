@@ -1,5 +1,6 @@
 //! The errors of files. Each displays as one line that says what to do.
 
+use std::fmt::Write as _;
 use std::io;
 
 use thiserror::Error;
@@ -93,6 +94,28 @@ impl StorageError {
             is_full,
             is_passing: is_full || is_out_of_descriptors(error),
         }
+    }
+
+    /// Whether there is no room left.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { is_full, .. } if *is_full)
+    }
+
+    /// The same error, with how much room was asked for at once if there is none.
+    pub(super) fn for_room(mut self, bytes: u64) -> Self {
+        if let Self::Io {
+            problem,
+            is_full: true,
+            ..
+        } = &mut self
+        {
+            let _ = write!(
+                problem,
+                ": it needs {} MiB at once",
+                bytes.div_ceil(1 << 20)
+            );
+        }
+        self
     }
 
     /// Whether room or descriptors were short, and nothing was lost.

@@ -124,7 +124,8 @@ impl<D: Disk> LogWriter<D> {
         let header = self.next_header();
         let name = log_name_behind(header.position.version);
         let (bytes, header_checksum) = header.encode();
-        self.file = Some(write_file(&self.disk, &name, &bytes, self.file_max_bytes)?);
+        let file = write_file(&self.disk, &name, &bytes, self.file_max_bytes);
+        self.file = Some(file.map_err(|error| error.for_room(self.file_max_bytes))?);
         self.header_checksum = header_checksum;
         self.older_bytes += self.offset;
         // A file without a record gives way to its successor of the same name.
@@ -264,6 +265,22 @@ impl<D: Disk> LogWriter<D> {
     /// Bytes of all files, without room that is not used.
     pub(super) fn file_bytes(&self) -> u64 {
         self.older_bytes + self.offset
+    }
+
+    /// Bytes, at least, of the files before the last one.
+    pub(super) fn freeable_bytes(&self) -> u64 {
+        // Until a file is begun, the last one is among the older ones.
+        let last_max_bytes = if self.is_begun() {
+            0
+        } else {
+            self.file_max_bytes
+        };
+        self.older_bytes.saturating_sub(last_max_bytes)
+    }
+
+    /// Whether there is a file to write to. The first write begins one too.
+    pub(super) fn is_begun(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Number of files.

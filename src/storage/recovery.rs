@@ -127,6 +127,8 @@ pub struct RecoveryReport {
     pub losses: Vec<String>,
     /// What an accepted loss set aside.
     pub set_aside: Vec<String>,
+    /// Why the log cannot go on yet, if room or descriptors are short.
+    pub shortage: Option<StorageError>,
 }
 
 /// How the records of a file end.
@@ -234,7 +236,7 @@ impl<D: Disk> Recovery<'_, D> {
         };
         let mut log_end = self.log_end_of(found, log_end);
         lsm.set_time_ms(log_end.slot.time_ms);
-        let log = self.begin_log(lsm.position(), history, replayed, &mut log_end)?;
+        let (log, shortage) = self.begin_log(lsm.position(), history, replayed, &mut log_end)?;
         let in_force = log_end.in_force().checkpoint;
         let checkpoint_version = in_force.map_or(0, |id| id.version);
         self.remove_covered(checkpoint_version, covered)?;
@@ -249,6 +251,7 @@ impl<D: Disk> Recovery<'_, D> {
                 torn: self.torn,
                 losses: self.losses.accepted,
                 set_aside: self.losses.set_aside,
+                shortage,
             },
         })
     }
@@ -306,26 +309,24 @@ impl<D: Disk> Recovery<'_, D> {
         }
     }
 
-    /// Begins a log file behind the files that were replayed.
+    /// Begins a log file behind the files that were replayed. Returns the shortage, if one keeps it
+    /// from that: until it is over, all data can be read.
     fn begin_log(
         &self,
         position: LogPosition,
         history: HistoryId,
         replayed: ReplayedLog,
         log_end: &mut LogEnd<D>,
-    ) -> Result<LogWriter<D>, StorageError> {
+    ) -> Result<(LogWriter<D>, Option<StorageError>), StorageError> {
         let (disk, file_bytes) = (self.disk.clone(), self.options.log_file_bytes);
         let mut log = LogWriter::new(disk, history, position, file_bytes);
         log.go_on_behind(replayed.kept, replayed.kept_bytes);
-        let begun = log.begin(log_end);
-        if self.losses.any() {
+        let shortage = match log.begin(log_end) {
             // A loss that was accepted must not be found again.
-            begun?;
-        } else if let Some(error) = shortage(begun)? {
-            // The first write begins the file. Until there is room for it, all data can be read.
-            log::warn!("the log cannot go on yet: {error}");
-        }
-        Ok(log)
+            begun if self.losses.any() => begun.map(|()| None)?,
+            begun => shortage(begun)?,
+        };
+        Ok((log, shortage))
     }
 
     /// Begins the history that follows a loss, before anything is cut off: after a crash the files

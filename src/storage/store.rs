@@ -20,6 +20,8 @@ pub struct StoreStats {
     pub log_file_count: usize,
     /// Bytes in them.
     pub log_bytes: u64,
+    /// Bytes, at least, of the files that a checkpoint of all data would free.
+    pub freeable_log_bytes: u64,
     /// Version of the newest checkpoint; 0: there is none.
     pub checkpoint_version: u64,
     /// What was written to the log since the start.
@@ -79,9 +81,29 @@ impl<D: Disk> Store<D> {
         }
     }
 
+    /// Whether there was no room to begin the log at the start, and is none yet.
+    pub(super) fn waits_for_log(&self) -> bool {
+        self.replacement.is_none() && !self.log.is_begun()
+    }
+
+    /// Begins the log if it waits for that.
+    pub(super) fn begin_log(&mut self) -> Result<(), StorageError> {
+        if self.waits_for_log() {
+            self.log.begin(&mut self.log_end)?;
+        }
+        Ok(())
+    }
+
     /// Writes a batch behind the log, without a sync.
     pub fn append(&mut self, batch: &LogBatch) -> Result<(), StorageError> {
-        self.log.append(&mut self.log_end, batch)
+        let file_count = self.log.file_count();
+        self.log.append(&mut self.log_end, batch)?;
+        // The file before the one that this has begun may be covered as a whole.
+        let checkpoint = self.log_end.in_force().checkpoint;
+        if let Some(id) = checkpoint.filter(|_| self.log.file_count() > file_count) {
+            self.remove_covered(id);
+        }
+        Ok(())
     }
 
     /// Syncs the log; returns the version up to which it is durable.
@@ -204,6 +226,7 @@ impl<D: Disk> Store<D> {
         StoreStats {
             log_file_count: self.log.file_count(),
             log_bytes: self.log.file_bytes(),
+            freeable_log_bytes: self.log.freeable_bytes(),
             checkpoint_version: checkpoint.map_or(0, |id| id.version),
             written: self.log.stats,
         }

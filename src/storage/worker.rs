@@ -134,7 +134,7 @@ struct OpenPartition<D: Disk> {
 
 impl<D: Disk> OpenPartition<D> {
     fn is_stalled(&self) -> bool {
-        self.is_replacement_stalled || !self.stalled.is_empty()
+        self.is_replacement_stalled || !self.stalled.is_empty() || self.store.waits_for_log()
     }
 
     fn has_piece(&self) -> bool {
@@ -246,6 +246,8 @@ impl<S: Disks> DiskWorker<S> {
                     let meta = Box::new(loaded.meta.clone());
                     open.stalled.push_back(DiskCommand::Settle(id, meta));
                     open.own_settle_count += 1;
+                    open.failed_tries = QUIET_TRIES;
+                    loaded.report.shortage.get_or_insert(error);
                 }
                 settled => drop(settled?),
             }
@@ -271,6 +273,8 @@ impl<S: Disks> DiskWorker<S> {
         });
         let stats = Some(store.stats());
         let reported = store.versions();
+        // The loop hears of a shortage with the partition.
+        let is_short = recovered.report.shortage.is_some();
         self.open.insert(
             id,
             OpenPartition {
@@ -282,7 +286,7 @@ impl<S: Disks> DiskWorker<S> {
                 own_settle_count: 0,
                 stalled: VecDeque::new(),
                 is_replacement_stalled: false,
-                failed_tries: 0,
+                failed_tries: if is_short { QUIET_TRIES } else { 0 },
             },
         );
         LoadedPartition {
@@ -420,6 +424,9 @@ impl<S: Disks> DiskWorker<S> {
         for id in ids {
             let open = self.store(id);
             open.is_replacement_stalled = false;
+            if let Some(error) = shortage(open.store.begin_log())? {
+                open.on_shortage(error, emit);
+            }
             let mut waiting = std::mem::take(&mut open.stalled);
             while self.store(id).stalled.is_empty()
                 && let Some(command) = waiting.pop_front()

@@ -26,12 +26,19 @@ pub(crate) enum Shortage {
     Room,
     /// Room on a disk that writes nothing in place: no write is done whole, and none of a new name.
     RoomForAnything,
+    /// Room at once: files grow, and no room is allocated ahead.
+    RoomAhead,
     /// Descriptors: no file and no folder can be opened.
     Descriptors,
 }
 
 impl Shortage {
-    pub(crate) const ALL: [Self; 3] = [Self::Room, Self::RoomForAnything, Self::Descriptors];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Room,
+        Self::RoomForAnything,
+        Self::RoomAhead,
+        Self::Descriptors,
+    ];
 }
 
 /// Too many open files.
@@ -144,7 +151,7 @@ impl State {
     /// How many of so many bytes at an offset of a file there is room for.
     fn room_for(&self, inode: usize, offset: usize, bytes: usize) -> usize {
         match self.shortage {
-            None | Some(Shortage::Descriptors) => bytes,
+            None | Some(Shortage::Descriptors | Shortage::RoomAhead) => bytes,
             Some(Shortage::Room) => {
                 let len = self.inodes[inode].bytes.len();
                 len.saturating_sub(offset).min(bytes)
@@ -383,7 +390,8 @@ impl Disk for SimDisk {
         let inode = state.inodes.len() - 1;
         state.change_names(NameChange::Link(name.to_owned(), inode));
         let room_bytes = usize::try_from(room_bytes).expect("small");
-        if state.room_for(inode, 0, room_bytes) < room_bytes {
+        let is_short_ahead = state.shortage == Some(Shortage::RoomAhead) && room_bytes > 0;
+        if is_short_ahead || state.room_for(inode, 0, room_bytes) < room_bytes {
             return Err(io::ErrorKind::StorageFull.into());
         }
         if room_bytes > 0 {

@@ -47,11 +47,7 @@ fn full_disk_value(number: usize) -> Vec<u8> {
 /// Asserts that a node has these values, and that it takes no writes and says what to do.
 fn assert_stalled(node: &Node, count: usize) {
     let mut client = node.connect();
-    for (method, target) in [
-        ("PUT", "/kv/small"),
-        ("DELETE", "/kv/0"),
-        ("POST", "/admin/checkpoint"),
-    ] {
+    for (method, target) in [("PUT", "/kv/small"), ("DELETE", "/kv/0")] {
         let refusal = client.request(method, target, &[], b"");
         assert_error(&refusal, 503, "storage_stalled");
         for part in ["make room", "Nothing was done"] {
@@ -124,6 +120,10 @@ fn a_full_disk_stops_writes_until_there_is_room_and_nothing_else() {
     assert!(count >= 14, "only {count}");
     assert_error(&refusal, 503, "storage_stalled");
     assert_stalled(&node, count);
+    // A checkpoint may be asked for: it could free room. This one does not fit.
+    let answer = node.request("POST", "/admin/checkpoint", &[], b"");
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    wait_for("the checkpoint to be given up", || given_up() == 2);
     // An order does not wait for room either.
     let order = br#"{"id":0,"role":"leader","epoch":3}"#;
     let unconfirmed = node.request("POST", "/partition/assign", &[], order);
@@ -147,8 +147,13 @@ fn a_full_disk_stops_writes_until_there_is_room_and_nothing_else() {
     wait_for("the data", || {
         node.status()["partitions"][0]["lastVersion"].as_u64() > Some(0)
     });
-    assert_error(&put(&node, 52), 503, "storage_stalled");
+    // It knows before the first write fails.
     assert_stalled(&node, count);
+    assert_eq!(node.request("GET", "/leader", &[], b"").status, 503);
+    let metrics = node.request("GET", "/metrics", &[], b"").text();
+    let is_shown = metrics.contains("\ndbnode_storage_stalled{partition=\"0\"} 1\n");
+    assert!(is_shown, "{metrics}");
+    assert_error(&put(&node, 52), 503, "storage_stalled");
     fs::remove_file(&filler).expect("remove");
     wait_for("writes to go on", || is_writable(&node));
     assert_eq!(put(&node, 51).status, 201);
@@ -158,6 +163,47 @@ fn a_full_disk_stops_writes_until_there_is_room_and_nothing_else() {
     for number in [50, 51] {
         let value = node.request("GET", &format!("/kv/{number}"), &[], b"").body;
         assert!(value == full_disk_value(number));
+    }
+    stop(node);
+}
+
+/// Little data, overwritten again and again: its log fills the disk before it is long enough for a
+/// checkpoint, and a checkpoint frees room for what comes.
+#[test]
+fn on_a_full_disk_a_checkpoint_frees_the_room_that_an_old_log_takes() {
+    // Two log files and two checkpoints fit, and no third log file.
+    let Some(disk) = SmallDisk::mount("45m") else {
+        return;
+    };
+    let data = disk.0.join("data");
+    let node = start(&data, &[]);
+    let mut refused_count = 0;
+    for number in 0..100 {
+        let target = format!("/kv/{}", number % 3);
+        let put = || node.request("PUT", &target, &[], &full_disk_value(number));
+        let response = put();
+        if response.status == 503 {
+            assert_error(&response, 503, "storage_stalled");
+            let text = response.text();
+            assert!(text.contains("it needs 16 MiB at once"), "{text}");
+            refused_count += 1;
+            wait_for("room for the log", || put().status < 300);
+        }
+    }
+    eprintln!("{refused_count} of 100 writes were refused");
+    assert!((1..=4).contains(&refused_count), "{refused_count}");
+    let log = stop(node);
+    assert!(log.contains("is in place"), "{log}");
+    // What a refused write had waited for.
+    let is_refused = |line: &&str| line.contains("slow: PUT") && line.contains(" 503 ");
+    let slow: Vec<&str> = log.lines().filter(is_refused).collect();
+    let tells = |line: &&str| line.contains("waiting for the disk") && !line.contains(": sending");
+    assert!(!slow.is_empty() && slow.iter().all(tells), "{slow:?}");
+    let node = start(&data, &[]);
+    for number in 97..100 {
+        let target = format!("/kv/{}", number % 3);
+        let value = node.request("GET", &target, &[], b"").body;
+        assert!(value == full_disk_value(number), "{number}");
     }
     stop(node);
 }

@@ -1,39 +1,115 @@
-//! Writes that wait for room on the disk, while what they belong to is replaced.
+//! Writes that wait for room on the disk, while a checkpoint is written, or what they belong to is
+//! replaced.
 
 use db_node::config::Fsync;
 use db_node::lsm::{LogBatch, Lsm, NewValue, Options};
 use db_node::storage::{
-    DiskCommand, DiskEvent, DiskWorker, HistoryId, IdGenerator, Lineage, PartitionMeta,
-    RecoveryOptions, Replacement, Role, StoreEvent,
+    DiskCommand, DiskEvent, DiskWorker, HistoryId, IdGenerator, Lineage, LoadedPartition,
+    PartitionMeta, RecoveryOptions, Replacement, Role, StoreEvent, StoreStats,
 };
 
 use crate::cluster::SimDisks;
 use crate::sim_disk::Shortage;
 
+const ENGINE: Options = Options {
+    memtable_bytes: 64 * 1024,
+    hash_seed: 1,
+};
+
+fn worker_on(disks: &SimDisks) -> DiskWorker<SimDisks> {
+    let options = RecoveryOptions {
+        engine: ENGINE,
+        fresh_history: HistoryId([1; 16]),
+        accept_data_loss: false,
+        log_file_bytes: 30_000,
+    };
+    let ids = IdGenerator::new([1; 16]);
+    DiskWorker::new(disks.clone(), options, ids, Fsync::Always)
+}
+
+/// What a store has told since, with statistics.
+fn told(events: &mut Vec<DiskEvent>) -> Vec<(StoreEvent, StoreStats)> {
+    let told = events.drain(..).filter_map(|event| match event {
+        DiskEvent::Store(0, event, stats) => Some((event, stats)),
+        _ => None,
+    });
+    told.collect()
+}
+
+/// While the log waits for room, a checkpoint is written, with what waits in it; it frees the log
+/// before, and a start after a power cut finds everything.
+#[test]
+fn a_checkpoint_is_written_while_the_log_waits_for_room() {
+    let disks = SimDisks::new(1);
+    let mut worker = worker_on(&disks);
+    let LoadedPartition { mut lsm, .. } = worker.load(0, &mut |_| {}).expect("an empty disk");
+    lsm.keep_log_behind(0);
+    let mut cursor = lsm.log_end();
+    let mut events = Vec::new();
+    let mut emit = |event| events.push(event);
+    disks.all()[0].set_shortage(Some(Shortage::RoomAhead));
+    // The first file has room, and the next one is not begun.
+    for number in 0..30_u8 {
+        let mut batch = LogBatch::default();
+        lsm.set(&[number % 3], NewValue::Inline(&[number; 2_000]), None);
+        lsm.read_log(&mut cursor, 100_000, u64::MAX, &mut batch);
+        let append = DiskCommand::Append(0, batch);
+        worker.execute(append, &mut emit).expect("it may wait");
+        worker.commit(&mut emit).expect("there is room for that");
+    }
+    for _ in 0..10 {
+        worker.try_stalled(&mut emit).expect("it waits");
+    }
+    assert!(worker.is_stalled());
+    let told_so_far = told(&mut events);
+    let stalls = told_so_far.iter().filter_map(|(event, stats)| match event {
+        StoreEvent::Stalled(error) => Some((error.to_string(), stats.freeable_log_bytes)),
+        _ => None,
+    });
+    let stalls: Vec<_> = stalls.collect();
+    assert!(
+        matches!(&stalls[..], [(error, 0)] if error.contains("at once")),
+        "{stalls:?}"
+    );
+
+    let mut emit = |event| events.push(event);
+    let checkpoint = DiskCommand::Checkpoint(0, lsm.snapshot());
+    worker.execute(checkpoint, &mut emit).expect("it is begun");
+    for _ in 0..20 {
+        worker.write_piece(&mut emit).expect("there is room for it");
+    }
+    assert!(worker.is_stalled());
+    let events_so_far = told(&mut events);
+    let mut ends = events_so_far.iter().filter_map(|(event, _)| match event {
+        StoreEvent::Checkpointed(version) => Some(*version),
+        _ => None,
+    });
+    assert_eq!(ends.next(), Some(30), "{events_so_far:?}");
+    drop(worker);
+    disks.all()[0].crash();
+    let mut restarted = worker_on(&disks);
+    let loaded = restarted.load(0, &mut |_| {}).expect("sound files");
+    let value = loaded.lsm.get(&[2]).map(|entry| entry.version);
+    assert_eq!((loaded.lsm.last_version(), value), (30, Some(30)));
+
+    // The log cannot be begun either: that is known at once, and over once there is room.
+    let shortage = loaded.report.shortage.expect("there is no room ahead");
+    assert!(shortage.is_full() && restarted.is_stalled(), "{shortage}");
+    let mut emit = |event| events.push(event);
+    restarted.try_stalled(&mut emit).expect("it waits");
+    disks.all()[0].set_shortage(None);
+    restarted.try_stalled(&mut emit).expect("there is room");
+    assert!(!restarted.is_stalled());
+    let told = told(&mut events);
+    assert!(matches!(&told[..], [(StoreEvent::Resumed, _)]), "{told:?}");
+}
+
 /// Writes that wait for room when all data is replaced are no part of what replaces it: they are
 /// told as done with, and not written.
 #[test]
 fn writes_that_wait_for_room_are_not_appended_to_what_replaces_their_data() {
-    let engine = Options {
-        memtable_bytes: 64 * 1024,
-        hash_seed: 1,
-    };
     let disks = SimDisks::new(1);
-    let worker = || {
-        let options = RecoveryOptions {
-            engine,
-            fresh_history: HistoryId([1; 16]),
-            accept_data_loss: false,
-            log_file_bytes: 30_000,
-        };
-        DiskWorker::new(
-            disks.clone(),
-            options,
-            IdGenerator::new([1; 16]),
-            Fsync::Always,
-        )
-    };
-    let mut made = worker();
+    let mut made = worker_on(&disks);
     let mut loaded = made.load(0, &mut |_| {}).expect("an empty disk");
     let mut events = Vec::new();
     let mut tell = |event| events.push(event);
@@ -53,7 +129,7 @@ fn writes_that_wait_for_room_are_not_appended_to_what_replaces_their_data() {
     }
     assert!(made.is_stalled());
 
-    let mut of_leader = Lsm::new(engine);
+    let mut of_leader = Lsm::new(ENGINE);
     for key in [b"a", b"b", b"c"] {
         of_leader.set(key, NewValue::Inline(b"v"), None);
     }
@@ -85,7 +161,7 @@ fn writes_that_wait_for_room_are_not_appended_to_what_replaces_their_data() {
         _ => false,
     };
     assert_eq!(count(is_returned), 1);
-    let loaded = worker().load(0, &mut |_| {}).expect("sound files");
+    let loaded = worker_on(&disks).load(0, &mut |_| {}).expect("sound files");
     assert_eq!(loaded.lsm.last_version(), 3);
     assert_eq!(loaded.meta.lineage.history(), HistoryId([2; 16]));
     assert!(loaded.lsm.get(b"waits").is_none() && loaded.lsm.get(b"c").is_some());

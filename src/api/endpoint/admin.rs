@@ -1,7 +1,7 @@
 //! `/admin/freeze`, `/admin/compact` and `/admin/checkpoint`.
 
 use crate::http::{Head, Refusal, Reply};
-use crate::partition::Partition;
+use crate::partition::{DiskLog, Partition};
 
 use crate::api::context::Api;
 use crate::api::errors::{refuse, storage_refused};
@@ -16,10 +16,11 @@ impl Api<'_> {
         }
     }
 
-    /// The partition that a request names, unless its disk has failed.
+    /// The partition that a request names, unless its disk has failed. A full disk is no obstacle:
+    /// a checkpoint may free room.
     fn durable_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
         let partition = self.any_partition(head)?;
-        match partition.write_obstacle() {
+        match partition.disk().and_then(DiskLog::failure) {
             Some(error) => Err(storage_refused(error)),
             None => Ok(partition),
         }

@@ -259,7 +259,9 @@ impl Run {
             return;
         }
         let host = rng.usize(..host_count);
-        let shortage = rng.bool().then(|| Shortage::ALL[rng.usize(..3)]);
+        let shortage = rng
+            .bool()
+            .then(|| Shortage::ALL[rng.usize(..Shortage::ALL.len())]);
         self.set_shortage(host, shortage);
     }
 
