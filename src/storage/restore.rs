@@ -83,7 +83,12 @@ pub(super) fn read_backup(
     let read = read_checkpoint(&file, total_bytes, options.engine, &mut on_read)
         .map_err(|error| unusable(path, &error))?;
     match (read.engine, read.outcome) {
-        (Some((lsm, _)), Ok(())) => Ok(lsm),
+        (Some((lsm, _)), Ok(())) if read.offset == total_bytes => Ok(lsm),
+        (Some(_), Ok(())) => {
+            // Another backup, or what an interrupted copy left: which one is meant is not known.
+            let problem = FormatError::Damaged("the backup ends here, and other bytes follow");
+            Err(no_backup(path, read.offset, problem))
+        }
         (_, outcome) => {
             let cut_off = FormatError::Damaged("it is cut off");
             Err(no_backup(

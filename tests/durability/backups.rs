@@ -23,8 +23,12 @@ fn a_backup_that_is_not_whole_is_refused() {
     let backup = node.request("GET", "/snapshot", &[], b"").body;
     let file = folder.join("backup.dbn");
     let fresh = folder.join("fresh");
-    for len in [0, 1, 63, 64, 70, backup.len() / 2, backup.len() - 1] {
-        fs::write(&file, &backup[..len]).expect("write");
+    let cut_off = [0, 1, 63, 64, 70, backup.len() / 2, backup.len() - 1];
+    let cut_off = cut_off.map(|len| backup[..len].to_vec());
+    // Which of two is meant is not known, nor what bytes behind the end are.
+    let too_long = [&backup[..], b"\n", &[0; 64]].map(|more| [&backup, more].concat());
+    for bytes in cut_off.iter().chain(&too_long) {
+        fs::write(&file, bytes).expect("write");
         for arguments in [
             &["--restore", text(&file)][..],
             &["--restore", text(&file), "--data-dir", text(&fresh)],
