@@ -1,5 +1,6 @@
 //! The loop's side of the disk thread: starts it, hands records over, ends it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use mio::Waker;
@@ -35,6 +36,24 @@ fn recovery_options(config: &Config, hash_seed: u64, fresh_history: HistoryId) -
         accept_data_loss: config.accept_data_loss,
         log_file_bytes: LOG_FILE_BYTES,
     }
+}
+
+/// Warns of a start without data: the directory may be mistyped, or its disk not mounted.
+fn warn_if_fresh(config: &Config, data_dir: &DataDir) -> Result<(), StorageError> {
+    if !data_dir.is_fresh()? {
+        return Ok(());
+    }
+    let consequence = match &config.replica_of {
+        Some(_) => ", and gets all data from its leader",
+        None if config.await_assignment => "",
+        None => ", and leads",
+    };
+    let folder = config.data_dir.as_deref().unwrap_or(Path::new(""));
+    log::warn!(
+        "data directory {} holds no data: this node starts empty{consequence}",
+        folder.display()
+    );
+    Ok(())
 }
 
 /// The state of the thread.
@@ -79,6 +98,8 @@ impl DiskHandle {
         let data_dir = data_dir.transpose().map_err(RunError::Storage)?;
         if let Some(path) = &config.restore {
             check_restore(path, data_dir.as_ref()).map_err(RunError::Storage)?;
+        } else if let Some(data_dir) = &data_dir {
+            warn_if_fresh(config, data_dir).map_err(RunError::Storage)?;
         }
         let plan = StoragePlan {
             data_dir,

@@ -1,4 +1,5 @@
-//! The data directory: used by one process at a time, with nothing in it but a node's files.
+//! The data directory: used by one process at a time, with nothing in it but a node's files. No
+//! other user may enter it, unless it was there before.
 //!
 //! A partition is removed by renaming its folder, `partition-3` to `partition-3.removed-1`, so that
 //! after a power cut it is there as a whole or not at all. Then the files in the folder are removed
@@ -6,14 +7,15 @@
 //! goes on with that. An empty `partition-0.removed-1` stays: because of it the next start does not
 //! make the first partition anew.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
 use super::disk::Disks;
-use super::disk::{SystemDisk, rename_in, sync_folder};
+use super::disk::{SystemDisk, private_files, rename_in, sync_folder};
 use super::draft::is_draft;
 use super::error::StorageError;
 use super::log_end::LOG_END_NAME;
@@ -24,11 +26,18 @@ const LOCK_NAME: &str = "lock";
 /// Names that do not make a directory foreign: `lost+found` is at the root of a file system.
 const HARMLESS_NAMES: [&str; 2] = [LOCK_NAME, "lost+found"];
 
+/// Makes directories that no other user may enter.
+fn private_folders() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    builder
+}
+
 /// Makes a directory and all that are missing above it, durably.
 fn make(folder: &Path) -> io::Result<()> {
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
-    fs::create_dir_all(folder)?;
+    private_folders().recursive(true).create(folder)?;
     for made in missing {
         let parent = made
             .parent()
@@ -52,7 +61,7 @@ impl DataDir {
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
         make(folder).map_err(|error| cannot_be_made(folder, &error))?;
         check_ours(folder)?;
-        let lock = lock(folder, OpenOptions::new().write(true).create(true))?;
+        let lock = lock(folder, private_files().write(true).create(true))?;
         Ok(Self {
             folder: folder.to_owned(),
             _lock: lock,
@@ -102,6 +111,11 @@ impl DataDir {
             }
         }
         Ok(true)
+    }
+
+    /// Whether no partition has data here, and none was removed.
+    pub fn is_fresh(&self) -> Result<bool, StorageError> {
+        Ok(self.is_empty()? && self.removed_partitions()?.is_empty())
     }
 
     /// Numbers of the removed partitions that still have folders, as the first partition always
@@ -154,7 +168,7 @@ impl Disks for DataDir {
 
     fn partition(&self, id: u32) -> Result<SystemDisk, StorageError> {
         let folder = self.folder.join(format!("{PARTITION_PREFIX}{id}"));
-        let make = || match fs::create_dir(&folder) {
+        let make = || match private_folders().create(&folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             // A folder that is there may not be durable yet.
             _ => sync_folder(&self.folder),

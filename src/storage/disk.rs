@@ -10,7 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FallocateFlags, access, fallocate};
@@ -171,7 +171,7 @@ impl Disk for SystemDisk {
             });
         }
         let path = self.folder.join(name);
-        let file = OpenOptions::new()
+        let file = private_files()
             .read(true)
             .write(true)
             .create(true)
@@ -207,6 +207,13 @@ impl Disk for SystemDisk {
     fn path(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
+}
+
+/// Options that make files which no other user may read.
+pub(super) fn private_files() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
 }
 
 /// Renames a file or folder in a directory, and makes that durable. If the error is a lack of room

@@ -28,6 +28,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Node {
     child: Child,
     pub address: SocketAddr,
+    /// What it logged before it said where it listens.
+    pub first_lines: String,
     stderr: Option<BufReader<ChildStderr>>,
 }
 
@@ -71,6 +73,7 @@ impl Node {
         Ok(Self {
             child,
             address,
+            first_lines: log,
             stderr: Some(stderr),
         })
     }

@@ -236,6 +236,99 @@ fn a_check_counts_descriptors_as_a_start_does() {
     }
 }
 
+/// Lines that a node logs as warnings.
+fn warnings(log: &str) -> Vec<&str> {
+    let is_warning = |line: &&str| line.split(' ').nth(1) == Some("WARN");
+    log.lines().filter(is_warning).collect()
+}
+
+/// Without its disk, a data directory looks new: the start says that it holds no data.
+#[test]
+fn a_start_from_a_directory_without_data_is_warned_of() {
+    let folder = Folder::new("fresh");
+    let data = path(&folder, "data");
+    let start_and_end = |more: &[&str]| {
+        let mut node = start_loaded(&[&["--data-dir", &data], more].concat());
+        let response = node.request("PUT", "/kv/a", &[], b"v");
+        node.signal("TERM");
+        node.wait();
+        (
+            response.status,
+            node.first_lines.clone() + &node.rest_of_log(),
+        )
+    };
+    let (status, log) = start_and_end(&[]);
+    let expected =
+        format!("data directory {data} holds no data: this node starts empty, and leads");
+    assert_eq!(status, 201);
+    assert!(
+        matches!(&warnings(&log)[..], [line] if line.ends_with(&expected)),
+        "{log}"
+    );
+    let (status, log) = start_and_end(&[]);
+    assert_eq!((status, warnings(&log)), (200, Vec::new()), "{log}");
+    // A partition that was deleted is missed as well.
+    std::fs::remove_dir_all(folder.join("data/partition-0")).expect("remove");
+    let (status, log) = start_and_end(&[]);
+    assert_eq!(status, 201);
+    assert!(log.contains(&expected), "{log}");
+
+    let node_log = |more: &[&str]| {
+        let other = path(&folder, "other");
+        let mut node = Node::start(&[&["--data-dir", &other], more].concat());
+        node.signal("TERM");
+        node.wait();
+        std::mem::take(&mut node.first_lines)
+    };
+    let log = node_log(&["--await-assignment"]);
+    assert!(log.contains("this node starts empty\n"), "{log}");
+    let log = node_log(&["--replica-of", "http://127.0.0.1:1"]);
+    assert!(
+        log.contains("starts empty, and gets all data from its leader\n"),
+        "{log}"
+    );
+}
+
+/// The umask does not matter.
+#[test]
+fn no_other_user_may_read_the_data() {
+    let folder = Folder::new("private");
+    let data = path(&folder, "a/data");
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "umask 000 && exec \"$0\" \"$@\""])
+        .arg(command().get_program())
+        .args(["--listen", "127.0.0.1:0", "--data-dir", &data]);
+    let mut node = Node::spawn(shell);
+    wait_for("the node to load", || {
+        node.request("GET", "/readyz", &[], b"").status == 200
+    });
+    assert_eq!(node.request("PUT", "/kv/a", &[], b"v").status, 201);
+    let order = br#"{"id":0,"role":"leader","epoch":3}"#;
+    let assigned = node.request("POST", "/partition/assign", &[], order);
+    assert_eq!(assigned.status, 200, "{}", assigned.text());
+    assert_eq!(
+        node.request("POST", "/admin/checkpoint", &[], b"").status,
+        202
+    );
+    let is_checkpoint =
+        |(path, _): &(PathBuf, Vec<u8>)| path.extension().is_some_and(|e| e == "dbn");
+    wait_for("a checkpoint", || {
+        contents(&folder.join("a")).iter().any(is_checkpoint)
+    });
+    node.signal("TERM");
+    node.wait();
+    let found = contents(&folder.0);
+    for name in ["a", "lock", "log-end", "partition-0", "partition.json"] {
+        assert!(found.iter().any(|(path, _)| path.ends_with(name)), "{name}");
+    }
+    for (path, _) in found {
+        let metadata = path.metadata().expect("it is there");
+        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(metadata.permissions().mode() & 0o777, expected, "{path:?}");
+    }
+}
+
 /// A variable that looks like a misspelt one is warned of; the start goes on.
 #[test]
 fn a_misspelt_variable_is_named() {
