@@ -297,11 +297,11 @@ fn clients_and_nodes_that_are_busy_with_it_are_told() {
     follower.thaw();
     wait_for("the replica to say so", || {
         let ready = follower.get("/replica?partition=3");
-        ready.status == 503 && ready.text().contains("not here")
+        ready.status == 503 && ready.text().contains("is not on that node")
     });
     follower
         .log
-        .assert_has("partition 3 was given up by this node");
+        .assert_has("partition 3 was given up by that node");
 
     // The other way round: the leader of a replica that is given up goes on.
     tell(&node, &leader(3));

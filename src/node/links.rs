@@ -72,10 +72,10 @@ impl Node {
         out: &mut Vec<u8>,
     ) -> Result<ReplicaSender, Rejection> {
         if self.loading().is_some() {
-            return Err(Rejection::busy("the node is loading its data"));
+            return Err(Rejection::busy("that node is loading its data"));
         }
         let Ok(partition) = self.partition(hello.partition) else {
-            let text = format!("partition {} is not here", hello.partition);
+            let text = format!("partition {} is not on that node", hello.partition);
             return Err(Rejection::new(RefusalCode::Partition, text));
         };
         partition.accept(id, address, hello, now_ms, out)

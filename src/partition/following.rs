@@ -352,17 +352,6 @@ impl Partition {
         now_ms: u64,
     ) -> Result<(), LinkError> {
         let is_visit = self.takeover.is_some();
-        if !is_visit
-            && receiver.sync == SyncState::InSync
-            && self.leader_link.sync != SyncState::InSync
-        {
-            self.leader_link.sync = SyncState::InSync;
-            log::info!(
-                "partition {}: in sync with its leader at version {}",
-                self.id,
-                self.lsm.last_version()
-            );
-        }
         match event {
             ReceiverEvent::Data => {}
             ReceiverEvent::PeerState => {
@@ -383,6 +372,17 @@ impl Partition {
             ReceiverEvent::SnapshotReceived(data) => self.install(*data, receiver.peer.as_ref()),
         }
         self.check_connected(receiver.link)?;
+        if !is_visit
+            && receiver.sync == SyncState::InSync
+            && self.leader_link.sync != SyncState::InSync
+        {
+            self.leader_link.sync = SyncState::InSync;
+            log::info!(
+                "partition {}: in sync with its leader at version {}",
+                self.id,
+                self.lsm.last_version()
+            );
+        }
         self.update_data_epoch(receiver);
         self.leader_link.record(receiver.link, receiver.facts());
         self.step_visit(receiver, now_ms)

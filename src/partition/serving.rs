@@ -146,7 +146,7 @@ impl Partition {
     fn check_hello(&mut self, hello: &PeerHello) -> Result<(), Rejection> {
         if hello.node_id == self.options.node_id {
             return Err(Rejection::not_leader(
-                "this is the same node: name another as the leader",
+                "that is this node itself: name another as the leader",
             ));
         }
         if hello.intent() == Intent::Follow {
@@ -154,7 +154,7 @@ impl Partition {
         }
         if !self.roles.is_settled() {
             return Err(Rejection::busy(
-                "the role of this node is changing: try again",
+                "the role of that node is changing: try again",
             ));
         }
         if self.replicas.is_full() {
@@ -176,44 +176,44 @@ impl Partition {
             // the same.
             self.on_epoch_of_replica(hello);
             return Err(Rejection::busy(
-                "this node takes over as the leader: try again",
+                "that node takes over as the leader: try again",
             ));
         }
         match self.roles.role() {
             Role::Leader if self.is_behind(hello) => {
                 self.fetch_from_peers();
                 return Err(Rejection::busy(
-                    "this node lacks what the replica holds, and fetches it first: try again",
+                    "that node lacks what this replica holds, and fetches it first: try again",
                 ));
             }
             Role::Leader => {}
             Role::Replica if self.roles.is_taking_over() => {
                 return Err(Rejection::busy(
-                    "this node takes over as the leader: try again",
+                    "that node takes over as the leader: try again",
                 ));
             }
             Role::Replica if self.follows(hello) => {
                 return Err(Rejection::not_leader(
-                    "that node is the leader of this one: assign one of them as the leader",
+                    "this node is the leader of that one: assign one of them as the leader",
                 ));
             }
             Role::Replica if self.leader_link.sync == SyncState::InSync => {}
             Role::Replica => {
                 return Err(Rejection::busy(
-                    "this replica is not in sync itself: try again",
+                    "that replica is not in sync itself: try again",
                 ));
             }
             Role::Unassigned => {
                 return Err(Rejection::not_leader(
-                    "this node has no role yet: assign one",
+                    "that node has no role yet: assign it one",
                 ));
             }
         }
         let last_version = self.lsm.last_version();
         if hello.history == self.history() && hello.position.version > last_version {
             let text = format!(
-                "this replica is at version {} and this node at {last_version} of the same \
-                 history: make that node the leader",
+                "this replica is at version {} and that node at {last_version} of the same \
+                 history: make this node the leader",
                 hello.position.version
             );
             return Err(Rejection::new(RefusalCode::Ahead, text));
@@ -271,7 +271,7 @@ impl Partition {
         }
         self.on_epoch_of_replica(hello);
         let text = format!(
-            "epoch {} has begun, and this node knew of {epoch}: try again, or assign it anew",
+            "epoch {} has begun, and that node knew of {epoch}: try again, or assign it anew",
             hello.epoch
         );
         Rejection::new(RefusalCode::Epoch, text)

@@ -53,7 +53,7 @@ impl PeerHello {
         }
         if hello.protocol_version < PROTOCOL_MIN {
             let text = format!(
-                "this node speaks protocol {PROTOCOL_MIN} to {PROTOCOL_VERSION}: upgrade the \
+                "that node speaks protocol {PROTOCOL_MIN} to {PROTOCOL_VERSION}: upgrade the \
                  older node"
             );
             return Err(Rejection::new(RefusalCode::Protocol, text));

@@ -482,8 +482,11 @@ fn check_snapshot(
         .min(start.version);
     if has_begun_empty(start, common_version) {
         return Err(LinkError::NotFollowed(format!(
-            "the leader began empty and this replica holds {version} versions: its data is kept. \
-             Make this node the leader, or start it empty"
+            "the leader began empty and this replica holds version {version}: its data is kept, \
+             and may be the only copy. Make this node the leader, with an epoch above {} \
+             (POST /partition/assign). Start it with an empty data directory only if its data is \
+             not needed",
+            meta.epoch.max(start.epoch)
         )));
     }
     if is_data_dropped_for(start, ordered_epoch, meta) {
@@ -491,10 +494,10 @@ fn check_snapshot(
     }
     Err(LinkError::NotFollowed(format!(
         "this replica holds version {version}, of which the leader has only what is up to \
-         {common_version}: its data is kept. Make this node the leader, or have a controller \
-         assign the leader with an epoch above {}, or start this node with an empty data \
-         directory",
-        meta.data_ordered_epoch.max(meta.epoch)
+         {common_version}: its data is kept. To keep it, make this node the leader; to drop it, \
+         assign the leader anew: either with an epoch above {} (POST /partition/assign). Or start \
+         this node with an empty data directory",
+        meta.data_ordered_epoch.max(meta.epoch).max(start.epoch)
     )))
 }
 

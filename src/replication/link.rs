@@ -59,7 +59,8 @@ impl Link {
         let partition = self.subject().map_or(0, |(_, partition)| partition);
         let removed = LinkError::PartitionRemoved(partition);
         if let Self::Sender(_) = self {
-            let rejection = Rejection::new(RefusalCode::Partition, removed.to_string());
+            let text = format!("partition {partition} was given up by that node");
+            let rejection = Rejection::new(RefusalCode::Partition, text);
             rejection.encode(out);
             return LinkError::Rejected(rejection);
         }

@@ -12,7 +12,8 @@ use super::timing::SILENCE_MS;
 pub struct Rejection {
     /// The reason.
     pub code: RefusalCode,
-    /// The reason in words, and what to do about it.
+    /// The reason in words, and what to do about it: `this node` is the one that is told, `that
+    /// node` the one that refuses.
     pub text: String,
 }
 
@@ -97,8 +98,8 @@ pub enum LinkError {
     /// The peer has refused the token of this node.
     #[error("the leader refuses this node's token: give both nodes the same --token-file")]
     TokenRefused,
-    /// This node has refused the peer.
-    #[error("a replica is turned away: {}", .0.text)]
+    /// This node has refused the peer, in words that the peer gets.
+    #[error("a replica is turned away, and told: {}", .0.text)]
     Rejected(Rejection),
     /// The replica needs more log than is kept for one replica.
     #[error("the replica pins more log than is kept for one: it starts over")]

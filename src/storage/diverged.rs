@@ -78,11 +78,11 @@ impl<D: Disk> DivergedWriter<D> {
             self.draft.put_in_place()?;
         }
         if is_done && self.count > 0 {
-            log::warn!(
-                "{} writes that only this node had are dropped; they are saved in {}",
-                self.count,
-                self.draft.path()
-            );
+            let dropped = match self.count {
+                1 => "a write that only this node had is dropped; it is".to_owned(),
+                count => format!("{count} writes that only this node had are dropped; they are"),
+            };
+            log::warn!("{dropped} saved in {}", self.draft.path());
         }
         Ok(is_done)
     }

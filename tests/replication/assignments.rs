@@ -26,7 +26,13 @@ fn the_epoch_decides_which_role_a_node_has() {
     for outdated in [leader(4), replica(4), leader(0), replica(0)] {
         assert_error(&node.assign(&outdated), 409, "epoch_outdated");
     }
-    assert_error(&node.assign(&replica(5)), 409, "epoch_taken");
+    let taken = node.assign(&replica(5));
+    assert_error(&taken, 409, "epoch_taken");
+    assert!(
+        taken.text().contains("this node is the leader in epoch 5:"),
+        "{}",
+        taken.text()
+    );
     assert_eq!(node.assign(&leader(7)).status, 200);
     assert_error(&node.assign(&leader(5)), 409, "epoch_outdated");
     assert_eq!(

@@ -256,7 +256,7 @@ fn a_leader_is_found_by_name_and_by_address() {
         leader
             .get("/readyz")
             .text()
-            .contains("this is the same node")
+            .contains("that is this node itself")
     });
     let lost = Member::start(&["--replica-of", "no-such-host.invalid:1"]);
     wait_for("the reason", || {

@@ -276,6 +276,8 @@ fn what_only_the_old_leader_had_is_saved_in_a_file() {
     assert_follows(&old, &new);
     new.log
         .assert_has("gets a snapshot of version 101: its history has parted from this one");
+    // That of the leader, not that of its own data before.
+    old.log.assert_has("in sync with its leader at version 101");
     old.log
         .assert_has("5 writes that only this node had are dropped; they are saved in ");
     let expected = [

@@ -48,7 +48,7 @@ fn an_empty_leader_does_not_empty_its_replica() {
     assert_keeps(
         &replica,
         &digest,
-        "the leader began empty and this replica holds 200 versions: its data is kept",
+        "the leader began empty and this replica holds version 200: its data is kept",
     );
     assert_eq!(
         replica.get("/kv/key-7").status,
@@ -69,7 +69,7 @@ fn a_leader_with_other_data_takes_over_only_with_a_higher_epoch() {
     assert_keeps(
         &replica,
         &digest,
-        "the leader began empty and this replica holds 200 versions",
+        "the leader began empty and this replica holds version 200",
     );
     leader.lead(1);
     replica.follow(&leader, 1);

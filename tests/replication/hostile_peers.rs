@@ -147,15 +147,15 @@ fn hostile_replicas_are_turned_away() {
         ),
         (
             of(hello("")),
-            "a replica is turned away: the token is missing or wrong",
+            "a replica is turned away, and told: the token is missing or wrong",
         ),
         (
             of(hello("wrong-horse-battery-staple")),
-            "a replica is turned away: the token is missing or wrong",
+            "a replica is turned away, and told: the token is missing or wrong",
         ),
         (
             of(hello(&TOKEN[1..])),
-            "a replica is turned away: the token is missing or wrong",
+            "a replica is turned away, and told: the token is missing or wrong",
         ),
         // The token comes first: no stranger ends its time as leader.
         (
@@ -163,14 +163,14 @@ fn hostile_replicas_are_turned_away() {
                 epoch: u64::MAX,
                 ..hello("wrong")
             }),
-            "a replica is turned away: the token is missing or wrong",
+            "a replica is turned away, and told: the token is missing or wrong",
         ),
         (
             of(Hello {
                 protocol_version: 0,
                 ..good
             }),
-            "a replica is turned away: this node speaks protocol 1 to 2",
+            "a replica is turned away, and told: that node speaks protocol 1 to 2",
         ),
         // A newer protocol: more is to follow the hello.
         (
@@ -209,14 +209,14 @@ fn hostile_replicas_are_turned_away() {
                 epoch: u64::MAX,
                 ..good
             }),
-            "a replica is turned away: epoch 18446744073709551615 is not believed",
+            "a replica is turned away, and told: epoch 18446744073709551615 is not believed",
         ),
         (
             of(Hello {
                 partition: 3,
                 ..good
             }),
-            "a replica is turned away: partition 3 is not here",
+            "a replica is turned away, and told: partition 3 is not on that node",
         ),
         (
             of(Hello {
@@ -224,7 +224,7 @@ fn hostile_replicas_are_turned_away() {
                 position: future,
                 ..good
             }),
-            "a replica is turned away: this replica is at version 1000000",
+            "a replica is turned away, and told: this replica is at version 1000000",
         ),
         (
             of(Hello {
@@ -235,7 +235,7 @@ fn hostile_replicas_are_turned_away() {
                 },
                 ..good
             }),
-            "a replica is turned away: this replica has another record of the same version",
+            "a replica is turned away, and told: this replica has another record",
         ),
         (
             encoded(&[Frame::Hello(good), Frame::Hello(good)]),
@@ -454,7 +454,7 @@ fn a_false_leader_does_no_harm() {
         ),
         (
             encoded(&[snapshot(9, 0)]),
-            "the leader began empty and this replica holds 50 versions",
+            "the leader began empty and this replica holds version 50",
         ),
         (
             encoded(&[

@@ -324,10 +324,13 @@ fn refusal_of(refusal: AssignRefusal) -> Refusal {
             Refusal::new(409, "epoch_outdated", message)
         }
         AssignRefusal::PartitionMeta(AssignError::Taken { epoch, role }) => {
-            let message = format!(
-                "this node is {} in epoch {epoch}: another role needs a higher epoch",
-                role.name()
-            );
+            let role = match role {
+                Role::Leader => "the leader",
+                Role::Replica => "a replica",
+                Role::Unassigned => "unassigned",
+            };
+            let message =
+                format!("this node is {role} in epoch {epoch}: another role needs a higher epoch");
             Refusal::new(409, "epoch_taken", message)
         }
         AssignRefusal::PartitionMeta(AssignError::Leap { max }) => {
