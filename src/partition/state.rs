@@ -89,6 +89,8 @@ pub(super) struct Leadership {
     pub(super) is_ordered: bool,
     /// When the node began to lead, by its own clock.
     pub(super) begun_at_ms: u64,
+    /// Nodes with other data, which did not believe the last claim.
+    pub(super) unbelieving: Vec<String>,
 }
 
 /// One partition.

@@ -9,7 +9,7 @@ use crate::replication::{
     Intent, LeaderReceiver, LinkError, PeerState, Relation, SyncState, relation,
 };
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{HistoryId, Lineage, PartitionMeta, Role};
+use crate::storage::{HistoryId, Lineage, PEERS_MAX, PartitionMeta, Role};
 
 use super::leader_link::DialState;
 use super::roles::EPOCH_LEAP_MAX;
@@ -33,6 +33,7 @@ impl Partition {
                 peers.join(", ")
             );
         }
+        self.leadership.unbelieving.clear();
         self.takeover = Some(self.new_takeover(basis, peers));
         self.conclude_takeover(0);
     }
@@ -267,7 +268,29 @@ impl Partition {
             self.visited().unwrap_or_default(),
             answer.epoch
         );
+        let address = self.visited().unwrap_or_default().to_owned();
+        let unbelieving = &mut self.leadership.unbelieving;
+        if !unbelieving.contains(&address) && unbelieving.len() < PEERS_MAX {
+            unbelieving.push(address);
+        }
         self.end_visit(VisitState::Done(now_ms))
+    }
+
+    /// Nodes that this leader could not tell yet that it leads.
+    pub fn untold_peers(&self) -> impl Iterator<Item = &str> {
+        let takeover = self
+            .takeover
+            .as_ref()
+            .filter(|takeover| takeover.is_announcing());
+        let stops = takeover.into_iter().flat_map(|takeover| &takeover.stops);
+        let is_untold = |stop: &&PeerVisit| !matches!(stop.visit, VisitState::Done(_));
+        let unreached = stops.filter(is_untold).map(|stop| &stop.address[..]);
+        let unbelieving = self.leadership.unbelieving.iter().map(String::as_str);
+        let is_replica = |peer: &str| self.replicas.addresses().any(|address| address == peer);
+        unreached
+            .chain(unbelieving)
+            .filter(move |peer| self.roles.role() == Role::Leader && !is_replica(peer))
+            .take(PEERS_MAX)
     }
 
     fn end_visit(&mut self, visit: VisitState) -> Result<(), LinkError> {
@@ -342,6 +365,7 @@ impl Partition {
     /// that followed this node until now, and those that have granted an earlier claim.
     fn take_over_in(&mut self, epoch: u64, basis: ClaimBasis) {
         let peers = self.with_known_peers(&self.roles.meta().peers);
+        self.leadership.unbelieving.clear();
         self.add_to_takeover(&peers);
         let was_leader = self.roles.role() == Role::Leader;
         let meta = self.roles.meta().clone();

@@ -564,3 +564,36 @@ fn data_that_has_parted_is_dropped_only_on_an_order() {
         assert_eq!(value(a, "y").as_deref(), Some("only-b"));
     }
 }
+
+/// A leader names the nodes that it could not tell of its leadership.
+#[test]
+fn nodes_that_a_leader_could_not_tell_are_shown() {
+    let [leader, stranger] = [(); 2].map(|()| Member::start(&[]));
+    for (node, key) in [(&leader, "a"), (&stranger, "b")] {
+        assert_eq!(node.put(key, &[], "v").status, 201);
+    }
+    assert_eq!(leader.partition()["notTold"], json!([]));
+    let away = "http://127.0.0.1:1";
+    let order = json!({"id": 0, "role": "leader", "epoch": 1, "replicas": [away, stranger.url()]});
+    tell(&leader, &order);
+    wait_for("the leader to take office", || {
+        leader.get("/leader").status == 200
+    });
+    assert_eq!(leader.partition()["notTold"], json!([away, stranger.url()]));
+    assert_eq!(stranger.get("/leader").status, 200);
+    // On a controller's order it gives up its own data, and follows.
+    stranger.follow(&leader, 1);
+    assert_follows(&stranger, &leader);
+    assert_eq!(leader.partition()["notTold"], json!([away]));
+}
+
+#[test]
+fn a_replica_that_has_not_reached_its_leader_says_that_it_cannot_know() {
+    let replica = Member::start(&["--replica-of", "http://127.0.0.1:1"]);
+    wait_for("the reason", || {
+        let ready = replica.get("/readyz");
+        let words = "not in sync: whether this replica has all data is not known before its leader \
+                     is reached: ";
+        ready.status == 503 && ready.text().starts_with(words)
+    });
+}

@@ -187,12 +187,20 @@ fn a_write_waits_for_a_replica_that_is_about_to_come_back() {
     assert_error(&refused, 503, "too_few_replicas");
     assert_eq!(leader.get("/kv/early").status, 404);
     assert_eq!(leader.get("/leader").status, 503);
+    let ready = |expected: &str| {
+        for target in ["/readyz", "/readyz?partition=0"] {
+            let answer = leader.get(target);
+            assert_eq!((answer.status, &answer.text()[..]), (200, expected));
+        }
+    };
+    ready("ready; too few replicas are connected: writes are refused\n");
     let address = own_address();
     let arguments = ["--listen", &address];
     let mut replica = Member::replica_of(&leader, &arguments);
     wait_for("the replica to count", || {
         leader.get("/leader").status == 200
     });
+    ready("ready\n");
     assert_eq!(leader.put("k", &[], "v").status, 201);
     for round in 0..3 {
         replica.kill();

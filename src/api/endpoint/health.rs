@@ -93,7 +93,10 @@ impl Api<'_> {
                         .header("Retry-After", "1");
                     reply.body(obstacle.as_bytes());
                 }
-                Ok(None) => reply.status(200).content_type(TEXT).body(b"ready\n"),
+                Ok(None) => match self.ready_text(head) {
+                    Ok(text) => reply.status(200).content_type(TEXT).body(text.as_bytes()),
+                    Err(refusal) => refuse(reply, &refusal),
+                },
                 Err(refusal) => refuse(reply, &refusal),
             },
             Route::Leader | Route::Replica => self.answer_role(route, head, reply),
@@ -163,9 +166,8 @@ impl Api<'_> {
     /// Why requests should go to another node: requests for the named partition, or for any.
     fn check_ready(&mut self, head: &Head<'_>) -> Result<Option<String>, Refusal> {
         let max_lag = self.max_lag(head)?;
-        let is_of_one =
-            head.partition_id.is_some() || self.query(head).get(Param::Partition)?.is_some();
-        if !is_of_one || self.node.is_draining() || self.node.loading().is_some() {
+        if !self.names_partition(head)? || self.node.is_draining() || self.node.loading().is_some()
+        {
             return Ok(self.obstacle(max_lag));
         }
         let now_ms = self.now_ms;
@@ -173,6 +175,31 @@ impl Api<'_> {
         let obstacle =
             obstacle_of(partition, now_ms).or_else(|| lag_obstacle(partition, max_lag, now_ms));
         Ok(obstacle.map(|obstacle| obstacle + "\n"))
+    }
+
+    fn names_partition(&self, head: &Head<'_>) -> Result<bool, Refusal> {
+        let named = self.query(head).get(Param::Partition)?;
+        Ok(head.partition_id.is_some() || named.is_some())
+    }
+
+    /// What is said of the named partition, or of all, when requests may come: replicas may be
+    /// missing all the same.
+    fn ready_text(&mut self, head: &Head<'_>) -> Result<&'static str, Refusal> {
+        let (now_ms, min_acks) = (self.now_ms, self.node.config().min_acks);
+        let misses_replicas = |partition: &Partition| {
+            let role = partition.roles().role();
+            role == Role::Leader && partition.check_replicas(min_acks, now_ms).is_err()
+        };
+        let is_any = if self.names_partition(head)? {
+            misses_replicas(self.any_partition(head)?)
+        } else {
+            self.node.partitions().iter().any(misses_replicas)
+        };
+        Ok(if is_any {
+            "ready; too few replicas are connected: writes are refused\n"
+        } else {
+            "ready\n"
+        })
     }
 
     /// Why requests should go to another node, as one line.
@@ -273,9 +300,17 @@ fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
         Role::Replica if partition.is_in_sync() => None,
         Role::Replica => {
             let stats = partition.leader_stats(now_ms);
-            let obstacle = stats
-                .and_then(|stats| stats.obstacle)
-                .unwrap_or_else(|| "catching up".to_owned());
+            let is_connecting = stats
+                .as_ref()
+                .is_some_and(|stats| stats.state == "connecting");
+            let obstacle = match stats.and_then(|stats| stats.obstacle) {
+                Some(obstacle) if is_connecting => format!(
+                    "whether this replica has all data is not known before its leader is reached: \
+                     {obstacle}"
+                ),
+                Some(obstacle) => obstacle,
+                None => "catching up".to_owned(),
+            };
             Some(format!("not in sync: {obstacle}"))
         }
     }
@@ -288,7 +323,7 @@ fn lag_obstacle(partition: &Partition, max_lag: Option<u64>, now_ms: u64) -> Opt
         None if partition.roles().role() == Role::Replica => {
             Some("the leader is not heard: the lag is not known".to_owned())
         }
-        Some(lag) if lag > max_lag => Some(format!("behind the leader by {lag} versions")),
+        Some(lag) if lag > max_lag => Some(format!("the lag behind the leader is {lag}")),
         _ => None,
     }
 }

@@ -94,6 +94,8 @@ struct PartitionStatus {
     /// Of a replica.
     leader: Option<LeaderStatus>,
     replicas: Vec<ReplicaStatus>,
+    /// Of a leader: nodes that it could not tell yet that it leads.
+    not_told: Vec<String>,
     disk: Option<DiskStatus>,
     #[serde(flatten)]
     engine: EngineStatus,
@@ -288,6 +290,7 @@ impl PartitionStatus {
                 .replica_stats(now_ms)
                 .map(ReplicaStatus::from)
                 .collect(),
+            not_told: partition.untold_peers().map(str::to_owned).collect(),
             disk: partition.disk().map(DiskStatus::from),
             engine: EngineStatus::of(partition, &stats),
         }
