@@ -1,7 +1,7 @@
 //! Finds the commit that is built, for `src/version.rs`: `DB_NODE_COMMIT` if it is set (a Docker build has no `.git`), else what git
 //! says of the folder this file is in, else nothing. A build never fails for want of it.
 //!
-//! Takes the white space out of the description of the API, a quarter of it: it goes into the binary.
+//! Packs the texts that go into the binary, the description of the API and the status page, to less than a sixth.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,16 +11,21 @@ const HASH_DIGITS: usize = 12;
 
 const DESCRIPTION: &str = "src/api/endpoint/openapi.json";
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a build script hands over what it makes in a file"
-)]
+const PAGE: &str = "src/api/endpoint/status_page/page.html";
+
+/// What stands in the page for each of the files beside it.
+const PAGE_PARTS: [(&str, &str); 2] = [
+    ("STYLE", "src/api/endpoint/status_page/page.css"),
+    ("SCRIPT", "src/api/endpoint/status_page/page.js"),
+];
+
+/// How hard to pack: the most.
+const PACKING: u8 = 10;
+
 fn main() {
-    println!("cargo::rerun-if-changed={DESCRIPTION}");
-    let description = std::fs::read_to_string(DESCRIPTION).expect(DESCRIPTION);
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
-    let compact = compact(&description) + "\n";
-    std::fs::write(out.join("openapi.json"), compact).expect("write to OUT_DIR");
+    pack("openapi.json", &(compact(&read(DESCRIPTION)) + "\n"));
+    let with_part = |page: String, (mark, path): &(&str, &str)| page.replacen(mark, &read(path), 1);
+    pack("page.html", &PAGE_PARTS.iter().fold(read(PAGE), with_part));
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=DB_NODE_COMMIT");
     let given = std::env::var("DB_NODE_COMMIT").unwrap_or_default();
@@ -32,6 +37,23 @@ fn main() {
     if let Some(commit) = commit.as_deref().and_then(shown) {
         println!("cargo::rustc-env=DB_NODE_BUILD_COMMIT={commit}");
     }
+}
+
+/// A file of this project; cargo asks again when it changes.
+fn read(path: &str) -> String {
+    println!("cargo::rerun-if-changed={path}");
+    std::fs::read_to_string(path).expect(path)
+}
+
+/// Writes a text for `src/api/endpoint/packed.rs`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a build script hands over what it makes in a file"
+)]
+fn pack(name: &str, text: &str) {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    let packed = miniz_oxide::deflate::compress_to_vec(text.as_bytes(), PACKING);
+    std::fs::write(out.join(name).with_extension("deflate"), packed).expect("write to OUT_DIR");
 }
 
 /// JSON without white space between its parts.

@@ -11,6 +11,7 @@ pub(crate) mod kv;
 pub(crate) mod lookahead;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
+mod packed;
 pub(crate) mod partition;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
@@ -42,7 +43,7 @@ impl Api<'_> {
                 self.answer_admin(route, head, reply);
             }
             Route::Partition => self.answer_removal(head, reply),
-            Route::OpenApi => self.answer_openapi(reply),
+            Route::OpenApi => Self::answer_openapi(reply),
             // `begin` has dispatched these already.
             Route::Set | Route::Get | Route::Delete | Route::Key | Route::Batch | Route::Assign => {
             }

@@ -8,19 +8,16 @@ use crate::version::VERSION;
 use crate::api::context::Api;
 use crate::api::request::values::JSON;
 
-const DOCUMENT: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
+use super::packed::{OPENAPI, unpack};
 
 /// Replaced in the text by the version of this build.
 const VERSION_MARK: &str = "VERSION";
 
 impl Api<'_> {
-    pub(crate) fn answer_openapi(&mut self, reply: Reply<'_>) {
-        let (before, behind) = DOCUMENT.split_once(VERSION_MARK).unwrap_or((DOCUMENT, ""));
-        self.scratch.clear();
-        for part in [before, VERSION, behind] {
-            self.scratch.extend_from_slice(part.as_bytes());
-        }
-        reply.status(200).content_type(JSON).body(self.scratch);
+    pub(crate) fn answer_openapi(reply: Reply<'_>) {
+        let document = unpack(OPENAPI).replacen(VERSION_MARK, VERSION, 1);
+        let reply = reply.status(200).content_type(JSON);
+        reply.body(document.as_bytes());
     }
 }
 
@@ -38,7 +35,7 @@ mod tests {
     use crate::api::request::route::{MEANING, Route};
 
     fn document() -> Json {
-        serde_json::from_str(DOCUMENT).expect("JSON")
+        serde_json::from_str(&unpack(OPENAPI)).expect("JSON")
     }
 
     #[test]
@@ -140,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_version_stands_in_one_place() {
-        assert_eq!(DOCUMENT.matches(VERSION_MARK).count(), 1);
+        assert_eq!(unpack(OPENAPI).matches(VERSION_MARK).count(), 1);
         assert_eq!(document()["info"]["version"], VERSION_MARK);
     }
 

@@ -74,9 +74,10 @@ impl AccessPolicy {
         Ok(())
     }
 
-    fn check_host(&self, host: &[u8]) -> Result<(), Refusal> {
+    /// Whether requests under this Host are answered, those of public paths apart.
+    pub(crate) fn knows_host(&self, host: &[u8]) -> bool {
         let Hosts::Named(names) = &self.hosts else {
-            return Ok(());
+            return true;
         };
         let name = without_port(host);
         let is_ip = |name: &str| {
@@ -85,13 +86,16 @@ impl AccessPolicy {
                 .parse::<IpAddr>()
                 .is_ok()
         };
-        let is_known = name.is_empty()
+        name.is_empty()
             || name.eq_ignore_ascii_case(b"localhost")
             || names
                 .iter()
                 .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-            || std::str::from_utf8(name).is_ok_and(is_ip);
-        if is_known {
+            || std::str::from_utf8(name).is_ok_and(is_ip)
+    }
+
+    fn check_host(&self, host: &[u8]) -> Result<(), Refusal> {
+        if self.knows_host(host) {
             return Ok(());
         }
         Err(Refusal::new(

@@ -1,13 +1,13 @@
 //! `/`: the status page for a browser, and a short text for all other clients.
 //!
-//! The page is one document: its style and its script are put into `page.html` when it is sent.
+//! The page is one document: the build script puts style and script into `page.html`.
 //! What it shows it asks for itself, at `/status`, `/scan`, `/kv/` and `/watch`.
 //!
 //! Invariants:
 //! 1. The document holds no data of the node, so it is sent without the token, and links from other
 //!    sites lead to it. What it asks for needs the token.
 //! 2. [`POLICY`] lets the browser run this style and this script alone, and reach this node alone.
-//! 3. The document is at most 40 KiB, and without a reader it costs nothing.
+//! 3. The document takes at most 40 KiB of the program, and without a reader it costs nothing.
 //!
 //! Not here: the text (`overview.rs`), what `/status` says (`status.rs`).
 
@@ -20,21 +20,15 @@ use crate::api::errors::refuse;
 use crate::api::request::accept::preferred;
 use crate::api::request::node_url::node_url;
 
+use super::packed::{STATUS_PAGE, unpack};
+
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html";
-
-const DOCUMENT: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
-
-/// Replaced in the document by style and script.
-const STYLE_MARK: &str = "STYLE";
-const SCRIPT_MARK: &str = "SCRIPT";
 
 /// The hashes are those of style and script; a test says what they have to be.
 const POLICY: &str = "default-src 'none'; \
      style-src 'sha256-0nFloweQdroB7X3Ku4R+2KdNAPC8CgMmOB+ucrnvGtM='; \
-     script-src 'sha256-4KhfF0ZTEms6RqF2TQ92q07SS6+d+nEsfgC5abtOh7c='; \
+     script-src 'sha256-qEuO3gUFM9lTiC+kyIBfX2YTQSmMwA6QPN8J0c/qNy0='; \
      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'; require-trusted-types-for 'script'";
 
@@ -45,30 +39,27 @@ impl Api<'_> {
             Ok(form) => form,
             Err(refusal) => return refuse(reply, &refusal),
         };
-        self.scratch.clear();
         let reply = reply
             .status(200)
             .lines("Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\n");
         if form == HTML {
-            add_document(self.scratch);
             reply
                 .content_type("text/html; charset=utf-8")
                 .header("Content-Security-Policy", POLICY)
                 .lines("Referrer-Policy: no-referrer\r\n")
-                .body(self.scratch);
+                .body(unpack(STATUS_PAGE).as_bytes());
         } else {
-            let url = node_url(head, self.node.config());
+            // Commands under a Host that is refused would not work.
+            let is_known = head.host.is_none_or(|host| self.access.knows_host(host));
+            let url = if is_known {
+                node_url(head, self.node.config())
+            } else {
+                self.node.config().own_url()
+            };
+            self.scratch.clear();
             overview::add_overview(self.node, &url, self.scratch);
             reply.content_type(TEXT).body(self.scratch);
         }
-    }
-}
-
-fn add_document(out: &mut Vec<u8>) {
-    let (before, behind) = DOCUMENT.split_once(STYLE_MARK).unwrap_or((DOCUMENT, ""));
-    let (between, behind) = behind.split_once(SCRIPT_MARK).unwrap_or((behind, ""));
-    for part in [before, STYLE, between, SCRIPT, behind] {
-        out.extend_from_slice(part.as_bytes());
     }
 }
 
@@ -82,18 +73,21 @@ mod tests {
 
     use super::*;
 
-    fn document() -> String {
-        let mut out = Vec::new();
-        add_document(&mut out);
-        String::from_utf8(out).expect("text")
-    }
+    const MARKUP: &str = include_str!("page.html");
+    const STYLE: &str = include_str!("page.css");
+    const SCRIPT: &str = include_str!("page.js");
 
     #[test]
     fn the_document_is_whole_and_small() {
-        let document = document();
-        assert!(document.len() <= 40 * 1024, "{} bytes", document.len());
-        for mark in [STYLE_MARK, SCRIPT_MARK] {
-            assert_eq!(DOCUMENT.matches(mark).count(), 1, "{mark}");
+        let document = unpack(STATUS_PAGE);
+        assert!(
+            STATUS_PAGE.len() <= 40 * 1024,
+            "{} bytes",
+            STATUS_PAGE.len()
+        );
+        assert!(document.len() <= 48 * 1024, "{} bytes", document.len());
+        for mark in ["STYLE", "SCRIPT"] {
+            assert_eq!(MARKUP.matches(mark).count(), 1, "{mark}");
         }
         assert!(document.contains(&format!("<style>{STYLE}</style>")));
         assert!(document.contains(&format!("<script>{SCRIPT}</script>")));
@@ -130,10 +124,10 @@ mod tests {
     /// The policy would block all of these in a browser, without a word to the reader.
     #[test]
     fn nothing_is_inline_but_one_style_and_one_script_and_nothing_is_foreign() {
-        let document = document();
+        let document = unpack(STATUS_PAGE);
         assert_eq!(document.matches("<style").count(), 1);
         assert_eq!(document.matches("<script").count(), 1);
-        let markup = DOCUMENT.to_lowercase();
+        let markup = MARKUP.to_lowercase();
         for blocked in [
             " style=",
             " onclick=",

@@ -117,7 +117,10 @@ function lock() {
 }
 $('token-form').onsubmit = event => {
 	event.preventDefault()
-	token = $('token').value.trim()
+	const given = $('token').value.trim()
+	// A header takes no other signs, and no token has them.
+	if (!/^[!-~]+$/.test(given)) return say('token-error', 'A token has letters, digits and signs of ASCII, and no spaces.')
+	token = given
 	$('token').value = ''
 	sessionStorage.setItem(TOKEN, token)
 	poll()
@@ -446,9 +449,12 @@ function line(item) {
 	return Object.assign(row(open, shown, count(item.version)), { name: nameOf(item) })
 }
 async function page(after) {
-	const path = `/scan?limit=50&prefix=${encodeURIComponent(listed.prefix)}${after}${here()}`
-	let [data, isWhole] = await read(await ask(path), READ_MAX)
-	if (!isWhole) [data] = await read(await ask(`${path}&values=false`), READ_MAX)
+	const path = `/scan?prefix=${encodeURIComponent(listed.prefix)}${after}${here()}&limit=`
+	let data, isWhole = false
+	// Large values make a page shorter; one that is too large by itself is left out.
+	for (const limit of ['50', '5', '1', '1&values=false']) {
+		if (!isWhole) [data, isWhole] = await read(await ask(path + limit), READ_MAX)
+	}
 	const { items, next, nextEncoding, position } = JSON.parse(await data.text())
 	listed.next = next == null ? '' : `&after=${percent(next, nextEncoding)}`
 	listed.position ||= position
