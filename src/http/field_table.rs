@@ -78,6 +78,11 @@ fields! {
     MethodOverride "X-HTTP-Method-Override" Single;
     HttpMethod "X-HTTP-Method" Single;
     OtherMethod "X-Method-Override" Single;
+    // What the node's own fields are mistaken for: obeyed nowhere
+    MinAck "X-Min-Ack" Single;
+    MinAcksJoined "X-MinAcks" Single;
+    Partition "X-Partition" Single;
+    PartitionIdJoined "X-PartitionID" Single;
 }
 
 impl Field {
@@ -96,13 +101,16 @@ impl Field {
                 .or_else(|| is(Self::Expect))
                 .or_else(|| is(Self::Origin)),
             8 => is(Self::IfMatch),
+            9 => is(Self::MinAck).or_else(|| is(Self::MinAcksJoined)),
             10 => is(Self::Connection).or_else(|| is(Self::MinAcks)),
+            11 => is(Self::Partition),
             12 => is(Self::ContentType),
             13 => is(Self::Authorization)
                 .or_else(|| is(Self::IfNoneMatch))
                 .or_else(|| is(Self::LastEventId))
                 .or_else(|| is(Self::ContentRange))
-                .or_else(|| is(Self::HttpMethod)),
+                .or_else(|| is(Self::HttpMethod))
+                .or_else(|| is(Self::PartitionIdJoined)),
             14 => is(Self::ContentLength)
                 .or_else(|| is(Self::SecFetchSite))
                 .or_else(|| is(Self::PartitionId)),
@@ -195,7 +203,7 @@ mod tests {
             for name in [name.to_owned(), name.to_lowercase(), name.to_uppercase()] {
                 assert_eq!(Field::of(name.as_bytes()), Some(field), "{name}");
             }
-            assert_eq!(Field::of(format!("{name}s").as_bytes()), None);
+            assert_eq!(Field::of(format!("{name}z").as_bytes()), None);
         }
         assert_eq!(Field::of(b"x-tt1"), None);
     }

@@ -142,7 +142,11 @@ impl<'b> Head<'b> {
             | Field::IfUnmodifiedSince
             | Field::MethodOverride
             | Field::HttpMethod
-            | Field::OtherMethod => None,
+            | Field::OtherMethod
+            | Field::MinAck
+            | Field::MinAcksJoined
+            | Field::Partition
+            | Field::PartitionIdJoined => None,
         }
     }
 

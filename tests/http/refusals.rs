@@ -451,6 +451,10 @@ fn what_a_request_does_not_take_is_refused_by_name() {
         ("POST", "/delete?key=k", b"", "X-HTTP-Method-Override: GET"),
         ("POST", "/set?key=k", b"w", "X-HTTP-Method: DELETE"),
         ("PUT", "/kv/k", b"w", "X-Method-Override: PATCH"),
+        ("PUT", "/kv/k", b"w", "X-Min-Ack: 1"),
+        ("POST", "/set", json, "x-minacks: 1"),
+        ("POST", "/set", json, "X-Partition: 1"),
+        ("GET", "/get?key=k", b"", "X-PartitionId: 1"),
         ("DELETE", "/kv/k", b"", "X-TTL: 5"),
         ("GET", "/kv/k", b"", "X-TTL: 5"),
         ("GET", "/kv/k", b"", "X-Min-Acks: 1"),
@@ -477,6 +481,12 @@ fn what_a_request_does_not_take_is_refused_by_name() {
             "{method} {target} {line}"
         );
     }
+    let response = client.request("PUT", "/kv/k", &["X-Min-Ack: 1"], b"w");
+    let told = "X-Min-Ack has no meaning for PUT /kv/{key}: did you mean X-Min-Acks?";
+    assert!(response.text().contains(told), "{}", response.text());
+    // A load balancer may send it with every probe.
+    let probe = client.request("GET", "/livez", &["X-Partition: 1"], b"");
+    assert_eq!(probe.status, 200);
     let encoded = "Content-Encoding: gzip";
     let encodings = [encoded, "Content-Encoding: identity, br"];
     for (method, target, body) in [

@@ -206,6 +206,10 @@ pub(crate) const MEANING: FieldSet = FieldSet::of(&[
     Field::MethodOverride,
     Field::HttpMethod,
     Field::OtherMethod,
+    Field::MinAck,
+    Field::MinAcksJoined,
+    Field::Partition,
+    Field::PartitionIdJoined,
 ]);
 
 /// Fields that identify the sender: they matter to all requests.

@@ -93,6 +93,8 @@ fn check_other_field(field: Field, route: Route, head: &Head<'_>) -> Result<(), 
         Field::MethodOverride | Field::HttpMethod | Field::OtherMethod => {
             "send the method itself".to_owned()
         }
+        Field::MinAck | Field::MinAcksJoined => "did you mean X-Min-Acks?".to_owned(),
+        Field::Partition | Field::PartitionIdJoined => "did you mean X-Partition-ID?".to_owned(),
         Field::IfMatch if route == Route::Batch => in_operation("ifMatch"),
         Field::IfNoneMatch if route == Route::Batch => in_operation("ifNoneMatch"),
         Field::Ttl if route == Route::Batch => in_operation("ttl"),
