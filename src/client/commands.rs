@@ -64,6 +64,12 @@ pub(crate) const ASKING_OPTIONS: &[OptionSpec] = &[
         "",
         "a file with the token that the node wants",
     ),
+    option(
+        "follow-leader",
+        "",
+        "",
+        "send the token to the leader, even if its host is not that of --url",
+    ),
     option("partition", "N", "", "the partition"),
     option(
         "timeout",

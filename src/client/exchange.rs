@@ -6,7 +6,10 @@
 //! 2. Memory for an answer is one buffer, beside what a command collects up to a limit of its own.
 //! 3. A request is sent to another node only if the first one has answered 421 and names it, and
 //!    only once.
+//! 4. The token is sent to the host that the user has named, and to another one only where the user
+//!    allows it.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -40,6 +43,8 @@ pub(crate) struct Endpoint {
     /// Such as `http://127.0.0.1:9001`.
     pub(crate) url: String,
     pub(crate) token: Option<Token>,
+    /// A leader on another host gets the token, too.
+    pub(crate) follows_leader: bool,
     pub(crate) partition: Option<u64>,
     /// How long to wait for a connection, and for a node that is silent.
     pub(crate) patience: Duration,
@@ -81,6 +86,13 @@ impl Endpoint {
         if answer.status == 421
             && let Ok(leader) = parse_peer(&answer.leader)
         {
+            let is_same_host = host_of(&leader).eq_ignore_ascii_case(host_of(&self.url));
+            if self.token.is_some() && !self.follows_leader && !is_same_host {
+                return Err(answer.into_refusal(format_args!(
+                    "the leader is {leader}: name it with --url, or let the token be sent there \
+                     with --follow-leader"
+                )));
+            }
             answer = self.ask_once(&leader, &mut request)?;
         }
         if (200..=299).contains(&answer.status) {
@@ -127,8 +139,17 @@ impl Endpoint {
     }
 
     fn connect(&self, url: &str) -> Result<TcpStream, CommandError> {
+        let named = &self.url;
+        let unreached_leader = |error: &io::Error| {
+            CommandError::no_answer(format_args!(
+                "{named} is a replica; its leader {url} cannot be reached: {error}"
+            ))
+        };
         let addresses = authority_of(url).to_socket_addrs();
         let addresses = addresses.map_err(|error| {
+            if url != named {
+                return unreached_leader(&error);
+            }
             CommandError::no_answer(format_args!("{url} has no address: {error}; see --url"))
         })?;
         let mut last_error = io::Error::from(ErrorKind::AddrNotAvailable);
@@ -142,6 +163,9 @@ impl Endpoint {
                 }
                 Err(error) => last_error = error,
             }
+        }
+        if url != named {
+            return Err(unreached_leader(&last_error));
         }
         Err(CommandError::no_answer(format_args!(
             "no node is reached at {url}: {last_error}; start one with db-node serve, or name \
@@ -191,6 +215,14 @@ impl Endpoint {
 /// The part of an address of a node that names it.
 fn authority_of(url: &str) -> &str {
     url.strip_prefix("http://").unwrap_or(url)
+}
+
+/// The host in an address of a node.
+fn host_of(url: &str) -> &str {
+    let authority = authority_of(url);
+    authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host)
 }
 
 impl<'e> Incoming<'e> {
@@ -397,6 +429,13 @@ impl Answer<'_> {
     #[cold]
     pub(crate) fn broken(&self, problem: &'static str) -> CommandError {
         self.incoming.broken(BrokenAnswer(problem))
+    }
+
+    /// The failure of an answer, said in other words than the node's.
+    #[cold]
+    fn into_refusal(mut self, message: fmt::Arguments<'_>) -> CommandError {
+        let body = self.collect(ERROR_MAX_BYTES).unwrap_or_default();
+        CommandError::new(ExitReason::Refused, message).with_answer(self.status, body)
     }
 
     /// What an answer of failure says.

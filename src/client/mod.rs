@@ -151,6 +151,7 @@ fn endpoint_of(line: &CommandLine) -> Result<Endpoint, CommandError> {
     Ok(Endpoint {
         url: parse_url(url).map_err(|problem| line.unfit("url", &problem))?,
         token: token.map_err(|problem| line.unfit("token-file", &problem))?,
+        follows_leader: line.has("follow-leader"),
         partition: line.number("partition", 0)?,
         patience: parse_time(time)
             .ok_or_else(|| line.unfit("timeout", "give seconds, such as 60 or 0.5"))?,

@@ -32,7 +32,7 @@ fn peer(act: impl Fn(&mut TcpStream) + Send + 'static) -> SocketAddr {
 }
 
 /// A peer that answers with these bytes, and closes.
-fn answering(bytes: &[u8]) -> String {
+pub(crate) fn answering(bytes: &[u8]) -> String {
     let bytes = bytes.to_vec();
     let address = peer(move |stream| {
         let _ = stream.write_all(&bytes);
@@ -203,7 +203,7 @@ fn errors_without_a_reason_are_errors_of_the_node() {
         (
             "HTTP/1.1 421 X\r\nX-Leader: http://127.0.0.1:1\r\nContent-Length: 0\r\n\r\n",
             3,
-            ":1",
+            "is a replica; its leader http://127.0.0.1:1 cannot be reached",
         ),
         (&escape, 4, "a[2Jb"),
     ] {

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::common::member::{Member, assert_follows};
 use crate::common::{Folder, Node, text, version_of};
+use crate::hostile::answering;
 use crate::{ask, ask_on_terminal, ask_with_input, client, refused, said};
 
 /// Each byte once, in an order that is no text.
@@ -301,6 +302,46 @@ fn a_token_opens_a_node() {
         .permissions()
         .mode();
     assert_ne!(mode & 0o400, 0, "it was only read");
+}
+
+/// What a node calls its leader may be another host, which has no business with the token.
+#[test]
+fn a_token_is_sent_to_other_hosts_only_if_allowed() {
+    let folder = Folder::new("client");
+    let token = folder.join("token");
+    std::fs::write(&token, "0123456789abcdef\n").expect("write");
+    let node = Node::start(&["--token-file", text(&token)]);
+    let port = node.address.port();
+    let set = |host: &str, options: &[&str]| {
+        let answer = format!(
+            "HTTP/1.1 421 X\r\nX-Leader: http://{host}:{port}\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        let mut arguments = vec!["set", "a", host];
+        arguments.extend(options);
+        ask(&answering(answer.as_bytes()), &arguments)
+    };
+    let with_token = ["--token-file", text(&token)];
+    let line = refused(&set("localhost", &with_token), 4);
+    for words in [
+        &*format!("http://localhost:{port}"),
+        "--url",
+        "--follow-leader",
+    ] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    let output = set("localhost", &[&with_token[..], &["--json"]].concat());
+    assert_eq!(
+        (output.status.code(), &*output.stdout),
+        (Some(4), &b"{}\n"[..])
+    );
+    // Without one it is asked, and wants it.
+    let line = refused(&set("localhost", &[]), 4);
+    assert!(line.contains("401"), "{line}");
+    said(&set("127.0.0.1", &with_token));
+    let allowed = [&with_token[..], &["--follow-leader"]].concat();
+    said(&set("localhost", &allowed));
+    let read = [&["get", "a"][..], &with_token].concat();
+    assert_eq!(said(&ask(&node.address.to_string(), &read)), "localhost");
 }
 
 #[test]
