@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. Any cut of the input gives the same result.
-//! 2. An answer of which the end is not certain is refused: two lengths, a length beside chunks, an
-//!    unknown coding.
+//! 2. An answer of which the end or the content is not certain is refused: two lengths, a length
+//!    beside chunks, an unknown coding, or a coding that was not asked for.
 //!
 //! Not here: limits on the length of a head, reading and waiting (`exchange.rs`).
 
@@ -22,7 +22,7 @@ pub(crate) struct BrokenAnswer(pub(crate) &'static str);
 #[derive(Debug)]
 pub(crate) struct AnswerHead {
     pub(crate) status: u16,
-    /// The version token in `ETag`, without its quotes; empty if there is none.
+    /// The version token in `ETag`, weak or strong, without its quotes; empty if there is none.
     pub(crate) token: String,
     /// `X-Leader`; empty if there is none.
     pub(crate) leader: String,
@@ -66,6 +66,10 @@ impl AnswerHead {
                     return Err(BrokenAnswer("its Transfer-Encoding is unknown"));
                 }
                 is_chunked = true;
+            } else if is_same(field.name.as_bytes(), "content-encoding") {
+                if !is_same(value, "identity") {
+                    return Err(BrokenAnswer("it has a Content-Encoding"));
+                }
             } else if is_same(field.name.as_bytes(), "etag") {
                 token = token_in(value);
             } else if is_same(field.name.as_bytes(), "x-leader") {
@@ -101,14 +105,19 @@ fn number(text: &[u8]) -> Option<u64> {
     text.parse().ok()
 }
 
-/// The version token in an entity tag; empty if there is none in it.
+/// The version token in an entity tag, such as `7-1a2b3c4d`; empty if there is none in it.
 fn token_in(tag: &[u8]) -> String {
-    let token = tag
-        .strip_prefix(b"\"")
-        .and_then(|tag| tag.strip_suffix(b"\""));
-    let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
-    let token = token.filter(|token| token.iter().all(is_of_token));
-    owned(std::str::from_utf8(token.unwrap_or_default()).unwrap_or_default())
+    let tag = std::str::from_utf8(tag).unwrap_or_default();
+    let quoted = tag.strip_prefix("W/").unwrap_or(tag);
+    let token = quoted
+        .strip_prefix('"')
+        .and_then(|tag| tag.strip_suffix('"'));
+    let parts = token.and_then(|token| token.split_once('-'));
+    let is_token = parts.is_some_and(|(version, history)| {
+        let is_history = history.bytes().all(|byte| byte.is_ascii_hexdigit());
+        number(version.as_bytes()).is_some() && history.len() == 8 && is_history
+    });
+    owned(token.filter(|_| is_token).unwrap_or_default())
 }
 
 impl AnswerBody {
@@ -251,7 +260,20 @@ mod tests {
             ),
             (421, "7-01234567", "http://h:1", head.len())
         );
-        for tag in ["W/\"7-a\"", "\"7\"a\"", "\"\\\"", "7-a", "\""] {
+        let weak = b"HTTP/1.1 200 OK\r\netag: W/\"7-0123abcd\"\r\n\r\n";
+        let found = AnswerHead::parse(weak).expect("valid").expect("whole");
+        assert_eq!(found.token, "7-0123abcd");
+        for tag in [
+            "W/\"7-a\"",
+            "\"-01234567\"",
+            "\"7-0123456g\"",
+            "\"7-012345678\"",
+            "\"60a1-5e8f0b7c2a900\"",
+            "\"7\"a\"",
+            "\"\\\"",
+            "7-a",
+            "\"",
+        ] {
             let head = format!("HTTP/1.1 200 OK\r\nETag: {tag}\r\n\r\n");
             let found = AnswerHead::parse(head.as_bytes()).expect("valid");
             assert_eq!(found.expect("whole").token, "", "{tag}");
@@ -267,6 +289,7 @@ mod tests {
             b"HTTP/2 200\r\n\r\n",
             b"HTTP/1.1 20 OK\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00",
             many.as_bytes(),
         ] {

@@ -134,7 +134,8 @@ by scan. A value over 16 KiB is left out. A connection that is lost is made agai
 in between is missed."
     Status "status" "" "show what the node does, and its replicas" &[], ""
     Snapshot "snapshot" "FILE" "write a backup to a file, for serve --restore" &[],
-        "The backup is of one point in time. The file is there once the backup is whole."
+        "The backup is of one point in time. The file is there, or replaced, once all of it is;
+a pipe, a device and, for -, standard output are written at once."
     Completions "completions" "bash|zsh|fish" "print completions for a shell" &[], ""
     Man "man" "" "print the man page, in roff" &[], ""
     Help "help" "[COMMAND]" "tell about commands, or about one" &[], ""

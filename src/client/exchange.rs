@@ -425,6 +425,14 @@ impl Answer<'_> {
         Ok(body)
     }
 
+    /// Fails unless the answer has the version that a node gives with a value, a write or a backup.
+    pub(crate) fn check_version(&self) -> Result<(), CommandError> {
+        if self.token.is_empty() {
+            return Err(self.broken("it has no version"));
+        }
+        Ok(())
+    }
+
     /// The failure of an answer that means something else than it should.
     #[cold]
     pub(crate) fn broken(&self, problem: &'static str) -> CommandError {
