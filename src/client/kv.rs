@@ -38,9 +38,12 @@ pub(crate) fn get(
     let key = key_of(line)?;
     if line.has("json") {
         let request = ClientRequest::new("GET", "/get").param("key", key);
-        return endpoint.ask(request)?.copy_json(output);
+        let mut answer = endpoint.ask(request)?;
+        answer.check_version()?;
+        return answer.copy_json(output);
     }
     let mut answer = endpoint.ask(ClientRequest::new("GET", "/kv/").segment(key))?;
+    answer.check_version()?;
     if output.is_terminal {
         return show(&mut answer, output);
     }
@@ -93,11 +96,9 @@ pub(crate) fn set(
     request.upload = Some(upload_of(&line.operands[1])?);
     let mut answer = endpoint.ask(request)?;
     let body = answer.collect(ANSWER_MAX_BYTES)?;
+    answer.check_version()?;
     if line.has("json") {
         return output.line(&body);
-    }
-    if answer.token.is_empty() {
-        return Err(answer.broken("it has no version"));
     }
     output.write(match (output.is_terminal, answer.status) {
         (false, _) => b"",
@@ -163,16 +164,19 @@ pub(crate) fn delete(
     let mut answer = endpoint.ask(request)?;
     let body = answer.collect(ANSWER_MAX_BYTES)?;
     if is_json {
-        output.line(&body)?;
-        return match field(&parse(&body), "deleted").as_bool() {
-            Some(true) => Ok(()),
-            Some(false) => Err(CommandError::new(
-                ExitReason::No,
-                format_args!("key not found"),
-            )),
-            None => Err(answer.broken("it is not the JSON of a node")),
+        let Some(is_deleted) = field(&parse(&body), "deleted").as_bool() else {
+            return Err(answer.broken("it is not the JSON of a node"));
         };
+        output.line(&body)?;
+        if is_deleted {
+            return Ok(());
+        }
+        return Err(CommandError::new(
+            ExitReason::No,
+            format_args!("key not found"),
+        ));
     }
+    answer.check_version()?;
     output.write(if output.is_terminal {
         b"deleted\n"
     } else {

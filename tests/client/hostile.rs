@@ -40,6 +40,14 @@ pub(crate) fn answering(bytes: &[u8]) -> String {
     address.to_string()
 }
 
+/// The answer with a version if it has a whole status line of success.
+fn with_version(answer: &[u8]) -> Vec<u8> {
+    match answer.strip_prefix(b"HTTP/1.1 200 OK\r\n") {
+        Some(rest) => [b"HTTP/1.1 200 OK\r\nETag: W/\"1-01234567\"\r\n", rest].concat(),
+        None => answer.to_vec(),
+    }
+}
+
 /// A peer that sends a beginning and then the same again without an end.
 fn endless(begin: &'static [u8], again: &'static [u8]) -> String {
     let address = peer(move |stream| {
@@ -129,7 +137,9 @@ fn broken_answers_are_no_answers() {
         (b"\x15\x03\x01\x00\x02\x02\x50", "is broken"),
         (b"\0\0\0\0", "is broken"),
     ] {
-        let url = &answering(answer);
+        // With a version, which a value is not written without.
+        let with_version = with_version(answer);
+        let url = &answering(&with_version);
         for arguments in COMMANDS {
             let output = ask(url, arguments);
             let line = refused(&output, 3);
@@ -146,15 +156,41 @@ fn broken_answers_are_no_answers() {
 #[test]
 fn answers_that_mean_nothing_are_no_answers() {
     let url = &answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html");
-    for arguments in [
-        &["set", "a", "1"][..],
-        &["delete", "a", "--json"],
-        &["scan"],
-        &["status"],
-    ] {
-        let line = refused(&ask(url, arguments), 3);
-        assert!(line.contains("is it a db-node?"), "{line}");
+    let folder = Folder::new("client");
+    let path = folder.join("backup.dbn");
+    let to_file = ["snapshot", text(&path)];
+    let commands = || {
+        let snapshots = [&to_file[..], &["snapshot", "-"]];
+        // A stream of changes may have other text in it, which is passed over.
+        let others = COMMANDS.into_iter().filter(|words| words[0] != "watch");
+        others.chain(snapshots)
+    };
+    for arguments in commands() {
+        let output = ask(url, arguments);
+        let line = refused(&output, 3);
+        assert!(line.contains("is it a db-node?"), "{arguments:?}: {line}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
     }
+    // With a tag, which another server has, too; with one of a node, but encoded.
+    for fields in [
+        "ETag: \"60a1-5e8f0b7c2a900\"\r\n",
+        "ETag: \"7-01234567\"\r\nContent-Encoding: gzip\r\n",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\n{{}}");
+        let url = &answering(answer.as_bytes());
+        for arguments in commands() {
+            let output = ask(url, arguments);
+            refused(&output, 3);
+            assert!(output.stdout.is_empty(), "{arguments:?}");
+        }
+    }
+    // A version alone makes no backup.
+    let answer = b"HTTP/1.1 200 OK\r\nETag: \"7-01234567\"\r\nContent-Length: 2\r\n\r\n{}";
+    for arguments in [["snapshot", text(&path)], ["snapshot", "-"]] {
+        let line = refused(&ask(&answering(answer), &arguments), 3);
+        assert!(line.contains("is no backup"), "{line}");
+    }
+    assert_eq!(std::fs::read_dir(&folder.0).expect("a folder").count(), 0);
     // Deeper than any parser should follow, numbers that are none, text that is none.
     let bodies = [
         "[".repeat(30_000),
@@ -258,7 +294,8 @@ fn a_silent_peer_is_not_waited_for_without_an_end() {
         );
     }
     let half = peer(|stream| {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf";
+        let _ = stream.write_all(&with_version(answer));
         crate::common::let_pass(Duration::from_secs(20));
     });
     let output = ask(&half.to_string(), &["get", "a", "--timeout", "0.1"]);
@@ -279,6 +316,11 @@ fn unusual_answers_are_understood() {
         "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nvalue",
         "HTTP/1.1 200 X\r\ntransfer-encoding: Chunked\r\n\r\n2;a=b\r\nva\r\n3\r\nlue\r\n0\r\n\r\n",
     ] {
+        // The last head gets a version.
+        let (begin, body) = answer.rsplit_once(" 200 ").expect("a status");
+        let (reason, rest) = body.split_once("\r\n").expect("a line");
+        let version = "ETag: \"1-01234567\"";
+        let answer = format!("{begin} 200 {reason}\r\n{version}\r\n{rest}");
         assert_eq!(
             said(&ask(&answering(answer.as_bytes()), &["get", "a"])),
             "value"
@@ -296,12 +338,16 @@ fn a_truncated_snapshot_leaves_no_file() {
     let folder = Folder::new("client");
     let path = folder.join("backup.dbn");
     for answer in [
-        &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n"[..],
-        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabcde",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcdefgh",
+        &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\ndbnodchk\r\n"[..],
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndbno\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ndbnodchk1",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndbnodchkabcdef",
         b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n",
     ] {
-        let output = ask(&answering(answer), &["snapshot", text(&path)]);
+        let output = ask(
+            &answering(&with_version(answer)),
+            &["snapshot", text(&path)],
+        );
         let code = if answer.starts_with(b"HTTP/1.1 503") {
             4
         } else {
