@@ -5,8 +5,16 @@ use std::fmt;
 
 use crate::config::{environment_name, nearest};
 
-use super::commands::{COMMANDS, CommandSpec, ENVIRONMENT_FLAGS};
+use super::commands::{COMMANDS, CommandSpec, ENVIRONMENT_FLAGS, Verb};
 use super::failure::CommandError;
+
+/// What other programs call a command.
+const OTHER_NAMES: [(&str, &str); 4] = [
+    ("put", "set"),
+    ("ping", "status"),
+    ("rm", "delete"),
+    ("list", "scan"),
+];
 
 /// What a command was given.
 #[derive(Debug)]
@@ -15,6 +23,8 @@ pub(crate) struct CommandLine {
     /// Values by flag, those of the environment first: the last one counts. A switch has an empty
     /// one.
     options: Vec<(&'static str, OsString)>,
+    /// How many of them are of the environment.
+    environment_count: usize,
     pub(crate) operands: Vec<OsString>,
     /// `--help` was among them.
     pub(crate) is_help: bool,
@@ -33,6 +43,7 @@ impl CommandLine {
         let mut line = Self {
             command,
             options: Vec::new(),
+            environment_count: 0,
             operands: Vec::new(),
             is_help: false,
         };
@@ -44,6 +55,7 @@ impl CommandLine {
                 }
             }
         }
+        line.environment_count = line.options.len();
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser
             .next()
@@ -53,7 +65,8 @@ impl CommandLine {
                 lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => line.is_help = true,
                 lexopt::Arg::Value(operand) => line.operands.push(operand),
                 lexopt::Arg::Short(letter) => {
-                    return Err(line.wrong(format_args!("unknown option -{letter}")));
+                    let rest = parser.optional_value().unwrap_or_default();
+                    return Err(line.unknown_letter(letter, &rest.to_string_lossy()));
                 }
                 lexopt::Arg::Long(flag) => {
                     let mut options = command.options();
@@ -102,6 +115,17 @@ impl CommandLine {
     }
 
     #[cold]
+    fn unknown_letter(&self, letter: char, rest: &str) -> CommandError {
+        match &self.operands[..] {
+            [key] if self.command.verb == Verb::Set => CommandError::usage(format_args!(
+                "a value that begins with - stands behind --: db-node set {} -- -{letter}{rest}",
+                key.display()
+            )),
+            _ => self.wrong(format_args!("unknown option -{letter}")),
+        }
+    }
+
+    #[cold]
     fn unknown_option(&self, flag: &str) -> CommandError {
         let known = self.command.options().map(|option| option.flag);
         if let Some(known) = nearest(flag, known) {
@@ -141,9 +165,14 @@ impl CommandLine {
         }
     }
 
-    /// The failure of an option with a value that it does not take.
+    /// The failure of an option with a value that it does not take, under the name that it was
+    /// given by.
     #[cold]
     pub(crate) fn unfit(&self, flag: &str, problem: &str) -> CommandError {
+        let last = self.options.iter().rposition(|(other, _)| *other == flag);
+        if last.is_some_and(|index| index < self.environment_count) {
+            return self.wrong(format_args!("{}: {problem}", environment_name(flag)));
+        }
         self.wrong(format_args!("--{flag}: {problem}"))
     }
 
@@ -154,7 +183,8 @@ impl CommandLine {
         };
         match text.parse() {
             Ok(number) if number >= min => Ok(Some(number)),
-            _ => Err(self.unfit(flag, "give a whole number, more than 0 for how many")),
+            _ if min == 0 => Err(self.unfit(flag, "give a number, such as 0")),
+            _ => Err(self.unfit(flag, "give a whole number that is more than 0")),
         }
     }
 }
@@ -170,7 +200,18 @@ pub(crate) fn parse_seconds(text: &str) -> Option<f64> {
 #[cold]
 pub(crate) fn unknown_command(name: &str) -> CommandError {
     let known = COMMANDS.iter().map(|command| command.name);
-    match nearest(name, known) {
+    let called = OTHER_NAMES.iter().find(|(other, _)| *other == name);
+    match called
+        .map(|(_, known)| *known)
+        .or_else(|| nearest(name, known))
+    {
+        _ if name == "-v" => {
+            CommandError::usage(format_args!("unknown option -v: did you mean --version?"))
+        }
+        _ if name.starts_with('-') => CommandError::usage(format_args!(
+            "options of the client stand behind the command, as in db-node get KEY {name} …; see \
+             db-node help"
+        )),
         _ if name == "bench" => CommandError::usage(format_args!(
             "the load generator is a program of its own: cargo run --release --features bench \
              --bin db-node-bench"

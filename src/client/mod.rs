@@ -54,11 +54,11 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{parse_peer, read_token};
+use crate::config::{self, OptionSpec, parse_peer, read_token};
 use crate::version;
 
 use command_line::{CommandLine, parse_seconds};
-use commands::{CommandSpec, Verb};
+use commands::{ASKING_OPTIONS, CommandSpec, Verb};
 use exchange::Endpoint;
 use failure::CommandError;
 use output::{Output, note};
@@ -70,6 +70,7 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 const TIMEOUT_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// Whether arguments, without the program's name, start a server; takes the word that says so out.
+/// An option that only commands have starts none.
 pub fn is_server(arguments: &mut Vec<OsString>) -> bool {
     let Some(first) = arguments.first() else {
         return true;
@@ -79,7 +80,12 @@ pub fn is_server(arguments: &mut Vec<OsString>) -> bool {
         arguments.remove(0);
         return true;
     }
-    first.as_encoded_bytes().starts_with(b"-")
+    let text = first.to_string_lossy();
+    let flag = text.strip_prefix("--").unwrap_or_default();
+    let flag = flag.split('=').next().unwrap_or_default();
+    let is_option = |options: &[OptionSpec]| options.iter().any(|option| option.flag == flag);
+    let is_of_client = is_option(ASKING_OPTIONS) && !is_option(config::options());
+    text.starts_with('-') && text != "-v" && !is_of_client
 }
 
 /// Runs a command to its end: the exit code.

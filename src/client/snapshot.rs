@@ -25,7 +25,7 @@ use super::failure::CommandError;
 use super::json::field;
 use super::output::Output;
 use super::request::ClientRequest;
-use super::status::{data_bytes, status_of};
+use super::status::{data_bytes, is_of, status_of};
 use super::text::{bytes_text, push, put};
 
 /// Time between two states of the progress bar.
@@ -235,10 +235,10 @@ impl Progress {
     fn new(endpoint: &Endpoint) -> Self {
         let is_shown = io::stderr().is_terminal();
         let mut expected_bytes = 0;
-        if is_shown && let Ok(status) = status_of(endpoint) {
+        if is_shown && let Ok((status, _)) = status_of(endpoint) {
             // Without a number it is partition 0, or the only one: the first.
             let id = endpoint.partition;
-            let is_ours = |json: &&Json| id.is_none_or(|id| field(json, "id").as_u64() == Some(id));
+            let is_ours = |json: &&Json| id.is_none_or(|id| is_of(json, id));
             let partitions = field(&status, "partitions").as_array();
             let mut partitions = partitions.into_iter().flatten();
             let ours = partitions.find(is_ours);

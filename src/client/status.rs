@@ -3,8 +3,8 @@
 use serde_json::Value as Json;
 
 use super::command_line::CommandLine;
-use super::exchange::{Answer, Endpoint};
-use super::failure::CommandError;
+use super::exchange::Endpoint;
+use super::failure::{CommandError, ExitReason};
 use super::json::{field, parse};
 use super::output::Output;
 use super::request::ClientRequest;
@@ -16,20 +16,15 @@ const STATUS_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// A replica that was silent for this long is not known to follow: two heartbeats.
 const HEARD_WITHIN_MS: u64 = 2250;
 
-#[inline(never)]
-fn ask(endpoint: &Endpoint) -> Result<Box<Answer<'_>>, CommandError> {
+/// The `/status` of a node, also as it came.
+pub(crate) fn status_of(endpoint: &Endpoint) -> Result<(Json, Vec<u8>), CommandError> {
     let mut request = ClientRequest::new("GET", "/status");
     request.is_about_node = true;
-    endpoint.ask(request)
-}
-
-/// The `/status` of a node.
-pub(crate) fn status_of(endpoint: &Endpoint) -> Result<Json, CommandError> {
-    let mut answer = ask(endpoint)?;
+    let mut answer = endpoint.ask(request)?;
     let body = answer.collect(STATUS_MAX_BYTES)?;
     let json = parse(&body);
     if field(&json, "partitions").is_array() {
-        Ok(json)
+        Ok((json, body))
     } else {
         Err(answer.broken("it is not the JSON of a node"))
     }
@@ -40,10 +35,18 @@ pub(crate) fn status(
     endpoint: &Endpoint,
     output: &mut Output,
 ) -> Result<(), CommandError> {
+    let (json, body) = status_of(endpoint)?;
     if line.has("json") {
-        return ask(endpoint)?.copy_json(output);
+        return output.line(&body);
     }
-    let json = status_of(endpoint)?;
+    if let Some(id) = endpoint.partition
+        && !list(&json, "partitions").iter().any(|it| is_of(it, id))
+    {
+        return Err(CommandError::new(
+            ExitReason::Refused,
+            format_args!("partition {id} is not on this node"),
+        ));
+    }
     output.write(report(&endpoint.url, endpoint.partition, &json).as_bytes())
 }
 
@@ -84,6 +87,11 @@ pub(crate) fn data_bytes(partition: &Json) -> u64 {
     bytes
 }
 
+/// Whether a partition has this number.
+pub(crate) fn is_of(partition: &Json, id: u64) -> bool {
+    field(partition, "id").as_u64() == Some(id)
+}
+
 fn report(url: &str, wanted: Option<u64>, json: &Json) -> String {
     let mut partitions = Table::new(&[
         "PARTITION",
@@ -97,7 +105,7 @@ fn report(url: &str, wanted: Option<u64>, json: &Json) -> String {
     ]);
     let mut peers = Table::new(&["PARTITION", "PEER", "STATE", "IN SYNC", "VERSION", "LAG"]);
     for partition in list(json, "partitions") {
-        if wanted.is_some_and(|id| field(partition, "id").as_u64() != Some(id)) {
+        if wanted.is_some_and(|id| !is_of(partition, id)) {
             continue;
         }
         for name in [
@@ -152,7 +160,10 @@ fn add_node(url: &str, json: &Json, out: &mut String) {
     }
     let (config, event_loop) = (field(json, "config"), field(json, "loop"));
     push(out, "\ndata     ");
-    add_field(out, "synced: ", config, "durability");
+    match field(config, "durability").as_str() {
+        Some("memory") => push(out, "in memory only"),
+        _ => add_field(out, "synced: ", config, "durability"),
+    }
     add_field(out, ", in ", config, "dataDir");
     add_field(out, "\nclients  ", event_loop, "connections");
     add_field(out, " of ", event_loop, "connectionsMax");

@@ -75,7 +75,7 @@ fn ask_in_little_memory(url: &str, arguments: &str) -> Output {
 }
 
 /// Each command that asks a node, with what it needs.
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &["get", "a"],
     &["get", "a", "--json"],
     &["set", "a", "1"],
@@ -84,6 +84,7 @@ const COMMANDS: [&[&str]; 9] = [
     &["delete", "a", "--json"],
     &["scan"],
     &["status"],
+    &["status", "--json"],
     &["watch"],
 ];
 

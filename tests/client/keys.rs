@@ -367,6 +367,6 @@ fn urls_are_taken_as_people_write_them() {
         ":0",
     ] {
         let line = refused(&ask(wrong, &["get", "a"]), 2);
-        assert!(line.contains("--url"), "{wrong}: {line}");
+        assert!(line.contains("DB_NODE_URL"), "{wrong}: {line}");
     }
 }

@@ -60,5 +60,9 @@ fn roles_versions_and_replicas_are_shown() {
     ));
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["partitions"].as_array().expect("a list").len(), 2);
+    let line = refused(&ask(&leader.url(), &["status", "--partition", "8"]), 4);
+    assert!(line.contains("partition 8"), "{line}");
+    let shown = said(&ask(&replica.url(), &["status"]));
+    assert!(shown.contains("\ndata     in memory only"), "{shown}");
     refused(&ask("127.0.0.1:1", &["status"]), 3);
 }

@@ -16,6 +16,18 @@ fn wrong_command_lines_name_the_right_one() {
         (&["snapshto", "x"], "did you mean snapshot?"),
         (&["statsu"], "did you mean status?"),
         (&["word"], "db-node help"),
+        (&["put", "a", "1"], "did you mean set?"),
+        (&["ping"], "did you mean status?"),
+        (&["-v"], "did you mean --version?"),
+        (&["--url", ":9600", "get", "a"], "db-node get KEY --url"),
+        (&["--json", "get", "a"], "stand behind the command"),
+        (&["--timeout=5", "get", "a"], "stand behind the command"),
+        (&["set", "n", "-5"], "db-node set n -- -5\n"),
+        (&["set", "n", "-12.5"], "db-node set n -- -12.5\n"),
+        (
+            &["get", "a", "--partition", "x"],
+            "--partition: give a number",
+        ),
         (&["bench"], "db-node-bench"),
         (&[""], "db-node help"),
         (&["get"], "get [OPTIONS] KEY"),
@@ -40,7 +52,15 @@ fn wrong_command_lines_name_the_right_one() {
         assert!(line.contains(named), "{arguments:?}: {line}");
     }
     let line = refused(&ask("nonsense", &["get", "a"]), 2);
-    assert!(line.contains("--url"), "{line}");
+    assert!(
+        line.contains("DB_NODE_URL") && !line.contains("--url"),
+        "{line}"
+    );
+    let line = refused(&ask("nonsense", &["get", "a", "--url", "wrong"]), 2);
+    assert!(
+        line.contains("--url") && !line.contains("DB_NODE_URL"),
+        "{line}"
+    );
 }
 
 #[test]
