@@ -23,7 +23,7 @@ fn parse_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config
 /// Every option changes what it should, by flag and by environment, and the flag wins.
 #[test]
 fn every_option_by_flag_and_by_environment() {
-    let token_file = format!("{}/Cargo.toml", env!("CARGO_MANIFEST_DIR"));
+    let token_file = format!("{}/LICENSE-MIT", env!("CARGO_MANIFEST_DIR"));
     for option in OPTIONS {
         let (value, other) = match option.flag {
             "listen" => ("127.0.0.1:1", "127.0.0.1:2"),
