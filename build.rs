@@ -1,7 +1,7 @@
 //! Finds the commit that is built, for `src/version.rs`: `DB_NODE_COMMIT` if it is set (a Docker build has no `.git`), else what git
 //! says of the folder this file is in, else nothing. A build never fails for want of it.
 //!
-//! Packs the texts that go into the binary, the description of the API and the status page, to less than a sixth.
+//! Packs the texts that go into the binary: the description of the API, and the status page.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Three db-nodes on this machine: a leader and two replicas, each with a data directory, all gone on Ctrl-C.
+# Three db-nodes on this machine: a leader and two replicas with data directories, all gone on Ctrl-C.
 #
 #   packaging/cluster.sh                   ports 9001, 9002, 9003
 #   packaging/cluster.sh 9101 9102 9103    other ports
 #
-# It runs the program named by DB_NODE, or the one that was built here, or the one in PATH. Until Ctrl-C it stays, and keeps the
-# data, whatever becomes of the nodes: a node that was killed is started again with the command that it prints.
+# It runs the program named by DB_NODE, or the one that was built here, or the one in PATH. Until
+# Ctrl-C it stays, and keeps the data, whatever becomes of the nodes: a node that was killed is
+# started again with the command that it prints.
 set -euo pipefail
 
 if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A release's files for this machine's kind of processor: target/release-files/NAME.tar.gz with the static binary, its man
-# page, completions for shells, and the licences.
+# A release's files for this machine's kind of processor: target/release-files/NAME.tar.gz with
+# the static binary, its man page, completions for shells, and the licences.
 #
 #   packaging/release.sh db-node-0.1.0-linux-x86_64
 set -euo pipefail
@@ -10,7 +10,8 @@ name=$1
 target="$(uname -m)-unknown-linux-musl"
 
 rustup target add "$target"
-# One bit instead of 24 bytes for each address that is adjusted at the start: 55 KB less. The start-up code of musl knows them.
+# One bit instead of 24 bytes for each address that is adjusted at the start: 55 KB less. The
+# start-up code of musl knows them.
 export RUSTFLAGS="-C link-arg=-Wl,-z,pack-relative-relocs"
 cargo build --locked --release --target "$target"
 program=target/$target/release/db-node
@@ -28,6 +29,7 @@ install -m 755 "$program" "$folder/db-node"
 for shell in bash zsh fish; do
   "$folder/db-node" completions "$shell" >"$folder/completions/db-node.$shell"
 done
-cp README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE packaging/db-node.service packaging/haproxy.cfg packaging/alerts.yaml "$folder"
+cp README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$folder"
+cp packaging/db-node.service packaging/haproxy.cfg packaging/alerts.yaml "$folder"
 tar -C target/release-files --owner=0 --group=0 --sort=name -czf "target/release-files/$name.tar.gz" "$name"
 ls -l "target/release-files/$name.tar.gz"

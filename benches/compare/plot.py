@@ -1,4 +1,4 @@
-"""Line charts and bar charts as SVG, without a library: axes with ticks, several series, a legend."""
+"""Line charts and bar charts as SVG, without a library: axes with ticks, several series, legends."""
 
 import math
 from html import escape
@@ -84,11 +84,13 @@ BAR, BAR_GAP, GROUP_GAP, NAME_WIDTH = 20, 4, 22, 150
 
 
 def bars(title: str, unit: str, groups: dict[str, dict[str, tuple[float, float, float]]]) -> str:
-    """An SVG document with a group of horizontal bars each; a bar is a name and (value, lowest, highest) of it. Each group has a
-    scale of its own, so that the bars of a small one can be told apart. The first bar of each stands out."""
+    """An SVG document with groups of horizontal bars; a bar is a name and its (value, lowest,
+    highest). Each group has a scale of its own, so that the bars of a small one can be told apart.
+    The first bar of each stands out."""
     height = 52 + sum(GROUP_GAP + 24 + (BAR + BAR_GAP) * len(group) for group in groups.values())
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13" fill="#222">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="sans-serif" font-size="13" fill="#222">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         f'<text x="20" y="28" font-size="16" font-weight="bold">{escape(title)}</text>',
     ]
@@ -102,9 +104,13 @@ def bars(title: str, unit: str, groups: dict[str, dict[str, tuple[float, float, 
             middle = top + BAR / 2
             colour = COLOURS[0] if index == 0 else "#b8c4ce"
             ends = [NAME_WIDTH + each * scale for each in (value, lowest, highest)]
-            parts.append(f'<text x="{NAME_WIDTH - 8}" y="{middle + 4:.1f}" text-anchor="end">{escape(bar)}</text>')
-            parts.append(f'<rect x="{NAME_WIDTH}" y="{top}" width="{ends[0] - NAME_WIDTH:.1f}" height="{BAR}" rx="2" fill="{colour}"/>')
-            parts.append(f'<line x1="{ends[1]:.1f}" x2="{ends[2]:.1f}" y1="{middle:.1f}" y2="{middle:.1f}" stroke="#222" stroke-width="1.5"/>')
-            parts.append(f'<text x="{max(ends) + 8:.1f}" y="{middle + 4:.1f}">{value:.2f} {escape(unit)}</text>')
+            at, base = f'y1="{middle:.1f}" y2="{middle:.1f}"', f'y="{middle + 4:.1f}"'
+            parts += [
+                f'<text x="{NAME_WIDTH - 8}" {base} text-anchor="end">{escape(bar)}</text>',
+                f'<rect x="{NAME_WIDTH}" y="{top}" width="{ends[0] - NAME_WIDTH:.1f}" '
+                f'height="{BAR}" rx="2" fill="{colour}"/>',
+                f'<line x1="{ends[1]:.1f}" x2="{ends[2]:.1f}" {at} stroke="#222" stroke-width="1.5"/>',
+                f'<text x="{max(ends) + 8:.1f}" {base}>{value:.2f} {escape(unit)}</text>',
+            ]
             top += BAR + BAR_GAP
     return "\n".join([*parts, "</svg>"]) + "\n"

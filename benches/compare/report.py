@@ -113,15 +113,26 @@ class Report:
         )
 
     def cost(self, outcomes: dict, cpu) -> None:
-        """A picture of what requests cost: medians, and lines from the cheapest round to the dearest."""
-        titles = {"get": "GET", "set": "SET", "get x16": "GET, 16 pipelined", "set x16": "SET, 16 pipelined"}
-        shown = {"node raw": "db-node", "redis": "Redis", "memcached": "memcached", "nginx": "nginx, fixed answer"}
+        """A picture of what requests cost: medians, and lines from the least to the most."""
+        titles = {
+            "get": "GET",
+            "set": "SET",
+            "get x16": "GET, 16 pipelined",
+            "set x16": "SET, 16 pipelined",
+        }
+        shown = {
+            "node raw": "db-node",
+            "redis": "Redis",
+            "memcached": "memcached",
+            "nginx": "nginx, fixed answer",
+        }
         groups: dict = {}
         for measure, title in titles.items():
             for name, label in shown.items():
                 if (measure, name) in outcomes:
                     values = [cpu(one) for one in outcomes[measure, name]]
-                    groups.setdefault(title, {})[label] = (statistics.median(values), min(values), max(values))
+                    bar = (statistics.median(values), min(values), max(values))
+                    groups.setdefault(title, {})[label] = bar
         title = "Processor time of the server for a request: less is better"
         (OUT / "cost.svg").write_text(plot.bars(title, "µs", groups))
         self.add(f"![{title}](cost.svg)", "")

@@ -1,4 +1,4 @@
-"""db-node from Python, with nothing but the standard library: set, get, change by compare-and-swap, watch.
+"""db-node from Python, with the standard library alone: set, get, compare-and-swap, watch.
 
     python3 packaging/examples/example.py
 

@@ -27,8 +27,8 @@ const HTML: &str = "text/html";
 
 /// The hashes are those of style and script; a test says what they have to be.
 const POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-0nFloweQdroB7X3Ku4R+2KdNAPC8CgMmOB+ucrnvGtM='; \
-     script-src 'sha256-qEuO3gUFM9lTiC+kyIBfX2YTQSmMwA6QPN8J0c/qNy0='; \
+     style-src 'sha256-Z0Nmy41++APvrUXc5Y909oQAkX8X0OMpXM7wuBzJS6U='; \
+     script-src 'sha256-PH8un+OiR3iAn9fY/Bmb9B27r7HyNVCdggi3al4/44A='; \
      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'; require-trusted-types-for 'script'";
 
