@@ -353,7 +353,7 @@ impl Partition {
     ) -> Result<(), LinkError> {
         let is_visit = self.takeover.is_some();
         match event {
-            ReceiverEvent::Data => {}
+            ReceiverEvent::Data | ReceiverEvent::Beat { .. } => {}
             ReceiverEvent::PeerState => {
                 if let Some(state) = receiver.peer.as_ref().filter(|_| !is_visit) {
                     self.on_leader_state(state.clone());

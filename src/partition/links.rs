@@ -104,7 +104,7 @@ impl Partition {
             }
             Link::Receiver(receiver) => {
                 self.check_connected(receiver.link).ok()?;
-                (false, receiver.wake_at_ms())
+                (receiver.has_more(), receiver.wake_at_ms())
             }
         };
         Some(LinkWork {

@@ -315,6 +315,7 @@ impl Partition {
             epoch: self.roles.meta().data_epoch,
             lineage: &self.roles.meta().lineage,
             is_settled: self.roles.is_settled(),
+            beat: None,
             lsm: &self.lsm,
         }
     }

@@ -5,7 +5,8 @@
 //! `SnapshotStart` come `SnapshotData` frames; their data put together is a checkpoint
 //! (`storage/checkpoint.rs`), and after that, or after a `Continue`, `Records` frames; their data
 //! put together is the log (`lsm/log/record.rs`), from the record behind the snapshot's version, or
-//! behind the one in the hello. The replica sends [`Ack`]s, the leader [`Heartbeat`]s.
+//! behind the one in the hello. The replica sends [`Ack`]s, the leader [`Heartbeat`]s. From
+//! protocol 3 on the leader may send beats, each with a number, which the replica may grant.
 //!
 //! All integers are little-endian.
 //!
@@ -30,9 +31,11 @@
 //!    7  leader   heartbeat: 8 the leader's version, 8 the leader's time in Unix ms, by which
 //!                           entries expire
 //!    8  leader   refusal:   2 code, then what to do, as text
+//!    9  leader   beat:      8 number, higher than that of the beat before; protocol 3
+//!   10  replica  grant:     8 number of a beat; protocol 3
 //!   11  both     state:     1 intent, 1 zero, 2 address length, 8 epoch, 8 ordered epoch, 8 epoch
 //!                           of the data, 8 ordered epoch of the data, 8 version, address, lineage;
-//!                           protocol 2, types 9 and 10 are kept free
+//!                           protocol 2
 //!
 //! intent: 0 follows, 1 surveys, 2 claims to lead, 3 claims on an order, 4 grants a claim,
 //!         5 reports
@@ -57,7 +60,10 @@ use crate::lsm::LogPosition;
 use crate::storage::{HistoryId, Lineage, PastHistory, SHARED_PAST_MAX};
 
 /// The newest protocol. Both sides speak the lower of their newest ones.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
+
+/// The first protocol with beats and grants.
+pub const PROTOCOL_OF_BEATS: u16 = 3;
 
 /// The oldest protocol that is still spoken: without [`PeerState`].
 pub const PROTOCOL_MIN: u16 = 1;
@@ -83,6 +89,8 @@ const RECORDS: u8 = 5;
 const ACK: u8 = 6;
 const HEARTBEAT: u8 = 7;
 const REFUSAL: u8 = 8;
+const BEAT: u8 = 9;
+const GRANT: u8 = 10;
 const PEER_STATE: u8 = 11;
 
 /// The id of a node, drawn at random at its start.
@@ -278,6 +286,10 @@ pub enum Frame<'a> {
     Heartbeat(Heartbeat),
     /// See [`RefusalFrame`].
     Refusal(RefusalFrame<'a>),
+    /// A leader asks its replica for a grant of this number.
+    Beat(u64),
+    /// A replica grants the beat of this number.
+    Grant(u64),
     /// See [`PeerState`].
     PeerState(PeerState),
 }
@@ -327,6 +339,14 @@ impl Frame<'_> {
                 out.extend_from_slice(&(*code as u16).to_le_bytes());
                 out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(1024)]);
                 REFUSAL
+            }
+            Self::Beat(number) => {
+                encode_numbers(&[*number], out);
+                BEAT
+            }
+            Self::Grant(number) => {
+                encode_numbers(&[*number], out);
+                GRANT
             }
             Self::PeerState(state) => {
                 encode_peer_state(state, out);
@@ -525,6 +545,8 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame<'_>, FrameError> {
                 text,
             }));
         }
+        BEAT => Frame::Beat(fields.u64()?),
+        GRANT => Frame::Grant(fields.u64()?),
         PEER_STATE => Frame::PeerState(decode_peer_state(&mut fields)?),
         _ => return Err(FrameError("a frame of an unknown type")),
     };

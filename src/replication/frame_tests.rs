@@ -49,6 +49,8 @@ fn frames() -> Vec<Frame<'static>> {
             code: RefusalCode::Busy,
             text: "try again",
         }),
+        Frame::Beat(0x0203),
+        Frame::Grant(7),
         Frame::PeerState(PeerState {
             intent: Intent::OrderedClaim,
             epoch: 6,
@@ -124,7 +126,9 @@ fn golden_bytes() {
         b"http://h:1",
         &lineage,
     ];
-    assert_eq!(payloads[8], state.concat());
+    assert_eq!(payloads[8], [3, 2, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(payloads[9], [7, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(payloads[10], state.concat());
     let records = encoded(&Frame::Records(b"r"));
     assert_eq!(records[..8], [1, 0, 0, 0, 5, 0, 0, 0]);
     assert_eq!(
@@ -132,7 +136,7 @@ fn golden_bytes() {
         crc32c::crc32c(b"\x01\0\0\0\x05\0\0\0r").to_le_bytes()
     );
     let types: Vec<u8> = frames().iter().map(|frame| encoded(frame)[4]).collect();
-    assert_eq!(types, [1, 2, 3, 4, 5, 6, 7, 8, 11]);
+    assert_eq!(types, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
 }
 
 #[test]
@@ -199,7 +203,7 @@ fn noise_is_an_error_and_costs_no_memory() {
             // at.
             let payload_len = u32::try_from(noise.len() - 12).expect("short");
             noise[..4].copy_from_slice(&payload_len.to_le_bytes());
-            noise[4..8].copy_from_slice(&[rng.u8(..10), 0, 0, 0]);
+            noise[4..8].copy_from_slice(&[rng.u8(..13), 0, 0, 0]);
             let checksum = crc32c::crc32c_append(crc32c::crc32c(&noise[..8]), &noise[12..]);
             noise[8..12].copy_from_slice(&checksum.to_le_bytes());
         }

@@ -1,4 +1,4 @@
-//! The first words of a node that has connected: its hello, and with protocol 2 its state.
+//! The first words of a node that has connected: its hello, and from protocol 2 on its state.
 //!
 //! Invariants:
 //! 1. Nothing else of a peer counts before its hello was found good, the token included.

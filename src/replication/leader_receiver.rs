@@ -18,8 +18,8 @@ use crate::seeded_bugs::SeededBug;
 use crate::storage::{CheckpointDecoder, CodecStep, FormatError, Lineage, PartitionMeta};
 
 use super::frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, Intent, PROTOCOL_MIN, PeerState,
-    RefusalCode, SnapshotStart,
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Hello, Intent, PROTOCOL_MIN,
+    PROTOCOL_OF_BEATS, PeerState, RefusalCode, SnapshotStart,
 };
 use super::link_error::LinkError;
 use super::link_id::LinkId;
@@ -76,6 +76,11 @@ pub enum ReceiverEvent {
         /// By the leader's clock.
         time_ms: u64,
     },
+    /// The leader asks for a grant of this beat: [`LeaderReceiver::grant`].
+    Beat {
+        /// Of the beat.
+        number: u64,
+    },
     /// The peer has sent its state: [`LeaderReceiver::peer`].
     PeerState,
     /// Data that has been dealt with.
@@ -87,7 +92,7 @@ pub enum ReceiverEvent {
 pub struct ReceiverFacts {
     /// What the link is doing, as users see it.
     pub state_name: &'static str,
-    /// The protocol that is spoken.
+    /// The protocol that this side offered; the peer may speak a lower one.
     pub protocol: u16,
     /// Whether all that is wanted of the peer's data is here.
     pub has_all: bool,
@@ -123,6 +128,16 @@ struct LogTail {
     held: LogBatch,
 }
 
+/// The claim made last.
+#[derive(Debug)]
+struct ClaimState {
+    /// Its epoch; the state that the peer sends after it is the answer.
+    epoch: Option<u64>,
+    has_answer: bool,
+    /// The claim, if it is to be sent next.
+    unsent: Option<PeerState>,
+}
+
 /// The replica's end of a link.
 #[derive(Debug)]
 pub struct LeaderReceiver {
@@ -132,15 +147,13 @@ pub struct LeaderReceiver {
     reader: FrameReader,
     receiving: ReceiverState,
     intent: Intent,
-    /// The protocol that is spoken.
+    /// The protocol that this side offered; the peer may speak a lower one.
     pub(crate) protocol: u16,
     /// The state that the peer sent last.
     pub(crate) peer: Option<PeerState>,
-    /// The epoch of the claim made last; the state that the peer sends after it is the answer.
-    claimed_epoch: Option<u64>,
-    has_answer: bool,
-    /// The claim to be sent next.
-    unsent_claim: Option<PeerState>,
+    claim: ClaimState,
+    /// The number of the beat to be granted next.
+    unsent_grant: Option<u64>,
     /// Why the peer has refused.
     pub(crate) refusal: Option<RefusalCode>,
     /// The leader's newest version, as last heard; none behind a snapshot until the leader says.
@@ -177,9 +190,12 @@ impl LeaderReceiver {
             intent,
             protocol,
             peer: None,
-            claimed_epoch,
-            has_answer: false,
-            unsent_claim: None,
+            claim: ClaimState {
+                epoch: claimed_epoch,
+                has_answer: false,
+                unsent: None,
+            },
+            unsent_grant: None,
             refusal: None,
             leader_version: None,
             leader_epoch: None,
@@ -217,18 +233,31 @@ impl LeaderReceiver {
 
     /// Makes a claim, once for each epoch.
     pub fn claim(&mut self, state: PeerState) {
-        if self.claimed_epoch != Some(state.epoch) {
-            self.claimed_epoch = Some(state.epoch);
-            self.has_answer = false;
-            self.unsent_claim = Some(state);
+        if self.claim.epoch != Some(state.epoch) {
+            self.claim = ClaimState {
+                epoch: Some(state.epoch),
+                has_answer: false,
+                unsent: Some(state),
+            };
         }
     }
 
     /// The peer's answer to the claim to this epoch, if it has answered. An answer to an earlier
     /// claim says nothing about this one.
     pub fn answer_to(&self, epoch: u64) -> Option<&PeerState> {
-        let is_answered = self.has_answer && self.claimed_epoch == Some(epoch);
+        let is_answered = self.claim.has_answer && self.claim.epoch == Some(epoch);
         self.peer.as_ref().filter(|_| is_answered)
+    }
+
+    /// Grants a beat of the leader. Of beats that are granted before the next bytes are sent only
+    /// the newest is.
+    pub fn grant(&mut self, number: u64) {
+        self.unsent_grant = self.unsent_grant.max(Some(number));
+    }
+
+    /// Whether there is something to send that waits for no time.
+    pub fn has_more(&self) -> bool {
+        self.unsent_grant.is_some()
     }
 
     fn state_name(&self) -> &'static str {
@@ -288,9 +317,13 @@ impl LeaderReceiver {
             }
             (Frame::Heartbeat(heartbeat), _) => {
                 self.leader_version = Some(heartbeat.last_version);
-                ReceiverEvent::Heartbeat {
-                    time_ms: heartbeat.time_ms,
-                }
+                let time_ms = heartbeat.time_ms;
+                ReceiverEvent::Heartbeat { time_ms }
+            }
+            (Frame::Beat(number), ReceiverState::Snapshot { .. } | ReceiverState::Log(_))
+                if self.protocol >= PROTOCOL_OF_BEATS =>
+            {
+                ReceiverEvent::Beat { number }
             }
             _ => {
                 let problem = "the leader sent a frame out of its turn";
@@ -376,7 +409,7 @@ impl LeaderReceiver {
                 self.receiving = ReceiverState::ClaimsOnly;
             }
         }
-        self.has_answer = self.claimed_epoch.is_some();
+        self.claim.has_answer = self.claim.epoch.is_some();
         self.peer = Some(peer);
         ReceiverEvent::PeerState
     }
@@ -403,13 +436,16 @@ impl LeaderReceiver {
         })
     }
 
-    /// Appends a claim that is to be made, and what is applied and durable here, if that is news.
+    /// Appends what is to be said: a claim, a grant, and what is applied and durable here.
     pub fn fill(&mut self, held: Ack, now_ms: u64, out: &mut Vec<u8>) -> Result<(), LinkError> {
         if now_ms.saturating_sub(self.heard_at_ms) >= SILENCE_MS {
             return Err(LinkError::Silent("leader"));
         }
-        if let Some(claim) = self.unsent_claim.take() {
+        if let Some(claim) = self.claim.unsent.take() {
             Frame::PeerState(claim).encode(out);
+        }
+        if let Some(number) = self.unsent_grant.take() {
+            Frame::Grant(number).encode(out);
         }
         let ack = match &self.receiving {
             ReceiverState::Log(_) => self.confirmable(held),

@@ -21,6 +21,8 @@
 //!
 //! Not here: roles, epochs and what they allow (`partition/`), sockets (`reactor/`).
 
+#[cfg(test)]
+mod beat_tests;
 pub mod frame;
 #[cfg(test)]
 mod frame_tests;

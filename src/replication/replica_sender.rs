@@ -7,10 +7,13 @@
 //!    anything else is written.
 //! 3. Nothing is sent that is not released: written to this node's disk as its own clients are
 //!    promised, if the node has a disk.
-//! 4. The log that a sender still needs is kept ([`SenderFacts::needed_version`]) until the replica
+//! 4. A grant counts only for a beat that was sent on this link.
+//! 5. The log that a sender still needs is kept ([`SenderFacts::needed_version`]) until the replica
 //!    has confirmed it.
 //!
 //! Not here: whether a replica is accepted (`partition/serving.rs`).
+
+use std::collections::VecDeque;
 
 use crate::lsm::{Lsm, Snapshot, WalCursor};
 use crate::seeded_bugs::SeededBug;
@@ -18,7 +21,7 @@ use crate::storage::{CheckpointEncoder, CodecStep, Lineage};
 
 use super::frame::{
     self, Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, HELLO_MAX_BYTES, Heartbeat,
-    PROTOCOL_MIN, PeerState,
+    PROTOCOL_MIN, PROTOCOL_OF_BEATS, PeerState,
 };
 use super::handshake::PeerHello;
 use super::link_error::LinkError;
@@ -27,6 +30,9 @@ use super::timing::{HEARTBEAT_MS, SILENCE_MS};
 
 /// Bytes that the encoder is asked for at a time: with one whole chunk more they still fit a frame.
 const SNAPSHOT_FRAME_BYTES: usize = 48 * 1024;
+
+/// Beats of a link that a grant may name: more than are sent before a link is silent for too long.
+const BEATS_MAX: usize = 256;
 
 /// The data that a sender sends.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +47,8 @@ pub struct SenderSource<'a> {
     pub released_version: u64,
     /// Whether role and epoch are durable: only then a state is sent.
     pub is_settled: bool,
+    /// The number of the newest beat; none: no beats are sent.
+    pub beat: Option<u64>,
 }
 
 impl SenderSource<'_> {
@@ -75,6 +83,8 @@ impl SenderPhase {
 /// What a partition knows of a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SenderFacts {
+    /// The protocol that both sides speak.
+    pub protocol: u16,
     /// What it sends.
     pub phase: SenderPhase,
     /// The version that the replica had when its log began.
@@ -83,6 +93,8 @@ pub struct SenderFacts {
     pub sent_version: u64,
     /// What the replica has confirmed on this link.
     pub acked: Ack,
+    /// The highest number of a beat that the replica has granted on this link.
+    pub granted: Option<u64>,
     /// Bytes of the snapshot that were sent.
     pub snapshot_sent_bytes: u64,
     /// When the replica was last heard.
@@ -146,7 +158,6 @@ pub struct ReplicaSender {
     pub(crate) link: LinkId,
     /// The partition that is sent.
     pub(crate) partition: u32,
-    protocol: u16,
     reader: FrameReader,
     /// The state to be sent next.
     unsent_state: Option<PeerState>,
@@ -155,6 +166,7 @@ pub struct ReplicaSender {
     pub(crate) facts: SenderFacts,
     /// When the last heartbeat was sent; none yet: one is due.
     heartbeat_at_ms: Option<u64>,
+    beats: SentBeats,
 }
 
 impl ReplicaSender {
@@ -227,25 +239,27 @@ impl ReplicaSender {
         Self {
             link,
             partition: hello.partition,
-            protocol: hello.protocol,
             reader: FrameReader::new(HELLO_MAX_BYTES),
             unsent_state: None,
             facts: SenderFacts {
+                protocol: hello.protocol,
                 phase: sending.phase(),
                 begun_version,
                 sent_version: begun_version,
                 acked: Ack::default(),
+                granted: None,
                 snapshot_sent_bytes: 0,
                 heard_at_ms: now_ms,
             },
             sending,
             heartbeat_at_ms: None,
+            beats: SentBeats::default(),
         }
     }
 
     /// Sends the node's state next, if the protocol has words for it.
     pub fn report(&mut self, state: PeerState) {
-        if self.protocol > PROTOCOL_MIN {
+        if self.facts.protocol > PROTOCOL_MIN {
             self.unsent_state = Some(state);
         }
     }
@@ -260,6 +274,10 @@ impl ReplicaSender {
             self.facts.heard_at_ms = now_ms;
             match frame {
                 Frame::Ack(ack) => self.facts.on_ack(ack)?,
+                Frame::Grant(number) => {
+                    self.beats.on_grant(number)?;
+                    self.facts.granted = self.facts.granted.max(Some(number));
+                }
                 Frame::PeerState(state) => return Ok(Some(state)),
                 _ => {
                     let problem = "the replica sent what only a leader sends";
@@ -286,6 +304,10 @@ impl ReplicaSender {
         {
             Frame::PeerState(state).encode(out);
         }
+        if let Some(number) = self.unsent_beat(source) {
+            self.beats.on_sent(number);
+            Frame::Beat(number).encode(out);
+        }
         if self.wake_at_ms() <= now_ms {
             self.heartbeat_at_ms = Some(now_ms);
             encode_heartbeat(source, out);
@@ -300,9 +322,17 @@ impl ReplicaSender {
         self.heartbeat_at_ms.map_or(0, |at_ms| at_ms + HEARTBEAT_MS)
     }
 
+    /// The newest beat, if it is to be sent. A peer that only makes a claim gets none.
+    fn unsent_beat(&self, source: &SenderSource<'_>) -> Option<u64> {
+        let has_beats = self.facts.protocol >= PROTOCOL_OF_BEATS && self.facts.sends_data();
+        let is_news = |number: &u64| has_beats && self.beats.newest() < Some(*number);
+        source.beat.filter(is_news)
+    }
+
     /// Whether there is something to send.
     pub fn has_more(&self, source: &SenderSource<'_>) -> bool {
-        if self.unsent_state.is_some() && source.is_settled {
+        let has_state = self.unsent_state.is_some() && source.is_settled;
+        if has_state || self.unsent_beat(source).is_some() {
             return true;
         }
         match &self.sending {
@@ -376,6 +406,37 @@ impl ReplicaSender {
             }
         }
         Ok(())
+    }
+}
+
+/// The numbers of the newest beats that were sent, in order.
+#[derive(Debug, Default)]
+struct SentBeats {
+    numbers: VecDeque<u64>,
+    /// The newest of the numbers that are kept no more.
+    forgotten: Option<u64>,
+}
+
+impl SentBeats {
+    fn newest(&self) -> Option<u64> {
+        self.numbers.back().copied()
+    }
+
+    fn on_sent(&mut self, number: u64) {
+        if self.numbers.len() == BEATS_MAX {
+            self.forgotten = self.numbers.pop_front();
+        }
+        self.numbers.push_back(number);
+    }
+
+    /// The replica grants a beat. Whether a forgotten one was sent is not known.
+    fn on_grant(&mut self, number: u64) -> Result<(), LinkError> {
+        let is_sent = self.numbers.binary_search(&number).is_ok();
+        if is_sent || Some(number) <= self.forgotten {
+            return Ok(());
+        }
+        let problem = "the replica grants a beat that was not sent to it";
+        Err(LinkError::Protocol(problem))
     }
 }
 

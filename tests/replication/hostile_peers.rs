@@ -170,7 +170,7 @@ fn hostile_replicas_are_turned_away() {
                 protocol_version: 0,
                 ..good
             }),
-            "a replica is turned away, and told: that node speaks protocol 1 to 2",
+            "a replica is turned away, and told: that node speaks protocol 1 to 3",
         ),
         // A newer protocol: more is to follow the hello.
         (

@@ -341,6 +341,8 @@ impl Stage {
                     beat.last_version, beat.time_ms
                 )
             }
+            Frame::Beat(number) => format!("beat: {number}"),
+            Frame::Grant(number) => format!("grant: {number}"),
             Frame::Refusal(refusal) => format!("refusal: {:?}: {}", refusal.code, refusal.text),
         }
     }
