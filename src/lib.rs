@@ -25,6 +25,8 @@
 //!   clock.
 //! - [`partition`]: one engine, its side of the log on disk, its role, its replicas and its leader,
 //!   and what a request may do with them: conditions on writes, and what replies wait for.
+//! - [`cluster`]: how this node takes part in a cluster that etcd configures, and the client of
+//!   etcd. No I/O.
 //! - [`node`]: the partitions of this process, which node is at the other end of a replication
 //!   connection, and statistics.
 //! - [`api`]: a table of routes, a file for each family of endpoints, access checks, JSON and raw
@@ -128,6 +130,7 @@ pub mod lsm;
 pub mod storage;
 pub mod replication;
 pub mod partition;
+pub mod cluster;
 pub mod node;
 pub mod api;
 pub mod reactor;

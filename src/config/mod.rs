@@ -11,6 +11,7 @@
 
 mod choices;
 mod command_line;
+mod etcd_url;
 mod given;
 mod nearest;
 mod options;
@@ -23,6 +24,7 @@ mod values;
 
 pub use choices::{Fsync, ReadConsistency};
 pub use command_line::{Invocation, environment_name, help, parse, warnings_about_variables};
+pub use etcd_url::parse_etcd_urls;
 pub use given::{ConfigError, OptionSpec};
 pub use nearest::nearest;
 pub use options::{ACTION_OPTIONS, Config, options};

@@ -10,6 +10,7 @@
     reason = "tests are the outside: they have clocks and sockets of their own"
 )]
 
+pub mod etcd;
 pub mod member;
 pub mod seeds;
 
