@@ -45,10 +45,14 @@ pub enum SeededBug {
     OwnEpochObeyed,
     /// A read shows what is to be confirmed before it is.
     ReadNotAwaited,
+    /// A copy that begins empty has the id of the one before.
+    EmptyCopyKeepsId,
+    /// A copy keeps its id although a stop without a sync may have cost it writes.
+    UncleanStopKeepsId,
 }
 
 impl SeededBug {
-    /// All of them.
+    /// Those of a node without a cluster.
     pub const ALL: [Self; 20] = [
         Self::AckBeforeApply,
         Self::AckBeforeSync,
@@ -71,6 +75,9 @@ impl SeededBug {
         Self::OwnEpochObeyed,
         Self::ReadNotAwaited,
     ];
+
+    /// Those that show only where copies are named by their ids.
+    pub const CLUSTER: [Self; 2] = [Self::EmptyCopyKeepsId, Self::UncleanStopKeepsId];
 }
 
 impl SeededBug {

@@ -16,8 +16,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{Folder, Node, command, text, wait_for};
+use db_node::config::Fsync;
 use db_node::lsm::{LogBatch, Lsm, NewValue, Options, Value};
-use db_node::storage::{HistoryId, RecoveredPartition, RecoveryOptions, recover};
+use db_node::storage::{CopyId, HistoryId, RecoveredPartition, RecoveryOptions, recover};
 use sim_disk::{Shortage, SimDisk};
 
 fn start(data: &Path, more: &[&str]) -> Node {
@@ -294,13 +295,16 @@ fn a_version_without_log_end_left_a_directory_that_is_taken_over() {
         for (file_name, bytes) in old_files(name) {
             fs::write(partition(&data).join(file_name), bytes).expect("write");
         }
+        let mut copies = Vec::new();
         for _ in 0..2 {
             let node = start(&data, &[]);
+            copies.push(node.status()["partitions"][0]["copy"].clone());
             for (key, value) in content {
                 assert_eq!(get(&node, key).as_deref(), Some(*value), "{key} of {name}");
             }
             stop(node);
         }
+        assert_eq!(copies[0], copies[1], "the id that was drawn lasts");
         // From now on its log ends where `log-end` says.
         let newest = logs(&data).pop().expect("a log");
         fs::remove_file(partition(&data).join(&newest)).expect("remove");
@@ -329,6 +333,8 @@ fn a_directory_without_log_end_is_read_on_a_full_disk() {
                 hash_seed: 1,
             },
             fresh_history: HistoryId([1; 16]),
+            fresh_copy: CopyId([2; 16]),
+            fsync: Fsync::Always,
             accept_data_loss: false,
             log_file_bytes: 4_096,
         };

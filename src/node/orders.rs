@@ -5,7 +5,7 @@
 
 use crate::lsm::Lsm;
 use crate::partition::{Assignment, DiskLog, Partition, Roles};
-use crate::storage::{HistoryId, Lineage, PartitionMeta, Role};
+use crate::storage::{PartitionMeta, Role};
 
 use super::errors::{AssignRefusal, PARTITIONS_MAX};
 use super::removals::{Removal, RemovalOrder, RemovalRefusal};
@@ -44,8 +44,7 @@ impl Node {
             self.openings.untold.push(id);
             return Ok(1);
         }
-        let history = HistoryId(self.ids.draw());
-        let meta = PartitionMeta::new(Role::Unassigned, Lineage::new(history));
+        let meta = self.fresh_meta(Role::Unassigned);
         self.make(&opening, Lsm::new(self.options.engine), meta, None)
     }
 

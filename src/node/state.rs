@@ -6,10 +6,9 @@ use crate::metrics::NodeStats;
 use crate::partition::{
     Assignment, BulkWrites, DiskLog, Partition, PartitionOptions, Roles, Wait, WaitProgress,
 };
-use crate::replication::NodeId;
 use crate::storage::{
-    DiskCommand, DiskEvent, HistoryId, IdGenerator, Lineage, LoadedPartition, PartitionMeta,
-    RecoveryProgress, Role, StorageError, StoreEvent,
+    CopyId, DiskCommand, DiskEvent, HistoryId, IdGenerator, Lineage, LoadedPartition,
+    PartitionMeta, RecoveryProgress, Role, StorageError, StoreEvent,
 };
 
 use super::body_budget::BodyBudget;
@@ -150,12 +149,11 @@ pub struct Node {
 impl Node {
     /// A node with one empty partition, in memory; or, if it has data to load, one that waits for
     /// it. The seed and the ids are to be random.
-    pub fn new(config: Config, hash_seed: u64, mut ids: IdGenerator) -> Self {
+    pub fn new(config: Config, hash_seed: u64, ids: IdGenerator) -> Self {
         let engine = Options {
             memtable_bytes: config.memtable_bytes,
             hash_seed,
         };
-        let node_id = NodeId(ids.draw());
         let (fsync, wal_retain_bytes) = (config.fsync, config.wal_retain_bytes);
         let mut node = Self {
             stage: Stage::Loading(RecoveryProgress::default()),
@@ -167,7 +165,6 @@ impl Node {
                 engine,
                 fsync,
                 wal_retain_bytes,
-                node_id,
                 address: own_address(&config),
                 has_token: config.token.is_some(),
             },
@@ -185,12 +182,18 @@ impl Node {
         if !node.config.loads_data() {
             node.stage = Stage::Running;
             if !node.config.await_assignment {
-                let meta =
-                    PartitionMeta::new(Role::Leader, Lineage::new(HistoryId(node.ids.draw())));
+                let meta = node.fresh_meta(Role::Leader);
                 node.insert(DEFAULT_PARTITION, Lsm::new(engine), meta, None);
             }
         }
         node
+    }
+
+    /// The metadata of a partition that begins in memory: of a history and a copy of its own.
+    pub(super) fn fresh_meta(&mut self, role: Role) -> PartitionMeta {
+        let lineage = Lineage::new(HistoryId(self.ids.draw()));
+        let fixed = CopyId::of_name(&self.options.address);
+        PartitionMeta::new(role, lineage, CopyId::draw(&mut self.ids, fixed))
     }
 
     /// The configuration in force.

@@ -456,8 +456,7 @@ mod tests {
     use crate::config::Fsync;
     use crate::lsm::{Lsm, NewValue, Options};
     use crate::partition::{PartitionOptions, Roles};
-    use crate::replication::NodeId;
-    use crate::storage::{IdGenerator, Lineage, PartitionMeta, Role};
+    use crate::storage::{CopyId, IdGenerator, Lineage, PartitionMeta, Role};
 
     const KEY: usize = 7;
 
@@ -471,11 +470,11 @@ mod tests {
             engine,
             fsync: Fsync::Always,
             wal_retain_bytes: 1 << 20,
-            node_id: NodeId([0; 16]),
             address: "http://h:1".to_owned(),
             has_token: false,
         };
-        let roles = Roles::in_force(PartitionMeta::new(Role::Leader, lineage));
+        let meta = PartitionMeta::new(Role::Leader, lineage, CopyId([1; 16]));
+        let roles = Roles::in_force(meta);
         let mut partition = Partition::new(
             0,
             Lsm::new(engine),

@@ -3,7 +3,7 @@
 //!
 //! Invariants:
 //! 1. A claim is granted only to a higher epoch, or to the node that is already followed in the
-//!    same one. Of two nodes that claim the same epoch one gives way: the one with the lower node
+//!    same one. Of two nodes that claim the same epoch one gives way: the one with the lower copy
 //!    id.
 //! 2. Data that only this node holds is dropped for no epoch but one that a controller named
 //!    (`replication/leader_receiver.rs`).
@@ -90,7 +90,7 @@ impl Partition {
             )));
         }
         let claimant = self.replicas.get(link).ok_or(LinkError::RoleChanged)?;
-        let (node_id, is_fed) = (claimant.node_id, claimant.facts.sends_data());
+        let (copy, is_fed) = (claimant.copy, claimant.facts.sends_data());
         let is_believed = is_fed || self.is_believed(&claim.lineage, claim.last_version);
         let is_contender = self.roles.role() == Role::Leader || self.roles.is_taking_over();
         // An epoch has one leader: one that a controller named in it, that has led in it, or that
@@ -103,7 +103,7 @@ impl Partition {
         };
         let is_granted = match claim.epoch.cmp(&meta.epoch) {
             Ordering::Less => false,
-            Ordering::Equal if is_contender => is_believed && node_id.0 > self.options.node_id.0,
+            Ordering::Equal if is_contender => is_believed && copy > meta.copy,
             Ordering::Equal => claim.intent == Intent::OrderedClaim || is_its_leader,
             Ordering::Greater => is_believed,
         };

@@ -121,7 +121,7 @@ impl Partition {
         let hello = Hello {
             protocol_version: self.leader_link.protocol,
             partition: self.id,
-            node_id: self.options.node_id,
+            copy: self.roles.meta().copy,
             epoch: state.epoch,
             history: state.lineage.history_at(position.version),
             position,

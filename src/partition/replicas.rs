@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use crate::lsm::Snapshot;
 use crate::replication::frame::PROTOCOL_MIN;
-use crate::replication::{LinkId, NodeId, SenderFacts, SenderPhase, UNHEARD_MS};
+use crate::replication::{LinkId, SenderFacts, SenderPhase, UNHEARD_MS};
+use crate::storage::CopyId;
 
 /// Replicas of one partition at a time.
 pub(super) const REPLICAS_MAX: usize = 32;
@@ -14,8 +15,8 @@ pub(super) const REPLICAS_MAX: usize = 32;
 pub struct ReplicaStats {
     /// Its address.
     pub address: String,
-    /// The replica's node.
-    pub node_id: NodeId,
+    /// The id of the replica's copy.
+    pub copy: CopyId,
     /// What it was sent and has confirmed.
     pub facts: SenderFacts,
     /// Since anything was heard.
@@ -26,7 +27,7 @@ pub struct ReplicaStats {
 #[derive(Debug)]
 pub(super) struct Replica {
     pub(super) link: LinkId,
-    pub(super) node_id: NodeId,
+    pub(super) copy: CopyId,
     pub(super) protocol: u16,
     pub(super) address: String,
     /// Where the node serves HTTP, if it has told.
@@ -40,7 +41,7 @@ impl Replica {
     fn stats(&self, now_ms: u64) -> ReplicaStats {
         ReplicaStats {
             address: self.address.clone(),
-            node_id: self.node_id,
+            copy: self.copy,
             facts: self.facts,
             silent_ms: self.facts.silent_ms(now_ms),
         }
@@ -57,7 +58,7 @@ impl Replica {
 pub(super) struct Replicas {
     connected: Vec<Replica>,
     /// Replicas that have disconnected, and when; the last ones.
-    lost: VecDeque<(NodeId, u64)>,
+    lost: VecDeque<(CopyId, u64)>,
 }
 
 impl Replicas {
@@ -112,19 +113,19 @@ impl Replicas {
         self.heard(now_ms).count()
     }
 
-    fn heard(&self, now_ms: u64) -> impl Iterator<Item = NodeId> {
+    fn heard(&self, now_ms: u64) -> impl Iterator<Item = CopyId> {
         let heard = self
             .connected
             .iter()
             .filter(move |replica| replica.is_heard(now_ms));
-        heard.map(|replica| replica.node_id)
+        heard.map(|replica| replica.copy)
     }
 
     /// The same with replicas that have just disconnected: they are likely to be back at once.
     pub(super) fn recent_count(&self, now_ms: u64) -> usize {
-        let is_recent = |(node_id, at_ms): &&(NodeId, u64)| {
+        let is_recent = |(copy, at_ms): &&(CopyId, u64)| {
             now_ms.saturating_sub(*at_ms) < UNHEARD_MS
-                && self.heard(now_ms).all(|heard| heard != *node_id)
+                && self.heard(now_ms).all(|heard| heard != *copy)
         };
         self.heard_count(now_ms) + self.lost.iter().filter(is_recent).count()
     }
@@ -137,11 +138,11 @@ impl Replicas {
         };
         let replica = self.connected.remove(at);
         if replica.is_heard(now_ms) {
-            self.lost.retain(|(lost, _)| *lost != replica.node_id);
+            self.lost.retain(|(lost, _)| *lost != replica.copy);
             if self.lost.len() == REPLICAS_MAX {
                 self.lost.pop_front();
             }
-            self.lost.push_back((replica.node_id, now_ms));
+            self.lost.push_back((replica.copy, now_ms));
         }
     }
 

@@ -13,7 +13,7 @@
 //!    use up all epochs.
 
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{HistoryId, Lineage, PartitionMeta, Role};
+use crate::storage::{CopyId, HistoryId, Lineage, PartitionMeta, Role};
 
 /// How far above the one in force an epoch may be. Enough for counters and for seconds since 1970,
 /// and too little to come near the last epoch.
@@ -50,7 +50,7 @@ fn unassigned(epoch: u64) -> Roles {
     let history = HistoryId([0; 16]);
     Roles::in_force(PartitionMeta {
         epoch,
-        ..PartitionMeta::new(Role::Unassigned, Lineage::new(history))
+        ..PartitionMeta::new(Role::Unassigned, Lineage::new(history), CopyId::NONE)
     })
 }
 
@@ -323,7 +323,7 @@ mod tests {
         Roles::in_force(PartitionMeta {
             epoch,
             data_epoch: epoch,
-            ..PartitionMeta::new(role, lineage)
+            ..PartitionMeta::new(role, lineage, CopyId([1; 16]))
         })
     }
 

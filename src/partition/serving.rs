@@ -70,7 +70,7 @@ impl Partition {
         };
         self.replicas.add(Replica {
             link,
-            node_id: hello.node_id,
+            copy: hello.copy,
             protocol: hello.protocol,
             address: address.to_owned(),
             http_address,
@@ -144,9 +144,10 @@ impl Partition {
     }
 
     fn check_hello(&mut self, hello: &PeerHello) -> Result<(), Rejection> {
-        if hello.node_id == self.options.node_id {
+        if hello.copy == self.roles.meta().copy {
             return Err(Rejection::not_leader(
-                "that is this node itself: name another as the leader",
+                "that is this node itself: name another as the leader. If it is another node, one \
+                 of the two has a copied data directory: start one of them with an empty one",
             ));
         }
         if hello.intent() == Intent::Follow {

@@ -13,7 +13,7 @@
 
 use crate::config::Fsync;
 use crate::lsm::{Entry, Footprint, Lsm, NewValue, Options, Write};
-use crate::replication::{LinkId, NodeId, PeerState};
+use crate::replication::{LinkId, PeerState};
 use crate::seeded_bugs::SeededBug;
 use crate::slew::LAST_UNIX_MS;
 use crate::storage::{
@@ -59,8 +59,6 @@ pub struct PartitionOptions {
     pub fsync: Fsync,
     /// Log kept for replicas that come back, once there was one.
     pub wal_retain_bytes: usize,
-    /// This node.
-    pub node_id: NodeId,
     /// The node's HTTP address as other nodes get it: `:port` where they see the host themselves.
     pub address: String,
     /// Whether nodes that connect must present a token.

@@ -3,24 +3,23 @@
 use super::*;
 use crate::config::Fsync;
 use crate::lsm::{Lsm, NewValue, Options};
-use crate::replication::NodeId;
-use crate::storage::{HistoryId, IdGenerator, Lineage, PartitionMeta, Position, Role};
+use crate::storage::{CopyId, HistoryId, IdGenerator, Lineage, PartitionMeta, Position, Role};
 
 fn partition() -> Partition {
     let engine = Options {
         memtable_bytes: 1 << 20,
         hash_seed: 1,
     };
-    let (fsync, wal_retain_bytes, node_id) = (Fsync::Always, 0, NodeId([0; 16]));
+    let (fsync, wal_retain_bytes) = (Fsync::Always, 0);
     let options = PartitionOptions {
         engine,
         fsync,
         wal_retain_bytes,
-        node_id,
         address: "http://h:1".to_owned(),
         has_token: false,
     };
-    let meta = PartitionMeta::new(Role::Leader, Lineage::new(HistoryId([0; 16])));
+    let lineage = Lineage::new(HistoryId([0; 16]));
+    let meta = PartitionMeta::new(Role::Leader, lineage, CopyId([1; 16]));
     Partition::new(
         0,
         Lsm::new(engine),

@@ -9,7 +9,7 @@ use crate::config::{Config, Fsync};
 use crate::lsm::Options;
 use crate::node::{DEFAULT_PARTITION, Node};
 use crate::storage::{
-    DataDir, DiskCommand, DiskEvent, DiskThread, HistoryId, IdGenerator, LOG_FILE_BYTES,
+    CopyId, DataDir, DiskCommand, DiskEvent, DiskThread, HistoryId, IdGenerator, LOG_FILE_BYTES,
     RecoveryOptions, RecoveryProgress, StartReport, StorageError, StoragePlan, check_restore,
     check_start,
 };
@@ -33,6 +33,9 @@ fn recovery_options(config: &Config, hash_seed: u64, fresh_history: HistoryId) -
             hash_seed,
         },
         fresh_history,
+        // What is drawn in its place is random.
+        fresh_copy: CopyId::NONE,
+        fsync: config.fsync,
         accept_data_loss: config.accept_data_loss,
         log_file_bytes: LOG_FILE_BYTES,
     }

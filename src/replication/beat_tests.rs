@@ -2,12 +2,12 @@
 
 use super::frame::{Ack, Frame, FrameReader, Hello, Intent, PROTOCOL_VERSION, PeerState};
 use super::{
-    Handshake, LeaderReceiver, LinkError, LinkId, NodeId, PeerHello, ReceiverEvent, ReplicaSender,
+    Handshake, LeaderReceiver, LinkError, LinkId, PeerHello, ReceiverEvent, ReplicaSender,
     SenderSource,
 };
 use crate::config::{self, Config, Invocation};
 use crate::lsm::{LogPosition, Lsm, NewValue, Options};
-use crate::storage::{HistoryId, Lineage, PartitionMeta, Role};
+use crate::storage::{CopyId, HistoryId, Lineage, PartitionMeta, Role};
 
 const OPTIONS: Options = Options {
     memtable_bytes: 1 << 20,
@@ -36,7 +36,7 @@ fn hello(protocol_version: u16) -> Hello<'static> {
     Hello {
         protocol_version,
         partition: 0,
-        node_id: NodeId([7; 16]),
+        copy: CopyId([7; 16]),
         epoch: 0,
         history: HistoryId([1; 16]),
         position: LogPosition::default(),
@@ -84,7 +84,7 @@ fn pair(offered: u16, newest: u16) -> (Pair, Vec<u8>) {
         beat: None,
         sender: sender.expect("the log has it all"),
         replica: Lsm::new(OPTIONS),
-        meta: PartitionMeta::new(Role::Replica, lineage),
+        meta: PartitionMeta::new(Role::Replica, lineage, CopyId([7; 16])),
         receiver,
     };
     (pair, answer)

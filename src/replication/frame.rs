@@ -19,7 +19,7 @@
 //!     12         payload
 //!
 //! type  from     payload
-//!    1  replica  hello:     4 "dbnr", 2 protocol version, 2 token length, 4 partition, 16 node id,
+//!    1  replica  hello:     4 "dbnr", 2 protocol version, 2 token length, 4 partition, 16 copy id,
 //!                           8 epoch, 16 history id, 8 version, 4 checksum of that version's
 //!                           record, then the token
 //!    2  leader   continue:  8 epoch, 8 the leader's version, lineage
@@ -57,7 +57,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::lsm::LogPosition;
-use crate::storage::{HistoryId, Lineage, PastHistory, SHARED_PAST_MAX};
+use crate::storage::{CopyId, HistoryId, Lineage, PastHistory, SHARED_PAST_MAX};
 
 /// The newest protocol. Both sides speak the lower of their newest ones.
 pub const PROTOCOL_VERSION: u16 = 3;
@@ -93,10 +93,6 @@ const BEAT: u8 = 9;
 const GRANT: u8 = 10;
 const PEER_STATE: u8 = 11;
 
-/// The id of a node, drawn at random at its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeId(pub [u8; 16]);
-
 /// The first frame of a replica: which node it is, and what data it holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hello<'a> {
@@ -104,8 +100,8 @@ pub struct Hello<'a> {
     pub protocol_version: u16,
     /// The partition that the link is about.
     pub partition: u32,
-    /// The replica's node.
-    pub node_id: NodeId,
+    /// The id of the replica's copy.
+    pub copy: CopyId,
     /// The highest epoch it has heard of.
     pub epoch: u64,
     /// The lineage of what it holds.
@@ -122,7 +118,7 @@ impl fmt::Debug for Hello<'_> {
         f.debug_struct("Hello")
             .field("protocol_version", &self.protocol_version)
             .field("partition", &self.partition)
-            .field("node_id", &self.node_id)
+            .field("copy", &self.copy)
             .field("epoch", &self.epoch)
             .field("history", &self.history)
             .field("position", &self.position)
@@ -412,7 +408,7 @@ fn encode_hello(hello: &Hello<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&hello.protocol_version.to_le_bytes());
     out.extend_from_slice(&token_len.to_le_bytes());
     out.extend_from_slice(&hello.partition.to_le_bytes());
-    out.extend_from_slice(&hello.node_id.0);
+    out.extend_from_slice(&hello.copy.0);
     out.extend_from_slice(&hello.epoch.to_le_bytes());
     out.extend_from_slice(&hello.history.0);
     out.extend_from_slice(&hello.position.version.to_le_bytes());
@@ -580,7 +576,7 @@ fn decode_hello(mut fields: Fields<'_>) -> Result<Frame<'_>, FrameError> {
     let hello = Hello {
         protocol_version,
         partition: u32::from_le_bytes(fields.array()?),
-        node_id: NodeId(fields.array()?),
+        copy: CopyId(fields.array()?),
         epoch: fields.u64()?,
         history: fields.history()?,
         position: LogPosition {

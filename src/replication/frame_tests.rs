@@ -1,11 +1,11 @@
 //! Frames: golden bytes, cut anywhere, damaged anywhere, made of noise.
 
 use super::frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, Intent, NodeId,
-    PROTOCOL_MIN, PeerState, RefusalCode, RefusalFrame, SnapshotStart,
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, Intent, PROTOCOL_MIN,
+    PeerState, RefusalCode, RefusalFrame, SnapshotStart,
 };
 use crate::lsm::LogPosition;
-use crate::storage::{HistoryId, Lineage};
+use crate::storage::{CopyId, HistoryId, Lineage};
 
 fn frames() -> Vec<Frame<'static>> {
     static DATA: [u8; DATA_MAX_BYTES] = [7; DATA_MAX_BYTES];
@@ -15,7 +15,7 @@ fn frames() -> Vec<Frame<'static>> {
         Frame::Hello(Hello {
             protocol_version: PROTOCOL_MIN,
             partition: 3,
-            node_id: NodeId([1; 16]),
+            copy: CopyId([1; 16]),
             epoch: 4,
             history,
             position: LogPosition {

@@ -8,11 +8,11 @@
 
 use crate::config::{Config, Token};
 use crate::lsm::LogPosition;
-use crate::storage::HistoryId;
+use crate::storage::{CopyId, HistoryId};
 
 use super::frame::{
-    Frame, FrameReader, HELLO_MAX_BYTES, Hello, Intent, NodeId, PROTOCOL_MIN, PROTOCOL_VERSION,
-    PeerState, RefusalCode,
+    Frame, FrameReader, HELLO_MAX_BYTES, Hello, Intent, PROTOCOL_MIN, PROTOCOL_VERSION, PeerState,
+    RefusalCode,
 };
 use super::link_error::{LinkError, Rejection};
 
@@ -26,8 +26,8 @@ pub struct PeerHello {
     pub protocol: u16,
     /// The partition that the link is about.
     pub partition: u32,
-    /// The node's id.
-    pub node_id: NodeId,
+    /// The id of the node's copy. A release without copies has the id of its process here.
+    pub copy: CopyId,
     /// The highest epoch that the node has heard of.
     pub epoch: u64,
     /// The history of its data.
@@ -61,7 +61,7 @@ impl PeerHello {
         Ok(Self {
             protocol: hello.protocol_version.min(PROTOCOL_VERSION),
             partition: hello.partition,
-            node_id: hello.node_id,
+            copy: hello.copy,
             epoch: hello.epoch,
             history: hello.history,
             position: hello.position,

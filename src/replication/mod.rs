@@ -36,7 +36,7 @@ mod relation;
 mod replica_sender;
 mod timing;
 
-pub use frame::{FrameReader, Intent, NodeId, PeerState};
+pub use frame::{FrameReader, Intent, PeerState};
 pub use handshake::{HELLO_MS, Handshake, PeerHello, whole_address};
 pub use leader_receiver::{LeaderReceiver, ReceivedData, ReceiverEvent, ReceiverFacts, SyncState};
 pub use link::{Link, LinkWork};

@@ -6,6 +6,11 @@
 //! earlier. This file names the newest ones by the checksums of their headers, and the
 //! version up to which the log was synced.
 //!
+//! Nor do they show whether anything is missing that was confirmed and not synced. The file has a
+//! mark, which names the copy by the checksum of its id while nothing can be missing: with `--fsync
+//! always` at all times, else from a clean stop to the next start. Without the mark a start draws
+//! another id (`copy_id.rs`). A release that knows no mark writes zeros in its place.
+//!
 //! Nor do they show which entries had expired. This file has the time by which entries expired, and
 //! the next start goes on from that time, whatever its clock shows.
 //!
@@ -20,7 +25,7 @@
 //!     24      8  time by which entries expired, in Unix ms; 0: not recorded yet
 //!     32     48  the files in force
 //!     80     48  the files that a change on its way puts in force; zeros: none is
-//!    128      4  zero
+//!    128      4  the mark: checksum of the id of the copy; 0: something may be missing
 //!    132      4  CRC-32C of bytes 0..132
 //!
 //! files, 48 bytes
@@ -45,8 +50,12 @@
 //! 3. Until a slot is synced, only that slot is written: however a power cut tears it, the other
 //!    one holds what was synced last.
 //!
-//! Not here: what a start does with it (`inventory.rs`).
+//! 4. The mark is synced after everything else of a clean stop, and its removal before anything
+//!    that could be missing later is written.
+//!
+//! Not here: what a start does with it (`inventory.rs`, `recovery.rs`).
 
+use super::copy_id::CopyId;
 use super::disk::{Disk, DiskFile, OnFile};
 use super::draft::write_file;
 use super::error::{FormatError, StorageError, shortage};
@@ -135,6 +144,8 @@ pub(super) struct LogEndSlot {
     pub(super) announced: Option<DataFiles>,
     /// The generation of a replacement on its way; 0: none is.
     pub(super) draft_generation: u32,
+    /// The checksum of the id of the copy that is known to be whole; 0: none is.
+    mark: u32,
 }
 
 impl LogEndSlot {
@@ -149,6 +160,7 @@ impl LogEndSlot {
         if let Some(announced) = &self.announced {
             announced.encode(&mut bytes[80..128]);
         }
+        bytes[128..132].copy_from_slice(&self.mark.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..132]);
         bytes[132..].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -166,6 +178,7 @@ impl LogEndSlot {
                 in_force: DataFiles::decode(&bytes[32..80]).ok_or(broken)?,
                 announced: DataFiles::decode(&bytes[80..128]),
                 draft_generation: word(bytes, 12),
+                mark: word(bytes, 128),
             }),
             later => Err(FormatError::TooNew(later)),
         }
@@ -247,6 +260,27 @@ impl<D: Disk> LogEnd<D> {
             is_sync_due: false,
             is_confirm_due: false,
         })
+    }
+
+    /// Whether nothing can be missing that was confirmed under this id.
+    pub(super) fn vouches_for(&self, copy: CopyId) -> bool {
+        self.slot.mark != 0 && self.slot.mark == copy.checksum()
+    }
+
+    /// Makes durable that a copy is whole, at the end of a clean stop.
+    pub(super) fn vouch_for(&mut self, copy: CopyId) -> Result<(), StorageError> {
+        self.set_mark(copy.checksum());
+        self.sync()
+    }
+
+    /// From the next write on the mark names this copy, or none.
+    pub(super) fn mark_copy(&mut self, whole: Option<CopyId>) {
+        self.set_mark(whole.map_or(0, CopyId::checksum));
+    }
+
+    fn set_mark(&mut self, mark: u32) {
+        self.is_write_due |= self.slot.mark != mark;
+        self.slot.mark = mark;
     }
 
     /// The files in force.
@@ -382,6 +416,7 @@ mod tests {
             in_force,
             announced,
             draft_generation: 4,
+            mark: 0x0908_0706,
         }
     }
 
@@ -397,8 +432,8 @@ mod tests {
         expected.extend([0x88, 0x77, 0x66, 0x55, 3, 2, 0, 0, 0, 0, 0, 0]);
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a, 0, 0, 0, 0]);
         expected.extend([3, 2, 0, 0, 0, 0, 0, 0]);
-        expected.extend([0; 4]);
-        expected.extend(0xa2fd_5bdd_u32.to_le_bytes());
+        expected.extend([6, 7, 8, 9]);
+        expected.extend(0xf7ee_35b2_u32.to_le_bytes());
         let bytes = slot().encode();
         assert_eq!(bytes, *expected);
         assert_eq!(LogEndSlot::decode(&bytes), Ok(slot()));

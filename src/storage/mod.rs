@@ -12,8 +12,8 @@
 //! - `*.tmp`: files that were being written when the node went down (`draft.rs`); the next start
 //!   removes them;
 //! - `*.damaged`: files that `--accept-data-loss` set aside;
-//! - `partition.json`: role, epoch and histories, once they differ from those of a fresh partition
-//!   (`partition_meta.rs`);
+//! - `partition.json`: role, epoch, histories and the id of the copy (`partition_meta.rs`,
+//!   `copy_id.rs`);
 //! - `gN-…`: log and checkpoint after a leader's data has replaced all data (`generation.rs`);
 //! - `diverged-*.jsonl`: writes that only this node had, and has dropped to follow a leader
 //!   (`diverged.rs`).
@@ -30,6 +30,7 @@
 
 mod checkpoint;
 mod checkpoint_writer;
+mod copy_id;
 mod data_dir;
 mod disk;
 mod draft;
@@ -57,6 +58,7 @@ mod version_token;
 mod worker;
 
 pub use checkpoint::{CheckpointDecoder, CheckpointEncoder, CodecStep};
+pub use copy_id::CopyId;
 pub use data_dir::DataDir;
 pub use disk::{Disk, DiskFile, Disks, SystemDisk, SystemFile};
 pub use diverged::DivergedData;

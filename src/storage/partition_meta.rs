@@ -1,25 +1,32 @@
-//! The metadata of a partition: its role, its epoch, its histories, and the generation of its
-//! files. One small file, which is replaced as a whole. The only home of its layout:
+//! The metadata of a partition: its role, its epoch, its histories, the id of the copy, and the
+//! generation of its files. One small file, which is replaced as a whole. The only home of its
+//! layout:
 //!
 //! ```text
 //! partition.json
 //!   {"format":1,"generation":0,"role":"replica","epoch":3,"leader":"http://10.0.0.7:9001",
 //!    "dataEpoch":3,"history":"000102030405060708090a0b0c0d0e0f",
 //!    "past":[{"history":"…","endVersion":120}],
-//!    "orderedEpoch":3,"dataOrderedEpoch":2,"heard":true,"peers":["http://10.0.0.8:9001"]}
+//!    "orderedEpoch":3,"dataOrderedEpoch":2,"heard":true,"peers":["http://10.0.0.8:9001"],
+//!    "copy":"101112131415161718191a1b1c1d1e1f"}
 //!   e3069283     CRC-32C of the line before without its end, in hexadecimal
 //! ```
 //!
 //! `generation` names the files in force (`generation.rs`). When a leader's data has replaced all
 //! data, this file makes the change from the old files to the new ones.
 //!
-//! `orderedEpoch` and the fields behind it are left out where they are 0, false or empty.
+//! `orderedEpoch` and the fields behind it are left out where they are 0, false, empty or none.
+//!
+//! `copy` came last, without another format: an older release passes over it, and drops it when it
+//! writes the file, upon which a new id is drawn. If it does not write the file, the mark in
+//! `log-end` that lets a start keep the id is gone (`log_end.rs`).
 //!
 //! Without the file, a partition is of generation 0 and of the history that its log names, and has
 //! the role that it was made with.
 
 use serde::{Deserialize, Serialize};
 
+use super::copy_id::CopyId;
 use super::disk::{Disk, DiskFile, OnFile};
 use super::draft::write_file;
 use super::error::{FormatError, StorageError};
@@ -82,6 +89,8 @@ pub struct PartitionMeta {
     pub is_heard: bool,
     /// HTTP addresses of the other nodes of the partition, as a controller named them.
     pub peers: Vec<String>,
+    /// The id of this copy; none was drawn yet in what an older release has written.
+    pub copy: CopyId,
 }
 
 /// Most peers of a partition.
@@ -89,7 +98,7 @@ pub const PEERS_MAX: usize = 32;
 
 impl PartitionMeta {
     /// The metadata of a partition without an assignment.
-    pub fn new(role: Role, lineage: Lineage) -> Self {
+    pub fn new(role: Role, lineage: Lineage, copy: CopyId) -> Self {
         Self {
             role,
             epoch: 0,
@@ -100,6 +109,7 @@ impl PartitionMeta {
             data_ordered_epoch: 0,
             is_heard: false,
             peers: Vec::new(),
+            copy,
         }
     }
 }
@@ -123,6 +133,8 @@ struct MetaFile {
     heard: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     peers: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    copy: Option<String>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -166,6 +178,7 @@ fn encode_line(meta: &PartitionMeta, generation: u32) -> Vec<u8> {
         data_ordered_epoch: meta.data_ordered_epoch,
         heard: meta.is_heard,
         peers: meta.peers.clone(),
+        copy: (meta.copy != CopyId::NONE).then(|| meta.copy.to_string()),
     };
     serde_json::to_vec(&file).expect("plain fields serialize")
 }
@@ -213,6 +226,7 @@ fn decode(bytes: &[u8]) -> Result<StoredMeta, FormatError> {
         history(&file.history)?,
         past.collect::<Result<Vec<_>, _>>()?,
     );
+    let copy = |text: &str| CopyId::parse(text).ok_or(not_ours);
     let meta = PartitionMeta {
         role: file.role,
         epoch: file.epoch,
@@ -223,6 +237,7 @@ fn decode(bytes: &[u8]) -> Result<StoredMeta, FormatError> {
         data_ordered_epoch: file.data_ordered_epoch,
         is_heard: file.heard,
         peers: file.peers.into_iter().take(PEERS_MAX).collect(),
+        copy: file.copy.as_deref().map_or(Ok(CopyId::NONE), copy)?,
     };
     Ok(StoredMeta {
         meta,
@@ -273,6 +288,7 @@ mod tests {
             data_ordered_epoch: 0,
             is_heard: false,
             peers: Vec::new(),
+            copy: CopyId::NONE,
         }
     }
 
@@ -291,20 +307,23 @@ mod tests {
             data_ordered_epoch: 2,
             is_heard: true,
             peers: vec!["http://h:2".to_owned(), "http://h:3".to_owned()],
+            copy: CopyId([3; 16]),
             ..meta()
         };
         let bytes = encode(&meta, 4);
         let text = String::from_utf8_lossy(&bytes);
         let end = concat!(
             r#"}],"orderedEpoch":3,"dataOrderedEpoch":2,"heard":true,"#,
-            r#""peers":["http://h:2","http://h:3"]}"#
+            r#""peers":["http://h:2","http://h:3"],"#,
+            r#""copy":"03030303030303030303030303030303"}"#
         );
         assert!(text.contains(end), "{text}");
         assert_eq!(decode(&bytes), Ok(stored(&meta, 4)));
     }
 
+    /// As older releases have written it, which know no copies.
     #[test]
-    fn golden_bytes() {
+    fn golden_bytes_without_a_copy() {
         let expected = concat!(
             r#"{"format":1,"generation":4,"role":"replica","epoch":3,"#,
             r#""leader":"http://h:1","dataEpoch":2,"#,
@@ -315,6 +334,31 @@ mod tests {
         let bytes = encode(&meta(), 4);
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
         assert_eq!(decode(&bytes), Ok(stored(&meta(), 4)));
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let meta = PartitionMeta {
+            copy: CopyId([0xa; 16]),
+            ..meta()
+        };
+        let expected = concat!(
+            r#"{"format":1,"generation":4,"role":"replica","epoch":3,"#,
+            r#""leader":"http://h:1","dataEpoch":2,"#,
+            r#""history":"02020202020202020202020202020202","#,
+            r#""past":[{"history":"01010101010101010101010101010101","endVersion":120}],"#,
+            r#""copy":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"}"#,
+            "\n6f6aa88b\n"
+        );
+        let bytes = encode(&meta, 4);
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+        assert_eq!(decode(&bytes), Ok(stored(&meta, 4)));
+        let line = br#"{"format":1,"generation":0,"role":"leader","epoch":0,"leader":null,"#;
+        let rest = br#""dataEpoch":0,"history":"02","past":[],"copy":"0a"}"#;
+        let line = [&line[..], rest].concat();
+        let end = format!("\n{:08x}\n", crc32c::crc32c(&line));
+        let odd = decode(&[line, end.into_bytes()].concat());
+        assert!(matches!(odd, Err(FormatError::Damaged(_))), "{odd:?}");
     }
 
     #[test]

@@ -18,10 +18,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use crate::config::Fsync;
 use crate::lsm::{EngineBuilder, KeyHasher, LogPosition, Lsm, Options, RecordError, StreamRecord};
+use crate::seeded_bugs::SeededBug;
 
 use super::checkpoint::{CheckpointDecoder, CodecStep};
 use super::checkpoint_writer::{CheckpointWriter, remove_older};
+use super::copy_id::CopyId;
 use super::disk::{Disk, DiskFile, OnFile};
 use super::draft::write_file;
 use super::error::{FormatError, StorageError, shortage};
@@ -53,6 +56,10 @@ pub struct RecoveryOptions {
     pub engine: Options,
     /// The history of a new directory, or after an accepted loss; random.
     pub fresh_history: HistoryId,
+    /// The id of the copy, unless the one that is stored can be kept; random.
+    pub fresh_copy: CopyId,
+    /// When the log is synced from now on.
+    pub fsync: Fsync,
     /// Goes on without damaged and missing data.
     pub accept_data_loss: bool,
     /// The longest log file: [`LOG_FILE_BYTES`](super::LOG_FILE_BYTES).
@@ -110,6 +117,10 @@ pub struct RecoveredPartition<D: Disk> {
     pub meta: Option<PartitionMeta>,
     /// The history that goes on.
     pub history: HistoryId,
+    /// The id of the copy, which the metadata has, too.
+    pub copy: CopyId,
+    /// Whether the metadata on disk has it.
+    pub is_copy_stored: bool,
     /// What was found.
     pub report: RecoveryReport,
 }
@@ -198,7 +209,7 @@ impl<D: Disk> Recovery<'_, D> {
         checkpoint: Option<u64>,
         logs: &[u64],
         obsolete: &[String],
-        log_end: Option<LogEnd<D>>,
+        mut log_end: Option<LogEnd<D>>,
         mut metadata: Option<u32>,
     ) -> Result<RecoveredPartition<D>, StorageError> {
         // Log files with all of their records in the checkpoint are not read.
@@ -212,6 +223,7 @@ impl<D: Disk> Recovery<'_, D> {
         let (mut lsm, history, is_salvaged) = self.load(checkpoint, &names)?;
         let (covered, logs) = names.split_at(covered_count(lsm.last_version()));
         let replayed = self.replay(&mut lsm, logs)?;
+        let (copy, is_copy_stored) = self.name_copy(log_end.as_mut())?;
         self.remove_obsolete(obsolete)?;
         if self.losses.any() {
             metadata = Some(self.leave_history()?);
@@ -235,6 +247,7 @@ impl<D: Disk> Recovery<'_, D> {
             synced_version: lsm.last_version(),
         };
         let mut log_end = self.log_end_of(found, log_end);
+        log_end.mark_copy((self.options.fsync == Fsync::Always).then_some(copy));
         lsm.set_time_ms(log_end.slot.time_ms);
         let (log, shortage) = self.begin_log(lsm.position(), history, replayed, &mut log_end)?;
         let in_force = log_end.in_force().checkpoint;
@@ -242,9 +255,11 @@ impl<D: Disk> Recovery<'_, D> {
         self.remove_covered(checkpoint_version, covered)?;
         Ok(RecoveredPartition {
             lsm,
-            store: Store::new(self.root, log, log_end),
+            store: Store::new(self.root, copy, log, log_end),
             meta: self.meta,
             history,
+            copy,
+            is_copy_stored,
             report: RecoveryReport {
                 checkpoint_version,
                 replayed_count: self.replayed_count,
@@ -329,15 +344,47 @@ impl<D: Disk> Recovery<'_, D> {
         Ok((log, shortage))
     }
 
+    /// Names the copy; returns its id, and whether the metadata on disk has it, or will have it.
+    fn name_copy(
+        &mut self,
+        log_end: Option<&mut LogEnd<D>>,
+    ) -> Result<(CopyId, bool), StorageError> {
+        let kept = self.kept_copy(log_end)?;
+        let copy = kept.unwrap_or(self.options.fresh_copy);
+        if let Some(meta) = &mut self.meta {
+            meta.copy = copy;
+        }
+        Ok((copy, kept.is_some() || self.losses.any()))
+    }
+
+    /// The id of the copy that is stored, if nothing can be missing that was confirmed under it.
+    /// Unless everything is synced from now on, too, that ends here, before anything is written. If
+    /// there is no room for that, the copy as it is now keeps the id, and goes on with another one
+    /// in this process.
+    fn kept_copy(&self, log_end: Option<&mut LogEnd<D>>) -> Result<Option<CopyId>, StorageError> {
+        let stored = self.meta.as_ref().map(|meta| meta.copy);
+        let Some((copy, log_end)) = stored.zip(log_end).filter(|_| !self.losses.any()) else {
+            return Ok(None);
+        };
+        if copy == CopyId::NONE || !is_whole(log_end, copy) {
+            return Ok(None);
+        }
+        if self.options.fsync == Fsync::Always {
+            return Ok(Some(copy));
+        }
+        log_end.mark_copy(None);
+        let obstacle = shortage(log_end.sync())?;
+        Ok(obstacle.is_none().then_some(copy))
+    }
+
     /// Begins the history that follows a loss, before anything is cut off: after a crash the files
     /// then differ from `log-end`, and the start is refused again. Returns the checksum of the
     /// metadata.
     fn leave_history(&mut self) -> Result<u32, StorageError> {
         let lineage = Lineage::new(self.options.fresh_history);
-        let mut meta = self
-            .meta
-            .take()
-            .unwrap_or_else(|| PartitionMeta::new(Role::Leader, lineage.clone()));
+        let mut meta = self.meta.take().unwrap_or_else(|| {
+            PartitionMeta::new(Role::Leader, lineage.clone(), self.options.fresh_copy)
+        });
         meta.lineage = lineage;
         partition_meta::write(&self.root, &meta, self.disk.number)?;
         let checksum = partition_meta::checksum(&meta, self.disk.number);
@@ -654,6 +701,11 @@ impl<D: Disk> Recovery<'_, D> {
         self.losses.set_aside.push(self.disk.path(&aside));
         Ok(())
     }
+}
+
+/// Whether nothing can be missing of a copy.
+fn is_whole<D: Disk>(log_end: &LogEnd<D>, copy: CopyId) -> bool {
+    SeededBug::UncleanStopKeepsId.is_on() || log_end.vouches_for(copy)
 }
 
 /// Returns the record that `bytes` begin with, if it is of no batch or its batch is complete.

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::config::Fsync;
 use crate::lsm::Lsm;
 
 use super::data_dir::DataDir;
@@ -110,6 +111,8 @@ pub(super) fn settle<D: Disk>(
     let history = options.fresh_history;
     let mut checkpoint = write_checkpoint(&disk, &mut lsm, history)?;
     let mut log_end = LogEnd::new(&root, DataFiles::default(), 0);
+    let copy = options.fresh_copy;
+    log_end.mark_copy((options.fsync == Fsync::Always).then_some(copy));
     let checkpoint_version = lsm.last_version();
     let files = DataFiles {
         checkpoint: Some(checkpoint.header().id()),
@@ -120,10 +123,12 @@ pub(super) fn settle<D: Disk>(
     let mut log = LogWriter::new(disk, history, lsm.position(), options.log_file_bytes);
     log.begin(&mut log_end)?;
     Ok(RecoveredPartition {
-        store: Store::new(root, log, log_end),
+        store: Store::new(root, copy, log, log_end),
         lsm,
         meta: None,
         history,
+        copy,
+        is_copy_stored: false,
         report: RecoveryReport {
             checkpoint_version,
             ..RecoveryReport::default()

@@ -4,6 +4,7 @@
 use crate::lsm::{LogBatch, Snapshot};
 
 use super::checkpoint_writer::{CheckpointWriter, remove_older};
+use super::copy_id::CopyId;
 use super::disk::Disk;
 use super::error::{StorageError, shortage};
 use super::generation::Generation;
@@ -61,6 +62,7 @@ pub enum StoreEvent {
 #[derive(Debug)]
 pub struct Store<D: Disk> {
     root: D,
+    copy: CopyId,
     pub(super) log: LogWriter<D>,
     pub(super) log_end: LogEnd<D>,
     /// The checkpoint under way.
@@ -71,9 +73,10 @@ pub struct Store<D: Disk> {
 
 impl<D: Disk> Store<D> {
     /// A store that goes on where recovery ended.
-    pub(super) fn new(root: D, log: LogWriter<D>, log_end: LogEnd<D>) -> Self {
+    pub(super) fn new(root: D, copy: CopyId, log: LogWriter<D>, log_end: LogEnd<D>) -> Self {
         Self {
             root,
+            copy,
             log,
             log_end,
             checkpoint: None,
@@ -122,6 +125,11 @@ impl<D: Disk> Store<D> {
     /// Makes durable how far the log is synced.
     pub fn sync_log_end(&mut self) -> Result<(), StorageError> {
         self.log_end.sync()
+    }
+
+    /// Makes durable that nothing is missing, at the end of a clean stop.
+    pub fn vouch(&mut self) -> Result<(), StorageError> {
+        self.log_end.vouch_for(self.copy)
     }
 
     /// The version up to which the log is written, and the one up to which it is synced.

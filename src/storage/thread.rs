@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::allocator::{Regions, take_regions};
 use crate::config::Fsync;
 
+use super::copy_id::CopyId;
 use super::data_dir::DataDir;
 use super::disk::Disks;
 use super::error::StorageError;
@@ -61,7 +62,8 @@ pub struct StoragePlan {
 /// The loop's end of the thread.
 #[derive(Debug)]
 pub struct DiskThread {
-    commands: Option<Sender<DiskCommand>>,
+    /// None in the channel: everything was sent.
+    commands: Option<Sender<Option<DiskCommand>>>,
     events: Receiver<(DiskEvent, Regions)>,
     handle: Option<JoinHandle<()>>,
 }
@@ -89,7 +91,7 @@ impl DiskThread {
     /// Sends a command, without effect after [`close`](Self::close) or once the thread has ended.
     pub fn send(&self, command: DiskCommand) {
         if let Some(commands) = &self.commands {
-            let _ = commands.send(command);
+            let _ = commands.send(Some(command));
         }
     }
 
@@ -100,14 +102,17 @@ impl DiskThread {
         Some(event)
     }
 
-    /// Lets the thread execute the commands that it has; [`DiskEvent::Closed`] follows.
+    /// Everything was sent: lets the thread execute the commands that it has, for a clean stop;
+    /// [`DiskEvent::Closed`] follows.
     pub fn close(&mut self) {
-        self.commands = None;
+        if let Some(commands) = self.commands.take() {
+            let _ = commands.send(None);
+        }
     }
 
     /// Waits for the end of the thread, after [`DiskEvent::Closed`] or [`DiskEvent::Failed`].
     pub fn join(&mut self) {
-        self.close();
+        self.commands = None;
         if let Some(handle) = self.handle.take() {
             let _ = handle.join();
         }
@@ -131,7 +136,7 @@ impl EventSender {
     }
 }
 
-fn run(plan: StoragePlan, commands: &Receiver<DiskCommand>, events: &EventSender) {
+fn run(plan: StoragePlan, commands: &Receiver<Option<DiskCommand>>, events: &EventSender) {
     let clock_us = plan.clock_us;
     let outcome = load(plan, events).and_then(|worker| match worker {
         Some(worker) => work(worker, commands, events, clock_us),
@@ -158,12 +163,14 @@ fn load(
     };
     let options = RecoveryOptions {
         fresh_history: HistoryId(plan.ids.draw()),
+        fresh_copy: CopyId::draw(&mut plan.ids, plan.recovery.fresh_copy),
+        fsync: plan.fsync,
         ..plan.recovery
     };
     let Some(data_dir) = plan.data_dir else {
         if let Some(path) = &plan.restore {
             let lsm = restore::read_backup(path, &options, &mut on_progress)?;
-            let loaded = LoadedPartition::in_memory(0, lsm, options.fresh_history);
+            let loaded = LoadedPartition::in_memory(0, lsm, &options);
             events.emit(DiskEvent::Loaded(Box::new(loaded)));
         }
         events.emit(DiskEvent::Ready);
@@ -181,7 +188,7 @@ fn load(
     let mut worker = DiskWorker::new(data_dir, plan.recovery, plan.ids, plan.fsync);
     worker.measure(plan.clock_us);
     if let Some(recovered) = restored {
-        events.emit(DiskEvent::Loaded(Box::new(worker.adopt(0, recovered))));
+        events.emit(DiskEvent::Loaded(Box::new(worker.adopt(0, recovered)?)));
     } else {
         let is_made = |id: &u32| found.is_empty() && !removed.contains(id);
         let made = plan.first_partition.filter(is_made);
@@ -200,7 +207,7 @@ fn load(
 
 fn work(
     mut worker: DiskWorker<DataDir>,
-    commands: &Receiver<DiskCommand>,
+    commands: &Receiver<Option<DiskCommand>>,
     events: &EventSender,
     clock_us: fn() -> u64,
 ) -> Result<(), StorageError> {
@@ -236,6 +243,10 @@ fn work(
             Ok(command) => {
                 let mut next = Some(command);
                 while let Some(command) = next {
+                    let Some(command) = command else {
+                        worker.commit(emit)?;
+                        return worker.close();
+                    };
                     worker.execute(command, emit)?;
                     next = commands.try_recv().ok();
                 }
@@ -246,7 +257,8 @@ fn work(
                 worker.rest()?;
                 commit_count = COMMITS_PER_PIECE;
             }
-            Err(RecvTimeoutError::Disconnected) => return worker.close(),
+            // The loop has ended early, perhaps with records that were not sent.
+            Err(RecvTimeoutError::Disconnected) => return worker.sync_all(),
         }
         if commit_count >= COMMITS_PER_PIECE {
             commit_count = 0;
@@ -259,9 +271,9 @@ fn work(
 /// `until_due`.
 fn wait(
     worker: &DiskWorker<DataDir>,
-    commands: &Receiver<DiskCommand>,
+    commands: &Receiver<Option<DiskCommand>>,
     until_due: Option<Duration>,
-) -> Result<DiskCommand, RecvTimeoutError> {
+) -> Result<Option<DiskCommand>, RecvTimeoutError> {
     match commands.try_recv() {
         Ok(command) => return Ok(command),
         Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),

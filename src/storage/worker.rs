@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::config::Fsync;
 use crate::lsm::{LogBatch, Lsm, Snapshot};
 
+use super::copy_id::CopyId;
 use super::disk::{Disk, Disks};
 use super::error::{StorageError, shortage};
 use super::history_id::HistoryId;
@@ -96,7 +97,8 @@ impl LoadedPartition {
     }
 
     /// A partition that is not on disk.
-    pub(super) fn in_memory(partition: u32, lsm: Lsm, history: HistoryId) -> Self {
+    pub(super) fn in_memory(partition: u32, lsm: Lsm, fresh: &RecoveryOptions) -> Self {
+        let lineage = Lineage::new(fresh.fresh_history);
         let report = RecoveryReport {
             checkpoint_version: lsm.last_version(),
             ..RecoveryReport::default()
@@ -104,7 +106,7 @@ impl LoadedPartition {
         Self {
             partition,
             lsm,
-            meta: PartitionMeta::new(Role::Leader, Lineage::new(history)),
+            meta: PartitionMeta::new(Role::Leader, lineage, fresh.fresh_copy),
             report,
             stats: None,
         }
@@ -227,40 +229,60 @@ impl<S: Disks> DiskWorker<S> {
         let fresh_history = HistoryId(self.ids.draw());
         let options = RecoveryOptions {
             fresh_history,
+            fresh_copy: CopyId::draw(&mut self.ids, self.options.fresh_copy),
+            fsync: self.fsync,
             ..self.options
         };
         let recovered = recover(self.disks.partition(id)?, options, on_progress)?;
-        let mut loaded = self.adopt(id, recovered);
+        let is_copy_stored = recovered.is_copy_stored;
+        let mut loaded = self.open(id, recovered);
         // Clients, and without `--fsync always` replicas, may have read writes that never reached
         // this disk. What a leader writes from now on is another history, so that the versions of
         // those writes are not taken for versions of these.
         let is_known = loaded.meta.lineage.history() != fresh_history;
-        if loaded.meta.role == Role::Leader && is_known {
+        let begins_history = loaded.meta.role == Role::Leader && is_known;
+        if begins_history {
             let version = loaded.lsm.last_version();
             let history = HistoryId(self.ids.draw());
             loaded.meta.lineage = loaded.meta.lineage.begin(history, version);
-            let open = self.store(id);
-            match open.store.settle(&loaded.meta) {
-                // Nothing is written before it.
-                Err(error) if error.is_passing() => {
-                    let meta = Box::new(loaded.meta.clone());
-                    open.stalled.push_back(DiskCommand::Settle(id, meta));
-                    open.own_settle_count += 1;
-                    open.failed_tries = QUIET_TRIES;
-                    loaded.report.shortage.get_or_insert(error);
-                }
-                settled => drop(settled?),
-            }
+        }
+        if begins_history || !is_copy_stored {
+            self.settle_loaded(&mut loaded)?;
         }
         Ok(loaded)
     }
 
-    /// Opens a recovered partition.
+    /// Opens a partition that was made of a backup.
     pub(super) fn adopt(
         &mut self,
         id: u32,
         recovered: RecoveredPartition<S::Disk>,
-    ) -> LoadedPartition {
+    ) -> Result<LoadedPartition, StorageError> {
+        let mut loaded = self.open(id, recovered);
+        self.settle_loaded(&mut loaded)?;
+        Ok(loaded)
+    }
+
+    /// Makes durable what a start has changed of the metadata.
+    fn settle_loaded(&mut self, loaded: &mut LoadedPartition) -> Result<(), StorageError> {
+        let id = loaded.partition;
+        let open = self.store(id);
+        match open.store.settle(&loaded.meta) {
+            // Nothing is written before it.
+            Err(error) if error.is_passing() => {
+                let meta = Box::new(loaded.meta.clone());
+                open.stalled.push_back(DiskCommand::Settle(id, meta));
+                open.own_settle_count += 1;
+                open.failed_tries = QUIET_TRIES;
+                loaded.report.shortage.get_or_insert(error);
+            }
+            settled => drop(settled?),
+        }
+        Ok(())
+    }
+
+    /// Opens a recovered partition.
+    fn open(&mut self, id: u32, recovered: RecoveredPartition<S::Disk>) -> LoadedPartition {
         let store = recovered.store;
         let meta = recovered.meta.unwrap_or_else(|| {
             // Any other partition is just being made, and has no role yet.
@@ -269,7 +291,7 @@ impl<S: Disks> DiskWorker<S> {
             } else {
                 Role::Unassigned
             };
-            PartitionMeta::new(role, Lineage::new(recovered.history))
+            PartitionMeta::new(role, Lineage::new(recovered.history), recovered.copy)
         });
         let stats = Some(store.stats());
         let reported = store.versions();
@@ -542,8 +564,15 @@ impl<S: Disks> DiskWorker<S> {
         Ok(())
     }
 
-    /// Makes everything durable.
+    /// Makes everything durable, at a clean stop: nothing was confirmed that did not come here.
     pub fn close(&mut self) -> Result<(), StorageError> {
+        self.sync_all()?;
+        let mut stores = self.open.values_mut().map(|open| &mut open.store);
+        stores.try_for_each(Store::vouch)
+    }
+
+    /// Makes durable what has come here.
+    pub(super) fn sync_all(&mut self) -> Result<(), StorageError> {
         for open in self.open.values_mut() {
             // The last try: with `--fsync interval` clients have answers to some of these.
             for command in open.stalled.drain(..) {

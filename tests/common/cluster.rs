@@ -9,7 +9,7 @@ use db_node::lsm::Options;
 use db_node::node::{DiskNews, Node};
 use db_node::replication::{DialFailure, Link, LinkError, LinkId};
 use db_node::storage::{
-    DiskCommand, DiskEvent, DiskWorker, Disks, HistoryId, IdGenerator, PartitionMeta,
+    CopyId, DiskCommand, DiskEvent, DiskWorker, Disks, HistoryId, IdGenerator, PartitionMeta,
     RecoveryOptions, Role, StorageError,
 };
 
@@ -233,6 +233,7 @@ impl Cluster {
         self.rng.fill(&mut seed);
         let mut ids = IdGenerator::new(seed);
         let time_ms = self.clocks_ms[host] + self.now_ms;
+        let number = u8::try_from(host + 1).expect("few hosts");
         let host = &mut self.hosts[host];
         host.incarnation += 1;
         let config = config_of(&host.arguments);
@@ -247,6 +248,9 @@ impl Cluster {
             let options = RecoveryOptions {
                 engine,
                 fresh_history: HistoryId([0; 16]),
+                // Only a seeded bug uses it.
+                fresh_copy: CopyId([number; 16]),
+                fsync,
                 accept_data_loss: false,
                 log_file_bytes: 30_000,
             };

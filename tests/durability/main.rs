@@ -12,6 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod backups;
+mod copies;
 mod damage;
 mod full_disk;
 mod kill;

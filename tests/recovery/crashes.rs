@@ -8,12 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use db_node::config::Fsync;
 use db_node::lsm::{
     INLINE_VALUE_MAX_BYTES, LargeValue, LogBatch, Lsm, NewValue, Options, ScanState, Snapshot,
     Value, WalCursor,
 };
 use db_node::storage::{
-    HistoryId, RecoveredPartition, RecoveryOptions, StorageError, Store, recover,
+    CopyId, HistoryId, RecoveredPartition, RecoveryOptions, StorageError, Store, recover,
 };
 
 use crate::seeds::{Seed, seeds};
@@ -34,6 +35,8 @@ fn options(log_file_bytes: u64) -> RecoveryOptions {
             hash_seed: 5,
         },
         fresh_history: HISTORY,
+        fresh_copy: CopyId([2; 16]),
+        fsync: Fsync::Always,
         accept_data_loss: false,
         log_file_bytes,
     }

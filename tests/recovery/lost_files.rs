@@ -12,10 +12,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use db_node::config::Fsync;
 use db_node::lsm::{LogBatch, Lsm, NewValue, Options, ScanState, Value, WalCursor};
 use db_node::storage::{
-    HistoryId, Lineage, PartitionMeta, RecoveredPartition, RecoveryOptions, Replacement, Role,
-    StorageError, Store, recover,
+    CopyId, HistoryId, Lineage, PartitionMeta, RecoveredPartition, RecoveryOptions, Replacement,
+    Role, StorageError, Store, recover,
 };
 
 use crate::seeds::{chosen_seed, seeds};
@@ -36,6 +37,8 @@ fn options(log_file_bytes: u64, accept_data_loss: bool) -> RecoveryOptions {
     RecoveryOptions {
         engine: ENGINE,
         fresh_history: FRESH,
+        fresh_copy: CopyId([2; 16]),
+        fsync: Fsync::Always,
         accept_data_loss,
         log_file_bytes,
     }
@@ -299,7 +302,7 @@ impl Run {
 
     fn next_standing(&mut self, history: HistoryId) -> PartitionMeta {
         self.epoch += 1;
-        let mut meta = PartitionMeta::new(Role::Replica, Lineage::new(history));
+        let mut meta = PartitionMeta::new(Role::Replica, Lineage::new(history), CopyId([2; 16]));
         meta.epoch = self.epoch;
         self.standings.push(Some(meta.clone()));
         meta

@@ -7,5 +7,6 @@ mod seeds;
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod sim_disk;
 
+mod copies;
 mod crashes;
 mod lost_files;

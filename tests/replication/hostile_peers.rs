@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use db_node::lsm::LogPosition;
 use db_node::replication::frame::{
-    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, Intent, NodeId,
-    PROTOCOL_MIN, PROTOCOL_VERSION, PeerState, RefusalCode, RefusalFrame, SnapshotStart,
+    Ack, Continue, DATA_MAX_BYTES, Frame, FrameReader, Heartbeat, Hello, Intent, PROTOCOL_MIN,
+    PROTOCOL_VERSION, PeerState, RefusalCode, RefusalFrame, SnapshotStart,
 };
-use db_node::storage::{HistoryId, Lineage};
+use db_node::storage::{CopyId, HistoryId, Lineage};
 use serde_json::json;
 
 use crate::common::member::{Member, assert_follows};
@@ -23,7 +23,7 @@ pub(crate) fn hello(token: &str) -> Hello<'_> {
     Hello {
         protocol_version: PROTOCOL_MIN,
         partition: 0,
-        node_id: NodeId([7; 16]),
+        copy: CopyId([7; 16]),
         epoch: 0,
         history: HistoryId([0; 16]),
         position: LogPosition::default(),

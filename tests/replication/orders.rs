@@ -7,9 +7,9 @@ use std::net::TcpStream;
 
 use db_node::lsm::LogPosition;
 use db_node::replication::frame::{
-    Frame, Hello, Intent, NodeId, PROTOCOL_MIN, PROTOCOL_VERSION, PeerState,
+    Frame, Hello, Intent, PROTOCOL_MIN, PROTOCOL_VERSION, PeerState,
 };
-use db_node::storage::{HistoryId, Lineage};
+use db_node::storage::{CopyId, HistoryId, Lineage};
 use serde_json::{Value as Json, json};
 
 use crate::common::member::{Member, assert_follows, own_address};
@@ -321,7 +321,7 @@ fn epochs_do_not_leap() {
         Frame::Hello(Hello {
             protocol_version: PROTOCOL_MIN,
             partition: 0,
-            node_id: NodeId([9; 16]),
+            copy: CopyId([9; 16]),
             epoch,
             history: HistoryId([9; 16]),
             position: LogPosition::default(),
@@ -356,7 +356,7 @@ fn epochs_do_not_leap() {
     Frame::Hello(Hello {
         protocol_version: PROTOCOL_VERSION,
         partition: 0,
-        node_id: NodeId([9; 16]),
+        copy: CopyId([9; 16]),
         epoch: 0,
         history,
         position,

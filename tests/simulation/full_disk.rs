@@ -4,7 +4,7 @@
 use db_node::config::Fsync;
 use db_node::lsm::{LogBatch, Lsm, NewValue, Options};
 use db_node::storage::{
-    DiskCommand, DiskEvent, DiskWorker, HistoryId, IdGenerator, Lineage, LoadedPartition,
+    CopyId, DiskCommand, DiskEvent, DiskWorker, HistoryId, IdGenerator, Lineage, LoadedPartition,
     PartitionMeta, RecoveryOptions, Replacement, Role, StoreEvent, StoreStats,
 };
 
@@ -20,6 +20,8 @@ fn worker_on(disks: &SimDisks) -> DiskWorker<SimDisks> {
     let options = RecoveryOptions {
         engine: ENGINE,
         fresh_history: HistoryId([1; 16]),
+        fresh_copy: CopyId([2; 16]),
+        fsync: Fsync::Always,
         accept_data_loss: false,
         log_file_bytes: 30_000,
     };
@@ -120,7 +122,11 @@ fn writes_that_wait_for_room_are_not_appended_to_what_replaces_their_data() {
     let (mut cursor, mut batch) = (lsm.log_end(), LogBatch::default());
     lsm.set(b"waits", NewValue::Inline(b"v"), None);
     lsm.read_log(&mut cursor, 1_000, u64::MAX, &mut batch);
-    let changed = PartitionMeta::new(Role::Replica, Lineage::new(HistoryId([1; 16])));
+    let changed = PartitionMeta::new(
+        Role::Replica,
+        Lineage::new(HistoryId([1; 16])),
+        CopyId([2; 16]),
+    );
     for command in [
         DiskCommand::Append(0, batch),
         DiskCommand::Settle(0, Box::new(changed)),
@@ -136,7 +142,11 @@ fn writes_that_wait_for_room_are_not_appended_to_what_replaces_their_data() {
     let replacement = Replacement {
         number: 7,
         snapshot: of_leader.snapshot(),
-        meta: PartitionMeta::new(Role::Replica, Lineage::new(HistoryId([2; 16]))),
+        meta: PartitionMeta::new(
+            Role::Replica,
+            Lineage::new(HistoryId([2; 16])),
+            CopyId([2; 16]),
+        ),
         dropped: None,
     };
     let replace = DiskCommand::Replace(0, Box::new(replacement));

@@ -80,6 +80,8 @@ struct LoopStatus {
 #[serde(rename_all = "camelCase")]
 struct PartitionStatus {
     id: u32,
+    /// The id of this copy.
+    copy: String,
     #[serde(flatten)]
     roles: RoleStatus,
     /// A word such as `leading`, `catching up to lead` or `in sync`.
@@ -158,7 +160,8 @@ struct LeaderStatus {
 #[serde(rename_all = "camelCase")]
 struct ReplicaStatus {
     address: String,
-    node_id: String,
+    /// The id of the replica's copy.
+    copy: String,
     state: &'static str,
     sent_version: u64,
     applied_version: u64,
@@ -269,6 +272,7 @@ impl PartitionStatus {
         let meta = partition.roles().meta();
         Self {
             id: partition.id(),
+            copy: meta.copy.to_string(),
             roles: RoleStatus {
                 role: partition.roles().role().name(),
                 epoch: meta.epoch,
@@ -344,7 +348,7 @@ impl From<ReplicaStats> for ReplicaStatus {
     fn from(stats: ReplicaStats) -> Self {
         Self {
             address: stats.address,
-            node_id: format!("{:032x}", u128::from_be_bytes(stats.node_id.0)),
+            copy: stats.copy.to_string(),
             state: stats.facts.phase.name(),
             sent_version: stats.facts.sent_version,
             applied_version: stats.facts.acked.applied_version,

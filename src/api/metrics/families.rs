@@ -5,10 +5,8 @@
 //! 1. Each name is there once, and no two samples of a family have the same labels.
 //! 2. Families of partitions are rendered one partition at a time, which bounds the work of a call.
 //!
-//! Replicas are labelled by node and address: a node that has reconnected may be there twice, with
-//! two addresses.
-
-use std::fmt::{self, Display};
+//! Replicas are labelled by the id of their copy and by address: a node that has reconnected may be
+//! there twice, with two addresses.
 
 use crate::api::request::route::Group;
 use crate::api::request_labels::endpoints;
@@ -17,7 +15,7 @@ use crate::metrics::{Exposition, GateKind, Label, MetricKind};
 use crate::node::SLOW_TURN_US;
 use crate::partition::ReplicaStats;
 use crate::replication::LINK_END_REASONS;
-use crate::storage::Role;
+use crate::storage::{CopyId, Role};
 
 use super::memory_owners::MemoryByOwner;
 use super::report::{PartitionReport, Report};
@@ -296,7 +294,7 @@ fn pinned(partition: &PartitionReport, text: &mut Exposition<'_>) {
 fn replica_lags(partition: &PartitionReport, text: &mut Exposition<'_>) {
     let last_version = partition.engine.last_version;
     for replica in &partition.replicas {
-        let name = NodeName(replica.node_id.0);
+        let name = replica.copy;
         let [id, node, address] = replica_labels(partition, &name, replica);
         let lag = last_version.saturating_sub(replica.facts.acked.applied_version);
         text.sample(
@@ -310,7 +308,7 @@ fn replica_durable_lags(partition: &PartitionReport, text: &mut Exposition<'_>) 
     let last_version = partition.engine.last_version;
     for replica in &partition.replicas {
         let lag = last_version.saturating_sub(replica.facts.acked.durable_version);
-        let name = NodeName(replica.node_id.0);
+        let name = replica.copy;
         text.sample(&replica_labels(partition, &name, replica), lag);
     }
 }
@@ -318,14 +316,14 @@ fn replica_durable_lags(partition: &PartitionReport, text: &mut Exposition<'_>) 
 fn replica_silences(partition: &PartitionReport, text: &mut Exposition<'_>) {
     for replica in &partition.replicas {
         let silent_us = replica.silent_ms.saturating_mul(1_000);
-        let name = NodeName(replica.node_id.0);
+        let name = replica.copy;
         text.seconds(&replica_labels(partition, &name, replica), silent_us);
     }
 }
 
 fn replica_labels<'r>(
     partition: &'r PartitionReport,
-    name: &'r NodeName,
+    name: &'r CopyId,
     replica: &'r ReplicaStats,
 ) -> [Label<'r>; 3] {
     [
@@ -333,13 +331,4 @@ fn replica_labels<'r>(
         ("replica", name),
         ("address", &replica.address),
     ]
-}
-
-/// The identity of a node, as `/status` shows it.
-struct NodeName([u8; 16]);
-
-impl Display for NodeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
 }
