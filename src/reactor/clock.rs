@@ -1,8 +1,9 @@
 //! The clocks; no other file reads one.
 //!
-//! Time-outs use a clock that counts from the start of the node and cannot be set. Times to live
-//! use [`WallClock`]: it shows the time of day, and approaches the system's clock gradually when
-//! that is set.
+//! Time-outs use a clock that counts from the start of the node and cannot be set. It goes on
+//! while the machine is suspended (`CLOCK_BOOTTIME`), so that what was promised for a time is over
+//! by then for this node, too. Times to live use [`WallClock`]: it shows the time of day, and
+//! approaches the system's clock gradually when that is set.
 
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ impl Clock {
     /// Starts at zero.
     pub(super) fn start() -> Self {
         Self {
-            started_us: monotonic_us(),
+            started_us: since_boot_us(),
             now: 0,
             now_us: 0,
             wall: WallClock::start(unix_ms(), since_boot_ms()),
@@ -69,7 +70,7 @@ impl Clock {
     /// maps its clock (vDSO).
     #[inline]
     pub(super) fn read_us(&self) -> u64 {
-        monotonic_us().saturating_sub(self.started_us)
+        since_boot_us().saturating_sub(self.started_us)
     }
 }
 
@@ -120,9 +121,9 @@ impl WallClock {
     }
 }
 
-/// Microseconds since some moment, for the disk thread to measure by.
-pub(super) fn monotonic_us() -> u64 {
-    let shown = clock_gettime(ClockId::Monotonic);
+/// Microseconds since the machine started, the time that it was suspended included.
+pub(super) fn since_boot_us() -> u64 {
+    let shown = clock_gettime(ClockId::Boottime);
     let [seconds, nanos] =
         [shown.tv_sec, shown.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
     seconds.saturating_mul(1_000_000) + nanos / 1_000
@@ -138,9 +139,9 @@ fn unix_ms_of(shown: Timespec) -> u64 {
     ms(duration_of(shown)).min(LAST_UNIX_MS)
 }
 
-/// Milliseconds since the machine started, the time that it slept included.
+/// The same in milliseconds.
 fn since_boot_ms() -> u64 {
-    ms(read(ClockId::Boottime))
+    since_boot_us() / 1_000
 }
 
 fn ms(duration: Duration) -> u64 {

@@ -111,7 +111,7 @@ impl DiskHandle {
             fsync: config.fsync,
             first_partition: (!config.await_assignment).then_some(DEFAULT_PARTITION),
             ids,
-            clock_us: super::clock::monotonic_us,
+            clock_us: super::clock::since_boot_us,
         };
         let wake = move || {
             // An eventfd that is full has woken the loop already.
