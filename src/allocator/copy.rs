@@ -3,8 +3,10 @@
 //! made, that was 18 % of the processor time of pipelined requests.
 //!
 //! Up to 128 bytes are copied by loads and stores of 16 bytes that overlap in the middle, all loads
-//! before all stores, so that both functions are one. Above, `rep movsb` copies forward, as glibc
-//! does for large copies; a `memmove` to an overlapping higher address goes backward by 16 bytes.
+//! before all stores, so that both functions are one. Above, a loop copies 64 bytes at a time, from
+//! the end that an overlap allows. Above 1 KiB `rep movsb` copies forward, as glibc does for large
+//! copies. It begins slowly: on an AMD EPYC of the fourth generation it takes twice as long as the
+//! loop for 256 bytes, as long for 1 KiB, and two thirds for 4 KiB.
 //!
 //! Not here: other processors, for which musl's own functions are fast, and glibc, which has its
 //! own.
@@ -21,6 +23,12 @@ use core::ptr::{read_unaligned, write_unaligned};
 
 /// Up to this size all is loaded before anything is stored.
 const SHORT_MAX_BYTES: usize = 128;
+
+/// What the loop for longer copies loads before it stores.
+const BLOCK_BYTES: usize = 64;
+
+/// Up to this size the loop copies, even where `rep movsb` could.
+const LOOP_MAX_BYTES: usize = 1024;
 
 /// Copies `N` values of type `T` from the beginning of a range of `len` bytes, and `N` up to its
 /// end; those in the middle may overlap.
@@ -57,17 +65,22 @@ unsafe fn copy_ends<T: Copy, const N: usize>(to: *mut u8, from: *const u8, len: 
     reason = "one of them is called, and the proof is the same for each"
 )]
 unsafe fn copy_short(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: each function takes the lengths that its arm names, and the caller's ranges.
+    // SAFETY: each function takes the lengths that are left for it, and the caller's ranges.
     unsafe {
-        match len {
-            0 => {}
-            1 => *to = *from,
-            2..=3 => copy_ends::<u16, 1>(to, from, len),
-            4..=7 => copy_ends::<u32, 1>(to, from, len),
-            8..=16 => copy_ends::<u64, 1>(to, from, len),
-            17..=32 => copy_ends::<__m128i, 1>(to, from, len),
-            33..=64 => copy_ends::<__m128i, 2>(to, from, len),
-            _ => copy_ends::<__m128i, 4>(to, from, len),
+        if len > 64 {
+            copy_ends::<__m128i, 4>(to, from, len);
+        } else if len > 32 {
+            copy_ends::<__m128i, 2>(to, from, len);
+        } else if len > 16 {
+            copy_ends::<__m128i, 1>(to, from, len);
+        } else if len >= 8 {
+            copy_ends::<u64, 1>(to, from, len);
+        } else if len >= 4 {
+            copy_ends::<u32, 1>(to, from, len);
+        } else if len >= 2 {
+            copy_ends::<u16, 1>(to, from, len);
+        } else if len == 1 {
+            *to = *from;
         }
     }
 }
@@ -92,33 +105,59 @@ unsafe fn copy_forward(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// Copies backward, 16 bytes at a time; the first 16 bytes are loaded before anything is stored.
+/// Copies blocks, forward or backward. The last one, at the end of the ranges or, backward, at
+/// their beginning, is loaded before anything is stored, and stored last; it may overlap the one
+/// before it.
 ///
 /// # Safety
 ///
-/// `from` can be read and `to` written for `len` bytes, and `len >= 16`.
+/// `from` can be read and `to` written for `len` bytes, and `len > BLOCK_BYTES`. Forward, `to` is
+/// not in the range behind `from`; backward, it is not in the range before it.
 #[inline(always)]
-unsafe fn copy_backward(to: *mut u8, from: *const u8, len: usize) {
+unsafe fn copy_blocks(to: *mut u8, from: *const u8, len: usize, forward: bool) {
+    let end = len.wrapping_sub(BLOCK_BYTES);
+    let (start, step, last) = if forward {
+        (0, BLOCK_BYTES, end)
+    } else {
+        (end, BLOCK_BYTES.wrapping_neg(), 0)
+    };
+    let last_part = |index: usize| last.wrapping_add(index * size_of::<__m128i>());
+    let block: [__m128i; 4] = array::from_fn(|index| {
+        // SAFETY: there are `BLOCK_BYTES` from `last` on.
+        unsafe { read_unaligned(from.wrapping_add(last_part(index)).cast()) }
+    });
     // A loop in Rust would be compiled to a call of memmove, which is this function.
-    // SAFETY: it reads and writes the caller's ranges: `left` is at least 16 in the loop, and what
-    // is left after it, fewer than 16 bytes, lies in the first 16.
+    // SAFETY: it reads and writes the caller's ranges: as long as bytes are left beside the
+    // last block, the next block has at least one of them, and lies within the ranges.
     unsafe {
         asm!(
-            "movups {first}, [{from}]",
             "2:",
-            "movups {block}, [{from} + {left} - 16]",
-            "movups [{to} + {left} - 16], {block}",
-            "sub {left}, 16",
-            "cmp {left}, 16",
-            "jae 2b",
+            "movups {first}, [{from}]",
+            "movups {second}, [{from} + 16]",
+            "movups {third}, [{from} + 32]",
+            "movups {fourth}, [{from} + 48]",
             "movups [{to}], {first}",
-            from = in(reg) from,
-            to = in(reg) to,
-            left = inout(reg) len => _,
+            "movups [{to} + 16], {second}",
+            "movups [{to} + 32], {third}",
+            "movups [{to} + 48], {fourth}",
+            "add {from}, {step}",
+            "add {to}, {step}",
+            "sub {left}, 64",
+            "ja 2b",
+            from = inout(reg) from.wrapping_add(start) => _,
+            to = inout(reg) to.wrapping_add(start) => _,
+            step = in(reg) step,
+            left = inout(reg) end => _,
             first = out(xmm_reg) _,
-            block = out(xmm_reg) _,
+            second = out(xmm_reg) _,
+            third = out(xmm_reg) _,
+            fourth = out(xmm_reg) _,
             options(nostack)
         );
+    }
+    for (index, part) in block.into_iter().enumerate() {
+        // SAFETY: as for the loads.
+        unsafe { write_unaligned(to.wrapping_add(last_part(index)).cast(), part) };
     }
 }
 
@@ -133,15 +172,18 @@ unsafe fn copy_backward(to: *mut u8, from: *const u8, len: usize) {
     reason = "one of them is called, and the proof is the same for each"
 )]
 unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: each function takes the caller's ranges; forward, `to` is not in what is still to be
-    // read: it lies before `from`, or behind its end.
+    // Forward, `to` is not in what is still to be read: it lies before `from`, or behind its end.
+    let forward = to.addr().wrapping_sub(from.addr()) >= len;
+    // SAFETY: each function takes the caller's ranges, in the direction that they allow.
     unsafe {
         if len <= SHORT_MAX_BYTES {
             copy_short(to, from, len);
-        } else if to.addr().wrapping_sub(from.addr()) >= len {
-            copy_forward(to, from, len);
+        } else if !forward {
+            copy_blocks(to, from, len, false);
+        } else if len <= LOOP_MAX_BYTES {
+            copy_blocks(to, from, len, true);
         } else {
-            copy_backward(to, from, len);
+            copy_forward(to, from, len);
         }
     }
 }
@@ -178,10 +220,10 @@ mod symbols {
 mod tests {
     use super::copy;
 
-    /// Lengths around each limit, and some above.
-    const LENGTHS: [usize; 30] = [
+    /// Lengths around each limit and around whole blocks, and some above.
+    const LENGTHS: [usize; 38] = [
         0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 18, 31, 32, 33, 47, 63, 64, 65, 96, 127, 128, 129,
-        143, 144, 145, 255, 1000, 4099,
+        143, 144, 145, 191, 192, 193, 255, 256, 257, 1000, 1023, 1024, 1025, 4099,
     ];
 
     /// All distances up to some blocks, in both directions, beside the library's own function.

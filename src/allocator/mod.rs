@@ -5,13 +5,16 @@
 //! - `block.rs`: blocks for chunks and indexes, apart from the heap, in the regions of each
 //!   thread's `arena.rs`;
 //! - `prefetch.rs`: fetching memory into the processor's cache;
-//! - `copy.rs`: `memcpy` and `memmove` for static builds.
+//! - `copy.rs`: `memcpy` and `memmove` for static builds;
+//! - `compare.rs`: `memcmp` and `bcmp` for them.
 //!
 //! The only `unsafe` code of the project is here. `.ci/run memory` runs its tests, and those of
 //! the engine's memtables, under valgrind's memcheck.
 
 mod arena;
 mod block;
+#[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
+mod compare;
 #[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
 mod copy;
 mod counting;
