@@ -36,6 +36,13 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// What is said about a value that is refused.
+#[cold]
+fn wrong_value(name: &str, text: &str, problem: &str) -> ConfigError {
+    let option = format!("{name} {text}");
+    ConfigError(format!("{}: {problem}", option.trim_end()))
+}
+
 /// Values as given, before they are understood.
 pub(super) struct GivenOptions {
     options: &'static [OptionSpec],
@@ -62,17 +69,17 @@ impl GivenOptions {
         flag: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
+        let (name, text) = self.last_text(flag);
+        parse(&text).map_err(|problem| wrong_value(&name, &text, &problem))
+    }
+
+    /// The last value of an option, or its default, and the name that it was given under.
+    fn last_text(&self, flag: &str) -> NamedValue {
         let default = (self.options.iter())
             .find(|option| option.flag == flag)
             .map_or("", |option| option.default);
-        let from_default = (format!("--{flag}"), default.to_owned());
-        let (name, text) = self.texts(flag).last().unwrap_or(&from_default);
-        parse(text).map_err(|problem| {
-            ConfigError(format!(
-                "{}: {problem}",
-                format!("{name} {text}").trim_end()
-            ))
-        })
+        let given = self.texts(flag).last().cloned();
+        given.unwrap_or_else(|| (format!("--{flag}"), default.to_owned()))
     }
 
     /// All values of an option that may be repeated.
@@ -82,7 +89,7 @@ impl GivenOptions {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Vec<T>, ConfigError> {
         let parse = |(name, text): &(String, String)| {
-            parse(text).map_err(|problem| ConfigError(format!("{name} {text}: {problem}")))
+            parse(text).map_err(|problem| wrong_value(name, text, &problem))
         };
         self.texts(flag).iter().map(parse).collect()
     }

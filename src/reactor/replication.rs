@@ -140,7 +140,7 @@ impl Replication {
 
     /// Descriptors in use.
     pub(super) fn descriptor_count(&self) -> usize {
-        self.slots.len() + self.resolver.lookup_count * LOOKUP_DESCRIPTORS
+        self.slots.len() + self.resolver.lookup_count() * LOOKUP_DESCRIPTORS
     }
 
     /// Connections, those that are being opened included.

@@ -14,57 +14,91 @@ use mio::Waker;
 
 use super::limits::LOOKUPS_MAX;
 
-/// What addresses were asked for, and the addresses.
-type Answer<T> = (T, io::Result<Vec<SocketAddr>>);
+/// The number of a question, and the addresses.
+type Answer = (u64, io::Result<Vec<SocketAddr>>);
 
-/// Look-ups under way.
+/// Look-ups under way, and what each is for.
 #[derive(Debug)]
 pub(super) struct Resolver<T> {
-    sender: Sender<Answer<T>>,
-    receiver: Receiver<Answer<T>>,
-    waker: Arc<Waker>,
-    /// Names that wait, and what each is for.
-    waiting: VecDeque<(String, T)>,
-    /// Answers that needed no thread.
-    known: VecDeque<Answer<T>>,
-    /// Names that are being looked up now.
-    pub(super) lookup_count: usize,
+    lookups: Lookups,
+    /// By the numbers of their questions.
+    open: Vec<(u64, T)>,
+    last_number: u64,
 }
 
-impl<T: Clone + Send + 'static> Resolver<T> {
+/// Look-ups by number, so that the code exists once.
+#[derive(Debug)]
+struct Lookups {
+    sender: Sender<Answer>,
+    receiver: Receiver<Answer>,
+    waker: Arc<Waker>,
+    /// Names that wait.
+    waiting: VecDeque<(u64, String)>,
+    /// Answers that needed no thread.
+    known: VecDeque<Answer>,
+    /// Names that are being looked up now.
+    count: usize,
+}
+
+impl<T> Resolver<T> {
     /// The waker wakes the loop when [`next`](Self::next) has something.
     pub(super) fn new(waker: Arc<Waker>) -> Self {
         let (sender, receiver) = channel();
-        Self {
+        let lookups = Lookups {
             sender,
             receiver,
             waker,
             waiting: VecDeque::new(),
             known: VecDeque::new(),
-            lookup_count: 0,
+            count: 0,
+        };
+        Self {
+            lookups,
+            open: Vec::new(),
+            last_number: 0,
         }
+    }
+
+    /// Names that are being looked up now.
+    pub(super) fn lookup_count(&self) -> usize {
+        self.lookups.count
     }
 
     /// Asks for the addresses of an authority such as `10.0.0.7:9001` or `db-0:9001`.
     pub(super) fn ask(&mut self, authority: &str, of: T) {
+        self.last_number += 1;
+        self.open.push((self.last_number, of));
+        self.lookups.ask(authority, self.last_number);
+    }
+
+    /// The next answer, if there is one.
+    pub(super) fn next(&mut self) -> Option<(T, io::Result<Vec<SocketAddr>>)> {
+        let (number, addresses) = self.lookups.next()?;
+        let at = self.open.iter().position(|(open, _)| *open == number)?;
+        let (_, of) = self.open.swap_remove(at);
+        Some((of, addresses))
+    }
+}
+
+impl Lookups {
+    fn ask(&mut self, authority: &str, number: u64) {
         if let Ok(address) = authority.parse() {
-            self.known.push_back((of, Ok(vec![address])));
+            self.known.push_back((number, Ok(vec![address])));
         } else {
-            self.waiting.push_back((authority.to_owned(), of));
+            self.waiting.push_back((number, authority.to_owned()));
             self.look_up();
         }
     }
 
     /// Begins look-ups while there are few.
     fn look_up(&mut self) {
-        while self.lookup_count < LOOKUPS_MAX
-            && let Some((authority, of)) = self.waiting.pop_front()
+        while self.count < LOOKUPS_MAX
+            && let Some((number, authority)) = self.waiting.pop_front()
         {
             let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
-            let asked_for = of.clone();
             let resolve = move || {
                 let addresses = authority.to_socket_addrs().map(Iterator::collect);
-                let _ = sender.send((of, addresses));
+                let _ = sender.send((number, addresses));
                 let _ = waker.wake();
             };
             let thread = std::thread::Builder::new()
@@ -72,17 +106,17 @@ impl<T: Clone + Send + 'static> Resolver<T> {
                 .stack_size(256 * 1024)
                 .spawn(resolve);
             match thread {
-                Ok(_) => self.lookup_count += 1,
-                Err(error) => self.known.push_back((asked_for, Err(error))),
+                Ok(_) => self.count += 1,
+                Err(error) => self.known.push_back((number, Err(error))),
             }
         }
     }
 
-    /// The next answer, if there is one.
-    pub(super) fn next(&mut self) -> Option<Answer<T>> {
+    #[inline(never)]
+    fn next(&mut self) -> Option<Answer> {
         self.known.pop_front().or_else(|| {
             let answer = self.receiver.try_recv().ok()?;
-            self.lookup_count -= 1;
+            self.count -= 1;
             self.look_up();
             Some(answer)
         })
@@ -102,19 +136,17 @@ mod tests {
         let mut answered = [0; 50];
         for number in 0..answered.len() {
             resolver.ask("localhost:1", number);
-            assert!(resolver.lookup_count <= LOOKUPS_MAX);
+            assert!(resolver.lookup_count() <= LOOKUPS_MAX);
         }
         while answered.contains(&0) {
-            // Threads answer when they please; the test ends with the last of them.
-            let Ok((number, _)) = resolver.receiver.recv() else {
-                break;
-            };
-            answered[number] += 1;
-            resolver.lookup_count -= 1;
-            resolver.look_up();
-            assert!(resolver.lookup_count <= LOOKUPS_MAX);
+            // Threads answer when they please.
+            match resolver.next() {
+                Some((number, _)) => answered[number] += 1,
+                None => std::thread::yield_now(),
+            }
+            assert!(resolver.lookup_count() <= LOOKUPS_MAX);
         }
         assert_eq!(answered, [1; 50]);
-        assert_eq!(resolver.lookup_count, 0);
+        assert_eq!(resolver.lookup_count(), 0);
     }
 }
