@@ -76,12 +76,12 @@ pub(super) fn parse_range(body: &Json) -> Result<Answer, Failure> {
 /// The answer to a transaction in the body of a 200.
 pub(super) fn parse_write(body: &Json) -> Result<Answer, Failure> {
     let revision = revision(body)?;
-    if body["succeeded"] == Json::Bool(true) {
+    if is_true(body, "succeeded") {
         return Ok(Answer::Written { revision });
     }
     let mut current = Vec::new();
     for response in list(body, "responses") {
-        add_values(&response["response_range"], &mut current)?;
+        add_values(field(response, "response_range"), &mut current)?;
     }
     Ok(Answer::Refused { revision, current })
 }
@@ -103,30 +103,39 @@ pub(super) fn parse_error(status: u16, body: &[u8]) -> Failure {
 /// The error that an object describes: `{"error":"…","code":3}` of etcd 3.4,
 /// `{"message":"…","code":3}` of 3.6, and `{"error":{"message":"…","grpc_code":14}}` of streams.
 pub(super) fn error_in(body: &Json) -> Option<Failure> {
-    let of_stream = &body["error"];
+    let of_stream = field(body, "error");
     let error = if of_stream.is_object() {
         of_stream
     } else {
         body
     };
-    let text = |name: &str| error[name].as_str();
+    let text = |name: &str| field(error, name).as_str();
     let message = cut(text("message").or_else(|| text("error"))?);
     let code = number(error, "code").filter(|code| *code > 0);
     let code = code.or_else(|| number(error, "grpc_code")).unwrap_or(0);
     Some(Failure::Error { code, message })
 }
 
-/// The first line of a text, shortened.
+/// The beginning of a text, up to the end of its line.
 pub(super) fn cut(text: &str) -> String {
-    let line = text.trim().lines().next().unwrap_or_default();
     let is_printable = |c: &char| !c.is_control();
-    let printable = line.chars().filter(is_printable);
+    let printable = text.chars().take_while(is_printable);
     printable.take(MESSAGE_MAX_CHARS).collect()
+}
+
+/// A field; null if it is missing.
+#[inline(never)]
+pub(super) fn field<'j>(object: &'j Json, name: &str) -> &'j Json {
+    object.get(name).unwrap_or(&Json::Null)
+}
+
+pub(super) fn is_true(object: &Json, name: &str) -> bool {
+    *field(object, name) == Json::Bool(true)
 }
 
 /// A number, which may be in a string; 0 if it is missing.
 pub(super) fn number(object: &Json, name: &str) -> Option<u64> {
-    match &object[name] {
+    match field(object, name) {
         Json::Null => Some(0),
         Json::String(digits) => digits.parse().ok(),
         number => number.as_u64(),
@@ -135,11 +144,11 @@ pub(super) fn number(object: &Json, name: &str) -> Option<u64> {
 
 /// The elements of a list; none if it is missing.
 pub(super) fn list<'j>(object: &'j Json, name: &str) -> &'j [Json] {
-    object[name].as_array().map_or(&[], |list| &list[..])
+    field(object, name).as_array().map_or(&[], |list| &list[..])
 }
 
 fn revision(body: &Json) -> Result<u64, Failure> {
-    number(&body["header"], "revision")
+    number(field(body, "header"), "revision")
         .filter(|revision| *revision > 0)
         .ok_or(Failure::Malformed("no revision"))
 }
@@ -161,7 +170,7 @@ fn add_values(range: &Json, values: &mut Vec<KeyValue>) -> Result<(), Failure> {
 }
 
 fn bytes(object: &Json, name: &str) -> Result<Vec<u8>, Failure> {
-    let text = object[name].as_str().unwrap_or_default();
+    let text = field(object, name).as_str().unwrap_or_default();
     let decoded = STANDARD.decode(text);
     decoded.map_err(|_| Failure::Malformed("illegal base64"))
 }

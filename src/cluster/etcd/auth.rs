@@ -7,8 +7,8 @@ use std::fmt;
 
 use serde_json::Value as Json;
 
-use super::answer::parse_json;
-use super::failure::Failure;
+use super::answer::{field, parse_json};
+use super::failure::{Failure, is_in};
 use super::request::Post;
 
 /// A user of etcd. The password is never printed.
@@ -38,7 +38,7 @@ impl EtcdUser {
 /// The token in the body of a 200.
 pub(super) fn parse_token(body: &[u8]) -> Result<String, Failure> {
     let body = parse_json(body)?;
-    let token = body["token"].as_str().unwrap_or_default();
+    let token = field(&body, "token").as_str().unwrap_or_default();
     // Anything else would be a header of its own.
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Failure::Malformed("no token"));
@@ -49,7 +49,7 @@ pub(super) fn parse_token(body: &[u8]) -> Result<String, Failure> {
 /// Whether the answer to the request for a token says that there are no users.
 pub(super) fn is_without_users(failure: &Failure) -> bool {
     matches!(failure, Failure::Error { message, .. }
-        if message.contains("authentication is not enabled"))
+        if is_in("authentication is not enabled", message))
 }
 
 #[cfg(test)]

@@ -34,18 +34,20 @@ impl Failure {
     /// Whether etcd wants a token, or a new one.
     pub(super) fn needs_token(&self) -> bool {
         const UNAUTHENTICATED: u64 = 16;
-        let is_about_token = |message: &str| {
-            [
-                "invalid auth token",
-                "user name is empty",
-                "auth store is old",
-            ]
-            .iter()
-            .any(|part| message.contains(part))
-        };
+        let parts = [
+            "invalid auth token",
+            "user name is empty",
+            "auth store is old",
+        ];
         matches!(self, Self::Error { code, message }
-            if *code == UNAUTHENTICATED || is_about_token(message))
+            if *code == UNAUTHENTICATED || parts.iter().any(|part| is_in(part, message)))
     }
+}
+
+/// Whether a text contains a part.
+pub(super) fn is_in(part: &str, text: &str) -> bool {
+    let mut windows = text.as_bytes().windows(part.len());
+    windows.any(|window| window == part.as_bytes())
 }
 
 impl fmt::Display for Failure {

@@ -3,9 +3,7 @@
 //! Only hints are taken from it. Every error, end or gap of it is the end of this watch, after
 //! which a range says what is so.
 
-use serde_json::Value as Json;
-
-use super::answer::{cut, error_in, list, number, parse_json};
+use super::answer::{cut, error_in, field, is_true, list, number, parse_json};
 use super::failure::Failure;
 use super::request::{Post, push_prefix};
 
@@ -39,23 +37,23 @@ pub(super) fn render(prefix: &str, from: u64, authority: &str, token: &str) -> V
 /// What a line says; a failure is the end of the watch.
 pub(super) fn parse_line(line: &[u8]) -> Result<Hint, Failure> {
     let line = parse_json(line)?;
-    let result = &line["result"];
-    if line.get("error").is_some() || !result.is_object() {
+    let result = field(&line, "result");
+    if !field(&line, "error").is_null() || !result.is_object() {
         let error = error_in(&line);
         return Err(error.unwrap_or(Failure::Malformed("neither a result nor an error")));
     }
     let compacted = number(result, "compact_revision").is_none_or(|revision| revision > 0);
-    if compacted || result["canceled"] == Json::Bool(true) {
-        let reason = result["cancel_reason"].as_str().map(cut);
+    if compacted || is_true(result, "canceled") {
+        let reason = field(result, "cancel_reason").as_str().map(cut);
         let message = reason.unwrap_or_else(|| "compacted, or canceled".to_owned());
         return Err(Failure::Error { code: 0, message });
     }
     let revisions = list(result, "events")
         .iter()
-        .map(|event| number(&event["kv"], "mod_revision").unwrap_or(0));
+        .map(|event| number(field(event, "kv"), "mod_revision").unwrap_or(0));
     Ok(match revisions.max() {
         Some(revision) => Hint::Changed { revision },
-        None if result["created"] == Json::Bool(true) => Hint::Created,
+        None if is_true(result, "created") => Hint::Created,
         None => Hint::Alive,
     })
 }
