@@ -25,8 +25,8 @@
 //!   clock.
 //! - [`partition`]: one engine, its side of the log on disk, its role, its replicas and its leader,
 //!   and what a request may do with them: conditions on writes, and what replies wait for.
-//! - [`cluster`]: how this node takes part in a cluster that etcd configures, and the client of
-//!   etcd. No I/O.
+//! - [`cluster`]: what a configuration in etcd makes of this node's partitions: when one stands, is
+//!   named and takes office, and which copies are in sync; and the client of etcd, without I/O.
 //! - [`node`]: the partitions of this process, which node is at the other end of a replication
 //!   connection, and statistics.
 //! - [`api`]: a table of routes, a file for each family of endpoints, access checks, JSON and raw

@@ -49,6 +49,54 @@ pub enum SeededBug {
     EmptyCopyKeepsId,
     /// A copy keeps its id although a stop without a sync may have cost it writes.
     UncleanStopKeepsId,
+    /// A copy that is to leave the set is not waited for before etcd has answered.
+    ShrunkBeforeAnswer,
+    /// A copy that is to join the set is waited for only once etcd has answered.
+    GrownAfterAnswer,
+    /// A request to etcd without an answer counts as not carried out.
+    TimeoutTakenForNo,
+    /// A late answer of etcd is taken for that to the next request.
+    AnswerOfAnotherRequest,
+    /// A copy joins the set without what the leader's office began with.
+    JoinBelowOffice,
+    /// A copy joins the set while it is behind.
+    JoinBehind,
+    /// A write is acknowledged as soon as one copy of the set holds it.
+    AnyAckCounts,
+    /// Confirmations count whichever copy they are of.
+    AckOfAnotherCopy,
+    /// A copy stands that is not in sync.
+    StandsOutsideSet,
+    /// The configuration is replaced whatever it is.
+    NoCompare,
+    /// A copy that stands takes the epoch of the leader before.
+    EpochReused,
+    /// A leader that was restarted goes on in its epoch.
+    ResumesWithoutEpoch,
+    /// A copy that was named takes office before its promise has lapsed.
+    OfficeAtOnce,
+    /// A copy that is named goes on granting beats, and counts no promise for them.
+    GrantsWhenNamed,
+    /// A copy that finds itself named takes office as if that were handed over.
+    OfficeWithoutHandover,
+    /// A lease counts from the arrival of its grant.
+    LeaseFromReceipt,
+    /// A lease from one copy is enough.
+    LeaseOfOthersIgnored,
+    /// The clock of the beginning of a turn vouches for what came later in it.
+    ClockOfTurnStart,
+    /// A promise lasts for the lease of this node, not for that of the leader.
+    GraceOfOwnOption,
+    /// A read shows a value before it is acknowledged.
+    ReadsUncommitted,
+    /// A read shows that a key is missing before that is acknowledged.
+    NotFoundUncommitted,
+    /// What a watch tells is taken for what etcd holds.
+    WatchTrusted,
+    /// A leader goes on while it is not known whether it has handed over.
+    ServesAfterResign,
+    /// A leader that hands over takes writes meanwhile.
+    HandoverWithoutPause,
 }
 
 impl SeededBug {
@@ -77,7 +125,34 @@ impl SeededBug {
     ];
 
     /// Those that show only where copies are named by their ids.
-    pub const CLUSTER: [Self; 2] = [Self::EmptyCopyKeepsId, Self::UncleanStopKeepsId];
+    pub const CLUSTER: [Self; 26] = [
+        Self::EmptyCopyKeepsId,
+        Self::UncleanStopKeepsId,
+        Self::ShrunkBeforeAnswer,
+        Self::GrownAfterAnswer,
+        Self::TimeoutTakenForNo,
+        Self::AnswerOfAnotherRequest,
+        Self::JoinBelowOffice,
+        Self::JoinBehind,
+        Self::AnyAckCounts,
+        Self::AckOfAnotherCopy,
+        Self::StandsOutsideSet,
+        Self::NoCompare,
+        Self::EpochReused,
+        Self::ResumesWithoutEpoch,
+        Self::OfficeAtOnce,
+        Self::GrantsWhenNamed,
+        Self::OfficeWithoutHandover,
+        Self::LeaseFromReceipt,
+        Self::LeaseOfOthersIgnored,
+        Self::ClockOfTurnStart,
+        Self::GraceOfOwnOption,
+        Self::ReadsUncommitted,
+        Self::NotFoundUncommitted,
+        Self::WatchTrusted,
+        Self::ServesAfterResign,
+        Self::HandoverWithoutPause,
+    ];
 }
 
 impl SeededBug {

@@ -1,5 +1,19 @@
-//! cluster: how this node takes part in a cluster that etcd configures.
+//! A node of a cluster with its configuration in etcd: which node leads each partition, and which
+//! copies are in sync.
 //!
-//! `etcd/` is the client of etcd.
+//! `config.rs` has the values in etcd; `member.rs` is one partition on this node, `office.rs` its
+//! time as the leader, and `change.rs` a change that it asks for; `state.rs` is all partitions, and
+//! what etcd is asked next; `etcd/` is the client of etcd.
+//!
+//! Not here: beats, leases and acknowledgements (`partition/membership.rs`), sockets (`reactor/`).
 
+mod change;
+pub mod config;
 pub mod etcd;
+mod member;
+mod office;
+mod state;
+mod surroundings;
+
+pub use member::{HandoverEnd, Member, MemberState};
+pub use state::{Cluster, ClusterOptions};

@@ -9,6 +9,7 @@
 //! 3. Until its data is loaded it has no partition, and says how far it is.
 
 mod body_budget;
+mod cluster;
 mod errors;
 mod links;
 mod loop_stats;

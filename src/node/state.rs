@@ -1,5 +1,6 @@
 //! The node's state, and what every turn of the loop asks of it.
 
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::lsm::{Lsm, Options};
 use crate::metrics::NodeStats;
@@ -82,7 +83,7 @@ impl Default for Openings {
     }
 }
 
-/// Memory in use, as set last.
+/// Memory in use, as set last, and the maintenance that frees some.
 #[derive(Debug, Default)]
 struct MemoryState {
     used_bytes: usize,
@@ -90,6 +91,8 @@ struct MemoryState {
     is_full: bool,
     /// When merging last freed what it can, in Unix ms.
     reclaimed_at_ms: u64,
+    /// The index of the partition that was maintained last.
+    maintained: usize,
 }
 
 /// What requests share, each bounded.
@@ -131,11 +134,12 @@ pub struct Node {
     pub(super) bulk_writes: BulkWrites,
     pub(super) options: PartitionOptions,
     pub(super) ids: IdGenerator,
-    pub(super) next_to_maintain: usize,
     /// Unix ms, as set last.
     pub(super) time_ms: u64,
     memory: MemoryState,
     pub(super) is_draining: bool,
+    /// The cluster that it is one of, if it is.
+    pub(super) cluster: Option<Box<Cluster>>,
     /// Where replicas connect, once it is known.
     pub replication_port: Option<u16>,
     /// Statistics of the loop that runs it.
@@ -169,10 +173,10 @@ impl Node {
                 has_token: config.token.is_some(),
             },
             ids,
-            next_to_maintain: 0,
             time_ms: 0,
             memory: MemoryState::default(),
             is_draining: false,
+            cluster: None,
             replication_port: None,
             loop_stats: LoopStats::default(),
             resources: RequestResources::new(config.max_upload_bytes),
@@ -403,8 +407,9 @@ impl Node {
             if spent >= budget {
                 break;
             }
-            self.next_to_maintain = (self.next_to_maintain + 1) % self.partitions.len();
-            let partition = &mut self.partitions[self.next_to_maintain];
+            let memory = &mut self.memory;
+            memory.maintained = (memory.maintained + 1) % self.partitions.len();
+            let partition = &mut self.partitions[memory.maintained];
             if !partition.is_idle() {
                 spent += partition.maintain(budget - spent);
             }

@@ -75,6 +75,13 @@ impl Partition {
             WaitProgress::UpTo(held) => held >= needed,
             WaitProgress::Never => false,
         };
+        let is_hidden = match shown_version {
+            Some(_) => SeededBug::ReadsUncommitted.is_on(),
+            None => SeededBug::NotFoundUncommitted.is_on(),
+        };
+        if is_hidden {
+            return None;
+        }
         // Numbers that are waited for ascend: that of the write alone might not.
         is_awaited(is_held).then_some(last_version)
     }

@@ -54,6 +54,10 @@ impl Partition {
     pub(super) fn on_leader_report(&mut self, state: &PeerState) {
         let meta = self.roles.meta();
         let is_near = state.epoch.saturating_sub(meta.epoch) <= EPOCH_LEAP_MAX;
+        // In a cluster only etcd says which node leads. A leader makes way all the same.
+        if self.is_in_cluster() && self.roles.role() != Role::Leader {
+            return;
+        }
         if !is_near || !is_higher_epoch(state.epoch, meta.epoch) {
             return;
         }
@@ -107,7 +111,7 @@ impl Partition {
             Ordering::Equal => claim.intent == Intent::OrderedClaim || is_its_leader,
             Ordering::Greater => is_believed,
         };
-        if !is_granted {
+        if !is_granted || self.is_in_cluster() {
             return Ok(self.own_state(Intent::Report));
         }
         if acts_on_grant() {
@@ -152,7 +156,8 @@ impl Partition {
     fn queue_farewells(&mut self) {
         let state = self.own_state(Intent::Report);
         let links = self.replicas.links();
-        self.farewells
+        self.known_peers
+            .farewells
             .extend(links.map(|link| (link, state.clone())));
     }
 
@@ -162,7 +167,7 @@ impl Partition {
             && facts.protocol > PROTOCOL_MIN
         {
             let farewell = (*link, self.own_state(Intent::Report));
-            self.farewells.push(farewell);
+            self.known_peers.farewells.push(farewell);
         }
     }
 
@@ -188,7 +193,7 @@ impl Partition {
         if !is_contender && !self.has_yielded() {
             return;
         }
-        if ordered_epoch > meta.ordered_epoch {
+        if ordered_epoch > meta.ordered_epoch || self.is_in_cluster() {
             // A controller names epochs: it will say what this node is in that one.
             return self.step_down(hello.epoch, ordered_epoch, "");
         }

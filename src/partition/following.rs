@@ -353,7 +353,12 @@ impl Partition {
     ) -> Result<(), LinkError> {
         let is_visit = self.takeover.is_some();
         match event {
-            ReceiverEvent::Data | ReceiverEvent::Beat { .. } => {}
+            ReceiverEvent::Data => {}
+            ReceiverEvent::Beat { number } => {
+                if self.grants_beat(receiver.leader_epoch) {
+                    receiver.grant(number);
+                }
+            }
             ReceiverEvent::PeerState => {
                 if let Some(state) = receiver.peer.as_ref().filter(|_| !is_visit) {
                     self.on_leader_state(state.clone());

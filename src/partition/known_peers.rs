@@ -1,5 +1,7 @@
-//! Where the other nodes of a partition are, as far as this node has learned by itself.
+//! Where the other nodes of a partition are, as far as this node has learned by itself, and what
+//! they are still to be told.
 
+use crate::replication::{LinkId, PeerState};
 use crate::storage::PEERS_MAX;
 
 /// Addresses that no controller has named.
@@ -9,6 +11,8 @@ pub(super) struct KnownPeers {
     pub(super) last_leader: Option<String>,
     /// Nodes that have connected, the latest last.
     recent: Vec<String>,
+    /// States that are sent to peers before their links end.
+    pub(super) farewells: Vec<(LinkId, PeerState)>,
 }
 
 impl KnownPeers {
@@ -16,6 +20,7 @@ impl KnownPeers {
         Self {
             last_leader,
             recent: Vec::new(),
+            farewells: Vec::new(),
         }
     }
 

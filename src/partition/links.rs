@@ -43,7 +43,7 @@ impl Partition {
             Link::Sender(sender) => self
                 .source(sender.link)
                 .and_then(|source| sender.fill(&source, budget, now_ms, out))
-                .and_then(|()| self.record_sender(sender)),
+                .and_then(|()| self.record_sender(sender, now_ms)),
             Link::Receiver(receiver) => self
                 .held_versions(receiver.link)
                 .and_then(|held| receiver.fill(held, now_ms, out)),
@@ -59,12 +59,12 @@ impl Partition {
         now_ms: u64,
     ) -> Result<(), LinkError> {
         while let Some(state) = sender.receive(input, now_ms)? {
-            self.record_sender(sender)?;
+            self.record_sender(sender, now_ms)?;
             if let Some(answer) = self.on_peer_state(sender.link, state)? {
                 sender.report(answer);
             }
         }
-        self.record_sender(sender)
+        self.record_sender(sender, now_ms)
     }
 
     /// Takes in what a leader sends: all of `input`, unless a change of role or epoch has to become
@@ -89,8 +89,13 @@ impl Partition {
     /// The last words to the peer of a link that ends, if the partition has any.
     fn send_farewell(&mut self, link: &Link, out: &mut Vec<u8>) {
         let is_its = |told| link.subject().is_some_and(|(link, _)| told == link);
-        if let Some(at) = self.farewells.iter().position(|(told, _)| is_its(*told)) {
-            Frame::PeerState(self.farewells.swap_remove(at).1).encode(out);
+        if let Some(at) = self
+            .known_peers
+            .farewells
+            .iter()
+            .position(|(told, _)| is_its(*told))
+        {
+            Frame::PeerState(self.known_peers.farewells.swap_remove(at).1).encode(out);
         }
     }
 
@@ -118,7 +123,7 @@ impl Partition {
         let Some((id, _)) = link.subject() else {
             return;
         };
-        self.farewells.retain(|(told, _)| *told != id);
+        self.known_peers.farewells.retain(|(told, _)| *told != id);
         if let Link::Receiver(receiver) = link {
             self.on_receiver_closed(receiver, reason, now_ms);
         } else {

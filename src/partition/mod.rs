@@ -4,7 +4,8 @@
 //! `state.rs` is the partition and what every role does; `assigning.rs` what an assignment changes;
 //! `links.rs` its replication links; `serving.rs` its replicas; `following.rs` its leader;
 //! `takeover.rs` and `visits.rs` how it comes to lead; `claims.rs` how it makes way for another
-//! leader; `removal.rs` how it is removed.
+//! leader; `in_cluster.rs` and `membership.rs` what it is in a cluster that etcd configures;
+//! `removal.rs` how it is removed.
 //!
 //! Not here: which partition a request means (`node/`), HTTP (`api/`).
 
@@ -15,9 +16,11 @@ mod claims;
 mod conditions;
 mod disk_log;
 mod following;
+mod in_cluster;
 mod known_peers;
 mod leader_link;
 mod links;
+mod membership;
 mod partition_clock;
 mod removal;
 mod replicas;
@@ -35,6 +38,7 @@ pub use ack_requirements::TooFewReplicas;
 pub use conditions::{ConditionFailed, Conditions, TokenSet};
 pub use disk_log::{BulkWrites, DiskLog};
 pub use leader_link::LeaderStats;
+pub use membership::{Closed, CopyFacts};
 pub use removal::RemovalError;
 pub use replicas::ReplicaStats;
 pub use retired::RetiredEngines;

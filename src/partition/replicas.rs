@@ -108,6 +108,19 @@ impl Replicas {
         versions.get(rank).copied().unwrap_or(0)
     }
 
+    /// What a copy has confirmed on its disk.
+    pub(super) fn acked_by(&self, copy: CopyId) -> u64 {
+        let acked = self.copies().filter(|(of, _)| *of == copy);
+        let acked = acked.map(|(_, facts)| facts.acked.durable_version);
+        acked.max().unwrap_or(0)
+    }
+
+    /// The copies that are connected.
+    pub(super) fn copies(&self) -> impl Iterator<Item = (CopyId, SenderFacts)> {
+        let connected = self.connected.iter();
+        connected.map(|replica| (replica.copy, replica.facts))
+    }
+
     /// Replicas that were heard within two heartbeats.
     pub(super) fn heard_count(&self, now_ms: u64) -> usize {
         self.heard(now_ms).count()

@@ -175,6 +175,11 @@ impl Roles {
         }
     }
 
+    /// Has no role from now on, until one is assigned.
+    pub(super) fn await_assignment(&mut self) {
+        self.duty = Duty::Awaiting;
+    }
+
     /// A controller assigns a role.
     pub(super) fn take_duty(&mut self) {
         if self.duty == Duty::Awaiting {

@@ -193,6 +193,9 @@ impl Partition {
                     "that node takes over as the leader: try again",
                 ));
             }
+            Role::Replica if self.is_in_cluster() => {
+                return Err(Rejection::busy("that node does not lead yet: try again"));
+            }
             Role::Replica if self.follows(hello) => {
                 return Err(Rejection::not_leader(
                     "this node is the leader of that one: assign one of them as the leader",
@@ -316,7 +319,7 @@ impl Partition {
             epoch: self.roles.meta().data_epoch,
             lineage: &self.roles.meta().lineage,
             is_settled: self.roles.is_settled(),
-            beat: None,
+            beat: self.newest_beat(),
             lsm: &self.lsm,
         }
     }
@@ -361,10 +364,20 @@ impl Partition {
     }
 
     /// Records what a link has sent and its replica has confirmed. An error ends the link.
-    pub(super) fn record_sender(&mut self, sender: &ReplicaSender) -> Result<(), LinkError> {
+    pub(super) fn record_sender(
+        &mut self,
+        sender: &ReplicaSender,
+        now_ms: u64,
+    ) -> Result<(), LinkError> {
         let has_confirmed = self.replicas.record(sender.link, sender.facts);
         if has_confirmed.ok_or(LinkError::RoleChanged)? {
             self.keep_log();
+        }
+        if self.is_in_cluster() {
+            self.note_acked();
+            if let Some(replica) = self.replicas.get(sender.link) {
+                self.note_grant(replica.copy, sender.facts, now_ms);
+            }
         }
         Ok(())
     }

@@ -13,7 +13,7 @@
 
 use crate::config::Fsync;
 use crate::lsm::{Entry, Footprint, Lsm, NewValue, Options, Write};
-use crate::replication::{LinkId, PeerState};
+use crate::replication::LinkId;
 use crate::seeded_bugs::SeededBug;
 use crate::slew::LAST_UNIX_MS;
 use crate::storage::{
@@ -25,6 +25,7 @@ use super::conditions::{ConditionFailed, Conditions};
 use super::disk_log::{BulkWrites, DiskLog};
 use super::known_peers::KnownPeers;
 use super::leader_link::LeaderLink;
+use super::membership::Membership;
 use super::partition_clock::PartitionClock;
 use super::replicas::Replicas;
 use super::retired::RetiredEngines;
@@ -101,11 +102,11 @@ pub struct Partition {
     pub(super) disk: Option<DiskLog>,
     pub(super) replicas: Replicas,
     pub(super) leader_link: LeaderLink,
+    /// Its side of a configuration in etcd, if it has one.
+    pub(super) membership: Option<Box<Membership>>,
     /// A takeover that is under way, or its announcements to nodes that were not reached.
     pub(super) takeover: Option<Takeover>,
     pub(super) known_peers: KnownPeers,
-    /// States that are sent to peers before their links end.
-    pub(super) farewells: Vec<(LinkId, PeerState)>,
     /// Ids of histories that begin here.
     pub(super) ids: IdGenerator,
     pub(super) retired: RetiredEngines,
@@ -136,9 +137,9 @@ impl Partition {
             disk,
             replicas: Replicas::default(),
             leader_link: LeaderLink::default(),
+            membership: None,
             takeover: None,
             known_peers,
-            farewells: Vec::new(),
             ids,
             retired: RetiredEngines::default(),
             snapshot_stats: SnapshotStats::default(),
@@ -241,7 +242,8 @@ impl Partition {
             Wait::Disk { .. } => WaitProgress::UpTo(self.released_version()),
             Wait::Acks { count, .. } | Wait::Read { count, .. } => {
                 let acked_version = self.replicas.acked_version(usize::from(count));
-                WaitProgress::UpTo(self.released_version().min(acked_version))
+                let held_version = acked_version.min(self.set_acked_version());
+                WaitProgress::UpTo(self.released_version().min(held_version))
             }
             wait if wait == self.settled_wait() => {
                 let count = self.roles.settled_count;

@@ -429,6 +429,7 @@ impl LeaderReceiver {
         if !is_expected {
             return Err(unexpected());
         }
+        self.leader_epoch = Some(start.epoch);
         Ok(ReceivedData {
             lsm,
             epoch: start.epoch,

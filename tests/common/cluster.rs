@@ -1,9 +1,10 @@
 //! Nodes, disks and the network between them, simulated: the node's own code, with time, files and
 //! sockets that are ours.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
+use db_node::cluster::ClusterOptions;
 use db_node::config::{self, Config, Invocation};
 use db_node::lsm::Options;
 use db_node::node::{DiskNews, Node};
@@ -91,6 +92,14 @@ pub(crate) struct Host {
     /// Counted with each start.
     pub(crate) incarnation: u64,
     next_link: usize,
+    /// The cluster that its node is one of, if etcd says what it is.
+    pub(crate) cluster: Option<ClusterOptions>,
+    /// How fast its clock runs, in thousandths.
+    pub(crate) clock_rate: u64,
+    /// Until when its process stands still: nothing runs in it, and what comes waits.
+    pub(crate) paused_until_ms: u64,
+    /// Connections that ended meanwhile.
+    ended: Vec<(Link, LinkError)>,
 }
 
 #[derive(Debug)]
@@ -132,6 +141,8 @@ pub(crate) struct Cluster {
     pub(crate) hosts: Vec<Host>,
     connections: Vec<Connection>,
     weather: BTreeMap<(usize, usize), Weather>,
+    /// From the first to the second nothing goes through.
+    pub(crate) one_way_cuts: BTreeSet<(usize, usize)>,
     /// What the hosts' clocks show at the start, in Unix ms.
     pub(crate) clocks_ms: Vec<u64>,
     /// How many steps a disk takes to write a piece of a checkpoint, about.
@@ -202,6 +213,10 @@ impl Cluster {
             process: None,
             incarnation: 0,
             next_link: 0,
+            cluster: None,
+            clock_rate: 1000,
+            paused_until_ms: 0,
+            ended: Vec::new(),
         };
         let hosts = (0..host_count).map(&mut host).collect();
         let (connections, weather) = (Vec::new(), BTreeMap::new());
@@ -215,6 +230,7 @@ impl Cluster {
             hosts,
             connections,
             weather,
+            one_way_cuts: BTreeSet::new(),
             clocks_ms,
             steps_per_piece,
         }
@@ -225,6 +241,16 @@ impl Cluster {
             .process
             .as_mut()
             .map(|process| &mut process.node)
+    }
+
+    /// What a host's clock shows that counts from the beginning.
+    pub(crate) fn local_ms(&self, host: usize) -> u64 {
+        self.now_ms * self.hosts[host].clock_rate / 1000
+    }
+
+    /// Whether a process stands still.
+    pub(crate) fn is_paused(&self, host: usize) -> bool {
+        self.now_ms < self.hosts[host].paused_until_ms
     }
 
     /// Starts a host; false if its disk failed on the way, which is a crash.
@@ -243,6 +269,9 @@ impl Cluster {
         };
         let (fsync, first) = (config.fsync, (!config.await_assignment).then_some(0));
         let mut node = Node::new(config, engine.hash_seed, ids.split());
+        if let Some(options) = &host.cluster {
+            node.join_cluster(options.clone());
+        }
         let mut worker = None;
         if let Some(disks) = &host.disks {
             let options = RecoveryOptions {
@@ -297,6 +326,7 @@ impl Cluster {
         if self.hosts[host].process.take().is_none() {
             return;
         }
+        self.hosts[host].ended.clear();
         log::debug!(
             "{}: node {host} crashes, with power: {with_power}",
             self.now_ms
@@ -342,10 +372,21 @@ impl Cluster {
             connection.ends[0].host,
             connection.ends[1].host
         );
-        let now_ms = self.now_ms;
         for end in connection.ends {
-            if let Some(node) = self.node(end.host) {
-                node.close_link(end.link, reason, now_ms);
+            self.hosts[end.host].ended.push((end.link, reason.clone()));
+            self.notice_ends(end.host);
+        }
+    }
+
+    /// A node hears of the connections that have ended, unless it stands still.
+    fn notice_ends(&mut self, host: usize) {
+        if self.is_paused(host) {
+            return;
+        }
+        let now_ms = self.local_ms(host);
+        for (link, reason) in std::mem::take(&mut self.hosts[host].ended) {
+            if let Some(node) = self.node(host) {
+                node.close_link(link, &reason, now_ms);
             }
         }
     }
@@ -354,6 +395,10 @@ impl Cluster {
     pub(crate) fn step(&mut self, passed_ms: u64) {
         self.now_ms += passed_ms;
         for host in 0..self.hosts.len() {
+            if self.is_paused(host) {
+                continue;
+            }
+            self.notice_ends(host);
             let time_ms = self.clocks_ms[host] + self.now_ms;
             if let Some(node) = self.node(host) {
                 node.set_time_ms(time_ms);
@@ -369,6 +414,9 @@ impl Cluster {
         }
         for host in 0..self.hosts.len() {
             let budget = self.rng.usize(1..400_000);
+            if self.is_paused(host) {
+                continue;
+            }
             if let Some(node) = self.node(host) {
                 node.maintain(budget);
             }
@@ -376,7 +424,7 @@ impl Cluster {
     }
 
     fn step_disk(&mut self, host: usize) {
-        let now_us = self.now_ms * 1_000;
+        let now_us = self.local_ms(host) * 1_000;
         let Some(process) = &mut self.hosts[host].process else {
             return;
         };
@@ -432,12 +480,15 @@ impl Cluster {
     }
 
     fn dial(&mut self, host: usize) {
-        let now_ms = self.now_ms;
+        let now_ms = self.local_ms(host);
         while let Some(dial) = self.node(host).and_then(|node| node.take_dial(now_ms)) {
             let partition = dial.partition;
             let other = host_of(&dial.leader);
             let is_there = other != host && self.hosts[other].process.is_some();
-            if !is_there || matches!(self.weather(host, other), Weather::Cut | Weather::Stalled) {
+            let is_cut = matches!(self.weather(host, other), Weather::Cut | Weather::Stalled)
+                || self.one_way_cuts.contains(&(host, other))
+                || self.one_way_cuts.contains(&(other, host));
+            if !is_there || is_cut {
                 let node = self.node(host).expect("it dials");
                 node.on_unreachable(&dial, DialFailure::new("it is not there"), now_ms);
                 continue;
@@ -461,7 +512,7 @@ impl Cluster {
                     hello,
                 }
             };
-            let accepted = Link::accepted(address(host), now_ms);
+            let accepted = Link::accepted(address(host), self.local_ms(other));
             let ends = [
                 end(host, id, link, out, None),
                 end(other, other_id, accepted, Vec::new(), hello),
@@ -515,15 +566,19 @@ impl Cluster {
             let mut words: Vec<u8> = std::mem::take(&mut to.held);
             words.extend(to.wire.drain(..));
             words.append(&mut from.out);
+            let mut input = &words[..];
+            let mut answer = Vec::new();
+            if self.now_ms < self.hosts[to.host].paused_until_ms {
+                continue;
+            }
+            let now_ms = self.now_ms * self.hosts[to.host].clock_rate / 1000;
             let Some(process) = &mut self.hosts[to.host].process else {
                 continue;
             };
-            let mut input = &words[..];
-            let mut answer = Vec::new();
             // How it takes them no longer matters: the connection ends.
             let _ = process
                 .node
-                .receive(to.id, &mut to.link, &mut input, self.now_ms, &mut answer);
+                .receive(to.id, &mut to.link, &mut input, now_ms, &mut answer);
         }
     }
 
@@ -534,10 +589,16 @@ impl Cluster {
             hosts,
             now_ms,
             rng,
+            one_way_cuts,
             ..
         } = self;
         let [a, b] = &mut connections[at].ends;
         let (from, to) = if side == 0 { (a, b) } else { (b, a) };
+        let local_ms = *now_ms * hosts[from.host].clock_rate / 1000;
+        let is_cut = one_way_cuts.contains(&(from.host, to.host));
+        if *now_ms < hosts[from.host].paused_until_ms {
+            return Ok(());
+        }
         let node = &mut hosts[from.host]
             .process
             .as_mut()
@@ -548,10 +609,10 @@ impl Cluster {
         } else {
             0
         };
-        node.fill(&mut from.link, budget, *now_ms, &mut from.out)?;
+        node.fill(&mut from.link, budget, local_ms, &mut from.out)?;
         let room = WIRE_BYTES
             .saturating_sub(to.wire.len())
-            .min(step_bytes)
+            .min(if is_cut { 0 } else { step_bytes })
             .min(from.out.len());
         to.wire.extend(from.out.drain(..room));
         Ok(())
@@ -566,6 +627,10 @@ impl Cluster {
             ..
         } = self;
         let end = &mut connections[at].ends[side];
+        let local_ms = *now_ms * hosts[end.host].clock_rate / 1000;
+        if *now_ms < hosts[end.host].paused_until_ms {
+            return Ok(());
+        }
         let node = &mut hosts[end.host]
             .process
             .as_mut()
@@ -586,7 +651,7 @@ impl Cluster {
             .hello
             .as_ref()
             .map_or(0, |hello| believed_epoch(node, hello));
-        let outcome = node.receive(end.id, &mut end.link, &mut input, *now_ms, &mut end.out);
+        let outcome = node.receive(end.id, &mut end.link, &mut input, local_ms, &mut end.out);
         end.held = input.to_vec();
         let has_heard = !was_greeted && (outcome.is_err() || !end.link.is_handshake());
         if has_heard

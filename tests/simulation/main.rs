@@ -17,6 +17,7 @@ mod sim_disk;
 mod clocks;
 mod controller;
 mod dialogue;
+mod etcd;
 mod failover;
 mod full_disk;
 mod on_clusters;

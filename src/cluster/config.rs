@@ -1,0 +1,460 @@
+//! What etcd keeps for a cluster of nodes: the only home of its keys and values.
+//!
+//! ```text
+//! /db-node/<cluster>/cluster
+//!   {"format":1,"id":"<32 hex>","partitions":16,"hash":"crc32c","whenAllLost":"wait"}
+//! /db-node/<cluster>/nodes/<name>             written by each node when it starts
+//!   {"format":1,"url":"http://10.0.0.11:9001","zone":"a","version":"0.2.0","protocol":[1,3]}
+//! /db-node/<cluster>/partitions/<id>/config   the leader, and the copies in sync
+//!   {"format":1,"epoch":7,"leader":"n1","handedOver":false,"leaseMs":2000,
+//!    "inSync":[{"node":"n1","copy":"<32 hex>"}],"replicas":["n1","n2","n3"],"leaving":[]}
+//! /db-node/<cluster>/partitions/<id>/copies/<name>  written by each node for its copy
+//!   {"copy":"<32 hex>","epoch":7,"version":1234}
+//! ```
+//!
+//! A configuration changes only by a comparison of its revision, so each is made from the one
+//! before. Fields that this release does not know are kept when it writes a value anew.
+//!
+//! Not here: what a node does about them (`member.rs`).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::storage::{CopyId, PEERS_MAX};
+
+/// The newest layout that this release reads.
+const FORMAT: u32 = 1;
+
+/// The shortest lease.
+pub const LEASE_MS_MIN: u64 = 500;
+/// The longest lease.
+pub const LEASE_MS_MAX: u64 = 60_000;
+
+/// Longest name of a node or a cluster.
+pub const NAME_MAX_BYTES: usize = 63;
+
+/// A value in etcd is not what a node writes. The text says why.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ValueError(&'static str);
+
+/// A copy of a partition, and the node that has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyOfNode {
+    /// The node's name.
+    pub node: String,
+    /// The copy.
+    pub copy: CopyId,
+}
+
+/// The configuration of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionConfig {
+    /// Counts changes of the leader; 0: no node has led yet, and the one that is named may.
+    pub epoch: u64,
+    /// The name of the node that leads, or is to.
+    pub leader: String,
+    /// The leader before had stopped before it wrote this.
+    pub handed_over: bool,
+    /// How long the leader of this epoch may answer reads after its beats.
+    pub lease_ms: u64,
+    /// The copies that hold every acknowledged write.
+    pub in_sync: Vec<CopyOfNode>,
+    /// The names of the nodes that are to have a copy.
+    pub replicas: Vec<String>,
+    /// The names of those that are to have none any more.
+    pub leaving: Vec<String>,
+    /// Fields that this release does not know.
+    pub(super) others: Map<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConfigValue {
+    format: u32,
+    epoch: u64,
+    leader: String,
+    handed_over: bool,
+    lease_ms: u64,
+    in_sync: Vec<CopyValue>,
+    replicas: Vec<String>,
+    #[serde(default)]
+    leaving: Vec<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CopyValue {
+    node: String,
+    copy: String,
+}
+
+impl PartitionConfig {
+    /// That of a partition in which no node has led yet.
+    pub fn first(leader: String, replicas: Vec<String>, lease_ms: u64) -> Self {
+        Self {
+            epoch: 0,
+            leader,
+            handed_over: false,
+            lease_ms,
+            in_sync: Vec::new(),
+            replicas,
+            leaving: Vec::new(),
+            others: Map::new(),
+        }
+    }
+
+    /// Reads a value.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ValueError> {
+        let value: ConfigValue = serde_json::from_slice(bytes)
+            .map_err(|_| ValueError("it is not the configuration of a partition"))?;
+        if value.format > FORMAT {
+            return Err(ValueError("it is of a later release: upgrade this node"));
+        }
+        let copies = value.in_sync.into_iter().map(|of| {
+            Some(CopyOfNode {
+                copy: CopyId::parse(&of.copy)?,
+                node: of.node,
+            })
+        });
+        let in_sync: Option<Vec<CopyOfNode>> = copies.collect();
+        let in_sync = in_sync.ok_or(ValueError("it names an impossible copy"))?;
+        let names = value.replicas.iter().chain(&value.leaving);
+        let mut names = names.chain(in_sync.iter().map(|of| &of.node));
+        if !is_name(&value.leader) || !names.all(|name| is_name(name)) {
+            return Err(ValueError("it names an impossible node"));
+        }
+        let longest = in_sync.len().max(value.replicas.len());
+        if longest > PEERS_MAX || value.leaving.len() > PEERS_MAX {
+            return Err(ValueError("it names too many nodes"));
+        }
+        if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&value.lease_ms) {
+            return Err(ValueError("its leaseMs is out of bounds"));
+        }
+        Ok(Self {
+            epoch: value.epoch,
+            leader: value.leader,
+            handed_over: value.handed_over,
+            lease_ms: value.lease_ms,
+            in_sync,
+            replicas: value.replicas,
+            leaving: value.leaving,
+            others: value.others,
+        })
+    }
+
+    /// The value.
+    pub fn encode(&self) -> Vec<u8> {
+        let copies = self.in_sync.iter().map(|of| CopyValue {
+            node: of.node.clone(),
+            copy: of.copy.to_string(),
+        });
+        let value = ConfigValue {
+            format: FORMAT,
+            epoch: self.epoch,
+            leader: self.leader.clone(),
+            handed_over: self.handed_over,
+            lease_ms: self.lease_ms,
+            in_sync: copies.collect(),
+            replicas: self.replicas.clone(),
+            leaving: self.leaving.clone(),
+            others: self.others.clone(),
+        };
+        serde_json::to_vec(&value).expect("plain fields serialize")
+    }
+
+    /// Whether a copy holds every acknowledged write.
+    pub fn is_in_sync(&self, copy: CopyId) -> bool {
+        self.in_sync.iter().any(|of| of.copy == copy)
+    }
+
+    /// Whether a node is to have a copy.
+    pub fn has_replica(&self, node: &str) -> bool {
+        self.replicas.iter().any(|name| name == node)
+    }
+}
+
+/// A node, as it has registered itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeValue {
+    format: u32,
+    /// Its HTTP address.
+    pub url: String,
+    /// Where it runs; empty: not told.
+    #[serde(default)]
+    pub zone: String,
+    /// Its release.
+    pub version: String,
+    /// The oldest and the newest protocol that it speaks.
+    pub protocol: [u16; 2],
+}
+
+impl NodeValue {
+    /// That of this release.
+    pub fn new(url: String, zone: String, protocol: [u16; 2]) -> Self {
+        Self {
+            format: FORMAT,
+            url,
+            zone,
+            version: crate::version::VERSION.to_owned(),
+            protocol,
+        }
+    }
+
+    /// Reads a value.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let value: Self = serde_json::from_slice(bytes).ok()?;
+        (value.format <= FORMAT && value.url.starts_with("http://")).then_some(value)
+    }
+
+    /// The value.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("plain fields serialize")
+    }
+}
+
+/// A copy, as its node has registered it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyRecord {
+    /// The copy.
+    pub copy: CopyId,
+    /// The epoch of its data.
+    pub epoch: u64,
+    /// Its newest version at that time.
+    pub version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CopyRecordValue {
+    copy: String,
+    epoch: u64,
+    version: u64,
+}
+
+impl CopyRecord {
+    /// Reads a value.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let value: CopyRecordValue = serde_json::from_slice(bytes).ok()?;
+        Some(Self {
+            copy: CopyId::parse(&value.copy)?,
+            epoch: value.epoch,
+            version: value.version,
+        })
+    }
+
+    /// The value.
+    pub fn encode(&self) -> Vec<u8> {
+        let value = CopyRecordValue {
+            copy: self.copy.to_string(),
+            epoch: self.epoch,
+            version: self.version,
+        };
+        serde_json::to_vec(&value).expect("plain fields serialize")
+    }
+}
+
+/// What all nodes of a cluster have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterValue {
+    format: u32,
+    /// The cluster's id, drawn when it was made: 32 hexadecimal digits.
+    pub id: String,
+    /// How many partitions the keys are spread over, for good.
+    pub partitions: u32,
+    /// How a key's partition is found.
+    pub hash: String,
+    /// What is done once all copies in sync are gone for good: `wait` or `start`.
+    #[serde(default)]
+    pub when_all_lost: String,
+}
+
+impl ClusterValue {
+    /// A new cluster.
+    pub fn new(id: [u8; 16], partitions: u32) -> Self {
+        Self {
+            format: FORMAT,
+            id: CopyId(id).to_string(),
+            partitions,
+            hash: "crc32c".to_owned(),
+            when_all_lost: "wait".to_owned(),
+        }
+    }
+
+    /// Reads a value.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let value: Self = serde_json::from_slice(bytes).ok()?;
+        let is_known = value.format <= FORMAT && value.hash == "crc32c" && value.partitions > 0;
+        is_known.then_some(value)
+    }
+
+    /// The value.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("plain fields serialize")
+    }
+}
+
+/// Whether a node or a cluster can have this name.
+pub fn is_name(name: &str) -> bool {
+    let is_plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+    (1..=NAME_MAX_BYTES).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
+/// What a key is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key<'a> {
+    /// The cluster.
+    Cluster,
+    /// The node of this name.
+    Node(&'a str),
+    /// The configuration of this partition.
+    Config(u32),
+    /// The copy of this partition on the node of this name.
+    Copy(u32, &'a str),
+}
+
+impl<'a> Key<'a> {
+    /// Reads the part of a key behind its prefix; none: it is of no use to this release.
+    pub fn parse(key: &'a str) -> Option<Self> {
+        if key == "cluster" {
+            return Some(Self::Cluster);
+        }
+        if let Some(name) = key.strip_prefix("nodes/") {
+            return is_name(name).then_some(Self::Node(name));
+        }
+        let (id, rest) = key.strip_prefix("partitions/")?.split_once('/')?;
+        let id = id.parse().ok()?;
+        match rest.strip_prefix("copies/") {
+            Some(name) => is_name(name).then_some(Self::Copy(id, name)),
+            None => (rest == "config").then_some(Self::Config(id)),
+        }
+    }
+
+    /// The whole key.
+    pub fn in_cluster(self, prefix: &str) -> String {
+        match self {
+            Self::Cluster => format!("{prefix}cluster"),
+            Self::Node(name) => format!("{prefix}nodes/{name}"),
+            Self::Config(id) => format!("{prefix}partitions/{id}/config"),
+            Self::Copy(id, name) => format!("{prefix}partitions/{id}/copies/{name}"),
+        }
+    }
+}
+
+/// What all keys of a cluster begin with.
+pub fn prefix_of(cluster: &str) -> String {
+    format!("/db-node/{cluster}/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = concat!(
+        r#"{"format":1,"epoch":7,"leader":"n1","handedOver":false,"leaseMs":2000,"#,
+        r#""inSync":[{"node":"n1","copy":"01010101010101010101010101010101"},"#,
+        r#"{"node":"n2","copy":"02020202020202020202020202020202"}],"#,
+        r#""replicas":["n1","n2","n3"],"leaving":[]}"#
+    );
+
+    fn config() -> PartitionConfig {
+        let of = |node: &str, byte| CopyOfNode {
+            node: node.to_owned(),
+            copy: CopyId([byte; 16]),
+        };
+        let replicas = ["n1", "n2", "n3"].map(str::to_owned).to_vec();
+        PartitionConfig {
+            epoch: 7,
+            in_sync: vec![of("n1", 1), of("n2", 2)],
+            ..PartitionConfig::first("n1".to_owned(), replicas, 2000)
+        }
+    }
+
+    #[test]
+    fn golden_values() {
+        assert_eq!(String::from_utf8_lossy(&config().encode()), CONFIG);
+        assert_eq!(PartitionConfig::decode(CONFIG.as_bytes()), Ok(config()));
+        let node = NodeValue {
+            version: "0.2.0".to_owned(),
+            ..NodeValue::new("http://10.0.0.11:9001".to_owned(), "a".to_owned(), [1, 3])
+        };
+        let text = concat!(
+            r#"{"format":1,"url":"http://10.0.0.11:9001","zone":"a","version":"0.2.0","#,
+            r#""protocol":[1,3]}"#
+        );
+        assert_eq!(String::from_utf8_lossy(&node.encode()), text);
+        assert_eq!(NodeValue::decode(text.as_bytes()), Some(node));
+        let record = CopyRecord {
+            copy: CopyId([3; 16]),
+            epoch: 7,
+            version: 1234,
+        };
+        let text = r#"{"copy":"03030303030303030303030303030303","epoch":7,"version":1234}"#;
+        assert_eq!(String::from_utf8_lossy(&record.encode()), text);
+        assert_eq!(CopyRecord::decode(text.as_bytes()), Some(record));
+        let cluster = ClusterValue::new([4; 16], 16);
+        let text = concat!(
+            r#"{"format":1,"id":"04040404040404040404040404040404","partitions":16,"#,
+            r#""hash":"crc32c","whenAllLost":"wait"}"#
+        );
+        assert_eq!(String::from_utf8_lossy(&cluster.encode()), text);
+        assert_eq!(ClusterValue::decode(text.as_bytes()), Some(cluster));
+    }
+
+    #[test]
+    fn unknown_fields_are_kept() {
+        let text = CONFIG.replace(r#""leaving":[]"#, r#""leaving":[],"later":{"a":[1]}"#);
+        let decoded = PartitionConfig::decode(text.as_bytes()).expect("it is one");
+        assert_eq!(String::from_utf8_lossy(&decoded.encode()), text);
+    }
+
+    #[test]
+    fn what_no_node_writes_is_refused() {
+        for (from, to) in [
+            ("\"format\":1", "\"format\":2"),
+            ("2000", "499"),
+            ("2000", "60001"),
+            ("\"leader\":\"n1\"", "\"leader\":\"\""),
+            ("\"n3\"", "\"N3\""),
+            ("0101", "01zz"),
+            ("\"epoch\":7", "\"epoch\":-7"),
+        ] {
+            let text = CONFIG.replacen(from, to, 1);
+            assert_ne!(text, CONFIG);
+            assert!(PartitionConfig::decode(text.as_bytes()).is_err(), "{text}");
+        }
+        for cut in 0..CONFIG.len() {
+            assert!(PartitionConfig::decode(&CONFIG.as_bytes()[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn keys_are_read_back() {
+        let prefix = prefix_of("default");
+        for (key, text) in [
+            (Key::Cluster, "/db-node/default/cluster"),
+            (Key::Node("n1"), "/db-node/default/nodes/n1"),
+            (Key::Config(15), "/db-node/default/partitions/15/config"),
+            (
+                Key::Copy(0, "n1.a-b"),
+                "/db-node/default/partitions/0/copies/n1.a-b",
+            ),
+        ] {
+            assert_eq!(key.in_cluster(&prefix), text);
+            assert_eq!(Key::parse(&text[prefix.len()..]), Some(key));
+        }
+        for odd in [
+            "",
+            "clusters",
+            "nodes/",
+            "nodes/N",
+            "partitions/x/config",
+            "partitions/1",
+        ] {
+            assert_eq!(Key::parse(odd), None, "{odd}");
+        }
+    }
+}

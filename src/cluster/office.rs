@@ -1,0 +1,326 @@
+//! The time of a node as the leader of a partition: what it observes of the other copies, which of
+//! them leave the set or join it, its beats, and a hand-over.
+//!
+//! Not here: when changes are asked for, and what becomes of them (`member.rs`).
+
+use crate::partition::{CopyFacts, Partition};
+use crate::seeded_bugs::SeededBug;
+use crate::storage::CopyId;
+
+use super::change::{Asked, Change};
+use super::config::{CopyOfNode, PartitionConfig};
+use super::surroundings::Surroundings;
+
+/// A copy that is not connected for so long leaves the set.
+const ABSENT_MS: u64 = 300;
+
+/// The same copy joins the set at most once in this time.
+const REJOIN_MS: u64 = 5_000;
+
+/// How long a leader that hands over waits for its successor to have everything.
+pub(super) const HANDOVER_MS: u64 = 500;
+
+/// Parts of a lease: from one beat to the next; until a copy that is behind leaves the set.
+pub(super) const BEATS_PER_LEASE: u64 = 8;
+const PATIENCE_PER_LEASE: u64 = 2;
+
+/// A copy joins that is no further behind than it was so many beats ago.
+const NEAR_BEATS: usize = 2;
+
+/// What the leader has observed of another copy.
+#[derive(Debug)]
+struct Observed {
+    copy: CopyId,
+    absent_since_ms: Option<u64>,
+    /// A version that it has not confirmed, and since when it was to.
+    unconfirmed: Option<(u64, u64)>,
+    /// Since when it is near the newest version.
+    near_since_ms: Option<u64>,
+    /// Whether it is named.
+    is_in_set: bool,
+    /// When etcd was last asked to take it into the set.
+    joined_at_ms: Option<u64>,
+    /// Since when it holds up the acknowledgement of writes.
+    bad_since_ms: Option<u64>,
+}
+
+/// A hand-over that is under way.
+#[derive(Debug)]
+pub(super) struct Handover {
+    pub(super) to: CopyOfNode,
+    pub(super) begun_at_ms: u64,
+    /// Whether etcd may have been asked: then this node stays stopped until the outcome is known.
+    pub(super) is_in_doubt: bool,
+}
+
+/// The time as leader, from the decision to lead on.
+#[derive(Debug)]
+pub(super) struct Office {
+    pub(super) epoch: u64,
+    /// The version at which it began: a copy without it does not join the set.
+    begun_version: u64,
+    /// When it became durable; none: not yet.
+    begun_at_ms: Option<u64>,
+    /// Nothing before this time is held against another copy: this node did not look.
+    looked_since_ms: u64,
+    stepped_at_ms: u64,
+    observed: Vec<Observed>,
+    /// The newest version at each of the last beats, the latest last.
+    versions: Vec<u64>,
+    pub(super) next_beat_ms: u64,
+    pub(super) handover: Option<Handover>,
+    /// When it ceased to beat, since it can neither acknowledge writes nor reach etcd.
+    silent_since_ms: Option<u64>,
+}
+
+impl Handover {
+    /// Whether all is acknowledged, and on the copy that is to lead.
+    pub(super) fn is_ready(&self, partition: &Partition) -> bool {
+        if SeededBug::HandoverWithoutPause.is_on() {
+            return true;
+        }
+        let last_version = match partition.disk_failure() {
+            // What the disk has not taken is told to be unknown to the clients.
+            Some(_) => partition.acked_version(),
+            None => partition.lsm().last_version(),
+        };
+        let mut facts = partition.copy_facts();
+        let is_there = facts.any(|facts| {
+            facts.copy == self.to.copy && facts.follows_log && facts.durable_version >= last_version
+        });
+        is_there && partition.acked_version() >= last_version
+    }
+}
+
+impl Office {
+    pub(super) fn new(epoch: u64, begun_version: u64) -> Self {
+        Self {
+            epoch,
+            begun_version,
+            begun_at_ms: None,
+            looked_since_ms: 0,
+            stepped_at_ms: 0,
+            observed: Vec::new(),
+            versions: Vec::new(),
+            next_beat_ms: 0,
+            handover: None,
+            silent_since_ms: None,
+        }
+    }
+
+    /// Etcd may have this request from now on.
+    pub(super) fn on_asked(&mut self, asked: &Asked, now_ms: u64) {
+        match asked.change {
+            Change::HandOver => {
+                if let Some(handover) = &mut self.handover {
+                    handover.is_in_doubt = true;
+                }
+            }
+            Change::Set => {
+                let in_sync = &asked.proposal.in_sync;
+                for known in &mut self.observed {
+                    if in_sync.iter().any(|of| of.copy == known.copy) && !known.is_in_set {
+                        known.joined_at_ms = Some(now_ms);
+                    }
+                }
+            }
+            Change::Stand => {}
+        }
+    }
+
+    /// Looks at the other copies.
+    pub(super) fn look(
+        &mut self,
+        now_ms: u64,
+        lease_ms: u64,
+        effective: &[CopyOfNode],
+        partition: &Partition,
+    ) {
+        // After a pause of its own, nothing that it has not seen is held against the others.
+        if now_ms - self.stepped_at_ms.min(now_ms) > lease_ms / 4 {
+            self.looked_since_ms = now_ms;
+        }
+        self.stepped_at_ms = now_ms;
+        self.begun_at_ms.get_or_insert(now_ms);
+        let last_version = partition.lsm().last_version();
+        let near_version = match self.versions.len() {
+            0..NEAR_BEATS => last_version,
+            count => self.versions[count - NEAR_BEATS],
+        };
+        let facts: Vec<CopyFacts> = partition.copy_facts().collect();
+        for copy in effective
+            .iter()
+            .map(|of| of.copy)
+            .chain(facts.iter().map(|of| of.copy))
+        {
+            if copy != partition.copy() && self.observed.iter().all(|known| known.copy != copy) {
+                self.observed.push(Observed::new(copy));
+            }
+        }
+        self.observed.retain(|known| {
+            effective.iter().any(|of| of.copy == known.copy)
+                || facts.iter().any(|of| of.copy == known.copy)
+                || known
+                    .joined_at_ms
+                    .is_some_and(|at_ms| now_ms - at_ms < REJOIN_MS)
+        });
+        for known in &mut self.observed {
+            known.is_in_set = effective.iter().any(|of| of.copy == known.copy);
+            let of_copy = facts.iter().filter(|facts| facts.copy == known.copy);
+            let best = of_copy.max_by_key(|facts| (facts.follows_log, facts.durable_version));
+            known.note(now_ms, best, last_version, near_version);
+        }
+        for at in 0..self.observed.len() {
+            let is_bad = self.is_bad(self.observed[at].copy, now_ms, lease_ms, partition);
+            let since = &mut self.observed[at].bad_since_ms;
+            *since = is_bad.then(|| since.unwrap_or(now_ms));
+        }
+    }
+
+    /// Whether a copy is to leave the set: it is not connected, or has neither confirmed nor
+    /// granted what it was sent in time.
+    pub(super) fn is_bad(
+        &self,
+        copy: CopyId,
+        now_ms: u64,
+        lease_ms: u64,
+        partition: &Partition,
+    ) -> bool {
+        let Some(known) = self.observed.iter().find(|known| known.copy == copy) else {
+            return false;
+        };
+        let begun_ms = self.begun_at_ms.unwrap_or(now_ms);
+        // A new leader is dialed only once the others have heard of it.
+        let first_ms = (begun_ms + lease_ms / 4).max(self.looked_since_ms);
+        let since = |at_ms: u64| now_ms.saturating_sub(at_ms.max(first_ms));
+        let patience_ms = lease_ms / PATIENCE_PER_LEASE;
+        let granted_at_ms = partition.granted_at_ms(copy).unwrap_or(0);
+        known
+            .absent_since_ms
+            .is_some_and(|at_ms| since(at_ms) >= ABSENT_MS)
+            || known
+                .unconfirmed
+                .is_some_and(|(_, at_ms)| since(at_ms) >= patience_ms)
+            || since(granted_at_ms) >= patience_ms
+    }
+
+    /// Copies that can join the set.
+    pub(super) fn joining(
+        &self,
+        now_ms: u64,
+        config: &PartitionConfig,
+        around: &Surroundings<'_>,
+        partition: &Partition,
+    ) -> Vec<CopyOfNode> {
+        let acked_version = partition.acked_version();
+        let least_version = acked_version.max(self.begun_version);
+        let mut joining = Vec::new();
+        for facts in partition.copy_facts().filter(|facts| facts.follows_log) {
+            let node = around.node_of(facts.copy);
+            let node = node.filter(|node| config.has_replica(node));
+            let node = node.filter(|node| !config.leaving.iter().any(|name| name == node));
+            let Some(node) = node.filter(|_| !config.is_in_sync(facts.copy)) else {
+                continue;
+            };
+            let mut observed = self.observed.iter();
+            let Some(known) = observed.find(|known| known.copy == facts.copy) else {
+                continue;
+            };
+            let patience_ms = config.lease_ms / PATIENCE_PER_LEASE;
+            let is_near = known
+                .near_since_ms
+                .is_some_and(|at_ms| now_ms - at_ms >= patience_ms);
+            let is_rested = known
+                .joined_at_ms
+                .is_none_or(|at_ms| now_ms - at_ms >= REJOIN_MS);
+            let has_all = facts.durable_version >= least_version;
+            let is_good = is_near && !self.is_bad(facts.copy, now_ms, config.lease_ms, partition);
+            let is_seeded = SeededBug::JoinBehind.is_on()
+                || (SeededBug::JoinBelowOffice.is_on() && facts.durable_version >= acked_version);
+            if is_rested && ((is_good && has_all) || is_seeded) {
+                joining.push(CopyOfNode {
+                    node: node.to_owned(),
+                    copy: facts.copy,
+                });
+            }
+        }
+        joining
+    }
+
+    /// Numbers a beat if one is due.
+    pub(super) fn beat(
+        &mut self,
+        now_ms: u64,
+        lease_ms: u64,
+        around: &Surroundings<'_>,
+        partition: &mut Partition,
+    ) {
+        // Writes wait for a copy that cannot be taken out of the set: a node that reaches etcd may
+        // do better.
+        let since_ms = now_ms.saturating_sub(2 * lease_ms);
+        let is_bad = |known: &Observed| known.bad_since_ms.is_some_and(|at_ms| at_ms < since_ms);
+        let is_stuck = self.observed.iter().any(is_bad);
+        let is_silent = self.silent_since_ms.is_some();
+        if !is_silent && is_stuck && around.etcd_answered_ms < since_ms {
+            self.silent_since_ms = Some(now_ms);
+        } else if self
+            .silent_since_ms
+            .is_some_and(|at_ms| around.etcd_answered_ms > at_ms)
+        {
+            self.silent_since_ms = None;
+        }
+        if now_ms < self.next_beat_ms {
+            return;
+        }
+        self.next_beat_ms = now_ms + lease_ms / BEATS_PER_LEASE;
+        if self.versions.len() > NEAR_BEATS {
+            self.versions.remove(0);
+        }
+        self.versions.push(partition.lsm().last_version());
+        if self.silent_since_ms.is_none() {
+            partition.beat(now_ms);
+        }
+    }
+}
+
+impl Observed {
+    fn new(copy: CopyId) -> Self {
+        Self {
+            copy,
+            absent_since_ms: None,
+            unconfirmed: None,
+            near_since_ms: None,
+            is_in_set: false,
+            joined_at_ms: None,
+            bad_since_ms: None,
+        }
+    }
+
+    /// What is known of the copy now; none: it is not connected.
+    fn note(
+        &mut self,
+        now_ms: u64,
+        facts: Option<&CopyFacts>,
+        last_version: u64,
+        near_version: u64,
+    ) {
+        let Some(facts) = facts.filter(|facts| facts.follows_log) else {
+            self.absent_since_ms.get_or_insert(now_ms);
+            (self.unconfirmed, self.near_since_ms) = (None, None);
+            return;
+        };
+        self.absent_since_ms = None;
+        let durable_version = facts.durable_version;
+        let has_target = |(target, _): &(u64, u64)| durable_version < *target;
+        let is_behind = durable_version < last_version;
+        self.unconfirmed = match self.unconfirmed.filter(has_target) {
+            Some(waiting) => Some(waiting),
+            None => is_behind.then_some((last_version, now_ms)),
+        };
+        self.near_since_ms = if durable_version >= near_version {
+            self.near_since_ms.or(Some(now_ms))
+        } else {
+            None
+        };
+    }
+}

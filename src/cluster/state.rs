@@ -1,0 +1,478 @@
+//! A node of a cluster: what it has read from etcd, its members, and what etcd is asked next.
+//!
+//! Etcd is asked one thing at a time. All keys of the cluster are read when they may have changed,
+//! and every [`RANGE_MS`]; what a watch tells is only a hint to do so. A request without an answer
+//! may have been carried out, or may still be.
+//!
+//! Not here: what a configuration makes of a partition (`member.rs`), bytes and sockets (`etcd/`,
+//! `reactor/`), making and removing partitions (`node/`).
+
+use std::collections::BTreeMap;
+
+use crate::partition::Partition;
+use crate::replication::frame::{PROTOCOL_MIN, PROTOCOL_VERSION};
+use crate::seeded_bugs::SeededBug;
+use crate::storage::IdGenerator;
+
+use super::config::{ClusterValue, CopyRecord, Key, NodeValue, PartitionConfig, prefix_of};
+use super::etcd::{Answer, KeyValue, Outcome, Request};
+use super::member::{Member, MemberState, promise_ms};
+use super::surroundings::Surroundings;
+
+/// Everything is read at least so often.
+const RANGE_MS: u64 = 5_000;
+
+/// After a failure, time until etcd is asked again.
+const RETRY_MS: u64 = 100;
+
+/// What a node has to be told to be one of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterOptions {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The node's name: the same after each restart, and no other node's.
+    pub node: String,
+    /// The node's HTTP address.
+    pub url: String,
+    /// Where it runs; empty: not told.
+    pub zone: String,
+    /// The lease that it counts on when it leads.
+    pub lease_ms: u64,
+    /// Copies that have to be in sync for writes, its own included.
+    pub min_in_sync: usize,
+}
+
+/// What the request that etcd has is about.
+#[derive(Clone, Debug)]
+enum Purpose {
+    Range,
+    Change(u32),
+    RegisterNode,
+    RegisterCopy(u32, CopyRecord),
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    ticket: u64,
+    purpose: Purpose,
+    asked_at_ms: u64,
+}
+
+/// What was read from etcd beside the configurations.
+#[derive(Debug, Default)]
+struct Registered {
+    common: Option<ClusterValue>,
+    nodes: BTreeMap<String, NodeValue>,
+    /// The copies of each partition, by the names of their nodes.
+    copies: BTreeMap<u32, BTreeMap<String, CopyRecord>>,
+}
+
+/// A node of a cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    options: ClusterOptions,
+    prefix: String,
+    ids: IdGenerator,
+    members: BTreeMap<u32, Member>,
+    registered: Registered,
+    outstanding: Option<Outstanding>,
+    last_ticket: u64,
+    /// The member that asked last.
+    last_asked: u32,
+    has_registered: bool,
+    range_at_ms: u64,
+    retry_at_ms: u64,
+    answered_at_ms: u64,
+    started_at_ms: Option<u64>,
+    wake_at_ms: u64,
+    is_draining: bool,
+}
+
+impl Cluster {
+    /// A node that has read nothing yet. `ids`: a source of random numbers of its own.
+    pub fn new(options: ClusterOptions, ids: IdGenerator) -> Self {
+        Self {
+            prefix: prefix_of(&options.cluster),
+            options,
+            ids,
+            members: BTreeMap::new(),
+            registered: Registered::default(),
+            outstanding: None,
+            last_ticket: 0,
+            last_asked: 0,
+            has_registered: false,
+            range_at_ms: 0,
+            retry_at_ms: 0,
+            answered_at_ms: 0,
+            started_at_ms: None,
+            wake_at_ms: 0,
+            is_draining: false,
+        }
+    }
+
+    /// What it was told.
+    pub fn options(&self) -> &ClusterOptions {
+        &self.options
+    }
+
+    /// The nodes that have registered.
+    pub fn nodes(&self) -> &BTreeMap<String, NodeValue> {
+        &self.registered.nodes
+    }
+
+    /// What all nodes have in common, once it is known.
+    pub fn value(&self) -> Option<&ClusterValue> {
+        self.registered.common.as_ref()
+    }
+
+    /// A partition, as etcd has it.
+    pub fn member(&self, id: u32) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    /// The same, to take what it has to tell.
+    pub fn member_mut(&mut self, id: u32) -> Option<&mut Member> {
+        self.members.get_mut(&id)
+    }
+
+    /// All partitions of the cluster.
+    pub fn members(&self) -> &BTreeMap<u32, Member> {
+        &self.members
+    }
+
+    /// What a partition does.
+    pub fn state_of(&self, partition: &Partition, now_ms: u64) -> MemberState {
+        let member = self.members.get(&partition.id());
+        member.map_or(MemberState::Unknown, |member| {
+            member.state(partition, now_ms)
+        })
+    }
+
+    /// The node stops: it neither grants nor stands any more.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+        self.wake_at_ms = 0;
+    }
+
+    /// Something under the prefix may have changed.
+    pub fn on_hint(&mut self) {
+        self.range_at_ms = 0;
+    }
+
+    /// When [`step`](Self::step) is to be called next.
+    pub fn wake_at_ms(&self) -> u64 {
+        self.wake_at_ms
+    }
+
+    /// Something has happened that members are to look at.
+    pub fn wake(&mut self) {
+        self.wake_at_ms = 0;
+    }
+
+    /// Partitions that this node is to have, and does not.
+    pub fn missing<'c>(&'c self, partitions: &'c [Partition]) -> impl Iterator<Item = u32> + 'c {
+        let members = self.members.iter();
+        let is_here = |id: u32| partitions.binary_search_by_key(&id, Partition::id).is_ok();
+        let is_missing = move |(id, member): &(&u32, &Member)| {
+            let config = member.config();
+            config.is_some_and(|config| config.has_replica(&self.options.node)) && !is_here(**id)
+        };
+        members.filter(is_missing).map(|(id, _)| *id)
+    }
+
+    /// Hands a partition over to another node; false if that cannot be.
+    pub fn hand_over(&mut self, partition: &mut Partition, to: &str, now_ms: u64) -> bool {
+        self.wake_at_ms = 0;
+        let member = self.members.get_mut(&partition.id());
+        member.is_some_and(|member| member.hand_over(to, now_ms, partition))
+    }
+
+    /// The copy in sync that is furthest, to hand a partition over to.
+    pub fn successor(&self, partition: &Partition) -> Option<String> {
+        self.members.get(&partition.id())?.successor(partition)
+    }
+
+    /// Does what is due. `now_ms` was read after all that this node has taken in so far.
+    pub fn step(&mut self, now_ms: u64, partitions: &mut [Partition]) {
+        let started_at_ms = *self.started_at_ms.get_or_insert(now_ms);
+        let random = u64::from_le_bytes(self.ids.draw()[..8].try_into().unwrap_or_default());
+        self.wake_at_ms = u64::MAX;
+        for partition in partitions {
+            let id = partition.id();
+            let Some(member) = self.members.get_mut(&id) else {
+                continue;
+            };
+            let config = member.config();
+            if let Some(config) = config.filter(|_| !partition.is_in_cluster()) {
+                partition.join_cluster(started_at_ms + promise_ms(config.lease_ms));
+            }
+            let moment = (self.is_draining, self.answered_at_ms, random);
+            let around = around(&self.options, &self.registered, id, moment);
+            member.step(now_ms, &around, partition);
+            let wake_at_ms = member.wake_at_ms(now_ms, self.options.lease_ms);
+            self.wake_at_ms = self.wake_at_ms.min(wake_at_ms);
+        }
+        let is_wanted = self.members.values().any(Member::wants_range);
+        if is_wanted {
+            self.range_at_ms = 0;
+        }
+        let next_range_ms = self.range_at_ms.max(self.retry_at_ms);
+        self.wake_at_ms = self.wake_at_ms.min(next_range_ms.max(now_ms + 1));
+    }
+
+    /// What to ask etcd next, with the ticket of the outcome; none while it is asked something, or
+    /// if there is nothing.
+    pub fn take_request(
+        &mut self,
+        now_ms: u64,
+        partitions: &[Partition],
+    ) -> Option<(u64, Request)> {
+        if self.outstanding.is_some() || now_ms < self.retry_at_ms {
+            return None;
+        }
+        let (purpose, request) = self.next_request(now_ms, partitions)?;
+        self.last_ticket += 1;
+        self.outstanding = Some(Outstanding {
+            ticket: self.last_ticket,
+            purpose,
+            asked_at_ms: now_ms,
+        });
+        Some((self.last_ticket, request))
+    }
+
+    fn next_request(
+        &mut self,
+        now_ms: u64,
+        partitions: &[Partition],
+    ) -> Option<(Purpose, Request)> {
+        if !self.has_registered {
+            return Some((Purpose::RegisterNode, self.registration()));
+        }
+        // Members in turn, the one behind the last first.
+        let last = self.last_asked;
+        let waiting = |(_, member): &(&u32, &Member)| member.has_change();
+        let mut later = self.members.range(last.saturating_add(1)..);
+        let next = later.find(waiting);
+        let next = next.or_else(|| self.members.iter().find(waiting));
+        let next = next.map(|(id, _)| *id);
+        if let Some(id) = next
+            && let Some(asked) = self
+                .members
+                .get_mut(&id)
+                .and_then(|own| own.take_change(now_ms))
+        {
+            self.last_asked = id;
+            let key = Key::Config(id).in_cluster(&self.prefix);
+            let compares = if SeededBug::NoCompare.is_on() {
+                Vec::new()
+            } else {
+                vec![(key.clone(), asked.revision)]
+            };
+            let request = Request::Write {
+                compares,
+                puts: vec![(key, asked.proposal.encode())],
+                deletes: Vec::new(),
+            };
+            return Some((Purpose::Change(id), request));
+        }
+        if now_ms >= self.range_at_ms {
+            self.range_at_ms = now_ms + RANGE_MS;
+            for (id, member) in &mut self.members {
+                let at = partitions.binary_search_by_key(id, Partition::id);
+                member.on_range_begins(now_ms, at.ok().map(|at| &partitions[at]));
+            }
+            let prefix = self.prefix.clone();
+            return Some((Purpose::Range, Request::Range { prefix }));
+        }
+        partitions
+            .iter()
+            .find_map(|own| self.copy_registration(own))
+    }
+
+    fn registration(&self) -> Request {
+        let key = Key::Node(&self.options.node).in_cluster(&self.prefix);
+        let (url, zone) = (self.options.url.clone(), self.options.zone.clone());
+        let value = NodeValue::new(url, zone, [PROTOCOL_MIN, PROTOCOL_VERSION]);
+        put(key, value.encode())
+    }
+
+    /// Registers a copy that etcd does not have, or has as another.
+    fn copy_registration(&self, partition: &Partition) -> Option<(Purpose, Request)> {
+        let id = partition.id();
+        let known = self
+            .registered
+            .copies
+            .get(&id)
+            .and_then(|of| of.get(&self.options.node));
+        let is_known = known.is_some_and(|record| record.copy == partition.copy());
+        if is_known || !partition.is_in_cluster() {
+            return None;
+        }
+        let record = CopyRecord {
+            copy: partition.copy(),
+            epoch: partition.roles().meta().data_epoch,
+            version: partition.lsm().last_version(),
+        };
+        let key = Key::Copy(id, &self.options.node).in_cluster(&self.prefix);
+        let request = put(key, record.encode());
+        Some((Purpose::RegisterCopy(id, record), request))
+    }
+
+    /// Etcd has answered, or has not.
+    pub fn on_outcome(&mut self, now_ms: u64, outcome: Outcome, partitions: &mut [Partition]) {
+        let is_expected = |asked: &mut Outstanding| {
+            asked.ticket == outcome.ticket || SeededBug::AnswerOfAnotherRequest.is_on()
+        };
+        let Some(asked) = self.outstanding.take_if(is_expected) else {
+            return;
+        };
+        self.wake_at_ms = 0;
+        let Ok(answer) = outcome.result else {
+            self.retry_at_ms = now_ms + RETRY_MS;
+            self.range_at_ms = 0;
+            if let Purpose::Change(id) = asked.purpose
+                && let Some(member) = self.members.get_mut(&id)
+            {
+                member.on_unknown();
+            }
+            return;
+        };
+        self.answered_at_ms = now_ms;
+        match (asked.purpose, answer) {
+            (Purpose::Range, Answer::Range { values, .. }) => {
+                self.on_range(asked.asked_at_ms, values, partitions);
+            }
+            (Purpose::Change(id), Answer::Written { revision }) => {
+                self.with_member(id, partitions, |member, around, partition| {
+                    member.on_changed(revision, now_ms, around, partition);
+                });
+            }
+            (Purpose::Change(id), Answer::Refused { current, .. }) => {
+                let asked_at_ms = asked.asked_at_ms;
+                self.with_member(id, partitions, |member, around, partition| {
+                    member.on_not_changed();
+                    for KeyValue {
+                        mod_revision,
+                        value,
+                        ..
+                    } in current
+                    {
+                        if let Ok(config) = PartitionConfig::decode(&value) {
+                            member.on_config(mod_revision, config, asked_at_ms, around, partition);
+                        }
+                    }
+                });
+                self.range_at_ms = 0;
+            }
+            (Purpose::RegisterNode, Answer::Written { .. }) => self.has_registered = true,
+            (Purpose::RegisterCopy(id, record), Answer::Written { .. }) => {
+                let copies = self.registered.copies.entry(id).or_default();
+                copies.insert(self.options.node.clone(), record);
+            }
+            _ => {}
+        }
+    }
+
+    /// All keys of the cluster.
+    fn on_range(&mut self, asked_at_ms: u64, values: Vec<KeyValue>, partitions: &mut [Partition]) {
+        let mut read = Registered::default();
+        let mut configs = BTreeMap::new();
+        for KeyValue {
+            key,
+            mod_revision,
+            value,
+        } in values
+        {
+            let Some(key) = key.strip_prefix(&self.prefix).and_then(Key::parse) else {
+                continue;
+            };
+            match key {
+                Key::Cluster => read.common = ClusterValue::decode(&value),
+                Key::Node(name) => {
+                    read.nodes
+                        .extend(NodeValue::decode(&value).map(|node| (name.to_owned(), node)));
+                }
+                Key::Copy(id, name) => {
+                    let of = read.copies.entry(id).or_default();
+                    of.extend(CopyRecord::decode(&value).map(|record| (name.to_owned(), record)));
+                }
+                Key::Config(id) => match PartitionConfig::decode(&value) {
+                    Ok(config) => drop(configs.insert(id, (mod_revision, config))),
+                    Err(error) => log::error!("partition {id}: its configuration: {error}"),
+                },
+            }
+        }
+        self.registered = read;
+        self.has_registered &= self.nodes().contains_key(&self.options.node);
+        self.on_configs(asked_at_ms, configs, partitions);
+    }
+
+    fn on_configs(
+        &mut self,
+        asked_at_ms: u64,
+        configs: BTreeMap<u32, (u64, PartitionConfig)>,
+        partitions: &mut [Partition],
+    ) {
+        let missing: Vec<u32> = self.members.keys().copied().collect();
+        for id in missing.into_iter().filter(|id| !configs.contains_key(id)) {
+            self.with_member(id, partitions, |member, _, partition| {
+                member.on_config_missing(partition);
+            });
+        }
+        for (id, (revision, config)) in configs {
+            let member = self.members.entry(id).or_default();
+            if partitions.binary_search_by_key(&id, Partition::id).is_err() {
+                member.on_config_elsewhere(revision, config, asked_at_ms);
+                continue;
+            }
+            self.with_member(id, partitions, |member, around, partition| {
+                member.on_config(revision, config, asked_at_ms, around, partition);
+            });
+        }
+    }
+
+    fn with_member(
+        &mut self,
+        id: u32,
+        partitions: &mut [Partition],
+        act: impl FnOnce(&mut Member, &Surroundings<'_>, &mut Partition),
+    ) {
+        let Ok(at) = partitions.binary_search_by_key(&id, Partition::id) else {
+            return;
+        };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let moment = (self.is_draining, self.answered_at_ms, 0);
+        let around = around(&self.options, &self.registered, id, moment);
+        act(member, &around, &mut partitions[at]);
+    }
+}
+
+static NO_COPIES: BTreeMap<String, CopyRecord> = BTreeMap::new();
+
+fn around<'a>(
+    options: &'a ClusterOptions,
+    registered: &'a Registered,
+    id: u32,
+    (is_draining, etcd_answered_ms, random): (bool, u64, u64),
+) -> Surroundings<'a> {
+    Surroundings {
+        node: &options.node,
+        lease_ms: options.lease_ms,
+        min_in_sync: options.min_in_sync,
+        is_draining,
+        etcd_answered_ms,
+        random,
+        nodes: &registered.nodes,
+        copies: registered.copies.get(&id).unwrap_or(&NO_COPIES),
+    }
+}
+
+fn put(key: String, value: Vec<u8>) -> Request {
+    Request::Write {
+        compares: Vec::new(),
+        puts: vec![(key, value)],
+        deletes: Vec::new(),
+    }
+}

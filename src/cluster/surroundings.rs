@@ -1,0 +1,42 @@
+//! What a member has to know beside its partition.
+
+use std::collections::BTreeMap;
+
+use crate::storage::CopyId;
+
+use super::config::{CopyRecord, NodeValue};
+
+/// The node that a member is on, and the nodes around it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings<'a> {
+    /// The name of this node.
+    pub(super) node: &'a str,
+    /// The lease that this node counts on when it leads.
+    pub(super) lease_ms: u64,
+    /// Copies that have to be in sync for writes.
+    pub(super) min_in_sync: usize,
+    /// The node is stopping: it neither grants nor stands.
+    pub(super) is_draining: bool,
+    /// When etcd last answered.
+    pub(super) etcd_answered_ms: u64,
+    /// A number that differs from node to node, and from call to call.
+    pub(super) random: u64,
+    pub(super) nodes: &'a BTreeMap<String, NodeValue>,
+    /// The copies of the partition, by the names of their nodes.
+    pub(super) copies: &'a BTreeMap<String, CopyRecord>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Where a node is.
+    pub(super) fn url_of(&self, node: &str) -> Option<&'a str> {
+        self.nodes.get(node).map(|value| &value.url[..])
+    }
+
+    /// The name of the node that has a copy.
+    pub(super) fn node_of(&self, copy: CopyId) -> Option<&'a str> {
+        let mut copies = self.copies.iter();
+        copies
+            .find(|(_, record)| record.copy == copy)
+            .map(|(name, _)| &name[..])
+    }
+}

@@ -1,0 +1,60 @@
+//! What has to be true in every step, and a picture of the nodes for when it is not.
+
+use db_node::storage::HistoryId;
+
+use super::Run;
+
+impl Run {
+    /// Every acknowledged write is on every copy that etcd says is in sync, and that is there.
+    pub(super) fn check(&mut self) {
+        let in_sync = self.config().in_sync;
+        for host in 0..self.host_count() {
+            let Some(partition) = self.cluster.partition(host) else {
+                continue;
+            };
+            let copy = partition.copy();
+            if !in_sync.iter().any(|of| of.copy == copy) {
+                continue;
+            }
+            let last_version = partition.lsm().last_version();
+            let lineage = &partition.roles().meta().lineage;
+            for (history, version) in &self.acked {
+                let common = lineage.common_version(HistoryId(*history), *version);
+                // A lineage names only so many histories.
+                let has_it =
+                    common.is_none_or(|common| common == *version) && last_version >= *version;
+                assert!(
+                    has_it,
+                    "version {version} of {} was acknowledged, and node {host} is in sync without \
+                     it: {lineage:?} up to {last_version}",
+                    HistoryId(*history)
+                );
+            }
+        }
+    }
+
+    pub(super) fn picture(&mut self) -> String {
+        let mut lines = vec![format!("{:?}", self.config())];
+        for host in 0..self.host_count() {
+            let local_ms = self.cluster.local_ms(host);
+            let line = self.cluster.node(host).map(|node| {
+                let Some(partition) = node.look_at(0) else {
+                    return format!("{host}: no partition");
+                };
+                let cluster = node.cluster().expect("it is one of a cluster");
+                format!(
+                    "{host}: copy {}, version {}, {:?}, {:?}, {:?}, {:?}, lease {}, now {local_ms}",
+                    partition.copy(),
+                    partition.lsm().last_version(),
+                    partition.roles().meta(),
+                    cluster.state_of(partition, local_ms),
+                    partition.leader_stats(0),
+                    partition.copy_facts().collect::<Vec<_>>(),
+                    partition.lease_end_ms(),
+                )
+            });
+            lines.push(line.unwrap_or_else(|| format!("{host}: down")));
+        }
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,553 @@
+//! A cluster that etcd configures, under simulation: nodes that are killed, lose their power or
+//! their data, stand still for seconds, and have clocks of different rates; a network that stalls,
+//! slows and cuts, also one way; and an etcd that is away, slow, mute, or carries out what was
+//! given up long ago.
+//!
+//! Checked in every step: every acknowledged write is on every copy that etcd says is in sync; no
+//! two nodes take writes in one epoch. In the end: what clients have read and written is what one
+//! register for each key would have shown; a leader is there within three leases once all is
+//! mended, and all copies are in sync soon after.
+//!
+//! A run in which no leader changes counts for nothing.
+
+mod checks;
+mod clients;
+pub(crate) mod register;
+mod sim_etcd;
+
+use std::collections::BTreeMap;
+
+use db_node::cluster::ClusterOptions;
+use db_node::cluster::config::{Key, NodeValue, PartitionConfig, prefix_of};
+use db_node::partition::Partition;
+use db_node::seeded_bugs::SeededBug;
+use db_node::storage::Role;
+
+use crate::cluster::{Cluster, Weather, address};
+use crate::seeds::seeds;
+use clients::{OnceKey, Pending, Unanswered};
+use register::{Operation, violation};
+use sim_etcd::{SimEtcd, Way};
+
+/// How long a client waits for the confirmation of its write.
+const ACK_TIMEOUT_MS: u64 = 3_000;
+
+/// Keys that are written over and over.
+const KEY_COUNT: u8 = 4;
+
+/// What survives a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// What was synced; the power goes.
+    Synced,
+    /// What was written; processes are killed, or lose what was not synced.
+    Written,
+    /// Nothing.
+    Memory,
+}
+
+struct Run {
+    cluster: Cluster,
+    etcd: SimEtcd,
+    kind: Kind,
+    lease_ms: u64,
+    prefix: String,
+    /// What each host's clock showed when its last turn began.
+    turn_ms: Vec<u64>,
+    operations: BTreeMap<Vec<u8>, Vec<Operation>>,
+    pending: Vec<Pending>,
+    unanswered: Vec<Unanswered>,
+    /// The newest acknowledged version of each history.
+    acked: BTreeMap<[u8; 16], u64>,
+    leader_of_epoch: BTreeMap<u64, usize>,
+    /// Times of trouble: how likely each kind is, one in so many steps; 0: never.
+    mix: Mix,
+    once: OnceKey,
+    once_before: OnceKey,
+    next_value: u64,
+    acked_count: u64,
+    read_count: u64,
+    handover_count: u64,
+}
+
+/// How likely each trouble is: one in so many steps, or never.
+#[derive(Debug)]
+struct Mix {
+    crash: u32,
+    pause: u32,
+    weather: u32,
+    one_way: u32,
+    etcd: u32,
+    handover: u32,
+    /// Trouble for the node that leads.
+    leader: u32,
+}
+
+impl Mix {
+    /// Each run has its own.
+    fn drawn(rng: &mut fastrand::Rng) -> Self {
+        let mut one_in = |usual: u32| {
+            let factor = [0, 1, 1, 3][rng.usize(..4)];
+            if factor == 0 {
+                u32::MAX
+            } else {
+                usual * factor
+            }
+        };
+        Self {
+            crash: one_in(80),
+            pause: one_in(50),
+            weather: one_in(25),
+            one_way: one_in(60),
+            etcd: one_in(25),
+            handover: one_in(50),
+            leader: one_in(100),
+        }
+    }
+}
+
+fn name(host: usize) -> String {
+    format!("n{host}")
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let kind = [Kind::Synced, Kind::Written, Kind::Memory][rng.usize(..3)];
+        let mut arguments = vec!["--memtable-bytes=64KiB", "--await-assignment"];
+        arguments.push(
+            [
+                "--wal-retain-bytes=0",
+                "--wal-retain-bytes=2000",
+                "--wal-retain-bytes=1MiB",
+            ][rng.usize(..3)],
+        );
+        if kind == Kind::Written {
+            arguments.push(["--fsync=never", "--fsync=interval"][rng.usize(..2)]);
+        }
+        let host_count = rng.usize(2..4);
+        let mix = Mix::drawn(&mut rng);
+        let lease_ms = [500, 2_000][rng.usize(..2)];
+        let has_rates = rng.bool();
+        let mut cluster = Cluster::new(rng, host_count, kind != Kind::Memory, &arguments);
+        for host in 0..host_count {
+            // Nodes may be told different leases.
+            let own_lease_ms = [lease_ms, lease_ms, 1_000][cluster.rng.usize(..3)];
+            cluster.hosts[host].cluster = Some(ClusterOptions {
+                cluster: "default".to_owned(),
+                node: name(host),
+                url: address(host),
+                zone: String::new(),
+                lease_ms: own_lease_ms,
+                min_in_sync: 1,
+            });
+            if has_rates {
+                cluster.hosts[host].clock_rate = cluster.rng.u64(950..=1050);
+            }
+        }
+        let mut run = Self {
+            etcd: SimEtcd::new(host_count),
+            cluster,
+            kind,
+            lease_ms: lease_ms.max(1_000),
+            prefix: prefix_of("default"),
+            turn_ms: vec![0; host_count],
+            operations: BTreeMap::new(),
+            pending: Vec::new(),
+            unanswered: Vec::new(),
+            acked: BTreeMap::new(),
+            leader_of_epoch: BTreeMap::new(),
+            mix,
+            once: OnceKey::default(),
+            once_before: OnceKey::default(),
+            next_value: 1,
+            acked_count: 0,
+            read_count: 0,
+            handover_count: 0,
+        };
+        run.make_cluster(lease_ms);
+        for host in 0..host_count {
+            assert!(run.cluster.start(host));
+        }
+        run
+    }
+
+    fn make_cluster(&mut self, lease_ms: u64) {
+        let names: Vec<String> = (0..self.host_count()).map(name).collect();
+        for host in 0..self.host_count() {
+            let value = NodeValue::new(address(host), String::new(), [1, 3]);
+            let key = Key::Node(&name(host)).in_cluster(&self.prefix);
+            self.etcd.put(&key, value.encode());
+        }
+        let config = PartitionConfig::first(name(0), names, lease_ms);
+        let key = Key::Config(0).in_cluster(&self.prefix);
+        self.etcd.put(&key, config.encode());
+    }
+
+    fn host_count(&self) -> usize {
+        self.cluster.hosts.len()
+    }
+
+    fn config(&self) -> PartitionConfig {
+        let key = Key::Config(0).in_cluster(&self.prefix);
+        let (_, value) = &self.etcd.values[&key];
+        PartitionConfig::decode(value).expect("it is one")
+    }
+
+    /// Some milliseconds, with whatever comes to mind.
+    fn step(&mut self, is_stormy: bool) {
+        let passed_ms = match self.cluster.rng.u32(..300) {
+            0 => self.cluster.rng.u64(1..400),
+            1..20 => self.cluster.rng.u64(1..50),
+            _ => self.cluster.rng.u64(1..12),
+        };
+        self.cluster.step(passed_ms);
+        self.step_etcd();
+        if is_stormy {
+            self.storm();
+        }
+        for _ in 0..self.cluster.rng.usize(..3) {
+            self.write();
+        }
+        self.read();
+        self.answer_reads();
+        self.note_answers();
+        self.check();
+        for host in 0..self.host_count() {
+            if !self.cluster.is_paused(host) {
+                self.turn_ms[host] = self.cluster.local_ms(host);
+            }
+        }
+    }
+
+    /// What a host's clock shows once it has taken in what came.
+    fn clock_of(&self, host: usize) -> u64 {
+        if SeededBug::ClockOfTurnStart.is_on() {
+            self.turn_ms[host]
+        } else {
+            self.cluster.local_ms(host)
+        }
+    }
+
+    fn is_running(&self, host: usize) -> bool {
+        self.cluster.hosts[host].process.is_some() && !self.cluster.is_paused(host)
+    }
+
+    fn step_etcd(&mut self) {
+        let now_ms = self.cluster.now_ms;
+        for told in self.etcd.step(now_ms, &mut self.cluster.rng) {
+            let is_same = self.cluster.hosts[told.host].incarnation == told.incarnation;
+            if is_same && self.is_running(told.host) {
+                let local_ms = self.cluster.local_ms(told.host);
+                let node = self.cluster.node(told.host).expect("it runs");
+                node.on_etcd_outcome(local_ms, told.outcome);
+            } else if is_same && self.cluster.is_paused(told.host) {
+                // What has come is found after the pause, too late: the client gives it up.
+                let local_ms = self.cluster.local_ms(told.host);
+                let outcome = db_node::cluster::etcd::Outcome {
+                    ticket: told.outcome.ticket,
+                    result: Err(db_node::cluster::etcd::Failure::TimedOut),
+                };
+                if let Some(node) = self.cluster.node(told.host) {
+                    node.on_etcd_outcome(local_ms, outcome);
+                }
+            }
+        }
+        for host in self.etcd.take_hints(now_ms) {
+            if self.is_running(host)
+                && let Some(node) = self.cluster.node(host)
+            {
+                node.on_etcd_hint();
+            }
+        }
+        for host in 0..self.host_count() {
+            if !self.is_running(host) {
+                continue;
+            }
+            let (clock_ms, incarnation) =
+                (self.clock_of(host), self.cluster.hosts[host].incarnation);
+            let node = self.cluster.node(host).expect("it runs");
+            node.step_cluster(clock_ms);
+            if let Some(asked) = node.take_etcd_request(clock_ms) {
+                let of = (host, incarnation);
+                self.etcd.send(of, asked, now_ms, &mut self.cluster.rng);
+            }
+        }
+    }
+
+    fn storm(&mut self) {
+        let (a, b) = (self.cluster.any_host(), self.cluster.any_host());
+        if self.cluster.chance(self.mix.weather) {
+            let weather = match self.cluster.rng.u8(..6) {
+                0 => Weather::Slow(self.cluster.rng.usize(1..2_000)),
+                1 => Weather::Stalled,
+                2 => Weather::Cut,
+                _ => Weather::Fine,
+            };
+            self.cluster.set_weather(a, b, weather);
+        }
+        if self.cluster.chance(self.mix.one_way) && a != b {
+            if self.cluster.rng.bool() {
+                self.cluster.one_way_cuts.insert((a, b));
+            } else {
+                self.cluster.one_way_cuts.clear();
+            }
+        }
+        if self.cluster.chance(self.mix.pause) {
+            let max_ms = [100, 1_000, 5_000][self.cluster.rng.usize(..3)];
+            let ms = self.cluster.rng.u64(1..max_ms);
+            self.cluster.hosts[a].paused_until_ms = self.cluster.now_ms + ms;
+        }
+        if self.cluster.chance(self.mix.etcd) {
+            self.etcd.ways[a] = match self.cluster.rng.u8(..6) {
+                0 => Way::Away,
+                1 => Way::Slow(self.cluster.rng.u64(10..2_500)),
+                2 => Way::Mute,
+                _ => Way::Fine,
+            };
+            self.etcd.is_deaf[a] = self.cluster.rng.u8(..4) == 0;
+        }
+        // Where a crash costs data the last copy in sync would be lost for good.
+        let is_last = self.kind != Kind::Synced && self.config().in_sync.len() < 2;
+        if self.cluster.chance(self.mix.crash) && (!is_last || self.cluster.chance(20)) {
+            let with_power = self.kind != Kind::Memory && self.cluster.rng.bool();
+            self.cluster.crash(a, with_power);
+        }
+        if self.cluster.chance(30) && self.cluster.hosts[b].process.is_none() {
+            self.cluster.start(b);
+            self.turn_ms[b] = self.cluster.local_ms(b);
+        }
+        if self.cluster.chance(30)
+            && let Some(partition) = self.partition(a)
+        {
+            partition.lsm_mut().freeze();
+        }
+        if self.cluster.chance(80)
+            && let Some(partition) = self.partition(b)
+        {
+            partition.request_checkpoint();
+        }
+        if self.cluster.chance(150) {
+            self.etcd.ways[a] = Way::Fine;
+            self.cluster.one_way_cuts.clear();
+            for other in (0..self.host_count()).filter(|other| *other != a) {
+                self.cluster.set_weather(a, other, Weather::Fine);
+            }
+        }
+        if self.cluster.chance(self.mix.leader) {
+            self.trouble_leader();
+        }
+        // What it has asked etcd for is still on its way.
+        if let Some(asking) = self.etcd.host_of_change()
+            && !is_last
+            && self.cluster.chance(self.mix.crash)
+        {
+            self.cluster.crash(asking, false);
+        }
+        if self.cluster.chance(self.mix.handover)
+            && let Some(a) = self.open_leader()
+        {
+            let local_ms = self.cluster.local_ms(a);
+            let node = self.cluster.node(a).expect("it runs");
+            let is_begun = node.hand_over(0, &name(b), local_ms);
+            self.handover_count += u64::from(is_begun);
+        }
+    }
+
+    /// The node that leads is in trouble, of one or more kinds.
+    fn trouble_leader(&mut self) {
+        let Some(leader) = self.open_leader() else {
+            return;
+        };
+        let other = (leader + self.cluster.rng.usize(1..self.host_count())) % self.host_count();
+        let kinds: [bool; 4] = std::array::from_fn(|_| self.cluster.rng.bool());
+        let is_rare = self.cluster.rng.bool();
+        if kinds[0] {
+            let ways = [Way::Away, Way::Mute, Way::Slow(2_500)];
+            self.etcd.ways[leader] = ways[self.cluster.rng.usize(..3)];
+        }
+        if kinds[1] {
+            let weather = [Weather::Cut, Weather::Stalled][self.cluster.rng.usize(..2)];
+            self.cluster.set_weather(leader, other, weather);
+        }
+        if kinds[2] && is_rare {
+            let ms = self.cluster.rng.u64(1..6_000);
+            self.cluster.hosts[leader].paused_until_ms = self.cluster.now_ms + ms;
+        }
+        if kinds[3] && is_rare {
+            let local_ms = self.cluster.local_ms(leader);
+            let node = self.cluster.node(leader).expect("it leads");
+            self.handover_count += u64::from(node.hand_over(0, &name(other), local_ms));
+        }
+    }
+
+    fn partition(&mut self, host: usize) -> Option<&mut Partition> {
+        if self.is_running(host) {
+            self.cluster.partition(host)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a node leads, and takes requests.
+    fn is_open(&mut self, host: usize, is_write: bool) -> bool {
+        let local_ms = self.cluster.local_ms(host);
+        self.partition(host).is_some_and(|partition| {
+            let roles = partition.roles();
+            roles.role() == Role::Leader
+                && roles.is_settled()
+                && partition.write_obstacle().is_none()
+                && partition.check_open(is_write, local_ms).is_ok()
+        })
+    }
+
+    /// The node that leads, and takes writes.
+    fn open_leader(&mut self) -> Option<usize> {
+        (0..self.host_count()).find(|host| self.is_open(*host, true))
+    }
+
+    /// Whether a copy that is in sync is left.
+    fn is_lost(&mut self) -> bool {
+        let in_sync = self.config().in_sync;
+        !in_sync.is_empty()
+            && (0..self.host_count()).all(|host| {
+                let partition = self.cluster.partition(host);
+                partition.is_none_or(|own| in_sync.iter().all(|of| of.copy != own.copy()))
+            })
+    }
+
+    fn is_in_sync(&mut self) -> bool {
+        let host_count = self.host_count();
+        let config = self.config();
+        let Some(leader) = self.open_leader() else {
+            return false;
+        };
+        config.in_sync.len() == host_count && self.cluster.is_agreed(leader, Some(config.epoch))
+    }
+
+    /// Everything is mended: a leader is there soon, and in the end all are in sync.
+    fn settle(&mut self) {
+        for a in 0..self.host_count() {
+            for b in 0..a {
+                self.cluster.set_weather(a, b, Weather::Fine);
+            }
+            (self.etcd.ways[a], self.etcd.is_deaf[a]) = (Way::Fine, false);
+            self.cluster.hosts[a].paused_until_ms = 0;
+        }
+        self.cluster.one_way_cuts.clear();
+        let mended_ms = self.cluster.now_ms;
+        let mut led_ms = None;
+        loop {
+            for host in 0..self.host_count() {
+                if self.cluster.hosts[host].process.is_none() && self.cluster.start(host) {
+                    self.turn_ms[host] = self.cluster.local_ms(host);
+                }
+            }
+            self.cluster.step(5);
+            self.step_etcd();
+            self.answer_reads();
+            self.note_answers();
+            self.check();
+            let since_ms = self.cluster.now_ms - mended_ms;
+            if led_ms.is_none() && self.open_leader().is_some() {
+                led_ms = Some(since_ms);
+            }
+            if self.is_in_sync() {
+                break;
+            }
+            if since_ms > 6_000 && self.is_lost() {
+                assert_ne!(self.kind, Kind::Synced, "all copies are lost");
+                return;
+            }
+            let is_due = since_ms > 3 * self.lease_ms + 4_000;
+            assert!(led_ms.is_some() || !is_due, "no leader: {}", self.picture());
+            assert!(since_ms < 30_000, "not in sync: {}", self.picture());
+        }
+        for _ in 0..40 {
+            self.step(false);
+        }
+    }
+}
+
+/// Figures about a run, to see that there is something in it.
+#[derive(Debug, Default)]
+struct Outcome {
+    epoch: u64,
+    acked_count: u64,
+    read_count: u64,
+    handover_count: u64,
+}
+
+fn run(seed: u64) -> Outcome {
+    let mut run = Run::new(seed);
+    let steps = run.cluster.rng.usize(1_000..6_000);
+    for _ in 0..steps {
+        run.step(true);
+    }
+    run.settle();
+    for (key, operations) in &run.operations {
+        // A read without an answer has seen nothing.
+        let told = operations
+            .iter()
+            .filter(|one| one.is_write || one.end < u64::MAX);
+        let told: Vec<Operation> = told.cloned().collect();
+        if let Some(problem) = violation(&told) {
+            panic!("key {}: {problem}", String::from_utf8_lossy(key));
+        }
+    }
+    Outcome {
+        epoch: run.config().epoch,
+        acked_count: run.acked_count,
+        read_count: run.read_count,
+        handover_count: run.handover_count,
+    }
+}
+
+#[test]
+fn whatever_happens_what_is_acknowledged_stays() {
+    let mut sum = Outcome::default();
+    let (mut run_count, mut void_count) = (0, 0);
+    for seed in seeds(300) {
+        let outcome = run(seed.0);
+        run_count += 1;
+        void_count += u64::from(outcome.epoch < 2);
+        sum.epoch += outcome.epoch;
+        sum.acked_count += outcome.acked_count;
+        sum.read_count += outcome.read_count;
+        sum.handover_count += outcome.handover_count;
+    }
+    eprintln!("{run_count} runs, {void_count} of them without a takeover: {sum:?}");
+    assert!(
+        run_count < 100
+            || (sum.epoch > 3 * run_count
+                && void_count < run_count / 3
+                && sum.acked_count > 100 * run_count
+                && sum.read_count > 100 * run_count)
+    );
+}
+
+#[test]
+#[cfg(feature = "seeded-bugs")]
+fn every_seeded_bug_is_found() {
+    use std::panic::catch_unwind;
+
+    use db_node::seeded_bugs::switch_on;
+
+    let mut missed = Vec::new();
+    // One bug alone, by its name.
+    let chosen = std::env::var("DB_NODE_TEST_BUG").ok();
+    let is_chosen = |bug: &SeededBug| {
+        let name = format!("{bug:?}");
+        chosen.as_ref().is_none_or(|chosen| *chosen == name)
+    };
+    for bug in SeededBug::CLUSTER.into_iter().filter(is_chosen) {
+        switch_on(Some(bug));
+        let found = seeds(5_000).find(|seed| catch_unwind(|| run(seed.0)).is_err());
+        switch_on(None);
+        match found {
+            Some(seed) => eprintln!("{bug:?}: found by seed {}", seed.0),
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
