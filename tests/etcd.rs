@@ -12,9 +12,10 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use db_node::cluster::etcd::{
-    ANSWER_MAX_BYTES, Answer, Channel, Client, ConnectionId, Effect, EtcdUser, Failure, KeyValue,
-    Outcome, Request,
+    ANSWER_MAX_BYTES, Answer, Channel, Client, ConnectionId, Effect, Failure, KeyValue, Outcome,
+    Request,
 };
+use db_node::config::EtcdUser;
 use serde_json::json;
 
 use common::PATIENCE;

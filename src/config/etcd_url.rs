@@ -6,7 +6,7 @@ use super::values::parse_peer;
 const MEMBER_MAX: usize = 16;
 
 /// The authorities of URLs such as `http://10.0.0.5:2379,http://10.0.0.6:2379`.
-pub fn parse_etcd_urls(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn parse_etcd_urls(text: &str) -> Result<Vec<String>, String> {
     let urls: Vec<&str> = text.split(',').map(str::trim).collect();
     if urls.len() > MEMBER_MAX {
         return Err(format!("more than {MEMBER_MAX} members: name some of them"));

@@ -38,7 +38,7 @@ impl std::error::Error for ConfigError {}
 
 /// What is said about a value that is refused.
 #[cold]
-fn wrong_value(name: &str, text: &str, problem: &str) -> ConfigError {
+pub(super) fn wrong_value(name: &str, text: &str, problem: &str) -> ConfigError {
     let option = format!("{name} {text}");
     ConfigError(format!("{}: {problem}", option.trim_end()))
 }

@@ -10,6 +10,8 @@
 //! Not here: what each value does. Exit codes are `main.rs`'s.
 
 mod choices;
+mod cluster;
+mod cluster_check;
 mod command_line;
 mod etcd_url;
 mod given;
@@ -23,8 +25,8 @@ mod token;
 mod values;
 
 pub use choices::{Fsync, ReadConsistency};
+pub use cluster::{ClusterInit, EtcdUser};
 pub use command_line::{Invocation, environment_name, help, parse, warnings_about_variables};
-pub use etcd_url::parse_etcd_urls;
 pub use given::{ConfigError, OptionSpec};
 pub use nearest::nearest;
 pub use options::{ACTION_OPTIONS, Config, options};

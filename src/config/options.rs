@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use serde::{Serialize, Serializer};
 
 use super::choices::{Fsync, ReadConsistency};
+use super::cluster::{ClusterInit, EtcdUser, parse_plain_name};
+use super::etcd_url::parse_etcd_urls;
 use super::given::{ConfigError, GivenOptions, OptionSpec};
 use super::origin::Origin;
 use super::token::Token;
@@ -61,6 +63,13 @@ const MAX_HEAD_BYTES: Bounds = Bounds {
 
 /// As many replicas as are fed at once.
 const MIN_ACKS: Bounds = Bounds { min: 0, max: 32 };
+/// As many copies as a partition may have.
+const MIN_IN_SYNC: Bounds = Bounds { min: 1, max: 32 };
+/// A replica is waited for as long as half of it; a shorter one ends with every pause of a machine.
+const LEASE_MS: Bounds = Bounds {
+    min: 500,
+    max: 60_000,
+};
 /// Nothing, or what is still a small part of a machine.
 const WAL_RETAIN_BYTES: Bounds = Bounds {
     min: 0,
@@ -92,10 +101,11 @@ macro_rules! options {
         impl Config {
             /// What was given, understood and checked.
             pub(super) fn from_given(given: &GivenOptions) -> Result<Self, ConfigError> {
-                let config = Self {
+                let mut config = Self {
                     $($field: given.$how($flag $(, $argument)?)?,)*
                     listen_name: given.parsed("listen", |text| Ok(host_name_in(text)))?,
                 };
+                config.settle_for_cluster(given);
                 config.check(given)?;
                 Ok(config)
             }
@@ -130,6 +140,33 @@ options! {
     /// Take no role before a controller assigns one.
     await_assignment: bool = switch(),
         "await-assignment" "" "" "take no role until a controller assigns one";
+    /// The members of etcd, as authorities such as `10.0.0.5:2379`; none: this node is of no
+    /// cluster.
+    etcd: Option<Vec<String>> = optional(parse_etcd_urls),
+        "etcd" "URL,..." "" "be of a cluster that this etcd configures";
+    /// The name of this node in the cluster.
+    node: Option<String> = optional(parse_plain_name),
+        "node" "NAME" "" "the node's name in the cluster; the same after each restart";
+    /// The name of the cluster, of which one etcd can have many.
+    cluster: String = parsed(parse_plain_name),
+        "cluster" "NAME" "default" "the name of the cluster in etcd";
+    /// Where the node is: copies are spread over zones.
+    zone: Option<String> = optional(parse_plain_name),
+        "zone" "NAME" "" "where the node is; copies are spread over zones";
+    /// How long a leader may answer reads after its replicas have heard from it.
+    lease_ms: u64 = number(&LEASE_MS),
+        "lease-ms" "N" "2000" "how long a leader may answer that is cut off";
+    /// Copies in sync, the leader's included, without which writes are refused.
+    min_in_sync: u8 = number(&MIN_IN_SYNC),
+        "min-in-sync" "N" "1" "with fewer copies in sync writes get 503";
+    /// The user that etcd knows.
+    #[serde(serialize_with = "show_presence", rename = "etcdUser")]
+    etcd_user: Option<EtcdUser> = optional(EtcdUser::read),
+        "etcd-user-file" "FILE" "" "user of etcd: the file holds name:password";
+    /// The cluster to make, where there is none.
+    #[serde(skip)]
+    cluster_init: Option<ClusterInit> = optional(ClusterInit::parse),
+        "cluster-init" "WHAT" "" "make it if it is new: partitions=16,replicas=3";
     /// Replicas that must hold a write before it is acknowledged.
     min_acks: u8 = number(&MIN_ACKS),
         "min-acks" "N" "0" "replicas that must hold a write before the reply";
@@ -251,6 +288,7 @@ impl Config {
                  to lead"
             )));
         }
+        self.check_cluster(given)?;
         let listeners = [Some(self.listen), self.replication_listen];
         let is_reachable = |address: &SocketAddr| !address.ip().is_loopback();
         if let Some(address) = listeners.into_iter().flatten().find(is_reachable)
@@ -273,7 +311,7 @@ fn show_path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::
 }
 
 #[expect(clippy::ref_option, reason = "serde passes a field by reference")]
-fn show_presence<S: Serializer>(secret: &Option<Token>, serializer: S) -> Result<S::Ok, S::Error> {
+fn show_presence<S: Serializer, T>(secret: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bool(secret.is_some())
 }
 

@@ -30,7 +30,7 @@ fn every_option_by_flag_and_by_environment() {
             "log" => ("debug", "error"),
             "allowed-host" => ("one.example", "two.example"),
             "allowed-origin" => ("https://one.example", "*"),
-            "allow-open" | "accept-data-loss" | "await-assignment" => continue,
+            "allow-open" | "accept-data-loss" | "await-assignment" | "etcd-user-file" => continue,
             "token-file" => {
                 let error = parse_with(&["--token-file", &token_file], &[]).unwrap_err();
                 assert!(error.contains("visible ASCII"), "{error}");
@@ -43,31 +43,33 @@ fn every_option_by_flag_and_by_environment() {
             "min-acks" => ("1", "2"),
             "read-consistency" => ("acknowledged", "local"),
             "fsync" => ("interval", "never"),
+            "etcd" => ("http://h:1", "http://h:2,http://h:3"),
+            "node" | "cluster" | "zone" => ("one", "two"),
+            "min-in-sync" => ("2", "3"),
+            "cluster-init" => ("partitions=1", "replicas=1"),
             _ => ("4000", "5000"),
         };
         let flag = format!("--{}", option.flag);
         let name = environment_name(option.flag);
         let show = |config: Result<Config, String>| format!("{:?}", config.expect(option.flag));
-        // Some options only make sense beside this one.
-        let base = "--data-dir=somewhere";
-        let default = show(parse_with(&[base], &[]));
-        let by_flag = show(parse_with(&[base, &flag, value], &[]));
-        assert_ne!(by_flag, default, "{flag} changes nothing");
+        // Some options only make sense beside these, and some not.
+        let base: &[&str] = match option.flag {
+            "replica-of" | "replication-listen" => &[],
+            _ => &["--data-dir=somewhere", "--etcd=http://h:9", "--node=n"],
+        };
+        let with = |more: &[&str], environment: &[(&str, &str)]| {
+            show(parse_with(&[base, more].concat(), environment))
+        };
+        let by_flag = with(&[&flag, value], &[]);
+        assert_ne!(by_flag, with(&[], &[]), "{flag} changes nothing");
         assert_eq!(
-            show(parse_with(&[base, &flag, value], &[(&name, other)])),
+            with(&[&flag, value], &[(&name, other)]),
             by_flag,
             "{flag} does not win"
         );
-        assert_eq!(
-            show(parse_with(&[base, &format!("{flag}={value}")], &[])),
-            by_flag
-        );
-        if option.flag != "data-dir" {
-            assert_eq!(
-                show(parse_with(&[base], &[(&name, value)])),
-                by_flag,
-                "{name}"
-            );
+        assert_eq!(with(&[&format!("{flag}={value}")], &[]), by_flag);
+        if !matches!(option.flag, "data-dir" | "etcd" | "node") {
+            assert_eq!(with(&[], &[(&name, value)]), by_flag, "{name}");
         }
         assert!(help().contains(&flag));
     }
@@ -244,7 +246,7 @@ fn tokens_are_checked_compared_and_never_shown() {
 #[test]
 fn help_fits_one_screen() {
     let help = help();
-    assert!(help.lines().count() <= 40, "{} lines", help.lines().count());
+    assert!(help.lines().count() <= 50, "{} lines", help.lines().count());
     assert!(
         help.lines().all(|line| line.chars().count() <= 90),
         "{help}"

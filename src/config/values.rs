@@ -197,11 +197,14 @@ pub(super) fn within<T: TryFrom<u64>>(number: u64, bounds: &Bounds) -> Result<T,
 
 /// The token in a file.
 pub fn read_token(path: &str) -> Result<Token, String> {
+    Token::new(&read_file(path)?)
+        .map_err(|problem| format!("{problem}; make one with: openssl rand -hex 32 > FILE"))
+}
+
+pub(super) fn read_file(path: &str) -> Result<Vec<u8>, String> {
     #[expect(
         clippy::disallowed_methods,
         reason = "read once, before the node starts"
     )]
-    let content = std::fs::read(path).map_err(|error| format!("cannot read it: {error}"))?;
-    Token::new(&content)
-        .map_err(|problem| format!("{problem}; make one with: openssl rand -hex 32 > FILE"))
+    std::fs::read(path).map_err(|error| format!("cannot read it: {error}"))
 }

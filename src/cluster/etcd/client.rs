@@ -14,10 +14,12 @@
 
 use std::collections::VecDeque;
 
+use crate::config::EtcdUser;
+
 use super::answer::{
     ANSWER_MAX_BYTES, Answer, Outcome, parse_error, parse_json, parse_range, parse_write,
 };
-use super::auth::{EtcdUser, is_without_users, parse_token};
+use super::auth::{self, is_without_users, parse_token};
 use super::endpoints::{EndpointChoice, Random};
 use super::failure::Failure;
 use super::request::Request;
@@ -352,7 +354,7 @@ impl Client {
         let token = self.token.as_deref().unwrap_or_default();
         let bytes = match (&self.pending, &self.user) {
             (None, _) => return,
-            (Some(pending), Some(user)) if pending.wants_token => user.render(authority),
+            (Some(pending), Some(user)) if pending.wants_token => auth::render(user, authority),
             (Some(pending), _) => pending.request.render(authority, token),
         };
         self.send(Channel::Requests, bytes, now_ms);

@@ -1,7 +1,9 @@
 //! The client over time: time-outs, late answers, end points in turn, tokens, and the watch.
 
+use crate::config::EtcdUser;
+
 use super::client::{Channel, Client, ConnectionId, Effect};
-use super::{Answer, EtcdUser, Failure, Outcome, Request};
+use super::{Answer, Failure, Outcome, Request};
 
 const PREFIX: &str = "/db-node/x/";
 

@@ -1,7 +1,9 @@
 //! Answers as etcd gives them, in any cut, and damaged.
 
+use crate::config::EtcdUser;
+
 use super::client::{Channel, Client, ConnectionId, Effect};
-use super::{ANSWER_MAX_BYTES, Answer, EtcdUser, Failure, HEAD_MAX_BYTES, KeyValue, Request};
+use super::{ANSWER_MAX_BYTES, Answer, Failure, HEAD_MAX_BYTES, KeyValue, Request};
 
 /// What etcd 3.4.23 sends before a body of which it knows the length.
 const FIELDS: &str = "Access-Control-Allow-Headers: accept, content-type, authorization\r\n\

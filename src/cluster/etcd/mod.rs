@@ -31,7 +31,6 @@ mod response;
 mod watch;
 
 pub use answer::{ANSWER_MAX_BYTES, Answer, KeyValue, Outcome};
-pub use auth::EtcdUser;
 pub use client::{Channel, Client, ClientHealth, ConnectionId, Effect};
 pub use failure::Failure;
 pub use request::Request;
