@@ -1,5 +1,6 @@
-//! The client of etcd with a real `etcd`: each request, each answer, the watch, users, and members
-//! that are not there. Passed over, and says so, where `etcd` is not installed.
+//! The client of etcd, and nodes with it, with a real `etcd`: each request, each answer, the watch,
+//! users, members that are not there, and a fail-over. Passed over, and says so, where `etcd` is
+//! not installed.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"
@@ -16,10 +17,11 @@ use db_node::cluster::etcd::{
     Request,
 };
 use db_node::config::EtcdUser;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
-use common::PATIENCE;
 use common::etcd::Etcd;
+use common::member::Member;
+use common::{Folder, PATIENCE, text, wait_for};
 
 const PREFIX: &str = "/db-node/x/";
 /// The prefix, and the end of all that begins so.
@@ -414,4 +416,105 @@ fn users_are_asked_for_their_names() {
     let (revision, _) = driver.range();
     assert_eq!(driver.write(&[], &[("a", "2")], &[]), revision + 1);
     driver.until("told", |driver| driver.hint_count > hint_count);
+}
+
+/// Keys and values of a cluster, by what they are about.
+fn keys(etcd: &Etcd, user: Option<EtcdUser>) -> Vec<(String, Json)> {
+    let mut driver = Driver::new(&[etcd.url()], user);
+    let prefix = PREFIX.to_owned();
+    let Answer::Range { values, .. } = driver.ask_until_answered(&Request::Range { prefix }) else {
+        panic!("no range");
+    };
+    let value = |pair: KeyValue| {
+        let json = serde_json::from_slice(&pair.value).expect("JSON");
+        (pair.key.trim_start_matches(PREFIX).to_owned(), json)
+    };
+    values.into_iter().map(value).collect()
+}
+
+fn value_of(etcd: &Etcd, key: &str) -> Option<Json> {
+    let mut keys = keys(etcd, None).into_iter();
+    keys.find(|(found, _)| found == key).map(|(_, value)| value)
+}
+
+/// A node of the cluster x.
+fn member(etcd: &Etcd, name: &str, more: &[&str]) -> Member {
+    let url = etcd.url();
+    let arguments = ["--etcd", &url, "--cluster", "x", "--node", name];
+    Member::start(&[&arguments, more].concat())
+}
+
+#[test]
+fn a_node_registers_as_a_user() {
+    let Some(etcd) = Etcd::start() else {
+        return;
+    };
+    etcd.require_users("dbn", "secret", RANGE);
+    let folder = Folder::new("etcd-user");
+    std::fs::write(folder.join("user"), "dbn:secret\n").expect("write");
+    let path = folder.join("user");
+    let user_file = ["--etcd-user-file", text(&path), "--zone", "a"];
+    let node = member(&etcd, "n1", &user_file);
+    let user = EtcdUser {
+        name: "dbn".to_owned(),
+        password: "secret".to_owned(),
+    };
+    wait_for("its key", || !keys(&etcd, Some(user.clone())).is_empty());
+    let keys = keys(&etcd, Some(user));
+    assert_eq!(keys[0].0, "nodes/n1");
+    assert_eq!(keys[0].1["url"], node.url());
+    assert_eq!(keys[0].1["zone"], "a");
+    let config = &node.status()["config"];
+    assert_eq!(
+        (&config["node"], &config["etcdUser"]),
+        (&json!("n1"), &json!(true))
+    );
+}
+
+#[test]
+fn a_follower_takes_over_from_a_leader_that_is_killed() {
+    let Some(mut etcd) = Etcd::start() else {
+        return;
+    };
+    let mut members: Vec<_> = ["n0", "n1", "n2"]
+        .iter()
+        .map(|name| Some(member(&etcd, name, &["--lease-ms", "1000"])))
+        .collect();
+    let cluster = json!({"format": 1, "id": "04".repeat(16), "partitions": 1, "hash": "crc32c"});
+    let config = json!({"format": 1, "epoch": 0, "leader": "n0", "handedOver": false,
+        "leaseMs": 1000, "inSync": [], "replicas": ["n0", "n1", "n2"], "leaving": []});
+    let mut driver = Driver::new(&[etcd.url()], None);
+    let (cluster, config) = (cluster.to_string(), config.to_string());
+    let puts = [("cluster", &*cluster), ("partitions/0/config", &*config)];
+    driver.write(&[("partitions/0/config", 0)], &puts, &[]);
+    let config = || value_of(&etcd, "partitions/0/config").expect("a configuration");
+    let in_sync_count = || config()["inSync"].as_array().map_or(0, Vec::len);
+    wait_for("three copies in sync", || in_sync_count() == 3);
+    let leader = members[0].take().expect("running");
+    let set = |member: &Member, key: &str| member.put(key, &[], "1").status;
+    for number in 0..20 {
+        assert_eq!(set(&leader, &format!("k{number}")), 201);
+    }
+    let url = leader.url();
+    assert_eq!(set(members[1].as_ref().expect("running"), "a"), 421);
+    drop(leader);
+    let others: Vec<_> = members.iter().flatten().collect();
+    let mut successor = None;
+    wait_for("a successor", || {
+        successor = others.iter().find(|member| set(member, "b") == 201);
+        successor.is_some()
+    });
+    let successor = successor.expect("found");
+    assert_ne!(successor.url(), url);
+    assert_eq!((&config()["epoch"], in_sync_count()), (&json!(2), 2));
+    for number in 0..20 {
+        assert_eq!(successor.get(&format!("/kv/k{number}")).status, 200);
+    }
+    // Without etcd all goes on.
+    etcd.kill();
+    assert_eq!(set(successor, "c"), 201);
+    successor.log.assert_has("etcd: no answer for");
+    assert!(etcd.run(), "etcd starts again");
+    successor.log.assert_has("answers, after");
+    assert_eq!(set(successor, "d"), 201);
 }

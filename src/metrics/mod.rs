@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `histogram.rs` | durations in buckets that grow by powers of two |
 //! | `node_stats.rs` | all counts of one node |
+//! | `etcd_stats.rs` | how etcd answers |
 //! | `requests.rs` | answers by route and status, durations by group |
 //! | `slow_requests.rs` | the last slow requests |
 //! | `exposition.rs` | the text format: names, labels, values |
@@ -18,12 +19,14 @@
 //! (`api/metrics/families.rs`),
 //! clocks (`reactor/`).
 
+mod etcd_stats;
 mod exposition;
 mod histogram;
 mod node_stats;
 mod requests;
 mod slow_requests;
 
+pub use etcd_stats::{ETCD_FAILURE_KINDS, EtcdStats};
 pub use exposition::{Exposition, Label, MetricKind};
 pub use histogram::Histogram;
 pub use node_stats::{ClockStats, GateKind, LINK_END_COUNT, LinkStats, NodeStats};

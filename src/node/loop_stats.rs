@@ -1,10 +1,12 @@
 //! Statistics of the event loop. The reactor counts, `/status` and `/metrics` show.
 
+use crate::metrics::EtcdStats;
+
 /// A turn longer than this shows in the tail of latencies.
 pub const SLOW_TURN_US: u64 = 2_000;
 
 /// Counts that the reactor keeps of itself; `/status` shows them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LoopStats {
     /// Connections open now.
     pub connection_count: usize,
@@ -37,4 +39,6 @@ pub struct LoopStats {
     pub slow_turn_count: u64,
     /// Processor time of the longest slice of maintenance, in microseconds.
     pub longest_slice_us: u64,
+    /// Etcd, once it was asked.
+    pub etcd: Option<Box<EtcdStats>>,
 }

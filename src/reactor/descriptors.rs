@@ -6,6 +6,7 @@
 //! | for | how many |
 //! |---|---|
 //! | the process itself | those open once the loop is set up, and [`SPARE`] |
+//! | etcd, in a cluster | [`ETCD_DESCRIPTORS`] |
 //! | files | [`FILES_AT_ONCE`], and [`FILES_OF_PARTITION`] for each partition on disk |
 //! | partitions to come | the same for [`PARTITIONS_AHEAD`], or a sixteenth of the limit |
 //! | replication, both ways | a quarter of the rest, at most [`LINKS_MAX`] |
@@ -16,10 +17,11 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::config::Config;
 use crate::node::PARTITIONS_MAX;
 
 use super::error::RunError;
-use super::limits::{LINKS_MAX, STRANGERS_MAX, TURNED_AWAY_MAX};
+use super::limits::{ETCD_DESCRIPTORS, LINKS_MAX, STRANGERS_MAX, TURNED_AWAY_MAX};
 
 /// Open for a moment, or opened later: a connection that is closed as soon as it is accepted, the
 /// file that tells resident memory, the socket of the service manager, the lock of the data
@@ -89,13 +91,21 @@ impl Descriptors {
     }
 
     /// As [`Self::at_start`] would find it, in a process that has opened nothing so far.
-    pub(super) fn before_start(listens_for_replicas: bool) -> Self {
+    pub(super) fn before_start(config: &Config) -> Self {
         let mut descriptors = Self::at_start();
         descriptors.open_at_start += OPENED_BY_START;
-        if listens_for_replicas {
+        if config.replication_listen.is_some() {
             descriptors.open_at_start += OPENED_FOR_REPLICAS;
         }
+        descriptors.reserve_for(config);
         descriptors
+    }
+
+    /// Keeps some for etcd, where it is asked.
+    pub(super) fn reserve_for(&mut self, config: &Config) {
+        if config.etcd.is_some() {
+            self.open_at_start += ETCD_DESCRIPTORS;
+        }
     }
 
     /// Reads the limit again: it can be lowered from outside.

@@ -8,6 +8,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::api::{AccessPolicy, RequestLabels};
+use crate::cluster::ClusterOptions;
 use crate::config::Config;
 use crate::http::{HeadLimits, HeadReader, Limits};
 use crate::node::{DiskNews, Node};
@@ -22,6 +23,7 @@ use super::deferred_replies::{self, DeferredReplies};
 use super::descriptors::{Descriptors, Shares};
 use super::disk::DiskHandle;
 use super::error::RunError;
+use super::etcd::EtcdConnections;
 use super::greeting;
 use super::housekeeping::{Housekeeping, maintain};
 use super::limits::{
@@ -60,6 +62,7 @@ pub(super) struct EventLoop {
     slow_log: SlowLog,
     disk: DiskHandle,
     replication: Replication,
+    etcd: Option<Box<EtcdConnections>>,
     housekeeping: Housekeeping,
     sd_notify: SdNotify,
     /// The node stops; from then on connections are cut off.
@@ -94,12 +97,18 @@ impl EventLoop {
             greeting::durability(config)
         );
         let sd_notify = SdNotify::from_environment(|name| std::env::var_os(name), serving);
+        let cluster = cluster_options(&config_in_force);
         let mut node = Node::new(config_in_force, hash_seed, ids);
+        if let Some(options) = cluster {
+            node.join_cluster(options);
+        }
         node.stats.started_unix_ms = clock::unix_ms();
         node.replication_port = replication_address.map(|address| address.port());
+        let etcd = EtcdConnections::open(config, hash_seed, &waker);
         Ok(Self {
             poll,
             signals,
+            etcd,
             _waker: waker,
             core: Core {
                 node,
@@ -143,6 +152,7 @@ impl EventLoop {
                 now: self.core.clock.now,
             };
             self.replication.read(&mut turn, is_quiet);
+            self.step_cluster();
             let now = self.core.clock.now;
             // Records that gathered during the last sync go to the disk first: it works while
             // replies are sent.
@@ -178,7 +188,8 @@ impl EventLoop {
         }
         let now = clock.now;
         let link_at = self.replication.wake_at(node);
-        let due_at = link_at.into_iter().chain(self.acceptor.wake_at()).min();
+        let due_at = [link_at, self.acceptor.wake_at(), self.cluster_wake_at()];
+        let due_at = due_at.into_iter().flatten().min();
         if due_at.is_some_and(|at| at <= now) {
             return Some(Duration::ZERO);
         }
@@ -230,6 +241,28 @@ impl EventLoop {
         self.visits.visit_ready(&mut self.core, &mut visited)
     }
 
+    /// Asks etcd, and does what is due for the cluster.
+    #[inline(never)]
+    fn step_cluster(&mut self) {
+        let Some(etcd) = &mut self.etcd else {
+            return;
+        };
+        let (node, registry) = (&mut self.core.node, self.poll.registry());
+        etcd.receive(node, registry, self.core.clock.now);
+        // Read anew: all that this node has taken in came before.
+        let now = self.core.clock.read_us() / 1_000;
+        if node.cluster_wake_at_ms().is_some_and(|at| at <= now) {
+            node.step_cluster(now);
+        }
+        etcd.ask(node, registry, now);
+    }
+
+    fn cluster_wake_at(&self) -> Option<Millis> {
+        let etcd_at = self.etcd.as_ref()?.wake_at(self.core.clock.now);
+        let cluster_at = self.core.node.cluster_wake_at_ms();
+        Some(etcd_at.min(cluster_at.unwrap_or(Millis::MAX)))
+    }
+
     fn hand_over_to_disk(&mut self) {
         let now_us = self.core.clock.now_us;
         self.disk.hand_over(&mut self.core.node, now_us);
@@ -278,6 +311,7 @@ impl EventLoop {
                 SIGNALS => self.on_signals()?,
                 // Only ends the poll: results of other threads are taken in every turn.
                 WAKE => {}
+                _ if self.etcd.as_mut().is_some_and(|etcd| etcd.note(event)) => {}
                 _ if self.replication.note(event) => {}
                 Token(key) => self.core.sessions.on_event(key, event),
             }
@@ -381,9 +415,23 @@ fn open_sources(config: &Config) -> Result<(Poll, Listener, Signals, Arc<Waker>)
     Ok((poll, listener, signals, Arc::new(waker)))
 }
 
+/// What the node has to know of its cluster, if it is of one.
+fn cluster_options(config: &Config) -> Option<ClusterOptions> {
+    let node = config.node.clone().filter(|_| config.etcd.is_some())?;
+    Some(ClusterOptions {
+        cluster: config.cluster.clone(),
+        node,
+        url: config.own_url(),
+        zone: config.zone.clone().unwrap_or_default(),
+        lease_ms: config.lease_ms,
+        min_in_sync: usize::from(config.min_in_sync),
+    })
+}
+
 /// Shares descriptors out, and says so if there are fewer connections than configured.
 fn share_descriptors(config: &Config) -> Result<(Descriptors, Shares), RunError> {
-    let descriptors = Descriptors::at_start();
+    let mut descriptors = Descriptors::at_start();
+    descriptors.reserve_for(config);
     descriptors.check()?;
     let shares = descriptors.shares(1, config.max_connections);
     if shares.connections < config.max_connections {

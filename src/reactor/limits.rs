@@ -71,6 +71,12 @@ pub(super) const QUIET_LINK_BYTES: usize = 256 * 1024;
 /// Bytes rendered at a time for one link; about the memory that a peer costs that does not read.
 pub(super) const LINK_FILL_BYTES: usize = 128 * 1024;
 
+/// Bytes read from each connection to etcd in one turn.
+pub(super) const ETCD_READ_BYTES: usize = 64 * 1024;
+
+/// Descriptors for etcd: two connections, and look-ups of the names in them.
+pub(super) const ETCD_DESCRIPTORS: usize = 2 + 2 * LOOKUP_DESCRIPTORS;
+
 /// Bytes rendered for watchers in one turn.
 pub(super) const WATCH_WORK_BYTES: usize = 64 * 1024;
 

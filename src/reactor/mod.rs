@@ -7,6 +7,7 @@
 //!   1 poll        time-out 0 if anything is ready or owed, else the next deadline
 //!   2 accept      a bounded number of connections (`acceptor.rs`)
 //!   3 replicate   read from leaders and replicas (`replication.rs`)
+//!     cluster     ask etcd, and act on what it says (`etcd.rs`)
 //!     release     records go to the disk thread (`disk.rs`); then the replies to
 //!                 durable writes are sent (`deferred_replies.rs`)
 //!   4 visit       sessions of the ready queue, in batches, within the budget of the turn: read,
@@ -38,6 +39,7 @@ mod deferred_replies;
 mod descriptors;
 mod disk;
 mod error;
+mod etcd;
 mod event_loop;
 mod greeting;
 mod housekeeping;
@@ -75,7 +77,7 @@ pub use error::RunError;
 /// An address in use is no error: it may be that of the node that this one is to replace. The line
 /// names it.
 pub fn check(config: &Config) -> Result<String, RunError> {
-    Descriptors::before_start(config.replication_listen.is_some()).check()?;
+    Descriptors::before_start(config).check()?;
     let taken = addresses_in_use(config)?;
     let condition = if taken.is_empty() {
         String::new()

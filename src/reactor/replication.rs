@@ -497,7 +497,7 @@ impl Dialing {
 }
 
 /// The peer's address once a connection that was begun is open.
-fn connected_address(stream: &TcpStream) -> io::Result<Option<SocketAddr>> {
+pub(super) fn connected_address(stream: &TcpStream) -> io::Result<Option<SocketAddr>> {
     if let Some(error) = stream.take_error()? {
         return Err(error);
     }

@@ -244,7 +244,7 @@ impl From<RecoveryProgress> for LoadingStatus {
 
 impl LoopStatus {
     fn of(node: &Node) -> Self {
-        let stats = node.loop_stats;
+        let stats = &node.loop_stats;
         Self {
             ended_uploads: node.stats.ended_upload_count,
             ended_downloads: node.stats.ended_download_count,

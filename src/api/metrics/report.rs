@@ -77,7 +77,7 @@ impl Report {
         let of = |partition| PartitionReport::of(partition, now_ms);
         Self {
             stats: node.stats.clone(),
-            loop_stats: node.loop_stats,
+            loop_stats: node.loop_stats.clone(),
             resident_bytes: crate::storage::resident_bytes(),
             allocated_bytes: node.used_bytes(),
             memory_limit_bytes: node.config().max_memory_bytes.unwrap_or(0),
