@@ -259,7 +259,10 @@ impl EventLoop {
 
     fn cluster_wake_at(&self) -> Option<Millis> {
         let etcd_at = self.etcd.as_ref()?.wake_at(self.core.clock.now);
-        let cluster_at = self.core.node.cluster_wake_at_ms();
+        let node = &self.core.node;
+        let cluster_at = node
+            .cluster_wake_at_ms()
+            .filter(|_| node.loading().is_none());
         Some(etcd_at.min(cluster_at.unwrap_or(Millis::MAX)))
     }
 
