@@ -100,6 +100,8 @@ pub struct Member {
     went_back: bool,
     /// The epoch of the partition when etcd was asked for the configuration.
     epoch_at_range: u64,
+    /// When etcd was asked for the first configuration of the epoch that was read last.
+    epoch_known_ms: u64,
     wants_range: bool,
     /// Nothing is asked for before it was read again.
     is_outdated: bool,
@@ -121,6 +123,7 @@ impl Default for Member {
             stand_at_ms: None,
             went_back: false,
             epoch_at_range: 0,
+            epoch_known_ms: 0,
             wants_range: true,
             is_outdated: false,
             range_begun_ms: 0,
@@ -308,6 +311,9 @@ impl Member {
     fn learn(&mut self, known: Known, around: &Surroundings<'_>, partition: &mut Partition) {
         self.is_outdated = false;
         let config = &known.config;
+        if self.config().is_none_or(|own| own.epoch != config.epoch) {
+            self.epoch_known_ms = known.asked_at_ms;
+        }
         if let Some(asked) = &self.asked
             && asked.revision != known.revision
             && !asked.is_sent
@@ -444,7 +450,10 @@ impl Member {
         let is_own = config.leader == around.node;
         let is_first = is_own && config.epoch == 0;
         let may = is_first || may_stand(config, partition.copy());
-        let is_due = is_own || now_ms >= partition.promised_until_ms();
+        // A new leader has as long to be heard as one that falls silent: a leader that has handed
+        // over has promised nothing for a long time.
+        let new_until_ms = self.epoch_known_ms + promise_ms(config.lease_ms);
+        let is_due = is_own || now_ms >= partition.promised_until_ms().max(new_until_ms);
         let can = may && is_due && partition.is_fit_to_lead() && !around.is_draining;
         if !can || self.is_outdated || self.asked.is_some() {
             self.stand_at_ms = self.stand_at_ms.filter(|_| can);
