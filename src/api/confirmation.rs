@@ -2,22 +2,58 @@
 //! read with `?consistency=acknowledged` until the write that it shows is. Requests for which too
 //! few replicas are connected are refused here.
 //!
+//! On the leader in a cluster, all named copies have to hold a write before it is acknowledged, and
+//! before a read shows it; a read is answered under a lease, too, which is looked at again before
+//! the answer is sent (`reactor/session.rs`). So reads are linearizable there. A client can do
+//! without, request by request: `X-Min-Acks: 0` for a write, `?consistency=local` for a read.
+//!
 //! Not here: which replicas count as connected, and what is confirmed
-//! (`partition/ack_requirements.rs`).
+//! (`partition/ack_requirements.rs`), leases (`partition/membership.rs`).
 
 use crate::config::ReadConsistency;
 use crate::http::{Head, Refusal, Reply};
 use crate::partition::{Partition, TooFewReplicas, Wait};
 use crate::storage::Role;
 
+use crate::api::cluster_refusals::closed;
 use crate::api::context::Api;
 use crate::api::effects::{CommitGate, FollowUp};
-use crate::api::errors::{changing, taking_over};
+use crate::api::errors::{changing, refuse, taking_over};
 use crate::api::request::params::Param;
 use crate::api::request::values::number;
 
 /// The largest `X-Min-Acks`: a leader has no more replicas than that.
 const MIN_ACKS_MAX: u8 = 32;
+
+/// What a write waits for beside this node's disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteDemand {
+    /// So many replicas.
+    pub(crate) acks: u8,
+    /// Whether the named copies of a cluster are not waited for: the request says `X-Min-Acks: 0`.
+    pub(crate) is_waived: bool,
+}
+
+/// What a read may show.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadDemand {
+    /// Only what so many replicas hold; none: what is here.
+    acks: Option<u8>,
+    /// Whether the request says `?consistency=local`.
+    is_local: bool,
+}
+
+impl ReadDemand {
+    /// How many replicas must hold what a read in this partition shows; none if it may show what
+    /// is here.
+    #[inline]
+    pub(crate) fn acks_in(self, partition: &Partition) -> Option<u8> {
+        match self.acks {
+            None if partition.leads_in_cluster() && !self.is_local => Some(0),
+            acks => acks,
+        }
+    }
+}
 
 impl Api<'_> {
     /// The follow-up of the write just made in a partition. `incurred_before` is the partition's
@@ -25,7 +61,7 @@ impl Api<'_> {
     #[inline]
     pub(crate) fn follow_up_of_write(
         partition: &Partition,
-        min_acks: u8,
+        demand: WriteDemand,
         incurred_before: u64,
     ) -> FollowUp {
         let (id, number, generation) = (
@@ -33,11 +69,11 @@ impl Api<'_> {
             partition.lsm().last_version(),
             partition.leadership_generation(),
         );
-        let gate = if min_acks > 0 {
+        let gate = if demand.acks > 0 || (partition.is_in_cluster() && !demand.is_waived) {
             Some(CommitGate {
                 partition: id,
                 wait: Wait::Acks {
-                    count: min_acks,
+                    count: demand.acks,
                     generation,
                 },
                 number,
@@ -51,47 +87,72 @@ impl Api<'_> {
         };
         let work = usize::try_from(partition.lsm().incurred_work() - incurred_before)
             .unwrap_or(usize::MAX);
-        FollowUp { gate, work }
+        FollowUp {
+            gate,
+            work,
+            lease_end_ms: u64::MAX,
+        }
     }
 
     /// Charges the work to the turn, and holds the reply back if it has to wait.
     #[inline]
     pub(crate) fn defer<'o>(&mut self, follow_up: FollowUp, reply: Reply<'o>) -> Reply<'o> {
-        self.effects.owed_work += follow_up.work;
-        let Some(gate) = follow_up.gate else {
-            return reply;
-        };
-        self.effects.defer(gate);
-        reply.hold()
+        if self.effects.take_on(follow_up) {
+            reply.hold()
+        } else {
+            reply
+        }
+    }
+
+    /// Refuses a request that writes. In a cluster, a refusal that shows what a key holds is
+    /// answered as a read is.
+    #[cold]
+    pub(crate) fn refuse_write(&mut self, head: &Head<'_>, refusal: &Refusal, reply: Reply<'_>) {
+        let shows_data = refusal.status == 412 || refusal.code == "key_not_found";
+        let partition = self.any_partition(head).ok();
+        let partition = partition.filter(|_| shows_data);
+        let due = partition.map(|partition| follow_up_of_shown(partition, None));
+        let reply = self.defer(due.unwrap_or_default(), reply);
+        refuse(reply, refusal);
     }
 
     /// How many replicas must hold a write: `X-Min-Acks`, or else `--min-acks`.
     #[inline]
-    pub(crate) fn min_acks(&self, head: &Head<'_>) -> Result<u8, Refusal> {
+    pub(crate) fn write_demand(&self, head: &Head<'_>) -> Result<WriteDemand, Refusal> {
         let Some(value) = head.min_acks else {
-            return Ok(self.node.config().min_acks);
+            return Ok(WriteDemand {
+                acks: self.node.config().min_acks,
+                is_waived: false,
+            });
         };
-        number(value)
-            .filter(|count| *count <= MIN_ACKS_MAX)
-            .ok_or_else(|| {
-                Refusal::bad_request(format!(
-                    "X-Min-Acks must be a number of replicas, 0 to {MIN_ACKS_MAX}"
-                ))
-            })
+        let acks = number(value).filter(|count| *count <= MIN_ACKS_MAX);
+        let acks = acks.ok_or_else(|| {
+            Refusal::bad_request(format!(
+                "X-Min-Acks must be a number of replicas, 0 to {MIN_ACKS_MAX}"
+            ))
+        })?;
+        Ok(WriteDemand {
+            acks,
+            is_waived: acks == 0,
+        })
     }
 
-    /// How many replicas must hold what a read shows; none if it may show what is local.
+    /// What a read may show: by `?consistency=`, or else `--read-consistency`.
     #[inline]
-    pub(crate) fn read_acks(&self, head: &Head<'_>) -> Result<Option<u8>, Refusal> {
+    pub(crate) fn read_demand(&self, head: &Head<'_>) -> Result<ReadDemand, Refusal> {
         let config = self.node.config();
         let mut consistency = config.read_consistency;
-        if self.params.has(Param::Consistency) {
-            consistency = self.consistency_of(head)?.unwrap_or(consistency);
+        let mut is_local = false;
+        if self.params.has(Param::Consistency)
+            && let Some(asked) = self.consistency_of(head)?
+        {
+            (consistency, is_local) = (asked, asked == ReadConsistency::Local);
         }
-        Ok(match consistency {
+        let acks = match consistency {
             ReadConsistency::Local => None,
             ReadConsistency::Acknowledged => Some(config.min_acks),
-        })
+        };
+        Ok(ReadDemand { acks, is_local })
     }
 
     #[cold]
@@ -120,6 +181,7 @@ pub(crate) fn check_read(
     if !roles.is_settled() {
         return Err(changing());
     }
+    partition.check_open(false, now_ms).map_err(closed)?;
     partition
         .check_read(count, now_ms)
         .map_err(|few| too_few(count, few))
@@ -142,8 +204,16 @@ pub(crate) fn follow_up_of_read(
     });
     FollowUp {
         gate,
+        lease_end_ms: acks.map_or(u64::MAX, |_| partition.lease_end_ms()),
         ..FollowUp::default()
     }
+}
+
+/// The follow-up of a write that was not made for what a key holds: in a cluster, the answer shows
+/// data as a read does.
+pub(crate) fn follow_up_of_shown(partition: &Partition, shown_version: Option<u64>) -> FollowUp {
+    let acks = partition.leads_in_cluster().then_some(0);
+    follow_up_of_read(partition, acks, shown_version)
 }
 
 /// Refuses a write that `count` replicas must hold while fewer are connected.

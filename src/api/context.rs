@@ -1,10 +1,12 @@
 //! [`Api`]: the node and the state of the request at hand; and which partition a request is about.
 
+use crate::cluster::Cluster;
 use crate::http::{Head, Method, Refusal};
-use crate::node::Node;
+use crate::node::{Node, Unavailable};
 use crate::partition::Partition;
 use crate::storage::Role;
 
+use super::cluster_refusals;
 use super::effects::Effects;
 use super::errors::{
     changing, memory_limit, not_leader, storage_refused, taking_over, unassigned, unavailable,
@@ -79,25 +81,35 @@ impl<'n> Api<'n> {
     /// The partition that a request names, whatever its role.
     #[inline]
     pub(crate) fn any_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
-        let partition = match partition_id(head, self.query(head))? {
-            Some(id) => {
-                self.labels.expect_partition(id);
-                self.node.partition(id)
-            }
-            None => self
-                .node
-                .unnamed_partition()
-                .inspect(|partition| self.labels.expect_partition(partition.id())),
-        };
-        partition.map_err(unavailable)
+        let (partition, _) = self.partition_in_cluster(head)?;
+        Ok(partition)
+    }
+
+    /// The same, with the cluster that the node is one of.
+    #[inline]
+    fn partition_in_cluster(
+        &mut self,
+        head: &Head<'_>,
+    ) -> Result<(&mut Partition, Option<&Cluster>), Refusal> {
+        let id = partition_id(head, self.query(head))?;
+        if let Some(id) = id {
+            self.labels.expect_partition(id);
+        }
+        let (partition, cluster) = self.node.partition_in_cluster(id);
+        let partition = partition.map_err(|reason| absent(reason, cluster))?;
+        if id.is_none() {
+            self.labels.expect_partition(partition.id());
+        }
+        Ok((partition, cluster))
     }
 
     /// The partition that a request names, for a read.
     #[inline]
     pub(crate) fn partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
-        let partition = self.any_partition(head)?;
+        let now_ms = self.now_ms;
+        let (partition, cluster) = self.partition_in_cluster(head)?;
         match partition.roles().role() {
-            Role::Unassigned => Err(unassigned()),
+            Role::Unassigned => Err(without_role(partition, cluster, now_ms)),
             Role::Leader | Role::Replica => Ok(partition),
         }
     }
@@ -108,14 +120,19 @@ impl<'n> Api<'n> {
         &mut self,
         head: &Head<'_>,
     ) -> Result<&mut Partition, Refusal> {
-        let partition = self.partition(head)?;
+        let now_ms = self.now_ms;
+        let (partition, cluster) = self.partition_in_cluster(head)?;
         let roles = partition.roles();
         match partition.write_obstacle() {
+            _ if roles.role() == Role::Unassigned => Err(without_role(partition, cluster, now_ms)),
             Some(error) => Err(storage_refused(error)),
             None if roles.is_taking_over() => Err(taking_over()),
-            None if roles.role() != Role::Leader => Err(not_leader(roles.meta().leader.as_deref())),
+            None if roles.role() != Role::Leader => Err(not_led(partition, cluster, now_ms)),
             None if !roles.is_settled() => Err(changing()),
-            None => Ok(partition),
+            None => match partition.check_open(true, now_ms) {
+                Ok(()) => Ok(partition),
+                Err(reason) => Err(cluster_refusals::closed(reason)),
+            },
         }
     }
 
@@ -132,6 +149,30 @@ impl<'n> Api<'n> {
         } else {
             Ok(partition)
         }
+    }
+}
+
+#[cold]
+fn absent(reason: Unavailable, cluster: Option<&Cluster>) -> Refusal {
+    match (reason, cluster) {
+        (Unavailable::NoCopy(id), Some(cluster)) => cluster_refusals::no_copy(id, cluster),
+        (reason, _) => unavailable(reason),
+    }
+}
+
+#[cold]
+fn without_role(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) -> Refusal {
+    match cluster {
+        Some(cluster) => cluster_refusals::not_leading(partition, cluster, now_ms),
+        None => unassigned(),
+    }
+}
+
+#[cold]
+fn not_led(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) -> Refusal {
+    match cluster {
+        Some(cluster) => cluster_refusals::not_leading(partition, cluster, now_ms),
+        None => not_leader(partition.roles().meta().leader.as_deref()),
     }
 }
 

@@ -128,6 +128,11 @@ impl Handler for Api<'_> {
         std::mem::take(&mut self.effects.owed_work)
     }
 
+    #[inline]
+    fn sendable_until_ms(&self) -> u64 {
+        self.effects.lease_end_ms()
+    }
+
     #[cold]
     fn on_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {
         let of_head = |head: &Head<'_>| RequestLabels::expected(Route::of(head.path), head.method);

@@ -18,15 +18,27 @@ pub struct CommitGate {
 }
 
 /// What one request leaves for later.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct FollowUp {
     pub(crate) gate: Option<CommitGate>,
     /// Merge work, in the units of `lsm/work.rs`.
     pub(crate) work: usize,
+    /// When the lease ends under which data was read; `u64::MAX`: it needed none.
+    pub(crate) lease_end_ms: u64,
+}
+
+impl Default for FollowUp {
+    fn default() -> Self {
+        Self {
+            gate: None,
+            work: 0,
+            lease_end_ms: u64::MAX,
+        }
+    }
 }
 
 /// What the requests of one visit leave for later.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Effects {
     /// Answers to be counted.
     pub answers: VisitAnswers,
@@ -37,8 +49,25 @@ pub struct Effects {
     deferred_count: usize,
     /// Merge work that is not charged to the turn yet.
     pub(crate) owed_work: usize,
+    /// The earliest end of a lease under which a request has read; `u64::MAX`: none has.
+    lease_end_ms: u64,
     /// Requests after the first one with a deferred reply.
     later_request_count: usize,
+}
+
+impl Default for Effects {
+    fn default() -> Self {
+        Self {
+            answers: VisitAnswers::default(),
+            gates: Vec::new(),
+            watch: None,
+            request_count: 0,
+            deferred_count: 0,
+            owed_work: 0,
+            lease_end_ms: u64::MAX,
+            later_request_count: 0,
+        }
+    }
 }
 
 impl Effects {
@@ -47,6 +76,27 @@ impl Effects {
     pub(crate) fn record_request(&mut self) {
         self.request_count += 1;
         self.later_request_count += usize::from(self.deferred_count > 0);
+    }
+
+    /// Until when the answers so far may be sent, in milliseconds since the node started: after
+    /// that, what they show may be out of date. `u64::MAX`: for ever.
+    #[inline]
+    pub fn lease_end_ms(&self) -> u64 {
+        self.lease_end_ms
+    }
+
+    /// Takes on what a request leaves for later; true if its reply is held back.
+    #[inline]
+    pub(crate) fn take_on(&mut self, follow_up: FollowUp) -> bool {
+        self.owed_work += follow_up.work;
+        self.lease_end_ms = self.lease_end_ms.min(follow_up.lease_end_ms);
+        match follow_up.gate {
+            Some(gate) => {
+                self.defer(gate);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Whether a request was begun.
@@ -70,12 +120,13 @@ impl Effects {
             self.deferred_count,
             self.later_request_count,
         ) = (0, 0, 0);
+        self.lease_end_ms = u64::MAX;
         self.watch.take()
     }
 
     /// A reply waits at a gate.
     #[inline(never)] // so that replies that wait for nothing do not carry it along
-    pub(crate) fn defer(&mut self, gate: CommitGate) {
+    fn defer(&mut self, gate: CommitGate) {
         self.deferred_count += 1;
         self.answers.hold();
         let is_same =

@@ -13,7 +13,7 @@ pub(crate) fn unavailable(reason: Unavailable) -> Refusal {
                 format!("partition {id} is not on this node: GET /health lists those that are");
             Refusal::new(404, "partition_not_found", message)
         }
-        Unavailable::Unassigned => unassigned(),
+        Unavailable::Unassigned | Unavailable::NoCopy(_) => unassigned(),
         Unavailable::Unnamed => {
             let message = "this node has several partitions: name one by X-Partition-ID";
             Refusal::new(404, "partition_not_found", message)
@@ -81,10 +81,15 @@ pub(crate) fn not_leader(leader: Option<&str>) -> Refusal {
     }
 }
 
-/// The answer to a write that was waiting for the disk when the disk failed or was full.
+/// The answer to a write that was waiting for the disk when the disk failed or was full. In a
+/// cluster every 503 says that nothing was done, and this one may have been.
 #[cold]
-pub fn storage_failed(error: &StorageError) -> Refusal {
-    storage_refusal(error, "This one is not confirmed: it may be there later")
+pub fn storage_failed(error: &StorageError, is_in_cluster: bool) -> Refusal {
+    let refusal = storage_refusal(error, "This one is not confirmed: it may be there later");
+    if is_in_cluster {
+        return Refusal::new(504, refusal.code, refusal.message.clone());
+    }
+    refusal
 }
 
 /// The answer to a write that comes while the disk has failed or is full.
@@ -116,11 +121,13 @@ pub(crate) fn refuse(reply: Reply<'_>, refusal: &Refusal) {
     }
 }
 
-/// The answer in place of a deferred reply that can no longer be sent, by what it waited for.
+/// The answer in place of deferred replies that can no longer be sent, by what they waited for.
+/// `is_read`: all of them are to reads.
 #[cold]
-pub fn deferred_failed(wait: Wait) -> Refusal {
+pub fn deferred_failed(wait: Wait, is_read: bool) -> Refusal {
     match wait {
         Wait::Disk { .. } | Wait::Acks { .. } => role_changed(),
+        Wait::Read { .. } if !is_read => role_changed(),
         Wait::Read { .. } => {
             let message = "this node leads no more: what was read may be out of date; read it from \
                            the new leader";
@@ -160,4 +167,29 @@ pub fn unconfirmed(timeout_ms: u64) -> Refusal {
          try again, or read with ?consistency=local; GET /status shows the replicas"
     );
     Refusal::new(503, "unconfirmed", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A proxy may send a request again after a 503: then nothing was done.
+    #[test]
+    fn in_a_cluster_an_unknown_outcome_is_no_503() {
+        let (count, generation) = (0, 1);
+        let wait = Wait::Read { count, generation };
+        assert_eq!(deferred_failed(wait, true).status, 503);
+        assert_eq!(deferred_failed(wait, false).code, "role_changed");
+        for wait in [
+            Wait::Disk { generation },
+            Wait::Acks { count, generation },
+            wait,
+        ] {
+            assert_eq!(deferred_failed(wait, false).status, 504);
+        }
+        let error = StorageError::Unusable("it broke".to_owned());
+        let statuses = [false, true].map(|is_in_cluster| storage_failed(&error, is_in_cluster));
+        assert_eq!(statuses.map(|refusal| refusal.status), [503, 504]);
+        assert_eq!(storage_refused(&error).status, 503);
+    }
 }

@@ -22,6 +22,7 @@
 //! Not here: bytes on the wire (`http/`), the store (`partition/`, `lsm/`).
 
 mod body;
+mod cluster_refusals;
 mod confirmation;
 mod context;
 mod dispatch;

@@ -140,6 +140,15 @@ impl Cluster {
         &self.members
     }
 
+    /// The HTTP address of the node that leads a partition, as the configuration says: none where
+    /// that is this node, or not known.
+    pub fn leader_url(&self, id: u32) -> Option<&str> {
+        let leader = &self.members.get(&id)?.config()?.leader;
+        let node = self.nodes().get(leader);
+        node.filter(|_| *leader != self.options.node)
+            .map(|node| &node.url[..])
+    }
+
     /// What a partition does.
     pub fn state_of(&self, partition: &Partition, now_ms: u64) -> MemberState {
         let member = self.members.get(&partition.id());

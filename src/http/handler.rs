@@ -72,6 +72,12 @@ pub trait Handler {
         0
     }
 
+    /// What was answered so far may be sent until this time, on the caller's clock in milliseconds;
+    /// `u64::MAX`: for ever.
+    fn sendable_until_ms(&self) -> u64 {
+        u64::MAX
+    }
+
     /// The connection has refused a request itself: it was no HTTP request (then there is no head),
     /// or its body was malformed.
     fn on_refusal(&mut self, head: Option<&Head<'_>>, status: u16) {

@@ -148,6 +148,15 @@ impl Output {
         self.reclaim();
     }
 
+    /// Removes everything that is not sent yet.
+    pub fn discard(&mut self) {
+        self.sent = self.bytes.len();
+        self.blobs.clear();
+        (self.blob_sent, self.blob_bytes) = (0, 0);
+        (self.generated, self.held_from) = (None, None);
+        self.reclaim();
+    }
+
     /// Rendered bytes not yet sent; blobs count with what was rendered before them only.
     pub fn pending_bytes(&self) -> usize {
         self.bytes.len() - self.sent

@@ -17,6 +17,9 @@ pub enum Unavailable {
     Unknown(u32),
     /// No controller has assigned one yet.
     Unassigned,
+    /// The node is one of a cluster, and has no copy of it. None: none was named, and there are
+    /// several, or it is not known how many there are.
+    NoCopy(Option<u32>),
     /// None was named, and there are several to choose from.
     Unnamed,
     /// The node is reading its data.

@@ -307,6 +307,7 @@ impl Node {
             (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
             ([first, ..], _) if first.id() == DEFAULT_PARTITION => Ok(0),
             ([_], _) => Ok(0),
+            ([], _) if self.cluster.is_some() => Err(Unavailable::NoCopy(self.only_partition())),
             ([], _) => Err(Unavailable::Unassigned),
             _ => Err(Unavailable::Unnamed),
         }
@@ -322,12 +323,40 @@ impl Node {
     /// The partition with a number, if it is here.
     #[inline]
     pub fn partition(&mut self, id: u32) -> Result<&mut Partition, Unavailable> {
+        let index = self.named_index(id)?;
+        Ok(&mut self.partitions[index])
+    }
+
+    #[inline]
+    fn named_index(&self, id: u32) -> Result<usize, Unavailable> {
         match (self.index_of(id), self.stage) {
             (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
-            (Some(index), Stage::Running) => Ok(&mut self.partitions[index]),
+            (Some(index), Stage::Running) => Ok(index),
+            (None, Stage::Running) if self.cluster.is_some() => Err(Unavailable::NoCopy(Some(id))),
             (None, Stage::Running) if self.partitions.is_empty() => Err(Unavailable::Unassigned),
             (None, Stage::Running) => Err(Unavailable::Unknown(id)),
         }
+    }
+
+    /// The partition with a number, or for requests that name none, and the cluster that the node
+    /// is one of.
+    #[inline]
+    pub fn partition_in_cluster(
+        &mut self,
+        id: Option<u32>,
+    ) -> (Result<&mut Partition, Unavailable>, Option<&Cluster>) {
+        let index = match id {
+            Some(id) => self.named_index(id),
+            None => self.unnamed_index(),
+        };
+        let partition = index.map(|index| &mut self.partitions[index]);
+        (partition, self.cluster.as_deref())
+    }
+
+    /// The only partition that the cluster has.
+    fn only_partition(&self) -> Option<u32> {
+        let mut ids = self.cluster.as_ref()?.members().keys();
+        ids.next().copied().filter(|_| ids.next().is_none())
     }
 
     /// The partition with a number, read-only.

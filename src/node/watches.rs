@@ -357,7 +357,10 @@ impl Watches {
             return WatchProgress::More;
         }
         watcher.place = WatchState::Resting;
-        if audience.resting.is_empty() {
+        // It may be behind what others were told: a new leader has less that is committed than it
+        // had as a replica. What is looked at once more wakes none of the others, since it concerns
+        // none of them, or they have it.
+        if audience.resting.is_empty() || version < audience.version {
             audience.version = version;
         }
         audience.add(watcher.prefix.clone(), key);

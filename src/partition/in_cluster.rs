@@ -34,6 +34,12 @@ impl Partition {
         self.membership.is_some()
     }
 
+    /// Whether it leads as one copy of several.
+    #[inline]
+    pub fn leads_in_cluster(&self) -> bool {
+        self.membership.is_some() && self.roles.role() == Role::Leader
+    }
+
     /// The id of its data.
     pub fn copy(&self) -> CopyId {
         self.roles.meta().copy

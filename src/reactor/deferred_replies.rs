@@ -56,8 +56,14 @@ impl DeferredReplies {
         core.node.stats.gate_waits = waits;
         for (waiter, wait) in failed {
             // A session that waits at two gates is here twice.
-            if core.sessions.table[waiter.key].waits_with(waiter.ticket) {
-                fail(core, waiter.key, &crate::api::deferred_failed(wait));
+            let session = &core.sessions.table[waiter.key];
+            if session.waits_with(waiter.ticket) {
+                let is_read = session.deferred.is_some_and(|reply| reply.is_read);
+                fail(
+                    core,
+                    waiter.key,
+                    &crate::api::deferred_failed(wait, is_read),
+                );
             }
         }
     }
@@ -75,7 +81,7 @@ impl DeferredReplies {
         core: &mut Core,
         is_concerned: impl Fn(u32, Wait) -> bool,
     ) {
-        let refusal = crate::api::storage_failed(error);
+        let refusal = crate::api::storage_failed(error, core.node.cluster().is_some());
         let answer = core.render(&refusal, false);
         let now_us = core.clock.now_us;
         let (sessions, stats) = (&mut core.sessions, &mut core.node.stats);

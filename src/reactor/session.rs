@@ -25,6 +25,7 @@ use crate::http::{AwaitedInput, Connection, Context, Handler, HttpDate, Output, 
 use crate::metrics::GateKind;
 use crate::partition::Wait;
 
+use super::clock::Clock;
 use super::deadlines::TimeoutState;
 use super::pending_metrics::PendingMetrics;
 use super::timers::Millis;
@@ -47,6 +48,7 @@ pub(super) struct Visit<'v, 't, H> {
     pub(super) read: Option<io::Result<Option<usize>>>,
     /// What requests are executed with. Its output may hold answers, which are sent first.
     pub(super) context: &'v mut Context<'t, H>,
+    pub(super) clock: &'v Clock,
 }
 
 /// What a session needs after a visit.
@@ -507,11 +509,26 @@ impl Session {
         self.send(visit)
     }
 
-    /// Sends the rendered answers, and keeps the rest.
-    fn send<H>(&mut self, visit: &mut Visit<'_, '_, H>) -> io::Result<()> {
+    /// Sends the rendered answers, and keeps the rest. Drops them if what they show may be out of
+    /// date: then the connection is to be closed.
+    ///
+    /// A leader in a cluster answers reads only within its lease (`partition/membership.rs`). The
+    /// clock is read after the requests were carried out, so that it does not matter how long the
+    /// process stood still before: what was read was true at a time after they had come. That
+    /// holds also for answers that wait for replicas, and for those that are rendered in slices
+    /// later on, of what was taken hold of now; so there is no second look.
+    fn send<H: Handler<Body = RequestBody>>(
+        &mut self,
+        visit: &mut Visit<'_, '_, H>,
+    ) -> io::Result<()> {
+        let until_ms = visit.context.handler.sendable_until_ms();
         let output = &mut *visit.context.out;
         if output.is_empty() {
             return Ok(());
+        }
+        if until_ms < u64::MAX && visit.clock.read_us() / 1_000 >= until_ms {
+            output.discard();
+            return Err(io::ErrorKind::TimedOut.into());
         }
         let outcome = flush(
             &mut self.socket,
@@ -629,6 +646,108 @@ fn flush(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_writable = false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::disallowed_methods,
+        reason = "the client of the test has a socket, too"
+    )]
+
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::http::{Begin, Head, HeadLimits, HeadReader, Limits, MAX_HEADER_COUNT, Reply};
+
+    /// Answers everything, until a time.
+    struct Until(Cell<u64>);
+
+    impl Handler for Until {
+        type Body = RequestBody;
+
+        fn begin(
+            &mut self,
+            _: &Head<'_>,
+            _: Option<&[u8]>,
+            reply: Reply<'_>,
+        ) -> Begin<RequestBody> {
+            reply.status(200).body(b"what was read");
+            Begin::Answered
+        }
+
+        fn finish(&mut self, _: &Head<'_>, _: RequestBody, _: Reply<'_>) {}
+
+        fn sendable_until_ms(&self) -> u64 {
+            self.0.get()
+        }
+    }
+
+    /// What a client gets for two requests that are executed within a lease, which ends before the
+    /// answers are sent or not. `is_ahead`: they were executed with those of other sessions.
+    fn answered(until_ms: u64, is_ahead: bool) -> (io::Result<Next>, String) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("an address");
+        let mut client = std::net::TcpStream::connect(address).expect("connect");
+        let request = b"GET /kv/a HTTP/1.1\r\nHost: n\r\n\r\n";
+        client.write_all(&request.repeat(2)).expect("write");
+        let (stream, _) = listener.accept().expect("accept");
+        // Until what was sent is there.
+        stream.peek(&mut [0]).expect("peek");
+        stream.set_nonblocking(true).expect("set");
+        let mut session = Session::new(TcpStream::from_std(stream));
+        session.socket.is_readable = true;
+        let (mut handler, mut out) = (Until(Cell::new(u64::MAX)), Output::keeping(1024));
+        let head_limits = HeadLimits {
+            head_bytes: 1024,
+            header_count: MAX_HEADER_COUNT,
+        };
+        let (mut heads, mut input) = (HeadReader::new(head_limits), [0; 1024]);
+        let mut context = Context {
+            handler: &mut handler,
+            heads: &mut heads,
+            out: &mut out,
+            date: &HttpDate::from_unix_seconds(0),
+            limits: &Limits {
+                output_high_bytes: 1024,
+                kept_body_bytes: 1024,
+            },
+            budget: &mut 100_000,
+        };
+        let mut read = None;
+        if is_ahead {
+            let len = session.read_ahead(&mut input).expect("it reads");
+            session.execute(&input[..len.expect("input").unwrap_or(0)], &mut context);
+            read = Some(Ok(Some(0)));
+        }
+        context.handler.0.set(until_ms);
+        let next = session.visit(&mut Visit {
+            input: &mut input,
+            read,
+            context: &mut context,
+            clock: &Clock::start(),
+        });
+        assert!(out.is_empty(), "the next session renders there");
+        drop(session);
+        let mut text = String::new();
+        // Closed with unread input, the connection is reset.
+        let _ = client.read_to_string(&mut text);
+        (next, text)
+    }
+
+    #[test]
+    fn answers_are_dropped_whose_lease_has_ended_before_they_are_sent() {
+        for is_ahead in [false, true] {
+            for until_ms in [u64::MAX, 60_000] {
+                let (next, text) = answered(until_ms, is_ahead);
+                assert_eq!(next.expect("it goes on"), Next::Event);
+                assert_eq!(text.matches("what was read").count(), 2, "{text}");
+            }
+            let (next, text) = answered(0, is_ahead);
+            assert!(next.is_err(), "it is closed");
+            assert_eq!(text, "");
         }
     }
 }

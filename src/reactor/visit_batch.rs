@@ -252,9 +252,9 @@ impl VisitBatch {
         let sent_bytes_before = session.sent_bytes;
         let released = session.take_released();
         let (input, read) = (&mut self.input[place.room.clone()], place.read.take());
-        let effects = &mut place.effects;
+        let (effects, clock) = (&mut place.effects, &core.clock);
         let next = self.tools.with_context(
-            (&mut core.node, &core.clock),
+            (&mut core.node, clock),
             (&mut place.output, effects),
             session.scope(),
             budget,
@@ -263,6 +263,7 @@ impl VisitBatch {
                     input,
                     read,
                     context,
+                    clock,
                 })
             },
         );

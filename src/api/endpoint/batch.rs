@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::config::show_bytes;
-use crate::http::{Begin, BodySource, Fill, Framing, Head, Refusal, Reply};
+use crate::http::{Begin, BodySource, Fill, Framing, Head, Refusal, Reply, ReplyHead};
 use crate::lsm::{KEY_MAX_BYTES, NewValue, Value};
 use crate::node::ClaimKind;
 use crate::partition::Partition;
@@ -23,7 +23,9 @@ use crate::api::body::json_value::{JsonValueSource, render_value};
 use crate::api::body::kv_fields::KvLimits;
 use crate::api::body::ready_value::ReadyValue;
 use crate::api::body::request_body::{RequestBody, claim_refused};
-use crate::api::confirmation::{check_read, check_replicas, follow_up_of_read};
+use crate::api::confirmation::{
+    WriteDemand, check_read, check_replicas, follow_up_of_read, follow_up_of_shown,
+};
 use crate::api::context::Api;
 use crate::api::endpoint::kv::{condition_failed, declared_bytes};
 use crate::api::errors::refuse;
@@ -80,6 +82,20 @@ impl Results {
                 .extend_from_slice(b"{\"success\":false,\"error\":\"key not found\"}"),
         }
         Ok(())
+    }
+}
+
+impl Results {
+    /// Sends them: at once if they are one text, else piece by piece.
+    fn send(mut self, reply: ReplyHead<'_>) {
+        match self.pieces.pop_front() {
+            Some(Piece::Text(text)) if self.pieces.is_empty() => reply.body(&text),
+            first => {
+                self.pieces.extend(first);
+                self.pieces.rotate_right(1);
+                reply.source(Box::new(self));
+            }
+        }
     }
 }
 
@@ -190,11 +206,11 @@ fn add_written(text: &mut Vec<u8>, fields: &[u8], token: VersionToken) {
 
 impl Api<'_> {
     pub(crate) fn begin_batch(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<RequestBody> {
-        let min_acks = self.min_acks(head);
+        let demand = self.write_demand(head);
         let outcome = self
             .partition(head)
             .map(drop)
-            .and(min_acks)
+            .and(demand)
             .and_then(|_| match head.framing {
                 Framing::Length(length) if length > BATCH_MAX_BYTES as u64 => {
                     Err(crate::api::body::batch_body::too_large())
@@ -224,13 +240,14 @@ impl Api<'_> {
 
     pub(crate) fn finish_batch(&mut self, head: &Head<'_>, intake: RequestBody, reply: Reply<'_>) {
         let operations = intake.into_operations();
-        let outcome = self.min_acks(head).and_then(|min_acks| {
+        let outcome = self.write_demand(head).and_then(|demand| {
             let is_read_only = operations
                 .iter()
                 .all(|operation| matches!(operation.action, BatchAction::Get));
-            let (read_acks, now_ms) = (self.read_acks(head)?, self.now_ms);
+            let (read_demand, now_ms) = (self.read_demand(head)?, self.now_ms);
             if is_read_only {
                 let partition = self.readable_partition(head)?;
+                let read_acks = read_demand.acks_in(partition);
                 check_read(partition, read_acks, now_ms)?;
                 let (results, _) = results_of(partition, &operations)?;
                 return Ok((results, follow_up_of_read(partition, read_acks, None), None));
@@ -245,39 +262,40 @@ impl Api<'_> {
             } else {
                 self.writable_partition(head)?
             };
-            check_replicas(partition, min_acks, now_ms)?;
+            check_replicas(partition, demand.acks, now_ms)?;
             let reads = |operation: &BatchOperation| matches!(operation.action, BatchAction::Get);
+            let read_acks = read_demand.acks_in(partition);
             let read_acks = read_acks.filter(|_| operations.iter().any(reads));
             check_read(partition, read_acks, now_ms)?;
             // What the batch reads was written before what it writes: its last write covers both.
-            let acks = min_acks.max(read_acks.unwrap_or(0));
+            let demand = WriteDemand {
+                acks: demand.acks.max(read_acks.unwrap_or(0)),
+                is_waived: demand.is_waived && read_acks.is_none(),
+            };
             let (results, writes) = results_of(partition, &operations)?;
             let incurred = partition.lsm().incurred_work();
             write(partition, &operations, &writes);
             if writes.contains(&true) {
-                let due = Self::follow_up_of_write(partition, acks, incurred);
+                let due = Self::follow_up_of_write(partition, demand, incurred);
                 return Ok((results, due, Some(partition.last_token())));
             }
-            Ok((results, follow_up_of_read(partition, read_acks, None), None))
+            // It shows that what was to be deleted is not there.
+            let due = match read_acks {
+                Some(_) => follow_up_of_read(partition, read_acks, None),
+                None => follow_up_of_shown(partition, None),
+            };
+            Ok((results, due, None))
         });
         match outcome {
-            Ok((mut results, due, written)) => {
+            Ok((results, due, written)) => {
                 let reply = self.defer(due, reply).status(200);
                 let reply = match written {
                     Some(token) => reply.etag(token.text().as_bytes()),
                     None => reply,
                 };
-                let reply = reply.content_type(JSON);
-                match results.pieces.pop_front() {
-                    Some(Piece::Text(text)) if results.pieces.is_empty() => reply.body(&text),
-                    first => {
-                        results.pieces.extend(first);
-                        results.pieces.rotate_right(1);
-                        reply.source(Box::new(results));
-                    }
-                }
+                results.send(reply.content_type(JSON));
             }
-            Err(refusal) => refuse(reply, &refusal),
+            Err(refusal) => self.refuse_write(head, &refusal, reply),
         }
     }
 }

@@ -14,9 +14,10 @@ use crate::api::body::json_value::{JsonValueSource, render_value};
 use crate::api::body::kv_fields::{AllowedFields, KvLimits, value_too_large};
 use crate::api::body::ready_value::ReadyValue;
 use crate::api::body::request_body::{RequestBody, claim_refused};
-use crate::api::confirmation::{check_read, check_replicas, follow_up_of_read};
+use crate::api::confirmation::{
+    WriteDemand, check_read, check_replicas, follow_up_of_read, follow_up_of_shown,
+};
 use crate::api::context::Api;
-use crate::api::effects::FollowUp;
 use crate::api::errors::refuse;
 use crate::api::request::accept::preferred;
 use crate::api::request::conditions::conditions_of;
@@ -146,7 +147,7 @@ impl Api<'_> {
             }
             Ok(Err(intake)) => Begin::Receive(intake),
             Err(refusal) => {
-                refuse(reply, &refusal);
+                self.refuse_write(head, &refusal, reply);
                 Begin::Answered
             }
         }
@@ -197,12 +198,12 @@ impl Api<'_> {
         head: &Head<'_>,
     ) -> Result<RequestBody, Refusal> {
         if action.has_value() {
-            let (query, min_acks) = (self.query(head), self.min_acks(head));
+            let (query, demand) = (self.query(head), self.write_demand(head));
             let now_ms = self.now_ms;
             let partition = self.growable_partition(head)?;
             ttl_of(head, query, None)?;
             let conditions = conditions_of(head)?;
-            check_replicas(partition, min_acks?, now_ms)?;
+            check_replicas(partition, demand?.acks, now_ms)?;
             if let Some(key) = key {
                 let checked = partition.check(key, &conditions);
                 checked.map_err(condition_failed)?;
@@ -316,36 +317,26 @@ impl Api<'_> {
         Ok(partition)
     }
 
-    /// The follow-up of a read of acknowledged data: its answer waits until `acks` replicas hold
-    /// what it shows, which may also be that the key is missing (404) or unchanged (304).
-    fn follow_up_of_get(
-        &mut self,
-        acks: Option<u8>,
-        head: &Head<'_>,
-        key: &[u8],
-    ) -> Result<FollowUp, Refusal> {
-        let now_ms = self.now_ms;
-        let partition = self.readable_partition(head)?;
-        check_read(partition, acks, now_ms)?;
-        let shown_version = partition.get(key).map(|entry| entry.version);
-        Ok(follow_up_of_read(partition, acks, shown_version))
-    }
-
     #[inline]
     fn answer_get(&mut self, form: KvForm, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
-        let reply = match self.read_acks(head) {
-            Ok(None) => reply,
-            Ok(acks) => match self.follow_up_of_get(acks, head, key) {
-                Ok(due) => self.defer(due, reply),
-                Err(refusal) => return refuse(reply, &refusal),
-            },
+        let demand = match self.read_demand(head) {
+            Ok(demand) => demand,
             Err(refusal) => return refuse(reply, &refusal),
         };
         self.scratch.clear();
         let scratch = std::mem::take(self.scratch);
+        let (loop_ms, mut due) = (self.now_ms, None);
         let found = self.readable_partition(head).and_then(|partition| {
+            let acks = demand.acks_in(partition);
+            check_read(partition, acks, loop_ms)?;
             let conditions = conditions_of(head)?;
-            let entry = partition.get(key).ok_or_else(key_not_found)?;
+            let entry = partition.get(key);
+            if acks.is_some() {
+                // What waits may also show that the key is missing (404) or unchanged (304).
+                let shown_version = entry.as_ref().map(|entry| entry.version);
+                due = Some(follow_up_of_read(partition, acks, shown_version));
+            }
+            let entry = entry.ok_or_else(key_not_found)?;
             let now_ms = partition.lsm().time_ms();
             let (current, lineage) = (Some(entry.version), partition.lineage());
             let token = lineage.token_of(entry.version);
@@ -361,6 +352,10 @@ impl Api<'_> {
                 .is_some_and(|set| set.contains(current, lineage));
             Ok((entry, token, now_ms, is_known))
         });
+        let reply = match &due {
+            Some(due) if due.gate.is_some() => reply.hold(),
+            _ => reply,
+        };
         *self.scratch = match found {
             Ok((_, token, _, true)) => {
                 with_etag(form, reply.status(304), &token.text()).empty();
@@ -374,6 +369,9 @@ impl Api<'_> {
                 scratch
             }
         };
+        if let Some(due) = due {
+            self.effects.take_on(due);
+        }
     }
 
     #[inline]
@@ -385,14 +383,14 @@ impl Api<'_> {
         entry: EntryToSet<'_>,
         reply: Reply<'_>,
     ) {
-        let (query, min_acks, now_ms) = (self.query(head), self.min_acks(head), self.now_ms);
+        let (query, demand, now_ms) = (self.query(head), self.write_demand(head), self.now_ms);
         let written = self.growable_partition(head).and_then(|partition| {
             // The checks that `intake` makes come first, in the same order: the answer must not
             // depend on how the request was cut into packets.
             let ttl_ms = ttl_of(head, query, entry.ttl_ms)?;
             let conditions = conditions_of(head)?;
-            let min_acks = min_acks?;
-            check_replicas(partition, min_acks, now_ms)?;
+            let demand = demand?;
+            check_replicas(partition, demand.acks, now_ms)?;
             let incurred = partition.lsm().incurred_work();
             let written = match action {
                 KvAction::Put => partition
@@ -406,7 +404,7 @@ impl Api<'_> {
             Ok((
                 partition.token_of(version),
                 created,
-                Self::follow_up_of_write(partition, min_acks, incurred),
+                Self::follow_up_of_write(partition, demand, incurred),
             ))
         });
         match written {
@@ -422,25 +420,25 @@ impl Api<'_> {
                     .etag(text.as_bytes())
                     .body(self.scratch);
             }
-            Err(refusal) => refuse(reply, &refusal),
+            Err(refusal) => self.refuse_write(head, &refusal, reply),
         }
     }
 
-    /// For a delete: the partition, the conditions, and how many replicas must hold it.
+    /// For a delete: the partition, the conditions, and what it waits for.
     fn deletable_partition(
         &mut self,
         head: &Head<'_>,
-    ) -> Result<(&mut Partition, Conditions, u8), Refusal> {
+    ) -> Result<(&mut Partition, Conditions, WriteDemand), Refusal> {
         let conditions = conditions_of(head)?;
-        let (min_acks, now_ms) = (self.min_acks(head)?, self.now_ms);
+        let (demand, now_ms) = (self.write_demand(head)?, self.now_ms);
         let partition = self.writable_partition(head)?;
-        check_replicas(partition, min_acks, now_ms)?;
-        Ok((partition, conditions, min_acks))
+        check_replicas(partition, demand.acks, now_ms)?;
+        Ok((partition, conditions, demand))
     }
 
     fn answer_delete(&mut self, form: KvForm, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
         let outcome = self.deletable_partition(head);
-        let deleted = outcome.and_then(|(partition, conditions, min_acks)| {
+        let deleted = outcome.and_then(|(partition, conditions, demand)| {
             let incurred = partition.lsm().incurred_work();
             let deleted = partition.delete(key, &conditions).map_err(|failed| {
                 match (form, failed.current) {
@@ -450,31 +448,33 @@ impl Api<'_> {
                     _ => condition_failed(failed),
                 }
             })?;
-            Ok(deleted.map(|version| {
-                let due = Self::follow_up_of_write(partition, min_acks, incurred);
-                (due, partition.token_of(version))
-            }))
+            Ok(match deleted {
+                Some(version) => {
+                    let due = Self::follow_up_of_write(partition, demand, incurred);
+                    (due, Some(partition.token_of(version)))
+                }
+                None => (follow_up_of_shown(partition, None), None),
+            })
         });
-        let reply = match deleted {
-            Ok(Some((due, _))) => self.defer(due, reply),
-            _ => reply,
+        let (reply, deleted) = match deleted {
+            Ok((due, token)) => (self.defer(due, reply), token),
+            Err(refusal) => return self.refuse_write(head, &refusal, reply),
         };
         match (form, deleted) {
-            (KvForm::Json, Ok(Some((_, token)))) => {
+            (KvForm::Json, Some(token)) => {
                 reply
                     .status(200)
                     .content_type(JSON)
                     .etag(token.text().as_bytes())
                     .body(DELETED);
             }
-            (KvForm::Json, Ok(None)) => {
+            (KvForm::Json, None) => {
                 reply.status(200).content_type(JSON).body(NOT_DELETED);
             }
-            (KvForm::Raw | KvForm::RawByChoice, Ok(Some((_, token)))) => {
+            (KvForm::Raw | KvForm::RawByChoice, Some(token)) => {
                 reply.status(204).etag(token.text().as_bytes()).empty();
             }
-            (KvForm::Raw | KvForm::RawByChoice, Ok(None)) => refuse(reply, &key_not_found()),
-            (_, Err(refusal)) => refuse(reply, &refusal),
+            (KvForm::Raw | KvForm::RawByChoice, None) => refuse(reply, &key_not_found()),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::storage::{PEERS_MAX, Role};
 use crate::api::body::kv_fields::KvLimits;
 use crate::api::body::ready_value::ReadyValue;
 use crate::api::body::request_body::RequestBody;
+use crate::api::cluster_refusals::managed_by_etcd;
 use crate::api::context::Api;
 use crate::api::effects::{CommitGate, FollowUp};
 use crate::api::errors::{refuse, storage_failed, unavailable};
@@ -104,6 +105,9 @@ impl Api<'_> {
     }
 
     pub(crate) fn finish_assign(&mut self, intake: RequestBody, reply: Reply<'_>) {
+        if self.node.cluster().is_some() {
+            return refuse(reply, &managed_by_etcd());
+        }
         let outcome = body_of(intake).and_then(|body| match body.role {
             AssignedRole::None => {
                 let order = RemovalOrder {
@@ -119,6 +123,9 @@ impl Api<'_> {
 
     /// Answers `DELETE /partition/{id}`.
     pub(crate) fn answer_removal(&mut self, head: &Head<'_>, reply: Reply<'_>) {
+        if self.node.cluster().is_some() {
+            return refuse(reply, &managed_by_etcd());
+        }
         let query = self.query(head);
         let epoch = query.number(Param::Epoch, "the epoch of this order");
         let outcome = epoch.and_then(|epoch| {
@@ -203,7 +210,7 @@ impl Api<'_> {
             .as_ref()
             .and_then(|partition| partition.write_obstacle());
         if let Some(error) = obstacle.filter(|_| gate.is_some()) {
-            return Err(storage_failed(error));
+            return Err(storage_failed(error, false));
         }
         let epoch = partition
             .as_ref()

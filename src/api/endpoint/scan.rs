@@ -204,8 +204,9 @@ impl Api<'_> {
         let wanted = ScanRange::of(query)?;
         let at = query.position(Param::At)?;
         let is_held = query.flag(Param::Consistent)?.unwrap_or(false);
-        let (acks, now_ms) = (self.read_acks(head)?, self.now_ms);
+        let (demand, now_ms) = (self.read_demand(head)?, self.now_ms);
         let partition = self.readable_partition(head)?;
+        let acks = demand.acks_in(partition);
         check_read(partition, acks, now_ms)?;
         let slot = self.node.resources.scans.take(SCAN_MAX).ok_or_else(|| {
             let message = format!("{SCAN_MAX} scans are under way: try again");
@@ -213,6 +214,8 @@ impl Api<'_> {
         })?;
         let (snapshot, token, view_use) = self.view(head, at, is_held)?;
         let partition = self.partition(head)?;
+        // The place of a scan in the order is that of its snapshot: the lease is looked at once,
+        // before the first byte is sent, however long the rest takes.
         let due = follow_up_of_read(partition, acks, Some(token.version));
         let lineage = partition.lineage().clone();
         let source = ScanSource {

@@ -13,6 +13,7 @@
 mod checks;
 mod clients;
 pub(crate) mod register;
+mod requests;
 mod sim_etcd;
 
 use std::collections::BTreeMap;
