@@ -65,6 +65,7 @@ struct Run {
     mix: Mix,
     once: OnceKey,
     once_before: OnceKey,
+    calm_until_ms: u64,
     next_value: u64,
     acked_count: u64,
     read_count: u64,
@@ -82,13 +83,15 @@ struct Mix {
     handover: u32,
     /// Trouble for the node that leads.
     leader: u32,
+    /// The end of all trouble, for a while.
+    calm: u32,
 }
 
 impl Mix {
     /// Each run has its own.
     fn drawn(rng: &mut fastrand::Rng) -> Self {
         let mut one_in = |usual: u32| {
-            let factor = [0, 1, 1, 3][rng.usize(..4)];
+            let factor = [0, 1, 1, 1, 3][rng.usize(..5)];
             if factor == 0 {
                 u32::MAX
             } else {
@@ -96,13 +99,14 @@ impl Mix {
             }
         };
         Self {
-            crash: one_in(80),
+            crash: one_in(60),
             pause: one_in(50),
-            weather: one_in(25),
+            weather: one_in(50),
             one_way: one_in(60),
-            etcd: one_in(25),
+            etcd: one_in(60),
             handover: one_in(50),
-            leader: one_in(100),
+            leader: one_in(40),
+            calm: rng.u32(50..400),
         }
     }
 }
@@ -161,6 +165,7 @@ impl Run {
             mix,
             once: OnceKey::default(),
             once_before: OnceKey::default(),
+            calm_until_ms: 1_000,
             next_value: 1,
             acked_count: 0,
             read_count: 0,
@@ -204,7 +209,7 @@ impl Run {
         };
         self.cluster.step(passed_ms);
         self.step_etcd();
-        if is_stormy {
+        if is_stormy && self.cluster.now_ms >= self.calm_until_ms {
             self.storm();
         }
         for _ in 0..self.cluster.rng.usize(..3) {
@@ -308,9 +313,7 @@ impl Run {
             };
             self.etcd.is_deaf[a] = self.cluster.rng.u8(..4) == 0;
         }
-        // Where a crash costs data the last copy in sync would be lost for good.
-        let is_last = self.kind != Kind::Synced && self.config().in_sync.len() < 2;
-        if self.cluster.chance(self.mix.crash) && (!is_last || self.cluster.chance(20)) {
+        if self.cluster.chance(self.mix.crash) && (self.is_spared(a) || self.cluster.chance(500)) {
             let with_power = self.kind != Kind::Memory && self.cluster.rng.bool();
             self.cluster.crash(a, with_power);
         }
@@ -328,20 +331,18 @@ impl Run {
         {
             partition.request_checkpoint();
         }
-        if self.cluster.chance(150) {
-            self.etcd.ways[a] = Way::Fine;
-            self.cluster.one_way_cuts.clear();
-            for other in (0..self.host_count()).filter(|other| *other != a) {
-                self.cluster.set_weather(a, other, Weather::Fine);
-            }
+        // After a while all is well for as long as it takes to have every copy in sync again.
+        if self.cluster.chance(self.mix.calm) {
+            self.mend();
+            self.calm_until_ms = self.cluster.now_ms + self.cluster.rng.u64(100..9_000);
         }
         if self.cluster.chance(self.mix.leader) {
             self.trouble_leader();
         }
         // What it has asked etcd for is still on its way.
         if let Some(asking) = self.etcd.host_of_change()
-            && !is_last
             && self.cluster.chance(self.mix.crash)
+            && self.is_spared(asking)
         {
             self.cluster.crash(asking, false);
         }
@@ -353,6 +354,18 @@ impl Run {
             let is_begun = node.hand_over(0, &name(b), local_ms);
             self.handover_count += u64::from(is_begun);
         }
+    }
+
+    /// Whether a copy in sync is left when this host crashes. Where a crash costs the data, the
+    /// run would be over without.
+    fn is_spared(&mut self, crashing: usize) -> bool {
+        let in_sync = self.config().in_sync;
+        let others = (0..self.host_count()).filter(|host| *host != crashing);
+        self.kind == Kind::Synced
+            || others.into_iter().any(|host| {
+                let partition = self.cluster.partition(host);
+                partition.is_some_and(|own| in_sync.iter().any(|of| of.copy == own.copy()))
+            })
     }
 
     /// The node that leads is in trouble, of one or more kinds.
@@ -426,8 +439,7 @@ impl Run {
         config.in_sync.len() == host_count && self.cluster.is_agreed(leader, Some(config.epoch))
     }
 
-    /// Everything is mended: a leader is there soon, and in the end all are in sync.
-    fn settle(&mut self) {
+    fn mend(&mut self) {
         for a in 0..self.host_count() {
             for b in 0..a {
                 self.cluster.set_weather(a, b, Weather::Fine);
@@ -436,14 +448,24 @@ impl Run {
             self.cluster.hosts[a].paused_until_ms = 0;
         }
         self.cluster.one_way_cuts.clear();
+        self.start_all();
+    }
+
+    fn start_all(&mut self) {
+        for host in 0..self.host_count() {
+            if self.cluster.hosts[host].process.is_none() && self.cluster.start(host) {
+                self.turn_ms[host] = self.cluster.local_ms(host);
+            }
+        }
+    }
+
+    /// Everything is mended: a leader is there soon, and in the end all are in sync.
+    fn settle(&mut self) {
+        self.mend();
         let mended_ms = self.cluster.now_ms;
         let mut led_ms = None;
         loop {
-            for host in 0..self.host_count() {
-                if self.cluster.hosts[host].process.is_none() && self.cluster.start(host) {
-                    self.turn_ms[host] = self.cluster.local_ms(host);
-                }
-            }
+            self.start_all();
             self.cluster.step(5);
             self.step_etcd();
             self.answer_reads();
@@ -481,7 +503,7 @@ struct Outcome {
 
 fn run(seed: u64) -> Outcome {
     let mut run = Run::new(seed);
-    let steps = run.cluster.rng.usize(1_000..6_000);
+    let steps = run.cluster.rng.usize(2_000..8_000);
     for _ in 0..steps {
         run.step(true);
     }
