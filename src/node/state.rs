@@ -553,6 +553,7 @@ impl Node {
             .partitions
             .partition_point(|other| other.id() < partition.id());
         self.partitions.insert(at, partition);
+        self.wake_cluster();
     }
 
     /// A partition that was there at the start, in the role that the command line and what is on
@@ -600,6 +601,10 @@ impl Node {
             }
             DiskEvent::Store(id, event, stats) => {
                 let stall = self.report(id, &event);
+                if matches!(event, StoreEvent::Settled | StoreEvent::Replaced(_)) {
+                    // A member may have waited for it.
+                    self.wake_cluster();
+                }
                 if let Ok(partition) = self.partition(id) {
                     partition.on_store_event(event, stats);
                 }

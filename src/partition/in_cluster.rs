@@ -4,7 +4,7 @@
 //! Not here: leases and promises themselves (`membership.rs`), which node leads and which copies
 //! are named (`cluster/`).
 
-use crate::replication::{SenderFacts, SenderPhase};
+use crate::replication::{LinkError, SenderFacts, SenderPhase};
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{CopyId, HistoryId, Role, StorageError};
 
@@ -204,6 +204,22 @@ impl Partition {
             && let Some(number) = facts.granted
         {
             membership.on_grant(copy, number, now_ms);
+        }
+    }
+
+    /// Ends a link in a cluster sooner than elsewhere when its other end is silent: there is another
+    /// leader soon, or a copy less in sync.
+    pub(super) fn check_heard(
+        &self,
+        peer: &'static str,
+        heard_at_ms: u64,
+        now_ms: u64,
+    ) -> Result<(), LinkError> {
+        match &self.membership {
+            Some(own) if now_ms.saturating_sub(heard_at_ms) >= own.silence_ms() => {
+                Err(LinkError::Silent(peer))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -41,11 +41,13 @@ impl Partition {
         let filled = match link {
             Link::Handshake(_) => Ok(()),
             Link::Sender(sender) => self
-                .source(sender.link)
+                .check_heard("replica", sender.facts.heard_at_ms, now_ms)
+                .and_then(|()| self.source(sender.link))
                 .and_then(|source| sender.fill(&source, budget, now_ms, out))
                 .and_then(|()| self.record_sender(sender, now_ms)),
             Link::Receiver(receiver) => self
-                .held_versions(receiver.link)
+                .check_heard("leader", receiver.facts().heard_at_ms, now_ms)
+                .and_then(|()| self.held_versions(receiver.link))
                 .and_then(|held| receiver.fill(held, now_ms, out)),
         };
         filled.inspect_err(|_| self.send_farewell(link, out))

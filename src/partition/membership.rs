@@ -18,6 +18,7 @@
 //! Not here: what a partition does with it (`in_cluster.rs`), which node leads and which copies are
 //! named (`cluster/`).
 
+use crate::replication::HEARTBEAT_MS;
 use crate::seeded_bugs::SeededBug;
 use crate::storage::CopyId;
 
@@ -153,6 +154,11 @@ impl Membership {
             });
         }
         Ok(())
+    }
+
+    /// How long the other end of a link may be silent: two leases, and some heartbeats at least.
+    pub(super) fn silence_ms(&self) -> u64 {
+        (2 * self.lease_ms.max(self.promise_ms)).max(3 * HEARTBEAT_MS)
     }
 
     /// Counts nothing any more of what an earlier office was given.
