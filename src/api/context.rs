@@ -87,7 +87,7 @@ impl<'n> Api<'n> {
 
     /// The same, with the cluster that the node is one of.
     #[inline]
-    fn partition_in_cluster(
+    pub(crate) fn partition_in_cluster(
         &mut self,
         head: &Head<'_>,
     ) -> Result<(&mut Partition, Option<&Cluster>), Refusal> {

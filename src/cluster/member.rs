@@ -25,6 +25,7 @@ use crate::storage::{CopyId, Role};
 
 use super::change::{Asked, Change};
 use super::config::{CopyOfNode, PartitionConfig};
+use super::counts::{ChangeOutcome, MemberCounts};
 use super::office::{BEATS_PER_LEASE, HANDOVER_MS, Handover, Office};
 use super::surroundings::Surroundings;
 
@@ -86,6 +87,22 @@ pub enum MemberState {
     HandingOver,
 }
 
+impl MemberState {
+    /// A word for it; none: it follows, and the replication connection says more.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Unknown => Some("waiting for etcd"),
+            Self::EtcdWentBack => Some("etcd went back"),
+            Self::Following => None,
+            Self::Standing => Some("standing"),
+            Self::Named => Some("named"),
+            Self::Open => Some("leading"),
+            Self::Fenced => Some("fenced"),
+            Self::HandingOver => Some("handing over"),
+        }
+    }
+}
+
 /// One partition of a cluster, on this node.
 #[derive(Debug)]
 pub struct Member {
@@ -110,6 +127,7 @@ pub struct Member {
     ended_handover: Option<HandoverEnd>,
     /// Since when no leader is known that this node hears.
     leaderless_since_ms: Option<u64>,
+    counts: MemberCounts,
 }
 
 impl Default for Member {
@@ -129,6 +147,7 @@ impl Default for Member {
             range_begun_ms: 0,
             ended_handover: None,
             leaderless_since_ms: None,
+            counts: MemberCounts::default(),
         }
     }
 }
@@ -161,6 +180,11 @@ impl Member {
             Stage::Office(_) if now_ms >= partition.lease_end_ms() => MemberState::Fenced,
             Stage::Office(_) => MemberState::Open,
         }
+    }
+
+    /// What is counted of it.
+    pub fn counts(&self) -> MemberCounts {
+        self.counts
     }
 
     /// Whether the configuration is to be read soon.
@@ -254,6 +278,7 @@ impl Member {
         let Some(asked) = self.asked.take() else {
             return;
         };
+        self.record_change(&asked, ChangeOutcome::Made);
         self.resolve();
         if asked.change == Change::HandOver {
             self.end_handover(HandoverEnd::Done);
@@ -273,6 +298,7 @@ impl Member {
     /// earlier one may have been, so what was asked for stays in doubt until that one is read.
     pub(super) fn on_not_changed(&mut self) {
         if let Some(asked) = self.asked.take() {
+            self.record_change(&asked, ChangeOutcome::Refused);
             self.unsure = Some(asked.revision);
         }
         (self.wants_range, self.is_outdated) = (true, true);
@@ -283,6 +309,7 @@ impl Member {
         let Some(asked) = self.asked.take() else {
             return;
         };
+        self.record_change(&asked, ChangeOutcome::Unknown);
         (self.wants_range, self.is_outdated) = (true, true);
         if SeededBug::TimeoutTakenForNo.is_on() {
             return self.resolve();
@@ -291,6 +318,13 @@ impl Member {
         self.doubtful.extend(asked.proposal.in_sync);
         if SeededBug::ServesAfterResign.is_on() && asked.change == Change::HandOver {
             self.end_handover(HandoverEnd::Superseded);
+        }
+    }
+
+    fn record_change(&mut self, asked: &Asked, outcome: ChangeOutcome) {
+        if asked.change == Change::Set {
+            let config = self.known.as_ref().map(|known| &known.config);
+            self.counts.record_change(config, &asked.proposal, outcome);
         }
     }
 
@@ -503,6 +537,7 @@ impl Member {
             in_sync,
             ..config.clone()
         };
+        self.counts.on_stand(is_own);
         self.ask(Change::Stand, proposal);
     }
 
@@ -550,6 +585,7 @@ impl Member {
             return;
         }
         partition.set_copy_counts(config.in_sync.len(), around.min_in_sync);
+        self.counts.record_takeover(config.handed_over);
         self.stand_at_ms = None;
         let begun_version = partition.lsm().last_version();
         self.stage = Stage::Office(Box::new(Office::new(epoch, begun_version)));
@@ -597,6 +633,7 @@ impl Member {
         let Self {
             stage: Stage::Office(office),
             known: Some(known),
+            counts,
             ..
         } = self
         else {
@@ -606,6 +643,7 @@ impl Member {
             return;
         }
         let config = &known.config;
+        counts.record_lease(now_ms, partition.lease_end_ms());
         office.look(now_ms, config.lease_ms, &effective, partition);
         office.beat(now_ms, config.lease_ms, around, partition);
         let is_paused = office.handover.is_some() && !SeededBug::HandoverWithoutPause.is_on();

@@ -61,6 +61,8 @@ struct Outstanding {
 /// What was read from etcd beside the configurations.
 #[derive(Debug, Default)]
 struct Registered {
+    /// The revision of etcd.
+    revision: u64,
     common: Option<ClusterValue>,
     nodes: BTreeMap<String, NodeValue>,
     /// The copies of each partition, by the names of their nodes.
@@ -138,6 +140,11 @@ impl Cluster {
     /// All partitions of the cluster.
     pub fn members(&self) -> &BTreeMap<u32, Member> {
         &self.members
+    }
+
+    /// The revision of etcd as of the last read; 0: it was not read.
+    pub fn revision(&self) -> u64 {
+        self.registered.revision
     }
 
     /// The HTTP address of the node that leads a partition, as the configuration says: none where
@@ -348,8 +355,9 @@ impl Cluster {
         };
         self.answered_at_ms = now_ms;
         match (asked.purpose, answer) {
-            (Purpose::Range, Answer::Range { values, .. }) => {
+            (Purpose::Range, Answer::Range { values, revision }) => {
                 self.on_range(asked.asked_at_ms, values, partitions);
+                self.registered.revision = revision;
             }
             (Purpose::Change(id), Answer::Written { revision }) => {
                 self.with_member(id, partitions, |member, around, partition| {

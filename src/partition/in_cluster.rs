@@ -207,8 +207,8 @@ impl Partition {
         }
     }
 
-    /// Ends a link in a cluster sooner than elsewhere when its other end is silent: there is another
-    /// leader soon, or a copy less in sync.
+    /// Ends a link in a cluster sooner than elsewhere when its other end is silent: there is soon
+    /// another leader, or a copy less in sync.
     pub(super) fn check_heard(
         &self,
         peer: &'static str,

@@ -3,12 +3,14 @@
 
 use serde::Serialize;
 
+use crate::cluster::Cluster;
 use crate::http::{Head, Refusal, Reply, json_line};
-use crate::partition::Partition;
+use crate::partition::{Closed, Partition};
 use crate::storage::Role;
 
 use crate::api::context::Api;
 use crate::api::context::partition_in_query;
+use crate::api::endpoint::member_status::state_name;
 use crate::api::errors::refuse;
 use crate::api::request::params::Param;
 use crate::api::request::route::Route;
@@ -60,12 +62,12 @@ struct PartitionHealth {
 }
 
 impl PartitionHealth {
-    fn of(partition: &Partition) -> Self {
+    fn of(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) -> Self {
         let position = partition.last_token();
         Self {
             id: partition.id(),
             role: partition.roles().role().name(),
-            state: partition.state_name(),
+            state: state_name(partition, cluster, now_ms),
             epoch: partition.roles().meta().epoch,
             version: position.version,
             position: position.to_string(),
@@ -188,7 +190,12 @@ impl Api<'_> {
         let (now_ms, min_acks) = (self.now_ms, self.node.config().min_acks);
         let misses_replicas = |partition: &Partition| {
             let role = partition.roles().role();
-            role == Role::Leader && partition.check_replicas(min_acks, now_ms).is_err()
+            let has_few_copies = matches!(
+                partition.check_open(true, now_ms),
+                Err(Closed::TooFewCopies { .. })
+            );
+            role == Role::Leader
+                && (has_few_copies || partition.check_replicas(min_acks, now_ms).is_err())
         };
         let is_any = if self.names_partition(head)? {
             misses_replicas(self.any_partition(head)?)
@@ -270,7 +277,7 @@ impl Api<'_> {
             partition_states: listed
                 .unwrap_or_default()
                 .iter()
-                .map(PartitionHealth::of)
+                .map(|partition| PartitionHealth::of(partition, self.node.cluster(), self.now_ms))
                 .collect(),
         })
     }
@@ -294,9 +301,16 @@ fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
         ));
     }
     match partition.roles().role() {
+        Role::Unassigned if partition.is_in_cluster() => {
+            Some("unassigned: no role yet; GET /status says what is waited for".to_owned())
+        }
         Role::Unassigned => Some("unassigned: no role yet".to_owned()),
         Role::Leader if !partition.roles().is_settled() => Some("the role is changing".to_owned()),
-        Role::Leader => None,
+        Role::Leader => match partition.check_open(false, now_ms) {
+            Ok(()) | Err(Closed::TooFewCopies { .. }) => None,
+            Err(Closed::Fenced) => Some("fenced: its lease has ended".to_owned()),
+            Err(Closed::HandingOver) => Some("handing over to another node".to_owned()),
+        },
         Role::Replica if partition.is_in_sync() => None,
         Role::Replica => {
             let stats = partition.leader_stats(now_ms);

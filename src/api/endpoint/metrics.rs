@@ -15,8 +15,8 @@ use crate::node::Permit;
 
 use crate::api::context::Api;
 use crate::api::errors::refuse;
-use crate::api::metrics::families::{OF_NODE, OF_PARTITION};
-use crate::api::metrics::report::Report;
+use crate::api::metrics::families::{Family, OF_ETCD, OF_MEMBER, OF_NODE, OF_PARTITION};
+use crate::api::metrics::report::{PartitionReport, Report};
 
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -33,16 +33,37 @@ struct Scrape {
 }
 
 impl Scrape {
+    /// Families of the node, those of a cluster last.
+    fn family_of_node(&self) -> Option<&'static Family<Report>> {
+        let of_etcd: &[_] = if self.report.is_in_cluster {
+            OF_ETCD
+        } else {
+            &[]
+        };
+        OF_NODE.iter().chain(of_etcd).nth(self.family)
+    }
+
+    /// Families of partitions, behind those of the node.
+    fn family_of_partitions(&self) -> Option<&'static Family<PartitionReport>> {
+        let (etcd_count, of_member): (_, &[_]) = if self.report.is_in_cluster {
+            (OF_ETCD.len(), OF_MEMBER)
+        } else {
+            (0, &[])
+        };
+        let at = self.family - OF_NODE.len() - etcd_count;
+        OF_PARTITION.iter().chain(of_member).nth(at)
+    }
+
     /// Renders a family of the node, or one partition's part of a family; false at the end.
     fn render_next(&mut self, out: &mut Vec<u8>) -> bool {
-        if let Some(family) = OF_NODE.get(self.family) {
+        if let Some(family) = self.family_of_node() {
             let mut text = Exposition::new(out, family.name);
             text.begin(family.kind, family.help);
             (family.samples)(&self.report, &mut text);
             self.family += 1;
             return true;
         }
-        let Some(family) = OF_PARTITION.get(self.family - OF_NODE.len()) else {
+        let Some(family) = self.family_of_partitions() else {
             return false;
         };
         let mut text = Exposition::new(out, family.name);

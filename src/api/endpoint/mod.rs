@@ -9,6 +9,7 @@ pub(crate) mod digest;
 pub(crate) mod health;
 pub(crate) mod kv;
 pub(crate) mod lookahead;
+pub(crate) mod member_status;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
 mod packed;

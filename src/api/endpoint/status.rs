@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::api::context::Api;
 use crate::api::request::values::JSON;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::http::{Head, Refusal, Reply, json_line};
 use crate::lsm::{LevelStats, Stats};
@@ -19,6 +20,7 @@ use crate::api::endpoint::health::lag_of;
 use crate::api::errors::refuse;
 use crate::api::request::params::Param;
 
+use super::member_status::{ClusterStatus, MemberStatus, state_name};
 use super::status_stats::{MemoryStatus, RequestsStatus};
 
 /// The body. Field names carry their unit; `openapi.json` explains each.
@@ -32,6 +34,8 @@ struct Status<'n> {
     /// How far the node is with reading its data; none once it is done.
     loading: Option<LoadingStatus>,
     config: ConfigStatus<'n>,
+    #[serde(flatten)]
+    cluster: Option<ClusterStatus<'n>>,
     #[serde(rename = "loop")]
     event_loop: LoopStatus,
     requests: RequestsStatus<'n>,
@@ -86,6 +90,8 @@ struct PartitionStatus {
     roles: RoleStatus,
     /// A word such as `leading`, `catching up to lead` or `in sync`.
     state: &'static str,
+    #[serde(flatten)]
+    member: Option<MemberStatus>,
     history_id: String,
     last_version: u64,
     /// The token of the last version.
@@ -206,10 +212,11 @@ impl Api<'_> {
         let names_one =
             head.partition_id.is_some() || self.query(head).get(Param::Partition)?.is_some();
         if names_one && self.node.loading().is_none() {
-            let partition = self.any_partition(head)?;
-            return Ok(vec![PartitionStatus::of(partition, now_ms)]);
+            let (partition, cluster) = self.partition_in_cluster(head)?;
+            return Ok(vec![PartitionStatus::of(partition, cluster, now_ms)]);
         }
-        let of = |partition| PartitionStatus::of(partition, now_ms);
+        let cluster = self.node.cluster();
+        let of = |partition| PartitionStatus::of(partition, cluster, now_ms);
         Ok(self.node.partitions().iter().map(of).collect())
     }
 }
@@ -226,6 +233,7 @@ fn status_of(node: &Node, partitions: Vec<PartitionStatus>, now_ms: u64) -> Stat
             config,
             durability: config.durability(),
         },
+        cluster: ClusterStatus::of(node),
         event_loop: LoopStatus::of(node),
         requests: RequestsStatus::of(&node.stats, now_ms),
         memory: MemoryStatus::of(node),
@@ -267,7 +275,7 @@ impl LoopStatus {
 }
 
 impl PartitionStatus {
-    fn of(partition: &Partition, now_ms: u64) -> Self {
+    fn of(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) -> Self {
         let stats = partition.lsm().stats();
         let meta = partition.roles().meta();
         Self {
@@ -281,7 +289,8 @@ impl PartitionStatus {
                 settled: partition.roles().is_settled(),
                 peers: meta.peers.clone(),
             },
-            state: partition.state_name(),
+            state: state_name(partition, cluster, now_ms),
+            member: MemberStatus::of(partition, cluster, now_ms),
             history_id: partition.history().to_string(),
             last_version: stats.last_version,
             position: partition.token_of(stats.last_version).to_string(),

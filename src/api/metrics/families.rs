@@ -10,15 +10,16 @@
 
 use crate::api::request::route::Group;
 use crate::api::request_labels::endpoints;
+use crate::cluster::{CHANGE_OUTCOMES, SET_CHANGES, TAKEOVER_CAUSES};
 use crate::lsm::LevelStats;
-use crate::metrics::{Exposition, GateKind, Label, MetricKind};
+use crate::metrics::{ETCD_FAILURE_KINDS, Exposition, GateKind, Label, MetricKind};
 use crate::node::SLOW_TURN_US;
 use crate::partition::ReplicaStats;
 use crate::replication::LINK_END_REASONS;
 use crate::storage::{CopyId, Role};
 
 use super::memory_owners::MemoryByOwner;
-use super::report::{PartitionReport, Report};
+use super::report::{MemberReport, PartitionReport, Report};
 
 /// A metric; `R` is the report that its samples come from.
 pub(crate) struct Family<R: 'static> {
@@ -143,6 +144,17 @@ families! { OF_NODE, |node: &Report, text| [];
          they are in; indexes of memtables do not count.";
 }
 
+// Shown by a node of a cluster only.
+families! { OF_ETCD, |node: &Report, text| [];
+    Gauge "etcd_up"
+        number(u8::from(node.loop_stats.etcd.as_ref().is_some_and(|etcd| etcd.is_up)))
+        "1 while etcd answers this node.";
+    Histogram "etcd_request_seconds" samples(etcd_durations(node, text))
+        "How long etcd took to answer.";
+    Counter "etcd_errors_total" samples(etcd_errors(node, text))
+        "Requests to etcd without an answer, or answered with an error.";
+}
+
 families! { OF_PARTITION, |partition: &PartitionReport, text| [id(partition)];
     Gauge "role" samples(roles(partition, text))
         "1 for the role that the partition has.";
@@ -217,6 +229,24 @@ families! { OF_PARTITION, |partition: &PartitionReport, text| [id(partition)];
         "Snapshots received whole from leaders.";
 }
 
+// Shown by a node of a cluster only.
+families! { OF_MEMBER, |partition: &PartitionReport, text| [id(partition)];
+    Gauge "in_sync_copies" number_if(partition.member.map(|member| member.in_sync_count))
+        "Copies in sync, the leader's included, as this node has read in etcd.";
+    Gauge "lease_left_seconds" samples(lease_left(partition, text))
+        "Of a leader with other copies in sync: how long it may still answer reads.";
+    Counter "fenced_seconds_total" samples(fenced(partition, text))
+        "How long this node led without a lease, and answered nothing.";
+    Counter "takeovers_total" samples(takeovers(partition, text))
+        "How often this node became the leader: since the one before was silent (silent) or handed \
+         over (handed_over), since it was restarted itself or is the first (restarted), or since \
+         it was named by an order (named).";
+    Counter "set_changes_total" samples(set_changes(partition, text))
+        "Changes of the copies in sync that this node has asked etcd for, by kind and outcome.";
+    Gauge "etcd_went_back" number_if(partition.member.map(|member| u8::from(member.went_back)))
+        "1 while etcd has an older configuration than this copy, as after a restore.";
+}
+
 fn build_info(_node: &Report, text: &mut Exposition<'_>) {
     let (version, commit) = (
         crate::version::VERSION,
@@ -260,6 +290,56 @@ fn memory(node: &Report, text: &mut Exposition<'_>) {
     }
     for (owner, bytes) in memory.by_name() {
         text.sample(&[("owner", &owner)], bytes);
+    }
+}
+
+fn etcd_durations(node: &Report, text: &mut Exposition<'_>) {
+    if let Some(etcd) = &node.loop_stats.etcd {
+        text.histogram(&[], &etcd.durations);
+    }
+}
+
+fn etcd_errors(node: &Report, text: &mut Exposition<'_>) {
+    let counts = node
+        .loop_stats
+        .etcd
+        .as_ref()
+        .map(|etcd| etcd.failure_counts);
+    for (kind, count) in ETCD_FAILURE_KINDS.iter().zip(counts.unwrap_or_default()) {
+        text.sample(&[("kind", kind)], count);
+    }
+}
+
+fn lease_left(partition: &PartitionReport, text: &mut Exposition<'_>) {
+    let left_ms = partition.member.and_then(|member| member.lease_left_ms);
+    if let Some(left_ms) = left_ms {
+        text.seconds(&[id(partition)], left_ms.saturating_mul(1_000));
+    }
+}
+
+fn fenced(partition: &PartitionReport, text: &mut Exposition<'_>) {
+    if let Some(MemberReport { counts, .. }) = partition.member {
+        text.seconds(&[id(partition)], counts.fenced_ms.saturating_mul(1_000));
+    }
+}
+
+fn takeovers(partition: &PartitionReport, text: &mut Exposition<'_>) {
+    if let Some(MemberReport { counts, .. }) = partition.member {
+        for (cause, count) in TAKEOVER_CAUSES.iter().zip(counts.takeovers) {
+            text.sample(&[id(partition), ("cause", cause)], count);
+        }
+    }
+}
+
+fn set_changes(partition: &PartitionReport, text: &mut Exposition<'_>) {
+    let Some(MemberReport { counts, .. }) = partition.member else {
+        return;
+    };
+    for (kind, counts) in SET_CHANGES.iter().zip(counts.changes) {
+        for (outcome, count) in CHANGE_OUTCOMES.iter().zip(counts) {
+            let labels = [id(partition), ("kind", kind), ("outcome", outcome)];
+            text.sample(&labels, count);
+        }
     }
 }
 

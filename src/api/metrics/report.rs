@@ -1,5 +1,6 @@
 //! All statistics of a node at one moment, for `/metrics`.
 
+use crate::cluster::{Cluster, Member, MemberCounts, MemberState};
 use crate::lsm::{Footprint, LevelStats, Stats};
 use crate::metrics::NodeStats;
 use crate::node::{LoopStats, Node};
@@ -7,6 +8,7 @@ use crate::partition::{DiskLog, Partition, ReplicaStats, SnapshotStats};
 use crate::storage::{Role, StoreStats};
 
 use crate::api::endpoint::health::lag_of;
+use crate::api::endpoint::member_status::lease_left_ms;
 
 /// Statistics of a node at one moment.
 #[derive(Debug)]
@@ -20,7 +22,30 @@ pub(crate) struct Report {
     pub(crate) upload_claimed_bytes: usize,
     pub(crate) is_loading: bool,
     pub(crate) is_draining: bool,
+    pub(crate) is_in_cluster: bool,
     pub(crate) partitions: Vec<PartitionReport>,
+}
+
+/// What is known of a partition in a cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemberReport {
+    pub(crate) in_sync_count: usize,
+    pub(crate) lease_left_ms: Option<u64>,
+    pub(crate) went_back: bool,
+    pub(crate) counts: MemberCounts,
+}
+
+impl MemberReport {
+    /// None: the configuration was not read yet.
+    fn of(partition: &Partition, cluster: &Cluster, now_ms: u64) -> Option<Self> {
+        let member: &Member = cluster.member(partition.id())?;
+        Some(Self {
+            in_sync_count: member.config()?.in_sync.len(),
+            lease_left_ms: lease_left_ms(partition, now_ms),
+            went_back: member.state(partition, now_ms) == MemberState::EtcdWentBack,
+            counts: member.counts(),
+        })
+    }
 }
 
 /// Statistics of a partition at the same moment.
@@ -42,10 +67,12 @@ pub(crate) struct PartitionReport {
     pub(crate) is_in_sync: Option<bool>,
     pub(crate) lag: Option<u64>,
     pub(crate) replicas: Vec<ReplicaStats>,
+    /// Of a cluster.
+    pub(crate) member: Option<MemberReport>,
 }
 
 impl PartitionReport {
-    fn of(partition: &Partition, now_ms: u64) -> Self {
+    fn of(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) -> Self {
         let role = partition.roles().role();
         let mut engine = partition.lsm().stats();
         // Empty levels are listed too, down to the bottom.
@@ -67,6 +94,7 @@ impl PartitionReport {
             is_in_sync: (role == Role::Replica).then(|| partition.is_in_sync()),
             lag: lag_of(partition, now_ms),
             replicas: partition.replica_stats(now_ms).collect(),
+            member: cluster.and_then(|cluster| MemberReport::of(partition, cluster, now_ms)),
         }
     }
 }
@@ -74,7 +102,7 @@ impl PartitionReport {
 impl Report {
     /// Takes all samples now.
     pub(crate) fn of(node: &Node, now_ms: u64) -> Self {
-        let of = |partition| PartitionReport::of(partition, now_ms);
+        let of = |partition| PartitionReport::of(partition, node.cluster(), now_ms);
         Self {
             stats: node.stats.clone(),
             loop_stats: node.loop_stats.clone(),
@@ -84,6 +112,7 @@ impl Report {
             upload_claimed_bytes: node.resources.bodies.claimed_bytes(),
             is_loading: node.loading().is_some(),
             is_draining: node.is_draining(),
+            is_in_cluster: node.cluster().is_some(),
             partitions: node.partitions().iter().map(of).collect(),
         }
     }

@@ -10,6 +10,8 @@ use db_node::http::{
 use db_node::partition::{Wait, WaitProgress};
 use db_node::storage::Role;
 
+use serde_json::{Value as Json, json};
+
 use super::sim_etcd::Way;
 use super::{Kind, Run, name};
 use crate::cluster::{Weather, address};
@@ -25,6 +27,11 @@ struct Asked {
 }
 
 impl Asked {
+    fn json(&self) -> Json {
+        let (_, body) = self.text.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(body).expect("JSON")
+    }
+
     fn status(&self) -> u16 {
         self.text[9..12].parse().expect("a status")
     }
@@ -59,6 +66,9 @@ impl Run {
         let is_fit = |run: &Self| run.kind == kind && run.host_count() == 3;
         let mut run = runs.find(is_fit).expect("one of them is");
         run.pass_until("all are in sync", Self::is_in_sync);
+        // The nodes hear of it, too.
+        let known_ms = run.cluster.now_ms + 100;
+        run.pass_until("time passes", |run| run.cluster.now_ms >= known_ms);
         let leader = run.open_leader().expect("there is one");
         (run, leader)
     }
@@ -109,10 +119,16 @@ impl Run {
         );
         assert_eq!(output.is_holding(), !effects.gates.is_empty());
         output.release();
-        let mut slices = [IoSlice::new(b"")];
-        output.slices(&mut slices, usize::MAX);
+        let mut bytes = Vec::new();
+        while !output.is_empty() {
+            output.generate(1 << 20);
+            let mut slices = [IoSlice::new(b"")];
+            let (_, count) = output.slices(&mut slices, usize::MAX);
+            bytes.extend_from_slice(&slices[0]);
+            output.consume(count);
+        }
         Asked {
-            text: String::from_utf8_lossy(&slices[0]).into_owned(),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
             gate: effects.gates.first().copied(),
             lease_end_ms: effects.lease_end_ms(),
         }
@@ -399,4 +415,80 @@ fn only_etcd_gives_roles() {
         asked.assert_refused(409, "managed_by_etcd");
     }
     assert_eq!(run.open_leader(), Some(leader));
+}
+
+/// What load balancers and people are told, while a leader is in order, without a lease, and
+/// handing over.
+#[test]
+fn states_are_told() {
+    let (mut run, leader) = Run::in_sync(Kind::Synced);
+    let (replica, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let tell = |run: &mut Run, host: usize| {
+        let statuses =
+            ["/leader", "/replica", "/readyz"].map(|target| run.get(host, target).status());
+        let health = run.get(host, "/health").json()["partitionStates"][0].clone();
+        let status = run.get(host, "/status").json();
+        let partition = status["partitions"][0].clone();
+        assert_eq!(health["state"], partition["state"]);
+        assert_eq!(
+            [&status["cluster"], &status["node"]],
+            [&json!("default"), &json!(name(host))]
+        );
+        assert!(status["etcd"]["revision"].as_u64() > Some(0), "{status}");
+        (statuses, partition)
+    };
+    let (statuses, partition) = tell(&mut run, leader);
+    assert_eq!(statuses, [200, 503, 200]);
+    assert_eq!(partition["state"], "leading");
+    assert_eq!(partition["inSync"].as_array().map(Vec::len), Some(3));
+    assert!(partition["leaseLeftMs"].as_u64() > Some(0));
+    let (statuses, partition) = tell(&mut run, replica);
+    assert_eq!(statuses, [503, 200, 200]);
+    assert_eq!(partition["state"], "in sync");
+    let reason = partition["stateReason"].as_str().expect("a text");
+    assert!(
+        reason.starts_with(&format!("{} leads in epoch", name(leader))),
+        "{reason}"
+    );
+    assert_eq!(partition["leaseLeftMs"], Json::Null);
+
+    let local_ms = run.cluster.local_ms(leader);
+    let node = run.cluster.node(leader).expect("it runs");
+    assert!(node.hand_over(0, &name(replica), local_ms));
+    let (statuses, partition) = tell(&mut run, leader);
+    assert_eq!(
+        (statuses, &partition["state"]),
+        ([503, 503, 503], &json!("handing over"))
+    );
+    run.pass_until("the other leads", |run| run.open_leader() == Some(replica));
+    run.pass_until("all are in sync", Run::is_in_sync);
+
+    for other in [leader, third] {
+        run.cluster.set_weather(replica, other, Weather::Stalled);
+    }
+    run.etcd.ways[replica] = Way::Away;
+    let is_fenced = |run: &mut Run| run.state_of(replica) == MemberState::Fenced;
+    run.pass_until("the lease ends", is_fenced);
+    run.cluster.step(10);
+    run.step_etcd();
+    let (statuses, partition) = tell(&mut run, replica);
+    assert_eq!(
+        (statuses, &partition["state"]),
+        ([503, 503, 503], &json!("fenced"))
+    );
+    assert_eq!(partition["leaseLeftMs"], 0);
+    let metrics = run.get(replica, "/metrics").text;
+    for line in [
+        "dbnode_in_sync_copies{partition=\"0\"} 3",
+        "dbnode_takeovers_total{partition=\"0\",cause=\"handed_over\"} 1",
+        "dbnode_lease_left_seconds{partition=\"0\"} 0",
+        "dbnode_etcd_went_back{partition=\"0\"} 0",
+        "dbnode_etcd_up 0",
+    ] {
+        assert!(
+            metrics.contains(&format!("\n{line}\n")),
+            "{line} is not in {metrics}"
+        );
+    }
+    assert!(!metrics.contains("dbnode_fenced_seconds_total{partition=\"0\"} 0\n"));
 }
