@@ -53,6 +53,8 @@ fn warn_about_variables() {
 }
 
 fn run(config: &config::Config) -> Result<(), (String, u8)> {
+    #[cfg(feature = "seeded-bugs")]
+    db_node::seeded_bugs::switch_on_by_name(std::env::var_os("DB_NODE_SEEDED_BUG"));
     allocator::return_large_blocks();
     allocator::use_small_pages();
     let (mut seed, mut identity) = ([0; 8], [0; 16]);

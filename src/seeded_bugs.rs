@@ -183,6 +183,21 @@ mod switch {
         ACTIVE.set(bug);
     }
 
+    /// Switches the bug with this name on for this thread: a whole node is then tried with it.
+    ///
+    /// # Panics
+    ///
+    /// If no bug has this name.
+    pub fn switch_on_by_name(name: Option<std::ffi::OsString>) {
+        if let Some(name) = name {
+            let mut bugs = SeededBug::ALL.iter().chain(&SeededBug::CLUSTER);
+            let bug = bugs.find(|bug| name == *format!("{bug:?}"));
+            let name = name.display();
+            assert!(bug.is_some(), "there is no seeded bug with the name {name}");
+            switch_on(bug.copied());
+        }
+    }
+
     impl SeededBug {
         /// Whether this bug is switched on.
         pub fn is_on(self) -> bool {
@@ -192,7 +207,7 @@ mod switch {
 }
 
 #[cfg(feature = "seeded-bugs")]
-pub use switch::switch_on;
+pub use switch::{switch_on, switch_on_by_name};
 
 #[cfg(not(feature = "seeded-bugs"))]
 impl SeededBug {

@@ -1,6 +1,6 @@
 //! Refusals that several endpoints share, and the answer to a refused request.
 
-use crate::http::{Refusal, Reply};
+use crate::http::{NotLeaderStatus, Refusal, Reply};
 use crate::node::Unavailable;
 use crate::partition::Wait;
 use crate::storage::StorageError;
@@ -111,12 +111,22 @@ pub(crate) fn storage_refusal(error: &StorageError, outcome: &str) -> Refusal {
 /// Answers with a refusal, and with the header that its status requires.
 #[cold]
 pub(crate) fn refuse(reply: Reply<'_>, refusal: &Refusal) {
+    let is_for_proxy =
+        refusal.code == "not_leader" && reply.not_leader() == NotLeaderStatus::Unavailable;
     match (refusal.status, &refusal.header) {
         (401, None) => reply
             .status(401)
             .header("WWW-Authenticate", "Bearer")
             .error(refusal),
         (503, None) => reply.status(503).header("Retry-After", "1").error(refusal),
+        (421, header) if is_for_proxy => {
+            let reply = reply.status(503).header("Retry-After", "1");
+            let reply = match header {
+                Some((name, value)) => reply.header(name, value),
+                None => reply,
+            };
+            reply.error(refusal);
+        }
         _ => reply.error(refusal),
     }
 }

@@ -65,6 +65,7 @@ fields! {
     Origin "Origin" Single;
     SecFetchSite "Sec-Fetch-Site" Single;
     ContentType "Content-Type" Single;
+    NotLeader "X-Not-Leader" Single;
     // What a request means
     ContentEncoding "Content-Encoding" List;
     ContentRange "Content-Range" Single;
@@ -104,7 +105,7 @@ impl Field {
             9 => is(Self::MinAck).or_else(|| is(Self::MinAcksJoined)),
             10 => is(Self::Connection).or_else(|| is(Self::MinAcks)),
             11 => is(Self::Partition),
-            12 => is(Self::ContentType),
+            12 => is(Self::ContentType).or_else(|| is(Self::NotLeader)),
             13 => is(Self::Authorization)
                 .or_else(|| is(Self::IfNoneMatch))
                 .or_else(|| is(Self::LastEventId))

@@ -136,6 +136,7 @@ impl<'b> Head<'b> {
             Field::ContentLength
             | Field::TransferEncoding
             | Field::Connection
+            | Field::NotLeader
             | Field::Expect
             | Field::ContentEncoding
             | Field::ContentRange

@@ -55,4 +55,4 @@ pub use head_reader::HeadReader;
 pub use output::{BodySource, Fill, Output, SharedBytes};
 pub use refusal::{Refusal, json_line};
 pub use request::{HeadLimits, MAX_HEADER_COUNT, given_twice, parse_head};
-pub use response::{Exchange, HttpDate, Reply, ReplyHead, Vary};
+pub use response::{Exchange, HttpDate, NotLeaderStatus, Reply, ReplyHead, Vary};

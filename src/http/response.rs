@@ -13,6 +13,7 @@
 
 use crate::status_codes::with_status_codes;
 
+use super::field_table::Field;
 use super::fields::is_token_byte;
 use super::output::{BodySource, Output, SharedBytes};
 use super::refusal::Refusal;
@@ -66,6 +67,8 @@ pub struct Exchange {
     pub http_minor: u8,
     /// The connection stays open afterwards.
     pub keep_alive: bool,
+    /// With what a node answers that does not lead.
+    pub not_leader: NotLeaderStatus,
     /// A response was rendered whole.
     pub answered: bool,
     /// Of the response, once it is rendered.
@@ -84,6 +87,16 @@ pub enum Vary {
     Accept,
 }
 
+/// The status of an answer of a node that does not lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NotLeaderStatus {
+    /// 421.
+    #[default]
+    Misdirected,
+    /// 503: proxies may send the request to another node then.
+    Unavailable,
+}
+
 impl Exchange {
     /// The exchange a request begins.
     pub fn new(head: &super::head::Head<'_>) -> Self {
@@ -91,6 +104,11 @@ impl Exchange {
             head_only: head.method == super::head::Method::Head,
             http_minor: head.http_minor,
             keep_alive: head.keep_alive,
+            not_leader: if head.given.has(Field::NotLeader) {
+                NotLeaderStatus::Unavailable
+            } else {
+                NotLeaderStatus::Misdirected
+            },
             ..Self::default()
         }
     }
@@ -127,6 +145,11 @@ impl<'o> Reply<'o> {
     pub fn close(self) -> Self {
         self.exchange.keep_alive = false;
         self
+    }
+
+    /// With what a node answers that does not lead.
+    pub fn not_leader(&self) -> NotLeaderStatus {
+        self.exchange.not_leader
     }
 
     /// Says what the form of this response depends on.
