@@ -97,6 +97,8 @@ pub enum SeededBug {
     ServesAfterResign,
     /// A leader that hands over takes writes meanwhile.
     HandoverWithoutPause,
+    /// A move takes a copy out of the set before another one has joined it.
+    MoveDropsLastInSync,
 }
 
 impl SeededBug {
@@ -125,7 +127,7 @@ impl SeededBug {
     ];
 
     /// Those that show only where copies are named by their ids.
-    pub const CLUSTER: [Self; 26] = [
+    pub const CLUSTER: [Self; 27] = [
         Self::EmptyCopyKeepsId,
         Self::UncleanStopKeepsId,
         Self::ShrunkBeforeAnswer,
@@ -152,6 +154,7 @@ impl SeededBug {
         Self::WatchTrusted,
         Self::ServesAfterResign,
         Self::HandoverWithoutPause,
+        Self::MoveDropsLastInSync,
     ];
 }
 

@@ -170,6 +170,25 @@ impl PartitionConfig {
         self.in_sync.iter().any(|of| of.copy == copy)
     }
 
+    /// The node of a copy in sync that is not to be given up.
+    pub fn staying_node_of(&self, copy: CopyId) -> Option<&str> {
+        let of = self.in_sync.iter().find(|of| of.copy == copy)?;
+        let is_leaving = self.leaving.contains(&of.node);
+        (!is_leaving).then_some(&of.node[..])
+    }
+
+    /// Whether the copies of all nodes that are to keep theirs are in sync, and there are any.
+    pub fn are_staying_in_sync(&self) -> bool {
+        let replicas = self.replicas.iter();
+        let mut staying = replicas.filter(|name| !self.leaving.contains(name));
+        let is_in_sync = |name: &String| self.in_sync.iter().any(|of| of.node == *name);
+        let (first, others) = (
+            staying.next().is_some_and(is_in_sync),
+            staying.all(is_in_sync),
+        );
+        first && others
+    }
+
     /// Whether a node is to have a copy.
     pub fn has_replica(&self, node: &str) -> bool {
         self.replicas.iter().any(|name| name == node)

@@ -32,6 +32,9 @@ use super::surroundings::Surroundings;
 /// Copies that stand at the same time ask etcd a little apart.
 const STAND_SPREAD_MS: u64 = 100;
 
+/// A copy that the configuration does not want is kept for so long: an operator may have erred.
+const UNWANTED_KEPT_MS: u64 = 60_000;
+
 /// How long a replica's promise lasts for a lease: a quarter longer, for clocks of other rates.
 pub(super) fn promise_ms(lease_ms: u64) -> u64 {
     lease_ms + lease_ms / 4
@@ -125,6 +128,8 @@ pub struct Member {
     /// When etcd was last asked for it.
     range_begun_ms: u64,
     ended_handover: Option<HandoverEnd>,
+    /// Since when the configuration wants no copy here.
+    unwanted_since_ms: Option<u64>,
     /// Since when no leader is known that this node hears.
     leaderless_since_ms: Option<u64>,
     counts: MemberCounts,
@@ -146,6 +151,7 @@ impl Default for Member {
             is_outdated: false,
             range_begun_ms: 0,
             ended_handover: None,
+            unwanted_since_ms: None,
             leaderless_since_ms: None,
             counts: MemberCounts::default(),
         }
@@ -195,6 +201,19 @@ impl Member {
     /// How the last hand-over ended, once.
     pub fn take_ended_handover(&mut self) -> Option<HandoverEnd> {
         self.ended_handover.take()
+    }
+
+    /// The epoch in which this node's copy may go, if it may: the configuration has not wanted it
+    /// for long enough.
+    pub(super) fn removal_epoch(&self, now_ms: u64) -> Option<u64> {
+        let since_ms = self.unwanted_since_ms?;
+        let is_over = now_ms.saturating_sub(since_ms) >= UNWANTED_KEPT_MS;
+        self.config().filter(|_| is_over).map(|config| config.epoch)
+    }
+
+    /// The copy is gone.
+    pub(super) fn on_removed(&mut self) {
+        (self.unwanted_since_ms, self.stage) = (None, Stage::Following);
     }
 
     fn is_standing(&self) -> bool {
@@ -454,6 +473,14 @@ impl Member {
             return;
         };
         let is_own = config.leader == around.node;
+        let is_wanted =
+            is_own || config.has_replica(around.node) || config.is_in_sync(partition.copy());
+        if !is_wanted {
+            partition.grant_in(None, 0);
+            self.unwanted_since_ms.get_or_insert(now_ms);
+            return leave_leader(config, partition);
+        }
+        self.unwanted_since_ms = None;
         if !is_own {
             follow(config, around, partition);
         }
@@ -620,12 +647,10 @@ impl Member {
         let config = self.config()?;
         let furthest = partition
             .copy_facts()
-            .filter(|facts| facts.follows_log && config.is_in_sync(facts.copy))
-            .max_by_key(|facts| facts.durable_version)?;
-        let mut in_sync = config.in_sync.iter();
-        in_sync
-            .find(|of| of.copy == furthest.copy)
-            .map(|of| of.node.clone())
+            .filter_map(|facts| Some((facts, config.staying_node_of(facts.copy)?)))
+            .filter(|(facts, _)| facts.follows_log)
+            .max_by_key(|(facts, _)| facts.durable_version)?;
+        Some(furthest.1.to_owned())
     }
 
     fn step_office(&mut self, now_ms: u64, around: &Surroundings<'_>, partition: &mut Partition) {
@@ -698,7 +723,7 @@ impl Member {
         if in_sync.len() == config.in_sync.len() {
             let joining = office.joining(now_ms, config, around, partition);
             if joining.is_empty() {
-                return;
+                return self.consider_leaving(now_ms, around, partition);
             }
             // A node has one copy.
             in_sync.retain(|of| joining.iter().all(|joins| joins.node != of.node));
@@ -708,6 +733,39 @@ impl Member {
             in_sync,
             ..config.clone()
         };
+        self.ask(Change::Set, proposal);
+    }
+}
+
+impl Member {
+    /// A copy that is to be given up goes once all that stay are in sync. If it is this one,
+    /// another node leads first.
+    fn consider_leaving(
+        &mut self,
+        now_ms: u64,
+        around: &Surroundings<'_>,
+        partition: &mut Partition,
+    ) {
+        let Some(Known { config, .. }) = &self.known else {
+            return;
+        };
+        let Some(leaving) = config.leaving.first().cloned() else {
+            return;
+        };
+        if !config.are_staying_in_sync() && !SeededBug::MoveDropsLastInSync.is_on() {
+            return;
+        }
+        if leaving == around.node {
+            let successor = self.successor(partition);
+            if let Some(successor) = successor {
+                self.hand_over(&successor, now_ms, partition);
+            }
+            return;
+        }
+        let mut proposal = config.clone();
+        proposal.in_sync.retain(|of| of.node != leaving);
+        proposal.replicas.retain(|name| *name != leaving);
+        proposal.leaving.retain(|name| *name != leaving);
         self.ask(Change::Set, proposal);
     }
 }
@@ -725,6 +783,16 @@ fn is_named(config: &PartitionConfig, node: &str, partition: &Partition) -> bool
 /// Whether a copy may ask to be named.
 fn may_stand(config: &PartitionConfig, copy: CopyId) -> bool {
     config.is_in_sync(copy) || (SeededBug::StandsOutsideSet.is_on() && config.epoch > 0)
+}
+
+/// Follows no leader any more.
+fn leave_leader(config: &PartitionConfig, partition: &mut Partition) {
+    let meta = partition.roles().meta();
+    let is_done = meta.leader.is_none() && partition.roles().role() != Role::Leader;
+    if !is_done && config.epoch >= meta.epoch {
+        // Refused only where it is of a later epoch: then another configuration is read soon.
+        let _ = partition.follow_in(config.epoch, None);
+    }
 }
 
 /// Follows the leader that the configuration names.

@@ -49,6 +49,7 @@ enum Purpose {
     Change(u32),
     RegisterNode,
     RegisterCopy(u32, CopyRecord),
+    ForgetCopy(u32),
 }
 
 #[derive(Debug)]
@@ -196,6 +197,26 @@ impl Cluster {
         members.filter(is_missing).map(|(id, _)| *id)
     }
 
+    /// Partitions of which this node's copy is to go, each with the epoch that says so.
+    pub fn unwanted<'c>(
+        &'c self,
+        partitions: &'c [Partition],
+        now_ms: u64,
+    ) -> impl Iterator<Item = (u32, u64)> + 'c {
+        let ids = partitions.iter().map(Partition::id);
+        ids.filter_map(move |id| {
+            let member = self.members.get(&id)?;
+            Some((id, member.removal_epoch(now_ms)?))
+        })
+    }
+
+    /// This node's copy of a partition is gone.
+    pub fn on_removed(&mut self, id: u32) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.on_removed();
+        }
+    }
+
     /// Hands a partition over to another node; false if that cannot be.
     pub fn hand_over(&mut self, partition: &mut Partition, to: &str, now_ms: u64) -> bool {
         self.wake_at_ms = 0;
@@ -300,9 +321,10 @@ impl Cluster {
             let prefix = self.prefix.clone();
             return Some((Purpose::Range, Request::Range { prefix }));
         }
-        partitions
+        let registration = partitions
             .iter()
-            .find_map(|own| self.copy_registration(own))
+            .find_map(|own| self.copy_registration(own));
+        registration.or_else(|| self.stale_registration(partitions))
     }
 
     fn registration(&self) -> Request {
@@ -332,6 +354,24 @@ impl Cluster {
         let key = Key::Copy(id, &self.options.node).in_cluster(&self.prefix);
         let request = put(key, record.encode());
         Some((Purpose::RegisterCopy(id, record), request))
+    }
+
+    /// Deletes what tells of a copy that is gone, and not to be made again.
+    fn stale_registration(&self, partitions: &[Partition]) -> Option<(Purpose, Request)> {
+        let own = &self.options.node;
+        let is_stale = |(id, of): &(&u32, &BTreeMap<String, CopyRecord>)| {
+            let config = self.members.get(id).and_then(Member::config);
+            let is_here = partitions.binary_search_by_key(*id, Partition::id).is_ok();
+            let is_wanted = config.is_none_or(|config| config.has_replica(own));
+            of.contains_key(own) && !is_here && !is_wanted
+        };
+        let (id, _) = self.registered.copies.iter().find(is_stale)?;
+        let request = Request::Write {
+            compares: Vec::new(),
+            puts: Vec::new(),
+            deletes: vec![Key::Copy(*id, own).in_cluster(&self.prefix)],
+        };
+        Some((Purpose::ForgetCopy(*id), request))
     }
 
     /// Etcd has answered, or has not.
@@ -380,6 +420,10 @@ impl Cluster {
                     }
                 });
                 self.range_at_ms = 0;
+            }
+            (Purpose::ForgetCopy(id), Answer::Written { .. }) => {
+                let copies = self.registered.copies.get_mut(&id);
+                copies.map(|of| of.remove(&self.options.node));
             }
             (Purpose::RegisterNode, Answer::Written { .. }) => self.has_registered = true,
             (Purpose::RegisterCopy(id, record), Answer::Written { .. }) => {

@@ -8,6 +8,7 @@ use crate::cluster::{Cluster, ClusterOptions};
 use crate::partition::Assignment;
 use crate::storage::Role;
 
+use super::removals::RemovalOrder;
 use super::state::Node;
 
 impl Node {
@@ -38,6 +39,26 @@ impl Node {
             if !is_begun {
                 self.make_copy(id);
             }
+        }
+        self.remove_unwanted(now_ms);
+    }
+
+    /// Removes a copy that the configuration does not want any more.
+    fn remove_unwanted(&mut self, now_ms: u64) {
+        let Some(cluster) = &self.cluster else { return };
+        let Some((id, epoch)) = cluster.unwanted(&self.partitions, now_ms).next() else {
+            return;
+        };
+        let order = RemovalOrder {
+            epoch: Some(epoch),
+            discards: true,
+        };
+        match self.give_up(id, order, now_ms) {
+            Ok(_) => log::info!("partition {id}: its copy is not wanted here: it is removed"),
+            Err(refusal) => log::debug!("partition {id}: its copy stays: {refusal:?}"),
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.on_removed(id);
         }
     }
 

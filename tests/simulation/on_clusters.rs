@@ -24,23 +24,28 @@ impl Cluster {
     /// Whether a node leads, all others follow it, and all hold the same. `epoch`: in which they
     /// are to be.
     pub(crate) fn is_agreed(&mut self, leader: usize, epoch: Option<u64>) -> bool {
-        let mut position = None;
-        (0..self.hosts.len()).all(|host| {
-            let Some(partition) = self.partition(host) else {
-                return false;
-            };
-            let role = if host == leader {
-                Role::Leader
-            } else {
-                Role::Replica
-            };
-            let (roles, here) = (partition.roles(), partition.lsm().position());
-            roles.is_settled()
-                && roles.role() == role
-                && epoch.is_none_or(|epoch| roles.meta().epoch == epoch)
-                && partition.is_in_sync()
-                && partition.is_replaced()
-                && *position.get_or_insert(here) == here
-        })
+        (0..self.hosts.len()).all(|host| self.is_agreed_by(host, leader, epoch))
+    }
+
+    /// Whether a node leads, or follows the one that does and holds the same.
+    pub(crate) fn is_agreed_by(&mut self, host: usize, leader: usize, epoch: Option<u64>) -> bool {
+        let position = self
+            .partition(leader)
+            .map(|partition| partition.lsm().position());
+        let Some(partition) = self.partition(host) else {
+            return false;
+        };
+        let role = if host == leader {
+            Role::Leader
+        } else {
+            Role::Replica
+        };
+        let (roles, here) = (partition.roles(), partition.lsm().position());
+        roles.is_settled()
+            && roles.role() == role
+            && epoch.is_none_or(|epoch| roles.meta().epoch == epoch)
+            && partition.is_in_sync()
+            && partition.is_replaced()
+            && position == Some(here)
     }
 }

@@ -1,5 +1,6 @@
 //! What has to be true in every step, and a picture of the nodes for when it is not.
 
+use db_node::cluster::config::PartitionConfig;
 use db_node::storage::HistoryId;
 
 use super::Run;
@@ -7,7 +8,17 @@ use super::Run;
 impl Run {
     /// Every acknowledged write is on every copy that etcd says is in sync, and that is there.
     pub(super) fn check(&mut self) {
-        let in_sync = self.config().in_sync;
+        let config = self.config();
+        let seen = self.seen.replace(config.clone());
+        let is_given_up = |seen: &PartitionConfig| seen.replicas.len() > config.replicas.len();
+        if seen.is_some_and(|seen| is_given_up(&seen)) {
+            let is_in_sync = |name: &String| config.in_sync.iter().any(|of| of.node == *name);
+            assert!(
+                config.replicas.iter().all(is_in_sync),
+                "a copy was given up before all that stay were in sync: {config:?}"
+            );
+        }
+        let in_sync = config.in_sync;
         for host in 0..self.host_count() {
             let Some(partition) = self.cluster.partition(host) else {
                 continue;

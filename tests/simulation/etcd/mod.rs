@@ -12,6 +12,7 @@
 
 mod checks;
 mod clients;
+mod moves;
 pub(crate) mod register;
 mod requests;
 mod sim_etcd;
@@ -66,6 +67,9 @@ struct Run {
     once: OnceKey,
     once_before: OnceKey,
     calm_until_ms: u64,
+    move_count: u64,
+    /// The configuration as it was seen last.
+    seen: Option<PartitionConfig>,
     next_value: u64,
     acked_count: u64,
     read_count: u64,
@@ -81,6 +85,8 @@ struct Mix {
     one_way: u32,
     etcd: u32,
     handover: u32,
+    /// Copies move.
+    moves: u32,
     /// Trouble for the node that leads.
     leader: u32,
     /// The end of all trouble, for a while.
@@ -105,6 +111,7 @@ impl Mix {
             one_way: one_in(60),
             etcd: one_in(60),
             handover: one_in(50),
+            moves: one_in(200),
             leader: one_in(40),
             calm: rng.u32(50..400),
         }
@@ -166,6 +173,8 @@ impl Run {
             once: OnceKey::default(),
             once_before: OnceKey::default(),
             calm_until_ms: 1_000,
+            move_count: 0,
+            seen: None,
             next_value: 1,
             acked_count: 0,
             read_count: 0,
@@ -185,7 +194,10 @@ impl Run {
             let key = Key::Node(&name(host)).in_cluster(&self.prefix);
             self.etcd.put(&key, value.encode());
         }
-        let config = PartitionConfig::first(name(0), names, lease_ms);
+        // With fewer copies than nodes, copies move.
+        let copy_count = names.len() - self.cluster.rng.usize(..2);
+        let replicas = names[..copy_count.max(2).min(names.len())].to_vec();
+        let config = PartitionConfig::first(name(0), replicas, lease_ms);
         let key = Key::Config(0).in_cluster(&self.prefix);
         self.etcd.put(&key, config.encode());
     }
@@ -346,6 +358,9 @@ impl Run {
         {
             self.cluster.crash(asking, false);
         }
+        if self.cluster.chance(self.mix.moves) {
+            self.move_copy();
+        }
         if self.cluster.chance(self.mix.handover)
             && let Some(a) = self.open_leader()
         {
@@ -354,6 +369,22 @@ impl Run {
             let is_begun = node.hand_over(0, &name(b), local_ms);
             self.handover_count += u64::from(is_begun);
         }
+    }
+
+    /// An operator has a copy made on a node without one, and another given up.
+    fn move_copy(&mut self) {
+        let mut config = self.config();
+        let is_free = |host: &usize| !config.has_replica(&name(*host));
+        let free: Vec<usize> = (0..self.host_count()).filter(is_free).collect();
+        let (Some(to), true) = (self.cluster.rng.choice(free), config.leaving.is_empty()) else {
+            return;
+        };
+        let from = self.cluster.rng.usize(..config.replicas.len());
+        config.leaving.push(config.replicas[from].clone());
+        config.replicas.push(name(to));
+        let key = Key::Config(0).in_cluster(&self.prefix);
+        self.etcd.put(&key, config.encode());
+        self.move_count += 1;
     }
 
     /// Whether a copy in sync is left when this host crashes. Where a crash costs the data, the
@@ -431,12 +462,16 @@ impl Run {
     }
 
     fn is_in_sync(&mut self) -> bool {
-        let host_count = self.host_count();
         let config = self.config();
         let Some(leader) = self.open_leader() else {
             return false;
         };
-        config.in_sync.len() == host_count && self.cluster.is_agreed(leader, Some(config.epoch))
+        let epoch = Some(config.epoch);
+        config.leaving.is_empty()
+            && config.in_sync.len() == config.replicas.len()
+            && (0..self.host_count())
+                .filter(|host| config.has_replica(&name(*host)))
+                .all(|host| self.cluster.is_agreed_by(host, leader, epoch))
     }
 
     fn mend(&mut self) {
@@ -449,6 +484,15 @@ impl Run {
         }
         self.cluster.one_way_cuts.clear();
         self.start_all();
+    }
+
+    /// So much time passes, and nothing else happens.
+    fn pass_ms(&mut self, ms: u64) {
+        let until_ms = self.cluster.now_ms + ms;
+        while self.cluster.now_ms < until_ms {
+            self.cluster.step(5);
+            self.step_etcd();
+        }
     }
 
     fn start_all(&mut self) {
@@ -499,6 +543,7 @@ struct Outcome {
     acked_count: u64,
     read_count: u64,
     handover_count: u64,
+    move_count: u64,
 }
 
 fn run(seed: u64) -> Outcome {
@@ -523,6 +568,7 @@ fn run(seed: u64) -> Outcome {
         acked_count: run.acked_count,
         read_count: run.read_count,
         handover_count: run.handover_count,
+        move_count: run.move_count,
     }
 }
 
@@ -538,6 +584,7 @@ fn whatever_happens_what_is_acknowledged_stays() {
         sum.acked_count += outcome.acked_count;
         sum.read_count += outcome.read_count;
         sum.handover_count += outcome.handover_count;
+        sum.move_count += outcome.move_count;
     }
     eprintln!("{run_count} runs, {void_count} of them without a takeover: {sum:?}");
     assert!(

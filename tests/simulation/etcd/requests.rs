@@ -62,8 +62,14 @@ impl Asked {
 impl Run {
     /// Three nodes that all are in sync, and nothing is wrong. Returns the leader, too.
     fn in_sync(kind: Kind) -> (Self, usize) {
+        Self::in_sync_with_copies(kind, 3)
+    }
+
+    /// The same with copies on so many of the three nodes.
+    pub(super) fn in_sync_with_copies(kind: Kind, count: usize) -> (Self, usize) {
         let mut runs = (1..).map(Self::new);
-        let is_fit = |run: &Self| run.kind == kind && run.host_count() == 3;
+        let has_copies = |run: &Self| run.config().replicas.len() == count;
+        let is_fit = |run: &Self| run.kind == kind && run.host_count() == 3 && has_copies(run);
         let mut run = runs.find(is_fit).expect("one of them is");
         run.pass_until("all are in sync", Self::is_in_sync);
         // The nodes hear of it, too.
@@ -75,7 +81,7 @@ impl Run {
 
     /// Time passes until something is so.
     #[track_caller]
-    fn pass_until(&mut self, what: &str, is_so: impl Fn(&mut Self) -> bool) {
+    pub(super) fn pass_until(&mut self, what: &str, is_so: impl Fn(&mut Self) -> bool) {
         for _ in 0..4_000 {
             if is_so(self) {
                 return;
