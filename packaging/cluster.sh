@@ -4,6 +4,12 @@
 #   packaging/cluster.sh                   ports 9001, 9002, 9003
 #   packaging/cluster.sh 9101 9102 9103    other ports
 #
+# With --etcd they fail over by themselves: etcd and HAProxy are started, too, and have to be
+# installed (Debian: etcd-server, haproxy).
+#
+#   packaging/cluster.sh --etcd            nodes as above, HAProxy on 9000, etcd on 2379 and 2380
+#   packaging/cluster.sh --etcd 9101 9102 9103 9100 9104 9105
+#
 # It runs the program named by DB_NODE, or the one that was built here, or the one in PATH. Until
 # Ctrl-C it stays, and keeps the data, whatever becomes of the nodes: a node that was killed is
 # started again with the command that it prints.
@@ -19,14 +25,29 @@ die() {
   exit 2
 }
 
-[ $# -eq 0 ] || [ $# -eq 3 ] || die "give three ports, or none for 9001, 9002 and 9003; see --help"
-ports=("${@:-9001}")
-[ $# -eq 3 ] || ports=(9001 9002 9003)
+is_etcd=false
+if [ "${1:-}" = --etcd ]; then
+  is_etcd=true
+  shift
+fi
+if $is_etcd; then
+  ports=(9001 9002 9003 9000 2379 2380)
+  for needed in etcd haproxy; do
+    command -v "$needed" >/dev/null || PATH=$PATH:/usr/sbin command -v "$needed" >/dev/null ||
+      die "$needed is not installed: apt-get install etcd-server haproxy"
+  done
+else
+  ports=(9001 9002 9003)
+fi
+if [ $# -gt 0 ]; then
+  [ $# -eq ${#ports[@]} ] || die "give ${#ports[@]} ports, or none for ${ports[*]}; see --help"
+  ports=("$@")
+fi
 for port in "${ports[@]}"; do
   [[ $port =~ ^[0-9]+$ ]] || die "$port is not a port"
   # shellcheck disable=SC2188
   if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-    die "port $port is in use: stop that program, or give three other ports"
+    die "port $port is in use: stop that program, or give ${#ports[@]} other ports"
   fi
 done
 
@@ -37,7 +58,9 @@ program=${DB_NODE:-}
 program=$(realpath "$program")
 
 folder=$(mktemp -d -t db-node-cluster.XXXXXX)
+# Of the nodes; and of etcd and HAProxy.
 pids=()
+others=()
 
 # Nodes of this cluster that run: one that the reader has started again is no child of this script.
 nodes() {
@@ -56,11 +79,16 @@ finish() {
   for pid in "${pids[2]:-}" "${pids[1]:-}" "${pids[0]:-}" $(nodes); do
     [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
   done
-  wait
+  for pid in "${pids[@]}"; do
+    [ -z "$pid" ] || wait "$pid" || true
+  done
   for _ in $(seq 300); do
     [ -n "$(nodes)" ] || break
     sleep 0.1
   done
+  # Last, so that the nodes can tell etcd that they stop.
+  [ ${#others[@]} -eq 0 ] || kill "${others[@]}" 2>/dev/null || true
+  wait
   rm -rf "$folder"
   echo "all nodes have ended; $folder is removed"
 }
@@ -98,17 +126,19 @@ await() {
   die "node $((number + 1)) is not ready: see above"
 }
 
-leader=127.0.0.1:${ports[0]}
-start 0
-await 0 /leader
-start 1 --replica-of "$leader"
-start 2 --replica-of "$leader"
-await 1 /replica
-await 2 /replica
+# A leader and two replicas that stay so until another is assigned.
+by_hand() {
+  leader=127.0.0.1:${ports[0]}
+  start 0
+  await 0 /leader
+  start 1 --replica-of "$leader"
+  start 2 --replica-of "$leader"
+  await 1 /replica
+  await 2 /replica
 
-assign="curl localhost:${ports[1]}/partition/assign -d"
-follow="curl localhost:${ports[2]}/partition/assign -d"
-cat <<TEXT
+  assign="curl localhost:${ports[1]}/partition/assign -d"
+  follow="curl localhost:${ports[2]}/partition/assign -d"
+  cat <<TEXT
 node 1 leads     http://localhost:${ports[0]}   process ${pids[0]}
 node 2 follows   http://localhost:${ports[1]}   process ${pids[1]}
 node 3 follows   http://localhost:${ports[2]}   process ${pids[2]}
@@ -128,6 +158,68 @@ Start node 1 again; it follows node 2. Ctrl-C ends it, too:
   $program --listen $leader --replication-listen 127.0.0.1:0 --data-dir $folder/node1 >>$folder/node1.log 2>&1 &
   curl --retry 20 --retry-connrefused --retry-delay 1 -f localhost:${ports[0]}/replica
 TEXT
+}
+
+# etcd, HAProxy, and nodes that find out by etcd which of them leads.
+by_etcd() {
+  local etcd=http://127.0.0.1:${ports[4]} peer=http://127.0.0.1:${ports[5]} proxy=${ports[3]}
+  (
+    trap '' INT
+    exec etcd --data-dir "$folder/etcd" \
+      --listen-client-urls "$etcd" --advertise-client-urls "$etcd" \
+      --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
+      --initial-cluster "default=$peer" >"$folder/etcd.log" 2>&1
+  ) &
+  others+=($!)
+  # The addresses, and a name that another HAProxy on this machine does not have.
+  sed -e "s/^ *\(user\|group\) haproxy//" -e "s/bind :9000/bind 127.0.0.1:$proxy/" \
+    -e "s/db-node-again/db-node-again-$$/" \
+    -e "s/10\.0\.0\.11:9001/127.0.0.1:${ports[0]}/" \
+    -e "s/10\.0\.0\.12:9001/127.0.0.1:${ports[1]}/" \
+    -e "s/10\.0\.0\.13:9001/127.0.0.1:${ports[2]}/" \
+    "$(dirname "$0")/haproxy-etcd.cfg" >"$folder/haproxy.cfg"
+  (
+    trap '' INT
+    PATH=$PATH:/usr/sbin exec haproxy -db -f "$folder/haproxy.cfg" >"$folder/haproxy.log" 2>&1
+  ) &
+  others+=($!)
+  local number
+  local init=partitions=1,replicas=3
+  for number in 0 1 2; do
+    start "$number" --etcd "$etcd" --node "node$((number + 1))" --cluster-init $init
+  done
+  for number in 0 1 2; do
+    await "$number" /readyz
+  done
+  local again="$program --listen 127.0.0.1:${ports[0]} --replication-listen 127.0.0.1:0"
+  again="$again --data-dir $folder/node1 --etcd $etcd --node node1"
+  cat <<TEXT
+node 1   http://localhost:${ports[0]}   process ${pids[0]}
+node 2   http://localhost:${ports[1]}   process ${pids[1]}
+node 3   http://localhost:${ports[2]}   process ${pids[2]}
+HAProxy  http://localhost:$proxy   sends requests to the node that leads
+etcd     $etcd
+Logs and data are in $folder until Ctrl-C ends all.
+
+Write and read through HAProxy, and see which node leads:
+  curl localhost:$proxy/set -d '{"key":"a","value":"1"}'
+  curl 'localhost:$proxy/get?key=a'
+  curl 'localhost:${ports[0]}/status?partition=0'
+
+Kill node 1. If it led, another node leads after three seconds; requests wait for it:
+  kill -9 ${pids[0]}
+  curl localhost:$proxy/set -d '{"key":"a","value":"2"}'
+
+Start it again: it follows. Ctrl-C ends it, too:
+  $again >>$folder/node1.log 2>&1 &
+
+Hand leadership over to node 1, at the node that leads; or stop a node, which hands over first:
+  curl localhost:${ports[1]}/partition/handover -d '{"id":0,"to":"node1"}'
+  kill ${pids[1]}
+TEXT
+}
+
+if $is_etcd; then by_etcd; else by_hand; fi
 
 # Reports nodes that have ended, and stays.
 running=(0 1 2)
