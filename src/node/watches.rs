@@ -567,4 +567,40 @@ mod tests {
         watches.look(&after);
         assert_eq!(read(&mut watches, &after), WatchProgress::Cut);
     }
+
+    /// A new leader in a cluster has less that is acknowledged than its watchers were told while it
+    /// was a replica: each of them gets what follows its own place, once, in order.
+    #[test]
+    fn watchers_of_a_new_leader_go_on_where_they_are() {
+        const BEHIND: usize = 8;
+        let mut partition = partition(Lineage::new(HistoryId([1; 16])), 10);
+        let mut watches = Watches::default();
+        watches.enter(KEY, &partition, (*b"o").into(), 0);
+        assert_eq!(read(&mut watches, &partition), WatchProgress::All);
+        partition.join_cluster(0);
+        let led = partition.lead_in(1, vec![CopyId([2; 16])], 1_000);
+        led.expect("it has no epoch yet");
+        assert_eq!(partition.committed_version(), 0);
+        assert!(!watches.look(&partition));
+        watches.enter(BEHIND, &partition, (*b"o").into(), 7);
+        assert_eq!(watches.take_due(), Some(BEHIND));
+        let nothing = watches.read(BEHIND, &partition, |_| panic!("nothing is acknowledged"));
+        assert_eq!(nothing, WatchProgress::All);
+        write(&mut partition, 2);
+        assert!(!watches.look(&partition) && !watches.is_due());
+
+        // The other copy leaves the set: all is acknowledged.
+        partition.name_copies(Vec::new());
+        let mut told = BTreeMap::<usize, Vec<u64>>::new();
+        while watches.look(&partition) || watches.is_due() {
+            while let Some(key) = watches.take_due() {
+                watches.read(key, &partition, |record| {
+                    told.entry(key).or_default().push(record.position().version);
+                    true
+                });
+            }
+        }
+        assert_eq!(told[&KEY], [11, 12]);
+        assert_eq!(told[&BEHIND], [8, 9, 10, 11, 12]);
+    }
 }
