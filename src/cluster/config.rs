@@ -17,14 +17,13 @@
 //!
 //! Not here: what a node does about them (`member.rs`).
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::storage::{CopyId, PEERS_MAX};
 
 /// The newest layout that this release reads.
-const FORMAT: u32 = 1;
+const FORMAT: u64 = 1;
 
 /// The shortest lease.
 pub const LEASE_MS_MIN: u64 = 500;
@@ -69,28 +68,6 @@ pub struct PartitionConfig {
     pub(super) others: Map<String, Value>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ConfigValue {
-    format: u32,
-    epoch: u64,
-    leader: String,
-    handed_over: bool,
-    lease_ms: u64,
-    in_sync: Vec<CopyValue>,
-    replicas: Vec<String>,
-    #[serde(default)]
-    leaving: Vec<String>,
-    #[serde(flatten)]
-    others: Map<String, Value>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct CopyValue {
-    node: String,
-    copy: String,
-}
-
 impl PartitionConfig {
     /// That of a partition in which no node has led yet.
     pub fn first(leader: String, replicas: Vec<String>, lease_ms: u64) -> Self {
@@ -108,61 +85,78 @@ impl PartitionConfig {
 
     /// Reads a value.
     pub fn decode(bytes: &[u8]) -> Result<Self, ValueError> {
-        let value: ConfigValue = serde_json::from_slice(bytes)
-            .map_err(|_| ValueError("it is not the configuration of a partition"))?;
-        if value.format > FORMAT {
+        const NO_CONFIG: ValueError = ValueError("it is not the configuration of a partition");
+        let mut fields = Fields::parse(bytes).ok_or(NO_CONFIG)?;
+        if fields.number("format").ok_or(NO_CONFIG)? > FORMAT {
             return Err(ValueError("it is of a later release: upgrade this node"));
         }
-        let copies = value.in_sync.into_iter().map(|of| {
-            Some(CopyOfNode {
-                copy: CopyId::parse(&of.copy)?,
-                node: of.node,
-            })
-        });
-        let in_sync: Option<Vec<CopyOfNode>> = copies.collect();
-        let in_sync = in_sync.ok_or(ValueError("it names an impossible copy"))?;
-        let names = value.replicas.iter().chain(&value.leaving);
-        let mut names = names.chain(in_sync.iter().map(|of| &of.node));
-        if !is_name(&value.leader) || !names.all(|name| is_name(name)) {
+        let copies = fields.list("inSync").ok_or(NO_CONFIG)?;
+        let mut config = Self::of_fields(fields).ok_or(NO_CONFIG)?;
+        for of in copies {
+            let (node, copy) = copy_of_node(of).ok_or(NO_CONFIG)?;
+            let copy = CopyId::parse(&copy).ok_or(ValueError("it names an impossible copy"))?;
+            config.in_sync.push(CopyOfNode { node, copy });
+        }
+        let names = config.replicas.iter().chain(&config.leaving);
+        let mut names = names.chain(config.in_sync.iter().map(|of| &of.node));
+        if !is_name(&config.leader) || !names.all(|name| is_name(name)) {
             return Err(ValueError("it names an impossible node"));
         }
-        let longest = in_sync.len().max(value.replicas.len());
-        if longest > PEERS_MAX || value.leaving.len() > PEERS_MAX {
+        let longest = config.in_sync.len().max(config.replicas.len());
+        if longest > PEERS_MAX || config.leaving.len() > PEERS_MAX {
             return Err(ValueError("it names too many nodes"));
         }
-        if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&value.lease_ms) {
+        if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&config.lease_ms) {
             return Err(ValueError("its leaseMs is out of bounds"));
         }
-        Ok(Self {
-            epoch: value.epoch,
-            leader: value.leader,
-            handed_over: value.handed_over,
-            lease_ms: value.lease_ms,
-            in_sync,
-            replicas: value.replicas,
-            leaving: value.leaving,
-            others: value.others,
+        Ok(config)
+    }
+
+    /// All but the copies in sync.
+    fn of_fields(mut fields: Fields) -> Option<Self> {
+        Some(Self {
+            epoch: fields.number("epoch")?,
+            leader: fields.text("leader")?,
+            handed_over: fields.take("handedOver")?.as_bool()?,
+            lease_ms: fields.number("leaseMs")?,
+            in_sync: Vec::new(),
+            replicas: texts(fields.list("replicas")?)?,
+            leaving: match fields.take("leaving") {
+                Some(Value::Array(list)) => texts(list)?,
+                Some(_) => return None,
+                None => Vec::new(),
+            },
+            others: fields.0,
         })
     }
 
     /// The value.
     pub fn encode(&self) -> Vec<u8> {
-        let copies = self.in_sync.iter().map(|of| CopyValue {
-            node: of.node.clone(),
-            copy: of.copy.to_string(),
-        });
-        let value = ConfigValue {
-            format: FORMAT,
-            epoch: self.epoch,
-            leader: self.leader.clone(),
-            handed_over: self.handed_over,
-            lease_ms: self.lease_ms,
-            in_sync: copies.collect(),
-            replicas: self.replicas.clone(),
-            leaving: self.leaving.clone(),
-            others: self.others.clone(),
-        };
-        serde_json::to_vec(&value).expect("plain fields serialize")
+        let mut out = b"{".to_vec();
+        push_number(&mut out, "format", FORMAT);
+        push_number(&mut out, "epoch", self.epoch);
+        push_text(&mut out, "leader", &self.leader);
+        push_field(&mut out, "handedOver", &Value::Bool(self.handed_over));
+        push_number(&mut out, "leaseMs", self.lease_ms);
+        push_name(&mut out, "inSync");
+        out.push(b'[');
+        for (index, of) in self.in_sync.iter().enumerate() {
+            out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
+            push_text(&mut out, "node", &of.node);
+            push_text(&mut out, "copy", &of.copy.to_string());
+            out.push(b'}');
+        }
+        out.push(b']');
+        push_texts(&mut out, "replicas", &self.replicas);
+        push_texts(&mut out, "leaving", &self.leaving);
+        if self.others.is_empty() {
+            out.push(b'}');
+        } else {
+            out.push(b',');
+            let others = to_vec(&Value::Object(self.others.clone()));
+            out.extend_from_slice(&others[1..]);
+        }
+        out
     }
 
     /// Whether a copy holds every acknowledged write.
@@ -196,13 +190,11 @@ impl PartitionConfig {
 }
 
 /// A node, as it has registered itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeValue {
-    format: u32,
     /// Its HTTP address.
     pub url: String,
     /// Where it runs; empty: not told.
-    #[serde(default)]
     pub zone: String,
     /// Its release.
     pub version: String,
@@ -214,7 +206,6 @@ impl NodeValue {
     /// That of this release.
     pub fn new(url: String, zone: String, protocol: [u16; 2]) -> Self {
         Self {
-            format: FORMAT,
             url,
             zone,
             version: crate::version::VERSION.to_owned(),
@@ -224,13 +215,31 @@ impl NodeValue {
 
     /// Reads a value.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let value: Self = serde_json::from_slice(bytes).ok()?;
-        (value.format <= FORMAT && value.url.starts_with("http://")).then_some(value)
+        let mut fields = Fields::of_format(bytes)?;
+        let mut protocol = fields.list("protocol")?.into_iter();
+        let mut version = || u16::try_from(protocol.next()?.as_u64()?).ok();
+        let protocol_range = [version()?, version()?];
+        let value = Self {
+            url: fields.text("url")?,
+            zone: fields.text_or_empty("zone")?,
+            version: fields.text("version")?,
+            protocol: protocol_range,
+        };
+        let is_whole = protocol.next().is_none() && value.url.starts_with("http://");
+        is_whole.then_some(value)
     }
 
     /// The value.
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("plain fields serialize")
+        let mut out = b"{".to_vec();
+        push_number(&mut out, "format", FORMAT);
+        push_text(&mut out, "url", &self.url);
+        push_text(&mut out, "zone", &self.zone);
+        push_text(&mut out, "version", &self.version);
+        let protocol = self.protocol.map(Value::from).to_vec();
+        push_field(&mut out, "protocol", &Value::Array(protocol));
+        out.push(b'}');
+        out
     }
 }
 
@@ -245,40 +254,31 @@ pub struct CopyRecord {
     pub version: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct CopyRecordValue {
-    copy: String,
-    epoch: u64,
-    version: u64,
-}
-
 impl CopyRecord {
     /// Reads a value.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let value: CopyRecordValue = serde_json::from_slice(bytes).ok()?;
+        let mut fields = Fields::parse(bytes)?;
         Some(Self {
-            copy: CopyId::parse(&value.copy)?,
-            epoch: value.epoch,
-            version: value.version,
+            copy: CopyId::parse(&fields.text("copy")?)?,
+            epoch: fields.number("epoch")?,
+            version: fields.number("version")?,
         })
     }
 
     /// The value.
     pub fn encode(&self) -> Vec<u8> {
-        let value = CopyRecordValue {
-            copy: self.copy.to_string(),
-            epoch: self.epoch,
-            version: self.version,
-        };
-        serde_json::to_vec(&value).expect("plain fields serialize")
+        let mut out = b"{".to_vec();
+        push_text(&mut out, "copy", &self.copy.to_string());
+        push_number(&mut out, "epoch", self.epoch);
+        push_number(&mut out, "version", self.version);
+        out.push(b'}');
+        out
     }
 }
 
 /// What all nodes of a cluster have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterValue {
-    format: u32,
     /// The cluster's id, drawn when it was made: 32 hexadecimal digits.
     pub id: String,
     /// How many partitions the keys are spread over, for good.
@@ -286,7 +286,6 @@ pub struct ClusterValue {
     /// How a key's partition is found.
     pub hash: String,
     /// What is done once all copies in sync are gone for good: `wait` or `start`.
-    #[serde(default)]
     pub when_all_lost: String,
 }
 
@@ -294,7 +293,6 @@ impl ClusterValue {
     /// A new cluster.
     pub fn new(id: [u8; 16], partitions: u32) -> Self {
         Self {
-            format: FORMAT,
             id: CopyId(id).to_string(),
             partitions,
             hash: "crc32c".to_owned(),
@@ -304,15 +302,138 @@ impl ClusterValue {
 
     /// Reads a value.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let value: Self = serde_json::from_slice(bytes).ok()?;
-        let is_known = value.format <= FORMAT && value.hash == "crc32c" && value.partitions > 0;
-        is_known.then_some(value)
+        let mut fields = Fields::of_format(bytes)?;
+        let value = Self {
+            id: fields.text("id")?,
+            partitions: u32::try_from(fields.number("partitions")?).ok()?,
+            hash: fields.text("hash")?,
+            when_all_lost: fields.text_or_empty("whenAllLost")?,
+        };
+        (value.hash == "crc32c" && value.partitions > 0).then_some(value)
     }
 
     /// The value.
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("plain fields serialize")
+        let mut out = b"{".to_vec();
+        push_number(&mut out, "format", FORMAT);
+        push_text(&mut out, "id", &self.id);
+        push_number(&mut out, "partitions", u64::from(self.partitions));
+        push_text(&mut out, "hash", &self.hash);
+        push_text(&mut out, "whenAllLost", &self.when_all_lost);
+        out.push(b'}');
+        out
     }
+}
+
+/// The fields of a value that are not read yet.
+///
+/// Read by name rather than by derived code, which is several times as large.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    #[inline(never)]
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(fields)) => Some(Self(fields)),
+            _ => None,
+        }
+    }
+
+    /// Those of a value that is not of a later release.
+    fn of_format(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Self::parse(bytes)?;
+        (fields.number("format")? <= FORMAT).then_some(fields)
+    }
+
+    #[inline(never)]
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
+    }
+
+    #[inline(never)]
+    fn number(&mut self, name: &str) -> Option<u64> {
+        self.take(name)?.as_u64()
+    }
+
+    #[inline(never)]
+    fn text(&mut self, name: &str) -> Option<String> {
+        text(self.take(name)?)
+    }
+
+    /// A text that may be missing.
+    fn text_or_empty(&mut self, name: &str) -> Option<String> {
+        match self.take(name) {
+            Some(value) => text(value),
+            None => Some(String::new()),
+        }
+    }
+
+    #[inline(never)]
+    fn list(&mut self, name: &str) -> Option<Vec<Value>> {
+        match self.take(name) {
+            Some(Value::Array(list)) => Some(list),
+            _ => None,
+        }
+    }
+}
+
+#[inline(never)]
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+#[inline(never)]
+fn texts(list: Vec<Value>) -> Option<Vec<String>> {
+    list.into_iter().map(text).collect()
+}
+
+/// The names of a node and of its copy.
+fn copy_of_node(value: Value) -> Option<(String, String)> {
+    let Value::Object(fields) = value else {
+        return None;
+    };
+    let mut fields = Fields(fields);
+    Some((fields.text("node")?, fields.text("copy")?))
+}
+
+#[inline(never)]
+fn to_vec(value: &Value) -> Vec<u8> {
+    serde_json::to_vec(value).expect("names of fields are strings")
+}
+
+/// Appends the name of a field, which needs no escapes.
+#[inline(never)]
+fn push_name(out: &mut Vec<u8>, name: &str) {
+    if !out.ends_with(b"{") {
+        out.push(b',');
+    }
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+#[inline(never)]
+fn push_field(out: &mut Vec<u8>, name: &str, value: &Value) {
+    push_name(out, name);
+    out.extend_from_slice(&to_vec(value));
+}
+
+#[inline(never)]
+fn push_number(out: &mut Vec<u8>, name: &str, number: u64) {
+    push_field(out, name, &Value::from(number));
+}
+
+#[inline(never)]
+fn push_text(out: &mut Vec<u8>, name: &str, text: &str) {
+    push_field(out, name, &Value::from(text));
+}
+
+#[inline(never)]
+fn push_texts(out: &mut Vec<u8>, name: &str, texts: &[String]) {
+    push_field(out, name, &Value::from(texts));
 }
 
 /// Whether a node or a cluster can have this name.

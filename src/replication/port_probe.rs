@@ -1,6 +1,6 @@
 //! Asks a leader's `/health` for its replication port: one request, one answer of bounded length.
 
-use serde::Deserialize;
+use serde_json::Value;
 
 /// Longest answer: `/health` is a few hundred bytes, more with many partitions.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -36,12 +36,6 @@ impl From<std::io::Error> for DialFailure {
 #[derive(Debug, Default)]
 pub struct PortProbe {
     answer: Vec<u8>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Health {
-    replication_port: Option<u16>,
 }
 
 impl PortProbe {
@@ -88,9 +82,17 @@ impl PortProbe {
                 return Err(DialFailure::new(format!("its /health answers {code}")));
             }
         }
-        let health: Health = serde_json::from_slice(body).map_err(|_| no_node())?;
-        let port = health.replication_port.filter(|port| *port > 0);
-        port.map(Some).ok_or_else(|| {
+        let Ok(Value::Object(health)) = serde_json::from_slice(body) else {
+            return Err(no_node());
+        };
+        let port = match health.get("replicationPort") {
+            None | Some(Value::Null) => None,
+            Some(port) => {
+                let port = port.as_u64().and_then(|port| u16::try_from(port).ok());
+                Some(port.ok_or_else(no_node)?)
+            }
+        };
+        port.filter(|port| *port > 0).map(Some).ok_or_else(|| {
             DialFailure::new("it has no replication socket: see its --replication-listen")
         })
     }
