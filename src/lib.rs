@@ -40,8 +40,8 @@
 //!
 //! # Invariants
 //!
-//! 1. One thread owns everything: no locks, no async runtime. (A leader's host name is resolved on
-//!    a thread that lives for that question.) The disk thread receives batches of records and
+//! 1. One thread owns everything, and waits for no lock; no async runtime. (A host name is resolved
+//!    on a thread that lives for that question.) The disk thread receives batches of records and
 //!    `Arc`s of immutable layers through a channel, and reports through another what is done. Apart
 //!    from these, threads share counts and freed memory by atomics (`allocator/`).
 //! 2. No turn of the loop does work proportional to the data, to a value, or to what one peer

@@ -99,13 +99,13 @@ impl Replicas {
 
     /// The version that so many replicas hold.
     pub(super) fn acked_version(&self, count: usize) -> u64 {
-        let Some(rank) = count.checked_sub(1) else {
+        if count == 0 {
             return u64::MAX;
-        };
-        let acked = self.facts().map(|facts| facts.acked.durable_version);
-        let mut versions: Vec<u64> = acked.collect();
-        versions.sort_unstable_by(|a, b| b.cmp(a));
-        versions.get(rank).copied().unwrap_or(0)
+        }
+        let versions = || self.facts().map(|facts| facts.acked.durable_version);
+        // Replicas are few: each version is compared with all.
+        let is_held = |version: &u64| versions().filter(|held| held >= version).count() >= count;
+        versions().filter(is_held).max().unwrap_or(0)
     }
 
     /// What a copy has confirmed on its disk.

@@ -7,8 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
 
@@ -29,8 +28,9 @@ pub(super) struct Resolver<T> {
 /// Look-ups by number, so that the code exists once.
 #[derive(Debug)]
 struct Lookups {
-    sender: Sender<Answer>,
-    receiver: Receiver<Answer>,
+    /// Answers of threads, for which the loop never waits. Not a channel: its code is several times
+    /// as large.
+    answers: Arc<Mutex<VecDeque<Answer>>>,
     waker: Arc<Waker>,
     /// Names that wait.
     waiting: VecDeque<(u64, String)>,
@@ -43,10 +43,8 @@ struct Lookups {
 impl<T> Resolver<T> {
     /// The waker wakes the loop when [`next`](Self::next) has something.
     pub(super) fn new(waker: Arc<Waker>) -> Self {
-        let (sender, receiver) = channel();
         let lookups = Lookups {
-            sender,
-            receiver,
+            answers: Arc::default(),
             waker,
             waiting: VecDeque::new(),
             known: VecDeque::new(),
@@ -95,10 +93,13 @@ impl Lookups {
         while self.count < LOOKUPS_MAX
             && let Some((number, authority)) = self.waiting.pop_front()
         {
-            let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
+            let (answers, waker) = (Arc::clone(&self.answers), Arc::clone(&self.waker));
             let resolve = move || {
                 let addresses = authority.to_socket_addrs().map(Iterator::collect);
-                let _ = sender.send((number, addresses));
+                let list = answers.lock();
+                let mut list = list.unwrap_or_else(PoisonError::into_inner);
+                list.push_back((number, addresses));
+                drop(list);
                 let _ = waker.wake();
             };
             let thread = std::thread::Builder::new()
@@ -115,7 +116,11 @@ impl Lookups {
     #[inline(never)]
     fn next(&mut self) -> Option<Answer> {
         self.known.pop_front().or_else(|| {
-            let answer = self.receiver.try_recv().ok()?;
+            if self.count == 0 {
+                return None;
+            }
+            // A thread that adds an answer just now wakes the loop once more.
+            let answer = self.answers.try_lock().ok()?.pop_front()?;
             self.count -= 1;
             self.look_up();
             Some(answer)

@@ -18,6 +18,7 @@ use super::disk::Disks;
 use super::disk::{SystemDisk, private_files, rename_in, sync_folder};
 use super::draft::is_draft;
 use super::error::StorageError;
+use super::file_names::insert_sorted;
 use super::log_end::LOG_END_NAME;
 
 /// A directory with this file is a node's.
@@ -161,8 +162,10 @@ impl Disks for DataDir {
             let id: u32 = name.strip_prefix(PARTITION_PREFIX)?.parse().ok()?;
             (*name == format!("{PARTITION_PREFIX}{id}")).then_some(id)
         };
-        let mut ids: Vec<u32> = names_in(&self.folder)?.iter().filter_map(number).collect();
-        ids.sort_unstable();
+        let mut ids = Vec::new();
+        for id in names_in(&self.folder)?.iter().filter_map(number) {
+            insert_sorted(&mut ids, id);
+        }
         Ok(ids)
     }
 

@@ -36,6 +36,13 @@ pub(super) fn checkpoint_version(name: &str) -> Option<u64> {
     version_in(CHECKPOINT, name)
 }
 
+/// Adds what a name tells to a sorted list. Folders are read at the start and have few files, and
+/// the code of a sort is large.
+pub(super) fn insert_sorted<T: Ord>(list: &mut Vec<T>, item: T) {
+    let at = list.partition_point(|before| *before < item);
+    list.insert(at, item);
+}
+
 fn name_of((prefix, suffix): (&str, &str), version: u64) -> String {
     format!("{prefix}{version:020}{suffix}")
 }

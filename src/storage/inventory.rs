@@ -12,7 +12,8 @@ use super::disk::{Disk, DiskFile, OnFile};
 use super::draft::is_draft;
 use super::error::{FormatError, StorageError};
 use super::file_names::{
-    checkpoint_name, checkpoint_version, log_first_version, log_name, log_name_behind,
+    checkpoint_name, checkpoint_version, insert_sorted, log_first_version, log_name,
+    log_name_behind,
 };
 use super::generation::{Generation, generation_of_data, split};
 use super::header::{FileHeader, FileKind, HEADER_BYTES};
@@ -302,8 +303,10 @@ fn likely_generation(names: &[String]) -> u32 {
 
 /// The versions that names of one kind of file tell, ascending.
 fn versions_in(names: &[String], version_of: fn(&str) -> Option<u64>) -> Vec<u64> {
-    let mut versions: Vec<u64> = names.iter().filter_map(|name| version_of(name)).collect();
-    versions.sort_unstable();
+    let mut versions = Vec::new();
+    for version in names.iter().filter_map(|name| version_of(name)) {
+        insert_sorted(&mut versions, version);
+    }
     versions
 }
 
