@@ -173,7 +173,7 @@ by_etcd() {
   others+=($!)
   # The addresses, and a name that another HAProxy on this machine does not have.
   sed -e "s/^ *\(user\|group\) haproxy//" -e "s/bind :9000/bind 127.0.0.1:$proxy/" \
-    -e "s/db-node-again/db-node-again-$$/" \
+    -e "s/abns@db-node/abns@db-node-$$/" \
     -e "s/10\.0\.0\.11:9001/127.0.0.1:${ports[0]}/" \
     -e "s/10\.0\.0\.12:9001/127.0.0.1:${ports[1]}/" \
     -e "s/10\.0\.0\.13:9001/127.0.0.1:${ports[2]}/" \

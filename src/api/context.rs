@@ -1,7 +1,7 @@
 //! [`Api`]: the node and the state of the request at hand; and which partition a request is about.
 
 use crate::cluster::Cluster;
-use crate::http::{Head, Method, Refusal};
+use crate::http::{Field, Head, Method, Refusal};
 use crate::node::{Node, Unavailable};
 use crate::partition::Partition;
 use crate::storage::Role;
@@ -110,6 +110,10 @@ impl<'n> Api<'n> {
         let (partition, cluster) = self.partition_in_cluster(head)?;
         match partition.roles().role() {
             Role::Unassigned => Err(without_role(partition, cluster, now_ms)),
+            // A proxy has sent it here for the leader: what this node has may be behind.
+            Role::Replica if head.given.has(Field::NotLeader) => {
+                Err(not_led(partition, cluster, now_ms))
+            }
             Role::Leader | Role::Replica => Ok(partition),
         }
     }
