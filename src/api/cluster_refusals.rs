@@ -70,7 +70,7 @@ pub(crate) fn no_copy(id: Option<u32>, cluster: &Cluster) -> Refusal {
     }
 }
 
-fn led_by(id: u32, leader: Option<&str>) -> Refusal {
+pub(crate) fn led_by(id: u32, leader: Option<&str>) -> Refusal {
     let Some(leader) = leader else {
         return no_leader(id);
     };

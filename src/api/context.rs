@@ -157,7 +157,7 @@ impl<'n> Api<'n> {
 }
 
 #[cold]
-fn absent(reason: Unavailable, cluster: Option<&Cluster>) -> Refusal {
+pub(crate) fn absent(reason: Unavailable, cluster: Option<&Cluster>) -> Refusal {
     match (reason, cluster) {
         (Unavailable::NoCopy(id), Some(cluster)) => cluster_refusals::no_copy(id, cluster),
         (reason, _) => unavailable(reason),

@@ -2,6 +2,7 @@
 
 use crate::http::{Begin, Handler, Head, Method, Refusal, Reply};
 
+use super::body::order_body::begin_order;
 use super::body::request_body::RequestBody;
 use super::context::{Api, Scope};
 use super::errors::{refuse, too_many_connections};
@@ -97,7 +98,9 @@ impl Handler for Api<'_> {
                 self.begin_kv(route, head, body, reply)
             }
             Route::Batch => self.begin_batch(head, reply),
-            Route::Assign => Self::begin_assign(head, reply),
+            Route::Assign | Route::Init | Route::Handover | Route::Recover | Route::Drain => {
+                begin_order(head, reply)
+            }
             _ => {
                 self.answer(route, head, reply);
                 Begin::Answered
@@ -112,6 +115,9 @@ impl Handler for Api<'_> {
         let reply = reply.vary(route.map(Route::vary).unwrap_or_default());
         match route {
             Some(Route::Assign) => self.finish_assign(body, reply),
+            Some(route @ (Route::Init | Route::Handover | Route::Recover | Route::Drain)) => {
+                self.finish_cluster_order(route, body, reply);
+            }
             Some(Route::Batch) => self.finish_batch(head, body, reply),
             Some(route) => self.finish_kv(route, head, body, reply),
             // A request without a route was refused when it began.

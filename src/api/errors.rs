@@ -1,5 +1,6 @@
 //! Refusals that several endpoints share, and the answer to a refused request.
 
+use crate::cluster::OperationEnd;
 use crate::http::{NotLeaderStatus, Refusal, Reply};
 use crate::node::Unavailable;
 use crate::partition::Wait;
@@ -147,6 +148,38 @@ pub fn deferred_failed(wait: Wait, is_read: bool) -> Refusal {
             let message = "the partition was given up before this was done: ask for its state, and \
                            order again";
             Refusal::new(409, "superseded", message)
+        }
+        Wait::Operation { .. } => operation_failed(None),
+    }
+}
+
+/// The answer to an operation of the cluster that was not done, or that may have been.
+#[cold]
+pub fn operation_failed(end: Option<OperationEnd>) -> Refusal {
+    match end {
+        Some(OperationEnd::TooSlow) => {
+            let message = "the other node did not have everything in time: this node goes on; try \
+                           again when fewer writes come, or with another node";
+            Refusal::new(504, "handover_timeout", message)
+        }
+        Some(OperationEnd::Unseen) => {
+            let message = "the other node is named as the leader, and was not heard as the leader \
+                           in time: GET /cluster shows what it does";
+            Refusal::new(504, "takeover_timeout", message)
+        }
+        Some(OperationEnd::Changed) => {
+            let message = "the configuration in etcd has changed meanwhile: look at GET /cluster, \
+                           and try again";
+            Refusal::new(409, "config_changed", message)
+        }
+        Some(OperationEnd::Exists) => {
+            let message = "the cluster has been made already: GET /cluster shows it";
+            Refusal::new(409, "exists", message)
+        }
+        Some(OperationEnd::Done | OperationEnd::Unknown) | None => {
+            let message = "etcd has not answered in time: whether this is done, or will be, is not \
+                           known; GET /cluster shows it";
+            Refusal::new(504, "etcd_timeout", message)
         }
     }
 }

@@ -40,7 +40,8 @@ pub use effects::{CommitGate, Effects};
 pub use endpoint::lookahead::Lookahead;
 
 pub use errors::{
-    acks_timeout, deferred_failed, storage_failed, too_many_connections, unconfirmed,
+    acks_timeout, deferred_failed, operation_failed, storage_failed, too_many_connections,
+    unconfirmed,
 };
 pub use request::access_policy::AccessPolicy;
 pub use request_labels::{RequestLabels, VisitAnswers};

@@ -200,6 +200,8 @@ pub struct NodeValue {
     pub version: String,
     /// The oldest and the newest protocol that it speaks.
     pub protocol: [u16; 2],
+    /// It had data when it started.
+    pub has_data: bool,
 }
 
 impl NodeValue {
@@ -210,6 +212,7 @@ impl NodeValue {
             zone,
             version: crate::version::VERSION.to_owned(),
             protocol,
+            has_data: false,
         }
     }
 
@@ -224,6 +227,7 @@ impl NodeValue {
             zone: fields.text_or_empty("zone")?,
             version: fields.text("version")?,
             protocol: protocol_range,
+            has_data: fields.take("hasData") == Some(Value::Bool(true)),
         };
         let is_whole = protocol.next().is_none() && value.url.starts_with("http://");
         is_whole.then_some(value)
@@ -238,6 +242,9 @@ impl NodeValue {
         push_text(&mut out, "version", &self.version);
         let protocol = self.protocol.map(Value::from).to_vec();
         push_field(&mut out, "protocol", &Value::Array(protocol));
+        if self.has_data {
+            push_field(&mut out, "hasData", &Value::Bool(true));
+        }
         out.push(b'}');
         out
     }

@@ -21,12 +21,13 @@
 
 use crate::partition::Partition;
 use crate::seeded_bugs::SeededBug;
-use crate::storage::{CopyId, Role};
+use crate::storage::Role;
 
 use super::change::{Asked, Change};
 use super::config::{CopyOfNode, PartitionConfig};
 use super::counts::{ChangeOutcome, MemberCounts};
 use super::office::{BEATS_PER_LEASE, HANDOVER_MS, Handover, Office};
+use super::rules::{follow, is_named, leave_leader, may_stand, others};
 use super::surroundings::Surroundings;
 
 /// Copies that stand at the same time ask etcd a little apart.
@@ -172,6 +173,11 @@ impl Member {
     /// Whether it is in office, as far as it knows.
     pub fn is_in_office(&self) -> bool {
         matches!(self.stage, Stage::Office(_))
+    }
+
+    /// Whether it is named, and not in office yet.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self.stage, Stage::Named)
     }
 
     /// What it does.
@@ -699,11 +705,23 @@ impl Member {
         };
         if let Some(handover) = &office.handover {
             let to = handover.to.clone();
+            if !config.is_in_sync(to.copy) {
+                // A change that was asked for before has taken it out of the set.
+                if !handover.is_in_doubt {
+                    partition.set_paused(false);
+                    self.end_handover(HandoverEnd::Superseded);
+                }
+                return;
+            }
             if handover.is_in_doubt || handover.is_ready(partition) {
+                // All is on the other copies, too. One that is about to stop would hold up writes.
+                let own = partition.copy();
+                let stays = |of: &&CopyOfNode| !around.is_draining || of.copy != own;
                 let proposal = PartitionConfig {
                     epoch: config.epoch.max(partition.roles().meta().epoch) + 1,
                     leader: to.node,
                     handed_over: true,
+                    in_sync: config.in_sync.iter().filter(stays).cloned().collect(),
                     ..config.clone()
                 };
                 return self.ask(Change::HandOver, proposal);
@@ -768,55 +786,4 @@ impl Member {
         proposal.leaving.retain(|name| *name != leaving);
         self.ask(Change::Set, proposal);
     }
-}
-
-/// Whether the configuration names this copy as the leader of an office that it was never in.
-fn is_named(config: &PartitionConfig, node: &str, partition: &Partition) -> bool {
-    let meta = partition.roles().meta();
-    let is_new = match meta.role {
-        Role::Leader => config.epoch > meta.epoch,
-        Role::Replica | Role::Unassigned => config.epoch >= meta.epoch,
-    };
-    config.leader == node && config.epoch > 0 && is_new && config.is_in_sync(partition.copy())
-}
-
-/// Whether a copy may ask to be named.
-fn may_stand(config: &PartitionConfig, copy: CopyId) -> bool {
-    config.is_in_sync(copy) || (SeededBug::StandsOutsideSet.is_on() && config.epoch > 0)
-}
-
-/// Follows no leader any more.
-fn leave_leader(config: &PartitionConfig, partition: &mut Partition) {
-    let meta = partition.roles().meta();
-    let is_done = meta.leader.is_none() && partition.roles().role() != Role::Leader;
-    if !is_done && config.epoch >= meta.epoch {
-        // Refused only where it is of a later epoch: then another configuration is read soon.
-        let _ = partition.follow_in(config.epoch, None);
-    }
-}
-
-/// Follows the leader that the configuration names.
-fn follow(config: &PartitionConfig, around: &Surroundings<'_>, partition: &mut Partition) {
-    let url = around.url_of(&config.leader);
-    let roles = partition.roles();
-    let meta = roles.meta();
-    let is_followed = roles.role() == Role::Replica
-        && meta.epoch == config.epoch
-        && meta.leader.as_deref() == url;
-    if is_followed || config.epoch < meta.epoch {
-        return;
-    }
-    if let Err(error) = partition.follow_in(config.epoch, url) {
-        log::error!(
-            "partition {}: cannot follow {} in epoch {}: {error:?}",
-            partition.id(),
-            config.leader,
-            config.epoch
-        );
-    }
-}
-
-fn others(copies: &[CopyOfNode], own: CopyId) -> Vec<CopyId> {
-    let copies = copies.iter().map(|of| of.copy);
-    copies.filter(|copy| *copy != own).collect()
 }

@@ -3,7 +3,8 @@
 //!
 //! `config.rs` has the values in etcd; `member.rs` is one partition on this node, `office.rs` its
 //! time as the leader, `change.rs` a change that it asks for, and `counts.rs` what is counted;
-//! `state.rs` is all partitions, and what etcd is asked next; `etcd/` is the client of etcd.
+//! `state.rs` is all partitions, and what etcd is asked next, `orders.rs` and `init.rs` what an
+//! operator asks for; `etcd/` is the client of etcd.
 //!
 //! Not here: beats, leases and acknowledgements (`partition/membership.rs`), sockets (`reactor/`).
 
@@ -11,11 +12,19 @@ mod change;
 pub mod config;
 mod counts;
 pub mod etcd;
+mod init;
 mod member;
 mod office;
+mod operations;
+mod orders;
+mod placement;
+mod rules;
 mod state;
 mod surroundings;
 
 pub use counts::{CHANGE_OUTCOMES, MemberCounts, SET_CHANGES, TAKEOVER_CAUSES};
+pub use init::Made;
 pub use member::{HandoverEnd, Member, MemberState};
+pub use operations::{InitRefusal, OperationEnd};
+pub use orders::{HandoverRefusal, Leaving, RecoveryRefusal};
 pub use state::{Cluster, ClusterOptions};

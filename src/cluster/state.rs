@@ -17,6 +17,7 @@ use crate::storage::IdGenerator;
 use super::config::{ClusterValue, CopyRecord, Key, NodeValue, PartitionConfig, prefix_of};
 use super::etcd::{Answer, KeyValue, Outcome, Request};
 use super::member::{Member, MemberState, promise_ms};
+use super::operations::{InitByItself, Operations};
 use super::surroundings::Surroundings;
 
 /// Everything is read at least so often.
@@ -50,6 +51,8 @@ enum Purpose {
     RegisterNode,
     RegisterCopy(u32, CopyRecord),
     ForgetCopy(u32),
+    /// A step of the operation with this number.
+    Operation(u64),
 }
 
 #[derive(Debug)]
@@ -61,23 +64,28 @@ struct Outstanding {
 
 /// What was read from etcd beside the configurations.
 #[derive(Debug, Default)]
-struct Registered {
+pub(super) struct Registered {
     /// The revision of etcd.
     revision: u64,
     common: Option<ClusterValue>,
     nodes: BTreeMap<String, NodeValue>,
     /// The copies of each partition, by the names of their nodes.
-    copies: BTreeMap<u32, BTreeMap<String, CopyRecord>>,
+    pub(super) copies: BTreeMap<u32, BTreeMap<String, CopyRecord>>,
+    /// The configurations as they were read together with the rest, with their revisions.
+    pub(super) configs: BTreeMap<u32, (u64, PartitionConfig)>,
+    /// Whether anything was read.
+    pub(super) is_read: bool,
 }
 
 /// A node of a cluster.
 #[derive(Debug)]
 pub struct Cluster {
-    options: ClusterOptions,
-    prefix: String,
-    ids: IdGenerator,
-    members: BTreeMap<u32, Member>,
-    registered: Registered,
+    pub(super) options: ClusterOptions,
+    pub(super) ids: IdGenerator,
+    pub(super) members: BTreeMap<u32, Member>,
+    pub(super) operations: Operations,
+    pub(super) init_by_itself: Option<InitByItself>,
+    pub(super) registered: Registered,
     outstanding: Option<Outstanding>,
     last_ticket: u64,
     /// The member that asked last.
@@ -87,18 +95,19 @@ pub struct Cluster {
     retry_at_ms: u64,
     answered_at_ms: u64,
     started_at_ms: Option<u64>,
-    wake_at_ms: u64,
-    is_draining: bool,
+    pub(super) wake_at_ms: u64,
+    pub(super) is_draining: bool,
 }
 
 impl Cluster {
     /// A node that has read nothing yet. `ids`: a source of random numbers of its own.
     pub fn new(options: ClusterOptions, ids: IdGenerator) -> Self {
         Self {
-            prefix: prefix_of(&options.cluster),
             options,
             ids,
             members: BTreeMap::new(),
+            operations: Operations::default(),
+            init_by_itself: None,
             registered: Registered::default(),
             outstanding: None,
             last_ticket: 0,
@@ -111,6 +120,11 @@ impl Cluster {
             wake_at_ms: 0,
             is_draining: false,
         }
+    }
+
+    /// What all of its keys begin with.
+    pub(super) fn prefix(&self) -> String {
+        prefix_of(&self.options.cluster)
     }
 
     /// What it was told.
@@ -169,6 +183,11 @@ impl Cluster {
     pub fn drain(&mut self) {
         self.is_draining = true;
         self.wake_at_ms = 0;
+    }
+
+    /// Whether the node stops.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
     }
 
     /// Something under the prefix may have changed.
@@ -234,7 +253,7 @@ impl Cluster {
         let started_at_ms = *self.started_at_ms.get_or_insert(now_ms);
         let random = u64::from_le_bytes(self.ids.draw()[..8].try_into().unwrap_or_default());
         self.wake_at_ms = u64::MAX;
-        for partition in partitions {
+        for partition in &mut *partitions {
             let id = partition.id();
             let Some(member) = self.members.get_mut(&id) else {
                 continue;
@@ -249,6 +268,8 @@ impl Cluster {
             let wake_at_ms = member.wake_at_ms(now_ms, self.options.lease_ms);
             self.wake_at_ms = self.wake_at_ms.min(wake_at_ms);
         }
+        self.step_init(now_ms);
+        self.step_operations(now_ms, partitions);
         let is_wanted = self.members.values().any(Member::wants_range);
         if is_wanted {
             self.range_at_ms = 0;
@@ -283,7 +304,10 @@ impl Cluster {
         partitions: &[Partition],
     ) -> Option<(Purpose, Request)> {
         if !self.has_registered {
-            return Some((Purpose::RegisterNode, self.registration()));
+            return Some((Purpose::RegisterNode, self.registration(partitions)));
+        }
+        if let Some((number, request)) = self.operations.next_request() {
+            return Some((Purpose::Operation(number), request));
         }
         // Members in turn, the one behind the last first.
         let last = self.last_asked;
@@ -292,6 +316,7 @@ impl Cluster {
         let next = later.find(waiting);
         let next = next.or_else(|| self.members.iter().find(waiting));
         let next = next.map(|(id, _)| *id);
+        let prefix = self.prefix();
         if let Some(id) = next
             && let Some(asked) = self
                 .members
@@ -299,7 +324,7 @@ impl Cluster {
                 .and_then(|own| own.take_change(now_ms))
         {
             self.last_asked = id;
-            let key = Key::Config(id).in_cluster(&self.prefix);
+            let key = Key::Config(id).in_cluster(&prefix);
             let compares = if SeededBug::NoCompare.is_on() {
                 Vec::new()
             } else {
@@ -318,7 +343,6 @@ impl Cluster {
                 let at = partitions.binary_search_by_key(id, Partition::id);
                 member.on_range_begins(now_ms, at.ok().map(|at| &partitions[at]));
             }
-            let prefix = self.prefix.clone();
             return Some((Purpose::Range, Request::Range { prefix }));
         }
         let registration = partitions
@@ -327,10 +351,11 @@ impl Cluster {
         registration.or_else(|| self.stale_registration(partitions))
     }
 
-    fn registration(&self) -> Request {
-        let key = Key::Node(&self.options.node).in_cluster(&self.prefix);
+    fn registration(&self, partitions: &[Partition]) -> Request {
+        let key = Key::Node(&self.options.node).in_cluster(&self.prefix());
         let (url, zone) = (self.options.url.clone(), self.options.zone.clone());
-        let value = NodeValue::new(url, zone, [PROTOCOL_MIN, PROTOCOL_VERSION]);
+        let mut value = NodeValue::new(url, zone, [PROTOCOL_MIN, PROTOCOL_VERSION]);
+        value.has_data = partitions.iter().any(|own| own.lsm().last_version() > 0);
         put(key, value.encode())
     }
 
@@ -351,7 +376,7 @@ impl Cluster {
             epoch: partition.roles().meta().data_epoch,
             version: partition.lsm().last_version(),
         };
-        let key = Key::Copy(id, &self.options.node).in_cluster(&self.prefix);
+        let key = Key::Copy(id, &self.options.node).in_cluster(&self.prefix());
         let request = put(key, record.encode());
         Some((Purpose::RegisterCopy(id, record), request))
     }
@@ -369,7 +394,7 @@ impl Cluster {
         let request = Request::Write {
             compares: Vec::new(),
             puts: Vec::new(),
-            deletes: vec![Key::Copy(*id, own).in_cluster(&self.prefix)],
+            deletes: vec![Key::Copy(*id, own).in_cluster(&self.prefix())],
         };
         Some((Purpose::ForgetCopy(*id), request))
     }
@@ -383,6 +408,11 @@ impl Cluster {
             return;
         };
         self.wake_at_ms = 0;
+        if let Purpose::Operation(number) = asked.purpose {
+            let answer = outcome.result.as_ref().ok();
+            self.operations.on_outcome(number, answer, now_ms);
+            self.range_at_ms = 0;
+        }
         let Ok(answer) = outcome.result else {
             self.retry_at_ms = now_ms + RETRY_MS;
             self.range_at_ms = 0;
@@ -394,6 +424,16 @@ impl Cluster {
             return;
         };
         self.answered_at_ms = now_ms;
+        self.on_answer(now_ms, asked, answer, partitions);
+    }
+
+    fn on_answer(
+        &mut self,
+        now_ms: u64,
+        asked: Outstanding,
+        answer: Answer,
+        partitions: &mut [Partition],
+    ) {
         match (asked.purpose, answer) {
             (Purpose::Range, Answer::Range { values, revision }) => {
                 self.on_range(asked.asked_at_ms, values, partitions);
@@ -436,7 +476,11 @@ impl Cluster {
 
     /// All keys of the cluster.
     fn on_range(&mut self, asked_at_ms: u64, values: Vec<KeyValue>, partitions: &mut [Partition]) {
-        let mut read = Registered::default();
+        let prefix = self.prefix();
+        let mut read = Registered {
+            is_read: true,
+            ..Registered::default()
+        };
         let mut configs = BTreeMap::new();
         for KeyValue {
             key,
@@ -444,7 +488,7 @@ impl Cluster {
             value,
         } in values
         {
-            let Some(key) = key.strip_prefix(&self.prefix).and_then(Key::parse) else {
+            let Some(key) = key.strip_prefix(&prefix[..]).and_then(Key::parse) else {
                 continue;
             };
             match key {
@@ -463,6 +507,7 @@ impl Cluster {
                 },
             }
         }
+        read.configs.clone_from(&configs);
         self.registered = read;
         self.has_registered &= self.nodes().contains_key(&self.options.node);
         self.on_configs(asked_at_ms, configs, partitions);

@@ -7,9 +7,9 @@ use std::fmt;
 use super::values::read_file;
 
 /// Most partitions of a cluster.
-const PARTITION_MAX: u32 = 1024;
+pub const PARTITION_MAX: u32 = 1024;
 /// Most copies of a partition.
-const REPLICA_MAX: u32 = 32;
+pub const REPLICA_MAX: u32 = 32;
 
 /// A user of etcd. The password is never printed.
 #[derive(Clone, PartialEq, Eq)]

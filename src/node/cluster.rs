@@ -3,8 +3,12 @@
 //!
 //! Not here: what members do (`cluster/`), sockets to etcd (`reactor/`).
 
+use crate::cluster::config::PartitionConfig;
 use crate::cluster::etcd::{Outcome, Request};
-use crate::cluster::{Cluster, ClusterOptions};
+use crate::cluster::{
+    Cluster, ClusterOptions, HandoverRefusal, InitRefusal, Leaving, Made, RecoveryRefusal,
+};
+use crate::config::ClusterInit;
 use crate::partition::Assignment;
 use crate::storage::Role;
 
@@ -91,6 +95,10 @@ impl Node {
 
     /// What to ask etcd next, with a ticket: an outcome follows.
     pub fn take_etcd_request(&mut self, now_ms: u64) -> Option<(u64, Request)> {
+        // What is registered tells of the partitions that are here.
+        if self.loading().is_some() {
+            return None;
+        }
         let cluster = self.cluster.as_mut()?;
         cluster.take_request(now_ms, &self.partitions)
     }
@@ -116,5 +124,81 @@ impl Node {
         };
         let cluster = self.cluster.as_mut();
         cluster.is_some_and(|cluster| cluster.hand_over(&mut self.partitions[index], to, now_ms))
+    }
+    /// Begins to hand a partition over, to the copy in sync that is furthest where no node is
+    /// named. Returns the number of the operation, and the name of the other node.
+    pub fn begin_handover(
+        &mut self,
+        id: u32,
+        to: Option<&str>,
+        now_ms: u64,
+    ) -> Result<(u64, String), HandoverRefusal> {
+        let at = self.index_of(id);
+        match (&mut self.cluster, at) {
+            (Some(cluster), Some(at)) => {
+                cluster.begin_handover(&mut self.partitions[at], to, now_ms)
+            }
+            _ => Err(HandoverRefusal::NotLeader(None)),
+        }
+    }
+
+    /// Begins to make the copy of a node the only one in sync, and that node the leader, whatever
+    /// other copies hold. Returns the number of the operation, and the new configuration.
+    pub fn begin_recovery(
+        &mut self,
+        id: u32,
+        node: &str,
+        now_ms: u64,
+    ) -> Result<(u64, PartitionConfig), RecoveryRefusal> {
+        let cluster = self.cluster.as_mut().ok_or(RecoveryRefusal::Unknown)?;
+        cluster.begin_recovery(id, node, &self.partitions, now_ms)
+    }
+
+    /// The node makes the cluster if it is not there, once enough nodes have registered.
+    pub fn init_cluster_by_itself(&mut self, shape: ClusterInit) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.init_by_itself(shape);
+        }
+    }
+
+    /// Begins to make the cluster. Returns the number of the operation, and what is made.
+    pub fn begin_init(
+        &mut self,
+        shape: ClusterInit,
+        now_ms: u64,
+    ) -> Result<(u64, Made), InitRefusal> {
+        let cluster = self.cluster.as_mut().ok_or(InitRefusal::Unknown)?;
+        cluster.begin_init(shape, now_ms)
+    }
+
+    /// Begins to make a cluster of partition 0 of this node, with its data.
+    pub fn begin_adoption(
+        &mut self,
+        node: &str,
+        replica_count: usize,
+        now_ms: u64,
+    ) -> Result<(u64, Made), InitRefusal> {
+        let cluster = self.cluster.as_mut().ok_or(InitRefusal::Unknown)?;
+        cluster.begin_adoption(node, replica_count, &self.partitions, now_ms)
+    }
+
+    /// Hands over what other nodes can lead, and takes nothing new on. The node stops then.
+    pub fn begin_leaving(&mut self) -> Leaving {
+        let Some(cluster) = &mut self.cluster else {
+            return Leaving::default();
+        };
+        cluster.drain();
+        cluster.leaving(&self.partitions)
+    }
+
+    /// Whether it hands over what it leads, and stops then.
+    pub fn is_leaving(&self) -> bool {
+        self.cluster().is_some_and(Cluster::is_draining)
+    }
+
+    /// Whether nothing is left to hand over.
+    pub fn has_left(&self) -> bool {
+        let cluster = self.cluster();
+        cluster.is_none_or(|own| own.leaving(&self.partitions).handing_over.is_empty())
     }
 }

@@ -530,6 +530,10 @@ impl Node {
         if wait == Wait::Removed {
             return WaitProgress::UpTo(self.removals.done_count());
         }
+        if let Wait::Operation { number } = wait {
+            let cluster = self.cluster();
+            return cluster.map_or(WaitProgress::Never, |own| own.operation_progress(number));
+        }
         match self.index_of(id) {
             Some(index) => self.partitions[index].wait_progress(wait),
             None if self.settled_wait(id) == Some(wait) => WaitProgress::UpTo(0),

@@ -252,7 +252,7 @@ impl Partition {
                 WaitProgress::UpTo(held.map_or(count, |held| held.min(count)))
             }
             // That of a partition that was here before this one, or of none.
-            Wait::Settled { .. } | Wait::Removed => WaitProgress::Never,
+            Wait::Settled { .. } | Wait::Removed | Wait::Operation { .. } => WaitProgress::Never,
         }
     }
 

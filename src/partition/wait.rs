@@ -29,6 +29,11 @@ pub enum Wait {
     },
     /// No start finds the files of a removed partition any more. Removals are counted.
     Removed,
+    /// An operation of the cluster has ended.
+    Operation {
+        /// Its number.
+        number: u64,
+    },
 }
 
 /// How far a kind of wait has been satisfied.

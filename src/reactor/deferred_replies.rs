@@ -59,19 +59,22 @@ impl DeferredReplies {
             let session = &core.sessions.table[waiter.key];
             if session.waits_with(waiter.ticket) {
                 let is_read = session.deferred.is_some_and(|reply| reply.is_read);
-                fail(
-                    core,
-                    waiter.key,
-                    &crate::api::deferred_failed(wait, is_read),
-                );
+                let refusal = match (wait, core.node.cluster()) {
+                    (Wait::Operation { number }, Some(cluster)) => {
+                        crate::api::operation_failed(cluster.operation_end(number))
+                    }
+                    _ => crate::api::deferred_failed(wait, is_read),
+                };
+                fail(core, waiter.key, &refusal);
             }
         }
     }
 
-    /// The disk has failed: no reply that waits will ever be sent.
+    /// The disk has failed: no reply that waits for it will ever be sent.
     pub(super) fn fail_all(&mut self, error: &StorageError, core: &mut Core) {
         log::error!("no more writes until the node is restarted; reads go on: {error}");
-        self.fail_where(error, core, |_, _| true);
+        let is_concerned = |_, wait| !matches!(wait, Wait::Operation { .. });
+        self.fail_where(error, core, is_concerned);
     }
 
     /// The disk cannot do for now what the concerned replies wait for: a refusal replaces them.
@@ -145,7 +148,7 @@ fn kind_of(wait: Wait) -> GateKind {
     match wait {
         Wait::Disk { .. } => GateKind::Disk,
         Wait::Acks { .. } | Wait::Read { .. } => GateKind::Acks,
-        Wait::Settled { .. } | Wait::Removed => GateKind::Role,
+        Wait::Settled { .. } | Wait::Removed | Wait::Operation { .. } => GateKind::Role,
     }
 }
 

@@ -52,10 +52,6 @@ pub(super) trait EtcdCaller {
 
 impl EtcdCaller for Node {
     fn take_request(&mut self, now: Millis) -> Option<(u64, Request)> {
-        // What it has is not known before.
-        if self.loading().is_some() {
-            return None;
-        }
         self.take_etcd_request(now)
     }
 
@@ -96,7 +92,7 @@ pub(super) struct EtcdConnections {
     resolver: Resolver<String>,
     /// Names that are being looked up.
     asked_names: Vec<String>,
-    /// Addresses that came too late, or that there was no time to try.
+    /// Addresses that came too late.
     late_addresses: BTreeMap<String, VecDeque<SocketAddr>>,
     /// When the last request began.
     asked_at: Millis,
@@ -205,9 +201,9 @@ impl EtcdConnections {
             match effect {
                 Effect::Connect { id, authority } => self.connect(id, authority, registry, now),
                 Effect::Send { id, bytes } => self.send(id, &bytes, now),
-                Effect::Close { id } => self.close(id),
+                Effect::Close { id } => self.sockets[place_of(id.channel)] = None,
                 Effect::Outcome(outcome) => {
-                    count(caller.stats(), &outcome, now.saturating_sub(self.asked_at));
+                    count(caller.stats(), &outcome, now - self.asked_at);
                     caller.on_outcome(outcome, now);
                     has_news = true;
                 }
@@ -237,7 +233,7 @@ impl EtcdConnections {
                     *is_logged = true;
                     log::warn!(
                         "etcd: no answer for {} ms: {}",
-                        now.saturating_sub(*since),
+                        now - *since,
                         health.last_error
                     );
                 }
@@ -245,10 +241,7 @@ impl EtcdConnections {
             (Some((since, is_logged)), true) => {
                 if *is_logged {
                     let endpoint = health.endpoint;
-                    log::info!(
-                        "etcd: {endpoint} answers, after {} ms",
-                        now.saturating_sub(*since)
-                    );
+                    log::info!("etcd: {endpoint} answers, after {} ms", now - *since);
                 }
                 self.failing_since = None;
             }
@@ -325,17 +318,6 @@ impl EtcdConnections {
             }
         }
         self.on_closed(place, &reason, now);
-    }
-
-    /// Addresses that were not tried are those of the next connection to this name: the first may
-    /// be one that never answers.
-    fn close(&mut self, id: ConnectionId) {
-        if let Some(socket) = self.sockets[place_of(id.channel)].take()
-            && !socket.is_connected
-            && !socket.others.is_empty()
-        {
-            self.late_addresses.insert(socket.authority, socket.others);
-        }
     }
 
     fn on_closed(&mut self, place: usize, reason: &str, now: Millis) {
@@ -664,29 +646,6 @@ mod tests {
         let outcome = &setting.caller.outcomes[0];
         assert!(matches!(outcome, Err(Failure::Lost(_))), "{outcome:?}");
         assert!(setting.accepted.is_empty());
-    }
-
-    /// The first address of a name may be one that never answers.
-    #[test]
-    fn all_addresses_of_a_name_get_their_turn() {
-        let mut setting = Setting::new("etcd.invalid");
-        let port = setting.listener.local_addr().expect("an address").port();
-        // The first is of a network that is reserved for documentation.
-        let addresses = [[192, 0, 2, 1], [127, 0, 0, 1]].map(|ip| SocketAddr::from((ip, port)));
-        let name = format!("etcd.invalid:{port}");
-        let late_addresses = &mut setting.connections.late_addresses;
-        late_addresses.insert(name, addresses.into());
-        setting.caller.left = 2;
-        for number in 1..1_000 {
-            setting.turn();
-            if (setting.accepted.iter()).any(|(_, received)| received.starts_with(b"POST ")) {
-                return;
-            }
-            if number % 20 == 0 {
-                setting.now += 300;
-            }
-        }
-        panic!("nothing was asked");
     }
 
     /// Answers that are longer than a turn reads take several turns.

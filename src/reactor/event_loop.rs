@@ -27,7 +27,8 @@ use super::etcd::EtcdConnections;
 use super::greeting;
 use super::housekeeping::{Housekeeping, maintain};
 use super::limits::{
-    DEADLINES_PER_TURN, DRAIN_MS, EVENTS_PER_POLL, KEPT_BODY_BYTES, OUTPUT_HIGH_BYTES,
+    DEADLINES_PER_TURN, DRAIN_MS, EVENTS_PER_POLL, KEPT_BODY_BYTES, LEAVE_MS, LINGER_MS,
+    OUTPUT_HIGH_BYTES,
 };
 use super::listener::{Listener, RETRY_MS};
 use super::measure;
@@ -65,6 +66,20 @@ pub(super) struct EventLoop {
     etcd: Option<Box<EtcdConnections>>,
     housekeeping: Housekeeping,
     sd_notify: SdNotify,
+    stopping: Stopping,
+}
+
+/// How far the end of the node has come.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "each is a time until which something lasts"
+)]
+struct Stopping {
+    /// The node hands its partitions over, until then at the latest.
+    leave_until: Option<Millis>,
+    /// It does not stop before.
+    linger_until: Millis,
     /// The node stops; from then on connections are cut off.
     drain_until: Option<Millis>,
 }
@@ -98,9 +113,13 @@ impl EventLoop {
         );
         let sd_notify = SdNotify::from_environment(|name| std::env::var_os(name), serving);
         let cluster = cluster_options(&config_in_force);
+        let cluster_init = config_in_force.cluster_init;
         let mut node = Node::new(config_in_force, hash_seed, ids);
         if let Some(options) = cluster {
             node.join_cluster(options);
+        }
+        if let Some(shape) = cluster_init {
+            node.init_cluster_by_itself(shape);
         }
         node.stats.started_unix_ms = clock::unix_ms();
         node.replication_port = replication_address.map(|address| address.port());
@@ -125,7 +144,7 @@ impl EventLoop {
             replication,
             housekeeping: Housekeeping::start(),
             sd_notify,
-            drain_until: None,
+            stopping: Stopping::default(),
         })
     }
 
@@ -143,6 +162,7 @@ impl EventLoop {
             }
             self.start_turn();
             self.on_events(&events)?;
+            self.check_leaving();
             self.acceptor.accept(&mut self.core, self.poll.registry());
             self.on_disk_events()?;
             let is_quiet = self.core.sessions.ready.keys.is_empty();
@@ -196,7 +216,7 @@ impl EventLoop {
         let deadlines = [
             sessions.next_deadline(),
             due_at,
-            self.drain_until,
+            self.stopping.drain_until.or(self.stopping.leave_until),
             self.disk.sync_at,
             node.gathering_until_us().map(|at_us| at_us / 1_000),
             node.maintain_in_ms().map(|in_ms| now + in_ms),
@@ -259,10 +279,7 @@ impl EventLoop {
 
     fn cluster_wake_at(&self) -> Option<Millis> {
         let etcd_at = self.etcd.as_ref()?.wake_at(self.core.clock.now);
-        let node = &self.core.node;
-        let cluster_at = node
-            .cluster_wake_at_ms()
-            .filter(|_| node.loading().is_none());
+        let cluster_at = self.core.node.cluster_wake_at_ms();
         Some(etcd_at.min(cluster_at.unwrap_or(Millis::MAX)))
     }
 
@@ -324,18 +341,56 @@ impl EventLoop {
 
     fn on_signals(&mut self) -> Result<(), RunError> {
         for _ in self.signals.pending() {
-            if self.drain_until.is_some() {
+            if self.stopping.leave_until.is_some() {
                 return Err(RunError::Interrupted);
             }
-            log::info!("stopping: no new connections, finishing what is in flight");
-            self.drain_until = Some(self.core.clock.now + DRAIN_MS);
-            self.core.node.drain();
-            self.replication.drain();
-            self.watching.end_all(&mut self.core);
-            self.acceptor.stop();
-            self.core.sessions.drain();
+            self.leave();
         }
         Ok(())
+    }
+
+    /// Hands over what other nodes can lead, and stops then.
+    fn leave(&mut self) {
+        let leaving = self.core.node.begin_leaving();
+        let count = leaving.handing_over.len();
+        if count > 0 {
+            log::info!("handing {count} partitions over to other nodes before stopping");
+        }
+        let now = self.core.clock.now;
+        self.stopping.leave_until = Some(now + LEAVE_MS);
+        if count > 0 {
+            self.stopping.linger_until = now + LINGER_MS;
+        }
+    }
+
+    /// Stops once everything is handed over that can be.
+    fn check_leaving(&mut self) {
+        if self.core.node.is_leaving() && self.stopping.leave_until.is_none() {
+            self.leave();
+        }
+        let Stopping {
+            leave_until: Some(until),
+            linger_until,
+            drain_until: None,
+        } = self.stopping
+        else {
+            return;
+        };
+        let has_left = self.core.node.has_left();
+        let stays_until = if has_left { linger_until } else { until };
+        if self.core.clock.now < stays_until {
+            return;
+        }
+        if !has_left {
+            log::warn!("stopping although not everything could be handed over in time");
+        }
+        log::info!("stopping: no new connections, finishing what is in flight");
+        self.stopping.drain_until = Some(self.core.clock.now + DRAIN_MS);
+        self.core.node.drain();
+        self.replication.drain();
+        self.watching.end_all(&mut self.core);
+        self.acceptor.stop();
+        self.core.sessions.drain();
     }
 
     /// Ends or answers sessions that are past their deadline, a bounded number.
@@ -346,7 +401,7 @@ impl EventLoop {
             self.on_overdue(key);
         }
         let sessions = &mut self.core.sessions;
-        if self.drain_until.is_some_and(|until| until <= now) && sessions.len() > 0 {
+        if self.stopping.drain_until.is_some_and(|until| until <= now) && sessions.len() > 0 {
             let count = sessions.len();
             log::warn!("stopping with {count} connections cut off: they took too long");
             sessions.close_all();
@@ -384,7 +439,7 @@ impl EventLoop {
     /// Whether everything is done, the log on disk included.
     fn is_drained(&mut self) -> Result<bool, RunError> {
         let is_empty = self.core.sessions.len() == 0;
-        let Some(until) = self.drain_until.filter(|_| is_empty) else {
+        let Some(until) = self.stopping.drain_until.filter(|_| is_empty) else {
             return Ok(false);
         };
         let now_us = self.core.clock.now_us;

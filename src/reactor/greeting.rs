@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::config::Config;
 
-/// At most five lines, of which the first names the address.
+/// At most four lines, of which the first names the address.
 pub(super) fn log_greeting(config: &Config, replication_address: Option<SocketAddr>) {
     let for_replicas = replication_address.map_or(String::new(), |address| {
         format!(", for replicas on {address}")
@@ -13,10 +13,6 @@ pub(super) fn log_greeting(config: &Config, replication_address: Option<SocketAd
     let (version, address) = (crate::version::full(), config.listen);
     let durability = durability(config);
     log::info!("db-node {version} listens on http://{address}{for_replicas}, {durability}");
-    if let (Some(etcd), Some(node)) = (&config.etcd, &config.node) {
-        let (cluster, etcd) = (&config.cluster, etcd.join(", "));
-        log::info!("node {node} of cluster {cluster}, configured in etcd at {etcd}");
-    }
     let url = config.own_url();
     let example = format!("{url}/set -d 'key=a&value=1'");
     let token = match &config.token {

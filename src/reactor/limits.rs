@@ -89,6 +89,13 @@ pub(super) const EVICT_IDLE_MS: Millis = 5_000;
 /// Connections above the limit that get an answer; further ones are closed at once.
 pub(super) const TURNED_AWAY_MAX: usize = 64;
 
+/// Time for handing partitions over before the node stops.
+pub(super) const LEAVE_MS: Millis = 1_000;
+
+/// A node that has handed partitions over stays for so long, and refuses requests: proxies find
+/// the new leader before connections end.
+pub(super) const LINGER_MS: Millis = 1_000;
+
 /// Time for requests in flight once the node is told to stop.
 pub(super) const DRAIN_MS: Millis = 10_000;
 

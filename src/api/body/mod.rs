@@ -10,5 +10,6 @@ pub(crate) mod json_plain;
 pub(crate) mod json_text;
 pub(crate) mod json_value;
 pub(crate) mod kv_fields;
+pub(crate) mod order_body;
 pub(crate) mod ready_value;
 pub(crate) mod request_body;

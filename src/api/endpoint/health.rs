@@ -111,6 +111,10 @@ impl Api<'_> {
         if self.node.is_draining() {
             return reply.status(404).content_type(TEXT).body(b"draining\n");
         }
+        if self.node.is_leaving() {
+            let reply = reply.status(503).header("Retry-After", "1");
+            return reply.content_type(TEXT).body(b"handing over\n");
+        }
         match self.check_role(route, head) {
             Ok(Ok(role)) => reply
                 .status(200)

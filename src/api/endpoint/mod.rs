@@ -5,6 +5,8 @@
 
 pub(crate) mod admin;
 pub(crate) mod batch;
+pub(crate) mod cluster;
+pub(crate) mod cluster_view;
 pub(crate) mod digest;
 pub(crate) mod health;
 pub(crate) mod kv;
@@ -44,10 +46,19 @@ impl Api<'_> {
                 self.answer_admin(route, head, reply);
             }
             Route::Partition => self.answer_removal(head, reply),
+            Route::Cluster | Route::ClusterMap => self.answer_cluster(route, reply),
             Route::OpenApi => Self::answer_openapi(reply),
             // `begin` has dispatched these already.
-            Route::Set | Route::Get | Route::Delete | Route::Key | Route::Batch | Route::Assign => {
-            }
+            Route::Set
+            | Route::Get
+            | Route::Delete
+            | Route::Key
+            | Route::Batch
+            | Route::Assign
+            | Route::Init
+            | Route::Handover
+            | Route::Recover
+            | Route::Drain => {}
         }
     }
 }

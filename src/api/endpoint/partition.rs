@@ -3,14 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{parse_peer, show_bytes};
-use crate::http::{Begin, Framing, Head, Refusal, Reply, json_line};
+use crate::config::parse_peer;
+use crate::http::{Head, Refusal, Reply, json_line};
 use crate::node::{AssignRefusal, PARTITIONS_MAX, RemovalOrder, RemovalRefusal, Unavailable};
 use crate::partition::{AssignError, Assignment, EPOCH_LEAP_MAX, RemovalError, Wait, WaitProgress};
 use crate::storage::{PEERS_MAX, Role};
 
-use crate::api::body::kv_fields::KvLimits;
-use crate::api::body::ready_value::ReadyValue;
+use crate::api::body::order_body::order_in;
 use crate::api::body::request_body::RequestBody;
 use crate::api::cluster_refusals::managed_by_etcd;
 use crate::api::context::Api;
@@ -19,9 +18,6 @@ use crate::api::errors::{refuse, storage_failed, unavailable};
 use crate::api::request::params::Param;
 use crate::api::request::route::Route;
 use crate::api::request::values::JSON;
-
-/// Longest body.
-const BODY_MAX_BYTES: usize = 16 * 1024;
 
 /// The body of an assignment. Unknown fields are allowed, and the answer lists them as `ignored`,
 /// so that a mistyped one is noticed.
@@ -81,29 +77,6 @@ struct AssignmentAnswer {
 }
 
 impl Api<'_> {
-    pub(crate) fn begin_assign(head: &Head<'_>, reply: Reply<'_>) -> Begin<RequestBody> {
-        let declared_bytes = match head.framing {
-            Framing::Length(bytes) => usize::try_from(bytes).ok(),
-            Framing::None => Some(0),
-            Framing::Chunked => None,
-        };
-        if declared_bytes.is_some_and(|bytes| bytes > BODY_MAX_BYTES) {
-            let message = format!(
-                "the body is longer than {}",
-                show_bytes(BODY_MAX_BYTES as u64)
-            );
-            reply.error(&Refusal::new(413, "body_too_large", message));
-            return Begin::Answered;
-        }
-        Begin::Receive(RequestBody::raw(
-            KvLimits {
-                key_bytes: 0,
-                value_bytes: BODY_MAX_BYTES,
-            },
-            declared_bytes,
-        ))
-    }
-
     pub(crate) fn finish_assign(&mut self, intake: RequestBody, reply: Reply<'_>) {
         if self.node.cluster().is_some() {
             return refuse(reply, &managed_by_etcd());
@@ -237,18 +210,12 @@ impl Api<'_> {
 }
 
 fn body_of(intake: RequestBody) -> Result<AssignmentBody, Refusal> {
-    let value = intake.into_received()?.value;
-    let bytes = match &value {
-        Some(ReadyValue::Small(bytes)) => &bytes[..],
-        _ => &[],
-    };
-    serde_json::from_slice(bytes).map_err(|error| {
-        Refusal::bad_request(format!(
-            "send {{\"id\":0,\"role\":\"leader\"}}, \
-             {{\"id\":0,\"role\":\"replica\",\"leader\":\"http://host:port\"}} or \
-             {{\"id\":0,\"role\":\"none\"}}: {error}"
-        ))
-    })
+    order_in(
+        intake,
+        "{\"id\":0,\"role\":\"leader\"}, \
+         {\"id\":0,\"role\":\"replica\",\"leader\":\"http://host:port\"} or \
+         {\"id\":0,\"role\":\"none\"}",
+    )
 }
 
 fn assignment_of(body: &AssignmentBody) -> Result<Assignment, Refusal> {

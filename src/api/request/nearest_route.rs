@@ -256,7 +256,7 @@ mod tests {
             ),
             (
                 "/partition",
-                "/partition/assign or /partition/{id}",
+                "/partition/assign, /partition/handover, /partition/recover or /partition/{id}",
                 "'URL/status?partition=0'",
             ),
             (

@@ -182,8 +182,21 @@ routes! {
     // The body names the partition.
     Assign b"/partition/assign" "/partition/assign" Data Nothing
         [Post Admin NODE "URL/partition/assign -d '{\"id\":1,\"role\":\"leader\"}'"]
+    Handover b"/partition/handover" "/partition/handover" Data Nothing
+        [Post Admin NODE "URL/partition/handover -d '{\"id\":0}'"]
+    Recover b"/partition/recover" "/partition/recover" Data Nothing
+        [Post Admin NODE "URL/partition/recover \
+                          -d '{\"id\":0,\"node\":\"n2\",\"acceptDataLoss\":true}'"]
     Partition b"/partition/{id}" "/partition/{id}" Data Nothing
         [Delete Admin REMOVAL "-X DELETE URL/partition/1"]
+    Cluster b"/cluster" "/cluster" Monitoring Nothing
+        [Get Admin NODE "URL/cluster"]
+    ClusterMap b"/cluster/map" "/cluster/map" Data Nothing
+        [Get Admin NODE "URL/cluster/map"]
+    Init b"/cluster/init" "/cluster/init" Data Nothing
+        [Post Admin NODE "URL/cluster/init -d '{\"partitions\":16,\"replicas\":3}'"]
+    Drain b"/node/drain" "/node/drain" Data Nothing
+        [Post Admin NODE "-X POST URL/node/drain"]
     Leader b"/leader" "/leader" Public Nothing
         [Get Health READY "URL/leader"]
     Replica b"/replica" "/replica" Public Nothing

@@ -146,7 +146,9 @@ fn in_operation(name: &str) -> String {
 
 fn about_partition(route: Route) -> String {
     match route {
-        Route::Assign => "name the partition in the body, as \"id\"".to_owned(),
+        Route::Assign | Route::Handover | Route::Recover => {
+            "name the partition in the body, as \"id\"".to_owned()
+        }
         Route::Partition => "name the partition in the path".to_owned(),
         _ => "this path is about the node as a whole".to_owned(),
     }
