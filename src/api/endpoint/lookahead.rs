@@ -32,6 +32,7 @@ impl<'b> Lookahead<'b> {
     }
 
     /// Adds the keys of the requests that `input` begins with.
+    #[inline(never)]
     pub fn look(&mut self, input: &'b [u8], heads: &HeadReader, node: &mut Node) {
         for (target, body) in heads.look_ahead(input) {
             let Some(route) = Route::of(target.path).filter(|route| route.is_about_key()) else {
@@ -61,6 +62,7 @@ impl<'b> Lookahead<'b> {
     }
 
     /// Fetches the memory that the requests will touch. For a single one that gains nothing.
+    #[inline]
     pub fn fetch(&mut self, node: &mut Node) {
         let keys = &self.keys[..self.count];
         match keys {

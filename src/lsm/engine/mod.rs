@@ -183,6 +183,7 @@ impl Lsm {
     }
 
     /// Fetches what reads of these keys will touch; at most [`PREFETCH_KEYS_MAX`].
+    #[inline(never)]
     pub fn prefetch(&mut self, keys: &[&[u8]]) {
         let hasher = self.levels.hasher;
         let mut lookups = [LookupKey::new(&[], 0); PREFETCH_KEYS_MAX];

@@ -72,6 +72,7 @@ impl Records {
         segment.prefetch(offset);
     }
 
+    #[inline(always)]
     pub(crate) fn key<'a>(&'a self, active: Option<&'a Segment>, place: RecordOffset) -> &'a [u8] {
         let (segment, offset) = self.locate(active, place);
         segment.key(offset)
