@@ -5,6 +5,7 @@
 //! (`api/errors.rs`).
 
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 
 use crate::cluster::{HandoverRefusal, InitRefusal, RecoveryRefusal};
 use crate::config::{ClusterInit, PARTITION_MAX, REPLICA_MAX};
@@ -25,12 +26,19 @@ use crate::api::request::values::JSON;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct InitBody {
     #[serde(default)]
-    partitions: Option<u32>,
+    partitions: Option<Number>,
     #[serde(default)]
-    replicas: Option<u32>,
+    replicas: Option<Number>,
     /// The node of which partition 0 goes on with its data, as the only one.
     #[serde(default)]
     adopt: Option<String>,
+}
+
+/// A count, which JSON may write as `9.0`; 0, which no count may be, for what is none.
+fn count_in(number: &Number) -> u32 {
+    let value = number.as_f64().unwrap_or(0.0);
+    let is_it = |count: &u32| (f64::from(*count) - value).abs() < f64::EPSILON;
+    (1..=PARTITION_MAX).find(is_it).unwrap_or(0)
 }
 
 #[derive(Serialize)]
@@ -137,19 +145,23 @@ impl Api<'_> {
         let form = "{\"partitions\":16,\"replicas\":3} or {\"adopt\":\"n1\"}";
         let body: InitBody = order_in(intake, form)?;
         let is_adoption = body.adopt.is_some();
+        let default = if is_adoption { 1 } else { 16 };
         let shape = ClusterInit {
-            partitions: body.partitions.unwrap_or(if is_adoption { 1 } else { 16 }),
-            replicas: body.replicas.unwrap_or(3),
+            partitions: body.partitions.as_ref().map_or(default, count_in),
+            replicas: body.replicas.as_ref().map_or(3, count_in),
         };
-        let partition_max = if is_adoption { 1 } else { PARTITION_MAX };
-        if !(1..=partition_max).contains(&shape.partitions)
+        if !(1..=PARTITION_MAX).contains(&shape.partitions)
             || !(1..=REPLICA_MAX).contains(&shape.replicas)
         {
             return Err(Refusal::bad_request(format!(
-                "partitions may be 1 to {partition_max} here, and replicas 1 to {REPLICA_MAX}"
+                "partitions may be 1 to {PARTITION_MAX}, and replicas 1 to {REPLICA_MAX}"
             )));
         }
         self.check_in_cluster()?;
+        if is_adoption && shape.partitions != 1 {
+            let message = "a node's data is adopted as one partition: leave partitions out";
+            return Err(Refusal::bad_request(message));
+        }
         let begun = if let Some(node) = &body.adopt {
             let count = usize::try_from(shape.replicas).unwrap_or(usize::MAX);
             self.node.begin_adoption(node, count, self.now_ms)
