@@ -101,7 +101,8 @@ pub(super) fn parse_error(status: u16, body: &[u8]) -> Failure {
 }
 
 /// The error that an object describes: `{"error":"…","code":3}` of etcd 3.4,
-/// `{"message":"…","code":3}` of 3.6, and `{"error":{"message":"…","grpc_code":14}}` of streams.
+/// `{"message":"…","code":3}` of 3.6, and `{"error":{"message":"…","grpc_code":14}}` of
+/// streams.
 pub(super) fn error_in(body: &Json) -> Option<Failure> {
     let of_stream = field(body, "error");
     let error = if of_stream.is_object() {
