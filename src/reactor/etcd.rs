@@ -9,7 +9,7 @@
 //! Not here: what is sent, and when (`cluster/etcd/client.rs`); what etcd is asked (`node/`).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use crate::metrics::{ETCD_FAILURE_KINDS, EtcdStats};
 use crate::node::Node;
 
 use super::limits::ETCD_READ_BYTES;
+use super::link::write_rest;
 use super::replication::connected_address;
 use super::resolver::Resolver;
 use super::timers::Millis;
@@ -418,15 +419,7 @@ impl EtcdSocket {
         let Some(stream) = self.stream.as_mut().filter(|_| self.is_connected) else {
             return Ok(());
         };
-        while self.is_writable && self.sent < self.out.len() {
-            match stream.write(&self.out[self.sent..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => self.sent += sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        write_rest(stream, &self.out, &mut self.sent, &mut self.is_writable)?;
         if self.sent == self.out.len() {
             (self.out, self.sent) = (Vec::new(), 0);
         }
@@ -436,6 +429,7 @@ impl EtcdSocket {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream as StdStream};
     use std::time::Duration;
 

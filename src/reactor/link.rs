@@ -131,15 +131,12 @@ impl LinkSession {
 
     /// Sends the output as far as the socket takes it.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        while self.is_writable && self.sent < self.out.len() {
-            match self.stream.write(&self.out[self.sent..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => self.sent += sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        write_rest(
+            &mut self.stream,
+            &self.out,
+            &mut self.sent,
+            &mut self.is_writable,
+        )?;
         if self.sent == self.out.len() {
             self.sent = 0;
             self.out.clear();
@@ -162,4 +159,23 @@ impl LinkSession {
             (self.is_readable || !self.held_input.is_empty()) && node.wants_input(&self.link);
         (can_send || can_take, work.wake_at_ms)
     }
+}
+
+/// Writes what is behind the first `sent` bytes, as far as the socket takes it.
+pub(super) fn write_rest(
+    stream: &mut TcpStream,
+    out: &[u8],
+    sent: &mut usize,
+    is_writable: &mut bool,
+) -> io::Result<()> {
+    while *is_writable && *sent < out.len() {
+        match stream.write(&out[*sent..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => *sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => *is_writable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
