@@ -22,3 +22,5 @@ mod failover;
 mod full_disk;
 mod on_clusters;
 mod pending_writes;
+#[cfg(feature = "seeded-bugs")]
+mod seeded_bugs;

@@ -576,22 +576,11 @@ fn a_clumsy_controller_loses_nothing_that_a_node_in_reach_held() {
 #[test]
 #[cfg(feature = "seeded-bugs")]
 fn every_bug_in_taking_over_is_found() {
-    use std::panic::catch_unwind;
+    use db_node::seeded_bugs::SeededBug;
 
-    use db_node::seeded_bugs::{SeededBug, switch_on};
-
-    let mut missed = Vec::new();
-    for bug in SeededBug::ALL
-        .into_iter()
-        .filter(|bug| bug.is_of_takeover())
-    {
-        switch_on(Some(bug));
-        let found = seeds(20_000).find(|seed| catch_unwind(|| run(seed.0)).is_err());
-        switch_on(None);
-        match found {
-            Some(seed) => eprintln!("{bug:?}: found by seed {}", seed.0),
-            None => missed.push(bug),
-        }
-    }
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    let bugs = SeededBug::ALL.into_iter();
+    let sought = bugs.filter(|bug| bug.is_of_takeover());
+    crate::seeded_bugs::assert_found(sought, 20_000, |seed| {
+        run(seed);
+    });
 }

@@ -695,20 +695,11 @@ fn whatever_happens_nothing_confirmed_is_lost_and_all_agree_in_the_end() {
 #[test]
 #[cfg(feature = "seeded-bugs")]
 fn every_seeded_bug_is_found() {
-    use std::panic::catch_unwind;
+    use db_node::seeded_bugs::SeededBug;
 
-    use db_node::seeded_bugs::{SeededBug, switch_on};
-
-    let mut missed = Vec::new();
-    let is_sought = |bug: &SeededBug| !bug.is_of_takeover();
-    for bug in SeededBug::ALL.into_iter().filter(is_sought) {
-        switch_on(Some(bug));
-        let found = seeds(20_000).find(|seed| catch_unwind(|| run(seed.0)).is_err());
-        switch_on(None);
-        match found {
-            Some(seed) => eprintln!("{bug:?}: found by seed {}", seed.0),
-            None => missed.push(bug),
-        }
-    }
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    let bugs = SeededBug::ALL.into_iter();
+    let sought = bugs.filter(|bug| !bug.is_of_takeover());
+    crate::seeded_bugs::assert_found(sought, 20_000, |seed| {
+        run(seed);
+    });
 }
