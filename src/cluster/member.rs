@@ -43,9 +43,9 @@ pub(super) fn promise_ms(lease_ms: u64) -> u64 {
 
 /// A configuration with the revision that it has in etcd.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) revision: u64,
-    pub(super) config: PartitionConfig,
+struct Known {
+    revision: u64,
+    config: PartitionConfig,
     /// When etcd was asked for it.
     asked_at_ms: u64,
 }
@@ -131,8 +131,6 @@ pub struct Member {
     ended_handover: Option<HandoverEnd>,
     /// Since when the configuration wants no copy here.
     unwanted_since_ms: Option<u64>,
-    /// Since when no leader is known that this node hears.
-    leaderless_since_ms: Option<u64>,
     counts: MemberCounts,
 }
 
@@ -153,7 +151,6 @@ impl Default for Member {
             range_begun_ms: 0,
             ended_handover: None,
             unwanted_since_ms: None,
-            leaderless_since_ms: None,
             counts: MemberCounts::default(),
         }
     }
@@ -163,11 +160,6 @@ impl Member {
     /// The configuration that was read last.
     pub fn config(&self) -> Option<&PartitionConfig> {
         self.known.as_ref().map(|known| &known.config)
-    }
-
-    /// The revision of that configuration.
-    pub(super) fn revision(&self) -> Option<u64> {
-        self.known.as_ref().map(|known| known.revision)
     }
 
     /// Whether it is in office, as far as it knows.
@@ -205,7 +197,7 @@ impl Member {
     }
 
     /// How the last hand-over ended, once.
-    pub fn take_ended_handover(&mut self) -> Option<HandoverEnd> {
+    pub(super) fn take_ended_handover(&mut self) -> Option<HandoverEnd> {
         self.ended_handover.take()
     }
 
@@ -258,8 +250,9 @@ impl Member {
         around: &Surroundings<'_>,
         partition: &mut Partition,
     ) {
-        self.went_back = config.epoch < self.epoch_at_range;
-        if self.went_back {
+        let went_back = config.epoch < self.epoch_at_range;
+        self.note_history(went_back, config.epoch, partition);
+        if went_back {
             return;
         }
         if self.unsure.is_some_and(|compared| compared != revision) {
@@ -289,7 +282,21 @@ impl Member {
 
     /// The key is not there.
     pub(super) fn on_config_missing(&mut self, partition: &Partition) {
-        self.went_back = self.epoch_at_range > 0 || partition.lsm().last_version() > 0;
+        let went_back = self.epoch_at_range > 0 || partition.lsm().last_version() > 0;
+        self.note_history(went_back, 0, partition);
+    }
+
+    /// Whether etcd has lost some of its history: it was emptied, or restored from a backup.
+    fn note_history(&mut self, went_back: bool, epoch: u64, partition: &Partition) {
+        if went_back && !self.went_back {
+            log::error!(
+                "partition {}: etcd went back: it has a configuration of epoch {epoch}, and this \
+                 copy is of epoch {}: it stands no more; docs/cluster.md says what to do",
+                partition.id(),
+                self.epoch_at_range
+            );
+        }
+        self.went_back = went_back;
     }
 
     /// Etcd has answered the change that was asked for: it was made, and has this revision.
@@ -398,7 +405,8 @@ impl Member {
             } else {
                 Stage::Following
             };
-            let is_news = self.revision() != Some(known.revision);
+            let is_same = |own: &Known| own.revision == known.revision;
+            let is_news = !self.known.as_ref().is_some_and(is_same);
             if is_named && is_news && SeededBug::OfficeWithoutHandover.is_on() {
                 self.known = Some(known);
                 return self.take_office(around, partition);
@@ -445,10 +453,12 @@ impl Member {
             self.stage = Stage::Following;
             self.wants_range = true;
         }
-        if self.known.is_none() || self.went_back {
+        if self.known.is_none() {
             return;
         }
         match self.stage {
+            // It goes on granting the leader that it follows.
+            Stage::Following | Stage::Named if self.went_back => {}
             Stage::Following => self.step_following(now_ms, around, partition),
             Stage::Named => self.step_named(now_ms, around, partition),
             Stage::Office(_) => {}
@@ -497,11 +507,6 @@ impl Member {
             config.lease_ms
         };
         partition.grant_in(grants.then_some(config.epoch), promise_ms(granted_ms));
-        if now_ms < partition.promised_until_ms() {
-            self.leaderless_since_ms = None;
-        } else {
-            self.leaderless_since_ms.get_or_insert(now_ms);
-        }
         self.consider_standing(now_ms, around, partition);
     }
 
@@ -633,7 +638,7 @@ impl Member {
         let (Some(to), Stage::Office(office)) = (to, &mut self.stage) else {
             return false;
         };
-        if office.handover.is_some() || to.copy == partition.copy() {
+        if self.went_back || office.handover.is_some() || to.copy == partition.copy() {
             return false;
         }
         office.handover = Some(Handover {
@@ -675,11 +680,17 @@ impl Member {
         }
         let config = &known.config;
         counts.record_lease(now_ms, partition.lease_end_ms());
+        let can_ask = !self.went_back && self.asked.is_none() && !self.is_outdated;
+        // Nothing can be handed over where etcd is asked nothing; one in doubt stays so.
+        let is_over = |handover: &mut Handover| self.went_back && !handover.is_in_doubt;
+        if office.handover.take_if(is_over).is_some() {
+            self.ended_handover = Some(HandoverEnd::Superseded);
+        }
         office.look(now_ms, config.lease_ms, &effective, partition);
         office.beat(now_ms, config.lease_ms, around, partition);
         let is_paused = office.handover.is_some() && !SeededBug::HandoverWithoutPause.is_on();
         partition.set_paused(is_paused);
-        if self.asked.is_none() && !self.is_outdated {
+        if can_ask {
             self.consider_change(now_ms, around, partition);
         }
         partition.name_copies(others(&self.effective(), partition.copy()));
@@ -753,9 +764,7 @@ impl Member {
         };
         self.ask(Change::Set, proposal);
     }
-}
 
-impl Member {
     /// A copy that is to be given up goes once all that stay are in sync. If it is this one,
     /// another node leads first.
     fn consider_leaving(

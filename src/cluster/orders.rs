@@ -95,7 +95,9 @@ impl Cluster {
         let Some(to) = to.filter(|to| others.contains(to)) else {
             return Err(HandoverRefusal::NotInSync(others));
         };
-        if !self.hand_over(partition, &to, now_ms) {
+        self.wake_at_ms = 0;
+        let member = self.members.get_mut(&id);
+        if !member.is_some_and(|member| member.hand_over(&to, now_ms, partition)) {
             return Err(HandoverRefusal::UnderWay);
         }
         let number = self.operations.next_number();

@@ -48,7 +48,7 @@ pub struct ClusterOptions {
 enum Purpose {
     Range,
     Change(u32),
-    RegisterNode,
+    RegisterNode(NodeValue),
     RegisterCopy(u32, CopyRecord),
     ForgetCopy(u32),
     /// A step of the operation with this number.
@@ -90,9 +90,10 @@ pub struct Cluster {
     last_ticket: u64,
     /// The member that asked last.
     last_asked: u32,
-    has_registered: bool,
     range_at_ms: u64,
     retry_at_ms: u64,
+    /// Nothing is to be asked before the next step, or the next range.
+    has_asked_all: bool,
     answered_at_ms: u64,
     started_at_ms: Option<u64>,
     pub(super) wake_at_ms: u64,
@@ -112,9 +113,9 @@ impl Cluster {
             outstanding: None,
             last_ticket: 0,
             last_asked: 0,
-            has_registered: false,
             range_at_ms: 0,
             retry_at_ms: 0,
+            has_asked_all: false,
             answered_at_ms: 0,
             started_at_ms: None,
             wake_at_ms: 0,
@@ -145,11 +146,6 @@ impl Cluster {
     /// A partition, as etcd has it.
     pub fn member(&self, id: u32) -> Option<&Member> {
         self.members.get(&id)
-    }
-
-    /// The same, to take what it has to tell.
-    pub fn member_mut(&mut self, id: u32) -> Option<&mut Member> {
-        self.members.get_mut(&id)
     }
 
     /// All partitions of the cluster.
@@ -236,23 +232,12 @@ impl Cluster {
         }
     }
 
-    /// Hands a partition over to another node; false if that cannot be.
-    pub fn hand_over(&mut self, partition: &mut Partition, to: &str, now_ms: u64) -> bool {
-        self.wake_at_ms = 0;
-        let member = self.members.get_mut(&partition.id());
-        member.is_some_and(|member| member.hand_over(to, now_ms, partition))
-    }
-
-    /// The copy in sync that is furthest, to hand a partition over to.
-    pub fn successor(&self, partition: &Partition) -> Option<String> {
-        self.members.get(&partition.id())?.successor(partition)
-    }
-
     /// Does what is due. `now_ms` was read after all that this node has taken in so far.
     pub fn step(&mut self, now_ms: u64, partitions: &mut [Partition]) {
         let started_at_ms = *self.started_at_ms.get_or_insert(now_ms);
         let random = u64::from_le_bytes(self.ids.draw()[..8].try_into().unwrap_or_default());
         self.wake_at_ms = u64::MAX;
+        self.has_asked_all = false;
         for partition in &mut *partitions {
             let id = partition.id();
             let Some(member) = self.members.get_mut(&id) else {
@@ -285,10 +270,14 @@ impl Cluster {
         now_ms: u64,
         partitions: &[Partition],
     ) -> Option<(u64, Request)> {
-        if self.outstanding.is_some() || now_ms < self.retry_at_ms {
+        // Called in every turn of the loop.
+        let is_quiet = self.has_asked_all && now_ms < self.range_at_ms;
+        if self.outstanding.is_some() || is_quiet || now_ms < self.retry_at_ms {
             return None;
         }
-        let (purpose, request) = self.next_request(now_ms, partitions)?;
+        let next = self.next_request(now_ms, partitions);
+        self.has_asked_all = next.is_none();
+        let (purpose, request) = next?;
         self.last_ticket += 1;
         self.outstanding = Some(Outstanding {
             ticket: self.last_ticket,
@@ -303,8 +292,8 @@ impl Cluster {
         now_ms: u64,
         partitions: &[Partition],
     ) -> Option<(Purpose, Request)> {
-        if !self.has_registered {
-            return Some((Purpose::RegisterNode, self.registration(partitions)));
+        if !self.nodes().contains_key(&self.options.node) {
+            return Some(self.registration(partitions));
         }
         if let Some((number, request)) = self.operations.next_request() {
             return Some((Purpose::Operation(number), request));
@@ -351,12 +340,13 @@ impl Cluster {
         registration.or_else(|| self.stale_registration(partitions))
     }
 
-    fn registration(&self, partitions: &[Partition]) -> Request {
+    fn registration(&self, partitions: &[Partition]) -> (Purpose, Request) {
         let key = Key::Node(&self.options.node).in_cluster(&self.prefix());
         let (url, zone) = (self.options.url.clone(), self.options.zone.clone());
         let mut value = NodeValue::new(url, zone, [PROTOCOL_MIN, PROTOCOL_VERSION]);
         value.has_data = partitions.iter().any(|own| own.lsm().last_version() > 0);
-        put(key, value.encode())
+        let request = put(key, value.encode());
+        (Purpose::RegisterNode(value), request)
     }
 
     /// Registers a copy that etcd does not have, or has as another.
@@ -465,7 +455,10 @@ impl Cluster {
                 let copies = self.registered.copies.get_mut(&id);
                 copies.map(|of| of.remove(&self.options.node));
             }
-            (Purpose::RegisterNode, Answer::Written { .. }) => self.has_registered = true,
+            (Purpose::RegisterNode(value), Answer::Written { .. }) => {
+                let nodes = &mut self.registered.nodes;
+                nodes.insert(self.options.node.clone(), value);
+            }
             (Purpose::RegisterCopy(id, record), Answer::Written { .. }) => {
                 let copies = self.registered.copies.entry(id).or_default();
                 copies.insert(self.options.node.clone(), record);
@@ -509,7 +502,6 @@ impl Cluster {
         }
         read.configs.clone_from(&configs);
         self.registered = read;
-        self.has_registered &= self.nodes().contains_key(&self.options.node);
         self.on_configs(asked_at_ms, configs, partitions);
     }
 

@@ -117,14 +117,6 @@ impl Node {
         }
     }
 
-    /// Hands a partition over to another node; false if that cannot be.
-    pub fn hand_over(&mut self, id: u32, to: &str, now_ms: u64) -> bool {
-        let Some(index) = self.index_of(id) else {
-            return false;
-        };
-        let cluster = self.cluster.as_mut();
-        cluster.is_some_and(|cluster| cluster.hand_over(&mut self.partitions[index], to, now_ms))
-    }
     /// Begins to hand a partition over, to the copy in sync that is furthest where no node is
     /// named. Returns the number of the operation, and the name of the other node.
     pub fn begin_handover(

@@ -12,6 +12,7 @@
 
 mod checks;
 mod clients;
+mod history;
 mod moves;
 pub(crate) mod register;
 mod requests;
@@ -366,7 +367,7 @@ impl Run {
         {
             let local_ms = self.cluster.local_ms(a);
             let node = self.cluster.node(a).expect("it runs");
-            let is_begun = node.hand_over(0, &name(b), local_ms);
+            let is_begun = node.begin_handover(0, Some(&name(b)), local_ms).is_ok();
             self.handover_count += u64::from(is_begun);
         }
     }
@@ -422,7 +423,8 @@ impl Run {
         if kinds[3] && is_rare {
             let local_ms = self.cluster.local_ms(leader);
             let node = self.cluster.node(leader).expect("it leads");
-            self.handover_count += u64::from(node.hand_over(0, &name(other), local_ms));
+            self.handover_count +=
+                u64::from(node.begin_handover(0, Some(&name(other)), local_ms).is_ok());
         }
     }
 
@@ -599,25 +601,8 @@ fn whatever_happens_what_is_acknowledged_stays() {
 #[test]
 #[cfg(feature = "seeded-bugs")]
 fn every_seeded_bug_is_found() {
-    use std::panic::catch_unwind;
-
-    use db_node::seeded_bugs::switch_on;
-
-    let mut missed = Vec::new();
-    // One bug alone, by its name.
-    let chosen = std::env::var("DB_NODE_TEST_BUG").ok();
-    let is_chosen = |bug: &SeededBug| {
-        let name = format!("{bug:?}");
-        chosen.as_ref().is_none_or(|chosen| *chosen == name)
-    };
-    for bug in SeededBug::CLUSTER.into_iter().filter(is_chosen) {
-        switch_on(Some(bug));
-        let found = seeds(5_000).find(|seed| catch_unwind(|| run(seed.0)).is_err());
-        switch_on(None);
-        match found {
-            Some(seed) => eprintln!("{bug:?}: found by seed {}", seed.0),
-            None => missed.push(bug),
-        }
-    }
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    let bugs = SeededBug::CLUSTER.into_iter();
+    crate::seeded_bugs::assert_found(bugs, 5_000, |seed| {
+        run(seed);
+    });
 }

@@ -317,7 +317,7 @@ fn nothing_is_answered_during_a_hand_over() {
     let (mut run, leader) = Run::in_sync(Kind::Synced);
     let (other, local_ms) = ((leader + 1) % 3, run.cluster.local_ms(leader));
     let node = run.cluster.node(leader).expect("it runs");
-    assert!(node.hand_over(0, &name(other), local_ms));
+    assert!(node.begin_handover(0, Some(&name(other)), local_ms).is_ok());
     run.get(leader, "/kv/a").assert_refused(503, "handing_over");
     run.put(leader, "/kv/a", "")
         .assert_refused(503, "handing_over");
@@ -460,7 +460,10 @@ fn states_are_told() {
 
     let local_ms = run.cluster.local_ms(leader);
     let node = run.cluster.node(leader).expect("it runs");
-    assert!(node.hand_over(0, &name(replica), local_ms));
+    assert!(
+        node.begin_handover(0, Some(&name(replica)), local_ms)
+            .is_ok()
+    );
     let (statuses, partition) = tell(&mut run, leader);
     assert_eq!(
         (statuses, &partition["state"]),
