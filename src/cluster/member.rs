@@ -16,8 +16,10 @@
 //!    than the one compared, or when a later request of the same kind is answered.
 //! 4. Each office has an epoch of its own, also after a restart.
 //!
-//! Not here: what a leader observes of the other copies (`office.rs`), how and in which order etcd
-//! is asked (`etcd/`, `state.rs`), beats, leases and promises (`partition/membership.rs`).
+//! Here is what a member knows, and what becomes of it with each answer of etcd. Not here: what it
+//! does about it (`standing.rs`, `leading.rs`), what a leader observes of the other copies
+//! (`office.rs`), how and in which order etcd is asked (`etcd/`, `state.rs`), beats, leases and
+//! promises (`partition/membership.rs`).
 
 use crate::partition::Partition;
 use crate::seeded_bugs::SeededBug;
@@ -26,12 +28,9 @@ use crate::storage::Role;
 use super::change::{Asked, Change};
 use super::config::{CopyOfNode, PartitionConfig};
 use super::counts::{ChangeOutcome, MemberCounts};
-use super::office::{BEATS_PER_LEASE, HANDOVER_MS, Handover, Office};
-use super::rules::{follow, is_named, leave_leader, may_stand, others};
+use super::office::{BEATS_PER_LEASE, Office};
+use super::rules::is_named;
 use super::surroundings::Surroundings;
-
-/// Copies that stand at the same time ask etcd a little apart.
-const STAND_SPREAD_MS: u64 = 100;
 
 /// A copy that the configuration does not want is kept for so long: an operator may have erred.
 const UNWANTED_KEPT_MS: u64 = 60_000;
@@ -43,11 +42,11 @@ pub(super) fn promise_ms(lease_ms: u64) -> u64 {
 
 /// A configuration with the revision that it has in etcd.
 #[derive(Clone, Debug)]
-struct Known {
-    revision: u64,
-    config: PartitionConfig,
+pub(super) struct Known {
+    pub(super) revision: u64,
+    pub(super) config: PartitionConfig,
     /// When etcd was asked for it.
-    asked_at_ms: u64,
+    pub(super) asked_at_ms: u64,
 }
 
 /// How a hand-over ended.
@@ -62,7 +61,7 @@ pub enum HandoverEnd {
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// It follows, or waits until it may.
     Following,
     /// The configuration names this copy as the leader.
@@ -110,28 +109,28 @@ impl MemberState {
 /// One partition of a cluster, on this node.
 #[derive(Debug)]
 pub struct Member {
-    known: Option<Known>,
-    stage: Stage,
-    asked: Option<Asked>,
+    pub(super) known: Option<Known>,
+    pub(super) stage: Stage,
+    pub(super) asked: Option<Asked>,
     /// What requests with an unknown outcome have asked for, and the revision that they compared.
     doubtful: Vec<CopyOfNode>,
     unsure: Option<u64>,
     /// When this copy is to stand, if the configuration that is read then lets it.
-    stand_at_ms: Option<u64>,
-    went_back: bool,
+    pub(super) stand_at_ms: Option<u64>,
+    pub(super) went_back: bool,
     /// The epoch of the partition when etcd was asked for the configuration.
     epoch_at_range: u64,
     /// When etcd was asked for the first configuration of the epoch that was read last.
-    epoch_known_ms: u64,
-    wants_range: bool,
+    pub(super) epoch_known_ms: u64,
+    pub(super) wants_range: bool,
     /// Nothing is asked for before it was read again.
-    is_outdated: bool,
+    pub(super) is_outdated: bool,
     /// When etcd was last asked for it.
-    range_begun_ms: u64,
-    ended_handover: Option<HandoverEnd>,
+    pub(super) range_begun_ms: u64,
+    pub(super) ended_handover: Option<HandoverEnd>,
     /// Since when the configuration wants no copy here.
-    unwanted_since_ms: Option<u64>,
-    counts: MemberCounts,
+    pub(super) unwanted_since_ms: Option<u64>,
+    pub(super) counts: MemberCounts,
 }
 
 impl Default for Member {
@@ -214,7 +213,7 @@ impl Member {
         (self.unwanted_since_ms, self.stage) = (None, Stage::Following);
     }
 
-    fn is_standing(&self) -> bool {
+    pub(super) fn is_standing(&self) -> bool {
         let asked = self.asked.as_ref();
         asked.is_some_and(|asked| asked.change == Change::Stand)
     }
@@ -366,14 +365,6 @@ impl Member {
         self.doubtful.clear();
     }
 
-    fn end_handover(&mut self, end: HandoverEnd) {
-        if let Stage::Office(office) = &mut self.stage
-            && office.handover.take().is_some()
-        {
-            self.ended_handover = Some(end);
-        }
-    }
-
     fn learn(&mut self, known: Known, around: &Surroundings<'_>, partition: &mut Partition) {
         self.is_outdated = false;
         let config = &known.config;
@@ -417,7 +408,7 @@ impl Member {
 
     /// The copies that have to hold a write: those in sync as was read last, with those that were
     /// asked for.
-    fn effective(&self) -> Vec<CopyOfNode> {
+    pub(super) fn effective(&self) -> Vec<CopyOfNode> {
         let mut effective = Vec::new();
         let asked = self.asked.as_ref().map(|asked| &asked.proposal.in_sync);
         if SeededBug::ShrunkBeforeAnswer.is_on()
@@ -479,107 +470,7 @@ impl Member {
         }
     }
 
-    fn step_following(
-        &mut self,
-        now_ms: u64,
-        around: &Surroundings<'_>,
-        partition: &mut Partition,
-    ) {
-        let Some(Known { config, .. }) = &self.known else {
-            return;
-        };
-        let is_own = config.leader == around.node;
-        let is_wanted =
-            is_own || config.has_replica(around.node) || config.is_in_sync(partition.copy());
-        if !is_wanted {
-            partition.grant_in(None, 0);
-            self.unwanted_since_ms.get_or_insert(now_ms);
-            return leave_leader(config, partition);
-        }
-        self.unwanted_since_ms = None;
-        if !is_own {
-            follow(config, around, partition);
-        }
-        let grants = !is_own && !self.is_standing() && !around.is_draining;
-        let granted_ms = if SeededBug::GraceOfOwnOption.is_on() {
-            around.lease_ms
-        } else {
-            config.lease_ms
-        };
-        partition.grant_in(grants.then_some(config.epoch), promise_ms(granted_ms));
-        self.consider_standing(now_ms, around, partition);
-    }
-
-    /// Stands if it may, once the configuration was read anew.
-    fn consider_standing(
-        &mut self,
-        now_ms: u64,
-        around: &Surroundings<'_>,
-        partition: &mut Partition,
-    ) {
-        let Some(known) = &self.known else { return };
-        let config = &known.config;
-        let is_own = config.leader == around.node;
-        let is_first = is_own && config.epoch == 0;
-        let may = is_first || may_stand(config, partition.copy());
-        // A new leader has as long to be heard as one that falls silent: a leader that has handed
-        // over has promised nothing for a long time.
-        let new_until_ms = self.epoch_known_ms + promise_ms(config.lease_ms);
-        let is_due = is_own || now_ms >= partition.promised_until_ms().max(new_until_ms);
-        let can = may && is_due && partition.is_fit_to_lead() && !around.is_draining;
-        if !can || self.is_outdated || self.asked.is_some() {
-            self.stand_at_ms = self.stand_at_ms.filter(|_| can);
-            return;
-        }
-        if SeededBug::ResumesWithoutEpoch.is_on()
-            && is_own
-            && config.epoch > 0
-            && partition.roles().meta().role == Role::Leader
-        {
-            return self.take_office(around, partition);
-        }
-        let spread_ms = if is_own {
-            0
-        } else {
-            around.random % STAND_SPREAD_MS
-        };
-        let stand_at_ms = *self.stand_at_ms.get_or_insert(now_ms + spread_ms);
-        if now_ms < stand_at_ms {
-            return;
-        }
-        if known.asked_at_ms < stand_at_ms {
-            self.wants_range |= self.range_begun_ms < stand_at_ms;
-            return;
-        }
-        self.stand_at_ms = None;
-        let own = CopyOfNode {
-            node: around.node.to_owned(),
-            copy: partition.copy(),
-        };
-        let is_other = |of: &&CopyOfNode| is_own || of.node != config.leader;
-        let mut in_sync: Vec<CopyOfNode> =
-            config.in_sync.iter().filter(is_other).cloned().collect();
-        if !in_sync.contains(&own) {
-            in_sync.push(own);
-        }
-        let epoch = config.epoch.max(partition.roles().meta().epoch);
-        let proposal = PartitionConfig {
-            epoch: if SeededBug::EpochReused.is_on() {
-                epoch
-            } else {
-                epoch + 1
-            },
-            leader: around.node.to_owned(),
-            handed_over: false,
-            lease_ms: around.lease_ms,
-            in_sync,
-            ..config.clone()
-        };
-        self.counts.on_stand(is_own);
-        self.ask(Change::Stand, proposal);
-    }
-
-    fn ask(&mut self, change: Change, proposal: PartitionConfig) {
+    pub(super) fn ask(&mut self, change: Change, proposal: PartitionConfig) {
         if let Some(known) = &self.known {
             self.asked = Some(Asked {
                 change,
@@ -588,211 +479,5 @@ impl Member {
                 is_sent: false,
             });
         }
-    }
-
-    fn step_named(&mut self, now_ms: u64, around: &Surroundings<'_>, partition: &mut Partition) {
-        let Some(Known { config, .. }) = &self.known else {
-            return;
-        };
-        if SeededBug::GrantsWhenNamed.is_on() {
-            let epoch = partition.roles().meta().epoch;
-            partition.grant_in(Some(epoch), 0);
-        } else {
-            partition.grant_in(None, 0);
-        }
-        let is_free = now_ms >= partition.promised_until_ms() || config.handed_over;
-        if is_free && partition.is_fit_to_lead() {
-            self.take_office(around, partition);
-        }
-    }
-
-    /// Leads from the moment when that is durable.
-    fn take_office(&mut self, around: &Surroundings<'_>, partition: &mut Partition) {
-        let Some(Known { config, .. }) = &self.known else {
-            return;
-        };
-        let copy = partition.copy();
-        let named = others(&self.effective(), copy);
-        let (epoch, lease_ms) = (config.epoch, config.lease_ms);
-        partition.grant_in(None, 0);
-        if let Err(error) = partition.lead_in(epoch, named, lease_ms) {
-            log::error!(
-                "partition {}: cannot lead in epoch {epoch}: {error:?}",
-                partition.id()
-            );
-            return;
-        }
-        partition.set_copy_counts(config.in_sync.len(), around.min_in_sync);
-        self.counts.record_takeover(config.handed_over);
-        self.stand_at_ms = None;
-        let begun_version = partition.lsm().last_version();
-        self.stage = Stage::Office(Box::new(Office::new(epoch, begun_version)));
-    }
-
-    /// Begins to hand over to a copy in sync; false if that cannot be.
-    pub(super) fn hand_over(&mut self, to: &str, now_ms: u64, partition: &mut Partition) -> bool {
-        let Some(Known { config, .. }) = &self.known else {
-            return false;
-        };
-        let to = config.in_sync.iter().find(|of| of.node == to).cloned();
-        let (Some(to), Stage::Office(office)) = (to, &mut self.stage) else {
-            return false;
-        };
-        if self.went_back || office.handover.is_some() || to.copy == partition.copy() {
-            return false;
-        }
-        office.handover = Some(Handover {
-            to,
-            begun_at_ms: now_ms,
-            is_in_doubt: false,
-        });
-        self.ended_handover = None;
-        if !SeededBug::HandoverWithoutPause.is_on() {
-            partition.set_paused(true);
-        }
-        true
-    }
-
-    /// The copy in sync that is furthest, to hand over to.
-    pub(super) fn successor(&self, partition: &Partition) -> Option<String> {
-        let config = self.config()?;
-        let furthest = partition
-            .copy_facts()
-            .filter_map(|facts| Some((facts, config.staying_node_of(facts.copy)?)))
-            .filter(|(facts, _)| facts.follows_log)
-            .max_by_key(|(facts, _)| facts.durable_version)?;
-        Some(furthest.1.to_owned())
-    }
-
-    fn step_office(&mut self, now_ms: u64, around: &Surroundings<'_>, partition: &mut Partition) {
-        let effective = self.effective();
-        let Self {
-            stage: Stage::Office(office),
-            known: Some(known),
-            counts,
-            ..
-        } = self
-        else {
-            return;
-        };
-        if !partition.roles().is_settled() {
-            return;
-        }
-        let config = &known.config;
-        counts.record_lease(now_ms, partition.lease_end_ms());
-        let can_ask = !self.went_back && self.asked.is_none() && !self.is_outdated;
-        // Nothing can be handed over where etcd is asked nothing; one in doubt stays so.
-        let is_over = |handover: &mut Handover| self.went_back && !handover.is_in_doubt;
-        if office.handover.take_if(is_over).is_some() {
-            self.ended_handover = Some(HandoverEnd::Superseded);
-        }
-        office.look(now_ms, config.lease_ms, &effective, partition);
-        office.beat(now_ms, config.lease_ms, around, partition);
-        let is_paused = office.handover.is_some() && !SeededBug::HandoverWithoutPause.is_on();
-        partition.set_paused(is_paused);
-        if can_ask {
-            self.consider_change(now_ms, around, partition);
-        }
-        partition.name_copies(others(&self.effective(), partition.copy()));
-        if let Some(config) = self.config() {
-            partition.set_copy_counts(config.in_sync.len(), around.min_in_sync);
-        }
-    }
-
-    /// Asks for a change of the configuration, if one is due.
-    fn consider_change(
-        &mut self,
-        now_ms: u64,
-        around: &Surroundings<'_>,
-        partition: &mut Partition,
-    ) {
-        let Self {
-            stage: Stage::Office(office),
-            known: Some(Known { config, .. }),
-            ..
-        } = self
-        else {
-            return;
-        };
-        if let Some(handover) = &office.handover {
-            let to = handover.to.clone();
-            if !config.is_in_sync(to.copy) {
-                // A change that was asked for before has taken it out of the set.
-                if !handover.is_in_doubt {
-                    partition.set_paused(false);
-                    self.end_handover(HandoverEnd::Superseded);
-                }
-                return;
-            }
-            if handover.is_in_doubt || handover.is_ready(partition) {
-                // All is on the other copies, too. One that is about to stop would hold up writes.
-                let own = partition.copy();
-                let stays = |of: &&CopyOfNode| !around.is_draining || of.copy != own;
-                let proposal = PartitionConfig {
-                    epoch: config.epoch.max(partition.roles().meta().epoch) + 1,
-                    leader: to.node,
-                    handed_over: true,
-                    in_sync: config.in_sync.iter().filter(stays).cloned().collect(),
-                    ..config.clone()
-                };
-                return self.ask(Change::HandOver, proposal);
-            }
-            if now_ms - handover.begun_at_ms < HANDOVER_MS {
-                return;
-            }
-            partition.set_paused(false);
-            return self.end_handover(HandoverEnd::TooSlow);
-        }
-        let (own, lease_ms) = (partition.copy(), config.lease_ms);
-        let leaves = |of: &&CopyOfNode| {
-            of.copy != own && office.is_bad(of.copy, now_ms, lease_ms, partition)
-        };
-        let mut in_sync = config.in_sync.clone();
-        in_sync.retain(|of| !leaves(&of));
-        if in_sync.len() == config.in_sync.len() {
-            let joining = office.joining(now_ms, config, around, partition);
-            if joining.is_empty() {
-                return self.consider_leaving(now_ms, around, partition);
-            }
-            // A node has one copy.
-            in_sync.retain(|of| joining.iter().all(|joins| joins.node != of.node));
-            in_sync.extend(joining);
-        }
-        let proposal = PartitionConfig {
-            in_sync,
-            ..config.clone()
-        };
-        self.ask(Change::Set, proposal);
-    }
-
-    /// A copy that is to be given up goes once all that stay are in sync. If it is this one,
-    /// another node leads first.
-    fn consider_leaving(
-        &mut self,
-        now_ms: u64,
-        around: &Surroundings<'_>,
-        partition: &mut Partition,
-    ) {
-        let Some(Known { config, .. }) = &self.known else {
-            return;
-        };
-        let Some(leaving) = config.leaving.first().cloned() else {
-            return;
-        };
-        if !config.are_staying_in_sync() && !SeededBug::MoveDropsLastInSync.is_on() {
-            return;
-        }
-        if leaving == around.node {
-            let successor = self.successor(partition);
-            if let Some(successor) = successor {
-                self.hand_over(&successor, now_ms, partition);
-            }
-            return;
-        }
-        let mut proposal = config.clone();
-        proposal.in_sync.retain(|of| of.node != leaving);
-        proposal.replicas.retain(|name| *name != leaving);
-        proposal.leaving.retain(|name| *name != leaving);
-        self.ask(Change::Set, proposal);
     }
 }

@@ -1,8 +1,9 @@
 //! A node of a cluster with its configuration in etcd: which node leads each partition, and which
 //! copies are in sync.
 //!
-//! `config.rs` has the values in etcd; `member.rs` is one partition on this node, `office.rs` its
-//! time as the leader, `change.rs` a change that it asks for, and `counts.rs` what is counted;
+//! `config.rs` has the values in etcd; `member.rs` is one partition on this node, `standing.rs`
+//! what it does until it leads and `leading.rs` what it does then, `office.rs` what it observes as
+//! the leader, `change.rs` a change that it asks for, and `counts.rs` what is counted;
 //! `state.rs` is all partitions, and what etcd is asked next, `orders.rs` and `init.rs` what an
 //! operator asks for; `etcd/` is the client of etcd.
 //!
@@ -13,12 +14,14 @@ pub mod config;
 mod counts;
 pub mod etcd;
 mod init;
+mod leading;
 mod member;
 mod office;
 mod operations;
 mod orders;
 mod placement;
 mod rules;
+mod standing;
 mod state;
 mod surroundings;
 

@@ -1,0 +1,219 @@
+//! A member that leads: it takes office, asks for changes of the set, and hands over.
+//!
+//! Not here: what it observes of the other copies (`office.rs`), how it comes to lead
+//! (`standing.rs`), what it reads and is answered (`member.rs`).
+
+use crate::partition::Partition;
+use crate::seeded_bugs::SeededBug;
+
+use super::change::Change;
+use super::config::{CopyOfNode, PartitionConfig};
+use super::member::{HandoverEnd, Known, Member, Stage};
+use super::office::{HANDOVER_MS, Handover, Office};
+use super::rules::others;
+use super::surroundings::Surroundings;
+
+impl Member {
+    /// Leads from the moment when that is durable.
+    pub(super) fn take_office(&mut self, around: &Surroundings<'_>, partition: &mut Partition) {
+        let Some(Known { config, .. }) = &self.known else {
+            return;
+        };
+        let copy = partition.copy();
+        let named = others(&self.effective(), copy);
+        let (epoch, lease_ms) = (config.epoch, config.lease_ms);
+        partition.grant_in(None, 0);
+        if let Err(error) = partition.lead_in(epoch, named, lease_ms) {
+            log::error!(
+                "partition {}: cannot lead in epoch {epoch}: {error:?}",
+                partition.id()
+            );
+            return;
+        }
+        partition.set_copy_counts(config.in_sync.len(), around.min_in_sync);
+        self.counts.record_takeover(config.handed_over);
+        self.stand_at_ms = None;
+        let begun_version = partition.lsm().last_version();
+        self.stage = Stage::Office(Box::new(Office::new(epoch, begun_version)));
+    }
+
+    /// Begins to hand over to a copy in sync; false if that cannot be.
+    pub(super) fn hand_over(&mut self, to: &str, now_ms: u64, partition: &mut Partition) -> bool {
+        let Some(Known { config, .. }) = &self.known else {
+            return false;
+        };
+        let to = config.in_sync.iter().find(|of| of.node == to).cloned();
+        let (Some(to), Stage::Office(office)) = (to, &mut self.stage) else {
+            return false;
+        };
+        if self.went_back || office.handover.is_some() || to.copy == partition.copy() {
+            return false;
+        }
+        office.handover = Some(Handover {
+            to,
+            begun_at_ms: now_ms,
+            is_in_doubt: false,
+        });
+        self.ended_handover = None;
+        if !SeededBug::HandoverWithoutPause.is_on() {
+            partition.set_paused(true);
+        }
+        true
+    }
+
+    /// The copy in sync that is furthest, to hand over to.
+    pub(super) fn successor(&self, partition: &Partition) -> Option<String> {
+        let config = self.config()?;
+        let furthest = partition
+            .copy_facts()
+            .filter_map(|facts| Some((facts, config.staying_node_of(facts.copy)?)))
+            .filter(|(facts, _)| facts.follows_log)
+            .max_by_key(|(facts, _)| facts.durable_version)?;
+        Some(furthest.1.to_owned())
+    }
+
+    pub(super) fn step_office(
+        &mut self,
+        now_ms: u64,
+        around: &Surroundings<'_>,
+        partition: &mut Partition,
+    ) {
+        let effective = self.effective();
+        let Self {
+            stage: Stage::Office(office),
+            known: Some(known),
+            counts,
+            ..
+        } = self
+        else {
+            return;
+        };
+        if !partition.roles().is_settled() {
+            return;
+        }
+        let config = &known.config;
+        counts.record_lease(now_ms, partition.lease_end_ms());
+        let can_ask = !self.went_back && self.asked.is_none() && !self.is_outdated;
+        // Nothing can be handed over where etcd is asked nothing; one in doubt stays so.
+        let is_over = |handover: &mut Handover| self.went_back && !handover.is_in_doubt;
+        if office.handover.take_if(is_over).is_some() {
+            self.ended_handover = Some(HandoverEnd::Superseded);
+        }
+        office.look(now_ms, config.lease_ms, &effective, partition);
+        office.beat(now_ms, config.lease_ms, around, partition);
+        let is_paused = office.handover.is_some() && !SeededBug::HandoverWithoutPause.is_on();
+        partition.set_paused(is_paused);
+        if can_ask {
+            self.consider_change(now_ms, around, partition);
+        }
+        partition.name_copies(others(&self.effective(), partition.copy()));
+        if let Some(config) = self.config() {
+            partition.set_copy_counts(config.in_sync.len(), around.min_in_sync);
+        }
+    }
+
+    /// Asks for a change of the configuration, if one is due.
+    fn consider_change(
+        &mut self,
+        now_ms: u64,
+        around: &Surroundings<'_>,
+        partition: &mut Partition,
+    ) {
+        let Self {
+            stage: Stage::Office(office),
+            known: Some(Known { config, .. }),
+            ..
+        } = self
+        else {
+            return;
+        };
+        if let Some(handover) = &office.handover {
+            let to = handover.to.clone();
+            if !config.is_in_sync(to.copy) {
+                // A change that was asked for before has taken it out of the set.
+                if !handover.is_in_doubt {
+                    partition.set_paused(false);
+                    self.end_handover(HandoverEnd::Superseded);
+                }
+                return;
+            }
+            if handover.is_in_doubt || handover.is_ready(partition) {
+                // All is on the other copies, too. One that is about to stop would hold up writes.
+                let own = partition.copy();
+                let stays = |of: &&CopyOfNode| !around.is_draining || of.copy != own;
+                let proposal = PartitionConfig {
+                    epoch: config.epoch.max(partition.roles().meta().epoch) + 1,
+                    leader: to.node,
+                    handed_over: true,
+                    in_sync: config.in_sync.iter().filter(stays).cloned().collect(),
+                    ..config.clone()
+                };
+                return self.ask(Change::HandOver, proposal);
+            }
+            if now_ms - handover.begun_at_ms < HANDOVER_MS {
+                return;
+            }
+            partition.set_paused(false);
+            return self.end_handover(HandoverEnd::TooSlow);
+        }
+        let (own, lease_ms) = (partition.copy(), config.lease_ms);
+        let leaves = |of: &&CopyOfNode| {
+            of.copy != own && office.is_bad(of.copy, now_ms, lease_ms, partition)
+        };
+        let mut in_sync = config.in_sync.clone();
+        in_sync.retain(|of| !leaves(&of));
+        if in_sync.len() == config.in_sync.len() {
+            let joining = office.joining(now_ms, config, around, partition);
+            if joining.is_empty() {
+                return self.consider_leaving(now_ms, around, partition);
+            }
+            // A node has one copy.
+            in_sync.retain(|of| joining.iter().all(|joins| joins.node != of.node));
+            in_sync.extend(joining);
+        }
+        let proposal = PartitionConfig {
+            in_sync,
+            ..config.clone()
+        };
+        self.ask(Change::Set, proposal);
+    }
+
+    /// A copy that is to be given up goes once all that stay are in sync. If it is this one,
+    /// another node leads first.
+    fn consider_leaving(
+        &mut self,
+        now_ms: u64,
+        around: &Surroundings<'_>,
+        partition: &mut Partition,
+    ) {
+        let Some(Known { config, .. }) = &self.known else {
+            return;
+        };
+        let Some(leaving) = config.leaving.first().cloned() else {
+            return;
+        };
+        if !config.are_staying_in_sync() && !SeededBug::MoveDropsLastInSync.is_on() {
+            return;
+        }
+        if leaving == around.node {
+            let successor = self.successor(partition);
+            if let Some(successor) = successor {
+                self.hand_over(&successor, now_ms, partition);
+            }
+            return;
+        }
+        let mut proposal = config.clone();
+        proposal.in_sync.retain(|of| of.node != leaving);
+        proposal.replicas.retain(|name| *name != leaving);
+        proposal.leaving.retain(|name| *name != leaving);
+        self.ask(Change::Set, proposal);
+    }
+
+    pub(super) fn end_handover(&mut self, end: HandoverEnd) {
+        if let Stage::Office(office) = &mut self.stage
+            && office.handover.take().is_some()
+        {
+            self.ended_handover = Some(end);
+        }
+    }
+}

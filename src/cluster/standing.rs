@@ -1,0 +1,140 @@
+//! A member that does not lead: it follows, grants beats, stands once it may, and takes office once
+//! it is named and free of its promise.
+//!
+//! Not here: what it does in office (`leading.rs`), what it reads and is answered (`member.rs`).
+
+use crate::partition::Partition;
+use crate::seeded_bugs::SeededBug;
+use crate::storage::Role;
+
+use super::change::Change;
+use super::config::{CopyOfNode, PartitionConfig};
+use super::member::{Known, Member, promise_ms};
+use super::rules::{follow, leave_leader, may_stand};
+use super::surroundings::Surroundings;
+
+/// Copies that stand at the same time ask etcd a little apart.
+const STAND_SPREAD_MS: u64 = 100;
+
+impl Member {
+    pub(super) fn step_following(
+        &mut self,
+        now_ms: u64,
+        around: &Surroundings<'_>,
+        partition: &mut Partition,
+    ) {
+        let Some(Known { config, .. }) = &self.known else {
+            return;
+        };
+        let is_own = config.leader == around.node;
+        let is_wanted =
+            is_own || config.has_replica(around.node) || config.is_in_sync(partition.copy());
+        if !is_wanted {
+            partition.grant_in(None, 0);
+            self.unwanted_since_ms.get_or_insert(now_ms);
+            return leave_leader(config, partition);
+        }
+        self.unwanted_since_ms = None;
+        if !is_own {
+            follow(config, around, partition);
+        }
+        let grants = !is_own && !self.is_standing() && !around.is_draining;
+        let granted_ms = if SeededBug::GraceOfOwnOption.is_on() {
+            around.lease_ms
+        } else {
+            config.lease_ms
+        };
+        partition.grant_in(grants.then_some(config.epoch), promise_ms(granted_ms));
+        self.consider_standing(now_ms, around, partition);
+    }
+
+    /// Stands if it may, once the configuration was read anew.
+    fn consider_standing(
+        &mut self,
+        now_ms: u64,
+        around: &Surroundings<'_>,
+        partition: &mut Partition,
+    ) {
+        let Some(known) = &self.known else { return };
+        let config = &known.config;
+        let is_own = config.leader == around.node;
+        let is_first = is_own && config.epoch == 0;
+        let may = is_first || may_stand(config, partition.copy());
+        // A new leader has as long to be heard as one that falls silent: a leader that has handed
+        // over has promised nothing for a long time.
+        let new_until_ms = self.epoch_known_ms + promise_ms(config.lease_ms);
+        let is_due = is_own || now_ms >= partition.promised_until_ms().max(new_until_ms);
+        let can = may && is_due && partition.is_fit_to_lead() && !around.is_draining;
+        if !can || self.is_outdated || self.asked.is_some() {
+            self.stand_at_ms = self.stand_at_ms.filter(|_| can);
+            return;
+        }
+        if SeededBug::ResumesWithoutEpoch.is_on()
+            && is_own
+            && config.epoch > 0
+            && partition.roles().meta().role == Role::Leader
+        {
+            return self.take_office(around, partition);
+        }
+        let spread_ms = if is_own {
+            0
+        } else {
+            around.random % STAND_SPREAD_MS
+        };
+        let stand_at_ms = *self.stand_at_ms.get_or_insert(now_ms + spread_ms);
+        if now_ms < stand_at_ms {
+            return;
+        }
+        if known.asked_at_ms < stand_at_ms {
+            self.wants_range |= self.range_begun_ms < stand_at_ms;
+            return;
+        }
+        self.stand_at_ms = None;
+        let own = CopyOfNode {
+            node: around.node.to_owned(),
+            copy: partition.copy(),
+        };
+        let is_other = |of: &&CopyOfNode| is_own || of.node != config.leader;
+        let mut in_sync: Vec<CopyOfNode> =
+            config.in_sync.iter().filter(is_other).cloned().collect();
+        if !in_sync.contains(&own) {
+            in_sync.push(own);
+        }
+        let epoch = config.epoch.max(partition.roles().meta().epoch);
+        let proposal = PartitionConfig {
+            epoch: if SeededBug::EpochReused.is_on() {
+                epoch
+            } else {
+                epoch + 1
+            },
+            leader: around.node.to_owned(),
+            handed_over: false,
+            lease_ms: around.lease_ms,
+            in_sync,
+            ..config.clone()
+        };
+        self.counts.on_stand(is_own);
+        self.ask(Change::Stand, proposal);
+    }
+
+    pub(super) fn step_named(
+        &mut self,
+        now_ms: u64,
+        around: &Surroundings<'_>,
+        partition: &mut Partition,
+    ) {
+        let Some(Known { config, .. }) = &self.known else {
+            return;
+        };
+        if SeededBug::GrantsWhenNamed.is_on() {
+            let epoch = partition.roles().meta().epoch;
+            partition.grant_in(Some(epoch), 0);
+        } else {
+            partition.grant_in(None, 0);
+        }
+        let is_free = now_ms >= partition.promised_until_ms() || config.handed_over;
+        if is_free && partition.is_fit_to_lead() {
+            self.take_office(around, partition);
+        }
+    }
+}
