@@ -1,7 +1,8 @@
 //! Finds the commit that is built, for `src/version.rs`: `DB_NODE_COMMIT` if it is set (a Docker build has no `.git`), else what git
 //! says of the folder this file is in, else nothing. A build never fails for want of it.
 //!
-//! Packs the texts that go into the binary: the description of the API, and the status page.
+//! Packs the texts that go into the binary: the description of the API, and the status page; and
+//! leaves out of a release what a panic that ends the process has no use for.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +23,17 @@ const PAGE_PARTS: [(&str, &str); 2] = [
 /// How hard to pack: the most.
 const PACKING: u8 = 10;
 
+/// Has a linker drop what would unwind the stack, except in the start-up code of C, which refers to
+/// its own. `INSERT` makes it an addition to the linker's script.
+const NO_UNWINDING: &str = "\
+SECTIONS {
+  /DISCARD/ : { *(EXCLUDE_FILE(*crt*.o) .eh_frame) *(.gcc_except_table .gcc_except_table.*) }
+}
+INSERT AFTER .text;
+";
+
 fn main() {
+    leave_out_unwinding();
     pack("openapi.json", &(compact(&read(DESCRIPTION)) + "\n"));
     let with_part = |page: String, (mark, path): &(&str, &str)| page.replacen(mark, &read(path), 1);
     pack("page.html", &PAGE_PARTS.iter().fold(read(PAGE), with_part));
@@ -36,6 +47,28 @@ fn main() {
     };
     if let Some(commit) = commit.as_deref().and_then(shown) {
         println!("cargo::rustc-env=DB_NODE_BUILD_COMMIT={commit}");
+    }
+}
+
+/// The tables to unwind the stack with are 6 % of the binary. A panic aborts (`Cargo.toml`) once it
+/// has told where it was, and the names that a backtrace would be printed with are stripped. A
+/// build with debug information keeps the tables, and so does one with a linker of its own choice,
+/// which may not know scripts (mold).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a build script hands over what it makes in a file"
+)]
+fn leave_out_unwinding() {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let is_release = variable("PROFILE") == "release" && variable("DEBUG") == "false";
+    let has_own_linker = !variable("RUSTC_LINKER").is_empty()
+        || variable("CARGO_ENCODED_RUSTFLAGS").contains("fuse-ld");
+    if is_release && !has_own_linker && variable("CARGO_CFG_TARGET_OS") == "linux" {
+        let script = PathBuf::from(variable("OUT_DIR")).join("no-unwinding.ld");
+        std::fs::write(&script, NO_UNWINDING).expect("write to OUT_DIR");
+        for option in [&format!("-T,{}", script.display()), "--no-eh-frame-hdr"] {
+            println!("cargo::rustc-link-arg-bin=db-node=-Wl,{option}");
+        }
     }
 }
 
