@@ -420,10 +420,7 @@ fn a_long_poll_outlasts_the_time_out_of_other_answers() {
 /// were sent to a machine just before it was gone would wait for the time-out of a silent node.
 #[test]
 fn connections_to_a_machine_that_is_gone_are_given_up() {
-    for shipped in [
-        CONFIGURATION,
-        include_str!("../packaging/haproxy-etcd.cfg"),
-    ] {
+    for shipped in [CONFIGURATION, include_str!("../packaging/haproxy-etcd.cfg")] {
         let lines = shipped.lines().map(str::trim);
         for line in lines.filter(|line| line.starts_with("server db")) {
             assert!(line.contains(" tcp-ut "), "{line}");
