@@ -98,9 +98,12 @@ impl Handler for Api<'_> {
                 self.begin_kv(route, head, body, reply)
             }
             Route::Batch => self.begin_batch(head, reply),
-            Route::Assign | Route::Init | Route::Handover | Route::Recover | Route::Drain => {
-                begin_order(head, reply)
-            }
+            Route::Assign
+            | Route::Init
+            | Route::Handover
+            | Route::Recover
+            | Route::Move
+            | Route::Drain => begin_order(head, reply),
             _ => {
                 self.answer(route, head, reply);
                 Begin::Answered
@@ -115,9 +118,13 @@ impl Handler for Api<'_> {
         let reply = reply.vary(route.map(Route::vary).unwrap_or_default());
         match route {
             Some(Route::Assign) => self.finish_assign(body, reply),
-            Some(route @ (Route::Init | Route::Handover | Route::Recover | Route::Drain)) => {
-                self.finish_cluster_order(route, body, reply);
-            }
+            Some(
+                route @ (Route::Init
+                | Route::Handover
+                | Route::Recover
+                | Route::Move
+                | Route::Drain),
+            ) => self.finish_cluster_order((route, head.method), body, reply),
             Some(Route::Batch) => self.finish_batch(head, body, reply),
             Some(route) => self.finish_kv(route, head, body, reply),
             // A request without a route was refused when it began.

@@ -7,7 +7,8 @@
 //!   {"format":1,"url":"http://10.0.0.11:9001","zone":"a","version":"0.2.0","protocol":[1,3]}
 //! /db-node/<cluster>/partitions/<id>/config   the leader, and the copies in sync
 //!   {"format":1,"epoch":7,"leader":"n1","handedOver":false,"leaseMs":2000,
-//!    "inSync":[{"node":"n1","copy":"<32 hex>"}],"replicas":["n1","n2","n3"],"leaving":[]}
+//!    "inSync":[{"node":"n1","copy":"<32 hex>"}],"replicas":["n1","n2","n3"],"leaving":[],
+//!    "nextLeader":"n2"}                       left out where the leader is to stay
 //! /db-node/<cluster>/partitions/<id>/copies/<name>  written by each node for its copy
 //!   {"copy":"<32 hex>","epoch":7,"version":1234}
 //! ```
@@ -64,6 +65,8 @@ pub struct PartitionConfig {
     pub replicas: Vec<String>,
     /// The names of those that are to have none any more.
     pub leaving: Vec<String>,
+    /// The name of the node that the leader hands over to once its copy is in sync.
+    pub next_leader: Option<String>,
     /// Fields that this release does not know.
     pub(super) others: Map<String, Value>,
 }
@@ -79,6 +82,7 @@ impl PartitionConfig {
             in_sync: Vec::new(),
             replicas,
             leaving: Vec::new(),
+            next_leader: None,
             others: Map::new(),
         }
     }
@@ -98,6 +102,7 @@ impl PartitionConfig {
             config.in_sync.push(CopyOfNode { node, copy });
         }
         let names = config.replicas.iter().chain(&config.leaving);
+        let names = names.chain(&config.next_leader);
         let mut names = names.chain(config.in_sync.iter().map(|of| &of.node));
         if !is_name(&config.leader) || !names.all(|name| is_name(name)) {
             return Err(ValueError("it names an impossible node"));
@@ -126,6 +131,10 @@ impl PartitionConfig {
                 Some(_) => return None,
                 None => Vec::new(),
             },
+            next_leader: match fields.take("nextLeader") {
+                Some(name) => Some(text(name)?),
+                None => None,
+            },
             others: fields.0,
         })
     }
@@ -149,6 +158,9 @@ impl PartitionConfig {
         out.push(b']');
         push_texts(&mut out, "replicas", &self.replicas);
         push_texts(&mut out, "leaving", &self.leaving);
+        if let Some(next) = &self.next_leader {
+            push_text(&mut out, "nextLeader", next);
+        }
         if self.others.is_empty() {
             out.push(b'}');
         } else {
@@ -167,20 +179,29 @@ impl PartitionConfig {
     /// The node of a copy in sync that is not to be given up.
     pub fn staying_node_of(&self, copy: CopyId) -> Option<&str> {
         let of = self.in_sync.iter().find(|of| of.copy == copy)?;
-        let is_leaving = self.leaving.contains(&of.node);
-        (!is_leaving).then_some(&of.node[..])
+        (!self.has_leaving(&of.node)).then_some(&of.node[..])
     }
 
     /// Whether the copies of all nodes that are to keep theirs are in sync, and there are any.
     pub fn are_staying_in_sync(&self) -> bool {
         let replicas = self.replicas.iter();
-        let mut staying = replicas.filter(|name| !self.leaving.contains(name));
-        let is_in_sync = |name: &String| self.in_sync.iter().any(|of| of.node == *name);
+        let mut staying = replicas.filter(|name| !self.has_leaving(name));
+        let is_in_sync = |name: &String| self.has_in_sync(name);
         let (first, others) = (
             staying.next().is_some_and(is_in_sync),
             staying.all(is_in_sync),
         );
         first && others
+    }
+
+    /// Whether the copy of a node is in sync.
+    pub fn has_in_sync(&self, node: &str) -> bool {
+        self.in_sync.iter().any(|of| of.node == node)
+    }
+
+    /// Whether a node is to give its copy up.
+    pub fn has_leaving(&self, node: &str) -> bool {
+        self.leaving.iter().any(|name| name == node)
     }
 
     /// Whether a node is to have a copy.
@@ -552,6 +573,14 @@ mod tests {
     }
 
     #[test]
+    fn the_next_leader_is_named_only_where_there_is_one() {
+        let text = CONFIG.replace(r#""leaving":[]"#, r#""leaving":["n1"],"nextLeader":"n2""#);
+        let decoded = PartitionConfig::decode(text.as_bytes()).expect("it is one");
+        assert_eq!(decoded.next_leader.as_deref(), Some("n2"));
+        assert_eq!(String::from_utf8_lossy(&decoded.encode()), text);
+    }
+
+    #[test]
     fn unknown_fields_are_kept() {
         let text = CONFIG.replace(r#""leaving":[]"#, r#""leaving":[],"later":{"a":[1]}"#);
         let decoded = PartitionConfig::decode(text.as_bytes()).expect("it is one");
@@ -568,6 +597,8 @@ mod tests {
             ("\"n3\"", "\"N3\""),
             ("0101", "01zz"),
             ("\"epoch\":7", "\"epoch\":-7"),
+            ("\"leaving\":[]", "\"leaving\":[],\"nextLeader\":\"N2\""),
+            ("\"leaving\":[]", "\"leaving\":[],\"nextLeader\":2"),
         ] {
             let text = CONFIG.replacen(from, to, 1);
             assert_ne!(text, CONFIG);

@@ -73,6 +73,9 @@ impl MemberCounts {
         proposal: &PartitionConfig,
         outcome: ChangeOutcome,
     ) {
+        if config.is_some_and(|config| config.in_sync == proposal.in_sync) {
+            return;
+        }
         let count_before = config.map_or(0, |config| config.in_sync.len());
         let kind = usize::from(proposal.in_sync.len() >= count_before);
         self.changes[kind][outcome as usize] += 1;

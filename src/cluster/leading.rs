@@ -9,7 +9,8 @@ use crate::seeded_bugs::SeededBug;
 use super::change::Change;
 use super::config::{CopyOfNode, PartitionConfig};
 use super::member::{HandoverEnd, Known, Member, Stage};
-use super::office::{HANDOVER_MS, Handover, Office};
+use super::moves::MoveAction;
+use super::office::{HANDOVER_MS, HANDOVER_REST_MS, Handover, Office};
 use super::rules::others;
 use super::surroundings::Surroundings;
 
@@ -154,6 +155,7 @@ impl Member {
                 return;
             }
             partition.set_paused(false);
+            office.rest_until_ms = now_ms + HANDOVER_REST_MS;
             return self.end_handover(HandoverEnd::TooSlow);
         }
         let (own, lease_ms) = (partition.copy(), config.lease_ms);
@@ -165,7 +167,7 @@ impl Member {
         if in_sync.len() == config.in_sync.len() {
             let joining = office.joining(now_ms, config, around, partition);
             if joining.is_empty() {
-                return self.consider_leaving(now_ms, around, partition);
+                return self.consider_moves(now_ms, around, partition);
             }
             // A node has one copy.
             in_sync.retain(|of| joining.iter().all(|joins| joins.node != of.node));
@@ -178,9 +180,9 @@ impl Member {
         self.ask(Change::Set, proposal);
     }
 
-    /// A copy that is to be given up goes once all that stay are in sync. If it is this one,
-    /// another node leads first.
-    fn consider_leaving(
+    /// Does what is due for copies that move: one that is to be given up goes once all that stay are
+    /// in sync. If it is this one, another node leads first.
+    fn consider_moves(
         &mut self,
         now_ms: u64,
         around: &Surroundings<'_>,
@@ -189,24 +191,18 @@ impl Member {
         let Some(Known { config, .. }) = &self.known else {
             return;
         };
-        let Some(leaving) = config.leaving.first().cloned() else {
-            return;
-        };
-        if !config.are_staying_in_sync() && !SeededBug::MoveDropsLastInSync.is_on() {
-            return;
-        }
-        if leaving == around.node {
-            let successor = self.successor(partition);
-            if let Some(successor) = successor {
-                self.hand_over(&successor, now_ms, partition);
+        let may_leave = config.are_staying_in_sync() || SeededBug::MoveDropsLastInSync.is_on();
+        match MoveAction::of(config, around.node, may_leave) {
+            Some(MoveAction::HandOver(to)) => {
+                let is_rested = matches!(&self.stage, Stage::Office(own) if own.is_rested(now_ms));
+                let to = to.or_else(|| self.successor(partition));
+                if let Some(to) = to.filter(|_| is_rested) {
+                    self.hand_over(&to, now_ms, partition);
+                }
             }
-            return;
+            Some(MoveAction::Change(proposal)) => self.ask(Change::Set, *proposal),
+            None => {}
         }
-        let mut proposal = config.clone();
-        proposal.in_sync.retain(|of| of.node != leaving);
-        proposal.replicas.retain(|name| *name != leaving);
-        proposal.leaving.retain(|name| *name != leaving);
-        self.ask(Change::Set, proposal);
     }
 
     pub(super) fn end_handover(&mut self, end: HandoverEnd) {

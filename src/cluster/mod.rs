@@ -4,8 +4,8 @@
 //! `config.rs` has the values in etcd; `member.rs` is one partition on this node, `standing.rs`
 //! what it does until it leads and `leading.rs` what it does then, `office.rs` what it observes as
 //! the leader, `change.rs` a change that it asks for, and `counts.rs` what is counted;
-//! `state.rs` is all partitions, and what etcd is asked next, `orders.rs` and `init.rs` what an
-//! operator asks for; `etcd/` is the client of etcd.
+//! `state.rs` is all partitions, and what etcd is asked next, `orders.rs`, `init.rs` and `moves.rs`
+//! what an operator asks for; `etcd/` is the client of etcd.
 //!
 //! Not here: beats, leases and acknowledgements (`partition/membership.rs`), sockets (`reactor/`).
 
@@ -16,6 +16,7 @@ pub mod etcd;
 mod init;
 mod leading;
 mod member;
+mod moves;
 mod office;
 mod operations;
 mod orders;
@@ -28,6 +29,7 @@ mod surroundings;
 pub use counts::{CHANGE_OUTCOMES, MemberCounts, SET_CHANGES, TAKEOVER_CAUSES};
 pub use init::Made;
 pub use member::{HandoverEnd, Member, MemberState};
+pub use moves::{CopyMove, MoveRefusal, MoveStep};
 pub use operations::{InitRefusal, OperationEnd};
 pub use orders::{HandoverRefusal, Leaving, RecoveryRefusal};
 pub use state::{Cluster, ClusterOptions};

@@ -20,6 +20,10 @@ const REJOIN_MS: u64 = 5_000;
 /// How long a leader that hands over waits for its successor to have everything.
 pub(super) const HANDOVER_MS: u64 = 500;
 
+/// After a hand-over that took too long, time until the leader begins another one by itself: each
+/// of them holds writes up.
+pub(super) const HANDOVER_REST_MS: u64 = 5_000;
+
 /// Parts of a lease: from one beat to the next; until a copy that is behind leaves the set.
 pub(super) const BEATS_PER_LEASE: u64 = 8;
 const PATIENCE_PER_LEASE: u64 = 2;
@@ -69,6 +73,8 @@ pub(super) struct Office {
     versions: Vec<u64>,
     pub(super) next_beat_ms: u64,
     pub(super) handover: Option<Handover>,
+    /// Until when no hand-over is begun without an order.
+    pub(super) rest_until_ms: u64,
     /// When it ceased to beat, since it can neither acknowledge writes nor reach etcd.
     silent_since_ms: Option<u64>,
 }
@@ -104,8 +110,14 @@ impl Office {
             versions: Vec::new(),
             next_beat_ms: 0,
             handover: None,
+            rest_until_ms: 0,
             silent_since_ms: None,
         }
+    }
+
+    /// Whether a hand-over may begin without an order.
+    pub(super) fn is_rested(&self, now_ms: u64) -> bool {
+        now_ms >= self.rest_until_ms
     }
 
     /// Etcd may have this request from now on.
@@ -214,11 +226,13 @@ impl Office {
     ) -> Vec<CopyOfNode> {
         let acked_version = partition.acked_version();
         let least_version = acked_version.max(self.begun_version);
+        let needs_leaving = !config.are_staying_in_sync();
         let mut joining = Vec::new();
         for facts in partition.copy_facts().filter(|facts| facts.follows_log) {
             let node = around.node_of(facts.copy);
             let node = node.filter(|node| config.has_replica(node));
-            let node = node.filter(|node| !config.leaving.iter().any(|name| name == node));
+            // One that leaves comes back only where it is needed until the others are there.
+            let node = node.filter(|node| !config.has_leaving(node) || needs_leaving);
             let Some(node) = node.filter(|_| !config.is_in_sync(facts.copy)) else {
                 continue;
             };

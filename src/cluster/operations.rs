@@ -85,6 +85,11 @@ impl Operations {
         handovers.any(|handover| handover.partition == partition)
     }
 
+    /// Whether etcd is being written to.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.writings.is_empty()
+    }
+
     /// Etcd is to be written to, by these requests in turn; the number of the operation.
     pub(super) fn write(
         &mut self,
@@ -108,17 +113,23 @@ impl Operations {
         Some((writing.number, writing.requests.front()?.clone()))
     }
 
-    /// What has become of a request; none: etcd has not answered.
-    pub(super) fn on_outcome(&mut self, number: u64, answer: Option<&Answer>, now_ms: u64) {
+    /// What has become of a request; none: etcd has not answered. Returns the request if it was
+    /// carried out.
+    pub(super) fn on_outcome(
+        &mut self,
+        number: u64,
+        answer: Option<&Answer>,
+        now_ms: u64,
+    ) -> Option<Request> {
         let is_it = |writing: &mut Writing| writing.number == number;
-        let Some(mut writing) = self.writings.pop_front_if(is_it) else {
-            return;
-        };
+        let mut writing = self.writings.pop_front_if(is_it)?;
+        let mut written = None;
         let end = match answer {
             Some(Answer::Written { .. }) => {
-                writing.requests.pop_front();
+                written = writing.requests.pop_front();
                 if !writing.requests.is_empty() {
-                    return self.writings.push_front(writing);
+                    self.writings.push_front(writing);
+                    return written;
                 }
                 OperationEnd::Done
             }
@@ -127,6 +138,7 @@ impl Operations {
             Some(Answer::Range { .. }) | None => OperationEnd::Unknown,
         };
         self.end(number, end, now_ms);
+        written
     }
 
     /// Ends what takes too long, and forgets what ended long ago.

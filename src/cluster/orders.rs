@@ -3,12 +3,9 @@
 //!
 //! Not here: the rules of a hand-over (`member.rs`), how operations go on (`operations.rs`).
 
-use std::collections::VecDeque;
-
 use crate::partition::{Partition, WaitProgress};
 
-use super::config::{CopyOfNode, Key, PartitionConfig};
-use super::etcd::Request;
+use super::config::{CopyOfNode, PartitionConfig};
 use super::member::{HandoverEnd, Member};
 use super::operations::{HandingOver, OPERATION_MAX_MS, OperationEnd};
 use super::state::Cluster;
@@ -135,14 +132,11 @@ impl Cluster {
         let is_own = node == self.options.node;
         let copy = own.filter(|_| is_own).map(Partition::copy).or(registered);
         let copy = copy.ok_or(RecoveryRefusal::NoCopy)?;
-        let (revision, config) = read.unwrap_or_else(|| {
+        let config = read.map(|(_, config)| config).unwrap_or_else(|| {
             let of_copies = copies.map(|of| of.keys().cloned().collect());
             let replicas = of_copies.unwrap_or_else(|| self.nodes().keys().cloned().collect());
             let lease_ms = self.options.lease_ms;
-            (
-                0,
-                PartitionConfig::first(node.to_owned(), replicas, lease_ms),
-            )
+            PartitionConfig::first(node.to_owned(), replicas, lease_ms)
         });
         let own_epoch = own.map_or(0, |own| own.roles().meta().epoch);
         let epochs = copies.into_iter().flatten().map(|(_, record)| record.epoch);
@@ -162,23 +156,14 @@ impl Cluster {
             }],
             replicas,
             leaving: leaving.cloned().collect(),
+            next_leader: None,
             ..config.clone()
-        };
-        let key = Key::Config(id).in_cluster(&self.prefix());
-        let request = Request::Write {
-            compares: vec![(key.clone(), revision)],
-            puts: vec![(key, proposal.encode())],
-            deletes: Vec::new(),
         };
         log::warn!(
             "partition {id}: recovered by order: {node} is to lead in epoch {epoch}, whatever \
              other copies hold"
         );
-        let requests = VecDeque::from([request]);
-        let number = self
-            .operations
-            .write(requests, OperationEnd::Changed, now_ms);
-        Ok((number, proposal))
+        Ok((self.write_config(id, &proposal, now_ms), proposal))
     }
 
     /// What becomes of the partitions that this node leads when it leaves.

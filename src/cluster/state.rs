@@ -68,7 +68,7 @@ pub(super) struct Registered {
     /// The revision of etcd.
     revision: u64,
     common: Option<ClusterValue>,
-    nodes: BTreeMap<String, NodeValue>,
+    pub(super) nodes: BTreeMap<String, NodeValue>,
     /// The copies of each partition, by the names of their nodes.
     pub(super) copies: BTreeMap<u32, BTreeMap<String, CopyRecord>>,
     /// The configurations as they were read together with the rest, with their revisions.
@@ -400,7 +400,10 @@ impl Cluster {
         self.wake_at_ms = 0;
         if let Purpose::Operation(number) = asked.purpose {
             let answer = outcome.result.as_ref().ok();
-            self.operations.on_outcome(number, answer, now_ms);
+            let written = self.operations.on_outcome(number, answer, now_ms);
+            if let (Some(request), Some(Answer::Written { revision })) = (written, answer) {
+                self.on_operation_written(&request, *revision);
+            }
             self.range_at_ms = 0;
         }
         let Ok(answer) = outcome.result else {
@@ -433,6 +436,10 @@ impl Cluster {
                 self.with_member(id, partitions, |member, around, partition| {
                     member.on_changed(revision, now_ms, around, partition);
                 });
+                if let Some(config) = self.members.get(&id).and_then(Member::config) {
+                    let configs = &mut self.registered.configs;
+                    configs.insert(id, (revision, config.clone()));
+                }
             }
             (Purpose::Change(id), Answer::Refused { current, .. }) => {
                 let asked_at_ms = asked.asked_at_ms;

@@ -6,7 +6,8 @@
 use crate::cluster::config::PartitionConfig;
 use crate::cluster::etcd::{Outcome, Request};
 use crate::cluster::{
-    Cluster, ClusterOptions, HandoverRefusal, InitRefusal, Leaving, Made, RecoveryRefusal,
+    Cluster, ClusterOptions, CopyMove, HandoverRefusal, InitRefusal, Leaving, Made, MoveRefusal,
+    RecoveryRefusal,
 };
 use crate::config::ClusterInit;
 use crate::partition::Assignment;
@@ -144,6 +145,18 @@ impl Node {
     ) -> Result<(u64, PartitionConfig), RecoveryRefusal> {
         let cluster = self.cluster.as_mut().ok_or(RecoveryRefusal::Unknown)?;
         cluster.begin_recovery(id, node, &self.partitions, now_ms)
+    }
+
+    /// Begins to move a copy; the number of the operation.
+    pub fn begin_move(&mut self, order: &CopyMove, now_ms: u64) -> Result<u64, MoveRefusal> {
+        let cluster = self.cluster.as_mut().ok_or(MoveRefusal::Unknown)?;
+        cluster.begin_move(order, now_ms)
+    }
+
+    /// Cancels a move; the number of the operation.
+    pub fn cancel_move(&mut self, order: &CopyMove, now_ms: u64) -> Result<u64, MoveRefusal> {
+        let cluster = self.cluster.as_mut().ok_or(MoveRefusal::Unknown)?;
+        cluster.cancel_move(order, now_ms)
     }
 
     /// The node makes the cluster if it is not there, once enough nodes have registered.

@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+mod moves;
 mod operations;
 
 use base64::Engine;

@@ -57,6 +57,7 @@ fn without_a_cluster_there_is_nothing_to_order() {
             "/partition/recover",
             json!({"id": 0, "node": "n1", "acceptDataLoss": true}),
         ),
+        ("/partition/move", json!({"id": 0, "to": "n1"})),
         ("/node/drain", json!({})),
     ] {
         assert_refused(&post(&node, path, &body), 409, "no_cluster");

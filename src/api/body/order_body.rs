@@ -1,6 +1,7 @@
 //! The body of an order to the node: a short JSON object.
 
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::config::show_bytes;
 use crate::http::{Begin, Framing, Head, Refusal, Reply};
@@ -52,6 +53,71 @@ pub(crate) fn optional_order_in<T: DeserializeOwned + Default>(
     }
     serde_json::from_slice(&bytes)
         .map_err(|error| Refusal::bad_request(format!("send {form}, or no body: {error}")))
+}
+
+/// The fields of a body that are not read yet.
+///
+/// Read by name rather than by derived code, which is several times as large.
+pub(crate) struct OrderFields {
+    fields: Map<String, Value>,
+    /// What the body may look like, for refusals.
+    form: &'static str,
+}
+
+impl OrderFields {
+    /// Reads a body. None is as one without fields.
+    pub(crate) fn read(intake: RequestBody, form: &'static str) -> Result<Self, Refusal> {
+        let bytes = bytes_in(intake)?;
+        let fields = match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(_) => return Err(unlike(form, "it is no object")),
+            Err(_) if bytes.is_empty() => Map::new(),
+            Err(error) => return Err(unlike(form, &error.to_string())),
+        };
+        Ok(Self { fields, form })
+    }
+
+    /// A number that has to be there.
+    pub(crate) fn number(&mut self, name: &str) -> Result<u32, Refusal> {
+        let number = self.fields.remove(name).and_then(|value| value.as_u64());
+        number
+            .and_then(|number| u32::try_from(number).ok())
+            .ok_or_else(|| unlike(self.form, &format!("\"{name}\" is no number")))
+    }
+
+    /// A text that may be missing.
+    pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, Refusal> {
+        match self.fields.remove(name) {
+            Some(Value::String(text)) => Ok(Some(text)),
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => Err(unlike(self.form, &format!("\"{name}\" is no text"))),
+        }
+    }
+
+    /// Whether a field that may be missing is true.
+    pub(crate) fn flag(&mut self, name: &str) -> Result<bool, Refusal> {
+        match self.fields.remove(name) {
+            Some(Value::Bool(value)) => Ok(value),
+            None => Ok(false),
+            Some(_) => Err(unlike(
+                self.form,
+                &format!("\"{name}\" is not true or false"),
+            )),
+        }
+    }
+
+    /// Refuses what was not read.
+    pub(crate) fn end(self) -> Result<(), Refusal> {
+        match self.fields.keys().next() {
+            Some(name) => Err(unlike(self.form, &format!("unknown field \"{name}\""))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cold]
+fn unlike(form: &str, problem: &str) -> Refusal {
+    Refusal::bad_request(format!("send {form}: {problem}"))
 }
 
 fn bytes_in(intake: RequestBody) -> Result<Vec<u8>, Refusal> {

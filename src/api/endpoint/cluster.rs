@@ -1,7 +1,7 @@
 //! Orders to a node of a cluster: `/cluster/init`, `/partition/handover`, `/partition/recover`,
 //! `/node/drain`.
 //!
-//! Not here: what becomes of them (`cluster/operations.rs`), the refusals of those that were begun
+//! Not here: copies that move (`moves.rs`), what becomes of them (`cluster/operations.rs`), the refusals of those that were begun
 //! (`api/errors.rs`).
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde_json::Number;
 
 use crate::cluster::{HandoverRefusal, InitRefusal, RecoveryRefusal};
 use crate::config::{ClusterInit, PARTITION_MAX, REPLICA_MAX};
-use crate::http::{Refusal, Reply, json_line};
+use crate::http::{Method, Refusal, Reply, json_line};
 use crate::partition::Wait;
 
 use crate::api::body::order_body::{optional_order_in, order_in};
@@ -104,16 +104,16 @@ struct DrainAnswer {
 }
 
 /// An answer, and the operation that it waits for.
-struct Answer {
-    status: u16,
-    body: Vec<u8>,
-    operation: Option<u64>,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+    pub(super) operation: Option<u64>,
 }
 
 impl Api<'_> {
     pub(crate) fn finish_cluster_order(
         &mut self,
-        route: Route,
+        (route, method): (Route, Method),
         intake: RequestBody,
         reply: Reply<'_>,
     ) {
@@ -121,6 +121,7 @@ impl Api<'_> {
             Route::Init => self.init_cluster(intake),
             Route::Handover => self.hand_over(intake),
             Route::Recover => self.recover(intake),
+            Route::Move => self.move_copy(method, intake),
             _ => self.drain_node(intake),
         };
         match answer {
@@ -249,7 +250,7 @@ impl Api<'_> {
         })
     }
 
-    fn check_in_cluster(&self) -> Result<(), Refusal> {
+    pub(super) fn check_in_cluster(&self) -> Result<(), Refusal> {
         match self.node.cluster() {
             Some(_) => Ok(()),
             None => Err(no_cluster()),

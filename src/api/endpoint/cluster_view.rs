@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cluster::{Cluster, Member, MemberState};
+use crate::cluster::{Cluster, Member, MemberState, MoveStep};
 use crate::http::{Refusal, Reply, json_line};
 
 use crate::api::context::Api;
@@ -42,6 +42,12 @@ struct PartitionBody<'a> {
     in_sync: Vec<&'a str>,
     replicas: &'a [String],
     leaving: &'a [String],
+    /// The node that the leader hands over to once its copy is in sync.
+    next_leader: Option<&'a str>,
+    /// What is done about copies that come or go; none: all is as it is to be.
+    step: Option<&'static str>,
+    /// Nodes that still have a copy which is not wanted any more.
+    kept: Vec<&'a str>,
     /// What this node does about it; none: it has no copy.
     state: Option<&'static str>,
 }
@@ -99,6 +105,9 @@ impl Api<'_> {
                 in_sync: config.in_sync.iter().map(|of| &of.node[..]).collect(),
                 replicas: &config.replicas,
                 leaving: &config.leaving,
+                next_leader: config.next_leader.as_deref(),
+                step: MoveStep::of(config).map(MoveStep::name),
+                kept: cluster.kept(*id, config).collect(),
                 state,
             })
         });

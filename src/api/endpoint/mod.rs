@@ -13,6 +13,7 @@ pub(crate) mod kv;
 pub(crate) mod lookahead;
 pub(crate) mod member_status;
 pub(crate) mod metrics;
+pub(crate) mod moves;
 pub(crate) mod openapi;
 mod packed;
 pub(crate) mod partition;
@@ -58,6 +59,7 @@ impl Api<'_> {
             | Route::Init
             | Route::Handover
             | Route::Recover
+            | Route::Move
             | Route::Drain => {}
         }
     }

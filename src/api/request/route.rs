@@ -187,6 +187,9 @@ routes! {
     Recover b"/partition/recover" "/partition/recover" Data Nothing
         [Post Admin NODE "URL/partition/recover \
                           -d '{\"id\":0,\"node\":\"n2\",\"acceptDataLoss\":true}'"]
+    Move b"/partition/move" "/partition/move" Data Nothing
+        [Post Admin NODE "URL/partition/move -d '{\"id\":3,\"from\":\"n1\",\"to\":\"n4\"}'",
+         Delete Admin NODE "-X DELETE URL/partition/move -d '{\"id\":3,\"to\":\"n4\"}'"]
     Partition b"/partition/{id}" "/partition/{id}" Data Nothing
         [Delete Admin REMOVAL "-X DELETE URL/partition/1"]
     Cluster b"/cluster" "/cluster" Monitoring Nothing

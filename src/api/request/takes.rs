@@ -146,7 +146,7 @@ fn in_operation(name: &str) -> String {
 
 fn about_partition(route: Route) -> String {
     match route {
-        Route::Assign | Route::Handover | Route::Recover => {
+        Route::Assign | Route::Handover | Route::Recover | Route::Move => {
             "name the partition in the body, as \"id\"".to_owned()
         }
         Route::Partition => "name the partition in the path".to_owned(),

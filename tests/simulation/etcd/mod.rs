@@ -372,22 +372,6 @@ impl Run {
         }
     }
 
-    /// An operator has a copy made on a node without one, and another given up.
-    fn move_copy(&mut self) {
-        let mut config = self.config();
-        let is_free = |host: &usize| !config.has_replica(&name(*host));
-        let free: Vec<usize> = (0..self.host_count()).filter(is_free).collect();
-        let (Some(to), true) = (self.cluster.rng.choice(free), config.leaving.is_empty()) else {
-            return;
-        };
-        let from = self.cluster.rng.usize(..config.replicas.len());
-        config.leaving.push(config.replicas[from].clone());
-        config.replicas.push(name(to));
-        let key = Key::Config(0).in_cluster(&self.prefix);
-        self.etcd.put(&key, config.encode());
-        self.move_count += 1;
-    }
-
     /// Whether a copy in sync is left when this host crashes. Where a crash costs the data, the
     /// run would be over without.
     fn is_spared(&mut self, crashing: usize) -> bool {

@@ -18,26 +18,26 @@ use crate::cluster::{Weather, address};
 
 /// An answer, and what it needs before it is sent.
 #[derive(Debug)]
-struct Asked {
-    text: String,
+pub(super) struct Asked {
+    pub(super) text: String,
     /// What it waits for.
-    gate: Option<CommitGate>,
+    pub(super) gate: Option<CommitGate>,
     /// Until when it may be sent.
     lease_end_ms: u64,
 }
 
 impl Asked {
-    fn json(&self) -> Json {
+    pub(super) fn json(&self) -> Json {
         let (_, body) = self.text.split_once("\r\n\r\n").expect("a body");
         serde_json::from_str(body).expect("JSON")
     }
 
-    fn status(&self) -> u16 {
+    pub(super) fn status(&self) -> u16 {
         self.text[9..12].parse().expect("a status")
     }
 
     #[track_caller]
-    fn assert_refused(&self, status: u16, code: &str) {
+    pub(super) fn assert_refused(&self, status: u16, code: &str) {
         assert_eq!(self.status(), status, "{}", self.text);
         assert!(
             self.text.contains(&format!("\"code\":\"{code}\"")),
@@ -61,7 +61,7 @@ impl Asked {
 
 impl Run {
     /// Three nodes that all are in sync, and nothing is wrong. Returns the leader, too.
-    fn in_sync(kind: Kind) -> (Self, usize) {
+    pub(super) fn in_sync(kind: Kind) -> (Self, usize) {
         Self::in_sync_with_copies(kind, 3)
     }
 
@@ -81,7 +81,7 @@ impl Run {
 
     /// Time passes until something is so.
     #[track_caller]
-    pub(super) fn pass_until(&mut self, what: &str, is_so: impl Fn(&mut Self) -> bool) {
+    pub(super) fn pass_until(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> bool) {
         for _ in 0..4_000 {
             if is_so(self) {
                 return;
@@ -93,7 +93,14 @@ impl Run {
     }
 
     /// A node executes a request that has come.
-    fn ask(&mut self, host: usize, method: &str, target: &str, fields: &str, body: &str) -> Asked {
+    pub(super) fn ask(
+        &mut self,
+        host: usize,
+        method: &str,
+        target: &str,
+        fields: &str,
+        body: &str,
+    ) -> Asked {
         let now_ms = self.cluster.local_ms(host);
         let node = self.cluster.node(host).expect("it runs");
         let mut access = AccessPolicy::new(node.config(), "");
@@ -140,7 +147,7 @@ impl Run {
         }
     }
 
-    fn get(&mut self, host: usize, target: &str) -> Asked {
+    pub(super) fn get(&mut self, host: usize, target: &str) -> Asked {
         self.ask(host, "GET", target, "", "")
     }
 
@@ -148,7 +155,7 @@ impl Run {
         self.ask(host, "PUT", target, fields, "value")
     }
 
-    fn progress(&mut self, host: usize, gate: CommitGate) -> WaitProgress {
+    pub(super) fn progress(&mut self, host: usize, gate: CommitGate) -> WaitProgress {
         let node = self.cluster.node(host).expect("it runs");
         node.wait_progress(gate.partition, gate.wait)
     }
