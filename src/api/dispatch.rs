@@ -103,6 +103,7 @@ impl Handler for Api<'_> {
             | Route::Handover
             | Route::Recover
             | Route::Move
+            | Route::Rebalance
             | Route::Drain => begin_order(head, reply),
             _ => {
                 self.answer(route, head, reply);
@@ -123,6 +124,7 @@ impl Handler for Api<'_> {
                 | Route::Handover
                 | Route::Recover
                 | Route::Move
+                | Route::Rebalance
                 | Route::Drain),
             ) => self.finish_cluster_order((route, head.method), body, reply),
             Some(Route::Batch) => self.finish_batch(head, body, reply),

@@ -3,7 +3,7 @@
 
 use crate::partition::Wait;
 
-use super::body::change_stream::WatchRequest;
+use super::body::change_stream::FeedRequest;
 use super::request_labels::VisitAnswers;
 
 /// What a reply waits for: a number in a partition.
@@ -44,7 +44,7 @@ pub struct Effects {
     pub answers: VisitAnswers,
     /// What the replies that are held back wait for.
     pub gates: Vec<CommitGate>,
-    pub(crate) watch: Option<WatchRequest>,
+    pub(crate) watch: Option<FeedRequest>,
     request_count: usize,
     deferred_count: usize,
     /// Merge work that is not charged to the turn yet.
@@ -112,7 +112,7 @@ impl Effects {
     /// Clears everything for the next visit. Returns the watch that begins, if the last request was
     /// one.
     #[inline]
-    pub fn end(&mut self) -> Option<WatchRequest> {
+    pub fn end(&mut self) -> Option<FeedRequest> {
         self.answers.clear();
         self.gates.clear();
         (

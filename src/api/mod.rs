@@ -33,10 +33,11 @@ mod metrics;
 mod request;
 mod request_labels;
 
-pub use body::change_stream::{WatchForm, WatchRequest};
+pub use body::change_stream::{FeedRequest, MapPoll, WatchForm, WatchRequest};
 pub use body::request_body::{RequestBody, upload_too_slow};
 pub use context::{Api, Scope};
 pub use effects::{CommitGate, Effects};
+pub use endpoint::cluster_view::cluster_map;
 pub use endpoint::lookahead::Lookahead;
 
 pub use errors::{

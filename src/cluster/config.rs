@@ -223,6 +223,8 @@ pub struct NodeValue {
     pub protocol: [u16; 2],
     /// It had data when it started.
     pub has_data: bool,
+    /// It leaves the cluster for good: it is to get no copies.
+    pub is_leaving: bool,
 }
 
 impl NodeValue {
@@ -234,6 +236,7 @@ impl NodeValue {
             version: crate::version::VERSION.to_owned(),
             protocol,
             has_data: false,
+            is_leaving: false,
         }
     }
 
@@ -249,6 +252,7 @@ impl NodeValue {
             version: fields.text("version")?,
             protocol: protocol_range,
             has_data: fields.take("hasData") == Some(Value::Bool(true)),
+            is_leaving: fields.take("leaving") == Some(Value::Bool(true)),
         };
         let is_whole = protocol.next().is_none() && value.url.starts_with("http://");
         is_whole.then_some(value)
@@ -263,8 +267,10 @@ impl NodeValue {
         push_text(&mut out, "version", &self.version);
         let protocol = self.protocol.map(Value::from).to_vec();
         push_field(&mut out, "protocol", &Value::Array(protocol));
-        if self.has_data {
-            push_field(&mut out, "hasData", &Value::Bool(true));
+        for (name, is_it) in [("hasData", self.has_data), ("leaving", self.is_leaving)] {
+            if is_it {
+                push_field(&mut out, name, &Value::Bool(true));
+            }
         }
         out.push(b'}');
         out
@@ -554,7 +560,15 @@ mod tests {
             r#""protocol":[1,3]}"#
         );
         assert_eq!(String::from_utf8_lossy(&node.encode()), text);
-        assert_eq!(NodeValue::decode(text.as_bytes()), Some(node));
+        assert_eq!(NodeValue::decode(text.as_bytes()), Some(node.clone()));
+        let leaving = NodeValue {
+            has_data: true,
+            is_leaving: true,
+            ..node
+        };
+        let text = text.replace("]}", r#"],"hasData":true,"leaving":true}"#);
+        assert_eq!(String::from_utf8_lossy(&leaving.encode()), text);
+        assert_eq!(NodeValue::decode(text.as_bytes()), Some(leaving));
         let record = CopyRecord {
             copy: CopyId([3; 16]),
             epoch: 7,

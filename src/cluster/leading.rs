@@ -180,8 +180,8 @@ impl Member {
         self.ask(Change::Set, proposal);
     }
 
-    /// Does what is due for copies that move: one that is to be given up goes once all that stay are
-    /// in sync. If it is this one, another node leads first.
+    /// Does what is due for copies that move: one that is to be given up goes once all that stay
+    /// are in sync. If it is this one, another node leads first.
     fn consider_moves(
         &mut self,
         now_ms: u64,

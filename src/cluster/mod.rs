@@ -4,32 +4,40 @@
 //! `config.rs` has the values in etcd; `member.rs` is one partition on this node, `standing.rs`
 //! what it does until it leads and `leading.rs` what it does then, `office.rs` what it observes as
 //! the leader, `change.rs` a change that it asks for, and `counts.rs` what is counted;
-//! `state.rs` is all partitions, and what etcd is asked next, `orders.rs`, `init.rs` and `moves.rs`
-//! what an operator asks for; `etcd/` is the client of etcd.
+//! `state.rs` is all partitions, and what etcd is asked next, `orders.rs`, `init.rs`, `moves.rs`,
+//! `rebalance.rs` and `forget.rs` what an operator asks for, and `balance.rs` plans it; `etcd/` is
+//! the client of etcd.
 //!
 //! Not here: beats, leases and acknowledgements (`partition/membership.rs`), sockets (`reactor/`).
 
+mod balance;
 mod change;
 pub mod config;
 mod counts;
 pub mod etcd;
+mod forget;
 mod init;
 mod leading;
 mod member;
 mod moves;
+#[cfg(test)]
+mod moves_tests;
 mod office;
 mod operations;
 mod orders;
 mod placement;
+mod rebalance;
 mod rules;
 mod standing;
 mod state;
 mod surroundings;
 
 pub use counts::{CHANGE_OUTCOMES, MemberCounts, SET_CHANGES, TAKEOVER_CAUSES};
+pub use forget::{ForgetRefusal, Forgotten};
 pub use init::Made;
 pub use member::{HandoverEnd, Member, MemberState};
 pub use moves::{CopyMove, MoveRefusal, MoveStep};
 pub use operations::{InitRefusal, OperationEnd};
 pub use orders::{HandoverRefusal, Leaving, RecoveryRefusal};
+pub use rebalance::{BalanceMove, Rebalance};
 pub use state::{Cluster, ClusterOptions};

@@ -61,12 +61,22 @@ struct Ended {
     at_ms: u64,
 }
 
+/// How far a node is that leaves for good.
+#[derive(Debug, Default)]
+pub(super) struct Forgetting {
+    pub(super) next_at_ms: u64,
+    /// The operation that deletes its registration.
+    pub(super) deletion: Option<u64>,
+}
+
 /// The operations that are under way, and how the last ones ended.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     last_number: u64,
     writings: VecDeque<Writing>,
     pub(super) handovers: Vec<HandingOver>,
+    /// The node leaves for good.
+    pub(super) forgetting: Option<Forgetting>,
     ended: VecDeque<Ended>,
 }
 
@@ -88,6 +98,12 @@ impl Operations {
     /// Whether etcd is being written to.
     pub(super) fn is_writing(&self) -> bool {
         !self.writings.is_empty()
+    }
+
+    /// Whether the registration of the node is being deleted, or was.
+    pub(super) fn is_deregistering(&self) -> bool {
+        let forgetting = self.forgetting.as_ref();
+        forgetting.is_some_and(|own| own.deletion.is_some())
     }
 
     /// Etcd is to be written to, by these requests in turn; the number of the operation.

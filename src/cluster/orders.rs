@@ -132,12 +132,13 @@ impl Cluster {
         let is_own = node == self.options.node;
         let copy = own.filter(|_| is_own).map(Partition::copy).or(registered);
         let copy = copy.ok_or(RecoveryRefusal::NoCopy)?;
-        let config = read.map(|(_, config)| config).unwrap_or_else(|| {
+        let first = || {
             let of_copies = copies.map(|of| of.keys().cloned().collect());
             let replicas = of_copies.unwrap_or_else(|| self.nodes().keys().cloned().collect());
             let lease_ms = self.options.lease_ms;
             PartitionConfig::first(node.to_owned(), replicas, lease_ms)
-        });
+        };
+        let config = read.map_or_else(first, |(_, config)| config);
         let own_epoch = own.map_or(0, |own| own.roles().meta().epoch);
         let epochs = copies.into_iter().flatten().map(|(_, record)| record.epoch);
         let epoch = epochs.fold(config.epoch.max(own_epoch), u64::max) + 1;

@@ -67,6 +67,8 @@ struct Outstanding {
 pub(super) struct Registered {
     /// The revision of etcd.
     revision: u64,
+    /// A revision of etcd since which leaders, copies and nodes are as they are now.
+    map_revision: u64,
     common: Option<ClusterValue>,
     pub(super) nodes: BTreeMap<String, NodeValue>,
     /// The copies of each partition, by the names of their nodes.
@@ -75,6 +77,25 @@ pub(super) struct Registered {
     pub(super) configs: BTreeMap<u32, (u64, PartitionConfig)>,
     /// Whether anything was read.
     pub(super) is_read: bool,
+}
+
+impl Registered {
+    /// Goes on counting revisions of the map. What was deleted has no revision: that of the read
+    /// stands for it.
+    fn follow_map(&mut self, before: &Self) {
+        let is_gone = |name: &String| !self.nodes.contains_key(name);
+        let is_shorter = before.nodes.keys().any(is_gone)
+            || before
+                .configs
+                .keys()
+                .any(|id| !self.configs.contains_key(id));
+        if is_shorter {
+            self.map_revision = self.revision;
+        } else if before.map_revision <= self.revision {
+            // Else etcd was emptied, or restored from a backup.
+            self.map_revision = self.map_revision.max(before.map_revision);
+        }
+    }
 }
 
 /// A node of a cluster.
@@ -156,6 +177,12 @@ impl Cluster {
     /// The revision of etcd as of the last read; 0: it was not read.
     pub fn revision(&self) -> u64 {
         self.registered.revision
+    }
+
+    /// The revision of what `GET /cluster/map` tells: it grows whenever that may have changed, and
+    /// is the same for all nodes. 0: etcd was not read.
+    pub fn map_revision(&self) -> u64 {
+        self.registered.map_revision
     }
 
     /// The HTTP address of the node that leads a partition, as the configuration says: none where
@@ -255,6 +282,7 @@ impl Cluster {
         }
         self.step_init(now_ms);
         self.step_operations(now_ms, partitions);
+        self.step_forgetting(now_ms, partitions);
         let is_wanted = self.members.values().any(Member::wants_range);
         if is_wanted {
             self.range_at_ms = 0;
@@ -292,7 +320,9 @@ impl Cluster {
         now_ms: u64,
         partitions: &[Partition],
     ) -> Option<(Purpose, Request)> {
-        if !self.nodes().contains_key(&self.options.node) {
+        let own = self.nodes().get(&self.options.node);
+        let is_told = own.is_some_and(|own| own.is_leaving == self.is_forgetting());
+        if !is_told && !self.operations.is_deregistering() {
             return Some(self.registration(partitions));
         }
         if let Some((number, request)) = self.operations.next_request() {
@@ -344,6 +374,7 @@ impl Cluster {
         let key = Key::Node(&self.options.node).in_cluster(&self.prefix());
         let (url, zone) = (self.options.url.clone(), self.options.zone.clone());
         let mut value = NodeValue::new(url, zone, [PROTOCOL_MIN, PROTOCOL_VERSION]);
+        value.is_leaving = self.is_forgetting();
         value.has_data = partitions.iter().any(|own| own.lsm().last_version() > 0);
         let request = put(key, value.encode());
         (Purpose::RegisterNode(value), request)
@@ -429,8 +460,7 @@ impl Cluster {
     ) {
         match (asked.purpose, answer) {
             (Purpose::Range, Answer::Range { values, revision }) => {
-                self.on_range(asked.asked_at_ms, values, partitions);
-                self.registered.revision = revision;
+                self.on_range(asked.asked_at_ms, (values, revision), partitions);
             }
             (Purpose::Change(id), Answer::Written { revision }) => {
                 self.with_member(id, partitions, |member, around, partition| {
@@ -475,10 +505,16 @@ impl Cluster {
     }
 
     /// All keys of the cluster.
-    fn on_range(&mut self, asked_at_ms: u64, values: Vec<KeyValue>, partitions: &mut [Partition]) {
+    fn on_range(
+        &mut self,
+        asked_at_ms: u64,
+        (values, revision): (Vec<KeyValue>, u64),
+        partitions: &mut [Partition],
+    ) {
         let prefix = self.prefix();
         let mut read = Registered {
             is_read: true,
+            revision,
             ..Registered::default()
         };
         let mut configs = BTreeMap::new();
@@ -491,6 +527,9 @@ impl Cluster {
             let Some(key) = key.strip_prefix(&prefix[..]).and_then(Key::parse) else {
                 continue;
             };
+            if !matches!(key, Key::Copy(..)) {
+                read.map_revision = read.map_revision.max(mod_revision);
+            }
             match key {
                 Key::Cluster => read.common = ClusterValue::decode(&value),
                 Key::Node(name) => {
@@ -508,6 +547,7 @@ impl Cluster {
             }
         }
         read.configs.clone_from(&configs);
+        read.follow_map(&self.registered);
         self.registered = read;
         self.on_configs(asked_at_ms, configs, partitions);
     }

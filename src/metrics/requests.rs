@@ -7,7 +7,7 @@ use crate::status_codes::with_status_codes;
 use super::histogram::Histogram;
 
 /// Routes are numbered below this.
-pub const ROUTE_MAX: usize = 32;
+pub const ROUTE_MAX: usize = 40;
 
 /// Groups of routes are numbered below this.
 pub const GROUP_COUNT: usize = 6;

@@ -6,8 +6,8 @@
 use crate::cluster::config::PartitionConfig;
 use crate::cluster::etcd::{Outcome, Request};
 use crate::cluster::{
-    Cluster, ClusterOptions, CopyMove, HandoverRefusal, InitRefusal, Leaving, Made, MoveRefusal,
-    RecoveryRefusal,
+    Cluster, ClusterOptions, CopyMove, ForgetRefusal, Forgotten, HandoverRefusal, InitRefusal,
+    Leaving, Made, MoveRefusal, Rebalance, RecoveryRefusal,
 };
 use crate::config::ClusterInit;
 use crate::partition::Assignment;
@@ -157,6 +157,23 @@ impl Node {
     pub fn cancel_move(&mut self, order: &CopyMove, now_ms: u64) -> Result<u64, MoveRefusal> {
         let cluster = self.cluster.as_mut().ok_or(MoveRefusal::Unknown)?;
         cluster.cancel_move(order, now_ms)
+    }
+
+    /// Plans what has to move until all nodes have as much as any other, and begins a part of it
+    /// unless this is only to be told.
+    pub fn begin_rebalance(
+        &mut self,
+        is_dry_run: bool,
+        now_ms: u64,
+    ) -> Result<Rebalance, MoveRefusal> {
+        let cluster = self.cluster.as_mut().ok_or(MoveRefusal::Unknown)?;
+        cluster.begin_rebalance(is_dry_run, now_ms)
+    }
+
+    /// Begins to leave the cluster for good: copies move away first.
+    pub fn begin_forgetting(&mut self) -> Result<Forgotten, ForgetRefusal> {
+        let cluster = self.cluster.as_mut().ok_or(ForgetRefusal::Unknown)?;
+        cluster.begin_forgetting()
     }
 
     /// The node makes the cluster if it is not there, once enough nodes have registered.

@@ -104,6 +104,8 @@ pub struct RequestResources {
     pub scans: Permits,
     /// Permits of answers to `/metrics`.
     pub scrapes: Permits,
+    /// Permits of clients that wait for a change of the cluster.
+    pub map_polls: Permits,
     /// Memory for request bodies on their way.
     pub bodies: BodyBudget,
     /// Snapshots kept for the next pages of scans.
@@ -116,6 +118,7 @@ impl RequestResources {
             backups: Permits::default(),
             scans: Permits::default(),
             scrapes: Permits::default(),
+            map_polls: Permits::default(),
             bodies: BodyBudget::new(max_upload_bytes),
             scan_snapshots: ScanSnapshots::default(),
         }

@@ -48,6 +48,7 @@ mod limits;
 mod line_limit;
 mod link;
 mod listener;
+mod map_polls;
 mod measure;
 mod pending_metrics;
 mod progress;

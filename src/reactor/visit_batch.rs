@@ -18,7 +18,7 @@
 use std::io;
 use std::ops::Range;
 
-use crate::api::{AccessPolicy, Api, Effects, Lookahead, Scope, WatchRequest};
+use crate::api::{AccessPolicy, Api, Effects, FeedRequest, Lookahead, Scope};
 use crate::http::{Context, HeadReader, Limits, Output};
 use crate::node::Node;
 
@@ -292,7 +292,7 @@ struct AfterVisit {
     next: Next,
     keeps_place: bool,
     has_progressed: bool,
-    watch: Option<WatchRequest>,
+    watch: Option<FeedRequest>,
 }
 
 /// Queues or closes a session after a visit; true if it keeps its place in the queue.

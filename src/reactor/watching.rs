@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{WatchForm, WatchRequest};
+use crate::api::{FeedRequest, WatchForm};
 use crate::node::{WatchProgress, Watches};
 use crate::storage::VersionToken;
 
 use super::core::Core;
 use super::limits::WATCH_WORK_BYTES;
+use super::map_polls::MapPolls;
 use super::timers::Millis;
 
 /// Time between keep-alives of an event stream: proxies cut silent connections.
@@ -72,6 +73,7 @@ impl WatchConnection {
 pub(super) struct Watching {
     watches: Watches,
     states: BTreeMap<usize, WatchConnection>,
+    map_polls: MapPolls,
     /// There is more log to search.
     is_behind: bool,
 }
@@ -79,28 +81,35 @@ pub(super) struct Watching {
 impl Watching {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.states.len()
+        self.states.len() + self.map_polls.count()
     }
 
     /// Whether there is something to do now.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_behind || self.watches.is_due()
+        self.is_behind || self.watches.is_due() || self.map_polls.is_behind()
     }
 
     /// The deadline of the watch on a connection, if there is one.
     pub(super) fn deadline_of(&self, key: usize) -> Option<Millis> {
-        self.states.get(&key).map(WatchConnection::deadline)
+        let state = self.states.get(&key).map(WatchConnection::deadline);
+        state.or_else(|| self.map_polls.deadline_of(key))
     }
 
     /// A connection is closed.
     pub(super) fn forget(&mut self, key: usize) {
         if self.states.remove(&key).is_some() {
             self.watches.leave(key);
+        } else {
+            self.map_polls.forget(key);
         }
     }
 
     /// Begins a watch.
-    pub(super) fn begin(&mut self, core: &mut Core, key: usize, request: WatchRequest) {
+    pub(super) fn begin(&mut self, core: &mut Core, key: usize, request: FeedRequest) {
+        let request = match request {
+            FeedRequest::Changes(request) => request,
+            FeedRequest::Map(poll) => return self.map_polls.begin(key, poll, core.clock.now),
+        };
         let Some(partition) = core.node.look_at(request.partition) else {
             core.sessions.close(key);
             return;
@@ -121,6 +130,7 @@ impl Watching {
 
     /// Sends what was committed to the watches that it concerns, a bounded amount.
     pub(super) fn send_all(&mut self, core: &mut Core) {
+        self.map_polls.answer_all(core);
         if self.watches.is_empty() {
             return;
         }
@@ -235,6 +245,9 @@ impl Watching {
     /// The deadline of a watch has come: it ends, or gets a keep-alive.
     pub(super) fn time_out(&mut self, core: &mut Core, key: usize) {
         let now = core.clock.now;
+        if self.map_polls.time_out(core, key) {
+            return self.go_on(core, key);
+        }
         self.find_position(core, key);
         let rests = self.watches.rests(key);
         let (Some(session), Some(state)) = (core.sessions.get_mut(key), self.states.get_mut(&key))
@@ -253,6 +266,7 @@ impl Watching {
 
     /// Ends all watches: the node stops.
     pub(super) fn end_all(&mut self, core: &mut Core) {
+        self.map_polls.end_all(core);
         for key in self.states.keys().copied().collect::<Vec<_>>() {
             self.end(core, key);
             self.go_on(core, key);

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::common::etcd::Etcd;
 use crate::common::member::Member;
-use crate::common::{Response, wait_for};
+use crate::common::{Response, let_pass, request_bytes, wait_for};
 use crate::{assert_refused, member, post, put, value_of};
 
 /// The old copy is kept for so long.
@@ -113,7 +113,7 @@ fn a_copy_moves_to_a_fourth_node_under_writes() {
     let mut is_gone = false;
     while !is_gone && Instant::now() < deadline {
         is_gone = members[0].get("/status").json()["partitions"] == json!([]);
-        thread::sleep(Duration::from_millis(200));
+        let_pass(Duration::from_millis(200));
     }
     assert!(
         is_gone,
@@ -190,10 +190,174 @@ fn orders_that_cannot_be_are_refused() {
     }
 }
 
+/// Two new nodes get their share of copies and of leaders by the same order again and again. What a
+/// node had is written all the while.
+#[test]
+fn a_cluster_is_evened_out_over_new_nodes() {
+    let Some(etcd) = Etcd::start() else { return };
+    let mut members: Vec<Member> = ["n0", "n1"].map(|name| member(&etcd, name, &[])).into();
+    wait_for("both to be known", || {
+        let nodes = members[0].get("/cluster").json()["nodes"].clone();
+        nodes.as_array().is_some_and(|nodes| nodes.len() == 2)
+    });
+    let order = json!({"partitions": 6, "replicas": 2});
+    assert_eq!(post(&members[0], "/cluster/init", &order).status, 201);
+    let rebalance = |member: &Member, is_dry_run: bool| {
+        let answer = post(member, "/cluster/rebalance", &json!({"dryRun": is_dry_run}));
+        assert!(
+            [200, 202, 409, 503].contains(&answer.status),
+            "{}",
+            answer.text()
+        );
+        let body = answer.json();
+        (answer.status, body)
+    };
+    let is_even = |member: &Member| {
+        let (status, plan) = rebalance(member, true);
+        status == 200
+            && plan["moves"] == json!([])
+            && plan["leaders"] == json!([])
+            && plan["underWay"] == 0
+    };
+    wait_for("all to be in sync", || is_even(&members[0]));
+    members.extend(["n2", "n3"].map(|name| member(&etcd, name, &[])));
+    wait_for("a plan", || {
+        let (_, plan) = rebalance(&members[0], true);
+        let moves = plan["moves"].as_array().expect("moves");
+        moves.len() == 6 && moves.iter().all(|one| one["begun"] == false)
+    });
+    let (_, view) = (200, members[0].get("/cluster").json());
+    assert!(view["partitions"].as_array().is_some_and(|all| {
+        all.iter()
+            .all(|one| one["leaving"] == json!([]) && one["nextLeader"] == Json::Null)
+    }));
+    wait_for("all to be even", || {
+        if is_even(&members[3]) {
+            return true;
+        }
+        let (status, plan) = rebalance(&members[0], false);
+        let count = |name: &str| plan["moves"].to_string().matches(name).count();
+        assert!(status != 202 || count("\"begun\":true") <= 2, "{plan}");
+        let_pass(Duration::from_millis(100));
+        false
+    });
+    let view = members[1].get("/cluster").json();
+    for name in ["n0", "n1", "n2", "n3"] {
+        let partitions = view["partitions"].as_array().expect("partitions");
+        let has_copy = |one: &&Json| {
+            one["inSync"]
+                .as_array()
+                .is_some_and(|all| all.contains(&json!(name)))
+        };
+        let leads = |one: &&Json| one["leader"] == name;
+        assert_eq!(partitions.iter().filter(has_copy).count(), 3, "{view}");
+        assert!(
+            [1, 2].contains(&partitions.iter().filter(leads).count()),
+            "{view}"
+        );
+    }
+    let answer = post(&members[0], "/cluster/rebalance", &json!({}));
+    assert_refused(&answer, 400, "bad_request");
+}
+
+/// A client that has a map waits for the next one.
+#[test]
+fn a_map_is_waited_for() {
+    let Some(etcd) = Etcd::start() else { return };
+    let members = four(&etcd);
+    let map = |member: &Member, query: &str| member.get(&format!("/cluster/map{query}")).json();
+    let settled = || {
+        let before = map(&members[1], "");
+        let_pass(Duration::from_millis(300));
+        (map(&members[1], "") == before).then(|| before["revision"].as_u64().expect("a number"))
+    };
+    let mut revision = None;
+    wait_for("the map to stay", || {
+        revision = settled();
+        revision.is_some()
+    });
+    let revision = revision.expect("found");
+    // It is the same on all nodes.
+    assert_eq!(map(&members[3], "")["revision"], revision);
+    let since = Instant::now();
+    let same = map(&members[1], &format!("?since={revision}&timeout=0.5"));
+    assert_eq!(same["revision"], revision);
+    assert!(
+        since.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        since.elapsed()
+    );
+    let old = format!("?since={}&timeout=300", revision - 1);
+    assert_eq!(map(&members[1], &old)["revision"], revision);
+    let newest = format!("?since={revision}&timeout=300");
+    // A client that goes away.
+    let mut gone = members[1].connect();
+    gone.send(&request_bytes(
+        "GET",
+        &format!("/cluster/map{newest}"),
+        &[],
+        b"",
+    ));
+    let watchers = || {
+        let text = members[1].get("/metrics").text();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("dbnode_watchers "));
+        line.map(|line| line["dbnode_watchers ".len()..].to_owned())
+    };
+    wait_for("it to wait", || watchers().as_deref() == Some("1"));
+    drop(gone);
+    wait_for("it to be forgotten", || watchers().as_deref() == Some("0"));
+    let next = thread::scope(|scope| {
+        let waiting = [0, 1, 2].map(|at| {
+            (
+                at,
+                scope.spawn({
+                    let (member, newest) = (&members[at], &newest);
+                    move || map(member, newest)
+                }),
+            )
+        });
+        wait_for("one to wait", || watchers().as_deref() == Some("1"));
+        let order = json!({"id": 0, "to": "n2"});
+        assert_eq!(post(&members[0], "/partition/handover", &order).status, 200);
+        waiting.map(|(at, waiting)| (at, waiting.join().expect("no panic")))
+    });
+    for (at, next) in next {
+        assert!(next["revision"].as_u64() > Some(revision), "{at}: {next}");
+        assert_eq!(next["leaders"][0]["leader"], members[2].url(), "{at}");
+    }
+    for query in [
+        "?timeout=1",
+        "?since=-1",
+        "?since=x",
+        "?since=1&timeout=301",
+    ] {
+        let answer = members[1].get(&format!("/cluster/map{query}"));
+        assert_refused(&answer, 400, "bad_query");
+    }
+    // A node that stops answers first.
+    let last = map(&members[1], "")["revision"].as_u64().expect("a number");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| map(&members[1], &format!("?since={}", last + 1_000)));
+        wait_for("it to wait", || watchers().as_deref() == Some("1"));
+        members[1].signal("TERM");
+        assert!(waiting.join().expect("no panic")["leaders"].is_array());
+    });
+}
+
 #[test]
 fn without_a_cluster_no_copy_moves() {
     let node = Member::start(&[]);
     let body = json!({"id": 0, "to": "n1"});
     assert_refused(&post(&node, "/partition/move", &body), 409, "no_cluster");
     assert_refused(&cancel(&node, &body), 409, "no_cluster");
+    for (path, body) in [
+        ("/cluster/rebalance", json!({"dryRun": true})),
+        ("/node/drain", json!({"forget": true})),
+    ] {
+        assert_refused(&post(&node, path, &body), 409, "no_cluster");
+    }
+    let answer = node.get("/cluster/map?since=1&timeout=9");
+    assert_refused(&answer, 409, "no_cluster");
 }

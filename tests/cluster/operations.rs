@@ -69,7 +69,7 @@ fn without_a_cluster_there_is_nothing_to_order() {
             .contains("make sure that the old leader is down")
     );
     assert_refused(&answer, 400, "bad_request");
-    let answer = post(&node, "/node/drain", &json!({"forget": true}));
+    let answer = post(&node, "/node/drain", &json!({"forget": 1}));
     assert_refused(&answer, 400, "bad_request");
 }
 

@@ -12,6 +12,7 @@
 //! Not here: which changes a watcher gets (`node/watches.rs`), and when (`reactor/watching.rs`).
 
 use crate::lsm::StreamRecord;
+use crate::node::Permit;
 use crate::storage::VersionToken;
 
 use crate::api::body::json_text::escape_into;
@@ -43,6 +44,26 @@ pub struct WatchRequest {
     pub form: WatchForm,
     /// After this time the watch ends; none: it does not.
     pub timeout_ms: Option<u64>,
+}
+
+/// A request that waits for the next revision of the cluster's map.
+#[derive(Debug)]
+pub struct MapPoll {
+    /// The revision that the client has.
+    pub since: u64,
+    /// After this time the answer comes in any case.
+    pub timeout_ms: u64,
+    /// One of a bounded number.
+    pub permit: Permit,
+}
+
+/// A request with an answer that is sent when there is something to tell.
+#[derive(Debug)]
+pub enum FeedRequest {
+    /// A watch.
+    Changes(WatchRequest),
+    /// `/cluster/map` with `?since=`.
+    Map(MapPoll),
 }
 
 impl WatchForm {

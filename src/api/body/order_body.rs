@@ -42,19 +42,6 @@ pub(crate) fn order_in<T: DeserializeOwned>(intake: RequestBody, form: &str) -> 
         .map_err(|error| Refusal::bad_request(format!("send {form}: {error}")))
 }
 
-/// The same where the body may be left out.
-pub(crate) fn optional_order_in<T: DeserializeOwned + Default>(
-    intake: RequestBody,
-    form: &str,
-) -> Result<T, Refusal> {
-    let bytes = bytes_in(intake)?;
-    if bytes.is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Refusal::bad_request(format!("send {form}, or no body: {error}")))
-}
-
 /// The fields of a body that are not read yet.
 ///
 /// Read by name rather than by derived code, which is several times as large.
@@ -94,11 +81,11 @@ impl OrderFields {
         }
     }
 
-    /// Whether a field that may be missing is true.
-    pub(crate) fn flag(&mut self, name: &str) -> Result<bool, Refusal> {
+    /// A truth value that may be missing.
+    pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, Refusal> {
         match self.fields.remove(name) {
-            Some(Value::Bool(value)) => Ok(value),
-            None => Ok(false),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            None => Ok(None),
             Some(_) => Err(unlike(
                 self.form,
                 &format!("\"{name}\" is not true or false"),

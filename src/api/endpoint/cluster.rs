@@ -1,7 +1,8 @@
 //! Orders to a node of a cluster: `/cluster/init`, `/partition/handover`, `/partition/recover`,
 //! `/node/drain`.
 //!
-//! Not here: copies that move (`moves.rs`), what becomes of them (`cluster/operations.rs`), the refusals of those that were begun
+//! Not here: copies that move, with `/cluster/rebalance` and `{"forget":true}` (`moves.rs`), what
+//! becomes of orders (`cluster/operations.rs`), the refusals of those that were begun
 //! (`api/errors.rs`).
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use crate::config::{ClusterInit, PARTITION_MAX, REPLICA_MAX};
 use crate::http::{Method, Refusal, Reply, json_line};
 use crate::partition::Wait;
 
-use crate::api::body::order_body::{optional_order_in, order_in};
+use crate::api::body::order_body::{OrderFields, order_in};
 use crate::api::body::request_body::RequestBody;
 use crate::api::cluster_refusals::led_by;
 use crate::api::context::{Api, absent};
@@ -73,11 +74,6 @@ struct RecoveryBody {
     accept_data_loss: bool,
 }
 
-/// The body of `/node/drain`.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DrainBody {}
-
 #[derive(Serialize)]
 struct HandoverAnswer<'a> {
     success: bool,
@@ -122,6 +118,7 @@ impl Api<'_> {
             Route::Handover => self.hand_over(intake),
             Route::Recover => self.recover(intake),
             Route::Move => self.move_copy(method, intake),
+            Route::Rebalance => self.rebalance(intake),
             _ => self.drain_node(intake),
         };
         match answer {
@@ -235,8 +232,13 @@ impl Api<'_> {
     }
 
     fn drain_node(&mut self, intake: RequestBody) -> Result<Answer, Refusal> {
-        let DrainBody {} = optional_order_in(intake, "{}")?;
+        let mut fields = OrderFields::read(intake, "{\"forget\":true}, or no body")?;
+        let is_forgotten = fields.flag("forget")?.unwrap_or(false);
+        fields.end()?;
         self.check_in_cluster()?;
+        if is_forgotten {
+            return self.forget_node();
+        }
         let leaving = self.node.begin_leaving();
         let answer = DrainAnswer {
             success: true,

@@ -3,13 +3,18 @@
 use serde::Serialize;
 
 use crate::cluster::{Cluster, Member, MemberState, MoveStep};
-use crate::http::{Refusal, Reply, json_line};
+use crate::http::{Head, Refusal, Reply, json_line};
 
+use crate::api::body::change_stream::{FeedRequest, MapPoll, WatchForm};
 use crate::api::context::Api;
 use crate::api::endpoint::cluster::no_cluster;
+use crate::api::endpoint::watch::timeout_of;
 use crate::api::errors::refuse;
-use crate::api::request::route::Route;
-use crate::api::request::values::JSON;
+use crate::api::request::params::Param;
+use crate::api::request::values::{JSON, number};
+
+/// Requests that wait for another map at a time.
+const MAP_POLLS_MAX: usize = 1024;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,6 +36,8 @@ struct NodeBody<'a> {
     url: &'a str,
     zone: &'a str,
     version: &'a str,
+    /// It leaves for good.
+    leaving: bool,
 }
 
 #[derive(Serialize)]
@@ -69,19 +76,57 @@ struct LeaderBody<'a> {
 }
 
 impl Api<'_> {
-    pub(crate) fn answer_cluster(&mut self, route: Route, reply: Reply<'_>) {
-        let body = match (self.node.cluster(), route) {
-            (None, _) => Err(no_cluster()),
-            (Some(cluster), Route::ClusterMap) => Ok(json_line(&map_of(cluster))),
-            (Some(cluster), _) => Ok(json_line(&self.view_of(cluster))),
-        };
-        let answer = |body: Vec<u8>, reply: Reply<'_>| {
-            reply.status(200).content_type(JSON).body(&body);
-        };
-        match body {
-            Ok(body) => answer(body, reply),
-            Err(refusal) => refuse_view(reply, &refusal),
+    pub(crate) fn answer_cluster(&mut self, reply: Reply<'_>) {
+        match self.node.cluster() {
+            Some(cluster) => {
+                let body = json_line(&self.view_of(cluster));
+                reply.status(200).content_type(JSON).body(&body);
+            }
+            None => refuse(reply, &no_cluster()),
         }
+    }
+
+    /// Answers at once, or once the map has changed.
+    pub(crate) fn answer_map(&mut self, head: &Head<'_>, reply: Reply<'_>) {
+        let poll = self.map_poll(head);
+        let (poll, cluster) = match (poll, self.node.cluster()) {
+            (Ok(poll), Some(cluster)) => (poll, cluster),
+            (Err(refusal), _) => return refuse(reply, &refusal),
+            (_, None) => return refuse(reply, &no_cluster()),
+        };
+        let reply = reply.status(200).header("Cache-Control", "no-store");
+        let reply = reply.content_type(JSON);
+        match poll {
+            Some(poll) => {
+                if reply.feed(b"") {
+                    self.effects.watch = Some(FeedRequest::Map(poll));
+                }
+            }
+            None => reply.body(&cluster_map(cluster)),
+        }
+    }
+
+    /// What a request waits for; none: nothing.
+    fn map_poll(&self, head: &Head<'_>) -> Result<Option<MapPoll>, Refusal> {
+        let query = self.query(head);
+        let timeout_ms = timeout_of(query, WatchForm::LongPoll)?;
+        let since = match query.get(Param::Since)? {
+            Some(text) => number(&text).ok_or_else(bad_revision)?,
+            None if self.params.has(Param::Timeout) => return Err(bad_revision()),
+            None => return Ok(None),
+        };
+        let revision = self.node.cluster().map_or(0, Cluster::map_revision);
+        let timeout_ms = timeout_ms.filter(|ms| *ms > 0 && revision <= since);
+        let Some(timeout_ms) = timeout_ms else {
+            return Ok(None);
+        };
+        let permit = self.node.resources.map_polls.take(MAP_POLLS_MAX);
+        let permit = permit.ok_or_else(too_many_polls)?;
+        Ok(Some(MapPoll {
+            since,
+            timeout_ms,
+            permit,
+        }))
     }
 
     fn view_of<'a>(&'a self, cluster: &'a Cluster) -> ClusterBody<'a> {
@@ -92,6 +137,7 @@ impl Api<'_> {
             url: &node.url,
             zone: &node.zone,
             version: &node.version,
+            leaving: node.is_leaving,
         });
         let members = cluster.members().iter();
         let partitions = members.filter_map(|(id, member)| {
@@ -123,6 +169,24 @@ impl Api<'_> {
     }
 }
 
+/// The body of `/cluster/map`.
+pub fn cluster_map(cluster: &Cluster) -> Vec<u8> {
+    json_line(&map_of(cluster))
+}
+
+#[cold]
+fn bad_revision() -> Refusal {
+    let message = "?since= must be the revision of the map that you have: without it, the answer \
+                   comes at once, and ?timeout= has no meaning";
+    Refusal::new(400, "bad_query", message)
+}
+
+#[cold]
+fn too_many_polls() -> Refusal {
+    let message = format!("{MAP_POLLS_MAX} requests wait for a change already: ask again later");
+    Refusal::new(503, "too_many_polls", message)
+}
+
 fn map_of(cluster: &Cluster) -> MapBody<'_> {
     let url_of = |name: &String| cluster.nodes().get(name).map(|node| &node.url[..]);
     let members = cluster.members().iter();
@@ -136,16 +200,11 @@ fn map_of(cluster: &Cluster) -> MapBody<'_> {
     });
     let value = cluster.value();
     MapBody {
-        revision: cluster.revision(),
+        revision: cluster.map_revision(),
         partitions: value.map(|value| value.partitions),
         hash: value.map(|value| &value.hash[..]),
         leaders: leaders.collect(),
     }
-}
-
-#[cold]
-fn refuse_view(reply: Reply<'_>, refusal: &Refusal) {
-    refuse(reply, refusal);
 }
 
 fn word_of(state: MemberState) -> &'static str {

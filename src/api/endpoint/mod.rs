@@ -47,7 +47,8 @@ impl Api<'_> {
                 self.answer_admin(route, head, reply);
             }
             Route::Partition => self.answer_removal(head, reply),
-            Route::Cluster | Route::ClusterMap => self.answer_cluster(route, reply),
+            Route::Cluster => self.answer_cluster(reply),
+            Route::ClusterMap => self.answer_map(head, reply),
             Route::OpenApi => Self::answer_openapi(reply),
             // `begin` has dispatched these already.
             Route::Set
@@ -60,6 +61,7 @@ impl Api<'_> {
             | Route::Handover
             | Route::Recover
             | Route::Move
+            | Route::Rebalance
             | Route::Drain => {}
         }
     }

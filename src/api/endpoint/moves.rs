@@ -1,8 +1,9 @@
-//! `/partition/move`: copies of a partition that come, go, or move from node to node.
+//! `/partition/move`: copies of a partition that come, go, or move from node to node;
+//! `/cluster/rebalance`: the moves that even a cluster out; and `/node/drain` for good.
 //!
 //! Not here: what becomes of such an order (`cluster/moves.rs`).
 
-use crate::cluster::{CopyMove, MoveRefusal};
+use crate::cluster::{BalanceMove, CopyMove, ForgetRefusal, MoveRefusal};
 use crate::http::{Method, Refusal};
 
 use crate::api::body::order_body::OrderFields;
@@ -43,7 +44,7 @@ impl Api<'_> {
         let mut body = format!("{{\"success\":true,\"id\":{id}");
         for (field, name) in [("from", &order.from), ("to", &order.to)] {
             if let Some(name) = name {
-                body += &format!(",\"{field}\":\"{name}\"");
+                body.extend([",\"", field, "\":\"", name, "\""]);
             }
         }
         body += "}\n";
@@ -53,6 +54,82 @@ impl Api<'_> {
             operation: Some(number),
         })
     }
+
+    /// Tells what has to move until all nodes have as much as any other, and begins a part of it.
+    pub(super) fn rebalance(&mut self, intake: RequestBody) -> Result<Answer, Refusal> {
+        let mut fields = OrderFields::read(intake, "{\"dryRun\":true} or {\"dryRun\":false}")?;
+        let is_dry_run = fields.flag("dryRun")?;
+        fields.end()?;
+        let Some(is_dry_run) = is_dry_run else {
+            let message = "send {\"dryRun\":true} to see what would move, or {\"dryRun\":false} to \
+                           begin it";
+            return Err(Refusal::bad_request(message));
+        };
+        self.check_in_cluster()?;
+        let planned = self.node.begin_rebalance(is_dry_run, self.now_ms);
+        let planned = planned.map_err(|refusal| not_moved(0, refusal))?;
+        let mut body = format!("{{\"success\":true,\"dryRun\":{is_dry_run},\"moves\":[");
+        add_moves(&planned.copies, &mut body);
+        body += "],\"leaders\":[";
+        add_moves(&planned.leaders, &mut body);
+        let count = planned.under_way_count.to_string();
+        body.extend(["],\"underWay\":", &count, "}\n"]);
+        Ok(Answer {
+            status: if planned.operation.is_some() {
+                202
+            } else {
+                200
+            },
+            body: body.into_bytes(),
+            operation: planned.operation,
+        })
+    }
+
+    /// Has the node leave for good.
+    pub(super) fn forget_node(&mut self) -> Result<Answer, Refusal> {
+        let forgotten = self
+            .node
+            .begin_forgetting()
+            .map_err(|refusal| match refusal {
+                ForgetRefusal::Unknown => not_moved(0, MoveRefusal::Unknown),
+                ForgetRefusal::Needed(id) => needed(id),
+            })?;
+        let body = format!(
+            "{{\"success\":true,\"moving\":{:?},\"dropping\":{:?}}}\n",
+            forgotten.moving, forgotten.dropping
+        );
+        Ok(Answer {
+            status: 202,
+            body: body.into_bytes(),
+            operation: None,
+        })
+    }
+}
+
+fn add_moves(moves: &[BalanceMove], out: &mut String) {
+    for (index, own) in moves.iter().enumerate() {
+        let BalanceMove {
+            partition,
+            from,
+            to,
+            is_begun,
+        } = own;
+        *out += if index == 0 { "" } else { "," };
+        // Names of nodes need no escapes.
+        let told = format!(
+            "{{\"id\":{partition},\"from\":\"{from}\",\"to\":\"{to}\",\"begun\":{is_begun}}}"
+        );
+        *out += &told;
+    }
+}
+
+#[cold]
+fn needed(id: u32) -> Refusal {
+    let message = format!(
+        "the copy of partition {id} is needed, and no other node can take it: nothing was done; \
+         start another node, or wait until more copies are in sync"
+    );
+    Refusal::new(409, "only_copy", message)
 }
 
 #[cold]
@@ -82,26 +159,8 @@ pub(super) fn not_moved(id: u32, refusal: MoveRefusal) -> Refusal {
             let message = format!("{name} has a copy of partition {id} already");
             Refusal::new(409, "has_copy", message)
         }
-        MoveRefusal::IsMoving(name) => {
-            let message = format!(
-                "partition {id} is being moved already, away from {name}: wait until GET /cluster \
-                 shows no more of it, or cancel that"
-            );
-            Refusal::new(409, "move_under_way", message)
-        }
-        MoveRefusal::IsComing(name, other) => {
-            let message = format!(
-                "the copy of partition {other} on {name} is not in sync yet, and a node takes at \
-                 most 1 incoming and 1 outgoing move at a time: wait until it is"
-            );
-            Refusal::new(409, "move_under_way", message)
-        }
-        MoveRefusal::IsGoing(name, other) => {
-            let message = format!(
-                "{name} is giving its copy of partition {other} up, and a node takes at most 1 \
-                 incoming and 1 outgoing move at a time: wait until it is gone"
-            );
-            Refusal::new(409, "move_under_way", message)
+        MoveRefusal::IsMoving(_) | MoveRefusal::IsComing(..) | MoveRefusal::IsGoing(..) => {
+            under_way(id, &refusal)
         }
         MoveRefusal::TooMany(count) => {
             let message = format!("partition {id} has {count} copies, and cannot have more");
@@ -122,4 +181,23 @@ pub(super) fn not_moved(id: u32, refusal: MoveRefusal) -> Refusal {
             Refusal::new(409, "no_move", message)
         }
     }
+}
+
+#[cold]
+fn under_way(id: u32, refusal: &MoveRefusal) -> Refusal {
+    let limit = "a node takes at most 1 incoming and 1 outgoing move at a time";
+    let message = match refusal {
+        MoveRefusal::IsComing(name, other) => format!(
+            "the copy of partition {other} on {name} is not in sync yet, and {limit}: wait until \
+             it is"
+        ),
+        MoveRefusal::IsGoing(name, other) => format!(
+            "{name} is giving its copy of partition {other} up, and {limit}: wait until it is gone"
+        ),
+        _ => format!(
+            "partition {id} is being moved already: wait until GET /cluster shows no more of it, \
+             or cancel that"
+        ),
+    };
+    Refusal::new(409, "move_under_way", message)
 }

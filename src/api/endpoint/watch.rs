@@ -7,7 +7,7 @@ use crate::http::{Head, Refusal, Reply};
 use crate::partition::PositionError;
 use crate::storage::{Position, Role};
 
-use crate::api::body::change_stream::{WatchForm, WatchRequest};
+use crate::api::body::change_stream::{FeedRequest, WatchForm, WatchRequest};
 use crate::api::context::Api;
 use crate::api::errors::refuse;
 use crate::api::request::accept::preferred;
@@ -37,7 +37,7 @@ impl Api<'_> {
                 let mut begin = Vec::new();
                 request.form.begin(request.position, &mut begin);
                 if reply.feed(&begin) {
-                    self.effects.watch = Some(request);
+                    self.effects.watch = Some(FeedRequest::Changes(request));
                 }
             }
             Err(refusal) => refuse(reply, &refusal),
@@ -92,7 +92,7 @@ impl Api<'_> {
     }
 }
 
-fn timeout_of(query: Query<'_>, form: WatchForm) -> Result<Option<u64>, Refusal> {
+pub(super) fn timeout_of(query: Query<'_>, form: WatchForm) -> Result<Option<u64>, Refusal> {
     let Some(text) = query.get(Param::Timeout)? else {
         return Ok((form == WatchForm::LongPoll).then_some(TIMEOUT_DEFAULT_MS));
     };

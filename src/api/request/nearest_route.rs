@@ -256,7 +256,8 @@ mod tests {
             ),
             (
                 "/partition",
-                "/partition/assign, /partition/handover, /partition/recover or /partition/{id}",
+                "/partition/assign, /partition/handover, /partition/recover, /partition/move or \
+                 /partition/{id}",
                 "'URL/status?partition=0'",
             ),
             (

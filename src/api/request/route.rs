@@ -195,9 +195,11 @@ routes! {
     Cluster b"/cluster" "/cluster" Monitoring Nothing
         [Get Admin NODE "URL/cluster"]
     ClusterMap b"/cluster/map" "/cluster/map" Data Nothing
-        [Get Admin NODE "URL/cluster/map"]
+        [Get Admin MAP "'URL/cluster/map?since=7&timeout=5'"]
     Init b"/cluster/init" "/cluster/init" Data Nothing
         [Post Admin NODE "URL/cluster/init -d '{\"partitions\":16,\"replicas\":3}'"]
+    Rebalance b"/cluster/rebalance" "/cluster/rebalance" Data Nothing
+        [Post Admin NODE "URL/cluster/rebalance -d '{\"dryRun\":true}'"]
     Drain b"/node/drain" "/node/drain" Data Nothing
         [Post Admin NODE "-X POST URL/node/drain"]
     Leader b"/leader" "/leader" Public Nothing
@@ -324,6 +326,7 @@ const WATCH: AcceptedInput = takes(
         Param::Partition,
     ],
 );
+const MAP: AcceptedInput = takes(&[], &[Param::Since, Param::Timeout]);
 const DIGEST: AcceptedInput = takes(&[PartitionId], &[Param::At, Param::Partition]);
 const REMOVAL: AcceptedInput = takes(&[], &[Param::Epoch, Param::Discard]);
 const HEALTH: AcceptedInput = takes_without_token(&[], &[Param::Partition, Param::MaxLag]);

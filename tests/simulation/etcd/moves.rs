@@ -15,6 +15,9 @@ impl Run {
         if !self.is_running(asked) {
             return;
         }
+        if self.cluster.rng.u8(..6) == 0 {
+            return self.name_next_leader(asked);
+        }
         let config = self.config();
         let (of_copy, free): (Vec<usize>, Vec<usize>) =
             (0..self.host_count()).partition(|host| config.has_replica(&name(*host)));
@@ -52,9 +55,20 @@ impl Run {
         self.move_count += u64::from(begun.is_ok());
     }
 
+    /// Leadership is to move, as in a cluster that is evened out.
+    fn name_next_leader(&mut self, host: usize) {
+        let mut config = self.config();
+        config.next_leader = Some(name(host));
+        let key = Key::Config(0).in_cluster(&self.prefix);
+        self.etcd.put(&key, config.encode());
+        self.move_count += 1;
+    }
+
     /// An operator sends an order about moves to a node, and waits for the answer.
     #[track_caller]
     fn order(&mut self, host: usize, method: &str, body: &Json) {
+        // It knows what is there now.
+        self.pass_ms(200);
         let asked = self.ask(host, method, "/partition/move", "", &body.to_string());
         assert_eq!(asked.status(), 202, "{}", asked.text);
         let mut answer = body.clone();
@@ -206,4 +220,70 @@ fn an_order_on_an_old_configuration_is_refused() {
     ends.sort_unstable();
     assert_eq!(ends, [Some(false), Some(true)]);
     assert_eq!(run.config().replicas.len(), 3);
+}
+
+/// The leader hands over to the node that is named as the next one, and says so in etcd.
+#[test]
+fn the_next_leader_takes_over() {
+    let (mut run, leader) = Run::in_sync(Kind::Synced);
+    let next = (leader + 1) % 3;
+    run.name_next_leader(next);
+    run.pass_until("it leads", |run| run.open_leader() == Some(next));
+    run.pass_until("it is done", |run| run.config().next_leader.is_none());
+    run.pass_until("all are in sync", Run::is_in_sync);
+    assert!(run.config().handed_over);
+    // Of a node that has no copy it means nothing.
+    let mut config = run.config();
+    config.next_leader = Some("n9".to_owned());
+    let key = Key::Config(0).in_cluster(&run.prefix);
+    run.etcd.put(&key, config.encode());
+    run.pass_until("it is void", |run| run.config().next_leader.is_none());
+    assert_eq!(run.open_leader(), Some(next));
+}
+
+/// A node leaves for good: its copy moves to the node without one, or is dropped where all have
+/// one. Then nothing of it is left in etcd, and it stops.
+#[test]
+fn a_node_leaves_for_good() {
+    for (copy_count, answer) in [
+        (2, json!({"success": true, "moving": [0], "dropping": []})),
+        (3, json!({"success": true, "moving": [], "dropping": [0]})),
+    ] {
+        let (mut run, leader) = Run::in_sync_with_copies(Kind::Synced, copy_count);
+        let body = json!({"forget": true}).to_string();
+        let asked = run.ask(leader, "POST", "/node/drain", "", &body);
+        assert_eq!((asked.status(), asked.json()), (202, answer));
+        run.pass_until("it is told", |run| {
+            let others = (0..3).filter(|host| *host != leader);
+            others.into_iter().all(|host| {
+                let shown = run.get(host, "/cluster").json();
+                let nodes = shown["nodes"].as_array().expect("nodes");
+                nodes.iter().any(|node| node["leaving"] == true)
+            })
+        });
+        run.pass_until("its copy is given up", |run| {
+            run.check();
+            assert!(run.config().in_sync.len() >= 2, "{:?}", run.config());
+            !run.config().has_replica(&name(leader)) && run.is_in_sync()
+        });
+        assert_eq!(run.config().replicas.len(), 2);
+        let own = |run: &Run| {
+            let keys = [Key::Node(&name(leader)), Key::Copy(0, &name(leader))];
+            let keys = keys.map(|key| key.in_cluster(&run.prefix));
+            keys.map(|key| run.etcd.values.contains_key(&key))
+        };
+        assert_eq!(own(&run), [true, true]);
+        run.pass_ms(70_000);
+        assert_eq!(own(&run), [false, false], "{copy_count} copies");
+        let node = run.cluster.node(leader).expect("it runs");
+        assert!(node.is_leaving() && node.has_left());
+        assert!(run.is_in_sync(), "{}", run.picture());
+        // It comes back as a node without copies.
+        run.cluster.crash(leader, false);
+        assert!(run.cluster.start(leader));
+        run.pass_ms(1_000);
+        assert_eq!(own(&run), [true, false]);
+        let shown = run.get(leader, "/cluster").json();
+        assert_eq!(shown["nodes"][leader]["leaving"], false, "{shown}");
+    }
 }
