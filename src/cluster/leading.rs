@@ -191,6 +191,9 @@ impl Member {
         let Some(Known { config, .. }) = &self.known else {
             return;
         };
+        if config.leaving.is_empty() && config.next_leader.is_none() {
+            return;
+        }
         let may_leave = config.are_staying_in_sync() || SeededBug::MoveDropsLastInSync.is_on();
         match MoveAction::of(config, around.node, may_leave) {
             Some(MoveAction::HandOver(to)) => {

@@ -226,7 +226,7 @@ impl Office {
     ) -> Vec<CopyOfNode> {
         let acked_version = partition.acked_version();
         let least_version = acked_version.max(self.begun_version);
-        let needs_leaving = !config.are_staying_in_sync();
+        let needs_leaving = !config.leaving.is_empty() && !config.are_staying_in_sync();
         let mut joining = Vec::new();
         for facts in partition.copy_facts().filter(|facts| facts.follows_log) {
             let node = around.node_of(facts.copy);
