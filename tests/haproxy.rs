@@ -1,6 +1,6 @@
 //! The shipped `haproxy.cfg` with a real `haproxy`: writes find the leader, reads the replicas,
-//! also after a failover, and no write is ever sent twice. Passed over, and says so, where
-//! `haproxy` is not installed.
+//! also after a failover, and no write is ever sent twice. And `haproxy-etcd.cfg`: what a node
+//! answers with 503 is sent again. Passed over, and says so, where `haproxy` is not installed.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests are the outside: they have clocks and sockets of their own"
@@ -17,14 +17,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use socket2::{Domain, Socket, Type};
 
-use common::{Client, Folder, Node, Response, assert_error, text, wait_for};
+use common::{Client, Folder, Node, Response, assert_error, let_pass, text, wait_for};
 
 /// The shipped configuration, and what in it is of a place.
 const CONFIGURATION: &str = include_str!("../packaging/haproxy.cfg");
+const WITH_ETCD: &str = include_str!("../packaging/haproxy-etcd.cfg");
 const SERVERS: [&str; 3] = ["10.0.0.11:9001", "10.0.0.12:9001", "10.0.0.13:9001"];
 const BIND: &str = "bind :9000";
 
@@ -39,11 +41,11 @@ impl Proxy {
     /// In front of these nodes, with the shipped file; none if there is no `haproxy` on this
     /// machine.
     fn start(servers: [SocketAddr; 3]) -> Option<Self> {
-        Self::start_with(servers, |shipped| shipped)
+        Self::start_file(CONFIGURATION, servers)
     }
 
-    /// With a changed file.
-    fn start_with(servers: [SocketAddr; 3], change: impl FnOnce(String) -> String) -> Option<Self> {
+    /// With a file for these addresses and the user that runs the tests.
+    fn start_file(shipped: &str, servers: [SocketAddr; 3]) -> Option<Self> {
         if Command::new("haproxy")
             .arg("-v")
             .stdout(Stdio::null())
@@ -67,7 +69,7 @@ impl Proxy {
             .expect("of IP");
         let folder = Folder::new("haproxy");
         let path = folder.join("haproxy.cfg");
-        let configuration = change(configuration(servers, socket.as_raw_fd()));
+        let configuration = configuration(shipped, servers, socket.as_raw_fd());
         std::fs::write(&path, configuration).expect("write");
         let mut command = Command::new("haproxy");
         let log = File::create(folder.join("log")).expect("create");
@@ -110,8 +112,8 @@ impl Drop for Proxy {
 }
 
 /// The shipped file, for these addresses and the user that runs the tests.
-fn configuration(servers: [SocketAddr; 3], listener: i32) -> String {
-    let mut configuration = CONFIGURATION.to_owned();
+fn configuration(shipped: &str, servers: [SocketAddr; 3], listener: i32) -> String {
+    let mut configuration = shipped.to_owned();
     for line in ["    user haproxy\n", "    group haproxy\n"] {
         assert!(
             configuration.contains(line),
@@ -265,9 +267,8 @@ fn writes_go_to_the_leader_and_reads_to_replicas_before_and_after_a_failover() {
     wait_for("reads from the leader", || reader(&proxy).0 == "leader");
 }
 
-/// What stands in for a node: it says that it leads, or follows, and breaks off without an answer
-/// to anything else.
-struct BreaksOff {
+/// What stands in for a node: it says that it leads, or follows.
+struct StandIn {
     address: SocketAddr,
     counts: Arc<Counts>,
 }
@@ -278,9 +279,28 @@ struct Counts {
     requests: AtomicUsize,
 }
 
-impl BreaksOff {
-    /// The first `answered_count` requests are answered.
+/// The status that a request gets, by its number; none: the node breaks off.
+type Status = fn(usize, usize) -> Option<&'static str>;
+
+const GOOD: &str = "200 OK";
+const UNAVAILABLE: &str = "503 Unavailable";
+
+impl StandIn {
+    /// The first `answered_count` requests are answered, and the others broken off.
     fn start(role: &'static str, answered_count: usize) -> Self {
+        Self::start_with(role, answered_count, |number, count| {
+            (number < count).then_some(GOOD)
+        })
+    }
+
+    /// The first `count` requests get a 503.
+    fn start_refusing(role: &'static str, count: usize) -> Self {
+        Self::start_with(role, count, |number, count| {
+            Some(if number < count { UNAVAILABLE } else { GOOD })
+        })
+    }
+
+    fn start_with(role: &'static str, count: usize, status: Status) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
         let address = listener.local_addr().expect("an address");
         let counts = Arc::new(Counts::default());
@@ -288,7 +308,8 @@ impl BreaksOff {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, counts) = (stream.expect("a connection"), Arc::clone(&shared));
-                thread::spawn(move || serve_and_break_off(&stream, role, answered_count, &counts));
+                let status = move |number| status(number, count);
+                thread::spawn(move || serve(&stream, role, status, &counts));
             }
         });
         Self { address, counts }
@@ -307,7 +328,12 @@ impl BreaksOff {
     }
 }
 
-fn serve_and_break_off(mut stream: &TcpStream, role: &str, answered_count: usize, counts: &Counts) {
+fn serve(
+    mut stream: &TcpStream,
+    role: &str,
+    status: impl Fn(usize) -> Option<&'static str>,
+    counts: &Counts,
+) {
     let (mut received, mut buffer) = (String::new(), [0; 4096]);
     loop {
         // The requests of this test have bodies of one byte, `x`, or none.
@@ -319,15 +345,16 @@ fn serve_and_break_off(mut stream: &TcpStream, role: &str, answered_count: usize
             continue;
         };
         let is_check = received.starts_with("GET /leader") || received.starts_with("GET /replica");
-        let is_good = !is_check || received[4..].starts_with(role);
-        if is_check {
+        let status = if is_check {
             counts.checks.fetch_add(1, Ordering::SeqCst);
+            let is_good = received[4..].starts_with(role);
+            if is_good { GOOD } else { UNAVAILABLE }
         } else {
-            let number = counts.requests.fetch_add(1, Ordering::SeqCst);
-            if number >= answered_count {
+            let Some(status) = status(counts.requests.fetch_add(1, Ordering::SeqCst)) else {
                 return;
-            }
-        }
+            };
+            status
+        };
         let has_body = received.starts_with("PUT");
         received.drain(..end);
         while has_body && !received.starts_with('x') {
@@ -335,7 +362,6 @@ fn serve_and_break_off(mut stream: &TcpStream, role: &str, answered_count: usize
             received.push_str(&String::from_utf8_lossy(&buffer[..len]));
         }
         received.drain(..usize::from(has_body));
-        let status = if is_good { "200 OK" } else { "503 Unavailable" };
         let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
         if stream.write_all(answer.as_bytes()).is_err() {
             return;
@@ -348,8 +374,8 @@ fn serve_and_break_off(mut stream: &TcpStream, role: &str, answered_count: usize
 #[test]
 fn no_write_is_sent_twice() {
     for answered_count in [0, 1] {
-        let leader = BreaksOff::start("/leader", answered_count);
-        let others = ["/nothing", "/replica"].map(|role| BreaksOff::start(role, 0));
+        let leader = StandIn::start("/leader", answered_count);
+        let others = ["/nothing", "/replica"].map(|role| StandIn::start(role, 0));
         let Some(proxy) = Proxy::start([leader.address, others[0].address, others[1].address])
         else {
             return;
@@ -376,9 +402,9 @@ fn no_write_is_sent_twice() {
 /// A read that a node broke off is answered by another.
 #[test]
 fn reads_are_sent_again() {
-    let bad = BreaksOff::start("/replica", 0);
-    let good = BreaksOff::start("/replica", usize::MAX);
-    let neither = BreaksOff::start("/nothing", 0);
+    let bad = StandIn::start("/replica", 0);
+    let good = StandIn::start("/replica", usize::MAX);
+    let neither = StandIn::start("/nothing", 0);
     let Some(proxy) = Proxy::start([bad.address, good.address, neither.address]) else {
         return;
     };
@@ -393,20 +419,45 @@ fn reads_are_sent_again() {
     assert!(bad.request_count() > 0, "it was never asked");
 }
 
+/// A write that a node has refused with 503 was not carried out: it is sent again until it is,
+/// also where its body comes after its head.
+#[test]
+fn what_was_refused_is_sent_again_before_nodes_of_etcd() {
+    let leader = StandIn::start_refusing("/leader", 3);
+    let others = ["/nothing", "/replica"].map(|role| StandIn::start(role, 0));
+    // Sockets of a name that another HAProxy of this machine does not have.
+    let name = format!("abns@db-node-{}", leader.address.port());
+    let shipped = WITH_ETCD.replace("abns@db-node", &name);
+    let addresses = [leader.address, others[0].address, others[1].address];
+    let Some(proxy) = Proxy::start_file(&shipped, addresses) else {
+        return;
+    };
+    for node in [&leader, &others[0], &others[1]] {
+        node.wait_for_checks(6);
+    }
+    let mut client = proxy.connect();
+    client.send(b"PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n");
+    // So that the head is on its way alone: nothing tells when the proxy has read it.
+    let_pass(Duration::from_millis(50));
+    client.send(b"x");
+    let response = client.response_of_anyone(false);
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(leader.request_count(), 4);
+    assert_eq!(others.map(|other| other.request_count()), [0, 0]);
+}
+
 /// A long poll is silent for longer than any other answer may be.
 #[test]
 fn a_long_poll_outlasts_the_time_out_of_other_answers() {
     let node = Node::start(&[]);
     let elsewhere = SocketAddr::from(([127, 0, 0, 1], 1));
-    let shorten = |shipped: String| {
-        let line = "    timeout server 30s\n";
-        assert!(
-            shipped.contains(line),
-            "the shipped file has changed: {line}"
-        );
-        shipped.replace(line, "    timeout server 200ms\n")
-    };
-    let Some(proxy) = Proxy::start_with([node.address, elsewhere, elsewhere], shorten) else {
+    let line = "    timeout server 30s\n";
+    assert!(
+        CONFIGURATION.contains(line),
+        "the shipped file has changed: {line}"
+    );
+    let shortened = CONFIGURATION.replace(line, "    timeout server 200ms\n");
+    let Some(proxy) = Proxy::start_file(&shortened, [node.address, elsewhere, elsewhere]) else {
         return;
     };
     // Until its first checks HAProxy sends requests to nodes that are not there.
