@@ -40,10 +40,11 @@
 //!
 //! # Invariants
 //!
-//! 1. One thread owns everything, and waits for no lock; no async runtime. (A host name is resolved
-//!    on a thread that lives for that question.) The disk thread receives batches of records and
-//!    `Arc`s of immutable layers through a channel, and reports through another what is done. Apart
-//!    from these, threads share counts and freed memory by atomics (`allocator/`).
+//! 1. One thread owns everything, and waits for no work of another; no async runtime. (A host name
+//!    is resolved on a thread that lives for that question.) The disk thread receives batches of
+//!    records and `Arc`s of immutable layers through a mailbox, and reports through another what is
+//!    done. A lock is held to add or take one value (`storage/mailbox.rs`). Apart from these,
+//!    threads share counts and freed memory by atomics (`allocator/`).
 //! 2. No turn of the loop does work proportional to the data, to a value, or to what one peer
 //!    sends: it is done in slices.
 //! 3. In a server only `reactor` touches sockets and clocks, only `storage` files. Everything else

@@ -8,9 +8,8 @@
 //!
 //! Not here: the view as chunks, for files and replicas (`chunk/walk.rs`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::lsm::hash::KeyHasher;
 use crate::lsm::immutable_layer::ImmutableLayer;
@@ -32,37 +31,25 @@ pub struct Snapshot {
     pub hasher: KeyHasher,
     /// When it was taken, in Unix ms: entries that had expired are not in it.
     pub(super) time_ms: u64,
-    home: Sender<ImmutableLayer>,
-    counts: Arc<SnapshotCounts>,
+    shared: Arc<SnapshotShared>,
 }
 
-/// Counts that snapshots and their engine share.
+/// What snapshots and their engine share.
 #[derive(Debug, Default)]
-struct SnapshotCounts {
+struct SnapshotShared {
     /// Snapshots that are not dropped.
     live: AtomicUsize,
     /// Layers on their way back to the engine.
     returning: AtomicUsize,
+    /// These layers. The engine never waits for the lock, which is held to add one.
+    returned: Mutex<Vec<ImmutableLayer>>,
 }
 
-/// The engine's end of the channel by which layers of dropped snapshots return.
-#[derive(Debug)]
-pub(super) struct SnapshotHome {
-    sender: Sender<ImmutableLayer>,
-    receiver: Receiver<ImmutableLayer>,
-    counts: Arc<SnapshotCounts>,
-}
+/// The engine's end, to which the layers of dropped snapshots return.
+#[derive(Debug, Default)]
+pub(super) struct SnapshotHome(Arc<SnapshotShared>);
 
 impl SnapshotHome {
-    pub(super) fn new() -> Self {
-        let (sender, receiver) = channel();
-        Self {
-            sender,
-            receiver,
-            counts: Arc::default(),
-        }
-    }
-
     pub(super) fn snapshot(
         &self,
         layers: Vec<(Level, ImmutableLayer)>,
@@ -70,31 +57,30 @@ impl SnapshotHome {
         hasher: KeyHasher,
         time_ms: u64,
     ) -> Snapshot {
-        self.counts.live.fetch_add(1, Ordering::Relaxed);
+        self.0.live.fetch_add(1, Ordering::Relaxed);
         Snapshot {
             layers,
             position,
             hasher,
             time_ms,
-            home: self.sender.clone(),
-            counts: Arc::clone(&self.counts),
+            shared: Arc::clone(&self.0),
         }
     }
 
     /// Snapshots not yet dropped.
     pub(super) fn live_count(&self) -> usize {
-        self.counts.live.load(Ordering::Relaxed)
+        self.0.live.load(Ordering::Relaxed)
     }
 
     /// Whether a layer has come back.
     pub(super) fn has_returned(&self) -> bool {
-        self.counts.returning.load(Ordering::Acquire) > 0
+        self.0.returning.load(Ordering::Acquire) > 0
     }
 
     /// A layer that has come back.
     pub(super) fn take_returned(&self) -> Option<ImmutableLayer> {
-        let layer = self.receiver.try_recv().ok()?;
-        self.counts.returning.fetch_sub(1, Ordering::Relaxed);
+        let layer = self.0.returned.try_lock().ok()?.pop()?;
+        self.0.returning.fetch_sub(1, Ordering::Relaxed);
         Some(layer)
     }
 }
@@ -151,14 +137,13 @@ impl Snapshot {
 /// Another handle of the same view.
 impl Clone for Snapshot {
     fn clone(&self) -> Self {
-        self.counts.live.fetch_add(1, Ordering::Relaxed);
+        self.shared.live.fetch_add(1, Ordering::Relaxed);
         Self {
             layers: self.layers.clone(),
             position: self.position,
             hasher: self.hasher,
             time_ms: self.time_ms,
-            home: self.home.clone(),
-            counts: Arc::clone(&self.counts),
+            shared: Arc::clone(&self.shared),
         }
     }
 }
@@ -166,11 +151,13 @@ impl Clone for Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         for (_, layer) in self.layers.drain(..) {
-            // Without an engine no loop has to be kept in time: the layer is freed at once.
-            self.counts.returning.fetch_add(1, Ordering::Release);
-            let _ = self.home.send(layer);
+            // Without an engine, what is shared is freed with the last snapshot.
+            let returned = self.shared.returned.lock();
+            let mut returned = returned.unwrap_or_else(PoisonError::into_inner);
+            returned.push(layer);
+            self.shared.returning.fetch_add(1, Ordering::Release);
         }
-        self.counts.live.fetch_sub(1, Ordering::Relaxed);
+        self.shared.live.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

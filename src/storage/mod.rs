@@ -46,6 +46,7 @@ mod lineage;
 mod log_end;
 mod log_file;
 mod log_writer;
+mod mailbox;
 mod process;
 mod recovery;
 mod replacement;

@@ -3,13 +3,13 @@
 //! Invariants:
 //! 1. Commands are executed in order.
 //! 2. The first error is reported once. After it nothing is written, and commands are dropped.
-//! 3. No lock is shared with the loop: batches and events change hands through channels, and each
-//!    thread has memory of its own (`allocator/arena.rs`).
+//! 3. Batches and events change hands through mailboxes, with locks that are held for no work, and
+//!    each thread has memory of its own (`allocator/arena.rs`).
 //!
 //! Not here: what a command does (`worker.rs`).
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::disk::Disks;
 use super::error::StorageError;
 use super::history_id::HistoryId;
 use super::id_generator::IdGenerator;
+use super::mailbox::Mailbox;
 use super::recovery::{RecoveryOptions, RecoveryProgress};
 use super::restore;
 use super::worker::{DiskCommand, DiskEvent, DiskWorker, LoadedPartition};
@@ -59,30 +60,40 @@ pub struct StoragePlan {
     pub clock_us: fn() -> u64,
 }
 
+/// What the loop has the thread do.
+#[derive(Debug)]
+enum ThreadOrder {
+    Execute(DiskCommand),
+    /// Everything was sent.
+    Close,
+    /// The loop has ended early, perhaps with records that were not sent.
+    Abandon,
+}
+
 /// The loop's end of the thread.
 #[derive(Debug)]
 pub struct DiskThread {
-    /// None in the channel: everything was sent.
-    commands: Option<Sender<Option<DiskCommand>>>,
-    events: Receiver<(DiskEvent, Regions)>,
+    orders: Arc<Mailbox<ThreadOrder>>,
+    events: Arc<Mailbox<(DiskEvent, Regions)>>,
     handle: Option<JoinHandle<()>>,
 }
 
 impl DiskThread {
     /// Starts the thread, which calls `wake` after each event.
     pub fn start(plan: StoragePlan, wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
-        let (command_sender, commands) = channel();
-        let (sender, events) = channel();
+        let orders = Arc::new(Mailbox::new());
+        let events = Arc::new(Mailbox::new());
         let event_sender = EventSender {
-            sender,
+            events: Arc::clone(&events),
             wake: Box::new(wake),
         };
-        let run = move || run(plan, &commands, &event_sender);
+        let taken = Arc::clone(&orders);
+        let run = move || run(plan, &taken, &event_sender);
         let handle = std::thread::Builder::new()
             .name("disk".to_owned())
             .spawn(run)?;
         Ok(Self {
-            commands: Some(command_sender),
+            orders,
             events,
             handle: Some(handle),
         })
@@ -90,14 +101,12 @@ impl DiskThread {
 
     /// Sends a command, without effect after [`close`](Self::close) or once the thread has ended.
     pub fn send(&self, command: DiskCommand) {
-        if let Some(commands) = &self.commands {
-            let _ = commands.send(Some(command));
-        }
+        self.orders.put(ThreadOrder::Execute(command));
     }
 
     /// The next event, if there is one.
     pub fn next_event(&self) -> Option<DiskEvent> {
-        let (event, regions) = self.events.try_recv().ok()?;
+        let (event, regions) = self.events.take()?;
         regions.adopt();
         Some(event)
     }
@@ -105,22 +114,25 @@ impl DiskThread {
     /// Everything was sent: lets the thread execute the commands that it has, for a clean stop;
     /// [`DiskEvent::Closed`] follows.
     pub fn close(&mut self) {
-        if let Some(commands) = self.commands.take() {
-            let _ = commands.send(None);
-        }
+        self.orders.put(ThreadOrder::Close);
     }
 
     /// Waits for the end of the thread, after [`DiskEvent::Closed`] or [`DiskEvent::Failed`].
     pub fn join(&mut self) {
-        self.commands = None;
         if let Some(handle) = self.handle.take() {
             let _ = handle.join();
         }
     }
 }
 
+impl Drop for DiskThread {
+    fn drop(&mut self) {
+        self.orders.put(ThreadOrder::Abandon);
+    }
+}
+
 struct EventSender {
-    sender: Sender<(DiskEvent, Regions)>,
+    events: Arc<Mailbox<(DiskEvent, Regions)>>,
     wake: Box<dyn Fn() + Send>,
 }
 
@@ -131,15 +143,15 @@ impl EventSender {
             DiskEvent::Loaded(_) => take_regions(),
             _ => Regions::default(),
         };
-        let _ = self.sender.send((event, regions));
+        self.events.put((event, regions));
         (self.wake)();
     }
 }
 
-fn run(plan: StoragePlan, commands: &Receiver<Option<DiskCommand>>, events: &EventSender) {
+fn run(plan: StoragePlan, orders: &Mailbox<ThreadOrder>, events: &EventSender) {
     let clock_us = plan.clock_us;
     let outcome = load(plan, events).and_then(|worker| match worker {
-        Some(worker) => work(worker, commands, events, clock_us),
+        Some(worker) => work(worker, orders, events, clock_us),
         None => Ok(()),
     });
     events.emit(match outcome {
@@ -207,7 +219,7 @@ fn load(
 
 fn work(
     mut worker: DiskWorker<DataDir>,
-    commands: &Receiver<Option<DiskCommand>>,
+    orders: &Mailbox<ThreadOrder>,
     events: &EventSender,
     clock_us: fn() -> u64,
 ) -> Result<(), StorageError> {
@@ -239,53 +251,36 @@ fn work(
         let next_due_us = log_end_due_us.into_iter().chain(retry_due_us).min();
         let until_due =
             next_due_us.map(|due_us: u64| Duration::from_micros(due_us.saturating_sub(clock_us())));
-        match wait(&worker, commands, until_due) {
-            Ok(command) => {
-                let mut next = Some(command);
-                while let Some(command) = next {
-                    let Some(command) = command else {
+        let timeout = if worker.has_more() {
+            Some(PAUSE)
+        } else {
+            until_due
+        };
+        let mut next = orders.wait(timeout);
+        if next.is_none() {
+            worker.rest()?;
+            commit_count = COMMITS_PER_PIECE;
+        } else {
+            while let Some(order) = next {
+                match order {
+                    ThreadOrder::Execute(command) => worker.execute(command, emit)?,
+                    ThreadOrder::Close => {
                         worker.commit(emit)?;
                         return worker.close();
-                    };
-                    worker.execute(command, emit)?;
-                    next = commands.try_recv().ok();
+                    }
+                    ThreadOrder::Abandon => {
+                        worker.commit(emit)?;
+                        return worker.sync_all();
+                    }
                 }
-                worker.commit(emit)?;
-                commit_count += 1;
+                next = orders.take();
             }
-            Err(RecvTimeoutError::Timeout) => {
-                worker.rest()?;
-                commit_count = COMMITS_PER_PIECE;
-            }
-            // The loop has ended early, perhaps with records that were not sent.
-            Err(RecvTimeoutError::Disconnected) => return worker.sync_all(),
+            worker.commit(emit)?;
+            commit_count += 1;
         }
         if commit_count >= COMMITS_PER_PIECE {
             commit_count = 0;
             worker.write_piece(emit)?;
         }
-    }
-}
-
-/// Waits for the next command: not for long if there is something else to do, and not longer than
-/// `until_due`.
-fn wait(
-    worker: &DiskWorker<DataDir>,
-    commands: &Receiver<Option<DiskCommand>>,
-    until_due: Option<Duration>,
-) -> Result<Option<DiskCommand>, RecvTimeoutError> {
-    match commands.try_recv() {
-        Ok(command) => return Ok(command),
-        Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
-        Err(TryRecvError::Empty) => {}
-    }
-    let timeout = if worker.has_more() {
-        Some(PAUSE)
-    } else {
-        until_due
-    };
-    match timeout {
-        Some(timeout) => commands.recv_timeout(timeout),
-        None => Ok(commands.recv()?),
     }
 }

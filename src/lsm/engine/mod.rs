@@ -99,7 +99,7 @@ impl Lsm {
             lookup_cache: LookupCache::default(),
             owed_work: 0,
             incurred_work: 0,
-            snapshots: SnapshotHome::new(),
+            snapshots: SnapshotHome::default(),
             sweeps: ExpirySweeps::default(),
             flushed_version: position.version,
             read_version: u64::MAX,
