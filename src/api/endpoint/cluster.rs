@@ -5,15 +5,15 @@
 //! becomes of orders (`cluster/operations.rs`), the refusals of those that were begun
 //! (`api/errors.rs`).
 
-use serde::{Deserialize, Serialize};
-use serde_json::Number;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::cluster::{HandoverRefusal, InitRefusal, RecoveryRefusal};
 use crate::config::{ClusterInit, PARTITION_MAX, REPLICA_MAX};
 use crate::http::{Method, Refusal, Reply, json_line};
 use crate::partition::Wait;
 
-use crate::api::body::order_body::{OrderFields, order_in};
+use crate::api::body::order_body::OrderFields;
 use crate::api::body::request_body::RequestBody;
 use crate::api::cluster_refusals::led_by;
 use crate::api::context::{Api, absent};
@@ -22,22 +22,9 @@ use crate::api::errors::refuse;
 use crate::api::request::route::Route;
 use crate::api::request::values::JSON;
 
-/// The body of `/cluster/init`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct InitBody {
-    #[serde(default)]
-    partitions: Option<Number>,
-    #[serde(default)]
-    replicas: Option<Number>,
-    /// The node of which partition 0 goes on with its data, as the only one.
-    #[serde(default)]
-    adopt: Option<String>,
-}
-
 /// A count, which JSON may write as `9.0`; 0, which no count may be, for what is none.
-fn count_in(number: &Number) -> u32 {
-    let value = number.as_f64().unwrap_or(0.0);
+fn count_in(value: &Value) -> u32 {
+    let value = value.as_f64().unwrap_or(0.0);
     let is_it = |count: &u32| (f64::from(*count) - value).abs() < f64::EPSILON;
     (1..=PARTITION_MAX).find(is_it).unwrap_or(0)
 }
@@ -53,25 +40,6 @@ struct PlacedPartition {
     id: u32,
     leader: String,
     replicas: Vec<String>,
-}
-
-/// The body of `/partition/handover`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HandoverBody {
-    id: u32,
-    #[serde(default)]
-    to: Option<String>,
-}
-
-/// The body of `/partition/recover`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RecoveryBody {
-    id: u32,
-    node: String,
-    #[serde(default)]
-    accept_data_loss: bool,
 }
 
 #[derive(Serialize)]
@@ -141,12 +109,16 @@ impl Api<'_> {
 
     fn init_cluster(&mut self, intake: RequestBody) -> Result<Answer, Refusal> {
         let form = "{\"partitions\":16,\"replicas\":3} or {\"adopt\":\"n1\"}";
-        let body: InitBody = order_in(intake, form)?;
-        let is_adoption = body.adopt.is_some();
+        let mut fields = OrderFields::read(intake, form)?;
+        let counts = ["partitions", "replicas"].map(|name| fields.value(name));
+        // The node of which partition 0 goes on with its data, as the only one.
+        let adopt = fields.text("adopt")?;
+        fields.end()?;
+        let is_adoption = adopt.is_some();
         let default = if is_adoption { 1 } else { 16 };
         let shape = ClusterInit {
-            partitions: body.partitions.as_ref().map_or(default, count_in),
-            replicas: body.replicas.as_ref().map_or(3, count_in),
+            partitions: counts[0].as_ref().map_or(default, count_in),
+            replicas: counts[1].as_ref().map_or(3, count_in),
         };
         if !(1..=PARTITION_MAX).contains(&shape.partitions)
             || !(1..=REPLICA_MAX).contains(&shape.replicas)
@@ -160,7 +132,7 @@ impl Api<'_> {
             let message = "a node's data is adopted as one partition: leave partitions out";
             return Err(Refusal::bad_request(message));
         }
-        let begun = if let Some(node) = &body.adopt {
+        let begun = if let Some(node) = &adopt {
             let count = usize::try_from(shape.replicas).unwrap_or(usize::MAX);
             self.node.begin_adoption(node, count, self.now_ms)
         } else {
@@ -184,7 +156,10 @@ impl Api<'_> {
     }
 
     fn hand_over(&mut self, intake: RequestBody) -> Result<Answer, Refusal> {
-        let HandoverBody { id, to } = order_in(intake, "{\"id\":0} or {\"id\":0,\"to\":\"n2\"}")?;
+        let form = "{\"id\":0} or {\"id\":0,\"to\":\"n2\"}";
+        let mut fields = OrderFields::read(intake, form)?;
+        let (id, to) = (fields.number("id")?, fields.text("to")?);
+        fields.end()?;
         self.check_in_cluster()?;
         self.labels.expect_partition(id);
         let (partition, cluster) = self.node.partition_in_cluster(Some(id));
@@ -205,9 +180,12 @@ impl Api<'_> {
 
     fn recover(&mut self, intake: RequestBody) -> Result<Answer, Refusal> {
         let form = "{\"id\":0,\"node\":\"n2\",\"acceptDataLoss\":true}";
-        let body: RecoveryBody = order_in(intake, form)?;
-        let (id, node) = (body.id, &body.node[..]);
-        if !body.accept_data_loss {
+        let mut fields = OrderFields::read(intake, form)?;
+        let (id, node) = (fields.number("id")?, fields.text("node")?);
+        let node = &node.ok_or_else(|| fields.wrong("node", "a text"))?[..];
+        let accepts_loss = fields.flag("acceptDataLoss")?.unwrap_or(false);
+        fields.end()?;
+        if !accepts_loss {
             let message = format!(
                 "this makes {node} lead with what it has, and writes that it lacks are lost: make \
                  sure that the old leader is down, and send \"acceptDataLoss\":true"
@@ -232,7 +210,7 @@ impl Api<'_> {
     }
 
     fn drain_node(&mut self, intake: RequestBody) -> Result<Answer, Refusal> {
-        let mut fields = OrderFields::read(intake, "{\"forget\":true}, or no body")?;
+        let mut fields = OrderFields::read_optional(intake, "{\"forget\":true}, or no body")?;
         let is_forgotten = fields.flag("forget")?.unwrap_or(false);
         fields.end()?;
         self.check_in_cluster()?;

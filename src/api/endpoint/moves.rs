@@ -57,7 +57,8 @@ impl Api<'_> {
 
     /// Tells what has to move until all nodes have as much as any other, and begins a part of it.
     pub(super) fn rebalance(&mut self, intake: RequestBody) -> Result<Answer, Refusal> {
-        let mut fields = OrderFields::read(intake, "{\"dryRun\":true} or {\"dryRun\":false}")?;
+        let mut fields =
+            OrderFields::read_optional(intake, "{\"dryRun\":true} or {\"dryRun\":false}")?;
         let is_dry_run = fields.flag("dryRun")?;
         fields.end()?;
         let Some(is_dry_run) = is_dry_run else {

@@ -1,7 +1,7 @@
 //! `POST /partition/assign` and `DELETE /partition/{id}`: a controller assigns a role, or has a
 //! partition removed.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::config::parse_peer;
 use crate::http::{Head, Refusal, Reply, json_line};
@@ -9,7 +9,7 @@ use crate::node::{AssignRefusal, PARTITIONS_MAX, RemovalOrder, RemovalRefusal, U
 use crate::partition::{AssignError, Assignment, EPOCH_LEAP_MAX, RemovalError, Wait, WaitProgress};
 use crate::storage::{PEERS_MAX, Role};
 
-use crate::api::body::order_body::order_in;
+use crate::api::body::order_body::OrderFields;
 use crate::api::body::request_body::RequestBody;
 use crate::api::cluster_refusals::managed_by_etcd;
 use crate::api::context::Api;
@@ -21,25 +21,18 @@ use crate::api::request::values::JSON;
 
 /// The body of an assignment. Unknown fields are allowed, and the answer lists them as `ignored`,
 /// so that a mistyped one is noticed.
-#[derive(Deserialize)]
 struct AssignmentBody {
     id: u32,
     role: AssignedRole,
-    #[serde(default)]
     leader: Option<String>,
-    #[serde(default)]
     epoch: Option<u64>,
-    #[serde(default)]
     replicas: Vec<String>,
     /// With the role `none`: also drops data that no other node is known to hold.
-    #[serde(default)]
     discard: bool,
-    #[serde(flatten)]
-    others: serde_json::Map<String, serde_json::Value>,
+    ignored: Vec<String>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy)]
 enum AssignedRole {
     Leader,
     Replica,
@@ -202,7 +195,7 @@ impl Api<'_> {
             version: position.map_or(0, |position| position.version),
             position: position.map(|position| position.to_string()),
             state,
-            ignored: body.others.keys().cloned().collect(),
+            ignored: body.ignored.clone(),
         };
         let body = json_line(&answer);
         Ok((body, gate))
@@ -210,12 +203,27 @@ impl Api<'_> {
 }
 
 fn body_of(intake: RequestBody) -> Result<AssignmentBody, Refusal> {
-    order_in(
+    let mut fields = OrderFields::read(
         intake,
         "{\"id\":0,\"role\":\"leader\"}, \
          {\"id\":0,\"role\":\"replica\",\"leader\":\"http://host:port\"} or \
          {\"id\":0,\"role\":\"none\"}",
-    )
+    )?;
+    let role = match fields.text("role")?.as_deref() {
+        Some("leader") => AssignedRole::Leader,
+        Some("replica") => AssignedRole::Replica,
+        Some("none") => AssignedRole::None,
+        _ => return Err(fields.wrong("role", "leader, replica or none")),
+    };
+    Ok(AssignmentBody {
+        id: fields.number("id")?,
+        role,
+        leader: fields.text("leader")?,
+        epoch: fields.large_number("epoch")?,
+        replicas: fields.texts("replicas")?,
+        discard: fields.flag("discard")?.unwrap_or(false),
+        ignored: fields.names_left(),
+    })
 }
 
 fn assignment_of(body: &AssignmentBody) -> Result<Assignment, Refusal> {
