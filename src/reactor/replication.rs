@@ -208,8 +208,9 @@ impl Replication {
         let mut buffer = std::mem::take(&mut self.buffer);
         if self.slots.is_empty() {
             buffer = Vec::new();
-        } else {
-            buffer.resize(QUIET_LINK_BYTES, 0);
+        } else if buffer.is_empty() {
+            // Zeroed by the kernel where it is first used: links at rest use some pages of it.
+            buffer = vec![0; QUIET_LINK_BYTES];
         }
         let mut stranger_budget = STRANGER_BYTES;
         self.for_each(turn.node, now, |session, id, node| {
