@@ -86,8 +86,8 @@ class Host:
 class Cluster:
     """All of it."""
 
-    def __init__(self, binary: Path, folder: Path, lease_ms: int):
-        self.folder = folder
+    def __init__(self, binary: Path, folder: Path, lease_ms: int, copies: int):
+        self.folder, self.copies = folder, copies
         self.network = Network([*NODES, *MEMBERS, PROXY, CLIENTS])
         self.is_over = threading.Event()
         # Of this round: which nodes the faults have met, and what they have measured.
@@ -120,7 +120,7 @@ class Cluster:
             "--lease-ms",
             lease_ms,
             "--cluster-init",
-            "partitions=1,replicas=3",
+            f"partitions=1,replicas={self.copies}",
         ]
         return Host(self.network, name, command, self.folder)
 
@@ -225,9 +225,11 @@ class Cluster:
 
     def is_well(self) -> bool:
         """One node leads, all are in sync and say that they are ready, and HAProxy has found it."""
-        if len(self.config().get("inSync", [])) != len(NODES) or not self.leader():
+        config = self.config()
+        names, in_sync = config.get("replicas", []), config.get("inSync", [])
+        if not len(names) == len(in_sync) == self.copies or not self.leader():
             return False
-        if not all(node.request("GET", "/readyz")[0] == 200 for node in self.nodes.values()):
+        if not all(self.nodes[name].request("GET", "/readyz")[0] == 200 for name in names):
             return False
         return self.proxy.request("GET", "/kv/any", port=PROXY_PORT)[0] in (200, 404)
 

@@ -214,6 +214,7 @@ def parse() -> argparse.Namespace:
         "--overlap", type=float, default=0.35, help="how often two faults come together [0.35]"
     )
     parser.add_argument("--lease-ms", type=int, default=2000)
+    parser.add_argument("--copies", type=int, default=3, help="the fault `move` needs 2 [3]")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/db-node")
     parser.add_argument(
@@ -228,6 +229,8 @@ def parse() -> argparse.Namespace:
         parser.error(f"no such fault: {', '.join(unknown)}")
     if "upgrade" in options.names and not options.other_binary:
         parser.error("the fault upgrade needs --other-binary")
+    if "move" in options.names and options.copies == 3:
+        parser.error("the fault move needs --copies 2")
     if missing := [program for program in NEEDED if not shutil.which(program)]:
         parser.error(f"needed and not installed: {', '.join(missing)}")
     if os.geteuid():
@@ -273,7 +276,7 @@ def main() -> None:
         f"seed {options.seed}, lease {options.lease_ms} ms, {options.binary}; {options.out}",
         flush=True,
     )
-    cluster = Cluster(options.binary, options.out, options.lease_ms)
+    cluster = Cluster(options.binary, options.out, options.lease_ms, options.copies)
     if options.other_binary:
         shutil.copy(options.other_binary, options.out / "other")
     try:

@@ -292,6 +292,21 @@ def rolling_restart(cluster: Cluster, rng: random.Random) -> None:
         restarted(cluster, name)
 
 
+def move(cluster: Cluster, rng: random.Random) -> None:
+    """A copy, that of the leader or another one, goes to the node that has none."""
+    names = cluster.config()["replicas"]
+    body = {"id": 0, "from": rng.choice(names), "to": next(n for n in NODES if n not in names)}
+    cluster.targets.append(f"{body['from']} to {body['to']}")
+    status, answer = cluster.nodes[rng.choice(NODES)].request("POST", "/partition/move", body)
+    assert status == 202, f"/partition/move: {status} {answer}"
+    for _ in range(300):
+        names = cluster.config().get("replicas", [])
+        if body["to"] in names and body["from"] not in names:
+            return
+        cluster.sleep(0.1)
+    raise TimeoutError(f"the move {body} takes over 30 s: {cluster.complaint()}")
+
+
 def upgrade(cluster: Cluster, rng: random.Random) -> None:
     """Each node in turn becomes the other one of two releases: see --other-binary."""
     other = {"db-node": "other", "other": "db-node"}[cluster.release]
@@ -328,6 +343,7 @@ ALL = [
     restart_leader,
     restart_replica,
     rolling_restart,
+    move,
     upgrade,
 ]
 FAULTS = {fault.__name__: fault for fault in ALL}
@@ -339,9 +355,9 @@ PLANNED = {
     "etcd_away_long",
     "hand_over",
 }
-PLANNED |= {"restart_leader", "restart_replica", "rolling_restart", "upgrade"}
-# Not chosen unless named: they take long, or need another program.
-ONLY_NAMED = {"etcd_away_long", "upgrade"}
+PLANNED |= {"restart_leader", "restart_replica", "rolling_restart", "move", "upgrade"}
+# Not chosen unless named: they take long, or need other options.
+ONLY_NAMED = {"etcd_away_long", "move", "upgrade"}
 # Those that may come while another one lasts. The others end something for good, and are to meet a
 # cluster that is well.
 MAY_OVERLAP = [
