@@ -87,7 +87,7 @@ class Cluster:
     """All of it."""
 
     def __init__(self, binary: Path, folder: Path, lease_ms: int, copies: int):
-        self.folder, self.copies = folder, copies
+        self.folder, self.copies, self.lease_ms = folder, copies, lease_ms
         self.network = Network([*NODES, *MEMBERS, PROXY, CLIENTS])
         self.is_over = threading.Event()
         # Of this round: which nodes the faults have met, and what they have measured.

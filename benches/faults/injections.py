@@ -56,6 +56,17 @@ def kill_all(cluster: Cluster, rng: random.Random) -> None:
     killed(cluster, rng, rng.sample(NODES, 3))
 
 
+def kill_leader_ahead(cluster: Cluster, rng: random.Random) -> None:
+    """The leader is killed while a replica is still in sync and no longer hears it."""
+    leader = the_leader(cluster)
+    pairs = both_ways(leader, [a_replica(cluster, rng)])
+    cluster.network.cut(pairs)
+    cluster.sleep(rng.uniform(0.1, 0.5) * cluster.lease_ms / 1000)
+    cluster.nodes[leader].kill()
+    cluster.network.mend(pairs)
+    killed(cluster, rng, [leader])
+
+
 def empty(cluster: Cluster, rng: random.Random) -> None:
     """A node is killed and its disk replaced: a new copy."""
     name = a_node(cluster, rng)
@@ -99,6 +110,13 @@ def cut_etcd(cluster: Cluster, rng: random.Random) -> None:
 def cut_both(cluster: Cluster, rng: random.Random) -> None:
     """From peers and etcd; HAProxy still reaches the node."""
     cut(cluster, rng, both_ways(a_node(cluster, rng), NODES + MEMBERS))
+
+
+def cut_one_and_etcd(cluster: Cluster, rng: random.Random) -> None:
+    """A node, from etcd and one other node, while the third hears both."""
+    name = a_node(cluster, rng)
+    other = rng.choice([other for other in NODES if other != name])
+    cut(cluster, rng, both_ways(name, [other, *MEMBERS]))
 
 
 def cut_one_way(cluster: Cluster, rng: random.Random) -> None:
@@ -259,7 +277,8 @@ def etcd_emptied(cluster: Cluster, rng: random.Random) -> None:
 
 def hand_over(cluster: Cluster, rng: random.Random) -> None:
     leader = cluster.leader_soon()
-    to = rng.choice(cluster.replicas(leader))
+    others = [copy["node"] for copy in cluster.config()["inSync"] if copy["node"] != leader]
+    to = rng.choice(sorted(others))
     began = time.monotonic()
     status, answer = cluster.nodes[leader].request(
         "POST", "/partition/handover", {"id": 0, "to": to}, seconds=10
@@ -319,6 +338,7 @@ def upgrade(cluster: Cluster, rng: random.Random) -> None:
 
 ALL = [
     kill_leader,
+    kill_leader_ahead,
     kill_replica,
     kill_two,
     kill_all,
@@ -327,6 +347,7 @@ ALL = [
     cut_peers,
     cut_etcd,
     cut_both,
+    cut_one_and_etcd,
     cut_one_way,
     cut_all,
     slow,
