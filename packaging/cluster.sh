@@ -9,6 +9,7 @@
 #
 #   packaging/cluster.sh --etcd            nodes as above, HAProxy on 9000, etcd on 2379 and 2380
 #   packaging/cluster.sh --etcd 9101 9102 9103 9100 9104 9105
+#   packaging/cluster.sh --etcd --partitions 16
 #
 # It runs the program named by DB_NODE, or the one that was built here, or the one in PATH. Until
 # Ctrl-C it stays, and keeps the data, whatever becomes of the nodes: a node that was killed is
@@ -26,9 +27,15 @@ die() {
 }
 
 is_etcd=false
+partitions=1
 if [ "${1:-}" = --etcd ]; then
   is_etcd=true
   shift
+  if [ "${1:-}" = --partitions ]; then
+    partitions=${2:-}
+    [[ $partitions =~ ^[1-9][0-9]*$ ]] || die "--partitions takes a number, such as 16"
+    shift 2
+  fi
 fi
 if $is_etcd; then
   ports=(9001 9002 9003 9000 2379 2380)
@@ -171,33 +178,38 @@ by_etcd() {
       --initial-cluster "default=$peer" >"$folder/etcd.log" 2>&1
   ) &
   others+=($!)
-  # The addresses, and a name that another HAProxy on this machine does not have.
-  sed -e "s/^ *\(user\|group\) haproxy//" -e "s/bind :9000/bind 127.0.0.1:$proxy/" \
-    -e "s/abns@db-node/abns@db-node-$$/" \
-    -e "s/10\.0\.0\.11:9001/127.0.0.1:${ports[0]}/" \
-    -e "s/10\.0\.0\.12:9001/127.0.0.1:${ports[1]}/" \
-    -e "s/10\.0\.0\.13:9001/127.0.0.1:${ports[2]}/" \
-    "$(dirname "$0")/haproxy-etcd.cfg" >"$folder/haproxy.cfg"
-  (
-    trap '' INT
-    PATH=$PATH:/usr/sbin exec haproxy -db -f "$folder/haproxy.cfg" >"$folder/haproxy.log" 2>&1
-  ) &
-  others+=($!)
-  local number
-  local init=partitions=1,replicas=3
+  local number packaging
+  packaging=$(dirname "$0")
+  local init=partitions=$partitions,replicas=3
   for number in 0 1 2; do
     start "$number" --etcd "$etcd" --node "node$((number + 1))" --cluster-init $init
   done
   for number in 0 1 2; do
     await "$number" /readyz
   done
+  if [ "$partitions" = 1 ]; then
+    cat "$packaging/haproxy-etcd.cfg"
+  else
+    "$packaging/haproxy-partitions.sh" "http://127.0.0.1:${ports[0]}"
+  fi >"$folder/haproxy.cfg"
+  # The addresses, and a name that another HAProxy on this machine does not have.
+  sed -i -e "s/^ *\(user\|group\) haproxy//" -e "s/bind :9000/bind 127.0.0.1:$proxy/" \
+    -e "s/abns@db-node/abns@db-node-$$/" \
+    -e "s/10\.0\.0\.11:9001/127.0.0.1:${ports[0]}/" \
+    -e "s/10\.0\.0\.12:9001/127.0.0.1:${ports[1]}/" \
+    -e "s/10\.0\.0\.13:9001/127.0.0.1:${ports[2]}/" "$folder/haproxy.cfg"
+  (
+    trap '' INT
+    PATH=$PATH:/usr/sbin exec haproxy -db -f "$folder/haproxy.cfg" >"$folder/haproxy.log" 2>&1
+  ) &
+  others+=($!)
   local again="$program --listen 127.0.0.1:${ports[0]} --replication-listen 127.0.0.1:0"
   again="$again --data-dir $folder/node1 --etcd $etcd --node node1"
   cat <<TEXT
 node 1   http://localhost:${ports[0]}   process ${pids[0]}
 node 2   http://localhost:${ports[1]}   process ${pids[1]}
 node 3   http://localhost:${ports[2]}   process ${pids[2]}
-HAProxy  http://localhost:$proxy   sends requests to the node that leads
+HAProxy  http://localhost:$proxy   sends requests to the node that leads (partitions: $partitions)
 etcd     $etcd
 Logs and data are in $folder until Ctrl-C ends all.
 

@@ -56,7 +56,7 @@ pub(crate) fn no_copy(id: Option<u32>, cluster: &Cluster) -> Refusal {
     };
     match id {
         Some(id) if is_known(&id) => led_by(id, cluster.leader_url(id)),
-        Some(id) if cluster.members().is_empty() => unknown(id),
+        Some(id) if cluster.partition_count().is_none_or(|count| id < count) => unknown(id),
         Some(id) => {
             let message =
                 format!("partition {id} is not in this cluster: GET /status lists its partitions");
@@ -68,6 +68,44 @@ pub(crate) fn no_copy(id: Option<u32>, cluster: &Cluster) -> Refusal {
             Refusal::new(404, "partition_not_found", message)
         }
     }
+}
+
+/// The key belongs to a partition that the request does not name.
+#[cold]
+pub(crate) fn wrong_partition(id: u32, cluster: &Cluster) -> Refusal {
+    let message = format!(
+        "the key belongs to partition {id}, and the request names another: nothing was done; send \
+         X-Partition-ID: {id}, or leave it out"
+    );
+    let refusal = Refusal::new(421, "wrong_partition", message);
+    let refusal = refusal.with_header("X-Partition-ID", &id.to_string());
+    match cluster.leader_url(id).or_else(|| cluster.own_url(id)) {
+        Some(leader) => refusal.with_header("X-Leader", leader),
+        None => refusal,
+    }
+}
+
+/// The request is about a partition as a whole, and does not say which.
+#[cold]
+pub(crate) fn partition_missing(count: u32) -> Refusal {
+    let message = format!(
+        "the keys of this cluster are in {count} partitions, and this is about one of them: name \
+         it by ?partition= or X-Partition-ID, from 0 to {}, and ask for each in turn to have all",
+        count.saturating_sub(1)
+    );
+    Refusal::new(400, "partition_missing", message)
+}
+
+/// The keys of a batch do not belong together. `index`: the first operation about another partition
+/// than that of the first one.
+#[cold]
+pub(crate) fn many_partitions(index: usize, [first, other]: [u32; 2]) -> Refusal {
+    let message = format!(
+        "a batch is carried out in one partition: the key of operation 0 is in partition {first}, \
+         that of operation {index} in {other}. Nothing was done: send one batch for each \
+         partition; GET /cluster/map says how to find it"
+    );
+    Refusal::new(400, "many_partitions", message)
 }
 
 pub(crate) fn led_by(id: u32, leader: Option<&str>) -> Refusal {
@@ -94,7 +132,8 @@ fn unknown(id: u32) -> Refusal {
     Refusal::new(503, "cluster_unknown", message)
 }
 
-fn unread() -> Refusal {
+#[cold]
+pub(crate) fn unread() -> Refusal {
     let message = "this node has not read from etcd which partitions there are: nothing was done, \
                    try again; GET /status says whether etcd answers";
     Refusal::new(503, "cluster_unknown", message)

@@ -107,10 +107,10 @@ impl Api<'_> {
     /// Refuses a request that writes. In a cluster, a refusal that shows what a key holds is
     /// answered as a read is.
     #[cold]
-    pub(crate) fn refuse_write(&mut self, head: &Head<'_>, refusal: &Refusal, reply: Reply<'_>) {
+    pub(crate) fn refuse_write(&mut self, refusal: &Refusal, reply: Reply<'_>) {
         let shows_data = refusal.status == 412 || refusal.code == "key_not_found";
-        let partition = self.any_partition(head).ok();
-        let partition = partition.filter(|_| shows_data);
+        let id = self.labels.partition().filter(|_| shows_data);
+        let partition = id.and_then(|id| self.node.look_at(id));
         let due = partition.map(|partition| follow_up_of_shown(partition, None));
         let reply = self.defer(due.unwrap_or_default(), reply);
         refuse(reply, refusal);

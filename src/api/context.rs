@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::http::{Field, Head, Method, Refusal};
-use crate::node::{Node, Unavailable};
+use crate::node::{Node, Subject, Unavailable};
 use crate::partition::Partition;
 use crate::storage::Role;
 
@@ -78,10 +78,14 @@ impl<'n> Api<'n> {
         Query::with(head.target(), self.params)
     }
 
-    /// The partition that a request names, whatever its role.
+    /// The partition that a request is about, whatever its role.
     #[inline]
-    pub(crate) fn any_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
-        let (partition, _) = self.partition_in_cluster(head)?;
+    pub(crate) fn any_partition(
+        &mut self,
+        head: &Head<'_>,
+        subject: Subject<'_>,
+    ) -> Result<&mut Partition, Refusal> {
+        let (partition, _) = self.partition_in_cluster(head, subject)?;
         Ok(partition)
     }
 
@@ -90,12 +94,13 @@ impl<'n> Api<'n> {
     pub(crate) fn partition_in_cluster(
         &mut self,
         head: &Head<'_>,
+        subject: Subject<'_>,
     ) -> Result<(&mut Partition, Option<&Cluster>), Refusal> {
         let id = partition_id(head, self.query(head))?;
         if let Some(id) = id {
             self.labels.expect_partition(id);
         }
-        let (partition, cluster) = self.node.partition_in_cluster(id);
+        let (partition, cluster) = self.node.partition_in_cluster(id, subject);
         let partition = partition.map_err(|reason| absent(reason, cluster))?;
         if id.is_none() {
             self.labels.expect_partition(partition.id());
@@ -103,11 +108,15 @@ impl<'n> Api<'n> {
         Ok((partition, cluster))
     }
 
-    /// The partition that a request names, for a read.
+    /// The partition that a request is about, for a read.
     #[inline]
-    pub(crate) fn partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
+    pub(crate) fn partition(
+        &mut self,
+        head: &Head<'_>,
+        subject: Subject<'_>,
+    ) -> Result<&mut Partition, Refusal> {
         let now_ms = self.now_ms;
-        let (partition, cluster) = self.partition_in_cluster(head)?;
+        let (partition, cluster) = self.partition_in_cluster(head, subject)?;
         match partition.roles().role() {
             Role::Unassigned => Err(without_role(partition, cluster, now_ms)),
             // A proxy has sent it here for the leader: what this node has may be behind.
@@ -118,14 +127,15 @@ impl<'n> Api<'n> {
         }
     }
 
-    /// The partition that a request names, for a write.
+    /// The partition that a request is about, for a write.
     #[inline]
     pub(crate) fn writable_partition(
         &mut self,
         head: &Head<'_>,
+        subject: Subject<'_>,
     ) -> Result<&mut Partition, Refusal> {
         let now_ms = self.now_ms;
-        let (partition, cluster) = self.partition_in_cluster(head)?;
+        let (partition, cluster) = self.partition_in_cluster(head, subject)?;
         let roles = partition.roles();
         match partition.write_obstacle() {
             _ if roles.role() == Role::Unassigned => Err(without_role(partition, cluster, now_ms)),
@@ -140,14 +150,15 @@ impl<'n> Api<'n> {
         }
     }
 
-    /// The partition that a request names, for a write that needs memory.
+    /// The partition that a request is about, for a write that needs memory.
     #[inline]
     pub(crate) fn growable_partition(
         &mut self,
         head: &Head<'_>,
+        subject: Subject<'_>,
     ) -> Result<&mut Partition, Refusal> {
         let is_full = self.node.is_full();
-        let partition = self.writable_partition(head)?;
+        let partition = self.writable_partition(head, subject)?;
         if is_full {
             Err(memory_limit())
         } else {
@@ -160,6 +171,9 @@ impl<'n> Api<'n> {
 pub(crate) fn absent(reason: Unavailable, cluster: Option<&Cluster>) -> Refusal {
     match (reason, cluster) {
         (Unavailable::NoCopy(id), Some(cluster)) => cluster_refusals::no_copy(id, cluster),
+        (Unavailable::Wrong(id), Some(cluster)) => cluster_refusals::wrong_partition(id, cluster),
+        (Unavailable::UnnamedOf(count), _) => cluster_refusals::partition_missing(count),
+        (Unavailable::Unread, _) => cluster_refusals::unread(),
         (reason, _) => unavailable(reason),
     }
 }

@@ -14,7 +14,11 @@ pub(crate) fn unavailable(reason: Unavailable) -> Refusal {
                 format!("partition {id} is not on this node: GET /health lists those that are");
             Refusal::new(404, "partition_not_found", message)
         }
-        Unavailable::Unassigned | Unavailable::NoCopy(_) => unassigned(),
+        Unavailable::Unassigned
+        | Unavailable::NoCopy(_)
+        | Unavailable::Wrong(_)
+        | Unavailable::UnnamedOf(_)
+        | Unavailable::Unread => unassigned(),
         Unavailable::Unnamed => {
             let message = "this node has several partitions: name one by X-Partition-ID";
             Refusal::new(404, "partition_not_found", message)
@@ -114,18 +118,17 @@ pub(crate) fn storage_refusal(error: &StorageError, outcome: &str) -> Refusal {
 pub(crate) fn refuse(reply: Reply<'_>, refusal: &Refusal) {
     let is_for_proxy =
         refusal.code == "not_leader" && reply.not_leader() == NotLeaderStatus::Unavailable;
-    match (refusal.status, &refusal.header) {
-        (401, None) => reply
+    match (refusal.status, &refusal.headers[..]) {
+        (401, []) => reply
             .status(401)
             .header("WWW-Authenticate", "Bearer")
             .error(refusal),
-        (503, None) => reply.status(503).header("Retry-After", "1").error(refusal),
-        (421, header) if is_for_proxy => {
-            let reply = reply.status(503).header("Retry-After", "1");
-            let reply = match header {
-                Some((name, value)) => reply.header(name, value),
-                None => reply,
-            };
+        (503, []) => reply.status(503).header("Retry-After", "1").error(refusal),
+        (421, headers) if is_for_proxy => {
+            let mut reply = reply.status(503).header("Retry-After", "1");
+            for (name, value) in headers {
+                reply = reply.header(name, value);
+            }
             reply.error(refusal);
         }
         _ => reply.error(refusal),

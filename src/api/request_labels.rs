@@ -66,6 +66,11 @@ impl RequestLabels {
         self.partition = Some(id);
     }
 
+    /// The partition that the request is about, once it is found.
+    pub(crate) fn partition(&self) -> Option<u32> {
+        self.partition
+    }
+
     /// The same with another status.
     #[must_use]
     pub fn with_status(self, status: u16) -> Self {

@@ -310,6 +310,12 @@ impl CopyRecord {
     }
 }
 
+/// The partition that a key belongs to, of `count`.
+#[inline]
+pub fn partition_of_key(key: &[u8], count: u32) -> u32 {
+    crc32c::crc32c(key) % count.max(1)
+}
+
 /// What all nodes of a cluster have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterValue {

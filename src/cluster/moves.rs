@@ -305,10 +305,19 @@ impl Cluster {
     pub(super) fn config_request(&self, id: u32, proposal: &PartitionConfig) -> Request {
         let read = self.registered.configs.get(&id);
         let revision = read.map_or(0, |(revision, _)| *revision);
-        let key = Key::Config(id).in_cluster(&self.prefix());
+        let prefix = self.prefix();
+        let key = Key::Config(id).in_cluster(&prefix);
+        let mut compares = vec![(key.clone(), revision)];
+        let mut puts = vec![(key, proposal.encode())];
+        // Where etcd was emptied, it has lost over how many partitions keys are spread, too.
+        if let (None, Some(value)) = (self.value(), self.last_value()) {
+            let key = Key::Cluster.in_cluster(&prefix);
+            compares.push((key.clone(), 0));
+            puts.push((key, value.encode()));
+        }
         Request::Write {
-            compares: vec![(key.clone(), revision)],
-            puts: vec![(key, proposal.encode())],
+            compares,
+            puts,
             deletes: Vec::new(),
         }
     }

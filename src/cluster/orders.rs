@@ -121,7 +121,7 @@ impl Cluster {
             return Err(RecoveryRefusal::Unknown);
         }
         let read = self.registered.configs.get(&id).cloned();
-        let partition_count = self.value().map_or(u32::MAX, |value| value.partitions);
+        let partition_count = self.partition_count().unwrap_or(u32::MAX);
         if read.is_none() && id >= partition_count {
             return Err(RecoveryRefusal::NoPartition);
         }

@@ -70,6 +70,8 @@ pub(super) struct Registered {
     /// A revision of etcd since which leaders, copies and nodes are as they are now.
     map_revision: u64,
     common: Option<ClusterValue>,
+    /// As it was read last, also where etcd has it no more: the data is spread so still.
+    last_common: Option<ClusterValue>,
     pub(super) nodes: BTreeMap<String, NodeValue>,
     /// The copies of each partition, by the names of their nodes.
     pub(super) copies: BTreeMap<u32, BTreeMap<String, CopyRecord>>,
@@ -164,6 +166,16 @@ impl Cluster {
         self.registered.common.as_ref()
     }
 
+    /// The same, as it was read last: it stays where etcd has it no more.
+    pub(super) fn last_value(&self) -> Option<&ClusterValue> {
+        self.registered.last_common.as_ref()
+    }
+
+    /// Over how many partitions keys are spread, once it is known.
+    pub fn partition_count(&self) -> Option<u32> {
+        self.last_value().map(|value| value.partitions)
+    }
+
     /// A partition, as etcd has it.
     pub fn member(&self, id: u32) -> Option<&Member> {
         self.members.get(&id)
@@ -192,6 +204,12 @@ impl Cluster {
         let node = self.nodes().get(leader);
         node.filter(|_| *leader != self.options.node)
             .map(|node| &node.url[..])
+    }
+
+    /// The address of this node where the configuration says that it leads a partition.
+    pub fn own_url(&self, id: u32) -> Option<&str> {
+        let config = self.members.get(&id)?.config()?;
+        (config.leader == self.options.node).then_some(&self.options.url[..])
     }
 
     /// What a partition does.
@@ -548,6 +566,8 @@ impl Cluster {
         }
         read.configs.clone_from(&configs);
         read.follow_map(&self.registered);
+        let last = self.registered.last_common.take();
+        read.last_common = read.common.clone().or(last);
         self.registered = read;
         self.on_configs(asked_at_ms, configs, partitions);
     }

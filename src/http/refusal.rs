@@ -27,8 +27,8 @@ pub struct RefusalParts {
     pub code: &'static str,
     /// What is wrong and what to do, e.g. "Content-Length given more than once: send it once".
     pub message: Cow<'static, str>,
-    /// A header that goes with it, name and value.
-    pub header: Option<(&'static str, Box<str>)>,
+    /// Headers that go with it, names and values.
+    pub headers: Vec<(&'static str, Box<str>)>,
 }
 
 impl Refusal {
@@ -39,18 +39,16 @@ impl Refusal {
             status,
             code,
             message: message.into(),
-            header: None,
+            headers: Vec::new(),
         }))
     }
 
-    /// The same with a header.
+    /// The same with one more header.
     #[cold]
     #[must_use]
-    pub fn with_header(self, name: &'static str, value: &str) -> Self {
-        Self(Box::new(RefusalParts {
-            header: Some((name, value.into())),
-            ..*self.0
-        }))
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        self.0.headers.push((name, value.into()));
+        self
     }
 
     /// The same in other words.

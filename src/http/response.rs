@@ -207,11 +207,10 @@ impl<'o> Reply<'o> {
     /// Answers with a refusal, as JSON.
     #[cold]
     pub fn error(self, refusal: &Refusal) {
-        let head = self.status(refusal.status);
-        let head = match &refusal.header {
-            Some((name, value)) => head.header(name, value),
-            None => head,
-        };
+        let mut head = self.status(refusal.status);
+        for (name, value) in &refusal.headers {
+            head = head.header(name, value);
+        }
         head.error(refusal);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Not here: what members do (`cluster/`), sockets to etcd (`reactor/`).
 
-use crate::cluster::config::PartitionConfig;
+use crate::cluster::config::{PartitionConfig, partition_of_key};
 use crate::cluster::etcd::{Outcome, Request};
 use crate::cluster::{
     Cluster, ClusterOptions, CopyMove, ForgetRefusal, Forgotten, HandoverRefusal, InitRefusal,
@@ -13,8 +13,9 @@ use crate::config::ClusterInit;
 use crate::partition::Assignment;
 use crate::storage::Role;
 
+use super::errors::{Subject, Unavailable};
 use super::removals::RemovalOrder;
-use super::state::Node;
+use super::state::{Node, Stage};
 
 impl Node {
     /// The node is one of a cluster, and etcd says what its partitions are. Called before it has
@@ -22,6 +23,57 @@ impl Node {
     pub fn join_cluster(&mut self, options: ClusterOptions) {
         let ids = self.ids.split();
         self.cluster = Some(Box::new(Cluster::new(options, ids)));
+        self.follow_spread();
+    }
+
+    /// Takes over what the cluster knows of how keys are spread over partitions.
+    pub(super) fn follow_spread(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        if self.loading().is_none() {
+            self.stage = match cluster.partition_count() {
+                Some(1) => Stage::Running,
+                count => Stage::SpreadByKey(count),
+            };
+        }
+    }
+
+    /// Whether keys are spread over several partitions: which one a request is about is known once
+    /// its key is.
+    #[inline]
+    pub fn spreads_keys(&self) -> bool {
+        matches!(self.stage, Stage::SpreadByKey(Some(_)))
+    }
+
+    /// The partition that a key belongs to, where keys are spread over several.
+    #[inline]
+    pub fn partition_of_key(&self, key: &[u8]) -> Option<u32> {
+        match self.stage {
+            Stage::SpreadByKey(Some(count)) => Some(partition_of_key(key, count)),
+            _ => None,
+        }
+    }
+
+    /// The index of the partition that a request is about, where keys are spread over `count`.
+    #[cold]
+    pub(super) fn index_by_key(
+        &self,
+        count: Option<u32>,
+        named: Option<u32>,
+        subject: Subject<'_>,
+    ) -> Result<usize, Unavailable> {
+        match (subject, named, count) {
+            (Subject::Node, None, _) => self.unnamed_index(),
+            (Subject::Node | Subject::Partition, Some(id), _) => self.named_index(id),
+            (_, _, None) => Err(Unavailable::Unread),
+            (Subject::Partition, None, Some(count)) => Err(Unavailable::UnnamedOf(count)),
+            (Subject::Key(key), named, Some(count)) => {
+                let id = partition_of_key(key, count);
+                match named {
+                    Some(named) if named != id => Err(Unavailable::Wrong(id)),
+                    _ => self.named_index(id),
+                }
+            }
+        }
     }
 
     /// The cluster that it is one of.
@@ -109,6 +161,7 @@ impl Node {
         if let Some(cluster) = &mut self.cluster {
             cluster.on_outcome(now_ms, outcome, &mut self.partitions);
         }
+        self.follow_spread();
     }
 
     /// Something in etcd may have changed.

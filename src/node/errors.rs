@@ -22,8 +22,25 @@ pub enum Unavailable {
     NoCopy(Option<u32>),
     /// None was named, and there are several to choose from.
     Unnamed,
+    /// The keys of the cluster are spread over so many, and one has to be named.
+    UnnamedOf(u32),
+    /// The key belongs to this one, and the request names another.
+    Wrong(u32),
+    /// It is not known yet over how many partitions the keys of the cluster are spread.
+    Unread,
     /// The node is reading its data.
     Loading(RecoveryProgress),
+}
+
+/// What a request is about: its partition follows from that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject<'k> {
+    /// A key. In a cluster it decides the partition, whatever the request names.
+    Key(&'k [u8]),
+    /// A partition as a whole. In a cluster of several it has to be named.
+    Partition,
+    /// The node: the named partition, or number 0, or the only one that is here.
+    Node,
 }
 
 /// Why an assignment is refused.

@@ -21,7 +21,7 @@ mod state;
 mod watches;
 
 pub use body_budget::{BodyBudget, BodyClaim, ClaimKind, ClaimRefusal};
-pub use errors::{AssignRefusal, DEFAULT_PARTITION, PARTITIONS_MAX, Unavailable};
+pub use errors::{AssignRefusal, DEFAULT_PARTITION, PARTITIONS_MAX, Subject, Unavailable};
 pub use links::DialRequest;
 pub use loop_stats::{LoopStats, SLOW_TURN_US};
 pub use permits::{Permit, Permits};

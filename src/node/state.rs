@@ -13,7 +13,7 @@ use crate::storage::{
 };
 
 use super::body_budget::BodyBudget;
-use super::errors::{DEFAULT_PARTITION, PARTITIONS_MAX, Unavailable};
+use super::errors::{DEFAULT_PARTITION, PARTITIONS_MAX, Subject, Unavailable};
 use super::loop_stats::LoopStats;
 use super::permits::Permits;
 use super::removals::Removals;
@@ -45,9 +45,12 @@ pub enum DiskNews {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Loading(RecoveryProgress),
     Running,
+    /// The same, and keys decide which partition a request is about: they are spread over so many.
+    /// None: over how many, etcd has not said yet.
+    SpreadByKey(Option<u32>),
 }
 
 /// A partition that the disk makes.
@@ -129,7 +132,7 @@ impl RequestResources {
 #[derive(Debug)]
 pub struct Node {
     pub(super) config: Config,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// In the order of their numbers.
     pub(super) partitions: Vec<Partition>,
     pub(super) openings: Openings,
@@ -290,7 +293,7 @@ impl Node {
     pub fn loading(&self) -> Option<RecoveryProgress> {
         match self.stage {
             Stage::Loading(progress) => Some(progress),
-            Stage::Running => None,
+            Stage::Running | Stage::SpreadByKey(_) => None,
         }
     }
 
@@ -305,7 +308,7 @@ impl Node {
 
     /// The index of the partition for requests that name none: number 0, or the only one there is.
     #[inline]
-    fn unnamed_index(&self) -> Result<usize, Unavailable> {
+    pub(super) fn unnamed_index(&self) -> Result<usize, Unavailable> {
         match (&self.partitions[..], self.stage) {
             (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
             ([first, ..], _) if first.id() == DEFAULT_PARTITION => Ok(0),
@@ -331,26 +334,28 @@ impl Node {
     }
 
     #[inline]
-    fn named_index(&self, id: u32) -> Result<usize, Unavailable> {
+    pub(super) fn named_index(&self, id: u32) -> Result<usize, Unavailable> {
         match (self.index_of(id), self.stage) {
             (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
-            (Some(index), Stage::Running) => Ok(index),
-            (None, Stage::Running) if self.cluster.is_some() => Err(Unavailable::NoCopy(Some(id))),
-            (None, Stage::Running) if self.partitions.is_empty() => Err(Unavailable::Unassigned),
-            (None, Stage::Running) => Err(Unavailable::Unknown(id)),
+            (Some(index), _) => Ok(index),
+            (None, _) if self.cluster.is_some() => Err(Unavailable::NoCopy(Some(id))),
+            (None, _) if self.partitions.is_empty() => Err(Unavailable::Unassigned),
+            (None, _) => Err(Unavailable::Unknown(id)),
         }
     }
 
-    /// The partition with a number, or for requests that name none, and the cluster that the node
-    /// is one of.
+    /// The partition that a request is about, given the number that it names, and the cluster that
+    /// the node is one of.
     #[inline]
     pub fn partition_in_cluster(
         &mut self,
-        id: Option<u32>,
+        named: Option<u32>,
+        subject: Subject<'_>,
     ) -> (Result<&mut Partition, Unavailable>, Option<&Cluster>) {
-        let index = match id {
-            Some(id) => self.named_index(id),
-            None => self.unnamed_index(),
+        let index = match (self.stage, named) {
+            (Stage::SpreadByKey(count), _) => self.index_by_key(count, named, subject),
+            (_, Some(id)) => self.named_index(id),
+            (_, None) => self.unnamed_index(),
         };
         let partition = index.map(|index| &mut self.partitions[index]);
         (partition, self.cluster.as_deref())
@@ -389,10 +394,11 @@ impl Node {
         }
     }
 
-    /// Whether there is so much data that prefetching pays.
+    /// Whether there is so much data that prefetching pays. Where keys are spread over partitions
+    /// it does not: few of the keys that come together belong to the same one.
     pub fn is_prefetch_worth(&self) -> bool {
-        self.unnamed_index()
-            .is_ok_and(|index| self.partitions[index].lsm().is_prefetch_worth())
+        let is_worth = |index: usize| self.partitions[index].lsm().is_prefetch_worth();
+        self.stage == Stage::Running && self.unnamed_index().is_ok_and(is_worth)
     }
 
     /// All partitions.
@@ -599,6 +605,7 @@ impl Node {
             DiskEvent::Loaded(loaded) => self.take_over(*loaded),
             DiskEvent::Ready => {
                 self.stage = Stage::Running;
+                self.follow_spread();
                 return DiskNews::Loaded;
             }
             DiskEvent::NotOpened(id, error) => {

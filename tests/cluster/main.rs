@@ -8,8 +8,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+mod keys;
 mod moves;
 mod operations;
+mod proxy;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;

@@ -1,6 +1,7 @@
 //! `/admin/freeze`, `/admin/compact` and `/admin/checkpoint`.
 
 use crate::http::{Head, Refusal, Reply};
+use crate::node::Subject;
 use crate::partition::{DiskLog, Partition};
 
 use crate::api::context::Api;
@@ -19,7 +20,7 @@ impl Api<'_> {
     /// The partition that a request names, unless its disk has failed. A full disk is no obstacle:
     /// a checkpoint may free room.
     fn durable_partition(&mut self, head: &Head<'_>) -> Result<&mut Partition, Refusal> {
-        let partition = self.any_partition(head)?;
+        let partition = self.any_partition(head, Subject::Partition)?;
         match partition.disk().and_then(DiskLog::failure) {
             Some(error) => Err(storage_refused(error)),
             None => Ok(partition),
@@ -33,7 +34,9 @@ impl Api<'_> {
     ) -> Result<(u16, &'static [u8]), Refusal> {
         match route {
             Route::Compact => {
-                self.any_partition(head)?.lsm_mut().compact();
+                self.any_partition(head, Subject::Partition)?
+                    .lsm_mut()
+                    .compact();
                 Ok((202, b"{\"success\":true}\n"))
             }
             Route::Checkpoint if self.durable_partition(head)?.request_checkpoint() => {
@@ -44,7 +47,11 @@ impl Api<'_> {
                                or use GET /snapshot";
                 Err(Refusal::new(409, "memory_only", message))
             }
-            _ if self.any_partition(head)?.lsm_mut().freeze() => {
+            _ if self
+                .any_partition(head, Subject::Partition)?
+                .lsm_mut()
+                .freeze() =>
+            {
                 Ok((200, b"{\"success\":true,\"frozen\":true}\n"))
             }
             _ => Ok((200, b"{\"success\":true,\"frozen\":false}\n")),

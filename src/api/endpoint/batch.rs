@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::config::show_bytes;
 use crate::http::{Begin, BodySource, Fill, Framing, Head, Refusal, Reply, ReplyHead};
 use crate::lsm::{KEY_MAX_BYTES, NewValue, Value};
-use crate::node::ClaimKind;
+use crate::node::{ClaimKind, Node, Subject};
 use crate::partition::Partition;
 use crate::storage::VersionToken;
 
@@ -23,6 +23,7 @@ use crate::api::body::json_value::{JsonValueSource, render_value};
 use crate::api::body::kv_fields::KvLimits;
 use crate::api::body::ready_value::ReadyValue;
 use crate::api::body::request_body::{RequestBody, claim_refused};
+use crate::api::cluster_refusals::many_partitions;
 use crate::api::confirmation::{
     WriteDemand, check_read, check_replicas, follow_up_of_read, follow_up_of_shown,
 };
@@ -188,6 +189,24 @@ fn results_of(
     Ok((results, writes))
 }
 
+/// What a batch is about: a key of it, since all belong to one partition, or the batch is refused.
+fn subject_of<'o>(node: &Node, operations: &'o [BatchOperation]) -> Result<Subject<'o>, Refusal> {
+    let Some(BatchOperation { key: first, .. }) = operations.first() else {
+        return Ok(Subject::Partition);
+    };
+    if let Some(id) = node.partition_of_key(first) {
+        let others = operations
+            .iter()
+            .map(|operation| node.partition_of_key(&operation.key));
+        for (index, other) in others.enumerate() {
+            if let Some(other) = other.filter(|other| *other != id) {
+                return Err(many_partitions(index, [id, other]));
+            }
+        }
+    }
+    Ok(Subject::Key(first))
+}
+
 fn check_conditions(partition: &Partition, operations: &[BatchOperation]) -> Result<(), Refusal> {
     for (index, operation) in operations.iter().enumerate() {
         let checked = partition.check(&operation.key, &operation.conditions);
@@ -207,9 +226,13 @@ fn add_written(text: &mut Vec<u8>, fields: &[u8], token: VersionToken) {
 impl Api<'_> {
     pub(crate) fn begin_batch(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Begin<RequestBody> {
         let demand = self.write_demand(head);
-        let outcome = self
-            .partition(head)
-            .map(drop)
+        // Where keys are spread over partitions, nothing can be said before the keys are there.
+        let partition = if self.node.spreads_keys() {
+            Ok(())
+        } else {
+            self.partition(head, Subject::Key(b"")).map(drop)
+        };
+        let outcome = partition
             .and(demand)
             .and_then(|_| match head.framing {
                 Framing::Length(length) if length > BATCH_MAX_BYTES as u64 => {
@@ -245,8 +268,9 @@ impl Api<'_> {
                 .iter()
                 .all(|operation| matches!(operation.action, BatchAction::Get));
             let (read_demand, now_ms) = (self.read_demand(head)?, self.now_ms);
+            let subject = subject_of(self.node, &operations)?;
             if is_read_only {
-                let partition = self.readable_partition(head)?;
+                let partition = self.readable_partition(head, subject)?;
                 let read_acks = read_demand.acks_in(partition);
                 check_read(partition, read_acks, now_ms)?;
                 let (results, _) = results_of(partition, &operations)?;
@@ -255,12 +279,12 @@ impl Api<'_> {
             let adds = operations
                 .iter()
                 .any(|operation| matches!(operation.action, BatchAction::Set { .. }));
-            self.writable_partition(head)?;
-            self.readable_partition(head)?;
+            self.writable_partition(head, subject)?;
+            self.readable_partition(head, subject)?;
             let partition = if adds {
-                self.growable_partition(head)?
+                self.growable_partition(head, subject)?
             } else {
-                self.writable_partition(head)?
+                self.writable_partition(head, subject)?
             };
             check_replicas(partition, demand.acks, now_ms)?;
             let reads = |operation: &BatchOperation| matches!(operation.action, BatchAction::Get);
@@ -295,7 +319,7 @@ impl Api<'_> {
                 };
                 results.send(reply.content_type(JSON));
             }
-            Err(refusal) => self.refuse_write(head, &refusal, reply),
+            Err(refusal) => self.refuse_write(&refusal, reply),
         }
     }
 }

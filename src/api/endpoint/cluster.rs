@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::cluster::{HandoverRefusal, InitRefusal, RecoveryRefusal};
 use crate::config::{ClusterInit, PARTITION_MAX, REPLICA_MAX};
 use crate::http::{Method, Refusal, Reply, json_line};
+use crate::node::Subject;
 use crate::partition::Wait;
 
 use crate::api::body::order_body::OrderFields;
@@ -162,7 +163,7 @@ impl Api<'_> {
         fields.end()?;
         self.check_in_cluster()?;
         self.labels.expect_partition(id);
-        let (partition, cluster) = self.node.partition_in_cluster(Some(id));
+        let (partition, cluster) = self.node.partition_in_cluster(Some(id), Subject::Node);
         partition.map_err(|reason| absent(reason, cluster))?;
         let begun = self.node.begin_handover(id, to.as_deref(), self.now_ms);
         let (number, to) = begun.map_err(|refusal| not_begun(id, to.as_deref(), refusal))?;

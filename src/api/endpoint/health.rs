@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::cluster::Cluster;
 use crate::http::{Head, Refusal, Reply, json_line};
+use crate::node::Subject;
 use crate::partition::{Closed, Partition};
 use crate::storage::Role;
 
@@ -138,7 +139,7 @@ impl Api<'_> {
     ) -> Result<Result<Role, String>, Refusal> {
         let max_lag = self.max_lag(head)?;
         let (now_ms, min_acks) = (self.now_ms, self.node.config().min_acks);
-        let partition = self.any_partition(head)?;
+        let partition = self.any_partition(head, Subject::Node)?;
         let role = partition.roles().role();
         let wanted = if route == Route::Leader {
             Role::Leader
@@ -177,7 +178,7 @@ impl Api<'_> {
             return Ok(self.obstacle(max_lag));
         }
         let now_ms = self.now_ms;
-        let partition = self.any_partition(head)?;
+        let partition = self.any_partition(head, Subject::Node)?;
         let obstacle =
             obstacle_of(partition, now_ms).or_else(|| lag_obstacle(partition, max_lag, now_ms));
         Ok(obstacle.map(|obstacle| obstacle + "\n"))
@@ -202,7 +203,7 @@ impl Api<'_> {
                 && (has_few_copies || partition.check_replicas(min_acks, now_ms).is_err())
         };
         let is_any = if self.names_partition(head)? {
-            misses_replicas(self.any_partition(head)?)
+            misses_replicas(self.any_partition(head, Subject::Node)?)
         } else {
             self.node.partitions().iter().any(misses_replicas)
         };

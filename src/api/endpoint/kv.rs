@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::http::{Begin, Framing, Head, Method, Refusal, Reply, ReplyHead, Target};
 use crate::lsm::{Entry, INLINE_VALUE_MAX_BYTES, KEY_MAX_BYTES, NewValue, Value};
-use crate::node::ClaimKind;
+use crate::node::{ClaimKind, Subject};
 use crate::partition::{ConditionFailed, Conditions, Partition};
 use crate::storage::{TokenText, VersionToken};
 
@@ -147,7 +147,7 @@ impl Api<'_> {
             }
             Ok(Err(intake)) => Begin::Receive(intake),
             Err(refusal) => {
-                self.refuse_write(head, &refusal, reply);
+                self.refuse_write(&refusal, reply);
                 Begin::Answered
             }
         }
@@ -197,21 +197,9 @@ impl Api<'_> {
         key: Option<&[u8]>,
         head: &Head<'_>,
     ) -> Result<RequestBody, Refusal> {
-        if action.has_value() {
-            let (query, demand) = (self.query(head), self.write_demand(head));
-            let now_ms = self.now_ms;
-            let partition = self.growable_partition(head)?;
-            ttl_of(head, query, None)?;
-            let conditions = conditions_of(head)?;
-            check_replicas(partition, demand?.acks, now_ms)?;
-            if let Some(key) = key {
-                let checked = partition.check(key, &conditions);
-                checked.map_err(condition_failed)?;
-            }
-        } else if matches!(action, KvAction::Delete(_)) {
-            self.deletable_partition(head)?;
-        } else {
-            self.partition(head)?;
+        // Where keys are spread over partitions, nothing can be said before the key is there.
+        if key.is_some() || !self.node.spreads_keys() {
+            self.check_ahead(action, key, head)?;
         }
         let has_key = key.is_some();
         let limits = KvLimits {
@@ -247,6 +235,35 @@ impl Api<'_> {
         let bytes = declared_bytes(head, limits.body_max_bytes());
         let claim = self.node.resources.bodies.claim(bytes, ClaimKind::Adding);
         Ok(intake.claiming(claim.map_err(claim_refused)?))
+    }
+
+    /// Makes the checks that do not need the body. None: the key is in the body.
+    fn check_ahead(
+        &mut self,
+        action: KvAction,
+        key: Option<&[u8]>,
+        head: &Head<'_>,
+    ) -> Result<(), Refusal> {
+        let subject = Subject::Key(key.unwrap_or_default());
+        if !action.has_value() {
+            return match action {
+                KvAction::Delete(_) => self.deletable_partition(head, subject).map(drop),
+                _ => self.partition(head, subject).map(drop),
+            };
+        }
+        let (query, demand) = (self.query(head), self.write_demand(head));
+        let now_ms = self.now_ms;
+        let partition = self.growable_partition(head, subject)?;
+        ttl_of(head, query, None)?;
+        let conditions = conditions_of(head)?;
+        check_replicas(partition, demand?.acks, now_ms)?;
+        match key {
+            Some(key) => {
+                let checked = partition.check(key, &conditions);
+                checked.map(drop).map_err(condition_failed)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Executes a request with its complete body.
@@ -305,12 +322,16 @@ impl Api<'_> {
         }
     }
 
-    /// The partition that a request names, for a read; it has at least `?min_version=`.
+    /// The partition that a request is about, for a read; it has at least `?min_version=`.
     #[inline]
-    pub(crate) fn readable_partition(&mut self, head: &Head<'_>) -> Result<&Partition, Refusal> {
+    pub(crate) fn readable_partition(
+        &mut self,
+        head: &Head<'_>,
+        subject: Subject<'_>,
+    ) -> Result<&Partition, Refusal> {
         let has_minimum = self.params.has(Param::MinVersion);
         let query = self.query(head);
-        let partition = self.partition(head)?;
+        let partition = self.partition(head, subject)?;
         if has_minimum {
             check_min_version(partition, query)?;
         }
@@ -326,7 +347,8 @@ impl Api<'_> {
         self.scratch.clear();
         let scratch = std::mem::take(self.scratch);
         let (loop_ms, mut due) = (self.now_ms, None);
-        let found = self.readable_partition(head).and_then(|partition| {
+        let readable = self.readable_partition(head, Subject::Key(key));
+        let found = readable.and_then(|partition| {
             let acks = demand.acks_in(partition);
             check_read(partition, acks, loop_ms)?;
             let conditions = conditions_of(head)?;
@@ -384,7 +406,8 @@ impl Api<'_> {
         reply: Reply<'_>,
     ) {
         let (query, demand, now_ms) = (self.query(head), self.write_demand(head), self.now_ms);
-        let written = self.growable_partition(head).and_then(|partition| {
+        let growable = self.growable_partition(head, Subject::Key(key));
+        let written = growable.and_then(|partition| {
             // The checks that `intake` makes come first, in the same order: the answer must not
             // depend on how the request was cut into packets.
             let ttl_ms = ttl_of(head, query, entry.ttl_ms)?;
@@ -420,7 +443,7 @@ impl Api<'_> {
                     .etag(text.as_bytes())
                     .body(self.scratch);
             }
-            Err(refusal) => self.refuse_write(head, &refusal, reply),
+            Err(refusal) => self.refuse_write(&refusal, reply),
         }
     }
 
@@ -428,16 +451,17 @@ impl Api<'_> {
     fn deletable_partition(
         &mut self,
         head: &Head<'_>,
+        subject: Subject<'_>,
     ) -> Result<(&mut Partition, Conditions, WriteDemand), Refusal> {
         let conditions = conditions_of(head)?;
         let (demand, now_ms) = (self.write_demand(head)?, self.now_ms);
-        let partition = self.writable_partition(head)?;
+        let partition = self.writable_partition(head, subject)?;
         check_replicas(partition, demand.acks, now_ms)?;
         Ok((partition, conditions, demand))
     }
 
     fn answer_delete(&mut self, form: KvForm, head: &Head<'_>, key: &[u8], reply: Reply<'_>) {
-        let outcome = self.deletable_partition(head);
+        let outcome = self.deletable_partition(head, Subject::Key(key));
         let deleted = outcome.and_then(|(partition, conditions, demand)| {
             let incurred = partition.lsm().incurred_work();
             let deleted = partition.delete(key, &conditions).map_err(|failed| {
@@ -458,7 +482,7 @@ impl Api<'_> {
         });
         let (reply, deleted) = match deleted {
             Ok((due, token)) => (self.defer(due, reply), token),
-            Err(refusal) => return self.refuse_write(head, &refusal, reply),
+            Err(refusal) => return self.refuse_write(&refusal, reply),
         };
         match (form, deleted) {
             (KvForm::Json, Some(token)) => {

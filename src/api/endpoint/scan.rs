@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::{Entry, Scan, ScanState, Snapshot, Value};
-use crate::node::{Permit, SnapshotUse};
+use crate::node::{Permit, SnapshotUse, Subject};
 use crate::storage::{Lineage, Position, VersionToken};
 
 use crate::api::body::json_value::{JsonValueSource, add_bytes, render_rest};
@@ -205,7 +205,7 @@ impl Api<'_> {
         let at = query.position(Param::At)?;
         let is_held = query.flag(Param::Consistent)?.unwrap_or(false);
         let (demand, now_ms) = (self.read_demand(head)?, self.now_ms);
-        let partition = self.readable_partition(head)?;
+        let partition = self.readable_partition(head, Subject::Partition)?;
         let acks = demand.acks_in(partition);
         check_read(partition, acks, now_ms)?;
         let slot = self.node.resources.scans.take(SCAN_MAX).ok_or_else(|| {
@@ -213,7 +213,7 @@ impl Api<'_> {
             Refusal::new(503, "too_many_scans", message)
         })?;
         let (snapshot, token, view_use) = self.view(head, at, is_held)?;
-        let partition = self.partition(head)?;
+        let partition = self.partition(head, Subject::Partition)?;
         // The place of a scan in the order is that of its snapshot: the lease is looked at once,
         // before the first byte is sent, however long the rest takes.
         let due = follow_up_of_read(partition, acks, Some(token.version));
@@ -241,7 +241,7 @@ impl Api<'_> {
         is_held: bool,
     ) -> Result<(Snapshot, VersionToken, Option<SnapshotUse>), Refusal> {
         let now_ms = self.now_ms;
-        let partition = self.partition(head)?;
+        let partition = self.partition(head, Subject::Partition)?;
         let (id, time_ms) = (partition.id(), partition.lsm().time_ms());
         if let Some(position) = at {
             let token = partition

@@ -6,7 +6,7 @@
 
 use crate::http::{BodySource, Fill, Head, Refusal, Reply};
 use crate::lsm::Snapshot;
-use crate::node::Permit;
+use crate::node::{Permit, Subject};
 use crate::storage::{CheckpointEncoder, CodecStep, HistoryId, VersionToken};
 
 use crate::api::context::Api;
@@ -42,7 +42,7 @@ impl Api<'_> {
     /// A snapshot of the partition that a request names; refused while there are too many.
     pub(crate) fn full_view(&mut self, head: &Head<'_>) -> Result<FullView, Refusal> {
         let slot = self.node.resources.backups.take(BACKUP_MAX);
-        let partition = self.any_partition(head)?;
+        let partition = self.any_partition(head, Subject::Partition)?;
         let Some(slot) = slot else {
             let message =
                 format!("{BACKUP_MAX} backups are being read: try again when one is done");

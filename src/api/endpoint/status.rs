@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::http::{Head, Refusal, Reply, json_line};
 use crate::lsm::{LevelStats, Stats};
-use crate::node::Node;
+use crate::node::{Node, Subject};
 use crate::partition::{DiskLog, LeaderStats, Partition, ReplicaStats};
 use crate::replication::SyncState;
 use crate::storage::{PartitionMeta, PastHistory, RecoveryProgress};
@@ -212,7 +212,7 @@ impl Api<'_> {
         let names_one =
             head.partition_id.is_some() || self.query(head).get(Param::Partition)?.is_some();
         if names_one && self.node.loading().is_none() {
-            let (partition, cluster) = self.partition_in_cluster(head)?;
+            let (partition, cluster) = self.partition_in_cluster(head, Subject::Node)?;
             return Ok(vec![PartitionStatus::of(partition, cluster, now_ms)]);
         }
         let cluster = self.node.cluster();

@@ -4,6 +4,7 @@
 //! (`node/watches.rs`).
 
 use crate::http::{Head, Refusal, Reply};
+use crate::node::Subject;
 use crate::partition::PositionError;
 use crate::storage::{Position, Role};
 
@@ -59,7 +60,7 @@ impl Api<'_> {
         // A client that reconnects names the last event that it has.
         let since = last_event.or(since);
         let timeout_ms = timeout_of(query, form)?;
-        let partition = self.partition(head)?;
+        let partition = self.partition(head, Subject::Partition)?;
         partition.retain_log();
         let version = match since.map(|since| (since, partition.version_at(since))) {
             None => partition.committed_version(),

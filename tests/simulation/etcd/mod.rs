@@ -21,7 +21,7 @@ mod sim_etcd;
 use std::collections::BTreeMap;
 
 use db_node::cluster::ClusterOptions;
-use db_node::cluster::config::{Key, NodeValue, PartitionConfig, prefix_of};
+use db_node::cluster::config::{ClusterValue, Key, NodeValue, PartitionConfig, prefix_of};
 use db_node::partition::Partition;
 use db_node::seeded_bugs::SeededBug;
 use db_node::storage::Role;
@@ -201,6 +201,14 @@ impl Run {
         let config = PartitionConfig::first(name(0), replicas, lease_ms);
         let key = Key::Config(0).in_cluster(&self.prefix);
         self.etcd.put(&key, config.encode());
+        self.spread_keys(1);
+    }
+
+    /// Keys are spread over so many partitions from now on.
+    fn spread_keys(&mut self, count: u32) {
+        let key = Key::Cluster.in_cluster(&self.prefix);
+        self.etcd
+            .put(&key, ClusterValue::new([4; 16], count).encode());
     }
 
     fn host_count(&self) -> usize {

@@ -508,3 +508,127 @@ fn states_are_told() {
     }
     assert!(!metrics.contains("dbnode_fenced_seconds_total{partition=\"0\"} 0\n"));
 }
+
+/// Each way for a key to come in: whether it writes, method, target, fields and body.
+fn ways(key: &str) -> Vec<(bool, &'static str, String, &'static str, String)> {
+    const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let (path, set) = (format!("/kv/{key}"), "/set".to_owned());
+    let query = |path: &str| format!("{path}?key={key}");
+    let fields = json!({"key": key, "value": "v"}).to_string();
+    let escaped = format!("{{\"key\":\"\\u006b{}\",\"value\":\"v\"}}", &key[1..]);
+    let operation = |fields: &str| format!("{{\"ops\":[{{\"key\":\"{key}\",{fields}}}]}}");
+    let (large, batch) = ("v".repeat(20_000), "/batch".to_owned());
+    let behind = format!("{{\"value\":\"{large}\",\"key\":\"{key}\"}}");
+    let form = format!("key={key}&value=v");
+    vec![
+        (true, "PUT", path.clone(), "", "v".to_owned()),
+        (true, "PUT", path.clone(), "", large),
+        (true, "POST", query("/set"), "", "v".to_owned()),
+        (true, "POST", set.clone(), "", fields.clone()),
+        (true, "POST", set.clone(), "", escaped),
+        (true, "POST", set.clone(), "", behind),
+        (true, "POST", set, FORM, form.clone()),
+        (false, "GET", path.clone(), "", String::new()),
+        (false, "GET", query("/get"), "", String::new()),
+        (false, "POST", "/get".to_owned(), "", fields.clone()),
+        (false, "POST", "/get".to_owned(), FORM, form.clone()),
+        (
+            true,
+            "POST",
+            batch.clone(),
+            "",
+            operation("\"op\":\"set\",\"value\":\"v\""),
+        ),
+        (
+            false,
+            "POST",
+            batch.clone(),
+            "",
+            operation("\"op\":\"get\""),
+        ),
+        (true, "POST", batch, "", operation("\"op\":\"delete\"")),
+        (true, "POST", query("/delete"), "", String::new()),
+        (true, "POST", "/delete".to_owned(), "", fields),
+        (true, "DELETE", query("/delete"), "", String::new()),
+        (true, "DELETE", path, "", String::new()),
+    ]
+}
+
+/// Keys are spread over 16 partitions, of which this node leads number 0.
+#[test]
+fn a_key_decides_the_partition_whatever_way_it_comes_in() {
+    const COUNT: u32 = 16;
+    let (mut run, leader) = Run::in_sync(Kind::Memory);
+    run.spread_keys(COUNT);
+    run.pass_until("the nodes hear of it", |run| {
+        (0..3).all(|host| {
+            let node = run.cluster.node(host).expect("it runs");
+            node.spreads_keys()
+        })
+    });
+    let partition_of = |key: &String| crc32c::crc32c(key.as_bytes()) % COUNT;
+    let keys: Vec<String> = (0..100).map(|number| format!("k{number}")).collect();
+    let here = keys.iter().find(|key| partition_of(key) == 0).expect("one");
+    let away = keys.iter().find(|key| partition_of(key) == 5).expect("one");
+    let url = format!("X-Leader: {}\r\n", address(leader));
+    for (is_write, method, target, fields, body) in ways(here) {
+        let version = |run: &mut Run| {
+            let partition = run.partition(leader).expect("it is there");
+            partition.lsm().last_version()
+        };
+        let before = version(&mut run);
+        for host in 0..3 {
+            for number in ["5", "16", "4294967295"] {
+                let named = format!("{fields}X-Partition-ID: {number}\r\n");
+                let param = if target.contains('?') { '&' } else { '?' };
+                let param = format!("{target}{param}partition={number}");
+                for asked in [
+                    run.ask(host, method, &target, &named, &body),
+                    run.ask(host, method, &param, fields, &body),
+                ] {
+                    asked.assert_refused(421, "wrong_partition");
+                    let is_told = asked.text.contains("X-Partition-ID: 0\r\n");
+                    assert!(is_told && asked.text.contains(&url), "{}", asked.text);
+                }
+            }
+            if is_write && host != leader {
+                let asked = run.ask(host, method, &target, fields, &body);
+                asked.assert_refused(421, "not_leader");
+            }
+        }
+        assert_eq!(
+            version(&mut run),
+            before,
+            "{method} {target}: nothing was done"
+        );
+        for header in ["", "X-Partition-ID: 0\r\n"] {
+            run.put(leader, &format!("/kv/{here}"), "");
+            let asked = run.ask(leader, method, &target, &format!("{fields}{header}"), &body);
+            assert!([200, 201, 204].contains(&asked.status()), "{}", asked.text);
+        }
+    }
+    // No node has said yet which one leads partition 5.
+    for (_, method, target, fields, body) in ways(away) {
+        let asked = run.ask(leader, method, &target, fields, &body);
+        asked.assert_refused(503, "cluster_unknown");
+        let named = format!("{fields}X-Partition-ID: 0\r\n");
+        let asked = run.ask(leader, method, &target, &named, &body);
+        asked.assert_refused(421, "wrong_partition");
+    }
+    let both = json!({"ops": [{"op": "get", "key": here}, {"op": "get", "key": away}]}).to_string();
+    for fields in ["", "X-Partition-ID: 0\r\n", "X-Partition-ID: 5\r\n"] {
+        let asked = run.ask(leader, "POST", "/batch", fields, &both);
+        asked.assert_refused(400, "many_partitions");
+    }
+    for target in ["/scan", "/watch", "/digest", "/snapshot"] {
+        run.get(leader, target)
+            .assert_refused(400, "partition_missing");
+        if target == "/watch" {
+            continue; // Its answer has no end.
+        }
+        assert_eq!(
+            run.get(leader, &format!("{target}?partition=0")).status(),
+            200
+        );
+    }
+}
