@@ -21,7 +21,10 @@
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::config::PARTITION_MAX;
 use crate::storage::{CopyId, PEERS_MAX};
+
+use super::etcd::parse_json;
 
 /// The newest layout that this release reads.
 const FORMAT: u64 = 1;
@@ -67,8 +70,8 @@ pub struct PartitionConfig {
     pub leaving: Vec<String>,
     /// The name of the node that the leader hands over to once its copy is in sync.
     pub next_leader: Option<String>,
-    /// Fields that this release does not know.
-    pub(super) others: Map<String, Value>,
+    /// Fields that this release does not know, as text: an object, or nothing.
+    pub(super) others: Vec<u8>,
 }
 
 impl PartitionConfig {
@@ -83,7 +86,7 @@ impl PartitionConfig {
             replicas,
             leaving: Vec::new(),
             next_leader: None,
-            others: Map::new(),
+            others: Vec::new(),
         }
     }
 
@@ -135,7 +138,10 @@ impl PartitionConfig {
                 Some(name) => Some(text(name)?),
                 None => None,
             },
-            others: fields.0,
+            others: match fields.0 {
+                none if none.is_empty() => Vec::new(),
+                others => to_vec(&Value::Object(others)),
+            },
         })
     }
 
@@ -165,8 +171,7 @@ impl PartitionConfig {
             out.push(b'}');
         } else {
             out.push(b',');
-            let others = to_vec(&Value::Object(self.others.clone()));
-            out.extend_from_slice(&others[1..]);
+            out.extend_from_slice(&self.others[1..]);
         }
         out
     }
@@ -373,7 +378,7 @@ struct Fields(Map<String, Value>);
 impl Fields {
     #[inline(never)]
     fn parse(bytes: &[u8]) -> Option<Self> {
-        match serde_json::from_slice(bytes) {
+        match parse_json(bytes) {
             Ok(Value::Object(fields)) => Some(Self(fields)),
             _ => None,
         }
@@ -505,8 +510,11 @@ impl<'a> Key<'a> {
         if let Some(name) = key.strip_prefix("nodes/") {
             return is_name(name).then_some(Self::Node(name));
         }
-        let (id, rest) = key.strip_prefix("partitions/")?.split_once('/')?;
-        let id = id.parse().ok()?;
+        let (text, rest) = key.strip_prefix("partitions/")?.split_once('/')?;
+        let id: u32 = text.parse().ok()?;
+        if id >= PARTITION_MAX || id.to_string() != text {
+            return None;
+        }
         match rest.strip_prefix("copies/") {
             Some(name) => is_name(name).then_some(Self::Copy(id, name)),
             None => (rest == "config").then_some(Self::Config(id)),
@@ -607,6 +615,17 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&decoded.encode()), text);
     }
 
+    /// They would take a hundred times their size, and be kept.
+    #[test]
+    fn many_small_elements_are_refused() {
+        let list = vec!["{\"\":0}"; 64 * 1024].join(",");
+        let text = CONFIG.replace(
+            r#""leaving":[]"#,
+            &format!(r#""leaving":[],"later":[{list}]"#),
+        );
+        assert!(PartitionConfig::decode(text.as_bytes()).is_err());
+    }
+
     #[test]
     fn what_no_node_writes_is_refused() {
         for (from, to) in [
@@ -650,6 +669,9 @@ mod tests {
             "nodes/",
             "nodes/N",
             "partitions/x/config",
+            "partitions/1024/config",
+            "partitions/+1/config",
+            "partitions/01/config",
             "partitions/1",
         ] {
             assert_eq!(Key::parse(odd), None, "{odd}");

@@ -141,13 +141,27 @@ impl Cluster {
             if refusal == Some(InitRefusal::Exists) {
                 return;
             }
-            if refusal.is_some() && refusal != by_itself.last_refusal {
-                log::info!("--cluster-init: not yet: {refusal:?}");
+            if let Some(refusal) = refusal.as_ref()
+                && by_itself.last_refusal.as_ref() != Some(refusal)
+            {
+                log::info!("--cluster-init: not yet: {}", reason(refusal));
             }
             by_itself.last_refusal = refusal;
         }
         self.wake_at_ms = self.wake_at_ms.min(by_itself.next_at_ms);
         self.init_by_itself = Some(by_itself);
+    }
+}
+
+/// Why a node does not make the cluster by itself.
+fn reason(refusal: &InitRefusal) -> String {
+    match refusal {
+        InitRefusal::TooFewNodes(count) => format!("{count} nodes have registered"),
+        InitRefusal::HasData(node) => format!(
+            "{node} has data, which a new cluster would drop: docs/cluster.md says how to keep it"
+        ),
+        InitRefusal::OtherShape(count) => format!("one of {count} partitions was begun"),
+        _ => "etcd was not read yet".to_owned(),
     }
 }
 

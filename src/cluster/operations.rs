@@ -169,7 +169,8 @@ impl Operations {
 
     /// How an operation ended; none: it is under way, or ended long ago.
     pub(super) fn end_of(&self, number: u64) -> Option<OperationEnd> {
-        let mut ended = self.ended.iter();
+        // The last first: it is asked for at once.
+        let mut ended = self.ended.iter().rev();
         let ended = ended.find(|ended| ended.number == number)?;
         Some(ended.end)
     }

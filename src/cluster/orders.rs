@@ -132,16 +132,12 @@ impl Cluster {
         let is_own = node == self.options.node;
         let copy = own.filter(|_| is_own).map(Partition::copy).or(registered);
         let copy = copy.ok_or(RecoveryRefusal::NoCopy)?;
-        let first = || {
-            let of_copies = copies.map(|of| of.keys().cloned().collect());
-            let replicas = of_copies.unwrap_or_else(|| self.nodes().keys().cloned().collect());
-            let lease_ms = self.options.lease_ms;
-            PartitionConfig::first(node.to_owned(), replicas, lease_ms)
-        };
-        let config = read.map_or_else(first, |(_, config)| config);
+        let known = read.map(|(_, config)| config);
+        let config = known.unwrap_or_else(|| self.lost_config(id, node));
         let own_epoch = own.map_or(0, |own| own.roles().meta().epoch);
         let epochs = copies.into_iter().flatten().map(|(_, record)| record.epoch);
-        let epoch = epochs.fold(config.epoch.max(own_epoch), u64::max) + 1;
+        let newest = epochs.fold(config.epoch.max(own_epoch), u64::max);
+        let epoch = newest.saturating_add(1);
         let mut replicas = config.replicas.clone();
         if !config.has_replica(node) {
             replicas.push(node.to_owned());
@@ -165,6 +161,18 @@ impl Cluster {
              other copies hold"
         );
         Ok((self.write_config(id, &proposal, now_ms), proposal))
+    }
+
+    /// The configuration of a partition that etcd does not have: as this node has read it last, or
+    /// a new one, of the copies, or else of the nodes, that have registered.
+    fn lost_config(&self, id: u32, leader: &str) -> PartitionConfig {
+        if let Some(known) = self.members.get(&id).and_then(Member::config) {
+            return known.clone();
+        }
+        let copies = self.registered.copies.get(&id);
+        let of_copies = copies.map(|of| of.keys().cloned().collect());
+        let replicas = of_copies.unwrap_or_else(|| self.nodes().keys().cloned().collect());
+        PartitionConfig::first(leader.to_owned(), replicas, self.options.lease_ms)
     }
 
     /// What becomes of the partitions that this node leads when it leaves.

@@ -74,6 +74,18 @@ fn without_a_cluster_there_is_nothing_to_order() {
 }
 
 #[test]
+fn a_node_that_waits_for_etcd_says_so() {
+    let arguments = ["--etcd", "http://127.0.0.1:1", "--node", "n0"];
+    let answer = Member::start(&arguments).get("/readyz");
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.text().contains("waiting for etcd"),
+        "{}",
+        answer.text()
+    );
+}
+
+#[test]
 fn a_partition_is_handed_over() {
     let Some(etcd) = Etcd::start() else { return };
     let members = three(&etcd);
@@ -166,7 +178,7 @@ fn a_node_that_is_stopped_hands_over_first() {
 #[test]
 fn a_partition_is_recovered_by_force() {
     let Some(etcd) = Etcd::start() else { return };
-    let members = three(&etcd);
+    let mut members = three(&etcd);
     assert_eq!(members[0].put("k", &[], "1").status, 201);
     let epoch = config(&etcd)["epoch"].as_u64().expect("a number");
     // What only lost copies hold, no node may lead.
@@ -204,16 +216,24 @@ fn a_partition_is_recovered_by_force() {
     );
     wait_for("it to lead", || members[1].put("k", &[], "3").status < 300);
     wait_for("all copies in sync", || in_sync_count(&etcd) == 3);
-    // Etcd loses the configuration.
-    let key = base64_of("/db-node/x/partitions/0/config");
-    etcd.call("/v3/kv/deleterange", &json!({"key": key}));
+    // Etcd loses the configuration, and what tells of the copies. A node that is down is to have
+    // one all the same.
+    members.pop();
+    wait_for("two copies in sync", || in_sync_count(&etcd) == 2);
+    let [key, end] = ["/db-node/x/partitions/", "/db-node/x/partitions0"].map(base64_of);
+    etcd.call("/v3/kv/deleterange", &json!({"key": key, "range_end": end}));
+    wait_for("those that run to register theirs", || {
+        let copies = ["n0", "n1"].map(|name| format!("partitions/0/copies/{name}"));
+        copies.iter().all(|key| value_of(&etcd, key).is_some())
+    });
     wait_for("a node to have read that", || {
         let answer = post(&members[1], "/partition/recover", &order);
         [200, 409].contains(&answer.status) && value_of(&etcd, "partitions/0/config").is_some()
     });
     wait_for("it to lead", || members[1].put("k", &[], "4").status < 300);
-    wait_for("all copies in sync", || in_sync_count(&etcd) == 3);
+    wait_for("all copies in sync", || in_sync_count(&etcd) == 2);
     assert!(config(&etcd)["epoch"].as_u64() > Some(epoch + 6));
+    assert_eq!(config(&etcd)["replicas"], json!(["n0", "n1", "n2"]));
 }
 
 fn base64_of(text: &str) -> String {

@@ -222,6 +222,12 @@ impl Api<'_> {
         if let Some(progress) = self.node.loading() {
             return Some(format!("loading: {progress}\n"));
         }
+        if let Some(cluster) = self.node.cluster()
+            && cluster.revision() == 0
+        {
+            let waits = "waiting for etcd: it has not answered yet; GET /status has the last error";
+            return Some(format!("{waits}\n"));
+        }
         if self.node.partitions().is_empty() {
             return Some("unassigned: no partition is on this node\n".to_owned());
         }

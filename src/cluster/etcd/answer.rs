@@ -13,6 +13,12 @@ use super::failure::Failure;
 /// Longest answer.
 pub const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// Most objects of a JSON body. One of seven bytes takes a hundred times as much memory.
+const OBJECTS_MAX: usize = 64 * 1024;
+
+/// Most elements of a JSON body, all together: eight for each of 32,768 keys.
+const ELEMENTS_MAX: usize = 256 * 1024;
+
 /// Longest text of an error that is kept.
 const MESSAGE_MAX_CHARS: usize = 200;
 
@@ -60,8 +66,12 @@ pub struct Outcome {
     pub result: Result<Answer, Failure>,
 }
 
-/// The JSON in a body.
-pub(super) fn parse_json(body: &[u8]) -> Result<Json, Failure> {
+/// The JSON in a body, or in a value.
+pub fn parse_json(body: &[u8]) -> Result<Json, Failure> {
+    let count = |sign: u8| memchr::memchr_iter(sign, body).count();
+    if count(b'{') > OBJECTS_MAX || count(b',') > ELEMENTS_MAX {
+        return Err(Failure::Malformed("too many elements"));
+    }
     serde_json::from_slice(body).map_err(|_| Failure::Malformed("no JSON"))
 }
 
@@ -88,7 +98,7 @@ pub(super) fn parse_write(body: &Json) -> Result<Answer, Failure> {
 
 /// The error in the body of another status.
 pub(super) fn parse_error(status: u16, body: &[u8]) -> Failure {
-    match serde_json::from_slice(body) {
+    match parse_json(body) {
         Ok(body) => error_in(&body).unwrap_or(Failure::Error {
             code: 0,
             message: format!("status {status}"),

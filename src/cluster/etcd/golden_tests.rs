@@ -347,6 +347,21 @@ fn long_answers_are_refused_and_not_kept() {
     );
 }
 
+/// A body of short elements would take a hundred times its size as JSON.
+#[test]
+fn many_small_elements_are_refused() {
+    let too_many = Some(Err(Failure::Malformed("too many elements")));
+    for (element, count, expected) in [
+        ("{\"\":0}", 1, Some(Err(Failure::Malformed("no revision")))),
+        ("{\"\":0}", 64 * 1024, too_many.clone()),
+        ("0", 256 * 1024 + 2, too_many),
+    ] {
+        let list = vec![element; count].join(",");
+        let answer = with_length("200 OK", &format!("{{\"x\":[{list}]}}"));
+        assert_eq!(answer_to(range(), &mut [&answer[..]].into_iter()), expected);
+    }
+}
+
 /// Hints of a watch with its stream in pieces, and how it ended, if it did.
 fn watch(pieces: &mut dyn Iterator<Item = &[u8]>) -> (usize, Option<String>) {
     let mut client = client(None);

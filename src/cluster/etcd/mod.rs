@@ -12,7 +12,8 @@
 //! 3. Ranges are linearizable. The watch only says that a range is worthwhile: no content of it is
 //!    used.
 //! 4. An answer is at most [`ANSWER_MAX_BYTES`] long, a line of the watch [`LINE_MAX_BYTES`], a
-//!    head [`HEAD_MAX_BYTES`]; whatever is longer or malformed ends its connection.
+//!    head [`HEAD_MAX_BYTES`], and JSON has a bounded number of elements; whatever is longer or
+//!    malformed ends its connection.
 //!
 //! Written for and tried with etcd 3.4; error bodies of 3.6 are understood as well. Not here: what
 //! keys and values mean (`cluster/`), sockets and host names (`reactor/`).
@@ -30,7 +31,7 @@ mod request;
 mod response;
 mod watch;
 
-pub use answer::{ANSWER_MAX_BYTES, Answer, KeyValue, Outcome};
+pub use answer::{ANSWER_MAX_BYTES, Answer, KeyValue, Outcome, parse_json};
 pub use client::{Channel, Client, ClientHealth, ConnectionId, Effect};
 pub use failure::Failure;
 pub use request::Request;
