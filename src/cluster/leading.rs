@@ -158,12 +158,7 @@ impl Member {
             office.rest_until_ms = now_ms + HANDOVER_REST_MS;
             return self.end_handover(HandoverEnd::TooSlow);
         }
-        let (own, lease_ms) = (partition.copy(), config.lease_ms);
-        let leaves = |of: &&CopyOfNode| {
-            of.copy != own && office.is_bad(of.copy, now_ms, lease_ms, partition)
-        };
-        let mut in_sync = config.in_sync.clone();
-        in_sync.retain(|of| !leaves(&of));
+        let mut in_sync = office.staying(now_ms, config, partition);
         if in_sync.len() == config.in_sync.len() {
             let joining = office.joining(now_ms, config, around, partition);
             if joining.is_empty() {
@@ -172,6 +167,11 @@ impl Member {
             // A node has one copy.
             in_sync.retain(|of| joining.iter().all(|joins| joins.node != of.node));
             in_sync.extend(joining);
+        } else if around.etcd_answered_ms < office.bad_since_ms() {
+            // A leader that etcd hears, and that hears nothing itself, would leave all the others
+            // out of the set and not learn of it: no node could lead. So etcd is to answer first.
+            self.wants_range = true;
+            return;
         }
         let proposal = PartitionConfig {
             in_sync,

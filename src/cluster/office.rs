@@ -216,6 +216,28 @@ impl Office {
             || since(granted_at_ms) >= patience_ms
     }
 
+    /// The copies in sync without those that are to leave the set.
+    pub(super) fn staying(
+        &self,
+        now_ms: u64,
+        config: &PartitionConfig,
+        partition: &Partition,
+    ) -> Vec<CopyOfNode> {
+        let (own, lease_ms) = (partition.copy(), config.lease_ms);
+        let stays = |copy| copy == own || !self.is_bad(copy, now_ms, lease_ms, partition);
+        let in_sync = config.in_sync.iter();
+        in_sync.filter(|of| stays(of.copy)).cloned().collect()
+    }
+
+    /// When the last of the copies in the set that hold up writes began to; 0: none does.
+    pub(super) fn bad_since_ms(&self) -> u64 {
+        let in_set = self.observed.iter().filter(|known| known.is_in_set);
+        in_set
+            .filter_map(|known| known.bad_since_ms)
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Copies that can join the set.
     pub(super) fn joining(
         &self,

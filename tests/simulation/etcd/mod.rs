@@ -12,6 +12,7 @@
 
 mod checks;
 mod clients;
+mod cuts;
 mod history;
 mod moves;
 pub(crate) mod register;
