@@ -112,7 +112,6 @@ impl Api<'_> {
         let timeout_ms = timeout_of(query, WatchForm::LongPoll)?;
         let since = match query.get(Param::Since)? {
             Some(text) => number(&text).ok_or_else(bad_revision)?,
-            None if self.params.has(Param::Timeout) => return Err(bad_revision()),
             None => return Ok(None),
         };
         let revision = self.node.cluster().map_or(0, Cluster::map_revision);
@@ -177,7 +176,7 @@ pub fn cluster_map(cluster: &Cluster) -> Vec<u8> {
 #[cold]
 fn bad_revision() -> Refusal {
     let message = "?since= must be the revision of the map that you have: without it, the answer \
-                   comes at once, and ?timeout= has no meaning";
+                   comes at once";
     Refusal::new(400, "bad_query", message)
 }
 
