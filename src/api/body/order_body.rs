@@ -100,7 +100,7 @@ impl OrderFields {
 
     /// A list of texts. One that is missing is empty.
     pub(crate) fn texts(&mut self, name: &str) -> Result<Vec<String>, Refusal> {
-        let list = match self.value(name) {
+        let list = match self.fields.remove(name) {
             Some(Value::Array(list)) => list,
             None => Vec::new(),
             Some(_) => return Err(self.wrong(name, "a list of texts")),
@@ -117,7 +117,7 @@ impl OrderFields {
 
     /// A truth value that may be missing.
     pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, Refusal> {
-        match self.value(name) {
+        match self.fields.remove(name) {
             Some(Value::Bool(value)) => Ok(Some(value)),
             None => Ok(None),
             Some(_) => Err(self.wrong(name, "true or false")),
@@ -220,5 +220,15 @@ mod tests {
             let problem = read(body).expect_err(body);
             assert!(problem.contains(told), "{body}: {problem}");
         }
+    }
+
+    /// A number or a text may be null where it may be missing; a flag or a list may not.
+    #[test]
+    fn null_is_no_flag_and_no_list() {
+        let fields = || OrderFields::parse(br#"{"x":null}"#, "{}").expect("an object");
+        assert_eq!(fields().flag("x").map_err(|wrong| wrong.status), Err(400));
+        assert_eq!(fields().texts("x").map_err(|wrong| wrong.status), Err(400));
+        assert_eq!(fields().flag("y").map_err(|wrong| wrong.status), Ok(None));
+        assert_eq!(fields().text("x").map_err(|wrong| wrong.status), Ok(None));
     }
 }
