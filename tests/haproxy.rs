@@ -20,9 +20,10 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use socket2::{Domain, Socket, Type};
 
-use common::{Client, Folder, Node, Response, assert_error, let_pass, text, wait_for};
+use common::{
+    Client, Folder, Node, Response, assert_error, inherited_listener, let_pass, text, wait_for,
+};
 
 /// The shipped configuration, and what in it is of a place.
 const CONFIGURATION: &str = include_str!("../packaging/haproxy.cfg");
@@ -56,17 +57,7 @@ impl Proxy {
             return None;
         }
         // HAProxy takes a socket that listens already: so the system may choose the port.
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket
-            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
-            .expect("bind");
-        socket.listen(16).expect("listen");
-        socket.set_cloexec(false).expect("keep it open");
-        let address = socket
-            .local_addr()
-            .expect("an address")
-            .as_socket()
-            .expect("of IP");
+        let (socket, address) = inherited_listener();
         let folder = Folder::new("haproxy");
         let path = folder.join("haproxy.cfg");
         let configuration = configuration(shipped, servers, socket.as_raw_fd());

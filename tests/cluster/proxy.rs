@@ -3,17 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
-use socket2::{Domain, Socket, Type};
 
 use crate::common::etcd::Etcd;
 use crate::common::member::Member;
 use crate::common::seeds::random_seed;
-use crate::common::{Client, Folder, Response, assert_error, percent_encoded, text, wait_for};
+use crate::common::{
+    Client, Folder, Response, assert_error, inherited_listener, percent_encoded, text, wait_for,
+};
 use crate::keys::{COUNT, leader_of, partition_of, spread};
 use crate::post;
 
@@ -59,16 +60,7 @@ impl Proxy {
         assert!(made.status.success(), "{words}");
         let file = String::from_utf8(made.stdout).expect("text");
         // HAProxy takes a socket that listens already: so the system may choose the port.
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        socket.bind(&any.into()).expect("bind");
-        socket.listen(16).expect("listen");
-        socket.set_cloexec(false).expect("keep it open");
-        let address = socket
-            .local_addr()
-            .expect("an address")
-            .as_socket()
-            .expect("of IP");
+        let (socket, address) = inherited_listener();
         let folder = Folder::new("partitions");
         let own_name = format!("abns@db-node-{}-", address.port());
         let mut changed = file.replace("abns@db-node-", &own_name);

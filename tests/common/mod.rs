@@ -291,6 +291,19 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A socket on a port that the system chose, which a program that is started may inherit, and its
+/// address.
+pub fn inherited_listener() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("bind");
+    socket.listen(16).expect("listen");
+    socket.set_cloexec(false).expect("keep it open");
+    let address = socket.local_addr().expect("an address").as_socket();
+    (socket, address.expect("of IP"))
+}
+
 /// Lets time pass where a slow peer, or nothing happening, is what is tested; never to wait for
 /// something.
 pub fn let_pass(time: Duration) {
