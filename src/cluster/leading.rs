@@ -64,13 +64,10 @@ impl Member {
 
     /// The copy in sync that is furthest, to hand over to.
     pub(super) fn successor(&self, partition: &Partition) -> Option<String> {
-        let config = self.config()?;
-        let furthest = partition
-            .copy_facts()
-            .filter_map(|facts| Some((facts, config.staying_node_of(facts.copy)?)))
-            .filter(|(facts, _)| facts.follows_log)
-            .max_by_key(|(facts, _)| facts.durable_version)?;
-        Some(furthest.1.to_owned())
+        match &self.stage {
+            Stage::Office(office) => office.successor(self.config()?, partition),
+            Stage::Following | Stage::Named => None,
+        }
     }
 
     pub(super) fn step_office(
@@ -113,6 +110,52 @@ impl Member {
         }
     }
 
+    /// Goes on with the hand-over that is under way: asks etcd to name the other copy, once that
+    /// has everything.
+    fn go_on_handing_over(
+        &mut self,
+        now_ms: u64,
+        around: &Surroundings<'_>,
+        partition: &mut Partition,
+    ) {
+        let (Stage::Office(office), Some(Known { config, .. })) = (&self.stage, &self.known) else {
+            return;
+        };
+        let Some(handover) = &office.handover else {
+            return;
+        };
+        let to = handover.to.clone();
+        if !config.is_in_sync(to.copy) {
+            // A change that was asked for before has taken it out of the set.
+            if !handover.is_in_doubt {
+                partition.set_paused(false);
+                self.end_handover(HandoverEnd::Superseded);
+            }
+            return;
+        }
+        if office.can_name(handover, partition) {
+            // All is on the other copies, too. One that is about to stop, or has a disk that
+            // confirms nothing, would hold up writes.
+            let (own, is_unfit) = (partition.copy(), office.own_disk.trouble().is_some());
+            let stays = |of: &&CopyOfNode| !(around.is_draining || is_unfit) || of.copy != own;
+            let proposal = PartitionConfig {
+                epoch: config.epoch.max(partition.roles().meta().epoch) + 1,
+                leader: to.node,
+                handed_over: true,
+                in_sync: config.in_sync.iter().filter(stays).cloned().collect(),
+                ..config.clone()
+            };
+            return self.ask(Change::HandOver, proposal);
+        }
+        if now_ms - handover.begun_at_ms >= HANDOVER_MS {
+            partition.set_paused(false);
+            if let Stage::Office(office) = &mut self.stage {
+                office.rest_until_ms = now_ms + HANDOVER_REST_MS;
+            }
+            self.end_handover(HandoverEnd::TooSlow);
+        }
+    }
+
     /// Asks for a change of the configuration, if one is due.
     fn consider_change(
         &mut self,
@@ -120,6 +163,14 @@ impl Member {
         around: &Surroundings<'_>,
         partition: &mut Partition,
     ) {
+        let is_handing_over =
+            matches!(&self.stage, Stage::Office(office) if office.handover.is_some());
+        if is_handing_over {
+            return self.go_on_handing_over(now_ms, around, partition);
+        }
+        if self.consider_giving_up(now_ms, partition) {
+            return;
+        }
         let Self {
             stage: Stage::Office(office),
             known: Some(Known { config, .. }),
@@ -128,36 +179,6 @@ impl Member {
         else {
             return;
         };
-        if let Some(handover) = &office.handover {
-            let to = handover.to.clone();
-            if !config.is_in_sync(to.copy) {
-                // A change that was asked for before has taken it out of the set.
-                if !handover.is_in_doubt {
-                    partition.set_paused(false);
-                    self.end_handover(HandoverEnd::Superseded);
-                }
-                return;
-            }
-            if handover.is_in_doubt || handover.is_ready(partition) {
-                // All is on the other copies, too. One that is about to stop would hold up writes.
-                let own = partition.copy();
-                let stays = |of: &&CopyOfNode| !around.is_draining || of.copy != own;
-                let proposal = PartitionConfig {
-                    epoch: config.epoch.max(partition.roles().meta().epoch) + 1,
-                    leader: to.node,
-                    handed_over: true,
-                    in_sync: config.in_sync.iter().filter(stays).cloned().collect(),
-                    ..config.clone()
-                };
-                return self.ask(Change::HandOver, proposal);
-            }
-            if now_ms - handover.begun_at_ms < HANDOVER_MS {
-                return;
-            }
-            partition.set_paused(false);
-            office.rest_until_ms = now_ms + HANDOVER_REST_MS;
-            return self.end_handover(HandoverEnd::TooSlow);
-        }
         let mut in_sync = office.staying(now_ms, config, partition);
         if in_sync.len() == config.in_sync.len() {
             let joining = office.joining(now_ms, config, around, partition);
@@ -178,6 +199,35 @@ impl Member {
             ..config.clone()
         };
         self.ask(Change::Set, proposal);
+    }
+
+    /// Hands over where this node's disk acknowledges no write, and another copy can lead. Alone in
+    /// the set it stays: reads go on.
+    fn consider_giving_up(&mut self, now_ms: u64, partition: &mut Partition) -> bool {
+        let (Stage::Office(office), Some(known)) = (&mut self.stage, &self.known) else {
+            return false;
+        };
+        let config = &known.config;
+        let (lease_ms, was_handed_over) = (config.lease_ms, config.handed_over);
+        let Some((trouble, since_ms)) = office.reason_to_go(now_ms, lease_ms, was_handed_over)
+        else {
+            return false;
+        };
+        let Some(successor) = office.successor(config, partition) else {
+            return false;
+        };
+        // Reads end with the hand-over: it begins only where etcd answers.
+        if known.asked_at_ms < since_ms {
+            self.wants_range |= self.range_begun_ms < since_ms;
+            return false;
+        }
+        office.own_disk.on_given_up(now_ms);
+        log::warn!(
+            "partition {}: the disk of this node {}: {successor} is to lead in its place",
+            partition.id(),
+            trouble.text()
+        );
+        self.hand_over(&successor, now_ms, partition)
     }
 
     /// Does what is due for copies that move: one that is to be given up goes once all that stay

@@ -9,6 +9,7 @@ use crate::storage::CopyId;
 
 use super::change::{Asked, Change};
 use super::config::{CopyOfNode, PartitionConfig};
+use super::own_disk::{DiskTrouble, OwnDisk};
 use super::surroundings::Surroundings;
 
 /// A copy that is not connected for so long leaves the set.
@@ -69,26 +70,30 @@ pub(super) struct Office {
     looked_since_ms: u64,
     stepped_at_ms: u64,
     observed: Vec<Observed>,
-    /// The newest version at each of the last beats, the latest last.
+    /// The newest version on this node's disk at each of the last beats, the latest last.
     versions: Vec<u64>,
     pub(super) next_beat_ms: u64,
     pub(super) handover: Option<Handover>,
     /// Until when no hand-over is begun without an order.
     pub(super) rest_until_ms: u64,
+    pub(super) own_disk: OwnDisk,
     /// When it ceased to beat, since it can neither acknowledge writes nor reach etcd.
     silent_since_ms: Option<u64>,
 }
 
 impl Handover {
-    /// Whether all is acknowledged, and on the copy that is to lead.
-    pub(super) fn is_ready(&self, partition: &Partition) -> bool {
+    /// Whether all is acknowledged, and on the copy that is to lead. `is_unfit`: this node's own
+    /// disk confirms nothing any more.
+    fn is_ready(&self, is_unfit: bool, partition: &Partition) -> bool {
         if SeededBug::HandoverWithoutPause.is_on() {
             return true;
         }
-        let last_version = match partition.disk_failure() {
-            // What the disk has not taken is told to be unknown to the clients.
-            Some(_) => partition.acked_version(),
-            None => partition.lsm().last_version(),
+        let last_version = if is_unfit {
+            // No other copy has more. What the disk has not taken is not acknowledged: its clients
+            // hear that the outcome is unknown.
+            partition.held_version()
+        } else {
+            partition.lsm().last_version()
         };
         let mut facts = partition.copy_facts();
         let is_there = facts.any(|facts| {
@@ -111,6 +116,7 @@ impl Office {
             next_beat_ms: 0,
             handover: None,
             rest_until_ms: 0,
+            own_disk: OwnDisk::default(),
             silent_since_ms: None,
         }
     }
@@ -149,14 +155,17 @@ impl Office {
         partition: &Partition,
     ) {
         // After a pause of its own, nothing that it has not seen is held against the others.
-        if now_ms - self.stepped_at_ms.min(now_ms) > lease_ms / 4 {
+        let is_late = now_ms - self.stepped_at_ms.min(now_ms) > lease_ms / 4;
+        if is_late {
             self.looked_since_ms = now_ms;
         }
+        self.own_disk.look(now_ms, is_late, lease_ms, partition);
         self.stepped_at_ms = now_ms;
         self.begun_at_ms.get_or_insert(now_ms);
-        let last_version = partition.lsm().last_version();
+        // Nothing is sent before it is on this node's own disk.
+        let held_version = partition.held_version();
         let near_version = match self.versions.len() {
-            0..NEAR_BEATS => last_version,
+            0..NEAR_BEATS => held_version,
             count => self.versions[count - NEAR_BEATS],
         };
         let facts: Vec<CopyFacts> = partition.copy_facts().collect();
@@ -180,7 +189,7 @@ impl Office {
             known.is_in_set = effective.iter().any(|of| of.copy == known.copy);
             let of_copy = facts.iter().filter(|facts| facts.copy == known.copy);
             let best = of_copy.max_by_key(|facts| (facts.follows_log, facts.durable_version));
-            known.note(now_ms, best, last_version, near_version);
+            known.note(now_ms, best, held_version, near_version);
         }
         for at in 0..self.observed.len() {
             let is_bad = self.is_bad(self.observed[at].copy, now_ms, lease_ms, partition);
@@ -238,6 +247,44 @@ impl Office {
             .unwrap_or(0)
     }
 
+    /// Whether a copy holds up the acknowledgement of writes.
+    fn is_slow(&self, copy: CopyId) -> bool {
+        let mut slow = self.observed.iter();
+        slow.any(|known| known.copy == copy && known.bad_since_ms.is_some())
+    }
+
+    /// The copy in sync that is furthest, of those that can lead in this node's place.
+    pub(super) fn successor(
+        &self,
+        config: &PartitionConfig,
+        partition: &Partition,
+    ) -> Option<String> {
+        let furthest = partition
+            .copy_facts()
+            .filter_map(|facts| Some((facts, config.staying_node_of(facts.copy)?)))
+            .filter(|(facts, _)| facts.follows_log && !self.is_slow(facts.copy))
+            .max_by_key(|(facts, _)| facts.durable_version)?;
+        Some(furthest.1.to_owned())
+    }
+
+    /// Whether etcd can be asked to let the other copy lead.
+    pub(super) fn can_name(&self, handover: &Handover, partition: &Partition) -> bool {
+        handover.is_in_doubt || handover.is_ready(self.own_disk.trouble().is_some(), partition)
+    }
+
+    /// The trouble with this node's disk that another copy is to lead for, and since when it is
+    /// known. `was_handed_over`: as this office was.
+    pub(super) fn reason_to_go(
+        &self,
+        now_ms: u64,
+        lease_ms: u64,
+        was_handed_over: bool,
+    ) -> Option<(DiskTrouble, u64)> {
+        let begun_at_ms = self.begun_at_ms.unwrap_or(now_ms);
+        let office = (begun_at_ms, was_handed_over);
+        self.own_disk.reason_to_go(now_ms, lease_ms, office)
+    }
+
     /// Copies that can join the set.
     pub(super) fn joining(
         &self,
@@ -291,11 +338,13 @@ impl Office {
         around: &Surroundings<'_>,
         partition: &mut Partition,
     ) {
-        // Writes wait for a copy that cannot be taken out of the set: a node that reaches etcd may
-        // do better.
+        // Writes wait for this node's disk, or for a copy that cannot be taken out of the set: a
+        // node that reaches etcd may do better.
         let since_ms = now_ms.saturating_sub(2 * lease_ms);
         let is_bad = |known: &Observed| known.bad_since_ms.is_some_and(|at_ms| at_ms < since_ms);
-        let is_stuck = self.observed.iter().any(is_bad);
+        let is_unfit = |(_, at_ms)| at_ms < since_ms;
+        let is_stuck =
+            self.observed.iter().any(is_bad) || self.own_disk.trouble().is_some_and(is_unfit);
         let is_silent = self.silent_since_ms.is_some();
         if !is_silent && is_stuck && around.etcd_answered_ms < since_ms {
             self.silent_since_ms = Some(now_ms);
@@ -312,7 +361,7 @@ impl Office {
         if self.versions.len() > NEAR_BEATS {
             self.versions.remove(0);
         }
-        self.versions.push(partition.lsm().last_version());
+        self.versions.push(partition.held_version());
         if self.silent_since_ms.is_none() {
             partition.beat(now_ms);
         }
@@ -337,7 +386,7 @@ impl Observed {
         &mut self,
         now_ms: u64,
         facts: Option<&CopyFacts>,
-        last_version: u64,
+        held_version: u64,
         near_version: u64,
     ) {
         let Some(facts) = facts.filter(|facts| facts.follows_log) else {
@@ -348,10 +397,10 @@ impl Observed {
         self.absent_since_ms = None;
         let durable_version = facts.durable_version;
         let has_target = |(target, _): &(u64, u64)| durable_version < *target;
-        let is_behind = durable_version < last_version;
+        let is_behind = durable_version < held_version;
         self.unconfirmed = match self.unconfirmed.filter(has_target) {
             Some(waiting) => Some(waiting),
-            None => is_behind.then_some((last_version, now_ms)),
+            None => is_behind.then_some((held_version, now_ms)),
         };
         self.near_since_ms = if durable_version >= near_version {
             self.near_since_ms.or(Some(now_ms))

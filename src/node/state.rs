@@ -628,6 +628,8 @@ impl Node {
                 self.partitions
                     .iter_mut()
                     .for_each(|partition| partition.on_disk_failed(error.clone()));
+                // Another node is to lead.
+                self.wake_cluster();
                 return DiskNews::Failed(error);
             }
             DiskEvent::Closed => return DiskNews::Closed,

@@ -177,8 +177,7 @@ impl Partition {
 
     /// The newest version that is acknowledged: on this node's disk, and on every named copy.
     pub fn acked_version(&self) -> u64 {
-        let held = self.released_version().min(self.set_acked_version());
-        held.min(self.lsm.last_version())
+        self.held_version().min(self.set_acked_version())
     }
 
     /// Remembers what is acknowledged: it stays so when other copies are named.

@@ -263,13 +263,18 @@ impl Partition {
             .map_or(u64::MAX, DiskLog::released_version)
     }
 
+    /// The newest version that this node itself holds as clients are promised.
+    pub fn held_version(&self) -> u64 {
+        self.released_version().min(self.lsm.last_version())
+    }
+
     /// The newest version that watchers may see: held as clients are promised, and where this node
     /// leads in a cluster, on every named copy.
     pub fn committed_version(&self) -> u64 {
         if self.leads_in_cluster() {
             return self.acked_version();
         }
-        self.released_version().min(self.lsm.last_version())
+        self.held_version()
     }
 
     /// The leader's clock showed this time when it sent a heartbeat.

@@ -22,7 +22,7 @@ const NAMES: [&str; 3] = ["n0", "n1", "n2"];
 const FAILOVER_MAX: Duration = Duration::from_secs(20);
 
 /// Three nodes with data directories and one partition, in sync; `n0` leads at first.
-struct Three {
+pub(crate) struct Three {
     etcd: Etcd,
     folders: Vec<Folder>,
     /// None: it is down.
@@ -30,7 +30,12 @@ struct Three {
 }
 
 impl Three {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
+        Self::start_under(None)
+    }
+
+    /// The same, and `strace` does this to system calls of the first node, if that is given.
+    pub(crate) fn start_under(injected: Option<&str>) -> Option<Self> {
         let etcd = Etcd::start()?;
         let folders = NAMES.map(|name| Folder::new(&format!("faults-{name}")));
         let mut three = Self {
@@ -38,7 +43,8 @@ impl Three {
             folders: folders.into(),
             members: vec![None, None, None],
         };
-        (0..3).for_each(|at| three.start_member(at));
+        three.start_member_under(0, injected);
+        (1..3).for_each(|at| three.start_member(at));
         let cluster = json!({"format": 1, "id": "04".repeat(16), "partitions": 1,
             "hash": "crc32c"});
         let config = json!({"format": 1, "epoch": 0, "leader": "n0", "handedOver": false,
@@ -50,16 +56,24 @@ impl Three {
     }
 
     fn start_member(&mut self, at: usize) {
+        self.start_member_under(at, None);
+    }
+
+    fn start_member_under(&mut self, at: usize, injected: Option<&str>) {
         let url = self.etcd.url();
         let lease = LEASE_MS.to_string();
         let arguments = ["--etcd", &url, "--cluster", "x", "--node", NAMES[at]];
         let arguments = [&arguments[..], &["--lease-ms", &lease]].concat();
         let directory = ["--data-dir", self.folders[at].path()];
-        let member = Member::start(&[&directory[..], &arguments].concat());
+        let arguments = [&directory[..], &arguments].concat();
+        let member = match injected {
+            Some(injected) => Member::under(&strace(injected), &arguments),
+            None => Member::start(&arguments),
+        };
         self.members[at] = Some(member);
     }
 
-    fn member(&mut self, at: usize) -> &mut Member {
+    pub(crate) fn member(&mut self, at: usize) -> &mut Member {
         self.members[at].as_mut().expect("it runs")
     }
 
@@ -68,7 +82,7 @@ impl Three {
         self.members[at] = None;
     }
 
-    fn config(&self) -> Json {
+    pub(crate) fn config(&self) -> Json {
         value_of(&self.etcd, "partitions/0/config").expect("a configuration")
     }
 
@@ -80,7 +94,7 @@ impl Three {
     }
 
     /// The node that leads.
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         let mut found = None;
         wait_for("a leader", || {
             found = self.members.iter().position(|member| {
@@ -93,10 +107,30 @@ impl Three {
         found.expect("found")
     }
 
-    fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let running = self.members.iter().flatten();
         running.map(|member| member.address).collect()
     }
+}
+
+/// The words before a command that tamper with its system calls. The tracer is a grandchild, so
+/// that the node is the child.
+fn strace(injected: &str) -> [String; 10] {
+    let call = injected.split(':').next().unwrap_or_default();
+    let (traced, injected) = (format!("trace={call}"), format!("inject={injected}"));
+    [
+        "strace",
+        "-D",
+        "-f",
+        "-qq",
+        "-e",
+        &traced,
+        "-e",
+        &injected,
+        "-o",
+        "/dev/null",
+    ]
+    .map(str::to_owned)
 }
 
 /// Status and text of an answer, if the node has answered.
@@ -120,13 +154,13 @@ fn ask(
 }
 
 /// Writes each of a few keys again and again, at whichever node takes it.
-struct Writer {
+pub(crate) struct Writer {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<Written>,
 }
 
 #[derive(Default)]
-struct Written {
+pub(crate) struct Written {
     /// The last value of each key that was acknowledged, and those that were tried after it.
     values: BTreeMap<String, Vec<u64>>,
     acknowledged_count: u64,
@@ -135,14 +169,14 @@ struct Written {
 }
 
 impl Writer {
-    fn start(addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn start(addresses: Vec<SocketAddr>) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&is_over);
         let thread = thread::spawn(move || write_until(&until, &addresses));
         Self { is_over, thread }
     }
 
-    fn end(self) -> Written {
+    pub(crate) fn end(self) -> Written {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().expect("the writer ends")
     }
@@ -184,7 +218,7 @@ fn write_until(is_over: &AtomicBool, addresses: &[SocketAddr]) -> Written {
 impl Written {
     /// Each key has the value that was acknowledged last, or one that was tried later.
     #[track_caller]
-    fn assert_kept(&self, leader: SocketAddr) {
+    pub(crate) fn assert_kept(&self, leader: SocketAddr) {
         assert!(self.acknowledged_count > 20, "it has hardly written");
         for (key, values) in self.values.iter().filter(|(_, values)| !values.is_empty()) {
             let answer = ask(leader, "GET", &format!("/kv/{key}"), &[], "");

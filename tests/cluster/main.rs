@@ -7,6 +7,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod disks;
 mod faults;
 mod keys;
 mod moves;

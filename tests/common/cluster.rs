@@ -98,6 +98,8 @@ pub(crate) struct Host {
     pub(crate) clock_rate: u64,
     /// Until when its process stands still: nothing runs in it, and what comes waits.
     pub(crate) paused_until_ms: u64,
+    /// Until when its disks do nothing of what they are told.
+    pub(crate) disk_hangs_until_ms: u64,
     /// Connections that ended meanwhile.
     ended: Vec<(Link, LinkError)>,
 }
@@ -216,6 +218,7 @@ impl Cluster {
             cluster: None,
             clock_rate: 1000,
             paused_until_ms: 0,
+            disk_hangs_until_ms: 0,
             ended: Vec::new(),
         };
         let hosts = (0..host_count).map(&mut host).collect();
@@ -319,6 +322,26 @@ impl Cluster {
             queue: VecDeque::new(),
         });
         true
+    }
+
+    /// The disks of a node that runs fail: nothing more is written, and what waits is dropped.
+    pub(crate) fn fail_disk(&mut self, host: usize) {
+        let Some(process) = &mut self.hosts[host].process else {
+            return;
+        };
+        process.queue.clear();
+        if process.worker.take().is_some() {
+            let error = std::io::Error::other("the disk fails");
+            let failed = StorageError::io("sync", "log".to_owned(), &error);
+            process.node.on_disk_event(DiskEvent::Failed(failed));
+        }
+    }
+
+    /// Whether the disks of a node have failed.
+    pub(crate) fn has_failed_disk(&self, host: usize) -> bool {
+        let of = &self.hosts[host];
+        let is_without = |process: &Process| process.worker.is_none();
+        of.disks.is_some() && of.process.as_ref().is_some_and(is_without)
     }
 
     /// Ends a process: killed, or with the power of its machine.
@@ -425,6 +448,7 @@ impl Cluster {
 
     fn step_disk(&mut self, host: usize) {
         let now_us = self.local_ms(host) * 1_000;
+        let hangs = self.now_ms < self.hosts[host].disk_hangs_until_ms;
         let Some(process) = &mut self.hosts[host].process else {
             return;
         };
@@ -438,6 +462,9 @@ impl Cluster {
         };
         while let Some(command) = node.take_disk_command(now_us) {
             queue.push_back(command);
+        }
+        if hangs {
+            return;
         }
         let mut events = Vec::new();
         let mut work = || {

@@ -2,12 +2,13 @@
 
 use std::ops::{Deref, DerefMut, Range};
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::{Value as Json, json};
 
-use super::{Folder, Node, NodeLog, Response, request_bytes, wait_for};
+use super::{Folder, Node, NodeLog, Response, command, request_bytes, wait_for};
 
 /// A node of a cluster, with what it has said so far.
 pub struct Member {
@@ -40,6 +41,20 @@ impl Drop for Member {
 impl Member {
     pub fn start(arguments: &[&str]) -> Self {
         let mut node = Node::start(arguments);
+        let log = node.collect_log();
+        Self { node, log }
+    }
+
+    /// The same as an argument of other commands.
+    pub fn under(words: &[String], arguments: &[&str]) -> Self {
+        let mut wrapped = Command::new(&words[0]);
+        let node_command = command();
+        wrapped.args(&words[1..]).arg(node_command.get_program());
+        wrapped.args(["--listen", "127.0.0.1:0"]).args(arguments);
+        for (name, _) in node_command.get_envs() {
+            wrapped.env_remove(name);
+        }
+        let mut node = Node::spawn(wrapped);
         let log = node.collect_log();
         Self { node, log }
     }

@@ -1,7 +1,7 @@
 //! A cluster that etcd configures, under simulation: nodes that are killed, lose their power or
-//! their data, stand still for seconds, and have clocks of different rates; a network that stalls,
-//! slows and cuts, also one way; and an etcd that is away, slow, mute, or carries out what was
-//! given up long ago.
+//! their data, stand still for seconds, and have clocks of different rates; disks that hang, fail
+//! or are full; a network that stalls, slows and cuts, also one way; and an etcd that is away, slow,
+//! mute, or carries out what was given up long ago.
 //!
 //! Checked in every step: every acknowledged write is on every copy that etcd says is in sync; no
 //! two nodes take writes in one epoch. In the end: what clients have read and written is what one
@@ -13,6 +13,7 @@
 mod checks;
 mod clients;
 mod cuts;
+mod disks;
 mod history;
 mod moves;
 pub(crate) mod register;
@@ -30,6 +31,7 @@ use db_node::storage::Role;
 use crate::cluster::{Cluster, Weather, address};
 use crate::seeds::seeds;
 use clients::{OnceKey, Pending, Unanswered};
+use disks::DiskFault;
 use register::{Operation, violation};
 use sim_etcd::{SimEtcd, Way};
 
@@ -76,6 +78,7 @@ struct Run {
     acked_count: u64,
     read_count: u64,
     handover_count: u64,
+    disk_fault_count: u64,
 }
 
 /// How likely each trouble is: one in so many steps, or never.
@@ -87,6 +90,8 @@ struct Mix {
     one_way: u32,
     etcd: u32,
     handover: u32,
+    /// A disk hangs, fails or is full.
+    disk: u32,
     /// Copies move.
     moves: u32,
     /// Trouble for the node that leads.
@@ -113,6 +118,7 @@ impl Mix {
             one_way: one_in(60),
             etcd: one_in(60),
             handover: one_in(50),
+            disk: one_in(80),
             moves: one_in(200),
             leader: one_in(40),
             calm: rng.u32(50..400),
@@ -181,6 +187,7 @@ impl Run {
             acked_count: 0,
             read_count: 0,
             handover_count: 0,
+            disk_fault_count: 0,
         };
         run.make_cluster(lease_ms);
         for host in 0..host_count {
@@ -335,6 +342,9 @@ impl Run {
             };
             self.etcd.is_deaf[a] = self.cluster.rng.u8(..4) == 0;
         }
+        if self.cluster.chance(self.mix.disk) {
+            self.trouble_disk_somehow(b);
+        }
         if self.cluster.chance(self.mix.crash) && (self.is_spared(a) || self.cluster.chance(500)) {
             let with_power = self.kind != Kind::Memory && self.cluster.rng.bool();
             self.cluster.crash(a, with_power);
@@ -399,7 +409,7 @@ impl Run {
             return;
         };
         let other = (leader + self.cluster.rng.usize(1..self.host_count())) % self.host_count();
-        let kinds: [bool; 4] = std::array::from_fn(|_| self.cluster.rng.bool());
+        let kinds: [bool; 5] = std::array::from_fn(|_| self.cluster.rng.bool());
         let is_rare = self.cluster.rng.bool();
         if kinds[0] {
             let ways = [Way::Away, Way::Mute, Way::Slow(2_500)];
@@ -412,6 +422,9 @@ impl Run {
         if kinds[2] && is_rare {
             let ms = self.cluster.rng.u64(1..6_000);
             self.cluster.hosts[leader].paused_until_ms = self.cluster.now_ms + ms;
+        }
+        if kinds[4] {
+            self.trouble_disk_somehow(leader);
         }
         if kinds[3] && is_rare {
             let local_ms = self.cluster.local_ms(leader);
@@ -438,6 +451,16 @@ impl Run {
                 && roles.is_settled()
                 && partition.write_obstacle().is_none()
                 && partition.check_open(is_write, local_ms).is_ok()
+        })
+    }
+
+    /// Whether a node leads, and answers reads.
+    fn is_open_for_reads(&mut self, host: usize) -> bool {
+        let local_ms = self.cluster.local_ms(host);
+        self.partition(host).is_some_and(|partition| {
+            let roles = partition.roles();
+            let is_leader = roles.role() == Role::Leader && roles.is_settled();
+            is_leader && partition.check_open(false, local_ms).is_ok()
         })
     }
 
@@ -478,6 +501,7 @@ impl Run {
             self.cluster.hosts[a].paused_until_ms = 0;
         }
         self.cluster.one_way_cuts.clear();
+        self.mend_disks();
         self.start_all();
     }
 
@@ -528,6 +552,15 @@ impl Run {
         for _ in 0..40 {
             self.step(false);
         }
+        if self.kind != Kind::Memory && self.cluster.chance(4) && self.is_in_sync() {
+            let faults = [
+                DiskFault::Hangs(u64::MAX),
+                DiskFault::Fails,
+                DiskFault::IsFull,
+            ];
+            let fault = faults[self.cluster.rng.usize(..3)];
+            self.replace_leader_without_disk(fault);
+        }
     }
 }
 
@@ -539,6 +572,7 @@ struct Outcome {
     read_count: u64,
     handover_count: u64,
     move_count: u64,
+    disk_fault_count: u64,
 }
 
 fn run(seed: u64) -> Outcome {
@@ -564,6 +598,7 @@ fn run(seed: u64) -> Outcome {
         read_count: run.read_count,
         handover_count: run.handover_count,
         move_count: run.move_count,
+        disk_fault_count: run.disk_fault_count,
     }
 }
 
@@ -580,6 +615,7 @@ fn whatever_happens_what_is_acknowledged_stays() {
         sum.read_count += outcome.read_count;
         sum.handover_count += outcome.handover_count;
         sum.move_count += outcome.move_count;
+        sum.disk_fault_count += outcome.disk_fault_count;
     }
     eprintln!("{run_count} runs, {void_count} of them without a takeover: {sum:?}");
     assert!(
