@@ -3,7 +3,7 @@
 use super::config::PartitionConfig;
 
 /// Why a node took office, in the order of [`MemberCounts::takeovers`].
-pub const TAKEOVER_CAUSES: [&str; 4] = ["silent", "handed_over", "restarted", "named"];
+pub const TAKEOVER_CAUSES: [&str; 5] = ["silent", "handed_over", "restarted", "named", "first"];
 
 /// What a change of the set of copies in sync is for, in the order of [`MemberCounts::changes`].
 pub const SET_CHANGES: [&str; 2] = ["leave", "join"];
@@ -13,15 +13,30 @@ pub const CHANGE_OUTCOMES: [&str; 3] = ["made", "refused", "unknown"];
 
 /// Why a node took office.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TakeoverCause {
+pub(super) enum TakeoverCause {
     /// The leader before was not heard.
     Silent,
     /// The leader before handed over.
     HandedOver,
-    /// It was the leader before, or the first, and has started.
+    /// It was the leader before, and has started.
     Restarted,
-    /// It was named, and did not ask for it.
+    /// It was named, and did not ask for it: an operator recovered the partition.
     Named,
+    /// No node has led before.
+    First,
+}
+
+impl TakeoverCause {
+    /// The cause as a part of a sentence.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Silent => "the leader before fell silent",
+            Self::HandedOver => "the leader before handed over",
+            Self::Restarted => "it led before, and was started again",
+            Self::Named => "it was named by order, or before it was started",
+            Self::First => "it is the first leader",
+        }
+    }
 }
 
 /// How a change of the set ended.
@@ -48,22 +63,20 @@ pub struct MemberCounts {
 }
 
 impl MemberCounts {
-    /// The node asks to lead: it was the leader before, or that one is silent.
-    pub(super) fn on_stand(&mut self, was_leader: bool) {
-        self.stood_for = Some(if was_leader {
-            TakeoverCause::Restarted
-        } else {
-            TakeoverCause::Silent
-        });
+    /// The node asks to lead.
+    pub(super) fn on_stand(&mut self, cause: TakeoverCause) {
+        self.stood_for = Some(cause);
     }
 
-    pub(super) fn record_takeover(&mut self, is_handed_over: bool) {
+    /// The node takes office; says why.
+    pub(super) fn record_takeover(&mut self, is_handed_over: bool) -> TakeoverCause {
         let cause = match self.stood_for.take() {
             _ if is_handed_over => TakeoverCause::HandedOver,
             cause => cause.unwrap_or(TakeoverCause::Named),
         };
         self.takeovers[cause as usize] += 1;
         self.fenced_at_ms = None;
+        cause
     }
 
     /// Etcd was asked for another set of copies than that of `config`.

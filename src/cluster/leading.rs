@@ -32,10 +32,10 @@ impl Member {
             return;
         }
         partition.set_copy_counts(config.in_sync.len(), around.min_in_sync);
-        self.counts.record_takeover(config.handed_over);
+        let cause = self.counts.record_takeover(config.handed_over);
         self.stand_at_ms = None;
         let begun_version = partition.lsm().last_version();
-        self.stage = Stage::Office(Box::new(Office::new(epoch, begun_version)));
+        self.stage = Stage::Office(Box::new(Office::new(epoch, begun_version, cause)));
     }
 
     /// Begins to hand over to a copy in sync; false if that cannot be.
@@ -90,6 +90,7 @@ impl Member {
             return;
         }
         let config = &known.config;
+        office.log_takeover(now_ms, around.started_at_ms, partition);
         counts.record_lease(now_ms, partition.lease_end_ms());
         let can_ask = !self.went_back && self.asked.is_none() && !self.is_outdated;
         // Nothing can be handed over where etcd is asked nothing; one in doubt stays so.

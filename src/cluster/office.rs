@@ -9,6 +9,7 @@ use crate::storage::CopyId;
 
 use super::change::{Asked, Change};
 use super::config::{CopyOfNode, PartitionConfig};
+use super::counts::TakeoverCause;
 use super::own_disk::{DiskTrouble, OwnDisk};
 use super::surroundings::Surroundings;
 
@@ -62,6 +63,8 @@ pub(super) struct Handover {
 #[derive(Debug)]
 pub(super) struct Office {
     pub(super) epoch: u64,
+    /// Why it began; none: that is logged.
+    cause: Option<TakeoverCause>,
     /// The version at which it began: a copy without it does not join the set.
     begun_version: u64,
     /// When it became durable; none: not yet.
@@ -104,9 +107,10 @@ impl Handover {
 }
 
 impl Office {
-    pub(super) fn new(epoch: u64, begun_version: u64) -> Self {
+    pub(super) fn new(epoch: u64, begun_version: u64, cause: TakeoverCause) -> Self {
         Self {
             epoch,
+            cause: Some(cause),
             begun_version,
             begun_at_ms: None,
             looked_since_ms: 0,
@@ -144,6 +148,24 @@ impl Office {
             }
             Change::Stand => {}
         }
+    }
+
+    /// Logs that it has begun, once it has: with the cause, and for how long no node led.
+    pub(super) fn log_takeover(&mut self, now_ms: u64, started_at_ms: u64, partition: &Partition) {
+        let Some(cause) = self.cause.take() else {
+            return;
+        };
+        let (id, epoch, version) = (partition.id(), self.epoch, self.begun_version);
+        let (since_ms, what) = match partition.leader_heard_at_ms() {
+            Some(heard_at_ms) => (heard_at_ms, "a leader was heard last"),
+            None => (started_at_ms, "this node was started and heard no leader"),
+        };
+        log::info!(
+            "partition {id}: this node leads in epoch {epoch} from version {version} on, {} ms \
+             after {what}: {}",
+            now_ms.saturating_sub(since_ms),
+            cause.text()
+        );
     }
 
     /// Looks at the other copies.

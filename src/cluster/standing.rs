@@ -9,6 +9,7 @@ use crate::storage::Role;
 
 use super::change::Change;
 use super::config::{CopyOfNode, PartitionConfig};
+use super::counts::TakeoverCause;
 use super::member::{Known, Member, promise_ms};
 use super::rules::{follow, leave_leader, may_stand};
 use super::surroundings::Surroundings;
@@ -113,7 +114,11 @@ impl Member {
             in_sync,
             ..config.clone()
         };
-        self.counts.on_stand(is_own);
+        self.counts.on_stand(match config.epoch {
+            0 => TakeoverCause::First,
+            _ if is_own => TakeoverCause::Restarted,
+            _ => TakeoverCause::Silent,
+        });
         self.ask(Change::Stand, proposal);
     }
 

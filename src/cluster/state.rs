@@ -292,7 +292,12 @@ impl Cluster {
             if let Some(config) = config.filter(|_| !partition.is_in_cluster()) {
                 partition.join_cluster(started_at_ms + promise_ms(config.lease_ms));
             }
-            let moment = (self.is_draining, self.answered_at_ms, random);
+            let moment = Moment {
+                started_at_ms,
+                is_draining: self.is_draining,
+                etcd_answered_ms: self.answered_at_ms,
+                random,
+            };
             let around = around(&self.options, &self.registered, id, moment);
             member.step(now_ms, &around, partition);
             let wake_at_ms = member.wake_at_ms(now_ms, self.options.lease_ms);
@@ -608,10 +613,23 @@ impl Cluster {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
-        let moment = (self.is_draining, self.answered_at_ms, 0);
+        let moment = Moment {
+            started_at_ms: self.started_at_ms.unwrap_or(0),
+            is_draining: self.is_draining,
+            etcd_answered_ms: self.answered_at_ms,
+            random: 0,
+        };
         let around = around(&self.options, &self.registered, id, moment);
         act(member, &around, &mut partitions[at]);
     }
+}
+
+/// What changes from step to step.
+struct Moment {
+    started_at_ms: u64,
+    is_draining: bool,
+    etcd_answered_ms: u64,
+    random: u64,
 }
 
 static NO_COPIES: BTreeMap<String, CopyRecord> = BTreeMap::new();
@@ -620,15 +638,16 @@ fn around<'a>(
     options: &'a ClusterOptions,
     registered: &'a Registered,
     id: u32,
-    (is_draining, etcd_answered_ms, random): (bool, u64, u64),
+    moment: Moment,
 ) -> Surroundings<'a> {
     Surroundings {
         node: &options.node,
         lease_ms: options.lease_ms,
         min_in_sync: options.min_in_sync,
-        is_draining,
-        etcd_answered_ms,
-        random,
+        started_at_ms: moment.started_at_ms,
+        is_draining: moment.is_draining,
+        etcd_answered_ms: moment.etcd_answered_ms,
+        random: moment.random,
         nodes: &registered.nodes,
         copies: registered.copies.get(&id).unwrap_or(&NO_COPIES),
     }

@@ -17,6 +17,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) min_in_sync: usize,
     /// The node is stopping: it neither grants nor stands.
     pub(super) is_draining: bool,
+    /// When this node has started.
+    pub(super) started_at_ms: u64,
     /// When etcd last answered.
     pub(super) etcd_answered_ms: u64,
     /// A number that differs from node to node, and from call to call.

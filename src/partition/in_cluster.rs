@@ -80,10 +80,6 @@ impl Partition {
         }
         let (version, history) = (self.lsm.last_version(), HistoryId(self.ids.draw()));
         let office = Roles::in_force(assigned).in_office(version, Some(history));
-        log::info!(
-            "partition {}: leader in epoch {epoch} from version {version} on",
-            self.id
-        );
         self.leadership.begun_at_ms = self.clock.time_ms;
         self.roles.take_duty();
         self.change_meta(office);
@@ -246,9 +242,15 @@ impl Partition {
         if let Some(membership) = &mut self.membership
             && std::mem::take(&mut membership.is_promise_new)
         {
+            membership.heard_at_ms = Some(now_ms);
             let until_ms = now_ms + membership.promise_ms;
             membership.promised_until_ms = membership.promised_until_ms.max(until_ms);
         }
+    }
+
+    /// When a leader was heard last: a beat was granted, or this node led.
+    pub fn leader_heard_at_ms(&self) -> Option<u64> {
+        self.membership.as_ref()?.heard_at_ms
     }
 
     /// Until when this node has promised not to lead.

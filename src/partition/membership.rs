@@ -86,6 +86,8 @@ pub(super) struct Membership {
     /// A beat was granted, and the clock was not looked at since.
     pub(super) is_promise_new: bool,
     pub(super) promised_until_ms: u64,
+    /// When a beat was granted last, or numbered.
+    pub(super) heard_at_ms: Option<u64>,
 }
 
 impl Membership {
@@ -104,6 +106,7 @@ impl Membership {
     /// Numbers the next beat.
     pub(super) fn beat(&mut self, now_ms: u64) {
         self.beat += 1;
+        self.heard_at_ms = Some(now_ms);
         self.beat_at_ms[slot_of(self.beat)] = now_ms;
     }
 
