@@ -291,13 +291,16 @@ pub struct CopyRecord {
     pub epoch: u64,
     /// Its newest version at that time.
     pub version: u64,
+    /// The revision of etcd that wrote this; 0: none has yet.
+    pub revision: u64,
 }
 
 impl CopyRecord {
     /// Reads a value.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8], revision: u64) -> Option<Self> {
         let mut fields = Fields::parse(bytes)?;
         Some(Self {
+            revision,
             copy: CopyId::parse(&fields.text("copy")?)?,
             epoch: fields.number("epoch")?,
             version: fields.number("version")?,
@@ -335,13 +338,14 @@ pub struct ClusterValue {
 }
 
 impl ClusterValue {
-    /// A new cluster.
-    pub fn new(id: [u8; 16], partitions: u32) -> Self {
+    /// A new cluster. `starts_when_lost`: it goes on without data once all copies in sync are gone.
+    pub fn new(id: [u8; 16], partitions: u32, starts_when_lost: bool) -> Self {
+        let when_all_lost = if starts_when_lost { "start" } else { "wait" };
         Self {
             id: CopyId(id).to_string(),
             partitions,
             hash: "crc32c".to_owned(),
-            when_all_lost: "wait".to_owned(),
+            when_all_lost: when_all_lost.to_owned(),
         }
     }
 
@@ -587,11 +591,12 @@ mod tests {
             copy: CopyId([3; 16]),
             epoch: 7,
             version: 1234,
+            revision: 41,
         };
         let text = r#"{"copy":"03030303030303030303030303030303","epoch":7,"version":1234}"#;
         assert_eq!(String::from_utf8_lossy(&record.encode()), text);
-        assert_eq!(CopyRecord::decode(text.as_bytes()), Some(record));
-        let cluster = ClusterValue::new([4; 16], 16);
+        assert_eq!(CopyRecord::decode(text.as_bytes(), 41), Some(record));
+        let cluster = ClusterValue::new([4; 16], 16, false);
         let text = concat!(
             r#"{"format":1,"id":"04040404040404040404040404040404","partitions":16,"#,
             r#""hash":"crc32c","whenAllLost":"wait"}"#

@@ -3,7 +3,14 @@
 use super::config::PartitionConfig;
 
 /// Why a node took office, in the order of [`MemberCounts::takeovers`].
-pub const TAKEOVER_CAUSES: [&str; 5] = ["silent", "handed_over", "restarted", "named", "first"];
+pub const TAKEOVER_CAUSES: [&str; 6] = [
+    "silent",
+    "handed_over",
+    "restarted",
+    "named",
+    "first",
+    "all_lost",
+];
 
 /// What a change of the set of copies in sync is for, in the order of [`MemberCounts::changes`].
 pub const SET_CHANGES: [&str; 2] = ["leave", "join"];
@@ -24,6 +31,8 @@ pub(super) enum TakeoverCause {
     Named,
     /// No node has led before.
     First,
+    /// All copies in sync are gone for good.
+    AllLost,
 }
 
 impl TakeoverCause {
@@ -35,6 +44,7 @@ impl TakeoverCause {
             Self::Restarted => "it led before, and was started again",
             Self::Named => "it was named by order, or before it was started",
             Self::First => "it is the first leader",
+            Self::AllLost => "all copies in sync are gone for good, and whenAllLost is start",
         }
     }
 }

@@ -66,14 +66,14 @@ impl Cluster {
             let leader = names.first().cloned().unwrap_or_default();
             (id, PartitionConfig::first(leader, names, lease_ms))
         });
-        Ok(self.make(fresh.collect(), now_ms))
+        Ok(self.make(fresh.collect(), shape.starts_when_lost, now_ms))
     }
 
     /// Begins to make a cluster of partition 0 of this node, with its data.
     pub fn begin_adoption(
         &mut self,
         node: &str,
-        replica_count: usize,
+        shape: ClusterInit,
         partitions: &[Partition],
         now_ms: u64,
     ) -> Result<(u64, Made), InitRefusal> {
@@ -86,6 +86,7 @@ impl Cluster {
         let own = own.ok_or(InitRefusal::NothingToAdopt)?;
         let others = self.nodes().keys().filter(|name| *name != node);
         let names = std::iter::once(node.to_owned()).chain(others.cloned());
+        let replica_count = usize::try_from(shape.replicas).unwrap_or(usize::MAX);
         let replicas: Vec<String> = names.take(replica_count).collect();
         let config = PartitionConfig {
             epoch: own.roles().meta().epoch + 1,
@@ -95,7 +96,7 @@ impl Cluster {
             }],
             ..PartitionConfig::first(node.to_owned(), replicas, self.options.lease_ms)
         };
-        Ok(self.make(Made::from([(0, config)]), now_ms))
+        Ok(self.make(Made::from([(0, config)]), shape.starts_when_lost, now_ms))
     }
 
     fn check_new(&self) -> Result<(), InitRefusal> {
@@ -107,7 +108,7 @@ impl Cluster {
     }
 
     /// Writes what is missing, the key of the cluster last.
-    fn make(&mut self, fresh: Made, now_ms: u64) -> (u64, Made) {
+    fn make(&mut self, fresh: Made, starts_when_lost: bool, now_ms: u64) -> (u64, Made) {
         let mut puts = Vec::new();
         let mut made = Made::new();
         for (id, config) in fresh {
@@ -118,7 +119,7 @@ impl Cluster {
             made.insert(id, known.map_or(config, |(_, known)| known.clone()));
         }
         let count = u32::try_from(made.len()).unwrap_or(u32::MAX);
-        let value = ClusterValue::new(self.ids.draw(), count);
+        let value = ClusterValue::new(self.ids.draw(), count, starts_when_lost);
         let mut requests: VecDeque<Request> = puts.chunks(KEYS_PER_WRITE).map(create).collect();
         let key = Key::Cluster.in_cluster(&self.prefix());
         requests.push_back(create(&[(key, value.encode())]));

@@ -130,6 +130,8 @@ pub struct Member {
     pub(super) ended_handover: Option<HandoverEnd>,
     /// Since when the configuration wants no copy here.
     pub(super) unwanted_since_ms: Option<u64>,
+    /// The revision of the configuration that was read last with all copies in sync gone for good.
+    pub(super) lost_revision: Option<u64>,
     pub(super) counts: MemberCounts,
 }
 
@@ -150,6 +152,7 @@ impl Default for Member {
             range_begun_ms: 0,
             ended_handover: None,
             unwanted_since_ms: None,
+            lost_revision: None,
             counts: MemberCounts::default(),
         }
     }
@@ -263,6 +266,17 @@ impl Member {
             asked_at_ms,
         };
         self.learn(known, around, partition);
+    }
+
+    /// The configuration of this revision was read, and with it which copies are registered.
+    pub(super) fn on_registered(&mut self, revision: u64, is_lost: bool) {
+        self.lost_revision = is_lost.then_some(revision);
+    }
+
+    /// Whether all copies in sync are gone for good.
+    pub fn is_lost(&self) -> bool {
+        let known = self.known.as_ref();
+        known.is_some_and(|known| self.lost_revision == Some(known.revision))
     }
 
     /// The configuration was read, and this node has no such partition.

@@ -2,11 +2,13 @@
 //!
 //! Not here: when (`member.rs`).
 
+use std::collections::BTreeMap;
+
 use crate::partition::Partition;
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{CopyId, Role};
 
-use super::config::{CopyOfNode, PartitionConfig};
+use super::config::{CopyOfNode, CopyRecord, PartitionConfig};
 use super::surroundings::Surroundings;
 
 /// Whether the configuration names this copy as the leader of an office that it was never in.
@@ -22,6 +24,36 @@ pub(super) fn is_named(config: &PartitionConfig, node: &str, partition: &Partiti
 /// Whether a copy may ask to be named.
 pub(super) fn may_stand(config: &PartitionConfig, copy: CopyId) -> bool {
     config.is_in_sync(copy) || (SeededBug::StandsOutsideSet.is_on() && config.epoch > 0)
+}
+
+/// Whether all copies in sync are gone for good: each of their nodes has registered another copy
+/// since. A copy is in the set only after it was registered, and a registration is replaced only
+/// by a process that has read it. `copies` are of the same answer of etcd as the configuration.
+pub(super) fn is_lost(config: &PartitionConfig, copies: &BTreeMap<String, CopyRecord>) -> bool {
+    let mut in_sync = config.in_sync.iter();
+    let is_gone = |of: &CopyOfNode| {
+        let record = copies.get(&of.node);
+        record.is_some_and(|record| record.copy != of.copy)
+    };
+    !config.in_sync.is_empty() && in_sync.all(is_gone)
+}
+
+/// How many of the registered copies come before that of `node` where none is in sync: those of a
+/// later epoch, then those with a higher version, then those named earlier. None: it has no place.
+pub(super) fn place_when_lost(
+    config: &PartitionConfig,
+    copies: &BTreeMap<String, CopyRecord>,
+    node: &str,
+) -> Option<u64> {
+    let record_of = |name: &String| copies.get(name).map(|own| (own.epoch, own.version));
+    let own_at = config.replicas.iter().position(|name| name == node)?;
+    let own = record_of(&config.replicas[own_at])?;
+    let others = config.replicas.iter().enumerate();
+    let is_before = |(at, name): &(usize, &String)| {
+        let is_better = |other| other > own || (other == own && *at < own_at);
+        record_of(name).is_some_and(is_better)
+    };
+    Some(others.filter(is_before).count() as u64)
 }
 
 /// Follows no leader any more.

@@ -11,7 +11,7 @@ use super::change::Change;
 use super::config::{CopyOfNode, PartitionConfig};
 use super::counts::TakeoverCause;
 use super::member::{Known, Member, promise_ms};
-use super::rules::{follow, leave_leader, may_stand};
+use super::rules::{follow, leave_leader, may_stand, place_when_lost};
 use super::surroundings::Surroundings;
 
 /// Copies that stand at the same time ask etcd a little apart.
@@ -59,8 +59,11 @@ impl Member {
         let Some(known) = &self.known else { return };
         let config = &known.config;
         let is_own = config.leader == around.node;
-        let is_first = is_own && config.epoch == 0;
-        let may = is_first || may_stand(config, partition.copy());
+        let place_when_lost = self.place_when_lost(around, partition);
+        // The copies in sync are registered, from the first one on.
+        let is_first =
+            is_own && config.epoch == 0 && around.has_registered(around.node, partition.copy());
+        let may = is_first || place_when_lost.is_some() || may_stand(config, partition.copy());
         // A new leader has as long to be heard as one that falls silent: a leader that has handed
         // over has promised nothing for a long time.
         let new_until_ms = self.epoch_known_ms + promise_ms(config.lease_ms);
@@ -77,11 +80,14 @@ impl Member {
         {
             return self.take_office(around, partition);
         }
-        let spread_ms = if is_own {
+        let random_ms = if is_own {
             0
         } else {
             around.random % STAND_SPREAD_MS
         };
+        // Each has its turn, the best copy first.
+        let turn_ms = promise_ms(config.lease_ms) + STAND_SPREAD_MS;
+        let spread_ms = place_when_lost.map_or(random_ms, |place| place * turn_ms);
         let stand_at_ms = *self.stand_at_ms.get_or_insert(now_ms + spread_ms);
         if now_ms < stand_at_ms {
             return;
@@ -91,11 +97,20 @@ impl Member {
             return;
         }
         self.stand_at_ms = None;
+        self.stand(place_when_lost.is_some(), around, partition);
+    }
+
+    /// Asks etcd to name this node as the leader. `is_lost`: none of the copies in sync is left.
+    fn stand(&mut self, is_lost: bool, around: &Surroundings<'_>, partition: &Partition) {
+        let Some(Known { config, .. }) = &self.known else {
+            return;
+        };
+        let is_own = config.leader == around.node;
         let own = CopyOfNode {
             node: around.node.to_owned(),
             copy: partition.copy(),
         };
-        let is_other = |of: &&CopyOfNode| is_own || of.node != config.leader;
+        let is_other = |of: &&CopyOfNode| !is_lost && (is_own || of.node != config.leader);
         let mut in_sync: Vec<CopyOfNode> =
             config.in_sync.iter().filter(is_other).cloned().collect();
         if !in_sync.contains(&own) {
@@ -115,11 +130,22 @@ impl Member {
             ..config.clone()
         };
         self.counts.on_stand(match config.epoch {
+            _ if is_lost => TakeoverCause::AllLost,
             0 => TakeoverCause::First,
             _ if is_own => TakeoverCause::Restarted,
             _ => TakeoverCause::Silent,
         });
         self.ask(Change::Stand, proposal);
+    }
+
+    /// How many other copies may lead before this one where all copies in sync are gone for good,
+    /// and the cluster is to go on without them. None: that is not so.
+    fn place_when_lost(&self, around: &Surroundings<'_>, partition: &Partition) -> Option<u64> {
+        let is_wanted = around.starts_when_lost
+            && self.is_lost()
+            && around.has_registered(around.node, partition.copy());
+        let config = self.config().filter(|_| is_wanted)?;
+        place_when_lost(config, around.copies, around.node)
     }
 
     pub(super) fn step_named(

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::starts_when_lost;
 use crate::partition::Partition;
 use crate::replication::frame::{PROTOCOL_MIN, PROTOCOL_VERSION};
 use crate::seeded_bugs::SeededBug;
@@ -18,6 +19,7 @@ use super::config::{ClusterValue, CopyRecord, Key, NodeValue, PartitionConfig, p
 use super::etcd::{Answer, KeyValue, Outcome, Request};
 use super::member::{Member, MemberState, promise_ms};
 use super::operations::{InitByItself, Operations};
+use super::rules::is_lost;
 use super::surroundings::Surroundings;
 
 /// Everything is read at least so often.
@@ -419,9 +421,16 @@ impl Cluster {
             copy: partition.copy(),
             epoch: partition.roles().meta().data_epoch,
             version: partition.lsm().last_version(),
+            revision: known.map_or(0, |record| record.revision),
         };
         let key = Key::Copy(id, &self.options.node).in_cluster(&self.prefix());
-        let request = put(key, record.encode());
+        // Not where another process has registered its copy since: a late request of an earlier
+        // one must not undo it.
+        let request = Request::Write {
+            compares: vec![(key.clone(), record.revision)],
+            puts: vec![(key, record.encode())],
+            deletes: Vec::new(),
+        };
         Some((Purpose::RegisterCopy(id, record), request))
     }
 
@@ -519,10 +528,12 @@ impl Cluster {
                 let nodes = &mut self.registered.nodes;
                 nodes.insert(self.options.node.clone(), value);
             }
-            (Purpose::RegisterCopy(id, record), Answer::Written { .. }) => {
+            (Purpose::RegisterCopy(id, mut record), Answer::Written { revision }) => {
+                record.revision = revision;
                 let copies = self.registered.copies.entry(id).or_default();
                 copies.insert(self.options.node.clone(), record);
             }
+            (Purpose::RegisterCopy(..), Answer::Refused { .. }) => self.range_at_ms = 0,
             _ => {}
         }
     }
@@ -561,7 +572,8 @@ impl Cluster {
                 }
                 Key::Copy(id, name) => {
                     let of = read.copies.entry(id).or_default();
-                    of.extend(CopyRecord::decode(&value).map(|record| (name.to_owned(), record)));
+                    let record = CopyRecord::decode(&value, mod_revision);
+                    of.extend(record.map(|record| (name.to_owned(), record)));
                 }
                 Key::Config(id) => match PartitionConfig::decode(&value) {
                     Ok(config) => drop(configs.insert(id, (mod_revision, config))),
@@ -596,6 +608,8 @@ impl Cluster {
                 continue;
             }
             self.with_member(id, partitions, |member, around, partition| {
+                // Of one answer: a copy in sync was registered before.
+                member.on_registered(revision, is_lost(&config, around.copies));
                 member.on_config(revision, config, asked_at_ms, around, partition);
             });
         }
@@ -625,6 +639,7 @@ impl Cluster {
 }
 
 /// What changes from step to step.
+#[derive(Clone, Copy)]
 struct Moment {
     started_at_ms: u64,
     is_draining: bool,
@@ -643,6 +658,10 @@ fn around<'a>(
     Surroundings {
         node: &options.node,
         lease_ms: options.lease_ms,
+        starts_when_lost: registered
+            .common
+            .as_ref()
+            .is_some_and(|common| starts_when_lost(&common.when_all_lost) == Some(true)),
         min_in_sync: options.min_in_sync,
         started_at_ms: moment.started_at_ms,
         is_draining: moment.is_draining,

@@ -17,6 +17,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) min_in_sync: usize,
     /// The node is stopping: it neither grants nor stands.
     pub(super) is_draining: bool,
+    /// Whether a copy may lead without the data once all copies in sync are gone for good.
+    pub(super) starts_when_lost: bool,
     /// When this node has started.
     pub(super) started_at_ms: u64,
     /// When etcd last answered.
@@ -32,6 +34,13 @@ impl<'a> Surroundings<'a> {
     /// Where a node is.
     pub(super) fn url_of(&self, node: &str) -> Option<&'a str> {
         self.nodes.get(node).map(|value| &value.url[..])
+    }
+
+    /// Whether a node has registered this copy as its own.
+    pub(super) fn has_registered(&self, node: &str, copy: CopyId) -> bool {
+        self.copies
+            .get(node)
+            .is_some_and(|record| record.copy == copy)
     }
 
     /// The name of the node that has a copy.

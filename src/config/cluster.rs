@@ -56,26 +56,33 @@ pub struct ClusterInit {
     pub partitions: u32,
     /// Copies of each partition.
     pub replicas: u32,
+    /// Whether it goes on without data once all copies in sync are gone for good.
+    pub starts_when_lost: bool,
 }
 
 impl ClusterInit {
-    /// As in `partitions=16,replicas=3`; either may be left out.
+    /// As in `partitions=16,replicas=3,when-all-lost=wait`; each may be left out.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let problem = || {
             format!(
-                "give partitions=1…{PARTITION_MAX} and replicas=1…{REPLICA_MAX}, such as \
-                 partitions=16,replicas=3"
+                "give partitions=1…{PARTITION_MAX}, replicas=1…{REPLICA_MAX} and \
+                 when-all-lost=wait or start, such as partitions=16,replicas=3"
             )
         };
         let mut found = Self {
             partitions: 16,
             replicas: 3,
+            starts_when_lost: false,
         };
         for part in text.split(',') {
             let (name, number) = part.split_once('=').ok_or_else(problem)?;
             let (field, most) = match name.trim() {
                 "partitions" => (&mut found.partitions, PARTITION_MAX),
                 "replicas" => (&mut found.replicas, REPLICA_MAX),
+                "when-all-lost" => {
+                    found.starts_when_lost = starts_when_lost(number.trim()).ok_or_else(problem)?;
+                    continue;
+                }
                 _ => return Err(problem()),
             };
             *field = number.trim().parse().map_err(|_| problem())?;
@@ -84,6 +91,16 @@ impl ClusterInit {
             }
         }
         Ok(found)
+    }
+}
+
+/// Whether a cluster with this choice goes on without data once all copies in sync are gone for
+/// good.
+pub fn starts_when_lost(choice: &str) -> Option<bool> {
+    match choice {
+        "wait" => Some(false),
+        "start" => Some(true),
+        _ => None,
     }
 }
 
@@ -107,14 +124,15 @@ mod tests {
 
     #[test]
     fn clusters_are_described_in_a_word() {
-        for (text, partitions, replicas) in [
-            ("partitions=64,replicas=2", 64, 2),
-            ("replicas=1", 16, 1),
-            ("partitions=1", 1, 3),
+        for (text, partitions, replicas, starts_when_lost) in [
+            ("partitions=64,replicas=2", 64, 2, false),
+            ("replicas=1,when-all-lost=wait", 16, 1, false),
+            ("when-all-lost=start,partitions=1", 1, 3, true),
         ] {
             let expected = ClusterInit {
                 partitions,
                 replicas,
+                starts_when_lost,
             };
             assert_eq!(ClusterInit::parse(text), Ok(expected), "{text}");
         }

@@ -142,6 +142,7 @@ mod tests {
             ("ETCD --cluster-init partitions=1025", "partitions=1…1024"),
             ("ETCD --cluster-init 16", "partitions=1…1024"),
             ("ETCD --cluster-init copies=3", "replicas=1…32"),
+            ("ETCD --cluster-init when-all-lost=go", "wait or start"),
             ("ETCD --etcd-user-file /nowhere/user", "cannot read it"),
         ] {
             let arguments = arguments.replace("ETCD", "--etcd http://h:1 --node n");

@@ -250,11 +250,11 @@ impl Node {
     pub fn begin_adoption(
         &mut self,
         node: &str,
-        replica_count: usize,
+        shape: ClusterInit,
         now_ms: u64,
     ) -> Result<(u64, Made), InitRefusal> {
         let cluster = self.cluster.as_mut().ok_or(InitRefusal::Unknown)?;
-        cluster.begin_adoption(node, replica_count, &self.partitions, now_ms)
+        cluster.begin_adoption(node, shape, &self.partitions, now_ms)
     }
 
     /// Hands over what other nodes can lead, and takes nothing new on. The node stops then.

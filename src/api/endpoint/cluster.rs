@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cluster::{HandoverRefusal, InitRefusal, RecoveryRefusal};
-use crate::config::{ClusterInit, PARTITION_MAX, REPLICA_MAX};
+use crate::config::{ClusterInit, PARTITION_MAX, REPLICA_MAX, starts_when_lost};
 use crate::http::{Method, Refusal, Reply, json_line};
 use crate::node::Subject;
 use crate::partition::Wait;
@@ -114,12 +114,19 @@ impl Api<'_> {
         let counts = ["partitions", "replicas"].map(|name| fields.value(name));
         // The node of which partition 0 goes on with its data, as the only one.
         let adopt = fields.text("adopt")?;
+        let when_all_lost = fields.text("whenAllLost")?;
         fields.end()?;
         let is_adoption = adopt.is_some();
         let default = if is_adoption { 1 } else { 16 };
         let shape = ClusterInit {
             partitions: counts[0].as_ref().map_or(default, count_in),
             replicas: counts[1].as_ref().map_or(3, count_in),
+            starts_when_lost: match when_all_lost.as_deref() {
+                Some(choice) => starts_when_lost(choice).ok_or_else(|| {
+                    Refusal::bad_request("whenAllLost may be \"wait\" or \"start\"")
+                })?,
+                None => false,
+            },
         };
         if !(1..=PARTITION_MAX).contains(&shape.partitions)
             || !(1..=REPLICA_MAX).contains(&shape.replicas)
@@ -134,8 +141,7 @@ impl Api<'_> {
             return Err(Refusal::bad_request(message));
         }
         let begun = if let Some(node) = &adopt {
-            let count = usize::try_from(shape.replicas).unwrap_or(usize::MAX);
-            self.node.begin_adoption(node, count, self.now_ms)
+            self.node.begin_adoption(node, shape, self.now_ms)
         } else {
             self.node.begin_init(shape, self.now_ms)
         };

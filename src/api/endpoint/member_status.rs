@@ -115,6 +115,10 @@ fn reason(partition: &Partition, cluster: &Cluster, now_ms: u64) -> String {
              this node neither stands nor changes it",
             partition.roles().meta().epoch
         ),
+        MemberState::Following if cluster.member(partition.id()).is_some_and(Member::is_lost) => {
+            "all copies in sync are gone for good: with whenAllLost \"wait\" an operator decides"
+                .to_owned()
+        }
         MemberState::Following if is_own && epoch > 0 && !is_in_sync => {
             "etcd names this node as the leader, and its copy is another one than that in sync: it \
              may not lead"

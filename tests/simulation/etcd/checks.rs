@@ -13,12 +13,16 @@ impl Run {
         // A copy that has not joined may go at once, when its move is cancelled.
         let is_gone = |name: &String| !config.has_replica(name);
         let is_given_up = |seen: &PartitionConfig| seen.leaving.iter().any(is_gone);
-        if seen.is_some_and(|seen| is_given_up(&seen)) {
+        if seen.as_ref().is_some_and(is_given_up) {
             let is_in_sync = |name: &String| config.in_sync.iter().any(|of| of.node == *name);
             assert!(
                 config.replicas.iter().all(is_in_sync),
                 "a copy was given up before all that stay were in sync: {config:?}"
             );
+        }
+        self.note_copies();
+        if let Some(seen) = &seen {
+            self.check_loss(seen, &config);
         }
         let in_sync = config.in_sync;
         for host in 0..self.host_count() {

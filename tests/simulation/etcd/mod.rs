@@ -1,7 +1,7 @@
 //! A cluster that etcd configures, under simulation: nodes that are killed, lose their power or
 //! their data, stand still for seconds, and have clocks of different rates; disks that hang, fail
-//! or are full; a network that stalls, slows and cuts, also one way; and an etcd that is away, slow,
-//! mute, or carries out what was given up long ago.
+//! or are full; a network that stalls, slows and cuts, also one way; and an etcd that is away,
+//! slow, mute, or carries out what was given up long ago.
 //!
 //! Checked in every step: every acknowledged write is on every copy that etcd says is in sync; no
 //! two nodes take writes in one epoch. In the end: what clients have read and written is what one
@@ -15,6 +15,7 @@ mod clients;
 mod cuts;
 mod disks;
 mod history;
+mod losses;
 mod moves;
 pub(crate) mod register;
 mod requests;
@@ -26,7 +27,7 @@ use db_node::cluster::ClusterOptions;
 use db_node::cluster::config::{ClusterValue, Key, NodeValue, PartitionConfig, prefix_of};
 use db_node::partition::Partition;
 use db_node::seeded_bugs::SeededBug;
-use db_node::storage::Role;
+use db_node::storage::{CopyId, Role};
 
 use crate::cluster::{Cluster, Weather, address};
 use crate::seeds::seeds;
@@ -79,6 +80,12 @@ struct Run {
     read_count: u64,
     handover_count: u64,
     disk_fault_count: u64,
+    /// Whether a copy may lead once all copies in sync are gone.
+    starts_when_lost: bool,
+    /// How often all of them were gone, and one did.
+    loss_count: u64,
+    /// The copy that each host has, or has on its disk.
+    copies: Vec<Option<CopyId>>,
 }
 
 /// How likely each trouble is: one in so many steps, or never.
@@ -149,6 +156,7 @@ impl Run {
         let mix = Mix::drawn(&mut rng);
         let lease_ms = [500, 2_000][rng.usize(..2)];
         let has_rates = rng.bool();
+        let starts_when_lost = rng.bool();
         let mut cluster = Cluster::new(rng, host_count, kind != Kind::Memory, &arguments);
         for host in 0..host_count {
             // Nodes may be told different leases.
@@ -188,6 +196,9 @@ impl Run {
             read_count: 0,
             handover_count: 0,
             disk_fault_count: 0,
+            starts_when_lost,
+            loss_count: 0,
+            copies: vec![None; host_count],
         };
         run.make_cluster(lease_ms);
         for host in 0..host_count {
@@ -203,6 +214,9 @@ impl Run {
             let key = Key::Node(&name(host)).in_cluster(&self.prefix);
             self.etcd.put(&key, value.encode());
         }
+        let cluster = ClusterValue::new([4; 16], 1, self.starts_when_lost);
+        let key = Key::Cluster.in_cluster(&self.prefix);
+        self.etcd.put(&key, cluster.encode());
         // With fewer copies than nodes, copies move.
         let copy_count = names.len() - self.cluster.rng.usize(..2);
         let replicas = names[..copy_count.max(2).min(names.len())].to_vec();
@@ -215,8 +229,10 @@ impl Run {
     /// Keys are spread over so many partitions from now on.
     fn spread_keys(&mut self, count: u32) {
         let key = Key::Cluster.in_cluster(&self.prefix);
-        self.etcd
-            .put(&key, ClusterValue::new([4; 16], count).encode());
+        self.etcd.put(
+            &key,
+            ClusterValue::new([4; 16], count, self.starts_when_lost).encode(),
+        );
     }
 
     fn host_count(&self) -> usize {
@@ -394,6 +410,9 @@ impl Run {
     /// Whether a copy in sync is left when this host crashes. Where a crash costs the data, the
     /// run would be over without.
     fn is_spared(&mut self, crashing: usize) -> bool {
+        if self.starts_when_lost && self.cluster.chance(20) {
+            return true;
+        }
         let in_sync = self.config().in_sync;
         let others = (0..self.host_count()).filter(|host| *host != crashing);
         self.kind == Kind::Synced
@@ -541,11 +560,13 @@ impl Run {
             if self.is_in_sync() {
                 break;
             }
-            if since_ms > 6_000 && self.is_lost() {
+            if since_ms > 6_000 && self.is_lost() && !self.starts_when_lost {
                 assert_ne!(self.kind, Kind::Synced, "all copies are lost");
                 return;
             }
-            let is_due = since_ms > 3 * self.lease_ms + 4_000;
+            // Copies without data have turns to stand.
+            let turns_ms = if self.starts_when_lost { 8_000 } else { 0 };
+            let is_due = since_ms > 3 * self.lease_ms + 4_000 + turns_ms;
             assert!(led_ms.is_some() || !is_due, "no leader: {}", self.picture());
             assert!(since_ms < 30_000, "not in sync: {}", self.picture());
         }
@@ -573,6 +594,7 @@ struct Outcome {
     handover_count: u64,
     move_count: u64,
     disk_fault_count: u64,
+    loss_count: u64,
 }
 
 fn run(seed: u64) -> Outcome {
@@ -582,7 +604,9 @@ fn run(seed: u64) -> Outcome {
         run.step(true);
     }
     run.settle();
-    for (key, operations) in &run.operations {
+    // What was lost may be seen again, or not.
+    let told_keys = run.operations.iter().filter(|_| run.loss_count == 0);
+    for (key, operations) in told_keys {
         // A read without an answer has seen nothing.
         let told = operations
             .iter()
@@ -599,6 +623,7 @@ fn run(seed: u64) -> Outcome {
         handover_count: run.handover_count,
         move_count: run.move_count,
         disk_fault_count: run.disk_fault_count,
+        loss_count: run.loss_count,
     }
 }
 
@@ -616,6 +641,7 @@ fn whatever_happens_what_is_acknowledged_stays() {
         sum.handover_count += outcome.handover_count;
         sum.move_count += outcome.move_count;
         sum.disk_fault_count += outcome.disk_fault_count;
+        sum.loss_count += outcome.loss_count;
     }
     eprintln!("{run_count} runs, {void_count} of them without a takeover: {sum:?}");
     assert!(

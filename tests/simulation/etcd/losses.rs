@@ -1,0 +1,121 @@
+//! All copies in sync are gone for good: what the cluster is told to do then.
+
+use db_node::cluster::config::PartitionConfig;
+use db_node::storage::CopyId;
+
+use super::clients::OnceKey;
+use super::{Kind, Run};
+use crate::cluster::Weather;
+
+impl Run {
+    /// Which copies there are.
+    pub(super) fn note_copies(&mut self) {
+        for host in 0..self.host_count() {
+            let is_down = self.cluster.hosts[host].process.is_none();
+            let copy = self.cluster.partition(host).map(|own| own.copy());
+            // What is on a disk is there again after a start.
+            let is_kept = is_down && self.kind == Kind::Synced;
+            self.copies[host] = copy.or(self.copies[host].filter(|_| is_kept));
+        }
+    }
+
+    fn exists(&self, copy: CopyId) -> bool {
+        self.copies.contains(&Some(copy))
+    }
+
+    /// A copy leads that was not in sync: then none is left that was.
+    pub(super) fn check_loss(&mut self, before: &PartitionConfig, now: &PartitionConfig) {
+        let mut kept = before.in_sync.iter().filter(|of| now.is_in_sync(of.copy));
+        if before.in_sync.is_empty() || kept.next().is_some() {
+            return;
+        }
+        assert!(self.starts_when_lost, "{before:?}, and then {now:?}");
+        let mut before = before.in_sync.iter();
+        assert!(
+            before.all(|of| !self.exists(of.copy)),
+            "a copy is left: {}",
+            self.picture()
+        );
+        self.loss_count += 1;
+        self.acked.clear();
+        self.operations.clear();
+        self.pending.clear();
+        self.unanswered.clear();
+        (self.once, self.once_before) = (OnceKey::default(), OnceKey::default());
+    }
+
+    /// Nodes in memory that are in sync, and lose what they hold.
+    fn lost(starts_when_lost: bool) -> Self {
+        let mut runs = (1..).map(Self::new);
+        let is_fit = |run: &Self| {
+            run.kind == Kind::Memory
+                && run.host_count() == 3
+                && run.starts_when_lost == starts_when_lost
+        };
+        let mut run = runs.find(is_fit).expect("one of them is");
+        run.pass_until("all are in sync", Self::is_in_sync);
+        run.check();
+        for _ in 0..20 {
+            run.write();
+            run.pass_ms(5);
+            run.note_answers();
+        }
+        run
+    }
+}
+
+#[test]
+fn once_all_copies_are_lost_an_operator_is_waited_for() {
+    let mut run = Run::lost(false);
+    let epoch = run.config().epoch;
+    (0..3).for_each(|host| run.cluster.crash(host, false));
+    run.start_all();
+    for _ in 0..600 {
+        run.pass_ms(50);
+        run.check();
+        assert!(run.open_leader().is_none());
+    }
+    assert_eq!(run.config().epoch, epoch);
+    let host = 1;
+    let cluster = run.cluster.node(host).expect("it runs").cluster();
+    let member = cluster.and_then(|cluster| cluster.member(0));
+    assert!(member.expect("read").is_lost());
+}
+
+#[test]
+fn once_all_copies_are_lost_one_leads_if_told_so() {
+    let mut run = Run::lost(true);
+    let epoch = run.config().epoch;
+    (0..3).for_each(|host| run.cluster.crash(host, false));
+    run.start_all();
+    run.pass_until("all are in sync", |run| {
+        run.check();
+        run.is_in_sync()
+    });
+    assert!(run.config().epoch > epoch);
+    assert_eq!(run.loss_count, 1);
+}
+
+/// One that cannot be reached is not lost.
+#[test]
+fn while_a_copy_in_sync_is_left_none_without_the_data_leads() {
+    let mut run = Run::lost(true);
+    let epoch = run.config().epoch;
+    let leader = run.open_leader().expect("there is one");
+    let (left, lost) = ((leader + 1) % 3, (leader + 2) % 3);
+    run.cluster.hosts[left].paused_until_ms = u64::MAX;
+    for host in [leader, lost] {
+        run.cluster.set_weather(left, host, Weather::Stalled);
+        run.cluster.crash(host, false);
+        assert!(run.cluster.start(host));
+    }
+    for _ in 0..600 {
+        run.pass_ms(50);
+        run.check();
+    }
+    assert_eq!((run.config().epoch, run.open_leader()), (epoch, None));
+    run.mend();
+    run.pass_until("it leads", |run| run.open_leader() == Some(left));
+    assert_eq!(run.loss_count, 0);
+    run.check();
+}
