@@ -363,10 +363,13 @@ impl Office {
         // Writes wait for this node's disk, or for a copy that cannot be taken out of the set: a
         // node that reaches etcd may do better.
         let since_ms = now_ms.saturating_sub(2 * lease_ms);
-        let is_bad = |known: &Observed| known.bad_since_ms.is_some_and(|at_ms| at_ms < since_ms);
-        let is_unfit = |(_, at_ms)| at_ms < since_ms;
-        let is_stuck =
-            self.observed.iter().any(is_bad) || self.own_disk.trouble().is_some_and(is_unfit);
+        let is_old = |at_ms: u64| at_ms < since_ms;
+        let is_unfit = self
+            .own_disk
+            .trouble()
+            .is_some_and(|(_, at_ms)| is_old(at_ms));
+        let mut in_set = self.observed.iter().filter(|known| known.is_in_set);
+        let is_stuck = in_set.any(|known| is_unfit || known.bad_since_ms.is_some_and(is_old));
         let is_silent = self.silent_since_ms.is_some();
         if !is_silent && is_stuck && around.etcd_answered_ms < since_ms {
             self.silent_since_ms = Some(now_ms);

@@ -111,7 +111,8 @@ fn a_leader_with_a_disk_that_takes_nothing_is_replaced() {
     }
 }
 
-/// A leader with no other copy in sync goes on: reads are answered.
+/// A leader with no other copy in sync goes on: reads are answered. Once others have come back, one
+/// of them leads.
 #[test]
 fn a_leader_alone_stays_though_its_disk_takes_nothing() {
     for fault in [DiskFault::Hangs(u64::MAX), DiskFault::Fails] {
@@ -128,6 +129,11 @@ fn a_leader_alone_stays_though_its_disk_takes_nothing() {
         }
         assert_eq!(run.config().epoch, epoch);
         assert!(run.is_open_for_reads(leader), "{fault:?}");
+        run.start_all();
+        run.pass_until("another leads", |run| {
+            run.check();
+            run.open_leader().is_some_and(|host| host != leader)
+        });
     }
 }
 
