@@ -22,6 +22,9 @@ use super::operations::{InitByItself, Operations};
 use super::rules::is_lost;
 use super::surroundings::Surroundings;
 
+/// Copies that are registered in one request: etcd takes 128 operations.
+const COPIES_PER_REQUEST: usize = 64;
+
 /// Everything is read at least so often.
 const RANGE_MS: u64 = 5_000;
 
@@ -51,7 +54,7 @@ enum Purpose {
     Range,
     Change(u32),
     RegisterNode(NodeValue),
-    RegisterCopy(u32, CopyRecord),
+    RegisterCopies(Vec<(u32, CopyRecord)>),
     ForgetCopy(u32),
     /// A step of the operation with this number.
     Operation(u64),
@@ -389,9 +392,7 @@ impl Cluster {
             }
             return Some((Purpose::Range, Request::Range { prefix }));
         }
-        let registration = partitions
-            .iter()
-            .find_map(|own| self.copy_registration(own));
+        let registration = self.copy_registrations(partitions);
         registration.or_else(|| self.stale_registration(partitions))
     }
 
@@ -405,8 +406,29 @@ impl Cluster {
         (Purpose::RegisterNode(value), request)
     }
 
-    /// Registers a copy that etcd does not have, or has as another.
-    fn copy_registration(&self, partition: &Partition) -> Option<(Purpose, Request)> {
+    /// Registers copies that etcd does not have, or has as others.
+    fn copy_registrations(&self, partitions: &[Partition]) -> Option<(Purpose, Request)> {
+        let unknown = partitions.iter().filter_map(|own| self.unregistered(own));
+        let records: Vec<(u32, CopyRecord)> = unknown.take(COPIES_PER_REQUEST).collect();
+        if records.is_empty() {
+            return None;
+        }
+        let (prefix, node) = (self.prefix(), &self.options.node);
+        let key_of = |id: &u32| Key::Copy(*id, node).in_cluster(&prefix);
+        // Not where another process has registered its copy since: a late request of an earlier
+        // one must not undo it.
+        let compares = records.iter().map(|(id, own)| (key_of(id), own.revision));
+        let puts = records.iter().map(|(id, own)| (key_of(id), own.encode()));
+        let request = Request::Write {
+            compares: compares.collect(),
+            puts: puts.collect(),
+            deletes: Vec::new(),
+        };
+        Some((Purpose::RegisterCopies(records), request))
+    }
+
+    /// What to register of a copy that etcd does not have, or has as another.
+    fn unregistered(&self, partition: &Partition) -> Option<(u32, CopyRecord)> {
         let id = partition.id();
         let known = self
             .registered
@@ -423,15 +445,7 @@ impl Cluster {
             version: partition.lsm().last_version(),
             revision: known.map_or(0, |record| record.revision),
         };
-        let key = Key::Copy(id, &self.options.node).in_cluster(&self.prefix());
-        // Not where another process has registered its copy since: a late request of an earlier
-        // one must not undo it.
-        let request = Request::Write {
-            compares: vec![(key.clone(), record.revision)],
-            puts: vec![(key, record.encode())],
-            deletes: Vec::new(),
-        };
-        Some((Purpose::RegisterCopy(id, record), request))
+        Some((id, record))
     }
 
     /// Deletes what tells of a copy that is gone, and not to be made again.
@@ -528,12 +542,14 @@ impl Cluster {
                 let nodes = &mut self.registered.nodes;
                 nodes.insert(self.options.node.clone(), value);
             }
-            (Purpose::RegisterCopy(id, mut record), Answer::Written { revision }) => {
-                record.revision = revision;
-                let copies = self.registered.copies.entry(id).or_default();
-                copies.insert(self.options.node.clone(), record);
+            (Purpose::RegisterCopies(records), Answer::Written { revision }) => {
+                for (id, record) in records {
+                    let record = CopyRecord { revision, ..record };
+                    let copies = self.registered.copies.entry(id).or_default();
+                    copies.insert(self.options.node.clone(), record);
+                }
             }
-            (Purpose::RegisterCopy(..), Answer::Refused { .. }) => self.range_at_ms = 0,
+            (Purpose::RegisterCopies(_), Answer::Refused { .. }) => self.range_at_ms = 0,
             _ => {}
         }
     }
