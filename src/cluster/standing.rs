@@ -36,6 +36,7 @@ impl Member {
             return leave_leader(config, partition);
         }
         self.unwanted_since_ms = None;
+        partition.set_yields_to_empty(around.starts_when_lost);
         if !is_own {
             follow(config, around, partition);
         }
@@ -56,8 +57,9 @@ impl Member {
         around: &Surroundings<'_>,
         partition: &mut Partition,
     ) {
-        let Some(known) = &self.known else { return };
-        let config = &known.config;
+        let Some(Known { config, .. }) = &self.known else {
+            return;
+        };
         let is_own = config.leader == around.node;
         let place_when_lost = self.place_when_lost(around, partition);
         // The copies in sync are registered, from the first one on.
@@ -80,24 +82,27 @@ impl Member {
         {
             return self.take_office(around, partition);
         }
-        let random_ms = if is_own {
-            0
-        } else {
-            around.random % STAND_SPREAD_MS
+        let spread_ms = match place_when_lost {
+            // Each has its turn, the best copy first.
+            Some(place) => place * (promise_ms(config.lease_ms) + STAND_SPREAD_MS),
+            None if is_own => 0,
+            None => around.random % STAND_SPREAD_MS,
         };
-        // Each has its turn, the best copy first.
-        let turn_ms = promise_ms(config.lease_ms) + STAND_SPREAD_MS;
-        let spread_ms = place_when_lost.map_or(random_ms, |place| place * turn_ms);
+        if self.has_waited_to_stand(now_ms, spread_ms) {
+            self.stand_at_ms = None;
+            self.stand(place_when_lost.is_some(), around, partition);
+        }
+    }
+
+    /// Whether this node has waited so long since it could stand first, and has read the
+    /// configuration since.
+    fn has_waited_to_stand(&mut self, now_ms: u64, spread_ms: u64) -> bool {
         let stand_at_ms = *self.stand_at_ms.get_or_insert(now_ms + spread_ms);
-        if now_ms < stand_at_ms {
-            return;
-        }
-        if known.asked_at_ms < stand_at_ms {
-            self.wants_range |= self.range_begun_ms < stand_at_ms;
-            return;
-        }
-        self.stand_at_ms = None;
-        self.stand(place_when_lost.is_some(), around, partition);
+        let is_due = now_ms >= stand_at_ms;
+        let is_known = |known: &Known| known.asked_at_ms >= stand_at_ms;
+        let is_read = self.known.as_ref().is_some_and(is_known);
+        self.wants_range |= is_due && !is_read && self.range_begun_ms < stand_at_ms;
+        is_due && is_read
     }
 
     /// Asks etcd to name this node as the leader. `is_lost`: none of the copies in sync is left.

@@ -127,7 +127,8 @@ impl Partition {
             position,
             token,
         };
-        let receiver = LeaderReceiver::handshake(link, hello, state, now_ms, out);
+        let mut receiver = LeaderReceiver::handshake(link, hello, state, now_ms, out);
+        receiver.yields_to_empty = self.yields_to_empty();
         self.leader_link.dial = DialState::Connected(link, receiver.facts());
         Some(receiver)
     }

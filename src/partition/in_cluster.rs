@@ -106,6 +106,18 @@ impl Partition {
         }
     }
 
+    /// Says whether the data here is dropped for that of a leader that began empty.
+    pub fn set_yields_to_empty(&mut self, yields: bool) {
+        if let Some(membership) = &mut self.membership {
+            membership.yields_to_empty = yields;
+        }
+    }
+
+    pub(super) fn yields_to_empty(&self) -> bool {
+        let membership = self.membership.as_ref();
+        membership.is_some_and(|membership| membership.yields_to_empty)
+    }
+
     /// Serves neither reads nor writes, or goes on.
     pub fn set_paused(&mut self, is_paused: bool) {
         if let Some(membership) = &mut self.membership {

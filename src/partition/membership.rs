@@ -73,6 +73,8 @@ pub(super) struct Membership {
     pub(super) copy_count: usize,
     pub(super) needed_count: usize,
     pub(super) is_paused: bool,
+    /// Whether the data here is dropped for that of a leader that began empty.
+    pub(super) yields_to_empty: bool,
     leases: Vec<CopyLease>,
     /// The newest beat, and when each of the last ones was numbered.
     beat: u64,

@@ -161,6 +161,9 @@ pub struct LeaderReceiver {
     /// The epoch of the leader's data, once it has answered.
     pub(crate) leader_epoch: Option<u64>,
     pub(crate) sync: SyncState,
+    /// Whether data is dropped for that of a leader that began empty: the cluster goes on without
+    /// the data once all copies in sync are gone.
+    pub(crate) yields_to_empty: bool,
     heard_at_ms: u64,
     /// The last acknowledgement that was sent, and when.
     acked: (Ack, u64),
@@ -200,6 +203,7 @@ impl LeaderReceiver {
             leader_version: None,
             leader_epoch: None,
             sync: SyncState::Behind,
+            yields_to_empty: false,
             heard_at_ms: now_ms,
             acked: (Ack::default(), now_ms),
         }
@@ -379,8 +383,13 @@ impl LeaderReceiver {
     ) -> Result<ReceiverEvent, LinkError> {
         check_epoch(self.intent, start.epoch, meta)?;
         let ordered_epoch = self.peer.as_ref().map_or(0, |peer| peer.data_ordered_epoch);
-        check_snapshot(&start, ordered_epoch, meta, last_version)
-            .inspect_err(|_| self.sync = SyncState::Parted)?;
+        check_snapshot(
+            &start,
+            ordered_epoch,
+            self.yields_to_empty,
+            (meta, last_version),
+        )
+        .inspect_err(|_| self.sync = SyncState::Parted)?;
         let event = ReceiverEvent::SnapshotBegins {
             version: start.version,
             about_bytes: start.about_bytes,
@@ -505,8 +514,8 @@ fn check_continue(answer: &Continue, meta: &PartitionMeta, version: u64) -> Resu
 fn check_snapshot(
     start: &SnapshotStart,
     ordered_epoch: u64,
-    meta: &PartitionMeta,
-    version: u64,
+    yields_to_empty: bool,
+    (meta, version): (&PartitionMeta, u64),
 ) -> Result<(), LinkError> {
     let own = (&meta.lineage, version);
     if version == 0 || relation(own, (&start.lineage, start.version)) == Relation::Newer {
@@ -517,7 +526,7 @@ fn check_snapshot(
         .common_version_with(&meta.lineage, version)
         .unwrap_or(0)
         .min(start.version);
-    if has_begun_empty(start, common_version) {
+    if !yields_to_empty && has_begun_empty(start, common_version) {
         return Err(LinkError::NotFollowed(format!(
             "the leader began empty and this replica holds version {version}: its data is kept, \
              and may be the only copy. Make this node the leader, with an epoch above {} \

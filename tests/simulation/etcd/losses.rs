@@ -49,7 +49,7 @@ impl Run {
         let mut runs = (1..).map(Self::new);
         let is_fit = |run: &Self| {
             run.kind == Kind::Memory
-                && run.host_count() == 3
+                && run.config().replicas.len() == 3
                 && run.starts_when_lost == starts_when_lost
         };
         let mut run = runs.find(is_fit).expect("one of them is");
@@ -93,6 +93,31 @@ fn once_all_copies_are_lost_one_leads_if_told_so() {
         run.is_in_sync()
     });
     assert!(run.config().epoch > epoch);
+    assert_eq!(run.loss_count, 1);
+}
+
+/// A copy that is not in sync has data, and is away until one without leads: it follows.
+#[test]
+fn what_is_left_outside_the_set_gives_way() {
+    let mut run = Run::lost(true);
+    let leader = run.open_leader().expect("there is one");
+    let away = (leader + 1) % 3;
+    run.cluster.hosts[away].paused_until_ms = u64::MAX;
+    run.pass_until("it leaves the set", |run| run.config().in_sync.len() == 2);
+    let lost = [leader, (leader + 2) % 3];
+    for host in lost {
+        run.cluster.crash(host, false);
+    }
+    run.start_all();
+    run.pass_until("one without the data leads", |run| {
+        run.check();
+        run.open_leader().is_some()
+    });
+    run.mend();
+    run.pass_until("all are in sync", |run| {
+        run.check();
+        run.is_in_sync()
+    });
     assert_eq!(run.loss_count, 1);
 }
 
