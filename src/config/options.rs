@@ -167,7 +167,7 @@ options! {
     #[serde(skip)]
     cluster_init: Option<ClusterInit> = optional(ClusterInit::parse),
         "cluster-init" "WHAT" ""
-            "make it if it is new: partitions=16,replicas=3,when-all-lost=wait";
+            "make it if new: partitions=16,replicas=3,when-all-lost=wait";
     /// Replicas that must hold a write before it is acknowledged.
     min_acks: u8 = number(&MIN_ACKS),
         "min-acks" "N" "0" "replicas that must hold a write before the reply";

@@ -48,7 +48,7 @@ fn assert_replaced(action: &str) {
 
 #[test]
 fn a_leader_with_a_disk_that_hangs_is_replaced() {
-    assert_replaced("delay_enter=120000000");
+    assert_replaced("delay_enter=15000000");
 }
 
 #[test]
