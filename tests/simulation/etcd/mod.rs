@@ -21,6 +21,7 @@ pub(crate) mod register;
 mod requests;
 mod sim_etcd;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use db_node::cluster::ClusterOptions;
@@ -59,6 +60,9 @@ struct Run {
     kind: Kind,
     lease_ms: u64,
     prefix: String,
+    config_key: String,
+    /// The configuration that was decoded last, and what from: it is looked at in each step.
+    decoded: RefCell<(Vec<u8>, Option<PartitionConfig>)>,
     /// What each host's clock showed when its last turn began.
     turn_ms: Vec<u64>,
     operations: BTreeMap<Vec<u8>, Vec<Operation>>,
@@ -178,6 +182,8 @@ impl Run {
             cluster,
             kind,
             lease_ms: lease_ms.max(1_000),
+            config_key: Key::Config(0).in_cluster(&prefix_of("default")),
+            decoded: RefCell::default(),
             prefix: prefix_of("default"),
             turn_ms: vec![0; host_count],
             operations: BTreeMap::new(),
@@ -240,9 +246,13 @@ impl Run {
     }
 
     fn config(&self) -> PartitionConfig {
-        let key = Key::Config(0).in_cluster(&self.prefix);
-        let (_, value) = &self.etcd.values[&key];
-        PartitionConfig::decode(value).expect("it is one")
+        let (_, value) = &self.etcd.values[&self.config_key];
+        let mut decoded = self.decoded.borrow_mut();
+        if decoded.0 != *value {
+            let config = PartitionConfig::decode(value).expect("it is one");
+            *decoded = (value.clone(), Some(config));
+        }
+        decoded.1.clone().expect("decoded")
     }
 
     /// Some milliseconds, with whatever comes to mind.
