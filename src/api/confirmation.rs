@@ -165,12 +165,23 @@ impl Api<'_> {
 
 /// Refuses a read of acknowledged data (`acks` is not none) on a node that does not know what is
 /// acknowledged.
+#[inline]
 pub(crate) fn check_read(
     partition: &Partition,
     acks: Option<u8>,
     now_ms: u64,
 ) -> Result<(), Refusal> {
-    let Some(count) = acks else { return Ok(()) };
+    match acks {
+        None => Ok(()),
+        Some(count) => check_read_of_acknowledged(partition, count, now_ms),
+    }
+}
+
+fn check_read_of_acknowledged(
+    partition: &Partition,
+    count: u8,
+    now_ms: u64,
+) -> Result<(), Refusal> {
     let roles = partition.roles();
     if roles.is_taking_over() {
         return Err(taking_over());

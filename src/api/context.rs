@@ -78,6 +78,33 @@ impl<'n> Api<'n> {
         Query::with(head.target(), self.params)
     }
 
+    /// The index of the partition that a request is about.
+    #[inline]
+    pub(crate) fn partition_index(
+        &mut self,
+        head: &Head<'_>,
+        subject: Subject<'_>,
+    ) -> Result<usize, Refusal> {
+        let has_number = head.partition_id.is_some() || self.params.has(Param::Partition);
+        let index = match self.node.default_index() {
+            Some(index) if !has_number => index,
+            _ => self.find_partition(head, subject)?,
+        };
+        self.labels
+            .expect_partition(self.node.partition_at(index).id());
+        Ok(index)
+    }
+
+    #[inline(never)] // so that requests that name none do not carry it along
+    fn find_partition(&mut self, head: &Head<'_>, subject: Subject<'_>) -> Result<usize, Refusal> {
+        let named = partition_id(head, self.query(head))?;
+        if let Some(id) = named {
+            self.labels.expect_partition(id);
+        }
+        let index = self.node.index_of_subject(named, subject);
+        index.map_err(|reason| absent(reason, self.node))
+    }
+
     /// The partition that a request is about, whatever its role.
     #[inline]
     pub(crate) fn any_partition(
@@ -85,27 +112,8 @@ impl<'n> Api<'n> {
         head: &Head<'_>,
         subject: Subject<'_>,
     ) -> Result<&mut Partition, Refusal> {
-        let (partition, _) = self.partition_in_cluster(head, subject)?;
-        Ok(partition)
-    }
-
-    /// The same, with the cluster that the node is one of.
-    #[inline]
-    pub(crate) fn partition_in_cluster(
-        &mut self,
-        head: &Head<'_>,
-        subject: Subject<'_>,
-    ) -> Result<(&mut Partition, Option<&Cluster>), Refusal> {
-        let id = partition_id(head, self.query(head))?;
-        if let Some(id) = id {
-            self.labels.expect_partition(id);
-        }
-        let (partition, cluster) = self.node.partition_in_cluster(id, subject);
-        let partition = partition.map_err(|reason| absent(reason, cluster))?;
-        if id.is_none() {
-            self.labels.expect_partition(partition.id());
-        }
-        Ok((partition, cluster))
+        let index = self.partition_index(head, subject)?;
+        Ok(self.node.partition_at(index))
     }
 
     /// The partition that a request is about, for a read.
@@ -115,15 +123,12 @@ impl<'n> Api<'n> {
         head: &Head<'_>,
         subject: Subject<'_>,
     ) -> Result<&mut Partition, Refusal> {
-        let now_ms = self.now_ms;
-        let (partition, cluster) = self.partition_in_cluster(head, subject)?;
-        match partition.roles().role() {
-            Role::Unassigned => Err(without_role(partition, cluster, now_ms)),
+        let index = self.partition_index(head, subject)?;
+        match self.node.partition_at(index).roles().role() {
+            Role::Unassigned => Err(self.without_role(index)),
             // A proxy has sent it here for the leader: what this node has may be behind.
-            Role::Replica if head.given.has(Field::NotLeader) => {
-                Err(not_led(partition, cluster, now_ms))
-            }
-            Role::Leader | Role::Replica => Ok(partition),
+            Role::Replica if head.given.has(Field::NotLeader) => Err(self.not_led(index)),
+            Role::Leader | Role::Replica => Ok(self.node.partition_at(index)),
         }
     }
 
@@ -134,17 +139,18 @@ impl<'n> Api<'n> {
         head: &Head<'_>,
         subject: Subject<'_>,
     ) -> Result<&mut Partition, Refusal> {
+        let index = self.partition_index(head, subject)?;
         let now_ms = self.now_ms;
-        let (partition, cluster) = self.partition_in_cluster(head, subject)?;
+        let partition = self.node.partition_at(index);
         let roles = partition.roles();
         match partition.write_obstacle() {
-            _ if roles.role() == Role::Unassigned => Err(without_role(partition, cluster, now_ms)),
+            _ if roles.role() == Role::Unassigned => Err(self.without_role(index)),
             Some(error) => Err(storage_refused(error)),
             None if roles.is_taking_over() => Err(taking_over()),
-            None if roles.role() != Role::Leader => Err(not_led(partition, cluster, now_ms)),
+            None if roles.role() != Role::Leader => Err(self.not_led(index)),
             None if !roles.is_settled() => Err(changing()),
             None => match partition.check_open(true, now_ms) {
-                Ok(()) => Ok(partition),
+                Ok(()) => Ok(self.node.partition_at(index)),
                 Err(reason) => Err(cluster_refusals::closed(reason)),
             },
         }
@@ -165,11 +171,32 @@ impl<'n> Api<'n> {
             Ok(partition)
         }
     }
+
+    #[cold]
+    fn without_role(&self, index: usize) -> Refusal {
+        match self.node.cluster() {
+            Some(cluster) => self.not_leading(index, cluster),
+            None => unassigned(),
+        }
+    }
+
+    #[cold]
+    fn not_led(&self, index: usize) -> Refusal {
+        if let Some(cluster) = self.node.cluster() {
+            return self.not_leading(index, cluster);
+        }
+        let roles = self.node.partitions()[index].roles();
+        not_leader(roles.meta().leader.as_deref())
+    }
+
+    fn not_leading(&self, index: usize, cluster: &Cluster) -> Refusal {
+        cluster_refusals::not_leading(&self.node.partitions()[index], cluster, self.now_ms)
+    }
 }
 
 #[cold]
-pub(crate) fn absent(reason: Unavailable, cluster: Option<&Cluster>) -> Refusal {
-    match (reason, cluster) {
+pub(crate) fn absent(reason: Unavailable, node: &Node) -> Refusal {
+    match (reason, node.cluster()) {
         (Unavailable::NoCopy(id), Some(cluster)) => cluster_refusals::no_copy(id, cluster),
         (Unavailable::Wrong(id), Some(cluster)) => cluster_refusals::wrong_partition(id, cluster),
         (Unavailable::UnnamedOf(count), _) => cluster_refusals::partition_missing(count),
@@ -178,24 +205,7 @@ pub(crate) fn absent(reason: Unavailable, cluster: Option<&Cluster>) -> Refusal 
     }
 }
 
-#[cold]
-fn without_role(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) -> Refusal {
-    match cluster {
-        Some(cluster) => cluster_refusals::not_leading(partition, cluster, now_ms),
-        None => unassigned(),
-    }
-}
-
-#[cold]
-fn not_led(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) -> Refusal {
-    match cluster {
-        Some(cluster) => cluster_refusals::not_leading(partition, cluster, now_ms),
-        None => not_leader(partition.roles().meta().leader.as_deref()),
-    }
-}
-
 /// The number of the partition that a request names: `X-Partition-ID` or `?partition=`.
-#[inline]
 fn partition_id(head: &Head<'_>, query: Query<'_>) -> Result<Option<u32>, Refusal> {
     let by_header = head.partition_id.map(partition_in_header).transpose()?;
     let by_query = query.get(Param::Partition)?;

@@ -306,13 +306,28 @@ impl Node {
         partitions.binary_search_by_key(&id, Partition::id).ok()
     }
 
-    /// The index of the partition for requests that name none: number 0, or the only one there is.
+    /// Whether requests that name no partition are about the first: it is number 0, or alone.
+    #[inline]
+    fn is_first_meant(&self) -> bool {
+        match &self.partitions[..] {
+            [first, rest @ ..] => first.id() == DEFAULT_PARTITION || rest.is_empty(),
+            [] => false,
+        }
+    }
+
+    /// The index of the partition that most requests are about: those that name none, where keys
+    /// decide nothing.
+    #[inline]
+    pub fn default_index(&self) -> Option<usize> {
+        (self.stage == Stage::Running && self.is_first_meant()).then_some(0)
+    }
+
+    /// The index of the partition for requests that name none.
     #[inline]
     pub(super) fn unnamed_index(&self) -> Result<usize, Unavailable> {
         match (&self.partitions[..], self.stage) {
             (_, Stage::Loading(progress)) => Err(Unavailable::Loading(progress)),
-            ([first, ..], _) if first.id() == DEFAULT_PARTITION => Ok(0),
-            ([_], _) => Ok(0),
+            _ if self.is_first_meant() => Ok(0),
             ([], _) if self.cluster.is_some() => Err(Unavailable::NoCopy(self.only_partition())),
             ([], _) => Err(Unavailable::Unassigned),
             _ => Err(Unavailable::Unnamed),
@@ -344,21 +359,24 @@ impl Node {
         }
     }
 
-    /// The partition that a request is about, given the number that it names, and the cluster that
-    /// the node is one of.
-    #[inline]
-    pub fn partition_in_cluster(
-        &mut self,
+    /// The index of the partition that a request is about, given the number that it names: for
+    /// [`partition_at`](Self::partition_at), before anything else changes.
+    pub fn index_of_subject(
+        &self,
         named: Option<u32>,
         subject: Subject<'_>,
-    ) -> (Result<&mut Partition, Unavailable>, Option<&Cluster>) {
-        let index = match (self.stage, named) {
+    ) -> Result<usize, Unavailable> {
+        match (self.stage, named) {
             (Stage::SpreadByKey(count), _) => self.index_by_key(count, named, subject),
             (_, Some(id)) => self.named_index(id),
             (_, None) => self.unnamed_index(),
-        };
-        let partition = index.map(|index| &mut self.partitions[index]);
-        (partition, self.cluster.as_deref())
+        }
+    }
+
+    /// The partition with an index.
+    #[inline]
+    pub fn partition_at(&mut self, index: usize) -> &mut Partition {
+        &mut self.partitions[index]
     }
 
     /// The only partition that the cluster has.
@@ -397,8 +415,8 @@ impl Node {
     /// Whether there is so much data that prefetching pays. Where keys are spread over partitions
     /// it does not: few of the keys that come together belong to the same one.
     pub fn is_prefetch_worth(&self) -> bool {
-        let is_worth = |index: usize| self.partitions[index].lsm().is_prefetch_worth();
-        self.stage == Stage::Running && self.unnamed_index().is_ok_and(is_worth)
+        let index = self.default_index();
+        index.is_some_and(|index| self.partitions[index].lsm().is_prefetch_worth())
     }
 
     /// All partitions.

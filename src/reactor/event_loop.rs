@@ -172,7 +172,9 @@ impl EventLoop {
                 now: self.core.clock.now,
             };
             self.replication.read(&mut turn, is_quiet);
-            self.step_cluster();
+            if self.etcd.is_some() {
+                self.step_cluster();
+            }
             let now = self.core.clock.now;
             // Records that gathered during the last sync go to the disk first: it works while
             // replies are sent.

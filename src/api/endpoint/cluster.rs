@@ -11,7 +11,6 @@ use serde_json::Value;
 use crate::cluster::{HandoverRefusal, InitRefusal, RecoveryRefusal};
 use crate::config::{ClusterInit, PARTITION_MAX, REPLICA_MAX, starts_when_lost};
 use crate::http::{Method, Refusal, Reply, json_line};
-use crate::node::Subject;
 use crate::partition::Wait;
 
 use crate::api::body::order_body::OrderFields;
@@ -169,8 +168,8 @@ impl Api<'_> {
         fields.end()?;
         self.check_in_cluster()?;
         self.labels.expect_partition(id);
-        let (partition, cluster) = self.node.partition_in_cluster(Some(id), Subject::Node);
-        partition.map_err(|reason| absent(reason, cluster))?;
+        let found = self.node.partition(id).map(drop);
+        found.map_err(|reason| absent(reason, self.node))?;
         let begun = self.node.begin_handover(id, to.as_deref(), self.now_ms);
         let (number, to) = begun.map_err(|refusal| not_begun(id, to.as_deref(), refusal))?;
         let answer = HandoverAnswer {

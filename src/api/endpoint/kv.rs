@@ -329,11 +329,10 @@ impl Api<'_> {
         head: &Head<'_>,
         subject: Subject<'_>,
     ) -> Result<&Partition, Refusal> {
-        let has_minimum = self.params.has(Param::MinVersion);
-        let query = self.query(head);
+        let params = self.params;
         let partition = self.partition(head, subject)?;
-        if has_minimum {
-            check_min_version(partition, query)?;
+        if params.has(Param::MinVersion) {
+            check_min_version(partition, Query::with(head.target(), params))?;
         }
         Ok(partition)
     }

@@ -211,13 +211,15 @@ impl Api<'_> {
         let now_ms = self.now_ms;
         let names_one =
             head.partition_id.is_some() || self.query(head).get(Param::Partition)?.is_some();
-        if names_one && self.node.loading().is_none() {
-            let (partition, cluster) = self.partition_in_cluster(head, Subject::Node)?;
-            return Ok(vec![PartitionStatus::of(partition, cluster, now_ms)]);
-        }
+        let shown = if names_one && self.node.loading().is_none() {
+            let index = self.partition_index(head, Subject::Node)?;
+            &self.node.partitions()[index..=index]
+        } else {
+            self.node.partitions()
+        };
         let cluster = self.node.cluster();
         let of = |partition| PartitionStatus::of(partition, cluster, now_ms);
-        Ok(self.node.partitions().iter().map(of).collect())
+        Ok(shown.iter().map(of).collect())
     }
 }
 
