@@ -38,13 +38,16 @@ pub enum RecoveryRefusal {
     NoCopy,
 }
 
-/// What a node that leaves does with the partitions that it leads.
+/// What a node that leaves does with its partitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leaving {
     /// Those that go to other nodes.
     pub handing_over: Vec<u32>,
     /// Those of which no other copy is in sync: they stop with the node.
     pub staying: Vec<u32>,
+    /// Those that other nodes lead, and of which this node's copy is named in sync: it leaves the
+    /// set first.
+    pub in_sync: Vec<u32>,
 }
 
 impl Cluster {
@@ -175,17 +178,22 @@ impl Cluster {
         PartitionConfig::first(leader.to_owned(), replicas, self.options.lease_ms)
     }
 
-    /// What becomes of the partitions that this node leads when it leaves.
+    /// What becomes of this node's partitions when it leaves.
     pub fn leaving(&self, partitions: &[Partition]) -> Leaving {
         let mut leaving = Leaving::default();
-        for id in partitions.iter().map(Partition::id) {
+        for partition in partitions {
+            let id = partition.id();
             let Some(member) = self.members.get(&id) else {
                 continue;
             };
             let in_sync_count = member.config().map_or(0, |config| config.in_sync.len());
+            let is_in_sync = |config: &PartitionConfig| {
+                config.leader != self.options.node && config.is_in_sync(partition.copy())
+            };
             match (member.is_in_office() || member.is_named(), in_sync_count) {
                 (true, 0 | 1) => leaving.staying.push(id),
                 (true, _) => leaving.handing_over.push(id),
+                (false, _) if member.config().is_some_and(is_in_sync) => leaving.in_sync.push(id),
                 (false, _) => {}
             }
         }

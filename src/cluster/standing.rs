@@ -40,7 +40,9 @@ impl Member {
         if !is_own {
             follow(config, around, partition);
         }
-        let grants = !is_own && !self.is_standing() && !around.is_draining;
+        // A copy that stops grants until it is out of the set: the leader would be fenced.
+        let is_leaving = around.is_draining && !config.is_in_sync(partition.copy());
+        let grants = !is_own && !self.is_standing() && !is_leaving;
         let granted_ms = if SeededBug::GraceOfOwnOption.is_on() {
             around.lease_ms
         } else {
@@ -48,6 +50,32 @@ impl Member {
         };
         partition.grant_in(grants.then_some(config.epoch), promise_ms(granted_ms));
         self.consider_standing(now_ms, around, partition);
+        if around.is_draining {
+            self.consider_leaving(now_ms, around, partition);
+        }
+    }
+
+    /// Asks to be taken out of the set before the node stops: else the leader would wait for what
+    /// this copy neither confirms nor grants any more. Only while the leader is heard: without one,
+    /// this copy may be needed to lead.
+    fn consider_leaving(&mut self, now_ms: u64, around: &Surroundings<'_>, partition: &Partition) {
+        let Some(Known { config, .. }) = &self.known else {
+            return;
+        };
+        let copy = partition.copy();
+        // Within the quarter by which a promise outlives the lease.
+        let is_heard = now_ms + config.lease_ms < partition.promised_until_ms();
+        let has_leader = config.leader != around.node && config.has_in_sync(&config.leader);
+        let can_ask = self.asked.is_none() && !self.is_outdated;
+        if !is_heard || !has_leader || !config.is_in_sync(copy) || !can_ask {
+            return;
+        }
+        let in_sync = config.in_sync.iter().filter(|of| of.copy != copy);
+        let proposal = PartitionConfig {
+            in_sync: in_sync.cloned().collect(),
+            ..config.clone()
+        };
+        self.ask(Change::Set, proposal);
     }
 
     /// Stands if it may, once the configuration was read anew.

@@ -225,7 +225,7 @@ impl Cluster {
         })
     }
 
-    /// The node stops: it neither grants nor stands any more.
+    /// The node stops: it stands no more, and its copies leave the sets of those in sync.
     pub fn drain(&mut self) {
         self.is_draining = true;
         self.wake_at_ms = 0;

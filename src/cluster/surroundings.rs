@@ -15,7 +15,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) lease_ms: u64,
     /// Copies that have to be in sync for writes.
     pub(super) min_in_sync: usize,
-    /// The node is stopping: it neither grants nor stands.
+    /// The node is stopping: it does not stand, and grants only until its copy is out of the set.
     pub(super) is_draining: bool,
     /// Whether a copy may lead without the data once all copies in sync are gone for good.
     pub(super) starts_when_lost: bool,

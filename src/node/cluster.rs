@@ -257,7 +257,8 @@ impl Node {
         cluster.begin_adoption(node, shape, &self.partitions, now_ms)
     }
 
-    /// Hands over what other nodes can lead, and takes nothing new on. The node stops then.
+    /// Hands over what other nodes can lead, leaves the sets of copies in sync, and takes nothing
+    /// new on. The node stops then.
     pub fn begin_leaving(&mut self) -> Leaving {
         let Some(cluster) = &mut self.cluster else {
             return Leaving::default();
@@ -271,9 +272,11 @@ impl Node {
         self.cluster().is_some_and(Cluster::is_draining)
     }
 
-    /// Whether nothing is left to hand over.
+    /// Whether nothing is left to hand over, and no leader waits for a copy of this node.
     pub fn has_left(&self) -> bool {
-        let cluster = self.cluster();
-        cluster.is_none_or(|own| own.leaving(&self.partitions).handing_over.is_empty())
+        self.cluster().is_none_or(|own| {
+            let leaving = own.leaving(&self.partitions);
+            leaving.handing_over.is_empty() && leaving.in_sync.is_empty()
+        })
     }
 }

@@ -27,8 +27,8 @@ use super::etcd::EtcdConnections;
 use super::greeting;
 use super::housekeeping::{Housekeeping, maintain};
 use super::limits::{
-    DEADLINES_PER_TURN, DRAIN_MS, EVENTS_PER_POLL, KEPT_BODY_BYTES, LEAVE_MS, LINGER_MS,
-    OUTPUT_HIGH_BYTES,
+    DEADLINES_PER_TURN, DRAIN_MS, EVENTS_PER_POLL, KEPT_BODY_BYTES, LEAVE_MS, LEAVE_SETS_MS,
+    LINGER_MS, LINGER_SETS_MS, OUTPUT_HIGH_BYTES,
 };
 use super::listener::{Listener, RETRY_MS};
 use super::measure;
@@ -351,18 +351,24 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Hands over what other nodes can lead, and stops then.
+    /// Hands over what other nodes can lead, leaves the sets of copies in sync, and stops then.
     fn leave(&mut self) {
         let leaving = self.core.node.begin_leaving();
-        let count = leaving.handing_over.len();
-        if count > 0 {
-            log::info!("handing {count} partitions over to other nodes before stopping");
+        let (led, in_sync) = (leaving.handing_over.len(), leaving.in_sync.len());
+        if led > 0 {
+            log::info!("handing {led} partitions over to other nodes before stopping");
         }
+        if in_sync > 0 {
+            log::info!("leaving the copies in sync of {in_sync} partitions before stopping");
+        }
+        let (leave_ms, linger_ms) = match (led, in_sync) {
+            (0, 0) => (0, 0),
+            (0, _) => (LEAVE_SETS_MS, LINGER_SETS_MS),
+            _ => (LEAVE_MS, LINGER_MS),
+        };
         let now = self.core.clock.now;
-        self.stopping.leave_until = Some(now + LEAVE_MS);
-        if count > 0 {
-            self.stopping.linger_until = now + LINGER_MS;
-        }
+        self.stopping.leave_until = Some(now + leave_ms);
+        self.stopping.linger_until = now + linger_ms;
     }
 
     /// Stops once everything is handed over that can be.
@@ -384,7 +390,10 @@ impl EventLoop {
             return;
         }
         if !has_left {
-            log::warn!("stopping although not everything could be handed over in time");
+            log::warn!(
+                "stopping although not everything was handed over in time, or etcd names copies of \
+                 this node in sync: leaders wait for them for a moment"
+            );
         }
         log::info!("stopping: no new connections, finishing what is in flight");
         self.stopping.drain_until = Some(self.core.clock.now + DRAIN_MS);

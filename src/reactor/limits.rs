@@ -96,6 +96,11 @@ pub(super) const LEAVE_MS: Millis = 1_000;
 /// the new leader before connections end.
 pub(super) const LINGER_MS: Millis = 1_000;
 
+/// Time for copies to leave the sets of those in sync before the node stops, where it leads
+/// nothing; and how long it stays at least: leaders hear of the change from etcd.
+pub(super) const LEAVE_SETS_MS: Millis = 500;
+pub(super) const LINGER_SETS_MS: Millis = 250;
+
 /// Time for requests in flight once the node is told to stop.
 pub(super) const DRAIN_MS: Millis = 10_000;
 

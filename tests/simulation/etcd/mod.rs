@@ -20,6 +20,7 @@ mod moves;
 pub(crate) mod register;
 mod requests;
 mod sim_etcd;
+mod stops;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use clients::{OnceKey, Pending, Unanswered};
 use disks::DiskFault;
 use register::{Operation, violation};
 use sim_etcd::{SimEtcd, Way};
+use stops::Stop;
 
 /// How long a client waits for the confirmation of its write.
 const ACK_TIMEOUT_MS: u64 = 3_000;
@@ -63,6 +65,8 @@ struct Run {
     config_key: String,
     /// The configuration that was decoded last, and what from: it is looked at in each step.
     decoded: RefCell<(Vec<u8>, Option<PartitionConfig>)>,
+    /// The nodes that are about to stop.
+    stops: Vec<Option<Stop>>,
     /// What each host's clock showed when its last turn began.
     turn_ms: Vec<u64>,
     operations: BTreeMap<Vec<u8>, Vec<Operation>>,
@@ -103,6 +107,8 @@ struct Mix {
     handover: u32,
     /// A disk hangs, fails or is full.
     disk: u32,
+    /// A node is told to stop.
+    stop: u32,
     /// Copies move.
     moves: u32,
     /// Trouble for the node that leads.
@@ -130,6 +136,7 @@ impl Mix {
             etcd: one_in(60),
             handover: one_in(50),
             disk: one_in(80),
+            stop: one_in(80),
             moves: one_in(200),
             leader: one_in(40),
             calm: rng.u32(50..400),
@@ -185,6 +192,7 @@ impl Run {
             config_key: Key::Config(0).in_cluster(&prefix_of("default")),
             decoded: RefCell::default(),
             prefix: prefix_of("default"),
+            stops: vec![None; host_count],
             turn_ms: vec![0; host_count],
             operations: BTreeMap::new(),
             pending: Vec::new(),
@@ -264,6 +272,7 @@ impl Run {
         };
         self.cluster.step(passed_ms);
         self.step_etcd();
+        self.end_stops(false);
         if is_stormy && self.cluster.now_ms >= self.calm_until_ms {
             self.storm();
         }
@@ -374,6 +383,9 @@ impl Run {
         if self.cluster.chance(self.mix.crash) && (self.is_spared(a) || self.cluster.chance(500)) {
             let with_power = self.kind != Kind::Memory && self.cluster.rng.bool();
             self.cluster.crash(a, with_power);
+        }
+        if self.cluster.chance(self.mix.stop) && self.is_running(a) && self.is_spared(a) {
+            self.begin_stop(a);
         }
         if self.cluster.chance(30) && self.cluster.hosts[b].process.is_none() {
             self.cluster.start(b);
@@ -522,6 +534,7 @@ impl Run {
     }
 
     fn mend(&mut self) {
+        self.end_stops(true);
         for a in 0..self.host_count() {
             for b in 0..a {
                 self.cluster.set_weather(a, b, Weather::Fine);
