@@ -14,8 +14,8 @@
 //!    `never` can take what others have; the leader then begins a history of its own, so that this
 //!    shows.)
 //! 3. A replica drops no data to follow a leader unless a controller named a higher epoch for the
-//!    leader's data, and none at all to follow a leader that began empty, but in a cluster that goes
-//!    on without the data once all copies in sync are gone.
+//!    leader's data, and none at all to follow a leader that began empty, but in a cluster that
+//!    goes on without the data once all copies in sync are gone.
 //!
 //! A node that takes over speaks the same dialogue with the partition's other nodes first
 //! (`partition/takeover.rs`).
