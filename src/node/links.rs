@@ -133,6 +133,10 @@ impl Node {
         if let Some(partition) = self.partition_of(&link) {
             partition.on_link_closed(&link, reason, now_ms);
         }
+        // A leader that has handed over ends its links, and a watch can be slow to tell.
+        if matches!(link, Link::Receiver(_)) {
+            self.on_etcd_hint();
+        }
         // The engine of a snapshot that did not become whole is freed piece by piece.
         if let Link::Receiver(receiver) = link
             && let Some(engine) = receiver.into_remains(self.options.engine)

@@ -1,9 +1,9 @@
-//! A leader that is heard and hears nothing.
+//! Nodes that hear only some of the others, or nothing of etcd's watch.
 
 use super::sim_etcd::Way;
-use super::{Kind, Run};
+use super::{Kind, Run, name};
 
-/// It does not take the others out of the set, without hearing that it has: they could not lead.
+/// A leader that is heard and hears nothing: it does not take the others out of the set, without hearing that it has: they could not lead.
 #[test]
 fn a_leader_that_hears_nothing_is_replaced() {
     let (mut run, leader) = Run::in_sync(Kind::Synced);
@@ -14,4 +14,19 @@ fn a_leader_that_hears_nothing_is_replaced() {
     run.pass_until("another node leads", |run| {
         run.open_leader().is_some_and(|host| host != leader)
     });
+}
+
+/// Where its watch is silent, the node that is to lead asks etcd once the leader before ends its
+/// link.
+#[test]
+fn a_hand_over_does_not_wait_for_the_watch() {
+    let (mut run, leader) = Run::in_sync(Kind::Synced);
+    let next = (leader + 1) % 3;
+    run.etcd.is_deaf[next] = true;
+    let (begun_ms, local_ms) = (run.cluster.now_ms, run.cluster.local_ms(leader));
+    let node = run.cluster.node(leader).expect("it runs");
+    assert!(node.begin_handover(0, Some(&name(next)), local_ms).is_ok());
+    run.pass_until("it leads", |run| run.open_leader() == Some(next));
+    let passed_ms = run.cluster.now_ms - begun_ms;
+    assert!(passed_ms < 500, "after {passed_ms} ms");
 }
