@@ -3,8 +3,8 @@
 use super::sim_etcd::Way;
 use super::{Kind, Run, name};
 
-/// A leader that is heard and hears nothing does not take the others out of the set, without hearing
-/// that it has: they could not lead.
+/// A leader that is heard and hears nothing does not take the others out of the set: it would not
+/// hear that it has, and would keep them from leading.
 #[test]
 fn a_leader_that_hears_nothing_is_replaced() {
     let (mut run, leader) = Run::in_sync(Kind::Synced);
