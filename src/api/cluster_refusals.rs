@@ -37,6 +37,7 @@ pub(crate) fn closed(reason: Closed) -> Refusal {
 pub(crate) fn not_leading(partition: &Partition, cluster: &Cluster, now_ms: u64) -> Refusal {
     let id = partition.id();
     match cluster.state_of(partition, now_ms) {
+        MemberState::Unknown if cluster.revision() > 0 => not_configured(id),
         MemberState::Unknown => unknown(id),
         MemberState::Following | MemberState::EtcdWentBack => led_by(id, cluster.leader_url(id)),
         MemberState::Standing
@@ -128,6 +129,14 @@ fn unknown(id: u32) -> Refusal {
     let message = format!(
         "this node has not read from etcd which node leads partition {id}: nothing was done, try \
          again; GET /status says whether etcd answers"
+    );
+    Refusal::new(503, "cluster_unknown", message)
+}
+
+fn not_configured(id: u32) -> Refusal {
+    let message = format!(
+        "etcd answers, and has no configuration of partition {id} for this cluster: nothing was \
+         done; GET /status says what to do"
     );
     Refusal::new(503, "cluster_unknown", message)
 }

@@ -281,7 +281,12 @@ impl Partition {
         let obstacle = if self.takeover.is_some() || has_leader {
             self.leader_link.obstacle.clone()
         } else {
-            Some("no leader is known: assign one".to_owned())
+            let way_out = if self.is_in_cluster() {
+                "etcd names none that has registered"
+            } else {
+                "assign one"
+            };
+            Some(format!("no leader is known: {way_out}"))
         };
         Some(LeaderStats {
             state,

@@ -274,8 +274,13 @@ impl Partition {
             self.known_peers.remember(&state.address);
         }
         self.on_epoch_of_replica(hello);
+        let way_out = if self.is_in_cluster() {
+            "try again"
+        } else {
+            "try again, or assign it anew"
+        };
         let text = format!(
-            "epoch {} has begun, and that node knew of {epoch}: try again, or assign it anew",
+            "epoch {} has begun, and that node knew of {epoch}: {way_out}",
             hello.epoch
         );
         Rejection::new(RefusalCode::Epoch, text)

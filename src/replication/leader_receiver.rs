@@ -530,8 +530,8 @@ fn check_snapshot(
         return Err(LinkError::NotFollowed(format!(
             "the leader began empty and this replica holds version {version}: its data is kept, \
              and may be the only copy. Make this node the leader, with an epoch above {} \
-             (POST /partition/assign). Start it with an empty data directory only if its data is \
-             not needed",
+             (POST /partition/assign; with --etcd, POST /partition/recover). Start it with an \
+             empty data directory only if its data is not needed",
             meta.epoch.max(start.epoch)
         )));
     }
@@ -541,8 +541,8 @@ fn check_snapshot(
     Err(LinkError::NotFollowed(format!(
         "this replica holds version {version}, of which the leader has only what is up to \
          {common_version}: its data is kept. To keep it, make this node the leader; to drop it, \
-         assign the leader anew: either with an epoch above {} (POST /partition/assign). Or start \
-         this node with an empty data directory",
+         assign the leader anew: either with an epoch above {} (POST /partition/assign; with \
+         --etcd, POST /partition/recover). Or start this node with an empty data directory",
         meta.data_ordered_epoch.max(meta.epoch).max(start.epoch)
     )))
 }
@@ -564,7 +564,8 @@ fn is_data_dropped_for(start: &SnapshotStart, ordered_epoch: u64, meta: &Partiti
 fn check_epoch(intent: Intent, epoch: u64, meta: &PartitionMeta) -> Result<(), LinkError> {
     if intent == Intent::Follow && is_outdated(epoch, meta) {
         return Err(LinkError::NotFollowed(format!(
-            "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew",
+            "the leader is of epoch {epoch}, and epoch {} has begun: assign it anew, or wait where \
+             etcd says which node leads",
             meta.epoch
         )));
     }

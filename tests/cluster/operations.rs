@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::common::etcd::Etcd;
 use crate::common::member::Member;
@@ -83,6 +83,23 @@ fn a_node_that_waits_for_etcd_says_so() {
         "{}",
         answer.text()
     );
+}
+
+#[test]
+fn the_last_error_of_etcd_is_told_while_it_lasts() {
+    let Some(mut etcd) = Etcd::start() else {
+        return;
+    };
+    let node = member(&etcd, "n0", &[]);
+    let told = || node.get("/status").json()["etcd"].take();
+    wait_for("etcd to answer", || told()["up"] == true);
+    assert_eq!(told()["lastError"], Json::Null);
+    etcd.kill();
+    wait_for("an error", || told()["lastError"].is_string());
+    assert_eq!(told()["up"], false);
+    assert!(etcd.run());
+    wait_for("etcd to answer again", || told()["up"] == true);
+    assert_eq!(told()["lastError"], Json::Null);
 }
 
 #[test]
@@ -333,6 +350,27 @@ fn a_node_with_data_is_adopted() {
         let nodes = members[1].get("/cluster").json()["nodes"].clone();
         nodes.as_array().is_some_and(|nodes| nodes.len() == 2)
     });
+    // Until then the node with data says what it waits for, and what to do.
+    let told = || members[0].get("/status").json()["partitions"][0].take();
+    wait_for("it to have read etcd", || {
+        told()["state"] == "not configured"
+    });
+    let partition = told();
+    let reason = partition["stateReason"].as_str().expect("a text");
+    for word in [
+        "etcd answers",
+        "/cluster/init",
+        "adopt",
+        "/partition/recover",
+    ] {
+        assert!(reason.contains(word), "{reason}");
+    }
+    assert_refused(&members[0].get("/kv/k"), 503, "cluster_unknown");
+    for node in &members {
+        let ready = node.get("/readyz");
+        assert_eq!(ready.status, 503);
+        assert!(ready.text().contains("not configured"), "{}", ready.text());
+    }
     let order = json!({"partitions": 1, "replicas": 2});
     assert_refused(&post(&members[1], "/cluster/init", &order), 409, "has_data");
     let order = json!({"adopt": "n0"});

@@ -228,6 +228,13 @@ impl Api<'_> {
             let waits = "waiting for etcd: it has not answered yet; GET /status has the last error";
             return Some(format!("{waits}\n"));
         }
+        if let Some(cluster) = self.node.cluster()
+            && cluster.members().is_empty()
+        {
+            let waits = "not configured: etcd has no partitions of this cluster; \
+                         POST /cluster/init makes them, and GET /status says more";
+            return Some(format!("{waits}\n"));
+        }
         if self.node.partitions().is_empty() {
             return Some("unassigned: no partition is on this node\n".to_owned());
         }

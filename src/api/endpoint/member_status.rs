@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::cluster::{Cluster, Member, MemberState};
 use crate::node::Node;
 use crate::partition::Partition;
+use crate::replication::SyncState;
 
 /// The cluster that the node is one of.
 #[derive(Serialize)]
@@ -27,6 +28,7 @@ struct EtcdStatus<'n> {
     endpoint: Option<&'n str>,
     /// The revision as of the last read; 0: it was not read yet.
     revision: u64,
+    /// While it does not answer.
     last_error: Option<&'n str>,
 }
 
@@ -37,14 +39,17 @@ impl<'n> ClusterStatus<'n> {
         let options = cluster.options();
         let stats = node.loop_stats.etcd.as_deref();
         let told = |text: &'n String| Some(&text[..]).filter(|text| !text.is_empty());
+        let is_up = stats.is_some_and(|stats| stats.is_up);
         Some(Self {
             cluster: &options.cluster,
             node: &options.node,
             etcd: EtcdStatus {
-                up: stats.is_some_and(|stats| stats.is_up),
+                up: is_up,
                 endpoint: stats.and_then(|stats| told(&stats.endpoint)),
                 revision: cluster.revision(),
-                last_error: stats.and_then(|stats| told(&stats.last_error)),
+                last_error: stats
+                    .and_then(|stats| told(&stats.last_error))
+                    .filter(|_| !is_up),
             },
         })
     }
@@ -96,8 +101,30 @@ pub(super) fn state_name(
 ) -> &'static str {
     let state = cluster.map(|cluster| cluster.state_of(partition, now_ms));
     let is_settled = partition.roles().is_settled();
-    let name = state.filter(|_| is_settled).and_then(MemberState::name);
-    name.unwrap_or_else(|| partition.state_name())
+    match state.filter(|_| is_settled) {
+        Some(MemberState::Unknown) if is_etcd_read(cluster) => "not configured",
+        Some(MemberState::Following) => following_name(partition, cluster, now_ms),
+        state => {
+            let name = state.and_then(MemberState::name);
+            name.unwrap_or_else(|| partition.state_name())
+        }
+    }
+}
+
+fn is_etcd_read(cluster: Option<&Cluster>) -> bool {
+    cluster.is_some_and(|cluster| cluster.revision() > 0)
+}
+
+/// What a replica does in a cluster: whether it is in sync, the configuration says.
+fn following_name(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) -> &'static str {
+    let member = cluster.and_then(|cluster| cluster.member(partition.id()));
+    let config = member.and_then(Member::config);
+    let is_named = config.is_some_and(|config| config.is_in_sync(partition.copy()));
+    match partition.leader_stats(now_ms).map(|stats| stats.sync) {
+        Some(SyncState::Behind | SyncState::InSync) if is_named => "in sync",
+        Some(SyncState::InSync) => "catching up",
+        _ => partition.state_name(),
+    }
 }
 
 /// Why a partition is in its state, as a sentence.
@@ -107,9 +134,13 @@ fn reason(partition: &Partition, cluster: &Cluster, now_ms: u64) -> String {
     let is_own = leader == cluster.options().node;
     let is_in_sync = config.is_some_and(|config| config.is_in_sync(partition.copy()));
     match cluster.state_of(partition, now_ms) {
-        MemberState::Unknown => {
-            "its configuration was not read from etcd yet, or etcd has none".to_owned()
-        }
+        MemberState::Unknown if is_etcd_read(Some(cluster)) => format!(
+            "etcd answers, and has no configuration of this partition for the cluster {}. If the \
+             cluster is new, POST /cluster/init makes one, and goes on with this data by \
+             \"adopt\"; if etcd has lost it, restore etcd, or POST /partition/recover",
+            cluster.options().cluster
+        ),
+        MemberState::Unknown => "etcd has not answered yet: \"etcd\" has the last error".to_owned(),
         MemberState::EtcdWentBack => format!(
             "etcd has lost a configuration: what it has is older than epoch {} of this copy, so \
              this node neither stands nor changes it",

@@ -479,6 +479,24 @@ fn states_are_told() {
     run.pass_until("the other leads", |run| run.open_leader() == Some(replica));
     run.pass_until("all are in sync", Run::is_in_sync);
 
+    // A replica that has come back, and is in sync once the leader has taken it into the set.
+    run.cluster.crash(third, false);
+    run.pass_until("it is missed", |run| run.config().in_sync.len() == 2);
+    assert!(run.cluster.start(third));
+    let mut seen = Vec::new();
+    run.pass_until("it is in sync", |run| {
+        if run.state_of(third) == MemberState::Following {
+            let (_, partition) = tell(run, third);
+            let state = partition["state"].as_str().expect("a text").to_owned();
+            let reason = partition["stateReason"].as_str().expect("a text");
+            let is_named = reason.ends_with("this copy is in sync");
+            assert_eq!(state == "in sync", is_named, "{state}: {reason}");
+            seen.push(state);
+        }
+        run.is_in_sync() && seen.last().is_some_and(|state| state == "in sync")
+    });
+    assert!(seen.iter().any(|state| state == "catching up"), "{seen:?}");
+
     for other in [leader, third] {
         run.cluster.set_weather(replica, other, Weather::Stalled);
     }
