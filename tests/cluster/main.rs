@@ -10,6 +10,7 @@ mod common;
 mod disks;
 mod faults;
 mod keys;
+mod map_polls;
 mod moves;
 mod operations;
 mod proxy;
