@@ -100,6 +100,10 @@ pub(crate) struct Host {
     pub(crate) paused_until_ms: u64,
     /// Until when its disks do nothing of what they are told.
     pub(crate) disk_hangs_until_ms: u64,
+    /// Whether it sends what no node does.
+    pub(crate) is_liar: bool,
+    /// What it sends next of that kind, on one of its connections.
+    pub(crate) forged: Vec<u8>,
     /// Connections that ended meanwhile.
     ended: Vec<(Link, LinkError)>,
 }
@@ -219,6 +223,8 @@ impl Cluster {
             clock_rate: 1000,
             paused_until_ms: 0,
             disk_hangs_until_ms: 0,
+            is_liar: false,
+            forged: Vec::new(),
             ended: Vec::new(),
         };
         let hosts = (0..host_count).map(&mut host).collect();
@@ -387,7 +393,10 @@ impl Cluster {
 
     fn close(&mut self, at: usize, reason: &LinkError) {
         // Nothing is damaged here but by the nodes themselves.
-        assert!(!reason.is_fault_of_peer(), "a connection ended: {reason}");
+        let mut ends = self.connections[at].ends.iter();
+        let has_liar = ends.any(|end| self.hosts[end.host].is_liar);
+        let is_fault = reason.is_fault_of_peer() && !has_liar;
+        assert!(!is_fault, "a connection ended: {reason}");
         let connection = self.connections.swap_remove(at);
         log::debug!(
             "{}: {} and {}: {reason}",
@@ -637,6 +646,9 @@ impl Cluster {
             0
         };
         node.fill(&mut from.link, budget, local_ms, &mut from.out)?;
+        if !from.link.is_handshake() {
+            from.out.append(&mut hosts[from.host].forged);
+        }
         let room = WIRE_BYTES
             .saturating_sub(to.wire.len())
             .min(if is_cut { 0 } else { step_bytes })

@@ -15,6 +15,7 @@ mod clients;
 mod cuts;
 mod disks;
 mod history;
+mod hostile;
 mod losses;
 mod moves;
 pub(crate) mod register;
