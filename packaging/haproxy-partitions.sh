@@ -104,6 +104,7 @@ $(sed -n '/^# A request waits here/,/^# It is tried again/{/^# It is tried/!p}' 
 frontend again
     bind abns@db-node-again
     option dontlog-normal
+    option http-buffer-request
     http-request set-header X-Proxy-Try %[req.hdr(X-Proxy-Try),add(1)]
     http-request set-var(txn.partition) req.hdr(X-Partition-ID)
     http-request set-var(txn.backend) str(p),concat(,txn.partition,)
