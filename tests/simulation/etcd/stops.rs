@@ -119,3 +119,23 @@ fn a_copy_in_sync_stays_one_while_no_leader_is_heard() {
     assert!(run.cluster.node(replica).is_none());
     assert!(run.config().has_in_sync(&name(replica)));
 }
+
+/// A copy that stops and is still in the set grants beats: the leader would be fenced.
+#[test]
+fn a_copy_grants_until_it_is_out_of_the_set() {
+    let (mut run, leader) = Run::in_sync(Kind::Synced);
+    let replica = (leader + 1) % 3;
+    let copy = run.partition(replica).expect("it is there").copy();
+    run.etcd.ways[replica] = Way::Away;
+    run.begin_stop(replica);
+    run.pass_ms(LEAVE_SETS_MS - 10);
+    let lease_ms = run.config().lease_ms;
+    let local_ms = run.cluster.local_ms(leader);
+    let partition = run.partition(leader).expect("it is there");
+    let granted_ms = partition.granted_at_ms(copy).expect("it has granted");
+    assert!(
+        local_ms - granted_ms < lease_ms / 8 + 100,
+        "{granted_ms} at {local_ms}"
+    );
+    run.end_stops(true);
+}
