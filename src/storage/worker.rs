@@ -455,16 +455,13 @@ impl<S: Disks> DiskWorker<S> {
             {
                 self.write(id, command, emit)?;
             }
-            let open = self.store(id);
-            open.stalled.append(&mut waiting);
-            if !open.is_stalled() && open.store.replacement.is_none() {
-                open.on_room(emit);
-            }
+            self.store(id).stalled.append(&mut waiting);
         }
         Ok(())
     }
 
-    /// Syncs appended records if they are to be durable, and reports them.
+    /// Syncs appended records if they are to be durable, and reports them, and that nothing waits
+    /// for room any more.
     pub fn commit(&mut self, emit: &mut dyn FnMut(DiskEvent)) -> Result<(), StorageError> {
         let is_sync_due = std::mem::take(&mut self.is_sync_due) || self.fsync == Fsync::Always;
         for open in self.open.values_mut() {
@@ -474,6 +471,9 @@ impl<S: Disks> DiskWorker<S> {
                 open.store.sync()?;
                 let clock = self.clock_us.zip(begun_us);
                 sync_us = clock.map(|(now_us, begun_us)| now_us().saturating_sub(begun_us));
+            }
+            if !open.is_stalled() && open.store.replacement.is_none() {
+                open.on_room(emit);
             }
             let versions = open.store.versions();
             if versions == open.reported && open.batches.is_empty() {

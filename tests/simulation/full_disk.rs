@@ -101,9 +101,40 @@ fn a_checkpoint_is_written_while_the_log_waits_for_room() {
     restarted.try_stalled(&mut emit).expect("it waits");
     disks.all()[0].set_shortage(None);
     restarted.try_stalled(&mut emit).expect("there is room");
+    restarted.commit(&mut emit).expect("there is room");
     assert!(!restarted.is_stalled());
     let told = told(&mut events);
     assert!(matches!(&told[..], [(StoreEvent::Resumed, _)]), "{told:?}");
+}
+
+/// The log could not be begun at the start. Once there is room, the first write begins it, and so
+/// ends the wait.
+#[test]
+fn a_write_that_finds_room_ends_the_wait() {
+    let disks = SimDisks::new(1);
+    drop(
+        worker_on(&disks)
+            .load(0, &mut |_| {})
+            .expect("an empty disk"),
+    );
+    disks.all()[0].set_shortage(Some(Shortage::RoomForAnything));
+    let mut worker = worker_on(&disks);
+    let loaded = worker.load(0, &mut |_| {}).expect("sound files");
+    assert!(loaded.report.shortage.is_some());
+    disks.all()[0].set_shortage(None);
+    let (mut lsm, mut events) = (loaded.lsm, Vec::new());
+    lsm.keep_log_behind(0);
+    let (mut cursor, mut batch) = (lsm.log_end(), LogBatch::default());
+    lsm.set(b"k", NewValue::Inline(b"v"), None);
+    lsm.read_log(&mut cursor, 1_000, u64::MAX, &mut batch);
+    let mut emit = |event| events.push(event);
+    let append = DiskCommand::Append(0, batch);
+    worker.execute(append, &mut emit).expect("there is room");
+    worker.commit(&mut emit).expect("there is room");
+    assert!(!worker.is_stalled());
+    let told = told(&mut events);
+    let is_resumed = |(event, _): &(StoreEvent, StoreStats)| matches!(event, StoreEvent::Resumed);
+    assert!(told.iter().any(is_resumed), "{told:?}");
 }
 
 /// Writes that wait for room when all data is replaced are no part of what replaces it: they are
