@@ -30,6 +30,8 @@ pub(super) struct PlannedNode {
     pub(super) is_giving: bool,
     copy_count: usize,
     leader_count: usize,
+    /// No partition before this one has a copy that can go from here: they are not looked at again.
+    first_movable: usize,
 }
 
 /// A partition, as it is planned with; nodes are given by their places in the plan.
@@ -81,6 +83,7 @@ impl Plan {
                 is_giving: false,
                 copy_count: 0,
                 leader_count: 0,
+                first_movable: 0,
             });
         }
         let mut in_sync_counts = vec![0; plan.nodes.len()];
@@ -163,15 +166,19 @@ impl Plan {
         cost
     }
 
+    /// Whether a partition has a copy that can go from a node: one that has come does not go on.
+    /// Once that is not so, it stays so.
+    fn can_go(&self, partition: usize, from: usize) -> bool {
+        let own = &self.partitions[partition];
+        !own.is_fixed && own.replicas.contains(&from) && own.original.contains(&from)
+    }
+
     /// Whether a copy can go, as far as the partition is concerned.
     fn can_move(&self, partition: usize, from: usize, to: usize) -> bool {
         let own = &self.partitions[partition];
-        // What has come does not go on, and what has gone does not come back.
-        !own.is_fixed
-            && own.replicas.contains(&from)
-            && own.original.contains(&from)
-            && !own.replicas.contains(&to)
-            && !own.original.contains(&to)
+        // What has gone does not come back.
+        let can_come = !own.replicas.contains(&to) && !own.original.contains(&to);
+        can_come && self.can_go(partition, from)
     }
 
     /// Moves a copy of a partition that has two in one zone; true if that was of use.
@@ -236,7 +243,12 @@ impl Plan {
     fn movable(&mut self, from: usize, to: usize) -> Option<usize> {
         let leads_more = self.nodes[from].leader_count > self.nodes[to].leader_count;
         let mut second = None;
-        for at in 0..self.partitions.len() {
+        let mut first = self.nodes[from].first_movable;
+        while first < self.partitions.len() && !self.can_go(first, from) && self.look() {
+            first += 1;
+        }
+        self.nodes[from].first_movable = first;
+        for at in first..self.partitions.len() {
             if !self.look() {
                 return None;
             }
@@ -592,7 +604,7 @@ mod tests {
         );
         let configs = (0..1024).map(|_| config(&three, &three, &[]));
         let mut plan = Plan::of(&cluster(configs.collect()));
-        plan.looks_left = 2_000;
+        plan.looks_left = 500;
         plan.fill();
         assert!(
             plan.copies.len() < 1_000,
