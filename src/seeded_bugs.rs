@@ -99,6 +99,12 @@ pub enum SeededBug {
     HandoverWithoutPause,
     /// A move takes a copy out of the set before another one has joined it.
     MoveDropsLastInSync,
+    /// What a backup of etcd says is believed by a node that knows better.
+    BackupBelieved,
+    /// A node believes etcd although another one has found that it went back.
+    DoubtOfOthersIgnored,
+    /// A node that has just come to etcd does not wait for others to read it.
+    OthersNotAwaited,
 }
 
 impl SeededBug {
@@ -159,6 +165,13 @@ impl SeededBug {
 }
 
 impl SeededBug {
+    /// Those that show only where etcd goes back to an earlier state.
+    pub const HISTORY: [Self; 3] = [
+        Self::BackupBelieved,
+        Self::DoubtOfOthersIgnored,
+        Self::OthersNotAwaited,
+    ];
+
     /// Whether it shows with a controller that names no epochs (`tests/simulation/controller/`).
     pub fn is_of_takeover(self) -> bool {
         matches!(
@@ -193,7 +206,8 @@ mod switch {
     /// If no bug has this name.
     pub fn switch_on_by_name(name: Option<std::ffi::OsString>) {
         if let Some(name) = name {
-            let mut bugs = SeededBug::ALL.iter().chain(&SeededBug::CLUSTER);
+            let bugs = SeededBug::ALL.iter().chain(&SeededBug::CLUSTER);
+            let mut bugs = bugs.chain(&SeededBug::HISTORY);
             let bug = bugs.find(|bug| name == *format!("{bug:?}"));
             let name = name.display();
             assert!(bug.is_some(), "there is no seeded bug with the name {name}");

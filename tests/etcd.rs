@@ -153,7 +153,14 @@ impl Driver {
     #[track_caller]
     fn range(&mut self) -> (u64, Vec<KeyValue>) {
         match self.ask(range()) {
-            Ok(Answer::Range { revision, values }) => (revision, values),
+            Ok(Answer::Range {
+                cluster_id,
+                revision,
+                values,
+            }) => {
+                assert_ne!(cluster_id, 0);
+                (revision, values)
+            }
             other => panic!("{other:?}"),
         }
     }

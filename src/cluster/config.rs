@@ -8,9 +8,11 @@
 //! /db-node/<cluster>/partitions/<id>/config   the leader, and the copies in sync
 //!   {"format":1,"epoch":7,"leader":"n1","handedOver":false,"leaseMs":2000,
 //!    "inSync":[{"node":"n1","copy":"<32 hex>"}],"replicas":["n1","n2","n3"],"leaving":[],
-//!    "nextLeader":"n2"}                       left out where the leader is to stay
+//!    "nextLeader":"n2",                       left out where the leader is to stay
+//!    "recovered":5}                           left out where no operator has decided by force
 //! /db-node/<cluster>/partitions/<id>/copies/<name>  written by each node for its copy
-//!   {"copy":"<32 hex>","epoch":7,"version":1234}
+//!   {"copy":"<32 hex>","epoch":7,"version":1234,
+//!    "doubts":7}                              left out where etcd was not found to have gone back
 //! ```
 //!
 //! A configuration changes only by a comparison of its revision, so each is made from the one
@@ -70,6 +72,8 @@ pub struct PartitionConfig {
     pub leaving: Vec<String>,
     /// The name of the node that the leader hands over to once its copy is in sync.
     pub next_leader: Option<String>,
+    /// The newest epoch in which an operator has named the leader by force; 0: none has.
+    pub recovered: u64,
     /// Fields that this release does not know, as text: an object, or nothing.
     pub(super) others: Vec<u8>,
 }
@@ -86,6 +90,7 @@ impl PartitionConfig {
             replicas,
             leaving: Vec::new(),
             next_leader: None,
+            recovered: 0,
             others: Vec::new(),
         }
     }
@@ -138,6 +143,7 @@ impl PartitionConfig {
                 Some(name) => Some(text(name)?),
                 None => None,
             },
+            recovered: fields.number_or_zero("recovered")?,
             others: match fields.0 {
                 none if none.is_empty() => Vec::new(),
                 others => to_vec(&Value::Object(others)),
@@ -166,6 +172,9 @@ impl PartitionConfig {
         push_texts(&mut out, "leaving", &self.leaving);
         if let Some(next) = &self.next_leader {
             push_text(&mut out, "nextLeader", next);
+        }
+        if self.recovered > 0 {
+            push_number(&mut out, "recovered", self.recovered);
         }
         if self.others.is_empty() {
             out.push(b'}');
@@ -291,6 +300,9 @@ pub struct CopyRecord {
     pub epoch: u64,
     /// Its newest version at that time.
     pub version: u64,
+    /// The newest epoch that its node knew when it found that etcd has lost something: it believes
+    /// only what an operator has decided since. 0: it believes etcd.
+    pub doubts: u64,
     /// The revision of etcd that wrote this; 0: none has yet.
     pub revision: u64,
 }
@@ -304,7 +316,19 @@ impl CopyRecord {
             copy: CopyId::parse(&fields.text("copy")?)?,
             epoch: fields.number("epoch")?,
             version: fields.number("version")?,
+            doubts: fields.number_or_zero("doubts")?,
         })
+    }
+
+    /// What stands for a value that cannot be read: its node is to write it anew.
+    pub(super) fn unreadable(revision: u64) -> Self {
+        Self {
+            copy: CopyId::NONE,
+            epoch: 0,
+            version: 0,
+            doubts: 0,
+            revision,
+        }
     }
 
     /// The value.
@@ -313,6 +337,9 @@ impl CopyRecord {
         push_text(&mut out, "copy", &self.copy.to_string());
         push_number(&mut out, "epoch", self.epoch);
         push_number(&mut out, "version", self.version);
+        if self.doubts > 0 {
+            push_number(&mut out, "doubts", self.doubts);
+        }
         out.push(b'}');
         out
     }
@@ -402,6 +429,11 @@ impl Fields {
     #[inline(never)]
     fn number(&mut self, name: &str) -> Option<u64> {
         self.take(name)?.as_u64()
+    }
+
+    /// A number that may be missing.
+    fn number_or_zero(&mut self, name: &str) -> Option<u64> {
+        self.take(name).map_or(Some(0), |value| value.as_u64())
     }
 
     #[inline(never)]
@@ -591,11 +623,22 @@ mod tests {
             copy: CopyId([3; 16]),
             epoch: 7,
             version: 1234,
+            doubts: 0,
             revision: 41,
         };
         let text = r#"{"copy":"03030303030303030303030303030303","epoch":7,"version":1234}"#;
         assert_eq!(String::from_utf8_lossy(&record.encode()), text);
-        assert_eq!(CopyRecord::decode(text.as_bytes(), 41), Some(record));
+        assert_eq!(
+            CopyRecord::decode(text.as_bytes(), 41),
+            Some(record.clone())
+        );
+        let doubting = CopyRecord {
+            doubts: 9,
+            ..record
+        };
+        let text = text.replace("1234", "1234,\"doubts\":9");
+        assert_eq!(String::from_utf8_lossy(&doubting.encode()), text);
+        assert_eq!(CopyRecord::decode(text.as_bytes(), 41), Some(doubting));
         let cluster = ClusterValue::new([4; 16], 16, false);
         let text = concat!(
             r#"{"format":1,"id":"04040404040404040404040404040404","partitions":16,"#,
@@ -610,6 +653,14 @@ mod tests {
         let text = CONFIG.replace(r#""leaving":[]"#, r#""leaving":["n1"],"nextLeader":"n2""#);
         let decoded = PartitionConfig::decode(text.as_bytes()).expect("it is one");
         assert_eq!(decoded.next_leader.as_deref(), Some("n2"));
+        assert_eq!(String::from_utf8_lossy(&decoded.encode()), text);
+    }
+
+    #[test]
+    fn it_says_in_which_epoch_an_operator_has_decided() {
+        let text = CONFIG.replace(r#""leaving":[]"#, r#""leaving":[],"recovered":5"#);
+        let decoded = PartitionConfig::decode(text.as_bytes()).expect("it is one");
+        assert_eq!((decoded.recovered, config().recovered), (5, 0));
         assert_eq!(String::from_utf8_lossy(&decoded.encode()), text);
     }
 
@@ -643,6 +694,7 @@ mod tests {
             ("\"epoch\":7", "\"epoch\":-7"),
             ("\"leaving\":[]", "\"leaving\":[],\"nextLeader\":\"N2\""),
             ("\"leaving\":[]", "\"leaving\":[],\"nextLeader\":2"),
+            ("\"leaving\":[]", "\"leaving\":[],\"recovered\":\"2\""),
         ] {
             let text = CONFIG.replacen(from, to, 1);
             assert_ne!(text, CONFIG);

@@ -88,8 +88,11 @@ impl Cluster {
         let names = std::iter::once(node.to_owned()).chain(others.cloned());
         let replica_count = usize::try_from(shape.replicas).unwrap_or(usize::MAX);
         let replicas: Vec<String> = names.take(replica_count).collect();
+        // An operator has decided, also where etcd was emptied.
+        let epoch = own.roles().meta().epoch + 1;
         let config = PartitionConfig {
-            epoch: own.roles().meta().epoch + 1,
+            epoch,
+            recovered: epoch,
             in_sync: vec![CopyOfNode {
                 node: node.to_owned(),
                 copy: own.copy(),

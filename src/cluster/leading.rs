@@ -44,10 +44,11 @@ impl Member {
             return false;
         };
         let to = config.in_sync.iter().find(|of| of.node == to).cloned();
+        let went_back = self.went_back();
         let (Some(to), Stage::Office(office)) = (to, &mut self.stage) else {
             return false;
         };
-        if self.went_back || office.handover.is_some() || to.copy == partition.copy() {
+        if went_back || office.handover.is_some() || to.copy == partition.copy() {
             return false;
         }
         office.handover = Some(Handover {
@@ -76,7 +77,7 @@ impl Member {
         around: &Surroundings<'_>,
         partition: &mut Partition,
     ) {
-        let effective = self.effective();
+        let (effective, went_back) = (self.effective(), self.went_back());
         let Self {
             stage: Stage::Office(office),
             known: Some(known),
@@ -92,9 +93,9 @@ impl Member {
         let config = &known.config;
         office.log_takeover(now_ms, around.started_at_ms, partition);
         counts.record_lease(now_ms, partition.lease_end_ms());
-        let can_ask = !self.went_back && self.asked.is_none() && !self.is_outdated;
+        let can_ask = !went_back && self.asked.is_none() && !self.is_outdated;
         // Nothing can be handed over where etcd is asked nothing; one in doubt stays so.
-        let is_over = |handover: &mut Handover| self.went_back && !handover.is_in_doubt;
+        let is_over = |handover: &mut Handover| went_back && !handover.is_in_doubt;
         if office.handover.take_if(is_over).is_some() {
             self.ended_handover = Some(HandoverEnd::Superseded);
         }
@@ -172,6 +173,8 @@ impl Member {
         if self.consider_giving_up(now_ms, partition) {
             return;
         }
+        // Where etcd went back, nodes that know better are to say so first.
+        let is_settled = self.is_settled(now_ms, around);
         let Self {
             stage: Stage::Office(office),
             known: Some(Known { config, .. }),
@@ -180,7 +183,12 @@ impl Member {
         else {
             return;
         };
-        let mut in_sync = office.staying(now_ms, config, partition);
+        let heard_since_ms = if is_settled {
+            0
+        } else {
+            around.contact.since_ms
+        };
+        let mut in_sync = office.staying(now_ms, config, heard_since_ms, partition);
         if in_sync.len() == config.in_sync.len() {
             let joining = office.joining(now_ms, config, around, partition);
             if joining.is_empty() {
@@ -189,7 +197,7 @@ impl Member {
             // A node has one copy.
             in_sync.retain(|of| joining.iter().all(|joins| joins.node != of.node));
             in_sync.extend(joining);
-        } else if around.etcd_answered_ms < office.bad_since_ms() {
+        } else if around.contact.answered_at_ms < office.bad_since_ms() {
             // A leader that etcd hears, and that hears nothing itself, would leave all the others
             // out of the set and not learn of it: no node could lead. So etcd is to answer first.
             self.wants_range = true;

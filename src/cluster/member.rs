@@ -17,9 +17,9 @@
 //! 4. Each office has an epoch of its own, also after a restart.
 //!
 //! Here is what a member knows, and what becomes of it with each answer of etcd. Not here: what it
-//! does about it (`standing.rs`, `leading.rs`), what a leader observes of the other copies
-//! (`office.rs`), how and in which order etcd is asked (`etcd/`, `state.rs`), beats, leases and
-//! promises (`partition/membership.rs`).
+//! does about it (`standing.rs`, `leading.rs`), whether etcd is believed (`history.rs`), what a
+//! leader observes of the other copies (`office.rs`), how and in which order etcd is asked
+//! (`etcd/`, `state.rs`), beats, leases and promises (`partition/membership.rs`).
 
 use crate::partition::Partition;
 use crate::seeded_bugs::SeededBug;
@@ -27,6 +27,7 @@ use crate::storage::Role;
 
 use super::change::{Asked, Change};
 use super::config::{CopyOfNode, PartitionConfig};
+use super::contact::History;
 use super::counts::{ChangeOutcome, MemberCounts};
 use super::office::{BEATS_PER_LEASE, Office};
 use super::rules::is_named;
@@ -117,9 +118,7 @@ pub struct Member {
     unsure: Option<u64>,
     /// When this copy is to stand, if the configuration that is read then lets it.
     pub(super) stand_at_ms: Option<u64>,
-    pub(super) went_back: bool,
-    /// The epoch of the partition when etcd was asked for the configuration.
-    epoch_at_range: u64,
+    pub(super) history: History,
     /// When etcd was asked for the first configuration of the epoch that was read last.
     pub(super) epoch_known_ms: u64,
     pub(super) wants_range: bool,
@@ -144,8 +143,7 @@ impl Default for Member {
             doubtful: Vec::new(),
             unsure: None,
             stand_at_ms: None,
-            went_back: false,
-            epoch_at_range: 0,
+            history: History::default(),
             epoch_known_ms: 0,
             wants_range: true,
             is_outdated: false,
@@ -177,7 +175,7 @@ impl Member {
     /// What it does.
     pub fn state(&self, partition: &Partition, now_ms: u64) -> MemberState {
         match &self.stage {
-            _ if self.went_back => MemberState::EtcdWentBack,
+            _ if self.went_back() => MemberState::EtcdWentBack,
             _ if self.known.is_none() => MemberState::Unknown,
             Stage::Named => MemberState::Named,
             Stage::Following if self.is_standing() => MemberState::Standing,
@@ -207,7 +205,8 @@ impl Member {
     /// for long enough.
     pub(super) fn removal_epoch(&self, now_ms: u64) -> Option<u64> {
         let since_ms = self.unwanted_since_ms?;
-        let is_over = now_ms.saturating_sub(since_ms) >= UNWANTED_KEPT_MS;
+        let is_old = now_ms.saturating_sub(since_ms) >= UNWANTED_KEPT_MS;
+        let is_over = is_old && !self.went_back();
         self.config().filter(|_| is_over).map(|config| config.epoch)
     }
 
@@ -239,7 +238,7 @@ impl Member {
     /// Etcd is asked for the configuration now.
     pub(super) fn on_range_begins(&mut self, now_ms: u64, partition: Option<&Partition>) {
         self.range_begun_ms = now_ms;
-        self.epoch_at_range = partition.map_or(0, |partition| partition.roles().meta().epoch);
+        self.history.on_range_begins(partition);
         self.wants_range = false;
     }
 
@@ -252,9 +251,7 @@ impl Member {
         around: &Surroundings<'_>,
         partition: &mut Partition,
     ) {
-        let went_back = config.epoch < self.epoch_at_range;
-        self.note_history(went_back, config.epoch, partition);
-        if went_back {
+        if !self.believes((revision, &config), around, partition) {
             return;
         }
         if self.unsure.is_some_and(|compared| compared != revision) {
@@ -291,25 +288,6 @@ impl Member {
             config,
             asked_at_ms,
         });
-    }
-
-    /// The key is not there.
-    pub(super) fn on_config_missing(&mut self, partition: &Partition) {
-        let went_back = self.epoch_at_range > 0 || partition.lsm().last_version() > 0;
-        self.note_history(went_back, 0, partition);
-    }
-
-    /// Whether etcd has lost some of its history: it was emptied, or restored from a backup.
-    fn note_history(&mut self, went_back: bool, epoch: u64, partition: &Partition) {
-        if went_back && !self.went_back {
-            log::error!(
-                "partition {}: etcd went back: it has a configuration of epoch {epoch}, and this \
-                 copy is of epoch {}: it stands no more; docs/cluster.md says what to do",
-                partition.id(),
-                self.epoch_at_range
-            );
-        }
-        self.went_back = went_back;
     }
 
     /// Etcd has answered the change that was asked for: it was made, and has this revision.
@@ -463,7 +441,7 @@ impl Member {
         }
         match self.stage {
             // It goes on granting the leader that it follows.
-            Stage::Following | Stage::Named if self.went_back => {}
+            Stage::Following | Stage::Named if self.went_back() => {}
             Stage::Following => self.step_following(now_ms, around, partition),
             Stage::Named => self.step_named(now_ms, around, partition),
             Stage::Office(_) => {}
@@ -485,7 +463,8 @@ impl Member {
     }
 
     pub(super) fn ask(&mut self, change: Change, proposal: PartitionConfig) {
-        if let Some(known) = &self.known {
+        // With no copy in sync none could ever lead.
+        if let Some(known) = self.known.as_ref().filter(|_| !proposal.in_sync.is_empty()) {
             self.asked = Some(Asked {
                 change,
                 revision: known.revision,

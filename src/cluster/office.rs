@@ -9,6 +9,7 @@ use crate::storage::CopyId;
 
 use super::change::{Asked, Change};
 use super::config::{CopyOfNode, PartitionConfig};
+use super::contact::SETTLE_MS;
 use super::counts::TakeoverCause;
 use super::own_disk::{DiskTrouble, OwnDisk};
 use super::surroundings::Surroundings;
@@ -237,7 +238,9 @@ impl Office {
         let first_ms = (begun_ms + lease_ms / 4).max(self.looked_since_ms);
         let since = |at_ms: u64| now_ms.saturating_sub(at_ms.max(first_ms));
         let patience_ms = lease_ms / PATIENCE_PER_LEASE;
-        let granted_at_ms = partition.granted_at_ms(copy).unwrap_or(0);
+        let granted_at_ms = partition
+            .granted_at_ms(copy)
+            .unwrap_or(SETTLE_MS + first_ms);
         known
             .absent_since_ms
             .is_some_and(|at_ms| since(at_ms) >= ABSENT_MS)
@@ -247,15 +250,19 @@ impl Office {
             || since(granted_at_ms) >= patience_ms
     }
 
-    /// The copies in sync without those that are to leave the set.
+    /// The copies in sync without those that are to leave the set. One that has granted nothing
+    /// since `heard_since_ms` may follow another leader, and stays.
     pub(super) fn staying(
         &self,
         now_ms: u64,
         config: &PartitionConfig,
+        heard_since_ms: u64,
         partition: &Partition,
     ) -> Vec<CopyOfNode> {
         let (own, lease_ms) = (partition.copy(), config.lease_ms);
-        let stays = |copy| copy == own || !self.is_bad(copy, now_ms, lease_ms, partition);
+        let may_go = |copy| partition.granted_at_ms(copy).unwrap_or(0) >= heard_since_ms;
+        let is_bad = |copy| self.is_bad(copy, now_ms, lease_ms, partition);
+        let stays = |copy| copy == own || !is_bad(copy) || !may_go(copy);
         let in_sync = config.in_sync.iter();
         in_sync.filter(|of| stays(of.copy)).cloned().collect()
     }
@@ -339,7 +346,9 @@ impl Office {
                 .joined_at_ms
                 .is_none_or(|at_ms| now_ms - at_ms >= REJOIN_MS);
             let has_all = facts.durable_version >= least_version;
-            let is_good = is_near && !self.is_bad(facts.copy, now_ms, config.lease_ms, partition);
+            let has_granted = partition.granted_at_ms(facts.copy).is_some();
+            let is_bad = self.is_bad(facts.copy, now_ms, config.lease_ms, partition);
+            let is_good = is_near && has_granted && !is_bad;
             let is_seeded = SeededBug::JoinBehind.is_on()
                 || (SeededBug::JoinBelowOffice.is_on() && facts.durable_version >= acked_version);
             if is_rested && ((is_good && has_all) || is_seeded) {
@@ -371,11 +380,11 @@ impl Office {
         let mut in_set = self.observed.iter().filter(|known| known.is_in_set);
         let is_stuck = in_set.any(|known| is_unfit || known.bad_since_ms.is_some_and(is_old));
         let is_silent = self.silent_since_ms.is_some();
-        if !is_silent && is_stuck && around.etcd_answered_ms < since_ms {
+        if !is_silent && is_stuck && around.contact.answered_at_ms < since_ms {
             self.silent_since_ms = Some(now_ms);
         } else if self
             .silent_since_ms
-            .is_some_and(|at_ms| around.etcd_answered_ms > at_ms)
+            .is_some_and(|at_ms| around.contact.answered_at_ms > at_ms)
         {
             self.silent_since_ms = None;
         }

@@ -13,6 +13,10 @@ use super::state::Cluster;
 /// After a hand-over, time until this node has to follow the other one.
 const SEEN_MAX_MS: u64 = 1_000;
 
+/// Where etcd went back, a new epoch is so far above those that are known: higher than what no node
+/// tells of.
+const RECOVERY_LEAP: u64 = 1_000;
+
 /// A node that leaves hands over so many partitions at a time.
 const LEAVING_AT_ONCE: usize = 4;
 
@@ -138,9 +142,15 @@ impl Cluster {
         let known = read.map(|(_, config)| config);
         let config = known.unwrap_or_else(|| self.lost_config(id, node));
         let own_epoch = own.map_or(0, |own| own.roles().meta().epoch);
-        let epochs = copies.into_iter().flatten().map(|(_, record)| record.epoch);
-        let newest = epochs.fold(config.epoch.max(own_epoch), u64::max);
-        let epoch = newest.saturating_add(1);
+        let records = copies.into_iter().flatten().map(|(_, record)| record);
+        let member = self.members.get(&id);
+        let doubts = records.clone().map(|record| record.doubts);
+        let doubted = doubts.fold(member.map_or(0, Member::doubted_epoch), u64::max);
+        let epochs = records.map(|record| record.epoch);
+        let newest = epochs.fold(config.epoch.max(own_epoch).max(doubted), u64::max);
+        let is_doubted = doubted > 0 && config.recovered <= doubted;
+        let leap = if is_doubted { RECOVERY_LEAP } else { 1 };
+        let epoch = newest.saturating_add(leap);
         let mut replicas = config.replicas.clone();
         if !config.has_replica(node) {
             replicas.push(node.to_owned());
@@ -157,6 +167,7 @@ impl Cluster {
             replicas,
             leaving: leaving.cloned().collect(),
             next_leader: None,
+            recovered: epoch,
             ..config.clone()
         };
         log::warn!(

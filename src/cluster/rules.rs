@@ -33,7 +33,7 @@ pub(super) fn is_lost(config: &PartitionConfig, copies: &BTreeMap<String, CopyRe
     let mut in_sync = config.in_sync.iter();
     let is_gone = |of: &CopyOfNode| {
         let record = copies.get(&of.node);
-        record.is_some_and(|record| record.copy != of.copy)
+        record.is_some_and(|record| ![of.copy, CopyId::NONE].contains(&record.copy))
     };
     !config.in_sync.is_empty() && in_sync.all(is_gone)
 }

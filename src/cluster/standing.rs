@@ -24,6 +24,7 @@ impl Member {
         around: &Surroundings<'_>,
         partition: &mut Partition,
     ) {
+        let is_settled = self.is_settled(now_ms, around);
         let Some(Known { config, .. }) = &self.known else {
             return;
         };
@@ -42,7 +43,13 @@ impl Member {
         }
         // A copy that stops grants until it is out of the set: the leader would be fenced.
         let is_leaving = around.is_draining && !config.is_in_sync(partition.copy());
-        let grants = !is_own && !self.is_standing() && !is_leaving;
+        // Where etcd went back, a copy in sync is not to help another leader than the one that it
+        // granted beats before.
+        let is_sure = is_settled
+            || partition.grant_epoch() == Some(config.epoch)
+            || around.contact.has_heard(partition)
+            || !config.is_in_sync(partition.copy());
+        let grants = is_sure && !is_own && !self.is_standing() && !is_leaving;
         let granted_ms = if SeededBug::GraceOfOwnOption.is_on() {
             around.lease_ms
         } else {
@@ -85,6 +92,7 @@ impl Member {
         around: &Surroundings<'_>,
         partition: &mut Partition,
     ) {
+        let is_settled = self.is_settled(now_ms, around);
         let Some(Known { config, .. }) = &self.known else {
             return;
         };
@@ -98,7 +106,13 @@ impl Member {
         // over has promised nothing for a long time.
         let new_until_ms = self.epoch_known_ms + promise_ms(config.lease_ms);
         let is_due = is_own || now_ms >= partition.promised_until_ms().max(new_until_ms);
-        let can = may && is_due && partition.is_fit_to_lead() && !around.is_draining;
+        // Where etcd went back, nodes that know better are to say so first. One that keeps others
+        // in the set has to hear from them anyway.
+        let keeps_others = is_own && place_when_lost.is_none() && config.in_sync.len() > 1;
+        let is_settled = is_settled || around.contact.has_heard(partition);
+        let is_sure = is_first || keeps_others || is_settled || around.is_alone(config);
+        let is_fit = partition.is_fit_to_lead() && !around.is_draining;
+        let can = may && is_due && is_sure && is_fit;
         if !can || self.is_outdated || self.asked.is_some() {
             self.stand_at_ms = self.stand_at_ms.filter(|_| can);
             return;

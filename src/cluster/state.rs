@@ -13,12 +13,14 @@ use crate::config::starts_when_lost;
 use crate::partition::Partition;
 use crate::replication::frame::{PROTOCOL_MIN, PROTOCOL_VERSION};
 use crate::seeded_bugs::SeededBug;
-use crate::storage::IdGenerator;
+use crate::storage::{CopyId, IdGenerator};
 
 use super::config::{ClusterValue, CopyRecord, Key, NodeValue, PartitionConfig, prefix_of};
+use super::contact::Contact;
 use super::etcd::{Answer, KeyValue, Outcome, Request};
 use super::member::{Member, MemberState, promise_ms};
 use super::operations::{InitByItself, Operations};
+use super::registered::Registered;
 use super::rules::is_lost;
 use super::surroundings::Surroundings;
 
@@ -67,44 +69,6 @@ struct Outstanding {
     asked_at_ms: u64,
 }
 
-/// What was read from etcd beside the configurations.
-#[derive(Debug, Default)]
-pub(super) struct Registered {
-    /// The revision of etcd.
-    revision: u64,
-    /// A revision of etcd since which leaders, copies and nodes are as they are now.
-    map_revision: u64,
-    common: Option<ClusterValue>,
-    /// As it was read last, also where etcd has it no more: the data is spread so still.
-    last_common: Option<ClusterValue>,
-    pub(super) nodes: BTreeMap<String, NodeValue>,
-    /// The copies of each partition, by the names of their nodes.
-    pub(super) copies: BTreeMap<u32, BTreeMap<String, CopyRecord>>,
-    /// The configurations as they were read together with the rest, with their revisions.
-    pub(super) configs: BTreeMap<u32, (u64, PartitionConfig)>,
-    /// Whether anything was read.
-    pub(super) is_read: bool,
-}
-
-impl Registered {
-    /// Goes on counting revisions of the map. What was deleted has no revision: that of the read
-    /// stands for it.
-    fn follow_map(&mut self, before: &Self) {
-        let is_gone = |name: &String| !self.nodes.contains_key(name);
-        let is_shorter = before.nodes.keys().any(is_gone)
-            || before
-                .configs
-                .keys()
-                .any(|id| !self.configs.contains_key(id));
-        if is_shorter {
-            self.map_revision = self.revision;
-        } else if before.map_revision <= self.revision {
-            // Else etcd was emptied, or restored from a backup.
-            self.map_revision = self.map_revision.max(before.map_revision);
-        }
-    }
-}
-
 /// A node of a cluster.
 #[derive(Debug)]
 pub struct Cluster {
@@ -122,7 +86,7 @@ pub struct Cluster {
     retry_at_ms: u64,
     /// Nothing is to be asked before the next step, or the next range.
     has_asked_all: bool,
-    answered_at_ms: u64,
+    contact: Contact,
     started_at_ms: Option<u64>,
     pub(super) wake_at_ms: u64,
     pub(super) is_draining: bool,
@@ -144,7 +108,7 @@ impl Cluster {
             range_at_ms: 0,
             retry_at_ms: 0,
             has_asked_all: false,
-            answered_at_ms: 0,
+            contact: Contact::default(),
             started_at_ms: None,
             wake_at_ms: 0,
             is_draining: false,
@@ -300,7 +264,7 @@ impl Cluster {
             let moment = Moment {
                 started_at_ms,
                 is_draining: self.is_draining,
-                etcd_answered_ms: self.answered_at_ms,
+                contact: self.contact,
                 random,
             };
             let around = around(&self.options, &self.registered, id, moment);
@@ -427,7 +391,7 @@ impl Cluster {
         Some((Purpose::RegisterCopies(records), request))
     }
 
-    /// What to register of a copy that etcd does not have, or has as another.
+    /// What to register of a copy that etcd does not have, or has as another, or without a doubt.
     fn unregistered(&self, partition: &Partition) -> Option<(u32, CopyRecord)> {
         let id = partition.id();
         let known = self
@@ -435,14 +399,18 @@ impl Cluster {
             .copies
             .get(&id)
             .and_then(|of| of.get(&self.options.node));
-        let is_known = known.is_some_and(|record| record.copy == partition.copy());
-        if is_known || !partition.is_in_cluster() {
+        let member = self.members.get(&id);
+        let doubts = member.map_or(0, Member::doubted_epoch);
+        let (copy, doubted) = known.map_or((CopyId::NONE, 0), |own| (own.copy, own.doubts));
+        let is_known = copy == partition.copy() && doubted >= doubts;
+        if is_known || !(partition.is_in_cluster() || doubts > 0) {
             return None;
         }
         let record = CopyRecord {
             copy: partition.copy(),
             epoch: partition.roles().meta().data_epoch,
             version: partition.lsm().last_version(),
+            doubts: doubts.max(doubted),
             revision: known.map_or(0, |record| record.revision),
         };
         Some((id, record))
@@ -493,7 +461,7 @@ impl Cluster {
             }
             return;
         };
-        self.answered_at_ms = now_ms;
+        self.contact.on_answer(now_ms);
         self.on_answer(now_ms, asked, answer, partitions);
     }
 
@@ -505,8 +473,16 @@ impl Cluster {
         partitions: &mut [Partition],
     ) {
         match (asked.purpose, answer) {
-            (Purpose::Range, Answer::Range { values, revision }) => {
-                self.on_range(asked.asked_at_ms, (values, revision), partitions);
+            (
+                Purpose::Range,
+                Answer::Range {
+                    cluster_id,
+                    revision,
+                    values,
+                },
+            ) => {
+                let read = (values, cluster_id, revision);
+                self.on_range(asked.asked_at_ms, read, partitions);
             }
             (Purpose::Change(id), Answer::Written { revision }) => {
                 self.with_member(id, partitions, |member, around, partition| {
@@ -558,49 +534,20 @@ impl Cluster {
     fn on_range(
         &mut self,
         asked_at_ms: u64,
-        (values, revision): (Vec<KeyValue>, u64),
+        read: (Vec<KeyValue>, u64, u64),
         partitions: &mut [Partition],
     ) {
-        let prefix = self.prefix();
-        let mut read = Registered {
-            is_read: true,
-            revision,
-            ..Registered::default()
-        };
-        let mut configs = BTreeMap::new();
-        for KeyValue {
-            key,
-            mod_revision,
-            value,
-        } in values
-        {
-            let Some(key) = key.strip_prefix(&prefix[..]).and_then(Key::parse) else {
-                continue;
-            };
-            if !matches!(key, Key::Copy(..)) {
-                read.map_revision = read.map_revision.max(mod_revision);
-            }
-            match key {
-                Key::Cluster => read.common = ClusterValue::decode(&value),
-                Key::Node(name) => {
-                    read.nodes
-                        .extend(NodeValue::decode(&value).map(|node| (name.to_owned(), node)));
+        let (prefix, before) = (self.prefix(), &mut self.registered);
+        let read = Registered::read(before, &prefix, read);
+        let configs = read.configs.clone();
+        if let Some(loss) = read.loss(&self.registered) {
+            log::error!("etcd was restored from a backup, or made anew: {loss}");
+            for (id, (_, config)) in &configs {
+                if let Some(member) = self.members.get_mut(id) {
+                    member.on_other_etcd(config);
                 }
-                Key::Copy(id, name) => {
-                    let of = read.copies.entry(id).or_default();
-                    let record = CopyRecord::decode(&value, mod_revision);
-                    of.extend(record.map(|record| (name.to_owned(), record)));
-                }
-                Key::Config(id) => match PartitionConfig::decode(&value) {
-                    Ok(config) => drop(configs.insert(id, (mod_revision, config))),
-                    Err(error) => log::error!("partition {id}: its configuration: {error}"),
-                },
             }
         }
-        read.configs.clone_from(&configs);
-        read.follow_map(&self.registered);
-        let last = self.registered.last_common.take();
-        read.last_common = read.common.clone().or(last);
         self.registered = read;
         self.on_configs(asked_at_ms, configs, partitions);
     }
@@ -611,8 +558,9 @@ impl Cluster {
         configs: BTreeMap<u32, (u64, PartitionConfig)>,
         partitions: &mut [Partition],
     ) {
-        let missing: Vec<u32> = self.members.keys().copied().collect();
-        for id in missing.into_iter().filter(|id| !configs.contains_key(id)) {
+        let missing = self.members.keys().copied();
+        let missing: Vec<u32> = missing.filter(|id| !configs.contains_key(id)).collect();
+        for id in missing {
             self.with_member(id, partitions, |member, _, partition| {
                 member.on_config_missing(partition);
             });
@@ -646,7 +594,7 @@ impl Cluster {
         let moment = Moment {
             started_at_ms: self.started_at_ms.unwrap_or(0),
             is_draining: self.is_draining,
-            etcd_answered_ms: self.answered_at_ms,
+            contact: self.contact,
             random: 0,
         };
         let around = around(&self.options, &self.registered, id, moment);
@@ -659,7 +607,7 @@ impl Cluster {
 struct Moment {
     started_at_ms: u64,
     is_draining: bool,
-    etcd_answered_ms: u64,
+    contact: Contact,
     random: u64,
 }
 
@@ -681,7 +629,7 @@ fn around<'a>(
         min_in_sync: options.min_in_sync,
         started_at_ms: moment.started_at_ms,
         is_draining: moment.is_draining,
-        etcd_answered_ms: moment.etcd_answered_ms,
+        contact: moment.contact,
         random: moment.random,
         nodes: &registered.nodes,
         copies: registered.copies.get(&id).unwrap_or(&NO_COPIES),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::storage::CopyId;
 
-use super::config::{CopyRecord, NodeValue};
+use super::config::{CopyRecord, NodeValue, PartitionConfig};
+use super::contact::Contact;
 
 /// The node that a member is on, and the nodes around it.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) starts_when_lost: bool,
     /// When this node has started.
     pub(super) started_at_ms: u64,
-    /// When etcd last answered.
-    pub(super) etcd_answered_ms: u64,
+    /// When etcd has answered.
+    pub(super) contact: Contact,
     /// A number that differs from node to node, and from call to call.
     pub(super) random: u64,
     pub(super) nodes: &'a BTreeMap<String, NodeValue>,
@@ -34,6 +35,12 @@ impl<'a> Surroundings<'a> {
     /// Where a node is.
     pub(super) fn url_of(&self, node: &str) -> Option<&'a str> {
         self.nodes.get(node).map(|value| &value.url[..])
+    }
+
+    /// Whether no other node has, or is to have, a copy of the partition.
+    pub(super) fn is_alone(&self, config: &PartitionConfig) -> bool {
+        let mut names = config.replicas.iter().chain(self.copies.keys());
+        names.all(|name| name == self.node)
     }
 
     /// Whether a node has registered this copy as its own.

@@ -237,6 +237,11 @@ impl Partition {
         }
     }
 
+    /// The epoch in which beats are granted; none: in none.
+    pub fn grant_epoch(&self) -> Option<u64> {
+        self.membership.as_ref()?.grant_epoch
+    }
+
     /// Whether a beat of the leader of an epoch is granted; if so the promise lasts anew.
     pub(super) fn grants_beat(&mut self, leader_epoch: Option<u64>) -> bool {
         let is_settled = self.roles.is_settled();

@@ -564,6 +564,7 @@ mod tests {
 
     fn range_at_7() -> Answer {
         Answer::Range {
+            cluster_id: 0,
             revision: 7,
             values: Vec::new(),
         }

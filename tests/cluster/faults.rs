@@ -23,10 +23,10 @@ const FAILOVER_MAX: Duration = Duration::from_secs(20);
 
 /// Three nodes with data directories and one partition, in sync; `n0` leads at first.
 pub(crate) struct Three {
-    etcd: Etcd,
+    pub(crate) etcd: Etcd,
     folders: Vec<Folder>,
     /// None: it is down.
-    members: Vec<Option<Member>>,
+    pub(crate) members: Vec<Option<Member>>,
 }
 
 impl Three {
@@ -55,7 +55,7 @@ impl Three {
         Some(three)
     }
 
-    fn start_member(&mut self, at: usize) {
+    pub(crate) fn start_member(&mut self, at: usize) {
         self.start_member_under(at, None);
     }
 
@@ -77,7 +77,7 @@ impl Three {
         self.members[at].as_mut().expect("it runs")
     }
 
-    fn kill(&mut self, at: usize) {
+    pub(crate) fn kill(&mut self, at: usize) {
         self.member(at).kill();
         self.members[at] = None;
     }
@@ -86,7 +86,7 @@ impl Three {
         value_of(&self.etcd, "partitions/0/config").expect("a configuration")
     }
 
-    fn wait_for_sync(&self, count: usize) {
+    pub(crate) fn wait_for_sync(&self, count: usize) {
         wait_for("copies in sync", || {
             let config = self.config();
             config["inSync"].as_array().map_or(0, Vec::len) == count
@@ -134,7 +134,7 @@ fn strace(injected: &str) -> [String; 10] {
 }
 
 /// Status and text of an answer, if the node has answered.
-fn ask(
+pub(crate) fn ask(
     to: SocketAddr,
     method: &str,
     path: &str,

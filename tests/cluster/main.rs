@@ -14,6 +14,7 @@ mod map_polls;
 mod moves;
 mod operations;
 mod proxy;
+mod restored;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;

@@ -80,6 +80,22 @@ impl Etcd {
         }
     }
 
+    /// Ends the process, keeps what it has as a backup, and starts it again.
+    pub fn back_up(&mut self) {
+        self.kill();
+        copy(&self.folder.join("data"), &self.folder.join("backup"));
+        assert!(self.run());
+    }
+
+    /// Ends the process, and starts it again with what the backup has.
+    pub fn restore(&mut self) {
+        self.kill();
+        let data = self.folder.join("data");
+        std::fs::remove_dir_all(&data).expect("remove");
+        copy(&self.folder.join("backup"), &data);
+        assert!(self.run());
+    }
+
     pub fn signal(&self, name: &str) {
         let child = self.child.as_ref().expect("it runs");
         let pid = child.id().to_string();
@@ -126,6 +142,11 @@ impl Drop for Etcd {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").args([from, to]).status();
+    assert!(copied.expect("run cp").success());
 }
 
 fn free_addresses() -> [SocketAddr; 2] {

@@ -142,8 +142,8 @@ fn reason(partition: &Partition, cluster: &Cluster, now_ms: u64) -> String {
         ),
         MemberState::Unknown => "etcd has not answered yet: \"etcd\" has the last error".to_owned(),
         MemberState::EtcdWentBack => format!(
-            "etcd has lost a configuration: what it has is older than epoch {} of this copy, so \
-             this node neither stands nor changes it",
+            "etcd has lost some of its history, as after a restore from a backup: this copy, of \
+             epoch {}, neither stands nor changes the configuration until an operator decides",
             partition.roles().meta().epoch
         ),
         MemberState::Following if cluster.member(partition.id()).is_some_and(Member::is_lost) => {

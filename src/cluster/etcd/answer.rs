@@ -38,6 +38,8 @@ pub struct KeyValue {
 pub enum Answer {
     /// To a range.
     Range {
+        /// Which etcd answers: another one where it was made anew. 0: it does not say.
+        cluster_id: u64,
         /// The revision of etcd that this shows.
         revision: u64,
         /// The keys in order. Those that are not UTF-8 are left out.
@@ -80,7 +82,12 @@ pub(super) fn parse_range(body: &Json) -> Result<Answer, Failure> {
     let mut values = Vec::new();
     add_values(body, &mut values)?;
     let revision = revision(body)?;
-    Ok(Answer::Range { revision, values })
+    let cluster_id = number(field(body, "header"), "cluster_id").unwrap_or(0);
+    Ok(Answer::Range {
+        cluster_id,
+        revision,
+        values,
+    })
 }
 
 /// The answer to a transaction in the body of a 200.

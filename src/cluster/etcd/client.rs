@@ -439,8 +439,12 @@ impl Client {
 
     /// A range of all that is watched shows from where to watch, and whether the watch is silent.
     fn on_range(&mut self, answer: &Answer, now_ms: u64) {
-        let (Some(Pending { request, .. }), Answer::Range { revision, values }) =
-            (&self.pending, answer)
+        let (
+            Some(Pending { request, .. }),
+            Answer::Range {
+                revision, values, ..
+            },
+        ) = (&self.pending, answer)
         else {
             return;
         };

@@ -140,6 +140,7 @@ fn good_answers() -> Vec<(Request, Vec<u8>, Answer)> {
             range(),
             ok("{HEADER}"),
             Answer::Range {
+                cluster_id: 4_112_934_336_692_182_944,
                 revision: 7,
                 values: Vec::new(),
             },
@@ -153,6 +154,7 @@ fn good_answers() -> Vec<(Request, Vec<u8>, Answer)> {
                 \"mod_revision\":\"3\",\"version\":\"2\"}],\"count\":\"2\"}",
             ),
             Answer::Range {
+                cluster_id: 4_112_934_336_692_182_944,
                 revision: 7,
                 values: values.clone(),
             },
@@ -165,6 +167,7 @@ fn good_answers() -> Vec<(Request, Vec<u8>, Answer)> {
                 {\"key\": \"L2RiLW5vZGUveC9h\", \"mod_revision\": 3, \"value\": \"dGhyZWU=\"},\
                 {\"key\": \"L2RiLW5vZGUveC9i\", \"mod_revision\": \"3\", \"value\": \"\"}]}\n"),
             Answer::Range {
+                cluster_id: 0,
                 revision: 7,
                 values,
             },

@@ -146,7 +146,8 @@ impl Run {
             key = once.name();
         }
         let deletion = (is_once, once.written_ms, once.deletion);
-        let stands_still = self.cluster.chance(self.mix.pause.saturating_mul(2));
+        let stands_still =
+            self.cluster.chance(self.mix.pause.saturating_mul(2)) && self.witness != Some(host);
         let Some(partition) = self.partition(host) else {
             return;
         };

@@ -95,6 +95,8 @@ struct Run {
     loss_count: u64,
     /// The copy that each host has, or has on its disk.
     copies: Vec<Option<CopyId>>,
+    /// Etcd went back, and this host, which knew its last configuration, runs on and reaches it.
+    witness: Option<usize>,
 }
 
 /// How likely each trouble is: one in so many steps, or never.
@@ -214,6 +216,7 @@ impl Run {
             starts_when_lost,
             loss_count: 0,
             copies: vec![None; host_count],
+            witness: None,
         };
         run.make_cluster(lease_ms);
         for host in 0..host_count {
@@ -283,7 +286,9 @@ impl Run {
         self.read();
         self.answer_reads();
         self.note_answers();
-        self.check();
+        if self.witness.is_none() {
+            self.check();
+        }
         for host in 0..self.host_count() {
             if !self.cluster.is_paused(host) {
                 self.turn_ms[host] = self.cluster.local_ms(host);
@@ -364,12 +369,12 @@ impl Run {
                 self.cluster.one_way_cuts.clear();
             }
         }
-        if self.cluster.chance(self.mix.pause) {
+        if self.cluster.chance(self.mix.pause) && self.witness != Some(a) {
             let max_ms = [100, 1_000, 5_000][self.cluster.rng.usize(..3)];
             let ms = self.cluster.rng.u64(1..max_ms);
             self.cluster.hosts[a].paused_until_ms = self.cluster.now_ms + ms;
         }
-        if self.cluster.chance(self.mix.etcd) {
+        if self.cluster.chance(self.mix.etcd) && self.witness != Some(a) {
             self.etcd.ways[a] = match self.cluster.rng.u8(..6) {
                 0 => Way::Away,
                 1 => Way::Slow(self.cluster.rng.u64(10..2_500)),
@@ -381,7 +386,9 @@ impl Run {
         if self.cluster.chance(self.mix.disk) {
             self.trouble_disk_somehow(b);
         }
-        if self.cluster.chance(self.mix.crash) && (self.is_spared(a) || self.cluster.chance(500)) {
+        if self.cluster.chance(self.mix.crash)
+            && (self.is_spared(a) || (self.witness.is_none() && self.cluster.chance(500)))
+        {
             let with_power = self.kind != Kind::Memory && self.cluster.rng.bool();
             self.cluster.crash(a, with_power);
         }
@@ -433,6 +440,9 @@ impl Run {
     /// Whether a copy in sync is left when this host crashes. Where a crash costs the data, the
     /// run would be over without.
     fn is_spared(&mut self, crashing: usize) -> bool {
+        if let Some(witness) = self.witness {
+            return witness != crashing;
+        }
         if self.starts_when_lost && self.cluster.chance(20) {
             return true;
         }
@@ -451,7 +461,10 @@ impl Run {
             return;
         };
         let other = (leader + self.cluster.rng.usize(1..self.host_count())) % self.host_count();
-        let kinds: [bool; 5] = std::array::from_fn(|_| self.cluster.rng.bool());
+        let mut kinds: [bool; 5] = std::array::from_fn(|_| self.cluster.rng.bool());
+        if self.witness == Some(leader) {
+            (kinds[0], kinds[2]) = (false, false);
+        }
         let is_rare = self.cluster.rng.bool();
         if kinds[0] {
             let ways = [Way::Away, Way::Mute, Way::Slow(2_500)];

@@ -48,11 +48,15 @@ pub(super) struct Told {
 /// Etcd.
 #[derive(Debug)]
 pub(super) struct SimEtcd {
+    pub(super) cluster_id: u64,
     pub(super) revision: u64,
     pub(super) values: BTreeMap<String, (u64, Vec<u8>)>,
     flights: Vec<Flight>,
-    /// States that were in force, for those that trust what is old.
+    /// States that were in force, for those that trust what is old; the last ones, or all.
     pub(super) past: Vec<BTreeMap<String, (u64, Vec<u8>)>>,
+    pub(super) past_max: usize,
+    /// No host reaches it.
+    pub(super) is_down: bool,
     /// Hosts that are to hear that something has changed, and when.
     pub(super) hints: Vec<(usize, u64)>,
     pub(super) ways: Vec<Way>,
@@ -64,10 +68,13 @@ pub(super) struct SimEtcd {
 impl SimEtcd {
     pub(super) fn new(host_count: usize) -> Self {
         Self {
+            cluster_id: 1,
             revision: 1,
             values: BTreeMap::new(),
             flights: Vec::new(),
             past: Vec::new(),
+            past_max: 8,
+            is_down: false,
             hints: Vec::new(),
             ways: vec![Way::Fine; host_count],
             is_deaf: vec![false; host_count],
@@ -89,6 +96,7 @@ impl SimEtcd {
             _ => rng.u64(0..6),
         };
         let carried_at_ms = match way {
+            _ if self.is_down => u64::MAX,
             Way::Away => u64::MAX,
             _ => now_ms + delay_ms,
         };
@@ -128,12 +136,36 @@ impl SimEtcd {
         self.carry_out(&request);
     }
 
+    /// Stops: what is under way is lost.
+    pub(super) fn stop(&mut self) {
+        self.is_down = true;
+        self.hints.clear();
+        for flight in &mut self.flights {
+            flight.loses_answer = true;
+            if flight.answer.is_none() {
+                flight.carried_at_ms = u64::MAX;
+            }
+        }
+    }
+
+    /// Starts again with an earlier state that has this key, as from a backup.
+    pub(super) fn go_back(&mut self, key: &str, rng: &mut fastrand::Rng) {
+        self.is_down = false;
+        self.past.retain(|values| values.contains_key(key));
+        if let Some(values) = rng.choice(&self.past) {
+            self.values = values.clone();
+        }
+        let revisions = self.values.values().map(|(revision, _)| *revision);
+        self.revision = revisions.max().unwrap_or(1);
+    }
+
     fn carry_out(&mut self, request: &Request) -> Answer {
         match request {
             Request::Range { prefix } => {
                 let values = self.values.range(prefix.clone()..);
                 let values = values.take_while(|(key, _)| key.starts_with(prefix));
                 Answer::Range {
+                    cluster_id: self.cluster_id,
                     revision: self.revision,
                     values: values.map(key_value).collect(),
                 }
@@ -154,7 +186,7 @@ impl SimEtcd {
                     };
                 }
                 self.past.push(self.values.clone());
-                if self.past.len() > 8 {
+                if self.past.len() > self.past_max {
                     self.past.remove(0);
                 }
                 self.revision += 1;
