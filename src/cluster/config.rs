@@ -4,7 +4,8 @@
 //! /db-node/<cluster>/cluster
 //!   {"format":1,"id":"<32 hex>","partitions":16,"hash":"crc32c","whenAllLost":"wait"}
 //! /db-node/<cluster>/nodes/<name>             written by each node when it starts
-//!   {"format":1,"url":"http://10.0.0.11:9001","zone":"a","version":"0.2.0","protocol":[1,3]}
+//!   {"format":1,"url":"http://10.0.0.11:9001","zone":"a","version":"0.2.0","protocol":[1,3],
+//!    "process":"<32 hex>"}
 //! /db-node/<cluster>/partitions/<id>/config   the leader, and the copies in sync
 //!   {"format":1,"epoch":7,"leader":"n1","handedOver":false,"leaseMs":2000,
 //!    "inSync":[{"node":"n1","copy":"<32 hex>"}],"replicas":["n1","n2","n3"],"leaving":[],
@@ -239,6 +240,10 @@ pub struct NodeValue {
     pub has_data: bool,
     /// It leaves the cluster for good: it is to get no copies.
     pub is_leaving: bool,
+    /// The id of the process: another one after each start. Empty: of an earlier release.
+    pub process: String,
+    /// The revision of etcd that wrote this; 0: none has yet.
+    pub revision: u64,
 }
 
 impl NodeValue {
@@ -251,11 +256,13 @@ impl NodeValue {
             protocol,
             has_data: false,
             is_leaving: false,
+            process: String::new(),
+            revision: 0,
         }
     }
 
     /// Reads a value.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8], revision: u64) -> Option<Self> {
         let mut fields = Fields::of_format(bytes)?;
         let mut protocol = fields.list("protocol")?.into_iter();
         let mut version = || u16::try_from(protocol.next()?.as_u64()?).ok();
@@ -267,6 +274,8 @@ impl NodeValue {
             protocol: protocol_range,
             has_data: fields.take("hasData") == Some(Value::Bool(true)),
             is_leaving: fields.take("leaving") == Some(Value::Bool(true)),
+            process: fields.text_or_empty("process")?,
+            revision,
         };
         let is_whole = protocol.next().is_none() && value.url.starts_with("http://");
         is_whole.then_some(value)
@@ -285,6 +294,9 @@ impl NodeValue {
             if is_it {
                 push_field(&mut out, name, &Value::Bool(true));
             }
+        }
+        if !self.process.is_empty() {
+            push_text(&mut out, "process", &self.process);
         }
         out.push(b'}');
         out
@@ -603,22 +615,24 @@ mod tests {
         assert_eq!(PartitionConfig::decode(CONFIG.as_bytes()), Ok(config()));
         let node = NodeValue {
             version: "0.2.0".to_owned(),
+            process: "05".repeat(16),
+            revision: 41,
             ..NodeValue::new("http://10.0.0.11:9001".to_owned(), "a".to_owned(), [1, 3])
         };
         let text = concat!(
             r#"{"format":1,"url":"http://10.0.0.11:9001","zone":"a","version":"0.2.0","#,
-            r#""protocol":[1,3]}"#
+            r#""protocol":[1,3],"process":"05050505050505050505050505050505"}"#
         );
         assert_eq!(String::from_utf8_lossy(&node.encode()), text);
-        assert_eq!(NodeValue::decode(text.as_bytes()), Some(node.clone()));
+        assert_eq!(NodeValue::decode(text.as_bytes(), 41), Some(node.clone()));
         let leaving = NodeValue {
             has_data: true,
             is_leaving: true,
             ..node
         };
-        let text = text.replace("]}", r#"],"hasData":true,"leaving":true}"#);
+        let text = text.replace("],", r#"],"hasData":true,"leaving":true,"#);
         assert_eq!(String::from_utf8_lossy(&leaving.encode()), text);
-        assert_eq!(NodeValue::decode(text.as_bytes()), Some(leaving));
+        assert_eq!(NodeValue::decode(text.as_bytes(), 41), Some(leaving));
         let record = CopyRecord {
             copy: CopyId([3; 16]),
             epoch: 7,

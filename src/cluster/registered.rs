@@ -22,6 +22,8 @@ pub(super) struct Registered {
     /// As it was read last, also where etcd has it no more: the data is spread so still.
     pub(super) last_common: Option<ClusterValue>,
     pub(super) nodes: BTreeMap<String, NodeValue>,
+    /// The revisions of nodes that cannot be read.
+    odd_nodes: BTreeMap<String, u64>,
     /// The copies of each partition, by the names of their nodes.
     pub(super) copies: BTreeMap<u32, BTreeMap<String, CopyRecord>>,
     /// The configurations as they were read together with the rest, with their revisions.
@@ -53,10 +55,10 @@ impl Registered {
             }
             match key {
                 Key::Cluster => read.common = ClusterValue::decode(&pair.value),
-                Key::Node(name) => {
-                    let node = NodeValue::decode(&pair.value);
-                    read.nodes.extend(node.map(|node| (name.to_owned(), node)));
-                }
+                Key::Node(name) => match NodeValue::decode(&pair.value, pair.mod_revision) {
+                    Some(node) => drop(read.nodes.insert(name.to_owned(), node)),
+                    None => drop(read.odd_nodes.insert(name.to_owned(), pair.mod_revision)),
+                },
                 Key::Copy(id, name) => {
                     let of = read.copies.entry(id).or_default();
                     let record = CopyRecord::decode(&pair.value, pair.mod_revision);
@@ -103,6 +105,13 @@ impl Registered {
             Ok(config) => drop(self.configs.insert(id, (revision, config))),
             Err(error) => log::error!("partition {id}: its configuration: {error}"),
         }
+    }
+
+    /// The revision of a node, be it readable or not; 0: there is none.
+    pub(super) fn node_revision(&self, name: &str) -> u64 {
+        let node = self.nodes.get(name).map(|node| node.revision);
+        let revision = node.or_else(|| self.odd_nodes.get(name).copied());
+        revision.unwrap_or(0)
     }
 
     /// Goes on counting revisions of the map. What was deleted has no revision: that of the read

@@ -69,6 +69,17 @@ struct Outstanding {
     asked_at_ms: u64,
 }
 
+/// This process of the node.
+#[derive(Debug)]
+struct Process {
+    started_at_ms: Option<u64>,
+    id: String,
+    /// The revision of etcd that had it registered last; 0: it was not.
+    revision: u64,
+    /// Where another process is that has registered as the same node since.
+    successor: Option<String>,
+}
+
 /// A node of a cluster.
 #[derive(Debug)]
 pub struct Cluster {
@@ -87,14 +98,20 @@ pub struct Cluster {
     /// Nothing is to be asked before the next step, or the next range.
     has_asked_all: bool,
     contact: Contact,
-    started_at_ms: Option<u64>,
+    process: Process,
     pub(super) wake_at_ms: u64,
     pub(super) is_draining: bool,
 }
 
 impl Cluster {
     /// A node that has read nothing yet. `ids`: a source of random numbers of its own.
-    pub fn new(options: ClusterOptions, ids: IdGenerator) -> Self {
+    pub fn new(options: ClusterOptions, mut ids: IdGenerator) -> Self {
+        let process = Process {
+            started_at_ms: None,
+            id: CopyId(ids.draw()).to_string(),
+            revision: 0,
+            successor: None,
+        };
         Self {
             options,
             ids,
@@ -109,7 +126,7 @@ impl Cluster {
             retry_at_ms: 0,
             has_asked_all: false,
             contact: Contact::default(),
-            started_at_ms: None,
+            process,
             wake_at_ms: 0,
             is_draining: false,
         }
@@ -248,7 +265,7 @@ impl Cluster {
 
     /// Does what is due. `now_ms` was read after all that this node has taken in so far.
     pub fn step(&mut self, now_ms: u64, partitions: &mut [Partition]) {
-        let started_at_ms = *self.started_at_ms.get_or_insert(now_ms);
+        let started_at_ms = *self.process.started_at_ms.get_or_insert(now_ms);
         let random = u64::from_le_bytes(self.ids.draw()[..8].try_into().unwrap_or_default());
         self.wake_at_ms = u64::MAX;
         self.has_asked_all = false;
@@ -295,6 +312,9 @@ impl Cluster {
         if self.outstanding.is_some() || is_quiet || now_ms < self.retry_at_ms {
             return None;
         }
+        if self.successor().is_some() {
+            return None;
+        }
         let next = self.next_request(now_ms, partitions);
         self.has_asked_all = next.is_none();
         let (purpose, request) = next?;
@@ -312,9 +332,8 @@ impl Cluster {
         now_ms: u64,
         partitions: &[Partition],
     ) -> Option<(Purpose, Request)> {
-        let own = self.nodes().get(&self.options.node);
-        let is_told = own.is_some_and(|own| own.is_leaving == self.is_forgetting());
-        if !is_told && !self.operations.is_deregistering() {
+        let is_read = self.registered.is_read && now_ms < self.range_at_ms;
+        if is_read && !self.is_registered() && !self.operations.is_deregistering() {
             return Some(self.registration(partitions));
         }
         if let Some((number, request)) = self.operations.next_request() {
@@ -366,8 +385,42 @@ impl Cluster {
         let mut value = NodeValue::new(url, zone, [PROTOCOL_MIN, PROTOCOL_VERSION]);
         value.is_leaving = self.is_forgetting();
         value.has_data = partitions.iter().any(|own| own.lsm().last_version() > 0);
-        let request = put(key, value.encode());
+        value.process.clone_from(&self.process.id);
+        let revision = self.registered.node_revision(&self.options.node);
+        // A late request of an earlier process must not undo what a later one has written.
+        let request = Request::Write {
+            compares: vec![(key.clone(), revision)],
+            puts: vec![(key, value.encode())],
+            deletes: Vec::new(),
+        };
         (Purpose::RegisterNode(value), request)
+    }
+
+    /// Whether etcd has this process of the node, as it is.
+    fn is_registered(&self) -> bool {
+        let own = self.nodes().get(&self.options.node);
+        let is_leaving = self.is_forgetting();
+        own.is_some_and(|own| own.process == self.process.id && own.is_leaving == is_leaving)
+    }
+
+    /// Looks whether this is still the process of its node: of two the later one is.
+    fn note_process(&mut self) {
+        let Some(node) = self.registered.nodes.get(&self.options.node) else {
+            return;
+        };
+        let revision = self.process.revision;
+        if node.process == self.process.id {
+            self.process.revision = node.revision;
+        } else if revision > 0 && node.revision > revision {
+            // Not one of before, in an etcd that was restored.
+            self.process.successor = Some(node.url.clone());
+        }
+    }
+
+    /// The address of another process that has registered as the same node since: this one is to
+    /// end.
+    pub fn successor(&self) -> Option<&str> {
+        self.process.successor.as_deref()
     }
 
     /// Registers copies that etcd does not have, or has as others.
@@ -514,9 +567,11 @@ impl Cluster {
                 let copies = self.registered.copies.get_mut(&id);
                 copies.map(|of| of.remove(&self.options.node));
             }
-            (Purpose::RegisterNode(value), Answer::Written { .. }) => {
+            (Purpose::RegisterNode(mut value), Answer::Written { revision }) => {
+                value.revision = revision;
                 let nodes = &mut self.registered.nodes;
                 nodes.insert(self.options.node.clone(), value);
+                self.note_process();
             }
             (Purpose::RegisterCopies(records), Answer::Written { revision }) => {
                 for (id, record) in records {
@@ -525,7 +580,9 @@ impl Cluster {
                     copies.insert(self.options.node.clone(), record);
                 }
             }
-            (Purpose::RegisterCopies(_), Answer::Refused { .. }) => self.range_at_ms = 0,
+            (Purpose::RegisterNode(_) | Purpose::RegisterCopies(_), Answer::Refused { .. }) => {
+                self.range_at_ms = 0;
+            }
             _ => {}
         }
     }
@@ -542,6 +599,7 @@ impl Cluster {
         let configs = read.configs.clone();
         if let Some(loss) = read.loss(&self.registered) {
             log::error!("etcd was restored from a backup, or made anew: {loss}");
+            self.process.revision = 0;
             for (id, (_, config)) in &configs {
                 if let Some(member) = self.members.get_mut(id) {
                     member.on_other_etcd(config);
@@ -549,6 +607,7 @@ impl Cluster {
             }
         }
         self.registered = read;
+        self.note_process();
         self.on_configs(asked_at_ms, configs, partitions);
     }
 
@@ -592,7 +651,7 @@ impl Cluster {
             return;
         };
         let moment = Moment {
-            started_at_ms: self.started_at_ms.unwrap_or(0),
+            started_at_ms: self.process.started_at_ms.unwrap_or(0),
             is_draining: self.is_draining,
             contact: self.contact,
             random: 0,
@@ -633,13 +692,5 @@ fn around<'a>(
         random: moment.random,
         nodes: &registered.nodes,
         copies: registered.copies.get(&id).unwrap_or(&NO_COPIES),
-    }
-}
-
-fn put(key: String, value: Vec<u8>) -> Request {
-    Request::Write {
-        compares: Vec::new(),
-        puts: vec![(key, value)],
-        deletes: Vec::new(),
     }
 }

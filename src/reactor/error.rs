@@ -41,6 +41,12 @@ pub enum RunError {
     /// The data cannot be used, or the log could not be finished.
     #[error("{0}")]
     Storage(StorageError),
+    /// Another process has registered in etcd as the same node. Its address.
+    #[error(
+        "another process runs as the same node, at {0}, and was started later: this one ends. Give \
+         each node a --node of its own"
+    )]
+    Replaced(String),
     /// The disk did not finish in time.
     #[error("the disk did not finish within {DRAIN_MS} ms: the last writes may not be on it")]
     DiskStalled,

@@ -8,7 +8,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::api::{AccessPolicy, RequestLabels};
-use crate::cluster::ClusterOptions;
+use crate::cluster::{Cluster, ClusterOptions};
 use crate::config::Config;
 use crate::http::{HeadLimits, HeadReader, Limits};
 use crate::node::{DiskNews, Node};
@@ -173,7 +173,7 @@ impl EventLoop {
             };
             self.replication.read(&mut turn, is_quiet);
             if self.etcd.is_some() {
-                self.step_cluster();
+                self.step_cluster()?;
             }
             let now = self.core.clock.now;
             // Records that gathered during the last sync go to the disk first: it works while
@@ -265,9 +265,9 @@ impl EventLoop {
 
     /// Asks etcd, and does what is due for the cluster.
     #[inline(never)]
-    fn step_cluster(&mut self) {
+    fn step_cluster(&mut self) -> Result<(), RunError> {
         let Some(etcd) = &mut self.etcd else {
-            return;
+            return Ok(());
         };
         let (node, registry) = (&mut self.core.node, self.poll.registry());
         etcd.receive(node, registry, self.core.clock.now);
@@ -277,6 +277,10 @@ impl EventLoop {
             node.step_cluster(now);
         }
         etcd.ask(node, registry, now);
+        match node.cluster().and_then(Cluster::successor) {
+            Some(url) => Err(RunError::Replaced(url.to_owned())),
+            None => Ok(()),
+        }
     }
 
     fn cluster_wake_at(&self) -> Option<Millis> {

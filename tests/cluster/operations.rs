@@ -380,3 +380,33 @@ fn a_node_with_data_is_adopted() {
     wait_for("two copies in sync", || in_sync_count(&etcd) == 2);
     assert_eq!(members[0].get("/kv/k").text(), "1");
 }
+
+/// Of two processes with the same name the one that was started first ends.
+#[test]
+fn the_earlier_one_of_two_processes_with_a_name_ends() {
+    let Some(etcd) = Etcd::start() else { return };
+    let is_registered = |member: &Member| {
+        let node = value_of(&etcd, "nodes/n0");
+        node.is_some_and(|node| node["url"] == json!(member.url()))
+    };
+    let mut first = member(&etcd, "n0", &[]);
+    wait_for("the first to register", || is_registered(&first));
+    let mut second = member(&etcd, "n0", &[]);
+    wait_for("the second to register", || is_registered(&second));
+    assert_eq!(first.wait().code(), Some(1));
+    let log = first.log.text();
+    assert!(
+        log.contains("another process runs as the same node"),
+        "{log}"
+    );
+    assert!(log.contains(&second.url()), "{log}");
+    // One that is started after another has ended goes on.
+    second.kill();
+    let third = member(&etcd, "n0", &[]);
+    wait_for("the third to register", || is_registered(&third));
+    assert_eq!(third.get("/health").status, 200);
+    // What cannot be read is written anew.
+    put(&etcd, "nodes/n0", &json!({"format": 1}));
+    wait_for("the third to register again", || is_registered(&third));
+    assert_eq!(third.get("/health").status, 200);
+}
