@@ -37,6 +37,9 @@ pub const LEASE_MS_MIN: u64 = 500;
 /// The longest lease.
 pub const LEASE_MS_MAX: u64 = 60_000;
 
+/// The highest epoch. What etcd has above is a mistake, and leaves no room for others.
+pub const EPOCH_MAX: u64 = 1 << 62;
+
 /// Longest name of a node or a cluster.
 pub const NAME_MAX_BYTES: usize = 63;
 
@@ -44,6 +47,12 @@ pub const NAME_MAX_BYTES: usize = 63;
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct ValueError(&'static str);
+
+impl ValueError {
+    /// No copy takes a role in such an epoch.
+    pub(super) const TOO_FAR: Self =
+        Self("its epoch is more than 2^32 above that of this copy: write it with a lower one");
+}
 
 /// A copy of a partition, and the node that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +128,11 @@ impl PartitionConfig {
         let longest = config.in_sync.len().max(config.replicas.len());
         if longest > PEERS_MAX || config.leaving.len() > PEERS_MAX {
             return Err(ValueError("it names too many nodes"));
+        }
+        if config.epoch.max(config.recovered) > EPOCH_MAX {
+            return Err(ValueError(
+                "its epoch is above 2^62: write it with a lower one",
+            ));
         }
         if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&config.lease_ms) {
             return Err(ValueError("its leaseMs is out of bounds"));
@@ -323,13 +337,14 @@ impl CopyRecord {
     /// Reads a value.
     pub fn decode(bytes: &[u8], revision: u64) -> Option<Self> {
         let mut fields = Fields::parse(bytes)?;
-        Some(Self {
+        let record = Self {
             revision,
             copy: CopyId::parse(&fields.text("copy")?)?,
             epoch: fields.number("epoch")?,
             version: fields.number("version")?,
             doubts: fields.number_or_zero("doubts")?,
-        })
+        };
+        (record.epoch.max(record.doubts) <= EPOCH_MAX).then_some(record)
     }
 
     /// What stands for a value that cannot be read: its node is to write it anew.
@@ -355,6 +370,11 @@ impl CopyRecord {
         out.push(b'}');
         out
     }
+}
+
+/// The epoch that is so far above another one.
+pub(super) fn epoch_above(epoch: u64, leap: u64) -> u64 {
+    epoch.saturating_add(leap).min(EPOCH_MAX)
 }
 
 /// The partition that a key belongs to, of `count`.
@@ -646,6 +666,10 @@ mod tests {
             CopyRecord::decode(text.as_bytes(), 41),
             Some(record.clone())
         );
+        for (from, to) in [("7", "4611686018427387905"), ("1234", "-1")] {
+            let odd = text.replace(from, to);
+            assert_eq!(CopyRecord::decode(odd.as_bytes(), 41), None, "{odd}");
+        }
         let doubting = CopyRecord {
             doubts: 9,
             ..record
@@ -706,6 +730,8 @@ mod tests {
             ("\"n3\"", "\"N3\""),
             ("0101", "01zz"),
             ("\"epoch\":7", "\"epoch\":-7"),
+            ("\"epoch\":7", "\"epoch\":4611686018427387905"),
+            ("\"epoch\":7", "\"epoch\":18446744073709551615"),
             ("\"leaving\":[]", "\"leaving\":[],\"nextLeader\":\"N2\""),
             ("\"leaving\":[]", "\"leaving\":[],\"nextLeader\":2"),
             ("\"leaving\":[]", "\"leaving\":[],\"recovered\":\"2\""),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::config::ClusterInit;
 use crate::partition::Partition;
 
-use super::config::{ClusterValue, CopyOfNode, Key, PartitionConfig};
+use super::config::{ClusterValue, CopyOfNode, Key, PartitionConfig, epoch_above};
 use super::etcd::Request;
 use super::operations::{InitByItself, InitRefusal, OperationEnd};
 use super::placement::place;
@@ -89,7 +89,7 @@ impl Cluster {
         let replica_count = usize::try_from(shape.replicas).unwrap_or(usize::MAX);
         let replicas: Vec<String> = names.take(replica_count).collect();
         // An operator has decided, also where etcd was emptied.
-        let epoch = own.roles().meta().epoch + 1;
+        let epoch = epoch_above(own.roles().meta().epoch, 1);
         let config = PartitionConfig {
             epoch,
             recovered: epoch,

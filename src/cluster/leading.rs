@@ -7,7 +7,7 @@ use crate::partition::Partition;
 use crate::seeded_bugs::SeededBug;
 
 use super::change::Change;
-use super::config::{CopyOfNode, PartitionConfig};
+use super::config::{CopyOfNode, PartitionConfig, epoch_above};
 use super::member::{HandoverEnd, Known, Member, Stage};
 use super::moves::MoveAction;
 use super::office::{HANDOVER_MS, HANDOVER_REST_MS, Handover, Office};
@@ -141,7 +141,7 @@ impl Member {
             let (own, is_unfit) = (partition.copy(), office.own_disk.trouble().is_some());
             let stays = |of: &&CopyOfNode| !(around.is_draining || is_unfit) || of.copy != own;
             let proposal = PartitionConfig {
-                epoch: config.epoch.max(partition.roles().meta().epoch) + 1,
+                epoch: epoch_above(config.epoch.max(partition.roles().meta().epoch), 1),
                 leader: to.node,
                 handed_over: true,
                 in_sync: config.in_sync.iter().filter(stays).cloned().collect(),

@@ -265,6 +265,11 @@ impl Member {
         self.learn(known, around, partition);
     }
 
+    /// The configuration cannot be read: nothing is asked for before it can.
+    pub(super) fn on_config_unreadable(&mut self) {
+        self.is_outdated = true;
+    }
+
     /// The configuration of this revision was read, and with it which copies are registered.
     pub(super) fn on_registered(&mut self, revision: u64, is_lost: bool) {
         self.lost_revision = is_lost.then_some(revision);

@@ -303,8 +303,7 @@ impl Cluster {
 
     /// A write of another configuration than the one that was read last.
     pub(super) fn config_request(&self, id: u32, proposal: &PartitionConfig) -> Request {
-        let read = self.registered.configs.get(&id);
-        let revision = read.map_or(0, |(revision, _)| *revision);
+        let revision = self.registered.config_revision(id);
         let prefix = self.prefix();
         let key = Key::Config(id).in_cluster(&prefix);
         let mut compares = vec![(key.clone(), revision)];

@@ -5,7 +5,7 @@
 
 use crate::partition::{Partition, WaitProgress};
 
-use super::config::{CopyOfNode, PartitionConfig};
+use super::config::{CopyOfNode, PartitionConfig, epoch_above};
 use super::member::{HandoverEnd, Member};
 use super::operations::{HandingOver, OPERATION_MAX_MS, OperationEnd};
 use super::state::Cluster;
@@ -150,7 +150,7 @@ impl Cluster {
         let newest = epochs.fold(config.epoch.max(own_epoch).max(doubted), u64::max);
         let is_doubted = doubted > 0 && config.recovered <= doubted;
         let leap = if is_doubted { RECOVERY_LEAP } else { 1 };
-        let epoch = newest.saturating_add(leap);
+        let epoch = epoch_above(newest, leap);
         let mut replicas = config.replicas.clone();
         if !config.has_replica(node) {
             replicas.push(node.to_owned());

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use super::config::{ClusterValue, CopyRecord, Key, NodeValue, PartitionConfig};
+use crate::partition::EPOCH_LEAP_MAX;
+
+use super::config::{ClusterValue, CopyRecord, Key, NodeValue, PartitionConfig, ValueError};
 use super::etcd::KeyValue;
 
 /// What was read from etcd.
@@ -28,17 +30,21 @@ pub(super) struct Registered {
     pub(super) copies: BTreeMap<u32, BTreeMap<String, CopyRecord>>,
     /// The configurations as they were read together with the rest, with their revisions.
     pub(super) configs: BTreeMap<u32, (u64, PartitionConfig)>,
+    /// The revisions of configurations that cannot be read.
+    pub(super) unreadable: BTreeMap<u32, u64>,
     /// Whether anything was read.
     pub(super) is_read: bool,
 }
 
 impl Registered {
     /// What all keys with this prefix say, at a revision of etcd. `before`: what was read last; a
-    /// configuration that has the same revision is not decoded again.
+    /// configuration that has the same revision is not decoded again. `own_epoch`: of the copy of a
+    /// partition on this node.
     pub(super) fn read(
         before: &mut Self,
         prefix: &str,
         (values, etcd_id, revision): (Vec<KeyValue>, u64, u64),
+        own_epoch: impl Fn(u32) -> u64,
     ) -> Self {
         let mut read = Self {
             is_read: true,
@@ -65,7 +71,7 @@ impl Registered {
                     let record = record.unwrap_or(CopyRecord::unreadable(pair.mod_revision));
                     of.insert(name.to_owned(), record);
                 }
-                Key::Config(id) => read.add_config(id, &pair, before),
+                Key::Config(id) => read.add_config(id, &pair, before, own_epoch(id)),
             }
         }
         read.follow_map(before);
@@ -92,18 +98,24 @@ impl Registered {
         }
     }
 
-    fn add_config(&mut self, id: u32, pair: &KeyValue, before: &Self) {
+    /// One that cannot be read is logged once.
+    fn add_config(&mut self, id: u32, pair: &KeyValue, before: &Self, own_epoch: u64) {
         let revision = pair.mod_revision;
         let is_same = self.revision >= before.revision && self.etcd_id == before.etcd_id;
         let known = before.configs.get(&id);
         let known = known.filter(|(known, _)| is_same && *known == revision);
         let config = match known {
             Some((_, config)) => Ok(config.clone()),
-            None => PartitionConfig::decode(&pair.value),
+            None => decode(&pair.value, own_epoch),
         };
         match config {
             Ok(config) => drop(self.configs.insert(id, (revision, config))),
-            Err(error) => log::error!("partition {id}: its configuration: {error}"),
+            Err(error) => {
+                if before.unreadable.get(&id) != Some(&revision) {
+                    log::error!("partition {id}: its configuration: {error}");
+                }
+                self.unreadable.insert(id, revision);
+            }
         }
     }
 
@@ -111,6 +123,13 @@ impl Registered {
     pub(super) fn node_revision(&self, name: &str) -> u64 {
         let node = self.nodes.get(name).map(|node| node.revision);
         let revision = node.or_else(|| self.odd_nodes.get(name).copied());
+        revision.unwrap_or(0)
+    }
+
+    /// The revision of a configuration, be it readable or not; 0: there is none.
+    pub(super) fn config_revision(&self, id: u32) -> u64 {
+        let config = self.configs.get(&id).map(|(revision, _)| *revision);
+        let revision = config.or_else(|| self.unreadable.get(&id).copied());
         revision.unwrap_or(0)
     }
 
@@ -130,6 +149,15 @@ impl Registered {
             self.map_revision = self.map_revision.max(before.map_revision);
         }
     }
+}
+
+/// A configuration that this node can take a role by.
+fn decode(value: &[u8], own_epoch: u64) -> Result<PartitionConfig, ValueError> {
+    let config = PartitionConfig::decode(value)?;
+    if config.epoch > own_epoch.saturating_add(EPOCH_LEAP_MAX) {
+        return Err(ValueError::TOO_FAR);
+    }
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -156,18 +184,30 @@ mod tests {
         let mut before = Registered::default();
         let mut read = |value: &[u8], mod_revision, revision| {
             let values = vec![pair(value, mod_revision)];
-            let read = Registered::read(&mut before, "/x/", (values, 1, revision));
+            let read = Registered::read(&mut before, "/x/", (values, 1, revision), |_| 0);
             before = read;
-            before.configs.get(&3).cloned()
+            (before.configs.get(&3).cloned(), before.config_revision(3))
         };
         let known = Some((7, config(5)));
-        assert_eq!(read(&config(5).encode(), 7, 9), known.clone());
-        assert_eq!(read(b"no JSON", 7, 10), known);
-        assert_eq!(read(b"no JSON", 8, 11), None);
-        assert_eq!(read(&config(5).encode(), 8, 12), Some((8, config(5))));
+        assert_eq!(read(&config(5).encode(), 7, 9), (known.clone(), 7));
+        assert_eq!(read(b"no JSON", 7, 10), (known, 7));
+        assert_eq!(read(b"no JSON", 8, 11), (None, 8));
+        assert_eq!(read(&config(5).encode(), 8, 12).0, Some((8, config(5))));
         // Of an etcd that went back.
         let other = Some((8, config(4)));
-        assert_eq!(read(&config(4).encode(), 8, 11), other);
+        assert_eq!(read(&config(4).encode(), 8, 11), (other, 8));
+    }
+
+    #[test]
+    fn an_epoch_that_no_copy_here_can_take_is_not_read() {
+        for (epoch, own_epoch, is_read) in [
+            (EPOCH_LEAP_MAX, 0, true),
+            (EPOCH_LEAP_MAX + 1, 0, false),
+            (EPOCH_LEAP_MAX + 1, 1, true),
+        ] {
+            let read = decode(&config(epoch).encode(), own_epoch);
+            assert_eq!(read.is_ok(), is_read, "{epoch} above {own_epoch}");
+        }
     }
 
     #[test]
@@ -178,7 +218,7 @@ mod tests {
                 mod_revision: 3,
                 value: ClusterValue::new(cluster, 1, false).encode(),
             };
-            Registered::read(before, "/x/", (vec![pair], etcd_id, revision))
+            Registered::read(before, "/x/", (vec![pair], etcd_id, revision), |_| 0)
         };
         let mut unread = Registered::default();
         let mut before = read(&mut unread, [1; 16], 5, 9);
@@ -196,7 +236,7 @@ mod tests {
             assert_eq!(read.loss(&before).is_some(), is_lost, "{read:?}");
         }
         // What was emptied is found to be another one once a cluster is made in it.
-        let mut emptied = Registered::read(&mut before, "/x/", (Vec::new(), 5, 9));
+        let mut emptied = Registered::read(&mut before, "/x/", (Vec::new(), 5, 9), |_| 0);
         let made = read(&mut emptied, [2; 16], 5, 10);
         assert!(made.loss(&emptied).is_some());
     }

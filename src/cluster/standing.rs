@@ -8,7 +8,7 @@ use crate::seeded_bugs::SeededBug;
 use crate::storage::Role;
 
 use super::change::Change;
-use super::config::{CopyOfNode, PartitionConfig};
+use super::config::{CopyOfNode, PartitionConfig, epoch_above};
 use super::counts::TakeoverCause;
 use super::member::{Known, Member, promise_ms};
 use super::rules::{follow, leave_leader, may_stand, place_when_lost};
@@ -168,7 +168,7 @@ impl Member {
             epoch: if SeededBug::EpochReused.is_on() {
                 epoch
             } else {
-                epoch + 1
+                epoch_above(epoch, 1)
             },
             leader: around.node.to_owned(),
             handed_over: false,

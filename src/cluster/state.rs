@@ -594,8 +594,12 @@ impl Cluster {
         read: (Vec<KeyValue>, u64, u64),
         partitions: &mut [Partition],
     ) {
+        let epoch_of = |id: u32| {
+            let at = partitions.binary_search_by_key(&id, Partition::id);
+            at.map_or(0, |at| partitions[at].roles().meta().epoch)
+        };
         let (prefix, before) = (self.prefix(), &mut self.registered);
-        let read = Registered::read(before, &prefix, read);
+        let read = Registered::read(before, &prefix, read, epoch_of);
         let configs = read.configs.clone();
         if let Some(loss) = read.loss(&self.registered) {
             log::error!("etcd was restored from a backup, or made anew: {loss}");
@@ -620,8 +624,13 @@ impl Cluster {
         let missing = self.members.keys().copied();
         let missing: Vec<u32> = missing.filter(|id| !configs.contains_key(id)).collect();
         for id in missing {
+            let is_unreadable = self.registered.unreadable.contains_key(&id);
             self.with_member(id, partitions, |member, _, partition| {
-                member.on_config_missing(partition);
+                if is_unreadable {
+                    member.on_config_unreadable();
+                } else {
+                    member.on_config_missing(partition);
+                }
             });
         }
         for (id, (revision, config)) in configs {
