@@ -15,11 +15,14 @@ pub(super) const SETTLE_MS: u64 = 4_000;
 
 /// When etcd has answered this node.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "each is a time")]
 pub(super) struct Contact {
     /// The last time.
     pub(super) answered_at_ms: u64,
     /// Since when it does, without a gap.
     pub(super) since_ms: u64,
+    /// When it was last asked for all that it has.
+    pub(super) ranged_at_ms: u64,
 }
 
 impl Contact {

@@ -18,6 +18,8 @@ mod contact;
 mod counts;
 pub mod etcd;
 mod forget;
+#[cfg(test)]
+mod hint_tests;
 mod history;
 mod init;
 mod leading;

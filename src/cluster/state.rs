@@ -30,6 +30,9 @@ const COPIES_PER_REQUEST: usize = 64;
 /// Everything is read at least so often.
 const RANGE_MS: u64 = 5_000;
 
+/// From one read to the next one that a watch is the reason for.
+const HINT_GAP_MS: u64 = 20;
+
 /// After a failure, time until etcd is asked again.
 const RETRY_MS: u64 = 100;
 
@@ -217,9 +220,12 @@ impl Cluster {
         self.is_draining
     }
 
-    /// Something under the prefix may have changed.
+    /// Something under the prefix may have changed: it is read at once, or so long after the last
+    /// time that it was.
     pub fn on_hint(&mut self) {
-        self.range_at_ms = 0;
+        let soon_ms = self.contact.ranged_at_ms + HINT_GAP_MS;
+        self.range_at_ms = self.range_at_ms.min(soon_ms);
+        self.wake_at_ms = self.wake_at_ms.min(soon_ms);
     }
 
     /// When [`step`](Self::step) is to be called next.
@@ -369,6 +375,7 @@ impl Cluster {
         }
         if now_ms >= self.range_at_ms {
             self.range_at_ms = now_ms + RANGE_MS;
+            self.contact.ranged_at_ms = now_ms;
             for (id, member) in &mut self.members {
                 let at = partitions.binary_search_by_key(id, Partition::id);
                 member.on_range_begins(now_ms, at.ok().map(|at| &partitions[at]));
