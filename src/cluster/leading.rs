@@ -217,9 +217,8 @@ impl Member {
             return false;
         };
         let config = &known.config;
-        let (lease_ms, was_handed_over) = (config.lease_ms, config.handed_over);
-        let Some((trouble, since_ms)) = office.reason_to_go(now_ms, lease_ms, was_handed_over)
-        else {
+        let reason = office.reason_to_go(now_ms, config.lease_ms, self.gave_up_at_ms);
+        let Some((trouble, since_ms)) = reason else {
             return false;
         };
         let Some(successor) = office.successor(config, partition) else {
@@ -230,7 +229,7 @@ impl Member {
             self.wants_range |= self.range_begun_ms < since_ms;
             return false;
         }
-        office.own_disk.on_given_up(now_ms);
+        self.gave_up_at_ms = Some(now_ms);
         log::warn!(
             "partition {}: the disk of this node {}: {successor} is to lead in its place",
             partition.id(),

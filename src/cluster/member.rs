@@ -131,6 +131,8 @@ pub struct Member {
     pub(super) unwanted_since_ms: Option<u64>,
     /// The revision of the configuration that was read last with all copies in sync gone for good.
     pub(super) lost_revision: Option<u64>,
+    /// When this node last began to hand over because its disk acknowledged nothing.
+    pub(super) gave_up_at_ms: Option<u64>,
     pub(super) counts: MemberCounts,
 }
 
@@ -151,6 +153,7 @@ impl Default for Member {
             ended_handover: None,
             unwanted_since_ms: None,
             lost_revision: None,
+            gave_up_at_ms: None,
             counts: MemberCounts::default(),
         }
     }

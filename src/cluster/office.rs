@@ -27,6 +27,10 @@ pub(super) const HANDOVER_MS: u64 = 500;
 /// of them holds writes up.
 pub(super) const HANDOVER_REST_MS: u64 = 5_000;
 
+/// A node hands over for a slow disk at most once in so many leases: where all have slow disks,
+/// each leads for a while.
+const REST_LEASES: u64 = 20;
+
 /// Parts of a lease: from one beat to the next; until a copy that is behind leaves the set.
 pub(super) const BEATS_PER_LEASE: u64 = 8;
 const PATIENCE_PER_LEASE: u64 = 2;
@@ -302,16 +306,24 @@ impl Office {
     }
 
     /// The trouble with this node's disk that another copy is to lead for, and since when it is
-    /// known. `was_handed_over`: as this office was.
+    /// known. `gave_up_at_ms`: when this node last tried to hand over for such a trouble.
     pub(super) fn reason_to_go(
         &self,
         now_ms: u64,
         lease_ms: u64,
-        was_handed_over: bool,
+        gave_up_at_ms: Option<u64>,
     ) -> Option<(DiskTrouble, u64)> {
-        let begun_at_ms = self.begun_at_ms.unwrap_or(now_ms);
-        let office = (begun_at_ms, was_handed_over);
-        self.own_disk.reason_to_go(now_ms, lease_ms, office)
+        let (trouble, since_ms) = self.own_disk.trouble()?;
+        let rest_leases = match gave_up_at_ms {
+            None => 0,
+            // In this office: it did not work out.
+            at_ms if at_ms >= self.begun_at_ms => 1,
+            // A disk that has failed kept its node from leading until it was started again.
+            Some(_) if trouble == DiskTrouble::Failed => 0,
+            Some(_) => REST_LEASES,
+        };
+        let rest_until_ms = gave_up_at_ms.map_or(0, |at_ms| at_ms + rest_leases * lease_ms);
+        (now_ms >= rest_until_ms).then_some((trouble, since_ms))
     }
 
     /// Copies that can join the set.

@@ -8,10 +8,6 @@
 
 use crate::partition::Partition;
 
-/// After an office that was handed over has begun, time in leases until it is handed over for a
-/// slow disk: of two nodes with slow disks each leads for a while.
-const REST_LEASES: u64 = 10;
-
 /// Why a leader cannot acknowledge writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DiskTrouble {
@@ -42,8 +38,6 @@ pub(super) struct OwnDisk {
     stalled_since_ms: Option<u64>,
     /// Why no write is acknowledged, and since when that is known.
     trouble: Option<(DiskTrouble, u64)>,
-    /// When a hand-over for it was begun last.
-    given_up_at_ms: Option<u64>,
 }
 
 impl OwnDisk {
@@ -80,30 +74,5 @@ impl OwnDisk {
     /// Why this node cannot acknowledge writes, and since when that is known.
     pub(super) fn trouble(&self) -> Option<(DiskTrouble, u64)> {
         self.trouble
-    }
-
-    /// The trouble to hand over for now, and since when it is known. `office`: when it began, and
-    /// whether it was handed over.
-    pub(super) fn reason_to_go(
-        &self,
-        now_ms: u64,
-        lease_ms: u64,
-        (begun_at_ms, was_handed_over): (u64, bool),
-    ) -> Option<(DiskTrouble, u64)> {
-        let (trouble, since_ms) = self.trouble?;
-        let passed_ms = |at_ms: u64| now_ms.saturating_sub(at_ms);
-        // A disk that has failed keeps its node from leading: that cannot go back and forth.
-        let is_rested = trouble == DiskTrouble::Failed
-            || !was_handed_over
-            || passed_ms(begun_at_ms) >= REST_LEASES * lease_ms;
-        let can_try = self
-            .given_up_at_ms
-            .is_none_or(|at_ms| passed_ms(at_ms) >= lease_ms);
-        (is_rested && can_try).then_some((trouble, since_ms))
-    }
-
-    /// A hand-over for it begins.
-    pub(super) fn on_given_up(&mut self, now_ms: u64) {
-        self.given_up_at_ms = Some(now_ms);
     }
 }
