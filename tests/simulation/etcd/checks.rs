@@ -6,8 +6,16 @@ use db_node::storage::HistoryId;
 use super::Run;
 
 impl Run {
-    /// Every acknowledged write is on every copy that etcd says is in sync, and that is there.
+    /// At most one node answers reads as the leader. Every acknowledged write is on every copy that
+    /// etcd says is in sync, and that is there.
     pub(super) fn check(&mut self) {
+        let hosts = 0..self.host_count();
+        let open: Vec<usize> = hosts.filter(|host| self.is_open_for_reads(*host)).collect();
+        assert!(
+            open.len() <= 1,
+            "nodes {open:?} lead at a time: {}",
+            self.picture()
+        );
         let config = self.config();
         let seen = self.seen.replace(config.clone());
         // A copy that has not joined may go at once, when its move is cancelled.

@@ -2,6 +2,7 @@
 
 use super::sim_etcd::Way;
 use super::{Kind, Run, name};
+use crate::cluster::Weather;
 
 /// A leader that is heard and hears nothing does not take the others out of the set: it would not
 /// hear that it has, and would keep them from leading.
@@ -30,4 +31,29 @@ fn a_hand_over_does_not_wait_for_the_watch() {
     run.pass_until("it leads", |run| run.open_leader() == Some(next));
     let passed_ms = run.cluster.now_ms - begun_ms;
     assert!(passed_ms < 500, "after {passed_ms} ms");
+}
+
+/// A copy stands, gives its request up, and hears the leader again before etcd carries it out. The
+/// leader does not reach etcd: it ends by its lease before the copy leads.
+#[test]
+pub(super) fn a_stand_is_carried_out_late() {
+    let (mut run, leader) = Run::in_sync_with_copies(Kind::Synced, 2);
+    let lease_ms = run.config().lease_ms;
+    let is_other = |host: &usize| *host != leader && run.config().has_replica(&name(*host));
+    let other = (0..3).find(is_other).expect("there is one");
+    (run.etcd.ways[leader], run.etcd.is_deaf[leader]) = (Way::Away, true);
+    run.cluster.set_weather(leader, other, Weather::Stalled);
+    run.pass_until("it stands", |run| run.etcd.host_of_change() == Some(other));
+    let carried_at_ms = run.cluster.now_ms + 2 * lease_ms + 1_500;
+    run.etcd.carry_out_at(other, carried_at_ms);
+    run.cluster.set_weather(leader, other, Weather::Fine);
+    run.pass_until("it leads", |run| {
+        run.check();
+        run.open_leader() == Some(other)
+    });
+    assert!(
+        run.cluster.now_ms >= carried_at_ms + lease_ms / 2,
+        "{}",
+        run.picture()
+    );
 }

@@ -127,6 +127,13 @@ impl SimEtcd {
             .map(|flight| flight.host)
     }
 
+    /// What a host has asked for is carried out at this time.
+    pub(super) fn carry_out_at(&mut self, host: usize, at_ms: u64) {
+        for flight in self.flights.iter_mut().filter(|flight| flight.host == host) {
+            (flight.carried_at_ms, flight.answered_at_ms) = (at_ms, at_ms);
+        }
+    }
+
     pub(super) fn put(&mut self, key: &str, value: Vec<u8>) {
         let request = Request::Write {
             compares: Vec::new(),
