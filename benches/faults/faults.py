@@ -108,8 +108,7 @@ def longest_gap_ms(history: list[dict], op: str, since: int, until: int) -> int:
 
 
 def changes(epochs: int) -> int:
-    """How often the leader has changed: where etcd had lost its configuration, what an operator
-    decides is 1,000 epochs further."""
+    """How often the leader has changed: a recovery by an operator is 1,000 epochs further."""
     leaps, single = divmod(epochs, 1000)
     return leaps + single
 

@@ -129,8 +129,9 @@ pub struct Member {
     pub(super) ended_handover: Option<HandoverEnd>,
     /// Since when the configuration wants no copy here.
     pub(super) unwanted_since_ms: Option<u64>,
-    /// The revision of the configuration that was read last with all copies in sync gone for good.
-    pub(super) lost_revision: Option<u64>,
+    /// All copies in sync are gone for good: the revision of the configuration with which that was
+    /// read last, and when it was found first.
+    pub(super) lost: Option<(u64, u64)>,
     /// When this node last began to hand over because its disk acknowledged nothing.
     pub(super) gave_up_at_ms: Option<u64>,
     pub(super) counts: MemberCounts,
@@ -152,7 +153,7 @@ impl Default for Member {
             range_begun_ms: 0,
             ended_handover: None,
             unwanted_since_ms: None,
-            lost_revision: None,
+            lost: None,
             gave_up_at_ms: None,
             counts: MemberCounts::default(),
         }
@@ -274,14 +275,16 @@ impl Member {
     }
 
     /// The configuration of this revision was read, and with it which copies are registered.
-    pub(super) fn on_registered(&mut self, revision: u64, is_lost: bool) {
-        self.lost_revision = is_lost.then_some(revision);
+    pub(super) fn on_registered(&mut self, revision: u64, is_lost: bool, asked_at_ms: u64) {
+        let since_ms = self.lost.map_or(asked_at_ms, |(_, since_ms)| since_ms);
+        self.lost = is_lost.then_some((revision, since_ms));
     }
 
     /// Whether all copies in sync are gone for good.
     pub fn is_lost(&self) -> bool {
         let known = self.known.as_ref();
-        known.is_some_and(|known| self.lost_revision == Some(known.revision))
+        let lost_revision = self.lost.map(|(revision, _)| revision);
+        known.is_some_and(|known| lost_revision == Some(known.revision))
     }
 
     /// The configuration was read, and this node has no such partition.

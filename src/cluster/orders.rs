@@ -13,8 +13,8 @@ use super::state::Cluster;
 /// After a hand-over, time until this node has to follow the other one.
 const SEEN_MAX_MS: u64 = 1_000;
 
-/// Where etcd went back, a new epoch is so far above those that are known: higher than what no node
-/// tells of.
+/// The epoch of a recovery is so far above those that are known: higher than those of nodes that
+/// come back later, which none tells of.
 const RECOVERY_LEAP: u64 = 1_000;
 
 /// A node that leaves hands over so many partitions at a time.
@@ -148,9 +148,7 @@ impl Cluster {
         let doubted = doubts.fold(member.map_or(0, Member::doubted_epoch), u64::max);
         let epochs = records.map(|record| record.epoch);
         let newest = epochs.fold(config.epoch.max(own_epoch).max(doubted), u64::max);
-        let is_doubted = doubted > 0 && config.recovered <= doubted;
-        let leap = if is_doubted { RECOVERY_LEAP } else { 1 };
-        let epoch = epoch_above(newest, leap);
+        let epoch = epoch_above(newest, RECOVERY_LEAP);
         let mut replicas = config.replicas.clone();
         if !config.has_replica(node) {
             replicas.push(node.to_owned());

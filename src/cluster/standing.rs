@@ -9,6 +9,7 @@ use crate::storage::Role;
 
 use super::change::Change;
 use super::config::{CopyOfNode, PartitionConfig, epoch_above};
+use super::contact::SETTLE_MS;
 use super::counts::TakeoverCause;
 use super::member::{Known, Member, promise_ms};
 use super::rules::{follow, leave_leader, may_stand, place_when_lost};
@@ -93,11 +94,11 @@ impl Member {
         partition: &mut Partition,
     ) {
         let is_settled = self.is_settled(now_ms, around);
+        let place_when_lost = self.place_when_lost(now_ms, around, partition);
         let Some(Known { config, .. }) = &self.known else {
             return;
         };
         let is_own = config.leader == around.node;
-        let place_when_lost = self.place_when_lost(around, partition);
         // The copies in sync are registered, from the first one on.
         let is_first =
             is_own && config.epoch == 0 && around.has_registered(around.node, partition.copy());
@@ -187,12 +188,30 @@ impl Member {
 
     /// How many other copies may lead before this one where all copies in sync are gone for good,
     /// and the cluster is to go on without them. None: that is not so.
-    fn place_when_lost(&self, around: &Surroundings<'_>, partition: &Partition) -> Option<u64> {
-        let is_wanted = around.starts_when_lost
-            && self.is_lost()
-            && around.has_registered(around.node, partition.copy());
-        let config = self.config().filter(|_| is_wanted)?;
-        place_when_lost(config, around.copies, around.node)
+    fn place_when_lost(
+        &mut self,
+        now_ms: u64,
+        around: &Surroundings<'_>,
+        partition: &Partition,
+    ) -> Option<u64> {
+        let (_, since_ms) = self
+            .lost
+            .filter(|_| around.starts_when_lost && self.is_lost())?;
+        // By then all nodes that run have registered what they hold.
+        let settled_at_ms = since_ms + SETTLE_MS;
+        let known = self.known.as_ref()?;
+        if known.asked_at_ms < settled_at_ms {
+            self.wants_range |= now_ms >= settled_at_ms && self.range_begun_ms < settled_at_ms;
+            return None;
+        }
+        let own = around.copies.get(around.node)?;
+        let held = (
+            partition.roles().meta().data_epoch,
+            partition.lsm().last_version(),
+        );
+        let is_own = own.copy == partition.copy() && (own.epoch, own.version) == held;
+        let place = || place_when_lost(&known.config, around.copies, around.node);
+        is_own.then(place).flatten()
     }
 
     pub(super) fn step_named(

@@ -451,7 +451,8 @@ impl Cluster {
         Some((Purpose::RegisterCopies(records), request))
     }
 
-    /// What to register of a copy that etcd does not have, or has as another, or without a doubt.
+    /// What to register of a copy that etcd does not have, or has as another, or without a doubt;
+    /// or with other data, once all copies in sync are gone for good.
     fn unregistered(&self, partition: &Partition) -> Option<(u32, CopyRecord)> {
         let id = partition.id();
         let known = self
@@ -462,14 +463,20 @@ impl Cluster {
         let member = self.members.get(&id);
         let doubts = member.map_or(0, Member::doubted_epoch);
         let (copy, doubted) = known.map_or((CopyId::NONE, 0), |own| (own.copy, own.doubts));
-        let is_known = copy == partition.copy() && doubted >= doubts;
+        let held = (
+            partition.roles().meta().data_epoch,
+            partition.lsm().last_version(),
+        );
+        let registered = known.map(|own| (own.epoch, own.version));
+        let counts = member.is_some_and(Member::is_lost) && registered != Some(held);
+        let is_known = copy == partition.copy() && doubted >= doubts && !counts;
         if is_known || !(partition.is_in_cluster() || doubts > 0) {
             return None;
         }
         let record = CopyRecord {
             copy: partition.copy(),
-            epoch: partition.roles().meta().data_epoch,
-            version: partition.lsm().last_version(),
+            epoch: held.0,
+            version: held.1,
             doubts: doubts.max(doubted),
             revision: known.map_or(0, |record| record.revision),
         };
@@ -648,7 +655,8 @@ impl Cluster {
             }
             self.with_member(id, partitions, |member, around, partition| {
                 // Of one answer: a copy in sync was registered before.
-                member.on_registered(revision, is_lost(&config, around.copies));
+                let is_lost = is_lost(&config, around.copies);
+                member.on_registered(revision, is_lost, asked_at_ms);
                 member.on_config(revision, config, asked_at_ms, around, partition);
             });
         }

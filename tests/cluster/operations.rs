@@ -229,7 +229,7 @@ fn a_partition_is_recovered_by_force() {
     });
     assert_eq!(
         answer.json(),
-        json!({"success": true, "id": 0, "leader": "n1", "epoch": epoch + 6})
+        json!({"success": true, "id": 0, "leader": "n1", "epoch": epoch + 1_005})
     );
     wait_for("it to lead", || members[1].put("k", &[], "3").status < 300);
     wait_for("all copies in sync", || in_sync_count(&etcd) == 3);

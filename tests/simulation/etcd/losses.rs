@@ -121,6 +121,52 @@ fn what_is_left_outside_the_set_gives_way() {
     assert_eq!(run.loss_count, 1);
 }
 
+/// A copy that is not in sync runs, and has data: it leads, and nothing of that is lost.
+#[test]
+fn the_copy_with_the_most_data_leads_when_all_in_sync_are_lost() {
+    let mut run = Run::lost(true);
+    let leader = run.open_leader().expect("there is one");
+    // The others are named before it, or after it.
+    for away in [(leader + 1) % 3, (leader + 2) % 3] {
+        let mut run = Run::lost(true);
+        let version = run
+            .cluster
+            .partition(away)
+            .expect("it has one")
+            .lsm()
+            .last_version();
+        assert!(version > 0);
+        let lost = [0, 1, 2].into_iter().filter(|host| *host != away);
+        for host in lost.clone() {
+            run.cluster.set_weather(away, host, Weather::Stalled);
+        }
+        run.pass_until("it leaves the set", |run| run.config().in_sync.len() == 2);
+        lost.for_each(|host| run.cluster.crash(host, false));
+        for host in 0..3 {
+            if host != away {
+                run.cluster.set_weather(away, host, Weather::Fine);
+            }
+        }
+        run.start_all();
+        run.pass_until("one leads", |run| {
+            run.check();
+            run.open_leader().is_some()
+        });
+        assert_eq!(run.open_leader(), Some(away));
+        let held = run
+            .cluster
+            .partition(away)
+            .expect("it leads")
+            .lsm()
+            .last_version();
+        assert!(held >= version, "{held} of {version}");
+        run.pass_until("all are in sync", |run| {
+            run.check();
+            run.is_in_sync()
+        });
+    }
+}
+
 /// One that cannot be reached is not lost.
 #[test]
 fn while_a_copy_in_sync_is_left_none_without_the_data_leads() {

@@ -604,7 +604,7 @@ impl Run {
                 return;
             }
             // Copies without data have turns to stand.
-            let turns_ms = if self.starts_when_lost { 8_000 } else { 0 };
+            let turns_ms = if self.starts_when_lost { 12_000 } else { 0 };
             let is_due = since_ms > 3 * self.lease_ms + 4_000 + turns_ms;
             assert!(led_ms.is_some() || !is_due, "no leader: {}", self.picture());
             assert!(since_ms < 30_000, "not in sync: {}", self.picture());
