@@ -248,14 +248,13 @@ fn a_leader_that_is_killed_is_replaced() {
     eprintln!("another node leads after {gap:?}");
     assert!(gap < FAILOVER_MAX);
     assert_ne!(second, first);
-    let log = three.member(second).log.text();
-    let line = log
-        .lines()
-        .find(|line| line.contains("this node leads in epoch 2 "));
     let is_told = |line: &str| {
-        line.contains(" ms after a leader was heard last: the leader before fell silent")
+        line.contains("this node leads in epoch 2 ")
+            && line.contains(" ms after a leader was heard last: the leader before fell silent")
     };
-    assert!(line.is_some_and(is_told), "{log}");
+    wait_for("its log to say so", || {
+        three.member(second).log.text().lines().any(is_told)
+    });
     three.wait_for_sync(2);
     three.start_member(first);
     three.wait_for_sync(3);
