@@ -106,11 +106,7 @@ impl Member {
     /// Whether the configuration was read once all nodes that reach etcd had read it; if not, it is
     /// read again when they have.
     pub(super) fn is_settled(&mut self, now_ms: u64, around: &Surroundings<'_>) -> bool {
-        let at_ms = around.contact.settled_at_ms();
-        let known = self.known.as_ref();
-        let is_settled = known.is_some_and(|known| known.asked_at_ms >= at_ms);
-        self.wants_range |= !is_settled && now_ms >= at_ms && self.range_begun_ms < at_ms;
-        is_settled
+        self.has_read_since(around.contact.settled_at_ms(), now_ms)
     }
 
     /// The key is not there.

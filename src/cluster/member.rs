@@ -274,6 +274,15 @@ impl Member {
         self.is_outdated = true;
     }
 
+    /// Whether the configuration was asked for at this time or later; if not, it is once that has
+    /// come.
+    pub(super) fn has_read_since(&mut self, at_ms: u64, now_ms: u64) -> bool {
+        let known = self.known.as_ref();
+        let is_read = known.is_some_and(|known| known.asked_at_ms >= at_ms);
+        self.wants_range |= !is_read && now_ms >= at_ms && self.range_begun_ms < at_ms;
+        is_read
+    }
+
     /// The configuration of this revision was read, and with it which copies are registered.
     pub(super) fn on_registered(&mut self, revision: u64, is_lost: bool, asked_at_ms: u64) {
         let since_ms = self.lost.map_or(asked_at_ms, |(_, since_ms)| since_ms);

@@ -141,11 +141,7 @@ impl Member {
     /// configuration since.
     fn has_waited_to_stand(&mut self, now_ms: u64, spread_ms: u64) -> bool {
         let stand_at_ms = *self.stand_at_ms.get_or_insert(now_ms + spread_ms);
-        let is_due = now_ms >= stand_at_ms;
-        let is_known = |known: &Known| known.asked_at_ms >= stand_at_ms;
-        let is_read = self.known.as_ref().is_some_and(is_known);
-        self.wants_range |= is_due && !is_read && self.range_begun_ms < stand_at_ms;
-        is_due && is_read
+        now_ms >= stand_at_ms && self.has_read_since(stand_at_ms, now_ms)
     }
 
     /// Asks etcd to name this node as the leader. `is_lost`: none of the copies in sync is left.
@@ -198,12 +194,10 @@ impl Member {
             .lost
             .filter(|_| around.starts_when_lost && self.is_lost())?;
         // By then all nodes that run have registered what they hold.
-        let settled_at_ms = since_ms + SETTLE_MS;
-        let known = self.known.as_ref()?;
-        if known.asked_at_ms < settled_at_ms {
-            self.wants_range |= now_ms >= settled_at_ms && self.range_begun_ms < settled_at_ms;
+        if !self.has_read_since(since_ms + SETTLE_MS, now_ms) {
             return None;
         }
+        let known = self.known.as_ref()?;
         let own = around.copies.get(around.node)?;
         let held = (
             partition.roles().meta().data_epoch,
