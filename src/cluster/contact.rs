@@ -1,4 +1,4 @@
-//! When etcd has answered a node, and what that has found of its past.
+//! When etcd has answered a node.
 //!
 //! Not here: what a member concludes (`history.rs`).
 
@@ -45,23 +45,5 @@ impl Contact {
             return self.since_ms;
         }
         self.since_ms + SETTLE_MS
-    }
-}
-
-/// What is known of the past of a configuration.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    /// What was read last is not believed.
-    pub(super) went_back: bool,
-    /// The epoch of the partition when etcd was asked for the configuration.
-    pub(super) epoch_at_range: u64,
-    /// The newest epoch that was known when etcd was found to have lost something; 0: it was not.
-    pub(super) doubted_epoch: u64,
-}
-
-impl History {
-    /// Etcd is asked for the configuration now.
-    pub(super) fn on_range_begins(&mut self, partition: Option<&Partition>) {
-        self.epoch_at_range = partition.map_or(0, |partition| partition.roles().meta().epoch);
     }
 }

@@ -22,6 +22,24 @@ use super::config::PartitionConfig;
 use super::member::Member;
 use super::surroundings::Surroundings;
 
+/// What is known of the past of a configuration.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// What was read last is not believed.
+    pub(super) went_back: bool,
+    /// The epoch of the partition when etcd was asked for the configuration.
+    pub(super) epoch_at_range: u64,
+    /// The newest epoch that was known when etcd was found to have lost something; 0: it was not.
+    pub(super) doubted_epoch: u64,
+}
+
+impl History {
+    /// Etcd is asked for the configuration now.
+    pub(super) fn on_range_begins(&mut self, partition: Option<&Partition>) {
+        self.epoch_at_range = partition.map_or(0, |partition| partition.roles().meta().epoch);
+    }
+}
+
 impl Member {
     /// Whether etcd has lost some of its history: it was emptied, or restored from a backup.
     pub(super) fn went_back(&self) -> bool {

@@ -27,8 +27,8 @@ use crate::storage::Role;
 
 use super::change::{Asked, Change};
 use super::config::{CopyOfNode, PartitionConfig};
-use super::contact::History;
 use super::counts::{ChangeOutcome, MemberCounts};
+use super::history::History;
 use super::office::{BEATS_PER_LEASE, Office};
 use super::rules::is_named;
 use super::surroundings::Surroundings;
