@@ -19,133 +19,132 @@ use crate::seeded_bugs::SeededBug;
 use crate::storage::Role;
 
 use super::config::PartitionConfig;
-use super::member::Member;
 use super::surroundings::Surroundings;
+
+/// A configuration with the revision that it has in etcd.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) revision: u64,
+    pub(super) config: PartitionConfig,
+    /// When etcd was asked for it.
+    pub(super) asked_at_ms: u64,
+}
 
 /// What is known of the past of a configuration.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// What was read last is not believed.
-    pub(super) went_back: bool,
+    went_back: bool,
     /// The epoch of the partition when etcd was asked for the configuration.
-    pub(super) epoch_at_range: u64,
+    epoch_at_range: u64,
     /// The newest epoch that was known when etcd was found to have lost something; 0: it was not.
-    pub(super) doubted_epoch: u64,
+    doubted_epoch: u64,
 }
 
 impl History {
-    /// Etcd is asked for the configuration now.
-    pub(super) fn on_range_begins(&mut self, partition: Option<&Partition>) {
-        self.epoch_at_range = partition.map_or(0, |partition| partition.roles().meta().epoch);
-    }
-}
-
-impl Member {
     /// Whether etcd has lost some of its history: it was emptied, or restored from a backup.
     pub(super) fn went_back(&self) -> bool {
-        self.history.went_back
+        self.went_back
     }
 
     /// The newest epoch that was known when etcd was found to have lost something; 0: it was not.
     pub(super) fn doubted_epoch(&self) -> u64 {
-        self.history.doubted_epoch
+        self.doubted_epoch
     }
 
-    fn doubt(&mut self) {
+    /// Etcd is asked for the configuration now.
+    pub(super) fn on_range_begins(&mut self, partition: Option<&Partition>) {
+        self.epoch_at_range = partition.map_or(0, |partition| partition.roles().meta().epoch);
+    }
+
+    fn doubt(&mut self, known: Option<&Known>) {
         if SeededBug::BackupBelieved.is_on() {
             return;
         }
-        let known_epoch = self.config().map_or(0, |config| config.epoch);
-        let history = &mut self.history;
-        let newest = known_epoch.max(history.epoch_at_range);
-        history.doubted_epoch = history.doubted_epoch.max(newest);
+        let known_epoch = known.map_or(0, |known| known.config.epoch);
+        let newest = known_epoch.max(self.epoch_at_range);
+        self.doubted_epoch = self.doubted_epoch.max(newest);
     }
 
-    /// Etcd was restored, or made anew: what it had before is not known.
-    pub(super) fn on_other_etcd(&mut self, config: &PartitionConfig) {
-        let known = self.config();
-        if known.is_some_and(|known| config.recovered <= known.epoch) {
-            self.doubt();
+    /// Etcd was restored, or made anew, and has this configuration: what it had before is not
+    /// known.
+    pub(super) fn on_other_etcd(&mut self, known: Option<&Known>, config: &PartitionConfig) {
+        if known.is_some_and(|known| config.recovered <= known.config.epoch) {
+            self.doubt(known);
         }
     }
 
     /// Compares the configuration that was read with what is known, and whether any node doubts it.
+    /// `has_strangers`: this node leads, and copies are in the set that it has not asked for.
     pub(super) fn believes(
         &mut self,
-        read: (u64, &PartitionConfig),
+        read: &Known,
+        known: Option<&Known>,
+        has_strangers: bool,
         around: &Surroundings<'_>,
         partition: &Partition,
     ) -> bool {
-        if self.contradicts(read, around, partition) {
-            self.doubt();
+        let contradicts = self.contradicts_copy(&read.config, around.node, partition)
+            || known.is_some_and(|known| contradicts_known(read, known, has_strangers));
+        if contradicts {
+            self.doubt(known);
         }
         let doubts = around.copies.values().map(|record| record.doubts);
         let doubts = doubts.filter(|_| !SeededBug::DoubtOfOthersIgnored.is_on());
-        let doubted_epoch = doubts.fold(self.history.doubted_epoch, u64::max);
-        let went_back = doubted_epoch > 0 && read.1.recovered <= doubted_epoch;
-        self.note_history(went_back, partition);
-        if went_back {
-            self.asked.take_if(|asked| !asked.is_sent);
-        }
+        let doubted_epoch = doubts.fold(self.doubted_epoch, u64::max);
+        let went_back = doubted_epoch > 0 && read.config.recovered <= doubted_epoch;
+        self.note(went_back, partition);
         !went_back
     }
 
-    /// Whether a configuration cannot be one that came after what is known.
-    fn contradicts(
+    /// Whether a configuration is older than what the copy of this node knows.
+    fn contradicts_copy(
         &self,
-        (revision, config): (u64, &PartitionConfig),
-        around: &Surroundings<'_>,
+        config: &PartitionConfig,
+        node: &str,
         partition: &Partition,
     ) -> bool {
         let meta = partition.roles().meta();
         let has_led = meta.role == Role::Leader && meta.epoch > 0;
-        let is_other_leader = has_led && meta.epoch == config.epoch && config.leader != around.node;
-        if config.epoch < self.history.epoch_at_range || is_other_leader {
-            return true;
-        }
-        let known = self.known.as_ref();
-        let Some(known) = known.filter(|known| config.recovered <= known.config.epoch) else {
-            return false;
-        };
-        if revision == known.revision {
-            return *config != known.config;
-        }
-        let is_of_epoch = config.epoch > 0 && config.epoch == known.config.epoch;
-        // Only the leader takes copies into the set.
-        let has_strangers = || {
-            let effective = self.effective();
-            self.is_in_office() && config.in_sync.iter().any(|of| !effective.contains(of))
-        };
-        revision < known.revision
-            || config.epoch < known.config.epoch
-            || (is_of_epoch && (config.leader != known.config.leader || has_strangers()))
-    }
-
-    /// Whether the configuration was read once all nodes that reach etcd had read it; if not, it is
-    /// read again when they have.
-    pub(super) fn is_settled(&mut self, now_ms: u64, around: &Surroundings<'_>) -> bool {
-        self.has_read_since(around.contact.settled_at_ms(), now_ms)
+        let is_other_leader = has_led && meta.epoch == config.epoch && config.leader != node;
+        config.epoch < self.epoch_at_range || is_other_leader
     }
 
     /// The key is not there.
-    pub(super) fn on_config_missing(&mut self, partition: &Partition) {
-        let went_back = self.history.epoch_at_range > 0 || partition.lsm().last_version() > 0;
+    pub(super) fn on_config_missing(&mut self, known: Option<&Known>, partition: &Partition) {
+        let went_back = self.epoch_at_range > 0 || partition.lsm().last_version() > 0;
         if went_back {
-            self.doubt();
+            self.doubt(known);
         }
-        self.note_history(went_back, partition);
+        self.note(went_back, partition);
     }
 
-    fn note_history(&mut self, went_back: bool, partition: &Partition) {
-        if went_back && !self.history.went_back {
+    fn note(&mut self, went_back: bool, partition: &Partition) {
+        if went_back && !self.went_back {
             log::error!(
                 "partition {}: etcd went back: it has lost some of its history, as after a \
                  restore from a backup; this copy, of epoch {}, stands no more; docs/cluster.md \
                  says what to do",
                 partition.id(),
-                self.history.epoch_at_range
+                self.epoch_at_range
             );
         }
-        self.history.went_back = went_back;
+        self.went_back = went_back;
     }
+}
+
+/// Whether a configuration cannot be one that came after the known one.
+fn contradicts_known(read: &Known, known: &Known, has_strangers: bool) -> bool {
+    let (config, before) = (&read.config, &known.config);
+    if config.recovered > before.epoch {
+        return false;
+    }
+    if read.revision == known.revision {
+        return config != before;
+    }
+    let is_of_epoch = config.epoch > 0 && config.epoch == before.epoch;
+    read.revision < known.revision
+        || config.epoch < before.epoch
+        // Only the leader takes copies into the set.
+        || (is_of_epoch && (config.leader != before.leader || has_strangers))
 }

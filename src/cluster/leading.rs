@@ -8,7 +8,8 @@ use crate::seeded_bugs::SeededBug;
 
 use super::change::Change;
 use super::config::{CopyOfNode, PartitionConfig, epoch_above};
-use super::member::{HandoverEnd, Known, Member, Stage};
+use super::history::Known;
+use super::member::{HandoverEnd, Member, Stage};
 use super::moves::MoveAction;
 use super::office::{HANDOVER_MS, HANDOVER_REST_MS, Handover, Office};
 use super::rules::others;

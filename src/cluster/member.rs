@@ -28,7 +28,7 @@ use crate::storage::Role;
 use super::change::{Asked, Change};
 use super::config::{CopyOfNode, PartitionConfig};
 use super::counts::{ChangeOutcome, MemberCounts};
-use super::history::History;
+use super::history::{History, Known};
 use super::office::{BEATS_PER_LEASE, Office};
 use super::rules::is_named;
 use super::surroundings::Surroundings;
@@ -39,15 +39,6 @@ const UNWANTED_KEPT_MS: u64 = 60_000;
 /// How long a replica's promise lasts for a lease: a quarter longer, for clocks of other rates.
 pub(super) fn promise_ms(lease_ms: u64) -> u64 {
     lease_ms + lease_ms / 4
-}
-
-/// A configuration with the revision that it has in etcd.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) revision: u64,
-    pub(super) config: PartitionConfig,
-    /// When etcd was asked for it.
-    pub(super) asked_at_ms: u64,
 }
 
 /// How a hand-over ended.
@@ -118,7 +109,7 @@ pub struct Member {
     unsure: Option<u64>,
     /// When this copy is to stand, if the configuration that is read then lets it.
     pub(super) stand_at_ms: Option<u64>,
-    pub(super) history: History,
+    history: History,
     /// When etcd was asked for the first configuration of the epoch that was read last.
     pub(super) epoch_known_ms: u64,
     pub(super) wants_range: bool,
@@ -255,18 +246,46 @@ impl Member {
         around: &Surroundings<'_>,
         partition: &mut Partition,
     ) {
-        if !self.believes((revision, &config), around, partition) {
+        let read = Known {
+            revision,
+            config,
+            asked_at_ms,
+        };
+        let has_strangers = self.is_in_office() && {
+            let effective = self.effective();
+            let mut in_sync = read.config.in_sync.iter();
+            in_sync.any(|of| !effective.contains(of))
+        };
+        let (history, known) = (&mut self.history, self.known.as_ref());
+        if !history.believes(&read, known, has_strangers, around, partition) {
+            self.asked.take_if(|asked| !asked.is_sent);
             return;
         }
         if self.unsure.is_some_and(|compared| compared != revision) {
             self.resolve();
         }
-        let known = Known {
-            revision,
-            config,
-            asked_at_ms,
-        };
-        self.learn(known, around, partition);
+        self.learn(read, around, partition);
+    }
+
+    /// The key of the configuration is not there.
+    pub(super) fn on_config_missing(&mut self, partition: &Partition) {
+        self.history
+            .on_config_missing(self.known.as_ref(), partition);
+    }
+
+    /// Etcd was restored, or made anew, and has this configuration.
+    pub(super) fn on_other_etcd(&mut self, config: &PartitionConfig) {
+        self.history.on_other_etcd(self.known.as_ref(), config);
+    }
+
+    /// Whether etcd has lost some of its history (`history.rs`).
+    pub(super) fn went_back(&self) -> bool {
+        self.history.went_back()
+    }
+
+    /// The newest epoch that was known when etcd was found to have lost something; 0: it was not.
+    pub(super) fn doubted_epoch(&self) -> u64 {
+        self.history.doubted_epoch()
     }
 
     /// The configuration cannot be read: nothing is asked for before it can.
@@ -281,6 +300,12 @@ impl Member {
         let is_read = known.is_some_and(|known| known.asked_at_ms >= at_ms);
         self.wants_range |= !is_read && now_ms >= at_ms && self.range_begun_ms < at_ms;
         is_read
+    }
+
+    /// Whether the configuration was read once all nodes that reach etcd had read it; if not, it is
+    /// read again when they have.
+    pub(super) fn is_settled(&mut self, now_ms: u64, around: &Surroundings<'_>) -> bool {
+        self.has_read_since(around.contact.settled_at_ms(), now_ms)
     }
 
     /// The configuration of this revision was read, and with it which copies are registered.

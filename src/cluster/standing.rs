@@ -11,7 +11,8 @@ use super::change::Change;
 use super::config::{CopyOfNode, PartitionConfig, epoch_above};
 use super::contact::SETTLE_MS;
 use super::counts::TakeoverCause;
-use super::member::{Known, Member, promise_ms};
+use super::history::Known;
+use super::member::{Member, promise_ms};
 use super::rules::{follow, leave_leader, may_stand, place_when_lost};
 use super::surroundings::Surroundings;
 
