@@ -40,7 +40,8 @@ pub(crate) fn not_leading(partition: &Partition, cluster: &Cluster, now_ms: u64)
         MemberState::Unknown if cluster.revision() > 0 => not_configured(id),
         MemberState::Unknown => unknown(id),
         MemberState::Following | MemberState::EtcdWentBack => led_by(id, cluster.leader_url(id)),
-        MemberState::Standing
+        MemberState::AllLost
+        | MemberState::Standing
         | MemberState::Named
         | MemberState::Open
         | MemberState::Fenced

@@ -24,7 +24,7 @@
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::config::PARTITION_MAX;
+use crate::config::{PARTITION_MAX, WhenAllLost};
 use crate::storage::{CopyId, PEERS_MAX};
 
 use super::etcd::parse_json;
@@ -392,19 +392,18 @@ pub struct ClusterValue {
     pub partitions: u32,
     /// How a key's partition is found.
     pub hash: String,
-    /// What is done once all copies in sync are gone for good: `wait` or `start`.
-    pub when_all_lost: String,
+    /// What is done once all copies in sync are gone for good.
+    pub when_all_lost: WhenAllLost,
 }
 
 impl ClusterValue {
-    /// A new cluster. `starts_when_lost`: it goes on without data once all copies in sync are gone.
-    pub fn new(id: [u8; 16], partitions: u32, starts_when_lost: bool) -> Self {
-        let when_all_lost = if starts_when_lost { "start" } else { "wait" };
+    /// A new cluster.
+    pub fn new(id: [u8; 16], partitions: u32, when_all_lost: WhenAllLost) -> Self {
         Self {
             id: CopyId(id).to_string(),
             partitions,
             hash: "crc32c".to_owned(),
-            when_all_lost: when_all_lost.to_owned(),
+            when_all_lost,
         }
     }
 
@@ -415,7 +414,8 @@ impl ClusterValue {
             id: fields.text("id")?,
             partitions: u32::try_from(fields.number("partitions")?).ok()?,
             hash: fields.text("hash")?,
-            when_all_lost: fields.text_or_empty("whenAllLost")?,
+            when_all_lost: WhenAllLost::parse(&fields.text_or_empty("whenAllLost")?)
+                .unwrap_or(WhenAllLost::Wait),
         };
         (value.hash == "crc32c" && value.partitions > 0).then_some(value)
     }
@@ -427,7 +427,7 @@ impl ClusterValue {
         push_text(&mut out, "id", &self.id);
         push_number(&mut out, "partitions", u64::from(self.partitions));
         push_text(&mut out, "hash", &self.hash);
-        push_text(&mut out, "whenAllLost", &self.when_all_lost);
+        push_text(&mut out, "whenAllLost", self.when_all_lost.name());
         out.push(b'}');
         out
     }
@@ -677,7 +677,7 @@ mod tests {
         let text = text.replace("1234", "1234,\"doubts\":9");
         assert_eq!(String::from_utf8_lossy(&doubting.encode()), text);
         assert_eq!(CopyRecord::decode(text.as_bytes(), 41), Some(doubting));
-        let cluster = ClusterValue::new([4; 16], 16, false);
+        let cluster = ClusterValue::new([4; 16], 16, WhenAllLost::Wait);
         let text = concat!(
             r#"{"format":1,"id":"04040404040404040404040404040404","partitions":16,"#,
             r#""hash":"crc32c","whenAllLost":"wait"}"#

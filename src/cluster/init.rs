@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::config::ClusterInit;
+use crate::config::{ClusterInit, WhenAllLost};
 use crate::partition::Partition;
 
 use super::config::{ClusterValue, CopyOfNode, Key, PartitionConfig, epoch_above};
@@ -66,7 +66,7 @@ impl Cluster {
             let leader = names.first().cloned().unwrap_or_default();
             (id, PartitionConfig::first(leader, names, lease_ms))
         });
-        Ok(self.make(fresh.collect(), shape.starts_when_lost, now_ms))
+        Ok(self.make(fresh.collect(), shape.when_all_lost, now_ms))
     }
 
     /// Begins to make a cluster of partition 0 of this node, with its data.
@@ -99,7 +99,7 @@ impl Cluster {
             }],
             ..PartitionConfig::first(node.to_owned(), replicas, self.options.lease_ms)
         };
-        Ok(self.make(Made::from([(0, config)]), shape.starts_when_lost, now_ms))
+        Ok(self.make(Made::from([(0, config)]), shape.when_all_lost, now_ms))
     }
 
     fn check_new(&self) -> Result<(), InitRefusal> {
@@ -111,7 +111,7 @@ impl Cluster {
     }
 
     /// Writes what is missing, the key of the cluster last.
-    fn make(&mut self, fresh: Made, starts_when_lost: bool, now_ms: u64) -> (u64, Made) {
+    fn make(&mut self, fresh: Made, when_all_lost: WhenAllLost, now_ms: u64) -> (u64, Made) {
         let mut puts = Vec::new();
         let mut made = Made::new();
         for (id, config) in fresh {
@@ -122,7 +122,7 @@ impl Cluster {
             made.insert(id, known.map_or(config, |(_, known)| known.clone()));
         }
         let count = u32::try_from(made.len()).unwrap_or(u32::MAX);
-        let value = ClusterValue::new(self.ids.draw(), count, starts_when_lost);
+        let value = ClusterValue::new(self.ids.draw(), count, when_all_lost);
         let mut requests: VecDeque<Request> = puts.chunks(KEYS_PER_WRITE).map(create).collect();
         let key = Key::Cluster.in_cluster(&self.prefix());
         requests.push_back(create(&[(key, value.encode())]));

@@ -68,6 +68,8 @@ pub enum MemberState {
     Unknown,
     /// The configuration is of an epoch that is over: etcd has lost some of its history.
     EtcdWentBack,
+    /// All copies in sync are gone for good.
+    AllLost,
     /// It follows the leader.
     Following,
     /// It asks etcd to name it.
@@ -88,6 +90,7 @@ impl MemberState {
         match self {
             Self::Unknown => Some("waiting for etcd"),
             Self::EtcdWentBack => Some("etcd went back"),
+            Self::AllLost => Some("all copies lost"),
             Self::Following => None,
             Self::Standing => Some("standing"),
             Self::Named => Some("named"),
@@ -174,6 +177,7 @@ impl Member {
             _ if self.known.is_none() => MemberState::Unknown,
             Stage::Named => MemberState::Named,
             Stage::Following if self.is_standing() => MemberState::Standing,
+            Stage::Following if self.is_lost() => MemberState::AllLost,
             Stage::Following => MemberState::Following,
             Stage::Office(office) if office.handover.is_some() => MemberState::HandingOver,
             Stage::Office(_) if now_ms >= partition.lease_end_ms() => MemberState::Fenced,
@@ -309,13 +313,25 @@ impl Member {
     }
 
     /// The configuration of this revision was read, and with it which copies are registered.
-    pub(super) fn on_registered(&mut self, revision: u64, is_lost: bool, asked_at_ms: u64) {
+    pub(super) fn on_registered(
+        &mut self,
+        revision: u64,
+        is_lost: bool,
+        asked_at_ms: u64,
+        partition_id: u32,
+    ) {
+        if is_lost && self.lost.is_none() {
+            log::error!(
+                "partition {partition_id}: all copies in sync are gone for good; docs/cluster.md \
+                 says what follows"
+            );
+        }
         let since_ms = self.lost.map_or(asked_at_ms, |(_, since_ms)| since_ms);
         self.lost = is_lost.then_some((revision, since_ms));
     }
 
     /// Whether all copies in sync are gone for good.
-    pub fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         let known = self.known.as_ref();
         let lost_revision = self.lost.map(|(revision, _)| revision);
         known.is_some_and(|known| lost_revision == Some(known.revision))

@@ -162,6 +162,8 @@ fn decode(value: &[u8], own_epoch: u64) -> Result<PartitionConfig, ValueError> {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::WhenAllLost;
+
     use super::*;
 
     fn pair(value: &[u8], mod_revision: u64) -> KeyValue {
@@ -216,7 +218,7 @@ mod tests {
             let pair = KeyValue {
                 key: "/x/cluster".to_owned(),
                 mod_revision: 3,
-                value: ClusterValue::new(cluster, 1, false).encode(),
+                value: ClusterValue::new(cluster, 1, WhenAllLost::Wait).encode(),
             };
             Registered::read(before, "/x/", (vec![pair], etcd_id, revision), |_| 0)
         };

@@ -21,6 +21,13 @@ pub(super) fn is_named(config: &PartitionConfig, node: &str, partition: &Partiti
     config.leader == node && config.epoch > 0 && is_new && config.is_in_sync(partition.copy())
 }
 
+/// What a copy holds: the epoch of its data, and its last version. Of two copies the one with more
+/// is the later one.
+pub(super) fn held_by(partition: &Partition) -> (u64, u64) {
+    let data_epoch = partition.roles().meta().data_epoch;
+    (data_epoch, partition.lsm().last_version())
+}
+
 /// Whether a copy may ask to be named.
 pub(super) fn may_stand(config: &PartitionConfig, copy: CopyId) -> bool {
     config.is_in_sync(copy) || (SeededBug::StandsOutsideSet.is_on() && config.epoch > 0)

@@ -3,6 +3,7 @@
 //!
 //! Not here: what it does in office (`leading.rs`), what it reads and is answered (`member.rs`).
 
+use crate::config::WhenAllLost;
 use crate::partition::Partition;
 use crate::seeded_bugs::SeededBug;
 use crate::storage::Role;
@@ -13,7 +14,7 @@ use super::contact::SETTLE_MS;
 use super::counts::TakeoverCause;
 use super::history::Known;
 use super::member::{Member, promise_ms};
-use super::rules::{follow, leave_leader, may_stand, place_when_lost};
+use super::rules::{follow, held_by, leave_leader, may_stand, place_when_lost};
 use super::surroundings::Surroundings;
 
 /// Copies that stand at the same time ask etcd a little apart.
@@ -39,7 +40,7 @@ impl Member {
             return leave_leader(config, partition);
         }
         self.unwanted_since_ms = None;
-        partition.set_yields_to_empty(around.starts_when_lost);
+        partition.set_yields_to_empty(around.when_all_lost == WhenAllLost::Start);
         if !is_own {
             follow(config, around, partition);
         }
@@ -193,17 +194,14 @@ impl Member {
     ) -> Option<u64> {
         let (_, since_ms) = self
             .lost
-            .filter(|_| around.starts_when_lost && self.is_lost())?;
+            .filter(|_| around.when_all_lost == WhenAllLost::Start && self.is_lost())?;
         // By then all nodes that run have registered what they hold.
         if !self.has_read_since(since_ms + SETTLE_MS, now_ms) {
             return None;
         }
         let known = self.known.as_ref()?;
         let own = around.copies.get(around.node)?;
-        let held = (
-            partition.roles().meta().data_epoch,
-            partition.lsm().last_version(),
-        );
+        let held = held_by(partition);
         let is_own = own.copy == partition.copy() && (own.epoch, own.version) == held;
         let place = || place_when_lost(&known.config, around.copies, around.node);
         is_own.then(place).flatten()

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::starts_when_lost;
+use crate::config::WhenAllLost;
 use crate::partition::Partition;
 use crate::replication::frame::{PROTOCOL_MIN, PROTOCOL_VERSION};
 use crate::seeded_bugs::SeededBug;
@@ -21,7 +21,7 @@ use super::etcd::{Answer, KeyValue, Outcome, Request};
 use super::member::{Member, MemberState, promise_ms};
 use super::operations::{InitByItself, Operations};
 use super::registered::Registered;
-use super::rules::is_lost;
+use super::rules::{held_by, is_lost};
 use super::surroundings::Surroundings;
 
 /// Copies that are registered in one request: etcd takes 128 operations.
@@ -418,6 +418,12 @@ impl Cluster {
         let revision = self.process.revision;
         if node.process == self.process.id {
             self.process.revision = node.revision;
+        } else if revision == 0 && node.url != self.options.url {
+            log::warn!(
+                "{} was registered at {} before: a process that still runs there as this node ends",
+                self.options.node,
+                node.url
+            );
         } else if revision > 0 && node.revision > revision {
             // Not one of before, in an etcd that was restored.
             self.process.successor = Some(node.url.clone());
@@ -463,10 +469,7 @@ impl Cluster {
         let member = self.members.get(&id);
         let doubts = member.map_or(0, Member::doubted_epoch);
         let (copy, doubted) = known.map_or((CopyId::NONE, 0), |own| (own.copy, own.doubts));
-        let held = (
-            partition.roles().meta().data_epoch,
-            partition.lsm().last_version(),
-        );
+        let held = held_by(partition);
         let registered = known.map(|own| (own.epoch, own.version));
         let counts = member.is_some_and(Member::is_lost) && registered != Some(held);
         let is_known = copy == partition.copy() && doubted >= doubts && !counts;
@@ -656,7 +659,7 @@ impl Cluster {
             self.with_member(id, partitions, |member, around, partition| {
                 // Of one answer: a copy in sync was registered before.
                 let is_lost = is_lost(&config, around.copies);
-                member.on_registered(revision, is_lost, asked_at_ms);
+                member.on_registered(revision, is_lost, asked_at_ms, partition.id());
                 member.on_config(revision, config, asked_at_ms, around, partition);
             });
         }
@@ -705,10 +708,10 @@ fn around<'a>(
     Surroundings {
         node: &options.node,
         lease_ms: options.lease_ms,
-        starts_when_lost: registered
+        when_all_lost: registered
             .common
             .as_ref()
-            .is_some_and(|common| starts_when_lost(&common.when_all_lost) == Some(true)),
+            .map_or(WhenAllLost::Wait, |common| common.when_all_lost),
         min_in_sync: options.min_in_sync,
         started_at_ms: moment.started_at_ms,
         is_draining: moment.is_draining,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::WhenAllLost;
 use crate::storage::CopyId;
 
 use super::config::{CopyRecord, NodeValue, PartitionConfig};
@@ -18,8 +19,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) min_in_sync: usize,
     /// The node is stopping: it does not stand, and grants only until its copy is out of the set.
     pub(super) is_draining: bool,
-    /// Whether a copy may lead without the data once all copies in sync are gone for good.
-    pub(super) starts_when_lost: bool,
+    /// What is done once all copies in sync are gone for good.
+    pub(super) when_all_lost: WhenAllLost,
     /// When this node has started.
     pub(super) started_at_ms: u64,
     /// When etcd has answered.

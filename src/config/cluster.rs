@@ -56,8 +56,8 @@ pub struct ClusterInit {
     pub partitions: u32,
     /// Copies of each partition.
     pub replicas: u32,
-    /// Whether it goes on without data once all copies in sync are gone for good.
-    pub starts_when_lost: bool,
+    /// What it does once all copies in sync are gone for good.
+    pub when_all_lost: WhenAllLost,
 }
 
 impl ClusterInit {
@@ -72,7 +72,7 @@ impl ClusterInit {
         let mut found = Self {
             partitions: 16,
             replicas: 3,
-            starts_when_lost: false,
+            when_all_lost: WhenAllLost::Wait,
         };
         for part in text.split(',') {
             let (name, number) = part.split_once('=').ok_or_else(problem)?;
@@ -80,7 +80,7 @@ impl ClusterInit {
                 "partitions" => (&mut found.partitions, PARTITION_MAX),
                 "replicas" => (&mut found.replicas, REPLICA_MAX),
                 "when-all-lost" => {
-                    found.starts_when_lost = starts_when_lost(number.trim()).ok_or_else(problem)?;
+                    found.when_all_lost = WhenAllLost::parse(number.trim()).ok_or_else(problem)?;
                     continue;
                 }
                 _ => return Err(problem()),
@@ -94,13 +94,28 @@ impl ClusterInit {
     }
 }
 
-/// Whether a cluster with this choice goes on without data once all copies in sync are gone for
-/// good.
-pub fn starts_when_lost(choice: &str) -> Option<bool> {
-    match choice {
-        "wait" => Some(false),
-        "start" => Some(true),
-        _ => None,
+/// What a cluster does with a partition once all its copies in sync are gone for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAllLost {
+    /// It waits for an operator.
+    Wait,
+    /// It goes on with what other copies hold.
+    Start,
+}
+
+impl WhenAllLost {
+    /// The choice with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let all = [Self::Wait, Self::Start];
+        all.into_iter().find(|choice| choice.name() == name)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Start => "start",
+        }
     }
 }
 
@@ -124,15 +139,15 @@ mod tests {
 
     #[test]
     fn clusters_are_described_in_a_word() {
-        for (text, partitions, replicas, starts_when_lost) in [
-            ("partitions=64,replicas=2", 64, 2, false),
-            ("replicas=1,when-all-lost=wait", 16, 1, false),
-            ("when-all-lost=start,partitions=1", 1, 3, true),
+        for (text, partitions, replicas, when_all_lost) in [
+            ("partitions=64,replicas=2", 64, 2, WhenAllLost::Wait),
+            ("replicas=1,when-all-lost=wait", 16, 1, WhenAllLost::Wait),
+            ("when-all-lost=start,partitions=1", 1, 3, WhenAllLost::Start),
         ] {
             let expected = ClusterInit {
                 partitions,
                 replicas,
-                starts_when_lost,
+                when_all_lost,
             };
             assert_eq!(ClusterInit::parse(text), Ok(expected), "{text}");
         }

@@ -12,7 +12,7 @@ pub struct EtcdStats {
     pub is_up: bool,
     /// Now: the member that is asked, such as `10.0.0.5:2379`.
     pub endpoint: String,
-    /// The last failure, with the member that it was of; empty: none so far.
+    /// The last failure, with the member that it was of; empty: there was none, or it is over.
     pub last_error: String,
     /// Durations of requests that were answered.
     pub durations: Histogram,

@@ -204,7 +204,20 @@ fn a_partition_is_recovered_by_force() {
     lost["leader"] = json!("n0");
     lost["inSync"] = json!([{"node": "n0", "copy": "09".repeat(16)}]);
     put(&etcd, "partitions/0/config", &lost);
-    wait_for("no leader", || members[0].put("k", &[], "2").status >= 400);
+    for member in &members {
+        wait_for("it to say so", || {
+            let ready = member.get("/readyz");
+            ready.status == 503 && ready.text().starts_with("all copies lost: ")
+        });
+        let told = member.get("/status").json()["partitions"][0].take();
+        assert_eq!(told["state"], "all copies lost");
+        let reason = told["stateReason"].as_str().expect("a text");
+        assert!(reason.contains("/partition/recover"), "{reason}");
+        assert_refused(&member.put("k", &[], "2"), 503, "no_leader");
+        member
+            .log
+            .assert_has("all copies in sync are gone for good");
+    }
     let order = json!({"id": 0, "node": "n1", "acceptDataLoss": true});
     let unknown = json!({"id": 0, "node": "n9", "acceptDataLoss": true});
     assert_refused(

@@ -70,6 +70,9 @@ fn a_copy_that_was_in_sync_does_not_lead_once_etcd_went_back() {
     wait_for("the leader to doubt that", || {
         three.member(0).partition()["state"] == "etcd went back"
     });
+    let ready = three.member(0).get("/readyz");
+    assert_eq!(ready.status, 200, "it goes on serving");
+    assert!(ready.text().contains("etcd went back"), "{}", ready.text());
     // A node that stands still hears nothing, and is not heard.
     three.member(0).freeze();
     three.start_member(1);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cluster::{HandoverRefusal, InitRefusal, RecoveryRefusal};
-use crate::config::{ClusterInit, PARTITION_MAX, REPLICA_MAX, starts_when_lost};
+use crate::config::{ClusterInit, PARTITION_MAX, REPLICA_MAX, WhenAllLost};
 use crate::http::{Method, Refusal, Reply, json_line};
 use crate::partition::Wait;
 
@@ -120,11 +120,11 @@ impl Api<'_> {
         let shape = ClusterInit {
             partitions: counts[0].as_ref().map_or(default, count_in),
             replicas: counts[1].as_ref().map_or(3, count_in),
-            starts_when_lost: match when_all_lost.as_deref() {
-                Some(choice) => starts_when_lost(choice).ok_or_else(|| {
+            when_all_lost: match when_all_lost.as_deref() {
+                Some(name) => WhenAllLost::parse(name).ok_or_else(|| {
                     Refusal::bad_request("whenAllLost may be \"wait\" or \"start\"")
                 })?,
-                None => false,
+                None => WhenAllLost::Wait,
             },
         };
         if !(1..=PARTITION_MAX).contains(&shape.partitions)

@@ -161,7 +161,7 @@ impl Api<'_> {
             node: &options.node,
             id: value.map(|value| &value.id[..]),
             partition_count: value.map(|value| value.partitions),
-            when_all_lost: value.map(|value| &value.when_all_lost[..]),
+            when_all_lost: value.map(|value| value.when_all_lost.name()),
             nodes: nodes.collect(),
             partitions: partitions.collect(),
         }
@@ -210,6 +210,7 @@ fn word_of(state: MemberState) -> &'static str {
     match state {
         MemberState::Unknown => "unknown",
         MemberState::EtcdWentBack => "etcd went back",
+        MemberState::AllLost => "all copies lost",
         MemberState::Following => "following",
         MemberState::Standing => "standing",
         MemberState::Named => "named",

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, MemberState};
 use crate::http::{Head, Refusal, Reply, json_line};
 use crate::node::Subject;
 use crate::partition::{Closed, Partition};
@@ -11,7 +11,7 @@ use crate::storage::Role;
 
 use crate::api::context::Api;
 use crate::api::context::partition_in_query;
-use crate::api::endpoint::member_status::state_name;
+use crate::api::endpoint::member_status::{state_name, told_if};
 use crate::api::errors::refuse;
 use crate::api::request::params::Param;
 use crate::api::request::route::Route;
@@ -139,7 +139,8 @@ impl Api<'_> {
     ) -> Result<Result<Role, String>, Refusal> {
         let max_lag = self.max_lag(head)?;
         let (now_ms, min_acks) = (self.now_ms, self.node.config().min_acks);
-        let partition = self.any_partition(head, Subject::Node)?;
+        let index = self.partition_index(head, Subject::Node)?;
+        let (partition, cluster) = (&self.node.partitions()[index], self.node.cluster());
         let role = partition.roles().role();
         let wanted = if route == Route::Leader {
             Role::Leader
@@ -149,7 +150,7 @@ impl Api<'_> {
         if role != wanted && !partition.roles().is_taking_over() {
             return Ok(Err(format!("the role of this node is {}", role.name())));
         }
-        if let Some(obstacle) = obstacle_of(partition, now_ms) {
+        if let Some(obstacle) = obstacle_of(partition, cluster, now_ms) {
             return Ok(Err(obstacle));
         }
         if role == Role::Leader
@@ -178,9 +179,10 @@ impl Api<'_> {
             return Ok(self.obstacle(max_lag));
         }
         let now_ms = self.now_ms;
-        let partition = self.any_partition(head, Subject::Node)?;
-        let obstacle =
-            obstacle_of(partition, now_ms).or_else(|| lag_obstacle(partition, max_lag, now_ms));
+        let index = self.partition_index(head, Subject::Node)?;
+        let (partition, cluster) = (&self.node.partitions()[index], self.node.cluster());
+        let obstacle = obstacle_of(partition, cluster, now_ms)
+            .or_else(|| lag_obstacle(partition, max_lag, now_ms));
         Ok(obstacle.map(|obstacle| obstacle + "\n"))
     }
 
@@ -190,8 +192,8 @@ impl Api<'_> {
     }
 
     /// What is said of the named partition, or of all, when requests may come: replicas may be
-    /// missing all the same.
-    fn ready_text(&mut self, head: &Head<'_>) -> Result<&'static str, Refusal> {
+    /// missing all the same, or etcd may have lost what would let another node take over.
+    fn ready_text(&mut self, head: &Head<'_>) -> Result<String, Refusal> {
         let (now_ms, min_acks) = (self.now_ms, self.node.config().min_acks);
         let misses_replicas = |partition: &Partition| {
             let role = partition.roles().role();
@@ -202,16 +204,23 @@ impl Api<'_> {
             role == Role::Leader
                 && (has_few_copies || partition.check_replicas(min_acks, now_ms).is_err())
         };
-        let is_any = if self.names_partition(head)? {
-            misses_replicas(self.any_partition(head, Subject::Node)?)
+        let named = if self.names_partition(head)? {
+            Some(self.partition_index(head, Subject::Node)?)
         } else {
-            self.node.partitions().iter().any(misses_replicas)
+            None
         };
-        Ok(if is_any {
-            "ready; too few replicas are connected: writes are refused\n"
-        } else {
-            "ready\n"
-        })
+        let partitions = self.node.partitions();
+        let meant = named.map_or(partitions, |index| &partitions[index..=index]);
+        let mut text = "ready".to_owned();
+        if meant.iter().any(misses_replicas) {
+            text += "; too few replicas are connected: writes are refused";
+        }
+        let cluster = self.node.cluster();
+        let doubt = |partition| told_if(&[MemberState::EtcdWentBack], partition, cluster, now_ms);
+        if let Some(doubt) = meant.iter().find_map(doubt) {
+            text = format!("{text}; {doubt}");
+        }
+        Ok(text + "\n")
     }
 
     /// Why requests should go to another node, as one line.
@@ -231,8 +240,9 @@ impl Api<'_> {
         if let Some(cluster) = self.node.cluster()
             && cluster.members().is_empty()
         {
-            let waits = "not configured: etcd has no partitions of this cluster; \
-                         POST /cluster/init makes them, and GET /status says more";
+            let waits = "not configured: etcd has no partitions of this cluster. If it is new, \
+                         POST /cluster/init makes them; if etcd has lost them, docs/cluster.md \
+                         says what comes first. GET /status says more";
             return Some(format!("{waits}\n"));
         }
         if self.node.partitions().is_empty() {
@@ -240,7 +250,7 @@ impl Api<'_> {
         }
         let partitions = self.node.partitions();
         partitions.iter().find_map(|partition| {
-            let obstacle = obstacle_of(partition, self.now_ms)
+            let obstacle = obstacle_of(partition, self.node.cluster(), self.now_ms)
                 .or_else(|| lag_obstacle(partition, max_lag, self.now_ms))?;
             Some(match partitions {
                 [_] => format!("{obstacle}\n"),
@@ -302,7 +312,7 @@ impl Api<'_> {
 }
 
 /// Why a partition cannot act in its role.
-fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
+fn obstacle_of(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) -> Option<String> {
     if let Some(error) = partition.write_obstacle() {
         return Some(if error.is_passing() {
             format!("writes wait, and go on by themselves once they can: {error}")
@@ -317,6 +327,15 @@ fn obstacle_of(partition: &Partition, now_ms: u64) -> Option<String> {
         return Some(format!(
             "taking over as the leader: catching up with the other nodes first{separator}{obstacle}"
         ));
+    }
+    // A leader goes on, and so does what follows it.
+    let lasting: &[MemberState] = if partition.is_in_sync() {
+        &[MemberState::AllLost]
+    } else {
+        &[MemberState::AllLost, MemberState::EtcdWentBack]
+    };
+    if let Some(told) = told_if(lasting, partition, cluster, now_ms) {
+        return Some(told);
     }
     match partition.roles().role() {
         Role::Unassigned if partition.is_in_cluster() => {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::cluster::{Cluster, Member, MemberState};
+use crate::config::WhenAllLost;
 use crate::node::Node;
 use crate::partition::Partition;
 use crate::replication::SyncState;
@@ -28,7 +29,7 @@ struct EtcdStatus<'n> {
     endpoint: Option<&'n str>,
     /// The revision as of the last read; 0: it was not read yet.
     revision: u64,
-    /// While it does not answer.
+    /// While it does not answer, or its watch fails.
     last_error: Option<&'n str>,
 }
 
@@ -39,17 +40,14 @@ impl<'n> ClusterStatus<'n> {
         let options = cluster.options();
         let stats = node.loop_stats.etcd.as_deref();
         let told = |text: &'n String| Some(&text[..]).filter(|text| !text.is_empty());
-        let is_up = stats.is_some_and(|stats| stats.is_up);
         Some(Self {
             cluster: &options.cluster,
             node: &options.node,
             etcd: EtcdStatus {
-                up: is_up,
+                up: stats.is_some_and(|stats| stats.is_up),
                 endpoint: stats.and_then(|stats| told(&stats.endpoint)),
                 revision: cluster.revision(),
-                last_error: stats
-                    .and_then(|stats| told(&stats.last_error))
-                    .filter(|_| !is_up),
+                last_error: stats.and_then(|stats| told(&stats.last_error)),
             },
         })
     }
@@ -127,6 +125,28 @@ fn following_name(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64)
     }
 }
 
+fn all_lost_reason(cluster: &Cluster) -> String {
+    let choice = cluster.value().map(|value| value.when_all_lost);
+    let follows = match choice {
+        Some(WhenAllLost::Start) => "\"start\": the copy that holds most leads within seconds",
+        _ => "\"wait\": none leads before POST /partition/recover names one",
+    };
+    format!("all copies in sync are gone for good, and whenAllLost is {follows}")
+}
+
+/// The state of a partition with its reason, if it is one of these.
+pub(super) fn told_if(
+    states: &[MemberState],
+    partition: &Partition,
+    cluster: Option<&Cluster>,
+    now_ms: u64,
+) -> Option<String> {
+    let cluster = cluster?;
+    let state = cluster.state_of(partition, now_ms);
+    let name = state.name().filter(|_| states.contains(&state))?;
+    Some(format!("{name}: {}", reason(partition, cluster, now_ms)))
+}
+
 /// Why a partition is in its state, as a sentence.
 fn reason(partition: &Partition, cluster: &Cluster, now_ms: u64) -> String {
     let config = cluster.member(partition.id()).and_then(Member::config);
@@ -137,7 +157,8 @@ fn reason(partition: &Partition, cluster: &Cluster, now_ms: u64) -> String {
         MemberState::Unknown if is_etcd_read(Some(cluster)) => format!(
             "etcd answers, and has no configuration of this partition for the cluster {}. If the \
              cluster is new, POST /cluster/init makes one, and goes on with this data by \
-             \"adopt\"; if etcd has lost it, restore etcd, or POST /partition/recover",
+             \"adopt\"; if etcd has lost it, POST /partition/recover comes first, as \
+             docs/cluster.md says",
             cluster.options().cluster
         ),
         MemberState::Unknown => "etcd has not answered yet: \"etcd\" has the last error".to_owned(),
@@ -146,10 +167,7 @@ fn reason(partition: &Partition, cluster: &Cluster, now_ms: u64) -> String {
              epoch {}, neither stands nor changes the configuration until an operator decides",
             partition.roles().meta().epoch
         ),
-        MemberState::Following if cluster.member(partition.id()).is_some_and(Member::is_lost) => {
-            "all copies in sync are gone for good: with whenAllLost \"wait\" an operator decides"
-                .to_owned()
-        }
+        MemberState::AllLost => all_lost_reason(cluster),
         MemberState::Following if is_own && epoch > 0 && !is_in_sync => {
             "etcd names this node as the leader, and its copy is another one than that in sync: it \
              may not lead"

@@ -86,7 +86,8 @@ pub struct ClientHealth<'c> {
     pub is_up: bool,
     /// The end point in use for requests.
     pub endpoint: &'c str,
-    /// The last failure of a request or of the watch, with its end point; empty: none so far.
+    /// The last failure of a request or of the watch, with its end point; empty: there was none, or
+    /// both go on.
     pub last_error: &'c str,
 }
 
@@ -201,10 +202,11 @@ impl Client {
 
     /// How the client fares.
     pub fn health(&self) -> ClientHealth<'_> {
+        let fares_well = self.is_up && self.created_at_ms.is_some();
         ClientHealth {
             is_up: self.is_up,
             endpoint: &self.endpoints[self.requests.endpoint.index],
-            last_error: &self.last_error,
+            last_error: if fares_well { "" } else { &self.last_error },
         }
     }
 

@@ -421,7 +421,11 @@ fn a_silent_watch_is_given_up() {
 #[test]
 fn watches_that_fail_wait_longer() {
     let mut client = watching(None);
+    assert_eq!(client.health().last_error, "");
     client.on_closed(watch(1), "closed", 100_000);
+    assert!(client.health().is_up);
+    let told = client.health().last_error.to_owned();
+    assert!(told.starts_with("the watch of"), "{told}");
     let mut now_ms = 100_000;
     let mut pauses = Vec::new();
     for number in 2..10 {
@@ -433,6 +437,7 @@ fn watches_that_fail_wait_longer() {
         client.on_time(now_ms);
         client.on_connected(watch(number), now_ms);
         client.on_bytes(watch(number), &created(), now_ms);
+        assert_eq!(client.health().last_error, "");
         client.on_closed(watch(number), "closed", now_ms);
         effects(&mut client);
     }

@@ -1,5 +1,7 @@
 //! What has to be true in every step, and a picture of the nodes for when it is not.
 
+use std::rc::Rc;
+
 use db_node::cluster::config::PartitionConfig;
 use db_node::storage::HistoryId;
 
@@ -17,11 +19,11 @@ impl Run {
             self.picture()
         );
         let config = self.config();
-        let seen = self.seen.replace(config.clone());
+        let seen = self.seen.replace(Rc::clone(&config));
         // A copy that has not joined may go at once, when its move is cancelled.
         let is_gone = |name: &String| !config.has_replica(name);
         let is_given_up = |seen: &PartitionConfig| seen.leaving.iter().any(is_gone);
-        if seen.as_ref().is_some_and(is_given_up) {
+        if seen.as_deref().is_some_and(is_given_up) {
             let is_in_sync = |name: &String| config.in_sync.iter().any(|of| of.node == *name);
             assert!(
                 config.replicas.iter().all(is_in_sync),
@@ -32,7 +34,7 @@ impl Run {
         if let Some(seen) = &seen {
             self.check_loss(seen, &config);
         }
-        let in_sync = config.in_sync;
+        let in_sync = &config.in_sync;
         for host in 0..self.host_count() {
             let Some(partition) = self.cluster.partition(host) else {
                 continue;

@@ -1,5 +1,6 @@
 //! All copies in sync are gone for good: what the cluster is told to do then.
 
+use db_node::cluster::MemberState;
 use db_node::cluster::config::PartitionConfig;
 use db_node::storage::CopyId;
 
@@ -77,9 +78,10 @@ fn once_all_copies_are_lost_an_operator_is_waited_for() {
     }
     assert_eq!(run.config().epoch, epoch);
     let host = 1;
-    let cluster = run.cluster.node(host).expect("it runs").cluster();
-    let member = cluster.and_then(|cluster| cluster.member(0));
-    assert!(member.expect("read").is_lost());
+    let node = run.cluster.node(host).expect("it runs");
+    let (cluster, partition) = (node.cluster().expect("one of it"), node.look_at(0));
+    let state = cluster.state_of(partition.expect("it is here"), 0);
+    assert_eq!(state, MemberState::AllLost);
 }
 
 #[test]

@@ -25,9 +25,11 @@ mod stops;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use db_node::cluster::ClusterOptions;
 use db_node::cluster::config::{ClusterValue, Key, NodeValue, PartitionConfig, prefix_of};
+use db_node::config::WhenAllLost;
 use db_node::partition::Partition;
 use db_node::seeded_bugs::SeededBug;
 use db_node::storage::{CopyId, Role};
@@ -65,7 +67,7 @@ struct Run {
     prefix: String,
     config_key: String,
     /// The configuration that was decoded last, and what from: it is looked at in each step.
-    decoded: RefCell<(Vec<u8>, Option<PartitionConfig>)>,
+    decoded: RefCell<(Vec<u8>, Option<Rc<PartitionConfig>>)>,
     /// The nodes that are about to stop.
     stops: Vec<Option<Stop>>,
     /// What each host's clock showed when its last turn began.
@@ -83,7 +85,7 @@ struct Run {
     calm_until_ms: u64,
     move_count: u64,
     /// The configuration as it was seen last.
-    seen: Option<PartitionConfig>,
+    seen: Option<Rc<PartitionConfig>>,
     next_value: u64,
     acked_count: u64,
     read_count: u64,
@@ -234,7 +236,7 @@ impl Run {
             let key = Key::Node(&name(host)).in_cluster(&self.prefix);
             self.etcd.put(&key, value.encode());
         }
-        let cluster = ClusterValue::new([4; 16], 1, self.starts_when_lost);
+        let cluster = ClusterValue::new([4; 16], 1, self.when_all_lost());
         let key = Key::Cluster.in_cluster(&self.prefix);
         self.etcd.put(&key, cluster.encode());
         // With fewer copies than nodes, copies move.
@@ -246,12 +248,20 @@ impl Run {
         self.spread_keys(1);
     }
 
+    fn when_all_lost(&self) -> WhenAllLost {
+        if self.starts_when_lost {
+            WhenAllLost::Start
+        } else {
+            WhenAllLost::Wait
+        }
+    }
+
     /// Keys are spread over so many partitions from now on.
     fn spread_keys(&mut self, count: u32) {
         let key = Key::Cluster.in_cluster(&self.prefix);
         self.etcd.put(
             &key,
-            ClusterValue::new([4; 16], count, self.starts_when_lost).encode(),
+            ClusterValue::new([4; 16], count, self.when_all_lost()).encode(),
         );
     }
 
@@ -259,12 +269,12 @@ impl Run {
         self.cluster.hosts.len()
     }
 
-    fn config(&self) -> PartitionConfig {
+    fn config(&self) -> Rc<PartitionConfig> {
         let (_, value) = &self.etcd.values[&self.config_key];
         let mut decoded = self.decoded.borrow_mut();
         if decoded.0 != *value {
             let config = PartitionConfig::decode(value).expect("it is one");
-            *decoded = (value.clone(), Some(config));
+            *decoded = (value.clone(), Some(Rc::new(config)));
         }
         decoded.1.clone().expect("decoded")
     }
@@ -448,7 +458,8 @@ impl Run {
         if self.starts_when_lost && self.cluster.chance(20) {
             return true;
         }
-        let in_sync = self.config().in_sync;
+        let config = self.config();
+        let in_sync = &config.in_sync;
         let others = (0..self.host_count()).filter(|host| *host != crashing);
         self.kind == Kind::Synced
             || others.into_iter().any(|host| {
@@ -528,7 +539,8 @@ impl Run {
 
     /// Whether a copy that is in sync is left.
     fn is_lost(&mut self) -> bool {
-        let in_sync = self.config().in_sync;
+        let config = self.config();
+        let in_sync = &config.in_sync;
         !in_sync.is_empty()
             && (0..self.host_count()).all(|host| {
                 let partition = self.cluster.partition(host);

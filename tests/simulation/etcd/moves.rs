@@ -57,7 +57,7 @@ impl Run {
 
     /// Leadership is to move, as in a cluster that is evened out.
     fn name_next_leader(&mut self, host: usize) {
-        let mut config = self.config();
+        let mut config = (*self.config()).clone();
         config.next_leader = Some(name(host));
         let key = Key::Config(0).in_cluster(&self.prefix);
         self.etcd.put(&key, config.encode());
@@ -233,7 +233,7 @@ fn the_next_leader_takes_over() {
     run.pass_until("all are in sync", Run::is_in_sync);
     assert!(run.config().handed_over);
     // Of a node that has no copy it means nothing.
-    let mut config = run.config();
+    let mut config = (*run.config()).clone();
     config.next_leader = Some("n9".to_owned());
     let key = Key::Config(0).in_cluster(&run.prefix);
     run.etcd.put(&key, config.encode());
