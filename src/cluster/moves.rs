@@ -209,7 +209,7 @@ impl Cluster {
         }
         config.replicas.extend(order.to.clone());
         config.leaving.extend(order.from.clone());
-        let staying_count = config.replicas.len() - config.leaving.len();
+        let staying_count = config.replicas.len().saturating_sub(config.leaving.len());
         if order.to.is_none() && staying_count < self.options.min_in_sync.max(1) {
             return Err(MoveRefusal::TooFew(staying_count));
         }

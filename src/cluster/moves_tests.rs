@@ -252,6 +252,20 @@ fn the_next_order_is_checked_against_the_one_before() {
     assert_eq!(cluster.registered.configs[&0].0, 12);
 }
 
+/// A value that was written by hand.
+#[test]
+fn nodes_may_leave_that_have_no_copy() {
+    let odd = config(&["n0"], &["n0"], &["n1", "n2", "n3"]);
+    let cluster = cluster(vec![odd.clone(), odd]);
+    assert!(cluster_refusal(&cluster, "n0", "n3").is_some());
+    let adds = CopyMove {
+        partition: 1,
+        from: None,
+        to: Some("n3".to_owned()),
+    };
+    assert!(cluster.moved(&adds).is_ok());
+}
+
 fn cluster_refusal(cluster: &Cluster, from: &str, to: &str) -> Option<MoveRefusal> {
     cluster.moved(&order(1, from, to)).err()
 }
