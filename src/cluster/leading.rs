@@ -11,7 +11,7 @@ use super::config::{CopyOfNode, PartitionConfig, epoch_above};
 use super::history::Known;
 use super::member::{HandoverEnd, Member, Stage};
 use super::moves::MoveAction;
-use super::office::{HANDOVER_MS, HANDOVER_REST_MS, Handover, Office};
+use super::office::{HANDOVER_REST_MS, Handover, Office};
 use super::rules::others;
 use super::surroundings::Surroundings;
 
@@ -39,8 +39,15 @@ impl Member {
         self.stage = Stage::Office(Box::new(Office::new(epoch, begun_version, cause)));
     }
 
-    /// Begins to hand over to a copy in sync; false if that cannot be.
-    pub(super) fn hand_over(&mut self, to: &str, now_ms: u64, partition: &mut Partition) -> bool {
+    /// Begins to hand over to a copy in sync, once etcd has answered what it was asked since then;
+    /// false if that cannot be.
+    pub(super) fn hand_over(
+        &mut self,
+        to: &str,
+        answered_since_ms: u64,
+        now_ms: u64,
+        partition: &Partition,
+    ) -> bool {
         let Some(Known { config, .. }) = &self.known else {
             return false;
         };
@@ -55,12 +62,11 @@ impl Member {
         office.handover = Some(Handover {
             to,
             begun_at_ms: now_ms,
+            answered_since_ms,
+            paused_since_ms: None,
             is_in_doubt: false,
         });
         self.ended_handover = None;
-        if !SeededBug::HandoverWithoutPause.is_on() {
-            partition.set_paused(true);
-        }
         true
     }
 
@@ -79,6 +85,7 @@ impl Member {
         partition: &mut Partition,
     ) {
         let (effective, went_back) = (self.effective(), self.went_back());
+        let is_answered = self.is_handover_answered(now_ms);
         let Self {
             stage: Stage::Office(office),
             known: Some(known),
@@ -100,10 +107,17 @@ impl Member {
         if office.handover.take_if(is_over).is_some() {
             self.ended_handover = Some(HandoverEnd::Superseded);
         }
+        if office.handover.take_if(|own| own.is_late(now_ms)).is_some() {
+            office.rest_until_ms = now_ms + HANDOVER_REST_MS;
+            self.ended_handover = Some(HandoverEnd::TooSlow);
+        }
         office.look(now_ms, config.lease_ms, &effective, partition);
         office.beat(now_ms, config.lease_ms, around, partition);
-        let is_paused = office.handover.is_some() && !SeededBug::HandoverWithoutPause.is_on();
-        partition.set_paused(is_paused);
+        let handover = office.handover.as_mut().filter(|_| is_answered);
+        partition.set_paused(handover.is_some() && !SeededBug::HandoverWithoutPause.is_on());
+        if let Some(handover) = handover {
+            handover.paused_since_ms.get_or_insert(now_ms);
+        }
         if can_ask {
             self.consider_change(now_ms, around, partition);
         }
@@ -113,14 +127,21 @@ impl Member {
         }
     }
 
+    /// Whether etcd has answered since a hand-over was to begin; if not, it is asked.
+    fn is_handover_answered(&mut self, now_ms: u64) -> bool {
+        let Stage::Office(office) = &self.stage else {
+            return false;
+        };
+        let handover = office.handover.as_ref();
+        let Some(handover) = handover.filter(|own| own.paused_since_ms.is_none()) else {
+            return true;
+        };
+        self.has_read_since(handover.answered_since_ms, now_ms)
+    }
+
     /// Goes on with the hand-over that is under way: asks etcd to name the other copy, once that
     /// has everything.
-    fn go_on_handing_over(
-        &mut self,
-        now_ms: u64,
-        around: &Surroundings<'_>,
-        partition: &mut Partition,
-    ) {
+    fn go_on_handing_over(&mut self, around: &Surroundings<'_>, partition: &mut Partition) {
         let (Stage::Office(office), Some(Known { config, .. })) = (&self.stage, &self.known) else {
             return;
         };
@@ -148,14 +169,7 @@ impl Member {
                 in_sync: config.in_sync.iter().filter(stays).cloned().collect(),
                 ..config.clone()
             };
-            return self.ask(Change::HandOver, proposal);
-        }
-        if now_ms - handover.begun_at_ms >= HANDOVER_MS {
-            partition.set_paused(false);
-            if let Stage::Office(office) = &mut self.stage {
-                office.rest_until_ms = now_ms + HANDOVER_REST_MS;
-            }
-            self.end_handover(HandoverEnd::TooSlow);
+            self.ask(Change::HandOver, proposal);
         }
     }
 
@@ -169,7 +183,7 @@ impl Member {
         let is_handing_over =
             matches!(&self.stage, Stage::Office(office) if office.handover.is_some());
         if is_handing_over {
-            return self.go_on_handing_over(now_ms, around, partition);
+            return self.go_on_handing_over(around, partition);
         }
         if self.consider_giving_up(now_ms, partition) {
             return;
@@ -236,7 +250,7 @@ impl Member {
             partition.id(),
             trouble.text()
         );
-        self.hand_over(&successor, now_ms, partition)
+        self.hand_over(&successor, since_ms, now_ms, partition)
     }
 
     /// Does what is due for copies that move: one that is to be given up goes once all that stay
@@ -259,7 +273,7 @@ impl Member {
                 let is_rested = matches!(&self.stage, Stage::Office(own) if own.is_rested(now_ms));
                 let to = to.or_else(|| self.successor(partition));
                 if let Some(to) = to.filter(|_| is_rested) {
-                    self.hand_over(&to, now_ms, partition);
+                    self.hand_over(&to, now_ms, now_ms, partition);
                 }
             }
             Some(MoveAction::Change(proposal)) => self.ask(Change::Set, *proposal),

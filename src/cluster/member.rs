@@ -179,7 +179,7 @@ impl Member {
             Stage::Following if self.is_standing() => MemberState::Standing,
             Stage::Following if self.is_lost() => MemberState::AllLost,
             Stage::Following => MemberState::Following,
-            Stage::Office(office) if office.handover.is_some() => MemberState::HandingOver,
+            Stage::Office(office) if office.is_ending() => MemberState::HandingOver,
             Stage::Office(_) if now_ms >= partition.lease_end_ms() => MemberState::Fenced,
             Stage::Office(_) => MemberState::Open,
         }

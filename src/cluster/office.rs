@@ -20,8 +20,10 @@ const ABSENT_MS: u64 = 300;
 /// The same copy joins the set at most once in this time.
 const REJOIN_MS: u64 = 5_000;
 
-/// How long a leader that hands over waits for its successor to have everything.
-pub(super) const HANDOVER_MS: u64 = 500;
+/// How long a leader that is to hand over waits for etcd to answer; and then, while requests wait,
+/// for its successor to have everything.
+const ANSWER_MS: u64 = 1_000;
+const HANDOVER_MS: u64 = 500;
 
 /// After a hand-over that took too long, time until the leader begins another one by itself: each
 /// of them holds writes up.
@@ -60,6 +62,10 @@ struct Observed {
 pub(super) struct Handover {
     pub(super) to: CopyOfNode,
     pub(super) begun_at_ms: u64,
+    /// Requests wait once etcd has answered what it was asked since then: only etcd ends that.
+    pub(super) answered_since_ms: u64,
+    /// Since when they wait.
+    pub(super) paused_since_ms: Option<u64>,
     /// Whether etcd may have been asked: then this node stays stopped until the outcome is known.
     pub(super) is_in_doubt: bool,
 }
@@ -85,11 +91,20 @@ pub(super) struct Office {
     /// Until when no hand-over is begun without an order.
     pub(super) rest_until_ms: u64,
     pub(super) own_disk: OwnDisk,
-    /// When it ceased to beat, since it can neither acknowledge writes nor reach etcd.
+    /// When it ceased to beat, since it can neither serve nor reach etcd.
     silent_since_ms: Option<u64>,
 }
 
 impl Handover {
+    /// Whether it has taken too long, and etcd was not asked for it.
+    pub(super) fn is_late(&self, now_ms: u64) -> bool {
+        let is_over = match self.paused_since_ms {
+            None => now_ms - self.begun_at_ms >= ANSWER_MS,
+            Some(at_ms) => now_ms - at_ms >= HANDOVER_MS,
+        };
+        is_over && !self.is_in_doubt
+    }
+
     /// Whether all is acknowledged, and on the copy that is to lead. `is_unfit`: this node's own
     /// disk confirms nothing any more.
     fn is_ready(&self, is_unfit: bool, partition: &Partition) -> bool {
@@ -128,6 +143,12 @@ impl Office {
             own_disk: OwnDisk::default(),
             silent_since_ms: None,
         }
+    }
+
+    /// Whether it hands over, and requests wait.
+    pub(super) fn is_ending(&self) -> bool {
+        let handover = self.handover.as_ref();
+        handover.is_some_and(|own| own.paused_since_ms.is_some())
     }
 
     /// Whether a hand-over may begin without an order.
@@ -302,7 +323,9 @@ impl Office {
 
     /// Whether etcd can be asked to let the other copy lead.
     pub(super) fn can_name(&self, handover: &Handover, partition: &Partition) -> bool {
-        handover.is_in_doubt || handover.is_ready(self.own_disk.trouble().is_some(), partition)
+        let is_paused = handover.paused_since_ms.is_some();
+        let is_unfit = self.own_disk.trouble().is_some();
+        handover.is_in_doubt || (is_paused && handover.is_ready(is_unfit, partition))
     }
 
     /// The trouble with this node's disk that another copy is to lead for, and since when it is
@@ -381,8 +404,8 @@ impl Office {
         around: &Surroundings<'_>,
         partition: &mut Partition,
     ) {
-        // Writes wait for this node's disk, or for a copy that cannot be taken out of the set: a
-        // node that reaches etcd may do better.
+        // Requests wait for this node's disk, for a copy that cannot be taken out of the set, or
+        // for the outcome of a hand-over: a node that reaches etcd may do better.
         let since_ms = now_ms.saturating_sub(2 * lease_ms);
         let is_old = |at_ms: u64| at_ms < since_ms;
         let is_unfit = self
@@ -390,7 +413,9 @@ impl Office {
             .trouble()
             .is_some_and(|(_, at_ms)| is_old(at_ms));
         let mut in_set = self.observed.iter().filter(|known| known.is_in_set);
-        let is_stuck = in_set.any(|known| is_unfit || known.bad_since_ms.is_some_and(is_old));
+        let in_doubt = self.handover.as_ref().filter(|own| own.is_in_doubt);
+        let is_stuck = in_doubt.is_some_and(|own| is_old(own.begun_at_ms))
+            || in_set.any(|known| is_unfit || known.bad_since_ms.is_some_and(is_old));
         let is_silent = self.silent_since_ms.is_some();
         if !is_silent && is_stuck && around.contact.answered_at_ms < since_ms {
             self.silent_since_ms = Some(now_ms);

@@ -101,7 +101,7 @@ impl Cluster {
         };
         self.wake_at_ms = 0;
         let member = self.members.get_mut(&id);
-        if !member.is_some_and(|member| member.hand_over(&to, now_ms, partition)) {
+        if !member.is_some_and(|member| member.hand_over(&to, now_ms, now_ms, partition)) {
             return Err(HandoverRefusal::UnderWay);
         }
         let number = self.operations.next_number();

@@ -25,9 +25,8 @@ fn a_hand_over_does_not_wait_for_the_watch() {
     let (mut run, leader) = Run::in_sync(Kind::Synced);
     let next = (leader + 1) % 3;
     run.etcd.is_deaf[next] = true;
-    let (begun_ms, local_ms) = (run.cluster.now_ms, run.cluster.local_ms(leader));
-    let node = run.cluster.node(leader).expect("it runs");
-    assert!(node.begin_handover(0, Some(&name(next)), local_ms).is_ok());
+    let begun_ms = run.cluster.now_ms;
+    assert!(run.begin_handover(leader, next));
     run.pass_until("it leads", |run| run.open_leader() == Some(next));
     let passed_ms = run.cluster.now_ms - begun_ms;
     assert!(passed_ms < 500, "after {passed_ms} ms");
@@ -56,4 +55,52 @@ pub(super) fn a_stand_is_carried_out_late() {
         "{}",
         run.picture()
     );
+}
+
+impl Run {
+    fn begin_handover(&mut self, leader: usize, to: usize) -> bool {
+        let local_ms = self.cluster.local_ms(leader);
+        let node = self.cluster.node(leader).expect("it runs");
+        node.begin_handover(0, Some(&name(to)), local_ms).is_ok()
+    }
+}
+
+/// Only etcd ends a hand-over: where it does not answer, none begins, and the leader goes on.
+#[test]
+fn without_etcd_no_hand_over_begins() {
+    let (mut run, leader) = Run::in_sync(Kind::Synced);
+    (run.etcd.ways[leader], run.etcd.is_deaf[leader]) = (Way::Away, true);
+    for _ in 0..2 {
+        assert!(run.begin_handover(leader, (leader + 1) % 3));
+        for _ in 0..500 {
+            run.pass_ms(5);
+            assert_eq!(run.open_leader(), Some(leader), "{}", run.picture());
+        }
+    }
+    run.etcd.ways[leader] = Way::Fine;
+    run.pass_ms(5_000);
+    assert_eq!(
+        run.open_leader(),
+        Some(leader),
+        "an old order is carried out"
+    );
+}
+
+/// A leader that does not hear whether it has handed over serves nothing any more: where the others
+/// reach etcd, one of them leads.
+#[test]
+fn a_leader_whose_hand_over_is_in_doubt_makes_way() {
+    let (mut run, leader) = Run::in_sync(Kind::Synced);
+    let epoch = run.config().epoch;
+    assert!(run.begin_handover(leader, (leader + 1) % 3));
+    run.pass_until("etcd is asked", |run| {
+        run.etcd.host_of_change() == Some(leader)
+    });
+    run.etcd.carry_out_at(leader, u64::MAX);
+    (run.etcd.ways[leader], run.etcd.is_deaf[leader]) = (Way::Away, true);
+    run.pass_until("another node leads", |run| {
+        run.check();
+        run.open_leader().is_some_and(|host| host != leader)
+    });
+    assert!(run.config().epoch > epoch);
 }

@@ -325,6 +325,9 @@ fn nothing_is_answered_during_a_hand_over() {
     let (other, local_ms) = ((leader + 1) % 3, run.cluster.local_ms(leader));
     let node = run.cluster.node(leader).expect("it runs");
     assert!(node.begin_handover(0, Some(&name(other)), local_ms).is_ok());
+    run.pass_until("it hands over", |run| {
+        run.state_of(leader) == MemberState::HandingOver
+    });
     run.get(leader, "/kv/a").assert_refused(503, "handing_over");
     run.put(leader, "/kv/a", "")
         .assert_refused(503, "handing_over");
@@ -471,6 +474,9 @@ fn states_are_told() {
         node.begin_handover(0, Some(&name(replica)), local_ms)
             .is_ok()
     );
+    run.pass_until("it hands over", |run| {
+        run.state_of(leader) == MemberState::HandingOver
+    });
     let (statuses, partition) = tell(&mut run, leader);
     assert_eq!(
         (statuses, &partition["state"]),
