@@ -203,10 +203,12 @@ impl Member {
     /// The epoch in which this node's copy may go, if it may: the configuration has not wanted it
     /// for long enough.
     pub(super) fn removal_epoch(&self, now_ms: u64) -> Option<u64> {
-        let since_ms = self.unwanted_since_ms?;
-        let is_old = now_ms.saturating_sub(since_ms) >= UNWANTED_KEPT_MS;
-        let is_over = is_old && !self.went_back();
-        self.config().filter(|_| is_over).map(|config| config.epoch)
+        let over_at_ms = self.unwanted_since_ms? + UNWANTED_KEPT_MS;
+        let known = self.known.as_ref()?;
+        // It is read after that time, too: an operator may have named this copy since.
+        let is_over = now_ms >= over_at_ms && known.asked_at_ms >= over_at_ms;
+        let is_sure = is_over && !self.is_outdated && !self.went_back();
+        is_sure.then_some(known.config.epoch)
     }
 
     /// The copy is gone.
