@@ -5,6 +5,7 @@
 
 use crate::config::WhenAllLost;
 use crate::partition::Partition;
+use crate::replication::EmptyLeaders;
 use crate::seeded_bugs::SeededBug;
 use crate::storage::Role;
 
@@ -40,7 +41,11 @@ impl Member {
             return leave_leader(config, partition);
         }
         self.unwanted_since_ms = None;
-        partition.set_yields_to_empty(around.when_all_lost == WhenAllLost::Start);
+        partition.follow_empty_leaders(match around.when_all_lost {
+            // One that etcd names held all that was acknowledged, which can be nothing.
+            WhenAllLost::Wait => EmptyLeaders::Related,
+            WhenAllLost::Start => EmptyLeaders::All,
+        });
         if !is_own {
             follow(config, around, partition);
         }
@@ -102,8 +107,9 @@ impl Member {
         };
         let is_own = config.leader == around.node;
         // The copies in sync are registered, from the first one on.
-        let is_first =
-            is_own && config.epoch == 0 && around.has_registered(around.node, partition.copy());
+        let is_first = config.epoch == 0
+            && config.has_replica(around.node)
+            && around.has_registered(around.node, partition.copy());
         let may = is_first || place_when_lost.is_some() || may_stand(config, partition.copy());
         // A new leader has as long to be heard as one that falls silent: a leader that has handed
         // over has promised nothing for a long time.
@@ -113,7 +119,7 @@ impl Member {
         // in the set has to hear from them anyway.
         let keeps_others = is_own && place_when_lost.is_none() && config.in_sync.len() > 1;
         let is_settled = is_settled || around.contact.has_heard(partition);
-        let is_sure = is_first || keeps_others || is_settled || around.is_alone(config);
+        let is_sure = (is_first && is_own) || keeps_others || is_settled || around.is_alone(config);
         let is_fit = partition.is_fit_to_lead() && !around.is_draining;
         let can = may && is_due && is_sure && is_fit;
         if !can || self.is_outdated || self.asked.is_some() {

@@ -128,7 +128,7 @@ impl Partition {
             token,
         };
         let mut receiver = LeaderReceiver::handshake(link, hello, state, now_ms, out);
-        receiver.yields_to_empty = self.yields_to_empty();
+        receiver.empty_leaders = self.empty_leaders();
         self.leader_link.dial = DialState::Connected(link, receiver.facts());
         Some(receiver)
     }

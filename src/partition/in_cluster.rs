@@ -4,7 +4,7 @@
 //! Not here: leases and promises themselves (`membership.rs`), which node leads and which copies
 //! are named (`cluster/`).
 
-use crate::replication::{LinkError, SenderFacts, SenderPhase};
+use crate::replication::{EmptyLeaders, LinkError, SenderFacts, SenderPhase};
 use crate::seeded_bugs::SeededBug;
 use crate::storage::{CopyId, HistoryId, Role, StorageError};
 
@@ -106,16 +106,16 @@ impl Partition {
         }
     }
 
-    /// Says whether the data here is dropped for that of a leader that began empty.
-    pub fn set_yields_to_empty(&mut self, yields: bool) {
+    /// Says which leaders that began empty are followed although there is data here.
+    pub fn follow_empty_leaders(&mut self, leaders: EmptyLeaders) {
         if let Some(membership) = &mut self.membership {
-            membership.yields_to_empty = yields;
+            membership.empty_leaders = leaders;
         }
     }
 
-    pub(super) fn yields_to_empty(&self) -> bool {
+    pub(super) fn empty_leaders(&self) -> EmptyLeaders {
         let membership = self.membership.as_ref();
-        membership.is_some_and(|membership| membership.yields_to_empty)
+        membership.map_or(EmptyLeaders::None, |own| own.empty_leaders)
     }
 
     /// Serves neither reads nor writes, or goes on.

@@ -18,7 +18,7 @@
 //! Not here: what a partition does with it (`in_cluster.rs`), which node leads and which copies are
 //! named (`cluster/`).
 
-use crate::replication::HEARTBEAT_MS;
+use crate::replication::{EmptyLeaders, HEARTBEAT_MS};
 use crate::seeded_bugs::SeededBug;
 use crate::storage::CopyId;
 
@@ -73,8 +73,8 @@ pub(super) struct Membership {
     pub(super) copy_count: usize,
     pub(super) needed_count: usize,
     pub(super) is_paused: bool,
-    /// Whether the data here is dropped for that of a leader that began empty.
-    pub(super) yields_to_empty: bool,
+    /// Which leaders that began empty are followed although there is data here.
+    pub(super) empty_leaders: EmptyLeaders,
     leases: Vec<CopyLease>,
     /// The newest beat, and when each of the last ones was numbered.
     beat: u64,
@@ -132,16 +132,25 @@ impl Membership {
         if SeededBug::LeaseFromReceipt.is_on() {
             granted_at_ms = now_ms;
         }
-        let known = self.leases.iter().position(|lease| lease.copy == copy);
-        if let Some(at) = known {
-            let lease = &mut self.leases[at];
+        let known = self.leases.iter_mut().find(|lease| lease.copy == copy);
+        if let Some(lease) = known {
             lease.granted_at_ms = lease.granted_at_ms.max(granted_at_ms);
-        } else if self.leases.len() < REPLICAS_MAX {
-            self.leases.push(CopyLease {
-                copy,
-                granted_at_ms,
-            });
+            return;
         }
+        if self.leases.len() >= REPLICAS_MAX {
+            // A node that is started again and again has a new copy each time.
+            let others = self.leases.iter().enumerate();
+            let unnamed = others.filter(|(_, lease)| !self.named.contains(&lease.copy));
+            let oldest = unnamed.min_by_key(|(_, lease)| lease.granted_at_ms);
+            let Some(at) = oldest.map(|(at, _)| at) else {
+                return;
+            };
+            self.leases.swap_remove(at);
+        }
+        self.leases.push(CopyLease {
+            copy,
+            granted_at_ms,
+        });
     }
 
     /// Whether the leader may serve a read, or a write.
@@ -176,4 +185,28 @@ impl Membership {
 
 fn slot_of(number: u64) -> usize {
     usize::try_from(number % BEATS_KEPT as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A replica that is started again and again has a new copy each time.
+    #[test]
+    fn grants_of_new_copies_count_after_many_others() {
+        let copy = |number: u16| CopyId([number.to_le_bytes(); 8].concat().try_into().expect("16"));
+        let mut membership = Membership {
+            lease_ms: 1_000,
+            named: vec![copy(0)],
+            ..Membership::default()
+        };
+        for number in 0..500 {
+            let now_ms = u64::from(number) * 10;
+            membership.beat(now_ms);
+            membership.on_grant(copy(number), membership.newest_beat(), now_ms);
+            assert_eq!(membership.granted_at_ms(copy(number)), Some(now_ms));
+            assert_eq!(membership.granted_at_ms(copy(0)), Some(0), "it is named");
+        }
+        assert!(membership.leases.len() <= REPLICAS_MAX);
+    }
 }

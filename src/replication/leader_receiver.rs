@@ -41,6 +41,18 @@ pub enum SyncState {
     Parted,
 }
 
+/// Which leaders that began empty a replica with data follows: its data is dropped then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmptyLeaders {
+    /// None: the leader may have lost the data.
+    #[default]
+    None,
+    /// Those that know a history of the data: they have followed it, or what it follows.
+    Related,
+    /// All.
+    All,
+}
+
 /// The data that a leader sent as a snapshot.
 #[derive(Debug)]
 pub struct ReceivedData {
@@ -161,9 +173,8 @@ pub struct LeaderReceiver {
     /// The epoch of the leader's data, once it has answered.
     pub(crate) leader_epoch: Option<u64>,
     pub(crate) sync: SyncState,
-    /// Whether data is dropped for that of a leader that began empty: the cluster goes on without
-    /// the data once all copies in sync are gone.
-    pub(crate) yields_to_empty: bool,
+    /// Which leaders that began empty are followed all the same.
+    pub(crate) empty_leaders: EmptyLeaders,
     heard_at_ms: u64,
     /// The last acknowledgement that was sent, and when.
     acked: (Ack, u64),
@@ -203,7 +214,7 @@ impl LeaderReceiver {
             leader_version: None,
             leader_epoch: None,
             sync: SyncState::Behind,
-            yields_to_empty: false,
+            empty_leaders: EmptyLeaders::default(),
             heard_at_ms: now_ms,
             acked: (Ack::default(), now_ms),
         }
@@ -386,7 +397,7 @@ impl LeaderReceiver {
         check_snapshot(
             &start,
             ordered_epoch,
-            self.yields_to_empty,
+            self.empty_leaders,
             (meta, last_version),
         )
         .inspect_err(|_| self.sync = SyncState::Parted)?;
@@ -514,19 +525,21 @@ fn check_continue(answer: &Continue, meta: &PartitionMeta, version: u64) -> Resu
 fn check_snapshot(
     start: &SnapshotStart,
     ordered_epoch: u64,
-    yields_to_empty: bool,
+    empty_leaders: EmptyLeaders,
     (meta, version): (&PartitionMeta, u64),
 ) -> Result<(), LinkError> {
     let own = (&meta.lineage, version);
     if version == 0 || relation(own, (&start.lineage, start.version)) == Relation::Newer {
         return Ok(());
     }
-    let common_version = start
-        .lineage
-        .common_version_with(&meta.lineage, version)
-        .unwrap_or(0)
-        .min(start.version);
-    if !yields_to_empty && has_begun_empty(start, common_version) {
+    let common_version = start.lineage.common_version_with(&meta.lineage, version);
+    let is_followed = match empty_leaders {
+        EmptyLeaders::None => false,
+        EmptyLeaders::Related => common_version.is_some(),
+        EmptyLeaders::All => true,
+    };
+    let common_version = common_version.unwrap_or(0).min(start.version);
+    if !is_followed && has_begun_empty(start, common_version) {
         return Err(LinkError::NotFollowed(format!(
             "the leader began empty and this replica holds version {version}: its data is kept, \
              and may be the only copy. Make this node the leader, with an epoch above {} \

@@ -14,8 +14,9 @@
 //!    `never` can take what others have; the leader then begins a history of its own, so that this
 //!    shows.)
 //! 3. A replica drops no data to follow a leader unless a controller named a higher epoch for the
-//!    leader's data, and none at all to follow a leader that began empty, but in a cluster that
-//!    goes on without the data once all copies in sync are gone.
+//!    leader's data, and none at all to follow a leader that began empty. In a cluster etcd names
+//!    only leaders that hold what was acknowledged, which can be nothing: it follows one that knows
+//!    its data, and any where the cluster goes on once all copies in sync are gone.
 //!
 //! A node that takes over speaks the same dialogue with the partition's other nodes first
 //! (`partition/takeover.rs`).
@@ -39,7 +40,9 @@ mod timing;
 
 pub use frame::{FrameReader, Intent, PeerState};
 pub use handshake::{HELLO_MS, Handshake, PeerHello, whole_address};
-pub use leader_receiver::{LeaderReceiver, ReceivedData, ReceiverEvent, ReceiverFacts, SyncState};
+pub use leader_receiver::{
+    EmptyLeaders, LeaderReceiver, ReceivedData, ReceiverEvent, ReceiverFacts, SyncState,
+};
 pub use link::{Link, LinkWork};
 pub use link_error::{LINK_END_REASONS, LinkError, Rejection};
 pub use link_id::LinkId;

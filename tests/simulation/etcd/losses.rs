@@ -5,7 +5,8 @@ use db_node::cluster::config::PartitionConfig;
 use db_node::storage::CopyId;
 
 use super::clients::OnceKey;
-use super::{Kind, Run};
+use super::sim_etcd::Way;
+use super::{Kind, Run, name};
 use crate::cluster::Weather;
 
 impl Run {
@@ -191,4 +192,77 @@ fn while_a_copy_in_sync_is_left_none_without_the_data_leads() {
     run.pass_until("it leads", |run| run.open_leader() == Some(left));
     assert_eq!(run.loss_count, 0);
     run.check();
+}
+
+/// A leader has writes that no other copy has, and is gone. None of them was acknowledged, so a
+/// copy that holds nothing leads in its place, and it follows once it is back.
+#[test]
+fn what_was_never_acknowledged_gives_way_to_nothing() {
+    let mut runs = (1..).map(Run::new);
+    let has_all = |run: &Run| run.config().replicas.len() == run.host_count();
+    let is_fit = |run: &Run| run.kind == Kind::Synced && !run.starts_when_lost && has_all(run);
+    let mut run = runs.find(is_fit).expect("one of them is");
+    run.pass_until("all are in sync", Run::is_in_sync);
+    let leader = run.open_leader().expect("there is one");
+    let others: Vec<usize> = (0..run.host_count())
+        .filter(|host| *host != leader)
+        .collect();
+    for other in &others {
+        run.cluster.set_weather(leader, *other, Weather::Stalled);
+    }
+    while run.last_version(leader) == 0 {
+        run.write();
+        run.pass_ms(5);
+    }
+    run.pass_ms(100);
+    run.cluster.crash(leader, false);
+    for other in &others {
+        assert_eq!(run.last_version(*other), 0);
+        run.cluster.set_weather(leader, *other, Weather::Fine);
+    }
+    run.pass_until("another node leads", |run| run.open_leader().is_some());
+    run.start_all();
+    run.pass_until("it is loaded", |run| run.partition(leader).is_some());
+    assert!(run.last_version(leader) > 0);
+    run.pass_until("all are in sync", Run::is_in_sync);
+    run.check();
+}
+
+/// The node that was to lead first was never started.
+#[test]
+fn a_new_partition_does_not_wait_for_its_first_leader() {
+    for kind in [Kind::Synced, Kind::Memory] {
+        let mut runs = (1..).map(Run::new);
+        let mut run = runs.find(|run| run.kind == kind).expect("one of them is");
+        run.cluster.crash(0, false);
+        run.pass_until("another node leads", |run| run.open_leader().is_some());
+        run.start_all();
+        run.pass_until("all are in sync", Run::is_in_sync);
+    }
+}
+
+/// A node that etcd does not answer keeps its copy: an operator may have named it meanwhile.
+#[test]
+fn a_copy_is_given_up_by_what_was_read_lately() {
+    let (mut run, leader) = Run::in_sync_with_copies(Kind::Memory, 3);
+    let host = (leader + 1) % 3;
+    let mut without = (*run.config()).clone();
+    without.replicas.retain(|of| *of != name(host));
+    without.in_sync.retain(|of| of.node != name(host));
+    let key = run.config_key.clone();
+    run.etcd.put(&key, without.encode());
+    run.pass_ms(10_000);
+    run.etcd.ways[host] = Way::Away;
+    run.pass_ms(70_000);
+    assert!(run.cluster.partition(host).is_some(), "{}", run.picture());
+    run.etcd.ways[host] = Way::Fine;
+    run.pass_ms(10_000);
+    assert!(run.cluster.partition(host).is_none(), "{}", run.picture());
+}
+
+impl Run {
+    fn last_version(&mut self, host: usize) -> u64 {
+        let partition = self.cluster.partition(host).expect("it is there");
+        partition.lsm().last_version()
+    }
 }
