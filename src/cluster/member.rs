@@ -68,6 +68,8 @@ pub enum MemberState {
     Unknown,
     /// The configuration is of an epoch that is over: etcd has lost some of its history.
     EtcdWentBack,
+    /// Its data is a copy of that of another node.
+    Copied,
     /// All copies in sync are gone for good.
     AllLost,
     /// It follows the leader.
@@ -90,6 +92,7 @@ impl MemberState {
         match self {
             Self::Unknown => Some("waiting for etcd"),
             Self::EtcdWentBack => Some("etcd went back"),
+            Self::Copied => Some("copied data"),
             Self::AllLost => Some("all copies lost"),
             Self::Following => None,
             Self::Standing => Some("standing"),
@@ -101,15 +104,22 @@ impl MemberState {
     }
 }
 
+/// Requests with an unknown outcome.
+#[derive(Debug, Default)]
+struct Unsure {
+    /// The revision that the last of them compared.
+    compared: Option<u64>,
+    /// The copies in sync that they have asked for.
+    in_sync: Vec<CopyOfNode>,
+}
+
 /// One partition of a cluster, on this node.
 #[derive(Debug)]
 pub struct Member {
     pub(super) known: Option<Known>,
     pub(super) stage: Stage,
     pub(super) asked: Option<Asked>,
-    /// What requests with an unknown outcome have asked for, and the revision that they compared.
-    doubtful: Vec<CopyOfNode>,
-    unsure: Option<u64>,
+    unsure: Unsure,
     /// When this copy is to stand, if the configuration that is read then lets it.
     pub(super) stand_at_ms: Option<u64>,
     history: History,
@@ -126,6 +136,8 @@ pub struct Member {
     /// All copies in sync are gone for good: the revision of the configuration with which that was
     /// read last, and when it was found first.
     pub(super) lost: Option<(u64, u64)>,
+    /// Another node has registered the copy that is here.
+    pub(super) is_copied: bool,
     /// When this node last began to hand over because its disk acknowledged nothing.
     pub(super) gave_up_at_ms: Option<u64>,
     pub(super) counts: MemberCounts,
@@ -137,8 +149,7 @@ impl Default for Member {
             known: None,
             stage: Stage::Following,
             asked: None,
-            doubtful: Vec::new(),
-            unsure: None,
+            unsure: Unsure::default(),
             stand_at_ms: None,
             history: History::default(),
             epoch_known_ms: 0,
@@ -148,6 +159,7 @@ impl Default for Member {
             ended_handover: None,
             unwanted_since_ms: None,
             lost: None,
+            is_copied: false,
             gave_up_at_ms: None,
             counts: MemberCounts::default(),
         }
@@ -177,6 +189,7 @@ impl Member {
             _ if self.known.is_none() => MemberState::Unknown,
             Stage::Named => MemberState::Named,
             Stage::Following if self.is_standing() => MemberState::Standing,
+            Stage::Following if self.is_copied => MemberState::Copied,
             Stage::Following if self.is_lost() => MemberState::AllLost,
             Stage::Following => MemberState::Following,
             Stage::Office(office) if office.is_ending() => MemberState::HandingOver,
@@ -267,7 +280,8 @@ impl Member {
             self.asked.take_if(|asked| !asked.is_sent);
             return;
         }
-        if self.unsure.is_some_and(|compared| compared != revision) {
+        let compared = self.unsure.compared;
+        if compared.is_some_and(|compared| compared != revision) {
             self.resolve();
         }
         self.learn(read, around, partition);
@@ -385,7 +399,7 @@ impl Member {
     pub(super) fn on_not_changed(&mut self) {
         if let Some(asked) = self.asked.take() {
             self.record_change(&asked, ChangeOutcome::Refused);
-            self.unsure = Some(asked.revision);
+            self.unsure.compared = Some(asked.revision);
         }
         (self.wants_range, self.is_outdated) = (true, true);
     }
@@ -400,8 +414,8 @@ impl Member {
         if SeededBug::TimeoutTakenForNo.is_on() {
             return self.resolve();
         }
-        self.unsure = Some(asked.revision);
-        self.doubtful.extend(asked.proposal.in_sync);
+        self.unsure.compared = Some(asked.revision);
+        self.unsure.in_sync.extend(asked.proposal.in_sync);
         if SeededBug::ServesAfterResign.is_on() && asked.change == Change::HandOver {
             self.end_handover(HandoverEnd::Superseded);
         }
@@ -416,8 +430,7 @@ impl Member {
 
     /// It is known what etcd holds.
     fn resolve(&mut self) {
-        self.unsure = None;
-        self.doubtful.clear();
+        self.unsure = Unsure::default();
     }
 
     fn learn(&mut self, known: Known, around: &Surroundings<'_>, partition: &mut Partition) {
@@ -436,7 +449,7 @@ impl Member {
             Stage::Office(office) if config.epoch > office.epoch => self.stage = Stage::Following,
             Stage::Office(office) => {
                 // The outcome of a hand-over is known, and this node still leads.
-                let is_known = self.unsure.is_none() && self.asked.is_none();
+                let is_known = self.unsure.compared.is_none() && self.asked.is_none();
                 if office.handover.as_ref().is_some_and(|to| to.is_in_doubt) && is_known {
                     office.handover = None;
                     self.ended_handover = Some(HandoverEnd::Superseded);
@@ -473,7 +486,7 @@ impl Member {
         }
         let asked = asked.filter(|_| !SeededBug::GrownAfterAnswer.is_on());
         let known = self.config().map(|config| &config.in_sync);
-        let doubtful = &self.doubtful;
+        let doubtful = &self.unsure.in_sync;
         for of in known.into_iter().chain(asked).chain([doubtful]).flatten() {
             if !effective.contains(of) {
                 effective.push(of.clone());

@@ -4,7 +4,7 @@
 //! The order is one comparison of the configuration, so any node can write it. From then on it is
 //! carried out by the node that leads, whichever that is: the new copy joins the set; if the copy
 //! that leaves leads, another one takes over; then it goes out of the set and out of the
-//! configuration. Its node keeps it for a minute (`standing.rs`).
+//! configuration. Its node keeps it for a minute (`member.rs`).
 //!
 //! Invariants:
 //! 1. A copy goes out of the set only while the copies of all nodes that stay are in it.
@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::REPLICA_MAX;
+use crate::config::{COPIES_MAX, REPLICA_MAX};
 
 use super::config::{Key, PartitionConfig};
 use super::etcd::Request;
@@ -52,6 +52,10 @@ pub enum MoveRefusal {
     IsMoving(String),
     /// This node has a copy of that partition that is to join the set.
     IsComing(String, u32),
+    /// That node is to stop for good once its copies are gone.
+    IsLeaving(String),
+    /// The cluster has as many copies as it can have.
+    ClusterFull,
     /// The copy of that partition is leaving this node.
     IsGoing(String, u32),
     /// A partition has no more copies than this.
@@ -239,6 +243,14 @@ impl Cluster {
         }
         if config.replicas.len() >= usize::try_from(REPLICA_MAX).unwrap_or(usize::MAX) {
             return Err(MoveRefusal::TooMany(config.replicas.len()));
+        }
+        if self.nodes().get(to).is_some_and(|node| node.is_leaving) {
+            return Err(MoveRefusal::IsLeaving(to.to_owned()));
+        }
+        let all = self.registered.configs.values();
+        let copy_count: usize = all.map(|(_, own)| own.replicas.len()).sum();
+        if copy_count >= COPIES_MAX as usize {
+            return Err(MoveRefusal::ClusterFull);
         }
         match self.coming_to(to) {
             Some(id) => Err(MoveRefusal::IsComing(to.to_owned(), id)),

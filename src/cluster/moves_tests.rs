@@ -119,6 +119,18 @@ fn what_cannot_be_is_refused() {
     unread.registered.is_read = false;
     let begun = unread.begin_move(&order(0, "n1", "n4"), 0);
     assert_eq!(begun, Err(MoveRefusal::Unknown));
+    let mut leaving = cluster(configs());
+    let node = leaving.registered.nodes.get_mut("n4").expect("it is there");
+    node.is_leaving = true;
+    let begun = leaving.begin_move(&order(0, "n1", "n4"), 0);
+    assert_eq!(begun, Err(MoveRefusal::IsLeaving(name("n4"))));
+    let mut many = vec![config(&["n0", "n1", "n2", "n3"], &[], &[]); 1_023];
+    many.push(config(&["n0", "n1", "n2"], &[], &[]));
+    let begun = cluster(many.clone()).begin_move(&order(1_023, "", "n4"), 0);
+    assert!(begun.is_ok());
+    many[0].replicas.push("n5".to_owned());
+    let begun = cluster(many).begin_move(&order(1_023, "", "n4"), 0);
+    assert_eq!(begun, Err(MoveRefusal::ClusterFull));
     let names: Vec<String> = (0..32).map(|number| format!("m{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let begun = cluster(vec![config(&names, &[], &[])]).begin_move(&order(0, "m1", "n4"), 0);

@@ -1,7 +1,7 @@
 //! The time of a node as the leader of a partition: what it observes of the other copies, which of
 //! them leave the set or join it, its beats, and a hand-over.
 //!
-//! Not here: when changes are asked for, and what becomes of them (`member.rs`).
+//! Not here: when changes are asked for (`leading.rs`), and what becomes of them (`member.rs`).
 
 use crate::partition::{CopyFacts, Partition};
 use crate::seeded_bugs::SeededBug;
@@ -246,8 +246,8 @@ impl Office {
         }
     }
 
-    /// Whether a copy is to leave the set: it is not connected, or has neither confirmed nor
-    /// granted what it was sent in time.
+    /// Whether a copy is to leave the set: it is not connected, or has not confirmed what it was
+    /// sent in time, or not granted it.
     pub(super) fn is_bad(
         &self,
         copy: CopyId,

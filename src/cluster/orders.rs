@@ -1,8 +1,9 @@
 //! What an operator can ask of a cluster: to hand a partition over, to recover one by force, to
 //! leave.
 //!
-//! Not here: the rules of a hand-over (`member.rs`), how operations go on (`operations.rs`).
+//! Not here: the rules of a hand-over (`leading.rs`), how operations go on (`operations.rs`).
 
+use crate::config::REPLICA_MAX;
 use crate::partition::{Partition, WaitProgress};
 
 use super::config::{CopyOfNode, PartitionConfig, epoch_above};
@@ -183,7 +184,11 @@ impl Cluster {
         }
         let copies = self.registered.copies.get(&id);
         let of_copies = copies.map(|of| of.keys().cloned().collect());
-        let replicas = of_copies.unwrap_or_else(|| self.nodes().keys().cloned().collect());
+        let known: Vec<String> =
+            of_copies.unwrap_or_else(|| self.nodes().keys().cloned().collect());
+        let others = known.into_iter().filter(|name| name != leader);
+        let replicas = std::iter::once(leader.to_owned()).chain(others);
+        let replicas = replicas.take(REPLICA_MAX as usize).collect();
         PartitionConfig::first(leader.to_owned(), replicas, self.options.lease_ms)
     }
 

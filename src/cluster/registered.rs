@@ -30,6 +30,8 @@ pub(super) struct Registered {
     pub(super) copies: BTreeMap<u32, BTreeMap<String, CopyRecord>>,
     /// The configurations as they were read together with the rest, with their revisions.
     pub(super) configs: BTreeMap<u32, (u64, PartitionConfig)>,
+    /// Checksums of the configurations as they were read.
+    checksums: BTreeMap<u32, u32>,
     /// The revisions of configurations that cannot be read.
     pub(super) unreadable: BTreeMap<u32, u64>,
     /// Whether anything was read.
@@ -38,8 +40,8 @@ pub(super) struct Registered {
 
 impl Registered {
     /// What all keys with this prefix say, at a revision of etcd. `before`: what was read last; a
-    /// configuration that has the same revision is not decoded again. `own_epoch`: of the copy of a
-    /// partition on this node.
+    /// configuration that has the same revision and value is not decoded again. `own_epoch`: of the
+    /// copy of a partition on this node.
     pub(super) fn read(
         before: &mut Self,
         prefix: &str,
@@ -103,6 +105,10 @@ impl Registered {
         let revision = pair.mod_revision;
         let is_same = self.revision >= before.revision && self.etcd_id == before.etcd_id;
         let known = before.configs.get(&id);
+        // After a restore etcd can give the same revision to another value.
+        let checksum = crc32c::crc32c(&pair.value);
+        let is_same = is_same && before.checksums.get(&id) == Some(&checksum);
+        self.checksums.insert(id, checksum);
         let known = known.filter(|(known, _)| is_same && *known == revision);
         let config = match known {
             Some((_, config)) => Ok(config.clone()),
@@ -182,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_the_same_revision_is_not_decoded_again() {
+    fn a_configuration_is_known_by_its_revision_and_value() {
         let mut before = Registered::default();
         let mut read = |value: &[u8], mod_revision, revision| {
             let values = vec![pair(value, mod_revision)];
@@ -192,7 +198,9 @@ mod tests {
         };
         let known = Some((7, config(5)));
         assert_eq!(read(&config(5).encode(), 7, 9), (known.clone(), 7));
-        assert_eq!(read(b"no JSON", 7, 10), (known, 7));
+        assert_eq!(read(&config(5).encode(), 7, 10), (known, 7));
+        let restored = Some((7, config(6)));
+        assert_eq!(read(&config(6).encode(), 7, 10), (restored, 7));
         assert_eq!(read(b"no JSON", 8, 11), (None, 8));
         assert_eq!(read(&config(5).encode(), 8, 12).0, Some((8, config(5))));
         // Of an etcd that went back.

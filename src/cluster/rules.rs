@@ -1,6 +1,6 @@
 //! What a configuration lets a copy do, and what it makes a replica follow.
 //!
-//! Not here: when (`member.rs`).
+//! Not here: when (`standing.rs`).
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,17 @@ pub(super) fn is_named(config: &PartitionConfig, node: &str, partition: &Partiti
         Role::Replica | Role::Unassigned => config.epoch >= meta.epoch,
     };
     config.leader == node && config.epoch > 0 && is_new && config.is_in_sync(partition.copy())
+}
+
+/// Another node than this one that has registered the copy.
+pub(super) fn other_with<'a>(
+    copies: &'a BTreeMap<String, CopyRecord>,
+    node: &str,
+    copy: CopyId,
+) -> Option<&'a str> {
+    let mut others = copies.iter().filter(|(name, _)| *name != node);
+    let found = others.find(|(_, record)| record.copy == copy);
+    found.map(|(name, _)| &name[..])
 }
 
 /// What a copy holds: the epoch of its data, and its last version. Of two copies the one with more

@@ -15,7 +15,7 @@ use super::contact::SETTLE_MS;
 use super::counts::TakeoverCause;
 use super::history::Known;
 use super::member::{Member, promise_ms};
-use super::rules::{follow, held_by, leave_leader, may_stand, place_when_lost};
+use super::rules::{follow, held_by, leave_leader, may_stand, other_with, place_when_lost};
 use super::surroundings::Surroundings;
 
 /// Copies that stand at the same time ask etcd a little apart.
@@ -29,9 +29,15 @@ impl Member {
         partition: &mut Partition,
     ) {
         let is_settled = self.is_settled(now_ms, around);
+        let owner = other_with(around.copies, around.node, partition.copy());
+        self.note_owner(owner, partition);
         let Some(Known { config, .. }) = &self.known else {
             return;
         };
+        if self.is_copied {
+            partition.grant_in(None, 0);
+            return leave_leader(config, partition);
+        }
         let is_own = config.leader == around.node;
         let is_wanted =
             is_own || config.has_replica(around.node) || config.is_in_sync(partition.copy());
@@ -68,6 +74,21 @@ impl Member {
         if around.is_draining {
             self.consider_leaving(now_ms, around, partition);
         }
+    }
+
+    /// Remembers whether the data here is that of another node, as where a data directory was
+    /// copied: the two would confirm writes as one copy.
+    fn note_owner(&mut self, owner: Option<&str>, partition: &Partition) {
+        if let Some(owner) = owner
+            && !self.is_copied
+        {
+            log::error!(
+                "partition {}: the data here is a copy of that of {owner}, under the same id: this \
+                 node takes no role. GET /status says what to do",
+                partition.id()
+            );
+        }
+        self.is_copied = owner.is_some();
     }
 
     /// Asks to be taken out of the set before the node stops: else the leader would wait for what

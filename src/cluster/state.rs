@@ -21,7 +21,7 @@ use super::etcd::{Answer, KeyValue, Outcome, Request};
 use super::member::{Member, MemberState, promise_ms};
 use super::operations::{InitByItself, Operations};
 use super::registered::Registered;
-use super::rules::{held_by, is_lost};
+use super::rules::{held_by, is_lost, other_with};
 use super::surroundings::Surroundings;
 
 /// Copies that are registered in one request: etcd takes 128 operations.
@@ -302,8 +302,11 @@ impl Cluster {
         if is_wanted {
             self.range_at_ms = 0;
         }
+        // One that is due is asked for now, or once etcd can be asked again.
         let next_range_ms = self.range_at_ms.max(self.retry_at_ms);
-        self.wake_at_ms = self.wake_at_ms.min(next_range_ms.max(now_ms + 1));
+        if next_range_ms > now_ms {
+            self.wake_at_ms = self.wake_at_ms.min(next_range_ms);
+        }
     }
 
     /// What to ask etcd next, with the ticket of the outcome; none while it is asked something, or
@@ -473,7 +476,8 @@ impl Cluster {
         let registered = known.map(|own| (own.epoch, own.version));
         let counts = member.is_some_and(Member::is_lost) && registered != Some(held);
         let is_known = copy == partition.copy() && doubted >= doubts && !counts;
-        if is_known || !(partition.is_in_cluster() || doubts > 0) {
+        let is_foreign = self.owner_of(partition).is_some();
+        if is_known || is_foreign || !(partition.is_in_cluster() || doubts > 0) {
             return None;
         }
         let record = CopyRecord {
@@ -484,6 +488,12 @@ impl Cluster {
             revision: known.map_or(0, |record| record.revision),
         };
         Some((id, record))
+    }
+
+    /// Another node that has registered the copy of this one: its data was copied.
+    pub fn owner_of(&self, partition: &Partition) -> Option<&str> {
+        let copies = self.registered.copies.get(&partition.id())?;
+        other_with(copies, &self.options.node, partition.copy())
     }
 
     /// Deletes what tells of a copy that is gone, and not to be made again.

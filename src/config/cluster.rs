@@ -61,6 +61,18 @@ pub struct ClusterInit {
 }
 
 impl ClusterInit {
+    /// Whether there are not too many copies.
+    pub fn check_copies(&self) -> Result<(), String> {
+        let (partitions, replicas) = (self.partitions, self.replicas);
+        match partitions.saturating_mul(replicas) {
+            ..=COPIES_MAX => Ok(()),
+            count => Err(format!(
+                "{partitions} partitions with {replicas} copies each are {count} copies, and a \
+                 cluster has at most {COPIES_MAX}: take fewer of either"
+            )),
+        }
+    }
+
     /// As in `partitions=16,replicas=3,when-all-lost=wait`; each may be left out.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let problem = || {
@@ -90,9 +102,13 @@ impl ClusterInit {
                 return Err(problem());
             }
         }
+        found.check_copies()?;
         Ok(found)
     }
 }
+
+/// Copies of all partitions together: what tells of them in etcd has to fit into one answer.
+pub const COPIES_MAX: u32 = 4_096;
 
 /// What a cluster does with a partition once all its copies in sync are gone for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

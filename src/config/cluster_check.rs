@@ -143,6 +143,10 @@ mod tests {
             ("ETCD --cluster-init 16", "partitions=1…1024"),
             ("ETCD --cluster-init copies=3", "replicas=1…32"),
             ("ETCD --cluster-init when-all-lost=go", "wait or start"),
+            (
+                "ETCD --cluster-init partitions=1024,replicas=5",
+                "at most 4096",
+            ),
             ("ETCD --etcd-user-file /nowhere/user", "cannot read it"),
         ] {
             let arguments = arguments.replace("ETCD", "--etcd http://h:1 --node n");

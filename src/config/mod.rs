@@ -25,7 +25,7 @@ mod token;
 mod values;
 
 pub use choices::{Fsync, ReadConsistency};
-pub use cluster::{ClusterInit, EtcdUser, PARTITION_MAX, REPLICA_MAX, WhenAllLost};
+pub use cluster::{COPIES_MAX, ClusterInit, EtcdUser, PARTITION_MAX, REPLICA_MAX, WhenAllLost};
 pub use command_line::{Invocation, environment_name, help, parse, warnings_about_variables};
 pub use given::{ConfigError, OptionSpec};
 pub use nearest::nearest;

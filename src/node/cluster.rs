@@ -139,7 +139,7 @@ impl Node {
         Some(cluster.wake_at_ms())
     }
 
-    /// Something has happened that the cluster is to look at: a confirmation, a change on disk.
+    /// Something has happened that the cluster is to look at: on disk, or a new partition.
     pub fn wake_cluster(&mut self) {
         if let Some(cluster) = &mut self.cluster {
             cluster.wake();

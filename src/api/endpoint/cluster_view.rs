@@ -210,6 +210,7 @@ fn word_of(state: MemberState) -> &'static str {
     match state {
         MemberState::Unknown => "unknown",
         MemberState::EtcdWentBack => "etcd went back",
+        MemberState::Copied => "copied data",
         MemberState::AllLost => "all copies lost",
         MemberState::Following => "following",
         MemberState::Standing => "standing",

@@ -330,9 +330,13 @@ fn obstacle_of(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) ->
     }
     // A leader goes on, and so does what follows it.
     let lasting: &[MemberState] = if partition.is_in_sync() {
-        &[MemberState::AllLost]
+        &[MemberState::Copied, MemberState::AllLost]
     } else {
-        &[MemberState::AllLost, MemberState::EtcdWentBack]
+        &[
+            MemberState::Copied,
+            MemberState::AllLost,
+            MemberState::EtcdWentBack,
+        ]
     };
     if let Some(told) = told_if(lasting, partition, cluster, now_ms) {
         return Some(told);

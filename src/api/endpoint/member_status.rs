@@ -125,6 +125,16 @@ fn following_name(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64)
     }
 }
 
+fn copied_reason(partition: &Partition, cluster: &Cluster) -> String {
+    let (own, id) = (&cluster.options().node, partition.id());
+    let owner = cluster.owner_of(partition).unwrap_or_default();
+    format!(
+        "its data is a copy of that of {owner}, with the same id, and two nodes cannot be one \
+         copy: start {own} with an empty data directory; or, if {owner} never comes back, delete \
+         partitions/{id}/copies/{owner} in etcd"
+    )
+}
+
 fn all_lost_reason(cluster: &Cluster) -> String {
     let choice = cluster.value().map(|value| value.when_all_lost);
     let follows = match choice {
@@ -167,6 +177,7 @@ fn reason(partition: &Partition, cluster: &Cluster, now_ms: u64) -> String {
              epoch {}, neither stands nor changes the configuration until an operator decides",
             partition.roles().meta().epoch
         ),
+        MemberState::Copied => copied_reason(partition, cluster),
         MemberState::AllLost => all_lost_reason(cluster),
         MemberState::Following if is_own && epoch > 0 && !is_in_sync => {
             "etcd names this node as the leader, and its copy is another one than that in sync: it \

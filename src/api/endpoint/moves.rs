@@ -4,6 +4,7 @@
 //! Not here: what becomes of such an order (`cluster/moves.rs`).
 
 use crate::cluster::{BalanceMove, CopyMove, ForgetRefusal, MoveRefusal};
+use crate::config::COPIES_MAX;
 use crate::http::{Method, Refusal};
 
 use crate::api::body::order_body::OrderFields;
@@ -162,6 +163,14 @@ pub(super) fn not_moved(id: u32, refusal: MoveRefusal) -> Refusal {
         }
         MoveRefusal::IsMoving(_) | MoveRefusal::IsComing(..) | MoveRefusal::IsGoing(..) => {
             under_way(id, &refusal)
+        }
+        MoveRefusal::IsLeaving(name) => {
+            let message = format!("{name} is leaving for good: name another node");
+            Refusal::new(409, "move_under_way", message)
+        }
+        MoveRefusal::ClusterFull => {
+            let message = format!("the cluster has {COPIES_MAX} copies, and cannot have more");
+            Refusal::new(409, "too_many_copies", message)
         }
         MoveRefusal::TooMany(count) => {
             let message = format!("partition {id} has {count} copies, and cannot have more");

@@ -260,6 +260,33 @@ fn a_copy_is_given_up_by_what_was_read_lately() {
     assert!(run.cluster.partition(host).is_none(), "{}", run.picture());
 }
 
+/// The data directory of a node is copied, and another node is started with the copy: the two would
+/// confirm writes as one.
+#[test]
+fn a_copied_data_directory_takes_no_role() {
+    let (mut run, leader) = Run::in_sync_with_copies(Kind::Synced, 2);
+    let is_other = |host: &usize| *host != leader && run.config().has_replica(&name(*host));
+    let owner = (0..3).find(is_other).expect("there is one");
+    let copied = 3 - leader - owner;
+    run.write();
+    run.pass_ms(100);
+    run.cluster.crash(owner, false);
+    run.cluster.crash(copied, false);
+    run.cluster.hosts[copied].disks = run.cluster.hosts[owner].disks.clone();
+    assert!(run.cluster.start(copied));
+    run.pass_until("it is loaded", |run| run.partition(copied).is_some());
+    run.pass_ms(2_000);
+    assert_eq!(run.state_of(copied), MemberState::Copied);
+    let partition = run.partition(copied).expect("it is there");
+    assert_eq!(partition.roles().meta().leader, None);
+    let ready = run.get(copied, "/readyz");
+    assert!(ready.text.contains("copied data: "), "{}", ready.text);
+    // The leader is gone, and so is the node of the copy in sync.
+    run.cluster.crash(leader, false);
+    run.pass_ms(10_000);
+    assert_eq!(run.open_leader(), None);
+}
+
 impl Run {
     fn last_version(&mut self, host: usize) -> u64 {
         let partition = self.cluster.partition(host).expect("it is there");

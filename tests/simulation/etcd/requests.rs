@@ -179,7 +179,7 @@ impl Run {
         assert!(asked.lease_end_ms < u64::MAX);
     }
 
-    fn state_of(&mut self, host: usize) -> MemberState {
+    pub(super) fn state_of(&mut self, host: usize) -> MemberState {
         let local_ms = self.cluster.local_ms(host);
         let node = self.cluster.node(host).expect("it runs");
         let partition = node.look_at(0).expect("it is there");
