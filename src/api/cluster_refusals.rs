@@ -39,9 +39,11 @@ pub(crate) fn not_leading(partition: &Partition, cluster: &Cluster, now_ms: u64)
     match cluster.state_of(partition, now_ms) {
         MemberState::Unknown if cluster.revision() > 0 => not_configured(id),
         MemberState::Unknown => unknown(id),
-        MemberState::Following | MemberState::Copied | MemberState::EtcdWentBack => {
-            led_by(id, cluster.leader_url(id))
-        }
+        MemberState::Following
+        | MemberState::Unreadable
+        | MemberState::Copied
+        | MemberState::Unwanted
+        | MemberState::EtcdWentBack => led_by(id, cluster.leader_url(id)),
         MemberState::AllLost
         | MemberState::Standing
         | MemberState::Named

@@ -147,4 +147,6 @@ fn contradicts_known(read: &Known, known: &Known, has_strangers: bool) -> bool {
         || config.epoch < before.epoch
         // Only the leader takes copies into the set.
         || (is_of_epoch && (config.leader != before.leader || has_strangers))
+        // It changes with the epoch only: a leader counts on the one that it began with.
+        || (is_of_epoch && config.lease_ms != before.lease_ms)
 }

@@ -166,6 +166,8 @@ impl Member {
                 epoch: epoch_above(config.epoch.max(partition.roles().meta().epoch), 1),
                 leader: to.node,
                 handed_over: true,
+                // What this node was started with last is in force with the next epoch.
+                lease_ms: around.lease_ms,
                 in_sync: config.in_sync.iter().filter(stays).cloned().collect(),
                 ..config.clone()
             };

@@ -68,8 +68,12 @@ pub enum MemberState {
     Unknown,
     /// The configuration is of an epoch that is over: etcd has lost some of its history.
     EtcdWentBack,
+    /// The configuration cannot be read.
+    Unreadable,
     /// Its data is a copy of that of another node.
     Copied,
+    /// The configuration has no copy on this node any more.
+    Unwanted,
     /// All copies in sync are gone for good.
     AllLost,
     /// It follows the leader.
@@ -92,7 +96,9 @@ impl MemberState {
         match self {
             Self::Unknown => Some("waiting for etcd"),
             Self::EtcdWentBack => Some("etcd went back"),
+            Self::Unreadable => Some("configuration unreadable"),
             Self::Copied => Some("copied data"),
+            Self::Unwanted => Some("not wanted"),
             Self::AllLost => Some("all copies lost"),
             Self::Following => None,
             Self::Standing => Some("standing"),
@@ -190,6 +196,7 @@ impl Member {
             Stage::Named => MemberState::Named,
             Stage::Following if self.is_standing() => MemberState::Standing,
             Stage::Following if self.is_copied => MemberState::Copied,
+            Stage::Following if self.unwanted_since_ms.is_some() => MemberState::Unwanted,
             Stage::Following if self.is_lost() => MemberState::AllLost,
             Stage::Following => MemberState::Following,
             Stage::Office(office) if office.is_ending() => MemberState::HandingOver,

@@ -40,6 +40,8 @@ pub enum MoveRefusal {
     Unknown,
     /// This node is changing a configuration already.
     Changing,
+    /// The configuration cannot be read.
+    Unreadable,
     /// The cluster has no such partition.
     NoPartition,
     /// No node of this name has registered.
@@ -224,6 +226,9 @@ impl Cluster {
     fn config_to_change(&self, id: u32) -> Result<&PartitionConfig, MoveRefusal> {
         if !self.registered.is_read {
             return Err(MoveRefusal::Unknown);
+        }
+        if self.is_unreadable(id) {
+            return Err(MoveRefusal::Unreadable);
         }
         let read = self.registered.configs.get(&id);
         let (_, config) = read.ok_or(MoveRefusal::NoPartition)?;

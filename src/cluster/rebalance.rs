@@ -36,7 +36,8 @@ pub struct Rebalance {
     pub copies: Vec<BalanceMove>,
     /// Leaders.
     pub leaders: Vec<BalanceMove>,
-    /// Partitions with a move under way, or with a copy that is not in sync.
+    /// Partitions with a move under way, or with a copy that is not in sync, or with a
+    /// configuration that cannot be read.
     pub under_way_count: usize,
     /// The operation that begins what is begun; none: nothing is.
     pub operation: Option<u64>,
@@ -66,7 +67,7 @@ impl Cluster {
         let mut rebalance = Rebalance {
             copies: plan.copies.iter().map(named).collect(),
             leaders: plan.leaders.iter().map(named).collect(),
-            under_way_count: plan.fixed_count(),
+            under_way_count: plan.fixed_count() + self.registered.unreadable.len(),
             operation: None,
         };
         let mut requests = VecDeque::new();

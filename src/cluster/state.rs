@@ -204,9 +204,23 @@ impl Cluster {
     /// What a partition does.
     pub fn state_of(&self, partition: &Partition, now_ms: u64) -> MemberState {
         let member = self.members.get(&partition.id());
+        let in_office = member.is_some_and(Member::is_in_office);
+        if self.is_unreadable(partition.id()) && !in_office {
+            return MemberState::Unreadable;
+        }
         member.map_or(MemberState::Unknown, |member| {
             member.state(partition, now_ms)
         })
+    }
+
+    /// Whether there is a configuration that cannot be read.
+    pub fn has_unreadable(&self) -> bool {
+        !self.registered.unreadable.is_empty()
+    }
+
+    /// Whether the configuration of a partition cannot be read.
+    pub fn is_unreadable(&self, id: u32) -> bool {
+        self.registered.unreadable.contains_key(&id)
     }
 
     /// The node stops: it stands no more, and its copies leave the sets of those in sync.
@@ -651,7 +665,7 @@ impl Cluster {
         let missing = self.members.keys().copied();
         let missing: Vec<u32> = missing.filter(|id| !configs.contains_key(id)).collect();
         for id in missing {
-            let is_unreadable = self.registered.unreadable.contains_key(&id);
+            let is_unreadable = self.is_unreadable(id);
             self.with_member(id, partitions, |member, _, partition| {
                 if is_unreadable {
                     member.on_config_unreadable();

@@ -208,9 +208,11 @@ impl Partition {
                 ));
             }
             Role::Unassigned => {
-                return Err(Rejection::not_leader(
-                    "that node has no role yet: assign it one",
-                ));
+                return Err(Rejection::not_leader(if self.is_in_cluster() {
+                    "that node has no role yet: try again"
+                } else {
+                    "that node has no role yet: assign it one"
+                }));
             }
         }
         let last_version = self.lsm.last_version();

@@ -311,7 +311,8 @@ fn not_recovered(id: u32, node: &str, refusal: RecoveryRefusal) -> Refusal {
         }
         RecoveryRefusal::NoCopy => {
             let message = format!(
-                "{node} has registered no copy of partition {id}: start it, or ask it itself"
+                "{node} has registered no copy of partition {id}: start it, or ask it itself; GET \
+                 /cluster lists the nodes"
             );
             Refusal::new(409, "no_copy", message)
         }

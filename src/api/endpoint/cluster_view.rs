@@ -210,7 +210,9 @@ fn word_of(state: MemberState) -> &'static str {
     match state {
         MemberState::Unknown => "unknown",
         MemberState::EtcdWentBack => "etcd went back",
+        MemberState::Unreadable => "configuration unreadable",
         MemberState::Copied => "copied data",
+        MemberState::Unwanted => "not wanted",
         MemberState::AllLost => "all copies lost",
         MemberState::Following => "following",
         MemberState::Standing => "standing",

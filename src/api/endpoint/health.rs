@@ -11,7 +11,7 @@ use crate::storage::Role;
 
 use crate::api::context::Api;
 use crate::api::context::partition_in_query;
-use crate::api::endpoint::member_status::{state_name, told_if};
+use crate::api::endpoint::member_status::{doubt_about, state_name, told_if};
 use crate::api::errors::refuse;
 use crate::api::request::params::Param;
 use crate::api::request::route::Route;
@@ -216,7 +216,7 @@ impl Api<'_> {
             text += "; too few replicas are connected: writes are refused";
         }
         let cluster = self.node.cluster();
-        let doubt = |partition| told_if(&[MemberState::EtcdWentBack], partition, cluster, now_ms);
+        let doubt = |partition| doubt_about(partition, cluster, now_ms);
         if let Some(doubt) = meant.iter().find_map(doubt) {
             text = format!("{text}; {doubt}");
         }
@@ -239,6 +239,7 @@ impl Api<'_> {
         }
         if let Some(cluster) = self.node.cluster()
             && cluster.members().is_empty()
+            && !cluster.has_unreadable()
         {
             let waits = "not configured: etcd has no partitions of this cluster. If it is new, \
                          POST /cluster/init makes them; if etcd has lost them, docs/cluster.md \
@@ -313,6 +314,8 @@ impl Api<'_> {
 
 /// Why a partition cannot act in its role.
 fn obstacle_of(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) -> Option<String> {
+    use MemberState::{AllLost, Copied, EtcdWentBack, Unreadable, Unwanted};
+
     if let Some(error) = partition.write_obstacle() {
         return Some(if error.is_passing() {
             format!("writes wait, and go on by themselves once they can: {error}")
@@ -330,13 +333,9 @@ fn obstacle_of(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64) ->
     }
     // A leader goes on, and so does what follows it.
     let lasting: &[MemberState] = if partition.is_in_sync() {
-        &[MemberState::Copied, MemberState::AllLost]
+        &[Copied, Unwanted, AllLost]
     } else {
-        &[
-            MemberState::Copied,
-            MemberState::AllLost,
-            MemberState::EtcdWentBack,
-        ]
+        &[Copied, Unwanted, AllLost, EtcdWentBack, Unreadable]
     };
     if let Some(told) = told_if(lasting, partition, cluster, now_ms) {
         return Some(told);

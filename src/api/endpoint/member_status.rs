@@ -125,6 +125,22 @@ fn following_name(partition: &Partition, cluster: Option<&Cluster>, now_ms: u64)
     }
 }
 
+/// What may go wrong next although requests are served.
+pub(super) fn doubt_about(
+    partition: &Partition,
+    cluster: Option<&Cluster>,
+    now_ms: u64,
+) -> Option<String> {
+    if cluster?.is_unreadable(partition.id()) {
+        return Some(UNREADABLE.to_owned());
+    }
+    told_if(&[MemberState::EtcdWentBack], partition, cluster, now_ms)
+}
+
+const UNREADABLE: &str = "the configuration in etcd cannot be read, and the log says why: no other \
+                          node can lead, and no copy join or leave the set, until it can. Upgrade \
+                          this node if a later release wrote it, or put back what was there";
+
 fn copied_reason(partition: &Partition, cluster: &Cluster) -> String {
     let (own, id) = (&cluster.options().node, partition.id());
     let owner = cluster.owner_of(partition).unwrap_or_default();
@@ -177,7 +193,12 @@ fn reason(partition: &Partition, cluster: &Cluster, now_ms: u64) -> String {
              epoch {}, neither stands nor changes the configuration until an operator decides",
             partition.roles().meta().epoch
         ),
+        MemberState::Unreadable => UNREADABLE.to_owned(),
         MemberState::Copied => copied_reason(partition, cluster),
+        MemberState::Unwanted => format!(
+            "{leader} leads in epoch {epoch}; no copy is wanted here any more: it is frozen, and \
+             freed about a minute after that was read"
+        ),
         MemberState::AllLost => all_lost_reason(cluster),
         MemberState::Following if is_own && epoch > 0 && !is_in_sync => {
             "etcd names this node as the leader, and its copy is another one than that in sync: it \

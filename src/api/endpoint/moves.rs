@@ -161,12 +161,15 @@ pub(super) fn not_moved(id: u32, refusal: MoveRefusal) -> Refusal {
             let message = format!("{name} has a copy of partition {id} already");
             Refusal::new(409, "has_copy", message)
         }
-        MoveRefusal::IsMoving(_) | MoveRefusal::IsComing(..) | MoveRefusal::IsGoing(..) => {
-            under_way(id, &refusal)
-        }
-        MoveRefusal::IsLeaving(name) => {
-            let message = format!("{name} is leaving for good: name another node");
-            Refusal::new(409, "move_under_way", message)
+        MoveRefusal::IsMoving(_)
+        | MoveRefusal::IsLeaving(_)
+        | MoveRefusal::IsComing(..)
+        | MoveRefusal::IsGoing(..) => under_way(id, &refusal),
+        MoveRefusal::Unreadable => {
+            let message = format!(
+                "the configuration of partition {id} in etcd cannot be read: GET /status says more"
+            );
+            Refusal::new(409, "config_changed", message)
         }
         MoveRefusal::ClusterFull => {
             let message = format!("the cluster has {COPIES_MAX} copies, and cannot have more");
@@ -197,6 +200,7 @@ pub(super) fn not_moved(id: u32, refusal: MoveRefusal) -> Refusal {
 fn under_way(id: u32, refusal: &MoveRefusal) -> Refusal {
     let limit = "a node takes at most 1 incoming and 1 outgoing move at a time";
     let message = match refusal {
+        MoveRefusal::IsLeaving(name) => format!("{name} is leaving for good: name another node"),
         MoveRefusal::IsComing(name, other) => format!(
             "the copy of partition {other} on {name} is not in sync yet, and {limit}: wait until \
              it is"

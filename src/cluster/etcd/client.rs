@@ -30,6 +30,10 @@ use super::watch::{self, Hint, LineReader};
 const CONNECT_MS: u64 = 300;
 /// Time for an answer; a follower that has lost its leader takes ten times as long to say so.
 const REQUEST_MS: u64 = 700;
+
+/// Why an answer above [`ANSWER_MAX_BYTES`] is not read.
+pub(super) const TOO_LONG: &str =
+    "its answer is longer than 4 MiB: delete what does not belong below the cluster's prefix";
 /// A watch that has lasted so long was none that fails at once.
 const LASTING_MS: u64 = 5_000;
 
@@ -369,7 +373,7 @@ impl Client {
             self.body.extend_from_slice(data);
             let due_bytes = usize::try_from(reader.due_bytes()).unwrap_or(usize::MAX);
             if self.body.len().saturating_add(due_bytes) > ANSWER_MAX_BYTES {
-                return Err(Failure::Malformed("its answer is longer than 4 MiB"));
+                return Err(Failure::Malformed(TOO_LONG));
             }
         }
         if let Some(head) = reader.whole() {

@@ -2,7 +2,7 @@
 
 use crate::config::EtcdUser;
 
-use super::client::{Channel, Client, ConnectionId, Effect};
+use super::client::{Channel, Client, ConnectionId, Effect, TOO_LONG};
 use super::{ANSWER_MAX_BYTES, Answer, Failure, HEAD_MAX_BYTES, KeyValue, Request};
 
 /// What etcd 3.4.23 sends before a body of which it knows the length.
@@ -326,7 +326,7 @@ fn bodies_of_others_are_no_answers() {
 #[test]
 fn long_answers_are_refused_and_not_kept() {
     let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").into_bytes();
-    let too_long = Some(Err(Failure::Malformed("its answer is longer than 4 MiB")));
+    let too_long = Some(Err(Failure::Malformed(TOO_LONG)));
     let length = head(&format!("Content-Length: {}", ANSWER_MAX_BYTES + 1));
     let chunk = head("Transfer-Encoding: chunked\r\n\r\n400001\r\n");
     // Refused before it comes.

@@ -1,5 +1,7 @@
 //! Nodes that hear only some of the others, or nothing of etcd's watch.
 
+use db_node::cluster::MemberState;
+
 use super::sim_etcd::Way;
 use super::{Kind, Run, name};
 use crate::cluster::Weather;
@@ -103,4 +105,39 @@ fn a_leader_whose_hand_over_is_in_doubt_makes_way() {
         run.open_leader().is_some_and(|host| host != leader)
     });
     assert!(run.config().epoch > epoch);
+}
+
+/// A node that was started with another lease has it in force in the epoch after its own.
+#[test]
+fn a_new_lease_comes_with_a_hand_over() {
+    let own_lease_ms = |run: &Run, host: usize| {
+        let cluster = run.cluster.hosts[host].cluster.as_ref();
+        cluster.expect("it is one of a cluster").lease_ms
+    };
+    let differs = |run: &Run| run.host_count() == 3 && own_lease_ms(run, 1) != own_lease_ms(run, 0);
+    let mut runs = (1..99).map(Run::new).filter(differs);
+    let mut run = runs.next().expect("one of them is");
+    run.pass_until("all are in sync", Run::is_in_sync);
+    for (leader, to) in [(0, 1), (1, 0)] {
+        assert_eq!(run.open_leader(), Some(leader));
+        assert!(run.begin_handover(leader, to));
+        run.pass_until("it leads", |run| run.open_leader() == Some(to));
+        assert_eq!(run.config().lease_ms, own_lease_ms(&run, leader));
+        run.pass_until("all are in sync", Run::is_in_sync);
+    }
+}
+
+/// Replicas would promise less than the leader counts on.
+#[test]
+fn a_lease_that_was_changed_by_hand_is_not_believed() {
+    let (mut run, leader) = Run::in_sync(Kind::Synced);
+    let mut config = (*run.config()).clone();
+    config.lease_ms += 1;
+    let key = run.config_key.clone();
+    run.etcd.put(&key, config.encode());
+    run.pass_ms(6_000);
+    for host in 0..3 {
+        assert_eq!(run.state_of(host), MemberState::EtcdWentBack);
+    }
+    assert_eq!(run.open_leader(), Some(leader), "it goes on");
 }

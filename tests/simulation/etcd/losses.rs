@@ -252,12 +252,44 @@ fn a_copy_is_given_up_by_what_was_read_lately() {
     let key = run.config_key.clone();
     run.etcd.put(&key, without.encode());
     run.pass_ms(10_000);
+    assert_eq!(run.state_of(host), MemberState::Unwanted);
+    assert_eq!(run.get(host, "/replica").status(), 503);
+    let ready = run.get(host, "/readyz");
+    assert!(ready.text.contains("not wanted: "), "{}", ready.text);
     run.etcd.ways[host] = Way::Away;
     run.pass_ms(70_000);
     assert!(run.cluster.partition(host).is_some(), "{}", run.picture());
     run.etcd.ways[host] = Way::Fine;
     run.pass_ms(10_000);
     assert!(run.cluster.partition(host).is_none(), "{}", run.picture());
+}
+
+/// Nodes go on with what they know, and say what does not work.
+#[test]
+fn a_configuration_that_cannot_be_read_is_told() {
+    let (mut run, leader) = Run::in_sync(Kind::Synced);
+    let (replica, value) = ((leader + 1) % 3, run.config().encode());
+    let key = run.config_key.clone();
+    run.etcd.put(&key, b"{\"format\":2}".to_vec());
+    run.pass_ms(6_000);
+    for host in [leader, replica] {
+        let ready = run.get(host, "/readyz");
+        assert_eq!(ready.status(), 200);
+        assert!(ready.text.contains("cannot be read"), "{}", ready.text);
+    }
+    let body = r#"{"id":0,"from":"n1"}"#;
+    let asked = run.ask(leader, "POST", "/partition/move", "", body);
+    asked.assert_refused(409, "config_changed");
+    run.cluster.crash(replica, false);
+    assert!(run.cluster.start(replica));
+    run.pass_until("it says so", |run| {
+        run.partition(replica).is_some() && run.state_of(replica) == MemberState::Unreadable
+    });
+    let ready = run.get(replica, "/readyz");
+    assert_eq!(ready.status(), 503);
+    assert!(ready.text.contains("unreadable: "), "{}", ready.text);
+    run.etcd.put(&key, value);
+    run.pass_until("all are in sync", Run::is_in_sync);
 }
 
 /// The data directory of a node is copied, and another node is started with the copy: the two would
