@@ -73,6 +73,7 @@ impl Run {
     pub(super) fn replace_leader_without_disk(&mut self, fault: DiskFault) {
         // A node that has just come to etcd waits before it grants the beats of a new leader.
         self.pass_ms(5_000);
+        self.pass_until("a leader", |run| run.open_leader().is_some());
         let leader = self.open_leader().expect("there is one");
         let rest_leases = match fault {
             DiskFault::Hangs(_) | DiskFault::IsFull if self.disk_fault_count > 0 => REST_LEASES,
