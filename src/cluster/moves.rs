@@ -209,6 +209,7 @@ impl Cluster {
         let mut config = self.config_to_change(order.partition)?.clone();
         if let Some(to) = &order.to {
             self.check_coming(&config, to)?;
+            self.check_room(order)?;
         }
         if let Some(from) = &order.from {
             self.check_going(&config, from)?;
@@ -252,15 +253,21 @@ impl Cluster {
         if self.nodes().get(to).is_some_and(|node| node.is_leaving) {
             return Err(MoveRefusal::IsLeaving(to.to_owned()));
         }
-        let all = self.registered.configs.values();
-        let copy_count: usize = all.map(|(_, own)| own.replicas.len()).sum();
-        if copy_count >= COPIES_MAX as usize {
-            return Err(MoveRefusal::ClusterFull);
-        }
         match self.coming_to(to) {
             Some(id) => Err(MoveRefusal::IsComing(to.to_owned(), id)),
             None => Ok(()),
         }
+    }
+
+    /// Whether the cluster can have one copy more, if another one does not go for it.
+    fn check_room(&self, order: &CopyMove) -> Result<(), MoveRefusal> {
+        let all = self.registered.configs.values();
+        let copy_count: usize = all.map(|(_, own)| own.replicas.len()).sum();
+        let is_full = copy_count >= COPIES_MAX as usize && order.from.is_none();
+        if is_full {
+            return Err(MoveRefusal::ClusterFull);
+        }
+        Ok(())
     }
 
     /// Whether a node can give its copy up.

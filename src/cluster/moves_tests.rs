@@ -129,8 +129,10 @@ fn what_cannot_be_is_refused() {
     let begun = cluster(many.clone()).begin_move(&order(1_023, "", "n4"), 0);
     assert!(begun.is_ok());
     many[0].replicas.push("n5".to_owned());
-    let begun = cluster(many).begin_move(&order(1_023, "", "n4"), 0);
+    let begun = cluster(many.clone()).begin_move(&order(1_023, "", "n4"), 0);
     assert_eq!(begun, Err(MoveRefusal::ClusterFull));
+    let begun = cluster(many).begin_move(&order(1_023, "n0", "n4"), 0);
+    assert!(begun.is_ok());
     let names: Vec<String> = (0..32).map(|number| format!("m{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let begun = cluster(vec![config(&names, &[], &[])]).begin_move(&order(0, "m1", "n4"), 0);
