@@ -134,7 +134,8 @@ impl Api<'_> {
                 "partitions may be 1 to {PARTITION_MAX}, and replicas 1 to {REPLICA_MAX}"
             )));
         }
-        shape.check_copies().map_err(Refusal::bad_request)?;
+        let too_many = |message: String| Refusal::new(409, "too_many_copies", message);
+        shape.check_copies().map_err(too_many)?;
         self.check_in_cluster()?;
         if is_adoption && shape.partitions != 1 {
             let message = "a node's data is adopted as one partition: leave partitions out";
