@@ -275,10 +275,12 @@ fn errors_and_long_answers_are_failures() {
     let (_, values) = driver.range();
     assert!(values.iter().all(|pair| pair.value == value.as_bytes()));
     driver.write(&[], &[("c", &value)], &[]);
-    assert_eq!(
-        driver.ask(range()),
-        Err(Failure::Malformed("its answer is longer than 4 MiB"))
-    );
+    match driver.ask(range()) {
+        Err(Failure::Malformed(problem)) => {
+            assert!(problem.contains("longer than 4 MiB"), "{problem}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
