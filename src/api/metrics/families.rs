@@ -245,6 +245,9 @@ families! { OF_MEMBER, |partition: &PartitionReport, text| [id(partition)];
         "Changes of the copies in sync that this node has asked etcd for, by kind and outcome.";
     Gauge "etcd_went_back" number_if(partition.member.map(|member| u8::from(member.went_back)))
         "1 while etcd has an older configuration than this copy, as after a restore.";
+    Gauge "config_unreadable"
+        number_if(partition.member.map(|member| u8::from(member.is_unreadable)))
+        "1 while this node cannot read the configuration that etcd has.";
 }
 
 fn build_info(_node: &Report, text: &mut Exposition<'_>) {

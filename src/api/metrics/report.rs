@@ -32,6 +32,7 @@ pub(crate) struct MemberReport {
     pub(crate) in_sync_count: usize,
     pub(crate) lease_left_ms: Option<u64>,
     pub(crate) went_back: bool,
+    pub(crate) is_unreadable: bool,
     pub(crate) counts: MemberCounts,
 }
 
@@ -43,6 +44,7 @@ impl MemberReport {
             in_sync_count: member.config()?.in_sync.len(),
             lease_left_ms: lease_left_ms(partition, now_ms),
             went_back: member.state(partition, now_ms) == MemberState::EtcdWentBack,
+            is_unreadable: cluster.is_unreadable(partition.id()),
             counts: member.counts(),
         })
     }

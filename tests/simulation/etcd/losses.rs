@@ -276,6 +276,9 @@ fn a_configuration_that_cannot_be_read_is_told() {
         let ready = run.get(host, "/readyz");
         assert_eq!(ready.status(), 200);
         assert!(ready.text.contains("cannot be read"), "{}", ready.text);
+        let metrics = run.get(host, "/metrics");
+        let told = "dbnode_config_unreadable{partition=\"0\"} 1";
+        assert!(metrics.text.contains(told), "{}", metrics.text);
     }
     let body = r#"{"id":0,"from":"n1"}"#;
     let asked = run.ask(leader, "POST", "/partition/move", "", body);

@@ -523,6 +523,7 @@ fn states_are_told() {
         "dbnode_takeovers_total{partition=\"0\",cause=\"handed_over\"} 1",
         "dbnode_lease_left_seconds{partition=\"0\"} 0",
         "dbnode_etcd_went_back{partition=\"0\"} 0",
+        "dbnode_config_unreadable{partition=\"0\"} 0",
         "dbnode_etcd_up 0",
     ] {
         assert!(
