@@ -1,7 +1,7 @@
 //! How often etcd is read where a watch tells of one change after the other.
 
 use super::config::Key;
-use super::etcd::{Answer, KeyValue, Outcome, Request};
+use super::etcd::{Answer, Failure, KeyValue, Outcome, Request};
 use super::moves_tests::cluster;
 use super::state::Cluster;
 
@@ -64,4 +64,16 @@ fn the_first_change_is_read_at_once_and_others_soon() {
         count += u32::from(etcd.is_read(&mut cluster, now_ms));
     }
     assert_eq!(count, 50);
+}
+
+/// While etcd is away the client says when it can be asked again: until then the loop sleeps.
+#[test]
+fn a_read_that_is_due_wakes_no_node_that_cannot_ask() {
+    let mut cluster = cluster(Vec::new());
+    let (ticket, _) = cluster.take_request(1_000, &[]).expect("a read");
+    let result = Err(Failure::TimedOut);
+    cluster.on_outcome(1_700, Outcome { ticket, result }, &mut []);
+    cluster.step(2_000, &mut []);
+    assert!(cluster.wake_at_ms() > 2_001, "{}", cluster.wake_at_ms());
+    assert!(cluster.take_request(2_000, &[]).is_some(), "it is due");
 }

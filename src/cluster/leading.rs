@@ -242,8 +242,7 @@ impl Member {
             return false;
         };
         // Reads end with the hand-over: it begins only where etcd answers.
-        if known.asked_at_ms < since_ms {
-            self.wants_range |= self.range_begun_ms < since_ms;
+        if !self.has_read_since(since_ms, now_ms) {
             return false;
         }
         self.gave_up_at_ms = Some(now_ms);

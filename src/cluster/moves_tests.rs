@@ -2,7 +2,7 @@
 
 use crate::storage::{CopyId, IdGenerator};
 
-use super::config::{CopyOfNode, NodeValue, PartitionConfig};
+use super::config::{CopyOfNode, CopyRecord, NodeValue, PartitionConfig};
 use super::etcd::Request;
 use super::moves::{CopyMove, MoveAction, MoveRefusal};
 use super::operations::Operations;
@@ -264,6 +264,25 @@ fn the_next_order_is_checked_against_the_one_before() {
     );
     assert_eq!(refusal("n0", "n3"), None);
     assert_eq!(cluster.registered.configs[&0].0, 12);
+}
+
+/// A partition that etcd has lost, with more copies than a configuration can name.
+#[test]
+fn a_recovered_partition_names_no_more_nodes_than_can_be_read() {
+    let mut cluster = cluster(Vec::new());
+    let record = CopyRecord {
+        copy: CopyId([3; 16]),
+        epoch: 4,
+        version: 1,
+        doubts: 0,
+        revision: 9,
+    };
+    let names = (0..40).map(|number| (format!("m{number}"), record.clone()));
+    cluster.registered.copies.insert(0, names.collect());
+    let (_, made) = cluster.begin_recovery(0, "m39", &[], 0).expect("it begins");
+    assert_eq!((made.replicas.len(), &made.leader[..]), (32, "m39"));
+    assert!(made.has_replica("m39"));
+    assert_eq!(PartitionConfig::decode(&made.encode()).ok(), Some(made));
 }
 
 /// A value that was written by hand.

@@ -490,8 +490,8 @@ impl Cluster {
         let registered = known.map(|own| (own.epoch, own.version));
         let counts = member.is_some_and(Member::is_lost) && registered != Some(held);
         let is_known = copy == partition.copy() && doubted >= doubts && !counts;
-        let is_foreign = self.owner_of(partition).is_some();
-        if is_known || is_foreign || !(partition.is_in_cluster() || doubts > 0) {
+        let is_due = partition.is_in_cluster() || doubts > 0;
+        if is_known || !is_due || self.owner_of(partition).is_some() {
             return None;
         }
         let record = CopyRecord {

@@ -209,16 +209,6 @@ fn map_of(cluster: &Cluster) -> MapBody<'_> {
 fn word_of(state: MemberState) -> &'static str {
     match state {
         MemberState::Unknown => "unknown",
-        MemberState::EtcdWentBack => "etcd went back",
-        MemberState::Unreadable => "configuration unreadable",
-        MemberState::Copied => "copied data",
-        MemberState::Unwanted => "not wanted",
-        MemberState::AllLost => "all copies lost",
-        MemberState::Following => "following",
-        MemberState::Standing => "standing",
-        MemberState::Named => "named",
-        MemberState::Open => "leading",
-        MemberState::Fenced => "fenced",
-        MemberState::HandingOver => "handing over",
+        state => state.name().unwrap_or("following"),
     }
 }

@@ -79,10 +79,7 @@ fn once_all_copies_are_lost_an_operator_is_waited_for() {
     }
     assert_eq!(run.config().epoch, epoch);
     let host = 1;
-    let node = run.cluster.node(host).expect("it runs");
-    let (cluster, partition) = (node.cluster().expect("one of it"), node.look_at(0));
-    let state = cluster.state_of(partition.expect("it is here"), 0);
-    assert_eq!(state, MemberState::AllLost);
+    assert_eq!(run.state_of(host), MemberState::AllLost);
 }
 
 #[test]
@@ -132,12 +129,7 @@ fn the_copy_with_the_most_data_leads_when_all_in_sync_are_lost() {
     // The others are named before it, or after it.
     for away in [(leader + 1) % 3, (leader + 2) % 3] {
         let mut run = Run::lost(true);
-        let version = run
-            .cluster
-            .partition(away)
-            .expect("it has one")
-            .lsm()
-            .last_version();
+        let version = run.last_version(away);
         assert!(version > 0);
         let lost = [0, 1, 2].into_iter().filter(|host| *host != away);
         for host in lost.clone() {
@@ -156,12 +148,7 @@ fn the_copy_with_the_most_data_leads_when_all_in_sync_are_lost() {
             run.open_leader().is_some()
         });
         assert_eq!(run.open_leader(), Some(away));
-        let held = run
-            .cluster
-            .partition(away)
-            .expect("it leads")
-            .lsm()
-            .last_version();
+        let held = run.last_version(away);
         assert!(held >= version, "{held} of {version}");
         run.pass_until("all are in sync", |run| {
             run.check();
